@@ -1,0 +1,129 @@
+"""How does the embedded world listen? A small HTTP/1.1 server for loopback that can also misbehave on purpose.
+
+It serves both the chain's JSON-RPC and the OpenRouter-compatible API. A handler returns a `Response`, or a
+`Raw` that is handed the open connection: resets, trickles and truncated bodies need the wire itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+MAX_HEAD_BYTES = 64 * 1024
+MAX_BODY_BYTES = 8 * 1024 * 1024
+
+REASONS = {
+    200: "OK",
+    302: "Found",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    410: "Gone",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as it stood on the wire; header names are lower-case, `path` holds no query."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Response:
+    """An ordinary answer; Content-Length is added here."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
+
+
+@dataclass(frozen=True)
+class Raw:
+    """An answer written by hand; the connection is closed when `write` returns."""
+
+    write: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+Handler = Callable[[Request], Awaitable[Response | Raw]]
+
+
+class Server:
+    """A listening loopback server. `url` is known once `start` has returned."""
+
+    def __init__(self, handler: Handler) -> None:
+        """Keep the handler; nothing listens until `start`."""
+        self._handler = handler
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+        self.url = ""
+
+    async def start(self, port: int = 0) -> None:
+        """Listen on 127.0.0.1; port 0 lets the system choose."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, limit=MAX_HEAD_BYTES)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def stop(self) -> None:
+        """Stop listening and close what is open."""
+        if self._server is None:
+            return
+        self._server.close()
+        for writer in list(self._open):
+            writer.transport.abort()
+        self._server = None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
+        try:
+            while (request := await _read(reader)) is not None:
+                answer = await self._handler(request)
+                if isinstance(answer, Raw):
+                    await answer.write(reader, writer)
+                    break
+                # Head and body leave in one write: two writes cost a delayed-ACK stall of 40 ms.
+                writer.write(_head(answer) + answer.body)
+                await writer.drain()
+                if request.headers.get("connection", "").lower() == "close":
+                    break
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
+            pass  # The peer went away or spoke nonsense; the next connection starts afresh.
+        finally:
+            self._open.discard(writer)
+            writer.close()
+
+
+async def _read(reader: asyncio.StreamReader) -> Request | None:
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError:
+        return None
+    lines = head.decode("latin-1").split("\r\n")
+    method, target, _ = lines[0].split(" ", 2)
+    path, _, query = target.partition("?")
+    headers = {}
+    for line in lines[1:]:
+        if line:
+            name, _, value = line.partition(":")
+            headers[name.strip().lower()] = value.strip()
+    length = int(headers.get("content-length", "0"))
+    if not 0 <= length <= MAX_BODY_BYTES:
+        raise ValueError(f"content-length {length} is out of bounds")
+    return Request(method, path, query, headers, await reader.readexactly(length))
+
+
+def _head(answer: Response) -> bytes:
+    lines = [f"HTTP/1.1 {answer.status} {REASONS.get(answer.status, 'Status')}"]
+    lines += [f"{name}: {value}" for name, value in answer.headers.items()]
+    lines.append(f"content-length: {len(answer.body)}")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
