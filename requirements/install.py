@@ -1,0 +1,55 @@
+"""How does a machine with only python3 get exactly the packages of one lock? `python3 requirements/install.py LOCK`.
+
+Makes `.venv` beside `requirements/` and fills it from `requirements/LOCK.txt`, every file checked against its hash.
+pip brings uv, which brings the rest in a third of pip's time; where uv cannot (no wheel for the platform, an index
+that only pip is told of), pip does it. A lock that is in place already costs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+LOCKS = Path(__file__).resolve().parent
+VENV = LOCKS.parent / ".venv"
+BIN = VENV / "bin"
+# A lock is complete and consists of wheels: nothing is left to resolve, nothing to build.
+EXACTLY = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "-r"]
+
+
+def _pip(lock: Path) -> None:
+    options = ["-qq", "--disable-pip-version-check", "--no-compile"]
+    subprocess.run([BIN / "python", "-m", "pip", "install", *options, *EXACTLY, lock], check=True)
+
+
+def _uv(lock: Path) -> None:
+    _pip(LOCKS / "install.txt")
+    options = ["--quiet", "--compile-bytecode", "--python"]
+    subprocess.run([BIN / "uv", "pip", "install", *options, BIN / "python", *EXACTLY, lock], check=True)
+
+
+def install(lock: Path) -> None:
+    """Bring `.venv` to hold what `lock` lists; raises CalledProcessError when neither uv nor pip can."""
+    stamp = VENV / f".installed-{lock.name}"
+    if stamp.exists() and stamp.read_bytes() == lock.read_bytes():
+        return
+    if not (BIN / "pip").exists():
+        venv.create(VENV, with_pip=True, symlinks=True)
+    try:
+        _uv(lock)
+    except (OSError, subprocess.CalledProcessError):
+        print("install: uv could not do it, trying pip alone", file=sys.stderr)
+        _pip(lock)
+    stamp.write_bytes(lock.read_bytes())
+
+
+if __name__ == "__main__":
+    if sys.version_info < (3, 11):  # noqa: UP036 - whoever runs this may have any python3, and deserves a sentence
+        sys.exit(f"topup needs Python 3.11 or newer; this python3 is {sys.version.split()[0]}")
+    names = sorted(path.stem for path in LOCKS.glob("*.txt"))
+    if len(sys.argv) != 2 or sys.argv[1] not in names:
+        sys.exit(f"usage: python3 {os.path.relpath(__file__)} {'|'.join(names)}")
+    install(LOCKS / f"{sys.argv[1]}.txt")

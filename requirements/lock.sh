@@ -1,0 +1,19 @@
+#!/bin/sh
+# Which exact packages does each lock hold? Writes the locks anew from pyproject.toml (arguments go to uv: --upgrade).
+# test.txt comes first: it holds everything, and the others may not differ from it. No lock may name an address.
+set -eu
+cd "$(dirname "$0")/.."
+
+lock() {
+    name=$1
+    shift
+    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+        --output-file "requirements/$name.txt" "$@"
+}
+
+lock test pyproject.toml --extra sandbox --group test "$@"
+lock run pyproject.toml --constraint requirements/test.txt "$@"
+lock sandbox pyproject.toml --extra sandbox --constraint requirements/test.txt "$@"
+for group in build install node; do
+    lock "$group" --group "$group" "$@"
+done

@@ -1,0 +1,1 @@
+"""Does topup keep its promises? `python -m tests` answers."""

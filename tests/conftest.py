@@ -1,0 +1,77 @@
+"""What holds for every test: no way out of this machine, no settings of the developer's, seeds that can be repeated."""
+
+import os
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests.guard import sitecustomize as guard
+from tests.tools import MISSING
+
+GUARD = Path(guard.__file__).parent
+
+# Set while the first of pytest's processes starts, so that its workers and every process of a test inherit it.
+for _name in [name for name in os.environ if name.startswith("TOPUP_") and not name.startswith("TOPUP_TEST_")]:
+    del os.environ[_name]
+_paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+if str(GUARD) not in _paths:
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(GUARD), *filter(None, _paths)])
+
+hypothesis.settings.register_profile("topup", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("topup")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the seed here, so that it can be printed and every worker has the same."""
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(random.SystemRandom().getrandbits(32))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say how to see the same examples again."""
+    return f"seed: repeat with --hypothesis-seed={config.option.hypothesis_seed}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _guard_log() -> Iterator[Path]:
+    """Give each worker a file of its own, where guarded processes write what they refused."""
+    with tempfile.TemporaryDirectory(prefix="topup-guard-") as folder:
+        log = Path(folder) / "refused"
+        log.touch()
+        os.environ[guard.LOG] = str(log)
+        yield log
+        del os.environ[guard.LOG]
+
+
+@pytest.fixture(autouse=True)
+def _only_loopback(_guard_log: Path) -> Iterator[None]:
+    """Fail the test since whose predecessor anything tried to leave this machine, even if the error was caught."""
+    yield
+    refused = _guard_log.read_text(encoding="utf-8")
+    if refused:
+        os.truncate(_guard_log, 0)
+        pytest.fail(f"outside loopback:\n{refused}", pytrace=False)
+
+
+_skips: Counter[str] = Counter()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Count skips by what was missing."""
+    if report.skipped and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        _skips[reason if reason.startswith(MISSING) else "for other reasons"] += 1
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End with the skips, after pytest's own last line."""
+    if not hasattr(config, "workerinput") and not config.option.collectonly:
+        parts = [f"{count} {reason}" for reason, count in sorted(_skips.items())]
+        print(f"skipped: {', '.join(parts) or 'none'}")

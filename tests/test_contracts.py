@@ -1,0 +1,791 @@
+"""Do the contracts of the embedded world behave as the payment protocol's facts say?
+
+Run on py-evm directly, without a node: gas costs nothing here, so balances tell the price alone. The last tests hold
+the interfaces of `abi/` and the compiled artefacts against their sources.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from eth.constants import BLANK_ROOT_HASH
+from eth.db.atomic import AtomicDB
+from eth.vm.chain_context import ChainContext
+from eth.vm.forks.prague import PragueVM
+from eth.vm.forks.prague.blocks import PragueBlockHeader
+from eth.vm.spoof import SpoofTransaction
+from eth_abi import decode, encode
+from eth_account import Account
+from eth_account.messages import encode_typed_data
+from eth_keys.datatypes import PrivateKey, Signature
+from eth_typing import BlockNumber, Hash32
+from eth_utils.address import to_canonical_address, to_checksum_address
+from eth_utils.crypto import keccak
+
+from tests import tools
+from tests.compile_contracts import ARTIFACTS, compile_contracts, render
+from topup.sandbox import contracts as world
+from topup.sandbox.charges import Draft, digest, packed_hash
+
+ABI = Path(__file__).parent.parent / "abi"
+NOW = 1_790_000_000
+ETH_USD = 3_000 * 10**8
+OPERATOR_KEY = PrivateKey(b"\x01" * 32)
+OPERATOR = OPERATOR_KEY.public_key.to_checksum_address()
+PAYER_KEY = PrivateKey(b"\x02" * 32)
+PAYER = PAYER_KEY.public_key.to_checksum_address()
+RECIPIENT = "0x" + "A1" * 20
+FEE_DESTINATION = "0x" + "F1" * 20
+ENOUGH = 4 * 10**15  # 0.004 ETH for 10.5 dollars at 3,000: more than the 0.0035 needed.
+INTENT = "(uint256,uint256,address,address,address,uint256,bytes16,address,bytes,bytes)"
+SWAP_NATIVE = f"swapAndTransferUniswapV3Native({INTENT},uint24)"
+PRE_APPROVED = f"transferTokenPreApproved({INTENT})"
+TRANSFERRED = keccak(text="Transferred(address,bytes16,address,address,uint256,address)")
+
+HONEST = Draft(
+    recipient_amount=10_395_000,
+    fee_amount=105_000,
+    deadline=NOW + 3600,
+    recipient=RECIPIENT,
+    currency=world.USDC,
+    refund="0x" + "DE" * 20,
+    id=b"sixteen bytes id",
+    operator=OPERATOR,
+    chain_id=world.CHAIN_ID,
+    sender=PAYER,
+    contract=world.PAYMENT_PROTOCOL,
+)
+TOTAL = HONEST.recipient_amount + HONEST.fee_amount
+
+
+@dataclass(frozen=True)
+class Log:
+    address: str
+    topics: tuple[int, ...]
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call left: the returned or reverted bytes, gas after refunds, logs in order."""
+
+    ok: bool
+    output: bytes
+    gas_used: int
+    logs: tuple[Log, ...]
+
+
+class Evm:
+    """One block of the embedded world, to which calls are added one by one."""
+
+    def __init__(self, accounts: dict[str, world.Account]) -> None:
+        self._db = AtomicDB()
+        self._enter(NOW, BLANK_ROOT_HASH)
+        for address, account in accounts.items():
+            raw = to_canonical_address(address)
+            self.state.set_balance(raw, account.balance)
+            self.state.set_nonce(raw, account.nonce)
+            self.state.set_code(raw, account.code)
+            for slot, value in account.storage.items():
+                self.state.set_storage(raw, slot, value)
+
+    def at(self, timestamp: int) -> None:
+        """Go to that time in unix seconds; what was written stays."""
+        self.state.persist()
+        self._enter(timestamp, self.state.state_root)
+
+    def _enter(self, timestamp: int, root: bytes) -> None:
+        header = PragueBlockHeader(
+            difficulty=0,
+            block_number=BlockNumber(1),
+            gas_limit=60_000_000,
+            timestamp=timestamp,
+            state_root=Hash32(root),
+            base_fee_per_gas=0,
+        )
+        self.state = PragueVM.build_state(self._db, header, ChainContext(world.CHAIN_ID))
+
+    def write(self, writes: Sequence[world.StorageWrite]) -> None:
+        for address, slot, value in writes:
+            self.state.set_storage(to_canonical_address(address), slot, value)
+
+    def balance(self, address: str) -> int:
+        return int(self.state.get_balance(to_canonical_address(address)))
+
+    def storage(self, address: str, slot: int) -> int:
+        return int(self.state.get_storage(to_canonical_address(address), slot))
+
+    def fund(self, address: str, wei: int) -> None:
+        self.state.set_balance(to_canonical_address(address), wei)
+
+    def put_code(self, address: str, code: bytes) -> None:
+        self.state.set_code(to_canonical_address(address), code)
+
+    def send(self, to: str, data: bytes, *, sender: str = PAYER, value: int = 0, gas: int = 3_000_000) -> Outcome:
+        """Run a transaction whose gas is free and keep what it changed."""
+        account = to_canonical_address(sender)
+        unsigned = PragueVM.create_unsigned_transaction(
+            nonce=self.state.get_nonce(account),
+            gas_price=0,
+            gas=gas,
+            to=to_canonical_address(to),
+            value=value,
+            data=data,
+        )
+        transaction: Any = SpoofTransaction(unsigned, from_=account)
+        computation = self.state.apply_transaction(transaction)
+        used = gas - computation.get_gas_remaining()
+        used -= min(computation.get_gas_refund(), used // 5)
+        logs = tuple(
+            Log(str(to_checksum_address(address)), tuple(topics), data)
+            for address, topics, data in computation.get_log_entries()
+        )
+        return Outcome(computation.is_success, computation.output, used, logs)
+
+    def call(self, to: str, data: bytes, *, sender: str = PAYER, value: int = 0, gas: int = 3_000_000) -> Outcome:
+        """Run a transaction and undo it."""
+        before = self.state.snapshot()
+        try:
+            return self.send(to, data, sender=sender, value=value, gas=gas)
+        finally:
+            self.state.revert(before)
+
+    def read(self, to: str, signature: str, types: Sequence[str], values: Sequence[Any], returns: Sequence[str]) -> Any:
+        outcome = self.call(to, calldata(signature, types, values))
+        assert outcome.ok, reason(outcome)
+        result = decode(returns, outcome.output)
+        return result[0] if len(result) == 1 else result
+
+    def dollars(self, address: str) -> int:
+        return int(self.read(world.USDC, "balanceOf(address)", ["address"], [address], ["uint256"]))
+
+    def quote(self, amount: int = TOTAL, fee: int = 500) -> int:
+        outcome = self.call(world.QUOTER_V2, quote_data(amount, fee))
+        assert outcome.ok, reason(outcome)
+        return int(decode(["uint256", "uint160", "uint32", "uint256"], outcome.output)[0])
+
+    def pay(self, draft: Draft = HONEST, *, value: int = ENOUGH, fee: int = 500, **more: Any) -> Outcome:
+        return self.send(world.PAYMENT_PROTOCOL, swap_data(draft, fee), value=value, **more)
+
+
+def calldata(signature: str, types: Sequence[str], values: Sequence[Any]) -> bytes:
+    return bytes(keccak(text=signature)[:4]) + encode(types, values)
+
+
+def quote_data(amount: int, fee: int) -> bytes:
+    signature = "quoteExactOutputSingle((address,address,uint256,uint24,uint160))"
+    params = (world.WETH, world.USDC, amount, fee, 0)
+    return calldata(signature, ["(address,address,uint256,uint24,uint160)"], [params])
+
+
+def sign(draft: Draft, key: PrivateKey = OPERATOR_KEY) -> bytes:
+    signature = key.sign_msg_hash(digest(draft))
+    return bytes(signature.to_bytes()[:64]) + bytes([signature.v + 27])
+
+
+def intent(draft: Draft, signature: bytes | None = None) -> tuple[Any, ...]:
+    return (
+        draft.recipient_amount,
+        draft.deadline,
+        draft.recipient,
+        draft.currency,
+        draft.refund,
+        draft.fee_amount,
+        draft.id,
+        draft.operator,
+        sign(draft) if signature is None else signature,
+        draft.prefix,
+    )
+
+
+def swap_data(draft: Draft, fee: int = 500, signature: bytes | None = None) -> bytes:
+    return calldata(SWAP_NATIVE, [INTENT, "uint24"], [intent(draft, signature), fee])
+
+
+def reason(outcome: Outcome) -> str:
+    """A revert in words: Name(arguments), with custom errors named by `abi/payment_protocol.json`."""
+    if outcome.ok:
+        return "ok"
+    selector, body = outcome.output[:4], outcome.output[4:]
+    for entry in [*abi("payment_protocol"), {"type": "error", "name": "Error", "inputs": [{"type": "string"}]}]:
+        if entry["type"] == "error" and selector_of(entry) == selector:
+            values = decode([field["type"] for field in entry["inputs"]], body)
+            return f"{entry['name']}({', '.join(str(value) for value in values)})"
+    return "0x" + outcome.output.hex()
+
+
+def abi(name: str) -> list[dict[str, Any]]:
+    loaded: list[dict[str, Any]] = json.loads((ABI / f"{name}.json").read_text())
+    return loaded
+
+
+def signature_of(entry: dict[str, Any]) -> str:
+    def kind(field: dict[str, Any]) -> str:
+        return f"({','.join(map(kind, field['components']))})" if field["type"] == "tuple" else str(field["type"])
+
+    return f"{entry['name']}({','.join(map(kind, entry['inputs']))})"
+
+
+def selector_of(entry: dict[str, Any]) -> bytes:
+    return bytes(keccak(text=signature_of(entry))[:4])
+
+
+@pytest.fixture
+def evm() -> Evm:
+    return Evm(
+        world.genesis(
+            operator=OPERATOR,
+            fee_destination=FEE_DESTINATION,
+            eth_usd=ETH_USD,
+            l1_fee_per_byte=1_000,
+            timestamp=NOW - 60,
+            funded={PAYER: 10**18},
+            usdc={PAYER: 50_000_000},
+        )
+    )
+
+
+# The happy path
+
+
+def test_payment(evm: Evm) -> None:
+    """Both parts arrive exactly, the rest of the ETH comes back, nothing stays in contract or router."""
+    quoted = evm.quote()
+    outcome = evm.pay()
+    assert reason(outcome) == "ok"
+    assert evm.dollars(RECIPIENT) == HONEST.recipient_amount
+    assert evm.dollars(FEE_DESTINATION) == HONEST.fee_amount
+    assert evm.balance(PAYER) == 10**18 - quoted
+    assert evm.balance(world.PAYMENT_PROTOCOL) == evm.balance(world.UNIVERSAL_ROUTER) == 0
+    assert evm.balance(HONEST.refund) == 0  # signed, and never read by the contract
+
+
+def test_transferred(evm: Evm) -> None:
+    """The last of eight logs names operator, id, recipient, sender, the ETH really spent, and ETH as its currency."""
+    quoted = evm.quote()
+    logs = evm.pay().logs
+    assert len(logs) == 8
+    last = logs[-1]
+    assert last.address == world.PAYMENT_PROTOCOL
+    assert last.topics == (int.from_bytes(TRANSFERRED, "big"), int(OPERATOR, 16))
+    assert last.data[:16] == HONEST.id and len(last.data) == 5 * 32
+    fields = decode(["bytes16", "address", "address", "uint256", "address"], last.data)
+    assert fields == (HONEST.id, RECIPIENT.lower(), PAYER.lower(), quoted, "0x" + "00" * 20)
+
+
+def test_dust_in_the_router(evm: Evm) -> None:
+    """ETH that lay in the router goes to the payer, and is no part of what was spent."""
+    quoted = evm.quote()
+    evm.fund(world.UNIVERSAL_ROUTER, 12_345)
+    outcome = evm.pay()
+    assert decode(["bytes16", "address", "address", "uint256", "address"], outcome.logs[-1].data)[3] == quoted
+    assert evm.balance(PAYER) == 10**18 - quoted + 12_345
+
+
+def test_processed_slot(evm: Evm) -> None:
+    """A paid id is a 1 in the storage slot from which evidence is read, and was a 0 before."""
+    slot = world.processed_slot(OPERATOR, HONEST.id)
+    assert evm.storage(world.PAYMENT_PROTOCOL, slot) == 0
+    evm.pay()
+    assert evm.storage(world.PAYMENT_PROTOCOL, slot) == 1
+
+
+@pytest.mark.parametrize("fee", [500, 3000])
+@pytest.mark.parametrize("total", [1_050_000, TOTAL, 2_100_000_000])
+def test_quote_is_exact(evm: Evm, fee: int, total: int) -> None:
+    """A payment of exactly the quote succeeds and spends all of it; one wei less reverts."""
+    draft = replace(HONEST, recipient_amount=total - total // 100, fee_amount=total // 100)
+    quoted = evm.quote(total, fee)
+    short = evm.call(world.PAYMENT_PROTOCOL, swap_data(draft, fee), value=quoted - 1)
+    assert reason(short) == "SwapFailedString(V3TooMuchRequested)"
+    evm.pay(draft, value=quoted, fee=fee)
+    assert evm.balance(PAYER) == 10**18 - quoted
+
+
+def test_price(evm: Evm) -> None:
+    """10.5 dollars at 3,000 through the 0.05 % pool cost what they cost on the real one: 0.0035017(5) ETH."""
+    assert abs(evm.quote() - 3_501_750_000_000_000) < 10**10
+    evm.write(world.eth_price(1_500 * 10**8))
+    assert abs(evm.quote() - 2 * 3_501_750_000_000_000) < 2 * 10**10
+
+
+def test_pre_approved(evm: Evm) -> None:
+    """With dollars in hand the same intent is paid without a swap, once the contract may take them."""
+    data = calldata(PRE_APPROVED, [INTENT], [intent(HONEST)])
+    assert reason(evm.call(world.PAYMENT_PROTOCOL, data)) == f"InsufficientAllowance({TOTAL})"
+    evm.write(world.usdc_balance(PAYER, TOTAL - 1))
+    assert reason(evm.call(world.PAYMENT_PROTOCOL, data)) == "InsufficientBalance(1)"
+    evm.write(world.usdc_balance(PAYER, TOTAL + 1))
+    approve = calldata("approve(address,uint256)", ["address", "uint256"], [world.PAYMENT_PROTOCOL, TOTAL])
+    assert evm.send(world.USDC, approve).ok
+    outcome = evm.send(world.PAYMENT_PROTOCOL, data)
+    assert reason(outcome) == "ok"
+    assert evm.dollars(PAYER) == 1
+    assert (evm.dollars(RECIPIENT), evm.dollars(FEE_DESTINATION)) == (HONEST.recipient_amount, HONEST.fee_amount)
+    fields = decode(["bytes16", "address", "address", "uint256", "address"], outcome.logs[-1].data)
+    assert fields[3:] == (TOTAL, world.USDC.lower())
+    assert reason(evm.pay()) == "AlreadyProcessed()"
+
+
+# The checks, in their order
+
+
+def test_reentrancy(evm: Evm) -> None:
+    """The lock is the first check: it wins over a pause."""
+    evm.write([world.StorageWrite(world.PAYMENT_PROTOCOL, 1, 2), *world.payments_paused(paused=True)])
+    assert reason(evm.pay()) == "Error(ReentrancyGuard: reentrant call)"
+
+
+def test_paused(evm: Evm) -> None:
+    """A pause comes before the signature; the owner can pause and unpause, nobody else."""
+    pause = calldata("pause()", [], [])
+    assert reason(evm.call(world.PAYMENT_PROTOCOL, pause)) == "Error(Ownable: caller is not the owner)"
+    evm.fund(world.OWNER, 1)
+    assert evm.send(world.PAYMENT_PROTOCOL, pause, sender=world.OWNER).ok
+    assert evm.read(world.PAYMENT_PROTOCOL, "paused()", [], [], ["bool"]) is True
+    assert reason(evm.pay(replace(HONEST, deadline=0))) == "Error(Pausable: paused)"
+    evm.write(world.payments_paused(paused=False))
+    assert evm.pay().ok
+
+
+def high_s(signature: bytes) -> bytes:
+    order = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+    s = order - int.from_bytes(signature[32:64], "big")
+    return signature[:32] + s.to_bytes(32, "big") + bytes([55 - signature[64]])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda s: s[:64], "Error(ECDSA: invalid signature length)"),
+        (high_s, "Error(ECDSA: invalid signature 's' value)"),
+        (lambda s: s[:64] + b"\x1d", "Error(ECDSA: invalid signature)"),
+        (lambda s: bytes([s[0] ^ 1]) + s[1:], None),
+    ],
+)
+def test_malformed_signature(evm: Evm, spoil: Callable[[bytes], bytes], words: str | None) -> None:
+    """A malformed signature is refused in OpenZeppelin's words; a flipped bit in those or as another's signature."""
+    data = swap_data(replace(HONEST, deadline=0), signature=spoil(sign(replace(HONEST, deadline=0))))
+    said = reason(evm.call(world.PAYMENT_PROTOCOL, data, value=ENOUGH))
+    assert said in ({words} if words else {"InvalidSignature()", "Error(ECDSA: invalid signature)"})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"recipient_amount": 1},
+        {"fee_amount": 1},
+        {"deadline": NOW + 7200},
+        {"recipient": FEE_DESTINATION},
+        {"currency": world.WETH},
+        {"refund": PAYER},
+        {"id": b"another sixteen!"},
+        {"operator": PAYER},
+        {"prefix": b"K3 Informational Message: 32 "},
+        {"chain_id": 1},
+        {"sender": RECIPIENT},
+        {"contract": world.OLD_PAYMENT_PROTOCOL},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_altered_field(evm: Evm, change: dict[str, Any]) -> None:
+    """Whatever the signature covers cannot be changed after signing."""
+    data = swap_data(replace(HONEST, **change), signature=sign(HONEST))
+    covered_elsewhere = {"chain_id", "sender", "contract"}  # not in the calldata: sign over another one instead
+    if change.keys() <= covered_elsewhere:
+        data = swap_data(HONEST, signature=sign(replace(HONEST, **change)))
+    assert reason(evm.call(world.PAYMENT_PROTOCOL, data, value=ENOUGH)) == "InvalidSignature()"
+
+
+def test_no_prefix(evm: Evm) -> None:
+    """Without a prefix the signature is an EIP-191 one, and pays as well."""
+    assert reason(evm.pay(replace(HONEST, prefix=b""))) == "ok"
+
+
+def test_deadline(evm: Evm) -> None:
+    """The very second of the deadline still passes, the next does not."""
+    evm.at(HONEST.deadline)
+    assert evm.call(world.PAYMENT_PROTOCOL, swap_data(HONEST), value=ENOUGH).ok
+    evm.at(HONEST.deadline + 1)
+    assert reason(evm.call(world.PAYMENT_PROTOCOL, swap_data(HONEST), value=ENOUGH)) == "ExpiredIntent()"
+
+
+def test_paid_then_expired(evm: Evm) -> None:
+    """After its deadline a paid intent says Expired, not AlreadyProcessed: a call proves nothing, the slot does."""
+    assert evm.pay().ok
+    assert reason(evm.pay()) == "AlreadyProcessed()"
+    evm.at(HONEST.deadline + 1)
+    assert reason(evm.pay()) == "ExpiredIntent()"
+    assert evm.storage(world.PAYMENT_PROTOCOL, world.processed_slot(OPERATOR, HONEST.id)) == 1
+
+
+def test_order_of_the_rest(evm: Evm) -> None:
+    """Deadline, recipient, id, operator, currency: each is seen only when those before it are in order."""
+    draft = replace(HONEST, deadline=0, recipient="0x" + "00" * 20, currency=world.WETH)
+    evm.write([*world.processed(OPERATOR, HONEST.id), *world.fee_destination(OPERATOR, None)])
+    assert reason(evm.pay(draft)) == "ExpiredIntent()"
+    draft = replace(draft, deadline=NOW)
+    assert reason(evm.pay(draft)) == "NullRecipient()"
+    draft = replace(draft, recipient=RECIPIENT)
+    assert reason(evm.pay(draft)) == "AlreadyProcessed()"
+    evm.write(world.processed(OPERATOR, HONEST.id, paid=False))
+    assert reason(evm.pay(draft)) == "OperatorNotRegistered()"
+    evm.write(world.fee_destination(OPERATOR, FEE_DESTINATION))
+    assert reason(evm.pay(draft)) == f"IncorrectCurrency({'0x' + '00' * 20})"
+    assert reason(evm.pay(replace(draft, currency="0x" + "00" * 20))) == f"IncorrectCurrency({'0x' + '00' * 20})"
+    assert evm.pay(replace(draft, currency=world.USDC)).ok
+
+
+def test_registration(evm: Evm) -> None:
+    """Anybody can register as operator, sign, and be paid: registration proves nothing about who signed."""
+    key = PrivateKey(b"\x07" * 32)
+    stranger = key.public_key.to_checksum_address()
+    draft = replace(HONEST, operator=stranger)
+    data = swap_data(draft, signature=sign(draft, key))
+    assert reason(evm.call(world.PAYMENT_PROTOCOL, data, value=ENOUGH)) == "OperatorNotRegistered()"
+    assert evm.send(world.PAYMENT_PROTOCOL, calldata("registerOperator()", [], []), sender=stranger).ok
+    assert evm.call(world.PAYMENT_PROTOCOL, data, value=ENOUGH).ok
+    assert evm.send(world.PAYMENT_PROTOCOL, calldata("unregisterOperator()", [], []), sender=stranger).ok
+    assert reason(evm.call(world.PAYMENT_PROTOCOL, data, value=ENOUGH)) == "OperatorNotRegistered()"
+
+
+# The swap's own failures
+
+
+def no_change(_: Evm) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("prepare", "value", "fee", "words"),
+    [
+        (no_change, 0, 500, "SwapFailedString(V3TooMuchRequested)"),
+        (no_change, 3 * 10**15, 500, "SwapFailedString(V3TooMuchRequested)"),
+        (lambda evm: evm.write(world.eth_price(2_000 * 10**8)), ENOUGH, 500, "SwapFailedString(V3TooMuchRequested)"),
+        (
+            lambda evm: evm.write(world.usdc_balance(world.POOLS[500], TOTAL - 1)),
+            ENOUGH,
+            500,
+            "SwapFailedString(V3InvalidAmountOut)",
+        ),
+        (no_change, ENOUGH, 10_000, "SwapFailedBytes(b'')"),
+        (no_change, ENOUGH, 1, "SwapFailedBytes(b'')"),
+        (lambda evm: evm.write(world.usdc_paused(paused=True)), ENOUGH, 500, "SwapFailedString(TF)"),
+        (lambda evm: evm.write(world.usdc_blacklisted(RECIPIENT)), ENOUGH, 500, "SwapFailedString(TRANSFER_FAILED)"),
+    ],
+)
+def test_swap_failures(evm: Evm, prepare: Callable[[Evm], None], value: int, fee: int, words: str) -> None:
+    """Each way in which a swap fails has its own words, and costs nothing but gas."""
+    prepare(evm)
+    outcome = evm.pay(value=value, fee=fee)
+    assert reason(outcome) == words
+    assert evm.balance(PAYER) == 10**18
+    assert evm.storage(world.PAYMENT_PROTOCOL, world.processed_slot(OPERATOR, HONEST.id)) == 0
+
+
+def test_too_little_value_raw(evm: Evm) -> None:
+    """The bytes of the commonest failure are the ones seen on the published contract."""
+    text = b"V3TooMuchRequested"
+    expected = "8a627c16" + f"{32:064x}" + f"{len(text):064x}" + text.hex().ljust(64, "0")
+    assert evm.pay(value=1).output.hex() == expected
+    assert evm.pay(fee=1).output.hex() == "917827e1" + f"{32:064x}" + f"{0:064x}"
+
+
+def test_recipient_is_fee_destination(evm: Evm) -> None:
+    """An intent whose two parts go to one account can never arrive exactly."""
+    assert reason(evm.pay(replace(HONEST, recipient=FEE_DESTINATION))) == "InexactTransfer()"
+
+
+def test_currency_without_code(evm: Evm) -> None:
+    """A currency that is no contract reverts without any data."""
+    outcome = evm.pay(replace(HONEST, currency="0x" + "CC" * 20))
+    assert (outcome.ok, outcome.output) == (False, b"")
+
+
+def test_payer_that_refuses_ether(evm: Evm) -> None:
+    """A payer that is a contract and takes no refund cannot pay with more than the exact price."""
+    wallet = "0x" + "77" * 20
+    # Without calldata revert, else forward calldata and value to the contract, and answer as it does.
+    forward = (
+        f"36600857 5f5ffd 00 5b 365f5f37 5f5f365f34 73{world.PAYMENT_PROTOCOL[2:]} 5af1 3d5f5f3e 603357 3d5ffd 5b3d5ff3"
+    )
+    evm.put_code(wallet, bytes.fromhex(forward))
+    draft = replace(HONEST, sender=wallet)
+    refused = evm.call(wallet, swap_data(draft), value=ENOUGH)
+    assert reason(refused) == "SwapFailedString(ETH_TRANSFER_FAILED)"
+    assert evm.call(wallet, swap_data(draft), value=evm.quote()).ok
+
+
+def try_with(evm: Evm, gas: int) -> Outcome:
+    return evm.call(world.PAYMENT_PROTOCOL, swap_data(HONEST), value=ENOUGH, gas=gas)
+
+
+def test_gas_too_low(evm: Evm) -> None:
+    """With too little gas the swap seems to meet a missing pool or a broken token: only the gas used tells."""
+    enough = next(gas for gas in range(100_000, 600_000, 2_000) if try_with(evm, gas).ok)
+    low = {reason(try_with(evm, gas)): gas for gas in range(90_000, enough, 4_000)}
+    misleading = low.keys() & {"SwapFailedBytes(b'')", "SwapFailedString(TF)", "SwapFailedString(TRANSFER_FAILED)"}
+    assert misleading
+    for words in misleading:
+        assert try_with(evm, low[words]).gas_used >= low[words] * 0.97
+
+
+# The traps
+
+
+def test_zero_total(evm: Evm) -> None:
+    """An intent over nothing succeeds, marks its id, says it spent nothing, and keeps all the ETH for ever."""
+    outcome = evm.pay(replace(HONEST, recipient_amount=0, fee_amount=0))
+    assert outcome.ok
+    assert evm.balance(PAYER) == 10**18 - ENOUGH
+    assert evm.balance(world.PAYMENT_PROTOCOL) == ENOUGH
+    assert decode(["bytes16", "address", "address", "uint256", "address"], outcome.logs[-1].data)[3] == 0
+    assert evm.storage(world.PAYMENT_PROTOCOL, world.processed_slot(OPERATOR, HONEST.id)) == 1
+
+
+def test_contract_without_code(evm: Evm) -> None:
+    """At an address without code the call succeeds, and the ETH is simply gone."""
+    outcome = evm.send("0x" + "00" * 19 + "99", swap_data(HONEST), value=ENOUGH)
+    assert outcome.ok and outcome.logs == ()
+    assert evm.balance("0x" + "00" * 19 + "99") == ENOUGH
+
+
+def test_old_contract(evm: Evm) -> None:
+    """The older deployment takes an intent signed for it just as well."""
+    draft = replace(HONEST, contract=world.OLD_PAYMENT_PROTOCOL)
+    assert evm.send(world.OLD_PAYMENT_PROTOCOL, swap_data(draft), value=ENOUGH).ok
+
+
+def test_plain_ether(evm: Evm) -> None:
+    """The contract takes no ETH that comes by itself."""
+    assert reason(evm.send(world.PAYMENT_PROTOCOL, b"", value=1)) == "Error(only payable for unwrapping)"
+
+
+# The rest of the world
+
+
+def test_quote_of_nothing(evm: Evm) -> None:
+    """A missing tier reverts without data; a pool that holds too little says that something is wrong."""
+    assert evm.call(world.QUOTER_V2, quote_data(TOTAL, 10_000)).output == b""
+    evm.write(world.usdc_balance(world.POOLS[500], TOTAL - 1))
+    assert reason(evm.call(world.QUOTER_V2, quote_data(TOTAL, 500))) == "Error(Unexpected error)"
+
+
+def read_feed(evm: Evm, feed: str) -> tuple[int, ...]:
+    types = ["uint80", "int256", "uint256", "uint256", "uint80"]
+    return tuple(evm.read(feed, "latestRoundData()", [], [], types))
+
+
+def test_feeds(evm: Evm) -> None:
+    """Prices are fresh and confirmed at every heartbeat; the sequencer has been up for a month."""
+    assert read_feed(evm, world.ETH_USD_FEED) == (1, ETH_USD, NOW - 60, NOW - 60, 1)
+    assert evm.read(world.ETH_USD_FEED, "decimals()", [], [], ["uint8"]) == 8
+    assert read_feed(evm, world.USDC_USD_FEED)[1] == 10**8
+    since = NOW - 60 - world.SEQUENCER_UP_FOR
+    assert read_feed(evm, world.SEQUENCER_FEED) == (1, 0, since, since, 1)
+    evm.at(NOW - 60 + 3 * world.ETH_USD_HEARTBEAT + 5)
+    assert read_feed(evm, world.ETH_USD_FEED)[3] == NOW - 60 + 3 * world.ETH_USD_HEARTBEAT
+
+
+def test_feed_controls(evm: Evm) -> None:
+    """A feed can go stale, be wrong, carry an answer over, and report the sequencer down."""
+    evm.write([*world.feed_updated_at(world.ETH_USD_FEED, 5), *world.feed_answer(world.ETH_USD_FEED, -1)])
+    evm.write(world.feed_round(world.ETH_USD_FEED, 9, 8))
+    assert read_feed(evm, world.ETH_USD_FEED) == (9, -1, NOW - 60, 5, 8)
+    evm.write(world.sequencer(up=False, since=NOW - 7))
+    assert read_feed(evm, world.SEQUENCER_FEED)[1:3] == (1, NOW - 7)
+
+
+def test_l1_fee(evm: Evm) -> None:
+    """The upper bound, asked with the unsigned size, is never below the fee of those bytes."""
+    for size in (0, 254, 255, 600, 5_000):
+        fee = evm.read(world.GAS_PRICE_ORACLE, "getL1Fee(bytes)", ["bytes"], [b"\1" * size], ["uint256"])
+        bound = evm.read(world.GAS_PRICE_ORACLE, "getL1FeeUpperBound(uint256)", ["uint256"], [size], ["uint256"])
+        assert fee == 1_000 * (size + 68)
+        assert bound == 1_000 * (size + size // 255 + 16 + 68)
+    evm.write(world.l1_price(7))
+    assert evm.read(world.GAS_PRICE_ORACLE, "getL1Fee(bytes)", ["bytes"], [b""], ["uint256"]) == 7 * 68
+
+
+def test_supplies(evm: Evm) -> None:
+    """Every dollar of the genesis is held by somebody, and every wrapped ether is backed."""
+    holders = [*world.POOLS.values(), PAYER]
+    supply = evm.read(world.USDC, "totalSupply()", [], [], ["uint256"])
+    assert supply == sum(map(evm.dollars, holders))
+    wrapped = [
+        evm.read(world.WETH, "balanceOf(address)", ["address"], [pool], ["uint256"]) for pool in world.POOLS.values()
+    ]
+    assert evm.balance(world.WETH) == sum(wrapped)
+
+
+AUTHORIZATION = ["address", "address", "uint256", "uint256", "uint256", "bytes32"]
+
+
+def authorization(evm: Evm, valid_before: int = NOW + 60) -> tuple[list[Any], bytes]:
+    fields = ["from", "to", "value", "validAfter", "validBefore", "nonce"]
+    values: list[Any] = [PAYER, RECIPIENT, 7_000_000, NOW - 60, valid_before, b"\5" * 32]
+    message = encode_typed_data(
+        domain_data={"name": "USD Coin", "version": "2", "chainId": 8453, "verifyingContract": world.USDC},
+        message_types={
+            "TransferWithAuthorization": [
+                {"name": name, "type": kind} for name, kind in zip(fields, AUTHORIZATION, strict=True)
+            ]
+        },
+        message_data=dict(zip(fields, values, strict=True)),
+    )
+    assert evm.read(world.USDC, "DOMAIN_SEPARATOR()", [], [], ["bytes32"]) == message.header
+    return values, bytes(Account.sign_message(message, PAYER_KEY.to_bytes()).signature)
+
+
+@pytest.mark.parametrize("split", [True, False], ids=["v r s", "bytes"])
+def test_authorized_transfer(evm: Evm, *, split: bool) -> None:
+    """Dollars move on a signature that anybody may hand in, once."""
+    values, signature = authorization(evm)
+    r, s, v = signature[:32], signature[32:64], signature[64]
+    tail_types, tail = (["uint8", "bytes32", "bytes32"], [v, r, s]) if split else (["bytes"], [signature])
+    types = [*AUTHORIZATION, *tail_types]
+    data = calldata(f"transferWithAuthorization({','.join(types)})", types, [*values, *tail])
+    assert evm.send(world.USDC, data, sender=RECIPIENT).ok
+    assert (evm.dollars(RECIPIENT), evm.dollars(PAYER)) == (7_000_000, 43_000_000)
+    used = evm.read(
+        world.USDC, "authorizationState(address,bytes32)", ["address", "bytes32"], [PAYER, b"\5" * 32], ["bool"]
+    )
+    assert used is True
+    assert reason(evm.send(world.USDC, data)) == "Error(FiatTokenV2: authorization is used or canceled)"
+
+
+def test_refused_authorization(evm: Evm) -> None:
+    """An expired authorization, and one whose signature is another's, move nothing."""
+    types = [*AUTHORIZATION, "bytes"]
+    name = f"transferWithAuthorization({','.join(types)})"
+    values, signature = authorization(evm, valid_before=NOW)
+    assert reason(evm.call(world.USDC, calldata(name, types, [*values, signature]))) == (
+        "Error(FiatTokenV2: authorization is expired)"
+    )
+    values, signature = authorization(evm)
+    values[2] += 1
+    assert reason(evm.call(world.USDC, calldata(name, types, [*values, signature]))) == (
+        "Error(FiatTokenV2: invalid signature)"
+    )
+
+
+# A real charge, the interfaces, the artefacts
+
+
+def real_charge() -> tuple[Draft, bytes]:
+    draft = Draft(
+        recipient_amount=9_900,
+        fee_amount=100,
+        deadline=1_740_809_999,
+        recipient="0x5eA054aEea285Ebc3A92eCB1f722f44304F72581",
+        currency=world.USDC,
+        refund="0xac8CeB5131449e5850030737D10d1E25C6b8D80B",
+        id=bytes.fromhex("c8f9e661fe654bca8554192fe0d22ca4"),
+        operator="0x8fcCC78Dae0a8f93B0fE6799de888d4C57e273db",
+        chain_id=world.CHAIN_ID,
+        sender="0xac8CeB5131449e5850030737D10d1E25C6b8D80B",
+        contract=world.PAYMENT_PROTOCOL,
+    )
+    signature = bytes.fromhex(
+        "b443cf656f962b42888621d23fdb90f4dea6801df07da4722ab381d1aacefd0c"
+        "1fbbc473762409427b899aaeb69e7afa00444e9221e297cdc9a2c7d99a86ae521c"
+    )
+    return draft, signature
+
+
+def test_real_charge(evm: Evm) -> None:
+    """A charge that Coinbase signed on 27 February 2025 is accepted and paid, as it was on Base."""
+    draft, signature = real_charge()
+    assert packed_hash(draft).hex() == "06958cb53f6718ac036e53afdffae19b61c88ee8777c5982ad93d14984707725"
+    vrs = (signature[64] - 27, int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big"))
+    key = Signature(vrs=vrs).recover_public_key_from_msg_hash(digest(draft))
+    assert key.to_checksum_address() == draft.operator
+    evm.write(world.fee_destination(draft.operator, FEE_DESTINATION))
+    evm.fund(draft.sender, ENOUGH)
+    evm.at(draft.deadline - 60)
+    data = swap_data(draft, signature=signature)
+    assert reason(evm.send(world.PAYMENT_PROTOCOL, data, sender=draft.sender, value=ENOUGH)) == "ok"
+    assert evm.dollars(draft.recipient) == 9_900
+
+
+SELECTORS = {
+    "InvalidSignature()": "8baa579f",
+    "ExpiredIntent()": "0080add4",
+    "NullRecipient()": "df99255c",
+    "AlreadyProcessed()": "57eee766",
+    "OperatorNotRegistered()": "25ec6c1f",
+    "IncorrectCurrency(address)": "6453b66b",
+    "SwapFailedString(string)": "8a627c16",
+    "SwapFailedBytes(bytes)": "917827e1",
+    "InexactTransfer()": "ee20c618",
+    "InvalidNativeAmount(int256)": "b06a5d51",
+    "InvalidTransferDetails()": "ed5c6561",
+    "InsufficientBalance(uint256)": "92665351",
+    "InsufficientAllowance(uint256)": "f96fb071",
+    "NativeTransferFailed(address,uint256,bool,bytes)": "28688b55",
+    "PermitCallFailed()": "06105145",
+}
+
+
+def test_errors_of_the_interface() -> None:
+    """The interface names every error of the deployed contract, each with the selector seen there."""
+    found = {signature_of(e): selector_of(e).hex() for e in abi("payment_protocol") if e["type"] == "error"}
+    assert found == SELECTORS
+
+
+def test_event_of_the_interface() -> None:
+    """Transferred has six fields, of which only the operator is indexed."""
+    (event,) = [entry for entry in abi("payment_protocol") if entry["name"] == "Transferred"]
+    assert keccak(text=signature_of(event)).hex() == "b7ee4fafa10d16ee883a136a3dcc9179d8e6041ba71cc29c2b0bce4f7bdd6e86"
+    assert [field["name"] for field in event["inputs"] if field["indexed"]] == ["operator"]
+
+
+@pytest.mark.parametrize(
+    ("interface", "contract", "only_elsewhere"),
+    [
+        (
+            "payment_protocol",
+            "PaymentProtocol",
+            {
+                "InvalidNativeAmount",
+                "InvalidTransferDetails",
+                "NativeTransferFailed",
+                "PermitCallFailed",
+                "OwnershipTransferred",
+            },
+        ),
+        ("quoter_v2", "QuoterV2", set()),
+        ("erc20", "Usdc", set()),
+        ("gas_price_oracle", "GasPriceOracle", set()),
+        ("aggregator_v3", "Feed", set()),
+    ],
+)
+def test_interfaces_fit_the_contracts(interface: str, contract: str, only_elsewhere: set[str]) -> None:
+    """Everything an interface names is in our contract too, but for what other methods of the original use."""
+
+    def facts(entries: list[dict[str, Any]]) -> dict[tuple[str, str], Any]:
+        return {
+            (entry["type"], signature_of(entry)): (
+                [field.get("indexed") for field in entry["inputs"]],
+                [field["type"] for field in entry.get("outputs", [])],
+                entry.get("stateMutability"),
+            )
+            for entry in entries
+            if entry["type"] in {"function", "event", "error"}
+        }
+
+    ours = facts(json.loads(ARTIFACTS.read_text())[contract]["abi"])
+    wanted = facts([entry for entry in abi(interface) if entry["name"] not in only_elsewhere])
+    constants = {key: (*value[:2], "view") for key, value in ours.items() if value[2] == "pure"}
+    assert wanted.items() <= (ours | constants).items()
+
+
+def test_artifacts_are_what_the_source_compiles_to() -> None:
+    """The committed bytes are the compiler's, to the byte: `python -m tests.compile_contracts` writes them anew."""
+    node, solc = tools.require("node"), tools.require("solc")
+    assert render(compile_contracts(str(node), solc)) == ARTIFACTS.read_text()

@@ -1,0 +1,177 @@
+"""Is what people install what the repository holds, pinned to the byte and free of addresses?"""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.tools import NPM, ROOT, require
+
+LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+class Pin(NamedTuple):
+    """One entry of a lock."""
+
+    version: str
+    marker: Marker | None
+
+
+def _pins(lock: str) -> dict[str, Pin]:
+    """Read requirements/`lock`.txt; every line has to be a pinned entry or one of its hashes."""
+    text = (ROOT / "requirements" / f"{lock}.txt").read_text(encoding="utf-8")
+    pins: dict[str, Pin] = {}
+    for entry in re.split(r"\n(?=\S)", text.strip()):
+        head, *hashes = [line.strip() for line in entry.replace("\\\n", "\n").splitlines()]
+        found = re.fullmatch(r"([a-z0-9-]+)==([^ ;]+)(?: ; (.+))?", head)
+        assert found, f"{lock}: {head!r} is not an exact pin"
+        assert hashes, f"{lock}: {head} has no hash"
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", line) for line in hashes), f"{lock}: {hashes}"
+        assert found[1] not in pins, f"{lock}: {found[1]} is pinned twice"
+        pins[found[1]] = Pin(found[2], Marker(found[3]) if found[3] else None)
+    return pins
+
+
+def _needs(requirements: list[str], python: str) -> dict[str, list[Requirement]]:
+    """Follow requirements through the metadata of what is installed here, as Python `python` on Linux would."""
+    env = {"python_version": python, "python_full_version": f"{python}.0"}
+    waiting = [(Requirement(text), "") for text in requirements]
+    needs: dict[str, list[Requirement]] = {}
+    done: set[tuple[str, str]] = set()
+    while waiting:
+        need, extra = waiting.pop()
+        if need.marker and not need.marker.evaluate({**env, "extra": extra}):
+            continue
+        name = canonicalize_name(need.name)
+        needs.setdefault(name, []).append(need)
+        for asked in {"", *need.extras} - {extra for seen, extra in done if seen == name}:
+            done.add((name, asked))
+            waiting += [(Requirement(text), asked) for text in metadata.requires(name) or []]
+    return needs
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)
+def test_locks_hold_exact_hashed_pins_and_no_address(lock: Path) -> None:
+    """Each entry of a lock is one version with its hashes; where it comes from is the installer's setting."""
+    assert _pins(lock.stem)
+    assert "://" not in lock.read_text(encoding="utf-8")
+
+
+def test_what_comes_from_npm_is_pinned_and_hashed_too() -> None:
+    """The lock of npm is in step with package.json, holds a hash for every package and no address."""
+    asked = json.loads((NPM / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    text = (NPM / "package-lock.json").read_text(encoding="utf-8")
+    packages = json.loads(text)["packages"]
+    assert packages.pop("")["dependencies"] == asked
+    for name, version in asked.items():
+        assert packages[f"node_modules/{name}"]["version"] == version
+    assert all(package["integrity"].startswith("sha512-") for package in packages.values())
+    assert '"resolved"' not in text
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("lock", ["run", "sandbox"])
+def test_a_lock_is_complete_for_every_python(lock: str, python: str) -> None:
+    """Whatever the dependencies need on Python 3.11 to 3.14 is in the lock, at a version that satisfies them all."""
+    project = PROJECT["project"]
+    wanted = project["dependencies"] + (project["optional-dependencies"]["sandbox"] if lock == "sandbox" else [])
+    env = {"python_version": python, "python_full_version": f"{python}.0"}
+    pins = {name: pin for name, pin in _pins(lock).items() if not pin.marker or pin.marker.evaluate(env)}
+    needs = _needs(wanted, python)
+    assert pins.keys() == needs.keys()
+    for name, requirements in needs.items():
+        for need in requirements:
+            assert need.specifier.contains(pins[name].version, prereleases=True), f"{need} but {pins[name].version}"
+
+
+def test_the_embedded_chain_is_never_beside_a_production_key() -> None:
+    """What a production install holds has no EVM: only the sandbox's extra brings it."""
+    assert "py-evm" not in _pins("run")
+    assert "py-evm" in _pins("sandbox")
+
+
+def test_what_is_tested_is_what_runs() -> None:
+    """The locks agree on every version: the tests run on the very packages that production installs."""
+    test = _pins("test")
+    for lock in ("run", "sandbox", "build"):
+        assert _pins(lock).items() <= test.items()
+    assert _pins("run").items() <= _pins("sandbox").items()
+
+
+def test_the_build_back_end_is_pinned() -> None:
+    """The wheel is built by one version of its builder, whose hash is in build.txt."""
+    (builder,) = PROJECT["build-system"]["requires"]
+    name, version = builder.split("==")
+    assert _pins("build")[name].version == version
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """Build the wheel as a release would, with the builder that is installed and no network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    return zipfile.ZipFile(built)
+
+
+def _files(folder: Path, inside: str) -> set[str]:
+    return {
+        f"{inside}/{path.relative_to(folder).as_posix()}"
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def test_the_wheel_holds_the_package_and_the_interfaces(wheel: zipfile.ZipFile) -> None:
+    """Every file of topup/, the sandbox's contracts included, and every interface of abi/ is in it; nothing else is."""
+    interfaces = _files(ROOT / "abi", "topup/abi")
+    held = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert interfaces
+    assert held == _files(ROOT / "topup", "topup") | interfaces
+
+
+def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
+    """Its metadata name the licence, the Pythons and the `topup` command."""
+    texts = {Path(name).name: wheel.read(name).decode() for name in wheel.namelist() if ".dist-info/" in name}
+    assert "License-Expression: MIT\n" in texts["METADATA"]
+    assert "Requires-Python: >=3.11\n" in texts["METADATA"]
+    assert texts["LICENSE"].startswith("MIT License\n\nCopyright (c) 2026 The topup authors\n")
+    assert "topup = topup.cli:main" in texts["entry_points.txt"]
+
+
+def test_readme_marks_one_line_for_each_of_its_commands() -> None:
+    """The two commands a newcomer copies are one physical line each, and start from python3 alone."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for which in ("run", "test"):
+        found = re.search(rf"<!-- newcomer: {which} -->\s*```sh\n(.*?)```", text, re.DOTALL)
+        assert found, f"README.md marks no {which} command"
+        assert len(found[1].strip().splitlines()) == 1
+        assert found[1].startswith("python3 ")
+
+
+def test_install_names_the_locks_there_are() -> None:
+    """A wrong lock is answered with the right ones, before anything is touched."""
+    command = [sys.executable, "requirements/install.py", "everything"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "run|sandbox|test" in done.stderr
+
+
+def test_shell_scripts_are_clean() -> None:
+    """A linter of shell scripts has nothing to say about the scripts of this repository."""
+    scripts = [ROOT / ".ci" / "run", ROOT / "requirements" / "lock.sh"]
+    done = subprocess.run([require("shellcheck"), *scripts], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")

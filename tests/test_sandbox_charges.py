@@ -1,0 +1,288 @@
+"""Do the embedded world's charges carry real signatures, and does each hostile one lie about exactly one thing?"""
+
+from __future__ import annotations
+
+import random
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from eth_account import Account
+from eth_account.messages import encode_defunct
+
+from topup.sandbox.charges import (
+    AFTER_SIGNING,
+    BEFORE_SIGNING,
+    HOSTILE,
+    K2_PREFIX,
+    OLD_CONTRACT,
+    STRANGER,
+    WETH,
+    Ask,
+    Charge,
+    Draft,
+    Operator,
+    Terms,
+    digest,
+    intent_of,
+    packed_hash,
+)
+
+PAYER = "0xac8CeB5131449e5850030737D10d1E25C6b8D80B"
+NOW = 1_740_637_199
+ASK = Ask(Decimal(10), PAYER, 8453, NOW)
+
+# A real charge, paid on Base in March 2025.
+REAL = Draft(
+    recipient_amount=9900,
+    fee_amount=100,
+    deadline=1_740_809_999,
+    recipient="0x5eA054aEea285Ebc3A92eCB1f722f44304F72581",
+    currency="0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913",
+    refund=PAYER,
+    id=bytes.fromhex("c8f9e661fe654bca8554192fe0d22ca4"),
+    operator="0x8fccc78dae0a8f93b0fe6799de888d4c57e273db",
+    chain_id=8453,
+    sender=PAYER,
+    contract="0x03059433BCdB6144624cC2443159D9445C32b7a8",
+)
+REAL_SIGNATURE = bytes.fromhex(
+    "b443cf656f962b42888621d23fdb90f4dea6801df07da4722ab381d1aacefd0c"
+    "1fbbc473762409427b899aaeb69e7afa00444e9221e297cdc9a2c7d99a86ae521c"
+)
+
+
+def read_back(charge: Charge, terms: Terms | None = None) -> tuple[Draft, bytes]:
+    """A charge as its text says, with the signature apart."""
+    intent = intent_of(charge)
+    meta, call = intent["metadata"], intent["call_data"]
+    at = call["deadline"]
+    draft = Draft(
+        recipient_amount=int(call["recipient_amount"]),
+        fee_amount=int(call["fee_amount"]),
+        deadline=int(at) if at.isdigit() else _unix(at),
+        recipient=call["recipient"],
+        currency=call["recipient_currency"],
+        refund=call["refund_destination"],
+        id=bytes.fromhex(call["id"][2:]),
+        operator=call["operator"],
+        chain_id=meta["chain_id"],
+        sender=meta["sender"],
+        contract=meta["contract_address"],
+        prefix=bytes.fromhex(call["prefix"][2:]),
+    )
+    return draft, bytes.fromhex(call["signature"][2:])
+
+
+def _unix(text: str) -> int:
+    assert text.endswith("Z")
+    return int(datetime.fromisoformat(text).timestamp())
+
+
+def recovered(charge: Charge) -> str:
+    """Who signed what the charge says, asked of eth_account and not of the code under test."""
+    draft, signature = read_back(charge)
+    return str(Account._recover_hash(digest(draft), signature=signature)).lower()
+
+
+def changed(charge: Charge, honest: Charge) -> set[str]:
+    """The names of the fields in which two charges differ."""
+    ours, theirs = _flat(charge), _flat(honest)
+    assert ours.keys() == theirs.keys()
+    return {name for name in ours if ours[name] != theirs[name]}
+
+
+def _flat(charge: Charge) -> dict[str, Any]:
+    intent = intent_of(charge)
+    return {**intent["metadata"], **intent["call_data"], "expires_at": charge["expires_at"]}
+
+
+def twins(name: str) -> tuple[Operator, Charge, Charge]:
+    """The hostile charge and the honest one an operator with the same key and luck would have issued."""
+    one, other = (Operator(random=random.Random(7).randbytes) for _ in range(2))
+    assert one.honest(ASK) == other.honest(ASK)
+    return one, one.hostile(name, ASK), other.honest(ASK)
+
+
+def test_a_real_charge_hashes_to_its_known_hash() -> None:
+    """The packed hash of the real charge of March 2025 is the published one."""
+    assert packed_hash(REAL).hex() == "06958cb53f6718ac036e53afdffae19b61c88ee8777c5982ad93d14984707725"
+
+
+def test_a_real_charge_recovers_its_operator() -> None:
+    """With the prefix honoured, the real signature is Coinbase Commerce's."""
+    assert str(Account._recover_hash(digest(REAL), signature=REAL_SIGNATURE)).lower() == REAL.operator
+
+
+def test_an_empty_prefix_means_the_standard_signed_message() -> None:
+    """Without a prefix the signature is what eth_account makes of a 32-byte personal message."""
+    operator = Operator()
+    charge = operator.hostile("no-prefix", ASK)
+    draft, signature = read_back(charge)
+    signer = Account.recover_message(encode_defunct(packed_hash(draft)), signature=signature)
+    assert signer == operator.address
+
+
+def test_an_honest_charge_is_signed_by_its_operator() -> None:
+    """eth_account recovers the operator that the charge names, and that name is in lower case."""
+    operator = Operator()
+    charge = operator.honest(ASK)
+    assert recovered(charge) == operator.address.lower() == intent_of(charge)["call_data"]["operator"]
+
+
+@pytest.mark.parametrize(
+    ("amount", "recipient", "fee"),
+    [
+        ("1", "1039500", "10500"),
+        ("10", "10395000", "105000"),
+        ("25.5", "26507250", "267750"),
+        ("1.01", "1049895", "10605"),
+        ("1.0000005", "1039501", "10500"),
+    ],
+)
+def test_an_honest_charge_costs_five_percent_more_with_one_percent_inside(
+    amount: str, recipient: str, fee: str
+) -> None:
+    """One dollar of credits is 1 039 500 + 10 500 units of USDC, as in real payments."""
+    call = intent_of(Operator().honest(Ask(Decimal(amount), PAYER, 8453, NOW)))["call_data"]
+    assert (call["recipient_amount"], call["fee_amount"]) == (recipient, fee)
+
+
+def test_an_honest_charge_has_the_documented_shape() -> None:
+    """Every field of the documented answer is there, text but for the chain id, and lives 48 hours."""
+    operator = Operator()
+    charge = operator.honest(ASK)
+    assert list(charge) == ["id", "created_at", "expires_at", "web3_data"]
+    assert charge["created_at"] == "2025-02-27T06:19:59Z" and charge["expires_at"] == "2025-03-01T06:19:59Z"
+    intent = intent_of(charge)
+    assert intent["metadata"] == {
+        "chain_id": 8453, "contract_address": operator.terms.contract, "sender": PAYER,
+    }  # fmt: skip
+    call = intent["call_data"]
+    assert all(isinstance(value, str) for value in call.values())
+    assert call["deadline"] == "2025-03-01T06:19:59Z"
+    assert call["refund_destination"] == PAYER and call["recipient"] == operator.terms.recipient
+    assert call["prefix"] == "0x" + K2_PREFIX.hex() and len(call["id"]) == 34 and len(call["signature"]) == 132
+
+
+def test_a_deadline_can_be_written_in_unix_digits() -> None:
+    """Some gateways write the deadline as digits; the signature covers the same number."""
+    operator = Operator(Terms(deadline_as="unix"))
+    charge = operator.honest(ASK)
+    assert intent_of(charge)["call_data"]["deadline"] == "1740809999"
+    assert recovered(charge) == operator.address.lower()
+
+
+def test_no_two_charges_share_an_id() -> None:
+    """Ids and keys are fresh each time."""
+    operator = Operator()
+    ids = {intent_of(operator.honest(ASK))["call_data"]["id"] for _ in range(50)}
+    assert len(ids) == 50 and Operator().address != operator.address
+
+
+# What each hostile charge changes besides its signature, against the honest charge of the same request.
+LIES = {
+    "other-recipient": {"recipient"},
+    "inflated-total": {"recipient_amount", "fee_amount"},
+    "zero-total": {"recipient_amount", "fee_amount"},
+    "underpaid-total": {"recipient_amount", "fee_amount"},
+    "fee-part-too-high": {"recipient_amount", "fee_amount"},
+    "other-currency": {"recipient_currency"},
+    "other-contract": {"contract_address"},
+    "old-contract": {"contract_address"},
+    "contract-without-code": {"contract_address"},
+    "other-sender": {"sender"},
+    "refund-elsewhere": {"refund_destination"},
+    "expired": {"deadline"},
+    "short-lived": {"deadline"},
+    "absurd-deadline": {"deadline"},
+    "unregistered-operator": {"operator"},
+    "duplicate-id": {"id"},
+    "no-prefix": {"prefix"},
+    "unknown-prefix": {"prefix"},
+    "other-chain": {"chain_id"},
+    "bad-signature": set(),
+}
+
+
+@pytest.mark.parametrize("name", sorted(HOSTILE))
+def test_a_hostile_charge_lies_about_one_thing_only(name: str) -> None:
+    """Nothing else differs from the honest charge, so nothing else can be what refuses it."""
+    _, hostile, honest = twins(name)
+    assert changed(hostile, honest) - {"signature"} == LIES[name]
+
+
+@pytest.mark.parametrize("name", sorted(BEFORE_SIGNING))
+def test_a_hostile_charge_is_validly_signed_by_the_operator_it_names(name: str) -> None:
+    """A payer that only checks the signature would pay it."""
+    _, hostile, _ = twins(name)
+    assert recovered(hostile) == intent_of(hostile)["call_data"]["operator"]
+
+
+def test_a_claim_of_another_chain_leaves_the_charge_payable_on_ours() -> None:
+    """The signature still holds for the real chain: only reading the metadata gives the lie away."""
+    operator, hostile, honest = twins("other-chain")
+    assert intent_of(hostile)["metadata"]["chain_id"] == 1
+    intent_of(hostile)["metadata"]["chain_id"] = 8453
+    assert hostile == {**honest, "id": hostile["id"]} and recovered(hostile) == operator.address.lower()
+
+
+def test_a_bad_signature_is_well_formed_but_recovers_somebody_else() -> None:
+    """65 bytes, a low s and a good v: the answer of the recovery is what is wrong, not its form."""
+    operator, hostile, _ = twins("bad-signature")
+    signature = read_back(hostile)[1]
+    half_order = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
+    assert len(signature) == 65 and signature[64] in (27, 28)
+    assert int.from_bytes(signature[32:64], "big") <= half_order
+    assert recovered(hostile) != operator.address.lower()
+
+
+def test_an_unregistered_operator_is_another_key() -> None:
+    """The charge names the stranger and the stranger really signed it."""
+    operator, hostile, _ = twins("unregistered-operator")
+    assert recovered(hostile) == operator.stranger_address.lower() != operator.address.lower()
+
+
+def test_a_duplicate_id_is_the_id_of_the_first_charge() -> None:
+    """However many charges came between."""
+    operator = Operator()
+    first = intent_of(operator.honest(ASK))["call_data"]["id"]
+    operator.honest(ASK)
+    assert intent_of(operator.hostile("duplicate-id", ASK))["call_data"]["id"] == first
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("other-recipient", "recipient", STRANGER),
+        ("other-contract", "contract_address", WETH),
+        ("old-contract", "contract_address", OLD_CONTRACT),
+        ("other-sender", "sender", STRANGER),
+        ("refund-elsewhere", "refund_destination", STRANGER),
+        ("inflated-total", "recipient_amount", "103950000"),
+        ("zero-total", "recipient_amount", "0"),
+        ("underpaid-total", "recipient_amount", "5197500"),
+        ("fee-part-too-high", "fee_amount", "5250000"),
+        ("expired", "deadline", "2025-02-27T06:19:58Z"),
+        ("short-lived", "deadline", "2025-02-27T06:20:59Z"),
+        ("absurd-deadline", "deadline", "2035-02-25T06:19:59Z"),
+        ("no-prefix", "prefix", "0x"),
+        ("unknown-prefix", "prefix", "0x" + b"K3 Informational Message: 32 ".hex()),
+    ],
+)
+def test_a_hostile_charge_says_what_its_name_says(name: str, field: str, value: str) -> None:
+    """The lie itself, field by field; the honest ten dollars cost 10 395 000 + 105 000."""
+    _, hostile, _ = twins(name)
+    assert _flat(hostile)[field] == value
+
+
+def test_every_hostile_charge_is_told_of_here() -> None:
+    """A new trick without a story in this file fails."""
+    assert set(LIES) == HOSTILE == set(BEFORE_SIGNING) | set(AFTER_SIGNING)
+
+
+def test_an_unknown_trick_is_an_error() -> None:
+    """A misspelt fault must never serve an honest charge."""
+    with pytest.raises(KeyError, match="other-recipent"):
+        Operator().hostile("other-recipent", ASK)

@@ -1,0 +1,873 @@
+"""Does the embedded gateway answer as OpenRouter's API is documented, and misbehave exactly as each fault says?"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import json
+import secrets
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, ParamSpec, get_args
+
+import httpx
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from topup.sandbox import faults
+from topup.sandbox.charges import HOSTILE, STRANGER, intent_of
+from topup.sandbox.faults import FAULTS
+from topup.sandbox.gateway import OWN_FAULTS, Account, BadAsk, Conduct, Gateway, Place, faults_of, json_text
+from topup.sandbox.postings import ERC20_TRANSFER, TRANSFERRED
+from topup.sandbox.wire import WIRE_FAULTS
+
+P = ParamSpec("P")
+START_MS = 1_790_000_000_000
+PAYER = "0xac8CeB5131449e5850030737D10d1E25C6b8D80B"
+ASK = {"amount": 10, "sender": PAYER, "chain_id": 8453}
+
+
+def story(tell: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run an asynchronous test to its end."""
+
+    @functools.wraps(tell)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(asyncio.wait_for(tell(*args, **kwargs), timeout=30))
+
+    return run
+
+
+def word(address: str) -> str:
+    return "0x" + address[2:].lower().rjust(64, "0")
+
+
+@dataclass
+class Ledger:
+    """A chain just real enough to find payments on: blocks of transactions with logs, which can be taken back."""
+
+    blocks: list[dict[str, dict[str, Any]]] = field(default_factory=lambda: [{}])
+    heeds_filters: bool = True
+
+    def rpc(self, method: str, params: list[Any]) -> Any:
+        if method == "eth_blockNumber":
+            return hex(len(self.blocks) - 1)
+        if method == "eth_getTransactionReceipt":
+            return next((block[params[0]] for block in self.blocks if params[0] in block), None)
+        assert method == "eth_getLogs"
+        wanted = params[0]
+        chosen = self.blocks[int(wanted["fromBlock"], 16) : int(wanted["toBlock"], 16) + 1]
+        logs = [log for block in chosen for receipt in block.values() for log in receipt["logs"]]
+        if not self.heeds_filters:
+            return logs
+        return [
+            log
+            for log in logs
+            if log["address"].lower() == wanted["address"].lower() and log["topics"][:2] == wanted["topics"]
+        ]
+
+    def pay(self, charge: dict[str, Any], status: int = 1, **says: Any) -> str:
+        """Mine what the real contract would emit for this charge; `says` replaces parts of it."""
+        intent = intent_of(charge)
+        call, contract = intent["call_data"], intent["metadata"]["contract_address"]
+        told = {
+            "contract": contract,
+            "operator": call["operator"],
+            "id": call["id"],
+            "recipient": call["recipient"],
+            "currency": call["recipient_currency"],
+            "paid_to": call["recipient"],
+            "paid": int(call["recipient_amount"]),
+            **says,
+        }
+        tx_hash = "0x" + secrets.token_hex(32)
+        data = "0x" + told["id"][2:].ljust(64, "0") + word(told["recipient"])[2:] + word(PAYER)[2:]
+        transfer = {
+            "address": told["currency"],
+            "topics": [ERC20_TRANSFER, word(STRANGER), word(told["paid_to"])],
+            "data": hex(told["paid"]),
+            "logIndex": "0x0",
+        }
+        event = {
+            "address": told["contract"].lower(),
+            "topics": [TRANSFERRED, word(told["operator"])],
+            "data": data + f"{10**15:064x}" + "0" * 64,
+            "logIndex": "0x1",
+        }
+        logs = [transfer, event] if status else []
+        for log in logs:
+            log["transactionHash"] = tx_hash
+        self.blocks.append({tx_hash: {"status": hex(status), "logs": logs}})
+        return tx_hash
+
+
+@dataclass
+class Scene:
+    """A running gateway, a client with a key, a clock that only moves when told, and a chain."""
+
+    gateway: Gateway
+    client: httpx.AsyncClient
+    chain: Ledger
+    now: list[int]
+
+    def pass_ms(self, span: int) -> None:
+        self.now[0] += span
+
+    def key(self, key: str) -> dict[str, str]:
+        return {"authorization": f"Bearer {key}"}
+
+    async def credits(self, key: str | None = None) -> httpx.Response:
+        return await self.client.get("/credits", headers=self.key(key or self.gateway.management_key))
+
+    async def totals(self) -> tuple[Decimal | int, Decimal | int]:
+        data = json.loads((await self.credits()).content, parse_float=Decimal, parse_int=Decimal)["data"]
+        return data["total_credits"], data["total_usage"]
+
+    async def ask(self, **changes: Any) -> httpx.Response:
+        headers = self.key(self.gateway.management_key)
+        return await self.client.post("/credits/coinbase", headers=headers, json={**ASK, **changes})
+
+    async def charge(self, **changes: Any) -> dict[str, Any]:
+        answer = await self.ask(**changes)
+        assert answer.status_code == 200
+        data: dict[str, Any] = answer.json()["data"]
+        return data
+
+    async def at(self, place: Place) -> httpx.Response:
+        """One honest request to an endpoint."""
+        if place == "coinbase":
+            return await self.ask()
+        return await self.client.get(f"/{place}", headers=self.key(self.gateway.management_key))
+
+
+@asynccontextmanager
+async def scene(
+    conduct: Conduct | None = None, burn: str = "0", bought: str = "20", usage: str = "0"
+) -> AsyncIterator[Scene]:
+    now, chain = [START_MS], Ledger()
+    account = Account(lambda: now[0], Decimal(bought), Decimal(usage), Decimal(burn))
+    gateway = Gateway(account, chain=chain, conduct=conduct)
+    await gateway.start()
+    try:
+        async with httpx.AsyncClient(base_url=gateway.url, timeout=0.5, trust_env=False) as client:
+            yield Scene(gateway, client, chain, now)
+    finally:
+        await gateway.stop()
+        await asyncio.sleep(0)  # Cut connections end on the loop's next turn.
+
+
+# Keys.
+
+
+@story
+async def test_without_a_key_every_endpoint_answers_401() -> None:
+    """The error body is the documented one and its code is the status."""
+    async with scene() as s:
+        for answer in [
+            await s.client.get("/credits"),
+            await s.client.get("/key"),
+            await s.client.post("/credits/coinbase", json=ASK),
+            await s.client.get("/credits", headers={"authorization": "Basic abc"}),
+        ]:
+            assert answer.status_code == 401
+            assert answer.json() == {"error": {"code": 401, "message": "Missing Authentication header"}}
+
+
+@story
+async def test_a_wrong_key_answers_401_and_creates_nothing() -> None:
+    """A key of the right form is still not the account's."""
+    async with scene() as s:
+        wrong = s.key("sk-or-v1-" + "0" * 64)
+        assert (await s.client.get("/credits", headers=wrong)).status_code == 401
+        assert (await s.client.post("/credits/coinbase", headers=wrong, json=ASK)).status_code == 401
+        assert not s.gateway.issued and [seen.key for seen in s.gateway.requests] == ["wrong", "wrong"]
+
+
+@story
+async def test_an_ordinary_key_reads_zero_and_zero_of_a_funded_account() -> None:
+    """The documented trap: 200, and numbers that would make a naive buyer buy for ever."""
+    async with scene() as s:
+        answer = await s.credits(s.gateway.ordinary_key)
+        assert answer.status_code == 200 and answer.content == b'{"data":{"total_credits":0,"total_usage":0}}'
+
+
+@story
+async def test_an_ordinary_key_can_be_refused_instead() -> None:
+    """As the API reference says it should be."""
+    async with scene(Conduct(ordinary_key_sees="forbidden")) as s:
+        answer = await s.credits(s.gateway.ordinary_key)
+        message = "Only management keys can perform this operation"
+        assert answer.status_code == 403 and answer.json() == {"error": {"code": 403, "message": message}}
+
+
+@pytest.mark.parametrize("path", ["/key", "/auth/key"])
+@story
+async def test_a_key_says_of_what_kind_it_is(path: str) -> None:
+    """Both paths tell a management key from an ordinary one, with every documented field."""
+    async with scene() as s:
+        for key, management in [(s.gateway.management_key, True), (s.gateway.ordinary_key, False)]:
+            data = (await s.client.get(path, headers=s.key(key))).json()["data"]
+            assert data["is_management_key"] is management
+            assert {"label", "limit", "limit_remaining", "limit_reset", "usage", "usage_daily"} <= set(data)
+            assert {"is_free_tier", "creator_user_id", "expires_at", "rate_limit"} <= set(data)
+            assert s.gateway.management_key not in str(data) and s.gateway.ordinary_key not in str(data)
+
+
+@story
+async def test_what_does_not_exist_is_404_and_a_wrong_method_405() -> None:
+    """Neither touches the account, and both are recorded."""
+    async with scene() as s:
+        assert (await s.client.get("/nothing")).status_code == 404
+        assert (await s.client.get("/credits/coinbase")).status_code == 405
+        assert [seen.status for seen in s.gateway.requests] == [404, 405]
+
+
+# The account.
+
+
+@story
+async def test_usage_grows_with_the_clock_at_the_burn_rate() -> None:
+    """Twelve dollars an hour are twenty cents a minute, written as plain digits."""
+    async with scene(burn="12", bought="100.5", usage="25.75") as s:
+        assert (await s.credits()).content == b'{"data":{"total_credits":100.5,"total_usage":25.75}}'
+        s.pass_ms(60_000)
+        assert (await s.credits()).content == b'{"data":{"total_credits":100.5,"total_usage":25.95}}'
+
+
+@story
+async def test_a_new_burn_rate_leaves_what_was_burnt() -> None:
+    """One hour at two dollars, then one at three."""
+    async with scene(burn="2") as s:
+        s.pass_ms(3_600_000)
+        s.gateway.account.set_burn_rate(Decimal(3))
+        s.pass_ms(3_600_000)
+        assert await s.totals() == (20, 5)
+        s.gateway.account.set_usage(Decimal("19.99"))
+        assert await s.totals() == (20, Decimal("19.99"))
+
+
+@story
+async def test_readings_are_as_stale_as_told() -> None:
+    """Within the span the old state is shown, afterwards the new one, and only then."""
+    async with scene(Conduct(staleness_ms=60_000)) as s:
+        assert await s.totals() == (20, 0)
+        s.gateway.account.buy_elsewhere(Decimal(5))
+        s.pass_ms(59_999)
+        assert await s.totals() == (20, 0)
+        s.pass_ms(1)
+        assert await s.totals() == (25, 0)
+
+
+@story
+async def test_a_purchase_elsewhere_raises_the_total_and_a_refund_lowers_it() -> None:
+    """What happens to the account without us is visible at once when nothing is stale."""
+    async with scene() as s:
+        s.gateway.account.buy_elsewhere(Decimal("7.25"))
+        assert await s.totals() == (Decimal("27.25"), 0)
+        s.gateway.account.refund(Decimal(20))
+        assert await s.totals() == (Decimal("7.25"), 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("0.1", "0.1"), ("1E+3", "1000"), ("25.750", "25.75"), ("100", "100"), ("1E-9", "0.000000001"), ("-0.5", "-0.5")],
+)
+def test_money_is_written_from_its_own_digits(value: str, text: str) -> None:
+    """No float stands between the account and the wire, and no exponent appears."""
+    assert json_text({"n": Decimal(value)}) == f'{{"n":{text}}}'
+
+
+# Charges.
+
+
+@story
+async def test_a_charge_is_what_was_asked_for() -> None:
+    """Amount, payer and chain of the request are those of the answer, signed by the gateway's operator."""
+    async with scene() as s:
+        charge = await s.charge(amount=1)
+        intent = intent_of(charge)
+        assert intent["metadata"]["sender"] == PAYER == intent["call_data"]["refund_destination"]
+        assert intent["call_data"]["recipient_amount"] == "1039500" and intent["call_data"]["fee_amount"] == "10500"
+        assert intent["call_data"]["operator"] == s.gateway.operator.address.lower()
+        assert charge["created_at"] == "2026-09-21T14:13:20Z" and charge["expires_at"] == "2026-09-23T14:13:20Z"
+
+
+@story
+async def test_two_requests_are_two_charges() -> None:
+    """There is no idempotency: asking again never returns the same charge."""
+    async with scene() as s:
+        first, second = await s.charge(), await s.charge()
+        assert first["id"] != second["id"] and len(s.gateway.issued) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "because"),
+    [
+        (b'{"amount":"10","sender":"%s","chain_id":8453}', "amount must be a number"),
+        (b'{"amount":true,"sender":"%s","chain_id":8453}', "amount must be a number"),
+        (b'{"sender":"%s","chain_id":8453}', "amount must be a number"),
+        (b'{"amount":0.99,"sender":"%s","chain_id":8453}', "amount must be from 1 to 2000"),
+        (b'{"amount":2000.01,"sender":"%s","chain_id":8453}', "amount must be from 1 to 2000"),
+        (b'{"amount":-5,"sender":"%s","chain_id":8453}', "amount must be from 1 to 2000"),
+        (b'{"amount":NaN,"sender":"%s","chain_id":8453}', "not JSON"),
+        (b'{"amount":10,"sender":"%s00","chain_id":8453}', "sender must be an address"),
+        (b'{"amount":10,"sender":7,"x":"%s","chain_id":8453}', "sender must be an address"),
+        (b'{"amount":10,"sender":"%s","chain_id":"8453"}', "chain_id must be a number"),
+        (b'{"amount":10,"sender":"%s","chain_id":10}', "chain_id 10 is not supported"),
+        (b'["%s"]', "not an object"),
+        (b'{"amount":10,"sender":"%s"', "not JSON"),
+        (b"\xff%s", "not JSON"),
+        (b'{"amount":1e999999999999999999,"sender":"%s","chain_id":8453}', "amount must be from 1 to 2000"),
+    ],
+)
+@story
+async def test_a_wrong_request_is_400_and_creates_no_charge(body: bytes, because: str) -> None:
+    """The message says what is wrong; a text is not a number."""
+    async with scene() as s:
+        headers = s.key(s.gateway.management_key)
+        answer = await s.client.post("/credits/coinbase", headers=headers, content=body % PAYER.encode())
+        assert answer.status_code == 400 and answer.json()["error"]["code"] == 400
+        assert answer.json()["error"]["message"] == f"Invalid credit amount or request body: {because}"
+        assert not s.gateway.issued
+
+
+_LEAF = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(PAYER)
+_JSON = st.recursive(_LEAF, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5)
+_ASKS = st.fixed_dictionaries({}, optional={"amount": _JSON, "sender": _JSON, "chain_id": _JSON | st.just(8453)})
+
+
+@hypothesis.given(st.binary() | st.builds(lambda ask: json.dumps(ask).encode(), _ASKS))
+@hypothesis.example(b"[" * 100_000)
+@hypothesis.example(b'{"amount":1e%s}' % (b"9" * 40))
+@hypothesis.example(b'{"amount":%s}' % (b"9" * 5000))
+def test_no_request_body_breaks_the_server(body: bytes) -> None:
+    """Whatever is sent is understood or called wrong."""
+    gateway = Gateway(Account(lambda: START_MS))
+    with suppress(BadAsk):
+        assert 1 <= gateway._ask(body).amount <= 2000
+
+
+@pytest.mark.parametrize("amount", ["1", "2000", "1.5", "10.00"])
+@story
+async def test_an_amount_within_bounds_is_served(amount: str) -> None:
+    """Both ends of the range, whole or broken."""
+    async with scene() as s:
+        body = f'{{"amount":{amount},"sender":"{PAYER}","chain_id":8453}}'.encode()
+        answer = await s.client.post("/credits/coinbase", headers=s.key(s.gateway.management_key), content=body)
+        assert answer.status_code == 200
+        assert s.gateway.requests[-1].body == body and s.gateway.requests[-1].status == 200
+
+
+@story
+async def test_requests_are_counted_by_endpoint() -> None:
+    """What a test must know about round trips is here."""
+    async with scene() as s:
+        for place in ("credits", "credits", "key", "coinbase"):
+            await s.at(place)
+        assert [s.gateway.count(place) for place in ("credits", "key", "coinbase")] == [2, 1, 1]
+
+
+# Posting.
+
+
+@story
+async def test_a_payment_on_the_chain_is_posted_once() -> None:
+    """Ten dollars of credits for ten and a half of USDC, and never a second time."""
+    async with scene() as s:
+        tx_hash = s.chain.pay(charge := await s.charge())
+        for _ in range(3):
+            s.gateway.poll()
+            assert await s.totals() == (30, 0)
+        issued = s.gateway.issued[intent_of(charge)["call_data"]["id"]]
+        assert (issued.tx_hash, issued.posted_ms) == (tx_hash, START_MS)
+
+
+@story
+async def test_an_unpaid_charge_posts_nothing() -> None:
+    """Asking for a charge is free and worth nothing."""
+    async with scene() as s:
+        await s.charge()
+        s.gateway.poll()
+        assert await s.totals() == (20, 0)
+
+
+@story
+async def test_posting_waits_its_delay_after_the_payment_was_seen() -> None:
+    """By the injected clock, to the millisecond."""
+    async with scene(Conduct(posting_delay_ms=3_000)) as s:
+        s.chain.pay(await s.charge())
+        s.pass_ms(500)
+        s.gateway.poll()
+        s.pass_ms(2_999)
+        s.gateway.poll()
+        assert await s.totals() == (20, 0)
+        s.pass_ms(1)
+        s.gateway.poll()
+        assert await s.totals() == (30, 0)
+
+
+@story
+async def test_more_than_five_hundred_dollars_take_a_quarter_of_an_hour() -> None:
+    """As the documentation says; five hundred itself does not."""
+    async with scene() as s:
+        s.chain.pay(await s.charge(amount=501))
+        s.chain.pay(await s.charge(amount=500))
+        s.gateway.poll()
+        assert await s.totals() == (520, 0)
+        s.pass_ms(15 * 60_000)
+        s.gateway.poll()
+        assert await s.totals() == (1021, 0)
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        {"contract": STRANGER},
+        {"operator": STRANGER},
+        {"id": "0x" + "11" * 16},
+        {"recipient": STRANGER},
+        {"paid_to": STRANGER},
+        {"currency": STRANGER},
+        {"paid": 10_394_999},
+        {"status": 0},
+    ],
+    ids=lambda says: next(iter(says)),
+)
+@pytest.mark.parametrize("heeds_filters", [True, False])
+@story
+async def test_what_is_not_quite_our_payment_is_not_posted(says: dict[str, Any], heeds_filters: bool) -> None:  # noqa: FBT001
+    """One part of it is another's, or a unit is missing, or it reverted; even when the node ignores filters."""
+    async with scene() as s:
+        s.chain.heeds_filters = heeds_filters
+        s.chain.pay(await s.charge(), **says)
+        s.gateway.poll()
+        assert await s.totals() == (20, 0)
+
+
+@story
+async def test_an_announcement_without_money_is_not_posted() -> None:
+    """The event alone proves nothing: one transfer cannot pay two charges of the same transaction."""
+    async with scene() as s:
+        first, second = await s.charge(), await s.charge()
+        tx_hash = s.chain.pay(first)
+        logs = s.chain.blocks[-1][tx_hash]["logs"]
+        other = intent_of(second)["call_data"]["id"][2:]
+        logs.append({**logs[1], "data": "0x" + other + logs[1]["data"][34:], "logIndex": "0x2"})
+        s.gateway.poll()
+        assert await s.totals() == (30, 0)
+
+
+@story
+async def test_a_payment_taken_back_before_posting_is_awaited_again() -> None:
+    """A reorganisation removes it, later it is mined anew, and it is posted once."""
+    async with scene(Conduct(posting_delay_ms=1_000)) as s:
+        charge = await s.charge()
+        s.chain.pay(charge)
+        s.gateway.poll()
+        s.chain.blocks[-1] = {}
+        s.pass_ms(1_000)
+        s.gateway.poll()
+        assert await s.totals() == (20, 0)
+        s.chain.pay(charge)
+        s.gateway.poll()
+        s.pass_ms(1_000)
+        s.gateway.poll()
+        assert await s.totals() == (30, 0)
+
+
+@story
+async def test_the_same_payment_mined_again_is_posted_once() -> None:
+    """A reorganisation moves the very same transaction to a later block."""
+    async with scene(Conduct(posting_delay_ms=1_000)) as s:
+        s.chain.pay(await s.charge())
+        s.gateway.poll()
+        taken, s.chain.blocks[-1] = s.chain.blocks[-1], {}
+        s.pass_ms(1_000)
+        s.gateway.poll()
+        s.chain.blocks.append(taken)
+        s.gateway.poll()
+        s.pass_ms(1_000)
+        s.gateway.poll()
+        s.gateway.poll()
+        assert await s.totals() == (30, 0)
+
+
+@story
+async def test_a_payment_that_reverts_when_mined_again_is_not_posted() -> None:
+    """Same hash, other outcome: the receipt is read again before posting."""
+    async with scene(Conduct(posting_delay_ms=1_000)) as s:
+        tx_hash = s.chain.pay(await s.charge())
+        s.gateway.poll()
+        s.chain.blocks[-1] = {tx_hash: {"status": "0x0", "logs": []}}
+        s.pass_ms(1_000)
+        s.gateway.poll()
+        s.pass_ms(1_000)
+        s.gateway.poll()
+        assert await s.totals() == (20, 0)
+
+
+@story
+async def test_a_payment_that_moves_into_a_block_already_read_is_found() -> None:
+    """A reorganisation can put it below the head that was last looked at."""
+    async with scene() as s:
+        charge = await s.charge()
+        s.chain.blocks += [{}, {}, {}]
+        s.gateway.poll()
+        s.chain.pay(charge)
+        s.chain.blocks[-3] = s.chain.blocks.pop()
+        s.gateway.poll()
+        assert await s.totals() == (30, 0)
+
+
+@story
+async def test_a_payment_is_found_however_many_blocks_came_between() -> None:
+    """A charge lives for two days; so does the search for its payment."""
+    async with scene() as s:
+        charge = await s.charge()
+        for _ in range(3):
+            s.chain.blocks += [{}] * 200
+            s.gateway.poll()
+        s.chain.pay(charge)
+        s.chain.blocks += [{}] * 200
+        s.gateway.poll()
+        assert await s.totals() == (30, 0)
+
+
+@pytest.mark.parametrize("trick", ["other-recipient", "underpaid-total", "fee-part-too-high", "other-currency"])
+@story
+async def test_a_hostile_charge_brings_no_credits_when_paid(trick: str) -> None:
+    """The account's owner did not get what the credits cost."""
+    async with scene() as s:
+        s.gateway.switch_on("coinbase", trick)
+        s.chain.pay(await s.charge())
+        s.gateway.poll()
+        assert await s.totals() == (20, 0)
+
+
+@story
+async def test_never_posts_means_never() -> None:
+    """However long one waits, until the fault ends."""
+    async with scene() as s:
+        s.gateway.switch_on("posting", "never-posts")
+        s.chain.pay(await s.charge())
+        for _ in range(3):
+            s.pass_ms(86_400_000)
+            s.gateway.poll()
+            assert await s.totals() == (20, 0)
+        s.gateway.switch_off("posting")
+        s.gateway.poll()
+        assert await s.totals() == (30, 0)
+
+
+@story
+async def test_posts_late_adds_an_hour() -> None:
+    """On top of the ordinary delay."""
+    async with scene(Conduct(posting_delay_ms=5)) as s:
+        s.gateway.switch_on("posting", "posts-late")
+        s.chain.pay(await s.charge())
+        s.gateway.poll()
+        s.pass_ms(3_600_004)
+        s.gateway.poll()
+        assert await s.totals() == (20, 0)
+        s.pass_ms(1)
+        s.gateway.poll()
+        assert await s.totals() == (30, 0)
+
+
+# Faults on the wire.
+
+ANSWERED = {
+    "gone-410": (410, "application/json"),
+    "unauthorized-401": (401, "application/json"),
+    "forbidden-403": (403, "application/json"),
+    "rate-limited-429": (429, "application/json"),
+    "server-error-500": (500, "application/json"),
+    "bad-gateway-502": (502, "text/html; charset=utf-8"),
+    "unavailable-503": (503, "application/json"),
+    "html-200": (200, "text/html; charset=utf-8"),
+    "truncated-json": (200, "application/json"),
+    "null-body": (200, "application/json"),
+    "redirect-302": (302, None),
+    "oversized": (200, "application/json"),
+    "gzip-bomb": (200, "application/json"),
+}
+CUT = {"time-out", "reset", "trickle", "short-body"}
+ENDPOINTS: list[Place] = ["credits", "key", "coinbase"]
+
+
+@pytest.mark.parametrize("place", ENDPOINTS)
+@pytest.mark.parametrize("name", sorted(ANSWERED))
+@story
+async def test_a_fault_with_an_answer_gives_it_everywhere(place: Place, name: str) -> None:
+    """Status, content type, and for errors the body of the API: code equal to status."""
+    async with scene() as s:
+        s.gateway.wire.oversized_bytes = 1 << 20
+        s.gateway.switch_on(place, name)
+        answer = await s.at(place)
+        status, kind = ANSWERED[name]
+        assert (answer.status_code, answer.headers.get("content-type")) == (status, kind)
+        assert s.gateway.requests[-1].fault == name
+        if status >= 400 and kind == "application/json":
+            assert set(answer.json()) == {"error"} and answer.json()["error"]["code"] == status
+
+
+@pytest.mark.parametrize("place", ENDPOINTS)
+@pytest.mark.parametrize(
+    ("name", "felt"),
+    [
+        ("time-out", httpx.ReadTimeout),
+        ("reset", httpx.ReadError),
+        ("short-body", httpx.RemoteProtocolError),
+    ],
+)
+@story
+async def test_a_fault_without_an_answer_is_felt_as_such(place: Place, name: str, felt: type[Exception]) -> None:
+    """A silence, a reset, a body that ends too early: three different errors of the client."""
+    async with scene() as s:
+        s.client.timeout = httpx.Timeout(0.1)
+        s.gateway.switch_on(place, name)
+        with pytest.raises(felt):
+            await s.at(place)
+        assert s.gateway.requests[-1].status is None
+
+
+def test_every_wire_fault_is_shown_here() -> None:
+    """A new one without a story fails."""
+    assert set(ANSWERED) | CUT == set(WIRE_FAULTS)
+
+
+@story
+async def test_gone_says_the_documented_words_whatever_the_key() -> None:
+    """As the real endpoint answers today: without looking at the key."""
+    async with scene() as s:
+        s.gateway.switch_on("coinbase", "gone-410")
+        answer = await s.client.post("/credits/coinbase", json=ASK)
+        assert answer.json() == {
+            "error": {
+                "code": 410,
+                "message": "The Coinbase APIs used by this endpoint have been deprecated, so the Coinbase Commerce "
+                "credits API has been removed. Use the web credits purchase flow instead.",
+            }
+        }
+        assert not s.gateway.issued
+
+
+@pytest.mark.parametrize("name", ["rate-limited-429", "unavailable-503"])
+@story
+async def test_an_answer_that_asks_for_patience_says_how_much(name: str) -> None:
+    """Retry-After in whole seconds, as set."""
+    async with scene() as s:
+        s.gateway.wire.retry_after_seconds = 17
+        s.gateway.switch_on("credits", name)
+        assert (await s.credits()).headers["retry-after"] == "17"
+
+
+@story
+async def test_a_trickle_beats_a_time_out_between_bytes_but_never_ends() -> None:
+    """Bytes keep coming well within the client's read time-out; only a total limit ends it."""
+    async with scene() as s:
+        s.gateway.wire.trickle_seconds = 0.002
+        s.gateway.switch_on("credits", "trickle")
+        headers, received = s.key(s.gateway.management_key), b""
+        async with s.client.stream("GET", "/credits", headers=headers) as answer:
+            async for piece in answer.aiter_raw():
+                received += piece
+                if len(received) > 60:
+                    break
+        # The whole honest document but its last brace, then blanks: never complete.
+        assert (
+            received.startswith(b'{"data":{"total_credits":20,"total_usage":0}') and received.rstrip(b" ")[-2:] != b"}}"
+        )
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await s.credits()
+
+
+@story
+async def test_truncated_json_is_the_true_answer_cut_in_half() -> None:
+    """The HTTP is whole, the document is not."""
+    async with scene() as s:
+        whole = (await s.credits()).content
+        s.gateway.switch_on("credits", "truncated-json")
+        cut = (await s.credits()).content
+        assert cut and whole.startswith(cut) and len(cut) < len(whole)
+        with pytest.raises(ValueError, match=r"."):
+            json.loads(cut)
+
+
+@story
+async def test_a_followed_redirect_would_be_noticed() -> None:
+    """It points to another origin, which remembers who came; nobody comes unless told to follow."""
+    async with scene() as s:
+        s.gateway.switch_on("coinbase", "redirect-302")
+        answer = await s.ask()
+        assert not s.gateway.elsewhere.requests
+        assert httpx.URL(answer.headers["location"]).port != httpx.URL(s.gateway.url).port
+        await s.client.get("/key")  # The connection is still good.
+        followed = await s.client.get(answer.headers["location"])
+        assert followed.json()["data"]["total_credits"] == 1_000_000 and len(s.gateway.elsewhere.requests) == 1
+
+
+@story
+async def test_an_oversized_answer_is_valid_in_the_end() -> None:
+    """64 MB of blanks inside a true answer: only a limit on size refuses it, and early."""
+    async with scene() as s:
+        assert s.gateway.wire.oversized_bytes == 64 * 1024 * 1024
+        s.gateway.wire.oversized_bytes = 3 * 65536
+        s.gateway.switch_on("credits", "oversized")
+        answer = await s.credits()
+        assert len(answer.content) > 3 * 65536 and answer.json()["data"]["total_credits"] == 20
+
+
+@story
+async def test_a_bomb_is_small_on_the_wire() -> None:
+    """What is counted must be what comes out of the decoder."""
+    async with scene() as s:
+        s.gateway.wire.oversized_bytes = 1 << 20
+        s.gateway.switch_on("credits", "gzip-bomb")
+        answer = await s.credits()
+        assert int(answer.headers["content-length"]) < 10_000 and len(answer.content) == 1 << 20
+
+
+@story
+async def test_a_lost_answer_has_created_its_charge() -> None:
+    """The client sees a reset; the charge exists and would even be posted if somebody paid it."""
+    async with scene() as s:
+        s.gateway.switch_on("coinbase", "answer-lost")
+        with pytest.raises(httpx.ReadError):
+            await s.ask()
+        assert len(s.gateway.issued) == 1
+        s.gateway.switch_off()
+        assert (await s.charge()) and len(s.gateway.issued) == 2
+
+
+@story
+async def test_a_reset_creates_no_charge() -> None:
+    """Unlike a lost answer."""
+    async with scene() as s:
+        s.gateway.switch_on("coinbase", "reset")
+        with pytest.raises(httpx.ReadError):
+            await s.ask()
+        assert not s.gateway.issued
+
+
+# Faults of the numbers.
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("zero-credits", b'{"data":{"total_credits":0,"total_usage":0}}'),
+        ("ordinary-key", b'{"data":{"total_credits":0,"total_usage":0}}'),
+        ("string-numbers", b'{"data":{"total_credits":"20","total_usage":"1.5"}}'),
+        ("nan", b'{"data":{"total_credits":NaN,"total_usage":1.5}}'),
+    ],
+)
+@story
+async def test_a_wrong_balance_is_wrong_to_the_byte(name: str, body: bytes) -> None:
+    """Each is a 200 with a body that must not be believed."""
+    async with scene(usage="1.5") as s:
+        s.gateway.switch_on("credits", name)
+        answer = await s.credits()
+        assert (answer.status_code, answer.content) == (200, body)
+
+
+@story
+async def test_a_falling_total_falls_from_reading_to_reading() -> None:
+    """The first is true, each later one is lower."""
+    async with scene() as s:
+        s.gateway.switch_on("credits", "falling-total")
+        totals = [(await s.totals())[0] for _ in range(5)]
+        assert totals[0] == 20 and all(later < earlier for earlier, later in itertools.pairwise(totals))
+
+
+@story
+async def test_a_frozen_balance_shows_its_first_reading_for_ever() -> None:
+    """Neither usage nor purchases show."""
+    async with scene(burn="1") as s:
+        s.gateway.switch_on("credits", "frozen")
+        assert await s.totals() == (20, 0)
+        s.pass_ms(36_000_000)
+        s.gateway.account.buy_elsewhere(Decimal(5))
+        assert await s.totals() == (20, 0)
+
+
+@story
+async def test_a_management_key_can_be_shown_as_an_ordinary_one() -> None:
+    """The fault has two halves: the key's description and the zeros."""
+    async with scene() as s:
+        FAULTS["ordinary-key"].switch_on(s.gateway)
+        assert (await s.at("key")).json()["data"]["is_management_key"] is False
+        assert await s.totals() == (0, 0)
+
+
+# Switching.
+
+
+@story
+async def test_a_fault_can_be_for_the_first_requests_only() -> None:
+    """Two spoilt, the third honest; several faults take their turns."""
+    async with scene() as s:
+        s.gateway.switch_on("credits", "server-error-500", times=2)
+        s.gateway.switch_on("credits", "rate-limited-429", times=1)
+        assert [(await s.credits()).status_code for _ in range(5)] == [500, 500, 429, 200, 200]
+
+
+@story
+async def test_a_permanent_fault_lasts_until_it_is_switched_off() -> None:
+    """And only at its own endpoint."""
+    async with scene() as s:
+        s.gateway.switch_on("credits", "server-error-500")
+        assert [(await s.credits()).status_code for _ in range(3)] == [500] * 3
+        assert (await s.at("key")).status_code == 200
+        s.gateway.switch_off("credits")
+        assert (await s.credits()).status_code == 200
+
+
+@pytest.mark.parametrize(("place", "name"), [("credits", "answer-lost"), ("key", "nan"), ("posting", "time-out")])
+def test_a_fault_of_another_endpoint_is_an_error(place: Place, name: str) -> None:
+    """A misspelt fault must not run an honest world."""
+    with pytest.raises(KeyError, match=f"{place} has no fault called '{name}'"):
+        Gateway(Account(lambda: START_MS)).switch_on(place, name)
+
+
+@pytest.mark.parametrize("name", sorted(HOSTILE))
+@story
+async def test_a_hostile_charge_is_served_by_its_name(name: str) -> None:
+    """With 200 and the documented shape: only what it says is wrong."""
+    async with scene() as s:
+        honest = intent_of(await s.charge())["call_data"]
+        s.gateway.switch_on("coinbase", name)
+        hostile = intent_of(await s.charge())["call_data"]
+        assert set(hostile) == set(honest) and s.gateway.requests[-1].fault == name
+        assert (hostile["id"] == honest["id"]) is (name == "duplicate-id")
+
+
+# The catalogue.
+
+
+@pytest.mark.parametrize("name", sorted(FAULTS))
+def test_every_fault_of_the_catalogue_can_be_switched_on(name: str) -> None:
+    """It names switches the gateway has and says in one sentence what happens."""
+    fault = FAULTS[name]
+    gateway = Gateway(Account(lambda: START_MS))
+    fault.switch_on(gateway)
+    assert all(switch.name in faults_of(switch.place) for switch in fault.switches)
+    assert fault.name == name and fault.says[0].isupper() and fault.says.endswith(".") and len(fault.says) < 100
+
+
+def test_the_catalogue_forgets_no_fault_of_the_gateway() -> None:
+    """Every hostile charge, every own fault, and every wire fault of the balance and the charge endpoint."""
+    listed = {(switch.place, switch.name) for fault in FAULTS.values() for switch in fault.switches}
+    own = {(place, name) for place, names in OWN_FAULTS.items() for name in names}
+    wire = {(place, name) for place in ("credits", "coinbase") for name in WIRE_FAULTS}
+    assert own | wire | {("coinbase", name) for name in HOSTILE} <= listed
+
+
+def test_the_catalogue_lists_each_fault_once() -> None:
+    """Two lines of one name would hide one of them."""
+    assert set(OWN_FAULTS) == set(get_args(Place))
+    assert len(faults._ALL) == len(FAULTS)

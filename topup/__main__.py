@@ -1,0 +1,5 @@
+"""Run topup as `python -m topup`."""
+
+from topup.cli import main
+
+main()

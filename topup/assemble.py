@@ -1,0 +1,250 @@
+"""How do settings become a running cycle? The one place where values from the settings meet concrete edges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from topup.clock import SystemClock
+
+from topup.cycle import Account, Cycle, Pace
+from topup.errors import SettingsError
+from topup.money import WEI_PER_ETH, Bps, Usd, Wei
+from topup.openrouter import OpenRouter
+from topup.policy import Ceilings, Limits
+from topup.ports import Clock, Rail, Sink
+from topup.settings import Settings, fixed_amount, secret
+from topup.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from topup.chain.evm import EvmChain
+    from topup.chain.profiles import Profile
+    from topup.chain.rpc import Rpc
+    from topup.charge import Pins
+    from topup.signers.local import LocalSigner
+
+PINNED = "pinned_recipients"
+
+
+@dataclass
+class Works:
+    """A cycle with everything it runs on."""
+
+    cycle: Cycle
+    api: OpenRouter
+    store: SqliteStore
+    rail: Callable[[], Rail]
+    rpcs: list[Rpc]
+    wallet: bytes | None
+
+    def rpc_requests(self) -> int:
+        """Return how many requests went to providers."""
+        return sum(rpc.requests for rpc in self.rpcs)
+
+    async def close(self) -> None:
+        """Close what is open."""
+        await self.api.close()
+        for rpc in self.rpcs:
+            await rpc.close()
+        self.store.close()
+
+
+def wei(eth: Decimal) -> Wei:
+    """Return an amount of ETH in wei, rounded down."""
+    return Wei(int(eth * WEI_PER_ETH))
+
+
+def limits(s: Settings) -> Limits:
+    """Return the policy's limits."""
+    p = s.policy
+    amount = fixed_amount(s)
+    return Limits(
+        live=s.mode == "live",
+        floor=Usd(p.floor),
+        floor_hours=p.floor_hours,
+        amount=None if amount is None else Usd(amount),
+        target=None if p.target is None else Usd(p.target),
+        topup_min=Usd(p.topup_min),
+        topup_max=Usd(p.topup_max),
+        fee_ceiling=Bps(s.rails.coinbase.fee_ceiling_bps),
+        cap_24h=Usd(p.cap_24h),
+        cap_30d=Usd(p.cap_30d),
+        count_24h=p.count_24h,
+        revert_gas_24h=wei(p.revert_gas_24h_eth),
+        cooldown_ms=p.cooldown_s * 1000,
+        backoff_ms=p.backoff_s * 1000,
+        failures_max=p.failures_max,
+        charges_per_hour=p.charges_per_hour,
+        fresh_ms=p.fresh_s * 1000,
+    )
+
+
+def ceilings(s: Settings) -> Ceilings:
+    """Return what one payment may cost beyond its dollars."""
+    return Ceilings(
+        price_deviation=Bps(s.price.deviation_bps),
+        gas_price=Wei(int(s.fees.gas_price_max_gwei * 10**9)),
+        network_fee=wei(s.fees.network_fee_max_eth),
+        reserve=wei(s.wallet.reserve_eth),
+    )
+
+
+def pace(s: Settings) -> Pace:
+    """Return how often things are looked at."""
+    return Pace(
+        poll_fastest_s=s.watch.poll_fastest_s,
+        poll_slowest_s=s.watch.poll_slowest_s,
+        staleness_s=s.watch.staleness_s,
+        unknown_alert_s=s.watch.unknown_alert_s,
+        key_recheck_s=s.watch.key_recheck_s,
+        block_s=2,
+        resend_s=s.posting.resend_s,
+        posting_poll_s=s.posting.poll_s,
+        posting_late_s=s.posting.late_s,
+        posting_late_large_s=s.posting.late_large_s,
+        large=Usd(s.posting.large),
+        plan_fresh_s=s.posting.plan_fresh_s,
+        retries_max=s.posting.retries_max,
+    )
+
+
+def api(s: Settings, clock: Clock) -> OpenRouter:
+    """Return the API's client.
+
+    Raises:
+        SettingsError: there is no key.
+    """
+    key = secret(s.api.key, s.api.key_file, "topup-api-key", "api.key_file")
+    if key is None:
+        raise SettingsError(
+            "api.key is missing", remedy="set TOPUP_API__KEY_FILE to a file that holds a management key"
+        )
+    return OpenRouter(s.api.url, key, timeout_s=s.api.timeout_s, now_ms=clock.now_ms)
+
+
+def profile(s: Settings) -> Profile:
+    """Return the chain's profile with the settings' replacements.
+
+    Raises:
+        SettingsError: no profile of this chain.
+    """
+    from topup.chain.profiles import PROFILES
+
+    if s.chain.id not in PROFILES:
+        known = ", ".join(map(str, PROFILES))
+        raise SettingsError(f"chain.id {s.chain.id} has no profile", remedy=f"choose one of {known}")
+    base, c, r = PROFILES[s.chain.id], s.chain, s.rails.coinbase
+
+    def feed(said: str | None, own: bytes | None) -> bytes | None:
+        return own if said is None else None if said == "off" else _address(said)
+
+    return replace(
+        base,
+        contract=_address(r.contract) if r.contract else base.contract,
+        contract_code_hash=bytes.fromhex(c.contract_code_hash[2:]) if c.contract_code_hash else base.contract_code_hash,
+        operators=frozenset(map(_address, r.operators)) or base.operators,
+        quoter=_address(c.quoter) if c.quoter else base.quoter,
+        tiers=c.tiers or base.tiers,
+        price_feed=feed(c.price_feed, base.price_feed),
+        sequencer_feed=feed(c.sequencer_feed, base.sequencer_feed),
+    )
+
+
+def pins(s: Settings, learnt: str | None) -> Pins:
+    """Return what a charge must match; `learnt` holds recipients pinned by hand, separated by commas."""
+    from topup.charge import Pins
+
+    chain, r = profile(s), s.rails.coinbase
+    recipients = [*r.recipients, *(learnt.split(",") if learnt else [])]
+    return Pins(
+        contract=chain.contract,
+        currency=chain.currency,
+        operators=chain.operators,
+        recipients=frozenset(map(_address, recipients)),
+        prefixes=chain.prefixes,
+        fee_ceiling=Bps(r.fee_ceiling_bps),
+        fee_part_ceiling=Bps(r.fee_part_bps),
+        life_min_s=r.life_min_s,
+        life_max_s=r.life_max_s,
+    )
+
+
+def signer(s: Settings) -> LocalSigner | None:
+    """Open the key; None when there is none to open.
+
+    Raises:
+        SettingsError, SignerError: it cannot be opened.
+    """
+    from topup.signers import local
+
+    chain = profile(s)
+    own = local.Ceilings(chain.chain_id, chain.contract, wei(s.wallet.payment_max_eth), wei(s.fees.network_fee_max_eth))
+    if s.wallet.keystore is not None:
+        password = secret(
+            None, s.wallet.keystore_password_file, "topup-keystore-password", "wallet.keystore_password_file"
+        )
+        if password is None:
+            raise SettingsError(
+                "wallet.keystore_password_file is missing", remedy="name a file that holds the keystore's password"
+            )
+        return local.from_keystore(s.wallet.keystore, password, own)
+    raw = secret(s.wallet.private_key, s.wallet.private_key_file, "topup-private-key", "wallet.private_key_file")
+    return None if raw is None else local.from_private_key(raw, own)
+
+
+def providers(s: Settings) -> list[Rpc]:
+    """Return one client for each provider."""
+    from topup.chain.rpc import Rpc
+
+    return [Rpc(url, timeout_s=s.chain.timeout_s) for url in s.chain.rpc_urls]
+
+
+def chain(s: Settings, rpcs: list[Rpc]) -> EvmChain:
+    """Return the chain; this is where web3 is loaded."""
+    from topup.chain.evm import EvmChain
+
+    return EvmChain(profile(s), rpcs)
+
+
+def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = None) -> Works:
+    """Build a cycle from settings, around an open ledger.
+
+    Raises:
+        SettingsError, SignerError: something is missing or cannot be opened.
+    """
+    time = clock or SystemClock()
+    key = signer(s) if s.mode == "live" else None
+    wallet = key.address if key is not None else _address(s.wallet.address) if s.wallet.address else None
+    client, rpcs = api(s, time), providers(s)
+    built: list[Rail] = []
+
+    def rail() -> Rail:
+        if not built:
+            from topup.rails.coinbase import Coinbase, Terms
+
+            if key is None:
+                raise SettingsError("nothing can be paid without a key", remedy="set wallet.keystore")
+            terms = Terms(Bps(s.price.slippage_bps), Bps(s.fees.gas_margin_pct * 100))
+            learnt = store.told(s.account, PINNED)
+            built.append(Coinbase(client, chain(s, rpcs), key, time, pins(s, learnt), terms))
+        return built[0]
+
+    cycle = Cycle(
+        Account(s.account, wallet, s.chain.id),
+        limits(s),
+        ceilings(s),
+        pace(s),
+        api=client,
+        rail=rail,
+        store=store,
+        clock=time,
+        sink=sink,
+        rpc_requests=lambda: sum(rpc.requests for rpc in rpcs),
+    )
+    return Works(cycle, client, store, rail, rpcs, wallet)
+
+
+def _address(text: str) -> bytes:
+    return bytes.fromhex(text.removeprefix("0x"))

@@ -1,0 +1,124 @@
+"""What does each thing that happened mean in debits and credits?
+
+Pure double entry. An entry is a list of lines, each an integer amount of one commodity's smallest unit on one
+account; the lines of an entry sum to zero in every commodity. What turns one commodity into another passes
+through `equity:conversion`, so that nothing is ever added across commodities.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+
+from topup.lifecycle import TopUp
+from topup.money import WIDE, Usd, Usdc, Wei
+
+
+class Commodity(StrEnum):
+    """What is counted, in its smallest unit: wei, 10^-6 USDC, 10^-6 dollars of provider credit."""
+
+    ETH = "ETH"
+    USDC = "USDC"
+    CREDIT = "USD.credit"
+
+
+# Account names, in the order a balance sheet prints them.
+WALLET = "assets:wallet"
+IN_TRANSIT = "assets:in-transit"
+CREDITS = "assets:prepaid-credits"
+CONVERSION = "equity:conversion"
+FEE_PROVIDER = "expenses:fee:provider"
+FEE_OPERATOR = "expenses:fee:operator"
+GAS = "expenses:gas"
+GAS_REVERTED = "expenses:gas:reverted"
+L1_FEE = "expenses:l1-data-fee"
+
+
+@dataclass(frozen=True)
+class Line:
+    """So much of a commodity into an account; negative out of it."""
+
+    account: str
+    commodity: Commodity
+    units: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One balanced journal entry."""
+
+    at_ms: int
+    topup_id: str
+    text: str
+    tx_hash: bytes | None
+    charge_id: str
+    block_number: int | None
+    usd_value: Usd | None
+    price_source: str
+    lines: tuple[Line, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse an entry that does not balance in every commodity."""
+        sums: dict[Commodity, int] = {}
+        for line in self.lines:
+            sums[line.commodity] = sums.get(line.commodity, 0) + line.units
+        wrong = {c: s for c, s in sums.items() if s}
+        if wrong:
+            raise ValueError(f"the entry {self.text!r} does not balance: {wrong}")
+
+
+def payment_lines(spent: Wei, gas: Wei, l1_fee: Wei, total: Usdc) -> tuple[Line, ...]:
+    """Book a successful payment: ETH left the wallet, its USDC is in transit to the provider, the network took its part."""
+    eth = Commodity.ETH
+    return _kept(
+        Line(WALLET, eth, -(spent + gas + l1_fee).units),
+        Line(GAS, eth, gas.units),
+        Line(L1_FEE, eth, l1_fee.units),
+        Line(CONVERSION, eth, spent.units),
+        Line(CONVERSION, Commodity.USDC, -total.units),
+        Line(IN_TRANSIT, Commodity.USDC, total.units),
+    )
+
+
+def revert_lines(gas: Wei, l1_fee: Wei) -> tuple[Line, ...]:
+    """Book a payment that was included and failed: only the network's part is gone."""
+    eth = Commodity.ETH
+    return _kept(
+        Line(WALLET, eth, -(gas + l1_fee).units),
+        Line(GAS_REVERTED, eth, gas.units),
+        Line(L1_FEE, eth, l1_fee.units),
+    )
+
+
+def credit_lines(amount: Usd, total: Usdc, operator_fee: Usdc) -> tuple[Line, ...]:
+    """Book the posting: what was in transit became credit, and the rest was fees.
+
+    The provider's fee is what is left of the total once the credits and the operator's part are taken off, so
+    that the fees always sum to total − credits and nothing is counted twice.
+    """
+    usdc, credit = Commodity.USDC, Commodity.CREDIT
+    bought = amount.usdc_down()
+    return _kept(
+        Line(IN_TRANSIT, usdc, -total.units),
+        Line(FEE_OPERATOR, usdc, operator_fee.units),
+        Line(FEE_PROVIDER, usdc, (total - bought - operator_fee).units),
+        Line(CONVERSION, usdc, bought.units),
+        Line(CONVERSION, credit, -bought.units),
+        Line(CREDITS, credit, bought.units),
+    )
+
+
+def network_cost(topup: TopUp) -> tuple[Wei, Wei]:
+    """Return gas and L1 data fee over all attempts of a top-up, reverted ones included."""
+    places = [a.inclusion for a in topup.attempts if a.inclusion is not None]
+    return sum((p.gas for p in places), Wei(0)), sum((p.l1_fee for p in places), Wei(0))
+
+
+def usd_per_credit(total: Usdc, amount: Usd) -> Decimal:
+    """Return the dollars paid for one dollar of credit, before network fees, to four decimals."""
+    return (total.usdc / amount.amount).quantize(Decimal("0.0001"), context=WIDE) if amount.amount else Decimal(0)
+
+
+def _kept(*lines: Line) -> tuple[Line, ...]:
+    return tuple(line for line in lines if line.units)

@@ -1,0 +1,97 @@
+"""What does this revert mean? Revert data of the payment contract, as a sentence with a remedy.
+
+Selectors are computed from `abi/payment_protocol.json`; the meanings follow the contract's order of checks.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from eth_abi.abi import decode
+from eth_abi.exceptions import DecodingError
+from eth_utils.crypto import keccak
+
+from topup.chain.contracts import interface
+from topup.errors import Reverted
+
+MEANING: dict[str, tuple[str, str]] = {
+    "InvalidSignature": (
+        "the operator did not sign exactly this",
+        "do not pay it; the charge was altered on the way or is not for this wallet",
+    ),
+    "ExpiredIntent": ("the charge's deadline has passed", "a new charge is requested once this one is proven dead"),
+    "NullRecipient": ("the recipient is the zero address", "do not pay it"),
+    "AlreadyProcessed": (
+        "this charge has been paid before",
+        "never pay it again; the payment is looked for on the chain",
+    ),
+    "OperatorNotRegistered": (
+        "the operator is not registered with the payment contract",
+        "wait, or check the pinned operator",
+    ),
+    "IncorrectCurrency": ("the charge's currency cannot be swapped to", "do not pay it"),
+    "InexactTransfer": (
+        "recipient or fee destination did not receive exactly their amounts",
+        "wait; see whether USDC or the pool is disturbed",
+    ),
+    "InvalidNativeAmount": (
+        "the value is not the exact amount",
+        "this path takes any value; the wrong function was called",
+    ),
+    "SwapFailedString": ("the swap failed", ""),
+    "SwapFailedBytes": (
+        "the swap failed without a reason: no pool for the tier, or the gas limit was too low",
+        "another tier is tried; raise fees.gas_margin_pct when it repeats",
+    ),
+    "Error": ("the contract said", ""),
+    "Panic": ("the contract panicked", ""),
+}
+SWAP: dict[str, tuple[str, str]] = {
+    "V3TooMuchRequested": (
+        "the price moved above what was sent",
+        "a new quote is taken; raise price.slippage_bps when it repeats",
+    ),
+    "V3InvalidAmountOut": ("the pool does not hold enough", "buy less at a time"),
+    "TF": ("USDC could not be moved: paused, or the gas limit was too low", "wait"),
+    "TRANSFER_FAILED": (
+        "USDC could not be moved to the recipient: blacklisted, or the gas limit was too low",
+        "do not insist; ask the provider",
+    ),
+    "ETH_TRANSFER_FAILED": (
+        "the refund could not be delivered: the wallet is a contract that refuses ETH",
+        "pay from an ordinary account",
+    ),
+    "Pausable: paused": ("the payment contract is paused", "wait until its owner resumes it"),
+}
+# Reasons after which the same charge, quoted again, may well succeed.
+TRANSIENT = frozenset({"SwapFailedString", "SwapFailedBytes", "InexactTransfer", "Error"})
+
+
+@cache
+def _selectors() -> dict[bytes, dict[str, Any]]:
+    known: list[dict[str, Any]] = [item for item in interface("payment_protocol") if item["type"] == "error"]
+    known += [
+        {"type": "error", "name": "Error", "inputs": [{"name": "reason", "type": "string"}]},
+        {"type": "error", "name": "Panic", "inputs": [{"name": "code", "type": "uint256"}]},
+    ]
+    return {keccak(text=f"{e['name']}({','.join(i['type'] for i in e['inputs'])})")[:4]: e for e in known}
+
+
+def decoded(data: bytes | None) -> Reverted:
+    """Return the revert as an error that says what it means; unknown data is kept, never guessed at."""
+    if not data:
+        return Reverted("", "no reason given: the currency has no code, or gas ran out", b"")
+    item = _selectors().get(data[:4])
+    if item is None:
+        return Reverted("", f"unknown error 0x{data[:4].hex()}", data)
+    try:
+        arguments = decode([i["type"] for i in item["inputs"]], data[4:])
+    except (DecodingError, OverflowError):
+        return Reverted(item["name"], "its arguments cannot be read", data)
+    meaning, remedy = MEANING.get(item["name"], ("", ""))
+    told = ", ".join(a.hex() if isinstance(a, bytes) else str(a) for a in arguments)
+    if told in SWAP:
+        inner, remedy = SWAP[told]
+        meaning = f"{meaning}: {inner}" if meaning else inner
+    return Reverted(item["name"], f"{meaning}{f' ({told})' if told else ''}", data, remedy=remedy)

@@ -1,0 +1,190 @@
+"""How is a provider asked? JSON-RPC over one kept-alive HTTP client, singly or in one batch.
+
+Nothing here repeats a request: whoever calls knows whether a repetition is harmless. A call has a total
+deadline and a size cap, because httpx has neither and a slow trickle would hold it for ever. URLs hold keys and
+never appear in a message: only the host does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpx
+
+from topup.errors import ChainError, ChainUnknown
+
+BODY_BYTES_MAX: Final = 8 * 1024 * 1024
+
+
+class RpcError(ChainError):
+    """The provider answered with a JSON-RPC error object.
+
+    Attributes:
+        code: the error code; providers disagree on it, so nothing is decided on it alone.
+        data: revert data when the provider gave any.
+    """
+
+    def __init__(self, code: int, message: str, data: bytes | None) -> None:
+        """Keep the three parts of the error object."""
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.data = data
+
+
+Answer = Any | RpcError
+Query = tuple[str, list[Any]]
+
+
+class Rpc:
+    """One provider. `requests` counts HTTP requests, of which a batch is one."""
+
+    def __init__(self, url: str, *, timeout_s: float) -> None:
+        """Keep a client for `url`; nothing is sent yet."""
+        self._url = url
+        self.host = urlsplit(url).hostname or "?"
+        self._timeout_s = timeout_s
+        self._client: httpx.AsyncClient | None = None
+        self._next_id = 0
+        self.requests = 0
+
+    async def close(self) -> None:
+        """Close the client."""
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def batch(self, queries: Sequence[Query]) -> list[Answer]:
+        """Ask everything in one HTTP request; an item that failed is an `RpcError` in its place.
+
+        Raises:
+            ChainUnknown: no usable answer as a whole.
+        """
+        first = self._next_id
+        self._next_id += len(queries)
+        body = [{"jsonrpc": "2.0", "id": first + n, "method": m, "params": p} for n, (m, p) in enumerate(queries)]
+        document = await self._post(body)
+        if isinstance(document, dict):  # a provider that refuses the batch as a whole
+            answer = _answer(document, self.host)
+            raise ChainUnknown(f"{self.host} refused a batch: {answer}")
+        if not isinstance(document, list):
+            raise ChainUnknown(f"{self.host} answered a batch with {type(document).__name__}")
+        answers = {item.get("id"): item for item in document if isinstance(item, dict)}
+        if len(answers) != len(queries) or len(document) != len(queries):
+            raise ChainUnknown(f"{self.host} answered {len(document)} of {len(queries)} questions")
+        try:
+            return [_answer(answers[first + n], self.host) for n in range(len(queries))]
+        except KeyError:
+            raise ChainUnknown(f"{self.host} answered questions nobody asked") from None
+
+    async def ask(self, method: str, *params: Any) -> Any:
+        """Ask one thing.
+
+        Raises:
+            RpcError: the provider answered with an error.
+            ChainUnknown: no usable answer.
+        """
+        self._next_id += 1
+        document = await self._post({"jsonrpc": "2.0", "id": self._next_id, "method": method, "params": list(params)})
+        if not isinstance(document, dict) or document.get("id") not in (self._next_id, None):
+            raise ChainUnknown(f"{self.host} answered another question than {method}")
+        answer = _answer(document, self.host)
+        if isinstance(answer, RpcError):
+            raise answer
+        return answer
+
+    async def _post(self, body: object) -> Any:
+        if self._client is None:
+            limits = httpx.Limits(max_connections=8, max_keepalive_connections=4)
+            self._client = httpx.AsyncClient(follow_redirects=False, trust_env=True, limits=limits, timeout=None)  # noqa: S113 - asyncio.timeout bounds the whole call
+        self.requests += 1
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                headers = {"content-type": "application/json"}
+                content = json.dumps(body, separators=(",", ":"))
+                async with self._client.stream("POST", self._url, content=content, headers=headers) as response:
+                    raw = bytearray()
+                    async for chunk in response.aiter_bytes():
+                        raw += chunk
+                        if len(raw) > BODY_BYTES_MAX:
+                            raise ChainUnknown(f"{self.host} answered with more than {BODY_BYTES_MAX} bytes")
+        except TimeoutError:
+            raise ChainUnknown(f"{self.host} did not answer within {self._timeout_s} s") from None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise ChainUnknown(f"{self.host}: {type(error).__name__}") from None
+        try:
+            return json.loads(raw)
+        except (ValueError, RecursionError):
+            raise ChainUnknown(f"{self.host} answered HTTP {response.status_code} without JSON") from None
+
+
+def _answer(item: dict[str, Any], host: str) -> Answer:
+    error = item.get("error")
+    if error is None:
+        if "result" not in item:
+            raise ChainUnknown(f"{host} answered with neither result nor error")
+        return item["result"]
+    if not isinstance(error, dict):
+        return RpcError(0, str(error)[:300], None)
+    code = error.get("code")
+    return RpcError(
+        code if isinstance(code, int) else 0, str(error.get("message"))[:300], revert_data(error.get("data"))
+    )
+
+
+def revert_data(data: object) -> bytes | None:
+    """Find revert data in what providers put there: hex, "Reverted 0x…", or objects around it."""
+    match data:
+        case str():
+            _, mark, digits = data.rpartition("0x")
+            try:
+                return bytes.fromhex(digits) if mark else None
+            except ValueError:
+                return None
+        case {"data": inner} | {"originalError": inner} | {"result": inner}:
+            return revert_data(inner)
+        case _:
+            return None
+
+
+def quantity(value: object, what: str) -> int:
+    """Read a JSON-RPC quantity.
+
+    Raises:
+        ChainUnknown: it is none; `what` names it.
+    """
+    if isinstance(value, str) and value.startswith("0x"):
+        try:
+            return int(value, 16)
+        except ValueError:
+            pass
+    raise ChainUnknown(f"{what} is {str(value)[:80]!r}, not a quantity")
+
+
+def unhex(value: object, what: str) -> bytes:
+    """Read JSON-RPC bytes.
+
+    Raises:
+        ChainUnknown: they are none; `what` names them.
+    """
+    if isinstance(value, str) and value.startswith("0x"):
+        try:
+            return bytes.fromhex(value[2:])
+        except ValueError:
+            pass
+    raise ChainUnknown(f"{what} is {str(value)[:80]!r}, not bytes")
+
+
+def known(answer: Answer, what: str) -> Any:
+    """Return an answer that has to be there.
+
+    Raises:
+        ChainUnknown: the provider answered with an error instead; `what` names the question.
+    """
+    if isinstance(answer, RpcError):
+        raise ChainUnknown(f"{what}: {answer.message}")
+    return answer

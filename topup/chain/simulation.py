@@ -1,0 +1,117 @@
+"""What would this payment do? A dry run on a pinned block, judged at the boundary where the node can show it.
+
+eth_call proves that it does not revert, nothing more. Where the node offers eth_simulateV1, the effects are held
+against the charge: our ETH falls by no more than the value, no token or approval of ours changes, recipient and
+fee parts arrive exactly, and one Transferred event carries our id and sender.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from topup.chain.contracts import encode, returned, transferred
+from topup.chain.profiles import Profile
+from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, unhex
+from topup.chain.survey import call, reason
+from topup.charge import Demand
+from topup.errors import ChainUnknown, PaymentForbidden
+from topup.money import Wei
+from topup.ports import Call, Head, Simulation
+
+# What signature and envelope add to the call data of a signed transaction, generously (measured: about 120 bytes).
+ENVELOPE_BYTES = 200
+# keccak("Transfer(address,address,uint256)") and keccak("Approval(address,address,uint256)")
+TRANSFER = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
+APPROVAL = "0x8c5be1e5ebec7d5bd14f71427d1e84f3dd0314c0f7b2291e5b200ac8c7c3b925"
+# The pseudo-token under which eth_simulateV1 reports movements of ETH itself.
+ETHER = "0x" + "ee" * 20
+
+
+async def simulate(rpc: Rpc, profile: Profile, payment: Call, demand: Demand, at: Head) -> Simulation:
+    """Run the payment dry on block `at`.
+
+    Raises:
+        Reverted: it would fail; with the contract's reason.
+        PaymentForbidden: it would succeed and do something else than pay this charge.
+        ChainUnknown: the node could not tell.
+    """
+    body = {
+        "from": "0x" + payment.sender.hex(),
+        "to": "0x" + payment.to.hex(),
+        "data": "0x" + payment.data.hex(),
+        "value": hex(payment.value.units),
+    }
+    size = len(payment.data) + ENVELOPE_BYTES
+    queries: list[Query] = [
+        ("eth_call", [body, hex(at.number)]),
+        ("eth_estimateGas", [body, hex(at.number)]),
+        ("eth_simulateV1", [{"blockStateCalls": [{"calls": [body]}], "traceTransfers": True}, hex(at.number)]),
+    ]
+    if profile.gas_oracle is not None:
+        queries.append(call(profile.gas_oracle, encode("gas_price_oracle", "getL1FeeUpperBound", size), at.number))
+    answers = await rpc.batch(queries)
+    for answer in answers[:2]:
+        if isinstance(answer, RpcError):
+            raise reason(answer)
+    l1_fee = Wei(0)
+    if profile.gas_oracle is not None:
+        (bound,) = returned(["uint256"], unhex(known(answers[3], "the gas oracle"), "the L1 fee"), "the gas oracle")
+        l1_fee = Wei(bound)
+    proof = _effects(answers[2], payment, demand)
+    return Simulation(quantity(answers[1], "the gas estimate"), l1_fee, proof)
+
+
+def _effects(answer: Answer, payment: Call, demand: Demand) -> str:
+    """Judge the simulated logs; return the name of the proof that was had."""
+    if isinstance(answer, RpcError):
+        return "eth_call"  # the node knows no eth_simulateV1
+    try:
+        result = answer[0]["calls"][0]
+        logs: list[dict[str, Any]] = result["logs"]
+    except (LookupError, TypeError):
+        raise ChainUnknown("eth_simulateV1 answered in an unknown form") from None
+    if quantity(result.get("status"), "the simulated status") != 1:
+        raise ChainUnknown("eth_simulateV1 reverts where eth_call does not")
+    me = payment.sender
+    outflow = 0
+    arrived: dict[bytes, int] = {}
+    amounts: list[tuple[bytes, int]] = []
+    for log in logs:
+        topics = [str(t).lower() for t in log.get("topics", [])]
+        if len(topics) != 3 or topics[0] not in (TRANSFER, APPROVAL):
+            continue
+        token = str(log["address"]).lower()
+        source, target = bytes.fromhex(topics[1][-40:]), bytes.fromhex(topics[2][-40:])
+        units = int.from_bytes(unhex(log["data"], "a log")[:32], "big")
+        if topics[0] == TRANSFER and token == ETHER:
+            outflow += units * ((source == me) - (target == me))
+        elif me in (source, target):
+            _forbid(f"it would move or approve a token of the wallet at {token}")
+        elif topics[0] == TRANSFER and token == "0x" + demand.intent.recipient_currency.hex():
+            arrived[target] = arrived.get(target, 0) + units
+            amounts.append((target, units))
+    if outflow > payment.value.units:
+        _forbid(f"{Wei(outflow)} would leave the wallet, more than the value of {payment.value}")
+    intent = demand.intent
+    if arrived.get(intent.recipient) != intent.recipient_amount:
+        _forbid(f"the recipient would receive {arrived.get(intent.recipient, 0)} units, not {intent.recipient_amount}")
+    if intent.fee_amount and not any(u == intent.fee_amount and t != intent.recipient for t, u in amounts):
+        _forbid(f"nobody would receive the fee part of {intent.fee_amount} units")
+    if [is_payment(e, demand) for e in transferred({"logs": logs}, payment.to)] != [True]:
+        _forbid("there would not be exactly one Transferred event with this id, operator, recipient and sender")
+    return "eth_simulateV1"
+
+
+def is_payment(event: dict[str, Any], demand: Demand) -> bool:
+    """Tell whether the arguments of a Transferred event say that this demand was paid by its sender."""
+    intent = demand.intent
+    return (
+        bytes(event["id"]) == intent.id
+        and bytes.fromhex(event["operator"][2:]) == intent.operator
+        and bytes.fromhex(event["recipient"][2:]) == intent.recipient
+        and bytes.fromhex(event["sender"][2:]) == demand.sender
+    )
+
+
+def _forbid(what: str) -> None:
+    raise PaymentForbidden("simulation", what, remedy="do not pay it; see docs/security.md")

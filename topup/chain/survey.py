@@ -1,0 +1,162 @@
+"""What is a payment planned on? One batch: block, wallet, nonce, fees, code, a quote a tier, price and sequencer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eth_utils.crypto import keccak
+
+from topup.chain.contracts import encode, returned
+from topup.chain.profiles import Profile
+from topup.chain.reverts import decoded
+from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, unhex
+from topup.errors import ChainUnknown, PaymentForbidden, WrongChain
+from topup.money import Usdc, Wei
+from topup.ports import Head, Survey
+
+ROUND = ["uint80", "int256", "uint256", "uint256", "uint80"]
+# A wallet that is asked for less than this has nothing to tip with; Base's usual tip is a thousandth of a gwei.
+TIP_MIN = Wei(1_000_000)
+
+
+def tag(number: int | str) -> str:
+    """Return a block parameter for JSON-RPC."""
+    return hex(number) if isinstance(number, int) else number
+
+
+def call(to: bytes, data: bytes, at: int | str) -> Query:
+    """Return a plain eth_call without a sender."""
+    return ("eth_call", [{"to": "0x" + to.hex(), "data": "0x" + data.hex()}, tag(at)])
+
+
+async def survey(rpc: Rpc, profile: Profile, wallet: bytes, total: Usdc, contract: bytes) -> Survey:
+    """Read everything in one request and judge what has to be judged before a price can be believed.
+
+    Raises:
+        ChainUnknown: something needed was not answered.
+        WrongChain: the provider speaks for another chain.
+        PaymentForbidden: the price feed is stale, the sequencer is down, or the contract's code is not the pinned one.
+    """
+    me = "0x" + wallet.hex()
+    fixed: list[Query] = [
+        ("eth_chainId", []),
+        ("eth_getBlockByNumber", ["latest", False]),
+        ("eth_getBalance", [me, "latest"]),
+        ("eth_getTransactionCount", [me, "latest"]),
+        ("eth_getTransactionCount", [me, "pending"]),
+        ("eth_maxPriorityFeePerGas", []),
+        ("eth_getCode", ["0x" + contract.hex(), "latest"]),
+    ]
+    quotes = [_quote_query(profile, total, tier) for tier in profile.tiers]
+    feeds = [f for f in (profile.price_feed, profile.sequencer_feed) if f is not None]
+    answers = await rpc.batch(
+        [*fixed, *quotes, *(call(f, encode("aggregator_v3", "latestRoundData"), "latest") for f in feeds)]
+    )
+    chain_id = quantity(known(answers[0], "eth_chainId"), "the chain id")
+    if chain_id != profile.chain_id:
+        raise WrongChain(
+            f"{rpc.host} speaks for chain {chain_id}, not {profile.chain_id}", remedy="correct chain.rpc_urls"
+        )
+    block = head(known(answers[1], "the newest block"))
+    behind = len(fixed)
+    told = dict(zip(profile.tiers, answers[behind : behind + len(quotes)], strict=True))
+    rounds = iter(answers[behind + len(quotes) :])
+    price = _price(next(rounds), profile, block) if profile.price_feed is not None else None
+    if profile.sequencer_feed is not None:
+        _sequencer(next(rounds), profile, block)
+    return Survey(
+        head=block,
+        balance=Wei(quantity(known(answers[2], "the balance"), "the balance")),
+        nonce_latest=quantity(known(answers[3], "the nonce"), "the nonce"),
+        nonce_pending=quantity(known(answers[4], "the pending nonce"), "the pending nonce"),
+        base_fee=Wei(quantity(known(answers[1], "the newest block").get("baseFeePerGas"), "baseFeePerGas")),
+        tip=max(TIP_MIN, Wei(quantity(known(answers[5], "the tip"), "the tip"))),
+        code_hash=_code(known(answers[6], "the contract's code"), profile, contract),
+        quotes=_quotes(told),
+        price_e8=price,
+    )
+
+
+def head(block: Any) -> Head:
+    """Read a block's number, hash and timestamp."""
+    if not isinstance(block, dict):
+        raise ChainUnknown(f"a block is {str(block)[:80]!r}")
+    return Head(
+        quantity(block.get("number"), "the block number"),
+        unhex(block.get("hash"), "the block hash"),
+        quantity(block.get("timestamp"), "the block time"),
+    )
+
+
+def _quote_query(profile: Profile, total: Usdc, tier: int) -> Query:
+    arguments = (profile.wrapped_native, profile.currency, total.units, tier, 0)
+    return call(profile.quoter, encode("quoter_v2", "quoteExactOutputSingle", arguments), "latest")
+
+
+def _quotes(told: dict[int, Answer]) -> dict[int, Wei]:
+    """Keep the tiers that quote. One that reverts has no pool or too little in it; any other failure is unknown."""
+    quotes = {}
+    for tier, answer in told.items():
+        if isinstance(answer, RpcError):
+            if answer.data is None and "revert" not in answer.message.lower():
+                raise ChainUnknown(f"the quote of tier {tier}: {answer.message}")
+            continue
+        amount, _, _, _ = returned(
+            ["uint256", "uint160", "uint32", "uint256"], unhex(answer, "a quote"), f"the quoter for tier {tier}"
+        )
+        if amount > 0:
+            quotes[tier] = Wei(amount)
+    return quotes
+
+
+def _price(answer: Answer, profile: Profile, block: Head) -> int:
+    round_id, price, _, updated_s, answered_in = returned(
+        ROUND, unhex(known(answer, "the price feed"), "the price"), "the price feed"
+    )
+    age = block.timestamp_s - updated_s
+    if price <= 0 or updated_s == 0 or answered_in < round_id or age > profile.price_feed_age_s:
+        raise PaymentForbidden(
+            "price_unknown",
+            f"the ETH/USD feed says {price} from {age} s ago, round {answered_in} of {round_id}",
+            remedy=f"wait for a fresh, positive and complete round (at most {profile.price_feed_age_s} s old)",
+        )
+    return int(price)
+
+
+def _sequencer(answer: Answer, profile: Profile, block: Head) -> None:
+    _, down, started_s, _, _ = returned(
+        ROUND, unhex(known(answer, "the sequencer feed"), "the sequencer"), "the sequencer feed"
+    )
+    up_for = block.timestamp_s - started_s
+    if down != 0 or started_s == 0 or up_for < profile.sequencer_grace_s:
+        state = "down" if down else f"up for only {up_for} s"
+        raise PaymentForbidden(
+            "sequencer",
+            f"the chain's sequencer is {state}",
+            remedy=f"wait until it has been up for {profile.sequencer_grace_s} s",
+        )
+
+
+def _code(answer: object, profile: Profile, contract: bytes) -> bytes:
+    code = unhex(answer, "the contract's code")
+    if not code:
+        raise PaymentForbidden(
+            "no_code",
+            f"there is no contract at 0x{contract.hex()}: ETH sent there would be lost",
+            remedy="correct chain.contract",
+        )
+    found = keccak(code)
+    if profile.contract_code_hash is not None and found != profile.contract_code_hash:
+        raise PaymentForbidden(
+            "code_changed",
+            f"the contract's code hash is 0x{found.hex()}, pinned is 0x{profile.contract_code_hash.hex()}",
+            remedy="find out why before you change chain.contract_code_hash",
+        )
+    return found
+
+
+def reason(answer: RpcError) -> Exception:
+    """Turn the error of a call into `Reverted` when it is one, else into `ChainUnknown`."""
+    if answer.data is not None or "revert" in answer.message.lower():
+        return decoded(answer.data)
+    return ChainUnknown(answer.message)

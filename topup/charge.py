@@ -1,0 +1,373 @@
+"""Is this charge exactly what we asked for? parse → verify → Verified.
+
+Pure: raw bytes, the request, the pins and the clocks come in; a `Verified` or a `ChargeRefused` that names the
+field comes out. Only `verify` can build a `Verified`, and only a `Verified` can be quoted, signed and paid.
+
+The signed message is the payment protocol's (coinbase/commerce-onchain-payment-protocol, Transfers.sol):
+keccak256 of the tightly packed fields, 264 bytes, prefixed and hashed again when a prefix is present, signed
+EIP-191 style when it is not. Simulation cannot replace this check: a validly signed intent to another
+recipient, or over another amount, simulates just as well.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final, Never, final
+
+from eth_keys.datatypes import Signature
+from eth_keys.exceptions import BadSignature, ValidationError
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
+
+from topup.errors import ChargeRefused
+from topup.money import Bps, Usd, Usdc
+
+# The largest answer that can be a charge; the real ones have about 1.5 kB.
+RAW_BYTES_MAX = 64 * 1024
+# The order of secp256k1: OpenZeppelin's ECDSA refuses the upper half of s, so two signatures cannot say the same.
+SECP256K1_N: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+EIP191: Final = b"\x19Ethereum Signed Message:\n32"
+# Every charge of the known operator since September 2023 carries it, on all chains.
+K2_PREFIX: Final = b"K2 Informational Message: 32 "
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What the operator signs over, decoded. Addresses are 20 bytes; amounts are USDC units; the deadline is in seconds."""
+
+    recipient_amount: int
+    deadline: int
+    recipient: bytes
+    recipient_currency: bytes
+    refund_destination: bytes
+    fee_amount: int
+    id: bytes
+    operator: bytes
+    signature: bytes
+    prefix: bytes
+
+    @property
+    def total(self) -> Usdc:
+        """Return what has to arrive: the recipient's part and the fee part."""
+        return Usdc(self.recipient_amount + self.fee_amount)
+
+    @property
+    def operator_fee(self) -> Usdc:
+        """Return the part the operator keeps."""
+        return Usdc(self.fee_amount)
+
+
+@dataclass(frozen=True)
+class Demand:
+    """A charge as the API states it: well-formed, and not yet believed."""
+
+    charge_id: str
+    chain_id: int
+    contract: bytes
+    sender: bytes
+    intent: Intent
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for: so many dollars of credit, paid by this wallet on this chain."""
+
+    amount: Usd
+    sender: bytes
+    chain_id: int
+
+
+@dataclass(frozen=True)
+class Pins:
+    """What a charge must match. Addresses are 20 bytes.
+
+    `fee_ceiling` bounds total − amount as a share of the amount; `fee_part_ceiling` bounds the part the operator
+    keeps as a share of the total. Lifetimes are seconds from now to the deadline.
+    """
+
+    contract: bytes
+    currency: bytes
+    operators: frozenset[bytes]
+    recipients: frozenset[bytes]
+    prefixes: frozenset[bytes]
+    fee_ceiling: Bps
+    fee_part_ceiling: Bps
+    life_min_s: int
+    life_max_s: int
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """The time as the chain's newest block and as this machine tell it, in seconds; both must agree that it is early."""
+
+    chain_s: int
+    local_s: int
+
+
+class _Seal:
+    """Only this module holds one."""
+
+
+_SEAL: Final = _Seal()
+
+
+@final
+@dataclass(frozen=True)
+class Verified:
+    """A charge that `verify` has held against request, pins and clocks. Nothing else can build one."""
+
+    demand: Demand
+    request: Request
+    seal: _Seal
+
+    def __post_init__(self) -> None:
+        """Refuse every other maker."""
+        if self.seal is not _SEAL:
+            raise TypeError("only topup.charge.verify can build a Verified")
+
+    @property
+    def total(self) -> Usdc:
+        """Return what has to be paid."""
+        return self.demand.intent.total
+
+
+def parse(raw: bytes) -> Demand:
+    """Decode the raw answer of POST /credits/coinbase.
+
+    Raises:
+        ChargeRefused: a field is missing, of another type or malformed.
+    """
+    if len(raw) > RAW_BYTES_MAX:
+        _refuse("answer", f"{len(raw)} bytes", f"at most {RAW_BYTES_MAX} bytes")
+    try:
+        document = json.loads(
+            raw.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_float=Decimal, parse_constant=_no_constant
+        )
+    except (ValueError, RecursionError):  # no UTF-8, no JSON, or an integer of thousands of digits
+        _refuse("answer", "no JSON", "a JSON document")
+    data = _object(document, "", "data")
+    intent = _object(_object(data, "data", "web3_data"), "data.web3_data", "transfer_intent")
+    meta = _object(intent, "transfer_intent", "metadata")
+    call = _object(intent, "transfer_intent", "call_data")
+    chain_id = meta.get("chain_id")
+    if type(chain_id) is not int:
+        _refuse("metadata.chain_id", repr(chain_id), "a JSON integer")
+    charge_id = data.get("id")
+    if not isinstance(charge_id, str) or not 0 < len(charge_id) <= 200:
+        _refuse("data.id", repr(charge_id)[:80], "a short text")
+    return Demand(
+        charge_id=charge_id,
+        chain_id=chain_id,
+        contract=_bytes(meta, "metadata", "contract_address", 20),
+        sender=_bytes(meta, "metadata", "sender", 20),
+        intent=Intent(
+            recipient_amount=_uint(call, "recipient_amount"),
+            deadline=_deadline(call),
+            recipient=_bytes(call, "call_data", "recipient", 20),
+            recipient_currency=_bytes(call, "call_data", "recipient_currency", 20),
+            refund_destination=_bytes(call, "call_data", "refund_destination", 20),
+            fee_amount=_uint(call, "fee_amount"),
+            id=_bytes(call, "call_data", "id", 16),
+            operator=_bytes(call, "call_data", "operator", 20),
+            signature=_bytes(call, "call_data", "signature", 65),
+            prefix=_bytes(call, "call_data", "prefix", None),
+        ),
+    )
+
+
+def verify(
+    demand: Demand, request: Request, pins: Pins, clocks: Clocks, *, seen: Callable[[bytes, bytes], bool]
+) -> Verified:
+    """Hold a demand against what was asked for.
+
+    Args:
+        demand: the decoded answer.
+        request: what was asked for.
+        pins: what is known beforehand of the other side.
+        clocks: the chain's time and ours.
+        seen: tells for (operator, id) whether another charge already carried this id.
+
+    Raises:
+        ChargeRefused: naming the first field that is not as it should be.
+    """
+    intent = demand.intent
+    _equal("metadata.chain_id", demand.chain_id, request.chain_id)
+    _address("metadata.contract_address", demand.contract, [pins.contract])
+    _address("metadata.sender", demand.sender, [request.sender])
+    _address("call_data.recipient_currency", intent.recipient_currency, [pins.currency])
+    _address(
+        "call_data.operator",
+        intent.operator,
+        pins.operators,
+        remedy="pin the operator in [rails.coinbase] only if your gateway documents it",
+    )
+    _address(
+        "call_data.recipient",
+        intent.recipient,
+        pins.recipients,
+        remedy="run `topup pin` to learn and pin a recipient by hand",
+    )
+    _address("call_data.refund_destination", intent.refund_destination, [request.sender])
+    _amounts(intent, request, pins)
+    _lifetime(intent.deadline, pins, clocks)
+    if seen(intent.operator, intent.id):
+        _refuse("call_data.id", "0x" + intent.id.hex(), "an id never seen before")
+    if intent.prefix not in pins.prefixes:
+        _refuse("call_data.prefix", _shown(intent.prefix), " or ".join(map(_shown, sorted(pins.prefixes))))
+    signer = recover(demand)
+    if signer != intent.operator:
+        was = "no valid signature" if signer is None else f"signed by {to_checksum_address(signer)}"
+        _refuse("call_data.signature", was, f"signed by the operator {to_checksum_address(intent.operator)}")
+    return Verified(demand, request, _SEAL)
+
+
+def intent_hash(demand: Demand) -> bytes:
+    """Return the packed hash the operator signs over (264 bytes under keccak256), for the demand's own chain and sender."""
+    intent = demand.intent
+    packed = b"".join(
+        (
+            intent.recipient_amount.to_bytes(32, "big"),
+            intent.deadline.to_bytes(32, "big"),
+            intent.recipient,
+            intent.recipient_currency,
+            intent.refund_destination,
+            intent.fee_amount.to_bytes(32, "big"),
+            intent.id,
+            intent.operator,
+            demand.chain_id.to_bytes(32, "big"),
+            demand.sender,
+            demand.contract,
+        )
+    )
+    return keccak(packed)
+
+
+def recover(demand: Demand) -> bytes | None:
+    """Return the address that signed the demand, or None when the contract would not accept the signature's form."""
+    signature = demand.intent.signature
+    r, s, v = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big"), signature[64]
+    if v not in (27, 28) or not 0 < s <= SECP256K1_N // 2:
+        return None
+    digest = keccak((demand.intent.prefix or EIP191) + intent_hash(demand))
+    try:
+        return Signature(vrs=(v - 27, r, s)).recover_public_key_from_msg_hash(digest).to_canonical_address()
+    except (BadSignature, ValidationError):
+        return None
+
+
+def _amounts(intent: Intent, request: Request, pins: Pins) -> None:
+    total = intent.total
+    least, most = request.amount.usdc_up(), request.amount.plus_bps(pins.fee_ceiling).usdc_up()
+    if total.units == 0:
+        _refuse(
+            "call_data.recipient_amount",
+            "0 together with the fee",
+            f"at least {least}: a zero total would strand the ETH sent",
+        )
+    if not least <= total <= most:
+        _refuse(
+            "call_data.recipient_amount",
+            f"{total} with the fee",
+            f"between {least} and {most} for {request.amount} dollars of credit",
+        )
+    if intent.fee_amount * 10_000 > total.units * pins.fee_part_ceiling.bps:
+        _refuse("call_data.fee_amount", str(Usdc(intent.fee_amount)), f"at most {pins.fee_part_ceiling} of {total}")
+    if intent.recipient_amount == 0:
+        _refuse("call_data.recipient_amount", "0", "more than the fee alone")
+
+
+def _lifetime(deadline: int, pins: Pins, clocks: Clocks) -> None:
+    for name, now in (("the chain's", clocks.chain_s), ("this machine's", clocks.local_s)):
+        left = deadline - now
+        if not pins.life_min_s <= left <= pins.life_max_s:
+            _refuse(
+                "call_data.deadline",
+                f"{left} s away by {name} clock",
+                f"between {pins.life_min_s} and {pins.life_max_s} s away",
+            )
+
+
+def _refuse(field: str, was: str, should_be: str, *, remedy: str = "") -> Never:
+    raise ChargeRefused(field, was, should_be, remedy=remedy)
+
+
+def _equal(field: str, was: int, should_be: int) -> None:
+    if was != should_be:
+        _refuse(field, str(was), str(should_be))
+
+
+def _address(field: str, was: bytes, allowed: Collection[bytes], *, remedy: str = "") -> None:
+    if was not in allowed:
+        names = " or ".join(to_checksum_address(a) for a in sorted(allowed)) or "pinned first (nothing is pinned)"
+        _refuse(field, to_checksum_address(was), names, remedy=remedy)
+
+
+def _object(parent: Any, where: str, name: str) -> Mapping[str, Any]:  # noqa: ANN401 - it came out of JSON
+    value = parent.get(name) if isinstance(parent, dict) else None
+    if not isinstance(value, dict):
+        _refuse(f"{where}.{name}".lstrip("."), "missing" if value is None else type(value).__name__, "an object")
+    return value
+
+
+def _text(parent: Mapping[str, Any], where: str, name: str) -> str:
+    value = parent.get(name)
+    if not isinstance(value, str):
+        _refuse(f"{where}.{name}", "missing" if value is None else type(value).__name__, "a text")
+    return value
+
+
+def _bytes(parent: Mapping[str, Any], where: str, name: str, length: int | None) -> bytes:
+    text = _text(parent, where, name)
+    should_be = f"0x and {length * 2} hex digits" if length is not None else "0x and hex digits"
+    digits = text[2:]
+    hexadecimal = text.startswith("0x") and len(digits) % 2 == 0 and all(c in "0123456789abcdefABCDEF" for c in digits)
+    if not hexadecimal or (length is not None and len(digits) != 2 * length) or len(digits) > 2048:
+        _refuse(f"{where}.{name}", repr(text[:80]), should_be)
+    return bytes.fromhex(digits)
+
+
+def _uint(call: Mapping[str, Any], name: str) -> int:
+    text = _text(call, "call_data", name)
+    if not (text.isascii() and text.isdigit() and len(text) <= 78):
+        _refuse(f"call_data.{name}", repr(text[:80]), "a decimal integer in token units")
+    number = int(text)
+    if number >= 2**256:
+        _refuse(f"call_data.{name}", text, "below 2^256")
+    return number
+
+
+def _deadline(call: Mapping[str, Any]) -> int:
+    text = _text(call, "call_data", "deadline")
+    if text.isascii() and text.isdigit() and len(text) <= 12:
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text) if len(text) <= 40 else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None or moment.microsecond:
+        _refuse("call_data.deadline", repr(text[:80]), "unix seconds, or ISO 8601 in whole seconds with a zone")
+    # Integers all the way: total_seconds() would pass through a float, and this number is signed over.
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    if since.days < 0:
+        _refuse("call_data.deadline", repr(text[:80]), "after 1970")
+    return since.days * 86_400 + since.seconds
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            _refuse(name, "given twice", "given once")
+    return dict(pairs)
+
+
+def _no_constant(name: str) -> Never:
+    _refuse("answer", name, "free of NaN and Infinity")
+
+
+def _shown(prefix: bytes) -> str:
+    return "0x" + prefix.hex() if prefix else "empty"

@@ -1,0 +1,475 @@
+"""Which commands are there? Arguments in, one document or a few lines out, an exit code; the work is done elsewhere.
+
+Logs go to standard error, results to standard output. What is slow to load is loaded by the command that needs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from topup import __version__
+from topup.errors import Exit, StoreBusy, TopupError
+from topup.settings import Settings, env_name, load, names, provenance
+
+app = typer.Typer(
+    name="topup",
+    help="Keeps a prepaid AI-API account funded from a crypto wallet, unattended.",
+    epilog="Exit codes: 0 done or nothing to do, 2 usage or settings, 3 held back on purpose, 4 unknown, try later, "
+    "5 money may have moved, do not retry, 6 (check) a top-up is due.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+config = typer.Typer(help="The settings.", no_args_is_help=True)
+app.add_typer(config, name="config")
+
+Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def say(text: str) -> None:
+    """Print a line of the result."""
+    sys.stdout.write(text + "\n")
+
+
+def document(value: dict[str, Any]) -> None:
+    """Print a result as one JSON document."""
+    say(json.dumps(value, indent=2))
+
+
+def fail(error: TopupError) -> NoReturn:
+    """Print what is wrong and what to do about it, and leave with the error's exit code."""
+    sys.stderr.write(f"topup: {error}\n")
+    if error.remedy:
+        sys.stderr.write(f"topup: to do: {error.remedy}\n")
+    raise typer.Exit(error.exit_code)
+
+
+def guarded(act: Callable[[], Exit]) -> None:
+    """Run a command's body; every error of ours becomes a sentence and an exit code."""
+    try:
+        code = act()
+    except TopupError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    raise typer.Exit(code)
+
+
+@app.callback(invoke_without_command=True)
+def _top(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    if version:
+        say(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run() -> None:
+    """Watch the credits and refill them, until stopped. Example: TOPUP_MODE=live topup run."""
+    guarded(_run)
+
+
+def _run() -> Exit:
+    from topup import events
+    from topup.assemble import limits, works
+    from topup.clock import SystemClock
+    from topup.daemon import Daemon, Heart
+    from topup.sinks.log import LogSink
+    from topup.store.sqlite import SqliteStore
+
+    settings, clock = load(), SystemClock()
+    sink = LogSink(level=settings.log.level, form=settings.log.format, now_ms=clock.now_ms)
+    store = SqliteStore.open_writer(settings.state_dir)
+    running = works(settings, store, sink, clock)
+    allowed = limits(settings)
+    sink.emit(
+        events.Started(
+            version=__version__,
+            mode=settings.mode,
+            account=settings.account,
+            chain_id=settings.chain.id,
+            wallet="0x" + running.wallet.hex() if running.wallet is not None else None,
+            api_host=_host(settings.api.url),
+            rpc_hosts=" ".join(_host(url) for url in settings.chain.rpc_urls),
+            floor_usd=allowed.floor,
+            cap_24h_usd=allowed.cap_24h,
+            ledger=str(settings.state_dir),
+        )
+    )
+
+    async def serve() -> Exit:
+        daemon = Daemon(running.cycle, store, clock, sink, settings.account, Heart.of(os.environ))
+        daemon.listen()
+        try:
+            return await daemon.run()
+        finally:
+            await running.close()
+
+    return asyncio.run(serve())
+
+
+def _host(url: str) -> str:
+    return url.split("://", 1)[-1].split("/", 1)[0].rpartition("@")[2]
+
+
+@app.command()
+def once(
+    amount: Annotated[str | None, typer.Option(help="buy this many dollars now, regardless of the floor")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="decide and say so; buy nothing")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask before buying")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="skip cool-down and back-off; never a cap, a pause or a proof")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Make one cycle: look, and refill if it is due. Example: topup once --amount 25 --yes."""
+    guarded(lambda: _once(amount, dry_run=dry_run, yes=yes, force=force, as_json=as_json))
+
+
+def _once(amount: str | None, *, dry_run: bool, yes: bool, force: bool, as_json: bool) -> Exit:
+    from topup.cycle import Asked
+    from topup.errors import SettingsError
+    from topup.money import Usd
+
+    try:
+        wish = Asked(Usd.of(amount) if amount is not None else None, forced=force)
+    except ValueError as error:
+        raise SettingsError(f"--amount: {error}", remedy="give plain dollars, such as --amount 25") from None
+    settings = load()
+    if dry_run:
+        return _decide(settings, wish, as_json=as_json)
+    if settings.mode == "live" and sys.stdin.isatty() and not yes:
+        what = f"buy {wish.amount} dollars of credit" if wish.amount is not None else "refill if it is due"
+        typer.confirm(f"{what} from the wallet?", abort=True, err=True)
+    try:
+        return asyncio.run(_once_here(settings, wish, as_json=as_json))
+    except StoreBusy:
+        return asyncio.run(_once_there(settings, wish, as_json=as_json))
+
+
+async def _once_here(settings: Settings, wish: Any, *, as_json: bool) -> Exit:
+    from topup import daemon
+    from topup.assemble import works
+    from topup.clock import SystemClock
+    from topup.report import topup_document
+    from topup.sinks.log import LogSink
+    from topup.store.sqlite import SqliteStore
+
+    clock = SystemClock()
+    sink = LogSink(level=settings.log.level, form=settings.log.format, now_ms=clock.now_ms)
+    store = SqliteStore.open_writer(settings.state_dir)
+    try:
+        running = works(settings, store, sink, clock)
+    except BaseException:
+        store.close()
+        raise
+    try:
+        rest, code = await daemon.once(running.cycle, clock, wish)
+        last = store.last_reading(settings.account)
+    finally:
+        await running.close()
+    if as_json:
+        document(
+            {
+                "schema": 1,
+                "outcome": rest.outcome,
+                "why": rest.why,
+                "detail": rest.detail,
+                "balance_usd": str(last.balance) if last is not None else None,
+                "topup": topup_document(rest.topup) if rest.topup is not None else None,
+                "exit_code": int(code),
+            }
+        )
+    else:
+        say(f"{rest.outcome}: {rest.detail}")
+    return code
+
+
+async def _once_there(settings: Settings, wish: Any, *, as_json: bool) -> Exit:
+    """Hand the wish to the daemon that holds the ledger, and follow it."""
+    from topup.clock import SystemClock
+    from topup.daemon import request_exit
+    from topup.report import topup_document
+    from topup.store.sqlite import SqliteStore
+
+    clock = SystemClock()
+    store = SqliteStore.open_reader(settings.state_dir)
+    number = store.request(settings.account, wish.amount, wish.forced, clock.now_ms())
+    sys.stderr.write("topup: the running daemon does it; following\n")
+    while True:
+        asked = store.requested(number)
+        topup = store.topup(asked.topup_id) if asked.topup_id is not None else None
+        code = request_exit(asked, topup)
+        if code is not None:
+            break
+        await clock.sleep(1)
+    if as_json:
+        document(
+            {
+                "schema": 1,
+                "outcome": (asked.outcome or "").partition(":")[0],
+                "detail": asked.outcome,
+                "topup": topup_document(topup) if topup is not None else None,
+                "exit_code": int(code),
+            }
+        )
+    else:
+        say(asked.outcome if topup is None else f"{topup.state}: {topup.amount} dollars")
+    return code
+
+
+@app.command()
+def check(as_json: Json = False) -> None:
+    """Read and decide, say what would be done, buy nothing; exit 6 when a top-up is due. Example: topup check --json."""
+    guarded(lambda: _check(as_json=as_json))
+
+
+def _check(*, as_json: bool) -> Exit:
+    from topup.cycle import Asked
+
+    return _decide(load(), Asked(), as_json=as_json)
+
+
+def _decide(settings: Settings, wish: Any, *, as_json: bool) -> Exit:
+    from topup.check import ask_and_decide
+
+    result = asyncio.run(ask_and_decide(settings, wish))
+    if as_json:
+        document(result.document)
+    else:
+        say(result.sentence)
+    return result.exit_code
+
+
+@app.command()
+def status(
+    as_json: Json = False,
+    live: Annotated[bool, typer.Option("--live", help="ask the API and the chain as well")] = False,
+) -> None:
+    """Say how things stand, from the ledger. Example: topup status --json."""
+    guarded(lambda: _status(as_json=as_json, live=live))
+
+
+def _status(*, as_json: bool, live: bool) -> Exit:
+    from topup.assemble import limits
+    from topup.clock import SystemClock
+    from topup.report import status as report
+    from topup.report import status_lines
+    from topup.store.sqlite import SqliteStore
+
+    settings = load()
+    store = SqliteStore.open_reader(settings.state_dir)
+    told = report(store, settings.account, limits(settings), SystemClock().now_ms())
+    if live:
+        from topup.check import ask_live
+
+        told["live"] = asyncio.run(ask_live(settings))
+    if as_json:
+        document(told)
+    else:
+        for line in status_lines(told):
+            say(line)
+    unfinished = told["open"]
+    return Exit.MONEY_MAY_HAVE_MOVED if unfinished and unfinished["state"] in ("halted", "uncredited") else Exit.OK
+
+
+@app.command()
+def history(
+    as_json: Json = False, count: Annotated[int, typer.Option(min=1, max=100_000, help="how many, newest first")] = 20
+) -> None:
+    """List past top-ups, newest first. Example: topup history --count 5."""
+    guarded(lambda: _history(count, as_json=as_json))
+
+
+def _history(count: int, *, as_json: bool) -> Exit:
+    from topup.report import history_lines, topup_document
+    from topup.store.sqlite import SqliteStore
+
+    settings = load()
+    store = SqliteStore.open_reader(settings.state_dir)
+    told = [topup_document(t) for t in store.latest(settings.account, count)]
+    if as_json:
+        document({"schema": 1, "account": settings.account, "topups": told})
+    else:
+        for line in history_lines(told):
+            say(line)
+    return Exit.OK
+
+
+@app.command()
+def pause() -> None:
+    """Stop deciding, signing and first sends; what is out is still followed. Example: topup pause."""
+    guarded(lambda: _tell("paused", "1", "paused: nothing new is bought; what is out is still followed"))
+
+
+@app.command()
+def resume() -> None:
+    """Go on after a pause, or after the charge endpoint was gone. Example: topup resume."""
+    guarded(_resume)
+
+
+def _resume() -> Exit:
+    _tell("gone", "0", "")
+    return _tell("paused", "0", "resumed")
+
+
+def _tell(name: str, value: str, sentence: str) -> Exit:
+    from topup.clock import SystemClock
+    from topup.store.sqlite import SqliteStore
+
+    settings = load()
+    if not SqliteStore.exists(settings.state_dir):
+        SqliteStore.open_writer(settings.state_dir).close()
+    store = SqliteStore.open_reader(settings.state_dir)
+    store.say(settings.account, name, value, SystemClock().now_ms(), f"uid {os.getuid()}")
+    if sentence:
+        say(sentence)
+    return Exit.OK
+
+
+@config.command("show")
+def config_show(
+    as_json: Json = False,
+    defaults: Annotated[bool, typer.Option("--defaults", help="show the defaults and what each setting means")] = False,
+) -> None:
+    """Print every setting, its value and where it came from; secrets are masked. Example: topup config show."""
+    guarded(lambda: _config_show(as_json=as_json, defaults=defaults))
+
+
+def _config_show(*, as_json: bool, defaults: bool) -> Exit:
+    if defaults:
+        for name, found in names().items():
+            say(f"{env_name(name):<44} {found.description}")
+        return Exit.OK
+    rows = provenance(load(), os.environ)
+    if as_json:
+        document({"schema": 1, "settings": {n: {"value": v, "from": w} for n, v, w in rows}})
+    else:
+        for name, value, where in rows:
+            say(f"{name:<36} {value:<44} {where}")
+    return Exit.OK
+
+
+@app.command()
+def sandbox(
+    as_json: Json = False,
+    fault: Annotated[str | None, typer.Option(help="switch one fault or hostile charge on")] = None,
+    list_faults: Annotated[bool, typer.Option("--list-faults", help="name every fault and leave")] = False,
+    keep: Annotated[Path | None, typer.Option(help="leave the ledger in this directory")] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="keep the world up and print its environment")] = False,
+    anvil: Annotated[Path | None, typer.Option(help="use this anvil binary as the chain")] = None,
+) -> None:
+    """Show a refill from end to end on an embedded chain: no account, no key, no money. Example: topup sandbox."""
+    guarded(lambda: _sandbox(fault, keep, anvil, as_json=as_json, list_faults=list_faults, serve=serve))
+
+
+def _sandbox(
+    fault: str | None, keep: Path | None, anvil: Path | None, *, as_json: bool, list_faults: bool, serve: bool
+) -> Exit:
+    from topup.errors import SettingsError
+
+    try:
+        from topup import rehearsal
+        from topup.sandbox.faults import FAULTS
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"the sandbox needs {error.name}", remedy="pip install 'topup[sandbox]'") from None
+    if list_faults:
+        for one in FAULTS.values():
+            say(f"{one.name:<34} {one.expected_result:<12} exit {int(one.expected_exit)}  {one.says}")
+        return Exit.OK
+    if fault is not None and fault not in FAULTS:
+        raise SettingsError(f"--fault {fault} is not known", remedy="`topup sandbox --list-faults` names them all")
+    if serve:
+        return rehearsal.serve(anvil, say)
+    with tempfile.TemporaryDirectory(prefix="topup-sandbox-") as temporary:
+        told, code = rehearsal.perform(
+            keep if keep is not None else Path(temporary),
+            fault=FAULTS[fault] if fault is not None else None,
+            anvil=anvil,
+            say=(lambda _: None) if as_json else say,
+        )
+    if as_json:
+        document(told)
+    else:
+        for line in rehearsal.summary(told):
+            say(line)
+    return code
+
+
+@app.command()
+def pin(yes: Annotated[bool, typer.Option("--yes", help="pin without asking")] = False, as_json: Json = False) -> None:
+    """Ask for a charge without paying it, show it decoded and proven, and pin its recipient. Example: topup pin."""
+    guarded(lambda: _pin(yes=yes, as_json=as_json))
+
+
+def _pin(*, yes: bool, as_json: bool) -> Exit:
+    from topup.pinning import propose, remember
+
+    settings = load()
+    proposal = asyncio.run(propose(settings))
+    if as_json:
+        document(proposal.document)
+    else:
+        for line in proposal.lines:
+            say(line)
+    if proposal.known:
+        return Exit.OK
+    if not yes:
+        if not sys.stdin.isatty():
+            sys.stderr.write("topup: not pinned: pass --yes, or answer on a terminal\n")
+            return Exit.PERSON
+        if not typer.confirm(f"pin {proposal.recipient} as the one to be paid?", err=True):
+            return Exit.PERSON
+    remember(settings, proposal)
+    sys.stderr.write(f"topup: pinned {proposal.recipient}\n")
+    return Exit.OK
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check that everything is in place; one line a check, nothing is spent. Example: topup doctor."""
+    guarded(lambda: _doctor(as_json=as_json))
+
+
+def _doctor(*, as_json: bool) -> Exit:
+    from topup.doctor import examine
+
+    checks = asyncio.run(examine(os.environ))
+    failed = [c for c in checks if not c.ok]
+    if as_json:
+        document({"schema": 1, "ok": not failed, "checks": [c.document() for c in checks]})
+    else:
+        for one in checks:
+            say(one.line())
+    return Exit.PERSON if failed else Exit.OK
+
+
+@app.command()
+def resolve(
+    accept_reading: Annotated[
+        bool, typer.Option("--accept-reading", help="believe a lower total seen for a day")
+    ] = False,
+) -> None:
+    """Tell the ledger what only a person can know. Example: topup resolve --accept-reading."""
+    guarded(lambda: _resolve(accept_reading=accept_reading))
+
+
+def _resolve(*, accept_reading: bool) -> Exit:
+    from topup.errors import SettingsError
+
+    if not accept_reading:
+        raise SettingsError("nothing to resolve was named", remedy="topup resolve --accept-reading")
+    return _tell("accept_reading", "1", "a lower total is believed once it has been seen for a day")

@@ -1,0 +1,185 @@
+"""Can this reading of the account be believed, how fast is it burning, and has our payment been posted?
+
+Pure: readings come in with their times, judgements go out. Times are milliseconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from itertools import pairwise
+
+from topup.money import WIDE, Usd
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+HALF_A_CENT = Usd(Decimal("0.005"))
+# Below this span a difference in usage says more about the API's cache than about the consumer.
+BURN_SPAN_MIN_MS = 120_000
+
+
+class Doubt(StrEnum):
+    """Why a reading is unknown. Unknown is never low."""
+
+    NO_ANSWER = "no_answer"
+    MALFORMED = "malformed"
+    LIMITED = "limited"
+    UNAUTHORIZED = "unauthorized"
+    GONE = "gone"
+    KEY_UNPROVEN = "key_unproven"
+    ORDINARY_KEY = "ordinary_key"
+    ZERO_ZERO = "zero_zero"
+    CREDITS_FELL = "credits_fell"
+    USAGE_FELL = "usage_fell"
+    STALE = "stale"
+
+
+# Waiting does not help against these: a person has to correct the key or the address.
+LASTING = frozenset({Doubt.UNAUTHORIZED, Doubt.GONE, Doubt.ORDINARY_KEY})
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A believed answer of GET /credits: both totals are cumulative dollars."""
+
+    total_credits: Usd
+    total_usage: Usd
+    at_ms: int
+
+    @property
+    def balance(self) -> Usd:
+        """Return what is left to spend; negative when the account is overdrawn."""
+        return self.total_credits - self.total_usage
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """No reading that can be believed, and why."""
+
+    doubt: Doubt
+    detail: str
+    at_ms: int
+    # What the API said, kept so that a person can accept it later; None when it said nothing usable.
+    said: Reading | None = None
+
+
+def believe(
+    said: Reading, *, management_key: bool | None, last: Reading | None, ever_non_zero: bool
+) -> Reading | Unknown:
+    """Judge what the API said against what is already known.
+
+    Args:
+        said: the parsed answer.
+        management_key: whether GET /key proved a management key; None when it could not be asked.
+        last: the last believed reading.
+        ever_non_zero: whether any reading of this account ever showed something other than 0/0.
+
+    An ordinary key is answered 200 with zeros on a funded account, and both totals only ever grow, so
+    zeros and falling totals are unknown, not low.
+    """
+
+    def doubt(why: Doubt, detail: str) -> Unknown:
+        return Unknown(why, detail, said.at_ms, said)
+
+    if management_key is None:
+        return doubt(Doubt.KEY_UNPROVEN, "GET /key has not yet shown that this is a management key")
+    if not management_key:
+        return doubt(Doubt.ORDINARY_KEY, "the API key is no management key, so /credits cannot be believed")
+    if said.total_credits.amount == 0 and said.total_usage.amount == 0 and ever_non_zero:
+        return doubt(Doubt.ZERO_ZERO, "0 bought and 0 used: an ordinary key sees this on a funded account")
+    if said.total_credits.amount < 0 or said.total_usage.amount < 0:
+        return doubt(Doubt.MALFORMED, "a total is negative")
+    if last is not None and said.total_credits < last.total_credits:
+        detail = f"total_credits fell from {last.total_credits} to {said.total_credits}"
+        return doubt(Doubt.CREDITS_FELL, detail)
+    if last is not None and said.total_usage < last.total_usage:
+        return doubt(Doubt.USAGE_FELL, f"total_usage fell from {last.total_usage} to {said.total_usage}")
+    return said
+
+
+def burn_usd_per_hour(readings: Sequence[Reading], *, window_ms: int = DAY_MS) -> Usd | None:
+    """Return dollars used per hour over the newest `window_ms` of readings (oldest first), or None when unknown."""
+    if not readings:
+        return None
+    newest = readings[-1]
+    inside = [r for r in readings if r.at_ms >= newest.at_ms - window_ms]
+    span = newest.at_ms - inside[0].at_ms
+    if span < BURN_SPAN_MIN_MS:
+        return None
+    used = newest.total_usage - inside[0].total_usage
+    return Usd(WIDE.divide(used.amount * HOUR_MS, Decimal(span)).quantize(Decimal("0.000001"), context=WIDE))
+
+
+@dataclass(frozen=True)
+class Runway:
+    """Hours until the floor and until nothing is left, at the current burn rate; None when that is unknown."""
+
+    to_floor_h: Decimal | None
+    to_empty_h: Decimal | None
+
+
+def runway(balance: Usd, floor: Usd, burn: Usd | None) -> Runway:
+    """Return the time left at `burn` dollars per hour; a burn of zero lasts for ever and is reported as None."""
+    if burn is None or burn.amount <= 0:
+        return Runway(None, None)
+
+    def hours(room: Usd) -> Decimal:
+        return max(Decimal(0), WIDE.divide(room.amount, burn.amount)).quantize(Decimal("0.01"), context=WIDE)
+
+    return Runway(hours(balance - floor), hours(balance))
+
+
+def next_poll_s(left: Runway, *, fastest_s: int, slowest_s: int) -> int:
+    """Return how long to wait before looking again: a tenth of the time to the floor, within bounds.
+
+    Unknown burn looks often enough to learn it: a quarter of the way from fastest to slowest.
+    """
+    if left.to_floor_h is None:
+        return fastest_s + (slowest_s - fastest_s) // 4
+    tenth = int(left.to_floor_h * 360)
+    return min(max(tenth, fastest_s), slowest_s)
+
+
+class Posting(StrEnum):
+    """Whether a payment's credits have arrived."""
+
+    WAITING = "waiting"
+    POSTED = "posted"
+    AMBIGUOUS = "ambiguous"  # posted, and something else arrived at the same time
+
+
+@dataclass(frozen=True)
+class Posted:
+    """What the newest reading says about one payment, and the baseline it was held against."""
+
+    verdict: Posting
+    baseline: Usd
+
+
+def posting(baseline: Usd, amount: Usd, reading: Reading, paid_at_ms: int) -> Posted:
+    """Hold a reading against the baseline taken before the payment was signed.
+
+    Args:
+        baseline: total_credits before the payment.
+        amount: the credits bought.
+        reading: a believed reading.
+        paid_at_ms: the time of the block that holds the payment.
+
+    A rise in a reading taken before that block cannot be ours and moves the baseline. Half a cent is forgiven
+    because the API's numbers are JSON doubles.
+    """
+    if reading.at_ms <= paid_at_ms:
+        return Posted(Posting.WAITING, max(baseline, reading.total_credits))
+    risen = reading.total_credits - baseline
+    if risen < amount - HALF_A_CENT:
+        return Posted(Posting.WAITING, baseline)
+    return Posted(Posting.AMBIGUOUS if risen > amount + HALF_A_CENT else Posting.POSTED, baseline)
+
+
+def baseline_settled(readings: Sequence[Reading], *, staleness_ms: int) -> bool:
+    """Tell whether the newest reading is a sound baseline: the last known rise is older than the API's staleness."""
+    newest = readings[-1]
+    rises = [b.at_ms for a, b in pairwise(readings) if b.total_credits > a.total_credits]
+    return not rises or newest.at_ms - rises[-1] >= staleness_ms

@@ -1,0 +1,185 @@
+"""When does the next pass run, and how does the program stop? Wake, cycle, sleep; signals and the watchdog.
+
+Every pass is a resume: what a stop, a crash or an error interrupts is stored and goes on with the next pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from topup import events
+from topup.cycle import Asked, Cycle, Rest
+from topup.errors import Exit, StoreFenced, TopupError
+from topup.lifecycle import MONEY_OUT, TERMINAL, State, TopUp
+from topup.ports import Clock, Requested, Sink, Store
+
+# How long a pass may go on after a request to stop: the longest wait for one answer, and then some.
+PARK_S = 30
+# The daemon looks this often for requests of other commands while it sleeps.
+GLANCE_S = 1
+ERROR_WAIT_S = 30
+DEFECTS_MAX = 3
+
+
+@dataclass(frozen=True)
+class Heart:
+    """systemd's notification socket; silent when there is none."""
+
+    address: str | None
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> Heart:
+        """Read NOTIFY_SOCKET."""
+        return cls(environ.get("NOTIFY_SOCKET"))
+
+    def say(self, *lines: str) -> None:
+        """Send READY=1, WATCHDOG=1 and the like (sd_notify(3)); a supervisor that is gone is no error."""
+        if not self.address:
+            return
+        address = "\0" + self.address[1:] if self.address.startswith("@") else self.address
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            out.connect(address)
+            out.sendall("\n".join(lines).encode())
+
+
+class Daemon:
+    """Passes over one account until somebody says stop."""
+
+    def __init__(self, cycle: Cycle, store: Store, clock: Clock, sink: Sink, account: str, heart: Heart) -> None:
+        """Join what runs; nothing runs yet."""
+        self._cycle = cycle
+        self._store = store
+        self._clock = clock
+        self._sink = sink
+        self._account = account
+        self._heart = heart
+        self._stop = asyncio.Event()
+        self._defects = 0
+
+    def stop(self, by: str) -> None:
+        """Ask for a stop; the running pass is given time to park."""
+        if not self._stop.is_set():
+            unfinished = self._store.open_topup(self._account)
+            self._sink.emit(events.Stopping(signal=by, open_topup=unfinished.id if unfinished is not None else None))
+            self._heart.say("STOPPING=1")
+            self._stop.set()
+
+    def listen(self) -> None:
+        """Stop on SIGTERM and SIGINT."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop, number.name)
+
+    async def run(self) -> Exit:
+        """Make passes until stopped; return the exit code."""
+        self._heart.say("READY=1")
+        while not self._stop.is_set():
+            passing = asyncio.create_task(self._pass())
+            stopping = asyncio.create_task(self._stop.wait())
+            await asyncio.wait({passing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not passing.done():
+                # Cancelling is as safe as a crash, and a crash is safe; parking is only tidier.
+                await asyncio.wait({passing}, timeout=PARK_S)
+                passing.cancel()
+            stopping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                wait_s = await passing
+                if wait_s is None:
+                    return Exit.INTERNAL
+                await self._sleep(wait_s)
+        return Exit.OK
+
+    async def _pass(self) -> int | None:
+        """Make one pass; return how long to wait, or None when this process should end."""
+        self._heart.say("WATCHDOG=1")
+        asked = self._store.next_request(self._account)
+        try:
+            wish = Asked(asked.amount, asked.forced) if asked is not None else None
+            rest = await self._cycle.run(wish)
+            self._defects = 0
+        except StoreFenced as error:
+            self._failed(error, type(error).__name__, error.remedy)
+            return None
+        except TopupError as error:
+            self._failed(error, type(error).__name__, error.remedy)
+            return ERROR_WAIT_S
+        except Exception as error:  # a defect: say it, try again, and give up rather than spin
+            self._defects += 1
+            self._failed(error, type(error).__name__, "report it; what is open is stored")
+            return ERROR_WAIT_S if self._defects < DEFECTS_MAX else None
+        if asked is not None:
+            topup = rest.topup.id if rest.topup is not None else None
+            now = self._store.now_ms(self._clock.now_ms())
+            self._store.answer_request(asked.number, outcome=f"{rest.outcome}: {rest.detail}", topup=topup, at_ms=now)
+        return rest.next_s
+
+    def _failed(self, error: Exception, kind: str, remedy: str) -> None:
+        unfinished = self._store.open_topup(self._account)
+        self._sink.emit(
+            events.CycleFailed(
+                cycle=self._cycle.cycles,
+                kind=kind,
+                error=str(error)[:500] if isinstance(error, TopupError) else kind,
+                remedy=remedy,
+                topup_id=unfinished.id if unfinished is not None else None,
+                state=unfinished.state.value if unfinished is not None else None,
+            )
+        )
+
+    async def _sleep(self, seconds: int) -> None:
+        """Sleep in short naps, so that a stop, a request or a watchdog never waits for the next poll."""
+        until = self._clock.now_ms() + seconds * 1000
+        while not self._stop.is_set() and (left := until - self._clock.now_ms()) > 0:
+            await self._clock.sleep(min(GLANCE_S, left / 1000))
+            self._heart.say("WATCHDOG=1")
+            if self._store.next_request(self._account) is not None:
+                return
+
+
+async def once(cycle: Cycle, clock: Clock, asked: Asked) -> tuple[Rest, Exit]:
+    """Make passes until this account needs nothing more now; return how it ended and the exit code."""
+    rest = await cycle.run(asked)
+    while (topup := rest.topup) is not None and topup.state not in TERMINAL:
+        if topup.state in (State.HALTED, State.UNCREDITED):
+            return rest, Exit.MONEY_MAY_HAVE_MOVED
+        if topup.state not in MONEY_OUT and rest.why not in PASSING:
+            return rest, Exit.PERSON
+        await clock.sleep(rest.next_s)
+        rest = await cycle.run()
+    return rest, outcome_exit(rest)
+
+
+# Reasons to wait that pass by themselves within minutes.
+PASSING = frozenset({"chain_unknown", "charge_unanswered", "baseline_unsettled", "unknown", "stale", "nonce_busy"})
+
+
+def outcome_exit(rest: Rest) -> Exit:
+    """Return the exit code for a pass that leaves nothing open, or something halted."""
+    match rest.outcome:
+        case "held" | "done":
+            return Exit.OK
+        case "dropped" if rest.why == "no_longer_needed":
+            return Exit.OK
+        case "unknown":
+            return Exit.LATER
+        case _:
+            return Exit.PERSON
+
+
+def request_exit(asked: Requested, topup: TopUp | None) -> Exit | None:
+    """Return the exit code of a request handed to the daemon; None while it is not decided."""
+    if asked.outcome is None:
+        return None
+    word, _, detail = asked.outcome.partition(": ")
+    if topup is None:
+        return outcome_exit(Rest(word, "", detail, 0))
+    if topup.state in (State.HALTED, State.UNCREDITED):
+        return Exit.MONEY_MAY_HAVE_MOVED
+    if topup.state not in TERMINAL:
+        return None
+    return outcome_exit(Rest(topup.state.value, topup.reason, detail, 0))

@@ -1,0 +1,202 @@
+"""What can go wrong? The tree of errors, where each leaf says what it means for money and for the next try.
+
+    TopupError
+    ├── SettingsError        the settings contradict themselves or lack something
+    ├── ApiError             the credits API
+    │   ├── ApiUnknown         no usable answer: time-out, reset, 5xx, HTML, garbage
+    │   ├── ApiLimited         429 or 503 with a time to wait
+    │   ├── ApiUnauthorized    401 or 403
+    │   ├── ApiRejected        400, 402, 404: our request was understood and declined
+    │   └── ApiGone            410: the endpoint no longer exists
+    ├── ChainError           the chain, through a provider
+    │   ├── ChainUnknown       no usable answer
+    │   ├── WrongChain         a provider speaks for another chain
+    │   └── Reverted           the call was executed and reverted, with its decoded reason
+    ├── ChargeRefused        a charge is not what was asked for; names the field
+    ├── PaymentForbidden     the price, the fees or the wallet do not permit this payment
+    ├── SignerError          the key cannot be used, or was asked for something it must not sign
+    └── StoreError           the ledger
+        ├── StoreBusy          another topup holds it
+        ├── StoreFenced        another topup took it over; this one must stop
+        └── StoreUnusable      newer, damaged, full or read-only
+
+Each class carries `exit_code` (see `Exit`), `money` (may money have moved because of this?) and `again`
+(does trying again later make sense without a person?).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+
+class Exit(IntEnum):
+    """The exit codes of every command; stable."""
+
+    OK = 0  # done, or nothing to do
+    INTERNAL = 1  # a defect of topup; nothing was concluded from it
+    USAGE = 2  # the command line or the settings; nothing was done
+    PERSON = 3  # held back on purpose: a limit, a refusal, a pause; a person decides
+    LATER = 4  # could not be learnt now; trying again later is safe
+    MONEY_MAY_HAVE_MOVED = 5  # do not retry and do not pay by hand: the ledger follows it up
+    LOW = 6  # only `check`: a top-up is due
+
+
+class Money(StrEnum):
+    """Whether money may have moved."""
+
+    NO = "no"
+    MAYBE = "maybe"
+    YES = "yes"
+
+
+class TopupError(Exception):
+    """The root; `remedy` says what a person can do."""
+
+    exit_code = Exit.INTERNAL
+    money = Money.NO
+    again = False
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        """Keep the sentence and the remedy apart, so that each has its place in the log."""
+        super().__init__(message)
+        self.remedy = remedy
+
+
+class SettingsError(TopupError):
+    """The settings are incomplete or contradict themselves; the message names the field."""
+
+    exit_code = Exit.USAGE
+
+
+class ApiError(TopupError):
+    """The credits API did not do what was asked."""
+
+    exit_code = Exit.LATER
+    again = True
+
+
+class ApiUnknown(ApiError):
+    """No usable answer: nothing may be concluded from it."""
+
+
+class ApiLimited(ApiError):
+    """The API asks for patience."""
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        """Keep the time to wait, in seconds."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ApiUnauthorized(ApiError):
+    """The key is missing, wrong or of the wrong kind."""
+
+    exit_code = Exit.PERSON
+    again = False
+
+
+class ApiRejected(ApiError):
+    """The request was understood and declined."""
+
+    exit_code = Exit.PERSON
+    again = False
+
+
+class ApiGone(ApiError):
+    """The endpoint does not exist any more; asking again is pointless until a person says so."""
+
+    exit_code = Exit.PERSON
+    again = False
+
+
+class ChainError(TopupError):
+    """A provider or the chain behind it."""
+
+    exit_code = Exit.LATER
+    again = True
+
+
+class ChainUnknown(ChainError):
+    """No usable answer: nothing may be concluded from it."""
+
+
+class WrongChain(ChainError):
+    """A provider answers for another chain id than the one configured."""
+
+    exit_code = Exit.PERSON
+    again = False
+
+
+class Reverted(ChainError):
+    """A call was executed and reverted.
+
+    Attributes:
+        name: the error's name as the contract declares it, such as `ExpiredIntent`; "" when unknown.
+        detail: its arguments in words.
+        data: the raw revert data.
+    """
+
+    def __init__(self, name: str, detail: str, data: bytes, *, remedy: str = "") -> None:
+        """Keep the decoded reason beside the raw data."""
+        super().__init__(f"{name or 'revert'}{': ' if detail else ''}{detail}", remedy=remedy)
+        self.name = name
+        self.detail = detail
+        self.data = data
+
+
+class ChargeRefused(TopupError):
+    """A charge is not what was asked for.
+
+    Attributes:
+        field: the field that gave it away, such as `call_data.recipient`.
+        was: what it held.
+        should_be: what would have been right.
+    """
+
+    exit_code = Exit.PERSON
+
+    def __init__(self, field: str, was: str, should_be: str, *, remedy: str = "") -> None:
+        """Name the field, what it held and what it should have held."""
+        super().__init__(f"{field} is {was}, it should be {should_be}", remedy=remedy)
+        self.field = field
+        self.was = was
+        self.should_be = should_be
+
+
+class PaymentForbidden(TopupError):
+    """A proven charge may not be paid now: price, fees, wallet, or a rule of the policy."""
+
+    exit_code = Exit.PERSON
+    again = True
+
+    def __init__(self, reason: str, message: str, *, remedy: str = "") -> None:
+        """Keep the stable reason word beside the sentence."""
+        super().__init__(message, remedy=remedy)
+        self.reason = reason
+
+
+class SignerError(TopupError):
+    """The key cannot be used, or was asked to sign what it must not."""
+
+    exit_code = Exit.PERSON
+
+
+class StoreError(TopupError):
+    """The ledger cannot be relied on; nothing is spent."""
+
+    exit_code = Exit.PERSON
+
+
+class StoreBusy(StoreError):
+    """Another topup holds this ledger."""
+
+    exit_code = Exit.LATER
+    again = True
+
+
+class StoreFenced(StoreError):
+    """Another topup has taken this ledger over; this process must stop."""
+
+
+class StoreUnusable(StoreError):
+    """The ledger is newer than this program, damaged, full or read-only."""

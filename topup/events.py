@@ -1,0 +1,466 @@
+"""What can the program say? Every event: its name, its level, its fields, whether money moved, and what to do.
+
+One frozen dataclass an event; the name in the log is the class name in snake_case. The first line of the
+docstring says what happened, `todo` what a person does about it ("" for nothing). `docs/events.md` is generated
+from here and a golden test pins names and fields, so that an alert written today still fires next year.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from enum import Enum
+from typing import ClassVar, Literal
+
+from topup.errors import Money
+from topup.money import Bps, Usd, Usdc, Wei, plain
+
+Level = Literal["debug", "info", "warning", "error", "critical"]
+Shown = str | int | bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Anything the program can say."""
+
+    level: ClassVar[Level] = "info"
+    money: ClassVar[Money] = Money.NO
+    todo: ClassVar[str] = ""
+
+    @classmethod
+    def name(cls) -> str:
+        """Return the event's name as it stands in the log."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+
+    def shown(self) -> dict[str, Shown]:
+        """Return the fields as they stand in the log: amounts as strings in the unit their name ends in."""
+        return {f.name: show(getattr(self, f.name)) for f in fields(self)}
+
+
+def show(value: object) -> Shown:
+    """Render one value for a log line or a JSON document; amounts and byte strings become text."""
+    match value:
+        case Enum():
+            return str(value.value)
+        case None | bool() | int() | str():
+            return value
+        case Wei(units=units) | Usdc(units=units):
+            return str(units)
+        case Usd():
+            return str(value)
+        case Bps(bps=bps):
+            return bps
+        case Decimal():
+            return plain(value)
+        case bytes():
+            return "0x" + value.hex()
+        case _:
+            raise TypeError(f"{type(value).__name__} has no place in an event")
+
+
+# -- the program ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started(Event):
+    """The program is up, and these are the terms it works on."""
+
+    version: str
+    mode: str
+    account: str
+    chain_id: int
+    wallet: str | None
+    api_host: str
+    rpc_hosts: str
+    floor_usd: Usd
+    cap_24h_usd: Usd
+    ledger: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopping(Event):
+    """The program was asked to stop; what is open is stored and goes on at the next start."""
+
+    signal: str
+    open_topup: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CycleDone(Event):
+    """One pass is over: the one line to read when only one is read."""
+
+    cycle: int
+    outcome: str
+    why: str
+    detail: str
+    total_credits_usd: Usd | None
+    balance_usd: Usd | None
+    burn_usd_per_hour: Usd | None
+    hours_to_floor: Decimal | None
+    hours_to_empty: Decimal | None
+    topup_id: str | None
+    state: str | None
+    next_s: int
+    api_requests: int
+    rpc_requests: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CycleFailed(Event):
+    """A pass ended early on an error; the next one goes on from what is stored."""
+
+    level: ClassVar[Level] = "error"
+    todo: ClassVar[str] = "read `error` and `remedy`; when it repeats, run `topup doctor`"
+    cycle: int
+    kind: str
+    error: str
+    remedy: str
+    topup_id: str | None
+    state: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClockBehind(Event):
+    """This machine's clock is behind the ledger's newest time; ledger time stands still until it catches up."""
+
+    level: ClassVar[Level] = "warning"
+    todo: ClassVar[str] = "check the machine's time synchronisation"
+    behind_s: int
+
+
+# -- watching ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingTaken(Event):
+    """The account was read and the numbers can be believed."""
+
+    level: ClassVar[Level] = "debug"
+    total_credits_usd: Usd
+    total_usage_usd: Usd
+    balance_usd: Usd
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingUnknown(Event):
+    """The account could not be read, or what it said cannot be believed; nothing is bought on it."""
+
+    level: ClassVar[Level] = "warning"
+    todo: ClassVar[str] = "nothing when it passes; see `doubt` in docs/runbook.md when it stays"
+    doubt: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnknownTooLong(Event):
+    """No believable reading for longer than `watch.unknown_alert_s`: the account may run dry unseen."""
+
+    level: ClassVar[Level] = "critical"
+    todo: ClassVar[str] = "look at the account by hand; run `topup doctor`"
+    unknown_s: int
+    doubt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreditsRose(Event):
+    """total_credits rose by something no top-up of ours explains: credits bought elsewhere."""
+
+    by_usd: Usd
+    total_credits_usd: Usd
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyUnfit(Event):
+    """GET /key says that the API key is no management key: /credits shows zeros to it."""
+
+    level: ClassVar[Level] = "error"
+    todo: ClassVar[str] = "create a management key and put it into api.key"
+    detail: str
+
+
+# -- deciding ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopUpForbidden(Event):
+    """Credits are needed and a rule forbids buying them."""
+
+    level: ClassVar[Level] = "error"
+    todo: ClassVar[str] = "`remedy` says it; the account runs dry when nobody does"
+    why: str
+    detail: str
+    remedy: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopUpDecided(Event):
+    """A top-up was decided and stored."""
+
+    topup_id: str
+    amount_usd: Usd
+    why: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PauseChanged(Event):
+    """Buying was paused or resumed by hand."""
+
+    level: ClassVar[Level] = "warning"
+    paused: bool
+    by: str
+
+
+# -- the charge -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChargeRequested(Event):
+    """A charge is being requested; an unpaid charge is harmless."""
+
+    topup_id: str
+    seq: int
+    amount_usd: Usd
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChargeUnanswered(Event):
+    """The request for a charge got no usable answer; that charge, if it exists, is abandoned unpaid."""
+
+    level: ClassVar[Level] = "warning"
+    topup_id: str
+    seq: int
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointGone(Event):
+    """The charge endpoint answered 410 Gone: this provider no longer sells credits this way. Said once."""
+
+    level: ClassVar[Level] = "critical"
+    todo: ClassVar[str] = "top up by hand, or point api.url at a gateway that serves it, then `topup resume`"
+    topup_id: str
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChargeRefused(Event):
+    """A charge is not what was asked for and will not be paid."""
+
+    level: ClassVar[Level] = "critical"
+    todo: ClassVar[str] = "do not pay it by hand; when it repeats the API, its key or the network path is not honest"
+    topup_id: str
+    seq: int
+    field: str
+    was: str
+    should_be: str
+    remedy: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChargeProven(Event):
+    """The charge is exactly what was asked for: sender, recipient, amount, contract, chain, deadline, signature."""
+
+    topup_id: str
+    seq: int
+    charge_id: str
+    intent_id: bytes
+    total_units: Usdc
+    fee_units: int
+    recipient: bytes
+    deadline_s: int
+
+
+# -- the payment ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaymentPlanned(Event):
+    """The payment was quoted, held against the price feed, and simulated on a pinned block."""
+
+    topup_id: str
+    tier: int
+    quote_wei: Wei
+    value_wei: Wei
+    deviation_bps: Bps | None
+    gas_limit: int
+    max_fee_per_gas_wei: Wei
+    l1_fee_wei: Wei
+    block: int
+    proof: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaymentForbidden(Event):
+    """The payment is not permitted now; nothing was signed. The same charge is tried again until it is too old."""
+
+    level: ClassVar[Level] = "error"
+    todo: ClassVar[str] = "`remedy` says it"
+    topup_id: str
+    why: str
+    detail: str
+    remedy: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaymentSigned(Event):
+    """The payment is signed and stored; nothing has left yet."""
+
+    topup_id: str
+    tx_hash: bytes
+    nonce: int
+    value_wei: Wei
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaymentSent(Event):
+    """The signed payment was handed to the provider(s)."""
+
+    money: ClassVar[Money] = Money.MAYBE
+    topup_id: str
+    tx_hash: bytes
+    answer: str
+    detail: str
+    times: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaymentUnseen(Event):
+    """The payment was sent a while ago and is in no block yet; it is sent again, byte for byte."""
+
+    level: ClassVar[Level] = "warning"
+    money: ClassVar[Money] = Money.MAYBE
+    todo: ClassVar[str] = "nothing: never pay by hand beside it; look at the provider when it stays"
+    topup_id: str
+    tx_hash: bytes
+    waited_s: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaymentIncluded(Event):
+    """The payment stands in a canonical block with our Transferred event."""
+
+    money: ClassVar[Money] = Money.YES
+    topup_id: str
+    tx_hash: bytes
+    block: int
+    spent_wei: Wei
+    gas_wei: Wei
+    l1_fee_wei: Wei
+    wallet_check: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaymentReverted(Event):
+    """The payment was included and failed: gas is gone, the swap is not; the same charge may be tried again."""
+
+    level: ClassVar[Level] = "warning"
+    money: ClassVar[Money] = Money.NO
+    todo: ClassVar[str] = "nothing when a retry works; see `reason` when it repeats"
+    topup_id: str
+    tx_hash: bytes
+    block: int
+    gas_wei: Wei
+    l1_fee_wei: Wei
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaymentVanished(Event):
+    """The block that held the payment is no longer canonical; the payment is looked for again."""
+
+    level: ClassVar[Level] = "warning"
+    money: ClassVar[Money] = Money.MAYBE
+    topup_id: str
+    tx_hash: bytes
+    block: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class NonceMoved(Event):
+    """The wallet's nonce was used by a transaction that is none of ours: the key is in use elsewhere."""
+
+    level: ClassVar[Level] = "critical"
+    money: ClassVar[Money] = Money.MAYBE
+    todo: ClassVar[str] = "stop the other user of this key; a wallet of its own is required"
+    topup_id: str
+    nonce: int
+
+
+# -- posting ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreditsPosted(Event):
+    """The credits paid for are in the account."""
+
+    money: ClassVar[Money] = Money.YES
+    topup_id: str
+    amount_usd: Usd
+    total_credits_usd: Usd
+    waited_s: int
+    ambiguous: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaidNotCredited(Event):
+    """The payment is on the chain and the credits have not been posted in time; nothing more is bought until they are."""
+
+    level: ClassVar[Level] = "critical"
+    money: ClassVar[Money] = Money.YES
+    todo: ClassVar[str] = (
+        "open a ticket with the provider with these fields; it resolves itself when the credits appear"
+    )
+    topup_id: str
+    charge_id: str
+    intent_id: bytes
+    tx_hash: bytes
+    block: int
+    paid_units: Usdc
+    expected_usd: Usd
+    total_credits_usd: Usd
+    waited_s: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopUpDone(Event):
+    """The top-up is complete: paid, posted, in the books, in a block that is safe. The resulting balance is here."""
+
+    money: ClassVar[Money] = Money.YES
+    topup_id: str
+    amount_usd: Usd
+    balance_before_usd: Usd | None
+    balance_after_usd: Usd
+    spent_wei: Wei
+    gas_wei: Wei
+    l1_fee_wei: Wei
+    usd_per_credit: Decimal
+    tx_hash: bytes
+    seconds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopUpDropped(Event):
+    """The top-up ended before anything was signed that could still be paid."""
+
+    level: ClassVar[Level] = "warning"
+    topup_id: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopUpHalted(Event):
+    """The top-up needs a person; nothing is bought until somebody has looked."""
+
+    level: ClassVar[Level] = "critical"
+    money: ClassVar[Money] = Money.MAYBE
+    todo: ClassVar[str] = "run `topup status` and see docs/runbook.md; never pay by hand before"
+    topup_id: str
+    reason: str
+
+
+def catalogue() -> list[type[Event]]:
+    """Return every event class, in the order of this file."""
+    return [c for c in globals().values() if isinstance(c, type) and issubclass(c, Event) and c is not Event]

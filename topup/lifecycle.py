@@ -1,0 +1,265 @@
+"""What is the life of one top-up? The diagram, the transition table, and the record that lives it.
+
+    DECIDED ──ask──► ASKING ──answered──► CHARGED ──reserve──► RESERVED ──signed──► SIGNED ──intend──► SENT
+       ▲               │                     ▲                    │                   │                 │
+       ├──answer_lost──┘                     ├─────withdrawn──────┴───────────────────┘                 │
+       ├──charge_dead── CHARGED              └──retry── REVERTED ◄────────────reverted──────────────────┤
+       │                                                   │                                            │
+       └───proven_dead── DEATHWATCH ◄──────────expired─────┴────────────────────────────────────────────┤
+                                                                                                        │
+             SENT ◄──vanished── PAID, CREDITED, UNCREDITED, REVERTED                                  paid
+                                                                                                        ▼
+             DONE ◄──settled── CREDITED ◄──posted── UNCREDITED ◄──posting_late── PAID ◄─────────────────┘
+                                   ▲──────────────────posted──────────────────────┘
+
+    DROPPED  before anything was signed: no longer needed, refused, or the endpoint is gone
+    FAILED   nothing was paid and nothing can be any more
+    HALTED   from anywhere, with a reason; only a person leads out
+
+Every arrow is one committed row. The side effect an arrow announces happens after the commit: ASKING is stored
+before the charge is requested, SIGNED (with the raw transaction and its hash) before SENT, SENT (the intent to
+send) before the first byte leaves. A restart looks at the state and goes on; there is no recovery code beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from topup.money import Usd, Wei
+
+
+class State(StrEnum):
+    """Where a top-up is."""
+
+    DECIDED = "decided"  # to be bought; nothing has been asked
+    ASKING = "asking"  # the request for a charge may be out; an unpaid charge is harmless
+    CHARGED = "charged"  # the raw answer is stored; nothing is signed
+    RESERVED = "reserved"  # nonce and unsigned transaction are stored
+    SIGNED = "signed"  # raw transaction and hash are stored; provably not sent
+    SENT = "sent"  # may be out there: only evidence ends this
+    REVERTED = "reverted"  # included and failed: gas is gone, the charge is still payable
+    DEATHWATCH = "deathwatch"  # the charge has expired: waiting for proof that it can never be paid
+    PAID = "paid"  # our Transferred event stands in a canonical block
+    UNCREDITED = "uncredited"  # paid, and not posted in time: blocks further buying
+    CREDITED = "credited"  # posted; waiting for the block to be safe
+    HALTED = "halted"  # a person has to look
+    DONE = "done"
+    DROPPED = "dropped"
+    FAILED = "failed"
+
+
+TERMINAL: Final = frozenset({State.DONE, State.DROPPED, State.FAILED})
+# Money may be on its way or gone: a person must not pay by hand beside it.
+MONEY_OUT: Final = frozenset(
+    {State.SENT, State.REVERTED, State.DEATHWATCH, State.PAID, State.UNCREDITED, State.CREDITED, State.HALTED}
+)
+
+
+class Fact(StrEnum):
+    """What happened: the name of an arrow."""
+
+    ASK = "ask"
+    ANSWERED = "answered"
+    ANSWER_LOST = "answer_lost"
+    CHARGE_DEAD = "charge_dead"
+    RESERVE = "reserve"
+    SIGNED = "signed"
+    INTEND = "intend"
+    WITHDRAWN = "withdrawn"
+    REVERTED = "reverted"
+    RETRY = "retry"
+    EXPIRED = "expired"
+    PROVEN_DEAD = "proven_dead"
+    PAID = "paid"
+    VANISHED = "vanished"
+    POSTED = "posted"
+    POSTING_LATE = "posting_late"
+    SETTLED = "settled"
+    DROP = "drop"
+    FAIL = "fail"
+    HALT = "halt"
+
+
+_S, _F = State, Fact
+TABLE: Final[dict[tuple[State, Fact], State]] = {
+    (_S.DECIDED, _F.ASK): _S.ASKING,
+    (_S.DECIDED, _F.DROP): _S.DROPPED,
+    (_S.ASKING, _F.ANSWERED): _S.CHARGED,
+    (_S.ASKING, _F.ANSWER_LOST): _S.DECIDED,
+    (_S.ASKING, _F.DROP): _S.DROPPED,
+    (_S.CHARGED, _F.RESERVE): _S.RESERVED,
+    (_S.CHARGED, _F.CHARGE_DEAD): _S.DECIDED,
+    (_S.CHARGED, _F.DROP): _S.DROPPED,
+    (_S.CHARGED, _F.EXPIRED): _S.DEATHWATCH,  # only after a reverted attempt of the same charge
+    (_S.RESERVED, _F.SIGNED): _S.SIGNED,
+    (_S.RESERVED, _F.WITHDRAWN): _S.CHARGED,
+    (_S.SIGNED, _F.INTEND): _S.SENT,
+    (_S.SIGNED, _F.WITHDRAWN): _S.CHARGED,
+    (_S.SENT, _F.PAID): _S.PAID,
+    (_S.SENT, _F.REVERTED): _S.REVERTED,
+    (_S.SENT, _F.EXPIRED): _S.DEATHWATCH,
+    (_S.REVERTED, _F.RETRY): _S.CHARGED,
+    (_S.REVERTED, _F.PAID): _S.PAID,
+    (_S.REVERTED, _F.VANISHED): _S.SENT,
+    (_S.REVERTED, _F.EXPIRED): _S.DEATHWATCH,
+    (_S.DEATHWATCH, _F.PAID): _S.PAID,
+    (_S.DEATHWATCH, _F.PROVEN_DEAD): _S.DECIDED,
+    (_S.DEATHWATCH, _F.FAIL): _S.FAILED,
+    (_S.PAID, _F.POSTED): _S.CREDITED,
+    (_S.PAID, _F.POSTING_LATE): _S.UNCREDITED,
+    (_S.PAID, _F.VANISHED): _S.SENT,
+    (_S.UNCREDITED, _F.POSTED): _S.CREDITED,
+    (_S.UNCREDITED, _F.VANISHED): _S.SENT,
+    (_S.CREDITED, _F.SETTLED): _S.DONE,
+    (_S.CREDITED, _F.VANISHED): _S.SENT,
+    **{(state, _F.HALT): _S.HALTED for state in State if state not in TERMINAL and state is not _S.HALTED},
+}
+
+
+class IllegalMove(Exception):
+    """The table knows no such arrow: a defect of the caller, never of the world."""
+
+
+def advance(state: State, fact: Fact) -> State:
+    """Return where `fact` leads from `state`.
+
+    Raises:
+        IllegalMove: the table has no such arrow.
+    """
+    try:
+        return TABLE[state, fact]
+    except KeyError:
+        raise IllegalMove(f"{state} knows no {fact}") from None
+
+
+class Kind(StrEnum):
+    """What an attempt's transaction is for."""
+
+    PAY = "pay"
+    CANCEL = "cancel"
+    APPROVE = "approve"
+
+
+class Broadcaster(StrEnum):
+    """Who puts the signed attempt on the chain."""
+
+    US = "us"
+    SERVER = "server"
+
+
+@dataclass(frozen=True)
+class ChargeRow:
+    """One request for a charge and what came of it; `raw` is the answer's bytes, None while unknown."""
+
+    seq: int
+    requested_ms: int
+    raw: bytes | None
+    abandoned: str | None
+    proven: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An unsigned payment: everything that will be signed, and what it was judged on."""
+
+    kind: Kind
+    to: bytes
+    data: bytes
+    value: Wei
+    gas_limit: int
+    max_fee_per_gas: Wei
+    max_priority_fee_per_gas: Wei
+    l1_fee: Wei
+    lane: int
+    nonce: int
+    chain_id: int
+    quote: Wei
+    tier: int
+    eth_price_e8: int
+    block_number: int
+    proof: str
+
+    @property
+    def cost_max(self) -> Wei:
+        """Return the most that leaves the wallet if this is included: value, gas at its ceiling, L1 data fee."""
+        return self.value + self.max_fee_per_gas.times(self.gas_limit) + self.l1_fee
+
+
+@dataclass(frozen=True)
+class Inclusion:
+    """An attempt's place in a canonical block, with what it cost. Times in ms; `spent` is what the swap consumed."""
+
+    block_number: int
+    block_hash: bytes
+    block_ms: int
+    success: bool
+    gas: Wei
+    l1_fee: Wei
+    spent: Wei
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One signed, or to be signed, transaction of a top-up."""
+
+    id: int
+    charge_seq: int
+    plan: Plan
+    raw: bytes | None
+    hash: bytes | None
+    intended_ms: int | None
+    last_sent_ms: int | None
+    sends: int
+    withdrawn: bool
+    inclusion: Inclusion | None
+    booked: bool
+
+
+@dataclass(frozen=True)
+class TopUp:
+    """One decision to buy credits, with everything that came of it."""
+
+    id: str
+    account: str
+    rail: str
+    chain_id: int
+    wallet: bytes
+    state: State
+    amount: Usd
+    why: str
+    forced: bool
+    decided_ms: int
+    moved_ms: int
+    baseline: Usd | None
+    balance_before: Usd | None
+    wallet_before: Wei | None
+    reason: str
+    credited_ms: int | None
+    charges: tuple[ChargeRow, ...]
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def charge(self) -> ChargeRow | None:
+        """Return the newest charge."""
+        return self.charges[-1] if self.charges else None
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """Return the newest attempt that was not withdrawn."""
+        live = [a for a in self.attempts if not a.withdrawn]
+        return live[-1] if live else None
+
+    @property
+    def out(self) -> tuple[Attempt, ...]:
+        """Return the attempts that may have left this machine."""
+        return tuple(a for a in self.attempts if a.intended_ms is not None)
+
+    @property
+    def payment(self) -> Inclusion | None:
+        """Return the inclusion that paid, once one has been seen."""
+        for attempt in self.attempts:
+            if attempt.inclusion is not None and attempt.inclusion.success:
+                return attempt.inclusion
+        return None

@@ -1,0 +1,322 @@
+"""Should we buy, how much, and if not why?
+
+Two pure rules. `decide` looks at the account, the past and the limits, and holds, buys or refuses.
+`permit` looks at one quoted payment just before it is signed. No clock, no I/O, no settings object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+
+from topup.credits import DAY_MS, HOUR_MS, Reading, Runway, Unknown, runway
+from topup.errors import PaymentForbidden
+from topup.lifecycle import Plan
+from topup.money import Bps, EthPrice, Usd, Wei, deviation_bps_up
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the owner allows. Money in dollars unless named otherwise; spans in milliseconds.
+
+    The caps are on what leaves the wallet for credits including fees: amount × (1 + fee ceiling).
+    """
+
+    live: bool
+    floor: Usd
+    floor_hours: Decimal | None
+    amount: Usd | None
+    target: Usd | None
+    topup_min: Usd
+    topup_max: Usd
+    fee_ceiling: Bps
+    cap_24h: Usd
+    cap_30d: Usd
+    count_24h: int
+    revert_gas_24h: Wei
+    cooldown_ms: int
+    backoff_ms: int
+    failures_max: int
+    charges_per_hour: int
+    fresh_ms: int
+
+
+@dataclass(frozen=True)
+class Past:
+    """One earlier top-up as the rules see it; `spent` counts fees and, while pending, the most it may come to."""
+
+    decided_ms: int
+    spent: Usd
+    failed: bool
+    revert_gas: Wei
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is known at this moment."""
+
+    now_ms: int
+    reading: Reading | Unknown
+    burn: Usd | None
+    past: Sequence[Past]
+    charge_requests_ms: Sequence[int]
+    paused: bool
+    gone: bool
+    open_topup: str | None
+    ever_non_zero: bool
+    # Set by `once --amount` and `once --force`.
+    asked_amount: Usd | None = None
+    forced: bool = False
+
+
+class Why(StrEnum):
+    """The stable word for a decision, in the log and in `--json`."""
+
+    ABOVE_FLOOR = "above_floor"
+    BELOW_FLOOR = "below_floor"
+    BELOW_RUNWAY = "below_runway"
+    ASKED = "asked"
+    UNKNOWN = "unknown"
+    STALE = "stale"
+    OBSERVE_ONLY = "observe_only"
+    PAUSED = "paused"
+    ENDPOINT_GONE = "endpoint_gone"
+    OPEN_TOPUP = "open_topup"
+    COOLDOWN = "cooldown"
+    BACKOFF = "backoff"
+    TOO_MANY_FAILURES = "too_many_failures"
+    CAP_24H = "cap_24h"
+    CAP_30D = "cap_30d"
+    COUNT_24H = "count_24h"
+    REVERT_GAS = "revert_gas"
+    CHARGE_RATE = "charge_rate"
+    FIRST_PURCHASE = "first_purchase"
+    AMOUNT_OUT_OF_BOUNDS = "amount_out_of_bounds"
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Nothing is due, or it has to wait; `until_ms` when that is known."""
+
+    why: Why
+    detail: str
+    until_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class Buy:
+    """Buy this much credit now."""
+
+    amount: Usd
+    why: Why
+    detail: str
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """Credits are needed and a rule forbids buying them: a person should know. `remedy` says what to do."""
+
+    why: Why
+    detail: str
+    remedy: str
+    until_ms: int | None = None
+
+
+Decision = Hold | Buy | Refuse
+
+
+def decide(now: Snapshot, limits: Limits) -> Decision:
+    """Apply the rules in order: what is known, what is due, whether it may be.
+
+    The order matters for what is said: an account above its floor is a quiet Hold whatever else is wrong,
+    an account below it whose purchase is forbidden is a Refuse that somebody must see.
+    """
+    reading = now.reading
+    if isinstance(reading, Unknown):
+        return Hold(Why.UNKNOWN, f"{reading.doubt}: {reading.detail}")
+    if now.now_ms - reading.at_ms > limits.fresh_ms:
+        return Hold(Why.STALE, f"the newest believed reading is {(now.now_ms - reading.at_ms) // 1000} s old")
+    due = _due(now, reading, limits)
+    if isinstance(due, Hold):
+        return due
+    return _forbidden(now, limits, due) or due
+
+
+def amount_due(reading: Reading, limits: Limits) -> Usd:
+    """Return the fixed amount, or what is missing up to the target, within the bounds for one top-up."""
+    if limits.amount is not None:
+        return limits.amount
+    target = limits.target if limits.target is not None else limits.floor
+    return min(max((target - reading.balance).cents_up(), limits.topup_min), limits.topup_max)
+
+
+def worst_spend(amount: Usd, limits: Limits) -> Usd:
+    """Return the most that buying `amount` may cost before network fees: the caps count this."""
+    return amount.plus_bps(limits.fee_ceiling)
+
+
+def _due(now: Snapshot, reading: Reading, limits: Limits) -> Buy | Hold:
+    if now.asked_amount is not None:
+        return Buy(now.asked_amount, Why.ASKED, f"asked for {now.asked_amount}")
+    balance, amount = reading.balance, amount_due(reading, limits)
+    if balance < limits.floor:
+        return Buy(amount, Why.BELOW_FLOOR, f"{balance} is below the floor of {limits.floor}")
+    left: Runway = runway(balance, limits.floor, now.burn)
+    if limits.floor_hours is not None and left.to_empty_h is not None and left.to_empty_h < limits.floor_hours:
+        return Buy(amount, Why.BELOW_RUNWAY, f"{left.to_empty_h} h left, the floor is {limits.floor_hours} h")
+    return Hold(Why.ABOVE_FLOOR, f"{balance} is not below the floor of {limits.floor}")
+
+
+def _forbidden(now: Snapshot, limits: Limits, due: Buy) -> Hold | Refuse | None:
+    return _switches(now, limits) or _size(now, limits, due) or _budgets(now, limits, due) or _patience(now, limits)
+
+
+def _switches(now: Snapshot, limits: Limits) -> Hold | Refuse | None:
+    if now.open_topup is not None:
+        return Hold(Why.OPEN_TOPUP, f"{now.open_topup} is not finished")
+    if now.paused:
+        return Refuse(Why.PAUSED, "buying is paused", "`topup resume` when it may go on")
+    if now.gone:
+        return Refuse(
+            Why.ENDPOINT_GONE,
+            "the charge endpoint answered 410 Gone",
+            "top up by hand, or point api.url at a gateway that serves it, then `topup resume`",
+        )
+    if not limits.live:
+        return Refuse(Why.OBSERVE_ONLY, "mode is observe: nothing is ever signed", "set mode = live to let topup pay")
+    return None
+
+
+def _size(now: Snapshot, limits: Limits, due: Buy) -> Refuse | None:
+    if not limits.topup_min <= due.amount <= limits.topup_max:
+        bounds = f"{limits.topup_min} to {limits.topup_max}"
+        return Refuse(
+            Why.AMOUNT_OUT_OF_BOUNDS,
+            f"{due.amount} is outside {bounds}",
+            "choose an amount within policy.topup_min and policy.topup_max",
+        )
+    if not now.ever_non_zero and now.asked_amount is None:
+        return Refuse(
+            Why.FIRST_PURCHASE,
+            "the account has never shown anything but 0 bought and 0 used",
+            "make the first purchase by hand: `topup once --amount USD`",
+        )
+    return None
+
+
+def _budgets(now: Snapshot, limits: Limits, due: Buy) -> Refuse | None:
+    day = [p for p in now.past if p.decided_ms > now.now_ms - DAY_MS]
+    month = [p for p in now.past if p.decided_ms > now.now_ms - 30 * DAY_MS]
+    cost = worst_spend(due.amount, limits)
+    for why, cap, inside, field in (
+        (Why.CAP_24H, limits.cap_24h, day, "policy.cap_24h"),
+        (Why.CAP_30D, limits.cap_30d, month, "policy.cap_30d"),
+    ):
+        spent = sum((p.spent for p in inside), Usd(Decimal(0)))
+        if spent + cost > cap:
+            oldest = min((p.decided_ms for p in inside if p.spent.amount > 0), default=None)
+            span = DAY_MS if why is Why.CAP_24H else 30 * DAY_MS
+            return Refuse(
+                why,
+                f"{spent} spent or pending, {cost} more would pass {cap}",
+                f"raise {field} or wait",
+                None if oldest is None else oldest + span,
+            )
+    bought = [p for p in day if p.spent.amount > 0]
+    if len(bought) >= limits.count_24h:
+        return Refuse(
+            Why.COUNT_24H,
+            f"{len(bought)} top-ups within 24 h",
+            "raise policy.count_24h or wait",
+            bought[0].decided_ms + DAY_MS,
+        )
+    gas = sum((p.revert_gas for p in day), Wei(0))
+    if gas > limits.revert_gas_24h:
+        return Refuse(Why.REVERT_GAS, f"reverted payments cost {gas} within 24 h", "see `topup history`, then wait")
+    asked = [at for at in now.charge_requests_ms if at > now.now_ms - HOUR_MS]
+    if len(asked) >= limits.charges_per_hour:
+        return Refuse(Why.CHARGE_RATE, f"{len(asked)} charges requested within an hour", "wait", asked[0] + HOUR_MS)
+    return None
+
+
+def _patience(now: Snapshot, limits: Limits) -> Hold | Refuse | None:
+    if now.forced or not now.past:
+        return None
+    past = sorted(now.past, key=lambda p: p.decided_ms)
+    failures = 0
+    for one in reversed(past):
+        if not one.failed:
+            break
+        failures += 1
+    if failures >= limits.failures_max:
+        return Refuse(
+            Why.TOO_MANY_FAILURES,
+            f"{failures} top-ups failed in a row",
+            "see `topup history`; `topup once --force` tries again",
+        )
+    newest = past[-1].decided_ms
+    # A failure does not release the cool-down: whichever lasts longer holds.
+    wait = max(limits.cooldown_ms, limits.backoff_ms * 2 ** (failures - 1) if failures else 0)
+    if now.now_ms < newest + wait:
+        why = Why.BACKOFF if failures else Why.COOLDOWN
+        return Hold(why, f"the last top-up began {(now.now_ms - newest) // 1000} s ago", newest + wait)
+    return None
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What one payment may cost beyond its dollars."""
+
+    price_deviation: Bps
+    gas_price: Wei
+    network_fee: Wei
+    reserve: Wei
+
+
+def permit(plan: Plan, *, fair: Wei | None, wallet: Wei, ceilings: Ceilings) -> None:
+    """Judge one planned payment by its worst case.
+
+    Args:
+        plan: the unsigned payment.
+        fair: what the total is worth in ETH by the price feeds; None when no feed is configured.
+        wallet: the wallet's balance.
+        ceilings: the limits.
+
+    Raises:
+        PaymentForbidden: with the reason word and a remedy.
+    """
+    if fair is not None:
+        deviation = deviation_bps_up(plan.value, fair)
+        if deviation > ceilings.price_deviation:
+            raise PaymentForbidden(
+                "price_deviation",
+                f"the payment may cost {plan.value}, {deviation} above the feed's {fair}; the ceiling is {ceilings.price_deviation}",
+                remedy="wait for the pool to recover, or raise price.deviation_bps",
+            )
+    if plan.max_fee_per_gas > ceilings.gas_price:
+        raise PaymentForbidden(
+            "gas_price",
+            f"{plan.max_fee_per_gas.units} wei per gas is above the ceiling of {ceilings.gas_price.units}",
+            remedy="wait, or raise fees.gas_price_max_gwei",
+        )
+    network = plan.max_fee_per_gas.times(plan.gas_limit) + plan.l1_fee
+    if network > ceilings.network_fee:
+        raise PaymentForbidden(
+            "network_fee",
+            f"the network may take {network}, the ceiling is {ceilings.network_fee}",
+            remedy="wait, or raise fees.network_fee_max_eth",
+        )
+    need = plan.cost_max + ceilings.reserve
+    if wallet < need:
+        raise PaymentForbidden(
+            "wallet_low",
+            f"the wallet holds {wallet}, this payment and the reserve need {need}",
+            remedy=f"send at least {need - wallet} to the wallet",
+        )
+
+
+def usd_of(plan: Plan, amount: Wei) -> Usd | None:
+    """Return what `amount` was worth at the feed price the plan was judged on; None when there was no feed."""
+    return EthPrice(plan.eth_price_e8).usd_of_up(amount) if plan.eth_price_e8 else None

@@ -1,0 +1,343 @@
+"""What does the flow need from the world? Api, Chain, Rail, Signer, Store, Clock and Sink, as Protocols.
+
+Each port is spoken in the words of this program; what lies behind it (HTTP, JSON-RPC, a keystore, SQLite) is
+known by one module at the edge. The store is synchronous on purpose: a transaction that cannot be suspended
+cannot be interleaved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from topup.books import Entry
+from topup.charge import Demand, Request, Verified
+from topup.credits import Reading, Unknown
+from topup.events import Event
+from topup.lifecycle import Attempt, Fact, Inclusion, Plan, TopUp
+from topup.money import Usd, Usdc, Wei
+from topup.policy import Past
+
+
+class Clock(Protocol):
+    """Time, and waiting for it."""
+
+    def now_ms(self) -> int:
+        """Return milliseconds since the epoch."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait; may return early only by cancellation."""
+
+
+class Sink(Protocol):
+    """Where events go."""
+
+    def emit(self, event: Event) -> None:
+        """Take one event; never raises."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """What GET /key says of the API key."""
+
+    management: bool
+    label: str
+
+
+class Api(Protocol):
+    """The prepaid account. Every failure is an `ApiError`."""
+
+    requests: int
+
+    async def credits(self) -> Reading:
+        """Read the account's two totals, stamped with the time the request was sent."""
+
+    async def key(self) -> Key:
+        """Ask what kind of key this is."""
+
+    async def charge(self, request: Request) -> bytes:
+        """Request a charge; return the answer's raw bytes. Two calls are two charges."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A block: its number, hash and timestamp in seconds."""
+
+    number: int
+    hash: bytes
+    timestamp_s: int
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one batch of reads says before a payment is planned.
+
+    `quotes` maps a fee tier to the exact ETH that buys the total there; a tier without a pool is absent.
+    `price_e8` is the ETH/USD feed's answer, None when no feed is configured.
+    """
+
+    head: Head
+    balance: Wei
+    nonce_latest: int
+    nonce_pending: int
+    base_fee: Wei
+    tip: Wei
+    code_hash: bytes
+    quotes: dict[int, Wei]
+    price_e8: int | None
+
+
+@dataclass(frozen=True)
+class Call:
+    """A contract call from the wallet that has not been signed."""
+
+    sender: bytes
+    to: bytes
+    data: bytes
+    value: Wei
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What a dry run on a pinned block showed: gas estimate, L1 data fee bound, and the kind of proof there is."""
+
+    gas: int
+    l1_fee: Wei
+    proof: str
+
+
+class Delivery(StrEnum):
+    """What is known after handing raw bytes to a provider. None of these says that it was not sent."""
+
+    ACCEPTED = "accepted"
+    KNOWN = "already_known"
+    NONCE_USED = "nonce_used"  # this nonce is consumed, by one of ours or by someone else
+    UNDERPRICED = "underpriced"
+    FUNDS = "insufficient_funds"
+    REFUSED = "refused"  # the node calls the bytes invalid
+    UNCLEAR = "unclear"  # no usable answer
+
+
+@dataclass(frozen=True)
+class Sent:
+    """The providers' verdict on one broadcast."""
+
+    delivery: Delivery
+    detail: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the chain shows of one transaction hash: included where, at what cost, and why it failed.
+
+    `trusted` is False when it succeeded without exactly one Transferred event of ours: a person has to look.
+    """
+
+    inclusion: Inclusion
+    reason: str
+    wallet_check: str
+    trusted: bool
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One look at the chain for a set of hashes: what was found, and how far blocks are safe and final.
+
+    `replaced` holds hashes whose recorded block is no longer the one at its height.
+    """
+
+    head: Head
+    safe: int | None
+    finalized: int | None
+    finalized_s: int | None
+    nonce_latest: int
+    seen: dict[bytes, Seen]
+    replaced: frozenset[bytes]
+
+
+class Chain(Protocol):
+    """The chain, through however many providers. Every failure is a `ChainError`."""
+
+    @property
+    def requests(self) -> int:
+        """Return how many HTTP requests were made so far."""
+
+    async def survey(self, wallet: bytes, total: Usdc, contract: bytes) -> Survey:
+        """Read all a payment is planned on, in one batch."""
+
+    def payment(self, verified: Verified, tier: int, value: Wei, wallet: bytes) -> Call:
+        """Encode the payment of a verified charge."""
+
+    async def simulate(self, call: Call, demand: Demand, at: Head) -> Simulation:
+        """Run the call on the block `at` without sending it, and hold its effects against the demand.
+
+        Raises:
+            Reverted: it would fail, with the contract's reason.
+        """
+
+    async def send(self, raw: bytes, tx_hash: bytes) -> Sent:
+        """Hand signed bytes to the provider(s) once; never retried below this call, never raises."""
+
+    async def look(self, wallet: bytes, attempts: Sequence[Attempt], demand: Demand) -> Sighting:
+        """Look for these attempts in canonical blocks; absent from `seen` means "not seen", never "not paid"."""
+
+
+class Signer(Protocol):
+    """The key's own door: it signs one kind of thing, and checks it itself."""
+
+    address: bytes
+
+    def sign_payment(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
+        """Sign the planned payment of a verified charge.
+
+        Returns:
+            The raw transaction and its hash.
+
+        Raises:
+            SignerError: the plan does not pay exactly this charge, or exceeds the signer's own ceilings.
+        """
+
+
+class Rail(Protocol):
+    """One way from dollars to credits: how to ask, how to prove, how to plan, send and find a payment."""
+
+    name: str
+
+    @property
+    def requests(self) -> int:
+        """Return how many requests went to the chain so far."""
+
+    async def ask(self, request: Request) -> bytes:
+        """Request something payable; return it raw."""
+
+    def read(self, raw: bytes) -> Demand:
+        """Decode what was stored, without judging it."""
+
+    async def prove(
+        self, raw: bytes, request: Request, *, seen: Sequence[tuple[bytes, bytes]]
+    ) -> tuple[Verified, Survey]:
+        """Prove that it is what was asked for, by the chain's clock and ours; return what was surveyed beside it."""
+
+    async def plan(self, verified: Verified, survey: Survey) -> Plan:
+        """Price and simulate a payment of a verified charge; nothing is signed."""
+
+    def sign(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
+        """Sign the plan; return raw bytes and hash."""
+
+    async def send(self, attempt: Attempt) -> Sent:
+        """Put a stored attempt on its way, byte for byte."""
+
+    async def look(self, topup: TopUp) -> Sighting:
+        """Look for evidence of any attempt of this top-up."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """What people have told this ledger, and the tombstone of the charge endpoint."""
+
+    paused: bool
+    gone: bool
+
+
+@dataclass(frozen=True)
+class Requested:
+    """A cycle asked for beside a running daemon, and what became of it."""
+
+    number: int
+    amount: Usd | None
+    forced: bool
+    topup_id: str | None
+    outcome: str | None
+
+
+class Store(Protocol):
+    """The ledger: the truth about intent. Each method is one committed transaction, or none of it."""
+
+    def now_ms(self, clock_ms: int) -> int:
+        """Return ledger time, which never runs backwards."""
+
+    def record_reading(self, account: str, reading: Reading | Unknown) -> None:
+        """Keep what the account showed."""
+
+    def readings(self, account: str, since_ms: int) -> list[Reading]:
+        """Return believed readings since then, oldest first."""
+
+    def last_reading(self, account: str) -> Reading | None:
+        """Return the newest believed reading."""
+
+    def ever_non_zero(self, account: str) -> bool:
+        """Tell whether any reading, believed or not, showed something other than 0/0."""
+
+    def open_topup(self, account: str) -> TopUp | None:
+        """Return the one top-up of this account that is not finished."""
+
+    def topup(self, topup_id: str) -> TopUp:
+        """Return one top-up with its charges and attempts."""
+
+    def past(self, account: str, since_ms: int, fee_bps: int) -> list[Past]:
+        """Return earlier top-ups as the policy sees them, oldest first."""
+
+    def charge_requests(self, account: str, since_ms: int) -> list[int]:
+        """Return the times charges were requested."""
+
+    def seen_intents(self, topup_id: str) -> list[tuple[bytes, bytes]]:
+        """Return (operator, id) of every charge proven for another top-up or an earlier request."""
+
+    def begin(self, topup: TopUp) -> TopUp:
+        """Store a new decision; refuses a second open one for the account."""
+
+    def ask(self, topup: TopUp, at_ms: int) -> TopUp:
+        """Store that a charge is about to be requested."""
+
+    def answered(self, topup: TopUp, raw: bytes, at_ms: int) -> TopUp:
+        """Store the raw answer."""
+
+    def proven(self, topup: TopUp, verified: Verified) -> TopUp:
+        """Store whose id this charge carries; an id belongs to one charge for ever."""
+
+    def reserve(self, topup: TopUp, plan: Plan, baseline: Reading, wallet: Wei, at_ms: int) -> TopUp:
+        """Store the unsigned payment and take its nonce; refuses a second nonce in flight for the wallet."""
+
+    def signed(self, topup: TopUp, raw: bytes, tx_hash: bytes, at_ms: int) -> TopUp:
+        """Store the signed payment, provably not sent."""
+
+    def intend(self, topup: TopUp, at_ms: int) -> TopUp:
+        """Store the intent to send."""
+
+    def withdraw(self, topup: TopUp, reason: str, at_ms: int) -> TopUp:
+        """Give a nonce back that was never sent."""
+
+    def delivered(self, topup: TopUp, attempt: Attempt, sent: Sent, at_ms: int) -> TopUp:
+        """Store what a broadcast was answered."""
+
+    def included(self, topup: TopUp, attempt: Attempt, seen: Seen, at_ms: int) -> TopUp:
+        """Store that an attempt stands in a canonical block, paid or reverted."""
+
+    def vanished(self, topup: TopUp, attempt: Attempt, at_ms: int) -> TopUp:
+        """Store that the block of an attempt is no longer canonical."""
+
+    def rebase(self, topup: TopUp, baseline: Usd) -> TopUp:
+        """Store a moved baseline: credits bought elsewhere before our block."""
+
+    def move(self, topup: TopUp, fact: Fact, at_ms: int, reason: str = "") -> TopUp:
+        """Move a top-up along the table with nothing else to store."""
+
+    def settle(self, topup: TopUp, attempt: Attempt, entry: Entry) -> TopUp:
+        """Book an attempt whose block is safe; once."""
+
+    def finish(self, topup: TopUp, entry: Entry, at_ms: int) -> TopUp:
+        """Book the posting and end the top-up."""
+
+    def set_gone(self, account: str, gone: bool, at_ms: int) -> None:  # noqa: FBT001 - a flag is what it is
+        """Put up or take down the tombstone of the charge endpoint."""
+
+    def next_request(self, account: str) -> Requested | None:
+        """Return the oldest request nobody has answered."""
+
+    def answer_request(self, number: int, *, outcome: str, topup: str | None, at_ms: int) -> None:
+        """Store what became of a request."""
+
+    def control(self, account: str) -> Control:
+        """Return what people have told this ledger."""

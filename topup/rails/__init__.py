@@ -1,0 +1,1 @@
+"""How do dollars become something payable? One file a rail."""

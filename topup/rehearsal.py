@@ -1,0 +1,324 @@
+"""What happens when the real daemon runs in the embedded world? `topup sandbox`: the run, its story, its audit.
+
+The daemon is assembled from settings as always; only the addresses, the keys and the clock are the world's. What
+the run cost is computed from the first and the last state of the chain and of the provider, and only then held
+against the journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from topup import events
+from topup.assemble import works
+from topup.books import CREDITS, FEE_OPERATOR, FEE_PROVIDER, IN_TRANSIT, WALLET, Commodity
+from topup.daemon import Daemon, Heart
+from topup.errors import Exit
+from topup.events import Event
+from topup.money import UNITS_PER_USDC, Usd, Usdc, Wei, plain
+from topup.sandbox.faults import Fault
+from topup.sandbox.gateway import Conduct
+from topup.sandbox.rpc import Chain
+from topup.sandbox.world import FEE_DESTINATION, World, embedded
+from topup.settings import load
+from topup.store.sqlite import SqliteStore
+
+# A run that reaches no verdict within this many seconds of the world ends as it stands.
+WORLD_SECONDS_MAX = 4 * 3600
+REPEATS = 3
+SCALE = 30
+PATIENCE_AFTER_LATE_S = 900
+EXITS = {
+    "refilled": Exit.OK,
+    "refused": Exit.PERSON,
+    "gone": Exit.PERSON,
+    "forbidden": Exit.PERSON,
+    "unknown": Exit.LATER,
+    "waiting": Exit.LATER,
+    "uncredited": Exit.MONEY_MAY_HAVE_MOVED,
+    "halted": Exit.MONEY_MAY_HAVE_MOVED,
+}
+# The sandbox shows a posting that is late without waiting half an hour for it.
+REHEARSED = {
+    "TOPUP_POSTING__LATE_S": "300",
+    "TOPUP_API__TIMEOUT_S": "1",
+    "TOPUP_POLICY__FAILURES_MAX": "1",
+}
+
+
+@dataclass
+class Witness:
+    """A sink that follows the run, tells it, and knows when it is over."""
+
+    now_s: Callable[[], int]
+    say: Callable[[str], None]
+    first_reading: Callable[[], None]
+    told: list[Event] = field(default_factory=list)
+    result: str | None = None
+    dipped_s: int | None = None
+    posted_s: int | None = None
+    late_s: int | None = None
+    _in_a_row: dict[str, int] = field(default_factory=dict)
+
+    def emit(self, event: Event) -> None:
+        """Take one event of the daemon."""
+        self.told.append(event)
+        line = sentence(event)
+        if line:
+            self.say(line)
+        match event:
+            case events.ReadingTaken():
+                self._in_a_row.pop("unknown", None)
+                self.first_reading()
+            case events.ReadingUnknown():
+                self._again("unknown", "unknown")
+            case events.TopUpDecided():
+                self.dipped_s = self.dipped_s or self.now_s()
+            case events.ChargeUnanswered() | events.PaymentForbidden():
+                self._again("waiting", "waiting")
+            case events.TopUpForbidden():
+                self._end("forbidden")
+            case events.TopUpDropped(reason="endpoint_gone"):
+                self._end("gone")
+            case events.TopUpDropped():
+                self._end("refused")
+            case events.TopUpHalted():
+                self._end("halted")
+            case events.PaidNotCredited():
+                self.late_s = self.now_s()
+            case events.CreditsPosted():
+                self.posted_s = self.now_s()
+            case events.TopUpDone():
+                self._end("refilled")
+            case events.CycleFailed():
+                self._again("failed", "failed")
+            case _:
+                pass
+        if self.late_s is not None and self.posted_s is None and self.now_s() - self.late_s > PATIENCE_AFTER_LATE_S:
+            self._end("uncredited")
+
+    def _again(self, what: str, result: str) -> None:
+        self._in_a_row[what] = self._in_a_row.get(what, 0) + 1
+        if self._in_a_row[what] >= REPEATS:
+            self._end(result)
+
+    def _end(self, result: str) -> None:
+        self.result = self.result or result
+
+
+def sentence(event: Event) -> str:
+    """Return the event as a line of the story; "" when it would only repeat what the reader knows."""
+    match event:
+        case events.ReadingTaken():
+            return f"credits {event.balance_usd.cents_down()} dollars"
+        case events.TopUpDecided():
+            return f"{event.detail}: buying {event.amount_usd} dollars of credit"
+        case events.ChargeRequested():
+            return f"requesting a charge over {event.amount_usd} dollars"
+        case events.ChargeProven():
+            return (
+                f"charge proven: {event.total_units} to 0x{event.recipient.hex()[:8]}…, signed by the pinned operator"
+            )
+        case events.PaymentPlanned():
+            tier = Decimal(event.tier) / 10_000
+            return f"quoted {event.quote_wei} in the {plain(tier)} % pool, sending at most {event.value_wei}, simulated on block {event.block}"
+        case events.PaymentSigned():
+            return f"signed and stored 0x{event.tx_hash.hex()[:16]}… with nonce {event.nonce}"
+        case events.PaymentSent():
+            return f"sent: {event.answer}"
+        case events.PaymentIncluded():
+            return f"paid in block {event.block}: {event.spent_wei} spent, {event.gas_wei + event.l1_fee_wei} network fees (wallet balance: {event.wallet_check})"
+        case events.CreditsPosted():
+            return f"credits posted {event.waited_s} s after the payment"
+        case events.TopUpDone():
+            return f"done: balance {event.balance_after_usd.cents_down()} dollars, in a safe block, in the books"
+        case events.CycleDone() | events.Started() | events.Stopping():
+            return ""
+        case _:
+            shown = ", ".join(f"{k}={v}" for k, v in event.shown().items() if k != "topup_id" and v not in (None, ""))
+            return f"{event.level.upper()} {event.name()}: {shown}"
+
+
+async def rehearse(
+    world: World, directory: Path, *, fault: Fault | None, say: Callable[[str], None], settings: dict[str, str]
+) -> tuple[dict[str, Any], Exit]:
+    """Run the daemon in a started world until there is a verdict; return the audit and the exit code.
+
+    Args:
+        world: a world that is running.
+        directory: where the ledger goes.
+        fault: what to switch on, or None.
+        say: takes the lines of the story.
+        settings: environment variables over the world's own.
+    """
+    before = world.do(lambda: _balances(world))
+    environment = (
+        world.environment() | REHEARSED | {"TOPUP_STATE_DIR": str(directory), "TOPUP_CONFIG": "/dev/null"} | settings
+    )
+    loaded = load(environment)
+    if fault is not None:
+        world.do(
+            lambda: [
+                world.gateway.switch_on(s.place, s.name, s.times) for s in fault.switches if _early(fault, s.place)
+            ]
+        )
+    pending = [fault] if fault is not None else []
+
+    def first_reading() -> None:
+        if pending:
+            late = pending.pop()
+            world.do(lambda: _switch(world, late, early=False))
+
+    began = world.clock.now_s()
+    witness = Witness(world.clock.now_s, lambda line: say(f"{world.clock.now_s() - began:>5} s  {line}"), first_reading)
+    store = SqliteStore.open_writer(directory)
+    running = works(loaded, store, witness, world.clock)
+    daemon = Daemon(running.cycle, store, world.clock, witness, loaded.account, Heart(None))
+    try:
+        task = asyncio.create_task(daemon.run())
+        while witness.result is None and not task.done() and world.clock.now_s() - began < WORLD_SECONDS_MAX:
+            await asyncio.sleep(0.005)
+        daemon.stop("verdict")
+        await task
+        after = world.do(lambda: _balances(world))
+        return _audit(witness, store, loaded.account, before, after)
+    finally:
+        await running.close()
+
+
+def _switch(world: World, fault: Fault, *, early: bool) -> None:
+    """Switch on what is wrong from the start, or what means something only once a good balance was seen."""
+    for one in fault.switches:
+        if early == (one.place != "credits" or fault.name == "ordinary-key"):
+            world.gateway.switch_on(one.place, one.name, one.times)
+    if not early and fault.on_world is not None:
+        fault.on_world(world)
+
+
+@dataclass(frozen=True)
+class Balances:
+    """Where the money is: wei, USDC units, millionths of a dollar of credit."""
+
+    wallet: int
+    recipient: int
+    operator_fee: int
+    credit: int
+
+
+def _balances(world: World) -> Balances:
+    return Balances(
+        world.balance(world.wallet),
+        world.usdc(world.operator.terms.recipient),
+        world.usdc(FEE_DESTINATION),
+        int(world.gateway.account.total_credits * UNITS_PER_USDC),
+    )
+
+
+def _audit(
+    witness: Witness, store: SqliteStore, account: str, before: Balances, after: Balances
+) -> tuple[dict[str, Any], Exit]:
+    """Hold what moved in the world against the journal, and write the document."""
+    sums: dict[tuple[str, Commodity], int] = {}
+    for entry in store.entries(account):
+        for line in entry.lines:
+            sums[line.account, line.commodity] = sums.get((line.account, line.commodity), 0) + line.units
+
+    def booked(name: str, commodity: Commodity) -> int:
+        return sums.get((name, commodity), 0)
+
+    usdc = Commodity.USDC
+    arrived = after.recipient + after.operator_fee - before.recipient - before.operator_fee
+    matches = (
+        after.wallet - before.wallet == booked(WALLET, Commodity.ETH)
+        and after.credit - before.credit == booked(CREDITS, Commodity.CREDIT)
+        and arrived
+        == booked(IN_TRANSIT, usdc)
+        + booked(FEE_OPERATOR, usdc)
+        + booked(FEE_PROVIDER, usdc)
+        + booked(CREDITS, Commodity.CREDIT)
+    )
+    last = store.latest(account, 1)
+    attempts = [a for t in last for a in t.attempts]
+    paid = next((a for a in attempts if a.inclusion is not None and a.inclusion.success), None)
+    spent = paid.inclusion.spent if paid is not None and paid.inclusion is not None else Wei(0)
+    gas = Wei(before.wallet - after.wallet) - spent
+    result = witness.result or "waiting"
+    done = next((e for e in witness.told if isinstance(e, events.TopUpDone)), None)
+    readings = [e for e in witness.told if isinstance(e, events.ReadingTaken)]
+    low = done.balance_before_usd if done is not None else None
+    bought = Usdc(after.recipient + after.operator_fee - before.recipient - before.operator_fee)
+    seconds = (
+        witness.posted_s - witness.dipped_s if witness.posted_s is not None and witness.dipped_s is not None else None
+    )
+    document: dict[str, Any] = {
+        "schema": 1,
+        "result": result,
+        "credits_before": str(low if low is not None else readings[0].balance_usd) if readings else None,
+        "credits_after": str(readings[-1].balance_usd) if readings else None,
+        "eth_spent_wei": str(spent.units),
+        "gas_wei": str(gas.units),
+        "usdc_paid_units": str(bought.units),
+        "usd_per_eth": plain((bought.usdc / spent.eth).quantize(Decimal("0.01"))) if spent.units else None,
+        "usd_per_credit": plain(done.usd_per_credit) if done is not None else None,
+        "tx_hash": "0x" + paid.hash.hex() if paid is not None and paid.hash is not None else None,
+        "books_match_chain": matches,
+        "seconds_dip_to_posted": str(seconds) if seconds is not None else None,
+    }
+    code = EXITS.get(result, Exit.INTERNAL)
+    return document, code if matches or code is not Exit.OK else Exit.INTERNAL
+
+
+def perform(
+    directory: Path, *, fault: Fault | None, anvil: Path | None, say: Callable[[str], None]
+) -> tuple[dict[str, Any], Exit]:
+    """Start a world, run the daemon in it, and end both."""
+    with World(
+        _chain(anvil), scale=SCALE, conduct=Conduct(staleness_ms=20_000, posting_delay_ms=10_000, late_ms=480_000)
+    ) as world:
+        return asyncio.run(rehearse(world, directory, fault=fault, say=say, settings={}))
+
+
+def serve(anvil: Path | None, say: Callable[[str], None]) -> Exit:
+    """Keep a world up at the machine's own pace until interrupted, and print how to reach it."""
+    with World(_chain(anvil), conduct=Conduct(posting_delay_ms=2_000)) as world:
+        for name, value in world.environment().items():
+            say(f"export {name}={shlex.quote(value)}")
+        say("# the world is up; Ctrl-C ends it")
+        sys.stdout.flush()
+        stopped = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stopped.set())
+        stopped.wait()
+    return Exit.OK
+
+
+def summary(told: dict[str, Any]) -> list[str]:
+    """Return the end of the story."""
+    if told["result"] != "refilled":
+        return ["", f"result     {told['result']}", f"ETH spent  {Wei(int(told['eth_spent_wei']))}"]
+    spent, gas = Wei(int(told["eth_spent_wei"])), Wei(int(told["gas_wei"]))
+    return [
+        "",
+        f"credits    {Usd.of(told['credits_before']).cents_down()} → {Usd.of(told['credits_after']).cents_down()} dollars",
+        f"ETH spent  {spent}, and {gas} network fees",
+        f"price      {told['usd_per_eth']} dollars per ETH; {told['usd_per_credit']} dollars per dollar of credit",
+        f"dip→posted {told['seconds_dip_to_posted']} s of the world",
+        f"books      {'match the chain to the wei' if told['books_match_chain'] else 'DO NOT MATCH THE CHAIN'}",
+    ]
+
+
+def _chain(anvil: Path | None) -> Callable[[World], Chain]:
+    if anvil is None:
+        return embedded
+    from topup.sandbox.anvil import Anvil
+
+    return lambda world: Anvil(anvil, world.genesis(), timestamp=world.clock.now_s())

@@ -1,0 +1,207 @@
+"""How do chain, provider and clock make one world? Started in a thread of its own, mined and polled on a timer.
+
+The world's clock may run faster than the machine's, and leaps over the sleeps of whoever lives in it, so that an
+hour of waiting takes a second and every timestamp still agrees. Keys are fresh in each run. The daemon reaches
+the world through sockets on loopback, with production settings but for the addresses printed by `environment`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from decimal import Decimal
+from typing import TypeVar
+
+from eth_keys.datatypes import PrivateKey
+
+from topup.sandbox import contracts
+from topup.sandbox.charges import Operator, named_address
+from topup.sandbox.gateway import Account, Conduct, Gateway
+from topup.sandbox.rpc import Chain, RpcServer
+
+T = TypeVar("T")
+ETH_USD_E8 = 3000 * 10**8
+WALLET_WEI = 10**18
+BLOCK_S = 2
+L1_FEE_PER_BYTE = 15_000_000
+FEE_DESTINATION = named_address("topup sandbox: fee destination")
+# A sleeper never waits longer than this in real seconds; the rest of the sleep is leapt over.
+NAP_S = 0.2
+
+
+class WorldClock:
+    """The `Clock` port of the world: `scale` world seconds pass in a real one, and sleeps are cut short."""
+
+    def __init__(self, scale: int) -> None:
+        """Start at the machine's time."""
+        self.scale = scale
+        self._zero_ms = time.time_ns() // 1_000_000
+        self._began_ns = time.monotonic_ns()
+        self._leapt_ms = 0
+
+    def now_ms(self) -> int:
+        """Return the world's time in milliseconds since the epoch."""
+        real_ms = (time.monotonic_ns() - self._began_ns) // 1_000_000
+        return self._zero_ms + real_ms * self.scale + self._leapt_ms
+
+    def now_s(self) -> int:
+        """Return the world's time in seconds."""
+        return self.now_ms() // 1000
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for `seconds` of the world."""
+        until = self.now_ms() + int(seconds * 1000)
+        await asyncio.sleep(min(seconds / self.scale, NAP_S if self.scale > 1 else seconds))
+        self.leap(until - self.now_ms())
+
+    def leap(self, ms: int) -> None:
+        """Let time pass at once; never backwards."""
+        self._leapt_ms += max(0, ms)
+
+
+class World:
+    """Chain, provider, wallet and clock; a context manager that starts and stops them."""
+
+    def __init__(
+        self,
+        make_chain: Callable[[World], Chain],
+        *,
+        scale: int = 1,
+        conduct: Conduct | None = None,
+        wallet_wei: int = WALLET_WEI,
+        credits_usd: Decimal = Decimal(20),
+        usage_usd: Decimal = Decimal("9.5"),
+        burn_usd_per_hour: Decimal = Decimal(6),
+    ) -> None:
+        """Create keys and state; nothing listens until the context is entered."""
+        self.clock = WorldClock(scale)
+        self.key = PrivateKey(secrets.token_bytes(32))
+        self.wallet: str = self.key.public_key.to_checksum_address()
+        self.operator = Operator()
+        self.wallet_wei = wallet_wei
+        self._make_chain = make_chain
+        self._account = (credits_usd, usage_usd, burn_usd_per_hour)
+        self._conduct = conduct or Conduct()
+        self._thread = threading.Thread(target=self._run, name="world", daemon=True)
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._end: asyncio.Event | None = None
+        self.mining = True
+        self.tick_s = BLOCK_S / scale
+
+    # What stands once the context is entered.
+    chain: Chain
+    gateway: Gateway
+    rpc: RpcServer
+
+    def genesis(self) -> dict[str, contracts.Account]:
+        """Return the accounts the chain begins with."""
+        return contracts.genesis(
+            operator=self.operator.address,
+            fee_destination=FEE_DESTINATION,
+            eth_usd=ETH_USD_E8,
+            l1_fee_per_byte=L1_FEE_PER_BYTE,
+            timestamp=self.clock.now_s(),
+            funded={self.wallet: self.wallet_wei},
+        )
+
+    def environment(self) -> dict[str, str]:
+        """Return the settings under which any topup command works against this world."""
+        return {
+            "TOPUP_MODE": "live",
+            "TOPUP_API__URL": self.gateway.url,
+            "TOPUP_API__KEY": self.gateway.management_key,
+            "TOPUP_CHAIN__RPC_URLS": self.rpc.url,
+            "TOPUP_WALLET__PRIVATE_KEY": self.key.to_hex(),
+            "TOPUP_RAILS__COINBASE__OPERATORS": self.operator.address,
+            "TOPUP_RAILS__COINBASE__RECIPIENTS": self.operator.terms.recipient,
+            "TOPUP_POLICY__FLOOR": "10",
+            "TOPUP_POLICY__AMOUNT": "10",
+        }
+
+    def __enter__(self) -> World:
+        """Start everything; return once it answers."""
+        self._thread.start()
+        self._ready.wait()
+        if self._failure is not None:
+            raise self._failure
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop everything."""
+        if self._loop is not None and self._end is not None:
+            self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join(timeout=20)
+
+    def do(self, act: Callable[[], T]) -> T:
+        """Run `act` between two of the world's own steps, from any other thread."""
+        assert self._loop is not None
+
+        async def inside() -> T:
+            return act()
+
+        return asyncio.run_coroutine_threadsafe(inside(), self._loop).result(timeout=30)
+
+    def write(self, writes: list[contracts.StorageWrite]) -> None:
+        """Change slots of the chain's contracts; call it inside the world."""
+        for change in writes:
+            self.chain.set_storage(change.address, change.slot, change.value)
+
+    def balance(self, address: str) -> int:
+        """Return a balance in wei; call it inside the world."""
+        return int(self.chain.rpc("eth_getBalance", [address, "latest"]), 16)
+
+    def usdc(self, address: str) -> int:
+        """Return a balance in USDC units; call it inside the world."""
+        data = "0x70a08231" + address[2:].lower().rjust(64, "0")
+        return int(self.chain.rpc("eth_call", [{"to": contracts.USDC, "data": data}, "latest"]), 16)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._live())
+        except BaseException as error:  # noqa: BLE001 - handed to whoever enters the context
+            self._failure = error
+        finally:
+            self._ready.set()
+
+    async def _live(self) -> None:
+        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+        self.chain = self._make_chain(self)
+        total, usage, burn = self._account
+        account = Account(self.clock.now_ms, total, usage, burn)
+        self.gateway = Gateway(account, operator=self.operator, chain=self.chain, conduct=self._conduct)
+        self.rpc = RpcServer(self.chain)
+        try:
+            await self.gateway.start()
+            await self.rpc.start()
+            self._ready.set()
+            while not self._end.is_set():
+                await self._tick()
+        finally:
+            await self.gateway.stop()
+            await self.rpc.stop()
+            self.chain.stop()
+
+    async def _tick(self) -> None:
+        """Mine a block and let the provider look at it."""
+        began = time.monotonic()
+        if self.mining:
+            self.chain.mine(self.clock.now_s())
+            self.gateway.poll()
+        assert self._end is not None
+        rest = max(0.005, self.tick_s - (time.monotonic() - began))
+        try:
+            await asyncio.wait_for(self._end.wait(), rest)
+        except TimeoutError:
+            return
+
+
+def embedded(world: World) -> Chain:
+    """Return the chain inside this process."""
+    from topup.sandbox.evm import Evm
+
+    return Evm(world.genesis(), now=world.clock.now_s, l1_fee_per_byte=L1_FEE_PER_BYTE)

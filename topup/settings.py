@@ -1,0 +1,505 @@
+"""What did the owner say? Environment `TOPUP_*` over file over default, each with a type, a bound and a cross-check.
+
+Nested names are joined by two underscores: `policy.floor` is `TOPUP_POLICY__FLOOR` in the environment and
+`[policy] floor` in the file. Secrets may come from files (`…_FILE`) or from `$CREDENTIALS_DIRECTORY`. A name that
+is not known is an error, because a limit that was misspelt is a limit that does not hold.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from topup.errors import SettingsError
+
+PREFIX = "TOPUP_"
+CONFIG = "TOPUP_CONFIG"
+
+
+def _no_float(value: object) -> object:
+    """Money arrives as text, integer or Decimal; a float has already lost what it was."""
+    if isinstance(value, float):
+        raise ValueError("write it as text or as a plain decimal number")  # noqa: TRY004 - pydantic wants ValueError
+    return value
+
+
+def _listed(value: object) -> object:
+    """Environment lists are separated by commas."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _hex(digits: int) -> Any:
+    def check(value: str) -> str:
+        body = value.removeprefix("0x").removeprefix("0X")
+        if len(body) != digits or any(c not in "0123456789abcdefABCDEF" for c in body):
+            raise ValueError(f"expected 0x and {digits} hex digits")
+        return "0x" + body.lower()
+
+    return check
+
+
+def _url(value: str) -> str:
+    scheme, mark, rest = value.partition("://")
+    if not mark or scheme not in ("http", "https") or not rest:
+        raise ValueError("expected a URL that begins with https:// (or http:// for loopback)")
+    host = rest.split("/")[0].rpartition("@")[2].rsplit(":", 1)[0]
+    if scheme == "http" and host not in ("127.0.0.1", "localhost", "[::1]"):
+        raise ValueError("plain http is allowed for loopback only: keys and payments would travel in the clear")
+    return value.rstrip("/")
+
+
+Dollars = Annotated[Decimal, BeforeValidator(_no_float), Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+Eth = Annotated[Decimal, BeforeValidator(_no_float), Field(ge=0, le=1000, allow_inf_nan=False)]
+Address = Annotated[str, AfterValidator(_hex(40))]
+Hash = Annotated[str, AfterValidator(_hex(64))]
+Url = Annotated[str, AfterValidator(_url)]
+Seconds = Annotated[int, Field(ge=0, le=31_536_000)]
+Addresses = Annotated[tuple[Address, ...], NoDecode, BeforeValidator(_listed)]
+Urls = Annotated[tuple[Url, ...], NoDecode, BeforeValidator(_listed)]
+Tiers = Annotated[tuple[Annotated[int, Field(ge=1, le=999_999)], ...], NoDecode, BeforeValidator(_listed)]
+
+
+class Section(BaseModel):
+    """A table of the settings file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class ApiSection(Section):
+    """The prepaid account."""
+
+    url: Url = Field(
+        default="https://openrouter.ai/api/v1", description="base URL of the credits API or a compatible gateway"
+    )
+    key: SecretStr | None = Field(default=None, description="management key; better through key_file or a credential")
+    key_file: Path | None = Field(default=None, description="file that holds the management key")
+    timeout_s: int = Field(default=20, ge=1, le=300, description="longest wait for one answer")
+
+
+class WalletSection(Section):
+    """The key that pays."""
+
+    address: Address | None = Field(default=None, description="wallet address; needed only to observe without a key")
+    keystore: Path | None = Field(default=None, description="keystore v3 file")
+    keystore_password_file: Path | None = Field(default=None, description="file that holds the keystore's password")
+    private_key: SecretStr | None = Field(default=None, description="raw private key; prefer a keystore")
+    private_key_file: Path | None = Field(
+        default=None, description="file that holds a raw private key; prefer a keystore"
+    )
+    payment_max_eth: Eth = Field(
+        default=Decimal("0.1"), gt=0, description="the signer refuses any payment above this value"
+    )
+    reserve_eth: Eth = Field(default=Decimal("0.001"), description="ETH the wallet always keeps")
+
+
+class ChainSection(Section):
+    """The chain and its providers."""
+
+    id: int = Field(default=8453, description="chain id; a profile of that chain must exist")
+    rpc_urls: Urls = Field(
+        default=("https://mainnet.base.org",), min_length=1, description="JSON-RPC providers; signed bytes go to all"
+    )
+    timeout_s: int = Field(default=15, ge=1, le=300, description="longest wait for one answer")
+    contract_code_hash: Hash | None = Field(
+        default=None, description="keccak256 of the payment contract's code, to pin it"
+    )
+    quoter: Address | None = Field(default=None, description="QuoterV2, when not the profile's")
+    tiers: Tiers | None = Field(default=None, description="Uniswap fee tiers to quote, when not the profile's")
+    price_feed: Address | Literal["off"] | None = Field(
+        default=None, description="ETH/USD feed, when not the profile's; off = judge no price"
+    )
+    sequencer_feed: Address | Literal["off"] | None = Field(
+        default=None, description="sequencer uptime feed, when not the profile's; off = do not ask"
+    )
+
+
+class CoinbaseSection(Section):
+    """What a Coinbase charge must match; replaceable because a compatible gateway has its own."""
+
+    contract: Address | None = Field(default=None, description="payment contract, when not the profile's")
+    operators: Addresses = Field(default=(), description="operators allowed to sign charges, when not the profile's")
+    recipients: Addresses = Field(
+        default=(), description="recipients allowed to be paid; more are learnt by `topup pin`"
+    )
+    fee_ceiling_bps: int = Field(
+        default=550, ge=0, le=2000, description="most a charge may exceed the credits asked for"
+    )
+    fee_part_bps: int = Field(default=150, ge=0, le=2000, description="most of the total that the operator may keep")
+    life_min_s: int = Field(default=900, ge=60, description="shortest time to a charge's deadline")
+    life_max_s: int = Field(default=604_800, le=31_536_000, description="longest time to a charge's deadline")
+
+
+class RailsSection(Section):
+    """The ways to buy."""
+
+    coinbase: CoinbaseSection = CoinbaseSection()
+
+
+class PolicySection(Section):
+    """When to buy, how much, and the limits that hold whatever happens."""
+
+    floor: Dollars = Field(default=Decimal(10), description="buy when the balance falls below this")
+    floor_hours: Annotated[Decimal, BeforeValidator(_no_float)] | None = Field(
+        default=None, gt=0, description="also buy when less than this many hours are left"
+    )
+    amount: Dollars | None = Field(
+        default=None, description="credits to buy each time; default 25 unless target is set"
+    )
+    target: Dollars | None = Field(default=None, description="buy up to this balance instead of a fixed amount")
+    topup_min: Dollars = Field(default=Decimal(5), ge=1, description="smallest top-up")
+    topup_max: Dollars = Field(default=Decimal(100), ge=1, description="largest top-up")
+    cap_24h: Dollars = Field(default=Decimal(100), description="most spent on credits and fees within any 24 hours")
+    cap_30d: Dollars = Field(default=Decimal(500), description="most spent on credits and fees within any 30 days")
+    count_24h: int = Field(default=6, ge=1, le=1000, description="most top-ups within any 24 hours")
+    revert_gas_24h_eth: Eth = Field(
+        default=Decimal("0.001"), description="gas that reverted payments may cost within 24 hours"
+    )
+    cooldown_s: Seconds = Field(
+        default=600, description="shortest time between two top-ups; a failure does not release it"
+    )
+    backoff_s: Seconds = Field(default=300, description="first wait after a failure; doubles with each")
+    failures_max: int = Field(default=5, ge=1, le=100, description="failures in a row after which buying stops")
+    charges_per_hour: int = Field(default=10, ge=1, le=1000, description="most charges requested within an hour")
+    fresh_s: int = Field(default=60, ge=1, le=3600, description="oldest reading that may lead to a purchase")
+
+
+class PriceSection(Section):
+    """What one payment may cost against the market."""
+
+    slippage_bps: int = Field(
+        default=100, ge=0, le=2000, description="added to the quote; bounds what a sandwich can take"
+    )
+    deviation_bps: int = Field(default=300, ge=0, le=5000, description="most the payment may exceed the feed's price")
+
+
+class FeesSection(Section):
+    """What the network may cost."""
+
+    gas_price_max_gwei: Eth = Field(default=Decimal(5), gt=0, description="highest price per gas")
+    network_fee_max_eth: Eth = Field(
+        default=Decimal("0.001"), gt=0, description="most gas and L1 data fee of one payment"
+    )
+    gas_margin_pct: int = Field(default=20, ge=5, le=100, description="added to the gas estimate")
+
+
+class WatchSection(Section):
+    """How often to look."""
+
+    poll_fastest_s: int = Field(default=60, ge=1, description="shortest time between readings")
+    poll_slowest_s: int = Field(default=900, ge=1, description="longest time between readings")
+    staleness_s: int = Field(default=60, ge=0, description="how old an answer of the API may be")
+    unknown_alert_s: Seconds = Field(default=1800, description="alert when nothing believable was read for this long")
+    key_recheck_s: Seconds = Field(default=3600, description="how often the key's kind is asked")
+
+
+class PostingSection(Section):
+    """How long credits may take."""
+
+    poll_s: int = Field(default=15, ge=1, description="time between readings while waiting for credits")
+    late_s: Seconds = Field(default=1800, description="paid but not credited after this")
+    late_large_s: Seconds = Field(default=5400, description="the same for large amounts")
+    large: Dollars = Field(default=Decimal(500), description="from this amount on posting is slow")
+    resend_s: int = Field(default=12, ge=1, description="send the same bytes again after this")
+    plan_fresh_s: int = Field(default=20, ge=1, le=120, description="oldest quote and simulation that may be signed")
+    retries_max: int = Field(
+        default=2, ge=0, le=10, description="how often the same charge is tried again after a revert"
+    )
+
+
+class LogSection(Section):
+    """What is written to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least level that is written"
+    )
+    format: Literal["auto", "json", "console", "logfmt"] = Field(
+        default="auto", description="auto: console on a terminal, else json"
+    )
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
+    )
+
+    mode: Literal["observe", "live"] = Field(default="observe", description="observe never signs anything; live pays")
+    account: str = Field(
+        default="default",
+        min_length=1,
+        max_length=64,
+        pattern=r"^[a-z0-9][a-z0-9._-]*$",
+        description="name of the account in ledger and log",
+    )
+    state_dir: Path = Field(default_factory=lambda: default_state_dir(), description="directory of the ledger")
+    api: ApiSection = ApiSection()
+    wallet: WalletSection = WalletSection()
+    chain: ChainSection = ChainSection()
+    rails: RailsSection = RailsSection()
+    policy: PolicySection = PolicySection()
+    price: PriceSection = PriceSection()
+    fees: FeesSection = FeesSection()
+    watch: WatchSection = WatchSection()
+    posting: PostingSection = PostingSection()
+    log: LogSection = LogSection()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over file; the file arrives through the initial values."""
+        return env_settings, init_settings
+
+
+def default_state_dir() -> Path:
+    """Return systemd's state directory, or the user's."""
+    if given := os.environ.get("STATE_DIRECTORY"):
+        return Path(given.split(":")[0])
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "topup"
+
+
+def default_file() -> Path:
+    """Return where the settings file is looked for when `TOPUP_CONFIG` does not say."""
+    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(base) / "topup" / "topup.toml"
+
+
+def names(model: type[BaseModel] = Settings, before: str = "") -> dict[str, Any]:
+    """Return every setting's dotted name with its pydantic field."""
+    found: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found |= names(kind, f"{before}{name}.")
+        else:
+            found[before + name] = field
+    return found
+
+
+def env_name(dotted: str) -> str:
+    """Return the environment variable of a dotted name."""
+    return PREFIX + dotted.replace(".", "__").upper()
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings.
+
+    Raises:
+        SettingsError: something is unknown, malformed, out of bounds or contradictory; every finding is named.
+    """
+    environment = os.environ if environ is None else environ
+    document = read_file(environment)
+    known = {env_name(n) for n in names()} | {CONFIG}
+    strange = sorted(k for k in environment if k.upper().startswith(PREFIX) and k.upper() not in known)
+    if strange:
+        near = {k: _nearest(k, known) for k in strange}
+        raise SettingsError(
+            "; ".join(f"{k} is no setting" + (f", did you mean {n}?" if n else "") for k, n in near.items()),
+            remedy="`topup config show` lists every setting",
+        )
+    try:
+        settings = _Loaded(environment)(**document)
+    except ValidationError as error:
+        raise SettingsError(
+            "; ".join(_sentence(e) for e in error.errors()), remedy="`topup config show --defaults` lists every setting"
+        ) from None
+    contradictions = check(settings)
+    if contradictions:
+        raise SettingsError("; ".join(contradictions), remedy="change one of the two")
+    return settings
+
+
+def _Loaded(environ: Mapping[str, str]) -> type[Settings]:  # noqa: N802 - makes a class
+    """Return Settings bound to one environment, so that a test or the sandbox need not touch the process's own."""
+
+    class Source(EnvSettingsSource):
+        def _load_env_vars(self) -> Mapping[str, str | None]:
+            return {k.lower(): v for k, v in environ.items()}
+
+    class Bound(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return Source(settings_cls), init_settings
+
+    return Bound
+
+
+def read_file(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Read the settings file, numbers with a point as exact decimals; no file is an empty one."""
+    named = environ.get(CONFIG)
+    path = Path(named) if named else default_file()
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+    except FileNotFoundError:
+        if named:
+            raise SettingsError(
+                f"{CONFIG} names {path}, which does not exist", remedy="create it or unset the variable"
+            ) from None
+        return {}
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}", remedy="correct the file") from None
+
+
+def check(s: Settings) -> list[str]:
+    """Return every contradiction between settings, each naming the fields and the remedy."""
+    p, found = s.policy, []
+
+    def rule(wrong: bool, sentence: str) -> None:  # noqa: FBT001
+        if wrong:
+            found.append(sentence)
+
+    amount = fixed_amount(s)
+    rule(
+        p.amount is not None and p.target is not None, "policy.amount and policy.target exclude each other: remove one"
+    )
+    rule(
+        p.target is not None and p.target <= p.floor,
+        f"policy.target {p.target} must be above policy.floor {p.floor}, or every top-up asks for the next",
+    )
+    rule(p.topup_min > p.topup_max, f"policy.topup_min {p.topup_min} is above policy.topup_max {p.topup_max}")
+    least = amount if amount is not None else p.topup_min
+    rule(
+        amount is not None and not p.topup_min <= amount <= p.topup_max,
+        f"policy.amount {amount} is outside policy.topup_min {p.topup_min} to policy.topup_max {p.topup_max}",
+    )
+    cost = least * (10_000 + s.rails.coinbase.fee_ceiling_bps) / 10_000
+    rule(
+        p.cap_24h < cost,
+        f"policy.cap_24h {p.cap_24h} is below the {cost} that one top-up may cost: nothing could ever be bought",
+    )
+    rule(p.cap_30d < p.cap_24h, f"policy.cap_30d {p.cap_30d} is below policy.cap_24h {p.cap_24h}")
+    rule(
+        s.watch.poll_fastest_s > s.watch.poll_slowest_s,
+        f"watch.poll_fastest_s {s.watch.poll_fastest_s} is above watch.poll_slowest_s {s.watch.poll_slowest_s}",
+    )
+    rule(
+        s.watch.poll_fastest_s < s.watch.staleness_s,
+        f"watch.poll_fastest_s {s.watch.poll_fastest_s} is below watch.staleness_s {s.watch.staleness_s}: it would read the same answer again",
+    )
+    rule(
+        s.rails.coinbase.life_min_s >= s.rails.coinbase.life_max_s,
+        "rails.coinbase.life_min_s must be below rails.coinbase.life_max_s",
+    )
+    rule(
+        s.price.deviation_bps < s.price.slippage_bps,
+        f"price.deviation_bps {s.price.deviation_bps} is below price.slippage_bps {s.price.slippage_bps}: every payment would be refused",
+    )
+    keys = [
+        n
+        for n, v in (
+            ("keystore", s.wallet.keystore),
+            ("private_key", s.wallet.private_key),
+            ("private_key_file", s.wallet.private_key_file),
+        )
+        if v
+    ]
+    rule(len(keys) > 1, f"wallet.{' and wallet.'.join(keys)} exclude each other: keep one")
+    rule(
+        s.wallet.keystore is not None
+        and s.wallet.keystore_password_file is None
+        and "CREDENTIALS_DIRECTORY" not in os.environ,
+        "wallet.keystore needs wallet.keystore_password_file",
+    )
+    rule(
+        s.mode == "live" and not keys, "mode = live needs a key: set wallet.keystore and wallet.keystore_password_file"
+    )
+    rule(s.api.key is not None and s.api.key_file is not None, "api.key and api.key_file exclude each other: keep one")
+    return found
+
+
+def fixed_amount(s: Settings) -> Decimal | None:
+    """Return the fixed amount to buy; None when a target is set."""
+    if s.policy.target is not None:
+        return s.policy.amount
+    return s.policy.amount if s.policy.amount is not None else Decimal(25)
+
+
+def secret(value: SecretStr | None, file: Path | None, credential: str, what: str) -> str | None:
+    """Return a secret from its setting, its file, or systemd's credentials directory.
+
+    Raises:
+        SettingsError: the file cannot be read or is empty; `what` names the setting.
+    """
+    if value is not None:
+        return value.get_secret_value().strip()
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    path = file if file is not None else Path(directory) / credential if directory else None
+    if path is None or (file is None and not path.exists()):
+        return None
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"{what}: {path} cannot be read ({type(error).__name__})", remedy="check the path and its permissions"
+        ) from None
+    if not text:
+        raise SettingsError(f"{what}: {path} is empty", remedy="write the secret into it")
+    return text
+
+
+def _sentence(error: Any) -> str:
+    dotted = ".".join(
+        str(part) for part in error["loc"] if not str(part).startswith(("function-", "constrained-", "literal["))
+    )
+    if error["type"] == "extra_forbidden":
+        near = _nearest(dotted, set(names()))
+        return f"{dotted} is no setting" + (f", did you mean {near}?" if near else "")
+    message = str(error["msg"]).removeprefix("Value error, ")
+    hidden = any(word in dotted for word in ("key", "private", "password"))
+    given = "" if hidden else f" (given: {str(error.get('input'))[:60]!r})"
+    return f"{dotted} ({env_name(dotted)}): {message}{given}"
+
+
+def _nearest(name: str, known: set[str]) -> str | None:
+    return next(
+        iter(difflib.get_close_matches(name.upper() if name.upper().startswith(PREFIX) else name, known, n=1)), None
+    )
+
+
+def provenance(settings: Settings, environ: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Return (name, value, where it came from) of every setting; secrets are masked."""
+    document = read_file(environ)
+    upper = {k.upper() for k in environ}
+    rows = []
+    for name in names():
+        value: Any = settings
+        inside: Any = document
+        for part in name.split("."):
+            value = getattr(value, part)
+            inside = inside.get(part) if isinstance(inside, dict) else None
+        where = env_name(name) if env_name(name) in upper else "file" if inside is not None else "default"
+        rows.append((name, _masked(value), where))
+    return rows
+
+
+def _masked(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return "********"
+    if isinstance(value, tuple):
+        return ", ".join(_masked(v) for v in value)
+    text = str(value)
+    scheme, mark, rest = text.partition("://")
+    # A provider's URL often holds a key in its path or its user part.
+    return f"{scheme}://{rest.split('/')[0].rpartition('@')[2]}/…" if mark and rest.count("/") else text

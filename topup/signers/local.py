@@ -1,0 +1,149 @@
+"""Is this the one thing this key may sign? A key in memory, from a keystore file or given raw.
+
+The door checks for itself, trusting none of the code before it: chain, destination, selector, that the call data
+encode exactly the verified charge, that the wallet is the charge's sender, and its own ceilings on value and
+network fee. There is no method to sign anything else.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from eth_abi.abi import encode
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+from eth_utils.crypto import keccak
+
+from topup.charge import Intent, Verified
+from topup.errors import SignerError
+from topup.lifecycle import Kind, Plan
+from topup.money import Wei
+
+INTENT: Final = "(uint256,uint256,address,address,address,uint256,bytes16,address,bytes,bytes)"
+SELECTOR: Final = keccak(text=f"swapAndTransferUniswapV3Native({INTENT},uint24)")[:4]
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What this key signs at most in one payment, and where to."""
+
+    chain_id: int
+    contract: bytes
+    value: Wei
+    network_fee: Wei
+
+
+class LocalSigner:
+    """A secp256k1 key in this process."""
+
+    def __init__(self, account: LocalAccount, ceilings: Ceilings) -> None:
+        """Keep the key and its ceilings."""
+        self._account = account
+        self._ceilings = ceilings
+        self.address = bytes.fromhex(account.address[2:])
+
+    def __repr__(self) -> str:
+        """Show the address, never the key."""
+        return f"LocalSigner({self._account.address})"
+
+    def sign_payment(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
+        """Sign the planned payment of a verified charge.
+
+        Returns:
+            The raw transaction and its hash.
+
+        Raises:
+            SignerError: the plan does not pay exactly this charge, or exceeds the ceilings.
+        """
+        self._check(plan, verified)
+        signed = self._account.sign_transaction(
+            {
+                "type": 2,
+                "chainId": plan.chain_id,
+                "nonce": plan.nonce,
+                "to": plan.to,
+                "value": plan.value.units,
+                "data": plan.data,
+                "gas": plan.gas_limit,
+                "maxFeePerGas": plan.max_fee_per_gas.units,
+                "maxPriorityFeePerGas": plan.max_priority_fee_per_gas.units,
+                "accessList": [],
+            }
+        )
+        return bytes(signed.raw_transaction), bytes(signed.hash)
+
+    def _check(self, plan: Plan, verified: Verified) -> None:
+        demand, ceilings = verified.demand, self._ceilings
+        rules = {
+            "kind": plan.kind is Kind.PAY,
+            "chain": plan.chain_id == ceilings.chain_id == demand.chain_id,
+            "destination": plan.to == ceilings.contract == demand.contract,
+            "sender": self.address == demand.sender == demand.intent.refund_destination,
+            "call data": plan.data == _call_data(demand.intent, plan.tier),
+            "total": verified.total.units > 0,
+            "value": Wei(0) < plan.value <= ceilings.value,
+            "network fee": plan.max_fee_per_gas.times(plan.gas_limit) + plan.l1_fee <= ceilings.network_fee,
+            "tip": plan.max_priority_fee_per_gas <= plan.max_fee_per_gas,
+            "lane": plan.lane == 0,
+        }
+        wrong = [name for name, right in rules.items() if not right]
+        if wrong:
+            raise SignerError(
+                f"the key refuses to sign: {', '.join(wrong)}",
+                remedy="when it is the value or the network fee, see wallet.payment_max_eth and fees.network_fee_max_eth; else report it",
+            )
+
+
+def _call_data(intent: Intent, tier: int) -> bytes:
+    fields = (
+        intent.recipient_amount,
+        intent.deadline,
+        intent.recipient,
+        intent.recipient_currency,
+        intent.refund_destination,
+        intent.fee_amount,
+        intent.id,
+        intent.operator,
+        intent.signature,
+        intent.prefix,
+    )
+    return SELECTOR + encode([INTENT, "uint24"], [fields, tier])
+
+
+def from_keystore(path: Path, password: str, ceilings: Ceilings) -> LocalSigner:
+    """Open a keystore v3 file.
+
+    Raises:
+        SignerError: no such file, no keystore, or a wrong password.
+    """
+    try:
+        key = Account.decrypt(json.loads(path.read_text(encoding="utf-8")), password)
+    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
+        # Only the kind of failure: the message of a decryption library is not ours to vouch for.
+        raise SignerError(
+            f"the keystore {path} cannot be opened ({type(error).__name__})",
+            remedy="check wallet.keystore and its password",
+        ) from None
+    return LocalSigner(Account.from_key(key), ceilings)
+
+
+def from_private_key(text: str, ceilings: Ceilings) -> LocalSigner:
+    """Use a raw private key of 32 bytes in hex.
+
+    Raises:
+        SignerError: it is none.
+    """
+    try:
+        return LocalSigner(Account.from_key(text.strip()), ceilings)
+    except (ValueError, TypeError):
+        raise SignerError(
+            "wallet.private_key is no private key", remedy="give 0x and 64 hex digits, or better a keystore"
+        ) from None
+    except Exception as error:  # eth_keys raises its own ValidationError, whose text would hold the key
+        raise SignerError(
+            f"wallet.private_key is no private key ({type(error).__name__})",
+            remedy="give 0x and 64 hex digits, or better a keystore",
+        ) from None

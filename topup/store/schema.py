@@ -1,0 +1,170 @@
+"""What does the ledger remember? The tables, and the steps that brought them here.
+
+`MIGRATIONS[n]` leads from version n to n + 1, each in a transaction of its own; versions only go forward. Integers
+that may exceed 64 bits (wei, nonces, lanes) are decimal text or 32-byte blobs, because an SQLite INTEGER cannot
+hold them. The database itself enforces what must never happen: a second open top-up of an account, a second
+nonce in flight for a wallet, a nonce used twice, a charge id proven twice, a journal line changed.
+"""
+
+from __future__ import annotations
+
+FIRST = """
+CREATE TABLE ledger (
+  only INTEGER PRIMARY KEY CHECK (only = 1),
+  epoch INTEGER NOT NULL,          -- raised by every writer that takes over; each write checks it
+  newest_ms INTEGER NOT NULL       -- ledger time never runs backwards
+) STRICT;
+INSERT INTO ledger VALUES (1, 0, 0);
+
+CREATE TABLE reading (
+  id INTEGER PRIMARY KEY,
+  account TEXT NOT NULL,
+  at_ms INTEGER NOT NULL,
+  total_credits TEXT,              -- exact decimal dollars; null when the API said nothing usable
+  total_usage TEXT,
+  doubt TEXT,                      -- null: believed
+  detail TEXT NOT NULL
+) STRICT;
+CREATE INDEX reading_time ON reading (account, at_ms);
+
+CREATE TABLE topup (
+  id TEXT PRIMARY KEY,
+  account TEXT NOT NULL,
+  rail TEXT NOT NULL,
+  chain_id INTEGER NOT NULL,
+  wallet BLOB NOT NULL,
+  state TEXT NOT NULL,
+  amount TEXT NOT NULL,            -- dollars of credit
+  why TEXT NOT NULL,
+  forced INTEGER NOT NULL,
+  decided_ms INTEGER NOT NULL,
+  moved_ms INTEGER NOT NULL,
+  baseline TEXT,                   -- total_credits before signing
+  balance_before TEXT,
+  wallet_before TEXT,              -- wei
+  reason TEXT NOT NULL,
+  credited_ms INTEGER
+) STRICT;
+CREATE UNIQUE INDEX one_open_topup ON topup (account) WHERE state NOT IN ('done', 'dropped', 'failed');
+CREATE INDEX topup_time ON topup (account, decided_ms);
+
+CREATE TABLE move (                -- every arrow ever taken
+  id INTEGER PRIMARY KEY,
+  topup TEXT NOT NULL REFERENCES topup (id),
+  at_ms INTEGER NOT NULL,
+  fact TEXT NOT NULL,
+  state TEXT NOT NULL,
+  detail TEXT NOT NULL
+) STRICT;
+CREATE INDEX move_topup ON move (topup, id);
+
+CREATE TABLE charge (
+  topup TEXT NOT NULL REFERENCES topup (id),
+  seq INTEGER NOT NULL,
+  account TEXT NOT NULL,
+  requested_ms INTEGER NOT NULL,
+  answered_ms INTEGER,
+  raw BLOB,                        -- the answer, byte for byte
+  abandoned TEXT,
+  operator BLOB,                   -- set once proven
+  intent_id BLOB,
+  PRIMARY KEY (topup, seq)
+) STRICT;
+CREATE UNIQUE INDEX one_charge_per_intent ON charge (operator, intent_id) WHERE intent_id IS NOT NULL;
+CREATE INDEX charge_time ON charge (account, requested_ms);
+
+CREATE TABLE slot (                -- a place in the wallet's order of transactions
+  chain_id INTEGER NOT NULL,
+  address BLOB NOT NULL,
+  lane BLOB NOT NULL CHECK (length(lane) = 32),
+  nonce BLOB NOT NULL CHECK (length(nonce) = 32),
+  topup TEXT NOT NULL REFERENCES topup (id),
+  state TEXT NOT NULL CHECK (state IN ('in_flight', 'released', 'used')),
+  PRIMARY KEY (chain_id, address, lane, nonce)
+) STRICT;
+CREATE UNIQUE INDEX one_slot_in_flight ON slot (chain_id, address) WHERE state = 'in_flight';
+
+CREATE TABLE attempt (
+  id INTEGER PRIMARY KEY,
+  topup TEXT NOT NULL REFERENCES topup (id),
+  charge_seq INTEGER NOT NULL,
+  chain_id INTEGER NOT NULL,
+  address BLOB NOT NULL,
+  lane BLOB NOT NULL,
+  nonce BLOB NOT NULL,
+  kind TEXT NOT NULL CHECK (kind IN ('pay', 'cancel', 'approve')),
+  broadcaster TEXT NOT NULL CHECK (broadcaster IN ('us', 'server')),
+  plan TEXT NOT NULL,              -- everything that will be signed, as JSON
+  raw BLOB,                        -- the signed bytes; null until signed
+  hash BLOB UNIQUE,
+  planned_ms INTEGER NOT NULL,
+  signed_ms INTEGER,
+  intended_ms INTEGER,             -- set before the first byte leaves
+  last_sent_ms INTEGER,
+  sends INTEGER NOT NULL DEFAULT 0,
+  answer TEXT NOT NULL DEFAULT '',
+  withdrawn INTEGER NOT NULL DEFAULT 0,
+  inclusion TEXT,                  -- the canonical block it stands in, as JSON
+  booked INTEGER NOT NULL DEFAULT 0,
+  FOREIGN KEY (chain_id, address, lane, nonce) REFERENCES slot (chain_id, address, lane, nonce),
+  FOREIGN KEY (topup, charge_seq) REFERENCES charge (topup, seq),
+  CHECK (intended_ms IS NULL OR (raw IS NOT NULL AND hash IS NOT NULL)),
+  CHECK (withdrawn = 0 OR intended_ms IS NULL)
+) STRICT;
+CREATE INDEX attempt_topup ON attempt (topup, id);
+
+CREATE TABLE evidence (            -- every look that changed what is known; never deleted
+  id INTEGER PRIMARY KEY,
+  topup TEXT NOT NULL REFERENCES topup (id),
+  attempt INTEGER NOT NULL REFERENCES attempt (id),
+  at_ms INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  detail TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE entry (               -- the journal
+  id INTEGER PRIMARY KEY,
+  account TEXT NOT NULL,
+  topup TEXT NOT NULL REFERENCES topup (id),
+  at_ms INTEGER NOT NULL,
+  text TEXT NOT NULL,
+  tx_hash BLOB,
+  charge_id TEXT NOT NULL,
+  block_number INTEGER,
+  usd_value TEXT,
+  price_source TEXT NOT NULL
+) STRICT;
+CREATE TABLE line (
+  entry INTEGER NOT NULL REFERENCES entry (id),
+  n INTEGER NOT NULL,
+  account TEXT NOT NULL,           -- of the books, such as assets:wallet
+  commodity TEXT NOT NULL,
+  units TEXT NOT NULL,             -- integer in the commodity's smallest unit
+  PRIMARY KEY (entry, n)
+) STRICT;
+CREATE TRIGGER entry_stands BEFORE UPDATE ON entry BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER entry_stays BEFORE DELETE ON entry BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER line_stands BEFORE UPDATE ON line BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER line_stays BEFORE DELETE ON line BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
+
+CREATE TABLE control (             -- what people have said; written by any command, obeyed by the one writer
+  account TEXT NOT NULL,
+  name TEXT NOT NULL,
+  value TEXT NOT NULL,
+  at_ms INTEGER NOT NULL,
+  by TEXT NOT NULL,
+  PRIMARY KEY (account, name)
+) STRICT;
+CREATE TABLE request (             -- a purchase asked for beside a running daemon
+  id INTEGER PRIMARY KEY,
+  account TEXT NOT NULL,
+  at_ms INTEGER NOT NULL,
+  amount TEXT,
+  forced INTEGER NOT NULL,
+  taken_ms INTEGER,
+  topup TEXT,
+  outcome TEXT
+) STRICT;
+"""
+
+MIGRATIONS: tuple[str, ...] = (FIRST,)
