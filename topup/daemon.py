@@ -50,14 +50,25 @@ class Heart:
 class Daemon:
     """Passes over one account until somebody says stop."""
 
-    def __init__(self, cycle: Cycle, store: Store, clock: Clock, sink: Sink, account: str, heart: Heart) -> None:
-        """Join what runs; nothing runs yet."""
+    def __init__(
+        self,
+        cycle: Cycle,
+        store: Store,
+        clock: Clock,
+        sink: Sink,
+        account: str,
+        heart: Heart,
+        *,
+        glance_s: int = GLANCE_S,
+    ) -> None:
+        """Join what runs; nothing runs yet. While it sleeps it looks for requests every `glance_s` seconds."""
         self._cycle = cycle
         self._store = store
         self._clock = clock
         self._sink = sink
         self._account = account
         self._heart = heart
+        self._glance_s = glance_s
         self._stop = asyncio.Event()
         self._defects = 0
 
@@ -135,7 +146,7 @@ class Daemon:
         """Sleep in short naps, so that a stop, a request or a watchdog never waits for the next poll."""
         until = self._clock.now_ms() + seconds * 1000
         while not self._stop.is_set() and (left := until - self._clock.now_ms()) > 0:
-            await self._clock.sleep(min(GLANCE_S, left / 1000))
+            await self._clock.sleep(min(self._glance_s, left / 1000))
             self._heart.say("WATCHDOG=1")
             if self._store.next_request(self._account) is not None:
                 return

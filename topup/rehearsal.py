@@ -166,11 +166,8 @@ async def rehearse(
     )
     loaded = load(environment)
     if fault is not None:
-        world.do(
-            lambda: [
-                world.gateway.switch_on(s.place, s.name, s.times) for s in fault.switches if _early(fault, s.place)
-            ]
-        )
+        switched = fault
+        world.do(lambda: _switch(world, switched, early=True))
     pending = [fault] if fault is not None else []
 
     def first_reading() -> None:
@@ -182,7 +179,7 @@ async def rehearse(
     witness = Witness(world.clock.now_s, lambda line: say(f"{world.clock.now_s() - began:>5} s  {line}"), first_reading)
     store = SqliteStore.open_writer(directory)
     running = works(loaded, store, witness, world.clock)
-    daemon = Daemon(running.cycle, store, world.clock, witness, loaded.account, Heart(None))
+    daemon = Daemon(running.cycle, store, world.clock, witness, loaded.account, Heart(None), glance_s=60)
     try:
         task = asyncio.create_task(daemon.run())
         while witness.result is None and not task.done() and world.clock.now_s() - began < WORLD_SECONDS_MAX:

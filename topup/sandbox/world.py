@@ -73,7 +73,7 @@ class World:
         conduct: Conduct | None = None,
         wallet_wei: int = WALLET_WEI,
         credits_usd: Decimal = Decimal(20),
-        usage_usd: Decimal = Decimal("9.5"),
+        usage_usd: Decimal = Decimal("9.85"),
         burn_usd_per_hour: Decimal = Decimal(6),
     ) -> None:
         """Create keys and state; nothing listens until the context is entered."""
