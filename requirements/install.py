@@ -1,6 +1,7 @@
 """How does a machine with only python3 get exactly the packages of one lock? `python3 requirements/install.py LOCK`.
 
-Makes `.venv` beside `requirements/` and fills it from `requirements/LOCK.txt`, every file checked against its hash.
+Makes `.venv` beside `requirements/`, fills it from `requirements/LOCK.txt`, every file checked against its hash, and
+puts the `topup` of this checkout beside it.
 pip brings uv, which brings the rest in a third of pip's time; where uv cannot (no wheel for the platform, an index
 that only pip is told of), pip does it. A lock that is in place already costs nothing.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 LOCKS = Path(__file__).resolve().parent
 VENV = LOCKS.parent / ".venv"
 BIN = VENV / "bin"
+WITH_TOPUP = ("run", "sandbox", "test")
 # A lock is complete and consists of wheels: nothing is left to resolve, nothing to build.
 EXACTLY = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "-r"]
 
@@ -31,6 +33,17 @@ def _uv(lock: Path) -> None:
     subprocess.run([BIN / "uv", "pip", "install", *options, BIN / "python", *EXACTLY, lock], check=True)
 
 
+def _checkout() -> None:
+    """Install this checkout, editable, with the pinned build back end."""
+    ours = ["--no-deps", "--editable", LOCKS.parent]
+    try:
+        pinned = ["--build-constraint", LOCKS / "build.txt"]
+        subprocess.run([BIN / "uv", "pip", "install", "--quiet", "--python", BIN / "python", *pinned, *ours], check=True)
+    except (OSError, subprocess.CalledProcessError):
+        _pip(LOCKS / "build.txt")
+        subprocess.run([BIN / "python", "-m", "pip", "install", "-qq", "--no-build-isolation", *ours], check=True)
+
+
 def install(lock: Path) -> None:
     """Bring `.venv` to hold what `lock` lists; raises CalledProcessError when neither uv nor pip can."""
     stamp = VENV / f".installed-{lock.name}"
@@ -43,6 +56,8 @@ def install(lock: Path) -> None:
     except (OSError, subprocess.CalledProcessError):
         print("install: uv could not do it, trying pip alone", file=sys.stderr)
         _pip(lock)
+    if lock.stem in WITH_TOPUP:
+        _checkout()
     stamp.write_bytes(lock.read_bytes())
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, Never, final
@@ -118,15 +118,18 @@ _SEAL: Final = _Seal()
 @final
 @dataclass(frozen=True)
 class Verified:
-    """A charge that `verify` has held against request, pins and clocks. Nothing else can build one."""
+    """A charge that `verify` has held against request, pins and clocks. Nothing else can build one.
+
+    The seal is shown to the constructor and not kept, so that `dataclasses.replace` cannot carry it over.
+    """
 
     demand: Demand
     request: Request
-    seal: _Seal
+    seal: InitVar[_Seal]
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, seal: _Seal) -> None:
         """Refuse every other maker."""
-        if self.seal is not _SEAL:
+        if seal is not _SEAL:
             raise TypeError("only topup.charge.verify can build a Verified")
 
     @property
@@ -147,7 +150,8 @@ def parse(raw: bytes) -> Demand:
         document = json.loads(
             raw.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_float=Decimal, parse_constant=_no_constant
         )
-    except (ValueError, RecursionError):  # no UTF-8, no JSON, or an integer of thousands of digits
+    except (ValueError, ArithmeticError, RecursionError):
+        # No UTF-8, no JSON, an integer of thousands of digits, an exponent beyond Decimal, or too deeply nested.
         _refuse("answer", "no JSON", "a JSON document")
     data = _object(document, "", "data")
     intent = _object(_object(data, "data", "web3_data"), "data.web3_data", "transfer_intent")
@@ -155,10 +159,11 @@ def parse(raw: bytes) -> Demand:
     call = _object(intent, "transfer_intent", "call_data")
     chain_id = meta.get("chain_id")
     if type(chain_id) is not int:
-        _refuse("metadata.chain_id", repr(chain_id), "a JSON integer")
+        _refuse("metadata.chain_id", "missing" if chain_id is None else ascii(chain_id)[:80], "a JSON integer")
     charge_id = data.get("id")
-    if not isinstance(charge_id, str) or not 0 < len(charge_id) <= 200:
-        _refuse("data.id", repr(charge_id)[:80], "a short text")
+    # Printable ASCII: it goes into the ledger and the log, which cannot hold a lone surrogate.
+    if not (isinstance(charge_id, str) and 0 < len(charge_id) <= 200 and charge_id.isascii() and charge_id.isprintable()):
+        _refuse("data.id", "missing" if charge_id is None else ascii(charge_id)[:80], "a short text in ASCII")
     return Demand(
         charge_id=charge_id,
         chain_id=chain_id,
@@ -326,14 +331,14 @@ def _bytes(parent: Mapping[str, Any], where: str, name: str, length: int | None)
     digits = text[2:]
     hexadecimal = text.startswith("0x") and len(digits) % 2 == 0 and all(c in "0123456789abcdefABCDEF" for c in digits)
     if not hexadecimal or (length is not None and len(digits) != 2 * length) or len(digits) > 2048:
-        _refuse(f"{where}.{name}", repr(text[:80]), should_be)
+        _refuse(f"{where}.{name}", ascii(text[:80]), should_be)
     return bytes.fromhex(digits)
 
 
 def _uint(call: Mapping[str, Any], name: str) -> int:
     text = _text(call, "call_data", name)
     if not (text.isascii() and text.isdigit() and len(text) <= 78):
-        _refuse(f"call_data.{name}", repr(text[:80]), "a decimal integer in token units")
+        _refuse(f"call_data.{name}", ascii(text[:80]), "a decimal integer in token units")
     number = int(text)
     if number >= 2**256:
         _refuse(f"call_data.{name}", text, "below 2^256")
@@ -349,19 +354,20 @@ def _deadline(call: Mapping[str, Any]) -> int:
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None or moment.microsecond:
-        _refuse("call_data.deadline", repr(text[:80]), "unix seconds, or ISO 8601 in whole seconds with a zone")
+        _refuse("call_data.deadline", ascii(text[:80]), "unix seconds, or ISO 8601 in whole seconds with a zone")
     # Integers all the way: total_seconds() would pass through a float, and this number is signed over.
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)
     if since.days < 0:
-        _refuse("call_data.deadline", repr(text[:80]), "after 1970")
+        _refuse("call_data.deadline", ascii(text[:80]), "after 1970")
     return since.days * 86_400 + since.seconds
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
-            _refuse(name, "given twice", "given once")
+    names: set[str] = set()
+    for name, _ in pairs:
+        if name in names:
+            _refuse(ascii(name)[1:-1][:80], "given twice", "given once")
+        names.add(name)
     return dict(pairs)
 
 

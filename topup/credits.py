@@ -131,13 +131,15 @@ def runway(balance: Usd, floor: Usd, burn: Usd | None) -> Runway:
     return Runway(hours(balance - floor), hours(balance))
 
 
-def next_poll_s(left: Runway, *, fastest_s: int, slowest_s: int) -> int:
+def next_poll_s(left: Runway, burn: Usd | None, *, fastest_s: int, slowest_s: int) -> int:
     """Return how long to wait before looking again: a tenth of the time to the floor, within bounds.
 
-    Unknown burn looks often enough to learn it: a quarter of the way from fastest to slowest.
+    An unknown burn is looked at closely until it is known; an account that burns nothing can wait.
     """
+    if burn is None:
+        return fastest_s
     if left.to_floor_h is None:
-        return fastest_s + (slowest_s - fastest_s) // 4
+        return slowest_s
     tenth = int(left.to_floor_h * 360)
     return min(max(tenth, fastest_s), slowest_s)
 

@@ -350,7 +350,7 @@ class Cycle:
 
     def _hold(self, decision: Hold, snapshot: Snapshot) -> Rest:
         left = self._runway(snapshot)
-        next_s = next_poll_s(left, fastest_s=self._pace.poll_fastest_s, slowest_s=self._pace.poll_slowest_s)
+        next_s = next_poll_s(left, snapshot.burn, fastest_s=self._pace.poll_fastest_s, slowest_s=self._pace.poll_slowest_s)
         if decision.why in (Why.UNKNOWN, Why.STALE):
             next_s = max(self._pace.poll_fastest_s, (self._not_before_ms - snapshot.now_ms) // 1000 + 1)
         elif decision.until_ms is not None:

@@ -97,6 +97,8 @@ class Usd:
         Raises:
             ValueError: the text is no finite decimal number.
         """
+        if type(text) not in (str, int):
+            raise TypeError(f"dollars are read from text or an int, not {type(text).__name__}")
         try:
             return cls(Decimal(text))
         except InvalidOperation:
@@ -114,11 +116,13 @@ class Usd:
 
     def times(self, factor: Decimal | int) -> Usd:
         """Return this amount times an exact factor."""
+        if type(factor) not in (Decimal, int):
+            raise TypeError(f"dollars are multiplied by a Decimal or an int, not {type(factor).__name__}")
         return Usd(EXACT.multiply(self.amount, Decimal(factor)))
 
     def plus_bps(self, margin: Bps) -> Usd:
         """Return this amount plus `margin`, exact."""
-        return Usd(EXACT.divide(self.amount * (BPS_ONE + margin.bps), Decimal(BPS_ONE)))
+        return Usd(EXACT.divide(EXACT.multiply(self.amount, Decimal(BPS_ONE + margin.bps)), Decimal(BPS_ONE)))
 
     def cents_up(self) -> Usd:
         """Round up to a whole cent."""
@@ -130,11 +134,15 @@ class Usd:
 
     def usdc_up(self) -> Usdc:
         """Return what this amount is in USDC at one to one, rounded up to the token's unit."""
-        return Usdc(int((self.amount * UNITS_PER_USDC).to_integral_value(rounding=ROUND_CEILING)))
+        return Usdc(int(self._micros().to_integral_value(rounding=ROUND_CEILING)))
 
     def usdc_down(self) -> Usdc:
         """Return what this amount is in USDC at one to one, rounded down to the token's unit."""
-        return Usdc(int((self.amount * UNITS_PER_USDC).to_integral_value(rounding=ROUND_FLOOR)))
+        return Usdc(int(self._micros().to_integral_value(rounding=ROUND_FLOOR)))
+
+    def _micros(self) -> Decimal:
+        # Not with `*`: the default context rounds to 28 digits, and a total of the API may have more.
+        return EXACT.multiply(self.amount, Decimal(UNITS_PER_USDC))
 
     def __str__(self) -> str:
         """Write the bare number without an exponent."""
@@ -147,6 +155,10 @@ class Bps:
 
     bps: int
 
+    def __post_init__(self) -> None:
+        if type(self.bps) is not int:
+            raise TypeError(f"Bps takes an int, not {type(self.bps).__name__}")
+
     def __str__(self) -> str:
         """Write as a percentage."""
         return f"{plain(Decimal(self.bps) / 100)} %"
@@ -157,6 +169,10 @@ class EthPrice:
     """What one ETH costs in dollars, as a price feed states it: an integer with 8 decimals."""
 
     e8: int
+
+    def __post_init__(self) -> None:
+        if type(self.e8) is not int:
+            raise TypeError(f"EthPrice takes an int, not {type(self.e8).__name__}")
 
     @property
     def usd(self) -> Decimal:
@@ -182,7 +198,9 @@ def deviation_bps_up(paid: Wei, fair: Wei) -> Bps:
 
 
 def plain(number: Decimal) -> str:
-    """Write a Decimal without exponent and without trailing zeros behind the point."""
+    """Write a Decimal without exponent, without trailing zeros behind the point, and zero without a sign."""
+    if not number:
+        return "0"
     text = format(number, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 

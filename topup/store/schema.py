@@ -144,6 +144,11 @@ CREATE TABLE line (
 ) STRICT;
 CREATE TRIGGER entry_stands BEFORE UPDATE ON entry BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
 CREATE TRIGGER entry_stays BEFORE DELETE ON entry BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
+-- INSERT OR REPLACE deletes without asking the triggers of DELETE.
+CREATE TRIGGER entry_once BEFORE INSERT ON entry WHEN EXISTS (SELECT 1 FROM entry WHERE id = NEW.id)
+BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER line_once BEFORE INSERT ON line WHEN EXISTS (SELECT 1 FROM line WHERE entry = NEW.entry AND n = NEW.n)
+BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
 CREATE TRIGGER line_stands BEFORE UPDATE ON line BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
 CREATE TRIGGER line_stays BEFORE DELETE ON line BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
 

@@ -662,10 +662,11 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
+        # Inside the try: with WAL a full disk shows here, and a transaction left open would block every later one.
+        connection.execute("COMMIT")
     except BaseException:
         connection.rollback()
         raise
-    connection.execute("COMMIT")
 
 
 @contextlib.contextmanager
