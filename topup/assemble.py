@@ -8,7 +8,6 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from topup.clock import SystemClock
-
 from topup.cycle import Account, Cycle, Pace
 from topup.errors import SettingsError
 from topup.money import WEI_PER_ETH, Bps, Usd, Wei

@@ -162,7 +162,9 @@ def parse(raw: bytes) -> Demand:
         _refuse("metadata.chain_id", "missing" if chain_id is None else ascii(chain_id)[:80], "a JSON integer")
     charge_id = data.get("id")
     # Printable ASCII: it goes into the ledger and the log, which cannot hold a lone surrogate.
-    if not (isinstance(charge_id, str) and 0 < len(charge_id) <= 200 and charge_id.isascii() and charge_id.isprintable()):
+    if not (
+        isinstance(charge_id, str) and 0 < len(charge_id) <= 200 and charge_id.isascii() and charge_id.isprintable()
+    ):
         _refuse("data.id", "missing" if charge_id is None else ascii(charge_id)[:80], "a short text in ASCII")
     return Demand(
         charge_id=charge_id,
@@ -311,7 +313,7 @@ def _address(field: str, was: bytes, allowed: Collection[bytes], *, remedy: str 
         _refuse(field, to_checksum_address(was), names, remedy=remedy)
 
 
-def _object(parent: Any, where: str, name: str) -> Mapping[str, Any]:  # noqa: ANN401 - it came out of JSON
+def _object(parent: Any, where: str, name: str) -> Mapping[str, Any]:
     value = parent.get(name) if isinstance(parent, dict) else None
     if not isinstance(value, dict):
         _refuse(f"{where}.{name}".lstrip("."), "missing" if value is None else type(value).__name__, "an object")

@@ -99,6 +99,17 @@ def believe(
     return said
 
 
+def fallen_for_a_day(doubted: Sequence[Unknown], said: Reading) -> bool:
+    """Tell whether a lower total has been seen for a day, so that a person may accept it.
+
+    Args:
+        doubted: readings that were not believed since the last believed one, oldest first.
+        said: what the API says now.
+    """
+    lower = [u for u in doubted if u.doubt in (Doubt.CREDITS_FELL, Doubt.USAGE_FELL)]
+    return bool(lower) and said.at_ms - lower[0].at_ms >= DAY_MS
+
+
 def burn_usd_per_hour(readings: Sequence[Reading], *, window_ms: int = DAY_MS) -> Usd | None:
     """Return dollars used per hour over the newest `window_ms` of readings (oldest first), or None when unknown."""
     if not readings:

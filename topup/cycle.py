@@ -25,6 +25,7 @@ from topup.credits import (
     baseline_settled,
     believe,
     burn_usd_per_hour,
+    fallen_for_a_day,
     next_poll_s,
     posting,
     runway,
@@ -93,6 +94,8 @@ class Asked:
 
 
 Step = TopUp | Rest
+# The name under which `topup resolve --accept-reading` leaves its word.
+ACCEPT_READING = "accept_reading"
 
 
 class Cycle:
@@ -265,8 +268,23 @@ class Cycle:
         except ApiError as error:
             return Unknown(Doubt.NO_ANSWER, str(error), now)
         said = replace(said, at_ms=self._store.now_ms(said.at_ms))
-        ever = self._store.ever_non_zero(self._account.name)
-        return believe(said, management_key=self._management, last=last, ever_non_zero=ever)
+        account = self._account.name
+        ever = self._store.ever_non_zero(account)
+        judged = believe(said, management_key=self._management, last=last, ever_non_zero=ever)
+        return said if isinstance(judged, Unknown) and self._accepted(judged, said, last) else judged
+
+    def _accepted(self, judged: Unknown, said: Reading, last: Reading | None) -> bool:
+        """Tell whether a person has accepted a lower total that was seen for a day; the acceptance is used up."""
+        account = self._account.name
+        if (
+            judged.doubt not in (Doubt.CREDITS_FELL, Doubt.USAGE_FELL)
+            or self._store.told(account, ACCEPT_READING) != "1"
+        ):
+            return False
+        if not fallen_for_a_day(self._store.doubted(account, last.at_ms if last is not None else 0), said):
+            return False
+        self._store.say(account, ACCEPT_READING, "0", self._now(), "topup")
+        return True
 
     async def _check_key(self, now: int) -> None:
         """Ask once in a while what kind of key this is; an unanswered question stays unanswered."""
@@ -350,12 +368,16 @@ class Cycle:
 
     def _hold(self, decision: Hold, snapshot: Snapshot) -> Rest:
         left = self._runway(snapshot)
-        next_s = next_poll_s(left, snapshot.burn, fastest_s=self._pace.poll_fastest_s, slowest_s=self._pace.poll_slowest_s)
+        next_s = next_poll_s(
+            left, snapshot.burn, fastest_s=self._pace.poll_fastest_s, slowest_s=self._pace.poll_slowest_s
+        )
         if decision.why in (Why.UNKNOWN, Why.STALE):
             next_s = max(self._pace.poll_fastest_s, (self._not_before_ms - snapshot.now_ms) // 1000 + 1)
         elif decision.until_ms is not None:
             next_s = max(1, min(self._pace.poll_fastest_s, (decision.until_ms - snapshot.now_ms) // 1000 + 1))
-        outcome = "unknown" if decision.why in (Why.UNKNOWN, Why.STALE) else "held"
+        if isinstance(snapshot.reading, Unknown):
+            return Rest("unknown", snapshot.reading.doubt.value, snapshot.reading.detail, next_s)
+        outcome = "unknown" if decision.why is Why.STALE else "held"
         return Rest(outcome, decision.why.value, decision.detail, next_s)
 
     def _refuse(self, decision: Refuse, snapshot: Snapshot) -> Rest:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from topup import events
+from topup.credits import LASTING
 from topup.cycle import Asked, Cycle, Rest
 from topup.errors import Exit, StoreFenced, TopupError
 from topup.lifecycle import MONEY_OUT, TERMINAL, State, TopUp
@@ -177,7 +178,7 @@ def outcome_exit(rest: Rest) -> Exit:
         case "dropped" if rest.why == "no_longer_needed":
             return Exit.OK
         case "unknown":
-            return Exit.LATER
+            return Exit.PERSON if rest.why in LASTING else Exit.LATER
         case _:
             return Exit.PERSON
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Never
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -73,11 +74,14 @@ class OpenRouter:
         Raises:
             ApiError: no usable answer; a charge may exist all the same and is harmless unpaid.
         """
-        return await self._ask("POST", "/credits/coinbase", body=charge_body(request))
+        raw = await self._ask("POST", "/credits/coinbase", body=charge_body(request))
+        # A page of HTML is no charge, honest or hostile: it is no answer. What an answer says is judged elsewhere.
+        _data(raw, "/credits/coinbase")
+        return raw
 
     async def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
         if self._client is None:
-            self._client = httpx.AsyncClient(follow_redirects=False, timeout=None)  # noqa: S113 - asyncio.timeout bounds the whole call
+            self._client = httpx.AsyncClient(follow_redirects=False, timeout=None, trust_env=not loopback(self._base))  # noqa: S113 - asyncio.timeout bounds the whole call
         headers = {"authorization": f"Bearer {self._key}", "accept": "application/json", "accept-encoding": "identity"}
         if body is not None:
             headers["content-type"] = "application/json"
@@ -88,7 +92,10 @@ class OpenRouter:
                 asyncio.timeout(self._timeout_s),
                 self._client.stream(method, self._base + path, content=body, headers=headers) as response,
             ):
-                async for chunk in response.aiter_bytes():
+                if response.headers.get("content-encoding", "identity") != "identity":
+                    # We asked for plain bytes; unpacking others could fill the memory from one small packet.
+                    raise ApiUnknown(f"{path} answered in an encoding nobody asked for")
+                async for chunk in response.aiter_raw():
                     raw += chunk
                     if len(raw) > BODY_BYTES_MAX:
                         raise ApiUnknown(f"{path} answered with more than {BODY_BYTES_MAX} bytes")
@@ -97,8 +104,13 @@ class OpenRouter:
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise ApiUnknown(f"{path}: {type(error).__name__}") from None
         if response.status_code != 200:
-            _fail(path, response, bytes(raw))
+            _fail(f"{path} answered {response.status_code}{_message(bytes(raw), self._key)}", response)
         return bytes(raw)
+
+
+def loopback(url: str) -> bool:
+    """Tell whether a URL stays on this machine: a proxy from the environment has no business there."""
+    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
 
 
 def charge_body(request: Request) -> bytes:
@@ -109,10 +121,8 @@ def charge_body(request: Request) -> bytes:
     )
 
 
-def _fail(path: str, response: httpx.Response, raw: bytes) -> Never:
-    status = response.status_code
-    said = f"{path} answered {status}{_message(raw)}"
-    match status:
+def _fail(said: str, response: httpx.Response) -> Never:
+    match response.status_code:
         case 401 | 403:
             raise ApiUnauthorized(said, remedy="put a valid management key into api.key")
         case 410:
@@ -129,12 +139,14 @@ def _fail(path: str, response: httpx.Response, raw: bytes) -> Never:
             raise ApiUnknown(said)
 
 
-def _message(raw: bytes) -> str:
+def _message(raw: bytes, key: str) -> str:
+    """Return what the API says of its refusal, fit for ledger and log: no key that it echoes, nothing unprintable."""
     try:
-        said = json.loads(raw)["error"]["message"]
+        said = str(json.loads(raw)["error"]["message"])
     except (ValueError, RecursionError, LookupError, TypeError):
         return " without a JSON error"
-    return f": {str(said)[:300]}"
+    shown = said.replace(key, "(the key)") if key else said
+    return ": " + "".join(c if c.isprintable() else "?" for c in shown[:300])
 
 
 def _retry_after(response: httpx.Response) -> int:
@@ -154,7 +166,7 @@ def _data(raw: bytes, path: str) -> dict[str, Any]:
 
     try:
         document = json.loads(raw, parse_float=Decimal, parse_constant=refuse)
-    except (ValueError, RecursionError):
+    except (ValueError, ArithmeticError, RecursionError):  # ArithmeticError: an exponent beyond Decimal
         raise ApiUnknown(f"{path} answered 200 without JSON") from None
     data = document.get("data") if isinstance(document, dict) else None
     if not isinstance(data, dict):
@@ -173,4 +185,5 @@ def _number(data: dict[str, Any], name: str) -> Usd:
         and int(value.as_tuple().exponent) > -30
     ):
         return Usd(value)
-    raise ApiUnknown(f"{name} is {str(value)[:40]!r}, not a number")
+    shown = str(value)[:40] if isinstance(value, int | Decimal) else f"of type {type(value).__name__}"
+    raise ApiUnknown(f"{name} is {shown}, not an amount")

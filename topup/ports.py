@@ -267,6 +267,15 @@ class Store(Protocol):
     def last_reading(self, account: str) -> Reading | None:
         """Return the newest believed reading."""
 
+    def doubted(self, account: str, since_ms: int) -> list[Unknown]:
+        """Return readings that were not believed since then, oldest first."""
+
+    def told(self, account: str, name: str) -> str | None:
+        """Return what a person last said under `name`."""
+
+    def say(self, account: str, name: str, value: str, at_ms: int, by: str) -> None:
+        """Store what is wanted of this ledger."""
+
     def ever_non_zero(self, account: str) -> bool:
         """Tell whether any reading, believed or not, showed something other than 0/0."""
 

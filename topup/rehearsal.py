@@ -21,11 +21,12 @@ from typing import Any
 from topup import events
 from topup.assemble import works
 from topup.books import CREDITS, FEE_OPERATOR, FEE_PROVIDER, IN_TRANSIT, WALLET, Commodity
+from topup.credits import LASTING
 from topup.daemon import Daemon, Heart
 from topup.errors import Exit
 from topup.events import Event
 from topup.money import UNITS_PER_USDC, Usd, Usdc, Wei, plain
-from topup.sandbox.faults import Fault
+from topup.sandbox.faults import WALLET_WEI, Fault
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import Chain
 from topup.sandbox.world import FEE_DESTINATION, World, embedded
@@ -33,10 +34,10 @@ from topup.settings import load
 from topup.store.sqlite import SqliteStore
 
 # A run that reaches no verdict within this many seconds of the world ends as it stands.
-WORLD_SECONDS_MAX = 4 * 3600
+WORLD_SECONDS_MAX = 1800
 REPEATS = 3
 SCALE = 30
-PATIENCE_AFTER_LATE_S = 900
+PATIENCE_AFTER_LATE_S = 300
 EXITS = {
     "refilled": Exit.OK,
     "refused": Exit.PERSON,
@@ -62,11 +63,14 @@ class Witness:
     now_s: Callable[[], int]
     say: Callable[[str], None]
     first_reading: Callable[[], None]
+    spend: Callable[[], None]
     told: list[Event] = field(default_factory=list)
     result: str | None = None
     dipped_s: int | None = None
     posted_s: int | None = None
     late_s: int | None = None
+    lasting: bool = False
+    refills: int = 1
     _in_a_row: dict[str, int] = field(default_factory=dict)
 
     def emit(self, event: Event) -> None:
@@ -80,6 +84,7 @@ class Witness:
                 self._in_a_row.pop("unknown", None)
                 self.first_reading()
             case events.ReadingUnknown():
+                self.lasting = event.doubt in LASTING
                 self._again("unknown", "unknown")
             case events.TopUpDecided():
                 self.dipped_s = self.dipped_s or self.now_s()
@@ -98,7 +103,11 @@ class Witness:
             case events.CreditsPosted():
                 self.posted_s = self.now_s()
             case events.TopUpDone():
-                self._end("refilled")
+                self.refills -= 1
+                if self.refills:
+                    self.spend()
+                else:
+                    self._end("refilled")
             case events.CycleFailed():
                 self._again("failed", "failed")
             case _:
@@ -176,7 +185,18 @@ async def rehearse(
             world.do(lambda: _switch(world, late, early=False))
 
     began = world.clock.now_s()
-    witness = Witness(world.clock.now_s, lambda line: say(f"{world.clock.now_s() - began:>5} s  {line}"), first_reading)
+
+    def spend() -> None:
+        account = world.gateway.account
+        world.do(lambda: account.set_usage(account.total_credits - Decimal("9.9")))
+
+    witness = Witness(
+        world.clock.now_s,
+        lambda line: say(f"{world.clock.now_s() - began:>5} s  {line}"),
+        first_reading,
+        spend,
+        refills=fault.refills if fault is not None else 1,
+    )
     store = SqliteStore.open_writer(directory)
     running = works(loaded, store, witness, world.clock)
     daemon = Daemon(running.cycle, store, world.clock, witness, loaded.account, Heart(None), glance_s=60)
@@ -243,10 +263,9 @@ def _audit(
         + booked(FEE_PROVIDER, usdc)
         + booked(CREDITS, Commodity.CREDIT)
     )
-    last = store.latest(account, 1)
-    attempts = [a for t in last for a in t.attempts]
+    attempts = [a for t in store.latest(account, 10) for a in t.attempts]
     paid = next((a for a in attempts if a.inclusion is not None and a.inclusion.success), None)
-    spent = paid.inclusion.spent if paid is not None and paid.inclusion is not None else Wei(0)
+    spent = sum((a.inclusion.spent for a in attempts if a.inclusion is not None), Wei(0))
     gas = Wei(before.wallet - after.wallet) - spent
     result = witness.result or "waiting"
     done = next((e for e in witness.told if isinstance(e, events.TopUpDone)), None)
@@ -270,7 +289,7 @@ def _audit(
         "books_match_chain": matches,
         "seconds_dip_to_posted": str(seconds) if seconds is not None else None,
     }
-    code = EXITS.get(result, Exit.INTERNAL)
+    code = Exit.PERSON if result == "unknown" and witness.lasting else EXITS.get(result, Exit.INTERNAL)
     return document, code if matches or code is not Exit.OK else Exit.INTERNAL
 
 
@@ -279,7 +298,10 @@ def perform(
 ) -> tuple[dict[str, Any], Exit]:
     """Start a world, run the daemon in it, and end both."""
     with World(
-        _chain(anvil), scale=SCALE, conduct=Conduct(staleness_ms=20_000, posting_delay_ms=10_000, late_ms=480_000)
+        _chain(anvil),
+        scale=SCALE,
+        wallet_wei=fault.wallet_wei if fault is not None else WALLET_WEI,
+        conduct=Conduct(staleness_ms=20_000, posting_delay_ms=10_000, late_ms=480_000),
     ) as world:
         return asyncio.run(rehearse(world, directory, fault=fault, say=say, settings={}))
 

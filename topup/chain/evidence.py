@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from topup.chain.contracts import transferred
-from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, unhex
+from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity
 from topup.chain.simulation import is_payment
 from topup.chain.survey import head, reason
 from topup.charge import Demand

@@ -47,6 +47,8 @@ class Rpc:
         """Keep a client for `url`; nothing is sent yet."""
         self._url = url
         self.host = urlsplit(url).hostname or "?"
+        # A proxy from the environment has no business with a provider on this machine.
+        self._local = self.host in ("127.0.0.1", "localhost", "::1")
         self._timeout_s = timeout_s
         self._client: httpx.AsyncClient | None = None
         self._next_id = 0
@@ -100,7 +102,9 @@ class Rpc:
     async def _post(self, body: object) -> Any:
         if self._client is None:
             limits = httpx.Limits(max_connections=8, max_keepalive_connections=4)
-            self._client = httpx.AsyncClient(follow_redirects=False, trust_env=True, limits=limits, timeout=None)  # noqa: S113 - asyncio.timeout bounds the whole call
+            self._client = httpx.AsyncClient(
+                follow_redirects=False, trust_env=not self._local, limits=limits, timeout=None
+            )
         self.requests += 1
         try:
             async with asyncio.timeout(self._timeout_s):

@@ -96,6 +96,13 @@ class Coinbase:
         failed: Reverted | None = None
         for tier, quote in sorted(survey.quotes.items(), key=lambda item: item[1]):
             value = quote.plus_bps_up(self._terms.slippage)
+            if survey.balance < value:
+                # Told before the simulation, which on such a wallet fails without naming a reason.
+                raise PaymentForbidden(
+                    "wallet_low",
+                    f"the wallet holds {survey.balance}, this payment alone needs {value}",
+                    remedy=f"send at least {value - survey.balance} and some for fees to the wallet",
+                )
             call = self._chain.payment(verified, tier, value, wallet)
             try:
                 dry = await self._chain.simulate(call, verified.demand, survey.head)

@@ -176,6 +176,10 @@ class Evm:
         """Change an account's code in the newest state."""
         self._change(lambda state: state.set_code(bytes.fromhex(address[2:]), code))
 
+    def pending(self) -> int:
+        """Return how many transactions wait for a block."""
+        return len(self._pool)
+
     def drop_pending(self) -> int:
         """Forget what is waiting for a block; return how many transactions that were."""
         count, self._pool = len(self._pool), []

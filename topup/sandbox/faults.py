@@ -13,9 +13,12 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from topup.errors import Exit
+from topup.sandbox import contracts
 from topup.sandbox.gateway import Gateway, Place
 
 World = Any
+WALLET_WEI = 10**18
+Spent = Literal["zero", "one"]
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,10 @@ class Fault:
     switches: tuple[Switch, ...]
     expected_result: str
     expected_exit: int
-    expected_spent: Literal["zero", "one"]
+    expected_spent: Spent
     on_world: Callable[[World], None] | None = None  # For what is not the gateway's doing: the chain's faults.
+    refills: int = 1  # How many refills the run goes on for.
+    wallet_wei: int = WALLET_WEI  # What the wallet begins with.
 
     def switch_on(self, gateway: Gateway, world: World = None) -> None:
         """Make it go wrong from now on."""
@@ -60,7 +65,8 @@ def _refused(name: str, says: str) -> Fault:
 
 
 def _repeated(name: str, says: str) -> Fault:
-    return Fault(name, says, _at("coinbase", name), "refilled", Exit.OK, "one")  # The first charge is honest.
+    """The first charge is honest and paid; the second one is refused."""
+    return Fault(name, says, _at("coinbase", name), "refused", Exit.PERSON, "one", refills=2)
 
 
 def _credits(name: str, says: str, code: Exit = Exit.LATER) -> Fault:
@@ -77,6 +83,40 @@ def _key(name: str, says: str) -> Fault:
 
 def _posting(name: str, says: str, result: str, code: Exit) -> Fault:
     return Fault(name, says, _at("posting", name), result, code, "one")
+
+
+def _chain(name: str, says: str, act: Callable[[World], None], result: str, code: Exit, spent: Spent) -> Fault:
+    return Fault(f"chain-{name}", says, (), result, code, spent, on_world=act)
+
+
+def _waiting(name: str, says: str, act: Callable[[World], None]) -> Fault:
+    return _chain(name, says, act, "waiting", Exit.LATER, "zero")
+
+
+def _pools(world: World, percent: int) -> list[contracts.StorageWrite]:
+    price = world.eth_usd_e8 * percent // 100
+    return contracts.pool_price(500, price) + contracts.pool_price(3000, price)
+
+
+def _stale(world: World) -> list[contracts.StorageWrite]:
+    return contracts.feed_updated_at(contracts.ETH_USD_FEED, world.clock.now_s() - 7200)
+
+
+def _price_jumps(world: World) -> None:
+    """Between simulation and block ETH loses a twentieth; a block later it is back."""
+
+    def jump() -> None:
+        if world.chain.pending():
+            world.chain.before_mine.remove(jump)
+            world.chain.before_mine.append(recover)
+            world.write(_pools(world, 95))
+
+    def recover() -> None:
+        if not world.chain.pending():
+            world.chain.before_mine.remove(recover)
+            world.write(_pools(world, 100))
+
+    world.chain.before_mine.append(jump)
 
 
 def _once(place: Place, name: str, says: str) -> Fault:
@@ -160,6 +200,32 @@ _ALL = (
     Fault("ordinary-key", "The key is an ordinary one and reads 0 and 0.", _ordinary(), "unknown", Exit.PERSON, "zero"),
     _key("server-error-500", "The key endpoint fails."),
     _key("time-out", "The key endpoint never answers."),
+    # The chain.
+    _chain(
+        "price-jumps",
+        "ETH falls before the block: it reverts, and is retried.",
+        _price_jumps,
+        "refilled",
+        Exit.OK,
+        "one",
+    ),
+    _waiting("dear-pool", "The pools ask a twentieth more than the feed.", lambda w: w.write(_pools(w, 95))),
+    _waiting("stale-feed", "The price feed is two hours old.", lambda w: w.write(_stale(w))),
+    _waiting(
+        "sequencer-down",
+        "The sequencer is down.",
+        lambda w: w.write(contracts.sequencer(up=False, since=w.clock.now_s())),
+    ),
+    _waiting(
+        "contract-paused", "The payment contract is paused.", lambda w: w.write(contracts.payments_paused(paused=True))
+    ),
+    _waiting("usdc-paused", "USDC cannot be moved.", lambda w: w.write(contracts.usdc_paused(paused=True))),
+    _waiting(
+        "operator-unregistered",
+        "The operator has left the contract.",
+        lambda w: w.write(contracts.fee_destination(w.operator.address, None)),
+    ),
+    Fault("wallet-low", "The wallet holds a dollar.", (), "waiting", Exit.LATER, "zero", wallet_wei=WALLET_WEI // 3000),
     # Posting.
     _posting("never-posts", "Payments are never credited.", "uncredited", Exit.MONEY_MAY_HAVE_MOVED),
     _posting("posts-late", "Payments are credited an hour late.", "refilled", Exit.OK),

@@ -47,6 +47,9 @@ class Chain(Protocol):
     def set_balance(self, address: str, wei: int) -> None:
         """Change a balance from now on."""
 
+    def pending(self) -> int:
+        """Return how many transactions wait for a block."""
+
     def drop_pending(self) -> int:
         """Forget what is waiting for a block; return how many transactions that were."""
 

@@ -19,12 +19,12 @@ from eth_keys.datatypes import PrivateKey
 
 from topup.sandbox import contracts
 from topup.sandbox.charges import Operator, named_address
+from topup.sandbox.faults import WALLET_WEI
 from topup.sandbox.gateway import Account, Conduct, Gateway
 from topup.sandbox.rpc import Chain, RpcServer
 
 T = TypeVar("T")
 ETH_USD_E8 = 3000 * 10**8
-WALLET_WEI = 10**18
 BLOCK_S = 2
 L1_FEE_PER_BYTE = 15_000_000
 FEE_DESTINATION = named_address("topup sandbox: fee destination")
@@ -81,6 +81,7 @@ class World:
         self.key = PrivateKey(secrets.token_bytes(32))
         self.wallet: str = self.key.public_key.to_checksum_address()
         self.operator = Operator()
+        self.eth_usd_e8 = ETH_USD_E8
         self.wallet_wei = wallet_wei
         self._make_chain = make_chain
         self._account = (credits_usd, usage_usd, burn_usd_per_hour)

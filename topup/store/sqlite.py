@@ -74,16 +74,18 @@ class SqliteStore:
                     f"another topup holds the ledger in {directory}",
                     remedy="ask the running daemon (`topup status`), or stop it first",
                 ) from None
-            try:
+            with contextlib.ExitStack() as undo:
+                undo.callback(lock.close)
                 connection = _connect(directory / FILE)
+                undo.callback(connection.close)
                 _migrate(connection)
+                _examine(connection, directory)
                 with _transaction(connection):
                     connection.execute("UPDATE ledger SET epoch = epoch + 1")
                     (epoch,) = connection.execute("SELECT epoch FROM ledger").fetchone()
-                return cls(connection, lock, epoch)
-            except BaseException:
-                lock.close()
-                raise
+                store = cls(connection, lock, epoch)
+                undo.pop_all()
+                return store
 
     @classmethod
     def open_reader(cls, directory: Path) -> Self:
@@ -95,15 +97,18 @@ class SqliteStore:
         path = directory / FILE
         if not path.exists():
             raise StoreUnusable(f"no ledger in {directory}", remedy="set state_dir, or start `topup run` once")
-        with _explained(directory):
+        with _explained(directory), contextlib.ExitStack() as undo:
             connection = _connect(path)
+            undo.callback(connection.close)
             version = _version(connection)
             if version != len(MIGRATIONS):
                 raise StoreUnusable(
                     f"the ledger in {directory} has version {version}, this program knows {len(MIGRATIONS)}",
                     remedy="use the topup that wrote it, or let this one's daemon migrate it",
                 )
-            return cls(connection, None, None)
+            store = cls(connection, None, None)
+            undo.pop_all()
+            return store
 
     @staticmethod
     def exists(directory: Path) -> bool:
@@ -224,7 +229,7 @@ class SqliteStore:
         marks = ",".join("?" for _ in TERMINAL)
         rows = self._all(
             f"SELECT * FROM topup WHERE account = ? AND state NOT IN ({marks})", account, *sorted(TERMINAL)
-        )  # noqa: S608 - only question marks
+        )
         return self._load(rows[0]) if rows else None
 
     def topup(self, topup_id: str) -> TopUp:
@@ -624,8 +629,12 @@ def _connect(path: Path) -> sqlite3.Connection:
         path.chmod(0o600)
     # WAL lets readers look while the daemon writes; FULL makes a commit survive the loss of power (with WAL and
     # NORMAL the newest commits may be rolled back, and with them the record of a payment).
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}")
+    try:
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            connection.execute(f"PRAGMA {pragma}")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
@@ -645,6 +654,15 @@ def _migrate(connection: sqlite3.Connection) -> None:
             for statement in _statements(MIGRATIONS[number]):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {number + 1}")
+
+
+def _examine(connection: sqlite3.Connection, directory: Path) -> None:
+    """Read every page once before anything is spent: damage shows only where it is read."""
+    found = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
+    if found != ["ok"]:
+        raise StoreUnusable(
+            f"the ledger in {directory} is damaged: {found[0]}", remedy="restore it from a backup, see docs/runbook.md"
+        )
 
 
 def _statements(script: str) -> Iterator[str]:

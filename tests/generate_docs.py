@@ -1,0 +1,339 @@
+"""What do the documents say that the code already says? Writes those parts anew: `python -m tests.generate_docs`.
+
+A document keeps what people wrote; between `<!-- generated: NAME -->` and `<!-- end -->` stands what BLOCKS[NAME]
+returns. The map in `topup/__init__.py` keeps its order and its headings; each module's question comes from the first
+line of its docstring. `--accept-events` also takes the events as they are now for tests/golden/events.json: only after
+deciding that an alert written against the old names may break.
+"""
+
+import ast
+import inspect
+import json
+import re
+import sys
+import types
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+
+import annotated_types as limits
+from pydantic import SecretStr
+from typer.main import get_command
+
+from tests.tools import ROOT
+from topup import errors, events, lifecycle
+from topup.cli import app
+from topup.money import Usd
+from topup.policy import worst_spend
+from topup.settings import Settings, env_name, names
+
+DOCS: Final = ROOT / "docs"
+MAP: Final = ROOT / "topup" / "__init__.py"
+GOLDEN: Final = ROOT / "tests" / "golden" / "events.json"
+BLOCK: Final = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+LINE: Final = re.compile(r"^ {4}( *)([a-z_0-9]+(?:\.py|/)) +(\S.*)$")
+AGAIN: Final = "run `python -m tests.generate_docs` and look at what changed"
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Return a table in Markdown."""
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def sentence(thing: object) -> str:
+    """Return the first line of a docstring."""
+    return (inspect.getdoc(thing) or "").partition("\n")[0]
+
+
+def remarks(enumeration: type[Enum]) -> dict[str, str]:
+    """Return the comment that stands behind each member in the source."""
+    found = re.findall(r"^    ([A-Z_0-9]+) = [^#\n]+?(?:  # (.*))?$", inspect.getsource(enumeration), re.MULTILINE)
+    return dict(found)
+
+
+# -- events -----------------------------------------------------------------------------------------------------
+
+MONEY: Final = {errors.Money.NO: "no", errors.Money.MAYBE: "perhaps", errors.Money.YES: "yes"}
+FORMS: Final = {
+    "Usd": "dollars, decimal text",
+    "Wei": "wei, integer text",
+    "Usdc": "USDC units (10⁻⁶), integer text",
+    "Bps": "basis points, integer",
+    "bytes": "0x and hex digits",
+    "Decimal": "decimal text",
+    "str": "text",
+    "bool": "true or false",
+    "int": "integer",
+}
+SUFFIXES: Final = {
+    "_s": "seconds, integer",
+    "_units": "USDC units (10⁻⁶), integer",
+    "_wei": "wei, integer",
+}
+
+
+def form(name: str, kind: Any) -> str:
+    """Return how a field of an event is written, and in which unit."""
+    parts = [part for part in get_args(kind) if part is not type(None)] or [kind]
+    optional = "; absent while unknown" if type(None) in get_args(kind) else ""
+    word = parts[0].__name__
+    if word == "int":
+        return next((unit for end, unit in SUFFIXES.items() if name.endswith(end)), FORMS[word]) + optional
+    if word == "Decimal" and name.startswith("hours_"):
+        return "hours, decimal text" + optional
+    if word == "Usd" and name.endswith("_per_hour"):
+        return "dollars an hour, decimal text" + optional
+    return FORMS[word] + optional
+
+
+def event_entries() -> str:
+    """Describe every event."""
+    parts = []
+    for event in events.catalogue():
+        head = f"### `{event.name()}`\n\n{sentence(event)}\n\nLevel **{event.level}**. Money moved: {MONEY[event.money]}."
+        todo = f" To do: {event.todo}." if event.todo else ""
+        hints = get_type_hints(event)
+        rows = [(f"`{f}`", form(f, hints[f])) for f in event.__dataclass_fields__]
+        parts.append(f"{head}{todo}\n\n{table(('field', 'form'), rows)}")
+    return "\n" + "\n".join(parts) + "\n"
+
+
+def golden_events() -> str:
+    """Return names, levels, money and fields of all events, as the golden file holds them."""
+    told = {
+        e.name(): {"level": e.level, "money": e.money.value, "fields": list(e.__dataclass_fields__)}
+        for e in events.catalogue()
+    }
+    return json.dumps(told, indent=2) + "\n"
+
+
+# -- settings ---------------------------------------------------------------------------------------------------
+
+
+def kind_of(annotation: Any) -> tuple[str, list[Any]]:
+    """Return a setting's type in words, and the constraints that hang on it."""
+    origin, inside = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        told = [kind_of(part) for part in inside if part is not type(None)]
+        return " or ".join(word for word, _ in told), [c for _, some in told for c in some]
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in inside), []
+    if origin is tuple:
+        return f"list of {kind_of(inside[0])[0]}", []
+    if hasattr(annotation, "__metadata__"):
+        word, some = kind_of(annotation.__origin__)
+        checks = {getattr(m, "func", None) for m in annotation.__metadata__}
+        named = {getattr(check, "__qualname__", "") for check in checks}
+        if "_url" in named:
+            word = "URL"
+        elif any(name.startswith("_hex") for name in named):
+            word = "hex digits"
+        return word, [*some, *(c for m in annotation.__metadata__ for c in getattr(m, "metadata", [m]))]
+    words: dict[Any, str] = {str: "text", int: "integer", Decimal: "decimal", Path: "path", SecretStr: "secret"}
+    return words[annotation], []
+
+
+def bounds(constraints: list[Any]) -> str:
+    """Return constraints in words."""
+    told = []
+    for one in constraints:
+        match one:
+            case limits.Ge(ge=least):
+                told.append(f"≥ {least}")
+            case limits.Gt(gt=above):
+                told.append(f"> {above}")
+            case limits.Le(le=most):
+                told.append(f"≤ {most}")
+            case limits.MinLen(min_length=least):
+                told.append(f"at least {least} long")
+            case limits.MaxLen(max_length=most):
+                told.append(f"at most {most} long")
+            case _ if getattr(one, "pattern", None):
+                told.append(f"`{one.pattern}`")
+            case _:
+                continue
+    return ", ".join(dict.fromkeys(told))
+
+
+def default_of(name: str, field: Any) -> str:
+    """Return a setting's default as one would write it."""
+    if name == "state_dir":
+        return "`$STATE_DIRECTORY`, else `~/.local/state/topup`"
+    value = field.default
+    if value is None or value == ():
+        return "–"
+    return "`" + (",".join(map(str, value)) if isinstance(value, tuple) else str(value)) + "`"
+
+
+def setting_rows() -> str:
+    """Describe every setting, a table a section."""
+    parts: dict[str, list[tuple[str, ...]]] = {}
+    for name, field in names().items():
+        section, _, last = name.rpartition(".")
+        word, constraints = kind_of(field.annotation)
+        constraints += [c for m in field.metadata for c in getattr(m, "metadata", None) or [m]]
+        held = bounds(constraints)
+        form_ = f"{word}, {held}" if held else word
+        row = (f"`{last}`<br>`{env_name(name)}`", form_, default_of(name, field), field.description)
+        parts.setdefault(section, []).append(row)
+    head = ("name in the file, in the environment", "form", "default", "meaning")
+    title = {section: f"`[{section}]`" if section else "top level" for section in parts}
+    return "\n" + "\n".join(f"### {title[s]}\n\n{table(head, rows)}" for s, rows in parts.items()) + "\n"
+
+
+def worst_case() -> str:
+    """Compute from the defaults what can be lost at most, and by what it is held."""
+    s = Settings.model_construct()
+    p = s.policy
+    attempts = s.posting.retries_max + 1
+    one = worst_spend(Usd(Decimal(25)), _limits(s))
+    rows = [
+        (f"{p.cap_24h} dollars", "charges within any 24 hours, fees of the charge included", "`policy.cap_24h`"),
+        (f"{p.cap_30d} dollars", "the same within any 30 days", "`policy.cap_30d`"),
+        (f"{p.topup_max} dollars", "credits of one top-up", "`policy.topup_max`"),
+        (f"{one} dollars", "what one default top-up of 25 dollars counts against the caps", "`rails.coinbase.fee_ceiling_bps`"),
+        (f"{s.price.deviation_bps / 100:g} %", "what a payment may cost above the price feed", "`price.deviation_bps`"),
+        (f"{s.price.slippage_bps / 100:g} %", "what is sent above the quote; the contract returns what the swap leaves", "`price.slippage_bps`"),
+        (f"{s.fees.network_fee_max_eth} ETH", "gas and L1 data fee of one attempt", "`fees.network_fee_max_eth`"),
+        (f"{attempts}", "attempts of one top-up that may revert, each costing its network fee", "`posting.retries_max`"),
+        (f"{s.wallet.payment_max_eth} ETH", "the value of one payment, held by the signer itself", "`wallet.payment_max_eth`"),
+        (f"{p.count_24h}", "top-ups within any 24 hours", "`policy.count_24h`"),
+    ]  # fmt: skip
+    return "\n" + table(("at most", "of what", "set by"), rows) + "\n"
+
+
+def _limits(s: Settings) -> Any:
+    from topup.assemble import limits as assembled
+
+    return assembled(s)
+
+
+# -- commands ---------------------------------------------------------------------------------------------------
+
+
+def commands(group: Any, before: str) -> Iterator[tuple[str, Any]]:
+    """Yield every command with its full name."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{before} {name}")
+        else:
+            yield f"{before} {name}", command
+
+
+def command_entries() -> str:
+    """Describe every command, its options and its example."""
+    parts = []
+    for name, command in commands(get_command(app), "topup"):
+        says, _, example = command.help.partition(" Example: ")
+        parts.append(f"### `{name}`\n\n{says}\n\n```sh\n{example.rstrip('.')}\n```\n")
+        rows = []
+        for option in command.params:
+            takes = "" if option.is_flag else " " + option.name.upper()
+            default = f" (default {option.default})" if option.default not in (None, False) else ""
+            rows.append((f"`{', '.join(option.opts)}{takes}`", option.help + default))
+        if rows:
+            parts.append(table(("option", "meaning"), rows))
+    return "\n" + "\n".join(parts) + "\n"
+
+
+def exit_codes() -> str:
+    """Describe every exit code by the comment behind it."""
+    said = remarks(errors.Exit)
+    return "\n" + table(("code", "name", "meaning"), [(str(int(c)), f"`{c.name}`", said[c.name]) for c in errors.Exit]) + "\n"  # fmt: skip
+
+
+# -- the life of a top-up ---------------------------------------------------------------------------------------
+
+
+def life() -> str:
+    """Show the diagram, the states and every arrow of the table."""
+    doc = inspect.getdoc(lifecycle) or ""
+    diagram = doc.partition("\n\n")[2].partition("\n\nEvery arrow")[0]
+    said = remarks(lifecycle.State)
+    states = [(f"`{s}`", said[s.name] or "an end") for s in lifecycle.State]
+    arrows = [
+        (f"`{state}`", f"`{fact}`", f"`{to}`")
+        for (state, fact), to in lifecycle.TABLE.items()
+        if fact is not lifecycle.Fact.HALT
+    ]
+    halts = ", ".join(f"`{s}`" for s, fact in lifecycle.TABLE if fact is lifecycle.Fact.HALT)
+    return (
+        f"\n```text\n{diagram}\n```\n\n{table(('state', 'meaning'), states)}\n"
+        f"{table(('from', 'what happened', 'to'), arrows)}\n`halt` leads to `halted` from {halts}.\n\n"
+    )
+
+
+BLOCKS: Final[dict[str, Callable[[], str]]] = {
+    "events": event_entries,
+    "settings": setting_rows,
+    "worst-case": worst_case,
+    "commands": command_entries,
+    "exit-codes": exit_codes,
+    "life": life,
+}
+
+
+def written(text: str) -> str:
+    """Return a document with its generated blocks written anew."""
+    return BLOCK.sub(lambda found: found[1] + BLOCKS[found[2]]() + found[3], text)
+
+
+# -- the map ----------------------------------------------------------------------------------------------------
+
+
+def modules() -> dict[str, Path]:
+    """Return every module of the package under its name on the map; packages end in a slash."""
+    found = {}
+    for path in sorted((ROOT / "topup").rglob("*.py")):
+        name = path.relative_to(ROOT / "topup").as_posix()
+        if name != "__init__.py":
+            found[name.removesuffix("__init__.py")] = path
+    return found
+
+
+def question(path: Path) -> str:
+    """Return the question a module answers: the first line of its docstring, up to the question mark."""
+    first = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+    return first.partition("?")[0] + "?" if "?" in first else first
+
+
+def places(text: str) -> Iterator[tuple[int, str, str]]:
+    """Yield line number, full name and question of everything on the map."""
+    above: list[str] = []
+    for number, line in enumerate(text.splitlines()):
+        found = LINE.match(line)
+        if found:
+            depth = len(found[1]) // 2
+            above[depth:] = [found[2]]
+            yield number, "".join(above[: depth + 1]), found[3]
+
+
+def mapped(text: str) -> str:
+    """Return the map with every question as its module asks it."""
+    lines, known = text.splitlines(), modules()
+    for number, name, said in places(text):
+        if name in known:
+            lines[number] = lines[number].removesuffix(said) + question(known[name])
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str]) -> None:
+    """Write everything anew, and say what changed."""
+    targets = [(path, written) for path in sorted(DOCS.glob("*.md"))] + [(MAP, mapped)]
+    for path, render in targets:
+        before = path.read_text(encoding="utf-8")
+        after = render(before)
+        if after != before:
+            path.write_text(after, encoding="utf-8")
+            print(f"wrote {path.relative_to(ROOT)}")
+    if "--accept-events" in arguments:
+        GOLDEN.parent.mkdir(exist_ok=True)
+        GOLDEN.write_text(golden_events(), encoding="utf-8")
+        print(f"wrote {GOLDEN.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
