@@ -13,6 +13,7 @@ import re
 import sys
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
@@ -75,6 +76,11 @@ SUFFIXES: Final = {
 }
 
 
+def field_names(event: type[events.Event]) -> list[str]:
+    """Return the names of an event's fields in their order."""
+    return [field.name for field in fields(event)]
+
+
 def form(name: str, kind: Any) -> str:
     """Return how a field of an event is written, and in which unit."""
     parts = [part for part in get_args(kind) if part is not type(None)] or [kind]
@@ -96,7 +102,7 @@ def event_entries() -> str:
         head = f"### `{event.name()}`\n\n{sentence(event)}\n\nLevel **{event.level}**. Money moved: {MONEY[event.money]}."
         todo = f" To do: {event.todo}." if event.todo else ""
         hints = get_type_hints(event)
-        rows = [(f"`{f}`", form(f, hints[f])) for f in event.__dataclass_fields__]
+        rows = [(f"`{f}`", form(f, hints[f])) for f in field_names(event)]
         parts.append(f"{head}{todo}\n\n{table(('field', 'form'), rows)}")
     return "\n" + "\n".join(parts) + "\n"
 
@@ -104,7 +110,7 @@ def event_entries() -> str:
 def golden_events() -> str:
     """Return names, levels, money and fields of all events, as the golden file holds them."""
     told = {
-        e.name(): {"level": e.level, "money": e.money.value, "fields": list(e.__dataclass_fields__)}
+        e.name(): {"level": e.level, "money": e.money.value, "fields": field_names(e)}
         for e in events.catalogue()
     }
     return json.dumps(told, indent=2) + "\n"

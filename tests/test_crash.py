@@ -1,0 +1,146 @@
+"""Does a payment survive a crash at every committed step? The process's memory is lost, the ledger and the world are not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from topup import assemble
+from topup.cycle import Asked
+from topup.events import Event
+from topup.lifecycle import TERMINAL, State, TopUp
+from topup.sandbox import contracts
+from topup.sandbox.gateway import Conduct
+from topup.sandbox.world import World, embedded
+from topup.settings import load
+from topup.store.sqlite import SqliteStore
+
+WRITES = (
+    "begin",
+    "ask",
+    "answered",
+    "proven",
+    "reserve",
+    "signed",
+    "intend",
+    "delivered",
+    "included",
+    "move",
+    "settle",
+    "finish",
+)
+
+
+class Crash(BaseException):
+    """The process ends here; nothing catches it."""
+
+
+class Fragile:
+    """A store that dies just after, or just before, its n-th write; the write itself is whole or absent."""
+
+    def __init__(self, store: SqliteStore, at: int, *, before: bool) -> None:
+        """Count down from `at`."""
+        self._store, self._left, self._before = store, at, before
+        self.died_in: str | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Pass everything on, and die in the chosen write."""
+        real = getattr(self._store, name)
+        if name not in WRITES:
+            return real
+
+        def wrapped(*arguments: Any, **named: Any) -> Any:
+            self._left -= 1
+            if self._left == 0 and self._before:
+                self.died_in = f"before {name}"
+                raise Crash
+            result = real(*arguments, **named)
+            if self._left == 0:
+                self.died_in = f"after {name}"
+                raise Crash
+            return result
+
+        return wrapped
+
+
+class Silent:
+    """A sink for nobody."""
+
+    def emit(self, event: Event) -> None:
+        """Forget it."""
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A world of its own, fast and below the floor."""
+    from decimal import Decimal
+
+    with World(embedded, scale=30, conduct=Conduct(), usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(1)) as made:
+        yield made
+
+
+async def live(world: World, directory: Path, store: Any, real: SqliteStore) -> TopUp:
+    """Run passes on this store until the one top-up has ended."""
+    loaded = load(world.environment() | {"TOPUP_STATE_DIR": str(directory), "TOPUP_CONFIG": "/dev/null"})
+    works = assemble.works(loaded, store, Silent(), world.clock)
+    try:
+        for _ in range(200):
+            rest = await works.cycle.run(Asked())
+            if rest.topup is not None and rest.topup.state in TERMINAL:
+                return rest.topup
+            await world.clock.sleep(rest.next_s)
+        raise AssertionError(f"no end in sight: {rest}")
+    finally:
+        await works.api.close()
+        for rpc in works.rpcs:
+            await rpc.close()
+        real.close()
+
+
+def transferred(world: World) -> int:
+    """Count the payment contract's Transferred events on the whole chain."""
+    topic = "0xb7ee4fafa10d16ee883a136a3dcc9179d8e6041ba71cc29c2b0bce4f7bdd6e86"
+    wanted = {"fromBlock": "0x0", "toBlock": "latest", "address": contracts.PAYMENT_PROTOCOL, "topics": [topic]}
+    return len(world.do(lambda: world.chain.rpc("eth_getLogs", [wanted])))
+
+
+def test_a_run_without_a_crash_makes_this_many_writes(world: World, tmp_path: Path) -> None:
+    """The range of the crash points below covers a whole life; a new write makes this fail and the range grow."""
+    real = SqliteStore.open_writer(tmp_path)
+    fragile = Fragile(real, 10_000, before=False)
+    ended = asyncio.run(live(world, tmp_path, fragile, real))
+    assert ended.state is State.DONE
+    assert 10_000 - fragile._left == LIFE  # noqa: SLF001 - the count is the point
+
+
+LIFE = 12
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["after", "before"])
+@pytest.mark.parametrize("point", range(1, LIFE + 1))
+def test_a_crash_at_any_write_leads_to_exactly_one_payment(
+    point: int, before: bool, world: World, tmp_path: Path
+) -> None:  # noqa: FBT001
+    """Whatever write the process dies in, the next start finishes one payment and the books match the wallet."""
+    first = world.do(lambda: world.balance(world.wallet))
+    real = SqliteStore.open_writer(tmp_path)
+    fragile = Fragile(real, point, before=before)
+    with pytest.raises(Crash):
+        asyncio.run(live(world, tmp_path, fragile, real))
+    again = SqliteStore.open_writer(tmp_path)
+    open_one = again.open_topup("default")
+    if open_one is None and again.latest("default", 1):
+        ended = again.latest("default", 1)[0]  # it died after the last write of all
+        again.close()
+    else:
+        ended = asyncio.run(live(world, tmp_path, again, again))
+    assert ended.state is State.DONE, fragile.died_in
+    assert transferred(world) == 1, fragile.died_in
+    reader = SqliteStore.open_reader(tmp_path)
+    booked = sum(x.units for e in reader.entries("default") for x in e.lines if x.account == "assets:wallet")
+    assert world.do(lambda: world.balance(world.wallet)) - first == booked, fragile.died_in
+    assert len(reader.latest("default", 10)) == 1
