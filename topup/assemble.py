@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from topup.clock import SystemClock
-from topup.cycle import Account, Cycle, Pace
+from topup.cycle import Account, Cycle, Pace, Terms
 from topup.errors import SettingsError
 from topup.money import WEI_PER_ETH, Bps, Usd, Wei
 from topup.openrouter import OpenRouter
@@ -221,20 +221,17 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
 
     def rail() -> Rail:
         if not built:
-            from topup.rails.coinbase import Coinbase, Terms
+            from topup.rails import coinbase
 
             if key is None:
                 raise SettingsError("nothing can be paid without a key", remedy="set wallet.keystore")
-            terms = Terms(Bps(s.price.slippage_bps), Bps(s.fees.gas_margin_pct * 100))
+            terms = coinbase.Terms(Bps(s.price.slippage_bps), Bps(s.fees.gas_margin_pct * 100))
             learnt = store.told(s.account, PINNED)
-            built.append(Coinbase(client, chain(s, rpcs), key, time, pins(s, learnt), terms))
+            built.append(coinbase.Coinbase(client, chain(s, rpcs), key, time, pins(s, learnt), terms))
         return built[0]
 
     cycle = Cycle(
-        Account(s.account, wallet, s.chain.id),
-        limits(s),
-        ceilings(s),
-        pace(s),
+        Terms(Account(s.account, wallet, s.chain.id), limits(s), ceilings(s), pace(s)),
         api=client,
         rail=rail,
         store=store,

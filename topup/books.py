@@ -69,7 +69,7 @@ class Entry:
 
 
 def payment_lines(spent: Wei, gas: Wei, l1_fee: Wei, total: Usdc) -> tuple[Line, ...]:
-    """Book a successful payment: ETH left the wallet, its USDC is in transit to the provider, the network took its part."""
+    """Book a successful payment: ETH left the wallet, its USDC is in transit, the network took its part."""
     eth = Commodity.ETH
     return _kept(
         Line(WALLET, eth, -(spent + gas + l1_fee).units),

@@ -37,7 +37,7 @@ K2_PREFIX: Final = b"K2 Informational Message: 32 "
 
 @dataclass(frozen=True)
 class Intent:
-    """What the operator signs over, decoded. Addresses are 20 bytes; amounts are USDC units; the deadline is in seconds."""
+    """What the operator signs over. Addresses are 20 bytes, amounts USDC units, the deadline unix seconds."""
 
     recipient_amount: int
     deadline: int
@@ -102,7 +102,7 @@ class Pins:
 
 @dataclass(frozen=True)
 class Clocks:
-    """The time as the chain's newest block and as this machine tell it, in seconds; both must agree that it is early."""
+    """The time as the chain's newest block and this machine tell it, in seconds; both must say it is early."""
 
     chain_s: int
     local_s: int
@@ -233,7 +233,7 @@ def verify(
 
 
 def intent_hash(demand: Demand) -> bytes:
-    """Return the packed hash the operator signs over (264 bytes under keccak256), for the demand's own chain and sender."""
+    """Return keccak256 of the 264 packed bytes the operator signs over, for the demand's own chain and sender."""
     intent = demand.intent
     packed = b"".join(
         (

@@ -233,7 +233,7 @@ async def _once_there(settings: Settings, wish: Any, *, as_json: bool) -> Exit:
 
 @app.command()
 def check(as_json: Json = False) -> None:
-    """Read and decide, say what would be done, buy nothing; exit 6 when a top-up is due. Example: topup check --json."""
+    """Read and decide, buy nothing; exit 6 when a top-up is due. Example: topup check --json."""
     guarded(lambda: _check(as_json=as_json))
 
 

@@ -75,6 +75,16 @@ class Account:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """What a cycle works on: whose account, within which limits, how fast."""
+
+    account: Account
+    limits: Limits
+    ceilings: Ceilings
+    pace: Pace
+
+
+@dataclass(frozen=True)
 class Rest:
     """How a pass ended, and when to look again."""
 
@@ -103,10 +113,7 @@ class Cycle:
 
     def __init__(
         self,
-        account: Account,
-        limits: Limits,
-        ceilings: Ceilings,
-        pace: Pace,
+        terms: Terms,
         *,
         api: Api,
         rail: Callable[[], Rail],
@@ -116,10 +123,10 @@ class Cycle:
         rpc_requests: Callable[[], int],
     ) -> None:
         """Join the ports; `rail` is called when something has to be paid, not before."""
-        self._account = account
-        self._limits = limits
-        self._ceilings = ceilings
-        self._pace = pace
+        self._account = terms.account
+        self._limits = terms.limits
+        self._ceilings = terms.ceilings
+        self._pace = terms.pace
         self._api = api
         self._rail = rail
         self._store = store
@@ -184,7 +191,7 @@ class Cycle:
             case Hold():
                 return self._hold(decision, snapshot)
             case Refuse():
-                return self._refuse(decision, snapshot)
+                return self._refuse(decision)
             case Buy():
                 return await self._follow(self._begin(decision, snapshot))
             case _:
@@ -380,7 +387,7 @@ class Cycle:
         outcome = "unknown" if decision.why is Why.STALE else "held"
         return Rest(outcome, decision.why.value, decision.detail, next_s)
 
-    def _refuse(self, decision: Refuse, snapshot: Snapshot) -> Rest:
+    def _refuse(self, decision: Refuse) -> Rest:
         """Say it once for each new reason: a log that repeats itself every minute hides what changed."""
         if self._forbidden != decision.why.value:
             self._forbidden = decision.why.value

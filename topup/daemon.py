@@ -120,7 +120,7 @@ class Daemon:
         except TopupError as error:
             self._failed(error, type(error).__name__, error.remedy)
             return ERROR_WAIT_S
-        except Exception as error:  # a defect: say it, try again, and give up rather than spin
+        except Exception as error:  # noqa: BLE001 - a defect: say it, try again, and give up rather than spin
             self._defects += 1
             self._failed(error, type(error).__name__, "report it; what is open is stored")
             return ERROR_WAIT_S if self._defects < DEFECTS_MAX else None

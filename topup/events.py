@@ -122,7 +122,7 @@ class CycleFailed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ClockBehind(Event):
-    """This machine's clock is behind the ledger's newest time; ledger time stands still until it catches up."""
+    """The machine's clock is behind the ledger's newest time; ledger time stands still until it catches up."""
 
     level: ClassVar[Level] = "warning"
     todo: ClassVar[str] = "check the machine's time synchronisation"
@@ -405,7 +405,7 @@ class CreditsPosted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class PaidNotCredited(Event):
-    """The payment is on the chain and the credits have not been posted in time; nothing more is bought until they are."""
+    """Paid on the chain, and the credits were not posted in time; nothing more is bought until they are."""
 
     level: ClassVar[Level] = "critical"
     money: ClassVar[Money] = Money.YES

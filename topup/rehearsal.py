@@ -48,6 +48,14 @@ EXITS = {
     "uncredited": Exit.MONEY_MAY_HAVE_MOVED,
     "halted": Exit.MONEY_MAY_HAVE_MOVED,
 }
+# Events that end a run at once, and those that end it when they repeat.
+ENDS: dict[type[Event], str] = {events.TopUpForbidden: "forbidden", events.TopUpHalted: "halted"}
+REPEATED: dict[type[Event], str] = {
+    events.ReadingUnknown: "unknown",
+    events.ChargeUnanswered: "waiting",
+    events.PaymentForbidden: "waiting",
+    events.CycleFailed: "failed",
+}
 # The sandbox shows a posting that is late without waiting half an hour for it.
 REHEARSED = {
     "TOPUP_POSTING__LATE_S": "300",
@@ -79,45 +87,41 @@ class Witness:
         line = sentence(event)
         if line:
             self.say(line)
+        if type(event) in ENDS:
+            self._end(ENDS[type(event)])
+        if type(event) in REPEATED:
+            self._again(REPEATED[type(event)])
         match event:
             case events.ReadingTaken():
                 self._in_a_row.pop("unknown", None)
                 self.first_reading()
             case events.ReadingUnknown():
                 self.lasting = event.doubt in LASTING
-                self._again("unknown", "unknown")
             case events.TopUpDecided():
                 self.dipped_s = self.dipped_s or self.now_s()
-            case events.ChargeUnanswered() | events.PaymentForbidden():
-                self._again("waiting", "waiting")
-            case events.TopUpForbidden():
-                self._end("forbidden")
-            case events.TopUpDropped(reason="endpoint_gone"):
-                self._end("gone")
             case events.TopUpDropped():
-                self._end("refused")
-            case events.TopUpHalted():
-                self._end("halted")
+                self._end("gone" if event.reason == "endpoint_gone" else "refused")
             case events.PaidNotCredited():
                 self.late_s = self.now_s()
             case events.CreditsPosted():
                 self.posted_s = self.now_s()
             case events.TopUpDone():
-                self.refills -= 1
-                if self.refills:
-                    self.spend()
-                else:
-                    self._end("refilled")
-            case events.CycleFailed():
-                self._again("failed", "failed")
+                self._refilled()
             case _:
                 pass
         if self.late_s is not None and self.posted_s is None and self.now_s() - self.late_s > PATIENCE_AFTER_LATE_S:
             self._end("uncredited")
 
-    def _again(self, what: str, result: str) -> None:
-        self._in_a_row[what] = self._in_a_row.get(what, 0) + 1
-        if self._in_a_row[what] >= REPEATS:
+    def _refilled(self) -> None:
+        self.refills -= 1
+        if self.refills:
+            self.spend()
+        else:
+            self._end("refilled")
+
+    def _again(self, result: str) -> None:
+        self._in_a_row[result] = self._in_a_row.get(result, 0) + 1
+        if self._in_a_row[result] >= REPEATS:
             self._end(result)
 
     def _end(self, result: str) -> None:
@@ -126,35 +130,44 @@ class Witness:
 
 def sentence(event: Event) -> str:
     """Return the event as a line of the story; "" when it would only repeat what the reader knows."""
-    match event:
-        case events.ReadingTaken():
-            return f"credits {event.balance_usd.cents_down()} dollars"
-        case events.TopUpDecided():
-            return f"{event.detail}: buying {event.amount_usd} dollars of credit"
-        case events.ChargeRequested():
-            return f"requesting a charge over {event.amount_usd} dollars"
-        case events.ChargeProven():
-            return (
-                f"charge proven: {event.total_units} to 0x{event.recipient.hex()[:8]}…, signed by the pinned operator"
-            )
-        case events.PaymentPlanned():
-            tier = Decimal(event.tier) / 10_000
-            return f"quoted {event.quote_wei} in the {plain(tier)} % pool, sending at most {event.value_wei}, simulated on block {event.block}"
-        case events.PaymentSigned():
-            return f"signed and stored 0x{event.tx_hash.hex()[:16]}… with nonce {event.nonce}"
-        case events.PaymentSent():
-            return f"sent: {event.answer}"
-        case events.PaymentIncluded():
-            return f"paid in block {event.block}: {event.spent_wei} spent, {event.gas_wei + event.l1_fee_wei} network fees (wallet balance: {event.wallet_check})"
-        case events.CreditsPosted():
-            return f"credits posted {event.waited_s} s after the payment"
-        case events.TopUpDone():
-            return f"done: balance {event.balance_after_usd.cents_down()} dollars, in a safe block, in the books"
-        case events.CycleDone() | events.Started() | events.Stopping():
-            return ""
-        case _:
-            shown = ", ".join(f"{k}={v}" for k, v in event.shown().items() if k != "topup_id" and v not in (None, ""))
-            return f"{event.level.upper()} {event.name()}: {shown}"
+    if type(event) in TELL:
+        return TELL[type(event)](event)
+    shown = ", ".join(f"{k}={v}" for k, v in event.shown().items() if k != "topup_id" and v not in (None, ""))
+    return f"{event.level.upper()} {event.name()}: {shown}"
+
+
+def _planned(event: events.PaymentPlanned) -> str:
+    pool = plain(Decimal(event.tier) / 10_000)
+    return (
+        f"quoted {event.quote_wei} ({pool} % pool), sending at most {event.value_wei}, simulated on block {event.block}"
+    )
+
+
+def _included(event: events.PaymentIncluded) -> str:
+    fees = event.gas_wei + event.l1_fee_wei
+    return (
+        f"paid in block {event.block}: {event.spent_wei} and {fees} network fees (wallet check: {event.wallet_check})"
+    )
+
+
+TELL: dict[type[Event], Callable[[Any], str]] = {
+    events.ReadingTaken: lambda e: f"credits {e.balance_usd.cents_down()} dollars",
+    events.TopUpDecided: lambda e: f"{e.detail}: buying {e.amount_usd} dollars of credit",
+    events.ChargeRequested: lambda e: f"requesting a charge over {e.amount_usd} dollars",
+    events.ChargeProven: lambda e: (
+        f"charge proven: {e.total_units} to 0x{e.recipient.hex()[:8]}…, signed by the pinned operator"
+    ),
+    events.PaymentPlanned: _planned,
+    events.PaymentSigned: lambda e: f"signed and stored 0x{e.tx_hash.hex()[:16]}… with nonce {e.nonce}",
+    events.PaymentSent: lambda e: f"sent: {e.answer}",
+    events.PaymentIncluded: _included,
+    events.CreditsPosted: lambda e: f"credits posted {e.waited_s} s after the payment",
+    events.TopUpDone: lambda e: (
+        f"done: balance {e.balance_after_usd.cents_down()} dollars, in a safe block and the books"
+    ),
+    events.CycleDone: lambda _: "",
+    events.Stopping: lambda _: "",
+}
 
 
 async def rehearse(
@@ -202,7 +215,8 @@ async def rehearse(
     daemon = Daemon(running.cycle, store, world.clock, witness, loaded.account, Heart(None), glance_s=60)
     try:
         task = asyncio.create_task(daemon.run())
-        while witness.result is None and not task.done() and world.clock.now_s() - began < WORLD_SECONDS_MAX:
+        # The world's clock sets no asyncio.Event, so this looks.
+        while witness.result is None and not task.done() and world.clock.now_s() - began < WORLD_SECONDS_MAX:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         daemon.stop("verdict")
         await task
@@ -325,9 +339,10 @@ def summary(told: dict[str, Any]) -> list[str]:
     if told["result"] != "refilled":
         return ["", f"result     {told['result']}", f"ETH spent  {Wei(int(told['eth_spent_wei']))}"]
     spent, gas = Wei(int(told["eth_spent_wei"])), Wei(int(told["gas_wei"]))
+    low, high = Usd.of(told["credits_before"]), Usd.of(told["credits_after"])
     return [
         "",
-        f"credits    {Usd.of(told['credits_before']).cents_down()} → {Usd.of(told['credits_after']).cents_down()} dollars",
+        f"credits    {low.cents_down()} → {high.cents_down()} dollars",
         f"ETH spent  {spent}, and {gas} network fees",
         f"price      {told['usd_per_eth']} dollars per ETH; {told['usd_per_credit']} dollars per dollar of credit",
         f"dip→posted {told['seconds_dip_to_posted']} s of the world",

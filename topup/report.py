@@ -79,37 +79,28 @@ def status_lines(told: dict[str, Any]) -> list[str]:
     if told["balance_usd"] is None:
         lines.append("credits   never read")
     else:
-        lines.append(
-            f"credits   {told['balance_usd']} dollars, read {told['read_s_ago']} s ago; floor {told['floor_usd']}"
-        )
+        read = f"read {told['read_s_ago']} s ago; floor {told['floor_usd']}"
+        lines.append(f"credits   {told['balance_usd']} dollars, {read}")
     if told["burn_usd_per_hour"] is not None:
-        lines.append(
-            f"burn      {told['burn_usd_per_hour']} dollars an hour; {told['hours_to_floor'] or '?'} h to the floor, {told['hours_to_empty'] or '?'} h to empty"
-        )
-    lines.append(
-        f"spent     {told['spent_24h_usd']} of {told['cap_24h_usd']} in 24 h, {told['spent_30d_usd']} of {told['cap_30d_usd']} in 30 d"
-    )
+        left = f"{told['hours_to_floor'] or '?'} h to the floor, {told['hours_to_empty'] or '?'} h to empty"
+        lines.append(f"burn      {told['burn_usd_per_hour']} dollars an hour; {left}")
+    day, month = (f"{told[f'spent_{s}_usd']} of {told[f'cap_{s}_usd']}" for s in ("24h", "30d"))
+    lines.append(f"spent     {day} in 24 h, {month} in 30 d")
     if told["endpoint_gone"]:
         lines.append("gone      the charge endpoint answered 410 Gone; `topup resume` asks it again")
-    unfinished = told["open"]
-    lines.append(
-        "open      nothing"
-        if unfinished is None
-        else f"open      {unfinished['id']} {unfinished['state']}: {unfinished['amount_usd']} dollars {unfinished['reason']}"
-    )
-    if "live" in told:
-        lines += [f"{name:<9} {value}" for name, value in told["live"].items()]
+    lines.append(f"open      {_brief(told['open']) if told['open'] is not None else 'nothing'}")
+    lines += [f"{name:<9} {value}" for name, value in told.get("live", {}).items()]
     return lines
 
 
 def history_lines(told: list[dict[str, Any]]) -> list[str]:
     """Return the history for a terminal."""
-    if not told:
-        return ["no top-ups yet"]
-    return [
-        f"{_moment(t['decided_ms'])}  {t['id']}  {t['state']:<10} {t['amount_usd']:>8} dollars  {' '.join(t['tx_hashes']) or t['reason']}"
-        for t in told
-    ]
+    return [f"{_moment(t['decided_ms'])}  {_brief(t)}" for t in told] or ["no top-ups yet"]
+
+
+def _brief(told: dict[str, Any]) -> str:
+    end = " ".join(told["tx_hashes"]) or told["reason"]
+    return f"{told['id']}  {told['state']:<10} {told['amount_usd']:>8} dollars  {end}".rstrip()
 
 
 def _moment(ms: int) -> str:

@@ -1,7 +1,7 @@
-"""How do signed bytes leave? Once per call to every provider, by web3.py over our own transport, never re-sent below us.
+"""How do signed bytes leave? Once per call to every provider, by web3.py over our own transport.
 
-What a provider answers is classified by its text: the codes of different nodes contradict each other. No answer
-of this module says "it was not sent".
+Nothing below us sends again. What a provider answers is classified by its text: the codes of different nodes
+contradict each other. No answer of this module says "it was not sent".
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ TEXTS: Final[tuple[tuple[Delivery, tuple[str, ...]], ...]] = (
     (Delivery.NONCE_USED, ("nonce too low", "nonce is too low", "oldnonce")),
     (Delivery.UNDERPRICED, ("underpriced", "less than block base fee", "fee too low", "below the minimum")),
     (Delivery.FUNDS, ("insufficient funds",)),
-    (Delivery.REFUSED, ("invalid sender", "intrinsic gas too low", "exceeds block gas limit", "oversized", "invalid chain id", "rlp")),
-)  # fmt: skip
+    (Delivery.REFUSED, ("invalid sender", "intrinsic gas too low", "exceeds block gas limit", "oversized", "rlp")),
+    (Delivery.REFUSED, ("invalid chain id",)),
+)
 
 
 class Transport(AsyncJSONBaseProvider):

@@ -109,7 +109,7 @@ async def _weigh(rpc: Rpc, wallet: bytes, attempt: Attempt, receipt: dict[str, A
 
 
 def _l1_fee(receipt: dict[str, Any]) -> Wei | None:
-    """Read the L1 data fee and the operator fee (Isthmus: gasUsed × scalar / 10^6 + constant); None when there is none."""
+    """Read L1 data fee and operator fee (Isthmus: gasUsed × scalar / 10^6 + constant); None when there is none."""
     if receipt.get("l1Fee") is None:
         return None
     fee = quantity(receipt["l1Fee"], "l1Fee")

@@ -20,7 +20,7 @@ from topup.ports import Call, Head, Simulation
 
 # What signature and envelope add to the call data of a signed transaction, generously (measured: about 120 bytes).
 ENVELOPE_BYTES = 200
-# keccak("Transfer(address,address,uint256)") and keccak("Approval(address,address,uint256)")
+# The topics of ERC-20: Transfer and Approval, each over (address, address, uint256).
 TRANSFER = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
 APPROVAL = "0x8c5be1e5ebec7d5bd14f71427d1e84f3dd0314c0f7b2291e5b200ac8c7c3b925"
 # The pseudo-token under which eth_simulateV1 reports movements of ETH itself.

@@ -465,7 +465,7 @@ class Evm:
             tx = PragueTransactionBuilder.decode(raw)
             tx.validate()
             tx.check_signature_validity()
-        except Exception as error:  # whatever py-evm and rlp raise on bytes that are no transaction
+        except Exception as error:  # noqa: BLE001 - whatever py-evm and rlp raise on bytes that are no transaction
             raise RpcError(-32000, f"rlp: invalid transaction ({type(error).__name__})") from None
         if tx.chain_id is not None and tx.chain_id != self.chain_id:
             raise RpcError(-32000, f"invalid chain id for signer: have {tx.chain_id} want {self.chain_id}")

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from decimal import Decimal
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from eth_keys.datatypes import PrivateKey
 
@@ -124,7 +124,7 @@ class World:
             "TOPUP_POLICY__AMOUNT": "10",
         }
 
-    def __enter__(self) -> World:
+    def __enter__(self) -> Self:
         """Start everything; return once it answers."""
         self._thread.start()
         self._ready.wait()

@@ -93,7 +93,7 @@ class LocalSigner:
         if wrong:
             raise SignerError(
                 f"the key refuses to sign: {', '.join(wrong)}",
-                remedy="when it is the value or the network fee, see wallet.payment_max_eth and fees.network_fee_max_eth; else report it",
+                remedy="for the value see wallet.payment_max_eth, for the fee fees.network_fee_max_eth; else report it",
             )
 
 
@@ -142,7 +142,7 @@ def from_private_key(text: str, ceilings: Ceilings) -> LocalSigner:
         raise SignerError(
             "wallet.private_key is no private key", remedy="give 0x and 64 hex digits, or better a keystore"
         ) from None
-    except Exception as error:  # eth_keys raises its own ValidationError, whose text would hold the key
+    except Exception as error:  # noqa: BLE001 - eth_keys raises its own ValidationError, whose text holds the key
         raise SignerError(
             f"wallet.private_key is no private key ({type(error).__name__})",
             remedy="give 0x and 64 hex digits, or better a keystore",

@@ -22,7 +22,6 @@ from topup.charge import Verified
 from topup.credits import Doubt, Reading, Unknown
 from topup.errors import StoreBusy, StoreFenced, StoreUnusable
 from topup.lifecycle import (
-    TERMINAL,
     Attempt,
     Broadcaster,
     ChargeRow,
@@ -41,6 +40,8 @@ from topup.store.schema import MIGRATIONS
 
 FILE = "ledger.sqlite3"
 BUSY_TIMEOUT_MS = 5_000
+# The key of a slot, for the statements below.
+PLACE = "chain_id = ? AND address = ? AND lane = ? AND nonce = ?"
 
 
 class SqliteStore:
@@ -226,10 +227,8 @@ class SqliteStore:
 
     def open_topup(self, account: str) -> TopUp | None:
         """Return the one top-up of this account that is not finished."""
-        marks = ",".join("?" for _ in TERMINAL)
-        rows = self._all(
-            f"SELECT * FROM topup WHERE account = ? AND state NOT IN ({marks})", account, *sorted(TERMINAL)
-        )
+        sql = "SELECT * FROM topup WHERE account = ? AND state NOT IN ('done', 'dropped', 'failed')"
+        rows = self._all(sql, account)
         return self._load(rows[0]) if rows else None
 
     def topup(self, topup_id: str) -> TopUp:
@@ -312,22 +311,18 @@ class SqliteStore:
         """Store the unsigned payment and take its nonce."""
         place = (plan.chain_id, topup.wallet, _word(plan.lane), _word(plan.nonce))
         with self._write(at_ms) as db:
-            taken = db.execute(
-                "SELECT state FROM slot WHERE chain_id = ? AND address = ? AND lane = ? AND nonce = ?", place
-            ).fetchone()
+            taken = db.execute(f"SELECT state FROM slot WHERE {PLACE}", place).fetchone()
             if taken is None:
                 db.execute("INSERT INTO slot VALUES (?,?,?,?,?,'in_flight')", (*place, topup.id))
             elif taken["state"] == "released":
-                db.execute(
-                    "UPDATE slot SET state = 'in_flight', topup = ? WHERE chain_id = ? AND address = ? AND lane = ? AND nonce = ?",
-                    (topup.id, *place),
-                )
+                db.execute(f"UPDATE slot SET state = 'in_flight', topup = ? WHERE {PLACE}", (topup.id, *place))
             else:
                 raise StoreUnusable(
                     f"nonce {plan.nonce} is already {taken['state']} in the ledger", remedy="run `topup doctor`"
                 )
             db.execute(
-                "INSERT INTO attempt (topup, charge_seq, chain_id, address, lane, nonce, kind, broadcaster, plan, planned_ms)"
+                "INSERT INTO attempt"
+                " (topup, charge_seq, chain_id, address, lane, nonce, kind, broadcaster, plan, planned_ms)"
                 " VALUES (?,?,?,?,?,?,?,?,?,?)",
                 (topup.id, len(topup.charges), *place, plan.kind.value, Broadcaster.US.value, _plan_json(plan), at_ms),
             )
@@ -508,7 +503,8 @@ class SqliteStore:
     def _advance(self, topup: TopUp, fact: Fact, at_ms: int, detail: str = "") -> None:
         state = advance(topup.state, fact)
         changed = self._db.execute(
-            "UPDATE topup SET state = ?, moved_ms = ?, reason = CASE WHEN ? = '' THEN reason ELSE ? END WHERE id = ? AND state = ?",
+            "UPDATE topup SET state = ?, moved_ms = ?, reason = CASE WHEN ? = '' THEN reason ELSE ? END"
+            " WHERE id = ? AND state = ?",
             (state.value, at_ms, detail, detail, topup.id, topup.state.value),
         ).rowcount
         if changed != 1:
@@ -525,7 +521,7 @@ class SqliteStore:
 
     def _slot(self, topup: TopUp, attempt: Attempt, state: str) -> None:
         self._db.execute(
-            "UPDATE slot SET state = ? WHERE chain_id = ? AND address = ? AND lane = ? AND nonce = ?",
+            f"UPDATE slot SET state = ? WHERE {PLACE}",
             (state, attempt.plan.chain_id, topup.wallet, _word(attempt.plan.lane), _word(attempt.plan.nonce)),
         )
 
