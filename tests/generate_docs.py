@@ -99,7 +99,9 @@ def event_entries() -> str:
     """Describe every event."""
     parts = []
     for event in events.catalogue():
-        head = f"### `{event.name()}`\n\n{sentence(event)}\n\nLevel **{event.level}**. Money moved: {MONEY[event.money]}."
+        head = (
+            f"### `{event.name()}`\n\n{sentence(event)}\n\nLevel **{event.level}**. Money moved: {MONEY[event.money]}."
+        )
         todo = f" To do: {event.todo}." if event.todo else ""
         hints = get_type_hints(event)
         rows = [(f"`{f}`", form(f, hints[f])) for f in field_names(event)]
@@ -109,10 +111,7 @@ def event_entries() -> str:
 
 def golden_events() -> str:
     """Return names, levels, money and fields of all events, as the golden file holds them."""
-    told = {
-        e.name(): {"level": e.level, "money": e.money.value, "fields": field_names(e)}
-        for e in events.catalogue()
-    }
+    told = {e.name(): {"level": e.level, "money": e.money.value, "fields": field_names(e)} for e in events.catalogue()}
     return json.dumps(told, indent=2) + "\n"
 
 
@@ -131,23 +130,31 @@ def kind_of(annotation: Any) -> tuple[str, list[Any]]:
         return f"list of {kind_of(inside[0])[0]}", []
     if hasattr(annotation, "__metadata__"):
         word, some = kind_of(annotation.__origin__)
-        checks = {getattr(m, "func", None) for m in annotation.__metadata__}
-        named = {getattr(check, "__qualname__", "") for check in checks}
-        if "_url" in named:
-            word = "URL"
-        elif any(name.startswith("_hex") for name in named):
-            word = "hex digits"
-        return word, [*some, *(c for m in annotation.__metadata__ for c in getattr(m, "metadata", [m]))]
+        return checked(word, annotation.__metadata__), [*some, *constraints_of(annotation.__metadata__)]
     words: dict[Any, str] = {str: "text", int: "integer", Decimal: "decimal", Path: "path", SecretStr: "secret"}
     return words[annotation], []
+
+
+def checked(word: str, metadata: Any) -> str:
+    """Return a type's word, narrowed by the validator that hangs on it."""
+    named = {getattr(getattr(one, "func", None), "__qualname__", "") for one in metadata}
+    if "_url" in named:
+        return "URL"
+    return "hex digits" if any(name.startswith("_hex.") for name in named) else word
+
+
+def constraints_of(metadata: Any) -> list[Any]:
+    """Return the constraints among what hangs on a type; a pydantic Field holds several."""
+    return [c for one in metadata for c in (getattr(one, "metadata", None) or [one])]
 
 
 def bounds(constraints: list[Any]) -> str:
     """Return constraints in words."""
     told = []
+    above_zero = any(isinstance(one, limits.Gt) for one in constraints)
     for one in constraints:
         match one:
-            case limits.Ge(ge=least):
+            case limits.Ge(ge=least) if not (least == 0 and above_zero):
                 told.append(f"≥ {least}")
             case limits.Gt(gt=above):
                 told.append(f"> {above}")
@@ -180,7 +187,8 @@ def setting_rows() -> str:
     for name, field in names().items():
         section, _, last = name.rpartition(".")
         word, constraints = kind_of(field.annotation)
-        constraints += [c for m in field.metadata for c in getattr(m, "metadata", None) or [m]]
+        constraints += constraints_of(field.metadata)
+        word = checked(word, field.metadata)
         held = bounds(constraints)
         form_ = f"{word}, {held}" if held else word
         row = (f"`{last}`<br>`{env_name(name)}`", form_, default_of(name, field), field.description)

@@ -193,6 +193,8 @@ def posting(baseline: Usd, amount: Usd, reading: Reading, paid_at_ms: int) -> Po
 
 def baseline_settled(readings: Sequence[Reading], *, staleness_ms: int) -> bool:
     """Tell whether the newest reading is a sound baseline: the last known rise is older than the API's staleness."""
+    if not readings:
+        return False
     newest = readings[-1]
     rises = [b.at_ms for a, b in pairwise(readings) if b.total_credits > a.total_credits]
     return not rises or newest.at_ms - rises[-1] >= staleness_ms

@@ -104,6 +104,7 @@ class Asked:
 
 
 Step = TopUp | Rest
+CLOCK_BEHIND_MS = 60_000
 # The name under which `topup resolve --accept-reading` leaves its word.
 ACCEPT_READING = "accept_reading"
 
@@ -139,6 +140,7 @@ class Cycle:
         self._unknown_since_ms: int | None = None
         self._alerted_ms: int | None = None
         self._not_before_ms = 0
+        self._behind = False
         self._forbidden: str | None = None
         # Proofs live only as long as this process: after a restart a charge is proven again before it is signed.
         self._verified: dict[str, Verified] = {}
@@ -527,7 +529,7 @@ class Cycle:
     def _settled_baseline(self, topup: TopUp) -> Rest | None:
         """Wait until a recent rise can no longer hide behind the API's cache: the baseline has to be sound."""
         staleness_ms = self._pace.staleness_s * 1000
-        recent = self._store.readings(self._account.name, self._now() - 10 * staleness_ms)
+        recent = self._store.readings(self._account.name, self._now() - 2 * HOUR_MS)
         if baseline_settled(recent, staleness_ms=staleness_ms):
             return None
         return self._wait(topup, "baseline_unsettled", "credits rose moments ago", self._pace.posting_poll_s)
@@ -866,7 +868,12 @@ class Cycle:
     # -- small words --------------------------------------------------------------------------------------------
 
     def _now(self) -> int:
-        return self._store.now_ms(self._clock.now_ms())
+        clock = self._clock.now_ms()
+        now = self._store.now_ms(clock)
+        if now - clock >= CLOCK_BEHIND_MS and not self._behind:
+            self._sink.emit(events.ClockBehind(behind_s=(now - clock) // 1000))
+        self._behind = now - clock >= CLOCK_BEHIND_MS
+        return now
 
     def _demand(self, topup: TopUp) -> Demand:
         charge = topup.charge

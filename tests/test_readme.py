@@ -1,0 +1,86 @@
+"""Does the README tell the truth? Every command in it runs, and its numbers are the program's own."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from tests import tools
+from topup.sandbox.gateway import Conduct
+from topup.sandbox.world import World, embedded
+from topup.settings import Settings
+
+README = (tools.ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"(?:<!-- ([a-z: ]+) -->\n)?```sh\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A world at the machine's own pace, and the environment of a user who works in it."""
+    place = tmp_path_factory.mktemp("user")
+    with World(embedded, conduct=Conduct(posting_delay_ms=500)) as world:
+        yield world.environment() | {
+            "PATH": f"{tools.BIN}:/usr/bin:/bin",
+            "HOME": str(place),
+            "TOPUP_STATE_DIR": str(place / "state"),
+            "TOPUP_CONFIG": "/dev/null",
+            "TOPUP_WATCH__STALENESS_S": "0",
+            "TOPUP_POSTING__POLL_S": "1",
+        }
+
+
+@pytest.mark.parametrize(
+    "line", [line for mark, block in BLOCKS if mark == "test: served" for line in block.splitlines()]
+)
+def test_every_served_command_of_the_readme_succeeds(line: str, environment: dict[str, str]) -> None:
+    """Each line, in the README's order, exits 0 against a served world."""
+    done = subprocess.run(
+        ["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=90, check=False
+    )
+    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_install_for_a_machine_with_a_key_works() -> None:
+    """The unmarked block installs the run lock, which `python -m tests` has put in place, and prints the version."""
+    if not (tools.BIN.parent / ".installed-run.txt").exists():
+        pytest.skip("missing the run lock: start the tests by `python -m tests`")
+    (line,) = [b.strip() for mark, b in BLOCKS if not mark]
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=tools.ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"\d+\.\d+\.\d+", done.stdout.strip())
+
+
+def test_every_block_is_run_by_somebody() -> None:
+    """Blocks are the two newcomer's commands, the served ones, and the install; nothing is only claimed."""
+    marks = [mark for mark, _ in BLOCKS]
+    assert sorted(set(marks)) == ["", "newcomer: run", "newcomer: test", "test: served"]
+    assert marks.count("") == 1
+
+
+def test_the_worst_case_is_the_default_cap() -> None:
+    """The one number of the first screen is what the settings say."""
+    policy = Settings.model_fields["policy"].default
+    assert policy.cap_24h == Decimal(100)
+    assert policy.cap_30d == Decimal(500)
+    assert "at most 100 dollars in any 24 hours" in README
+    assert "500 in any 30 days" in README
+
+
+def test_every_link_leads_somewhere() -> None:
+    """Relative links name files that exist."""
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (tools.ROOT / target).exists(), target
+
+
+def test_the_program_is_on_the_path_of_the_environment() -> None:
+    """The commands above run the checkout's own topup."""
+    assert shutil.which("topup", path=str(tools.BIN)) is not None
+    assert Path(tools.BIN).parent.parent == tools.ROOT
