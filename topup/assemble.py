@@ -193,6 +193,18 @@ def signer(s: Settings) -> LocalSigner | None:
     return None if raw is None else local.from_private_key(raw, own)
 
 
+def wallet(s: Settings) -> bytes | None:
+    """Return the wallet's address, from `wallet.address` or else from the key; None when neither is set.
+
+    Raises:
+        SettingsError, SignerError: the key cannot be opened.
+    """
+    if s.wallet.address is not None:
+        return _address(s.wallet.address)
+    key = signer(s)
+    return None if key is None else key.address
+
+
 def providers(s: Settings) -> list[Rpc]:
     """Return one client for each provider."""
     from topup.chain.rpc import Rpc
@@ -215,7 +227,7 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
     """
     time = clock or SystemClock()
     key = signer(s) if s.mode == "live" else None
-    wallet = key.address if key is not None else _address(s.wallet.address) if s.wallet.address else None
+    payer = key.address if key is not None else _address(s.wallet.address) if s.wallet.address else None
     client, rpcs = api(s, time), providers(s)
     built: list[Rail] = []
 
@@ -226,12 +238,15 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
             if key is None:
                 raise SettingsError("nothing can be paid without a key", remedy="set wallet.keystore")
             terms = coinbase.Terms(Bps(s.price.slippage_bps), Bps(s.fees.gas_margin_pct * 100))
-            learnt = store.told(s.account, PINNED)
-            built.append(coinbase.Coinbase(client, chain(s, rpcs), key, time, pins(s, learnt), terms))
+
+            def known() -> Pins:
+                return pins(s, store.told(s.account, PINNED))
+
+            built.append(coinbase.Coinbase(client, chain(s, rpcs), key, time, known, terms))
         return built[0]
 
     cycle = Cycle(
-        Terms(Account(s.account, wallet, s.chain.id), limits(s), ceilings(s), pace(s)),
+        Terms(Account(s.account, payer, s.chain.id), limits(s), ceilings(s), pace(s)),
         api=client,
         rail=rail,
         store=store,
@@ -239,7 +254,7 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
         sink=sink,
         rpc_requests=lambda: sum(rpc.requests for rpc in rpcs),
     )
-    return Works(cycle, client, store, rail, rpcs, wallet)
+    return Works(cycle, client, store, rail, rpcs, payer)
 
 
 def _address(text: str) -> bytes:

@@ -42,7 +42,7 @@ from topup.errors import (
 )
 from topup.lifecycle import TERMINAL, Attempt, Fact, State, TopUp
 from topup.money import EthPrice, Usd, deviation_bps_up
-from topup.policy import Buy, Ceilings, Hold, Limits, Refuse, Snapshot, Why, decide, permit
+from topup.policy import Buy, Ceilings, Decision, Hold, Limits, Refuse, Snapshot, Why, decide, permit
 from topup.ports import Api, Clock, Delivery, Rail, Sighting, Sink, Store
 
 
@@ -175,6 +175,12 @@ class Cycle:
         )
         return rest
 
+    async def judge(self, asked: Asked) -> tuple[Snapshot, Decision]:
+        """Look and decide, without acting on it."""
+        reading = await self._read()
+        snapshot = self._snapshot(reading, asked)
+        return snapshot, decide(snapshot, self._limits)
+
     @property
     def cycles(self) -> int:
         """Return how many passes were begun."""
@@ -184,9 +190,7 @@ class Cycle:
         unfinished = self._store.open_topup(self._account.name)
         if unfinished is not None:
             return await self._follow(unfinished)
-        reading = await self._read()
-        snapshot = self._snapshot(reading, asked or Asked())
-        decision = decide(snapshot, self._limits)
+        snapshot, decision = await self.judge(asked or Asked())
         if not isinstance(decision, Refuse):
             self._forbidden = None
         match decision:

@@ -38,6 +38,8 @@ class OpenRouter:
         self._now_ms = now_ms
         self._client: httpx.AsyncClient | None = None
         self.requests = 0
+        # The Date header of the newest answer, so that `doctor` can hold this machine's clock against it.
+        self.date = ""
 
     async def close(self) -> None:
         """Close the client."""
@@ -103,6 +105,7 @@ class OpenRouter:
             raise ApiUnknown(f"{path} did not answer within {self._timeout_s:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise ApiUnknown(f"{path}: {type(error).__name__}") from None
+        self.date = response.headers.get("date", "")
         if response.status_code != 200:
             _fail(f"{path} answered {response.status_code}{_message(bytes(raw), self._key)}", response)
         return bytes(raw)

@@ -6,7 +6,7 @@ refunds the rest. What bounds the price is the value we send and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from topup.charge import Clocks, Demand, Pins, Request, Verified, parse, verify
@@ -29,8 +29,10 @@ class Coinbase:
 
     name = "coinbase"
 
-    def __init__(self, api: Api, chain: Chain, signer: Signer, clock: Clock, pins: Pins, terms: Terms) -> None:
-        """Join the ports; nothing is asked yet."""
+    def __init__(
+        self, api: Api, chain: Chain, signer: Signer, clock: Clock, pins: Callable[[], Pins], terms: Terms
+    ) -> None:
+        """Join the ports; `pins` is asked at each proof, because a person may pin while this runs."""
         self._api = api
         self._chain = chain
         self._signer = signer
@@ -64,14 +66,14 @@ class Coinbase:
             PaymentForbidden: the chain is in no state to pay on.
         """
         demand = parse(raw)
-        used = frozenset(seen)
+        used, pins = frozenset(seen), self._pins()
 
         def judged(chain_s: int) -> Verified:
             clocks = Clocks(chain_s, self._clock.now_ms() // 1000)
-            return verify(demand, request, self._pins, clocks, seen=lambda operator, one: (operator, one) in used)
+            return verify(demand, request, pins, clocks, seen=lambda operator, one: (operator, one) in used)
 
         early = judged(self._clock.now_ms() // 1000)
-        survey = await self._chain.survey(request.sender, early.total, self._pins.contract)
+        survey = await self._chain.survey(request.sender, early.total, pins.contract)
         verified = judged(survey.head.timestamp_s)
         return verified, survey
 

@@ -29,17 +29,26 @@ class RpcError(Exception):
         return told if self.data is None else {**told, "data": self.data}
 
 
-class Chain(Protocol):
-    """A chain that can be asked, mined and disturbed. Times in unix seconds, amounts in wei."""
-
-    # Run just before each block, between what was simulated and what will be.
-    before_mine: list[Callable[[], None]]
+class Asked(Protocol):
+    """Whatever can be asked by JSON-RPC."""
 
     def rpc(self, method: str, params: list[Any]) -> Any:
         """Answer one question, or raise RpcError."""
 
-    def mine(self, timestamp: int) -> int:
-        """Mine what is pending into a block; return its number."""
+
+class Chain(Asked, Protocol):
+    """A chain that can be asked, mined and disturbed. Times in unix seconds, amounts in wei.
+
+    Attributes:
+        base_fee: of the blocks to come, in wei per gas.
+        before_mine: called just before each block, between what was simulated and what will be.
+    """
+
+    base_fee: int
+    before_mine: list[Callable[[], None]]
+
+    def mine(self, timestamp: int | None = None) -> int:
+        """Mine what is pending into a block at that time, or just after its parent; return its number."""
 
     def set_storage(self, address: str, slot: int, value: int) -> None:
         """Change a slot of a contract from now on."""
@@ -47,14 +56,17 @@ class Chain(Protocol):
     def set_balance(self, address: str, wei: int) -> None:
         """Change a balance from now on."""
 
+    def set_code(self, address: str, code: bytes) -> None:
+        """Change a contract from now on."""
+
     def pending(self) -> int:
         """Return how many transactions wait for a block."""
 
     def drop_pending(self) -> int:
         """Forget what is waiting for a block; return how many transactions that were."""
 
-    def reorg(self, depth: int) -> None:
-        """Take back the newest blocks; their transactions wait again."""
+    def reorg(self, depth: int, *, drop: bool = False) -> None:
+        """Take back the newest blocks; their transactions wait again, or are forgotten with `drop`."""
 
     def stop(self) -> None:
         """End it."""
@@ -69,9 +81,16 @@ class Drop(Exception):
 
 
 class RpcServer:
-    """A chain behind HTTP. `asked` counts questions by method, `requests` counts HTTP requests."""
+    """A chain behind HTTP.
 
-    def __init__(self, chain: Chain) -> None:
+    Attributes:
+        asked: questions by method, also those of batches.
+        requests: HTTP requests, of which a batch is one.
+        intercept: awaited for each question with its method, its parameters and a function that gives the honest
+            answer; what it returns is the answer. It may wait, raise RpcError, or raise Drop.
+    """
+
+    def __init__(self, chain: Asked) -> None:
         """Keep the chain; nothing listens until `start`."""
         self._chain = chain
         self._server = Server(self._answer)
@@ -96,10 +115,10 @@ class RpcServer:
         self.requests += 1
         try:
             asked = json.loads(request.body)
-        except ValueError:
-            return _document({"jsonrpc": "2.0", "id": None, "error": {"code": -32700, "message": "parse error"}})
+        except (ValueError, RecursionError):
+            return _document(_refused(None, RpcError(-32700, "parse error")))
         try:
-            if isinstance(asked, list):
+            if isinstance(asked, list) and asked:
                 return _document([await self._one(item) for item in asked])
             return _document(await self._one(asked))
         except Drop:
@@ -107,10 +126,11 @@ class RpcServer:
 
     async def _one(self, item: Any) -> dict[str, Any]:
         if not isinstance(item, dict) or not isinstance(item.get("method"), str):
-            return {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "invalid request"}}
-        method, params = item["method"], list(item.get("params") or [])
+            return _refused(None, RpcError(-32600, "invalid request"))
+        name, method, params = item.get("id"), item["method"], item.get("params") or []
+        if not isinstance(params, list):
+            return _refused(name, RpcError(-32602, "non-array args"))
         self.asked[method] += 1
-        head = {"jsonrpc": "2.0", "id": item.get("id")}
 
         def honest() -> Any:
             return self._chain.rpc(method, params)
@@ -118,8 +138,16 @@ class RpcServer:
         try:
             told = await self.intercept(method, params, honest) if self.intercept is not None else honest()
         except RpcError as error:
-            return {**head, "error": error.document()}
-        return {**head, "result": told}
+            return _refused(name, error)
+        except Drop:
+            raise
+        except Exception as error:  # a node that fails inside says so and lives on
+            return _refused(name, RpcError(-32603, f"internal error: {type(error).__name__}: {error}"))
+        return {"jsonrpc": "2.0", "id": name, "result": told}
+
+
+def _refused(name: Any, error: RpcError) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": name, "error": error.document()}
 
 
 async def _cut(_: Any, writer: Any) -> None:

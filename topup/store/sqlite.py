@@ -40,6 +40,8 @@ from topup.store.schema import MIGRATIONS
 
 FILE = "ledger.sqlite3"
 BUSY_TIMEOUT_MS = 5_000
+# The name under which charges requested by hand are counted.
+BY_HAND = "charges_by_hand"
 # The key of a slot, for the statements below.
 PLACE = "chain_id = ? AND address = ? AND lane = ? AND nonce = ?"
 
@@ -111,10 +113,45 @@ class SqliteStore:
             undo.pop_all()
             return store
 
+    @classmethod
+    def open_copy(cls, directory: Path) -> Self:
+        """Open a copy in memory of the ledger in `directory`, empty when there is none; what is written to it is lost.
+
+        Raises:
+            StoreUnusable: the ledger cannot be read, or another version wrote it.
+        """
+        with _explained(directory), contextlib.ExitStack() as undo:
+            connection = _connect(Path(":memory:"))
+            undo.callback(connection.close)
+            if cls.exists(directory):
+                with contextlib.closing(cls.open_reader(directory)) as own:
+                    own._db.backup(connection)
+            else:
+                _migrate(connection)
+            (epoch,) = connection.execute("SELECT epoch FROM ledger").fetchone()
+            store = cls(connection, None, epoch)
+            undo.pop_all()
+            return store
+
     @staticmethod
     def exists(directory: Path) -> bool:
         """Tell whether there is a ledger in `directory`."""
         return (directory / FILE).exists()
+
+    @staticmethod
+    def holder(directory: Path) -> int | None:
+        """Return the process that holds the ledger, as Linux tells it; None when it is free or cannot be told."""
+        try:
+            place = str((directory / "lock").stat().st_ino)
+            held = [line.split() for line in Path("/proc/locks").read_text(encoding="utf-8").splitlines()]
+        except OSError:
+            return None
+        return next((int(h[4]) for h in held if "FLOCK" in h and h[5].split(":")[-1] == place), None)
+
+    def damage(self) -> str | None:
+        """Read and check every page and index; return what is wrong first, or None."""
+        (found,) = self._one("PRAGMA integrity_check(1)")
+        return None if found == "ok" else str(found)
 
     def close(self) -> None:
         """Close the file and release the lock."""
@@ -211,9 +248,21 @@ class SqliteStore:
         return past
 
     def charge_requests(self, account: str, since_ms: int) -> list[int]:
-        """Return the times charges were requested, oldest first."""
-        sql = "SELECT requested_ms FROM charge WHERE account = ? AND requested_ms >= ? ORDER BY requested_ms"
-        return [row["requested_ms"] for row in self._all(sql, account, since_ms)]
+        """Return the times charges were requested, oldest first; those requested by hand count as well."""
+        sql = "SELECT requested_ms FROM charge WHERE account = ? AND requested_ms >= ?"
+        asked = [int(row["requested_ms"]) for row in self._all(sql, account, since_ms)]
+        by_hand = [int(at) for at in (self.told(account, BY_HAND) or "").split()]
+        return sorted(asked + [at for at in by_hand if at >= since_ms])
+
+    def ask_by_hand(self, account: str, at_ms: int, keep_ms: int) -> None:
+        """Store that a charge is about to be requested that belongs to no top-up; any process may.
+
+        Those older than `keep_ms` before this one are forgotten.
+        """
+        with self._db_errors(), _transaction(self._db):
+            kept = [at for at in (self.told(account, BY_HAND) or "").split() if int(at) >= at_ms - keep_ms]
+            row = (account, BY_HAND, " ".join([*kept, str(at_ms)]), at_ms, "topup")
+            self._db.execute("INSERT OR REPLACE INTO control VALUES (?,?,?,?,?)", row)
 
     def seen_intents(self, topup_id: str) -> list[tuple[bytes, bytes]]:
         """Return (operator, id) of every proven charge but the newest of this top-up, which may be proven again."""
@@ -621,7 +670,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     existed = path.exists()
     connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1000)
     connection.row_factory = sqlite3.Row
-    if not existed:
+    if not existed and path.exists():
         path.chmod(0o600)
     # WAL lets readers look while the daemon writes; FULL makes a commit survive the loss of power (with WAL and
     # NORMAL the newest commits may be rolled back, and with them the record of a payment).

@@ -1,0 +1,167 @@
+"""Do the files in deploy/ do what they say: the unit, the example of the settings, the image, the notifications?"""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from tests.tools import ROOT, require
+from topup.sandbox.gateway import Account, Gateway
+from topup.settings import load
+
+DEPLOY = ROOT / "deploy"
+UNIT = DEPLOY / "topup.service"
+DOCKERFILE = DEPLOY / "Dockerfile"
+PATIENCE_S = 30
+
+
+def _example() -> dict[str, str]:
+    lines = (DEPLOY / "topup.env.example").read_text(encoding="utf-8").splitlines()
+    told = [line for line in lines if line and not line.startswith("#")]
+    return dict(line.split("=", 1) for line in told)
+
+
+def test_the_example_is_a_valid_set_of_settings(tmp_path: Path) -> None:
+    """The example loads as it stands, and again with mode = live: only the word has to be changed to pay."""
+    said = _example() | {"XDG_CONFIG_HOME": str(tmp_path)}
+    assert load(said).mode == "observe"
+    assert load(said | {"TOPUP_MODE": "live"}).policy.cap_24h == Decimal(100)
+
+
+def test_the_example_is_read_alike_by_systemd_docker_and_a_shell() -> None:
+    """No value has a quote, a blank, a dollar or a backslash, which each of the three would read in its own way."""
+    assert all(re.fullmatch(r"[A-Za-z0-9_.:/,-]+", value) for value in _example().values())
+
+
+def test_the_example_and_the_unit_name_the_same_credentials_and_state() -> None:
+    """Where systemd puts the secrets and the ledger is where the settings look for them."""
+    unit, said = UNIT.read_text(encoding="utf-8"), _example()
+    loaded = set(re.findall(r"^LoadCredential=(\S+)$", unit, re.MULTILINE))
+    paths = [Path(value) for value in said.values() if value.startswith("/run/credentials/")]
+    assert {path.name for path in paths} == loaded
+    assert {path.parent for path in paths} == {Path("/run/credentials") / UNIT.name}
+    assert "StateDirectory=topup\n" in unit
+    assert said["TOPUP_STATE_DIR"] == "/var/lib/topup"
+
+
+def _runnable(folder: Path) -> Path:
+    """Copy the unit with a program that exists here, since nothing is installed under /opt."""
+    copy = folder / UNIT.name
+    text = UNIT.read_text(encoding="utf-8").replace("/opt/topup/.venv/bin/topup", sys.executable)
+    copy.write_text(text, encoding="utf-8")
+    return copy
+
+
+def test_systemd_understands_every_line_of_the_unit(tmp_path: Path) -> None:
+    """systemd-analyze verify has nothing to say."""
+    command = [require("systemd-analyze"), "verify", "--man=no", _runnable(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_unit_is_closed_to_what_it_does_not_need(tmp_path: Path) -> None:
+    """systemd-analyze security rates the exposure of the unit at no more than 1.5 of 10."""
+    command = [require("systemd-analyze"), "security", "--offline=true", "--threshold=15", _runnable(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_linter_of_dockerfiles_has_nothing_to_say() -> None:
+    """Hadolint is silent."""
+    done = subprocess.run([require("hadolint"), DOCKERFILE], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def _copied() -> list[str]:
+    lines = re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE.read_text(encoding="utf-8"), re.MULTILINE)
+    return [source for line in lines for source in line.split()[:-1]]
+
+
+def test_what_the_image_copies_is_there_and_nothing_else_enters_the_build() -> None:
+    """Every COPY names what exists, and the ignore file lets exactly these through."""
+    assert all((ROOT / source).exists() for source in _copied())
+    ignore = (DEPLOY / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+    assert "*" in ignore
+    assert {line[1:] for line in ignore if line.startswith("!")} == set(_copied())
+
+
+def test_the_image_holds_hashed_packages_no_embedded_chain_and_no_root() -> None:
+    """Every package comes from a lock with its hash, the sandbox's lock is not among them, and a user is set."""
+    text = DOCKERFILE.read_text(encoding="utf-8").replace("\\\n", " ")
+    for install in re.findall(r"pip install [^&\n]+", text):
+        assert "--require-hashes" in install or "--no-index" in install
+    assert "sandbox.txt" not in text
+    assert re.search(r"^USER 10001", text, re.MULTILINE)
+    assert 'ENTRYPOINT ["topup"]' in text
+
+
+def _environment(state: Path, gateway: Gateway, notify: str) -> dict[str, str]:
+    return os.environ | {
+        "XDG_CONFIG_HOME": str(state / "none"),
+        "NOTIFY_SOCKET": notify,
+        "TOPUP_STATE_DIR": str(state),
+        "TOPUP_API__URL": gateway.url,
+        "TOPUP_API__KEY": gateway.management_key,
+        "TOPUP_LOG__FORMAT": "json",
+    }
+
+
+async def _until(heard: socket.socket, word: str) -> list[str]:
+    """Read notifications until one says `word`."""
+    said: list[str] = []
+    async with asyncio.timeout(PATIENCE_S):
+        while word not in said:
+            said += (await asyncio.get_running_loop().sock_recv(heard, 4096)).decode().splitlines()
+    return said
+
+
+async def _supervised(state: Path) -> tuple[list[str], int, str]:
+    """Run the daemon against the gateway as systemd would: hear it, stop it; return notifications, status and log."""
+    gateway = Gateway(Account(lambda: time.time_ns() // 1_000_000))
+    await gateway.start()
+    # Bound in a short place: the address of a socket may have about a hundred characters.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.setblocking(False)
+        heard.bind("")  # an abstract address of the kernel's choice
+        address = "@" + heard.getsockname()[1:].decode()
+        process = await asyncio.create_subprocess_exec(
+            *[sys.executable, "-m", "topup", "run"],
+            env=_environment(state, gateway, address),
+            stderr=None,
+        )
+        try:
+            said = await _until(heard, "READY=1")
+            said += await _until(heard, "WATCHDOG=1")
+            async with asyncio.timeout(PATIENCE_S):
+                while gateway.count("credits") == 0:
+                    said += await _until(heard, "WATCHDOG=1")
+            process.send_signal(signal.SIGTERM)
+            said += await _until(heard, "STOPPING=1")
+            async with asyncio.timeout(PATIENCE_S):
+                _, log = await process.communicate()
+            assert process.returncode is not None
+            return said, process.returncode, log.decode()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await gateway.stop()
+
+
+@pytest.mark.slow
+def test_the_daemon_tells_systemd_when_it_is_up_alive_and_stopping(tmp_path: Path) -> None:
+    """READY=1 comes first, WATCHDOG=1 while it works, STOPPING=1 on SIGTERM, and it leaves with 0."""
+    said, status, log = asyncio.run(_supervised(tmp_path))
+    assert said[0] == "READY=1"
+    assert "WATCHDOG=1" in said
+    assert said[-1] == "STOPPING=1"
+    assert status == 0, log
+    assert '"event": "stopping"' in log

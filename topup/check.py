@@ -1,0 +1,299 @@
+"""What would be done now? The rules of the daemon on a fresh reading, with nothing written and nothing bought.
+
+The ledger is copied into memory first, so that history, pause and burn rate count and no trace is left. The same
+cycle looks and decides; only its last step, the purchase, is never taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from topup import assemble
+from topup.clock import SystemClock
+from topup.credits import LASTING, Reading, Unknown, runway
+from topup.cycle import Account, Asked, Cycle, Terms
+from topup.errors import Exit, PaymentForbidden, TopupError
+from topup.events import Event, show
+from topup.lifecycle import Kind, Plan, State, TopUp
+from topup.money import Bps, EthPrice, Usd, Usdc, Wei
+from topup.policy import Buy, Decision, Hold, Limits, Refuse, Snapshot, Why, amount_due, permit, worst_spend
+from topup.ports import Rail, Survey
+from topup.settings import Settings
+from topup.store.sqlite import SqliteStore
+
+# What a payment through the smallest pools needs as a limit, measured (docs: gas of the payment protocol).
+GAS_LIMIT_USUAL = 335_000
+
+
+@dataclass(frozen=True)
+class Result:
+    """What would be done, as a document, in a sentence, and as an exit code."""
+
+    document: dict[str, Any]
+    sentence: str
+    exit_code: Exit
+
+
+class Quiet:
+    """A sink that keeps nothing: what a look finds is in its result."""
+
+    def emit(self, event: Event) -> None:
+        """Take one event."""
+
+
+async def ask_and_decide(settings: Settings, wish: Asked) -> Result:
+    """Read the account, apply the rules, and say what would be done; nothing is written or bought.
+
+    In observe mode the rules are applied as if it were live, because the question is whether a top-up is due. In
+    live mode a top-up that is due is held against the chain as far as that goes without a charge: price, fees, wallet.
+
+    Raises:
+        SettingsError, StoreUnusable: there is no API key, or the ledger cannot be read.
+    """
+    allowed = assemble.limits(settings)
+    snapshot, decision, unfinished = await _look(settings, wish)
+    notes = [] if allowed.live else ["mode is observe: topup would not buy it"]
+    forbidden = None
+    if isinstance(decision, Buy) and allowed.live:
+        forbidden, note = await _payable(settings, decision.amount, allowed)
+        notes.append(note)
+    return _told(snapshot, decision, allowed, unfinished, notes, forbidden)
+
+
+async def _look(settings: Settings, wish: Asked) -> tuple[Snapshot, Decision, TopUp | None]:
+    """Read and decide on a copy of the ledger, as if live; return also what is unfinished."""
+    clock = SystemClock()
+    client = assemble.api(settings, clock)
+    store = SqliteStore.open_copy(settings.state_dir)
+    terms = Terms(
+        Account(settings.account, None, settings.chain.id),
+        replace(assemble.limits(settings), live=True),
+        assemble.ceilings(settings),
+        assemble.pace(settings),
+    )
+    cycle = Cycle(terms, api=client, rail=_no_rail, store=store, clock=clock, sink=Quiet(), rpc_requests=lambda: 0)
+    try:
+        snapshot, decision = await cycle.judge(wish)
+        return snapshot, decision, store.open_topup(settings.account)
+    finally:
+        await client.close()
+        store.close()
+
+
+def _no_rail() -> Rail:
+    raise AssertionError("a look buys nothing")
+
+
+def _told(
+    snapshot: Snapshot,
+    decision: Decision,
+    allowed: Limits,
+    unfinished: TopUp | None,
+    notes: list[str],
+    forbidden: PaymentForbidden | None,
+) -> Result:
+    reading = snapshot.reading if isinstance(snapshot.reading, Reading) else None
+    left = runway(reading.balance, allowed.floor, snapshot.burn) if reading is not None else None
+    word, sentence, code = _verdict(snapshot, decision, unfinished)
+    remedy = decision.remedy if isinstance(decision, Refuse) else ""
+    why = decision.why.value
+    if isinstance(snapshot.reading, Unknown):
+        why = snapshot.reading.doubt.value
+    if forbidden is not None:
+        word, code, why, remedy = "refuse", Exit.PERSON, forbidden.reason, forbidden.remedy
+    document = {
+        "schema": 1,
+        "decision": word,
+        "why": why,
+        "detail": decision.detail,
+        "remedy": remedy,
+        "amount_usd": str(decision.amount) if isinstance(decision, Buy) else None,
+        "most_it_may_cost_usd": str(worst_spend(decision.amount, allowed)) if isinstance(decision, Buy) else None,
+        "balance_usd": str(reading.balance) if reading is not None else None,
+        "floor_usd": str(allowed.floor),
+        "burn_usd_per_hour": show(snapshot.burn),
+        "hours_to_empty": show(left.to_empty_h) if left is not None else None,
+        "open_topup": unfinished.id if unfinished is not None else None,
+        "mode": "live" if allowed.live else "observe",
+        "notes": notes,
+        "exit_code": int(code),
+    }
+    to_do = f"; to do: {remedy}" if remedy else ""
+    return Result(document, "; ".join([sentence, *notes]) + to_do, code)
+
+
+def _verdict(snapshot: Snapshot, decision: Decision, unfinished: TopUp | None) -> tuple[str, str, Exit]:
+    if unfinished is not None and unfinished.state in (State.HALTED, State.UNCREDITED):
+        said = f"{unfinished.id} is {unfinished.state}: {unfinished.reason}; money may have moved"
+        return "hold", said, Exit.MONEY_MAY_HAVE_MOVED
+    match decision:
+        case Buy():
+            return "buy", f"would buy {decision.amount} dollars of credit: {decision.detail}", Exit.LOW
+        case Refuse():
+            return "refuse", f"a top-up is due and not allowed: {decision.detail}", Exit.PERSON
+        case Hold(why=Why.UNKNOWN | Why.STALE):
+            lasting = isinstance(snapshot.reading, Unknown) and snapshot.reading.doubt in LASTING
+            return "unknown", f"the balance is unknown: {decision.detail}", Exit.PERSON if lasting else Exit.LATER
+        case Hold():
+            return "hold", f"nothing to do: {decision.detail}", Exit.OK
+
+
+async def _payable(settings: Settings, amount: Usd, allowed: Limits) -> tuple[PaymentForbidden | None, str]:
+    """Hold the dearest charge that would be accepted against price, fees and wallet; simulation needs a real one."""
+    total = worst_spend(amount, allowed).usdc_up()
+    rpcs = assemble.providers(settings)
+    try:
+        wallet = assemble.wallet(settings)
+        if wallet is None:
+            return None, "no wallet is set, so the chain was not asked"
+        found = await assemble.chain(settings, rpcs).survey(wallet, total, assemble.profile(settings).contract)
+        plan = _rough_plan(settings, found)
+        fair = EthPrice(found.price_e8).wei_for_up(total) if found.price_e8 is not None else None
+        permit(plan, fair=fair, wallet=found.balance, ceilings=assemble.ceilings(settings))
+    except PaymentForbidden as error:
+        return error, f"and it could not be paid: {error}"
+    except TopupError as error:
+        return None, f"whether it can be paid is unknown: {error}"
+    finally:
+        for rpc in rpcs:
+            await rpc.close()
+    return None, f"it would take at most {plan.value} and fees from a wallet of {found.balance}; not simulated"
+
+
+def _rough_plan(settings: Settings, found: Survey) -> Plan:
+    if not found.quotes:
+        raise PaymentForbidden(
+            "no_pool", "no pool quotes this payment", remedy="wait, or check chain.quoter and chain.tiers"
+        )
+    tier, quote = min(found.quotes.items(), key=lambda item: item[1])
+    chain = assemble.profile(settings)
+    return Plan(
+        kind=Kind.PAY,
+        to=chain.contract,
+        data=b"",
+        value=quote.plus_bps_up(Bps(settings.price.slippage_bps)),
+        gas_limit=GAS_LIMIT_USUAL,
+        max_fee_per_gas=found.base_fee.times(2) + found.tip,
+        max_priority_fee_per_gas=found.tip,
+        l1_fee=Wei(0),
+        lane=0,
+        nonce=found.nonce_latest,
+        chain_id=chain.chain_id,
+        quote=quote,
+        tier=tier,
+        eth_price_e8=found.price_e8 or 0,
+        block_number=found.head.number,
+        proof="none",
+    )
+
+
+def refills(balance: Wei, reserve: Wei, price: EthPrice, total: Usdc) -> int:
+    """Return how many payments of `total` the balance above the reserve covers at `price`, network fees left out."""
+    spare = max(0, balance.units - reserve.units)
+    return spare // price.wei_for_up(total).units
+
+
+def refill_total(settings: Settings, reading: Reading | None) -> Usdc:
+    """Return the most that the next refill may cost; without a reading, that a fixed or least amount may cost."""
+    allowed = assemble.limits(settings)
+    if reading is not None:
+        amount = amount_due(reading, allowed)
+    else:
+        amount = allowed.amount if allowed.amount is not None else allowed.topup_max
+    return worst_spend(amount, allowed).usdc_up()
+
+
+async def ask_live(settings: Settings) -> dict[str, str]:
+    """Ask the API and the chain how things stand; what cannot be learnt says "unknown" and why."""
+    told: dict[str, str] = {}
+    reading = await _live_credits(settings, told)
+    rpcs = assemble.providers(settings)
+    try:
+        await _live_wallet(settings, told, reading, rpcs)
+    finally:
+        for rpc in rpcs:
+            await rpc.close()
+    return told
+
+
+async def _or_unknown(told: dict[str, str], names: tuple[str, ...], ask: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await ask()
+    except TopupError as error:
+        for name in names:
+            told.setdefault(name, f"unknown: {error}")
+
+
+async def _live_credits(settings: Settings, told: dict[str, str]) -> Reading | None:
+    found: list[Reading] = []
+
+    async def ask() -> None:
+        snapshot, _, _ = await _look(settings, Asked())
+        if isinstance(snapshot.reading, Unknown):
+            told["credits"] = f"unknown: {snapshot.reading.doubt}: {snapshot.reading.detail}"
+            return
+        found.append(snapshot.reading)
+        told["credits"] = f"{snapshot.reading.balance} dollars"
+        burn = snapshot.burn
+        left = runway(snapshot.reading.balance, assemble.limits(settings).floor, burn)
+        told["burn"] = f"{burn} dollars an hour" if burn is not None else "unknown: too few readings"
+        told["runway"] = (
+            f"{left.to_floor_h} h to the floor, {left.to_empty_h} h to empty"
+            if left.to_empty_h is not None
+            else "unlimited: nothing is used"
+            if burn is not None
+            else "unknown: too few readings"
+        )
+
+    await _or_unknown(told, ("credits", "burn", "runway"), ask)
+    for name in ("burn", "runway"):
+        told.setdefault(name, "unknown: the credits are unknown")
+    return found[0] if found else None
+
+
+async def _live_wallet(settings: Settings, told: dict[str, str], reading: Reading | None, rpcs: list[Any]) -> None:
+    wallet: list[bytes] = []
+    balance: list[Wei] = []
+
+    async def address() -> None:
+        found = assemble.wallet(settings)
+        if found is None:
+            for name in ("wallet", "nonce", "refills"):
+                told[name] = "unknown: no wallet is set"
+            return
+        wallet.append(found)
+
+    async def holdings() -> None:
+        from topup.chain.rpc import known, quantity
+
+        me = "0x" + wallet[0].hex()
+        held, latest, pending = await rpcs[0].batch(
+            [
+                ("eth_getBalance", [me, "latest"]),
+                ("eth_getTransactionCount", [me, "latest"]),
+                ("eth_getTransactionCount", [me, "pending"]),
+            ]
+        )
+        balance.append(Wei(quantity(known(held, "the balance"), "the balance")))
+        told["wallet"] = str(balance[0])
+        used = quantity(known(latest, "the nonce"), "the nonce")
+        waiting = quantity(known(pending, "the pending nonce"), "the pending nonce") - used
+        told["nonce"] = f"{used}, {waiting} pending" if waiting else str(used)
+
+    async def cover() -> None:
+        total = refill_total(settings, reading)
+        found = await assemble.chain(settings, rpcs).survey(wallet[0], total, assemble.profile(settings).contract)
+        if found.price_e8 is None:
+            told["refills"] = "unknown: no price feed is set"
+            return
+        price, reserve = EthPrice(found.price_e8), assemble.wei(settings.wallet.reserve_eth)
+        count = refills(balance[0], reserve, price, total)
+        told["refills"] = f"{count} of at most {total} each at {price.usd} dollars for one ETH"
+
+    await _or_unknown(told, ("wallet", "nonce", "refills"), address)
+    if wallet:
+        await _or_unknown(told, ("wallet", "nonce", "refills"), holdings)
+    if balance:
+        await _or_unknown(told, ("refills",), cover)
