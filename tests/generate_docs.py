@@ -34,7 +34,7 @@ DOCS: Final = ROOT / "docs"
 MAP: Final = ROOT / "topup" / "__init__.py"
 GOLDEN: Final = ROOT / "tests" / "golden" / "events.json"
 BLOCK: Final = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-LINE: Final = re.compile(r"^ {4}( *)([a-z_0-9]+(?:\.py|/)) +(\S.*)$")
+LINE: Final = re.compile(r"^ {2}( *)([a-z_0-9]+(?:\.py|/)) +(\S.*)$")
 AGAIN: Final = "run `python -m tests.generate_docs` and look at what changed"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from topup import assemble
-from topup.cycle import Asked
+from topup.terms import Asked
 from topup.events import Event
 from topup.lifecycle import TERMINAL, State, TopUp
 from topup.sandbox import contracts

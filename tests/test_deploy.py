@@ -105,7 +105,9 @@ def test_the_image_holds_hashed_packages_no_embedded_chain_and_no_root() -> None
 
 
 def _environment(state: Path, gateway: Gateway, notify: str) -> dict[str, str]:
-    return os.environ | {
+    # The tests' own TOPUP_TEST_* would be settings nobody knows.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TOPUP_")}
+    return inherited | {
         "XDG_CONFIG_HOME": str(state / "none"),
         "NOTIFY_SOCKET": notify,
         "TOPUP_STATE_DIR": str(state),
@@ -136,7 +138,7 @@ async def _supervised(state: Path) -> tuple[list[str], int, str]:
         process = await asyncio.create_subprocess_exec(
             *[sys.executable, "-m", "topup", "run"],
             env=_environment(state, gateway, address),
-            stderr=None,
+            stderr=asyncio.subprocess.PIPE,
         )
         try:
             said = await _until(heard, "READY=1")

@@ -1,3 +1,73 @@
-"""topup keeps a prepaid AI-API account funded from a crypto wallet, unattended."""
+"""topup keeps a prepaid AI-API account funded from a crypto wallet, unattended.
+
+Each module answers one question. In the order the money flows:
+
+  — words: pure, import only what stands above them
+  money.py        How much?
+  errors.py       What can go wrong?
+  events.py       What can the program say?
+
+  — judgement: pure; no input or output, no clock, no settings
+  credits.py      Can this reading of the account be believed, how fast is it burning, and has our payment been posted?
+  policy.py       Should we buy, how much, and if not why?
+  charge.py       Is this charge exactly what we asked for?
+  lifecycle.py    What is the life of one top-up?
+  books.py        What does each thing that happened mean in debits and credits?
+
+  — flow
+  ports.py        What does the flow need from the world?
+  terms.py        What is a pass given, and what does it give back?
+  cycle.py        What happens in one pass?
+  watch.py        What does the account show, and can it be believed?
+  purchase.py     What is the next step of a top-up?
+
+  — edges: each knows one foreign thing; none imports another
+  clock.py        What time is it?
+  openrouter.py   What does the credits API say?
+  rails/          How do dollars become something payable?
+    coinbase.py   How is a Coinbase charge bought, proven and paid?
+  chain/          What does the chain say?
+    profiles.py   Which contracts does a chain hold?
+    rpc.py        How is a provider asked?
+    contracts.py  How are the contracts spoken to?
+    reverts.py    What does this revert mean?
+    survey.py     What is a payment planned on?
+    simulation.py What would this payment do?
+    broadcast.py  How do signed bytes leave?
+    evidence.py   What became of a payment?
+    evm.py        How does an EVM chain answer the `Chain` port?
+  signers/        Who signs?
+    local.py      Is this the one thing this key may sign?
+  store/          Where is the ledger?
+    schema.py     What does the ledger remember?
+    sqlite.py     What does SQLite need to know?
+  sinks/          Where do events go?
+    log.py        How is an event written?
+
+  — outside: settings become ports, commands become exit codes
+  settings.py     What did the owner say?
+  assemble.py     How do settings become a running cycle?
+  daemon.py       When does the next pass run, and how does the program stop?
+  check.py        What would be done now?
+  pinning.py      Who would be paid?
+  report.py       What does the ledger say?
+  cli.py          Which commands are there?
+  __main__.py     Run topup as `python -m topup`.
+  sandbox/        What is a whole world, small enough for one process?
+    world.py      How do chain, provider and clock make one world?
+    evm.py        How does a chain fit into one process?
+    contracts/    What stands on the chain of the embedded world, at which address, and which slot changes what?
+    anvil.py      How does the sandbox run on anvil instead?
+    rpc.py        How does a chain of the sandbox speak JSON-RPC?
+    gateway.py    How would OpenRouter answer, if it still sold credits for crypto?
+    charges.py    What does a charge look like when it is signed honestly, and when its signer means harm?
+    postings.py   Which payments on the chain earn credits?
+    faults.py     What can be switched wrong in the embedded world, in a sentence each, and what must come of it?
+    wire.py       In which ways can an HTTP answer go wrong before its content matters?
+    http.py       How does the embedded world listen?
+  rehearsal.py    What happens when the real daemon runs in the embedded world?
+
+Imports run downward only, from outside to words. docs/architecture.md says why, tests/test_map.py keeps this map true.
+"""
 
 __version__ = "0.1.0"

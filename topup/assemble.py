@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from topup.clock import SystemClock
-from topup.cycle import Account, Cycle, Pace, Terms
+from topup.cycle import Cycle
 from topup.errors import SettingsError
 from topup.money import WEI_PER_ETH, Bps, Usd, Wei
 from topup.openrouter import OpenRouter
@@ -16,6 +16,7 @@ from topup.policy import Ceilings, Limits
 from topup.ports import Clock, Rail, Sink
 from topup.settings import Settings, fixed_amount, secret
 from topup.store.sqlite import SqliteStore
+from topup.terms import Account, Pace, Terms
 
 if TYPE_CHECKING:
     from topup.chain.evm import EvmChain

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
-from topup.lifecycle import TopUp
-from topup.money import WIDE, Usd, Usdc, Wei
+from topup.charge import Demand
+from topup.lifecycle import Attempt, TopUp
+from topup.money import WIDE, EthPrice, Usd, Usdc, Wei
 
 
 class Commodity(StrEnum):
@@ -106,6 +107,43 @@ def credit_lines(amount: Usd, total: Usdc, operator_fee: Usdc) -> tuple[Line, ..
         Line(CONVERSION, usdc, bought.units),
         Line(CONVERSION, credit, -bought.units),
         Line(CREDITS, credit, bought.units),
+    )
+
+
+def attempt_entry(topup_id: str, attempt: Attempt, demand: Demand) -> Entry:
+    """Book an included attempt, paid or reverted, at the feed's price of the moment it was planned."""
+    told = attempt.inclusion
+    assert told is not None, "only what stands in a block is booked"
+    price = attempt.plan.eth_price_e8
+    if told.success:
+        lines = payment_lines(told.spent, told.gas, told.l1_fee, demand.intent.total)
+    else:
+        lines = revert_lines(told.gas, told.l1_fee)
+    return Entry(
+        at_ms=told.block_ms,
+        topup_id=topup_id,
+        text="payment" if told.success else "payment reverted",
+        tx_hash=attempt.hash,
+        charge_id=demand.charge_id,
+        block_number=told.block_number,
+        usd_value=EthPrice(price).usd_of_up(told.spent + told.gas + told.l1_fee) if price else None,
+        price_source="feed" if price else "none",
+        lines=lines,
+    )
+
+
+def posting_entry(topup: TopUp, attempt: Attempt, demand: Demand, at_ms: int) -> Entry:
+    """Book the posting of a top-up that `attempt` paid."""
+    return Entry(
+        at_ms=at_ms,
+        topup_id=topup.id,
+        text="credits posted",
+        tx_hash=attempt.hash,
+        charge_id=demand.charge_id,
+        block_number=attempt.inclusion.block_number if attempt.inclusion is not None else None,
+        usd_value=topup.amount,
+        price_source="provider",
+        lines=credit_lines(topup.amount, demand.intent.total, demand.intent.operator_fee),
     )
 
 

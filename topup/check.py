@@ -13,7 +13,7 @@ from typing import Any
 from topup import assemble
 from topup.clock import SystemClock
 from topup.credits import LASTING, Reading, Unknown, runway
-from topup.cycle import Account, Asked, Cycle, Terms
+from topup.cycle import Cycle
 from topup.errors import Exit, PaymentForbidden, TopupError
 from topup.events import Event, show
 from topup.lifecycle import Kind, Plan, State, TopUp
@@ -22,6 +22,7 @@ from topup.policy import Buy, Decision, Hold, Limits, Refuse, Snapshot, Why, amo
 from topup.ports import Rail, Survey
 from topup.settings import Settings
 from topup.store.sqlite import SqliteStore
+from topup.terms import Account, Asked, Terms
 
 # What a payment through the smallest pools needs as a limit, measured (docs: gas of the payment protocol).
 GAS_LIMIT_USUAL = 335_000

@@ -140,9 +140,9 @@ def once(
 
 
 def _once(amount: str | None, *, dry_run: bool, yes: bool, force: bool, as_json: bool) -> Exit:
-    from topup.cycle import Asked
     from topup.errors import SettingsError
     from topup.money import Usd
+    from topup.terms import Asked
 
     try:
         wish = Asked(Usd.of(amount) if amount is not None else None, forced=force)
@@ -238,7 +238,7 @@ def check(as_json: Json = False) -> None:
 
 
 def _check(*, as_json: bool) -> Exit:
-    from topup.cycle import Asked
+    from topup.terms import Asked
 
     return _decide(load(), Asked(), as_json=as_json)
 

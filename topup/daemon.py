@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 from topup import events
 from topup.credits import LASTING
-from topup.cycle import Asked, Cycle, Rest
+from topup.cycle import Cycle
 from topup.errors import Exit, StoreFenced, TopupError
 from topup.lifecycle import MONEY_OUT, TERMINAL, State, TopUp
 from topup.ports import Clock, Requested, Sink, Store
+from topup.terms import Asked, Rest
 
 # How long a pass may go on after a request to stop: the longest wait for one answer, and then some.
 PARK_S = 30

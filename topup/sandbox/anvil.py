@@ -153,8 +153,8 @@ class Anvil:
             self._connection.close()  # the next question opens it again
             raise OSError(f"anvil did not answer {method}: {type(error).__name__}") from error
         if "error" in answer:
-            error = answer["error"]
-            raise RpcError(error["code"], error["message"], error.get("data"))
+            told = answer["error"]
+            raise RpcError(told["code"], told["message"], told.get("data"))
         return answer["result"]
 
     def stop(self) -> None:
@@ -169,7 +169,7 @@ def _started(command: list[str], log: Path) -> tuple[subprocess.Popen[bytes], in
     """Start anvil; return its process and the port it chose, which it tells nowhere but in its output."""
     own = str(os.getpid())
     with log.open("wb") as output:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 - the program the user named, and no shell
             [sys.executable, "-I", "-S", "-c", _LAUNCH, own, *command],
             stdin=subprocess.DEVNULL,
             stdout=output,

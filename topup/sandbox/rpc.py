@@ -141,7 +141,7 @@ class RpcServer:
             return _refused(name, error)
         except Drop:
             raise
-        except Exception as error:  # a node that fails inside says so and lives on
+        except Exception as error:  # noqa: BLE001 - a node that fails inside says so and lives on
             return _refused(name, RpcError(-32603, f"internal error: {type(error).__name__}: {error}"))
         return {"jsonrpc": "2.0", "id": name, "result": told}
 

@@ -125,7 +125,7 @@ class SqliteStore:
             undo.callback(connection.close)
             if cls.exists(directory):
                 with contextlib.closing(cls.open_reader(directory)) as own:
-                    own._db.backup(connection)
+                    own._db.backup(connection)  # noqa: SLF001 - one of this class
             else:
                 _migrate(connection)
             (epoch,) = connection.execute("SELECT epoch FROM ledger").fetchone()

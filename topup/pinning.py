@@ -1,0 +1,178 @@
+"""Who would be paid? Asks for a charge without paying it, proves all of it but the recipient, and pins that by hand.
+
+The recipient is the one thing a charge says that nothing else can prove: the operator signs whatever it is given.
+So a person looks at it once. The charge costs nothing and is forgotten.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from topup import assemble
+from topup.charge import Clocks, Demand, Pins, Request, parse, verify
+from topup.clock import SystemClock
+from topup.credits import HOUR_MS
+from topup.errors import ApiGone, ChargeRefused, PaymentForbidden, SettingsError
+from topup.money import Usd, Usdc
+from topup.ports import Survey
+from topup.settings import Settings
+from topup.store.sqlite import SqliteStore
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A recipient with all that was proven around it; `known` when it is pinned already."""
+
+    document: dict[str, Any]
+    lines: list[str]
+    recipient: str
+    known: bool
+
+
+async def propose(settings: Settings) -> Proposal:
+    """Ask for a charge over the smallest amount and prove everything about it except its recipient.
+
+    The request counts towards `policy.charges_per_hour`, so the ledger is created when there is none.
+
+    Raises:
+        SettingsError, SignerError: there is no API key or no wallet address.
+        ApiError: no charge was to be had.
+        ChargeRefused: something other than the recipient is wrong; nothing may be pinned from it.
+        ChainError, PaymentForbidden: the chain could not confirm contract and time, or too many charges were requested.
+    """
+    sender = assemble.wallet(settings)
+    if sender is None:
+        raise SettingsError("pinning needs the wallet's address", remedy="set wallet.address, or wallet.keystore")
+    asked = Request(Usd(settings.policy.topup_min), sender, settings.chain.id)
+    store = _ledger(settings)
+    rpcs = assemble.providers(settings)
+    try:
+        raw = await _charge(settings, store, asked)
+        demand = parse(raw)
+        _payable(demand)
+        pins = assemble.pins(settings, store.told(settings.account, assemble.PINNED))
+        opened = replace(pins, recipients=pins.recipients | {demand.intent.recipient})
+        used = frozenset(store.seen_intents(""))
+
+        def proven(chain_s: int) -> None:
+            clocks = Clocks(chain_s, SystemClock().now_ms() // 1000)
+            # What comes of this is proven for showing alone and goes no further: its recipient was taken on trust.
+            verify(demand, asked, opened, clocks, seen=lambda operator, one: (operator, one) in used)
+
+        proven(SystemClock().now_ms() // 1000)
+        survey = await assemble.chain(settings, rpcs).survey(sender, demand.intent.total, pins.contract)
+        proven(survey.head.timestamp_s)
+    finally:
+        store.close()
+        for rpc in rpcs:
+            await rpc.close()
+    return _proposal(demand, asked, pins, survey)
+
+
+def remember(settings: Settings, proposal: Proposal) -> None:
+    """Pin the proposal's recipient beside those already pinned; a running daemon proves its next charge with it.
+
+    Raises:
+        StoreError: the ledger cannot be written.
+    """
+    store = _ledger(settings)
+    try:
+        pinned = (store.told(settings.account, assemble.PINNED) or "").split(",")
+        wanted = [one for one in pinned if one and one != proposal.recipient] + [proposal.recipient]
+        now_ms = SystemClock().now_ms()
+        store.say(settings.account, assemble.PINNED, ",".join(wanted), now_ms, f"uid {os.getuid()}")
+    finally:
+        store.close()
+
+
+def _ledger(settings: Settings) -> SqliteStore:
+    """Open the ledger beside its writer, creating it when there is none."""
+    if not SqliteStore.exists(settings.state_dir):
+        SqliteStore.open_writer(settings.state_dir).close()
+    return SqliteStore.open_reader(settings.state_dir)
+
+
+async def _charge(settings: Settings, store: SqliteStore, asked: Request) -> bytes:
+    clock = SystemClock()
+    account, now = settings.account, clock.now_ms()
+    client = assemble.api(settings, clock)
+    if store.control(account).gone:
+        raise ApiGone(
+            "the charge endpoint answered 410 Gone and is not asked again",
+            remedy="`topup resume` when it is back or another gateway is set",
+        )
+    count = len(store.charge_requests(account, now - HOUR_MS))
+    if count >= settings.policy.charges_per_hour:
+        raise PaymentForbidden(
+            "charge_rate",
+            f"{count} charges requested within an hour",
+            remedy="wait, or raise policy.charges_per_hour",
+        )
+    store.ask_by_hand(account, now, HOUR_MS)
+    try:
+        return await client.charge(asked)
+    except ApiGone:
+        store.say(account, "gone", "1", clock.now_ms(), "topup")
+        raise
+    finally:
+        await client.close()
+
+
+def _payable(demand: Demand) -> None:
+    """Refuse a recipient that nobody could want to pay."""
+    intent = demand.intent
+    never = {
+        bytes(20): "the null address",
+        demand.sender: "the paying wallet itself",
+        demand.contract: "the payment contract",
+        intent.recipient_currency: "the token's contract",
+    }
+    if intent.recipient in never:
+        raise ChargeRefused(
+            "call_data.recipient",
+            f"0x{intent.recipient.hex()}, {never[intent.recipient]}",
+            "somebody who sells credits",
+            remedy="do not use this gateway",
+        )
+
+
+def _proposal(demand: Demand, asked: Request, pins: Pins, survey: Survey) -> Proposal:
+    intent = demand.intent
+    deadline = datetime.fromtimestamp(intent.deadline, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    recipient, contract, operator = (f"0x{a.hex()}" for a in (intent.recipient, demand.contract, intent.operator))
+    left_h = (intent.deadline - survey.head.timestamp_s) // 3600
+    known = intent.recipient in pins.recipients
+    part = Usdc(intent.recipient_amount)
+    lines = [
+        f"charge     {demand.charge_id} over {asked.amount} dollars of credit, requested and not paid",
+        f"chain      {demand.chain_id}, as configured; newest block {survey.head.number}",
+        f"contract   {contract}, as pinned; it has code with hash 0x{survey.code_hash.hex()}",
+        f"operator   {operator}, as pinned; it signed exactly this charge for this wallet, chain and contract",
+        f"currency   0x{intent.recipient_currency.hex()}, the chain's USDC",
+        f"amount     {intent.total}: {part} to the recipient, {intent.operator_fee} to the operator; within the ceilings",
+        f"deadline   {deadline}, {left_h} h away; within bounds by the chain's clock and this machine's",
+        f"refund     0x{intent.refund_destination.hex()}, this wallet",
+        f"id         0x{intent.id.hex()}, never seen before",
+        f"recipient  {recipient}, {'pinned already' if known else 'NOT PROVEN: nothing but your own knowledge can say who this is'}",
+    ]
+    document = {
+        "schema": 1,
+        "charge_id": demand.charge_id,
+        "amount_usd": str(asked.amount),
+        "chain_id": demand.chain_id,
+        "contract": contract,
+        "contract_code_hash": "0x" + survey.code_hash.hex(),
+        "operator": operator,
+        "currency": "0x" + intent.recipient_currency.hex(),
+        "total_usdc": str(intent.total.usdc),
+        "fee_usdc": str(intent.operator_fee.usdc),
+        "deadline_s": intent.deadline,
+        "refund": "0x" + intent.refund_destination.hex(),
+        "intent_id": "0x" + intent.id.hex(),
+        "recipient": recipient,
+        "known": known,
+    }
+    return Proposal(document, lines, recipient, known)

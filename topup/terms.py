@@ -1,0 +1,66 @@
+"""What is a pass given, and what does it give back? The terms it works on, a person's wish, and how it rests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from topup.lifecycle import TopUp
+from topup.money import Usd
+from topup.policy import Ceilings, Limits
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often things are looked at, and how long they may take; seconds."""
+
+    poll_fastest_s: int
+    poll_slowest_s: int
+    staleness_s: int
+    unknown_alert_s: int
+    key_recheck_s: int
+    block_s: int
+    resend_s: int
+    posting_poll_s: int
+    posting_late_s: int
+    posting_late_large_s: int
+    large: Usd
+    plan_fresh_s: int
+    retries_max: int
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whose credits, which wallet, on which chain."""
+
+    name: str
+    wallet: bytes | None
+    chain_id: int
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a cycle works on: whose account, within which limits, how fast."""
+
+    account: Account
+    limits: Limits
+    ceilings: Ceilings
+    pace: Pace
+
+
+@dataclass(frozen=True)
+class Rest:
+    """How a pass ended, and when to look again."""
+
+    outcome: str
+    why: str
+    detail: str
+    next_s: int
+    topup: TopUp | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A person's wish: an amount regardless of the floor, or past cool-down and back-off."""
+
+    amount: Usd | None = None
+    forced: bool = False

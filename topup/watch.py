@@ -1,0 +1,158 @@
+"""What does the account show, and can it be believed? Each reading, its judgement, its alarm."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from topup import events
+from topup.credits import (
+    DAY_MS,
+    HOUR_MS,
+    Doubt,
+    Reading,
+    Unknown,
+    believe,
+    burn_usd_per_hour,
+    fallen_for_a_day,
+)
+from topup.errors import ApiError, ApiGone, ApiLimited, ApiUnauthorized
+from topup.lifecycle import TopUp
+from topup.policy import Snapshot
+from topup.ports import Api, Clock, Sink, Store
+from topup.terms import Asked, Terms
+
+CLOCK_BEHIND_MS = 60_000
+# The name under which `topup resolve --accept-reading` leaves its word.
+ACCEPT_READING = "accept_reading"
+
+
+class Watch:
+    """The readings of one account, and ledger time. `not_before_ms` is when the API allows the next question."""
+
+    def __init__(self, terms: Terms, *, api: Api, store: Store, clock: Clock, sink: Sink) -> None:
+        """Join the ports; nothing is asked yet."""
+        self._account = terms.account
+        self._limits = terms.limits
+        self._pace = terms.pace
+        self._api = api
+        self._store = store
+        self._clock = clock
+        self._sink = sink
+        self._management: bool | None = None
+        self._key_checked_ms: int | None = None
+        self._unknown_since_ms: int | None = None
+        self._alerted_ms: int | None = None
+        self._behind = False
+        self.not_before_ms = 0
+
+    async def read(self) -> Reading | Unknown:
+        """Read the account, judge the reading, keep it, and say what is worth saying."""
+        account, now = self._account.name, self.now()
+        last = self._store.last_reading(account)
+        reading = await self._asked_api(last, now)
+        self._store.record_reading(account, reading)
+        if isinstance(reading, Unknown):
+            self._unknown(reading)
+            return reading
+        self._unknown_since_ms = self._alerted_ms = None
+        self._sink.emit(
+            events.ReadingTaken(
+                total_credits_usd=reading.total_credits,
+                total_usage_usd=reading.total_usage,
+                balance_usd=reading.balance,
+            )
+        )
+        if last is not None and reading.total_credits > last.total_credits and self._store.open_topup(account) is None:
+            by = reading.total_credits - last.total_credits
+            self._sink.emit(events.CreditsRose(by_usd=by, total_credits_usd=reading.total_credits))
+        return reading
+
+    async def _asked_api(self, last: Reading | None, now: int) -> Reading | Unknown:
+        if now < self.not_before_ms:
+            return Unknown(Doubt.LIMITED, f"the API asked to wait {(self.not_before_ms - now) // 1000} s more", now)
+        try:
+            await self._check_key(now)
+            said = await self._api.credits()
+        except ApiLimited as error:
+            self.not_before_ms = now + error.retry_after_s * 1000
+            return Unknown(Doubt.LIMITED, str(error), now)
+        except ApiUnauthorized as error:
+            return Unknown(Doubt.UNAUTHORIZED, str(error), now)
+        except ApiGone as error:
+            return Unknown(Doubt.GONE, str(error), now)
+        except ApiError as error:
+            return Unknown(Doubt.NO_ANSWER, str(error), now)
+        said = replace(said, at_ms=self._store.now_ms(said.at_ms))
+        account = self._account.name
+        ever = self._store.ever_non_zero(account)
+        judged = believe(said, management_key=self._management, last=last, ever_non_zero=ever)
+        return said if isinstance(judged, Unknown) and self._accepted(judged, said, last) else judged
+
+    def _accepted(self, judged: Unknown, said: Reading, last: Reading | None) -> bool:
+        """Tell whether a person has accepted a lower total that was seen for a day; the acceptance is used up."""
+        account = self._account.name
+        if (
+            judged.doubt not in (Doubt.CREDITS_FELL, Doubt.USAGE_FELL)
+            or self._store.told(account, ACCEPT_READING) != "1"
+        ):
+            return False
+        if not fallen_for_a_day(self._store.doubted(account, last.at_ms if last is not None else 0), said):
+            return False
+        self._store.say(account, ACCEPT_READING, "0", self.now(), "topup")
+        return True
+
+    async def _check_key(self, now: int) -> None:
+        """Ask once in a while what kind of key this is; an unanswered question stays unanswered."""
+        if self._key_checked_ms is not None and now - self._key_checked_ms < self._pace.key_recheck_s * 1000:
+            return
+        try:
+            key = await self._api.key()
+        except (ApiUnauthorized, ApiLimited):
+            raise
+        except ApiError:
+            return
+        self._management, self._key_checked_ms = key.management, now
+        if not key.management:
+            self._sink.emit(events.KeyUnfit(detail="GET /key: is_management_key is false"))
+
+    def _unknown(self, reading: Unknown) -> None:
+        self._sink.emit(events.ReadingUnknown(doubt=reading.doubt.value, detail=reading.detail))
+        if self._unknown_since_ms is None:
+            last = self._store.last_reading(self._account.name)
+            self._unknown_since_ms = last.at_ms if last is not None else reading.at_ms
+        lasting = reading.at_ms - self._unknown_since_ms
+        again = self._alerted_ms is None or reading.at_ms - self._alerted_ms >= HOUR_MS
+        if lasting >= self._pace.unknown_alert_s * 1000 and again:
+            self._alerted_ms = reading.at_ms
+            self._sink.emit(events.UnknownTooLong(unknown_s=lasting // 1000, doubt=reading.doubt.value))
+
+    def snapshot(self, reading: Reading | Unknown, asked: Asked, *, beside: TopUp | None = None) -> Snapshot:
+        """Gather what the rules look at; `beside` is the top-up being decided again, left out of its own past."""
+        account, now = self._account.name, self.now()
+        past = self._store.past(account, now - 30 * DAY_MS, self._limits.fee_ceiling.bps)
+        if beside is not None:
+            past = [p for p in past if p.decided_ms != beside.decided_ms]
+        unfinished = self._store.open_topup(account)
+        control = self._store.control(account)
+        return Snapshot(
+            now_ms=now,
+            reading=reading,
+            burn=burn_usd_per_hour(self._store.readings(account, now - DAY_MS)),
+            past=past,
+            charge_requests_ms=() if beside is not None else self._store.charge_requests(account, now - HOUR_MS),
+            paused=control.paused,
+            gone=control.gone,
+            open_topup=unfinished.id if unfinished is not None and beside is None else None,
+            ever_non_zero=self._store.ever_non_zero(account),
+            asked_amount=asked.amount,
+            forced=asked.forced,
+        )
+
+    def now(self) -> int:
+        """Return ledger time, and say when the machine's clock is behind it."""
+        clock = self._clock.now_ms()
+        now = self._store.now_ms(clock)
+        if now - clock >= CLOCK_BEHIND_MS and not self._behind:
+            self._sink.emit(events.ClockBehind(behind_s=(now - clock) // 1000))
+        self._behind = now - clock >= CLOCK_BEHIND_MS
+        return now
