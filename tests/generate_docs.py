@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from decimal import Decimal
 from enum import Enum
@@ -24,7 +24,7 @@ from pydantic import SecretStr
 from typer.main import get_command
 
 from tests.tools import ROOT
-from topup import errors, events, lifecycle
+from topup import assemble, errors, events, lifecycle
 from topup.cli import app
 from topup.money import Usd
 from topup.policy import worst_spend
@@ -38,9 +38,9 @@ LINE: Final = re.compile(r"^ {2}( *)([a-z_0-9]+(?:\.py|/)) +(\S.*)$")
 AGAIN: Final = "run `python -m tests.generate_docs` and look at what changed"
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """Return a table in Markdown."""
-    lines = [head, tuple("---" for _ in head), *rows]
+    lines: list[tuple[str, ...]] = [head, tuple("---" for _ in head), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
@@ -203,26 +203,22 @@ def worst_case() -> str:
     s = Settings.model_construct()
     p = s.policy
     attempts = s.posting.retries_max + 1
-    one = worst_spend(Usd(Decimal(25)), _limits(s))
+    one = worst_spend(Usd(Decimal(25)), assemble.limits(s))
+    quoted = "what is sent above the quote; the contract returns what the swap leaves"
     rows = [
-        (f"{p.cap_24h} dollars", "charges within any 24 hours, fees of the charge included", "`policy.cap_24h`"),
-        (f"{p.cap_30d} dollars", "the same within any 30 days", "`policy.cap_30d`"),
-        (f"{p.topup_max} dollars", "credits of one top-up", "`policy.topup_max`"),
-        (f"{one} dollars", "what one default top-up of 25 dollars counts against the caps", "`rails.coinbase.fee_ceiling_bps`"),
-        (f"{s.price.deviation_bps / 100:g} %", "what a payment may cost above the price feed", "`price.deviation_bps`"),
-        (f"{s.price.slippage_bps / 100:g} %", "what is sent above the quote; the contract returns what the swap leaves", "`price.slippage_bps`"),
-        (f"{s.fees.network_fee_max_eth} ETH", "gas and L1 data fee of one attempt", "`fees.network_fee_max_eth`"),
-        (f"{attempts}", "attempts of one top-up that may revert, each costing its network fee", "`posting.retries_max`"),
-        (f"{s.wallet.payment_max_eth} ETH", "the value of one payment, held by the signer itself", "`wallet.payment_max_eth`"),
-        (f"{p.count_24h}", "top-ups within any 24 hours", "`policy.count_24h`"),
-    ]  # fmt: skip
+        (f"{p.cap_24h} dollars", "charges within any 24 hours, their fees included", "policy.cap_24h"),
+        (f"{p.cap_30d} dollars", "the same within any 30 days", "policy.cap_30d"),
+        (f"{p.topup_max} dollars", "credits of one top-up", "policy.topup_max"),
+        (f"{one} dollars", "what a top-up of 25 dollars counts against the caps", "rails.coinbase.fee_ceiling_bps"),
+        (f"{s.price.deviation_bps / 100:g} %", "what a payment may cost above the feed", "price.deviation_bps"),
+        (f"{s.price.slippage_bps / 100:g} %", quoted, "price.slippage_bps"),
+        (f"{s.fees.network_fee_max_eth} ETH", "gas and L1 data fee of one attempt", "fees.network_fee_max_eth"),
+        (f"{attempts}", "attempts of one top-up, each costing a network fee", "posting.retries_max"),
+        (f"{s.wallet.payment_max_eth} ETH", "the value of one payment, held by the signer", "wallet.payment_max_eth"),
+        (f"{p.count_24h}", "top-ups within any 24 hours", "policy.count_24h"),
+    ]
+    rows = [(most, what, f"`{setting}`") for most, what, setting in rows]
     return "\n" + table(("at most", "of what", "set by"), rows) + "\n"
-
-
-def _limits(s: Settings) -> Any:
-    from topup.assemble import limits as assembled
-
-    return assembled(s)
 
 
 # -- commands ---------------------------------------------------------------------------------------------------
@@ -256,7 +252,8 @@ def command_entries() -> str:
 def exit_codes() -> str:
     """Describe every exit code by the comment behind it."""
     said = remarks(errors.Exit)
-    return "\n" + table(("code", "name", "meaning"), [(str(int(c)), f"`{c.name}`", said[c.name]) for c in errors.Exit]) + "\n"  # fmt: skip
+    rows = [(str(int(code)), f"`{code.name}`", said[code.name]) for code in errors.Exit]
+    return "\n" + table(("code", "name", "meaning"), rows) + "\n"
 
 
 # -- the life of a top-up ---------------------------------------------------------------------------------------

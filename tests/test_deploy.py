@@ -63,14 +63,20 @@ def _runnable(folder: Path) -> Path:
 
 def test_systemd_understands_every_line_of_the_unit(tmp_path: Path) -> None:
     """systemd-analyze verify has nothing to say."""
-    command = [require("systemd-analyze"), "verify", "--man=no", _runnable(tmp_path)]
+    command = [str(require("systemd-analyze")), "verify", "--man=no", str(_runnable(tmp_path))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_unit_is_closed_to_what_it_does_not_need(tmp_path: Path) -> None:
     """systemd-analyze security rates the exposure of the unit at no more than 1.5 of 10."""
-    command = [require("systemd-analyze"), "security", "--offline=true", "--threshold=15", _runnable(tmp_path)]
+    command = [
+        str(require("systemd-analyze")),
+        "security",
+        "--offline=true",
+        "--threshold=15",
+        str(_runnable(tmp_path)),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 

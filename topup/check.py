@@ -55,11 +55,13 @@ async def ask_and_decide(settings: Settings, wish: Asked) -> Result:
     """
     allowed = assemble.limits(settings)
     snapshot, decision, unfinished = await _look(settings, wish)
-    notes = [] if allowed.live else ["mode is observe: topup would not buy it"]
+    notes = []
     forbidden = None
     if isinstance(decision, Buy) and allowed.live:
         forbidden, note = await _payable(settings, decision.amount, allowed)
         notes.append(note)
+    elif isinstance(decision, Buy):
+        notes.append("mode is observe, so nothing will buy it")
     return _told(snapshot, decision, allowed, unfinished, notes, forbidden)
 
 

@@ -145,18 +145,19 @@ def _proposal(demand: Demand, asked: Request, pins: Pins, survey: Survey) -> Pro
     recipient, contract, operator = (f"0x{a.hex()}" for a in (intent.recipient, demand.contract, intent.operator))
     left_h = (intent.deadline - survey.head.timestamp_s) // 3600
     known = intent.recipient in pins.recipients
-    part = Usdc(intent.recipient_amount)
+    split = f"{Usdc(intent.recipient_amount)} to the recipient, {intent.operator_fee} to the operator"
+    standing = "pinned already" if known else "NOT PROVEN: only your own knowledge can say who this is"
     lines = [
         f"charge     {demand.charge_id} over {asked.amount} dollars of credit, requested and not paid",
         f"chain      {demand.chain_id}, as configured; newest block {survey.head.number}",
         f"contract   {contract}, as pinned; it has code with hash 0x{survey.code_hash.hex()}",
         f"operator   {operator}, as pinned; it signed exactly this charge for this wallet, chain and contract",
         f"currency   0x{intent.recipient_currency.hex()}, the chain's USDC",
-        f"amount     {intent.total}: {part} to the recipient, {intent.operator_fee} to the operator; within the ceilings",
+        f"amount     {intent.total}: {split}; within the ceilings",
         f"deadline   {deadline}, {left_h} h away; within bounds by the chain's clock and this machine's",
         f"refund     0x{intent.refund_destination.hex()}, this wallet",
         f"id         0x{intent.id.hex()}, never seen before",
-        f"recipient  {recipient}, {'pinned already' if known else 'NOT PROVEN: nothing but your own knowledge can say who this is'}",
+        f"recipient  {recipient}, {standing}",
     ]
     document = {
         "schema": 1,

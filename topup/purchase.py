@@ -38,6 +38,7 @@ class Purchase:
         self._sink = sink
         # Proofs live only as long as this process: after a restart a charge is proven again before it is signed.
         self._verified: dict[str, Verified] = {}
+        self._forbidden: str | None = None
 
     async def follow(self, topup: TopUp) -> Rest:
         """Take steps until the top-up ends or has to wait for the world."""
@@ -71,7 +72,9 @@ class Purchase:
             case State.PAID | State.UNCREDITED | State.CREDITED:
                 return await self._confirm(topup)
             case State.HALTED:
-                return self._wait(topup, "halted", topup.reason, self._pace.poll_slowest_s)
+                # Nothing is bought, and the account is still watched: whoever looks should see what is left.
+                await self._watch.read()
+                return self._wait(topup, "halted", topup.reason, self._pace.poll_fastest_s)
             case State.DONE | State.DROPPED | State.FAILED:
                 raise AssertionError(f"{topup.id} has ended")
             case _:
@@ -166,9 +169,12 @@ class Purchase:
         except ChargeRefused as error:
             return self._refused(topup, error)
         except PaymentForbidden as error:
-            self._sink.emit(
-                events.PaymentForbidden(topup_id=topup.id, why=error.reason, detail=str(error), remedy=error.remedy)
-            )
+            if self._forbidden != error.reason:
+                # Said once for each new reason; the cycle's own line repeats it.
+                self._forbidden = error.reason
+                self._sink.emit(
+                    events.PaymentForbidden(topup_id=topup.id, why=error.reason, detail=str(error), remedy=error.remedy)
+                )
             return self._wait(topup, error.reason, str(error), self._pace.poll_fastest_s)
         except ChainError as error:
             if not error.again:
@@ -177,6 +183,7 @@ class Purchase:
         baseline = self._store.last_reading(self._account.name)
         assert baseline is not None, "nothing is bought without a reading"
         self._verified[topup.id] = verified
+        self._forbidden = None
         return self._store.reserve(topup, plan, baseline, survey.balance, self._watch.now())
 
     async def _wanted(self, topup: TopUp) -> Step | None:

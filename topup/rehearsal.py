@@ -51,9 +51,7 @@ EXITS = {
 # Events that end a run at once, and those that end it when they repeat.
 ENDS: dict[type[Event], str] = {events.TopUpForbidden: "forbidden", events.TopUpHalted: "halted"}
 REPEATED: dict[type[Event], str] = {
-    events.ReadingUnknown: "unknown",
     events.ChargeUnanswered: "waiting",
-    events.PaymentForbidden: "waiting",
     events.CycleFailed: "failed",
 }
 # The sandbox shows a posting that is late without waiting half an hour for it.
@@ -95,6 +93,10 @@ class Witness:
             case events.ReadingTaken():
                 self._in_a_row.pop("unknown", None)
                 self.first_reading()
+            case events.CycleDone(outcome="unknown"):
+                self._again("unknown")
+            case events.CycleDone(state="charged"):
+                self._again("waiting")
             case events.ReadingUnknown():
                 self.lasting = event.doubt in LASTING
             case events.TopUpDecided():

@@ -42,6 +42,7 @@ class Watch:
         self._key_checked_ms: int | None = None
         self._unknown_since_ms: int | None = None
         self._alerted_ms: int | None = None
+        self._doubt: Doubt | None = None
         self._behind = False
         self.not_before_ms = 0
 
@@ -54,7 +55,7 @@ class Watch:
         if isinstance(reading, Unknown):
             self._unknown(reading)
             return reading
-        self._unknown_since_ms = self._alerted_ms = None
+        self._unknown_since_ms = self._alerted_ms = self._doubt = None
         self._sink.emit(
             events.ReadingTaken(
                 total_credits_usd=reading.total_credits,
@@ -116,7 +117,10 @@ class Watch:
             self._sink.emit(events.KeyUnfit(detail="GET /key: is_management_key is false"))
 
     def _unknown(self, reading: Unknown) -> None:
-        self._sink.emit(events.ReadingUnknown(doubt=reading.doubt.value, detail=reading.detail))
+        if reading.doubt is not self._doubt:
+            # Said once for each new reason; the cycle's own line repeats it.
+            self._doubt = reading.doubt
+            self._sink.emit(events.ReadingUnknown(doubt=reading.doubt.value, detail=reading.detail))
         if self._unknown_since_ms is None:
             last = self._store.last_reading(self._account.name)
             self._unknown_since_ms = last.at_ms if last is not None else reading.at_ms

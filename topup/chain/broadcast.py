@@ -23,7 +23,10 @@ from topup.ports import Delivery, Sent
 TEXTS: Final[tuple[tuple[Delivery, tuple[str, ...]], ...]] = (
     (Delivery.KNOWN, ("already known", "alreadyknown", "already imported", "transaction already in pool")),
     (Delivery.NONCE_USED, ("nonce too low", "nonce is too low", "oldnonce")),
-    (Delivery.UNDERPRICED, ("underpriced", "less than block base fee", "fee too low", "below the minimum")),
+    (
+        Delivery.UNDERPRICED,
+        ("underpriced", "less than block base fee", "fee too low", "below the minimum", "below minimum"),
+    ),
     (Delivery.FUNDS, ("insufficient funds",)),
     (Delivery.REFUSED, ("invalid sender", "intrinsic gas too low", "exceeds block gas limit", "oversized", "rlp")),
     (Delivery.REFUSED, ("invalid chain id",)),

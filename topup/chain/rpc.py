@@ -75,7 +75,7 @@ class Rpc:
             raise ChainUnknown(f"{self.host} refused a batch: {answer}")
         if not isinstance(document, list):
             raise ChainUnknown(f"{self.host} answered a batch with {type(document).__name__}")
-        answers = {item.get("id"): item for item in document if isinstance(item, dict)}
+        answers = {item["id"]: item for item in document if isinstance(item, dict) and type(item.get("id")) is int}
         if len(answers) != len(queries) or len(document) != len(queries):
             raise ChainUnknown(f"{self.host} answered {len(document)} of {len(queries)} questions")
         try:
@@ -90,9 +90,11 @@ class Rpc:
             RpcError: the provider answered with an error.
             ChainUnknown: no usable answer.
         """
+        # Another question may be asked while this one waits.
+        asked = self._next_id
         self._next_id += 1
-        document = await self._post({"jsonrpc": "2.0", "id": self._next_id, "method": method, "params": list(params)})
-        if not isinstance(document, dict) or document.get("id") not in (self._next_id, None):
+        document = await self._post({"jsonrpc": "2.0", "id": asked, "method": method, "params": list(params)})
+        if not isinstance(document, dict) or document.get("id") not in (asked, None):
             raise ChainUnknown(f"{self.host} answered another question than {method}")
         answer = _answer(document, self.host)
         if isinstance(answer, RpcError):

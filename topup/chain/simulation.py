@@ -7,6 +7,7 @@ fee parts arrive exactly, and one Transferred event carries our id and sender.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from topup.chain.contracts import encode, returned, transferred
@@ -61,6 +62,32 @@ async def simulate(rpc: Rpc, profile: Profile, payment: Call, demand: Demand, at
     return Simulation(quantity(answers[1], "the gas estimate"), l1_fee, proof)
 
 
+@dataclass
+class Effects:
+    """What the simulated logs add up to for one wallet: wei out, units in by holder, and its own tokens touched."""
+
+    outflow: int = 0
+    arrived: dict[bytes, int] = field(default_factory=dict)
+    amounts: list[tuple[bytes, int]] = field(default_factory=list)
+    touched: list[str] = field(default_factory=list)
+
+    def add(self, log: dict[str, Any], me: bytes, currency: bytes) -> None:
+        """Count one log."""
+        topics = [str(t).lower() for t in log.get("topics", [])]
+        if len(topics) != 3 or topics[0] not in (TRANSFER, APPROVAL):
+            return
+        token = str(log["address"]).lower()
+        source, target = bytes.fromhex(topics[1][-40:]), bytes.fromhex(topics[2][-40:])
+        units = int.from_bytes(unhex(log["data"], "a log")[:32], "big")
+        if topics[0] == TRANSFER and token == ETHER:
+            self.outflow += units * ((source == me) - (target == me))
+        elif me in (source, target):
+            self.touched.append(token)
+        elif topics[0] == TRANSFER and token == "0x" + currency.hex():
+            self.arrived[target] = self.arrived.get(target, 0) + units
+            self.amounts.append((target, units))
+
+
 def _effects(answer: Answer, payment: Call, demand: Demand) -> str:
     """Judge the simulated logs; return the name of the proof that was had."""
     if isinstance(answer, RpcError):
@@ -72,30 +99,17 @@ def _effects(answer: Answer, payment: Call, demand: Demand) -> str:
         raise ChainUnknown("eth_simulateV1 answered in an unknown form") from None
     if quantity(result.get("status"), "the simulated status") != 1:
         raise ChainUnknown("eth_simulateV1 reverts where eth_call does not")
-    me = payment.sender
-    outflow = 0
-    arrived: dict[bytes, int] = {}
-    amounts: list[tuple[bytes, int]] = []
+    effects, intent = Effects(), demand.intent
     for log in logs:
-        topics = [str(t).lower() for t in log.get("topics", [])]
-        if len(topics) != 3 or topics[0] not in (TRANSFER, APPROVAL):
-            continue
-        token = str(log["address"]).lower()
-        source, target = bytes.fromhex(topics[1][-40:]), bytes.fromhex(topics[2][-40:])
-        units = int.from_bytes(unhex(log["data"], "a log")[:32], "big")
-        if topics[0] == TRANSFER and token == ETHER:
-            outflow += units * ((source == me) - (target == me))
-        elif me in (source, target):
-            _forbid(f"it would move or approve a token of the wallet at {token}")
-        elif topics[0] == TRANSFER and token == "0x" + demand.intent.recipient_currency.hex():
-            arrived[target] = arrived.get(target, 0) + units
-            amounts.append((target, units))
-    if outflow > payment.value.units:
-        _forbid(f"{Wei(outflow)} would leave the wallet, more than the value of {payment.value}")
-    intent = demand.intent
-    if arrived.get(intent.recipient) != intent.recipient_amount:
-        _forbid(f"the recipient would receive {arrived.get(intent.recipient, 0)} units, not {intent.recipient_amount}")
-    if intent.fee_amount and not any(u == intent.fee_amount and t != intent.recipient for t, u in amounts):
+        effects.add(log, payment.sender, intent.recipient_currency)
+    if effects.touched:
+        _forbid(f"it would move or approve a token of the wallet at {effects.touched[0]}")
+    if effects.outflow > payment.value.units:
+        _forbid(f"{Wei(effects.outflow)} would leave the wallet, more than the value of {payment.value}")
+    arrived = effects.arrived.get(intent.recipient, 0)
+    if arrived != intent.recipient_amount:
+        _forbid(f"the recipient would receive {arrived} units, not {intent.recipient_amount}")
+    if intent.fee_amount and not any(u == intent.fee_amount and t != intent.recipient for t, u in effects.amounts):
         _forbid(f"nobody would receive the fee part of {intent.fee_amount} units")
     if [is_payment(e, demand) for e in transferred({"logs": logs}, payment.to)] != [True]:
         _forbid("there would not be exactly one Transferred event with this id, operator, recipient and sender")

@@ -82,11 +82,14 @@ class LocalSigner:
             "chain": plan.chain_id == ceilings.chain_id == demand.chain_id,
             "destination": plan.to == ceilings.contract == demand.contract,
             "sender": self.address == demand.sender == demand.intent.refund_destination,
-            "call data": plan.data == _call_data(demand.intent, plan.tier),
+            "call data": 0 <= plan.tier < 2**24 and plan.data == _call_data(demand.intent, plan.tier),
             "total": verified.total.units > 0,
             "value": Wei(0) < plan.value <= ceilings.value,
             "network fee": plan.max_fee_per_gas.times(plan.gas_limit) + plan.l1_fee <= ceilings.network_fee,
-            "tip": plan.max_priority_fee_per_gas <= plan.max_fee_per_gas,
+            # A negative part would make room for the others under the ceiling.
+            "fees": plan.gas_limit > 0 and plan.l1_fee >= Wei(0) and plan.max_fee_per_gas > Wei(0),
+            "tip": Wei(0) <= plan.max_priority_fee_per_gas <= plan.max_fee_per_gas,
+            "nonce": 0 <= plan.nonce < 2**64 - 1,  # EIP-2681
             "lane": plan.lane == 0,
         }
         wrong = [name for name, right in rules.items() if not right]

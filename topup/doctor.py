@@ -1,0 +1,566 @@
+"""Is everything in place? One line a check, one remedy a failure; nothing is spent, signed or requested.
+
+The settings come first, because everything depends on them; then ledger, API, key files and providers are looked
+at beside each other. What depends on something that failed is skipped and says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from topup import assemble
+from topup.check import refill_total, refills
+from topup.clock import SystemClock
+from topup.credits import LASTING, Reading, believe
+from topup.errors import ApiError, ChainError, ChainUnknown, TopupError
+from topup.money import EthPrice, Usdc, Wei, deviation_bps_up
+from topup.settings import Settings, load
+from topup.store.sqlite import FILE, SqliteStore
+
+# Beyond this the deadlines of charges and the freshness of prices can no longer be judged by this machine.
+SKEW_MAX_S = 30
+# The oldest newest block that still counts as being at the head.
+HEAD_AGE_MAX_S = 60
+# Blocks to go back for a balance: what a payment's books need to be held against the wallet.
+HISTORY_BLOCKS = 100
+# The payment contract keeps feeDestinations[operator] in this mapping (docs: payment protocol, storage).
+FEE_DESTINATIONS_SLOT = 3
+REFILLS_LOW = 2
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at. `says` begins with "skipped:" or "warning:" where that is so."""
+
+    name: str
+    ok: bool
+    says: str
+    remedy: str = ""
+
+    def line(self) -> str:
+        """Return the check as a line for a terminal."""
+        mark = "skip" if self.says.startswith("skipped:") else "ok" if self.ok else "FAIL"
+        if self.ok and self.says.startswith("warning:"):
+            mark = "warn"
+        to_do = f"; to do: {self.remedy}" if self.remedy else ""
+        return f"{mark:<5} {self.name:<22} {self.says}{to_do}"
+
+    def document(self) -> dict[str, Any]:
+        """Return the check as a JSON-ready document."""
+        return {"name": self.name, "ok": self.ok, "says": self.says, "remedy": self.remedy}
+
+
+def _skipped(names: tuple[str, ...], why: str) -> list[Check]:
+    return [Check(name, ok=False, says=f"skipped: {why}") for name in names]
+
+
+def _failed(name: str, error: TopupError, remedy: str = "") -> Check:
+    return Check(name, ok=False, says=str(error), remedy=error.remedy or remedy)
+
+
+LATER = ("ledger", "api", "key files", "wallet", "recipients", "providers")
+
+
+async def examine(environ: Mapping[str, str]) -> list[Check]:
+    """Look at everything; never raises, and a defect of one look is a failed check."""
+    try:
+        settings = load(environ)
+    except TopupError as error:
+        return [_failed("settings", error), *_skipped(LATER, "the settings cannot be read")]
+    found = [Check("settings", ok=True, says=f"mode {settings.mode}, account {settings.account}")]
+    ledger = await _safely("ledger", _ledger(settings))
+    parts = await asyncio.gather(
+        _safely("api", _api(settings)),
+        _safely("key files", _key_files(settings)),
+        _safely("chain", _wallet_and_chain(settings)),
+    )
+    for part in (ledger, *parts):
+        found += part
+    return found
+
+
+async def _safely(name: str, looking: Any) -> list[Check]:
+    try:
+        found: list[Check] = await looking
+    except TopupError as error:
+        return [_failed(name, error)]
+    except Exception as error:  # noqa: BLE001 - a look that breaks is a finding, not the end of the examination
+        says = f"the look itself broke: {type(error).__name__}"
+        return [Check(name, ok=False, says=says, remedy="report it")]
+    return found
+
+
+# -- this machine ---------------------------------------------------------------------------------------------
+
+
+async def _ledger(settings: Settings) -> list[Check]:
+    directory = settings.state_dir
+    writable = _writable(directory)
+    if not writable.ok or not SqliteStore.exists(directory):
+        why = "the ledger's directory is of no use" if not writable.ok else "there is no ledger yet"
+        return (
+            [writable, *_skipped(("ledger", "charge endpoint"), why)]
+            if not writable.ok
+            else [
+                writable,
+                Check("ledger", ok=True, says="there is none yet; the first start creates it"),
+                Check("charge endpoint", ok=True, says="never asked from this ledger"),
+            ]
+        )
+    store = SqliteStore.open_reader(directory)
+    try:
+        damage, gone = store.damage(), store.control(settings.account).gone
+    finally:
+        store.close()
+    pid = SqliteStore.holder(directory)
+    held = f"held by process {pid}" if pid else "held by nobody that can be seen"
+    return [
+        writable,
+        Check("ledger", ok=damage is None, says=damage or f"whole, of this program's version, {held}",
+              remedy="" if damage is None else "restore it from a backup, see docs/runbook.md"),
+        Check("charge endpoint", ok=not gone, says="answered 410 Gone; topup does not ask it again" if gone else
+              "no 410 on record; it is not asked here, because every request is a charge",
+              remedy="buy by hand or set a gateway that serves it, then `topup resume`" if gone else ""),
+    ]  # fmt: skip
+
+
+def _writable(directory: Path) -> Check:
+    name = "state directory"
+    near = next(p for p in (directory, *directory.parents) if p.exists())
+    if not near.is_dir() or not os.access(near, os.W_OK | os.X_OK):
+        return Check(name, ok=False, says=f"{near} cannot be written", remedy=f"make it writable for uid {os.getuid()}")
+    if near != directory:
+        return Check(name, ok=True, says=f"{directory} will be created")
+    open_to = [p for p in (directory, directory / FILE) if p.exists() and stat.S_IMODE(p.stat().st_mode) & 0o022]
+    if open_to:
+        says = f"{open_to[0]} can be written by others"
+        return Check(name, ok=False, says=says, remedy=f"chmod go-w {open_to[0]}")
+    return Check(name, ok=True, says=str(directory))
+
+
+async def _key_files(settings: Settings) -> list[Check]:
+    wallet = settings.wallet
+    found = []
+    files = {
+        "api.key_file": settings.api.key_file,
+        "wallet.keystore": wallet.keystore,
+        "wallet.keystore_password_file": wallet.keystore_password_file,
+        "wallet.private_key_file": wallet.private_key_file,
+    }
+    for name, path in files.items():
+        if path is None:
+            continue
+        try:
+            mode = stat.S_IMODE(path.stat().st_mode)
+        except OSError as error:
+            says = f"{path} cannot be looked at ({type(error).__name__})"
+            found.append(Check(name, ok=False, says=says, remedy=f"correct {name}, or its permissions"))
+            continue
+        shared = mode & 0o077
+        says = f"{path} has mode {mode:03o}" + (": others than its owner can read or write it" if shared else "")
+        found.append(Check(name, ok=not shared, says=says, remedy=f"chmod 600 {path}" if shared else ""))
+    if wallet.private_key is not None or wallet.private_key_file is not None:
+        says = "warning: a raw private key is in use; whoever reads it owns the wallet"
+        found.append(Check("raw private key", ok=True, says=says, remedy="use a keystore with a password file"))
+    return found
+
+
+# -- the API --------------------------------------------------------------------------------------------------
+
+
+async def _api(settings: Settings) -> list[Check]:
+    names = ("api key", "credits", "clock and API")
+    clock = SystemClock()
+    try:
+        client = assemble.api(settings, clock)
+    except TopupError as error:
+        return [_failed("api", error), *_skipped(names, "no API key to ask with")]
+    try:
+        try:
+            key = await client.key()
+        except ApiError as error:
+            return [_failed("api", error, "check api.url and the network"), *_skipped(names, "the API gave no answer")]
+        host = urlsplit(settings.api.url).hostname
+        found = [
+            Check("api", ok=True, says=f"{host} answers"),
+            Check("api key", ok=key.management, says="a management key" if key.management else "an ordinary key",
+                  remedy="" if key.management else "create a management key: an ordinary one reads no credits"),
+        ]  # fmt: skip
+        try:
+            said = await client.credits()
+        except ApiError as error:
+            found.append(_failed("credits", error, "see what the API says of the request"))
+        else:
+            found.append(_credits(settings, said, management=key.management))
+        return [*found, _skew("clock and API", _date_s(client.date), clock.now_ms() // 1000)]
+    finally:
+        await client.close()
+
+
+def _credits(settings: Settings, said: Reading, *, management: bool) -> Check:
+    store = SqliteStore.open_copy(settings.state_dir)
+    try:
+        last, ever = store.last_reading(settings.account), store.ever_non_zero(settings.account)
+    finally:
+        store.close()
+    judged = believe(said, management_key=management, last=last, ever_non_zero=ever)
+    if isinstance(judged, Reading):
+        return Check("credits", ok=True, says=f"{judged.balance} dollars, believed")
+    remedy = "correct api.key" if judged.doubt in LASTING else "`topup resolve --accept-reading` after a day of it"
+    return Check("credits", ok=False, says=f"not believed: {judged.detail}", remedy=remedy)
+
+
+def _date_s(date: str) -> int | None:
+    try:
+        moment = parsedate_to_datetime(date)
+    except (ValueError, TypeError):
+        return None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+def _skew(name: str, theirs_s: int | None, ours_s: int) -> Check:
+    if theirs_s is None:
+        return Check(name, ok=True, says="unknown: no date was told")
+    off = ours_s - theirs_s
+    says = f"this machine is {abs(off)} s {'ahead' if off >= 0 else 'behind'}"
+    right = abs(off) <= SKEW_MAX_S
+    return Check(name, ok=right, says=says, remedy="" if right else "set this machine's clock, with NTP")
+
+
+# -- the chain ------------------------------------------------------------------------------------------------
+
+CHAIN_LOOKS = ("contract", "operators", "quotes", "price feed", "sequencer feed", "gas oracle", "wallet balance")
+
+
+async def _wallet_and_chain(settings: Settings) -> list[Check]:
+    found, wallet = _wallet(settings)
+    found.append(_recipients(settings))
+    rpcs = assemble.providers(settings)
+    try:
+        looks = await asyncio.gather(*(_provider(settings, rpc, wallet) for rpc in rpcs))
+        found += [check for look, _ in looks for check in look]
+        found.append(_distinct(settings.chain.rpc_urls))
+        good = [rpc for rpc, (_, right) in zip(rpcs, looks, strict=True) if right]
+        if not good:
+            return [*found, *_skipped(CHAIN_LOOKS, "no provider can be asked")]
+        for part in await asyncio.gather(
+            _safely("contract", _contract(settings, good[0])),
+            _safely("prices", _prices(settings, good[0], wallet)),
+        ):
+            found += part
+    finally:
+        for rpc in rpcs:
+            await rpc.close()
+    return found
+
+
+def _wallet(settings: Settings) -> tuple[list[Check], bytes | None]:
+    own = settings.wallet.address
+    try:
+        key = assemble.signer(settings)
+    except TopupError as error:
+        return [_failed("wallet", error)], bytes.fromhex(own[2:]) if own else None
+    if key is not None:
+        shown = "0x" + key.address.hex()
+        if own is not None and own != shown:
+            remedy = "correct or remove wallet.address"
+            return [
+                Check("wallet", ok=False, says=f"the key is {shown}, wallet.address says {own}", remedy=remedy)
+            ], None
+        return [Check("wallet", ok=True, says=f"the key opens: {shown}")], key.address
+    if own is None:
+        return [Check("wallet", ok=True, says="no key and no address: topup only watches")], None
+    return [Check("wallet", ok=True, says=f"{own}, without a key: topup only watches")], bytes.fromhex(own[2:])
+
+
+def _recipients(settings: Settings) -> Check:
+    try:
+        store = SqliteStore.open_copy(settings.state_dir)
+        try:
+            learnt = store.told(settings.account, assemble.PINNED)
+        finally:
+            store.close()
+    except TopupError as error:
+        return _failed("recipients", error)
+    count = len(assemble.pins(settings, learnt).recipients)
+    if count:
+        return Check("recipients", ok=True, says=f"{count} pinned")
+    live = settings.mode == "live"
+    says = ("" if live else "warning: ") + "none is pinned, so every charge is refused"
+    return Check("recipients", ok=not live, says=says, remedy="`topup pin`")
+
+
+def _distinct(urls: tuple[str, ...]) -> Check:
+    hosts = {urlsplit(url).hostname or "" for url in urls}
+    # The last two labels tell most operators apart; an address has none and stands for itself.
+    owners = {h if h.replace(".", "").isdigit() or ":" in h else ".".join(h.split(".")[-2:]) for h in hosts}
+    if len(owners) > 1:
+        return Check("providers", ok=True, says=f"{len(owners)} of different operators")
+    says = "warning: one operator: nothing can be held against what it says, and when it fails topup waits"
+    return Check("providers", ok=True, says=says, remedy="add a provider of another operator to chain.rpc_urls")
+
+
+async def _provider(settings: Settings, rpc: Any, wallet: bytes | None) -> tuple[list[Check], bool]:
+    """Ask one provider what it is and can; tell whether the others looks may use it."""
+    from topup.chain.rpc import RpcError, known, quantity
+
+    name = f"provider {rpc.host}"
+    address = "0x" + (wallet or bytes(20)).hex()
+    call = {"blockStateCalls": [{"calls": [{"from": address, "to": address, "value": "0x0"}]}]}
+    try:
+        chain_id, newest, safe, final, simulated = await rpc.batch(
+            [
+                ("eth_chainId", []),
+                ("eth_getBlockByNumber", ["latest", False]),
+                ("eth_getBlockByNumber", ["safe", False]),
+                ("eth_getBlockByNumber", ["finalized", False]),
+                ("eth_simulateV1", [call, "latest"]),
+            ]
+        )
+        said = quantity(known(chain_id, "eth_chainId"), "the chain id")
+        block = known(newest, "the newest block")
+        if not isinstance(block, dict):
+            raise ChainUnknown("it has no newest block")
+        height, time_s = quantity(block.get("number"), "its number"), quantity(block.get("timestamp"), "its time")
+        back = hex(max(0, height - HISTORY_BLOCKS))
+        old = (await rpc.batch([("eth_getBalance", [address, back])]))[0]
+    except ChainError as error:
+        return [_failed(name, error, "check chain.rpc_urls and the network")], False
+    if said != settings.chain.id:
+        says = f"speaks for chain {said}, not {settings.chain.id}"
+        return [Check(name, ok=False, says=says, remedy="correct chain.rpc_urls or chain.id")], False
+    skew = _skew(f"{name} clock", time_s, SystemClock().now_ms() // 1000)
+    age = SystemClock().now_ms() // 1000 - time_s
+    if age > SKEW_MAX_S:
+        late = age > HEAD_AGE_MAX_S
+        remedy = "use another provider, or set this machine's clock" if late else ""
+        skew = Check(skew.name, ok=not late, says=f"its newest block is {age} s old", remedy=remedy)
+    lacks = [
+        what
+        for what, answer in (("safe blocks", safe), ("finalized blocks", final))
+        if isinstance(answer, RpcError) or not answer
+    ]
+    found = [Check(name, ok=True, says=f"chain {said}, block {height}"), skew]
+    finality = f"{name} finality"
+    if lacks:
+        remedy = "use another provider: without them nothing is ever settled"
+        found.append(Check(finality, ok=False, says="serves no " + " and no ".join(lacks), remedy=remedy))
+    else:
+        found.append(Check(finality, ok=True, says="serves safe and finalized blocks"))
+    found.append(_ability(f"{name} simulation", "eth_simulateV1", simulated, "payments are proven by eth_call alone"))
+    found.append(_ability(f"{name} history", "old balances", old, "the wallet's balance cannot verify older payments"))
+    return found, True
+
+
+def _ability(name: str, what: str, answer: Any, without: str) -> Check:
+    """A provider that lacks this still serves; the owner should know what is lost."""
+    from topup.chain.rpc import RpcError
+
+    if isinstance(answer, RpcError):
+        remedy = f"a provider that serves {what} proves more"
+        return Check(name, ok=True, says=f"warning: no {what}: {without}", remedy=remedy)
+    return Check(name, ok=True, says=f"serves {what}")
+
+
+async def _contract(settings: Settings, rpc: Any) -> list[Check]:
+    from eth_utils.crypto import keccak
+
+    from topup.chain.contracts import encode, returned
+    from topup.chain.rpc import known, unhex
+    from topup.chain.survey import call
+
+    chain = assemble.profile(settings)
+    contract = "0x" + chain.contract.hex()
+    slots = [keccak(o.rjust(32, b"\0") + FEE_DESTINATIONS_SLOT.to_bytes(32, "big")) for o in sorted(chain.operators)]
+    code, stopped, *registered = await rpc.batch(
+        [
+            ("eth_getCode", [contract, "latest"]),
+            call(chain.contract, encode("payment_protocol", "paused"), "latest"),
+            *(("eth_getStorageAt", [contract, "0x" + slot.hex(), "latest"]) for slot in slots),
+        ]
+    )
+    held = unhex(known(code, "the contract's code"), "the contract's code")
+    if not held:
+        says = f"there is no contract at {contract}: ETH sent there would be lost"
+        missing = Check("contract", ok=False, says=says, remedy="correct rails.coinbase.contract")
+        return [missing, *_skipped(("operators",), "there is no contract")]
+    shown = "0x" + keccak(held).hex()
+    pinned = chain.contract_code_hash
+    if pinned is None:
+        first = Check("contract", ok=True, says=f"warning: its code is not pinned; its hash is {shown}",
+                      remedy="set chain.contract_code_hash to it once you trust it")  # fmt: skip
+    else:
+        right = "0x" + pinned.hex() == shown
+        says = f"code as pinned, {shown}" if right else f"code hash {shown}, pinned is 0x{pinned.hex()}"
+        remedy = "" if right else "find out why before you change chain.contract_code_hash"
+        first = Check("contract", ok=right, says=says, remedy=remedy)
+    (paused,) = returned(["bool"], unhex(known(stopped, "paused()"), "paused()"), "paused()")
+    second = Check("contract paused", ok=not paused, says="it takes no payments now" if paused else "no",
+                   remedy="wait until its owner resumes it" if paused else "")  # fmt: skip
+    absent = [
+        f"0x{operator.hex()}"
+        for operator, answer in zip(sorted(chain.operators), registered, strict=True)
+        if not int.from_bytes(unhex(known(answer, "a slot"), "a slot"), "big")
+    ]
+    says = f"not registered: {', '.join(absent)}" if absent else f"{len(chain.operators)} registered"
+    remedy = "check rails.coinbase.operators with your gateway" if absent else ""
+    return [first, second, Check("operators", ok=not absent, says=says, remedy=remedy)]
+
+
+async def _prices(settings: Settings, rpc: Any, wallet: bytes | None) -> list[Check]:
+    from topup.chain.contracts import encode
+    from topup.chain.rpc import known, quantity
+    from topup.chain.survey import call
+
+    chain = assemble.profile(settings)
+    total = refill_total(settings, None)
+    newest = known(await rpc.ask("eth_getBlockByNumber", "latest", False), "the newest block")
+    time_s = quantity(newest.get("timestamp"), "its time")
+    feeds = [f for f in (chain.price_feed, chain.sequencer_feed) if f is not None]
+    ahead = [call(f, encode("aggregator_v3", "latestRoundData"), "latest") for f in feeds]
+    tiers = [
+        call(
+            chain.quoter,
+            encode(
+                "quoter_v2",
+                "quoteExactOutputSingle",
+                (chain.wrapped_native, chain.currency, total.units, tier, 0),
+            ),
+            "latest",
+        )
+        for tier in chain.tiers
+    ]
+    answers = await rpc.batch([*ahead, *tiers])
+    rounds = iter(answers[: len(feeds)])
+    price_check, price = _price_feed(settings, next(rounds) if chain.price_feed is not None else None, time_s)
+    found = [price_check, _sequencer(settings, next(rounds) if chain.sequencer_feed is not None else None, time_s)]
+    found += _quotes(settings, dict(zip(chain.tiers, answers[len(feeds) :], strict=True)), price, total)
+    found.append(await _gas_oracle(settings, rpc))
+    return [*found, *await _holdings(settings, rpc, wallet, price, total)]
+
+
+def _price_feed(settings: Settings, answer: Any, time_s: int) -> tuple[Check, EthPrice | None]:
+    from topup.chain.contracts import returned
+    from topup.chain.rpc import known, unhex
+    from topup.chain.survey import ROUND
+
+    name, chain = "price feed", assemble.profile(settings)
+    if answer is None:
+        return Check(name, ok=True, says="warning: switched off; no payment's price is judged"), None
+    try:
+        round_id, price, _, updated_s, answered_in = returned(ROUND, unhex(known(answer, name), name), name)
+    except ChainError as error:
+        return _failed(name, error, "correct chain.price_feed"), None
+    age = time_s - updated_s
+    says = f"{EthPrice(price).usd} dollars for one ETH, {age} s old"
+    if price <= 0 or answered_in < round_id or age > chain.price_feed_age_s:
+        remedy = f"wait for a fresh round (at most {chain.price_feed_age_s} s), or correct chain.price_feed"
+        return Check(name, ok=False, says=says, remedy=remedy), None
+    return Check(name, ok=True, says=says), EthPrice(price)
+
+
+def _sequencer(settings: Settings, answer: Any, time_s: int) -> Check:
+    from topup.chain.contracts import returned
+    from topup.chain.rpc import known, unhex
+    from topup.chain.survey import ROUND
+
+    name, chain = "sequencer feed", assemble.profile(settings)
+    if answer is None:
+        return Check(name, ok=True, says="warning: switched off; an outage of the chain goes unnoticed")
+    try:
+        _, down, since_s, _, _ = returned(ROUND, unhex(known(answer, name), name), name)
+    except ChainError as error:
+        return _failed(name, error, "correct chain.sequencer_feed")
+    if down or time_s - since_s < chain.sequencer_grace_s:
+        says = "the chain's sequencer is down" if down else f"the sequencer is up for only {time_s - since_s} s"
+        return Check(name, ok=False, says=says, remedy=f"wait until it has been up for {chain.sequencer_grace_s} s")
+    return Check(name, ok=True, says=f"up for {(time_s - since_s) // 3600} h")
+
+
+def _quotes(settings: Settings, told: dict[int, Any], price: EthPrice | None, total: Usdc) -> list[Check]:
+    from topup.chain.contracts import returned
+    from topup.chain.rpc import RpcError, unhex
+
+    found, best = [], None
+    for tier, answer in told.items():
+        name = f"quote tier {tier}"
+        if isinstance(answer, RpcError):
+            found.append(Check(name, ok=True, says=f"warning: no quote: {answer.message[:100]}"))
+            continue
+        try:
+            amount = returned(["uint256", "uint160", "uint32", "uint256"], unhex(answer, name), name)[0]
+        except ChainError as error:
+            found.append(_failed(name, error, "correct chain.quoter"))
+            continue
+        quote = Wei(int(amount))
+        off = deviation_bps_up(quote, price.wei_for_up(total)) if price is not None else None
+        found.append(Check(name, ok=True, says=f"{quote} for {total}" + (f", {off} from the feed" if off else "")))
+        best = off if best is None or (off is not None and off < best) else best
+    if not any(c.ok and not c.says.startswith("warning:") for c in found):
+        remedy = "check chain.quoter and chain.tiers"
+        return [*found, Check("quotes", ok=False, says="no tier quotes a refill", remedy=remedy)]
+    ceiling = settings.price.deviation_bps - settings.price.slippage_bps
+    if best is not None and best.bps > ceiling:
+        says = f"the best quote is {best} from the feed: with the slippage it passes price.deviation_bps"
+        return [*found, Check("quotes", ok=False, says=says, remedy="wait for the pool, or raise price.deviation_bps")]
+    return found
+
+
+async def _gas_oracle(settings: Settings, rpc: Any) -> Check:
+    from topup.chain.contracts import encode, returned
+    from topup.chain.rpc import unhex
+    from topup.chain.survey import call
+
+    name, oracle = "gas oracle", assemble.profile(settings).gas_oracle
+    if oracle is None:
+        return Check(name, ok=True, says="this chain has none")
+    try:
+        method, body = call(oracle, encode("gas_price_oracle", "getL1FeeUpperBound", 800), "latest")
+        (fee,) = returned(["uint256"], unhex(await rpc.ask(method, *body), name), name)
+    except ChainError as error:
+        return _failed(name, error, "check chain.id and the provider")
+    return Check(name, ok=True, says=f"a payment's L1 data fee is at most {Wei(fee)}")
+
+
+async def _holdings(
+    settings: Settings, rpc: Any, wallet: bytes | None, price: EthPrice | None, total: Usdc
+) -> list[Check]:
+    from topup.chain.rpc import known, quantity
+
+    if wallet is None:
+        return _skipped(("wallet balance", "wallet nonce"), "no wallet is known") if settings.mode == "live" else []
+    me = "0x" + wallet.hex()
+    held, latest, pending = await rpc.batch(
+        [
+            ("eth_getBalance", [me, "latest"]),
+            ("eth_getTransactionCount", [me, "latest"]),
+            ("eth_getTransactionCount", [me, "pending"]),
+        ]
+    )
+    balance = Wei(quantity(known(held, "the balance"), "the balance"))
+    if price is None:
+        first = Check(
+            "wallet balance", ok=True, says=f"{balance}; how many refills that is, is unknown without a price"
+        )
+    else:
+        count = refills(balance, assemble.wei(settings.wallet.reserve_eth), price, total)
+        says = f"{balance} covers {count} refills of at most {total} above the reserve"
+        enough = count >= 1 or settings.mode != "live"
+        says = says if count >= REFILLS_LOW or not enough else f"warning: {says}"
+        first = Check(
+            "wallet balance", ok=enough, says=says, remedy="" if count >= REFILLS_LOW else f"send ETH to {me}"
+        )
+    used = quantity(known(latest, "the nonce"), "the nonce")
+    waiting = quantity(known(pending, "the pending nonce"), "the pending nonce") - used
+    says = f"{used}, {waiting} pending" if waiting else f"{used}, nothing pending"
+    remedy = "wait for them; when they are not topup's, use this wallet for nothing else" if waiting else ""
+    return [first, Check("wallet nonce", ok=not waiting, says=says, remedy=remedy)]
