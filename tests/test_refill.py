@@ -58,9 +58,7 @@ class Refill:
 
 
 def money(world: World) -> Money:
-    return Money(
-        world.balance(world.wallet), world.usdc(world.operator.terms.recipient), world.usdc(FEE_DESTINATION)
-    )
+    return Money(world.balance(world.wallet), world.usdc(world.operator.terms.recipient), world.usdc(FEE_DESTINATION))
 
 
 def refill(chain: str, directory: Path) -> Refill:
@@ -68,9 +66,7 @@ def refill(chain: str, directory: Path) -> Refill:
     conduct = Conduct(staleness_ms=20_000, posting_delay_ms=10_000)
     with World(worlds.maker(chain), scale=rehearsal.SCALE, conduct=conduct) as world:
         before = world.do(lambda: money(world))
-        told, code = asyncio.run(
-            rehearsal.rehearse(world, directory, fault=None, say=lines.append, settings={})
-        )
+        told, code = asyncio.run(rehearsal.rehearse(world, directory, fault=None, say=lines.append, settings={}))
         assert code == 0, "\n".join(lines)
         after = world.do(lambda: money(world))
         wanted = {"fromBlock": "0x0", "address": contracts.PAYMENT_PROTOCOL, "topics": [TRANSFERRED]}
@@ -113,9 +109,7 @@ def test_exactly_one_payment_stands_on_the_chain(done: Refill) -> None:
 def test_the_wallet_lost_what_was_spent_and_the_fees(done: Refill) -> None:
     """The wallet fell by swap, gas and L1 fee, each as the chain itself tells it."""
     (log,) = done.logs
-    _, _, _, sender, spent, _ = decode(
-        ["address", "bytes16", "address", "address", "uint256", "address"], _body(log)
-    )
+    _, _, _, sender, spent, _ = decode(["address", "bytes16", "address", "address", "uint256", "address"], _body(log))
     assert bytes.fromhex(sender[2:]) == done.topup.wallet
     gas = int(done.receipt["gasUsed"], 16) * int(done.receipt["effectiveGasPrice"], 16)
     assert (done.paid.spent.units, done.paid.gas.units) == (spent, gas)

@@ -50,6 +50,7 @@ Each module answers one question. In the order the money flows:
   daemon.py       When does the next pass run, and how does the program stop?
   check.py        What would be done now?
   pinning.py      Who would be paid?
+  doctor.py       Is everything in place?
   report.py       What does the ledger say?
   cli.py          Which commands are there?
   __main__.py     Run topup as `python -m topup`.

@@ -14,7 +14,7 @@ from topup.money import WEI_PER_ETH, Bps, Usd, Wei
 from topup.openrouter import OpenRouter
 from topup.policy import Ceilings, Limits
 from topup.ports import Clock, Rail, Sink
-from topup.settings import Settings, fixed_amount, secret
+from topup.settings import Settings, fixed_amount, secret, token
 from topup.store.sqlite import SqliteStore
 from topup.terms import Account, Pace, Terms
 
@@ -121,7 +121,7 @@ def api(s: Settings, clock: Clock) -> OpenRouter:
         raise SettingsError(
             "api.key is missing", remedy="set TOPUP_API__KEY_FILE to a file that holds a management key"
         )
-    return OpenRouter(s.api.url, key, timeout_s=s.api.timeout_s, now_ms=clock.now_ms)
+    return OpenRouter(s.api.url, token(key, "api.key"), timeout_s=s.api.timeout_s, now_ms=clock.now_ms)
 
 
 def profile(s: Settings) -> Profile:

@@ -52,7 +52,8 @@ class Check:
         if self.ok and self.says.startswith("warning:"):
             mark = "warn"
         to_do = f"; to do: {self.remedy}" if self.remedy else ""
-        return f"{mark:<5} {self.name:<22} {self.says}{to_do}"
+        says = self.says.removeprefix("skipped: ").removeprefix("warning: ")
+        return f"{mark:<5} {self.name:<22} {says}{to_do}"
 
     def document(self) -> dict[str, Any]:
         """Return the check as a JSON-ready document."""
@@ -242,7 +243,8 @@ CHAIN_LOOKS = ("contract", "operators", "quotes", "price feed", "sequencer feed"
 
 
 async def _wallet_and_chain(settings: Settings) -> list[Check]:
-    found, wallet = _wallet(settings)
+    # A keystore takes a second of computing to open; the other looks go on meanwhile.
+    found, wallet = await asyncio.to_thread(_wallet, settings)
     found.append(_recipients(settings))
     rpcs = assemble.providers(settings)
     try:
@@ -310,7 +312,7 @@ def _distinct(urls: tuple[str, ...]) -> Check:
 
 
 async def _provider(settings: Settings, rpc: Any, wallet: bytes | None) -> tuple[list[Check], bool]:
-    """Ask one provider what it is and can; tell whether the others looks may use it."""
+    """Ask one provider what it is and can; tell whether the other looks may use it."""
     from topup.chain.rpc import RpcError, known, quantity
 
     name = f"provider {rpc.host}"

@@ -14,57 +14,169 @@ from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from topup.errors import SettingsError
+from topup.money import plain
 
 PREFIX = "TOPUP_"
 CONFIG = "TOPUP_CONFIG"
 
 
-def _no_float(value: object) -> object:
-    """Money arrives as text, integer or Decimal; a float has already lost what it was."""
-    if isinstance(value, float):
-        raise ValueError("write it as text or as a plain decimal number")  # noqa: TRY004 - pydantic wants ValueError
-    return value
+# No plain number of a setting is longer than this.
+DIGITS_MAX = 40
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def _exact(places: int) -> Any:
+    """Return a reader of plain decimal numbers with at most `places` digits behind the point; nothing is rounded."""
+
+    def read(value: object) -> Decimal:
+        # A float has already lost what it was, and `true` is an int to Python.
+        if isinstance(value, bool | float) or not isinstance(value, str | int | Decimal):
+            raise ValueError("expected a plain number, such as 10 or 12.5")  # noqa: TRY004 - pydantic wants ValueError
+        text = str(value).strip()
+        if isinstance(value, str) and not (0 < len(text) <= DIGITS_MAX and set(text) <= set("0123456789.-")):
+            raise ValueError("expected a plain number, such as 10 or 12.5")
+        try:
+            number = Decimal(text)
+        except ArithmeticError:
+            raise ValueError("expected a plain number, such as 10 or 12.5") from None
+        tiny = number.is_finite() and int(number.as_tuple().exponent) < -DIGITS_MAX
+        if not number.is_finite() or number.adjusted() > DIGITS_MAX or tiny:
+            raise ValueError("expected a finite number of ordinary size")
+        if len(plain(number).partition(".")[2]) > places:
+            raise ValueError(f"has more than {places} digits behind the point")
+        return number
+
+    return read
 
 
 def _listed(value: object) -> object:
     """Environment lists are separated by commas."""
+    if isinstance(value, int):  # pydantic-settings has read the text "500" as JSON
+        return [value]
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("names the same thing twice")
+    return values
 
 
 def _hex(digits: int) -> Any:
     def check(value: str) -> str:
-        body = value.removeprefix("0x").removeprefix("0X")
-        if len(body) != digits or any(c not in "0123456789abcdefABCDEF" for c in body):
+        body = value[2:]
+        if value[:2] not in ("0x", "0X") or len(body) != digits or set(body) - set("0123456789abcdefABCDEF"):
             raise ValueError(f"expected 0x and {digits} hex digits")
         return "0x" + body.lower()
 
     return check
 
 
+def _address(value: str) -> str:
+    lower: str = _hex(40)(value)
+    if lower == "0x" + "0" * 40:
+        raise ValueError("is the null address")
+    if value[2:] not in (value[2:].lower(), value[2:].upper()):
+        from eth_utils.address import to_checksum_address
+
+        if to_checksum_address(lower)[2:] != value[2:]:
+            raise ValueError("has a wrong checksum: a digit or a letter's case is mistyped")
+    return lower
+
+
 def _url(value: str) -> str:
-    scheme, mark, rest = value.partition("://")
-    if not mark or scheme not in ("http", "https") or not rest:
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        parts, host = None, None
+    strange = any(c.isspace() or not c.isprintable() or c == "\\" for c in value)
+    if parts is None or parts.scheme not in ("http", "https") or not host or strange or parts.fragment:
         raise ValueError("expected a URL that begins with https:// (or http:// for loopback)")
-    host = rest.split("/")[0].rpartition("@")[2].rsplit(":", 1)[0]
-    if scheme == "http" and host not in ("127.0.0.1", "localhost", "[::1]"):
+    if parts.scheme == "http" and host not in LOOPBACK:
         raise ValueError("plain http is allowed for loopback only: keys and payments would travel in the clear")
-    return value.rstrip("/")
+    netloc = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=netloc[0] + netloc[1] + netloc[2].lower())).rstrip("/")
 
 
-Dollars = Annotated[Decimal, BeforeValidator(_no_float), Field(ge=0, le=1_000_000, allow_inf_nan=False)]
-Eth = Annotated[Decimal, BeforeValidator(_no_float), Field(ge=0, le=1000, allow_inf_nan=False)]
-Address = Annotated[str, AfterValidator(_hex(40))]
+def _base_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.query or parts.username is not None:
+        raise ValueError("expected a base URL without user or query: paths are appended to it")
+    return value
+
+
+def _path(value: object) -> object:
+    if value in ("", Path()):
+        raise ValueError("is empty: name a file, or leave it out")
+    return value
+
+
+def _private_key(value: SecretStr) -> SecretStr:
+    body = value.get_secret_value().strip().removeprefix("0x")
+    if len(body) != 64 or set(body) - set("0123456789abcdefABCDEF"):
+        raise ValueError("expected 0x and 64 hex digits")
+    return value
+
+
+def token(text: str, what: str) -> str:
+    """Return `text` when it can stand in an HTTP header.
+
+    Raises:
+        SettingsError: it is empty, or holds a blank or something else than printable ASCII; `what` names the setting.
+    """
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise SettingsError(
+            f"{what} is {'empty' if not text else 'no key: it holds blanks or letters that no key has'}",
+            remedy="copy the key again, alone and on one line",
+        )
+    return text
+
+
+def _token(value: SecretStr) -> SecretStr:
+    try:
+        token(value.get_secret_value().strip(), "it")
+    except SettingsError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+Dollars = Annotated[Decimal, BeforeValidator(_exact(6)), Field(ge=0, le=1_000_000)]
+Eth = Annotated[Decimal, BeforeValidator(_exact(18)), Field(ge=0, le=1000)]
+Gwei = Annotated[Decimal, BeforeValidator(_exact(9)), Field(ge=Decimal("0.001"), le=1_000_000)]
+Hours = Annotated[Decimal, BeforeValidator(_exact(6)), Field(gt=0, le=8760)]
+Address = Annotated[str, AfterValidator(_address)]
 Hash = Annotated[str, AfterValidator(_hex(64))]
 Url = Annotated[str, AfterValidator(_url)]
+BaseUrl = Annotated[Url, AfterValidator(_base_url)]
+File = Annotated[Path, BeforeValidator(_path)]
+PrivateKey = Annotated[SecretStr, AfterValidator(_private_key)]
+ApiKey = Annotated[SecretStr, AfterValidator(_token)]
 Seconds = Annotated[int, Field(ge=0, le=31_536_000)]
-Addresses = Annotated[tuple[Address, ...], NoDecode, BeforeValidator(_listed)]
-Urls = Annotated[tuple[Url, ...], NoDecode, BeforeValidator(_listed)]
-Tiers = Annotated[tuple[Annotated[int, Field(ge=1, le=999_999)], ...], NoDecode, BeforeValidator(_listed)]
+Addresses = Annotated[tuple[Address, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_distinct)]
+Urls = Annotated[tuple[Url, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_distinct)]
+Tiers = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=999_999)], ...],
+    NoDecode,
+    BeforeValidator(_listed),
+    AfterValidator(_distinct),
+    Field(min_length=1),
+]
 
 
 class Section(BaseModel):
@@ -72,15 +184,23 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool(cls, value: object) -> object:
+        """No setting is true or false; to Python `true` is also the number 1."""
+        if isinstance(value, bool):
+            raise ValueError("expected something else than true or false")  # noqa: TRY004 - pydantic wants ValueError
+        return value
+
 
 class ApiSection(Section):
     """The prepaid account."""
 
-    url: Url = Field(
+    url: BaseUrl = Field(
         default="https://openrouter.ai/api/v1", description="base URL of the credits API or a compatible gateway"
     )
-    key: SecretStr | None = Field(default=None, description="management key; better through key_file or a credential")
-    key_file: Path | None = Field(default=None, description="file that holds the management key")
+    key: ApiKey | None = Field(default=None, description="management key; better through key_file or a credential")
+    key_file: File | None = Field(default=None, description="file that holds the management key")
     timeout_s: int = Field(default=20, ge=1, le=300, description="longest wait for one answer")
 
 
@@ -88,14 +208,14 @@ class WalletSection(Section):
     """The key that pays."""
 
     address: Address | None = Field(default=None, description="wallet address; needed only to observe without a key")
-    keystore: Path | None = Field(default=None, description="keystore v3 file")
-    keystore_password_file: Path | None = Field(default=None, description="file that holds the keystore's password")
-    private_key: SecretStr | None = Field(default=None, description="raw private key; prefer a keystore")
-    private_key_file: Path | None = Field(
+    keystore: File | None = Field(default=None, description="keystore v3 file")
+    keystore_password_file: File | None = Field(default=None, description="file that holds the keystore's password")
+    private_key: PrivateKey | None = Field(default=None, description="raw private key; prefer a keystore")
+    private_key_file: File | None = Field(
         default=None, description="file that holds a raw private key; prefer a keystore"
     )
     payment_max_eth: Eth = Field(
-        default=Decimal("0.1"), gt=0, description="the signer refuses any payment above this value"
+        default=Decimal("0.1"), ge=Decimal("0.0001"), description="the signer refuses any payment above this value"
     )
     reserve_eth: Eth = Field(default=Decimal("0.001"), description="ETH the wallet always keeps")
 
@@ -147,9 +267,7 @@ class PolicySection(Section):
     """When to buy, how much, and the limits that hold whatever happens."""
 
     floor: Dollars = Field(default=Decimal(10), description="buy when the balance falls below this")
-    floor_hours: Annotated[Decimal, BeforeValidator(_no_float)] | None = Field(
-        default=None, gt=0, description="also buy when less than this many hours are left"
-    )
+    floor_hours: Hours | None = Field(default=None, description="also buy when less than this many hours are left")
     amount: Dollars | None = Field(
         default=None, description="credits to buy each time; default 25 unless target is set"
     )
@@ -183,9 +301,9 @@ class PriceSection(Section):
 class FeesSection(Section):
     """What the network may cost."""
 
-    gas_price_max_gwei: Eth = Field(default=Decimal(5), gt=0, description="highest price per gas")
+    gas_price_max_gwei: Gwei = Field(default=Decimal(5), description="highest price per gas")
     network_fee_max_eth: Eth = Field(
-        default=Decimal("0.001"), gt=0, description="most gas and L1 data fee of one payment"
+        default=Decimal("0.001"), ge=Decimal("0.000001"), description="most gas and L1 data fee of one payment"
     )
     gas_margin_pct: int = Field(default=20, ge=5, le=100, description="added to the gas estimate")
 
@@ -240,7 +358,7 @@ class Settings(BaseSettings):
         pattern=r"^[a-z0-9][a-z0-9._-]*$",
         description="name of the account in ledger and log",
     )
-    state_dir: Path = Field(default_factory=lambda: default_state_dir(), description="directory of the ledger")
+    state_dir: File = Field(default_factory=lambda: default_state_dir(), description="directory of the ledger")
     api: ApiSection = ApiSection()
     wallet: WalletSection = WalletSection()
     chain: ChainSection = ChainSection()
@@ -305,7 +423,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     environment = os.environ if environ is None else environ
     document = read_file(environment)
     known = {env_name(n) for n in names()} | {CONFIG}
-    strange = sorted(k for k in environment if k.upper().startswith(PREFIX) and k.upper() not in known)
+    strange = sorted(k for k in environment if k.upper().startswith(PREFIX) and k not in known)
     if strange:
         near = {k: _nearest(k, known) for k in strange}
         raise SettingsError(
@@ -316,11 +434,11 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         settings = _Loaded(environment)(**document)
     except ValidationError as error:
         raise SettingsError(
-            "; ".join(_sentence(e) for e in error.errors()), remedy="`topup config show --defaults` lists every setting"
+            "; ".join(_sentences(error)), remedy="`topup config show --defaults` lists every setting"
         ) from None
     contradictions = check(settings)
     if contradictions:
-        raise SettingsError("; ".join(contradictions), remedy="change one of the two")
+        raise SettingsError("; ".join(contradictions), remedy="change what is named; `topup config show` lists it all")
     return settings
 
 
@@ -358,7 +476,9 @@ def read_file(environ: Mapping[str, str]) -> dict[str, Any]:
                 f"{CONFIG} names {path}, which does not exist", remedy="create it or unset the variable"
             ) from None
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ArithmeticError, RecursionError) as error:
+        if isinstance(error, ArithmeticError | RecursionError):
+            error = ValueError("a number or a nesting beyond all bounds")
         raise SettingsError(f"{path} cannot be read: {error}", remedy="correct the file") from None
 
 
@@ -384,10 +504,13 @@ def check(s: Settings) -> list[str]:
         amount is not None and not p.topup_min <= amount <= p.topup_max,
         f"policy.amount {amount} is outside policy.topup_min {p.topup_min} to policy.topup_max {p.topup_max}",
     )
-    cost = least * (10_000 + s.rails.coinbase.fee_ceiling_bps) / 10_000
+    # Up to a target the largest top-up may be needed, and one that no cap admits would be refused for ever.
+    largest = least if amount is not None else p.topup_max
+    cost = largest * (10_000 + s.rails.coinbase.fee_ceiling_bps) / 10_000
     rule(
         p.cap_24h < cost,
-        f"policy.cap_24h {p.cap_24h} is below the {cost} that one top-up may cost: nothing could ever be bought",
+        f"policy.cap_24h {p.cap_24h} is below the {plain(cost)} that a top-up of {largest} may cost: "
+        f"raise it, or lower policy.{'amount' if amount is not None else 'topup_max'}",
     )
     rule(p.cap_30d < p.cap_24h, f"policy.cap_30d {p.cap_30d} is below policy.cap_24h {p.cap_24h}")
     rule(
@@ -403,8 +526,8 @@ def check(s: Settings) -> list[str]:
         "rails.coinbase.life_min_s must be below rails.coinbase.life_max_s",
     )
     rule(
-        s.price.deviation_bps < s.price.slippage_bps,
-        f"price.deviation_bps {s.price.deviation_bps} is below price.slippage_bps {s.price.slippage_bps}: every payment would be refused",
+        s.price.deviation_bps <= s.price.slippage_bps,
+        f"price.deviation_bps {s.price.deviation_bps} is not above price.slippage_bps {s.price.slippage_bps}: every payment would be refused",
     )
     keys = [
         n
@@ -425,8 +548,32 @@ def check(s: Settings) -> list[str]:
     rule(
         s.mode == "live" and not keys, "mode = live needs a key: set wallet.keystore and wallet.keystore_password_file"
     )
+    rule(
+        s.wallet.keystore is None and s.wallet.keystore_password_file is not None,
+        "wallet.keystore_password_file is set without wallet.keystore",
+    )
+    rule(
+        s.posting.late_s <= s.watch.staleness_s,
+        f"posting.late_s {s.posting.late_s} is not above watch.staleness_s {s.watch.staleness_s}: every payment would look late",
+    )
+    rule(
+        s.posting.late_large_s < s.posting.late_s,
+        f"posting.late_large_s {s.posting.late_large_s} is below posting.late_s {s.posting.late_s}",
+    )
+    rule(
+        not s.state_dir.is_absolute(), f"state_dir {s.state_dir} is not absolute: it would depend on where topup starts"
+    )
+    rule(not _has_profile(s.chain.id), f"chain.id {s.chain.id} has no profile in this program: use 8453 (Base)")
     rule(s.api.key is not None and s.api.key_file is not None, "api.key and api.key_file exclude each other: keep one")
     return found
+
+
+def _has_profile(chain_id: int) -> bool:
+    if chain_id == ChainSection.model_fields["id"].default:
+        return True  # without loading the profiles, whose imports are slow
+    from topup.chain.profiles import PROFILES
+
+    return chain_id in PROFILES
 
 
 def fixed_amount(s: Settings) -> Decimal | None:
@@ -459,22 +606,38 @@ def secret(value: SecretStr | None, file: Path | None, credential: str, what: st
     return text
 
 
-def _sentence(error: Any) -> str:
-    dotted = ".".join(
-        str(part) for part in error["loc"] if not str(part).startswith(("function-", "constrained-", "literal["))
-    )
+def _sentences(error: ValidationError) -> list[str]:
+    """Return one sentence for each setting that is wrong; nothing that may be secret is repeated."""
+    told: dict[str, str] = {}
+    for one in error.errors():
+        # Positions in a list and the branches of a union are no names of settings.
+        parts = [str(p) for p in one["loc"] if isinstance(p, str) and not p.startswith(("function-", "literal["))]
+        dotted = ".".join(p for p in parts if "[" not in p)
+        told.setdefault(dotted, _sentence(dotted, one))
+    return list(told.values())
+
+
+def _sentence(dotted: str, error: Any) -> str:
     if error["type"] == "extra_forbidden":
         near = _nearest(dotted, set(names()))
         return f"{dotted} is no setting" + (f", did you mean {near}?" if near else "")
     message = str(error["msg"]).removeprefix("Value error, ")
-    hidden = any(word in dotted for word in ("key", "private", "password"))
+    if error["type"] in ("model_type", "model_attributes_type"):
+        return f"{dotted} is a table of settings, not a value: write [{dotted}]"
+    # Keys, and URLs because a provider's often holds one.
+    hidden = any(word in dotted for word in ("key", "private", "password", "url"))
     given = "" if hidden else f" (given: {str(error.get('input'))[:60]!r})"
     return f"{dotted} ({env_name(dotted)}): {message}{given}"
 
 
 def _nearest(name: str, known: set[str]) -> str | None:
     return next(
-        iter(difflib.get_close_matches(name.upper() if name.upper().startswith(PREFIX) else name, known, n=1)), None
+        iter(
+            difflib.get_close_matches(
+                name.upper() if name.upper().startswith(PREFIX) else name, known, n=1, cutoff=0.75
+            )
+        ),
+        None,
     )
 
 
@@ -500,6 +663,9 @@ def _masked(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(_masked(v) for v in value)
     text = str(value)
-    scheme, mark, rest = text.partition("://")
-    # A provider's URL often holds a key in its path or its user part.
-    return f"{scheme}://{rest.split('/')[0].rpartition('@')[2]}/…" if mark and rest.count("/") else text
+    if "://" not in text:
+        return text
+    # A provider's URL often holds a key in its path, its query or its user part.
+    parts = urlsplit(text)
+    hidden = parts.username is not None or parts.query or parts.path.count("/") > 0
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{'/…' if hidden else ''}"

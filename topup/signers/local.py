@@ -8,6 +8,7 @@ network fee. There is no method to sign anything else.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,7 @@ from typing import Final
 from eth_abi.abi import encode
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
+from eth_keys.exceptions import ValidationError
 from eth_utils.crypto import keccak
 
 from topup.charge import Intent, Verified
@@ -139,14 +141,14 @@ def from_private_key(text: str, ceilings: Ceilings) -> LocalSigner:
     Raises:
         SignerError: it is none.
     """
+    found = re.fullmatch(r"(?:0x)?([0-9a-fA-F]{64})", text.strip())
     try:
-        return LocalSigner(Account.from_key(text.strip()), ceilings)
-    except (ValueError, TypeError):
+        # The library would also take fewer digits, and open another wallet.
+        key = Account.from_key(bytes.fromhex(found[1])) if found else None
+    except (ValueError, ValidationError):
+        key = None
+    if key is None:  # not raised inside the handler: what the library says may hold the key
         raise SignerError(
             "wallet.private_key is no private key", remedy="give 0x and 64 hex digits, or better a keystore"
-        ) from None
-    except Exception as error:  # noqa: BLE001 - eth_keys raises its own ValidationError, whose text holds the key
-        raise SignerError(
-            f"wallet.private_key is no private key ({type(error).__name__})",
-            remedy="give 0x and 64 hex digits, or better a keystore",
-        ) from None
+        )
+    return LocalSigner(key, ceilings)
