@@ -138,9 +138,11 @@ def kind_of(annotation: Any) -> tuple[str, list[Any]]:
 def checked(word: str, metadata: Any) -> str:
     """Return a type's word, narrowed by the validator that hangs on it."""
     named = {getattr(getattr(one, "func", None), "__qualname__", "") for one in metadata}
-    if "_url" in named:
+    if named & {"_url", "_base_url"}:
         return "URL"
-    return "hex digits" if any(name.startswith("_hex.") for name in named) else word
+    if "_exact.<locals>.read" in named:
+        return "decimal"
+    return "hex digits" if any(name.startswith(("_hex.", "_address")) for name in named) else word
 
 
 def constraints_of(metadata: Any) -> list[Any]:

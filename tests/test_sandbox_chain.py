@@ -50,6 +50,7 @@ BLOCK_TIME = bytes.fromhex("425f5260205ff3")
 CLEAR_SLOT_0 = bytes.fromhex("5f5f5500")
 LOOP_FOR_EVER = bytes.fromhex("5b5f56")
 CALLER_FUNDS = bytes.fromhex("33315f5260205ff3")  # the caller's balance
+OWN_FUNDS = bytes.fromhex("30315000")  # reads its own balance: cheap, for its address was touched by being called
 STOP = bytes.fromhex("00")
 INSUFFICIENT = keccak(text="InsufficientBalance(uint256)")[:4] + (5).to_bytes(32, "big")
 TOPIC_7 = f"0x{7:064x}"
@@ -684,6 +685,30 @@ def test_invalid_params(evm: Evm, method: str, params: list[Any]) -> None:
     assert refused(evm, method, *params).code == -32602
 
 
+@pytest.mark.parametrize("code", [COUNT_CALLS, CALLER_FUNDS, OWN_FUNDS, LOG_INPUT_UNDER_TOPIC_7])
+def test_estimate_is_exact(evm: Evm, code: bytes) -> None:
+    """For a contract that calls no other the estimate is what the transaction uses."""
+    evm.set_code(CONTRACT, code)
+    gas = number(evm, "eth_estimateGas", {"from": PAYER, "to": CONTRACT, "data": "0xbeef"})
+    assert mined(evm, to=CONTRACT, value=0, data="0xbeef")["gasUsed"] == hex(gas)
+
+
+def test_replacement_counts_once(evm: Evm) -> None:
+    """A wallet may replace a transaction that takes more than half of what it has."""
+    send(evm, value=6 * 10**17)
+    send(evm, value=6 * 10**17, maxFeePerGas=2 * GWEI, maxPriorityFeePerGas=2 * 10**6)
+    poor = refused(evm, "eth_sendRawTransaction", signed(1, value=6 * 10**17))
+    assert classify(poor.message) == Delivery.FUNDS
+
+
+def test_log_with_fewer_topics(evm: Evm) -> None:
+    """As on geth, a filter with more places than a log has topics does not match it; anvil would."""
+    evm.set_code(CONTRACT, LOG_INPUT_UNDER_TOPIC_7)
+    mined(evm, to=CONTRACT, value=0)
+    assert len(evm.rpc("eth_getLogs", [{"topics": [None]}])) == 1
+    assert evm.rpc("eth_getLogs", [{"topics": [TOPIC_7, None]}]) == []
+
+
 def test_estimate_within_means(evm: Evm) -> None:
     """With a fee named, an estimate never exceeds what the sender can pay for."""
     evm.set_balance(PAYER, 21_000 * GWEI)
@@ -852,6 +877,37 @@ def test_anvil_stops() -> None:
     anvil.stop()
     with pytest.raises(OSError, match="anvil did not answer eth_chainId"):
         anvil.rpc("eth_chainId", [])
+
+
+@pytest.fixture
+def anvil() -> Iterator[Anvil]:
+    one = on_anvil()
+    yield one
+    one.stop()
+
+
+def test_anvil_differs(anvil: Anvil) -> None:
+    """Known of anvil: it takes a replacement that is dearer by a wei, and tells no L1 fee although it took one."""
+    send(anvil, value=1)
+    replacement = send(anvil, value=2, maxFeePerGas=GWEI + 1)
+    anvil.mine()
+    assert receipt(anvil, replacement)["status"] == "0x1"
+    assert balance(anvil, VAULT) > 0
+    assert "l1Fee" not in receipt(anvil, replacement)
+
+
+def test_anvil_drops_when_base_fee_rises(anvil: Anvil) -> None:
+    """Known of anvil: a waiting transaction below the next block's base fee is forgotten."""
+    send(anvil, maxFeePerGas=6 * 10**6)
+    anvil.base_fee = 10**8
+    anvil.mine()
+    assert anvil.pending() == 0
+
+
+def test_anvil_by_its_own_address(anvil: Anvil) -> None:
+    """Whoever knows its address can ask anvil itself."""
+    answer = httpx.post(anvil.url, json=asking("eth_chainId"), trust_env=False).json()
+    assert answer == {"jsonrpc": "2.0", "id": 1, "result": "0x2105"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from topup.clock import SystemClock
 from topup.cycle import Cycle
 from topup.errors import SettingsError
-from topup.money import WEI_PER_ETH, Bps, Usd, Wei
+from topup.money import WEI_PER_ETH, Bps, EthPrice, Usd, Wei
 from topup.openrouter import OpenRouter
 from topup.policy import Ceilings, Limits
 from topup.ports import Clock, Rail, Sink
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from topup.signers.local import LocalSigner
 
 PINNED = "pinned_recipients"
+# A block of Base is safe within minutes; after this the provider or the chain deserves a look.
+SAFE_LATE_S = 900
 
 
 @dataclass
@@ -81,6 +83,11 @@ def limits(s: Settings) -> Limits:
     )
 
 
+def price_min(s: Settings) -> EthPrice:
+    """Return the lowest plausible price of ETH, as a feed would state it."""
+    return EthPrice(int(s.price.eth_usd_min * 10**8))
+
+
 def ceilings(s: Settings) -> Ceilings:
     """Return what one payment may cost beyond its dollars."""
     return Ceilings(
@@ -88,6 +95,8 @@ def ceilings(s: Settings) -> Ceilings:
         gas_price=Wei(int(s.fees.gas_price_max_gwei * 10**9)),
         network_fee=wei(s.fees.network_fee_max_eth),
         reserve=wei(s.wallet.reserve_eth),
+        payment=wei(s.wallet.payment_max_eth),
+        price_min=price_min(s),
     )
 
 
@@ -104,6 +113,7 @@ def pace(s: Settings) -> Pace:
         posting_poll_s=s.posting.poll_s,
         posting_late_s=s.posting.late_s,
         posting_late_large_s=s.posting.late_large_s,
+        safe_late_s=SAFE_LATE_S,
         large=Usd(s.posting.large),
         plan_fresh_s=s.posting.plan_fresh_s,
         retries_max=s.posting.retries_max,
@@ -180,7 +190,9 @@ def signer(s: Settings) -> LocalSigner | None:
     from topup.signers import local
 
     chain = profile(s)
-    own = local.Ceilings(chain.chain_id, chain.contract, wei(s.wallet.payment_max_eth), wei(s.fees.network_fee_max_eth))
+    own = local.Ceilings(
+        chain.chain_id, chain.contract, wei(s.wallet.payment_max_eth), wei(s.fees.network_fee_max_eth), price_min(s)
+    )
     if s.wallet.keystore is not None:
         password = secret(
             None, s.wallet.keystore_password_file, "topup-keystore-password", "wallet.keystore_password_file"
@@ -213,11 +225,11 @@ def providers(s: Settings) -> list[Rpc]:
     return [Rpc(url, timeout_s=s.chain.timeout_s) for url in s.chain.rpc_urls]
 
 
-def chain(s: Settings, rpcs: list[Rpc]) -> EvmChain:
+def chain(s: Settings, rpcs: list[Rpc], clock: Clock) -> EvmChain:
     """Return the chain; this is where web3 is loaded."""
     from topup.chain.evm import EvmChain
 
-    return EvmChain(profile(s), rpcs)
+    return EvmChain(profile(s), rpcs, now_s=lambda: clock.now_ms() // 1000, head_age_max_s=s.chain.head_age_max_s)
 
 
 def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = None) -> Works:
@@ -236,14 +248,12 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
         if not built:
             from topup.rails import coinbase
 
-            if key is None:
-                raise SettingsError("nothing can be paid without a key", remedy="set wallet.keystore")
             terms = coinbase.Terms(Bps(s.price.slippage_bps), Bps(s.fees.gas_margin_pct * 100))
 
             def known() -> Pins:
                 return pins(s, store.told(s.account, PINNED))
 
-            built.append(coinbase.Coinbase(client, chain(s, rpcs), key, time, known, terms))
+            built.append(coinbase.Coinbase(client, chain(s, rpcs, time), key, time, known, terms))
         return built[0]
 
     cycle = Cycle(

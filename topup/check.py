@@ -151,10 +151,11 @@ async def _payable(settings: Settings, amount: Usd, allowed: Limits) -> tuple[Pa
         wallet = assemble.wallet(settings)
         if wallet is None:
             return None, "no wallet is set, so the chain was not asked"
-        found = await assemble.chain(settings, rpcs).survey(wallet, total, assemble.profile(settings).contract)
+        chain = assemble.chain(settings, rpcs, SystemClock())
+        found = await chain.survey(wallet, total, assemble.profile(settings).contract)
         plan = _rough_plan(settings, found)
         fair = EthPrice(found.price_e8).wei_for_up(total) if found.price_e8 is not None else None
-        permit(plan, fair=fair, wallet=found.balance, ceilings=assemble.ceilings(settings))
+        permit(plan, total=total, fair=fair, wallet=found.balance, ceilings=assemble.ceilings(settings))
     except PaymentForbidden as error:
         return error, f"and it could not be paid: {error}"
     except TopupError as error:
@@ -287,7 +288,8 @@ async def _live_wallet(settings: Settings, told: dict[str, str], reading: Readin
 
     async def cover() -> None:
         total = refill_total(settings, reading)
-        found = await assemble.chain(settings, rpcs).survey(wallet[0], total, assemble.profile(settings).contract)
+        chain = assemble.chain(settings, rpcs, SystemClock())
+        found = await chain.survey(wallet[0], total, assemble.profile(settings).contract)
         if found.price_e8 is None:
             told["refills"] = "unknown: no price feed is set"
             return

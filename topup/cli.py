@@ -146,6 +146,10 @@ def _once(amount: str | None, *, dry_run: bool, yes: bool, force: bool, as_json:
 
     try:
         wish = Asked(Usd.of(amount) if amount is not None else None, forced=force)
+        if wish.amount is not None and not 0 < wish.amount.amount < 10**9:
+            raise ValueError(f"{amount} is no amount to buy")
+        if wish.amount is not None and wish.amount != wish.amount.cents_down():
+            raise ValueError(f"{amount} is not in whole cents")
     except ValueError as error:
         raise SettingsError(f"--amount: {error}", remedy="give plain dollars, such as --amount 25") from None
     settings = load()
@@ -177,7 +181,7 @@ async def _once_here(settings: Settings, wish: Any, *, as_json: bool) -> Exit:
         store.close()
         raise
     try:
-        rest, code = await daemon.once(running.cycle, clock, wish)
+        rest, code = await daemon.once(running.cycle, store, settings.account, clock, wish)
         last = store.last_reading(settings.account)
     finally:
         await running.close()
@@ -227,7 +231,7 @@ async def _once_there(settings: Settings, wish: Any, *, as_json: bool) -> Exit:
             }
         )
     else:
-        say(asked.outcome if topup is None else f"{topup.state}: {topup.amount} dollars")
+        say((asked.outcome or "") if topup is None else f"{topup.state}: {topup.amount} dollars")
     return code
 
 
@@ -459,17 +463,48 @@ def _doctor(*, as_json: bool) -> Exit:
 
 @app.command()
 def resolve(
+    topup_id: Annotated[str | None, typer.Argument(help="a halted top-up", show_default=False)] = None,
+    attest_unpaid: Annotated[
+        bool, typer.Option("--attest-unpaid", help="I have seen for myself that it was never paid")
+    ] = False,
     accept_reading: Annotated[
         bool, typer.Option("--accept-reading", help="believe a lower total seen for a day")
     ] = False,
+    adopt_nonce: Annotated[
+        bool, typer.Option("--adopt-nonce", help="the wallet's other transactions are none of topup's")
+    ] = False,
 ) -> None:
-    """Tell the ledger what only a person can know. Example: topup resolve --accept-reading."""
-    guarded(lambda: _resolve(accept_reading=accept_reading))
+    """Tell the ledger what only a person can know. Example: topup resolve t0123456789ab --attest-unpaid."""
+    guarded(lambda: _resolve(topup_id, attest=attest_unpaid, reading=accept_reading, nonce=adopt_nonce))
 
 
-def _resolve(*, accept_reading: bool) -> Exit:
+def _resolve(topup_id: str | None, *, attest: bool, reading: bool, nonce: bool) -> Exit:
     from topup.errors import SettingsError
+    from topup.purchase import ADOPT_NONCE, RESOLVE
+    from topup.watch import ACCEPT_READING
 
-    if not accept_reading:
-        raise SettingsError("nothing to resolve was named", remedy="topup resolve --accept-reading")
-    return _tell("accept_reading", "1", "a lower total is believed once it has been seen for a day")
+    if topup_id is not None:
+        _halted(topup_id)
+        word = "attest-unpaid" if attest else "look"
+        return _tell(RESOLVE + topup_id, word, "stored; the daemon acts on it where the chain does not object")
+    if reading:
+        return _tell(
+            ACCEPT_READING, "1", "for a day from now, a lower total is believed once it has been seen for a day"
+        )
+    if nonce:
+        return _tell(ADOPT_NONCE, "1", "for an hour from now, the wallet's other transactions are taken as they are")
+    raise SettingsError("nothing to resolve was named", remedy="`topup resolve --help`")
+
+
+def _halted(topup_id: str) -> None:
+    from topup.errors import SettingsError
+    from topup.lifecycle import State
+    from topup.store.sqlite import SqliteStore
+
+    store = SqliteStore.open_reader(load().state_dir)
+    try:
+        state = store.topup(topup_id).state
+    except KeyError:
+        raise SettingsError(f"there is no top-up {topup_id}", remedy="`topup history` lists them") from None
+    if state is not State.HALTED:
+        raise SettingsError(f"{topup_id} is {state}, not halted", remedy="it goes on by itself: `topup status`")

@@ -13,6 +13,10 @@ class SystemClock:
         """Return milliseconds since the epoch."""
         return time.time_ns() // 1_000_000
 
+    def monotonic_ms(self) -> int:
+        """Return milliseconds that only ever go forward, from an unspecified start."""
+        return time.monotonic_ns() // 1_000_000
+
     async def sleep(self, seconds: float) -> None:
         """Wait."""
         await asyncio.sleep(seconds)

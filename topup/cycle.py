@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import assert_never
 
 from topup import events
-from topup.credits import DAY_MS, Reading, Runway, Unknown, burn_usd_per_hour, next_poll_s, runway
+from topup.credits import DAY_MS, HOUR_MS, Reading, Runway, Unknown, burn_usd_per_hour, next_poll_s, runway
 from topup.lifecycle import State, TopUp
 from topup.policy import Buy, Decision, Hold, Refuse, Snapshot, Why, decide
 from topup.ports import Api, Clock, Rail, Sink, Store
@@ -45,7 +45,7 @@ class Cycle:
         self._watch = Watch(terms, api=api, store=store, clock=clock, sink=sink)
         self._purchase = Purchase(terms, watch=self._watch, rail=rail, store=store, sink=sink)
         self._cycles = 0
-        self._forbidden: str | None = None
+        self._forbidden: tuple[Why, int] | None = None
 
     # -- one pass -----------------------------------------------------------------------------------------------
 
@@ -91,7 +91,9 @@ class Cycle:
     async def _pass(self, asked: Asked | None) -> Rest:
         unfinished = self._store.open_topup(self._account.name)
         if unfinished is not None:
-            return await self._purchase.follow(unfinished)
+            rest = await self._purchase.follow(unfinished)
+            await self._watch.keep()
+            return rest
         snapshot, decision = await self.judge(asked or Asked())
         if not isinstance(decision, Refuse):
             self._forbidden = None
@@ -151,9 +153,10 @@ class Cycle:
         return Rest(outcome, decision.why.value, decision.detail, next_s)
 
     def _refuse(self, decision: Refuse) -> Rest:
-        """Say it once for each new reason: a log that repeats itself every minute hides what changed."""
-        if self._forbidden != decision.why.value:
-            self._forbidden = decision.why.value
+        """Say it at once for each new reason, then hourly: a log that repeats itself every minute hides what changed."""
+        now = self._watch.now()
+        if self._forbidden is None or self._forbidden[0] != decision.why or now - self._forbidden[1] >= HOUR_MS:
+            self._forbidden = (decision.why, now)
             self._sink.emit(
                 events.TopUpForbidden(why=decision.why.value, detail=decision.detail, remedy=decision.remedy)
             )

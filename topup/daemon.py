@@ -10,7 +10,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from topup import events
 from topup.credits import LASTING
@@ -26,6 +26,8 @@ PARK_S = 30
 GLANCE_S = 1
 ERROR_WAIT_S = 30
 DEFECTS_MAX = 3
+# A request nobody took within this time is not carried out any more: whoever made it has long gone.
+REQUEST_LIFE_MS = 120_000
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,10 @@ class Daemon:
     def stop(self, by: str) -> None:
         """Ask for a stop; the running pass is given time to park."""
         if not self._stop.is_set():
-            unfinished = self._store.open_topup(self._account)
+            self._stop.set()
+            unfinished = self._unfinished()
             self._sink.emit(events.Stopping(signal=by, open_topup=unfinished.id if unfinished is not None else None))
             self._heart.say("STOPPING=1")
-            self._stop.set()
 
     def listen(self) -> None:
         """Stop on SIGTERM and SIGINT."""
@@ -110,29 +112,62 @@ class Daemon:
     async def _pass(self) -> int | None:
         """Make one pass; return how long to wait, or None when this process should end."""
         self._heart.say("WATCHDOG=1")
-        asked = self._store.next_request(self._account)
+        asked: Requested | None = None
         try:
-            wish = Asked(asked.amount, asked.forced) if asked is not None else None
-            rest = await self._cycle.run(wish)
+            asked = self._take()
+            rest = await self._cycle.run(Asked(asked.amount, asked.forced) if asked is not None else None)
             self._defects = 0
+            if asked is not None:
+                self._answer(asked, f"{rest.outcome}: {rest.detail}", rest.topup)
         except StoreFenced as error:
-            self._failed(error, type(error).__name__, error.remedy)
+            self._failed(error, error.remedy)
             return None
         except TopupError as error:
-            self._failed(error, type(error).__name__, error.remedy)
+            self._failed(error, error.remedy)
+            self._give_up(asked)
             return ERROR_WAIT_S
         except Exception as error:  # noqa: BLE001 - a defect: say it, try again, and give up rather than spin
             self._defects += 1
-            self._failed(error, type(error).__name__, "report it; what is open is stored")
+            self._failed(error, "report it; what is open is stored")
+            self._give_up(asked)
             return ERROR_WAIT_S if self._defects < DEFECTS_MAX else None
-        if asked is not None:
-            topup = rest.topup.id if rest.topup is not None else None
-            now = self._store.now_ms(self._clock.now_ms())
-            self._store.answer_request(asked.number, outcome=f"{rest.outcome}: {rest.detail}", topup=topup, at_ms=now)
         return rest.next_s
 
-    def _failed(self, error: Exception, kind: str, remedy: str) -> None:
+    def _take(self) -> Requested | None:
+        """Take the oldest request, at most once: what was taken and never answered died with its process."""
+        asked = self._store.next_request(self._account)
+        if asked is None:
+            return None
+        now = self._store.now_ms(self._clock.now_ms())
         unfinished = self._store.open_topup(self._account)
+        if asked.taken:
+            self._answer(asked, "unknown: the daemon was restarted while it worked on this; see `topup status`", None)
+        elif now - asked.at_ms > REQUEST_LIFE_MS:
+            self._answer(asked, "unknown: nobody was there to do it in time; nothing was bought", None)
+        elif unfinished is not None and asked.amount is not None:
+            self._answer(asked, f"held: {unfinished.id} is not finished; nothing new was bought", None)
+        else:
+            self._store.take_request(asked.number, now)
+            return asked
+        return None
+
+    def _answer(self, asked: Requested, outcome: str, topup: TopUp | None) -> None:
+        now = self._store.now_ms(self._clock.now_ms())
+        self._store.answer_request(
+            asked.number, outcome=outcome, topup=topup.id if topup is not None else None, at_ms=now
+        )
+
+    def _give_up(self, asked: Requested | None) -> None:
+        """Answer a request whose pass failed; a ledger that cannot even store that will find it taken later."""
+        if asked is not None:
+            with contextlib.suppress(TopupError):
+                self._answer(
+                    asked, "unknown: the pass failed; see the daemon's log", self._store.open_topup(self._account)
+                )
+
+    def _failed(self, error: Exception, remedy: str) -> None:
+        unfinished = self._unfinished()
+        kind = type(error).__name__
         self._sink.emit(
             events.CycleFailed(
                 cycle=self._cycle.cycles,
@@ -144,38 +179,66 @@ class Daemon:
             )
         )
 
+    def _unfinished(self) -> TopUp | None:
+        """Return the open top-up; a ledger that cannot be read must not hide the error that is being told."""
+        try:
+            return self._store.open_topup(self._account)
+        except TopupError:
+            return None
+
     async def _sleep(self, seconds: int) -> None:
         """Sleep in short naps, so that a stop, a request or a watchdog never waits for the next poll."""
-        until = self._clock.now_ms() + seconds * 1000
-        while not self._stop.is_set() and (left := until - self._clock.now_ms()) > 0:
+        until = self._clock.monotonic_ms() + seconds * 1000
+        while not self._stop.is_set() and (left := until - self._clock.monotonic_ms()) > 0:
             await self._clock.sleep(min(self._glance_s, left / 1000))
             self._heart.say("WATCHDOG=1")
-            if self._store.next_request(self._account) is not None:
-                return
+            with contextlib.suppress(TopupError):
+                if self._store.next_request(self._account) is not None:
+                    return
 
 
-async def once(cycle: Cycle, clock: Clock, asked: Asked) -> tuple[Rest, Exit]:
-    """Make passes until this account needs nothing more now; return how it ended and the exit code."""
-    rest = await cycle.run(asked)
-    while (topup := rest.topup) is not None and topup.state not in TERMINAL:
-        if topup.state in (State.HALTED, State.UNCREDITED):
-            return rest, Exit.MONEY_MAY_HAVE_MOVED
-        if topup.state not in MONEY_OUT and rest.why not in PASSING:
-            return rest, Exit.PERSON
-        await clock.sleep(rest.next_s)
-        rest = await cycle.run()
-    return rest, outcome_exit(rest)
+async def once(cycle: Cycle, store: Store, account: str, clock: Clock, asked: Asked) -> tuple[Rest, Exit]:
+    """Make passes until this account needs nothing more now; return how it ended and the exit code.
+
+    A top-up that was already open is finished first, and then nothing new is bought: whoever repeats a command that
+    was interrupted wants one purchase, not two.
+
+    Raises:
+        TopupError: with the exit code that says whether money may have moved.
+    """
+    earlier = store.open_topup(account)
+    try:
+        rest = await cycle.run(asked)
+        while (topup := rest.topup) is not None and topup.state not in TERMINAL:
+            if topup.state in (State.HALTED, State.UNCREDITED):
+                return rest, Exit.MONEY_MAY_HAVE_MOVED
+            if topup.state not in MONEY_OUT and rest.why not in PASSING:
+                return rest, Exit.PERSON
+            await clock.sleep(rest.next_s)
+            rest = await cycle.run()
+    except TopupError as error:
+        unfinished = store.open_topup(account)
+        if unfinished is not None and unfinished.state in MONEY_OUT:
+            error.exit_code = Exit.MONEY_MAY_HAVE_MOVED
+        raise
+    code = outcome_exit(rest, wanted=asked.amount is not None)
+    if earlier is not None and asked.amount is not None:
+        detail = f"{earlier.id}, begun earlier, is {rest.outcome}; nothing new was bought"
+        return replace(rest, outcome="resumed", detail=detail), max(code, Exit.LATER)
+    return rest, code
 
 
 # Reasons to wait that pass by themselves within minutes.
 PASSING = frozenset({"chain_unknown", "charge_unanswered", "baseline_unsettled", "unknown", "stale", "nonce_busy"})
 
 
-def outcome_exit(rest: Rest) -> Exit:
-    """Return the exit code for a pass that leaves nothing open, or something halted."""
+def outcome_exit(rest: Rest, *, wanted: bool = False) -> Exit:
+    """Return the exit code for a pass that leaves nothing open; `wanted` when a person asked for a purchase."""
     match rest.outcome:
-        case "held" | "done":
+        case "done":
             return Exit.OK
+        case "held":
+            return Exit.LATER if wanted else Exit.OK
         case "dropped" if rest.why == "no_longer_needed":
             return Exit.OK
         case "unknown":
@@ -190,7 +253,7 @@ def request_exit(asked: Requested, topup: TopUp | None) -> Exit | None:
         return None
     word, _, detail = asked.outcome.partition(": ")
     if topup is None:
-        return outcome_exit(Rest(word, "", detail, 0))
+        return outcome_exit(Rest(word, "", detail, 0), wanted=asked.amount is not None)
     if topup.state in (State.HALTED, State.UNCREDITED):
         return Exit.MONEY_MAY_HAVE_MOVED
     if topup.state not in TERMINAL:

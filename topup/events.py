@@ -424,6 +424,19 @@ class PaidNotCredited(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NotYetSafe(Event):
+    """Paid and credited, and the provider shows no safe block at that height; nothing more is bought until it does."""
+
+    level: ClassVar[Level] = "error"
+    money: ClassVar[Money] = Money.YES
+    todo: ClassVar[str] = (
+        "see whether the chain or the provider has stalled; `topup doctor` asks each for its safe block"
+    )
+    topup_id: str
+    waited_s: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class TopUpDone(Event):
     """The top-up is complete: paid, posted, in the books, in a block that is safe. The resulting balance is here."""
 

@@ -7,13 +7,14 @@
        │                                                   │                                            │
        └───proven_dead── DEATHWATCH ◄──────────expired─────┴────────────────────────────────────────────┤
                                                                                                         │
-             SENT ◄──vanished── PAID, CREDITED, UNCREDITED, REVERTED                                  paid
+             SENT ◄──vanished── PAID, CREDITED, UNCREDITED, REVERTED, CHARGED                         paid
                                                                                                         ▼
              DONE ◄──settled── CREDITED ◄──posted── UNCREDITED ◄──posting_late── PAID ◄─────────────────┘
                                    ▲──────────────────posted──────────────────────┘
 
+    PAID     also from CHARGED, REVERTED, DEATHWATCH and HALTED, when an earlier attempt turns out to have paid
     DROPPED  before anything was signed: no longer needed, refused, or the endpoint is gone
-    FAILED   nothing was paid and nothing can be any more
+    FAILED   nothing was paid and nothing can be any more; after DEATHWATCH, or by a person's word after HALTED
     HALTED   from anywhere, with a reason; only a person leads out
 
 Every arrow is one committed row. The side effect an arrow announces happens after the commit: ASKING is stored
@@ -92,7 +93,9 @@ TABLE: Final[dict[tuple[State, Fact], State]] = {
     (_S.CHARGED, _F.RESERVE): _S.RESERVED,
     (_S.CHARGED, _F.CHARGE_DEAD): _S.DECIDED,
     (_S.CHARGED, _F.DROP): _S.DROPPED,
-    (_S.CHARGED, _F.EXPIRED): _S.DEATHWATCH,  # only after a reverted attempt of the same charge
+    (_S.CHARGED, _F.EXPIRED): _S.DEATHWATCH,  # this and the next two: only after a reverted attempt of the same charge
+    (_S.CHARGED, _F.PAID): _S.PAID,
+    (_S.CHARGED, _F.VANISHED): _S.SENT,
     (_S.RESERVED, _F.SIGNED): _S.SIGNED,
     (_S.RESERVED, _F.WITHDRAWN): _S.CHARGED,
     (_S.SIGNED, _F.INTEND): _S.SENT,
@@ -114,6 +117,8 @@ TABLE: Final[dict[tuple[State, Fact], State]] = {
     (_S.UNCREDITED, _F.VANISHED): _S.SENT,
     (_S.CREDITED, _F.SETTLED): _S.DONE,
     (_S.CREDITED, _F.VANISHED): _S.SENT,
+    (_S.HALTED, _F.PAID): _S.PAID,  # by a person's word, where the chain shows the payment
+    (_S.HALTED, _F.FAIL): _S.FAILED,  # by a person's word, after the deadline
     **{(state, _F.HALT): _S.HALTED for state in State if state not in TERMINAL and state is not _S.HALTED},
 }
 
@@ -257,9 +262,11 @@ class TopUp:
         return tuple(a for a in self.attempts if a.intended_ms is not None)
 
     @property
+    def paying(self) -> Attempt | None:
+        """Return the attempt that paid, once one has been seen to."""
+        return next((a for a in self.attempts if a.inclusion is not None and a.inclusion.success), None)
+
+    @property
     def payment(self) -> Inclusion | None:
         """Return the inclusion that paid, once one has been seen."""
-        for attempt in self.attempts:
-            if attempt.inclusion is not None and attempt.inclusion.success:
-                return attempt.inclusion
-        return None
+        return self.paying.inclusion if self.paying is not None else None

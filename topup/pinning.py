@@ -63,7 +63,7 @@ async def propose(settings: Settings) -> Proposal:
             verify(demand, asked, opened, clocks, seen=lambda operator, one: (operator, one) in used)
 
         proven(SystemClock().now_ms() // 1000)
-        survey = await assemble.chain(settings, rpcs).survey(sender, demand.intent.total, pins.contract)
+        survey = await assemble.chain(settings, rpcs, SystemClock()).survey(sender, demand.intent.total, pins.contract)
         proven(survey.head.timestamp_s)
     finally:
         store.close()

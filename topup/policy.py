@@ -14,7 +14,7 @@ from enum import StrEnum
 from topup.credits import DAY_MS, HOUR_MS, Reading, Runway, Unknown, runway
 from topup.errors import PaymentForbidden
 from topup.lifecycle import Plan
-from topup.money import Bps, EthPrice, Usd, Wei, deviation_bps_up
+from topup.money import Bps, EthPrice, Usd, Usdc, Wei, deviation_bps_up
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Past:
-    """One earlier top-up as the rules see it; `spent` counts fees and, while pending, the most it may come to."""
+    """One earlier top-up as the rules see it; `spent` counts fees and, while pending, the most it may come to.
+
+    `decided_ms` is when money last left for it, now while it is open, and when it was decided if none ever left.
+    """
 
     decided_ms: int
     spent: Usd
     failed: bool
     revert_gas: Wei
+    topup_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -190,8 +194,8 @@ def _switches(now: Snapshot, limits: Limits) -> Hold | Refuse | None:
 
 
 def _size(now: Snapshot, limits: Limits, due: Buy) -> Refuse | None:
-    if not limits.topup_min <= due.amount <= limits.topup_max:
-        bounds = f"{limits.topup_min} to {limits.topup_max}"
+    if not limits.topup_min <= due.amount <= limits.topup_max or due.amount != due.amount.cents_down():
+        bounds = f"{limits.topup_min} to {limits.topup_max} in whole cents"
         return Refuse(
             Why.AMOUNT_OUT_OF_BOUNDS,
             f"{due.amount} is outside {bounds}",
@@ -273,13 +277,17 @@ class Ceilings:
     gas_price: Wei
     network_fee: Wei
     reserve: Wei
+    payment: Wei
+    # The lowest price the owner finds plausible: it bounds a payment even where quote and feed lie together.
+    price_min: EthPrice
 
 
-def permit(plan: Plan, *, fair: Wei | None, wallet: Wei, ceilings: Ceilings) -> None:
+def permit(plan: Plan, *, total: Usdc, fair: Wei | None, wallet: Wei, ceilings: Ceilings) -> None:
     """Judge one planned payment by its worst case.
 
     Args:
         plan: the unsigned payment.
+        total: what has to arrive.
         fair: what the total is worth in ETH by the price feeds; None when no feed is configured.
         wallet: the wallet's balance.
         ceilings: the limits.
@@ -287,12 +295,20 @@ def permit(plan: Plan, *, fair: Wei | None, wallet: Wei, ceilings: Ceilings) -> 
     Raises:
         PaymentForbidden: with the reason word and a remedy.
     """
+    most = min(ceilings.payment, ceilings.price_min.wei_for_up(total))
+    if plan.value > most:
+        raise PaymentForbidden(
+            "payment_max",
+            f"the payment may cost {plan.value}, the most that is ever paid for {total} is {most}",
+            remedy="see wallet.payment_max_eth and price.eth_usd_min",
+        )
     if fair is not None:
         deviation = deviation_bps_up(plan.value, fair)
         if deviation > ceilings.price_deviation:
+            above = f"{deviation} above the feed's {fair}"
             raise PaymentForbidden(
                 "price_deviation",
-                f"the payment may cost {plan.value}, {deviation} above the feed's {fair}; the ceiling is {ceilings.price_deviation}",
+                f"the payment may cost {plan.value}, {above}; the ceiling is {ceilings.price_deviation}",
                 remedy="wait for the pool to recover, or raise price.deviation_bps",
             )
     if plan.max_fee_per_gas > ceilings.gas_price:
@@ -315,8 +331,3 @@ def permit(plan: Plan, *, fair: Wei | None, wallet: Wei, ceilings: Ceilings) -> 
             f"the wallet holds {wallet}, this payment and the reserve need {need}",
             remedy=f"send at least {need - wallet} to the wallet",
         )
-
-
-def usd_of(plan: Plan, amount: Wei) -> Usd | None:
-    """Return what `amount` was worth at the feed price the plan was judged on; None when there was no feed."""
-    return EthPrice(plan.eth_price_e8).usd_of_up(amount) if plan.eth_price_e8 else None

@@ -27,6 +27,9 @@ class Clock(Protocol):
     def now_ms(self) -> int:
         """Return milliseconds since the epoch."""
 
+    def monotonic_ms(self) -> int:
+        """Return milliseconds that only ever go forward, from an unspecified start."""
+
     async def sleep(self, seconds: float) -> None:
         """Wait; may return early only by cancellation."""
 
@@ -246,6 +249,8 @@ class Requested:
     """A cycle asked for beside a running daemon, and what became of it."""
 
     number: int
+    at_ms: int
+    taken: bool
     amount: Usd | None
     forced: bool
     topup_id: str | None
@@ -321,11 +326,20 @@ class Store(Protocol):
     def delivered(self, topup: TopUp, attempt: Attempt, sent: Sent, at_ms: int) -> TopUp:
         """Store what a broadcast was answered."""
 
-    def included(self, topup: TopUp, attempt: Attempt, seen: Seen, at_ms: int) -> TopUp:
-        """Store that an attempt stands in a canonical block, paid or reverted."""
+    def included(self, topup: TopUp, attempt: Attempt, seen: Seen, fact: Fact | None, at_ms: int) -> TopUp:
+        """Store that an attempt stands in a canonical block; `fact` is the arrow this takes, None to stay."""
 
-    def vanished(self, topup: TopUp, attempt: Attempt, at_ms: int) -> TopUp:
-        """Store that the block of an attempt is no longer canonical."""
+    def vanished(self, topup: TopUp, attempt: Attempt, fact: Fact | None, at_ms: int) -> TopUp:
+        """Store that the block of an attempt is no longer canonical; `fact` as for `included`."""
+
+    def next_nonce(self, chain_id: int, wallet: bytes) -> int:
+        """Return the first nonce this ledger has neither used nor adopted."""
+
+    def adopt_nonce(self, chain_id: int, wallet: bytes, nonce: int, at_ms: int) -> None:
+        """Store that a person accepts all transactions below `nonce` as none of ours."""
+
+    def said_within(self, account: str, name: str, now_ms: int, span_ms: int) -> bool:
+        """Tell whether a person said `name` within the last `span_ms`."""
 
     def rebase(self, topup: TopUp, baseline: Usd) -> TopUp:
         """Store a moved baseline: credits bought elsewhere before our block."""
@@ -333,7 +347,7 @@ class Store(Protocol):
     def move(self, topup: TopUp, fact: Fact, at_ms: int, reason: str = "") -> TopUp:
         """Move a top-up along the table with nothing else to store."""
 
-    def settle(self, topup: TopUp, attempt: Attempt, entry: Entry) -> TopUp:
+    def settle(self, topup: TopUp, attempt: Attempt, entry: Entry, at_ms: int) -> TopUp:
         """Book an attempt whose block is safe; once."""
 
     def finish(self, topup: TopUp, entry: Entry, at_ms: int) -> TopUp:
@@ -344,6 +358,9 @@ class Store(Protocol):
 
     def next_request(self, account: str) -> Requested | None:
         """Return the oldest request nobody has answered."""
+
+    def take_request(self, number: int, at_ms: int) -> None:
+        """Store that a request is being carried out; it will not be begun again."""
 
     def answer_request(self, number: int, *, outcome: str, topup: str | None, at_ms: int) -> None:
         """Store what became of a request."""

@@ -158,7 +158,7 @@ def _token(value: SecretStr) -> SecretStr:
 
 Dollars = Annotated[Decimal, BeforeValidator(_exact(6)), Field(ge=0, le=1_000_000)]
 Eth = Annotated[Decimal, BeforeValidator(_exact(18)), Field(ge=0, le=1000)]
-Gwei = Annotated[Decimal, BeforeValidator(_exact(9)), Field(ge=Decimal("0.001"), le=1_000_000)]
+Gwei = Annotated[Decimal, BeforeValidator(_exact(9)), Field(le=1_000_000)]
 Hours = Annotated[Decimal, BeforeValidator(_exact(6)), Field(gt=0, le=8760)]
 Address = Annotated[str, AfterValidator(_address)]
 Hash = Annotated[str, AfterValidator(_hex(64))]
@@ -228,6 +228,9 @@ class ChainSection(Section):
         default=("https://mainnet.base.org",), min_length=1, description="JSON-RPC providers; signed bytes go to all"
     )
     timeout_s: int = Field(default=15, ge=1, le=300, description="longest wait for one answer")
+    head_age_max_s: int = Field(
+        default=120, ge=10, le=86_400, description="a provider whose newest block is older is not believed"
+    )
     contract_code_hash: Hash | None = Field(
         default=None, description="keccak256 of the payment contract's code, to pin it"
     )
@@ -296,12 +299,15 @@ class PriceSection(Section):
         default=100, ge=0, le=2000, description="added to the quote; bounds what a sandwich can take"
     )
     deviation_bps: int = Field(default=300, ge=0, le=5000, description="most the payment may exceed the feed's price")
+    eth_usd_min: Dollars = Field(
+        default=Decimal(1000), gt=0, description="lowest plausible price of ETH: bounds a payment even if providers lie"
+    )
 
 
 class FeesSection(Section):
     """What the network may cost."""
 
-    gas_price_max_gwei: Gwei = Field(default=Decimal(5), description="highest price per gas")
+    gas_price_max_gwei: Gwei = Field(default=Decimal(5), ge=Decimal("0.001"), description="highest price per gas")
     network_fee_max_eth: Eth = Field(
         default=Decimal("0.001"), ge=Decimal("0.000001"), description="most gas and L1 data fee of one payment"
     )
@@ -358,7 +364,10 @@ class Settings(BaseSettings):
         pattern=r"^[a-z0-9][a-z0-9._-]*$",
         description="name of the account in ledger and log",
     )
-    state_dir: File = Field(default_factory=lambda: default_state_dir(), description="directory of the ledger")
+    state_dir: File = Field(
+        default_factory=lambda: default_state_dir(),  # noqa: PLW0108 - defined further down
+        description="directory of the ledger",
+    )
     api: ApiSection = ApiSection()
     wallet: WalletSection = WalletSection()
     chain: ChainSection = ChainSection()
@@ -519,7 +528,8 @@ def check(s: Settings) -> list[str]:
     )
     rule(
         s.watch.poll_fastest_s < s.watch.staleness_s,
-        f"watch.poll_fastest_s {s.watch.poll_fastest_s} is below watch.staleness_s {s.watch.staleness_s}: it would read the same answer again",
+        f"watch.poll_fastest_s {s.watch.poll_fastest_s} is below watch.staleness_s {s.watch.staleness_s}: "
+        "it would read the same answer again",
     )
     rule(
         s.rails.coinbase.life_min_s >= s.rails.coinbase.life_max_s,
@@ -527,7 +537,8 @@ def check(s: Settings) -> list[str]:
     )
     rule(
         s.price.deviation_bps <= s.price.slippage_bps,
-        f"price.deviation_bps {s.price.deviation_bps} is not above price.slippage_bps {s.price.slippage_bps}: every payment would be refused",
+        f"price.deviation_bps {s.price.deviation_bps} is not above price.slippage_bps {s.price.slippage_bps}: "
+        "every payment would be refused",
     )
     keys = [
         n
@@ -554,7 +565,8 @@ def check(s: Settings) -> list[str]:
     )
     rule(
         s.posting.late_s <= s.watch.staleness_s,
-        f"posting.late_s {s.posting.late_s} is not above watch.staleness_s {s.watch.staleness_s}: every payment would look late",
+        f"posting.late_s {s.posting.late_s} is not above watch.staleness_s {s.watch.staleness_s}: "
+        "every payment would look late",
     )
     rule(
         s.posting.late_large_s < s.posting.late_s,

@@ -23,6 +23,7 @@ class Pace:
     posting_poll_s: int
     posting_late_s: int
     posting_late_large_s: int
+    safe_late_s: int
     large: Usd
     plan_fresh_s: int
     retries_max: int

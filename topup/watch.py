@@ -17,6 +17,7 @@ from topup.credits import (
 )
 from topup.errors import ApiError, ApiGone, ApiLimited, ApiUnauthorized
 from topup.lifecycle import TopUp
+from topup.money import Usd
 from topup.policy import Snapshot
 from topup.ports import Api, Clock, Sink, Store
 from topup.terms import Asked, Terms
@@ -44,11 +45,14 @@ class Watch:
         self._alerted_ms: int | None = None
         self._doubt: Doubt | None = None
         self._behind = False
+        self._anchor: tuple[int, int] | None = None
+        self._read_ms: int | None = None
         self.not_before_ms = 0
 
     async def read(self) -> Reading | Unknown:
         """Read the account, judge the reading, keep it, and say what is worth saying."""
         account, now = self._account.name, self.now()
+        self._read_ms = now
         last = self._store.last_reading(account)
         reading = await self._asked_api(last, now)
         self._store.record_reading(account, reading)
@@ -83,7 +87,8 @@ class Watch:
             return Unknown(Doubt.GONE, str(error), now)
         except ApiError as error:
             return Unknown(Doubt.NO_ANSWER, str(error), now)
-        said = replace(said, at_ms=self._store.now_ms(said.at_ms))
+        # Stamped with the time of asking: what the answer shows is at least that new.
+        said = replace(said, at_ms=now)
         account = self._account.name
         ever = self._store.ever_non_zero(account)
         judged = believe(said, management_key=self._management, last=last, ever_non_zero=ever)
@@ -92,9 +97,8 @@ class Watch:
     def _accepted(self, judged: Unknown, said: Reading, last: Reading | None) -> bool:
         """Tell whether a person has accepted a lower total that was seen for a day; the acceptance is used up."""
         account = self._account.name
-        if (
-            judged.doubt not in (Doubt.CREDITS_FELL, Doubt.USAGE_FELL)
-            or self._store.told(account, ACCEPT_READING) != "1"
+        if judged.doubt not in (Doubt.CREDITS_FELL, Doubt.USAGE_FELL) or not self._store.said_within(
+            account, ACCEPT_READING, self.now(), DAY_MS
         ):
             return False
         if not fallen_for_a_day(self._store.doubted(account, last.at_ms if last is not None else 0), said):
@@ -135,7 +139,8 @@ class Watch:
         account, now = self._account.name, self.now()
         past = self._store.past(account, now - 30 * DAY_MS, self._limits.fee_ceiling.bps)
         if beside is not None:
-            past = [p for p in past if p.decided_ms != beside.decided_ms]
+            # Its own gas counts, its own amount is what is being decided.
+            past = [replace(p, spent=Usd.of(0), failed=False) if p.topup_id == beside.id else p for p in past]
         unfinished = self._store.open_topup(account)
         control = self._store.control(account)
         return Snapshot(
@@ -153,10 +158,23 @@ class Watch:
         )
 
     def now(self) -> int:
-        """Return ledger time, and say when the machine's clock is behind it."""
-        clock = self._clock.now_ms()
-        now = self._store.now_ms(clock)
-        if now - clock >= CLOCK_BEHIND_MS and not self._behind:
+        """Return ledger time: never backwards, and never standing still.
+
+        It follows the machine's clock. While that is behind the ledger's newest time, because it was set back or had
+        run ahead, ledger time goes on by the monotonic clock instead, so that nothing waits for years.
+        """
+        clock, mono = self._clock.now_ms(), self._clock.monotonic_ms()
+        if self._anchor is None:
+            self._anchor = (self._store.now_ms(clock), mono)
+        ledger, then = self._anchor
+        now = self._store.now_ms(max(clock, ledger + mono - then))
+        behind = now - clock >= CLOCK_BEHIND_MS
+        if behind and not self._behind:
             self._sink.emit(events.ClockBehind(behind_s=(now - clock) // 1000))
-        self._behind = now - clock >= CLOCK_BEHIND_MS
+        self._behind = behind
         return now
+
+    async def keep(self) -> None:
+        """Read the account when that is due anyway, whatever else goes on: an open top-up must not blind the watch."""
+        if self._read_ms is None or self.now() - self._read_ms >= self._pace.poll_fastest_s * 1000:
+            await self.read()

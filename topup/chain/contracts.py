@@ -72,10 +72,17 @@ def payment_data(intent: Intent, tier: int) -> bytes:
 
 
 def transferred(receipt: dict[str, Any], contract: bytes) -> list[dict[str, Any]]:
-    """Return the arguments of every Transferred event of `contract` in a raw receipt."""
+    """Return the arguments of every Transferred event of `contract` in a raw receipt.
+
+    Raises:
+        ChainUnknown: the receipt's logs are no list of logs, so that the absence of the event would mean nothing.
+    """
     event = _contract("payment_protocol").events.Transferred()
     found = []
-    for log in receipt.get("logs") or []:
+    logs = receipt.get("logs")
+    if not isinstance(logs, list) or not all(isinstance(log, dict) for log in logs):
+        raise ChainUnknown("the logs of a receipt cannot be read")
+    for log in logs:
         if str(log.get("address", "")).lower() != "0x" + contract.hex():
             continue
         try:

@@ -13,17 +13,18 @@ from typing import Any
 from topup.chain.contracts import transferred
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity
 from topup.chain.simulation import is_payment
-from topup.chain.survey import head, reason
+from topup.chain.survey import head, reason, right_chain
 from topup.charge import Demand
 from topup.lifecycle import Attempt, Inclusion
 from topup.money import Wei
 from topup.ports import Seen, Sighting
 
 
-async def look(rpc: Rpc, wallet: bytes, attempts: Sequence[Attempt], demand: Demand) -> Sighting:
+async def look(rpc: Rpc, chain_id: int, wallet: bytes, attempts: Sequence[Attempt], demand: Demand) -> Sighting:
     """Look for these attempts: one request, and a second one when a receipt turned up.
 
     Raises:
+        WrongChain: the provider speaks for another chain.
         ChainUnknown: head, nonce or a receipt could not be read.
     """
     me = "0x" + wallet.hex()
@@ -32,11 +33,13 @@ async def look(rpc: Rpc, wallet: bytes, attempts: Sequence[Attempt], demand: Dem
         ("eth_getBlockByNumber", ["safe", False]),
         ("eth_getBlockByNumber", ["finalized", False]),
         ("eth_getTransactionCount", [me, "latest"]),
+        ("eth_chainId", []),
         *(("eth_getTransactionReceipt", ["0x" + (a.hash or b"").hex()]) for a in attempts),
     ]
     recorded = {a.hash: a.inclusion for a in attempts if a.hash is not None and a.inclusion is not None}
     queries += [("eth_getBlockByNumber", [hex(i.block_number), False]) for i in recorded.values()]
-    newest, safe, final, nonce, *rest = await rpc.batch(queries)
+    newest, safe, final, nonce, spoken, *rest = await rpc.batch(queries)
+    right_chain(rpc, spoken, chain_id)
     receipts, blocks = rest[: len(attempts)], rest[len(attempts) :]
     seen = {}
     for attempt, answer in zip(attempts, receipts, strict=True):

@@ -10,7 +10,7 @@ from topup.chain.contracts import payment_data
 from topup.chain.profiles import Profile
 from topup.chain.rpc import Rpc
 from topup.charge import Demand, Verified
-from topup.errors import ChainUnknown
+from topup.errors import ChainError, ChainUnknown, WrongChain
 from topup.lifecycle import Attempt
 from topup.money import Usdc, Wei
 from topup.ports import Call, Head, Sent, Sighting, Simulation, Survey
@@ -21,10 +21,12 @@ T = TypeVar("T")
 class EvmChain:
     """One chain. Reads go to the first provider that answers, signed bytes to all of them."""
 
-    def __init__(self, profile: Profile, rpcs: Sequence[Rpc]) -> None:
-        """Keep the profile and the providers, of which there is at least one."""
+    def __init__(self, profile: Profile, rpcs: Sequence[Rpc], *, now_s: Callable[[], int], head_age_max_s: int) -> None:
+        """Keep the profile and the providers, of which there is at least one; `now_s` is this machine's unix time."""
         self._profile = profile
         self._rpcs = rpcs
+        self._now_s = now_s
+        self._head_age_max_s = head_age_max_s
 
     @property
     def requests(self) -> int:
@@ -33,7 +35,13 @@ class EvmChain:
 
     async def survey(self, wallet: bytes, total: Usdc, contract: bytes) -> Survey:
         """Read all a payment is planned on, in one batch."""
-        return await self._first(lambda rpc: survey.survey(rpc, self._profile, wallet, total, contract))
+
+        async def fresh(rpc: Rpc) -> Survey:
+            found = await survey.survey(rpc, self._profile, wallet, total, contract)
+            self._believable(rpc, found.head)
+            return found
+
+        return await self._first(fresh)
 
     def payment(self, verified: Verified, tier: int, value: Wei, wallet: bytes) -> Call:
         """Encode the payment of a verified charge."""
@@ -50,13 +58,27 @@ class EvmChain:
 
     async def look(self, wallet: bytes, attempts: Sequence[Attempt], demand: Demand) -> Sighting:
         """Look for these attempts in canonical blocks."""
-        return await self._first(lambda rpc: evidence.look(rpc, wallet, attempts, demand))
+
+        async def fresh(rpc: Rpc) -> Sighting:
+            found = await evidence.look(rpc, self._profile.chain_id, wallet, attempts, demand)
+            self._believable(rpc, found.head)
+            return found
+
+        return await self._first(fresh)
+
+    def _believable(self, rpc: Rpc, head: Head) -> None:
+        """Refuse a provider that lags: it shows neither the nonce nor the payment that others already see."""
+        age = self._now_s() - head.timestamp_s
+        if age > self._head_age_max_s:
+            raise ChainUnknown(f"{rpc.host}: its newest block is {age} s old")
 
     async def _first(self, ask: Callable[[Rpc], Awaitable[T]]) -> T:
-        failures = []
+        failures: list[ChainError] = []
         for rpc in self._rpcs:
             try:
                 return await ask(rpc)
-            except ChainUnknown as error:
-                failures.append(str(error))
-        raise ChainUnknown("no provider gave a usable answer: " + "; ".join(failures))
+            except (ChainUnknown, WrongChain) as error:
+                failures.append(error)
+        if all(isinstance(error, WrongChain) for error in failures):
+            raise failures[0]
+        raise ChainUnknown("no provider gave a usable answer: " + "; ".join(map(str, failures)))

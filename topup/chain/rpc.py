@@ -104,8 +104,10 @@ class Rpc:
     async def _post(self, body: object) -> Any:
         if self._client is None:
             limits = httpx.Limits(max_connections=8, max_keepalive_connections=4)
+            # The deadline below is the only one: httpx has none for a whole answer.
+            own = httpx.Timeout(None)
             self._client = httpx.AsyncClient(
-                follow_redirects=False, trust_env=not self._local, limits=limits, timeout=None
+                follow_redirects=False, trust_env=not self._local, limits=limits, timeout=own
             )
         self.requests += 1
         try:

@@ -74,7 +74,8 @@ class Effects:
     def add(self, log: dict[str, Any], me: bytes, currency: bytes) -> None:
         """Count one log."""
         topics = [str(t).lower() for t in log.get("topics", [])]
-        if len(topics) != 3 or topics[0] not in (TRANSFER, APPROVAL):
+        # Three topics are a token's, four (with the id) a collectible's.
+        if len(topics) < 3 or topics[0] not in (TRANSFER, APPROVAL):
             return
         token = str(log["address"]).lower()
         source, target = bytes.fromhex(topics[1][-40:]), bytes.fromhex(topics[2][-40:])
@@ -92,16 +93,16 @@ def _effects(answer: Answer, payment: Call, demand: Demand) -> str:
     """Judge the simulated logs; return the name of the proof that was had."""
     if isinstance(answer, RpcError):
         return "eth_call"  # the node knows no eth_simulateV1
+    effects, intent = Effects(), demand.intent
     try:
         result = answer[0]["calls"][0]
         logs: list[dict[str, Any]] = result["logs"]
-    except (LookupError, TypeError):
+        for log in logs:
+            effects.add(log, payment.sender, intent.recipient_currency)
+    except (LookupError, TypeError, ValueError, AttributeError):
         raise ChainUnknown("eth_simulateV1 answered in an unknown form") from None
     if quantity(result.get("status"), "the simulated status") != 1:
         raise ChainUnknown("eth_simulateV1 reverts where eth_call does not")
-    effects, intent = Effects(), demand.intent
-    for log in logs:
-        effects.add(log, payment.sender, intent.recipient_currency)
     if effects.touched:
         _forbid(f"it would move or approve a token of the wallet at {effects.touched[0]}")
     if effects.outflow > payment.value.units:

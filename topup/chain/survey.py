@@ -52,11 +52,7 @@ async def survey(rpc: Rpc, profile: Profile, wallet: bytes, total: Usdc, contrac
     answers = await rpc.batch(
         [*fixed, *quotes, *(call(f, encode("aggregator_v3", "latestRoundData"), "latest") for f in feeds)]
     )
-    chain_id = quantity(known(answers[0], "eth_chainId"), "the chain id")
-    if chain_id != profile.chain_id:
-        raise WrongChain(
-            f"{rpc.host} speaks for chain {chain_id}, not {profile.chain_id}", remedy="correct chain.rpc_urls"
-        )
+    right_chain(rpc, answers[0], profile.chain_id)
     block = head(known(answers[1], "the newest block"))
     behind = len(fixed)
     told = dict(zip(profile.tiers, answers[behind : behind + len(quotes)], strict=True))
@@ -75,6 +71,17 @@ async def survey(rpc: Rpc, profile: Profile, wallet: bytes, total: Usdc, contrac
         quotes=_quotes(told),
         price_e8=price,
     )
+
+
+def right_chain(rpc: Rpc, answer: Answer, wanted: int) -> None:
+    """Refuse a provider of another chain.
+
+    Raises:
+        WrongChain: it is one.
+    """
+    chain_id = quantity(known(answer, "eth_chainId"), "the chain id")
+    if chain_id != wanted:
+        raise WrongChain(f"{rpc.host} speaks for chain {chain_id}, not {wanted}", remedy="correct chain.rpc_urls")
 
 
 def head(block: Any) -> Head:
@@ -143,7 +150,7 @@ def _code(answer: object, profile: Profile, contract: bytes) -> bytes:
         raise PaymentForbidden(
             "no_code",
             f"there is no contract at 0x{contract.hex()}: ETH sent there would be lost",
-            remedy="correct chain.contract",
+            remedy="correct rails.coinbase.contract",
         )
     found = keccak(code)
     if profile.contract_code_hash is not None and found != profile.contract_code_hash:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from topup.charge import Clocks, Demand, Pins, Request, Verified, parse, verify
-from topup.errors import PaymentForbidden, Reverted
+from topup.errors import PaymentForbidden, Reverted, SignerError
 from topup.lifecycle import Attempt, Kind, Plan, TopUp
 from topup.money import Bps, Wei
 from topup.ports import Api, Chain, Clock, Sent, Sighting, Signer, Survey
@@ -30,7 +30,7 @@ class Coinbase:
     name = "coinbase"
 
     def __init__(
-        self, api: Api, chain: Chain, signer: Signer, clock: Clock, pins: Callable[[], Pins], terms: Terms
+        self, api: Api, chain: Chain, signer: Signer | None, clock: Clock, pins: Callable[[], Pins], terms: Terms
     ) -> None:
         """Join the ports; `pins` is asked at each proof, because a person may pin while this runs."""
         self._api = api
@@ -133,7 +133,13 @@ class Coinbase:
         raise PaymentForbidden("simulation", f"the payment would revert: {failed}", remedy=failed.remedy)
 
     def sign(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
-        """Sign the plan."""
+        """Sign the plan.
+
+        Raises:
+            SignerError: there is no key, or it refuses.
+        """
+        if self._signer is None:
+            raise SignerError("there is no key to sign with", remedy="set mode = live and wallet.keystore")
         return self._signer.sign_payment(plan, verified)
 
     async def send(self, attempt: Attempt) -> Sent:

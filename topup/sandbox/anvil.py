@@ -174,6 +174,7 @@ def _started(command: list[str], log: Path) -> tuple[subprocess.Popen[bytes], in
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for us: we end it when we have finished
         )
     end = time.monotonic() + START_S_MAX
     while time.monotonic() < end:

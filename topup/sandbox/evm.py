@@ -585,7 +585,7 @@ class Evm:
         state = self._at(tag)
         sender, value, data = _sender(call), _quantity(call, "value", 0), _input(call)
         have, want = state.get_balance(sender), value + gas * _price(call)
-        if have < want and (value or "gas" in call):
+        if have < want:
             raise RpcError(
                 -32000, f"insufficient funds for gas * price + value: address {_hex(sender)} have {have} want {want}"
             )

@@ -22,7 +22,7 @@ from eth_utils.crypto import keccak
 from topup.charge import Intent, Verified
 from topup.errors import SignerError
 from topup.lifecycle import Kind, Plan
-from topup.money import Wei
+from topup.money import EthPrice, Wei
 
 INTENT: Final = "(uint256,uint256,address,address,address,uint256,bytes16,address,bytes,bytes)"
 SELECTOR: Final = keccak(text=f"swapAndTransferUniswapV3Native({INTENT},uint24)")[:4]
@@ -36,6 +36,8 @@ class Ceilings:
     contract: bytes
     value: Wei
     network_fee: Wei
+    # The lowest plausible price of ETH: no charge is ever paid with more ETH than it is worth at that.
+    price_min: EthPrice = EthPrice(1)
 
 
 class LocalSigner:
@@ -87,6 +89,7 @@ class LocalSigner:
             "call data": 0 <= plan.tier < 2**24 and plan.data == _call_data(demand.intent, plan.tier),
             "total": verified.total.units > 0,
             "value": Wei(0) < plan.value <= ceilings.value,
+            "price": plan.value <= ceilings.price_min.wei_for_up(verified.total),
             "network fee": plan.max_fee_per_gas.times(plan.gas_limit) + plan.l1_fee <= ceilings.network_fee,
             # A negative part would make room for the others under the ceiling.
             "fees": plan.gas_limit > 0 and plan.l1_fee >= Wei(0) and plan.max_fee_per_gas > Wei(0),

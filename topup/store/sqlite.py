@@ -22,6 +22,7 @@ from topup.charge import Verified
 from topup.credits import Doubt, Reading, Unknown
 from topup.errors import StoreBusy, StoreFenced, StoreUnusable
 from topup.lifecycle import (
+    TERMINAL,
     Attempt,
     Broadcaster,
     ChargeRow,
@@ -232,9 +233,9 @@ class SqliteStore:
         a payment is a failure, and anything unfinished counts at its maximum.
         """
         past = []
-        for row in self._all(
-            "SELECT * FROM topup WHERE account = ? AND decided_ms >= ? ORDER BY decided_ms, rowid", account, since_ms
-        ):
+        # What is open, or ended lately, may have been decided long before.
+        sql = "SELECT * FROM topup WHERE account = ? AND moved_ms >= ? ORDER BY decided_ms, rowid"
+        for row in self._all(sql, account, since_ms):
             topup = self._load(row)
             failed = topup.state in (State.DROPPED, State.FAILED)
             if failed and topup.reason == "no_longer_needed":
@@ -244,7 +245,10 @@ class SqliteStore:
                 if attempt.inclusion is not None and not attempt.inclusion.success:
                     gas = gas + attempt.inclusion.gas + attempt.inclusion.l1_fee
             spent = Usd.of(0) if failed else topup.amount.plus_bps(Bps(fee_bps))
-            past.append(Past(topup.decided_ms, spent, failed, gas))
+            left = max((a.intended_ms for a in topup.attempts if a.intended_ms is not None), default=topup.decided_ms)
+            when = left if topup.state in TERMINAL else self._newest
+            past.append(Past(when, spent, failed, gas, topup.id))
+        past.sort(key=lambda p: p.decided_ms)
         return past
 
     def charge_requests(self, account: str, since_ms: int) -> list[int]:
@@ -419,25 +423,46 @@ class SqliteStore:
             )
         return self.topup(topup.id)
 
-    def included(self, topup: TopUp, attempt: Attempt, seen: Seen, at_ms: int) -> TopUp:
-        """Store that an attempt stands in a canonical block, paid or reverted."""
-        fact = Fact.PAID if seen.inclusion.success else Fact.REVERTED
+    def included(self, topup: TopUp, attempt: Attempt, seen: Seen, fact: Fact | None, at_ms: int) -> TopUp:
+        """Store that an attempt stands in a canonical block; `fact` is the arrow this takes, None to stay."""
         inclusion = _inclusion_json(seen.inclusion)
         with self._write(at_ms) as db:
             db.execute("UPDATE attempt SET inclusion = ? WHERE id = ?", (inclusion, attempt.id))
             self._slot(topup, attempt, "used")
-            self._evidence(topup, attempt, at_ms, fact.value, inclusion)
-            self._advance(topup, fact, at_ms, seen.reason)
+            self._evidence(topup, attempt, at_ms, "paid" if seen.inclusion.success else "reverted", inclusion)
+            if fact is not None:
+                self._advance(topup, fact, at_ms, seen.reason)
         return self.topup(topup.id)
 
-    def vanished(self, topup: TopUp, attempt: Attempt, at_ms: int) -> TopUp:
-        """Store that the block of an attempt is no longer canonical."""
+    def vanished(self, topup: TopUp, attempt: Attempt, fact: Fact | None, at_ms: int) -> TopUp:
+        """Store that the block of an attempt is no longer canonical; `fact` as for `included`."""
         with self._write(at_ms) as db:
             db.execute("UPDATE attempt SET inclusion = NULL WHERE id = ?", (attempt.id,))
-            self._slot(topup, attempt, "in_flight")
+            # The nonce stays taken: nothing else may use it while these bytes can still be included.
             self._evidence(topup, attempt, at_ms, "vanished", "")
-            self._advance(topup, Fact.VANISHED, at_ms)
+            if fact is not None:
+                self._advance(topup, fact, at_ms)
         return self.topup(topup.id)
+
+    def next_nonce(self, chain_id: int, wallet: bytes) -> int:
+        """Return the first nonce this ledger has neither used nor adopted."""
+        row = self._one(
+            "SELECT max(nonce) AS nonce FROM slot WHERE chain_id = ? AND address = ? AND state = 'used'",
+            chain_id,
+            wallet,
+        )
+        used = int.from_bytes(row["nonce"], "big") + 1 if row["nonce"] is not None else 0
+        adopted = self.told("", _adopted(chain_id, wallet))
+        return max(used, int(adopted) if adopted is not None else 0)
+
+    def adopt_nonce(self, chain_id: int, wallet: bytes, nonce: int, at_ms: int) -> None:
+        """Store that a person accepts all transactions below `nonce` as none of ours."""
+        self.say("", _adopted(chain_id, wallet), str(nonce), at_ms, "topup")
+
+    def said_within(self, account: str, name: str, now_ms: int, span_ms: int) -> bool:
+        """Tell whether a person said `name` within the last `span_ms`."""
+        rows = self._all("SELECT at_ms FROM control WHERE account = ? AND name = ? AND value = '1'", account, name)
+        return bool(rows) and now_ms - int(rows[0]["at_ms"]) <= span_ms
 
     def rebase(self, topup: TopUp, baseline: Usd) -> TopUp:
         """Store a moved baseline."""
@@ -453,14 +478,17 @@ class SqliteStore:
                     "UPDATE charge SET abandoned = ? WHERE topup = ? AND seq = ?",
                     (reason or fact, topup.id, len(topup.charges)),
                 )
+            if fact is Fact.FAIL:
+                # What is dead holds no nonce: one that was never included may be taken by the next payment.
+                db.execute("UPDATE slot SET state = 'released' WHERE topup = ? AND state = 'in_flight'", (topup.id,))
             if fact is Fact.POSTED:
                 db.execute("UPDATE topup SET credited_ms = ? WHERE id = ?", (at_ms, topup.id))
             self._advance(topup, fact, at_ms, reason)
         return self.topup(topup.id)
 
-    def settle(self, topup: TopUp, attempt: Attempt, entry: Entry) -> TopUp:
+    def settle(self, topup: TopUp, attempt: Attempt, entry: Entry, at_ms: int) -> TopUp:
         """Book an attempt whose block is safe; once."""
-        with self._write(entry.at_ms) as db:
+        with self._write(at_ms) as db:  # not the entry's time: that is the chain's, and a provider could make it up
             changed = db.execute("UPDATE attempt SET booked = 1 WHERE id = ? AND booked = 0", (attempt.id,)).rowcount
             if changed:
                 self._post(entry, topup.account)
@@ -536,12 +564,15 @@ class SqliteStore:
         rows = self._all("SELECT * FROM request WHERE account = ? AND outcome IS NULL ORDER BY id LIMIT 1", account)
         return _request(rows[0]) if rows else None
 
+    def take_request(self, number: int, at_ms: int) -> None:
+        """Store that a request is being carried out; it will not be begun again."""
+        with self._write(at_ms) as db:
+            db.execute("UPDATE request SET taken_ms = ? WHERE id = ?", (at_ms, number))
+
     def answer_request(self, number: int, *, outcome: str, topup: str | None, at_ms: int) -> None:
         """Store what became of a request."""
         with self._write(at_ms) as db:
-            db.execute(
-                "UPDATE request SET outcome = ?, topup = ?, taken_ms = ? WHERE id = ?", (outcome, topup, at_ms, number)
-            )
+            db.execute("UPDATE request SET outcome = ?, topup = ? WHERE id = ?", (outcome, topup, number))
 
     def requested(self, number: int) -> Requested:
         """Return one request as it stands."""
@@ -749,6 +780,10 @@ def _current(topup: TopUp) -> Attempt:
     return attempt
 
 
+def _adopted(chain_id: int, wallet: bytes) -> str:
+    return f"adopted_nonce:{chain_id}:{wallet.hex()}"
+
+
 def _word(number: int) -> bytes:
     return number.to_bytes(32, "big")
 
@@ -767,7 +802,15 @@ def _unknown(row: sqlite3.Row) -> Unknown:
 
 
 def _request(row: sqlite3.Row) -> Requested:
-    return Requested(row["id"], _usd(row["amount"]), bool(row["forced"]), row["topup"], row["outcome"])
+    return Requested(
+        row["id"],
+        row["at_ms"],
+        row["taken_ms"] is not None,
+        _usd(row["amount"]),
+        bool(row["forced"]),
+        row["topup"],
+        row["outcome"],
+    )
 
 
 _WEI = {"value", "max_fee_per_gas", "max_priority_fee_per_gas", "l1_fee", "quote", "gas", "spent"}

@@ -1,0 +1,169 @@
+"""Does `topup doctor` find what is wrong, name what to do, and spend nothing?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from topup.doctor import Check, examine
+from topup.sandbox import contracts
+from topup.sandbox.world import World, embedded
+from topup.store.sqlite import FILE, SqliteStore
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A world in which everything is in place."""
+    with World(embedded) as world:
+        yield world
+
+
+def looked(world: World, directory: Path, **changes: str | None) -> dict[str, Check]:
+    """Examine with the world's settings and these changes (None removes one); return the checks by name."""
+    environment = world.environment() | {"TOPUP_STATE_DIR": str(directory), "TOPUP_CONFIG": "/dev/null"}
+    environment |= {f"TOPUP_{name.upper()}": value for name, value in changes.items() if value is not None}
+    for name in [f"TOPUP_{name.upper()}" for name, value in changes.items() if value is None]:
+        environment.pop(name, None)
+    return {check.name: check for check in asyncio.run(examine(environment))}
+
+
+def failed(found: dict[str, Check]) -> set[str]:
+    """The names of the failed checks, which all have to say what to do unless they were skipped."""
+    bad = {name for name, check in found.items() if not check.ok}
+    for name in bad:
+        assert found[name].remedy or found[name].says.startswith("skipped:"), found[name].line()
+    return bad
+
+
+def test_nothing_fails_in_a_sound_world(world: World, tmp_path: Path) -> None:
+    """Everything is in place: no check fails, no charge is requested, nothing is sent."""
+    found = looked(world, tmp_path)
+    assert failed(found) == set()
+    assert found["wallet balance"].says.startswith("1 ETH covers 284 refills")
+    assert found["operators"].says == "1 registered"
+    assert world.gateway.count("coinbase") == 0
+    assert world.rpc.asked["eth_sendRawTransaction"] == 0
+
+
+def test_what_is_allowed_but_unwise_is_a_warning(world: World, tmp_path: Path) -> None:
+    """One provider, a raw key and an unpinned contract are said with what to do, and fail nothing."""
+    found = looked(world, tmp_path)
+    warned = {name for name, check in found.items() if check.line().startswith("warn")}
+    assert {"raw private key", "providers", "contract"} <= warned
+    code = world.do(lambda: world.chain.rpc("eth_getCode", [contracts.PAYMENT_PROTOCOL, "latest"]))
+    from eth_utils.crypto import keccak
+
+    digest = "0x" + keccak(bytes.fromhex(code[2:])).hex()
+    assert digest in found["contract"].says
+    assert looked(world, tmp_path, chain__contract_code_hash=digest)["contract"].says == f"code as pinned, {digest}"
+    other = looked(world, tmp_path, chain__contract_code_hash="0x" + "11" * 32)
+    assert not other["contract"].ok
+
+
+def test_bad_settings_skip_everything_else(world: World, tmp_path: Path) -> None:
+    """Without settings nothing can be looked at: one failure, and the rest says why it was skipped."""
+    found = looked(world, tmp_path, policy__floor="ten")
+    assert "policy.floor" in found["settings"].says
+    assert all(check.says.startswith("skipped:") for name, check in found.items() if name != "settings")
+
+
+def test_an_ordinary_key_is_found(world: World, tmp_path: Path) -> None:
+    """An ordinary key reads zeros on a funded account; doctor says so before money depends on it."""
+    found = looked(world, tmp_path, api__key=world.gateway.ordinary_key)
+    assert failed(found) == {"api key", "credits"}
+
+
+def test_a_wrong_key_skips_what_depends_on_it(world: World, tmp_path: Path) -> None:
+    """A key that is refused is one failure; the chain is looked at all the same."""
+    found = looked(world, tmp_path, api__key="sk-wrong")
+    assert failed(found) == {"api", "api key", "credits", "clock and API"}
+    assert found["credits"].line().startswith("skip ")
+    assert found["wallet nonce"].ok
+
+
+def test_a_dead_provider_skips_the_chain(world: World, tmp_path: Path) -> None:
+    """When no provider answers, all that needs the chain is skipped and the API is looked at all the same."""
+    found = looked(world, tmp_path, chain__rpc_urls="http://127.0.0.1:9")
+    assert not found["provider 127.0.0.1"].ok
+    assert found["quotes"].says.startswith("skipped:")
+    assert found["credits"].ok
+
+
+def test_the_contracts_troubles_are_named(world: World, tmp_path: Path) -> None:
+    """A paused contract, an unregistered operator, and a contract without code are each found."""
+    world.do(lambda: world.write(contracts.payments_paused(paused=True)))
+    assert failed(looked(world, tmp_path)) == {"contract paused"}
+    world.do(lambda: world.write(contracts.payments_paused(paused=False)))
+    assert failed(looked(world, tmp_path, rails__coinbase__operators="0x" + "11" * 20)) == {"operators"}
+    absent = looked(world, tmp_path, rails__coinbase__contract="0x" + "11" * 20)
+    assert failed(absent) == {"contract", "operators"}
+
+
+def test_prices_are_judged(world: World, tmp_path: Path) -> None:
+    """A stale feed, a sequencer that is down, and a pool far from the feed are each found."""
+    now = world.clock.now_s()
+    world.do(lambda: world.write(contracts.feed_updated_at(contracts.ETH_USD_FEED, now - 7200)))
+    assert failed(looked(world, tmp_path)) == {"price feed"}
+    world.do(lambda: world.write(contracts.feed_updated_at(contracts.ETH_USD_FEED, now)))
+    low = world.eth_usd_e8 * 90 // 100
+    world.do(lambda: world.write([w for fee in (500, 3000) for w in contracts.pool_price(fee, low)]))
+    assert failed(looked(world, tmp_path)) == {"quotes"}
+    off = looked(world, tmp_path, chain__price_feed="off", chain__sequencer_feed="off")
+    assert failed(off) == set()
+    assert off["sequencer feed"].line().startswith("warn ")
+
+
+def test_an_empty_wallet_and_no_recipient_fail_in_live_mode(tmp_path: Path) -> None:
+    """What would stop the first purchase is a failure when live, and only said when observing."""
+    with World(embedded, wallet_wei=10**15) as world:
+        live = looked(world, tmp_path, rails__coinbase__recipients=None)
+        assert failed(live) == {"wallet balance", "recipients"}
+        assert live["recipients"].remedy == "`topup pin`"
+        assert failed(looked(world, tmp_path, rails__coinbase__recipients=None, mode="observe")) == set()
+
+
+def test_key_files_open_to_others_fail(world: World, tmp_path: Path) -> None:
+    """A key file that its group or the world can read is a failure with the chmod to run."""
+    file = tmp_path / "key"
+    file.write_text(world.key.to_hex(), encoding="utf-8")
+    file.chmod(0o640)
+    changes = {"wallet__private_key": None, "wallet__private_key_file": str(file)}
+    found = looked(world, tmp_path / "s", **changes)
+    assert failed(found) == {"wallet.private_key_file"}
+    assert found["wallet.private_key_file"].remedy == f"chmod 600 {file}"
+    file.chmod(0o600)
+    assert failed(looked(world, tmp_path / "s", **changes)) == set()
+
+
+def test_the_address_must_be_the_keys(world: World, tmp_path: Path) -> None:
+    """A wallet.address that is not the key's is found before somebody sends ETH to it."""
+    assert "wallet" in failed(looked(world, tmp_path, wallet__address="0x" + "11" * 20))
+
+
+def test_the_ledger_is_examined(world: World, tmp_path: Path) -> None:
+    """A tombstone, a file others may write, and damage are each found; a holder is named."""
+    writer = SqliteStore.open_writer(tmp_path)
+    writer.set_gone("default", gone=True, at_ms=1)
+    found = looked(world, tmp_path)
+    assert failed(found) == {"charge endpoint"}
+    assert "held by process" in found["ledger"].says
+    writer.close()
+    (tmp_path / FILE).chmod(0o666)
+    assert "state directory" in failed(looked(world, tmp_path))
+    (tmp_path / FILE).chmod(0o600)
+    whole = (tmp_path / FILE).read_bytes()
+    (tmp_path / FILE).write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    assert "ledger" in failed(looked(world, tmp_path))
+
+
+def test_doctor_never_raises_on_nonsense(world: World, tmp_path: Path) -> None:
+    """A provider that answers every question with nonsense is a failed check, not a crash."""
+
+    async def nonsense(_method: str, _params: list[object], _honest: object) -> object:
+        return {"x": [None]}
+
+    world.rpc.intercept = nonsense
+    assert "provider 127.0.0.1" in failed(looked(world, tmp_path))

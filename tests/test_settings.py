@@ -1,0 +1,369 @@
+"""Does a wrong setting stop at the door, saying which one it is and what to do? Sources, limits and contradictions."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from topup import assemble
+from topup.clock import SystemClock
+from topup.credits import Reading
+from topup.errors import SettingsError
+from topup.money import Usd, Wei
+from topup.policy import Buy, Hold, Past, Snapshot, decide, worst_spend
+from topup.settings import env_name, load, names, provenance, secret
+
+A = "0x" + "11" * 20
+KEY = "0x" + "5a" * 32
+PAYER = "0xac8CeB5131449e5850030737D10d1E25C6b8D80B"
+NUMBER = "expected a plain number, such as 10 or 12.5"
+SHORT_URL = "expected a URL that begins with https:// (or http:// for loopback)"
+CLEAR = "plain http is allowed for loopback only"
+
+
+def environ(**values: str) -> dict[str, str]:
+    """An environment of these settings alone; `policy__floor` stands for TOPUP_POLICY__FLOOR."""
+    return {"TOPUP_CONFIG": "/dev/null"} | {"TOPUP_" + name.upper(): value for name, value in values.items()}
+
+
+def refusal(environment: dict[str, str]) -> SettingsError:
+    with pytest.raises(SettingsError) as refused:
+        load(environment)
+    assert refused.value.remedy, "every refusal says what to do"
+    return refused.value
+
+
+BAD: list[tuple[str, str, str]] = [
+    # Money that is none.
+    *[("policy.floor", text, NUMBER) for text in ("NaN", "Infinity", "1e400", "", "ten", "0x10", "1_000", "10,5")],
+    ("policy.floor", "-1", "greater than or equal to 0"),
+    ("policy.floor", "10 USD", NUMBER),
+    ("policy.floor", "1000001", "less than or equal to 1000000"),
+    ("policy.floor", "0.0000001", "more than 6 digits behind the point"),
+    ("policy.floor_hours", "0", "greater than 0"),
+    ("policy.floor_hours", "NaN", NUMBER),
+    ("policy.floor_hours", "9000", "less than or equal to 8760"),
+    ("policy.amount", "-5", "greater than or equal to 0"),
+    ("policy.topup_min", "0.5", "greater than or equal to 1"),
+    ("policy.revert_gas_24h_eth", "-1", "greater than or equal to 0"),
+    ("wallet.payment_max_eth", "0", "greater than or equal to 0.0001"),
+    ("wallet.reserve_eth", "1001", "less than or equal to 1000"),
+    ("wallet.reserve_eth", "0.0000000000000000001", "more than 18 digits behind the point"),
+    ("fees.gas_price_max_gwei", "0", "greater than or equal to 0.001"),
+    ("fees.gas_price_max_gwei", "0.0000000001", "more than 9 digits behind the point"),
+    ("fees.network_fee_max_eth", "nan", NUMBER),
+    ("fees.network_fee_max_eth", "0.0000001", "greater than or equal to 0.000001"),
+    # Counts and times.
+    ("policy.count_24h", "0", "greater than or equal to 1"),
+    ("policy.count_24h", "1.5", "valid integer"),
+    ("policy.count_24h", "many", "valid integer"),
+    ("policy.fresh_s", "0", "greater than or equal to 1"),
+    ("policy.cooldown_s", "-1", "greater than or equal to 0"),
+    ("policy.failures_max", "0", "greater than or equal to 1"),
+    ("policy.charges_per_hour", "0", "greater than or equal to 1"),
+    ("api.timeout_s", "0", "greater than or equal to 1"),
+    ("chain.timeout_s", "301", "less than or equal to 300"),
+    ("posting.poll_s", "0", "greater than or equal to 1"),
+    ("watch.poll_slowest_s", "0", "greater than or equal to 1"),
+    ("fees.gas_margin_pct", "1", "greater than or equal to 5"),
+    # Ceilings.
+    ("rails.coinbase.fee_ceiling_bps", "2001", "less than or equal to 2000"),
+    ("rails.coinbase.fee_ceiling_bps", "-1", "greater than or equal to 0"),
+    ("rails.coinbase.fee_part_bps", "5.5", "valid integer"),
+    ("rails.coinbase.life_min_s", "5", "greater than or equal to 60"),
+    ("price.slippage_bps", "2001", "less than or equal to 2000"),
+    ("price.deviation_bps", "5001", "less than or equal to 5000"),
+    # Words.
+    ("mode", "LIVE", "'observe' or 'live'"),
+    ("mode", "", "'observe' or 'live'"),
+    ("account", "a/b", "should match pattern"),
+    ("account", "../x", "should match pattern"),
+    ("account", "", "at least 1 character"),
+    ("account", "x" * 65, "at most 64 characters"),
+    ("log.level", "loud", "'debug', 'info', 'warning' or 'error'"),
+    ("log.format", "xml", "'auto', 'json', 'console' or 'logfmt'"),
+    ("state_dir", "", "is empty"),
+    ("api.key_file", "", "is empty"),
+    # URLs.
+    *[
+        ("api.url", text, SHORT_URL)
+        for text in ("", "openrouter.ai", "ftp://x.example", "https://", "https://a b.example", "https://x:99999999")
+    ],
+    *[
+        ("api.url", text, CLEAR)
+        for text in ("http://x.example", "http://127.0.0.1@x.example", "http://x.example?@127.0.0.1")
+    ],
+    ("api.url", "http://x.example#@127.0.0.1", SHORT_URL),
+    ("api.url", "https://u:p@x.example", "without user or query"),
+    ("api.url", "https://x.example/v1?a=1", "without user or query"),
+    ("chain.rpc_urls", "", "at least 1 item"),
+    ("chain.rpc_urls", "wss://x.example", SHORT_URL),
+    ("chain.rpc_urls", "https://x.example/k,http://y.example", CLEAR),
+    ("chain.rpc_urls", "https://x.example/k,https://X.example/k/", "names the same thing twice"),
+    # Addresses, hashes, tiers.
+    ("wallet.address", PAYER[:-1] + "b", "has a wrong checksum"),
+    ("wallet.address", "vitalik.eth", "expected 0x and 40 hex digits"),
+    ("wallet.address", "11" * 20, "expected 0x and 40 hex digits"),
+    ("wallet.address", "0x" + "00" * 20, "is the null address"),
+    ("rails.coinbase.recipients", f"{A},0x12", "expected 0x and 40 hex digits"),
+    ("rails.coinbase.operators", f"{A},{A}", "names the same thing twice"),
+    ("rails.coinbase.contract", "0x" + "zz" * 20, "expected 0x and 40 hex digits"),
+    ("chain.quoter", "0x123", "expected 0x and 40 hex digits"),
+    ("chain.price_feed", "on", "expected 0x and 40 hex digits"),
+    ("chain.contract_code_hash", "0x12", "expected 0x and 64 hex digits"),
+    ("chain.tiers", "500,x", "valid integer"),
+    ("chain.tiers", "0", "greater than or equal to 1"),
+    ("chain.tiers", "", "at least 1 item"),
+    ("chain.tiers", "500,500", "names the same thing twice"),
+    ("chain.id", "base", "valid integer"),
+    # Keys.
+    ("api.key", "", "is empty"),
+    ("api.key", "two words", "holds blanks"),
+    ("api.key", "clé", "holds blanks or letters"),
+    ("wallet.private_key", "hunter2", "expected 0x and 64 hex digits"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "says"), BAD)
+def test_a_bad_value_is_refused_by_name(name: str, text: str, says: str) -> None:
+    """The message names the setting, its environment variable and what would be right."""
+    said = str(refusal({"TOPUP_CONFIG": "/dev/null", env_name(name): text}))
+    assert f"{name} ({env_name(name)}): " in said
+    assert says in said
+
+
+CONTRADICTIONS: list[tuple[dict[str, str], str]] = [
+    ({"mode": "live"}, "mode = live needs a key"),
+    ({"policy__amount": "25", "policy__target": "50"}, "policy.amount and policy.target exclude each other"),
+    ({"policy__target": "10", "policy__topup_max": "50"}, "policy.target 10 must be above policy.floor 10"),
+    ({"policy__target": "50"}, "policy.cap_24h 100 is below the 105.5 that a top-up of 100 may cost: raise it, or"),
+    ({"policy__topup_min": "50", "policy__topup_max": "20"}, "policy.topup_min 50 is above policy.topup_max 20"),
+    ({"policy__amount": "1000"}, "policy.amount 1000 is outside policy.topup_min 5 to policy.topup_max 100"),
+    ({"policy__cap_24h": "26"}, "policy.cap_24h 26 is below the 26.375 that a top-up of 25 may cost"),
+    ({"policy__cap_30d": "50"}, "policy.cap_30d 50 is below policy.cap_24h 100"),
+    ({"watch__poll_fastest_s": "1000"}, "watch.poll_fastest_s 1000 is above watch.poll_slowest_s 900"),
+    ({"watch__poll_fastest_s": "30"}, "watch.poll_fastest_s 30 is below watch.staleness_s 60"),
+    ({"posting__late_s": "60"}, "posting.late_s 60 is not above watch.staleness_s 60"),
+    ({"posting__late_large_s": "900"}, "posting.late_large_s 900 is below posting.late_s 1800"),
+    ({"price__deviation_bps": "100"}, "price.deviation_bps 100 is not above price.slippage_bps 100"),
+    ({"rails__coinbase__life_max_s": "900"}, "rails.coinbase.life_min_s must be below rails.coinbase.life_max_s"),
+    ({"wallet__keystore": "/k"}, "wallet.keystore needs wallet.keystore_password_file"),
+    ({"wallet__keystore_password_file": "/p"}, "wallet.keystore_password_file is set without wallet.keystore"),
+    ({"wallet__private_key": KEY, "wallet__private_key_file": "/k"}, "wallet.private_key and wallet.private_key_file"),
+    ({"wallet__keystore": "/k", "wallet__private_key_file": "/k"}, "wallet.keystore and wallet.private_key_file"),
+    ({"api__key": "k", "api__key_file": "/k"}, "api.key and api.key_file exclude each other"),
+    ({"chain__id": "1"}, "chain.id 1 has no profile in this program: use 8453"),
+    ({"state_dir": "here"}, "state_dir here is not absolute"),
+]
+
+
+@pytest.mark.parametrize(("values", "says"), CONTRADICTIONS)
+def test_a_contradiction_names_both_sides(values: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings that are fine alone and wrong together are refused together."""
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    assert says in str(refusal(environ(**values)))
+
+
+UNKNOWN = {
+    "TOPUP_POLICY__FLOR": "TOPUP_POLICY__FLOR is no setting, did you mean TOPUP_POLICY__FLOOR?",
+    "TOPUP_POLICY__FLOOR__X": "is no setting, did you mean TOPUP_POLICY__FLOOR?",
+    "topup_policy__floor": "topup_policy__floor is no setting, did you mean TOPUP_POLICY__FLOOR?",
+    "TOPUP_NOSUCH__X": "TOPUP_NOSUCH__X is no setting",
+    "TOPUP_POLICY": "TOPUP_POLICY is no setting",
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_a_misspelt_variable_is_an_error(name: str) -> None:
+    """A limit that was misspelt is a limit that does not hold, so topup does not start with one."""
+    assert UNKNOWN[name] in str(refusal({"TOPUP_CONFIG": "/dev/null", name: "1"}))
+
+
+FILES: list[tuple[str, str]] = [
+    ("[policy\n", "cannot be read: Expected ']'"),
+    ("[policy]\nfloor = 1\nfloor = 2", "cannot be read: Cannot overwrite a value"),
+    ("[policy]\nfloor = 1e999999999999999999999", "cannot be read: a number or a nesting beyond all bounds"),
+    ("[policy]\nfloor = 1e-999999999", "policy.floor (TOPUP_POLICY__FLOOR): expected a finite number"),
+    ("[policy]\nfloor = 1e400", "policy.floor (TOPUP_POLICY__FLOOR): expected a finite number"),
+    ("[policy]\nfloor = nan", "policy.floor (TOPUP_POLICY__FLOOR): expected a finite number"),
+    ("[policy]\nfloor = true", "policy.floor (TOPUP_POLICY__FLOOR): expected something else than true or false"),
+    ("[policy]\ncount_24h = true", "policy.count_24h (TOPUP_POLICY__COUNT_24H): expected something else than true"),
+    ("[policy]\nfloor = [1]", "policy.floor (TOPUP_POLICY__FLOOR): " + NUMBER),
+    ("policy = 3", "policy is a table of settings, not a value: write [policy]"),
+    ("floor = 1", "floor is no setting"),
+    ("[polcy]\nfloor = 1", "polcy is no setting"),
+    ("[policy]\nflor = 1", "policy.flor is no setting, did you mean policy.floor?"),
+    ("[rails.stripe]\nx = 1", "rails.stripe is no setting"),
+    ("[chain]\nrpc_urls = [1]", "chain.rpc_urls (TOPUP_CHAIN__RPC_URLS): Input should be a valid string"),
+    ("mode = 1", "mode (TOPUP_MODE): Input should be 'observe' or 'live'"),
+    ("[api]\nkey = 5", "api.key (TOPUP_API__KEY): Input should be a valid string"),
+]
+
+
+@pytest.mark.parametrize(("text", "says"), FILES)
+def test_a_bad_file_is_refused_by_name(text: str, says: str, tmp_path: Path) -> None:
+    """A settings file is judged like the environment, and its syntax errors name the file."""
+    file = tmp_path / "topup.toml"
+    file.write_text(text, encoding="utf-8")
+    assert says in str(refusal({"TOPUP_CONFIG": str(file)}))
+
+
+def test_a_named_file_must_exist(tmp_path: Path) -> None:
+    """A settings file that is named and missing is an error; one that is merely absent is not."""
+    assert "does not exist" in str(refusal({"TOPUP_CONFIG": str(tmp_path / "none.toml")}))
+    assert "cannot be read" in str(refusal({"TOPUP_CONFIG": str(tmp_path)}))
+
+
+def test_no_refusal_repeats_a_secret() -> None:
+    """Keys and provider URLs that are refused do not appear in the message."""
+    for name, text in (
+        ("wallet__private_key", "5a" * 31 + "secret"),
+        ("api__key", "sk secret"),
+        ("chain__rpc_urls", "http://x.example/secret"),
+        ("api__url", "http://secret@x.example"),
+    ):
+        assert "secret" not in str(refusal(environ(**{name: text})))
+
+
+def test_environment_over_file_over_default(tmp_path: Path) -> None:
+    """The environment wins over the file and the file over the default; the table says where each came from."""
+    file = tmp_path / "topup.toml"
+    file.write_text('mode = "observe"\n[policy]\nfloor = 12\namount = "15"\n', encoding="utf-8")
+    environment = environ(policy__floor="13") | {"TOPUP_CONFIG": str(file)}
+    settings = load(environment)
+    assert [settings.policy.floor, settings.policy.amount, settings.policy.topup_max] == [13, 15, 100]
+    where = {name: source for name, _, source in provenance(settings, environment)}
+    assert where["policy.floor"] == "TOPUP_POLICY__FLOOR"
+    assert (where["policy.amount"], where["policy.topup_max"]) == ("file", "default")
+
+
+def test_no_number_passes_through_a_float(tmp_path: Path) -> None:
+    """0.1 in the file is Decimal('0.1') to the last digit, and so is every default."""
+    file = tmp_path / "topup.toml"
+    file.write_text("[policy]\nfloor = 0.1\n[wallet]\nreserve_eth = 0.000000000000000003\n", encoding="utf-8")
+    settings = load({"TOPUP_CONFIG": str(file)})
+    assert settings.policy.floor == Decimal("0.1")
+    assert assemble.wei(settings.wallet.reserve_eth).units == 3
+    for name in names():
+        value: object = settings
+        for part in name.split("."):
+            value = getattr(value, part)
+        assert not isinstance(value, float), name
+
+
+def test_lists_are_separated_by_commas() -> None:
+    """Several providers and one tier are written as one variable each; hosts are compared in lower case."""
+    settings = load(environ(chain__rpc_urls="https://A.example/k, https://b.example", chain__tiers="500"))
+    assert settings.chain.rpc_urls == ("https://a.example/k", "https://b.example")
+    assert settings.chain.tiers == (500,)
+
+
+def test_secrets_come_from_their_file(tmp_path: Path) -> None:
+    """A secret's file is read and stripped; a missing or empty one is refused by the setting's name."""
+    file = tmp_path / "key"
+    with pytest.raises(SettingsError, match=r"api\.key_file: .* cannot be read"):
+        secret(None, file, "topup-api-key", "api.key_file")
+    file.write_text("  \n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"api\.key_file: .* is empty"):
+        secret(None, file, "topup-api-key", "api.key_file")
+    file.write_text("sk-1\n", encoding="utf-8")
+    assert secret(None, file, "topup-api-key", "api.key_file") == "sk-1"
+
+
+def test_secrets_come_from_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """$CREDENTIALS_DIRECTORY holds secrets by their credential's name; a file that is named goes first."""
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert secret(None, None, "topup-api-key", "api.key_file") is None
+    (tmp_path / "topup-api-key").write_text("sk-2\n", encoding="utf-8")
+    assert secret(None, None, "topup-api-key", "api.key_file") == "sk-2"
+    (tmp_path / "own").write_text("sk-3\n", encoding="utf-8")
+    assert secret(None, tmp_path / "own", "topup-api-key", "api.key_file") == "sk-3"
+
+
+def test_a_key_file_that_holds_no_key_is_refused(tmp_path: Path) -> None:
+    """A key that cannot stand in a header is refused before anything is asked with it."""
+    file = tmp_path / "key"
+    file.write_text("sk-1\nsk-2\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"api\.key is no key"):
+        assemble.api(load(environ(api__key_file=str(file))), SystemClock())
+    with pytest.raises(SettingsError, match=r"api\.key is missing"):
+        assemble.api(load(environ()), SystemClock())
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_config_show_masks_secrets(form: list[str]) -> None:
+    """Keys never appear, and of a provider's URL only the host does."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("TOPUP_")}
+    mine = environ(
+        api__key="sk-canary",
+        wallet__private_key=KEY,
+        chain__rpc_urls="https://a.example/v2/canary,https://b.example?key=canary,https://canary@c.example",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "topup", "config", "show", *form],
+        env=kept | mine, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "canary" not in done.stdout
+    assert KEY not in done.stdout
+    assert "https://a.example/…, https://b.example/…, https://c.example/…" in (
+        json.loads(done.stdout)["settings"]["chain.rpc_urls"]["value"] if form else done.stdout
+    )
+
+
+def dollars(most: int) -> st.SearchStrategy[str]:
+    return st.decimals(min_value=0, max_value=most, places=2).map(str)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"policy__floor": dollars(200), "policy__cap_24h": dollars(400), "policy__cap_30d": dollars(2000)},
+        optional={
+            "policy__amount": dollars(200),
+            "policy__target": dollars(300),
+            "policy__topup_min": dollars(50),
+            "policy__topup_max": dollars(300),
+            "rails__coinbase__fee_ceiling_bps": st.integers(0, 2000).map(str),
+        },
+    ),
+    dollars(300),
+)
+def test_whatever_is_accepted_can_buy_and_does_not_loop(values: dict[str, str], balance: str) -> None:
+    """Below the floor, an account with no past may buy under its own caps; buying for ever ends at the caps.
+
+    A refill up to the target is followed by no other: the account is then above its floor.
+    """
+    try:
+        settings = load(environ(**values))
+    except SettingsError:
+        return
+    limits = replace(assemble.limits(settings), live=True)
+
+    def at(credits_usd: Usd, past: list[Past]) -> Snapshot:
+        reading = Reading(credits_usd, Usd.of(0), 10**12)
+        return Snapshot(10**12, reading, None, past, (), False, False, None, True)
+
+    held = Usd.of(balance)
+    first = decide(at(held, []), limits)
+    if held >= limits.floor:
+        assert isinstance(first, Hold)
+        return
+    assert isinstance(first, Buy)
+    past: list[Past] = []
+    spent = Usd.of(0)
+    old = 10**12 - limits.cooldown_ms
+    while isinstance(again := decide(at(held, past), limits), Buy):
+        held, spent = held + again.amount, spent + worst_spend(again.amount, limits)
+        past.append(Past(old, worst_spend(again.amount, limits), failed=False, revert_gas=Wei(0)))
+        assert len(past) <= limits.count_24h
+    assert spent <= limits.cap_24h
+    if limits.target is not None and held >= limits.target:
+        assert isinstance(again, Hold)
