@@ -129,7 +129,6 @@ class Lap:
     cpu_ns: int = 0
     requests: tuple[int, int] = (0, 0)
     commits: int = 0
-    commit_ns: int = 0
     total_cpu_ns: int = 0
     total_requests: tuple[int, int] = (0, 0)
     total_commits: int = 0
@@ -137,13 +136,12 @@ class Lap:
 
 @dataclass
 class Mark:
-    """A moment: wall, CPU time, requests so far, commits so far, and the time those took."""
+    """A moment: wall and CPU time in nanoseconds, requests as (rpc, api) and commits so far."""
 
     ns: int
     cpu_ns: int
     requests: tuple[int, int]
     commits: int
-    commit_ns: int
 
 
 class Watched:
@@ -180,10 +178,9 @@ class Silent:
 
 @dataclass
 class Commits:
-    """Counts what SQLite commits and how long that takes, by wrapping the transactions of the store's module."""
+    """Counts what SQLite commits; in WAL mode with synchronous = FULL each commit is one fsync."""
 
     count: int = 0
-    ns: int = 0
 
     def watch(self, connection: Any) -> None:
         """Look at every statement of this connection."""
@@ -212,7 +209,7 @@ class Topup:
 
     def _mark(self) -> Mark:
         requests = (self._works.rpc_requests(), self._works.api.requests)
-        return Mark(time.perf_counter_ns(), time.process_time_ns(), requests, self._commits.count, self._commits.ns)
+        return Mark(time.perf_counter_ns(), time.process_time_ns(), requests, self._commits.count)
 
     async def buy(self) -> Lap:
         """Buy once, from decision to done, with blocks in between."""
@@ -285,9 +282,7 @@ class Plain:
             raise RuntimeError("the plain payment reverted")
         total_cpu = cpu_ns + time.process_time_ns() - began_cpu
         after = self._world.tell("counts")
-        return Lap(
-            ns, cpu_ns, _told(sent, before), total_cpu_ns=total_cpu, total_requests=_told(after, before)
-        )
+        return Lap(ns, cpu_ns, _told(sent, before), total_cpu_ns=total_cpu, total_requests=_told(after, before))
 
     def _charge(self) -> dict[str, Any]:
         answer = self._session.post(
@@ -459,7 +454,7 @@ def memory(anvil: Path | None) -> dict[str, Any]:
             until("cycle_done", IDLE_CYCLES)
             idle = rss_mib(pid)
             world.tell("dip")
-            until("topup_done", 1)
+            until("top_up_done", 1)
             until("cycle_done", 1)
             paid = rss_mib(pid)
     return {"observe_idle_mib": watching, "live_idle_mib": idle, "live_after_payment_mib": paid}

@@ -42,6 +42,7 @@ class Proxy:
         assert parts.hostname is not None
         assert parts.port is not None
         self._to, self._path, self._rtt_s = (parts.hostname, parts.port), parts.path, rtt_s
+        self._open: set[asyncio.StreamWriter] = set()
         self.url = ""
 
     async def start(self) -> None:
@@ -49,11 +50,18 @@ class Proxy:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}{self._path}"
 
+    def cut(self) -> None:
+        """End every connection."""
+        for writer in self._open:
+            writer.transport.abort()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(self._rtt_s)
         far_reader, far_writer = await asyncio.open_connection(*self._to)
+        self._open |= {writer, far_writer}
         with contextlib.suppress(ConnectionError):
             await asyncio.gather(_flow(reader, far_writer, self._rtt_s), _flow(far_reader, writer, 0))
+        self._open -= {writer, far_writer}
 
 
 async def _flow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float) -> None:
@@ -80,23 +88,30 @@ async def _flow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dela
     await asyncio.gather(take(), give())
 
 
-def start_proxies(world: World, rtts_ms: list[int]) -> dict[str, dict[str, str]]:
-    """Start a proxy before each of the two servers for each delay, in a thread of their own; return their URLs."""
-    found: dict[str, dict[str, str]] = {}
-    ready = threading.Event()
+class Proxies:
+    """A proxy before each of the two servers for each delay, in a thread of their own. `urls` by milliseconds."""
 
-    async def serve() -> None:
-        for rtt_ms in rtts_ms:
-            rpc, api = Proxy(world.rpc.url, rtt_ms / 1000), Proxy(world.gateway.url, rtt_ms / 1000)
-            await rpc.start()
-            await api.start()
-            found[str(rtt_ms)] = {"rpc": rpc.url, "api": api.url}
-        ready.set()
-        await asyncio.Event().wait()
+    def __init__(self, world: World, rtts_ms: list[int]) -> None:
+        """Start them; return once they listen."""
+        self._pairs = {ms: (Proxy(world.rpc.url, ms / 1000), Proxy(world.gateway.url, ms / 1000)) for ms in rtts_ms}
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        for proxy in self._all():
+            asyncio.run_coroutine_threadsafe(proxy.start(), self._loop).result(timeout=10)
+        self.urls = {str(ms): {"rpc": rpc.url, "api": api.url} for ms, (rpc, api) in self._pairs.items()}
 
-    threading.Thread(target=lambda: asyncio.run(serve()), daemon=True).start()
-    ready.wait()
-    return found
+    def stop(self) -> None:
+        """Cut every connection, so that the servers behind can end in peace."""
+
+        async def cut() -> None:
+            for proxy in self._all():
+                proxy.cut()
+            await asyncio.sleep(0.05)
+
+        asyncio.run_coroutine_threadsafe(cut(), self._loop).result(timeout=10)
+
+    def _all(self) -> list[Proxy]:
+        return [proxy for pair in self._pairs.values() for proxy in pair]
 
 
 def mine(world: World) -> dict[str, Any]:
@@ -151,11 +166,11 @@ def main() -> None:
         second = PrivateKey(os.urandom(32))
         address = second.public_key.to_checksum_address()
         world.do(lambda: world.chain.set_balance(address, WALLET_WEI))
-        world.do(lambda: mine(world))
+        proxies = Proxies(world, options.rtt_ms)
         said = {
             "environment": world.environment(),
             "second_key": second.to_hex(),
-            "proxies": start_proxies(world, options.rtt_ms),
+            "proxies": proxies.urls,
             "now_ms": world.clock.now_ms(),
         }
         sys.stdout.write(json.dumps(said) + "\n")
@@ -165,6 +180,7 @@ def main() -> None:
             answer = world.do(lambda act=act: act(world))  # type: ignore[misc]
             sys.stdout.write(json.dumps(answer) + "\n")
             sys.stdout.flush()
+        proxies.stop()
 
 
 if __name__ == "__main__":

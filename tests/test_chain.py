@@ -36,6 +36,7 @@ from topup.sandbox.world import FEE_DESTINATION, World
 
 T = TypeVar("T")
 TOTAL = Usdc(10_500_000)
+HEAD_AGE_MAX_S = 60
 ENOUGH = Wei(4 * 10**15)
 NOBODY = "0x" + "00" * 20
 ANYONE = "0x" + "0e" * 20
@@ -54,11 +55,14 @@ class Stand:
         async def asked() -> T:
             rpc = Rpc(self.world.rpc.url, timeout_s=10)
             try:
-                return await act(EvmChain(profile, [rpc]))
+                return await act(self.edge(rpc, profile=profile))
             finally:
                 await rpc.close()
 
         return asyncio.run(asked())
+
+    def edge(self, *rpcs: Rpc, profile: Profile = BASE) -> EvmChain:
+        return EvmChain(profile, rpcs, now_s=self.world.clock.now_s, head_age_max_s=HEAD_AGE_MAX_S)
 
     def mine(self, blocks: int = 1) -> None:
         for _ in range(blocks):
@@ -683,7 +687,7 @@ def test_every_provider_is_handed_the_bytes_and_the_best_answer_counts(embedded:
     async def both() -> Sent:
         dead, alive = Rpc("http://127.0.0.1:9/key", timeout_s=2), Rpc(embedded.world.rpc.url, timeout_s=5)
         try:
-            return await EvmChain(BASE, [dead, alive]).send(attempt.raw or b"", attempt.hash or b"")
+            return await embedded.edge(dead, alive).send(attempt.raw or b"", attempt.hash or b"")
         finally:
             await dead.close()
             await alive.close()
@@ -699,7 +703,7 @@ def test_reads_go_on_with_the_next_provider(embedded: Stand) -> None:
     async def asked(*urls: str) -> Survey:
         rpcs = [Rpc(url, timeout_s=5) for url in urls]
         try:
-            return await EvmChain(BASE, rpcs).survey(embedded.wallet, TOTAL, BASE.contract)
+            return await embedded.edge(*rpcs).survey(embedded.wallet, TOTAL, BASE.contract)
         finally:
             for rpc in rpcs:
                 await rpc.close()
@@ -709,6 +713,51 @@ def test_reads_go_on_with_the_next_provider(embedded: Stand) -> None:
     with pytest.raises(ChainUnknown, match=r"no provider gave a usable answer: .+; .+") as unknown:
         asyncio.run(asked(dead, dead))
     assert "key" not in str(unknown.value)
+
+
+@pytest.fixture
+def two() -> Iterator[tuple[Stand, Stand]]:
+    """Two providers of which one can lie, lag or fail."""
+    for one in stand_on("embedded"):
+        for other in stand_on("embedded"):
+            yield one, other
+
+
+def through_both(one: Stand, other: Stand, act: Callable[[EvmChain], Awaitable[T]]) -> T:
+    async def asked() -> T:
+        rpcs = Rpc(one.world.rpc.url, timeout_s=5), Rpc(other.world.rpc.url, timeout_s=5)
+        try:
+            return await act(one.edge(*rpcs))
+        finally:
+            for rpc in rpcs:
+                await rpc.close()
+
+    return asyncio.run(asked())
+
+
+def test_a_lagging_provider_is_passed_over(two: tuple[Stand, Stand]) -> None:
+    """Its newest block is older than the limit: the next one is asked, and alone it is no provider at all."""
+    one, other = two
+    old = hex(one.world.clock.now_s() - HEAD_AGE_MAX_S - 2)
+    one.answer("eth_getBlockByNumber", lambda told: {**told, "timestamp": old})
+    other.mine(4)
+    wallet, demand = other.wallet, other.demand()
+    assert through_both(one, other, lambda c: c.survey(wallet, TOTAL, BASE.contract)).head.number == 7
+    assert through_both(one, other, lambda c: c.look(wallet, [], demand)).head.number == 7
+    for act in (one.survey, lambda: one.look(demand)):
+        with pytest.raises(ChainUnknown, match=r"its newest block is 6[0-9] s old"):
+            act()
+
+
+def test_a_provider_of_another_chain_is_passed_over(two: tuple[Stand, Stand]) -> None:
+    """After a failover to the wrong network the others still answer; when all speak for another, that is said."""
+    one, other = two
+    one.answer("eth_chainId", lambda _: hex(84532), when=lambda _: True)
+    other.mine(4)
+    demand = other.demand()
+    assert through_both(one, other, lambda c: c.look(other.wallet, [], demand)).head.number == 7
+    with pytest.raises(WrongChain, match="84532"):
+        one.look(demand)
 
 
 # What became of it

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,6 +91,34 @@ def test_a_dead_provider_skips_the_chain(world: World, tmp_path: Path) -> None:
     assert not found["provider 127.0.0.1"].ok
     assert found["quotes"].says.startswith("skipped:")
     assert found["credits"].ok
+
+
+def test_a_provider_that_stands_still_is_found(world: World, tmp_path: Path) -> None:
+    """A newest block older than chain.head_age_max_s is a failure; clocks are judged against it."""
+    world.do(lambda: setattr(world, "mining", False))
+
+    async def old(method: str, params: list[object], honest: Callable[[], Any]) -> Any:
+        told = honest()
+        if method == "eth_getBlockByNumber":
+            return {**told, "timestamp": hex(int(told["timestamp"], 16) - 3600)}
+        return told
+
+    world.rpc.intercept = old
+    found = looked(world, tmp_path)
+    assert "provider 127.0.0.1 clock" in failed(found)
+    assert "s old" in found["provider 127.0.0.1 clock"].says
+
+
+def test_a_provider_of_another_chain_is_found(world: World, tmp_path: Path) -> None:
+    """A provider that speaks for another chain is not asked anything else."""
+
+    async def ethereum(method: str, params: list[object], honest: Callable[[], Any]) -> Any:
+        return "0x1" if method == "eth_chainId" else honest()
+
+    world.rpc.intercept = ethereum
+    found = looked(world, tmp_path)
+    assert found["provider 127.0.0.1"].says == "speaks for chain 1, not 8453"
+    assert found["quotes"].says.startswith("skipped:")
 
 
 def test_the_contracts_troubles_are_named(world: World, tmp_path: Path) -> None:

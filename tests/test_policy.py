@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.builders import NOW_MS, plan
 from topup.credits import DAY_MS, HOUR_MS, Doubt, Reading, Unknown
 from topup.errors import PaymentForbidden
-from topup.money import Bps, Usd, Wei
+from topup.money import Bps, EthPrice, Usd, Usdc, Wei
 from topup.policy import (
     Buy,
     Ceilings,
@@ -26,7 +26,6 @@ from topup.policy import (
     Why,
     decide,
     permit,
-    usd_of,
     worst_spend,
 )
 
@@ -114,6 +113,7 @@ ROWS: list[Row] = [
     # The size.
     ("the least", {"asked_amount": Usd.of(5)}, {}, Buy, Why.ASKED),
     ("less than the least", {"asked_amount": Usd.of("4.99")}, {}, Refuse, Why.AMOUNT_OUT_OF_BOUNDS),
+    ("half a cent more", {"asked_amount": Usd.of("5.005")}, {}, Refuse, Why.AMOUNT_OUT_OF_BOUNDS),
     ("less than nothing", {"asked_amount": Usd.of(-5)}, {}, Refuse, Why.AMOUNT_OUT_OF_BOUNDS),
     ("the most", {"asked_amount": Usd.of(100)}, {}, Buy, Why.ASKED),
     ("more than the most", {"asked_amount": Usd.of("100.01")}, {}, Refuse, Why.AMOUNT_OUT_OF_BOUNDS),
@@ -381,31 +381,41 @@ CEILINGS = Ceilings(
     gas_price=PLAN.max_fee_per_gas,
     network_fee=PLAN.max_fee_per_gas.times(PLAN.gas_limit) + PLAN.l1_fee,
     reserve=Wei(10**15),
+    payment=PLAN.value,
+    # The lowest price at which 10.50 USDC cost no more than the plan does.
+    price_min=EthPrice(297_029_702_970),
 )
+TOTAL = Usdc(10_500_000)
 FAIR = Wei(3_500_000_000_000_000)
 WALLET = PLAN.cost_max + CEILINGS.reserve
+HIGH = {"payment": Wei(10**18), "price_min": EthPrice(1)}
 
 
 def test_a_payment_at_every_ceiling_is_permitted() -> None:
     """Price, gas price, network fee and wallet exactly at their limits: it may be paid."""
-    permit(PLAN, fair=FAIR, wallet=WALLET, ceilings=CEILINGS)
-    permit(PLAN, fair=None, wallet=WALLET, ceilings=CEILINGS)
+    permit(PLAN, total=TOTAL, fair=FAIR, wallet=WALLET, ceilings=CEILINGS)
+    permit(PLAN, total=TOTAL, fair=None, wallet=WALLET, ceilings=CEILINGS)
 
 
 @pytest.mark.parametrize(
-    ("reason", "changed", "wallet"),
+    ("reason", "changed", "ceilings", "wallet"),
     [
-        ("price_deviation", {"value": PLAN.value + Wei(1)}, WALLET + Wei(1)),
-        ("gas_price", {"max_fee_per_gas": PLAN.max_fee_per_gas + Wei(1), "gas_limit": 1}, WALLET),
-        ("network_fee", {"l1_fee": PLAN.l1_fee + Wei(1)}, WALLET + Wei(1)),
-        ("network_fee", {"gas_limit": PLAN.gas_limit + 1}, WALLET.times(2)),
-        ("wallet_low", {}, WALLET - Wei(1)),
+        ("payment_max", {"value": PLAN.value + Wei(1)}, {}, WALLET + Wei(1)),
+        ("payment_max", {}, {"payment": PLAN.value - Wei(1)}, WALLET),
+        ("payment_max", {}, {"price_min": EthPrice(297_029_702_971)}, WALLET),
+        ("price_deviation", {"value": PLAN.value + Wei(1)}, HIGH, WALLET + Wei(1)),
+        ("gas_price", {"max_fee_per_gas": PLAN.max_fee_per_gas + Wei(1), "gas_limit": 1}, {}, WALLET),
+        ("network_fee", {"l1_fee": PLAN.l1_fee + Wei(1)}, {}, WALLET + Wei(1)),
+        ("network_fee", {"gas_limit": PLAN.gas_limit + 1}, {}, WALLET.times(2)),
+        ("wallet_low", {}, {}, WALLET - Wei(1)),
     ],
 )
-def test_a_payment_one_unit_beyond_a_ceiling_is_forbidden(reason: str, changed: dict[str, Any], wallet: Wei) -> None:
+def test_a_payment_one_unit_beyond_a_ceiling_is_forbidden(
+    reason: str, changed: dict[str, Any], ceilings: dict[str, Any], wallet: Wei
+) -> None:
     """One wei beyond any ceiling: forbidden with that reason and a remedy, to be tried again."""
     with pytest.raises(PaymentForbidden) as forbidden:
-        permit(replace(PLAN, **changed), fair=FAIR, wallet=wallet, ceilings=CEILINGS)
+        permit(replace(PLAN, **changed), total=TOTAL, fair=FAIR, wallet=wallet, ceilings=replace(CEILINGS, **ceilings))
     assert forbidden.value.reason == reason
     assert forbidden.value.remedy
     assert forbidden.value.again
@@ -414,11 +424,5 @@ def test_a_payment_one_unit_beyond_a_ceiling_is_forbidden(reason: str, changed: 
 def test_the_shortfall_of_the_wallet_is_named() -> None:
     """The remedy says how much is missing, reserve included."""
     with pytest.raises(PaymentForbidden) as forbidden:
-        permit(PLAN, fair=FAIR, wallet=WALLET - Wei(10**14), ceilings=CEILINGS)
+        permit(PLAN, total=TOTAL, fair=FAIR, wallet=WALLET - Wei(10**14), ceilings=CEILINGS)
     assert "0.0001 ETH" in forbidden.value.remedy
-
-
-def test_without_a_feed_there_is_no_value_in_dollars() -> None:
-    """A plan judged without a price tells no price."""
-    assert usd_of(replace(PLAN, eth_price_e8=0), Wei(1)) is None
-    assert usd_of(PLAN, FAIR) == Usd.of("10.5")

@@ -139,8 +139,8 @@ def test_an_unknown_fault_is_a_usage_error() -> None:
 def test_a_served_world_works_for_commands_in_another_terminal(tmp_path: Path) -> None:
     """`--serve` prints the environment with which doctor-like reads, a purchase and a status work from outside."""
     world = subprocess.Popen([*TOPUP, "sandbox", "--serve"], stdout=subprocess.PIPE, text=True)
+    assert world.stdout is not None
     try:
-        assert world.stdout is not None
         env = {"TOPUP_STATE_DIR": str(tmp_path), "TOPUP_CONFIG": os.devnull}
         for line in world.stdout:
             if line.startswith("#"):
@@ -164,3 +164,4 @@ def test_a_served_world_works_for_commands_in_another_terminal(tmp_path: Path) -
     finally:
         world.send_signal(signal.SIGTERM)
         assert world.wait(timeout=20) == 0
+        world.stdout.close()

@@ -24,7 +24,7 @@ from topup.chain.contracts import payment_data
 from topup.charge import Verified, parse, verify
 from topup.errors import SignerError
 from topup.lifecycle import Kind, Plan
-from topup.money import Wei
+from topup.money import EthPrice, Wei
 from topup.sandbox.charges import Ask, Operator
 from topup.signers.local import Ceilings, LocalSigner, from_keystore, from_private_key
 
@@ -139,12 +139,19 @@ def test_another_proven_charge_is_refused() -> None:
         (replace(CEILINGS, contract=b"\x05" * 20), "destination"),
         (replace(CEILINGS, value=RIGHT.value - Wei(1)), "value"),
         (replace(CEILINGS, network_fee=Wei(1)), "network fee"),
+        (replace(CEILINGS, price_min=EthPrice(2971 * 10**8)), "price"),
     ],
-    ids=["chain", "contract", "value", "network fee"],
+    ids=["chain", "contract", "value", "network fee", "price"],
 )
 def test_the_ceilings_are_the_keys_own(ceilings: Ceilings, rule: str) -> None:
     """The same plan and charge are refused by a key that was given other limits."""
     assert refusal(RIGHT, CHARGE, ceilings) == f"the key refuses to sign: {rule}"
+
+
+def test_the_lowest_plausible_price_leaves_honest_payments_alone() -> None:
+    """10.5 USDC for 0.003535 ETH is 2970.3 dollars an ETH: allowed by a floor of 2970, refused by 2971 above."""
+    floor = replace(CEILINGS, price_min=EthPrice(2970 * 10**8))
+    assert signer(floor).sign_payment(RIGHT, CHARGE) == signer().sign_payment(RIGHT, CHARGE)
 
 
 ANY_WEI = st.integers(-(10**20), 10**20).map(Wei)

@@ -11,7 +11,6 @@ from topup.clock import SystemClock
 from topup.cycle import Cycle
 from topup.errors import SettingsError
 from topup.money import WEI_PER_ETH, Bps, EthPrice, Usd, Wei
-from topup.openrouter import OpenRouter
 from topup.policy import Ceilings, Limits
 from topup.ports import Clock, Rail, Sink
 from topup.settings import Settings, fixed_amount, secret, token
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from topup.chain.profiles import Profile
     from topup.chain.rpc import Rpc
     from topup.charge import Pins
+    from topup.openrouter import OpenRouter
     from topup.signers.local import LocalSigner
 
 PINNED = "pinned_recipients"
@@ -126,6 +126,8 @@ def api(s: Settings, clock: Clock) -> OpenRouter:
     Raises:
         SettingsError: there is no key.
     """
+    from topup.openrouter import OpenRouter
+
     key = secret(s.api.key, s.api.key_file, "topup-api-key", "api.key_file")
     if key is None:
         raise SettingsError(

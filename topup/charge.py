@@ -7,6 +7,9 @@ The signed message is the payment protocol's (coinbase/commerce-onchain-payment-
 keccak256 of the tightly packed fields, 264 bytes, prefixed and hashed again when a prefix is present, signed
 EIP-191 style when it is not. Simulation cannot replace this check: a validly signed intent to another
 recipient, or over another amount, simulates just as well.
+
+The curve and the hash are loaded by the first proof: the types of this module are wanted by commands and by an
+idle daemon that never prove anything.
 """
 
 from __future__ import annotations
@@ -17,11 +20,6 @@ from dataclasses import InitVar, dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, Never, final
-
-from eth_keys.datatypes import Signature
-from eth_keys.exceptions import BadSignature, ValidationError
-from eth_utils.address import to_checksum_address
-from eth_utils.crypto import keccak
 
 from topup.errors import ChargeRefused
 from topup.money import Bps, Usd, Usdc
@@ -227,13 +225,15 @@ def verify(
         _refuse("call_data.prefix", _shown(intent.prefix), " or ".join(map(_shown, sorted(pins.prefixes))))
     signer = recover(demand)
     if signer != intent.operator:
-        was = "no valid signature" if signer is None else f"signed by {to_checksum_address(signer)}"
-        _refuse("call_data.signature", was, f"signed by the operator {to_checksum_address(intent.operator)}")
+        was = "no valid signature" if signer is None else f"signed by {_checksummed(signer)}"
+        _refuse("call_data.signature", was, f"signed by the operator {_checksummed(intent.operator)}")
     return Verified(demand, request, _SEAL)
 
 
 def intent_hash(demand: Demand) -> bytes:
     """Return keccak256 of the 264 packed bytes the operator signs over, for the demand's own chain and sender."""
+    from eth_utils.crypto import keccak
+
     intent = demand.intent
     packed = b"".join(
         (
@@ -255,6 +255,10 @@ def intent_hash(demand: Demand) -> bytes:
 
 def recover(demand: Demand) -> bytes | None:
     """Return the address that signed the demand, or None when the contract would not accept the signature's form."""
+    from eth_keys.datatypes import Signature
+    from eth_keys.exceptions import BadSignature, ValidationError
+    from eth_utils.crypto import keccak
+
     signature = demand.intent.signature
     r, s, v = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big"), signature[64]
     if v not in (27, 28) or not 0 < s <= SECP256K1_N // 2:
@@ -309,8 +313,14 @@ def _equal(field: str, was: int, should_be: int) -> None:
 
 def _address(field: str, was: bytes, allowed: Collection[bytes], *, remedy: str = "") -> None:
     if was not in allowed:
-        names = " or ".join(to_checksum_address(a) for a in sorted(allowed)) or "pinned first (nothing is pinned)"
-        _refuse(field, to_checksum_address(was), names, remedy=remedy)
+        names = " or ".join(map(_checksummed, sorted(allowed))) or "pinned first (nothing is pinned)"
+        _refuse(field, _checksummed(was), names, remedy=remedy)
+
+
+def _checksummed(address: bytes) -> str:
+    from eth_utils.address import to_checksum_address
+
+    return to_checksum_address(address)
 
 
 def _object(parent: Any, where: str, name: str) -> Mapping[str, Any]:

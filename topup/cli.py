@@ -27,9 +27,10 @@ app = typer.Typer(
     "5 money may have moved, do not retry, 6 (check) a top-up is due.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-config = typer.Typer(help="The settings.", no_args_is_help=True)
+config = typer.Typer(help="The settings.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config, name="config")
 
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
@@ -37,6 +38,8 @@ Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 
 def main() -> None:
     """Run the command line."""
+    # httpx (for a command line of its own), structlog and typer load rich when they find it: 6 MiB that stay.
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
     app()
 
 

@@ -28,8 +28,6 @@ from topup.store.sqlite import FILE, SqliteStore
 
 # Beyond this the deadlines of charges and the freshness of prices can no longer be judged by this machine.
 SKEW_MAX_S = 30
-# The oldest newest block that still counts as being at the head.
-HEAD_AGE_MAX_S = 60
 # Blocks to go back for a balance: what a payment's books need to be held against the wallet.
 HISTORY_BLOCKS = 100
 # The payment contract keeps feeDestinations[operator] in this mapping (docs: payment protocol, storage).
@@ -343,7 +341,7 @@ async def _provider(settings: Settings, rpc: Any, wallet: bytes | None) -> tuple
     skew = _skew(f"{name} clock", time_s, SystemClock().now_ms() // 1000)
     age = SystemClock().now_ms() // 1000 - time_s
     if age > SKEW_MAX_S:
-        late = age > HEAD_AGE_MAX_S
+        late = age > settings.chain.head_age_max_s
         remedy = "use another provider, or set this machine's clock" if late else ""
         skew = Check(skew.name, ok=not late, says=f"its newest block is {age} s old", remedy=remedy)
     lacks = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +18,9 @@ from web3.exceptions import Web3Exception
 
 from topup.charge import Intent
 from topup.errors import ChainUnknown
+
+# See topup.signers.local: web3 loads py_ecc too, whose recursion limit lets a nested JSON answer end the process.
+sys.setrecursionlimit(min(sys.getrecursionlimit(), 10_240))
 
 
 @cache

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ import httpx
 from topup.errors import ChainError, ChainUnknown
 
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024
+SECRET_LENGTH_MIN: Final = 8
 
 
 class RpcError(ChainError):
@@ -46,7 +48,11 @@ class Rpc:
     def __init__(self, url: str, *, timeout_s: float) -> None:
         """Keep a client for `url`; nothing is sent yet."""
         self._url = url
-        self.host = urlsplit(url).hostname or "?"
+        parts = urlsplit(url)
+        self.host = parts.hostname or "?"
+        # Whatever is long enough to be a key and might come back in a provider's own words.
+        said = (parts.username or "", parts.password or "", *re.split(r"[/?&=]", f"{parts.path}?{parts.query}"))
+        self._secrets = sorted((part for part in said if len(part) >= SECRET_LENGTH_MIN), key=len, reverse=True)
         # A proxy from the environment has no business with a provider on this machine.
         self._local = self.host in ("127.0.0.1", "localhost", "::1")
         self._timeout_s = timeout_s
@@ -71,7 +77,7 @@ class Rpc:
         body = [{"jsonrpc": "2.0", "id": first + n, "method": m, "params": p} for n, (m, p) in enumerate(queries)]
         document = await self._post(body)
         if isinstance(document, dict):  # a provider that refuses the batch as a whole
-            answer = _answer(document, self.host)
+            answer = self._answer(document)
             raise ChainUnknown(f"{self.host} refused a batch: {answer}")
         if not isinstance(document, list):
             raise ChainUnknown(f"{self.host} answered a batch with {type(document).__name__}")
@@ -79,7 +85,7 @@ class Rpc:
         if len(answers) != len(queries) or len(document) != len(queries):
             raise ChainUnknown(f"{self.host} answered {len(document)} of {len(queries)} questions")
         try:
-            return [_answer(answers[first + n], self.host) for n in range(len(queries))]
+            return [self._answer(answers[first + n]) for n in range(len(queries))]
         except KeyError:
             raise ChainUnknown(f"{self.host} answered questions nobody asked") from None
 
@@ -96,7 +102,7 @@ class Rpc:
         document = await self._post({"jsonrpc": "2.0", "id": asked, "method": method, "params": list(params)})
         if not isinstance(document, dict) or document.get("id") not in (asked, None):
             raise ChainUnknown(f"{self.host} answered another question than {method}")
-        answer = _answer(document, self.host)
+        answer = self._answer(document)
         if isinstance(answer, RpcError):
             raise answer
         return answer
@@ -122,26 +128,31 @@ class Rpc:
                             raise ChainUnknown(f"{self.host} answered with more than {BODY_BYTES_MAX} bytes")
         except TimeoutError:
             raise ChainUnknown(f"{self.host} did not answer within {self._timeout_s} s") from None
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ExceptionGroup) as error:  # a port of 99999 raises a group
             raise ChainUnknown(f"{self.host}: {type(error).__name__}") from None
         try:
             return json.loads(raw)
         except (ValueError, RecursionError):
             raise ChainUnknown(f"{self.host} answered HTTP {response.status_code} without JSON") from None
 
+    def _answer(self, item: dict[str, Any]) -> Answer:
+        error = item.get("error")
+        if error is None:
+            if "result" not in item:
+                raise ChainUnknown(f"{self.host} answered with neither result nor error")
+            return item["result"]
+        if not isinstance(error, dict):
+            return RpcError(0, self._shown(error), None)
+        code = error.get("code")
+        return RpcError(
+            code if isinstance(code, int) else 0, self._shown(error.get("message")), revert_data(error.get("data"))
+        )
 
-def _answer(item: dict[str, Any], host: str) -> Answer:
-    error = item.get("error")
-    if error is None:
-        if "result" not in item:
-            raise ChainUnknown(f"{host} answered with neither result nor error")
-        return item["result"]
-    if not isinstance(error, dict):
-        return RpcError(0, str(error)[:300], None)
-    code = error.get("code")
-    return RpcError(
-        code if isinstance(code, int) else 0, str(error.get("message"))[:300], revert_data(error.get("data"))
-    )
+    def _shown(self, message: object) -> str:
+        text = str(message)
+        for secret in self._secrets:
+            text = text.replace(secret, "…")
+        return text[:300]
 
 
 def revert_data(data: object) -> bytes | None:
@@ -165,11 +176,9 @@ def quantity(value: object, what: str) -> int:
     Raises:
         ChainUnknown: it is none; `what` names it.
     """
-    if isinstance(value, str) and value.startswith("0x"):
-        try:
-            return int(value, 16)
-        except ValueError:
-            pass
+    # int() would also take underscores and white space.
+    if isinstance(value, str) and re.fullmatch(r"0x[0-9a-fA-F]+", value):
+        return int(value, 16)
     raise ChainUnknown(f"{what} is {str(value)[:80]!r}, not a quantity")
 
 

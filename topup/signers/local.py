@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,10 @@ from topup.charge import Intent, Verified
 from topup.errors import SignerError
 from topup.lifecycle import Kind, Plan
 from topup.money import EthPrice, Wei
+
+# py_ecc, which eth_account loads, lets Python recurse 100,000 deep; on CPython 3.11 a JSON answer nested as deep as
+# that overflows the C stack and ends the process. 60,000 levels still fit into 8 MiB; this leaves room.
+sys.setrecursionlimit(min(sys.getrecursionlimit(), 10_240))
 
 INTENT: Final = "(uint256,uint256,address,address,address,uint256,bytes16,address,bytes,bytes)"
 SELECTOR: Final = keccak(text=f"swapAndTransferUniswapV3Native({INTENT},uint24)")[:4]

@@ -1,0 +1,266 @@
+"""Are readings believed only when they may be, and is a posting recognised as ours?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from topup.credits import (
+    BURN_SPAN_MIN_MS,
+    DAY_MS,
+    HOUR_MS,
+    LASTING,
+    Doubt,
+    Posted,
+    Posting,
+    Reading,
+    Runway,
+    Unknown,
+    baseline_settled,
+    believe,
+    burn_usd_per_hour,
+    fallen_for_a_day,
+    next_poll_s,
+    posting,
+    runway,
+)
+from topup.money import Usd
+
+T = 1_790_000_000_000
+
+
+def read(credits: str, usage: str = "0", at_ms: int = T) -> Reading:
+    return Reading(Usd.of(credits), Usd.of(usage), at_ms)
+
+
+# -- believing --------------------------------------------------------------------------------------------------
+
+LAST = read("100", "60", T - HOUR_MS)
+BELIEF: list[tuple[str, Reading, dict[str, Any], Doubt | None]] = [
+    ("a management key, nothing fell", read("100", "61"), {}, None),
+    ("nothing moved at all", read("100", "60"), {}, None),
+    ("overdrawn", read("100", "130"), {}, None),
+    ("the key's kind could not be asked", read("100", "61"), {"management_key": None}, Doubt.KEY_UNPROVEN),
+    ("an ordinary key with plausible numbers", read("100", "61"), {"management_key": False}, Doubt.ORDINARY_KEY),
+    ("an ordinary key with its zeros", read("0", "0"), {"management_key": False}, Doubt.ORDINARY_KEY),
+    ("zeros on a funded account", read("0", "0"), {}, Doubt.ZERO_ZERO),
+    ("zeros after unbelieved numbers", read("0", "0"), {"last": None}, Doubt.ZERO_ZERO),
+    ("zeros written with a sign", read("-0", "0.00"), {}, Doubt.ZERO_ZERO),
+    ("zeros of a new account", read("0", "0"), {"last": None, "ever_non_zero": False}, None),
+    ("zero bought, something used", read("0", "1"), {"last": None, "ever_non_zero": False}, None),
+    ("credits fell", read("99.999999", "61"), {}, Doubt.CREDITS_FELL),
+    ("usage fell", read("100", "59.999999"), {}, Doubt.USAGE_FELL),
+    ("both fell", read("1", "1"), {}, Doubt.CREDITS_FELL),
+    ("negative credits", read("-1", "61"), {"last": None}, Doubt.MALFORMED),
+    ("negative usage", read("100", "-1"), {"last": None}, Doubt.MALFORMED),
+    ("a first reading", read("3", "2"), {"last": None, "ever_non_zero": False}, None),
+]
+
+
+@pytest.mark.parametrize(("story", "said", "known", "doubt"), BELIEF, ids=[row[0] for row in BELIEF])
+def test_what_is_believed(story: str, said: Reading, known: dict[str, Any], doubt: Doubt | None) -> None:
+    """Believed readings pass unchanged; the others are unknown, with the reason and what was said kept."""
+    terms: dict[str, Any] = {"management_key": True, "last": LAST, "ever_non_zero": True, **known}
+    judged = believe(said, **terms)
+    if doubt is None:
+        assert judged == said
+    else:
+        assert isinstance(judged, Unknown)
+        assert (judged.doubt, judged.said, judged.at_ms) == (doubt, said, said.at_ms)
+        assert judged.detail
+
+
+dollars = st.integers(0, 10**9).map(lambda n: Usd(Decimal(n) / 10**6))
+readings = st.builds(Reading, dollars, dollars, st.just(T))
+
+
+@given(readings, st.none() | readings, st.sampled_from([True, False, None]), st.booleans())
+def test_no_fall_and_no_unproven_key_is_ever_believed(
+    said: Reading,
+    last: Reading | None,
+    key: bool | None,  # noqa: FBT001
+    ever: bool,  # noqa: FBT001
+) -> None:
+    """Over any numbers: what is believed was read with a proven key and is at least what was believed before."""
+    judged = believe(said, management_key=key, last=last, ever_non_zero=ever)
+    if isinstance(judged, Reading):
+        assert key is True
+        assert last is None or (said.total_credits >= last.total_credits and said.total_usage >= last.total_usage)
+
+
+@pytest.mark.parametrize(
+    ("doubts", "acceptable"),
+    [
+        ([], False),
+        ([(Doubt.CREDITS_FELL, DAY_MS - 1)], False),
+        ([(Doubt.CREDITS_FELL, DAY_MS)], True),
+        ([(Doubt.USAGE_FELL, DAY_MS), (Doubt.NO_ANSWER, 1)], True),
+        ([(Doubt.NO_ANSWER, 2 * DAY_MS), (Doubt.CREDITS_FELL, 1)], False),
+        ([(Doubt.ZERO_ZERO, 2 * DAY_MS)], False),
+    ],
+)
+def test_a_lower_total_may_be_accepted_after_a_day(doubts: list[tuple[Doubt, int]], acceptable: bool) -> None:  # noqa: FBT001
+    """Only a total that fell, and was first seen a day ago, is offered to a person; other doubts do not count."""
+    unknowns = [Unknown(doubt, "", T - ago_ms) for doubt, ago_ms in doubts]
+    assert fallen_for_a_day(unknowns, read("90")) == acceptable
+
+
+def test_only_what_time_does_not_heal_lasts() -> None:
+    """A wrong key, a wrong kind of key and a removed endpoint do not pass by waiting; every other doubt may."""
+    assert {Doubt.UNAUTHORIZED, Doubt.GONE, Doubt.ORDINARY_KEY} == LASTING
+
+
+# -- burning ----------------------------------------------------------------------------------------------------
+
+
+def test_burn_is_dollars_used_per_hour() -> None:
+    """Two dollars in half an hour are four an hour."""
+    assert burn_usd_per_hour([read("100", "10", T - HOUR_MS // 2), read("100", "12", T)]) == Usd.of(4)
+
+
+def test_only_the_newest_day_counts() -> None:
+    """What burned before the window is left out; a reading at its edge is in."""
+    old, edge, new = read("100", "0", T - DAY_MS - 1), read("100", "50", T - DAY_MS), read("100", "74", T)
+    assert burn_usd_per_hour([old, edge, new]) == Usd.of(1)
+
+
+@pytest.mark.parametrize(("span", "known"), [(0, False), (BURN_SPAN_MIN_MS - 1, False), (BURN_SPAN_MIN_MS, True)])
+def test_too_short_a_span_says_nothing(span: int, known: bool) -> None:  # noqa: FBT001
+    """Below two minutes a difference tells of the API's cache: the rate is unknown, not zero."""
+    burn = burn_usd_per_hour([read("100", "10", T - span), read("100", "11", T)])
+    assert (burn is not None) == known
+
+
+def test_nothing_read_burns_unknown() -> None:
+    """Without readings there is no rate."""
+    assert burn_usd_per_hour([]) is None
+
+
+def test_an_idle_account_burns_zero() -> None:
+    """Known to be zero is not unknown, and lasts for ever."""
+    burn = burn_usd_per_hour([read("100", "10", T - HOUR_MS), read("100", "10", T)])
+    assert burn == Usd.of(0)
+    assert runway(Usd.of(5), Usd.of(10), burn) == Runway(None, None)
+
+
+@pytest.mark.parametrize(
+    ("balance", "burn", "to_floor", "to_empty"),
+    [
+        ("22", "2", "6", "11"),
+        ("10", "2", "0", "5"),
+        ("4", "2", "0", "2"),
+        ("-1", "2", "0", "0"),
+        ("11", "3", "0.33", "3.67"),
+        ("1000000", "0.000001", "999990000000", "1000000000000"),
+    ],
+)
+def test_runway_is_hours_to_the_floor_and_to_nothing(balance: str, burn: str, to_floor: str, to_empty: str) -> None:
+    """Above a floor of ten dollars, to two decimals, and never below zero."""
+    left = runway(Usd.of(balance), Usd.of(10), Usd.of(burn))
+    assert left == Runway(Decimal(to_floor), Decimal(to_empty))
+
+
+@pytest.mark.parametrize("burn", [None, Usd.of(0), Usd.of(-1)])
+def test_runway_is_unknown_without_a_rate(burn: Usd | None) -> None:
+    """No rate, an idle account, or usage that was corrected downwards: no time is named."""
+    assert runway(Usd.of(50), Usd.of(10), burn) == Runway(None, None)
+
+
+@pytest.mark.parametrize(
+    ("hours", "wait_s"), [("0", 60), ("0.16", 60), ("0.25", 90), ("1", 360), ("2.5", 900), ("1000", 900)]
+)
+def test_looking_again_after_a_tenth_of_the_time(hours: str, wait_s: int) -> None:
+    """Far from the floor slowly, near it fast, never beyond the bounds."""
+    assert next_poll_s(Runway(Decimal(hours), Decimal(hours)), Usd.of(1), fastest_s=60, slowest_s=900) == wait_s
+
+
+@given(
+    st.none() | st.decimals(0, 10**6, places=2),
+    st.sampled_from([None, Usd.of(0), Usd.of(1)]),
+    st.integers(1, 1000),
+    st.integers(0, 10_000),
+)
+def test_the_interval_keeps_its_bounds(hours: Decimal | None, burn: Usd | None, fastest: int, more: int) -> None:
+    """Whatever is known of the burn, the wait lies between the fastest and the slowest."""
+    wait = next_poll_s(Runway(hours, hours), burn, fastest_s=fastest, slowest_s=fastest + more)
+    assert fastest <= wait <= fastest + more
+
+
+def test_unknown_burn_is_learnt_soon() -> None:
+    """Not knowing the rate it looks as often as it may; knowing that nothing burns, as seldom."""
+    assert next_poll_s(Runway(None, None), None, fastest_s=60, slowest_s=900) == 60
+    assert next_poll_s(Runway(None, None), Usd.of(0), fastest_s=60, slowest_s=900) == 900
+
+
+# -- posting ----------------------------------------------------------------------------------------------------
+
+PAID = T
+POSTINGS = [
+    ("nothing yet", "100", T + 1, Posting.WAITING, "100"),
+    ("all of it", "110", T + 1, Posting.POSTED, "100"),
+    ("half a cent short is forgiven", "109.995", T + 1, Posting.POSTED, "100"),
+    ("a trace more than half a cent short", "109.994999", T + 1, Posting.WAITING, "100"),
+    ("half a cent too much is still ours alone", "110.005", T + 1, Posting.POSTED, "100"),
+    ("something else arrived beside it", "110.005001", T + 1, Posting.AMBIGUOUS, "100"),
+    ("two equal purchases overlap", "120", T + 1, Posting.AMBIGUOUS, "100"),
+    ("somebody else's small purchase after our block", "105", T + 1, Posting.WAITING, "100"),
+    ("seen at the time of our block: not ours", "110", T, Posting.WAITING, "110"),
+    ("seen before our block: not ours", "110", T - 1, Posting.WAITING, "110"),
+    ("before our block nothing moved", "100", T - 1, Posting.WAITING, "100"),
+]
+
+
+@pytest.mark.parametrize(("story", "total", "at_ms", "verdict", "baseline"), POSTINGS, ids=[p[0] for p in POSTINGS])
+def test_whose_rise_it_is(story: str, total: str, at_ms: int, verdict: Posting, baseline: str) -> None:
+    """Ten dollars were bought on a baseline of a hundred: what a reading says of them, and the baseline after it."""
+    told = posting(Usd.of(100), Usd.of(10), read(total, at_ms=at_ms), PAID)
+    assert told == Posted(verdict, Usd.of(baseline))
+
+
+def test_a_foreign_rise_before_our_block_is_not_counted_as_ours() -> None:
+    """Ten dollars bought elsewhere just before our block move the baseline; ours are posted only with ten more."""
+    before = posting(Usd.of(100), Usd.of(10), read("110", at_ms=T - 1), PAID)
+    assert posting(before.baseline, Usd.of(10), read("110", at_ms=T + 1), PAID).verdict is Posting.WAITING
+    assert posting(before.baseline, Usd.of(10), read("120", at_ms=T + 2), PAID).verdict is Posting.POSTED
+
+
+@given(dollars, dollars, dollars, st.integers(-5, 5))
+def test_a_baseline_never_falls_and_moves_only_before_the_block(
+    baseline: Usd, amount: Usd, total: Usd, after_ms: int
+) -> None:
+    """Over any numbers: the baseline stands once the block is there, and before it nothing is called posted."""
+    told = posting(baseline, amount, Reading(total, Usd.of(0), PAID + after_ms), PAID)
+    assert told.baseline >= baseline
+    if after_ms > 0:
+        assert told.baseline == baseline
+    else:
+        assert told.verdict is Posting.WAITING
+
+
+@pytest.mark.parametrize(
+    ("totals", "settled"),
+    [
+        ([], False),
+        ([("100", 0)], True),
+        ([("100", 60), ("100", 0)], True),
+        ([("90", 120), ("100", 60), ("100", 0)], True),
+        ([("90", 120), ("100", 59), ("100", 0)], False),
+        ([("90", 60), ("100", 0)], False),
+        ([("80", 300), ("90", 200), ("100", 10), ("100", 0)], False),
+    ],
+)
+def test_a_baseline_is_sound_when_the_last_rise_is_old(totals: list[tuple[str, int]], settled: bool) -> None:  # noqa: FBT001
+    """A rise within the API's staleness of the newest reading may not have shown itself in full yet."""
+    seen = [read(total, at_ms=T - ago_s * 1000) for total, ago_s in totals]
+    assert baseline_settled(seen, staleness_ms=60_000) == settled
+
+
+def test_the_balance_is_what_is_left() -> None:
+    """Bought minus used, below zero when overdrawn, exact to the last digit."""
+    assert read("100.5", "25.75").balance == Usd.of("74.75")
+    assert replace(read("1"), total_usage=Usd.of("1.000000000000000001")).balance == Usd.of("-0.000000000000000001")
