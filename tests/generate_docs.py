@@ -243,9 +243,11 @@ def command_entries() -> str:
         parts.append(f"### `{name}`\n\n{says}\n\n```sh\n{example.rstrip('.')}\n```\n")
         rows = []
         for option in command.params:
-            takes = "" if option.is_flag else " " + option.name.upper()
+            argument = option.param_type_name == "argument"
+            takes = "" if argument or option.is_flag else " " + option.name.upper()
+            shown = option.name.upper() if argument else ", ".join(option.opts) + takes
             default = f" (default {option.default})" if option.default not in (None, False) else ""
-            rows.append((f"`{', '.join(option.opts)}{takes}`", option.help + default))
+            rows.append((f"`{shown}`", option.help + default))
         if rows:
             parts.append(table(("option", "meaning"), rows))
     return "\n" + "\n".join(parts) + "\n"

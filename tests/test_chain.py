@@ -472,8 +472,18 @@ def _more(log: dict[str, Any], by: int) -> None:
     log["data"] = f"0x{int(log['data'], 16) + by:064x}"
 
 
-def _other_id(log: dict[str, Any]) -> None:
-    log["data"] = "0x" + "ab" * 16 + log["data"][34:]
+def _word(log: dict[str, Any], place: int, value: str) -> None:
+    """Put another 32-byte word into the event's data: 0 is the id, 1 the recipient, 2 the sender."""
+    start = 2 + 64 * place
+    log["data"] = log["data"][:start] + value[2:] + log["data"][start + 64 :]
+
+
+def _fee_to_the_recipient(logs: Logs, stand: Stand) -> None:
+    """The recipient's part comes in two pieces, one as large as the fee, which nobody else receives."""
+    recipient = stand.world.operator.terms.recipient
+    fee, part = _arrival(logs, FEE_DESTINATION), _arrival(logs, recipient)
+    _more(part, -int(fee["data"], 16))
+    fee["topics"][2] = _topic(recipient)
 
 
 DOCTORED: dict[str, tuple[Callable[[Logs, Stand], None], str]] = {
@@ -513,9 +523,15 @@ DOCTORED: dict[str, tuple[Callable[[Logs, Stand], None], str]] = {
     ),
     "no fee": (lambda logs, _: logs.remove(_arrival(logs, FEE_DESTINATION)), "nobody would receive the fee part"),
     "wrong fee": (lambda logs, _: _more(_arrival(logs, FEE_DESTINATION), 1), "nobody would receive the fee part"),
+    "fee to the recipient": (_fee_to_the_recipient, "nobody would receive the fee part"),
+    "another sender": (lambda logs, _: _word(_ours(logs), 2, _topic(ANYONE)), "exactly one Transferred event"),
+    "another recipient": (lambda logs, _: _word(_ours(logs), 1, _topic(ANYONE)), "exactly one Transferred event"),
     "no event": (lambda logs, _: logs.remove(_ours(logs)), "exactly one Transferred event"),
     "two events": (lambda logs, _: logs.append(_ours(logs)), "exactly one Transferred event"),
-    "another id": (lambda logs, _: _other_id(_ours(logs)), "exactly one Transferred event"),
+    "another id": (
+        lambda logs, _: _word(_ours(logs), 0, "0x" + "ab" * 16 + "00" * 16),
+        "exactly one Transferred event",
+    ),
     "another operator": (
         lambda logs, _: _ours(logs)["topics"].__setitem__(1, _topic(ANYONE)),
         "exactly one Transferred event",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.builders import ACCOUNT, NOW_MS, ask, inclusion, operator, pins_for, plan, raw_of, signed_bytes, topup
 from tests.builders import CLOCKS, request, unseen
@@ -188,53 +188,63 @@ class Life(RuleBasedStateMachine):
         self.now += 1000
         return self.now
 
-    # Only what the flow would do next; each rule is one committed row.
+    # What the flow would do next; each step is one committed row.
 
-    @initialize()
-    @rule()
+    @rule(steps=st.integers(1, 6), nonce=st.integers(0, 5))
+    def go_on(self, steps: int, nonce: int) -> None:
+        ways = {
+            State.DECIDED: lambda kept: self.store.ask(kept, self.later()),
+            State.ASKING: self.answer,
+            State.CHARGED: lambda kept: self.reserve(kept, nonce),
+            State.RESERVED: self.sign,
+            State.SIGNED: lambda kept: self.store.intend(kept, self.later()),
+            State.CREDITED: self.finish,
+        }
+        for _ in range(steps):
+            kept = self.one
+            if kept is None:
+                self.begin()
+            elif kept.state in ways:
+                ways[kept.state](kept)
+
     def begin(self) -> None:
-        new = topup(id=f"t{len(self.begun) + 1}", decided_ms=self.later())
-        if self.one is not None:
-            with pytest.raises(StoreUnusable):
-                self.store.begin(new)
-            return
-        self.begun.append(new.id)
-        self.store.begin(new)
+        self.begun.append(f"t{len(self.begun) + 1}")
+        self.store.begin(topup(id=self.begun[-1], decided_ms=self.later()))
 
-    @precondition(lambda self: self.is_at(State.DECIDED))
-    @rule()
-    def ask(self) -> None:
-        self.store.ask(self.at(State.DECIDED), self.later())
-
-    @precondition(lambda self: self.is_at(State.ASKING))
-    @rule()
-    def answered(self) -> None:
+    def answer(self, kept: TopUp) -> None:
         raw, proof = charge(self.charges)
         self.charges += 1
-        self.store.proven(self.store.answered(self.at(State.ASKING), raw, self.later()), proof)
+        self.store.proven(self.store.answered(kept, raw, self.later()), proof)
 
-    @precondition(lambda self: self.is_at(State.CHARGED))
-    @rule(nonce=st.integers(0, 5))
-    def reserve(self, nonce: int) -> None:
-        kept = self.at(State.CHARGED)
-        taken = self.rows("SELECT 1 FROM slot WHERE state = 'used' AND nonce = ?", nonce.to_bytes(32, "big"))
-        if taken or self.rows("SELECT 1 FROM slot WHERE state = 'in_flight'"):
-            with pytest.raises(StoreUnusable):
-                self.store.reserve(kept, plan(nonce=nonce), BASELINE, Wei(10**18), self.later())
-            assert self.one == kept
+    def reserve(self, kept: TopUp, nonce: int) -> None:
+        used = self.rows("SELECT 1 FROM slot WHERE state = 'used' AND nonce = ?", nonce.to_bytes(32, "big"))
+        if not used and not self.rows("SELECT 1 FROM slot WHERE state = 'in_flight'"):
+            self.store.reserve(kept, plan(nonce=nonce), BASELINE, Wei(10**18), self.later())
             return
-        self.store.reserve(kept, plan(nonce=nonce), BASELINE, Wei(10**18), self.later())
+        with pytest.raises(StoreUnusable):
+            self.store.reserve(kept, plan(nonce=nonce), BASELINE, Wei(10**18), self.later())
+        assert self.one == kept
 
-    @precondition(lambda self: self.is_at(State.RESERVED))
-    @rule()
-    def signed(self) -> None:
-        kept = self.at(State.RESERVED)
+    def sign(self, kept: TopUp) -> None:
         self.store.signed(kept, *signed_bytes(f"{kept.id}/{len(kept.attempts)}"), self.later())
 
-    @precondition(lambda self: self.is_at(State.SIGNED))
+    def finish(self, kept: TopUp) -> None:
+        paying = kept.paying
+        if paying is None:
+            return
+        raw = kept.charges[paying.charge_seq - 1].raw
+        assert raw is not None
+        demand = parse(raw)
+        kept = self.store.settle(kept, paying, attempt_entry(kept.id, paying, demand), self.later())
+        self.store.finish(kept, posting_entry(kept, paying, demand, self.now), self.later())
+
+    # What else can happen.
+
+    @precondition(lambda self: self.one is not None)
     @rule()
-    def intend(self) -> None:
-        self.store.intend(self.at(State.SIGNED), self.later())
+    def begin_another(self) -> None:
+        with pytest.raises(StoreUnusable):
+            self.store.begin(topup(id="another", decided_ms=self.later()))
 
     @precondition(lambda self: self.is_at(State.RESERVED, State.SIGNED))
     @rule()
@@ -272,29 +282,18 @@ class Life(RuleBasedStateMachine):
         self.store.vanished(kept, attempt, Fact.VANISHED if moves else None, self.later())
 
     @precondition(lambda self: self.one is not None)
-    @rule(fact=st.sampled_from(PLAIN))
-    def move(self, fact: Fact) -> None:
+    @rule(fact=st.sampled_from(PLAIN), seldom=st.integers(0, 5))
+    def move(self, fact: Fact, seldom: int) -> None:
         kept = self.one
         assert kept is not None
         if (kept.state, fact) in TABLE:
+            if seldom and TABLE[kept.state, fact] in {*TERMINAL, State.HALTED}:
+                return  # or hardly any life would come far
             self.store.move(kept, fact, self.later(), "said")
             return
         with pytest.raises(IllegalMove):
             self.store.move(kept, fact, self.later(), "said")
         assert self.one == kept
-
-    @precondition(lambda self: self.is_at(State.CREDITED))
-    @rule()
-    def finish(self) -> None:
-        kept = self.at(State.CREDITED)
-        paying = kept.paying
-        if paying is None:
-            return
-        charged = kept.charges[paying.charge_seq - 1]
-        assert charged.raw is not None
-        demand = parse(charged.raw)
-        kept = self.store.settle(kept, paying, attempt_entry(kept.id, paying, demand), self.later())
-        self.store.finish(kept, posting_entry(kept, paying, demand, self.now), self.later())
 
     @rule()
     def restart(self) -> None:

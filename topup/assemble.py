@@ -8,7 +8,6 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from topup.clock import SystemClock
-from topup.cycle import Cycle
 from topup.errors import SettingsError
 from topup.money import WEI_PER_ETH, Bps, EthPrice, Usd, Wei
 from topup.policy import Ceilings, Limits
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from topup.chain.profiles import Profile
     from topup.chain.rpc import Rpc
     from topup.charge import Pins
+    from topup.cycle import Cycle
     from topup.openrouter import OpenRouter
     from topup.signers.local import LocalSigner
 
@@ -240,6 +240,8 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
     Raises:
         SettingsError, SignerError: something is missing or cannot be opened.
     """
+    from topup.cycle import Cycle
+
     time = clock or SystemClock()
     key = signer(s) if s.mode == "live" else None
     payer = key.address if key is not None else _address(s.wallet.address) if s.wallet.address else None

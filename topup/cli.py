@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -28,7 +27,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 config = typer.Typer(help="The settings.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config, name="config")
@@ -38,8 +37,10 @@ Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 
 def main() -> None:
     """Run the command line."""
-    # httpx (for a command line of its own), structlog and typer load rich when they find it: 6 MiB that stay.
-    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+    # httpx loads a command line of its own, with click, pygments and rich, and structlog loads rich, where they find
+    # them; nothing here uses either, and a daemon would keep them: 6 MiB. None makes an import fail, which both allow.
+    for unused in ("httpx._main", "rich"):
+        sys.modules.setdefault(unused, None)  # type: ignore[arg-type]
     app()
 
 
@@ -386,6 +387,8 @@ def sandbox(
 def _sandbox(
     fault: str | None, keep: Path | None, anvil: Path | None, *, as_json: bool, list_faults: bool, serve: bool
 ) -> Exit:
+    import tempfile
+
     from topup.errors import SettingsError
 
     try:

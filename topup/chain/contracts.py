@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,9 @@ def _contract(name: str) -> type[Contract]:
     return Web3().eth.contract(abi=interface(name))
 
 
+@lru_cache(maxsize=64)
 def encode(name: str, function: str, *arguments: Any) -> bytes:
-    """Return the call data of `function` of the interface `name`."""
+    """Return the call data of `function` of the interface `name`; most questions are asked again word for word."""
     return bytes(HexBytes(_contract(name).encode_abi(function, args=list(arguments))))
 
 

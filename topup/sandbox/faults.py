@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from topup.errors import Exit
 from topup.sandbox import contracts
-from topup.sandbox.gateway import Gateway, Place
+from topup.sandbox.gateway import Place
 
 World = Any
 WALLET_WEI = 10**18
@@ -43,13 +43,6 @@ class Fault:
     on_world: Callable[[World], None] | None = None  # For what is not the gateway's doing: the chain's faults.
     refills: int = 1  # How many refills the run goes on for.
     wallet_wei: int = WALLET_WEI  # What the wallet begins with.
-
-    def switch_on(self, gateway: Gateway, world: World = None) -> None:
-        """Make it go wrong from now on."""
-        for switch in self.switches:
-            gateway.switch_on(switch.place, switch.name, switch.times)
-        if self.on_world:
-            self.on_world(world)
 
 
 def _at(place: Place, name: str, times: int | None = None) -> tuple[Switch, ...]:
