@@ -350,7 +350,7 @@ class Life(RuleBasedStateMachine):
         return self.store._all(sql, *values)
 
 
-Life.TestCase.settings = settings(max_examples=25, stateful_step_count=40)
+Life.TestCase.settings = settings(max_examples=50, stateful_step_count=40)
 test_any_life_holds_to_the_ledgers_rules = Life.TestCase
 
 

@@ -5,19 +5,20 @@ Logs go to standard error, results to standard output. What is slow to load is l
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
 from topup import __version__
 from topup.errors import Exit, StoreBusy, TopupError
-from topup.settings import Settings, env_name, load, names, provenance
+
+if TYPE_CHECKING:
+    from topup.settings import Settings
 
 app = typer.Typer(
     name="topup",
@@ -32,6 +33,7 @@ app = typer.Typer(
 config = typer.Typer(help="The settings.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config, name="config")
 
+T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 
 
@@ -42,6 +44,20 @@ def main() -> None:
     for unused in ("httpx._main", "rich"):
         sys.modules.setdefault(unused, None)  # type: ignore[arg-type]
     app()
+
+
+def load() -> Settings:
+    """Read the settings; pydantic is loaded here, so that `--help` does not wait for it."""
+    from topup import settings
+
+    return settings.load()
+
+
+def wait_for(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end."""
+    import asyncio
+
+    return asyncio.run(work)
 
 
 def say(text: str) -> None:
@@ -122,7 +138,7 @@ def _run() -> Exit:
         finally:
             await running.close()
 
-    return asyncio.run(serve())
+    return wait_for(serve())
 
 
 def _host(url: str) -> str:
@@ -163,9 +179,9 @@ def _once(amount: str | None, *, dry_run: bool, yes: bool, force: bool, as_json:
         what = f"buy {wish.amount} dollars of credit" if wish.amount is not None else "refill if it is due"
         typer.confirm(f"{what} from the wallet?", abort=True, err=True)
     try:
-        return asyncio.run(_once_here(settings, wish, as_json=as_json))
+        return wait_for(_once_here(settings, wish, as_json=as_json))
     except StoreBusy:
-        return asyncio.run(_once_there(settings, wish, as_json=as_json))
+        return wait_for(_once_there(settings, wish, as_json=as_json))
 
 
 async def _once_here(settings: Settings, wish: Any, *, as_json: bool) -> Exit:
@@ -254,7 +270,7 @@ def _check(*, as_json: bool) -> Exit:
 def _decide(settings: Settings, wish: Any, *, as_json: bool) -> Exit:
     from topup.check import ask_and_decide
 
-    result = asyncio.run(ask_and_decide(settings, wish))
+    result = wait_for(ask_and_decide(settings, wish))
     if as_json:
         document(result.document)
     else:
@@ -284,7 +300,7 @@ def _status(*, as_json: bool, live: bool) -> Exit:
     if live:
         from topup.check import ask_live
 
-        told["live"] = asyncio.run(ask_live(settings))
+        told["live"] = wait_for(ask_live(settings))
     if as_json:
         document(told)
     else:
@@ -358,6 +374,8 @@ def config_show(
 
 
 def _config_show(*, as_json: bool, defaults: bool) -> Exit:
+    from topup.settings import env_name, names, provenance
+
     if defaults:
         for name, found in names().items():
             say(f"{env_name(name):<44} {found.description}")
@@ -429,7 +447,7 @@ def _pin(*, yes: bool, as_json: bool) -> Exit:
     from topup.pinning import propose, remember
 
     settings = load()
-    proposal = asyncio.run(propose(settings))
+    proposal = wait_for(propose(settings))
     if as_json:
         document(proposal.document)
     else:
@@ -457,7 +475,7 @@ def doctor(as_json: Json = False) -> None:
 def _doctor(*, as_json: bool) -> Exit:
     from topup.doctor import examine
 
-    checks = asyncio.run(examine(os.environ))
+    checks = wait_for(examine(os.environ))
     failed = [c for c in checks if not c.ok]
     if as_json:
         document({"schema": 1, "ok": not failed, "checks": [c.document() for c in checks]})

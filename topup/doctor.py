@@ -21,7 +21,7 @@ from topup import assemble
 from topup.check import refill_total, refills
 from topup.clock import SystemClock
 from topup.credits import LASTING, Reading, believe
-from topup.errors import ApiError, ChainError, ChainUnknown, TopupError
+from topup.errors import ApiError, ChainError, ChainUnknown, StoreError, TopupError
 from topup.money import EthPrice, Usdc, Wei, deviation_bps_up
 from topup.settings import Settings, load
 from topup.store.sqlite import FILE, SqliteStore
@@ -563,4 +563,25 @@ async def _holdings(
     waiting = quantity(known(pending, "the pending nonce"), "the pending nonce") - used
     says = f"{used}, {waiting} pending" if waiting else f"{used}, nothing pending"
     remedy = "wait for them; when they are not topup's, use this wallet for nothing else" if waiting else ""
-    return [first, Check("wallet nonce", ok=not waiting, says=says, remedy=remedy)]
+    return [
+        first,
+        Check("wallet nonce", ok=not waiting, says=says, remedy=remedy),
+        _known_nonce(settings, wallet, used),
+    ]
+
+
+def _known_nonce(settings: Settings, wallet: bytes, used: int) -> Check:
+    """Hold the wallet's transactions against those the ledger knows of: a lost ledger, or a second user of the key."""
+    name = "ledger nonce"
+    try:
+        store = SqliteStore.open_copy(settings.state_dir)
+    except StoreError:
+        known = 0
+    else:
+        known = store.next_nonce(settings.chain.id, wallet)
+        store.close()
+    if used <= known:
+        return Check(name, ok=True, says=f"the ledger knows of {known} transactions of the wallet")
+    says = f"the wallet has sent {used} transactions, the ledger knows of {known}: nothing will be signed"
+    remedy = "when no payment of a lost ledger is on its way: `topup resolve --adopt-nonce`, then buy within the hour"
+    return Check(name, ok=settings.mode != "live", says=says, remedy=remedy)
