@@ -26,7 +26,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
+
+if TYPE_CHECKING:
+    from topup.store.sqlite import SqliteStore
 
 ROOT = Path(__file__).parent.parent
 ANVIL = ROOT / "tests/npm/node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil"
@@ -197,15 +200,15 @@ class Topup:
         """Build it from settings, as `topup run` does."""
         from topup import assemble
         from topup.settings import load
-        from topup.store.sqlite import SqliteStore
+        from topup.store.sqlite import SqliteStore as Ledger
 
         self._world = world
         self._commits = Commits()
-        self._ledger = SqliteStore.open_writer(directory)
+        self._ledger = Ledger.open_writer(directory)
         self._commits.watch(self._ledger._db)  # noqa: SLF001 - statements are seen on the connection alone
-        self._store: Any = Watched(self._ledger, self._mark)
+        self._watched = Watched(self._ledger, self._mark)
         environment = world.environment(rtt_ms, directory) | OPEN | {"TOPUP_WATCH__KEY_RECHECK_S": "31536000"}
-        self._works = assemble.works(load(environment), self._store, Silent(), world)
+        self._works = assemble.works(load(environment), cast("SqliteStore", self._watched), Silent(), world)
 
     def _mark(self) -> Mark:
         requests = (self._works.rpc_requests(), self._works.api.requests)
@@ -217,7 +220,7 @@ class Topup:
         from topup.money import Usd
         from topup.terms import Asked
 
-        self._store.decided = self._store.accepted = None
+        self._watched.decided = self._watched.accepted = None
         rest = await self._works.cycle.run(Asked(Usd.of(AMOUNT)))
         for _ in range(PASSES_MAX):
             if rest.topup is None or rest.topup.state is State.DONE:
@@ -226,7 +229,9 @@ class Topup:
             rest = await self._works.cycle.run()
         if rest.topup is None or rest.topup.state is not State.DONE:
             raise RuntimeError(f"no purchase: {rest.outcome}, {rest.why}: {rest.detail}")
-        began, sent, ended = self._store.decided, self._store.accepted, self._mark()
+        began, sent, ended = self._watched.decided, self._watched.accepted, self._mark()
+        assert began is not None
+        assert sent is not None
         lap = Lap(sent.ns - began.ns, sent.cpu_ns - began.cpu_ns, _less(sent.requests, began.requests))
         lap.commits = sent.commits - began.commits
         lap.total_cpu_ns = ended.cpu_ns - began.cpu_ns
@@ -319,8 +324,9 @@ class Plain:
         payment = contract.functions.swapAndTransferUniswapV3Native(intent, 500)
         terms: Any = {"from": self._account.address, "value": PLAIN_VALUE_WEI}
         payment.call(terms)
-        built = payment.build_transaction({**terms, "nonce": self._web3.eth.get_transaction_count(terms["from"])})
-        signed = self._account.sign_transaction(dict(built))
+        terms["nonce"] = self._web3.eth.get_transaction_count(self._account.address)
+        built: Any = payment.build_transaction(terms)
+        signed = self._account.sign_transaction(built)
         return self._web3.eth.send_raw_transaction(signed.raw_transaction)
 
 
@@ -345,11 +351,15 @@ async def race(world: World, rtt_ms: int, rounds: int, directory: Path) -> dict[
         idle = Laps([await topup.idle() for _ in range(rounds)])
     finally:
         await topup.close()
-    mine, other = ours.figures(), theirs.figures()
     return {
         "rtt_ms": rtt_ms,
-        "topup": mine | {"first_ms": _ms(cold.ns), "commits": ours.one("commits"), "total_commits": ours.one("total_commits")},
-        "plain_web3": other,
+        "topup": {
+            **ours.figures(),
+            "first_ms": _ms(cold.ns),
+            "commits": ours.one("commits"),
+            "total_commits": ours.one("total_commits"),
+        },
+        "plain_web3": theirs.figures(),
         "plain_over_topup": str(round(theirs.median("ns") / ours.median("ns"), 2)),
         "idle_cycle": {
             "median_ms": _ms(idle.median("ns")),
@@ -373,7 +383,8 @@ class Laps:
 
     def median(self, name: str) -> float:
         """Return the median of a time, in nanoseconds."""
-        return statistics.median(getattr(lap, name) for lap in self.laps)
+        times: list[int] = [getattr(lap, name) for lap in self.laps]
+        return statistics.median(times)
 
     def one(self, name: str) -> Any:
         """Return a count that should be the same in every purchase; the most frequent one when it is not."""

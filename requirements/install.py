@@ -38,7 +38,9 @@ def _checkout() -> None:
     ours = ["--no-deps", "--editable", LOCKS.parent]
     try:
         pinned = ["--build-constraint", LOCKS / "build.txt"]
-        subprocess.run([BIN / "uv", "pip", "install", "--quiet", "--python", BIN / "python", *pinned, *ours], check=True)
+        subprocess.run(
+            [BIN / "uv", "pip", "install", "--quiet", "--python", BIN / "python", *pinned, *ours], check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         _pip(LOCKS / "build.txt")
         subprocess.run([BIN / "python", "-m", "pip", "install", "-qq", "--no-build-isolation", *ours], check=True)

@@ -111,7 +111,7 @@ def test_a_reverted_payment_books_only_what_the_network_took(gas: Wei, l1_fee: W
     st.integers(0, 10**8),
     st.integers(0, 10**8),
 )
-def test_fees_are_what_the_credits_do_not_explain(  # noqa: PLR0917
+def test_fees_are_what_the_credits_do_not_explain(
     spent: Wei, gas: Wei, l1_fee: Wei, amount: Usd, provider: int, operators: int
 ) -> None:
     """Payment and posting together: transit is empty, credits are what was bought, fees are total − credits."""

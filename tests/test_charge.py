@@ -448,7 +448,7 @@ def test_a_number_of_a_hundred_thousand_digits_is_refused() -> None:
 def test_a_field_given_twice_is_refused(name: str) -> None:
     """Which of two values counts is a matter of taste, so neither does."""
     field = PLACES[name][-1]
-    part = json.dumps({"data": HONEST} if name == "data.id" else intent_of(HONEST)[name.split(".")[0]])
+    part = json.dumps({"data": HONEST} if name == "data.id" else intent_of(HONEST)[name.split(".", maxsplit=1)[0]])
     twice = part.replace(f'"{field}": ', f'"{field}": "0x00", "{field}": ', 1)
     refused = unreadable(HONEST_RAW.replace(part.encode(), twice.encode()))
     assert (refused.field, refused.was) == (field, "given twice")

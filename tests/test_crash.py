@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from topup import assemble
-from topup.terms import Asked
 from topup.events import Event
 from topup.lifecycle import TERMINAL, State, TopUp
 from topup.sandbox import contracts
@@ -18,6 +17,7 @@ from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
 from topup.settings import load
 from topup.store.sqlite import SqliteStore
+from topup.terms import Asked
 
 WRITES = (
     "begin",
@@ -114,7 +114,7 @@ def test_a_run_without_a_crash_makes_this_many_writes(world: World, tmp_path: Pa
     fragile = Fragile(real, 10_000, before=False)
     ended = asyncio.run(live(world, tmp_path, fragile, real))
     assert ended.state is State.DONE
-    assert 10_000 - fragile._left == LIFE  # noqa: SLF001 - the count is the point
+    assert 10_000 - fragile._left == LIFE
 
 
 LIFE = 12
@@ -124,7 +124,7 @@ LIFE = 12
 @pytest.mark.parametrize("point", range(1, LIFE + 1))
 def test_a_crash_at_any_write_leads_to_exactly_one_payment(
     point: int, before: bool, world: World, tmp_path: Path
-) -> None:  # noqa: FBT001
+) -> None:
     """Whatever write the process dies in, the next start finishes one payment and the books match the wallet."""
     first = world.do(lambda: world.balance(world.wallet))
     real = SqliteStore.open_writer(tmp_path)

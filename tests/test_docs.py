@@ -67,7 +67,12 @@ def test_the_runbook_explains_every_doubt_and_every_decision() -> None:
 def test_the_runbook_explains_why_a_payment_is_forbidden() -> None:
     """Every reason word that the source gives to PaymentForbidden has its row, and no row is invented."""
     package = ROOT / "topup"
-    rooms = [package / "policy.py", package / "purchase.py", *(package / "rails").glob("*.py"), *(package / "chain").glob("*.py")]
+    rooms = [
+        package / "policy.py",
+        package / "purchase.py",
+        *(package / "rails").glob("*.py"),
+        *(package / "chain").glob("*.py"),
+    ]
     sources = [path.read_text(encoding="utf-8") for path in rooms]
     raised = {word for text in sources for word in re.findall(r'PaymentForbidden\(\s*"([a-z_]+)"', text)}
     assert set(_words("Payments")) == raised

@@ -14,8 +14,21 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.builders import ACCOUNT, NOW_MS, ask, inclusion, operator, pins_for, plan, raw_of, signed_bytes, topup
-from tests.builders import CLOCKS, request, unseen
+from tests.builders import (
+    ACCOUNT,
+    CLOCKS,
+    NOW_MS,
+    ask,
+    inclusion,
+    operator,
+    pins_for,
+    plan,
+    raw_of,
+    request,
+    signed_bytes,
+    topup,
+    unseen,
+)
 from tests.ledger import BASELINE
 from topup import lifecycle
 from topup.books import attempt_entry, posting_entry

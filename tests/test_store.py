@@ -375,7 +375,7 @@ places = st.builds(
 
 @settings(max_examples=25)
 @given(amounts, amounts, plans, places, st.binary(max_size=300), st.booleans(), words.map(Wei))
-def test_a_restart_changes_nothing(  # noqa: PLR0917
+def test_a_restart_changes_nothing(
     amount: Usd,
     credits: Usd,  # noqa: A002
     planned: Any,
@@ -505,7 +505,7 @@ for n in range(100_000):
 
 
 def test_a_writer_killed_in_the_middle_leaves_a_sound_ledger(tmp_path: Path) -> None:
-    """kill -9 while it writes, five times: everything reported is there, at most one step is open, and it goes on."""
+    """Kill -9 while it writes, five times: everything reported is there, at most one step is open, and it goes on."""
     reported = -1
     for kill in range(5):
         folder = tmp_path / str(kill)

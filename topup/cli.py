@@ -20,6 +20,9 @@ from topup.errors import Exit, StoreBusy, TopupError
 if TYPE_CHECKING:
     from topup.settings import Settings
 
+if TYPE_CHECKING:
+    from topup.money import Usd
+
 app = typer.Typer(
     name="topup",
     help="Keeps a prepaid AI-API account funded from a crypto wallet, unattended.",
@@ -159,19 +162,29 @@ def once(
     guarded(lambda: _once(amount, dry_run=dry_run, yes=yes, force=force, as_json=as_json))
 
 
-def _once(amount: str | None, *, dry_run: bool, yes: bool, force: bool, as_json: bool) -> Exit:
+def _amount(text: str | None) -> Usd | None:
+    """Read --amount: whole cents, and no more of them than a treasury holds."""
     from topup.errors import SettingsError
     from topup.money import Usd
+
+    if text is None:
+        return None
+    try:
+        amount = Usd.of(text)
+        sound = 0 < amount.amount < 10**9 and amount == amount.cents_down()
+    except ValueError:
+        sound = False
+    if not sound:
+        raise SettingsError(
+            f"--amount {text[:40]} is no amount to buy", remedy="give dollars and cents: --amount 12.50"
+        )
+    return amount
+
+
+def _once(amount: str | None, *, dry_run: bool, yes: bool, force: bool, as_json: bool) -> Exit:
     from topup.terms import Asked
 
-    try:
-        wish = Asked(Usd.of(amount) if amount is not None else None, forced=force)
-        if wish.amount is not None and not 0 < wish.amount.amount < 10**9:
-            raise ValueError(f"{amount} is no amount to buy")
-        if wish.amount is not None and wish.amount != wish.amount.cents_down():
-            raise ValueError(f"{amount} is not in whole cents")
-    except ValueError as error:
-        raise SettingsError(f"--amount: {error}", remedy="give plain dollars, such as --amount 25") from None
+    wish = Asked(_amount(amount), forced=force)
     settings = load()
     if dry_run:
         return _decide(settings, wish, as_json=as_json)

@@ -153,7 +153,7 @@ class Cycle:
         return Rest(outcome, decision.why.value, decision.detail, next_s)
 
     def _refuse(self, decision: Refuse) -> Rest:
-        """Say it at once for each new reason, then hourly: a log that repeats itself every minute hides what changed."""
+        """Say it at once for each new reason, then hourly: a log that repeats itself hides what changed."""
         now = self._watch.now()
         if self._forbidden is None or self._forbidden[0] != decision.why or now - self._forbidden[1] >= HOUR_MS:
             self._forbidden = (decision.why, now)

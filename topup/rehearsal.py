@@ -79,7 +79,7 @@ class Witness:
     refills: int = 1
     _in_a_row: dict[str, int] = field(default_factory=dict)
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: Event) -> None:  # noqa: C901 - a table of events, read top to bottom
         """Take one event of the daemon."""
         self.told.append(event)
         line = sentence(event)
@@ -93,10 +93,8 @@ class Witness:
             case events.ReadingTaken():
                 self._in_a_row.pop("unknown", None)
                 self.first_reading()
-            case events.CycleDone(outcome="unknown"):
-                self._again("unknown")
-            case events.CycleDone(state="charged"):
-                self._again("waiting")
+            case events.CycleDone():
+                self._rested(event)
             case events.ReadingUnknown():
                 self.lasting = event.doubt in LASTING
             case events.TopUpDecided():
@@ -109,10 +107,14 @@ class Witness:
                 self.posted_s = self.now_s()
             case events.TopUpDone():
                 self._refilled()
-            case _:
-                pass
         if self.late_s is not None and self.posted_s is None and self.now_s() - self.late_s > PATIENCE_AFTER_LATE_S:
             self._end("uncredited")
+
+    def _rested(self, event: events.CycleDone) -> None:
+        if event.outcome == "unknown":
+            self._again("unknown")
+        elif event.state == "charged":
+            self._again("waiting")
 
     def _refilled(self) -> None:
         self.refills -= 1

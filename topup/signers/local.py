@@ -33,6 +33,9 @@ INTENT: Final = "(uint256,uint256,address,address,address,uint256,bytes16,addres
 SELECTOR: Final = keccak(text=f"swapAndTransferUniswapV3Native({INTENT},uint24)")[:4]
 
 
+ANY_PRICE: Final = EthPrice(1)
+
+
 @dataclass(frozen=True)
 class Ceilings:
     """What this key signs at most in one payment, and where to."""
@@ -42,7 +45,7 @@ class Ceilings:
     value: Wei
     network_fee: Wei
     # The lowest plausible price of ETH: no charge is ever paid with more ETH than it is worth at that.
-    price_min: EthPrice = EthPrice(1)
+    price_min: EthPrice = ANY_PRICE
 
 
 class LocalSigner:

@@ -1,0 +1,463 @@
+"""Is every answer of the API read exactly, or turned into the error that says what it means?
+
+Over real sockets: the sandbox's gateway for what it can do, a server of ten lines for the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gzip
+import json
+import time
+import traceback
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from email.utils import formatdate
+from typing import Any, ParamSpec
+
+import pytest
+
+from tests.builders import NOW_MS, NOW_S, PAYER, WALLET, operator
+from topup.charge import Request, parse
+from topup.credits import Reading
+from topup.errors import ApiError, ApiGone, ApiLimited, ApiRejected, ApiUnauthorized, ApiUnknown, Money
+from topup.money import Usd
+from topup.openrouter import BODY_BYTES_MAX, OpenRouter, charge_body
+from topup.ports import Api
+from topup.sandbox import http
+from topup.sandbox.charges import HOSTILE
+from topup.sandbox.gateway import Account, Gateway, Place, faults_of
+from topup.sandbox.wire import WIRE_FAULTS
+
+P = ParamSpec("P")
+TIMEOUT_S = 0.3
+
+
+def story(tell: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run an asynchronous test to its end."""
+
+    @functools.wraps(tell)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(asyncio.wait_for(tell(*args, **kwargs), timeout=30))
+
+    return run
+
+
+@asynccontextmanager
+async def client(url: str, key: str, timeout_s: float = TIMEOUT_S) -> AsyncIterator[OpenRouter]:
+    one = OpenRouter(url, key, timeout_s=timeout_s, now_ms=lambda: NOW_MS)
+    try:
+        yield one
+    finally:
+        await one.close()
+
+
+@asynccontextmanager
+async def scene(credits: str = "100.5", usage: str = "25.75") -> AsyncIterator[tuple[Gateway, OpenRouter]]:  # noqa: A002
+    """A gateway with an account, and a client with its management key."""
+    gateway = Gateway(Account(lambda: NOW_MS, Decimal(credits), Decimal(usage)), operator=operator(1))
+    gateway.wire.trickle_seconds = 0.02
+    await gateway.start()
+    try:
+        async with client(gateway.url, gateway.management_key) as api:
+            yield gateway, api
+    finally:
+        await gateway.stop()
+
+
+@asynccontextmanager
+async def says(*answers: http.Response) -> AsyncIterator[OpenRouter]:
+    """A client of a server that gives these answers in turn, the last one for ever."""
+    left = list(answers)
+
+    async def answer(_: http.Request) -> http.Response:
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    server = http.Server(answer)
+    await server.start()
+    try:
+        async with client(server.url, KEY) as api:
+            yield api
+    finally:
+        await server.stop()
+
+
+KEY = "sk-or-v1-" + "5ec7e7" * 10
+REQUEST = Request(Usd.of("12.50"), WALLET, 8453)
+
+
+def credits_of(total: str, used: str = "1") -> http.Response:
+    return http.Response(200, f'{{"data":{{"total_credits":{total},"total_usage":{used}}}}}'.encode())
+
+
+def refusal(status: int, message: Any = "no", headers: dict[str, str] | None = None) -> http.Response:
+    body = json.dumps({"error": {"code": status, "message": message}}).encode()
+    return http.Response(status, body, {"content-type": "application/json", **(headers or {})})
+
+
+async def failed(call: Coroutine[Any, Any, Any]) -> ApiError:
+    with pytest.raises(ApiError) as error:
+        await call
+    assert error.value.money is Money.NO
+    return error.value
+
+
+# -- numbers ----------------------------------------------------------------------------------------------------
+
+
+@story
+async def test_totals_are_read_exactly_and_stamped_with_the_time_of_asking() -> None:
+    """What the account shows arrives digit by digit, with the moment the question was asked."""
+    async with scene("100.500000001", "25.75") as (_, api):
+        port: Api = api
+        assert await port.credits() == Reading(Usd.of("100.500000001"), Usd.of("25.75"), NOW_MS)
+
+
+@pytest.mark.parametrize(
+    ("text", "exact"),
+    [
+        ("0.1", "0.1"),
+        ("100.1000000000000000055511151231", "100.1000000000000000055511151231"),
+        ("123456789012345.123456789", "123456789012345.123456789"),
+        ("1E+2", "100"),
+        ("1e-9", "0.000000001"),
+        ("0", "0"),
+        ("-0.0", "0"),
+        ("-3.5", "-3.5"),
+        ("999999999999999", "999999999999999"),
+    ],
+)
+@story
+async def test_a_number_means_its_digits(text: str, exact: str) -> None:
+    """No float on the way: 0.1 is a tenth, and digits a double cannot hold are kept."""
+    async with says(credits_of(text)) as api:
+        assert (await api.credits()).total_credits == Usd.of(exact)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *('"100"', "NaN", "-NaN", "Infinity", "-Infinity", "null", "true", "[]", "{}", "01", "1_0", "0x10", ".5", "+1"),
+        *("1e15", "1e400", "1e-31", "1e999999999999999999999", "1e-999999999999999999999", "9" * 16, "9" * 5000),
+    ],
+)
+@story
+async def test_what_is_no_amount_is_unknown(text: str) -> None:
+    """Strings, NaN, null and numbers no account can have: nothing is concluded from them, whichever total it is."""
+    async with says(credits_of(text), credits_of("1", text)) as api:
+        for _ in range(2):
+            assert type(await failed(api.credits())) is ApiUnknown
+
+
+@pytest.mark.parametrize("name", ["string-numbers", "nan"])
+@story
+async def test_a_careless_gateway_is_unknown(name: str) -> None:
+    """The gateway's own faults in numbers give no reading."""
+    async with scene() as (gateway, api):
+        gateway.switch_on("credits", name)
+        assert type(await failed(api.credits())) is ApiUnknown
+
+
+# -- failures ---------------------------------------------------------------------------------------------------
+
+MEANING: dict[str, type[ApiError]] = {
+    **dict.fromkeys(WIRE_FAULTS, ApiUnknown),
+    "gone-410": ApiGone,
+    "unauthorized-401": ApiUnauthorized,
+    "forbidden-403": ApiUnauthorized,
+    "rate-limited-429": ApiLimited,
+    "unavailable-503": ApiLimited,
+}
+CALLS: dict[Place, Callable[[OpenRouter], Coroutine[Any, Any, Any]]] = {
+    "credits": lambda api: api.credits(),
+    "key": lambda api: api.key(),
+    "coinbase": lambda api: api.charge(REQUEST),
+}
+
+
+@pytest.mark.parametrize("place", CALLS)
+@pytest.mark.parametrize("name", sorted(WIRE_FAULTS))
+@story
+async def test_each_fault_of_the_wire_has_its_meaning(name: str, place: Place) -> None:
+    """At each endpoint each fault becomes one class of error in bounded time, without the key, and then it works again.
+
+    A redirect is not followed: the server it points at is never asked.
+    """
+    async with scene() as (gateway, api):
+        gateway.wire.oversized_bytes = 4 * 1024 * 1024
+        gateway.switch_on(place, name, times=1)
+        began = time.monotonic()
+        error = await failed(CALLS[place](api))
+        assert type(error) is MEANING[name], error
+        assert time.monotonic() - began < 10 * TIMEOUT_S
+        assert gateway.elsewhere.requests == []
+        assert gateway.management_key not in "".join(traceback.format_exception(error))
+        assert len(str(error)) < 500
+        await CALLS[place](api)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "again"),
+    [
+        (400, ApiRejected, False),
+        (401, ApiUnauthorized, False),
+        (402, ApiRejected, False),
+        (403, ApiUnauthorized, False),
+        (404, ApiRejected, False),
+        (408, ApiUnknown, True),
+        (410, ApiGone, False),
+        (418, ApiUnknown, True),
+        (429, ApiLimited, True),
+        (500, ApiUnknown, True),
+        (502, ApiUnknown, True),
+        (503, ApiUnknown, True),
+        (524, ApiUnknown, True),
+        (529, ApiUnknown, True),
+        (201, ApiUnknown, True),
+        (204, ApiUnknown, True),
+        (301, ApiUnknown, True),
+        (307, ApiUnknown, True),
+        (308, ApiUnknown, True),
+    ],
+)
+@story
+async def test_each_status_has_its_meaning(status: int, kind: type[ApiError], again: bool) -> None:  # noqa: FBT001
+    """Every documented status, and some that are not: its class, and whether waiting can help."""
+    async with says(refusal(status, headers={"location": "http://127.0.0.1:9/"})) as api:
+        error = await failed(api.credits())
+    assert (type(error), error.again) == (kind, again)
+
+
+@story
+async def test_nobody_listening_is_unknown() -> None:
+    """A refused connection says nothing about the account, and the message names no key."""
+    async with scene() as (gateway, api):
+        await gateway.stop()
+        error = await failed(api.credits())
+    assert type(error) is ApiUnknown
+    assert str(error) == "/credits: ConnectError"
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        ({"retry-after": "7"}, 7),
+        ({"retry-after": "0"}, 0),
+        ({"retry-after": "999999"}, 3600),
+        ({"retry-after": "9" * 5000}, 3600),
+        ({"retry-after": "-5"}, 60),
+        ({"retry-after": "soon"}, 60),
+        ({"retry-after": "1.5"}, 60),
+        ({}, 60),
+        ({"retry-after": formatdate(NOW_S + 90, usegmt=True), "date": formatdate(NOW_S, usegmt=True)}, 90),
+        ({"retry-after": formatdate(NOW_S - 90, usegmt=True), "date": formatdate(NOW_S, usegmt=True)}, 0),
+        ({"retry-after": formatdate(NOW_S + 10**6, usegmt=True), "date": formatdate(NOW_S, usegmt=True)}, 3600),
+        ({"retry-after": formatdate(NOW_S + 90, usegmt=True)}, 60),
+        ({"retry-after": formatdate(NOW_S + 90, usegmt=True), "date": "yesterday"}, 60),
+    ],
+    ids=str,
+)
+@story
+async def test_the_time_to_wait_is_read_in_both_forms(headers: dict[str, str], wait_s: int) -> None:
+    """Seconds, or a date against the server's own clock; bounded by an hour, a minute when it cannot be read."""
+    async with says(refusal(429, headers=headers)) as api:
+        error = await failed(api.credits())
+    assert isinstance(error, ApiLimited)
+    assert error.retry_after_s == wait_s
+
+
+@story
+async def test_503_without_a_time_to_wait_is_just_unknown() -> None:
+    """With Retry-After it asks for patience, without it is one more failure."""
+    async with says(refusal(503, headers={"retry-after": "9"}), refusal(503)) as api:
+        patient, plain = await failed(api.credits()), await failed(api.credits())
+    assert isinstance(patient, ApiLimited)
+    assert patient.retry_after_s == 9
+    assert type(plain) is ApiUnknown
+
+
+@pytest.mark.parametrize(
+    "message", [f"Invalid API key {KEY}", "line\nbreak \x1b[31mred", "\ud800", ["a", KEY], {"k": KEY}, None, "x" * 9000]
+)
+@story
+async def test_what_the_api_says_of_a_refusal_is_fit_for_the_log(message: Any) -> None:
+    """A key it echoes is taken out, and nothing unprintable, unstorable or endless gets through."""
+    async with says(refusal(401, message)) as api:
+        error = await failed(api.credits())
+    assert KEY not in str(error)
+    assert str(error).isprintable()
+    assert str(error).encode()
+    assert len(str(error)) < 400
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"null", b"[]", b"{}", b'{"data":null}', b'{"data":[]}', b'{"error":{}}', b"[" * 60_000, b"\xff\xfe\x00"],
+    ids=lambda body: repr(body[:12]),
+)
+@pytest.mark.parametrize("place", CALLS)
+@story
+async def test_200_without_an_answer_is_unknown(place: Place, body: bytes) -> None:
+    """The status alone is no answer, at no endpoint."""
+    async with says(http.Response(200, body)) as api:
+        assert type(await failed(CALLS[place](api))) is ApiUnknown
+
+
+@story
+async def test_an_answer_may_be_as_large_as_it_may_be() -> None:
+    """At the limit it is read, one byte beyond it is not."""
+    body = credits_of("5").body
+    fits, beyond = (
+        http.Response(200, body + b" " * (size - len(body))) for size in (BODY_BYTES_MAX, BODY_BYTES_MAX + 1)
+    )
+    async with says(fits, beyond) as api:
+        assert (await api.credits()).total_credits == Usd.of(5)
+        assert type(await failed(api.credits())) is ApiUnknown
+
+
+@story
+async def test_a_packed_bomb_is_never_unpacked() -> None:
+    """We ask for plain bytes; 64 MB packed into 64 kB cost no memory."""
+    bomb = gzip.compress(b" " * 64 * 1024 * 1024, compresslevel=1)
+    answer = http.Response(200, bomb, {"content-type": "application/json", "content-encoding": "gzip"})
+    async with says(answer) as api:
+        tracemalloc.start()
+        try:
+            assert type(await failed(api.credits())) is ApiUnknown
+            assert tracemalloc.get_traced_memory()[1] < 8 * 1024 * 1024
+        finally:
+            tracemalloc.stop()
+
+
+# -- the key ----------------------------------------------------------------------------------------------------
+
+
+@story
+async def test_the_kind_of_key_is_told() -> None:
+    """The management key is one, the ordinary key is none, and a wrong one is turned away."""
+    async with scene() as (gateway, api):
+        assert (await api.key()).management
+        async with client(gateway.url, gateway.ordinary_key) as ordinary:
+            assert not (await ordinary.key()).management
+        async with client(gateway.url, "sk-or-v1-wrong") as wrong:
+            assert isinstance(await failed(wrong.key()), ApiUnauthorized)
+
+
+@pytest.mark.parametrize(
+    ("data", "management"),
+    [
+        ({"is_management_key": True}, True),
+        ({"is_management_key": False, "is_provisioning_key": True}, False),
+        ({"is_provisioning_key": True, "label": "old"}, True),
+        ({"is_management_key": "true"}, None),
+        ({"is_management_key": 1}, None),
+        ({"is_management_key": None}, None),
+        ({}, None),
+    ],
+)
+@story
+async def test_a_key_is_proven_only_by_a_plain_yes_or_no(data: dict[str, Any], management: bool | None) -> None:  # noqa: FBT001
+    """The older name of the field counts where the newer is missing; anything but true or false is no proof."""
+    async with says(http.Response(200, json.dumps({"data": data}).encode())) as api:
+        if management is None:
+            assert type(await failed(api.key())) is ApiUnknown
+        else:
+            assert (await api.key()).management is management
+
+
+# -- asking for a charge ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [("12.5", b"12.5"), ("12.50", b"12.5"), ("0.1", b"0.1"), ("1E+2", b"100"), ("25", b"25"), ("1E-7", b"0.0000001")],
+)
+def test_the_amount_is_written_from_its_digits(amount: str, text: bytes) -> None:
+    """A JSON number without exponent or float; the wallet and the chain beside it."""
+    body = charge_body(Request(Usd.of(amount), WALLET, 8453))
+    assert body == b'{"amount": ' + text + b', "sender": "' + PAYER.lower().encode() + b'", "chain_id": 8453}'
+
+
+@pytest.mark.parametrize(("amount", "text"), [("12.5", b"12.5"), ("1.1", b"1.1"), ("1E+2", b"100")])
+@story
+async def test_the_bytes_on_the_wire_are_those(amount: str, text: bytes) -> None:
+    """What the gateway received, byte for byte; what it answered can be decoded as a charge for that amount."""
+    async with scene() as (gateway, api):
+        demand = parse(await api.charge(Request(Usd.of(amount), WALLET, 8453)))
+        (seen,) = gateway.requests
+        assert (seen.method, seen.path, seen.key) == ("POST", "/api/v1/credits/coinbase", "management")
+        assert seen.body == b'{"amount": ' + text + b', "sender": "' + PAYER.lower().encode() + b'", "chain_id": 8453}'
+        assert demand.intent.total == Usd.of(amount).times(Decimal("1.05")).usdc_up()
+
+
+@pytest.mark.parametrize("name", sorted(HOSTILE))
+@story
+async def test_a_hostile_charge_is_an_answer(name: str) -> None:
+    """Whether a charge is honest is judged elsewhere: its bytes come back untouched."""
+    async with scene() as (gateway, api):
+        gateway.switch_on("coinbase", name)
+        assert parse(await api.charge(REQUEST)).sender
+
+
+@story
+async def test_a_lost_answer_is_unknown_and_not_asked_again() -> None:
+    """The gateway made a charge and the answer was cut off: one request, no second one by itself."""
+    async with scene() as (gateway, api):
+        gateway.switch_on("coinbase", "answer-lost")
+        assert type(await failed(api.charge(REQUEST))) is ApiUnknown
+        assert (len(gateway.requests), len(gateway.issued), api.requests) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("name", ["reset", "time-out", "server-error-500", "unavailable-503", "rate-limited-429"])
+@pytest.mark.parametrize("place", CALLS)
+@story
+async def test_nothing_is_asked_twice(place: Place, name: str) -> None:
+    """One call is one request, whatever goes wrong: when to ask again is decided above."""
+    async with scene() as (gateway, api):
+        gateway.switch_on(place, name)
+        await failed(CALLS[place](api))
+        assert (gateway.count(place), api.requests) == (1, 1)
+
+
+def test_every_fault_of_the_gateway_is_known_here() -> None:
+    """A fault added to the gateway has to be given a meaning in this file."""
+    assert faults_of("credits") - set(MEANING) == {
+        *("zero-credits", "falling-total", "frozen", "string-numbers", "nan", "ordinary-key"),
+    }
+    assert faults_of("coinbase") - set(MEANING) - HOSTILE == {"answer-lost"}
+
+
+# -- the connection ---------------------------------------------------------------------------------------------
+
+
+@story
+async def test_many_polls_share_one_connection() -> None:
+    """Fifty readings, and the gateway saw one connection."""
+    async with scene() as (gateway, api):
+        peers = set()
+        for _ in range(50):
+            await api.credits()
+            peers |= {writer.get_extra_info("peername") for writer in gateway._server._open}
+        assert len(peers) == 1
+        assert api.requests == gateway.count("credits") == 50
+
+
+@story
+async def test_a_proxy_from_the_environment_is_not_used_on_loopback() -> None:
+    """With a proxy set that does not exist, a gateway on this machine is reached all the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            patch.setenv(name, "http://127.0.0.1:9")
+        async with scene() as (_, api):
+            assert (await api.credits()).total_credits == Usd.of("100.5")
+
+
+@story
+async def test_a_slash_at_the_end_of_the_address_means_nothing() -> None:
+    """With or without it the same endpoint is asked."""
+    async with scene() as (gateway, _), client(gateway.url + "/", gateway.management_key) as api:
+        await api.credits()
+        assert gateway.requests[-1].path == "/api/v1/credits"
