@@ -1,4 +1,4 @@
-"""What does a small, true example look like? Charges, plans, inclusions and top-ups for tests of judgement and ledger."""
+"""What does a small, true example look like? Charges, plans, inclusions and top-ups for judgement and ledger."""
 
 from __future__ import annotations
 

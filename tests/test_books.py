@@ -180,8 +180,10 @@ def booked(tmp_path: Path) -> Iterator[SqliteStore]:
         "DELETE FROM line",
         "DELETE FROM line WHERE n = 0",
         "INSERT OR REPLACE INTO line SELECT entry, n, account, commodity, '0' FROM line",
-        "REPLACE INTO entry SELECT id, account, topup, 0, text, tx_hash, charge_id, block_number, usd_value,"
-        " price_source FROM entry",
+        (
+            "REPLACE INTO entry SELECT id, account, topup, 0, text, tx_hash, charge_id, block_number, usd_value,"
+            " price_source FROM entry"
+        ),
     ],
 )
 def test_the_journal_cannot_be_rewritten(booked: SqliteStore, tmp_path: Path, change: str) -> None:

@@ -1,9 +1,10 @@
-"""Does a payment survive a crash at every committed step? The process's memory is lost, the ledger and the world are not."""
+"""Does a payment survive a crash at every committed step? Memory is lost, the ledger and the world are not."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,6 @@ class Silent:
 @pytest.fixture
 def world() -> Iterator[World]:
     """A world of its own, fast and below the floor."""
-    from decimal import Decimal
-
     with World(embedded, scale=30, conduct=Conduct(), usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(1)) as made:
         yield made
 

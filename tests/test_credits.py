@@ -34,8 +34,8 @@ from topup.money import Usd
 T = 1_790_000_000_000
 
 
-def read(credits: str, usage: str = "0", at_ms: int = T) -> Reading:
-    return Reading(Usd.of(credits), Usd.of(usage), at_ms)
+def read(bought: str, usage: str = "0", at_ms: int = T) -> Reading:
+    return Reading(Usd.of(bought), Usd.of(usage), at_ms)
 
 
 # -- believing --------------------------------------------------------------------------------------------------

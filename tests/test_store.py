@@ -562,7 +562,7 @@ def filled(folder: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["no database", "cut short", "a page of noise"])
 def test_a_damaged_ledger_is_refused_before_anything_is_spent(tmp_path: Path, damage: str) -> None:
-    """Not a database, half a database, or one page overwritten: the writer does not open, and the lock is free again."""
+    """Not a database, half a database, or one page of noise: the writer does not open, and the lock is free again."""
     filled(tmp_path)
     path = tmp_path / FILE
     whole = path.read_bytes()
@@ -617,37 +617,40 @@ def test_a_file_where_the_folder_should_be_is_said_so(tmp_path: Path) -> None:
     assert refused.value.remedy
 
 
+def read_until_refused(store: SqliteStore, taken: list[int]) -> None:
+    for n in range(10_000):
+        store.record_reading(ACCOUNT, reading(NOW_MS + n))
+        taken.append(n)
+
+
 def test_a_full_database_takes_all_of_a_write_or_nothing(tmp_path: Path) -> None:
     """At the page limit a decision is refused whole; with room again the same decision is taken."""
+    taken: list[int] = []
     with closing(SqliteStore.open_writer(tmp_path)) as store:
         pages = store._one("PRAGMA page_count")[0]
         store._db.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(StoreUnusable, match="full") as full:
-            for n in range(10_000):
-                store.record_reading(ACCOUNT, reading(NOW_MS + n))
+            read_until_refused(store, taken)
         assert "disk space" in full.value.remedy
-        kept = len(store.readings(ACCOUNT, 0))
         with pytest.raises(StoreUnusable):
             store.begin(topup(why="w" * 100_000))
         assert store.open_topup(ACCOUNT) is None
         store._db.execute("PRAGMA max_page_count = 1000000")
         assert store.begin(topup(why="w" * 100_000)).state is State.DECIDED
-        assert len(store.readings(ACCOUNT, 0)) == kept
+        assert len(store.readings(ACCOUNT, 0)) == len(taken)
 
 
 def test_a_full_disk_takes_all_of_a_write_or_nothing(tmp_path: Path) -> None:
     """No file may grow any more: a commit fails whole, later ones are not blocked by it, and a restart agrees."""
+    taken: list[int] = []
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     store = SqliteStore.open_writer(tmp_path)
     try:
         size = (tmp_path / f"{FILE}-wal").stat().st_size
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20_000, hard))
-        done = 0
         with pytest.raises(StoreUnusable) as full:
-            for n in range(10_000):
-                store.record_reading(ACCOUNT, reading(NOW_MS + n))
-                done = n + 1
+            read_until_refused(store, taken)
         assert full.value.remedy
         with pytest.raises(StoreUnusable):
             store.begin(topup())
@@ -658,6 +661,6 @@ def test_a_full_disk_takes_all_of_a_write_or_nothing(tmp_path: Path) -> None:
     assert store.begin(topup()).state is State.DECIDED
     store.close()
     with closing(SqliteStore.open_writer(tmp_path)) as again:
-        assert len(again.readings(ACCOUNT, 0)) == done
+        assert len(again.readings(ACCOUNT, 0)) == len(taken) > 0
         assert again.damage() is None
         assert again.open_topup(ACCOUNT) == replace(topup(), balance_before=Usd.of("3.21"))

@@ -96,7 +96,7 @@ ERROR = re.compile(r"^[^:]+:(\d+): error: .*\[([a-z-]+)\]$", re.MULTILINE)
 
 
 def test_what_must_not_be_written_is_refused_line_by_line(tmp_path: Path) -> None:
-    """A Verified made by hand, an unproven charge at the signer or the rail, mixed money, floats: errors, nothing else."""
+    """A Verified made by hand, an unproven charge at signer or rail, mixed money, floats: errors, nothing else."""
     path = tmp_path / "careless.py"
     path.write_text(SNIPPET)
     options = ["--config-file", "pyproject.toml", "--no-pretty", "--no-color-output", "--hide-error-context"]

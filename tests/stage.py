@@ -1,0 +1,123 @@
+"""One account in one world, driven pass by pass: for tests that need to interfere between two passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from topup import assemble
+from topup.events import Event
+from topup.lifecycle import State, TopUp
+from topup.ports import Clock
+from topup.sandbox import contracts
+from topup.sandbox.world import World
+from topup.settings import load
+from topup.store.sqlite import SqliteStore
+from topup.terms import Asked, Rest
+
+TRANSFERRED = "0xb7ee4fafa10d16ee883a136a3dcc9179d8e6041ba71cc29c2b0bce4f7bdd6e86"
+
+
+class Shifted:
+    """The world's clock as a machine sees it that is `by_ms` ahead of it, or behind when negative."""
+
+    def __init__(self, world: World, by_ms: int) -> None:
+        """Shift the world's clock."""
+        self._world, self.by_ms = world, by_ms
+
+    def now_ms(self) -> int:
+        """Return the shifted time."""
+        return self._world.clock.now_ms() + self.by_ms
+
+    def monotonic_ms(self) -> int:
+        """Return time that no shift touches."""
+        return self._world.clock.now_ms()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep as the world does."""
+        await self._world.clock.sleep(seconds)
+
+
+@dataclass
+class Stage:
+    """A running cycle with its ledger, its events, and ways to wait for a state."""
+
+    world: World
+    directory: Path
+    clock: Clock
+    settings: dict[str, str] = field(default_factory=dict)
+    told: list[Event] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Open the ledger and assemble the cycle, as a start of the program does."""
+        environment = self.world.environment() | {
+            "TOPUP_STATE_DIR": str(self.directory),
+            "TOPUP_CONFIG": "/dev/null",
+            "TOPUP_POSTING__LATE_S": "300",
+        }
+        self.store = SqliteStore.open_writer(self.directory)
+        self.works = assemble.works(load(environment | self.settings), self.store, self, self.clock)
+
+    def emit(self, event: Event) -> None:
+        """Keep the event."""
+        self.told.append(event)
+
+    def named(self, name: str) -> list[Any]:
+        """Return the events of one name."""
+        return [e for e in self.told if e.name() == name]
+
+    @property
+    def topup(self) -> TopUp:
+        """Return the newest top-up as it is stored."""
+        return self.store.latest("default", 1)[0]
+
+    async def step(self, asked: Asked | None = None) -> Rest:
+        """Make one pass and let the world's time pass that it asked for."""
+        rest = await self.works.cycle.run(asked)
+        await self.clock.sleep(rest.next_s)
+        return rest
+
+    async def until(self, *states: State, asked: Asked | None = None, passes: int = 120) -> TopUp:
+        """Make passes until the newest top-up is in one of these states."""
+        for number in range(passes):
+            rest = await self.step(asked if number == 0 else None)
+            if self.store.latest("default", 1) and self.topup.state in states:
+                return self.topup
+        raise AssertionError(f"never {states}: {rest}, {[e.name() for e in self.told][-12:]}")
+
+    async def rests(self, why: str, passes: int = 60) -> Rest:
+        """Make passes until one rests for this reason."""
+        for _ in range(passes):
+            rest = await self.step()
+            if rest.why == why:
+                return rest
+        raise AssertionError(f"never {why}: {rest}")
+
+    async def close(self) -> None:
+        """Close what is open, as an end of the program does."""
+        await self.works.close()
+
+    def payments(self) -> int:
+        """Count the Transferred events on the whole chain."""
+        wanted = {
+            "fromBlock": "0x0",
+            "toBlock": "latest",
+            "address": contracts.PAYMENT_PROTOCOL,
+            "topics": [TRANSFERRED],
+        }
+        return len(self.world.do(lambda: self.world.chain.rpc("eth_getLogs", [wanted])))
+
+    def booked(self) -> int:
+        """Return what the journal says has left the wallet, in wei."""
+        lines = [x for e in self.store.entries("default") for x in e.lines if x.account == "assets:wallet"]
+        return -sum(x.units for x in lines)
+
+    def left(self) -> int:
+        """Return what has left the wallet on the chain, in wei."""
+        return self.world.wallet_wei - self.world.do(lambda: self.world.balance(self.world.wallet))
+
+    def inside(self, act: Callable[[], Any]) -> Any:
+        """Interfere with the world between two of its steps."""
+        return self.world.do(act)
