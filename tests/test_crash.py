@@ -122,7 +122,7 @@ LIFE = 12
 @pytest.mark.parametrize("before", [False, True], ids=["after", "before"])
 @pytest.mark.parametrize("point", range(1, LIFE + 1))
 def test_a_crash_at_any_write_leads_to_exactly_one_payment(
-    point: int, before: bool, world: World, tmp_path: Path
+    point: int, world: World, tmp_path: Path, *, before: bool
 ) -> None:
     """Whatever write the process dies in, the next start finishes one payment and the books match the wallet."""
     first = world.do(lambda: world.balance(world.wallet))
