@@ -35,9 +35,9 @@ def _uv(lock: Path) -> None:
 
 def _checkout() -> None:
     """Install this checkout, editable, with the pinned build back end."""
-    ours = ["--no-deps", "--editable", LOCKS.parent]
+    ours: list[str | Path] = ["--no-deps", "--editable", LOCKS.parent]
     try:
-        pinned = ["--build-constraint", LOCKS / "build.txt"]
+        pinned: list[str | Path] = ["--build-constraint", LOCKS / "build.txt"]
         subprocess.run(
             [BIN / "uv", "pip", "install", "--quiet", "--python", BIN / "python", *pinned, *ours], check=True
         )

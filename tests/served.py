@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -33,14 +33,6 @@ HASTE = {
     "TOPUP_POSTING__POLL_S": "1",
     "TOPUP_POSTING__RESEND_S": "2",
 }
-
-
-def until(true: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
-    """Wait for something that happens in another process; fail with `what` when it does not."""
-    end = time.monotonic() + patience_s
-    while not true():
-        assert time.monotonic() < end, f"not within {patience_s} s: {what}"
-        time.sleep(0.05)
 
 
 def events_of(log: str) -> list[dict[str, Any]]:
@@ -70,13 +62,15 @@ class Running:
 
     def await_event(self, name: str, **fields: object) -> dict[str, Any]:
         """Wait until it says this; return the first such event."""
-        until(
-            lambda: bool(self.told(name, **fields)) or self.process.poll() is not None,
-            f"{name} {fields} in:\n{self.log()}",
-        )
-        found = self.told(name, **fields)
-        assert found, f"ended with {self.process.poll()} before {name}:\n{self.log()}"
-        return found[0]
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            ended = self.process.poll() is not None
+            if found := self.told(name, **fields):
+                return found[0]
+            if ended:
+                break
+            time.sleep(0.05)
+        raise AssertionError(f"no {name} {fields}, exit code {self.process.poll()}:\n{self.log()}")
 
     def stop(self, number: signal.Signals = signal.SIGTERM, patience_s: float = PATIENCE_S) -> int:
         """Send a signal; return the exit code."""

@@ -81,8 +81,9 @@ class Stage:
 
     async def until(self, *states: State, asked: Asked | None = None, passes: int = 120) -> TopUp:
         """Make passes until the newest top-up is in one of these states."""
-        for number in range(passes):
-            rest = await self.step(asked if number == 0 else None)
+        for _ in range(passes):
+            begun = bool(self.store.latest("default", 1))
+            rest = await self.step(None if begun else asked)
             if self.store.latest("default", 1) and self.topup.state in states:
                 return self.topup
         raise AssertionError(f"never {states}: {rest}, {[e.name() for e in self.told][-12:]}")

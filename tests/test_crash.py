@@ -78,7 +78,7 @@ class Silent:
 @pytest.fixture
 def world() -> Iterator[World]:
     """A world of its own, fast and below the floor."""
-    with World(embedded, scale=30, conduct=Conduct(), usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(1)) as made:
+    with World(embedded, scale=10, conduct=Conduct(), usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(1)) as made:
         yield made
 
 

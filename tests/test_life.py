@@ -34,7 +34,7 @@ BELOW = Decimal("10.5")
 def world() -> Iterator[World]:
     """An account below its floor, burning slowly, whose payments are posted after ten seconds."""
     conduct = Conduct(posting_delay_ms=10_000)
-    with World(embedded, scale=30, conduct=conduct, usage_usd=BELOW, burn_usd_per_hour=Decimal(1)) as made:
+    with World(embedded, scale=10, conduct=conduct, usage_usd=BELOW, burn_usd_per_hour=Decimal(1)) as made:
         yield made
 
 
@@ -367,7 +367,7 @@ def test_a_second_program_cannot_write_beside_the_first(world: World, tmp_path: 
             await stage.until(State.SENT)
         assert stage.inside(lambda: chain(world).pending()) == 0
         second.close()
-        await stage.works.api.close()
+        await stage.close()
 
     asyncio.run(story())
 

@@ -799,7 +799,8 @@ async def test_a_frozen_balance_shows_its_first_reading_for_ever() -> None:
 async def test_a_management_key_can_be_shown_as_an_ordinary_one() -> None:
     """The fault has two halves: the key's description and the zeros."""
     async with scene() as s:
-        FAULTS["ordinary-key"].switch_on(s.gateway)
+        for switch in FAULTS["ordinary-key"].switches:
+            s.gateway.switch_on(switch.place, switch.name, switch.times)
         assert (await s.at("key")).json()["data"]["is_management_key"] is False
         assert await s.totals() == (0, 0)
 

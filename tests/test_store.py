@@ -640,6 +640,23 @@ def test_a_full_database_takes_all_of_a_write_or_nothing(tmp_path: Path) -> None
         assert len(store.readings(ACCOUNT, 0)) == len(taken)
 
 
+def write_late(store: SqliteStore, sql: str) -> None:
+    """Write with the keys checked at the commit only."""
+    with store._write(NOW_MS) as db:
+        db.execute("PRAGMA defer_foreign_keys = ON")
+        db.execute(sql)
+
+
+def test_a_commit_that_fails_leaves_nothing_open(tmp_path: Path) -> None:
+    """A transaction refused only at its commit is undone, and the next one is not blocked by it."""
+    with closing(SqliteStore.open_writer(tmp_path)) as store:
+        arrow = "INSERT INTO move (topup, at_ms, fact, state, detail) VALUES ('nobody', 0, 'ask', 'asking', '')"
+        with pytest.raises(StoreUnusable, match="FOREIGN KEY"):
+            write_late(store, arrow)
+        assert store.begin(topup()).state is State.DECIDED
+        assert store.moves("nobody") == []
+
+
 def test_a_full_disk_takes_all_of_a_write_or_nothing(tmp_path: Path) -> None:
     """No file may grow any more: a commit fails whole, later ones are not blocked by it, and a restart agrees."""
     taken: list[int] = []

@@ -51,6 +51,8 @@ def main() -> None:
 
 def load() -> Settings:
     """Read the settings; pydantic is loaded here, so that `--help` does not wait for it."""
+    # Looking for plugins of pydantic takes as long as reading the settings, and none has any business with them.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from topup import settings
 
     return settings.load()

@@ -171,19 +171,19 @@ class Posted:
     baseline: Usd
 
 
-def posting(baseline: Usd, amount: Usd, reading: Reading, paid_at_ms: int) -> Posted:
+def posting(baseline: Usd, amount: Usd, reading: Reading, sent_ms: int) -> Posted:
     """Hold a reading against the baseline taken before the payment was signed.
 
     Args:
         baseline: total_credits before the payment.
         amount: the credits bought.
         reading: a believed reading.
-        paid_at_ms: the time of the block that holds the payment.
+        sent_ms: when the payment was about to be sent, by the same clock that stamps readings.
 
     A rise in a reading taken before that block cannot be ours and moves the baseline. Half a cent is forgiven
     because the API's numbers are JSON doubles.
     """
-    if reading.at_ms <= paid_at_ms:
+    if reading.at_ms <= sent_ms:
         return Posted(Posting.WAITING, max(baseline, reading.total_credits))
     risen = reading.total_credits - baseline
     if risen < amount - HALF_A_CENT:

@@ -36,7 +36,7 @@ from topup.store.sqlite import SqliteStore
 # A run that reaches no verdict within this many seconds of the world ends as it stands.
 WORLD_SECONDS_MAX = 1800
 REPEATS = 3
-SCALE = 30
+SCALE = 10
 PATIENCE_AFTER_LATE_S = 300
 EXITS = {
     "refilled": Exit.OK,

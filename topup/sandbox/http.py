@@ -66,7 +66,7 @@ class Server:
         """Keep the handler; nothing listens until `start`."""
         self._handler = handler
         self._server: asyncio.Server | None = None
-        self._open: set[asyncio.StreamWriter] = set()
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self.url = ""
 
     async def start(self, port: int = 0) -> None:
@@ -79,12 +79,16 @@ class Server:
         if self._server is None:
             return
         self._server.close()
-        for writer in list(self._open):
+        for task, writer in list(self._open.items()):
             writer.transport.abort()
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
         self._server = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._open[task] = writer
         try:
             while (request := await _read(reader)) is not None:
                 answer = await self._handler(request)
@@ -99,7 +103,7 @@ class Server:
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
             pass  # The peer went away or spoke nonsense; the next connection starts afresh.
         finally:
-            self._open.discard(writer)
+            self._open.pop(task, None)
             writer.close()
 
 
