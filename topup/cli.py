@@ -18,10 +18,8 @@ from topup import __version__
 from topup.errors import Exit, StoreBusy, TopupError
 
 if TYPE_CHECKING:
-    from topup.settings import Settings
-
-if TYPE_CHECKING:
     from topup.money import Usd
+    from topup.settings import Settings
 
 app = typer.Typer(
     name="topup",

@@ -8,9 +8,11 @@ against the journal.
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -53,6 +55,12 @@ ENDS: dict[type[Event], str] = {events.TopUpForbidden: "forbidden", events.TopUp
 REPEATED: dict[type[Event], str] = {
     events.ChargeUnanswered: "waiting",
     events.CycleFailed: "failed",
+}
+# A served world answers at once, so that whoever tries a command need not wait for a production pace.
+SERVED = {
+    "TOPUP_WATCH__STALENESS_S": "1",
+    "TOPUP_WATCH__POLL_FASTEST_S": "1",
+    "TOPUP_POSTING__POLL_S": "1",
 }
 # The sandbox shows a posting that is late without waiting half an hour for it.
 REHEARSED = {
@@ -325,9 +333,16 @@ def perform(
 
 
 def serve(anvil: Path | None, say: Callable[[str], None]) -> Exit:
-    """Keep a world up at the machine's own pace until interrupted, and print how to reach it."""
-    with World(_chain(anvil), conduct=Conduct(posting_delay_ms=2_000)) as world:
-        for name, value in world.environment().items():
+    """Keep a world up at the machine's own pace until interrupted, and print how to reach it.
+
+    The environment names a ledger and a settings file of its own: nothing of the sandbox may end up in a real ledger.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="topup-sandbox-") as ledger,
+        World(_chain(anvil), conduct=Conduct(posting_delay_ms=2_000)) as world,
+    ):
+        own = {"TOPUP_STATE_DIR": ledger, "TOPUP_CONFIG": os.devnull}
+        for name, value in (world.environment() | SERVED | own).items():
             say(f"export {name}={shlex.quote(value)}")
         say("# the world is up; Ctrl-C ends it")
         sys.stdout.flush()
