@@ -233,6 +233,23 @@ def test_a_pause_stops_a_first_send_even_after_the_intent(world: World, tmp_path
     asyncio.run(story())
 
 
+def test_a_pause_by_hand_is_said_once_with_who_did_it(world: World, tmp_path: Path) -> None:
+    """Paused between two passes: one event names who, and the next pass repeats nothing."""
+
+    async def story() -> None:
+        world.do(lambda: world.gateway.account.set_usage(Decimal(1)))
+        stage = Stage(world, tmp_path, world.clock)
+        await stage.step()
+        stage.store.say("default", "paused", "1", world.clock.now_ms(), "uid 7")
+        await stage.step()
+        await stage.step()
+        (said,) = stage.named("pause_changed")
+        assert (said.paused, said.by) == (True, "uid 7")
+        await stage.close()
+
+    asyncio.run(story())
+
+
 def test_the_account_is_watched_while_a_payment_is_stuck(world: World, tmp_path: Path) -> None:
     """Nothing is mined for an hour: the balance is still read, and an unreadable one still alarms."""
 

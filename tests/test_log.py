@@ -66,7 +66,8 @@ def line(event: events.Event, form: Format) -> str:
     LogSink(level="debug", form=form, stream=out, now_ms=lambda: NOW_MS).emit(event)
     text = out.getvalue()
     assert text.endswith("\n")
-    assert len(text.splitlines()) == 1, text
+    if len(text.splitlines()) != 1 or not text[:-1].isprintable():
+        pytest.fail(ascii(text))  # as ASCII: half a letter in a report would end the test run itself
     return text[:-1]
 
 
@@ -156,8 +157,7 @@ def test_foreign_words_cannot_forge_a_line_or_command_a_terminal(form: Format) -
     """A provider's answer with line ends, escapes, nulls and half a letter stays one line of printable text."""
     foreign = 'x\nevent=top_up_done\r\x1b[2J\x1b]0;owned\x07\x00\x85\u2028\u202e\ud800 "end"'
     shown = line(events.CycleDone(**{**_fields(events.CycleDone), "detail": foreign}), form)
-    assert shown.isprintable(), ascii(shown)
-    assert shown.encode()
+    assert shown.isprintable()
     assert "end" in shown
 
 

@@ -137,7 +137,7 @@ def test_an_unknown_fault_is_a_usage_error() -> None:
 
 
 def test_a_served_world_works_for_commands_in_another_terminal() -> None:
-    """`--serve` prints an environment, its own ledger in it, with which check, purchase and status work from outside."""
+    """`--serve` prints an environment with a ledger of its own; check, purchase and status work in it."""
     world = subprocess.Popen([*TOPUP, "sandbox", "--serve"], stdout=subprocess.PIPE, text=True)
     assert world.stdout is not None
     try:

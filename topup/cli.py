@@ -133,6 +133,11 @@ def _run() -> Exit:
         )
     )
 
+    raw = settings.wallet.private_key or settings.wallet.private_key_file
+    if settings.mode == "live" and raw is not None:
+        name = "wallet.private_key" if settings.wallet.private_key is not None else "wallet.private_key_file"
+        sink.emit(events.RawKeyInUse(setting=name))
+
     async def serve() -> Exit:
         daemon = Daemon(running.cycle, store, clock, sink, settings.account, Heart.of(os.environ))
         daemon.listen()

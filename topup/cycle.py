@@ -45,6 +45,7 @@ class Cycle:
         self._watch = Watch(terms, api=api, store=store, clock=clock, sink=sink)
         self._purchase = Purchase(terms, watch=self._watch, rail=rail, store=store, sink=sink)
         self._cycles = 0
+        self._paused: bool | None = None
         self._forbidden: tuple[Why, int] | None = None
 
     # -- one pass -----------------------------------------------------------------------------------------------
@@ -89,6 +90,7 @@ class Cycle:
         return self._cycles
 
     async def _pass(self, asked: Asked | None) -> Rest:
+        self._notice_pause()
         unfinished = self._store.open_topup(self._account.name)
         if unfinished is not None:
             rest = await self._purchase.follow(unfinished)
@@ -106,6 +108,13 @@ class Cycle:
                 return await self._purchase.follow(self._begin(decision, snapshot))
             case _:
                 assert_never(decision)
+
+    def _notice_pause(self) -> None:
+        """Say once that a person has paused or resumed buying since the last pass."""
+        control = self._store.control(self._account.name)
+        if self._paused is not None and self._paused != control.paused:
+            self._sink.emit(events.PauseChanged(paused=control.paused, by=control.paused_by))
+        self._paused = control.paused
 
     def _begin(self, decision: Buy, snapshot: Snapshot) -> TopUp:
         assert self._account.wallet is not None, "a live policy has a wallet"

@@ -129,6 +129,15 @@ class ClockBehind(Event):
     behind_s: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class RawKeyInUse(Event):
+    """The wallet's key is given raw instead of as a keystore: whoever reads its file or the environment has it."""
+
+    level: ClassVar[Level] = "warning"
+    todo: ClassVar[str] = "put the key into a keystore v3 file: wallet.keystore and wallet.keystore_password_file"
+    setting: str
+
+
 # -- watching ---------------------------------------------------------------------------------------------------
 
 

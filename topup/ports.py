@@ -242,6 +242,7 @@ class Control:
 
     paused: bool
     gone: bool
+    paused_by: str = ""
 
 
 @dataclass(frozen=True)

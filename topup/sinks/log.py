@@ -16,7 +16,7 @@ from typing import Any, Literal, TextIO
 import structlog
 
 from topup.errors import Money
-from topup.events import Event
+from topup.events import Event, Shown
 
 Format = Literal["auto", "json", "console", "logfmt"]
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
@@ -29,7 +29,8 @@ class LogSink:
         self, *, level: str = "info", form: Format = "auto", stream: TextIO | None = None, now_ms: Callable[[], int]
     ) -> None:
         """Choose the renderer once; `now_ms` stamps the lines, so that a log tells the ledger's time."""
-        out = stream if stream is not None else sys.stderr
+        # A process started with standard error closed has none: its lines are lost, and nothing else.
+        out = stream or sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - kept for good
         self._now_ms = now_ms
         self._logger: Any = structlog.wrap_logger(
             structlog.WriteLogger(out),
@@ -39,7 +40,7 @@ class LogSink:
 
     def emit(self, event: Event) -> None:
         """Write one event; an output that is gone loses the line, never the payment."""
-        shown = {k: v for k, v in event.shown().items() if v is not None}
+        shown = {k: _printable(v) for k, v in event.shown().items() if v is not None}
         if event.money is not Money.NO:
             shown["money_moved"] = event.money.value
         if event.todo:
@@ -60,6 +61,13 @@ class LogSink:
         }
 
 
+def _printable(value: Shown) -> Shown:
+    """Write out what would end a line, command a terminal or fit no encoding: providers' own words come through here."""
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+
+
 def _renderer(form: Format, out: TextIO) -> Any:
     if form == "auto":
         form = "console" if out.isatty() else "json"
@@ -67,5 +75,5 @@ def _renderer(form: Format, out: TextIO) -> Any:
         return structlog.processors.JSONRenderer()
     if form == "logfmt":
         return structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False)
-    colours = out.isatty() and "NO_COLOR" not in os.environ
+    colours = out.isatty() and not os.environ.get("NO_COLOR")  # empty is as good as absent: no-color.org
     return structlog.dev.ConsoleRenderer(colors=colours, sort_keys=False)

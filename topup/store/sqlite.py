@@ -531,10 +531,10 @@ class SqliteStore:
 
     def control(self, account: str) -> Control:
         """Return what people have told this ledger."""
-        said = {
-            row["name"]: row["value"] for row in self._all("SELECT name, value FROM control WHERE account = ?", account)
-        }
-        return Control(paused=said.get("paused") == "1", gone=said.get("gone") == "1")
+        rows = self._all("SELECT name, value, by FROM control WHERE account = ?", account)
+        said = {row["name"]: (row["value"], row["by"]) for row in rows}
+        paused, by = said.get("paused", ("0", ""))
+        return Control(paused=paused == "1", gone=said.get("gone", ("0", ""))[0] == "1", paused_by=by)
 
     def set_gone(self, account: str, gone: bool, at_ms: int) -> None:  # noqa: FBT001 - a flag is what it is
         """Put up or take down the tombstone of the charge endpoint."""
