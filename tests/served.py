@@ -61,10 +61,10 @@ class Running:
         return [e for e in self.events() if e["event"] == name and all(e.get(k) == v for k, v in fields.items())]
 
     def await_event(self, name: str, **fields: object) -> dict[str, Any]:
-        """Wait until it says this; return the first such event."""
+        """Wait until it says this; return the first such event. It will not come once a pass or the process failed."""
         end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end:
-            ended = self.process.poll() is not None
+            ended = self.process.poll() is not None or bool(self.told("cycle_failed"))
             if found := self.told(name, **fields):
                 return found[0]
             if ended:

@@ -150,15 +150,19 @@ def test_a_daemon_that_lost_its_ledger_to_another_ends(place: Served) -> None:
     assert place.world.gateway.count("coinbase") == 0
 
 
-@pytest.mark.parametrize(
-    "said",
-    ["\ud800 is no letter", "\x00", "\x1b[2J", "9" * 100_000],
-    ids=["half a letter", "a null", "an escape", "too much"],
-)
+WORDS = [
+    pytest.param("\ud800 is no letter", id="half a letter"),
+    pytest.param("\x00", id="a null"),
+    pytest.param("\x1b[2J", id="an escape"),
+    pytest.param("9" * 100_000, id="too much"),
+]
+
+
+@pytest.mark.parametrize("said", WORDS)
 def test_what_a_provider_says_of_a_payment_cannot_break_the_daemon(said: str, place: Served) -> None:
     """The payment was refused in words that no ledger and no terminal takes: they are kept as text, and it is paid."""
     place.low()
-    refused = []
+    refused: list[Any] = []
 
     async def rude(method: str, _: Any, honest: Callable[[], Any]) -> Any:
         told = honest()

@@ -341,8 +341,10 @@ def test_a_repeated_once_finishes_the_first_purchase_and_buys_no_second(world: W
     async def story() -> None:
         world.do(lambda: world.gateway.account.set_usage(Decimal(1)))
         stage = Stage(world, tmp_path, world.clock)
+        world.mining = False
         await stage.until(State.SENT, asked=Asked(Usd.of("10")))
         await stage.close()
+        world.mining = True
         again = Stage(world, tmp_path, world.clock)
         rest, code = await once(again.works.cycle, again.store, "default", world.clock, Asked(Usd.of("10")))
         assert rest.outcome == "resumed"

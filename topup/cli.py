@@ -35,6 +35,7 @@ config = typer.Typer(help="The settings.", no_args_is_help=True, rich_markup_mod
 app.add_typer(config, name="config")
 
 T = TypeVar("T")
+DAEMON_GONE_S = 3
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 
 
@@ -243,7 +244,7 @@ async def _once_here(settings: Settings, wish: Any, *, as_json: bool) -> Exit:
 async def _once_there(settings: Settings, wish: Any, *, as_json: bool) -> Exit:
     """Hand the wish to the daemon that holds the ledger, and follow it."""
     from topup.clock import SystemClock
-    from topup.daemon import request_exit
+    from topup.daemon import abandoned, request_exit
     from topup.report import topup_document
     from topup.store.sqlite import SqliteStore
 
@@ -251,11 +252,17 @@ async def _once_there(settings: Settings, wish: Any, *, as_json: bool) -> Exit:
     store = SqliteStore.open_reader(settings.state_dir)
     number = store.request(settings.account, wish.amount, wish.forced, clock.now_ms())
     sys.stderr.write("topup: the running daemon does it; following\n")
+    alone_s = 0
     while True:
         asked = store.requested(number)
         topup = store.topup(asked.topup_id) if asked.topup_id is not None else None
         code = request_exit(asked, topup)
         if code is not None:
+            break
+        # A daemon that ends is given a moment to be restarted; it then answers, or goes on with what is open.
+        alone_s = 0 if SqliteStore.held(settings.state_dir) else alone_s + 1
+        if alone_s > DAEMON_GONE_S:
+            code = abandoned(store.open_topup(settings.account))
             break
         await clock.sleep(1)
     if as_json:
@@ -269,7 +276,11 @@ async def _once_there(settings: Settings, wish: Any, *, as_json: bool) -> Exit:
             }
         )
     else:
-        say((asked.outcome or "") if topup is None else f"{topup.state}: {topup.amount} dollars")
+        say(
+            (asked.outcome or "the daemon is gone; see `topup status`")
+            if topup is None
+            else f"{topup.state}: {topup.amount} dollars"
+        )
     return code
 
 

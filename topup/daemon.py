@@ -259,3 +259,9 @@ def request_exit(asked: Requested, topup: TopUp | None) -> Exit | None:
     if topup.state not in TERMINAL:
         return None
     return outcome_exit(Rest(topup.state.value, topup.reason, detail, 0))
+
+
+def abandoned(unfinished: TopUp | None) -> Exit:
+    """Return the exit code of a request whose daemon is gone: what it left open says whether money may be out."""
+    out = unfinished is not None and unfinished.state in MONEY_OUT
+    return Exit.MONEY_MAY_HAVE_MOVED if out else Exit.LATER

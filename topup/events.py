@@ -276,7 +276,7 @@ class ChargeProven(Event):
     charge_id: str
     intent_id: bytes
     total_units: Usdc
-    fee_units: int
+    fee_units: Usdc
     recipient: bytes
     deadline_s: int
 

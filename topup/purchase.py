@@ -277,7 +277,7 @@ class Purchase:
                 charge_id=demand.charge_id,
                 intent_id=demand.intent.id,
                 total_units=verified.total,
-                fee_units=demand.intent.fee_amount,
+                fee_units=demand.intent.operator_fee,
                 recipient=demand.intent.recipient,
                 deadline_s=demand.intent.deadline,
             )

@@ -638,7 +638,9 @@ def _sentence(dotted: str, error: Any) -> str:
         return f"{dotted} is a table of settings, not a value: write [{dotted}]"
     # Keys, and URLs because a provider's often holds one.
     hidden = any(word in dotted for word in ("key", "private", "password", "url"))
-    given = "" if hidden else f" (given: {str(error.get('input'))[:60]!r})"
+    text = str(error.get("input"))
+    # Longer than an address: a key that was put into the wrong place, for instance.
+    given = "" if hidden or len(text) > len("0x") + 40 else f" (given: {text!r})"
     return f"{dotted} ({env_name(dotted)}): {message}{given}"
 
 

@@ -19,6 +19,8 @@ import httpx
 from topup.errors import ChainError, ChainUnknown
 
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024
+# Longer than a hash: whole transactions and keys, never what identifies one.
+LONG_HEX: Final = re.compile(r"0x[0-9a-fA-F]{65,}")
 SECRET_LENGTH_MIN: Final = 8
 
 
@@ -149,7 +151,10 @@ class Rpc:
         )
 
     def _shown(self, message: object) -> str:
-        text = str(message)
+        # Whatever a provider says goes into the log and the ledger: no half characters, nothing that steers a terminal,
+        # and no long hex, which may be the signed bytes it was sent.
+        text = str(message).encode("ascii", "backslashreplace").decode()
+        text = LONG_HEX.sub("0x…", "".join(c if c.isprintable() else "?" for c in text))
         for secret in self._secrets:
             text = text.replace(secret, "…")
         return text[:300]

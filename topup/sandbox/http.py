@@ -102,6 +102,8 @@ class Server:
                     break
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
             pass  # The peer went away or spoke nonsense; the next connection starts afresh.
+        except asyncio.CancelledError:
+            pass  # The server stops; there is nobody left to tell.
         finally:
             self._open.pop(task, None)
             writer.close()

@@ -62,7 +62,7 @@ class LogSink:
 
 
 def _printable(value: Shown) -> Shown:
-    """Write out what would end a line, command a terminal or fit no encoding: providers' own words come through here."""
+    """Spell out what would end a line, command a terminal or fit no encoding: others' words come through here."""
     if not isinstance(value, str) or value.isprintable():
         return value
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)

@@ -149,6 +149,16 @@ class SqliteStore:
             return None
         return next((int(h[4]) for h in held if "FLOCK" in h and h[5].split(":")[-1] == place), None)
 
+    @staticmethod
+    def held(directory: Path) -> bool:
+        """Tell whether any process holds the ledger as its writer."""
+        with (directory / "lock").open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
     def damage(self) -> str | None:
         """Read and check every page and index; return what is wrong first, or None."""
         (found,) = self._one("PRAGMA integrity_check(1)")
