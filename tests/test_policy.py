@@ -234,7 +234,8 @@ def test_waiting_ends_when_it_says() -> None:
     [
         ({"past": [past(1)]}, Buy),
         ({"past": failures(4, 1)}, Buy),
-        ({"past": failures(5, 1)}, Buy),
+        ({"past": failures(5, 1)}, Refuse),
+        ({"past": failures(5, 1), "resumed_ms": LOW.now_ms}, Buy),
         ({"past": [past(HOUR_MS, "106")]}, Refuse),
         ({"past": [past(n * HOUR_MS, "1") for n in range(6, 0, -1)]}, Refuse),
         ({"past": [past(HOUR_MS, failed=True, gas=10**16)]}, Refuse),
@@ -246,7 +247,7 @@ def test_waiting_ends_when_it_says() -> None:
     ],
 )
 def test_force_skips_patience_and_nothing_else(snapshot: dict[str, Any], still: type[Decision]) -> None:
-    """Forced, the cool-down and the waits after failures do not count; caps, switches and knowledge do."""
+    """Forced, cool-down and back-off do not count; the stop after failures does until `resume`, and all else."""
     assert isinstance(decide(replace(LOW, forced=True, **snapshot), LIMITS), still)
 
 

@@ -5,6 +5,7 @@ Logs go to standard error, results to standard output. What is slow to load is l
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -76,9 +77,10 @@ def document(value: dict[str, Any]) -> None:
 
 def fail(error: TopupError) -> NoReturn:
     """Print what is wrong and what to do about it, and leave with the error's exit code."""
-    sys.stderr.write(f"topup: {error}\n")
-    if error.remedy:
-        sys.stderr.write(f"topup: to do: {error.remedy}\n")
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error may be closed: 2>&-
+        sys.stderr.write(f"topup: {error}\n")
+        if error.remedy:
+            sys.stderr.write(f"topup: to do: {error.remedy}\n")
     raise typer.Exit(error.exit_code)
 
 
@@ -177,7 +179,8 @@ def _amount(text: str | None) -> Usd | None:
         return None
     try:
         amount = Usd.of(text)
-        sound = 0 < amount.amount < 10**9 and amount == amount.cents_down()
+        plain = all(c in "0123456789." for c in text)
+        sound = plain and 0 < amount.amount < 10**9 and amount == amount.cents_down()
     except ValueError:
         sound = False
     if not sound:
@@ -363,23 +366,24 @@ def _history(count: int, *, as_json: bool) -> Exit:
 
 
 @app.command()
-def pause() -> None:
+def pause(as_json: Json = False) -> None:
     """Stop deciding, signing and first sends; what is out is still followed. Example: topup pause."""
-    guarded(lambda: _tell("paused", "1", "paused: nothing new is bought; what is out is still followed"))
+    said = "paused: nothing new is bought; what is out is still followed"
+    guarded(lambda: _tell("paused", "1", said, as_json=as_json))
 
 
 @app.command()
-def resume() -> None:
-    """Go on after a pause, or after the charge endpoint was gone. Example: topup resume."""
-    guarded(_resume)
+def resume(as_json: Json = False) -> None:
+    """Go on after a pause, after failures in a row, or after 410 Gone. Example: topup resume."""
+    guarded(lambda: _resume(as_json=as_json))
 
 
-def _resume() -> Exit:
-    _tell("gone", "0", "")
-    return _tell("paused", "0", "resumed")
+def _resume(*, as_json: bool) -> Exit:
+    _tell("gone", "0", None, as_json=as_json)
+    return _tell("paused", "0", "resumed", as_json=as_json)
 
 
-def _tell(name: str, value: str, sentence: str) -> Exit:
+def _tell(name: str, value: str, sentence: str | None, *, as_json: bool) -> Exit:
     from topup.clock import SystemClock
     from topup.store.sqlite import SqliteStore
 
@@ -388,7 +392,9 @@ def _tell(name: str, value: str, sentence: str) -> Exit:
         SqliteStore.open_writer(settings.state_dir).close()
     store = SqliteStore.open_reader(settings.state_dir)
     store.say(settings.account, name, value, SystemClock().now_ms(), f"uid {os.getuid()}")
-    if sentence:
+    if sentence is not None and as_json:
+        document({"schema": 1, "account": settings.account, "said": name, "value": value, "detail": sentence})
+    elif sentence is not None:
         say(sentence)
     return Exit.OK
 
@@ -526,12 +532,15 @@ def resolve(
     adopt_nonce: Annotated[
         bool, typer.Option("--adopt-nonce", help="the wallet's other transactions are none of topup's")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Tell the ledger what only a person can know. Example: topup resolve t0123456789ab --attest-unpaid."""
-    guarded(lambda: _resolve(topup_id, attest=attest_unpaid, reading=accept_reading, nonce=adopt_nonce))
+    guarded(
+        lambda: _resolve(topup_id, attest=attest_unpaid, reading=accept_reading, nonce=adopt_nonce, as_json=as_json)
+    )
 
 
-def _resolve(topup_id: str | None, *, attest: bool, reading: bool, nonce: bool) -> Exit:
+def _resolve(topup_id: str | None, *, attest: bool, reading: bool, nonce: bool, as_json: bool) -> Exit:
     from topup.errors import SettingsError
     from topup.purchase import ADOPT_NONCE, RESOLVE
     from topup.watch import ACCEPT_READING
@@ -539,13 +548,23 @@ def _resolve(topup_id: str | None, *, attest: bool, reading: bool, nonce: bool) 
     if topup_id is not None:
         _halted(topup_id)
         word = "attest-unpaid" if attest else "look"
-        return _tell(RESOLVE + topup_id, word, "stored; the daemon acts on it where the chain does not object")
+        return _tell(
+            RESOLVE + topup_id, word, "stored; the daemon acts on it where the chain does not object", as_json=as_json
+        )
     if reading:
         return _tell(
-            ACCEPT_READING, "1", "for a day from now, a lower total is believed once it has been seen for a day"
+            ACCEPT_READING,
+            "1",
+            "for a day from now, a lower total is believed once it has been seen for a day",
+            as_json=as_json,
         )
     if nonce:
-        return _tell(ADOPT_NONCE, "1", "for an hour from now, the wallet's other transactions are taken as they are")
+        return _tell(
+            ADOPT_NONCE,
+            "1",
+            "for an hour from now, the wallet's other transactions are taken as they are",
+            as_json=as_json,
+        )
     raise SettingsError("nothing to resolve was named", remedy="`topup resolve --help`")
 
 

@@ -73,6 +73,8 @@ class Snapshot:
     # Set by `once --amount` and `once --force`.
     asked_amount: Usd | None = None
     forced: bool = False
+    # Failures before a person's `resume` are forgiven.
+    resumed_ms: int = 0
 
 
 class Why(StrEnum):
@@ -246,20 +248,22 @@ def _budgets(now: Snapshot, limits: Limits, due: Buy) -> Refuse | None:
 
 
 def _patience(now: Snapshot, limits: Limits) -> Hold | Refuse | None:
-    if now.forced or not now.past:
+    if not now.past:
         return None
     past = sorted(now.past, key=lambda p: p.decided_ms)
     failures = 0
     for one in reversed(past):
-        if not one.failed:
+        if not one.failed or one.decided_ms < now.resumed_ms:
             break
         failures += 1
     if failures >= limits.failures_max:
         return Refuse(
             Why.TOO_MANY_FAILURES,
             f"{failures} top-ups failed in a row",
-            "see `topup history`; `topup once --force` tries again",
+            "find the cause in `topup history`, then `topup resume`",
         )
+    if now.forced:
+        return None
     newest = past[-1].decided_ms
     # A failure does not release the cool-down: whichever lasts longer holds.
     wait = max(limits.cooldown_ms, limits.backoff_ms * 2 ** (failures - 1) if failures else 0)

@@ -243,6 +243,8 @@ class Control:
     paused: bool
     gone: bool
     paused_by: str = ""
+    # When buying was last resumed by hand; failures before that are forgiven.
+    resumed_ms: int = 0
 
 
 @dataclass(frozen=True)

@@ -225,7 +225,10 @@ class ChainSection(Section):
 
     id: int = Field(default=8453, description="chain id; a profile of that chain must exist")
     rpc_urls: Urls = Field(
-        default=("https://mainnet.base.org",), min_length=1, description="JSON-RPC providers; signed bytes go to all"
+        default=("https://mainnet.base.org",),
+        min_length=1,
+        repr=False,
+        description="JSON-RPC providers; signed bytes go to all",
     )
     timeout_s: int = Field(default=15, ge=1, le=300, description="longest wait for one answer")
     head_age_max_s: int = Field(

@@ -155,6 +155,7 @@ class Watch:
             ever_non_zero=self._store.ever_non_zero(account),
             asked_amount=asked.amount,
             forced=asked.forced,
+            resumed_ms=control.resumed_ms,
         )
 
     def now(self) -> int:

@@ -541,10 +541,11 @@ class SqliteStore:
 
     def control(self, account: str) -> Control:
         """Return what people have told this ledger."""
-        rows = self._all("SELECT name, value, by FROM control WHERE account = ?", account)
-        said = {row["name"]: (row["value"], row["by"]) for row in rows}
-        paused, by = said.get("paused", ("0", ""))
-        return Control(paused=paused == "1", gone=said.get("gone", ("0", ""))[0] == "1", paused_by=by)
+        rows = self._all("SELECT name, value, by, at_ms FROM control WHERE account = ?", account)
+        said = {row["name"]: (row["value"], row["by"], row["at_ms"]) for row in rows}
+        paused, by, at_ms = said.get("paused", ("0", "", 0))
+        gone = said.get("gone", ("0", "", 0))[0]
+        return Control(paused == "1", gone == "1", paused_by=by, resumed_ms=at_ms if paused == "0" else 0)
 
     def set_gone(self, account: str, gone: bool, at_ms: int) -> None:  # noqa: FBT001 - a flag is what it is
         """Put up or take down the tombstone of the charge endpoint."""
@@ -592,10 +593,12 @@ class SqliteStore:
 
     def _advance(self, topup: TopUp, fact: Fact, at_ms: int, detail: str = "") -> None:
         state = advance(topup.state, fact)
+        # A reason says why something is not as hoped: a hash is none, and what is done needs none any more.
+        told = detail if detail and fact is not Fact.SIGNED else topup.reason
+        reason = "" if state is State.DONE else told
         changed = self._db.execute(
-            "UPDATE topup SET state = ?, moved_ms = ?, reason = CASE WHEN ? = '' THEN reason ELSE ? END"
-            " WHERE id = ? AND state = ?",
-            (state.value, at_ms, detail, detail, topup.id, topup.state.value),
+            "UPDATE topup SET state = ?, moved_ms = ?, reason = ? WHERE id = ? AND state = ?",
+            (state.value, at_ms, reason, topup.id, topup.state.value),
         ).rowcount
         if changed != 1:
             raise StoreFenced(
