@@ -382,18 +382,6 @@ class Settings(BaseSettings):
     posting: PostingSection = PostingSection()
     log: LogSection = LogSection()
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment over file; the file arrives through the initial values."""
-        return env_settings, init_settings
-
 
 def default_state_dir() -> Path:
     """Return systemd's state directory, or the user's."""
