@@ -206,10 +206,12 @@ def worst_case() -> str:
     p = s.policy
     attempts = s.posting.retries_max + 1
     one = worst_spend(Usd(Decimal(25)), assemble.limits(s))
+    lying = "ETH for those 24 hours, even if API, quote and price feed lie together"
     quoted = "what is sent above the quote; the contract returns what the swap leaves"
     rows = [
         (f"{p.cap_24h} dollars", "charges within any 24 hours, their fees included", "policy.cap_24h"),
         (f"{p.cap_30d} dollars", "the same within any 30 days", "policy.cap_30d"),
+        (f"{p.cap_24h / s.price.eth_usd_min} ETH", lying, "price.eth_usd_min"),
         (f"{p.topup_max} dollars", "credits of one top-up", "policy.topup_max"),
         (f"{one} dollars", "what a top-up of 25 dollars counts against the caps", "rails.coinbase.fee_ceiling_bps"),
         (f"{s.price.deviation_bps / 100:g} %", "what a payment may cost above the feed", "price.deviation_bps"),

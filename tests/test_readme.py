@@ -71,6 +71,8 @@ def test_the_worst_case_is_the_default_cap() -> None:
     assert policy.cap_24h == Decimal(100)
     assert policy.cap_30d == Decimal(500)
     assert "at most 100 dollars in any 24 hours" in README
+    assert policy.cap_24h / Settings.model_fields["price"].default.eth_usd_min == Decimal("0.1")
+    assert "at most 0.1 ETH" in README
     assert "500 in any 30 days" in README
 
 
