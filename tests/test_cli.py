@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -17,7 +18,10 @@ from typer.testing import CliRunner
 
 from tests.served import TOPUP, Served, events_of, served
 from topup.cli import app
+from topup.clock import SystemClock
+from topup.credits import Reading
 from topup.lifecycle import State
+from topup.money import Usd
 from topup.store.sqlite import SqliteStore
 
 AMOUNTS = ("_usd", "_wei", "_units", "_usdc", "_eth", "hours_to_floor", "hours_to_empty", "credits_before")
@@ -376,6 +380,17 @@ def test_once_ends_when_the_daemon_it_asked_is_gone(place: Served) -> None:
     daemon.process.kill()
     daemon.process.wait()
     assert asking.process.wait(timeout=30) == 5, asking.log()
+
+
+def test_what_a_person_says_counts_even_when_the_ledger_is_ahead_of_the_clock(place: Served) -> None:
+    """The clock once ran ten years ahead: a word said today is stamped with ledger time and is not long past."""
+    ahead = 10 * 365 * 24 * 3_600_000
+    with contextlib.closing(SqliteStore.open_writer(place.state)) as store:
+        store.record_reading("default", Reading(Usd.of(20), Usd.of(1), SystemClock().now_ms() + ahead))
+    assert place.run("resolve", "--adopt-nonce").returncode == 0
+    with contextlib.closing(SqliteStore.open_reader(place.state)) as store:
+        now = store.now_ms(SystemClock().now_ms())
+        assert store.said_within("default", "adopt_nonce", now, 3_600_000)
 
 
 # -- light and sturdy -------------------------------------------------------------------------------------------

@@ -253,7 +253,7 @@ async def _once_there(settings: Settings, wish: Any, *, as_json: bool) -> Exit:
 
     clock = SystemClock()
     store = SqliteStore.open_reader(settings.state_dir)
-    number = store.request(settings.account, wish.amount, wish.forced, clock.now_ms())
+    number = store.request(settings.account, wish.amount, wish.forced, store.now_ms(clock.now_ms()))
     sys.stderr.write("topup: the running daemon does it; following\n")
     alone_s = 0
     while True:
@@ -391,7 +391,8 @@ def _tell(name: str, value: str, sentence: str | None, *, as_json: bool) -> Exit
     if not SqliteStore.exists(settings.state_dir):
         SqliteStore.open_writer(settings.state_dir).close()
     store = SqliteStore.open_reader(settings.state_dir)
-    store.say(settings.account, name, value, SystemClock().now_ms(), f"uid {os.getuid()}")
+    # Ledger time, which may be ahead of the machine's: what a person says now must not look long past.
+    store.say(settings.account, name, value, store.now_ms(SystemClock().now_ms()), f"uid {os.getuid()}")
     if sentence is not None and as_json:
         document({"schema": 1, "account": settings.account, "said": name, "value": value, "detail": sentence})
     elif sentence is not None:
