@@ -33,7 +33,6 @@ class Doubt(StrEnum):
     ZERO_ZERO = "zero_zero"
     CREDITS_FELL = "credits_fell"
     USAGE_FELL = "usage_fell"
-    STALE = "stale"
 
 
 # Waiting does not help against these: a person has to correct the key or the address.

@@ -9,7 +9,7 @@ from topup.credits import DAY_MS, burn_usd_per_hour, runway
 from topup.events import show
 from topup.lifecycle import TERMINAL, TopUp
 from topup.money import Usd
-from topup.policy import Limits, worst_spend
+from topup.policy import Limits
 from topup.store.sqlite import SqliteStore
 
 
@@ -66,11 +66,6 @@ def status(store: SqliteStore, account: str, limits: Limits, now_ms: int) -> dic
         "open": topup_document(unfinished) if unfinished is not None else None,
         "last": [topup_document(t) for t in store.latest(account, 5)],
     }
-
-
-def next_cost(limits: Limits, amount: Usd) -> Usd:
-    """Return the most the next top-up may cost before network fees."""
-    return worst_spend(amount, limits)
 
 
 def status_lines(told: dict[str, Any]) -> list[str]:

@@ -64,8 +64,6 @@ SWAP: dict[str, tuple[str, str]] = {
     ),
     "Pausable: paused": ("the payment contract is paused", "wait until its owner resumes it"),
 }
-# Reasons after which the same charge, quoted again, may well succeed.
-TRANSIENT = frozenset({"SwapFailedString", "SwapFailedBytes", "InexactTransfer", "Error"})
 
 
 @cache
