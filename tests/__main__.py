@@ -64,7 +64,8 @@ def main(arguments: list[str]) -> int:
     """Run everything; pytest comes last, so that its summary and the count of skips close the output."""
     _from_npm()
     failed = [name for name, command in CHECKS.items() if not _passes(name, command)]
-    pytest = [sys.executable, "-m", "pytest", "--numprocesses=auto", *arguments]
+    workers = 2 * (os.cpu_count() or 1)  # most of them wait for blocks and processes most of the time
+    pytest = [sys.executable, "-m", "pytest", f"--numprocesses={workers}", *arguments]
     code = subprocess.run(pytest, cwd=tools.ROOT, check=False).returncode
     if failed:
         print(f"FAILED before the tests: {', '.join(failed)}", flush=True)

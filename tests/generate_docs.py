@@ -206,7 +206,7 @@ def worst_case() -> str:
     p = s.policy
     attempts = s.posting.retries_max + 1
     one = worst_spend(Usd(Decimal(25)), assemble.limits(s))
-    lying = "ETH for those 24 hours, even if API, quote and price feed lie together"
+    lying = "ETH for those 24 hours, even if the API and the one provider lie together"
     quoted = "what is sent above the quote; the contract returns what the swap leaves"
     rows = [
         (f"{p.cap_24h} dollars", "charges within any 24 hours, their fees included", "policy.cap_24h"),
@@ -217,7 +217,12 @@ def worst_case() -> str:
         (f"{s.price.deviation_bps / 100:g} %", "what a payment may cost above the feed", "price.deviation_bps"),
         (f"{s.price.slippage_bps / 100:g} %", quoted, "price.slippage_bps"),
         (f"{s.fees.network_fee_max_eth} ETH", "gas and L1 data fee of one attempt", "fees.network_fee_max_eth"),
-        (f"{attempts}", "attempts of one top-up, each costing a network fee", "posting.retries_max"),
+        (f"{attempts}", "tries of one charge that may be mined, each costing a network fee", "posting.retries_max"),
+        (
+            f"{p.revert_gas_24h_eth} ETH",
+            "gas of failed tries within 24 hours, after which no payment is planned",
+            "policy.revert_gas_24h_eth",
+        ),
         (f"{s.wallet.payment_max_eth} ETH", "the value of one payment, held by the signer", "wallet.payment_max_eth"),
         (f"{p.count_24h}", "top-ups within any 24 hours", "policy.count_24h"),
     ]
@@ -264,22 +269,77 @@ def exit_codes() -> str:
 
 # -- the life of a top-up ---------------------------------------------------------------------------------------
 
+STATE, FACT = lifecycle.State, lifecycle.Fact
+# What each state waits for, and what a restart does with it. A state without its line here is an error.
+WAITS: Final[dict[lifecycle.State, tuple[str, str]]] = {
+    STATE.DECIDED: ("a pause to end, and its turn to ask", "asks"),
+    STATE.ASKING: ("the answer, within `api.timeout_s`", "gives the answer up for lost, and asks again later"),
+    STATE.CHARGED: ("limits, price, fees, wallet and providers to permit the payment", "proves the charge again"),
+    STATE.RESERVED: ("nothing", "gives the nonce back and plans again"),
+    STATE.SIGNED: ("nothing", "erases the bytes, gives the nonce back and plans again"),
+    STATE.SENT: ("a block", "looks for it and sends the same bytes again"),
+    STATE.REVERTED: ("nothing: tries again or gives up", "sees whether the block still stands"),
+    STATE.DEATHWATCH: ("final blocks that prove it", "asks for the proof again"),
+    STATE.PAID: ("the credits, until `posting.late_s`", "sees whether the block still stands, reads the account"),
+    STATE.UNCREDITED: ("the credits, for as long as it takes", "the same"),
+    STATE.CREDITED: ("a safe block", "the same"),
+    STATE.HALTED: ("a person's word", "keeps looking; sends nothing"),
+}
+# What is committed with each arrow, and what follows once it is. An arrow without its line here is an error.
+ARROWS: Final[dict[lifecycle.Fact, tuple[str, str]]] = {
+    FACT.ASK: ("number and time of the request", "the charge is requested"),
+    FACT.ANSWERED: ("the answer, byte for byte", "the charge is proven, quoted and simulated"),
+    FACT.ANSWER_LOST: ("that this charge is abandoned", "another is requested after a while"),
+    FACT.CHARGE_DEAD: ("that this charge grew too old; no payment of it was ever sent", "another is requested"),
+    FACT.RESERVE: ("the unsigned payment, its nonce, the credits before it", "the key signs"),
+    FACT.SIGNED: ("the signed bytes and their hash", "nothing yet"),
+    FACT.INTEND: ("the intent to send", "the bytes go to every provider"),
+    FACT.BUMP: ("a dearer payment of this charge at this nonce: signed, intended", "its bytes go to every provider"),
+    FACT.CANCEL: ("a transaction that moves nothing at this nonce: signed, intended", "its bytes go to every provider"),
+    FACT.GIVEN_UP: ("why", "proof of death is waited for"),
+    FACT.WITHDRAWN: ("that the nonce is free; the signed bytes are erased", "the payment is planned again"),
+    FACT.REVERTED: ("block, cost and reason", "it is tried again or given up"),
+    FACT.RETRY: ("nothing else", "the same charge is planned at the next nonce"),
+    FACT.EXPIRED: ("that a block past the deadline was seen", "proof of death is waited for"),
+    FACT.PROVEN_DEAD: ("the proof, on the charge; its nonce is free", "buying is decided again, with another charge"),
+    FACT.PAID: ("block and cost of the payment", "credits are waited for"),
+    FACT.VANISHED: ("that the block was replaced", "the payment is looked for and sent again"),
+    FACT.POSTED: ("when the credits were there", "a safe block is waited for"),
+    FACT.POSTING_LATE: ("nothing else", "nothing more is bought until they come"),
+    FACT.SETTLED: ("the purchase, in the books", "nothing: the end"),
+    FACT.DROP: ("why", "nothing: the end"),
+    FACT.FAIL: ("the proof, or the person's word", "nothing: the end"),
+    FACT.HALT: ("the reason", "nothing is sent; it is still looked for"),
+}
+
+
+def drawing() -> str:
+    """Return the diagram as the module draws it."""
+    doc = inspect.getdoc(lifecycle) or ""
+    return doc.partition("\n\n")[2].partition("\n\nEvery arrow")[0]
+
 
 def life() -> str:
     """Show the diagram, the states and every arrow of the table."""
-    doc = inspect.getdoc(lifecycle) or ""
-    diagram = doc.partition("\n\n")[2].partition("\n\nEvery arrow")[0]
     said = remarks(lifecycle.State)
-    states = [(f"`{s}`", said[s.name] or "an end") for s in lifecycle.State]
+    states = [
+        (f"`{s}`", said[s.name] or "an end", *(("–", "–") if s in lifecycle.TERMINAL else WAITS[s]))
+        for s in lifecycle.State
+    ]
     arrows = [
-        (f"`{state}`", f"`{fact}`", f"`{to}`")
-        for (state, fact), to in lifecycle.TABLE.items()
+        (f"`{state}`", f"`{fact}`", f"`{to}`", *ARROWS[fact])
+        for (state, fact), to in sorted(
+            lifecycle.TABLE.items(), key=lambda arrow: list(lifecycle.State).index(arrow[0][0])
+        )
         if fact is not lifecycle.Fact.HALT
     ]
     halts = ", ".join(f"`{s}`" for s, fact in lifecycle.TABLE if fact is lifecycle.Fact.HALT)
+    committed, then = ARROWS[lifecycle.Fact.HALT]
     return (
-        f"\n```text\n{diagram}\n```\n\n{table(('state', 'meaning'), states)}\n"
-        f"{table(('from', 'what happened', 'to'), arrows)}\n`halt` leads to `halted` from {halts}.\n\n"
+        f"\n```text\n{drawing()}\n```\n\n"
+        f"{table(('state', 'meaning', 'waits for', 'a restart'), states)}\n"
+        f"{table(('from', 'what happened', 'to', 'committed with it', 'then'), arrows)}\n"
+        f"`halt` leads to `halted` from {halts}. Committed with it: {committed}. Then: {then}.\n\n"
     )
 
 

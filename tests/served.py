@@ -15,6 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from tests.warm import Forked
 from topup.lifecycle import TopUp
 from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct
@@ -44,7 +45,7 @@ def events_of(log: str) -> list[dict[str, Any]]:
 class Running:
     """A command that goes on in the background, its two outputs in files."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     out: Path
     err: Path
 

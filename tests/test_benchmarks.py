@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.faults import sound
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -84,3 +86,74 @@ def test_the_daemons_memory_is_told_in_each_of_its_states(told: Any) -> None:
     assert set(memory) == {"observe_idle_mib", "live_idle_mib", "live_after_payment_mib"}
     if sys.platform == "linux":
         assert Decimal(memory["live_idle_mib"]) < Decimal(memory["live_after_payment_mib"])
+
+
+# -- faults --------------------------------------------------------------------------------------------------------
+
+FAULTS = [sys.executable, "-m", "benchmarks.faults"]
+TINY = ("--kill-sample", "-1", "--soak-steps", "200")
+
+
+def faults(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the benchmark of faults to its end."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("TOPUP_")}
+    return subprocess.run(
+        [*FAULTS, *arguments], capture_output=True, text=True, timeout=240, cwd=ROOT, env=kept, check=False
+    )
+
+
+@pytest.mark.slow
+def test_a_run_with_faults_says_what_became_of_the_payments() -> None:
+    """One document, schema 1: a row a story with topup's end and the recipe's, the matrix, and the soak."""
+    done = faults("--json", "--stories", "response_lost", "power_loss", *TINY)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    assert set(told) == {"schema", "stories", "kill_matrix", "soak"}
+    assert told["schema"] == 1
+    lost, power = told["stories"]
+    for row in told["stories"]:
+        assert {"story", "number", "says", "survived", "payments", "lost", "halted", "recovered_in_s"} <= set(row)
+        assert (row["survived"], row["payments"], row["lost"], row["wrong"]) == (True, 1, False, [])
+    assert lost["recovered_in_s"] > 0
+    assert (power["halted"], power["recovered_in_s"], power["recipe"]) == (True, None, None)
+    assert set(lost["recipe"]) == {"survived", "payments", "believed", "lost", "recovered_in_s", "detail"}
+    # What the documentation shows pays again when an answer is lost; that is what all this is for.
+    assert (lost["recipe"]["survived"], lost["recipe"]["payments"], lost["recipe"]["lost"]) == (False, 2, True)
+    assert told["kill_matrix"] == {"cells": None, "survived": None, "reason": "not asked for"}
+    assert {"seed", "steps", "double_payments", "lost"} == set(told["soak"])
+    assert told["soak"]["steps"] >= 200
+    assert (told["soak"]["double_payments"], told["soak"]["lost"]) == (0, 0)
+
+
+@pytest.mark.slow
+def test_the_table_of_faults_is_for_a_person() -> None:
+    """The same as lines: each story once, the recipe beside it."""
+    done = faults("--stories", "response_lost", *TINY)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = [line for line in done.stdout.splitlines() if "response_lost" in line]
+    assert row.split()[:4] == ["1", "response_lost", "|", "yes"]
+    assert "NO" in row.rpartition("|")[2]
+    assert "soak: seed 1" in done.stdout
+
+
+def test_a_story_that_there_is_not_is_named() -> None:
+    """Exit code 2, and the names there are."""
+    done = faults("--stories", "no_such_story")
+    assert done.returncode == 2
+    assert "no_such_story" in done.stderr
+    assert "response_lost" in done.stderr
+
+
+def test_a_row_that_was_not_survived_is_told_and_fails() -> None:
+    """One story, one cell or one step of the soak that went wrong makes the run fail."""
+    right: dict[str, Any] = {
+        "stories": [{"survived": True}],
+        "kill_matrix": {"cells": 3, "survived": 3},
+        "soak": {"double_payments": 0, "lost": 0},
+    }
+    assert sound(right)
+    assert not sound(right | {"stories": [{"survived": True}, {"survived": False}]})
+    assert not sound(right | {"kill_matrix": {"cells": 3, "survived": 2}})
+    assert not sound(right | {"soak": {"double_payments": 1, "lost": 0}})
+    assert not sound(right | {"soak": {"double_payments": 0, "lost": 1}})
+    assert sound(right | {"kill_matrix": {"cells": None, "survived": None}})

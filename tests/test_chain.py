@@ -23,6 +23,7 @@ from topup.chain.broadcast import classify
 from topup.chain.contracts import payment_data
 from topup.chain.evm import EvmChain
 from topup.chain.profiles import BASE, Profile
+from topup.chain.providers import Providers
 from topup.chain.rpc import Rpc
 from topup.charge import Demand, parse
 from topup.errors import ChainUnknown, PaymentForbidden, Reverted, WrongChain
@@ -37,6 +38,7 @@ from topup.sandbox.world import FEE_DESTINATION, World
 T = TypeVar("T")
 TOTAL = Usdc(10_500_000)
 HEAD_AGE_MAX_S = 60
+LAG_MAX_S = 30
 ENOUGH = Wei(4 * 10**15)
 NOBODY = "0x" + "00" * 20
 ANYONE = "0x" + "0e" * 20
@@ -62,7 +64,17 @@ class Stand:
         return asyncio.run(asked())
 
     def edge(self, *rpcs: Rpc, profile: Profile = BASE) -> EvmChain:
-        return EvmChain(profile, rpcs, now_s=self.world.clock.now_s, head_age_max_s=HEAD_AGE_MAX_S)
+        return EvmChain(
+            profile,
+            Providers(
+                rpcs,
+                quorum=1,
+                now_s=self.world.clock.now_s,
+                head_age_max_s=HEAD_AGE_MAX_S,
+                lag_max_s=LAG_MAX_S,
+                say=lambda _: None,
+            ),
+        )
 
     def mine(self, blocks: int = 1) -> None:
         for _ in range(blocks):
@@ -146,7 +158,7 @@ class Stand:
         return self.ask(lambda chain: chain.send(raw, tx_hash))
 
     def look(self, demand: Demand, *attempts: Attempt) -> Sighting:
-        return self.ask(lambda chain: chain.look(self.wallet, attempts, demand))
+        return self.ask(lambda chain: chain.look(self.wallet, [(a, demand) for a in attempts]))
 
     def paid(self) -> tuple[Demand, Attempt]:
         """A payment that stands in the newest block."""
@@ -604,25 +616,35 @@ ANSWERS: list[tuple[int, str, Delivery]] = [
     (-32000, "INTERNAL_ERROR: nonce too low", Delivery.NONCE_USED),
     (-32000, "nonce is too low", Delivery.NONCE_USED),
     (-32010, "OldNonce, Current nonce: 5, nonce of rejected tx: 4", Delivery.NONCE_USED),
-    (-32000, "nonce too high", Delivery.UNCLEAR),
-    (-32010, "GapNonce, Future nonce. Expected nonce: 4", Delivery.UNCLEAR),
-    (-32000, "replacement transaction underpriced", Delivery.UNDERPRICED),
+    (-32000, "nonce too high", Delivery.NONCE_HIGH),
+    (-32010, "GapNonce, Future nonce. Expected nonce: 4", Delivery.NONCE_HIGH),
+    (-32000, "replacement transaction underpriced", Delivery.REPLACEMENT),
     (-32000, "transaction underpriced: tip needed 1, tip permitted 0", Delivery.UNDERPRICED),
     (-32000, "max fee per gas less than block base fee: address 0x, maxFeePerGas: 1, baseFee: 2", Delivery.UNDERPRICED),
     (-32010, "FeeTooLow, EffectivePriorityFeePerGas too low: fee too low", Delivery.UNDERPRICED),
     (-32000, "transaction gas price below minimum: gas tip cap 0, minimum needed 1", Delivery.UNDERPRICED),
     (-32000, "insufficient funds for gas * price + value: balance 0, tx cost 1, overshot 1", Delivery.FUNDS),
     (-32003, "Insufficient funds for gas * price + value", Delivery.FUNDS),
-    (-32000, "tx fee (1.20 ether) exceeds the configured cap (1.00 ether)", Delivery.UNCLEAR),
-    (-32000, "txpool is full", Delivery.UNCLEAR),
-    (-32005, "rate limit exceeded", Delivery.UNCLEAR),
-    (429, "Too Many Requests", Delivery.UNCLEAR),
+    (-32000, "tx fee (1.20 ether) exceeds the configured cap (1.00 ether)", Delivery.FEECAP),
+    (-32000, "txpool is full", Delivery.FULL),
+    (-32005, "rate limit exceeded", Delivery.FULL),
+    (429, "Too Many Requests", Delivery.FULL),
     (-32000, "invalid sender", Delivery.REFUSED),
     (-32000, "intrinsic gas too low: gas 1, minimum needed 21000", Delivery.REFUSED),
     (-32000, "exceeds block gas limit", Delivery.REFUSED),
     (-32000, "oversized data: transaction size 1, limit 0", Delivery.REFUSED),
     (-32000, "invalid chain id for signer: have 1 want 8453", Delivery.REFUSED),
     (-32000, "rlp: expected input list for types.LegacyTx", Delivery.REFUSED),
+    (-32000, "transaction nonce is too far in the future", Delivery.NONCE_HIGH),
+    (-32000, "nonce too high: next nonce 4, tx nonce 9", Delivery.NONCE_HIGH),
+    (-32603, "INTERNAL_ERROR: replacement transaction underpriced: new tx gas fee cap 1 <= 2", Delivery.REPLACEMENT),
+    (-32000, "in-flight transaction limit reached for delegated accounts", Delivery.FULL),
+    (-32005, "daily request limit exceeded", Delivery.FULL),
+    (-32000, "INSUFFICIENT_FUNDS: insufficient funds for transfer", Delivery.FUNDS),
+    (-32003, "max priority fee per gas higher than max fee per gas", Delivery.REFUSED),
+    (-32003, "Out of gas: required gas exceeds allowance: 21000", Delivery.REFUSED),
+    (-32003, "intrinsic gas too high -- CallerGasLimitMoreThanBlock", Delivery.REFUSED),
+    (-32000, "Failed to decode signed transaction", Delivery.REFUSED),
     (-32601, "the method does not exist", Delivery.UNCLEAR),
     (0, "", Delivery.UNCLEAR),
 ]
@@ -667,7 +689,7 @@ def test_real_nodes_use_the_words_of_the_table(stand: Stand) -> None:
     assert stand.send(stand.attempt(demand, chain_id=1)).delivery is Delivery.REFUSED
     stand.send(stand.attempt(demand))
     rival = stand.attempt(demand, max_fee_per_gas=Wei(5 * 10**8))
-    assert stand.send(rival).delivery is Delivery.UNDERPRICED
+    assert stand.send(rival).delivery is Delivery.REPLACEMENT
 
 
 def test_a_lost_answer_is_unclear_and_never_sent_again(stand: Stand) -> None:
@@ -759,7 +781,7 @@ def test_a_lagging_provider_is_passed_over(two: tuple[Stand, Stand]) -> None:
     other.mine(4)
     wallet, demand = other.wallet, other.demand()
     assert through_both(one, other, lambda c: c.survey(wallet, TOTAL, BASE.contract)).head.number == 7
-    assert through_both(one, other, lambda c: c.look(wallet, [], demand)).head.number == 7
+    assert through_both(one, other, lambda c: c.look(wallet, [])).head.number == 7
     for act in (one.survey, lambda: one.look(demand)):
         with pytest.raises(ChainUnknown, match=r"its newest block is 6[0-9] s old"):
             act()
@@ -771,7 +793,7 @@ def test_a_provider_of_another_chain_is_passed_over(two: tuple[Stand, Stand]) ->
     one.answer("eth_chainId", lambda _: hex(84532), when=lambda _: True)
     other.mine(4)
     demand = other.demand()
-    assert through_both(one, other, lambda c: c.look(other.wallet, [], demand)).head.number == 7
+    assert through_both(one, other, lambda c: c.look(other.wallet, [])).head.number == 7
     with pytest.raises(WrongChain, match="84532"):
         one.look(demand)
 

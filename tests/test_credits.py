@@ -15,11 +15,13 @@ from topup.credits import (
     DAY_MS,
     HOUR_MS,
     LASTING,
+    RUNWAY_SPAN_MIN_MS,
     Doubt,
     Posted,
     Posting,
     Reading,
     Runway,
+    Spending,
     Unknown,
     baseline_settled,
     believe,
@@ -28,6 +30,8 @@ from topup.credits import (
     next_poll_s,
     posting,
     runway,
+    spending,
+    spending_since,
 )
 from topup.money import Usd
 
@@ -195,6 +199,127 @@ def test_unknown_burn_is_learnt_soon() -> None:
     """Not knowing the rate it looks as often as it may; knowing that nothing burns, as seldom."""
     assert next_poll_s(Runway(None, None), None, fastest_s=60, slowest_s=900) == 60
     assert next_poll_s(Runway(None, None), Usd.of(0), fastest_s=60, slowest_s=900) == 900
+
+
+# -- the pace ---------------------------------------------------------------------------------------------------
+
+
+def life(*days: str, step_ms: int = HOUR_MS // 4, busy_h: int = 3) -> list[Reading]:
+    """Readings of whole days that end now, oldest first; each uses so many dollars in each of its first three hours."""
+    used, told = Decimal(0), []
+    start = T - len(days) * DAY_MS
+    for at in range(start, T + 1, step_ms):
+        told.append(read("1000000", str(used), at))
+        day, into = divmod(at - start, DAY_MS)
+        if into < busy_h * HOUR_MS and day < len(days):
+            used += Decimal(days[day]) * step_ms / HOUR_MS
+    return told
+
+
+def test_a_usual_day_is_no_runaway() -> None:
+    """Three busy hours of two dollars a day: the fastest hour of today is that of any day, not eight times the mean."""
+    assert spending(life(*["2"] * 14), T) == Spending(Usd.of(2), Usd.of(2))
+
+
+def test_an_hour_faster_than_ever_is_seen_and_is_not_usual() -> None:
+    """Today's runaway shows in the last day alone, however fast it was."""
+    assert spending(life(*["2"] * 13, "500"), T) == Spending(Usd.of(500), Usd.of(2))
+
+
+def test_idle_days_do_not_make_a_working_day_strange() -> None:
+    """Five days of work and two of rest, or one job a week: the usual day is one on which something is used."""
+    assert spending(life(*["5"] * 5, "0", "0", *["5"] * 5, "0", "0", "5"), T).usual == Usd.of(5)
+    assert spending(life("50", *["0"] * 6, "50", *["0"] * 6), T).usual == Usd.of(50)
+
+
+def test_one_runaway_does_not_make_the_next_one_usual() -> None:
+    """Of a slow and a fast day the slow one is usual; an account that used nothing is used to nothing."""
+    assert spending(life(*["0"] * 6, "0.1", *["0"] * 4, "60", "0"), T).usual == Usd.of("0.1")
+    assert spending(life(*["0"] * 13, "60"), T) == Spending(Usd.of(60), Usd.of(0))
+
+
+@pytest.mark.parametrize(("days", "known"), [(7, False), (8, True)])
+def test_a_week_has_to_be_known(days: int, known: bool) -> None:  # noqa: FBT001
+    """Today and six days before it say nothing of what is usual; a seventh does."""
+    told = spending(life(*["2"] * days), T)
+    assert told.fastest == Usd.of(2)
+    assert (told.usual is not None) == known
+
+
+def test_nothing_read_is_no_pace() -> None:
+    """No reading, one, or two within an hour: neither fast nor slow."""
+    for readings in ([], [read("100")], [read("100", "0", T - HOUR_MS + 1), read("100", "99", T)]):
+        assert spending(readings, T) == Spending(None, None)
+
+
+def test_a_gap_is_spread_over_its_length() -> None:
+    """Nothing was read for ten hours in which thirty dollars went: three an hour, at the first reading and after it."""
+    gap = [read("100", "0", T - 11 * HOUR_MS), read("100", "30", T - HOUR_MS), read("100", "30", T - HOUR_MS + 60_000)]
+    assert spending(gap, T).fastest == Usd.of(3)
+
+
+def test_a_burst_is_spread_over_an_hour() -> None:
+    """Two minutes that used six dollars are six an hour, not a hundred and eighty."""
+    burst = [read("100", "0", T - 2 * HOUR_MS), read("100", "0", T - HOUR_MS), read("100", "0", T - 120_000)]
+    assert spending([*burst, read("100", "6", T)], T).fastest == Usd.of(6)
+
+
+def test_a_runaway_is_held_against_the_account_for_a_day() -> None:
+    """Twenty-four hours after its last fast hour, when nothing is left to use, it is still seen; an hour later not."""
+    readings = life(*["2"] * 13, "500")
+    quiet = [replace(readings[-1], at_ms=T + n * HOUR_MS) for n in range(1, 5)]
+    ended = T - 21 * HOUR_MS
+    assert spending([*readings, *quiet], ended + DAY_MS - 1).fastest == Usd.of(500)
+    assert spending([*readings, *quiet], ended + DAY_MS + HOUR_MS).fastest == Usd.of(0)
+
+
+def test_what_a_person_accepts_is_usual_for_two_weeks() -> None:
+    """After `resume` the fastest hour of the day before it is usual, and from then on what the days have shown."""
+    readings = life(*["2"] * 13, "500")
+    assert spending(readings, T, resumed_ms=T) == Spending(Usd.of(500), Usd.of(500))
+    assert spending(readings, T, resumed_ms=T - 2 * DAY_MS) == Spending(Usd.of(500), Usd.of(2))
+    later = T + 14 * DAY_MS
+    went = [*readings, *(replace(readings[-1], at_ms=T + n * HOUR_MS) for n in range(1, 14 * 24))]
+    assert spending(went, later - 1, resumed_ms=T).usual == Usd.of(500)
+    assert spending(went, later, resumed_ms=T).usual == Usd.of(0)
+
+
+def test_what_is_read_from_the_ledger_is_all_that_matters() -> None:
+    """Readings older than `spending_since` change nothing, with a recent acceptance, an old one and none."""
+    readings = life(*["7"] * 20, *["2"] * 13, "500", step_ms=HOUR_MS)
+    for resumed in (0, T - 20 * DAY_MS, T - 13 * DAY_MS, T - HOUR_MS, T):
+        since = spending_since(T, resumed)
+        assert since >= T - 16 * DAY_MS
+        some = [r for r in readings if r.at_ms >= since]
+        assert spending(some, T, resumed_ms=resumed) == spending(readings, T, resumed_ms=resumed)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, DAY_MS), st.integers(0, 10**7)), min_size=2, max_size=40),
+    st.integers(0, 10**9),
+)
+def test_more_use_today_is_never_a_slower_day(steps: list[tuple[int, int]], more: int) -> None:
+    """Over any readings: adding to today's use never lowers today's pace and never changes what is usual."""
+    at, used, readings = T, 0, []
+    for wait, micros in steps:
+        at, used = at + wait, used + micros
+        readings.append(Reading(Usd.of(0), Usd(Decimal(used) / 10**6), at))
+    last = readings[-1]
+    worse = [*readings[:-1], replace(last, total_usage=last.total_usage + Usd(Decimal(more) / 10**6))]
+    calm, fast = spending(readings, at), spending(worse, at)
+    assert fast.usual == calm.usual
+    assert (calm.fastest is None) == (fast.fastest is None)
+    if calm.fastest is not None and fast.fastest is not None:
+        assert fast.fastest >= calm.fastest >= Usd.of(0)
+
+
+def test_a_rate_of_minutes_buys_nothing() -> None:
+    """What may be shown after two minutes is unknown to the rules until an hour is known."""
+    minutes = [read("100", "0", T - 120_000), read("100", "5", T)]
+    hour = [read("100", "0", T - HOUR_MS), read("100", "5", T)]
+    assert burn_usd_per_hour(minutes) == Usd.of(150)
+    assert burn_usd_per_hour(minutes, span_min_ms=RUNWAY_SPAN_MIN_MS) is None
+    assert burn_usd_per_hour(hour, span_min_ms=RUNWAY_SPAN_MIN_MS) == Usd.of(5)
 
 
 # -- posting ----------------------------------------------------------------------------------------------------

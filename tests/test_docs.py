@@ -13,7 +13,7 @@ from topup import events
 from topup.cli import app
 from topup.credits import Doubt
 from topup.policy import Why
-from topup.settings import names
+from topup.settings import Settings, names
 
 DOCUMENTS = sorted(DOCS.glob("*.md"))
 RUNBOOK = (DOCS / "runbook.md").read_text(encoding="utf-8")
@@ -64,18 +64,67 @@ def test_the_runbook_explains_every_doubt_and_every_decision() -> None:
     assert _words("Decisions") == [why.value for why in Why]
 
 
+def _sources(*patterns: str) -> str:
+    return "\n".join(
+        path.read_text(encoding="utf-8") for one in patterns for path in sorted((ROOT / "topup").glob(one))
+    )
+
+
+FLOW = ("policy.py", "steps.py", "purchase.py", "pursuit.py", "arrival.py", "witness.py")
+
+
 def test_the_runbook_explains_why_a_payment_is_forbidden() -> None:
     """Every reason word that the source gives to PaymentForbidden has its row, and no row is invented."""
-    package = ROOT / "topup"
-    rooms = [
-        package / "policy.py",
-        package / "purchase.py",
-        *(package / "rails").glob("*.py"),
-        *(package / "chain").glob("*.py"),
-    ]
-    sources = [path.read_text(encoding="utf-8") for path in rooms]
-    raised = {word for text in sources for word in re.findall(r'PaymentForbidden\(\s*"([a-z_]+)"', text)}
-    assert set(_words("Payments")) == raised
+    source = _sources(*FLOW, "rails/*.py", "chain/*.py")
+    assert set(_words("Payments")) == set(re.findall(r'PaymentForbidden\(\s*"([a-z_]+)"', source))
+
+
+def test_the_runbook_explains_what_an_open_top_up_waits_for() -> None:
+    """Every word that the flow waits with has its row; after a payment the state itself is the word."""
+    waits = set(re.findall(r'_wait\(\s*topup, "([a-z_]+)"', _sources(*FLOW)))
+    assert set(_words("Waits")) == waits | {"paid", "uncredited"}
+
+
+def _quoted(text: str) -> list[str]:
+    """Return what stands in code marks in the first column of the tables."""
+    cells = [line.removeprefix("| ").partition(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
+    return [said for cell in cells for said in re.findall("`([^`]+)`", cell)]
+
+
+def test_the_ledger_says_what_the_runbook_quotes() -> None:
+    """A sentence that is looked up there is one that the program says, word by word."""
+    source, quoted = _sources("store/sqlite.py", "reconcile.py"), _quoted(_section("The ledger refuses"))
+    assert len(quoted) >= 10
+    assert [said for said in quoted if said not in source] == []
+
+
+def test_each_reason_to_halt_says_how_it_is_left() -> None:
+    """Every reason that the flow halts with is in the table, and each that is there is given somewhere."""
+    text = (DOCS / "lifecycle.md").read_text(encoding="utf-8").partition("The reasons:\n")[2].partition("\n## ")[0]
+    source, quoted = _sources(*FLOW, "store/sqlite.py", "chain/evidence.py"), _quoted(text)
+    assert [said for said in quoted if said not in source] == []
+    given = re.findall(r'(?:_halt\(\s*topup,\s*|reason = )f"([^"]+)"', source)
+    assert len(given) >= 5
+    assert [reason for reason in given if not any(said in reason for said in quoted)] == []
+
+
+def test_the_model_is_as_large_as_the_page_says() -> None:
+    """The number of states on the page is the one that the model's own test counts."""
+    (counted,) = re.findall(r"states == ([\d_]+)", (ROOT / "tests" / "test_rule_r.py").read_text(encoding="utf-8"))
+    text = (DOCS / "lifecycle.md").read_text(encoding="utf-8")
+    assert f"{int(counted):,} states" in " ".join(text.split())
+
+
+def test_the_worst_case_is_derived_from_the_defaults() -> None:
+    """The one number, what it is in ETH with one provider, and what it is with a second, honest one."""
+    s = Settings.model_construct()
+    cap, text = s.policy.cap_24h, " ".join((DOCS / "security.md").read_text(encoding="utf-8").split())
+    assert f"**{cap} dollars within any 24 hours**, and {s.policy.cap_30d} within any 30 days" in text
+    assert f"{cap} / {s.price.eth_usd_min} = **{cap / s.price.eth_usd_min} ETH**" in text
+    assert (
+        f"{cap} dollars cost at most {cap * (10_000 + s.price.deviation_bps) / 10_000:.0f} dollars' worth of ETH"
+        in text
+    )
 
 
 def test_every_setting_named_in_a_document_exists() -> None:
@@ -100,10 +149,44 @@ def test_every_command_named_in_a_document_exists() -> None:
             assert any(f"topup {said}".startswith(name) for name in known), f"{path.name}: topup {said}"
 
 
+def test_every_option_named_in_a_document_exists() -> None:
+    """`topup resolve ID --cancel` names an option of `resolve`; an option alone is one of some command."""
+    options = {
+        name.removeprefix("topup "): {"--help", *(one for option in command.params for one in option.opts)}
+        for name, command in commands(get_command(app), "topup")
+    }
+    strange = []
+    for path in DOCUMENTS:
+        for said in re.findall(r"`((?:topup )?[^`\n]*--[^`\n]*)`", BLOCK.sub("", path.read_text(encoding="utf-8"))):
+            named = [own for name, own in options.items() if said.removeprefix("topup ").startswith(name)]
+            known = set().union(*(named or options.values()))
+            if not said.startswith(("python", "--accept")):
+                strange += [f"{path.name}: {said}" for one in re.findall(r"--[a-z-]+", said) if one not in known]
+    assert strange == []
+
+
+def test_every_module_that_a_document_runs_exists() -> None:
+    """`python -m tests.rule_r` is a file of that name."""
+    for path in DOCUMENTS:
+        for said in re.findall(r"python -m ([\w.]+)", path.read_text(encoding="utf-8")):
+            assert (ROOT / f"{said.replace('.', '/')}.py").exists(), f"{path.name}: {said}"
+
+
 def test_links_and_paths_lead_somewhere() -> None:
     """Each relative link, and each path of the repository in code marks, exists."""
     for path in DOCUMENTS:
         text = path.read_text(encoding="utf-8")
         links = [path.parent / link for link in re.findall(r"\]\(([^):#]+)\)", text)]
+        links += [path.parent / link for link in re.findall(r"\]\(([\w.]+)#", text)]
         links += [ROOT / p for p in re.findall(r"`((?:topup|tests|deploy|docs|requirements)/[\w./-]+)`", text)]
         assert [link for link in links if not link.exists()] == []
+
+
+def test_an_anchor_is_a_heading() -> None:
+    """A link into a page leads to one of its headings."""
+    for path in DOCUMENTS:
+        for page, anchor in re.findall(r"\]\(([\w.]*)#([\w-]+)\)", path.read_text(encoding="utf-8")):
+            there = (path.parent / page if page else path).read_text(encoding="utf-8")
+            titles = re.findall(r"^#+ (.+)$", there, re.MULTILINE)
+            headings = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+            assert anchor in headings, f"{path.name}: {page}#{anchor}"

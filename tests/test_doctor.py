@@ -93,6 +93,38 @@ def test_a_dead_provider_skips_the_chain(world: World, tmp_path: Path) -> None:
     assert found["credits"].ok
 
 
+def test_one_provider_is_said_with_what_it_is_not_enough_for(world: World, tmp_path: Path) -> None:
+    """Payments run; whether an expired charge was ever paid, one provider cannot prove."""
+    found = looked(world, tmp_path)
+    assert found["providers"].says == "warning: one provider: payments run, but an expired charge needs a person"
+    assert found["provider 127.0.0.1 logs"].says == "serves the contract's logs"
+    assert found["provider 127.0.0.1 finality"].says == "serves safe and finalized blocks"
+
+
+def test_two_urls_of_one_owner_are_said_to_count_as_one(world: World, tmp_path: Path) -> None:
+    """The same server under two names of this machine is one witness."""
+    urls = f"{world.rpc.url},{world.rpc.url.replace('127.0.0.1', 'localhost')}"
+    found = looked(world, tmp_path, chain__rpc_urls=urls)
+    assert "2 URLs of 1 owner: two of one registrable domain count as one" in found["providers"].says
+    assert found["providers"].line().startswith("warn ")
+
+
+def test_two_owners_have_to_agree_and_one_that_is_away_fails(world: World, tmp_path: Path) -> None:
+    """Both there is fine; one of them dead means that topup waits; a quorum of one is a warning."""
+    second = world.provider()
+    urls = f"{world.rpc.url},{second.url}"
+    found = looked(world, tmp_path, chain__rpc_urls=urls)
+    assert failed(found) == set()
+    assert found["providers"].says == "2 owners, of which 2 have to agree"
+    assert f"provider {second.url.removeprefix('http://')} finality" in found
+    assert looked(world, tmp_path, chain__rpc_urls=urls, chain__quorum="1")["providers"].line().startswith("warn ")
+    assert world._loop is not None
+    asyncio.run_coroutine_threadsafe(second.stop(), world._loop).result(timeout=10)
+    found = looked(world, tmp_path, chain__rpc_urls=urls)
+    assert found["providers"].says.startswith("2 of different owners have to agree, and 1 can be believed now")
+    assert not found["providers"].ok
+
+
 def test_a_provider_that_stands_still_is_found(world: World, tmp_path: Path) -> None:
     """A newest block older than chain.head_age_max_s is a failure; clocks are judged against it."""
     world.do(lambda: setattr(world, "mining", False))

@@ -157,6 +157,8 @@ def test_a_wallet_that_sent_more_than_the_ledger_knows_signs_nothing(world: Worl
         stage = Stage(world, tmp_path, world.clock)
         stage.inside(lambda: world.chain.rpc("eth_sendRawTransaction", [raw]))
         stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+        await stage.works.cycle.stand()
+        assert [e.why for e in stage.named("top_up_forbidden")] == ["nonce_ahead"]
         await stage.rests("nonce_ahead")
         assert stage.topup.attempts == ()
         stage.store.say("default", "adopt_nonce", "1", world.clock.now_ms(), "a test")
@@ -229,6 +231,46 @@ def test_a_pause_stops_a_first_send_even_after_the_intent(world: World, tmp_path
         await again.until(State.DONE)
         assert again.payments() == 1
         await again.close()
+
+    asyncio.run(story())
+
+
+def test_a_clock_put_forward_releases_no_cap(world: World, tmp_path: Path) -> None:
+    """A clock leapt a day ahead and was set right, ledger time stays ahead: the cap holds by the chain's clock."""
+
+    async def story() -> None:
+        clock = Shifted(world, 0)
+        caps = {"TOPUP_POLICY__CAP_24H": "15", "TOPUP_POLICY__COOLDOWN_S": "60"}
+        stage = Stage(world, tmp_path, clock, caps)
+        await stage.until(State.DONE)
+        stage.inside(lambda: world.gateway.account.set_usage(Decimal("20.5")))
+        clock.by_ms = 25 * HOUR_MS
+        await stage.step()
+        clock.by_ms = 0
+        rest = await stage.rests("cap_24h")
+        assert rest.detail.endswith("by the chain's clock")
+        assert stage.payments() == 1
+        await stage.close()
+
+    asyncio.run(story())
+
+
+def test_a_pause_between_plan_and_signature_signs_nothing(world: World, tmp_path: Path) -> None:
+    """Paused in the very moment in which the nonce was taken: it is given back, and nothing is signed."""
+
+    async def story() -> None:
+        stage = Stage(world, tmp_path, world.clock)
+        reserve = stage.store.reserve
+
+        def paused_meanwhile(*given: Any) -> Any:
+            stage.store.say("default", "paused", "1", world.clock.now_ms(), "a test")
+            return reserve(*given)
+
+        stage.store.reserve = paused_meanwhile  # type: ignore[method-assign, assignment]
+        await stage.rests("paused")
+        assert [a.withdrawn for a in stage.topup.attempts] == [True]
+        assert not stage.named("payment_signed")
+        await stage.close()
 
     asyncio.run(story())
 

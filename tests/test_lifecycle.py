@@ -60,6 +60,9 @@ BENT = arrows("""
     REVERTED retry CHARGED
     SENT reverted REVERTED
     SENT, REVERTED expired DEATHWATCH
+    SENT, REVERTED given_up DEATHWATCH
+    SENT bump SENT
+    SENT cancel SENT
     DEATHWATCH proven_dead DECIDED
     SENT paid PAID
     PAID posted CREDITED
@@ -69,6 +72,7 @@ SAID = arrows("""
     DECIDED, ASKING, CHARGED drop DROPPED
     DEATHWATCH, HALTED fail FAILED
     CHARGED expired DEATHWATCH
+    CHARGED given_up DEATHWATCH
 """) | {(state, Fact.HALT, State.HALTED) for state in State if state not in {*TERMINAL, State.HALTED}}
 
 
@@ -135,6 +139,7 @@ def test_money_is_out_from_the_intent_to_send() -> None:
     assert entries - {(one, Fact.HALT) for one in State} == {
         (State.SIGNED, Fact.INTEND),
         (State.CHARGED, Fact.EXPIRED),
+        (State.CHARGED, Fact.GIVEN_UP),
         (State.CHARGED, Fact.PAID),
         (State.CHARGED, Fact.VANISHED),
     }

@@ -20,9 +20,10 @@ from typing import Any, ParamSpec
 import pytest
 
 from tests.builders import NOW_MS, NOW_S, PAYER, WALLET, operator
+from tests.proxy import Proxy, answer_twice
 from topup.charge import Request, parse
 from topup.credits import Reading
-from topup.errors import ApiError, ApiGone, ApiLimited, ApiRejected, ApiUnauthorized, ApiUnknown, Money
+from topup.errors import ApiError, ApiGone, ApiLimited, ApiRejected, ApiUnauthorized, ApiUnknown, ChargeRefused, Money
 from topup.money import Usd
 from topup.openrouter import BODY_BYTES_MAX, OpenRouter, charge_body
 from topup.ports import Api
@@ -211,7 +212,13 @@ async def test_each_fault_of_the_wire_has_its_meaning(name: str, place: Place) -
         (403, ApiUnauthorized, False),
         (404, ApiRejected, False),
         (408, ApiUnknown, True),
+        (405, ApiRejected, False),
+        (409, ApiUnknown, True),
         (410, ApiGone, False),
+        (413, ApiRejected, False),
+        (415, ApiRejected, False),
+        (422, ApiRejected, False),
+        (425, ApiUnknown, True),
         (418, ApiUnknown, True),
         (429, ApiLimited, True),
         (500, ApiUnknown, True),
@@ -260,6 +267,8 @@ async def test_nobody_listening_is_unknown() -> None:
         ({"retry-after": formatdate(NOW_S + 10**6, usegmt=True), "date": formatdate(NOW_S, usegmt=True)}, 3600),
         ({"retry-after": formatdate(NOW_S + 90, usegmt=True)}, 60),
         ({"retry-after": formatdate(NOW_S + 90, usegmt=True), "date": "yesterday"}, 60),
+        ({"retry-after": "Mon, 01 Jan 99999999999 00:00:00 GMT", "date": formatdate(NOW_S, usegmt=True)}, 60),
+        ({"retry-after": formatdate(NOW_S, usegmt=True), "date": "Mon, 1 Jan 2026 " + "9" * 30 + ":00:00 GMT"}, 60),
     ],
     ids=str,
 )
@@ -307,6 +316,38 @@ async def test_200_without_an_answer_is_unknown(place: Place, body: bytes) -> No
     """The status alone is no answer, at no endpoint."""
     async with says(http.Response(200, body)) as api:
         assert type(await failed(CALLS[place](api))) is ApiUnknown
+
+
+@pytest.mark.parametrize("place", ["credits", "key"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"data":{"total_credits":9,"total_usage":1,"total_credits":5,"is_management_key":true}}',
+        b'{"data":{"total_credits":9,"total_usage":1,"is_management_key":true,"is_management_key":true}}',
+        b'{"data":{},"data":{"total_credits":9,"total_usage":1,"is_management_key":true}}',
+        b'{"data":{"total_credits":9,"total_usage":1,"is_management_key":true,"a":{"b":1,"b":2}}}',
+        '{"data":{"total_credits":9,"total_usage":1,"is_management_key":true}}'.encode("utf-16"),
+    ],
+    ids=["total", "flag", "data", "deep", "utf-16"],
+)
+@story
+async def test_an_answer_that_two_readers_could_read_differently_is_unknown(place: Place, body: bytes) -> None:
+    """A name given twice, or text in another encoding: what another reader would make of it is not known."""
+    async with says(http.Response(200, body)) as api:
+        assert type(await failed(CALLS[place](api))) is ApiUnknown
+
+
+@story
+async def test_a_charge_with_a_name_given_twice_is_refused_by_name() -> None:
+    """It is an answer, handed on untouched, and the proof of charges refuses it: louder than no answer at all."""
+    async with scene() as (_, api):
+        honest = await api.charge(REQUEST)
+    assert honest.count(b'"recipient"') == 1
+    raw = honest.replace(b'"recipient"', b'"recipient":"0x00","recipient"')
+    async with says(http.Response(200, raw)) as api:
+        assert await api.charge(REQUEST) == raw
+    with pytest.raises(ChargeRefused, match="recipient is given twice"):
+        parse(raw)
 
 
 @story
@@ -437,15 +478,36 @@ def test_every_fault_of_the_gateway_is_known_here() -> None:
 
 
 @story
-async def test_many_polls_share_one_connection() -> None:
-    """Fifty readings, and the gateway saw one connection."""
+async def test_each_question_has_a_connection_of_its_own() -> None:
+    """Five readings, five connections: what is left over on one cannot be taken for the answer on another."""
     async with scene() as (gateway, api):
-        peers = set()
-        for _ in range(50):
+        peers: list[Any] = []
+
+        async def noticed(request: http.Request) -> http.Response | http.Raw:
+            peers.extend(writer.get_extra_info("peername") for writer in gateway._server._open.values())
+            return await gateway._answer(request)
+
+        gateway._server._handler = noticed
+        for _ in range(5):
             await api.credits()
-            peers |= {writer.get_extra_info("peername") for writer in gateway._server._open.values()}
-        assert len(peers) == 1
-        assert api.requests == gateway.count("credits") == 50
+        assert len(set(peers)) == 5
+        assert api.requests == gateway.count("credits") == 5
+
+
+@story
+async def test_an_answer_written_twice_answers_one_question() -> None:
+    """The second copy is old by the time of the next question, and is never taken for its answer."""
+    async with scene() as (gateway, _):
+        proxy = await asyncio.to_thread(Proxy(gateway.url).__enter__)
+        try:
+            async with client(proxy.url, gateway.management_key, timeout_s=5) as api:
+                proxy.on("/credits", answer_twice(), times=1)
+                assert (await api.credits()).total_credits == Usd.of("100.5")
+                gateway.account.buy_elsewhere(Decimal(7))
+                assert (await api.credits()).total_credits == Usd.of("107.5")
+                assert (await api.key()).management
+        finally:
+            await asyncio.to_thread(proxy.__exit__)
 
 
 @story

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders import NOW_MS, plan
-from topup.credits import DAY_MS, HOUR_MS, Doubt, Reading, Unknown
+from topup.credits import DAY_MS, HOUR_MS, Doubt, Reading, Spending, Unknown
 from topup.errors import PaymentForbidden
 from topup.money import Bps, EthPrice, Usd, Usdc, Wei
 from topup.policy import (
@@ -48,6 +48,8 @@ LIMITS = Limits(
     failures_max=5,
     charges_per_hour=10,
     fresh_ms=MIN_MS,
+    burn_factor_max=10,
+    burn_floor=Usd.of(1),
 )
 
 
@@ -80,6 +82,11 @@ def failures(count: int, newest_ago_ms: int) -> list[Past]:
 
 def seen(ago_ms: list[int]) -> list[int]:
     return sorted(NOW_MS - ago for ago in ago_ms)
+
+
+def fast(fastest: str | None, usual: str | None) -> Spending:
+    """What the fastest hour of the last day used, and that of a usual day."""
+    return Spending(Usd.of(fastest) if fastest is not None else None, Usd.of(usual) if usual is not None else None)
 
 
 Row = tuple[str, dict[str, Any], dict[str, Any], type[Hold] | type[Buy] | type[Refuse], Why]
@@ -119,6 +126,20 @@ ROWS: list[Row] = [
     ("more than the most", {"asked_amount": Usd.of("100.01")}, {}, Refuse, Why.AMOUNT_OUT_OF_BOUNDS),
     ("a new account on its own", {"ever_non_zero": False}, {}, Refuse, Why.FIRST_PURCHASE),
     ("a new account by hand", {"ever_non_zero": False, "asked_amount": Usd.of(5)}, {}, Buy, Why.ASKED),
+    # The pace: ten times the usual, and a dollar an hour is never too much.
+    ("ten times as fast as usual", {"spending": fast("20", "2")}, {}, Buy, Why.BELOW_FLOOR),
+    ("a trace faster", {"spending": fast("20.000001", "2")}, {}, Refuse, Why.RUNAWAY),
+    ("a dollar an hour where a cent is usual", {"spending": fast("1", "0.01")}, {}, Buy, Why.BELOW_FLOOR),
+    ("a trace more where a cent is usual", {"spending": fast("1.000001", "0.01")}, {}, Refuse, Why.RUNAWAY),
+    ("more than a dollar where nothing is usual", {"spending": fast("1.01", "0")}, {}, Refuse, Why.RUNAWAY),
+    ("nobody knows what is usual", {"spending": fast("500", None)}, {}, Buy, Why.BELOW_FLOOR),
+    ("nobody knows how fast it is", {"spending": fast(None, "2")}, {}, Buy, Why.BELOW_FLOOR),
+    ("the breaker is off", {"spending": fast("500", "2")}, {"burn_factor_max": 0}, Buy, Why.BELOW_FLOOR),
+    ("a higher floor", {"spending": fast("50", "2")}, {"burn_floor": Usd.of(50)}, Buy, Why.BELOW_FLOOR),
+    ("fast and asked for", {"spending": fast("500", "2"), "asked_amount": Usd.of(5)}, {}, Buy, Why.ASKED),
+    ("fast and forced", {"spending": fast("500", "2"), "forced": True}, {}, Refuse, Why.RUNAWAY),
+    ("fast and above the floor", {"spending": fast("500", "2"), "reading": reading("10")}, {}, Hold, Why.ABOVE_FLOOR),
+    ("fast and unknown", {"spending": fast("500", "2"), "reading": UNKNOWN}, {}, Hold, Why.UNKNOWN),
     # The budgets: 25 dollars count 26.50.
     ("fills the day's cap", {"past": [past(HOUR_MS, "79.5")]}, {}, Buy, Why.BELOW_FLOOR),
     ("a millionth beyond it", {"past": [past(HOUR_MS, "79.500001")]}, {}, Refuse, Why.CAP_24H),
@@ -173,6 +194,7 @@ WRONG = replace(
     ever_non_zero=False,
     past=[past(2 * DAY_MS, "500"), *[past(n * HOUR_MS, "20") for n in range(16, 10, -1)], *failures(5, 1)],
     charge_requests_ms=seen([1] * 10),
+    spending=Spending(fastest=Usd.of(50), usual=Usd.of("0.5")),
 )
 WRONG_LIMITS = replace(LIMITS, live=False, amount=Usd.of(200), revert_gas_24h=Wei(-1))
 # Each cure takes away what was said before it.
@@ -186,6 +208,7 @@ CURES: list[tuple[Why, dict[str, Any], dict[str, Any]]] = [
     (Why.OBSERVE_ONLY, {}, {"live": True}),
     (Why.AMOUNT_OUT_OF_BOUNDS, {}, {"amount": Usd.of(25)}),
     (Why.FIRST_PURCHASE, {"ever_non_zero": True}, {}),
+    (Why.RUNAWAY, {"spending": None}, {}),
     (Why.CAP_24H, {}, {"cap_24h": Usd.of(1000), "cap_30d": Usd.of(600)}),
     (Why.CAP_30D, {}, {"cap_30d": Usd.of(1000)}),
     (Why.COUNT_24H, {}, {"count_24h": 7}),
@@ -244,6 +267,7 @@ def test_waiting_ends_when_it_says() -> None:
         ({"reading": UNKNOWN}, Hold),
         ({"reading": reading("50")}, Hold),
         ({"gone": True}, Refuse),
+        ({"spending": fast("500", "2")}, Refuse),
     ],
 )
 def test_force_skips_patience_and_nothing_else(snapshot: dict[str, Any], still: type[Decision]) -> None:
@@ -264,6 +288,7 @@ pasts = st.lists(
     ),
     max_size=8,
 )
+paces = st.integers(0, 10**8).map(lambda n: Usd(Decimal(n) / 10**6))
 snapshots = st.builds(
     Snapshot,
     now_ms=st.just(NOW_MS),
@@ -278,6 +303,7 @@ snapshots = st.builds(
     ever_non_zero=st.just(True),
     asked_amount=st.none() | cents,
     forced=st.booleans(),
+    spending=st.none() | st.builds(Spending, st.none() | paces, st.none() | paces),
 )
 
 
@@ -293,6 +319,56 @@ def test_a_purchase_has_every_reason_and_no_obstacle(now: Snapshot, live: bool) 
     assert now.open_topup is None
     assert now.asked_amount is not None or now.reading.balance < LIMITS.floor
     assert LIMITS.topup_min <= decision.amount <= LIMITS.topup_max
+
+
+@given(snapshots, st.integers(1, 10), st.integers(0, 20_000))
+def test_no_purchase_may_pass_a_cap_at_its_worst(now: Snapshot, count: int, cap_cents: int) -> None:
+    """What is bought fits, with the highest fee on it, under both caps beside all that was spent; count and gas too."""
+    limits = replace(
+        LIMITS, count_24h=count, cap_24h=Usd(Decimal(cap_cents) / 100), cap_30d=Usd(Decimal(cap_cents) / 50)
+    )
+    decision = decide(now, limits)
+    if not isinstance(decision, Buy):
+        return
+    worst = decision.amount.amount * Decimal("1.06")
+    day = [p for p in now.past if NOW_MS - p.decided_ms < DAY_MS]
+    month = [p for p in now.past if NOW_MS - p.decided_ms < 30 * DAY_MS]
+    assert sum(p.spent.amount for p in day) + worst <= limits.cap_24h.amount
+    assert sum(p.spent.amount for p in month) + worst <= limits.cap_30d.amount
+    assert sum(1 for p in day if p.spent.amount) < count
+    assert sum(p.revert_gas.units for p in day) <= limits.revert_gas_24h.units
+
+
+@given(snapshots, paces, paces)
+def test_using_more_never_lets_a_purchase_through(now: Snapshot, usual: Usd, more: Usd) -> None:
+    """Whatever is refused at one pace is not bought at a higher one, and what a higher pace may buy a lower one may."""
+    slow = replace(now, spending=Spending(more, usual))
+    quick = replace(now, spending=Spending(more + usual, usual))
+    if isinstance(decide(quick, LIMITS), Buy):
+        assert decide(slow, LIMITS) == decide(quick, LIMITS)
+    if isinstance(decide(slow, LIMITS), Refuse):
+        assert isinstance(decide(quick, LIMITS), Refuse)
+
+
+# Each of these forbids a purchase by itself, in the order in which they speak.
+OBSTACLES: dict[Why, dict[str, Any]] = {
+    Why.OPEN_TOPUP: {"open_topup": "t1"},
+    Why.PAUSED: {"paused": True},
+    Why.ENDPOINT_GONE: {"gone": True},
+    Why.FIRST_PURCHASE: {"ever_non_zero": False},
+    Why.RUNAWAY: {"spending": fast("500", "2")},
+    Why.CAP_24H: {"past": [past(HOUR_MS, "106")]},
+    Why.CHARGE_RATE: {"charge_requests_ms": seen([1] * 10)},
+}
+
+
+@given(st.sets(st.sampled_from(list(OBSTACLES)), min_size=1))
+def test_the_first_obstacle_speaks(met: set[Why]) -> None:
+    """Whichever obstacles meet, the reason given is always the first of them in one order."""
+    now = LOW
+    for why in met:
+        now = replace(now, **OBSTACLES[why])
+    assert decide(now, LIMITS).why == next(why for why in OBSTACLES if why in met)
 
 
 @given(snapshots)

@@ -352,7 +352,7 @@ def test_replacement_no_dearer(chain: Chain) -> None:
     send(chain, value=1)
     error = refused(chain, "eth_sendRawTransaction", signed(value=2))
     assert (classify(error.message), error.message) == (
-        Delivery.UNDERPRICED,
+        Delivery.REPLACEMENT,
         "replacement transaction underpriced",
     )
 

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from eth_account import Account
 
+import tests.served
+from tests import worlds
 from tests.served import Served, served
-from topup import assemble
+from topup import assemble, cli
 from topup.clock import SystemClock
 from topup.errors import SettingsError, TopupError
 from topup.sandbox.rpc import RpcError
+from topup.sandbox.world import World
 from topup.settings import Settings, load
 from topup.store.sqlite import SqliteStore
 
-USER, PASSWORD, PATH = "canaryuser7341", "canarypass9925", "canarypath5187"
+USER, PASSWORD, PATH, QUERY = "canaryuser7341", "canarypass9925", "canarypath5187", "canaryquery6630"
 KEYSTORE_PASSWORD = "canary keystore password 4402"
 WRONG_PASSWORD = "canary wrong password 8810"
 STRANGE_KEY = "sk-or-v1-" + "ca9a27" * 10
@@ -64,6 +71,7 @@ class Spill:
             "RPC user": [USER.encode(), basic],
             "RPC password": [PASSWORD.encode()],
             "RPC path": [PATH.encode()],
+            "RPC query": [QUERY.encode()],
             "a malformed or misplaced key": [STRANGE_KEY[-20:].encode(), RAW_KEY[-20:].encode()],
         }
 
@@ -106,7 +114,7 @@ def spill(tmp_path: Path) -> Iterator[Spill]:
 
 def provider(url: str) -> str:
     """The same address with a user, a password and a path."""
-    return url.replace("http://", f"http://{USER}:{PASSWORD}@") + f"/v2/{PATH}?key={PATH}"
+    return url.replace("http://", f"http://{USER}:{PASSWORD}@") + f"/v2/{PATH}?key={QUERY}"
 
 
 def rude(spill: Spill) -> Callable[[str, Any, Any], Any]:
@@ -155,6 +163,56 @@ def test_no_secret_reaches_any_sink(spill: Spill) -> None:
         assert spill.run(*words.split())
     for words in ("status --live", "doctor", "config show"):
         assert spill.run(*words.split(), "--json")
+    spill.keep("ledger", ledger(place))
+    assert spill.leaks() == []
+
+
+# Commands that are given more than --json, and those that show nothing of this owner's settings.
+GIVEN: dict[str, tuple[str, ...]] = {"once": ("--amount", "5", "--yes"), "resolve": ("--accept-reading",)}
+NOTHING_OF_OURS = {"run", "sandbox"}  # the one has its own test, the other its own world, keys and settings
+
+
+def test_no_secret_is_in_the_document_of_any_command(spill: Spill) -> None:
+    """Every command that knows --json, whichever there will be, after a refill; `show` with the top-up it is about."""
+    refill(spill)
+    (topup,) = spill.place.topups()
+    commands = {c.name or c.callback.__name__ for c in cli.app.registered_commands if c.callback is not None}
+    for name in sorted(commands - NOTHING_OF_OURS):
+        given = (topup.id,) if name == "show" else GIVEN.get(name, ())
+        done = spill.place.run(name, *given, "--json")
+        assert json.loads(done.stdout), name
+        spill.keep(name, (done.stdout + done.stderr).encode())
+    assert spill.leaks() == []
+    assert len(spill.written) > len(commands)
+
+
+def test_no_secret_is_told_by_a_purchase_on_a_terminals_log(spill: Spill) -> None:
+    """The life of a payment beside a provider that repeats what it was given, in the form a person reads."""
+    spill.place.world.rpc.intercept = rude(spill)
+    told = spill.run("once", "--amount", "10", "--yes", log__format="console")
+    assert "top_up_done" in told
+    assert spill.leaks() == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("run",), ("once", "--amount", "10", "--yes")],
+    ids=lambda c: c[0],
+)
+@pytest.mark.parametrize("where", ["topup.rails.coinbase:Coinbase.prove", "topup.watch:Watch.read"])
+def test_a_defect_tells_its_kind_and_not_its_text(where: str, command: tuple[str, ...], spill: Spill) -> None:
+    """An error nobody foresaw may quote anything: a URL, a header, a key. Exit 1, and none of it in the output."""
+    place = spill.place
+    place.low()
+    secret = " ".join(form.decode() for form in spill.secrets()["private key"][:2])
+    says = f"{provider(place.world.rpc.url)} {place.world.gateway.management_key} {KEYSTORE_PASSWORD} {secret}"
+    place.settings["TEST_DEFECT_SAYS"] = says
+    broken = [sys.executable, "-m", "tests.writer_under_test", "fail", "before", where]
+    with mock.patch.object(tests.served, "TOPUP", broken):
+        done = place.run(*command)
+    assert done.returncode == 1, done.stderr
+    assert "RuntimeError" in done.stderr
+    spill.keep(" ".join(command), (done.stdout + done.stderr).encode())
     spill.keep("ledger", ledger(place))
     assert spill.leaks() == []
 
@@ -295,6 +353,60 @@ def test_objects_that_hold_a_secret_do_not_show_it(spill: Spill, tmp_path: Path)
         spill.keep("settings' keys", f"{settings.api!r} {settings.wallet!r}".encode())
     finally:
         store.close()
+    assert spill.leaks() == []
+
+
+def family(process: int) -> dict[int, bytes]:
+    """The command lines of a process and of all it started, by number."""
+    parents: dict[int, int] = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(status.parent.name)] = int(status.read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+    found = {process}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    lines = {}
+    for one in found:
+        with contextlib.suppress(OSError):
+            lines[one] = Path(f"/proc/{one}/cmdline").read_bytes()
+    return lines
+
+
+def test_no_secret_is_in_a_command_line(spill: Spill) -> None:
+    """`ps` shows the arguments of every process to everybody: daemon, commands, and whatever they start."""
+    daemon = spill.place.start("run")
+    daemon.await_event("cycle_done")
+    for number, line in family(os.getpid()).items():
+        spill.keep(f"/proc/{number}/cmdline", line)
+    assert any(b"topup" in line for line in spill.written.values())
+    assert spill.leaks() == []
+
+
+def test_the_sandboxs_anvil_is_started_without_the_sandboxs_key(tmp_path: Path) -> None:
+    """Its accounts are written into the chain, so that a key worth nothing does not stand in `ps` either."""
+    with World(worlds.maker("anvil")) as world:
+        lines = b" ".join(family(os.getpid()).values())
+    assert b"anvil" in lines
+    assert world.key.to_hex()[2:].encode() not in lines
+
+
+def test_an_environment_without_secrets_is_enough(spill: Spill) -> None:
+    """/proc/PID/environ is what the owner chose to put there: with every secret in a file, none is in it.
+
+    A key given as a variable is readable there by the same user for as long as the process runs; that is why the files
+    come first in the documentation.
+    """
+    place = spill.place
+    config = Path(place.settings["TOPUP_CONFIG"])
+    urls = provider(place.world.rpc.url)
+    config.write_text(config.read_text(encoding="utf-8") + f'[chain]\nrpc_urls = ["{urls}"]\n', encoding="utf-8")
+    made = place.environment(chain__rpc_urls=None)
+    del place.settings["TOPUP_CHAIN__RPC_URLS"]
+    with mock.patch.object(place, "environment", return_value=made):
+        daemon = place.start("run")
+    daemon.await_event("cycle_done", outcome="held")
+    spill.keep("/proc/environ", Path(f"/proc/{daemon.process.pid}/environ").read_bytes())
+    assert any(b"TOPUP_WALLET__KEYSTORE=" in text for text in spill.written.values())
     assert spill.leaks() == []
 
 

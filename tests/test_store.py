@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from tests import ledger
 from tests.builders import ACCOUNT, CHAIN_ID, NOW_MS, WALLET, inclusion, operator, plan, topup, verified
-from topup.books import attempt_entry, posting_entry
+from topup.books import attempt_entry, posting_entry, reversal
 from topup.credits import DAY_MS, HOUR_MS, Doubt, Reading, Unknown
 from topup.errors import StoreBusy, StoreError, StoreFenced, StoreUnusable
 from topup.lifecycle import Fact, State, TopUp
@@ -115,18 +115,6 @@ def test_anything_but_zeros_is_remembered(store: SqliteStore, seen: list[Any], e
     for one in seen:
         store.record_reading(ACCOUNT, one)
     assert store.ever_non_zero(ACCOUNT) == ever
-
-
-def test_old_readings_are_thinned_to_one_an_hour(store: SqliteStore) -> None:
-    """Thinning keeps the last of each hour before the mark and everything after it."""
-    hour = NOW_MS // HOUR_MS * HOUR_MS
-    times = [hour + n * HOUR_MS // 4 for n in range(12)]
-    for at in times:
-        store.record_reading(ACCOUNT, reading(at))
-    store.record_reading("other", reading(hour))
-    assert store.thin_readings(ACCOUNT, hour + 2 * HOUR_MS) == 6
-    assert [r.at_ms for r in store.readings(ACCOUNT, 0)] == [times[3], times[7], *times[8:]]
-    assert len(store.readings("other", 0)) == 1
 
 
 def test_a_second_open_topup_is_refused(store: SqliteStore) -> None:
@@ -224,12 +212,25 @@ def test_a_stale_copy_of_a_topup_moves_nothing(store: SqliteStore) -> None:
     assert (now.state, len(now.charges), len(store.moves(kept.id))) == (State.ASKING, 1, 2)
 
 
-def test_a_vanished_block_leaves_the_nonce_taken(store: SqliteStore) -> None:
-    """Bytes whose block is gone can be included again, so nobody else gets their nonce."""
+def test_a_vanished_block_leaves_the_nonce_in_flight(store: SqliteStore) -> None:
+    """Bytes whose block is gone can be included again: nobody else gets their nonce, and the chain's next is theirs."""
     kept = ledger.paid(store, operator(1), nonce=7)
     kept = store.vanished(kept, kept.attempts[0], Fact.VANISHED, NOW_MS)
     assert (kept.state, kept.payment, kept.attempts[0].inclusion) == (State.SENT, None, None)
-    assert store.next_nonce(CHAIN_ID, WALLET) == 8
+    assert store.next_nonce(CHAIN_ID, WALLET) <= 7
+    rival = ledger.charged(store, operator(2), id="t2", account="another")
+    for nonce in (7, 8):
+        with pytest.raises(StoreUnusable):
+            ledger.signed(store, rival, nonce=nonce)
+
+
+def test_a_vanished_block_of_an_ended_top_up_frees_its_nonce(store: SqliteStore) -> None:
+    """Nothing of it will be sent again: the next payment takes the nonce that the chain has free."""
+    kept = finished(store)
+    attempt, demand = kept.attempts[0], verified(operator(1)).demand
+    store.undone(kept, attempt, reversal(attempt_entry(kept.id, attempt, demand), NOW_MS), None, NOW_MS)
+    again = ledger.charged(store, operator(2), id="t2")
+    assert ledger.signed(store, again, nonce=attempt.plan.nonce).state is State.SIGNED
 
 
 def test_what_failed_gives_its_nonce_back(store: SqliteStore) -> None:
@@ -239,6 +240,25 @@ def test_what_failed_gives_its_nonce_back(store: SqliteStore) -> None:
     store.move(kept, Fact.FAIL, NOW_MS)
     again = ledger.charged(store, operator(2), id="t2")
     assert ledger.signed(store, again, nonce=7).state is State.SIGNED
+
+
+def test_an_attempt_is_booked_once(store: SqliteStore) -> None:
+    """Whoever settles it a second time, from an older copy, adds nothing to the journal."""
+    kept = ledger.paid(store, operator(1))
+    entry = attempt_entry(kept.id, kept.attempts[0], verified(operator(1)).demand)
+    store.settle(kept, kept.attempts[0], entry, NOW_MS)
+    store.settle(kept, kept.attempts[0], entry, NOW_MS)
+    assert len(store.entries(ACCOUNT)) == 1
+
+
+def test_the_caps_go_on_counting_a_charge_that_was_proven_dead(store: SqliteStore) -> None:
+    """Those who proved it may have lied together: what may have left counts, and the charge in its place as well."""
+    kept = ledger.sent(store, operator(1))
+    kept = store.move(kept, Fact.EXPIRED, NOW_MS)
+    kept = store.move(kept, Fact.PROVEN_DEAD, NOW_MS, "deadline")
+    assert sorted((p.spent, p.buried) for p in store.past(ACCOUNT, 0, 0)) == [(Usd.of(10), False), (Usd.of(10), True)]
+    store.move(kept, Fact.DROP, NOW_MS, "no_longer_needed")
+    assert [(p.spent, p.buried) for p in store.past(ACCOUNT, 0, 0)] == [(Usd.of(10), True)]
 
 
 def finished(store: SqliteStore) -> TopUp:

@@ -12,6 +12,8 @@ Each module answers one question. In the order the money flows:
   policy.py       Should we buy, how much, and if not why?
   charge.py       Is this charge exactly what we asked for?
   lifecycle.py    What is the life of one top-up?
+  death.py        When is a charge dead for ever, so that another may be signed in its place?
+  adoption.py     What does the chain show of this wallet that the ledger does not know, and what follows from it?
   books.py        What does each thing that happened mean in debits and credits?
 
   — flow
@@ -19,7 +21,11 @@ Each module answers one question. In the order the money flows:
   terms.py        What is a pass given, and what does it give back?
   cycle.py        What happens in one pass?
   watch.py        What does the account show, and can it be believed?
+  witness.py      What has the chain shown of what we sent, and what follows for the ledger?
+  steps.py        What do all steps of a top-up share?
   purchase.py     What is the next step of a top-up?
+  pursuit.py      What is the next step of a payment that may be out?
+  arrival.py      Has what was paid for arrived?
 
   — edges: each knows one foreign thing; none imports another
   clock.py        What time is it?
@@ -28,13 +34,19 @@ Each module answers one question. In the order the money flows:
     coinbase.py   How is a Coinbase charge bought, proven and paid?
   chain/          What does the chain say?
     profiles.py   Which contracts does a chain hold?
+    owners.py     Whose is a provider?
     rpc.py        How is a provider asked?
+    providers.py  Which providers can be believed now?
+    agreement.py  What do several providers say together?
     contracts.py  How are the contracts spoken to?
     reverts.py    What does this revert mean?
     survey.py     What is a payment planned on?
     simulation.py What would this payment do?
     broadcast.py  How do signed bytes leave?
     evidence.py   What became of a payment?
+    history.py    What has this wallet done?
+    scan.py       Who was paid between two blocks?
+    fate.py       Was this charge ever paid?
     evm.py        How does an EVM chain answer the `Chain` port?
   signers/        Who signs?
     local.py      Is this the one thing this key may sign?
@@ -50,8 +62,10 @@ Each module answers one question. In the order the money flows:
   daemon.py       When does the next pass run, and how does the program stop?
   check.py        What would be done now?
   pinning.py      Who would be paid?
+  reconcile.py    Does the ledger know everything this wallet did, and how is it told what it does not know?
   doctor.py       Is everything in place?
   report.py       What does the ledger say?
+  dossier.py      What was the whole life of one top-up, and what does the provider's support have to know of it?
   cli.py          Which commands are there?
   __main__.py     Run topup as `python -m topup`.
   sandbox/        What is a whole world, small enough for one process?

@@ -16,18 +16,21 @@ from topup.settings import Settings, fixed_amount, secret, token
 from topup.store.sqlite import SqliteStore
 from topup.terms import Account, Pace, Terms
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what a command that only reads the ledger need not load
     from topup.chain.evm import EvmChain
     from topup.chain.profiles import Profile
     from topup.chain.rpc import Rpc
     from topup.charge import Pins
     from topup.cycle import Cycle
+    from topup.events import Event
     from topup.openrouter import OpenRouter
     from topup.signers.local import LocalSigner
 
 PINNED = "pinned_recipients"
 # A block of Base is safe within minutes; after this the provider or the chain deserves a look.
 SAFE_LATE_S = 900
+# Receipts have lagged behind the nonce for three quarters of an hour; after this a person should look.
+NONCE_LATE_S = 3600
 
 
 @dataclass
@@ -80,6 +83,8 @@ def limits(s: Settings) -> Limits:
         failures_max=p.failures_max,
         charges_per_hour=p.charges_per_hour,
         fresh_ms=p.fresh_s * 1000,
+        burn_factor_max=p.burn_factor_max,
+        burn_floor=Usd(p.burn_floor),
     )
 
 
@@ -102,6 +107,8 @@ def ceilings(s: Settings) -> Ceilings:
 
 def pace(s: Settings) -> Pace:
     """Return how often things are looked at."""
+    from topup.chain.owners import quorum
+
     return Pace(
         poll_fastest_s=s.watch.poll_fastest_s,
         poll_slowest_s=s.watch.poll_slowest_s,
@@ -117,6 +124,10 @@ def pace(s: Settings) -> Pace:
         large=Usd(s.posting.large),
         plan_fresh_s=s.posting.plan_fresh_s,
         retries_max=s.posting.retries_max,
+        bump_after_s=s.fees.bump_after_s,
+        bump_max=s.fees.bump_max,
+        nonce_late_s=NONCE_LATE_S,
+        owners=quorum(s.chain.rpc_urls, None),
     )
 
 
@@ -227,11 +238,21 @@ def providers(s: Settings) -> list[Rpc]:
     return [Rpc(url, timeout_s=s.chain.timeout_s) for url in s.chain.rpc_urls]
 
 
-def chain(s: Settings, rpcs: list[Rpc], clock: Clock) -> EvmChain:
-    """Return the chain; this is where web3 is loaded."""
+def chain(s: Settings, rpcs: list[Rpc], clock: Clock, say: Callable[[Event], None] | None = None) -> EvmChain:
+    """Return the chain, which tells `say` what becomes of its providers; this is where web3 is loaded."""
     from topup.chain.evm import EvmChain
+    from topup.chain.owners import quorum
+    from topup.chain.providers import Providers
 
-    return EvmChain(profile(s), rpcs, now_s=lambda: clock.now_ms() // 1000, head_age_max_s=s.chain.head_age_max_s)
+    watched = Providers(
+        rpcs,
+        quorum=quorum(s.chain.rpc_urls, s.chain.quorum),
+        now_s=lambda: clock.now_ms() // 1000,
+        head_age_max_s=s.chain.head_age_max_s,
+        lag_max_s=s.chain.lag_max_s,
+        say=say or (lambda _: None),
+    )
+    return EvmChain(profile(s), watched)
 
 
 def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = None) -> Works:
@@ -252,12 +273,17 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
         if not built:
             from topup.rails import coinbase
 
-            terms = coinbase.Terms(Bps(s.price.slippage_bps), Bps(s.fees.gas_margin_pct * 100))
+            terms = coinbase.Terms(
+                slippage=Bps(s.price.slippage_bps),
+                gas_margin=Bps(s.fees.gas_margin_pct * 100),
+                bump=Bps(s.fees.bump_bps),
+                bump_times_max=s.fees.bump_times_max,
+            )
 
             def known() -> Pins:
                 return pins(s, store.told(s.account, PINNED))
 
-            built.append(coinbase.Coinbase(client, chain(s, rpcs, time), key, time, known, terms))
+            built.append(coinbase.Coinbase(client, chain(s, rpcs, time, sink.emit), key, time, known, terms))
         return built[0]
 
     cycle = Cycle(

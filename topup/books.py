@@ -7,12 +7,12 @@ through `equity:conversion`, so that nothing is ever added across commodities.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 
 from topup.charge import Demand
-from topup.lifecycle import Attempt, TopUp
+from topup.lifecycle import Attempt, Kind, TopUp
 from topup.money import WIDE, EthPrice, Usd, Usdc, Wei
 
 
@@ -34,6 +34,8 @@ FEE_OPERATOR = "expenses:fee:operator"
 GAS = "expenses:gas"
 GAS_REVERTED = "expenses:gas:reverted"
 L1_FEE = "expenses:l1-data-fee"
+LOST = "expenses:lost"
+NO_WEI = Wei(0)
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,12 @@ def payment_lines(spent: Wei, gas: Wei, l1_fee: Wei, total: Usdc) -> tuple[Line,
     )
 
 
-def revert_lines(gas: Wei, l1_fee: Wei) -> tuple[Line, ...]:
-    """Book a payment that was included and failed: only the network's part is gone."""
+def revert_lines(gas: Wei, l1_fee: Wei, lost: Wei = NO_WEI) -> tuple[Line, ...]:
+    """Book what was included and paid nothing: the network's part is gone, and whatever else left the wallet."""
     eth = Commodity.ETH
     return _kept(
-        Line(WALLET, eth, -(gas + l1_fee).units),
+        Line(WALLET, eth, -(lost + gas + l1_fee).units),
+        Line(LOST, eth, lost.units),
         Line(GAS_REVERTED, eth, gas.units),
         Line(L1_FEE, eth, l1_fee.units),
     )
@@ -115,14 +118,17 @@ def attempt_entry(topup_id: str, attempt: Attempt, demand: Demand) -> Entry:
     told = attempt.inclusion
     assert told is not None, "only what stands in a block is booked"
     price = attempt.plan.eth_price_e8
-    if told.success:
-        lines = payment_lines(told.spent, told.gas, told.l1_fee, demand.intent.total)
+    if attempt.paid:
+        text, lines = "payment", payment_lines(told.spent, told.gas, told.l1_fee, demand.intent.total)
+    elif attempt.plan.kind is Kind.CANCEL:
+        text, lines = "payment cancelled", revert_lines(told.gas, told.l1_fee)
     else:
-        lines = revert_lines(told.gas, told.l1_fee)
+        text = "payment reverted" if told.spent == NO_WEI else "left the wallet without paying"
+        lines = revert_lines(told.gas, told.l1_fee, told.spent)
     return Entry(
         at_ms=told.block_ms,
         topup_id=topup_id,
-        text="payment" if told.success else "payment reverted",
+        text=text,
         tx_hash=attempt.hash,
         charge_id=demand.charge_id,
         block_number=told.block_number,
@@ -130,6 +136,12 @@ def attempt_entry(topup_id: str, attempt: Attempt, demand: Demand) -> Entry:
         price_source="feed" if price else "none",
         lines=lines,
     )
+
+
+def reversal(entry: Entry, at_ms: int) -> Entry:
+    """Take an entry back whose block was replaced: the same lines with the opposite sign."""
+    lines = tuple(Line(x.account, x.commodity, -x.units) for x in entry.lines)
+    return replace(entry, at_ms=at_ms, text=f"taken back: {entry.text}", lines=lines)
 
 
 def posting_entry(topup: TopUp, attempt: Attempt, demand: Demand, at_ms: int) -> Entry:

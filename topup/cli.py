@@ -6,9 +6,11 @@ Logs go to standard error, results to standard output. What is slow to load is l
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
@@ -42,6 +44,8 @@ Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 
 def main() -> None:
     """Run the command line."""
+    # A command that answers and leaves has no use for a collector, which takes a fifth of its time; see `_run`.
+    gc.disable()
     # httpx loads a command line of its own, with click, pygments and rich, and structlog loads rich, where they find
     # them; nothing here uses either, and a daemon would keep them: 6 MiB. None makes an import fail, which both allow.
     for unused in ("httpx._main", "rich"):
@@ -90,8 +94,14 @@ def guarded(act: Callable[[], Exit]) -> None:
         code = act()
     except TopupError as error:
         fail(error)
+    except (typer.Exit, typer.Abort):
+        raise
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+    except Exception as error:  # noqa: BLE001 - its own text may hold a key or a URL: only where it came from is shown
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        sys.stderr.write(f"{frames}topup: {type(error).__name__}: a defect of topup; please report the lines above\n")
+        raise typer.Exit(Exit.INTERNAL) from None
     raise typer.Exit(code)
 
 
@@ -116,6 +126,7 @@ def _run() -> Exit:
     from topup.sinks.log import LogSink
     from topup.store.sqlite import SqliteStore
 
+    gc.enable()
     settings, clock = load(), SystemClock()
     sink = LogSink(level=settings.log.level, form=settings.log.format, now_ms=clock.now_ms)
     store = SqliteStore.open_writer(settings.state_dir)
@@ -365,6 +376,40 @@ def _history(count: int, *, as_json: bool) -> Exit:
     return Exit.OK
 
 
+@app.command("show")
+def show_topup(
+    topup_id: Annotated[str, typer.Argument(help="its id, or the beginning of it", show_default=False)],
+    as_json: Json = False,
+    dossier: Annotated[
+        bool, typer.Option("--dossier", help="only what the provider's support needs to find the payment")
+    ] = False,
+) -> None:
+    """Tell the whole life of one top-up, from the ledger. Example: topup show t0123456789ab."""
+    guarded(lambda: _show(topup_id, dossier=dossier, as_json=as_json))
+
+
+def _show(topup_id: str, *, dossier: bool, as_json: bool) -> Exit:
+    from topup.clock import SystemClock
+    from topup.dossier import dossier_document, dossier_lines, find, life_document, life_lines
+    from topup.store.sqlite import SqliteStore
+
+    settings = load()
+    store = SqliteStore.open_reader(settings.state_dir)
+    life = find(store, settings.account, topup_id)
+    if dossier:
+        told = dossier_document(store, life)
+        lines = dossier_lines(told)
+    else:
+        told = life_document(life, store.now_ms(SystemClock().now_ms()))
+        lines = life_lines(told)
+    if as_json:
+        document(told)
+    else:
+        for line in lines:
+            say(line)
+    return Exit.OK
+
+
 @app.command()
 def pause(as_json: Json = False) -> None:
     """Stop deciding, signing and first sends; what is out is still followed. Example: topup pause."""
@@ -445,6 +490,8 @@ def _sandbox(
 
     from topup.errors import SettingsError
 
+    gc.enable()
+
     try:
         from topup import rehearsal
         from topup.sandbox.faults import FAULTS
@@ -523,9 +570,13 @@ def _doctor(*, as_json: bool) -> Exit:
 
 @app.command()
 def resolve(
-    topup_id: Annotated[str | None, typer.Argument(help="a halted top-up", show_default=False)] = None,
+    topup_id: Annotated[str | None, typer.Argument(help="a top-up that needs a word", show_default=False)] = None,
     attest_unpaid: Annotated[
         bool, typer.Option("--attest-unpaid", help="I have seen for myself that it was never paid")
+    ] = False,
+    cancel: Annotated[
+        bool,
+        typer.Option("--cancel", help="take its nonce with a transaction that moves nothing; it may lose the race"),
     ] = False,
     accept_reading: Annotated[
         bool, typer.Option("--accept-reading", help="believe a lower total seen for a day")
@@ -537,18 +588,28 @@ def resolve(
 ) -> None:
     """Tell the ledger what only a person can know. Example: topup resolve t0123456789ab --attest-unpaid."""
     guarded(
-        lambda: _resolve(topup_id, attest=attest_unpaid, reading=accept_reading, nonce=adopt_nonce, as_json=as_json)
+        lambda: _resolve(
+            topup_id,
+            attest=attest_unpaid,
+            cancel=cancel,
+            reading=accept_reading,
+            nonce=adopt_nonce,
+            as_json=as_json,
+        )
     )
 
 
-def _resolve(topup_id: str | None, *, attest: bool, reading: bool, nonce: bool, as_json: bool) -> Exit:
+def _resolve(topup_id: str | None, *, attest: bool, cancel: bool, reading: bool, nonce: bool, as_json: bool) -> Exit:
     from topup.errors import SettingsError
-    from topup.purchase import ADOPT_NONCE, RESOLVE
+    from topup.purchase import ADOPT_NONCE
+    from topup.steps import ATTEST, CANCEL, LOOK, RESOLVE
     from topup.watch import ACCEPT_READING
 
     if topup_id is not None:
-        _halted(topup_id)
-        word = "attest-unpaid" if attest else "look"
+        if attest and cancel:
+            raise SettingsError("--attest-unpaid and --cancel contradict each other", remedy="choose one")
+        _open(topup_id, cancel=cancel)
+        word = ATTEST if attest else CANCEL if cancel else LOOK
         return _tell(
             RESOLVE + topup_id, word, "stored; the daemon acts on it where the chain does not object", as_json=as_json
         )
@@ -569,15 +630,65 @@ def _resolve(topup_id: str | None, *, attest: bool, reading: bool, nonce: bool, 
     raise SettingsError("nothing to resolve was named", remedy="`topup resolve --help`")
 
 
-def _halted(topup_id: str) -> None:
+def _open(topup_id: str, *, cancel: bool) -> None:
+    """Refuse a word about a top-up it can mean nothing to."""
     from topup.errors import SettingsError
-    from topup.lifecycle import State
+    from topup.lifecycle import TERMINAL, State
     from topup.store.sqlite import SqliteStore
+    from topup.witness import PAYING
 
     store = SqliteStore.open_reader(load().state_dir)
     try:
         state = store.topup(topup_id).state
     except KeyError:
         raise SettingsError(f"there is no top-up {topup_id}", remedy="`topup history` lists them") from None
-    if state is not State.HALTED:
+    if cancel and state is State.HALTED:
+        raise SettingsError(f"{topup_id} is halted: a cancel cannot help", remedy="see docs/runbook.md, halted top-ups")
+    if cancel and (state in TERMINAL or state in PAYING):
+        raise SettingsError(f"{topup_id} is {state}: there is nothing to cancel", remedy="see `topup show`")
+    if not cancel and state is not State.HALTED:
         raise SettingsError(f"{topup_id} is {state}, not halted", remedy="it goes on by itself: `topup status`")
+
+
+@app.command()
+def reconcile(
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="take over what only the chain knows; no daemon may run")
+    ] = False,
+    since: Annotated[
+        str | None, typer.Option(help="a block or day before the wallet's first payment", show_default=False)
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="adopt without asking")] = False,
+    as_json: Json = False,
+) -> None:
+    """Hold the ledger against all this wallet did on the chain. Example: topup reconcile --since 2026-01-31."""
+    guarded(lambda: _reconcile(since, take_over=adopt, yes=yes, as_json=as_json))
+
+
+def _reconcile(since: str | None, *, take_over: bool, yes: bool, as_json: bool) -> Exit:
+    from topup.reconcile import adopt, examine, ledger
+
+    settings = load()
+    store = ledger(settings, adopt=take_over)
+    try:
+        report = wait_for(examine(settings, store, since))
+        if take_over and report.adoptable and not (yes or _agreed_to(report.lines())):
+            sys.stderr.write("topup: nothing was adopted: pass --yes, or answer on a terminal\n")
+        elif take_over:
+            adopt(report, store, f"uid {os.getuid()}")
+    finally:
+        store.close()
+    if as_json:
+        document(report.document())
+    else:
+        for line in report.lines():
+            say(line)
+    return report.exit_code
+
+
+def _agreed_to(lines: list[str]) -> bool:
+    """Show on a terminal what would be done, and ask."""
+    if not sys.stdin.isatty():
+        return False
+    sys.stderr.write("".join(f"{line}\n" for line in lines))
+    return typer.confirm("take all this over into the ledger?", err=True)

@@ -5,7 +5,8 @@ Pure: readings come in with their times, judgements go out. Times are millisecon
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -18,6 +19,11 @@ DAY_MS = 24 * HOUR_MS
 HALF_A_CENT = Usd(Decimal("0.005"))
 # Below this span a difference in usage says more about the API's cache than about the consumer.
 BURN_SPAN_MIN_MS = 120_000
+# Below this span a rate may be shown but buys nothing: a burst of minutes would pass for the rate of a day.
+RUNWAY_SPAN_MIN_MS = HOUR_MS
+# What is usual is learnt from so much of the past; a week of it at least, or weekends would be news.
+USUAL_SPAN_MS = 14 * DAY_MS
+USUAL_DAYS_MIN = 7
 
 
 class Doubt(StrEnum):
@@ -109,17 +115,87 @@ def fallen_for_a_day(doubted: Sequence[Unknown], said: Reading) -> bool:
     return bool(lower) and said.at_ms - lower[0].at_ms >= DAY_MS
 
 
-def burn_usd_per_hour(readings: Sequence[Reading], *, window_ms: int = DAY_MS) -> Usd | None:
-    """Return dollars used per hour over the newest `window_ms` of readings (oldest first), or None when unknown."""
+def burn_usd_per_hour(
+    readings: Sequence[Reading], *, window_ms: int = DAY_MS, span_min_ms: int = BURN_SPAN_MIN_MS
+) -> Usd | None:
+    """Return dollars used per hour over the newest `window_ms` of readings (oldest first).
+
+    None when unknown: the readings within the window span less than `span_min_ms`.
+    """
     if not readings:
         return None
     newest = readings[-1]
     inside = [r for r in readings if r.at_ms >= newest.at_ms - window_ms]
     span = newest.at_ms - inside[0].at_ms
-    if span < BURN_SPAN_MIN_MS:
+    if span < span_min_ms:
         return None
-    used = newest.total_usage - inside[0].total_usage
-    return Usd(WIDE.divide(used.amount * HOUR_MS, Decimal(span)).quantize(Decimal("0.000001"), context=WIDE))
+    return _per_hour(newest.total_usage - inside[0].total_usage, span)
+
+
+def _per_hour(used: Usd, span_ms: int) -> Usd:
+    return Usd(WIDE.divide(used.amount * HOUR_MS, Decimal(span_ms)).quantize(Decimal("0.000001"), context=WIDE))
+
+
+@dataclass(frozen=True)
+class Spending:
+    """The fastest hour of the last day, and that of a usual day; dollars an hour, None while unknown."""
+
+    fastest: Usd | None
+    usual: Usd | None
+
+
+def spending(readings: Sequence[Reading], now_ms: int, *, resumed_ms: int = 0) -> Spending:
+    """Compare how fast the account was used in the last 24 hours with what it is used to.
+
+    Args:
+        readings: believed readings, oldest first; see `spending_since` for how far back.
+        now_ms: ledger time.
+        resumed_ms: when a person last said `resume`; the fastest hour of the day before counts as usual after it.
+
+    Both sides are the fastest hour of a day, so that a job that runs an hour a day is usual and not 24 times the mean.
+    An hour is the shortest span looked at: a burst is spread over it, and what came to light after a gap in the
+    readings is spread over the whole gap. Readings thinned to one an hour may show an hour as two, at half its pace.
+    The last day as a whole is judged, not the last hour, because a runaway that has used everything up is quiet.
+    Days are counted back from now, so that no time zone matters.
+
+    A usual day is the median (the lower of two) of those of the last 14 in which something was used, the last one
+    left out: a runaway must not make itself usual. An account that used nothing is used to nothing; one of which less
+    than seven days were read has no usual pace at all. A person's acceptance holds for 14 days; from then on there is
+    no other past to learn from.
+    """
+    days: dict[int, Usd] = {}
+    accepted: Usd | None = None
+    for at_ms, pace in _paces(readings):
+        day = (now_ms - at_ms) // DAY_MS
+        if 0 <= day < USUAL_SPAN_MS // DAY_MS:
+            days[day] = max(days.get(day, pace), pace)
+        if resumed_ms - DAY_MS < at_ms <= resumed_ms:
+            accepted = pace if accepted is None else max(accepted, pace)
+    fastest = days.pop(0, None)
+    if len(days) < USUAL_DAYS_MIN:
+        return Spending(fastest, None)
+    usual = statistics.median_low([one for one in days.values() if one.amount > 0] or [Usd.of(0)])
+    if accepted is not None and now_ms - resumed_ms < USUAL_SPAN_MS:
+        usual = max(usual, accepted)
+    return Spending(fastest, usual)
+
+
+def spending_since(now_ms: int, resumed_ms: int) -> int:
+    """Return the time from which readings matter to `spending`: its past, an acceptance still in force, and a day."""
+    resumed = resumed_ms - DAY_MS if now_ms - resumed_ms < USUAL_SPAN_MS else now_ms
+    return min(now_ms - USUAL_SPAN_MS, resumed) - DAY_MS
+
+
+def _paces(readings: Sequence[Reading]) -> Iterator[tuple[int, Usd]]:
+    """For each reading yield its time and the pace since the newest one that is at least an hour older."""
+    first = 0
+    for n, last in enumerate(readings):
+        while first + 1 < n and readings[first + 1].at_ms <= last.at_ms - HOUR_MS:
+            first += 1
+        span = last.at_ms - readings[first].at_ms
+        if span >= HOUR_MS:
+            # A total that a person accepted as lower is no spending.
+            yield last.at_ms, max(_per_hour(last.total_usage - readings[first].total_usage, span), Usd.of(0))
 
 
 @dataclass(frozen=True)

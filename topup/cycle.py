@@ -11,12 +11,14 @@ from typing import assert_never
 
 from topup import events
 from topup.credits import DAY_MS, HOUR_MS, Reading, Runway, Unknown, burn_usd_per_hour, next_poll_s, runway
+from topup.errors import TopupError
 from topup.lifecycle import State, TopUp
 from topup.policy import Buy, Decision, Hold, Refuse, Snapshot, Why, decide
 from topup.ports import Api, Clock, Rail, Sink, Store
 from topup.purchase import Purchase
 from topup.terms import Asked, Rest, Terms
 from topup.watch import Watch
+from topup.witness import Witness
 
 
 class Cycle:
@@ -43,7 +45,8 @@ class Cycle:
         self._sink = sink
         self._rpc_requests = rpc_requests
         self._watch = Watch(terms, api=api, store=store, clock=clock, sink=sink)
-        self._purchase = Purchase(terms, watch=self._watch, rail=rail, store=store, sink=sink)
+        self._witness = Witness(watch=self._watch, rail=rail, store=store, sink=sink)
+        self._purchase = Purchase(terms, watch=self._watch, rail=rail, store=store, sink=sink, witness=self._witness)
         self._cycles = 0
         self._paused: bool | None = None
         self._forbidden: tuple[Why, int] | None = None
@@ -78,6 +81,10 @@ class Cycle:
         )
         return rest
 
+    async def stand(self) -> None:
+        """Before the first pass: say when the wallet has sent more than the ledger knows."""
+        await self._purchase.stand()
+
     async def judge(self, asked: Asked) -> tuple[Snapshot, Decision]:
         """Look and decide, without acting on it."""
         reading = await self._watch.read()
@@ -93,9 +100,14 @@ class Cycle:
         self._notice_pause()
         unfinished = self._store.open_topup(self._account.name)
         if unfinished is not None:
-            rest = await self._purchase.follow(unfinished)
+            try:
+                rest = await self._purchase.follow(unfinished)
+            except TopupError:
+                await self._watch.keep()  # whatever is wrong with a payment must not blind the watch
+                raise
             await self._watch.keep()
             return rest
+        await self._witness.look_back(self._account)
         snapshot, decision = await self.judge(asked or Asked())
         if not isinstance(decision, Refuse):
             self._forbidden = None

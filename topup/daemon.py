@@ -93,6 +93,8 @@ class Daemon:
     async def run(self) -> Exit:
         """Make passes until stopped; return the exit code."""
         self._heart.say("READY=1")
+        with contextlib.suppress(TopupError):  # whatever is wrong there shows in the passes as well
+            await self._cycle.stand()
         while not self._stop.is_set():
             passing = asyncio.create_task(self._pass())
             stopping = asyncio.create_task(self._stop.wait())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -246,10 +246,14 @@ async def _wallet_and_chain(settings: Settings) -> list[Check]:
     found.append(_recipients(settings))
     rpcs = assemble.providers(settings)
     try:
-        looks = await asyncio.gather(*(_provider(settings, rpc, wallet) for rpc in rpcs))
+        hosts = [rpc.host for rpc in rpcs]
+        called = [rpc.host if hosts.count(rpc.host) == 1 else rpc.name for rpc in rpcs]
+        looks = await asyncio.gather(
+            *(_provider(settings, rpc, f"provider {name}", wallet) for rpc, name in zip(rpcs, called, strict=True))
+        )
         found += [check for look, _ in looks for check in look]
-        found.append(_distinct(settings.chain.rpc_urls))
         good = [rpc for rpc, (_, right) in zip(rpcs, looks, strict=True) if right]
+        found.append(_agreement(settings, good))
         if not good:
             return [*found, *_skipped(CHAIN_LOOKS, "no provider can be asked")]
         for part in await asyncio.gather(
@@ -299,21 +303,33 @@ def _recipients(settings: Settings) -> Check:
     return Check("recipients", ok=not live, says=says, remedy="`topup pin`")
 
 
-def _distinct(urls: tuple[str, ...]) -> Check:
-    hosts = {urlsplit(url).hostname or "" for url in urls}
-    # The last two labels tell most operators apart; an address has none and stands for itself.
-    owners = {h if h.replace(".", "").isdigit() or ":" in h else ".".join(h.split(".")[-2:]) for h in hosts}
-    if len(owners) > 1:
-        return Check("providers", ok=True, says=f"{len(owners)} of different operators")
-    says = "warning: one operator: nothing can be held against what it says, and when it fails topup waits"
-    return Check("providers", ok=True, says=says, remedy="add a provider of another operator to chain.rpc_urls")
+def _agreement(settings: Settings, good: Sequence[Any]) -> Check:
+    """Say how many providers bear each other out, and what that is enough for."""
+    from topup.chain.owners import owner, quorum
+
+    name, urls = "providers", settings.chain.rpc_urls
+    owners = {owner(url) for url in urls}
+    needed = quorum(urls, settings.chain.quorum)
+    several = f"{len(urls)} URLs of {len(owners)} owner{'s' if len(owners) > 1 else ''}"
+    twice = f"{several}: two of one registrable domain count as one; " if len(urls) > len(owners) else ""
+    believed = len({rpc.owner for rpc in good})
+    if believed < needed:
+        says = f"{needed} of different owners have to agree, and {believed} can be believed now: topup waits"
+        return Check(name, ok=False, says=says, remedy="see each provider above, or add one of another owner")
+    if len(owners) == 1:
+        says = f"warning: {twice}one provider: payments run, but an expired charge needs a person"
+        remedy = "add a provider of another owner to chain.rpc_urls: two can prove that a charge was never paid"
+        return Check(name, ok=True, says=says, remedy=remedy)
+    if needed == 1:
+        says = f"warning: {twice}chain.quorum = 1: whichever answers first is believed alone"
+        return Check(name, ok=True, says=says, remedy="remove chain.quorum, so that two have to agree")
+    return Check(name, ok=True, says=f"{twice}{len(owners)} owners, of which {needed} have to agree")
 
 
-async def _provider(settings: Settings, rpc: Any, wallet: bytes | None) -> tuple[list[Check], bool]:
+async def _provider(settings: Settings, rpc: Any, name: str, wallet: bytes | None) -> tuple[list[Check], bool]:
     """Ask one provider what it is and can; tell whether the other looks may use it."""
     from topup.chain.rpc import RpcError, known, quantity
 
-    name = f"provider {rpc.host}"
     address = "0x" + (wallet or bytes(20)).hex()
     call = {"blockStateCalls": [{"calls": [{"from": address, "to": address, "value": "0x0"}]}]}
     try:
@@ -332,7 +348,8 @@ async def _provider(settings: Settings, rpc: Any, wallet: bytes | None) -> tuple
             raise ChainUnknown("it has no newest block")
         height, time_s = quantity(block.get("number"), "its number"), quantity(block.get("timestamp"), "its time")
         back = hex(max(0, height - HISTORY_BLOCKS))
-        old = (await rpc.batch([("eth_getBalance", [address, back])]))[0]
+        since = {"address": "0x" + assemble.profile(settings).contract.hex(), "fromBlock": back, "toBlock": "latest"}
+        old, logs = await rpc.batch([("eth_getBalance", [address, back]), ("eth_getLogs", [since])])
     except ChainError as error:
         return [_failed(name, error, "check chain.rpc_urls and the network")], False
     if said != settings.chain.id:
@@ -358,6 +375,8 @@ async def _provider(settings: Settings, rpc: Any, wallet: bytes | None) -> tuple
         found.append(Check(finality, ok=True, says="serves safe and finalized blocks"))
     found.append(_ability(f"{name} simulation", "eth_simulateV1", simulated, "payments are proven by eth_call alone"))
     found.append(_ability(f"{name} history", "old balances", old, "the wallet's balance cannot verify older payments"))
+    without = "it cannot bear out that an expired charge was never paid"
+    found.append(_ability(f"{name} logs", "the contract's logs", logs, without))
     return found, True
 
 
@@ -583,5 +602,5 @@ def _known_nonce(settings: Settings, wallet: bytes, used: int) -> Check:
     if used <= known:
         return Check(name, ok=True, says=f"the ledger knows of {known} transactions of the wallet")
     says = f"the wallet has sent {used} transactions, the ledger knows of {known}: nothing will be signed"
-    remedy = "when no payment of a lost ledger is on its way: `topup resolve --adopt-nonce`, then buy within the hour"
+    remedy = "`topup reconcile` names what was sent, and takes it over with --adopt"
     return Check(name, ok=settings.mode != "live", says=says, remedy=remedy)

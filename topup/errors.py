@@ -6,7 +6,7 @@
     │   ├── ApiUnknown         no usable answer: time-out, reset, 5xx, HTML, garbage
     │   ├── ApiLimited         429 or 503 with a time to wait
     │   ├── ApiUnauthorized    401 or 403
-    │   ├── ApiRejected        400, 402, 404: our request was understood and declined
+    │   ├── ApiRejected        400, 402, 404, 405, 413, 415, 422: our request was understood and declined
     │   └── ApiGone            410: the endpoint no longer exists
     ├── ChainError           the chain, through a provider
     │   ├── ChainUnknown       no usable answer

@@ -122,7 +122,7 @@ class CycleFailed(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ClockBehind(Event):
-    """The machine's clock is behind the ledger's newest time; ledger time stands still until it catches up."""
+    """The machine's clock is behind the ledger's newest time; ledger time goes on from there by itself."""
 
     level: ClassVar[Level] = "warning"
     todo: ClassVar[str] = "check the machine's time synchronisation"
@@ -136,6 +136,39 @@ class RawKeyInUse(Event):
     level: ClassVar[Level] = "warning"
     todo: ClassVar[str] = "put the key into a keystore v3 file: wallet.keystore and wallet.keystore_password_file"
     setting: str
+
+
+# -- the providers ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProviderSetAside(Event):
+    """A provider is of another chain, behind the others, or fails again and again; it is asked again after a pause."""
+
+    level: ClassVar[Level] = "warning"
+    todo: ClassVar[str] = "nothing when it comes back; correct chain.rpc_urls when it is wrong_chain or stays away"
+    provider: str
+    why: str
+    detail: str
+    pause_s: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProviderBack(Event):
+    """A provider that was set aside gives good answers again."""
+
+    provider: str
+    out_s: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProvidersDisagree(Event):
+    """Independent providers show different things; nothing is signed on what too few of them say."""
+
+    level: ClassVar[Level] = "warning"
+    todo: ClassVar[str] = "nothing when it passes, as after a new block; when it stays, find out which one is wrong"
+    about: str
+    detail: str
 
 
 # -- watching ---------------------------------------------------------------------------------------------------
@@ -387,12 +420,143 @@ class PaymentVanished(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NonceMoved(Event):
-    """The wallet's nonce was used by a transaction that is none of ours: the key is in use elsewhere."""
+class PaymentBumped(Event):
+    """The payment was in no block for `fees.bump_after_s`: a dearer one of the same charge takes its nonce."""
+
+    level: ClassVar[Level] = "warning"
+    money: ClassVar[Money] = Money.MAYBE
+    todo: ClassVar[str] = "nothing: one of them at most is mined; see the fees when it repeats"
+    topup_id: str
+    tx_hash: bytes
+    outbids: bytes
+    nonce: int
+    value_wei: Wei
+    max_fee_per_gas_wei: Wei
+    tip_wei: Wei
+
+
+@dataclass(frozen=True, kw_only=True)
+class BumpHeld(Event):
+    """The payment is late and is not outbid, for this reason; what is out is sent again as it is."""
+
+    level: ClassVar[Level] = "warning"
+    money: ClassVar[Money] = Money.MAYBE
+    todo: ClassVar[str] = "nothing when it passes; never pay by hand beside it"
+    topup_id: str
+    why: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CancelSigned(Event):
+    """By a person's word: a transaction that moves nothing is sent at the payment's nonce; either may win."""
+
+    level: ClassVar[Level] = "warning"
+    money: ClassVar[Money] = Money.MAYBE
+    todo: ClassVar[str] = "nothing: when the payment wins the race it is followed to its end"
+    topup_id: str
+    tx_hash: bytes
+    nonce: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaymentCancelled(Event):
+    """The cancel stands in a block: the payment's nonce is gone; final proof is waited for."""
+
+    level: ClassVar[Level] = "warning"
+    topup_id: str
+    tx_hash: bytes
+    block: int
+    gas_wei: Wei
+    l1_fee_wei: Wei
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChargeGivenUp(Event):
+    """The charge will not be paid again: expired, or reverted for good; its proof of death is waited for."""
+
+    level: ClassVar[Level] = "warning"
+    money: ClassVar[Money] = Money.MAYBE
+    todo: ClassVar[str] = "nothing: never pay by hand beside it; `topup show` says what is waited for"
+    topup_id: str
+    seq: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeathUndecided(Event):
+    """By the chain's final block it should be proven whether the charge was paid, and the providers do not show it."""
+
+    level: ClassVar[Level] = "error"
+    money: ClassVar[Money] = Money.MAYBE
+    todo: ClassVar[str] = "see `why`: a provider that is down, or lies, keeps the account from buying; replace it"
+    topup_id: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopUpFailed(Event):
+    """The top-up ended without a payment, by proof or by a person's word."""
+
+    level: ClassVar[Level] = "warning"
+    topup_id: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChargeDead(Event):
+    """Proven at a final block, by providers independent of each other: this charge can never be paid any more."""
+
+    level: ClassVar[Level] = "warning"
+    topup_id: str
+    seq: int
+    proof: str
+    final_block: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlagTested(Event):
+    """The contract's own mark of a paid charge was held against a payment of ours; one that fails is never trusted."""
+
+    level: ClassVar[Level] = "warning"
+    topup_id: str
+    trusted: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaymentUndone(Event):
+    """A block that was in the books was replaced after its top-up had ended; buying is paused until a person looks."""
 
     level: ClassVar[Level] = "critical"
     money: ClassVar[Money] = Money.MAYBE
-    todo: ClassVar[str] = "stop the other user of this key; a wallet of its own is required"
+    todo: ClassVar[str] = "see `topup show` of this top-up and whether the credits are still there, then `topup resume`"
+    topup_id: str
+    tx_hash: bytes
+    block: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaidAfterAll(Event):
+    """A payment that was given up for dead stands in a block; it is booked, and buying is paused."""
+
+    level: ClassVar[Level] = "critical"
+    money: ClassVar[Money] = Money.YES
+    todo: ClassVar[str] = "the credits may be posted: look at the account, then `topup resume`"
+    topup_id: str
+    tx_hash: bytes
+    block: int
+    spent_wei: Wei
+
+
+@dataclass(frozen=True, kw_only=True)
+class NonceMoved(Event):
+    """The wallet's nonce was used, and no transaction of ours is known to have used it."""
+
+    level: ClassVar[Level] = "critical"
+    money: ClassVar[Money] = Money.MAYBE
+    todo: ClassVar[str] = (
+        "when its receipt does not turn up: stop the other user of this key, a wallet of its own is required"
+    )
     topup_id: str
     nonce: int
 
@@ -419,7 +583,8 @@ class PaidNotCredited(Event):
     level: ClassVar[Level] = "critical"
     money: ClassVar[Money] = Money.YES
     todo: ClassVar[str] = (
-        "open a ticket with the provider with these fields; it resolves itself when the credits appear"
+        "open a ticket with the provider and paste what `topup show ID --dossier` prints;"
+        " it resolves itself when the credits appear"
     )
     topup_id: str
     charge_id: str

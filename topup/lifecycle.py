@@ -1,29 +1,33 @@
 """What is the life of one top-up? The diagram, the transition table, and the record that lives it.
 
-    DECIDED ──ask──► ASKING ──answered──► CHARGED ──reserve──► RESERVED ──signed──► SIGNED ──intend──► SENT
-       ▲               │                     ▲                    │                   │                 │
+    DECIDED ──ask──► ASKING ──answered──► CHARGED ──reserve──► RESERVED ──signed──► SIGNED ──intend──► SENT ◄─┐ bump,
+       ▲               │                     ▲                    │                   │                 │ └───┘ cancel
        ├──answer_lost──┘                     ├─────withdrawn──────┴───────────────────┘                 │
        ├──charge_dead── CHARGED              └──retry── REVERTED ◄────────────reverted──────────────────┤
        │                                                   │                                            │
-       └───proven_dead── DEATHWATCH ◄──────────expired─────┴────────────────────────────────────────────┤
+       └───proven_dead── DEATHWATCH ◄──expired, given_up───┴────────────────────────────────────────────┤
                                                                                                         │
              SENT ◄──vanished── PAID, CREDITED, UNCREDITED, REVERTED, CHARGED                         paid
                                                                                                         ▼
              DONE ◄──settled── CREDITED ◄──posted── UNCREDITED ◄──posting_late── PAID ◄─────────────────┘
                                    ▲──────────────────posted──────────────────────┘
 
+    bump     the same charge at the same nonce, dearer; cancel: nothing at the same nonce; at most one of them is mined
     PAID     also from CHARGED, REVERTED, DEATHWATCH and HALTED, when an earlier attempt turns out to have paid
+    DEATHWATCH  also from CHARGED, when the same charge has reverted before
     DROPPED  before anything was signed: no longer needed, refused, or the endpoint is gone
-    FAILED   nothing was paid and nothing can be any more; after DEATHWATCH, or by a person's word after HALTED
+    FAILED   nothing was paid and nothing can be any more: cancelled, with proof; or by a person's word after HALTED
     HALTED   from anywhere, with a reason; only a person leads out
 
 Every arrow is one committed row. The side effect an arrow announces happens after the commit: ASKING is stored
 before the charge is requested, SIGNED (with the raw transaction and its hash) before SENT, SENT (the intent to
-send) before the first byte leaves. A restart looks at the state and goes on; there is no recovery code beside it.
+send) before the first byte leaves; a bump or a cancel is stored signed and intended at once. A restart looks at the
+state and goes on; there is no recovery code beside it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -41,7 +45,7 @@ class State(StrEnum):
     SIGNED = "signed"  # raw transaction and hash are stored; provably not sent
     SENT = "sent"  # may be out there: only evidence ends this
     REVERTED = "reverted"  # included and failed: gas is gone, the charge is still payable
-    DEATHWATCH = "deathwatch"  # the charge has expired: waiting for proof that it can never be paid
+    DEATHWATCH = "deathwatch"  # expired or given up: waiting for proof that the charge can never be paid
     PAID = "paid"  # our Transferred event stands in a canonical block
     UNCREDITED = "uncredited"  # paid, and not posted in time: blocks further buying
     CREDITED = "credited"  # posted; waiting for the block to be safe
@@ -68,6 +72,9 @@ class Fact(StrEnum):
     RESERVE = "reserve"
     SIGNED = "signed"
     INTEND = "intend"
+    BUMP = "bump"
+    CANCEL = "cancel"
+    GIVEN_UP = "given_up"
     WITHDRAWN = "withdrawn"
     REVERTED = "reverted"
     RETRY = "retry"
@@ -93,13 +100,17 @@ TABLE: Final[dict[tuple[State, Fact], State]] = {
     (_S.CHARGED, _F.RESERVE): _S.RESERVED,
     (_S.CHARGED, _F.CHARGE_DEAD): _S.DECIDED,
     (_S.CHARGED, _F.DROP): _S.DROPPED,
-    (_S.CHARGED, _F.EXPIRED): _S.DEATHWATCH,  # this and the next two: only after a reverted attempt of the same charge
+    (_S.CHARGED, _F.EXPIRED): _S.DEATHWATCH,  # this and the next three: only when the same charge has reverted
+    (_S.CHARGED, _F.GIVEN_UP): _S.DEATHWATCH,
     (_S.CHARGED, _F.PAID): _S.PAID,
     (_S.CHARGED, _F.VANISHED): _S.SENT,
     (_S.RESERVED, _F.SIGNED): _S.SIGNED,
     (_S.RESERVED, _F.WITHDRAWN): _S.CHARGED,
     (_S.SIGNED, _F.INTEND): _S.SENT,
     (_S.SIGNED, _F.WITHDRAWN): _S.CHARGED,
+    (_S.SENT, _F.BUMP): _S.SENT,
+    (_S.SENT, _F.CANCEL): _S.SENT,
+    (_S.SENT, _F.GIVEN_UP): _S.DEATHWATCH,  # a cancel of ours has taken the nonce
     (_S.SENT, _F.PAID): _S.PAID,
     (_S.SENT, _F.REVERTED): _S.REVERTED,
     (_S.SENT, _F.EXPIRED): _S.DEATHWATCH,
@@ -107,6 +118,7 @@ TABLE: Final[dict[tuple[State, Fact], State]] = {
     (_S.REVERTED, _F.PAID): _S.PAID,
     (_S.REVERTED, _F.VANISHED): _S.SENT,
     (_S.REVERTED, _F.EXPIRED): _S.DEATHWATCH,
+    (_S.REVERTED, _F.GIVEN_UP): _S.DEATHWATCH,  # it reverted for good, or too often
     (_S.DEATHWATCH, _F.PAID): _S.PAID,
     (_S.DEATHWATCH, _F.PROVEN_DEAD): _S.DECIDED,
     (_S.DEATHWATCH, _F.FAIL): _S.FAILED,
@@ -156,13 +168,17 @@ class Broadcaster(StrEnum):
 
 @dataclass(frozen=True)
 class ChargeRow:
-    """One request for a charge and what came of it; `raw` is the answer's bytes, None while unknown."""
+    """One request for a charge and what came of it; `raw` is the answer's bytes, None while unknown.
+
+    `dead` names the proof that a charge whose payment may have left can never be paid any more; None without one.
+    """
 
     seq: int
     requested_ms: int
     raw: bytes | None
     abandoned: str | None
     proven: bool
+    dead: str | None = None
 
 
 @dataclass(frozen=True)
@@ -194,7 +210,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Inclusion:
-    """An attempt's place in a canonical block, with what it cost. Times in ms; `spent` is what the swap consumed."""
+    """An attempt's place in a canonical block, with what it cost. Times in ms; `spent` is what the swap consumed.
+
+    `reason` says why it failed; `transient` whether the same charge may still be paid by another transaction.
+    """
 
     block_number: int
     block_hash: bytes
@@ -203,6 +222,8 @@ class Inclusion:
     gas: Wei
     l1_fee: Wei
     spent: Wei
+    reason: str = ""
+    transient: bool = True
 
 
 @dataclass(frozen=True)
@@ -220,6 +241,18 @@ class Attempt:
     withdrawn: bool
     inclusion: Inclusion | None
     booked: bool
+    # What the providers said last, such as `accepted`; "" before the first answer.
+    answer: str = ""
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Return its place in the wallet's order of transactions: lane and nonce, which is mined once."""
+        return self.plan.lane, self.plan.nonce
+
+    @property
+    def paid(self) -> bool:
+        """Tell whether it stands in a block and paid its charge."""
+        return self.plan.kind is Kind.PAY and self.inclusion is not None and self.inclusion.success
 
 
 @dataclass(frozen=True)
@@ -261,10 +294,30 @@ class TopUp:
         """Return the attempts that may have left this machine."""
         return tuple(a for a in self.attempts if a.intended_ms is not None)
 
+    def raw_of(self, attempt: Attempt) -> bytes:
+        """Return the answer that the charge of this attempt came with."""
+        raw = self.charges[attempt.charge_seq - 1].raw
+        assert raw is not None, "what was signed was answered"
+        return raw
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether a payment may have left whose charge is not proven dead."""
+        dead = {c.seq for c in self.charges if c.dead is not None}
+        return any(a.plan.kind is Kind.PAY and a.charge_seq not in dead for a in self.out)
+
+    def loose(self, beside: Sequence[Attempt] = ()) -> tuple[Attempt, ...]:
+        """Return the attempts that may still be included: out, and their nonce not taken by one that was.
+
+        `beside` are attempts of earlier top-ups, which may have taken a nonce as well.
+        """
+        taken = {a.place for a in (*self.out, *beside) if a.inclusion is not None}
+        return tuple(a for a in self.out if a.inclusion is None and a.place not in taken)
+
     @property
     def paying(self) -> Attempt | None:
         """Return the attempt that paid, once one has been seen to."""
-        return next((a for a in self.attempts if a.inclusion is not None and a.inclusion.success), None)
+        return next((a for a in self.attempts if a.paid), None)
 
     @property
     def payment(self) -> Inclusion | None:

@@ -77,14 +77,17 @@ class OpenRouter:
             ApiError: no usable answer; a charge may exist all the same and is harmless unpaid.
         """
         raw = await self._ask("POST", "/credits/coinbase", body=charge_body(request))
-        # A page of HTML is no charge, honest or hostile: it is no answer. What an answer says is judged elsewhere.
-        _data(raw, "/credits/coinbase")
+        # A page of HTML is no charge, honest or hostile: it is no answer. What an answer says is judged elsewhere,
+        # names given twice included: there they are a refusal, which is louder than no answer.
+        _data(raw, "/credits/coinbase", twice=True)
         return raw
 
     async def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
         if self._client is None:
             self._client = httpx.AsyncClient(follow_redirects=False, timeout=None, trust_env=not loopback(self._base))  # noqa: S113 - asyncio.timeout bounds the whole call
         headers = {"authorization": f"Bearer {self._key}", "accept": "application/json", "accept-encoding": "identity"}
+        # One question a connection: an answer written twice would wait on it and be taken for the next question's.
+        headers["connection"] = "close"
         if body is not None:
             headers["content-type"] = "application/json"
         self.requests += 1
@@ -134,7 +137,7 @@ def _fail(said: str, response: httpx.Response) -> Never:
             raise ApiLimited(said, retry_after_s=_retry_after(response))
         case 503 if "retry-after" in response.headers:
             raise ApiLimited(said, retry_after_s=_retry_after(response))
-        case 400 | 402 | 404:
+        case 400 | 402 | 404 | 405 | 413 | 415 | 422:  # asking the same again cannot help
             raise ApiRejected(said, remedy="see what the API says of the request")
         case 301 | 302 | 303 | 307 | 308:
             raise ApiUnknown(f"{said} (a redirect, not followed)")
@@ -158,17 +161,27 @@ def _retry_after(response: httpx.Response) -> int:
         return min(int(told[:9]), RETRY_AFTER_MAX_S)
     try:
         wait = parsedate_to_datetime(told) - parsedate_to_datetime(response.headers.get("date", ""))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, ArithmeticError, LookupError):  # ArithmeticError: a year beyond datetime's
         return RETRY_AFTER_DEFAULT_S
     return min(max(wait.days * 86_400 + wait.seconds, 0), RETRY_AFTER_MAX_S)
 
 
-def _data(raw: bytes, path: str) -> dict[str, Any]:
+def _data(raw: bytes, path: str, *, twice: bool = False) -> dict[str, Any]:
+    """Return the object `data`; with `twice` a name may be given twice, and the last value counts."""
+
     def refuse(name: str) -> Never:
         raise ApiUnknown(f"{path} answered with {name}")
 
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        document = dict(pairs)
+        if len(document) != len(pairs) and not twice:
+            # One reader takes the first value, another the last: neither is an answer.
+            raise ApiUnknown(f"{path} answered with a name given twice")
+        return document
+
     try:
-        document = json.loads(raw, parse_float=Decimal, parse_constant=refuse)
+        text = raw.decode("utf-8")  # the only encoding of JSON between systems (RFC 8259, 8.1)
+        document = json.loads(text, parse_float=Decimal, parse_constant=refuse, object_pairs_hook=once)
     except (ValueError, ArithmeticError, RecursionError):  # ArithmeticError: an exponent beyond Decimal
         raise ApiUnknown(f"{path} answered 200 without JSON") from None
     data = document.get("data") if isinstance(document, dict) else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
-from topup.credits import DAY_MS, HOUR_MS, Reading, Runway, Unknown, runway
+from topup.credits import DAY_MS, HOUR_MS, Reading, Runway, Spending, Unknown, runway
 from topup.errors import PaymentForbidden
 from topup.lifecycle import Plan
 from topup.money import Bps, EthPrice, Usd, Usdc, Wei, deviation_bps_up
@@ -21,7 +21,13 @@ from topup.money import Bps, EthPrice, Usd, Usdc, Wei, deviation_bps_up
 class Limits:
     """What the owner allows. Money in dollars unless named otherwise; spans in milliseconds.
 
-    The caps are on what leaves the wallet for credits including fees: amount × (1 + fee ceiling).
+    The caps are on what leaves the wallet for credits including fees: amount × (1 + fee ceiling). They count dollars of
+    credits, not the ETH that was sent: quote and feed lying together cost at most the caps at `price.eth_usd_min`.
+
+    Windows are spans of ledger time, which has no time zone and no calendar, never goes back and never stands still.
+    It cannot tell a machine that was off from a clock that was put forward, and would release what was spent within
+    that time. So the caps are held a second time just before a payment is planned, by the chain's clock and the blocks
+    that the past payments stand in: it takes both clocks, the machine's and the providers', to release anything.
     """
 
     live: bool
@@ -41,12 +47,17 @@ class Limits:
     failures_max: int
     charges_per_hour: int
     fresh_ms: int
+    # A day's fastest hour, in dollars: as a multiple of the usual (0: never a runaway), and what never counts as one.
+    burn_factor_max: int
+    burn_floor: Usd
 
 
 @dataclass(frozen=True)
 class Past:
     """One earlier top-up as the rules see it; `spent` counts fees and, while pending, the most it may come to.
 
+    `buried` stands for a charge of a top-up whose payment left and that is proven dead, or attested to be: the proof
+    may be a lie that several told together, so the caps go on counting it, and nothing else does.
     `decided_ms` is when money last left for it, now while it is open, and when it was decided if none ever left.
     """
 
@@ -55,6 +66,7 @@ class Past:
     failed: bool
     revert_gas: Wei
     topup_id: str = ""
+    buried: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,8 @@ class Snapshot:
     forced: bool = False
     # Failures before a person's `resume` are forgiven.
     resumed_ms: int = 0
+    # None while nobody has compared, which holds nothing.
+    spending: Spending | None = None
 
 
 class Why(StrEnum):
@@ -93,6 +107,7 @@ class Why(StrEnum):
     COOLDOWN = "cooldown"
     BACKOFF = "backoff"
     TOO_MANY_FAILURES = "too_many_failures"
+    RUNAWAY = "runaway"
     CAP_24H = "cap_24h"
     CAP_30D = "cap_30d"
     COUNT_24H = "count_24h"
@@ -176,7 +191,13 @@ def _due(now: Snapshot, reading: Reading, limits: Limits) -> Buy | Hold:
 
 
 def _forbidden(now: Snapshot, limits: Limits, due: Buy) -> Hold | Refuse | None:
-    return _switches(now, limits) or _size(now, limits, due) or _budgets(now, limits, due) or _patience(now, limits)
+    return (
+        _switches(now, limits)
+        or _size(now, limits, due)
+        or _runaway(now, limits)
+        or _budgets(now, limits, due)
+        or _patience(now, limits)
+    )
 
 
 def _switches(now: Snapshot, limits: Limits) -> Hold | Refuse | None:
@@ -212,10 +233,40 @@ def _size(now: Snapshot, limits: Limits, due: Buy) -> Refuse | None:
     return None
 
 
+def _runaway(now: Snapshot, limits: Limits) -> Refuse | None:
+    """Refuse to feed a consumer that runs at a multiple of its usual pace.
+
+    Said before the caps, whose remedy would be to raise them. An amount asked for is a person's wish of this moment
+    and passes; `forced` alone does not. Without a usual pace the caps alone bound what is spent.
+    """
+    told = now.spending
+    if limits.burn_factor_max == 0 or now.asked_amount is not None:
+        return None
+    if told is None or told.fastest is None or told.usual is None:
+        return None
+    most = max(told.usual.times(limits.burn_factor_max), limits.burn_floor)
+    if told.fastest <= most:
+        return None
+    return Refuse(
+        Why.RUNAWAY,
+        f"the fastest hour of the last day used {told.fastest}, of a usual day {told.usual}; the most is {most}",
+        "find out what burns the credits; `topup resume` makes this pace the usual one for 14 days",
+    )
+
+
 def _budgets(now: Snapshot, limits: Limits, due: Buy) -> Refuse | None:
-    day = [p for p in now.past if p.decided_ms > now.now_ms - DAY_MS]
-    month = [p for p in now.past if p.decided_ms > now.now_ms - 30 * DAY_MS]
-    cost = worst_spend(due.amount, limits)
+    asked = [at for at in now.charge_requests_ms if at > now.now_ms - HOUR_MS]
+    refused = over_budget(due.amount, now.past, now.now_ms, limits)
+    if refused is None and len(asked) >= limits.charges_per_hour:
+        return Refuse(Why.CHARGE_RATE, f"{len(asked)} charges requested within an hour", "wait", asked[0] + HOUR_MS)
+    return refused
+
+
+def over_budget(amount: Usd, past: Sequence[Past], now_ms: int, limits: Limits) -> Refuse | None:
+    """Hold the rolling caps, the count and the cost of reverts; `past` and `now_ms` are of one clock, whichever."""
+    day = [p for p in past if p.decided_ms > now_ms - DAY_MS]
+    month = [p for p in past if p.decided_ms > now_ms - 30 * DAY_MS]
+    cost = worst_spend(amount, limits)
     for why, cap, inside, field in (
         (Why.CAP_24H, limits.cap_24h, day, "policy.cap_24h"),
         (Why.CAP_30D, limits.cap_30d, month, "policy.cap_30d"),
@@ -230,7 +281,7 @@ def _budgets(now: Snapshot, limits: Limits, due: Buy) -> Refuse | None:
                 f"raise {field} or wait",
                 None if oldest is None else oldest + span,
             )
-    bought = [p for p in day if p.spent.amount > 0]
+    bought = [p for p in day if p.spent.amount > 0 and not p.buried]
     if len(bought) >= limits.count_24h:
         return Refuse(
             Why.COUNT_24H,
@@ -241,16 +292,13 @@ def _budgets(now: Snapshot, limits: Limits, due: Buy) -> Refuse | None:
     gas = sum((p.revert_gas for p in day), Wei(0))
     if gas > limits.revert_gas_24h:
         return Refuse(Why.REVERT_GAS, f"reverted payments cost {gas} within 24 h", "see `topup history`, then wait")
-    asked = [at for at in now.charge_requests_ms if at > now.now_ms - HOUR_MS]
-    if len(asked) >= limits.charges_per_hour:
-        return Refuse(Why.CHARGE_RATE, f"{len(asked)} charges requested within an hour", "wait", asked[0] + HOUR_MS)
     return None
 
 
 def _patience(now: Snapshot, limits: Limits) -> Hold | Refuse | None:
-    if not now.past:
+    past = sorted((p for p in now.past if not p.buried), key=lambda p: p.decided_ms)
+    if not past:
         return None
-    past = sorted(now.past, key=lambda p: p.decided_ms)
     failures = 0
     for one in reversed(past):
         if not one.failed or one.decided_ms < now.resumed_ms:

@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from topup.books import Entry
 from topup.charge import Demand, Request, Verified
 from topup.credits import Reading, Unknown
-from topup.events import Event
+from topup.death import Fate
 from topup.lifecycle import Attempt, Fact, Inclusion, Plan, TopUp
 from topup.money import Usd, Usdc, Wei
 from topup.policy import Past
+
+if TYPE_CHECKING:
+    from topup.events import Event  # many small classes: what only reads the ledger need not wait for them
 
 
 class Clock(Protocol):
@@ -112,15 +115,26 @@ class Simulation:
 
 
 class Delivery(StrEnum):
-    """What is known after handing raw bytes to a provider. None of these says that it was not sent."""
+    """What is known after handing raw bytes to a provider, the most telling first. None says that it was not sent.
+
+    Of several providers the first in this order counts: whoever holds the bytes; then what says something of the
+    nonce; then what a dearer or later try may mend; then silence. That the bytes are refused is said only when every
+    provider refuses them.
+    """
 
     ACCEPTED = "accepted"
     KNOWN = "already_known"
     NONCE_USED = "nonce_used"  # this nonce is consumed, by one of ours or by someone else
+    REPLACEMENT = (
+        "replacement_underpriced"  # the node holds another transaction at this nonce, and wants more to drop it
+    )
     UNDERPRICED = "underpriced"
     FUNDS = "insufficient_funds"
-    REFUSED = "refused"  # the node calls the bytes invalid
+    FEECAP = "fee_above_cap"  # the node's own ceiling, another one may take it
+    NONCE_HIGH = "nonce_high"  # the node is behind, or misses what came before
+    FULL = "full"  # the node takes nothing now, or not from us
     UNCLEAR = "unclear"  # no usable answer
+    REFUSED = "refused"  # the node calls the bytes invalid
 
 
 @dataclass(frozen=True)
@@ -148,7 +162,8 @@ class Seen:
 class Sighting:
     """One look at the chain for a set of hashes: what was found, and how far blocks are safe and final.
 
-    `replaced` holds hashes whose recorded block is no longer the one at its height.
+    `replaced` holds hashes whose recorded block is no longer the one at its height. With several providers each
+    part is what enough independent ones agree on.
     """
 
     head: Head
@@ -183,8 +198,26 @@ class Chain(Protocol):
     async def send(self, raw: bytes, tx_hash: bytes) -> Sent:
         """Hand signed bytes to the provider(s) once; never retried below this call, never raises."""
 
-    async def look(self, wallet: bytes, attempts: Sequence[Attempt], demand: Demand) -> Sighting:
-        """Look for these attempts in canonical blocks; absent from `seen` means "not seen", never "not paid"."""
+    async def look(self, wallet: bytes, attempts: Sequence[tuple[Attempt, Demand]], *, every: bool = False) -> Sighting:
+        """Look for these attempts, each of its own charge, in canonical blocks.
+
+        Absent from `seen` means "not seen", never "not paid". With `every`, all providers are asked and what is seen
+        is what two that are independent show, whatever the quorum, where two are configured.
+        """
+
+    async def fate(self, demand: Demand, since: int) -> Fate:
+        """Ask whether a charge was ever paid, at a final block and after it; logs are read from block `since` on.
+
+        Raises:
+            ChainUnknown: any error, null or disagreement: undecided, which is never "no".
+        """
+
+    async def flag(self, demand: Demand) -> bool:
+        """Read the contract's own mark that this charge was paid, at the newest block.
+
+        Raises:
+            ChainUnknown: it could not be read.
+        """
 
 
 class Signer(Protocol):
@@ -200,6 +233,13 @@ class Signer(Protocol):
 
         Raises:
             SignerError: the plan does not pay exactly this charge, or exceeds the signer's own ceilings.
+        """
+
+    def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
+        """Sign a transaction that moves nothing and takes a nonce: to the wallet itself, no value, no data.
+
+        Raises:
+            SignerError: the plan is anything else, or exceeds the signer's own ceilings.
         """
 
 
@@ -223,17 +263,35 @@ class Rail(Protocol):
     ) -> tuple[Verified, Survey]:
         """Prove that it is what was asked for, by the chain's clock and ours; return what was surveyed beside it."""
 
-    async def plan(self, verified: Verified, survey: Survey) -> Plan:
-        """Price and simulate a payment of a verified charge; nothing is signed."""
+    async def plan(
+        self, verified: Verified, survey: Survey, over: Sequence[Attempt] = (), *, bump: bool = False
+    ) -> Plan:
+        """Price and simulate a payment of a verified charge; nothing is signed.
+
+        `over` are attempts of ours from the wallet's next nonce on; this payment has to outbid those at its own.
+        `bump` says that they are of the same charge, and that leaving them as they are is the alternative.
+        """
+
+    def cancel(self, topup: TopUp, over: Sequence[Attempt]) -> Plan:
+        """Plan a transaction that takes the nonce of these attempts, all at one, and moves nothing."""
 
     def sign(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
         """Sign the plan; return raw bytes and hash."""
 
+    def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
+        """Sign a planned cancel; return raw bytes and hash."""
+
     async def send(self, attempt: Attempt) -> Sent:
         """Put a stored attempt on its way, byte for byte."""
 
-    async def look(self, topup: TopUp) -> Sighting:
-        """Look for evidence of any attempt of this top-up."""
+    async def look(self, wallet: bytes, attempts: Sequence[tuple[TopUp, Attempt]], *, every: bool = False) -> Sighting:
+        """Look for evidence of these attempts, each given with its top-up; `every` as for `Chain.look`."""
+
+    async def fate(self, topup: TopUp, charge_seq: int) -> Fate:
+        """Ask whether a charge was ever paid, at a final block; see `Chain.fate`."""
+
+    async def flag(self, topup: TopUp, charge_seq: int) -> bool:
+        """Read the contract's mark that a charge was paid; see `Chain.flag`."""
 
 
 @dataclass(frozen=True)
@@ -281,11 +339,17 @@ class Store(Protocol):
     def told(self, account: str, name: str) -> str | None:
         """Return what a person last said under `name`."""
 
+    def told_at(self, account: str, name: str) -> int:
+        """Return when that was said, 0 when it never was."""
+
     def say(self, account: str, name: str, value: str, at_ms: int, by: str) -> None:
         """Store what is wanted of this ledger."""
 
     def ever_non_zero(self, account: str) -> bool:
         """Tell whether any reading, believed or not, showed something other than 0/0."""
+
+    def thin_readings(self, account: str, now_ms: int) -> bool:
+        """Make old readings sparser, a bounded step of it; tell whether more are waiting."""
 
     def open_topup(self, account: str) -> TopUp | None:
         """Return the one top-up of this account that is not finished."""
@@ -295,6 +359,9 @@ class Store(Protocol):
 
     def past(self, account: str, since_ms: int, fee_bps: int) -> list[Past]:
         """Return earlier top-ups as the policy sees them, oldest first."""
+
+    def paid(self, account: str, since_ms: int, fee_bps: int) -> list[Past]:
+        """Return payments in blocks since then, each at the time of its block; oldest first."""
 
     def charge_requests(self, account: str, since_ms: int) -> list[int]:
         """Return the times charges were requested."""
@@ -323,6 +390,9 @@ class Store(Protocol):
     def intend(self, topup: TopUp, at_ms: int) -> TopUp:
         """Store the intent to send."""
 
+    def replace(self, topup: TopUp, fact: Fact, plan: Plan, signed: tuple[bytes, bytes], at_ms: int) -> TopUp:
+        """Store a signed bump or cancel (raw bytes and hash) at a nonce of ours, with the intent to send it."""
+
     def withdraw(self, topup: TopUp, reason: str, at_ms: int) -> TopUp:
         """Give a nonce back that was never sent."""
 
@@ -334,6 +404,21 @@ class Store(Protocol):
 
     def vanished(self, topup: TopUp, attempt: Attempt, fact: Fact | None, at_ms: int) -> TopUp:
         """Store that the block of an attempt is no longer canonical; `fact` as for `included`."""
+
+    def afterwards(self, account: str, chain_id: int, wallet: bytes) -> list[tuple[TopUp, Attempt]]:
+        """Return attempts of ended top-ups of this wallet for which the chain may still change something."""
+
+    def rivals(self, topup: TopUp) -> list[Attempt]:
+        """Return what other top-ups have sent at any nonce of this one, settled or not."""
+
+    def final(self, attempt: Attempt, at_ms: int) -> None:
+        """Store that a final block holds this attempt: nothing can change for any attempt at its nonce any more."""
+
+    def undone(self, topup: TopUp, attempt: Attempt, reversal: Entry, halt: str | None, at_ms: int) -> TopUp:
+        """Store that a block in the books was replaced, take back what was booked; `halt` is the reason to halt."""
+
+    def endpoint_gone(self, topup: TopUp, reason: str, at_ms: int) -> TopUp:
+        """Put up the tombstone of the charge endpoint and drop the top-up that met it."""
 
     def next_nonce(self, chain_id: int, wallet: bytes) -> int:
         """Return the first nonce this ledger has neither used nor adopted."""

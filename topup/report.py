@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from topup.credits import DAY_MS, burn_usd_per_hour, runway
-from topup.events import show
 from topup.lifecycle import TERMINAL, TopUp
-from topup.money import Usd
+from topup.money import Usd, plain
 from topup.policy import Limits
 from topup.store.sqlite import SqliteStore
 
@@ -16,7 +16,7 @@ from topup.store.sqlite import SqliteStore
 def topup_document(topup: TopUp) -> dict[str, Any]:
     """Return one top-up as a JSON-ready document; amounts as strings."""
     paid = topup.payment
-    hashes = [show(a.hash) for a in topup.out if a.hash is not None]
+    hashes = ["0x" + a.hash.hex() for a in topup.out if a.hash is not None]
     return {
         "id": topup.id,
         "state": topup.state.value,
@@ -56,9 +56,9 @@ def status(store: SqliteStore, account: str, limits: Limits, now_ms: int) -> dic
         "read_ms": last.at_ms if last is not None else None,
         "read_s_ago": (now_ms - last.at_ms) // 1000 if last is not None else None,
         "floor_usd": str(limits.floor),
-        "burn_usd_per_hour": show(burn),
-        "hours_to_floor": show(left.to_floor_h) if left is not None else None,
-        "hours_to_empty": show(left.to_empty_h) if left is not None else None,
+        "burn_usd_per_hour": str(burn) if burn is not None else None,
+        "hours_to_floor": _hours(left.to_floor_h) if left is not None else None,
+        "hours_to_empty": _hours(left.to_empty_h) if left is not None else None,
         "spent_24h_usd": str(day),
         "cap_24h_usd": str(limits.cap_24h),
         "spent_30d_usd": str(month),
@@ -91,6 +91,10 @@ def status_lines(told: dict[str, Any]) -> list[str]:
 def history_lines(told: list[dict[str, Any]]) -> list[str]:
     """Return the history for a terminal."""
     return [f"{_moment(t['decided_ms'])}  {_brief(t)}" for t in told] or ["no top-ups yet"]
+
+
+def _hours(hours: Decimal | None) -> str | None:
+    return plain(hours) if hours is not None else None
 
 
 def _brief(told: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from topup.chain.owners import quorum
 from topup.errors import SettingsError
 from topup.money import plain
 
@@ -91,12 +92,17 @@ def _address(value: str) -> str:
     lower: str = _hex(40)(value)
     if lower == "0x" + "0" * 40:
         raise ValueError("is the null address")
-    if value[2:] not in (value[2:].lower(), value[2:].upper()):
-        from eth_utils.address import to_checksum_address
-
-        if to_checksum_address(lower)[2:] != value[2:]:
-            raise ValueError("has a wrong checksum: a digit or a letter's case is mistyped")
+    if value[2:] not in (value[2:].lower(), value[2:].upper()) and _checksum(lower[2:]) != value[2:]:
+        raise ValueError("has a wrong checksum: a digit or a letter's case is mistyped")
     return lower
+
+
+def _checksum(digits: str) -> str:
+    """Write the 40 lower-case digits of an address in the case that ERC-55 gives them."""
+    from eth_hash.auto import keccak  # eth_utils has this function, and every command would wait 0.2 s for the rest
+
+    marks = keccak(digits.encode()).hex()
+    return "".join(d.upper() if int(m, 16) >= 8 else d for d, m in zip(digits, marks, strict=False))
 
 
 def _url(value: str) -> str:
@@ -230,6 +236,12 @@ class ChainSection(Section):
         repr=False,
         description="JSON-RPC providers; signed bytes go to all",
     )
+    quorum: int | None = Field(
+        default=None, ge=1, le=2, description="providers of different owners that must agree; default 2 when there are"
+    )
+    lag_max_s: int = Field(
+        default=30, ge=4, le=3600, description="a provider that is further behind the others is set aside"
+    )
     timeout_s: int = Field(default=15, ge=1, le=300, description="longest wait for one answer")
     head_age_max_s: int = Field(
         default=120, ge=10, le=86_400, description="a provider whose newest block is older is not believed"
@@ -293,6 +305,13 @@ class PolicySection(Section):
     failures_max: int = Field(default=5, ge=1, le=100, description="failures in a row after which buying stops")
     charges_per_hour: int = Field(default=10, ge=1, le=1000, description="most charges requested within an hour")
     fresh_s: int = Field(default=60, ge=1, le=3600, description="oldest reading that may lead to a purchase")
+    burn_factor_max: int = Field(
+        default=10,
+        ge=0,
+        le=1000,
+        description="nothing is bought after an hour that used so many times what a usual day's fastest does; 0 = off",
+    )
+    burn_floor: Dollars = Field(default=Decimal(1), description="an hour that used no more than this is never too fast")
 
 
 class PriceSection(Section):
@@ -315,6 +334,10 @@ class FeesSection(Section):
         default=Decimal("0.001"), ge=Decimal("0.000001"), description="most gas and L1 data fee of one payment"
     )
     gas_margin_pct: int = Field(default=20, ge=5, le=100, description="added to the gas estimate")
+    bump_after_s: int = Field(default=30, ge=2, le=3600, description="outbid a payment that is in no block after this")
+    bump_max: int = Field(default=6, ge=0, le=20, description="how often one payment is outbid; 0 never")
+    bump_bps: int = Field(default=1250, ge=1250, le=10_000, description="added to both fees; nodes ask for a tenth")
+    bump_times_max: int = Field(default=5, ge=1, le=100, description="highest multiple of the fees that are asked now")
 
 
 class WatchSection(Section):
@@ -514,6 +537,10 @@ def check(s: Settings) -> list[str]:
     )
     rule(p.cap_30d < p.cap_24h, f"policy.cap_30d {p.cap_30d} is below policy.cap_24h {p.cap_24h}")
     rule(
+        p.burn_factor_max == 1,
+        "policy.burn_factor_max 1 would stop at every hour faster than usual: choose 2 or more, or 0 to switch it off",
+    )
+    rule(
         s.watch.poll_fastest_s > s.watch.poll_slowest_s,
         f"watch.poll_fastest_s {s.watch.poll_fastest_s} is above watch.poll_slowest_s {s.watch.poll_slowest_s}",
     )
@@ -565,6 +592,11 @@ def check(s: Settings) -> list[str]:
     )
     rule(
         not s.state_dir.is_absolute(), f"state_dir {s.state_dir} is not absolute: it would depend on where topup starts"
+    )
+    distinct = quorum(s.chain.rpc_urls, None)
+    rule(
+        s.chain.quorum is not None and s.chain.quorum > distinct,
+        "chain.quorum is 2 and chain.rpc_urls are all of one owner: add a provider of another, or set chain.quorum = 1",
     )
     rule(not _has_profile(s.chain.id), f"chain.id {s.chain.id} has no profile in this program: use 8453 (Base)")
     rule(s.api.key is not None and s.api.key_file is not None, "api.key and api.key_file exclude each other: keep one")

@@ -27,6 +27,11 @@ class Pace:
     large: Usd
     plan_fresh_s: int
     retries_max: int
+    bump_after_s: int
+    bump_max: int
+    nonce_late_s: int
+    # Independent providers that are configured, whether or not they answer now.
+    owners: int
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,15 @@ from topup import events
 from topup.credits import (
     DAY_MS,
     HOUR_MS,
+    RUNWAY_SPAN_MIN_MS,
     Doubt,
     Reading,
     Unknown,
     believe,
     burn_usd_per_hour,
     fallen_for_a_day,
+    spending,
+    spending_since,
 )
 from topup.errors import ApiError, ApiGone, ApiLimited, ApiUnauthorized
 from topup.lifecycle import TopUp
@@ -47,6 +50,7 @@ class Watch:
         self._behind = False
         self._anchor: tuple[int, int] | None = None
         self._read_ms: int | None = None
+        self._thinned_ms: int | None = None
         self.not_before_ms = 0
 
     async def read(self) -> Reading | Unknown:
@@ -56,6 +60,7 @@ class Watch:
         last = self._store.last_reading(account)
         reading = await self._asked_api(last, now)
         self._store.record_reading(account, reading)
+        self._thin(now)
         if isinstance(reading, Unknown):
             self._unknown(reading)
             return reading
@@ -71,6 +76,12 @@ class Watch:
             by = reading.total_credits - last.total_credits
             self._sink.emit(events.CreditsRose(by_usd=by, total_credits_usd=reading.total_credits))
         return reading
+
+    def _thin(self, now: int) -> None:
+        """Keep the ledger bounded: an hourly step, or one with each reading while old ones are waiting."""
+        if self._thinned_ms is None or now - self._thinned_ms >= HOUR_MS:
+            waiting = self._store.thin_readings(self._account.name, now)
+            self._thinned_ms = None if waiting else now
 
     async def _asked_api(self, last: Reading | None, now: int) -> Reading | Unknown:
         if now < self.not_before_ms:
@@ -140,13 +151,17 @@ class Watch:
         past = self._store.past(account, now - 30 * DAY_MS, self._limits.fee_ceiling.bps)
         if beside is not None:
             # Its own gas counts, its own amount is what is being decided.
-            past = [replace(p, spent=Usd.of(0), failed=False) if p.topup_id == beside.id else p for p in past]
+            past = [
+                replace(p, spent=Usd.of(0), failed=False) if p.topup_id == beside.id and not p.buried else p
+                for p in past
+            ]
         unfinished = self._store.open_topup(account)
         control = self._store.control(account)
+        readings = self._store.readings(account, spending_since(now, control.resumed_ms))
         return Snapshot(
             now_ms=now,
             reading=reading,
-            burn=burn_usd_per_hour(self._store.readings(account, now - DAY_MS)),
+            burn=burn_usd_per_hour(readings, span_min_ms=RUNWAY_SPAN_MIN_MS),
             past=past,
             charge_requests_ms=() if beside is not None else self._store.charge_requests(account, now - HOUR_MS),
             paused=control.paused,
@@ -156,6 +171,7 @@ class Watch:
             asked_amount=asked.amount,
             forced=asked.forced,
             resumed_ms=control.resumed_ms,
+            spending=spending(readings, now, resumed_ms=control.resumed_ms),
         )
 
     def now(self) -> int:
@@ -169,6 +185,8 @@ class Watch:
             self._anchor = (self._store.now_ms(clock), mono)
         ledger, then = self._anchor
         now = self._store.now_ms(max(clock, ledger + mono - then))
+        # From here on, or a clock that leaps ahead and back within one run would leave ledger time standing.
+        self._anchor = (now, mono)
         behind = now - clock >= CLOCK_BEHIND_MS
         if behind and not self._behind:
             self._sink.emit(events.ClockBehind(behind_s=(now - clock) // 1000))

@@ -23,13 +23,52 @@ from topup.ports import Delivery, Sent
 TEXTS: Final[tuple[tuple[Delivery, tuple[str, ...]], ...]] = (
     (Delivery.KNOWN, ("already known", "alreadyknown", "already imported", "transaction already in pool")),
     (Delivery.NONCE_USED, ("nonce too low", "nonce is too low", "oldnonce")),
+    (Delivery.NONCE_HIGH, ("nonce too high", "nonce is too high", "gapnonce", "nonce gap", "too far in the future")),
+    (Delivery.REPLACEMENT, ("replacement transaction underpriced", "replacementnotallowed")),
     (
         Delivery.UNDERPRICED,
-        ("underpriced", "less than block base fee", "fee too low", "below the minimum", "below minimum"),
+        (
+            "underpriced",
+            "less than block base fee",
+            "fee too low",
+            "feetoolow",
+            "price too low",
+            "below the minimum",
+            "below minimum",
+        ),
     ),
-    (Delivery.FUNDS, ("insufficient funds",)),
-    (Delivery.REFUSED, ("invalid sender", "intrinsic gas too low", "exceeds block gas limit", "oversized", "rlp")),
-    (Delivery.REFUSED, ("invalid chain id",)),
+    (Delivery.FUNDS, ("insufficient funds", "insufficientfunds", "insufficient balance")),
+    (Delivery.FEECAP, ("exceeds the configured cap",)),
+    (
+        Delivery.FULL,
+        (
+            "txpool is full",
+            "pool is full",
+            "limit reached",
+            "limit exceeded",
+            "rate limit",
+            "too many requests",
+            "capacity",
+            "try again later",
+        ),
+    ),
+    (
+        Delivery.REFUSED,
+        (
+            "invalid sender",
+            "sender not an eoa",
+            "intrinsic gas too low",
+            "intrinsic gas too high",
+            "required gas exceeds allowance",
+            "exceeds block gas limit",
+            "higher than max fee per gas",
+            "gas uint64 overflow",
+            "oversized",
+            "invalid chain id",
+            "failed to decode",
+            "rlp",
+        ),
+    ),
 )
 
 

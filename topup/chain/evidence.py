@@ -8,19 +8,41 @@ before and after.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 from topup.chain.contracts import transferred
+from topup.chain.reverts import lasting
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity
 from topup.chain.simulation import is_payment
 from topup.chain.survey import head, reason, right_chain
 from topup.charge import Demand
-from topup.lifecycle import Attempt, Inclusion
+from topup.errors import Reverted
+from topup.lifecycle import Attempt, Inclusion, Kind
 from topup.money import Wei
 from topup.ports import Seen, Sighting
 
+# A payment may stand below the block it was planned on, once that block was replaced: two hours of Base's blocks, below
+# anything that was not final then.
+REPLACED_BLOCKS: Final = 3_600
 
-async def look(rpc: Rpc, chain_id: int, wallet: bytes, attempts: Sequence[Attempt], demand: Demand) -> Sighting:
+
+@dataclass(frozen=True)
+class View:
+    """What one provider shows; `standing` are the hashes whose recorded block it still has at its height.
+
+    `recorded` holds the block numbers of all hashes that were recorded before.
+    """
+
+    sighting: Sighting
+    recorded: dict[bytes, int]
+    standing: frozenset[bytes]
+
+
+Sought = tuple[Attempt, Demand]
+
+
+async def look(rpc: Rpc, chain_id: int, wallet: bytes, attempts: Sequence[Sought]) -> View:
     """Look for these attempts: one request, and a second one when a receipt turned up.
 
     Raises:
@@ -34,30 +56,33 @@ async def look(rpc: Rpc, chain_id: int, wallet: bytes, attempts: Sequence[Attemp
         ("eth_getBlockByNumber", ["finalized", False]),
         ("eth_getTransactionCount", [me, "latest"]),
         ("eth_chainId", []),
-        *(("eth_getTransactionReceipt", ["0x" + (a.hash or b"").hex()]) for a in attempts),
+        *(("eth_getTransactionReceipt", ["0x" + (a.hash or b"").hex()]) for a, _ in attempts),
     ]
-    recorded = {a.hash: a.inclusion for a in attempts if a.hash is not None and a.inclusion is not None}
+    recorded = {a.hash: a.inclusion for a, _ in attempts if a.hash is not None and a.inclusion is not None}
     queries += [("eth_getBlockByNumber", [hex(i.block_number), False]) for i in recorded.values()]
     newest, safe, final, nonce, spoken, *rest = await rpc.batch(queries)
     right_chain(rpc, spoken, chain_id)
-    receipts, blocks = rest[: len(attempts)], rest[len(attempts) :]
-    seen = {}
-    for attempt, answer in zip(attempts, receipts, strict=True):
-        receipt: Any = known(answer, "a receipt")
-        if not isinstance(receipt, dict) or not receipt.get("blockHash"):
-            continue
-        one = await _weigh(rpc, wallet, attempt, receipt, demand)
-        if one is not None and attempt.hash is not None:
-            seen[attempt.hash] = one
-    return Sighting(
+    receipts, blocks = rest[: len(attempts)], dict(zip(recorded, rest[len(attempts) :], strict=True))
+    found: list[tuple[Sought, dict[str, Any]]] = []
+    if receipts and all(isinstance(answer, RpcError) for answer in receipts):
+        known(receipts[0], "a receipt")
+    for sought, answer in zip(attempts, receipts, strict=True):
+        # One that fails is not seen, which says nothing; a node that fails for all of them is no witness at all.
+        receipt: Any = None if isinstance(answer, RpcError) else answer
+        if isinstance(receipt, dict) and receipt.get("blockHash"):
+            found.append((sought, receipt))
+    replaced = frozenset(h for h, block in blocks.items() if _other(block, recorded[h]))
+    sighting = Sighting(
         head=head(known(newest, "the newest block")),
         safe=_height(safe),
         finalized=_height(final),
         finalized_s=quantity(final.get("timestamp"), "a block time") if isinstance(final, dict) else None,
         nonce_latest=quantity(known(nonce, "the nonce"), "the nonce"),
-        seen=seen,
-        replaced=frozenset(h for h, b in zip(recorded, blocks, strict=True) if _other(b, recorded[h])),
+        seen=await _weighed(rpc, wallet, found),
+        replaced=replaced,
     )
+    standing = frozenset(h for h, block in blocks.items() if isinstance(block, dict)) - replaced
+    return View(sighting, {h: told.block_number for h, told in recorded.items()}, standing)
 
 
 def _other(block: Answer, recorded: Inclusion) -> bool:
@@ -70,45 +95,61 @@ def _height(block: Answer) -> int | None:
     return quantity(block.get("number"), "a block number") if isinstance(block, dict) else None
 
 
-async def _weigh(rpc: Rpc, wallet: bytes, attempt: Attempt, receipt: dict[str, Any], demand: Demand) -> Seen | None:
-    number = quantity(receipt.get("blockNumber"), "the receipt's block")
+async def _weighed(rpc: Rpc, wallet: bytes, found: Sequence[tuple[Sought, dict[str, Any]]]) -> dict[bytes, Seen]:
+    """Ask in one request what tells a receipt's worth, and weigh each."""
+    if not found:
+        return {}
     me = "0x" + wallet.hex()
-    plan = attempt.plan
-    replay = {"from": me, "to": "0x" + plan.to.hex(), "data": "0x" + plan.data.hex(), "value": hex(plan.value.units)}
-    block, before, after, again = await rpc.batch(
-        [
+    queries: list[Query] = []
+    for (attempt, _), receipt in found:
+        number, plan = quantity(receipt.get("blockNumber"), "the receipt's block"), attempt.plan
+        body = {"from": me, "to": "0x" + plan.to.hex(), "data": "0x" + plan.data.hex(), "value": hex(plan.value.units)}
+        queries += [
             ("eth_getBlockByNumber", [hex(number), False]),
             ("eth_getBalance", [me, hex(number - 1)]),
             ("eth_getBalance", [me, hex(number)]),
-            ("eth_call", [{**replay, "gas": hex(plan.gas_limit)}, hex(number)]),
+            ("eth_call", [{**body, "gas": hex(plan.gas_limit)}, hex(number)]),
         ]
-    )
+    answers = await rpc.batch(queries)
+    seen = {}
+    for place, (sought, receipt) in enumerate(found):
+        one = _weigh(sought, receipt, answers[4 * place : 4 * place + 4])
+        if one is not None and sought[0].hash is not None:
+            seen[sought[0].hash] = one
+    return seen
+
+
+def _weigh(sought: Sought, receipt: dict[str, Any], answers: Sequence[Answer]) -> Seen | None:
+    (attempt, demand), (block, before, after, again) = sought, answers
+    plan = attempt.plan
     if not isinstance(block, dict) or block.get("hash") != receipt["blockHash"]:
         return None  # not canonical at this height, or this provider does not know it yet
     at = head(block)
+    if at.number < plan.block_number - REPLACED_BLOCKS:
+        return None  # it was planned later than that block was final: no such receipt can be
     success = quantity(receipt.get("status"), "the receipt's status") == 1
-    gas = Wei(
-        quantity(receipt.get("gasUsed"), "gasUsed") * quantity(receipt.get("effectiveGasPrice"), "effectiveGasPrice")
-    )
-    payments = [e for e in transferred(receipt, plan.to) if is_payment(e, demand)]
-    spent = Wei(int(payments[0]["spentAmount"])) if success and len(payments) == 1 else Wei(0)
-    told = _l1_fee(receipt)
-    moved = _moved(before, after)
-    l1_fee, check = _reconciled(moved, spent + gas, told, plan.l1_fee)
-    inclusion = Inclusion(at.number, at.hash, at.timestamp_s * 1000, success, gas, l1_fee, spent)
-    if success and len(payments) != 1:
-        return Seen(inclusion, f"status 1 with {len(payments)} Transferred events of ours", check, trusted=False)
-    why = ""
-    if not success:
-        used_up = quantity(receipt.get("gasUsed"), "gasUsed") * 100 >= plan.gas_limit * 97
-        why = (
-            "out of gas"
-            if used_up
-            else str(reason(again))
-            if isinstance(again, RpcError)
-            else "reverted; it would succeed now"
-        )
+    used = quantity(receipt.get("gasUsed"), "gasUsed")
+    gas = Wei(used * quantity(receipt.get("effectiveGasPrice"), "effectiveGasPrice"))
+    pays = success and plan.kind is Kind.PAY
+    payments = [e for e in transferred(receipt, plan.to) if is_payment(e, demand)] if pays else []
+    spent = Wei(int(payments[0]["spentAmount"])) if len(payments) == 1 else Wei(0)
+    l1_fee, check = _reconciled(_moved(before, after), spent + gas, _l1_fee(receipt), plan.l1_fee)
+    why, transient = ("", True) if success else _failure(used, plan.gas_limit, again)
+    inclusion = Inclusion(at.number, at.hash, at.timestamp_s * 1000, success, gas, l1_fee, spent, why, transient)
+    if pays and len(payments) != 1:
+        why = f"status 1 with {len(payments)} Transferred events of ours"
+        return Seen(inclusion, why, check, trusted=False)
     return Seen(inclusion, why, check, trusted=True)
+
+
+def _failure(used: int, gas_limit: int, again: Answer) -> tuple[str, bool]:
+    """Return why it failed, as a replay on its own block tells, and whether another try may succeed."""
+    if used * 100 >= gas_limit * 97:
+        return "out of gas", True
+    if not isinstance(again, RpcError):
+        return "reverted; it would succeed now", True
+    error = reason(again)
+    return str(error), not (isinstance(error, Reverted) and lasting(error))
 
 
 def _l1_fee(receipt: dict[str, Any]) -> Wei | None:

@@ -1,16 +1,18 @@
-"""How does an EVM chain answer the `Chain` port? By its profile, through its providers."""
+"""How does an EVM chain answer the `Chain` port? By its profile, through as many providers as have to agree."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from topup.chain import broadcast, evidence, simulation, survey
+from topup.chain import agreement, broadcast, evidence, fate, simulation, survey
+from topup.chain.agreement import Agreed, Disagreement
 from topup.chain.contracts import payment_data
 from topup.chain.profiles import Profile
-from topup.chain.rpc import Rpc
+from topup.chain.providers import Providers
 from topup.charge import Demand, Verified
-from topup.errors import ChainError, ChainUnknown, WrongChain
+from topup.death import Fate
+from topup.errors import ChainUnknown
 from topup.lifecycle import Attempt
 from topup.money import Usdc, Wei
 from topup.ports import Call, Head, Sent, Sighting, Simulation, Survey
@@ -19,29 +21,24 @@ T = TypeVar("T")
 
 
 class EvmChain:
-    """One chain. Reads go to the first provider that answers, signed bytes to all of them."""
+    """One chain. Reads are agreed on by enough providers, signed bytes go to all of them."""
 
-    def __init__(self, profile: Profile, rpcs: Sequence[Rpc], *, now_s: Callable[[], int], head_age_max_s: int) -> None:
-        """Keep the profile and the providers, of which there is at least one; `now_s` is this machine's unix time."""
+    def __init__(self, profile: Profile, providers: Providers) -> None:
+        """Keep the profile and the providers."""
         self._profile = profile
-        self._rpcs = rpcs
-        self._now_s = now_s
-        self._head_age_max_s = head_age_max_s
+        self._providers = providers
 
     @property
     def requests(self) -> int:
         """Return how many HTTP requests were made so far."""
-        return sum(rpc.requests for rpc in self._rpcs)
+        return sum(rpc.requests for rpc in self._providers.rpcs)
 
     async def survey(self, wallet: bytes, total: Usdc, contract: bytes) -> Survey:
-        """Read all a payment is planned on, in one batch."""
-
-        async def fresh(rpc: Rpc) -> Survey:
-            found = await survey.survey(rpc, self._profile, wallet, total, contract)
-            self._believable(rpc, found.head)
-            return found
-
-        return await self._first(fresh)
+        """Read all a payment is planned on, in one batch of each provider."""
+        answers = await self._providers.ask(
+            lambda rpc: survey.survey(rpc, self._profile, wallet, total, contract), lambda found: found.head
+        )
+        return self._told("wallet or contract", lambda: agreement.survey(answers, self._providers.quorum))
 
     def payment(self, verified: Verified, tier: int, value: Wei, wallet: bytes) -> Call:
         """Encode the payment of a verified charge."""
@@ -50,35 +47,55 @@ class EvmChain:
 
     async def simulate(self, call: Call, demand: Demand, at: Head) -> Simulation:
         """Run the call dry on the block `at`."""
-        return await self._first(lambda rpc: simulation.simulate(rpc, self._profile, call, demand, at))
+        answers = await self._providers.ask(lambda rpc: simulation.simulate(rpc, self._profile, call, demand, at))
+        return self._told("dry run", lambda: agreement.simulation(answers, self._providers.quorum))
 
     async def send(self, raw: bytes, tx_hash: bytes) -> Sent:
-        """Hand signed bytes to every provider once."""
-        return await broadcast.broadcast(self._rpcs, raw, tx_hash)
+        """Hand signed bytes to every provider once, also to those that were set aside."""
+        return await broadcast.broadcast(self._providers.rpcs, raw, tx_hash)
 
-    async def look(self, wallet: bytes, attempts: Sequence[Attempt], demand: Demand) -> Sighting:
-        """Look for these attempts in canonical blocks."""
+    async def look(self, wallet: bytes, attempts: Sequence[tuple[Attempt, Demand]], *, every: bool = False) -> Sighting:
+        """Look for these attempts in canonical blocks; with `every`, through all, and two where two are configured."""
+        answers = await self._providers.ask(
+            lambda rpc: evidence.look(rpc, self._profile.chain_id, wallet, attempts),
+            lambda view: view.sighting.head,
+            every=every,
+        )
+        quorum = self._providers.quorum
+        if every:
+            quorum = max(quorum, min(2, len({rpc.owner for rpc in self._providers.rpcs})))
+            if agreement.owners(answers.votes) < quorum:
+                raise ChainUnknown(
+                    f"{quorum} independent providers are needed, {agreement.owners(answers.votes)} answered"
+                )
+        return self._told("a payment's block", lambda: agreement.sighting(answers, quorum))
 
-        async def fresh(rpc: Rpc) -> Sighting:
-            found = await evidence.look(rpc, self._profile.chain_id, wallet, attempts, demand)
-            self._believable(rpc, found.head)
-            return found
+    async def fate(self, demand: Demand, since: int) -> Fate:
+        """Ask every provider whether a charge was ever paid: first how far the chain is final, then on that block."""
+        chain_id, every = self._profile.chain_id, self._providers
+        ends = await every.ask(lambda rpc: fate.ends(rpc, chain_id), lambda found: found.newest, every=True)
+        final = agreement.final(ends, every.quorum)
+        if since > final:
+            raise ChainUnknown(f"the charge was planned on block {since}, beyond the final block {final}")
+        answers = await every.ask(
+            lambda rpc: fate.account(rpc, chain_id, demand, since, final), lambda told: told.newest, every=True
+        )
+        return self._told("what became of a charge", lambda: Agreed(agreement.fate(answers)))
 
-        return await self._first(fresh)
+    async def flag(self, demand: Demand) -> bool:
+        """Read the contract's own mark that this charge was paid."""
+        chain_id = self._profile.chain_id
+        answers = await self._providers.ask(
+            lambda rpc: fate.mark(rpc, chain_id, demand), lambda told: told[0], every=True
+        )
+        return self._told("the mark of a paid charge", lambda: Agreed(agreement.mark(answers)))
 
-    def _believable(self, rpc: Rpc, head: Head) -> None:
-        """Refuse a provider that lags: it shows neither the nonce nor the payment that others already see."""
-        age = self._now_s() - head.timestamp_s
-        if age > self._head_age_max_s:
-            raise ChainUnknown(f"{rpc.host}: its newest block is {age} s old")
-
-    async def _first(self, ask: Callable[[Rpc], Awaitable[T]]) -> T:
-        failures: list[ChainError] = []
-        for rpc in self._rpcs:
-            try:
-                return await ask(rpc)
-            except (ChainUnknown, WrongChain) as error:
-                failures.append(error)
-        if all(isinstance(error, WrongChain) for error in failures):
-            raise failures[0]
-        raise ChainUnknown("no provider gave a usable answer: " + "; ".join(map(str, failures)))
+    def _told(self, about: str, join: Callable[[], Agreed[T]]) -> T:
+        """Join what was answered, and say it when providers disagree."""
+        try:
+            agreed = join()
+        except Disagreement as error:
+            self._providers.heard(about, str(error))
+            raise
+        self._providers.heard(about, agreed.dissent)
+        return agreed.value

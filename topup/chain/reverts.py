@@ -64,6 +64,19 @@ SWAP: dict[str, tuple[str, str]] = {
     ),
     "Pausable: paused": ("the payment contract is paused", "wait until its owner resumes it"),
 }
+# Why the same charge can never be paid after these, whichever transaction tries it. Everything else may pass: a price
+# moves back, USDC or the contract is resumed, an operator registers again; and no retry is signed unless it simulates.
+LASTING: dict[str, str] = {
+    "AlreadyProcessed": "an id is paid once",
+    "ExpiredIntent": "the chain's time does not go back past a deadline",
+    "InvalidSignature": "the signed bytes stay what they are",
+    "NullRecipient": "it is in the signed bytes",
+    "IncorrectCurrency": "it is in the signed bytes",
+    "InvalidNativeAmount": "another function was called than the one this path pays with",
+    "InexactTransfer": "the token takes a fee, or recipient and fee destination are one: no swap changes that",
+    "TRANSFER_FAILED": "the recipient is on USDC's blacklist; too little gas is told apart by the gas that was used",
+    "ETH_TRANSFER_FAILED": "the wallet has code that refuses the refund",
+}
 
 
 @cache
@@ -93,3 +106,8 @@ def decoded(data: bytes | None) -> Reverted:
         inner, remedy = SWAP[told]
         meaning = f"{meaning}: {inner}" if meaning else inner
     return Reverted(item["name"], f"{meaning}{f' ({told})' if told else ''}", data, remedy=remedy)
+
+
+def lasting(error: Reverted) -> bool:
+    """Tell whether a charge that failed like this can never be paid; what is unknown may pass."""
+    return error.name in LASTING or any(error.detail.endswith(f"({word})") for word in LASTING)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from topup.chain.owners import owner
 from topup.errors import ChainError, ChainUnknown
 
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -45,13 +46,16 @@ Query = tuple[str, list[Any]]
 
 
 class Rpc:
-    """One provider. `requests` counts HTTP requests, of which a batch is one."""
+    """One provider: `owner` is whose it is, `requests` counts HTTP requests, of which a batch is one."""
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
         """Keep a client for `url`; nothing is sent yet."""
         self._url = url
         parts = urlsplit(url)
         self.host = parts.hostname or "?"
+        # Several ports of this machine are told apart.
+        self.name = parts.netloc.rpartition("@")[2]
+        self.owner = owner(url)
         # Whatever is long enough to be a key and might come back in a provider's own words.
         said = (parts.username or "", parts.password or "", *re.split(r"[/?&=]", f"{parts.path}?{parts.query}"))
         self._secrets = sorted((part for part in said if len(part) >= SECRET_LENGTH_MIN), key=len, reverse=True)
@@ -89,6 +93,7 @@ class Rpc:
         try:
             return [self._answer(answers[first + n]) for n in range(len(queries))]
         except KeyError:
+            await self.close()  # answers to earlier questions: whatever else waits on this connection is late too
             raise ChainUnknown(f"{self.host} answered questions nobody asked") from None
 
     async def ask(self, method: str, *params: Any) -> Any:
@@ -103,6 +108,7 @@ class Rpc:
         self._next_id += 1
         document = await self._post({"jsonrpc": "2.0", "id": asked, "method": method, "params": list(params)})
         if not isinstance(document, dict) or document.get("id") not in (asked, None):
+            await self.close()  # whatever else waits on this connection is an answer too late
             raise ChainUnknown(f"{self.host} answered another question than {method}")
         answer = self._answer(document)
         if isinstance(answer, RpcError):
@@ -120,9 +126,12 @@ class Rpc:
         self.requests += 1
         try:
             async with asyncio.timeout(self._timeout_s):
-                headers = {"content-type": "application/json"}
+                # Unpacked by nobody: a few bytes could become gigabytes before any size is looked at.
+                headers = {"content-type": "application/json", "accept-encoding": "identity"}
                 content = json.dumps(body, separators=(",", ":"))
                 async with self._client.stream("POST", self._url, content=content, headers=headers) as response:
+                    if response.headers.get("content-encoding", "identity") != "identity":
+                        raise ChainUnknown(f"{self.host} answered in an encoding nobody asked for")
                     raw = bytearray()
                     async for chunk in response.aiter_bytes():
                         raw += chunk

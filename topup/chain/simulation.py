@@ -13,7 +13,7 @@ from typing import Any
 from topup.chain.contracts import encode, returned, transferred
 from topup.chain.profiles import Profile
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, unhex
-from topup.chain.survey import call, reason
+from topup.chain.survey import call, head, reason, right_chain
 from topup.charge import Demand
 from topup.errors import ChainUnknown, PaymentForbidden
 from topup.money import Wei
@@ -34,7 +34,8 @@ async def simulate(rpc: Rpc, profile: Profile, payment: Call, demand: Demand, at
     Raises:
         Reverted: it would fail; with the contract's reason.
         PaymentForbidden: it would succeed and do something else than pay this charge.
-        ChainUnknown: the node could not tell.
+        WrongChain: the provider speaks for another chain.
+        ChainUnknown: the node could not tell, or has another block at that height or none.
     """
     body = {
         "from": "0x" + payment.sender.hex(),
@@ -47,16 +48,22 @@ async def simulate(rpc: Rpc, profile: Profile, payment: Call, demand: Demand, at
         ("eth_call", [body, hex(at.number)]),
         ("eth_estimateGas", [body, hex(at.number)]),
         ("eth_simulateV1", [{"blockStateCalls": [{"calls": [body]}], "traceTransfers": True}, hex(at.number)]),
+        ("eth_chainId", []),
+        ("eth_getBlockByNumber", [hex(at.number), False]),
     ]
     if profile.gas_oracle is not None:
         queries.append(call(profile.gas_oracle, encode("gas_price_oracle", "getL1FeeUpperBound", size), at.number))
     answers = await rpc.batch(queries)
+    right_chain(rpc, answers[3], profile.chain_id)
+    block = known(answers[4], f"{rpc.host}, block {at.number}")
+    if block is None or head(block) != at:
+        raise ChainUnknown(f"{rpc.host} does not have block 0x{at.hash.hex()} at {at.number}")
     for answer in answers[:2]:
         if isinstance(answer, RpcError):
             raise reason(answer)
     l1_fee = Wei(0)
     if profile.gas_oracle is not None:
-        (bound,) = returned(["uint256"], unhex(known(answers[3], "the gas oracle"), "the L1 fee"), "the gas oracle")
+        (bound,) = returned(["uint256"], unhex(known(answers[5], "the gas oracle"), "the L1 fee"), "the gas oracle")
         l1_fee = Wei(bound)
     proof = _effects(answers[2], payment, demand)
     return Simulation(quantity(answers[1], "the gas estimate"), l1_fee, proof)

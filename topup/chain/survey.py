@@ -88,11 +88,15 @@ def head(block: Any) -> Head:
     """Read a block's number, hash and timestamp."""
     if not isinstance(block, dict):
         raise ChainUnknown(f"a block is {str(block)[:80]!r}")
-    return Head(
+    found = Head(
         quantity(block.get("number"), "the block number"),
         unhex(block.get("hash"), "the block hash"),
         quantity(block.get("timestamp"), "the block time"),
     )
+    # Beyond this no ledger could store it, and no chain will be for some 30,000 years.
+    if found.number >= 2**53 or found.timestamp_s >= 2**40:
+        raise ChainUnknown(f"a block numbered {found.number} at {found.timestamp_s} s is none")
+    return found
 
 
 def _quote_query(profile: Profile, total: Usdc, tier: int) -> Query:

@@ -7,21 +7,34 @@ refunds the rest. What bounds the price is the value we send and nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from topup.charge import Clocks, Demand, Pins, Request, Verified, parse, verify
-from topup.errors import PaymentForbidden, Reverted, SignerError
+from topup.death import Fate
+from topup.errors import ChainUnknown, PaymentForbidden, Reverted, SignerError
 from topup.lifecycle import Attempt, Kind, Plan, TopUp
 from topup.money import Bps, Wei
 from topup.ports import Api, Chain, Clock, Sent, Sighting, Signer, Survey
 
+# What a transfer without data costs (Ethereum yellow paper, appendix G: G_transaction).
+CANCEL_GAS = 21_000
+# A payment may be included below the block it was planned on, once that block was replaced: two hours of blocks
+# reach below anything that was not final then.
+REPLACED_BLOCKS = 3_600
+
 
 @dataclass(frozen=True)
 class Terms:
-    """How payments are built. `slippage` is added to the quote; `gas_margin` to the gas estimate."""
+    """How payments are built.
+
+    `slippage` is added to the quote, `gas_margin` to the gas estimate, `bump` to both fees of what is outbid; what
+    outbids costs at most `bump_times_max` times what the chain asks now.
+    """
 
     slippage: Bps
     gas_margin: Bps
+    bump: Bps
+    bump_times_max: int
 
 
 class Coinbase:
@@ -77,20 +90,27 @@ class Coinbase:
         verified = judged(survey.head.timestamp_s)
         return verified, survey
 
-    async def plan(self, verified: Verified, survey: Survey) -> Plan:
+    async def plan(
+        self, verified: Verified, survey: Survey, over: Sequence[Attempt] = (), *, bump: bool = False
+    ) -> Plan:
         """Choose the cheapest tier that simulates, and build the payment on the survey's block; nothing is signed.
 
+        `over` are attempts of ours from the wallet's next nonce on: this payment outbids those at the same nonce, so
+        that one at most of them is mined.
+
         Raises:
-            PaymentForbidden: no tier quotes, or every tier's simulation reverts.
+            PaymentForbidden: no tier quotes, every tier's simulation reverts, or outbidding would cost too much.
             ChainError: the chain could not be asked.
         """
         wallet = verified.request.sender
-        if survey.nonce_pending != survey.nonce_latest:
+        pending = survey.nonce_pending - survey.nonce_latest - len({a.place for a in over})
+        if pending > 0:
             raise PaymentForbidden(
                 "nonce_busy",
-                f"the wallet has {survey.nonce_pending - survey.nonce_latest} pending transaction(s) that are not ours",
+                f"the wallet has {pending} pending transaction(s) that are not ours",
                 remedy="wait for them; the wallet must not be used by anything else",
             )
+        fee, tip = self._fees(survey, over, bump=bump)
         if not survey.quotes:
             raise PaymentForbidden(
                 "no_pool", "no pool quotes this payment", remedy="wait, or check chain.quoter and chain.tiers"
@@ -117,8 +137,8 @@ class Coinbase:
                 data=call.data,
                 value=value,
                 gas_limit=Wei(dry.gas).plus_bps_up(self._terms.gas_margin).units,
-                max_fee_per_gas=survey.base_fee.times(2) + survey.tip,
-                max_priority_fee_per_gas=survey.tip,
+                max_fee_per_gas=fee,
+                max_priority_fee_per_gas=tip,
                 l1_fee=dry.l1_fee,
                 lane=0,
                 nonce=survey.nonce_latest,
@@ -132,6 +152,43 @@ class Coinbase:
         assert failed is not None
         raise PaymentForbidden("simulation", f"the payment would revert: {failed}", remedy=failed.remedy)
 
+    def _fees(self, survey: Survey, over: Sequence[Attempt], *, bump: bool) -> tuple[Wei, Wei]:
+        """Return highest fee and tip per gas: what the chain asks, or as much as it takes to outbid `over`.
+
+        The relative ceiling is for bumps, where what is out goes on without one. What is dead goes nowhere: it has to
+        be outbid at any price that the ceilings on a payment allow.
+        """
+        asked = survey.base_fee.times(2) + survey.tip
+        fee, tip = asked, survey.tip
+        for attempt in (a for a in over if a.plan.nonce == survey.nonce_latest):
+            fee = max(fee, attempt.plan.max_fee_per_gas.plus_bps_up(self._terms.bump))
+            tip = max(tip, attempt.plan.max_priority_fee_per_gas.plus_bps_up(self._terms.bump))
+        if bump and fee > asked.times(self._terms.bump_times_max):
+            raise PaymentForbidden(
+                "bump_ceiling",
+                f"outbidding takes {fee.units} wei per gas, more than {self._terms.bump_times_max} x {asked.units}",
+                remedy="nothing: what is out is sent again as it is; see fees.bump_times_max",
+            )
+        return fee, tip
+
+    def cancel(self, topup: TopUp, over: Sequence[Attempt]) -> Plan:
+        """Plan a transaction to the wallet itself that takes the nonce of these attempts and moves nothing.
+
+        It asks nobody anything, so that nothing that is wrong with prices, pools or the contract can stand in its way.
+        """
+        newest = over[-1].plan
+        return replace(
+            newest,
+            kind=Kind.CANCEL,
+            to=topup.wallet,
+            data=b"",
+            value=Wei(0),
+            gas_limit=CANCEL_GAS,
+            max_fee_per_gas=max(a.plan.max_fee_per_gas for a in over).plus_bps_up(self._terms.bump),
+            max_priority_fee_per_gas=max(a.plan.max_priority_fee_per_gas for a in over).plus_bps_up(self._terms.bump),
+            proof="",
+        )
+
     def sign(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
         """Sign the plan.
 
@@ -142,6 +199,16 @@ class Coinbase:
             raise SignerError("there is no key to sign with", remedy="set mode = live and wallet.keystore")
         return self._signer.sign_payment(plan, verified)
 
+    def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
+        """Sign a planned cancel.
+
+        Raises:
+            SignerError: there is no key, or it refuses.
+        """
+        if self._signer is None:
+            raise SignerError("there is no key to sign with", remedy="set mode = live and wallet.keystore")
+        return self._signer.sign_cancel(plan)
+
     async def send(self, attempt: Attempt) -> Sent:
         """Put a stored attempt on its way, byte for byte."""
         assert attempt.raw is not None
@@ -149,9 +216,24 @@ class Coinbase:
         assert attempt.intended_ms is not None, "the intent to send is stored first"
         return await self._chain.send(attempt.raw, attempt.hash)
 
-    async def look(self, topup: TopUp) -> Sighting:
-        """Look for evidence of any attempt of this top-up that may have left."""
-        charge = topup.charge
-        assert charge is not None
-        assert charge.raw is not None
-        return await self._chain.look(topup.wallet, topup.out, parse(charge.raw))
+    async def look(self, wallet: bytes, attempts: Sequence[tuple[TopUp, Attempt]], *, every: bool = False) -> Sighting:
+        """Look for evidence of these attempts, each of its own charge."""
+        sought = [(a, _demand(topup, a.charge_seq)) for topup, a in attempts]
+        return await self._chain.look(wallet, sought, every=every)
+
+    async def fate(self, topup: TopUp, charge_seq: int) -> Fate:
+        """Ask whether a charge was ever paid, from well before the block on which its first payment was planned."""
+        planned = min((a.plan.block_number for a in topup.out if a.charge_seq == charge_seq), default=None)
+        if planned is None:
+            raise ChainUnknown(f"nothing of charge {charge_seq} was ever sent")
+        return await self._chain.fate(_demand(topup, charge_seq), max(0, planned - REPLACED_BLOCKS))
+
+    async def flag(self, topup: TopUp, charge_seq: int) -> bool:
+        """Read the contract's mark that a charge was paid."""
+        return await self._chain.flag(_demand(topup, charge_seq))
+
+
+def _demand(topup: TopUp, charge_seq: int) -> Demand:
+    raw = topup.charges[charge_seq - 1].raw
+    assert raw is not None, "what was signed was answered"
+    return parse(raw)

@@ -94,6 +94,7 @@ class World:
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._more: list[RpcServer] = []
         self._end: asyncio.Event | None = None
         self.mining = True
         self.tick_s = BLOCK_S / scale
@@ -127,7 +128,11 @@ class World:
             "TOPUP_POLICY__FLOOR": "10",
             "TOPUP_POLICY__AMOUNT": "10",
             # The clock leaps; until the next tick of the world its newest block looks that much older.
-            **({"TOPUP_CHAIN__HEAD_AGE_MAX_S": "86400"} if self.clock.scale > 1 else {}),
+            **(
+                {"TOPUP_CHAIN__HEAD_AGE_MAX_S": "86400", "TOPUP_CHAIN__LAG_MAX_S": "3600"}
+                if self.clock.scale > 1
+                else {}
+            ),
         }
 
     def __enter__(self) -> Self:
@@ -152,6 +157,14 @@ class World:
             return act()
 
         return asyncio.run_coroutine_threadsafe(inside(), self._loop).result(timeout=30)
+
+    def provider(self) -> RpcServer:
+        """Start one more provider of the same chain, from any other thread; it ends with the world."""
+        assert self._loop is not None
+        server = RpcServer(self.chain)
+        asyncio.run_coroutine_threadsafe(server.start(), self._loop).result(timeout=30)
+        self._more.append(server)
+        return server
 
     def write(self, writes: list[contracts.StorageWrite]) -> None:
         """Change slots of the chain's contracts; call it inside the world."""
@@ -190,7 +203,8 @@ class World:
                 await self._tick()
         finally:
             await self.gateway.stop()
-            await self.rpc.stop()
+            for server in (self.rpc, *self._more):
+                await server.stop()
             self.chain.stop()
 
     async def _tick(self) -> None:

@@ -2,7 +2,7 @@
 
 The door checks for itself, trusting none of the code before it: chain, destination, selector, that the call data
 encode exactly the verified charge, that the wallet is the charge's sender, and its own ceilings on value and
-network fee. There is no method to sign anything else.
+network fee. Beside payments it signs cancels, which move nothing. There is no method to sign anything else.
 """
 
 from __future__ import annotations
@@ -71,6 +71,30 @@ class LocalSigner:
             SignerError: the plan does not pay exactly this charge, or exceeds the ceilings.
         """
         self._check(plan, verified)
+        return self._signed(plan)
+
+    def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
+        """Sign a transaction that takes a nonce and moves nothing.
+
+        Returns:
+            The raw transaction and its hash.
+
+        Raises:
+            SignerError: it would do anything else, or exceeds the ceiling on network fees.
+        """
+        self._refuse(
+            {
+                "kind": plan.kind is Kind.CANCEL,
+                "chain": plan.chain_id == self._ceilings.chain_id,
+                "destination": plan.to == self.address,
+                "call data": plan.data == b"",
+                "value": plan.value == Wei(0),
+                **self._network(plan),
+            }
+        )
+        return self._signed(plan)
+
+    def _signed(self, plan: Plan) -> tuple[bytes, bytes]:
         signed = self._account.sign_transaction(
             {
                 "type": 2,
@@ -90,6 +114,7 @@ class LocalSigner:
     def _check(self, plan: Plan, verified: Verified) -> None:
         demand, ceilings = verified.demand, self._ceilings
         rules = {
+            **self._network(plan),
             "kind": plan.kind is Kind.PAY,
             "chain": plan.chain_id == ceilings.chain_id == demand.chain_id,
             "destination": plan.to == ceilings.contract == demand.contract,
@@ -98,13 +123,22 @@ class LocalSigner:
             "total": verified.total.units > 0,
             "value": Wei(0) < plan.value <= ceilings.value,
             "price": plan.value <= ceilings.price_min.wei_for_up(verified.total),
-            "network fee": plan.max_fee_per_gas.times(plan.gas_limit) + plan.l1_fee <= ceilings.network_fee,
+        }
+        self._refuse(rules)
+
+    def _network(self, plan: Plan) -> dict[str, bool]:
+        """What holds for whatever is signed: fees and place."""
+        return {
+            "network fee": plan.max_fee_per_gas.times(plan.gas_limit) + plan.l1_fee <= self._ceilings.network_fee,
             # A negative part would make room for the others under the ceiling.
             "fees": plan.gas_limit > 0 and plan.l1_fee >= Wei(0) and plan.max_fee_per_gas > Wei(0),
             "tip": Wei(0) <= plan.max_priority_fee_per_gas <= plan.max_fee_per_gas,
             "nonce": 0 <= plan.nonce < 2**64 - 1,  # EIP-2681
             "lane": plan.lane == 0,
         }
+
+    @staticmethod
+    def _refuse(rules: dict[str, bool]) -> None:
         wrong = [name for name, right in rules.items() if not right]
         if wrong:
             raise SignerError(

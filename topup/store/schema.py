@@ -172,4 +172,59 @@ CREATE TABLE request (             -- a purchase asked for beside a running daem
 ) STRICT;
 """
 
-MIGRATIONS: tuple[str, ...] = (FIRST,)
+SECOND = """
+ALTER TABLE charge ADD COLUMN dead TEXT;      -- the proof that it can never be paid; null without one
+ALTER TABLE attempt ADD COLUMN final INTEGER NOT NULL DEFAULT 0;  -- nothing on the chain can change for it any more
+UPDATE attempt SET final = 1 WHERE booked = 1;
+CREATE INDEX attempt_not_final ON attempt (topup) WHERE final = 0 AND intended_ms IS NOT NULL;
+-- A reading is asked for either as one that was believed or as one that was not, and stands in one index.
+DROP INDEX reading_time;
+CREATE INDEX reading_believed ON reading (account, at_ms) WHERE doubt IS NULL;
+CREATE INDEX reading_doubted ON reading (account, at_ms) WHERE doubt IS NOT NULL;
+CREATE TABLE thinned (             -- up to when readings have been thinned to one in `every_ms`
+  account TEXT NOT NULL,
+  believed INTEGER NOT NULL,
+  every_ms INTEGER NOT NULL,
+  until_ms INTEGER NOT NULL,
+  PRIMARY KEY (account, believed, every_ms)
+) STRICT;
+CREATE INDEX topup_moved ON topup (account, moved_ms);
+CREATE INDEX evidence_topup ON evidence (topup, id);
+CREATE INDEX entry_topup ON entry (topup, id);
+CREATE TABLE scan (                -- how far a wallet's payments have been looked for, per operator
+  chain_id INTEGER NOT NULL,
+  wallet BLOB NOT NULL,
+  contract BLOB NOT NULL,
+  operator BLOB NOT NULL,
+  first INTEGER NOT NULL,
+  last INTEGER NOT NULL,
+  at_ms INTEGER NOT NULL,
+  PRIMARY KEY (chain_id, wallet, contract, operator)
+) STRICT;
+CREATE TABLE transfer (            -- every payment of the wallet that was found there
+  chain_id INTEGER NOT NULL,
+  wallet BLOB NOT NULL,
+  contract BLOB NOT NULL,
+  operator BLOB NOT NULL,
+  intent_id BLOB NOT NULL,
+  recipient BLOB NOT NULL,
+  spent TEXT NOT NULL,             -- wei
+  tx_hash BLOB NOT NULL,
+  block_number INTEGER NOT NULL,
+  PRIMARY KEY (chain_id, contract, operator, intent_id)
+) STRICT;
+CREATE TABLE adopted (             -- every transaction that was taken over from the chain, by whom and when
+  chain_id INTEGER NOT NULL,
+  wallet BLOB NOT NULL,
+  nonce BLOB NOT NULL CHECK (length(nonce) = 32),
+  tx_hash BLOB,                    -- null: nobody could say what took the nonce
+  block_number INTEGER,
+  topup TEXT REFERENCES topup (id),  -- null: no payment
+  cost TEXT,                       -- wei that left the wallet; null: unknown
+  at_ms INTEGER NOT NULL,
+  by TEXT NOT NULL,
+  PRIMARY KEY (chain_id, wallet, nonce)
+) STRICT;
+"""
+
+MIGRATIONS: tuple[str, ...] = (FIRST, SECOND)

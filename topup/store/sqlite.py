@@ -12,14 +12,15 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
-from dataclasses import fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import IO, Any, Self
 
+from topup.adoption import WHY, Adopted, Done, Known, Transfer
 from topup.books import Commodity, Entry, Line
 from topup.charge import Verified
-from topup.credits import Doubt, Reading, Unknown
+from topup.credits import DAY_MS, HOUR_MS, Doubt, Reading, Unknown
 from topup.errors import StoreBusy, StoreFenced, StoreUnusable
 from topup.lifecycle import (
     TERMINAL,
@@ -41,10 +42,42 @@ from topup.store.schema import MIGRATIONS
 
 FILE = "ledger.sqlite3"
 BUSY_TIMEOUT_MS = 5_000
+RESTORE = "restore it from a backup, see docs/runbook.md"
 # The name under which charges requested by hand are counted.
 BY_HAND = "charges_by_hand"
+# What becomes of readings: beyond this age (first) one is kept in so much time (second), both in milliseconds. Who
+# reads how far back: the burn rate and a lower total's acceptance one day, a sound baseline two hours; all readings of
+# two days stand. The usual pace, by the hour, sixteen days: with one in five minutes an hour shows three quarters of
+# its pace at least. What is older is read by people.
+KEPT = ((2 * DAY_MS, 300_000), (17 * DAY_MS, HOUR_MS), (90 * DAY_MS, DAY_MS))
+# Of so many readings those that go are deleted at a time: a tenth of a second.
+THINNED_AT_ONCE = 5_000
+# Of those believed the last of a span stays. Of those not believed the first for each reason, because what lasts is
+# measured from its first; since the newest believed one (second value) apart from before it. That something other than
+# 0/0 was seen is never forgotten.
+_THIN = """
+DELETE FROM reading WHERE id IN (SELECT id FROM (
+  SELECT id, row_number() OVER (
+    PARTITION BY at_ms / ?, at_ms >= ?, doubt, coalesce(total_credits != '0' OR total_usage != '0', 0)
+    ORDER BY at_ms {0}, id {0}
+  ) AS place FROM reading WHERE account = ? AND at_ms >= ? AND at_ms < ? AND doubt {1}
+) WHERE place > 1)"""
+THIN = {True: _THIN.format("DESC", "IS NULL"), False: _THIN.format("ASC", "IS NOT NULL")}
 # The key of a slot, for the statements below.
 PLACE = "chain_id = ? AND address = ? AND lane = ? AND nonce = ?"
+
+
+@dataclass(frozen=True)
+class Life:
+    """Everything that is stored of one top-up; rows as they stand, without the signed bytes. Times in ms."""
+
+    topup: TopUp
+    moves: list[dict[str, Any]]
+    charges: list[dict[str, Any]]
+    attempts: list[dict[str, Any]]
+    evidence: list[dict[str, Any]]
+    entries: list[dict[str, Any]]
+    adopted: list[dict[str, Any]]
 
 
 class SqliteStore:
@@ -55,6 +88,9 @@ class SqliteStore:
         self._db = connection
         self._lock = lock
         self._epoch = epoch
+        file = connection.execute("PRAGMA database_list").fetchone()["file"]
+        self._file = Path(file) if file else None  # None: in memory
+        self._inode = _inode(self._file)
         self._newest = int(self._one("SELECT newest_ms FROM ledger")[0])
 
     # -- opening ------------------------------------------------------------------------------------------------
@@ -69,6 +105,8 @@ class SqliteStore:
         """
         with _explained(directory):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # flock ends with its process, so a lock file that is left behind holds nobody up. NFS before Linux 2.6.12
+            # and some network file systems lock on one machine only: there the epoch alone keeps two writers apart.
             lock = (directory / "lock").open("ab")
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -80,10 +118,11 @@ class SqliteStore:
                 ) from None
             with contextlib.ExitStack() as undo:
                 undo.callback(lock.close)
+                _settle_file(directory)
                 connection = _connect(directory / FILE)
                 undo.callback(connection.close)
-                _migrate(connection)
                 _examine(connection, directory)
+                _migrate(connection, directory)
                 with _transaction(connection):
                     connection.execute("UPDATE ledger SET epoch = epoch + 1")
                     (epoch,) = connection.execute("SELECT epoch FROM ledger").fetchone()
@@ -102,6 +141,7 @@ class SqliteStore:
         if not path.exists():
             raise StoreUnusable(f"no ledger in {directory}", remedy="set state_dir, or start `topup run` once")
         with _explained(directory), contextlib.ExitStack() as undo:
+            _not_empty(path)
             connection = _connect(path)
             undo.callback(connection.close)
             version = _version(connection)
@@ -128,7 +168,7 @@ class SqliteStore:
                 with contextlib.closing(cls.open_reader(directory)) as own:
                     own._db.backup(connection)  # noqa: SLF001 - one of this class
             else:
-                _migrate(connection)
+                _migrate(connection, directory)
             (epoch,) = connection.execute("SELECT epoch FROM ledger").fetchone()
             store = cls(connection, None, epoch)
             undo.pop_all()
@@ -151,12 +191,20 @@ class SqliteStore:
 
     @staticmethod
     def held(directory: Path) -> bool:
-        """Tell whether any process holds the ledger as its writer."""
-        with (directory / "lock").open("ab") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
+        """Tell whether any process holds the ledger as its writer.
+
+        Raises:
+            StoreUnusable: the lock cannot be looked at.
+        """
+        lock = directory / "lock"
+        with _explained(directory):
+            if not lock.exists():
+                return False
+            with lock.open("rb") as looked:
+                try:
+                    fcntl.flock(looked, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return True
         return False
 
     def damage(self) -> str | None:
@@ -224,15 +272,53 @@ class SqliteStore:
         sql = "SELECT 1 FROM reading WHERE account = ? AND (total_credits != '0' OR total_usage != '0') LIMIT 1"
         return bool(self._all(sql, account))
 
-    def thin_readings(self, account: str, before_ms: int) -> int:
-        """Keep one reading an hour of those older than `before_ms`; return how many went."""
-        with self._write(before_ms) as db:
-            cursor = db.execute(
-                "DELETE FROM reading WHERE account = ? AND at_ms < ? AND id NOT IN"
-                " (SELECT max(id) FROM reading WHERE account = ? AND at_ms < ? GROUP BY at_ms / 3600000)",
-                (account, before_ms, account, before_ms),
-            )
-            return cursor.rowcount
+    def thin_readings(self, account: str, now_ms: int) -> bool:
+        """Thin out old readings, see `KEPT`, by no more than `THINNED_AT_ONCE`; tell whether more are waiting.
+
+        A mark for each span says how far it has come, so that nothing is looked at twice.
+        """
+        last = self.last_reading(account)
+        newest = last.at_ms if last is not None else 0
+        room = THINNED_AT_ONCE
+        # A burn rate is that of the time before the newest believed reading, however old that is.
+        for believed, reference in ((True, newest), (False, now_ms)):
+            until = reference
+            for age_ms, every_ms in KEPT:
+                key = (account, believed, every_ms)
+                marks = self._all(
+                    "SELECT until_ms FROM thinned WHERE account = ? AND believed = ? AND every_ms = ?", *key
+                )
+                start = marks[0]["until_ms"] if marks else 0
+                end = min(until, reference - age_ms) // every_ms * every_ms
+                rows, part = self._thinnable(account, start, end, room, believed=believed, every_ms=every_ms)
+                if rows:
+                    with self._write(now_ms) as db:
+                        where = (every_ms, newest, account, start, part)
+                        db.execute(THIN[believed], where)
+                        db.execute("INSERT OR REPLACE INTO thinned VALUES (?,?,?,?)", (*key, part))
+                if part < end:
+                    return True
+                room -= rows
+                until = end  # a span is thinned further only where the one before it is done
+        return False
+
+    def _thinnable(
+        self, account: str, start: int, end: int, room: int, *, believed: bool, every_ms: int
+    ) -> tuple[int, int]:
+        """Return how many readings stand from `start` to the end of a part, and that end: at most `room`, or one span.
+
+        A part that holds nothing to look at ends at `end`.
+        """
+        doubt = "IS NULL" if believed else "IS NOT NULL"
+        rows = f"FROM reading WHERE account = ? AND at_ms >= ? AND at_ms < ? AND doubt {doubt}"
+        beyond = self._all(f"SELECT at_ms {rows} ORDER BY at_ms LIMIT 1 OFFSET ?", account, start, end, max(room, 1))
+        part = end
+        if beyond:
+            part = beyond[0]["at_ms"] // every_ms * every_ms
+            (first,) = self._one(f"SELECT min(at_ms) {rows}", account, start, end)
+            part = max(part, first // every_ms * every_ms + every_ms)
+        (count,) = self._one(f"SELECT count(*) {rows}", account, start, part)
+        return int(count), part
 
     # -- what the policy asks -----------------------------------------------------------------------------------
 
@@ -242,24 +328,74 @@ class SqliteStore:
         What was dropped because it was no longer needed leaves no trace here; anything else that ended without
         a payment is a failure, and anything unfinished counts at its maximum.
         """
-        past = []
         # What is open, or ended lately, may have been decided long before.
-        sql = "SELECT * FROM topup WHERE account = ? AND moved_ms >= ? ORDER BY decided_ms, rowid"
-        for row in self._all(sql, account, since_ms):
-            topup = self._load(row)
-            failed = topup.state in (State.DROPPED, State.FAILED)
-            if failed and topup.reason == "no_longer_needed":
+        some = "FROM topup WHERE account = ? AND moved_ms >= ?"
+        left: dict[str, int] = {}
+        gas: dict[str, Wei] = {}
+        failure = "CASE WHEN NOT json_extract(inclusion, '$.success') THEN inclusion END AS inclusion"
+        sql = f"SELECT topup, intended_ms, {failure} FROM attempt WHERE topup IN (SELECT id {some})"
+        for row in self._all(f"{sql} AND intended_ms IS NOT NULL", account, since_ms):
+            name = row["topup"]
+            left[name] = max(left.get(name, 0), row["intended_ms"])
+            told = _inclusion(row)
+            if told is not None:
+                gas[name] = gas.get(name, Wei(0)) + told.gas + told.l1_fee
+        success = "kind = 'pay' AND json_extract(inclusion, '$.success')"
+        whole = f"SELECT DISTINCT topup FROM attempt WHERE topup IN (SELECT id {some}) AND {success}"
+        paid = {row["topup"] for row in self._all(whole, account, since_ms)}
+        past = []
+        for row in self._all(f"SELECT * {some} ORDER BY decided_ms, rowid", account, since_ms):
+            name, state = row["id"], State(row["state"])
+            failed = state in (State.DROPPED, State.FAILED) and name not in paid
+            if failed and row["reason"] == "no_longer_needed":
                 continue
-            gas = Wei(0)
-            for attempt in topup.attempts:
-                if attempt.inclusion is not None and not attempt.inclusion.success:
-                    gas = gas + attempt.inclusion.gas + attempt.inclusion.l1_fee
-            spent = Usd.of(0) if failed else topup.amount.plus_bps(Bps(fee_bps))
-            left = max((a.intended_ms for a in topup.attempts if a.intended_ms is not None), default=topup.decided_ms)
-            when = left if topup.state in TERMINAL else self._newest
-            past.append(Past(when, spent, failed, gas, topup.id))
+            spent = Usd.of(0) if failed else Usd.of(row["amount"]).plus_bps(Bps(fee_bps))
+            # A failure counts from its end: one that took days still holds the next decision back.
+            ended = row["moved_ms"] if failed else left.get(name, row["decided_ms"])
+            when = ended if state in TERMINAL else self._newest
+            past.append(Past(when, spent, failed, gas.get(name, Wei(0)), name))
+        past += self._buried(account, since_ms, fee_bps)
         past.sort(key=lambda p: p.decided_ms)
         return past
+
+    def _buried(self, account: str, since_ms: int, fee_bps: int) -> list[Past]:
+        """Return charges whose payment left and that are proven dead or attested unpaid, each at its last sending."""
+        sql = (
+            "SELECT topup.id, topup.amount, max(intended_ms) AS at FROM charge"
+            " JOIN topup ON topup.id = charge.topup"
+            " JOIN attempt ON attempt.topup = charge.topup AND charge_seq = charge.seq AND kind = 'pay'"
+            " WHERE topup.account = ? AND topup.moved_ms >= ? AND dead IS NOT NULL AND intended_ms IS NOT NULL"
+            " GROUP BY charge.topup, charge.seq HAVING at >= ?"
+        )
+        return [
+            Past(
+                row["at"],
+                Usd.of(row["amount"]).plus_bps(Bps(fee_bps)),
+                failed=False,
+                revert_gas=Wei(0),
+                topup_id=row["id"],
+                buried=True,
+            )
+            for row in self._all(sql, account, since_ms, since_ms)
+        ]
+
+    def paid(self, account: str, since_ms: int, fee_bps: int) -> list[Past]:
+        """Return payments in blocks since then, each at the time of its block; oldest first."""
+        sql = (
+            "SELECT topup.id, topup.amount, json_extract(inclusion, '$.block_ms') AS at FROM attempt"
+            " JOIN topup ON topup.id = attempt.topup WHERE topup.account = ? AND kind = 'pay' AND at >= ?"
+            " AND json_extract(inclusion, '$.success') ORDER BY at"
+        )
+        return [
+            Past(
+                row["at"],
+                Usd.of(row["amount"]).plus_bps(Bps(fee_bps)),
+                failed=False,
+                revert_gas=Wei(0),
+                topup_id=row["id"],
+            )
+            for row in self._all(sql, account, since_ms)
+        ]
 
     def charge_requests(self, account: str, since_ms: int) -> list[int]:
         """Return the times charges were requested, oldest first; those requested by hand count as well."""
@@ -312,6 +448,44 @@ class SqliteStore:
             dict(row)
             for row in self._all("SELECT at_ms, fact, state, detail FROM move WHERE topup = ? ORDER BY id", topup_id)
         ]
+
+    def life(self, topup_id: str) -> Life:
+        """Return everything the ledger holds of one top-up, as it is stored; never the signed bytes.
+
+        Raises:
+            KeyError: there is no such top-up.
+        """
+        topup = self.topup(topup_id)
+        mine = "WHERE topup = ? ORDER BY"
+
+        def rows(sql: str, *values: object) -> list[dict[str, Any]]:
+            return [dict(row) for row in self._all(sql, *values)]
+
+        charges = "SELECT seq, requested_ms, answered_ms, raw, abandoned, operator, intent_id, dead FROM charge"
+        attempts = (
+            "SELECT id, charge_seq, broadcaster, planned_ms, signed_ms, intended_ms, last_sent_ms, sends, answer,"
+            " withdrawn, booked, final, hash FROM attempt"
+        )
+        entries = rows(
+            f"SELECT id, at_ms, text, tx_hash, charge_id, block_number, usd_value, price_source FROM entry {mine} id",
+            topup_id,
+        )
+        for entry in entries:
+            entry["lines"] = rows("SELECT account, commodity, units FROM line WHERE entry = ? ORDER BY n", entry["id"])
+        return Life(
+            topup,
+            self.moves(topup_id),
+            rows(f"{charges} {mine} seq", topup_id),
+            rows(f"{attempts} {mine} id", topup_id),
+            rows(f"SELECT at_ms, attempt, kind, detail FROM evidence {mine} id", topup_id),
+            entries,
+            rows("SELECT nonce, tx_hash, block_number, cost, at_ms, by FROM adopted WHERE topup = ?", topup_id),
+        )
+
+    def named(self, account: str, beginning: str) -> list[str]:
+        """Return the ids of an account's top-ups that begin so, at most ten."""
+        sql = "SELECT id FROM topup WHERE account = ? AND substr(id, 1, ?) = ? ORDER BY id LIMIT 10"
+        return [row["id"] for row in self._all(sql, account, len(beginning), beginning)]
 
     def begin(self, topup: TopUp) -> TopUp:
         """Store a new decision; the database refuses a second open one for the account."""
@@ -374,10 +548,21 @@ class SqliteStore:
         """Store the unsigned payment and take its nonce."""
         place = (plan.chain_id, topup.wallet, _word(plan.lane), _word(plan.nonce))
         with self._write(at_ms) as db:
+            alive = db.execute(
+                "SELECT 1 FROM attempt JOIN charge ON charge.topup = attempt.topup AND charge.seq = attempt.charge_seq"
+                " WHERE attempt.topup = ? AND charge_seq != ? AND kind = 'pay' AND intended_ms IS NOT NULL"
+                " AND charge.dead IS NULL",
+                (topup.id, len(topup.charges)),
+            ).fetchone()
+            if alive is not None:
+                raise StoreUnusable(
+                    "an earlier charge of this top-up may still be paid", remedy="report it: this must never be asked"
+                )
             taken = db.execute(f"SELECT state FROM slot WHERE {PLACE}", place).fetchone()
             if taken is None:
                 db.execute("INSERT INTO slot VALUES (?,?,?,?,?,'in_flight')", (*place, topup.id))
             elif taken["state"] == "released":
+                # Bytes of a charge that is dead may still be out at this nonce: the new ones have to outbid them.
                 db.execute(f"UPDATE slot SET state = 'in_flight', topup = ? WHERE {PLACE}", (topup.id, *place))
             else:
                 raise StoreUnusable(
@@ -389,10 +574,12 @@ class SqliteStore:
                 " VALUES (?,?,?,?,?,?,?,?,?,?)",
                 (topup.id, len(topup.charges), *place, plan.kind.value, Broadcaster.US.value, _plan_json(plan), at_ms),
             )
-            db.execute(
-                "UPDATE topup SET baseline = ?, balance_before = ?, wallet_before = ? WHERE id = ?",
-                (str(baseline.total_credits), str(baseline.balance), str(wallet.units), topup.id),
-            )
+            # Kept from the first payment of a charge on: its credits may be posted for a block that is then replaced.
+            if not any(a.charge_seq == len(topup.charges) for a in topup.out):
+                db.execute(
+                    "UPDATE topup SET baseline = ?, balance_before = ?, wallet_before = ? WHERE id = ?",
+                    (str(baseline.total_credits), str(baseline.balance), str(wallet.units), topup.id),
+                )
             self._advance(topup, Fact.RESERVE, at_ms)
         return self.topup(topup.id)
 
@@ -412,6 +599,32 @@ class SqliteStore:
         with self._write(at_ms) as db:
             db.execute("UPDATE attempt SET intended_ms = ? WHERE id = ?", (at_ms, attempt.id))
             self._advance(topup, Fact.INTEND, at_ms)
+        return self.topup(topup.id)
+
+    def replace(self, topup: TopUp, fact: Fact, plan: Plan, signed: tuple[bytes, bytes], at_ms: int) -> TopUp:
+        """Store a signed bump or cancel (raw bytes and hash) at a nonce of ours, with the intent to send it."""
+        place = (plan.chain_id, topup.wallet, _word(plan.lane), _word(plan.nonce))
+        with self._write(at_ms) as db:
+            held = db.execute(f"SELECT topup FROM slot WHERE {PLACE}", place).fetchone()
+            if held is None or held["topup"] != topup.id:
+                raise StoreUnusable(f"{topup.id} has nothing at nonce {plan.nonce}", remedy="run `topup doctor`")
+            db.execute(
+                "INSERT INTO attempt (topup, charge_seq, chain_id, address, lane, nonce, kind, broadcaster, plan, raw,"
+                " hash, planned_ms, signed_ms, intended_ms) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                (
+                    topup.id,
+                    len(topup.charges),
+                    *place,
+                    plan.kind.value,
+                    Broadcaster.US.value,
+                    _plan_json(plan),
+                    *signed,
+                    at_ms,
+                    at_ms,
+                    at_ms,
+                ),
+            )
+            self._advance(topup, fact, at_ms, "0x" + signed[1].hex())
         return self.topup(topup.id)
 
     def withdraw(self, topup: TopUp, reason: str, at_ms: int) -> TopUp:
@@ -448,10 +661,50 @@ class SqliteStore:
         """Store that the block of an attempt is no longer canonical; `fact` as for `included`."""
         with self._write(at_ms) as db:
             db.execute("UPDATE attempt SET inclusion = NULL WHERE id = ?", (attempt.id,))
-            # The nonce stays taken: nothing else may use it while these bytes can still be included.
+            self._vacate(topup, attempt)
             self._evidence(topup, attempt, at_ms, "vanished", "")
             if fact is not None:
                 self._advance(topup, fact, at_ms)
+        return self.topup(topup.id)
+
+    def afterwards(self, account: str, chain_id: int, wallet: bytes) -> list[tuple[TopUp, Attempt]]:
+        """Return attempts of ended top-ups of this wallet for which the chain may still change something."""
+        sql = (
+            "SELECT attempt.id AS one, topup.* FROM attempt JOIN topup ON topup.id = attempt.topup"
+            " WHERE attempt.final = 0 AND attempt.intended_ms IS NOT NULL AND topup.account = ?"
+            " AND topup.chain_id = ? AND topup.wallet = ? AND topup.state IN ('done', 'dropped', 'failed')"
+            " ORDER BY attempt.id"
+        )
+        owners = [(int(row["one"]), self._load(row)) for row in self._all(sql, account, chain_id, wallet)]
+        return [(owner, a) for one, owner in owners for a in owner.attempts if a.id == one]
+
+    def rivals(self, topup: TopUp) -> list[Attempt]:
+        """Return what other top-ups have sent at any nonce of this one, settled or not."""
+        place = "chain_id, address, lane, nonce"
+        sql = (
+            "SELECT * FROM attempt WHERE topup != ? AND intended_ms IS NOT NULL"
+            f" AND ({place}) IN (SELECT {place} FROM attempt WHERE topup = ? AND intended_ms IS NOT NULL) ORDER BY id"
+        )
+        return [_attempt(row) for row in self._all(sql, topup.id, topup.id)]
+
+    def final(self, attempt: Attempt, at_ms: int) -> None:
+        """Store that a final block holds this attempt: nothing can change for any attempt at its nonce any more."""
+        with self._write(at_ms) as db:
+            db.execute(
+                "UPDATE attempt SET final = 1 WHERE (chain_id, address, lane, nonce) ="
+                " (SELECT chain_id, address, lane, nonce FROM attempt WHERE id = ?)",
+                (attempt.id,),
+            )
+
+    def undone(self, topup: TopUp, attempt: Attempt, reversal: Entry, halt: str | None, at_ms: int) -> TopUp:
+        """Store that a block in the books was replaced, take back what was booked; `halt` is the reason to halt."""
+        with self._write(at_ms) as db:
+            db.execute("UPDATE attempt SET inclusion = NULL, booked = 0 WHERE id = ?", (attempt.id,))
+            self._vacate(topup, attempt)
+            self._evidence(topup, attempt, at_ms, "vanished", "")
+            self._post(reversal, topup.account)
+            if halt is not None:
+                self._advance(topup, Fact.HALT, at_ms, halt)
         return self.topup(topup.id)
 
     def next_nonce(self, chain_id: int, wallet: bytes) -> int:
@@ -467,7 +720,9 @@ class SqliteStore:
 
     def adopt_nonce(self, chain_id: int, wallet: bytes, nonce: int, at_ms: int) -> None:
         """Store that a person accepts all transactions below `nonce` as none of ours."""
-        self.say("", _adopted(chain_id, wallet), str(nonce), at_ms, "topup")
+        with self._write(at_ms) as db:
+            row = ("", _adopted(chain_id, wallet), str(nonce), at_ms, "topup")
+            db.execute("INSERT OR REPLACE INTO control VALUES (?,?,?,?,?)", row)
 
     def said_within(self, account: str, name: str, now_ms: int, span_ms: int) -> bool:
         """Tell whether a person said `name` within the last `span_ms`."""
@@ -488,12 +743,24 @@ class SqliteStore:
                     "UPDATE charge SET abandoned = ? WHERE topup = ? AND seq = ?",
                     (reason or fact, topup.id, len(topup.charges)),
                 )
-            if fact is Fact.FAIL:
+            if fact in (Fact.PROVEN_DEAD, Fact.FAIL):
+                db.execute(
+                    "UPDATE charge SET dead = ?, abandoned = coalesce(abandoned, ?) WHERE topup = ? AND seq = ?",
+                    (reason, reason, topup.id, len(topup.charges)),
+                )
                 # What is dead holds no nonce: one that was never included may be taken by the next payment.
                 db.execute("UPDATE slot SET state = 'released' WHERE topup = ? AND state = 'in_flight'", (topup.id,))
             if fact is Fact.POSTED:
                 db.execute("UPDATE topup SET credited_ms = ? WHERE id = ?", (at_ms, topup.id))
             self._advance(topup, fact, at_ms, reason)
+        return self.topup(topup.id)
+
+    def endpoint_gone(self, topup: TopUp, reason: str, at_ms: int) -> TopUp:
+        """Put up the tombstone of the charge endpoint and drop the top-up that met it."""
+        with self._write(at_ms) as db:
+            row = (topup.account, "gone", "1", at_ms, "topup")
+            db.execute("INSERT OR REPLACE INTO control VALUES (?,?,?,?,?)", row)
+            self._advance(topup, Fact.DROP, at_ms, reason)
         return self.topup(topup.id)
 
     def settle(self, topup: TopUp, attempt: Attempt, entry: Entry, at_ms: int) -> TopUp:
@@ -561,6 +828,11 @@ class SqliteStore:
         rows = self._all("SELECT value FROM control WHERE account = ? AND name = ?", account, name)
         return str(rows[0]["value"]) if rows else None
 
+    def told_at(self, account: str, name: str) -> int:
+        """Return when something was last said under `name`, 0 when it never was."""
+        rows = self._all("SELECT at_ms FROM control WHERE account = ? AND name = ?", account, name)
+        return int(rows[0]["at_ms"]) if rows else 0
+
     def request(self, account: str, amount: Usd | None, forced: bool, at_ms: int) -> int:  # noqa: FBT001
         """Leave a request for a cycle with the running daemon; return its number."""
         with self._db_errors(), _transaction(self._db):
@@ -589,12 +861,211 @@ class SqliteStore:
         """Return one request as it stands."""
         return _request(self._one("SELECT * FROM request WHERE id = ?", number))
 
+    # -- what the chain showed ----------------------------------------------------------------------------------
+
+    def scanned(self, chain_id: int, wallet: bytes, contract: bytes, operator: bytes) -> tuple[int, int] | None:
+        """Return the first and last block in which payments of a wallet were looked for; None when nobody looked."""
+        rows = self._all(
+            "SELECT first, last FROM scan WHERE chain_id = ? AND wallet = ? AND contract = ? AND operator = ?",
+            chain_id,
+            wallet,
+            contract,
+            operator,
+        )
+        return (int(rows[0]["first"]), int(rows[0]["last"])) if rows else None
+
+    def save_scan(
+        self,
+        chain_id: int,
+        wallet: bytes,
+        pair: tuple[bytes, bytes],
+        blocks: tuple[int, int],
+        found: Sequence[Transfer],
+        at_ms: int,
+    ) -> None:
+        """Store how far a scan came and what it found; `pair` is contract and operator. Any process may."""
+        with self._db_errors(), _transaction(self._db):
+            row = (chain_id, wallet, *pair, *blocks, at_ms)
+            self._db.execute("INSERT OR REPLACE INTO scan VALUES (?,?,?,?,?,?,?)", row)
+            for t in found:
+                told = (t.contract, *t.intent, t.recipient, str(t.spent.units), t.tx_hash, t.block_number)
+                self._db.execute(
+                    "INSERT OR REPLACE INTO transfer VALUES (?,?,?,?,?,?,?,?,?)", (chain_id, wallet, *told)
+                )
+
+    def transfers(self, chain_id: int, wallet: bytes) -> list[Transfer]:
+        """Return every payment of a wallet that was found on the chain, in the order of its blocks."""
+        sql = "SELECT * FROM transfer WHERE chain_id = ? AND wallet = ? ORDER BY block_number, tx_hash"
+        return [
+            Transfer(
+                row["contract"],
+                row["operator"],
+                row["intent_id"],
+                row["recipient"],
+                Wei(int(row["spent"])),
+                row["tx_hash"],
+                row["block_number"],
+            )
+            for row in self._all(sql, chain_id, wallet)
+        ]
+
+    def known(self, chain_id: int, wallet: bytes) -> Known:
+        """Return everything this ledger holds of a wallet's transactions."""
+        topups = self._all("SELECT * FROM topup WHERE chain_id = ? AND wallet = ? ORDER BY rowid", chain_id, wallet)
+        owners = self._all(
+            "SELECT operator, intent_id, topup, seq FROM charge WHERE intent_id IS NOT NULL"
+            " AND topup IN (SELECT id FROM topup WHERE chain_id = ? AND wallet = ?)",
+            chain_id,
+            wallet,
+        )
+        adopted = self._all("SELECT * FROM adopted WHERE chain_id = ? AND wallet = ? ORDER BY nonce", chain_id, wallet)
+        return Known(
+            topups=[self._load(row) for row in topups],
+            owners={(o["operator"], o["intent_id"]): (o["topup"], o["seq"]) for o in owners},
+            adopted=[
+                Adopted(
+                    int.from_bytes(a["nonce"], "big"),
+                    a["tx_hash"],
+                    a["block_number"],
+                    a["topup"],
+                    Wei(int(a["cost"])) if a["cost"] is not None else None,
+                )
+                for a in adopted
+            ],
+            below=int(self.told("", _adopted(chain_id, wallet)) or 0),
+            next_nonce=self.next_nonce(chain_id, wallet),
+        )
+
+    def adopt_payment(
+        self, topup: TopUp, done: Done, entry: Entry, overtaken: TopUp | None, at_ms: int, by: str
+    ) -> TopUp:
+        """Store a payment of a lost ledger as an ended, booked top-up; drop the unsent one it overtook, if any."""
+        assert done.intent is not None
+        with self._write(at_ms) as db:
+            row = (topup.id, topup.account, topup.rail, topup.chain_id, topup.wallet, State.DONE.value)
+            told = (str(topup.amount), topup.why, 0, topup.decided_ms, topup.moved_ms, None, None, None, "", None)
+            db.execute("INSERT INTO topup VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", (*row, *told))
+            self._arrow(topup.id, at_ms, WHY, State.DONE, by)
+            # An id belongs to one charge: an ended top-up that was taken for unpaid gives it up.
+            given_up = "UPDATE charge SET operator = NULL, intent_id = NULL WHERE operator = ? AND intent_id = ?"
+            db.execute(given_up, done.intent)
+            db.execute(
+                "INSERT INTO charge (topup, seq, account, requested_ms, operator, intent_id) VALUES (?,1,?,?,?,?)",
+                (topup.id, topup.account, topup.decided_ms, *done.intent),
+            )
+            self._adopt(topup.id, 1, topup.wallet, done, at_ms, by)
+            db.execute(
+                "UPDATE attempt SET inclusion = ?, booked = 1, final = 1 WHERE hash = ?",
+                (_inclusion_json(done.inclusion), done.hash),
+            )
+            self._post(entry, topup.account)
+            if overtaken is not None:
+                self._advance(self._unsend(overtaken, at_ms), Fact.DROP, at_ms, "no_longer_needed")
+        return self.topup(topup.id)
+
+    def adopt_attempt(self, topup: TopUp, seq: int, done: Done, word: tuple[str, str], at_ms: int, by: str) -> TopUp:
+        """Give an open top-up back the attempt that paid its charge `seq`, as one whose inclusion is yet to be seen.
+
+        Where no arrow leads on from such an attempt it is halted. `word`, a name and what a person says under it by
+        adopting, leads a halted one on.
+        """
+        assert done.intent is not None
+        before = self._all(
+            "SELECT total_credits FROM reading WHERE account = ? AND at_ms < ? AND doubt IS NULL"
+            " ORDER BY at_ms DESC, id DESC LIMIT 1",
+            topup.account,
+            done.inclusion.block_ms,
+        )
+        with self._write(at_ms) as db:
+            topup = self._unsend(topup, at_ms)
+            if topup.state in (State.DECIDED, State.ASKING):
+                self._advance(topup, Fact.HALT, at_ms, "paid by a transaction that this ledger did not hold")
+            if topup.state in (State.DECIDED, State.ASKING, State.HALTED):
+                db.execute("INSERT OR REPLACE INTO control VALUES (?,?,?,?,?)", (topup.account, *word, at_ms, by))
+            db.execute(
+                "UPDATE charge SET operator = ?, intent_id = ?, abandoned = NULL WHERE topup = ? AND seq = ?",
+                (*done.intent, topup.id, seq),
+            )
+            if before:
+                db.execute(
+                    "UPDATE topup SET baseline = coalesce(baseline, ?) WHERE id = ?",
+                    (before[0]["total_credits"], topup.id),
+                )
+            self._adopt(topup.id, seq, topup.wallet, done, at_ms, by)
+        return self.topup(topup.id)
+
+    def adopt_foreign(self, chain_id: int, wallet: bytes, one: Adopted, at_ms: int, by: str) -> None:
+        """Store a transaction of the wallet that is no payment; what was sent at its nonce never arrives."""
+        with self._write(at_ms):
+            self._adopted_row(chain_id, wallet, one, at_ms, by)
+
+    def adopt_below(self, chain_id: int, wallet: bytes, nonce: int, at_ms: int, by: str) -> None:
+        """Store that everything below `nonce` was looked at and taken over."""
+        with self._write(at_ms) as db:
+            row = ("", _adopted(chain_id, wallet), str(nonce), at_ms, by)
+            db.execute("INSERT OR REPLACE INTO control VALUES (?,?,?,?,?)", row)
+
+    def _adopt(self, topup_id: str, seq: int, wallet: bytes, done: Done, at_ms: int, by: str) -> None:
+        """Store slot, attempt, evidence and adoption of a transaction of ours."""
+        plan, block_ms = done.plan, done.inclusion.block_ms
+        place = (plan.chain_id, wallet, _word(plan.lane), _word(plan.nonce))
+        self._db.execute(
+            "INSERT INTO slot VALUES (?,?,?,?,?,'used')"
+            " ON CONFLICT DO UPDATE SET state = 'used', topup = excluded.topup",
+            (*place, topup_id),
+        )
+        cursor = self._db.execute(
+            "INSERT INTO attempt (topup, charge_seq, chain_id, address, lane, nonce, kind, broadcaster, plan, raw,"
+            " hash, planned_ms, signed_ms, intended_ms, last_sent_ms, answer) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            (
+                topup_id,
+                seq,
+                *place,
+                plan.kind.value,
+                Broadcaster.US.value,
+                _plan_json(plan),
+                done.raw,
+                done.hash,
+                *[block_ms] * 4,
+                WHY,
+            ),
+        )
+        self._db.execute(
+            "INSERT INTO evidence (topup, attempt, at_ms, kind, detail) VALUES (?,?,?,?,?)",
+            (topup_id, cursor.lastrowid, at_ms, WHY, _inclusion_json(done.inclusion)),
+        )
+        one = Adopted(plan.nonce, done.hash, done.inclusion.block_number, topup_id, done.cost)
+        self._adopted_row(plan.chain_id, wallet, one, at_ms, by)
+
+    def _adopted_row(self, chain_id: int, wallet: bytes, one: Adopted, at_ms: int, by: str) -> None:
+        cost = str(one.cost.units) if one.cost is not None else None
+        self._db.execute(
+            "INSERT INTO adopted VALUES (?,?,?,?,?,?,?,?,?)",
+            (chain_id, wallet, _word(one.nonce), one.tx_hash, one.block_number, one.topup_id, cost, at_ms, by),
+        )
+        # Nothing else can be included at this nonce any more.
+        self._db.execute(
+            "UPDATE attempt SET final = 1 WHERE chain_id = ? AND address = ? AND nonce = ? AND inclusion IS NULL"
+            " AND hash IS NOT ?",
+            (chain_id, wallet, _word(one.nonce), one.tx_hash),
+        )
+
+    def _unsend(self, topup: TopUp, at_ms: int) -> TopUp:
+        """Take back what was reserved or signed and, as far as this ledger knows, never sent."""
+        if topup.state not in (State.RESERVED, State.SIGNED):
+            return topup
+        attempt = _current(topup)
+        self._db.execute("UPDATE attempt SET withdrawn = 1, raw = NULL, hash = NULL WHERE id = ?", (attempt.id,))
+        self._slot(topup, attempt, "released")
+        self._advance(topup, Fact.WITHDRAWN, at_ms, "paid by a transaction that this ledger did not hold")
+        return self.topup(topup.id)
+
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _advance(self, topup: TopUp, fact: Fact, at_ms: int, detail: str = "") -> None:
         state = advance(topup.state, fact)
         # A reason says why something is not as hoped: a hash is none, and what is done needs none any more.
-        told = detail if detail and fact is not Fact.SIGNED else topup.reason
+        told = detail if detail and fact not in (Fact.SIGNED, Fact.BUMP, Fact.CANCEL) else topup.reason
         reason = "" if state is State.DONE else told
         changed = self._db.execute(
             "UPDATE topup SET state = ?, moved_ms = ?, reason = ? WHERE id = ? AND state = ?",
@@ -617,6 +1088,20 @@ class SqliteStore:
             f"UPDATE slot SET state = ? WHERE {PLACE}",
             (state, attempt.plan.chain_id, topup.wallet, _word(attempt.plan.lane), _word(attempt.plan.nonce)),
         )
+
+    def _vacate(self, topup: TopUp, attempt: Attempt) -> None:
+        """Give a nonce back to the chain's next block when nothing of ours stands there any more.
+
+        It stays in flight, so that nothing else takes it, as long as its top-up is open and is the only one in flight.
+        """
+        place = (attempt.plan.chain_id, topup.wallet, _word(attempt.plan.lane), _word(attempt.plan.nonce))
+        if self._db.execute(f"SELECT 1 FROM attempt WHERE {PLACE} AND inclusion IS NOT NULL", place).fetchone():
+            return
+        other = self._db.execute(
+            "SELECT 1 FROM slot WHERE chain_id = ? AND address = ? AND state = 'in_flight'", place[:2]
+        ).fetchone()
+        free = other is not None or topup.state in TERMINAL
+        self._slot(topup, attempt, "released" if free else "in_flight")
 
     def _evidence(self, topup: TopUp, attempt: Attempt, at_ms: int, kind: str, detail: str) -> None:
         self._db.execute(
@@ -664,17 +1149,24 @@ class SqliteStore:
             reason=row["reason"],
             credited_ms=row["credited_ms"],
             charges=tuple(
-                ChargeRow(c["seq"], c["requested_ms"], c["raw"], c["abandoned"], c["intent_id"] is not None)
+                ChargeRow(c["seq"], c["requested_ms"], c["raw"], c["abandoned"], c["intent_id"] is not None, c["dead"])
                 for c in charges
             ),
             attempts=tuple(_attempt(a) for a in attempts),
         )
+
+    @property
+    def _directory(self) -> Path:
+        return self._file.parent if self._file is not None else Path(":memory:")
 
     @contextlib.contextmanager
     def _write(self, at_ms: int) -> Iterator[sqlite3.Connection]:
         """One committed transaction of the writer, checked against the epoch."""
         if self._epoch is None:
             raise StoreFenced("this process opened the ledger for reading")
+        if _inode(self._file) != self._inode:
+            # What is written to a file without a name is lost, and the one that has its name now has another writer.
+            raise StoreFenced(f"the ledger {self._file} was removed or replaced", remedy="start this process again")
         with self._db_errors(), _transaction(self._db):
             newest = self._db.execute(
                 "UPDATE ledger SET newest_ms = max(newest_ms, ?) WHERE epoch = ?", (at_ms, self._epoch)
@@ -689,12 +1181,12 @@ class SqliteStore:
             yield
         except sqlite3.IntegrityError as error:
             raise StoreUnusable(
-                f"the ledger refuses this: {error}", remedy="run `topup status`; nothing was changed"
+                f"the ledger {self._file} refuses this: {error}", remedy="run `topup status`; nothing was changed"
             ) from error
         except sqlite3.Error as error:
             raise StoreUnusable(
-                f"the ledger cannot be written: {error}",
-                remedy="free disk space or repair its directory; nothing is spent until then",
+                f"the ledger {self._file} cannot be written: {error}",
+                remedy=f"{_remedy(error, self._directory)}; nothing is spent until then",
             ) from error
 
     def _all(self, sql: str, *values: object) -> list[sqlite3.Row]:
@@ -702,7 +1194,7 @@ class SqliteStore:
             return self._db.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise StoreUnusable(
-                f"the ledger cannot be read: {error}", remedy="restore it from a backup, see docs/runbook.md"
+                f"the ledger {self._file} cannot be read: {error}", remedy=_remedy(error, self._directory)
             ) from error
 
     def _one(self, sql: str, *values: object) -> sqlite3.Row:
@@ -731,11 +1223,63 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
+def _settle_file(directory: Path) -> None:
+    """See that there is a ledger's file, making a new one only where there never was any."""
+    path, new = directory / FILE, directory / f"{FILE}.new"
+    for left in directory.glob(f"{new.name}*"):
+        left.unlink()
+    if path.exists():
+        _not_empty(path)
+        return
+    log = directory / f"{FILE}-wal"
+    if log.exists() and log.stat().st_size:
+        raise StoreUnusable(
+            f"the ledger in {directory} is gone, its log {log.name} is left",
+            remedy=f"{RESTORE}; to begin a new one, move the log away",
+        )
+    # Made under another name and linked when it is whole: a file of that name that is empty or has no tables was cut
+    # short by something else, and is never taken for a new ledger. A link replaces nothing, should two be here.
+    with contextlib.closing(_connect(new)) as connection:
+        _migrate(connection, directory)
+    with contextlib.suppress(FileExistsError):
+        path.hardlink_to(new)
+    new.unlink()
+    for made in (directory, directory.parent):
+        _sync(made)
+
+
+def _not_empty(path: Path) -> None:
+    """Look before SQLite does: it takes an empty file for a new database and deletes the log beside it."""
+    if path.stat().st_size == 0:
+        raise StoreUnusable(
+            f"the ledger in {path.parent} is empty: something cut it short",
+            remedy=f"{RESTORE}; if there never was a payment, remove {path}",
+        )
+
+
+def _sync(directory: Path) -> None:
+    """Make the names in a directory survive the loss of power."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _inode(path: Path | None) -> tuple[int, int] | None:
+    """Return which file stands at `path` now; None for none."""
+    try:
+        found = path.stat() if path is not None else None
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if found is not None else None
+
+
+def _migrate(connection: sqlite3.Connection, directory: Path) -> None:
     version = _version(connection)
     if version > len(MIGRATIONS):
         raise StoreUnusable(
-            f"the ledger has version {version}, this program knows {len(MIGRATIONS)}",
+            f"the ledger in {directory} has version {version}, this program knows {len(MIGRATIONS)}",
             remedy="use the newer topup that wrote it",
         )
     for number in range(version, len(MIGRATIONS)):
@@ -749,9 +1293,9 @@ def _examine(connection: sqlite3.Connection, directory: Path) -> None:
     """Read every page once before anything is spent: damage shows only where it is read."""
     found = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
     if found != ["ok"]:
-        raise StoreUnusable(
-            f"the ledger in {directory} is damaged: {found[0]}", remedy="restore it from a backup, see docs/runbook.md"
-        )
+        raise StoreUnusable(f"the ledger in {directory} is damaged: {found[0]}", remedy=RESTORE)
+    if _version(connection) == 0:
+        raise StoreUnusable(f"{directory / FILE} is a database without a ledger in it", remedy=RESTORE)
 
 
 def _statements(script: str) -> Iterator[str]:
@@ -780,11 +1324,29 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 def _explained(directory: Path) -> Iterator[None]:
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
-        raise StoreUnusable(
-            f"the ledger in {directory} cannot be used: {error}",
-            remedy=f"make {directory} a directory that user {os.getuid()} can write, with free space",
-        ) from error
+    except (sqlite3.Error, OSError, UnicodeError) as error:  # the last: SQLite quotes a damaged name in its error
+        kind = StoreBusy if _code(error) == sqlite3.SQLITE_BUSY else StoreUnusable
+        raise kind(f"the ledger in {directory} cannot be used: {error}", remedy=_remedy(error, directory)) from error
+
+
+def _code(error: Exception) -> int:
+    """Return SQLite's primary result code; 0 for what is not SQLite's."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _remedy(error: Exception, directory: Path) -> str:
+    """Say what a person can do about an error of the file or of the disk below it."""
+    match _code(error):
+        case sqlite3.SQLITE_BUSY:
+            return f"a process keeps {directory / FILE} locked: end it (`fuser {directory / FILE}` names it)"
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return RESTORE
+        case 0 if not isinstance(error, OSError):  # text that is none
+            return RESTORE
+        case sqlite3.SQLITE_FULL:
+            return f"free disk space below {directory}"
+        case _:
+            return f"make {directory} a directory that user {os.getuid()} can write, with free disk space"
 
 
 def _current(topup: TopUp) -> Attempt:
@@ -861,9 +1423,12 @@ def _inclusion_json(inclusion: Inclusion) -> str:
     return json.dumps(_flat(inclusion))
 
 
+def _inclusion(row: sqlite3.Row) -> Inclusion | None:
+    return Inclusion(**_unflat(json.loads(row["inclusion"]))) if row["inclusion"] else None
+
+
 def _attempt(row: sqlite3.Row) -> Attempt:
     plan = Plan(**_unflat(json.loads(row["plan"])))
-    inclusion = Inclusion(**_unflat(json.loads(row["inclusion"]))) if row["inclusion"] else None
     return Attempt(
         id=row["id"],
         charge_seq=row["charge_seq"],
@@ -874,6 +1439,7 @@ def _attempt(row: sqlite3.Row) -> Attempt:
         last_sent_ms=row["last_sent_ms"],
         sends=row["sends"],
         withdrawn=bool(row["withdrawn"]),
-        inclusion=inclusion,
+        inclusion=_inclusion(row),
         booked=bool(row["booked"]),
+        answer=row["answer"],
     )

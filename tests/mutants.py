@@ -1,0 +1,288 @@
+"""Does every safety rule have a test that goes red without it? One-line sabotages, each held against a named test.
+
+    python -m tests.mutants [NAME...] [--jobs N] [--json]
+
+Each sabotage is applied to a copy of the checkout; the test it names has to pass on the copy as it is and to fail on
+the sabotaged one. A sabotage whose line is no longer in the source is an error: the list lives with the code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+KEPT: Final = ("topup", "tests", "abi", "benchmarks", "deploy", "docs", "requirements", "pyproject.toml", "README.md")
+PATIENCE_S: Final = 300
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One sabotage: in `file`, `was` becomes `now`; `test` has to notice."""
+
+    name: str
+    file: str
+    was: str
+    now: str
+    test: str
+
+
+MUTANTS: Final = (
+    Mutant(
+        "sent-before-the-intent-is-stored",
+        "topup/purchase.py",
+        "                return self._intend(topup)\n",
+        "                await self._rail()._chain.send(topup.attempt.raw, topup.attempt.hash)\n"
+        "                return self._intend(topup)\n",
+        "tests/test_pursuit.py::test_no_bytes_leave_that_are_not_stored_with_their_intent",
+    ),
+    Mutant(
+        "bump-sent-before-it-is-stored",
+        "topup/pursuit.py",
+        "        topup = self._store.replace(topup, Fact.CANCEL if cancel",
+        "        await self._rail()._chain.send(*signed)\n"
+        "        topup = self._store.replace(topup, Fact.CANCEL if cancel",
+        "tests/test_pursuit.py::test_no_bytes_leave_that_are_not_stored_with_their_intent",
+    ),
+    Mutant(
+        "fresh-nonce-on-a-bump",
+        "topup/rails/coinbase.py",
+        "                nonce=survey.nonce_latest,\n",
+        "                nonce=survey.nonce_pending,\n",
+        "tests/test_pursuit.py::test_a_late_payment_is_outbid_at_its_own_nonce_and_paid_once",
+    ),
+    Mutant(
+        "bump-of-less-than-a-tenth",
+        "topup/rails/coinbase.py",
+        "fee = max(fee, attempt.plan.max_fee_per_gas.plus_bps_up(self._terms.bump))",
+        "fee = max(fee, attempt.plan.max_fee_per_gas + Wei(1))",
+        "tests/test_pursuit.py::test_a_late_payment_is_outbid_at_its_own_nonce_and_paid_once",
+    ),
+    Mutant(
+        "dead-by-the-newest-block",
+        "topup/pursuit.py",
+        "        return sighting.finalized_s > deadline_s or spent\n",
+        "        return True\n",
+        "tests/test_pursuit.py::test_nothing_is_dead_before_a_final_block_says_so",
+    ),
+    Mutant(
+        "dead-before-the-deadline-is-final",
+        "topup/death.py",
+        "    if fate.final_s > deadline_s:\n",
+        "    if fate.final_s:\n",
+        "tests/test_rule_r.py",
+    ),
+    Mutant(
+        "one-witness-is-proof",
+        "topup/death.py",
+        "WITNESSES = 2\n",
+        "WITNESSES = 1\n",
+        "tests/test_pursuit.py::test_an_expired_charge_seen_by_one_provider_alone_needs_a_person",
+    ),
+    Mutant(
+        "rule-r-forgotten",
+        "topup/death.py",
+        "        if charge.seq != seq and out and charge.dead is None:\n",
+        "        if charge.seq == seq and out and charge.dead is None:\n",
+        "tests/test_rule_r.py",
+    ),
+    Mutant(
+        "receipt-status-ignored",
+        "topup/chain/evidence.py",
+        'success = quantity(receipt.get("status"), "the receipt\'s status") == 1',
+        "success = True",
+        "tests/test_sandbox.py::test_every_fault_ends_as_its_line_says[chain-price-jumps]",
+    ),
+    Mutant(
+        "no-canonical-check",
+        "topup/chain/evidence.py",
+        'if not isinstance(block, dict) or block.get("hash") != receipt["blockHash"]:',
+        "if not isinstance(block, dict):",
+        "tests/test_chain.py::test_a_receipt_of_another_block_is_not_counted[embedded]",
+    ),
+    Mutant(
+        "caps-forget-what-is-pending",
+        "topup/store/sqlite.py",
+        "            spent = Usd.of(0) if failed else Usd.of",
+        "            spent = Usd.of(0) if state is not State.DONE else Usd.of",
+        "tests/test_store.py::test_the_past_counts_what_is_pending_at_its_most",
+    ),
+    Mutant(
+        "flag-trusted-without-self-test",
+        "topup/pursuit.py",
+        'flag_tested=self._store.told("", flag_name(topup, self._demand(topup))) == "1",',
+        "flag_tested=True,",
+        "tests/test_pursuit.py::test_a_mark_that_was_never_tested_ends_nothing",
+    ),
+    Mutant(
+        "unknown-taken-for-low",
+        "topup/policy.py",
+        '        return Hold(Why.UNKNOWN, f"{reading.doubt}: {reading.detail}")\n',
+        '        return Buy(limits.topup_min, Why.BELOW_FLOOR, f"{reading.doubt}: {reading.detail}")\n',
+        "tests/test_policy.py",
+    ),
+    Mutant(
+        "verify-skips-the-operator",
+        "topup/charge.py",
+        "        pins.operators,\n",
+        "        {intent.operator},\n",
+        "tests/test_charge.py",
+    ),
+    Mutant(
+        "no-lock",
+        "topup/store/sqlite.py",
+        "fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "pass",
+        "tests/test_store.py::test_a_second_writer_is_turned_away",
+    ),
+    Mutant(
+        "no-fence",
+        "topup/store/sqlite.py",
+        "            if newest != 1:\n",
+        "            if newest not in (0, 1):\n",
+        "tests/test_store.py::test_a_writer_that_was_taken_over_writes_nothing_more",
+    ),
+    Mutant(
+        "commits-that-power-loss-takes-back",
+        "topup/store/sqlite.py",
+        '"synchronous = FULL"',
+        '"synchronous = NORMAL"',
+        "tests/test_store.py::test_a_commit_survives_the_loss_of_power",
+    ),
+    Mutant(
+        "nonce-ahead-ignored",
+        "topup/purchase.py",
+        "        if survey.nonce_latest == expected:\n            return None\n",
+        "        if survey.nonce_latest >= expected:\n            return None\n",
+        "tests/test_life.py::test_a_wallet_that_sent_more_than_the_ledger_knows_signs_nothing",
+    ),
+    Mutant(
+        "halt-left-without-a-word",
+        "topup/pursuit.py",
+        "        if word is None:\n",
+        "        if word is None and topup.payment is None:\n",
+        "tests/test_pursuit.py::test_only_a_word_leads_out_of_a_halt",
+    ),
+    Mutant(
+        "attestation-overrules-the-chain",
+        "topup/pursuit.py",
+        "        if topup.payment is not None:\n            self._obeyed(topup)\n",
+        "        if topup.payment is not None and word != ATTEST:\n            self._obeyed(topup)\n",
+        "tests/test_life.py::test_an_attestation_does_not_overrule_the_chain",
+    ),
+    Mutant(
+        "pause-forgotten-before-signing",
+        "topup/purchase.py",
+        '        if self._paused():\n            return "paused"\n',
+        "",
+        "tests/test_life.py::test_a_pause_between_plan_and_signature_signs_nothing",
+    ),
+    Mutant(
+        "booked-twice",
+        "topup/store/sqlite.py",
+        '"UPDATE attempt SET booked = 1 WHERE id = ? AND booked = 0"',
+        '"UPDATE attempt SET booked = 1 WHERE id = ?"',
+        "tests/test_store.py::test_an_attempt_is_booked_once",
+    ),
+    Mutant(
+        "replaced-block-stays-in-the-books",
+        "topup/witness.py",
+        "        topup = self._store.undone(topup, attempt, books.reversal(entry, now), halt, now)\n",
+        "        topup = self._store.undone(topup, attempt, entry, halt, now)\n",
+        "tests/test_pursuit.py::test_a_block_replaced_after_the_end_is_taken_back_and_pauses_buying",
+    ),
+    Mutant(
+        "any-quote-is-fair",
+        "topup/policy.py",
+        "        if deviation > ceilings.price_deviation:\n",
+        "        if deviation < ceilings.price_deviation and False:\n",
+        "tests/test_policy.py",
+    ),
+)
+
+
+def copied(root: Path, where: Path) -> None:
+    """Copy what the tests need from one checkout to another."""
+    for name in KEPT:
+        source = root / name
+        if source.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", "node_modules", "*.pyc")
+            shutil.copytree(source, where / name, ignore=ignored)
+        elif source.exists():
+            shutil.copy2(source, where / name)
+    modules = ROOT / "tests" / "npm" / "node_modules"
+    if modules.is_dir() and not (where / "tests" / "npm" / "node_modules").exists():
+        (where / "tests" / "npm" / "node_modules").symlink_to(modules)
+
+
+def green(where: Path, tests: str) -> bool:
+    """Run these tests in that checkout; tell whether all pass."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests.split()]
+    environment = {**os.environ, "PYTHONPATH": str(where), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, cwd=where, env=environment, capture_output=True, timeout=PATIENCE_S, check=False)
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"{tests} cannot be run: {done.stdout.decode()[-500:]}{done.stderr.decode()[-500:]}")
+    return done.returncode == 0
+
+
+def killed(mutant: Mutant, root: Path) -> bool:
+    """Apply one sabotage to a fresh copy of `root`; tell whether its test goes red."""
+    with tempfile.TemporaryDirectory(prefix="topup-mutant-") as temporary:
+        where = Path(temporary)
+        copied(root, where)
+        (where / mutant.file).write_text(sabotaged(mutant, root), encoding="utf-8")
+        return not green(where, mutant.test)
+
+
+def sabotaged(mutant: Mutant, root: Path = ROOT) -> str:
+    """Return the file with the sabotage in it.
+
+    Raises:
+        ValueError: the line to sabotage is not there exactly once.
+    """
+    text = (root / mutant.file).read_text(encoding="utf-8")
+    if text.count(mutant.was) != 1:
+        raise ValueError(f"{mutant.name}: {mutant.was!r} stands {text.count(mutant.was)} times in {mutant.file}")
+    return text.replace(mutant.was, mutant.now)
+
+
+def main() -> int:
+    """Run from the command line; exit 1 when a sabotage survives."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    chosen = [m for m in MUTANTS if not given.names or m.name in given.names]
+    for mutant in chosen:
+        sabotaged(mutant)
+    with tempfile.TemporaryDirectory(prefix="topup-unharmed-") as temporary:
+        unharmed = Path(temporary)
+        copied(ROOT, unharmed)  # once: whoever edits meanwhile disturbs nothing
+        tests = " ".join(sorted({test for m in chosen for test in m.test.split()}))
+        if not green(unharmed, f"{tests} -n {given.jobs}"):
+            sys.stderr.write(f"these tests fail without any sabotage: {tests}\n")
+            return 1
+        with ThreadPoolExecutor(given.jobs) as pool:
+            dead = list(pool.map(lambda mutant: killed(mutant, unharmed), chosen))
+    if given.json:
+        rows = [{"mutant": m.name, "test": m.test, "killed": d} for m, d in zip(chosen, dead, strict=True)]
+        sys.stdout.write(json.dumps({"schema": 1, "mutants": rows}) + "\n")
+    else:
+        for mutant, died in zip(chosen, dead, strict=True):
+            sys.stdout.write(f"{'killed ' if died else 'SURVIVED'} {mutant.name:<44} {mutant.test}\n")
+        sys.stdout.write(f"{sum(dead)} of {len(dead)} killed\n")
+    return int(not all(dead))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

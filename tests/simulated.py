@@ -1,0 +1,585 @@
+"""What is a whole world small enough to live a million steps? Chain, providers, account and clock under one seed.
+
+Nothing here listens on a socket. The chain is a list of blocks with the rules that matter to a payer: one transaction
+a nonce, a charge is paid once, a deadline is the block's own time, what is not final may be replaced. Providers see it
+late, not at all, or lie. Above them stand the real agreement of providers, the real rail, proofs, flow and ledger.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from random import Random
+from typing import Any, TypeVar
+
+from tests import builders
+from topup.chain import agreement
+from topup.chain.agreement import Agreed
+from topup.chain.evidence import View
+from topup.chain.fate import Account, Ends
+from topup.chain.providers import Providers
+from topup.charge import Demand, Pins, Request, Verified
+from topup.credits import Reading
+from topup.death import Fate
+from topup.errors import ApiGone, ApiLimited, ApiUnknown, ChainUnknown, Reverted, WrongChain
+from topup.events import Event
+from topup.lifecycle import Attempt, Inclusion, Kind, Plan
+from topup.money import EthPrice, Usd, Usdc, Wei
+from topup.ports import Call, Delivery, Head, Key, Seen, Sent, Sighting, Simulation, Survey
+from topup.sandbox.charges import Ask
+
+T = TypeVar("T")
+BLOCK_S = 2
+PAY_GAS, REVERT_GAS, CANCEL_GAS = 228_000, 60_000, 21_000
+L1_FEE = 9 * 10**9
+SAFE_DEPTH, FINAL_DEPTH = 6, 20
+STALE_MS = 50_000
+Id = tuple[bytes, bytes]
+
+
+@dataclass(frozen=True)
+class Tx:
+    """A signed transaction as the simulated chain reads it; `charge` is what it pays, None for a cancel."""
+
+    hash: bytes
+    nonce: int
+    charge: Id | None
+    deadline: int
+    total: int
+    value: int
+    fee: int
+    tip: int
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of a transaction in its block."""
+
+    tx: Tx
+    success: bool
+    spent: int
+    gas: int
+    reason: str
+    transient: bool
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block with the state after it."""
+
+    head: Head
+    receipts: tuple[Receipt, ...]
+    nonce: int
+    balance: int
+    paid: dict[Id, bytes]
+
+
+class Clock:
+    """A wall clock that may jump, and a monotonic one that may not."""
+
+    def __init__(self) -> None:
+        """Start both."""
+        self.true_ms = builders.NOW_MS
+        self.skew_ms = 0
+
+    def now_ms(self) -> int:
+        """Return what the machine believes."""
+        return self.true_ms + self.skew_ms
+
+    def monotonic_ms(self) -> int:
+        """Return what really went by."""
+        return self.true_ms
+
+    async def sleep(self, seconds: float) -> None:
+        """Let it pass."""
+        self.true_ms += int(seconds * 1000)
+
+
+class Net:
+    """The chain itself: canonical blocks, a pool of transactions, and the price of ETH."""
+
+    def __init__(self, rng: Random, clock: Clock, balance: int) -> None:
+        """Begin with one block."""
+        self._rng, self._clock = rng, clock
+        first = Head(100, b"\x01" * 32, clock.true_ms // 1000)
+        self.blocks = [Block(first, (), 0, balance, {})]
+        self.pool: dict[bytes, Tx] = {}
+        self.final = 100
+        self.price_e8 = 3000 * 10**8
+        self.base_fee = 5_000_000
+        self.mining = True
+        self.where: dict[bytes, int] = {}
+        self.paid_ever: dict[bytes, Id] = {}  # by transaction: also in blocks that were replaced
+
+    @property
+    def tip(self) -> Block:
+        """Return the newest block."""
+        return self.blocks[-1]
+
+    def at(self, number: int) -> Block | None:
+        """Return the canonical block of that number, None when there is none."""
+        index = number - self.blocks[0].head.number
+        return self.blocks[index] if 0 <= index < len(self.blocks) else None
+
+    def need(self, total: int) -> int:
+        """Return what buying so many USDC units costs in wei now: the pool is a little dearer than the feed."""
+        return EthPrice(self.price_e8).wei_for_up(Usdc(total)).units * 1001 // 1000
+
+    def mine(self) -> None:
+        """Mine what waits, the dearest of each nonce, into a block 2 s after its parent or now, whichever is later."""
+        parent = self.tip
+        # After a halt the chain's time goes on where it stopped.
+        behind = self._clock.true_ms // 1000 - parent.head.timestamp_s > 3600 and self._rng.random() < 0.7
+        at_s = (
+            parent.head.timestamp_s + BLOCK_S
+            if behind
+            else max(parent.head.timestamp_s + BLOCK_S, self._clock.true_ms // 1000)
+        )
+        nonce, balance, paid = parent.nonce, parent.balance, dict(parent.paid)
+        receipts = []
+        while True:
+            ready = [t for t in self.pool.values() if t.nonce == nonce and t.fee >= self.base_fee]
+            if not ready:
+                break
+            tx = (
+                max(ready, key=lambda t: (t.tip, t.fee, t.hash))
+                if self._rng.random() < 0.8
+                else self._rng.choice(ready)
+            )
+            receipt = self._execute(tx, at_s, paid)
+            nonce += 1
+            balance -= receipt.spent + receipt.gas + L1_FEE
+            if receipt.success and tx.charge is not None:
+                paid[tx.charge] = tx.hash
+                self.paid_ever[tx.hash] = tx.charge
+            receipts.append(receipt)
+            self.where[tx.hash] = parent.head.number + 1
+        self.pool = {h: t for h, t in self.pool.items() if t.nonce >= nonce}
+        digest = hashlib.sha256(parent.head.hash + at_s.to_bytes(8, "big") + self._rng.randbytes(8)).digest()
+        self.blocks.append(Block(Head(parent.head.number + 1, digest, at_s), tuple(receipts), nonce, balance, paid))
+
+    def _execute(self, tx: Tx, at_s: int, paid: dict[Id, bytes]) -> Receipt:
+        price = min(tx.fee, self.base_fee + tx.tip)
+        if tx.charge is None:
+            return Receipt(tx, success=True, spent=0, gas=CANCEL_GAS * price, reason="", transient=True)
+        if at_s > tx.deadline:
+            return Receipt(tx, success=False, spent=0, gas=REVERT_GAS * price, reason="ExpiredIntent", transient=False)
+        if tx.charge in paid:
+            return Receipt(
+                tx, success=False, spent=0, gas=REVERT_GAS * price, reason="AlreadyProcessed", transient=False
+            )
+        need = self.need(tx.total)
+        if tx.value < need:
+            return Receipt(tx, success=False, spent=0, gas=REVERT_GAS * price, reason="SwapFailed", transient=True)
+        return Receipt(tx, success=True, spent=need, gas=PAY_GAS * price, reason="", transient=True)
+
+    def finalize(self) -> None:
+        """Let finality come closer to the head."""
+        self.final = max(self.final, self.tip.head.number - FINAL_DEPTH)
+
+    def reorg(self, depth: int, *, forget: bool) -> None:
+        """Replace the newest blocks that are not final; their transactions wait again, or are forgotten."""
+        depth = min(depth, self.tip.head.number - self.final, len(self.blocks) - 1)
+        if depth <= 0:
+            return
+        gone, self.blocks = self.blocks[-depth:], self.blocks[:-depth]
+        for receipt in (r for block in gone for r in block.receipts):
+            del self.where[receipt.tx.hash]
+            if not forget:
+                self.pool[receipt.tx.hash] = receipt.tx
+        for _ in gone:
+            self.mine()
+
+    def take(self, tx: Tx) -> tuple[Delivery, str]:
+        """Take a transaction into the pool, or say why not."""
+        if tx.hash in self.pool:
+            return Delivery.KNOWN, "already known"
+        if tx.nonce < self.tip.nonce:
+            return Delivery.NONCE_USED, "nonce too low"
+        rivals = [t for t in self.pool.values() if t.nonce == tx.nonce]
+        if any(tx.fee * 10 < r.fee * 11 or tx.tip * 10 < r.tip * 11 for r in rivals):
+            return Delivery.REPLACEMENT, "replacement transaction underpriced"
+        # A node that dropped a rival keeps no trace; another may still mine it.
+        for rival in rivals:
+            if self._rng.random() < 0.9:
+                del self.pool[rival.hash]
+        self.pool[tx.hash] = tx
+        return Delivery.ACCEPTED, "accepted"
+
+
+@dataclass
+class Provider:
+    """One provider's view: late by `lag` blocks, `down`, or lying in one way. Looks like an `Rpc` to `Providers`."""
+
+    net: Net
+    rng: Random
+    owner: str
+    lie: str = ""
+    lag: int = 0
+    down: bool = False
+    requests: int = 0
+    fake: dict[bytes, Inclusion] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Return what it is called."""
+        return self.owner
+
+    @property
+    def host(self) -> str:
+        """Return where it is."""
+        return self.owner
+
+    def head(self) -> Block:
+        """Return the newest block it shows."""
+        self.requests += 1
+        if self.down or self.rng.random() < 0.02:
+            raise ChainUnknown(f"{self.owner} did not answer")
+        if self.lie == "wrong_chain":
+            raise WrongChain(f"{self.owner} speaks for chain 1")
+        return self.net.blocks[max(0, len(self.net.blocks) - 1 - self.lag)]
+
+    def survey(self, total: Usdc) -> Survey:
+        """Answer what a payment is planned on."""
+        block = self.head()
+        need, nonce, price = self.net.need(total.units), block.nonce, self.net.price_e8
+        if self.lie == "dear_quote":
+            need = need * 3
+        if self.lie == "cheap_quote":
+            need = need // 2
+        if self.lie == "price":
+            price = price // 5
+            need = need * 5
+        if self.lie == "nonce":
+            nonce = max(0, nonce - 1) if self.rng.random() < 0.5 else nonce + 1
+        pending = max([nonce, *(t.nonce + 1 for t in self.net.pool.values())])
+        return Survey(
+            head=block.head,
+            balance=Wei(block.balance),
+            nonce_latest=nonce,
+            nonce_pending=pending,
+            base_fee=Wei(self.net.base_fee),
+            tip=Wei(1_000_000),
+            code_hash=b"\x0c" * 32,
+            quotes={500: Wei(need)},
+            price_e8=price,
+        )
+
+    def simulate(self, demand: Demand, value: Wei) -> Simulation:
+        """Dry-run a payment on what it shows."""
+        block = self.head()
+        key = (demand.intent.operator, demand.intent.id)
+        if self.lie != "simulates_all":
+            if block.head.timestamp_s > demand.intent.deadline:
+                raise Reverted("ExpiredIntent", "", b"")
+            if key in block.paid:
+                raise Reverted("AlreadyProcessed", "", b"")
+            if value.units < self.net.need(demand.intent.total.units):
+                raise Reverted("SwapFailedString", "V3TooMuchRequested", b"")
+        return Simulation(PAY_GAS * 12 // 10, Wei(L1_FEE), "eth_simulateV1")
+
+    def look(self, sought: Sequence[tuple[Attempt, Demand]]) -> View:
+        """Show receipts, tags and replaced blocks."""
+        block, number = self.head(), self.head().head.number
+        seen, recorded = {}, {}
+        replaced: set[bytes] = set()
+        standing: set[bytes] = set()
+        for attempt, _ in sought:
+            assert attempt.hash is not None
+            told = self._seen(attempt, number)
+            if told is not None:
+                seen[attempt.hash] = told
+            if attempt.inclusion is not None:
+                recorded[attempt.hash] = attempt.inclusion.block_number
+                there = self.net.at(attempt.inclusion.block_number)
+                if there is None or there.head.number > number:
+                    continue  # unknown to it
+                same = there.head.hash == attempt.inclusion.block_hash
+                if self.lie == "replaced":
+                    same = False
+                (standing if same else replaced).add(attempt.hash)
+        final = min(self.net.final, number)
+        safe = min(max(self.net.tip.head.number - SAFE_DEPTH, self.net.final), number)
+        final_block = self.net.at(final)
+        nonce = block.nonce + (1 if self.lie == "nonce" and self.rng.random() < 0.5 else 0)
+        sighting = Sighting(
+            head=block.head,
+            safe=safe,
+            finalized=final,
+            finalized_s=final_block.head.timestamp_s if final_block is not None else None,
+            nonce_latest=nonce,
+            seen=seen,
+            replaced=frozenset(replaced),
+        )
+        if self.lie == "future":
+            later = replace(block.head, timestamp_s=block.head.timestamp_s + 60)
+            sighting = replace(sighting, head=later, finalized=number, finalized_s=later.timestamp_s + 400_000)
+        return View(sighting, recorded, frozenset(standing))
+
+    def _seen(self, attempt: Attempt, number: int) -> Seen | None:
+        assert attempt.hash is not None
+        if self.lie == "null_receipts":
+            return None
+        if self.lie in ("paid", "reverted"):
+            told = Inclusion(
+                number, b"\xfa" * 32, self.net.tip.head.timestamp_s * 1000, self.lie == "paid", Wei(1), Wei(1), Wei(1)
+            )
+            return Seen(told, "" if told.success else "made up", "exact", trusted=True)
+        where = self.net.where.get(attempt.hash)
+        if where is None or where > number:
+            return None
+        block = self.net.at(where)
+        assert block is not None
+        r = next(r for r in block.receipts if r.tx.hash == attempt.hash)
+        told = Inclusion(
+            block.head.number,
+            block.head.hash,
+            block.head.timestamp_s * 1000,
+            r.success,
+            Wei(r.gas),
+            Wei(L1_FEE),
+            Wei(r.spent),
+            r.reason,
+            r.transient,
+        )
+        return Seen(told, r.reason, "exact", trusted=True)
+
+    def ends(self) -> Ends:
+        """Show the newest and the final block."""
+        block = self.head()
+        final = self.net.at(min(self.net.final, block.head.number))
+        if final is None:
+            raise ChainUnknown("pruned")
+        return Ends(block.head, final.head)
+
+    def account(self, demand: Demand, final: int) -> Account:
+        """Show what became of a charge."""
+        block, at = self.head(), self.net.at(final)
+        if at is None or block.head.number < final:
+            raise ChainUnknown(f"{self.owner} is not past {final}")
+        payer = block.paid.get((demand.intent.operator, demand.intent.id))
+        if self.lie in ("null_receipts", "unpaid"):
+            payer = None
+        if self.lie == "paid":
+            payer = b"\xfa" * 32
+        return Account(block.head, at.head, payer is not None, frozenset({payer} if payer is not None else set()))
+
+
+class SimulatedChain:
+    """The `Chain` port: simulated providers below, the program's own agreement above them."""
+
+    def __init__(self, net: Net, providers: Sequence[Provider], *, quorum: int, clock: Clock, rng: Random) -> None:
+        """Join the providers."""
+        self.net, self.rng = net, rng
+        self.each = list(providers)
+        self._providers = Providers(
+            self.each,  # type: ignore[arg-type] # they are asked through the functions below alone
+            quorum=quorum,
+            now_s=lambda: clock.now_ms() // 1000,
+            head_age_max_s=10**9,
+            lag_max_s=10**9,
+            say=lambda _: None,
+        )
+        self.quorum = quorum
+        self.txs: dict[bytes, Tx] = {}
+        self.dry: dict[tuple[bytes, int], int] = {}  # what was simulated, and when (true time)
+        self._clock = clock
+        self.before_send: Callable[[bytes], None] = lambda _: None
+
+    @property
+    def requests(self) -> int:
+        """Return how many questions were asked."""
+        return sum(p.requests for p in self.each)
+
+    async def _ask(self, act: Callable[[Provider], T], head: Any = None, *, every: bool = False) -> Any:
+        async def one(rpc: Any) -> T:
+            return act(rpc)
+
+        asked: Callable[[Any], Awaitable[T]] = one
+        return await self._providers.ask(asked, head, every=every)
+
+    async def survey(self, wallet: bytes, total: Usdc, contract: bytes) -> Survey:
+        """Read all a payment is planned on."""
+        answers = await self._ask(lambda p: p.survey(total), lambda s: s.head)
+        return agreement.survey(answers, self.quorum).value
+
+    def payment(self, verified: Verified, tier: int, value: Wei, wallet: bytes) -> Call:
+        """Encode: the id stands for the rest."""
+        demand = verified.demand
+        return Call(wallet, demand.contract, demand.intent.operator + demand.intent.id, value)
+
+    async def simulate(self, call: Call, demand: Demand, at: Head) -> Simulation:
+        """Run it dry."""
+        answers = await self._ask(lambda p: p.simulate(demand, call.value))
+        told: Agreed[Simulation] = agreement.simulation(answers, self.quorum)
+        self.dry[call.data, call.value.units] = self._clock.true_ms
+        return told.value
+
+    async def send(self, raw: bytes, tx_hash: bytes) -> Sent:
+        """Hand bytes to every provider; some take them and their answer is lost, some never pass them on."""
+        self.before_send(tx_hash)
+        tx = self.txs[tx_hash]
+        told = []
+        for provider in self.each:
+            provider.requests += 1
+            dice = self.rng.random()
+            if provider.down or dice < 0.05:
+                told.append((Delivery.UNCLEAR, "no answer"))
+                continue
+            if provider.lie and dice < 0.5:
+                told.append((Delivery.ACCEPTED, "swallowed"))
+                continue
+            answer = self.net.take(tx)
+            told.append((Delivery.UNCLEAR, "answer lost") if dice < 0.15 else answer)
+        order = list(Delivery)
+        best = min(told, key=lambda t: order.index(t[0]))
+        return Sent(best[0], best[1])
+
+    async def look(self, wallet: bytes, attempts: Sequence[tuple[Attempt, Demand]], *, every: bool = False) -> Sighting:
+        """Look for attempts."""
+        answers = await self._ask(lambda p: p.look(attempts), lambda v: v.sighting.head, every=every)
+        return agreement.sighting(answers, min(2, len(self.each)) if every else self.quorum).value
+
+    async def fate(self, demand: Demand, since: int) -> Fate:
+        """Ask what became of a charge."""
+        ends = await self._ask(lambda p: p.ends(), lambda e: e.newest, every=True)
+        final = agreement.final(ends, self.quorum)
+        return agreement.fate(await self._ask(lambda p: p.account(demand, final), lambda a: a.newest, every=True))
+
+    async def flag(self, demand: Demand) -> bool:
+        """Read the mark."""
+        key = (demand.intent.operator, demand.intent.id)
+
+        def mark(p: Provider) -> tuple[Head, bool]:
+            block = p.head()
+            return block.head, key in block.paid
+
+        return agreement.mark(await self._ask(mark, lambda t: t[0], every=True))
+
+
+class SimulatedSigner:
+    """The `Signer` port: refuses what was not proven or not freshly simulated, as the simulation's own invariant."""
+
+    def __init__(self, chain: SimulatedChain, clock: Clock) -> None:
+        """Sign for this chain."""
+        self.address = builders.WALLET
+        self._chain, self._clock = chain, clock
+
+    def sign_payment(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
+        """Sign a payment."""
+        assert isinstance(verified, Verified), "signed without proof"
+        dry = self._chain.dry.get((plan.data, plan.value.units))
+        assert dry is not None, "signed without a simulation"
+        assert self._clock.true_ms - dry <= 120_000, "signed on a stale simulation"
+        intent = verified.demand.intent
+        assert plan.data == intent.operator + intent.id, "signed another charge than was proven"
+        return self._signed(plan, (intent.operator, intent.id), intent.deadline, intent.total.units)
+
+    def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
+        """Sign a cancel."""
+        assert plan.kind is Kind.CANCEL and plan.value == Wei(0)
+        return self._signed(plan, None, 0, 0)
+
+    def _signed(self, plan: Plan, charge: Id | None, deadline: int, total: int) -> tuple[bytes, bytes]:
+        fee, tip = plan.max_fee_per_gas.units, plan.max_priority_fee_per_gas.units
+        raw = json.dumps([plan.nonce, plan.data.hex(), plan.value.units, fee, tip]).encode()
+        tx_hash = hashlib.sha256(raw).digest()
+        self._chain.txs[tx_hash] = Tx(tx_hash, plan.nonce, charge, deadline, total, plan.value.units, fee, tip)
+        return raw, tx_hash
+
+
+class SimulatedApi:
+    """The `Api` port: an account that burns, posts what canonical blocks paid, and is cached, late, or out of order."""
+
+    def __init__(self, net: Net, clock: Clock, rng: Random) -> None:
+        """Open an account."""
+        self.requests = 0
+        self._net, self._clock, self._rng = net, clock, rng
+        self.credits_usd = Decimal(20)
+        self.usage_usd = Decimal("9.5")
+        self.burn_usd_per_hour = Decimal(120)
+        self.operator = builders.operator(rng.randrange(1, 2**31))
+        self.amounts: dict[Id, Decimal] = {}
+        self._posted: set[Id] = set()
+        self._due: dict[Id, int] = {}
+        self._burnt_ms = clock.true_ms
+        self._cached: tuple[int, Reading] | None = None
+        self.trouble = 0.02
+        self.post_delay_ms = 5_000
+        self.posting = True
+        self.gone = False
+
+    def pins(self) -> Pins:
+        """Return what an owner of this gateway has pinned."""
+        return builders.pins_for(self.operator)
+
+    def live(self) -> None:
+        """Burn, and post what is paid and deep enough."""
+        now = self._clock.true_ms
+        hours = Decimal(now - self._burnt_ms) / 3_600_000
+        self._burnt_ms = now
+        spent = (self.burn_usd_per_hour * hours).quantize(Decimal("0.000001"))
+        self.usage_usd = min(self.credits_usd, self.usage_usd + spent)
+        deep = self._net.blocks[max(0, len(self._net.blocks) - 3)]
+        for key in deep.paid:
+            if key in self.amounts and key not in self._posted:
+                due = self._due.setdefault(key, now + self.post_delay_ms)
+                if now >= due and self.posting:
+                    self._posted.add(key)
+                    self.credits_usd += self.amounts[key]
+
+    def _trouble(self) -> None:
+        self.requests += 1
+        dice = self._rng.random()
+        if dice < self.trouble / 2:
+            raise ApiUnknown("HTTP 502")
+        if dice < self.trouble:
+            raise ApiLimited("HTTP 429", retry_after_s=self._rng.choice((1, 30)))
+
+    async def credits(self) -> Reading:
+        """Read the totals, up to a minute old."""
+        self._trouble()
+        now = self._clock.true_ms
+        if self._cached is None or now - self._cached[0] > STALE_MS or self._rng.random() < 0.5:
+            self._cached = (now, Reading(Usd(self.credits_usd), Usd(self.usage_usd), self._clock.now_ms()))
+        return replace(self._cached[1], at_ms=self._clock.now_ms())
+
+    async def key(self) -> Key:
+        """Say what kind of key this is."""
+        self._trouble()
+        return Key(management=True, label="simulated")
+
+    async def charge(self, request: Request) -> bytes:
+        """Create a charge; sometimes the answer is lost."""
+        self.requests += 1
+        if self.gone:
+            raise ApiGone("HTTP 410")
+        asked = Ask(request.amount.amount, builders.PAYER, request.chain_id, self._clock.true_ms // 1000)
+        made = self.operator.honest(asked)
+        raw = builders.raw_of(made)
+        call = made["web3_data"]["transfer_intent"]["call_data"]
+        key = (bytes.fromhex(call["operator"][2:]), bytes.fromhex(call["id"][2:]))
+        self.amounts[key] = request.amount.amount
+        if self._rng.random() < self.trouble:
+            raise ApiUnknown("the answer was lost")
+        return raw
+
+
+class Listener:
+    """A sink that remembers the newest events, for whoever reads a failure."""
+
+    def __init__(self) -> None:
+        """Hear nothing yet."""
+        self.told: list[str] = []
+        self.names: dict[str, int] = {}
+
+    def emit(self, event: Event) -> None:
+        """Keep its name."""
+        name = event.name()
+        self.names[name] = self.names.get(name, 0) + 1
+        self.told.append(f"{name} {event.shown()}")
+        if len(self.told) > 400:
+            del self.told[:200]

@@ -1,0 +1,120 @@
+"""Does anything that can happen, in any order, ever pay twice or lose a payment? Seeds of a whole simulated world."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import simulation
+from tests.simulated import Block, Provider, SimulatedChain, SimulatedSigner
+from tests.simulation import Broken, Simulation, run
+from topup import policy, purchase, pursuit
+from topup.chain.fate import Account
+from topup.charge import Demand
+from topup.credits import Reading
+from topup.death import Death
+from topup.lifecycle import Attempt, Fact
+from topup.money import Usd, Wei
+from topup.ports import Seen
+
+LIVES, EACH, STEPS = 2000, 50, 400
+
+
+@pytest.mark.parametrize(
+    "first", [pytest.param(n, marks=[pytest.mark.long] if n >= LIVES // 2 else []) for n in range(0, LIVES, EACH)]
+)
+def test_no_seed_pays_twice_or_loses_a_payment(first: int) -> None:
+    """Whatever the world does between and inside the steps, the invariants hold after each of them."""
+    print(f"seeds {first} to {first + EACH - 1}, {STEPS} steps each")
+    for seed in range(first, first + EACH):
+        run(seed, STEPS)
+
+
+def test_one_seed_is_one_world() -> None:
+    """The same seed lives the same life: a failure can be lived again."""
+    first, again = run(7, 600), run(7, 600)
+    assert first.sink.names == again.sink.names
+    assert [b.head.hash for b in first.net.blocks] == [b.head.hash for b in again.net.blocks]
+
+
+def caught(seeds: range, steps: int) -> str:
+    """Return what broke in one of these seeds, or nothing."""
+    for seed in seeds:
+        try:
+            run(seed, steps)
+        except Broken as error:
+            return str(error)
+    return ""
+
+
+def test_a_charge_declared_dead_without_proof_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The simulation can fail: with silence taken for proof, some seed pays two charges for one decision."""
+    monkeypatch.setattr(pursuit, "verdict", lambda *_, **__: Death.DEADLINE)
+    monkeypatch.setattr(pursuit.Pursuit, "_settled_for_ever", lambda *_: True)
+    expired = pursuit.Pursuit._unseen
+
+    async def impatient(self: Any, topup: Any, sighting: Any) -> Any:
+        if self._watch.now() - (topup.out[-1].intended_ms or 0) > 5_000:
+            return self._move(topup, Fact.EXPIRED, "patience is over")
+        return await expired(self, topup, sighting)
+
+    monkeypatch.setattr(pursuit.Pursuit, "_unseen", impatient)
+    assert "charges" in caught(range(300), 2000)
+
+
+def test_a_purchase_beyond_the_caps_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The simulation can fail: a policy without budgets spends more in a day than the cap."""
+    monkeypatch.setattr(policy, "_budgets", lambda *_: None)
+    monkeypatch.setattr(purchase, "over_budget", lambda *_: None)
+    monkeypatch.setitem(simulation.SETTINGS, "TOPUP_POLICY__CAP_24H", "25")
+    assert "within a day" in caught(range(60), 1500)
+
+
+class Colluding(Provider):
+    """Shows every payment as reverted for good in its true block, no charge as paid, and every dry run as passed."""
+
+    def _seen(self, attempt: Attempt, number: int) -> Seen | None:
+        told = super()._seen(attempt, number)
+        if told is None or not told.inclusion.success:
+            return told
+        lie = replace(told.inclusion, success=False, reason="made up", transient=False, spent=Wei(0))
+        return replace(told, inclusion=lie, reason="made up")
+
+    def account(self, demand: Demand, final: int) -> Account:
+        return replace(super().account(demand, final), flag=False, payers=frozenset())
+
+    def head(self) -> Block:
+        self.requests += 1
+        return self.net.tip
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_providers_and_api_that_lie_together_take_no_more_than_the_caps(count: int, tmp_path: Path) -> None:
+    """Every payment looks reverted and dead, the account looks low for ever: one charge with one, the caps with two."""
+    world = Simulation(1, tmp_path)
+    world.each = [Colluding(world.net, world.rng, f"owner-{n}", lie="simulates_all") for n in range(count)]
+    world.chain = SimulatedChain(world.net, world.each, quorum=count, clock=world.clock, rng=world.rng)
+    world.signer = SimulatedSigner(world.chain, world.clock)
+    world.store.close()
+    world.start()
+    world.calm, world.api.trouble = True, 0.0
+    world.hold = lambda halted: None  # type: ignore[method-assign]
+
+    async def low() -> Reading:
+        return Reading(Usd.of(20), Usd.of(20), world.clock.now_ms())
+
+    world.api.credits = low  # type: ignore[method-assign]
+
+    async def live() -> None:
+        for _ in range(300):
+            await world.step()
+
+    asyncio.run(live())
+    most = 1 if count == 1 else int(world.limits.cap_24h.amount / Decimal("10.5"))
+    assert 1 <= len(world.net.tip.paid) <= most
+    world.store.close()

@@ -1,0 +1,338 @@
+"""What does the chain show of this wallet that the ledger does not know, and what follows from it?
+
+Pure comparison. The ledger is the truth about intent; the chain is the truth about money. Where they differ after
+a ledger was lost, restored from an old copy, or the key was used elsewhere, each difference gets a name and a remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from topup import books
+from topup.lifecycle import TERMINAL, Attempt, ChargeRow, Inclusion, Plan, State, TopUp
+from topup.money import Usd, Usdc, Wei
+
+# Where the USDC of an adopted payment goes: what it bought is in credits this ledger never counted.
+ADOPTED = "equity:adopted"
+# What is written as the reason of a top-up, and of a person's word, that comes from here.
+WHY = "adopted"
+# States in which nothing of the newest charge has been sent, so that a top-up can still be dropped.
+UNSENT = frozenset({State.DECIDED, State.ASKING, State.CHARGED, State.RESERVED, State.SIGNED})
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One Transferred event sent by our wallet, in a final block; `spent` is what the swap consumed."""
+
+    contract: bytes
+    operator: bytes
+    intent_id: bytes
+    recipient: bytes
+    spent: Wei
+    tx_hash: bytes
+    block_number: int
+
+    @property
+    def intent(self) -> tuple[bytes, bytes]:
+        """Return what names a charge on its contract: operator and id."""
+        return self.operator, self.intent_id
+
+
+@dataclass(frozen=True)
+class Done:
+    """One transaction of the wallet in a final block.
+
+    `raw` is what was signed, rebuilt and held against the hash; None when its kind is unknown here. `total` is what
+    its call data pays for the charge `intent`; both None when it is no payment. `transfers` counts the wallet's
+    Transferred events in it.
+    """
+
+    plan: Plan
+    hash: bytes
+    raw: bytes | None
+    inclusion: Inclusion
+    intent: tuple[bytes, bytes] | None
+    total: Usdc | None
+    transfers: int
+
+    @property
+    def place(self) -> tuple[int, bytes, int]:
+        """Return its nonce, hash and block."""
+        return self.plan.nonce, self.hash, self.inclusion.block_number
+
+    @property
+    def cost(self) -> Wei:
+        """Return what left the wallet by it: a payment's change comes back, a transfer's value does not."""
+        told, network = self.inclusion, self.inclusion.gas + self.inclusion.l1_fee
+        if not told.success:
+            return network
+        return network + (told.spent if self.transfers else self.plan.value)
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """A transaction that the ledger took over from the chain. Unknown parts are None; `cost` is all that it took."""
+
+    nonce: int
+    tx_hash: bytes | None
+    block_number: int | None
+    topup_id: str | None
+    cost: Wei | None
+
+
+class What(StrEnum):
+    """The stable word for a difference."""
+
+    UNKNOWN_PAYMENT = "unknown_payment"
+    LOST_ATTEMPT = "lost_attempt"
+    FOREIGN = "foreign"
+    UNEXPLAINED = "unexplained_nonce"
+    UNSEEN = "unseen"
+    OTHER_BLOCK = "other_block"
+    NOT_ON_CHAIN = "not_on_chain"
+    CONFLICT = "conflict"
+    NONCE_AHEAD = "nonce_ahead"
+    NONCE_BEHIND = "nonce_behind"
+    BALANCE = "balance"
+
+
+ADOPT = "`topup reconcile --adopt` takes it over"
+FOLLOW = "`topup run` finds it by itself"
+REMEDY = {
+    What.UNKNOWN_PAYMENT: ADOPT,
+    What.LOST_ATTEMPT: ADOPT + "; `topup run` then follows it to its end",
+    What.FOREIGN: "find out who used the key; if it was you, " + ADOPT,
+    What.UNEXPLAINED: "look the wallet up in a block explorer; if you know what it was, " + ADOPT,
+    What.UNSEEN: FOLLOW,
+    What.OTHER_BLOCK: FOLLOW,
+    What.NOT_ON_CHAIN: "spend nothing; hold the block explorer against `topup history` before you go on",
+    What.CONFLICT: "spend nothing; hold the block explorer against `topup history` before you go on",
+    What.NONCE_AHEAD: "`topup reconcile --adopt` accepts what is named here",
+    What.NONCE_BEHIND: "ask another provider; see that chain.id and the wallet are those of this ledger",
+    What.BALANCE: "find out who used the key, or the provider's state is wrong",
+}
+# What --adopt settles; the rest is for `topup run` or for a person.
+SETTLED = frozenset({What.UNKNOWN_PAYMENT, What.LOST_ATTEMPT, What.FOREIGN, What.UNEXPLAINED, What.NONCE_AHEAD})
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing in which ledger and chain differ, in words."""
+
+    what: What
+    detail: str
+    nonce: int | None = None
+    tx_hash: bytes | None = None
+    block_number: int | None = None
+    topup_id: str | None = None
+
+    @property
+    def remedy(self) -> str:
+        """Say what to do about it."""
+        return REMEDY[self.what]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the ledger holds of one wallet.
+
+    `owners` names the top-up and charge of each proven intent; `below` is the nonce under which a person accepted
+    everything; `adopted` are the transactions taken over before.
+    """
+
+    topups: Sequence[TopUp]
+    owners: Mapping[tuple[bytes, bytes], tuple[str, int]]
+    adopted: Sequence[Adopted]
+    below: int
+    next_nonce: int
+
+    @property
+    def attempts(self) -> list[tuple[TopUp, Attempt]]:
+        """Return every attempt that may have left, with its top-up."""
+        return [(t, a) for t in self.topups for a in t.out]
+
+    @property
+    def hashes(self) -> dict[bytes, tuple[TopUp, Attempt]]:
+        """Return every attempt that may have left, by its hash."""
+        return {a.hash: (t, a) for t, a in self.attempts if a.hash is not None}
+
+    @property
+    def explained(self) -> set[int]:
+        """Return the nonces whose transactions the ledger knows."""
+        mined = {a.plan.nonce for _, a in self.attempts if a.inclusion is not None}
+        return mined | {a.nonce for a in self.adopted}
+
+    def topup(self, topup_id: str) -> TopUp:
+        """Return one of the top-ups."""
+        return next(t for t in self.topups if t.id == topup_id)
+
+
+# Nonce, transaction hash and block of a difference, as far as they are known.
+Place = tuple[int | None, bytes | None, int | None]
+NOWHERE: Place = (None, None, None)
+
+
+@dataclass
+class Findings:
+    """What the comparison found. `unknown`, `lost` and `foreign` are what --adopt takes over."""
+
+    differences: list[Difference] = field(default_factory=list)
+    unknown: list[Done] = field(default_factory=list)
+    lost: list[tuple[TopUp, int, Done]] = field(default_factory=list)
+    foreign: list[Adopted] = field(default_factory=list)
+
+    def tell(self, what: What, detail: str, place: Place, topup_id: str | None = None) -> None:
+        """Add a difference."""
+        self.differences.append(Difference(what, detail, *place, topup_id))
+
+
+def strangers(known: Known, transfers: Sequence[Transfer]) -> list[Transfer]:
+    """Return the payments whose transaction the ledger does not hold: they have to be read from the chain."""
+    held = known.hashes
+    return [t for t in transfers if t.tx_hash not in held]
+
+
+def hold_against(known: Known, transfers: Sequence[Transfer], first: int, last: int, found: Findings) -> None:
+    """Compare the attempts of the ledger with the payments in blocks `first` to `last`, both ways."""
+    shown = {t.tx_hash: t for t in transfers}
+    for topup, attempt in known.attempts:
+        transfer = shown.get(attempt.hash) if attempt.hash is not None else None
+        told = attempt.inclusion
+        nonce, tx_hash = attempt.plan.nonce, attempt.hash
+        if transfer is not None and (told is None or not told.success):
+            detail = f"a payment of {topup.id} stands in block {transfer.block_number}, which the ledger has not seen"
+            found.tell(What.UNSEEN, detail, (nonce, tx_hash, transfer.block_number), topup.id)
+        elif transfer is not None and told is not None and told.block_number != transfer.block_number:
+            detail = f"a payment of {topup.id} stands in block {transfer.block_number}, not in {told.block_number}"
+            found.tell(What.OTHER_BLOCK, detail, (nonce, tx_hash, transfer.block_number), topup.id)
+        elif transfer is None and attempt.paid and told is not None and first <= told.block_number <= last:
+            detail = f"{topup.id} was paid in block {told.block_number} by the ledger; no provider shows such a payment"
+            found.tell(What.NOT_ON_CHAIN, detail, (nonce, tx_hash, told.block_number), topup.id)
+
+
+def sort(known: Known, done: Done, found: Findings) -> None:
+    """Say what a transaction is that the ledger does not hold, and whether it can be taken over."""
+    if not done.transfers:
+        kind = "failed" if not done.inclusion.success else f"moved {done.plan.value}"
+        detail = f"a transaction to 0x{done.plan.to.hex()}, no payment, {kind}"
+        found.tell(What.FOREIGN, detail, done.place)
+        found.foreign.append(Adopted(*done.place, None, done.cost))
+        return
+    if done.intent is None or done.total is None or done.raw is None or done.transfers != 1:
+        detail = f"a transaction with {done.transfers} payments of the wallet whose call data cannot be read"
+        found.tell(What.CONFLICT, detail, done.place)
+        return
+    owner = known.owners.get(done.intent)
+    topup = known.topup(owner[0]) if owner is not None else None
+    paid = f"{done.total} for {done.inclusion.spent}"
+    if topup is None or owner is None:
+        found.tell(What.UNKNOWN_PAYMENT, f"a payment of {paid} that the ledger does not know", done.place)
+        found.unknown.append(done)
+    elif topup.payment is not None:
+        detail = f"a payment of {paid} for a charge of {topup.id}, which another transaction paid by the ledger"
+        found.tell(What.CONFLICT, detail, done.place, topup.id)
+    elif topup.state in TERMINAL:
+        detail = f"a payment of {paid} for a charge of {topup.id}, which ended as {topup.state}"
+        found.tell(What.UNKNOWN_PAYMENT, detail, done.place, topup.id)
+        found.unknown.append(done)
+    else:
+        detail = f"a payment of {paid} for the charge of {topup.id}, which is {topup.state}; its bytes are not stored"
+        found.tell(What.LOST_ATTEMPT, detail, done.place, topup.id)
+        found.lost.append((topup, owner[1], done))
+
+
+def superseded(topup: TopUp | None, done: Done) -> bool:
+    """Tell whether an unsent top-up was overtaken by a payment it knows nothing of.
+
+    The copy of the ledger is older than that payment, which was most likely its own: it must not go on to pay.
+    """
+    return topup is not None and topup.state in UNSENT and not topup.out and topup.decided_ms <= done.inclusion.block_ms
+
+
+def topup_of(topup_id: str, account: str, rail: str, wallet: bytes, done: Done) -> TopUp:
+    """Return the ended top-up as which a payment is taken over, stamped with its block's time so that caps see it.
+
+    What it bought is unknown: its amount is all that was paid in dollars, fees included, so that no cap counts less.
+    """
+    assert done.total is not None
+    at_ms = done.inclusion.block_ms
+    return TopUp(
+        id=topup_id,
+        account=account,
+        rail=rail,
+        chain_id=done.plan.chain_id,
+        wallet=wallet,
+        state=State.DONE,
+        amount=Usd(done.total.usdc),
+        why=WHY,
+        forced=False,
+        decided_ms=at_ms,
+        moved_ms=at_ms,
+        baseline=None,
+        balance_before=None,
+        wallet_before=None,
+        reason="",
+        credited_ms=None,
+        charges=(ChargeRow(1, at_ms, None, None, proven=True),),
+        attempts=(),
+    )
+
+
+def entry_of(topup_id: str, done: Done) -> books.Entry:
+    """Book a payment that was taken over: ETH out as ever, its USDC to `equity:adopted`, balanced per commodity."""
+    assert done.total is not None
+    told = done.inclusion
+    paid = books.payment_lines(told.spent, told.gas, told.l1_fee, done.total)
+    lines = tuple(books.Line(ADOPTED, x.commodity, x.units) if x.account == books.IN_TRANSIT else x for x in paid)
+    return books.Entry(
+        at_ms=told.block_ms,
+        topup_id=topup_id,
+        text="payment adopted from the chain",
+        tx_hash=done.hash,
+        charge_id="",
+        block_number=told.block_number,
+        usd_value=Usd(done.total.usdc),
+        price_source="paid",
+        lines=lines,
+    )
+
+
+def expected_balance(known: Known, found: Sequence[Wei], final: int) -> tuple[int, Wei] | None:
+    """Return what the wallet should hold at block `final`, by its balance before the ledger's first payment.
+
+    Args:
+        known: the ledger; `found` are costs of transactions it does not know yet.
+        found: what those took.
+        final: the newest block that counts.
+
+    Returns:
+        The block it was counted from and the balance; None where the ledger knows no balance, or not every cost.
+    """
+    starts = [
+        (t.attempts[0].plan.block_number, t.wallet_before)
+        for t in known.topups
+        if t.wallet_before is not None and t.attempts
+    ]
+    if not starts:
+        return None
+    begun, held = min(starts, key=lambda s: s[0])
+    for _, attempt in known.attempts:
+        told = attempt.inclusion
+        if told is not None and begun < told.block_number <= final:
+            held = held - (told.spent + told.gas + told.l1_fee)
+    for one in known.adopted:
+        if one.topup_id is None and (one.block_number is None or one.block_number > begun):
+            if one.cost is None:
+                return None
+            held = held - one.cost
+    return begun, held - sum(found, Wei(0))
+
+
+def first_known_block(known: Known) -> int | None:
+    """Return the first block a payment of this ledger was planned on, when it knows all nonces before; else None."""
+    first = min(known.attempts, key=lambda pair: pair[1].plan.nonce, default=None)
+    if first is None or first[1].plan.nonce > known.below:
+        return None
+    return max(0, first[1].plan.block_number)

@@ -1,0 +1,150 @@
+"""Has what was paid for arrived? Credits posted, block safe, books closed."""
+
+from __future__ import annotations
+
+from topup import books, events
+from topup.charge import Demand
+from topup.credits import Posting, Reading, Unknown, posting
+from topup.errors import ChainUnknown
+from topup.lifecycle import Fact, State, TopUp
+from topup.steps import Step, Steps, flag_name
+from topup.terms import Rest
+from topup.witness import BY, PAYING
+
+
+class Arrival(Steps):
+    """The steps from the payment in a block to the end."""
+
+    async def step(self, topup: TopUp) -> Step:
+        """Keep checking that the payment stands, and wait for credits and safety; both are needed."""
+        looked = await self._look(topup)
+        if isinstance(looked, Rest):
+            return looked
+        topup, _ = looked
+        if topup.state not in PAYING:
+            return topup
+        if topup.state is State.CREDITED:
+            return await self._safe(topup)
+        return await self._posting(topup)
+
+    async def _safe(self, topup: TopUp) -> Step:
+        if all(a.booked for a in topup.out if a.inclusion is not None):
+            await self._test_flag(topup)
+            return self._finish(topup)
+        waited_s = (self._watch.now() - (topup.credited_ms or topup.moved_ms)) // 1000
+        if waited_s >= self._pace.safe_late_s and self._new(f"unsafe {topup.id}"):
+            self._sink.emit(events.NotYetSafe(topup_id=topup.id, waited_s=waited_s))
+        next_s = self._pace.block_s if waited_s < 60 else self._pace.posting_poll_s
+        return self._wait(topup, "unsafe", "credited; waiting for a safe block", next_s)
+
+    async def _test_flag(self, topup: TopUp) -> None:
+        """Hold the contract's own mark of a paid charge against a payment of ours, once for each contract."""
+        paid = topup.paying
+        assert paid is not None
+        name = flag_name(topup, self._paid(topup))
+        if self._store.told("", name) is not None:
+            return
+        try:
+            trusted = await self._rail().flag(topup, paid.charge_seq)
+        except ChainUnknown:
+            return  # the next payment will tell
+        if trusted:  # one answer makes it trusted; nothing makes it distrusted for ever
+            self._store.say("", name, "1", self._watch.now(), BY)
+        self._sink.emit(events.FlagTested(topup_id=topup.id, trusted=trusted))
+
+    async def _posting(self, topup: TopUp) -> Step:
+        paid = topup.paying
+        assert paid is not None
+        assert paid.intended_ms is not None
+        if topup.baseline is None:
+            return self._halt(topup, "paid, and the ledger has no reading from before it to hold the credits against")
+        reading = await self._watch.read()
+        now = self._watch.now()
+        first_ms = min(a.intended_ms or now for a in topup.out if a.charge_seq == paid.charge_seq)
+        large = topup.amount >= self._pace.large
+        late_ms = (self._pace.posting_late_large_s if large else self._pace.posting_late_s) * 1000
+        late = now - paid.intended_ms > late_ms
+        if isinstance(reading, Reading):
+            # Both times are the ledger's own: the chain's clock may differ from it by more than a posting takes.
+            posted = posting(topup.baseline, topup.amount, reading, first_ms)
+            if posted.verdict is Posting.POSTED or (posted.verdict is Posting.AMBIGUOUS and late):
+                return self._posted(topup, reading, now - paid.intended_ms, posted.verdict)
+            if posted.baseline != topup.baseline:
+                topup = self._store.rebase(topup, posted.baseline)
+            if posted.verdict is Posting.AMBIGUOUS:
+                detail = "more has arrived than was bought: waiting until it cannot be somebody else's alone"
+                return self._wait(topup, "ambiguous", detail, self._pace.posting_poll_s)
+        if topup.state is State.PAID and late:
+            self._late(topup, reading, now)
+            return self._move(topup, Fact.POSTING_LATE, "not posted in time")
+        return self._wait(topup, topup.state.value, "waiting for the credits to be posted", self._pace.posting_poll_s)
+
+    def _posted(self, topup: TopUp, reading: Reading, waited_ms: int, verdict: Posting) -> TopUp:
+        ambiguous = verdict is Posting.AMBIGUOUS
+        self._sink.emit(
+            events.CreditsPosted(
+                topup_id=topup.id,
+                amount_usd=topup.amount,
+                total_credits_usd=reading.total_credits,
+                waited_s=waited_ms // 1000,
+                ambiguous=ambiguous,
+            )
+        )
+        return self._move(topup, Fact.POSTED, "ambiguous" if ambiguous else "")
+
+    def _late(self, topup: TopUp, reading: Reading | Unknown, now: int) -> None:
+        attempt, demand = topup.paying, self._paid(topup)
+        assert attempt is not None
+        assert attempt.inclusion is not None
+        assert attempt.intended_ms is not None
+        last = reading if isinstance(reading, Reading) else self._store.last_reading(self._account.name)
+        assert last is not None
+        assert attempt.hash is not None
+        self._sink.emit(
+            events.PaidNotCredited(
+                topup_id=topup.id,
+                charge_id=demand.charge_id,
+                intent_id=demand.intent.id,
+                tx_hash=attempt.hash,
+                block=attempt.inclusion.block_number,
+                paid_units=demand.intent.total,
+                expected_usd=topup.amount,
+                total_credits_usd=last.total_credits,
+                waited_s=(now - attempt.intended_ms) // 1000,
+            )
+        )
+
+    def _paid(self, topup: TopUp) -> Demand:
+        """Return the charge that was paid, which need not be the newest."""
+        paid = topup.paying
+        assert paid is not None
+        return self._rail().read(topup.raw_of(paid))
+
+    # -- books --------------------------------------------------------------------------------------------------
+
+    def _finish(self, topup: TopUp) -> TopUp:
+        attempt, demand = topup.paying, self._paid(topup)
+        assert attempt is not None
+        assert attempt.inclusion is not None
+        reading = self._store.last_reading(self._account.name)
+        assert reading is not None
+        assert attempt.hash is not None
+        now = self._watch.now()
+        entry = books.posting_entry(topup, attempt, demand, topup.credited_ms or now)
+        done = self._store.finish(topup, entry, now)
+        gas, l1_fee = books.network_cost(done)
+        self._sink.emit(
+            events.TopUpDone(
+                topup_id=done.id,
+                amount_usd=done.amount,
+                balance_before_usd=done.balance_before,
+                balance_after_usd=reading.balance,
+                spent_wei=attempt.inclusion.spent,
+                gas_wei=gas,
+                l1_fee_wei=l1_fee,
+                usd_per_credit=books.usd_per_credit(demand.intent.total, done.amount),
+                tx_hash=attempt.hash,
+                seconds=(now - done.decided_ms) // 1000,
+            )
+        )
+        return done

@@ -1,0 +1,278 @@
+"""What do several providers say together? Nothing that one of them alone could have made up.
+
+Providers of one owner are one voice. With a quorum of two, a fact (a nonce, a code hash, an inclusion) holds when two
+owners show the same one. Of an amount that is counted in our favour the most is believed that two owners reach, of one
+that counts against us the least that two owners keep below: with two owners that is the less favourable of both, with
+three the middle one. So one liar among two can at worst keep us from paying, and among three not even that. With a
+quorum of one, one provider was asked and what it says is taken as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from topup.death import Fate
+from topup.errors import ChainUnknown, PaymentForbidden, Reverted
+from topup.money import Bps, Wei
+from topup.ports import Head, Seen, Sighting, Simulation, Survey
+
+if TYPE_CHECKING:
+    from topup.chain.evidence import View
+    from topup.chain.fate import Account, Ends
+
+T = TypeVar("T")
+N = TypeVar("N", int, Wei)
+# Two looks at one feed a block apart differ by one of its updates, which Base's takes at 0.15 %.
+PRICE_SPREAD_MAX: Final = Bps(100)
+
+
+class Disagreement(ChainUnknown):
+    """Too few independent providers say the same; `about` names what they differ in."""
+
+    def __init__(self, about: str, message: str) -> None:
+        """Keep the subject beside the sentence."""
+        super().__init__(f"the providers disagree: {message}")
+        self.about = about
+
+
+@dataclass(frozen=True)
+class Vote(Generic[T]):
+    """What one provider says: whose it is, what it is called, and the answer."""
+
+    owner: str
+    name: str
+    value: T
+
+
+@dataclass(frozen=True)
+class Answers(Generic[T]):
+    """What was said to one question: answers, and refusals (this payment would fail, or may not be made)."""
+
+    votes: Sequence[Vote[T]]
+    refusals: Sequence[Vote[PaymentForbidden | Reverted]] = ()
+
+
+@dataclass(frozen=True)
+class Agreed(Generic[T]):
+    """What holds; `dissent` says who was outvoted and with what, "" when nobody was."""
+
+    value: T
+    dissent: str = ""
+
+
+def owners(votes: Sequence[Vote[T]]) -> int:
+    """Count who says this."""
+    return len({vote.owner for vote in votes})
+
+
+def agreeing(votes: Sequence[Vote[T]], fact: Callable[[T], Hashable], quorum: int) -> list[Vote[T]]:
+    """Return the votes for the one fact that enough owners show; none when there is no such fact, or more than one."""
+    camps: dict[Hashable, list[Vote[T]]] = {}
+    for vote in votes:
+        camps.setdefault(fact(vote.value), []).append(vote)
+    enough = [camp for camp in camps.values() if owners(camp) >= quorum]
+    return enough[0] if len(enough) == 1 else []
+
+
+def reached(votes: Sequence[Vote[T]], amount: Callable[[T], N], quorum: int) -> N:
+    """Return the most that `quorum` owners reach, each by the least it says."""
+    least: dict[str, N] = {}
+    for vote in votes:
+        said = amount(vote.value)
+        least[vote.owner] = min(said, least.get(vote.owner, said))
+    return sorted(least.values(), reverse=True)[quorum - 1]
+
+
+def kept(votes: Sequence[Vote[T]], amount: Callable[[T], N], quorum: int) -> N:
+    """Return the least that `quorum` owners do not exceed, each by the most it says."""
+    most: dict[str, N] = {}
+    for vote in votes:
+        said = amount(vote.value)
+        most[vote.owner] = max(said, most.get(vote.owner, said))
+    return sorted(most.values())[quorum - 1]
+
+
+def survey(answers: Answers[Survey], quorum: int) -> Agreed[Survey]:
+    """Join what a payment is planned on.
+
+    Nonce and code are facts. Why each amount is taken in its direction:
+        head: the last that enough have; an earlier one is simulated on by all, a later one perhaps by none.
+        balance: too high would plan what cannot be paid.
+        pending nonce: too low would hide a transaction that is not ours.
+        base fee: too low would not be mined; too high is a ceiling that the chain does not charge.
+        tip: is charged as it is said, so no more of it than enough providers ask.
+        quote: bounds what a sandwich can take; too low fails in the simulation.
+        price: the higher it is, the less ETH is fair for the same dollars.
+
+    Raises:
+        PaymentForbidden: enough see no way to pay, or the prices lie further apart than one update of the feed.
+        Disagreement: too few show the same nonce and code.
+    """
+    camp = agreeing(answers.votes, lambda s: (s.nonce_latest, s.code_hash, s.price_e8 is None), quorum)
+    shown = [f"{v.name} shows nonce {v.value.nonce_latest} and code 0x{v.value.code_hash.hex()}" for v in answers.votes]
+    shown += [f"{v.name} says: {v.value}" for v in answers.refusals]
+    if not camp:
+        if answers.refusals:
+            raise answers.refusals[0].value
+        raise Disagreement("wallet or contract", "; ".join(shown))
+    offers = {
+        tier: [Vote(v.owner, v.name, v.value.quotes[tier]) for v in camp if tier in v.value.quotes]
+        for tier in sorted({tier for vote in camp for tier in vote.value.quotes})
+    }
+    quotes = {tier: reached(told, lambda q: q, quorum) for tier, told in offers.items() if owners(told) >= quorum}
+    first = camp[0].value
+    joined = Survey(
+        head=_head(camp, lambda s: s.head, quorum),
+        balance=reached(camp, lambda s: s.balance, quorum),
+        nonce_latest=first.nonce_latest,
+        nonce_pending=kept(camp, lambda s: s.nonce_pending, quorum),
+        base_fee=kept(camp, lambda s: s.base_fee, quorum),
+        tip=reached(camp, lambda s: s.tip, quorum),
+        code_hash=first.code_hash,
+        quotes=quotes,
+        price_e8=_price(camp, quorum),
+    )
+    return Agreed(joined, "; ".join(shown) if len(camp) < len(shown) else "")
+
+
+def _head(votes: Sequence[Vote[T]], head: Callable[[T], Head], quorum: int) -> Head:
+    """Return the last block that enough reach; where they differ in what stands there, what most of them show."""
+    number = reached(votes, lambda value: head(value).number, quorum)
+    there = [Vote(v.owner, v.name, found) for v in votes if (found := head(v.value)).number == number]
+    return max((vote.value for vote in there), key=lambda h: owners([v for v in there if v.value == h]))
+
+
+def _price(camp: Sequence[Vote[Survey]], quorum: int) -> int | None:
+    if camp[0].value.price_e8 is None:
+        return None
+    low, high = (pick(vote.value.price_e8 or 0 for vote in camp) for pick in (min, max))
+    price = kept(camp, lambda s: s.price_e8 or 0, quorum)
+    near = reached(camp, lambda s: s.price_e8 or 0, quorum)
+    if abs(price - near) * 10_000 > min(price, near) * PRICE_SPREAD_MAX.bps:
+        says = f"the providers show the ETH/USD feed at {low} and {high}, which is more than {PRICE_SPREAD_MAX} apart"
+        raise PaymentForbidden("price_unknown", says, remedy="nothing when it passes; else find out which one is wrong")
+    return price
+
+
+def simulation(answers: Answers[Simulation], quorum: int) -> Agreed[Simulation]:
+    """Join dry runs on one block: enough have to pass; gas and L1 fee are what enough keep below, the weakest proof.
+
+    Raises:
+        PaymentForbidden, Reverted: too few passed, because of this.
+        Disagreement: too few passed.
+    """
+    passed = answers.votes
+    said = "; ".join(f"{v.name} says: {v.value}" for v in answers.refusals)
+    if owners(passed) < quorum:
+        for kind in (PaymentForbidden, Reverted):
+            for refusal in answers.refusals:
+                if isinstance(refusal.value, kind):
+                    raise refusal.value
+        raise Disagreement("dry run", "too few could run it")
+    weakest = min((vote.value.proof for vote in passed), key=len)
+    gas, l1_fee = kept(passed, lambda s: s.gas, quorum), kept(passed, lambda s: s.l1_fee, quorum)
+    return Agreed(Simulation(gas, l1_fee, weakest), said)
+
+
+def sighting(answers: Answers[View], quorum: int) -> Agreed[Sighting]:
+    """Join looks: what enough show in the same place at the same cost is seen, heights are what enough reach.
+
+    An inclusion that was recorded and of which enough say neither that it stands nor that it was replaced is not
+    settled: safe and final end below its block until they do.
+    """
+    votes = answers.votes
+    showing = {
+        h: [Vote(v.owner, v.name, v.value.sighting.seen[h]) for v in votes if h in v.value.sighting.seen]
+        for h in {h for vote in votes for h in vote.value.sighting.seen}
+    }
+    seen = {h: _careful(camp) for h, told in showing.items() if (camp := agreeing(told, _place, quorum))}
+    recorded = votes[0].value.recorded
+    says_other = [(v, h) for v in votes for h in v.value.sighting.replaced]
+    says_same = [(v, h) for v in votes for h in v.value.standing]
+    replaced = {h for h in recorded if owners([v for v, other in says_other if other == h]) >= quorum}
+    standing = {h for h in recorded if owners([v for v, same in says_same if same == h]) >= quorum}
+    doubted = recorded.keys() - replaced - standing
+    ends = [recorded[h] - 1 for h in doubted]
+    dissent = [f"{v.name} shows another block than was recorded for 0x{h.hex()}" for v, h in says_other if h in doubted]
+    for told in (told for h, told in showing.items() if h not in seen and owners(told) > 1):
+        dissent += [
+            f"{v.name} shows it in block {v.value.inclusion.block_number}: {v.value.reason or 'paid'}" for v in told
+        ]
+    # Its time tells that a deadline has passed, so it is no later than what enough of them say.
+    time_s = reached(votes, lambda v: v.sighting.head.timestamp_s, quorum)
+    joined = Sighting(
+        head=replace(_head(votes, lambda v: v.sighting.head, quorum), timestamp_s=time_s),
+        safe=_height(votes, lambda s: s.safe, quorum, ends),
+        finalized=_height(votes, lambda s: s.finalized, quorum, ends),
+        finalized_s=_height(votes, lambda s: s.finalized_s, quorum, []),
+        nonce_latest=reached(votes, lambda v: v.sighting.nonce_latest, quorum),
+        seen=seen,
+        replaced=frozenset(replaced),
+    )
+    return Agreed(joined, "; ".join(dissent))
+
+
+def _height(
+    votes: Sequence[Vote[View]], height: Callable[[Sighting], int | None], quorum: int, ends: Sequence[int]
+) -> int | None:
+    """Return a height that enough reach, None when too few know one; never above any of `ends`."""
+    told = reached(votes, lambda v: -1 if (h := height(v.sighting)) is None else h, quorum)
+    told = min(told, *ends) if ends else told
+    return None if told < 0 else told
+
+
+def _careful(camp: Sequence[Vote[Seen]]) -> Seen:
+    """Return one of these, which are of one place and cost; where they differ in the rest, the more careful reading."""
+    told = [vote.value for vote in camp]
+    careful = min(told, key=lambda s: (s.trusted, s.inclusion.transient))
+    if len({s.inclusion.l1_fee for s in told}) == 1:
+        return careful
+    # Too low by no more than the fee itself, where too high would have no bound.
+    lowest = min(s.inclusion.l1_fee for s in told)
+    check = "not verified: the providers differ in the L1 fee"
+    return replace(careful, inclusion=replace(careful.inclusion, l1_fee=lowest), wallet_check=check)
+
+
+def _place(seen: Seen) -> Hashable:
+    told = seen.inclusion
+    return told.block_number, told.block_hash, told.block_ms, told.success, told.gas, told.spent
+
+
+def final(answers: Answers[Ends], quorum: int) -> int:
+    """Return the highest final block that enough independent providers have, two where two answered."""
+    voices = owners(answers.votes)
+    return reached(answers.votes, lambda e: e.final.number, max(quorum, min(2, voices)))
+
+
+def fate(answers: Answers[Account]) -> Fate:
+    """Join what providers say of a charge, word for word.
+
+    Raises:
+        Disagreement: any two differ in the final block, the mark or the payers.
+    """
+    votes = answers.votes
+    told = votes[0].value
+    if any((v.value.final, v.value.flag, v.value.payers) != (told.final, told.flag, told.payers) for v in votes):
+        shown = (
+            f"{v.name} has 0x{v.value.final.hash.hex()} at {v.value.final.number}, "
+            f"{'the' if v.value.flag else 'no'} mark and {len(v.value.payers)} payments"
+            for v in votes
+        )
+        raise Disagreement("what became of a charge", "; ".join(shown))
+    at = told.final
+    return Fate(at.number, at.hash, at.timestamp_s, told.flag, told.payers, owners(votes))
+
+
+def mark(answers: Answers[tuple[Head, bool]]) -> bool:
+    """Join what providers say of the contract's mark.
+
+    Raises:
+        Disagreement: any two differ.
+    """
+    said = {vote.value[1] for vote in answers.votes}
+    if len(said) != 1:
+        shown = "; ".join(f"{v.name} shows {'the' if v.value[1] else 'no'} mark" for v in answers.votes)
+        raise Disagreement("the mark of a paid charge", shown)
+    return said.pop()

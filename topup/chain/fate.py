@@ -1,0 +1,113 @@
+"""Was this charge ever paid? The contract's own mark, and every event of its operator, up to the newest block.
+
+Both are read at a block that is not older than a final one past the charge's deadline: from there on nothing can
+change them, so no provider has to remember old state. Whether the answer is a proof is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from eth_utils.crypto import keccak
+
+from topup.chain.rpc import Answer, Query, Rpc, known, unhex
+from topup.chain.scan import transfers
+from topup.chain.survey import head, right_chain
+from topup.charge import Demand
+from topup.errors import ChainUnknown
+from topup.ports import Head
+
+# The payment contract keeps processedTransferIntents[operator][id] in this mapping (its published source's layout).
+PROCESSED_SLOT: Final = 4
+
+
+@dataclass(frozen=True)
+class Ends:
+    """A provider's newest and newest final block."""
+
+    newest: Head
+    final: Head
+
+
+@dataclass(frozen=True)
+class Account:
+    """What one provider says of a charge: `final` is the block that was agreed on, the rest was read at `newest`."""
+
+    newest: Head
+    final: Head
+    flag: bool
+    payers: frozenset[bytes]
+
+
+def processed_slot(demand: Demand) -> bytes:
+    """Return the storage slot of the contract's mark that this charge was paid."""
+    intent = demand.intent
+    inner = keccak(intent.operator.rjust(32, b"\0") + PROCESSED_SLOT.to_bytes(32, "big"))
+    return keccak(intent.id.ljust(32, b"\0") + inner)
+
+
+async def ends(rpc: Rpc, chain_id: int) -> Ends:
+    """Read how far the chain is, and how far it is final."""
+    spoken, newest, final = await rpc.batch(
+        [
+            ("eth_chainId", []),
+            ("eth_getBlockByNumber", ["latest", False]),
+            ("eth_getBlockByNumber", ["finalized", False]),
+        ]
+    )
+    right_chain(rpc, spoken, chain_id)
+    return Ends(_block(rpc, newest, "newest block"), _block(rpc, final, "final block"))
+
+
+async def account(rpc: Rpc, chain_id: int, demand: Demand, since: int, final: int) -> Account:
+    """Read what became of a charge from block `since` on, through a provider that is past the final block `final`.
+
+    Raises:
+        WrongChain: the provider speaks for another chain.
+        ChainUnknown: anything was not answered, or the provider is behind.
+    """
+    spoken, latest, own_final, agreed = await rpc.batch(
+        [
+            ("eth_chainId", []),
+            ("eth_getBlockByNumber", ["latest", False]),
+            ("eth_getBlockByNumber", ["finalized", False]),
+            ("eth_getBlockByNumber", [hex(final), False]),
+        ]
+    )
+    right_chain(rpc, spoken, chain_id)
+    newest, at = _block(rpc, latest, "newest block"), _block(rpc, agreed, f"block {final}")
+    if at.number != final or _block(rpc, own_final, "final block").number < final or newest.number < final:
+        raise ChainUnknown(f"{rpc.host} is not past the final block {final}")
+    marked = await rpc.batch([_mark(demand, hex(newest.number))])
+    payers = set()
+    async for chunk in transfers(rpc, demand.contract, demand.intent.operator, since, newest.number):
+        payers |= {t.tx_hash for t in chunk.transfers if t.id == demand.intent.id}
+    return Account(newest, at, _flag(marked[0]), frozenset(payers))
+
+
+async def mark(rpc: Rpc, chain_id: int, demand: Demand) -> tuple[Head, bool]:
+    """Read the contract's mark at the newest block."""
+    spoken, latest, marked = await rpc.batch(
+        [("eth_chainId", []), ("eth_getBlockByNumber", ["latest", False]), _mark(demand, "latest")]
+    )
+    right_chain(rpc, spoken, chain_id)
+    return _block(rpc, latest, "newest block"), _flag(marked)
+
+
+def _mark(demand: Demand, at: str) -> Query:
+    return ("eth_getStorageAt", ["0x" + demand.contract.hex(), "0x" + processed_slot(demand).hex(), at])
+
+
+def _flag(answer: Answer) -> bool:
+    word = unhex(known(answer, "the mark of a paid charge"), "the mark of a paid charge")
+    if len(word) != 32 or int.from_bytes(word, "big") > 1:
+        raise ChainUnknown(f"the mark of a paid charge is 0x{word[:33].hex()}, neither 0 nor 1")
+    return any(word)
+
+
+def _block(rpc: Rpc, answer: Answer, what: str) -> Head:
+    block = known(answer, f"{rpc.host}, the {what}")
+    if block is None:
+        raise ChainUnknown(f"{rpc.host} has no {what}")
+    return head(block)

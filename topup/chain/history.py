@@ -1,0 +1,344 @@
+"""What has this wallet done? Its nonce at a block, the block of a nonce, and one of its transactions in full.
+
+A node keeps no index by sender: without the hash, a transaction is found by bisecting the wallet's nonce over the
+blocks, which needs a node that still has their state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from eth_abi.abi import decode
+from eth_abi.exceptions import DecodingError
+from eth_keys.datatypes import Signature
+from eth_keys.exceptions import BadSignature, ValidationError
+from eth_utils.crypto import keccak
+
+from topup.adoption import Done
+from topup.chain.contracts import transferred
+from topup.chain.profiles import Profile
+from topup.chain.rpc import Answer, Rpc, RpcError, known, quantity, unhex
+from topup.chain.survey import head, right_chain
+from topup.errors import ChainUnknown
+from topup.lifecycle import Inclusion, Kind, Plan
+from topup.money import Usdc, Wei
+from topup.ports import Head
+
+# An L1 data fee that only the balance shows is believed up to this; Base's are a thousandth of it.
+L1_FEE_BELIEVED: Final = Wei(10**15)
+# What nodes say that have thrown old state away, in lower case.
+NO_STATE: Final = (
+    "missing trie node",
+    "state not available",
+    "state is not available",
+    "no state",
+    "pruned",
+    "archive",
+    "historical state",
+    "old state",
+    "header not found",
+    "block is out of range",
+)
+# The intent of the payment protocol, as every function that takes one takes it first.
+INTENT: Final = "(uint256,uint256,address,address,address,uint256,bytes16,address,bytes,bytes)"
+SWAP: Final = keccak(text=f"swapAndTransferUniswapV3Native({INTENT},uint24)")[:4]
+
+
+class StateGone(ChainUnknown):
+    """The provider no longer has the state of that block; asking it again is pointless."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where one provider stands: its newest and its final block, and the wallet's nonce at the newest."""
+
+    head: Head
+    final: Head
+    nonce_latest: int
+
+
+async def standing(rpc: Rpc, chain_id: int, wallet: bytes) -> Standing:
+    """Ask a provider where it stands.
+
+    Raises:
+        WrongChain: the provider speaks for another chain.
+        ChainUnknown: something was not answered, or no block is final yet.
+    """
+    newest, final, nonce, spoken = await rpc.batch(
+        [
+            ("eth_getBlockByNumber", ["latest", False]),
+            ("eth_getBlockByNumber", ["finalized", False]),
+            ("eth_getTransactionCount", ["0x" + wallet.hex(), "latest"]),
+            ("eth_chainId", []),
+        ]
+    )
+    right_chain(rpc, spoken, chain_id)
+    return Standing(
+        head(known(newest, "the newest block")),
+        head(known(final, "the final block")),
+        quantity(known(nonce, "the nonce"), "the nonce"),
+    )
+
+
+async def block(rpc: Rpc, number: int) -> Head:
+    """Return the canonical block at this height.
+
+    Raises:
+        ChainUnknown: the provider does not know it.
+    """
+    return head(await _ask(rpc, "eth_getBlockByNumber", hex(number), False))
+
+
+async def nonce_at(rpc: Rpc, wallet: bytes, number: int) -> int:
+    """Return the wallet's nonce after block `number`.
+
+    Raises:
+        StateGone: the provider no longer has that state.
+        ChainUnknown: it did not say.
+    """
+    return quantity(await _ask(rpc, "eth_getTransactionCount", "0x" + wallet.hex(), hex(number)), "the nonce")
+
+
+async def balance_at(rpc: Rpc, wallet: bytes, number: int) -> Wei:
+    """Return the wallet's balance after block `number`.
+
+    Raises:
+        StateGone: the provider no longer has that state.
+        ChainUnknown: it did not say.
+    """
+    return Wei(quantity(await _ask(rpc, "eth_getBalance", "0x" + wallet.hex(), hex(number)), "the balance"))
+
+
+async def block_of_nonce(rpc: Rpc, wallet: bytes, nonce: int, low: int, high: int) -> int:
+    """Return the block in which `nonce` was taken, which is above `low` and at most `high`.
+
+    Raises:
+        StateGone: the provider lacks the state of a block in between.
+        ChainUnknown: it did not say, or `high` is too early.
+    """
+    if await nonce_at(rpc, wallet, high) <= nonce:
+        raise ChainUnknown(f"{rpc.host}: nonce {nonce} is not taken at block {high}")
+    while high - low > 1:
+        middle = (low + high) // 2
+        if await nonce_at(rpc, wallet, middle) > nonce:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+async def first_block_at(rpc: Rpc, timestamp_s: int, high: int) -> int:
+    """Return the first block at or after a unix time, at most `high`.
+
+    Raises:
+        ChainUnknown: a block could not be read.
+    """
+    low = -1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if (await block(rpc, middle)).timestamp_s >= timestamp_s:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+async def hash_at_nonce(rpc: Rpc, wallet: bytes, nonce: int, number: int) -> bytes | None:
+    """Return the transaction of the wallet with this nonce in block `number`; None when another's took the nonce.
+
+    An authorization to act for the wallet (EIP-7702) takes a nonce without a transaction of its own.
+
+    Raises:
+        ChainUnknown: the block could not be read.
+    """
+    found = await _ask(rpc, "eth_getBlockByNumber", hex(number), True)
+    listed = found.get("transactions") if isinstance(found, dict) else None
+    if not isinstance(listed, list):
+        raise ChainUnknown(f"{rpc.host}: block {number} lists no transactions")
+    for told in listed:
+        if not isinstance(told, dict):
+            raise ChainUnknown(f"{rpc.host}: block {number} lists hashes where transactions were asked for")
+        if str(told.get("from")).lower() == "0x" + wallet.hex() and quantity(told.get("nonce"), "a nonce") == nonce:
+            return unhex(told.get("hash"), "a hash")
+    return None
+
+
+async def transaction(rpc: Rpc, profile: Profile, tx_hash: bytes, wallet: bytes, final: int) -> Done | None:
+    """Read one transaction of the wallet in full; None when no canonical block up to `final` holds it.
+
+    Raises:
+        ChainUnknown: something could not be read, or does not fit together.
+    """
+    named = "0x" + tx_hash.hex()
+    told, receipt = await rpc.batch([("eth_getTransactionByHash", [named]), ("eth_getTransactionReceipt", [named])])
+    told, receipt = known(told, "a transaction"), known(receipt, "a receipt")
+    if not isinstance(told, dict) or not isinstance(receipt, dict) or not receipt.get("blockHash"):
+        return None
+    number = quantity(receipt.get("blockNumber"), "the receipt's block")
+    if number > final:
+        return None
+    me = "0x" + wallet.hex()
+    if str(told.get("from")).lower() != me:
+        raise ChainUnknown(f"{rpc.host}: {named} was sent by {str(told.get('from'))[:42]}, not by the wallet")
+    stood, before, after = await rpc.batch(
+        [
+            ("eth_getBlockByNumber", [hex(number), False]),
+            ("eth_getBalance", [me, hex(max(0, number - 1))]),
+            ("eth_getBalance", [me, hex(number)]),
+        ]
+    )
+    at = head(known(stood, "a block"))
+    if at.hash != unhex(receipt["blockHash"], "a block hash"):
+        return None
+    return _done(told, receipt, at, tx_hash, (wallet, profile), (before, after))
+
+
+def _done(
+    told: dict[str, Any],
+    receipt: dict[str, Any],
+    at: Head,
+    tx_hash: bytes,
+    parties: tuple[bytes, Profile],
+    balances: tuple[Answer, Answer],
+) -> Done:
+    wallet, profile = parties
+    events = [e for e in transferred(receipt, profile.contract) if bytes.fromhex(e["sender"][2:]) == wallet]
+    success = quantity(receipt.get("status"), "the receipt's status") == 1
+    gas = Wei(quantity(receipt.get("gasUsed"), "gasUsed") * quantity(receipt.get("effectiveGasPrice"), "the gas price"))
+    spent = sum((Wei(int(e["spentAmount"])) for e in events), Wei(0))
+    value, data = Wei(quantity(told.get("value"), "the value")), unhex(told.get("input"), "the call data")
+    to = unhex(told["to"], "the receiver") if told.get("to") else b""
+    moved = Wei(0) if not success else spent if events else value
+    l1_fee = _l1_fee(receipt, gas + moved, balances)
+    intent, total, tier = _paid(data, profile.currency) if to == profile.contract else (None, None, 0)
+    first = events[0] if len(events) == 1 else None
+    if first is None or intent != (bytes.fromhex(first["operator"][2:]), bytes(first["id"])):
+        intent, total = None, None
+    price = told.get("maxFeePerGas") or told.get("gasPrice")
+    plan = Plan(
+        kind=Kind.PAY,
+        to=to,
+        data=data,
+        value=value,
+        gas_limit=quantity(told.get("gas"), "the gas limit"),
+        max_fee_per_gas=Wei(quantity(price, "the fee")),
+        max_priority_fee_per_gas=Wei(quantity(told.get("maxPriorityFeePerGas") or price, "the tip")),
+        l1_fee=l1_fee,
+        lane=0,
+        nonce=quantity(told.get("nonce"), "the nonce"),
+        chain_id=quantity(told["chainId"], "the chain id") if told.get("chainId") else 0,
+        quote=spent,
+        tier=tier,
+        eth_price_e8=0,
+        block_number=max(0, at.number - 1),
+        proof="the chain",
+    )
+    inclusion = Inclusion(at.number, at.hash, at.timestamp_s * 1000, success, gas, l1_fee, spent)
+    return Done(plan, tx_hash, _signed(told, tx_hash, wallet), inclusion, intent, total, len(events))
+
+
+def _paid(data: bytes, currency: bytes) -> tuple[tuple[bytes, bytes] | None, Usdc | None, int]:
+    """Read which charge call data of the payment contract pays, what arrives by it, and through which pool."""
+    if data[:4] != SWAP:
+        return None, None, 0
+    try:
+        intent, tier = decode([INTENT, "uint24"], data[4:])
+    except (DecodingError, OverflowError):
+        return None, None, 0
+    amount, _, _, token, _, fee, one, operator, _, _ = intent
+    if bytes.fromhex(token[2:]) != currency:
+        return None, None, 0  # not dollars
+    return (bytes.fromhex(operator[2:]), bytes(one)), Usdc(amount + fee), int(tier)
+
+
+def _l1_fee(receipt: dict[str, Any], cost: Wei, balances: tuple[Answer, Answer]) -> Wei:
+    """Return what the network took beside gas: what the receipt says, or else what the balance shows."""
+    if receipt.get("l1Fee") is not None:
+        fee = quantity(receipt["l1Fee"], "l1Fee")
+        scalar, constant = receipt.get("operatorFeeScalar"), receipt.get("operatorFeeConstant")
+        if scalar is not None and constant is not None:
+            used = quantity(receipt.get("gasUsed"), "gasUsed")
+            fee += used * quantity(scalar, "operatorFeeScalar") // 10**6 + quantity(constant, "operatorFeeConstant")
+        return Wei(fee)
+    before, after = balances
+    if isinstance(before, RpcError) or isinstance(after, RpcError):
+        return Wei(0)
+    rest = Wei(quantity(before, "the balance")) - Wei(quantity(after, "the balance")) - cost
+    return rest if Wei(0) <= rest <= L1_FEE_BELIEVED else Wei(0)
+
+
+def _signed(told: dict[str, Any], tx_hash: bytes, wallet: bytes) -> bytes | None:
+    """Rebuild the signed bytes and prove them by hash and signature; None for kinds unknown here.
+
+    Raises:
+        ChainUnknown: the wallet did not sign this: the provider does not tell the truth.
+    """
+
+    def number(name: str) -> int:
+        return quantity(told.get(name), name)
+
+    kind = number("type") if told.get("type") is not None else 0
+    to = unhex(told["to"], "the receiver") if told.get("to") else b""
+    body: list[Any] = [number("gas"), to, number("value"), unhex(told.get("input"), "the call data")]
+    parity = number("yParity") if told.get("yParity") is not None else number("v")
+    head_of, ends, last = b"", [], parity
+    if kind == 0:
+        # EIP-155 signs the chain id too, and hides it in v; without it v is 27 or 28.
+        body = [number("nonce"), number("gasPrice"), *body]
+        last = number("v")
+        ends = [(last - 35) // 2, 0, 0] if last >= 35 else []
+        parity = (last - 35) % 2 if last >= 35 else last - 27
+    elif kind in (1, 2):
+        fees = [number("gasPrice")] if kind == 1 else [number("maxPriorityFeePerGas"), number("maxFeePerGas")]
+        body = [number("chainId"), number("nonce"), *fees, *body, _accesses(told.get("accessList") or [])]
+        head_of = bytes([kind])
+    else:
+        return None
+    r, s = number("r"), number("s")
+    raw = head_of + _rlp([*body, last, r, s])
+    if keccak(raw) != tx_hash:
+        raise ChainUnknown("a transaction's fields do not have its hash")
+    if _signer(keccak(head_of + _rlp([*body, *ends])), (parity, r, s)) != wallet:
+        raise ChainUnknown("a transaction was not signed by the wallet")
+    return raw
+
+
+def _accesses(listed: object) -> list[Any]:
+    try:
+        return [[unhex(a["address"], "an address"), [unhex(k, "a key") for k in a["storageKeys"]]] for a in listed]  # type: ignore[attr-defined]
+    except (KeyError, TypeError):
+        raise ChainUnknown("an access list cannot be read") from None
+
+
+def _signer(digest: bytes, vrs: tuple[int, int, int]) -> bytes | None:
+    try:
+        return Signature(vrs=vrs).recover_public_key_from_msg_hash(digest).to_canonical_address()
+    except (BadSignature, ValidationError):
+        return None
+
+
+def _rlp(item: Any) -> bytes:
+    """Encode integers, bytes and lists of them as a transaction's fields are (the Yellow Paper's RLP)."""
+    if isinstance(item, int):
+        return _rlp(item.to_bytes((item.bit_length() + 7) // 8, "big"))
+    if isinstance(item, bytes):
+        return item if len(item) == 1 and item[0] < 0x80 else _sized(0x80, item)
+    return _sized(0xC0, b"".join(map(_rlp, item)))
+
+
+def _sized(offset: int, body: bytes) -> bytes:
+    if len(body) < 56:
+        return bytes([offset + len(body)]) + body
+    length = len(body).to_bytes((len(body).bit_length() + 7) // 8, "big")
+    return bytes([offset + 55 + len(length)]) + length + body
+
+
+async def _ask(rpc: Rpc, method: str, *params: Any) -> Any:
+    """Ask one thing; an error of the provider is an unknown."""
+    try:
+        return await rpc.ask(method, *params)
+    except RpcError as error:
+        told = f"{rpc.host}: {method}: {error.message}"
+        gone = any(words in error.message.lower() for words in NO_STATE)
+        raise (StateGone if gone else ChainUnknown)(told) from None

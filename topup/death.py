@@ -1,0 +1,150 @@
+"""When is a charge dead for ever, so that another may be signed in its place?
+
+Rule R: a new charge may be signed only when every other charge of the top-up whose payment may have left is dead by
+proof. Neither silence nor a clock of ours is a proof: only what the chain shows at a final block, through providers
+that do not depend on each other, is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+
+from topup.lifecycle import Attempt, Kind, TopUp
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What the chain shows of one charge, at a final block and after it.
+
+    Attributes:
+        final_number: the final block's number.
+        final_hash: its hash, which the witnesses agree on.
+        final_s: its timestamp in unix seconds.
+        flag: the contract's mark that the charge was paid, read at or after the final block.
+        payers: hashes of the transactions that carry a Transferred event of this charge.
+        witnesses: how many independent providers say all of this.
+    """
+
+    final_number: int
+    final_hash: bytes
+    final_s: int
+    flag: bool
+    payers: frozenset[bytes]
+    witnesses: int
+
+
+# So many independent providers have to say the same before a charge is dead.
+WITNESSES = 2
+
+
+class Death(StrEnum):
+    """By which proof a charge can never be paid any more."""
+
+    NEVER_LEFT = "never_left"  # no payment of it was ever meant to be sent
+    DEADLINE = "deadline"  # a final block is younger than its deadline
+    NONCE = "nonce"  # final blocks hold other transactions of ours at every nonce it could be mined at
+
+
+@dataclass(frozen=True)
+class Paid:
+    """The charge was paid, by these transactions; none are named when only the contract's mark says so."""
+
+    by: frozenset[bytes]
+
+
+@dataclass(frozen=True)
+class Undecided:
+    """Nothing may be concluded yet, and why; never a "no"."""
+
+    why: str
+
+
+def verdict(
+    topup: TopUp,
+    seq: int,
+    *,
+    deadline_s: int,
+    fate: Fate | None,
+    flag_tested: bool,
+    known: Collection[Attempt] = (),
+) -> Death | Paid | Undecided:
+    """Judge whether charge `seq` of this top-up is dead for ever, paid, or undecided.
+
+    What each answer rests on:
+
+    - `NEVER_LEFT`: the intent to send is stored before the first byte leaves, so without one nothing is out.
+    - `DEADLINE` (D1): the contract pays while the block's own time is not past the deadline. Once a final block is
+      past it, every later block is, and the blocks before it stand: what is unpaid then stays so.
+    - `NONCE` (D2): a nonce is mined once. When each one that a payment of this charge was signed for is taken, in a
+      final block, by a known transaction that did not pay it, none of those payments can be mined any more. It holds
+      only as long as nobody signs the charge again, which is what `may_sign` forbids once it is marked dead.
+
+    D1 and D2 need two independent providers and a final block. The wall clock proves nothing, because the chain may
+    have halted and goes on from its own time; a block that is only the newest proves nothing, because another may
+    take its place, with an earlier time and without the revert it showed; a missing receipt proves nothing, because
+    "not seen" is all it says.
+
+    Args:
+        topup: the top-up, with inclusions that were looked up no earlier than their blocks became final; a
+            remembered inclusion whose block may have been replaced since is no ground for D2.
+        seq: the number of the charge in it, from 1.
+        deadline_s: its deadline in unix seconds, as it was signed.
+        fate: what the chain shows of it; None when that is not known.
+        flag_tested: whether the contract's mark has shown our own first payment, and may be believed.
+        known: attempts of other top-ups of this wallet, which may have taken a nonce as well.
+    """
+    payments = _payments(topup, seq)
+    if not payments:
+        return Death.NEVER_LEFT
+    paying = [a for a in payments if a.paid]
+    if paying:
+        return Paid(frozenset(a.hash for a in paying if a.hash is not None))
+    if fate is None:
+        return Undecided("it is not known what the chain shows at a final block")
+    if fate.payers:
+        return Paid(fate.payers)
+    if fate.flag:
+        if flag_tested:
+            return Paid(frozenset())
+        return Undecided("the contract's mark says paid and no event is found; the mark has not been tested")
+    if fate.witnesses < WITNESSES:
+        return Undecided("one provider is no proof: two independent ones have to agree")
+    if fate.final_s > deadline_s:
+        return Death.DEADLINE
+    taken = {
+        a.place
+        for a in (*topup.out, *known)
+        if a.inclusion is not None and a.inclusion.block_number <= fate.final_number
+    }
+    if all(a.place in taken for a in payments):
+        return Death.NONCE
+    return Undecided("no final block is past its deadline, and a payment of it may still be mined")
+
+
+def may_sign(topup: TopUp, seq: int) -> str | None:
+    """Apply Rule R to the stored marks: may a payment of charge `seq` be signed, now and at any nonce?
+
+    Every other charge of the top-up whose payment may have left has to carry the mark of its proof; and a charge that
+    carries one itself is never signed again, because D2 only speaks of what was signed before it. Several payments of
+    one charge need no rule: the contract pays an id once.
+
+    A faster way is left out on purpose: to sign the new charge only at the very nonce of the old one, of which at
+    most one can be mined. It saves the wait for a final block, and is unsafe from the moment that nonce is taken.
+
+    Returns:
+        None when it may be signed, else a sentence that names the charge which forbids it.
+    """
+    for charge in topup.charges:
+        out = bool(_payments(topup, charge.seq))
+        if charge.seq != seq and out and charge.dead is None:
+            return f"a payment of charge {charge.seq} may have left, and nothing proves that it can never be mined"
+        if charge.seq == seq and charge.dead is not None:
+            return f"charge {seq} is marked dead: a new payment of it could bring it back to life"
+    return None
+
+
+def _payments(topup: TopUp, seq: int) -> list[Attempt]:
+    """Return the payments of a charge that may have left this machine."""
+    return [a for a in topup.out if a.plan.kind is Kind.PAY and a.charge_seq == seq]

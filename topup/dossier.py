@@ -1,0 +1,412 @@
+"""What was the whole life of one top-up, and what does the provider's support have to know of it?
+
+From the ledger alone: no web3, no network. Signed bytes are never printed, nor what was answered byte for byte, nor
+anything that may hold a key; foreign text is printed without control characters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from topup.books import CONVERSION, Commodity
+from topup.charge import Demand, parse
+from topup.errors import ChargeRefused, SettingsError
+from topup.events import show
+from topup.lifecycle import TERMINAL, Attempt, Inclusion, TopUp
+from topup.money import Usdc, Wei
+from topup.store.sqlite import Life, SqliteStore
+
+SECOND_MS = 1_000
+MINUTE_MS = 60 * SECOND_MS
+HOUR_MS = 60 * MINUTE_MS
+
+
+def find(store: SqliteStore, account: str, beginning: str) -> Life:
+    """Return the life of the top-up that has this id, or whose id alone begins so.
+
+    Raises:
+        SettingsError: there is none, or more than one.
+    """
+    found = store.named(account, beginning) if beginning else []
+    if len(found) != 1 and beginning not in found:
+        what = f"several top-ups begin with {beginning}: {', '.join(found)}" if found else f"no top-up {beginning}"
+        raise SettingsError(
+            f"{_clean(what)} in account {account}" if not found else _clean(what),
+            remedy="`topup history` lists them; the beginning of an id is enough where it is the only one",
+        )
+    return store.life(beginning if beginning in found else found[0])
+
+
+def life_document(life: Life, now_ms: int) -> dict[str, Any]:
+    """Return everything that is stored as one JSON-ready document: amounts as strings, times in ms and in UTC."""
+    t = life.topup
+    return {
+        "schema": 1,
+        "topup": {
+            "id": t.id,
+            "account": t.account,
+            "state": t.state.value,
+            "reason": t.reason,
+            "finished": t.state in TERMINAL,
+            "amount_usd": show(t.amount),
+            "why": t.why,
+            "forced": t.forced,
+            "rail": t.rail,
+            "chain_id": t.chain_id,
+            "wallet": show(t.wallet),
+            "balance_before_usd": show(t.balance_before),
+            "total_credits_before_usd": show(t.baseline),
+            "wallet_before_wei": show(t.wallet_before),
+            **_times(decided=t.decided_ms, moved=t.moved_ms, credited=t.credited_ms),
+        },
+        "moves": _moves(life, now_ms),
+        "charges": [_charge(t, row) for row in life.charges],
+        "attempts": [_attempt(a, row) for a, row in zip(t.attempts, life.attempts, strict=True)],
+        "evidence": [_evidence(row) for row in life.evidence],
+        "entries": [_entry(row) for row in life.entries],
+        "adopted": [
+            {
+                **_times(adopted=row["at_ms"]),
+                "by": row["by"],
+                "nonce": str(int.from_bytes(row["nonce"], "big")),
+                "tx_hash": show(row["tx_hash"]),
+                "block_number": row["block_number"],
+                "cost_wei": row["cost"],
+            }
+            for row in life.adopted
+        ],
+    }
+
+
+def dossier_document(store: SqliteStore, life: Life) -> dict[str, Any]:
+    """Return what the provider's support needs to find a payment; nothing in it is secret.
+
+    Raises:
+        SettingsError: nothing has been paid.
+    """
+    t, paying, told = life.topup, life.topup.paying, life.topup.payment
+    if paying is None or told is None:
+        raise SettingsError(
+            f"{t.id} is {t.state.value} and no payment of it is known", remedy=f"`topup show {t.id}` tells its life"
+        )
+    row = life.charges[paying.charge_seq - 1]
+    charge = _charge(t, row)
+    last = store.last_reading(t.account)
+    baseline_ms = next((m["at_ms"] for m in reversed(life.moves) if m["fact"] == "reserve"), None)
+    return {
+        "schema": 1,
+        "topup_id": t.id,
+        "state": t.state.value,
+        "credited": t.credited_ms is not None,
+        **{name: charge[name] for name in ("charge_id", "intent_id", "operator", "recipient", "contract")},
+        "chain_id": t.chain_id,
+        "tx_hash": show(paying.hash),
+        "block_number": told.block_number,
+        "block_hash": show(told.block_hash),
+        **_times(block=told.block_ms),
+        "payer": show(t.wallet),
+        "paid_units": charge["total_units"],
+        "paid_usdc": charge["total_usdc"],
+        "credits_expected_usd": show(t.amount),
+        "total_credits_before_usd": show(t.baseline),
+        **_times(total_credits_before=baseline_ms),
+        "total_credits_last_usd": show(last.total_credits) if last is not None else None,
+        **_times(total_credits_last=last.at_ms if last is not None else None, credited=t.credited_ms),
+        "timeline": [{"at": m["at"], "at_ms": m["at_ms"], "what": w} for m, w in _timeline(life)],
+    }
+
+
+def life_lines(told: dict[str, Any]) -> list[str]:
+    """Return a life for a terminal: what was decided, what was done, what was seen, what was booked."""
+    t = told["topup"]
+    lines = [
+        f"{t['id']}  {t['state']}  {t['amount_usd']} dollars  {t['reason']}".rstrip(),
+        f"account   {t['account']}, {t['rail']} on chain {t['chain_id']}, wallet {t['wallet']}",
+        (
+            f"decided   {t['decided_at']}: {t['why']}{', by hand' if t['forced'] else ''};"
+            f" balance {_or_unknown(t['balance_before_usd'])} dollars,"
+            f" total_credits {_or_unknown(t['total_credits_before_usd'])} before, wallet {_eth(t['wallet_before_wei'])}"
+        ),
+        f"credited  {t['credited_at'] or 'no'}",
+        "arrows",
+    ]
+    lines += [
+        f"  {m['at']}  {m['fact']:<12} {m['state']:<10} {_span(m['stayed_ms']):>9}  {m['detail']}".rstrip()
+        for m in told["moves"]
+    ]
+    for one in told["charges"]:
+        lines += _charge_lines(one)
+    for one in told["attempts"]:
+        lines += _attempt_lines(one)
+    lines += _seen_lines(told)
+    return [_clean(line) for line in lines]
+
+
+def dossier_lines(told: dict[str, Any]) -> list[str]:
+    """Return the dossier as plain text, to be pasted into a ticket."""
+    credited = f"credited at {told['credited_at']}" if told["credited"] else "paid on the chain, not credited"
+    rows = {
+        "charge id": told["charge_id"],
+        "intent id": told["intent_id"],
+        "operator": told["operator"],
+        "contract": told["contract"],
+        "chain id": told["chain_id"],
+        "transaction": told["tx_hash"],
+        "block": f"{told['block_number']} {told['block_hash']}",
+        "block time": told["block_at"],
+        "payer": told["payer"],
+        "recipient": told["recipient"],
+        "paid": f"{_or_unknown(told['paid_usdc'])} USDC ({_or_unknown(told['paid_units'])} units)",
+        "expected": f"{told['credits_expected_usd']} dollars of credit",
+        "before": f"total_credits {_or_unknown(told['total_credits_before_usd'])}"
+        f" at {_or_unknown(told['total_credits_before_at'])}",
+        "last read": f"total_credits {_or_unknown(told['total_credits_last_usd'])}"
+        f" at {_or_unknown(told['total_credits_last_at'])}",
+        "our id": told["topup_id"],
+    }
+    lines = [f"Purchase of {told['credits_expected_usd']} dollars of credit: {credited}", ""]
+    lines += [f"{name:<12} {_or_unknown(value)}" for name, value in rows.items()]
+    lines += ["", "timeline (UTC)", *(f"  {one['at']}  {one['what']}" for one in told["timeline"])]
+    return [_clean(line) for line in lines]
+
+
+# -- documents --------------------------------------------------------------------------------------------------
+
+
+def _times(**at_ms: int | None) -> dict[str, Any]:
+    """Return each time twice: `x_ms`, and `x_at` as text in UTC."""
+    told: dict[str, Any] = {}
+    for name, ms in at_ms.items():
+        told[f"{name}_ms"] = ms
+        told[f"{name}_at"] = _moment(ms) if ms is not None else None
+    return told
+
+
+def _moves(life: Life, now_ms: int) -> list[dict[str, Any]]:
+    """Return the arrows with how long each state lasted; the last of an open top-up until now, of an ended one None."""
+    ends: Iterable[int | None] = [*(m["at_ms"] for m in life.moves[1:]), None]
+    told = []
+    for move, end in zip(life.moves, ends, strict=True):
+        until = now_ms if end is None and life.topup.state not in TERMINAL else end
+        stayed = until - move["at_ms"] if until is not None else None
+        told.append({**move, "at": _moment(move["at_ms"]), "stayed_ms": stayed})
+    return told
+
+
+def _charge(topup: TopUp, row: dict[str, Any]) -> dict[str, Any]:
+    demand: Demand | None = None
+    unreadable = None
+    if row["raw"] is not None:
+        try:
+            demand = parse(row["raw"])
+        except ChargeRefused as error:
+            unreadable = str(error)
+    intent = demand.intent if demand is not None else None
+    return {
+        "seq": row["seq"],
+        **_times(requested=row["requested_ms"], answered=row["answered_ms"]),
+        "proven": row["intent_id"] is not None,
+        "abandoned": row["abandoned"],
+        "dead": row["dead"],
+        "unreadable": unreadable,
+        "charge_id": demand.charge_id if demand is not None else None,
+        "operator": show(intent.operator if intent is not None else row["operator"]),
+        "intent_id": show(intent.id if intent is not None else row["intent_id"]),
+        "chain_id": demand.chain_id if demand is not None else None,
+        "contract": show(demand.contract) if demand is not None else None,
+        "recipient": show(intent.recipient) if intent is not None else None,
+        "total_units": show(intent.total) if intent is not None else None,
+        "total_usdc": _usdc(intent.total) if intent is not None else None,
+        "fees_usdc": _usdc(intent.total - topup.amount.usdc_down()) if intent is not None else None,
+        "operator_fee_usdc": _usdc(intent.operator_fee) if intent is not None else None,
+        **_times(deadline=intent.deadline * SECOND_MS if intent is not None else None),
+    }
+
+
+def _attempt(attempt: Attempt, row: dict[str, Any]) -> dict[str, Any]:
+    plan = attempt.plan
+    return {
+        "id": attempt.id,
+        "charge_seq": attempt.charge_seq,
+        "kind": plan.kind.value,
+        "lane": str(plan.lane),
+        "nonce": str(plan.nonce),
+        "tx_hash": show(attempt.hash),
+        "to": show(plan.to),
+        "value_wei": show(plan.value),
+        "quote_wei": show(plan.quote),
+        "gas_limit": plan.gas_limit,
+        "max_fee_per_gas_wei": show(plan.max_fee_per_gas),
+        "max_priority_fee_per_gas_wei": show(plan.max_priority_fee_per_gas),
+        "l1_fee_planned_wei": show(plan.l1_fee),
+        "cost_max_wei": show(plan.cost_max),
+        "planned_on_block": plan.block_number,
+        "proof": plan.proof,
+        **_times(
+            planned=row["planned_ms"],
+            signed=row["signed_ms"],
+            intended=row["intended_ms"],
+            last_sent=row["last_sent_ms"],
+        ),
+        "sends": attempt.sends,
+        "answer": attempt.answer,
+        "withdrawn": attempt.withdrawn,
+        "inclusion": _included(attempt.inclusion) if attempt.inclusion is not None else None,
+        "booked": attempt.booked,
+        "final": bool(row["final"]),
+    }
+
+
+def _included(told: Inclusion) -> dict[str, Any]:
+    return {
+        "success": told.success,
+        "block_number": told.block_number,
+        "block_hash": show(told.block_hash),
+        **_times(block=told.block_ms),
+        "spent_wei": show(told.spent),
+        "gas_wei": show(told.gas),
+        "l1_fee_wei": show(told.l1_fee),
+        "reason": told.reason,
+        "transient": told.transient,
+    }
+
+
+def _evidence(row: dict[str, Any]) -> dict[str, Any]:
+    seen = json.loads(row["detail"]) if row["detail"] else {}
+    block = {"block_number": seen.get("block_number"), "block_hash": seen.get("block_hash")}
+    return {**_times(seen=row["at_ms"]), "attempt": row["attempt"], "kind": row["kind"], **block}
+
+
+def _entry(row: dict[str, Any]) -> dict[str, Any]:
+    shown = {name: row[name] for name in ("text", "charge_id", "block_number", "usd_value", "price_source", "lines")}
+    return {**_times(booked=row["at_ms"]), **shown, "tx_hash": show(row["tx_hash"])}
+
+
+# -- text -------------------------------------------------------------------------------------------------------
+
+
+def _charge_lines(c: dict[str, Any]) -> list[str]:
+    answered = "no answer stored"
+    if c["answered_ms"] is not None:
+        answered = f"answered after {_span(c['answered_ms'] - c['requested_ms'])}"
+    marks = ["proven" if c["proven"] else "not proven"]
+    marks += [f"{word}: {c[word]}" for word in ("unreadable", "abandoned", "dead") if c[word] is not None]
+    lines = [f"charge {c['seq']}  asked {c['requested_at']}, {answered}; {'; '.join(marks)}"]
+    if c["intent_id"] is not None:
+        lines.append(f"  {c['charge_id'] or 'unknown charge'}; intent {c['intent_id']} of operator {c['operator']}")
+    if c["recipient"] is not None:
+        fees = f"fees {c['fees_usdc']}, of which the operator keeps {c['operator_fee_usdc']}"
+        lines.append(f"  {c['total_usdc']} USDC to {c['recipient']}; {fees}")
+        lines.append(f"  payable until {c['deadline_at']}")
+    return lines
+
+
+def _attempt_lines(a: dict[str, Any]) -> list[str]:
+    sent = f"sent {a['sends']}×, last {_clock(a['last_sent_at'])}: {a['answer']}" if a["sends"] else "no answer yet"
+    if a["intended_ms"] is None:
+        sent = "withdrawn, never sent" if a["withdrawn"] else "never sent"
+    times = [f"{word} {_clock(a[f'{word}_at'])}" for word in ("planned", "signed", "intended")]
+    fees = f"{_gwei(a['max_fee_per_gas_wei'])} gwei a gas, tip {_gwei(a['max_priority_fee_per_gas_wei'])}"
+    lines = [
+        f"attempt {a['id']}  {a['kind']} for charge {a['charge_seq']}, nonce {a['nonce']}, {a['tx_hash'] or 'no hash'}",
+        f"  {_eth(a['value_wei'])}, gas limit {a['gas_limit']} at most {fees}; costs {_eth(a['cost_max_wei'])} at most",
+        f"  {'; '.join([', '.join(times), sent])}",
+    ]
+    i = a["inclusion"]
+    if i is not None:
+        end = "paid" if i["success"] and a["kind"] == "pay" else "took its nonce" if i["success"] else "reverted"
+        marks = [end, *([i["reason"]] if i["reason"] else []), *[m for m in ("booked", "final") if a[m]]]
+        lines.append(f"  in block {i['block_number']} {i['block_hash']} at {_clock(i['block_at'])}: {', '.join(marks)}")
+        lines.append(
+            f"  cost {_eth(i['spent_wei'])} for the payment, {_eth(i['gas_wei'])} gas, {_eth(i['l1_fee_wei'])} L1 fee"
+        )
+    return lines
+
+
+def _seen_lines(told: dict[str, Any]) -> list[str]:
+    lines = ["evidence"] if told["evidence"] else []
+    lines += [
+        f"  {e['seen_at']}  attempt {e['attempt']} {e['kind']}"
+        + (f" in block {e['block_number']}" if e["block_number"] is not None else "")
+        for e in told["evidence"]
+    ]
+    lines += [f"adopted   {a['adopted_at']} by {a['by']}: {a['tx_hash'] or 'unknown'}" for a in told["adopted"]]
+    lines += ["journal"] if told["entries"] else []
+    for entry in told["entries"]:
+        value = f", {entry['usd_value']} dollars by {entry['price_source']}" if entry["usd_value"] is not None else ""
+        lines.append(f"  {entry['booked_at']}  {entry['text']}{value}")
+        # What turns one commodity into another says nothing to a person; --json has every line.
+        moved = [x for x in entry["lines"] if x["account"] != CONVERSION]
+        lines += [f"    {x['account']:<24} {_amount(x['commodity'], int(x['units'])):>32}" for x in moved]
+    return lines
+
+
+def _timeline(life: Life) -> list[tuple[dict[str, Any], str]]:
+    """Return the arrows as an outsider understands them; what a provider or node has answered is left out."""
+    words = {
+        "decide": "decided to buy",
+        "ask": "charge requested",
+        "answered": "charge received",
+        "intend": "transaction sent",
+        "bump": "transaction sent again with a higher fee",
+        "reverted": "transaction failed in its block",
+        "paid": "payment seen in a block",
+        "vanished": "its block was replaced",
+        "posting_late": "credits overdue",
+        "posted": "credits seen",
+        "settled": "block safe, purchase closed",
+    }
+    return [({**m, "at": _moment(m["at_ms"])}, words[m["fact"]]) for m in life.moves if m["fact"] in words]
+
+
+def _clean(text: str) -> str:
+    """Return text that a terminal cannot take for a command."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _moment(ms: int) -> str:
+    at = datetime.fromtimestamp(ms // 1000, UTC)
+    return f"{at:%Y-%m-%d %H:%M:%S}.{ms % 1000:03d}Z"
+
+
+def _clock(moment: str | None) -> str:
+    return "never" if moment is None else moment.split(" ")[1]
+
+
+def _span(ms: int | None) -> str:
+    if ms is None:
+        return ""
+    for unit, name in ((24 * HOUR_MS, "d"), (HOUR_MS, "h"), (MINUTE_MS, "min")):
+        if ms >= unit:
+            return f"{ms // unit}.{ms % unit * 10 // unit} {name}"
+    return f"{ms // SECOND_MS}.{ms % SECOND_MS:03d} s"
+
+
+def _amount(commodity: str, units: int) -> str:
+    match Commodity(commodity):
+        case Commodity.ETH:
+            return str(Wei(units))
+        case Commodity.USDC:
+            return str(Usdc(units))
+        case Commodity.CREDIT:
+            return f"{_usdc(Usdc(units))} dollars"
+
+
+def _usdc(amount: Usdc) -> str:
+    return str(amount).removesuffix(" USDC")
+
+
+def _eth(wei: str | None) -> str:
+    return "unknown" if wei is None else str(Wei(int(wei)))
+
+
+def _gwei(wei: str) -> str:
+    whole, part = divmod(int(wei), 10**9)
+    return f"{whole}.{part:09d}".rstrip("0").rstrip(".")
+
+
+def _or_unknown(value: object) -> str:
+    return "unknown" if value is None else str(value)

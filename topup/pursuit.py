@@ -1,0 +1,345 @@
+"""What is the next step of a payment that may be out? Send, look, send again, outbid, prove dead.
+
+Nothing here ends a payment but evidence: an event in a canonical block, proof at a final block, or a person's word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import assert_never
+
+from topup import events
+from topup.death import WITNESSES, Death, Fate, Paid, Undecided, verdict
+from topup.errors import ChainUnknown, ChargeRefused, PaymentForbidden, Reverted, SignerError
+from topup.lifecycle import Attempt, Fact, Kind, Plan, State, TopUp
+from topup.policy import permit
+from topup.ports import Delivery, Sighting
+from topup.steps import ATTEST, CANCEL, Step, Steps, fair, flag_name
+from topup.terms import Rest
+
+# Answers after which a node holds the bytes.
+TAKEN = (Delivery.ACCEPTED.value, Delivery.KNOWN.value)
+
+
+class Pursuit(Steps):
+    """The steps from the intent to send to the payment in a block, or to the proof that there will be none."""
+
+    _moved: tuple[int, int] | None = (
+        None  # the attempt whose nonce is used and whose receipt is missing, and since when
+    )
+    _bump_ms = 0  # when outbidding may be tried again
+
+    async def step(self, topup: TopUp) -> Step:
+        """Take the next step of a top-up that may be out there."""
+        match topup.state:
+            case State.REVERTED:
+                return await self._reverted(topup)
+            case State.HALTED:
+                return await self._halted(topup)
+            case _:
+                return await self._find(topup)
+
+    async def _send(self, topup: TopUp, attempt: Attempt) -> TopUp:
+        sent = await self._rail().send(attempt)
+        topup = self._store.delivered(topup, attempt, sent, self._watch.now())
+        assert attempt.hash is not None
+        self._sink.emit(
+            events.PaymentSent(
+                topup_id=topup.id,
+                tx_hash=attempt.hash,
+                answer=sent.delivery.value,
+                detail=sent.detail,
+                times=attempt.sends + 1,
+            )
+        )
+        return topup
+
+    async def _find(self, topup: TopUp) -> Step:
+        """Send what has not been sent, then look for it; send the same bytes again while it is nowhere."""
+        attempt, now = topup.attempt, self._watch.now()
+        assert attempt is not None
+        assert attempt.intended_ms is not None
+        fresh = now - attempt.intended_ms < self._pace.resend_s * 1000
+        if topup.state is State.SENT and attempt.last_sent_ms is None and fresh and not self._paused():
+            topup = await self._send(topup, attempt)
+        looked = await self._look(topup)
+        if isinstance(looked, Rest):
+            return looked
+        seen, sighting = looked
+        if seen.state is not topup.state:
+            return seen
+        return await (self._deathwatch if seen.state is State.DEATHWATCH else self._unseen)(seen, sighting)
+
+    async def _unseen(self, topup: TopUp, sighting: Sighting) -> Step:
+        """Follow a payment that is in no block yet: outbid it when it is late, and send it again."""
+        if sighting.head.timestamp_s > self._demand(topup).intent.deadline:
+            return self._move(topup, Fact.EXPIRED, "the deadline passed before the payment was seen")
+        loose = self._loose(topup)
+        used = [a for a in loose if sighting.nonce_latest > a.plan.nonce]
+        if used:
+            return self._nonce_moved(topup, used[0])
+        self._moved = None
+        newest = loose[-1]
+        if self._word(topup) == CANCEL and newest.plan.kind is not Kind.CANCEL and self._watch.now() >= self._bump_ms:
+            topup = await self._outbid(topup, sighting, cancel=True)
+        elif self._bump_due(newest, loose):
+            topup = await self._outbid(topup, sighting, cancel=newest.plan.kind is Kind.CANCEL)
+        topup = await self._resend(topup)
+        return self._wait(topup, "sent", "waiting for a block", self._pace.block_s)
+
+    def _nonce_moved(self, topup: TopUp, attempt: Attempt) -> Step:
+        """Wait for a receipt that lags behind its nonce; when it never comes, somebody else has used the key."""
+        now = self._watch.now()
+        if self._moved is None or self._moved[0] != attempt.id:
+            self._moved = (attempt.id, now)
+            self._sink.emit(events.NonceMoved(topup_id=topup.id, nonce=attempt.plan.nonce))
+        if now - self._moved[1] > self._pace.nonce_late_s * 1000:
+            return self._halt(
+                topup,
+                f"nonce {attempt.plan.nonce} was used by a transaction that is not in the ledger: see `reconcile`",
+            )
+        return self._wait(topup, "nonce_moved", "the nonce is used, the receipt is missing", self._pace.resend_s)
+
+    async def _resend(self, topup: TopUp) -> TopUp:
+        """Send what may still be included again, byte for byte, in the order of the nonces.
+
+        Of several at one nonce the newest goes first; those it outbids follow only where it was not taken.
+        """
+        now, loose = self._watch.now(), self._loose(topup)
+        newest = {a.place: a for a in loose}
+        for attempt in sorted(loose, key=lambda a: (a.plan.nonce, -a.id)):
+            assert attempt.hash is not None
+            assert attempt.intended_ms is not None
+            if attempt.last_sent_ms is None and self._paused() and attempt.plan.kind is not Kind.CANCEL:
+                continue  # a pause stops first sends, never repeated ones
+            if attempt is not newest[attempt.place] and newest[attempt.place].answer.startswith(TAKEN):
+                continue
+            if now - (attempt.last_sent_ms or attempt.intended_ms) < self._pace.resend_s * 1000:
+                continue
+            waited_s = (now - attempt.intended_ms) // 1000
+            self._sink.emit(events.PaymentUnseen(topup_id=topup.id, tx_hash=attempt.hash, waited_s=waited_s))
+            topup = await self._send(topup, attempt)
+        return topup
+
+    # -- outbidding ---------------------------------------------------------------------------------------------
+
+    def _bump_due(self, newest: Attempt, loose: Sequence[Attempt]) -> bool:
+        """Tell whether what is out is late enough, and has not been outbid too often."""
+        assert newest.intended_ms is not None
+        now = self._watch.now()
+        late = now - newest.intended_ms >= self._pace.bump_after_s * 1000
+        bumps = sum(1 for a in loose if a.place == newest.place) - 1
+        paused = self._paused() and newest.plan.kind is not Kind.CANCEL
+        return late and bumps < self._pace.bump_max and now >= self._bump_ms and not paused
+
+    async def _outbid(self, topup: TopUp, sighting: Sighting, *, cancel: bool) -> TopUp:
+        """Put a dearer payment of the same charge, or a cancel, at the same nonce; one of them at most is mined.
+
+        It is stored with the intent to send it before it is sent. Where it may not be, what is out stays as it is.
+        """
+        try:
+            plan, signed = self._plan_cancel(topup, sighting) if cancel else await self._plan_bump(topup)
+        except (ChargeRefused, PaymentForbidden, SignerError, ChainUnknown, Reverted) as error:
+            self._bump_ms = self._watch.now() + self._pace.bump_after_s * 1000
+            why = error.reason if isinstance(error, PaymentForbidden) else type(error).__name__
+            if self._new(f"bump {why}"):
+                self._sink.emit(events.BumpHeld(topup_id=topup.id, why=why, detail=str(error)))
+            return topup
+        outbid = next(a for a in reversed(self._loose(topup)) if a.plan.nonce == plan.nonce)
+        assert outbid.hash is not None
+        topup = self._store.replace(topup, Fact.CANCEL if cancel else Fact.BUMP, plan, signed, self._watch.now())
+        if cancel:
+            self._sink.emit(events.CancelSigned(topup_id=topup.id, tx_hash=signed[1], nonce=plan.nonce))
+        else:
+            self._sink.emit(
+                events.PaymentBumped(
+                    topup_id=topup.id,
+                    tx_hash=signed[1],
+                    outbids=outbid.hash,
+                    nonce=plan.nonce,
+                    value_wei=plan.value,
+                    max_fee_per_gas_wei=plan.max_fee_per_gas,
+                    tip_wei=plan.max_priority_fee_per_gas,
+                )
+            )
+        attempt = topup.attempt
+        assert attempt is not None
+        return await self._send(topup, attempt)
+
+    async def _plan_bump(self, topup: TopUp) -> tuple[Plan, tuple[bytes, bytes]]:
+        """Prove, quote and simulate again, as for a first payment; only the fees have to outbid."""
+        self._rule_r(topup)
+        charge, rail = topup.charge, self._rail()
+        assert charge is not None
+        assert charge.raw is not None
+        verified, survey = await rail.prove(charge.raw, self._request(topup), seen=self._store.seen_intents(topup.id))
+        over = self._over(topup, survey.nonce_latest)
+        plan = await rail.plan(verified, survey, over, bump=True)
+        permit(plan, total=verified.total, fair=fair(verified, survey), wallet=survey.balance, ceilings=self._ceilings)
+        return plan, rail.sign(plan, verified)
+
+    def _plan_cancel(self, topup: TopUp, sighting: Sighting) -> tuple[Plan, tuple[bytes, bytes]]:
+        rail, nonce = self._rail(), sighting.nonce_latest
+        plan = rail.cancel(topup, [a for a in self._over(topup, nonce) if a.plan.nonce == nonce])
+        return plan, rail.sign_cancel(plan)
+
+    def _over(self, topup: TopUp, nonce: int) -> list[Attempt]:
+        """Return what is out from the wallet's next nonce on; there has to be something at that nonce itself."""
+        over = [a for a in self._loose(topup) if a.plan.nonce >= nonce]
+        if not any(a.plan.nonce == nonce for a in over):
+            raise ChainUnknown(f"nonce {nonce} is next, and nothing of ours is out there")
+        return over
+
+    # -- the end of a charge ------------------------------------------------------------------------------------
+
+    async def _deathwatch(self, topup: TopUp, sighting: Sighting) -> Step:
+        """Wait for proof, at a final block, that the charge can never be paid; then, and only then, it is replaced."""
+        deadline_s = self._demand(topup).intent.deadline
+        if sighting.head.timestamp_s <= deadline_s:
+            topup = await self._resend(topup)
+        if not self._settled_for_ever(topup, sighting, deadline_s):
+            detail = "waiting for a final block past the deadline, or past everything that was sent"
+            return self._wait(topup, "deathwatch", detail, self._pace.poll_fastest_s)
+        judged = await self._judged(topup, sighting)
+        match judged:
+            case (Death() as proof, fate):
+                return self._dead(topup, proof, fate)
+            case (Paid(by=by), _):
+                return self._paid_elsewhere(topup, by)
+            case (Undecided(why=why), fate):
+                alone = self._pace.owners < WITNESSES
+                if alone and isinstance(self._verdict(topup, replace(fate, witnesses=WITNESSES)), Death):
+                    return self._halt(topup, f"the charge can never be paid as far as one provider shows; {why}")
+                return self._undecided(topup, why)
+            case str() as why:
+                return self._undecided(topup, why)
+            case _:
+                assert_never(judged)
+
+    def _undecided(self, topup: TopUp, why: str) -> Rest:
+        """Wait for proof that should be there by now, and say every hour what keeps it away."""
+        if self._new(f"undecided {topup.id}"):
+            self._sink.emit(events.DeathUndecided(topup_id=topup.id, why=why))
+        return self._wait(topup, "deathwatch", f"undecided: {why}", self._pace.poll_fastest_s)
+
+    def _settled_for_ever(self, topup: TopUp, sighting: Sighting, deadline_s: int) -> bool:
+        """Tell whether asking for proof makes sense: by a final block, all is over in one way or the other."""
+        if sighting.finalized is None or sighting.finalized_s is None:
+            return False
+        places = [a.inclusion.block_number for a in topup.out if a.inclusion is not None]
+        spent = not self._loose(topup) and all(block <= sighting.finalized for block in places)
+        return sighting.finalized_s > deadline_s or spent
+
+    async def _judged(self, topup: TopUp, sighting: Sighting) -> tuple[Death | Paid | Undecided, Fate] | str:
+        """Judge the newest charge by what independent providers show; a sentence when they could not be asked."""
+        try:
+            fate = await self._rail().fate(topup, len(topup.charges))
+            # Inclusions were looked at with an earlier final block than the one that was just asked for: a block
+            # between the two may have been replaced since.
+            fate = replace(fate, final_number=min(fate.final_number, sighting.finalized or 0))
+            judged = self._verdict(topup, fate)
+            if judged is Death.NONCE and not await self._shown_by_enough(topup):
+                judged = Undecided("too few independent providers show what took the nonce")
+        except ChainUnknown as error:
+            return str(error)
+        return judged, fate
+
+    async def _shown_by_enough(self, topup: TopUp) -> bool:
+        """Tell whether independent providers show every inclusion the proof by nonce rests on, in the same block."""
+        placed = [a for a in topup.out if a.inclusion is not None]
+        shown = await self._rail().look(topup.wallet, [(topup, a) for a in placed], every=True)
+        return all(
+            a.hash in shown.seen
+            and a.inclusion is not None
+            and shown.seen[a.hash].inclusion.block_hash == a.inclusion.block_hash
+            for a in placed
+            if a.hash is not None
+        )
+
+    def _verdict(self, topup: TopUp, fate: Fate) -> Death | Paid | Undecided:
+        return verdict(
+            topup,
+            len(topup.charges),
+            deadline_s=self._demand(topup).intent.deadline,
+            fate=fate,
+            flag_tested=self._store.told("", flag_name(topup, self._demand(topup))) == "1",
+        )
+
+    def _dead(self, topup: TopUp, proof: Death, fate: Fate) -> TopUp:
+        seq = len(topup.charges)
+        self._sink.emit(events.ChargeDead(topup_id=topup.id, seq=seq, proof=proof.value, final_block=fate.final_number))
+        said = f"{proof.value}: proven at final block {fate.final_number} by {fate.witnesses} providers"
+        ended = topup.state is State.HALTED or self._word(topup) == CANCEL
+        return self._move(topup, Fact.FAIL if ended else Fact.PROVEN_DEAD, said)
+
+    def _paid_elsewhere(self, topup: TopUp, by: frozenset[bytes]) -> Step:
+        if by & {a.hash for a in topup.out}:
+            return self._wait(
+                topup, "deathwatch", "paid, as the log shows; its receipt is missing", self._pace.resend_s
+            )
+        hashes = ", ".join("0x" + one.hex() for one in by) or "a transaction without an event"
+        return self._halt(topup, f"the charge was paid by {hashes}, which is not in the ledger: see `topup reconcile`")
+
+    async def _reverted(self, topup: TopUp) -> Step:
+        """Try the same charge again where that can help: the contract pays an id once, so this cannot pay twice."""
+        looked = await self._look(topup)
+        if isinstance(looked, Rest):
+            return looked
+        topup, sighting = looked
+        if topup.state is not State.REVERTED:
+            return topup
+        if sighting.head.timestamp_s > self._demand(topup).intent.deadline:
+            return self._move(topup, Fact.EXPIRED, "the deadline passed after a revert")
+        if self._word(topup) == CANCEL:
+            return self._move(topup, Fact.GIVEN_UP, "cancelled by hand")
+        failed = [a for a in topup.out if a.inclusion is not None and a.charge_seq == len(topup.charges)]
+        for attempt in failed:
+            assert attempt.inclusion is not None
+            if not attempt.inclusion.transient:
+                return self._move(topup, Fact.GIVEN_UP, f"reverted for good: {attempt.inclusion.reason}")
+        if len(failed) > self._pace.retries_max:
+            return self._move(topup, Fact.GIVEN_UP, f"{len(failed)} attempts reverted: {topup.reason}")
+        return self._move(topup, Fact.RETRY, "")
+
+    async def _halted(self, topup: TopUp) -> Step:
+        """Keep looking and booking; only a person's word leads out, and only where the chain does not object."""
+        sighting: Sighting | None = None
+        if topup.out:
+            looked = await self._look(topup)
+            if isinstance(looked, Rest):
+                return looked
+            topup, sighting = looked
+        word = self._word_for_halt(topup)
+        if word is None:
+            return self._wait(topup, "halted", topup.reason, self._pace.poll_fastest_s)
+        if topup.payment is not None:
+            self._obeyed(topup)
+            return self._move(topup, Fact.PAID, "resolved by hand: the chain shows the payment")
+        if sighting is None or not topup.alive:
+            self._obeyed(topup)
+            return self._move(topup, Fact.FAIL, "resolved by hand: nothing that could still be paid was ever sent")
+        if not self._settled_for_ever(topup, sighting, self._demand(topup).intent.deadline):
+            detail = f"{topup.reason}; waiting for a final block past the deadline before the word can count"
+            return self._wait(topup, "halted", detail, self._pace.poll_fastest_s)
+        return await self._obey(topup, sighting, word)
+
+    async def _obey(self, topup: TopUp, sighting: Sighting, word: str) -> Step:
+        """Act on a person's word about a halted top-up, unless the chain objects."""
+        judged = await self._judged(topup, sighting)
+        if isinstance(judged, str):
+            return self._undecided(topup, judged)
+        self._obeyed(topup)
+        match judged:
+            case (Death() as proof, fate):
+                return self._dead(topup, proof, fate)
+            case (Paid(by=by), _):
+                hashes = ", ".join("0x" + one.hex() for one in by) or "by the contract's own mark"
+                self._sink.emit(events.TopUpHalted(topup_id=topup.id, reason=f"the chain shows it paid: {hashes}"))
+            case (Undecided(why=why), _):
+                if word == ATTEST:
+                    return self._move(topup, Fact.FAIL, "attested by hand: never paid")
+                self._undecided(topup, why)
+            case _:
+                assert_never(judged)
+        return self._wait(topup, "halted", topup.reason, self._pace.poll_fastest_s)

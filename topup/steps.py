@@ -1,0 +1,143 @@
+"""What do all steps of a top-up share? The ports, one look at the chain, and a few words for the ledger.
+
+A step is given a top-up as it is stored and returns it as it is stored next, or a rest: what it waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from topup import events
+from topup.charge import Demand, Request, Verified
+from topup.credits import HOUR_MS
+from topup.death import may_sign
+from topup.errors import ChainError, PaymentForbidden
+from topup.lifecycle import Attempt, Fact, TopUp
+from topup.money import EthPrice, Wei
+from topup.ports import Rail, Sighting, Sink, Store, Survey
+from topup.terms import Rest, Terms
+from topup.watch import Watch
+from topup.witness import BY, Witness
+
+Step = TopUp | Rest
+# The name under which `topup resolve ID` leaves a person's word, and what it may say.
+RESOLVE = "resolve:"
+LOOK = "look"
+ATTEST = "attest-unpaid"
+CANCEL = "cancel"
+
+
+class Steps:
+    """What the rooms that take steps have in common."""
+
+    def __init__(
+        self,
+        terms: Terms,
+        *,
+        watch: Watch,
+        rail: Callable[[], Rail],
+        store: Store,
+        sink: Sink,
+        witness: Witness,
+    ) -> None:
+        """Join the ports; `rail` is called when something has to be paid or looked for, not before."""
+        self._account = terms.account
+        self._limits = terms.limits
+        self._ceilings = terms.ceilings
+        self._pace = terms.pace
+        self._watch = watch
+        self._rail = rail
+        self._store = store
+        self._sink = sink
+        self._witness = witness
+        self._said: dict[str, int] = {}
+
+    async def _look(self, topup: TopUp) -> tuple[TopUp, Sighting] | Rest:
+        """Look for every attempt that may be out, and store what the chain shows; nothing is concluded from absence."""
+        try:
+            return await self._witness.look(topup)
+        except ChainError as error:
+            if not error.again:
+                raise
+            return self._wait(topup, "chain_unknown", str(error), self._pace.resend_s)
+
+    def _forbid(self, topup: TopUp, error: PaymentForbidden) -> Rest:
+        """Say why a payment is not permitted now: at once for each new reason, and again every hour."""
+        now = self._watch.now()
+        said = self._said.get(error.reason)
+        if said is None or now - said >= HOUR_MS:
+            self._said[error.reason] = now
+            self._sink.emit(
+                events.PaymentForbidden(topup_id=topup.id, why=error.reason, detail=str(error), remedy=error.remedy)
+            )
+        return self._wait(topup, error.reason, str(error), self._pace.poll_fastest_s)
+
+    def _demand(self, topup: TopUp) -> Demand:
+        charge = topup.charge
+        assert charge is not None
+        assert charge.raw is not None
+        return self._rail().read(charge.raw)
+
+    def _move(self, topup: TopUp, fact: Fact, reason: str) -> TopUp:
+        if fact in (Fact.EXPIRED, Fact.GIVEN_UP):
+            self._sink.emit(events.ChargeGivenUp(topup_id=topup.id, seq=len(topup.charges), reason=reason))
+        if fact is Fact.FAIL:
+            self._sink.emit(events.TopUpFailed(topup_id=topup.id, reason=reason))
+        return self._store.move(topup, fact, self._watch.now(), reason)
+
+    def _drop(self, topup: TopUp, reason: str, detail: str) -> TopUp:
+        self._sink.emit(events.TopUpDropped(topup_id=topup.id, reason=reason, detail=detail))
+        return self._move(topup, Fact.DROP, reason)
+
+    def _halt(self, topup: TopUp, reason: str) -> TopUp:
+        return self._witness.halt(topup, reason)
+
+    def _rule_r(self, topup: TopUp) -> None:
+        forbidden = may_sign(topup, len(topup.charges))
+        if forbidden is not None:
+            raise PaymentForbidden("rule_r", forbidden, remedy="report it: it is a defect")
+
+    def _loose(self, topup: TopUp) -> tuple[Attempt, ...]:
+        """Return the attempts of this top-up that may still be included."""
+        return topup.loose(self._store.rivals(topup))
+
+    def _word(self, topup: TopUp) -> str | None:
+        """Return what a person said about this top-up and nobody has obeyed yet."""
+        return self._store.told(self._account.name, RESOLVE + topup.id) or None
+
+    def _word_for_halt(self, topup: TopUp) -> str | None:
+        """Return what a person said since this halt; an older word was about something else."""
+        word = self._word(topup)
+        newer = self._store.told_at(self._account.name, RESOLVE + topup.id) >= topup.moved_ms
+        return word if word in (LOOK, ATTEST) and newer else None
+
+    def _obeyed(self, topup: TopUp) -> None:
+        """Use a person's word up, before it is acted on: the next halt needs a word of its own."""
+        self._store.say(self._account.name, RESOLVE + topup.id, "", self._watch.now(), BY)
+
+    def _new(self, what: str) -> bool:
+        """Tell whether this is worth saying: it was not said within an hour."""
+        now, said = self._watch.now(), self._said.get(what)
+        if said is not None and now - said < HOUR_MS:
+            return False
+        self._said[what] = now
+        return True
+
+    def _wait(self, topup: TopUp, why: str, detail: str, next_s: int) -> Rest:
+        return Rest("following", why, detail, next_s, topup)
+
+    def _request(self, topup: TopUp) -> Request:
+        return Request(topup.amount, topup.wallet, topup.chain_id)
+
+    def _paused(self) -> bool:
+        return self._store.control(self._account.name).paused
+
+
+def fair(verified: Verified, survey: Survey) -> Wei | None:
+    """Return what the total is worth in ETH by the price feed; None when there is none."""
+    return EthPrice(survey.price_e8).wei_for_up(verified.total) if survey.price_e8 is not None else None
+
+
+def flag_name(topup: TopUp, demand: Demand) -> str:
+    """Return the name under which the self-test of a contract's mark of paid charges is remembered."""
+    return f"flag_tested:{topup.chain_id}:{demand.contract.hex()}"

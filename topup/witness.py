@@ -1,0 +1,256 @@
+"""What has the chain shown of what we sent, and what follows for the ledger?
+
+Each look asks for every attempt that may be out: those of the open top-up, and those of ended ones until a final
+block has settled them. Inclusions are stored and told, blocks that were replaced are taken back, what is safe is
+booked. Nothing is ever concluded from absence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from topup import books, events
+from topup.errors import ChainError
+from topup.lifecycle import TERMINAL, Attempt, Fact, Inclusion, Kind, State, TopUp
+from topup.ports import Rail, Seen, Sighting, Sink, Store
+from topup.terms import Account
+from topup.watch import Watch
+
+# States in which a payment of ours stands in a block.
+PAYING = frozenset({State.PAID, State.UNCREDITED, State.CREDITED})
+# How often what ended top-ups have left to the chain is looked for: until its block is final, and while it is in none.
+BACK_MS = 60_000
+BACK_LOOSE_MS = 600_000
+# Who pauses buying when the past turns out to be another one.
+BY = "topup"
+
+
+class Witness:
+    """Looks at the chain, and keeps the ledger to what it shows."""
+
+    def __init__(self, *, watch: Watch, rail: Callable[[], Rail], store: Store, sink: Sink) -> None:
+        """Join the ports; `rail` is called when there is something to look for, not before."""
+        self._watch = watch
+        self._rail = rail
+        self._store = store
+        self._sink = sink
+        self._back_ms = 0
+
+    async def look(self, topup: TopUp) -> tuple[TopUp, Sighting]:
+        """Look for every attempt of an open top-up that may be out, and store what the chain shows.
+
+        Raises:
+            ChainError: it could not be asked.
+        """
+        beside = self._store.afterwards(topup.account, topup.chain_id, topup.wallet)
+        sighting = await self._rail().look(topup.wallet, [*((topup, a) for a in topup.out), *beside])
+        for owner, attempt in beside:
+            self._after(owner, attempt, sighting)
+        others = self._store.rivals(topup)
+        topup = self._lost(topup, sighting)
+        topup = self._found(topup, sighting, others)
+        topup = self._concluded(topup, others)
+        return self._settled(topup, sighting), sighting
+
+    async def look_back(self, account: Account) -> None:
+        """Once in a while, look for what ended top-ups have left to the chain; a silent chain is asked again later."""
+        now = self._watch.now()
+        if now < self._back_ms or account.wallet is None:
+            return
+        beside = self._store.afterwards(account.name, account.chain_id, account.wallet)
+        # What was given up and is in no block may stay so for ever: it costs gas at most when it is mined after all.
+        included = any(a.inclusion is not None for _, a in beside)
+        self._back_ms = now + (BACK_MS if included or not beside else BACK_LOOSE_MS)
+        if not beside:
+            return
+        with contextlib.suppress(ChainError):  # the passes themselves say what is wrong with the chain
+            sighting = await self._rail().look(account.wallet, beside)
+            for owner, attempt in beside:
+                self._after(owner, attempt, sighting)
+
+    # -- the open top-up ----------------------------------------------------------------------------------------
+
+    def _lost(self, topup: TopUp, sighting: Sighting) -> TopUp:
+        """Store that blocks of known inclusions are no longer canonical."""
+        for attempt in topup.out:
+            told = attempt.inclusion
+            if told is None or attempt.hash is None or attempt.hash not in sighting.replaced:
+                continue
+            self._sink.emit(events.PaymentVanished(topup_id=topup.id, tx_hash=attempt.hash, block=told.block_number))
+            if attempt.booked:
+                topup = self._taken_back(topup, attempt, told)
+                continue
+            still = any(a.paid for a in topup.out if a.id != attempt.id)
+            lost = attempt.paid and topup.state in PAYING and not still
+            # What vanishes of an earlier charge, which is dead, changes nothing for the one that is being paid.
+            newest = attempt.charge_seq == len(topup.charges)
+            again = newest and topup.state in (State.REVERTED, State.CHARGED)
+            fact = Fact.VANISHED if lost or again else None
+            topup = self._store.vanished(topup, attempt, fact, self._watch.now())
+        return topup
+
+    def _taken_back(self, topup: TopUp, attempt: Attempt, told: Inclusion) -> TopUp:
+        """Take a booked attempt out of the books again; whoever believed in a safe block has to look."""
+        now, ended = self._watch.now(), topup.state in TERMINAL
+        entry = books.attempt_entry(topup.id, attempt, self._rail().read(topup.raw_of(attempt)))
+        reason = f"block {told.block_number} was safe, is in the books, and has been replaced"
+        halt = None if ended or topup.state is State.HALTED else reason
+        topup = self._store.undone(topup, attempt, books.reversal(entry, now), halt, now)
+        if halt is not None:
+            self._sink.emit(events.TopUpHalted(topup_id=topup.id, reason=halt))
+        return topup
+
+    def _found(self, topup: TopUp, sighting: Sighting, beside: Sequence[Attempt]) -> TopUp:
+        """Store inclusions that were not known before."""
+        for attempt in topup.out:
+            seen = sighting.seen.get(attempt.hash) if attempt.hash is not None else None
+            if attempt.inclusion is not None or seen is None:
+                continue
+            fact = self._fact_of(topup, attempt, seen, beside)
+            topup = self._store.included(topup, attempt, _judged(seen), fact, self._watch.now())
+            if fact is Fact.HALT:
+                self._sink.emit(events.TopUpHalted(topup_id=topup.id, reason=topup.reason))
+            else:
+                self._tell(topup, attempt, seen)
+        return topup
+
+    @staticmethod
+    def _fact_of(topup: TopUp, attempt: Attempt, seen: Seen, beside: Sequence[Attempt]) -> Fact | None:
+        """Return the arrow an inclusion takes: paid at once; the end of this nonce once none is left out; else none."""
+        if topup.state is State.HALTED:
+            return None
+        if not seen.trusted:
+            return Fact.HALT
+        if topup.state in PAYING:
+            return None
+        if seen.inclusion.success and attempt.plan.kind is Kind.PAY:
+            return Fact.PAID
+        left = [a for a in topup.loose(beside) if a.place != attempt.place]
+        if left or topup.state is not State.SENT:
+            return None
+        return Fact.GIVEN_UP if attempt.plan.kind is Kind.CANCEL else Fact.REVERTED
+
+    def _concluded(self, topup: TopUp, beside: Sequence[Attempt]) -> TopUp:
+        """Move on when every nonce of ours has been taken by something known that paid nothing."""
+        if topup.state is State.SENT and topup.payment is not None:
+            return self._store.move(topup, Fact.PAID, self._watch.now(), "")
+        if topup.state is not State.SENT or topup.loose(beside):
+            return topup
+        cancelled = any(a.plan.kind is Kind.CANCEL and a.inclusion is not None for a in topup.out)
+        fact = Fact.GIVEN_UP if cancelled else Fact.REVERTED
+        return self._store.move(topup, fact, self._watch.now(), "another transaction of ours took the nonce")
+
+    def _tell(self, topup: TopUp, attempt: Attempt, seen: Seen) -> None:
+        told = seen.inclusion
+        assert attempt.hash is not None
+        if attempt.plan.kind is Kind.CANCEL:
+            self._sink.emit(
+                events.PaymentCancelled(
+                    topup_id=topup.id,
+                    tx_hash=attempt.hash,
+                    block=told.block_number,
+                    gas_wei=told.gas,
+                    l1_fee_wei=told.l1_fee,
+                )
+            )
+        elif told.success and seen.trusted:
+            self._sink.emit(
+                events.PaymentIncluded(
+                    topup_id=topup.id,
+                    tx_hash=attempt.hash,
+                    block=told.block_number,
+                    spent_wei=told.spent,
+                    gas_wei=told.gas,
+                    l1_fee_wei=told.l1_fee,
+                    wallet_check=seen.wallet_check,
+                )
+            )
+        else:
+            self._sink.emit(
+                events.PaymentReverted(
+                    topup_id=topup.id,
+                    tx_hash=attempt.hash,
+                    block=told.block_number,
+                    gas_wei=told.gas,
+                    l1_fee_wei=told.l1_fee,
+                    reason=seen.reason,
+                )
+            )
+
+    def _settled(self, topup: TopUp, sighting: Sighting) -> TopUp:
+        """Book every included attempt whose block is safe."""
+        for attempt in topup.out:
+            told = attempt.inclusion
+            if told is None or attempt.booked or sighting.safe is None or sighting.safe < told.block_number:
+                continue
+            topup = self._book(topup, attempt)
+        return topup
+
+    def _book(self, topup: TopUp, attempt: Attempt) -> TopUp:
+        entry = books.attempt_entry(topup.id, attempt, self._rail().read(topup.raw_of(attempt)))
+        return self._store.settle(topup, attempt, entry, self._watch.now())
+
+    def halt(self, topup: TopUp, reason: str) -> TopUp:
+        """Stop a top-up for a person, and say why; one that is halted stays as it is."""
+        if topup.state is State.HALTED:
+            return topup
+        self._sink.emit(events.TopUpHalted(topup_id=topup.id, reason=reason))
+        return self._store.move(topup, Fact.HALT, self._watch.now(), reason)
+
+    # -- ended top-ups ------------------------------------------------------------------------------------------
+
+    def _after(self, owner: TopUp, attempt: Attempt, sighting: Sighting) -> None:
+        """Follow one attempt of an ended top-up until a final block has settled it."""
+        assert attempt.hash is not None
+        told = attempt.inclusion
+        if told is not None and attempt.hash in sighting.replaced:
+            self._undone(owner, attempt)
+        elif told is None and attempt.hash in sighting.seen:
+            self._late(owner, attempt, sighting.seen[attempt.hash])
+        elif told is not None and not attempt.booked:
+            if sighting.safe is not None and sighting.safe >= told.block_number:
+                self._book(owner, attempt)
+        elif told is not None and sighting.finalized is not None and sighting.finalized >= told.block_number:
+            self._store.final(attempt, self._watch.now())
+
+    def _undone(self, owner: TopUp, attempt: Attempt) -> None:
+        assert attempt.inclusion is not None
+        assert attempt.hash is not None
+        now = self._watch.now()
+        if not attempt.booked:
+            self._store.vanished(owner, attempt, None, now)
+            return
+        # The pause comes first: a death between the two must not let the next decision pass.
+        self._store.say(owner.account, "paused", "1", now, BY)
+        block = attempt.inclusion.block_number
+        self._sink.emit(events.PaymentUndone(topup_id=owner.id, tx_hash=attempt.hash, block=block))
+        self._taken_back(owner, attempt, attempt.inclusion)
+
+    def _late(self, owner: TopUp, attempt: Attempt, seen: Seen) -> None:
+        assert attempt.hash is not None
+        now = self._watch.now()
+        unforeseen = seen.inclusion.success and attempt.plan.kind is Kind.PAY and owner.state is not State.DONE
+        if not unforeseen:
+            self._store.included(owner, attempt, _judged(seen), None, now)
+            self._tell(owner, attempt, seen)
+            return
+        # Paused and said before it is stored: a death in between repeats both, and hides neither.
+        self._store.say(owner.account, "paused", "1", now, BY)
+        self._sink.emit(
+            events.PaidAfterAll(
+                topup_id=owner.id,
+                tx_hash=attempt.hash,
+                block=seen.inclusion.block_number,
+                spent_wei=seen.inclusion.spent,
+            )
+        )
+        self._store.included(owner, attempt, _judged(seen), None, now)
+
+
+def _judged(seen: Seen) -> Seen:
+    """Return what is stored: money that left without our event paid nothing, whatever the status says."""
+    if seen.trusted:
+        return seen
+    return replace(seen, inclusion=replace(seen.inclusion, success=False, reason=seen.reason, transient=False))
