@@ -46,7 +46,7 @@ def _anvil() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [pytest.param(one, marks=[pytest.mark.long] if one not in ("refill", "outbid") else []) for one in LIVES]
+    "name", [pytest.param(one, marks=[pytest.mark.long] if one != "refill" else []) for one in LIVES]
 )
 def test_whoever_is_killed_pays_once_and_knows_it(name: str, request: pytest.FixtureRequest) -> None:
     """Killed at the dangerous steps of this life and at some others, then restarted: one payment, books that match."""
