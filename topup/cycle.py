@@ -16,6 +16,7 @@ from topup.lifecycle import State, TopUp
 from topup.policy import Buy, Decision, Hold, Refuse, Snapshot, Why, decide
 from topup.ports import Api, Clock, Rail, Sink, Store
 from topup.purchase import Purchase
+from topup.steps import Reach
 from topup.terms import Asked, Rest, Terms
 from topup.watch import Watch
 from topup.witness import Witness
@@ -46,7 +47,7 @@ class Cycle:
         self._rpc_requests = rpc_requests
         self._watch = Watch(terms, api=api, store=store, clock=clock, sink=sink)
         self._witness = Witness(watch=self._watch, rail=rail, store=store, sink=sink)
-        self._purchase = Purchase(terms, watch=self._watch, rail=rail, store=store, sink=sink, witness=self._witness)
+        self._purchase = Purchase(terms, Reach(self._watch, rail, store, sink, self._witness))
         self._cycles = 0
         self._paused: bool | None = None
         self._forbidden: tuple[Why, int] | None = None

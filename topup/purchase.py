@@ -7,7 +7,6 @@ same step runs on the same row.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from typing import assert_never
 
 from topup import events
@@ -27,12 +26,10 @@ from topup.errors import (
 from topup.lifecycle import TERMINAL, Attempt, Fact, State, TopUp
 from topup.money import deviation_bps_up
 from topup.policy import Buy, Hold, Refuse, Why, decide, over_budget, permit
-from topup.ports import Rail, Sink, Store, Survey
+from topup.ports import Survey
 from topup.pursuit import Pursuit
-from topup.steps import CANCEL, Step, Steps, fair
+from topup.steps import CANCEL, Reach, Step, Steps, fair
 from topup.terms import Asked, Rest, Terms
-from topup.watch import Watch
-from topup.witness import Witness
 
 # The name under which `topup resolve --adopt-nonce` leaves a person's word; it counts for an hour.
 ADOPT_NONCE = "adopt_nonce"
@@ -47,20 +44,11 @@ STALE = "the plan grew stale"
 class Purchase(Steps):
     """The steps of the one open top-up, from the decision to the intent to send; it hands on what follows."""
 
-    def __init__(
-        self,
-        terms: Terms,
-        *,
-        watch: Watch,
-        rail: Callable[[], Rail],
-        store: Store,
-        sink: Sink,
-        witness: Witness,
-    ) -> None:
-        """Join the ports; `rail` is called when something has to be paid, not before."""
-        super().__init__(terms, watch=watch, rail=rail, store=store, sink=sink, witness=witness)
-        self._pursuit = Pursuit(terms, watch=watch, rail=rail, store=store, sink=sink, witness=witness)
-        self._arrival = Arrival(terms, watch=watch, rail=rail, store=store, sink=sink, witness=witness)
+    def __init__(self, terms: Terms, reach: Reach) -> None:
+        """Take the terms, and what can be reached."""
+        super().__init__(terms, reach)
+        self._pursuit = Pursuit(terms, reach)
+        self._arrival = Arrival(terms, reach)
         # Proofs live only as long as this process: after a restart a charge is proven again before it is signed.
         self._verified: dict[str, tuple[Verified, int]] = {}
 

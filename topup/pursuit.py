@@ -25,10 +25,10 @@ TAKEN = (Delivery.ACCEPTED.value, Delivery.KNOWN.value)
 class Pursuit(Steps):
     """The steps from the intent to send to the payment in a block, or to the proof that there will be none."""
 
-    _moved: tuple[int, int] | None = (
-        None  # the attempt whose nonce is used and whose receipt is missing, and since when
-    )
-    _bump_ms = 0  # when outbidding may be tried again
+    # The attempt whose nonce is used and whose receipt is missing, and since when.
+    _moved: tuple[int, int] | None = None
+    # When outbidding may be tried again.
+    _bump_ms = 0
 
     async def step(self, topup: TopUp) -> Step:
         """Take the next step of a top-up that may be out there."""

@@ -6,6 +6,7 @@ A step is given a top-up as it is stored and returns it as it is stored next, or
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from topup import events
 from topup.charge import Demand, Request, Verified
@@ -27,29 +28,31 @@ ATTEST = "attest-unpaid"
 CANCEL = "cancel"
 
 
+@dataclass(frozen=True)
+class Reach:
+    """What a step can reach; `rail` is called when something has to be paid or looked for, not before."""
+
+    watch: Watch
+    rail: Callable[[], Rail]
+    store: Store
+    sink: Sink
+    witness: Witness
+
+
 class Steps:
     """What the rooms that take steps have in common."""
 
-    def __init__(
-        self,
-        terms: Terms,
-        *,
-        watch: Watch,
-        rail: Callable[[], Rail],
-        store: Store,
-        sink: Sink,
-        witness: Witness,
-    ) -> None:
-        """Join the ports; `rail` is called when something has to be paid or looked for, not before."""
+    def __init__(self, terms: Terms, reach: Reach) -> None:
+        """Take the terms, and what can be reached."""
         self._account = terms.account
         self._limits = terms.limits
         self._ceilings = terms.ceilings
         self._pace = terms.pace
-        self._watch = watch
-        self._rail = rail
-        self._store = store
-        self._sink = sink
-        self._witness = witness
+        self._watch = reach.watch
+        self._rail = reach.rail
+        self._store = reach.store
+        self._sink = reach.sink
+        self._witness = reach.witness
         self._said: dict[str, int] = {}
 
     async def _look(self, topup: TopUp) -> tuple[TopUp, Sighting] | Rest:
@@ -63,10 +66,7 @@ class Steps:
 
     def _forbid(self, topup: TopUp, error: PaymentForbidden) -> Rest:
         """Say why a payment is not permitted now: at once for each new reason, and again every hour."""
-        now = self._watch.now()
-        said = self._said.get(error.reason)
-        if said is None or now - said >= HOUR_MS:
-            self._said[error.reason] = now
+        if self._new(error.reason):
             self._sink.emit(
                 events.PaymentForbidden(topup_id=topup.id, why=error.reason, detail=str(error), remedy=error.remedy)
             )
