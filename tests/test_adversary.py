@@ -15,6 +15,7 @@ from tests.stage import Stage
 from topup.errors import ApiUnknown
 from topup.lifecycle import Attempt, State, TopUp
 from topup.rails.coinbase import Coinbase
+from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import Next, RpcError
@@ -148,8 +149,13 @@ def test_stale_bytes_mined_under_a_resting_top_up_do_not_stop_it(world: World, t
         world.clock.leap(26 * HOUR_MS)
         await another(stage, old, State.CHARGED)
         await stage.rests("wallet_low")
-        release(stage)
-        stage.inside(lambda: world.chain.set_balance(world.wallet, wei))
+
+        def mined() -> None:
+            world.chain.set_balance(world.wallet, wei)
+            world.chain.held.clear()
+            world.chain.mine(world.clock.now_s())
+
+        stage.inside(mined)  # at once: between two of these a block would drop what the wallet cannot pay
         await another(stage, old, State.DONE)
         assert any(a.inclusion is not None for a in stage.store.topup(old.id).attempts)
         assert stage.payments() == 1
@@ -509,6 +515,92 @@ def test_each_payment_that_stays_unsafe_is_said_for_itself(world: World, tmp_pat
         world.clock.leap(HOUR_MS)
         await passes(stage, 5)
         assert [e.topup_id for e in stage.named("not_yet_safe")] == [old.id, new.id]
+        await stage.close()
+
+    story(tell())
+
+
+def test_money_that_leaves_without_our_event_is_in_the_books(world: World, tmp_path: Path) -> None:
+    """The contract's code was swapped for one that keeps the ETH: a person is asked, and the books match to the wei."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock)
+        world.mining = False
+        topup = await stage.until(State.SENT)
+        stage.inside(lambda: world.chain.set_code(contracts.PAYMENT_PROTOCOL, b"\x00"))
+        world.mining = True
+        await stage.until(State.HALTED)
+        await passes(stage, 20)
+        assert stage.topup.state is State.HALTED
+        assert not stage.named("payment_reverted")
+        assert stage.left() > topup.out[0].plan.value.units
+        assert stage.booked() == stage.left()
+        await stage.close()
+
+    story(tell())
+
+
+def test_a_look_that_finds_no_proof_yet_is_not_used_up(world: World, tmp_path: Path) -> None:
+    """The second provider cannot show its logs when a person says to look: the word holds until it can."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock)
+        await expired(stage)
+        halted = await stage.until(State.HALTED)
+        await stage.close()
+        second = world.provider()
+
+        async def silent(method: str, params: list[Any], honest: Next) -> Any:
+            if method == "eth_getLogs":
+                raise RpcError(-32000, "limit reached")
+            return honest()
+
+        second.intercept = silent
+        stage = Stage(world, tmp_path, world.clock, {"TOPUP_CHAIN__RPC_URLS": f"{world.rpc.url},{second.url}"})
+        say(stage, halted, "look")
+        await passes(stage, 4)
+        assert stage.topup.state is State.HALTED
+        second.intercept = None
+        await stage.until(State.FAILED)
+        await stage.close()
+
+    story(tell())
+
+
+def test_bytes_of_a_dead_charge_are_not_sent_again(world: World, tmp_path: Path) -> None:
+    """The payment in its place is refused as underpriced for a while: the dead bytes would only burn gas."""
+
+    async def tell() -> None:
+        second = world.provider()
+        stage = Stage(world, tmp_path, world.clock, {"TOPUP_CHAIN__RPC_URLS": f"{world.rpc.url},{second.url}"})
+        world.mining = False
+        topup = await stage.until(State.SENT)
+        dead = ["0x" + (a.raw or b"").hex() for a in topup.out]
+        hold(stage, topup)
+        again: list[str] = []
+
+        async def refuse(method: str, params: list[Any], honest: Next) -> Any:
+            if method != "eth_sendRawTransaction":
+                return honest()
+            if params[0] in dead:
+                again.append(params[0])
+            raise RpcError(-32000, "replacement transaction underpriced")
+
+        world.clock.leap(EXPIRY_MS)
+        world.mining = True
+        await stage.until(State.DECIDED, State.ASKING, State.CHARGED, State.SENT, passes=1)
+        world.rpc.intercept = second.intercept = refuse
+        for _ in range(120):
+            await stage.step()
+            if len(stage.topup.charges) == 2 and stage.topup.out[-1].charge_seq == 2:
+                break
+        again.clear()
+        await passes(stage, 12)
+        assert stage.topup.state is State.SENT
+        assert again == []
+        world.rpc.intercept = second.intercept = None
+        await stage.until(State.DONE)
+        assert stage.payments() == 1
         await stage.close()
 
     story(tell())

@@ -970,7 +970,7 @@ def test_success_without_our_event_is_for_a_person(stand: Stand) -> None:
     assert seen.inclusion.success
     assert not seen.trusted
     assert seen.reason == "status 1 with 0 Transferred events of ours"
-    assert seen.inclusion.spent == Wei(0)
+    assert seen.inclusion.spent == attempt.plan.value
 
 
 def test_the_payment_of_another_charge_is_not_ours(stand: Stand) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from topup.books import Entry
 from topup.charge import Demand, Request, Verified
@@ -143,6 +143,10 @@ class Sent:
 
     delivery: Delivery
     detail: str
+
+
+# What `Seen.wallet_check` says where nobody could hold the cost against the wallet's balance.
+UNMEASURED: Final = "not verified: the node no longer has that state"
 
 
 @dataclass(frozen=True)

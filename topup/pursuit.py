@@ -106,7 +106,9 @@ class Pursuit(Steps):
 
         Of several at one nonce the newest goes first; those it outbids follow only where it was not taken.
         """
-        now, loose = self._watch.now(), self._loose(topup)
+        now = self._watch.now()
+        # What is out of an earlier charge is dead, and could only burn gas.
+        loose = [a for a in self._loose(topup) if a.charge_seq == len(topup.charges)]
         newest = {a.place: a for a in loose}
         for attempt in sorted(loose, key=lambda a: (a.plan.nonce, -a.id)):
             assert attempt.hash is not None
@@ -327,19 +329,19 @@ class Pursuit(Steps):
     async def _obey(self, topup: TopUp, sighting: Sighting, word: str) -> Step:
         """Act on a person's word about a halted top-up, unless the chain objects."""
         judged = await self._judged(topup, sighting)
-        if isinstance(judged, str):
-            return self._undecided(topup, judged)
-        self._obeyed(topup)
         match judged:
             case (Death() as proof, fate):
+                self._obeyed(topup)
                 return self._dead(topup, proof, fate)
             case (Paid(by=by), _):
+                self._obeyed(topup)
                 hashes = ", ".join("0x" + one.hex() for one in by) or "by the contract's own mark"
                 self._sink.emit(events.TopUpHalted(topup_id=topup.id, reason=f"the chain shows it paid: {hashes}"))
-            case (Undecided(why=why), _):
-                if word == ATTEST:
-                    return self._move(topup, Fact.FAIL, "attested by hand: never paid")
-                self._undecided(topup, why)
+            case (Undecided(), _) if word == ATTEST:
+                self._obeyed(topup)
+                return self._move(topup, Fact.FAIL, "attested by hand: never paid")
+            case (Undecided(why=why), _) | (str() as why):
+                return self._undecided(topup, why)  # the word stands until there is an answer
             case _:
                 assert_never(judged)
         return self._wait(topup, "halted", topup.reason, self._pace.poll_fastest_s)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from topup.death import Fate
 from topup.errors import ChainUnknown, PaymentForbidden, Reverted
 from topup.money import Bps, Wei
-from topup.ports import Head, Seen, Sighting, Simulation, Survey
+from topup.ports import UNMEASURED, Head, Seen, Sighting, Simulation, Survey
 
 if TYPE_CHECKING:
     from topup.chain.evidence import View
@@ -226,7 +226,7 @@ def _height(
 def _careful(camp: Sequence[Vote[Seen]]) -> Seen:
     """Return one of these, which are of one place and cost; where they differ in the rest, the more careful reading."""
     told = [vote.value for vote in camp]
-    careful = min(told, key=lambda s: (s.trusted, s.inclusion.transient))
+    careful = min(told, key=lambda s: (s.trusted, s.inclusion.transient, s.wallet_check == UNMEASURED))
     if len({s.inclusion.l1_fee for s in told}) == 1:
         return careful
     # Too low by no more than the fee itself, where too high would have no bound.
@@ -237,7 +237,8 @@ def _careful(camp: Sequence[Vote[Seen]]) -> Seen:
 
 def _place(seen: Seen) -> Hashable:
     told = seen.inclusion
-    return told.block_number, told.block_hash, told.block_ms, told.success, told.gas, told.spent
+    # Without an event what it took is measured, by whoever still has the state: not a fact to agree on.
+    return told.block_number, told.block_hash, told.block_ms, told.success, told.gas, seen.trusted and told.spent
 
 
 def final(answers: Answers[Ends], quorum: int) -> int:

@@ -20,7 +20,7 @@ from topup.charge import Demand
 from topup.errors import Reverted
 from topup.lifecycle import Attempt, Inclusion, Kind
 from topup.money import Wei
-from topup.ports import Seen, Sighting
+from topup.ports import UNMEASURED, Seen, Sighting
 
 # A payment may stand below the block it was planned on, once that block was replaced: two hours of Base's blocks, below
 # anything that was not final then.
@@ -133,13 +133,18 @@ def _weigh(sought: Sought, receipt: dict[str, Any], answers: Sequence[Answer]) -
     pays = success and plan.kind is Kind.PAY
     payments = [e for e in transferred(receipt, plan.to) if is_payment(e, demand)] if pays else []
     spent = Wei(int(payments[0]["spentAmount"])) if len(payments) == 1 else Wei(0)
-    l1_fee, check = _reconciled(_moved(before, after), spent + gas, _l1_fee(receipt), plan.l1_fee)
-    why, transient = ("", True) if success else _failure(used, plan.gas_limit, again)
-    inclusion = Inclusion(at.number, at.hash, at.timestamp_s * 1000, success, gas, l1_fee, spent, why, transient)
-    if pays and len(payments) != 1:
+    moved, told = _moved(before, after), _l1_fee(receipt)
+    trusted = not pays or len(payments) == 1
+    if trusted:
+        l1_fee, check = _reconciled(moved, spent + gas, told, plan.l1_fee)
+        why, transient = ("", True) if success else _failure(used, plan.gas_limit, again)
+    else:
+        # No event says what it took: whatever left beyond the fees that are told, or else all that was sent.
+        l1_fee, transient = told or Wei(0), False
+        spent, check = (plan.value, UNMEASURED) if moved is None else (moved - gas - l1_fee, "by the balance alone")
         why = f"status 1 with {len(payments)} Transferred events of ours"
-        return Seen(inclusion, why, check, trusted=False)
-    return Seen(inclusion, why, check, trusted=True)
+    inclusion = Inclusion(at.number, at.hash, at.timestamp_s * 1000, success, gas, l1_fee, spent, why, transient)
+    return Seen(inclusion, why, check, trusted)
 
 
 def _failure(used: int, gas_limit: int, again: Answer) -> tuple[str, bool]:
@@ -174,7 +179,7 @@ def _moved(before: Answer, after: Answer) -> Wei | None:
 def _reconciled(moved: Wei | None, known_cost: Wei, told: Wei | None, bound: Wei) -> tuple[Wei, str]:
     """Return the L1 fee to book, and what the wallet's balance says of the whole cost."""
     if moved is None:
-        return told or Wei(0), "not verified: the node no longer has that state"
+        return told or Wei(0), UNMEASURED
     if told is None:
         # A node that charges the fee without saying so in the receipt shows it in the balance, within its bound.
         rest = moved - known_cost
