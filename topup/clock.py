@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 
@@ -18,6 +19,4 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
-        import asyncio  # by who waits: a command that only looks at the clock starts a fifth sooner
-
         await asyncio.sleep(seconds)

@@ -231,7 +231,18 @@ async def once(cycle: Cycle, store: Store, account: str, clock: Clock, asked: As
 
 
 # Reasons to wait that pass by themselves within minutes.
-PASSING = frozenset({"chain_unknown", "charge_unanswered", "baseline_unsettled", "unknown", "stale", "nonce_busy"})
+PASSING = frozenset(
+    {
+        "chain_unknown",
+        "charge_unanswered",
+        "baseline_unsettled",
+        "unknown",
+        "stale",
+        "nonce_busy",
+        "plan_stale",
+        "unsteady",
+    }
+)
 
 
 def outcome_exit(rest: Rest, *, wanted: bool = False) -> Exit:
