@@ -152,6 +152,7 @@ def test_stale_bytes_mined_under_a_resting_top_up_do_not_stop_it(world: World, t
 
         def mined() -> None:
             world.chain.set_balance(world.wallet, wei)
+            assert isinstance(world.chain, Evm)
             world.chain.held.clear()
             world.chain.mine(world.clock.now_s())
 
