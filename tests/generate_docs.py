@@ -289,6 +289,7 @@ WAITS: Final[dict[lifecycle.State, tuple[str, str]]] = {
 ARROWS: Final[dict[lifecycle.Fact, tuple[str, str]]] = {
     FACT.ASK: ("number and time of the request", "the charge is requested"),
     FACT.ANSWERED: ("the answer, byte for byte", "the charge is proven, quoted and simulated"),
+    FACT.APPROVED: ("the block in which the contract was allowed the token", "the payment itself is planned"),
     FACT.ANSWER_LOST: ("that this charge is abandoned", "another is requested after a while"),
     FACT.CHARGE_DEAD: ("that this charge grew too old; no payment of it was ever sent", "another is requested"),
     FACT.RESERVE: ("the unsigned payment, its nonce, the credits before it", "the key signs"),

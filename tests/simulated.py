@@ -21,13 +21,13 @@ from topup.chain.agreement import Agreed
 from topup.chain.evidence import View
 from topup.chain.fate import Account, Ends
 from topup.chain.providers import Providers
-from topup.charge import Demand, Pins, Request, Verified
+from topup.charge import Charge, Pins, Request, Verified
 from topup.credits import Reading
 from topup.death import Fate
 from topup.errors import ApiGone, ApiLimited, ApiUnknown, ChainUnknown, Reverted, WrongChain
 from topup.events import Event
 from topup.lifecycle import Attempt, Inclusion, Kind, Plan
-from topup.money import EthPrice, Usd, Usdc, Wei
+from topup.money import Asset, EthPrice, Usd, Usdc, Wei
 from topup.ports import Call, Delivery, Head, Key, Seen, Sent, Sighting, Simulation, Survey
 from topup.sandbox.charges import Ask
 
@@ -268,7 +268,7 @@ class Provider:
             price_e8=price,
         )
 
-    def simulate(self, demand: Demand, value: Wei) -> Simulation:
+    def simulate(self, demand: Charge, value: Wei) -> Simulation:
         """Dry-run a payment on what it shows."""
         block = self.head()
         key = (demand.intent.operator, demand.intent.id)
@@ -281,7 +281,7 @@ class Provider:
                 raise Reverted("SwapFailedString", "V3TooMuchRequested", b"")
         return Simulation(PAY_GAS * 12 // 10, Wei(L1_FEE), "eth_simulateV1")
 
-    def look(self, sought: Sequence[tuple[Attempt, Demand]]) -> View:
+    def look(self, sought: Sequence[tuple[Attempt, Charge]]) -> View:
         """Show receipts, tags and replaced blocks."""
         block, number = self.head(), self.head().head.number
         seen, recorded = {}, {}
@@ -355,7 +355,7 @@ class Provider:
             raise ChainUnknown("pruned")
         return Ends(block.head, final.head)
 
-    def account(self, demand: Demand, final: int) -> Account:
+    def account(self, demand: Charge, final: int) -> Account:
         """Show what became of a charge."""
         block, at = self.head(), self.net.at(final)
         if at is None or block.head.number < final:
@@ -401,7 +401,7 @@ class SimulatedChain:
         asked: Callable[[Any], Awaitable[T]] = one
         return await self._providers.ask(asked, head, every=every)
 
-    async def survey(self, wallet: bytes, total: Usdc, contract: bytes) -> Survey:
+    async def survey(self, wallet: bytes, total: Usdc, contract: bytes, *, pay_with: Asset = Asset.ETH) -> Survey:
         """Read all a payment is planned on."""
         answers = await self._ask(lambda p: p.survey(total), lambda s: s.head)
         return agreement.survey(answers, self.quorum).value
@@ -409,9 +409,22 @@ class SimulatedChain:
     def payment(self, verified: Verified, tier: int, value: Wei, wallet: bytes) -> Call:
         """Encode: the id stands for the rest."""
         demand = verified.demand
-        return Call(wallet, demand.contract, demand.intent.operator + demand.intent.id, value)
+        return Call(wallet, demand.contract, b"".join(demand.identity), value)
 
-    async def simulate(self, call: Call, demand: Demand, at: Head) -> Simulation:
+    @property
+    def chain_id(self) -> int:
+        """Return which chain it is."""
+        return builders.CHAIN_ID
+
+    def token_payment(self, verified: Verified) -> Call:
+        """Encode nothing: this world pays in ETH."""
+        raise AssertionError(verified)
+
+    def approval(self, wallet: bytes, contract: bytes, units: Usdc) -> Call:
+        """Encode nothing: this world pays in ETH."""
+        raise AssertionError(wallet, contract, units)
+
+    async def simulate(self, call: Call, demand: Charge, at: Head) -> Simulation:
         """Run it dry."""
         answers = await self._ask(lambda p: p.simulate(demand, call.value))
         told: Agreed[Simulation] = agreement.simulation(answers, self.quorum)
@@ -438,18 +451,18 @@ class SimulatedChain:
         best = min(told, key=lambda t: order.index(t[0]))
         return Sent(best[0], best[1])
 
-    async def look(self, wallet: bytes, attempts: Sequence[tuple[Attempt, Demand]], *, every: bool = False) -> Sighting:
+    async def look(self, wallet: bytes, attempts: Sequence[tuple[Attempt, Charge]], *, every: bool = False) -> Sighting:
         """Look for attempts."""
         answers = await self._ask(lambda p: p.look(attempts), lambda v: v.sighting.head, every=every)
         return agreement.sighting(answers, min(2, len(self.each)) if every else self.quorum).value
 
-    async def fate(self, demand: Demand, since: int) -> Fate:
+    async def fate(self, demand: Charge, since: int) -> Fate:
         """Ask what became of a charge."""
         ends = await self._ask(lambda p: p.ends(), lambda e: e.newest, every=True)
         final = agreement.final(ends, self.quorum)
         return agreement.fate(await self._ask(lambda p: p.account(demand, final), lambda a: a.newest, every=True))
 
-    async def flag(self, demand: Demand) -> bool:
+    async def flag(self, demand: Charge) -> bool:
         """Read the mark."""
         key = (demand.intent.operator, demand.intent.id)
 
@@ -474,7 +487,7 @@ class SimulatedSigner:
         dry = self._chain.dry.get((plan.data, plan.value.units))
         assert dry is not None, "signed without a simulation"
         assert self._clock.true_ms - dry <= 120_000, "signed on a stale simulation"
-        intent = verified.demand.intent
+        intent = verified.charge.intent
         assert plan.data == intent.operator + intent.id, "signed another charge than was proven"
         return self._signed(plan, (intent.operator, intent.id), intent.deadline, intent.total.units)
 

@@ -41,7 +41,7 @@ from topup.money import Bps
 from topup.rails import coinbase
 from topup.settings import load
 from topup.store.sqlite import SqliteStore
-from topup.terms import Account, Rest, Terms
+from topup.terms import Account, Rest, Route, Terms
 
 WALLET_WEI = 10**18
 DAY_MS = 86_400_000
@@ -160,13 +160,13 @@ class Simulation:
         rail = coinbase.Coinbase(api, chain, signer, self.clock, self.api.pins, terms)
         self.cycle = Cycle(
             Terms(
-                Account("default", builders.WALLET, builders.CHAIN_ID),
+                Account("default", builders.WALLET, (Route("coinbase", builders.CHAIN_ID),)),
                 self.limits,
                 assemble.ceilings(self.settings),
                 replace(assemble.pace(self.settings), owners=len(self.each)),
             ),
             api=api,
-            rail=lambda: rail,
+            rails=lambda _: rail,
             store=store,
             clock=self.clock,
             sink=self.sink,
@@ -384,7 +384,7 @@ class Simulation:
         rest = None
         for turn in range(600):
             open_one = self.store.open_topup("default")
-            beside = self.store.afterwards("default", builders.CHAIN_ID, builders.WALLET)
+            beside = self.store.afterwards("default", builders.WALLET)
             left = [a for _, a in beside if a.inclusion or a.hash in self.net.where]
             if open_one is None and not left:
                 break  # what is nowhere and dead is looked for until its nonce is taken

@@ -331,8 +331,8 @@ async def _killed_after_a_bump(house: House) -> None:
     rail, first = house.stage.works.rail(), house.topup.out[0]
     ordinary = rail.send
 
-    async def dies(attempt: Attempt) -> Sent:
-        sent = await ordinary(attempt)
+    async def dies(topup: TopUp, attempt: Attempt) -> Sent:
+        sent = await ordinary(topup, attempt)
         if attempt.id != first.id:
             raise Killed
         return sent

@@ -25,7 +25,7 @@ from topup.chain.evm import EvmChain
 from topup.chain.profiles import BASE, Profile
 from topup.chain.providers import Providers
 from topup.chain.rpc import Rpc
-from topup.charge import Demand, parse
+from topup.charge import Charge, parse
 from topup.errors import ChainUnknown, PaymentForbidden, Reverted, WrongChain
 from topup.lifecycle import Attempt, Inclusion, Plan
 from topup.money import Usdc, Wei
@@ -114,12 +114,12 @@ class Stand:
     def survey(self, profile: Profile = BASE, contract: bytes = BASE.contract) -> Survey:
         return self.ask(lambda chain: chain.survey(self.wallet, TOTAL, contract), profile)
 
-    def demand(self, change: Callable[[Draft], Draft] = lambda draft: draft) -> Demand:
+    def demand(self, change: Callable[[Draft], Draft] = lambda draft: draft) -> Charge:
         operator = self.world.operator
         asked = Ask(Decimal(10), self.world.wallet, contracts.CHAIN_ID, self.world.clock.now_s())
         return parse(builders.raw_of(operator.charge(change(operator.draft(asked)), asked)))
 
-    def simulate(self, demand: Demand, value: Wei = ENOUGH, tier: int = 500) -> Simulation:
+    def simulate(self, demand: Charge, value: Wei = ENOUGH, tier: int = 500) -> Simulation:
         call = Call(self.wallet, demand.contract, payment_data(demand.intent, tier), value)
         at = self.head()
         return self.ask(lambda chain: chain.simulate(call, demand, at))
@@ -128,7 +128,7 @@ class Stand:
         block = self.rpc("eth_getBlockByNumber", "latest", False)
         return Head(int(block["number"], 16), bytes.fromhex(block["hash"][2:]), int(block["timestamp"], 16))
 
-    def attempt(self, demand: Demand, **changes: Any) -> Attempt:
+    def attempt(self, demand: Charge, **changes: Any) -> Attempt:
         """A signed payment of this demand, on its way only once `send` is called."""
         plan = replace(
             builders.plan(
@@ -157,10 +157,10 @@ class Stand:
         assert tx_hash is not None
         return self.ask(lambda chain: chain.send(raw, tx_hash))
 
-    def look(self, demand: Demand, *attempts: Attempt) -> Sighting:
+    def look(self, demand: Charge, *attempts: Attempt) -> Sighting:
         return self.ask(lambda chain: chain.look(self.wallet, [(a, demand) for a in attempts]))
 
-    def paid(self) -> tuple[Demand, Attempt]:
+    def paid(self) -> tuple[Charge, Attempt]:
         """A payment that stands in the newest block."""
         demand = self.demand()
         attempt = self.attempt(demand)
@@ -801,7 +801,7 @@ def test_a_provider_of_another_chain_is_passed_over(two: tuple[Stand, Stand]) ->
 # What became of it
 
 
-def seen_of(stand: Stand, demand: Demand, attempt: Attempt) -> Any:
+def seen_of(stand: Stand, demand: Charge, attempt: Attempt) -> Any:
     return stand.look(demand, attempt).seen.get(attempt.hash or b"")
 
 

@@ -19,8 +19,8 @@ from topup.charge import (
     K2_PREFIX,
     RAW_BYTES_MAX,
     SECP256K1_N,
+    Charge,
     Clocks,
-    Demand,
     Pins,
     Request,
     Verified,
@@ -31,8 +31,9 @@ from topup.charge import (
 )
 from topup.errors import ChargeRefused
 from topup.money import Bps, Usd
-from topup.sandbox.charges import HOSTILE, Charge, Draft, Operator, Terms, digest, intent_of, iso
+from topup.sandbox.charges import HOSTILE, Draft, Operator, Terms, digest, intent_of, iso
 
+Json = dict[str, Any]
 DAY_S = 24 * 3600
 OPERATOR = operator(1)
 HONEST = OPERATOR.honest(ask())
@@ -57,7 +58,7 @@ REAL_CALL = {
     ),
     "prefix": "0x4b3220496e666f726d6174696f6e616c204d6573736167653a20333220",
 }
-REAL: Charge = {
+REAL: Json = {
     "id": "00000000-0000-4000-8000-000000000000",
     "web3_data": {
         "transfer_intent": {
@@ -86,19 +87,19 @@ REAL_PINS = Pins(
 )
 
 
-def real(**call: str) -> Demand:
+def real(**call: str) -> Charge:
     charge = copy.deepcopy(REAL)
     intent_of(charge)["call_data"].update(call)
     return parse(raw_of(charge))
 
 
-def altered(**call: Any) -> Demand:
+def altered(**call: Any) -> Charge:
     """The honest charge with fields of its call data replaced after signing."""
     demand = parse(HONEST_RAW)
     return dataclasses.replace(demand, intent=dataclasses.replace(demand.intent, **call))
 
 
-def refusal(demand: Demand, pins: Pins = PINS, clocks: Clocks = CLOCKS, asked: Request | None = None) -> ChargeRefused:
+def refusal(demand: Charge, pins: Pins = PINS, clocks: Clocks = CLOCKS, asked: Request | None = None) -> ChargeRefused:
     with pytest.raises(ChargeRefused) as refused:
         verify(demand, asked or request(), pins, clocks, seen=unseen)
     return refused.value
@@ -160,7 +161,7 @@ def flipped(draw: st.DrawFn, value: bytes) -> bytes:
 
 
 @st.composite
-def changes(draw: st.DrawFn) -> tuple[str, Demand]:
+def changes(draw: st.DrawFn) -> tuple[str, Charge]:
     """The honest demand with one decoded value changed, and the name of that value."""
     demand = parse(HONEST_RAW)
     intent = demand.intent
@@ -188,14 +189,14 @@ CHANGEABLE = [
 
 @settings(max_examples=200)
 @given(changes())
-def test_any_change_to_a_decoded_value_is_refused(change: tuple[str, Demand]) -> None:
+def test_any_change_to_a_decoded_value_is_refused(change: tuple[str, Charge]) -> None:
     """Whatever single value differs from what was signed for us, there is no Verified."""
     refusal(change[1])
 
 
 @settings(max_examples=150)
 @given(changes())
-def test_the_signature_alone_refuses_any_change(change: tuple[str, Demand]) -> None:
+def test_the_signature_alone_refuses_any_change(change: tuple[str, Charge]) -> None:
     """With everything pinned to the changed value and no bounds on money or time, the signature still refuses it."""
     name, demand = change
     intent = demand.intent
@@ -521,7 +522,7 @@ def test_every_hostile_charge_has_its_field() -> None:
 def test_a_hostile_charge_is_refused_on_the_field_it_lies_about(name: str) -> None:
     """The first charge of the operator is believed; the hostile second one is refused for the right reason."""
     one = operator(2)
-    first = verified(one).demand.intent
+    first = verified(one).charge.intent
     demand = parse(raw_of(one.hostile(name, ask())))
     with pytest.raises(ChargeRefused) as refused:
         verify(demand, request(), pins_for(one), CLOCKS, seen=lambda *key: key == (first.operator, first.id))
@@ -546,7 +547,7 @@ def test_nothing_is_believed_while_no_recipient_is_pinned() -> None:
 # -- bounds -----------------------------------------------------------------------------------------------------
 
 
-def signed(one: Operator, **changed: Any) -> Demand:
+def signed(one: Operator, **changed: Any) -> Charge:
     """A charge whose draft was changed before signing: its signature is good."""
     draft = dataclasses.replace(one.draft(ask()), **changed)
     return parse(raw_of(one.charge(draft, ask())))

@@ -29,7 +29,7 @@ from topup.ports import Key, Rail
 from topup.sandbox.rpc import RpcError
 from topup.settings import load
 from topup.store.sqlite import FILE, SqliteStore
-from topup.terms import Account, Terms
+from topup.terms import Account, Route, Terms
 
 # What a stop may take when nothing is left to wait for; the machine may be busy.
 PROMPT_S = 10
@@ -280,7 +280,7 @@ class Heard:
         return [e for e in self.events if type(e) is kind]
 
 
-def no_rail() -> Rail:
+def no_rail(_: str) -> Rail:
     raise AssertionError("nothing is bought here")
 
 
@@ -312,9 +312,12 @@ def fake(tmp_path: Path) -> Iterator[Fake]:
     clock, sink = Leap(), Heard()
     api, store = Account20(clock), SqliteStore.open_writer(tmp_path)
     terms = Terms(
-        Account("default", None, 8453), assemble.limits(settings), assemble.ceilings(settings), assemble.pace(settings)
+        Account("default", None, (Route("coinbase", 8453),)),
+        assemble.limits(settings),
+        assemble.ceilings(settings),
+        assemble.pace(settings),
     )
-    cycle = Cycle(terms, api=api, rail=no_rail, store=store, clock=clock, sink=sink, rpc_requests=lambda: 0)
+    cycle = Cycle(terms, api=api, rails=no_rail, store=store, clock=clock, sink=sink, rpc_requests=lambda: 0)
     yield Fake(Daemon(cycle, store, clock, sink, "default", Heart(None)), store, api, clock, sink)
     store.close()
 

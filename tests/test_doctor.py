@@ -207,9 +207,9 @@ def test_the_address_must_be_the_keys(world: World, tmp_path: Path) -> None:
 def test_the_ledger_is_examined(world: World, tmp_path: Path) -> None:
     """A tombstone, a file others may write, and damage are each found; a holder is named."""
     writer = SqliteStore.open_writer(tmp_path)
-    writer.set_gone("default", gone=True, at_ms=1)
+    writer.set_gone("default", "coinbase", gone=True, at_ms=1)
     found = looked(world, tmp_path)
-    assert failed(found) == {"charge endpoint"}
+    assert failed(found) == {"rails"}
     assert "held by process" in found["ledger"].says
     writer.close()
     (tmp_path / FILE).chmod(0o666)

@@ -32,7 +32,7 @@ from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
 from topup.settings import load
 from topup.store.sqlite import SqliteStore
-from topup.terms import Account, Asked, Terms
+from topup.terms import Account, Asked, Route, Terms
 from topup.watch import Watch
 
 SECOND_MS = 1000
@@ -54,8 +54,11 @@ SETTINGS = load(
 )
 LIMITS = replace(assemble.limits(SETTINGS), live=True)
 TERMS = Terms(
-    Account(ACCOUNT, WALLET, CHAIN_ID), LIMITS, assemble.ceilings(SETTINGS), assemble.pace(SETTINGS)
-)  # fmt: skip
+    Account(ACCOUNT, WALLET, (Route("coinbase", CHAIN_ID),)),
+    LIMITS,
+    assemble.ceilings(SETTINGS),
+    assemble.pace(SETTINGS),
+)
 
 
 @dataclass

@@ -23,6 +23,7 @@ from topup.policy import (
     Past,
     Refuse,
     Snapshot,
+    Wallet,
     Why,
     decide,
     permit,
@@ -470,8 +471,8 @@ HIGH = {"payment": Wei(10**18), "price_min": EthPrice(1)}
 
 def test_a_payment_at_every_ceiling_is_permitted() -> None:
     """Price, gas price, network fee and wallet exactly at their limits: it may be paid."""
-    permit(PLAN, total=TOTAL, fair=FAIR, wallet=WALLET, ceilings=CEILINGS)
-    permit(PLAN, total=TOTAL, fair=None, wallet=WALLET, ceilings=CEILINGS)
+    permit(PLAN, total=TOTAL, fair=FAIR, wallet=Wallet(WALLET), ceilings=CEILINGS)
+    permit(PLAN, total=TOTAL, fair=None, wallet=Wallet(WALLET), ceilings=CEILINGS)
 
 
 @pytest.mark.parametrize(
@@ -492,7 +493,13 @@ def test_a_payment_one_unit_beyond_a_ceiling_is_forbidden(
 ) -> None:
     """One wei beyond any ceiling: forbidden with that reason and a remedy, to be tried again."""
     with pytest.raises(PaymentForbidden) as forbidden:
-        permit(replace(PLAN, **changed), total=TOTAL, fair=FAIR, wallet=wallet, ceilings=replace(CEILINGS, **ceilings))
+        permit(
+            replace(PLAN, **changed),
+            total=TOTAL,
+            fair=FAIR,
+            wallet=Wallet(wallet),
+            ceilings=replace(CEILINGS, **ceilings),
+        )
     assert forbidden.value.reason == reason
     assert forbidden.value.remedy
     assert forbidden.value.again
@@ -501,5 +508,5 @@ def test_a_payment_one_unit_beyond_a_ceiling_is_forbidden(
 def test_the_shortfall_of_the_wallet_is_named() -> None:
     """The remedy says how much is missing, reserve included."""
     with pytest.raises(PaymentForbidden) as forbidden:
-        permit(PLAN, total=TOTAL, fair=FAIR, wallet=WALLET - Wei(10**14), ceilings=CEILINGS)
+        permit(PLAN, total=TOTAL, fair=FAIR, wallet=Wallet(WALLET - Wei(10**14)), ceilings=CEILINGS)
     assert "0.0001 ETH" in forbidden.value.remedy

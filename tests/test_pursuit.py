@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.stage import Stage
+from topup.charge import parse
 from topup.lifecycle import Attempt, Fact, Kind, State, TopUp
 from topup.ports import Sent
 from topup.sandbox import contracts
@@ -190,10 +191,10 @@ def test_a_restart_between_a_bump_s_commit_and_its_sending_sends_it(world: World
 
         ordinary = rail.send
 
-        async def die(attempt: Attempt) -> Sent:
+        async def die(topup: TopUp, attempt: Attempt) -> Sent:
             if attempt.sends == 0:
                 raise KeyboardInterrupt
-            return await ordinary(attempt)
+            return await ordinary(topup, attempt)
 
         rail.send = die  # type: ignore[method-assign]
         with pytest.raises(KeyboardInterrupt):
@@ -414,7 +415,7 @@ def test_what_is_final_is_not_looked_at_any_more(world: World, tmp_path: Path) -
             world.clock.leap(120_000)
             await stage.step()
         wallet = bytes.fromhex(world.wallet[2:])
-        assert stage.store.afterwards("default", 8453, wallet) == []
+        assert stage.store.afterwards("default", wallet) == []
         asked = world.rpc.requests
         world.clock.leap(120_000)
         await stage.step()
@@ -454,7 +455,7 @@ def test_a_mark_that_was_never_tested_ends_nothing(world: World, tmp_path: Path)
         stage = Stage(world, tmp_path, world.clock, two(world))
         world.mining = False
         topup = await stage.until(State.SENT)
-        intent = stage.works.rail().read(topup.raw_of(topup.out[0])).intent
+        intent = parse(topup.raw_of(topup.out[0])).intent
         marked = contracts.processed(world.operator.address, intent.id)
         stage.inside(lambda: world.write(marked))
         world.mining = True

@@ -17,7 +17,7 @@ import pytest
 from eth_utils.address import to_checksum_address
 
 from tests import ledger
-from tests.builders import ACCOUNT, CHAIN_ID, NOW_MS, WALLET, operator, topup
+from tests.builders import ACCOUNT, NOW_MS, WALLET, operator, topup
 from topup import settings
 from topup.credits import (
     DAY_MS,
@@ -256,7 +256,7 @@ def test_no_question_reads_a_whole_table(store: SqliteStore, name: str) -> None:
         "open_topup": lambda: store.open_topup(ACCOUNT),
         "latest": lambda: store.latest(ACCOUNT, 5),
         "life": lambda: store.life("t1"),
-        "afterwards": lambda: store.afterwards(ACCOUNT, CHAIN_ID, WALLET),
+        "afterwards": lambda: store.afterwards(ACCOUNT, WALLET),
     }
     for sql, plan in plans(store, acts[name]):
         scanned = [step for step in plan.split("; ") if step.startswith("SCAN") and "adopted" not in step]

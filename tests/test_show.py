@@ -16,7 +16,7 @@ from tests import ledger
 from tests.builders import ACCOUNT, NOW_MS, WALLET, operator, topup
 from topup import events
 from topup.books import attempt_entry, posting_entry
-from topup.charge import Demand, parse
+from topup.charge import Charge, parse
 from topup.cli import app
 from topup.credits import Reading
 from topup.dossier import life_document
@@ -52,7 +52,7 @@ def show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return run
 
 
-def demand_of(kept: TopUp) -> Demand:
+def demand_of(kept: TopUp) -> Charge:
     """The charge that came with its only attempt."""
     return parse(kept.raw_of(kept.attempts[0]))
 

@@ -43,7 +43,7 @@ def proven(one: Operator = OPERATOR, sender: str = WALLET) -> Verified:
 
 
 CHARGE = proven()
-RIGHT = builders.plan(to=CONTRACT, data=payment_data(CHARGE.demand.intent, 500))
+RIGHT = builders.plan(to=CONTRACT, data=payment_data(CHARGE.charge.intent, 500))
 
 
 def signer(ceilings: Ceilings = CEILINGS) -> LocalSigner:
@@ -123,7 +123,7 @@ def test_each_rule_alone_refuses(change: dict[str, Any], rule: str) -> None:
 def test_a_charge_for_another_wallet_is_refused() -> None:
     """The key does not pay what was proven for somebody else, although the call data are right."""
     other = proven(builders.operator(2), builders.PAYER)
-    plan = replace(RIGHT, data=payment_data(other.demand.intent, 500))
+    plan = replace(RIGHT, data=payment_data(other.charge.intent, 500))
     assert refusal(plan, other) == "the key refuses to sign: sender"
 
 

@@ -15,7 +15,7 @@ from tests.simulated import Block, Provider, SimulatedChain, SimulatedSigner
 from tests.simulation import Broken, Simulation, run
 from topup import policy, purchase, pursuit
 from topup.chain.fate import Account
-from topup.charge import Demand
+from topup.charge import Charge
 from topup.credits import Reading
 from topup.death import Death
 from topup.lifecycle import Attempt, Fact
@@ -85,7 +85,7 @@ class Colluding(Provider):
         lie = replace(told.inclusion, success=False, reason="made up", transient=False, spent=Wei(0))
         return replace(told, inclusion=lie, reason="made up")
 
-    def account(self, demand: Demand, final: int) -> Account:
+    def account(self, demand: Charge, final: int) -> Account:
         return replace(super().account(demand, final), flag=False, payers=frozenset())
 
     def head(self) -> Block:

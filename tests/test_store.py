@@ -69,7 +69,7 @@ def test_a_store_is_what_the_flow_asks_for(store: SqliteStore) -> None:
     """The type checker holds it against the port; here it is only used as one."""
     port: Store = store
     assert port.open_topup(ACCOUNT) is None
-    assert port.control(ACCOUNT) == Control(paused=False, gone=False)
+    assert port.control(ACCOUNT) == Control(paused=False)
 
 
 def test_time_never_runs_backwards(reopen: Callable[[], SqliteStore]) -> None:
@@ -157,6 +157,12 @@ def test_nonces_and_lanes_have_256_bits(reopen: Callable[[], SqliteStore]) -> No
     kept = ledger.paid(store, operator(1), nonce=most, lane=most, value=Wei(most))
     store = reopen()
     assert store.topup(kept.id).attempts[0].plan == plan(nonce=most, lane=most, value=Wei(most))
+    assert store.next_nonce(CHAIN_ID, WALLET) == 0  # the other lanes belong to authorizations
+
+
+def test_the_wallets_own_nonces_have_256_bits(store: SqliteStore) -> None:
+    """The nonce after the largest that a word holds is told exactly."""
+    ledger.paid(store, operator(1), nonce=2**256 - 1)
     assert store.next_nonce(CHAIN_ID, WALLET) == 2**256
 
 
@@ -174,7 +180,7 @@ def test_an_intent_belongs_to_one_charge_for_ever(store: SqliteStore) -> None:
     """A proven id is known to every other charge; storing it for a second one is refused."""
     one = operator(1)
     first = ledger.charged(store, one)
-    intent = verified(operator(1)).demand.intent
+    intent = verified(operator(1)).charge.intent
     assert store.seen_intents(first.id) == []
     assert store.seen_intents("another") == [(intent.operator, intent.id)]
     second = store.begin(topup(id="t2", account="other"))
@@ -327,13 +333,13 @@ def test_what_people_say_is_durable(reopen: Callable[[], SqliteStore]) -> None:
     """Pause and tombstone survive a restart, each account's own."""
     store = reopen()
     store.say(ACCOUNT, "paused", "1", NOW_MS, "somebody")
-    store.set_gone(ACCOUNT, gone=True, at_ms=NOW_MS)
+    store.set_gone(ACCOUNT, "coinbase", gone=True, at_ms=NOW_MS)
     store = reopen()
     assert store.control(ACCOUNT) == replace(
-        Control(paused=True, gone=True), paused_by=store.control(ACCOUNT).paused_by
+        Control(paused=True, gone=frozenset({"coinbase"})), paused_by=store.control(ACCOUNT).paused_by
     )
-    assert store.control("other") == Control(paused=False, gone=False)
-    store.set_gone(ACCOUNT, gone=False, at_ms=NOW_MS)
+    assert store.control("other") == Control(paused=False)
+    store.set_gone(ACCOUNT, "coinbase", gone=False, at_ms=NOW_MS)
     store.say(ACCOUNT, "paused", "0", NOW_MS, "somebody")
     assert not store.control(ACCOUNT).paused and not store.control(ACCOUNT).gone
 

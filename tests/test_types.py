@@ -15,25 +15,25 @@ SNIPPET = '''
 from dataclasses import replace
 from decimal import Decimal
 
-from topup.charge import Clocks, Demand, Pins, Request, Verified, verify
-from topup.lifecycle import Attempt, Plan
+from topup.charge import Clocks, Charge, Pins, Request, Verified, verify
+from topup.lifecycle import Attempt, Plan, TopUp
 from topup.money import Bps, EthPrice, Usd, Usdc, Wei
 from topup.ports import Chain, Rail, Signer, Survey
 
 
-def honest(demand: Demand, request: Request, pins: Pins, clocks: Clocks, signer: Signer, plan: Plan) -> bytes:
+def honest(demand: Charge, request: Request, pins: Pins, clocks: Clocks, signer: Signer, plan: Plan) -> bytes:
     proven = verify(demand, request, pins, clocks, seen=lambda _operator, _id: False)
     raw, _ = signer.sign_payment(plan, proven)
     return raw
 
 
-def forged(demand: Demand, request: Request) -> Verified:
+def forged(demand: Charge, request: Request) -> Verified:
     Verified(demand, request)  # wrong: call-arg
     Verified(demand, request, None)  # wrong: arg-type
     return Verified(demand, request, object())  # wrong: arg-type
 
 
-def copied(proven: Verified, demand: Demand) -> Verified:
+def copied(proven: Verified, demand: Charge) -> Verified:
     proven.demand = demand  # wrong: misc
     return replace(proven, demand=demand)  # wrong: call-arg
 
@@ -42,25 +42,25 @@ class Cheaper(Verified):  # wrong: misc
     pass
 
 
-def signed(signer: Signer, plan: Plan, demand: Demand) -> tuple[bytes, bytes]:
+def signed(signer: Signer, plan: Plan, demand: Charge) -> tuple[bytes, bytes]:
     return signer.sign_payment(plan, demand)  # wrong: arg-type
 
 
-async def planned(rail: Rail, demand: Demand, survey: Survey) -> Plan:
+async def planned(rail: Rail, demand: Charge, survey: Survey) -> Plan:
     return await rail.plan(demand, survey)  # wrong: arg-type
 
 
-def signed_by_the_rail(rail: Rail, plan: Plan, demand: Demand) -> tuple[bytes, bytes]:
+def signed_by_the_rail(rail: Rail, plan: Plan, demand: Charge) -> tuple[bytes, bytes]:
     return rail.sign(plan, demand)  # wrong: arg-type
 
 
-def encoded(chain: Chain, demand: Demand) -> object:
+def encoded(chain: Chain, demand: Charge) -> object:
     return chain.payment(demand, 500, Wei(1), b"")  # wrong: arg-type
 
 
-async def sent(rail: Rail, raw: bytes, attempt: Attempt) -> None:
-    await rail.send(attempt)
-    await rail.send(raw)  # wrong: arg-type
+async def sent(rail: Rail, raw: bytes, topup: TopUp, attempt: Attempt) -> None:
+    await rail.send(topup, attempt)
+    await rail.send(topup, raw)  # wrong: arg-type
 
 
 def mixed(usd: Usd, wei: Wei, usdc: Usdc) -> None:

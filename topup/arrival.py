@@ -45,7 +45,7 @@ class Arrival(Steps):
         if self._store.told("", name) is not None:
             return
         try:
-            trusted = await self._rail().flag(topup, paid.charge_seq)
+            trusted = await self._rail(topup).flag(topup, paid.charge_seq)
         except ChainUnknown:
             return  # the next payment will tell
         if trusted:  # one answer makes it trusted; nothing makes it distrusted for ever
@@ -99,15 +99,15 @@ class Arrival(Steps):
         assert attempt.intended_ms is not None
         last = reading if isinstance(reading, Reading) else self._store.last_reading(self._account.name)
         assert last is not None
-        assert attempt.hash is not None
+        assert attempt.tx_hash is not None
         self._sink.emit(
             events.PaidNotCredited(
                 topup_id=topup.id,
                 charge_id=demand.charge_id,
-                intent_id=demand.intent.id,
-                tx_hash=attempt.hash,
+                intent_id=demand.identity[1],
+                tx_hash=attempt.tx_hash,
                 block=attempt.inclusion.block_number,
-                paid_units=demand.intent.total,
+                paid_units=demand.total,
                 expected_usd=topup.amount,
                 total_credits_usd=last.total_credits,
                 waited_s=(now - attempt.intended_ms) // 1000,
@@ -118,7 +118,7 @@ class Arrival(Steps):
         """Return the charge that was paid, which need not be the newest."""
         paid = topup.paying
         assert paid is not None
-        return self._rail().read(topup.raw_of(paid))
+        return self._rail(topup).read(topup.raw_of(paid))
 
     # -- books --------------------------------------------------------------------------------------------------
 
@@ -128,7 +128,7 @@ class Arrival(Steps):
         assert attempt.inclusion is not None
         reading = self._store.last_reading(self._account.name)
         assert reading is not None
-        assert attempt.hash is not None
+        assert attempt.tx_hash is not None
         now = self._watch.now()
         entry = books.posting_entry(topup, attempt, demand, topup.credited_ms or now)
         done = self._store.finish(topup, entry, now)
@@ -142,8 +142,11 @@ class Arrival(Steps):
                 spent_wei=attempt.inclusion.spent,
                 gas_wei=gas,
                 l1_fee_wei=l1_fee,
-                usd_per_credit=books.usd_per_credit(demand.intent.total, done.amount),
-                tx_hash=attempt.hash,
+                asset=attempt.plan.asset.value,
+                asset_spent=attempt.inclusion.tokens,
+                asset_fee=attempt.inclusion.token_fee,
+                usd_per_credit=books.usd_per_credit(demand.total, done.amount),
+                tx_hash=attempt.tx_hash,
                 seconds=(now - done.decided_ms) // 1000,
             )
         )

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from topup.clock import SystemClock
 from topup.errors import SettingsError
-from topup.money import WEI_PER_ETH, Bps, EthPrice, Usd, Wei
-from topup.policy import Ceilings, Limits
+from topup.money import WEI_PER_ETH, Asset, Bps, EthPrice, Usd, Wei
+from topup.policy import Ceilings, Limits, worst_spend
 from topup.ports import Clock, Rail, Sink
 from topup.settings import Settings, fixed_amount, secret, token
 from topup.store.sqlite import SqliteStore
-from topup.terms import Account, Pace, Terms
+from topup.terms import COINBASE, Account, Pace, Route, Terms
 
 if TYPE_CHECKING:  # what a command that only reads the ledger need not load
     from topup.chain.evm import EvmChain
@@ -40,9 +40,13 @@ class Works:
     cycle: Cycle
     api: OpenRouter
     store: SqliteStore
-    rail: Callable[[], Rail]
+    rails: Callable[[str], Rail]
     rpcs: list[Rpc]
     wallet: bytes | None
+
+    def rail(self) -> Rail:
+        """Return the rail that is preferred."""
+        return self.rails(COINBASE)
 
     def rpc_requests(self) -> int:
         """Return how many requests went to providers."""
@@ -54,6 +58,16 @@ class Works:
         for rpc in self.rpcs:
             await rpc.close()
         self.store.close()
+
+
+def account(s: Settings, wallet: bytes | None) -> Account:
+    """Return whose credits are bought, and in which ways."""
+    return Account(s.account, wallet, (Route(COINBASE, s.chain.id),))
+
+
+def pay_with(s: Settings) -> Asset:
+    """Return what a Coinbase charge is paid with."""
+    return Asset(s.rails.coinbase.pay_with.upper())
 
 
 def wei(eth: Decimal) -> Wei:
@@ -204,7 +218,13 @@ def signer(s: Settings) -> LocalSigner | None:
 
     chain = profile(s)
     own = local.Ceilings(
-        chain.chain_id, chain.contract, wei(s.wallet.payment_max_eth), wei(s.fees.network_fee_max_eth), price_min(s)
+        chain.chain_id,
+        chain.contract,
+        wei(s.wallet.payment_max_eth),
+        wei(s.fees.network_fee_max_eth),
+        price_min(s),
+        chain.currency if pay_with(s) is Asset.USDC else b"",
+        worst_spend(Usd(s.policy.topup_max), limits(s)).usdc_up(),
     )
     if s.wallet.keystore is not None:
         password = secret(
@@ -267,10 +287,10 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
     key = signer(s) if s.mode == "live" else None
     payer = key.address if key is not None else _address(s.wallet.address) if s.wallet.address else None
     client, rpcs = api(s, time), providers(s)
-    built: list[Rail] = []
+    built: dict[str, Rail] = {}
 
-    def rail() -> Rail:
-        if not built:
+    def rail(name: str) -> Rail:
+        if name not in built:
             from topup.rails import coinbase
 
             terms = coinbase.Terms(
@@ -278,18 +298,19 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
                 gas_margin=Bps(s.fees.gas_margin_pct * 100),
                 bump=Bps(s.fees.bump_bps),
                 bump_times_max=s.fees.bump_times_max,
+                pay_with=pay_with(s),
             )
 
             def known() -> Pins:
                 return pins(s, store.told(s.account, PINNED))
 
-            built.append(coinbase.Coinbase(client, chain(s, rpcs, time, sink.emit), key, time, known, terms))
-        return built[0]
+            built[name] = coinbase.Coinbase(client, chain(s, rpcs, time, sink.emit), key, time, known, terms)
+        return built[name]
 
     cycle = Cycle(
-        Terms(Account(s.account, payer, s.chain.id), limits(s), ceilings(s), pace(s)),
+        Terms(account(s, payer), limits(s), ceilings(s), pace(s)),
         api=client,
-        rail=rail,
+        rails=rail,
         store=store,
         clock=time,
         sink=sink,

@@ -12,15 +12,16 @@ from decimal import Decimal
 from enum import StrEnum
 
 from topup.charge import Demand
-from topup.lifecycle import Attempt, Kind, TopUp
-from topup.money import WIDE, EthPrice, Usd, Usdc, Wei
+from topup.lifecycle import Attempt, Inclusion, Kind, TopUp
+from topup.money import WIDE, Asset, EthPrice, Usd, Usdc, Wei
 
 
 class Commodity(StrEnum):
-    """What is counted, in its smallest unit: wei, 10^-6 USDC, 10^-6 dollars of provider credit."""
+    """What is counted, in its smallest unit: wei, 10^-6 USDC or USDC.e, 10^-6 dollars of provider credit."""
 
     ETH = "ETH"
     USDC = "USDC"
+    USDC_E = "USDC.e"
     CREDIT = "USD.credit"
 
 
@@ -84,6 +85,31 @@ def payment_lines(spent: Wei, gas: Wei, l1_fee: Wei, total: Usdc) -> tuple[Line,
     )
 
 
+def token_lines(told: Inclusion, token: Commodity) -> tuple[Line, ...]:
+    """Book a payment by token: it left the wallet and is in transit; the network took ETH, or more of the token."""
+    eth = Commodity.ETH
+    return _kept(
+        Line(WALLET, token, -(told.tokens + told.token_fee).units),
+        Line(GAS, token, told.token_fee.units),
+        Line(IN_TRANSIT, token, told.tokens.units),
+        Line(WALLET, eth, -(told.gas + told.l1_fee).units),
+        Line(GAS, eth, told.gas.units),
+        Line(L1_FEE, eth, told.l1_fee.units),
+    )
+
+
+def unpaid_lines(told: Inclusion, token: Commodity) -> tuple[Line, ...]:
+    """Book what was included and paid nothing, where a token was to be paid with."""
+    return (
+        *revert_lines(told.gas, told.l1_fee, told.spent),
+        *_kept(
+            Line(WALLET, token, -(told.tokens + told.token_fee).units),
+            Line(LOST, token, told.tokens.units),
+            Line(GAS_REVERTED, token, told.token_fee.units),
+        ),
+    )
+
+
 def revert_lines(gas: Wei, l1_fee: Wei, lost: Wei = NO_WEI) -> tuple[Line, ...]:
     """Book what was included and paid nothing: the network's part is gone, and whatever else left the wallet."""
     eth = Commodity.ETH
@@ -95,13 +121,13 @@ def revert_lines(gas: Wei, l1_fee: Wei, lost: Wei = NO_WEI) -> tuple[Line, ...]:
     )
 
 
-def credit_lines(amount: Usd, total: Usdc, operator_fee: Usdc) -> tuple[Line, ...]:
+def credit_lines(amount: Usd, total: Usdc, operator_fee: Usdc, usdc: Commodity = Commodity.USDC) -> tuple[Line, ...]:
     """Book the posting: what was in transit became credit, and the rest was fees.
 
     The provider's fee is what is left of the total once the credits and the operator's part are taken off, so
     that the fees always sum to total − credits and nothing is counted twice.
     """
-    usdc, credit = Commodity.USDC, Commodity.CREDIT
+    credit = Commodity.CREDIT
     bought = amount.usdc_down()
     return _kept(
         Line(IN_TRANSIT, usdc, -total.units),
@@ -117,23 +143,31 @@ def attempt_entry(topup_id: str, attempt: Attempt, demand: Demand) -> Entry:
     """Book an included attempt, paid or reverted, at the feed's price of the moment it was planned."""
     told = attempt.inclusion
     assert told is not None, "only what stands in a block is booked"
-    price = attempt.plan.eth_price_e8
-    if attempt.paid:
-        text, lines = "payment", payment_lines(told.spent, told.gas, told.l1_fee, demand.intent.total)
+    plan, price = attempt.plan, attempt.plan.eth_price_e8
+    if attempt.paid and plan.asset is Asset.ETH:
+        text, lines = "payment", payment_lines(told.spent, told.gas, told.l1_fee, demand.total)
+    elif attempt.paid:
+        text, lines = "payment", token_lines(told, Commodity(plan.asset))
+    elif plan.kind is Kind.APPROVE and told.success:
+        text, lines = "token approved" if plan.tokens.units else "approval revoked", token_lines(told, Commodity.USDC)
     elif attempt.plan.kind is Kind.CANCEL:
         text, lines = "payment cancelled", revert_lines(told.gas, told.l1_fee)
     else:
-        text = "payment reverted" if told.spent == NO_WEI else "left the wallet without paying"
-        lines = revert_lines(told.gas, told.l1_fee, told.spent)
+        lost = told.spent != NO_WEI or told.tokens.units
+        text = "left the wallet without paying" if lost else "payment reverted"
+        if plan.asset is Asset.ETH:
+            lines = revert_lines(told.gas, told.l1_fee, told.spent)
+        else:
+            lines = unpaid_lines(told, Commodity(plan.asset))
     return Entry(
         at_ms=told.block_ms,
         topup_id=topup_id,
         text=text,
-        tx_hash=attempt.hash,
+        tx_hash=attempt.tx_hash,
         charge_id=demand.charge_id,
         block_number=told.block_number,
-        usd_value=EthPrice(price).usd_of_up(told.spent + told.gas + told.l1_fee) if price else None,
-        price_source="feed" if price else "none",
+        usd_value=_worth(told, price),
+        price_source=("feed" if price else "none") if attempt.ours else "par",
         lines=lines,
     )
 
@@ -150,13 +184,26 @@ def posting_entry(topup: TopUp, attempt: Attempt, demand: Demand, at_ms: int) ->
         at_ms=at_ms,
         topup_id=topup.id,
         text="credits posted",
-        tx_hash=attempt.hash,
+        tx_hash=attempt.tx_hash,
         charge_id=demand.charge_id,
         block_number=attempt.inclusion.block_number if attempt.inclusion is not None else None,
         usd_value=topup.amount,
         price_source="provider",
-        lines=credit_lines(topup.amount, demand.intent.total, demand.intent.operator_fee),
+        lines=credit_lines(topup.amount, demand.total, demand.fee, _dollar(attempt.plan.asset)),
     )
+
+
+def _dollar(asset: Asset) -> Commodity:
+    """Return the dollar a payment arrives in."""
+    return Commodity.USDC if asset is Asset.ETH else Commodity(asset)
+
+
+def _worth(told: Inclusion, price_e8: int) -> Usd | None:
+    """Return what left the wallet in dollars, tokens at par; None where ETH left and no feed has priced it."""
+    eth, tokens = told.spent + told.gas + told.l1_fee, told.tokens + told.token_fee
+    if eth != NO_WEI and not price_e8:
+        return None
+    return (EthPrice(price_e8).usd_of_up(eth) if eth != NO_WEI else Usd.of(0)) + Usd(tokens.usdc)
 
 
 def network_cost(topup: TopUp) -> tuple[Wei, Wei]:

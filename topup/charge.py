@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import InitVar, dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final, Never, final
+from typing import Any, Final, Never, Protocol, final
 
 from topup.errors import ChargeRefused
 from topup.money import Bps, Usd, Usdc
@@ -59,15 +59,92 @@ class Intent:
         return Usdc(self.fee_amount)
 
 
+class Demand(Protocol):
+    """What a seller demands for credits, as it states it: well-formed, and not yet believed. Each rail has its own.
+
+    Attributes:
+        charge_id: what the seller calls it.
+        chain_id: where it is to be paid.
+        contract: which contract is called to pay it, 20 bytes.
+        sender: which wallet pays, 20 bytes.
+        identity: whose it is and which: a pair that belongs to one charge for ever.
+        total: what has to arrive in all.
+        fee: the part of the total that an operator in between keeps.
+        recipient: who receives it, 20 bytes.
+        deadline: until when it can be paid, by the chain's clock in unix seconds.
+    """
+
+    @property
+    def charge_id(self) -> str:
+        """Return what the seller calls it."""
+
+    @property
+    def chain_id(self) -> int:
+        """Return where it is to be paid."""
+
+    @property
+    def contract(self) -> bytes:
+        """Return which contract is called to pay it."""
+
+    @property
+    def sender(self) -> bytes:
+        """Return which wallet pays."""
+
+    @property
+    def identity(self) -> tuple[bytes, bytes]:
+        """Return whose it is and which."""
+
+    @property
+    def total(self) -> Usdc:
+        """Return what has to arrive in all."""
+
+    @property
+    def fee(self) -> Usdc:
+        """Return the part an operator keeps."""
+
+    @property
+    def recipient(self) -> bytes:
+        """Return who receives it."""
+
+    @property
+    def deadline(self) -> int:
+        """Return until when it can be paid."""
+
+
 @dataclass(frozen=True)
-class Demand:
-    """A charge as the API states it: well-formed, and not yet believed."""
+class Charge:
+    """A Coinbase charge: the `Demand` that carries an operator's signed intent."""
 
     charge_id: str
     chain_id: int
     contract: bytes
     sender: bytes
     intent: Intent
+
+    @property
+    def identity(self) -> tuple[bytes, bytes]:
+        """Return operator and intent id: the contract pays such a pair once."""
+        return self.intent.operator, self.intent.id
+
+    @property
+    def total(self) -> Usdc:
+        """Return what has to arrive: the recipient's part and the fee part."""
+        return self.intent.total
+
+    @property
+    def fee(self) -> Usdc:
+        """Return the part the operator keeps."""
+        return self.intent.operator_fee
+
+    @property
+    def recipient(self) -> bytes:
+        """Return who receives the rest."""
+        return self.intent.recipient
+
+    @property
+    def deadline(self) -> int:
+        """Return until when the contract takes it."""
+        return self.intent.deadline
 
 
 @dataclass(frozen=True)
@@ -133,10 +210,21 @@ class Verified:
     @property
     def total(self) -> Usdc:
         """Return what has to be paid."""
-        return self.demand.intent.total
+        return self.demand.total
+
+    @property
+    def charge(self) -> Charge:
+        """Return the Coinbase charge that was proven.
+
+        Raises:
+            TypeError: it is a demand of another rail.
+        """
+        if not isinstance(self.demand, Charge):
+            raise TypeError(f"{type(self.demand).__name__} is no Coinbase charge")
+        return self.demand
 
 
-def parse(raw: bytes) -> Demand:
+def parse(raw: bytes) -> Charge:
     """Decode the raw answer of POST /credits/coinbase.
 
     Raises:
@@ -164,7 +252,7 @@ def parse(raw: bytes) -> Demand:
         isinstance(charge_id, str) and 0 < len(charge_id) <= 200 and charge_id.isascii() and charge_id.isprintable()
     ):
         _refuse("data.id", "missing" if charge_id is None else ascii(charge_id)[:80], "a short text in ASCII")
-    return Demand(
+    return Charge(
         charge_id=charge_id,
         chain_id=chain_id,
         contract=_bytes(meta, "metadata", "contract_address", 20),
@@ -185,7 +273,7 @@ def parse(raw: bytes) -> Demand:
 
 
 def verify(
-    demand: Demand, request: Request, pins: Pins, clocks: Clocks, *, seen: Callable[[bytes, bytes], bool]
+    demand: Charge, request: Request, pins: Pins, clocks: Clocks, *, seen: Callable[[bytes, bytes], bool]
 ) -> Verified:
     """Hold a demand against what was asked for.
 
@@ -230,7 +318,7 @@ def verify(
     return Verified(demand, request, _SEAL)
 
 
-def intent_hash(demand: Demand) -> bytes:
+def intent_hash(demand: Charge) -> bytes:
     """Return keccak256 of the 264 packed bytes the operator signs over, for the demand's own chain and sender."""
     from eth_utils.crypto import keccak
 
@@ -253,7 +341,7 @@ def intent_hash(demand: Demand) -> bytes:
     return keccak(packed)
 
 
-def recover(demand: Demand) -> bytes | None:
+def recover(demand: Charge) -> bytes | None:
     """Return the address that signed the demand, or None when the contract would not accept the signature's form."""
     from eth_keys.datatypes import Signature
     from eth_keys.exceptions import BadSignature, ValidationError

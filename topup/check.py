@@ -16,13 +16,13 @@ from topup.credits import LASTING, Reading, Unknown, runway
 from topup.cycle import Cycle
 from topup.errors import Exit, PaymentForbidden, TopupError
 from topup.events import Event, show
-from topup.lifecycle import Kind, Plan, State, TopUp
-from topup.money import Bps, EthPrice, Usd, Usdc, Wei
-from topup.policy import Buy, Decision, Hold, Limits, Refuse, Snapshot, Why, amount_due, permit, worst_spend
+from topup.lifecycle import NO_TOKENS, Kind, Plan, State, TopUp
+from topup.money import Asset, Bps, EthPrice, Usd, Usdc, Wei
+from topup.policy import Buy, Decision, Hold, Limits, Refuse, Snapshot, Wallet, Why, amount_due, permit, worst_spend
 from topup.ports import Rail, Survey
 from topup.settings import Settings
 from topup.store.sqlite import SqliteStore
-from topup.terms import Account, Asked, Terms
+from topup.terms import Asked, Terms
 
 # What a payment through the smallest pools needs as a limit, measured (docs: gas of the payment protocol).
 GAS_LIMIT_USUAL = 335_000
@@ -71,12 +71,12 @@ async def _look(settings: Settings, wish: Asked) -> tuple[Snapshot, Decision, To
     client = assemble.api(settings, clock)
     store = SqliteStore.open_copy(settings.state_dir)
     terms = Terms(
-        Account(settings.account, None, settings.chain.id),
+        assemble.account(settings, None),
         replace(assemble.limits(settings), live=True),
         assemble.ceilings(settings),
         assemble.pace(settings),
     )
-    cycle = Cycle(terms, api=client, rail=_no_rail, store=store, clock=clock, sink=Quiet(), rpc_requests=lambda: 0)
+    cycle = Cycle(terms, api=client, rails=_no_rail, store=store, clock=clock, sink=Quiet(), rpc_requests=lambda: 0)
     try:
         snapshot, decision = await cycle.judge(wish)
         return snapshot, decision, store.open_topup(settings.account)
@@ -85,7 +85,7 @@ async def _look(settings: Settings, wish: Asked) -> tuple[Snapshot, Decision, To
         store.close()
 
 
-def _no_rail() -> Rail:
+def _no_rail(_: str) -> Rail:
     raise AssertionError("a look buys nothing")
 
 
@@ -152,10 +152,20 @@ async def _payable(settings: Settings, amount: Usd, allowed: Limits) -> tuple[Pa
         if wallet is None:
             return None, "no wallet is set, so the chain was not asked"
         chain = assemble.chain(settings, rpcs, SystemClock())
-        found = await chain.survey(wallet, total, assemble.profile(settings).contract)
-        plan = _rough_plan(settings, found)
-        fair = EthPrice(found.price_e8).wei_for_up(total) if found.price_e8 is not None else None
-        permit(plan, total=total, fair=fair, wallet=found.balance, ceilings=assemble.ceilings(settings))
+        found = await chain.survey(
+            wallet, total, assemble.profile(settings).contract, pay_with=assemble.pay_with(settings)
+        )
+        plan = _rough_plan(settings, found, total)
+        fair = None
+        if plan.asset is Asset.ETH and found.price_e8 is not None:
+            fair = EthPrice(found.price_e8).wei_for_up(total)
+        permit(
+            plan,
+            total=total,
+            fair=fair,
+            wallet=Wallet(found.balance, found.tokens),
+            ceilings=assemble.ceilings(settings),
+        )
     except PaymentForbidden as error:
         return error, f"and it could not be paid: {error}"
     except TopupError as error:
@@ -163,15 +173,18 @@ async def _payable(settings: Settings, amount: Usd, allowed: Limits) -> tuple[Pa
     finally:
         for rpc in rpcs:
             await rpc.close()
-    return None, f"it would take at most {plan.value} and fees from a wallet of {found.balance}; not simulated"
+    cost = plan.value if plan.asset is Asset.ETH else f"{plan.tokens} {plan.asset}"
+    held = found.balance if plan.asset is Asset.ETH else f"{found.tokens} {plan.asset} and {found.balance}"
+    return None, f"it would take at most {cost} and fees from a wallet of {held}; not simulated"
 
 
-def _rough_plan(settings: Settings, found: Survey) -> Plan:
-    if not found.quotes:
+def _rough_plan(settings: Settings, found: Survey, total: Usdc) -> Plan:
+    asset = assemble.pay_with(settings)
+    if asset is Asset.ETH and not found.quotes:
         raise PaymentForbidden(
             "no_pool", "no pool quotes this payment", remedy="wait, or check chain.quoter and chain.tiers"
         )
-    tier, quote = min(found.quotes.items(), key=lambda item: item[1])
+    tier, quote = min(found.quotes.items(), key=lambda item: item[1], default=(0, Wei(0)))
     chain = assemble.profile(settings)
     return Plan(
         kind=Kind.PAY,
@@ -190,6 +203,8 @@ def _rough_plan(settings: Settings, found: Survey) -> Plan:
         eth_price_e8=found.price_e8 or 0,
         block_number=found.head.number,
         proof="none",
+        asset=asset,
+        tokens=NO_TOKENS if asset is Asset.ETH else total,
     )
 
 

@@ -424,7 +424,11 @@ def resume(as_json: Json = False) -> None:
 
 
 def _resume(*, as_json: bool) -> Exit:
-    _tell("gone", "0", None, as_json=as_json)
+    from topup.ports import GONE
+    from topup.terms import RAILS
+
+    for rail in RAILS:
+        _tell(GONE + rail, "0", None, as_json=as_json)
     return _tell("paused", "0", "resumed", as_json=as_json)
 
 

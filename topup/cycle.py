@@ -16,6 +16,7 @@ from topup.lifecycle import State, TopUp
 from topup.policy import Buy, Decision, Hold, Refuse, Snapshot, Why, decide
 from topup.ports import Api, Clock, Rail, Sink, Store
 from topup.purchase import Purchase
+from topup.revoke import Revoke
 from topup.steps import Reach
 from topup.terms import Asked, Rest, Terms
 from topup.watch import Watch
@@ -30,24 +31,25 @@ class Cycle:
         terms: Terms,
         *,
         api: Api,
-        rail: Callable[[], Rail],
+        rails: Callable[[str], Rail],
         store: Store,
         clock: Clock,
         sink: Sink,
         rpc_requests: Callable[[], int],
     ) -> None:
-        """Join the ports; `rail` is called when something has to be paid, not before."""
+        """Join the ports; a rail is built when something has to be paid, not before."""
         self._account = terms.account
         self._limits = terms.limits
         self._pace = terms.pace
         self._api = api
-        self._rail = rail
         self._store = store
         self._sink = sink
         self._rpc_requests = rpc_requests
         self._watch = Watch(terms, api=api, store=store, clock=clock, sink=sink)
-        self._witness = Witness(watch=self._watch, rail=rail, store=store, sink=sink)
-        self._purchase = Purchase(terms, Reach(self._watch, rail, store, sink, self._witness))
+        self._witness = Witness(watch=self._watch, rails=rails, store=store, sink=sink)
+        reach = Reach(self._watch, rails, store, sink, self._witness)
+        self._purchase = Purchase(terms, reach)
+        self._revoke = Revoke(terms, reach)
         self._cycles = 0
         self._paused: bool | None = None
         self._forbidden: tuple[Why, int] | None = None
@@ -109,6 +111,7 @@ class Cycle:
             await self._watch.keep()
             return rest
         await self._witness.look_back(self._account)
+        await self._revoke.tidy()
         snapshot, decision = await self.judge(asked or Asked())
         if not isinstance(decision, Refuse):
             self._forbidden = None
@@ -132,11 +135,14 @@ class Cycle:
     def _begin(self, decision: Buy, snapshot: Snapshot) -> TopUp:
         assert self._account.wallet is not None, "a live policy has a wallet"
         assert isinstance(snapshot.reading, Reading)
+        gone = self._store.control(self._account.name).gone
+        # The first that lives; from here to the end of this top-up there is no other.
+        route = next(r for r in self._account.routes if r.rail not in gone)
         topup = TopUp(
             id="t" + secrets.token_hex(6),
             account=self._account.name,
-            rail=self._rail().name,
-            chain_id=self._account.chain_id,
+            rail=route.rail,
+            chain_id=route.chain_id,
             wallet=self._account.wallet,
             state=State.DECIDED,
             amount=decision.amount,

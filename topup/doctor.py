@@ -126,9 +126,10 @@ async def _ledger(settings: Settings) -> list[Check]:
         writable,
         Check("ledger", ok=damage is None, says=damage or f"whole, of this program's version, {held}",
               remedy="" if damage is None else "restore it from a backup, see docs/runbook.md"),
-        Check("charge endpoint", ok=not gone, says="answered 410 Gone; topup does not ask it again" if gone else
-              "no 410 on record; it is not asked here, because every request is a charge",
-              remedy="buy by hand or set a gateway that serves it, then `topup resume`" if gone else ""),
+        Check("rails", ok=not gone,
+              says=f"{', '.join(sorted(gone))} answered 410 Gone and is not asked again" if gone
+              else "no 410 on record; a charge is not asked for here, because every request is one",
+              remedy="choose another in rails.use, or a gateway that serves it, then `topup resume`" if gone else ""),
     ]  # fmt: skip
 
 

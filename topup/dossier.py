@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from topup.books import CONVERSION, Commodity
-from topup.charge import Demand, parse
+from topup.charge import Charge, parse
 from topup.errors import ChargeRefused, SettingsError
 from topup.events import show
 from topup.lifecycle import TERMINAL, Attempt, Inclusion, TopUp
@@ -197,7 +197,7 @@ def _moves(life: Life, now_ms: int) -> list[dict[str, Any]]:
 
 
 def _charge(topup: TopUp, row: dict[str, Any]) -> dict[str, Any]:
-    demand: Demand | None = None
+    demand: Charge | None = None
     unreadable = None
     if row["raw"] is not None:
         try:
@@ -391,6 +391,8 @@ def _amount(commodity: str, units: int) -> str:
             return str(Wei(units))
         case Commodity.USDC:
             return str(Usdc(units))
+        case Commodity.USDC_E:
+            return f"{_usdc(Usdc(units))} {commodity}"
         case Commodity.CREDIT:
             return f"{_usdc(Usdc(units))} dollars"
 

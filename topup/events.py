@@ -278,11 +278,12 @@ class ChargeUnanswered(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointGone(Event):
-    """The charge endpoint answered 410 Gone: this provider no longer sells credits this way. Said once."""
+    """A rail's endpoint is gone (410): this provider no longer sells credits this way. Said once for each rail."""
 
     level: ClassVar[Level] = "critical"
     todo: ClassVar[str] = "top up by hand, or point api.url at a gateway that serves it, then `topup resume`"
     topup_id: str
+    rail: str
     error: str
 
 
@@ -325,6 +326,8 @@ class PaymentPlanned(Event):
     tier: int
     quote_wei: Wei
     value_wei: Wei
+    asset: str
+    units: Usdc
     deviation_bps: Bps | None
     gas_limit: int
     max_fee_per_gas_wei: Wei
@@ -391,6 +394,42 @@ class PaymentIncluded(Event):
     gas_wei: Wei
     l1_fee_wei: Wei
     wallet_check: str
+    asset: str
+    spent_units: Usdc
+    fee_units: Usdc
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenApproved(Event):
+    """The payment contract may now take exactly so much of the token; the payment comes next. Only gas was spent."""
+
+    topup_id: str
+    tx_hash: bytes
+    block: int
+    units: Usdc
+    gas_wei: Wei
+    l1_fee_wei: Wei
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApprovalRevoked(Event):
+    """A permission that a dead charge had left is taken back: the payment contract may take none of the token."""
+
+    topup_id: str
+    tx_hash: bytes
+    block: int
+    gas_wei: Wei
+    l1_fee_wei: Wei
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApprovalStands(Event):
+    """A dead charge has left a permission, and it could not be taken back yet. It is tried again."""
+
+    level: ClassVar[Level] = "warning"
+    todo: ClassVar[str] = "nothing when it passes; only the payment contract itself could use it, for a signed charge"
+    topup_id: str
+    detail: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -622,6 +661,9 @@ class TopUpDone(Event):
     spent_wei: Wei
     gas_wei: Wei
     l1_fee_wei: Wei
+    asset: str
+    asset_spent: Usdc
+    asset_fee: Usdc
     usd_per_credit: Decimal
     tx_hash: bytes
     seconds: int

@@ -13,6 +13,7 @@
                                    ▲──────────────────posted──────────────────────┘
 
     bump     the same charge at the same nonce, dearer; cancel: nothing at the same nonce; at most one of them is mined
+    CHARGED ◄──approved── SENT, where a token is paid with: first the contract may take it, then it is told to
     PAID     also from CHARGED, REVERTED, DEATHWATCH and HALTED, when an earlier attempt turns out to have paid
     DEATHWATCH  also from CHARGED, when the same charge has reverted before
     DROPPED  before anything was signed: no longer needed, refused, or the endpoint is gone
@@ -32,7 +33,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from topup.money import Usd, Wei
+from topup.money import Asset, Usd, Usdc, Wei
+
+NO_TOKENS: Final = Usdc(0)
 
 
 class State(StrEnum):
@@ -75,6 +78,7 @@ class Fact(StrEnum):
     BUMP = "bump"
     CANCEL = "cancel"
     GIVEN_UP = "given_up"
+    APPROVED = "approved"
     WITHDRAWN = "withdrawn"
     REVERTED = "reverted"
     RETRY = "retry"
@@ -111,6 +115,7 @@ TABLE: Final[dict[tuple[State, Fact], State]] = {
     (_S.SENT, _F.BUMP): _S.SENT,
     (_S.SENT, _F.CANCEL): _S.SENT,
     (_S.SENT, _F.GIVEN_UP): _S.DEATHWATCH,  # a cancel of ours has taken the nonce
+    (_S.SENT, _F.APPROVED): _S.CHARGED,  # the contract may now take the token: the payment itself comes next
     (_S.SENT, _F.PAID): _S.PAID,
     (_S.SENT, _F.REVERTED): _S.REVERTED,
     (_S.SENT, _F.EXPIRED): _S.DEATHWATCH,
@@ -201,16 +206,22 @@ class Plan:
     eth_price_e8: int
     block_number: int
     proof: str
+    asset: Asset = Asset.ETH
+    # What leaves in a token, where the asset is one; `value` is ETH and then 0.
+    tokens: Usdc = NO_TOKENS
+    # The most the network takes of the token, where fees are paid in it.
+    token_fee: Usdc = NO_TOKENS
+    broadcaster: Broadcaster = Broadcaster.US
 
     @property
     def cost_max(self) -> Wei:
-        """Return the most that leaves the wallet if this is included: value, gas at its ceiling, L1 data fee."""
+        """Return the most ETH that leaves the wallet if this is included: value, gas at its ceiling, L1 data fee."""
         return self.value + self.max_fee_per_gas.times(self.gas_limit) + self.l1_fee
 
 
 @dataclass(frozen=True)
 class Inclusion:
-    """An attempt's place in a canonical block, with what it cost. Times in ms; `spent` is what the swap consumed.
+    """An attempt's place in a canonical block, with what it cost. Times in ms; `spent` is the ETH beyond the fees.
 
     `reason` says why it failed; `transient` whether the same charge may still be paid by another transaction.
     """
@@ -224,6 +235,11 @@ class Inclusion:
     spent: Wei
     reason: str = ""
     transient: bool = True
+    # What left in the plan's token: for the charge, and for the network where that takes dollars.
+    tokens: Usdc = NO_TOKENS
+    token_fee: Usdc = NO_TOKENS
+    # The transaction that did it, where that is not the attempt's own: somebody else has sent it.
+    tx_hash: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -243,6 +259,18 @@ class Attempt:
     booked: bool
     # What the providers said last, such as `accepted`; "" before the first answer.
     answer: str = ""
+    # What the seller calls the purchase, where it said so.
+    reference: str = ""
+
+    @property
+    def tx_hash(self) -> bytes | None:
+        """Return the transaction it is: the one that included it, else its own hash; None before it is signed."""
+        return (self.inclusion.tx_hash if self.inclusion is not None else b"") or self.hash
+
+    @property
+    def ours(self) -> bool:
+        """Tell whether we put it on the chain; else it is an authorization that somebody else may carry there."""
+        return self.plan.broadcaster is Broadcaster.US
 
     @property
     def place(self) -> tuple[int, int]:

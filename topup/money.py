@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, Inexact, InvalidOperation
+from enum import StrEnum
 from typing import Self
 
 # Wide enough for a 256-bit integer times a price; a result that would not fit raises instead of rounding.
@@ -162,6 +163,14 @@ class Bps:
     def __str__(self) -> str:
         """Write as a percentage."""
         return f"{plain(Decimal(self.bps) / 100)} %"
+
+
+class Asset(StrEnum):
+    """What a wallet pays with. Both dollars are counted in `Usdc`, and are not the same money."""
+
+    ETH = "ETH"
+    USDC = "USDC"
+    USDC_E = "USDC.e"  # USDC that a bridge holds, on Tempo
 
 
 @dataclass(frozen=True, order=True, slots=True)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from topup import assemble
-from topup.charge import Clocks, Demand, Pins, Request, parse, verify
+from topup.charge import Charge, Clocks, Pins, Request, parse, verify
 from topup.clock import SystemClock
 from topup.credits import HOUR_MS
 from topup.errors import ApiGone, ChargeRefused, PaymentForbidden, SettingsError
@@ -20,6 +20,7 @@ from topup.money import Usd, Usdc
 from topup.ports import Survey
 from topup.settings import Settings
 from topup.store.sqlite import SqliteStore
+from topup.terms import COINBASE
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ async def propose(settings: Settings) -> Proposal:
             verify(demand, asked, opened, clocks, seen=lambda operator, one: (operator, one) in used)
 
         proven(SystemClock().now_ms() // 1000)
-        survey = await assemble.chain(settings, rpcs, SystemClock()).survey(sender, demand.intent.total, pins.contract)
+        survey = await assemble.chain(settings, rpcs, SystemClock()).survey(sender, demand.total, pins.contract)
         proven(survey.head.timestamp_s)
     finally:
         store.close()
@@ -99,7 +100,7 @@ async def _charge(settings: Settings, store: SqliteStore, asked: Request) -> byt
     clock = SystemClock()
     account, now = settings.account, clock.now_ms()
     client = assemble.api(settings, clock)
-    if store.control(account).gone:
+    if COINBASE in store.control(account).gone:
         raise ApiGone(
             "the charge endpoint answered 410 Gone and is not asked again",
             remedy="`topup resume` when it is back or another gateway is set",
@@ -115,13 +116,13 @@ async def _charge(settings: Settings, store: SqliteStore, asked: Request) -> byt
     try:
         return await client.charge(asked)
     except ApiGone:
-        store.say(account, "gone", "1", clock.now_ms(), "topup")
+        store.set_gone(account, COINBASE, gone=True, at_ms=clock.now_ms())
         raise
     finally:
         await client.close()
 
 
-def _payable(demand: Demand) -> None:
+def _payable(demand: Charge) -> None:
     """Refuse a recipient that nobody could want to pay."""
     intent = demand.intent
     never = {
@@ -139,7 +140,7 @@ def _payable(demand: Demand) -> None:
         )
 
 
-def _proposal(demand: Demand, asked: Request, pins: Pins, survey: Survey) -> Proposal:
+def _proposal(demand: Charge, asked: Request, pins: Pins, survey: Survey) -> Proposal:
     intent = demand.intent
     deadline = datetime.fromtimestamp(intent.deadline, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     recipient, contract, operator = (f"0x{a.hex()}" for a in (intent.recipient, demand.contract, intent.operator))

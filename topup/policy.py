@@ -13,8 +13,8 @@ from enum import StrEnum
 
 from topup.credits import DAY_MS, HOUR_MS, Reading, Runway, Spending, Unknown, runway
 from topup.errors import PaymentForbidden
-from topup.lifecycle import Plan
-from topup.money import Bps, EthPrice, Usd, Usdc, Wei, deviation_bps_up
+from topup.lifecycle import NO_TOKENS, Broadcaster, Plan
+from topup.money import Asset, Bps, EthPrice, Usd, Usdc, Wei, deviation_bps_up
 
 
 @dataclass(frozen=True)
@@ -332,16 +332,26 @@ class Ceilings:
     payment: Wei
     # The lowest price the owner finds plausible: it bounds a payment even where quote and feed lie together.
     price_min: EthPrice
+    # The most the network may take of one payment where it takes dollars.
+    token_fee: Usdc = NO_TOKENS
 
 
-def permit(plan: Plan, *, total: Usdc, fair: Wei | None, wallet: Wei, ceilings: Ceilings) -> None:
+@dataclass(frozen=True)
+class Wallet:
+    """What the wallet holds: ETH, and the token that is paid with; None where no token is asked for."""
+
+    eth: Wei
+    tokens: Usdc | None = None
+
+
+def permit(plan: Plan, *, total: Usdc, fair: Wei | None, wallet: Wallet, ceilings: Ceilings) -> None:
     """Judge one planned payment by its worst case.
 
     Args:
         plan: the unsigned payment.
         total: what has to arrive.
         fair: what the total is worth in ETH by the price feeds; None when no feed is configured.
-        wallet: the wallet's balance.
+        wallet: what the wallet holds.
         ceilings: the limits.
 
     Raises:
@@ -363,6 +373,14 @@ def permit(plan: Plan, *, total: Usdc, fair: Wei | None, wallet: Wei, ceilings: 
                 f"the payment may cost {plan.value}, {above}; the ceiling is {ceilings.price_deviation}",
                 remedy="wait for the pool to recover, or raise price.deviation_bps",
             )
+    if plan.asset is not Asset.ETH:
+        _permit_tokens(plan, total, wallet.tokens or Usdc(0), ceilings)
+    if plan.broadcaster is Broadcaster.US:
+        _permit_gas(plan, wallet.eth, ceilings)
+
+
+def _permit_gas(plan: Plan, held: Wei, ceilings: Ceilings) -> None:
+    """Judge what a transaction of the wallet's own costs beyond what it pays for."""
     if plan.max_fee_per_gas > ceilings.gas_price:
         raise PaymentForbidden(
             "gas_price",
@@ -377,9 +395,30 @@ def permit(plan: Plan, *, total: Usdc, fair: Wei | None, wallet: Wei, ceilings: 
             remedy="wait, or raise fees.network_fee_max_eth",
         )
     need = plan.cost_max + ceilings.reserve
-    if wallet < need:
+    if held < need:
         raise PaymentForbidden(
             "wallet_low",
-            f"the wallet holds {wallet}, this payment and the reserve need {need}",
-            remedy=f"send at least {need - wallet} to the wallet",
+            f"the wallet holds {held}, this payment and the reserve need {need}",
+            remedy=f"send at least {need - held} to the wallet",
+        )
+
+
+def _permit_tokens(plan: Plan, total: Usdc, held: Usdc, ceilings: Ceilings) -> None:
+    """Judge what would leave in a token: exactly the total, and no more than the ceiling for the network."""
+    if plan.tokens != total:
+        raise PaymentForbidden(
+            "total", f"{plan.tokens} would leave, due are {total}", remedy="report it: it is a defect"
+        )
+    if plan.token_fee > ceilings.token_fee:
+        raise PaymentForbidden(
+            "network_fee",
+            f"the network may take {plan.token_fee}, the ceiling is {ceilings.token_fee}",
+            remedy="wait, or raise fees.network_fee_max_usd",
+        )
+    need = plan.tokens + plan.token_fee
+    if held < need:
+        raise PaymentForbidden(
+            "wallet_low",
+            f"the wallet holds {held} of {plan.asset}, this payment needs {need}",
+            remedy=f"send at least {need - held} of {plan.asset} to the wallet, on chain {plan.chain_id}",
         )

@@ -13,11 +13,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
 from topup.books import Entry
-from topup.charge import Demand, Request, Verified
+from topup.charge import Charge, Demand, Request, Verified
 from topup.credits import Reading, Unknown
 from topup.death import Fate
-from topup.lifecycle import Attempt, Fact, Inclusion, Plan, TopUp
-from topup.money import Usd, Usdc, Wei
+from topup.lifecycle import Attempt, Broadcaster, Fact, Inclusion, Plan, TopUp
+from topup.money import Asset, Usd, Usdc, Wei
 from topup.policy import Past
 
 if TYPE_CHECKING:
@@ -93,16 +93,24 @@ class Survey:
     code_hash: bytes
     quotes: dict[int, Wei]
     price_e8: int | None
+    # What the wallet holds of the token that is paid with, and how much of it the contract may take; None: not asked.
+    tokens: Usdc | None = None
+    allowance: Usdc | None = None
 
 
 @dataclass(frozen=True)
 class Call:
-    """A contract call from the wallet that has not been signed."""
+    """A contract call from the wallet that has not been signed, and what it may do to the wallet's dollars.
+
+    `tokens` is exactly what has to leave, `approves` what the payment contract may take afterwards; None: nothing.
+    """
 
     sender: bytes
     to: bytes
     data: bytes
     value: Wei
+    tokens: Usdc | None = None
+    approves: Usdc | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,15 @@ class Simulation:
     gas: int
     l1_fee: Wei
     proof: str
+
+
+class Claim(StrEnum):
+    """What the seller says of a purchase that the chain shows paid."""
+
+    SILENT = "silent"  # it says nothing: it was not asked, cannot be asked, or gave no usable answer
+    PENDING = "pending"
+    CREDITED = "credited"
+    FAILED = "failed"
 
 
 class Delivery(StrEnum):
@@ -143,6 +160,8 @@ class Sent:
 
     delivery: Delivery
     detail: str
+    # What the seller calls this purchase, where it said so.
+    reference: str = ""
 
 
 # What `Seen.wallet_check` says where nobody could hold the cost against the wallet's balance.
@@ -177,22 +196,34 @@ class Sighting:
     nonce_latest: int
     seen: dict[bytes, Seen]
     replaced: frozenset[bytes]
+    # Authorizations of which the chain says that they were used, whether or not it is seen by what.
+    used: frozenset[bytes] = frozenset()
 
 
 class Chain(Protocol):
     """The chain, through however many providers. Every failure is a `ChainError`."""
 
     @property
+    def chain_id(self) -> int:
+        """Return which chain it is."""
+
+    @property
     def requests(self) -> int:
         """Return how many HTTP requests were made so far."""
 
-    async def survey(self, wallet: bytes, total: Usdc, contract: bytes) -> Survey:
-        """Read all a payment is planned on, in one batch."""
+    async def survey(self, wallet: bytes, total: Usdc, contract: bytes, *, pay_with: Asset = Asset.ETH) -> Survey:
+        """Read all a payment is planned on, in one batch: quotes where ETH is paid with, else tokens and allowance."""
 
     def payment(self, verified: Verified, tier: int, value: Wei, wallet: bytes) -> Call:
         """Encode the payment of a verified charge."""
 
-    async def simulate(self, call: Call, demand: Demand, at: Head) -> Simulation:
+    def token_payment(self, verified: Verified) -> Call:
+        """Encode the payment of a verified charge in its own token, of which the contract may take the total."""
+
+    def approval(self, wallet: bytes, contract: bytes, units: Usdc) -> Call:
+        """Encode that `contract` may take exactly so much of the token; none takes it back."""
+
+    async def simulate(self, call: Call, demand: Charge, at: Head) -> Simulation:
         """Run the call on the block `at` without sending it, and hold its effects against the demand.
 
         Raises:
@@ -202,26 +233,82 @@ class Chain(Protocol):
     async def send(self, raw: bytes, tx_hash: bytes) -> Sent:
         """Hand signed bytes to the provider(s) once; never retried below this call, never raises."""
 
-    async def look(self, wallet: bytes, attempts: Sequence[tuple[Attempt, Demand]], *, every: bool = False) -> Sighting:
+    async def look(self, wallet: bytes, attempts: Sequence[tuple[Attempt, Charge]], *, every: bool = False) -> Sighting:
         """Look for these attempts, each of its own charge, in canonical blocks.
 
         Absent from `seen` means "not seen", never "not paid". With `every`, all providers are asked and what is seen
         is what two that are independent show, whatever the quorum, where two are configured.
         """
 
-    async def fate(self, demand: Demand, since: int) -> Fate:
+    async def fate(self, demand: Charge, since: int) -> Fate:
         """Ask whether a charge was ever paid, at a final block and after it; logs are read from block `since` on.
 
         Raises:
             ChainUnknown: any error, null or disagreement: undecided, which is never "no".
         """
 
-    async def flag(self, demand: Demand) -> bool:
+    async def flag(self, demand: Charge) -> bool:
         """Read the contract's own mark that this charge was paid, at the newest block.
 
         Raises:
             ChainUnknown: it could not be read.
         """
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What an authorization that somebody else carries to the chain leaves there when it is used.
+
+    Attributes:
+        key: the attempt's hash, under which it is reported.
+        hash: the transaction's hash where that is known before it is sent, as when the whole transaction was signed.
+        mark: contract and call data of a read whose word is zero until the authorization is used, and never again.
+        log: address and topics of the one log its use emits; a topic that is None may be anything.
+        token: the token it moves, 20 bytes.
+        sender, recipient: from whom and to whom, 20 bytes each.
+        tokens: exactly how much.
+        since: no use can stand in an earlier block.
+        pays_fee: whether the network's fee falls on the wallet, in this token (Tempo).
+    """
+
+    key: bytes
+    hash: bytes | None
+    mark: tuple[bytes, bytes]
+    log: tuple[bytes, tuple[bytes | None, ...]]
+    token: bytes
+    sender: bytes
+    recipient: bytes
+    tokens: Usdc
+    since: int
+    pays_fee: bool
+
+
+class TokenChain(Protocol):
+    """A chain as the rails see it whose payments somebody else carries there. Every failure is a `ChainError`."""
+
+    @property
+    def chain_id(self) -> int:
+        """Return which chain it is."""
+
+    @property
+    def requests(self) -> int:
+        """Return how many HTTP requests were made so far."""
+
+    async def survey(self, wallet: bytes, token: bytes, traces: Sequence[Trace] = ()) -> Survey:
+        """Read newest block, fees and the wallet's tokens; a `used` trace among these is refused.
+
+        Raises:
+            PaymentForbidden: one of these authorizations was used already.
+        """
+
+    async def look(self, traces: Sequence[tuple[Trace, Inclusion | None]], *, every: bool = False) -> Sighting:
+        """Look for the use of these authorizations in canonical blocks, each with where it was recorded before.
+
+        `seen` is by `Trace.key`; `used` holds those whose mark is set, seen or not. Nothing is concluded from absence.
+        """
+
+    async def fate(self, trace: Trace) -> Fate:
+        """Ask whether an authorization was ever used, at a final block and after it; see `Chain.fate`."""
 
 
 class Signer(Protocol):
@@ -239,6 +326,13 @@ class Signer(Protocol):
             SignerError: the plan does not pay exactly this charge, or exceeds the signer's own ceilings.
         """
 
+    def sign_revocation(self, plan: Plan) -> tuple[bytes, bytes]:
+        """Sign that the payment contract may take none of the token any more.
+
+        Raises:
+            SignerError: the plan is anything else, or exceeds the signer's own ceilings.
+        """
+
     def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
         """Sign a transaction that moves nothing and takes a nonce: to the wallet itself, no value, no data.
 
@@ -248,9 +342,22 @@ class Signer(Protocol):
 
 
 class Rail(Protocol):
-    """One way from dollars to credits: how to ask, how to prove, how to plan, send and find a payment."""
+    """One way from dollars to credits: how to ask, how to prove, how to plan, send and find a payment.
+
+    Attributes:
+        name: what the settings and the ledger call it.
+        chain_id: the chain it pays on.
+        broadcaster: who puts its payments on the chain. Where it is the seller, we sign an authorization that moves
+            the money once or never and hand it over: it has no place among the wallet's own transactions, can be
+            neither outbid nor cancelled, and dies at its deadline.
+    """
 
     name: str
+    broadcaster: Broadcaster
+
+    @property
+    def chain_id(self) -> int:
+        """Return the chain it pays on."""
 
     @property
     def requests(self) -> int:
@@ -277,7 +384,22 @@ class Rail(Protocol):
         """
 
     def cancel(self, topup: TopUp, over: Sequence[Attempt]) -> Plan:
-        """Plan a transaction that takes the nonce of these attempts, all at one, and moves nothing."""
+        """Plan a transaction that takes the nonce of these attempts, all at one, and moves nothing.
+
+        Raises:
+            PaymentForbidden: this rail cannot cancel what is out.
+        """
+
+    async def revocation(self, topup: TopUp) -> Plan:
+        """Plan a transaction after which the contract may take none of the token any more.
+
+        Raises:
+            PaymentForbidden: it cannot be sent now, or there is nothing to take back.
+            ChainError: the chain could not be asked.
+        """
+
+    def sign_revocation(self, plan: Plan) -> tuple[bytes, bytes]:
+        """Sign a planned revocation; return raw bytes and hash."""
 
     def sign(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
         """Sign the plan; return raw bytes and hash."""
@@ -285,7 +407,7 @@ class Rail(Protocol):
     def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
         """Sign a planned cancel; return raw bytes and hash."""
 
-    async def send(self, attempt: Attempt) -> Sent:
+    async def send(self, topup: TopUp, attempt: Attempt) -> Sent:
         """Put a stored attempt on its way, byte for byte."""
 
     async def look(self, wallet: bytes, attempts: Sequence[tuple[TopUp, Attempt]], *, every: bool = False) -> Sighting:
@@ -297,13 +419,21 @@ class Rail(Protocol):
     async def flag(self, topup: TopUp, charge_seq: int) -> bool:
         """Read the contract's mark that a charge was paid; see `Chain.flag`."""
 
+    async def claim(self, topup: TopUp) -> Claim:
+        """Ask the seller what became of a paid top-up; evidence beside the credits, never instead of them."""
+
+
+# Under this name and the rail's own stands its tombstone.
+GONE: Final = "gone:"
+
 
 @dataclass(frozen=True)
 class Control:
-    """What people have told this ledger, and the tombstone of the charge endpoint."""
+    """What people have told this ledger, and the tombstones of rails."""
 
     paused: bool
-    gone: bool
+    # Rails whose endpoint said that it is gone.
+    gone: frozenset[str] = frozenset()
     paused_by: str = ""
     # When buying was last resumed by hand; failures before that are forgiven.
     resumed_ms: int = 0
@@ -397,6 +527,12 @@ class Store(Protocol):
     def replace(self, topup: TopUp, fact: Fact, plan: Plan, signed: tuple[bytes, bytes], at_ms: int) -> TopUp:
         """Store a signed bump or cancel (raw bytes and hash) at a nonce of ours, with the intent to send it."""
 
+    def approver(self, account: str) -> TopUp | None:
+        """Return the newest top-up that has let a contract take a token, as far as the chain has shown."""
+
+    def append(self, topup: TopUp, plan: Plan, signed: tuple[bytes, bytes], at_ms: int) -> TopUp:
+        """Store a signed transaction of an ended top-up with the intent to send it; its nonce may be overtaken."""
+
     def withdraw(self, topup: TopUp, reason: str, at_ms: int) -> TopUp:
         """Give a nonce back that was never sent."""
 
@@ -409,7 +545,7 @@ class Store(Protocol):
     def vanished(self, topup: TopUp, attempt: Attempt, fact: Fact | None, at_ms: int) -> TopUp:
         """Store that the block of an attempt is no longer canonical; `fact` as for `included`."""
 
-    def afterwards(self, account: str, chain_id: int, wallet: bytes) -> list[tuple[TopUp, Attempt]]:
+    def afterwards(self, account: str, wallet: bytes) -> list[tuple[TopUp, Attempt]]:
         """Return attempts of ended top-ups of this wallet for which the chain may still change something."""
 
     def rivals(self, topup: TopUp) -> list[Attempt]:
@@ -422,7 +558,7 @@ class Store(Protocol):
         """Store that a block in the books was replaced, take back what was booked; `halt` is the reason to halt."""
 
     def endpoint_gone(self, topup: TopUp, reason: str, at_ms: int) -> TopUp:
-        """Put up the tombstone of the charge endpoint and drop the top-up that met it."""
+        """Put up the tombstone of the top-up's rail and drop the top-up that met it."""
 
     def next_nonce(self, chain_id: int, wallet: bytes) -> int:
         """Return the first nonce this ledger has neither used nor adopted."""
@@ -445,8 +581,8 @@ class Store(Protocol):
     def finish(self, topup: TopUp, entry: Entry, at_ms: int) -> TopUp:
         """Book the posting and end the top-up."""
 
-    def set_gone(self, account: str, gone: bool, at_ms: int) -> None:  # noqa: FBT001 - a flag is what it is
-        """Put up or take down the tombstone of the charge endpoint."""
+    def set_gone(self, account: str, rail: str, *, gone: bool, at_ms: int) -> None:
+        """Put up or take down the tombstone of a rail."""
 
     def next_request(self, account: str) -> Requested | None:
         """Return the oldest request nobody has answered."""

@@ -23,9 +23,9 @@ from topup.errors import (
     PaymentForbidden,
     SignerError,
 )
-from topup.lifecycle import TERMINAL, Attempt, Fact, State, TopUp
+from topup.lifecycle import TERMINAL, Attempt, Broadcaster, Fact, State, TopUp
 from topup.money import deviation_bps_up
-from topup.policy import Buy, Hold, Refuse, Why, decide, over_budget, permit
+from topup.policy import Buy, Hold, Refuse, Why, decide, over_budget
 from topup.ports import Survey
 from topup.pursuit import Pursuit
 from topup.steps import CANCEL, Reach, Step, Steps, fair
@@ -107,10 +107,10 @@ class Purchase(Steps):
         seq = len(topup.charges)
         self._sink.emit(events.ChargeRequested(topup_id=topup.id, seq=seq, amount_usd=topup.amount))
         try:
-            raw = await self._rail().ask(self._request(topup))
+            raw = await self._rail(topup).ask(self._request(topup))
         except ApiGone as error:
             topup = self._store.endpoint_gone(topup, "endpoint_gone", self._watch.now())
-            self._sink.emit(events.EndpointGone(topup_id=topup.id, error=str(error)))
+            self._sink.emit(events.EndpointGone(topup_id=topup.id, rail=topup.rail, error=str(error)))
             self._sink.emit(events.TopUpDropped(topup_id=topup.id, reason="endpoint_gone", detail=str(error)))
             return topup
         except (ApiUnknown, ApiLimited) as error:
@@ -148,15 +148,14 @@ class Purchase(Steps):
 
     async def _charged(self, topup: TopUp) -> Step:
         """Look for what is already out, and only then prepare a payment of the same charge."""
-        beside = self._store.afterwards(self._account.name, topup.chain_id, topup.wallet)
-        if topup.out or any(a.inclusion is None for _, a in beside):
+        if topup.out or any(a.inclusion is None for _, a in self._witness.beside(topup)):
             looked = await self._look(topup)
             if isinstance(looked, Rest):
                 return looked
             seen, sighting = looked
             if seen.state is not State.CHARGED:
                 return seen
-            if seen.alive and sighting.head.timestamp_s > self._demand(seen).intent.deadline:
+            if seen.alive and sighting.head.timestamp_s > self._demand(seen).deadline:
                 return self._move(seen, Fact.EXPIRED, "the deadline passed after a revert")
             topup = seen
         if self._word(topup) == CANCEL:
@@ -179,7 +178,7 @@ class Purchase(Steps):
         unwanted = await self._wanted(topup)
         if unwanted is not None:
             return unwanted
-        rail, began_ms = self._rail(), self._watch.now()
+        rail, began_ms = self._rail(topup), self._watch.now()
         try:
             verified, survey = await rail.prove(
                 charge.raw, self._request(topup), seen=self._store.seen_intents(topup.id)
@@ -188,12 +187,12 @@ class Purchase(Steps):
                 topup = self._store.proven(topup, verified)
                 self._proven(topup, verified)
             self._caps_by_chain(topup, survey)
-            lagging = self._nonce_rule(topup, survey)
+            lagging = self._nonce_rule(topup, survey) if rail.broadcaster is Broadcaster.US else None
             if lagging is not None:
                 return lagging
             self._rule_r(topup)
             plan = await rail.plan(verified, survey, self._outbid(topup, survey))
-            worth = fair(verified, survey)
+            worth = fair(plan, verified, survey)
             deviation = deviation_bps_up(plan.value, worth) if worth is not None else None
             self._sink.emit(
                 events.PaymentPlanned(
@@ -201,6 +200,8 @@ class Purchase(Steps):
                     tier=plan.tier,
                     quote_wei=plan.quote,
                     value_wei=plan.value,
+                    asset=plan.asset.value,
+                    units=plan.tokens,
                     deviation_bps=deviation,
                     gas_limit=plan.gas_limit,
                     max_fee_per_gas_wei=plan.max_fee_per_gas,
@@ -209,7 +210,7 @@ class Purchase(Steps):
                     proof=plan.proof,
                 )
             )
-            permit(plan, total=verified.total, fair=worth, wallet=survey.balance, ceilings=self._ceilings)
+            self._permit(plan, verified, survey)
         except ChargeRefused as error:
             return self._refused(topup, error)
         except PaymentForbidden as error:
@@ -235,23 +236,26 @@ class Purchase(Steps):
 
     def _outbid(self, topup: TopUp, survey: Survey) -> list[Attempt]:
         """Return bytes of ours that may still be out from the wallet's next nonce on."""
-        beside = self._store.afterwards(self._account.name, topup.chain_id, topup.wallet)
-        stale = [a for _, a in beside if a.inclusion is None]
+        stale = [a for _, a in self._witness.beside(topup) if a.inclusion is None]
         known = [*self._loose(topup), *stale]
-        return [a for a in known if a.plan.nonce >= survey.nonce_latest]
+        return [a for a in known if a.ours and a.plan.nonce >= survey.nonce_latest]
 
     async def stand(self) -> None:
         """At start, say when the wallet has sent more than the ledger knows, before a payment is refused for it."""
-        wallet, chain_id = self._account.wallet, self._account.chain_id
+        wallet = self._account.wallet
         if wallet is None or not self._limits.live or self._store.open_topup(self._account.name) is not None:
             return
-        with contextlib.suppress(ChainError):  # the passes themselves say what is wrong with the chain
-            sent = (await self._rail().look(wallet, [])).nonce_latest
-            known = self._store.next_nonce(chain_id, wallet)
-            if sent > known:
-                error = _nonce_ahead(sent, known)
-                told = events.TopUpForbidden(why=error.reason, detail=str(error), remedy=error.remedy)
-                self._sink.emit(told)
+        for route in self._account.routes:
+            rail = self._rails(route.rail)
+            if rail.broadcaster is not Broadcaster.US:
+                continue
+            with contextlib.suppress(ChainError):  # the passes themselves say what is wrong with the chain
+                sent = (await rail.look(wallet, [])).nonce_latest
+                known = self._store.next_nonce(route.chain_id, wallet)
+                if sent > known:
+                    error = _nonce_ahead(sent, known)
+                    told = events.TopUpForbidden(why=error.reason, detail=str(error), remedy=error.remedy)
+                    self._sink.emit(told)
 
     def _nonce_rule(self, topup: TopUp, survey: Survey) -> Rest | None:
         """Hold the wallet's nonce against the ledger's: ahead means a lost ledger or a second user of the key."""
@@ -306,11 +310,11 @@ class Purchase(Steps):
                 topup_id=topup.id,
                 seq=len(topup.charges),
                 charge_id=demand.charge_id,
-                intent_id=demand.intent.id,
+                intent_id=demand.identity[1],
                 total_units=verified.total,
-                fee_units=demand.intent.operator_fee,
-                recipient=demand.intent.recipient,
-                deadline_s=demand.intent.deadline,
+                fee_units=demand.fee,
+                recipient=demand.recipient,
+                deadline_s=demand.deadline,
             )
         )
 
@@ -346,7 +350,7 @@ class Purchase(Steps):
         if (stale := self._unsendable(topup)) is not None or known is None:
             return self._withdrawn(topup, stale)
         try:
-            raw, tx_hash = self._rail().sign(attempt.plan, known[0])
+            raw, tx_hash = self._rail(topup).sign(attempt.plan, known[0])
         except SignerError as error:
             topup = self._store.withdraw(topup, str(error), self._watch.now())
             return self._forbid(topup, PaymentForbidden("signer", str(error), remedy=error.remedy))

@@ -13,9 +13,8 @@ from topup import events
 from topup.death import WITNESSES, Death, Fate, Paid, Undecided, verdict
 from topup.errors import ChainUnknown, ChargeRefused, PaymentForbidden, Reverted, SignerError
 from topup.lifecycle import Attempt, Fact, Kind, Plan, State, TopUp
-from topup.policy import permit
 from topup.ports import Delivery, Sighting
-from topup.steps import ATTEST, CANCEL, Step, Steps, fair, flag_name
+from topup.steps import ATTEST, CANCEL, Step, Steps, flag_name
 from topup.terms import Rest
 
 # Answers after which a node holds the bytes.
@@ -41,7 +40,7 @@ class Pursuit(Steps):
                 return await self._find(topup)
 
     async def _send(self, topup: TopUp, attempt: Attempt) -> TopUp:
-        sent = await self._rail().send(attempt)
+        sent = await self._rail(topup).send(topup, attempt)
         topup = self._store.delivered(topup, attempt, sent, self._watch.now())
         assert attempt.hash is not None
         self._sink.emit(
@@ -73,10 +72,10 @@ class Pursuit(Steps):
 
     async def _unseen(self, topup: TopUp, sighting: Sighting) -> Step:
         """Follow a payment that is in no block yet: outbid it when it is late, and send it again."""
-        if sighting.head.timestamp_s > self._demand(topup).intent.deadline:
+        if sighting.head.timestamp_s > self._demand(topup).deadline:
             return self._move(topup, Fact.EXPIRED, "the deadline passed before the payment was seen")
         loose = self._loose(topup)
-        used = [a for a in loose if sighting.nonce_latest > a.plan.nonce]
+        used = [a for a in loose if _used(a, sighting)]
         if used:
             return self._nonce_moved(topup, used[0])
         self._moved = None
@@ -133,7 +132,7 @@ class Pursuit(Steps):
         late = now - newest.intended_ms >= self._pace.bump_after_s * 1000
         bumps = sum(1 for a in loose if a.place == newest.place) - 1
         paused = self._paused() and newest.plan.kind is not Kind.CANCEL
-        return late and bumps < self._pace.bump_max and now >= self._bump_ms and not paused
+        return newest.ours and late and bumps < self._pace.bump_max and now >= self._bump_ms and not paused
 
     async def _outbid(self, topup: TopUp, sighting: Sighting, *, cancel: bool) -> TopUp:
         """Put a dearer payment of the same charge, or a cancel, at the same nonce; one of them at most is mined.
@@ -172,17 +171,17 @@ class Pursuit(Steps):
     async def _plan_bump(self, topup: TopUp) -> tuple[Plan, tuple[bytes, bytes]]:
         """Prove, quote and simulate again, as for a first payment; only the fees have to outbid."""
         self._rule_r(topup)
-        charge, rail = topup.charge, self._rail()
+        charge, rail = topup.charge, self._rail(topup)
         assert charge is not None
         assert charge.raw is not None
         verified, survey = await rail.prove(charge.raw, self._request(topup), seen=self._store.seen_intents(topup.id))
         over = self._over(topup, survey.nonce_latest)
         plan = await rail.plan(verified, survey, over, bump=True)
-        permit(plan, total=verified.total, fair=fair(verified, survey), wallet=survey.balance, ceilings=self._ceilings)
+        self._permit(plan, verified, survey)
         return plan, rail.sign(plan, verified)
 
     def _plan_cancel(self, topup: TopUp, sighting: Sighting) -> tuple[Plan, tuple[bytes, bytes]]:
-        rail, nonce = self._rail(), sighting.nonce_latest
+        rail, nonce = self._rail(topup), sighting.nonce_latest
         plan = rail.cancel(topup, [a for a in self._over(topup, nonce) if a.plan.nonce == nonce])
         return plan, rail.sign_cancel(plan)
 
@@ -197,7 +196,7 @@ class Pursuit(Steps):
 
     async def _deathwatch(self, topup: TopUp, sighting: Sighting) -> Step:
         """Wait for proof, at a final block, that the charge can never be paid; then, and only then, it is replaced."""
-        deadline_s = self._demand(topup).intent.deadline
+        deadline_s = self._demand(topup).deadline
         if sighting.head.timestamp_s <= deadline_s:
             topup = await self._resend(topup)
         if not self._settled_for_ever(topup, sighting, deadline_s):
@@ -236,7 +235,7 @@ class Pursuit(Steps):
     async def _judged(self, topup: TopUp, sighting: Sighting) -> tuple[Death | Paid | Undecided, Fate] | str:
         """Judge the newest charge by what independent providers show; a sentence when they could not be asked."""
         try:
-            fate = await self._rail().fate(topup, len(topup.charges))
+            fate = await self._rail(topup).fate(topup, len(topup.charges))
             # Inclusions were looked at with an earlier final block than the one that was just asked for: a block
             # between the two may have been replaced since.
             fate = replace(fate, final_number=min(fate.final_number, sighting.finalized or 0))
@@ -250,7 +249,7 @@ class Pursuit(Steps):
     async def _shown_by_enough(self, topup: TopUp) -> bool:
         """Tell whether independent providers show every inclusion the proof by nonce rests on, in the same block."""
         placed = [a for a in topup.out if a.inclusion is not None]
-        shown = await self._rail().look(topup.wallet, [(topup, a) for a in placed], every=True)
+        shown = await self._rail(topup).look(topup.wallet, [(topup, a) for a in placed], every=True)
         return all(
             a.hash in shown.seen
             and a.inclusion is not None
@@ -263,7 +262,7 @@ class Pursuit(Steps):
         return verdict(
             topup,
             len(topup.charges),
-            deadline_s=self._demand(topup).intent.deadline,
+            deadline_s=self._demand(topup).deadline,
             fate=fate,
             flag_tested=self._store.told("", flag_name(topup, self._demand(topup))) == "1",
         )
@@ -291,15 +290,15 @@ class Pursuit(Steps):
         topup, sighting = looked
         if topup.state is not State.REVERTED:
             return topup
-        if sighting.head.timestamp_s > self._demand(topup).intent.deadline:
+        if sighting.head.timestamp_s > self._demand(topup).deadline:
             return self._move(topup, Fact.EXPIRED, "the deadline passed after a revert")
         if self._word(topup) == CANCEL:
             return self._move(topup, Fact.GIVEN_UP, "cancelled by hand")
-        failed = [a for a in topup.out if a.inclusion is not None and a.charge_seq == len(topup.charges)]
-        for attempt in failed:
-            assert attempt.inclusion is not None
-            if not attempt.inclusion.transient:
-                return self._move(topup, Fact.GIVEN_UP, f"reverted for good: {attempt.inclusion.reason}")
+        newest = [a.inclusion for a in topup.out if a.inclusion is not None and a.charge_seq == len(topup.charges)]
+        failed = [told for told in newest if not told.success]
+        for told in failed:
+            if not told.transient:
+                return self._move(topup, Fact.GIVEN_UP, f"reverted for good: {told.reason}")
         if len(failed) > self._pace.retries_max:
             return self._move(topup, Fact.GIVEN_UP, f"{len(failed)} attempts reverted: {topup.reason}")
         return self._move(topup, Fact.RETRY, "")
@@ -321,7 +320,7 @@ class Pursuit(Steps):
         if sighting is None or not topup.alive:
             self._obeyed(topup)
             return self._move(topup, Fact.FAIL, "resolved by hand: nothing that could still be paid was ever sent")
-        if not self._settled_for_ever(topup, sighting, self._demand(topup).intent.deadline):
+        if not self._settled_for_ever(topup, sighting, self._demand(topup).deadline):
             detail = f"{topup.reason}; waiting for a final block past the deadline before the word can count"
             return self._wait(topup, "halted", detail, self._pace.poll_fastest_s)
         return await self._obey(topup, sighting, word)
@@ -345,3 +344,10 @@ class Pursuit(Steps):
             case _:
                 assert_never(judged)
         return self._wait(topup, "halted", topup.reason, self._pace.poll_fastest_s)
+
+
+def _used(attempt: Attempt, sighting: Sighting) -> bool:
+    """Tell whether the chain shows its place taken: the nonce used, or the authorization spent."""
+    if attempt.ours:
+        return sighting.nonce_latest > attempt.plan.nonce
+    return attempt.hash in sighting.used

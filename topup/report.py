@@ -50,7 +50,7 @@ def status(store: SqliteStore, account: str, limits: Limits, now_ms: int) -> dic
         "account": account,
         "mode": "live" if limits.live else "observe",
         "paused": control.paused,
-        "endpoint_gone": control.gone,
+        "rails_gone": sorted(control.gone),
         "total_credits_usd": str(last.total_credits) if last is not None else None,
         "balance_usd": str(last.balance) if last is not None else None,
         "read_ms": last.at_ms if last is not None else None,
@@ -81,8 +81,8 @@ def status_lines(told: dict[str, Any]) -> list[str]:
         lines.append(f"burn      {told['burn_usd_per_hour']} dollars an hour; {left}")
     day, month = (f"{told[f'spent_{s}_usd']} of {told[f'cap_{s}_usd']}" for s in ("24h", "30d"))
     lines.append(f"spent     {day} in 24 h, {month} in 30 d")
-    if told["endpoint_gone"]:
-        lines.append("gone      the charge endpoint answered 410 Gone; `topup resume` asks it again")
+    if told["rails_gone"]:
+        lines.append(f"gone      {', '.join(told['rails_gone'])}: answered 410 Gone; `topup resume` asks again")
     lines.append(f"open      {_brief(told['open']) if told['open'] is not None else 'nothing'}")
     lines += [f"{name:<9} {value}" for name, value in told.get("live", {}).items()]
     return lines

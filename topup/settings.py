@@ -262,6 +262,9 @@ class ChainSection(Section):
 class CoinbaseSection(Section):
     """What a Coinbase charge must match; replaceable because a compatible gateway has its own."""
 
+    pay_with: Literal["eth", "usdc"] = Field(
+        default="eth", description="what the wallet pays with: ETH by a swap, or USDC that it holds"
+    )
     contract: Address | None = Field(default=None, description="payment contract, when not the profile's")
     operators: Addresses = Field(default=(), description="operators allowed to sign charges, when not the profile's")
     recipients: Addresses = Field(

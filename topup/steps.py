@@ -12,9 +12,10 @@ from topup import events
 from topup.charge import Demand, Request, Verified
 from topup.credits import HOUR_MS
 from topup.death import may_sign
-from topup.errors import ChainError, PaymentForbidden
-from topup.lifecycle import Attempt, Fact, TopUp
-from topup.money import EthPrice, Wei
+from topup.errors import ChainError, PaymentForbidden, SettingsError
+from topup.lifecycle import Attempt, Fact, Plan, TopUp
+from topup.money import Asset, EthPrice, Wei
+from topup.policy import Wallet, permit
 from topup.ports import Rail, Sighting, Sink, Store, Survey
 from topup.terms import Rest, Terms
 from topup.watch import Watch
@@ -30,10 +31,10 @@ CANCEL = "cancel"
 
 @dataclass(frozen=True)
 class Reach:
-    """What a step can reach; `rail` is called when something has to be paid or looked for, not before."""
+    """What a step can reach; a rail is built when something has to be paid or looked for, not before."""
 
     watch: Watch
-    rail: Callable[[], Rail]
+    rails: Callable[[str], Rail]
     store: Store
     sink: Sink
     witness: Witness
@@ -49,11 +50,20 @@ class Steps:
         self._ceilings = terms.ceilings
         self._pace = terms.pace
         self._watch = reach.watch
-        self._rail = reach.rail
+        self._rails = reach.rails
         self._store = reach.store
         self._sink = reach.sink
         self._witness = reach.witness
         self._said: dict[str, int] = {}
+
+    def _rail(self, topup: TopUp) -> Rail:
+        rail = self._rails(topup.rail)
+        if rail.chain_id != topup.chain_id:
+            raise SettingsError(
+                f"{topup.id} was begun on chain {topup.chain_id}, and {topup.rail} is set to {rail.chain_id}",
+                remedy="set the chain back until it has ended",
+            )
+        return rail
 
     async def _look(self, topup: TopUp) -> tuple[TopUp, Sighting] | Rest:
         """Look for every attempt that may be out, and store what the chain shows; nothing is concluded from absence."""
@@ -76,7 +86,7 @@ class Steps:
         charge = topup.charge
         assert charge is not None
         assert charge.raw is not None
-        return self._rail().read(charge.raw)
+        return self._rail(topup).read(charge.raw)
 
     def _move(self, topup: TopUp, fact: Fact, reason: str) -> TopUp:
         if fact in (Fact.EXPIRED, Fact.GIVEN_UP):
@@ -96,6 +106,11 @@ class Steps:
         forbidden = may_sign(topup, len(topup.charges))
         if forbidden is not None:
             raise PaymentForbidden("rule_r", forbidden, remedy="report it: it is a defect")
+
+    def _permit(self, plan: Plan, verified: Verified, survey: Survey) -> None:
+        worth = fair(plan, verified, survey)
+        wallet = Wallet(survey.balance, survey.tokens)
+        permit(plan, total=verified.total, fair=worth, wallet=wallet, ceilings=self._ceilings)
 
     def _loose(self, topup: TopUp) -> tuple[Attempt, ...]:
         """Return the attempts of this top-up that may still be included."""
@@ -133,9 +148,11 @@ class Steps:
         return self._store.control(self._account.name).paused
 
 
-def fair(verified: Verified, survey: Survey) -> Wei | None:
-    """Return what the total is worth in ETH by the price feed; None when there is none."""
-    return EthPrice(survey.price_e8).wei_for_up(verified.total) if survey.price_e8 is not None else None
+def fair(plan: Plan, verified: Verified, survey: Survey) -> Wei | None:
+    """Return what the total is worth in ETH by the price feed; None where there is none, or dollars pay for dollars."""
+    if plan.asset is not Asset.ETH or survey.price_e8 is None:
+        return None
+    return EthPrice(survey.price_e8).wei_for_up(verified.total)
 
 
 def flag_name(topup: TopUp, demand: Demand) -> str:

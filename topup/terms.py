@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from topup.lifecycle import TopUp
 from topup.money import Usd
@@ -34,13 +35,28 @@ class Pace:
     owners: int
 
 
+# Every rail there is, as settings and ledger call it.
+COINBASE: Final = "coinbase"
+MPP: Final = "mpp"
+X402: Final = "x402"
+RAILS: Final = (COINBASE, MPP, X402)
+
+
+@dataclass(frozen=True)
+class Route:
+    """A way to pay: which rail, on which chain."""
+
+    rail: str
+    chain_id: int
+
+
 @dataclass(frozen=True)
 class Account:
-    """Whose credits, which wallet, on which chain."""
+    """Whose credits, which wallet, and the ways to pay in the order of preference."""
 
     name: str
     wallet: bytes | None
-    chain_id: int
+    routes: tuple[Route, ...]
 
 
 @dataclass(frozen=True)

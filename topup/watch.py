@@ -165,7 +165,7 @@ class Watch:
             past=past,
             charge_requests_ms=() if beside is not None else self._store.charge_requests(account, now - HOUR_MS),
             paused=control.paused,
-            gone=control.gone,
+            gone=control.gone >= {route.rail for route in self._account.routes},
             open_topup=unfinished.id if unfinished is not None and beside is None else None,
             ever_non_zero=self._store.ever_non_zero(account),
             asked_amount=asked.amount,

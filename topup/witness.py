@@ -30,10 +30,10 @@ BY = "topup"
 class Witness:
     """Looks at the chain, and keeps the ledger to what it shows."""
 
-    def __init__(self, *, watch: Watch, rail: Callable[[], Rail], store: Store, sink: Sink) -> None:
-        """Join the ports; `rail` is called when there is something to look for, not before."""
+    def __init__(self, *, watch: Watch, rails: Callable[[str], Rail], store: Store, sink: Sink) -> None:
+        """Join the ports; a rail is built when there is something to look for, not before."""
         self._watch = watch
-        self._rail = rail
+        self._rails = rails
         self._store = store
         self._sink = sink
         self._back_ms = 0
@@ -44,8 +44,8 @@ class Witness:
         Raises:
             ChainError: it could not be asked.
         """
-        beside = self._store.afterwards(topup.account, topup.chain_id, topup.wallet)
-        sighting = await self._rail().look(topup.wallet, [*((topup, a) for a in topup.out), *beside])
+        beside = self.beside(topup)
+        sighting = await self._rails(topup.rail).look(topup.wallet, [*((topup, a) for a in topup.out), *beside])
         for owner, attempt in beside:
             self._after(owner, attempt, sighting)
         others = self._store.rivals(topup)
@@ -54,21 +54,28 @@ class Witness:
         topup = self._concluded(topup, others)
         return self._settled(topup, sighting), sighting
 
+    def beside(self, topup: TopUp) -> list[tuple[TopUp, Attempt]]:
+        """Return what ended top-ups have left to the chain on the same way as this one."""
+        left = self._store.afterwards(topup.account, topup.wallet)
+        return [(owner, a) for owner, a in left if (owner.rail, owner.chain_id) == (topup.rail, topup.chain_id)]
+
     async def look_back(self, account: Account) -> None:
         """Once in a while, look for what ended top-ups have left to the chain; a silent chain is asked again later."""
         now = self._watch.now()
         if now < self._back_ms or account.wallet is None:
             return
-        beside = self._store.afterwards(account.name, account.chain_id, account.wallet)
+        beside = self._store.afterwards(account.name, account.wallet)
         # What was given up and is in no block may stay so for ever: it costs gas at most when it is mined after all.
         included = any(a.inclusion is not None for _, a in beside)
         self._back_ms = now + (BACK_MS if included or not beside else BACK_LOOSE_MS)
-        if not beside:
-            return
-        with contextlib.suppress(ChainError):  # the passes themselves say what is wrong with the chain
-            sighting = await self._rail().look(account.wallet, beside)
-            for owner, attempt in beside:
-                self._after(owner, attempt, sighting)
+        for way in {(owner.rail, owner.chain_id) for owner, _ in beside}:
+            rail, left = self._rails(way[0]), [(o, a) for o, a in beside if (o.rail, o.chain_id) == way]
+            if rail.chain_id != way[1]:
+                continue  # the settings name another chain now, which knows nothing of these
+            with contextlib.suppress(ChainError):  # the passes themselves say what is wrong with the chain
+                sighting = await rail.look(account.wallet, left)
+                for owner, attempt in left:
+                    self._after(owner, attempt, sighting)
 
     # -- the open top-up ----------------------------------------------------------------------------------------
 
@@ -94,7 +101,7 @@ class Witness:
     def _taken_back(self, topup: TopUp, attempt: Attempt, told: Inclusion) -> TopUp:
         """Take a booked attempt out of the books again; whoever believed in a safe block has to look."""
         now, ended = self._watch.now(), topup.state in TERMINAL
-        entry = books.attempt_entry(topup.id, attempt, self._rail().read(topup.raw_of(attempt)))
+        entry = self._entry(topup, attempt)
         reason = f"block {told.block_number} was safe, is in the books, and has been replaced"
         halt = None if ended or topup.state is State.HALTED else reason
         topup = self._store.undone(topup, attempt, books.reversal(entry, now), halt, now)
@@ -130,7 +137,7 @@ class Witness:
         left = [a for a in topup.loose(beside) if a.place != attempt.place]
         if left or topup.state is not State.SENT:
             return None
-        return Fact.GIVEN_UP if attempt.plan.kind is Kind.CANCEL else Fact.REVERTED
+        return _end_of(attempt.plan.kind, success=seen.inclusion.success)
 
     def _concluded(self, topup: TopUp, beside: Sequence[Attempt]) -> TopUp:
         """Move on when every nonce of ours has been taken by something known that paid nothing."""
@@ -138,19 +145,41 @@ class Witness:
             return self._store.move(topup, Fact.PAID, self._watch.now(), "")
         if topup.state is not State.SENT or topup.loose(beside):
             return topup
-        cancelled = any(a.plan.kind is Kind.CANCEL and a.inclusion is not None for a in topup.out)
-        fact = Fact.GIVEN_UP if cancelled else Fact.REVERTED
+        ends = {_end_of(a.plan.kind, success=a.inclusion.success) for a in topup.out if a.inclusion is not None}
+        fact = next((f for f in (Fact.GIVEN_UP, Fact.APPROVED) if f in ends), Fact.REVERTED)
         return self._store.move(topup, fact, self._watch.now(), "another transaction of ours took the nonce")
 
     def _tell(self, topup: TopUp, attempt: Attempt, seen: Seen) -> None:
         told = seen.inclusion
-        assert attempt.hash is not None
+        tx_hash = told.tx_hash or attempt.hash
+        assert tx_hash is not None
         if attempt.plan.kind is Kind.CANCEL:
             self._sink.emit(
                 events.PaymentCancelled(
                     topup_id=topup.id,
-                    tx_hash=attempt.hash,
+                    tx_hash=tx_hash,
                     block=told.block_number,
+                    gas_wei=told.gas,
+                    l1_fee_wei=told.l1_fee,
+                )
+            )
+        elif attempt.plan.kind is Kind.APPROVE and told.success and not attempt.plan.tokens.units:
+            self._sink.emit(
+                events.ApprovalRevoked(
+                    topup_id=topup.id,
+                    tx_hash=tx_hash,
+                    block=told.block_number,
+                    gas_wei=told.gas,
+                    l1_fee_wei=told.l1_fee,
+                )
+            )
+        elif attempt.plan.kind is Kind.APPROVE and told.success:
+            self._sink.emit(
+                events.TokenApproved(
+                    topup_id=topup.id,
+                    tx_hash=tx_hash,
+                    block=told.block_number,
+                    units=attempt.plan.tokens,
                     gas_wei=told.gas,
                     l1_fee_wei=told.l1_fee,
                 )
@@ -159,19 +188,22 @@ class Witness:
             self._sink.emit(
                 events.PaymentIncluded(
                     topup_id=topup.id,
-                    tx_hash=attempt.hash,
+                    tx_hash=tx_hash,
                     block=told.block_number,
                     spent_wei=told.spent,
                     gas_wei=told.gas,
                     l1_fee_wei=told.l1_fee,
                     wallet_check=seen.wallet_check,
+                    asset=attempt.plan.asset.value,
+                    spent_units=told.tokens,
+                    fee_units=told.token_fee,
                 )
             )
         else:
             self._sink.emit(
                 events.PaymentReverted(
                     topup_id=topup.id,
-                    tx_hash=attempt.hash,
+                    tx_hash=tx_hash,
                     block=told.block_number,
                     gas_wei=told.gas,
                     l1_fee_wei=told.l1_fee,
@@ -189,8 +221,10 @@ class Witness:
         return topup
 
     def _book(self, topup: TopUp, attempt: Attempt) -> TopUp:
-        entry = books.attempt_entry(topup.id, attempt, self._rail().read(topup.raw_of(attempt)))
-        return self._store.settle(topup, attempt, entry, self._watch.now())
+        return self._store.settle(topup, attempt, self._entry(topup, attempt), self._watch.now())
+
+    def _entry(self, topup: TopUp, attempt: Attempt) -> books.Entry:
+        return books.attempt_entry(topup.id, attempt, self._rails(topup.rail).read(topup.raw_of(attempt)))
 
     def halt(self, topup: TopUp, reason: str) -> TopUp:
         """Stop a top-up for a person, and say why; one that is halted stays as it is."""
@@ -247,6 +281,13 @@ class Witness:
             )
         )
         self._store.included(owner, attempt, _judged(seen), None, now)
+
+
+def _end_of(kind: Kind, *, success: bool) -> Fact:
+    """Return the arrow that is taken when this was included and nothing else is left out."""
+    if kind is Kind.CANCEL:
+        return Fact.GIVEN_UP
+    return Fact.APPROVED if kind is Kind.APPROVE and success else Fact.REVERTED
 
 
 def _judged(seen: Seen) -> Seen:

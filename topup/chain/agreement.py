@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from topup.death import Fate
 from topup.errors import ChainUnknown, PaymentForbidden, Reverted
-from topup.money import Bps, Wei
+from topup.money import Bps, Usdc, Wei
 from topup.ports import UNMEASURED, Head, Seen, Sighting, Simulation, Survey
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from topup.chain.fate import Account, Ends
 
 T = TypeVar("T")
-N = TypeVar("N", int, Wei)
+N = TypeVar("N", int, Wei, Usdc)
 # Two looks at one feed a block apart differ by one of its updates, which Base's takes at 0.15 %.
 PRICE_SPREAD_MAX: Final = Bps(100)
 
@@ -133,6 +133,8 @@ def survey(answers: Answers[Survey], quorum: int) -> Agreed[Survey]:
         code_hash=first.code_hash,
         quotes=quotes,
         price_e8=_price(camp, quorum),
+        tokens=None if first.tokens is None else reached(camp, lambda s: s.tokens or Usdc(0), quorum),
+        allowance=None if first.allowance is None else reached(camp, lambda s: s.allowance or Usdc(0), quorum),
     )
     return Agreed(joined, "; ".join(shown) if len(camp) < len(shown) else "")
 
@@ -177,7 +179,9 @@ def simulation(answers: Answers[Simulation], quorum: int) -> Agreed[Simulation]:
 
 
 def sighting(answers: Answers[View], quorum: int) -> Agreed[Sighting]:
-    """Join looks: what enough show in the same place at the same cost is seen, heights are what enough reach.
+    """Join looks: what enough show in the same place at the same cost is seen, and what they show as used is used.
+
+    Heights are what enough reach.
 
     An inclusion that was recorded and of which enough say neither that it stands nor that it was replaced is not
     settled: safe and final end below its block until they do.
@@ -188,6 +192,7 @@ def sighting(answers: Answers[View], quorum: int) -> Agreed[Sighting]:
         for h in {h for vote in votes for h in vote.value.sighting.seen}
     }
     seen = {h: _careful(camp) for h, told in showing.items() if (camp := agreeing(told, _place, quorum))}
+    marked = {h for vote in votes for h in vote.value.sighting.used}
     recorded = votes[0].value.recorded
     says_other = [(v, h) for v in votes for h in v.value.sighting.replaced]
     says_same = [(v, h) for v in votes for h in v.value.standing]
@@ -210,6 +215,7 @@ def sighting(answers: Answers[View], quorum: int) -> Agreed[Sighting]:
         nonce_latest=reached(votes, lambda v: v.sighting.nonce_latest, quorum),
         seen=seen,
         replaced=frozenset(replaced),
+        used=frozenset(h for h in marked if owners([v for v in votes if h in v.value.sighting.used]) >= quorum),
     )
     return Agreed(joined, "; ".join(dissent))
 
@@ -227,6 +233,8 @@ def _careful(camp: Sequence[Vote[Seen]]) -> Seen:
     """Return one of these, which are of one place and cost; where they differ in the rest, the more careful reading."""
     told = [vote.value for vote in camp]
     careful = min(told, key=lambda s: (s.trusted, s.inclusion.transient, s.wallet_check == UNMEASURED))
+    if not careful.trusted and len({s.inclusion.spent for s in told if s.wallet_check != UNMEASURED}) > 1:
+        careful = replace(careful, wallet_check="not verified: the providers differ in what left")
     if len({s.inclusion.l1_fee for s in told}) == 1:
         return careful
     # Too low by no more than the fee itself, where too high would have no bound.
@@ -238,7 +246,9 @@ def _careful(camp: Sequence[Vote[Seen]]) -> Seen:
 def _place(seen: Seen) -> Hashable:
     told = seen.inclusion
     # Without an event what it took is measured, by whoever still has the state: not a fact to agree on.
-    return told.block_number, told.block_hash, told.block_ms, told.success, told.gas, seen.trusted and told.spent
+    left = seen.trusted and (told.spent, told.tokens)
+    where = (told.block_number, told.block_hash, told.block_ms, told.tx_hash)
+    return where, told.success, told.gas, told.token_fee, left
 
 
 def final(answers: Answers[Ends], quorum: int) -> int:

@@ -16,10 +16,10 @@ from topup.chain.reverts import lasting
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity
 from topup.chain.simulation import is_payment
 from topup.chain.survey import head, reason, right_chain
-from topup.charge import Demand
+from topup.charge import Charge
 from topup.errors import Reverted
-from topup.lifecycle import Attempt, Inclusion, Kind
-from topup.money import Wei
+from topup.lifecycle import NO_TOKENS, Attempt, Inclusion, Kind
+from topup.money import Asset, Usdc, Wei
 from topup.ports import UNMEASURED, Seen, Sighting
 
 # A payment may stand below the block it was planned on, once that block was replaced: two hours of Base's blocks, below
@@ -39,7 +39,7 @@ class View:
     standing: frozenset[bytes]
 
 
-Sought = tuple[Attempt, Demand]
+Sought = tuple[Attempt, Charge]
 
 
 async def look(rpc: Rpc, chain_id: int, wallet: bytes, attempts: Sequence[Sought]) -> View:
@@ -132,7 +132,8 @@ def _weigh(sought: Sought, receipt: dict[str, Any], answers: Sequence[Answer]) -
     gas = Wei(used * quantity(receipt.get("effectiveGasPrice"), "effectiveGasPrice"))
     pays = success and plan.kind is Kind.PAY
     payments = [e for e in transferred(receipt, plan.to) if is_payment(e, demand)] if pays else []
-    spent = Wei(int(payments[0]["spentAmount"])) if len(payments) == 1 else Wei(0)
+    took = int(payments[0]["spentAmount"]) if len(payments) == 1 else 0
+    spent, tokens = (Wei(took), NO_TOKENS) if plan.asset is Asset.ETH else (Wei(0), Usdc(took))
     moved, told = _moved(before, after), _l1_fee(receipt)
     trusted = not pays or len(payments) == 1
     if trusted:
@@ -142,8 +143,10 @@ def _weigh(sought: Sought, receipt: dict[str, Any], answers: Sequence[Answer]) -
         # No event says what it took: whatever left beyond the fees that are told, or else all that was sent.
         l1_fee, transient = told or Wei(0), False
         spent, check = (plan.value, UNMEASURED) if moved is None else (moved - gas - l1_fee, "by the balance alone")
+        tokens = plan.tokens
         why = f"status 1 with {len(payments)} Transferred events of ours"
-    inclusion = Inclusion(at.number, at.hash, at.timestamp_s * 1000, success, gas, l1_fee, spent, why, transient)
+    ms = at.timestamp_s * 1000
+    inclusion = Inclusion(at.number, at.hash, ms, success, gas, l1_fee, spent, why, transient, tokens)
     return Seen(inclusion, why, check, trusted)
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from eth_utils.address import to_checksum_address
+
 from topup.chain import agreement, broadcast, evidence, fate, simulation, survey
 from topup.chain.agreement import Agreed, Disagreement
-from topup.chain.contracts import payment_data
+from topup.chain.contracts import encode, payment_data, token_payment_data
 from topup.chain.profiles import Profile
 from topup.chain.providers import Providers
-from topup.charge import Demand, Verified
+from topup.charge import Charge, Verified
 from topup.death import Fate
 from topup.errors import ChainUnknown
 from topup.lifecycle import Attempt
-from topup.money import Usdc, Wei
+from topup.money import Asset, Usdc, Wei
 from topup.ports import Call, Head, Sent, Sighting, Simulation, Survey
 
 T = TypeVar("T")
@@ -29,23 +31,38 @@ class EvmChain:
         self._providers = providers
 
     @property
+    def chain_id(self) -> int:
+        """Return which chain it is."""
+        return self._profile.chain_id
+
+    @property
     def requests(self) -> int:
         """Return how many HTTP requests were made so far."""
         return sum(rpc.requests for rpc in self._providers.rpcs)
 
-    async def survey(self, wallet: bytes, total: Usdc, contract: bytes) -> Survey:
+    async def survey(self, wallet: bytes, total: Usdc, contract: bytes, *, pay_with: Asset = Asset.ETH) -> Survey:
         """Read all a payment is planned on, in one batch of each provider."""
         answers = await self._providers.ask(
-            lambda rpc: survey.survey(rpc, self._profile, wallet, total, contract), lambda found: found.head
+            lambda rpc: survey.survey(rpc, self._profile, wallet, total, contract, pay_with), lambda found: found.head
         )
         return self._told("wallet or contract", lambda: agreement.survey(answers, self._providers.quorum))
 
     def payment(self, verified: Verified, tier: int, value: Wei, wallet: bytes) -> Call:
         """Encode the payment of a verified charge."""
-        demand = verified.demand
+        demand = verified.charge
         return Call(wallet, demand.contract, payment_data(demand.intent, tier), value)
 
-    async def simulate(self, call: Call, demand: Demand, at: Head) -> Simulation:
+    def token_payment(self, verified: Verified) -> Call:
+        """Encode the payment of a verified charge in its own token."""
+        charge = verified.charge
+        return Call(charge.sender, charge.contract, token_payment_data(charge.intent), Wei(0), tokens=charge.total)
+
+    def approval(self, wallet: bytes, contract: bytes, units: Usdc) -> Call:
+        """Encode that `contract` may take exactly so much of the token."""
+        data = encode("erc20", "approve", to_checksum_address(contract), units.units)
+        return Call(wallet, self._profile.currency, data, Wei(0), approves=units)
+
+    async def simulate(self, call: Call, demand: Charge, at: Head) -> Simulation:
         """Run the call dry on the block `at`."""
         answers = await self._providers.ask(lambda rpc: simulation.simulate(rpc, self._profile, call, demand, at))
         return self._told("dry run", lambda: agreement.simulation(answers, self._providers.quorum))
@@ -54,7 +71,7 @@ class EvmChain:
         """Hand signed bytes to every provider once, also to those that were set aside."""
         return await broadcast.broadcast(self._providers.rpcs, raw, tx_hash)
 
-    async def look(self, wallet: bytes, attempts: Sequence[tuple[Attempt, Demand]], *, every: bool = False) -> Sighting:
+    async def look(self, wallet: bytes, attempts: Sequence[tuple[Attempt, Charge]], *, every: bool = False) -> Sighting:
         """Look for these attempts in canonical blocks; with `every`, through all, and two where two are configured."""
         answers = await self._providers.ask(
             lambda rpc: evidence.look(rpc, self._profile.chain_id, wallet, attempts),
@@ -70,7 +87,7 @@ class EvmChain:
                 )
         return self._told("a payment's block", lambda: agreement.sighting(answers, quorum))
 
-    async def fate(self, demand: Demand, since: int) -> Fate:
+    async def fate(self, demand: Charge, since: int) -> Fate:
         """Ask every provider whether a charge was ever paid: first how far the chain is final, then on that block."""
         chain_id, every = self._profile.chain_id, self._providers
         ends = await every.ask(lambda rpc: fate.ends(rpc, chain_id), lambda found: found.newest, every=True)
@@ -82,7 +99,7 @@ class EvmChain:
         )
         return self._told("what became of a charge", lambda: Agreed(agreement.fate(answers)))
 
-    async def flag(self, demand: Demand) -> bool:
+    async def flag(self, demand: Charge) -> bool:
         """Read the contract's own mark that this charge was paid."""
         chain_id = self._profile.chain_id
         answers = await self._providers.ask(

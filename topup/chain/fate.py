@@ -14,7 +14,7 @@ from eth_utils.crypto import keccak
 from topup.chain.rpc import Answer, Query, Rpc, known, unhex
 from topup.chain.scan import transfers
 from topup.chain.survey import head, right_chain
-from topup.charge import Demand
+from topup.charge import Charge
 from topup.errors import ChainUnknown
 from topup.ports import Head
 
@@ -40,7 +40,7 @@ class Account:
     payers: frozenset[bytes]
 
 
-def processed_slot(demand: Demand) -> bytes:
+def processed_slot(demand: Charge) -> bytes:
     """Return the storage slot of the contract's mark that this charge was paid."""
     intent = demand.intent
     inner = keccak(intent.operator.rjust(32, b"\0") + PROCESSED_SLOT.to_bytes(32, "big"))
@@ -60,7 +60,7 @@ async def ends(rpc: Rpc, chain_id: int) -> Ends:
     return Ends(_block(rpc, newest, "newest block"), _block(rpc, final, "final block"))
 
 
-async def account(rpc: Rpc, chain_id: int, demand: Demand, since: int, final: int) -> Account:
+async def account(rpc: Rpc, chain_id: int, demand: Charge, since: int, final: int) -> Account:
     """Read what became of a charge from block `since` on, through a provider that is past the final block `final`.
 
     Raises:
@@ -86,7 +86,7 @@ async def account(rpc: Rpc, chain_id: int, demand: Demand, since: int, final: in
     return Account(newest, at, _flag(marked[0]), frozenset(payers))
 
 
-async def mark(rpc: Rpc, chain_id: int, demand: Demand) -> tuple[Head, bool]:
+async def mark(rpc: Rpc, chain_id: int, demand: Charge) -> tuple[Head, bool]:
     """Read the contract's mark at the newest block."""
     spoken, latest, marked = await rpc.batch(
         [("eth_chainId", []), ("eth_getBlockByNumber", ["latest", False]), _mark(demand, "latest")]
@@ -95,7 +95,7 @@ async def mark(rpc: Rpc, chain_id: int, demand: Demand) -> tuple[Head, bool]:
     return _block(rpc, latest, "newest block"), _flag(marked)
 
 
-def _mark(demand: Demand, at: str) -> Query:
+def _mark(demand: Charge, at: str) -> Query:
     return ("eth_getStorageAt", ["0x" + demand.contract.hex(), "0x" + processed_slot(demand).hex(), at])
 
 

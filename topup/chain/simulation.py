@@ -14,9 +14,9 @@ from topup.chain.contracts import encode, returned, transferred
 from topup.chain.profiles import Profile
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, unhex
 from topup.chain.survey import call, head, reason, right_chain
-from topup.charge import Demand
+from topup.charge import Charge
 from topup.errors import ChainUnknown, PaymentForbidden
-from topup.money import Wei
+from topup.money import Usdc, Wei
 from topup.ports import Call, Head, Simulation
 
 # What signature and envelope add to the call data of a signed transaction, generously (measured: about 120 bytes).
@@ -28,7 +28,7 @@ APPROVAL = "0x8c5be1e5ebec7d5bd14f71427d1e84f3dd0314c0f7b2291e5b200ac8c7c3b925"
 ETHER = "0x" + "ee" * 20
 
 
-async def simulate(rpc: Rpc, profile: Profile, payment: Call, demand: Demand, at: Head) -> Simulation:
+async def simulate(rpc: Rpc, profile: Profile, payment: Call, demand: Charge, at: Head) -> Simulation:
     """Run the payment dry on block `at`.
 
     Raises:
@@ -74,12 +74,14 @@ class Effects:
     """What the simulated logs add up to for one wallet: wei out, units in by holder, and its own tokens touched."""
 
     outflow: int = 0
+    tokens: int = 0
+    approved: list[tuple[bytes, int]] = field(default_factory=list)
     arrived: dict[bytes, int] = field(default_factory=dict)
     amounts: list[tuple[bytes, int]] = field(default_factory=list)
     touched: list[str] = field(default_factory=list)
 
-    def add(self, log: dict[str, Any], me: bytes, currency: bytes) -> None:
-        """Count one log."""
+    def add(self, log: dict[str, Any], me: bytes, currency: bytes, paying: Usdc | None) -> None:
+        """Count one log; `paying` is None where no dollar of ours may move."""
         topics = [str(t).lower() for t in log.get("topics", [])]
         # Three topics are a token's, four (with the id) a collectible's.
         if len(topics) < 3 or topics[0] not in (TRANSFER, APPROVAL):
@@ -89,14 +91,21 @@ class Effects:
         units = int.from_bytes(unhex(log["data"], "a log")[:32], "big")
         if topics[0] == TRANSFER and token == ETHER:
             self.outflow += units * ((source == me) - (target == me))
-        elif me in (source, target):
-            self.touched.append(token)
-        elif topics[0] == TRANSFER and token == "0x" + currency.hex():
+        elif token != "0x" + currency.hex():
+            if me in (source, target):
+                self.touched.append(token)
+        elif topics[0] == APPROVAL:
+            if source == me:
+                self.approved.append((target, units))
+        else:
+            self.tokens += units * ((source == me) - (target == me))
+            if me in (source, target) and paying is None:
+                self.touched.append(token)
             self.arrived[target] = self.arrived.get(target, 0) + units
             self.amounts.append((target, units))
 
 
-def _effects(answer: Answer, payment: Call, demand: Demand) -> str:
+def _effects(answer: Answer, payment: Call, demand: Charge) -> str:
     """Judge the simulated logs; return the name of the proof that was had."""
     if isinstance(answer, RpcError):
         return "eth_call"  # the node knows no eth_simulateV1
@@ -105,15 +114,14 @@ def _effects(answer: Answer, payment: Call, demand: Demand) -> str:
         result = answer[0]["calls"][0]
         logs: list[dict[str, Any]] = result["logs"]
         for log in logs:
-            effects.add(log, payment.sender, intent.recipient_currency)
+            effects.add(log, payment.sender, intent.recipient_currency, payment.tokens)
     except (LookupError, TypeError, ValueError, AttributeError):
         raise ChainUnknown("eth_simulateV1 answered in an unknown form") from None
     if quantity(result.get("status"), "the simulated status") != 1:
         raise ChainUnknown("eth_simulateV1 reverts where eth_call does not")
-    if effects.touched:
-        _forbid(f"it would move or approve a token of the wallet at {effects.touched[0]}")
-    if effects.outflow > payment.value.units:
-        _forbid(f"{Wei(effects.outflow)} would leave the wallet, more than the value of {payment.value}")
+    _own(effects, payment, demand.contract)
+    if payment.approves is not None:
+        return "eth_simulateV1"
     arrived = effects.arrived.get(intent.recipient, 0)
     if arrived != intent.recipient_amount:
         _forbid(f"the recipient would receive {arrived} units, not {intent.recipient_amount}")
@@ -124,7 +132,22 @@ def _effects(answer: Answer, payment: Call, demand: Demand) -> str:
     return "eth_simulateV1"
 
 
-def is_payment(event: dict[str, Any], demand: Demand) -> bool:
+def _own(effects: Effects, payment: Call, contract: bytes) -> None:
+    """Judge what would become of the wallet's own money: exactly what was meant, and nothing else."""
+    wanted = [] if payment.approves is None else [(contract, payment.approves.units)]
+    if effects.touched or (effects.approved and not wanted):
+        where = effects.touched[0] if effects.touched else "its dollars"
+        _forbid(f"it would move or approve a token of the wallet at {where}")
+    if effects.approved != wanted:
+        _forbid(f"it would not approve {payment.approves} to the payment contract")
+    if effects.outflow > payment.value.units:
+        _forbid(f"{Wei(effects.outflow)} would leave the wallet, more than the value of {payment.value}")
+    due = payment.tokens or Usdc(0)
+    if effects.tokens != due.units:
+        _forbid(f"{Usdc(effects.tokens)} would leave the wallet, not {due}")
+
+
+def is_payment(event: dict[str, Any], demand: Charge) -> bool:
     """Tell whether the arguments of a Transferred event say that this demand was paid by its sender."""
     intent = demand.intent
     return (

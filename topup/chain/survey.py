@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from topup.chain.contracts import encode, returned
@@ -11,7 +12,7 @@ from topup.chain.profiles import Profile
 from topup.chain.reverts import decoded
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, unhex
 from topup.errors import ChainUnknown, PaymentForbidden, WrongChain
-from topup.money import Usdc, Wei
+from topup.money import Asset, Usdc, Wei
 from topup.ports import Head, Survey
 
 ROUND = ["uint80", "int256", "uint256", "uint256", "uint80"]
@@ -29,7 +30,9 @@ def call(to: bytes, data: bytes, at: int | str) -> Query:
     return ("eth_call", [{"to": "0x" + to.hex(), "data": "0x" + data.hex()}, tag(at)])
 
 
-async def survey(rpc: Rpc, profile: Profile, wallet: bytes, total: Usdc, contract: bytes) -> Survey:
+async def survey(
+    rpc: Rpc, profile: Profile, wallet: bytes, total: Usdc, contract: bytes, pay_with: Asset = Asset.ETH
+) -> Survey:
     """Read everything in one request and judge what has to be judged before a price can be believed.
 
     Raises:
@@ -47,15 +50,26 @@ async def survey(rpc: Rpc, profile: Profile, wallet: bytes, total: Usdc, contrac
         ("eth_maxPriorityFeePerGas", []),
         ("eth_getCode", ["0x" + contract.hex(), "latest"]),
     ]
-    quotes = [_quote_query(profile, total, tier) for tier in profile.tiers]
+    tiers = profile.tiers if pay_with is Asset.ETH else ()
+    quotes = [_quote_query(profile, total, tier) for tier in tiers]
+    holder = to_checksum_address(wallet)
+    tokens = (
+        [
+            call(profile.currency, encode("erc20", "balanceOf", holder), "latest"),
+            call(profile.currency, encode("erc20", "allowance", holder, to_checksum_address(contract)), "latest"),
+        ]
+        if pay_with is not Asset.ETH
+        else []
+    )
     feeds = [f for f in (profile.price_feed, profile.sequencer_feed) if f is not None]
     answers = await rpc.batch(
-        [*fixed, *quotes, *(call(f, encode("aggregator_v3", "latestRoundData"), "latest") for f in feeds)]
+        [*fixed, *tokens, *quotes, *(call(f, encode("aggregator_v3", "latestRoundData"), "latest") for f in feeds)]
     )
     right_chain(rpc, answers[0], profile.chain_id)
     block = head(known(answers[1], "the newest block"))
-    behind = len(fixed)
-    told = dict(zip(profile.tiers, answers[behind : behind + len(quotes)], strict=True))
+    held, allowed = map(_units, answers[len(fixed) : len(fixed) + 2]) if tokens else (None, None)
+    behind = len(fixed) + len(tokens)
+    told = dict(zip(tiers, answers[behind : behind + len(quotes)], strict=True))
     rounds = iter(answers[behind + len(quotes) :])
     price = _price(next(rounds), profile, block) if profile.price_feed is not None else None
     if profile.sequencer_feed is not None:
@@ -70,7 +84,14 @@ async def survey(rpc: Rpc, profile: Profile, wallet: bytes, total: Usdc, contrac
         code_hash=_code(known(answers[6], "the contract's code"), profile, contract),
         quotes=_quotes(told),
         price_e8=price,
+        tokens=held,
+        allowance=allowed,
     )
+
+
+def _units(answer: Answer) -> Usdc:
+    (units,) = returned(["uint256"], unhex(known(answer, "the token"), "the token"), "the token")
+    return Usdc(units)
 
 
 def right_chain(rpc: Rpc, answer: Answer, wanted: int) -> None:

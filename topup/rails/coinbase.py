@@ -1,7 +1,8 @@
-"""How is a Coinbase charge bought, proven and paid? The rail of `POST /credits/coinbase`, paid in ETH.
+"""How is a Coinbase charge bought, proven and paid? The rail of `POST /credits/coinbase`, paid in ETH or USDC.
 
-The operator signs an intent, we pay it through the payment contract, which swaps ETH to USDC by exact output and
-refunds the rest. What bounds the price is the value we send and nothing else.
+The operator signs an intent, we pay it through the payment contract. It swaps ETH to USDC by exact output and refunds
+the rest; what bounds the price is the value we send and nothing else. Or it takes the USDC itself, of which it was
+allowed exactly the total before, by a transaction of its own.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from topup.charge import Clocks, Demand, Pins, Request, Verified, parse, verify
+from topup.charge import Charge, Clocks, Pins, Request, Verified, parse, verify
 from topup.death import Fate
 from topup.errors import ChainUnknown, PaymentForbidden, Reverted, SignerError
-from topup.lifecycle import Attempt, Kind, Plan, TopUp
-from topup.money import Bps, Wei
-from topup.ports import Api, Chain, Clock, Sent, Sighting, Signer, Survey
+from topup.lifecycle import NO_TOKENS, Attempt, Broadcaster, Kind, Plan, TopUp
+from topup.money import Asset, Bps, Wei
+from topup.ports import Api, Call, Chain, Claim, Clock, Sent, Sighting, Signer, Simulation, Survey
 
 # What a transfer without data costs (Ethereum yellow paper, appendix G: G_transaction).
 CANCEL_GAS = 21_000
@@ -28,19 +29,21 @@ class Terms:
     """How payments are built.
 
     `slippage` is added to the quote, `gas_margin` to the gas estimate, `bump` to both fees of what is outbid; what
-    outbids costs at most `bump_times_max` times what the chain asks now.
+    outbids costs at most `bump_times_max` times what the chain asks now. `pay_with` is ETH or USDC.
     """
 
     slippage: Bps
     gas_margin: Bps
     bump: Bps
     bump_times_max: int
+    pay_with: Asset = Asset.ETH
 
 
 class Coinbase:
-    """The `Rail` port for Coinbase charges paid in ETH."""
+    """The `Rail` port for Coinbase charges."""
 
     name = "coinbase"
+    broadcaster = Broadcaster.US
 
     def __init__(
         self, api: Api, chain: Chain, signer: Signer | None, clock: Clock, pins: Callable[[], Pins], terms: Terms
@@ -54,6 +57,11 @@ class Coinbase:
         self._terms = terms
 
     @property
+    def chain_id(self) -> int:
+        """Return the chain it pays on."""
+        return self._chain.chain_id
+
+    @property
     def requests(self) -> int:
         """Return how many requests went to the chain's providers."""
         return self._chain.requests
@@ -62,7 +70,7 @@ class Coinbase:
         """Request a charge; return it raw."""
         return await self._api.charge(request)
 
-    def read(self, raw: bytes) -> Demand:
+    def read(self, raw: bytes) -> Charge:
         """Decode a stored charge without judging it."""
         return parse(raw)
 
@@ -86,14 +94,17 @@ class Coinbase:
             return verify(demand, request, pins, clocks, seen=lambda operator, one: (operator, one) in used)
 
         early = judged(self._clock.now_ms() // 1000)
-        survey = await self._chain.survey(request.sender, early.total, pins.contract)
+        survey = await self._chain.survey(request.sender, early.total, pins.contract, pay_with=self._terms.pay_with)
         verified = judged(survey.head.timestamp_s)
         return verified, survey
 
     async def plan(
         self, verified: Verified, survey: Survey, over: Sequence[Attempt] = (), *, bump: bool = False
     ) -> Plan:
-        """Choose the cheapest tier that simulates, and build the payment on the survey's block; nothing is signed.
+        """Build the next transaction on the survey's block, simulated; nothing is signed.
+
+        Of ETH, the cheapest tier that simulates. Of USDC, the payment where the contract may take exactly the total,
+        else the approval of it: each is an attempt of its own, and the second is planned when the first is included.
 
         `over` are attempts of ours from the wallet's next nonce on: this payment outbids those at the same nonce, so
         that one at most of them is mined.
@@ -111,6 +122,8 @@ class Coinbase:
                 remedy="wait for them; the wallet must not be used by anything else",
             )
         fee, tip = self._fees(survey, over, bump=bump)
+        if self._terms.pay_with is not Asset.ETH:
+            return await self._plan_tokens(verified, survey, fee, tip)
         if not survey.quotes:
             raise PaymentForbidden(
                 "no_pool", "no pool quotes this payment", remedy="wait, or check chain.quoter and chain.tiers"
@@ -127,30 +140,55 @@ class Coinbase:
                 )
             call = self._chain.payment(verified, tier, value, wallet)
             try:
-                dry = await self._chain.simulate(call, verified.demand, survey.head)
+                dry = await self._chain.simulate(call, verified.charge, survey.head)
             except Reverted as error:
                 failed = error
                 continue
-            return Plan(
-                kind=Kind.PAY,
-                to=call.to,
-                data=call.data,
-                value=value,
-                gas_limit=Wei(dry.gas).plus_bps_up(self._terms.gas_margin).units,
-                max_fee_per_gas=fee,
-                max_priority_fee_per_gas=tip,
-                l1_fee=dry.l1_fee,
-                lane=0,
-                nonce=survey.nonce_latest,
-                chain_id=verified.demand.chain_id,
-                quote=quote,
-                tier=tier,
-                eth_price_e8=survey.price_e8 or 0,
-                block_number=survey.head.number,
-                proof=dry.proof,
-            )
+            plan = self._plan(call, dry, survey, fee, tip, verified.demand.chain_id)
+            return replace(plan, quote=quote, tier=tier)
         assert failed is not None
         raise PaymentForbidden("simulation", f"the payment would revert: {failed}", remedy=failed.remedy)
+
+    async def _plan_tokens(self, verified: Verified, survey: Survey, fee: Wei, tip: Wei) -> Plan:
+        """Plan the payment in USDC, or what has to be allowed before it."""
+        charge, held = verified.charge, survey.tokens or NO_TOKENS
+        if held < charge.total:
+            raise PaymentForbidden(
+                "wallet_low",
+                f"the wallet holds {held} USDC, this payment needs {charge.total}",
+                remedy=f"send at least {charge.total - held} USDC to the wallet",
+            )
+        pays = survey.allowance == charge.total
+        if pays:
+            call = self._chain.token_payment(verified)
+        else:
+            call = self._chain.approval(charge.sender, charge.contract, charge.total)
+        try:
+            dry = await self._chain.simulate(call, charge, survey.head)
+        except Reverted as error:
+            raise PaymentForbidden("simulation", f"it would revert: {error}", remedy=error.remedy) from error
+        plan = self._plan(call, dry, survey, fee, tip, charge.chain_id)
+        return replace(plan, kind=Kind.PAY if pays else Kind.APPROVE, asset=Asset.USDC, tokens=charge.total)
+
+    def _plan(self, call: Call, dry: Simulation, survey: Survey, fee: Wei, tip: Wei, chain_id: int) -> Plan:
+        return Plan(
+            kind=Kind.PAY,
+            to=call.to,
+            data=call.data,
+            value=call.value,
+            gas_limit=Wei(dry.gas).plus_bps_up(self._terms.gas_margin).units,
+            max_fee_per_gas=fee,
+            max_priority_fee_per_gas=tip,
+            l1_fee=dry.l1_fee,
+            lane=0,
+            nonce=survey.nonce_latest,
+            chain_id=chain_id,
+            quote=Wei(0),
+            tier=0,
+            eth_price_e8=survey.price_e8 or 0,
+            block_number=survey.head.number,
+            proof=dry.proof,
+        )
 
     def _fees(self, survey: Survey, over: Sequence[Attempt], *, bump: bool) -> tuple[Wei, Wei]:
         """Return highest fee and tip per gas: what the chain asks, or as much as it takes to outbid `over`.
@@ -183,6 +221,8 @@ class Coinbase:
             to=topup.wallet,
             data=b"",
             value=Wei(0),
+            asset=Asset.ETH,
+            tokens=NO_TOKENS,
             gas_limit=CANCEL_GAS,
             max_fee_per_gas=max(a.plan.max_fee_per_gas for a in over).plus_bps_up(self._terms.bump),
             max_priority_fee_per_gas=max(a.plan.max_priority_fee_per_gas for a in over).plus_bps_up(self._terms.bump),
@@ -195,9 +235,7 @@ class Coinbase:
         Raises:
             SignerError: there is no key, or it refuses.
         """
-        if self._signer is None:
-            raise SignerError("there is no key to sign with", remedy="set mode = live and wallet.keystore")
-        return self._signer.sign_payment(plan, verified)
+        return self._key().sign_payment(plan, verified)
 
     def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
         """Sign a planned cancel.
@@ -205,11 +243,44 @@ class Coinbase:
         Raises:
             SignerError: there is no key, or it refuses.
         """
+        return self._key().sign_cancel(plan)
+
+    def _key(self) -> Signer:
         if self._signer is None:
             raise SignerError("there is no key to sign with", remedy="set mode = live and wallet.keystore")
-        return self._signer.sign_cancel(plan)
+        return self._signer
 
-    async def send(self, attempt: Attempt) -> Sent:
+    async def revocation(self, topup: TopUp) -> Plan:
+        """Plan that the contract may take none of the wallet's USDC any more.
+
+        Raises:
+            PaymentForbidden: there is nothing to take back, or something else of the wallet's is out.
+            ChainError: the chain could not be asked.
+        """
+        charge = _demand(topup, len(topup.charges))
+        survey = await self._chain.survey(topup.wallet, charge.total, charge.contract, pay_with=Asset.USDC)
+        if survey.allowance == NO_TOKENS:
+            raise PaymentForbidden("no_approval", "nothing is allowed", remedy="")
+        if survey.nonce_pending != survey.nonce_latest:
+            raise PaymentForbidden("nonce_busy", "the wallet has pending transactions", remedy="wait for them")
+        call = self._chain.approval(topup.wallet, charge.contract, NO_TOKENS)
+        dry = await self._chain.simulate(call, charge, survey.head)
+        fee, tip = self._fees(survey, (), bump=False)
+        return replace(self._plan(call, dry, survey, fee, tip, charge.chain_id), kind=Kind.APPROVE, asset=Asset.USDC)
+
+    def sign_revocation(self, plan: Plan) -> tuple[bytes, bytes]:
+        """Sign a planned revocation.
+
+        Raises:
+            SignerError: there is no key, or it refuses.
+        """
+        return self._key().sign_revocation(plan)
+
+    async def claim(self, topup: TopUp) -> Claim:  # noqa: ARG002
+        """Say nothing: a charge cannot be asked for."""
+        return Claim.SILENT
+
+    async def send(self, topup: TopUp, attempt: Attempt) -> Sent:  # noqa: ARG002 - its bytes say it all
         """Put a stored attempt on its way, byte for byte."""
         assert attempt.raw is not None
         assert attempt.hash is not None
@@ -233,7 +304,7 @@ class Coinbase:
         return await self._chain.flag(_demand(topup, charge_seq))
 
 
-def _demand(topup: TopUp, charge_seq: int) -> Demand:
+def _demand(topup: TopUp, charge_seq: int) -> Charge:
     raw = topup.charges[charge_seq - 1].raw
     assert raw is not None, "what was signed was answered"
     return parse(raw)

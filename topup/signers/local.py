@@ -22,15 +22,17 @@ from eth_utils.crypto import keccak
 
 from topup.charge import Intent, Verified
 from topup.errors import SignerError
-from topup.lifecycle import Kind, Plan
-from topup.money import EthPrice, Wei
+from topup.lifecycle import NO_TOKENS, Kind, Plan
+from topup.money import Asset, EthPrice, Usdc, Wei
 
 # py_ecc, which eth_account loads, lets Python recurse 100,000 deep; on CPython 3.11 a JSON answer nested as deep as
 # that overflows the C stack and ends the process. 60,000 levels still fit into 8 MiB; this leaves room.
 sys.setrecursionlimit(min(sys.getrecursionlimit(), 10_240))
 
 INTENT: Final = "(uint256,uint256,address,address,address,uint256,bytes16,address,bytes,bytes)"
-SELECTOR: Final = keccak(text=f"swapAndTransferUniswapV3Native({INTENT},uint24)")[:4]
+SWAP: Final = keccak(text=f"swapAndTransferUniswapV3Native({INTENT},uint24)")[:4]
+TRANSFER: Final = keccak(text=f"transferTokenPreApproved({INTENT})")[:4]
+APPROVE: Final = keccak(text="approve(address,uint256)")[:4]
 
 
 ANY_PRICE: Final = EthPrice(1)
@@ -46,6 +48,9 @@ class Ceilings:
     network_fee: Wei
     # The lowest plausible price of ETH: no charge is ever paid with more ETH than it is worth at that.
     price_min: EthPrice = ANY_PRICE
+    # Which dollar may be paid with, and how much of it; none unless told.
+    token: bytes = b""
+    tokens: Usdc = NO_TOKENS
 
 
 class LocalSigner:
@@ -62,7 +67,7 @@ class LocalSigner:
         return f"LocalSigner({self._account.address})"
 
     def sign_payment(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
-        """Sign the planned payment of a verified charge.
+        """Sign the planned payment of a verified charge, or the approval of exactly its total.
 
         Returns:
             The raw transaction and its hash.
@@ -71,6 +76,28 @@ class LocalSigner:
             SignerError: the plan does not pay exactly this charge, or exceeds the ceilings.
         """
         self._check(plan, verified)
+        return self._signed(plan)
+
+    def sign_revocation(self, plan: Plan) -> tuple[bytes, bytes]:
+        """Sign that the payment contract may take none of the token any more.
+
+        Returns:
+            The raw transaction and its hash.
+
+        Raises:
+            SignerError: it would do anything else, or exceeds the ceiling on network fees.
+        """
+        ceilings = self._ceilings
+        self._refuse(
+            {
+                "kind": plan.kind is Kind.APPROVE,
+                "chain": plan.chain_id == ceilings.chain_id,
+                "destination": ceilings.token != b"" and plan.to == ceilings.token,
+                "call data": plan.data == _approval(ceilings.contract, 0),
+                "value": plan.value == Wei(0),
+                **self._network(plan),
+            }
+        )
         return self._signed(plan)
 
     def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
@@ -112,18 +139,34 @@ class LocalSigner:
         return bytes(signed.raw_transaction), bytes(signed.hash)
 
     def _check(self, plan: Plan, verified: Verified) -> None:
-        demand, ceilings = verified.demand, self._ceilings
+        charge, ceilings = verified.charge, self._ceilings
+        pays = plan.kind is Kind.PAY
         rules = {
             **self._network(plan),
-            "kind": plan.kind is Kind.PAY,
-            "chain": plan.chain_id == ceilings.chain_id == demand.chain_id,
-            "destination": plan.to == ceilings.contract == demand.contract,
-            "sender": self.address == demand.sender == demand.intent.refund_destination,
-            "call data": 0 <= plan.tier < 2**24 and plan.data == _call_data(demand.intent, plan.tier),
+            "chain": plan.chain_id == ceilings.chain_id == charge.chain_id,
+            "sender": self.address == charge.sender == charge.intent.refund_destination,
             "total": verified.total.units > 0,
-            "value": Wei(0) < plan.value <= ceilings.value,
-            "price": plan.value <= ceilings.price_min.wei_for_up(verified.total),
         }
+        if plan.asset is Asset.ETH:
+            rules |= {
+                "kind": pays,
+                "destination": plan.to == ceilings.contract == charge.contract,
+                "call data": 0 <= plan.tier < 2**24 and plan.data == _swap(charge.intent, plan.tier),
+                "value": Wei(0) < plan.value <= ceilings.value,
+                "price": plan.value <= ceilings.price_min.wei_for_up(verified.total),
+            }
+        else:
+            data = _transfer(charge.intent) if pays else _approval(ceilings.contract, verified.total.units)
+            rules |= {
+                "kind": pays or plan.kind is Kind.APPROVE,
+                "asset": plan.asset is Asset.USDC,
+                "token": ceilings.token != b"" and charge.intent.recipient_currency == ceilings.token,
+                "destination": plan.to == (ceilings.contract if pays else ceilings.token),
+                "contract": ceilings.contract == charge.contract,
+                "call data": plan.data == data,
+                "value": plan.value == Wei(0),
+                "tokens": plan.tokens == verified.total <= ceilings.tokens,
+            }
         self._refuse(rules)
 
     def _network(self, plan: Plan) -> dict[str, bool]:
@@ -147,8 +190,20 @@ class LocalSigner:
             )
 
 
-def _call_data(intent: Intent, tier: int) -> bytes:
-    fields = (
+def _swap(intent: Intent, tier: int) -> bytes:
+    return SWAP + encode([INTENT, "uint24"], [_fields(intent), tier])
+
+
+def _transfer(intent: Intent) -> bytes:
+    return TRANSFER + encode([INTENT], [_fields(intent)])
+
+
+def _approval(contract: bytes, units: int) -> bytes:
+    return APPROVE + encode(["address", "uint256"], [contract, units])
+
+
+def _fields(intent: Intent) -> tuple[object, ...]:
+    return (
         intent.recipient_amount,
         intent.deadline,
         intent.recipient,
@@ -160,7 +215,6 @@ def _call_data(intent: Intent, tier: int) -> bytes:
         intent.signature,
         intent.prefix,
     )
-    return SELECTOR + encode([INTENT, "uint24"], [fields, tier])
 
 
 def from_keystore(path: Path, password: str, ceilings: Ceilings) -> LocalSigner:

@@ -227,4 +227,9 @@ CREATE TABLE adopted (             -- every transaction that was taken over from
 ) STRICT;
 """
 
-MIGRATIONS: tuple[str, ...] = (FIRST, SECOND)
+THIRD = """
+ALTER TABLE attempt ADD COLUMN reference TEXT NOT NULL DEFAULT '';  -- what the seller calls the purchase
+UPDATE control SET name = 'gone:coinbase' WHERE name = 'gone';      -- a tombstone for each rail
+"""
+
+MIGRATIONS: tuple[str, ...] = (FIRST, SECOND, THIRD)

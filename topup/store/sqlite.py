@@ -12,8 +12,8 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -35,9 +35,9 @@ from topup.lifecycle import (
     TopUp,
     advance,
 )
-from topup.money import Bps, Usd, Wei
+from topup.money import Asset, Bps, Usd, Usdc, Wei
 from topup.policy import Past
-from topup.ports import Control, Requested, Seen, Sent
+from topup.ports import GONE, Control, Requested, Seen, Sent
 from topup.store.schema import MIGRATIONS
 
 FILE = "ledger.sqlite3"
@@ -536,11 +536,10 @@ class SqliteStore:
 
     def proven(self, topup: TopUp, verified: Verified) -> TopUp:
         """Store whose id the newest charge carries."""
-        intent = verified.demand.intent
         with self._write(topup.moved_ms) as db:
             db.execute(
                 "UPDATE charge SET operator = ?, intent_id = ? WHERE topup = ? AND seq = ?",
-                (intent.operator, intent.id, topup.id, len(topup.charges)),
+                (*verified.demand.identity, topup.id, len(topup.charges)),
             )
         return self.topup(topup.id)
 
@@ -572,7 +571,15 @@ class SqliteStore:
                 "INSERT INTO attempt"
                 " (topup, charge_seq, chain_id, address, lane, nonce, kind, broadcaster, plan, planned_ms)"
                 " VALUES (?,?,?,?,?,?,?,?,?,?)",
-                (topup.id, len(topup.charges), *place, plan.kind.value, Broadcaster.US.value, _plan_json(plan), at_ms),
+                (
+                    topup.id,
+                    len(topup.charges),
+                    *place,
+                    plan.kind.value,
+                    plan.broadcaster.value,
+                    _plan_json(plan),
+                    at_ms,
+                ),
             )
             # Kept from the first payment of a charge on: its credits may be posted for a block that is then replaced.
             if not any(a.charge_seq == len(topup.charges) for a in topup.out):
@@ -608,23 +615,46 @@ class SqliteStore:
             held = db.execute(f"SELECT topup FROM slot WHERE {PLACE}", place).fetchone()
             if held is None or held["topup"] != topup.id:
                 raise StoreUnusable(f"{topup.id} has nothing at nonce {plan.nonce}", remedy="run `topup doctor`")
-            db.execute(
-                "INSERT INTO attempt (topup, charge_seq, chain_id, address, lane, nonce, kind, broadcaster, plan, raw,"
-                " hash, planned_ms, signed_ms, intended_ms) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                (
-                    topup.id,
-                    len(topup.charges),
-                    *place,
-                    plan.kind.value,
-                    Broadcaster.US.value,
-                    _plan_json(plan),
-                    *signed,
-                    at_ms,
-                    at_ms,
-                    at_ms,
-                ),
-            )
+            self._signed_at(topup, plan, signed, at_ms)
             self._advance(topup, fact, at_ms, "0x" + signed[1].hex())
+        return self.topup(topup.id)
+
+    def _signed_at(self, topup: TopUp, plan: Plan, signed: tuple[bytes, bytes], at_ms: int) -> None:
+        self._db.execute(
+            "INSERT INTO attempt (topup, charge_seq, chain_id, address, lane, nonce, kind, broadcaster, plan, raw,"
+            " hash, planned_ms, signed_ms, intended_ms) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            (
+                topup.id,
+                len(topup.charges),
+                *(plan.chain_id, topup.wallet, _word(plan.lane), _word(plan.nonce)),
+                plan.kind.value,
+                plan.broadcaster.value,
+                _plan_json(plan),
+                *signed,
+                *(at_ms, at_ms, at_ms),
+            ),
+        )
+
+    def approver(self, account: str) -> TopUp | None:
+        """Return the newest top-up that has let a contract take a token, as far as the chain has shown."""
+        sql = (
+            "SELECT topup.* FROM attempt JOIN topup ON topup.id = attempt.topup WHERE topup.account = ?"
+            " AND attempt.kind = 'approve' AND attempt.inclusion IS NOT NULL ORDER BY attempt.id DESC LIMIT 1"
+        )
+        rows = self._all(sql, account)
+        return self._load(rows[0]) if rows else None
+
+    def append(self, topup: TopUp, plan: Plan, signed: tuple[bytes, bytes], at_ms: int) -> TopUp:
+        """Store a signed transaction of an ended top-up with the intent to send it; its nonce may be overtaken."""
+        place = (plan.chain_id, topup.wallet, _word(plan.lane), _word(plan.nonce))
+        with self._write(at_ms) as db:
+            held = db.execute(f"SELECT state FROM slot WHERE {PLACE}", place).fetchone()
+            if held is not None and held["state"] != "released":
+                raise StoreUnusable(
+                    f"nonce {plan.nonce} is already {held['state']} in the ledger", remedy="run `topup doctor`"
+                )
+            db.execute("INSERT OR REPLACE INTO slot VALUES (?,?,?,?,?,'released')", (*place, topup.id))
+            self._signed_at(topup, plan, signed, at_ms)
         return self.topup(topup.id)
 
     def withdraw(self, topup: TopUp, reason: str, at_ms: int) -> TopUp:
@@ -641,8 +671,9 @@ class SqliteStore:
         """Store what a broadcast was answered."""
         with self._write(at_ms) as db:
             db.execute(
-                "UPDATE attempt SET last_sent_ms = ?, sends = sends + 1, answer = ? WHERE id = ?",
-                (at_ms, f"{sent.delivery}: {sent.detail}"[:300], attempt.id),
+                "UPDATE attempt SET last_sent_ms = ?, sends = sends + 1, answer = ?,"
+                " reference = CASE reference WHEN '' THEN ? ELSE reference END WHERE id = ?",
+                (at_ms, f"{sent.delivery}: {sent.detail}"[:300], sent.reference[:200], attempt.id),
             )
         return self.topup(topup.id)
 
@@ -667,15 +698,15 @@ class SqliteStore:
                 self._advance(topup, fact, at_ms)
         return self.topup(topup.id)
 
-    def afterwards(self, account: str, chain_id: int, wallet: bytes) -> list[tuple[TopUp, Attempt]]:
+    def afterwards(self, account: str, wallet: bytes) -> list[tuple[TopUp, Attempt]]:
         """Return attempts of ended top-ups of this wallet for which the chain may still change something."""
         sql = (
             "SELECT attempt.id AS one, topup.* FROM attempt JOIN topup ON topup.id = attempt.topup"
             " WHERE attempt.final = 0 AND attempt.intended_ms IS NOT NULL AND topup.account = ?"
-            " AND topup.chain_id = ? AND topup.wallet = ? AND topup.state IN ('done', 'dropped', 'failed')"
+            " AND topup.wallet = ? AND topup.state IN ('done', 'dropped', 'failed')"
             " ORDER BY attempt.id"
         )
-        owners = [(int(row["one"]), self._load(row)) for row in self._all(sql, account, chain_id, wallet)]
+        owners = [(int(row["one"]), self._load(row)) for row in self._all(sql, account, wallet)]
         return [(owner, a) for one, owner in owners for a in owner.attempts if a.id == one]
 
     def rivals(self, topup: TopUp) -> list[Attempt]:
@@ -710,9 +741,10 @@ class SqliteStore:
     def next_nonce(self, chain_id: int, wallet: bytes) -> int:
         """Return the first nonce this ledger has neither used nor adopted."""
         row = self._one(
-            "SELECT max(nonce) AS nonce FROM slot WHERE chain_id = ? AND address = ? AND state = 'used'",
+            "SELECT max(nonce) AS nonce FROM slot WHERE chain_id = ? AND address = ? AND lane = ? AND state = 'used'",
             chain_id,
             wallet,
+            _word(0),  # the other lanes belong to authorizations
         )
         used = int.from_bytes(row["nonce"], "big") + 1 if row["nonce"] is not None else 0
         adopted = self.told("", _adopted(chain_id, wallet))
@@ -756,9 +788,9 @@ class SqliteStore:
         return self.topup(topup.id)
 
     def endpoint_gone(self, topup: TopUp, reason: str, at_ms: int) -> TopUp:
-        """Put up the tombstone of the charge endpoint and drop the top-up that met it."""
+        """Put up the tombstone of the top-up's rail and drop the top-up that met it."""
         with self._write(at_ms) as db:
-            row = (topup.account, "gone", "1", at_ms, "topup")
+            row = (topup.account, GONE + topup.rail, "1", at_ms, "topup")
             db.execute("INSERT OR REPLACE INTO control VALUES (?,?,?,?,?)", row)
             self._advance(topup, Fact.DROP, at_ms, reason)
         return self.topup(topup.id)
@@ -811,12 +843,12 @@ class SqliteStore:
         rows = self._all("SELECT name, value, by, at_ms FROM control WHERE account = ?", account)
         said = {row["name"]: (row["value"], row["by"], row["at_ms"]) for row in rows}
         paused, by, at_ms = said.get("paused", ("0", "", 0))
-        gone = said.get("gone", ("0", "", 0))[0]
-        return Control(paused == "1", gone == "1", paused_by=by, resumed_ms=at_ms if paused == "0" else 0)
+        gone = {name.removeprefix(GONE) for name, told in said.items() if name.startswith(GONE) and told[0] == "1"}
+        return Control(paused == "1", frozenset(gone), paused_by=by, resumed_ms=at_ms if paused == "0" else 0)
 
-    def set_gone(self, account: str, gone: bool, at_ms: int) -> None:  # noqa: FBT001 - a flag is what it is
-        """Put up or take down the tombstone of the charge endpoint."""
-        self.say(account, "gone", str(int(gone)), at_ms, "topup")
+    def set_gone(self, account: str, rail: str, *, gone: bool, at_ms: int) -> None:
+        """Put up or take down the tombstone of a rail."""
+        self.say(account, GONE + rail, str(int(gone)), at_ms, "topup")
 
     def say(self, account: str, name: str, value: str, at_ms: int, by: str) -> None:
         """Store what a person wants of this ledger; any process may."""
@@ -1388,8 +1420,23 @@ def _request(row: sqlite3.Row) -> Requested:
     )
 
 
-_WEI = {"value", "max_fee_per_gas", "max_priority_fee_per_gas", "l1_fee", "quote", "gas", "spent"}
-_BYTES = {"to", "data", "block_hash"}
+def _wei(text: str) -> Wei:
+    return Wei(int(text))
+
+
+def _usdc(text: str) -> Usdc:
+    return Usdc(int(text))
+
+
+# How the parts of a stored plan or inclusion are read that JSON cannot hold; the rest is read as it stands.
+_READ: dict[str, Callable[[str], object]] = {
+    **dict.fromkeys(("value", "max_fee_per_gas", "max_priority_fee_per_gas", "l1_fee", "quote", "gas", "spent"), _wei),
+    **dict.fromkeys(("tokens", "token_fee"), _usdc),
+    **dict.fromkeys(("to", "data", "block_hash", "tx_hash"), bytes.fromhex),
+    "kind": Kind,
+    "asset": Asset,
+    "broadcaster": Broadcaster,
+}
 
 
 def _flat(record: Plan | Inclusion) -> dict[str, Any]:
@@ -1397,11 +1444,11 @@ def _flat(record: Plan | Inclusion) -> dict[str, Any]:
     for field in fields(record):
         value = getattr(record, field.name)
         match value:
-            case Wei(units=units):
+            case Wei(units=units) | Usdc(units=units):
                 flat[field.name] = str(units)
             case bytes():
                 flat[field.name] = value.hex()
-            case Kind():
+            case Kind() | Asset() | Broadcaster():
                 flat[field.name] = value.value
             case _:
                 flat[field.name] = value
@@ -1411,7 +1458,7 @@ def _flat(record: Plan | Inclusion) -> dict[str, Any]:
 def _unflat(flat: dict[str, Any]) -> dict[str, Any]:
     read: dict[str, Any] = {}
     for name, value in flat.items():
-        read[name] = Wei(int(value)) if name in _WEI else bytes.fromhex(value) if name in _BYTES else value
+        read[name] = _READ[name](value) if name in _READ else value
     return read
 
 
@@ -1432,7 +1479,7 @@ def _attempt(row: sqlite3.Row) -> Attempt:
     return Attempt(
         id=row["id"],
         charge_seq=row["charge_seq"],
-        plan=replace(plan, kind=Kind(plan.kind)),
+        plan=plan,
         raw=row["raw"],
         hash=row["hash"],
         intended_ms=row["intended_ms"],
@@ -1442,4 +1489,5 @@ def _attempt(row: sqlite3.Row) -> Attempt:
         inclusion=_inclusion(row),
         booked=bool(row["booked"]),
         answer=row["answer"],
+        reference=row["reference"],
     )

@@ -1,0 +1,164 @@
+"""Is a charge paid in USDC as safely as one paid in ETH? Two transactions, each written before it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.stage import Stage
+from tests.test_adversary import hold, passes, say, story
+from topup.books import IN_TRANSIT, WALLET, Commodity
+from topup.lifecycle import Kind, State
+from topup.money import Asset, Usdc
+from topup.sandbox import contracts
+from topup.sandbox.world import World, embedded
+
+USDC = {"TOPUP_RAILS__COINBASE__PAY_WITH": "usdc"}
+HELD = 20_000_000
+TOTAL = 10_500_000
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A world whose wallet holds twenty dollars beside its ETH."""
+    world = World(embedded, scale=10)
+    with world:
+        world.do(lambda: world.write(contracts.usdc_balance(world.wallet, HELD)))
+        yield world
+
+
+def held(stage: Stage) -> int:
+    """Return the wallet's USDC on the chain."""
+    return int(stage.inside(lambda: stage.world.usdc(stage.world.wallet)))
+
+
+def allowed(stage: Stage) -> int:
+    """Return how much of it the payment contract may take."""
+    owner, spender = (a[2:].lower().rjust(64, "0") for a in (stage.world.wallet, contracts.PAYMENT_PROTOCOL))
+    call = {"to": contracts.USDC, "data": "0xdd62ed3e" + owner + spender}
+    return int(stage.inside(lambda: stage.world.chain.rpc("eth_call", [call, "latest"])), 16)
+
+
+def booked(stage: Stage, account: str, commodity: Commodity) -> int:
+    """Return what the journal says of one account."""
+    lines = [x for e in stage.store.entries("default") for x in e.lines]
+    return sum(x.units for x in lines if (x.account, x.commodity) == (account, commodity))
+
+
+def test_a_charge_is_paid_in_usdc_by_two_transactions(world: World, tmp_path: Path) -> None:
+    """The contract is allowed exactly the total, takes it, and may take nothing afterwards; the books match."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock, USDC)
+        topup = await stage.until(State.DONE)
+        approval, payment = topup.out
+        assert (approval.plan.kind, payment.plan.kind) == (Kind.APPROVE, Kind.PAY)
+        assert approval.plan.asset is payment.plan.asset is Asset.USDC
+        assert payment.inclusion is not None
+        assert payment.inclusion.tokens == Usdc(TOTAL)
+        assert held(stage) == HELD - TOTAL
+        assert allowed(stage) == 0
+        assert booked(stage, WALLET, Commodity.USDC) == -TOTAL
+        assert booked(stage, IN_TRANSIT, Commodity.USDC) == 0
+        assert stage.left() == -booked(stage, WALLET, Commodity.ETH)
+        assert stage.payments() == 1
+        await stage.close()
+
+    story(tell())
+
+
+def test_nothing_is_approved_that_the_wallet_does_not_hold(world: World, tmp_path: Path) -> None:
+    """A wallet that is short of dollars rests, says how many are missing, and has sent nothing."""
+
+    async def tell() -> None:
+        world.do(lambda: world.write(contracts.usdc_balance(world.wallet, TOTAL - 1)))
+        stage = Stage(world, tmp_path, world.clock, USDC)
+        rest = await stage.rests("wallet_low")
+        assert "0.000001" in stage.named("payment_forbidden")[-1].remedy
+        assert "10.499999" in rest.detail
+        assert stage.topup.out == ()
+        await stage.close()
+
+    story(tell())
+
+
+def test_a_process_that_dies_between_the_two_pays_once(world: World, tmp_path: Path) -> None:
+    """The approval stands in a block when memory is lost: the next process finds it and only pays."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock, USDC)
+        world.mining = False
+        await stage.until(State.SENT)
+        await stage.close()
+        world.mining = True
+        stage = Stage(world, tmp_path, world.clock, USDC)
+        topup = await stage.until(State.DONE)
+        assert [a.plan.kind for a in topup.out] == [Kind.APPROVE, Kind.PAY]
+        assert held(stage) == HELD - TOTAL
+        assert stage.payments() == 1
+        await stage.close()
+
+    story(tell())
+
+
+def test_an_approval_that_is_late_is_outbid_by_itself(world: World, tmp_path: Path) -> None:
+    """No block takes the approval: the same is sent dearer at its nonce, and the payment follows once."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock, USDC)
+        world.mining = False
+        topup = await stage.until(State.SENT)
+        hold(stage, topup)
+        world.mining = True
+        await stage.until(State.DONE)
+        kinds = [(a.plan.kind, a.plan.nonce) for a in stage.topup.out]
+        assert kinds == [(Kind.APPROVE, 0), (Kind.APPROVE, 0), (Kind.PAY, 1)]
+        assert held(stage) == HELD - TOTAL
+        assert stage.left() == -booked(stage, WALLET, Commodity.ETH)
+        await stage.close()
+
+    story(tell())
+
+
+def test_an_approval_that_outlives_its_charge_is_taken_back(world: World, tmp_path: Path) -> None:
+    """A person cancels between approval and payment: the permission is set to none, and booked as gas."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock, USDC | {"TOPUP_POLICY__COOLDOWN_S": "86400"})
+        topup = await stage.until(State.SENT)
+        stage.store.say("default", "paused", "1", world.clock.now_ms(), "a test")
+        await stage.rests("paused")
+        assert allowed(stage) == TOTAL
+        say(stage, topup, "cancel")
+        await passes(stage, 2)
+        assert stage.topup.state is State.DROPPED
+        stage.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
+        await passes(stage, 16)
+        assert allowed(stage) == 0
+        assert len(stage.named("approval_revoked")) == 1
+        assert stage.left() == -booked(stage, WALLET, Commodity.ETH)
+        assert booked(stage, WALLET, Commodity.USDC) == 0
+        await stage.close()
+
+    story(tell())
+
+
+def test_a_contract_that_is_paused_after_the_approval_is_waited_for(world: World, tmp_path: Path) -> None:
+    """The payment contract stops between the two: the dry run refuses, nothing more is sent, and it goes on later."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock, USDC)
+        world.mining = False
+        await stage.until(State.SENT)
+        world.do(lambda: world.write(contracts.payments_paused(paused=True)))
+        world.mining = True
+        await stage.rests("simulation")
+        assert [a.plan.kind for a in stage.topup.out] == [Kind.APPROVE]
+        world.do(lambda: world.write(contracts.payments_paused(paused=False)))
+        await stage.until(State.DONE)
+        assert stage.payments() == 1
+        await stage.close()
+
+    story(tell())

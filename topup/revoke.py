@@ -1,0 +1,62 @@
+"""Does an approval outlive its charge, and how is it taken back?
+
+The payment contract is allowed exactly one total before it takes it. When the charge dies in between, the permission
+stands although nothing is due; it is set to none by a transaction of its own, once the top-up has ended. The next
+purchase may overtake it at its nonce, and then sets the permission itself.
+"""
+
+from __future__ import annotations
+
+from topup import events
+from topup.errors import ChainError, PaymentForbidden, SignerError
+from topup.lifecycle import TERMINAL, Attempt, Kind, TopUp
+from topup.steps import Steps
+
+# How long after a failure it is tried again, and how long unseen bytes rest before they are sent again.
+AGAIN_MS = 600_000
+
+
+class Revoke(Steps):
+    """What is done about approvals while no top-up is open."""
+
+    _next_ms = 0
+
+    async def tidy(self) -> None:
+        """Take back the permission that the newest approval has left, if it has left one."""
+        now = self._watch.now()
+        if now < self._next_ms or self._paused() or not self._limits.live:
+            return
+        topup = self._store.approver(self._account.name)
+        if topup is None or topup.state not in TERMINAL or not stands(topup):
+            return
+        self._next_ms = now + AGAIN_MS
+        out = [a for a in self._loose(topup) if revokes(a)]
+        if out:
+            await self._send(topup, out[-1])
+            return
+        rail = self._rail(topup)
+        try:
+            plan = await rail.revocation(topup)
+            signed = rail.sign_revocation(plan)
+        except (ChainError, PaymentForbidden, SignerError) as error:
+            if self._new("revocation"):
+                self._sink.emit(events.ApprovalStands(topup_id=topup.id, detail=str(error)))
+            return
+        topup = self._store.append(topup, plan, signed, now)
+        await self._send(topup, topup.attempts[-1])
+
+    async def _send(self, topup: TopUp, attempt: Attempt) -> None:
+        sent = await self._rail(topup).send(topup, attempt)
+        self._store.delivered(topup, attempt, sent, self._watch.now())
+
+
+def revokes(attempt: Attempt) -> bool:
+    """Tell whether this sets the permission to none."""
+    return attempt.plan.kind is Kind.APPROVE and attempt.plan.tokens.units == 0
+
+
+def stands(topup: TopUp) -> bool:
+    """Tell whether the last thing the chain shows of this top-up's token is a permission that was not used."""
+    placed = [a for a in topup.out if a.inclusion is not None and a.inclusion.success]
+    touched = sorted((a for a in placed if a.plan.kind is Kind.APPROVE or a.paid), key=lambda a: (a.plan.nonce, a.id))
+    return bool(touched) and touched[-1].plan.kind is Kind.APPROVE and not revokes(touched[-1])
