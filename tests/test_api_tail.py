@@ -305,7 +305,7 @@ async def unanswered(one: Scene, fault: Fault, charge: str) -> None:
     rule.end()
     if charge == "endpoint_gone":
         assert (rule.hits, rest.why) == (1, charge)
-        one.stage.store.say("default", "gone", "0", one.world.clock.now_ms(), "a test")
+        one.stage.store.say("default", "gone:coinbase", "0", one.world.clock.now_ms(), "a test")
 
 
 async def awaited(one: Scene, fault: Fault, doubt: str) -> None:

@@ -24,8 +24,9 @@ from tests.proxy import Proxy, answer_twice
 from topup.charge import Request, parse
 from topup.credits import Reading
 from topup.errors import ApiError, ApiGone, ApiLimited, ApiRejected, ApiUnauthorized, ApiUnknown, ChargeRefused, Money
+from topup.exchange import BODY_BYTES_MAX, Exchange
 from topup.money import Usd
-from topup.openrouter import BODY_BYTES_MAX, OpenRouter, charge_body
+from topup.openrouter import OpenRouter, charge_body
 from topup.ports import Api
 from topup.sandbox import http
 from topup.sandbox.charges import HOSTILE
@@ -51,7 +52,7 @@ def story(tell: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
 
 @asynccontextmanager
 async def client(url: str, key: str, timeout_s: float = PATIENT_S) -> AsyncIterator[OpenRouter]:
-    one = OpenRouter(url, key, timeout_s=timeout_s, now_ms=lambda: NOW_MS)
+    one = OpenRouter(Exchange(url, timeout_s=timeout_s), key, now_ms=lambda: NOW_MS)
     try:
         yield one
     finally:
@@ -199,7 +200,7 @@ async def test_each_fault_of_the_wire_has_its_meaning(name: str, place: Place) -
         assert gateway.elsewhere.requests == []
         assert gateway.management_key not in "".join(traceback.format_exception(error))
         assert len(str(error)) < 500
-        api._timeout_s = PATIENT_S
+        api._exchange._timeout_s = PATIENT_S
         await CALLS[place](api)
 
 

@@ -45,6 +45,7 @@ from tests.served import Served
 from topup.chain.rpc import Answer, Query, Rpc, RpcError
 from topup.credits import Reading
 from topup.errors import ApiLimited, ApiUnknown, ChainUnknown
+from topup.exchange import Exchange
 from topup.lifecycle import State
 from topup.money import Usd
 from topup.openrouter import OpenRouter
@@ -92,7 +93,8 @@ class Bench:
         """Read the account through the real client."""
 
         async def asked() -> Reading:
-            api = OpenRouter(self.api.url, self.world.gateway.management_key, timeout_s=timeout_s, now_ms=lambda: 1)
+            exchange = Exchange(self.api.url, timeout_s=timeout_s)
+            api = OpenRouter(exchange, self.world.gateway.management_key, now_ms=lambda: 1)
             try:
                 return await api.credits()
             finally:

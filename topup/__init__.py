@@ -29,10 +29,15 @@ Each module answers one question. In the order the money flows:
   arrival.py      Has what was paid for arrived?
 
   — edges: each knows one foreign thing; none imports another
+  typed.py        What is signed when dollars are sent by authorization, or when a wallet logs in?
+  exchange.py     What comes back when a seller is asked over HTTP?
   clock.py        What time is it?
   openrouter.py   What does the credits API say?
+  prepaid.py      What does a gateway that sells for x402 say of its account?
   rails/          How do dollars become something payable?
     coinbase.py   How is a Coinbase charge bought, proven and paid?
+    x402.py       How are credits bought for a signed transfer of dollars?
+    x402_wire.py  What does a 402 of x402 demand, and how is it answered?
   chain/          What does the chain say?
     profiles.py   Which contracts does a chain hold?
     owners.py     Whose is a provider?
@@ -48,6 +53,8 @@ Each module answers one question. In the order the money flows:
     history.py    What has this wallet done?
     scan.py       Who was paid between two blocks?
     fate.py       Was this charge ever paid?
+    traces.py     What became of an authorization that somebody else carries to the chain?
+    token.py      How does a chain answer for payments that somebody else carries there?
     evm.py        How does an EVM chain answer the `Chain` port?
   signers/        Who signs?
     local.py      Is this the one thing this key may sign?

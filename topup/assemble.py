@@ -12,18 +12,21 @@ from topup.errors import SettingsError
 from topup.money import WEI_PER_ETH, Asset, Bps, EthPrice, Usd, Wei
 from topup.policy import Ceilings, Limits, worst_spend
 from topup.ports import Clock, Rail, Sink
-from topup.settings import Settings, fixed_amount, secret, token
+from topup.settings import Settings, fee_ceiling_bps, fixed_amount, secret, token
 from topup.store.sqlite import SqliteStore
-from topup.terms import COINBASE, Account, Pace, Route, Terms
+from topup.terms import COINBASE, MPP, X402, Account, Pace, Route, Terms
 
 if TYPE_CHECKING:  # what a command that only reads the ledger need not load
     from topup.chain.evm import EvmChain
     from topup.chain.profiles import Profile
+    from topup.chain.providers import Providers
     from topup.chain.rpc import Rpc
+    from topup.chain.token import AuthorizedChain
     from topup.charge import Pins
     from topup.cycle import Cycle
     from topup.events import Event
     from topup.openrouter import OpenRouter
+    from topup.prepaid import Prepaid
     from topup.signers.local import LocalSigner
 
 PINNED = "pinned_recipients"
@@ -31,6 +34,8 @@ PINNED = "pinned_recipients"
 SAFE_LATE_S = 900
 # Receipts have lagged behind the nonce for three quarters of an hour; after this a person should look.
 NONCE_LATE_S = 3600
+# An authorization with less time left than this would die on its way.
+LIFE_MIN_S = 30
 
 
 @dataclass
@@ -38,15 +43,16 @@ class Works:
     """A cycle with everything it runs on."""
 
     cycle: Cycle
-    api: OpenRouter
+    api: OpenRouter | Prepaid
     store: SqliteStore
     rails: Callable[[str], Rail]
     rpcs: list[Rpc]
     wallet: bytes | None
+    preferred: str
 
     def rail(self) -> Rail:
         """Return the rail that is preferred."""
-        return self.rails(COINBASE)
+        return self.rails(self.preferred)
 
     def rpc_requests(self) -> int:
         """Return how many requests went to providers."""
@@ -62,7 +68,10 @@ class Works:
 
 def account(s: Settings, wallet: bytes | None) -> Account:
     """Return whose credits are bought, and in which ways."""
-    return Account(s.account, wallet, (Route(COINBASE, s.chain.id),))
+    from topup.chain.profiles import TEMPO_DOLLAR
+
+    chains = {COINBASE: s.chain.id, MPP: TEMPO_DOLLAR.chain_id, X402: s.chain.id}
+    return Account(s.account, wallet, tuple(Route(name, chains[name]) for name in s.rails.use))
 
 
 def pay_with(s: Settings) -> Asset:
@@ -87,7 +96,7 @@ def limits(s: Settings) -> Limits:
         target=None if p.target is None else Usd(p.target),
         topup_min=Usd(p.topup_min),
         topup_max=Usd(p.topup_max),
-        fee_ceiling=Bps(s.rails.coinbase.fee_ceiling_bps),
+        fee_ceiling=Bps(fee_ceiling_bps(s)),
         cap_24h=Usd(p.cap_24h),
         cap_30d=Usd(p.cap_30d),
         count_24h=p.count_24h,
@@ -116,6 +125,7 @@ def ceilings(s: Settings) -> Ceilings:
         reserve=wei(s.wallet.reserve_eth),
         payment=wei(s.wallet.payment_max_eth),
         price_min=price_min(s),
+        token_fee=Usd(s.rails.mpp.network_fee_max_usd).usdc_down(),
     )
 
 
@@ -145,20 +155,54 @@ def pace(s: Settings) -> Pace:
     )
 
 
-def api(s: Settings, clock: Clock) -> OpenRouter:
-    """Return the API's client.
+def api_key(s: Settings) -> str:
+    """Return the key of the credits API.
 
     Raises:
-        SettingsError: there is no key.
+        SettingsError: there is none.
     """
-    from topup.openrouter import OpenRouter
-
     key = secret(s.api.key, s.api.key_file, "topup-api-key", "api.key_file")
     if key is None:
         raise SettingsError(
             "api.key is missing", remedy="set TOPUP_API__KEY_FILE to a file that holds a management key"
         )
-    return OpenRouter(s.api.url, token(key, "api.key"), timeout_s=s.api.timeout_s, now_ms=clock.now_ms)
+    return token(key, "api.key")
+
+
+def api(
+    s: Settings, clock: Clock, store: SqliteStore | None = None, key: LocalSigner | None = None
+) -> OpenRouter | Prepaid:
+    """Return the client of whoever tells the credits; `key` logs in where a gateway knows the wallet.
+
+    Raises:
+        SettingsError: there is no key.
+    """
+    from topup.exchange import Exchange
+    from topup.openrouter import OpenRouter
+
+    exchange = Exchange(s.api.url, timeout_s=s.api.timeout_s)
+    if s.api.kind == "openrouter":
+        return OpenRouter(exchange, api_key(s), now_ms=clock.now_ms)
+    from topup.prepaid import PROFILES, Prepaid
+    from topup.rails.x402_wire import Login
+
+    profile = PROFILES[s.rails.x402.profile]
+    login = None
+    if profile.statement is not None:
+        owner = key if key is not None else signer(s)
+        if owner is None:
+            raise SettingsError(
+                "wallet.keystore is missing", remedy="this gateway is logged in to with the wallet's key"
+            )
+        login = Login(owner, s.chain.id)
+    return Prepaid(
+        exchange,
+        profile,
+        key=api_key(s) if login is None else "",
+        login=login,
+        last=lambda: store.last_reading(s.account) if store is not None else None,
+        now_ms=clock.now_ms,
+    )
 
 
 def profile(s: Settings) -> Profile:
@@ -214,7 +258,9 @@ def signer(s: Settings) -> LocalSigner | None:
     Raises:
         SettingsError, SignerError: it cannot be opened.
     """
+    from topup.chain.profiles import BASE_DOLLAR
     from topup.signers import local
+    from topup.typed import Domain
 
     chain = profile(s)
     own = local.Ceilings(
@@ -225,6 +271,7 @@ def signer(s: Settings) -> LocalSigner | None:
         price_min(s),
         chain.currency if pay_with(s) is Asset.USDC else b"",
         worst_spend(Usd(s.policy.topup_max), limits(s)).usdc_up(),
+        frozenset({Domain(d.name, d.version, d.chain_id, d.token) for d in (BASE_DOLLAR,) if X402 in s.rails.use}),
     )
     if s.wallet.keystore is not None:
         password = secret(
@@ -262,17 +309,99 @@ def chain(s: Settings, rpcs: list[Rpc], clock: Clock, say: Callable[[Event], Non
     """Return the chain, which tells `say` what becomes of its providers; this is where web3 is loaded."""
     from topup.chain.evm import EvmChain
     from topup.chain.owners import quorum
+
+    return EvmChain(profile(s), watched(s, rpcs, quorum(s.chain.rpc_urls, s.chain.quorum), clock, say))
+
+
+def watched(
+    s: Settings,
+    rpcs: list[Rpc],
+    agreeing: int,
+    clock: Clock,
+    say: Callable[[Event], None] | None,
+) -> Providers:
+    """Return the providers of a chain, of which so many of different owners have to agree."""
     from topup.chain.providers import Providers
 
-    watched = Providers(
+    return Providers(
         rpcs,
-        quorum=quorum(s.chain.rpc_urls, s.chain.quorum),
+        quorum=agreeing,
         now_s=lambda: clock.now_ms() // 1000,
         head_age_max_s=s.chain.head_age_max_s,
         lag_max_s=s.chain.lag_max_s,
         say=say or (lambda _: None),
     )
-    return EvmChain(profile(s), watched)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What rails are built from."""
+
+    settings: Settings
+    api: OpenRouter | Prepaid
+    rpcs: list[Rpc]
+    key: LocalSigner | None
+    clock: Clock
+    store: SqliteStore
+    sink: Sink
+
+
+def _coinbase(p: Parts) -> Rail:
+    from topup.rails import coinbase
+
+    s = p.settings
+    terms = coinbase.Terms(
+        slippage=Bps(s.price.slippage_bps),
+        gas_margin=Bps(s.fees.gas_margin_pct * 100),
+        bump=Bps(s.fees.bump_bps),
+        bump_times_max=s.fees.bump_times_max,
+        pay_with=pay_with(s),
+    )
+
+    def known() -> Pins:
+        return pins(s, p.store.told(s.account, PINNED))
+
+    return coinbase.Coinbase(p.api, chain(s, p.rpcs, p.clock, p.sink.emit), p.key, p.clock, known, terms)
+
+
+def _x402(p: Parts) -> Rail:
+    from topup.chain.owners import quorum
+    from topup.chain.profiles import BASE_DOLLAR
+    from topup.charge import Bounds
+    from topup.exchange import Exchange
+    from topup.rails import x402
+
+    s, r = p.settings, p.settings.rails.x402
+    profile = x402.PROFILES[r.profile]
+    pinned = frozenset(map(_address, r.recipients)) or profile.recipients
+    bounds = Bounds(BASE_DOLLAR.token, pinned, Bps(r.fee_ceiling_bps), LIFE_MIN_S, r.life_max_s)
+    return x402.X402(
+        Exchange(s.api.url, timeout_s=s.api.timeout_s),
+        api_key(s) if profile.bearer else "",
+        authorized(s, p.rpcs, BASE_DOLLAR.chain_id, quorum(s.chain.rpc_urls, s.chain.quorum), p.clock, p.sink.emit),
+        p.key,
+        p.clock,
+        profile,
+        x402.Token(BASE_DOLLAR.chain_id, BASE_DOLLAR.asset, BASE_DOLLAR.token, BASE_DOLLAR.name, BASE_DOLLAR.version),
+        x402.Limits(bounds, s.posting.pay_timeout_s),
+    )
+
+
+BUILDERS: dict[str, Callable[[Parts], Rail]] = {COINBASE: _coinbase, X402: _x402}
+
+
+def authorized(
+    s: Settings,
+    rpcs: list[Rpc],
+    chain_id: int,
+    agreeing: int,
+    clock: Clock,
+    say: Callable[[Event], None] | None = None,
+) -> AuthorizedChain:
+    """Return a chain as rails see it whose payments their sellers carry there."""
+    from topup.chain.token import AuthorizedChain
+
+    return AuthorizedChain(chain_id, watched(s, rpcs, agreeing, clock, say))
 
 
 def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = None) -> Works:
@@ -286,25 +415,12 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
     time = clock or SystemClock()
     key = signer(s) if s.mode == "live" else None
     payer = key.address if key is not None else _address(s.wallet.address) if s.wallet.address else None
-    client, rpcs = api(s, time), providers(s)
+    client, rpcs = api(s, time, store, key), providers(s)
     built: dict[str, Rail] = {}
 
     def rail(name: str) -> Rail:
         if name not in built:
-            from topup.rails import coinbase
-
-            terms = coinbase.Terms(
-                slippage=Bps(s.price.slippage_bps),
-                gas_margin=Bps(s.fees.gas_margin_pct * 100),
-                bump=Bps(s.fees.bump_bps),
-                bump_times_max=s.fees.bump_times_max,
-                pay_with=pay_with(s),
-            )
-
-            def known() -> Pins:
-                return pins(s, store.told(s.account, PINNED))
-
-            built[name] = coinbase.Coinbase(client, chain(s, rpcs, time, sink.emit), key, time, known, terms)
+            built[name] = BUILDERS[name](Parts(s, client, rpcs, key, time, store, sink))
         return built[name]
 
     cycle = Cycle(
@@ -316,7 +432,7 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
         sink=sink,
         rpc_requests=lambda: sum(rpc.requests for rpc in rpcs),
     )
-    return Works(cycle, client, store, rail, rpcs, payer)
+    return Works(cycle, client, store, rail, rpcs, payer, s.rails.use[0])
 
 
 def _address(text: str) -> bytes:

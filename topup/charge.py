@@ -15,7 +15,7 @@ idle daemon that never prove anything.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import InitVar, dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -315,6 +315,76 @@ def verify(
     if signer != intent.operator:
         was = "no valid signature" if signer is None else f"signed by {_checksummed(signer)}"
         _refuse("call_data.signature", was, f"signed by the operator {_checksummed(intent.operator)}")
+    return Verified(demand, request, _SEAL)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a demand of any rail has to keep to. `recipients` None: the rail cannot know them beforehand.
+
+    `fee_ceiling` bounds total − amount as a share of the amount. Lifetimes are seconds from now to the deadline.
+    """
+
+    contract: bytes
+    recipients: frozenset[bytes] | None
+    fee_ceiling: Bps
+    life_min_s: int
+    life_max_s: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of a proof: a field as it was found, as it should be, and whether that is so."""
+
+    field: str
+    was: str
+    should_be: str
+    right: bool
+    remedy: str = ""
+
+
+def prove(
+    demand: Demand,
+    request: Request,
+    bounds: Bounds,
+    clocks: Clocks,
+    findings: Iterable[Finding],
+    *,
+    seen: Callable[[bytes, bytes], bool],
+) -> Verified:
+    """Hold a demand against what was asked for: what its rail found first, then what holds for every rail.
+
+    Args:
+        demand: the decoded answer.
+        request: what was asked for.
+        bounds: what is known beforehand of the other side.
+        clocks: the chain's time and ours.
+        findings: what only the rail itself can judge, line by line.
+        seen: tells for an identity whether another charge already carried it.
+
+    Raises:
+        ChargeRefused: naming the first field that is not as it should be.
+    """
+    for finding in findings:
+        if not finding.right:
+            _refuse(finding.field, finding.was, finding.should_be, remedy=finding.remedy)
+    _equal("chain id", demand.chain_id, request.chain_id)
+    _address("sender", demand.sender, [request.sender])
+    _address("token", demand.contract, [bounds.contract])
+    if bounds.recipients is not None:
+        _address("recipient", demand.recipient, bounds.recipients, remedy="find out why before you pin another")
+    if demand.recipient in (b"\x00" * 20, demand.sender, demand.contract):
+        _refuse("recipient", _checksummed(demand.recipient), "neither null, nor this wallet, nor the token itself")
+    least, most = request.amount.usdc_up(), request.amount.plus_bps(bounds.fee_ceiling).usdc_up()
+    if not Usdc(1) <= least <= demand.total <= most:
+        _refuse("amount", str(demand.total), f"between {least} and {most} for {request.amount} dollars of credit")
+    for name, now in (("the chain's", clocks.chain_s), ("this machine's", clocks.local_s)):
+        left = demand.deadline - now
+        if not bounds.life_min_s <= left <= bounds.life_max_s:
+            life = f"between {bounds.life_min_s} and {bounds.life_max_s} s away"
+            _refuse("expires", f"{left} s away by {name} clock", life)
+    if seen(*demand.identity):
+        _refuse("id", demand.charge_id, "an id never seen before")
     return Verified(demand, request, _SEAL)
 
 

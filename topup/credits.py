@@ -47,11 +47,15 @@ LASTING = frozenset({Doubt.UNAUTHORIZED, Doubt.GONE, Doubt.ORDINARY_KEY})
 
 @dataclass(frozen=True)
 class Reading:
-    """A believed answer of GET /credits: both totals are cumulative dollars."""
+    """A believed answer of GET /credits: both totals are cumulative dollars.
+
+    `exact` is False where only a balance is told and the totals are reckoned from its movements.
+    """
 
     total_credits: Usd
     total_usage: Usd
     at_ms: int
+    exact: bool = True
 
     @property
     def balance(self) -> Usd:
@@ -256,12 +260,13 @@ def posting(baseline: Usd, amount: Usd, reading: Reading, sent_ms: int) -> Poste
         sent_ms: when the payment was about to be sent, by the same clock that stamps readings.
 
     A rise in a reading taken before that block cannot be ours and moves the baseline. Half a cent is forgiven
-    because the API's numbers are JSON doubles.
+    because the API's numbers are JSON doubles; where only a balance is told, a twentieth, for what is used meanwhile.
     """
     if reading.at_ms <= sent_ms:
         return Posted(Posting.WAITING, max(baseline, reading.total_credits))
     risen = reading.total_credits - baseline
-    if risen < amount - HALF_A_CENT:
+    short = HALF_A_CENT if reading.exact else max(HALF_A_CENT, amount.times(Decimal("0.05")))
+    if risen < amount - short:
         return Posted(Posting.WAITING, baseline)
     return Posted(Posting.AMBIGUOUS if risen > amount + HALF_A_CENT else Posting.POSTED, baseline)
 

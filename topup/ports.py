@@ -55,7 +55,9 @@ class Key:
 class Api(Protocol):
     """The prepaid account. Every failure is an `ApiError`."""
 
-    requests: int
+    @property
+    def requests(self) -> int:
+        """Return how many HTTP requests were made so far."""
 
     async def credits(self) -> Reading:
         """Read the account's two totals, stamped with the time the request was sent."""
@@ -301,6 +303,13 @@ class TokenChain(Protocol):
             PaymentForbidden: one of these authorizations was used already.
         """
 
+    async def rehearse(self, wallet: bytes, token: bytes, paying: tuple[bytes, Usdc], at: Head) -> None:
+        """Run on the block `at` what an authorization will do: move so much of the token to this recipient.
+
+        Raises:
+            Reverted: it would fail, with the token's reason.
+        """
+
     async def look(self, traces: Sequence[tuple[Trace, Inclusion | None]], *, every: bool = False) -> Sighting:
         """Look for the use of these authorizations in canonical blocks, each with where it was recorded before.
 
@@ -324,6 +333,20 @@ class Signer(Protocol):
 
         Raises:
             SignerError: the plan does not pay exactly this charge, or exceeds the signer's own ceilings.
+        """
+
+    def sign_authorization(self, plan: Plan, verified: Verified) -> bytes:
+        """Sign that exactly the total may be moved to the recipient, once (EIP-3009); return r, s and v.
+
+        Raises:
+            SignerError: the plan does not pay exactly this, or exceeds the signer's own ceilings.
+        """
+
+    def sign_login(self, text: str) -> bytes:
+        """Sign a message that logs this wallet in at a seller (EIP-4361); return r, s and v.
+
+        Raises:
+            SignerError: it is no login of this wallet.
         """
 
     def sign_revocation(self, plan: Plan) -> tuple[bytes, bytes]:

@@ -176,6 +176,10 @@ ApiKey = Annotated[SecretStr, AfterValidator(_token)]
 Seconds = Annotated[int, Field(ge=0, le=31_536_000)]
 Addresses = Annotated[tuple[Address, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_distinct)]
 Urls = Annotated[tuple[Url, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_distinct)]
+Host = Annotated[str, Field(pattern=r"^[a-z0-9.-]{1,253}(:[0-9]{1,5})?$")]
+Rails = Annotated[
+    tuple[Literal["coinbase", "mpp", "x402"], ...], NoDecode, BeforeValidator(_listed), AfterValidator(_distinct)
+]
 Tiers = Annotated[
     tuple[Annotated[int, Field(ge=1, le=999_999)], ...],
     NoDecode,
@@ -202,6 +206,9 @@ class Section(BaseModel):
 class ApiSection(Section):
     """The prepaid account."""
 
+    kind: Literal["openrouter", "x402"] = Field(
+        default="openrouter", description="who is asked for the credits: OpenRouter's API, or the x402 rail's gateway"
+    )
     url: BaseUrl = Field(
         default="https://openrouter.ai/api/v1", description="base URL of the credits API or a compatible gateway"
     )
@@ -278,10 +285,52 @@ class CoinbaseSection(Section):
     life_max_s: int = Field(default=604_800, le=31_536_000, description="longest time to a charge's deadline")
 
 
+class MppSection(Section):
+    """Machine payments: OpenRouter's `POST /credits/purchases`, paid in USDC.e on Tempo."""
+
+    rpc_urls: Urls = Field(
+        default=("https://rpc.tempo.xyz",), min_length=1, repr=False, description="JSON-RPC providers of Tempo"
+    )
+    quorum: int | None = Field(
+        default=None, ge=1, le=2, description="providers of different owners that must agree; default 2 when there are"
+    )
+    realm: Host | None = Field(default=None, description="realm of the challenges, when not the host of api.url")
+    recipients: Addresses = Field(
+        default=(), description="recipients allowed to be paid; none named = any, since each purchase may have its own"
+    )
+    fee_ceiling_bps: int = Field(
+        default=600, ge=0, le=2000, description="most a challenge may exceed the credits asked for"
+    )
+    network_fee_max_usd: Dollars = Field(
+        default=Decimal("0.05"), ge=Decimal("0.001"), description="most the network may take of one payment, in USDC.e"
+    )
+    life_min_s: int = Field(default=30, ge=10, description="shortest time to a challenge's end")
+    life_max_s: int = Field(default=3600, le=86_400, description="longest time to a challenge's end")
+    root: Address | None = Field(
+        default=None, description="the account that pays, when the key is one of its access keys with a limit"
+    )
+
+
+class X402Section(Section):
+    """x402: a gateway that sells prepaid credit for a signed USDC transfer on Base."""
+
+    profile: Literal["venice", "plain"] = Field(
+        default="venice", description="how the gateway is asked: Venice's way, or the plain one (bearer key)"
+    )
+    recipients: Addresses = Field(default=(), description="recipients allowed to be paid, when not the profile's")
+    fee_ceiling_bps: int = Field(default=0, ge=0, le=2000, description="most an offer may exceed the credits asked for")
+    life_max_s: int = Field(default=900, ge=60, le=3600, description="longest time an authorization may be good for")
+
+
 class RailsSection(Section):
     """The ways to buy."""
 
+    use: Rails = Field(
+        default=("coinbase",), min_length=1, description="rails in the order of preference: coinbase, mpp, x402"
+    )
     coinbase: CoinbaseSection = CoinbaseSection()
+    mpp: MppSection = MppSection()
+    x402: X402Section = X402Section()
 
 
 class PolicySection(Section):
@@ -361,6 +410,9 @@ class PostingSection(Section):
     late_large_s: Seconds = Field(default=5400, description="the same for large amounts")
     large: Dollars = Field(default=Decimal(500), description="from this amount on posting is slow")
     resend_s: int = Field(default=12, ge=1, description="send the same bytes again after this")
+    pay_timeout_s: int = Field(
+        default=45, ge=1, le=300, description="longest wait for a seller that carries a payment to the chain"
+    )
     plan_fresh_s: int = Field(default=20, ge=1, le=120, description="oldest quote and simulation that may be signed")
     retries_max: int = Field(
         default=2, ge=0, le=10, description="how often the same charge is tried again after a revert"
@@ -438,6 +490,13 @@ def names(model: type[BaseModel] = Settings, before: str = "") -> dict[str, Any]
 def env_name(dotted: str) -> str:
     """Return the environment variable of a dotted name."""
     return PREFIX + dotted.replace(".", "__").upper()
+
+
+def fee_ceiling_bps(s: Settings) -> int:
+    """Return the most any rail in use may exceed the credits asked for: the caps count with it."""
+    every = {"coinbase": s.rails.coinbase.fee_ceiling_bps, "mpp": s.rails.mpp.fee_ceiling_bps}
+    every["x402"] = s.rails.x402.fee_ceiling_bps
+    return max(every[name] for name in s.rails.use)
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
@@ -532,7 +591,7 @@ def check(s: Settings) -> list[str]:
     )
     # Up to a target the largest top-up may be needed, and one that no cap admits would be refused for ever.
     largest = least if amount is not None else p.topup_max
-    cost = largest * (10_000 + s.rails.coinbase.fee_ceiling_bps) / 10_000
+    cost = largest * (10_000 + fee_ceiling_bps(s)) / 10_000
     rule(
         p.cap_24h < cost,
         f"policy.cap_24h {p.cap_24h} is below the {plain(cost)} that a top-up of {largest} may cost: "

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from topup.charge import K2_PREFIX
+from topup.money import Asset
 
 
 def _address(text: str) -> bytes:
@@ -61,5 +62,27 @@ BASE = Profile(
     gas_oracle=_address("0x420000000000000000000000000000000000000F"),
     block_s=2,
 )
+
+
+@dataclass(frozen=True)
+class Dollar:
+    """The dollar of a chain on which authorizations are paid that a seller carries there.
+
+    `name` and `version` are what the token calls itself in signatures (EIP-712), "" where transactions are signed
+    instead; `pays_fee` says whether the network takes its fee from the wallet, in this token.
+    """
+
+    chain_id: int
+    asset: Asset
+    token: bytes
+    name: str
+    version: str
+    pays_fee: bool
+
+
+BASE_DOLLAR = Dollar(BASE.chain_id, Asset.USDC, BASE.currency, "USD Coin", "2", pays_fee=False)
+# docs.tempo.xyz: USDC.e is USDC that Stargate holds; the network's fees are paid in it.
+TEMPO_DOLLAR = Dollar(4217, Asset.USDC_E, _address("0x20C000000000000000000000b9537d11c60E8b50"), "", "", pays_fee=True)
+DOLLARS: dict[int, Dollar] = {one.chain_id: one for one in (BASE_DOLLAR, TEMPO_DOLLAR)}
 
 PROFILES: dict[int, Profile] = {BASE.chain_id: BASE}

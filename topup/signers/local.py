@@ -18,11 +18,13 @@ from eth_abi.abi import encode
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from eth_keys.exceptions import ValidationError
+from eth_typing import Hash32
 from eth_utils.crypto import keccak
 
+from topup import typed
 from topup.charge import Intent, Verified
 from topup.errors import SignerError
-from topup.lifecycle import NO_TOKENS, Kind, Plan
+from topup.lifecycle import NO_TOKENS, Broadcaster, Kind, Plan
 from topup.money import Asset, EthPrice, Usdc, Wei
 
 # py_ecc, which eth_account loads, lets Python recurse 100,000 deep; on CPython 3.11 a JSON answer nested as deep as
@@ -35,6 +37,8 @@ TRANSFER: Final = keccak(text=f"transferTokenPreApproved({INTENT})")[:4]
 APPROVE: Final = keccak(text="approve(address,uint256)")[:4]
 
 
+# How a login begins (EIP-4361), which no other message may be taken for.
+LOGIN: Final = re.compile(r"[a-z0-9.:-]{1,255} wants you to sign in with your Ethereum account:")
 ANY_PRICE: Final = EthPrice(1)
 
 
@@ -51,6 +55,8 @@ class Ceilings:
     # Which dollar may be paid with, and how much of it; none unless told.
     token: bytes = b""
     tokens: Usdc = NO_TOKENS
+    # For which dollars transfers are authorized that somebody else carries to their chain.
+    domains: frozenset[typed.Domain] = frozenset()
 
 
 class LocalSigner:
@@ -99,6 +105,47 @@ class LocalSigner:
             }
         )
         return self._signed(plan)
+
+    def sign_authorization(self, plan: Plan, verified: Verified) -> bytes:
+        """Sign that exactly the total may be moved to the recipient, once.
+
+        Returns:
+            The signature: r, s and v.
+
+        Raises:
+            SignerError: the plan does not pay exactly this, or exceeds the ceilings.
+        """
+        demand, ceilings = verified.demand, self._ceilings
+        token, nonce = demand.identity
+        domain = next((d for d in ceilings.domains if (d.chain_id, d.token) == (demand.chain_id, token)), None)
+        self._refuse(
+            {
+                "kind": plan.kind is Kind.PAY and plan.broadcaster is Broadcaster.SERVER,
+                "chain": plan.chain_id == demand.chain_id,
+                "token": domain is not None and plan.to == demand.contract == token,
+                "sender": self.address == demand.sender,
+                "value": plan.value == Wei(0),
+                "tokens": NO_TOKENS < plan.tokens == verified.total <= ceilings.tokens,
+                "nonce": len(nonce) == 32 and (plan.lane, plan.nonce) == (int.from_bytes(nonce, "big"), 0),
+                "deadline": 0 < demand.deadline < 2**64,
+            }
+        )
+        assert domain is not None
+        fields = (demand.sender, demand.recipient, verified.total.units, 0, demand.deadline, nonce)
+        return bytes(self._account.unsafe_sign_hash(Hash32(typed.authorization_digest(domain, fields))).signature)
+
+    def sign_login(self, text: str) -> bytes:
+        """Sign a message that proves to a seller whose wallet this is, and that no contract can spend.
+
+        Returns:
+            The signature: r, s and v.
+
+        Raises:
+            SignerError: it is no login of this wallet.
+        """
+        asks, who, *_ = [*text.split("\n"), "", ""]
+        self._refuse({"login": LOGIN.fullmatch(asks) is not None and who == self._account.address})
+        return bytes(self._account.unsafe_sign_hash(Hash32(typed.personal_digest(text))).signature)
 
     def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
         """Sign a transaction that takes a nonce and moves nothing.

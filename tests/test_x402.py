@@ -1,0 +1,93 @@
+"""Does the x402 rail pay other people's seller once, whatever that answers?"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from eth_keys.datatypes import PrivateKey
+
+from tests.oracles import python
+from tests.stage import Stage
+from tests.test_adversary import story
+from topup.books import CREDITS, IN_TRANSIT, WALLET, Commodity
+from topup.lifecycle import State
+from topup.money import Asset, Usd, Usdc
+from topup.sandbox import contracts
+from topup.sandbox.world import World, embedded
+from topup.terms import Asked
+
+ORACLES = Path(__file__).parent / "oracles"
+HELD = 20_000_000
+SELLER = PrivateKey(b"\x07" * 32)
+RECIPIENT = "0x00000000000000000000000000000000000000AA"
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A world whose wallet holds twenty dollars, and in which the seller's facilitator can pay for gas."""
+    with World(embedded, scale=10) as made:
+        made.do(lambda: made.write(contracts.usdc_balance(made.wallet, HELD)))
+        made.do(lambda: made.chain.set_balance(SELLER.public_key.to_checksum_address(), 10**18))
+        yield made
+
+
+@contextmanager
+def selling(world: World, version: int) -> Iterator[str]:
+    """The x402 package's own seller with its own facilitator; yields its base URL."""
+    command = [str(python("x402")), "x402_server.py", "--rpc", world.rpc.url, "--key", SELLER.to_hex()]
+    command += ["--pay-to", RECIPIENT, "--version", str(version)]
+    process = subprocess.Popen(command, cwd=ORACLES, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip() + "/v1"
+    finally:
+        process.terminate()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def settings(url: str) -> dict[str, str]:
+    """What a user of a plain x402 gateway sets."""
+    return {
+        "TOPUP_RAILS__USE": "x402",
+        "TOPUP_RAILS__X402__PROFILE": "plain",
+        "TOPUP_RAILS__X402__RECIPIENTS": RECIPIENT.lower(),
+        "TOPUP_API__KIND": "x402",
+        "TOPUP_API__URL": url,
+        "TOPUP_API__KEY": "a-key",
+    }
+
+
+def booked(stage: Stage, account: str, commodity: Commodity) -> int:
+    """Return what the journal says of one account."""
+    lines = [x for e in stage.store.entries("default") for x in e.lines]
+    return sum(x.units for x in lines if (x.account, x.commodity) == (account, commodity))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_packages_own_seller_is_paid(world: World, tmp_path: Path, version: int) -> None:
+    """Its facilitator carries our authorization to the chain: one transfer, credits posted, books to the unit."""
+
+    async def tell() -> None:
+        with selling(world, version) as url:
+            stage = Stage(world, tmp_path, world.clock, settings(url))
+            topup = await stage.until(State.DONE, asked=Asked(Usd.of(10)))
+            (payment,) = topup.out
+            assert payment.plan.asset is Asset.USDC
+            assert payment.inclusion is not None
+            assert payment.inclusion.tokens == Usdc(10_000_000)
+            assert payment.tx_hash != payment.hash
+            assert stage.inside(lambda: world.usdc(RECIPIENT)) == 10_000_000
+            assert stage.inside(lambda: world.usdc(world.wallet)) == HELD - 10_000_000
+            assert booked(stage, WALLET, Commodity.USDC) == -10_000_000
+            assert booked(stage, CREDITS, Commodity.CREDIT) == 10_000_000
+            assert booked(stage, IN_TRANSIT, Commodity.USDC) == 0
+            assert stage.left() == 0
+            await stage.close()
+
+    story(tell())

@@ -1,0 +1,580 @@
+"""Is a 402 of x402 read as its seller meant it, refused when it can be read in two ways, and answered to the byte?"""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from eth_keys.datatypes import PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.oracles import python
+from topup.errors import ChargeRefused
+from topup.rails.x402_wire import (
+    RAW_BYTES_MAX,
+    Authorization,
+    Offer,
+    Settlement,
+    demanded,
+    login_header,
+    login_message,
+    offers,
+    payment_header,
+    settled,
+)
+from topup.sandbox import contracts
+from topup.sandbox.world import World, embedded
+from topup.typed import Domain, authorization_digest, mark_call, personal_digest
+
+Json = dict[str, Any]
+ORACLES = Path(__file__).parent / "oracles"
+PAYER = PrivateKey(b"\x11" * 32)
+WALLET = PAYER.public_key.to_canonical_address()
+CARRIER = PrivateKey(b"\x33" * 32)
+VENICE = "0x2670B922ef37C7Df47158725C0CC407b5382293F"
+SELLER = bytes.fromhex(VENICE[2:])
+USDC = bytes.fromhex(contracts.USDC[2:])
+NONCE = b"\x22" * 32
+NOW = 1_763_880_000
+
+EXACT_V2: Json = {
+    "scheme": "exact",
+    "network": "eip155:8453",
+    "asset": contracts.USDC,
+    "amount": "5000000",
+    "payTo": VENICE,
+    "maxTimeoutSeconds": 300,
+    "extra": {"name": "USD Coin", "version": "2"},
+}
+SOLANA: Json = {
+    "scheme": "exact",
+    "network": "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp",
+    "asset": "EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v",
+    "amount": "5000000",
+    "payTo": "9xQeWvG816bUx9EPjHmaT23yvVM2ZWbrrpZb9PusVFin",
+    "maxTimeoutSeconds": 300,
+}
+# Below what Venice sells nothing; the payer names more in its answer.
+VENICE_402: Json = {"x402Version": 2, "accepts": [EXACT_V2, SOLANA]}
+RICH_402: Json = {
+    "x402Version": 2,
+    "error": "payment required",
+    "resource": {
+        "url": "https://seller.example/topup",
+        "description": "Crédits – 10 $",
+        "mimeType": "application/json",
+    },
+    "accepts": [SOLANA, EXACT_V2],
+    "extensions": {"bazaar": {"info": {"input": {"type": "http"}}, "schema": {"required": ["input"], "minimum": 3}}},
+}
+EXACT_V1: Json = {
+    "scheme": "exact",
+    "network": "base",
+    "maxAmountRequired": "10000000",
+    "resource": "https://inference.example/v1/credits/topup",
+    "description": "10 dollars of credit",
+    "mimeType": "application/json",
+    "payTo": VENICE,
+    "maxTimeoutSeconds": 60,
+    "asset": contracts.USDC,
+    "extra": {"name": "USD Coin", "version": "2"},
+}
+DRIA_402: Json = {"x402Version": 1, "error": "X-PAYMENT header is required", "accepts": [EXACT_V1]}
+
+
+def raw_of(document: Any) -> bytes:
+    return json.dumps(document).encode()
+
+
+def header_of(document: Any) -> dict[str, str]:
+    return {"PAYMENT-REQUIRED": base64.b64encode(raw_of(document)).decode()}
+
+
+def opened(value: str) -> Json:
+    document: Json = json.loads(base64.b64decode(value))
+    return document
+
+
+def signed(digest: bytes) -> bytes:
+    signature = PAYER.sign_msg_hash(digest).to_bytes()
+    return bytes(signature[:64]) + bytes([signature[64] + 27])
+
+
+def paying(
+    offer: Offer, *, value: int | None = None, after: int = 0, until: int, nonce: bytes = NONCE
+) -> Authorization:
+    return Authorization(WALLET, offer.pay_to, offer.amount if value is None else value, after, until, nonce)
+
+
+def answer(offer: Offer, authorization: Authorization) -> tuple[str, str]:
+    """Sign for the token that the offer names, and write the header."""
+    assert offer.name is not None
+    assert offer.token_version is not None
+    domain = Domain(offer.name, offer.token_version, offer.chain_id, offer.asset)
+    return payment_header(offer, authorization, signed(authorization_digest(domain, authorization)))
+
+
+# What a 402 says
+
+
+def test_venice() -> None:
+    """Venice's 402 is one offer on Base, whose amount is the least it takes; Solana is passed over."""
+    [offer] = offers(demanded(header_of(VENICE_402), b""))
+    assert (offer.version, offer.scheme, offer.network, offer.chain_id) == (2, "exact", "eip155:8453", 8453)
+    assert (offer.asset, offer.pay_to, offer.amount, offer.max_timeout_s) == (USDC, SELLER, 5_000_000, 300)
+    assert (offer.name, offer.token_version, offer.raw) == ("USD Coin", "2", EXACT_V2)
+
+
+def test_dria() -> None:
+    """Dria's 402 is a body of version 1, with the chain's old name and the amount's old field."""
+    [offer] = offers(demanded({}, raw_of(DRIA_402)))
+    assert (offer.version, offer.network, offer.chain_id, offer.amount) == (1, "base", 8453, 10_000_000)
+    assert (offer.asset, offer.pay_to, offer.max_timeout_s) == (USDC, SELLER, 60)
+
+
+def test_version_2_in_the_body() -> None:
+    """A document of version 2 is read from the body too, where no header carries it."""
+    assert offers(demanded({}, raw_of(RICH_402))) == offers(demanded(header_of(RICH_402), b"<html>"))
+
+
+def test_header_first() -> None:
+    """Where both carry one, the header counts, in whatever case its name is written."""
+    name, value = next(iter(header_of(VENICE_402).items()))
+    assert demanded({name.lower(): value}, raw_of(DRIA_402)) == raw_of(VENICE_402)
+
+
+@pytest.mark.parametrize(
+    ("version", "network", "chain_id"),
+    [
+        (1, "base-sepolia", 84532),
+        (1, "eip155:8453", None),
+        (1, "solana", None),
+        (2, "eip155:84532", 84532),
+        (2, "base", None),
+        (2, "eip155:08453", None),
+        (2, "eip155:8453 ", None),
+        (2, "eip155:\u0668\u0664\u0665\u0663", None),
+        (2, "eip155:8\u0664\u0665\u0663", None),
+        (2, "EIP155:8453", None),
+        (2, "eip155:" + "9" * 19, None),
+    ],
+)
+def test_networks(version: int, network: str, chain_id: int | None) -> None:
+    """Each version has its own names for chains; an offer on another chain is passed over."""
+    stated = (EXACT_V1 if version == 1 else EXACT_V2) | {"network": network}
+    found = [offer.chain_id for offer in offers(raw_of({"x402Version": version, "accepts": [stated]}))]
+    assert found == ([] if chain_id is None else [chain_id])
+
+
+def test_nothing_is_judged() -> None:
+    """Another scheme, a zero amount and a token without a name are well-formed; whether to pay is decided elsewhere."""
+    stated = EXACT_V2 | {"scheme": "upto", "amount": "0", "extra": None}
+    [offer] = offers(raw_of({"x402Version": 2, "accepts": [stated]}))
+    assert (offer.scheme, offer.amount, offer.name, offer.token_version) == ("upto", 0, None, None)
+    assert offers(raw_of({"x402Version": 2, "accepts": []})) == ()
+
+
+def put(field: str, value: Any) -> Json:
+    return {"x402Version": 2, "accepts": [EXACT_V2 | {field: value}]}
+
+
+MALFORMED: list[tuple[str, Any]] = [
+    ("x402Version", VENICE_402 | {"x402Version": 3}),
+    ("x402Version", VENICE_402 | {"x402Version": True}),
+    ("x402Version", VENICE_402 | {"x402Version": "2"}),
+    ("x402Version", {"accepts": [EXACT_V2]}),
+    ("accepts", {"x402Version": 2}),
+    ("accepts", {"x402Version": 2, "accepts": {"0": EXACT_V2}}),
+    ("accepts[0]", {"x402Version": 2, "accepts": [[EXACT_V2]]}),
+    ("accepts[1].network", {"x402Version": 2, "accepts": [SOLANA, {"scheme": "exact"}]}),
+    ("answer", [VENICE_402]),
+    ("resource", VENICE_402 | {"resource": "https://seller.example"}),
+    ("extensions", VENICE_402 | {"extensions": [1]}),
+    ("extensions", VENICE_402 | {"extensions": {"x": 0.5}}),
+    ("accepts[0].scheme", put("scheme", None)),
+    ("accepts[0].scheme", put("scheme", "")),
+    ("accepts[0].scheme", put("scheme", "x" * 201)),
+    ("accepts[0].scheme", put("scheme", "exact\n")),
+    ("accepts[0].amount", put("amount", 5_000_000)),
+    ("accepts[0].amount", put("amount", "5e6")),
+    ("accepts[0].amount", put("amount", "-1")),
+    ("accepts[0].amount", put("amount", "5.0")),
+    ("accepts[0].amount", put("amount", "\u0665")),
+    ("accepts[0].amount", put("amount", "")),
+    ("accepts[0].amount", put("amount", str(2**256))),
+    ("accepts[0].amount", put("amount", "9" * 4000)),
+    ("accepts[0].asset", put("asset", "USDC")),
+    ("accepts[0].asset", put("asset", contracts.USDC[2:])),
+    ("accepts[0].payTo", put("payTo", VENICE + "00")),
+    ("accepts[0].payTo", put("payTo", VENICE[:-1])),
+    ("accepts[0].payTo", put("payTo", VENICE + "\n")),
+    ("accepts[0].payTo", put("payTo", [VENICE])),
+    ("accepts[0].maxTimeoutSeconds", put("maxTimeoutSeconds", 0)),
+    ("accepts[0].maxTimeoutSeconds", put("maxTimeoutSeconds", "300")),
+    ("accepts[0].maxTimeoutSeconds", put("maxTimeoutSeconds", True)),
+    ("accepts[0].maxTimeoutSeconds", put("maxTimeoutSeconds", 300.0)),
+    ("accepts[0].extra", put("extra", '{"name":"USD Coin"}')),
+    ("accepts[0].extra.name", put("extra", {"name": 1})),
+    ("accepts[0].extra.version", put("extra", {"name": "USD Coin", "version": 2})),
+    ("accepts[0]", put("extra", {"rate": 1.5})),
+    ("accepts[0]", put("note", "\ud800")),
+    ("accepts[0]", put("\udfff", 1)),
+    ("accepts[0]", put("deep", json.loads("[" * 50 + "]" * 50))),
+]
+
+
+@pytest.mark.parametrize(("field", "document"), MALFORMED)
+def test_malformed(field: str, document: Any) -> None:
+    """What is not as the protocol has it is refused, and the field is named."""
+    with pytest.raises(ChargeRefused) as caught:
+        offers(raw_of(document))
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("field", "raw"),
+    [
+        ("payTo", raw_of(VENICE_402).replace(b'"payTo"', b'"payTo": "0x00", "payTo"')),
+        ("x402Version", b'{"x402Version": 1, "x402Version": 2, "accepts": []}'),
+        ("answer", b'{"x402Version": 2, "accepts": [], "balance": NaN}'),
+        ("answer", b'{"x402Version": 2, "accepts": [], "balance": -Infinity}'),
+        ("answer", b'{"x402Version": 2, "accepts": []} {}'),
+        ("answer", b'{"x402Version": 2, "accepts": [], "balance": 1e999999999999999999999}'),
+        ("answer", b'{"x402Version": 2, "accepts": [], "balance": ' + b"9" * 5000 + b"}"),
+        ("answer", b"[" * 60_000),
+        ("answer", b"\xff\xfe"),
+        ("answer", b""),
+        ("answer", b" " * (RAW_BYTES_MAX + 1)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_two_readings(field: str, raw: bytes) -> None:
+    """A document that two readers may read differently, or that is none, is refused as a whole."""
+    with pytest.raises(ChargeRefused) as caught:
+        offers(raw)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({"PAYMENT-REQUIRED": "!"}, b""),
+        ({"PAYMENT-REQUIRED": header_of(VENICE_402)["PAYMENT-REQUIRED"] + " "}, b""),
+        ({"PAYMENT-REQUIRED": "é"}, b""),
+        ({"PAYMENT-REQUIRED": "e30=", "payment-required": "e30="}, b""),
+        (httpx.Headers([("payment-required", "e30="), ("payment-required", "e30=")]), b""),
+        ({"PAYMENT-REQUIRED": "A" * (2 * RAW_BYTES_MAX)}, b""),
+        ({}, b" " * (RAW_BYTES_MAX + 1)),
+    ],
+)
+def test_carrier(headers: dict[str, str], body: bytes) -> None:
+    """A header that is no base64 or stands twice is refused, never replaced by the body; so is what is too long."""
+    with pytest.raises(ChargeRefused):
+        demanded(headers, body)
+
+
+def test_other_fractions() -> None:
+    """A fraction outside of what is echoed, such as a balance, harms nothing."""
+    assert offers(raw_of(VENICE_402 | {"balanceUsd": 0.5})) == offers(raw_of(VENICE_402))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=50),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(raw=st.binary(max_size=200) | json_values.map(raw_of))
+def test_garbage(raw: bytes) -> None:
+    """Whatever comes is refused or read, and never anything else."""
+    for headers, body in (({}, raw), ({"Payment-Required": base64.b64encode(raw).decode()}, b"")):
+        try:
+            read = offers(demanded(headers, body))
+        except ChargeRefused as refused:
+            said = str(refused)
+        else:
+            said = ""
+            assert all(isinstance(offer, Offer) for offer in read)
+        assert len(said) < 500 and said.isascii()
+
+
+@given(field=st.sampled_from(sorted(EXACT_V2)), value=json_values)
+def test_one_field(field: str, value: Any) -> None:
+    """With anything in one field, an offer is refused, passed over, or read with exactly that, and the rest kept."""
+    [honest] = offers(raw_of({"x402Version": 2, "accepts": [EXACT_V2]}))
+    try:
+        read = offers(raw_of(put(field, value)))
+    except ChargeRefused:
+        return
+    for offer in read:
+        assert offer.raw == EXACT_V2 | {field: value}
+        kept = {"asset": "asset", "payTo": "pay_to", "amount": "amount", "maxTimeoutSeconds": "max_timeout_s"}
+        kept |= {"scheme": "scheme", "network": "chain_id"}
+        assert all(getattr(offer, ours) == getattr(honest, ours) for theirs, ours in kept.items() if theirs != field)
+
+
+# What is answered
+
+
+def test_more_than_the_least() -> None:
+    """Where the amount is a minimum, the payer's own stands in the authorization and in what it accepts."""
+    [offer] = offers(raw_of(VENICE_402))
+    name, value = answer(offer, paying(offer, value=25_000_000, until=NOW))
+    told = opened(value)
+    assert name == "PAYMENT-SIGNATURE"
+    assert told["accepted"] == EXACT_V2 | {"amount": "25000000"}
+    assert told["payload"]["authorization"]["value"] == "25000000"
+
+
+def test_never_another_recipient() -> None:
+    """What was signed for somebody else is not sent to this seller."""
+    [offer] = offers(raw_of(VENICE_402))
+    with pytest.raises(AssertionError):
+        answer(offer, paying(offer, until=NOW)._replace(recipient=b"\x77" * 20))
+
+
+echoes = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=["Cs"]), max_size=50),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(unknown=echoes, resource=st.dictionaries(st.text(max_size=8), echoes, max_size=3))
+def test_echo(unknown: Any, resource: Json) -> None:
+    """What we do not know in an offer or its resource goes back as it came."""
+    stated = EXACT_V2 | {"unknown": unknown}
+    [offer] = offers(raw_of({"x402Version": 2, "resource": resource, "accepts": [stated]}))
+    _, value = answer(offer, paying(offer, until=NOW))
+    assert value.isascii()
+    assert opened(value)["accepted"] == stated
+    assert opened(value)["resource"] == resource
+
+
+# What became of it
+
+
+def test_settled() -> None:
+    """The seller's receipt names the transaction; one of failure says why."""
+    told = {"success": True, "payer": "0x" + "11" * 20, "transaction": "0x" + "22" * 32, "network": "eip155:8453"}
+    value = base64.b64encode(raw_of(told)).decode()
+    receipt = Settlement(True, "eip155:8453", b"\x11" * 20, b"\x22" * 32, "")
+    assert settled({"Payment-Response": value}) == settled({"X-PAYMENT-RESPONSE": value}) == receipt
+    told = {"success": False, "errorReason": "insufficient_funds\n", "transaction": "", "network": "base"}
+    value = base64.b64encode(raw_of(told)).decode()
+    assert settled({"payment-response": value}) == Settlement(False, "base", None, None, "insufficient_funds\\n")
+
+
+@pytest.mark.parametrize("raw", [b"[" * 60_000, b"[]", b"null", b"\xff"], ids=["deep", "list", "null", "no UTF-8"])
+def test_no_receipt(raw: bytes) -> None:
+    """What is no object is no receipt, and harms nobody."""
+    assert settled({"PAYMENT-RESPONSE": base64.b64encode(raw).decode()}) is None
+
+
+def test_success_is_a_flag() -> None:
+    """Only the flag itself says success; a word that means it does not."""
+    read = settled({"PAYMENT-RESPONSE": base64.b64encode(b'{"success": "true"}').decode()})
+    assert read == Settlement(False, "", None, None, "")
+
+
+@given(value=json_values.map(raw_of).map(lambda raw: base64.b64encode(raw).decode()) | st.text(max_size=50))
+def test_any_receipt(value: str) -> None:
+    """A receipt that says nothing readable is no receipt; whatever it holds, it is only text, bytes and one flag."""
+    read = settled({"PAYMENT-RESPONSE": value})
+    assert read is None or (read.reason.isascii() and read.network.isascii() and isinstance(read.success, bool))
+
+
+# Logging in
+
+
+def test_login_text() -> None:
+    """The text is what the `siwe` package writes for the same login."""
+    text = login_message(
+        WALLET,
+        domain="api.venice.ai",
+        uri="https://api.venice.ai",
+        statement="Sign in to Venice API",
+        chain_id=8453,
+        nonce="0123456789abcdef",
+        issued_ms=1_795_417_200_000,
+        expires_ms=1_795_417_800_000,
+    )
+    assert text == (
+        "api.venice.ai wants you to sign in with your Ethereum account:\n"
+        "0x19E7E376E7C213B7E7e7e46cc70A5dD086DAff2A\n\nSign in to Venice API\n\n"
+        "URI: https://api.venice.ai\nVersion: 1\nChain ID: 8453\nNonce: 0123456789abcdef\n"
+        "Issued At: 2026-11-23T07:00:00.000Z\nExpiration Time: 2026-11-23T07:10:00.000Z"
+    )
+
+
+def test_login_header() -> None:
+    """The header holds wallet, text, signature, time and chain, and the signature is the wallet's over the text."""
+    signature = signed(personal_digest("hello"))
+    told = opened(login_header(WALLET, "hello", signature, 1_795_417_200_000, 8453))
+    assert told == {
+        "address": "0x19E7E376E7C213B7E7e7e46cc70A5dD086DAff2A",
+        "message": "hello",
+        "signature": "0x" + signature.hex(),
+        "timestamp": 1_795_417_200_000,
+        "chainId": 8453,
+    }
+
+
+# The x402 package
+
+
+class Asked:
+    """The package in a process of its own, beside a chain whose every transaction is mined at once."""
+
+    def __init__(self, world: World, process: subprocess.Popen[str]) -> None:
+        self.world = world
+        self._process = process
+
+    def ask(self, what: str, **more: Any) -> Json:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"ask": what, **more}) + "\n")
+        self._process.stdin.flush()
+        told: Json = json.loads(self._process.stdout.readline())
+        return told
+
+    def dollars(self) -> int:
+        return self.world.do(lambda: self.world.usdc(VENICE))
+
+    def used(self, nonce: bytes) -> bool:
+        call = {"to": contracts.USDC, "data": "0x" + mark_call(WALLET, nonce).hex()}
+        return bool(int(self.world.do(lambda: self.world.chain.rpc("eth_call", [call, "latest"])), 16))
+
+
+@contextmanager
+def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [str(python("x402")), *arguments], cwd=ORACLES, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    with World(embedded) as here:
+
+        async def mined(method: str, _: list[Any], honest: Callable[[], Any]) -> Any:
+            told = honest()
+            if method == "eth_sendRawTransaction":
+                here.chain.mine()
+            return told
+
+        def fund() -> None:
+            here.mining = False
+            here.chain.set_balance(CARRIER.public_key.to_checksum_address(), 10**18)
+            here.write(contracts.usdc_balance(PAYER.public_key.to_checksum_address(), 100_000_000))
+            here.rpc.intercept = mined
+
+        here.do(fund)
+        yield here
+
+
+@pytest.fixture(scope="module")
+def package(world: World) -> Iterator[Asked]:
+    with started("x402_oracle.py", world.rpc.url, CARRIER.to_hex()) as process:
+        yield Asked(world, process)
+
+
+@pytest.mark.parametrize("document", [VENICE_402 | {"accepts": [EXACT_V2]}, RICH_402, DRIA_402])
+def test_same_bytes(package: Asked, document: Json) -> None:
+    """With nonce and time given, the package's client answers a 402 with the same header to the byte."""
+    v1 = document["x402Version"] == 1
+    headers, body = ({}, raw_of(document)) if v1 else (header_of(document), b"")
+    told = package.ask(
+        "pay", key=PAYER.to_hex(), headers=headers, body=body.decode(), nonce="0x" + NONCE.hex(), now=NOW
+    )
+    [offer] = offers(demanded(headers, body))
+    authorization = paying(offer, after=NOW - 600 if v1 else 0, until=NOW + offer.max_timeout_s)
+    assert told["headers"] == dict([answer(offer, authorization)])
+
+
+@pytest.mark.parametrize(("document", "value"), [(VENICE_402, 5_000_000), (VENICE_402, 7_000_000), (DRIA_402, None)])
+def test_paid_once(package: Asked, document: Json, value: int | None) -> None:
+    """The package's facilitator accepts our header and moves the dollars once; then it refuses, and they stay."""
+    [offer] = offers(raw_of(document))
+    nonce = bytes([offer.version, (value or 0) // 10**6]) * 16
+    authorization = paying(offer, value=value, until=int(time.time()) + 300, nonce=nonce)
+    _, header = answer(offer, authorization)
+    requirement = opened(header)["accepted"] if offer.version == 2 else EXACT_V1
+    before = package.dollars()
+    assert package.ask("verify", header=header, requirement=requirement)["isValid"]
+    assert not package.used(nonce)
+    told = package.ask("settle", header=header, requirement=requirement)
+    assert told["success"]
+    assert package.dollars() - before == authorization.value
+    assert package.used(nonce)
+    told = package.ask("verify", header=header, requirement=requirement)
+    assert not told["isValid"]
+    # For version 1 it asks a contract for the reason that this chain does not have.
+    reason = "nonce_already_used" if offer.version == 2 else "transaction_simulation_failed"
+    assert told["invalidReason"] == f"invalid_exact_evm_{reason}"
+    assert not package.ask("settle", header=header, requirement=requirement)["success"]
+    assert package.dollars() - before == authorization.value
+
+
+def test_another_signer(package: Asked) -> None:
+    """The facilitator refuses the same header with one unit more: the signature holds every field."""
+    [offer] = offers(raw_of(VENICE_402))
+    _, header = answer(offer, paying(offer, until=int(time.time()) + 300, nonce=b"\x55" * 32))
+    told = opened(header)
+    told["payload"]["authorization"]["value"] = told["accepted"]["amount"] = "5000001"
+    forged = base64.b64encode(raw_of(told)).decode()
+    verdict = package.ask("verify", header=forged, requirement=told["accepted"])
+    assert (verdict["isValid"], verdict["invalidReason"]) == (False, "invalid_exact_evm_payload_signature")
+
+
+def test_receipt_of_the_package(package: Asked) -> None:
+    """A receipt as the package writes it is read."""
+    told = package.ask(
+        "response", success=True, transaction="0x" + "22" * 32, network="eip155:8453", payer="0x" + "11" * 20
+    )
+    read = Settlement(True, "eip155:8453", b"\x11" * 20, b"\x22" * 32, "")
+    assert settled({"PAYMENT-RESPONSE": told["header"]}) == read
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_server_of_the_package(world: World, version: int) -> None:
+    """A seller on the package's own server demands, takes our answer, settles on chain, and tells its transaction."""
+    more = ["--rpc", world.rpc.url, "--key", CARRIER.to_hex(), "--pay-to", VENICE, "--version", str(version)]
+    with started("x402_server.py", *more) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+
+        def buy(headers: dict[str, str]) -> httpx.Response:
+            return httpx.post(f"{url}/v1/credits/topup", json={"amount": "10"}, headers=headers, timeout=30)
+
+        unpaid = buy({})
+        assert unpaid.status_code == 402
+        [offer] = offers(demanded(unpaid.headers, unpaid.content))
+        assert (offer.version, offer.amount, offer.pay_to, offer.asset) == (version, 10_000_000, SELLER, USDC)
+        authorization = paying(offer, until=int(time.time()) + offer.max_timeout_s, nonce=bytes([0xA0 + version]) * 32)
+        name, value = answer(offer, authorization)
+        paid = buy({name: value})
+        assert paid.status_code == 200
+        receipt = settled(paid.headers)
+        assert receipt is not None
+        assert (receipt.success, receipt.payer) == (True, WALLET)
+        assert receipt.transaction is not None
+        digest = "0x" + receipt.transaction.hex()
+        assert world.do(lambda: world.chain.rpc("eth_getTransactionReceipt", [digest]))["status"] == "0x1"
+        assert buy({name: value}).status_code == 402
+        assert httpx.get(f"{url}/v1/credits/balance").json() == {"balance": 1000, "balance_usdc": "10.00"}

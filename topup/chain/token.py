@@ -1,0 +1,168 @@
+"""How does a chain answer for payments that somebody else carries there? The `TokenChain` port, through providers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
+
+from topup.chain import agreement
+from topup.chain.agreement import Agreed, Disagreement
+from topup.chain.contracts import encode, returned
+from topup.chain.fate import ends
+from topup.chain.providers import Providers
+from topup.chain.rpc import Rpc, RpcError, known, quantity, unhex
+from topup.chain.survey import head, reason, right_chain
+from topup.chain.traces import Sought, account, balance, known_word, look, mark
+from topup.death import Fate
+from topup.errors import ChainUnknown, PaymentForbidden
+from topup.money import Usdc, Wei
+from topup.ports import Head, Sighting, Simulation, Survey, Trace
+
+T = TypeVar("T")
+
+
+class AuthorizedChain:
+    """A chain whose payments somebody else carries there; reads are agreed on by enough providers."""
+
+    def __init__(self, chain_id: int, providers: Providers) -> None:
+        """Keep which chain it is, and the providers."""
+        self._chain_id = chain_id
+        self._providers = providers
+
+    @property
+    def requests(self) -> int:
+        """Return how many HTTP requests were made so far."""
+        return sum(rpc.requests for rpc in self._providers.rpcs)
+
+    async def survey(self, wallet: bytes, token: bytes, traces: Sequence[Trace] = ()) -> Survey:
+        """Read newest block, fees and the wallet's tokens, in one batch of each provider."""
+        answers = await self._providers.ask(
+            lambda rpc: survey(rpc, self._chain_id, wallet, token, traces), lambda found: found.head
+        )
+        return self._told("wallet or token", lambda: agreement.survey(answers, self._providers.quorum))
+
+    @property
+    def chain_id(self) -> int:
+        """Return which chain it is."""
+        return self._chain_id
+
+    async def rehearse(self, wallet: bytes, token: bytes, paying: tuple[bytes, Usdc], at: Head) -> None:
+        """Run the transfer dry on the block `at`, through enough providers."""
+        answers = await self._providers.ask(lambda rpc: rehearse(rpc, self._chain_id, wallet, token, paying, at))
+        self._told("dry run", lambda: agreement.simulation(answers, self._providers.quorum))
+
+    async def look(self, traces: Sequence[Sought], *, every: bool = False) -> Sighting:
+        """Look for their use in canonical blocks; with `every`, through all, and two where two are configured."""
+        answers = await self._providers.ask(
+            lambda rpc: look(rpc, self._chain_id, traces), lambda view: view.sighting.head, every=every
+        )
+        quorum = self._providers.quorum
+        if every:
+            quorum = max(quorum, min(2, len({rpc.owner for rpc in self._providers.rpcs})))
+            if agreement.owners(answers.votes) < quorum:
+                raise ChainUnknown(
+                    f"{quorum} independent providers are needed, {agreement.owners(answers.votes)} answered"
+                )
+        return self._told("the use of an authorization", lambda: agreement.sighting(answers, quorum))
+
+    async def fate(self, trace: Trace) -> Fate:
+        """Ask every provider whether it was ever used: first how far the chain is final, then on that block."""
+        chain_id, every = self._chain_id, self._providers
+        told = await every.ask(lambda rpc: ends(rpc, chain_id), lambda found: found.newest, every=True)
+        final = agreement.final(told, every.quorum)
+        if trace.since > final:
+            raise ChainUnknown(f"the authorization was signed at block {trace.since}, beyond the final block {final}")
+        answers = await every.ask(
+            lambda rpc: account(rpc, chain_id, trace, final), lambda said: said.newest, every=True
+        )
+        return self._told("what became of an authorization", lambda: Agreed(agreement.fate(answers)))
+
+    def _told(self, about: str, join: Callable[[], Agreed[T]]) -> T:
+        """Join what was answered, and say it when providers disagree."""
+        try:
+            agreed = join()
+        except Disagreement as error:
+            self._providers.heard(about, str(error))
+            raise
+        self._providers.heard(about, agreed.dissent)
+        return agreed.value
+
+
+async def rehearse(
+    rpc: Rpc, chain_id: int, wallet: bytes, token: bytes, paying: tuple[bytes, Usdc], at: Head
+) -> Simulation:
+    """Run on block `at` the transfer that an authorization makes.
+
+    Raises:
+        Reverted: it would fail; with the token's reason.
+        WrongChain: the provider speaks for another chain.
+        ChainUnknown: the node could not tell, or has another block at that height or none.
+    """
+    data = encode("erc20", "transfer", to_checksum_address(paying[0]), paying[1].units)
+    body = {"from": "0x" + wallet.hex(), "to": "0x" + token.hex(), "data": "0x" + data.hex()}
+    spoken, block, answer = await rpc.batch(
+        [
+            ("eth_chainId", []),
+            ("eth_getBlockByNumber", [hex(at.number), False]),
+            ("eth_call", [body, hex(at.number)]),
+        ]
+    )
+    right_chain(rpc, spoken, chain_id)
+    shown = known(block, f"{rpc.host}, block {at.number}")
+    if shown is None or head(shown) != at:
+        raise ChainUnknown(f"{rpc.host} does not have block 0x{at.hash.hex()} at {at.number}")
+    if isinstance(answer, RpcError):
+        raise reason(answer)
+    (done,) = returned(["bool"], unhex(answer, "the transfer"), "the token")
+    if not done:
+        raise PaymentForbidden("simulation", "the token would not move", remedy="see what holds the wallet's tokens")
+    return Simulation(0, Wei(0), "eth_call")
+
+
+async def survey(rpc: Rpc, chain_id: int, wallet: bytes, token: bytes, traces: Sequence[Trace]) -> Survey:
+    """Read what a payment is planned on. The wallet sends nothing itself: its coin and nonces are not asked for.
+
+    Raises:
+        ChainUnknown: something was not answered.
+        WrongChain: the provider speaks for another chain.
+        PaymentForbidden: one of these authorizations was used, or the token's address has no code.
+    """
+    spoken, newest, tip, code, held, *marks = await rpc.batch(
+        [
+            ("eth_chainId", []),
+            ("eth_getBlockByNumber", ["latest", False]),
+            ("eth_maxPriorityFeePerGas", []),
+            ("eth_getCode", ["0x" + token.hex(), "latest"]),
+            balance(token, wallet, "latest"),
+            *(mark(trace, "latest") for trace in traces),
+        ]
+    )
+    right_chain(rpc, spoken, chain_id)
+    block = known(newest, "the newest block")
+    runtime = unhex(known(code, "the token's code"), "the token's code")
+    if not runtime:
+        raise PaymentForbidden(
+            "no_code", f"there is no token at 0x{token.hex()} on chain {chain_id}", remedy="correct the token's address"
+        )
+    for trace, answer in zip(traces, marks, strict=True):
+        if known_word(answer, "an authorization's mark"):
+            raise PaymentForbidden(
+                "authorization_used",
+                f"the authorization 0x{trace.key.hex()} was used already",
+                remedy="nothing, while its payment is being looked for; else find out what used it",
+            )
+    return Survey(
+        head=head(block),
+        balance=Wei(0),
+        nonce_latest=0,
+        nonce_pending=0,
+        base_fee=Wei(quantity(block.get("baseFeePerGas"), "baseFeePerGas")),
+        tip=Wei(quantity(known(tip, "the tip"), "the tip")),
+        code_hash=keccak(runtime),
+        quotes={},
+        price_e8=None,
+        tokens=Usdc(known_word(held, "the wallet's tokens")),
+    )

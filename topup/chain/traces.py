@@ -1,0 +1,324 @@
+"""What became of an authorization that somebody else carries to the chain?
+
+Whoever holds it may carry it there once, in a transaction of their own. Three things tell: the token's mark that it was
+used, the log that its use emits, and the transfer in the same receipt, which alone says who got how much. A mark
+without a transfer is no payment, and absence proves nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from eth_utils.address import to_checksum_address
+
+from topup.chain.contracts import encode
+from topup.chain.evidence import View
+from topup.chain.fate import Account
+from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, unhex
+from topup.chain.scan import SPAN
+from topup.chain.survey import call, head, right_chain
+from topup.errors import ChainUnknown
+from topup.lifecycle import NO_TOKENS, Inclusion
+from topup.money import Usdc, Wei
+from topup.ports import UNMEASURED, Seen, Sighting, Trace
+
+# keccak256 of Transfer(address,address,uint256), ERC-20; the two addresses are indexed.
+TRANSFER: Final = bytes.fromhex("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef")
+# Where fees are paid in dollars (Tempo), gas is priced in 10^-18 of one; the token's unit is 10^-6.
+PRICES_PER_UNIT: Final = 10**12
+Sought = tuple[Trace, Inclusion | None]
+
+
+async def look(rpc: Rpc, chain_id: int, traces: Sequence[Sought]) -> View:
+    """Look for the use of these authorizations: one request, and more where one of them shows that it was used.
+
+    Raises:
+        WrongChain: the provider speaks for another chain.
+        ChainUnknown: the newest block, every receipt, or what a receipt holds could not be read.
+    """
+    recorded = {trace.key: told for trace, told in traces if told is not None}
+    named = [trace for trace, _ in traces if trace.hash is not None]
+    queries: list[Query] = [
+        ("eth_chainId", []),
+        ("eth_getBlockByNumber", ["latest", False]),
+        ("eth_getBlockByNumber", ["safe", False]),
+        ("eth_getBlockByNumber", ["finalized", False]),
+        *(mark(trace, "latest") for trace, _ in traces),
+        *(_receipt(trace.hash or b"") for trace in named),
+        *(("eth_getBlockByNumber", [hex(told.block_number), False]) for told in recorded.values()),
+    ]
+    spoken, newest, safe, final, *rest = await rpc.batch(queries)
+    right_chain(rpc, spoken, chain_id)
+    now, answers = head(known(newest, "the newest block")), iter(rest)
+    marks = {trace.key: _word(next(answers)) for trace, _ in traces}
+    receipts = {trace.key: next(answers) for trace in named}
+    blocks: dict[bytes, Answer] = {key: next(answers) for key in recorded}
+    if receipts and all(isinstance(answer, RpcError) for answer in receipts.values()):
+        known(next(iter(receipts.values())), "a receipt")
+    found: list[_Place] = []
+    for trace, _ in traces:
+        if trace.hash is not None:
+            found += _named(trace, receipts[trace.key])
+        elif marks[trace.key] != 0:  # while its mark is zero there is no log to look for
+            found += await _carried(rpc, trace, now.number)
+    there = {key: block.get("hash") for key, block in blocks.items() if isinstance(block, dict)}
+    standing = frozenset(key for key, shown in there.items() if shown == "0x" + recorded[key].block_hash.hex())
+    sighting = Sighting(
+        head=now,
+        safe=_height(safe),
+        finalized=_height(final),
+        finalized_s=quantity(final.get("timestamp"), "a block time") if isinstance(final, dict) else None,
+        nonce_latest=0,
+        seen=await _weighed(rpc, found),
+        replaced=frozenset(there) - standing,
+        used=frozenset(key for key, word in marks.items() if word),
+    )
+    return View(sighting, {key: told.block_number for key, told in recorded.items()}, standing)
+
+
+async def account(rpc: Rpc, chain_id: int, trace: Trace, final: int) -> Account:
+    """Read what became of an authorization, through a provider that is past the final block `final`.
+
+    Raises:
+        WrongChain: the provider speaks for another chain.
+        ChainUnknown: anything was not answered, or the provider is behind.
+    """
+    spoken, latest, own_final, agreed = await rpc.batch(
+        [
+            ("eth_chainId", []),
+            ("eth_getBlockByNumber", ["latest", False]),
+            ("eth_getBlockByNumber", ["finalized", False]),
+            ("eth_getBlockByNumber", [hex(final), False]),
+        ]
+    )
+    right_chain(rpc, spoken, chain_id)
+    newest, at = head(known(latest, "the newest block")), head(known(agreed, f"block {final}"))
+    if at.number != final or head(known(own_final, "the final block")).number < final or newest.number < final:
+        raise ChainUnknown(f"{rpc.host} is not past the final block {final}")
+    asked = [_receipt(trace.hash)] if trace.hash is not None else []
+    marked, *receipts = await rpc.batch([mark(trace, hex(newest.number)), *asked])
+    payers = set(await _carriers(rpc, trace, newest.number))
+    if trace.hash is not None and known(receipts[0], "the receipt") is not None and _succeeded(receipts[0]):
+        payers.add(trace.hash)
+    return Account(newest, at, known_word(marked, "an authorization's mark") != 0, frozenset(payers))
+
+
+# -- where it was used ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A transaction that carries a trace, and how many do."""
+
+    trace: Trace
+    tx_hash: bytes
+    number: int
+    carriers: int = 1
+
+
+def _named(trace: Trace, receipt: Answer) -> list[_Place]:
+    """Return where the transaction stands whose hash was known before it was sent; one that fails is not seen."""
+    if trace.hash is None or not isinstance(receipt, dict) or not receipt.get("blockHash"):
+        return []
+    return [_Place(trace, trace.hash, quantity(receipt.get("blockNumber"), "the receipt's block"))]
+
+
+async def _carried(rpc: Rpc, trace: Trace, last: int) -> list[_Place]:
+    """Return the first transaction that carries the log; a part of the chain that cannot be read hides all of it."""
+    try:
+        carriers = await _carriers(rpc, trace, last)
+    except ChainUnknown:
+        return []
+    return [_Place(trace, tx_hash, number, len(carriers)) for tx_hash, number in list(carriers.items())[:1]]
+
+
+async def _carriers(rpc: Rpc, trace: Trace, last: int) -> dict[bytes, int]:
+    """Return every transaction up to block `last` that carries the log, oldest first, with its block's number.
+
+    Raises:
+        ChainUnknown: a part of the blocks could not be had, or a log is none that was asked for.
+    """
+    found: dict[bytes, int] = {}
+    async for log in _logs(rpc, trace, last):
+        number = quantity(log.get("blockNumber"), "a log's block")
+        if log.get("removed") or not _is(log, *trace.log) or not trace.since <= number <= last:
+            raise ChainUnknown("a log was not asked for")
+        found[unhex(log.get("transactionHash"), "a log's transaction")] = number
+    return found
+
+
+async def _logs(rpc: Rpc, trace: Trace, last: int) -> AsyncIterator[dict[str, Any]]:
+    """Read the logs in chunks, as in `scan`: one that is refused is asked for again in halves."""
+    first, span = trace.since, SPAN
+    address, topics = trace.log
+    wanted = {"address": "0x" + address.hex(), "topics": [None if t is None else "0x" + t.hex() for t in topics]}
+    while first <= last:
+        until = min(last, first + span - 1)
+        answer, end = await rpc.batch(
+            [
+                ("eth_getLogs", [{**wanted, "fromBlock": hex(first), "toBlock": hex(until)}]),
+                # A node behind that block would answer the range with what it has, which looks complete.
+                ("eth_getBlockByNumber", [hex(until), False]),
+            ]
+        )
+        if not isinstance(known(end, f"block {until}"), dict):
+            raise ChainUnknown(f"{rpc.host} has no block {until}")
+        if isinstance(answer, RpcError):
+            if until == first:
+                raise ChainUnknown(f"{rpc.host}, the logs of block {first}: {answer.message}")
+            span = (until - first + 1) // 2
+            continue
+        for log in _listed(answer):
+            yield log
+        first = until + 1
+
+
+# -- what it did there ------------------------------------------------------------------------------------------
+
+
+async def _weighed(rpc: Rpc, places: Sequence[_Place]) -> dict[bytes, Seen]:
+    """Ask in one request what tells a transaction's worth, and weigh each."""
+    if not places:
+        return {}
+    queries: list[Query] = []
+    for place in places:
+        token, sender = place.trace.token, place.trace.sender
+        queries += [
+            _receipt(place.tx_hash),
+            ("eth_getBlockByNumber", [hex(place.number), False]),
+            balance(token, sender, hex(place.number - 1)),
+            balance(token, sender, hex(place.number)),
+        ]
+    answers = await rpc.batch(queries)
+    weighed = ((p.trace.key, _weigh(p, *answers[4 * n : 4 * n + 4])) for n, p in enumerate(places))
+    return {key: seen for key, seen in weighed if seen is not None}
+
+
+def _weigh(place: _Place, receipt: Answer, block: Answer, before: Answer, after: Answer) -> Seen | None:
+    trace = place.trace
+    if not isinstance(receipt, dict) or receipt.get("transactionHash") != "0x" + place.tx_hash.hex():
+        return None
+    if not isinstance(block, dict) or block.get("hash") != receipt.get("blockHash"):
+        return None  # not canonical at this height, or this provider does not know it yet
+    at, success = head(block), _succeeded(receipt)
+    if at.number < trace.since or (trace.hash is None and not success):
+        return None  # no use can be that old, and what failed has emitted nothing
+    logs = _listed(receipt.get("logs"))
+    uses = sum(_is(log, *trace.log) for log in logs)
+    transfers = sum(_moves(log, trace) for log in logs)
+    trusted = not success or (uses, transfers, place.carriers) == (1, 1, 1)
+    fee, moved = _fee(receipt, trace), _moved(before, after)
+    if trusted:
+        tokens, why = (trace.tokens, "") if success else (NO_TOKENS, "reverted: it moved nothing, and was used up")
+        check = _checked(moved, tokens + fee)
+    else:
+        # No transfer says what it took: whatever left beyond the fee, or else all that was authorized.
+        tokens, check = (trace.tokens, UNMEASURED) if moved is None else (moved - fee, "by the balance alone")
+        why = f"status 1 with {uses} logs of its use and {transfers} transfers of {trace.tokens.units} to the recipient"
+        why += f", and {place.carriers} transactions carry it" if place.carriers > 1 else ""
+    inclusion = Inclusion(
+        block_number=at.number,
+        block_hash=at.hash,
+        block_ms=at.timestamp_s * 1000,
+        success=success,
+        gas=Wei(0),
+        l1_fee=Wei(0),
+        spent=Wei(0),
+        reason=why,
+        transient=success and trusted,
+        tokens=tokens,
+        token_fee=fee,
+        tx_hash=place.tx_hash,
+    )
+    return Seen(inclusion, why, check, trusted)
+
+
+def _moves(log: dict[str, Any], trace: Trace) -> bool:
+    """Tell whether this is the transfer that was authorized: token, sender, recipient and amount."""
+    parties = (TRANSFER, trace.sender.rjust(32, b"\0"), trace.recipient.rjust(32, b"\0"))
+    return _is(log, trace.token, parties) and log.get("data") == f"0x{trace.tokens.units:064x}"
+
+
+def _fee(receipt: dict[str, Any], trace: Trace) -> Usdc:
+    """Return what the network took of the wallet's tokens, rounded up to the token's unit as the chain does."""
+    if not trace.pays_fee:
+        return NO_TOKENS
+    used = quantity(receipt.get("gasUsed"), "gasUsed")
+    return Usdc(-(-used * quantity(receipt.get("effectiveGasPrice"), "effectiveGasPrice") // PRICES_PER_UNIT))
+
+
+def _moved(before: Answer, after: Answer) -> Usdc | None:
+    """By how much the wallet fell over the block; None when the node has forgotten that state."""
+    held, left = _word(before), _word(after)
+    return None if held is None or left is None else Usdc(held - left)
+
+
+def _checked(moved: Usdc | None, due: Usdc) -> str:
+    """Return what the wallet's tokens say of the whole cost; another payment in the same block makes it differ."""
+    if moved is None:
+        return UNMEASURED
+    return "exact" if moved == due else f"differs by {(moved - due).units} units of the token"
+
+
+# -- questions and answers --------------------------------------------------------------------------------------
+
+
+def mark(trace: Trace, at: str) -> Query:
+    """Ask for the word that is not zero once this authorization is used."""
+    return call(*trace.mark, at)
+
+
+def balance(token: bytes, holder: bytes, at: str) -> Query:
+    """Ask how much of a token an address holds, in the token's unit."""
+    return call(token, encode("erc20", "balanceOf", to_checksum_address(holder)), at)
+
+
+def _receipt(tx_hash: bytes) -> Query:
+    return ("eth_getTransactionReceipt", ["0x" + tx_hash.hex()])
+
+
+def _word(answer: Answer) -> int | None:
+    """Read the one word a view returned; None when there is none, as from a node that has forgotten that state."""
+    return int(answer, 16) if isinstance(answer, str) and re.fullmatch(r"0x[0-9a-fA-F]{64}", answer) else None
+
+
+def known_word(answer: Answer, what: str) -> int:
+    """Read the one word a view returned.
+
+    Raises:
+        ChainUnknown: there is none; `what` names the question.
+    """
+    word = _word(known(answer, what))
+    if word is None:
+        raise ChainUnknown(f"{what} is {str(answer)[:80]!r}, not a word")
+    return word
+
+
+def _height(block: Answer) -> int | None:
+    """A tag that is null, missing or an error means "not yet"."""
+    return quantity(block.get("number"), "a block number") if isinstance(block, dict) else None
+
+
+def _succeeded(receipt: Any) -> bool:
+    if not isinstance(receipt, dict):
+        raise ChainUnknown(f"a receipt is {str(receipt)[:80]!r}")
+    return quantity(receipt.get("status"), "the receipt's status") == 1
+
+
+def _listed(logs: Any) -> Sequence[dict[str, Any]]:
+    """Return logs that can be read; of others the absence of one would mean nothing."""
+    if not isinstance(logs, list) or not all(isinstance(log, dict) for log in logs):
+        raise ChainUnknown("the logs cannot be read")
+    return logs
+
+
+def _is(log: dict[str, Any], address: bytes, topics: Sequence[bytes | None]) -> bool:
+    """Tell whether a log is of this address and these topics; None may be anything."""
+    shown = log.get("topics")
+    if not isinstance(shown, list) or str(log.get("address")).lower() != "0x" + address.hex():
+        return False
+    wanted = [None if topic is None else "0x" + topic.hex() for topic in topics]
+    return len(shown) >= len(wanted) and all(w in (None, s) for s, w in zip(shown, wanted, strict=False))

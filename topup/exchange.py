@@ -1,0 +1,157 @@
+"""What comes back when a seller is asked over HTTP? One question, one bounded answer, and what its status means.
+
+Nothing is asked twice, no redirect is followed (it would carry keys and credentials away), nothing is unpacked, and an
+answer that is too long or too late is none. Every failure of the transport is `ApiUnknown`: the question may have
+arrived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Final, Never
+from urllib.parse import urlsplit
+
+import httpx
+
+from topup.charge import RAW_BYTES_MAX
+from topup.errors import ApiGone, ApiLimited, ApiRejected, ApiUnauthorized, ApiUnknown
+
+BODY_BYTES_MAX: Final = RAW_BYTES_MAX
+RETRY_AFTER_DEFAULT_S: Final = 60
+RETRY_AFTER_MAX_S: Final = 3600
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer: to which path, its status, its headers in their order with names in lower case, its body."""
+
+    path: str
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    def all(self, name: str) -> list[str]:
+        """Return every value of a header."""
+        return [value for given, value in self.headers if given == name]
+
+    def first(self, name: str) -> str:
+        """Return a header's first value, "" without one."""
+        return next(iter(self.all(name)), "")
+
+
+class Exchange:
+    """Questions to one base URL. `requests` counts them."""
+
+    def __init__(self, base_url: str, *, timeout_s: float) -> None:
+        """Keep one client for all questions; nothing is sent yet."""
+        self.base = base_url.rstrip("/")
+        self._timeout_s = timeout_s
+        self._client: httpx.AsyncClient | None = None
+        self.requests = 0
+        # The Date header of the newest answer, so that `doctor` can hold this machine's clock against it.
+        self.date = ""
+
+    @property
+    def host(self) -> str:
+        """Return the host that is asked, with its port where one is named."""
+        return urlsplit(self.base).netloc.rpartition("@")[2]
+
+    async def close(self) -> None:
+        """Close the client."""
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        timeout_s: float | None = None,
+    ) -> Answered:
+        """Ask once.
+
+        Raises:
+            ApiUnknown: no answer that can be used; the question may have arrived all the same.
+        """
+        if self._client is None:
+            self._client = httpx.AsyncClient(follow_redirects=False, timeout=None, trust_env=not loopback(self.base))  # noqa: S113 - asyncio.timeout bounds the whole call
+        sent = {"accept": "application/json", "accept-encoding": "identity", **headers}
+        # One question a connection: an answer written twice would wait on it and be taken for the next question's.
+        sent["connection"] = "close"
+        if body is not None:
+            sent["content-type"] = "application/json"
+        wait_s = timeout_s if timeout_s is not None else self._timeout_s
+        self.requests += 1
+        raw = bytearray()
+        try:
+            async with (
+                asyncio.timeout(wait_s),
+                self._client.stream(method, self.base + path, content=body, headers=sent) as response,
+            ):
+                if response.headers.get("content-encoding", "identity") != "identity":
+                    # We asked for plain bytes; unpacking others could fill the memory from one small packet.
+                    raise ApiUnknown(f"{path} answered in an encoding nobody asked for")
+                async for chunk in response.aiter_raw():
+                    raw += chunk
+                    if len(raw) > BODY_BYTES_MAX:
+                        raise ApiUnknown(f"{path} answered with more than {BODY_BYTES_MAX} bytes")
+        except TimeoutError:
+            raise ApiUnknown(f"{path} did not answer within {wait_s:g} s") from None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise ApiUnknown(f"{path}: {type(error).__name__}") from None
+        self.date = response.headers.get("date", "")
+        told = tuple((name.lower(), value) for name, value in response.headers.multi_items())
+        return Answered(path, response.status_code, told, bytes(raw))
+
+
+def loopback(url: str) -> bool:
+    """Tell whether a URL stays on this machine: a proxy from the environment has no business there."""
+    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+
+
+def fail(answered: Answered, secret: str) -> Never:
+    """Raise what an answer means that is not the wanted one; `secret` is cut out of what it says."""
+    said = f"{answered.path} answered {answered.status}{message(answered.body, secret)}"
+    match answered.status:
+        case 401 | 403:
+            raise ApiUnauthorized(said, remedy="put a valid management key into api.key")
+        case 410:
+            raise ApiGone(said, remedy="this endpoint no longer exists; use another way to buy credits")
+        case 429:
+            raise ApiLimited(said, retry_after_s=_retry_after(answered))
+        case 503 if answered.all("retry-after"):
+            raise ApiLimited(said, retry_after_s=_retry_after(answered))
+        case 400 | 402 | 404 | 405 | 413 | 415 | 422:  # asking the same again cannot help
+            raise ApiRejected(said, remedy="see what the API says of the request")
+        case 301 | 302 | 303 | 307 | 308:
+            raise ApiUnknown(f"{said} (a redirect, not followed)")
+        case _:
+            raise ApiUnknown(said)
+
+
+def message(raw: bytes, secret: str) -> str:
+    """Return what the API says of its refusal, fit for ledger and log: no key that it echoes, nothing unprintable."""
+    try:
+        said = str(json.loads(raw)["error"]["message"])
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return " without a JSON error"
+    shown = said.replace(secret, "(the key)") if secret else said
+    return ": " + "".join(c if c.isprintable() else "?" for c in shown[:300])
+
+
+def _retry_after(answered: Answered) -> int:
+    told = answered.first("retry-after").strip()
+    if told.isascii() and told.isdigit():
+        return min(int(told[:9]), RETRY_AFTER_MAX_S)
+    try:
+        wait = parsedate_to_datetime(told) - parsedate_to_datetime(answered.first("date"))
+    except (ValueError, TypeError, ArithmeticError, LookupError):  # ArithmeticError: a year beyond datetime's
+        return RETRY_AFTER_DEFAULT_S
+    return min(max(wait.days * 86_400 + wait.seconds, 0), RETRY_AFTER_MAX_S)

@@ -1,0 +1,442 @@
+"""What does a 402 of x402 demand, and how is it answered? Bytes in, records out, and back; nothing is judged here.
+
+A seller answers an unpaid request with 402 and a list of offers: in the body (version 1) or as base64 in the header
+PAYMENT-REQUIRED (version 2, which some put into the body as well). The payer signs an authorization for one of them
+and sends the same request again with it. What is read is read strictly: a document that two readers may read
+differently is refused as a whole. Offers on chains without an EVM are passed over. Amounts are token units, times
+unix seconds unless a name says ms, addresses 20 bytes.
+Sources: x402 specification, versions 1 and 2; EIP-4361 for the login.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, NamedTuple, Never, Protocol
+
+from topup.errors import ChargeRefused
+
+# The largest 402 that is read, in bytes after base64; a real one has about 1 kB, most HTTP servers take 8 to 16 kB.
+RAW_BYTES_MAX: Final = 64 * 1024
+# What is echoed to the seller is no deeper than this; real extensions have schemas five deep.
+DEPTH_MAX: Final = 20
+# The names that version 1 has for chains; version 2 names them by CAIP-2.
+V1_CHAINS: Final[Mapping[str, int]] = {"base": 8453, "base-sepolia": 84532}
+_CAIP2 = re.compile(r"eip155:([1-9][0-9]{0,17})")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One way to pay, as the seller states it.
+
+    Attributes:
+        version: of the protocol, 1 or 2.
+        scheme: how money is taken; `exact` moves exactly the authorized amount.
+        network: the chain as the seller writes it.
+        chain_id: the same as a number.
+        asset: the token, 20 bytes.
+        pay_to: who receives, 20 bytes.
+        amount: how many units are asked for.
+        max_timeout_s: for how long an authorization may be valid, more than 0.
+        name: what the token calls itself in signatures; None where the seller does not say.
+        token_version: the version it gives itself there; None likewise.
+        raw: the offer as it came, to be echoed.
+        resource: what is bought, echoed in version 2.
+        extensions: what else the seller speaks, echoed in version 2.
+    """
+
+    version: int
+    scheme: str
+    network: str
+    chain_id: int
+    asset: bytes
+    pay_to: bytes
+    amount: int
+    max_timeout_s: int
+    name: str | None
+    token_version: str | None
+    raw: Mapping[str, Any]
+    resource: Mapping[str, Any] | None
+    extensions: Mapping[str, Any] | None
+
+
+class Authorization(NamedTuple):
+    """What the payer signs, in the order in which the token reads it; `nonce` is 32 bytes."""
+
+    sender: bytes
+    recipient: bytes
+    value: int
+    valid_after: int
+    valid_before: int
+    nonce: bytes
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What the seller says became of a payment: a hint where to look, never a proof.
+
+    `payer` and `transaction` are None, the texts empty, where nothing usable was said.
+    """
+
+    success: bool
+    network: str
+    payer: bytes | None
+    transaction: bytes | None
+    reason: str
+
+
+def demanded(headers: Mapping[str, str], body: bytes) -> bytes:
+    """Return the JSON document of a 402, from the header that version 2 has for it, else the body.
+
+    Raises:
+        ChargeRefused: the header is given twice, is no base64, or the document is too long.
+    """
+    given = _headers(headers, "payment-required")
+    if len(given) > 1:
+        _refuse("PAYMENT-REQUIRED", "given twice", "given once")
+    raw = _base64(given[0]) if given else body
+    if raw is None:
+        _refuse("PAYMENT-REQUIRED", ascii(given[0][:80]), "base64")
+    return _bounded(raw)
+
+
+def offers(raw: bytes) -> tuple[Offer, ...]:
+    """Read the offers of a document on EVM chains we can name, in the seller's order; possibly none.
+
+    Raises:
+        ChargeRefused: it is no JSON document of version 1 or 2, or one of these offers is malformed.
+    """
+    try:
+        document = json.loads(
+            _bounded(raw).decode("utf-8"),
+            object_pairs_hook=_no_duplicates,
+            parse_float=Decimal,
+            parse_constant=_no_constant,
+        )
+    except (ValueError, ArithmeticError, RecursionError):
+        # No UTF-8, no JSON, an integer of thousands of digits, an exponent beyond Decimal, or too deeply nested.
+        _refuse("answer", "no JSON", "a JSON document")
+    if not isinstance(document, dict):
+        _refuse("answer", type(document).__name__, "an object")
+    version = document.get("x402Version")
+    if type(version) is not int or version not in (1, 2):
+        _refuse("x402Version", _shown(version), "1 or 2")
+    accepts = document.get("accepts")
+    if not isinstance(accepts, list):
+        _refuse("accepts", _shown(accepts), "a list")
+    resource = extensions = None
+    if version == 2:
+        resource, extensions = _echo(document, "resource"), _echo(document, "extensions")
+    found = []
+    for index, stated in enumerate(accepts):
+        where = f"accepts[{index}]"
+        if not isinstance(stated, dict):
+            _refuse(where, _shown(stated), "an object")
+        network = _text(stated, where, "network")
+        chain_id = _chain_id(version, network)
+        if chain_id is not None:
+            found.append(_offer(version, network, chain_id, stated, where, resource, extensions))
+    return tuple(found)
+
+
+def payment_header(offer: Offer, authorization: Authorization, signature: bytes) -> tuple[str, str]:
+    """Return name and value of the header that pays an offer.
+
+    Where the offer's amount is a minimum, the authorization's larger value is echoed as the accepted one.
+
+    Args:
+        offer: the offer that is accepted.
+        authorization: what was signed.
+        signature: r, s and v, 65 bytes.
+    """
+    assert authorization.recipient == offer.pay_to, "what was signed pays whom the offer names"
+    payload = {
+        "authorization": {
+            "from": _checksummed(authorization.sender),
+            "to": offer.raw["payTo"],
+            "value": str(authorization.value),
+            "validAfter": str(authorization.valid_after),
+            "validBefore": str(authorization.valid_before),
+            "nonce": "0x" + authorization.nonce.hex(),
+        },
+        "signature": "0x" + signature.hex(),
+    }
+    if offer.version == 1:
+        named = {"x402Version": 1, "scheme": offer.scheme, "network": offer.network}
+        return "X-PAYMENT", _encoded({**named, "payload": payload})
+    accepted = dict(offer.raw)
+    if authorization.value != offer.amount:
+        accepted["amount"] = str(authorization.value)
+    document: dict[str, Any] = {"x402Version": 2, "payload": payload, "accepted": accepted}
+    if offer.resource is not None:
+        document["resource"] = offer.resource
+    if offer.extensions:
+        document["extensions"] = offer.extensions
+    return "PAYMENT-SIGNATURE", _encoded(document)
+
+
+def settled(headers: Mapping[str, str]) -> Settlement | None:
+    """Read what the seller says of the settlement, by either version's header; None where it says nothing readable."""
+    for name in ("payment-response", "x-payment-response"):
+        for value in _headers(headers, name):
+            try:
+                told = json.loads(_base64(value) or b"")
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(told, dict):
+                return Settlement(
+                    success=told.get("success") is True,
+                    network=_said(told.get("network")),
+                    payer=_hex(told.get("payer"), 20),
+                    transaction=_hex(told.get("transaction"), 32),
+                    reason=_said(told.get("errorReason")),
+                )
+    return None
+
+
+def login_message(
+    address: bytes, *, domain: str, uri: str, statement: str, chain_id: int, nonce: str, issued_ms: int, expires_ms: int
+) -> str:
+    """Return the text that a wallet signs to log in (EIP-4361).
+
+    Args:
+        address: the wallet, 20 bytes.
+        domain: who asks for the login, a host name.
+        uri: what the login is for.
+        statement: one line that the seller wants to stand there.
+        chain_id: on which chain the wallet lives.
+        nonce: at least eight letters and digits, never used before.
+        issued_ms: from when it holds, in ms since the epoch.
+        expires_ms: until when it holds, likewise.
+    """
+    return "\n".join(
+        (
+            f"{domain} wants you to sign in with your Ethereum account:",
+            _checksummed(address),
+            "",
+            statement,
+            "",
+            f"URI: {uri}",
+            "Version: 1",
+            f"Chain ID: {chain_id}",
+            f"Nonce: {nonce}",
+            f"Issued At: {_moment(issued_ms)}",
+            f"Expiration Time: {_moment(expires_ms)}",
+        )
+    )
+
+
+def login_header(address: bytes, message: str, signature: bytes, timestamp_ms: int, chain_id: int) -> str:
+    """Return the value of the header SIGN-IN-WITH-X that presents a signed login as Venice reads it."""
+    return _encoded(
+        {
+            "address": _checksummed(address),
+            "message": message,
+            "signature": "0x" + signature.hex(),
+            "timestamp": timestamp_ms,
+            "chainId": chain_id,
+        }
+    )
+
+
+def _offer(
+    version: int,
+    network: str,
+    chain_id: int,
+    stated: Mapping[str, Any],
+    where: str,
+    resource: Mapping[str, Any] | None,
+    extensions: Mapping[str, Any] | None,
+) -> Offer:
+    seconds = stated.get("maxTimeoutSeconds")
+    if type(seconds) is not int or not 0 < seconds < 2**32:
+        _refuse(f"{where}.maxTimeoutSeconds", _shown(seconds), "a number of seconds above 0")
+    extra = stated.get("extra")
+    if extra is None:
+        extra = {}
+    if not isinstance(extra, dict):
+        _refuse(f"{where}.extra", _shown(extra), "an object")
+    return Offer(
+        version=version,
+        scheme=_text(stated, where, "scheme"),
+        network=network,
+        chain_id=chain_id,
+        asset=_address(stated, where, "asset"),
+        pay_to=_address(stated, where, "payTo"),
+        amount=_uint(stated, where, "maxAmountRequired" if version == 1 else "amount"),
+        max_timeout_s=seconds,
+        name=_text(extra, f"{where}.extra", "name") if "name" in extra else None,
+        token_version=_text(extra, f"{where}.extra", "version") if "version" in extra else None,
+        raw=_echoable(stated, where),
+        resource=resource,
+        extensions=extensions,
+    )
+
+
+def _bounded(raw: bytes) -> bytes:
+    if len(raw) > RAW_BYTES_MAX:
+        _refuse("answer", f"{len(raw)} bytes", f"at most {RAW_BYTES_MAX} bytes")
+    return raw
+
+
+def _chain_id(version: int, network: str) -> int | None:
+    if version == 1:
+        return V1_CHAINS.get(network)
+    found = _CAIP2.fullmatch(network)
+    return int(found[1]) if found else None
+
+
+def _refuse(field: str, was: str, should_be: str) -> Never:
+    raise ChargeRefused(field, was, should_be)
+
+
+def _shown(value: Any) -> str:
+    return "missing" if value is None else ascii(value)[:80]
+
+
+def _text(parent: Mapping[str, Any], where: str, name: str) -> str:
+    value = parent.get(name)
+    # Printable, which a lone surrogate is not: it goes into the ledger and the log.
+    if not (isinstance(value, str) and 0 < len(value) <= 200 and value.isprintable()):
+        _refuse(f"{where}.{name}", _shown(value), "a short text")
+    return value
+
+
+def _address(parent: Mapping[str, Any], where: str, name: str) -> bytes:
+    found = _hex(parent.get(name), 20)
+    if found is None:
+        _refuse(f"{where}.{name}", _shown(parent.get(name)), "0x and 40 hex digits")
+    return found
+
+
+def _uint(parent: Mapping[str, Any], where: str, name: str) -> int:
+    text = _text(parent, where, name)
+    if not (text.isascii() and text.isdigit() and len(text) <= 78):
+        _refuse(f"{where}.{name}", ascii(text[:80]), "a decimal integer in token units")
+    number = int(text)
+    if number >= 2**256:
+        _refuse(f"{where}.{name}", text, "below 2^256")
+    return number
+
+
+def _echo(document: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    value = document.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        _refuse(name, _shown(value), "an object")
+    _echoable(value, name)
+    return value
+
+
+def _echoable(value: Any, where: str, depth: int = 0) -> Any:
+    """Return a value that is written as it was read: no fraction, no lone surrogate, not too deep."""
+    if depth > DEPTH_MAX:
+        _refuse(where, "deeply nested", f"at most {DEPTH_MAX} deep")
+    if isinstance(value, Decimal):
+        _refuse(where, str(value)[:80], "free of fractions")
+    if isinstance(value, str) and not _encodable(value):
+        _refuse(where, ascii(value)[:80], "text in UTF-8")
+    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        _echoable(part, where, depth + 1)
+    return value
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names: set[str] = set()
+    for name, _ in pairs:
+        if name in names:
+            _refuse(ascii(name)[1:-1][:80], "given twice", "given once")
+        names.add(name)
+    return dict(pairs)
+
+
+def _no_constant(name: str) -> Never:
+    _refuse("answer", name, "free of NaN and Infinity")
+
+
+def _headers(headers: Mapping[str, str], name: str) -> list[str]:
+    return [value for given, value in headers.items() if given.lower() == name]
+
+
+def _base64(text: str) -> bytes | None:
+    try:
+        return base64.b64decode(text, validate=True)  # strict: what is skipped here might be read elsewhere
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _hex(value: Any, length: int) -> bytes | None:
+    if isinstance(value, str) and re.fullmatch(rf"0x[0-9a-fA-F]{{{2 * length}}}", value):
+        return bytes.fromhex(value[2:])
+    return None
+
+
+def _said(value: Any) -> str:
+    return ascii(value)[1:-1][:200] if isinstance(value, str) else ""
+
+
+def _encoded(document: Mapping[str, Any]) -> str:
+    return base64.b64encode(json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()).decode()
+
+
+def _checksummed(address: bytes) -> str:
+    from eth_utils.address import to_checksum_address
+
+    return to_checksum_address(address)
+
+
+def _moment(ms: int) -> str:
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Signs(Protocol):
+    """Whoever signs a login; see `ports.Signer.sign_login`."""
+
+    address: bytes
+
+    def sign_login(self, text: str) -> bytes:
+        """Return r, s and v."""
+
+
+class Login:
+    """Logs one wallet in, on one chain."""
+
+    def __init__(self, signer: Signs, chain_id: int) -> None:
+        """Keep who signs."""
+        self._signer = signer
+        self._chain_id = chain_id
+        self.address = signer.address
+
+    def header(
+        self, *, domain: str, uri: str, statement: str, nonce: str, now_ms: int, life_ms: int
+    ) -> tuple[str, str]:
+        """Return name and value of the header that logs in."""
+        text = login_message(
+            self.address,
+            domain=domain,
+            uri=uri,
+            statement=statement,
+            chain_id=self._chain_id,
+            nonce=nonce,
+            issued_ms=now_ms,
+            expires_ms=now_ms + life_ms,
+        )
+        signature = self._signer.sign_login(text)
+        return "SIGN-IN-WITH-X", login_header(self.address, text, signature, now_ms, self._chain_id)
