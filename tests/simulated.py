@@ -412,6 +412,11 @@ class SimulatedChain:
         return Call(wallet, demand.contract, b"".join(demand.identity), value)
 
     @property
+    def owners(self) -> int:
+        """Return how many independent providers there are."""
+        return len(self.each)
+
+    @property
     def chain_id(self) -> int:
         """Return which chain it is."""
         return builders.CHAIN_ID

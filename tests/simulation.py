@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -163,7 +163,7 @@ class Simulation:
                 Account("default", builders.WALLET, (Route("coinbase", builders.CHAIN_ID),)),
                 self.limits,
                 assemble.ceilings(self.settings),
-                replace(assemble.pace(self.settings), owners=len(self.each)),
+                assemble.pace(self.settings),
             ),
             api=api,
             rails=lambda _: rail,

@@ -86,7 +86,8 @@ class Stage:
             rest = await self.step(None if begun else asked)
             if self.store.latest("default", 1) and self.topup.state in states:
                 return self.topup
-        raise AssertionError(f"never {states}: {rest}, {[e.name() for e in self.told][-12:]}")
+        bad = [f"{e.name()}: {e.shown()}" for e in self.told if e.level not in ("debug", "info")][:4]
+        raise AssertionError(f"never {states}: {rest}, {[e.name() for e in self.told][-12:]}, {bad}")
 
     async def rests(self, why: str, passes: int = 60) -> Rest:
         """Make passes until one rests for this reason."""

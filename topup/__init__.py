@@ -30,12 +30,16 @@ Each module answers one question. In the order the money flows:
 
   — edges: each knows one foreign thing; none imports another
   typed.py        What is signed when dollars are sent by authorization, or when a wallet logs in?
+  tempo.py        What is signed when dollars are sent on Tempo?
   exchange.py     What comes back when a seller is asked over HTTP?
   clock.py        What time is it?
   openrouter.py   What does the credits API say?
   prepaid.py      What does a gateway that sells for x402 say of its account?
   rails/          How do dollars become something payable?
     coinbase.py   How is a Coinbase charge bought, proven and paid?
+    authorized.py What do rails share whose sellers carry the payment to the chain?
+    mpp.py        How are credits bought by machine payment?
+    mpp_wire.py   What does a 402 of the Payment scheme demand, and how is it answered?
     x402.py       How are credits bought for a signed transfer of dollars?
     x402_wire.py  What does a 402 of x402 demand, and how is it answered?
   chain/          What does the chain say?

@@ -7,6 +7,7 @@ from topup.charge import Demand
 from topup.credits import Posting, Reading, Unknown, posting
 from topup.errors import ChainUnknown
 from topup.lifecycle import Fact, State, TopUp
+from topup.ports import Claim
 from topup.steps import Step, Steps, flag_name
 from topup.terms import Rest
 from topup.witness import BY, PAYING
@@ -74,9 +75,11 @@ class Arrival(Steps):
             if posted.verdict is Posting.AMBIGUOUS:
                 detail = "more has arrived than was bought: waiting until it cannot be somebody else's alone"
                 return self._wait(topup, "ambiguous", detail, self._pace.posting_poll_s)
-        if topup.state is State.PAID and late:
+        claim = await self._rail(topup).claim(topup) if topup.state is State.PAID else Claim.SILENT
+        if topup.state is State.PAID and (late or claim is Claim.FAILED):
             self._late(topup, reading, now)
-            return self._move(topup, Fact.POSTING_LATE, "not posted in time")
+            said = "the seller calls the purchase failed" if claim is Claim.FAILED else "not posted in time"
+            return self._move(topup, Fact.POSTING_LATE, said)
         return self._wait(topup, topup.state.value, "waiting for the credits to be posted", self._pace.posting_poll_s)
 
     def _posted(self, topup: TopUp, reading: Reading, waited_ms: int, verdict: Posting) -> TopUp:

@@ -131,8 +131,6 @@ def ceilings(s: Settings) -> Ceilings:
 
 def pace(s: Settings) -> Pace:
     """Return how often things are looked at."""
-    from topup.chain.owners import quorum
-
     return Pace(
         poll_fastest_s=s.watch.poll_fastest_s,
         poll_slowest_s=s.watch.poll_slowest_s,
@@ -151,7 +149,6 @@ def pace(s: Settings) -> Pace:
         bump_after_s=s.fees.bump_after_s,
         bump_max=s.fees.bump_max,
         nonce_late_s=NONCE_LATE_S,
-        owners=quorum(s.chain.rpc_urls, None),
     )
 
 
@@ -258,7 +255,7 @@ def signer(s: Settings) -> LocalSigner | None:
     Raises:
         SettingsError, SignerError: it cannot be opened.
     """
-    from topup.chain.profiles import BASE_DOLLAR
+    from topup.chain.profiles import BASE_DOLLAR, TEMPO_DOLLAR
     from topup.signers import local
     from topup.typed import Domain
 
@@ -272,6 +269,9 @@ def signer(s: Settings) -> LocalSigner | None:
         chain.currency if pay_with(s) is Asset.USDC else b"",
         worst_spend(Usd(s.policy.topup_max), limits(s)).usdc_up(),
         frozenset({Domain(d.name, d.version, d.chain_id, d.token) for d in (BASE_DOLLAR,) if X402 in s.rails.use}),
+        frozenset({(d.chain_id, d.token) for d in (TEMPO_DOLLAR,) if MPP in s.rails.use}),
+        Usd(s.rails.mpp.network_fee_max_usd).usdc_down(),
+        _address(s.rails.mpp.root) if s.rails.mpp.root else b"",
     )
     if s.wallet.keystore is not None:
         password = secret(
@@ -340,6 +340,7 @@ class Parts:
     settings: Settings
     api: OpenRouter | Prepaid
     rpcs: list[Rpc]
+    opened: list[Rpc]  # every client of a provider, to be counted and closed
     key: LocalSigner | None
     clock: Clock
     store: SqliteStore
@@ -387,7 +388,31 @@ def _x402(p: Parts) -> Rail:
     )
 
 
-BUILDERS: dict[str, Callable[[Parts], Rail]] = {COINBASE: _coinbase, X402: _x402}
+def _mpp(p: Parts) -> Rail:
+    from topup.chain.owners import quorum
+    from topup.chain.profiles import TEMPO_DOLLAR
+    from topup.chain.rpc import Rpc
+    from topup.charge import Bounds
+    from topup.exchange import Exchange
+    from topup.rails import mpp
+
+    s, r = p.settings, p.settings.rails.mpp
+    exchange = Exchange(s.api.url, timeout_s=s.api.timeout_s)
+    rpcs = [Rpc(url, timeout_s=s.chain.timeout_s) for url in r.rpc_urls]
+    p.opened.extend(rpcs)
+    pinned = frozenset(map(_address, r.recipients)) or None
+    bounds = Bounds(TEMPO_DOLLAR.token, pinned, Bps(r.fee_ceiling_bps), r.life_min_s, r.life_max_s)
+    return mpp.Mpp(
+        exchange,
+        api_key(s),
+        authorized(s, rpcs, TEMPO_DOLLAR.chain_id, quorum(r.rpc_urls, r.quorum), p.clock, p.sink.emit),
+        p.key,
+        p.clock,
+        mpp.Limits(r.realm or exchange.host.partition(":")[0], bounds, s.posting.pay_timeout_s),
+    )
+
+
+BUILDERS: dict[str, Callable[[Parts], Rail]] = {COINBASE: _coinbase, MPP: _mpp, X402: _x402}
 
 
 def authorized(
@@ -414,13 +439,22 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
 
     time = clock or SystemClock()
     key = signer(s) if s.mode == "live" else None
-    payer = key.address if key is not None else _address(s.wallet.address) if s.wallet.address else None
+    payer = (
+        _address(s.rails.mpp.root)
+        if s.rails.mpp.root
+        else key.address
+        if key is not None
+        else _address(s.wallet.address)
+        if s.wallet.address
+        else None
+    )
     client, rpcs = api(s, time, store, key), providers(s)
     built: dict[str, Rail] = {}
+    opened = list(rpcs)
 
     def rail(name: str) -> Rail:
         if name not in built:
-            built[name] = BUILDERS[name](Parts(s, client, rpcs, key, time, store, sink))
+            built[name] = BUILDERS[name](Parts(s, client, rpcs, opened, key, time, store, sink))
         return built[name]
 
     cycle = Cycle(
@@ -430,9 +464,9 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
         store=store,
         clock=time,
         sink=sink,
-        rpc_requests=lambda: sum(rpc.requests for rpc in rpcs),
+        rpc_requests=lambda: sum(rpc.requests for rpc in opened),
     )
-    return Works(cycle, client, store, rail, rpcs, payer, s.rails.use[0])
+    return Works(cycle, client, store, rail, opened, payer, s.rails.use[0])
 
 
 def _address(text: str) -> bytes:

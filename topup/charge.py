@@ -33,6 +33,10 @@ EIP191: Final = b"\x19Ethereum Signed Message:\n32"
 K2_PREFIX: Final = b"K2 Informational Message: 32 "
 
 
+# The fields that name until when a charge can be paid: one that was right may grow too old.
+DEADLINES: Final = frozenset({"call_data.deadline", "expires"})
+
+
 @dataclass(frozen=True)
 class Intent:
     """What the operator signs over. Addresses are 20 bytes, amounts USDC units, the deadline unix seconds."""
@@ -149,11 +153,15 @@ class Charge:
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for: so many dollars of credit, paid by this wallet on this chain."""
+    """What was asked for: so many dollars of credit, paid by this wallet on this chain.
+
+    `purchase` names what has to be paid once at most, whatever is signed for it.
+    """
 
     amount: Usd
     sender: bytes
     chain_id: int
+    purchase: str = ""
 
 
 @dataclass(frozen=True)

@@ -413,7 +413,7 @@ def _permit_tokens(plan: Plan, total: Usdc, held: Usdc, ceilings: Ceilings) -> N
         raise PaymentForbidden(
             "network_fee",
             f"the network may take {plan.token_fee}, the ceiling is {ceilings.token_fee}",
-            remedy="wait, or raise fees.network_fee_max_usd",
+            remedy="wait, or raise rails.mpp.network_fee_max_usd",
         )
     need = plan.tokens + plan.token_fee
     if held < need:

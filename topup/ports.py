@@ -210,6 +210,10 @@ class Chain(Protocol):
         """Return which chain it is."""
 
     @property
+    def owners(self) -> int:
+        """Return how many independent providers are configured, whether or not they answer now."""
+
+    @property
     def requests(self) -> int:
         """Return how many HTTP requests were made so far."""
 
@@ -293,6 +297,10 @@ class TokenChain(Protocol):
         """Return which chain it is."""
 
     @property
+    def owners(self) -> int:
+        """Return how many independent providers are configured, whether or not they answer now."""
+
+    @property
     def requests(self) -> int:
         """Return how many HTTP requests were made so far."""
 
@@ -342,6 +350,13 @@ class Signer(Protocol):
             SignerError: the plan does not pay exactly this, or exceeds the signer's own ceilings.
         """
 
+    def sign_tempo(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
+        """Sign a Tempo transaction that pays exactly the total; return it raw, and its hash.
+
+        Raises:
+            SignerError: the plan does not pay exactly this, or exceeds the signer's own ceilings.
+        """
+
     def sign_login(self, text: str) -> bytes:
         """Sign a message that logs this wallet in at a seller (EIP-4361); return r, s and v.
 
@@ -381,6 +396,10 @@ class Rail(Protocol):
     @property
     def chain_id(self) -> int:
         """Return the chain it pays on."""
+
+    @property
+    def owners(self) -> int:
+        """Return how many independent providers of it are configured, whether or not they answer now."""
 
     @property
     def requests(self) -> int:

@@ -11,7 +11,7 @@ from typing import assert_never
 
 from topup import events
 from topup.arrival import Arrival
-from topup.charge import Demand, Verified
+from topup.charge import DEADLINES, Demand, Verified
 from topup.credits import DAY_MS, HOUR_MS, Reading, Unknown, baseline_settled
 from topup.errors import (
     ApiError,
@@ -321,7 +321,7 @@ class Purchase(Steps):
     def _refused(self, topup: TopUp, error: ChargeRefused) -> Step:
         charge = topup.charge
         assert charge is not None
-        if charge.proven and error.field == "call_data.deadline":
+        if charge.proven and error.field in DEADLINES:
             # It was right when it came and has grown too old; whether it may be replaced depends on what was sent.
             if topup.alive:
                 # Too old to pay again by some clock; dead only by the chain's, which is looked at before each step.

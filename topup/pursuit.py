@@ -209,7 +209,7 @@ class Pursuit(Steps):
             case (Paid(by=by), _):
                 return self._paid_elsewhere(topup, by)
             case (Undecided(why=why), fate):
-                alone = self._pace.owners < WITNESSES
+                alone = self._rail(topup).owners < WITNESSES
                 if alone and isinstance(self._verdict(topup, replace(fate, witnesses=WITNESSES)), Death):
                     return self._halt(topup, f"the charge can never be paid as far as one provider shows; {why}")
                 return self._undecided(topup, why)

@@ -302,7 +302,7 @@ class MppSection(Section):
         default=600, ge=0, le=2000, description="most a challenge may exceed the credits asked for"
     )
     network_fee_max_usd: Dollars = Field(
-        default=Decimal("0.05"), ge=Decimal("0.001"), description="most the network may take of one payment, in USDC.e"
+        default=Decimal("0.10"), ge=Decimal("0.001"), description="most the network may take of one payment, in USDC.e"
     )
     life_min_s: int = Field(default=30, ge=10, description="shortest time to a challenge's end")
     life_max_s: int = Field(default=3600, le=86_400, description="longest time to a challenge's end")

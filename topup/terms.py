@@ -31,8 +31,6 @@ class Pace:
     bump_after_s: int
     bump_max: int
     nonce_late_s: int
-    # Independent providers that are configured, whether or not they answer now.
-    owners: int
 
 
 # Every rail there is, as settings and ledger call it.

@@ -1,8 +1,8 @@
 """Other people's implementations of what we speak: each in an environment of its own, beside ours.
 
-`python(name)` returns the Python of the environment that `requirements/oracles/NAME.txt` locks; it is built once for
-each lock, in `.oracles/` at the root of the checkout. Where no package index can be had the test is skipped, or fails
-with TOPUP_TEST_REQUIRE=all.
+`python(name)` returns the Python of the environment that `requirements/oracles/NAME.txt` locks, `node_modules()` what
+`npm/package-lock.json` beside this file locks; both are built once for each lock, in `.oracles/` at the root of the
+checkout. Where no package index can be had the test is skipped, or fails with TOPUP_TEST_REQUIRE=all.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import Final
 
 import pytest
 
-from tests.tools import MISSING, ROOT, program
+from tests.tools import MISSING, ROOT, node, program
 
 BUILT: Final = ROOT / ".oracles"
+NPM: Final = Path(__file__).parent / "npm"
 
 
 @cache
@@ -52,9 +53,50 @@ def _build(folder: Path, lock: Path) -> str:
         if done.returncode:
             shutil.rmtree(own, ignore_errors=True)
             return done.stderr.strip()[-300:]
-    if not folder.exists():
-        own.rename(folder)  # scripts would name the old place; only its Python is run
+    _put(own, folder)  # scripts would name the old place; only its Python is run
     return ""
+
+
+@cache
+def node_modules() -> Path:
+    """Return the folder `node_modules` of the oracles that run on node; a script finds them from the folder above."""
+    lock = NPM / "package-lock.json"
+    folder = BUILT / f"npm-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
+    if not folder.exists():
+        said = _install(folder)
+        if said:
+            _lacking(f"the oracles on node: {said}")
+    return folder / "node_modules"
+
+
+def _install(folder: Path) -> str:
+    """Install what the lock names; return why it could not be done, "" when it could."""
+    runs = node()
+    paths = os.pathsep.join([str(runs.parent) if runs else "", os.environ.get("PATH", os.defpath)])
+    npm = shutil.which("npm", path=paths)
+    if runs is None or npm is None:
+        return "no node 18 with npm"
+    own = folder.with_name(f"{folder.name}.{os.getpid()}")
+    shutil.rmtree(own, ignore_errors=True)
+    shutil.copytree(NPM, own, ignore=shutil.ignore_patterns("node_modules"))
+    # The two packages name each other's versions in a way that no pair of them fulfils: the lock decides.
+    options = ["--legacy-peer-deps", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    done = subprocess.run(
+        [npm, "ci", *options], cwd=own, env={**os.environ, "PATH": paths}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        shutil.rmtree(own, ignore_errors=True)
+        return done.stderr.strip()[-300:]
+    _put(own, folder)
+    return ""
+
+
+def _put(own: Path, folder: Path) -> None:
+    """Move what was built to its place, unless another worker was faster."""
+    try:
+        own.rename(folder)
+    except OSError:
+        shutil.rmtree(own)
 
 
 def _lacking(what: str) -> None:

@@ -36,6 +36,11 @@ class EvmChain:
         return self._profile.chain_id
 
     @property
+    def owners(self) -> int:
+        """Return how many independent providers are configured."""
+        return len({rpc.owner for rpc in self._providers.rpcs})
+
+    @property
     def requests(self) -> int:
         """Return how many HTTP requests were made so far."""
         return sum(rpc.requests for rpc in self._providers.rpcs)

@@ -33,6 +33,11 @@ class AuthorizedChain:
         self._providers = providers
 
     @property
+    def owners(self) -> int:
+        """Return how many independent providers are configured."""
+        return len({rpc.owner for rpc in self._providers.rpcs})
+
+    @property
     def requests(self) -> int:
         """Return how many HTTP requests were made so far."""
         return sum(rpc.requests for rpc in self._providers.rpcs)

@@ -62,6 +62,11 @@ class Coinbase:
         return self._chain.chain_id
 
     @property
+    def owners(self) -> int:
+        """Return how many independent providers of it are configured."""
+        return self._chain.owners
+
+    @property
     def requests(self) -> int:
         """Return how many requests went to the chain's providers."""
         return self._chain.requests

@@ -17,17 +17,14 @@ from typing import Any, Final
 
 from topup import typed
 from topup.charge import Bounds, Clocks, Finding, Request, Verified, prove
-from topup.death import Fate
-from topup.errors import ApiError, ApiGone, ApiUnknown, ChargeRefused, PaymentForbidden, Reverted, SignerError
+from topup.errors import ApiError, ApiGone, ApiUnknown, ChargeRefused, PaymentForbidden, Reverted
 from topup.exchange import Answered, Exchange, fail
-from topup.lifecycle import NO_TOKENS, Attempt, Broadcaster, Inclusion, Kind, Plan, TopUp
+from topup.lifecycle import NO_TOKENS, Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.money import Asset, Usd, Usdc, Wei
-from topup.ports import Claim, Clock, Delivery, Sent, Sighting, Signer, Survey, TokenChain, Trace
+from topup.ports import Claim, Clock, Delivery, Sent, Signer, Survey, TokenChain, Trace
+from topup.rails.authorized import Authorized, since
 from topup.rails.x402_wire import Authorization, Offer, demanded, offers, payment_header, settled
 
-# An authorization may be used below the block it was signed at, once that block was replaced: two hours of Base's.
-REPLACED_BLOCKS: Final = 3_600
-# The seller answers when the chain has settled, which the reference servers wait half a minute for.
 NONCE_BYTES: Final = 32
 
 
@@ -131,11 +128,10 @@ class Ask:
         return Authorization(self.sender, self.recipient, self.total.units, 0, self.deadline, self.nonce)
 
 
-class X402:
+class X402(Authorized):
     """The `Rail` port for sellers that speak x402."""
 
     name = "x402"
-    broadcaster = Broadcaster.SERVER
 
     def __init__(
         self,
@@ -149,24 +145,13 @@ class X402:
         limits: Limits,
     ) -> None:
         """Join the ports; `key` is the seller's API key, "" where it knows the wallet instead."""
+        super().__init__(chain, signer)
         self._exchange = exchange
-        self._key = key
-        self._chain = chain
-        self._signer = signer
+        self._api_key = key
         self._clock = clock
         self._profile = profile
         self._token = token
         self._limits = limits
-
-    @property
-    def chain_id(self) -> int:
-        """Return the chain it pays on."""
-        return self._token.chain_id
-
-    @property
-    def requests(self) -> int:
-        """Return how many requests went to the chain's providers."""
-        return self._chain.requests
 
     async def ask(self, request: Request) -> bytes:
         """Ask what is demanded, unpaid; return the answer with the nonce that was drawn for it.
@@ -180,7 +165,7 @@ class X402:
         if answered.status == 200:
             raise ApiUnknown(f"{answered.path} answered 200 to an unpaid request")
         if answered.status != 402:
-            fail(answered, self._key)
+            fail(answered, self._api_key)
         kept = {
             "asked_s": self._clock.now_ms() // 1000,
             "nonce": secrets.token_bytes(NONCE_BYTES).hex(),
@@ -237,8 +222,7 @@ class X402:
             )
 
         judged(now_s)
-        trace = self._trace(ask, ask.nonce, since=0)
-        survey = await self._chain.survey(request.sender, ask.contract, [trace])
+        survey = await self._surveyed(request, ask.contract, _trace(ask, ask.nonce, 0))
         return judged(survey.head.timestamp_s), survey
 
     def _findings(self, ask: Ask, request: Request) -> list[Finding]:
@@ -270,8 +254,7 @@ class X402:
             PaymentForbidden: it would not move exactly this, or it cannot be outbid.
             ChainError: the chain could not be asked.
         """
-        if over or bump:
-            raise PaymentForbidden("no_bump", "an authorization cannot be outbid", remedy="nothing: it is sent again")
+        self._alone(over, bump=bump)
         ask = verified.demand
         try:
             await self._chain.rehearse(ask.sender, ask.contract, (ask.recipient, ask.total), survey.head)
@@ -300,22 +283,6 @@ class X402:
             broadcaster=Broadcaster.SERVER,
         )
 
-    def cancel(self, topup: TopUp, over: Sequence[Attempt]) -> Plan:  # noqa: ARG002
-        """Refuse: taking an authorization back would cost gas that this wallet need not hold.
-
-        Raises:
-            PaymentForbidden: always.
-        """
-        raise PaymentForbidden("no_cancel", "an authorization ends at its deadline", remedy="wait for it")
-
-    async def revocation(self, topup: TopUp) -> Plan:
-        """Refuse: nothing is ever approved here.
-
-        Raises:
-            PaymentForbidden: always.
-        """
-        raise PaymentForbidden("no_approval", f"{topup.id} has approved nothing", remedy="")
-
     def sign(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
         """Sign the authorization; return the header that pays, as one line, and the authorization's nonce.
 
@@ -324,22 +291,9 @@ class X402:
         """
         ask = verified.demand
         assert isinstance(ask, Ask)
-        signature = self._held().sign_authorization(plan, verified)
+        signature = self._key().sign_authorization(plan, verified)
         header, value = payment_header(ask.offer, ask.authorization, signature)
         return f"{header}: {value}".encode(), ask.nonce
-
-    def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
-        """Refuse, see `cancel`."""
-        return self._held().sign_cancel(plan)
-
-    def sign_revocation(self, plan: Plan) -> tuple[bytes, bytes]:
-        """Refuse, see `revocation`."""
-        return self._held().sign_revocation(plan)
-
-    def _held(self) -> Signer:
-        if self._signer is None:
-            raise SignerError("there is no key to sign with", remedy="set mode = live and wallet.keystore")
-        return self._signer
 
     async def send(self, topup: TopUp, attempt: Attempt) -> Sent:
         """Hand the stored header over with the same request; what is answered is a hint, never a verdict."""
@@ -357,49 +311,32 @@ class X402:
             return Sent(Delivery.ACCEPTED, detail, reference)
         return Sent(Delivery.REFUSED if 400 <= answered.status < 500 else Delivery.UNCLEAR, detail)
 
-    async def look(self, wallet: bytes, attempts: Sequence[tuple[TopUp, Attempt]], *, every: bool = False) -> Sighting:  # noqa: ARG002
-        """Look for the use of these authorizations."""
-        sought: list[tuple[Trace, Inclusion | None]] = [(self._traced(t, a), a.inclusion) for t, a in attempts]
-        return await self._chain.look(sought, every=every)
-
-    async def fate(self, topup: TopUp, charge_seq: int) -> Fate:
-        """Ask whether an authorization was ever used."""
-        attempt = next(a for a in topup.out if a.charge_seq == charge_seq)
-        return await self._chain.fate(self._traced(topup, attempt))
-
-    async def flag(self, topup: TopUp, charge_seq: int) -> bool:
-        """Read the token's mark that an authorization was used."""
-        attempt = next(a for a in topup.out if a.charge_seq == charge_seq)
-        trace = self._traced(topup, attempt)
-        return trace.key in (await self._chain.look([(trace, attempt.inclusion)])).used
-
     async def claim(self, topup: TopUp) -> Claim:  # noqa: ARG002
         """Say nothing: the credits themselves tell."""
         return Claim.SILENT
 
     def _traced(self, topup: TopUp, attempt: Attempt) -> Trace:
         assert attempt.hash is not None
-        since = max(0, attempt.plan.block_number - REPLACED_BLOCKS)
-        return self._trace(self.read(topup.raw_of(attempt)), attempt.hash, since=since)
-
-    @staticmethod
-    def _trace(ask: Ask, key: bytes, *, since: int) -> Trace:
-        return Trace(
-            key=key,
-            hash=None,
-            mark=(ask.contract, typed.mark_call(ask.sender, ask.nonce)),
-            log=(ask.contract, typed.used_topics(ask.sender, ask.nonce)),
-            token=ask.contract,
-            sender=ask.sender,
-            recipient=ask.recipient,
-            tokens=ask.total,
-            since=since,
-            pays_fee=False,
-        )
+        return _trace(self.read(topup.raw_of(attempt)), attempt.hash, since(attempt))
 
     async def _post(self, amount: Usd, paying: dict[str, str], *, timeout_s: float | None = None) -> Answered:
         headers = dict(paying)
         if self._profile.bearer:
-            headers["authorization"] = f"Bearer {self._key}"
+            headers["authorization"] = f"Bearer {self._api_key}"
         body = self._profile.body(amount)
         return await self._exchange.ask("POST", self._profile.path, headers=headers, body=body, timeout_s=timeout_s)
+
+
+def _trace(ask: Ask, key: bytes, first: int) -> Trace:
+    return Trace(
+        key=key,
+        hash=None,
+        mark=(ask.contract, typed.mark_call(ask.sender, ask.nonce)),
+        log=(ask.contract, typed.used_topics(ask.sender, ask.nonce)),
+        token=ask.contract,
+        sender=ask.sender,
+        recipient=ask.recipient,
+        tokens=ask.total,
+        since=first,
+        pays_fee=False,
+    )

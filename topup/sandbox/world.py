@@ -74,6 +74,7 @@ class World:
         make_chain: Callable[[World], Chain],
         *,
         scale: int = 1,
+        make_gateway: Callable[[World, Account], Gateway] | None = None,
         conduct: Conduct | None = None,
         wallet_wei: int = WALLET_WEI,
         credits_usd: Decimal = Decimal(20),
@@ -88,6 +89,7 @@ class World:
         self.eth_usd_e8 = ETH_USD_E8
         self.wallet_wei = wallet_wei
         self._make_chain = make_chain
+        self._make_gateway = make_gateway
         self._account = (credits_usd, usage_usd, burn_usd_per_hour)
         self._conduct = conduct or Conduct()
         self._thread = threading.Thread(target=self._run, name="world", daemon=True)
@@ -193,7 +195,11 @@ class World:
         self.chain = self._make_chain(self)
         total, usage, burn = self._account
         account = Account(self.clock.now_ms, total, usage, burn)
-        self.gateway = Gateway(account, operator=self.operator, chain=self.chain, conduct=self._conduct)
+        self.gateway = (
+            self._make_gateway(self, account)
+            if self._make_gateway is not None
+            else Gateway(account, operator=self.operator, chain=self.chain, conduct=self._conduct)
+        )
         self.rpc = RpcServer(self.chain)
         try:
             await self.gateway.start()

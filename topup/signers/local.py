@@ -21,7 +21,7 @@ from eth_keys.exceptions import ValidationError
 from eth_typing import Hash32
 from eth_utils.crypto import keccak
 
-from topup import typed
+from topup import tempo, typed
 from topup.charge import Intent, Verified
 from topup.errors import SignerError
 from topup.lifecycle import NO_TOKENS, Broadcaster, Kind, Plan
@@ -57,6 +57,11 @@ class Ceilings:
     tokens: Usdc = NO_TOKENS
     # For which dollars transfers are authorized that somebody else carries to their chain.
     domains: frozenset[typed.Domain] = frozenset()
+    # On which chains transactions are signed for a seller to broadcast, in which dollars, and what they may cost.
+    bridged: frozenset[tuple[int, bytes]] = frozenset()
+    token_fee: Usdc = NO_TOKENS
+    # The account that pays when this key is one of its access keys.
+    root: bytes = b""
 
 
 class LocalSigner:
@@ -133,6 +138,47 @@ class LocalSigner:
         assert domain is not None
         fields = (demand.sender, demand.recipient, verified.total.units, 0, demand.deadline, nonce)
         return bytes(self._account.unsafe_sign_hash(Hash32(typed.authorization_digest(domain, fields))).signature)
+
+    def sign_tempo(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
+        """Sign a Tempo transaction that pays exactly the total, on a lane of its own.
+
+        Returns:
+            The raw transaction and its hash.
+
+        Raises:
+            SignerError: the plan does not pay exactly this, or exceeds the ceilings.
+        """
+        demand, ceilings = verified.demand, self._ceilings
+        payer = ceilings.root or self.address
+        pays = tempo.transfer_with_memo(demand.recipient, verified.total.units, plan.data[-32:])
+        self._refuse(
+            {
+                "kind": plan.kind is Kind.PAY and plan.broadcaster is Broadcaster.SERVER,
+                "chain": plan.chain_id == demand.chain_id,
+                "token": (demand.chain_id, plan.to) in ceilings.bridged and plan.to == demand.contract,
+                "sender": payer == demand.sender,
+                "value": plan.value == Wei(0),
+                "call data": plan.data == pays,
+                "tokens": NO_TOKENS < plan.tokens == verified.total <= ceilings.tokens,
+                "network fee": _dollars(plan.max_fee_per_gas, plan.gas_limit) <= ceilings.token_fee,
+                "lane": 0 < plan.lane < 2**256 - 1 and plan.nonce == 0,
+                "deadline": 0 < demand.deadline < 2**64,
+            }
+        )
+        unsigned = tempo.Transaction(
+            plan.chain_id,
+            plan.max_fee_per_gas.units,
+            plan.gas_limit,
+            plan.to,
+            plan.data,
+            plan.lane,
+            demand.deadline,
+            plan.to,
+        )
+        digest = tempo.access_digest(unsigned, payer) if ceilings.root else tempo.digest(unsigned)
+        signature = bytes(self._account.unsafe_sign_hash(Hash32(digest)).signature)
+        raw = tempo.sealed(unsigned, tempo.access_signature(payer, signature) if ceilings.root else signature)
+        return raw, keccak(raw)
 
     def sign_login(self, text: str) -> bytes:
         """Sign a message that proves to a seller whose wallet this is, and that no contract can spend.
@@ -243,6 +289,11 @@ def _swap(intent: Intent, tier: int) -> bytes:
 
 def _transfer(intent: Intent) -> bytes:
     return TRANSFER + encode([INTENT], [_fields(intent)])
+
+
+def _dollars(price: Wei, gas: int) -> Usdc:
+    """Return what so much gas costs where it is priced in 10^-18 dollars, rounded up to a unit of 10^-6."""
+    return Usdc(-(-price.units * gas // 10**12))
 
 
 def _approval(contract: bytes, units: int) -> bytes:

@@ -1,0 +1,822 @@
+"""Does the sandbox's seller of machine payments take money exactly when the chain says so, whatever it answers?
+
+The client here signs and encodes by itself: neither the seller's decoding nor the product's signing is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import functools
+import json
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final, ParamSpec
+
+import httpx
+import pytest
+import rlp  # type: ignore[import-untyped]
+from eth_keys.datatypes import PrivateKey
+from eth_utils.crypto import keccak
+
+from tests.tools import require
+from topup.sandbox.charges import STRANGER
+from topup.sandbox.gateway import Account
+from topup.sandbox.purchases import (
+    AFTER_SETTLING,
+    FAULTS_AT,
+    MPP_FAULTS,
+    PURCHASES,
+    RECIPIENT,
+    UNSETTLED,
+    MppConduct,
+    OwnPlace,
+    Place,
+    Seller,
+    Style,
+)
+from topup.sandbox.tempo import CHAIN_ID, PATH_USD, USDC_E, Tempo
+from topup.sandbox.wire import WIRE_FAULTS
+
+P = ParamSpec("P")
+TEN: Final = 10_000_000
+GAS_PRICE: Final = 30 * 10**9
+GAS: Final = 2_000_000
+FEE_MAX: Final = GAS * GAS_PRICE // 10**12
+ENDLESS: Final = {"time-out", "trickle"}
+IMPATIENCE_S: Final = 0.5
+STYLES: Final[tuple[Style, ...]] = ("mppx", "pympp", "idempotent")
+
+
+def story(tell: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run an asynchronous test to its end."""
+
+    @functools.wraps(tell)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(asyncio.wait_for(tell(*args, **kwargs), timeout=30))
+
+    return run
+
+
+class Clock:
+    """Time that only moves when told; it starts at the machine's."""
+
+    def __init__(self) -> None:
+        self.ms = time.time_ns() // 1_000_000
+
+    def now_ms(self) -> int:
+        return self.ms
+
+    def now_s(self) -> int:
+        return self.ms // 1000
+
+
+class Prompt:
+    """A Tempo chain that makes a block as soon as there is something to put into it."""
+
+    def __init__(self, tempo: Tempo, clock: Clock) -> None:
+        self.tempo = tempo
+        self.clock = clock
+
+    def rpc(self, method: str, params: list[Any]) -> Any:
+        answer = self.tempo.rpc(method, params)
+        if method == "eth_sendRawTransaction":
+            self.tempo.mine()
+        return answer
+
+    def catch_up(self) -> None:
+        """A chain that makes blocks faster than one a second is ahead of our clock."""
+        head = self.tempo.rpc("eth_getBlockByNumber", ["latest", False])
+        self.clock.ms = max(self.clock.ms, int(head["timestamp"], 16) * 1000)
+
+
+@pytest.fixture(scope="module")
+def chain() -> Iterator[Prompt]:
+    clock = Clock()
+    tempo = Tempo(require("anvil"), block_s=None, now=clock.now_s)
+    yield Prompt(tempo, clock)
+    tempo.stop()
+
+
+def number(value: int) -> bytes:
+    return value.to_bytes((value.bit_length() + 7) // 8, "big")
+
+
+def word(value: str | int) -> bytes:
+    return bytes.fromhex(value[2:]).rjust(32, b"\0") if isinstance(value, str) else value.to_bytes(32, "big")
+
+
+def unpack(text: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    return document
+
+
+def pack(document: Mapping[str, Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(document).encode()).rstrip(b"=").decode()
+
+
+def challenges(answer: httpx.Response) -> list[dict[str, str]]:
+    return [
+        dict(re.findall(r'(\w+)="([^"]*)"', header.removeprefix("Payment ")))
+        for header in answer.headers.get_list("www-authenticate")
+    ]
+
+
+@dataclass
+class Wallet:
+    """A key that signs a transfer for a challenge; `changes` to `sign` make it sign something else."""
+
+    key: PrivateKey = field(default_factory=lambda: PrivateKey(secrets.token_bytes(32)))
+
+    @property
+    def address(self) -> str:
+        return self.key.public_key.to_address()
+
+    def sign(self, challenge: Mapping[str, str], before_s: int, **changes: Any) -> bytes:
+        request = unpack(challenge["request"])
+        realm, name = keccak(text=challenge["realm"])[:10], keccak(text=challenge["id"])[:7]
+        told: dict[str, Any] = {
+            "chain": CHAIN_ID,
+            "token": request["currency"],
+            "recipient": request["recipient"],
+            "amount": int(request["amount"]),
+            "memo": keccak(text="mpp")[:4] + b"\x01" + realm + bytes(10) + name,
+            "lane": secrets.randbits(200),
+            "before": before_s,
+            "calls": 1,
+            **changes,
+        }
+        data = bytes.fromhex("95777d59") + word(told["recipient"]) + word(told["amount"]) + told["memo"]
+        calls = [[bytes.fromhex(told["token"][2:]), b"", data]] * told["calls"]
+        fee, lane = [b"", number(GAS_PRICE), number(GAS)], [number(told["lane"]), b""]
+        rest = [number(told["before"]), b"", bytes.fromhex(USDC_E[2:]), b"", []]
+        fields = [number(told["chain"]), *fee, calls, [], *lane, *rest]
+        signed = self.key.sign_msg_hash(keccak(b"\x76" + rlp.encode(fields))).to_bytes()
+        return bytes(b"\x76" + rlp.encode([*fields, signed[:64] + bytes([signed[64] + 27])]))
+
+    def credential(self, challenge: Mapping[str, str], raw: bytes) -> str:
+        payload = {"type": "transaction", "signature": "0x" + raw.hex()}
+        source = f"did:pkh:eip155:{CHAIN_ID}:{self.address}"
+        return "Payment " + pack({"challenge": challenge, "payload": payload, "source": source})
+
+
+@dataclass
+class Scene:
+    """A running seller, a client with a key, a wallet with 100 dollars, and the chain."""
+
+    seller: Seller
+    client: httpx.AsyncClient
+    wallet: Wallet
+    chain: Tempo
+    clock: Clock
+    start_units: int
+    patience_s: float = 10  # For a whole answer; the client's own time-out is for each piece of it.
+
+    def key(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.seller.management_key}"}
+
+    async def post(self, order: str, credential: str | None = None, body: str = '{"amount":10}') -> httpx.Response:
+        headers = {**self.key(), "idempotency-key": order, "content-type": "application/json"}
+        if credential is not None:
+            headers["payment-authorization"] = credential
+        async with asyncio.timeout(self.patience_s):
+            return await self.client.post("/credits/purchases", headers=headers, content=body)
+
+    async def challenge(self, order: str = "one") -> dict[str, str]:
+        answer = await self.post(order)
+        assert answer.status_code == 402
+        return challenges(answer)[0]
+
+    def pay(self, challenge: Mapping[str, str], **changes: Any) -> str:
+        raw = self.wallet.sign(challenge, self.clock.now_s() + 200, **changes)
+        return self.wallet.credential(challenge, raw)
+
+    async def bought(self, order: str = "one") -> httpx.Response:
+        return await self.post(order, self.pay(await self.challenge(order)))
+
+    def spent(self) -> int:
+        """Units that have left the wallet, without the fees."""
+        return (self.start_units - self.chain.balance(self.wallet.address)) // 1_000_000 * 1_000_000
+
+    def paid_to(self, address: str) -> int:
+        return self.chain.balance(address)
+
+    async def status(self, location: str) -> str:
+        answer = await self.client.get(location.removeprefix("/api/v1"), headers=self.key())
+        assert answer.status_code == 200
+        return str(answer.json()["data"]["status"])
+
+
+@asynccontextmanager
+async def scene(chain: Prompt, **conduct: Any) -> AsyncIterator[Scene]:
+    chain.catch_up()
+    wallet = Wallet()
+    chain.tempo.fund(wallet.address, 10 * TEN)
+    account = Account(chain.clock.now_ms)
+    seller = Seller(account, chain, conduct=MppConduct(**{"wait_s": 0, **conduct}))
+    seller.wire.oversized_bytes = 1024 * 1024
+    await seller.start()
+    try:
+        async with httpx.AsyncClient(base_url=seller.url, timeout=10) as client:
+            yield Scene(seller, client, wallet, chain.tempo, chain.clock, chain.tempo.balance(wallet.address))
+    finally:
+        await seller.stop()
+
+
+# Asking.
+
+
+@story
+async def test_an_unpaid_purchase_is_answered_with_one_challenge_for_each_way_to_pay(chain: Prompt) -> None:
+    """402, a problem document, and two headers: a charge on Tempo and a card."""
+    async with scene(chain) as one:
+        answer = await one.post("one")
+        tempo, card = challenges(answer)
+    assert answer.status_code == 402 and answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["type"] == "https://paymentauth.org/problems/payment-required"
+    assert (tempo["method"], tempo["intent"], tempo["header"]) == ("tempo", "charge", "Payment-Authorization")
+    assert (card["method"], card["intent"]) == ("stripe", "charge")
+    assert tempo["realm"] == "127.0.0.1"
+    assert unpack(tempo["request"]) == {
+        "amount": "10000000",
+        "currency": USDC_E,
+        "recipient": RECIPIENT,
+        "methodDetails": {"chainId": 4217, "supportedModes": ["pull"]},
+        "_mppx_scope": "POST /api/v1/credits/purchases",
+    }
+    assert datetime.fromisoformat(tempo["expires"]).timestamp() == pytest.approx(chain.clock.ms / 1000 + 300)
+
+
+@pytest.mark.parametrize(
+    ("body", "units"),
+    [('{"amount":10}', 10_500_000), ('{"amount":"10"}', 10_500_000), ('{"amount":1.01}', 1_070_000)],
+)
+def test_the_fee_is_on_top_in_whole_cents_rounded_up(chain: Prompt, body: str, units: int) -> None:
+    """5 % more than the credits, whether they were asked for as a number or as a text."""
+
+    @story
+    async def tell() -> None:
+        async with scene(chain, fee_bps=500) as one:
+            assert int(unpack(challenges(await one.post("one", body=body))[0]["request"])["amount"]) == units
+
+    tell()
+
+
+@story
+async def test_a_deposit_address_is_everybodys_or_a_purchases_own(chain: Prompt) -> None:
+    """Both styles exist; asking again for the same purchase gives the same address and another challenge."""
+    async with scene(chain) as one:
+        recipients = [unpack((await one.challenge(order))["request"])["recipient"] for order in ("a", "b")]
+        assert recipients == [RECIPIENT, RECIPIENT]
+    async with scene(chain, recipient_per_purchase=True) as one:
+        first, other = await one.challenge("a"), await one.challenge("b")
+        one.clock.ms += 1
+        again = await one.challenge("a")
+    assert unpack(first["request"]) == unpack(again["request"]) != unpack(other["request"])
+    assert first["id"] != again["id"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        *((f'{{"amount":{amount}}}', 400) for amount in ("true", "10.001", "0", "2001", "1e1", '"ten"', "null")),
+        ("", 400),
+        ("[]", 400),
+        ('{"amount":11}', 422),
+    ],
+)
+def test_what_cannot_be_bought_is_not_priced(chain: Prompt, body: str, status: int) -> None:
+    """Neither nonsense, nor too little, nor too much, nor something else under a key that was used."""
+
+    @story
+    async def tell() -> None:
+        async with scene(chain) as one:
+            await one.post("one")
+            assert (await one.post("one", body=body)).status_code == status
+            assert (await one.post("", body='{"amount":10}')).status_code == 400
+
+    tell()
+
+
+@story
+async def test_only_a_management_key_buys_and_everybody_may_read_how(chain: Prompt) -> None:
+    """No key, a wrong one, an ordinary one: 401, 401, 403. The texts for agents ask for none."""
+    async with scene(chain) as one:
+        keys = [{}, {"x-api-key": "sk-wrong"}, {"x-api-key": one.seller.ordinary_key}]
+        answers = [await one.client.post("/credits/purchases", headers=key, json={"amount": 10}) for key in keys]
+        assert [answer.status_code for answer in answers] == [401, 401, 403]
+        assert one.seller.posts == []
+        for text in ("setup", "SKILL.md"):
+            answer = await one.client.get(f"/credits/purchases/{text}")
+            assert answer.status_code == 200 and "Idempotency-Key" in answer.text
+        assert (await one.client.post("/credits/coinbase", headers=one.key(), json={})).status_code == 410
+        assert (await one.client.get("/credits", headers=one.key())).json()["data"]["total_credits"] == 20
+        assert (await one.client.get("/credits/purchases", headers=one.key())).status_code == 405
+        assert (await one.client.get("/credits/purchases/pi_none", headers=one.key())).status_code == 404
+
+
+# Paying.
+
+
+@story
+async def test_a_paid_purchase_settles_and_is_credited_later(chain: Prompt) -> None:
+    """202, where to look, a receipt with the hash; the wallet is lighter by the amount; credits come with the poll."""
+    async with scene(chain, posting_delay_ms=5_000) as one:
+        challenge = await one.challenge()
+        before = one.paid_to(RECIPIENT)
+        raw = one.wallet.sign(challenge, one.clock.now_s() + 200)
+        answer = await one.post("one", one.wallet.credential(challenge, raw))
+        receipt = unpack(answer.headers["payment-receipt"])
+        assert answer.status_code == 202
+        assert receipt["reference"] == "0x" + keccak(raw).hex() and receipt["status"] == "success"
+        assert one.paid_to(RECIPIENT) - before == TEN == one.spent()
+        location = answer.headers["location"]
+        assert answer.json()["data"]["id"] == location.rpartition("/")[2]
+        one.seller.poll()
+        assert (await one.status(location), one.seller.account.total_credits) == ("pending", Decimal(20))
+        one.clock.ms += 5_000
+        one.seller.poll()
+        one.seller.poll()
+        assert (await one.status(location), one.seller.account.total_credits) == ("credited", Decimal(30))
+
+
+@story
+async def test_the_credential_may_take_the_place_of_the_key(chain: Prompt) -> None:
+    """With the key in X-Api-Key, `Authorization` holds the payment."""
+    async with scene(chain) as one:
+        headers = {"x-api-key": one.seller.management_key, "idempotency-key": "one"}
+        asked = await one.client.post("/credits/purchases", headers=headers, json={"amount": 10})
+        headers["authorization"] = one.pay(challenges(asked)[0])
+        answer = await one.client.post("/credits/purchases", headers=headers, json={"amount": 10})
+        assert (answer.status_code, one.spent()) == (202, TEN)
+    assert [post.credential is not None for post in one.seller.posts] == [False, True]
+
+
+@pytest.mark.parametrize(("style", "status", "fresh"), [("mppx", 402, 2), ("pympp", 403, 0), ("idempotent", 202, 0)])
+def test_what_was_settled_is_answered_as_each_server_does_and_never_taken_twice(
+    chain: Prompt, style: Style, status: int, fresh: int
+) -> None:
+    """A fresh challenge, a plain refusal, or the same answer again: by HTTP alone nobody can tell."""
+
+    @story
+    async def tell() -> None:
+        async with scene(chain, style=style) as one:
+            credential = one.pay(await one.challenge())
+            first = await one.post("one", credential)
+            again = await one.post("one", credential)
+            assert (first.status_code, again.status_code, len(challenges(again))) == (202, status, fresh)
+            assert one.spent() == TEN
+            assert (first.content == again.content) == (style == "idempotent")
+
+    tell()
+
+
+@story
+async def test_one_credential_sent_twice_at_once_settles_once() -> None:
+    """On a chain that makes its own blocks, the second waits for the first and is then a resend."""
+    clock = Clock()
+    tempo = Tempo(require("anvil"), block_s="0.2")
+    try:
+        async with scene(Prompt(tempo, clock), wait_s=10) as one:
+            one.seller.chain = tempo
+            credential = one.pay(await one.challenge())
+            answers = await asyncio.gather(*(one.post("one", credential) for _ in range(2)))
+            assert sorted(answer.status_code for answer in answers) == [202, 402]
+            assert one.spent() == TEN
+    finally:
+        tempo.stop()
+
+
+@pytest.mark.parametrize("style", ["mppx", "pympp"])
+def test_two_credentials_on_one_lane_settle_once(chain: Prompt, style: Style) -> None:
+    """What protects is the chain: the lane's nonce is used up, and the second transaction is never seen."""
+
+    @story
+    async def tell() -> None:
+        async with scene(chain, style=style) as one:
+            first, second = await one.challenge(), await one.challenge()
+            credentials = [one.pay(first, lane=7), one.pay(second, lane=7, before=one.clock.now_s() + 199)]
+            answers = [await one.post("one", credential) for credential in credentials]
+            assert [answer.status_code for answer in answers] == [202, 503]
+            one.chain.mine()
+            assert one.spent() == TEN
+
+    tell()
+
+
+@pytest.mark.parametrize(("style", "spent"), [("mppx", 2 * TEN), ("pympp", 2 * TEN), ("idempotent", TEN)])
+def test_two_credentials_on_two_lanes_are_two_payments(chain: Prompt, style: Style, spent: int) -> None:
+    """The Idempotency-Key protects nobody, unless the server says so; credits are posted once."""
+
+    @story
+    async def tell() -> None:
+        async with scene(chain, style=style) as one:
+            for lane in (1, 2):
+                assert (await one.post("one", one.pay(await one.challenge(), lane=lane))).status_code == 202
+            one.seller.poll()
+            assert (one.spent(), one.seller.account.total_credits) == (spent, Decimal(30))
+
+    tell()
+
+
+# What is refused is not taken.
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"recipient": STRANGER},
+        {"amount": TEN - 1},
+        {"amount": TEN + 1},
+        {"memo": b"\x11" * 32},
+        {"chain": 42431},
+        {"token": PATH_USD},
+        {"calls": 2},
+        {"calls": 0},
+        {"before": 1},
+    ],
+    ids="-".join,
+)
+@pytest.mark.parametrize("style", STYLES)
+def test_a_transaction_that_is_not_what_was_asked_for_is_refused_before_it_leaves(
+    chain: Prompt, style: Style, change: dict[str, Any]
+) -> None:
+    """Another recipient, amount, memo, chain or token, more than one call, none, too late: nothing is broadcast."""
+
+    @story
+    async def tell() -> None:
+        async with scene(chain, style=style) as one:
+            answer = await one.post("one", one.pay(await one.challenge(), **change))
+            statuses = {402}
+            if "memo" in change:
+                statuses = {403 if style == "pympp" else 402}
+            if "before" in change:
+                statuses = {500 if style == "mppx" else 503}
+            assert {answer.status_code} == statuses
+            assert (one.spent(), one.seller.payments) == (0, {})
+
+    tell()
+
+
+@pytest.mark.parametrize("name", ["id", "realm", "method", "intent", "request", "expires", "header", "opaque"])
+@pytest.mark.parametrize("how", ["changed", "dropped"])
+def test_a_challenge_has_to_be_echoed_whole(chain: Prompt, name: str, how: str) -> None:
+    """What was changed or left out was not issued by this server."""
+
+    @story
+    async def tell() -> None:
+        async with scene(chain) as one:
+            challenge = await one.challenge()
+            echo = {key: told for key, told in challenge.items() if key != name}
+            if how == "changed":
+                echo[name] = challenge[name] + "x"
+            raw = one.wallet.sign(challenge, one.clock.now_s() + 200)
+            answer = await one.post("one", one.wallet.credential(echo, raw))
+            assert (answer.status_code, one.spent()) == (402, 0)
+            assert answer.json()["type"].endswith("/invalid-challenge")
+
+    tell()
+
+
+@story
+async def test_a_challenge_is_good_for_its_purchase_and_its_time(chain: Prompt) -> None:
+    """Not for another Idempotency-Key, and not once it has expired."""
+    async with scene(chain) as one:
+        credential = one.pay(await one.challenge("one"))
+        await one.challenge("two")
+        other = await one.post("two", credential)
+        one.clock.ms += 300_000
+        late = await one.post("one", credential)
+        assert (other.status_code, late.status_code, one.spent()) == (402, 402, 0)
+    assert late.json()["type"].endswith("/payment-expired")
+
+
+@pytest.mark.parametrize(
+    ("credential", "problem"),
+    [
+        ("Payment !", "malformed-credential"),
+        ("Payment W10", "malformed-credential"),
+        ("Payment e30", "malformed-credential"),
+        ("Payment " + "W" * 9_000, "malformed-credential"),
+    ],
+)
+def test_nonsense_is_no_credential(chain: Prompt, credential: str, problem: str) -> None:
+    """Not base64, not an object, an empty one, and 9 KB of brackets."""
+
+    @story
+    async def tell() -> None:
+        async with scene(chain) as one:
+            answer = await one.post("one", credential)
+            assert answer.status_code == 402 and answer.json()["type"].endswith(problem)
+
+    tell()
+
+
+@story
+async def test_a_signature_speaks_for_its_own_wallet_only(chain: Prompt) -> None:
+    """The source that is named has to be the sender that is recovered, and what was signed cannot be altered."""
+    async with scene(chain) as one:
+        challenge = await one.challenge()
+        raw = one.wallet.sign(challenge, one.clock.now_s() + 200)
+        altered = raw.replace(number(GAS_PRICE), number(GAS_PRICE + 1))
+        answers = [
+            await one.post("one", Wallet().credential(challenge, raw)),
+            await one.post("one", one.wallet.credential(challenge, altered)),
+            await one.post("one", one.wallet.credential(challenge, raw[:-1] + b"\x05")),
+        ]
+        assert [answer.status_code for answer in answers] == [402, 402, 402]
+        assert one.spent() == 0
+
+
+@pytest.mark.parametrize(("style", "status"), [("mppx", 503), ("pympp", 503)])
+def test_an_empty_wallet_is_never_said_to_have_paid(chain: Prompt, style: Style, status: int) -> None:
+    """The server cannot confirm it, and names the purchase to poll; the recipient has nothing more."""
+
+    @story
+    async def tell() -> None:
+        async with scene(chain, style=style) as one:
+            before = one.paid_to(RECIPIENT)
+            one.chain.fund(one.wallet.address, TEN // 2)
+            answer = await one.bought()
+            assert answer.status_code in (status, 500)
+            one.seller.poll()
+            assert (one.paid_to(RECIPIENT), one.seller.account.total_credits) == (before, Decimal(20))
+
+    tell()
+
+
+# Faults.
+
+
+def requested(challenge: Mapping[str, str]) -> dict[str, Any]:
+    return {**challenge, **unpack(challenge["request"]), **unpack(challenge["request"])["methodDetails"]}
+
+
+SHOWS: Final[Mapping[str, Callable[[dict[str, Any]], bool]]] = {
+    "other-recipient": lambda told: told["recipient"] == STRANGER,
+    "other-chain": lambda told: told["chainId"] == 42431,
+    "no-chain-id": lambda told: "chainId" not in told,
+    "other-token": lambda told: told["currency"] == PATH_USD,
+    "double-amount": lambda told: told["amount"] == "20000000",
+    "dearer-amount": lambda told: told["amount"] == "10900000",
+    "smaller-amount": lambda told: told["amount"] == "9900000",
+    "zero-amount": lambda told: told["amount"] == "0",
+    "splits": lambda told: told.get("splits") == [{"recipient": STRANGER, "amount": "5000000"}],
+    "their-memo": lambda told: len(told.get("memo", "")) == 66,
+    "fee-payer": lambda told: told.get("feePayer") is True,
+    "push-only": lambda told: told["supportedModes"] == ["push"],
+    "other-realm": lambda told: told["realm"] == "pay.example",
+    "other-intent": lambda told: told["intent"] == "session",
+    "lying-description": lambda told: "0.01" in told["description"],
+    "long-header": lambda told: 4_096 < len(told["description"]) < 16_384,
+}
+
+
+@pytest.mark.parametrize("name", SHOWS)
+def test_a_hostile_challenge_differs_in_what_its_name_says(chain: Prompt, name: str) -> None:
+    """It is sealed rightly, and next to an honest one no other thing in its request has changed."""
+
+    @story
+    async def tell() -> None:
+        async with scene(chain) as one:
+            honest = requested(await one.challenge())
+            one.seller.switch_on("challenge", name, times=1)
+            hostile = requested(await one.challenge())
+            assert SHOWS[name](hostile)
+            assert not SHOWS[name](honest)
+            differing = {key for key in honest.keys() | hostile.keys() if honest.get(key) != hostile.get(key)}
+            assert len(differing - {"id", "request", "methodDetails"}) == 1
+            assert requested(await one.challenge()) == honest
+
+    tell()
+
+
+@story
+async def test_whoever_pays_a_hostile_challenge_has_paid(chain: Prompt) -> None:
+    """The seller does not save a client that does not look: the stranger has the money."""
+    async with scene(chain) as one:
+        before = one.paid_to(STRANGER)
+        one.seller.switch_on("challenge", "other-recipient")
+        assert (await one.bought()).status_code == 202
+        assert one.paid_to(STRANGER) - before == TEN
+
+
+@story
+async def test_a_replayed_challenge_buys_the_next_purchase_too(chain: Prompt) -> None:
+    """From the second purchase on its id is one that was paid before."""
+    async with scene(chain) as one:
+        one.seller.switch_on("challenge", "replayed-challenge")
+        first = await one.challenge("one")
+        assert (await one.post("one", one.pay(first))).status_code == 202
+        second = await one.challenge("two")
+        assert second == first
+        assert (await one.post("two", one.pay(second))).status_code == 202
+        assert one.spent() == 2 * TEN
+
+
+@pytest.mark.parametrize(("name", "left_s"), [("expired", -1), ("about-to-expire", 4)])
+def test_a_challenge_may_leave_no_time(chain: Prompt, name: str, left_s: int) -> None:
+    """It expired a second ago, or will in four."""
+
+    @story
+    async def tell() -> None:
+        async with scene(chain) as one:
+            one.seller.switch_on("challenge", name)
+            expires = datetime.fromisoformat((await one.challenge())["expires"]).timestamp()
+            assert expires - one.clock.ms / 1000 == pytest.approx(left_s)
+
+    tell()
+
+
+@story
+async def test_the_options_themselves_can_be_wrong(chain: Prompt) -> None:
+    """Only a card; two charges on Tempo; a parameter twice; a head that HTTP libraries refuse to read."""
+    async with scene(chain) as one:
+        one.seller.switch_on("challenge", "card-only", times=1)
+        assert [option["method"] for option in challenges(await one.post("one"))] == ["stripe"]
+        one.seller.switch_on("challenge", "two-tempo-challenges", times=1)
+        options = challenges(await one.post("one"))
+        assert [option["method"] for option in options] == ["tempo", "tempo", "stripe"]
+        assert [requested(option)["recipient"] for option in options[:2]] == [RECIPIENT, STRANGER]
+        one.seller.switch_on("challenge", "duplicate-parameter", times=1)
+        assert (await one.post("one")).headers.get_list("www-authenticate")[0].count("realm=") == 2
+        one.seller.switch_on("challenge", "huge-header", times=1)
+        with pytest.raises(httpx.RemoteProtocolError):
+            await one.post("one")
+
+
+@pytest.mark.parametrize(
+    "name", sorted(FAULTS_AT["payment"] - AFTER_SETTLING - {"settles-late", "never-settles", "accepts-never-settles"})
+)
+def test_what_fails_before_settling_takes_nothing_and_can_be_sent_again(chain: Prompt, name: str) -> None:
+    """Whatever is said, the wallet is whole; the same bytes settle once the fault is gone."""
+
+    @story
+    async def tell() -> None:
+        async with scene(chain) as one:
+            credential = one.pay(await one.challenge())
+            one.seller.switch_on("payment", name, times=1)
+            one.patience_s = IMPATIENCE_S if name in ENDLESS else 10
+            with suppress(httpx.TransportError, TimeoutError):
+                assert (await one.post("one", credential)).status_code != 202
+            assert (one.spent(), one.seller.payments) == (0, {})
+            one.patience_s = 10
+            assert (await one.post("one", credential)).status_code == 202
+            assert one.spent() == TEN
+
+    tell()
+
+
+@pytest.mark.parametrize("name", sorted(AFTER_SETTLING))
+def test_what_fails_after_settling_has_taken_the_money_once(chain: Prompt, name: str) -> None:
+    """Whatever is said, and however often it is sent: one payment, and credits unless it is called failed."""
+
+    @story
+    async def tell() -> None:
+        async with scene(chain) as one:
+            credential = one.pay(await one.challenge())
+            one.seller.switch_on("payment", name)
+            one.patience_s = IMPATIENCE_S if name.removeprefix("settled-") in ENDLESS else 10
+            said = []
+            for _ in range(2):
+                with suppress(httpx.TransportError, TimeoutError):
+                    said.append((await one.post("one", credential)).status_code)
+            one.seller.poll()
+            assert one.spent() == TEN
+            credited = 20 if name == "fails-after-settling" else 30
+            assert one.seller.account.total_credits == credited
+            honest = {"no-purchase-id", "no-receipt", "lying-receipt", "fails-after-settling"}
+            assert (202 in said) == (name in honest)
+            assert not any("payment-authorization" in seen.headers for seen in one.seller.elsewhere.requests)
+
+    tell()
+
+
+@story
+async def test_a_payment_can_be_settled_late_or_not_at_all(chain: Prompt) -> None:
+    """503 with the purchase id each time, or 202: only the chain knows."""
+    async with scene(chain, settles_late_ms=2_000) as one:
+        one.seller.switch_on("payment", "never-settles", times=1)
+        one.seller.switch_on("payment", "accepts-never-settles", times=1)
+        one.seller.switch_on("payment", "settles-late", times=2)
+        credential = one.pay(await one.challenge())
+        answers = [await one.post("one", credential) for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [503, 202, 503, 503]
+        purchase_id = answers[0].json()["error"]["metadata"]["purchase_id"]
+        assert answers[1].headers["location"] == f"{PURCHASES}/{purchase_id}"
+        one.clock.ms += 1_999
+        one.seller.poll()
+        assert one.spent() == 0
+        one.clock.ms += 1
+        one.seller.poll()
+        assert one.spent() == TEN
+        assert await one.status(f"/credits/purchases/{purchase_id}") == "credited"
+
+
+@story
+async def test_the_answer_after_settling_can_keep_things_back(chain: Prompt) -> None:
+    """No purchase id, no receipt, or a receipt for another transaction."""
+    async with scene(chain) as one:
+        heads = {}
+        for name in ("no-purchase-id", "no-receipt", "lying-receipt"):
+            one.seller.switch_on("payment", name, times=1)
+            answer = await one.bought(name)
+            heads[name] = (answer.headers.get("location"), answer.headers.get("payment-receipt"))
+            assert answer.status_code == 202 and ("pi_" in answer.text) == (name != "no-purchase-id")
+        assert heads["no-purchase-id"][0] is None and heads["no-receipt"][1] is None
+        lie = unpack(heads["lying-receipt"][1] or "")["reference"]
+        assert re.fullmatch("0x[0-9a-f]{64}", lie) and lie not in one.seller.payments
+
+
+@story
+async def test_a_purchase_can_be_spoken_of_wrongly(chain: Prompt) -> None:
+    """Pending for ever, failed, credited, or in a word never heard of; failed for good when it was settled so."""
+    async with scene(chain) as one:
+        location = (await one.bought()).headers["location"]
+        one.seller.poll()
+        for name, said in (("stays-pending", "pending"), ("says-failed", "failed"), ("says-credited", "credited")):
+            one.seller.switch_on("purchase", name, times=1)
+            assert await one.status(location) == said
+        one.seller.switch_on("purchase", "unknown-status", times=1)
+        assert await one.status(location) not in ("pending", "failed", "credited")
+        assert await one.status(location) == "credited"
+        one.seller.switch_on("payment", "fails-after-settling", times=1)
+        assert await one.status((await one.bought("two")).headers["location"]) == "failed"
+
+
+@story
+async def test_credits_can_come_late_or_never(chain: Prompt) -> None:
+    """Late by an hour, or never while the fault is on."""
+    async with scene(chain) as one:
+        await one.bought()
+        one.seller.switch_on("posting", "posts-late")
+        one.clock.ms += 3_599_000
+        one.seller.poll()
+        assert one.seller.account.total_credits == 20
+        one.seller.switch_off("posting")
+        one.seller.switch_on("posting", "never-posts")
+        one.clock.ms += 10_000_000
+        one.seller.poll()
+        assert one.seller.account.total_credits == 20
+        one.seller.switch_off()
+        one.seller.poll()
+        assert one.seller.account.total_credits == 30
+
+
+@story
+async def test_a_followed_redirect_would_be_seen(chain: Prompt) -> None:
+    """307 keeps method, body and headers: whoever follows it has given the credential away, and the seller knows."""
+    async with scene(chain) as one:
+        credential = one.pay(await one.challenge())
+        one.seller.switch_on("payment", "redirect-307")
+        one.client.follow_redirects = True
+        await one.post("one", credential)
+        assert [seen.headers["payment-authorization"] for seen in one.seller.elsewhere.requests] == [credential]
+        assert one.spent() == 0
+
+
+@pytest.mark.parametrize("place", ["challenge", "payment", "purchase", "texts"])
+def test_every_fault_has_its_place(place: OwnPlace) -> None:
+    """What one place knows another may not; an unknown name is an error."""
+    seller = Seller(Account(Clock().now_ms), Nowhere())
+    for name in FAULTS_AT[place]:
+        seller.switch_on(place, name)
+    with pytest.raises(KeyError):
+        seller.switch_on(place, "frozen")
+
+
+class Nowhere:
+    """A chain that nobody may ask."""
+
+    def rpc(self, method: str, params: list[Any]) -> Any:
+        raise AssertionError(method)
+
+
+def test_the_table_names_every_fault_of_a_purchase() -> None:
+    """Each fault at the seller's own places has at least one row, and each row can be switched."""
+    seller = Seller(Account(Clock().now_ms), Nowhere())
+    switched: set[tuple[Place, str]] = set()
+    for fault in MPP_FAULTS.values():
+        for one in fault.switches:
+            seller.switch_on(one.place, one.name, one.times)
+            switched.add((one.place, one.name))
+    for place in ("challenge", "payment", "purchase"):
+        assert {(place, name) for name in FAULTS_AT[place]} <= switched
+    assert {name for place, name in switched if place == "posting"} == {"never-posts", "posts-late"}
+    assert len(MPP_FAULTS) == len({fault.says for fault in MPP_FAULTS.values()})
+    assert FAULTS_AT["payment"] >= UNSETTLED and set(WIRE_FAULTS) <= FAULTS_AT["texts"]
+
+
+@pytest.mark.parametrize("fault", MPP_FAULTS.values(), ids=lambda fault: fault.name)
+def test_a_row_that_spends_nothing_never_claims_a_refill(fault: Any) -> None:
+    """Credits come only for money that left, and money that may have left is said so."""
+    if fault.expected_spent == "zero":
+        assert fault.expected_result in {"refused", "waiting", "gone"}
+    if fault.expected_result == "uncredited":
+        assert (fault.expected_exit, fault.expected_spent) == (5, "one")

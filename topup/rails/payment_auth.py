@@ -1,0 +1,372 @@
+"""What does a 402 of the Payment scheme demand, and how is it answered? Text in, records out, and back, unjudged.
+
+A seller answers an unpaid request with 402 and `WWW-Authenticate: Payment …`, one challenge for each way to pay; the
+payer sends the same request again with a credential. A seller keeps nothing and knows its challenge again by what is
+echoed to it, so every parameter is kept and goes back as it came. What is read is read strictly: a header that two
+readers may read differently is refused as a whole. Amounts are token units, times unix seconds, addresses 20 bytes.
+Sources: the drafts `httpauth-payment` and `tempo-charge`, RFC 9110 section 11; pympp 0.16 and mppx 0.11, which the
+tests hold this against.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Never
+
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
+
+from topup.errors import ChargeRefused
+
+SCHEME: Final = "payment"
+FIELD: Final = "WWW-Authenticate"
+# All lines together; a real challenge has about 1 kB, and clients have to cope with 4.
+CHARACTERS_MAX: Final = 64 * 1024
+REQUIRED: Final = ("id", "realm", "method", "intent", "request")
+# Where a credential goes when the challenge names no header for it.
+DEFAULT_HEADER: Final = "Authorization"
+
+MEMO_TAG: Final = keccak(text="mpp")[:4] + b"\x01"
+ANONYMOUS: Final = bytes(10)
+
+# An element of the header's list: a scheme, a parameter, or a scheme with its first parameter or its only token. What
+# a quantifier has taken it never gives back (`++`), so that no input takes longer than its length deserves.
+_TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"  # noqa: S105 - a grammar
+_ELEMENT: Final = re.compile(
+    rf"(?:(?P<scheme>{_TOKEN})(?: ++|(?=,|$)))?"
+    rf'(?:(?P<name>{_TOKEN}) *+= *+(?:"(?P<quoted>(?:[^"\\]|\\.)*+)"|(?P<plain>{_TOKEN}))'
+    r"|(?P<token>[0-9A-Za-z._~+/-]++=*+))? *+(?:,|$)"
+)
+_GAP: Final = re.compile("[ ,]*+")
+# RFC 9110 lets a backslash stand before any character; both reference implementations write what lies beyond Latin-1
+# as \uXXXX in UTF-16, and read it so.
+_ESCAPED: Final = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|(.))")
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
+_MOMENT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """One way to pay, as the seller states it.
+
+    Attributes:
+        parameters: every name, in lower case, with its value, in the seller's order.
+    """
+
+    parameters: tuple[tuple[str, str], ...]
+
+    def get(self, name: str) -> str:
+        """Return a parameter's value, "" without one."""
+        return dict(self.parameters).get(name, "")
+
+    @property
+    def id(self) -> str:
+        """Return the seller's name for it."""
+        return self.get("id")
+
+    @property
+    def realm(self) -> str:
+        """Return who says to be asking."""
+        return self.get("realm")
+
+    @property
+    def method(self) -> str:
+        """Return by which means it is paid."""
+        return self.get("method")
+
+    @property
+    def intent(self) -> str:
+        """Return what the payment is to be, such as `charge`."""
+        return self.get("intent")
+
+    @property
+    def header(self) -> str:
+        """Return the name of the header that a credential goes into."""
+        return self.get("header") or DEFAULT_HEADER
+
+
+@dataclass(frozen=True)
+class TempoCharge:
+    """What a challenge of the method `tempo` and the intent `charge` asks for; None and () where it says nothing.
+
+    Attributes:
+        amount: how many units.
+        currency: of which token.
+        recipient: for whom.
+        chain_id: on which chain.
+        fee_payer: whether somebody else pays the fee and signs as well.
+        splits: other recipients of parts of the amount, as they came.
+        memo: the memo that the seller wants, as it came.
+        modes: the ways to hand the payment over: `pull`, `push`; None: any.
+        expires: from when on the challenge is void, rounded down.
+    """
+
+    amount: int
+    currency: bytes
+    recipient: bytes | None
+    chain_id: int | None
+    fee_payer: bool
+    splits: tuple[Any, ...]
+    memo: str | None
+    modes: tuple[str, ...] | None
+    expires: int | None
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What the seller says became of a payment: a hint where to look, never a proof.
+
+    `transaction` is its hash, None where none is named.
+    """
+
+    success: bool
+    method: str
+    transaction: bytes | None
+
+
+def challenges(lines: Iterable[str]) -> tuple[Challenge, ...]:
+    """Read the challenges of the Payment scheme from all WWW-Authenticate lines, in their order; possibly none.
+
+    Other schemes beside it are passed over.
+
+    Raises:
+        ChargeRefused: a line is malformed, too long or not plain ASCII, or a challenge lacks a parameter or says one
+            twice.
+    """
+    whole = tuple(lines)
+    length = sum(map(len, whole))
+    if length > CHARACTERS_MAX:
+        _refuse(FIELD, f"{length} characters", f"at most {CHARACTERS_MAX}")
+    return tuple(
+        _challenge(parameters) for line in whole for scheme, parameters in _schemes(line) if scheme.lower() == SCHEME
+    )
+
+
+def demanded(challenge: Challenge) -> dict[str, Any]:
+    """Return the JSON object in a challenge's `request`.
+
+    Raises:
+        ChargeRefused: it is no base64url of a JSON object that can be read in one way only.
+    """
+    text = challenge.get("request")
+    raw = _base64url(text)
+    if raw is None:
+        _refuse("request", ascii(text[:80]), "base64url without padding")
+    try:
+        told = json.loads(
+            raw.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_float=_no_number, parse_constant=_no_number
+        )
+    except (ValueError, RecursionError):  # no UTF-8, no JSON, an integer of thousands of digits, or too deeply nested
+        _refuse("request", "no JSON", "a JSON object")
+    if not isinstance(told, dict):
+        _refuse("request", _shown(told), "a JSON object")
+    return told
+
+
+def tempo_charge(challenge: Challenge) -> TempoCharge:
+    """Read what a challenge asks for; description and what else it says are no part of it.
+
+    Raises:
+        ChargeRefused: it is of another method or intent, or malformed.
+    """
+    for name, should_be in (("method", "tempo"), ("intent", "charge")):
+        if challenge.get(name) != should_be:
+            _refuse(name, ascii(challenge.get(name)[:80]), should_be)
+    told = demanded(challenge)
+    details = _optional(told, "request", "methodDetails", dict) or {}
+    where = "request.methodDetails"
+    modes = _optional(details, where, "supportedModes", list)
+    if modes is not None and not all(isinstance(mode, str) for mode in modes):
+        _refuse(f"{where}.supportedModes", _shown(modes), "a list of texts")
+    recipient = _optional(told, "request", "recipient", str)
+    return TempoCharge(
+        amount=_uint(told, "request", "amount"),
+        currency=_address(_text(told, "request", "currency"), "request.currency"),
+        recipient=None if recipient is None else _address(recipient, "request.recipient"),
+        chain_id=_optional(details, where, "chainId", int),
+        fee_payer=_optional(details, where, "feePayer", bool) or False,
+        splits=tuple(_optional(details, where, "splits", list) or ()),
+        memo=_optional(details, where, "memo", str),
+        modes=None if modes is None else tuple(modes),
+        expires=_seconds(challenge.get("expires")) if challenge.get("expires") else None,
+    )
+
+
+def payer(chain_id: int, address: bytes) -> str:
+    """Return what a credential calls the wallet that pays."""
+    return f"did:pkh:eip155:{chain_id}:{to_checksum_address(address)}"
+
+
+def credential(challenge: Challenge, payload: Mapping[str, str], source: str) -> str:
+    """Return the value of the header that answers a challenge; for a signed transaction it is as good as money.
+
+    Args:
+        challenge: what is answered, echoed whole.
+        payload: what pays; in the mode `pull` the keys are `type`: `transaction`, and `signature`: the raw transaction
+            in hex.
+        source: who pays; see `payer`.
+    """
+    document = {"challenge": dict(challenge.parameters), "payload": dict(payload), "source": source}
+    raw = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
+    return "Payment " + base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def memo(realm: str, challenge_id: str) -> bytes:
+    """Return the 32 bytes by which a transfer on the chain names the challenge that it pays."""
+    return MEMO_TAG + keccak(text=realm)[:10] + ANONYMOUS + keccak(text=challenge_id)[:7]
+
+
+def receipt(value: str) -> Receipt | None:
+    """Read the header Payment-Receipt; None where it says nothing readable."""
+    try:
+        text = value.strip().rstrip("=")
+        told = json.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(told, dict):
+        return None
+    reference = told.get("reference")
+    method = told.get("method")
+    return Receipt(
+        success=told.get("status") == "success",
+        method=ascii(method)[1:-1][:80] if isinstance(method, str) else "",
+        transaction=_hex(reference, 32) if isinstance(reference, str) else None,
+    )
+
+
+def _schemes(line: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Yield each scheme of a line with its parameters."""
+    if not (line.isascii() and line.isprintable()):
+        _refuse(FIELD, "not plain ASCII", "printable ASCII")
+    scheme, parameters, may_follow = "", list[tuple[str, str]](), False
+    at = _gap(line, 0)
+    while at < len(line):
+        element = _ELEMENT.match(line, at)
+        if element is None or not (element["scheme"] or (may_follow and element["name"])):
+            _refuse(FIELD, ascii(line[at : at + 40]), "a list of challenges")
+        if element["scheme"]:
+            if scheme:
+                yield scheme, parameters
+            scheme, parameters = element["scheme"], []
+        may_follow = element["name"] is not None
+        if may_follow:
+            plain = element["plain"]
+            parameters.append((element["name"].lower(), _unescaped(element["quoted"]) if plain is None else plain))
+        at = _gap(line, element.end())
+    if scheme:
+        yield scheme, parameters
+
+
+def _gap(line: str, at: int) -> int:
+    found = _GAP.match(line, at)
+    assert found is not None, "it matches nothing as well"
+    return found.end()
+
+
+def _unescaped(quoted: str) -> str:
+    """Return the text that a quoted string holds."""
+    units = _ESCAPED.sub(lambda found: chr(int(found[1], 16)) if found[1] else found[2], quoted)
+    try:
+        text = units.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    except UnicodeDecodeError:
+        text = "\0"
+    if _CONTROL.search(text):
+        _refuse(FIELD, ascii(quoted[:40]), "free of control characters and halves of characters")
+    return text
+
+
+def _challenge(parameters: list[tuple[str, str]]) -> Challenge:
+    names = set[str]()
+    for name, _ in parameters:
+        if name in names:
+            _refuse(f"{FIELD}.{name[:40]}", "given twice", "given once")
+        names.add(name)
+    challenge = Challenge(tuple(parameters))
+    for name in REQUIRED:
+        if not challenge.get(name):
+            _refuse(f"{FIELD}.{name}", "missing", "given once")
+    return challenge
+
+
+def _refuse(field: str, was: str, should_be: str) -> Never:
+    raise ChargeRefused(field, was, should_be)
+
+
+def _shown(value: Any) -> str:
+    return "missing" if value is None else ascii(value)[:80]
+
+
+def _base64url(text: str) -> bytes | None:
+    """Decode it if this is the one way to write these bytes."""
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return raw if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() == text else None
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict[str, Any]()
+    for name, value in pairs:
+        if name in found:
+            _refuse(f"request.{ascii(name)[1:-1][:80]}", "given twice", "given once")
+        found[name] = value
+    return found
+
+
+def _no_number(text: str) -> Never:
+    _refuse("request", text[:80], "free of fractions")
+
+
+def _optional(parent: Mapping[str, Any], where: str, name: str, kind: type) -> Any:
+    """Return a member of exactly this JSON type; None only where there is none."""
+    if name not in parent:
+        return None
+    value = parent[name]
+    if type(value) is not kind:
+        words = {dict: "an object", list: "a list", str: "a text", int: "an integer", bool: "true or false"}
+        _refuse(f"{where}.{name}", "null" if value is None else _shown(value), words[kind])
+    return value
+
+
+def _text(parent: Mapping[str, Any], where: str, name: str) -> str:
+    value = _optional(parent, where, name, str)
+    if value is None:
+        _refuse(f"{where}.{name}", "missing", "a text")
+    return str(value)
+
+
+def _uint(parent: Mapping[str, Any], where: str, name: str) -> int:
+    text = _text(parent, where, name)
+    if not (text.isascii() and text.isdigit() and len(text) <= 78 and int(text) < 2**256):
+        _refuse(f"{where}.{name}", ascii(text[:80]), "a decimal integer in token units")
+    return int(text)
+
+
+def _address(text: str, field: str) -> bytes:
+    found = _hex(text, 20)
+    if found is None:
+        _refuse(field, ascii(text[:80]), "0x and 40 hex digits")
+    return found
+
+
+def _hex(text: str, length: int) -> bytes | None:
+    return bytes.fromhex(text[2:]) if re.fullmatch(rf"0x[0-9a-fA-F]{{{2 * length}}}", text) else None
+
+
+def _seconds(text: str) -> int:
+    found = _MOMENT.fullmatch(text)
+    try:
+        # Without its fraction, which rounds it down; integers all the way.
+        since = datetime.fromisoformat(found[1] + found[2]) - datetime(1970, 1, 1, tzinfo=UTC) if found else None
+    except (ValueError, OverflowError):
+        since = None
+    if since is None or since.days < 0:
+        _refuse("expires", ascii(text[:80]), "a moment after 1970 (RFC 3339)")
+    return since.days * 86_400 + since.seconds

@@ -1,0 +1,105 @@
+"""How does the sandbox run a Tempo chain? An anvil that speaks Tempo, with bridged USDC where the main net has it.
+
+anvil brings Tempo's own contracts but no USDC.e: it is made here from one of anvil's test dollars. Found with anvil
+1.7.1: only from hard fork T4 on do expiring nonces work; a transaction that cannot run is dropped without a word.
+"""
+
+from __future__ import annotations
+
+import atexit
+import http.client
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from eth_utils.crypto import keccak
+
+from topup.sandbox.anvil import ANSWER_S_MAX, Anvil, _started
+
+CHAIN_ID: Final = 4217
+BLOCK_S: Final = "0.5"
+BASE_FEE: Final = 20 * 10**9  # In 10⁻¹⁸ US dollars per gas.
+HARD_FORK: Final = "t4"
+
+USDC_E: Final = "0x20C000000000000000000000b9537d11c60E8b50"
+PATH_USD: Final = "0x20c0000000000000000000000000000000000000"
+ALPHA_USD: Final = "0x20c0000000000000000000000000000000000001"  # The test dollar that USDC.e is made from.
+FEE_AMM: Final = "0xfeec000000000000000000000000000000000000"
+
+# Storage of a token (TIP-20) and of the fee AMM.
+_TOKEN_SLOTS: Final = 64
+_NAME, _SYMBOL, _BALANCES = 2, 3, 9
+_POOLS: Final = 3
+_LIQUIDITY: Final = 10**12  # A million dollars: fees paid in USDC.e are changed into pathUSD for whoever makes blocks.
+
+
+class Tempo(Anvil):
+    """A Tempo chain; call it from one thread, the one that made it: anvil ends with it.
+
+    It makes a block every half second by itself or, with `block_s` None, when told by `mine`.
+    """
+
+    def __init__(
+        self,
+        binary: Path,
+        *,
+        funded: Mapping[str, int] | None = None,
+        block_s: str | None = BLOCK_S,
+        now: Callable[[], int] = lambda: int(time.time()),
+    ) -> None:
+        """Start it, and give these addresses USDC.e (units, a millionth of a dollar); return once it answers.
+
+        Raises RuntimeError, with what anvil said, when it does not start.
+        """
+        self.base_fee = BASE_FEE
+        self.before_mine: list[Callable[[], None]] = []
+        self._now = now
+        options = ["--network", "tempo", "--hardfork", HARD_FORK, "--chain-id", str(CHAIN_ID), "--port", "0"]
+        options += ["--accounts", "0", "--base-fee", str(BASE_FEE), "--timestamp", str(now())]
+        options += ["--no-mining"] if block_s is None else ["--block-time", block_s]
+        with tempfile.TemporaryDirectory(prefix="topup-anvil-") as folder:
+            self._process, port = _started([str(binary), *options], Path(folder) / "log")
+        atexit.register(self.stop)
+        self.url = f"http://127.0.0.1:{port}"
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_S_MAX)
+        self.rpc("anvil_setLoggingEnabled", [False])
+        self._make_usdc()
+        for address, units in (funded or {}).items():
+            self.fund(address, units)
+
+    def fund(self, address: str, units: int, token: str = USDC_E) -> None:
+        """Let this address hold so many units of a token from now on."""
+        self.set_storage(token, _entry(_word(address), _BALANCES), units)
+
+    def balance(self, address: str, token: str = USDC_E) -> int:
+        """Return the units of a token that an address holds."""
+        data = "0x70a08231" + _word(address).hex()
+        return int(self.rpc("eth_call", [{"to": token, "data": data}, "latest"]), 16)
+
+    def _make_usdc(self) -> None:
+        self.rpc("anvil_setCode", [USDC_E, self.rpc("eth_getCode", [ALPHA_USD, "latest"])])
+        for slot in range(_TOKEN_SLOTS):
+            value = int(self.rpc("eth_getStorageAt", [ALPHA_USD, hex(slot), "latest"]), 16)
+            if value:
+                self.set_storage(USDC_E, slot, value)
+        self.set_storage(USDC_E, _NAME, _text("Bridged USDC (Stargate)"))
+        self.set_storage(USDC_E, _SYMBOL, _text("USDC.e"))
+        # A pool's slot holds the reserve of the token that fees come in, and above it of the one they leave in.
+        pool = bytes(keccak(_word(USDC_E) + _word(PATH_USD)))
+        self.set_storage(FEE_AMM, _entry(pool, _POOLS), _LIQUIDITY << 128)
+
+
+def _word(address: str) -> bytes:
+    return bytes.fromhex(address[2:]).rjust(32, b"\0")
+
+
+def _entry(key: bytes, slot: int) -> int:
+    """Return where Solidity's layout keeps a mapping's entry."""
+    return int.from_bytes(keccak(key + slot.to_bytes(32, "big")), "big")
+
+
+def _text(text: str) -> int:
+    """Return how Solidity's layout keeps up to 31 letters."""
+    return int.from_bytes(text.encode().ljust(31, b"\0") + bytes([2 * len(text)]), "big")

@@ -1,0 +1,90 @@
+"""What is signed when dollars are sent on Tempo? The transaction of type 0x76 before and after it is signed; no key.
+
+A Tempo transaction has a nonce on a lane. Lanes are counted apart, so that one of its own belongs to one purchase, and
+two transactions on it can never both run. Fees are paid in a dollar. Amounts are token units, gas prices 10^-18
+dollars, times unix seconds, addresses 20 bytes. Sources: tempoxyz/mpp-specs, draft `tempo-charge`; tempoxyz/tempo, TIP
+1009.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import rlp  # type: ignore[import-untyped]
+from eth_abi.abi import encode
+from eth_utils.crypto import keccak
+
+TYPE: Final = b"\x76"
+# Before the root account and the key's own signature: what is signed by one of an account's access keys.
+ACCESS_KEY: Final = b"\x04"
+TRANSFER_WITH_MEMO: Final = keccak(text="transferWithMemo(address,uint256,bytes32)")[:4]
+TRANSFERRED_WITH_MEMO: Final = keccak(text="TransferWithMemo(address,address,uint256,bytes32)")
+# Keeps the lanes: a nonce that is not 0 says that something has run there.
+NONCES: Final = bytes.fromhex("4e4f4e4345000000000000000000000000000000")
+_NONCE: Final = keccak(text="getNonce(address,uint256)")[:4]
+# The last lane is that of expiring nonces, and lanes that begin with this byte are the chain's own.
+_RESERVED: Final = 0x5B
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """One call on a lane of its own, with nonce 0; `lane` has 256 bits, `gas_price` is the most that is paid."""
+
+    chain_id: int
+    gas_price: int
+    gas_limit: int
+    to: bytes
+    data: bytes
+    lane: int
+    valid_before: int
+    fee_token: bytes
+
+
+def lane_of(purchase: bytes) -> int:
+    """Return the lane that belongs to a purchase, and to no other."""
+    digest = keccak(b"topup lane" + purchase)
+    while digest[0] in (_RESERVED, 0xFF) or not any(digest):
+        digest = keccak(digest)
+    return int.from_bytes(digest, "big")
+
+
+def transfer_with_memo(recipient: bytes, units: int, memo: bytes) -> bytes:
+    """Return the call data that moves exactly so much to one recipient, under a memo that the log repeats."""
+    return TRANSFER_WITH_MEMO + encode(["address", "uint256", "bytes32"], [recipient, units, memo])
+
+
+def lane_call(account: bytes, lane: int) -> bytes:
+    """Return the call data whose answer is 0 until something has run on this lane."""
+    return _NONCE + encode(["address", "uint256"], [account, lane])
+
+
+def memo_topics(sender: bytes, recipient: bytes, memo: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+    """Return the four topics of the log that the transfer leaves."""
+    return TRANSFERRED_WITH_MEMO, sender.rjust(32, b"\0"), recipient.rjust(32, b"\0"), memo
+
+
+def digest(tx: Transaction) -> bytes:
+    """Return the 32 bytes that are signed."""
+    return keccak(TYPE + bytes(rlp.encode(_fields(tx))))
+
+
+def access_digest(tx: Transaction, root: bytes) -> bytes:
+    """Return the 32 bytes that one of the access keys of `root` signs."""
+    return keccak(ACCESS_KEY + digest(tx) + root)
+
+
+def access_signature(root: bytes, signature: bytes) -> bytes:
+    """Return the signature of an access key as the transaction carries it."""
+    return ACCESS_KEY + root + signature
+
+
+def sealed(tx: Transaction, signature: bytes) -> bytes:
+    """Return the raw transaction; `signature` is r, s and v (27 or 28), or an access key's. Its hash is keccak256."""
+    return TYPE + bytes(rlp.encode([*_fields(tx), signature]))
+
+
+def _fields(tx: Transaction) -> list[Any]:
+    calls = [[tx.to, 0, tx.data]]
+    fees = [tx.chain_id, 0, tx.gas_price, tx.gas_limit]
+    return [*fees, calls, [], tx.lane, 0, tx.valid_before, b"", tx.fee_token, b"", []]
