@@ -72,6 +72,9 @@ UNAUTHORIZED = Meaning("unauthorized", "unauthorized", "charge_rejected")
 # The endpoint is no more: no charge is asked for until a person says `topup resume`.
 GONE = Meaning("gone", "key_unproven", "endpoint_gone")
 
+# Nothing is sold there, which a reading does not mean for good.
+ABSENT = Meaning("no_answer", "key_unproven", "endpoint_gone")
+
 SAID: Final = b'{"error":{"code":0,"message":"said by the test"}}'
 HTML: Final = b"<!DOCTYPE html><html><body><h1>Web server is down</h1></body></html>"
 PAGE: Final = {"content-type": "text/html"}
@@ -90,7 +93,7 @@ FAULTS: Final[dict[str, tuple[Fault, Meaning]]] = {
     "401 no valid key": (status(401, SAID), UNAUTHORIZED),
     "402 payment required": (status(402, SAID), REJECTED),
     "403 forbidden": (status(403, SAID), UNAUTHORIZED),
-    "404 not found": (status(404, SAID), REJECTED),
+    "404 not found": (status(404, SAID), ABSENT),
     "408 request time-out": (status(408, SAID), UNKNOWN),
     "409 conflict": (status(409, SAID), UNKNOWN),
     "410 gone": (status(410, SAID), GONE),
@@ -103,6 +106,7 @@ FAULTS: Final[dict[str, tuple[Fault, Meaning]]] = {
     "429, after the year 99999999999": (_retry(429, "Mon, 01 Jan 99999999999 00:00:00 GMT"), LIMITED),
     "500 with a reason": (status(500, SAID), UNKNOWN),
     "500 with a page": (status(500, HTML, PAGE), UNKNOWN),
+    "501 not implemented": (status(501, SAID), ABSENT),
     "502 with a page": (status(502, HTML, PAGE), UNKNOWN),
     "503": (status(503, SAID), UNKNOWN),
     "503, in 7 seconds": (_retry(503, "7"), LIMITED),

@@ -13,7 +13,7 @@ from typing import Any, Never
 
 from topup.charge import Request
 from topup.credits import Reading
-from topup.errors import ApiUnknown
+from topup.errors import ApiGone, ApiUnknown
 from topup.exchange import Exchange, fail
 from topup.money import Usd, plain
 from topup.ports import Key
@@ -71,7 +71,14 @@ class OpenRouter:
         Raises:
             ApiError: no usable answer; a charge may exist all the same and is harmless unpaid.
         """
-        raw = await self._ask("POST", "/credits/coinbase", body=charge_body(request))
+        answered = await self._exchange.ask(
+            "POST", "/credits/coinbase", headers={"authorization": f"Bearer {self._key}"}, body=charge_body(request)
+        )
+        if answered.status in (404, 501):
+            raise ApiGone(f"{answered.path} answered {answered.status}", remedy="this API sells no charges")
+        if answered.status != 200:
+            fail(answered, self._key)
+        raw = answered.body
         # A page of HTML is no charge, honest or hostile: it is no answer. What an answer says is judged elsewhere,
         # names given twice included: there they are a refusal, which is louder than no answer.
         _data(raw, "/credits/coinbase", twice=True)

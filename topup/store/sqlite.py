@@ -775,6 +775,12 @@ class SqliteStore:
                     "UPDATE charge SET abandoned = ? WHERE topup = ? AND seq = ?",
                     (reason or fact, topup.id, len(topup.charges)),
                 )
+            if fact is Fact.PROVEN_DEAD:
+                # What a seller holds is over with its deadline: unlike a nonce of ours, nothing can use it up later.
+                db.execute(
+                    "UPDATE attempt SET final = 1 WHERE topup = ? AND charge_seq = ? AND broadcaster = 'server'",
+                    (topup.id, len(topup.charges)),
+                )
             if fact in (Fact.PROVEN_DEAD, Fact.FAIL):
                 db.execute(
                     "UPDATE charge SET dead = ?, abandoned = coalesce(abandoned, ?) WHERE topup = ? AND seq = ?",
