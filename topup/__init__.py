@@ -61,6 +61,7 @@ Each module answers one question. In the order the money flows:
     token.py      How does a chain answer for payments that somebody else carries there?
     evm.py        How does an EVM chain answer the `Chain` port?
   signers/        Who signs?
+    late.py       When is the key opened?
     local.py      Is this the one thing this key may sign?
   store/          Where is the ledger?
     schema.py     What does the ledger remember?
@@ -86,7 +87,9 @@ Each module answers one question. In the order the money flows:
     contracts/    What stands on the chain of the embedded world, at which address, and which slot changes what?
     anvil.py      How does the sandbox run on anvil instead?
     rpc.py        How does a chain of the sandbox speak JSON-RPC?
+    tempo.py      How does the sandbox run a Tempo chain?
     gateway.py    How would OpenRouter answer, if it still sold credits for crypto?
+    purchases.py  How would OpenRouter sell credits for a machine payment?
     charges.py    What does a charge look like when it is signed honestly, and when its signer means harm?
     postings.py   Which payments on the chain earn credits?
     faults.py     What can be switched wrong in the embedded world, in a sentence each, and what must come of it?

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from topup.clock import SystemClock
-from topup.errors import SettingsError
+from topup.errors import SettingsError, SignerError
+from topup.lifecycle import MONEY_OUT
 from topup.money import WEI_PER_ETH, Asset, Bps, EthPrice, Usd, Wei
 from topup.policy import Ceilings, Limits, worst_spend
-from topup.ports import Clock, Rail, Sink
+from topup.ports import Clock, Rail, Signer, Sink
 from topup.settings import Settings, fee_ceiling_bps, fixed_amount, secret, token
 from topup.store.sqlite import SqliteStore
 from topup.terms import COINBASE, MPP, X402, Account, Pace, Route, Terms
@@ -166,9 +168,7 @@ def api_key(s: Settings) -> str:
     return token(key, "api.key")
 
 
-def api(
-    s: Settings, clock: Clock, store: SqliteStore | None = None, key: LocalSigner | None = None
-) -> OpenRouter | Prepaid:
+def api(s: Settings, clock: Clock, store: SqliteStore | None = None, key: Signer | None = None) -> OpenRouter | Prepaid:
     """Return the client of whoever tells the credits; `key` logs in where a gateway knows the wallet.
 
     Raises:
@@ -286,6 +286,36 @@ def signer(s: Settings) -> LocalSigner | None:
     return None if raw is None else local.from_private_key(raw, own)
 
 
+def _signing(s: Settings, store: SqliteStore) -> Signer | None:
+    """Open the key, or promise to where a payment is out there and the wallet is known: it is looked for first."""
+    unfinished, own = store.open_topup(s.account), _known(s)
+    if unfinished is None or unfinished.state not in MONEY_OUT or own is None:
+        return signer(s)
+    from topup.signers.late import LateSigner
+
+    def opened() -> Signer:
+        found = signer(s)
+        if found is None:
+            raise SignerError("there is no key to sign with", remedy="set mode = live and wallet.keystore")
+        return found
+
+    return LateSigner(own, opened)
+
+
+def _known(s: Settings) -> bytes | None:
+    """Return the wallet's address where it is written down: in the settings, or in the keystore itself."""
+    if s.wallet.address is not None:
+        return _address(s.wallet.address)
+    if s.wallet.keystore is None:
+        return None
+    try:
+        said = json.loads(s.wallet.keystore.read_text(encoding="utf-8"))["address"]
+        found = bytes.fromhex(str(said).removeprefix("0x"))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return found if len(found) == 20 else None
+
+
 def wallet(s: Settings) -> bytes | None:
     """Return the wallet's address, from `wallet.address` or else from the key; None when neither is set.
 
@@ -341,7 +371,7 @@ class Parts:
     api: OpenRouter | Prepaid
     rpcs: list[Rpc]
     opened: list[Rpc]  # every client of a provider, to be counted and closed
-    key: LocalSigner | None
+    key: Signer | None
     clock: Clock
     store: SqliteStore
     sink: Sink
@@ -438,7 +468,7 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
     from topup.cycle import Cycle
 
     time = clock or SystemClock()
-    key = signer(s) if s.mode == "live" else None
+    key = _signing(s, store) if s.mode == "live" else None
     payer = (
         _address(s.rails.mpp.root)
         if s.rails.mpp.root

@@ -2,26 +2,95 @@
 
 `python(name)` returns the Python of the environment that `requirements/oracles/NAME.txt` locks, `node_modules()` what
 `npm/package-lock.json` beside this file locks; both are built once for each lock, in `.oracles/` at the root of the
-checkout. Where no package index can be had the test is skipped, or fails with TOPUP_TEST_REQUIRE=all.
+checkout. Where no package index can be had the test is skipped, or fails with TOPUP_TEST_REQUIRE=all. `pympp()` and
+`mppx()` start what answers for these two packages, `pympp_seller()` and `mppx_seller()` what sells through them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from tests.tools import MISSING, ROOT, node, program
 
 BUILT: Final = ROOT / ".oracles"
-NPM: Final = Path(__file__).parent / "npm"
+HERE: Final = Path(__file__).parent
+NPM: Final = HERE / "npm"
+
+
+class Oracle:
+    """A package in a process of its own, which answers one line of JSON with one."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        """Talk to this process."""
+        self._process = process
+
+    def ask(self, what: str, **more: Any) -> Any:
+        """Ask one question; see the script for what there is to ask."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"ask": what, **more}) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+
+@contextmanager
+def pympp() -> Iterator[Oracle]:
+    """Start the reference implementation of machine payments in Python."""
+    with _started([str(python("mpp")), "mpp_oracle.py"], HERE) as process:
+        yield Oracle(process)
+
+
+@contextmanager
+def mppx() -> Iterator[Oracle]:
+    """Start the one in TypeScript."""
+    with _started(*_on_node("mppx_oracle.mjs")) as process:
+        yield Oracle(process)
+
+
+@contextmanager
+def pympp_seller(rpc_url: str, currency: str, recipient: str) -> Iterator[str]:
+    """Start a seller on pympp, beside this Tempo chain; return its URL. Any POST buys for ten dollars."""
+    with _started([str(python("mpp")), "mpp_server.py", rpc_url, currency, recipient], HERE) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+
+
+@contextmanager
+def mppx_seller(rpc_url: str, currency: str, recipient: str) -> Iterator[str]:
+    """Start a seller on mppx, likewise."""
+    command, folder = _on_node("mppx_server.mjs")
+    with _started([*command, rpc_url, currency, recipient], folder) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+
+
+def _on_node(script: str) -> tuple[list[str], Path]:
+    """Return how a script is run. It is given as a text, for it finds packages from where it runs."""
+    folder, runs = node_modules().parent, node()
+    assert runs is not None
+    return [str(runs), "--input-type=module", "--eval", (NPM / script).read_text(encoding="utf-8")], folder
+
+
+@contextmanager
+def _started(command: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @cache
@@ -78,7 +147,9 @@ def _install(folder: Path) -> str:
         return "no node 18 with npm"
     own = folder.with_name(f"{folder.name}.{os.getpid()}")
     shutil.rmtree(own, ignore_errors=True)
-    shutil.copytree(NPM, own, ignore=shutil.ignore_patterns("node_modules"))
+    own.mkdir(parents=True)
+    for name in ("package.json", "package-lock.json", ".npmrc"):
+        shutil.copy(NPM / name, own)
     # The two packages name each other's versions in a way that no pair of them fulfils: the lock decides.
     options = ["--legacy-peer-deps", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
     done = subprocess.run(

@@ -23,7 +23,8 @@ from unittest.mock import patch
 from mpp import Challenge, Credential, Receipt  # type: ignore[import-not-found]
 from mpp._parsing import ParseError  # type: ignore[import-not-found]
 from mpp.methods.tempo import TempoAccount, _attribution  # type: ignore[import-not-found]
-from mpp.methods.tempo import client as tempo  # type: ignore[import-not-found]
+from mpp.methods.tempo import client as tempo
+from mpp.runtime import CredentialParams  # type: ignore[import-not-found]
 from pytempo import Call, TempoTransaction  # type: ignore[import-not-found]
 
 SECRET = "no secret"
@@ -59,8 +60,6 @@ def pay(line: str, key: str, root: str | None, gas_price: int, now: int) -> Any:
         patch.object(tempo, "estimate_gas", not_estimated),
         patch("time.time", lambda: now),
     ):
-        from mpp.runtime import CredentialParams  # type: ignore[import-not-found]
-
         params = CredentialParams(challenge=Challenge.from_www_authenticate(line))
         return {"value": asyncio.run(method.create_credential(params))}
 

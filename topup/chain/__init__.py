@@ -4,5 +4,5 @@
 them, `agreement` joins what they say. `contracts` knows the ABIs, `reverts` turns revert data into sentences,
 `survey` reads what a payment is planned on, `simulation` runs it dry, `broadcast` hands signed bytes over, `evidence`
 says what became of them, `fate` and `scan` whether a charge was ever paid. `evm` joins them into the `Chain` port.
-Only `contracts` and `broadcast` import web3, which is slow to load: a daemon that never pays never does.
+Only `broadcast` imports web3, which is slow to load: a daemon that never pays never does, and a restart looks first.
 """

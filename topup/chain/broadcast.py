@@ -7,6 +7,7 @@ contradict each other. No answer of this module says "it was not sent".
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from topup.chain.rpc import Rpc, RpcError
 from topup.errors import ChainUnknown
 from topup.ports import Delivery, Sent
 
+# See topup.signers.local: web3 loads py_ecc too, whose recursion limit lets a nested JSON answer end the process.
+sys.setrecursionlimit(min(sys.getrecursionlimit(), 10_240))
 # Lower-cased fragments, in the order they are tried; gathered from geth, op-geth, reth, erigon, nethermind and anvil.
 TEXTS: Final[tuple[tuple[Delivery, tuple[str, ...]], ...]] = (
     (Delivery.KNOWN, ("already known", "alreadyknown", "already imported", "transaction already in pool")),

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from eth_utils.address import to_checksum_address
 
-from topup.chain import agreement, broadcast, evidence, fate, simulation, survey
+from topup.chain import agreement, evidence, fate, simulation, survey
 from topup.chain.agreement import Agreed, Disagreement
 from topup.chain.contracts import encode, payment_data, token_payment_data
 from topup.chain.profiles import Profile
@@ -47,6 +47,8 @@ class EvmChain:
 
     async def survey(self, wallet: bytes, total: Usdc, contract: bytes, *, pay_with: Asset = Asset.ETH) -> Survey:
         """Read all a payment is planned on, in one batch of each provider."""
+        from topup.chain import broadcast  # noqa: F401 - loaded here, so that what is signed leaves at once
+
         answers = await self._providers.ask(
             lambda rpc: survey.survey(rpc, self._profile, wallet, total, contract, pay_with), lambda found: found.head
         )
@@ -74,6 +76,8 @@ class EvmChain:
 
     async def send(self, raw: bytes, tx_hash: bytes) -> Sent:
         """Hand signed bytes to every provider once, also to those that were set aside."""
+        from topup.chain import broadcast
+
         return await broadcast.broadcast(self._providers.rpcs, raw, tx_hash)
 
     async def look(self, wallet: bytes, attempts: Sequence[tuple[Attempt, Charge]], *, every: bool = False) -> Sighting:

@@ -26,10 +26,20 @@ from topup.lifecycle import NO_TOKENS, Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.money import Asset, Usd, Usdc, Wei, plain
 from topup.ports import Claim, Clock, Delivery, Sent, Signer, Survey, TokenChain, Trace
 from topup.rails.authorized import Authorized, since
-from topup.rails.mpp_wire import OWN_HEADER, Challenge, Terms, challenges, credential, memo, receipt, terms
+from topup.rails.mpp_wire import (
+    Challenge,
+    TempoCharge,
+    challenges,
+    credential,
+    memo,
+    payer,
+    receipt,
+    tempo_charge,
+)
 
 # What a payment takes at most, whatever the seller's own dry run wants to see; what is not used costs nothing.
 GAS_LIMIT: Final = 2_000_000
+OWN_HEADER: Final = "Payment-Authorization"
 # Gas is priced in 10^-18 dollars, the token's unit is 10^-6.
 PRICES_PER_UNIT: Final = 10**12
 
@@ -64,7 +74,7 @@ class Due:
 
     sender: bytes
     challenge: Challenge
-    terms: Terms
+    terms: TempoCharge
     lane: int
     key: str
 
@@ -106,7 +116,7 @@ class Due:
     @property
     def deadline(self) -> int:
         """Return until when the challenge is taken, 0 where it does not say."""
-        return self.terms.expires_s or 0
+        return self.terms.expires or 0
 
     @property
     def memo(self) -> bytes:
@@ -170,7 +180,7 @@ class Mpp(Authorized):
             methods = ", ".join(f"{one.get('method')} {one.get('intent')}" for one in found)
             was = f"{len(fitting)} of {ascii(methods)[1:-1][:120] or 'none'}"
             raise ChargeRefused("WWW-Authenticate", was, "exactly one challenge of method tempo, intent charge")
-        return Due(sender, fitting[0], terms(fitting[0]), lane, key)
+        return Due(sender, fitting[0], tempo_charge(fitting[0]), lane, key)
 
     async def prove(
         self, raw: bytes, request: Request, *, seen: Sequence[tuple[bytes, bytes]]
@@ -201,7 +211,7 @@ class Mpp(Authorized):
         realm, header, digest = challenge.get("realm"), challenge.get("header"), challenge.get("digest")
         body = base64.b64encode(hashlib.sha256(_body(request.amount)).digest()).decode()
         named = challenge.get("id")
-        modes = ", ".join(told.modes)
+        modes = ascii(", ".join(told.modes or ()))[1:-1]
         return [
             Finding("realm", ascii(realm)[:80], self._limits.realm, realm == self._limits.realm),
             Finding("id", ascii(named)[:80], "a text of up to 4096 characters", 0 < len(named) <= 4096),
@@ -209,10 +219,12 @@ class Mpp(Authorized):
             Finding("digest", ascii(digest)[:80], f"sha-256=:{body}:", digest in ("", f"sha-256=:{body}:")),
             Finding("request.methodDetails.chainId", "missing", "named", told.chain_id is not None),
             Finding("request.methodDetails.feePayer", "true", "false", not told.fee_payer),
-            Finding("request.methodDetails.splits", f"{told.splits} of them", "none", not told.splits),
-            Finding("request.methodDetails.memo", "theirs", "none", not told.memo),
-            Finding("request.methodDetails.supportedModes", modes[:80], "pull", not told.modes or "pull" in told.modes),
-            Finding("expires", "missing", "named", told.expires_s is not None),
+            Finding("request.methodDetails.splits", f"{len(told.splits)} of them", "none", not told.splits),
+            Finding("request.methodDetails.memo", "theirs", "none", told.memo is None),
+            Finding(
+                "request.methodDetails.supportedModes", modes[:80], "pull", told.modes is None or "pull" in told.modes
+            ),
+            Finding("expires", "missing", "named", told.expires is not None),
         ]
 
     async def plan(
@@ -265,22 +277,21 @@ class Mpp(Authorized):
         assert isinstance(due, Due)
         raw, tx_hash = self._key().sign_tempo(plan, verified)
         payload = {"type": "transaction", "signature": "0x" + raw.hex()}
-        source = f"did:pkh:eip155:{due.chain_id}:0x{due.sender.hex()}"
-        return credential(due.challenge, payload, source).encode(), tx_hash
+        return credential(due.challenge, payload, payer(due.chain_id, due.sender)).encode(), tx_hash
 
     async def send(self, topup: TopUp, attempt: Attempt) -> Sent:
         """Hand the stored credential over with the same request; what is answered is a hint, never a verdict."""
         assert attempt.raw is not None
         assert attempt.intended_ms is not None, "the intent to send is stored first"
         due = self.read(topup.raw_of(attempt))
-        name = due.challenge.get("header") or "Authorization"
-        paying = {name.lower(): attempt.raw.decode()}
+        paying = {due.challenge.header.lower(): attempt.raw.decode()}
         try:
             answered = await self._post(topup.amount, due.key, paying, timeout_s=self._limits.pay_timeout_s)
         except ApiError as error:
             return Sent(Delivery.UNCLEAR, str(error))
-        settled = next((told for value in answered.all("payment-receipt") if (told := receipt(value))), "")
-        detail = f"{answered.status}" + (f", receipt for {settled}" if settled else "")
+        told = receipt(answered.first("payment-receipt"))
+        settled = told.transaction if told is not None else None
+        detail = f"{answered.status}" + (f", receipt for 0x{settled.hex()}" if settled else "")
         reference = _reference(answered)
         if 200 <= answered.status < 300:
             return Sent(Delivery.ACCEPTED, detail, reference)

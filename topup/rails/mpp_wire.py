@@ -1,9 +1,11 @@
-"""What does a 402 of the Payment scheme demand, and how is it answered? Header lines in, records out, and back.
+"""What does a 402 of the Payment scheme demand, and how is it answered? Text in, records out, and back, unjudged.
 
-A seller answers an unpaid request with challenges in `WWW-Authenticate`, one for each way to pay. The payer echoes
-every parameter of one of them byte for byte, beside what it has signed: the seller remembers nothing and recognizes its
-own seal. What is read is read strictly, and only its form is judged here. Amounts are token units, times unix seconds.
-Sources: tempoxyz/mpp-specs, drafts `httpauth-payment` and `tempo-charge`.
+A seller answers an unpaid request with 402 and `WWW-Authenticate: Payment …`, one challenge for each way to pay; the
+payer sends the same request again with a credential. A seller keeps nothing and knows its challenge again by what is
+echoed to it, so every parameter is kept and goes back as it came. What is read is read strictly: a header that two
+readers may read differently is refused as a whole. Amounts are token units, times unix seconds, addresses 20 bytes.
+Sources: the drafts `httpauth-payment` and `tempo-charge`, RFC 9110 section 11; pympp 0.16 and mppx 0.11, which the
+tests hold this against.
 """
 
 from __future__ import annotations
@@ -12,50 +14,97 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Never
 
+from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from topup.errors import ChargeRefused
 
-# The longest header line that is read; clients have to cope with 4 kB.
-HEADER_MAX: Final = 64 * 1024
 SCHEME: Final = "payment"
-OWN_HEADER: Final = "Payment-Authorization"
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_TOKEN68: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-_QUOTED: Final = re.compile(r'"((?:[^"\\\x00-\x1f\x7f-\uffff]|\\[\x20-\x7e])*)"')
-_MEMO_TAG: Final = keccak(text="mpp")[:4] + b"\x01"
+FIELD: Final = "WWW-Authenticate"
+# All lines together; a real challenge has about 1 kB, and clients have to cope with 4.
+CHARACTERS_MAX: Final = 64 * 1024
+REQUIRED: Final = ("id", "realm", "method", "intent", "request")
+# Where a credential goes when the challenge names no header for it.
+DEFAULT_HEADER: Final = "Authorization"
+
+MEMO_TAG: Final = keccak(text="mpp")[:4] + b"\x01"
+ANONYMOUS: Final = bytes(10)
+
+# An element of the header's list: a scheme, a parameter, or a scheme with its first parameter or its only token. What
+# a quantifier has taken it never gives back (`++`), so that no input takes longer than its length deserves.
+_TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"  # noqa: S105 - a grammar
+_ELEMENT: Final = re.compile(
+    rf"(?:(?P<scheme>{_TOKEN})(?: ++|(?=,|$)))?"
+    rf'(?:(?P<name>{_TOKEN}) *+= *+(?:"(?P<quoted>(?:[^"\\]|\\.)*+)"|(?P<plain>{_TOKEN}))'
+    r"|(?P<token>[0-9A-Za-z._~+/-]++=*+))? *+(?:,|$)"
+)
+_GAP: Final = re.compile("[ ,]*+")
+# RFC 9110 lets a backslash stand before any character; both reference implementations write what lies beyond Latin-1
+# as \uXXXX in UTF-16, and read it so.
+_ESCAPED: Final = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|(.))")
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
+_MOMENT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Challenge:
-    """One way to pay as the seller states it: every parameter as it came, names in lower case, in their order."""
+    """One way to pay, as the seller states it.
+
+    Attributes:
+        parameters: every name, in lower case, with its value, in the seller's order.
+    """
 
     parameters: tuple[tuple[str, str], ...]
 
     def get(self, name: str) -> str:
-        """Return a parameter, "" when it is absent."""
+        """Return a parameter's value, "" without one."""
         return dict(self.parameters).get(name, "")
+
+    @property
+    def id(self) -> str:
+        """Return the seller's name for it."""
+        return self.get("id")
+
+    @property
+    def realm(self) -> str:
+        """Return who says to be asking."""
+        return self.get("realm")
+
+    @property
+    def method(self) -> str:
+        """Return by which means it is paid."""
+        return self.get("method")
+
+    @property
+    def intent(self) -> str:
+        """Return what the payment is to be, such as `charge`."""
+        return self.get("intent")
+
+    @property
+    def header(self) -> str:
+        """Return the name of the header that a credential goes into."""
+        return self.get("header") or DEFAULT_HEADER
 
 
 @dataclass(frozen=True)
-class Terms:
-    """What a challenge of method `tempo`, intent `charge` asks for; None where it does not say.
+class TempoCharge:
+    """What a challenge of the method `tempo` and the intent `charge` asks for; None and () where it says nothing.
 
     Attributes:
-        amount: units of the token.
-        currency: the token, 20 bytes.
-        recipient: who receives, 20 bytes.
-        chain_id: on which chain; the specification and its implementations disagree on what silence means.
-        fee_payer: whether the seller wants to pay the network.
-        splits: how many others would receive a part.
-        memo: whether it prescribes one.
-        modes: in which ways it may be paid; empty when it does not say.
-        expires_s: until when.
+        amount: how many units.
+        currency: of which token.
+        recipient: for whom.
+        chain_id: on which chain.
+        fee_payer: whether somebody else pays the fee and signs as well.
+        splits: other recipients of parts of the amount, as they came.
+        memo: the memo that the seller wants, as it came.
+        modes: the ways to hand the payment over: `pull`, `push`; None: any.
+        expires: from when on the challenge is void, rounded down.
     """
 
     amount: int
@@ -63,189 +112,261 @@ class Terms:
     recipient: bytes
     chain_id: int | None
     fee_payer: bool
-    splits: int
-    memo: bool
-    modes: tuple[str, ...]
-    expires_s: int | None
+    splits: tuple[Any, ...]
+    memo: str | None
+    modes: tuple[str, ...] | None
+    expires: int | None
 
 
-def challenges(lines: Sequence[str]) -> tuple[Challenge, ...]:
-    """Read every challenge of the Payment scheme from header lines; other schemes are passed over.
+@dataclass(frozen=True)
+class Receipt:
+    """What the seller says became of a payment: a hint where to look, never a proof.
+
+    `transaction` is its hash, None where none is named.
+    """
+
+    success: bool
+    method: str
+    transaction: bytes | None
+
+
+def challenges(lines: Iterable[str]) -> tuple[Challenge, ...]:
+    """Read the challenges of the Payment scheme from all WWW-Authenticate lines, in their order; possibly none.
+
+    Other schemes beside it are passed over.
 
     Raises:
-        ChargeRefused: a line is too long or malformed, or a challenge names a parameter twice.
+        ChargeRefused: a line is malformed, too long or not plain ASCII, or a challenge lacks a parameter or says one
+            twice.
     """
-    found: list[Challenge] = []
-    for line in lines:
-        if len(line) > HEADER_MAX:
-            _refuse("WWW-Authenticate", f"{len(line)} characters", f"at most {HEADER_MAX}")
-        found += [Challenge(tuple(named)) for scheme, named in _schemes(line) if scheme == SCHEME]
-    return tuple(found)
-
-
-def terms(challenge: Challenge) -> Terms:
-    """Read what a challenge asks for.
-
-    Raises:
-        ChargeRefused: its `request` or `expires` is malformed.
-    """
-    request = _document(challenge.get("request"))
-    details = request.get("methodDetails", {})
-    if not isinstance(details, dict):
-        _refuse("request.methodDetails", _shown(details), "an object")
-    chain_id, splits, modes = details.get("chainId"), details.get("splits", []), details.get("supportedModes", [])
-    if chain_id is not None and type(chain_id) is not int:
-        _refuse("request.methodDetails.chainId", _shown(chain_id), "a number")
-    if not isinstance(splits, list):
-        _refuse("request.methodDetails.splits", _shown(splits), "a list")
-    if not isinstance(modes, list) or not all(isinstance(mode, str) for mode in modes):
-        _refuse("request.methodDetails.supportedModes", _shown(modes), "a list of texts")
-    payer = details.get("feePayer", False)
-    if type(payer) is not bool:
-        _refuse("request.methodDetails.feePayer", _shown(payer), "true or false")
-    expires = challenge.get("expires")
-    return Terms(
-        amount=_units(request.get("amount")),
-        currency=_address(request, "currency"),
-        recipient=_address(request, "recipient"),
-        chain_id=chain_id,
-        fee_payer=payer,
-        splits=len(splits),
-        memo="memo" in details or "memo" in request,
-        modes=tuple(modes),
-        expires_s=_seconds(expires) if expires else None,
+    whole = tuple(lines)
+    length = sum(map(len, whole))
+    if length > CHARACTERS_MAX:
+        _refuse(FIELD, f"{length} characters", f"at most {CHARACTERS_MAX}")
+    return tuple(
+        _challenge(parameters) for line in whole for scheme, parameters in _schemes(line) if scheme.lower() == SCHEME
     )
 
 
+def demanded(challenge: Challenge) -> dict[str, Any]:
+    """Return the JSON object in a challenge's `request`.
+
+    Raises:
+        ChargeRefused: it is no base64url of a JSON object that can be read in one way only.
+    """
+    text = challenge.get("request")
+    raw = _base64url(text)
+    if raw is None:
+        _refuse("request", ascii(text[:80]), "base64url without padding")
+    try:
+        told = json.loads(
+            raw.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_float=_no_number, parse_constant=_no_number
+        )
+    except (ValueError, RecursionError):  # no UTF-8, no JSON, an integer of thousands of digits, or too deeply nested
+        _refuse("request", "no JSON", "a JSON object")
+    if not isinstance(told, dict):
+        _refuse("request", _shown(told), "a JSON object")
+    return told
+
+
+def tempo_charge(challenge: Challenge) -> TempoCharge:
+    """Read what a challenge asks for; description and what else it says are no part of it.
+
+    Raises:
+        ChargeRefused: it is of another method or intent, or malformed.
+    """
+    for name, should_be in (("method", "tempo"), ("intent", "charge")):
+        if challenge.get(name) != should_be:
+            _refuse(name, ascii(challenge.get(name)[:80]), should_be)
+    told = demanded(challenge)
+    details = _optional(told, "request", "methodDetails", dict) or {}
+    where = "request.methodDetails"
+    modes = _optional(details, where, "supportedModes", list)
+    if modes is not None and not all(isinstance(mode, str) for mode in modes):
+        _refuse(f"{where}.supportedModes", _shown(modes), "a list of texts")
+    return TempoCharge(
+        amount=_uint(told, "request", "amount"),
+        currency=_address(told, "request", "currency"),
+        recipient=_address(told, "request", "recipient"),
+        chain_id=_optional(details, where, "chainId", int),
+        fee_payer=_optional(details, where, "feePayer", bool) or False,
+        splits=tuple(_optional(details, where, "splits", list) or ()),
+        memo=_optional(details, where, "memo", str),
+        modes=None if modes is None else tuple(modes),
+        expires=_seconds(challenge.get("expires")) if challenge.get("expires") else None,
+    )
+
+
+def payer(chain_id: int, address: bytes) -> str:
+    """Return what a credential calls the wallet that pays."""
+    return f"did:pkh:eip155:{chain_id}:{to_checksum_address(address)}"
+
+
 def credential(challenge: Challenge, payload: Mapping[str, str], source: str) -> str:
-    """Return the header's value that answers a challenge: all its parameters untouched, and what was signed.
+    """Return the value of the header that answers a challenge; for a signed transaction it is as good as money.
 
     Args:
-        challenge: as it came.
-        payload: what the method wants, for a transaction `{"type": "transaction", "signature": "0x76…"}`.
-        source: who pays, as a DID: `did:pkh:eip155:CHAIN:ADDRESS`.
+        challenge: what is answered, echoed whole.
+        payload: what pays; in the mode `pull` the keys are `type`: `transaction`, and `signature`: the raw transaction
+            in hex.
+        source: who pays; see `payer`.
     """
     document = {"challenge": dict(challenge.parameters), "payload": dict(payload), "source": source}
-    return "Payment " + _encoded(json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode())
+    raw = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
+    return "Payment " + base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def memo(realm: str, challenge_id: str) -> bytes:
-    """Return the 32 bytes that bind a transfer to a challenge: the seller takes no other, the chain shows it."""
-    return _MEMO_TAG + keccak(text=realm)[:10] + bytes(10) + keccak(text=challenge_id)[:7]
+    """Return the 32 bytes by which a transfer on the chain names the challenge that it pays."""
+    return MEMO_TAG + keccak(text=realm)[:10] + ANONYMOUS + keccak(text=challenge_id)[:7]
 
 
-def receipt(value: str) -> str:
-    """Return the transaction that a `Payment-Receipt` names, "" when it names none: a hint, never a proof."""
+def receipt(value: str) -> Receipt | None:
+    """Read the header Payment-Receipt; None where it says nothing readable."""
     try:
-        told = json.loads(_decoded(value))
-        reference = told["reference"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return ""
-    return reference if isinstance(reference, str) and re.fullmatch(r"0x[0-9a-f]{64}", reference) else ""
-
-
-def _schemes(line: str) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Take a header line apart (RFC 9110, 11.3): schemes, each with its parameters."""
-    found: list[tuple[str, list[tuple[str, str]]]] = []
-    at = 0
-    while at < len(line):
-        if line[at] in " \t,":
-            at += 1
-            continue
-        token = _TOKEN.match(line, at)
-        if token is None:
-            _refuse("WWW-Authenticate", ascii(line[at : at + 40]), "a scheme or a parameter")
-        equals = re.compile(r"[ \t]*=[ \t]*(?!=)").match(line, token.end())
-        if equals is None or not found:
-            found.append((token[0].lower(), []))
-            at = token.end()
-            single = _TOKEN68.match(line, at + 1)
-            if single is not None and re.compile(r"[ \t]*(,|$)").match(line, single.end()):
-                at = single.end()  # a scheme with one opaque word instead of parameters
-            continue
-        value = _QUOTED.match(line, equals.end()) or _TOKEN.match(line, equals.end())
-        if value is None:
-            _refuse(
-                f"WWW-Authenticate, {token[0].lower()}", ascii(line[equals.end() :][:40]), "a quoted text or a token"
-            )
-        named, name = found[-1][1], token[0].lower()
-        if any(name == other for other, _ in named) and found[-1][0] == SCHEME:
-            _refuse(name, "given twice", "given once")
-        quoted = value.re is _QUOTED
-        named.append((name, re.sub(r"\\(.)", r"\1", value[1]) if quoted else value[0]))
-        at = value.end()
-    return found
-
-
-def _document(text: str) -> Mapping[str, Any]:
-    if not text:
-        _refuse("request", "missing", "base64url of a JSON object")
-    try:
-        document = json.loads(
-            _decoded(text).decode("utf-8"),
-            object_pairs_hook=_no_duplicates,
-            parse_float=_no_fraction,
-            parse_constant=_no_fraction,
-        )
+        text = value.strip().rstrip("=")
+        told = json.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
     except (ValueError, RecursionError):
-        _refuse("request", ascii(text[:40]), "base64url of a JSON object")
-    if not isinstance(document, dict):
-        _refuse("request", type(document).__name__, "an object")
-    return document
+        return None
+    if not isinstance(told, dict):
+        return None
+    reference = told.get("reference")
+    method = told.get("method")
+    return Receipt(
+        success=told.get("status") == "success",
+        method=ascii(method)[1:-1][:80] if isinstance(method, str) else "",
+        transaction=_hex(reference, 32) if isinstance(reference, str) else None,
+    )
 
 
-def _decoded(text: str) -> bytes:
-    if "=" in text:
-        raise ValueError("padded")
+def _schemes(line: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Yield each scheme of a line with its parameters."""
+    if not line.isascii():
+        _refuse(FIELD, ascii(line[:40]), "plain ASCII")
+    scheme, parameters, may_follow = "", list[tuple[str, str]](), False
+    at = _gap(line, 0)
+    while at < len(line):
+        element = _ELEMENT.match(line, at)
+        if element is None or not (element["scheme"] or (may_follow and element["name"])):
+            _refuse(FIELD, ascii(line[at : at + 40]), "a list of challenges")
+        if element["scheme"]:
+            if scheme:
+                yield scheme, parameters
+            scheme, parameters = element["scheme"], []
+        may_follow = element["name"] is not None
+        if may_follow:
+            plain = element["plain"]
+            parameters.append((element["name"].lower(), _unescaped(element["quoted"]) if plain is None else plain))
+        at = _gap(line, element.end())
+    if scheme:
+        yield scheme, parameters
+
+
+def _gap(line: str, at: int) -> int:
+    found = _GAP.match(line, at)
+    assert found is not None, "it matches nothing as well"
+    return found.end()
+
+
+def _unescaped(quoted: str) -> str:
+    """Return the text that a quoted string holds."""
+    units = _ESCAPED.sub(lambda found: chr(int(found[1], 16)) if found[1] else found[2], quoted)
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except binascii.Error as error:
-        raise ValueError(str(error)) from None
+        text = units.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    except UnicodeDecodeError:
+        text = "\0"
+    if _CONTROL.search(text):
+        _refuse(FIELD, ascii(quoted[:40]), "free of control characters and halves of characters")
+    return text
 
 
-def _encoded(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+def _challenge(parameters: list[tuple[str, str]]) -> Challenge:
+    names = set[str]()
+    for name, _ in parameters:
+        if name in names:
+            _refuse(f"{FIELD}.{name[:40]}", "given twice", "given once")
+        names.add(name)
+    challenge = Challenge(tuple(parameters))
+    for name in REQUIRED:
+        if not challenge.get(name):
+            _refuse(f"{FIELD}.{name}", "missing", "given once")
+    return challenge
 
 
-def _units(value: Any) -> int:
-    if not (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 38):
-        _refuse("request.amount", _shown(value), "a decimal integer in token units, as a text")
-    return int(value)
-
-
-def _address(parent: Mapping[str, Any], name: str) -> bytes:
-    value = parent.get(name)
-    if not (isinstance(value, str) and re.fullmatch(r"0x[0-9a-fA-F]{40}", value)):
-        _refuse(f"request.{name}", _shown(value), "0x and 40 hex digits")
-    return bytes.fromhex(value[2:])
-
-
-def _seconds(text: str) -> int:
-    """Read a moment of RFC 3339 in unix seconds, rounded down."""
-    try:
-        moment = datetime.fromisoformat(text) if len(text) <= 40 else None
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        _refuse("expires", ascii(text[:40]), "a moment with a zone (RFC 3339)")
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return since.days * 86_400 + since.seconds
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        _refuse("request", "a name given twice", "each given once")
-    return document
-
-
-def _no_fraction(text: str) -> Never:
-    _refuse("request", text[:40], "free of fractions")
+def _refuse(field: str, was: str, should_be: str) -> Never:
+    raise ChargeRefused(field, was, should_be)
 
 
 def _shown(value: Any) -> str:
     return "missing" if value is None else ascii(value)[:80]
 
 
-def _refuse(field: str, was: str, should_be: str) -> Never:
-    raise ChargeRefused(field, was, should_be)
+def _base64url(text: str) -> bytes | None:
+    """Decode it if this is the one way to write these bytes."""
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return raw if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() == text else None
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict[str, Any]()
+    for name, value in pairs:
+        if name in found:
+            _refuse(f"request.{ascii(name)[1:-1][:80]}", "given twice", "given once")
+        found[name] = value
+    return found
+
+
+def _no_number(text: str) -> Never:
+    _refuse("request", text[:80], "free of fractions")
+
+
+def _optional(parent: Mapping[str, Any], where: str, name: str, kind: type) -> Any:
+    """Return a member of exactly this JSON type; None only where there is none."""
+    if name not in parent:
+        return None
+    value = parent[name]
+    if type(value) is not kind:
+        words = {dict: "an object", list: "a list", str: "a text", int: "an integer", bool: "true or false"}
+        _refuse(f"{where}.{name}", "null" if value is None else _shown(value), words[kind])
+    return value
+
+
+def _text(parent: Mapping[str, Any], where: str, name: str) -> str:
+    value = _optional(parent, where, name, str)
+    if value is None:
+        _refuse(f"{where}.{name}", "missing", "a text")
+    return str(value)
+
+
+def _uint(parent: Mapping[str, Any], where: str, name: str) -> int:
+    text = _text(parent, where, name)
+    if not (text.isascii() and text.isdigit() and len(text) <= 78 and int(text) < 2**256):
+        _refuse(f"{where}.{name}", ascii(text[:80]), "a decimal integer in token units")
+    return int(text)
+
+
+def _address(parent: Mapping[str, Any], where: str, name: str) -> bytes:
+    text = _text(parent, where, name)
+    found = _hex(text, 20)
+    if found is None:
+        _refuse(f"{where}.{name}", ascii(text[:80]), "0x and 40 hex digits")
+    return found
+
+
+def _hex(text: str, length: int) -> bytes | None:
+    return bytes.fromhex(text[2:]) if re.fullmatch(rf"0x[0-9a-fA-F]{{{2 * length}}}", text) else None
+
+
+def _seconds(text: str) -> int:
+    found = _MOMENT.fullmatch(text)
+    try:
+        # Without its fraction, which rounds it down; integers all the way.
+        since = datetime.fromisoformat(found[1] + found[2]) - datetime(1970, 1, 1, tzinfo=UTC) if found else None
+    except (ValueError, OverflowError):
+        since = None
+    if since is None or since.days < 0:
+        _refuse("expires", ascii(text[:80]), "a moment after 1970 (RFC 3339)")
+    return since.days * 86_400 + since.seconds

@@ -10,7 +10,6 @@
 import { createInterface } from 'node:readline'
 import { Challenge, Credential, Receipt } from 'mppx'
 import { Methods } from 'mppx/tempo'
-import { Secp256k1 } from 'ox'
 import { SignatureEnvelope, TxEnvelopeTempo } from 'ox/tempo'
 
 const secretKey = 'no secret'

@@ -1,0 +1,256 @@
+"""Is a Tempo transaction what both reference implementations write and read, and does the chain run it once?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Final
+
+import pytest
+from eth_abi.abi import encode
+from eth_keys.datatypes import PrivateKey
+from eth_utils.crypto import keccak
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.oracles import Oracle, mppx, pympp
+from tests.tools import require
+from topup.sandbox.rpc import RpcError
+from topup.sandbox.tempo import CHAIN_ID, USDC_E, Tempo
+from topup.tempo import (
+    Transaction,
+    access_digest,
+    access_signature,
+    digest,
+    sealed,
+    transfer_with_memo,
+)
+
+KEY: Final = PrivateKey(b"\x11" * 32)
+WALLET: Final = KEY.public_key.to_canonical_address()
+OTHER: Final = PrivateKey(b"\x12" * 32)
+RECIPIENT: Final = b"\x77" * 20
+TOKEN: Final = bytes.fromhex(USDC_E[2:])
+MEMO: Final = b"\xef" * 32
+TEN: Final = 10_000_000
+PRICE: Final = 30 * 10**9  # 10⁻¹⁸ dollars
+NO_COUNTER: Final = 2**256 - 1
+# What the account keychain keeps: which keys may sign for an account, and for how much.
+KEYCHAIN: Final = b"\xaa" * 4 + bytes(16)
+AUTHORIZE: Final = keccak(
+    text="authorizeKey(address,uint8,(uint64,bool,(address,uint256,uint64)[],bool,(address,(bytes4,address[])[])[]))"
+)[:4]
+RESTRICTIONS: Final = "(uint64,bool,(address,uint256,uint64)[],bool,(address,(bytes4,address[])[])[])"
+
+
+def text(data: bytes) -> str:
+    return "0x" + data.hex()
+
+
+def signed(key: PrivateKey, what: bytes) -> bytes:
+    signature = key.sign_msg_hash(what).to_bytes()
+    return bytes(signature[:64]) + bytes([signature[64] + 27])
+
+
+def raw_of(tx: Transaction, key: PrivateKey = KEY) -> bytes:
+    return sealed(tx, signed(key, digest(tx)))
+
+
+def accessed(tx: Transaction, root: bytes, key: PrivateKey) -> bytes:
+    return sealed(tx, access_signature(root, signed(key, access_digest(tx, root))))
+
+
+def paying(**changes: Any) -> Transaction:
+    """Pay ten dollars on the fifth lane, within five minutes."""
+    tx = Transaction(
+        chain_id=CHAIN_ID,
+        to=TOKEN,
+        data=transfer_with_memo(RECIPIENT, TEN, MEMO),
+        gas_limit=2_000_000,
+        gas_price=PRICE,
+        lane=5,
+        valid_before=int(time.time()) + 300,
+        fee_token=TOKEN,
+    )
+    return replace(tx, **changes)
+
+
+# Against the reference implementations
+
+
+addresses = st.binary(min_size=20, max_size=20)
+
+
+@st.composite
+def transactions(draw: st.DrawFn) -> Transaction:
+    return Transaction(
+        chain_id=draw(st.integers(1, 2**53 - 1)),
+        to=draw(addresses),
+        data=draw(st.binary(max_size=200)),
+        gas_limit=draw(st.integers(1, 2**53 - 1)),
+        gas_price=draw(st.integers(0, 2**128 - 1)),
+        lane=draw(st.integers(0, NO_COUNTER)),
+        valid_before=draw(st.integers(1, 2**53 - 1)),
+        fee_token=draw(addresses),
+    )
+
+
+def fields(tx: Transaction) -> dict[str, Any]:
+    """Name the fields as pytempo does."""
+    named = vars(tx) | {"to": text(tx.to), "data": text(tx.data), "fee_token": text(tx.fee_token)}
+    theirs = {"lane": "nonce_key", "gas_price": "max_fee_per_gas"}
+    return {theirs.get(name, name): value for name, value in named.items()}
+
+
+@pytest.fixture(scope="module")
+def python_package() -> Iterator[Oracle]:
+    with pympp() as oracle:
+        yield oracle
+
+
+@pytest.fixture(scope="module")
+def node_package() -> Iterator[Oracle]:
+    with mppx() as oracle:
+        yield oracle
+
+
+@settings(deadline=None)
+@given(tx=transactions())
+def test_same_bytes(python_package: Oracle, tx: Transaction) -> None:
+    """Whatever the fields, pytempo signs the same digest and writes the same raw transaction with the same hash."""
+    raw = raw_of(tx)
+    told = python_package.ask("transaction", key=KEY.to_hex(), root=None, fields=fields(tx))
+    assert told == {"digest": text(digest(tx)), "raw": text(raw), "hash": text(keccak(raw))}
+
+
+@settings(deadline=None)
+@given(tx=transactions(), root=addresses.filter(any))
+def test_same_bytes_by_an_access_key(python_package: Oracle, tx: Transaction, root: bytes) -> None:
+    """Signed by an access key, for whichever root account, pytempo writes the same bytes."""
+    raw = accessed(tx, root, OTHER)
+    told = python_package.ask("transaction", key=OTHER.to_hex(), root=text(root), fields=fields(tx))
+    assert told == {"digest": text(digest(tx)), "raw": text(raw), "hash": text(keccak(raw))}
+
+
+@settings(deadline=None)
+@given(tx=transactions())
+def test_read_by_another(node_package: Oracle, tx: Transaction) -> None:
+    """The library under mppx reads every field as it was meant, and finds the wallet that signed."""
+    raw = raw_of(tx)
+    told = node_package.ask("decode", raw=text(raw))
+    assert (told["digest"], told["hash"]) == (text(digest(tx)), text(keccak(raw)))
+    assert told["signer"].lower() == text(WALLET)
+    assert told["chainId"] == tx.chain_id
+    [call] = told["calls"]
+    assert (call["to"], call.get("data", "0x"), call.get("value", "0")) == (text(tx.to), text(tx.data), "0")
+    # What is zero is left out there.
+    kept = {
+        "gas": str(tx.gas_limit),
+        "maxFeePerGas": str(tx.gas_price),
+        "maxPriorityFeePerGas": "0",
+        "nonceKey": str(tx.lane),
+        "nonce": "0",
+        "feeToken": text(tx.fee_token),
+    }
+    assert {name: str(told.get(name, 0)) for name in kept} == kept
+    assert told["validBefore"] == tx.valid_before
+
+
+# On the chain
+
+
+class Chain:
+    """A Tempo chain that makes a block when told, where the wallet holds a hundred dollars."""
+
+    def __init__(self, tempo: Tempo) -> None:
+        self.tempo = tempo
+        self.lane = 100
+
+    def fresh(self) -> int:
+        """Return a lane that nothing has used."""
+        self.lane += 1
+        return self.lane
+
+    def run(self, raw: bytes, *, at: int | None = None) -> dict[str, Any] | None:
+        """Send a transaction, make a block, and return its receipt; None when the block does not hold it."""
+        told = self.tempo.rpc("eth_sendRawTransaction", [text(raw)])
+        assert told == text(keccak(raw))
+        self.tempo.mine(at)
+        receipt: dict[str, Any] | None = self.tempo.rpc("eth_getTransactionReceipt", [told])
+        return receipt
+
+    def paid(self) -> int:
+        return self.tempo.balance(text(RECIPIENT))
+
+    def now(self) -> int:
+        return int(self.tempo.rpc("eth_getBlockByNumber", ["latest", False])["timestamp"], 16)
+
+
+@pytest.fixture(scope="module")
+def chain() -> Iterator[Chain]:
+    tempo = Tempo(require("anvil"), block_s=None, funded={text(WALLET): 10 * TEN})
+    yield Chain(tempo)
+    tempo.stop()
+
+
+def test_moves_exactly_the_amount(chain: Chain) -> None:
+    """On a lane of its own it is mined, moves exactly the amount under its memo, and costs less than a cent."""
+    before, had = chain.paid(), chain.tempo.balance(text(WALLET))
+    receipt = chain.run(raw_of(paying(lane=chain.fresh())))
+    assert receipt is not None
+    assert receipt["status"] == "0x1"
+    assert chain.paid() - before == TEN
+    assert 0 < had - chain.tempo.balance(text(WALLET)) - TEN < 10_000 * 3
+    [named] = [log for log in receipt["logs"] if log["topics"][-1] == text(MEMO)]
+    assert named["address"] == USDC_E.lower()
+    assert [topic[-40:] for topic in named["topics"][1:3]] == [WALLET.hex(), RECIPIENT.hex()]
+
+
+def test_a_lane_runs_once(chain: Chain) -> None:
+    """Of two different payments on one lane, the second can never run."""
+    lane, before = chain.fresh(), chain.paid()
+    assert chain.run(raw_of(paying(lane=lane))) is not None
+    assert chain.run(raw_of(paying(lane=lane, data=transfer_with_memo(RECIPIENT, TEN, b"\xab" * 32)))) is None
+    chain.tempo.mine()
+    assert chain.paid() - before == TEN
+
+
+def test_not_after_its_time(chain: Chain) -> None:
+    """A payment is taken into a block of the last second before its end of validity, and into none from then on."""
+    before = chain.paid()
+    for at_end, runs in ((-1, True), (0, False)):
+        end = max(chain.now(), int(time.time())) + 60
+        receipt = chain.run(raw_of(paying(lane=chain.fresh(), valid_before=end)), at=end + at_end)
+        assert (receipt is not None) is runs
+        chain.tempo.mine(end + 5)
+    assert chain.paid() - before == TEN
+
+
+def test_another_wallets_key(chain: Chain) -> None:
+    """Signed by another key, it is another wallet's, and this wallet's money stays."""
+    before, had = chain.paid(), chain.tempo.balance(text(WALLET))
+    with pytest.raises(RpcError, match=r"(?i)insufficient|balance|fund"):
+        chain.run(raw_of(paying(lane=chain.fresh(), valid_before=chain.now() + 300), OTHER))
+    chain.tempo.mine()
+    assert (chain.paid(), chain.tempo.balance(text(WALLET))) == (before, had)
+
+
+def test_access_key_within_its_limit(chain: Chain) -> None:
+    """An access key pays for its root account up to the limit that the chain keeps for it, and not beyond."""
+    until = chain.now() + 3600
+    limits = [(TOKEN, 15 * TEN // 10, 3600)]
+    key = OTHER.public_key.to_canonical_address()
+    call = AUTHORIZE + encode(["address", "uint8", RESTRICTIONS], [key, 0, (until, True, limits, True, [])])
+    before = chain.paid()
+    assert chain.run(accessed(paying(lane=chain.fresh(), valid_before=until), WALLET, OTHER)) is None
+    permitted = chain.run(
+        raw_of(paying(to=KEYCHAIN, data=call, gas_limit=5_000_000, lane=chain.fresh(), valid_before=until))
+    )
+    assert permitted is not None and permitted["status"] == "0x1"
+    for status in ("0x1", "0x0"):
+        receipt = chain.run(accessed(paying(lane=chain.fresh(), valid_before=until), WALLET, OTHER))
+        assert receipt is not None
+        assert receipt["status"] == status
+        assert receipt["from"] == text(WALLET)
+    assert chain.paid() - before == TEN
