@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
+import pytest
+
+from tests.oracles import mppx_seller, pympp_seller
 from tests.stage import Stage
 from tests.test_adversary import story
 from tests.tools import require
 from topup.books import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.lifecycle import State, TopUp
-from topup.money import Asset, Usdc
-from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller
-from topup.sandbox.tempo import Tempo
+from topup.money import Asset, Usd, Usdc
+from topup.sandbox.gateway import Account, Seen
+from topup.sandbox.http import Raw, Request, Response
+from topup.sandbox.purchases import PURCHASES, RECIPIENT, MppConduct, Seller
+from topup.sandbox.tempo import USDC_E, Tempo
 from topup.sandbox.world import World
+from topup.terms import Asked
 
 HELD = 25_000_000
 
@@ -87,3 +95,58 @@ def test_a_machine_payment_buys_credits(tmp_path: Path) -> None:
 
     with selling() as world:
         story(tell(world))
+
+
+class Front(Seller):
+    """An account at a seller that runs on somebody else's package: purchases go through, credits are posted here."""
+
+    def __init__(self, account: Account, chain: Any) -> None:
+        super().__init__(account, chain, conduct=MppConduct())
+        self.behind = ""
+        self._posted = 0
+
+    async def _answer_own(self, request: Request, seen: Seen) -> Response | Raw:
+        if request.path != PURCHASES:
+            return await super()._answer_own(request, seen)
+        passed = {k: v for k, v in request.headers.items() if k not in ("host", "connection", "content-length")}
+        async with httpx.AsyncClient(timeout=40) as client:
+            told = await client.post(self.behind + PURCHASES, content=request.body, headers=passed)
+        hop = ("transfer-encoding", "content-length", "content-encoding", "connection")
+        kept = [f"{name}: {value}" for name, value in told.headers.multi_items() if name not in hop]
+        lines = [f"HTTP/1.1 {told.status_code} X", *kept, f"content-length: {len(told.content)}"]
+
+        async def write(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + told.content)
+            await writer.drain()
+
+        return Raw(write)
+
+    def poll(self) -> None:
+        arrived = self.chain.balance(RECIPIENT) // 10**6  # type: ignore[attr-defined]
+        self.account.total_credits += arrived - self._posted
+        self._posted = arrived
+
+
+@pytest.mark.parametrize("reference", [pympp_seller, mppx_seller])
+def test_the_reference_sellers_are_paid_once(
+    tmp_path: Path, reference: Callable[[str, str, str], AbstractContextManager[str]]
+) -> None:
+    """Pympp's and mppx's own sellers take what the rail hands over, broadcast it, and the whole top-up is done."""
+    anvil = require("anvil")
+
+    def chain(world: World) -> Any:
+        return Tempo(anvil, funded={world.wallet: HELD}, block_s=None, now=world.clock.now_s)
+
+    async def tell(world: World) -> None:
+        # Its clock is the machine's: the world's must not run away from a challenge's end.
+        stage = stage_of(world, tmp_path, TOPUP_RAILS__MPP__REALM="openrouter.ai", TOPUP_POSTING__PAY_TIMEOUT_S="40")
+        topup = await stage.until(State.DONE, asked=Asked(Usd.of(10)))
+        assert topup.out[0].answer.startswith("accepted: 202, receipt for 0x")
+        paid_once(stage, topup)
+        await stage.close()
+
+    with World(chain, scale=4, make_gateway=lambda world, account: Front(account, world.chain)) as world:
+        front: Any = world.gateway
+        with reference(front.chain.url, USDC_E, RECIPIENT) as url:
+            front.behind = url
+            story(tell(world))
