@@ -303,17 +303,27 @@ def _signing(s: Settings, store: SqliteStore) -> Signer | None:
 
 
 def _known(s: Settings) -> bytes | None:
-    """Return the wallet's address where it is written down: in the settings, or in the keystore itself."""
+    """Return the wallet's address where that takes no time: from the settings, the keystore, or a raw key."""
     if s.wallet.address is not None:
         return _address(s.wallet.address)
     if s.wallet.keystore is None:
-        return None
+        raw = secret(s.wallet.private_key, s.wallet.private_key_file, "topup-private-key", "wallet.private_key_file")
+        return None if raw is None else _address_of(raw)
     try:
         said = json.loads(s.wallet.keystore.read_text(encoding="utf-8"))["address"]
         found = bytes.fromhex(str(said).removeprefix("0x"))
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return found if len(found) == 20 else None
+
+
+def _address_of(raw: str) -> bytes | None:
+    from eth_keys.datatypes import PrivateKey  # the curve alone, without what signs transactions
+
+    digits = raw.strip().removeprefix("0x")
+    if len(digits) != 64 or set(digits) - set("0123456789abcdefABCDEF"):
+        return None  # whoever opens the key says what is wrong with it
+    return PrivateKey(bytes.fromhex(digits)).public_key.to_canonical_address()
 
 
 def wallet(s: Settings) -> bytes | None:
