@@ -18,6 +18,8 @@ from topup.lifecycle import State
 from topup.money import Asset, Usd, Usdc
 from topup.sandbox import contracts
 from topup.sandbox.world import World, embedded
+from topup.sandbox.x402 import selling as selling_as
+from topup.sandbox.x402_seller import RECIPIENT as SELLS_FOR
 from topup.terms import Asked
 
 ORACLES = Path(__file__).parent / "oracles"
@@ -91,3 +93,38 @@ def test_the_packages_own_seller_is_paid(world: World, tmp_path: Path, version: 
             await stage.close()
 
     story(tell())
+
+
+@pytest.mark.parametrize("profile", ["venice", "plain"])
+def test_each_kind_of_seller_is_paid_once(tmp_path: Path, profile: str) -> None:
+    """Venice by a login and a minimum, the plain one by a key: one transfer each, credits posted, books match."""
+
+    async def tell(world: World) -> None:
+        stage = Stage(world, tmp_path, world.clock, world.gateway.environment())  # type: ignore[attr-defined]
+        before = stage.inside(lambda: world.usdc(world.wallet))
+        topup = await stage.until(State.DONE)
+        assert topup.rail == "x402"
+        assert stage.inside(lambda: world.usdc(SELLS_FOR)) == 10_000_000
+        assert before - stage.inside(lambda: world.usdc(world.wallet)) == 10_000_000
+        assert booked(stage, WALLET, Commodity.USDC) == -10_000_000
+        assert booked(stage, CREDITS, Commodity.CREDIT) == 10_000_000
+        assert stage.left() == 0
+        await stage.close()
+
+    with World(embedded, scale=10, make_gateway=selling_as(profile)) as world:
+        story(tell(world))
+
+
+def test_a_header_that_is_no_base64_is_refused_and_said(tmp_path: Path) -> None:
+    """What cannot be read is stored as it came and refused by name; the next pass goes on."""
+
+    async def tell(world: World) -> None:
+        stage = Stage(world, tmp_path, world.clock, world.gateway.environment())  # type: ignore[attr-defined]
+        stage.inside(lambda: world.gateway.switch_on("offer", "garbage", 1))  # type: ignore[arg-type]
+        await stage.until(State.DROPPED)
+        assert stage.named("charge_refused")[0].field == "PAYMENT-REQUIRED"
+        assert stage.inside(lambda: world.usdc(SELLS_FOR)) == 0
+        await stage.close()
+
+    with World(embedded, scale=10, make_gateway=selling_as("venice")) as world:
+        story(tell(world))

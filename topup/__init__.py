@@ -90,6 +90,10 @@ Each module answers one question. In the order the money flows:
     tempo.py      How does the sandbox run a Tempo chain?
     gateway.py    How would OpenRouter answer, if it still sold credits for crypto?
     purchases.py  How would OpenRouter sell credits for a machine payment?
+    x402.py       How would a gateway sell credits for a signed transfer of dollars?
+    x402_seller.py What do sellers for x402 share?
+    x402_faults.py What can a seller for x402 do wrong, in a sentence each, and what must come of it?
+    facilitator.py Who carries an authorization of dollars to the chain, and what is made sure of before?
     charges.py    What does a charge look like when it is signed honestly, and when its signer means harm?
     postings.py   Which payments on the chain earn credits?
     faults.py     What can be switched wrong in the embedded world, in a sentence each, and what must come of it?

@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
 import typer
 
@@ -476,19 +476,29 @@ def _config_show(*, as_json: bool, defaults: bool) -> Exit:
 
 @app.command()
 def sandbox(
+    rail: Annotated[Literal["coinbase", "mpp", "x402"], typer.Option(help="how the credits are bought")] = "coinbase",
+    pay_with: Annotated[Literal["eth", "usdc"], typer.Option(help="what a coinbase charge is paid with")] = "eth",
     as_json: Json = False,
     fault: Annotated[str | None, typer.Option(help="switch one fault or hostile charge on")] = None,
-    list_faults: Annotated[bool, typer.Option("--list-faults", help="name every fault and leave")] = False,
+    list_faults: Annotated[bool, typer.Option("--list-faults", help="name every fault of the rail and leave")] = False,
     keep: Annotated[Path | None, typer.Option(help="leave the ledger in this directory")] = None,
     serve: Annotated[bool, typer.Option("--serve", help="keep the world up and print its environment")] = False,
-    anvil: Annotated[Path | None, typer.Option(help="use this anvil binary as the chain")] = None,
+    anvil: Annotated[Path | None, typer.Option(help="use this anvil binary as the chain; mpp needs it")] = None,
 ) -> None:
     """Show a refill from end to end on an embedded chain: no account, no key, no money. Example: topup sandbox."""
-    guarded(lambda: _sandbox(fault, keep, anvil, as_json=as_json, list_faults=list_faults, serve=serve))
+    guarded(lambda: _sandbox(rail, pay_with, fault, keep, anvil, as_json=as_json, list_faults=list_faults, serve=serve))
 
 
 def _sandbox(
-    fault: str | None, keep: Path | None, anvil: Path | None, *, as_json: bool, list_faults: bool, serve: bool
+    rail: str,
+    pay_with: str,
+    fault: str | None,
+    keep: Path | None,
+    anvil: Path | None,
+    *,
+    as_json: bool,
+    list_faults: bool,
+    serve: bool,
 ) -> Exit:
     import tempfile
 
@@ -498,21 +508,26 @@ def _sandbox(
 
     try:
         from topup import rehearsal
-        from topup.sandbox.faults import FAULTS
+        from topup.sandbox.faults import of_rail
+
+        faults = of_rail(rail, pay_with)
     except ModuleNotFoundError as error:
         raise SettingsError(f"the sandbox needs {error.name}", remedy="pip install 'topup[sandbox]'") from None
     if list_faults:
-        for one in FAULTS.values():
+        for one in faults.values():
             say(f"{one.name:<34} {one.expected_result:<12} exit {int(one.expected_exit)}  {one.says}")
         return Exit.OK
-    if fault is not None and fault not in FAULTS:
-        raise SettingsError(f"--fault {fault} is not known", remedy="`topup sandbox --list-faults` names them all")
+    if fault is not None and fault not in faults:
+        asked = f"`topup sandbox --rail {rail} --list-faults`"
+        raise SettingsError(f"--fault {fault} is not known", remedy=f"{asked} names them all")
     if serve:
-        return rehearsal.serve(anvil, say)
+        return rehearsal.serve(rail, pay_with, anvil, say)
     with tempfile.TemporaryDirectory(prefix="topup-sandbox-") as temporary:
         told, code = rehearsal.perform(
             keep if keep is not None else Path(temporary),
-            fault=FAULTS[fault] if fault is not None else None,
+            rail=rail,
+            pay_with=pay_with,
+            fault=faults[fault] if fault is not None else None,
             anvil=anvil,
             say=(lambda _: None) if as_json else say,
         )

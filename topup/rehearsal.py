@@ -2,7 +2,7 @@
 
 The daemon is assembled from settings as always; only the addresses, the keys and the clock are the world's. What
 the run cost is computed from the first and the last state of the chain and of the provider, and only then held
-against the journal.
+against the journal. `ground` says what differs between the rails.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from topup.assemble import works
 from topup.books import CREDITS, FEE_OPERATOR, FEE_PROVIDER, IN_TRANSIT, WALLET, Commodity
 from topup.credits import LASTING
 from topup.daemon import Daemon, Heart
-from topup.errors import Exit
+from topup.errors import Exit, SettingsError
 from topup.events import Event
-from topup.money import UNITS_PER_USDC, Usd, Usdc, Wei, plain
-from topup.sandbox.faults import WALLET_WEI, Fault
-from topup.sandbox.gateway import Conduct
+from topup.money import UNITS_PER_USDC, WEI_PER_ETH, Asset, Usd, Usdc, Wei, plain
+from topup.sandbox import contracts
+from topup.sandbox.faults import WALLET_WEI, X402_SELLER, Fault
 from topup.sandbox.rpc import Chain
-from topup.sandbox.world import FEE_DESTINATION, World, embedded
+from topup.sandbox.world import ETH_USD_E8, FEE_DESTINATION, World, embedded
 from topup.settings import load
 from topup.store.sqlite import SqliteStore
 
@@ -54,6 +54,7 @@ EXITS = {
 ENDS: dict[type[Event], str] = {events.TopUpForbidden: "forbidden", events.TopUpHalted: "halted"}
 REPEATED: dict[type[Event], str] = {
     events.ChargeUnanswered: "waiting",
+    events.PaymentUnseen: "waiting",
     events.CycleFailed: "failed",
 }
 # A served world answers at once, so that whoever tries a command need not wait for a production pace.
@@ -66,8 +67,136 @@ SERVED = {
 REHEARSED = {
     "TOPUP_POSTING__LATE_S": "300",
     "TOPUP_API__TIMEOUT_S": "1",
+    "TOPUP_POSTING__PAY_TIMEOUT_S": "1",
     "TOPUP_POLICY__FAILURES_MAX": "1",
 }
+ANVIL = "@foundry-rs/anvil"
+ANVIL_REMEDY = (
+    f"npm install {ANVIL}, then --anvil node_modules/{ANVIL}-PLATFORM/bin/anvil (PLATFORM such as linux-amd64)"
+)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What differs between the ways to pay.
+
+    Attributes:
+        rail: its name in the settings.
+        asset: what the wallet pays with.
+        dollar: the token that arrives, which the wallet holds too where the asset is no ETH.
+        payees: who is paid in it, by address.
+        build: makes a world that is not started, from the scale of its clock and the wei that the wallet holds or,
+            where it pays with dollars, that these are worth.
+    """
+
+    rail: str
+    asset: Asset
+    dollar: str
+    payees: Callable[[World], tuple[str, ...]]
+    build: Callable[[int, int], World]
+
+    @property
+    def commodity(self) -> Commodity:
+        """What the journal calls the dollar."""
+        return Commodity.USDC if self.asset is Asset.ETH else Commodity(self.asset)
+
+
+def ground(rail: str = "coinbase", pay_with: str = "eth", anvil: Path | None = None) -> Ground:
+    """Return the ground of a rail (`coinbase`, `mpp`, `x402`); `pay_with` (`eth`, `usdc`) is coinbase's.
+
+    Raises:
+        SettingsError: it cannot be shown with what is given.
+    """
+    if pay_with == "usdc" and rail != "coinbase":
+        raise SettingsError(
+            f"--pay-with usdc is not for {rail}", remedy="only coinbase leaves the choice; leave it out"
+        )
+    if anvil is not None and not anvil.is_file():
+        raise SettingsError(f"--anvil {anvil} is no file", remedy=ANVIL_REMEDY)
+    if rail == "mpp":
+        return _tempo(anvil)
+    if rail == "x402":
+        return _x402(_chain(anvil))
+    return _coinbase(_chain(anvil), pay_with)
+
+
+def _coinbase(chain: Callable[[World], Chain], pay_with: str) -> Ground:
+    def payees(world: World) -> tuple[str, ...]:
+        return world.operator.terms.recipient, FEE_DESTINATION
+
+    if pay_with == "eth":
+        return Ground(
+            "coinbase",
+            Asset.ETH,
+            contracts.USDC,
+            payees,
+            lambda scale, wealth: World(chain, scale=scale, wallet_wei=wealth),
+        )
+
+    def build(scale: int, wealth: int) -> World:
+        def funded(world: World) -> Chain:
+            made = chain(world)
+            for one in contracts.usdc_balance(world.wallet, _dollars(wealth)):
+                made.set_storage(one.address, one.slot, one.value)
+            return made
+
+        return World(funded, scale=scale, settings=lambda _: {"TOPUP_RAILS__COINBASE__PAY_WITH": "usdc"})
+
+    return Ground("coinbase", Asset.USDC, contracts.USDC, payees, build)
+
+
+def _x402(chain: Callable[[World], Chain]) -> Ground:
+    from topup.sandbox.x402 import selling
+    from topup.sandbox.x402_seller import RECIPIENT, X402Seller
+
+    def settings(world: World) -> dict[str, str]:
+        assert isinstance(world.gateway, X402Seller)
+        return world.gateway.environment()
+
+    def build(scale: int, wealth: int) -> World:
+        seller = selling(X402_SELLER, held_units=_dollars(wealth))
+        return World(chain, scale=scale, make_gateway=seller, settings=settings)
+
+    return Ground("x402", Asset.USDC, contracts.USDC, lambda _: (RECIPIENT,), build)
+
+
+def _tempo(anvil: Path | None) -> Ground:
+    from topup.sandbox.purchases import RECIPIENT, Seller
+    from topup.sandbox.tempo import USDC_E, Tempo
+
+    if anvil is None:
+        raise SettingsError("--rail mpp needs an anvil that knows Tempo", remedy=ANVIL_REMEDY)
+
+    def build(scale: int, wealth: int) -> World:
+        def chain(world: World) -> Chain:
+            try:
+                return Tempo(anvil, funded={world.wallet: _dollars(wealth)}, block_s=None, now=world.clock.now_s)
+            except (RuntimeError, OSError) as error:
+                raise SettingsError(
+                    f"--anvil {anvil} does not run a Tempo chain: {error}", remedy=ANVIL_REMEDY
+                ) from None
+
+        def settings(world: World) -> dict[str, str]:
+            return {
+                "TOPUP_RAILS__USE": "mpp",
+                "TOPUP_RAILS__MPP__RPC_URLS": world.rpc.url,
+                "TOPUP_RAILS__MPP__REALM": "127.0.0.1",
+                "TOPUP_RAILS__MPP__RECIPIENTS": RECIPIENT,
+            }
+
+        return World(
+            chain,
+            scale=scale,
+            make_gateway=lambda world, account: Seller(account, world.chain),
+            settings=settings,
+        )
+
+    return Ground("mpp", Asset.USDC_E, USDC_E, lambda _: (RECIPIENT,), build)
+
+
+def _dollars(wealth: int) -> int:
+    """Return the units of a dollar that so many wei are worth."""
+    return wealth * ETH_USD_E8 * UNITS_PER_USDC // (10**8 * WEI_PER_ETH)
 
 
 @dataclass
@@ -78,6 +207,7 @@ class Witness:
     say: Callable[[str], None]
     first_reading: Callable[[], None]
     spend: Callable[[], None]
+    rail: str = "coinbase"
     told: list[Event] = field(default_factory=list)
     result: str | None = None
     dipped_s: int | None = None
@@ -90,7 +220,7 @@ class Witness:
     def emit(self, event: Event) -> None:  # noqa: C901 - a table of events, read top to bottom
         """Take one event of the daemon."""
         self.told.append(event)
-        line = sentence(event)
+        line = sentence(event, self.rail)
         if line:
             self.say(line)
         if type(event) in ENDS:
@@ -140,15 +270,18 @@ class Witness:
         self.result = self.result or result
 
 
-def sentence(event: Event) -> str:
+def sentence(event: Event, rail: str) -> str:
     """Return the event as a line of the story; "" when it would only repeat what the reader knows."""
-    if type(event) in TELL:
-        return TELL[type(event)](event)
+    told = (TELL if rail == "coinbase" else TELL | BY_SELLER).get(type(event))
+    if told is not None:
+        return told(event)
     shown = ", ".join(f"{k}={v}" for k, v in event.shown().items() if k != "topup_id" and v not in (None, ""))
     return f"{event.level.upper()} {event.name()}: {shown}"
 
 
 def _planned(event: events.PaymentPlanned) -> str:
+    if event.asset != Asset.ETH:
+        return f"sending {_tokens(event.units, event.asset)}, simulated on block {event.block}"
     pool = plain(Decimal(event.tier) / 10_000)
     return (
         f"quoted {event.quote_wei} ({pool} % pool), sending at most {event.value_wei}, simulated on block {event.block}"
@@ -156,10 +289,25 @@ def _planned(event: events.PaymentPlanned) -> str:
 
 
 def _included(event: events.PaymentIncluded) -> str:
-    fees = event.gas_wei + event.l1_fee_wei
-    return (
-        f"paid in block {event.block}: {event.spent_wei} and {fees} network fees (wallet check: {event.wallet_check})"
-    )
+    eth = event.gas_wei + event.l1_fee_wei
+    spent = str(event.spent_wei) if event.asset == Asset.ETH else _tokens(event.spent_units, event.asset)
+    fees = _fees([_tokens(event.fee_units, event.asset)] if event.fee_units.units else [], eth)
+    return f"paid in block {event.block}: {spent} and {fees} (wallet check: {event.wallet_check})"
+
+
+def _approved(event: events.TokenApproved) -> str:
+    fees = _fees([], event.gas_wei + event.l1_fee_wei)
+    return f"approved in block {event.block}: the contract may take {event.units}, nothing more; {fees}"
+
+
+def _fees(tokens: list[str], eth: Wei) -> str:
+    """Write what the network took, in whatever it took."""
+    parts = tokens + ([str(eth)] if eth.units else [])
+    return f"{' and '.join(parts) or 'no'} network fees"
+
+
+def _tokens(amount: Usdc, asset: str) -> str:
+    return f"{plain(amount.usdc)} {asset}"
 
 
 TELL: dict[type[Event], Callable[[Any], str]] = {
@@ -172,6 +320,7 @@ TELL: dict[type[Event], Callable[[Any], str]] = {
     events.PaymentPlanned: _planned,
     events.PaymentSigned: lambda e: f"signed and stored 0x{e.tx_hash.hex()[:16]}… with nonce {e.nonce}",
     events.PaymentSent: lambda e: f"sent: {e.answer}",
+    events.TokenApproved: _approved,
     events.PaymentIncluded: _included,
     events.CreditsPosted: lambda e: f"credits posted {e.waited_s} s after the payment",
     events.TopUpDone: lambda e: (
@@ -180,10 +329,25 @@ TELL: dict[type[Event], Callable[[Any], str]] = {
     events.CycleDone: lambda _: "",
     events.Stopping: lambda _: "",
 }
+# Where the seller asks for a payment and carries it to the chain.
+BY_SELLER: dict[type[Event], Callable[[Any], str]] = {
+    events.ChargeRequested: lambda e: f"asking what {e.amount_usd} dollars of credit cost",
+    events.ChargeProven: lambda e: (
+        f"price proven: {plain(e.total_units.usdc)} dollars to 0x{e.recipient.hex()[:8]}…, the pinned recipient"
+    ),
+    events.PaymentSigned: lambda e: f"signed and stored 0x{e.tx_hash.hex()[:16]}…, which pays once or never",
+    events.PaymentSent: lambda e: f"handed to the seller: {e.answer}",
+}
 
 
 async def rehearse(
-    world: World, directory: Path, *, fault: Fault | None, say: Callable[[str], None], settings: dict[str, str]
+    world: World,
+    directory: Path,
+    *,
+    fault: Fault | None,
+    say: Callable[[str], None],
+    settings: dict[str, str],
+    on: Ground | None = None,
 ) -> tuple[dict[str, Any], Exit]:
     """Run the daemon in a started world until there is a verdict; return the audit and the exit code.
 
@@ -193,8 +357,10 @@ async def rehearse(
         fault: what to switch on, or None.
         say: takes the lines of the story.
         settings: environment variables over the world's own.
+        on: the ground that the world was built on; None: coinbase's, paid in ETH.
     """
-    before = world.do(lambda: _balances(world))
+    here = on or ground()
+    before = world.do(lambda: _balances(world, here))
     environment = (
         world.environment() | REHEARSED | {"TOPUP_STATE_DIR": str(directory), "TOPUP_CONFIG": "/dev/null"} | settings
     )
@@ -220,6 +386,7 @@ async def rehearse(
         lambda line: say(f"{world.clock.now_s() - began:>5} s  {line}"),
         first_reading,
         spend,
+        here.rail,
         refills=fault.refills if fault is not None else 1,
     )
     store = SqliteStore.open_writer(directory)
@@ -232,44 +399,52 @@ async def rehearse(
             await asyncio.sleep(0.005)
         daemon.stop("verdict")
         await task
-        after = world.do(lambda: _balances(world))
-        return _audit(witness, store, loaded.account, before, after)
+        after = world.do(lambda: _balances(world, here))
+        return _audit(here, witness, store, loaded.account, before, after)
     finally:
         await running.close()
 
 
 def _switch(world: World, fault: Fault, *, early: bool) -> None:
     """Switch on what is wrong from the start, or what means something only once a good balance was seen."""
+    seller: Any = world.gateway
     for one in fault.switches:
-        if early == (one.place != "credits" or fault.name == "ordinary-key"):
-            world.gateway.switch_on(one.place, one.name, one.times)
+        if early == (one.place not in ("credits", "balance") or fault.name == "ordinary-key"):
+            seller.switch_on(one.place, one.name, one.times)
     if not early and fault.on_world is not None:
         fault.on_world(world)
 
 
 @dataclass(frozen=True)
 class Balances:
-    """Where the money is: wei, USDC units, millionths of a dollar of credit."""
+    """Where the money is: wei, units of the ground's dollar, millionths of a dollar of credit."""
 
-    wallet: int
-    recipient: int
-    operator_fee: int
+    wei: int
+    dollars: int
+    payees: int
     credit: int
 
+    def since(self, before: Balances) -> Balances:
+        """Return what has come to each place since then; negative for what has left it."""
+        return Balances(
+            self.wei - before.wei,
+            self.dollars - before.dollars,
+            self.payees - before.payees,
+            self.credit - before.credit,
+        )
 
-def _balances(world: World) -> Balances:
+
+def _balances(world: World, on: Ground) -> Balances:
     return Balances(
         world.balance(world.wallet),
-        world.usdc(world.operator.terms.recipient),
-        world.usdc(FEE_DESTINATION),
+        world.tokens(on.dollar, world.wallet),
+        sum(world.tokens(on.dollar, one) for one in on.payees(world)),
         int(world.gateway.account.total_credits * UNITS_PER_USDC),
     )
 
 
-def _audit(
-    witness: Witness, store: SqliteStore, account: str, before: Balances, after: Balances
-) -> tuple[dict[str, Any], Exit]:
-    """Hold what moved in the world against the journal, and write the document."""
+def _matches(store: SqliteStore, account: str, dollar: Commodity, moved: Balances) -> bool:
+    """Tell whether the journal says of every place what the world shows."""
     sums: dict[tuple[str, Commodity], int] = {}
     for entry in store.entries(account):
         for line in entry.lines:
@@ -278,40 +453,45 @@ def _audit(
     def booked(name: str, commodity: Commodity) -> int:
         return sums.get((name, commodity), 0)
 
-    usdc = Commodity.USDC
-    arrived = after.recipient + after.operator_fee - before.recipient - before.operator_fee
-    matches = (
-        after.wallet - before.wallet == booked(WALLET, Commodity.ETH)
-        and after.credit - before.credit == booked(CREDITS, Commodity.CREDIT)
-        and arrived
-        == booked(IN_TRANSIT, usdc)
-        + booked(FEE_OPERATOR, usdc)
-        + booked(FEE_PROVIDER, usdc)
-        + booked(CREDITS, Commodity.CREDIT)
-    )
+    credit = booked(CREDITS, Commodity.CREDIT)
+    arrived = sum(booked(name, dollar) for name in (IN_TRANSIT, FEE_OPERATOR, FEE_PROVIDER)) + credit
+    return moved == Balances(booked(WALLET, Commodity.ETH), booked(WALLET, dollar), arrived, credit)
+
+
+def _audit(
+    on: Ground, witness: Witness, store: SqliteStore, account: str, before: Balances, after: Balances
+) -> tuple[dict[str, Any], Exit]:
+    """Hold what moved in the world against the journal, and write the document."""
+    moved = after.since(before)
+    matches = _matches(store, account, on.commodity, moved)
     attempts = [a for t in store.latest(account, 10) for a in t.attempts]
-    paid = next((a for a in attempts if a.inclusion is not None and a.inclusion.success), None)
+    paid = next((a for a in attempts if a.paid), None)
     spent = sum((a.inclusion.spent for a in attempts if a.inclusion is not None), Wei(0))
-    gas = Wei(before.wallet - after.wallet) - spent
+    gas = Wei(-moved.wei) - spent
+    arrived = Usdc(moved.payees)
+    in_eth = on.asset is Asset.ETH
     result = witness.result or "waiting"
     done = next((e for e in witness.told if isinstance(e, events.TopUpDone)), None)
     readings = [e for e in witness.told if isinstance(e, events.ReadingTaken)]
     low = done.balance_before_usd if done is not None else None
-    bought = Usdc(after.recipient + after.operator_fee - before.recipient - before.operator_fee)
     seconds = (
         witness.posted_s - witness.dipped_s if witness.posted_s is not None and witness.dipped_s is not None else None
     )
     document: dict[str, Any] = {
         "schema": 1,
+        "rail": on.rail,
         "result": result,
         "credits_before": str(low if low is not None else readings[0].balance_usd) if readings else None,
         "credits_after": str(readings[-1].balance_usd) if readings else None,
+        "asset": on.asset.value,
+        "asset_spent": plain(spent.eth if in_eth else arrived.usdc),
+        "asset_fee": plain(gas.eth if in_eth else Usdc(-moved.dollars - moved.payees).usdc),
         "eth_spent_wei": str(spent.units),
         "gas_wei": str(gas.units),
-        "usdc_paid_units": str(bought.units),
-        "usd_per_eth": plain((bought.usdc / spent.eth).quantize(Decimal("0.01"))) if spent.units else None,
+        "usdc_paid_units": str(arrived.units),
+        "usd_per_eth": plain((arrived.usdc / spent.eth).quantize(Decimal("0.01"))) if spent.units else None,
         "usd_per_credit": plain(done.usd_per_credit) if done is not None else None,
-        "tx_hash": "0x" + paid.hash.hex() if paid is not None and paid.hash is not None else None,
+        "tx_hash": "0x" + paid.tx_hash.hex() if paid is not None and paid.tx_hash is not None else None,
         "books_match_chain": matches,
         "seconds_dip_to_posted": str(seconds) if seconds is not None else None,
     }
@@ -320,27 +500,37 @@ def _audit(
 
 
 def perform(
-    directory: Path, *, fault: Fault | None, anvil: Path | None, say: Callable[[str], None]
+    directory: Path,
+    *,
+    rail: str = "coinbase",
+    pay_with: str = "eth",
+    fault: Fault | None,
+    anvil: Path | None,
+    say: Callable[[str], None],
 ) -> tuple[dict[str, Any], Exit]:
-    """Start a world, run the daemon in it, and end both."""
-    with World(
-        _chain(anvil),
-        scale=SCALE,
-        wallet_wei=fault.wallet_wei if fault is not None else WALLET_WEI,
-        conduct=Conduct(staleness_ms=20_000, posting_delay_ms=10_000, late_ms=480_000),
-    ) as world:
-        return asyncio.run(rehearse(world, directory, fault=fault, say=say, settings={}))
+    """Start a world, run the daemon in it, and end both.
+
+    Raises:
+        SettingsError: the rail cannot be shown with what is given.
+    """
+    on = ground(rail, pay_with, anvil)
+    with on.build(SCALE, fault.wallet_wei if fault is not None else WALLET_WEI) as world:
+        conduct = world.gateway.conduct
+        conduct.staleness_ms, conduct.posting_delay_ms, conduct.late_ms = 20_000, 10_000, 480_000
+        return asyncio.run(rehearse(world, directory, fault=fault, say=say, settings={}, on=on))
 
 
-def serve(anvil: Path | None, say: Callable[[str], None]) -> Exit:
+def serve(rail: str, pay_with: str, anvil: Path | None, say: Callable[[str], None]) -> Exit:
     """Keep a world up at the machine's own pace until interrupted, and print how to reach it.
 
     The environment names a ledger and a settings file of its own: nothing of the sandbox may end up in a real ledger.
+
+    Raises:
+        SettingsError: the rail cannot be shown with what is given.
     """
-    with (
-        tempfile.TemporaryDirectory(prefix="topup-sandbox-") as ledger,
-        World(_chain(anvil), conduct=Conduct(posting_delay_ms=2_000)) as world,
-    ):
+    on = ground(rail, pay_with, anvil)
+    with tempfile.TemporaryDirectory(prefix="topup-sandbox-") as ledger, on.build(1, WALLET_WEI) as world:
+        world.gateway.conduct.posting_delay_ms = 2_000
         own = {"TOPUP_STATE_DIR": ledger, "TOPUP_CONFIG": os.devnull}
         for name, value in (world.environment() | SERVED | own).items():
             say(f"export {name}={shlex.quote(value)}")
@@ -355,17 +545,21 @@ def serve(anvil: Path | None, say: Callable[[str], None]) -> Exit:
 
 def summary(told: dict[str, Any]) -> list[str]:
     """Return the end of the story."""
+    asset, in_eth = told["asset"], told["asset"] == Asset.ETH
+    spent = f"{asset + ' spent':<10} {told['asset_spent']} {asset}"
     if told["result"] != "refilled":
-        return ["", f"result     {told['result']}", f"ETH spent  {Wei(int(told['eth_spent_wei']))}"]
-    spent, gas = Wei(int(told["eth_spent_wei"])), Wei(int(told["gas_wei"]))
+        return ["", f"result     {told['result']}", spent]
+    fee = [] if in_eth or told["asset_fee"] == "0" else [f"{told['asset_fee']} {asset}"]
     low, high = Usd.of(told["credits_before"]), Usd.of(told["credits_after"])
+    price = f"{told['usd_per_credit']} dollars per dollar of credit"
+    unit = "wei" if in_eth else "unit"
     return [
         "",
         f"credits    {low.cents_down()} → {high.cents_down()} dollars",
-        f"ETH spent  {spent}, and {gas} network fees",
-        f"price      {told['usd_per_eth']} dollars per ETH; {told['usd_per_credit']} dollars per dollar of credit",
+        f"{spent}, and {_fees(fee, Wei(int(told['gas_wei'])))}",
+        f"price      {told['usd_per_eth']} dollars per ETH; {price}" if in_eth else f"price      {price}",
         f"dip→posted {told['seconds_dip_to_posted']} s of the world",
-        f"books      {'match the chain to the wei' if told['books_match_chain'] else 'DO NOT MATCH THE CHAIN'}",
+        f"books      {f'match the chain to the {unit}' if told['books_match_chain'] else 'DO NOT MATCH THE CHAIN'}",
     ]
 
 

@@ -172,7 +172,8 @@ class X402(Authorized):
             "sender": request.sender.hex(),
             "chain_id": request.chain_id,
             "units": request.amount.usdc_up().units,
-            "document": base64.b64encode(demanded(dict(answered.headers), answered.body)).decode(),
+            "headers": answered.all("payment-required"),
+            "body": base64.b64encode(answered.body).decode(),
         }
         return json.dumps(kept).encode()
 
@@ -184,10 +185,13 @@ class X402(Authorized):
         """
         try:
             kept: dict[str, Any] = json.loads(raw)
-            document = base64.b64decode(kept["document"], validate=True)
+            headers, body = list(kept["headers"]), base64.b64decode(kept["body"], validate=True)
             nonce, sender = bytes.fromhex(kept["nonce"]), bytes.fromhex(kept["sender"])
         except (ValueError, LookupError, TypeError, binascii.Error):
             raise ChargeRefused("answer", "not what was stored", "as it was stored") from None
+        if len(headers) > 1:
+            raise ChargeRefused("PAYMENT-REQUIRED", "given twice", "given once")
+        document = demanded({"payment-required": headers[0]} if headers else {}, body)
         chain_id, units = int(kept["chain_id"]), int(kept["units"])
         fitting = [
             offer

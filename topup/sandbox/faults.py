@@ -1,14 +1,14 @@
 """What can be switched wrong in the embedded world, in a sentence each, and what must come of it?
 
 One line a fault. `times` None spoils every request, a number only the first ones. Results: refilled; refused (a
-person must look); gone; unknown (the balance cannot be read); waiting (no charge to be had now); uncredited (paid, not
-posted).
+person must look); gone; unknown (the balance cannot be read); waiting (no charge to be had now, or its payment is not
+taken); uncredited (paid, not posted).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -18,14 +18,15 @@ from topup.sandbox.gateway import Place
 
 World = Any
 WALLET_WEI = 10**18
+X402_SELLER = "venice"  # Which of the sellers for x402 the sandbox shows.
 Spent = Literal["zero", "one"]
 
 
 @dataclass(frozen=True)
 class Switch:
-    """One switch of the gateway: where, which fault or hostile charge, for how many requests."""
+    """One switch of a seller: where, which fault or hostile charge, for how many requests."""
 
-    place: Place
+    place: str
     name: str
     times: int | None = None
 
@@ -42,7 +43,8 @@ class Fault:
     expected_spent: Spent
     on_world: Callable[[World], None] | None = None  # For what is not the gateway's doing: the chain's faults.
     refills: int = 1  # How many refills the run goes on for.
-    wallet_wei: int = WALLET_WEI  # What the wallet begins with.
+    wallet_wei: int = WALLET_WEI  # What the wallet begins with, or what its dollars are worth.
+    of_swap: bool = False  # Only where ETH is swapped for the dollars that are paid.
 
 
 def _at(place: Place, name: str, times: int | None = None) -> tuple[Switch, ...]:
@@ -84,6 +86,10 @@ def _chain(name: str, says: str, act: Callable[[World], None], result: str, code
 
 def _waiting(name: str, says: str, act: Callable[[World], None]) -> Fault:
     return _chain(name, says, act, "waiting", Exit.LATER, "zero")
+
+
+def _dear(name: str, says: str, act: Callable[[World], None]) -> Fault:
+    return replace(_waiting(name, says, act), of_swap=True)
 
 
 def _pools(world: World, percent: int) -> list[contracts.StorageWrite]:
@@ -194,15 +200,18 @@ _ALL = (
     _key("server-error-500", "The key endpoint fails."),
     _key("time-out", "The key endpoint never answers."),
     # The chain.
-    _chain(
-        "price-jumps",
-        "ETH falls before the block: it reverts, and is retried.",
-        _price_jumps,
-        "refilled",
-        Exit.OK,
-        "one",
+    replace(
+        _chain(
+            "price-jumps",
+            "ETH falls before the block: it reverts, and is retried.",
+            _price_jumps,
+            "refilled",
+            Exit.OK,
+            "one",
+        ),
+        of_swap=True,
     ),
-    _waiting("dear-pool", "The pools ask a twentieth more than the feed.", lambda w: w.write(_pools(w, 95))),
+    _dear("dear-pool", "The pools ask a twentieth more than the feed.", lambda w: w.write(_pools(w, 95))),
     _waiting("stale-feed", "The price feed is two hours old.", lambda w: w.write(_stale(w))),
     _waiting(
         "sequencer-down",
@@ -225,3 +234,32 @@ _ALL = (
 )
 
 FAULTS: Mapping[str, Fault] = MappingProxyType({fault.name: fault for fault in _ALL})
+
+
+def of_rail(rail: str, pay_with: str = "eth") -> Mapping[str, Fault]:
+    """Return what can go wrong on a rail (`coinbase`, `mpp`, `x402`), by name."""
+    if rail == "coinbase":
+        return MappingProxyType({n: f for n, f in FAULTS.items() if pay_with == "eth" or not f.of_swap})
+    rows: list[Any]
+    if rail == "mpp":
+        from topup.sandbox.purchases import MPP_FAULTS
+
+        rows = list(MPP_FAULTS.values())
+    else:
+        from topup.sandbox.x402_faults import X402_FAULTS
+
+        rows = [one for one in X402_FAULTS.values() if X402_SELLER in one.sellers]
+    return MappingProxyType({one.name: _as_fault(one) for one in rows})
+
+
+def _as_fault(row: Any) -> Fault:
+    """Say a row of another seller's table as one of this table."""
+    return Fault(
+        row.name,
+        row.says,
+        tuple(Switch(one.place, one.name, one.times) for one in row.switches),
+        row.expected_result,
+        row.expected_exit,
+        row.expected_spent,
+        refills=getattr(row, "refills", 1),
+    )

@@ -75,13 +75,17 @@ class World:
         *,
         scale: int = 1,
         make_gateway: Callable[[World, Account], Gateway] | None = None,
+        settings: Callable[[World], dict[str, str]] | None = None,
         conduct: Conduct | None = None,
         wallet_wei: int = WALLET_WEI,
         credits_usd: Decimal = Decimal(20),
         usage_usd: Decimal = Decimal("9.85"),
         burn_usd_per_hour: Decimal = Decimal(6),
     ) -> None:
-        """Create keys and state; nothing listens until the context is entered."""
+        """Create keys and state; nothing listens until the context is entered.
+
+        `settings` returns what is set otherwise where another rail is paid by: variables over the world's own.
+        """
         self.clock = WorldClock(scale)
         self.key = PrivateKey(secrets.token_bytes(32))
         self.wallet: str = self.key.public_key.to_checksum_address()
@@ -90,6 +94,7 @@ class World:
         self.wallet_wei = wallet_wei
         self._make_chain = make_chain
         self._make_gateway = make_gateway
+        self._settings = settings
         self._account = (credits_usd, usage_usd, burn_usd_per_hour)
         self._conduct = conduct or Conduct()
         self._thread = threading.Thread(target=self._run, name="world", daemon=True)
@@ -135,6 +140,7 @@ class World:
                 if self.clock.scale > 1
                 else {}
             ),
+            **(self._settings(self) if self._settings is not None else {}),
         }
 
     def __enter__(self) -> Self:
@@ -179,8 +185,12 @@ class World:
 
     def usdc(self, address: str) -> int:
         """Return a balance in USDC units; call it inside the world."""
+        return self.tokens(contracts.USDC, address)
+
+    def tokens(self, token: str, address: str) -> int:
+        """Return a balance in units of any token; call it inside the world."""
         data = "0x70a08231" + address[2:].lower().rjust(64, "0")
-        return int(self.chain.rpc("eth_call", [{"to": contracts.USDC, "data": data}, "latest"]), 16)
+        return int(self.chain.rpc("eth_call", [{"to": token, "data": data}, "latest"]), 16)
 
     def _run(self) -> None:
         try:

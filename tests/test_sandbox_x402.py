@@ -1,0 +1,915 @@
+"""Do the sandbox's sellers for x402 take money exactly when the chain says so, whatever they answer?
+
+The client here signs and encodes by itself, and needs of a seller only its URL and its key: neither the seller's
+decoding nor the product's signing is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import functools
+import json
+import secrets
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final, ParamSpec
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from eth_account import Account as Key
+from eth_account.messages import encode_defunct, encode_typed_data
+
+from topup.sandbox import contracts
+from topup.sandbox.charges import STRANGER, Operator, named_address
+from topup.sandbox.evm import Evm
+from topup.sandbox.gateway import Account
+from topup.sandbox.wire import WIRE_FAULTS
+from topup.sandbox.world import World, embedded
+from topup.sandbox.x402 import SELLERS, Venice, selling
+from topup.sandbox.x402_faults import ANSWERS_INSTEAD, FAULTS_AT, SETTLED, X402_FAULTS
+from topup.sandbox.x402_seller import RECIPIENT, X402Conduct, X402Seller
+
+P = ParamSpec("P")
+TEN: Final = 10_000_000
+START: Final = 10 * TEN
+L1_FEE_PER_BYTE: Final = 15_000_000
+NO_TLS: Final = ssl.create_default_context()  # Never used; to make one for each client takes longer than a test.
+ENDLESS: Final = {"time-out", "trickle"}
+IMPATIENCE_S: Final = 0.3
+BOTH: Final = ("venice", "plain")
+CHAINS: Final = {"base": 8453, "eip155:8453": 8453, "base-sepolia": 84532, "eip155:84532": 84532}
+FIELDS: Final = {
+    "TransferWithAuthorization": [
+        {"name": "from", "type": "address"},
+        {"name": "to", "type": "address"},
+        {"name": "value", "type": "uint256"},
+        {"name": "validAfter", "type": "uint256"},
+        {"name": "validBefore", "type": "uint256"},
+        {"name": "nonce", "type": "bytes32"},
+    ]
+}
+
+
+def story(tell: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run an asynchronous test to its end."""
+
+    @functools.wraps(tell)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(asyncio.wait_for(tell(*args, **kwargs), timeout=30))
+
+    return run
+
+
+class Clock:
+    """Time that only moves when told; it starts at the machine's."""
+
+    def __init__(self) -> None:
+        self.ms = time.time_ns() // 1_000_000
+
+    def now_ms(self) -> int:
+        return self.ms
+
+    def now_s(self) -> int:
+        return self.ms // 1000
+
+
+class Prompt(Evm):
+    """A chain that makes a block as soon as `patience` transactions wait for one."""
+
+    patience = 1
+
+    def rpc(self, method: str, params: list[Any]) -> Any:
+        answer = super().rpc(method, params)
+        if method == "eth_sendRawTransaction" and self.pending() >= self.patience:
+            self.mine()
+        return answer
+
+
+def pack(document: Any) -> str:
+    return base64.b64encode(json.dumps(document).encode()).decode()
+
+
+def unpack(text: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(base64.b64decode(text, validate=True))
+    return document
+
+
+def offers(answer: httpx.Response) -> list[dict[str, Any]]:
+    """Return the offers of a 402 on chains with an EVM, from the header of version 2 or the body of version 1."""
+    assert answer.status_code == 402
+    header = answer.headers.get("payment-required")
+    document = unpack(header) if header else answer.json()
+    return [one | {"x402Version": document["x402Version"]} for one in document["accepts"] if one["network"] in CHAINS]
+
+
+@dataclass
+class Wallet:
+    """A key that pays an offer; `changes` make it sign something else, `lies` make it tell something else."""
+
+    key: Any = field(default_factory=Key.create)
+
+    @property
+    def address(self) -> str:
+        return str(self.key.address)
+
+    def pay(
+        self,
+        offer: Mapping[str, Any],
+        now_s: int,
+        lies: Mapping[str, Any] | None = None,
+        domain: Mapping[str, Any] | None = None,
+        **changes: Any,
+    ) -> dict[str, str]:
+        stated = {name: one for name, one in offer.items() if name != "x402Version"}
+        signed: dict[str, Any] = {
+            "from": self.address,
+            "to": offer["payTo"],
+            "value": int(offer.get("amount", offer.get("maxAmountRequired", 0))),
+            "validAfter": 0,
+            "validBefore": now_s + max(200, offer["maxTimeoutSeconds"]),
+            "nonce": secrets.token_bytes(32),
+            **changes,
+        }
+        named = {
+            "name": "USD Coin",
+            "version": "2",
+            "chainId": CHAINS[offer["network"]],
+            "verifyingContract": offer["asset"],
+            **(domain or {}),
+        }
+        signature = self.key.sign_message(encode_typed_data(named, FIELDS, signed)).signature
+        told = {name: str(one) for name, one in signed.items()} | {"nonce": "0x" + signed["nonce"].hex()}
+        payload = {"signature": "0x" + signature.hex(), "authorization": told | dict(lies or {})}
+        if offer["x402Version"] == 1:
+            v1 = {"x402Version": 1, "scheme": offer["scheme"], "network": offer["network"], "payload": payload}
+            return {"x-payment": pack(v1)}
+        accepted = stated | {"amount": str(signed["value"])}
+        return {"payment-signature": pack({"x402Version": 2, "payload": payload, "accepted": accepted})}
+
+
+def login(wallet: Wallet, url: str, now_ms: int, **changes: Any) -> dict[str, str]:
+    """Return the header that logs a wallet in at this URL; `changes` make the login a bad one."""
+    server = urlsplit(url)
+    told: dict[str, Any] = {
+        "domain": server.netloc,
+        "address": wallet.address,
+        "uri": f"{server.scheme}://{server.netloc}",
+        "chain": 8453,
+        "nonce": secrets.token_hex(8),
+        "issued": now_ms,
+        "expires": now_ms + 300_000,
+        "signer": wallet,
+        **changes,
+    }
+
+    def moment(ms: int) -> str:
+        return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    message = (
+        f"{told['domain']} wants you to sign in with your Ethereum account:\n{told['address']}\n\n"
+        f"Sign in to Venice API\n\nURI: {told['uri']}\nVersion: 1\nChain ID: {told['chain']}\nNonce: {told['nonce']}\n"
+        f"Issued At: {moment(told['issued'])}\nExpiration Time: {moment(told['expires'])}"
+    )
+    signature = told["signer"].key.sign_message(encode_defunct(text=message)).signature.hex()
+    proof = {"address": told["address"], "message": message, "signature": "0x" + signature}
+    return {"sign-in-with-x": pack(proof | {"timestamp": now_ms, "chainId": told["chain"]})}
+
+
+@dataclass
+class Scene:
+    """A running seller, a client, a wallet with 100 dollars, and the chain."""
+
+    seller: X402Seller
+    client: httpx.AsyncClient
+    wallet: Wallet
+    chain: Prompt
+    clock: Clock
+    patience_s: float = 10  # For a whole answer; the client's own time-out is for each piece of it.
+
+    @property
+    def path(self) -> str:
+        return "/x402/top-up" if isinstance(self.seller, Venice) else "/credits/topup"
+
+    def key(self) -> dict[str, str]:
+        return {} if isinstance(self.seller, Venice) else {"authorization": f"Bearer {self.seller.management_key}"}
+
+    async def post(self, payment: Mapping[str, str] | None = None, body: str = '{"amount":"10"}') -> httpx.Response:
+        async with asyncio.timeout(self.patience_s):
+            return await self.client.post(self.path, headers={**self.key(), **(payment or {})}, content=body)
+
+    async def offer(self) -> dict[str, Any]:
+        return offers(await self.post())[0]
+
+    def pay(self, offer: Mapping[str, Any], **changes: Any) -> dict[str, str]:
+        return self.wallet.pay(offer, self.clock.now_s(), **({"value": TEN} | changes))
+
+    async def bought(self) -> httpx.Response:
+        return await self.post(self.pay(await self.offer()))
+
+    async def get(self, what: str, wallet: Wallet | None = None, query: str = "") -> httpx.Response:
+        """Read `balance` or `transactions` at Venice, logged in."""
+        who = wallet or self.wallet
+        headers = login(who, self.seller.url, self.clock.ms)
+        return await self.client.get(f"/x402/{what}/{self.wallet.address}{query}", headers=headers)
+
+    async def balance(self) -> Decimal:
+        if isinstance(self.seller, Venice):
+            return Decimal(str((await self.get("balance")).json()["data"]["balanceUsd"]))
+        return Decimal((await self.client.get("/credits/balance", headers=self.key())).json()["balance_usdc"])
+
+    def units(self, address: str) -> int:
+        data = "0x70a08231" + address[2:].lower().rjust(64, "0")
+        return int(self.chain.rpc("eth_call", [{"to": contracts.USDC, "data": data}, "latest"]), 16)
+
+    def moved(self) -> tuple[int, int]:
+        """What left the wallet and what the recipient got, in units."""
+        return START - self.units(self.wallet.address), self.units(RECIPIENT)
+
+
+@asynccontextmanager
+async def scene(profile: str, **conduct: Any) -> AsyncIterator[Scene]:
+    clock, wallet = Clock(), Wallet()
+    accounts = contracts.genesis(
+        operator=Operator().address,
+        fee_destination=named_address("fee destination"),
+        eth_usd=3000 * 10**8,
+        l1_fee_per_byte=L1_FEE_PER_BYTE,
+        timestamp=clock.now_s(),
+        funded={},
+        usdc={wallet.address: START},
+    )
+    chain = Prompt(accounts, now=clock.now_s, l1_fee_per_byte=L1_FEE_PER_BYTE)
+    account = Account(clock.now_ms, total_usage=Decimal(15))
+    seller = SELLERS[profile](account, chain, wallet.address, conduct=X402Conduct(**{"wait_s": 0, **conduct}))
+    seller.wire.oversized_bytes = 1024 * 1024
+    await seller.start()
+    try:
+        async with httpx.AsyncClient(base_url=seller.url, timeout=10, verify=NO_TLS) as client:
+            yield Scene(seller, client, wallet, chain, clock)
+    finally:
+        await seller.stop()
+
+
+# Asking.
+
+
+@story
+async def test_venice_asks_for_at_least_five_dollars_on_base_or_solana() -> None:
+    """402; header and body are the same document of version 2, without a key."""
+    async with scene("venice") as one:
+        answer = await one.post(body="")
+    document = unpack(answer.headers["payment-required"])
+    assert answer.json() == document
+    base, solana = document["accepts"]
+    assert base == {
+        "scheme": "exact",
+        "network": "eip155:8453",
+        "amount": "5000000",
+        "asset": contracts.USDC,
+        "payTo": RECIPIENT,
+        "maxTimeoutSeconds": 300,
+        "extra": {"name": "USD Coin", "version": "2"},
+    }
+    assert solana["network"].startswith("solana:")
+    assert document["resource"]["url"].endswith("/api/v1/x402/top-up")
+
+
+@story
+async def test_the_plain_seller_asks_for_what_was_ordered() -> None:
+    """402 of version 1: the amount stands in the body, and nothing in a header."""
+    async with scene("plain") as one:
+        answer = await one.post(body='{"amount":"12.34"}')
+    assert "payment-required" not in answer.headers
+    (offer,) = answer.json()["accepts"]
+    assert answer.json()["x402Version"] == 1
+    assert (offer["network"], offer["maxAmountRequired"], offer["payTo"]) == ("base", "12340000", RECIPIENT)
+    assert offer["resource"].endswith("/v1/credits/topup")
+
+
+@pytest.mark.parametrize("amount", ["", "{}", "[]", '{"amount":10}', '{"amount":"1"}', '{"amount":"1e1"}'])
+def test_what_cannot_be_bought_is_not_priced(amount: str) -> None:
+    """Neither nonsense, nor a number, nor less than the least."""
+
+    @story
+    async def tell() -> None:
+        async with scene("plain") as one:
+            assert (await one.post(body=amount)).status_code == 400
+
+    tell()
+
+
+@story
+async def test_the_plain_seller_wants_its_key() -> None:
+    """Without it, and with a wrong one: 401 everywhere, and nothing is settled."""
+    async with scene("plain") as one:
+        payment = one.pay(await one.offer())
+        for headers in ({}, {"authorization": "Bearer sk-wrong"}):
+            answer = await one.client.post("/credits/topup", headers={**payment, **headers}, json={"amount": "10"})
+            assert answer.status_code == 401
+            assert (await one.client.get("/credits/balance", headers=headers)).status_code == 401
+        assert one.moved() == (0, 0)
+
+
+# Paying.
+
+
+@pytest.mark.parametrize("profile", BOTH)
+def test_a_payment_moves_the_dollars_and_is_credited(profile: str) -> None:
+    """200, a receipt with the transaction; the recipient has ten dollars, the account ten credits more."""
+
+    @story
+    async def tell() -> None:
+        async with scene(profile) as one:
+            before = await one.balance()
+            answer = await one.bought()
+            assert answer.status_code == 200, answer.text
+            receipt = unpack(answer.headers["payment-response" if profile == "venice" else "x-payment-response"])
+            mined = one.chain.rpc("eth_getTransactionReceipt", [receipt["transaction"]])
+            assert (receipt["success"], receipt["payer"], mined["status"]) == (True, one.wallet.address.lower(), "0x1")
+            assert receipt["network"] == ("eip155:8453" if profile == "venice" else "base")
+            assert mined["from"] == one.seller.facilitator.address.lower()
+            assert one.moved() == (TEN, TEN)
+            assert await one.balance() == before + 10
+
+    tell()
+
+
+@story
+async def test_venice_says_what_was_credited() -> None:
+    """The payer chooses how much above the minimum."""
+    async with scene("venice") as one:
+        answer = await one.post(one.pay(await one.offer(), value=7_250_000))
+        assert answer.json()["success"] is True
+        data = answer.json()["data"]
+        assert (data["walletAddress"], data["amountCredited"]) == (one.wallet.address.lower(), 7.25)
+        assert (data["newBalance"], data["paymentId"][:5]) == (12.25, "x402-")
+        assert one.moved() == (7_250_000, 7_250_000)
+
+
+@pytest.mark.parametrize("name", ["x-402-payment", "x-payment"])
+def test_venice_takes_the_older_names_of_the_header(name: str) -> None:
+    """And the older form of the payload, with the chain's short name."""
+
+    @story
+    async def tell() -> None:
+        async with scene("venice") as one:
+            offer = await one.offer() | {"x402Version": 1, "network": "base"}
+            (payment,) = one.pay(offer).values()
+            assert (await one.post({name: payment})).status_code == 200
+            assert one.moved() == (TEN, TEN)
+
+    tell()
+
+
+BAD: Final[dict[str, tuple[dict[str, Any], str]]] = {
+    "another recipient": ({"to": STRANGER}, "INVALID_PAYMENT_RECIPIENT"),
+    "too little": ({"value": 4_999_999}, "AMOUNT_TOO_LOW"),
+    "too much": ({"value": 10_000_000_001}, "AMOUNT_TOO_HIGH"),
+    "more than it has": ({"value": START + 1}, "PAYMENT_VERIFICATION_FAILED"),
+    "not valid yet": ({"validAfter": 2**40}, "PAYMENT_VERIFICATION_FAILED"),
+    "expired": ({"validBefore": 1_700_000_000}, "PAYMENT_VERIFICATION_FAILED"),
+    "another signed nonce": ({"lies": {"nonce": "0x" + "ab" * 32}}, "PAYMENT_VERIFICATION_FAILED"),
+    "another signed value": ({"lies": {"value": "6000000"}}, "INVALID_AMOUNT"),
+    "another payer": ({"lies": {"from": STRANGER}}, "PAYMENT_VERIFICATION_FAILED"),
+    "a number for a text": ({"lies": {"value": TEN}}, "INVALID_PAYMENT_FORMAT"),
+    "another name of the token": ({"domain": {"name": "USDC"}}, "PAYMENT_VERIFICATION_FAILED"),
+    "another chain signed": ({"domain": {"chainId": 1}}, "PAYMENT_VERIFICATION_FAILED"),
+    "another token signed": ({"domain": {"verifyingContract": STRANGER}}, "PAYMENT_VERIFICATION_FAILED"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_venice_refuses_what_its_token_would_not_take(what: str) -> None:
+    """400 with a code and a reason, and nothing moves."""
+    changes, code = BAD[what]
+
+    @story
+    async def tell() -> None:
+        async with scene("venice") as one:
+            answer = await one.post(one.pay(await one.offer(), **changes))
+            assert (answer.status_code, answer.json()["error"]) == (400, code)
+            assert answer.json()["details"]["reason"]
+            assert one.moved() == (0, 0)
+
+    tell()
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"network": "eip155:84532"}, "UNSUPPORTED_NETWORK"),
+        ({"scheme": "upto"}, "UNSUPPORTED_SCHEME"),
+        ({"asset": STRANGER}, "INVALID_PAYMENT"),
+        ({"maxTimeoutSeconds": 301}, "INVALID_PAYMENT"),
+        ({"extra": {}}, "INVALID_PAYMENT"),
+        ({"more": "than was offered"}, "INVALID_PAYMENT"),
+    ],
+)
+def test_venice_wants_its_offer_echoed(change: dict[str, Any], code: str) -> None:
+    """An offer that was never given out cannot be accepted, however well it is signed."""
+
+    @story
+    async def tell() -> None:
+        async with scene("venice") as one:
+            answer = await one.post(one.pay(await one.offer() | change))
+            assert (answer.status_code, answer.json()["error"]) == (400, code)
+            assert one.moved() == (0, 0)
+
+    tell()
+
+
+@story
+async def test_the_plain_seller_takes_exactly_its_price() -> None:
+    """A unit less or more: 402 once more, with the reason."""
+    async with scene("plain") as one:
+        offer = await one.offer()
+        for value in (TEN - 1, TEN + 1):
+            answer = await one.post(one.pay(offer, value=value))
+            assert answer.status_code == 402
+            assert answer.json()["error"] == "invalid_exact_evm_payload_authorization_value"
+        assert one.moved() == (0, 0)
+
+
+@pytest.mark.parametrize("header", ["", "%%", "bm90IGpzb24=", pack([]), pack({"x402Version": 2}), pack({})])
+def test_a_header_that_cannot_be_read_is_refused(header: str) -> None:
+    """Neither garbage nor half a payment is taken for one."""
+
+    @story
+    async def tell() -> None:
+        async with scene("venice") as one:
+            answer = await one.post({"payment-signature": header})
+            assert (answer.status_code, answer.json()["error"]) == (400, "INVALID_PAYMENT_FORMAT")
+
+    tell()
+
+
+# Paying again.
+
+
+@pytest.mark.parametrize("profile", BOTH)
+@pytest.mark.parametrize("again", ["answers", "refuses"])
+def test_a_payment_is_taken_once(profile: str, again: str) -> None:
+    """The same header once more: the same answer or a refusal, and one payment and one credit in either case."""
+
+    @story
+    async def tell() -> None:
+        async with scene(profile, again=again) as one:
+            payment = one.pay(await one.offer())
+            first, second = await one.post(payment), await one.post(payment)
+            refusal = 400 if profile == "venice" else 402
+            assert (first.status_code, second.status_code) == (200, 200 if again == "answers" else refusal)
+            assert one.moved() == (TEN, TEN)
+            assert await one.balance() == 15
+
+    tell()
+
+
+@story
+async def test_a_second_seller_sees_that_a_payment_was_used() -> None:
+    """What this seller never settled is told by the token: the nonce is used."""
+    async with scene("venice") as one:
+        payment = one.pay(await one.offer())
+        await one.post(payment)
+        one.seller.settlements.clear()
+        answer = await one.post(payment)
+        assert answer.json()["details"]["reason"] == "invalid_exact_evm_nonce_already_used"
+        assert one.moved() == (TEN, TEN)
+
+
+@story
+async def test_a_payment_that_is_being_settled_is_not_settled_beside() -> None:
+    """409 for the second of two at once; both were one payment."""
+    async with scene("venice", wait_s=5) as one:
+        one.chain.patience = 99
+        payment = one.pay(await one.offer())
+        first = asyncio.create_task(one.post(payment))
+        while not one.chain.pending():  # noqa: ASYNC110 - a chain does not call back
+            await asyncio.sleep(0.01)
+        second = await one.post(payment)
+        one.chain.mine()
+        assert (second.status_code, second.json()["error"]) == (409, "PAYMENT_IN_PROGRESS")
+        assert (await first).status_code == 200
+        assert one.moved() == (TEN, TEN)
+
+
+@story
+async def test_a_slow_chain_is_not_waited_for_without_end() -> None:
+    """504 while it is in no block; credited by the poll after it is; the same payment again is answered then."""
+    async with scene("venice") as one:
+        one.chain.patience = 99
+        payment = one.pay(await one.offer())
+        answer = await one.post(payment)
+        assert (answer.status_code, answer.json()["error"]) == (504, "SETTLEMENT_TIMEOUT")
+        one.chain.mine()
+        one.seller.poll()
+        assert await one.balance() == 15
+        assert (await one.post(payment)).status_code == 200
+        assert one.moved() == (TEN, TEN)
+
+
+@story
+async def test_a_transfer_that_fell_out_of_the_pool_is_sent_again() -> None:
+    """The authorization is still good: the same header settles it."""
+    async with scene("plain") as one:
+        one.chain.patience = 99
+        payment = one.pay(await one.offer())
+        await one.post(payment)
+        one.chain.drop_pending()
+        one.chain.patience = 1
+        assert (await one.post(payment)).status_code == 200
+        assert one.moved() == (TEN, TEN)
+
+
+@story
+async def test_a_transfer_that_reverts_buys_nothing() -> None:
+    """The payer emptied the wallet between the check and the block: 402, no credit."""
+    async with scene("venice") as one:
+        payment = one.pay(await one.offer())
+        (emptied,) = contracts.usdc_balance(one.wallet.address, 0)
+        one.chain.before_mine.append(lambda: one.chain.set_storage(emptied.address, emptied.slot, emptied.value))
+        answer = await one.post(payment)
+        assert (answer.status_code, answer.json()["error"]) == (402, "SETTLEMENT_FAILED")
+        one.seller.poll()
+        assert one.units(RECIPIENT) == 0
+        assert await one.balance() == 5
+
+
+# Accounts.
+
+
+@story
+async def test_a_wallet_logs_in_to_read_its_balance_and_nobody_elses() -> None:
+    """200 for its own, 403 for another's, 402 without a login, 400 for no address."""
+    async with scene("venice") as one:
+        data = (await one.get("balance")).json()["data"]
+        assert data["balanceUsd"] == 5 and data["canConsume"] is True
+        assert (data["walletAddress"], data["minimumTopUpUsd"]) == (one.wallet.address.lower(), 5)
+        for what in ("balance", "transactions"):
+            assert (await one.get(what, Wallet())).status_code == 403
+            assert (await one.client.get(f"/x402/{what}/{one.wallet.address}")).status_code == 402
+            assert (await one.client.get(f"/x402/{what}/0x1234")).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"domain": "api.venice.example"},
+        {"uri": "https://api.venice.example"},
+        {"chain": 1},
+        {"nonce": "short"},
+        {"expires": 1_700_000_000_000},
+        {"expires": 2**41},
+        {"issued": 2**41, "expires": 2**41 + 1000},
+        {"address": STRANGER},
+        {"signer": Wallet()},
+    ],
+)
+def test_a_bad_login_is_no_login(change: dict[str, Any]) -> None:
+    """Another site, another chain, too old, too long, or signed by somebody else: 401."""
+
+    @story
+    async def tell() -> None:
+        async with scene("venice") as one:
+            headers = login(one.wallet, one.seller.url, one.clock.ms, **change)
+            answer = await one.client.get(f"/x402/balance/{one.wallet.address}", headers=headers)
+            assert answer.status_code == 401
+
+    tell()
+
+
+@story
+async def test_a_login_is_good_once() -> None:
+    """Whoever overhears it cannot use it again."""
+    async with scene("venice") as one:
+        headers = login(one.wallet, one.seller.url, one.clock.ms)
+        path = f"/x402/balance/{one.wallet.address}"
+        statuses = [(await one.client.get(path, headers=headers)).status_code for _ in range(2)]
+        assert statuses == [200, 401]
+
+
+@story
+async def test_the_statement_tells_every_change_of_the_balance() -> None:
+    """Newest first, page by page: what was bought and what was used add up to what is left."""
+    async with scene("venice") as one:
+        one.seller.account.set_burn_rate(Decimal(1))
+        await one.bought()
+        one.clock.ms += 3_600_000
+        lines = (await one.get("transactions")).json()["data"]["transactions"]
+        assert [(line["type"], line["amount"], line["balanceAfter"]) for line in lines] == [
+            ("CHARGE", -1, 14),
+            ("TOP_UP", 10, 15),
+        ]
+        assert (lines[0]["modelId"], lines[1]["requestId"]) == ("sandbox-model", None)
+        page = (await one.get("transactions", query="?limit=1&offset=0")).json()["data"]
+        assert (page["pagination"], page["currentBalance"]) == ({"limit": 1, "offset": 0, "hasMore": True}, 14)
+        rest = (await one.get("transactions", query="?limit=1&offset=1")).json()["data"]
+        assert [rest["transactions"], rest["pagination"]["hasMore"]] == [lines[1:], False]
+        assert (await one.get("transactions", query="?limit=101")).status_code == 400
+
+
+@story
+async def test_another_wallets_payment_fills_its_own_account() -> None:
+    """Credits belong to the wallet that paid."""
+    async with scene("venice") as one:
+        other = Wallet()
+        (write,) = contracts.usdc_balance(other.address, TEN)
+        one.chain.set_storage(write.address, write.slot, write.value)
+        answer = await one.post(other.pay(await one.offer(), one.clock.now_s(), value=TEN))
+        assert answer.json()["data"]["newBalance"] == 10
+        assert await one.balance() == 5
+
+
+# Faults.
+
+
+@pytest.mark.parametrize("profile", BOTH)
+@pytest.mark.parametrize("fault", sorted(ANSWERS_INSTEAD))
+def test_a_spoilt_answer_says_nothing_of_the_money(profile: str, fault: str) -> None:
+    """The same bad answer before settling and after it: only the chain tells them apart."""
+
+    @story
+    async def tell() -> None:
+        for name, moved in ((fault, 0), (SETTLED + fault, TEN)):
+            async with scene(profile) as one:
+                one.seller.switch_on("payment", name)
+                payment = one.pay(await one.offer())
+                one.patience_s = IMPATIENCE_S if fault in ENDLESS else 10
+                with suppress(httpx.HTTPError, TimeoutError):
+                    answer = await one.post(payment)
+                    assert answer.status_code != 200 or fault in WIRE_FAULTS
+                assert one.moved() == (moved, moved)
+                assert one.seller.count("payment") == 1
+
+    tell()
+
+
+@pytest.mark.parametrize(
+    ("fault", "field", "value"),
+    [
+        ("other-recipient", "payTo", STRANGER),
+        ("other-chain", "network", "eip155:84532"),
+        ("double-amount", "amount", "10000000"),
+        ("smaller-amount", "amount", "2500000"),
+        ("zero-amount", "amount", "0"),
+        ("no-time", "maxTimeoutSeconds", 0),
+        ("tiny-timeout", "maxTimeoutSeconds", 1),
+        ("no-extra", "extra", None),
+        ("other-name", "extra", {"name": "USDC", "version": "2"}),
+        ("other-scheme", "scheme", "upto"),
+    ],
+)
+def test_a_hostile_offer_has_one_thing_wrong(fault: str, field: str, value: Any) -> None:
+    """All else is as in the honest offer."""
+
+    @story
+    async def tell() -> None:
+        async with scene("venice") as one:
+            honest = await one.offer()
+            one.seller.switch_on("offer", fault, 1)
+            hostile = await one.offer()
+            assert hostile.get(field) == value != honest[field]
+            assert {**hostile, field: 0} == {**honest, field: 0}
+            assert await one.offer() == honest
+
+    tell()
+
+
+@pytest.mark.parametrize("profile", BOTH)
+def test_whoever_pays_a_strangers_offer_has_paid_the_stranger(profile: str) -> None:
+    """The trap is real: a client that falls for it loses the money."""
+
+    @story
+    async def tell() -> None:
+        async with scene(profile) as one:
+            one.seller.switch_on("offer", "stranger-too")
+            stranger, honest = offers(await one.post())
+            assert (stranger["payTo"], honest["payTo"]) == (STRANGER, RECIPIENT)
+            assert (await one.post(one.pay(stranger))).status_code == 200
+            assert (one.units(STRANGER), one.units(RECIPIENT)) == (TEN, 0)
+
+    tell()
+
+
+@story
+async def test_an_offer_for_more_buys_no_more_than_was_ordered() -> None:
+    """Twenty dollars for ten credits: a client that pays it is cheated, and can see it."""
+    async with scene("plain") as one:
+        one.seller.switch_on("offer", "double-amount")
+        assert (await one.post(one.pay(await one.offer(), value=2 * TEN))).status_code == 200
+        assert one.moved() == (2 * TEN, 2 * TEN)
+        assert await one.balance() == 15
+
+
+@pytest.mark.parametrize("profile", BOTH)
+def test_two_readers_may_read_a_doubled_name_differently(profile: str) -> None:
+    """The recipient stands there twice, the stranger first."""
+
+    @story
+    async def tell() -> None:
+        async with scene(profile) as one:
+            one.seller.switch_on("offer", "duplicate-keys")
+            answer = await one.post()
+            header = answer.headers.get("payment-required")
+            text = base64.b64decode(header).decode() if header else answer.text
+            first = json.loads(text, object_pairs_hook=lambda pairs: dict(reversed(pairs)))
+            assert first["accepts"][0]["payTo"] == STRANGER
+            assert json.loads(text)["accepts"][0]["payTo"] == RECIPIENT
+
+    tell()
+
+
+@story
+async def test_an_offer_can_be_unreadable_too_long_or_elsewhere() -> None:
+    """Garbage is no base64, a huge one breaks the client's parser, Solana alone is no offer of ours."""
+    async with scene("venice") as one:
+        one.seller.switch_on("offer", "garbage", 1)
+        assert (await one.post()).headers["payment-required"] == "%%"
+        one.seller.switch_on("offer", "huge-header", 1)
+        with pytest.raises(httpx.RemoteProtocolError):
+            await one.post()
+        one.seller.switch_on("offer", "solana-only", 1)
+        assert offers(await one.post()) == []
+        one.seller.switch_on("offer", "not-found-404", 1)
+        one.seller.switch_on("offer", "not-implemented-501", 1)
+        one.seller.switch_on("offer", "gone-410", 1)
+        assert [(await one.post()).status_code for _ in range(4)] == [404, 501, 410, 402]
+
+
+@pytest.mark.parametrize("profile", BOTH)
+def test_a_redirect_would_carry_the_payment_elsewhere(profile: str) -> None:
+    """307 keeps method, body and headers: a client that follows it hands the signature over."""
+
+    @story
+    async def tell() -> None:
+        async with scene(profile) as one:
+            payment = one.pay(await one.offer())
+            one.seller.switch_on("payment", "redirect-307")
+            assert (await one.post(payment)).status_code == 307
+            assert one.seller.elsewhere.requests == []
+            await one.client.post(
+                one.path, headers={**one.key(), **payment}, json={"amount": "10"}, follow_redirects=True
+            )
+            (seen,) = one.seller.elsewhere.requests
+            assert set(payment) < set(seen.headers)
+            assert one.moved() == (0, 0)
+
+    tell()
+
+
+@pytest.mark.parametrize(("fault", "status"), [("settles-late", 504), ("refuses-settles-late", 402)])
+def test_what_was_not_settled_may_be_settled_later(fault: str, status: int) -> None:
+    """Ten seconds after the answer the dollars move, and are credited, even if the answer denied it."""
+
+    @story
+    async def tell() -> None:
+        async with scene("venice") as one:
+            one.seller.switch_on("payment", fault)
+            assert (await one.bought()).status_code == status
+            one.seller.poll()
+            assert one.moved() == (0, 0)
+            one.clock.ms += 10_000
+            one.seller.poll()
+            one.seller.poll()
+            assert one.moved() == (TEN, TEN)
+            assert await one.balance() == 15
+
+    tell()
+
+
+@pytest.mark.parametrize(("fault", "status"), [("never-settles", 504), ("accepts-never-settles", 200)])
+def test_what_is_never_settled_is_never_credited(fault: str, status: int) -> None:
+    """Not even when it was thanked for, with a transaction that does not exist."""
+
+    @story
+    async def tell() -> None:
+        async with scene("venice") as one:
+            one.seller.switch_on("payment", fault)
+            answer = await one.bought()
+            assert answer.status_code == status
+            one.clock.ms += 3_600_000
+            one.seller.poll()
+            assert one.moved() == (0, 0)
+            assert await one.balance() == 5
+            if status == 200:
+                named = unpack(answer.headers["payment-response"])["transaction"]
+                assert one.chain.rpc("eth_getTransactionByHash", [named]) is None
+
+    tell()
+
+
+@story
+async def test_a_facilitator_that_sends_twice_moves_the_dollars_once() -> None:
+    """Both transactions are in the block; the token refuses the second."""
+    async with scene("venice") as one:
+        one.chain.patience = 2
+        one.seller.switch_on("payment", "settles-twice")
+        assert (await one.bought()).status_code == 200
+        block = one.chain.rpc("eth_getBlockByNumber", ["latest", False])["transactions"]
+        assert [one.chain.rpc("eth_getTransactionReceipt", [sent])["status"] for sent in block] == ["0x1", "0x0"]
+        assert one.moved() == (TEN, TEN)
+        assert await one.balance() == 15
+
+
+@story
+async def test_a_receipt_may_be_missing_or_name_another_transaction() -> None:
+    """Both times the money has moved."""
+    async with scene("plain") as one:
+        one.seller.switch_on("payment", "no-receipt", 1)
+        one.seller.switch_on("payment", "lying-receipt", 1)
+        silent, lying = await one.bought(), await one.bought()
+        assert "x-payment-response" not in silent.headers
+        named = unpack(lying.headers["x-payment-response"])["transaction"]
+        assert one.chain.rpc("eth_getTransactionReceipt", [named]) is None
+        assert one.moved() == (2 * TEN, 2 * TEN)
+
+
+@pytest.mark.parametrize("profile", BOTH)
+def test_credits_may_come_late_or_never(profile: str) -> None:
+    """Settled at once; credited after an hour, and not as long as the seller will not."""
+
+    @story
+    async def tell() -> None:
+        async with scene(profile) as one:
+            one.seller.switch_on("posting", "posts-late")
+            await one.bought()
+            assert one.moved() == (TEN, TEN)
+            assert await one.balance() == 5
+            one.clock.ms += 3_600_000
+            one.seller.poll()
+            assert await one.balance() == 15
+            one.seller.switch_off()
+            one.seller.switch_on("posting", "never-posts")
+            await one.bought()
+            one.clock.ms += 24 * 3_600_000
+            one.seller.poll()
+            assert one.moved() == (2 * TEN, 2 * TEN)
+            assert await one.balance() == 15
+
+    tell()
+
+
+@story
+async def test_the_balance_may_lie() -> None:
+    """Zero of a funded account, no number, or the same for ever."""
+    async with scene("venice") as one:
+        one.seller.switch_on("balance", "zero-balance", 1)
+        one.seller.switch_on("balance", "nan", 1)
+        one.seller.switch_on("balance", "frozen")
+        assert await one.balance() == 0
+        assert (await one.balance()).is_nan()
+        assert await one.balance() == 5
+        await one.bought()
+        assert await one.balance() == 5
+        one.seller.switch_off("balance")
+        assert await one.balance() == 15
+
+
+@pytest.mark.parametrize("profile", BOTH)
+def test_a_fault_that_a_place_does_not_have_cannot_be_switched(profile: str) -> None:
+    """Each name of the table can; a name of another place cannot."""
+
+    @story
+    async def tell() -> None:
+        async with scene(profile) as one:
+            for fault in X402_FAULTS.values():
+                for switch in fault.switches:
+                    one.seller.switch_on(switch.place, switch.name, switch.times)
+            with pytest.raises(KeyError):
+                one.seller.switch_on("offer", "settles-late")
+            with pytest.raises(KeyError):
+                one.seller.switch_on("payment", "other-recipient")
+
+    tell()
+
+
+def test_every_fault_but_those_of_the_statement_is_in_the_table() -> None:
+    """A fault that can be switched has a row that says what must come of it."""
+    rows = {(switch.place, switch.name) for fault in X402_FAULTS.values() for switch in fault.switches}
+    switchable = {(place, name) for place, names in FAULTS_AT.items() for name in names if place != "transactions"}
+    # A reading of the balance that is believed and wrong is judged by the tests of readings, not by this table.
+    assert switchable - rows == {("balance", name) for name in ("zero-balance", "frozen", "not-found-404")}
+
+
+@pytest.mark.parametrize("profile", BOTH)
+def test_a_world_sells_for_x402(profile: str) -> None:
+    """In place of the gateway, on the world's chain and clock, to a wallet that holds dollars."""
+    with World(embedded, scale=10, make_gateway=selling(profile)) as world:
+        seller: Any = world.gateway
+        assert world.do(lambda: world.usdc(world.wallet)) == START
+        assert world.do(lambda: world.balance(seller.facilitator.address)) > 0
+        wallet = Wallet(Key.from_key(world.key.to_hex()))
+        path = "/x402/top-up" if profile == "venice" else "/credits/topup"
+        headers = {"authorization": f"Bearer {seller.management_key}"}
+        with httpx.Client(base_url=seller.url, headers=headers, timeout=10) as client:
+            (offer, *_) = offers(client.post(path, json={"amount": "10"}))
+            payment = wallet.pay(offer, world.clock.now_s(), value=TEN)
+            assert client.post(path, json={"amount": "10"}, headers=payment).status_code == 200
+        assert world.do(lambda: world.usdc(RECIPIENT)) == TEN
+        assert seller.environment()["TOPUP_API__URL"] == seller.url

@@ -1,0 +1,239 @@
+"""Who carries an authorization of dollars to the chain, and what is made sure of before?
+
+Payment header, typed data and call data are decoded and built here a second time, independently of the code that pays,
+so that one mistake cannot hide in both. Amounts are units of USDC, times unix seconds, addresses in lower case.
+Sources: x402 specification, versions 1 and 2, scheme `exact`; EIP-3009; the token's own source.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from eth_abi.abi import decode, encode
+from eth_abi.exceptions import DecodingError
+from eth_account import Account
+from eth_account.messages import encode_typed_data
+from eth_keys.exceptions import BadSignature, ValidationError
+from eth_utils.crypto import keccak
+
+from topup.sandbox import contracts
+from topup.sandbox.postings import ERC20_TRANSFER
+from topup.sandbox.rpc import Chain, RpcError
+
+Json = Any
+NETWORKS: Final = {"base": 8453, "base-sepolia": 84532}  # What version 1 calls chains.
+FUNDED_WEI: Final = 10**18
+GAS: Final = 200_000
+LEFT_S: Final = 6  # What an authorization must have left, or it may expire on the way.
+FIELDS: Final = ("address", "address", "uint256", "uint256", "uint256", "bytes32")
+TRANSFER: Final = bytes(
+    keccak(text="transferWithAuthorization(address,address,uint256,uint256,uint256,bytes32,bytes)")[:4]
+)
+TYPES: Final = {
+    "TransferWithAuthorization": [
+        {"name": name, "type": kind}
+        for name, kind in zip(("from", "to", "value", "validAfter", "validBefore", "nonce"), FIELDS, strict=True)
+    ]
+}
+
+
+class Refused(Exception):
+    """A payment that is not taken: the code Venice has for it, the facilitators' word for it, and what was wrong."""
+
+    def __init__(self, code: str, reason: str, detail: str) -> None:
+        """Keep the three parts."""
+        super().__init__(detail)
+        self.code = code
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Authorization:
+    """What a payer signed, and the signature as it came."""
+
+    sender: str
+    recipient: str
+    value: int
+    valid_after: int
+    valid_before: int
+    nonce: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True)
+class Paid:
+    """A payment header, decoded; `accepted` is the echoed offer, which only version 2 has."""
+
+    version: int
+    scheme: str
+    chain_id: int
+    accepted: Mapping[str, Json] | None
+    authorization: Authorization
+
+
+def read(header: str) -> Paid:
+    """Decode a payment header of either version. Raises Refused."""
+    try:
+        document = json.loads(base64.b64decode(header, validate=True))
+        version = document["x402Version"]
+        # There is no third version, and none of the second without an echo.
+        accepted = {1: None, 2: document.get("accepted", ())}[version]
+        named = document if accepted is None else accepted
+        told = document["payload"]["authorization"]
+        authorization = Authorization(
+            sender=_text(r"0x[0-9a-fA-F]{40}", told["from"]).lower(),
+            recipient=_text(r"0x[0-9a-fA-F]{40}", told["to"]).lower(),
+            value=int(_text(r"\d{1,77}", told["value"])),
+            valid_after=int(_text(r"\d{1,20}", told["validAfter"])),
+            valid_before=int(_text(r"\d{1,20}", told["validBefore"])),
+            nonce=bytes.fromhex(_text(r"0x[0-9a-fA-F]{64}", told["nonce"])[2:]),
+            signature=bytes.fromhex(_text(r"0x[0-9a-fA-F]{130}", document["payload"]["signature"])[2:]),
+        )
+        return Paid(version, str(named["scheme"]), chain_of(str(named["network"])), accepted, authorization)
+    except (ValueError, LookupError, TypeError, RecursionError) as wrong:
+        raise Refused("INVALID_PAYMENT_FORMAT", "invalid_payload", f"The payment cannot be read: {wrong}") from wrong
+
+
+def chain_of(network: str) -> int:
+    """Return the chain id of a network by either version's name, 0 for one without an EVM."""
+    found = re.fullmatch(r"eip155:(\d{1,18})", network)
+    return int(found[1]) if found else NETWORKS.get(network, 0)
+
+
+def _text(pattern: str, value: Json) -> str:
+    if not isinstance(value, str) or not re.fullmatch(pattern, value, re.ASCII):
+        raise ValueError(f"{value!r:.80} does not match {pattern}")
+    return value
+
+
+class Facilitator:
+    """An account that pays the gas of other people's transfers of one token."""
+
+    def __init__(self, chain: Chain, token: str = contracts.USDC) -> None:
+        """Draw a key, and give its account ether on this chain."""
+        self.chain = chain
+        self.token = token
+        self._account: Any = Account.create()
+        self.address = str(self._account.address)
+        chain.set_balance(self.address, FUNDED_WEI)
+
+    @property
+    def chain_id(self) -> int:
+        """The chain it works on."""
+        return int(self.chain.rpc("eth_chainId", []), 16)
+
+    def now_s(self) -> int:
+        """Return the time of the newest block."""
+        return int(self.chain.rpc("eth_getBlockByNumber", ["latest", False])["timestamp"], 16)
+
+    def verify(self, authorization: Authorization) -> None:
+        """Make sure that the token would take it now. Raises Refused."""
+        now_s, holder = self.now_s(), authorization.sender
+        if authorization.valid_after > now_s:
+            raise _invalid("authorization_valid_after", f"It is valid after {authorization.valid_after}, now {now_s}.")
+        if authorization.valid_before < now_s + LEFT_S:
+            raise _invalid("authorization_valid_before", f"It ended {authorization.valid_before}, now {now_s}.")
+        if self._signer(authorization) != holder:
+            raise _invalid("signature", "The signature is not the payer's.")
+        if self._ask("authorizationState(address,bytes32)", ("address", "bytes32"), (holder, authorization.nonce)):
+            raise Refused(
+                "PAYMENT_VERIFICATION_FAILED", "invalid_exact_evm_nonce_already_used", "It was used or cancelled."
+            )
+        held = self._ask("balanceOf(address)", ("address",), (holder,))
+        if held < authorization.value:
+            raise Refused("PAYMENT_VERIFICATION_FAILED", "insufficient_funds", f"The payer holds {held} units.")
+
+    def submit(self, authorization: Authorization) -> str:
+        """Send it to the chain; return the transaction's hash. Raises RpcError."""
+        given = (
+            authorization.sender,
+            authorization.recipient,
+            authorization.value,
+            authorization.valid_after,
+            authorization.valid_before,
+            authorization.nonce,
+            authorization.signature,
+        )
+        price = int(self.chain.rpc("eth_gasPrice", []), 16)
+        signed = self._account.sign_transaction(
+            {
+                "type": 2,
+                "chainId": self.chain_id,
+                "nonce": int(self.chain.rpc("eth_getTransactionCount", [self.address, "pending"]), 16),
+                "to": self.token,
+                "value": 0,
+                "data": TRANSFER + encode((*FIELDS, "bytes"), given),
+                "gas": GAS,
+                "maxFeePerGas": 3 * price,
+                "maxPriorityFeePerGas": price // 10,
+            }
+        )
+        return str(self.chain.rpc("eth_sendRawTransaction", ["0x" + signed.raw_transaction.hex()]))
+
+    def outcome(self, tx_hash: str, authorization: Authorization) -> bool | None:
+        """Tell whether a transaction moved these dollars; None while it is in no block."""
+        receipt = self.chain.rpc("eth_getTransactionReceipt", [tx_hash])
+        if receipt is None:
+            return None
+        topics = [ERC20_TRANSFER, _word(authorization.sender), _word(authorization.recipient)]
+        return int(receipt["status"], 16) == 1 and any(
+            log["address"].lower() == self.token.lower()
+            and log["topics"] == topics
+            and int(log["data"], 16) == authorization.value
+            for log in receipt["logs"]
+        )
+
+    def _signer(self, authorization: Authorization) -> str:
+        """Return who signed, by the name and version that the token gives itself; "" where nobody can have."""
+        signable = encode_typed_data(
+            {
+                "name": self._name("name()"),
+                "version": self._name("version()"),
+                "chainId": self.chain_id,
+                "verifyingContract": self.token,
+            },
+            TYPES,
+            {
+                "from": authorization.sender,
+                "to": authorization.recipient,
+                "value": authorization.value,
+                "validAfter": authorization.valid_after,
+                "validBefore": authorization.valid_before,
+                "nonce": authorization.nonce,
+            },
+        )
+        return recovered(signable, authorization.signature)
+
+    def _call(self, signature: str, kinds: tuple[str, ...] = (), values: tuple[Json, ...] = ()) -> bytes:
+        data = bytes(keccak(text=signature)[:4]) + encode(kinds, values)
+        return bytes.fromhex(self.chain.rpc("eth_call", [{"to": self.token, "data": "0x" + data.hex()}, "latest"])[2:])
+
+    def _ask(self, signature: str, kinds: tuple[str, ...], values: tuple[Json, ...]) -> int:
+        return int.from_bytes(self._call(signature, kinds, values), "big")
+
+    def _name(self, signature: str) -> str:
+        try:
+            return str(decode(["string"], self._call(signature))[0])
+        except (DecodingError, RpcError) as wrong:
+            raise Refused("UNSUPPORTED_TOKEN", "invalid_payment_requirements", "There is no such token.") from wrong
+
+
+def recovered(signable: Any, signature: bytes) -> str:
+    """Return who signed a message of eth_account, in lower case; "" where nobody can have."""
+    try:
+        return str(Account.recover_message(signable, signature=signature)).lower()
+    except (BadSignature, ValidationError, ValueError):
+        return ""
+
+
+def _invalid(what: str, detail: str) -> Refused:
+    return Refused("PAYMENT_VERIFICATION_FAILED", f"invalid_exact_evm_payload_{what}", detail)
+
+
+def _word(address: str) -> str:
+    return "0x" + "0" * 24 + address.removeprefix("0x").lower()

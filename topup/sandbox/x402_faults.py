@@ -1,0 +1,244 @@
+"""What can a seller for x402 do wrong, in a sentence each, and what must come of it?
+
+Fields and results are those of `faults.Fault`. An offer is spoilt by one change each; a paid request is spoilt instead
+of settling it, or after: every name of the one kind has a twin of the other, as `reset` has `settled-reset`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+from topup.errors import Exit
+from topup.sandbox import gateway
+from topup.sandbox.charges import STRANGER, named_address
+from topup.sandbox.wire import WIRE_FAULTS
+
+OwnPlace = Literal["offer", "payment", "balance", "transactions"]
+Place = gateway.Place | OwnPlace
+Spent = Literal["zero", "one"]
+_Outcome = tuple[str, Exit, Spent]
+
+OTHER_CHAIN_ID: Final = 84532  # The public test chain.
+OTHER_TOKEN: Final = named_address("topup sandbox: other dollar")
+HUGE_TEXT: Final = 256 * 1024  # More than HTTP libraries read of a head.
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One way to pay, before it is written in either version; `amount` in units of the token."""
+
+    chain_id: int
+    asset: str
+    pay_to: str
+    amount: int
+    timeout_s: int
+    description: str
+    extra: Mapping[str, Any] | None
+    scheme: str = "exact"
+
+
+def _times(percent: int) -> Callable[[Offer], Offer]:
+    return lambda offer: replace(offer, amount=offer.amount * percent // 100)
+
+
+def _with(**changes: Any) -> Callable[[Offer], Offer]:
+    return lambda offer: replace(offer, **changes)
+
+
+def _extra(**changes: str) -> Callable[[Offer], Offer]:
+    return lambda offer: replace(offer, extra={**(offer.extra or {}), **changes})
+
+
+HOSTILE_OFFERS: Final[Mapping[str, Callable[[Offer], Offer]]] = MappingProxyType(
+    {
+        "other-recipient": _with(pay_to=STRANGER),
+        "other-chain": _with(chain_id=OTHER_CHAIN_ID),
+        "other-token": _with(asset=OTHER_TOKEN),
+        "other-scheme": _with(scheme="upto"),
+        "tenfold-amount": _times(1000),
+        "double-amount": _times(200),
+        "dearer-amount": _times(109),
+        "smaller-amount": _times(50),
+        "zero-amount": _with(amount=0),
+        "no-time": _with(timeout_s=0),
+        "tiny-timeout": _with(timeout_s=1),
+        "no-extra": _with(extra=None),
+        "other-name": _extra(name="USDC"),
+        "by-permit": _extra(assetTransferMethod="permit2"),
+        "lying-description": _with(description="0.01 USD, paid to nobody, refundable"),
+        "huge-header": _with(description="credits, and " * (HUGE_TEXT // 13)),
+    }
+)
+NOT_SERVED: Final = {"not-found-404": (404, "Not Found"), "not-implemented-501": (501, "Not Implemented")}
+OFFER_FAULTS: Final = frozenset(
+    {"stranger-too", "solana-only", "duplicate-keys", "garbage", "redirect-307", *NOT_SERVED, *HOSTILE_OFFERS}
+)
+SETTLED: Final = "settled-"
+ANSWERS_INSTEAD: Final = frozenset({"payment-required-402", "failed-402", "redirect-307", *WIRE_FAULTS})
+PAYMENT_FAULTS: Final = (
+    ANSWERS_INSTEAD
+    | {SETTLED + name for name in ANSWERS_INSTEAD}
+    | {"settles-late", "refuses-settles-late", "never-settles", "accepts-never-settles", "settles-twice"}
+    | {"no-receipt", "lying-receipt"}
+)
+FAULTS_AT: Final[Mapping[OwnPlace, frozenset[str]]] = MappingProxyType(
+    {
+        "offer": OFFER_FAULTS | frozenset(WIRE_FAULTS),
+        "payment": PAYMENT_FAULTS,
+        "balance": frozenset({"zero-balance", "frozen", "nan", "not-found-404", *WIRE_FAULTS}),
+        "transactions": frozenset({"not-found-404", *WIRE_FAULTS}),
+    }
+)
+
+
+@dataclass(frozen=True)
+class X402Switch:
+    """One switch of the seller: where, which fault, for how many requests (None: all)."""
+
+    place: Place
+    name: str
+    times: int | None = None
+
+
+@dataclass(frozen=True)
+class X402Fault:
+    """One thing that goes wrong. `sellers` are the profiles that can do it."""
+
+    name: str
+    says: str
+    switches: tuple[X402Switch, ...]
+    expected_result: str
+    expected_exit: int
+    expected_spent: Spent
+    sellers: tuple[str, ...] = ("venice", "plain")
+
+
+_REFILLED: Final[_Outcome] = ("refilled", Exit.OK, "one")
+_WAITING: Final[_Outcome] = ("waiting", Exit.LATER, "zero")
+_REFUSED: Final[_Outcome] = ("refused", Exit.PERSON, "zero")
+_GONE: Final[_Outcome] = ("gone", Exit.PERSON, "zero")
+_UNKNOWN: Final[_Outcome] = ("unknown", Exit.LATER, "zero")
+_UNCREDITED: Final[_Outcome] = ("uncredited", Exit.MONEY_MAY_HAVE_MOVED, "one")
+
+# What the payer must not take, and why.
+_OFFERS: Final = {
+    "other-recipient": "The offer pays a stranger.",
+    "other-chain": "The offer is for Base's test chain.",
+    "other-token": "The offer is to be paid in another dollar.",
+    "other-scheme": "The offer would take up to an amount, not exactly it.",
+    "tenfold-amount": "The offer asks for ten times the amount.",
+    "no-time": "The offer leaves no time to pay.",
+    "tiny-timeout": "The offer leaves one second to pay.",
+    "other-name": "The offer names the token otherwise than it names itself: what is signed for it is worth nothing.",
+    "by-permit": "The offer wants an allowance, not a transfer.",
+    "stranger-too": "There are two offers, the first of which pays a stranger.",
+    "solana-only": "Only Solana is taken.",
+    "duplicate-keys": "The offer names its recipient twice.",
+    "garbage": "The offer is no document.",
+}
+_PRICES: Final = {
+    "double-amount": "The offer asks for twice the amount.",
+    "dearer-amount": "The offer asks for 9 % more.",
+    "smaller-amount": "The offer asks for half of what it sells.",
+    "zero-amount": "The offer asks for nothing.",
+}
+_ANSWERS: Final = {
+    "gone-410": "says that it is gone for good",
+    "unauthorized-401": "does not know the key",
+    "forbidden-403": "wants another kind of key",
+    "rate-limited-429": "asks for patience",
+    "server-error-500": "fails",
+    "bad-gateway-502": "lets a proxy answer, in HTML",
+    "unavailable-503": "is unavailable and says when to return",
+    "time-out": "never answers",
+    "reset": "cuts the connection",
+    "trickle": "answers one byte at a time, without end",
+    "html-200": "answers 200 with a web page",
+    "truncated-json": "ends in the middle of the document",
+    "short-body": "sends less than it announced",
+    "null-body": "answers null",
+    "redirect-302": "points to another server",
+    "oversized": "answers with 64 MB",
+    "gzip-bomb": "answers with what unpacks to 64 MB",
+    "redirect-307": "points to another server, and would have all of it sent there",
+    "payment-required-402": "asks for payment once more",
+    "failed-402": "says that settling failed and nothing was moved",
+}
+_OF_PRICE: Final = {"gone-410": _GONE, "unauthorized-401": _REFUSED, "forbidden-403": _REFUSED}
+_OF_BALANCE: Final[Mapping[str, _Outcome]] = dict.fromkeys(
+    ("gone-410", "unauthorized-401", "forbidden-403"), ("unknown", Exit.PERSON, "zero")
+)
+
+
+def _row(name: str, says: str, place: Place, fault: str, outcome: _Outcome, times: int | None = None) -> X402Fault:
+    return X402Fault(name, says, (X402Switch(place, fault, times),), *outcome)
+
+
+_ALL: Final = (
+    *(_row(name, says, "offer", name, _REFUSED) for name, says in _OFFERS.items()),
+    # To Venice an amount is the least that it sells: below what is ordered, another one spoils nothing.
+    *(replace(_row(name, says, "offer", name, _REFUSED), sellers=("plain",)) for name, says in _PRICES.items()),
+    _row("huge-header", "The offer is 256 KB long.", "offer", "huge-header", _WAITING),
+    _row("no-extra", "The offer does not say what the token calls itself.", "offer", "no-extra", _REFILLED),
+    _row("lying-description", "The description promises another price.", "offer", "lying-description", _REFILLED),
+    # Asked for a price.
+    _row("offer-not-found-404", "There is no such endpoint.", "offer", "not-found-404", _GONE),
+    _row("offer-not-implemented-501", "The endpoint is not served.", "offer", "not-implemented-501", _GONE),
+    *(
+        _row(f"offer-{name}", f"Asked for a price, the seller {says}.", "offer", name, _OF_PRICE.get(name, _WAITING))
+        for name, says in _ANSWERS.items()
+        if name not in ("payment-required-402", "failed-402")
+    ),
+    # Given an authorization.
+    *(
+        _row(f"payment-{name}", f"Given a payment, the seller {says}; it settles nothing.", "payment", name, _WAITING)
+        for name, says in _ANSWERS.items()
+    ),
+    *(
+        _row(f"payment-{name}-once", f"Given a payment, the seller {says}, once.", "payment", name, _REFILLED, 1)
+        for name, says in _ANSWERS.items()
+    ),
+    *(
+        _row(f"settled-{name}", f"The seller settles, then {says}.", "payment", SETTLED + name, _REFILLED)
+        for name, says in _ANSWERS.items()
+    ),
+    _row("settles-late", "The seller stops waiting, and settles later.", "payment", "settles-late", _REFILLED),
+    _row(
+        "refuses-settles-late",
+        "The seller says that nothing was moved, and settles later.",
+        "payment",
+        "refuses-settles-late",
+        _REFILLED,
+    ),
+    _row("never-settles", "The seller stops waiting, and never settles.", "payment", "never-settles", _WAITING),
+    _row(
+        "accepts-never-settles",
+        "The seller thanks for a payment that it never settles.",
+        "payment",
+        "accepts-never-settles",
+        _WAITING,
+    ),
+    _row("settles-twice", "The seller sends it to the chain twice.", "payment", "settles-twice", _REFILLED),
+    _row("no-receipt", "The seller settles and does not say by what.", "payment", "no-receipt", _REFILLED),
+    _row("lying-receipt", "The seller names another transaction.", "payment", "lying-receipt", _REFILLED),
+    # Asked for the balance.
+    *(
+        _row(
+            f"balance-{name}",
+            f"Asked for the balance, the seller {says}.",
+            "balance",
+            name,
+            _OF_BALANCE.get(name, _UNKNOWN),
+        )
+        for name, says in _ANSWERS.items()
+        if name in WIRE_FAULTS
+    ),
+    _row("balance-nan", "The balance is NaN.", "balance", "nan", _UNKNOWN),
+    # Credits.
+    _row("never-credits", "Payments settle and are never credited.", "posting", "never-posts", _UNCREDITED),
+    _row("credits-late", "Payments are credited an hour late.", "posting", "posts-late", _REFILLED),
+)
+X402_FAULTS: Final[Mapping[str, X402Fault]] = MappingProxyType({fault.name: fault for fault in _ALL})
