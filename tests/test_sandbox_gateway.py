@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, ParamSpec, get_args
+from typing import Any, ParamSpec, cast, get_args
 
 import httpx
 import hypothesis
@@ -800,7 +800,7 @@ async def test_a_management_key_can_be_shown_as_an_ordinary_one() -> None:
     """The fault has two halves: the key's description and the zeros."""
     async with scene() as s:
         for switch in FAULTS["ordinary-key"].switches:
-            s.gateway.switch_on(switch.place, switch.name, switch.times)
+            s.gateway.switch_on(cast("Place", switch.place), switch.name, switch.times)
         assert (await s.at("key")).json()["data"]["is_management_key"] is False
         assert await s.totals() == (0, 0)
 
@@ -856,8 +856,8 @@ def test_every_fault_of_the_catalogue_can_be_switched_on(name: str) -> None:
     fault = FAULTS[name]
     gateway = Gateway(Account(lambda: START_MS))
     for switch in fault.switches:
-        gateway.switch_on(switch.place, switch.name, switch.times)
-    assert all(switch.name in faults_of(switch.place) for switch in fault.switches)
+        gateway.switch_on(cast("Place", switch.place), switch.name, switch.times)
+    assert all(switch.name in faults_of(cast("Place", switch.place)) for switch in fault.switches)
     assert fault.name == name and fault.says[0].isupper() and fault.says.endswith(".") and len(fault.says) < 100
 
 
