@@ -56,8 +56,8 @@ MUTANTS: Final = (
     Mutant(
         "fresh-nonce-on-a-bump",
         "topup/rails/coinbase.py",
-        "                nonce=survey.nonce_latest,\n",
-        "                nonce=survey.nonce_pending,\n",
+        "            nonce=survey.nonce_latest,\n",
+        "            nonce=survey.nonce_pending,\n",
         "tests/test_pursuit.py::test_a_late_payment_is_outbid_at_its_own_nonce_and_paid_once",
     ),
     Mutant(

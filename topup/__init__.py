@@ -77,6 +77,7 @@ Each module answers one question. In the order the money flows:
   pinning.py      Who would be paid?
   reconcile.py    Does the ledger know everything this wallet did, and how is it told what it does not know?
   doctor.py       Is everything in place?
+  offers.py       What does a seller demand, before anything is paid?
   report.py       What does the ledger say?
   dossier.py      What was the whole life of one top-up, and what does the provider's support have to know of it?
   cli.py          Which commands are there?

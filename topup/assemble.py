@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # what a command that only reads the ledger need not load
     from topup.charge import Pins
     from topup.cycle import Cycle
     from topup.events import Event
+    from topup.exchange import Exchange
     from topup.openrouter import OpenRouter
     from topup.prepaid import Prepaid
     from topup.signers.local import LocalSigner
@@ -49,6 +50,7 @@ class Works:
     store: SqliteStore
     rails: Callable[[str], Rail]
     rpcs: list[Rpc]
+    sellers: list[Exchange]
     wallet: bytes | None
     preferred: str
 
@@ -63,6 +65,8 @@ class Works:
     async def close(self) -> None:
         """Close what is open."""
         await self.api.close()
+        for seller in self.sellers:
+            await seller.close()
         for rpc in self.rpcs:
             await rpc.close()
         self.store.close()
@@ -381,6 +385,7 @@ class Parts:
     api: OpenRouter | Prepaid
     rpcs: list[Rpc]
     opened: list[Rpc]  # every client of a provider, to be counted and closed
+    sellers: list[Exchange]  # every way to a seller that a rail has of its own, to be closed
     key: Signer | None
     clock: Clock
     store: SqliteStore
@@ -416,8 +421,9 @@ def _x402(p: Parts) -> Rail:
     profile = x402.PROFILES[r.profile]
     pinned = frozenset(map(_address, r.recipients)) or profile.recipients
     bounds = Bounds(BASE_DOLLAR.token, pinned, Bps(r.fee_ceiling_bps), LIFE_MIN_S, r.life_max_s)
+    p.sellers.append(Exchange(s.api.url, timeout_s=s.api.timeout_s))
     return x402.X402(
-        Exchange(s.api.url, timeout_s=s.api.timeout_s),
+        p.sellers[-1],
         api_key(s) if profile.bearer else "",
         authorized(s, p.rpcs, BASE_DOLLAR.chain_id, quorum(s.chain.rpc_urls, s.chain.quorum), p.clock, p.sink.emit),
         p.key,
@@ -438,6 +444,7 @@ def _mpp(p: Parts) -> Rail:
 
     s, r = p.settings, p.settings.rails.mpp
     exchange = Exchange(s.api.url, timeout_s=s.api.timeout_s)
+    p.sellers.append(exchange)
     rpcs = [Rpc(url, timeout_s=s.chain.timeout_s) for url in r.rpc_urls]
     p.opened.extend(rpcs)
     pinned = frozenset(map(_address, r.recipients)) or None
@@ -476,6 +483,7 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
         SettingsError, SignerError: something is missing or cannot be opened.
     """
     from topup.cycle import Cycle
+    from topup.exchange import Exchange
 
     time = clock or SystemClock()
     key = _signing(s, store) if s.mode == "live" else None
@@ -490,11 +498,11 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
     )
     client, rpcs = api(s, time, store, key), providers(s)
     built: dict[str, Rail] = {}
-    opened = list(rpcs)
+    opened, sellers = list(rpcs), list[Exchange]()
 
     def rail(name: str) -> Rail:
         if name not in built:
-            built[name] = BUILDERS[name](Parts(s, client, rpcs, opened, key, time, store, sink))
+            built[name] = BUILDERS[name](Parts(s, client, rpcs, opened, sellers, key, time, store, sink))
         return built[name]
 
     cycle = Cycle(
@@ -506,7 +514,7 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
         sink=sink,
         rpc_requests=lambda: sum(rpc.requests for rpc in opened),
     )
-    return Works(cycle, client, store, rail, opened, payer, s.rails.use[0])
+    return Works(cycle, client, store, rail, opened, sellers, payer, s.rails.use[0])
 
 
 def _address(text: str) -> bytes:

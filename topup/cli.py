@@ -569,9 +569,27 @@ def _pin(*, yes: bool, as_json: bool) -> Exit:
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
+def doctor(
+    as_json: Json = False,
+    rail: Annotated[str | None, typer.Option(help="show what this rail's seller demands, unpaid: mpp or x402")] = None,
+) -> None:
     """Check that everything is in place; one line a check, nothing is spent. Example: topup doctor."""
-    guarded(lambda: _doctor(as_json=as_json))
+    guarded(lambda: _doctor(as_json=as_json) if rail is None else _offers(rail, as_json=as_json))
+
+
+def _offers(rail: str, *, as_json: bool) -> Exit:
+    from topup import offers
+    from topup.money import Usd
+    from topup.settings import fixed_amount
+
+    settings = load()
+    told = wait_for(offers.look(settings, rail, Usd(fixed_amount(settings) or settings.policy.topup_min)))
+    if as_json:
+        document(told)
+    else:
+        for line in offers.lines(told):
+            say(line)
+    return Exit.OK if told["fits"] else Exit.PERSON
 
 
 def _doctor(*, as_json: bool) -> Exit:

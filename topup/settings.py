@@ -611,6 +611,21 @@ def check(s: Settings) -> list[str]:
         f"watch.poll_fastest_s {s.watch.poll_fastest_s} is below watch.staleness_s {s.watch.staleness_s}: "
         "it would read the same answer again",
     )
+    rule(s.rails.mpp.life_min_s >= s.rails.mpp.life_max_s, "rails.mpp.life_min_s must be below rails.mpp.life_max_s")
+    # What is bought has to be what is watched.
+    rule(
+        (s.api.kind == "x402") != (s.rails.use == ("x402",)),
+        f"api.kind {s.api.kind} does not watch what {', '.join(s.rails.use)} buys: "
+        "rails.use x402 goes alone, with api.kind x402, and the other rails with api.kind openrouter",
+    )
+    rule(
+        s.rails.mpp.root is not None and s.rails.use != ("mpp",),
+        "rails.mpp.root is another account than the key's own: set rails.use to mpp alone, or remove it",
+    )
+    rule(
+        s.rails.use == ("x402",) and s.rails.x402.profile == "plain" and not s.rails.x402.recipients,
+        "rails.x402.recipients is empty: name who may be paid, as the seller publishes it",
+    )
     rule(
         s.rails.coinbase.life_min_s >= s.rails.coinbase.life_max_s,
         "rails.coinbase.life_min_s must be below rails.coinbase.life_max_s",

@@ -49,6 +49,7 @@ class Wire:
     """What the seller's pages do not tell, all of it here: paths, names of fields, words for a purchase's state."""
 
     path: str = "/credits/purchases"
+    texts: tuple[str, ...] = ("/credits/purchases/setup", "/credits/purchases/SKILL.md")
     amount: str = "amount"
     envelopes: tuple[str, ...] = ("data",)
     id: str = "id"
@@ -309,15 +310,22 @@ class Mpp(Authorized):
         status = _told(answered.body).get(WIRE.status) if answered.status == 200 else None
         return dict(WIRE.states).get(str(status), Claim.PENDING if isinstance(status, str) else Claim.SILENT)
 
-    async def unpaid(self, amount: Usd) -> tuple[Answered, tuple[Challenge, ...]]:
-        """Ask for a purchase without paying it, for a person to look at.
+    def findings(self, raw: bytes, request: Request) -> list[Finding]:
+        """Return the lines of the proof that only this rail knows, for a person to read.
+
+        Raises:
+            ChargeRefused: what was stored cannot be read.
+        """
+        return self._findings(self.read(raw), request)
+
+    async def texts(self) -> dict[str, str]:
+        """Return what the seller has written for machines, by path; "" for one that it does not give.
 
         Raises:
             ApiUnknown: no usable answer.
-            ChargeRefused: a challenge is malformed.
         """
-        answered = await self._post(amount, secrets.token_hex(16), {})
-        return answered, challenges([line for line in answered.all("www-authenticate") if line.isascii()])
+        answers = [await self._exchange.ask("GET", path, headers={}) for path in WIRE.texts]
+        return {a.path: a.body.decode("utf-8", "replace") if a.status == 200 else "" for a in answers}
 
     def _traced(self, topup: TopUp, attempt: Attempt) -> Trace:
         assert attempt.hash is not None

@@ -249,6 +249,14 @@ class X402(Authorized):
             ),
         ]
 
+    def findings(self, raw: bytes, request: Request) -> list[Finding]:
+        """Return the lines of the proof that only this rail knows, for a person to read.
+
+        Raises:
+            ChargeRefused: what was stored cannot be read.
+        """
+        return self._findings(self.read(raw), request)
+
     async def plan(
         self, verified: Verified, survey: Survey, over: Sequence[Attempt] = (), *, bump: bool = False
     ) -> Plan:

@@ -842,7 +842,7 @@ class Seller(Gateway):
             return self._redirect()
         if fault == "no-purchase-id":
             headers = {name: one for name, one in answer.headers.items() if name != "location"}
-            return Response(202, b'{"data":{}}', headers)
+            return Response(202, json.dumps({WIRE.envelope: {}}).encode(), headers)
         headers = {name: one for name, one in answer.headers.items() if name != "payment-receipt"}
         if fault == "lying-receipt":
             headers["payment-receipt"] = _receipt("0x" + secrets.token_hex(32), self.now_ms())
