@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -22,7 +21,6 @@ from topup.death import Death
 from topup.lifecycle import Attempt, Fact
 from topup.money import Usd, Wei
 from topup.ports import Seen
-from topup.rails import x402
 
 LIVES, EACH, STEPS = 2000, 50, 400
 
@@ -37,10 +35,9 @@ def test_no_seed_pays_twice_or_loses_a_payment(first: int) -> None:
         run(seed, STEPS)
 
 
-@pytest.mark.parametrize("seed", [7, 8])
-def test_one_seed_is_one_world(seed: int) -> None:
-    """The same seed lives the same life on either rail: a failure can be lived again."""
-    first, again = run(seed, 600), run(seed, 600)
+def test_one_seed_is_one_world() -> None:
+    """The same seed lives the same life: a failure can be lived again."""
+    first, again = run(7, 600), run(7, 600)
     assert first.sink.names == again.sink.names
     assert [b.head.hash for b in first.net.blocks] == [b.head.hash for b in again.net.blocks]
 
@@ -55,12 +52,7 @@ def caught(seeds: range, steps: int) -> str:
     return ""
 
 
-# On either rail.
-ODD, EVEN = range(1, 600, 2), range(0, 600, 2)
-
-
-@pytest.mark.parametrize("seeds", [ODD, EVEN], ids=["coinbase", "x402"])
-def test_a_charge_declared_dead_without_proof_is_caught(seeds: range, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_charge_declared_dead_without_proof_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulation can fail: with silence taken for proof, some seed pays two charges for one decision."""
     monkeypatch.setattr(pursuit, "verdict", lambda *_, **__: Death.DEADLINE)
     monkeypatch.setattr(pursuit.Pursuit, "_settled_for_ever", lambda *_: True)
@@ -72,29 +64,15 @@ def test_a_charge_declared_dead_without_proof_is_caught(seeds: range, monkeypatc
         return await expired(self, topup, sighting)
 
     monkeypatch.setattr(pursuit.Pursuit, "_unseen", impatient)
-    assert "charges" in caught(seeds, 2000)
+    assert "charges" in caught(range(300), 2000)
 
 
-def test_an_authorization_signed_anew_for_each_attempt_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The simulation can fail: where each look at an answer draws another nonce, what was signed is lost track of."""
-    honest = x402.X402.read
-
-    def forgetful(self: Any, raw: bytes) -> Any:
-        return replace(honest(self, raw), nonce=secrets.token_bytes(32))
-
-    monkeypatch.setattr(x402.X402, "read", forgetful)
-    with pytest.raises((Broken, AssertionError)):
-        for seed in EVEN[:20]:
-            run(seed, 1000)
-
-
-@pytest.mark.parametrize("seeds", [ODD, EVEN], ids=["coinbase", "x402"])
-def test_a_purchase_beyond_the_caps_is_caught(seeds: range, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_purchase_beyond_the_caps_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulation can fail: a policy without budgets spends more in a day than the cap."""
     monkeypatch.setattr(policy, "_budgets", lambda *_: None)
     monkeypatch.setattr(purchase, "over_budget", lambda *_: None)
     monkeypatch.setitem(simulation.SETTINGS, "TOPUP_POLICY__CAP_24H", "25")
-    assert "within a day" in caught(seeds, 1500)
+    assert "within a day" in caught(range(60), 1500)
 
 
 class Colluding(Provider):
