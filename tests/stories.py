@@ -34,6 +34,7 @@ from topup.lifecycle import Attempt, Kind, Plan, State, TopUp
 from topup.ports import Sent
 from topup.sandbox.faults import WALLET_WEI
 from topup.sandbox.world import BLOCK_S, L1_FEE_PER_BYTE
+from topup.signers.late import LateSigner
 from topup.signers.local import LocalSigner
 from topup.steps import CANCEL, RESOLVE
 from topup.store.sqlite import FILE
@@ -730,7 +731,8 @@ def _signed_at_random(transaction: TypedTransaction, key: bytes) -> bytes:
 def _moody(house: House, down: int) -> None:
     """Put the key of the running topup into such a service."""
     rail: Any = house.stage.works.rail()
-    service = Moody(rail._signer._account, rail._signer._ceilings)
+    signer: Any = rail._signer._opened() if isinstance(rail._signer, LateSigner) else rail._signer
+    service = Moody(signer._account, signer._ceilings)
     service.down = down
     rail._signer = service
 

@@ -16,7 +16,7 @@ from topup.store.sqlite import SqliteStore
 def topup_document(topup: TopUp) -> dict[str, Any]:
     """Return one top-up as a JSON-ready document; amounts as strings."""
     paid = topup.payment
-    hashes = ["0x" + a.hash.hex() for a in topup.out if a.hash is not None]
+    hashes = ["0x" + a.tx_hash.hex() for a in topup.out if a.tx_hash is not None]
     return {
         "id": topup.id,
         "state": topup.state.value,

@@ -32,10 +32,13 @@ def interface(name: str) -> list[dict[str, Any]]:
 
 @cache
 def _entry(name: str, kind: str, called: str) -> tuple[bytes, list[dict[str, Any]]]:
-    """Return the hash of a function's or event's signature, and its inputs."""
-    found = next(one for one in interface(name) if (one["type"], one.get("name")) == (kind, called))
-    inputs: list[dict[str, Any]] = found["inputs"]
-    return keccak(text=f"{called}({','.join(map(_type, inputs))})"), inputs
+    """Return the hash of a function's or event's signature, and its inputs; it is called by name or by signature."""
+    for one in (entry for entry in interface(name) if entry["type"] == kind):
+        inputs: list[dict[str, Any]] = one["inputs"]
+        signature = f"{one['name']}({','.join(map(_type, inputs))})"
+        if called in (one["name"], signature):
+            return keccak(text=signature), inputs
+    raise LookupError(f"{name} has no {kind} {called}")
 
 
 def _type(entry: dict[str, Any]) -> str:
