@@ -24,7 +24,10 @@ from topup.lifecycle import State
 from topup.money import Usd
 from topup.store.sqlite import SqliteStore
 
-AMOUNTS = ("_usd", "_wei", "_units", "_usdc", "_eth", "hours_to_floor", "hours_to_empty", "credits_before")
+AMOUNTS = (
+    *("_usd", "_wei", "_units", "_usdc", "_eth", "hours_to_floor", "hours_to_empty", "credits_before"),
+    *("asset_spent", "asset_fee"),
+)
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -162,19 +163,15 @@ def _x402(chain: Callable[[World], Chain]) -> Ground:
 
 def _tempo(anvil: Path | None) -> Ground:
     from topup.sandbox.purchases import RECIPIENT, Seller
-    from topup.sandbox.tempo import USDC_E, Tempo
+    from topup.sandbox.tempo import BLOCK_S, USDC_E, Tempo
 
     if anvil is None:
         raise SettingsError("--rail mpp needs an anvil that knows Tempo", remedy=ANVIL_REMEDY)
 
     def build(scale: int, wealth: int) -> World:
         def chain(world: World) -> Chain:
-            try:
+            with _answering(anvil, "a Tempo chain"):
                 return Tempo(anvil, funded={world.wallet: _dollars(wealth)}, block_s=None, now=world.clock.now_s)
-            except (RuntimeError, OSError) as error:
-                raise SettingsError(
-                    f"--anvil {anvil} does not run a Tempo chain: {error}", remedy=ANVIL_REMEDY
-                ) from None
 
         def settings(world: World) -> dict[str, str]:
             return {
@@ -184,12 +181,11 @@ def _tempo(anvil: Path | None) -> Ground:
                 "TOPUP_RAILS__MPP__RECIPIENTS": RECIPIENT,
             }
 
-        return World(
-            chain,
-            scale=scale,
-            make_gateway=lambda world, account: Seller(account, world.chain),
-            settings=settings,
+        world = World(
+            chain, scale=scale, make_gateway=lambda world, account: Seller(account, world.chain), settings=settings
         )
+        world.tick_s = float(BLOCK_S) / scale
+        return world
 
     return Ground("mpp", Asset.USDC_E, USDC_E, lambda _: (RECIPIENT,), build)
 
@@ -547,19 +543,20 @@ def summary(told: dict[str, Any]) -> list[str]:
     """Return the end of the story."""
     asset, in_eth = told["asset"], told["asset"] == Asset.ETH
     spent = f"{asset + ' spent':<10} {told['asset_spent']} {asset}"
+    matches = f"match the chain to the {'wei' if in_eth else 'unit'}"
+    books = f"books      {matches if told['books_match_chain'] else 'DO NOT MATCH THE CHAIN'}"
     if told["result"] != "refilled":
-        return ["", f"result     {told['result']}", spent]
+        return ["", f"result     {told['result']}", spent, books]
     fee = [] if in_eth or told["asset_fee"] == "0" else [f"{told['asset_fee']} {asset}"]
     low, high = Usd.of(told["credits_before"]), Usd.of(told["credits_after"])
     price = f"{told['usd_per_credit']} dollars per dollar of credit"
-    unit = "wei" if in_eth else "unit"
     return [
         "",
         f"credits    {low.cents_down()} → {high.cents_down()} dollars",
         f"{spent}, and {_fees(fee, Wei(int(told['gas_wei'])))}",
         f"price      {told['usd_per_eth']} dollars per ETH; {price}" if in_eth else f"price      {price}",
         f"dip→posted {told['seconds_dip_to_posted']} s of the world",
-        f"books      {f'match the chain to the {unit}' if told['books_match_chain'] else 'DO NOT MATCH THE CHAIN'}",
+        books,
     ]
 
 
@@ -568,4 +565,17 @@ def _chain(anvil: Path | None) -> Callable[[World], Chain]:
         return embedded
     from topup.sandbox.anvil import Anvil
 
-    return lambda world: Anvil(anvil, world.genesis(), timestamp=world.clock.now_s())
+    def made(world: World) -> Chain:
+        with _answering(anvil, "the sandbox's chain"):
+            return Anvil(anvil, world.genesis(), timestamp=world.clock.now_s())
+
+    return made
+
+
+@contextmanager
+def _answering(anvil: Path, what: str) -> Iterator[None]:
+    """Say what to do about an anvil that does not start."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        raise SettingsError(f"--anvil {anvil} does not run {what}: {error}", remedy=ANVIL_REMEDY) from None
