@@ -7,7 +7,7 @@ happening in it. Each life is lived once to record its trace: every commit of th
 that trace come the cells. In each cell a fresh world lives the same life up to one step; there the process dies of
 SIGKILL, with the answer of a call that changes something kept, lost, delayed or duplicated. Then the ordinary program
 is started, without any wrapper, and must finish: one payment on the chain, one top-up, books equal to the chain to the
-wei, and nothing on the chain that the ledger does not hold.
+unit in every asset, and nothing on the chain or with the seller that the ledger does not hold.
 """
 
 from __future__ import annotations
@@ -38,11 +38,15 @@ from tests import proxy, tools
 from tests.killed import ARMED, FOREIGN, TRACE, Cell
 from tests.served import PATIENCE_S, TOPUP, Running, Served
 from tests.warm import Forked, Warm, takes
+from topup.books import WALLET, Commodity
 from topup.lifecycle import State, TopUp
+from topup.sandbox import contracts, purchases, x402_seller
 from topup.sandbox.anvil import Anvil
 from topup.sandbox.faults import FAULTS
-from topup.sandbox.gateway import Conduct
+from topup.sandbox.gateway import Account, Conduct, Gateway
+from topup.sandbox.tempo import FEE_AMM, USDC_E, Tempo
 from topup.sandbox.world import World
+from topup.sandbox.x402 import Plain
 from topup.steps import CANCEL, RESOLVE
 from topup.store.sqlite import SqliteStore
 
@@ -50,10 +54,29 @@ UNDER_TEST: Final = (sys.executable, "-m", "tests.killed")
 SEND: Final = "eth_sendRawTransaction"
 # Calls that change nothing on the other side: of them only the moment of death matters.
 READS: Final = frozenset(
-    {"api.credits", "api.key", "chain.survey", "chain.simulate", "chain.look", "chain.fate", "chain.flag"}
+    {
+        "api.credits",
+        "api.key",
+        "chain.survey",
+        "chain.simulate",
+        "chain.look",
+        "chain.fate",
+        "chain.flag",
+        "tokens.survey",
+        "tokens.rehearse",
+        "tokens.look",
+        "tokens.fate",
+        "seller.get",
+    }
 )
-# Where every other call goes on the wire: through which proxies, and what those look for.
-WIRE: Final = {"api.charge": ("api", "/credits/coinbase"), "chain.send": ("rpc", SEND)}
+# Where every other call goes on the wire: through which proxies, and what those look for; None: where the rail sells.
+WIRE: Final[dict[str, tuple[str, str | None]]] = {
+    "api.charge": ("api", "/credits/coinbase"),
+    "chain.send": ("rpc", SEND),
+    "seller.post": ("api", None),
+}
+# By these the signed bytes leave.
+SENDS: Final = frozenset({"chain.send", "seller.post"})
 # Until here nothing is signed; what is particular about most lives comes later.
 UNSIGNED: Final = frozenset({"start", "begin1", "ask1", "answered1", "proven1"})
 FAULT: Final[dict[str, Callable[[], proxy.Fault]]] = {
@@ -73,6 +96,12 @@ LIFE_S: Final = 90
 TWO_DAYS_MS: Final = 49 * 3_600_000
 
 
+# keccak256 of Transfer(address,address,uint256).
+TRANSFER: Final = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
+HELD: Final = 45_000_000
+TEN: Final = 10_000_000
+
+
 # Every process that was started, for the case that this one is told to stop.
 CHILDREN: Final[list[subprocess.Popen[bytes] | Forked]] = []
 
@@ -81,6 +110,113 @@ CHILDREN: Final[list[subprocess.Popen[bytes] | Forked]] = []
 def loaded() -> Warm:
     """Return the process that the others are forked from."""
     return Warm()
+
+
+# -- grounds ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a life is paid on: its chain, its seller, and what is counted there.
+
+    Attributes:
+        coin: whether what the chain's own coin loses is ours, and in the books.
+        token, commodity: the dollar that may leave the wallet, on the chain and in the books.
+        fees_to: where the network takes its fee in that dollar, in lower case; "" where it takes none.
+        recipient: whom an authorization pays; "" where a payment contract is paid instead.
+        sells: where the seller is asked and paid, as its path ends.
+        handed: the hash of every attempt that the seller was handed, in hex.
+        block_s: seconds between two blocks; anvil calls a block of Tempo safe when it has 32 above it.
+    """
+
+    chain: Callable[[World], Any]
+    gateway: Callable[[World, Account, int], Gateway] | None = None
+    settings: Callable[[World], dict[str, str]] = lambda _: {}
+    coin: bool = True
+    token: str = contracts.USDC
+    commodity: Commodity = Commodity.USDC
+    fees_to: str = ""
+    recipient: str = ""
+    rpc_setting: str = "chain__rpc_urls"
+    sells: str = ""
+    handed: Callable[[Any], set[str]] = lambda _: set()
+    block_s: float = 1.0
+
+    def left(self, world: World, held: dict[Commodity, int]) -> dict[Commodity, int]:
+        """Return how much of each asset has left the wallet since it held so much; call it inside the world."""
+        return {asset: held[asset] - now for asset, now in self.held(world).items()}
+
+    def held(self, world: World) -> dict[Commodity, int]:
+        """Return what the wallet holds; call it inside the world."""
+        tokens = {self.commodity: world.tokens(self.token, world.wallet)}
+        return tokens | ({Commodity.ETH: world.balance(world.wallet)} if self.coin else {})
+
+    def moves(self, world: World) -> list[tuple[str, str, int]]:
+        """Return each transfer of the dollar out of the wallet: transaction, recipient, units; fees are none."""
+        sender = "0x" + world.wallet[2:].lower().rjust(64, "0")
+        wanted = {"fromBlock": "0x0", "toBlock": "latest", "address": self.token, "topics": [TRANSFER, sender]}
+        logs = world.chain.rpc("eth_getLogs", [wanted])
+        moved = [(log["transactionHash"], "0x" + log["topics"][2][-40:], int(log["data"], 16)) for log in logs]
+        return [one for one in moved if one[1] != self.fees_to]
+
+
+def _base(world: World) -> Anvil:
+    return Anvil(_anvil(), world.genesis(), timestamp=world.clock.now_s(), now=world.clock.now_s)
+
+
+def _tempo(world: World) -> Tempo:
+    return Tempo(_anvil(), funded={world.wallet: HELD}, block_s=None, now=world.clock.now_s)
+
+
+def _anvil() -> Path:
+    binary = tools.find("anvil")
+    if binary is None:
+        raise FileNotFoundError("no anvil: `python -m tests` installs it")
+    return binary
+
+
+def _plain(world: World, account: Account, delay_ms: int) -> Plain:
+    return Plain(account, world.chain, world.wallet, conduct=x402_seller.X402Conduct(posting_delay_ms=delay_ms))
+
+
+def _machine(world: World, account: Account, delay_ms: int) -> purchases.Seller:
+    return purchases.Seller(account, world.chain, conduct=purchases.MppConduct(posting_delay_ms=delay_ms))
+
+
+def _sells_x402(world: World) -> dict[str, str]:
+    seller: Any = world.gateway
+    return dict(seller.environment())
+
+
+def _sells_mpp(_: World) -> dict[str, str]:
+    own = {"RAILS__USE": "mpp", "RAILS__MPP__REALM": "127.0.0.1", "RAILS__MPP__RECIPIENTS": purchases.RECIPIENT}
+    return {f"TOPUP_{name}": value for name, value in own.items()}
+
+
+COINBASE: Final = Ground(_base)
+IN_USDC: Final = Ground(_base, settings=lambda _: {"TOPUP_RAILS__COINBASE__PAY_WITH": "usdc"})
+X402: Final = Ground(
+    _base,
+    _plain,
+    _sells_x402,
+    recipient=x402_seller.RECIPIENT.lower(),
+    sells="/credits/topup",
+    handed=lambda seller: {nonce.hex() for _, nonce in seller.settlements},
+)
+MPP: Final = Ground(
+    _tempo,
+    _machine,
+    _sells_mpp,
+    coin=False,
+    token=USDC_E,
+    commodity=Commodity.USDC_E,
+    fees_to=FEE_AMM,
+    recipient=purchases.RECIPIENT.lower(),
+    rpc_setting="rails__mpp__rpc_urls",
+    sells="/credits/purchases",
+    handed=lambda seller: {payment[2:] for payment in seller.payments},
+    block_s=0.2,
+)
 
 
 # -- lives ------------------------------------------------------------------------------------------------------------
@@ -105,6 +241,7 @@ class Life:
     pays: bool = True
     # The answer of the process under test is spoilt by the life itself.
     wired: bool = False
+    ground: Ground = COINBASE
 
 
 @dataclass
@@ -112,6 +249,8 @@ class House(Served):
     """A world on anvil, a ledger, and whatever stands between them."""
 
     life: Life = field(kw_only=True)
+    # What the wallet held in the beginning.
+    held: dict[Commodity, int] = field(default_factory=dict)
     # Every transaction that reached the chain's node, in the order of coming.
     arrived: list[str] = field(default_factory=list)
     # Where each provider listens, and the proxies before them and before the API.
@@ -132,7 +271,8 @@ class House(Served):
 
     def bend(self, call: str, fault: Callable[[], proxy.Fault], when: Callable[[], bool]) -> list[proxy.Rule]:
         """Let a fault act on the next request of this call, through whichever provider it goes."""
-        wire, where = WIRE[call]
+        wire, path = WIRE[call]
+        where = path or self.life.ground.sells
         ways = [one for name, one in self.wires.items() if name.startswith(wire)]
         return [one.on(where, fault(), times=1, when=lambda _: when()) for one in ways]
 
@@ -140,7 +280,7 @@ class House(Served):
         """Return the settings that lead topup to the world, through the proxies where there are any."""
         rpcs = [self.wires[name].url if name in self.wires else url for name, url in self.upstream.items()]
         api = self.wires["api"].url if "api" in self.wires else self.world.gateway.url
-        return {"api__url": api, "chain__rpc_urls": ",".join(rpcs)}
+        return {"api__url": api, self.life.ground.rpc_setting: ",".join(rpcs)}
 
     def launch(self, command: Sequence[str], **changes: str | None) -> Running:
         """Start any command in the background."""
@@ -166,7 +306,7 @@ class House(Served):
     def under_test(self, cell: Cell | None, program: Sequence[str]) -> Running:
         """Start topup watched, by `program`, to die at `cell`."""
         # What is delayed until it is given up should be given up soon.
-        hasty = {"api__timeout_s": "1", "chain__timeout_s": "1"}
+        hasty = {"api__timeout_s": "1", "chain__timeout_s": "1", "posting__pay_timeout_s": "1"}
         changes = hasty if cell is not None and (cell.answer, cell.when) == ("delayed", "used") else {}
         word = str(cell) if cell is not None else "-"
         return self.launch([*program, str(self.directory), word, "run"], **changes)
@@ -257,6 +397,9 @@ LIVES: Final[dict[str, Life]] = {
             providers=2,
             pays=False,
         ),
+        Life("usdc", "The charge is paid in USDC: an approval first, then the payment.", ground=IN_USDC),
+        Life("x402", "A seller carries the signed transfer to the chain.", early=True, ground=X402),
+        Life("mpp", "A seller broadcasts the signed payment on Tempo.", early=True, ground=MPP),
         Life("afterwards", "What ended is looked at until it is final.", early=True, refilled=True),
     )
 }
@@ -265,23 +408,27 @@ LIVES: Final[dict[str, Life]] = {
 @contextmanager
 def house_of(life: Life, directory: Path, *, wired: bool) -> Iterator[House]:
     """Serve a world in which a refill is due; end every process with it."""
-    binary = tools.find("anvil")
-    if binary is None:
-        raise FileNotFoundError("no anvil: `python -m tests` installs it")
+    ground = life.ground
+    gateway = ground.gateway
 
-    def make(world: World) -> Anvil:
-        return Anvil(binary, world.genesis(), timestamp=world.clock.now_s(), now=world.clock.now_s)
+    def seller(world: World, account: Account) -> Gateway:
+        assert gateway is not None
+        return gateway(world, account, life.posting_delay_ms)
 
     world = World(
-        make,
+        ground.chain,
+        make_gateway=seller if gateway is not None else None,
         conduct=Conduct(posting_delay_ms=life.posting_delay_ms),
         usage_usd=Decimal(11),
         burn_usd_per_hour=Decimal(0),
     )
-    world.tick_s = 1.0
+    world.tick_s = ground.block_s
     with ExitStack() as stack:
         stack.enter_context(world)
-        made = House(world, directory, dict(life.settings), life=life)
+        if ground.chain is _base:
+            world.do(lambda: world.write(contracts.usdc_balance(world.wallet, HELD)))
+        held = world.do(lambda: ground.held(world))
+        made = House(world, directory, life.settings | ground.settings(world), life=life, held=held)
         for number in range(life.providers):
             server = world.rpc if number == 0 else world.provider()
             server.intercept = made.node
@@ -307,7 +454,12 @@ def _end(house: House) -> None:
 def wrongs(house: House) -> list[str]:
     """Hold chain, account and ledger against each other; return a sentence for each thing that is wrong."""
     found = []
-    topups, payments = house.topups(), house.payments()
+    ground, topups, payments = house.life.ground, house.topups(), house.payments()
+    if ground.recipient:
+        moves = house.world.do(lambda: ground.moves(house.world))
+        payments = len(moves)
+        if any((to, units) != (ground.recipient, TEN) for _, to, units in moves):
+            found.append(f"dollars went elsewhere, or others than asked for: {moves}")
     if payments != int(house.life.pays):
         found.append(f"{payments} payments on the chain")
     if [t.state for t in topups] != [State.DONE if house.life.pays else State.FAILED]:
@@ -315,8 +467,9 @@ def wrongs(house: House) -> list[str]:
     bought = house.world.do(lambda: house.world.gateway.account.total_credits) - 20
     if bought != 10 * int(house.life.pays):
         found.append(f"{bought} dollars of credit arrived")
-    if not house.books_match():
-        found.append("the journal and the wallet differ")
+    booked, left = _booked(house), house.world.do(lambda: ground.left(house.world, house.held))
+    if any(booked.get(asset, 0) != left.get(asset, 0) for asset in {*booked, *left}):
+        found.append(f"the journal says that {booked} have left the wallet, the chain {left}")
     with closing(SqliteStore.open_reader(house.state)) as store:
         if damage := store.damage():
             found.append(f"the ledger's file is damaged: {damage}")
@@ -325,15 +478,25 @@ def wrongs(house: House) -> list[str]:
     return found + _unknown(house, topups)
 
 
+def _booked(house: House) -> dict[Commodity, int]:
+    """Return how much of each asset has left the wallet as the journal says."""
+    with closing(SqliteStore.open_reader(house.state)) as store:
+        lines = [line for entry in store.entries("default") for line in entry.lines if line.account == WALLET]
+    return {asset: -sum(x.units for x in lines if x.commodity == asset) for asset in {x.commodity for x in lines}}
+
+
 def _unknown(house: House, topups: Sequence[TopUp]) -> list[str]:
-    """Tell what the chain or its node has seen of the wallet that the ledger does not hold with its intent to send."""
+    """Tell what chain, node or seller have seen of the wallet that the ledger does not hold with its intent to send."""
     found = []
     ours = [a for t in topups for a in t.attempts if a.intended_ms is not None]
-    held = {"0x" + a.hash.hex() for a in ours if a.hash is not None}
-    mined = house.world.do(lambda: _mined(house.world))
+    held = {"0x" + a.tx_hash.hex() for a in ours if a.tx_hash is not None}
+    mined = house.world.do(lambda: _mined(house))
     if lost := mined - held:
         found.append(f"on the chain and not in the ledger: {', '.join(sorted(lost))}")
-    claimed = {"0x" + a.hash.hex() for a in ours if a.hash is not None and a.inclusion is not None}
+    handed = house.world.do(lambda: house.life.ground.handed(house.world.gateway))
+    if strange := handed - {a.hash.hex() for a in ours if a.hash is not None}:
+        found.append(f"{len(strange)} payments were handed to the seller that the ledger does not hold")
+    claimed = {"0x" + a.tx_hash.hex() for a in ours if a.tx_hash is not None and a.inclusion is not None}
     if claimed != mined:
         found.append(f"the ledger says {len(claimed)} attempts are in a block, the chain {len(mined)}")
     if strange := set(house.arrived) - {"0x" + a.raw.hex() for a in ours if a.raw is not None}:
@@ -343,9 +506,10 @@ def _unknown(house: House, topups: Sequence[TopUp]) -> list[str]:
     return found
 
 
-def _mined(world: World) -> set[str]:
-    """Return the hashes of the wallet's transactions in the whole chain; call it inside the world."""
-    found = set()
+def _mined(house: House) -> set[str]:
+    """Return the hashes of what the wallet has sent, or what took its dollars, in the whole chain; call it inside."""
+    world = house.world
+    found = {tx_hash for tx_hash, _, _ in house.life.ground.moves(world)}
     for number in range(1, int(world.chain.rpc("eth_blockNumber", []), 16) + 1):
         block = world.chain.rpc("eth_getBlockByNumber", [hex(number), True])
         found |= {tx["hash"] for tx in block["transactions"] if tx["from"].lower() == world.wallet.lower()}
@@ -523,7 +687,7 @@ def dangerous(cell: Cell) -> bool:
     """Tell whether money hangs on this very step: the bytes may leave, and the ledger may not have heard of it."""
     if cell.call in ("store.intend", "store.replace"):
         return cell.when == "after"
-    if cell.call == "chain.send":
+    if cell.call in SENDS and cell.phase not in UNSIGNED:
         return cell.answer in ("kept", "duplicated") and cell.when in ("before", "after")
     return cell.call == "store.delivered" and cell.when == "before"
 

@@ -4,7 +4,8 @@
 
 is `topup run`, and notes each call of a port in FOLDER/trace. At CELL it dies of SIGKILL; "-" lets it live. Two things
 are watched, so that no new step can be missed: every transaction that the ledger commits, whichever method commits it,
-and every call of the ports behind which foreign things are: api, chain and signer, as `topup.assemble` joins them.
+and every call of the ports behind which foreign things are: api, chain, tokens and signer, as `topup.assemble` joins
+them, and every question to a seller that is not the api's own.
 The shipped program knows nothing of this.
 """
 
@@ -19,6 +20,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn, Self
@@ -26,6 +28,8 @@ from typing import Any, Final, NoReturn, Self
 TRACE: Final = "trace"
 ARMED: Final = "armed"
 COMMIT, FOREIGN, SIGN = "commit", "foreign", "sign"
+# Within a call that is watched already: what it asks over HTTP is its own affair.
+INSIDE: Final = ContextVar("inside", default=False)
 
 
 @dataclass(frozen=True)
@@ -146,11 +150,35 @@ def watch_store(course: Course) -> None:
 
 
 def watch_ports(course: Course) -> None:
-    """Watch api, chain and signer: whatever class `topup.assemble` makes of them, each method that its port has."""
+    """Watch the ports: whatever class `topup.assemble` makes of them, each method that the port has."""
     from topup import assemble, ports
 
-    for maker, port in (("api", ports.Api), ("chain", ports.Chain), ("signer", ports.Signer)):
-        setattr(assemble, maker, _watched(getattr(assemble, maker), port, maker, course))
+    for maker, port, name in (
+        ("api", ports.Api, "api"),
+        ("chain", ports.Chain, "chain"),
+        ("authorized", ports.TokenChain, "tokens"),
+        ("signer", ports.Signer, "signer"),
+    ):
+        setattr(assemble, maker, _watched(getattr(assemble, maker), port, name, course))
+
+
+def watch_sellers(course: Course) -> None:
+    """Watch what a rail asks its seller itself, by the method of HTTP: of its paths only one is posted to."""
+    from topup.exchange import Exchange
+
+    honest = Exchange.ask
+
+    @functools.wraps(honest)
+    async def asked(exchange: Exchange, method: str, path: str, **options: Any) -> Any:
+        if INSIDE.get():
+            return await honest(exchange, method, path, **options)
+        cell = course.reach(f"seller.{method.lower()}", FOREIGN)
+        try:
+            return await honest(exchange, method, path, **options)
+        finally:
+            course.done(cell)
+
+    setattr(Exchange, "ask", asked)  # noqa: B010 - for the type checker a method is no variable
 
 
 def _watched(make: Callable[..., Any], port: type, name: str, course: Course) -> Callable[..., Any]:
@@ -175,10 +203,11 @@ def _watched(make: Callable[..., Any], port: type, name: str, course: Course) ->
 def _awaited(honest: Callable[..., Any], call: str, course: Course) -> Callable[..., Any]:
     @functools.wraps(honest)
     async def called(*given: Any, **options: Any) -> Any:
-        cell = course.reach(call, FOREIGN)
+        cell, token = course.reach(call, FOREIGN), INSIDE.set(True)
         try:
             return await honest(*given, **options)
         finally:
+            INSIDE.reset(token)
             course.done(cell)
 
     return called
@@ -204,6 +233,7 @@ def main() -> None:
     course = Course(Path(folder), None if cell == "-" else Cell.of(cell))
     watch_store(course)
     watch_ports(course)
+    watch_sellers(course)
     sys.argv = ["topup", *words]
     cli.main()
 

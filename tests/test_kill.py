@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests import kill_matrix, tools
-from tests.kill_matrix import LIVES, MISSED, cells, record, run, survive
+from tests.kill_matrix import LIVES, MISSED, cells, dangerous, record, run, survive
 from tests.killed import COMMIT, FOREIGN, Cell
 
 # So many cells of each life, beside those on which money hangs.
@@ -80,6 +80,18 @@ def test_a_step_that_is_never_reached_is_not_called_survived(monkeypatch: pytest
     assert missed.replay == "python -m tests.kill_matrix --cell 'refill:never1/store.begin/1/before/kept'"
 
 
+@pytest.mark.slow
+def test_what_a_rail_asks_its_seller_and_its_chain_is_seen() -> None:
+    """Of a payment that a seller carries, every question to seller and chain is in the trace."""
+    trace = [(one["phase"], one["call"]) for one in record(LIVES["x402"]) if one["kind"] == FOREIGN]
+    assert trace.count(("ask1", "seller.post")) == trace.count(("intend1", "seller.post")) == 1
+    assert {"tokens.survey", "tokens.rehearse", "tokens.look", "api.credits"} < {call for _, call in trace}
+    assert not any(
+        dangerous(cell) for cell in cells([{"phase": "ask1", "call": "seller.post", "nth": 1, "kind": FOREIGN}])
+    )
+    assert dangerous(Cell("intend1", "seller.post", 1, "after"))
+
+
 def test_every_commit_and_every_foreign_call_becomes_cells() -> None:
     """Each is died at before and after; what changes something on the other side also with every bad answer."""
 
@@ -88,7 +100,8 @@ def test_every_commit_and_every_foreign_call_becomes_cells() -> None:
 
     assert of("store.new_method", COMMIT) == ["p1/store.new_method/1/before/kept", "p1/store.new_method/1/after/kept"]
     assert len(of("chain.look", FOREIGN)) == 2
-    assert len(of("chain.send", FOREIGN)) == len(of("api.charge", FOREIGN)) == 8
+    assert len(of("tokens.look", FOREIGN)) == len(of("seller.get", FOREIGN)) == 2
+    assert len(of("chain.send", FOREIGN)) == len(of("api.charge", FOREIGN)) == len(of("seller.post", FOREIGN)) == 8
     assert of("chain.look", FOREIGN, nth=3) == []
     assert len(of("store.settle", COMMIT, nth=9)) == 2
     with pytest.raises(KeyError, match=r"api\.new_call"):
