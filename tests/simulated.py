@@ -2,14 +2,16 @@
 
 Nothing here listens on a socket. The chain is a list of blocks with the rules that matter to a payer: one transaction
 a nonce, a charge is paid once, a deadline is the block's own time, what is not final may be replaced. Providers see it
-late, not at all, or lie. Above them stand the real agreement of providers, the real rail, proofs, flow and ledger.
+late, not at all, or lie. A seller carries authorizations of dollars there when it likes. Above them stand the real
+agreement of providers, the real rails, proofs, flow and ledger.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from random import Random
@@ -20,16 +22,18 @@ from topup.chain import agreement
 from topup.chain.agreement import Agreed
 from topup.chain.evidence import View
 from topup.chain.fate import Account, Ends
+from topup.chain.profiles import BASE_DOLLAR
 from topup.chain.providers import Providers
 from topup.charge import Charge, Pins, Request, Verified
 from topup.credits import Reading
 from topup.death import Fate
-from topup.errors import ApiGone, ApiLimited, ApiUnknown, ChainUnknown, Reverted, WrongChain
+from topup.errors import ApiGone, ApiLimited, ApiUnknown, ChainUnknown, PaymentForbidden, Reverted, WrongChain
 from topup.events import Event
+from topup.exchange import Answered
 from topup.lifecycle import Attempt, Inclusion, Kind, Plan
 from topup.money import Asset, EthPrice, Usd, Usdc, Wei
-from topup.ports import Call, Delivery, Head, Key, Seen, Sent, Sighting, Simulation, Survey
-from topup.sandbox.charges import Ask
+from topup.ports import Call, Delivery, Head, Key, Seen, Sent, Sighting, Simulation, Survey, Trace
+from topup.sandbox.charges import STRANGER, Ask, named_address
 
 T = TypeVar("T")
 BLOCK_S = 2
@@ -37,12 +41,18 @@ PAY_GAS, REVERT_GAS, CANCEL_GAS = 228_000, 60_000, 21_000
 L1_FEE = 9 * 10**9
 SAFE_DEPTH, FINAL_DEPTH = 6, 20
 STALE_MS = 50_000
+# Whoever carries an authorization to the chain has nonces of his own.
+NO_NONCE = -1
+SELLER = named_address("topup simulation: seller")
 Id = tuple[bytes, bytes]
 
 
 @dataclass(frozen=True)
 class Tx:
-    """A signed transaction as the simulated chain reads it; `charge` is what it pays, None for a cancel."""
+    """A signed transaction as the simulated chain reads it; `charge` is what it pays, None for a cancel.
+
+    One that carries an authorization of ours is somebody else's: `signed` is what we know it by, b"" for our own.
+    """
 
     hash: bytes
     nonce: int
@@ -52,6 +62,7 @@ class Tx:
     value: int
     fee: int
     tip: int
+    signed: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -107,6 +118,8 @@ class Net:
         first = Head(100, b"\x01" * 32, clock.true_ms // 1000)
         self.blocks = [Block(first, (), 0, balance, {})]
         self.pool: dict[bytes, Tx] = {}
+        self.carried: dict[bytes, Tx] = {}  # what others have sent with an authorization of ours
+        self.signed: dict[bytes, bytes] = {}  # the authorization in each of these that ever ran
         self.final = 100
         self.price_e8 = 3000 * 10**8
         self.base_fee = 5_000_000
@@ -157,6 +170,15 @@ class Net:
                 self.paid_ever[tx.hash] = tx.charge
             receipts.append(receipt)
             self.where[tx.hash] = parent.head.number + 1
+        for tx in self.carried.values():
+            receipt = self._carry(tx, at_s, paid)
+            balance -= receipt.spent
+            if receipt.success and tx.charge is not None:
+                paid[tx.charge] = tx.hash
+                self.paid_ever[tx.hash], self.signed[tx.hash] = tx.charge, tx.signed
+            receipts.append(receipt)
+            self.where[tx.hash] = parent.head.number + 1
+        self.carried.clear()
         self.pool = {h: t for h, t in self.pool.items() if t.nonce >= nonce}
         digest = hashlib.sha256(parent.head.hash + at_s.to_bytes(8, "big") + self._rng.randbytes(8)).digest()
         self.blocks.append(Block(Head(parent.head.number + 1, digest, at_s), tuple(receipts), nonce, balance, paid))
@@ -176,6 +198,12 @@ class Net:
             return Receipt(tx, success=False, spent=0, gas=REVERT_GAS * price, reason="SwapFailed", transient=True)
         return Receipt(tx, success=True, spent=need, gas=PAY_GAS * price, reason="", transient=True)
 
+    @staticmethod
+    def _carry(tx: Tx, at_s: int, paid: dict[Id, bytes]) -> Receipt:
+        """Run somebody else's transaction: the token takes an authorization once, and before its end."""
+        good = at_s < tx.deadline and tx.charge not in paid
+        return Receipt(tx, success=good, spent=tx.total if good else 0, gas=0, reason="", transient=True)
+
     def finalize(self) -> None:
         """Let finality come closer to the head."""
         self.final = max(self.final, self.tip.head.number - FINAL_DEPTH)
@@ -189,7 +217,7 @@ class Net:
         for receipt in (r for block in gone for r in block.receipts):
             del self.where[receipt.tx.hash]
             if not forget:
-                self.pool[receipt.tx.hash] = receipt.tx
+                (self.carried if receipt.tx.signed else self.pool)[receipt.tx.hash] = receipt.tx
         for _ in gone:
             self.mine()
 
@@ -284,23 +312,38 @@ class Provider:
     def look(self, sought: Sequence[tuple[Attempt, Charge]]) -> View:
         """Show receipts, tags and replaced blocks."""
         block, number = self.head(), self.head().head.number
+        return self._view(
+            block, number, [(a.hash or b"", a.inclusion, self._seen(a, number)) for a, _ in sought], frozenset()
+        )
+
+    def uses(self, sought: Sequence[tuple[Trace, Inclusion | None]]) -> View:
+        """Show where authorizations were used, and which carry the mark."""
+        block, number = self.head(), self.head().head.number
+        used = frozenset(t.key for t, _ in sought if self._marked(block, t))
+        return self._view(block, number, [(t.key, told, self._used(block, t)) for t, told in sought], used)
+
+    def _view(
+        self,
+        block: Block,
+        number: int,
+        sought: Sequence[tuple[bytes, Inclusion | None, Seen | None]],
+        used: frozenset[bytes],
+    ) -> View:
         seen, recorded = {}, {}
         replaced: set[bytes] = set()
         standing: set[bytes] = set()
-        for attempt, _ in sought:
-            assert attempt.hash is not None
-            told = self._seen(attempt, number)
+        for key, inclusion, told in sought:
             if told is not None:
-                seen[attempt.hash] = told
-            if attempt.inclusion is not None:
-                recorded[attempt.hash] = attempt.inclusion.block_number
-                there = self.net.at(attempt.inclusion.block_number)
+                seen[key] = told
+            if inclusion is not None:
+                recorded[key] = inclusion.block_number
+                there = self.net.at(inclusion.block_number)
                 if there is None or there.head.number > number:
                     continue  # unknown to it
-                same = there.head.hash == attempt.inclusion.block_hash
+                same = there.head.hash == inclusion.block_hash
                 if self.lie == "replaced":
                     same = False
-                (standing if same else replaced).add(attempt.hash)
+                (standing if same else replaced).add(key)
         final = min(self.net.final, number)
         safe = min(max(self.net.tip.head.number - SAFE_DEPTH, self.net.final), number)
         final_block = self.net.at(final)
@@ -313,6 +356,7 @@ class Provider:
             nonce_latest=nonce,
             seen=seen,
             replaced=frozenset(replaced),
+            used=used,
         )
         if self.lie == "future":
             later = replace(block.head, timestamp_s=block.head.timestamp_s + 60)
@@ -347,6 +391,68 @@ class Provider:
         )
         return Seen(told, r.reason, "exact", trusted=True)
 
+    # -- the same of authorizations -----------------------------------------------------------------------------
+
+    def holdings(self, traces: Sequence[Trace]) -> Survey:
+        """Answer what an authorization is planned on."""
+        block = self.head()
+        if any(self._marked(block, trace) for trace in traces):
+            raise PaymentForbidden("authorization_used", "it was used already", remedy="")
+        return Survey(
+            head=block.head,
+            balance=Wei(0),
+            nonce_latest=0,
+            nonce_pending=0,
+            base_fee=Wei(self.net.base_fee),
+            tip=Wei(1_000_000),
+            code_hash=b"\x0c" * 32,
+            quotes={},
+            price_e8=None,
+            tokens=Usdc(block.balance),
+        )
+
+    def rehearse(self, tokens: Usdc) -> Simulation:
+        """Dry-run a transfer on what it shows."""
+        if self.head().balance < tokens.units and self.lie != "simulates_all":
+            raise Reverted("InsufficientBalance", "", b"")
+        return Simulation(0, Wei(0), "eth_call")
+
+    def carriers(self, trace: Trace, final: int) -> Account:
+        """Show what became of an authorization."""
+        block, at = self.head(), self.net.at(final)
+        if at is None or block.head.number < final:
+            raise ChainUnknown(f"{self.owner} is not past {final}")
+        payer = None if self.lie in ("null_receipts", "unpaid") else block.paid.get(_id(trace))
+        if self.lie == "paid":
+            payer = b"\xfa" * 32
+        flag = payer is not None or self.lie == "marked"
+        return Account(block.head, at.head, flag, frozenset({payer} if payer is not None else set()))
+
+    def _marked(self, block: Block, trace: Trace) -> bool:
+        return self.lie == "marked" or _id(trace) in block.paid
+
+    def _used(self, block: Block, trace: Trace) -> Seen | None:
+        """Show the block in which an authorization was used; one that nobody could use leaves nothing to be seen."""
+        payer, there = block.paid.get(_id(trace)), block
+        if self.lie == "null_receipts" or (payer is None and self.lie != "paid"):
+            return None
+        if payer is not None:
+            found = self.net.at(self.net.where[payer])
+            assert found is not None
+            there = found
+        told = Inclusion(
+            there.head.number,
+            there.head.hash if self.lie != "paid" else b"\xfa" * 32,
+            there.head.timestamp_s * 1000,
+            success=True,
+            gas=Wei(0),
+            l1_fee=Wei(0),
+            spent=Wei(0),
+            tokens=trace.tokens,
+            tx_hash=payer or b"\xfa" * 32,
+        )
+        return Seen(told, "", "exact", trusted=True)
+
     def ends(self) -> Ends:
         """Show the newest and the final block."""
         block = self.head()
@@ -368,8 +474,14 @@ class Provider:
         return Account(block.head, at.head, payer is not None, frozenset({payer} if payer is not None else set()))
 
 
-class SimulatedChain:
-    """The `Chain` port: simulated providers below, the program's own agreement above them."""
+def _id(trace: Trace) -> Id:
+    """Return which authorization this is, by the log that its use leaves."""
+    token, (_, _, nonce) = trace.log
+    return token, nonce or b""
+
+
+class Asked:
+    """Simulated providers below, the program's own agreement above them."""
 
     def __init__(self, net: Net, providers: Sequence[Provider], *, quorum: int, clock: Clock, rng: Random) -> None:
         """Join the providers."""
@@ -394,12 +506,56 @@ class SimulatedChain:
         """Return how many questions were asked."""
         return sum(p.requests for p in self.each)
 
+    @property
+    def owners(self) -> int:
+        """Return how many independent providers there are."""
+        return len(self.each)
+
+    @property
+    def chain_id(self) -> int:
+        """Return which chain it is."""
+        return builders.CHAIN_ID
+
     async def _ask(self, act: Callable[[Provider], T], head: Any = None, *, every: bool = False) -> Any:
         async def one(rpc: Any) -> T:
             return act(rpc)
 
         asked: Callable[[Any], Awaitable[T]] = one
         return await self._providers.ask(asked, head, every=every)
+
+
+class SimulatedTokens(Asked):
+    """The `TokenChain` port."""
+
+    async def survey(self, wallet: bytes, token: bytes, traces: Sequence[Trace] = ()) -> Survey:
+        """Read what an authorization is planned on."""
+        answers = await self._ask(lambda p: p.holdings(traces), lambda s: s.head)
+        return agreement.survey(answers, self.quorum).value
+
+    async def rehearse(self, wallet: bytes, token: bytes, paying: tuple[bytes, Usdc], at: Head) -> None:
+        """Run it dry."""
+        agreement.simulation(await self._ask(lambda p: p.rehearse(paying[1])), self.quorum)
+        self.dry[paying[0], paying[1].units] = self._clock.true_ms
+
+    async def look(self, traces: Sequence[tuple[Trace, Inclusion | None]], *, every: bool = False) -> Sighting:
+        """Look for the use of authorizations."""
+        answers = await self._ask(lambda p: p.uses(traces), lambda v: v.sighting.head, every=every)
+        quorum = max(self.quorum, min(2, len(self.each))) if every else self.quorum
+        if every and agreement.owners(answers.votes) < quorum:
+            raise ChainUnknown("too few answered")
+        return agreement.sighting(answers, quorum).value
+
+    async def fate(self, trace: Trace) -> Fate:
+        """Ask what became of one."""
+        ends = await self._ask(lambda p: p.ends(), lambda e: e.newest, every=True)
+        final = agreement.final(ends, self.quorum)
+        if trace.since > final:
+            raise ChainUnknown("it was signed beyond the final block")
+        return agreement.fate(await self._ask(lambda p: p.carriers(trace, final), lambda a: a.newest, every=True))
+
+
+class SimulatedChain(Asked):
+    """The `Chain` port."""
 
     async def survey(self, wallet: bytes, total: Usdc, contract: bytes, *, pay_with: Asset = Asset.ETH) -> Survey:
         """Read all a payment is planned on."""
@@ -410,16 +566,6 @@ class SimulatedChain:
         """Encode: the id stands for the rest."""
         demand = verified.demand
         return Call(wallet, demand.contract, b"".join(demand.identity), value)
-
-    @property
-    def owners(self) -> int:
-        """Return how many independent providers there are."""
-        return len(self.each)
-
-    @property
-    def chain_id(self) -> int:
-        """Return which chain it is."""
-        return builders.CHAIN_ID
 
     def token_payment(self, verified: Verified) -> Call:
         """Encode nothing: this world pays in ETH."""
@@ -481,20 +627,35 @@ class SimulatedChain:
 class SimulatedSigner:
     """The `Signer` port: refuses what was not proven or not freshly simulated, as the simulation's own invariant."""
 
-    def __init__(self, chain: SimulatedChain, clock: Clock) -> None:
+    def __init__(self, chain: SimulatedChain | SimulatedTokens, clock: Clock) -> None:
         """Sign for this chain."""
         self.address = builders.WALLET
         self._chain, self._clock = chain, clock
 
     def sign_payment(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
         """Sign a payment."""
-        assert isinstance(verified, Verified), "signed without proof"
-        dry = self._chain.dry.get((plan.data, plan.value.units))
-        assert dry is not None, "signed without a simulation"
-        assert self._clock.true_ms - dry <= 120_000, "signed on a stale simulation"
+        self._proven(verified, (plan.data, plan.value.units))
         intent = verified.charge.intent
         assert plan.data == intent.operator + intent.id, "signed another charge than was proven"
         return self._signed(plan, (intent.operator, intent.id), intent.deadline, intent.total.units)
+
+    def sign_authorization(self, plan: Plan, verified: Verified) -> bytes:
+        """Sign an authorization."""
+        demand = verified.demand
+        self._proven(verified, (demand.recipient, plan.tokens.units))
+        nonce = demand.identity[1]
+        assert plan.tokens == demand.total, "signed another amount than was proven"
+        assert plan.lane == int.from_bytes(nonce, "big"), "signed another authorization than was proven"
+        assert demand.recipient == builders.address(SELLER), "signed for somebody else"
+        one = Tx(nonce, NO_NONCE, demand.identity, demand.deadline, plan.tokens.units, 0, 0, 0, signed=nonce)
+        assert self._chain.txs.setdefault(nonce, one) == one, "signed two things under one nonce"
+        return nonce + nonce + b"\x1b"
+
+    def _proven(self, verified: Verified, what: tuple[bytes, int]) -> None:
+        assert isinstance(verified, Verified), "signed without proof"
+        dry = self._chain.dry.get(what)
+        assert dry is not None, "signed without a simulation"
+        assert self._clock.true_ms - dry <= 120_000, "signed on a stale simulation"
 
     def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
         """Sign a cancel."""
@@ -584,6 +745,88 @@ class SimulatedApi:
         if self._rng.random() < self.trouble:
             raise ApiUnknown("the answer was lost")
         return raw
+
+
+class SimulatedSeller:
+    """What the x402 rail asks: offers, and carries what it is handed at once, late, twice, never, and says anything."""
+
+    def __init__(self, net: Net, clock: Clock, rng: Random, api: SimulatedApi) -> None:
+        """Sell credits of this account."""
+        self.requests = 0
+        self.before_send: Callable[[bytes], None] = lambda _: None
+        self.honest = False
+        self._net, self._clock, self._rng, self._api = net, clock, rng, api
+        self._handed: dict[bytes, str] = {}
+        self._due: list[tuple[int, Tx]] = []
+
+    def live(self) -> None:
+        """Carry what is due."""
+        due = [tx for at_ms, tx in self._due if at_ms <= self._clock.true_ms]
+        self._due = [one for one in self._due if one[0] > self._clock.true_ms]
+        for tx in due:
+            self._net.carried[tx.hash] = tx
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        timeout_s: float | None = None,
+    ) -> Answered:
+        """Answer like an `Exchange`."""
+        self.requests += 1
+        amount = Decimal(json.loads(body or b"")["amount"])
+        paying = headers.get("X-PAYMENT")
+        return self._offered(path, amount) if paying is None else self._paid(path, amount, paying)
+
+    def _offered(self, path: str, amount: Decimal) -> Answered:
+        dice = 1.0 if self.honest else self._rng.random()
+        if dice < self._api.trouble:
+            raise ApiUnknown("the answer was lost")
+        if dice < self._api.trouble + 0.01:
+            return self._answer(path, self._rng.choice((200, 429, 500, 503)))
+        offer = {
+            "scheme": "exact",
+            "network": "base",
+            "maxAmountRequired": str(int(amount * 10**6)),
+            "asset": "0x" + BASE_DOLLAR.token.hex(),
+            "payTo": STRANGER if dice > 0.99 and not self.honest else SELLER,
+            "maxTimeoutSeconds": 300 if self.honest else self._rng.choice((120, 300, 900)),
+            "extra": {"name": BASE_DOLLAR.name, "version": BASE_DOLLAR.version},
+        }
+        return self._answer(path, 402, json.dumps({"x402Version": 1, "accepts": [offer]}).encode())
+
+    def _paid(self, path: str, amount: Decimal, paying: str) -> Answered:
+        told = json.loads(base64.b64decode(paying))["payload"]["authorization"]
+        nonce, total = bytes.fromhex(told["nonce"][2:]), int(told["value"])
+        self.before_send(nonce)
+        assert (told["to"], total) == (SELLER, int(amount * 10**6)), "another payment than was offered"
+        assert self._handed.setdefault(nonce, paying) == paying, "sent again, and not the same bytes"
+        one: Id = (BASE_DOLLAR.token, nonce)
+        self._api.amounts[one] = amount
+        dice = 1.0 if self.honest else self._rng.random()
+        now = self._clock.true_ms
+        if dice < 0.15:
+            due = [now + self._rng.choice((10_000, 60_000, 400_000, 2_000_000, 90_000_000))]
+        elif dice < 0.3:
+            due = []
+        else:
+            due = [now, now + self._rng.choice((0, 4_000, 600_000))] if dice < 0.4 else [now]
+        for at_ms in due:
+            tx_hash, deadline = self._rng.randbytes(32), int(told["validBefore"])
+            self._due.append((at_ms, Tx(tx_hash, NO_NONCE, one, deadline, total, 0, 0, 0, signed=nonce)))
+        self.live()
+        # What is said has nothing to do with what is done.
+        said = 1.0 if self.honest else self._rng.random()
+        if said < 0.2:
+            raise ApiUnknown("the answer was lost")
+        return self._answer(path, self._rng.choice((402, 403, 409, 500)) if said < 0.4 else 200)
+
+    @staticmethod
+    def _answer(path: str, status: int, body: bytes = b"{}") -> Answered:
+        return Answered(path, status, (), body)
 
 
 class Listener:

@@ -3,9 +3,11 @@
     python -m tests.simulation --seeds 200              many short lives
     python -m tests.simulation --seed 7 --steps 1000000 one long one
 
-A seed decides what the world does between any two passes of the real flow over a real ledger: blocks, reorganisations,
-halts of the chain, providers that fail, lag or lie, prices, posting, clocks, crashes inside any call of a port, and an
-operator. After every step the invariants below are held against the chain itself, which no provider can fake here.
+An odd seed pays Coinbase charges, an even one signs authorizations that a seller carries to the chain. A seed decides
+what the world does between any two passes of the real flow over a real ledger: blocks, reorganisations, halts of the
+chain, providers that fail, lag or lie, prices, posting, what the seller carries and says, clocks, crashes inside any
+call of a port, and an operator. After every step the invariants below are held against the chain itself, which no
+provider can fake here.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import asyncio
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,25 +27,32 @@ from typing import Any
 from tests import builders
 from tests.simulated import (
     BLOCK_S,
+    SELLER,
     Clock,
     Listener,
     Net,
     Provider,
     SimulatedApi,
     SimulatedChain,
+    SimulatedSeller,
     SimulatedSigner,
+    SimulatedTokens,
 )
 from topup import assemble
+from topup.chain.profiles import BASE_DOLLAR
+from topup.charge import Bounds
 from topup.cycle import Cycle
 from topup.errors import TopupError
-from topup.lifecycle import TABLE, Fact, State
+from topup.lifecycle import TABLE, Attempt, Fact, State
 from topup.money import Bps
-from topup.rails import coinbase
+from topup.ports import Rail
+from topup.rails import coinbase, x402
 from topup.settings import load
 from topup.store.sqlite import SqliteStore
-from topup.terms import Account, Rest, Route, Terms
+from topup.terms import COINBASE, X402, Account, Rest, Route, Terms
 
-WALLET_WEI = 10**18
+# In the smallest unit of what is paid with.
+WALLET_UNITS = 10**18
 DAY_MS = 86_400_000
 LIES = (
     "null_receipts",
@@ -59,6 +68,8 @@ LIES = (
     "wrong_chain",
     "unpaid",
 )
+# Of authorizations; there are neither quotes nor nonces.
+TOKEN_LIES = ("null_receipts", "paid", "replaced", "future", "simulates_all", "wrong_chain", "unpaid", "marked")
 SETTINGS = {
     "TOPUP_MODE": "live",
     "TOPUP_CONFIG": "/dev/null",
@@ -127,13 +138,18 @@ class Simulation:
         self.seed, self.rng = seed, Random(seed)
         self.directory = directory
         self.clock = Clock()
-        self.net = Net(self.rng, self.clock, WALLET_WEI)
+        self.net = Net(self.rng, self.clock, WALLET_UNITS)
         count = self.rng.choice((1, 2, 2, 3, 3))
         self.each = [Provider(self.net, self.rng, f"owner-{n}") for n in range(count)]
         quorum = min(2, count) if self.rng.random() < 0.8 else 1
-        self.chain = SimulatedChain(self.net, self.each, quorum=quorum, clock=self.clock, rng=self.rng)
+        self.rail = COINBASE if seed % 2 else X402
+        self.chain: SimulatedChain | SimulatedTokens
+        make = SimulatedChain if self.rail == COINBASE else SimulatedTokens
+        self.chain = make(self.net, self.each, quorum=quorum, clock=self.clock, rng=self.rng)
         self.chain.before_send = self.before_send
         self.api = SimulatedApi(self.net, self.clock, self.rng)
+        self.seller = SimulatedSeller(self.net, self.clock, self.rng, self.api)
+        self.seller.before_send = self.before_send
         self.signer = SimulatedSigner(self.chain, self.clock)
         self.sink = Listener()
         self.steps = 0
@@ -156,21 +172,38 @@ class Simulation:
         chain: Any = Fragile(self.chain, self)
         api: Any = Fragile(self.api, self)
         signer: Any = Fragile(self.signer, self)
-        terms = coinbase.Terms(slippage=Bps(100), gas_margin=Bps(2000), bump=Bps(1250), bump_times_max=5)
-        rail = coinbase.Coinbase(api, chain, signer, self.clock, self.api.pins, terms)
-        self.cycle = Cycle(
+        self.payer = self._coinbase(api, chain, signer) if self.rail == COINBASE else self._x402(chain, signer)
+        self._api, self._ledger = api, store
+        self.cycle = self.cycle_of([Route(self.rail, builders.CHAIN_ID)], lambda _: self.payer)
+
+    def cycle_of(self, routes: Sequence[Route], rails: Callable[[str], Rail]) -> Cycle:
+        """Return what makes the passes of an account with these ways to pay."""
+        return Cycle(
             Terms(
-                Account("default", builders.WALLET, (Route("coinbase", builders.CHAIN_ID),)),
+                Account("default", builders.WALLET, tuple(routes)),
                 self.limits,
                 assemble.ceilings(self.settings),
                 assemble.pace(self.settings),
             ),
-            api=api,
-            rails=lambda _: rail,
-            store=store,
+            api=self._api,
+            rails=rails,
+            store=self._ledger,
             clock=self.clock,
             sink=self.sink,
             rpc_requests=lambda: self.chain.requests,
+        )
+
+    def _coinbase(self, api: Any, chain: Any, signer: Any) -> Rail:
+        terms = coinbase.Terms(slippage=Bps(100), gas_margin=Bps(2000), bump=Bps(1250), bump_times_max=5)
+        return coinbase.Coinbase(api, chain, signer, self.clock, self.api.pins, terms)
+
+    def _x402(self, chain: Any, signer: Any) -> Rail:
+        one, seller = BASE_DOLLAR, Fragile(self.seller, self)
+        bounds = Bounds(one.token, frozenset({builders.address(SELLER)}), Bps(600), assemble.LIFE_MIN_S, 900)
+        token = x402.Token(one.chain_id, one.asset, one.token, one.name, one.version)
+        exchange: Any = seller
+        return x402.X402(
+            exchange, "", chain, signer, self.clock, x402.PROFILES["plain"], token, x402.Limits(bounds, 40)
         )
 
     def port_call(self) -> None:
@@ -218,6 +251,8 @@ class Simulation:
             net.price_e8 = min(max(net.price_e8 * rng.randrange(970, 1031) // 1000, 1500 * 10**8), 6000 * 10**8)
         elif net.pool:
             net.pool.pop(rng.choice(sorted(net.pool)))
+        elif net.carried:
+            net.carried.pop(rng.choice(list(net.carried)))
 
     def _account_or_clock(self, dice: float) -> None:
         rng = self.rng
@@ -243,7 +278,7 @@ class Simulation:
         elif dice < 0.6:
             one.lag = rng.randrange(0, 6)
         elif len(self.each) > 1 and not any(p.lie for p in self.each if p is not one):
-            one.lie = rng.choice(LIES)
+            one.lie = rng.choice(LIES if self.rail == COINBASE else TOKEN_LIES)
 
     def _operator(self) -> None:
         """Say something true, or harmless."""
@@ -272,6 +307,12 @@ class Simulation:
                 return True
         return False
 
+    def _stands(self, attempt: Attempt) -> bool:
+        """Tell whether a block holds it, or its use by whoever carried it."""
+        if attempt.ours:
+            return attempt.hash in self.net.where
+        return self.chain.txs[attempt.hash or b""].charge in self.net.tip.paid
+
     # -- a step -----------------------------------------------------------------------------------------------------
 
     async def step(self) -> Rest | None:
@@ -297,6 +338,7 @@ class Simulation:
         blocks = max(1, min(seconds // BLOCK_S, 8))
         for _ in range(blocks):
             self.clock.true_ms += seconds * 1000 // blocks
+            self.seller.live()
             if self.net.mining:
                 self.net.mine()
                 if self.rng.random() < 0.7:
@@ -321,7 +363,8 @@ class Simulation:
         """Hold what must never be against the chain and the ledger."""
         paid: dict[str, set[Any]] = {}
         for tx_hash in self.net.tip.paid.values():
-            row = self.store._db.execute("SELECT topup FROM attempt WHERE hash = ?", (tx_hash,)).fetchone()
+            known_by = self.net.signed.get(tx_hash, tx_hash)
+            row = self.store._db.execute("SELECT topup FROM attempt WHERE hash = ?", (known_by,)).fetchone()
             if row is None:
                 raise Broken(f"0x{tx_hash.hex()} paid and the ledger does not know it")
             paid.setdefault(row[0], set()).add(self.net.paid_ever[tx_hash])
@@ -348,7 +391,7 @@ class Simulation:
                 raise Broken(f"{len(inside)} top-ups within a day before {newest['at']}")
 
     def hold_at_the_end(self) -> None:
-        """Every arrow is in the table, and the books match the chain to the wei."""
+        """Every arrow is in the table, and the books match the chain to the unit."""
         rows = self.store._db.execute("SELECT topup, fact, state FROM move ORDER BY topup, id").fetchall()
         before: dict[str, State] = {}
         for row in rows:
@@ -360,9 +403,9 @@ class Simulation:
             before[row["topup"]] = now
         lines = self.store._db.execute("SELECT units FROM line WHERE account = 'assets:wallet'").fetchall()
         booked = -sum(int(r["units"]) for r in lines)
-        left = WALLET_WEI - self.net.tip.balance
+        left = WALLET_UNITS - self.net.tip.balance
         if booked != left:
-            raise Broken(f"{booked} wei are in the books, {left} have left the wallet")
+            raise Broken(f"{booked} units are in the books, {left} have left the wallet")
 
     # -- lives ------------------------------------------------------------------------------------------------------
 
@@ -377,6 +420,7 @@ class Simulation:
         self.calm = True
         self.api.trouble, self.api.posting, self.api.post_delay_ms = 0.0, True, 0
         self.net.mining = True
+        self.seller.honest = True
         for one in self.each:
             one.down, one.lag, one.lie = False, 0, ""
         now = self.store.now_ms(self.clock.now_ms())
@@ -385,7 +429,7 @@ class Simulation:
         for turn in range(600):
             open_one = self.store.open_topup("default")
             beside = self.store.afterwards("default", builders.WALLET)
-            left = [a for _, a in beside if a.inclusion or a.hash in self.net.where]
+            left = [a for _, a in beside if a.inclusion or self._stands(a)]
             if open_one is None and not left:
                 break  # what is nowhere and dead is looked for until its nonce is taken
             if open_one is not None and open_one.state is State.HALTED and turn % 5 == 0:
