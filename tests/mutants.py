@@ -210,8 +210,8 @@ MUTANTS: Final = (
     Mutant(
         "mpp-proof-skips-the-realm",
         "topup/rails/mpp.py",
-        "self._limits.realm, realm == self._limits.realm)",
-        "self._limits.realm, True)",
+        "self._realm, realm == self._realm)",
+        "self._realm, True)",
         "tests/test_rails_safety.py::test_a_challenge_with_one_thing_wrong_is_refused[realm]",
     ),
     Mutant(

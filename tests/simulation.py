@@ -46,7 +46,7 @@ from topup.errors import TopupError
 from topup.lifecycle import TABLE, Attempt, Fact, State
 from topup.money import Bps
 from topup.ports import Rail
-from topup.rails import coinbase, x402
+from topup.rails import authorized, coinbase, x402
 from topup.settings import load
 from topup.store.sqlite import SqliteStore
 from topup.terms import COINBASE, X402, Account, Rest, Route, Terms
@@ -202,9 +202,8 @@ class Simulation:
         bounds = Bounds(one.token, frozenset({builders.address(SELLER)}), Bps(600), assemble.LIFE_MIN_S, 900)
         token = x402.Token(one.chain_id, one.asset, one.token, one.name, one.version)
         exchange: Any = seller
-        return x402.X402(
-            exchange, "", chain, signer, self.clock, x402.PROFILES["plain"], token, x402.Limits(bounds, 40)
-        )
+        told = authorized.Seller(exchange, "", bounds, 40)
+        return x402.X402(told, chain, signer, self.clock, profile=x402.PROFILES["plain"], token=token)
 
     def port_call(self) -> None:
         """Count a step; the process may die here."""

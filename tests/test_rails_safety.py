@@ -32,7 +32,7 @@ from topup.exchange import Answered
 from topup.lifecycle import Attempt, Broadcaster, ChargeRow, Kind, State, TopUp
 from topup.money import Asset, Bps, Usd, Usdc, Wei
 from topup.ports import Head, Survey, Trace
-from topup.rails import mpp, x402
+from topup.rails import authorized, mpp, x402
 from topup.sandbox.charges import STRANGER, Ask
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling
@@ -104,7 +104,8 @@ def x402_rail(signer: Any = None, **changes: Any) -> tuple[x402.X402, Any]:
     one = BASE_DOLLAR
     bounds = Bounds(one.token, frozenset({SOLD_TO}), Bps(600), 30, 900)
     token = x402.Token(one.chain_id, one.asset, one.token, one.name, one.version)
-    rail = x402.X402(world, "", world, signer, world, x402.PROFILES["plain"], token, x402.Limits(bounds, 1))
+    told = authorized.Seller(world, "", bounds, 1)
+    rail = x402.X402(told, world, signer, world, profile=x402.PROFILES["plain"], token=token)
     return rail, world
 
 
@@ -181,7 +182,7 @@ def mpp_rail(details: Mapping[str, Any], told: Mapping[str, Any], shown: Mapping
     line = "Payment " + ", ".join(f'{name}="{value}"' for name, value in named.items())
     world: Any = Standing(Answered("/credits/purchases", 402, (("www-authenticate", line),), b""))
     bounds = Bounds(TEMPO_DOLLAR.token, frozenset({SOLD_TO}), Bps(600), 30, 900)
-    return mpp.Mpp(world, "k", world, None, world, mpp.Limits("seller.example", bounds, 1))
+    return mpp.Mpp(authorized.Seller(world, "k", bounds, 1), world, None, world, realm="seller.example")
 
 
 def test_an_honest_challenge_is_proven() -> None:

@@ -416,6 +416,7 @@ def _x402(p: Parts) -> Rail:
     from topup.charge import Bounds
     from topup.exchange import Exchange
     from topup.rails import x402
+    from topup.rails.authorized import Seller
 
     s, r = p.settings, p.settings.rails.x402
     profile = x402.PROFILES[r.profile]
@@ -423,14 +424,14 @@ def _x402(p: Parts) -> Rail:
     bounds = Bounds(BASE_DOLLAR.token, pinned, Bps(r.fee_ceiling_bps), LIFE_MIN_S, r.life_max_s)
     p.sellers.append(Exchange(s.api.url, timeout_s=s.api.timeout_s))
     return x402.X402(
-        p.sellers[-1],
-        api_key(s) if profile.bearer else "",
+        Seller(p.sellers[-1], api_key(s) if profile.bearer else "", bounds, s.posting.pay_timeout_s),
         authorized(s, p.rpcs, BASE_DOLLAR.chain_id, quorum(s.chain.rpc_urls, s.chain.quorum), p.clock, p.sink.emit),
         p.key,
         p.clock,
-        profile,
-        x402.Token(BASE_DOLLAR.chain_id, BASE_DOLLAR.asset, BASE_DOLLAR.token, BASE_DOLLAR.name, BASE_DOLLAR.version),
-        x402.Limits(bounds, s.posting.pay_timeout_s),
+        profile=profile,
+        token=x402.Token(
+            BASE_DOLLAR.chain_id, BASE_DOLLAR.asset, BASE_DOLLAR.token, BASE_DOLLAR.name, BASE_DOLLAR.version
+        ),
     )
 
 
@@ -441,6 +442,7 @@ def _mpp(p: Parts) -> Rail:
     from topup.charge import Bounds
     from topup.exchange import Exchange
     from topup.rails import mpp
+    from topup.rails.authorized import Seller
 
     s, r = p.settings, p.settings.rails.mpp
     exchange = Exchange(s.api.url, timeout_s=s.api.timeout_s)
@@ -450,12 +452,11 @@ def _mpp(p: Parts) -> Rail:
     pinned = frozenset(map(_address, r.recipients)) or None
     bounds = Bounds(TEMPO_DOLLAR.token, pinned, Bps(r.fee_ceiling_bps), r.life_min_s, r.life_max_s)
     return mpp.Mpp(
-        exchange,
-        api_key(s),
+        Seller(exchange, api_key(s), bounds, s.posting.pay_timeout_s),
         authorized(s, rpcs, TEMPO_DOLLAR.chain_id, quorum(r.rpc_urls, r.quorum), p.clock, p.sink.emit),
         p.key,
         p.clock,
-        mpp.Limits(r.realm or exchange.host.partition(":")[0], bounds, s.posting.pay_timeout_s),
+        realm=r.realm or exchange.host.partition(":")[0],
     )
 
 

@@ -8,28 +8,44 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Generic, TypeVar
 
-from topup.charge import Request
+from topup.charge import Bounds, Clocks, Demand, Finding, Request, Verified, prove
 from topup.death import Fate
-from topup.errors import PaymentForbidden, SignerError
-from topup.lifecycle import Attempt, Broadcaster, Plan, TopUp
-from topup.ports import Sighting, Signer, Survey, TokenChain, Trace
+from topup.errors import ApiGone, ApiUnknown, PaymentForbidden, Reverted, SignerError
+from topup.exchange import Answered, Exchange, fail
+from topup.lifecycle import Attempt, Broadcaster, Kind, Plan, TopUp
+from topup.money import Asset, Wei
+from topup.ports import Clock, Sighting, Signer, Survey, TokenChain, Trace
+
+D = TypeVar("D", bound=Demand)
 
 # An authorization may be used below the block it was signed at, once that block was replaced: two hours of Base's.
 REPLACED_BLOCKS: Final = 3_600
 
 
-class Authorized(ABC):
+@dataclass(frozen=True)
+class Seller:
+    """Who sells, and within which bounds; `pay_timeout_s` is how long it may take to carry a payment to the chain."""
+
+    exchange: Exchange
+    key: str
+    bounds: Bounds
+    pay_timeout_s: float
+
+
+class Authorized(ABC, Generic[D]):
     """The half of the `Rail` port that is the same for all of them."""
 
     broadcaster = Broadcaster.SERVER
 
-    def __init__(self, chain: TokenChain, signer: Signer | None) -> None:
-        """Join the ports."""
+    def __init__(self, seller: Seller, chain: TokenChain, signer: Signer | None, clock: Clock) -> None:
+        """Join the ports; the seller's key is "" where it knows the wallet instead."""
+        self._seller = seller
         self._chain = chain
         self._signer = signer
+        self._clock = clock
 
     @property
     def chain_id(self) -> int:
@@ -47,12 +63,103 @@ class Authorized(ABC):
         return self._chain.requests
 
     @abstractmethod
-    def _traced(self, topup: TopUp, attempt: Attempt) -> Trace:
-        """Return what the use of this attempt leaves on the chain."""
+    def read(self, raw: bytes) -> D:
+        """Decode what was stored, without judging it.
 
-    async def _surveyed(self, request: Request, token: bytes, trace: Trace) -> Survey:
-        """Read what is planned on, and refuse what was used already."""
-        return await self._chain.survey(request.sender, token, [trace])
+        Raises:
+            ChargeRefused: it is malformed, or nothing in it can be paid.
+        """
+
+    @abstractmethod
+    def _findings(self, demand: D, request: Request) -> list[Finding]:
+        """Judge what only this rail knows."""
+
+    @abstractmethod
+    def _trace(self, demand: D, key: bytes, first: int) -> Trace:
+        """Return what its use leaves on the chain, from block `first` on; `key` is the attempt's hash."""
+
+    def _unpaid(self, answered: Answered) -> None:
+        """Let pass what an unpaid request should be answered.
+
+        Raises:
+            ApiError: it is anything but a 402.
+        """
+        if answered.status in (404, 501):
+            raise ApiGone(f"{answered.path} answered {answered.status}", remedy="nothing is sold this way here")
+        if 200 <= answered.status < 300:
+            raise ApiUnknown(f"{answered.path} answered {answered.status} to an unpaid request")
+        if answered.status != 402:
+            fail(answered, self._seller.key)
+
+    async def prove(
+        self, raw: bytes, request: Request, *, seen: Sequence[tuple[bytes, bytes]]
+    ) -> tuple[Verified, Survey]:
+        """Prove what is demanded by our clock, then by the chain's; nothing may have used its authorization.
+
+        Raises:
+            ChargeRefused: it is not what was asked for.
+            ChainError: the chain's time could not be learnt.
+            PaymentForbidden: it was used, or there is no such token.
+        """
+        demand, used = self.read(raw), frozenset(seen)
+        now_s, findings = self._clock.now_ms() // 1000, self._findings(demand, request)
+
+        def judged(chain_s: int) -> Verified:
+            clocks = Clocks(chain_s, now_s)
+            return prove(
+                demand, request, self._seller.bounds, clocks, findings, seen=lambda whose, one: (whose, one) in used
+            )
+
+        judged(now_s)
+        survey = await self._chain.survey(request.sender, demand.contract, [self._trace(demand, b"", 0)])
+        return judged(survey.head.timestamp_s), survey
+
+    def findings(self, raw: bytes, request: Request) -> list[Finding]:
+        """Return the lines of the proof that only this rail knows, for a person to read.
+
+        Raises:
+            ChargeRefused: what was stored cannot be read.
+        """
+        return self._findings(self.read(raw), request)
+
+    async def _planned(self, demand: Demand, survey: Survey, lane: int, asset: Asset) -> Plan:
+        """Run the transfer dry on the survey's block, and plan the authorization of exactly that.
+
+        Raises:
+            PaymentForbidden: it would not move this.
+            ChainError: the chain could not be asked.
+        """
+        try:
+            await self._chain.rehearse(demand.sender, demand.contract, (demand.recipient, demand.total), survey.head)
+        except Reverted as error:
+            raise PaymentForbidden("simulation", f"the transfer would revert: {error}", remedy=error.remedy) from error
+        none = Wei(0)
+        return Plan(
+            kind=Kind.PAY,
+            to=demand.contract,
+            data=b"",
+            value=none,
+            gas_limit=0,
+            max_fee_per_gas=none,
+            max_priority_fee_per_gas=none,
+            l1_fee=none,
+            lane=lane,
+            nonce=0,
+            chain_id=demand.chain_id,
+            quote=none,
+            tier=0,
+            eth_price_e8=0,
+            block_number=survey.head.number,
+            proof="eth_call",
+            asset=asset,
+            tokens=demand.total,
+            broadcaster=Broadcaster.SERVER,
+        )
+
+    def _traced(self, topup: TopUp, attempt: Attempt) -> Trace:
+        assert attempt.hash is not None
+        first = max(0, attempt.plan.block_number - REPLACED_BLOCKS)
+        return self._trace(self.read(topup.raw_of(attempt)), attempt.hash, first)
 
     async def look(self, wallet: bytes, attempts: Sequence[tuple[TopUp, Attempt]], *, every: bool = False) -> Sighting:  # noqa: ARG002
         """Look for the use of these authorizations."""
@@ -111,8 +218,3 @@ class Authorized(ABC):
     def _alone(over: Sequence[Attempt], *, bump: bool) -> None:
         if over or bump:
             raise PaymentForbidden("no_bump", "an authorization cannot be outbid", remedy="nothing: it is sent again")
-
-
-def since(attempt: Attempt) -> int:
-    """Return the first block in which this attempt may stand."""
-    return max(0, attempt.plan.block_number - REPLACED_BLOCKS)

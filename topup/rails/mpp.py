@@ -13,19 +13,19 @@ import hashlib
 import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
 from topup import tempo
-from topup.charge import Bounds, Clocks, Finding, Request, Verified, prove
-from topup.errors import ApiError, ApiGone, ApiUnknown, ChargeRefused, PaymentForbidden, Reverted
-from topup.exchange import Answered, Exchange, fail
-from topup.lifecycle import NO_TOKENS, Attempt, Broadcaster, Kind, Plan, TopUp
+from topup.charge import Finding, Request, Verified
+from topup.errors import ApiError, ChargeRefused
+from topup.exchange import Answered
+from topup.lifecycle import NO_TOKENS, Attempt, Plan, TopUp
 from topup.money import Asset, Usd, Usdc, Wei, plain
 from topup.ports import Claim, Clock, Delivery, Sent, Signer, Survey, TokenChain, Trace
-from topup.rails.authorized import Authorized, since
+from topup.rails.authorized import Authorized, Seller
 from topup.rails.mpp_wire import (
     Challenge,
     TempoCharge,
@@ -58,15 +58,6 @@ class Wire:
 
 
 WIRE: Final = Wire()
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a challenge has to keep to; see `charge.Bounds`. `pay_timeout_s` is how long the paid request may take."""
-
-    realm: str
-    bounds: Bounds
-    pay_timeout_s: float
 
 
 @dataclass(frozen=True)
@@ -125,20 +116,15 @@ class Due:
         return memo(self.challenge.get("realm"), self.challenge.get("id"))
 
 
-class Mpp(Authorized):
+class Mpp(Authorized[Due]):
     """The `Rail` port for machine payments on Tempo."""
 
     name = "mpp"
 
-    def __init__(
-        self, exchange: Exchange, key: str, chain: TokenChain, signer: Signer | None, clock: Clock, limits: Limits
-    ) -> None:
-        """Join the ports; `key` is the management key."""
-        super().__init__(chain, signer)
-        self._exchange = exchange
-        self._api_key = key
-        self._clock = clock
-        self._limits = limits
+    def __init__(self, seller: Seller, chain: TokenChain, signer: Signer | None, clock: Clock, *, realm: str) -> None:
+        """Join the ports; challenges have to be of this realm. The seller's key is a management key."""
+        super().__init__(seller, chain, signer, clock)
+        self._realm = realm
 
     async def ask(self, request: Request) -> bytes:
         """Ask what a purchase costs, unpaid; return the challenges with the key and the lane that belong to it.
@@ -148,12 +134,7 @@ class Mpp(Authorized):
         """
         key = secrets.token_hex(16)
         answered = await self._post(request.amount, key, {})
-        if answered.status in (404, 501):
-            raise ApiGone(f"{answered.path} answered {answered.status}", remedy="nothing is sold this way here")
-        if 200 <= answered.status < 300:
-            raise ApiUnknown(f"{answered.path} answered {answered.status} to an unpaid request")
-        if answered.status != 402:
-            fail(answered, self._api_key)
+        self._unpaid(answered)
         lane = tempo.lane_of(request.purchase.encode() if request.purchase else bytes.fromhex(key))
         kept = {
             "key": key,
@@ -183,38 +164,15 @@ class Mpp(Authorized):
             raise ChargeRefused("WWW-Authenticate", was, "exactly one challenge of method tempo, intent charge")
         return Due(sender, fitting[0], tempo_charge(fitting[0]), lane, key)
 
-    async def prove(
-        self, raw: bytes, request: Request, *, seen: Sequence[tuple[bytes, bytes]]
-    ) -> tuple[Verified, Survey]:
-        """Prove a challenge by our clock, then by the chain's; nothing may have run on its lane.
-
-        Raises:
-            ChargeRefused: it is not what was asked for.
-            ChainError: the chain's time could not be learnt.
-            PaymentForbidden: something has run on the lane, or there is no such token.
-        """
-        due, used = self.read(raw), frozenset(seen)
-        now_s = self._clock.now_ms() // 1000
-
-        def judged(chain_s: int) -> Verified:
-            clocks, findings = Clocks(chain_s, now_s), self._findings(due, request)
-            return prove(
-                due, request, self._limits.bounds, clocks, findings, seen=lambda realm, one: (realm, one) in used
-            )
-
-        judged(now_s)
-        survey = await self._surveyed(request, due.contract, _trace(due, b"", None, 0))
-        return judged(survey.head.timestamp_s), survey
-
-    def _findings(self, due: Due, request: Request) -> list[Finding]:
+    def _findings(self, demand: Due, request: Request) -> list[Finding]:
         """Judge what only this rail knows."""
-        told, challenge = due.terms, due.challenge
+        told, challenge = demand.terms, demand.challenge
         realm, header, digest = challenge.get("realm"), challenge.get("header"), challenge.get("digest")
         body = base64.b64encode(hashlib.sha256(_body(request.amount)).digest()).decode()
         named = challenge.get("id")
         modes = ascii(", ".join(told.modes or ()))[1:-1]
         return [
-            Finding("realm", ascii(realm)[:80], self._limits.realm, realm == self._limits.realm),
+            Finding("realm", ascii(realm)[:80], self._realm, realm == self._realm),
             Finding("id", ascii(named)[:80], "a text of up to 4096 characters", 0 < len(named) <= 4096),
             Finding("header", ascii(header)[:80], OWN_HEADER, header.lower() in ("", OWN_HEADER.lower())),
             Finding("digest", ascii(digest)[:80], f"sha-256=:{body}:", digest in ("", f"sha-256=:{body}:")),
@@ -240,32 +198,13 @@ class Mpp(Authorized):
         self._alone(over, bump=bump)
         due = verified.demand
         assert isinstance(due, Due)
-        try:
-            await self._chain.rehearse(due.sender, due.contract, (due.recipient, due.total), survey.head)
-        except Reverted as error:
-            raise PaymentForbidden("simulation", f"the transfer would revert: {error}", remedy=error.remedy) from error
         price = Wei(survey.base_fee.units * 3 // 2 + survey.tip.units)
-        return Plan(
-            kind=Kind.PAY,
-            to=due.contract,
+        return replace(
+            await self._planned(due, survey, due.lane, Asset.USDC_E),
             data=tempo.transfer_with_memo(due.recipient, due.total.units, due.memo),
-            value=Wei(0),
             gas_limit=GAS_LIMIT,
             max_fee_per_gas=price,
-            max_priority_fee_per_gas=Wei(0),
-            l1_fee=Wei(0),
-            lane=due.lane,
-            nonce=0,
-            chain_id=due.chain_id,
-            quote=Wei(0),
-            tier=0,
-            eth_price_e8=0,
-            block_number=survey.head.number,
-            proof="eth_call",
-            asset=Asset.USDC_E,
-            tokens=due.total,
             token_fee=Usdc(-(-price.units * GAS_LIMIT // PRICES_PER_UNIT)),
-            broadcaster=Broadcaster.SERVER,
         )
 
     def sign(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
@@ -287,7 +226,7 @@ class Mpp(Authorized):
         due = self.read(topup.raw_of(attempt))
         paying = {due.challenge.header.lower(): attempt.raw.decode()}
         try:
-            answered = await self._post(topup.amount, due.key, paying, timeout_s=self._limits.pay_timeout_s)
+            answered = await self._post(topup.amount, due.key, paying, timeout_s=self._seller.pay_timeout_s)
         except ApiError as error:
             return Sent(Delivery.UNCLEAR, str(error))
         told = receipt(answered.first("payment-receipt"))
@@ -304,19 +243,11 @@ class Mpp(Authorized):
         if paid is None or not paid.reference:
             return Claim.SILENT
         try:
-            answered = await self._exchange.ask("GET", f"{WIRE.path}/{paid.reference}", headers=self._bearer())
+            answered = await self._seller.exchange.ask("GET", f"{WIRE.path}/{paid.reference}", headers=self._bearer())
         except ApiError:
             return Claim.SILENT
         status = _told(answered.body).get(WIRE.status) if answered.status == 200 else None
         return dict(WIRE.states).get(str(status), Claim.PENDING if isinstance(status, str) else Claim.SILENT)
-
-    def findings(self, raw: bytes, request: Request) -> list[Finding]:
-        """Return the lines of the proof that only this rail knows, for a person to read.
-
-        Raises:
-            ChargeRefused: what was stored cannot be read.
-        """
-        return self._findings(self.read(raw), request)
 
     async def texts(self) -> dict[str, str]:
         """Return what the seller has written for machines, by path; "" for one that it does not give.
@@ -324,21 +255,33 @@ class Mpp(Authorized):
         Raises:
             ApiUnknown: no usable answer.
         """
-        answers = [await self._exchange.ask("GET", path, headers={}) for path in WIRE.texts]
+        answers = [await self._seller.exchange.ask("GET", path, headers={}) for path in WIRE.texts]
         return {a.path: a.body.decode("utf-8", "replace") if a.status == 200 else "" for a in answers}
 
-    def _traced(self, topup: TopUp, attempt: Attempt) -> Trace:
-        assert attempt.hash is not None
-        return _trace(self.read(topup.raw_of(attempt)), attempt.hash, attempt.hash, since(attempt))
+    def _trace(self, demand: Due, key: bytes, first: int) -> Trace:
+        return Trace(
+            key=key,
+            hash=key or None,
+            mark=(tempo.NONCES, tempo.lane_call(demand.sender, demand.lane)),
+            log=(demand.contract, tempo.memo_topics(demand.sender, demand.recipient, demand.memo)),
+            token=demand.contract,
+            sender=demand.sender,
+            recipient=demand.recipient,
+            tokens=demand.total,
+            since=first,
+            pays_fee=True,
+        )
 
     async def _post(self, amount: Usd, key: str, paying: dict[str, str], *, timeout_s: float | None = None) -> Answered:
         # Where the credential has to stand in Authorization, the key has a header of its own.
-        own = {"x-api-key": self._api_key} if "authorization" in paying else self._bearer()
+        own = {"x-api-key": self._seller.key} if "authorization" in paying else self._bearer()
         headers = {**own, "idempotency-key": key, **paying}
-        return await self._exchange.ask("POST", WIRE.path, headers=headers, body=_body(amount), timeout_s=timeout_s)
+        return await self._seller.exchange.ask(
+            "POST", WIRE.path, headers=headers, body=_body(amount), timeout_s=timeout_s
+        )
 
     def _bearer(self) -> dict[str, str]:
-        return {"authorization": f"Bearer {self._api_key}"}
+        return {"authorization": f"Bearer {self._seller.key}"}
 
 
 def _body(amount: Usd) -> bytes:
@@ -367,18 +310,3 @@ def _told(body: bytes) -> dict[str, Any]:
         inner = document.get(name) if isinstance(document, dict) else None
         document = inner if isinstance(inner, dict) else document
     return document if isinstance(document, dict) else {}
-
-
-def _trace(due: Due, key: bytes, tx_hash: bytes | None, first: int) -> Trace:
-    return Trace(
-        key=key,
-        hash=tx_hash,
-        mark=(tempo.NONCES, tempo.lane_call(due.sender, due.lane)),
-        log=(due.contract, tempo.memo_topics(due.sender, due.recipient, due.memo)),
-        token=due.contract,
-        sender=due.sender,
-        recipient=due.recipient,
-        tokens=due.total,
-        since=first,
-        pays_fee=True,
-    )

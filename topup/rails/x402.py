@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from topup import typed
-from topup.charge import Bounds, Clocks, Finding, Request, Verified, prove
-from topup.errors import ApiError, ApiGone, ApiUnknown, ChargeRefused, PaymentForbidden, Reverted
-from topup.exchange import Answered, Exchange, fail
-from topup.lifecycle import NO_TOKENS, Attempt, Broadcaster, Kind, Plan, TopUp
-from topup.money import Asset, Usd, Usdc, Wei
+from topup.charge import Finding, Request, Verified
+from topup.errors import ApiError, ChargeRefused
+from topup.exchange import Answered
+from topup.lifecycle import NO_TOKENS, Attempt, Plan, TopUp
+from topup.money import Asset, Usd, Usdc
 from topup.ports import Claim, Clock, Delivery, Sent, Signer, Survey, TokenChain, Trace
-from topup.rails.authorized import Authorized, since
+from topup.rails.authorized import Authorized, Seller
 from topup.rails.x402_wire import Authorization, Offer, demanded, offers, payment_header, settled
 
 NONCE_BYTES: Final = 32
@@ -79,14 +79,6 @@ class Token:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What an offer has to keep to; see `charge.Bounds`. `pay_timeout_s` is how long the paid request may take."""
-
-    bounds: Bounds
-    pay_timeout_s: float
-
-
-@dataclass(frozen=True)
 class Ask:
     """An offer as it was answered, with what we chose for it: the `Demand` of this rail."""
 
@@ -128,30 +120,25 @@ class Ask:
         return Authorization(self.sender, self.recipient, self.total.units, 0, self.deadline, self.nonce)
 
 
-class X402(Authorized):
+class X402(Authorized[Ask]):
     """The `Rail` port for sellers that speak x402."""
 
     name = "x402"
 
     def __init__(
         self,
-        exchange: Exchange,
-        key: str,
+        seller: Seller,
         chain: TokenChain,
         signer: Signer | None,
         clock: Clock,
+        *,
         profile: Profile,
         token: Token,
-        limits: Limits,
     ) -> None:
-        """Join the ports; `key` is the seller's API key, "" where it knows the wallet instead."""
-        super().__init__(chain, signer)
-        self._exchange = exchange
-        self._api_key = key
-        self._clock = clock
+        """Join the ports; `profile` says how this seller is asked, `token` what it is paid with."""
+        super().__init__(seller, chain, signer, clock)
         self._profile = profile
         self._token = token
-        self._limits = limits
 
     async def ask(self, request: Request) -> bytes:
         """Ask what is demanded, unpaid; return the answer with the nonce that was drawn for it.
@@ -160,12 +147,7 @@ class X402(Authorized):
             ApiError: anything but a 402 was answered.
         """
         answered = await self._post(request.amount, {})
-        if answered.status in (404, 501):
-            raise ApiGone(f"{answered.path} answered {answered.status}", remedy="this seller does not sell by x402")
-        if answered.status == 200:
-            raise ApiUnknown(f"{answered.path} answered 200 to an unpaid request")
-        if answered.status != 402:
-            fail(answered, self._api_key)
+        self._unpaid(answered)
         kept = {
             "asked_s": self._clock.now_ms() // 1000,
             "nonce": secrets.token_bytes(NONCE_BYTES).hex(),
@@ -203,35 +185,12 @@ class X402(Authorized):
             raise ChargeRefused("accepts", f"{len(offers(document))} offers, none of them so", should_be)
         offer = fitting[0]
         total = Usdc(units if self._profile.minimum else offer.amount)
-        life_s = min(offer.max_timeout_s, self._limits.bounds.life_max_s)
+        life_s = min(offer.max_timeout_s, self._seller.bounds.life_max_s)
         return Ask(chain_id, sender, offer, nonce, total, int(kept["asked_s"]) + life_s)
 
-    async def prove(
-        self, raw: bytes, request: Request, *, seen: Sequence[tuple[bytes, bytes]]
-    ) -> tuple[Verified, Survey]:
-        """Prove an offer by our clock, then by the chain's; its nonce must not have been used.
-
-        Raises:
-            ChargeRefused: it is not what was asked for.
-            ChainError: the chain's time could not be learnt.
-            PaymentForbidden: the authorization was used, or there is no such token.
-        """
-        ask, used = self.read(raw), frozenset(seen)
-        now_s = self._clock.now_ms() // 1000
-
-        def judged(chain_s: int) -> Verified:
-            clocks, findings = Clocks(chain_s, now_s), self._findings(ask, request)
-            return prove(
-                ask, request, self._limits.bounds, clocks, findings, seen=lambda token, one: (token, one) in used
-            )
-
-        judged(now_s)
-        survey = await self._surveyed(request, ask.contract, _trace(ask, ask.nonce, 0))
-        return judged(survey.head.timestamp_s), survey
-
-    def _findings(self, ask: Ask, request: Request) -> list[Finding]:
+    def _findings(self, demand: Ask, request: Request) -> list[Finding]:
         """Judge what only this rail knows."""
-        offer, token = ask.offer, self._token
+        offer, token = demand.offer, self._token
         extra = offer.raw.get("extra") or {}
         how, flow = extra.get("assetTransferMethod", "eip3009"), extra.get("paymentFlow", "authorization")
         named, wanted = (offer.name, offer.token_version), (token.name, token.version)
@@ -249,14 +208,6 @@ class X402(Authorized):
             ),
         ]
 
-    def findings(self, raw: bytes, request: Request) -> list[Finding]:
-        """Return the lines of the proof that only this rail knows, for a person to read.
-
-        Raises:
-            ChargeRefused: what was stored cannot be read.
-        """
-        return self._findings(self.read(raw), request)
-
     async def plan(
         self, verified: Verified, survey: Survey, over: Sequence[Attempt] = (), *, bump: bool = False
     ) -> Plan:
@@ -267,33 +218,8 @@ class X402(Authorized):
             ChainError: the chain could not be asked.
         """
         self._alone(over, bump=bump)
-        ask = verified.demand
-        try:
-            await self._chain.rehearse(ask.sender, ask.contract, (ask.recipient, ask.total), survey.head)
-        except Reverted as error:
-            raise PaymentForbidden("simulation", f"the transfer would revert: {error}", remedy=error.remedy) from error
-        nonce = ask.identity[1]
-        return Plan(
-            kind=Kind.PAY,
-            to=ask.contract,
-            data=b"",
-            value=Wei(0),
-            gas_limit=0,
-            max_fee_per_gas=Wei(0),
-            max_priority_fee_per_gas=Wei(0),
-            l1_fee=Wei(0),
-            lane=int.from_bytes(nonce, "big"),
-            nonce=0,
-            chain_id=ask.chain_id,
-            quote=Wei(0),
-            tier=0,
-            eth_price_e8=0,
-            block_number=survey.head.number,
-            proof="eth_call",
-            asset=self._token.asset,
-            tokens=ask.total,
-            broadcaster=Broadcaster.SERVER,
-        )
+        nonce = verified.demand.identity[1]
+        return await self._planned(verified.demand, survey, int.from_bytes(nonce, "big"), self._token.asset)
 
     def sign(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
         """Sign the authorization; return the header that pays, as one line, and the authorization's nonce.
@@ -313,7 +239,7 @@ class X402(Authorized):
         assert attempt.intended_ms is not None, "the intent to send is stored first"
         name, _, value = attempt.raw.decode().partition(": ")
         try:
-            answered = await self._post(topup.amount, {name: value}, timeout_s=self._limits.pay_timeout_s)
+            answered = await self._post(topup.amount, {name: value}, timeout_s=self._seller.pay_timeout_s)
         except ApiError as error:
             return Sent(Delivery.UNCLEAR, str(error))
         said = settled(dict(answered.headers))
@@ -327,28 +253,25 @@ class X402(Authorized):
         """Say nothing: the credits themselves tell."""
         return Claim.SILENT
 
-    def _traced(self, topup: TopUp, attempt: Attempt) -> Trace:
-        assert attempt.hash is not None
-        return _trace(self.read(topup.raw_of(attempt)), attempt.hash, since(attempt))
+    def _trace(self, demand: Ask, key: bytes, first: int) -> Trace:
+        return Trace(
+            key=key,
+            hash=None,
+            mark=(demand.contract, typed.mark_call(demand.sender, demand.nonce)),
+            log=(demand.contract, typed.used_topics(demand.sender, demand.nonce)),
+            token=demand.contract,
+            sender=demand.sender,
+            recipient=demand.recipient,
+            tokens=demand.total,
+            since=first,
+            pays_fee=False,
+        )
 
     async def _post(self, amount: Usd, paying: dict[str, str], *, timeout_s: float | None = None) -> Answered:
         headers = dict(paying)
         if self._profile.bearer:
-            headers["authorization"] = f"Bearer {self._api_key}"
+            headers["authorization"] = f"Bearer {self._seller.key}"
         body = self._profile.body(amount)
-        return await self._exchange.ask("POST", self._profile.path, headers=headers, body=body, timeout_s=timeout_s)
-
-
-def _trace(ask: Ask, key: bytes, first: int) -> Trace:
-    return Trace(
-        key=key,
-        hash=None,
-        mark=(ask.contract, typed.mark_call(ask.sender, ask.nonce)),
-        log=(ask.contract, typed.used_topics(ask.sender, ask.nonce)),
-        token=ask.contract,
-        sender=ask.sender,
-        recipient=ask.recipient,
-        tokens=ask.total,
-        since=first,
-        pays_fee=False,
-    )
+        return await self._seller.exchange.ask(
+            "POST", self._profile.path, headers=headers, body=body, timeout_s=timeout_s
+        )
