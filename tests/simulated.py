@@ -750,6 +750,8 @@ class SimulatedApi:
 class SimulatedSeller:
     """What the x402 rail asks: offers, and carries what it is handed at once, late, twice, never, and says anything."""
 
+    base = "https://seller.example"
+
     def __init__(self, net: Net, clock: Clock, rng: Random, api: SimulatedApi) -> None:
         """Sell credits of this account."""
         self.requests = 0

@@ -54,6 +54,7 @@ class Standing:
     chain_id = 0
     owners = 2
     requests = 0
+    base = "https://seller.example"
 
     def __init__(self, answer: Answered) -> None:
         self._answer = answer

@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # what a command that only reads the ledger need not load
 PINNED = "pinned_recipients"
 # A block of Base is safe within minutes; after this the provider or the chain deserves a look.
 SAFE_LATE_S = 900
+# How long the credits of a small purchase take to be posted, the staleness of the API included.
+POSTED_S = 300
 # Receipts have lagged behind the nonce for three quarters of an hour; after this a person should look.
 NONCE_LATE_S = 3600
 # An authorization with less time left than this would die on its way.
@@ -135,11 +137,18 @@ def ceilings(s: Settings) -> Ceilings:
     )
 
 
+def _young_s(s: Settings) -> int:
+    """Return until when, in seconds, an authorization that a lost ledger signed has ended, and been posted if used."""
+    lives = {MPP: s.rails.mpp.life_max_s, X402: s.rails.x402.life_max_s}
+    return max((lives.get(rail, 0) for rail in s.rails.use), default=0) + POSTED_S
+
+
 def pace(s: Settings) -> Pace:
     """Return how often things are looked at."""
     return Pace(
         poll_fastest_s=s.watch.poll_fastest_s,
         poll_slowest_s=s.watch.poll_slowest_s,
+        young_s=s.rails.young_s if s.rails.young_s is not None else _young_s(s),
         staleness_s=s.watch.staleness_s,
         unknown_alert_s=s.watch.unknown_alert_s,
         key_recheck_s=s.watch.key_recheck_s,

@@ -585,6 +585,8 @@ class PaidAfterAll(Event):
     tx_hash: bytes
     block: int
     spent_wei: Wei
+    asset: str
+    spent_units: Usdc
 
 
 @dataclass(frozen=True, kw_only=True)

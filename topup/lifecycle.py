@@ -212,6 +212,8 @@ class Plan:
     # The most the network takes of the token, where fees are paid in it.
     token_fee: Usdc = NO_TOKENS
     broadcaster: Broadcaster = Broadcaster.US
+    # When what is signed dies of itself, in unix seconds; 0 where only the charge says so.
+    ends_s: int = 0
 
     @property
     def cost_max(self) -> Wei:

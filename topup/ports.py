@@ -596,6 +596,9 @@ class Store(Protocol):
     def final(self, attempt: Attempt, at_ms: int) -> None:
         """Store that a final block holds this attempt: nothing can change for any attempt at its nonce any more."""
 
+    def over(self, attempt: Attempt, at_ms: int) -> None:
+        """Store that this attempt was in no block long after it had ended, and is looked for no more."""
+
     def undone(self, topup: TopUp, attempt: Attempt, reversal: Entry, halt: str | None, at_ms: int) -> TopUp:
         """Store that a block in the books was replaced, take back what was booked; `halt` is the reason to halt."""
 

@@ -12,7 +12,7 @@ from typing import assert_never
 from topup import events
 from topup.arrival import Arrival
 from topup.charge import DEADLINES, Demand, Verified
-from topup.credits import DAY_MS, HOUR_MS, Reading, Unknown, baseline_settled
+from topup.credits import DAY_MS, HOUR_MS, Reading, Unknown, baseline_settled, unbroken_since
 from topup.errors import (
     ApiError,
     ApiGone,
@@ -100,7 +100,7 @@ class Purchase(Steps):
             again = await self._wanted(topup)
             if again is not None:
                 return again
-        waited = self._between_charges(topup)
+        waited = self._young(topup) or self._between_charges(topup)
         if waited is not None:
             return waited
         topup = self._store.ask(topup, self._watch.now())
@@ -121,6 +121,26 @@ class Purchase(Steps):
         except ApiError as error:
             return self._drop(topup, "charge_rejected", str(error))
         return self._store.answered(topup, raw, self._watch.now())
+
+    def _young(self, topup: TopUp) -> Rest | None:
+        """Wait out what a ledger that was lost may have signed: an authorization leaves no trace until it is used.
+
+        A wallet's nonce would tell of a payment of ours. Of these only time does: by then it is used and its credits
+        are posted, or it can never be used. A person who asks for a purchase answers for it.
+        """
+        if topup.forced or self._rail(topup).broadcaster is Broadcaster.US:
+            return None
+        now, need_ms = self._watch.now(), self._pace.young_s * 1000
+        gap_ms = max(2 * self._pace.poll_slowest_s * 1000, need_ms)
+        first = now - need_ms - gap_ms
+        believed = [r.at_ms for r in self._store.readings(topup.account, first)]
+        doubted = [r.at_ms for r in self._store.doubted(topup.account, first)]
+        since = unbroken_since(sorted(believed + doubted), now, gap_ms=gap_ms)
+        if now - since >= need_ms:
+            return None
+        wait_s = max(1, (since + need_ms - now) // 1000)
+        detail = "what a lost ledger may have signed has to end first"
+        return self._wait(topup, "young_ledger", detail, min(wait_s, self._pace.poll_slowest_s))
 
     def _between_charges(self, topup: TopUp) -> Rest | None:
         """Space out requests after lost answers, and keep to the hourly bound."""
@@ -155,7 +175,7 @@ class Purchase(Steps):
             seen, sighting = looked
             if seen.state is not State.CHARGED:
                 return seen
-            if seen.alive and sighting.head.timestamp_s > self._demand(seen).deadline:
+            if seen.alive and sighting.head.timestamp_s > self._deadline_s(seen):
                 return self._move(seen, Fact.EXPIRED, "the deadline passed after a revert")
             topup = seen
         if self._word(topup) == CANCEL:
@@ -189,6 +209,8 @@ class Purchase(Steps):
             self._caps_by_chain(topup, survey)
             lagging = self._nonce_rule(topup, survey) if rail.broadcaster is Broadcaster.US else None
             if lagging is not None:
+                # Either a provider lags, or a block of an ended top-up was replaced, which this look then stores.
+                await self._look(topup)
                 return lagging
             self._rule_r(topup)
             plan = await rail.plan(verified, survey, self._outbid(topup, survey))

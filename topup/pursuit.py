@@ -72,7 +72,7 @@ class Pursuit(Steps):
 
     async def _unseen(self, topup: TopUp, sighting: Sighting) -> Step:
         """Follow a payment that is in no block yet: outbid it when it is late, and send it again."""
-        if sighting.head.timestamp_s > self._demand(topup).deadline:
+        if sighting.head.timestamp_s > self._deadline_s(topup):
             return self._move(topup, Fact.EXPIRED, "the deadline passed before the payment was seen")
         loose = self._loose(topup)
         used = [a for a in loose if _used(a, sighting)]
@@ -196,7 +196,7 @@ class Pursuit(Steps):
 
     async def _deathwatch(self, topup: TopUp, sighting: Sighting) -> Step:
         """Wait for proof, at a final block, that the charge can never be paid; then, and only then, it is replaced."""
-        deadline_s = self._demand(topup).deadline
+        deadline_s = self._deadline_s(topup)
         if sighting.head.timestamp_s <= deadline_s:
             topup = await self._resend(topup)
         if not self._settled_for_ever(topup, sighting, deadline_s):
@@ -262,7 +262,7 @@ class Pursuit(Steps):
         return verdict(
             topup,
             len(topup.charges),
-            deadline_s=self._demand(topup).deadline,
+            deadline_s=self._deadline_s(topup),
             fate=fate,
             flag_tested=self._store.told("", flag_name(topup, self._demand(topup))) == "1",
         )
@@ -290,7 +290,7 @@ class Pursuit(Steps):
         topup, sighting = looked
         if topup.state is not State.REVERTED:
             return topup
-        if sighting.head.timestamp_s > self._demand(topup).deadline:
+        if sighting.head.timestamp_s > self._deadline_s(topup):
             return self._move(topup, Fact.EXPIRED, "the deadline passed after a revert")
         if self._word(topup) == CANCEL:
             return self._move(topup, Fact.GIVEN_UP, "cancelled by hand")
@@ -320,7 +320,7 @@ class Pursuit(Steps):
         if sighting is None or not topup.alive:
             self._obeyed(topup)
             return self._move(topup, Fact.FAIL, "resolved by hand: nothing that could still be paid was ever sent")
-        if not self._settled_for_ever(topup, sighting, self._demand(topup).deadline):
+        if not self._settled_for_ever(topup, sighting, self._deadline_s(topup)):
             detail = f"{topup.reason}; waiting for a final block past the deadline before the word can count"
             return self._wait(topup, "halted", detail, self._pace.poll_fastest_s)
         return await self._obey(topup, sighting, word)

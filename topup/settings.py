@@ -305,7 +305,7 @@ class MppSection(Section):
         default=Decimal("0.10"), ge=Decimal("0.001"), description="most the network may take of one payment, in USDC.e"
     )
     life_min_s: int = Field(default=30, ge=10, description="shortest time to a challenge's end")
-    life_max_s: int = Field(default=3600, le=86_400, description="longest time to a challenge's end")
+    life_max_s: int = Field(default=900, le=86_400, description="longest time to a challenge's end")
     root: Address | None = Field(
         default=None, description="the account that pays, when the key is one of its access keys with a limit"
     )
@@ -319,7 +319,7 @@ class X402Section(Section):
     )
     recipients: Addresses = Field(default=(), description="recipients allowed to be paid, when not the profile's")
     fee_ceiling_bps: int = Field(default=0, ge=0, le=2000, description="most an offer may exceed the credits asked for")
-    life_max_s: int = Field(default=900, ge=60, le=3600, description="longest time an authorization may be good for")
+    life_max_s: int = Field(default=900, ge=120, le=3600, description="longest time an authorization may be good for")
 
 
 class RailsSection(Section):
@@ -327,6 +327,13 @@ class RailsSection(Section):
 
     use: Rails = Field(
         default=("coinbase",), min_length=1, description="rails in the order of preference: coinbase, mpp, x402"
+    )
+    young_s: int | None = Field(
+        default=None,
+        ge=0,
+        le=86_400,
+        description="how long this ledger has watched, unbroken, before it buys by mpp or x402 on its own;"
+        " default: until whatever another ledger may have signed has ended and been posted",
     )
     coinbase: CoinbaseSection = CoinbaseSection()
     mpp: MppSection = MppSection()

@@ -88,6 +88,11 @@ class Steps:
         assert charge.raw is not None
         return self._rail(topup).read(charge.raw)
 
+    def _deadline_s(self, topup: TopUp) -> int:
+        """Return until when the newest charge may be paid: as it says, and as was signed for it."""
+        signed = [a.plan.ends_s for a in topup.out if a.charge_seq == len(topup.charges)]
+        return max(self._demand(topup).deadline, *signed, 0)
+
     def _move(self, topup: TopUp, fact: Fact, reason: str) -> TopUp:
         if fact in (Fact.EXPIRED, Fact.GIVEN_UP):
             self._sink.emit(events.ChargeGivenUp(topup_id=topup.id, seq=len(topup.charges), reason=reason))

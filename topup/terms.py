@@ -16,6 +16,8 @@ class Pace:
 
     poll_fastest_s: int
     poll_slowest_s: int
+    # How long, unbroken, this ledger has watched before it lets others carry a payment; 0 = it need not have.
+    young_s: int
     staleness_s: int
     unknown_alert_s: int
     key_recheck_s: int

@@ -23,6 +23,8 @@ PAYING = frozenset({State.PAID, State.UNCREDITED, State.CREDITED})
 # How often what ended top-ups have left to the chain is looked for: until its block is final, and while it is in none.
 BACK_MS = 60_000
 BACK_LOOSE_MS = 600_000
+# An authorization that nobody has used is looked for so long past its end, by final blocks.
+OVER_S = 86_400
 # Who pauses buying when the past turns out to be another one.
 BY = "topup"
 
@@ -116,6 +118,8 @@ class Witness:
             if attempt.inclusion is not None or seen is None:
                 continue
             fact = self._fact_of(topup, attempt, seen, beside)
+            if _again(topup, attempt, seen):
+                self._paid_after_all(topup, attempt, seen)
             topup = self._store.included(topup, attempt, _judged(seen), fact, self._watch.now())
             if fact is Fact.HALT:
                 self._sink.emit(events.TopUpHalted(topup_id=topup.id, reason=topup.reason))
@@ -248,6 +252,15 @@ class Witness:
                 self._book(owner, attempt)
         elif told is not None and sighting.finalized is not None and sighting.finalized >= told.block_number:
             self._store.final(attempt, self._watch.now())
+        elif told is None and self._over(attempt, sighting):
+            self._store.over(attempt, self._watch.now())
+
+    @staticmethod
+    def _over(attempt: Attempt, sighting: Sighting) -> bool:
+        """Tell whether an authorization need not be looked for any more: a day past its end, and unused."""
+        if attempt.ours or attempt.hash in sighting.used or sighting.finalized_s is None:
+            return False
+        return sighting.finalized_s > attempt.plan.ends_s + OVER_S
 
     def _undone(self, owner: TopUp, attempt: Attempt) -> None:
         assert attempt.inclusion is not None
@@ -265,22 +278,37 @@ class Witness:
     def _late(self, owner: TopUp, attempt: Attempt, seen: Seen) -> None:
         assert attempt.hash is not None
         now = self._watch.now()
-        unforeseen = seen.inclusion.success and attempt.plan.kind is Kind.PAY and owner.state is not State.DONE
-        if not unforeseen:
+        paid = seen.inclusion.success and attempt.plan.kind is Kind.PAY
+        if not (paid and owner.state is not State.DONE) and not _again(owner, attempt, seen):
             self._store.included(owner, attempt, _judged(seen), None, now)
             self._tell(owner, attempt, seen)
             return
-        # Paused and said before it is stored: a death in between repeats both, and hides neither.
-        self._store.say(owner.account, "paused", "1", now, BY)
+        self._paid_after_all(owner, attempt, seen)
+        self._store.included(owner, attempt, _judged(seen), None, now)
+
+    def _paid_after_all(self, owner: TopUp, attempt: Attempt, seen: Seen) -> None:
+        """Pause and say it before it is stored: a death in between repeats both, and hides neither."""
+        tx_hash = seen.inclusion.tx_hash or attempt.hash
+        assert tx_hash is not None
+        self._store.say(owner.account, "paused", "1", self._watch.now(), BY)
         self._sink.emit(
             events.PaidAfterAll(
                 topup_id=owner.id,
-                tx_hash=attempt.hash,
+                tx_hash=tx_hash,
                 block=seen.inclusion.block_number,
                 spent_wei=seen.inclusion.spent,
+                asset=attempt.plan.asset.value,
+                spent_units=seen.inclusion.tokens,
             )
         )
-        self._store.included(owner, attempt, _judged(seen), None, now)
+
+
+def _again(topup: TopUp, attempt: Attempt, seen: Seen) -> bool:
+    """Tell whether this pays what was given up for dead, or what another charge of the top-up has paid already."""
+    if not seen.inclusion.success or attempt.plan.kind is not Kind.PAY:
+        return False
+    others = any(a.paid and a.charge_seq != attempt.charge_seq for a in topup.out)
+    return others or topup.charges[attempt.charge_seq - 1].dead is not None
 
 
 def _end_of(kind: Kind, *, success: bool) -> Fact:

@@ -17,7 +17,7 @@ from topup.errors import ApiGone, ApiUnknown, PaymentForbidden, Reverted, Signer
 from topup.exchange import Answered, Exchange, fail
 from topup.lifecycle import Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.money import Asset, Wei
-from topup.ports import Clock, Sighting, Signer, Survey, TokenChain, Trace
+from topup.ports import Clock, Delivery, Sent, Sighting, Signer, Survey, TokenChain, Trace
 
 D = TypeVar("D", bound=Demand)
 
@@ -154,7 +154,14 @@ class Authorized(ABC, Generic[D]):
             asset=asset,
             tokens=demand.total,
             broadcaster=Broadcaster.SERVER,
+            ends_s=demand.deadline,
         )
+
+    def _held(self, seller: str) -> Sent | None:
+        """Return why nothing goes out: what was signed for one seller, with a key, is no business of another."""
+        if seller == self._seller.exchange.base:
+            return None
+        return Sent(Delivery.UNCLEAR, f"not sent: it was signed for {seller}, and api.url names another seller now")
 
     def _traced(self, topup: TopUp, attempt: Attempt) -> Trace:
         assert attempt.hash is not None

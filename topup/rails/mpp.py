@@ -69,6 +69,7 @@ class Due:
     terms: TempoCharge
     lane: int
     key: str
+    seller: str
 
     @property
     def charge_id(self) -> str:
@@ -137,6 +138,7 @@ class Mpp(Authorized[Due]):
         self._unpaid(answered)
         lane = tempo.lane_of(request.purchase.encode() if request.purchase else bytes.fromhex(key))
         kept = {
+            "seller": self._seller.exchange.base,
             "key": key,
             "lane": hex(lane),
             "sender": request.sender.hex(),
@@ -152,7 +154,7 @@ class Mpp(Authorized[Due]):
         """
         try:
             kept: dict[str, Any] = json.loads(raw)
-            lines, key = list(kept["challenges"]), str(kept["key"])
+            lines, key, seller = list(kept["challenges"]), str(kept["key"]), str(kept["seller"])
             sender, lane = bytes.fromhex(kept["sender"]), int(kept["lane"], 16)
         except (ValueError, LookupError, TypeError):
             raise ChargeRefused("answer", "not what was stored", "as it was stored") from None
@@ -162,7 +164,7 @@ class Mpp(Authorized[Due]):
             methods = ", ".join(f"{one.get('method')} {one.get('intent')}" for one in found)
             was = f"{len(fitting)} of {ascii(methods)[1:-1][:120] or 'none'}"
             raise ChargeRefused("WWW-Authenticate", was, "exactly one challenge of method tempo, intent charge")
-        return Due(sender, fitting[0], tempo_charge(fitting[0]), lane, key)
+        return Due(sender, fitting[0], tempo_charge(fitting[0]), lane, key, seller)
 
     def _findings(self, demand: Due, request: Request) -> list[Finding]:
         """Judge what only this rail knows."""
@@ -224,6 +226,8 @@ class Mpp(Authorized[Due]):
         assert attempt.raw is not None
         assert attempt.intended_ms is not None, "the intent to send is stored first"
         due = self.read(topup.raw_of(attempt))
+        if (held := self._held(due.seller)) is not None:
+            return held
         paying = {due.challenge.header.lower(): attempt.raw.decode()}
         try:
             answered = await self._post(topup.amount, due.key, paying, timeout_s=self._seller.pay_timeout_s)
@@ -240,7 +244,7 @@ class Mpp(Authorized[Due]):
     async def claim(self, topup: TopUp) -> Claim:
         """Ask the seller what it says of the purchase, where it has named one."""
         paid = topup.paying
-        if paid is None or not paid.reference:
+        if paid is None or not paid.reference or self._held(self.read(topup.raw_of(paid)).seller) is not None:
             return Claim.SILENT
         try:
             answered = await self._seller.exchange.ask("GET", f"{WIRE.path}/{paid.reference}", headers=self._bearer())

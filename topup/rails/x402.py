@@ -26,6 +26,8 @@ from topup.rails.authorized import Authorized, Seller
 from topup.rails.x402_wire import Authorization, Offer, demanded, offers, payment_header, settled
 
 NONCE_BYTES: Final = 32
+# What we ask for ends so much before the longest life that is proven: the chain's clock may be behind ours.
+CLOCKS_APART_S: Final = 60
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Ask:
     nonce: bytes
     total: Usdc
     deadline: int
+    seller: str
 
     @property
     def charge_id(self) -> str:
@@ -148,8 +151,12 @@ class X402(Authorized[Ask]):
         """
         answered = await self._post(request.amount, {})
         self._unpaid(answered)
+        # Whatever is chosen for the offer is chosen now: settings may be others by the time it is read again.
         kept = {
+            "seller": self._seller.exchange.base,
             "asked_s": self._clock.now_ms() // 1000,
+            "life_max_s": self._seller.bounds.life_max_s - CLOCKS_APART_S,
+            "chosen": self._profile.minimum,
             "nonce": secrets.token_bytes(NONCE_BYTES).hex(),
             "sender": request.sender.hex(),
             "chain_id": request.chain_id,
@@ -169,12 +176,13 @@ class X402(Authorized[Ask]):
             kept: dict[str, Any] = json.loads(raw)
             headers, body = list(kept["headers"]), base64.b64decode(kept["body"], validate=True)
             nonce, sender = bytes.fromhex(kept["nonce"]), bytes.fromhex(kept["sender"])
+            chain_id, units, chosen = int(kept["chain_id"]), int(kept["units"]), bool(kept["chosen"])
+            asked_s, life_max_s, seller = int(kept["asked_s"]), int(kept["life_max_s"]), str(kept["seller"])
         except (ValueError, LookupError, TypeError, binascii.Error):
             raise ChargeRefused("answer", "not what was stored", "as it was stored") from None
         if len(headers) > 1:
             raise ChargeRefused("PAYMENT-REQUIRED", "given twice", "given once")
         document = demanded({"payment-required": headers[0]} if headers else {}, body)
-        chain_id, units = int(kept["chain_id"]), int(kept["units"])
         fitting = [
             offer
             for offer in offers(document)
@@ -184,9 +192,8 @@ class X402(Authorized[Ask]):
             should_be = f"an offer `exact` of {self._token.asset} on chain {chain_id}"
             raise ChargeRefused("accepts", f"{len(offers(document))} offers, none of them so", should_be)
         offer = fitting[0]
-        total = Usdc(units if self._profile.minimum else offer.amount)
-        life_s = min(offer.max_timeout_s, self._seller.bounds.life_max_s)
-        return Ask(chain_id, sender, offer, nonce, total, int(kept["asked_s"]) + life_s)
+        total = Usdc(units if chosen else offer.amount)
+        return Ask(chain_id, sender, offer, nonce, total, asked_s + min(offer.max_timeout_s, life_max_s), seller)
 
     def _findings(self, demand: Ask, request: Request) -> list[Finding]:
         """Judge what only this rail knows."""
@@ -237,6 +244,8 @@ class X402(Authorized[Ask]):
         """Hand the stored header over with the same request; what is answered is a hint, never a verdict."""
         assert attempt.raw is not None
         assert attempt.intended_ms is not None, "the intent to send is stored first"
+        if (held := self._held(self.read(topup.raw_of(attempt)).seller)) is not None:
+            return held
         name, _, value = attempt.raw.decode().partition(": ")
         try:
             answered = await self._post(topup.amount, {name: value}, timeout_s=self._seller.pay_timeout_s)

@@ -134,6 +134,8 @@ class World:
             "TOPUP_RAILS__COINBASE__RECIPIENTS": self.operator.terms.recipient,
             "TOPUP_POLICY__FLOOR": "10",
             "TOPUP_POLICY__AMOUNT": "10",
+            # A world begins with an empty ledger, and nothing was signed before it.
+            "TOPUP_RAILS__YOUNG_S": "0",
             # The clock leaps; until the next tick of the world its newest block looks that much older.
             **(
                 {"TOPUP_CHAIN__HEAD_AGE_MAX_S": "86400", "TOPUP_CHAIN__LAG_MAX_S": "3600"}

@@ -132,7 +132,7 @@ class LocalSigner:
                 "value": plan.value == Wei(0),
                 "tokens": NO_TOKENS < plan.tokens == verified.total <= ceilings.tokens,
                 "nonce": len(nonce) == 32 and (plan.lane, plan.nonce) == (int.from_bytes(nonce, "big"), 0),
-                "deadline": 0 < demand.deadline < 2**64,
+                "deadline": 0 < demand.deadline == plan.ends_s < 2**64,
             }
         )
         assert domain is not None
@@ -162,7 +162,7 @@ class LocalSigner:
                 "tokens": NO_TOKENS < plan.tokens == verified.total <= ceilings.tokens,
                 "network fee": _dollars(plan.max_fee_per_gas, plan.gas_limit) <= ceilings.token_fee,
                 "lane": 0 < plan.lane < 2**256 - 1 and plan.nonce == 0,
-                "deadline": 0 < demand.deadline < 2**64,
+                "deadline": 0 < demand.deadline == plan.ends_s < 2**64,
             }
         )
         unsigned = tempo.Transaction(

@@ -727,6 +727,11 @@ class SqliteStore:
                 (attempt.id,),
             )
 
+    def over(self, attempt: Attempt, at_ms: int) -> None:
+        """Store that this attempt was in no block long after it had ended, and is looked for no more."""
+        with self._write(at_ms) as db:
+            db.execute("UPDATE attempt SET final = 1 WHERE id = ?", (attempt.id,))
+
     def undone(self, topup: TopUp, attempt: Attempt, reversal: Entry, halt: str | None, at_ms: int) -> TopUp:
         """Store that a block in the books was replaced, take back what was booked; `halt` is the reason to halt."""
         with self._write(at_ms) as db:
@@ -774,12 +779,6 @@ class SqliteStore:
                 db.execute(
                     "UPDATE charge SET abandoned = ? WHERE topup = ? AND seq = ?",
                     (reason or fact, topup.id, len(topup.charges)),
-                )
-            if fact is Fact.PROVEN_DEAD:
-                # What a seller holds is over with its deadline: unlike a nonce of ours, nothing can use it up later.
-                db.execute(
-                    "UPDATE attempt SET final = 1 WHERE topup = ? AND charge_seq = ? AND broadcaster = 'server'",
-                    (topup.id, len(topup.charges)),
                 )
             if fact in (Fact.PROVEN_DEAD, Fact.FAIL):
                 db.execute(

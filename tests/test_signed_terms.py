@@ -1,0 +1,163 @@
+"""Does what was signed rule, whatever the settings or a proof said later? Authorizations that somebody else carries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stage import Stage
+from tests.test_adversary import story
+from topup.books import WALLET, Commodity
+from topup.lifecycle import Fact, State
+from topup.sandbox import contracts
+from topup.sandbox.world import World, embedded
+from topup.sandbox.x402 import selling
+from topup.sandbox.x402_seller import RECIPIENT, X402Conduct
+from topup.terms import Asked
+
+TEN = 10_000_000
+Tale = Callable[[World], Coroutine[Any, Any, None]]
+
+
+def seller(world: World) -> Any:
+    """Return who sells in this world."""
+    return world.gateway
+
+
+def told(tell: Tale, settles_late_ms: int = 60_000) -> None:
+    """Tell a story in a world whose seller speaks x402 as Venice does, and whose account is below its floor."""
+    sold_by = selling("venice", conduct=X402Conduct(posting_delay_ms=10_000, late_ms=600_000, settles_late_ms=settles_late_ms))
+    with World(
+        embedded, scale=10, make_gateway=sold_by, usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(0)
+    ) as world:
+        world.do(lambda: world.write(contracts.usdc_balance(world.wallet, 10 * TEN)))
+        story(tell(world))
+
+
+def staged(world: World, directory: Path, **settings: str) -> Stage:
+    """The account with its ledger, under these settings."""
+    own = {f"TOPUP_{name.upper()}": value for name, value in settings.items()}
+    return Stage(world, directory, world.clock, seller(world).environment() | own)
+
+
+def left(stage: Stage) -> int:
+    """Return what the books say has left the wallet, in units of USDC."""
+    lines = [x for e in stage.store.entries("default") for x in e.lines]
+    return -sum(x.units for x in lines if (x.account, x.commodity) == (WALLET, Commodity.USDC))
+
+
+def test_a_shorter_life_in_the_settings_shortens_nothing_that_is_signed(tmp_path: Path) -> None:
+    """Restarted with another `life_max_s`, the charge has the deadline that its signature has."""
+
+    async def tell(world: World) -> None:
+        stage = staged(world, tmp_path, rails__x402__life_max_s="900")
+        stage.inside(lambda: seller(world).switch_on("payment", "settles-late", None))
+        attempt = (await stage.until(State.SENT)).out[0]
+        await stage.close()
+        stage = staged(world, tmp_path, rails__x402__life_max_s="120", rails__x402__profile="plain")
+        demand = stage.works.rails("x402").read(stage.topup.raw_of(attempt))
+        assert demand.deadline == attempt.plan.ends_s
+        assert demand.total.units == TEN
+        await stage.close()
+
+    told(tell, settles_late_ms=600_000)
+
+
+def test_another_seller_in_the_settings_is_sent_nothing(tmp_path: Path) -> None:
+    """What was signed for one seller does not go to the next one that `api.url` names."""
+
+    async def tell(world: World) -> None:
+        stage = staged(world, tmp_path)
+        stage.inside(lambda: seller(world).switch_on("payment", "never-settles", None))
+        attempt = (await stage.until(State.SENT)).out[0]
+        await stage.close()
+        stage = staged(world, tmp_path, api__url=world.rpc.url)
+        rail = stage.works.rails("x402")
+        sent = await rail.send(stage.topup, attempt)
+        assert (sent.delivery.value, sent.detail[:8]) == ("unclear", "not sent")
+        await stage.close()
+
+    told(tell)
+
+
+def test_what_is_used_after_it_was_proven_dead_is_booked_and_pauses(tmp_path: Path) -> None:
+    """Should a proof of death ever be false, both payments are in the books, and nothing more is bought."""
+
+    async def tell(world: World) -> None:
+        stage = staged(world, tmp_path)
+        stage.inside(lambda: seller(world).switch_on("payment", "settles-late", 1))
+        topup = await stage.until(State.SENT)
+        topup = stage.store.move(topup, Fact.EXPIRED, world.clock.now_ms(), "as a liar would have it")
+        stage.store.move(topup, Fact.PROVEN_DEAD, world.clock.now_ms(), "as two liars would have it")
+        for _ in range(40):
+            await stage.step()
+            stage.inside(seller(world).poll)
+            if stage.named("paid_after_all") and left(stage) == 2 * TEN:
+                break
+        assert stage.inside(lambda: world.usdc(RECIPIENT)) == 2 * TEN
+        assert left(stage) == 2 * TEN
+        (event,) = stage.named("paid_after_all")
+        assert (event.asset, event.spent_units.units) == ("USDC", TEN)
+        assert stage.store.control("default").paused
+        await stage.close()
+
+    told(tell, settles_late_ms=60_000)
+
+
+def test_an_unused_authorization_is_looked_for_a_day_past_its_end(tmp_path: Path) -> None:
+    """A day after it ended, by a final block, it is looked for no more; before that it is."""
+
+    async def tell(world: World) -> None:
+        second = world.provider().url
+        stage = staged(world, tmp_path, chain__rpc_urls=f"{world.rpc.url},{second}", rails__x402__life_max_s="120")
+        stage.inside(lambda: seller(world).switch_on("payment", "never-settles", None))
+        for _ in range(200):
+            await stage.step()
+            if stage.named("charge_dead"):
+                break
+        stage.inside(seller(world).switch_off)
+        topup = await stage.until(State.DONE)
+        assert [a.inclusion is not None for a in topup.out] == [False, True]
+        unused = topup.out[0].id
+        assert unused in [a.id for _, a in stage.store.afterwards("default", topup.wallet)]
+        world.clock.leap(90_000_000)
+        for _ in range(40):
+            world.clock.leap(60_000)
+            stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+        await stage.step()
+        assert unused not in [a.id for _, a in stage.store.afterwards("default", topup.wallet)]
+        await stage.close()
+
+    told(tell)
+
+
+def test_a_new_ledger_waits_until_what_a_lost_one_signed_has_ended(tmp_path: Path) -> None:
+    """An authorization leaves no trace before it is used: a ledger that has just begun to watch buys nothing yet."""
+
+    async def tell(world: World) -> None:
+        stage = staged(world, tmp_path, rails__young_s="600")
+        rest = await stage.rests("young_ledger")
+        assert 0 < rest.next_s <= 600
+        assert not stage.topup.charges
+        await stage.until(State.SENT, State.PAID, State.DONE, passes=200)
+        assert stage.topup.charges[0].requested_ms >= stage.topup.decided_ms + 500_000
+        await stage.close()
+
+    told(tell)
+
+
+@pytest.mark.parametrize("asked", [Asked(forced=True)], ids=["now"])
+def test_a_person_who_asks_need_not_wait(tmp_path: Path, asked: Asked) -> None:
+    """`topup now` buys with a new ledger: whoever says it answers for what was before."""
+
+    async def tell(world: World) -> None:
+        stage = staged(world, tmp_path, rails__young_s="600")
+        topup = await stage.until(State.SENT, State.PAID, State.DONE, asked=asked, passes=20)
+        assert len(topup.charges) == 1
+        await stage.close()
+
+    told(tell)
