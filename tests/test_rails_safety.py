@@ -27,7 +27,7 @@ from topup.chain.profiles import BASE_DOLLAR, TEMPO_DOLLAR
 from topup.charge import Bounds, Request, Verified, verify
 from topup.charge import parse as parsed
 from topup.death import Fate
-from topup.errors import ChargeRefused, PaymentForbidden, SignerError
+from topup.errors import ApiRejected, ChargeRefused, PaymentForbidden, SignerError
 from topup.exchange import Answered
 from topup.lifecycle import Attempt, Broadcaster, ChargeRow, Kind, State, TopUp
 from topup.money import Asset, Bps, Usd, Usdc, Wei
@@ -142,6 +142,20 @@ def test_an_offer_with_one_thing_wrong_is_refused(change: Json, field: str) -> N
     assert refused.value.field == field
 
 
+def test_an_answer_that_repeats_the_key_is_not_kept() -> None:
+    """What is answered to an unpaid request is stored byte for byte: a key that it echoes must not be in it."""
+    rail = mpp_rail({}, {}, {"description": "you said Bearer sk-secret"}, key="sk-secret")
+    with pytest.raises(ApiRejected, match="repeats the API key"):
+        asyncio.run(rail.ask(asked(4217)))
+
+
+def test_an_offer_as_long_as_the_longest_life_is_proven() -> None:
+    """What we choose ends a minute before the bound, so that no lag between two clocks refuses it."""
+    rail, _ = x402_rail(maxTimeoutSeconds=900)
+    verified, _ = asyncio.run(proven(rail, asked(8453)))
+    assert verified.demand.deadline == builders.NOW_S + 840
+
+
 def test_what_is_signed_ends_when_it_was_judged_to_end() -> None:
     """The signature is over the very deadline that was proven, and over nothing later."""
     one = BASE_DOLLAR
@@ -169,7 +183,9 @@ def test_what_is_signed_ends_when_it_was_judged_to_end() -> None:
 # -- what a seller on Tempo demands -------------------------------------------------------------------------------
 
 
-def mpp_rail(details: Mapping[str, Any], told: Mapping[str, Any], shown: Mapping[str, str]) -> mpp.Mpp:
+def mpp_rail(
+    details: Mapping[str, Any], told: Mapping[str, Any], shown: Mapping[str, str], *, key: str = "k-e-y"
+) -> mpp.Mpp:
     """The rail, before a seller whose one challenge differs from an honest one."""
     request = {
         "amount": str(TEN),
@@ -183,7 +199,7 @@ def mpp_rail(details: Mapping[str, Any], told: Mapping[str, Any], shown: Mapping
     line = "Payment " + ", ".join(f'{name}="{value}"' for name, value in named.items())
     world: Any = Standing(Answered("/credits/purchases", 402, (("www-authenticate", line),), b""))
     bounds = Bounds(TEMPO_DOLLAR.token, frozenset({SOLD_TO}), Bps(600), 30, 900)
-    return mpp.Mpp(authorized.Seller(world, "k", bounds, 1), world, None, world, realm="seller.example")
+    return mpp.Mpp(authorized.Seller(world, key, bounds, 1), world, None, world, realm="seller.example")
 
 
 def test_an_honest_challenge_is_proven() -> None:

@@ -30,7 +30,9 @@ def seller(world: World) -> Any:
 
 def told(tell: Tale, settles_late_ms: int = 60_000) -> None:
     """Tell a story in a world whose seller speaks x402 as Venice does, and whose account is below its floor."""
-    sold_by = selling("venice", conduct=X402Conduct(posting_delay_ms=10_000, late_ms=600_000, settles_late_ms=settles_late_ms))
+    sold_by = selling(
+        "venice", conduct=X402Conduct(posting_delay_ms=10_000, late_ms=600_000, settles_late_ms=settles_late_ms)
+    )
     with World(
         embedded, scale=10, make_gateway=sold_by, usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(0)
     ) as world:
@@ -158,6 +160,22 @@ def test_a_person_who_asks_need_not_wait(tmp_path: Path, asked: Asked) -> None:
         stage = staged(world, tmp_path, rails__young_s="600")
         topup = await stage.until(State.SENT, State.PAID, State.DONE, asked=asked, passes=20)
         assert len(topup.charges) == 1
+        await stage.close()
+
+    told(tell)
+
+
+def test_a_seller_that_carries_nothing_is_asked_less_and_less_often(tmp_path: Path) -> None:
+    """The same header goes out again after ten, twenty, forty seconds and so on: no seller is pressed."""
+
+    async def tell(world: World) -> None:
+        stage = staged(world, tmp_path)
+        stage.inside(lambda: seller(world).switch_on("payment", "never-settles", None))
+        await stage.until(State.SENT)
+        begun_ms = world.clock.now_ms()
+        while world.clock.now_ms() < begun_ms + 200_000 and stage.topup.state is State.SENT:
+            await stage.step()
+        assert 4 <= stage.topup.out[0].sends <= 6
         await stage.close()
 
     told(tell)

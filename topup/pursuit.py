@@ -19,6 +19,8 @@ from topup.terms import Rest
 
 # Answers after which a node holds the bytes.
 TAKEN = (Delivery.ACCEPTED.value, Delivery.KNOWN.value)
+# A seller that holds an authorization is asked to carry it no less often than this.
+SELLER_RESEND_MS = 600_000
 
 
 class Pursuit(Steps):
@@ -116,12 +118,17 @@ class Pursuit(Steps):
                 continue  # a pause stops first sends, never repeated ones
             if attempt is not newest[attempt.place] and newest[attempt.place].answer.startswith(TAKEN):
                 continue
-            if now - (attempt.last_sent_ms or attempt.intended_ms) < self._pace.resend_s * 1000:
+            if now - (attempt.last_sent_ms or attempt.intended_ms) < self._resend_ms(attempt):
                 continue
             waited_s = (now - attempt.intended_ms) // 1000
             self._sink.emit(events.PaymentUnseen(topup_id=topup.id, tx_hash=attempt.hash, waited_s=waited_s))
             topup = await self._send(topup, attempt)
         return topup
+
+    def _resend_ms(self, attempt: Attempt) -> int:
+        """Return how long to wait before it is sent again; a seller is asked less and less often, a chain is not."""
+        first_ms = self._pace.resend_s * 1000
+        return first_ms if attempt.ours else min(first_ms << min(attempt.sends, 10), max(first_ms, SELLER_RESEND_MS))
 
     # -- outbidding ---------------------------------------------------------------------------------------------
 

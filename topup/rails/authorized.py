@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 
 from topup.charge import Bounds, Clocks, Demand, Finding, Request, Verified, prove
 from topup.death import Fate
-from topup.errors import ApiGone, ApiUnknown, PaymentForbidden, Reverted, SignerError
+from topup.errors import ApiGone, ApiRejected, ApiUnknown, ChainUnknown, PaymentForbidden, Reverted, SignerError
 from topup.exchange import Answered, Exchange, fail
 from topup.lifecycle import Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.money import Asset, Wei
@@ -84,6 +84,10 @@ class Authorized(ABC, Generic[D]):
         Raises:
             ApiError: it is anything but a 402.
         """
+        secret = self._seller.key
+        said = [value.encode() for _, value in answered.headers] + [answered.body]
+        if secret and any(secret.encode() in one for one in said):
+            raise ApiRejected(f"{answered.path} repeats the API key", remedy="trust this seller with no key: change it")
         if answered.status in (404, 501):
             raise ApiGone(f"{answered.path} answered {answered.status}", remedy="nothing is sold this way here")
         if 200 <= answered.status < 300:
@@ -190,7 +194,10 @@ class Authorized(ABC, Generic[D]):
 
     @staticmethod
     def _of(topup: TopUp, charge_seq: int) -> Attempt:
-        return next(a for a in topup.out if a.charge_seq == charge_seq)
+        found = next((a for a in topup.out if a.charge_seq == charge_seq), None)
+        if found is None:
+            raise ChainUnknown(f"{topup.id} has signed nothing for charge {charge_seq}")
+        return found
 
     def cancel(self, topup: TopUp, over: Sequence[Attempt]) -> Plan:  # noqa: ARG002
         """Refuse.
