@@ -101,6 +101,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         keep("show", "t")
         keep("show", "t", "--dossier")
         keep("reconcile")
+        keep("statement")
         keep("config", "show")
         keep("doctor")
         keep("pin")

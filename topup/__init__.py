@@ -15,6 +15,8 @@ Each module answers one question. In the order the money flows:
   death.py        When is a charge dead for ever, so that another may be signed in its place?
   adoption.py     What does the chain show of this wallet that the ledger does not know, and what follows from it?
   books.py        What does each thing that happened mean in debits and credits?
+  closing.py      What did the account do that no top-up explains?
+  statement.py    What happened to the money within a period?
 
   — flow
   ports.py        What does the flow need from the world?
@@ -79,6 +81,12 @@ Each module answers one question. In the order the money flows:
   doctor.py       Is everything in place?
   offers.py       What does a seller demand, before anything is paid?
   report.py       What does the ledger say?
+  statements/     How is a statement written, and for whom?
+    text.py       How does a statement read for a person, and for a program as JSON?
+    table.py      How does the journal become CSV that a spreadsheet reads, and comes back from it unchanged?
+    ledgers.py    How does a statement become a file for Beancount or hledger?
+    tax.py        How do the wallet's movements become rows that Koinly or rotki imports?
+    page.py       How does a statement look?
   dossier.py      What was the whole life of one top-up, and what does the provider's support have to know of it?
   cli.py          Which commands are there?
   __main__.py     Run topup as `python -m topup`.

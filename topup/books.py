@@ -175,7 +175,8 @@ def attempt_entry(topup_id: str, attempt: Attempt, demand: Demand) -> Entry:
 def reversal(entry: Entry, at_ms: int) -> Entry:
     """Take an entry back whose block was replaced: the same lines with the opposite sign."""
     lines = tuple(Line(x.account, x.commodity, -x.units) for x in entry.lines)
-    return replace(entry, at_ms=at_ms, text=f"taken back: {entry.text}", lines=lines)
+    value = Usd.of(0) - entry.usd_value if entry.usd_value is not None else None
+    return replace(entry, at_ms=at_ms, text=f"taken back: {entry.text}", usd_value=value, lines=lines)
 
 
 def posting_entry(topup: TopUp, attempt: Attempt, demand: Demand, at_ms: int) -> Entry:

@@ -12,13 +12,14 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Coroutine
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
 import typer
 
 from topup import __version__
-from topup.errors import Exit, StoreBusy, TopupError
+from topup.errors import Exit, SettingsError, StoreBusy, TopupError
 
 if TYPE_CHECKING:
     from topup.money import Usd
@@ -721,6 +722,76 @@ def _reconcile(since: str | None, *, take_over: bool, yes: bool, as_json: bool) 
         for line in report.lines():
             say(line)
     return report.exit_code
+
+
+class Form(StrEnum):
+    """As what a statement is written."""
+
+    TEXT = "text"
+    JSON = "json"
+    CSV = "csv"
+    BEANCOUNT = "beancount"
+    HLEDGER = "hledger"
+    KOINLY = "koinly"
+    ROTKI = "rotki"
+
+
+@app.command()
+def statement(
+    month: Annotated[str | None, typer.Option(help="a month, such as 2026-11; default: this one")] = None,
+    first: Annotated[str | None, typer.Option("--from", help="first day, such as 2026-11-01 (UTC)")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="last day, included")] = None,
+    form: Annotated[Form, typer.Option("--format", help="as what it is written")] = Form.TEXT,
+    html: Annotated[Path | None, typer.Option(help="write a page with pictures into this file instead")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what was bought, used and paid in a period. Example: topup statement --month 2026-11 --format beancount."""
+    guarded(lambda: _statement((month, first, last), Form.JSON if as_json else form, html))
+
+
+def _statement(days: tuple[str | None, str | None, str | None], form: Form, html: Path | None) -> Exit:
+    from topup.clock import SystemClock
+    from topup.money import Usd
+    from topup.report import period_of, statement_of
+    from topup.statements import ledgers, page, table, tax, text
+    from topup.store.sqlite import SqliteStore
+
+    settings = load()
+    store = SqliteStore.open_reader(settings.state_dir)
+    now_ms = store.now_ms(SystemClock().now_ms())
+    told = statement_of(store, settings.account, period_of(*days, now_ms), now_ms)
+    if html is not None:
+        readings = store.readings(settings.account, told.period.first_ms)
+        _write(html, page.page(told, page.Pictures(readings, Usd(settings.policy.floor))))
+        return Exit.OK
+    match form:
+        case Form.TEXT:
+            say("\n".join(text.lines(told)))
+        case Form.JSON:
+            document(text.document(told))
+        case Form.CSV:
+            sys.stdout.write(table.write(told.entries))
+        case Form.BEANCOUNT:
+            sys.stdout.write(ledgers.beancount(told))
+        case Form.HLEDGER:
+            sys.stdout.write(ledgers.hledger(told))
+        case Form.KOINLY:
+            sys.stdout.write(tax.koinly(told))
+        case Form.ROTKI:
+            sys.stdout.write(tax.rotki(told))
+    return Exit.OK
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file in one go.
+
+    Raises:
+        SettingsError: it cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written: {error.strerror}", remedy="give a file that can") from None
 
 
 def _agreed_to(lines: list[str]) -> bool:

@@ -7,9 +7,11 @@ from decimal import Decimal
 from typing import Any
 
 from topup.credits import DAY_MS, burn_usd_per_hour, runway
+from topup.errors import SettingsError
 from topup.lifecycle import TERMINAL, TopUp
 from topup.money import Usd, plain
 from topup.policy import Limits
+from topup.statement import Period, Statement, draw
 from topup.store.sqlite import SqliteStore
 
 
@@ -66,6 +68,30 @@ def status(store: SqliteStore, account: str, limits: Limits, now_ms: int) -> dic
         "open": topup_document(unfinished) if unfinished is not None else None,
         "last": [topup_document(t) for t in store.latest(account, 5)],
     }
+
+
+def period_of(month: str | None, first: str | None, last: str | None, now_ms: int) -> Period:
+    """Return the period that options name: a month, a first and a last day, or else the month of `now_ms`.
+
+    Raises:
+        SettingsError: they are no period, or two of them.
+    """
+    if month is not None and (first or last):
+        raise SettingsError("--month is given beside --from or --to", remedy="give a month, or two days")
+    if first is None and last is None:
+        return Period.month(month or datetime.fromtimestamp(now_ms // 1000, UTC).strftime("%Y-%m"))
+    if first is None or last is None:
+        raise SettingsError(
+            "--from and --to belong together", remedy="give both, such as --from 2026-11-01 --to 2026-11-15"
+        )
+    return Period.days(first, last)
+
+
+def statement_of(store: SqliteStore, account: str, period: Period, now_ms: int) -> Statement:
+    """Draw up the statement of a period, from the ledger alone."""
+    readings = [r for r in store.readings(account, period.first_ms) if r.at_ms < period.end_ms]
+    last = readings[-1] if readings else None
+    return draw(account, period, store.entries(account), reading=last, head=None, now_ms=now_ms)
 
 
 def status_lines(told: dict[str, Any]) -> list[str]:

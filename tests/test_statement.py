@@ -1,0 +1,391 @@
+"""Do statements add up, and do Beancount, hledger, spreadsheets and tax tools take them as they are?"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
+
+from tests import tools
+from topup.books import (
+    WALLET,
+    Commodity,
+    Entry,
+    Line,
+    credit_lines,
+    payment_lines,
+    reversal,
+    revert_lines,
+)
+from topup.cli import app
+from topup.closing import Closed, closing_entries, due
+from topup.credits import DAY_MS, Reading
+from topup.errors import SettingsError
+from topup.money import Usd, Usdc, Wei
+from topup.statement import Period, Statement, draw
+from topup.statements import ledgers, table, tax, text
+
+NOVEMBER = Period.month("2026-11")
+START_MS = NOVEMBER.first_ms
+HEAD = "ab" * 32
+
+
+def reading(at_ms: int, bought: str, used: str) -> Reading:
+    """A believed reading."""
+    return Reading(Usd.of(bought), Usd.of(used), at_ms)
+
+
+def payment(at_ms: int, name: str, *, charge: str = "charge-1") -> Entry:
+    """Ten dollars of credit paid in ETH, for 10.50 in all."""
+    lines = payment_lines(Wei(4_200_000_000_000_000), Wei(2_000_000_000_000), Wei(30_000_000_001), Usdc(10_500_000))
+    return Entry(at_ms, name, "payment", b"\x01" * 32, charge, 77, Usd.of("10.51"), "feed", lines)
+
+
+def posted(at_ms: int, name: str) -> Entry:
+    """Its credits, with what provider and operator kept."""
+    lines = credit_lines(Usd.of(10), Usdc(10_500_000), Usdc(105_000))
+    return Entry(at_ms, name, "credits posted", b"\x01" * 32, "charge-1", 77, Usd.of(10), "provider", lines)
+
+
+def month(*extra: Entry, last: Reading | None = None, now_ms: int = NOVEMBER.end_ms) -> Statement:
+    """November with an opening balance, one top-up, a reverted attempt, usage, and credits bought elsewhere."""
+    opened = Closed(START_MS - DAY_MS, 25_000_000, 5_000_000, 0)
+    then = Closed(START_MS + 5 * DAY_MS, 42_000_000, 19_000_000, 10_000_000)
+    reverted = revert_lines(Wei(1_000_000_000_000), Wei(5))
+    entries = [
+        *closing_entries(opened, None),
+        payment(START_MS + DAY_MS, "t1"),
+        Entry(
+            START_MS + DAY_MS, "t1", "payment reverted", b"\x02" * 32, "charge-1", 76, Usd.of("0.01"), "feed", reverted
+        ),
+        posted(START_MS + DAY_MS + 60_000, "t1"),
+        *closing_entries(then, opened),
+        *extra,
+    ]
+    shown = last or reading(START_MS + 5 * DAY_MS, "42", "19")
+    return draw("default", NOVEMBER, entries, reading=shown, head=HEAD, now_ms=now_ms)
+
+
+# -- what it says -------------------------------------------------------------------------------------------------
+
+
+def test_the_closing_balance_is_what_the_provider_shows() -> None:
+    """20 at the beginning, 10 bought, 7 bought elsewhere, 14 used: 23 are left, and nothing differs."""
+    told = month()
+    assert (told.bought, told.elsewhere, told.used) == (Usd.of(10), Usd.of(7), Usd.of(14))
+    assert told.opening["assets:prepaid-credits", Commodity.CREDIT] == 20_000_000
+    assert told.closing["assets:prepaid-credits", Commodity.CREDIT] == 23_000_000
+    assert told.differences == ()
+
+
+def test_a_refill_costs_all_that_left_the_wallet_for_it() -> None:
+    """Failed attempts count: 10.52 dollars for ten of credit, of which half a dollar was fees."""
+    (one,) = month().refills
+    assert (one.credits, one.fees, one.usd) == (Usd.of(10), Usdc(500_000), Usd.of("10.52"))
+    assert one.usd_per_credit == Decimal("1.052")
+    assert one.network_wei == 2_000_000_000_000 + 30_000_000_001 + 1_000_000_000_000 + 5
+
+
+def test_a_payment_that_was_taken_back_has_cost_nothing() -> None:
+    """A replaced block takes its dollars with it."""
+    back = reversal(payment(START_MS + DAY_MS, "t2"), START_MS + 2 * DAY_MS)
+    refills = month(payment(START_MS + DAY_MS, "t2"), back).refills
+    (other,) = [r for r in refills if r.topup_id == "t2"]
+    assert (other.usd, other.posted_ms, other.network_wei) == (Usd.of(0), None, 0)
+
+
+def test_what_is_not_posted_is_named() -> None:
+    """A payment without its credits stands among the differences, in whole dollars."""
+    told = month(payment(START_MS + 9 * DAY_MS, "t2"))
+    assert any("10.5" in one and "not posted as credit yet" in one for one in told.differences)
+
+
+def test_a_difference_to_the_provider_is_said_in_dollars() -> None:
+    """The books hold 23, the provider shows 22.40: both figures and the time stand there."""
+    (said,) = month(last=reading(START_MS + 6 * DAY_MS, "42", "19.60")).differences
+    assert "23" in said
+    assert "22.4" in said
+    assert "not explained" in said
+
+
+def test_a_month_that_is_not_over_is_provisional() -> None:
+    """Drawn up in the middle, the first note says so."""
+    assert "not over" in month(now_ms=START_MS + 6 * DAY_MS).differences[0]
+
+
+def test_an_empty_journal_makes_a_statement() -> None:
+    """Nothing happened is an answer, and so is: the balance was never read."""
+    told = draw("default", NOVEMBER, [], reading=None, head=None, now_ms=NOVEMBER.end_ms)
+    assert "no top-ups" in text.lines(told)
+    assert "never read" in told.differences[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (("month", "2026-13"), "--month"),
+        (("month", "november"), "--month"),
+        (("2026-11-03", "2026-11-01"), "after"),
+        (("2026-11-31", "2026-12-01"), "--from"),
+        (("2026-11-01", "2026-11-30T00:00:00+02:00"), "--to"),
+        (("2026-11-01", "tomorrow"), "--to"),
+    ],
+    ids=str,
+)
+def test_a_wrong_period_names_the_option(given: tuple[str, str], named: str) -> None:
+    """The sentence names what was given, the remedy how it is written."""
+    with pytest.raises(SettingsError, match=named) as refused:
+        _ = Period.month(given[1]) if given[0] == "month" else Period.days(*given)
+    assert refused.value.remedy
+
+
+def test_december_ends_with_the_year() -> None:
+    """A month is its days, the last one included."""
+    assert Period.month("2026-12") == Period(date(2026, 12, 1), date(2026, 12, 31))
+
+
+# -- the books are closed once a day ------------------------------------------------------------------------------
+
+
+def test_the_books_close_at_the_last_reading_of_a_day_that_is_over() -> None:
+    """What was used on a day is booked on that day."""
+    readings = [reading(START_MS + n * 3_600_000, "20", str(n)) for n in range(1, 27)]
+    last = Closed(START_MS, 20_000_000, 0, 0)
+    closed = due(readings, last, [])
+    assert closed is not None
+    assert closed.at_ms == START_MS + 23 * 3_600_000
+    assert due(readings[:22], last, []) is None
+
+
+def test_a_reading_beside_an_open_top_up_closes_nothing() -> None:
+    """Its credits may show before they are booked: an earlier, calm reading is taken."""
+    readings = [reading(START_MS + n * 3_600_000, "20", str(n)) for n in range(1, 27)]
+    busy = [(START_MS + 21 * 3_600_000, START_MS + 25 * 3_600_000)]
+    closed = due(readings, Closed(START_MS, 20_000_000, 0, 0), busy)
+    assert closed is not None
+    assert closed.at_ms == START_MS + 20 * 3_600_000
+
+
+totals = st.integers(0, 10**9)
+
+
+@given(st.lists(st.tuples(totals, totals, totals), min_size=1, max_size=8))
+def test_whatever_the_provider_does_the_books_end_where_it_is(steps: list[tuple[int, int, int]]) -> None:
+    """Any rises of credits, usage and posted top-ups: what the books hold is the provider's balance."""
+    at, held, last = [0, 0, 0], 0, None
+    for step in steps:
+        at = [a + b for a, b in zip(at, step, strict=True)]
+        held += step[2]  # what a top-up posted is booked by itself
+        closed = Closed(START_MS, at[0] + at[2], at[1], at[2])
+        held += sum(
+            x.units for e in closing_entries(closed, last) for x in e.lines if x.account == "assets:prepaid-credits"
+        )
+        last = closed
+    assert held == at[0] + at[2] - at[1]
+
+
+# -- who reads it -------------------------------------------------------------------------------------------------
+
+units = st.integers(-(10**24), 10**24).filter(bool)
+words = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=40)
+
+
+@st.composite
+def journal(draw_one: st.DrawFn) -> list[Entry]:
+    """Any balanced entries of November, with text that somebody else chose."""
+    entries = []
+    for _ in range(draw_one(st.integers(0, 6))):
+        moved = draw_one(st.lists(st.tuples(st.sampled_from(Commodity), units), min_size=1, max_size=3))
+        lines = [x for c, n in moved for x in (Line(WALLET, c, n), Line("equity:conversion", c, -n))]
+        entries.append(
+            Entry(
+                at_ms=draw_one(st.integers(START_MS, NOVEMBER.end_ms - 1)),
+                topup_id=draw_one(words),
+                text=draw_one(words),
+                tx_hash=draw_one(st.none() | st.binary(min_size=32, max_size=32)),
+                charge_id=draw_one(words),
+                block_number=draw_one(st.none() | st.integers(0, 2**60)),
+                usd_value=draw_one(st.none() | st.decimals(0, 10**6, places=6).map(Usd)),
+                price_source=draw_one(st.sampled_from(["feed", "par", "provider", "none"])),
+                lines=tuple(lines),
+            )
+        )
+    return entries
+
+
+@given(journal())
+def test_csv_comes_back_unchanged(entries: list[Entry]) -> None:
+    """Export, import, export: the same entries and the same bytes, whatever text stands in them."""
+    told = table.write(entries)
+    assert table.read(told) == entries
+    assert table.write(table.read(told)) == told
+
+
+@given(journal())
+def test_no_cell_is_a_formula(entries: list[Entry]) -> None:
+    """A cell that begins like a formula is an amount, which is a number and nothing else."""
+    for row in list(csv.reader(io.StringIO(table.write(entries), newline="")))[1:]:
+        for cell in row:
+            if cell[:1] in table.FORMULA and cell[:1] != "'":
+                Decimal(cell)
+
+
+def test_a_file_that_is_no_statement_is_refused() -> None:
+    """The row is named."""
+    with pytest.raises(SettingsError, match="head"):
+        table.read("a,b\n1,2\n")
+    told = table.write(month().entries).splitlines()
+    with pytest.raises(SettingsError, match="row 3"):
+        table.read("\r\n".join([*told[:2], "1,2"]))
+
+
+def test_json_holds_exact_amounts_as_text() -> None:
+    """No float anywhere: 18 decimals of ETH survive, and the balances are those of the statement."""
+    told = json.loads(json.dumps(text.document(month())))
+    assert told["closing"]["assets:wallet"]["ETH"] == "-0.004203030000000006"
+    assert told["topups"][0]["usd_per_credit"] == "1.052"
+    assert told["ledger_head"] == HEAD
+
+
+def checked(command: list[str]) -> None:
+    """Run a program that has to accept what it is given."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(journal())
+def test_beancount_accepts_any_statement(tmp_path: Path, entries: list[Entry]) -> None:
+    """`bean-check` finds every transaction balanced and every closing balance as asserted."""
+    program = tools.require("bean-check")
+    file = tmp_path / "statement.beancount"
+    earlier = [payment(START_MS - DAY_MS, "t0")]
+    file.write_text(ledgers.beancount(month(*earlier, *entries)), encoding="utf-8")
+    checked([str(program), str(file)])
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(journal())
+def test_hledger_accepts_any_statement(tmp_path: Path, entries: list[Entry]) -> None:
+    """`hledger check --strict` does too."""
+    program = tools.require("hledger")
+    file = tmp_path / "statement.journal"
+    earlier = [payment(START_MS - DAY_MS, "t0")]
+    file.write_text(ledgers.hledger(month(*earlier, *entries)), encoding="utf-8")
+    checked([str(program), "-f", str(file), "check", "--strict"])
+
+
+@pytest.mark.parametrize("name", ["bean-check", "hledger"])
+def test_a_changed_amount_is_not_accepted(tmp_path: Path, name: str) -> None:
+    """The checks can fail: one digit more in one posting, and the file is refused."""
+    program = tools.require(name)
+    write = ledgers.beancount if name == "bean-check" else ledgers.hledger
+    file = tmp_path / "statement.txt"
+    file.write_text(
+        write(month())
+        .replace("    assets:wallet  -", "    assets:wallet  -1")
+        .replace("    Assets:Wallet  -", "    Assets:Wallet  -1")
+    )
+    command = [str(program), str(file)] if name == "bean-check" else [str(program), "-f", str(file), "check"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode != 0
+
+
+def test_koinly_gets_what_left_the_wallet_with_its_fee() -> None:
+    """Two rows: the payment with gas as its fee, and the gas of the one that reverted; credits are no coin."""
+    rows = list(csv.DictReader(io.StringIO(tax.koinly(month()), newline="")))
+    assert [(r["Sent Amount"], r["Sent Currency"], r["Fee Amount"], r["Label"]) for r in rows] == [
+        ("0.0042", "ETH", "0.000002030000000001", "cost"),
+        ("0.000001000000000005", "ETH", "", "cost"),
+    ]
+    assert rows[0]["Date"] == "2026-11-02 00:00:00 UTC"
+    assert (rows[0]["Net Worth Amount"], rows[0]["Net Worth Currency"]) == ("10.51", "USD")
+
+
+def test_rotki_gets_the_same_as_events() -> None:
+    """A spend on a chain, in milliseconds, with the fee beside it."""
+    rows = list(csv.DictReader(io.StringIO(tax.rotki(month()), newline="")))
+    assert [(r["Type"], r["Location"], r["Currency"], r["Amount"], r["Fee"]) for r in rows] == [
+        ("Spend", "blockchain", "ETH", "0.0042", "0.000002030000000001"),
+        ("Spend", "blockchain", "ETH", "0.000001000000000005", ""),
+    ]
+    assert int(rows[0]["Timestamp"]) == START_MS + DAY_MS
+
+
+# -- the command --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment in which a sandbox has left its ledger."""
+    folder = tmp_path_factory.mktemp("kept")
+    command = [str(tools.BIN / "topup"), "sandbox", "--keep", str(folder)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return {"TOPUP_STATE_DIR": str(folder), "TOPUP_CONFIG": "/dev/null"}
+
+
+def asked(kept: dict[str, str], *options: str) -> Result:
+    """Run `topup statement` in this process."""
+    own: dict[str, str | None] = {name: None for name in os.environ if name.startswith("TOPUP_")}
+    return CliRunner().invoke(app, ["statement", *options], env={**own, **kept})
+
+
+def test_the_ledger_of_a_refill_becomes_a_statement(kept: dict[str, str]) -> None:
+    """Ten dollars of credit, at 1.05 dollars and the network's part; without any network."""
+    told = json.loads(asked(kept, "--json").stdout)
+    (one,) = told["topups"]
+    assert one["credits_usd"] == "10"
+    assert one["fees"] == "0.5"
+    assert Decimal("1.05") <= Decimal(one["usd_per_credit"]) < Decimal("1.06")
+
+
+@pytest.mark.parametrize(("form", "program"), [("beancount", "bean-check"), ("hledger", "hledger")])
+def test_what_the_command_writes_is_accepted(kept: dict[str, str], tmp_path: Path, form: str, program: str) -> None:
+    """A real ledger, as the command prints it, passes the program it is for."""
+    found, file = tools.require(program), tmp_path / "statement.txt"
+    told = asked(kept, "--format", form)
+    assert "credits posted" in told.stdout
+    file.write_text(told.stdout, encoding="utf-8")
+    checked([str(found), str(file)] if form == "beancount" else [str(found), "-f", str(file), "check", "--strict"])
+
+
+def test_csv_of_the_command_is_the_journal(kept: dict[str, str]) -> None:
+    """What is printed reads back as the entries, and these balance."""
+    entries = table.read(asked(kept, "--format", "csv").stdout)
+    assert {e.text for e in entries} >= {"payment", "credits posted"}
+
+
+def test_a_page_is_written_where_it_is_wanted(kept: dict[str, str], tmp_path: Path) -> None:
+    """The file holds the page; one that cannot be written is named."""
+    assert asked(kept, "--html", str(tmp_path / "page.html")).exit_code == 0
+    assert "Statement of" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    refused = asked(kept, "--html", str(tmp_path / "no" / "page.html"))
+    assert refused.exit_code == 2
+    assert "cannot be written" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--month", "2026-13"), "--month '2026-13' is no month"),
+        (("--month", "2026-11", "--from", "2026-11-01"), "--month is given beside"),
+        (("--from", "2026-11-01"), "belong together"),
+        (("--from", "2026-11-02", "--to", "2026-11-01"), "--from 2026-11-02 is after --to 2026-11-01"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_is_named_and_mended(kept: dict[str, str], options: tuple[str, ...], named: str) -> None:
+    """A sentence and what to do, exit 2, nothing printed."""
+    done = asked(kept, *options)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert named in done.stderr
+    assert "to do:" in done.stderr

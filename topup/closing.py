@@ -1,0 +1,96 @@
+"""What did the account do that no top-up explains? Usage, credits bought elsewhere, and the balance it began with.
+
+Pure. The books are closed against a believed reading: what the provider counts as used since the last closing is
+booked as usage, and whatever rise of its credits no top-up of ours explains as bought elsewhere. Totals are cut to
+10^-6 dollars before they are subtracted, so that no fraction is ever lost or counted twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from topup.books import CREDITS, Commodity, Entry, Line
+from topup.credits import DAY_MS, Reading
+from topup.money import Usd, Usdc
+
+USAGE = "expenses:usage"
+ELSEWHERE = "equity:bought-elsewhere"
+OPENING = "equity:opening-balance"
+
+
+@dataclass(frozen=True)
+class Closed:
+    """Up to where the books are closed: the reading's time, its totals, and what top-ups had posted by then.
+
+    The last three count from the beginning, in 10^-6 dollars of credit.
+    """
+
+    at_ms: int
+    credits: int
+    usage: int
+    posted: int
+
+    @classmethod
+    def at(cls, reading: Reading, posted: int) -> Closed:
+        """Close at a reading; `posted` is what the journal says of all top-ups up to its time."""
+        return cls(reading.at_ms, _micros(reading.total_credits), _micros(reading.total_usage), posted)
+
+
+def due(readings: Sequence[Reading], last: Closed | None, busy: Sequence[tuple[int, int]]) -> Reading | None:
+    """Return the reading to close the books at, None when it is not time.
+
+    Args:
+        readings: believed readings since the last closing, oldest first.
+        last: the last closing; None when there was none, and the first reading is the opening balance.
+        busy: from when to when, inclusive, a top-up was on its way: its credits may show before they are booked.
+
+    The books are closed once a UTC day, at the last reading of a day that is over, so that a day's usage is that day's.
+    """
+    calm = [r for r in readings if not any(first <= r.at_ms <= end for first, end in busy)]
+    if last is None:
+        return calm[0] if calm else None
+    over = [r for r in calm if r.at_ms // DAY_MS < readings[-1].at_ms // DAY_MS and r.at_ms > last.at_ms]
+    return over[-1] if over else None
+
+
+def closing_entries(at: Closed, last: Closed | None) -> list[Entry]:
+    """Return what brings the books to this reading.
+
+    Args:
+        at: the reading.
+        last: the last closing, None before the first.
+    """
+    if last is None:
+        opening = at.credits - at.usage - at.posted
+        return _kept(at, ("opening balance", CREDITS, OPENING, opening))
+    return _kept(
+        at,
+        ("usage", USAGE, CREDITS, at.usage - last.usage),
+        ("credits bought elsewhere", CREDITS, ELSEWHERE, (at.credits - last.credits) - (at.posted - last.posted)),
+    )
+
+
+def _kept(at: Closed, *moved: tuple[str, str, str, int]) -> list[Entry]:
+    day = datetime.fromtimestamp(at.at_ms // 1000, UTC).strftime("%Y-%m-%d")
+    credit = Commodity.CREDIT
+    return [
+        Entry(
+            at_ms=at.at_ms,
+            topup_id="",
+            text=f"{text}, {day}" if text == "usage" else text,
+            tx_hash=None,
+            charge_id="",
+            block_number=None,
+            usd_value=Usd(Usdc(units).usdc),
+            price_source="provider",
+            lines=(Line(to, credit, units), Line(of, credit, -units)),
+        )
+        for text, to, of, units in moved
+        if units
+    ]
+
+
+def _micros(total: Usd) -> int:
+    return total.usdc_down().units

@@ -1,0 +1,284 @@
+"""What happened to the money within a period? Opening and closing balances, refills and what they cost, what is open.
+
+Pure: the journal and two readings go in, a statement comes out. A period is whole UTC days, because that is what
+providers bill by.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Final
+
+from topup.books import (
+    CREDITS,
+    FEE_OPERATOR,
+    FEE_PROVIDER,
+    GAS,
+    GAS_REVERTED,
+    IN_TRANSIT,
+    L1_FEE,
+    Commodity,
+    Entry,
+)
+from topup.closing import ELSEWHERE, USAGE
+from topup.credits import DAY_MS, Reading
+from topup.errors import SettingsError
+from topup.money import WIDE, Usd, Usdc
+
+DECIMALS: Final[Mapping[Commodity, int]] = {
+    Commodity.ETH: 18,
+    Commodity.USDC: 6,
+    Commodity.USDC_E: 6,
+    Commodity.CREDIT: 6,
+}
+Balances = dict[tuple[str, Commodity], int]
+# A provider's numbers are JSON doubles: below half a cent two of them are the same.
+SAME = Usd(Decimal("0.005"))
+
+
+@dataclass(frozen=True)
+class Period:
+    """Whole UTC days, the last one included."""
+
+    first: date
+    last: date
+
+    @classmethod
+    def month(cls, text: str) -> Period:
+        """Read a month such as 2026-11.
+
+        Raises:
+            SettingsError: it is none.
+        """
+        found = re.fullmatch(r"(\d{4})-(\d{2})", text)
+        if found is None or not 1 <= int(found[2]) <= 12 or not 1970 <= int(found[1]) <= 9998:
+            raise SettingsError(f"--month {text!r} is no month", remedy="a month is written 2026-11")
+        first = date(int(found[1]), int(found[2]), 1)
+        return cls(first, (first + timedelta(days=32)).replace(day=1) - timedelta(days=1))
+
+    @classmethod
+    def days(cls, first: str, last: str) -> Period:
+        """Read a first and a last day.
+
+        Raises:
+            SettingsError: one of them is no day, or they are the wrong way round.
+        """
+        period = cls(_day("--from", first), _day("--to", last))
+        if period.first > period.last:
+            raise SettingsError(f"--from {first} is after --to {last}", remedy="give the earlier day to --from")
+        return period
+
+    @property
+    def first_ms(self) -> int:
+        """Return its beginning, in milliseconds since the epoch."""
+        return _ms(self.first)
+
+    @property
+    def end_ms(self) -> int:
+        """Return the first moment after it."""
+        return _ms(self.last + timedelta(days=1))
+
+    def __contains__(self, at_ms: int) -> bool:
+        """Tell whether a moment is within it."""
+        return self.first_ms <= at_ms < self.end_ms
+
+    def __str__(self) -> str:
+        """Write first and last day."""
+        return f"{self.first} to {self.last} (UTC)"
+
+
+@dataclass(frozen=True)
+class Refill:
+    """One top-up with what it has cost, as far as it is booked.
+
+    Attributes:
+        posted_ms: when its credits were booked; None while they are in transit, or when it never paid.
+        credits: credits bought.
+        fees: what provider and operator kept of the dollars.
+        network_wei: gas and L1 data fee, of failed attempts too.
+        network_tokens: what the network took in the token that was paid with.
+        usd: what left the wallet, in dollars at payment time; None where a part of it was never priced.
+        tx_hashes: its transactions.
+    """
+
+    topup_id: str
+    posted_ms: int | None
+    credits: Usd
+    fees: Usdc
+    network_wei: int
+    network_tokens: Usdc
+    usd: Usd | None
+    tx_hashes: tuple[bytes, ...]
+
+    @property
+    def usd_per_credit(self) -> Decimal | None:
+        """Return the dollars that one dollar of credit has cost in all, to four decimals."""
+        if self.usd is None or not self.credits.amount:
+            return None
+        return (WIDE.divide(self.usd.amount, self.credits.amount)).quantize(Decimal("0.0001"), context=WIDE)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One account within one period. Balances are in the smallest unit of each commodity; zeros are left out."""
+
+    account: str
+    period: Period
+    drawn_ms: int
+    head: str | None
+    opening: Balances
+    closing: Balances
+    entries: tuple[Entry, ...]
+    refills: tuple[Refill, ...]
+    reading: Reading | None
+    differences: tuple[str, ...]
+
+    def moved(self, account: str, commodity: Commodity) -> int:
+        """Return by how much a balance changed within the period."""
+        key = (account, commodity)
+        return self.closing.get(key, 0) - self.opening.get(key, 0)
+
+    @property
+    def used(self) -> Usd:
+        """Return the credits that were used, as far as the books are closed."""
+        return _credit(self.moved(USAGE, Commodity.CREDIT))
+
+    @property
+    def bought(self) -> Usd:
+        """Return the credits that top-ups have bought."""
+        return Usd(sum((r.credits.amount for r in self.refills if r.posted_ms is not None), Decimal(0)))
+
+    @property
+    def elsewhere(self) -> Usd:
+        """Return the credits that were bought elsewhere."""
+        return _credit(-self.moved(ELSEWHERE, Commodity.CREDIT))
+
+
+def draw(
+    account: str,
+    period: Period,
+    entries: Sequence[Entry],
+    *,
+    reading: Reading | None,
+    head: str | None,
+    now_ms: int,
+) -> Statement:
+    """Draw up the statement of a period.
+
+    Args:
+        account: whose it is.
+        period: which days.
+        entries: the account's whole journal, oldest first.
+        reading: the last believed reading before the end of the period; None when there is none.
+        head: the journal's newest hash, hex.
+        now_ms: ledger time.
+    """
+    before = [e for e in entries if e.at_ms < period.first_ms]
+    within = tuple(sorted((e for e in entries if e.at_ms in period), key=lambda e: e.at_ms))
+    opening = _summed({}, before)
+    closing = _summed(opening, within)
+    return Statement(
+        account=account,
+        period=period,
+        drawn_ms=now_ms,
+        head=head,
+        opening=opening,
+        closing=closing,
+        entries=within,
+        refills=_refills(entries, period),
+        reading=reading,
+        differences=tuple(_differences(closing, within, reading, period, now_ms)),
+    )
+
+
+def amount(units: int, commodity: Commodity) -> Decimal:
+    """Return units of a commodity in whole ones, exact."""
+    return WIDE.scaleb(Decimal(units), -DECIMALS[commodity])
+
+
+def _differences(
+    closing: Balances, within: Sequence[Entry], reading: Reading | None, period: Period, now_ms: int
+) -> list[str]:
+    said = []
+    if now_ms < period.end_ms:
+        said.append("the period is not over: what follows is provisional")
+    held = _credit(closing.get((CREDITS, Commodity.CREDIT), 0))
+    if reading is None:
+        said.append("the provider's balance was never read in this period, and cannot be held against the books")
+    else:
+        off = reading.balance - held
+        when = datetime.fromtimestamp(reading.at_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        if abs(off.amount) >= SAME.amount:
+            why = "used or bought since the books were closed last" if now_ms < period.end_ms else "not explained"
+            said.append(
+                f"the books hold {held} dollars of credit, the provider showed {reading.balance} at {when}: {why}"
+            )
+    for commodity in Commodity:
+        units = closing.get((IN_TRANSIT, commodity), 0)
+        if units:
+            said.append(f"{amount(units, commodity):f} {commodity} left the wallet and are not posted as credit yet")
+    said += [f"{e.text}: no price was known at payment time" for e in within if e.usd_value is None and e.tx_hash]
+    return said
+
+
+def _refills(entries: Sequence[Entry], period: Period) -> tuple[Refill, ...]:
+    mine: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if entry.topup_id and entry.at_ms < period.end_ms:
+            mine.setdefault(entry.topup_id, []).append(entry)
+    found = [_refill(name, its) for name, its in mine.items() if any(e.at_ms in period for e in its)]
+    return tuple(sorted(found, key=lambda r: (r.posted_ms is None, r.posted_ms or 0)))
+
+
+def _refill(topup_id: str, entries: Sequence[Entry]) -> Refill:
+    sums = _summed({}, entries)
+    paid = [e for e in entries if e.tx_hash is not None and e.price_source != "provider"]
+    posted = [e.at_ms for e in entries if any(x.account == CREDITS for x in e.lines)]
+    tokens = (Commodity.USDC, Commodity.USDC_E)
+
+    def of(accounts: Sequence[str], commodities: Sequence[Commodity]) -> int:
+        return sum(sums.get((a, c), 0) for a in accounts for c in commodities)
+
+    values = [e.usd_value for e in paid]
+    known = [v.amount for v in values if v is not None]
+    return Refill(
+        topup_id=topup_id,
+        posted_ms=posted[-1] if posted else None,
+        credits=_credit(sums.get((CREDITS, Commodity.CREDIT), 0)),
+        fees=Usdc(of((FEE_PROVIDER, FEE_OPERATOR), tokens)),
+        network_wei=of((GAS, GAS_REVERTED, L1_FEE), (Commodity.ETH,)),
+        network_tokens=Usdc(of((GAS, GAS_REVERTED), tokens)),
+        usd=Usd(sum(known, Decimal(0))) if len(known) == len(values) else None,
+        tx_hashes=tuple(dict.fromkeys(e.tx_hash for e in paid if e.tx_hash is not None)),
+    )
+
+
+def _summed(start: Balances, entries: Sequence[Entry]) -> Balances:
+    sums = dict(start)
+    for entry in entries:
+        for line in entry.lines:
+            key = (line.account, line.commodity)
+            sums[key] = sums.get(key, 0) + line.units
+    return {key: units for key, units in sums.items() if units}
+
+
+def _credit(units: int) -> Usd:
+    return Usd(Usdc(units).usdc)
+
+
+def _day(option: str, text: str) -> date:
+    try:
+        day = date.fromisoformat(text) if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text) else None
+    except ValueError:
+        day = None
+    if day is None or not 1970 <= day.year <= 9998:
+        raise SettingsError(f"{option} {text!r} is no day", remedy="a day is written 2026-11-23, and is meant in UTC")
+    return day
+
+
+def _ms(day: date) -> int:
+    return (day - date(1970, 1, 1)).days * DAY_MS

@@ -1,0 +1,1 @@
+"""How is a statement written, and for whom?"""
