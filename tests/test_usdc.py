@@ -165,3 +165,41 @@ def test_a_contract_that_is_paused_after_the_approval_is_waited_for(world: World
         await stage.close()
 
     story(tell())
+
+
+@pytest.mark.parametrize("pay_with", ["usdc", "eth"])
+def test_an_approval_is_taken_back_although_the_next_charge_was_refused(
+    world: World, tmp_path: Path, pay_with: str
+) -> None:
+    """The seller is gone when the second charge is asked for: each pass goes on, and the permission is set to none.
+
+    It is the first charge's, whatever came after it; and it can be taken back when ETH is paid with again.
+    """
+
+    async def tell() -> None:
+        settings = {**USDC, "TOPUP_POLICY__COOLDOWN_S": "86400"}
+        stage = Stage(world, tmp_path, world.clock, settings)
+        world.mining = False
+        await stage.until(State.SENT)
+        stage.inside(lambda: world.write(contracts.payments_paused(paused=True)))
+        world.mining = True
+        await stage.rests("simulation")
+        stage.inside(lambda: world.gateway.switch_on("coinbase", "gone-410", None))
+        for _ in range(6):
+            world.clock.leap(25 * 3_600_000)
+            stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+            await stage.step()
+            if stage.topup.state is State.DROPPED:
+                break
+        assert [c.raw is None for c in stage.topup.charges] == [False, True]
+        await stage.close()
+        again = Stage(world, tmp_path, world.clock, {**settings, "TOPUP_RAILS__COINBASE__PAY_WITH": pay_with})
+        for _ in range(40):
+            assert (await again.step()).why == "endpoint_gone"
+            if again.named("approval_revoked"):
+                break
+        assert allowed(again) == 0
+        assert [a.charge_seq for a in again.topup.out] == [1, 1]
+        await again.close()
+
+    story(tell())

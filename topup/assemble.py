@@ -281,6 +281,7 @@ def signer(s: Settings) -> LocalSigner | None:
         price_min(s),
         chain.currency if pay_with(s) is Asset.USDC else b"",
         worst_spend(Usd(s.policy.topup_max), limits(s)).usdc_up(),
+        chain.currency,
         frozenset({Domain(d.name, d.version, d.chain_id, d.token) for d in (BASE_DOLLAR,) if X402 in s.rails.use}),
         frozenset({(d.chain_id, d.token) for d in (TEMPO_DOLLAR,) if MPP in s.rails.use}),
         Usd(s.rails.mpp.network_fee_max_usd).usdc_down(),

@@ -111,8 +111,9 @@ class Cycle:
             await self._watch.keep()
             return rest
         await self._witness.look_back(self._account)
-        await self._revoke.tidy()
         snapshot, decision = await self.judge(asked or Asked())
+        if not isinstance(decision, Buy):
+            await self._revoke.tidy()
         if not isinstance(decision, Refuse):
             self._forbidden = None
         match decision:

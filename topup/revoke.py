@@ -8,7 +8,7 @@ purchase may overtake it at its nonce, and then sets the permission itself.
 from __future__ import annotations
 
 from topup import events
-from topup.errors import ChainError, PaymentForbidden, SignerError
+from topup.errors import StoreError, TopupError
 from topup.lifecycle import TERMINAL, Attempt, Kind, TopUp
 from topup.steps import Steps
 
@@ -30,19 +30,23 @@ class Revoke(Steps):
         if topup is None or topup.state not in TERMINAL or not stands(topup):
             return
         self._next_ms = now + AGAIN_MS
+        try:
+            await self._take_back(topup, now)
+        except StoreError:
+            raise
+        except TopupError as error:
+            # Nothing is due here: whatever is wrong with it must not keep a pass from looking at the account.
+            if self._new("revocation"):
+                self._sink.emit(events.ApprovalStands(topup_id=topup.id, detail=str(error)))
+
+    async def _take_back(self, topup: TopUp, now: int) -> None:
         out = [a for a in self._loose(topup) if revokes(a)]
         if out:
             await self._send(topup, out[-1])
             return
         rail = self._rail(topup)
-        try:
-            plan = await rail.revocation(topup)
-            signed = rail.sign_revocation(plan)
-        except (ChainError, PaymentForbidden, SignerError) as error:
-            if self._new("revocation"):
-                self._sink.emit(events.ApprovalStands(topup_id=topup.id, detail=str(error)))
-            return
-        topup = self._store.append(topup, plan, signed, now)
+        plan = await rail.revocation(topup)
+        topup = self._store.append(topup, plan, rail.sign_revocation(plan), now)
         await self._send(topup, topup.attempts[-1])
 
     async def _send(self, topup: TopUp, attempt: Attempt) -> None:

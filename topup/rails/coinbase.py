@@ -262,7 +262,11 @@ class Coinbase:
             PaymentForbidden: there is nothing to take back, or something else of the wallet's is out.
             ChainError: the chain could not be asked.
         """
-        charge = _demand(topup, len(topup.charges))
+        # Whom it names was proven when it was signed; a later charge may be unanswered, or of anybody.
+        approvals = [a for a in topup.out if a.plan.kind is Kind.APPROVE and a.inclusion is not None]
+        if not approvals:
+            raise PaymentForbidden("no_approval", f"{topup.id} has approved nothing", remedy="")
+        charge = _demand(topup, approvals[-1].charge_seq)
         survey = await self._chain.survey(topup.wallet, charge.total, charge.contract, pay_with=Asset.USDC)
         if survey.allowance == NO_TOKENS:
             raise PaymentForbidden("no_approval", "nothing is allowed", remedy="")

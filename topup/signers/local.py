@@ -55,6 +55,8 @@ class Ceilings:
     # Which dollar may be paid with, and how much of it; none unless told.
     token: bytes = b""
     tokens: Usdc = NO_TOKENS
+    # Of which token an approval may be taken back, whatever is paid with now.
+    revocable: bytes = b""
     # For which dollars transfers are authorized that somebody else carries to their chain.
     domains: frozenset[typed.Domain] = frozenset()
     # On which chains transactions are signed for a seller to broadcast, in which dollars, and what they may cost.
@@ -103,7 +105,7 @@ class LocalSigner:
             {
                 "kind": plan.kind is Kind.APPROVE,
                 "chain": plan.chain_id == ceilings.chain_id,
-                "destination": ceilings.token != b"" and plan.to == ceilings.token,
+                "destination": ceilings.revocable != b"" and plan.to == ceilings.revocable,
                 "call data": plan.data == _approval(ceilings.contract, 0),
                 "value": plan.value == Wei(0),
                 **self._network(plan),

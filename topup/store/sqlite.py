@@ -615,17 +615,17 @@ class SqliteStore:
             held = db.execute(f"SELECT topup FROM slot WHERE {PLACE}", place).fetchone()
             if held is None or held["topup"] != topup.id:
                 raise StoreUnusable(f"{topup.id} has nothing at nonce {plan.nonce}", remedy="run `topup doctor`")
-            self._signed_at(topup, plan, signed, at_ms)
+            self._signed_at(topup, len(topup.charges), plan, signed, at_ms)
             self._advance(topup, fact, at_ms, "0x" + signed[1].hex())
         return self.topup(topup.id)
 
-    def _signed_at(self, topup: TopUp, plan: Plan, signed: tuple[bytes, bytes], at_ms: int) -> None:
+    def _signed_at(self, topup: TopUp, seq: int, plan: Plan, signed: tuple[bytes, bytes], at_ms: int) -> None:
         self._db.execute(
             "INSERT INTO attempt (topup, charge_seq, chain_id, address, lane, nonce, kind, broadcaster, plan, raw,"
             " hash, planned_ms, signed_ms, intended_ms) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
                 topup.id,
-                len(topup.charges),
+                seq,
                 *(plan.chain_id, topup.wallet, _word(plan.lane), _word(plan.nonce)),
                 plan.kind.value,
                 plan.broadcaster.value,
@@ -654,7 +654,9 @@ class SqliteStore:
                     f"nonce {plan.nonce} is already {held['state']} in the ledger", remedy="run `topup doctor`"
                 )
             db.execute("INSERT OR REPLACE INTO slot VALUES (?,?,?,?,?,'released')", (*place, topup.id))
-            self._signed_at(topup, plan, signed, at_ms)
+            # It belongs to the charge whose approval it takes back, not to whatever was asked for afterwards.
+            seq = next(a.charge_seq for a in reversed(topup.out) if a.plan.kind is plan.kind)
+            self._signed_at(topup, seq, plan, signed, at_ms)
         return self.topup(topup.id)
 
     def withdraw(self, topup: TopUp, reason: str, at_ms: int) -> TopUp:
