@@ -187,7 +187,7 @@ class Play:
 
     def booked(self, account: str, commodity: Commodity) -> int:
         """Return what the journal says of one account."""
-        lines = [x for e in self.stage.store.entries("default") for x in e.lines]
+        lines = [x for e in self.stage.store.entries("default") if e.topup_id for x in e.lines]
         return sum(x.units for x in lines if (x.account, x.commodity) == (account, commodity))
 
     def judge(self, payments: int) -> None:

@@ -182,7 +182,7 @@ def booked(tmp_path: Path) -> Iterator[SqliteStore]:
         "INSERT OR REPLACE INTO line SELECT entry, n, account, commodity, '0' FROM line",
         (
             "REPLACE INTO entry SELECT id, account, topup, 0, text, tx_hash, charge_id, block_number, usd_value,"
-            " price_source FROM entry"
+            " price_source, hash FROM entry"
         ),
     ],
 )

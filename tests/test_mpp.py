@@ -62,7 +62,7 @@ def held(stage: Stage, address: str) -> int:
 
 def booked(stage: Stage, account: str, commodity: Commodity) -> int:
     """Return what the journal says of one account."""
-    lines = [x for e in stage.store.entries("default") for x in e.lines]
+    lines = [x for e in stage.store.entries("default") if e.topup_id for x in e.lines]
     return sum(x.units for x in lines if (x.account, x.commodity) == (account, commodity))
 
 

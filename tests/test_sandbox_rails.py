@@ -65,7 +65,7 @@ def rows() -> list[Any]:
 
 def booked(ledger: Path, account: str, commodity: Commodity) -> int:
     """Return what the journal says of one account."""
-    lines = [x for e in SqliteStore.open_reader(ledger).entries("default") for x in e.lines]
+    lines = [x for e in SqliteStore.open_reader(ledger).entries("default") if e.topup_id for x in e.lines]
     return sum(x.units for x in lines if (x.account, x.commodity) == (account, commodity))
 
 

@@ -67,6 +67,7 @@ Each module answers one question. In the order the money flows:
     local.py      Is this the one thing this key may sign?
   store/          Where is the ledger?
     schema.py     What does the ledger remember?
+    journal.py    How is the journal kept?
     sqlite.py     What does SQLite need to know?
   sinks/          Where do events go?
     log.py        How is an event written?

@@ -7,6 +7,8 @@ through `equity:conversion`, so that nothing is ever added across commodities.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
@@ -70,6 +72,28 @@ class Entry:
         wrong = {c: s for c, s in sums.items() if s}
         if wrong:
             raise ValueError(f"the entry {self.text!r} does not balance: {wrong}")
+
+
+def chained(previous: bytes, account: str, entry: Entry) -> bytes:
+    """Return the hash of an entry that follows the one with hash `previous` (b"" for the first), 32 bytes.
+
+    SHA-256 over `previous` and the entry as JSON without spaces, non-ASCII characters escaped: a list of the account
+    whose journal it is, at_ms, topup, text, tx_hash (hex), charge_id, block_number, usd_value, price_source, and a list
+    of [account, commodity, units] for each line; units are text, and what is missing is null.
+    """
+    told = [
+        account,
+        entry.at_ms,
+        entry.topup_id or None,
+        entry.text,
+        entry.tx_hash.hex() if entry.tx_hash is not None else None,
+        entry.charge_id,
+        entry.block_number,
+        str(entry.usd_value) if entry.usd_value is not None else None,
+        entry.price_source,
+        [[line.account, line.commodity.value, str(line.units)] for line in entry.lines],
+    ]
+    return hashlib.sha256(previous + json.dumps(told, separators=(",", ":")).encode()).digest()
 
 
 def payment_lines(spent: Wei, gas: Wei, l1_fee: Wei, total: Usdc) -> tuple[Line, ...]:

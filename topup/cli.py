@@ -37,6 +37,8 @@ app = typer.Typer(
 )
 config = typer.Typer(help="The settings.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config, name="config")
+ledger = typer.Typer(help="The ledger itself.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(ledger, name="ledger")
 
 T = TypeVar("T")
 DAEMON_GONE_S = 3
@@ -722,6 +724,44 @@ def _reconcile(since: str | None, *, take_over: bool, yes: bool, as_json: bool) 
         for line in report.lines():
             say(line)
     return report.exit_code
+
+
+@ledger.command("verify")
+def ledger_verify(
+    head: Annotated[
+        str | None, typer.Option(help="a hash that was printed earlier: 64 hex digits", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Hold every entry of the journal against its hash. Example: topup ledger verify."""
+    guarded(lambda: _ledger_verify(head, as_json=as_json))
+
+
+def _ledger_verify(head: str | None, *, as_json: bool) -> Exit:
+    from topup.report import audit_lines
+    from topup.store.sqlite import SqliteStore
+
+    if head is not None and (len(head) != 64 or not set(head.lower()) <= set("0123456789abcdef")):
+        raise SettingsError(f"--head {head[:80]!r} is no hash of a ledger", remedy="give the 64 hex digits as printed")
+    settings = load()
+    sought = bytes.fromhex(head) if head is not None else None
+    audit = SqliteStore.open_reader(settings.state_dir).audit(sought)
+    fine = audit.wrong is None and (sought is None or audit.since is not None)
+    if as_json:
+        document(
+            {
+                "schema": 1,
+                "verified": fine,
+                "entries": audit.count,
+                "ledger_head": audit.head.hex() or None,
+                "wrong_entry": audit.wrong[0] if audit.wrong is not None else None,
+                "entries_since": audit.since,
+            }
+        )
+    else:
+        for line in audit_lines(audit, head):
+            say(line)
+    return Exit.OK if fine else Exit.PERSON
 
 
 class Form(StrEnum):

@@ -43,14 +43,14 @@ def due(readings: Sequence[Reading], last: Closed | None, busy: Sequence[tuple[i
 
     Args:
         readings: believed readings since the last closing, oldest first.
-        last: the last closing; None when there was none, and the first reading is the opening balance.
+        last: the last closing; None when there was none, and the newest reading is the opening balance.
         busy: from when to when, inclusive, a top-up was on its way: its credits may show before they are booked.
 
     The books are closed once a UTC day, at the last reading of a day that is over, so that a day's usage is that day's.
     """
     calm = [r for r in readings if not any(first <= r.at_ms <= end for first, end in busy)]
     if last is None:
-        return calm[0] if calm else None
+        return calm[-1] if calm else None
     over = [r for r in calm if r.at_ms // DAY_MS < readings[-1].at_ms // DAY_MS and r.at_ms > last.at_ms]
     return over[-1] if over else None
 

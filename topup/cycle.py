@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import assert_never
 
 from topup import events
+from topup.closing import Closed, closing_entries, due
 from topup.credits import DAY_MS, HOUR_MS, Reading, Runway, Unknown, burn_usd_per_hour, next_poll_s, runway
 from topup.errors import TopupError
 from topup.lifecycle import State, TopUp
@@ -51,6 +52,8 @@ class Cycle:
         self._purchase = Purchase(terms, reach)
         self._revoke = Revoke(terms, reach)
         self._cycles = 0
+        # In which hour it was last looked whether the books have to be closed.
+        self._books_hour = -1
         self._paused: bool | None = None
         self._forbidden: tuple[Why, int] | None = None
 
@@ -77,12 +80,28 @@ class Cycle:
                 hours_to_empty=left.to_empty_h,
                 topup_id=rest.topup.id if rest.topup is not None else None,
                 state=rest.topup.state.value if rest.topup is not None else None,
+                ledger_head=self._store.head(),
                 next_s=rest.next_s,
                 api_requests=self._api.requests - api,
                 rpc_requests=self._rpc_requests() - rpc,
             )
         )
         return rest
+
+    def _close_books(self) -> None:
+        """Once a UTC day, book what was used and what was bought elsewhere; no top-up is open here."""
+        name, now = self._account.name, self._watch.now()
+        if now // HOUR_MS == self._books_hour:
+            return
+        closed, last = self._store.closed(name), self._store.last_reading(name)
+        if last is None:
+            return
+        self._books_hour = now // HOUR_MS
+        first = closed.at_ms + 1 if closed is not None else last.at_ms
+        reading = due(self._store.readings(name, first), closed, self._store.busy(name, first))
+        if reading is not None:
+            at = Closed.at(reading, self._store.posted(name, reading.at_ms))
+            self._store.close_books(name, at, closing_entries(at, closed), now)
 
     async def stand(self) -> None:
         """Before the first pass: say when the wallet has sent more than the ledger knows."""
@@ -112,6 +131,7 @@ class Cycle:
             return rest
         await self._witness.look_back(self._account)
         snapshot, decision = await self.judge(asked or Asked())
+        self._close_books()
         if not isinstance(decision, Buy):
             await self._revoke.tidy()
         if not isinstance(decision, Refuse):

@@ -101,6 +101,7 @@ class CycleDone(Event):
     hours_to_empty: Decimal | None
     topup_id: str | None
     state: str | None
+    ledger_head: str | None
     next_s: int
     api_requests: int
     rpc_requests: int

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from topup.books import Entry
 from topup.charge import Charge, Demand, Request, Verified
+from topup.closing import Closed
 from topup.credits import Reading, Unknown
 from topup.death import Fate
 from topup.lifecycle import Attempt, Broadcaster, Fact, Inclusion, Plan, TopUp
@@ -625,6 +626,21 @@ class Store(Protocol):
 
     def finish(self, topup: TopUp, entry: Entry, at_ms: int) -> TopUp:
         """Book the posting and end the top-up."""
+
+    def head(self) -> str | None:
+        """Return the newest hash of the journal, in hex; None while it is empty."""
+
+    def closed(self, account: str) -> Closed | None:
+        """Return up to where the books are closed, None before the first time."""
+
+    def posted(self, account: str, until_ms: int) -> int:
+        """Return the credits that top-ups have brought up to a moment, in 10^-6 dollars."""
+
+    def busy(self, account: str, since_ms: int) -> list[tuple[int, int]]:
+        """Return from when to when a top-up was on its way, for those that ended since a moment."""
+
+    def close_books(self, account: str, at: Closed, entries: Sequence[Entry], now_ms: int) -> None:
+        """Store a closing with the entries that bring the books there, or none of it."""
 
     def set_gone(self, account: str, rail: str, *, gone: bool, at_ms: int) -> None:
         """Put up or take down the tombstone of a rail."""

@@ -440,9 +440,9 @@ def _balances(world: World, on: Ground) -> Balances:
 
 
 def _matches(store: SqliteStore, account: str, dollar: Commodity, moved: Balances) -> bool:
-    """Tell whether the journal says of every place what the world shows."""
+    """Tell whether the journal says of every place what the world shows, as far as top-ups have moved it."""
     sums: dict[tuple[str, Commodity], int] = {}
-    for entry in store.entries(account):
+    for entry in (one for one in store.entries(account) if one.topup_id):
         for line in entry.lines:
             sums[line.account, line.commodity] = sums.get((line.account, line.commodity), 0) + line.units
 

@@ -12,6 +12,7 @@ from topup.lifecycle import TERMINAL, TopUp
 from topup.money import Usd, plain
 from topup.policy import Limits
 from topup.statement import Period, Statement, draw
+from topup.store.journal import Audit
 from topup.store.sqlite import SqliteStore
 
 
@@ -91,7 +92,25 @@ def statement_of(store: SqliteStore, account: str, period: Period, now_ms: int) 
     """Draw up the statement of a period, from the ledger alone."""
     readings = [r for r in store.readings(account, period.first_ms) if r.at_ms < period.end_ms]
     last = readings[-1] if readings else None
-    return draw(account, period, store.entries(account), reading=last, head=None, now_ms=now_ms)
+    return draw(account, period, store.entries(account), reading=last, head=store.head(), now_ms=now_ms)
+
+
+def audit_lines(audit: Audit, sought: str | None) -> list[str]:
+    """Return for a terminal what reading the whole journal has shown."""
+    if audit.wrong is not None:
+        number, why = audit.wrong
+        return [
+            f"CHANGED   entry {number}: {why}",
+            f"          the {audit.count} before it are what was written",
+            "to do     compare with a backup, and find out who can write to this file; do not let it buy meanwhile",
+        ]
+    lines = [f"verified  {audit.count} entries, each balanced and chained", f"head      {audit.head.hex() or 'none'}"]
+    if sought is not None and audit.since is None:
+        lines[0] = f"CHANGED   {audit.count} entries follow one another, and none has the hash {sought}"
+        lines.append("to do     the ledger was replaced, or cut and written anew, since that hash was printed")
+    elif sought is not None:
+        lines.append(f"since     {audit.since} entries after {sought}")
+    return lines
 
 
 def status_lines(told: dict[str, Any]) -> list[str]:

@@ -232,4 +232,49 @@ ALTER TABLE attempt ADD COLUMN reference TEXT NOT NULL DEFAULT '';  -- what the 
 UPDATE control SET name = 'gone:coinbase' WHERE name = 'gone';      -- a tombstone for each rail
 """
 
-MIGRATIONS: tuple[str, ...] = (FIRST, SECOND, THIRD)
+# Each entry carries a hash over itself and the one before it, and may belong to no top-up.
+FOURTH = """
+CREATE TABLE entry_4 (
+  id INTEGER PRIMARY KEY,
+  account TEXT NOT NULL,
+  topup TEXT REFERENCES topup (id),
+  at_ms INTEGER NOT NULL,
+  text TEXT NOT NULL,
+  tx_hash BLOB,
+  charge_id TEXT NOT NULL,
+  block_number INTEGER,
+  usd_value TEXT,
+  price_source TEXT NOT NULL,
+  hash BLOB                        -- see books.chained; null only while a ledger is brought here
+) STRICT;
+CREATE TABLE line_4 (
+  entry INTEGER NOT NULL REFERENCES entry_4 (id),
+  n INTEGER NOT NULL,
+  account TEXT NOT NULL,
+  commodity TEXT NOT NULL,
+  units TEXT NOT NULL,
+  PRIMARY KEY (entry, n)
+) STRICT;
+INSERT INTO entry_4 SELECT id, account, topup, at_ms, text, tx_hash, charge_id, block_number, usd_value, price_source,
+  NULL FROM entry;
+INSERT INTO line_4 SELECT entry, n, account, commodity, units FROM line;
+DROP TABLE line;
+DROP TABLE entry;
+ALTER TABLE entry_4 RENAME TO entry;
+ALTER TABLE line_4 RENAME TO line;
+CREATE INDEX entry_topup ON entry (topup, id);
+CREATE INDEX entry_time ON entry (account, at_ms);
+CREATE TRIGGER entry_stands BEFORE UPDATE ON entry WHEN OLD.hash IS NOT NULL
+BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER entry_stays BEFORE DELETE ON entry BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER entry_once BEFORE INSERT ON entry WHEN EXISTS (SELECT 1 FROM entry WHERE id = NEW.id)
+BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER line_once BEFORE INSERT ON line WHEN EXISTS (SELECT 1 FROM line WHERE entry = NEW.entry AND n = NEW.n)
+BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER line_stands BEFORE UPDATE ON line BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER line_stays BEFORE DELETE ON line BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
+"""
+
+# After this version the entries that are there are chained.
+CHAINED_FROM = 4
+MIGRATIONS: tuple[str, ...] = (FIRST, SECOND, THIRD, FOURTH)

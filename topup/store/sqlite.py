@@ -13,13 +13,14 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any, Self
 
 from topup.adoption import WHY, Adopted, Done, Known, Transfer
-from topup.books import Commodity, Entry, Line
+from topup.books import Entry
 from topup.charge import Verified
+from topup.closing import Closed
 from topup.credits import DAY_MS, HOUR_MS, Doubt, Reading, Unknown
 from topup.errors import StoreBusy, StoreFenced, StoreUnusable
 from topup.lifecycle import (
@@ -38,13 +39,16 @@ from topup.lifecycle import (
 from topup.money import Asset, Bps, Usd, Usdc, Wei
 from topup.policy import Past
 from topup.ports import GONE, Control, Requested, Seen, Sent
-from topup.store.schema import MIGRATIONS
+from topup.store import journal
+from topup.store.schema import CHAINED_FROM, MIGRATIONS
 
 FILE = "ledger.sqlite3"
 BUSY_TIMEOUT_MS = 5_000
 RESTORE = "restore it from a backup, see docs/runbook.md"
 # The name under which charges requested by hand are counted.
 BY_HAND = "charges_by_hand"
+# The name under which the newest closing of the books is kept.
+CLOSED = "closed"
 # What becomes of readings: beyond this age (first) one is kept in so much time (second), both in milliseconds. Who
 # reads how far back: the burn rate and a lower total's acceptance one day, a sound baseline two hours; all readings of
 # two days stand. The usual pace, by the hour, sixteen days: with one in five minutes an hour shows three quarters of
@@ -740,7 +744,7 @@ class SqliteStore:
             db.execute("UPDATE attempt SET inclusion = NULL, booked = 0 WHERE id = ?", (attempt.id,))
             self._vacate(topup, attempt)
             self._evidence(topup, attempt, at_ms, "vanished", "")
-            self._post(reversal, topup.account)
+            journal.post(db, topup.account, reversal)
             if halt is not None:
                 self._advance(topup, Fact.HALT, at_ms, halt)
         return self.topup(topup.id)
@@ -807,13 +811,13 @@ class SqliteStore:
         with self._write(at_ms) as db:  # not the entry's time: that is the chain's, and a provider could make it up
             changed = db.execute("UPDATE attempt SET booked = 1 WHERE id = ? AND booked = 0", (attempt.id,)).rowcount
             if changed:
-                self._post(entry, topup.account)
+                journal.post(db, topup.account, entry)
         return self.topup(topup.id)
 
     def finish(self, topup: TopUp, entry: Entry, at_ms: int) -> TopUp:
         """Book the posting and end the top-up."""
-        with self._write(at_ms):
-            self._post(entry, topup.account)
+        with self._write(at_ms) as db:
+            journal.post(db, topup.account, entry)
             self._advance(topup, Fact.SETTLED, at_ms)
         return self.topup(topup.id)
 
@@ -821,27 +825,41 @@ class SqliteStore:
 
     def entries(self, account: str) -> list[Entry]:
         """Return the whole journal of an account, oldest first."""
-        entries = []
-        for row in self._all("SELECT * FROM entry WHERE account = ? ORDER BY id", account):
-            lines = tuple(
-                Line(line["account"], Commodity(line["commodity"]), int(line["units"]))
-                for line in self._all("SELECT * FROM line WHERE entry = ? ORDER BY n", row["id"])
-            )
-            value = Usd.of(row["usd_value"]) if row["usd_value"] is not None else None
-            entries.append(
-                Entry(
-                    at_ms=row["at_ms"],
-                    topup_id=row["topup"],
-                    text=row["text"],
-                    tx_hash=row["tx_hash"],
-                    charge_id=row["charge_id"],
-                    block_number=row["block_number"],
-                    usd_value=value,
-                    price_source=row["price_source"],
-                    lines=lines,
-                )
-            )
-        return entries
+        with self._db_errors():
+            return [entry for _, _, entry, _ in journal.rows(self._db, account)]
+
+    def head(self) -> str | None:
+        """Return the newest hash of the journal, in hex; None while it is empty."""
+        with self._db_errors():
+            return journal.head(self._db).hex() or None
+
+    def audit(self, sought: bytes | None = None) -> journal.Audit:
+        """Hold every entry of every account against its hash; see `journal.Audit`."""
+        with self._db_errors():
+            return journal.audit(self._db, sought)
+
+    def closed(self, account: str) -> Closed | None:
+        """Return up to where the books are closed, None before the first time."""
+        told = self.told(account, CLOSED)
+        return Closed(**json.loads(told)) if told is not None else None
+
+    def posted(self, account: str, until_ms: int) -> int:
+        """Return the credits that top-ups have brought up to a moment, in 10^-6 dollars."""
+        with self._db_errors():
+            return journal.posted(self._db, account, until_ms)
+
+    def busy(self, account: str, since_ms: int) -> list[tuple[int, int]]:
+        """Return from when to when a top-up was on its way, for those that ended since a moment."""
+        sql = "SELECT decided_ms, moved_ms FROM topup WHERE account = ? AND moved_ms >= ?"
+        return [(row["decided_ms"], row["moved_ms"]) for row in self._all(sql, account, since_ms)]
+
+    def close_books(self, account: str, at: Closed, entries: Sequence[Entry], now_ms: int) -> None:
+        """Store a closing with the entries that bring the books there, or none of it."""
+        with self._write(now_ms) as db:
+            for entry in entries:
+                journal.post(db, account, entry)
+            row = (account, CLOSED, json.dumps(asdict(at)), now_ms, "topup")
+            db.execute("INSERT OR REPLACE INTO control VALUES (?,?,?,?,?)", row)
 
     # -- what people say ----------------------------------------------------------------------------------------
 
@@ -997,7 +1015,7 @@ class SqliteStore:
                 "UPDATE attempt SET inclusion = ?, booked = 1, final = 1 WHERE hash = ?",
                 (_inclusion_json(done.inclusion), done.hash),
             )
-            self._post(entry, topup.account)
+            journal.post(db, topup.account, entry)
             if overtaken is not None:
                 self._advance(self._unsend(overtaken, at_ms), Fact.DROP, at_ms, "no_longer_needed")
         return self.topup(topup.id)
@@ -1147,25 +1165,6 @@ class SqliteStore:
             "INSERT INTO evidence (topup, attempt, at_ms, kind, detail) VALUES (?,?,?,?,?)",
             (topup.id, attempt.id, at_ms, kind, detail),
         )
-
-    def _post(self, entry: Entry, account: str) -> None:
-        cursor = self._db.execute(
-            "INSERT INTO entry (account, topup, at_ms, text, tx_hash, charge_id, block_number, usd_value, price_source)"
-            " VALUES (?,?,?,?,?,?,?,?,?)",
-            (
-                account,
-                entry.topup_id,
-                entry.at_ms,
-                entry.text,
-                entry.tx_hash,
-                entry.charge_id,
-                entry.block_number,
-                str(entry.usd_value) if entry.usd_value is not None else None,
-                entry.price_source,
-            ),
-        )
-        rows = [(cursor.lastrowid, n, x.account, x.commodity.value, str(x.units)) for n, x in enumerate(entry.lines)]
-        self._db.executemany("INSERT INTO line VALUES (?,?,?,?,?)", rows)
 
     def _load(self, row: sqlite3.Row) -> TopUp:
         charges = self._all("SELECT * FROM charge WHERE topup = ? ORDER BY seq", row["id"])
@@ -1325,6 +1324,8 @@ def _migrate(connection: sqlite3.Connection, directory: Path) -> None:
         with _transaction(connection):
             for statement in _statements(MIGRATIONS[number]):
                 connection.execute(statement)
+            if number + 1 == CHAINED_FROM:
+                journal.chain_all(connection)
             connection.execute(f"PRAGMA user_version = {number + 1}")
 
 

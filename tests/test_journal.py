@@ -1,0 +1,261 @@
+"""Does the journal show every later change, and does it end each day where the provider's balance is?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.builders import ACCOUNT, NOW_MS, operator
+from tests.ledger import paid
+from tests.stage import Stage
+from tests.test_adversary import story
+from topup.books import CREDITS, Commodity, Entry, Line, chained
+from topup.cli import app
+from topup.closing import ELSEWHERE, OPENING, USAGE, Closed
+from topup.credits import DAY_MS
+from topup.errors import Exit
+from topup.money import Usd
+from topup.sandbox.world import World, embedded
+from topup.store import journal, schema, sqlite
+from topup.store.sqlite import FILE, SqliteStore
+
+TRIGGERS = ("entry_stands", "entry_stays", "line_stands", "line_stays")
+
+
+def used(units: int, at_ms: int = NOW_MS) -> Entry:
+    """Credits that were used."""
+    lines = (Line(USAGE, Commodity.CREDIT, units), Line(CREDITS, Commodity.CREDIT, -units))
+    return Entry(at_ms, "", "usage", None, "", None, Usd.of(1), "provider", lines)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A ledger with one payment and four days of usage in its journal."""
+    store = SqliteStore.open_writer(tmp_path)
+    topup = paid(store, operator())
+    lines = (Line("assets:wallet", Commodity.ETH, -1), Line("expenses:gas", Commodity.ETH, 1))
+    entry = Entry(NOW_MS, topup.id, "payment", b"\x01" * 32, "c", 7, Usd.of(10), "feed", lines)
+    store.settle(topup, topup.out[-1], entry, NOW_MS)
+    for n in range(4):
+        store.close_books(ACCOUNT, Closed(NOW_MS + n, 0, n, 0), [used(n + 1)], NOW_MS + n)
+    store.close()
+    return tmp_path
+
+
+def tampered(place: Path, *statements: str) -> None:
+    """Change the file behind the program's back, as whoever owns the machine can."""
+    with closing(sqlite3.connect(place / FILE)) as db, db:
+        for trigger in TRIGGERS:
+            db.execute(f"DROP TRIGGER {trigger}")
+        for statement in statements:
+            assert db.execute(statement).rowcount > 0
+
+
+def verify(place: Path, *options: str) -> tuple[int, dict[str, Any]]:
+    """Run `topup ledger verify --json` on it."""
+    own: dict[str, str | None] = {name: None for name in os.environ if name.startswith("TOPUP_")}
+    env = {**own, "TOPUP_STATE_DIR": str(place), "TOPUP_CONFIG": "/dev/null"}
+    done = CliRunner().invoke(app, ["ledger", "verify", "--json", *options], env=env)
+    return done.exit_code, json.loads(done.stdout) if done.stdout else {"error": done.stderr}
+
+
+def head_of(place: Path) -> str:
+    """Return the newest hash, as a pass prints it."""
+    with closing(SqliteStore.open_reader(place)) as store:
+        head = store.head()
+    assert head is not None
+    return head
+
+
+def test_an_untouched_journal_verifies(place: Path) -> None:
+    """Five entries, each what its hash says; the head is the one that passes print."""
+    code, told = verify(place, "--head", head_of(place))
+    assert (code, told["verified"], told["entries"], told["entries_since"]) == (0, True, 5, 0)
+    assert told["ledger_head"] == head_of(place)
+
+
+def test_the_hash_is_what_its_description_says(place: Path) -> None:
+    """SHA-256 over the one before and plain JSON: anybody can recompute the first one."""
+    with closing(SqliteStore.open_reader(place)) as store:
+        first = store.entries(ACCOUNT)[0]
+    lines = '[["assets:wallet","ETH","-1"],["expenses:gas","ETH","1"]]'
+    told = f'["{ACCOUNT}",{NOW_MS},"{first.topup_id}","payment","{"01" * 32}","c",7,"10","feed",{lines}]'
+    assert chained(b"", ACCOUNT, first) == hashlib.sha256(told.encode()).digest()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE line SET units = '9' WHERE entry = 3 AND n = 0",
+        "UPDATE line SET account = 'assets:elsewhere' WHERE entry = 1 AND n = 0",
+        "UPDATE line SET commodity = 'USDC' WHERE entry = 1",
+        "UPDATE entry SET at_ms = at_ms + 1 WHERE id = 2",
+        "UPDATE entry SET text = 'Payment' WHERE id = 1",
+        "UPDATE entry SET tx_hash = zeroblob(32) WHERE id = 1",
+        "UPDATE entry SET charge_id = 'd' WHERE id = 1",
+        "UPDATE entry SET block_number = 8 WHERE id = 1",
+        "UPDATE entry SET usd_value = '11' WHERE id = 1",
+        "UPDATE entry SET price_source = 'par' WHERE id = 1",
+        "UPDATE entry SET account = 'other' WHERE id = 4",
+        "UPDATE entry SET topup = NULL WHERE id = 1",
+        "UPDATE entry SET hash = zeroblob(32) WHERE id = 4",
+        "UPDATE entry SET id = 9 WHERE id = 3",
+        "DELETE FROM line WHERE entry = 4",
+    ],
+)
+def test_every_change_of_a_row_is_seen(place: Path, change: str) -> None:
+    """Whatever is changed behind the program's back, the first entry that does not fit is named."""
+    tampered(place, change)
+    code, told = verify(place)
+    assert (code, told["verified"]) == (Exit.PERSON, False)
+    assert told["wrong_entry"] is not None
+
+
+def test_an_end_that_was_cut_off_shows_by_an_earlier_head(place: Path) -> None:
+    """What is left still verifies; the hash that was printed before is in it no more."""
+    head = head_of(place)
+    tampered(place, "DELETE FROM line WHERE entry = 5", "DELETE FROM entry WHERE id = 5")
+    assert verify(place)[0] == 0
+    code, told = verify(place, "--head", head)
+    assert (code, told["verified"], told["entries_since"]) == (Exit.PERSON, False, None)
+
+
+def test_an_earlier_head_is_found_again(place: Path) -> None:
+    """The journal has grown since, and holds the hash that was printed then."""
+    head = head_of(place)
+    store = SqliteStore.open_writer(place)
+    store.close_books(ACCOUNT, Closed(NOW_MS + 9, 0, 9, 0), [used(7)], NOW_MS + 9)
+    store.close()
+    assert verify(place, "--head", head)[1]["entries_since"] == 1
+
+
+def test_what_is_written_while_it_is_read_is_no_change(place: Path) -> None:
+    """A pass appends after the first entry was read: the reader sees the journal as it was when it began."""
+    with closing(SqliteStore.open_reader(place)) as reader:
+        read = journal.rows(reader._db)
+        next(read)
+        store = SqliteStore.open_writer(place)
+        store.close_books(ACCOUNT, Closed(NOW_MS + 9, 0, 9, 0), [used(7)], NOW_MS + 9)
+        store.close()
+        assert len(list(read)) == 4
+        assert reader.audit().count == 6
+
+
+def test_an_entry_that_cannot_be_read_is_named_by_its_number(place: Path) -> None:
+    """Lines that do not balance stand in no entry; ids may have holes, so the number is the stored one."""
+    tampered(
+        place,
+        "UPDATE entry SET id = 40 WHERE id = 5",
+        "UPDATE line SET entry = 40 WHERE entry = 5",
+        "UPDATE line SET units = '1000' WHERE entry = 40 AND n = 0",
+    )
+    assert verify(place)[1]["wrong_entry"] == 40
+
+
+@pytest.mark.parametrize("head", ["", "abc", "z" * 64])
+def test_a_head_that_is_none_is_named(place: Path, head: str) -> None:
+    """The option and the form are named, exit 2."""
+    code, told = verify(place, "--head", head)
+    assert code == 2
+    assert "--head" in told["error"]
+
+
+# -- ledgers from before ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def older(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same journal as version 3 of the ledger held it."""
+    folder = place / "older"
+    folder.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite, "MIGRATIONS", schema.MIGRATIONS[:3])
+        SqliteStore.open_writer(folder).close()
+    with closing(sqlite3.connect(folder / FILE)) as db, db:
+        db.execute("ATTACH ? AS newer", (str(place / FILE),))
+        for table in ("topup", "charge", "slot", "attempt"):
+            db.execute(f"INSERT INTO {table} SELECT * FROM newer.{table}")  # noqa: S608
+        columns = "id, account, topup, at_ms, text, tx_hash, charge_id, block_number, usd_value, price_source"
+        db.execute(f"INSERT INTO entry SELECT {columns} FROM newer.entry WHERE topup IS NOT NULL")  # noqa: S608
+        db.execute("INSERT INTO line SELECT * FROM newer.line WHERE entry IN (SELECT id FROM entry)")
+    return folder
+
+
+def test_an_older_ledger_is_chained_when_it_is_opened(older: Path) -> None:
+    """Nothing is lost, each entry gets its hash, and the journal is append-only again."""
+    SqliteStore.open_writer(older).close()
+    assert verify(older)[1]["entries"] == 1
+    assert verify(older)[0] == 0
+    with closing(sqlite3.connect(older / FILE)) as db:
+        for change in ("UPDATE entry SET text = 'x'", "DELETE FROM entry", "UPDATE line SET units = '0'"):
+            with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                db.execute(change)
+
+
+def test_a_death_while_it_is_chained_leaves_it_as_it_was(older: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of a step or nothing: the next start takes it again."""
+
+    def dies(db: sqlite3.Connection) -> None:
+        raise KeyboardInterrupt
+
+    before = shutil.copytree(older, older.parent / "before")
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "chain_all", dies)
+        with pytest.raises(KeyboardInterrupt):
+            SqliteStore.open_writer(older)
+    with closing(sqlite3.connect(older / FILE)) as db, closing(sqlite3.connect(before / FILE)) as was:
+        assert db.execute("PRAGMA user_version").fetchone() == (3,)
+        sql = "SELECT * FROM entry ORDER BY id"
+        assert db.execute(sql).fetchall() == was.execute(sql).fetchall()
+    SqliteStore.open_writer(older).close()
+    assert verify(older)[0] == 0
+
+
+# -- what no top-up explains --------------------------------------------------------------------------------------
+
+
+def held(stage: Stage, account: str) -> Decimal:
+    """Return what the journal holds on one account, in dollars of credit."""
+    lines = [x for e in stage.store.entries("default") for x in e.lines]
+    units = sum(x.units for x in lines if (x.account, x.commodity) == (account, Commodity.CREDIT))
+    return Decimal(units) / 10**6
+
+
+def test_the_books_end_each_day_where_the_balance_is(tmp_path: Path) -> None:
+    """An opening balance, usage by the day, credits bought elsewhere and one top-up: all in the books, to the cent."""
+
+    async def tell(world: World) -> None:
+        stage = Stage(world, tmp_path, world.clock)
+        await stage.step()
+        assert held(stage, OPENING) == -Decimal(str(stage.store.entries("default")[0].usd_value))
+        for day in range(4):
+            for _ in range(6):
+                world.clock.leap(4 * 3_600_000 - 60_000)
+                stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+                await stage.step()
+            if day == 1:
+                stage.inside(lambda: world.gateway.account.buy_elsewhere(Decimal(25)))
+        closed = stage.store.closed("default")
+        assert closed is not None
+        (reading,) = [r for r in stage.store.readings("default", closed.at_ms) if r.at_ms == closed.at_ms]
+        booked = [e for e in stage.store.entries("default") if e.at_ms <= closed.at_ms]
+        units = sum(x.units for e in booked for x in e.lines if x.account == CREDITS)
+        assert abs(Decimal(units) / 10**6 - reading.balance.amount) <= Decimal("0.000002")
+        assert held(stage, ELSEWHERE) == -25
+        assert held(stage, USAGE) > 0
+        days = {e.at_ms // DAY_MS for e in booked if e.text.startswith("usage")}
+        assert len(days) >= 3
+        await stage.close()
+
+    with World(embedded, scale=10) as world:
+        story(tell(world))

@@ -1,0 +1,140 @@
+"""How is the journal kept? Rows that follow one another by their hashes, so that a later change shows."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+
+from topup.books import CREDITS, Commodity, Entry, Line, chained
+from topup.money import Usd
+
+NOTHING_YET = b""
+Row = tuple[int, str, Entry, bytes | None]
+
+
+class Broken(ValueError):
+    """An entry that no program of this house has written; `number` is its id."""
+
+    def __init__(self, number: int, why: str) -> None:
+        """Name the entry."""
+        super().__init__(why)
+        self.number = number
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What reading the whole journal has shown.
+
+    Attributes:
+        count: how many entries there are.
+        head: the newest one's hash, b"" without any.
+        wrong: the first entry that is not what its hash says, and why; None when all are.
+        since: how many entries follow the one whose hash was asked for; None where no entry has it.
+    """
+
+    count: int
+    head: bytes
+    wrong: tuple[int, str] | None
+    since: int | None
+
+
+def post(db: sqlite3.Connection, account: str, entry: Entry) -> None:
+    """Append an entry, chained to the newest one; within the caller's transaction."""
+    cursor = db.execute(
+        "INSERT INTO entry (account, topup, at_ms, text, tx_hash, charge_id, block_number, usd_value, price_source,"
+        " hash) VALUES (?,?,?,?,?,?,?,?,?,?)",
+        (
+            account,
+            entry.topup_id or None,
+            entry.at_ms,
+            entry.text,
+            entry.tx_hash,
+            entry.charge_id,
+            entry.block_number,
+            str(entry.usd_value) if entry.usd_value is not None else None,
+            entry.price_source,
+            chained(head(db), account, entry),
+        ),
+    )
+    rows = [(cursor.lastrowid, n, x.account, x.commodity.value, str(x.units)) for n, x in enumerate(entry.lines)]
+    db.executemany("INSERT INTO line VALUES (?,?,?,?,?)", rows)
+
+
+def head(db: sqlite3.Connection) -> bytes:
+    """Return the newest entry's hash, b"" without any."""
+    row = db.execute("SELECT hash FROM entry ORDER BY id DESC LIMIT 1").fetchone()
+    return row["hash"] if row is not None else NOTHING_YET
+
+
+def rows(db: sqlite3.Connection, account: str | None = None) -> Iterator[Row]:
+    """Yield number, account, entry and stored hash of each entry, oldest first: of one account, or of all.
+
+    One statement, so that what is written meanwhile is seen whole or not at all; one entry is held at a time.
+
+    Raises:
+        Broken: an entry does not balance, or holds what no entry can.
+    """
+    where, values = ("WHERE entry.account = ?", (account,)) if account is not None else ("", ())
+    sql = (
+        "SELECT entry.*, line.account AS place, line.commodity, line.units FROM entry"
+        f" LEFT JOIN line ON line.entry = entry.id {where} ORDER BY entry.id, line.n"
+    )
+    for number, lines in groupby(db.execute(sql, values), key=itemgetter("id")):
+        told = list(lines)
+        try:
+            entry = _entry(told)
+        except (ValueError, TypeError, ArithmeticError) as error:
+            raise Broken(number, str(error)) from error
+        yield number, told[0]["account"], entry, told[0]["hash"]
+
+
+def _entry(rows: list[sqlite3.Row]) -> Entry:
+    """Return the entry that stands in these rows, one for each line; a single row without a place has no line."""
+    row = rows[0]
+    return Entry(
+        at_ms=row["at_ms"],
+        topup_id=row["topup"] or "",
+        text=row["text"],
+        tx_hash=row["tx_hash"],
+        charge_id=row["charge_id"],
+        block_number=row["block_number"],
+        usd_value=Usd.of(row["usd_value"]) if row["usd_value"] is not None else None,
+        price_source=row["price_source"],
+        lines=tuple(
+            Line(x["place"], Commodity(x["commodity"]), int(x["units"])) for x in rows if x["place"] is not None
+        ),
+    )
+
+
+def audit(db: sqlite3.Connection, sought: bytes | None = None) -> Audit:
+    """Read the whole journal, and hold each entry against its hash."""
+    last, count, found = NOTHING_YET, 0, None
+    try:
+        for number, account, entry, stored in rows(db):
+            if chained(last, account, entry) != stored:
+                return Audit(count, last, (number, "it is not what was written, or one before it is missing"), None)
+            last, count = stored, count + 1
+            found = count if stored == sought else found
+    except Broken as broken:
+        return Audit(count, last, (broken.number, str(broken)), None)
+    return Audit(count, last, None, count - found if found is not None else None)
+
+
+def chain_all(db: sqlite3.Connection) -> None:
+    """Chain the entries of a ledger that was written before there were hashes; within the caller's transaction."""
+    last = NOTHING_YET
+    for number, account, entry, _ in list(rows(db)):
+        last = chained(last, account, entry)
+        db.execute("UPDATE entry SET hash = ? WHERE id = ?", (last, number))
+
+
+def posted(db: sqlite3.Connection, account: str, until_ms: int) -> int:
+    """Return the credits that top-ups have brought up to a moment, in 10^-6 dollars."""
+    sql = (
+        "SELECT units FROM line JOIN entry ON entry.id = line.entry WHERE entry.account = ? AND entry.at_ms <= ?"
+        " AND entry.topup IS NOT NULL AND line.account = ?"
+    )
+    return sum(int(row["units"]) for row in db.execute(sql, (account, until_ms, CREDITS)))
