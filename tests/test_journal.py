@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 from contextlib import closing
@@ -29,6 +30,7 @@ from topup.sandbox.world import World, embedded
 from topup.store import journal, schema, sqlite
 from topup.store.sqlite import FILE, SqliteStore
 
+ROOT = Path(__file__).parent.parent
 TRIGGERS = ("entry_stands", "entry_stays", "line_stands", "line_stays")
 
 
@@ -93,6 +95,17 @@ def test_the_hash_is_what_its_description_says(place: Path) -> None:
     assert chained(b"", ACCOUNT, first) == hashlib.sha256(told.encode()).digest()
 
 
+def test_the_recipe_for_auditors_comes_to_the_same_head(place: Path) -> None:
+    """The program in docs/books.md knows nothing of topup, ends at the printed head, and sees a change."""
+    (recipe,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/books.md").read_text(), re.DOTALL)
+    words: dict[str, Any] = {}
+    exec(recipe, words)  # noqa: S102 - it is our own page
+    assert words["chain"](place / FILE) == head_of(place)
+    tampered(place, "UPDATE entry SET text = 'Payment' WHERE id = 1")
+    with pytest.raises(AssertionError, match="entry 1 was changed"):
+        words["chain"](place / FILE)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -111,6 +124,11 @@ def test_the_hash_is_what_its_description_says(place: Path) -> None:
         "UPDATE entry SET hash = zeroblob(32) WHERE id = 4",
         "UPDATE entry SET id = 9 WHERE id = 3",
         "DELETE FROM line WHERE entry = 4",
+        "UPDATE line SET units = ' ' || units WHERE entry = 2 AND n = 0",
+        "UPDATE line SET units = '01' WHERE entry = 1 AND n = 1",
+        "UPDATE entry SET usd_value = '10.0' WHERE id = 1",
+        "UPDATE entry SET usd_value = 'NaN' WHERE id = 1",
+        "UPDATE entry SET topup = '' WHERE id = 2",
     ],
 )
 def test_every_change_of_a_row_is_seen(place: Path, change: str) -> None:
@@ -140,15 +158,17 @@ def test_an_earlier_head_is_found_again(place: Path) -> None:
 
 
 def test_what_is_written_while_it_is_read_is_no_change(place: Path) -> None:
-    """A pass appends after the first entry was read: the reader sees the journal as it was when it began."""
-    with closing(SqliteStore.open_reader(place)) as reader:
-        read = journal.rows(reader._db)
-        next(read)
-        store = SqliteStore.open_writer(place)
-        store.close_books(ACCOUNT, Closed(NOW_MS + 9, 0, 9, 0), [used(7)], NOW_MS + 9)
-        store.close()
-        assert len(list(read)) == 4
-        assert reader.audit().count == 6
+    """The daemon books something just as each statement of the audit begins: nobody is told of a change."""
+    writer = SqliteStore.open_writer(place)
+
+    def books(_: str) -> None:
+        writer.close_books(ACCOUNT, Closed(NOW_MS + 9, 0, 9, 0), [used(7)], NOW_MS + 9)
+
+    with closing(writer), closing(SqliteStore.open_reader(place)) as reader:
+        reader._db.set_trace_callback(books)
+        audit = reader.audit()
+    assert audit.wrong is None
+    assert audit.count > 5
 
 
 def test_an_entry_that_cannot_be_read_is_named_by_its_number(place: Path) -> None:

@@ -6,8 +6,11 @@ Stories with the real commands, on the chain in this process and on anvil. A wor
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,14 +23,18 @@ from eth_account import Account
 
 from tests import worlds
 from tests.served import Served, served
+from tests.stage import Stage
+from tests.test_adversary import story
 from topup import assemble
 from topup.chain import history
 from topup.clock import SystemClock
-from topup.errors import ChainUnknown
+from topup.errors import ChainUnknown, Exit
 from topup.events import Event
 from topup.lifecycle import State, TopUp
 from topup.sandbox import contracts
 from topup.sandbox.rpc import Drop, RpcError, RpcServer
+from topup.sandbox.world import World, embedded
+from topup.sandbox.x402 import selling
 from topup.settings import load
 from topup.store.sqlite import FILE, SqliteStore
 
@@ -605,3 +612,24 @@ def test_what_was_signed_is_rebuilt_and_proven(name: str) -> None:
         history._signed(told | {"value": "0x7"}, tx_hash, wallet)
     with pytest.raises(ChainUnknown, match="not signed by the wallet"):
         history._signed(told, tx_hash, b"\x01" * 20)
+
+
+def test_payments_by_x402_are_said_to_be_unchecked(tmp_path: Path) -> None:
+    """A lost ledger and an x402 payment: never "the ledger knows everything", exit 4, and what to look at."""
+
+    async def tell(world: World) -> None:
+        seller: Any = world.gateway
+        stage = Stage(world, tmp_path / "lost", world.clock, seller.environment())
+        await stage.until(State.DONE)
+        await stage.close()
+        own = {k: v for k, v in os.environ.items() if not k.startswith("TOPUP_")} | world.environment()
+        own |= seller.environment() | {"TOPUP_STATE_DIR": str(tmp_path / "new"), "TOPUP_CONFIG": "/dev/null"}
+        command = [sys.executable, "-m", "topup", "reconcile"]
+        done = await asyncio.to_thread(subprocess.run, command, env=own, capture_output=True, text=True, check=False)
+        assert done.returncode == Exit.LATER
+        assert "unchecked  payments by x402" in done.stdout
+        assert "knows everything" not in done.stdout
+
+    (tmp_path / "new").mkdir()
+    with World(embedded, scale=10, make_gateway=selling("venice")) as world:
+        story(tell(world))

@@ -17,6 +17,10 @@ from topup.money import WIDE, Usd
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 HALF_A_CENT = Usd(Decimal("0.005"))
+# Where only a balance is told, a purchase may look smaller by what was used between two readings, and larger by what
+# small rises were left out before; see prepaid.RISE_MIN.
+SHORT_OF_A_BALANCE = Decimal("0.25")
+OVER_OF_A_BALANCE = Usd(Decimal("0.50"))
 # Below this span a difference in usage says more about the API's cache than about the consumer.
 BURN_SPAN_MIN_MS = 120_000
 # Below this span a rate may be shown but buys nothing: a burst of minutes would pass for the rate of a day.
@@ -260,15 +264,17 @@ def posting(baseline: Usd, amount: Usd, reading: Reading, sent_ms: int) -> Poste
         sent_ms: when the payment was about to be sent, by the same clock that stamps readings.
 
     A rise in a reading taken before that block cannot be ours and moves the baseline. Half a cent is forgiven
-    because the API's numbers are JSON doubles; where only a balance is told, a twentieth, for what is used meanwhile.
+    because the API's numbers are JSON doubles; where only a balance is told, a quarter, for what is used meanwhile:
+    a rise by three quarters of the amount, after the payment left, is no smaller purchase of somebody else's by chance.
     """
     if reading.at_ms <= sent_ms:
         return Posted(Posting.WAITING, max(baseline, reading.total_credits))
     risen = reading.total_credits - baseline
-    short = HALF_A_CENT if reading.exact else max(HALF_A_CENT, amount.times(Decimal("0.05")))
+    short = HALF_A_CENT if reading.exact else max(HALF_A_CENT, amount.times(SHORT_OF_A_BALANCE))
+    over = HALF_A_CENT if reading.exact else OVER_OF_A_BALANCE
     if risen < amount - short:
         return Posted(Posting.WAITING, baseline)
-    return Posted(Posting.AMBIGUOUS if risen > amount + HALF_A_CENT else Posting.POSTED, baseline)
+    return Posted(Posting.AMBIGUOUS if risen > amount + over else Posting.POSTED, baseline)
 
 
 def unbroken_since(times_ms: Sequence[int], now_ms: int, *, gap_ms: int) -> int:

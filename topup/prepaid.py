@@ -23,6 +23,9 @@ from topup.ports import Key
 
 # How long one login is good for; Venice takes ten minutes.
 LOGIN_MS: Final = 300_000
+# Less is no purchase (sellers take a dollar at least): two replicas that differ by cents would otherwise be taken for
+# purchases and usage in turn, and both totals would climb for ever. What is left is then understated by as much.
+RISE_MIN: Final = Usd.of("0.50")
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,9 @@ class Prepaid:
         if last is None:
             return Reading(balance, Usd.of(0), at_ms, exact=False)
         moved = balance - last.balance
-        if moved.amount >= 0:
+        if Usd.of(0) <= moved < RISE_MIN:
+            return replace(last, at_ms=at_ms, exact=False)
+        if moved >= RISE_MIN:
             return replace(last, total_credits=last.total_credits + moved, at_ms=at_ms, exact=False)
         return replace(last, total_usage=last.total_usage - moved, at_ms=at_ms, exact=False)
 

@@ -27,11 +27,18 @@ from topup.ports import Head
 from topup.settings import Settings
 from topup.steps import LOOK, RESOLVE
 from topup.store.sqlite import SqliteStore
+from topup.terms import MPP, X402
 
 T = TypeVar("T")
 # Nonces looked for one by one, each a bisection over the chain; beyond that a person has to say where to begin.
 NONCES_MAX: Final = 200
 RAIL: Final = "coinbase"
+UNCHECKED: Final = {
+    MPP: "payments by mpp: whether the ledger knows them all is not looked for; hold `topup history` against the token"
+    " transfers of the wallet in an explorer of Tempo",
+    X402: "payments by x402: whether the ledger knows them all is not looked for; hold `topup history` against the USDC"
+    " transfers of the wallet in an explorer of Base",
+}
 SINCE: Final = "name the block or the day of the wallet's first payment: --since 2026-01-31"
 
 
@@ -53,6 +60,8 @@ class Report:
     payments: int = 0
     findings: Findings = field(default_factory=Findings)
     undecided: list[str] = field(default_factory=list)
+    # What was not looked for at all: this command does not know how.
+    unchecked: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     adopted: list[Difference] = field(default_factory=list)
 
@@ -69,7 +78,7 @@ class Report:
     @property
     def exit_code(self) -> Exit:
         """Say whether anything is undecided, differs, or neither."""
-        return Exit.LATER if self.undecided else Exit.PERSON if self.remaining else Exit.OK
+        return Exit.LATER if self.undecided or self.unchecked else Exit.PERSON if self.remaining else Exit.OK
 
     def document(self) -> dict[str, Any]:
         """Return it as one JSON-ready document; wei as text."""
@@ -89,6 +98,7 @@ class Report:
             "differences": [_shown(d) for d in self.remaining],
             "adopted": [_shown(d) for d in self.adopted],
             "undecided": self.undecided,
+            "unchecked": self.unchecked,
             "notes": self.notes,
             "exit_code": int(self.exit_code),
         }
@@ -105,6 +115,7 @@ class Report:
         for one in self.remaining:
             lines += [f"differs    {_line(one)}", f"           to do: {one.remedy}"]
         lines += [f"undecided  {one}" for one in self.undecided]
+        lines += [f"unchecked  {one}" for one in self.unchecked]
         lines += [f"note       {one}" for one in self.notes]
         return lines if self.exit_code is not Exit.OK else [*lines, "the ledger knows everything this wallet did"]
 
@@ -198,6 +209,7 @@ class Examination:
         nonces = (known.next_nonce, nonce, newest)
         report = Report(self._settings.account, chain_id, wallet, final, nonces, known)
         report.first, report.last = 0, final.number
+        report.unchecked += [UNCHECKED[rail] for rail in self._settings.rails.use if rail in UNCHECKED]
         if nonce:
             await self._scan(report, await self._since(since, final) if since is not None else None)
         transfers = [t for t in self._store.transfers(chain_id, wallet) if t.contract == self._profile.contract]

@@ -94,7 +94,7 @@ def rows(db: sqlite3.Connection, account: str | None = None) -> Iterator[Row]:
 def _entry(rows: list[sqlite3.Row]) -> Entry:
     """Return the entry that stands in these rows, one for each line; a single row without a place has no line."""
     row = rows[0]
-    return Entry(
+    entry = Entry(
         at_ms=row["at_ms"],
         topup_id=row["topup"] or "",
         text=row["text"],
@@ -107,6 +107,12 @@ def _entry(rows: list[sqlite3.Row]) -> Entry:
             Line(x["place"], Commodity(x["commodity"]), int(x["units"])) for x in rows if x["place"] is not None
         ),
     )
+    # What reads alike and is written otherwise (01 for 1) has the same hash, and nobody here has written it.
+    written = [row["topup"], row["usd_value"], *(x["units"] for x in rows if x["place"] is not None)]
+    value = str(entry.usd_value) if entry.usd_value is not None else None
+    if written != [entry.topup_id or None, value, *(str(x.units) for x in entry.lines)]:
+        raise ValueError("a number or name in it is not written as this program writes it")
+    return entry
 
 
 def audit(db: sqlite3.Connection, sought: bytes | None = None) -> Audit:
