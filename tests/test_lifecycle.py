@@ -33,6 +33,7 @@ from tests.ledger import BASELINE
 from topup import lifecycle
 from topup.books import attempt_entry, posting_entry
 from topup.charge import Verified, parse, verify
+from topup.death import may_sign
 from topup.errors import StoreUnusable
 from topup.lifecycle import MONEY_OUT, TABLE, TERMINAL, Attempt, Fact, IllegalMove, State, TopUp, advance
 from topup.money import Usd, Wei
@@ -236,7 +237,8 @@ class Life(RuleBasedStateMachine):
 
     def reserve(self, kept: TopUp, nonce: int) -> None:
         used = self.rows("SELECT 1 FROM slot WHERE state = 'used' AND nonce = ?", nonce.to_bytes(32, "big"))
-        if not used and not self.rows("SELECT 1 FROM slot WHERE state = 'in_flight'"):
+        alive = may_sign(kept, len(kept.charges)) is not None  # an earlier charge may still be paid: Rule R
+        if not used and not alive and not self.rows("SELECT 1 FROM slot WHERE state = 'in_flight'"):
             self.store.reserve(kept, plan(nonce=nonce), BASELINE, Wei(10**18), self.later())
             return
         with pytest.raises(StoreUnusable):

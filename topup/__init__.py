@@ -109,6 +109,7 @@ Each module answers one question. In the order the money flows:
     faults.py     What can be switched wrong in the embedded world, in a sentence each, and what must come of it?
     wire.py       In which ways can an HTTP answer go wrong before its content matters?
     http.py       How does the embedded world listen?
+  days.py         What do the books look like after the daemon has run for days?
   rehearsal.py    What happens when the real daemon runs in the embedded world?
 
 Imports run downward only, from outside to words. docs/architecture.md says why, tests/test_map.py keeps this map true.

@@ -487,9 +487,33 @@ def sandbox(
     keep: Annotated[Path | None, typer.Option(help="leave the ledger in this directory")] = None,
     serve: Annotated[bool, typer.Option("--serve", help="keep the world up and print its environment")] = False,
     anvil: Annotated[Path | None, typer.Option(help="use this anvil binary as the chain; mpp needs it")] = None,
+    days: Annotated[
+        int | None,
+        typer.Option(min=1, max=400, help="let the daemon run for so many days of a fast clock; with --keep"),
+    ] = None,
 ) -> None:
     """Show a refill from end to end on an embedded chain: no account, no key, no money. Example: topup sandbox."""
+    if days is not None:
+        guarded(lambda: _days(days, rail, pay_with, keep, anvil, as_json=as_json))
     guarded(lambda: _sandbox(rail, pay_with, fault, keep, anvil, as_json=as_json, list_faults=list_faults, serve=serve))
+
+
+def _days(days: int, rail: str, pay_with: str, keep: Path | None, anvil: Path | None, *, as_json: bool) -> Exit:
+    gc.enable()
+    if keep is None:
+        raise SettingsError("--days leaves a ledger, and --keep does not say where", remedy="add --keep DIRECTORY")
+    try:
+        from topup import days as life
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"the sandbox needs {error.name}", remedy="pip install 'topup[sandbox]'") from None
+    silent = (lambda _: None) if as_json else say
+    told, code = life.live(keep, days=days, rail=rail, pay_with=pay_with, anvil=anvil, say=silent)
+    if as_json:
+        document(told)
+    else:
+        for line in life.summary(told, keep):
+            say(line)
+    return code
 
 
 def _sandbox(

@@ -28,8 +28,6 @@ ETH_USD_E8 = 3000 * 10**8
 BLOCK_S = 2
 L1_FEE_PER_BYTE = 15_000_000
 FEE_DESTINATION = named_address("topup sandbox: fee destination")
-# A sleeper never waits longer than this in real seconds; the rest of the sleep is leapt over.
-NAP_S = 0.2
 
 
 class WorldClock:
@@ -58,7 +56,7 @@ class WorldClock:
     async def sleep(self, seconds: float) -> None:
         """Wait for `seconds` of the world."""
         until = self.now_ms() + int(seconds * 1000)
-        await asyncio.sleep(min(seconds / self.scale, NAP_S if self.scale > 1 else seconds))
+        await asyncio.sleep(min(seconds / self.scale, BLOCK_S / self.scale if self.scale > 1 else seconds))
         self.leap(until - self.now_ms())
 
     def leap(self, ms: int) -> None:
