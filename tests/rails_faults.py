@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 from tests.stage import Stage
 from topup.books import CREDITS, IN_TRANSIT, WALLET, Commodity
-from topup.lifecycle import TERMINAL, State
+from topup.lifecycle import TERMINAL, Kind, State
 from topup.sandbox.world import World
 from topup.terms import Rest
 
@@ -77,11 +77,13 @@ class Ground:
         settings: what its user sets; `two` adds a second provider.
         token, commodity: what is paid with, on the chain and in the books.
         fees_to: where the network takes its fee in the token, in lower case; "" where it takes none.
-        recipient: the only one who may be paid.
+        recipient: the only one who may be paid, and by default what one payment moves: ten dollars to him.
+        through, parts: the contract that takes a payment and passes it on, and what moves in all: to whom, how much.
         bury: mine so many blocks that all before them are final; called inside the world.
         asked, paid: how many purchase requests the seller has had, and how many of them with a credential.
         credit: let what was paid for be credited, by whatever way is left; called inside the world.
         expiry_ms: past the deadline of whatever was signed.
+        mend: undo what a row did to the chain's contracts; called inside the world.
     """
 
     world: World
@@ -96,6 +98,14 @@ class Ground:
     paid: Callable[[], int]
     credit: Callable[[], object]
     expiry_ms: int
+    through: str = ""
+    parts: tuple[tuple[str, int], ...] = ()
+    mend: Callable[[], object] = lambda: None
+
+    @property
+    def payment(self) -> list[tuple[str, int]]:
+        """Return what one payment moves, in the order of the chain; the first part is what the wallet gives."""
+        return [(to.lower(), units) for to, units in self.parts or ((self.recipient, TEN),)]
 
 
 @dataclass
@@ -178,9 +188,12 @@ class Play:
         return int(self.world.do(lambda: self.world.chain.rpc("eth_call", [call, "latest"])), 16)
 
     def moves(self) -> list[tuple[str, int]]:
-        """Return every transfer of the token out of the wallet on the whole chain: to whom, and how much; no fees."""
-        sender = "0x" + self.world.wallet[2:].lower().rjust(64, "0")
-        wanted = {"fromBlock": "0x0", "toBlock": "latest", "address": self.ground.token, "topics": [TRANSFER, sender]}
+        """Return every transfer of the token by the wallet and `through`, on the whole chain; the network's fees apart.
+
+        To whom in lower case, and how many units.
+        """
+        senders = ["0x" + one[2:].lower().rjust(64, "0") for one in (self.world.wallet, self.ground.through) if one]
+        wanted = {"fromBlock": "0x0", "toBlock": "latest", "address": self.ground.token, "topics": [TRANSFER, senders]}
         logs = self.world.do(lambda: self.world.chain.rpc("eth_getLogs", [wanted]))
         moved = [("0x" + log["topics"][2][-40:].lower(), int(log["data"], 16)) for log in logs]
         return [one for one in moved if one[0] != self.ground.fees_to]
@@ -192,7 +205,7 @@ class Play:
 
     def judge(self, payments: int) -> None:
         """So many payments have moved, each to the right one; the books say what the chain says, to the unit."""
-        assert self.moves() == [(self.ground.recipient.lower(), TEN)] * payments
+        assert self.moves() == self.ground.payment * payments
         assert self.seller.elsewhere.requests == []
         topups = self.stage.store.latest("default", 100)
         shown = [a for t in topups for a in t.out if a.inclusion is not None]
@@ -203,7 +216,7 @@ class Play:
         assert self.wei - wei == -self.booked(WALLET, Commodity.ETH)
         done = sum(t.state is State.DONE for t in topups)
         assert self.booked(CREDITS, Commodity.CREDIT) == done * TEN
-        assert self.booked(IN_TRANSIT, self.ground.commodity) == (payments - done) * TEN
+        assert self.booked(IN_TRANSIT, self.ground.commodity) == (payments - done) * self.ground.payment[0][1]
 
     async def close(self) -> None:
         """End the program."""
@@ -212,11 +225,15 @@ class Play:
 
 @contextmanager
 def spoilt(play: Play, fault: Fault) -> Iterator[None]:
-    """The row's switches are on."""
+    """The row's switches are on, and the chain is as it says."""
     for one in fault.switches:
         play.world.do(lambda one=one: play.seller.switch_on(one.place, one.name, one.times))  # type: ignore[misc]
+    act = getattr(fault, "on_world", None)
+    if act is not None:
+        play.world.do(lambda: act(play.world))
     yield
     play.world.do(play.seller.switch_off)
+    play.world.do(play.ground.mend)
 
 
 async def run_row(play: Play, fault: Fault) -> None:
@@ -229,7 +246,7 @@ async def run_row(play: Play, fault: Fault) -> None:
         first = play.stage.topup.id if play.stage.store.latest("default", 1) else ""
         await RESULTS[fault.expected_result](play, first)
         play.judge(spent)
-    await _AFTERWARDS[fault.expected_result](play, spent)
+    await AFTERWARDS[fault.expected_result](play, spent)
 
 
 async def _refilled(play: Play, after: str) -> None:
@@ -238,8 +255,8 @@ async def _refilled(play: Play, after: str) -> None:
 
 async def _waiting(play: Play, after: str) -> None:
     await play.waits()
-    assert play.stage.topup.state in (State.DECIDED, State.SENT)
-    assert all(a.inclusion is None for a in play.stage.topup.out)
+    assert play.stage.topup.state in (State.DECIDED, State.CHARGED, State.SENT), play.stage.topup.state
+    assert all(a.inclusion is None or a.plan.kind is Kind.APPROVE for a in play.stage.topup.out)
 
 
 async def _refused(play: Play, after: str) -> None:
@@ -285,7 +302,16 @@ async def _unknown(play: Play, after: str) -> None:
     assert play.ground.asked() == 0
 
 
+async def _idle(play: Play, after: str) -> None:
+    """A balance that never falls needs nothing."""
+    for _ in range(PATIENCE):
+        await play.step()
+    assert not play.stage.store.latest("default", 1)
+    assert play.ground.asked() == 0
+
+
 RESULTS: Final = {
+    "idle": _idle,
     "unknown": _unknown,
     "refilled": _refilled,
     "waiting": _waiting,
@@ -343,7 +369,8 @@ async def _full(play: Play) -> None:
     assert len(play.stage.store.latest("default", 100)) == count
 
 
-_AFTERWARDS: Final = {
+AFTERWARDS: Final = {
+    "idle": _bought,
     "unknown": _bought,
     "refilled": _again,
     "waiting": _goes_on,
