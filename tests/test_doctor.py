@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from tests.test_mpp import selling
 from topup.doctor import Check, examine
 from topup.sandbox import contracts
 from topup.sandbox.world import World, embedded
+from topup.sandbox.x402 import selling as selling_as
 from topup.store.sqlite import FILE, SqliteStore
 
 
@@ -210,6 +212,7 @@ def test_the_ledger_is_examined(world: World, tmp_path: Path) -> None:
     writer.set_gone("default", "coinbase", gone=True, at_ms=1)
     found = looked(world, tmp_path)
     assert failed(found) == {"rails"}
+    assert "gone (410, 404 or 501)" in found["rails"].says
     assert "held by process" in found["ledger"].says
     writer.close()
     (tmp_path / FILE).chmod(0o666)
@@ -228,3 +231,78 @@ def test_doctor_never_raises_on_nonsense(world: World, tmp_path: Path) -> None:
 
     world.rpc.intercept = nonsense
     assert "provider 127.0.0.1" in failed(looked(world, tmp_path))
+
+
+# -- rails whose sellers carry the payment ---------------------------------------------------------------------
+
+NOBODY = "http://127.0.0.1:9"
+COINBASES_OWN = {"contract", "operators", "price feed", "gas oracle", "quotes", "wallet balance", "wallet nonce"}
+
+
+def test_who_pays_by_mpp_alone_needs_nothing_of_base(tmp_path: Path) -> None:
+    """Base cannot be reached and nobody minds: Tempo is asked, and the dollars that lie there are counted."""
+    with selling() as world:
+        own = {"rails__use": "mpp", "rails__mpp__rpc_urls": world.rpc.url, "chain__rpc_urls": NOBODY}
+        found = looked(world, tmp_path, **own)
+        tempo = world.rpc.url
+    assert failed(found) == set()
+    assert not COINBASES_OWN & set(found)
+    assert found["mpp provider 127.0.0.1"].says.startswith("chain 4217, ")
+    assert found["mpp provider 127.0.0.1 finality"].says == "serves safe and finalized blocks"
+    # 10 dollars, 6 % that the seller may add, 10 cents for the network: 10.70 each.
+    says = "25 USDC.e on Tempo covers 2 refills of at most 10.7 USDC.e, fees included"
+    assert found["mpp balance"].says == says, tempo
+    assert found["mpp network fee"].says.endswith("the ceiling is 0.1 USDC.e")
+
+
+def test_one_owner_is_warned_of_a_halt_and_two_are_not(tmp_path: Path) -> None:
+    """One witness proves no death: said before the first payment, with the setting that helps."""
+    with selling() as world:
+        alone = looked(world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=world.rpc.url)["mpp providers"]
+        both = f"{world.rpc.url},{world.provider().url}"
+        two = looked(world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=both)["mpp providers"]
+        one = looked(world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=both, rails__mpp__quorum="1")
+    assert alone.line().startswith("warn ") and "HALT" in alone.says and "rails.mpp.rpc_urls" in alone.remedy
+    assert two.line().startswith("ok ") and two.says == "2 owners, of which 2 have to agree"
+    assert one["mpp providers"].remedy == "remove rails.mpp.quorum, so that two have to agree"
+
+
+def test_the_root_is_counted_where_the_key_is_only_its_access_key(tmp_path: Path) -> None:
+    """The dollars that will be spent are the root account's; a root without any fails, naming where to send them."""
+    with selling() as world:
+        own = {"rails__use": "mpp", "rails__mpp__rpc_urls": world.rpc.url, "rails__mpp__root": "0x" + "11" * 20}
+        found = looked(world, tmp_path, **own)
+    assert failed(found) == {"mpp balance"}
+    assert found["mpp balance"].remedy.startswith("send USDC.e on Tempo to 0x" + "11" * 20)
+
+
+def test_a_provider_of_another_chain_is_no_provider_of_tempo(world: World, tmp_path: Path) -> None:
+    """Base's URL in rails.mpp.rpc_urls: found by its chain id, and what depends on it is skipped."""
+    found = looked(world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=world.rpc.url)
+    assert failed(found) == {"mpp provider 127.0.0.1", "mpp providers", "mpp balance"}
+    assert found["mpp provider 127.0.0.1"].says == "speaks for chain 8453, not 4217"
+    assert found["mpp provider 127.0.0.1"].remedy == "correct rails.mpp.rpc_urls"
+    assert found["mpp balance"].line().startswith("skip ")
+
+
+def test_each_rail_in_use_is_looked_at(world: World, tmp_path: Path) -> None:
+    """A second rail whose chain is dead fails by its own name; the first is as it was."""
+    found = looked(world, tmp_path, rails__use="coinbase,mpp", rails__mpp__rpc_urls=NOBODY)
+    assert failed(found) == {"mpp provider 127.0.0.1", "mpp providers", "mpp balance"}
+    assert found["contract"].ok and found["wallet balance"].ok
+    assert found["mpp recipients"].line().startswith("warn ")
+
+
+def test_who_pays_by_x402_needs_dollars_and_no_ether(tmp_path: Path) -> None:
+    """The seller pays the gas: no ETH, contract, pool or feed is asked for, and USDC that lacks is named."""
+    with World(embedded, make_gateway=selling_as("venice"), wallet_wei=0) as world:
+        gateway: Any = world.gateway
+        mine = {name.removeprefix("TOPUP_").lower(): value for name, value in gateway.environment().items()}
+        rich = looked(world, tmp_path, **mine)
+        world.do(lambda: world.write(contracts.usdc_balance(world.wallet, 0)))
+        poor = looked(world, tmp_path, **mine)
+    assert failed(rich) == set()
+    assert not COINBASES_OWN & set(rich)
+    assert "x402 network fee" not in rich
+    assert failed(poor) == {"x402 balance"}
+    assert poor["x402 balance"].remedy.startswith("send USDC on Base to 0x")

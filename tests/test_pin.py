@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from tests.test_mpp import selling
 from topup import assemble
-from topup.check import ask_and_decide, ask_live
+from topup.check import ask_and_decide, ask_live, named
+from topup.cli import app
 from topup.errors import ApiGone, ApiUnknown, ChargeRefused, Exit, PaymentForbidden, SettingsError
 from topup.money import Usd
 from topup.pinning import propose, remember
@@ -114,6 +120,8 @@ def test_a_410_is_remembered_and_not_asked_again(world: World, tmp_path: Path) -
             asyncio.run(propose(own))
     assert world.gateway.count("coinbase") == 1
     assert SqliteStore.open_reader(tmp_path).control(own.account).gone
+    refused = asyncio.run(ask_and_decide(own, Asked()))
+    assert "it is gone (410, 404 or 501)" in refused.sentence
 
 
 def test_requests_by_hand_count_towards_the_hourly_bound(world: World, tmp_path: Path) -> None:
@@ -196,3 +204,82 @@ def test_live_status_says_unknown_part_by_part(world: World, tmp_path: Path) -> 
     mute = asyncio.run(ask_live(settings(world, tmp_path, api__url="http://127.0.0.1:9")))
     assert mute["credits"].startswith("unknown: no_answer")
     assert mute["wallet"] == "1 ETH"
+
+
+# -- rails whose recipients stand in the settings --------------------------------------------------------------
+
+NOBODY = "http://127.0.0.1:9"
+
+
+def pinned(world: World, directory: Path, **changes: str) -> tuple[int, dict[str, Any]]:
+    """Run `topup pin --yes --json` on the world's settings with these changes; return exit code and document."""
+    environment = world.environment() | {"TOPUP_STATE_DIR": str(directory), "TOPUP_CONFIG": "/dev/null"}
+    environment |= {f"TOPUP_{name.upper()}": value for name, value in changes.items()}
+    others = dict.fromkeys(name for name in os.environ if name.startswith("TOPUP_"))  # None: not set
+    done = CliRunner().invoke(app, ["pin", "--yes", "--json"], env=others | environment)
+    assert done.stdout, done.stderr
+    return done.exit_code, json.loads(done.stdout)
+
+
+def test_pin_says_where_a_machine_payments_recipient_is_named(world: World, tmp_path: Path) -> None:
+    """No charge is asked for. Nobody named: exit 3, the setting, and how to see an offer; somebody named: exit 0."""
+    code, told = pinned(world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=NOBODY)
+    (mpp,) = told["settings"]
+    assert (code, mpp["setting"], mpp["recipients"]) == (Exit.PERSON, "rails.mpp.recipients", [])
+    assert "`topup doctor --rail mpp`" in mpp["remedy"]
+    one = "0x" + "22" * 20
+    code, told = pinned(world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=NOBODY, rails__mpp__recipients=one)
+    assert (code, told["settings"][0]["recipients"], told["settings"][0]["remedy"]) == (Exit.OK, [one], "")
+    assert world.gateway.count("coinbase") == 0
+    assert not SqliteStore.exists(tmp_path)
+
+
+def test_pin_says_whom_an_x402_profile_pays(world: World, tmp_path: Path) -> None:
+    """Venice's receiver stands in its profile, and the settings replace it."""
+    base = {"rails__use": "x402", "api__kind": "x402"}
+    (venice,) = named(settings(world, tmp_path, **base))
+    assert venice.recipients == ("0x2670b922ef37c7df47158725c0cc407b5382293f",)
+    assert "by the profile venice; rails.x402.recipients replaces it" in venice.line()
+    (own,) = named(settings(world, tmp_path, **base, rails__x402__recipients="0x" + "33" * 20))
+    assert own.line() == f"x402       pays 0x{'33' * 20}, by rails.x402.recipients"
+
+
+def test_pin_shows_every_rail_beside_the_charge(world: World, tmp_path: Path) -> None:
+    """With both in use the charge is shown and pinned as ever, and the other rail's setting beside it."""
+    code, told = pinned(world, tmp_path, rails__use="coinbase,mpp", rails__mpp__rpc_urls=NOBODY)
+    assert (code, told["recipient"]) == (Exit.OK, recipient(world))
+    assert [one["rail"] for one in told["settings"]] == ["mpp"]
+
+
+def test_check_asks_tempo_for_what_tempo_pays(tmp_path: Path) -> None:
+    """Base cannot be reached and is not asked: the cost, the fee and the wallet are Tempo's."""
+    with selling() as world:
+        own = settings(world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=world.rpc.url, chain__rpc_urls=NOBODY)
+        told = asyncio.run(ask_and_decide(own, Asked(Usd.of(10))))
+        live = asyncio.run(ask_live(own))
+        dear = asyncio.run(ask_and_decide(own, Asked(Usd.of(24))))
+    assert told.exit_code == Exit.LOW
+    assert "at most 10.6 USDC.e and 0." in told.sentence
+    assert "from a wallet of 25 USDC.e on Tempo" in told.sentence
+    assert live["wallet"] == "25 USDC.e on Tempo"
+    assert live["refills"] == "2 of at most 10.7 USDC.e each, fees included"
+    assert "nonce" not in live
+    assert (dear.exit_code, dear.document["why"]) == (Exit.PERSON, "wallet_low")
+
+
+def test_check_holds_the_root_against_the_payment(tmp_path: Path) -> None:
+    """With an access key the account that pays is the root: it is empty here, whatever the key itself holds."""
+    with selling() as world:
+        own = settings(
+            world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=world.rpc.url, rails__mpp__root="0x" + "11" * 20
+        )
+        told = asyncio.run(ask_and_decide(own, Asked(Usd.of(10))))
+    assert (told.exit_code, told.document["why"]) == (Exit.PERSON, "wallet_low")
+
+
+def test_a_chain_that_cannot_be_asked_is_unknown_and_no_refusal(tmp_path: Path, world: World) -> None:
+    """Tempo is away: a top-up is due all the same, and whether it can be paid is said to be unknown."""
+    own = settings(world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=NOBODY)
+    told = asyncio.run(ask_and_decide(own, Asked()))
+    assert told.exit_code == Exit.LOW
+    assert "whether it can be paid is unknown" in told.sentence

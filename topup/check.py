@@ -11,18 +11,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from topup import assemble
+from topup.chain.owners import quorum
+from topup.chain.profiles import BASE_DOLLAR, TEMPO_DOLLAR, Dollar
 from topup.clock import SystemClock
 from topup.credits import LASTING, Reading, Unknown, runway
 from topup.cycle import Cycle
 from topup.errors import Exit, PaymentForbidden, TopupError
 from topup.events import Event, show
-from topup.lifecycle import NO_TOKENS, Kind, Plan, State, TopUp
-from topup.money import Asset, Bps, EthPrice, Usd, Usdc, Wei
+from topup.lifecycle import NO_TOKENS, Broadcaster, Kind, Plan, State, TopUp
+from topup.money import Asset, Bps, EthPrice, Usd, Usdc, Wei, plain
 from topup.policy import Buy, Decision, Hold, Limits, Refuse, Snapshot, Wallet, Why, amount_due, permit, worst_spend
 from topup.ports import Rail, Survey
 from topup.settings import Settings
 from topup.store.sqlite import SqliteStore
-from topup.terms import Asked, Terms
+from topup.terms import COINBASE, MPP, X402, Asked, Terms
 
 # What a payment through the smallest pools needs as a limit, measured (docs: gas of the payment protocol).
 GAS_LIMIT_USUAL = 335_000
@@ -35,6 +37,85 @@ class Result:
     document: dict[str, Any]
     sentence: str
     exit_code: Exit
+
+
+@dataclass(frozen=True)
+class Purse:
+    """Where the dollars lie that a rail pays with, and who tells of that chain.
+
+    `said` is the setting that names the providers `urls`; `wanted` is how many of them have to agree, None for the
+    usual. `fee_max` is the most that the network may take of one payment.
+    """
+
+    rail: str
+    chain: str
+    dollar: Dollar
+    said: str
+    urls: tuple[str, ...]
+    wanted: int | None
+    fee_max: Usdc
+
+    def amount(self, units: Usdc) -> str:
+        """Return an amount by its own name: what a bridge holds is not what it stands for."""
+        return f"{plain(units.usdc)} {self.dollar.asset}"
+
+
+def purse(settings: Settings, rail: str) -> Purse:
+    """Return what a rail pays with whose seller carries the payment to the chain."""
+    c, r = settings.chain, settings.rails.mpp
+    if rail == MPP:
+        fee_max = Usd(r.network_fee_max_usd).usdc_down()
+        return Purse(rail, "Tempo", TEMPO_DOLLAR, "rails.mpp.rpc_urls", r.rpc_urls, r.quorum, fee_max)
+    return Purse(rail, "Base", BASE_DOLLAR, "chain.rpc_urls", c.rpc_urls, c.quorum, NO_TOKENS)
+
+
+def payer(settings: Settings) -> bytes | None:
+    """Return the account that pays: the root where the key is one of its access keys, else the wallet; None for none.
+
+    Raises:
+        SettingsError, SignerError: the key cannot be opened.
+    """
+    root = settings.rails.mpp.root
+    return bytes.fromhex(root[2:]) if root is not None else assemble.wallet(settings)
+
+
+@dataclass(frozen=True)
+class Named:
+    """Who may be paid by a rail whose recipients stand in `setting`; `whose` says who named them, none = anybody."""
+
+    rail: str
+    setting: str
+    recipients: tuple[str, ...]
+    whose: str
+    remedy: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """Return it as a JSON-ready document."""
+        return {**vars(self), "recipients": list(self.recipients)}
+
+    def line(self) -> str:
+        """Return it as a line for a terminal."""
+        who = ", ".join(self.recipients) or "anybody whom an offer names"
+        to_do = f"; to do: {self.remedy}" if self.remedy else ""
+        return f"{self.rail:<10} pays {who}, {self.whose}{to_do}"
+
+
+def named(settings: Settings) -> list[Named]:
+    """Return who may be paid by each rail in use whose recipients stand in the settings; nobody is asked."""
+    from topup.rails.x402 import PROFILES
+
+    found = []
+    if MPP in settings.rails.use:
+        setting, given = "rails.mpp.recipients", settings.rails.mpp.recipients
+        remedy = f"`topup doctor --rail mpp` shows the offer: when its recipient stays the same, put it into {setting}"
+        whose = f"by {setting}" if given else f"because {setting} is empty: its amount is bounded, not who gets it"
+        found.append(Named(MPP, setting, given, whose, "" if given else remedy))
+    if X402 in settings.rails.use:
+        setting, given, profile = "rails.x402.recipients", settings.rails.x402.recipients, settings.rails.x402.profile
+        own = tuple(sorted("0x" + one.hex() for one in PROFILES[profile].recipients or ()))
+        whose = f"by {setting}" if given else f"by the profile {profile}; {setting} replaces it"
+        found.append(Named(X402, setting, given or own, whose))
+    return found
 
 
 class Quiet:
@@ -54,19 +135,25 @@ async def ask_and_decide(settings: Settings, wish: Asked) -> Result:
         SettingsError, StoreUnusable: there is no API key, or the ledger cannot be read.
     """
     allowed = assemble.limits(settings)
-    snapshot, decision, unfinished = await _look(settings, wish)
+    snapshot, decision, unfinished, rail = await _look(settings, wish)
     notes = []
     forbidden = None
     if isinstance(decision, Buy) and allowed.live:
-        forbidden, note = await _payable(settings, decision.amount, allowed)
+        total = worst_spend(decision.amount, allowed).usdc_up()
+        judge = (
+            _payable(settings, total)
+            if rail == COINBASE
+            else _payable_in_dollars(settings, purse(settings, rail), total)
+        )
+        forbidden, note = await judge
         notes.append(note)
     elif isinstance(decision, Buy):
         notes.append("mode is observe, so nothing will buy it")
     return _told(snapshot, decision, allowed, unfinished, notes, forbidden)
 
 
-async def _look(settings: Settings, wish: Asked) -> tuple[Snapshot, Decision, TopUp | None]:
-    """Read and decide on a copy of the ledger, as if live; return also what is unfinished."""
+async def _look(settings: Settings, wish: Asked) -> tuple[Snapshot, Decision, TopUp | None, str]:
+    """Read and decide on a copy of the ledger, as if live; return also what is unfinished, and the next rail."""
     clock = SystemClock()
     client = assemble.api(settings, clock)
     store = SqliteStore.open_copy(settings.state_dir)
@@ -79,7 +166,9 @@ async def _look(settings: Settings, wish: Asked) -> tuple[Snapshot, Decision, To
     cycle = Cycle(terms, api=client, rails=_no_rail, store=store, clock=clock, sink=Quiet(), rpc_requests=lambda: 0)
     try:
         snapshot, decision = await cycle.judge(wish)
-        return snapshot, decision, store.open_topup(settings.account)
+        gone, use = store.control(settings.account).gone, settings.rails.use
+        rail = next((one for one in use if one not in gone), use[0])
+        return snapshot, decision, store.open_topup(settings.account), rail
     finally:
         await client.close()
         store.close()
@@ -143,9 +232,8 @@ def _verdict(snapshot: Snapshot, decision: Decision, unfinished: TopUp | None) -
             return "hold", f"nothing to do: {decision.detail}", Exit.OK
 
 
-async def _payable(settings: Settings, amount: Usd, allowed: Limits) -> tuple[PaymentForbidden | None, str]:
+async def _payable(settings: Settings, total: Usdc) -> tuple[PaymentForbidden | None, str]:
     """Hold the dearest charge that would be accepted against price, fees and wallet; simulation needs a real one."""
-    total = worst_spend(amount, allowed).usdc_up()
     rpcs = assemble.providers(settings)
     try:
         wallet = assemble.wallet(settings)
@@ -176,6 +264,79 @@ async def _payable(settings: Settings, amount: Usd, allowed: Limits) -> tuple[Pa
     cost = plan.value if plan.asset is Asset.ETH else f"{plan.tokens} {plan.asset}"
     held = found.balance if plan.asset is Asset.ETH else f"{found.tokens} {plan.asset} and {found.balance}"
     return None, f"it would take at most {cost} and fees from a wallet of {held}; not simulated"
+
+
+async def _payable_in_dollars(settings: Settings, one: Purse, total: Usdc) -> tuple[PaymentForbidden | None, str]:
+    """Hold the dearest offer that would be accepted against the dollars on the rail's chain, and the network's fee."""
+    try:
+        own = payer(settings)
+        if own is None:
+            return None, "no wallet is set, so the chain was not asked"
+        found = await dollars(settings, one, own)
+        plan = _rough_authorization(one, found, total)
+        ceilings = assemble.ceilings(settings)
+        permit(plan, total=total, fair=None, wallet=Wallet(found.balance, found.tokens), ceilings=ceilings)
+    except PaymentForbidden as error:
+        return error, f"and it could not be paid: {error}"
+    except TopupError as error:
+        return None, f"whether it can be paid is unknown: {error}"
+    cost, held = one.amount(total), one.amount(found.tokens or NO_TOKENS)
+    fee = f" and {one.amount(plan.token_fee)} of fees" if one.dollar.pays_fee else ""
+    return None, f"it would take at most {cost}{fee} from a wallet of {held} on {one.chain}; not simulated"
+
+
+async def dollars(settings: Settings, one: Purse, own: bytes) -> Survey:
+    """Ask the rail's chain for its newest block, its fees, and the dollars of an account.
+
+    Raises:
+        ChainError: too few providers gave an answer that can be used.
+        PaymentForbidden: there is no such token on that chain.
+    """
+    from topup.chain.rpc import Rpc
+
+    rpcs = [Rpc(url, timeout_s=settings.chain.timeout_s) for url in one.urls]
+    try:
+        agreeing = quorum(one.urls, one.wanted)
+        chain = assemble.authorized(settings, rpcs, one.dollar.chain_id, agreeing, SystemClock())
+        return await chain.survey(own, one.dollar.token)
+    finally:
+        for rpc in rpcs:
+            await rpc.close()
+
+
+def network_fee(one: Purse, found: Survey) -> Usdc:
+    """Return the most that the network would take of a payment now, as the rail plans it; nothing where others pay."""
+    from topup.rails.mpp import GAS_LIMIT, PRICES_PER_UNIT
+
+    if not one.dollar.pays_fee:
+        return NO_TOKENS
+    return Usdc(-(-(found.base_fee.units * 3 // 2 + found.tip.units) * GAS_LIMIT // PRICES_PER_UNIT))
+
+
+def _rough_authorization(one: Purse, found: Survey, total: Usdc) -> Plan:
+    none = Wei(0)
+    return Plan(
+        kind=Kind.PAY,
+        to=one.dollar.token,
+        data=b"",
+        value=none,
+        gas_limit=0,
+        max_fee_per_gas=none,
+        max_priority_fee_per_gas=none,
+        l1_fee=none,
+        lane=0,
+        nonce=0,
+        chain_id=one.dollar.chain_id,
+        quote=none,
+        tier=0,
+        eth_price_e8=0,
+        block_number=found.head.number,
+        proof="none",
+        asset=one.dollar.asset,
+        tokens=total,
+        token_fee=network_fee(one, found),
+        broadcaster=Broadcaster.SERVER,
+    )
 
 
 def _rough_plan(settings: Settings, found: Survey, total: Usdc) -> Plan:
@@ -228,12 +389,18 @@ async def ask_live(settings: Settings) -> dict[str, str]:
     """Ask the API and the chain how things stand; what cannot be learnt says "unknown" and why."""
     told: dict[str, str] = {}
     reading = await _live_credits(settings, told)
-    rpcs = assemble.providers(settings)
-    try:
-        await _live_wallet(settings, told, reading, rpcs)
-    finally:
-        for rpc in rpcs:
-            await rpc.close()
+    for place, rail in enumerate(settings.rails.use):
+        found: dict[str, str] = {}
+        if rail == COINBASE:
+            rpcs = assemble.providers(settings)
+            try:
+                await _live_wallet(settings, found, reading, rpcs)
+            finally:
+                for rpc in rpcs:
+                    await rpc.close()
+        else:
+            await _live_dollars(settings, found, reading, purse(settings, rail))
+        told |= {f"{name} {rail}" if place else name: says for name, says in found.items()}
     return told
 
 
@@ -249,7 +416,7 @@ async def _live_credits(settings: Settings, told: dict[str, str]) -> Reading | N
     found: list[Reading] = []
 
     async def ask() -> None:
-        snapshot, _, _ = await _look(settings, Asked())
+        snapshot, _, _, _ = await _look(settings, Asked())
         if isinstance(snapshot.reading, Unknown):
             told["credits"] = f"unknown: {snapshot.reading.doubt}: {snapshot.reading.detail}"
             return
@@ -270,6 +437,20 @@ async def _live_credits(settings: Settings, told: dict[str, str]) -> Reading | N
     for name in ("burn", "runway"):
         told.setdefault(name, "unknown: the credits are unknown")
     return found[0] if found else None
+
+
+async def _live_dollars(settings: Settings, told: dict[str, str], reading: Reading | None, one: Purse) -> None:
+    async def ask() -> None:
+        own = payer(settings)
+        if own is None:
+            told["wallet"] = told["refills"] = "unknown: no wallet is set"
+            return
+        held = (await dollars(settings, one, own)).tokens or NO_TOKENS
+        told["wallet"] = f"{one.amount(held)} on {one.chain}"
+        each = refill_total(settings, reading) + one.fee_max
+        told["refills"] = f"{held.units // each.units} of at most {one.amount(each)} each, fees included"
+
+    await _or_unknown(told, ("wallet", "refills"), ask)
 
 
 async def _live_wallet(settings: Settings, told: dict[str, str], reading: Reading | None, rpcs: list[Any]) -> None:

@@ -573,15 +573,21 @@ def pin(yes: Annotated[bool, typer.Option("--yes", help="pin without asking")] =
 
 
 def _pin(*, yes: bool, as_json: bool) -> Exit:
+    from topup.check import named
     from topup.pinning import propose, remember
+    from topup.terms import COINBASE
 
     settings = load()
-    proposal = wait_for(propose(settings))
+    others = named(settings)  # whose recipients stand in the settings; a charge is asked for where one is bought
+    proposal = wait_for(propose(settings)) if COINBASE in settings.rails.use else None
     if as_json:
-        document(proposal.document)
+        shown = {"schema": 1} if proposal is None else proposal.document
+        document(shown | ({"settings": [one.document() for one in others]} if others else {}))
     else:
-        for line in proposal.lines:
+        for line in [*(proposal.lines if proposal is not None else ()), *(one.line() for one in others)]:
             say(line)
+    if proposal is None:
+        return Exit.OK if all(one.recipients for one in others) else Exit.PERSON
     if proposal.known:
         return Exit.OK
     if not yes:

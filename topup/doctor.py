@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -18,13 +18,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from topup import assemble
-from topup.check import refill_total, refills
+from topup.chain.rpc import Query
+from topup.check import Purse, named, network_fee, payer, purse, refill_total, refills
 from topup.clock import SystemClock
 from topup.credits import LASTING, Reading, believe
 from topup.errors import ApiError, ChainError, ChainUnknown, StoreError, TopupError
-from topup.money import EthPrice, Usdc, Wei, deviation_bps_up
+from topup.money import Asset, EthPrice, Usdc, Wei, deviation_bps_up
 from topup.settings import Settings, load
 from topup.store.sqlite import FILE, SqliteStore
+from topup.terms import COINBASE
 
 # Beyond this the deadlines of charges and the freshness of prices can no longer be judged by this machine.
 SKEW_MAX_S = 30
@@ -127,8 +129,8 @@ async def _ledger(settings: Settings) -> list[Check]:
         Check("ledger", ok=damage is None, says=damage or f"whole, of this program's version, {held}",
               remedy="" if damage is None else "restore it from a backup, see docs/runbook.md"),
         Check("rails", ok=not gone,
-              says=f"{', '.join(sorted(gone))} answered 410 Gone and is not asked again" if gone
-              else "no 410 on record; a charge is not asked for here, because every request is one",
+              says=f"{', '.join(sorted(gone))} answered that it is gone (410, 404 or 501), is not asked again" if gone
+              else "none on record as gone; a charge is not asked for here, because every request is one",
               remedy="choose another in rails.use, or a gateway that serves it, then `topup resume`" if gone else ""),
     ]  # fmt: skip
 
@@ -241,20 +243,145 @@ def _skew(name: str, theirs_s: int | None, ours_s: int) -> Check:
 CHAIN_LOOKS = ("contract", "operators", "quotes", "price feed", "sequencer feed", "gas oracle", "wallet balance")
 
 
+@dataclass(frozen=True)
+class _Chain:
+    """A chain as one rail asks it.
+
+    `before` stands before the names of its checks, `said` is the setting that names the providers `urls`, of which
+    `wanted` have to agree; `remedy` is for those of another chain. `simulates` runs nothing dry, `old` asks for a
+    balance at a block, `logs` is what is looked for, without which `lost` is lost. `alone` says what a single owner
+    cannot show, and what two could.
+    """
+
+    before: str
+    chain_id: int
+    said: str
+    remedy: str
+    urls: tuple[str, ...]
+    wanted: int | None
+    simulates: Query | None
+    old: Callable[[str], Query]
+    logs: Mapping[str, Any]
+    lost: str
+    alone: tuple[str, str]
+
+
+def _of_ours(settings: Settings, wallet: bytes | None) -> _Chain:
+    """Return the chain to which the wallet itself sends what pays a Coinbase charge."""
+    address = "0x" + (wallet or bytes(20)).hex()
+    nothing = {"from": address, "to": address, "value": "0x0"}
+    return _Chain(
+        before="",
+        chain_id=settings.chain.id,
+        said="chain.rpc_urls",
+        remedy="correct chain.rpc_urls or chain.id",
+        urls=settings.chain.rpc_urls,
+        wanted=settings.chain.quorum,
+        simulates=("eth_simulateV1", [{"blockStateCalls": [{"calls": [nothing]}]}, "latest"]),
+        old=lambda block: ("eth_getBalance", [address, block]),
+        logs={"address": "0x" + assemble.profile(settings).contract.hex()},
+        lost="it cannot bear out that an expired charge was never paid",
+        alone=(
+            "one provider: payments run, but an expired charge needs a person",
+            "two can prove that a charge was never paid",
+        ),
+    )
+
+
+def _of_others(one: Purse, own: bytes | None) -> _Chain:
+    """Return the chain to which the seller carries what was signed."""
+    from topup.chain.traces import TRANSFER, balance
+
+    holder, token = own or bytes(20), one.dollar.token
+    return _Chain(
+        before=f"{one.rail} ",
+        chain_id=one.dollar.chain_id,
+        said=one.said,
+        remedy=f"correct {one.said}",
+        urls=one.urls,
+        wanted=one.wanted,
+        simulates=None,
+        old=lambda block: balance(token, holder, block),
+        logs={"address": "0x" + token.hex(), "topics": ["0x" + TRANSFER.hex(), "0x" + holder.rjust(32, b"\0").hex()]},
+        lost="it cannot bear out that an authorization was never used",
+        alone=(
+            "one owner: payments run, but that an unused authorization is dead cannot be proven: its top-up will HALT",
+            "two can prove that an authorization was never used",
+        ),
+    )
+
+
 async def _wallet_and_chain(settings: Settings) -> list[Check]:
     # A keystore takes a second of computing to open; the other looks go on meanwhile.
     found, wallet = await asyncio.to_thread(_wallet, settings)
-    found.append(_recipients(settings))
+    found += _recipients(settings)
+    looks = [
+        _safely("chain", _ours(settings, wallet))
+        if rail == COINBASE
+        else _safely(f"{rail} chain", _others(settings, purse(settings, rail), wallet))
+        for rail in settings.rails.use
+    ]
+    for part in await asyncio.gather(*looks):
+        found += part
+    return found
+
+
+async def _providers(settings: Settings, rpcs: Sequence[Any], chain: _Chain) -> tuple[list[Check], list[Any]]:
+    """Look at a chain's providers, and return those that the other looks may use."""
+    hosts = [rpc.host for rpc in rpcs]
+    called = [rpc.host if hosts.count(rpc.host) == 1 else rpc.name for rpc in rpcs]
+    looks = await asyncio.gather(
+        *(_provider(settings, rpc, chain, f"{chain.before}provider {n}") for rpc, n in zip(rpcs, called, strict=True))
+    )
+    good = [rpc for rpc, (_, right) in zip(rpcs, looks, strict=True) if right]
+    return [*(check for look, _ in looks for check in look), _agreement(chain, good)], good
+
+
+async def _others(settings: Settings, one: Purse, wallet: bytes | None) -> list[Check]:
+    """Look at the chain of a rail whose seller carries the payment: its providers, its dollar, and who pays."""
+    from topup.chain.rpc import Rpc
+
+    own = payer(settings) if settings.rails.mpp.root is not None else wallet
+    rpcs = [Rpc(url, timeout_s=settings.chain.timeout_s) for url in one.urls]
+    try:
+        found, good = await _providers(settings, rpcs, _of_others(one, own))
+        if not good:
+            return [*found, *_skipped((f"{one.rail} balance",), "no provider can be asked")]
+        return [*found, *await _safely(f"{one.rail} balance", _dollars(settings, good[0], one, own))]
+    finally:
+        for rpc in rpcs:
+            await rpc.close()
+
+
+async def _dollars(settings: Settings, rpc: Any, one: Purse, own: bytes | None) -> list[Check]:
+    from topup.chain.token import survey
+
+    name, live = f"{one.rail} balance", settings.mode == "live"
+    if own is None:
+        return _skipped((name,), "no wallet is known") if live else []
+    now, found = await survey(rpc, one.dollar.chain_id, own, one.dollar.token, ()), []
+    if one.dollar.pays_fee:
+        fee = network_fee(one, now)
+        right = fee <= one.fee_max
+        says = f"at most {one.amount(fee)} for a payment now, the ceiling is {one.amount(one.fee_max)}"
+        remedy = "" if right else "wait, or raise rails.mpp.network_fee_max_usd"
+        found.append(Check(f"{one.rail} network fee", ok=right, says=says, remedy=remedy))
+    each = refill_total(settings, None) + one.fee_max
+    held = now.tokens or Usdc(0)
+    count = held.units // each.units
+    says = f"{one.amount(held)} on {one.chain} covers {count} refills of at most {one.amount(each)}, fees included"
+    enough = count >= 1 or not live
+    says = says if count >= REFILLS_LOW or not enough else f"warning: {says}"
+    bridged = ", brought there by hand: topup never bridges" if one.dollar.asset is Asset.USDC_E else ""
+    remedy = "" if count >= REFILLS_LOW else f"send {one.dollar.asset} on {one.chain} to 0x{own.hex()}{bridged}"
+    return [*found, Check(name, ok=enough, says=says, remedy=remedy)]
+
+
+async def _ours(settings: Settings, wallet: bytes | None) -> list[Check]:
+    """Look at the chain to which the wallet itself sends payments: providers, contract, prices, wallet."""
     rpcs = assemble.providers(settings)
     try:
-        hosts = [rpc.host for rpc in rpcs]
-        called = [rpc.host if hosts.count(rpc.host) == 1 else rpc.name for rpc in rpcs]
-        looks = await asyncio.gather(
-            *(_provider(settings, rpc, f"provider {name}", wallet) for rpc, name in zip(rpcs, called, strict=True))
-        )
-        found += [check for look, _ in looks for check in look]
-        good = [rpc for rpc, (_, right) in zip(rpcs, looks, strict=True) if right]
-        found.append(_agreement(settings, good))
+        found, good = await _providers(settings, rpcs, _of_ours(settings, wallet))
         if not good:
             return [*found, *_skipped(CHAIN_LOOKS, "no provider can be asked")]
         for part in await asyncio.gather(
@@ -287,7 +414,16 @@ def _wallet(settings: Settings) -> tuple[list[Check], bytes | None]:
     return [Check("wallet", ok=True, says=f"{own}, without a key: topup only watches")], bytes.fromhex(own[2:])
 
 
-def _recipients(settings: Settings) -> Check:
+def _recipients(settings: Settings) -> list[Check]:
+    """Say who may be paid by each rail in use."""
+    found = [_pinned(settings)] if COINBASE in settings.rails.use else []
+    for one in named(settings):
+        says = f"{len(one.recipients)} named {one.whose}" if one.recipients else f"warning: anybody, {one.whose}"
+        found.append(Check(f"{one.rail} recipients", ok=True, says=says, remedy=one.remedy))
+    return found
+
+
+def _pinned(settings: Settings) -> Check:
     try:
         store = SqliteStore.open_copy(settings.state_dir)
         try:
@@ -304,13 +440,13 @@ def _recipients(settings: Settings) -> Check:
     return Check("recipients", ok=not live, says=says, remedy="`topup pin`")
 
 
-def _agreement(settings: Settings, good: Sequence[Any]) -> Check:
+def _agreement(chain: _Chain, good: Sequence[Any]) -> Check:
     """Say how many providers bear each other out, and what that is enough for."""
     from topup.chain.owners import owner, quorum
 
-    name, urls = "providers", settings.chain.rpc_urls
+    name, urls = f"{chain.before}providers", chain.urls
     owners = {owner(url) for url in urls}
-    needed = quorum(urls, settings.chain.quorum)
+    needed = quorum(urls, chain.wanted)
     several = f"{len(urls)} URLs of {len(owners)} owner{'s' if len(owners) > 1 else ''}"
     twice = f"{several}: two of one registrable domain count as one; " if len(urls) > len(owners) else ""
     believed = len({rpc.owner for rpc in good})
@@ -318,29 +454,28 @@ def _agreement(settings: Settings, good: Sequence[Any]) -> Check:
         says = f"{needed} of different owners have to agree, and {believed} can be believed now: topup waits"
         return Check(name, ok=False, says=says, remedy="see each provider above, or add one of another owner")
     if len(owners) == 1:
-        says = f"warning: {twice}one provider: payments run, but an expired charge needs a person"
-        remedy = "add a provider of another owner to chain.rpc_urls: two can prove that a charge was never paid"
-        return Check(name, ok=True, says=says, remedy=remedy)
+        says, why = chain.alone
+        remedy = f"add a provider of another owner to {chain.said}: {why}"
+        return Check(name, ok=True, says=f"warning: {twice}{says}", remedy=remedy)
     if needed == 1:
-        says = f"warning: {twice}chain.quorum = 1: whichever answers first is believed alone"
-        return Check(name, ok=True, says=says, remedy="remove chain.quorum, so that two have to agree")
+        setting = chain.said.replace("rpc_urls", "quorum")
+        says = f"warning: {twice}{setting} = 1: whichever answers first is believed alone"
+        return Check(name, ok=True, says=says, remedy=f"remove {setting}, so that two have to agree")
     return Check(name, ok=True, says=f"{twice}{len(owners)} owners, of which {needed} have to agree")
 
 
-async def _provider(settings: Settings, rpc: Any, name: str, wallet: bytes | None) -> tuple[list[Check], bool]:
+async def _provider(settings: Settings, rpc: Any, chain: _Chain, name: str) -> tuple[list[Check], bool]:
     """Ask one provider what it is and can; tell whether the other looks may use it."""
     from topup.chain.rpc import RpcError, known, quantity
 
-    address = "0x" + (wallet or bytes(20)).hex()
-    call = {"blockStateCalls": [{"calls": [{"from": address, "to": address, "value": "0x0"}]}]}
     try:
-        chain_id, newest, safe, final, simulated = await rpc.batch(
+        chain_id, newest, safe, final, *simulated = await rpc.batch(
             [
                 ("eth_chainId", []),
                 ("eth_getBlockByNumber", ["latest", False]),
                 ("eth_getBlockByNumber", ["safe", False]),
                 ("eth_getBlockByNumber", ["finalized", False]),
-                ("eth_simulateV1", [call, "latest"]),
+                *([chain.simulates] if chain.simulates is not None else []),
             ]
         )
         said = quantity(known(chain_id, "eth_chainId"), "the chain id")
@@ -349,13 +484,13 @@ async def _provider(settings: Settings, rpc: Any, name: str, wallet: bytes | Non
             raise ChainUnknown("it has no newest block")
         height, time_s = quantity(block.get("number"), "its number"), quantity(block.get("timestamp"), "its time")
         back = hex(max(0, height - HISTORY_BLOCKS))
-        since = {"address": "0x" + assemble.profile(settings).contract.hex(), "fromBlock": back, "toBlock": "latest"}
-        old, logs = await rpc.batch([("eth_getBalance", [address, back]), ("eth_getLogs", [since])])
+        since = {**chain.logs, "fromBlock": back, "toBlock": "latest"}
+        old, logs = await rpc.batch([chain.old(back), ("eth_getLogs", [since])])
     except ChainError as error:
-        return [_failed(name, error, "check chain.rpc_urls and the network")], False
-    if said != settings.chain.id:
-        says = f"speaks for chain {said}, not {settings.chain.id}"
-        return [Check(name, ok=False, says=says, remedy="correct chain.rpc_urls or chain.id")], False
+        return [_failed(name, error, f"check {chain.said} and the network")], False
+    if said != chain.chain_id:
+        says = f"speaks for chain {said}, not {chain.chain_id}"
+        return [Check(name, ok=False, says=says, remedy=chain.remedy)], False
     skew = _skew(f"{name} clock", time_s, SystemClock().now_ms() // 1000)
     age = SystemClock().now_ms() // 1000 - time_s
     if age > SKEW_MAX_S:
@@ -374,10 +509,10 @@ async def _provider(settings: Settings, rpc: Any, name: str, wallet: bytes | Non
         found.append(Check(finality, ok=False, says="serves no " + " and no ".join(lacks), remedy=remedy))
     else:
         found.append(Check(finality, ok=True, says="serves safe and finalized blocks"))
-    found.append(_ability(f"{name} simulation", "eth_simulateV1", simulated, "payments are proven by eth_call alone"))
+    without = "payments are proven by eth_call alone"
+    found += [_ability(f"{name} simulation", "eth_simulateV1", answer, without) for answer in simulated]
     found.append(_ability(f"{name} history", "old balances", old, "the wallet's balance cannot verify older payments"))
-    without = "it cannot bear out that an expired charge was never paid"
-    found.append(_ability(f"{name} logs", "the contract's logs", logs, without))
+    found.append(_ability(f"{name} logs", "the contract's logs", logs, chain.lost))
     return found, True
 
 

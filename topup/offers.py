@@ -12,6 +12,7 @@ from typing import Any
 
 from topup import assemble
 from topup.charge import Finding, Request
+from topup.check import payer
 from topup.clock import SystemClock
 from topup.errors import ChargeRefused, PaymentForbidden, SettingsError, TopupError
 from topup.events import Event
@@ -39,7 +40,7 @@ async def look(settings: Settings, name: str, amount: Usd) -> dict[str, Any]:
     """
     if name not in assemble.BUILDERS or name == "coinbase":
         raise SettingsError(f"--rail {name} has no free offer", remedy="mpp or x402; `topup pin` shows a charge")
-    wallet = assemble.wallet(settings)
+    wallet = payer(settings)
     if wallet is None:
         raise SettingsError("no wallet is set", remedy="set wallet.address, or wallet.keystore")
     clock = SystemClock()

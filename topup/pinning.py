@@ -1,7 +1,8 @@
 """Who would be paid? Asks for a charge without paying it, proves all of it but the recipient, and pins that by hand.
 
 The recipient is the one thing a charge says that nothing else can prove: the operator signs whatever it is given.
-So a person looks at it once. The charge costs nothing and is forgotten.
+So a person looks at it once. The charge costs nothing and is forgotten. Only Coinbase charges are pinned so; other
+rails' recipients stand in the settings, see `topup.check.named`.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ async def _charge(settings: Settings, store: SqliteStore, asked: Request) -> byt
     client = assemble.api(settings, clock)
     if COINBASE in store.control(account).gone:
         raise ApiGone(
-            "the charge endpoint answered 410 Gone and is not asked again",
+            "the charge endpoint answered that it is gone (410, 404 or 501) and is not asked again",
             remedy="`topup resume` when it is back or another gateway is set",
         )
     count = len(store.charge_requests(account, now - HOUR_MS))

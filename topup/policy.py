@@ -208,7 +208,7 @@ def _switches(now: Snapshot, limits: Limits) -> Hold | Refuse | None:
     if now.gone:
         return Refuse(
             Why.ENDPOINT_GONE,
-            "the charge endpoint answered 410 Gone",
+            "the seller's endpoint answered that it is gone (410, 404 or 501)",
             "top up by hand, or point api.url at a gateway that serves it, then `topup resume`",
         )
     if not limits.live:

@@ -127,7 +127,8 @@ def status_lines(told: dict[str, Any]) -> list[str]:
     day, month = (f"{told[f'spent_{s}_usd']} of {told[f'cap_{s}_usd']}" for s in ("24h", "30d"))
     lines.append(f"spent     {day} in 24 h, {month} in 30 d")
     if told["rails_gone"]:
-        lines.append(f"gone      {', '.join(told['rails_gone'])}: answered 410 Gone; `topup resume` asks again")
+        gone = ", ".join(told["rails_gone"])
+        lines.append(f"gone      {gone}: answered that it is gone (410, 404 or 501); `topup resume` asks again")
     lines.append(f"open      {_brief(told['open']) if told['open'] is not None else 'nothing'}")
     lines += [f"{name:<9} {value}" for name, value in told.get("live", {}).items()]
     return lines
