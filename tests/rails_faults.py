@@ -23,6 +23,7 @@ from topup.terms import Rest
 # keccak256 of Transfer(address,address,uint256).
 TRANSFER: Final = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
 TEN: Final = 10_000_000
+FLOOR_USD: Final = 10
 HOUR_MS: Final = 3_600_000
 # Passes in which a row that waits has to show that it goes on waiting.
 PATIENCE: Final = 8
@@ -107,15 +108,27 @@ class Ground:
         """Return what one payment moves, in the order of the chain; the first part is what the wallet gives."""
         return [(to.lower(), units) for to, units in self.parts or ((self.recipient, TEN),)]
 
+    def moves(self) -> list[tuple[str, int]]:
+        """Return every transfer of the token by the wallet and `through`, on the whole chain; the network's fees apart.
+
+        To whom in lower case, and how many units.
+        """
+        senders = ["0x" + one[2:].lower().rjust(64, "0") for one in (self.world.wallet, self.through) if one]
+        wanted = {"fromBlock": "0x0", "toBlock": "latest", "address": self.token, "topics": [TRANSFER, senders]}
+        logs = self.world.do(lambda: self.world.chain.rpc("eth_getLogs", [wanted]))
+        moved = [("0x" + log["topics"][2][-40:].lower(), int(log["data"], 16)) for log in logs]
+        return [one for one in moved if one[0] != self.fees_to]
+
 
 @dataclass
 class Play:
-    """One ledger in a seller's world; `stage` is the program that runs now."""
+    """One ledger in a seller's world; `stage` is the program that runs now, `needs` how often the account ran low."""
 
     ground: Ground
     directory: Path
     two: bool = False
     stage: Stage = field(init=False)
+    needs: int = field(init=False, default=1)
 
     def __post_init__(self) -> None:
         """Start the program, and remember what the wallet holds."""
@@ -176,6 +189,7 @@ class Play:
     def drain(self) -> None:
         """Let the account be used down to a dollar above nothing, and time pass until buying is allowed again."""
         account = self.seller.account
+        self.needs += self.world.do(lambda: account.total_credits - account.total_usage >= FLOOR_USD)
         self.world.do(lambda: account.set_usage(account.total_credits - 1))
         self.pass_time(HOUR_MS)
 
@@ -187,17 +201,6 @@ class Play:
         call = {"to": self.ground.token, "data": data}
         return int(self.world.do(lambda: self.world.chain.rpc("eth_call", [call, "latest"])), 16)
 
-    def moves(self) -> list[tuple[str, int]]:
-        """Return every transfer of the token by the wallet and `through`, on the whole chain; the network's fees apart.
-
-        To whom in lower case, and how many units.
-        """
-        senders = ["0x" + one[2:].lower().rjust(64, "0") for one in (self.world.wallet, self.ground.through) if one]
-        wanted = {"fromBlock": "0x0", "toBlock": "latest", "address": self.ground.token, "topics": [TRANSFER, senders]}
-        logs = self.world.do(lambda: self.world.chain.rpc("eth_getLogs", [wanted]))
-        moved = [("0x" + log["topics"][2][-40:].lower(), int(log["data"], 16)) for log in logs]
-        return [one for one in moved if one[0] != self.ground.fees_to]
-
     def booked(self, account: str, commodity: Commodity) -> int:
         """Return what the journal says of one account."""
         lines = [x for e in self.stage.store.entries("default") if e.topup_id for x in e.lines]
@@ -205,7 +208,7 @@ class Play:
 
     def judge(self, payments: int) -> None:
         """So many payments have moved, each to the right one; the books say what the chain says, to the unit."""
-        assert self.moves() == self.ground.payment * payments
+        assert self.ground.moves() == self.ground.payment * payments
         assert self.seller.elsewhere.requests == []
         topups = self.stage.store.latest("default", 100)
         shown = [a for t in topups for a in t.out if a.inclusion is not None]

@@ -12,7 +12,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.faults import sound
+from benchmarks import rails
+from benchmarks.faults import lines, rows, sound
+from tests import test_x402_faults, tools
+from tests.rails_faults import HOUR_MS, Play
+from topup.lifecycle import State
 
 ROOT = Path(__file__).parent.parent
 
@@ -116,7 +120,9 @@ def test_a_run_with_faults_says_what_became_of_the_payments() -> None:
         assert (row["survived"], row["payments"], row["lost"], row["wrong"]) == (True, 1, False, [])
     assert lost["recovered_in_s"] > 0
     assert (power["halted"], power["recovered_in_s"], power["recipe"]) == (True, None, None)
-    assert set(lost["recipe"]) == {"survived", "payments", "believed", "lost", "recovered_in_s", "detail"}
+    assert {row["rail"] for row in told["stories"]} == {"coinbase"}
+    figures = {"survived", "payments", "astray", "leaked", "believed", "lost", "recovered_in_s", "detail"}
+    assert set(lost["recipe"]) == figures
     # What the documentation shows pays again when an answer is lost; that is what all this is for.
     assert (lost["recipe"]["survived"], lost["recipe"]["payments"], lost["recipe"]["lost"]) == (False, 2, True)
     assert told["kill_matrix"] == {"cells": None, "survived": None, "reason": "not asked for"}
@@ -134,6 +140,64 @@ def test_the_table_of_faults_is_for_a_person() -> None:
     assert row.split()[:4] == ["1", "response_lost", "|", "yes"]
     assert "NO" in row.rpartition("|")[2]
     assert "soak: seed 1" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_rail_is_played_alone() -> None:
+    """Its rows, with what it did and what the recipe did, each figure from the chain; no matrix and no soak."""
+    done = faults("--json", "--rail", "x402", "--stories", "other-recipient", "settled-reset")
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    stranger, lost = told["stories"]
+    for row in told["stories"]:
+        assert (row["rail"], row["survived"], row["payments"], row["lost"]) == ("x402", True, 1, False)
+    assert (stranger["recipe"]["survived"], stranger["recipe"]["astray"]) == (False, 1)
+    assert (lost["recipe"]["payments"], lost["recipe"]["lost"]) == (3, True)
+    assert told["kill_matrix"]["reason"] == "not asked for"
+    assert told["soak"]["steps"] == 0
+    assert "2 of 2  x402  settled-reset: survived yes, payments 1" in done.stderr
+
+
+def test_a_rail_that_cannot_run_is_skipped_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without anvil each row of mpp is named with the reason, and nothing was survived or lost."""
+    monkeypatch.setattr(tools, "find", lambda _: None)
+    skipped = list(rows(["mpp"], ["splits"], lambda _: None))
+    assert [(row["rail"], row["story"], row["survived"], row["recipe"]) for row in skipped] == [
+        ("mpp", "splits", None, None)
+    ]
+    assert "anvil is missing" in skipped[0]["reason"]
+    told = {"stories": skipped, "kill_matrix": {"cells": None, "survived": None, "reason": ""}}
+    soak = {"seed": 1, "steps": 0, "double_payments": 0, "lost": 0}
+    assert sound(told | {"soak": soak})
+    assert any("skipped: anvil is missing" in line for line in lines(told | {"soak": soak}))
+
+
+def test_a_second_payment_is_counted() -> None:
+    """Whoever buys twice for one need, rightly or not, is shown with two payments and has not survived."""
+
+    async def twice(play: Play) -> None:
+        account = play.seller.account
+        for _ in range(2):
+            known = play.stage.store.latest("default", 1)
+            await play.until(State.DONE, after=known[0].id if known else "")
+            # As if nothing had come of it, and without a need that was told.
+            play.world.do(lambda: account.set_usage(account.total_credits - 1))
+            play.pass_time(HOUR_MS)
+
+    played = rails.told(
+        rails.Row("x402", "twice", "", lambda folder, observed: test_x402_faults.told(folder, observed(twice), "plain"))
+    )
+    assert (played["payments"], played["survived"]) == (2, False)
+
+
+def test_each_hostile_answer_of_a_rail_has_its_row() -> None:
+    """What the issue of living rails names is played on both rails whose seller carries the payment."""
+    for rail, own in (("x402", {"double-amount", "no-time"}), ("mpp", {"double-amount", "expired", "splits"})):
+        named = {row.name for row in rails.rows(rail)}
+        assert own <= named
+        assert {"other-recipient", "other-chain", "other-token", "lying-description", "payment-redirect-307"} <= named
+        assert {f"settled-{end}" for end in ("payment-required-402", "forbidden-403", "server-error-500")} <= named
+        assert {"death-while-settling", "held-back-one-provider", "held-back-two-providers"} <= named
 
 
 def test_a_story_that_there_is_not_is_named() -> None:

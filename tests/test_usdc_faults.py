@@ -171,48 +171,51 @@ def test_a_row(fault: Fault, tmp_path: Path) -> None:
 @pytest.mark.parametrize("nth", [0, 1], ids=["approval", "payment"])
 def test_a_death_between_sending_and_the_answer(nth: int, tmp_path: Path) -> None:
     """The provider has taken a transaction when the process dies: the next finds it and sends it no second time."""
+    told(tmp_path, lambda play, wire: died(play, wire, nth))
 
-    async def lives(play: Play) -> None:
+
+async def died(play: Play, wire: Proxy, nth: int) -> None:
+    """Die once the chain has the transaction after the first `nth`, and before that is heard; live on from there."""
+
+    async def lives() -> None:
         while True:
             await play.step()
 
-    async def tell(play: Play, wire: Proxy) -> None:
-        wire.on(SEND, silent(forwarded=True), 1, skip=nth)
-        running = asyncio.create_task(lives(play))
-        while play.world.do(lambda: taken(play)) <= nth:
-            assert not running.done(), running
-            await asyncio.sleep(0.005)
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
-        await play.close()
-        wire.mend()
-        play.begin()
-        await play.until(State.DONE)
-        play.judge(1)
-        assert [a.plan.kind for a in play.stage.topup.out] == [Kind.APPROVE, Kind.PAY]
-        assert play.world.do(lambda: taken(play)) == 2
-
-    told(tmp_path, tell)
+    wire.on(SEND, silent(forwarded=True), 1, skip=nth)
+    running = asyncio.create_task(lives())
+    while play.world.do(lambda: taken(play)) <= nth:
+        assert not running.done(), running
+        await asyncio.sleep(0.005)
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    await play.close()
+    wire.mend()
+    play.begin()
+    await play.until(State.DONE)
+    play.judge(1)
+    assert [a.plan.kind for a in play.stage.topup.out] == [Kind.APPROVE, Kind.PAY]
+    assert play.world.do(lambda: taken(play)) == 2
 
 
 @pytest.mark.parametrize("two", [False, True], ids=["one provider", "two providers"])
 def test_a_contract_that_is_paused_past_the_deadline(two: bool, tmp_path: Path) -> None:  # noqa: FBT001
     """The total is approved and never taken: the charge is replaced, paid once, and nothing stays approved."""
+    told(tmp_path, lambda play, _: paused(play), two=two)
 
-    async def tell(play: Play, _: Proxy) -> None:
-        with spoilt(play, of_rail("coinbase", "usdc")["chain-contract-paused"]):
-            await play.waits(3)
-            play.pass_time(PAST_DEADLINE_MS)
-            play.bury()
-            await play.waits()
-            assert [one.seq for one in play.stage.topup.charges] == [1, 2]
-            play.judge(0)
-        await play.until(State.DONE)
-        play.judge(1)
-        assert allowed(play) == 0
 
-    told(tmp_path, tell, two=two)
+async def paused(play: Play) -> None:
+    """Stop the contract between approval and payment until the charge is dead; then let it run."""
+    with spoilt(play, of_rail("coinbase", "usdc")["chain-contract-paused"]):
+        await play.waits(3)
+        play.pass_time(PAST_DEADLINE_MS)
+        play.bury()
+        await play.waits()
+        assert [one.seq for one in play.stage.topup.charges] == [1, 2]
+        play.judge(0)
+    await play.until(State.DONE)
+    play.judge(1)
+    assert allowed(play) == 0
 
 
 def taken(play: Play) -> int:
