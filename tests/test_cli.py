@@ -102,6 +102,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         keep("show", "t", "--dossier")
         keep("reconcile")
         keep("statement")
+        keep("forecast")
         keep("ledger", "verify")
         keep("config", "show")
         keep("doctor")

@@ -357,6 +357,31 @@ def _status(*, as_json: bool, live: bool) -> Exit:
 
 
 @app.command()
+def forecast(as_json: Json = False) -> None:
+    """Say how long credits and wallet may last, from the ledger. Example: topup forecast."""
+    guarded(lambda: _forecast(as_json=as_json))
+
+
+def _forecast(*, as_json: bool) -> Exit:
+    from topup.assemble import ceilings, limits
+    from topup.clock import SystemClock
+    from topup.report import forecast_document, forecast_lines, forecast_of
+    from topup.store.sqlite import SqliteStore
+
+    settings = load()
+    store, allowed = SqliteStore.open_reader(settings.state_dir), limits(settings)
+    now_ms = store.now_ms(SystemClock().now_ms())
+    found = forecast_of(store, settings.account, allowed, ceilings(settings).reserve, now_ms)
+    told = forecast_document(found, settings.account, allowed, now_ms)
+    if as_json:
+        document(told)
+    else:
+        for line in forecast_lines(told):
+            say(line)
+    return Exit.OK
+
+
+@app.command()
 def history(
     as_json: Json = False, count: Annotated[int, typer.Option(min=1, max=100_000, help="how many, newest first")] = 20
 ) -> None:

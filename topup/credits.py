@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+from fractions import Fraction
 from itertools import pairwise
+from math import ceil
 
 from topup.money import WIDE, Usd
 
@@ -216,13 +218,34 @@ class Runway:
 
 def runway(balance: Usd, floor: Usd, burn: Usd | None) -> Runway:
     """Return the time left at `burn` dollars per hour; a burn of zero lasts for ever and is reported as None."""
-    if burn is None or burn.amount <= 0:
+    if burn is None:
         return Runway(None, None)
+    day = (Fraction(burn.amount) * 24,)
+    return Runway(lasts_h(balance - floor, day), lasts_h(balance, day))
 
-    def hours(room: Usd) -> Decimal:
-        return max(Decimal(0), WIDE.divide(room.amount, burn.amount)).quantize(Decimal("0.01"), context=WIDE)
 
-    return Runway(hours(balance - floor), hours(balance))
+def lasts_h(room: Usd, days: Sequence[Fraction]) -> Decimal | None:
+    """Return for how many hours `room` is enough, to two decimals; None when it is for ever.
+
+    Args:
+        room: dollars that may be used; below zero is none.
+        days: dollars used on each of the next days, evenly over the day; after the last one they begin again.
+    """
+    around = sum(days, Fraction(0))
+    if around <= 0:
+        return None
+    left = max(Fraction(room.amount), Fraction(0))
+    # All but the last round whole, so that the last one ends with what is used and not with days of rest after it.
+    rounds = max(0, ceil(left / around) - 1)
+    left -= rounds * around
+    hours = Fraction(rounds * len(days) * 24)
+    for day in days:
+        if left <= day:
+            hours += left / day * 24 if left else 0
+            break
+        left -= day
+        hours += 24
+    return WIDE.scaleb(Decimal(round(hours * 100)), -2)
 
 
 def next_poll_s(left: Runway, burn: Usd | None, *, fastest_s: int, slowest_s: int) -> int:
