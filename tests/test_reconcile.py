@@ -6,11 +6,8 @@ Stories with the real commands, on the chain in this process and on anvil. A wor
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,16 +18,20 @@ from typing import Any
 import pytest
 from eth_account import Account
 
-from tests import worlds
+from tests import ledger, worlds
+from tests.builders import NOW_MS, WALLET, operator
 from tests.served import Served, served
 from tests.stage import Stage
 from tests.test_adversary import story
+from tests.test_mpp import selling as mpp_world
 from topup import assemble
+from topup.adoption import Adopted
 from topup.chain import history
 from topup.clock import SystemClock
 from topup.errors import ChainUnknown, Exit
 from topup.events import Event
-from topup.lifecycle import State, TopUp
+from topup.lifecycle import Broadcaster, State, TopUp
+from topup.money import Wei
 from topup.sandbox import contracts
 from topup.sandbox.rpc import Drop, RpcError, RpcServer
 from topup.sandbox.world import World, embedded
@@ -102,7 +103,7 @@ def whats(told: dict[str, Any], part: str = "differences") -> list[str]:
     return sorted(d["what"] for d in told[part])
 
 
-def elsewhere(place: Served, *, to: str, value: int, blocks: int = FINAL) -> str:
+def elsewhere(place: Served, *, to: str, value: int, blocks: int = FINAL, data: str = "0x", gas: int = 21_000) -> str:
     """Use the wallet's key beside topup; return the transaction's hash."""
     world = place.world
 
@@ -113,7 +114,8 @@ def elsewhere(place: Served, *, to: str, value: int, blocks: int = FINAL) -> str
             "nonce": nonce,
             "to": to,
             "value": value,
-            "gas": 21_000,
+            "data": data,
+            "gas": gas,
             "maxFeePerGas": 10**9,
             "maxPriorityFeePerGas": 10**6,
             "type": 2,
@@ -614,22 +616,342 @@ def test_what_was_signed_is_rebuilt_and_proven(name: str) -> None:
         history._signed(told, tx_hash, b"\x01" * 20)
 
 
-def test_payments_by_x402_are_said_to_be_unchecked(tmp_path: Path) -> None:
-    """A lost ledger and an x402 payment: never "the ledger knows everything", exit 4, and what to look at."""
+# -- paid in USDC -----------------------------------------------------------------------------------------------
 
-    async def tell(world: World) -> None:
-        seller: Any = world.gateway
-        stage = Stage(world, tmp_path / "lost", world.clock, seller.environment())
-        await stage.until(State.DONE)
+USDC = {"TOPUP_RAILS__COINBASE__PAY_WITH": "usdc"}
+# What 10 dollars of credit cost, in 10^-6 USDC.
+TOTAL = 10_500_000
+
+
+@pytest.fixture
+def dollars(tmp_path: Path) -> Iterator[Served]:
+    """A world whose wallet holds twenty dollars and pays with them."""
+    with World(embedded, scale=10) as world:
+        world.do(lambda: world.write(contracts.usdc_balance(world.wallet, 20_000_000)))
+        yield Served(world, tmp_path, USDC)
+
+
+def refill(place: Served, *states: State, copy: str = "") -> None:
+    """Let the cycle run until a top-up is in one of these states, else done; then keep a copy, and make all final."""
+
+    async def tell() -> None:
+        stage = Stage(place.world, place.state, place.world.clock, place.settings)
+        await stage.until(*states or (State.DONE,))
         await stage.close()
-        own = {k: v for k, v in os.environ.items() if not k.startswith("TOPUP_")} | world.environment()
-        own |= seller.environment() | {"TOPUP_STATE_DIR": str(tmp_path / "new"), "TOPUP_CONFIG": "/dev/null"}
-        command = [sys.executable, "-m", "topup", "reconcile"]
-        done = await asyncio.to_thread(subprocess.run, command, env=own, capture_output=True, text=True, check=False)
-        assert done.returncode == Exit.LATER
-        assert "unchecked  payments by x402" in done.stdout
-        assert "knows everything" not in done.stdout
 
-    (tmp_path / "new").mkdir()
+    place.state.mkdir(exist_ok=True)
+    story(tell())
+    if copy:
+        keep(place, copy)
+    mine(place, 12)
+
+
+def booked(place: Served) -> dict[tuple[str, str], int]:
+    """What the journal says of each account and commodity."""
+    with closing(SqliteStore.open_reader(place.state)) as store:
+        lines = [x for e in store.entries("default") for x in e.lines]
+    sums: dict[tuple[str, str], int] = {}
+    for x in lines:
+        sums[x.account, x.commodity.value] = sums.get((x.account, x.commodity.value), 0) + x.units
+    return {key: units for key, units in sums.items() if units}
+
+
+def left(place: Served) -> tuple[int, int]:
+    """What the wallet has lost on the chain: wei, and 10^-6 USDC."""
+    world = place.world
+    held = world.do(lambda: (world.balance(world.wallet), world.usdc(world.wallet)))
+    return world.wallet_wei - held[0], 20_000_000 - held[1]
+
+
+def test_a_lost_payment_in_usdc_is_booked_in_usdc(dollars: Served) -> None:
+    """Payment and approval come back: dollars out of the wallet, gas in ETH, both to the unit; nothing is left."""
+    place = dollars
+    refill(place)
+    lose(place)
+    told = place.document("reconcile")
+    assert (told["exit_code"], whats(told)) == (3, ["nonce_ahead", "unknown_approval", "unknown_payment"])
+    assert "10.5 USDC" in next(d["detail"] for d in told["differences"] if d["what"] == "unknown_payment")
+
+    assert place.document(*ADOPT)["exit_code"] == 0
+    wei, units = left(place)
+    sums = booked(place)
+    assert (sums["assets:wallet", "ETH"], sums["assets:wallet", "USDC"]) == (-wei, -units) == (-wei, -TOTAL)
+    assert sums["equity:adopted", "USDC"] == TOTAL
+    assert ("equity:conversion", "ETH") not in sums
+    (topup,) = place.topups()
+    assert topup.paying is not None and topup.payment is not None
+    assert (topup.paying.plan.asset, topup.payment.tokens.units) == ("USDC", TOTAL)
+    assert (str(topup.amount), topup.payment.spent.units) == (PAID_USD, 0)
+    with closing(SqliteStore.open_reader(place.state)) as store:
+        (approval,) = [e for e in store.entries("default") if e.text == "token approval adopted from the chain"]
+    assert {(x.account, x.commodity.value) for x in approval.lines} <= {
+        ("assets:wallet", "ETH"),
+        ("expenses:gas", "ETH"),
+        ("expenses:l1-data-fee", "ETH"),
+    }
+
+    before = rows(place)
+    assert place.document(*ADOPT)["adopted"] == []
+    assert rows(place) == before
+    assert place.document("reconcile")["exit_code"] == 0
+
+
+def test_a_copy_from_between_approval_and_payment_never_pays_again(dollars: Served) -> None:
+    """The copy knows the approval it sent; the payment is given back to its top-up, which ends paid once."""
+    place = dollars
+    place.world.mining = False
+    refill(place, State.SENT, copy="early")
+    place.world.mining = True
+    refill(place)
+    restore(place, place.directory / "early")
+    told = place.document(*ADOPT)
+    assert "lost_attempt" in whats(told, "adopted")
+    refill(place)
+    assert [t.state for t in place.topups()] == [State.DONE]
+    assert place.payments() == 1
+    wei, units = left(place)
+    assert units == TOTAL
+    assert (booked(place)["assets:wallet", "ETH"], booked(place)["assets:wallet", "USDC"]) == (-wei, -TOTAL)
+    assert place.document("reconcile")["exit_code"] == 0
+
+
+def test_a_ledger_that_was_lost_between_approval_and_payment(dollars: Served) -> None:
+    """Only the approval stands there: its gas is booked, it is no payment, and buying is not paused for it."""
+    place = dollars
+    place.world.mining = False
+    refill(place, State.SENT)
+    place.world.mining = True
+    lose(place)
+    told = place.document(*ADOPT)
+    assert whats(told, "adopted") == ["nonce_ahead", "unknown_approval"]
+    assert place.topups() == []
+    assert not place.document("status")["paused"]
+    sums, (wei, _) = booked(place), left(place)
+    assert sums["assets:wallet", "ETH"] == -wei != 0
+    assert ("assets:wallet", "USDC") not in sums
+
+
+def test_dollars_moved_by_hand_are_named_with_their_amount(dollars: Served) -> None:
+    """A transfer of the token is no payment, and neither is an approval of anybody but the payment contract."""
+    stranger = "77" * 20
+    for call, units in (("a9059cbb", 3_000_000), ("095ea7b3", 2**256 - 1)):
+        data = f"0x{call}{stranger:0>64}{units:064x}"
+        elsewhere(dollars, to=contracts.USDC, value=0, data=data, gas=120_000)
+    told = dollars.document("reconcile")
+    moved, allowed = [d for d in told["differences"] if d["what"] == "foreign"]
+    assert "moved 0 ETH and 3 USDC" in moved["detail"]
+    assert "USDC," not in allowed["detail"]
+    assert whats(told) == ["foreign", "foreign", "nonce_ahead"]
+
+
+# -- carried to the chain by the seller -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def x402(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A world in which 10 dollars of credit were bought by x402."""
     with World(embedded, scale=10, make_gateway=selling("venice")) as world:
-        story(tell(world))
+        seller: Any = world.gateway
+        place = Served(world, tmp_path_factory.mktemp("x402"), seller.environment())
+        refill(place)
+        yield place
+
+
+@pytest.fixture(scope="module")
+def mpp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A world in which 10 dollars of credit were bought by machine payment; no provider of Base answers."""
+    with mpp_world() as world:
+        own = {
+            "TOPUP_RAILS__USE": "mpp",
+            "TOPUP_RAILS__MPP__RPC_URLS": world.rpc.url,
+            "TOPUP_RAILS__MPP__REALM": "127.0.0.1",
+            "TOPUP_CHAIN__RPC_URLS": "http://127.0.0.1:9",
+        }
+        place = Served(world, tmp_path_factory.mktemp("mpp"), own)
+        refill(place)
+        mine(place, 80)  # anvil calls final what is two epochs old
+        yield place
+
+
+@pytest.fixture(params=["x402", "mpp"])
+def seller(request: pytest.FixtureRequest) -> Any:
+    """A world in which a seller has carried a payment to the chain; nobody interferes with it."""
+    place: Served = request.getfixturevalue(request.param)
+    yield place
+    place.world.rpc.intercept = None
+
+
+def fresh(directory: Path) -> dict[str, str]:
+    """Settings under which no ledger is there yet."""
+    return {"TOPUP_STATE_DIR": str(directory / "fresh")}
+
+
+def paid_there(place: Served) -> tuple[str, int, str]:
+    """Transaction, block and recipient of the only payment, as the ledger has them."""
+    paying = place.topups()[0].paying
+    assert paying is not None and paying.inclusion is not None and paying.tx_hash is not None
+    (charge,) = place.document("show", "t")["charges"]
+    return "0x" + paying.tx_hash.hex(), paying.inclusion.block_number, charge["recipient"]
+
+
+def test_a_payment_that_a_seller_carried_is_known(seller: Served) -> None:
+    """The ledger is whole: nothing differs, everything was looked at, and nobody was asked for another chain."""
+    told = seller.document("reconcile")
+    assert (told["exit_code"], told["differences"], told["unchecked"]) == (0, [], [])
+    (one,) = told["carried"]
+    assert (one["payments_on_chain"], one["first_block"], one["decided_block"]) == (1, 0, one["final_block"])
+    assert told["nonce_final"] is None
+    assert "knows everything" in seller.run("reconcile").stdout
+
+
+def test_a_payment_that_a_seller_carried_for_a_lost_ledger(seller: Served, tmp_path: Path) -> None:
+    """It is named with transaction, block, recipient and amount; adopting leaves it to a person, who is told what."""
+    tx_hash, block, recipient = paid_there(seller)
+    told = seller.document("reconcile", "--adopt", "--yes", **fresh(tmp_path))
+    (one,) = told["differences"]
+    assert (told["exit_code"], one["what"], one["tx_hash"], one["block"]) == (3, "unknown_carried", tx_hash, block)
+    assert recipient in one["detail"]
+    asset = "USDC.e" if seller.settings["TOPUP_RAILS__USE"] == "mpp" else "USDC"
+    assert f" of 10 {asset} to " in one["detail"]
+    shown = seller.run("reconcile", **fresh(tmp_path)).stdout
+    assert "to do: `topup pause`" in shown
+    assert "knows everything" not in shown
+
+
+def test_what_no_provider_lets_one_look_at_is_not_checked(seller: Served, tmp_path: Path) -> None:
+    """Logs are refused in any length: exit 4 and the reason, never that all is known; later it is found."""
+
+    async def refusing(method: str, params: list[Any], honest: Any) -> Any:
+        if method == "eth_getLogs":
+            raise RpcError(-32005, "logs are for those who pay")
+        return honest()
+
+    seller.world.rpc.intercept = refusing
+    done = seller.run("reconcile", **fresh(tmp_path))
+    assert done.returncode == Exit.LATER
+    assert "not checked: payments by " in done.stdout
+    assert "logs are for those who pay" in done.stdout
+    assert "knows everything" not in done.stdout
+    # A ledger that knows the payment is not told that it is missing where nobody could look.
+    assert seller.document("reconcile")["differences"] == []
+    seller.world.rpc.intercept = None
+    assert whats(seller.document("reconcile", **fresh(tmp_path))) == ["unknown_carried"]
+
+
+def test_a_chain_that_does_not_answer_is_not_checked(seller: Served) -> None:
+    """Not even the final block can be had: exit 4, and the report says so."""
+    silent = {"TOPUP_CHAIN__RPC_URLS": "http://127.0.0.1:9", "TOPUP_RAILS__MPP__RPC_URLS": "http://127.0.0.1:9"}
+    told = seller.document("reconcile", **silent)
+    assert (told["exit_code"], told["carried"], len(told["unchecked"])) == (4, [], 1)
+
+
+def test_the_search_goes_on_where_it_stopped(x402: Served, tmp_path: Path) -> None:
+    """A chunk fails: what was found so far is named, the rest is not checked, and nothing is asked for twice."""
+    asked: list[tuple[int, int]] = []
+    broken = [True]
+
+    async def narrow(method: str, params: list[Any], honest: Any) -> Any:
+        if method != "eth_getLogs":
+            return honest()
+        first, last = int(params[0]["fromBlock"], 16), int(params[0]["toBlock"], 16)
+        if last - first >= 4:
+            raise RpcError(-32005, "query exceeds max block range 4")
+        asked.append((first, last))
+        if broken[0] and last >= 12:
+            raise Drop
+        return honest()
+
+    x402.world.rpc.intercept = narrow
+    told = x402.document("reconcile", **fresh(tmp_path))
+    assert (told["exit_code"], whats(told), len(told["unchecked"])) == (4, ["unknown_carried"], 1)
+    reached = max(last for _, last in asked if last < 12)
+    broken[0] = False
+    asked.clear()
+    told = x402.document("reconcile", **fresh(tmp_path))
+    x402.world.rpc.intercept = None
+    assert min(first for first, _ in asked) == reached + 1
+    assert (told["exit_code"], whats(told), told["unchecked"]) == (3, ["unknown_carried"], [])
+
+
+def test_one_of_two_providers_withholds_a_payment(x402: Served, tmp_path: Path) -> None:
+    """No nonce would tell of it: both have to look, and what either shows counts, in whatever order they are named."""
+    world = x402.world
+    assert world._loop is not None
+    liar = RpcServer(world.chain)
+
+    async def silent(method: str, params: list[Any], honest: Any) -> Any:
+        return [] if method == "eth_getLogs" else honest()
+
+    liar.intercept = silent
+    asyncio.run_coroutine_threadsafe(liar.start(), world._loop).result(10)
+    try:
+        for n, both in enumerate((f"{world.rpc.url},{liar.url}", f"{liar.url},{world.rpc.url}")):
+            own = {"TOPUP_STATE_DIR": str(tmp_path / str(n)), "TOPUP_CHAIN__RPC_URLS": both}
+            assert whats(x402.document("reconcile", **own)) == ["unknown_carried"]
+    finally:
+        asyncio.run_coroutine_threadsafe(liar.stop(), world._loop).result(10)
+
+
+def test_the_use_of_an_authorization_without_its_transfer_is_not_checked(x402: Served, tmp_path: Path) -> None:
+    """A provider that leaves the transfers out does not say how much was paid: that is no answer."""
+
+    async def without(method: str, params: list[Any], honest: Any) -> Any:
+        return [] if method == "eth_getLogs" and params[0]["topics"][0].startswith("0xddf252ad") else honest()
+
+    x402.world.rpc.intercept = without
+    told = x402.document("reconcile", **fresh(tmp_path))
+    x402.world.rpc.intercept = None
+    assert (told["exit_code"], told["differences"]) == (4, [])
+    assert "without the transfer" in told["unchecked"][0]
+
+
+def test_since_begins_the_search_anew_and_is_said(x402: Served, tmp_path: Path) -> None:
+    """Where nothing before a block was looked at, "everything" is told of these blocks alone."""
+    _, block, _ = paid_there(x402)
+    done = x402.run("reconcile", "--since", str(block + 1), **fresh(tmp_path))
+    assert (done.returncode, "in these blocks" in done.stdout) == (0, True)
+    assert f"in blocks {block + 1} to" in done.stdout
+    assert whats(x402.document("reconcile", "--since", str(block), **fresh(tmp_path))) == ["unknown_carried"]
+
+
+def test_nothing_is_known_of_blocks_that_are_yet_to_come(x402: Served, tmp_path: Path) -> None:
+    """A search that would begin after the final block has looked at nothing, and says so."""
+    told = x402.document("reconcile", "--since", "1000000", **fresh(tmp_path))
+    assert (told["exit_code"], told["carried"], len(told["unchecked"])) == (4, [], 1)
+
+
+def test_two_payments_in_one_transaction_are_two(mpp: Served, tmp_path: Path) -> None:
+    """Whoever has the key can pay twice at once: each is named."""
+
+    async def twice(method: str, params: list[Any], honest: Any) -> Any:
+        told = honest()
+        return [log | {"logIndex": hex(n)} for log in told for n in (7, 8)] if method == "eth_getLogs" else told
+
+    mpp.world.rpc.intercept = twice
+    told = mpp.document("reconcile", **fresh(tmp_path))
+    mpp.world.rpc.intercept = None
+    assert whats(told) == ["unknown_carried"] * 2
+
+
+def test_a_rail_that_is_no_longer_used_is_still_looked_at(x402: Served) -> None:
+    """The wallet pays by coinbase now: its authorizations of before are known, and are none of its transactions."""
+    told = x402.document("reconcile", TOPUP_RAILS__USE="coinbase", TOPUP_API__KIND="openrouter")
+    assert (told["exit_code"], told["differences"], told["nonce_final"]) == (0, [], 0)
+    assert [one["rail"] for one in told["carried"]] == ["x402"]
+
+
+def test_a_block_means_nothing_on_two_chains(mpp: Served) -> None:
+    """--since with a number is refused where more than one chain is looked at; a day is not."""
+    done = mpp.run("reconcile", "--since", "5", TOPUP_RAILS__USE="coinbase,mpp")
+    assert (done.returncode, "name a day" in done.stderr) == (2, True)
+
+
+def test_a_foreign_transaction_ends_no_authorization(tmp_path: Path) -> None:
+    """Adopting what took nonce 0 says nothing of nonce 0 on another lane: that authorization is still looked for."""
+    store = SqliteStore.open_writer(tmp_path)
+    kept = ledger.sent(store, operator(), lane=5, nonce=0, broadcaster=Broadcaster.SERVER)
+    store.adopt_foreign(kept.chain_id, WALLET, Adopted(0, b"\x01" * 32, 9, None, Wei(1)), NOW_MS, "a test")
+    with closing(sqlite3.connect(tmp_path / FILE)) as db:
+        assert db.execute("SELECT final FROM attempt").fetchall() == [(0,)]
+    assert store.known(kept.chain_id, WALLET).explained == {0}
+    store.close()

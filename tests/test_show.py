@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,24 @@ from typer.testing import CliRunner, Result
 
 from tests import ledger
 from tests.builders import ACCOUNT, NOW_MS, WALLET, operator, topup
+from tests.stage import Stage
+from tests.test_adversary import story
+from tests.test_mpp import selling as mpp_world
+from tests.test_mpp import stage_of
 from topup import events
 from topup.books import attempt_entry, posting_entry
 from topup.charge import Charge, parse
 from topup.cli import app
 from topup.credits import Reading
 from topup.dossier import life_document
-from topup.lifecycle import Fact, TopUp
+from topup.lifecycle import Fact, State, TopUp
 from topup.money import Usd
+from topup.sandbox import contracts
+from topup.sandbox.purchases import RECIPIENT
+from topup.sandbox.tempo import USDC_E
+from topup.sandbox.world import World, embedded
+from topup.sandbox.x402 import selling
+from topup.sandbox.x402_seller import RECIPIENT as SELLS_FOR
 from topup.store.sqlite import SqliteStore
 
 CREDITED_MS = NOW_MS + 60_000
@@ -160,6 +172,97 @@ def test_what_was_not_paid_has_no_dossier(store: SqliteStore, show: Any) -> None
     shown = show("t1", "--dossier")
     assert shown.exit_code == 2
     assert "`topup show t1`" in shown.output
+
+
+def bought(made: AbstractContextManager[World], directory: Path) -> tuple[TopUp, bytes, list[dict[str, Any]]]:
+    """Buy once from a seller that carries the payment; return the top-up, what was signed, and its token's logs."""
+    kept: list[TopUp] = []
+
+    async def tell(world: World) -> None:
+        own: Any = world.gateway
+        mpp = not hasattr(own, "environment")
+        stage = stage_of(world, directory) if mpp else Stage(world, directory, world.clock, own.environment())
+        kept.append(await stage.until(State.DONE))
+        await stage.close()
+
+    with made as world:
+        story(tell(world))
+        payment = kept[0].paying
+        assert payment is not None and payment.raw is not None and payment.inclusion is not None
+        at = hex(payment.inclusion.block_number)
+        wanted = {"fromBlock": at, "toBlock": at, "address": "0x" + payment.plan.to.hex()}
+        return kept[0], payment.raw, world.do(lambda: world.chain.rpc("eth_getLogs", [wanted]))
+
+
+def secret_of(raw: bytes) -> list[str]:
+    """What was signed, and its signature apart: for an authorization, or a whole transaction, as it was handed over."""
+    header = raw.decode().rpartition(" ")[2]
+    payload = json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))["payload"]
+    return [header, payload["signature"].removeprefix("0x")]
+
+
+def test_the_dossier_of_an_x402_payment(tmp_path: Path, show: Any) -> None:
+    """The transaction is the chain's, not the nonce; recipient, amount and nonce stand there; the signature nowhere."""
+    made = World(embedded, scale=10, make_gateway=selling("venice"))
+    kept, raw, logs = bought(made, tmp_path / "state")
+    (used,) = [log for log in logs if len(log["topics"]) == 3 and log["data"] == "0x"]
+    told = json.loads(show("t", "--dossier", "--json").stdout)
+    for name, value in {
+        "rail": "x402",
+        "credited": True,
+        "authorization_nonce": used["topics"][2],
+        "tx_hash": used["transactionHash"],
+        "block_number": int(used["blockNumber"], 16),
+        "payer": "0x" + kept.wallet.hex(),
+        "recipient": SELLS_FOR.lower(),
+        "token": contracts.USDC.lower(),
+        "asset": "USDC",
+        "paid_units": "10000000",
+        "paid_usdc": "10",
+        "credits_expected_usd": "10",
+        "idempotency_key": None,
+        "memo": None,
+    }.items():
+        assert told[name] == value, name
+    assert told["seller"].startswith("http://127.0.0.1:")
+    text = show("t", "--dossier").stdout
+    for name in ("authorization_nonce", "tx_hash", "recipient", "token", "payer", "seller", "valid_until_at"):
+        assert told[name] in text, name
+    (charge,) = json.loads(show("t", "--json").stdout)["charges"]
+    assert (charge["unreadable"], charge["recipient"], charge["total_units"]) == (None, SELLS_FOR.lower(), "10000000")
+    for how in ((), ("--json",), ("--dossier",), ("--dossier", "--json")):
+        assert not [hidden for hidden in secret_of(raw) if hidden in show("t", *how).output]
+
+
+def test_the_dossier_of_a_machine_payment(tmp_path: Path, show: Any) -> None:
+    """Purchase, idempotency key, challenge and the memo that the chain repeats; the signed transaction nowhere."""
+    kept, raw, logs = bought(mpp_world(), tmp_path / "state")
+    (noted,) = [log for log in logs if len(log["topics"]) == 4]
+    asked = json.loads(kept.raw_of(kept.attempts[0]))
+    told = json.loads(show("t", "--dossier", "--json").stdout)
+    for name, value in {
+        "rail": "mpp",
+        "credited": True,
+        "reference": kept.attempts[0].reference,
+        "idempotency_key": asked["key"],
+        "memo": noted["topics"][3],
+        "tx_hash": noted["transactionHash"],
+        "recipient": RECIPIENT.lower(),
+        "token": USDC_E.lower(),
+        "asset": "USDC.e",
+        "paid_units": "10000000",
+        "chain_id": 4217,
+        "authorization_nonce": None,
+    }.items():
+        assert told[name] == value, name
+    assert told["reference"].startswith("pi_")
+    assert f'id="{told["challenge_id"]}"' in asked["challenges"][0]
+    text = show("t", "--dossier").stdout
+    for name in ("reference", "idempotency_key", "challenge_id", "memo", "tx_hash", "recipient", "token"):
+        assert told[name] in text, name
+    assert "10 USDC.e (10000000 units)" in text
+    for how in ((), ("--json",), ("--dossier",), ("--dossier", "--json")):
+        assert not [hidden for hidden in secret_of(raw) if hidden in show("t", *how).output]
 
 
 def test_the_beginning_of_an_id_is_enough_where_it_is_the_only_one(store: SqliteStore, show: Any) -> None:

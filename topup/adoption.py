@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from topup import books
-from topup.lifecycle import TERMINAL, Attempt, ChargeRow, Inclusion, Plan, State, TopUp
-from topup.money import Usd, Usdc, Wei
+from topup.lifecycle import TERMINAL, Attempt, ChargeRow, Inclusion, Kind, Plan, State, TopUp
+from topup.money import Asset, Usd, Usdc, Wei
 
 # Where the USDC of an adopted payment goes: what it bought is in credits this ledger never counted.
 ADOPTED = "equity:adopted"
@@ -24,13 +24,18 @@ UNSENT = frozenset({State.DECIDED, State.ASKING, State.CHARGED, State.RESERVED, 
 
 @dataclass(frozen=True)
 class Transfer:
-    """One Transferred event sent by our wallet, in a final block; `spent` is what the swap consumed."""
+    """One payment of our wallet in a final block: a Transferred event of the payment contract, or logs of a token.
+
+    `spent` is in units of what was spent: wei, or the token's; the transaction says which. Of a payment that somebody
+    else carried to the chain `contract` is the token, `operator` the wallet, and `intent_id` the authorization's nonce
+    (x402), or the transaction and the log's place (mpp).
+    """
 
     contract: bytes
     operator: bytes
     intent_id: bytes
     recipient: bytes
-    spent: Wei
+    spent: int
     tx_hash: bytes
     block_number: int
 
@@ -86,6 +91,8 @@ class What(StrEnum):
     """The stable word for a difference."""
 
     UNKNOWN_PAYMENT = "unknown_payment"
+    UNKNOWN_APPROVAL = "unknown_approval"
+    UNKNOWN_CARRIED = "unknown_carried"
     LOST_ATTEMPT = "lost_attempt"
     FOREIGN = "foreign"
     UNEXPLAINED = "unexplained_nonce"
@@ -102,6 +109,9 @@ ADOPT = "`topup reconcile --adopt` takes it over"
 FOLLOW = "`topup run` finds it by itself"
 REMEDY = {
     What.UNKNOWN_PAYMENT: ADOPT,
+    What.UNKNOWN_APPROVAL: ADOPT,
+    What.UNKNOWN_CARRIED: "`topup pause`, and see by the seller's own list whether its credits have come; nothing takes"
+    " it over: no cap counts it and it stays named here; if you know nothing of it, somebody else has the key",
     What.LOST_ATTEMPT: ADOPT + "; `topup run` then follows it to its end",
     What.FOREIGN: "find out who used the key; if it was you, " + ADOPT,
     What.UNEXPLAINED: "look the wallet up in a block explorer; if you know what it was, " + ADOPT,
@@ -114,7 +124,16 @@ REMEDY = {
     What.BALANCE: "find out who used the key, or the provider's state is wrong",
 }
 # What --adopt settles; the rest is for `topup run` or for a person.
-SETTLED = frozenset({What.UNKNOWN_PAYMENT, What.LOST_ATTEMPT, What.FOREIGN, What.UNEXPLAINED, What.NONCE_AHEAD})
+SETTLED = frozenset(
+    {
+        What.UNKNOWN_PAYMENT,
+        What.UNKNOWN_APPROVAL,
+        What.LOST_ATTEMPT,
+        What.FOREIGN,
+        What.UNEXPLAINED,
+        What.NONCE_AHEAD,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -150,12 +169,16 @@ class Known:
 
     @property
     def attempts(self) -> list[tuple[TopUp, Attempt]]:
-        """Return every attempt that may have left, with its top-up."""
-        return [(t, a) for t in self.topups for a in t.out]
+        """Return every transaction of the wallet itself that may have left, with its top-up."""
+        return [(t, a) for t in self.topups for a in t.out if a.ours]
+
+    def carried(self, rail: str) -> list[tuple[TopUp, Attempt]]:
+        """Return every attempt by a rail that may have left for somebody else to put on the chain."""
+        return [(t, a) for t in self.topups if t.rail == rail for a in t.out if not a.ours]
 
     @property
     def hashes(self) -> dict[bytes, tuple[TopUp, Attempt]]:
-        """Return every attempt that may have left, by its hash."""
+        """Return every transaction of the wallet itself that may have left, by its hash."""
         return {a.hash: (t, a) for t, a in self.attempts if a.hash is not None}
 
     @property
@@ -176,11 +199,12 @@ NOWHERE: Place = (None, None, None)
 
 @dataclass
 class Findings:
-    """What the comparison found. `unknown`, `lost` and `foreign` are what --adopt takes over."""
+    """What the comparison found. `unknown`, `lost`, `approvals` and `foreign` are what --adopt takes over."""
 
     differences: list[Difference] = field(default_factory=list)
     unknown: list[Done] = field(default_factory=list)
     lost: list[tuple[TopUp, int, Done]] = field(default_factory=list)
+    approvals: list[Done] = field(default_factory=list)
     foreign: list[Adopted] = field(default_factory=list)
 
     def tell(self, what: What, detail: str, place: Place, topup_id: str | None = None) -> None:
@@ -194,28 +218,40 @@ def strangers(known: Known, transfers: Sequence[Transfer]) -> list[Transfer]:
     return [t for t in transfers if t.tx_hash not in held]
 
 
-def hold_against(known: Known, transfers: Sequence[Transfer], first: int, last: int, found: Findings) -> None:
-    """Compare the attempts of the ledger with the payments in blocks `first` to `last`, both ways."""
-    shown = {t.tx_hash: t for t in transfers}
-    for topup, attempt in known.attempts:
+def hold_against(
+    attempts: Sequence[tuple[TopUp, Attempt]],
+    shown: Mapping[bytes, Transfer],
+    blocks: tuple[int, int],
+    found: Findings,
+) -> None:
+    """Compare attempts of the ledger with the payments between two blocks, both ways; these by the attempt's hash."""
+    first, last = blocks
+    for topup, attempt in attempts:
         transfer = shown.get(attempt.hash) if attempt.hash is not None else None
         told = attempt.inclusion
-        nonce, tx_hash = attempt.plan.nonce, attempt.hash
+        nonce = attempt.plan.nonce if attempt.ours else None
+        place: Place = (nonce, transfer.tx_hash, transfer.block_number) if transfer is not None else NOWHERE
         if transfer is not None and (told is None or not told.success):
             detail = f"a payment of {topup.id} stands in block {transfer.block_number}, which the ledger has not seen"
-            found.tell(What.UNSEEN, detail, (nonce, tx_hash, transfer.block_number), topup.id)
+            found.tell(What.UNSEEN, detail, place, topup.id)
         elif transfer is not None and told is not None and told.block_number != transfer.block_number:
             detail = f"a payment of {topup.id} stands in block {transfer.block_number}, not in {told.block_number}"
-            found.tell(What.OTHER_BLOCK, detail, (nonce, tx_hash, transfer.block_number), topup.id)
+            found.tell(What.OTHER_BLOCK, detail, place, topup.id)
         elif transfer is None and attempt.paid and told is not None and first <= told.block_number <= last:
             detail = f"{topup.id} was paid in block {told.block_number} by the ledger; no provider shows such a payment"
-            found.tell(What.NOT_ON_CHAIN, detail, (nonce, tx_hash, told.block_number), topup.id)
+            found.tell(What.NOT_ON_CHAIN, detail, (nonce, attempt.tx_hash, told.block_number), topup.id)
 
 
 def sort(known: Known, done: Done, found: Findings) -> None:
     """Say what a transaction is that the ledger does not hold, and whether it can be taken over."""
+    if done.plan.kind is Kind.APPROVE:
+        detail = f"an approval: the payment contract may take {done.plan.tokens}, by a transaction without a payment"
+        found.tell(What.UNKNOWN_APPROVAL, detail, done.place)
+        found.approvals.append(done)
+        return
     if not done.transfers:
-        kind = "failed" if not done.inclusion.success else f"moved {done.plan.value}"
+        tokens = f" and {done.inclusion.tokens}" if done.inclusion.tokens.units else ""
+        kind = "failed" if not done.inclusion.success else f"moved {done.plan.value}{tokens}"
         detail = f"a transaction to 0x{done.plan.to.hex()}, no payment, {kind}"
         found.tell(What.FOREIGN, detail, done.place)
         found.foreign.append(Adopted(*done.place, None, done.cost))
@@ -226,7 +262,7 @@ def sort(known: Known, done: Done, found: Findings) -> None:
         return
     owner = known.owners.get(done.intent)
     topup = known.topup(owner[0]) if owner is not None else None
-    paid = f"{done.total} for {done.inclusion.spent}"
+    paid = f"{done.total}" + (f" for {done.inclusion.spent}" if done.plan.asset is Asset.ETH else "")
     if topup is None or owner is None:
         found.tell(What.UNKNOWN_PAYMENT, f"a payment of {paid} that the ledger does not know", done.place)
         found.unknown.append(done)
@@ -281,10 +317,13 @@ def topup_of(topup_id: str, account: str, rail: str, wallet: bytes, done: Done) 
 
 
 def entry_of(topup_id: str, done: Done) -> books.Entry:
-    """Book a payment that was taken over: ETH out as ever, its USDC to `equity:adopted`, balanced per commodity."""
+    """Book a payment that was taken over: what left as ever, its USDC to `equity:adopted`, balanced per commodity."""
     assert done.total is not None
     told = done.inclusion
-    paid = books.payment_lines(told.spent, told.gas, told.l1_fee, done.total)
+    if done.plan.asset is Asset.ETH:
+        paid = books.payment_lines(told.spent, told.gas, told.l1_fee, done.total)
+    else:
+        paid = books.token_lines(told, books.Commodity.USDC)
     lines = tuple(books.Line(ADOPTED, x.commodity, x.units) if x.account == books.IN_TRANSIT else x for x in paid)
     return books.Entry(
         at_ms=told.block_ms,
@@ -296,6 +335,22 @@ def entry_of(topup_id: str, done: Done) -> books.Entry:
         usd_value=Usd(done.total.usdc),
         price_source="paid",
         lines=lines,
+    )
+
+
+def approval_entry(done: Done) -> books.Entry:
+    """Book an approval that was taken over: the network's part in ETH, and nothing else."""
+    told = done.inclusion
+    return books.Entry(
+        at_ms=told.block_ms,
+        topup_id="",
+        text="token approval adopted from the chain",
+        tx_hash=done.hash,
+        charge_id="",
+        block_number=told.block_number,
+        usd_value=None,
+        price_source="none",
+        lines=books.token_lines(told, books.Commodity.USDC),
     )
 
 
@@ -313,7 +368,7 @@ def expected_balance(known: Known, found: Sequence[Wei], final: int) -> tuple[in
     starts = [
         (t.attempts[0].plan.block_number, t.wallet_before)
         for t in known.topups
-        if t.wallet_before is not None and t.attempts
+        if t.wallet_before is not None and t.attempts and t.attempts[0].ours
     ]
     if not starts:
         return None

@@ -1,13 +1,16 @@
 """What was the whole life of one top-up, and what does the provider's support have to know of it?
 
 From the ledger alone: no web3, no network. Signed bytes are never printed, nor what was answered byte for byte, nor
-anything that may hold a key; foreign text is printed without control characters.
+anything that may hold a key; foreign text is printed without control characters. Of an authorization it is printed what
+it says, never its signature.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,9 +18,12 @@ from topup.books import CONVERSION, Commodity
 from topup.charge import Charge, parse
 from topup.errors import ChargeRefused, SettingsError
 from topup.events import show
-from topup.lifecycle import TERMINAL, Attempt, Inclusion, TopUp
+from topup.lifecycle import TERMINAL, Attempt, Broadcaster, Inclusion, TopUp
 from topup.money import Usdc, Wei
+from topup.rails.mpp_wire import challenges
 from topup.store.sqlite import Life, SqliteStore
+from topup.tempo import TRANSFER_WITH_MEMO
+from topup.terms import COINBASE, MPP, X402
 
 SECOND_MS = 1_000
 MINUTE_MS = 60 * SECOND_MS
@@ -64,7 +70,7 @@ def life_document(life: Life, now_ms: int) -> dict[str, Any]:
         },
         "moves": _moves(life, now_ms),
         "charges": [_charge(t, row) for row in life.charges],
-        "attempts": [_attempt(a, row) for a, row in zip(t.attempts, life.attempts, strict=True)],
+        "attempts": [_attempt(t.rail, a, row) for a, row in zip(t.attempts, life.attempts, strict=True)],
         "evidence": [_evidence(row) for row in life.evidence],
         "entries": [_entry(row) for row in life.entries],
         "adopted": [
@@ -93,29 +99,54 @@ def dossier_document(store: SqliteStore, life: Life) -> dict[str, Any]:
             f"{t.id} is {t.state.value} and no payment of it is known", remedy=f"`topup show {t.id}` tells its life"
         )
     row = life.charges[paying.charge_seq - 1]
-    charge = _charge(t, row)
     last = store.last_reading(t.account)
     baseline_ms = next((m["at_ms"] for m in reversed(life.moves) if m["fact"] == "reserve"), None)
     return {
         "schema": 1,
         "topup_id": t.id,
+        "rail": t.rail,
         "state": t.state.value,
         "credited": t.credited_ms is not None,
-        **{name: charge[name] for name in ("charge_id", "intent_id", "operator", "recipient", "contract")},
+        **(_bought(t, row) if t.rail == COINBASE else _handed_over(t.rail, paying, row)),
         "chain_id": t.chain_id,
-        "tx_hash": show(paying.hash),
+        "tx_hash": show(paying.tx_hash),
         "block_number": told.block_number,
         "block_hash": show(told.block_hash),
         **_times(block=told.block_ms),
         "payer": show(t.wallet),
-        "paid_units": charge["total_units"],
-        "paid_usdc": charge["total_usdc"],
         "credits_expected_usd": show(t.amount),
         "total_credits_before_usd": show(t.baseline),
         **_times(total_credits_before=baseline_ms),
         "total_credits_last_usd": show(last.total_credits) if last is not None else None,
         **_times(total_credits_last=last.at_ms if last is not None else None, credited=t.credited_ms),
         "timeline": [{"at": m["at"], "at_ms": m["at_ms"], "what": w} for m, w in _timeline(life)],
+    }
+
+
+def _bought(t: TopUp, row: dict[str, Any]) -> dict[str, Any]:
+    """Return what names a Coinbase charge that was paid."""
+    charge = _charge(t, row)
+    named = {name: charge[name] for name in ("charge_id", "intent_id", "operator", "recipient", "contract")}
+    return {**named, "paid_units": charge["total_units"], "paid_usdc": charge["total_usdc"]}
+
+
+def _handed_over(rail: str, paying: Attempt, row: dict[str, Any]) -> dict[str, Any]:
+    """Return what names a payment that the seller carried to the chain, as it was signed."""
+    kept, plan = _kept(rail, row["raw"]), paying.plan
+    signed = _signed(rail, paying)
+    return {
+        "seller": kept.seller,
+        "reference": paying.reference or None,
+        "idempotency_key": kept.key,
+        "challenge_id": kept.challenge,
+        "authorization_nonce": show(paying.hash) if rail == X402 else None,
+        "memo": show(signed.memo),
+        "recipient": show(signed.recipient),
+        "token": show(plan.to),
+        "asset": plan.asset.value,
+        "paid_units": show(plan.tokens),
+        "paid_usdc": _usdc(plan.tokens),
+        **_times(valid_until=plan.ends_s * SECOND_MS or None),
     }
 
 
@@ -149,17 +180,15 @@ def dossier_lines(told: dict[str, Any]) -> list[str]:
     """Return the dossier as plain text, to be pasted into a ticket."""
     credited = f"credited at {told['credited_at']}" if told["credited"] else "paid on the chain, not credited"
     rows = {
-        "charge id": told["charge_id"],
-        "intent id": told["intent_id"],
-        "operator": told["operator"],
-        "contract": told["contract"],
+        **(_bought_rows(told) if told["rail"] == COINBASE else _handed_over_rows(told)),
         "chain id": told["chain_id"],
         "transaction": told["tx_hash"],
         "block": f"{told['block_number']} {told['block_hash']}",
         "block time": told["block_at"],
         "payer": told["payer"],
         "recipient": told["recipient"],
-        "paid": f"{_or_unknown(told['paid_usdc'])} USDC ({_or_unknown(told['paid_units'])} units)",
+        "paid": f"{_or_unknown(told['paid_usdc'])} {told.get('asset', Commodity.USDC)}"
+        f" ({_or_unknown(told['paid_units'])} units)",
         "expected": f"{told['credits_expected_usd']} dollars of credit",
         "before": f"total_credits {_or_unknown(told['total_credits_before_usd'])}"
         f" at {_or_unknown(told['total_credits_before_at'])}",
@@ -171,6 +200,29 @@ def dossier_lines(told: dict[str, Any]) -> list[str]:
     lines += [f"{name:<12} {_or_unknown(value)}" for name, value in rows.items()]
     lines += ["", "timeline (UTC)", *(f"  {one['at']}  {one['what']}" for one in told["timeline"])]
     return [_clean(line) for line in lines]
+
+
+def _bought_rows(told: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "charge id": told["charge_id"],
+        "intent id": told["intent_id"],
+        "operator": told["operator"],
+        "contract": told["contract"],
+    }
+
+
+def _handed_over_rows(told: dict[str, Any]) -> dict[str, Any]:
+    rows = {
+        "seller": told["seller"],
+        "reference": told["reference"],
+        "idempotency": told["idempotency_key"],
+        "challenge": told["challenge_id"],
+        "nonce": told["authorization_nonce"],
+        "memo": told["memo"],
+        "token": told["token"],
+        "valid until": told["valid_until_at"],
+    }
+    return {name: value for name, value in rows.items() if value is not None}
 
 
 # -- documents --------------------------------------------------------------------------------------------------
@@ -196,7 +248,81 @@ def _moves(life: Life, now_ms: int) -> list[dict[str, Any]]:
     return told
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """What was kept of an answer by a seller that carries the payment; None where it cannot be read."""
+
+    seller: str | None = None
+    key: str | None = None
+    challenge: str | None = None
+
+
+def _kept(rail: str, raw: bytes | None) -> _Kept:
+    try:
+        kept = json.loads(raw or b"")
+        seller = str(kept["seller"])
+        if rail != MPP:
+            return _Kept(seller)
+        found = [c for c in challenges(list(kept["challenges"])) if c.get("method") == "tempo"]
+        return _Kept(seller, str(kept["key"]), found[0].get("id") if found else None)
+    except (ValueError, LookupError, TypeError, ChargeRefused):
+        return _Kept()
+
+
+@dataclass(frozen=True)
+class _Signed:
+    """Whom an authorization pays, and under which memo, by what was signed."""
+
+    recipient: bytes | None = None
+    memo: bytes | None = None
+
+
+def _signed(rail: str, attempt: Attempt) -> _Signed:
+    if rail == MPP:
+        data = attempt.plan.data
+        # The call's three words: recipient, amount, memo.
+        return _Signed(data[16:36], data[68:100]) if data[:4] == TRANSFER_WITH_MEMO and len(data) == 100 else _Signed()
+    try:
+        document = json.loads(base64.b64decode((attempt.raw or b"").partition(b": ")[2]))
+        return _Signed(bytes.fromhex(document["payload"]["authorization"]["to"].removeprefix("0x")))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return _Signed()
+
+
+def _demanded(topup: TopUp, row: dict[str, Any]) -> dict[str, Any]:
+    """Return a demand of a seller that carries the payment, in the words of a charge, as far as it was signed."""
+    kept = _kept(topup.rail, row["raw"])
+    attempt = next((a for a in topup.attempts if a.charge_seq == row["seq"] and not a.withdrawn), None)
+    plan = attempt.plan if attempt is not None else None
+    nonce = attempt.hash if attempt is not None and topup.rail == X402 else None
+    return {
+        "charge_id": kept.challenge or show(nonce),
+        "operator": None,
+        "intent_id": None,
+        "chain_id": topup.chain_id,
+        "contract": show(plan.to) if plan is not None else None,
+        "recipient": show(_signed(topup.rail, attempt).recipient) if attempt is not None else None,
+        "total_units": show(plan.tokens) if plan is not None else None,
+        "total_usdc": _usdc(plan.tokens) if plan is not None else None,
+        "fees_usdc": _usdc(plan.tokens - topup.amount.usdc_down()) if plan is not None else None,
+        "operator_fee_usdc": None,
+        **_times(deadline=(plan.ends_s * SECOND_MS or None) if plan is not None else None),
+    }
+
+
 def _charge(topup: TopUp, row: dict[str, Any]) -> dict[str, Any]:
+    told = {
+        "seq": row["seq"],
+        **_times(requested=row["requested_ms"], answered=row["answered_ms"]),
+        "proven": row["intent_id"] is not None,
+        "abandoned": row["abandoned"],
+        "dead": row["dead"],
+        "unreadable": None,
+    }
+    return told | (_demanded(topup, row) if topup.rail != COINBASE else _coinbase_charge(topup, row))
+
+
+def _coinbase_charge(topup: TopUp, row: dict[str, Any]) -> dict[str, Any]:
     demand: Charge | None = None
     unreadable = None
     if row["raw"] is not None:
@@ -206,11 +332,6 @@ def _charge(topup: TopUp, row: dict[str, Any]) -> dict[str, Any]:
             unreadable = str(error)
     intent = demand.intent if demand is not None else None
     return {
-        "seq": row["seq"],
-        **_times(requested=row["requested_ms"], answered=row["answered_ms"]),
-        "proven": row["intent_id"] is not None,
-        "abandoned": row["abandoned"],
-        "dead": row["dead"],
         "unreadable": unreadable,
         "charge_id": demand.charge_id if demand is not None else None,
         "operator": show(intent.operator if intent is not None else row["operator"]),
@@ -226,15 +347,22 @@ def _charge(topup: TopUp, row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _attempt(attempt: Attempt, row: dict[str, Any]) -> dict[str, Any]:
+def _attempt(rail: str, attempt: Attempt, row: dict[str, Any]) -> dict[str, Any]:
     plan = attempt.plan
+    # The hash of an x402 attempt is its authorization's nonce; the transaction is whoever's that carries it.
+    by_nonce = rail == X402 and attempt.inclusion is None
     return {
         "id": attempt.id,
         "charge_seq": attempt.charge_seq,
         "kind": plan.kind.value,
         "lane": str(plan.lane),
         "nonce": str(plan.nonce),
-        "tx_hash": show(attempt.hash),
+        "tx_hash": None if by_nonce else show(attempt.tx_hash),
+        "broadcaster": plan.broadcaster.value,
+        "asset": plan.asset.value,
+        "token_units": show(plan.tokens),
+        "token_fee_max_units": show(plan.token_fee),
+        **_times(valid_until=plan.ends_s * SECOND_MS or None),
         "to": show(plan.to),
         "value_wei": show(plan.value),
         "quote_wei": show(plan.quote),
@@ -269,6 +397,8 @@ def _included(told: Inclusion) -> dict[str, Any]:
         "spent_wei": show(told.spent),
         "gas_wei": show(told.gas),
         "l1_fee_wei": show(told.l1_fee),
+        "token_units": show(told.tokens),
+        "token_fee_units": show(told.token_fee),
         "reason": told.reason,
         "transient": told.transient,
     }
@@ -297,9 +427,11 @@ def _charge_lines(c: dict[str, Any]) -> list[str]:
     lines = [f"charge {c['seq']}  asked {c['requested_at']}, {answered}; {'; '.join(marks)}"]
     if c["intent_id"] is not None:
         lines.append(f"  {c['charge_id'] or 'unknown charge'}; intent {c['intent_id']} of operator {c['operator']}")
+    elif c["charge_id"] is not None:
+        lines.append(f"  {c['charge_id']}")
     if c["recipient"] is not None:
-        fees = f"fees {c['fees_usdc']}, of which the operator keeps {c['operator_fee_usdc']}"
-        lines.append(f"  {c['total_usdc']} USDC to {c['recipient']}; {fees}")
+        kept = f", of which the operator keeps {c['operator_fee_usdc']}" if c["operator_fee_usdc"] is not None else ""
+        lines.append(f"  {c['total_usdc']} USDC to {c['recipient']}; fees {c['fees_usdc']}{kept}")
         lines.append(f"  payable until {c['deadline_at']}")
     return lines
 
@@ -310,9 +442,18 @@ def _attempt_lines(a: dict[str, Any]) -> list[str]:
         sent = "withdrawn, never sent" if a["withdrawn"] else "never sent"
     times = [f"{word} {_clock(a[f'{word}_at'])}" for word in ("planned", "signed", "intended")]
     fees = f"{_gwei(a['max_fee_per_gas_wei'])} gwei a gas, tip {_gwei(a['max_priority_fee_per_gas_wei'])}"
+    terms = (
+        f"{_eth(a['value_wei'])}, gas limit {a['gas_limit']} at most {fees}; costs {_eth(a['cost_max_wei'])} at most"
+    )
+    carried = a["broadcaster"] == Broadcaster.SERVER
+    if carried:
+        terms = (
+            f"{_units(a, 'token_units')}, and {_units(a, 'token_fee_max_units')} of fees at most;"
+            f" the seller carries it to the chain; good until {a['valid_until_at']}"
+        )
     lines = [
         f"attempt {a['id']}  {a['kind']} for charge {a['charge_seq']}, nonce {a['nonce']}, {a['tx_hash'] or 'no hash'}",
-        f"  {_eth(a['value_wei'])}, gas limit {a['gas_limit']} at most {fees}; costs {_eth(a['cost_max_wei'])} at most",
+        f"  {terms}",
         f"  {'; '.join([', '.join(times), sent])}",
     ]
     i = a["inclusion"]
@@ -320,10 +461,16 @@ def _attempt_lines(a: dict[str, Any]) -> list[str]:
         end = "paid" if i["success"] and a["kind"] == "pay" else "took its nonce" if i["success"] else "reverted"
         marks = [end, *([i["reason"]] if i["reason"] else []), *[m for m in ("booked", "final") if a[m]]]
         lines.append(f"  in block {i['block_number']} {i['block_hash']} at {_clock(i['block_at'])}: {', '.join(marks)}")
-        lines.append(
-            f"  cost {_eth(i['spent_wei'])} for the payment, {_eth(i['gas_wei'])} gas, {_eth(i['l1_fee_wei'])} L1 fee"
-        )
+        cost = f"{_eth(i['spent_wei'])} for the payment, {_eth(i['gas_wei'])} gas, {_eth(i['l1_fee_wei'])} L1 fee"
+        if carried:
+            cost = f"{_amount(a['asset'], int(i['token_units']))} for the payment"
+            cost += f", {_amount(a['asset'], int(i['token_fee_units']))} fees"
+        lines.append(f"  cost {cost}")
     return lines
+
+
+def _units(a: dict[str, Any], name: str) -> str:
+    return _amount(a["asset"], int(a[name]))
 
 
 def _seen_lines(told: dict[str, Any]) -> list[str]:
@@ -359,6 +506,12 @@ def _timeline(life: Life) -> list[tuple[dict[str, Any], str]]:
         "posted": "credits seen",
         "settled": "block safe, purchase closed",
     }
+    if life.topup.rail != COINBASE:
+        words |= {
+            "ask": "offer requested",
+            "answered": "offer received",
+            "intend": "authorization handed to the seller",
+        }
     return [({**m, "at": _moment(m["at_ms"])}, words[m["fact"]]) for m in life.moves if m["fact"] in words]
 
 

@@ -21,8 +21,8 @@ from topup.chain.profiles import Profile
 from topup.chain.rpc import Answer, Rpc, RpcError, known, quantity, unhex
 from topup.chain.survey import head, right_chain
 from topup.errors import ChainUnknown
-from topup.lifecycle import Inclusion, Kind, Plan
-from topup.money import Usdc, Wei
+from topup.lifecycle import NO_TOKENS, Inclusion, Kind, Plan
+from topup.money import Asset, Usdc, Wei
 from topup.ports import Head
 
 # An L1 data fee that only the balance shows is believed up to this; Base's are a thousandth of it.
@@ -43,6 +43,11 @@ NO_STATE: Final = (
 # The intent of the payment protocol, as every function that takes one takes it first.
 INTENT: Final = "(uint256,uint256,address,address,address,uint256,bytes16,address,bytes,bytes)"
 SWAP: Final = keccak(text=f"swapAndTransferUniswapV3Native({INTENT},uint24)")[:4]
+PRE_APPROVED: Final = keccak(text=f"transferTokenPreApproved({INTENT})")[:4]
+APPROVE: Final = keccak(text="approve(address,uint256)")[:4]
+MOVED: Final = keccak(text="Transfer(address,address,uint256)")
+# What the contract calls ETH where it names a currency.
+NATIVE: Final = bytes(20)
 
 
 class StateGone(ChainUnknown):
@@ -206,18 +211,20 @@ def _done(
     events = [e for e in transferred(receipt, profile.contract) if bytes.fromhex(e["sender"][2:]) == wallet]
     success = quantity(receipt.get("status"), "the receipt's status") == 1
     gas = Wei(quantity(receipt.get("gasUsed"), "gasUsed") * quantity(receipt.get("effectiveGasPrice"), "the gas price"))
-    spent = sum((Wei(int(e["spentAmount"])) for e in events), Wei(0))
+    spent = sum((Wei(int(e["spentAmount"])) for e in events if _currency(e) == NATIVE), Wei(0))
     value, data = Wei(quantity(told.get("value"), "the value")), unhex(told.get("input"), "the call data")
     to = unhex(told["to"], "the receiver") if told.get("to") else b""
     moved = Wei(0) if not success else spent if events else value
+    tokens = _tokens_out(receipt, profile.currency, wallet) if success else NO_TOKENS
     l1_fee = _l1_fee(receipt, gas + moved, balances)
-    intent, total, tier = _paid(data, profile.currency) if to == profile.contract else (None, None, 0)
-    first = events[0] if len(events) == 1 else None
-    if first is None or intent != (bytes.fromhex(first["operator"][2:]), bytes(first["id"])):
-        intent, total = None, None
+    paid = _paid(data, profile.currency) if to == profile.contract and len(events) == 1 else None
+    if paid is not None and not _as_said(paid, events[0], profile.currency, tokens):
+        paid = None
+    allowed = _allowed(data, profile.contract) if to == profile.currency and success and not events else None
+    in_tokens = allowed is not None or (paid is not None and paid.asset is Asset.USDC)
     price = told.get("maxFeePerGas") or told.get("gasPrice")
     plan = Plan(
-        kind=Kind.PAY,
+        kind=Kind.PAY if allowed is None else Kind.APPROVE,
         to=to,
         data=data,
         value=value,
@@ -229,27 +236,83 @@ def _done(
         nonce=quantity(told.get("nonce"), "the nonce"),
         chain_id=quantity(told["chainId"], "the chain id") if told.get("chainId") else 0,
         quote=spent,
-        tier=tier,
+        tier=paid.tier if paid is not None else 0,
         eth_price_e8=0,
         block_number=max(0, at.number - 1),
         proof="the chain",
+        asset=Asset.USDC if in_tokens else Asset.ETH,
+        tokens=allowed if allowed is not None else tokens if in_tokens else NO_TOKENS,
     )
-    inclusion = Inclusion(at.number, at.hash, at.timestamp_s * 1000, success, gas, l1_fee, spent)
+    inclusion = Inclusion(at.number, at.hash, at.timestamp_s * 1000, success, gas, l1_fee, spent, tokens=tokens)
+    intent, total = (paid.intent, paid.total) if paid is not None else (None, None)
     return Done(plan, tx_hash, _signed(told, tx_hash, wallet), inclusion, intent, total, len(events))
 
 
-def _paid(data: bytes, currency: bytes) -> tuple[tuple[bytes, bytes] | None, Usdc | None, int]:
-    """Read which charge call data of the payment contract pays, what arrives by it, and through which pool."""
-    if data[:4] != SWAP:
-        return None, None, 0
+@dataclass(frozen=True)
+class _Paid:
+    """What call data of the payment contract says: which charge, what arrives, in what, and through which pool."""
+
+    intent: tuple[bytes, bytes]
+    total: Usdc
+    asset: Asset
+    tier: int
+
+
+def _paid(data: bytes, currency: bytes) -> _Paid | None:
+    """Read call data of the payment contract; None for what pays no charge in dollars."""
+    types = {SWAP: [INTENT, "uint24"], PRE_APPROVED: [INTENT]}.get(data[:4])
+    if types is None:
+        return None
     try:
-        intent, tier = decode([INTENT, "uint24"], data[4:])
+        intent, *tier = decode(types, data[4:])
     except (DecodingError, OverflowError):
-        return None, None, 0
+        return None
     amount, _, _, token, _, fee, one, operator, _, _ = intent
     if bytes.fromhex(token[2:]) != currency:
-        return None, None, 0  # not dollars
-    return (bytes.fromhex(operator[2:]), bytes(one)), Usdc(amount + fee), int(tier)
+        return None  # not dollars
+    asset = Asset.ETH if tier else Asset.USDC
+    return _Paid((bytes.fromhex(operator[2:]), bytes(one)), Usdc(amount + fee), asset, int(tier[0]) if tier else 0)
+
+
+def _as_said(paid: _Paid, event: dict[str, Any], currency: bytes, tokens: Usdc) -> bool:
+    """Tell whether the contract's event bears out what the call data says: charge, currency and, of dollars, amount."""
+    if paid.intent != (bytes.fromhex(event["operator"][2:]), bytes(event["id"])):
+        return False
+    if paid.asset is Asset.ETH:
+        return _currency(event) == NATIVE
+    return _currency(event) == currency and Usdc(int(event["spentAmount"])) == paid.total == tokens
+
+
+def _currency(event: dict[str, Any]) -> bytes:
+    return bytes.fromhex(event["spentCurrency"][2:])
+
+
+def _allowed(data: bytes, contract: bytes) -> Usdc | None:
+    """Return how much a call of the token allows the payment contract to take; None where it does something else."""
+    if data[:4] != APPROVE:
+        return None
+    try:
+        spender, units = decode(["address", "uint256"], data[4:])
+    except (DecodingError, OverflowError):
+        return None
+    return Usdc(int(units)) if bytes.fromhex(spender[2:]) == contract else None
+
+
+def _tokens_out(receipt: dict[str, Any], currency: bytes, wallet: bytes) -> Usdc:
+    """Return what a receipt says has left the wallet of a token.
+
+    Raises:
+        ChainUnknown: its logs cannot be read.
+    """
+    wanted = ["0x" + MOVED.hex(), "0x" + wallet.rjust(32, b"\0").hex()]
+    out = 0
+    for log in receipt["logs"]:
+        topics = log.get("topics")
+        if not isinstance(topics, list) or str(log.get("address")).lower() != "0x" + currency.hex():
+            continue
+        if [str(t).lower() for t in topics[:2]] == wanted:
+            out += int.from_bytes(unhex(log.get("data"), "an amount"), "big")
+    return Usdc(out)
 
 
 def _l1_fee(receipt: dict[str, Any], cost: Wei, balances: tuple[Answer, Answer]) -> Wei:

@@ -1,4 +1,4 @@
-"""Who was paid between two blocks? Transferred events of one operator, chunk by chunk, each ending where it says.
+"""Who was paid between two blocks? Logs of one payer or operator, chunk by chunk, each ending where it says.
 
 Providers limit the range of a log query, each to its own length: a chunk that is refused is asked for again in
 halves. A chunk that fails otherwise ends the scan with an error, because a gap would look like silence. Whoever
@@ -7,23 +7,37 @@ stops can go on at the block after the last chunk that was handed out.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from eth_utils.crypto import keccak
+
 from topup.chain.contracts import transferred
-from topup.chain.rpc import Rpc, RpcError, known, quantity, unhex
+from topup.chain.rpc import Query, Rpc, RpcError, known, quantity, unhex
 from topup.errors import ChainUnknown
+from topup.tempo import TRANSFERRED_WITH_MEMO
+from topup.typed import AUTHORIZATION_USED
 
 # keccak256 of Transferred(address,bytes16,address,address,uint256,address); operator is the only indexed argument.
 TRANSFERRED: Final = "0xb7ee4fafa10d16ee883a136a3dcc9179d8e6041ba71cc29c2b0bce4f7bdd6e86"
+# What a token says of every movement (ERC-20); both addresses are indexed, the amount is the data.
+_MOVED: Final = keccak(text="Transfer(address,address,uint256)")
 # Blocks asked for at once before a provider says that it is too many.
 SPAN: Final = 5_000
+# As many at most where logs of one wallet are looked for: they are few, and may reach back over the whole chain.
+SPAN_MAX: Final = 1_000_000
+# Address and topics of a log; bytes in hex.
+Wanted = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """One Transferred event where it stands; `spent` in units of the currency that was spent, wei for ETH."""
+    """One payment where it stands; `spent` in units of the currency that was spent, wei for ETH.
+
+    `operator` and `id` tell it from any other. Where somebody else carried it to the chain they are who signed, and
+    the authorization's nonce (EIP-3009), or the transaction and the log's place in its block (Tempo).
+    """
 
     block_number: int
     block_hash: bytes
@@ -37,7 +51,7 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Chunk:
-    """All events from block `first` to block `last`, both included."""
+    """All payments from block `first` to block `last`, both included."""
 
     first: int
     last: int
@@ -47,41 +61,81 @@ class Chunk:
 async def transfers(
     rpc: Rpc, contract: bytes, operator: bytes, first: int, last: int, *, span: int = SPAN
 ) -> AsyncIterator[Chunk]:
-    """Read the events from block `first` to block `last`, in order; each chunk is complete when it is handed out.
+    """Read the contract's Transferred events of one operator from block `first` to block `last`, in order.
+
+    Each chunk is complete when it is handed out.
 
     Raises:
         ChainUnknown: a chunk could not be had in any length, or holds what was not asked for.
     """
+    wanted = {
+        "address": "0x" + contract.hex(),
+        "topics": [TRANSFERRED, "0x" + operator.rjust(32, b"\0").hex()],
+    }
+    async for begin, end, (logs,) in _logs(rpc, [wanted], first, last, (span, span)):
+        yield Chunk(begin, end, tuple(_transfer(log, contract, operator, begin, end) for log in logs))
+
+
+async def authorizations(rpc: Rpc, token: bytes, payer: bytes, first: int, last: int) -> AsyncIterator[Chunk]:
+    """Read which authorizations (EIP-3009) of `payer` the token has used, each with the transfer it made.
+
+    Raises:
+        ChainUnknown: as above, or a use stands there without its transfer.
+    """
+    wanted = [_of(token, AUTHORIZATION_USED, payer), _of(token, _MOVED, payer)]
+    async for begin, end, (uses, moves) in _logs(rpc, wanted, first, last, (SPAN, SPAN_MAX)):
+        used = sorted((_stands(log, wanted[0], begin, end) for log in uses), key=lambda at: at.place)
+        moved = sorted((_stands(log, wanted[1], begin, end) for log in moves), key=lambda at: at.place)
+        # The token says of each use first that, then what it moved.
+        pairs = [(use, next((m for m in moved if m.place > use.place), None)) for use in used]
+        made = [move for use, move in pairs if move is not None and move.tx_hash == use.tx_hash]
+        if len({move.place for move in made}) != len(used):
+            raise ChainUnknown(f"{rpc.host} shows the use of an authorization without the transfer it made")
+        yield Chunk(
+            begin, end, tuple(_carried(move, payer, use.topic(2)) for use, move in zip(used, made, strict=True))
+        )
+
+
+async def memos(rpc: Rpc, token: bytes, payer: bytes, first: int, last: int) -> AsyncIterator[Chunk]:
+    """Read what `payer` has sent of a token under a memo (TIP-20), as machine payments are.
+
+    Raises:
+        ChainUnknown: as above.
+    """
+    wanted = _of(token, TRANSFERRED_WITH_MEMO, payer)
+    async for begin, end, (logs,) in _logs(rpc, [wanted], first, last, (SPAN, SPAN_MAX)):
+        found = [_stands(log, wanted, begin, end) for log in logs]
+        yield Chunk(begin, end, tuple(_carried(at, payer, at.tx_hash + at.place[1].to_bytes(8, "big")) for at in found))
+
+
+async def _logs(
+    rpc: Rpc, wanted: Sequence[Wanted], first: int, last: int, spans: tuple[int, int]
+) -> AsyncIterator[tuple[int, int, list[list[Any]]]]:
+    """Ask for the logs of each kind from block `first` to block `last`; hand out first, last and logs of each chunk.
+
+    `spans` are how many blocks are asked for at once in the beginning, and at most.
+    """
+    span, most = spans
     while first <= last:
         until = min(last, first + span - 1)
-        answer, end = await rpc.batch(
-            [
-                (
-                    "eth_getLogs",
-                    [
-                        {
-                            "address": "0x" + contract.hex(),
-                            "topics": [TRANSFERRED, "0x" + operator.rjust(32, b"\0").hex()],
-                            "fromBlock": hex(first),
-                            "toBlock": hex(until),
-                        }
-                    ],
-                ),
-                # A node behind that block would answer the range with what it has, which looks complete.
-                ("eth_getBlockByNumber", [hex(until), False]),
-            ]
-        )
+        queries: list[Query] = [
+            ("eth_getLogs", [{**one, "fromBlock": hex(first), "toBlock": hex(until)}]) for one in wanted
+        ]
+        # A node behind that block would answer the range with what it has, which looks complete.
+        *answers, end = await rpc.batch([*queries, ("eth_getBlockByNumber", [hex(until), False])])
         if not isinstance(known(end, f"block {until}"), dict):
             raise ChainUnknown(f"{rpc.host} has no block {until}")
-        if isinstance(answer, RpcError):
+        refused = next((a for a in answers if isinstance(a, RpcError)), None)
+        if refused is not None:
             if until == first:
-                raise ChainUnknown(f"{rpc.host}, the logs of block {first}: {answer.message}")
-            span = (until - first + 1) // 2
+                raise ChainUnknown(f"{rpc.host}, the logs of block {first}: {refused.message}")
+            span = most = (until - first + 1) // 2
             continue
-        if not isinstance(answer, list):
-            raise ChainUnknown(f"{rpc.host} answered a question for logs with {type(answer).__name__}")
-        yield Chunk(first, until, tuple(_transfer(log, contract, operator, first, until) for log in answer))
-        first = until + 1
+        listed = [answer for answer in answers if isinstance(answer, list)]
+        if len(listed) != len(wanted):
+            raise ChainUnknown(f"{rpc.host} answered a question for logs with something else than a list")
+        yield first, until, listed
+        first, span = until + 1, min(2 * span, most)
 
 
 def _transfer(log: Any, contract: bytes, operator: bytes, first: int, last: int) -> Transfer:
@@ -101,3 +155,51 @@ def _transfer(log: Any, contract: bytes, operator: bytes, first: int, last: int)
         sender=bytes.fromhex(said["sender"][2:]),
         spent=int(said["spentAmount"]),
     )
+
+
+# -- logs of a token --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Stands:
+    """A log that was asked for; `place` is its block and its index there."""
+
+    place: tuple[int, int]
+    block_hash: bytes
+    tx_hash: bytes
+    topics: tuple[bytes, ...]
+    data: bytes
+
+    def topic(self, number: int) -> bytes:
+        """Return a topic of 32 bytes."""
+        if len(self.topics) <= number or len(self.topics[number]) != 32:
+            raise ChainUnknown("a log has too few topics")
+        return self.topics[number]
+
+
+def _of(token: bytes, event: bytes, payer: bytes) -> Wanted:
+    return {"address": "0x" + token.hex(), "topics": ["0x" + event.hex(), "0x" + payer.rjust(32, b"\0").hex()]}
+
+
+def _stands(log: Any, wanted: Wanted, first: int, last: int) -> _Stands:
+    if not isinstance(log, dict) or not isinstance(log.get("topics"), list) or log.get("removed"):
+        raise ChainUnknown("a log cannot be read")
+    number, named = quantity(log.get("blockNumber"), "a log's block"), [str(t).lower() for t in log["topics"]]
+    of_token = str(log.get("address")).lower() == wanted["address"]
+    if not of_token or named[:2] != wanted["topics"] or not first <= number <= last:
+        raise ChainUnknown("a log was not asked for")
+    return _Stands(
+        (number, quantity(log.get("logIndex"), "a log's index")),
+        unhex(log.get("blockHash"), "a log's block hash"),
+        unhex(log.get("transactionHash"), "a log's transaction"),
+        tuple(unhex(topic, "a topic") for topic in named),
+        unhex(log.get("data"), "a log's data"),
+    )
+
+
+def _carried(at: _Stands, payer: bytes, key: bytes) -> Transfer:
+    """Return what a log of a token says was sent: to its third topic, as much as its data."""
+    if len(at.data) != 32:
+        raise ChainUnknown(f"an amount has {len(at.data)} bytes")
+    to, units = at.topic(2)[12:], int.from_bytes(at.data, "big")
+    return Transfer(at.place[0], at.block_hash, at.tx_hash, payer, key, to, payer, units)

@@ -208,7 +208,7 @@ CREATE TABLE transfer (            -- every payment of the wallet that was found
   operator BLOB NOT NULL,
   intent_id BLOB NOT NULL,
   recipient BLOB NOT NULL,
-  spent TEXT NOT NULL,             -- wei
+  spent TEXT NOT NULL,             -- wei, or units of the token that was paid with
   tx_hash BLOB NOT NULL,
   block_number INTEGER NOT NULL,
   PRIMARY KEY (chain_id, contract, operator, intent_id)

@@ -945,7 +945,7 @@ class SqliteStore:
             row = (chain_id, wallet, *pair, *blocks, at_ms)
             self._db.execute("INSERT OR REPLACE INTO scan VALUES (?,?,?,?,?,?,?)", row)
             for t in found:
-                told = (t.contract, *t.intent, t.recipient, str(t.spent.units), t.tx_hash, t.block_number)
+                told = (t.contract, *t.intent, t.recipient, str(t.spent), t.tx_hash, t.block_number)
                 self._db.execute(
                     "INSERT OR REPLACE INTO transfer VALUES (?,?,?,?,?,?,?,?,?)", (chain_id, wallet, *told)
                 )
@@ -959,7 +959,7 @@ class SqliteStore:
                 row["operator"],
                 row["intent_id"],
                 row["recipient"],
-                Wei(int(row["spent"])),
+                int(row["spent"]),
                 row["tx_hash"],
                 row["block_number"],
             )
@@ -1051,10 +1051,24 @@ class SqliteStore:
             self._adopt(topup.id, seq, topup.wallet, done, at_ms, by)
         return self.topup(topup.id)
 
-    def adopt_foreign(self, chain_id: int, wallet: bytes, one: Adopted, at_ms: int, by: str) -> None:
-        """Store a transaction of the wallet that is no payment; what was sent at its nonce never arrives."""
-        with self._write(at_ms):
+    def adopt_foreign(
+        self,
+        chain_id: int,
+        wallet: bytes,
+        one: Adopted,
+        at_ms: int,
+        by: str,
+        *,
+        booked: tuple[str, Entry] | None = None,
+    ) -> None:
+        """Store a transaction of the wallet that is no payment; what was sent at its nonce never arrives.
+
+        `booked` is the account and the entry that books what it cost, where it was ours.
+        """
+        with self._write(at_ms) as db:
             self._adopted_row(chain_id, wallet, one, at_ms, by)
+            if booked is not None:
+                journal.post(db, *booked)
 
     def adopt_below(self, chain_id: int, wallet: bytes, nonce: int, at_ms: int, by: str) -> None:
         """Store that everything below `nonce` was looked at and taken over."""
@@ -1100,11 +1114,11 @@ class SqliteStore:
             "INSERT INTO adopted VALUES (?,?,?,?,?,?,?,?,?)",
             (chain_id, wallet, _word(one.nonce), one.tx_hash, one.block_number, one.topup_id, cost, at_ms, by),
         )
-        # Nothing else can be included at this nonce any more.
+        # Nothing else can be included at this nonce any more; other lanes belong to authorizations.
+        place = (chain_id, wallet, _word(0), _word(one.nonce))
         self._db.execute(
-            "UPDATE attempt SET final = 1 WHERE chain_id = ? AND address = ? AND nonce = ? AND inclusion IS NULL"
-            " AND hash IS NOT ?",
-            (chain_id, wallet, _word(one.nonce), one.tx_hash),
+            f"UPDATE attempt SET final = 1 WHERE {PLACE} AND inclusion IS NULL AND hash IS NOT ?",
+            (*place, one.tx_hash),
         )
 
     def _unsend(self, topup: TopUp, at_ms: int) -> TopUp:
