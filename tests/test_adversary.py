@@ -605,3 +605,32 @@ def test_bytes_of_a_dead_charge_are_not_sent_again(world: World, tmp_path: Path)
         await stage.close()
 
     story(tell())
+
+
+def test_a_baseline_that_never_settles_is_said_every_hour(tmp_path: Path) -> None:
+    """Somebody feeds the account as fast as it is used: nothing is signed, which is said, and said an hour later."""
+
+    async def tell(world: World) -> None:
+        account = world.gateway.account
+        stage = Stage(world, tmp_path, world.clock)
+
+        async def for_minutes(count: int) -> str:
+            for _ in range(count):
+                stage.inside(lambda: account.buy_elsewhere(Decimal(1)))
+                stage.inside(lambda: account.set_usage(account.total_usage + 1))
+                rest = await stage.works.cycle.run(None)
+                world.clock.leap(60_500)
+            return rest.why
+
+        assert await for_minutes(25) == "baseline_unsettled"
+        assert not stage.named("baseline_unsettled")
+        await for_minutes(15)
+        (said,) = stage.named("baseline_unsettled")
+        assert said.waited_s >= 1800
+        await for_minutes(60)
+        assert len(stage.named("baseline_unsettled")) == 2
+        assert stage.topup.out == ()
+        await stage.close()
+
+    with World(embedded) as world:
+        story(tell(world))

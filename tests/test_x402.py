@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from eth_keys.datatypes import PrivateKey
 
 from tests.oracles import python
 from tests.stage import Stage
-from tests.test_adversary import story
+from tests.test_adversary import passes, say, story
 from topup.books import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.lifecycle import State
 from topup.money import Asset, Usd, Usdc
@@ -124,6 +125,39 @@ def test_a_header_that_is_no_base64_is_refused_and_said(tmp_path: Path) -> None:
         await stage.until(State.DROPPED)
         assert stage.named("charge_refused")[0].field == "PAYMENT-REQUIRED"
         assert stage.inside(lambda: world.usdc(SELLS_FOR)) == 0
+        await stage.close()
+
+    with World(embedded, scale=10, make_gateway=selling_as("venice")) as world:
+        story(tell(world))
+
+
+def test_a_posting_hidden_by_usage_ends_by_a_persons_word(tmp_path: Path) -> None:
+    """The credits arrive with usage of 40 % at once, and show as no posting; a person says that they are there."""
+
+    async def tell(world: World) -> None:
+        account = world.gateway.account
+        stage = Stage(world, tmp_path, world.clock, world.gateway.environment())  # type: ignore[attr-defined]
+        stage.inside(lambda: world.gateway.switch_on("posting", "never-posts"))
+        topup = await stage.until(State.PAID)
+        say(stage, topup, "credited")
+        stage.inside(lambda: account.buy_elsewhere(Decimal(10)))
+        stage.inside(lambda: account.set_usage(account.total_usage + 4))
+        await stage.until(State.UNCREDITED)
+        await passes(stage, 3)
+        assert stage.topup.state is State.UNCREDITED, "what was said before is about something else"
+        say(stage, topup, "credited")
+        ended = await stage.until(State.DONE)
+        assert ended.id == topup.id
+        (said,) = stage.named("credits_attested")
+        assert (said.topup_id, said.amount_usd) == (topup.id, Usd.of(10))
+        assert not stage.named("credits_posted")
+        assert [m["detail"] for m in stage.store.moves(topup.id) if m["fact"] == "posted"] == [
+            "attested by hand: the credits are in the account"
+        ]
+        assert stage.store.told("default", f"resolve:{topup.id}") == ""
+        assert booked(stage, CREDITS, Commodity.CREDIT) == 10_000_000
+        assert booked(stage, IN_TRANSIT, Commodity.USDC) == 0
+        assert stage.inside(lambda: world.usdc(SELLS_FOR)) == 10_000_000
         await stage.close()
 
     with World(embedded, scale=10, make_gateway=selling_as("venice")) as world:

@@ -8,7 +8,7 @@ from topup.credits import Posting, Reading, Unknown, posting
 from topup.errors import ChainUnknown
 from topup.lifecycle import Fact, State, TopUp
 from topup.ports import Claim
-from topup.steps import Step, Steps, flag_name
+from topup.steps import CREDITED, Step, Steps, flag_name
 from topup.terms import Rest
 from topup.witness import BY, PAYING
 
@@ -26,6 +26,9 @@ class Arrival(Steps):
             return topup
         if topup.state is State.CREDITED:
             return await self._safe(topup)
+        if topup.state is State.UNCREDITED and self._new_word(topup) == CREDITED:
+            self._obeyed(topup)
+            return self._credited(topup)
         return await self._posting(topup)
 
     async def _safe(self, topup: TopUp) -> Step:

@@ -673,6 +673,9 @@ def resolve(
         bool,
         typer.Option("--cancel", help="take its nonce with a transaction that moves nothing; it may lose the race"),
     ] = False,
+    credited: Annotated[
+        bool, typer.Option("--credited", help="it was paid, and I have seen its credits in the account")
+    ] = False,
     accept_reading: Annotated[
         bool, typer.Option("--accept-reading", help="believe a lower total seen for a day")
     ] = False,
@@ -687,6 +690,7 @@ def resolve(
             topup_id,
             attest=attest_unpaid,
             cancel=cancel,
+            credited=credited,
             reading=accept_reading,
             nonce=adopt_nonce,
             as_json=as_json,
@@ -694,17 +698,21 @@ def resolve(
     )
 
 
-def _resolve(topup_id: str | None, *, attest: bool, cancel: bool, reading: bool, nonce: bool, as_json: bool) -> Exit:
+def _resolve(
+    topup_id: str | None, *, attest: bool, cancel: bool, credited: bool, reading: bool, nonce: bool, as_json: bool
+) -> Exit:
     from topup.errors import SettingsError
     from topup.purchase import ADOPT_NONCE
-    from topup.steps import ATTEST, CANCEL, LOOK, RESOLVE
+    from topup.steps import ATTEST, CANCEL, CREDITED, LOOK, RESOLVE
     from topup.watch import ACCEPT_READING
 
     if topup_id is not None:
-        if attest and cancel:
-            raise SettingsError("--attest-unpaid and --cancel contradict each other", remedy="choose one")
-        _open(topup_id, cancel=cancel)
-        word = ATTEST if attest else CANCEL if cancel else LOOK
+        words = [word for word, said in ((ATTEST, attest), (CANCEL, cancel), (CREDITED, credited)) if said] or [LOOK]
+        if len(words) > 1:
+            said = "--attest-unpaid, --cancel and --credited contradict each other"
+            raise SettingsError(said, remedy="choose one")
+        word = words[0]
+        _open(topup_id, cancel=cancel, credited=credited)
         return _tell(
             RESOLVE + topup_id, word, "stored; the daemon acts on it where the chain does not object", as_json=as_json
         )
@@ -725,7 +733,7 @@ def _resolve(topup_id: str | None, *, attest: bool, cancel: bool, reading: bool,
     raise SettingsError("nothing to resolve was named", remedy="`topup resolve --help`")
 
 
-def _open(topup_id: str, *, cancel: bool) -> None:
+def _open(topup_id: str, *, cancel: bool, credited: bool) -> None:
     """Refuse a word about a top-up it can mean nothing to."""
     from topup.errors import SettingsError
     from topup.lifecycle import TERMINAL, State
@@ -734,9 +742,17 @@ def _open(topup_id: str, *, cancel: bool) -> None:
 
     store = SqliteStore.open_reader(load().state_dir)
     try:
-        state = store.topup(topup_id).state
+        topup = store.topup(topup_id)
     except KeyError:
         raise SettingsError(f"there is no top-up {topup_id}", remedy="`topup history` lists them") from None
+    state = topup.state
+    if credited:
+        if state is not State.UNCREDITED and (state is not State.HALTED or topup.payment is None):
+            raise SettingsError(
+                f"{topup_id} is {state}: only what was paid and waits for its credits can be credited",
+                remedy="see `topup show`",
+            )
+        return
     if cancel and state is State.HALTED:
         raise SettingsError(f"{topup_id} is halted: a cancel cannot help", remedy="see docs/runbook.md, halted top-ups")
     if cancel and (state in TERMINAL or state in PAYING):

@@ -607,6 +607,16 @@ class NonceMoved(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BaselineUnsettled(Event):
+    """Credits keep rising, so that a purchase could not be told from the rest; nothing is signed until they rest."""
+
+    level: ClassVar[Level] = "warning"
+    todo: ClassVar[str] = "see who else fills this account"
+    topup_id: str
+    waited_s: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class CreditsPosted(Event):
     """The credits paid for are in the account."""
 
@@ -637,6 +647,17 @@ class PaidNotCredited(Event):
     expected_usd: Usd
     total_credits_usd: Usd
     waited_s: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreditsAttested(Event):
+    """A person says that the credits of a payment are there, which the readings do not show; it ends as credited."""
+
+    level: ClassVar[Level] = "warning"
+    money: ClassVar[Money] = Money.YES
+    todo: ClassVar[str] = "nothing when you have said it; else see who may write to the state directory"
+    topup_id: str
+    amount_usd: Usd
 
 
 @dataclass(frozen=True, kw_only=True)

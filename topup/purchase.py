@@ -44,6 +44,9 @@ STALE = "the plan grew stale"
 class Purchase(Steps):
     """The steps of the one open top-up, from the decision to the intent to send; it hands on what follows."""
 
+    # Which top-up waits for a sound baseline, and since when.
+    _unsettled: tuple[str, int] | None = None
+
     def __init__(self, terms: Terms, reach: Reach) -> None:
         """Take the terms, and what can be reached."""
         super().__init__(terms, reach)
@@ -322,7 +325,14 @@ class Purchase(Steps):
         staleness_ms = self._pace.staleness_s * 1000
         recent = self._store.readings(self._account.name, self._watch.now() - 2 * HOUR_MS)
         if baseline_settled(recent, staleness_ms=staleness_ms):
+            self._unsettled = None
             return None
+        now = self._watch.now()
+        if self._unsettled is None or self._unsettled[0] != topup.id:
+            self._unsettled = topup.id, now
+        waited_s = (now - self._unsettled[1]) // 1000
+        if waited_s >= self._pace.unknown_alert_s and self._new("baseline_unsettled"):
+            self._sink.emit(events.BaselineUnsettled(topup_id=topup.id, waited_s=waited_s))
         return self._wait(topup, "baseline_unsettled", "credits rose moments ago", self._pace.posting_poll_s)
 
     def _proven(self, topup: TopUp, verified: Verified) -> None:

@@ -14,7 +14,7 @@ from topup.death import WITNESSES, Death, Fate, Paid, Undecided, verdict
 from topup.errors import ChainUnknown, ChargeRefused, PaymentForbidden, Reverted, SignerError
 from topup.lifecycle import Attempt, Fact, Kind, Plan, State, TopUp
 from topup.ports import Delivery, Sighting
-from topup.steps import ATTEST, CANCEL, Step, Steps, flag_name
+from topup.steps import ATTEST, CANCEL, CREDITED, Step, Steps, flag_name
 from topup.terms import Rest
 
 # Answers after which a node holds the bytes.
@@ -318,12 +318,17 @@ class Pursuit(Steps):
             if isinstance(looked, Rest):
                 return looked
             topup, sighting = looked
-        word = self._word_for_halt(topup)
+        word = self._new_word(topup)
         if word is None:
             return self._wait(topup, "halted", topup.reason, self._pace.poll_fastest_s)
         if topup.payment is not None:
             self._obeyed(topup)
-            return self._move(topup, Fact.PAID, "resolved by hand: the chain shows the payment")
+            topup = self._move(topup, Fact.PAID, "resolved by hand: the chain shows the payment")
+            return self._credited(topup) if word == CREDITED else topup
+        if word == CREDITED:
+            self._obeyed(topup)
+            detail = f"{topup.reason}; the chain shows no payment whose credits could be there"
+            return self._wait(topup, "halted", detail, self._pace.poll_fastest_s)
         if sighting is None or not topup.alive:
             self._obeyed(topup)
             return self._move(topup, Fact.FAIL, "resolved by hand: nothing that could still be paid was ever sent")

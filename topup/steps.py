@@ -27,6 +27,7 @@ RESOLVE = "resolve:"
 LOOK = "look"
 ATTEST = "attest-unpaid"
 CANCEL = "cancel"
+CREDITED = "credited"
 
 
 @dataclass(frozen=True)
@@ -125,15 +126,20 @@ class Steps:
         """Return what a person said about this top-up and nobody has obeyed yet."""
         return self._store.told(self._account.name, RESOLVE + topup.id) or None
 
-    def _word_for_halt(self, topup: TopUp) -> str | None:
-        """Return what a person said since this halt; an older word was about something else."""
+    def _new_word(self, topup: TopUp) -> str | None:
+        """Return what a person said of a top-up that waits for it; what was said earlier was about something else."""
         word = self._word(topup)
         newer = self._store.told_at(self._account.name, RESOLVE + topup.id) >= topup.moved_ms
-        return word if word in (LOOK, ATTEST) and newer else None
+        return word if word in (LOOK, ATTEST, CREDITED) and newer else None
 
     def _obeyed(self, topup: TopUp) -> None:
         """Use a person's word up, before it is acted on: the next halt needs a word of its own."""
         self._store.say(self._account.name, RESOLVE + topup.id, "", self._watch.now(), BY)
+
+    def _credited(self, topup: TopUp) -> TopUp:
+        """Take a person's word, which is used up already, that the credits of what was paid are there."""
+        self._sink.emit(events.CreditsAttested(topup_id=topup.id, amount_usd=topup.amount))
+        return self._move(topup, Fact.POSTED, "attested by hand: the credits are in the account")
 
     def _new(self, what: str) -> bool:
         """Tell whether this is worth saying: it was not said within an hour."""
