@@ -17,6 +17,7 @@ Each module answers one question. In the order the money flows:
   books.py        What does each thing that happened mean in debits and credits?
   closing.py      What did the account do that no top-up explains?
   statement.py    What happened to the money within a period?
+  usage.py        What was used, on which day, by which model and by which key?
   forecast.py     How long will the credits last, how long the wallet, and what would cost less?
 
   — flow

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -20,6 +21,7 @@ from topup.death import Fate
 from topup.lifecycle import Attempt, Broadcaster, Fact, Inclusion, Plan, TopUp
 from topup.money import Asset, Usd, Usdc, Wei
 from topup.policy import Past
+from topup.usage import Activity, ApiKey
 
 if TYPE_CHECKING:
     from topup.events import Event  # many small classes: what only reads the ledger need not wait for them
@@ -68,6 +70,16 @@ class Api(Protocol):
 
     async def charge(self, request: Request) -> bytes:
         """Request a charge; return the answer's raw bytes. Two calls are two charges."""
+
+
+class Usage(Protocol):
+    """What the provider tells of usage, beyond the totals. Every failure is an `ApiError`."""
+
+    async def activity(self, *, day: date | None = None, key_hash: str | None = None) -> list[Activity]:
+        """Ask what was used on the UTC days that are over, newest 30; of one day or of one key where that is named."""
+
+    async def keys(self) -> list[ApiKey]:
+        """Ask for all keys of the account, disabled ones included."""
 
 
 @dataclass(frozen=True)

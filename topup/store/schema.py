@@ -275,6 +275,44 @@ CREATE TRIGGER line_stands BEFORE UPDATE ON line BEGIN SELECT RAISE (ABORT, 'the
 CREATE TRIGGER line_stays BEFORE DELETE ON line BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
 """
 
+# What the provider says of days that are over, by model and by key; and what a wallet held at a final block.
+FIFTH = """
+CREATE TABLE usage_known (         -- UTC days whose usage is stored; one without usage has no other row
+  account TEXT NOT NULL,
+  day INTEGER NOT NULL,            -- days since 1970-01-01
+  at_ms INTEGER NOT NULL,          -- when it was asked for
+  PRIMARY KEY (account, day)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE usage_day (
+  account TEXT NOT NULL,
+  day INTEGER NOT NULL,
+  split TEXT NOT NULL CHECK (split IN ('model', 'key')),  -- each split sums to the whole day
+  name TEXT NOT NULL,              -- model, or hash of a key; '' where the provider names none
+  nano INTEGER NOT NULL,           -- 10^-9 dollars of credit
+  requests INTEGER NOT NULL,
+  prompt_tokens INTEGER NOT NULL,
+  completion_tokens INTEGER NOT NULL,
+  PRIMARY KEY (account, day, split, name)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE api_key (             -- keys of the account that were ever seen
+  account TEXT NOT NULL,
+  hash TEXT NOT NULL,
+  name TEXT NOT NULL,
+  nano INTEGER NOT NULL,           -- what it had used in all when its days were asked for last
+  PRIMARY KEY (account, hash)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE checkpoint (          -- up to where movements of a wallet by others are booked
+  account TEXT NOT NULL,
+  chain_id INTEGER NOT NULL,
+  wallet BLOB NOT NULL,
+  commodity TEXT NOT NULL,
+  block INTEGER NOT NULL,          -- final
+  at_ms INTEGER NOT NULL,          -- its time
+  units TEXT NOT NULL,             -- what the wallet held after it
+  PRIMARY KEY (account, chain_id, wallet, commodity, block)
+) STRICT, WITHOUT ROWID;
+"""
+
 # After this version the entries that are there are chained.
 CHAINED_FROM = 4
-MIGRATIONS: tuple[str, ...] = (FIRST, SECOND, THIRD, FOURTH)
+MIGRATIONS: tuple[str, ...] = (FIRST, SECOND, THIRD, FOURTH, FIFTH)
