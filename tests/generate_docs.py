@@ -126,6 +126,8 @@ def kind_of(annotation: Any) -> tuple[str, list[Any]]:
         return " or ".join(word for word, _ in told), [c for _, some in told for c in some]
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in inside), []
+    if origin is dict:
+        return f"table of {kind_of(inside[1])[0]}; in the environment as JSON", []
     if origin is tuple:
         return f"list of {kind_of(inside[0])[0]}", []
     if hasattr(annotation, "__metadata__"):
@@ -178,7 +180,7 @@ def default_of(name: str, field: Any) -> str:
     if name == "state_dir":
         return "`$STATE_DIRECTORY`, else `~/.local/state/topup`"
     value = field.default
-    if value is None or value == ():
+    if value is None or value in ((), {}):
         return "–"
     return "`" + (",".join(map(str, value)) if isinstance(value, tuple) else str(value)) + "`"
 

@@ -39,6 +39,7 @@ from tests.killed import ARMED, FOREIGN, TRACE, Cell
 from tests.served import PATIENCE_S, TOPUP, Running, Served
 from tests.warm import Forked, Warm, takes
 from topup.books import WALLET, Commodity
+from topup.closing import OPENING
 from topup.lifecycle import State, TopUp
 from topup.sandbox import contracts, purchases, x402_seller
 from topup.sandbox.anvil import Anvil
@@ -481,7 +482,8 @@ def wrongs(house: House) -> list[str]:
 def _booked(house: House) -> dict[Commodity, int]:
     """Return how much of each asset has left the wallet as the journal says."""
     with closing(SqliteStore.open_reader(house.state)) as store:
-        lines = [line for entry in store.entries("default") for line in entry.lines if line.account == WALLET]
+        moved = [entry for entry in store.entries("default") if all(x.account != OPENING for x in entry.lines)]
+    lines = [line for entry in moved for line in entry.lines if line.account == WALLET]
     return {asset: -sum(x.units for x in lines if x.commodity == asset) for asset in {x.commodity for x in lines}}
 
 
@@ -728,7 +730,10 @@ def run(
 
     with ThreadPoolExecutor(jobs) as pool:
         outcomes = list(pool.map(tried, chosen))
-    missed = tuple(one for one in outcomes if one.wrong == MISSED and one.cell.call in POLLED)
+    # On a busy machine a block comes a moment later, and what follows it stands in another order. Such a step is named
+    # and counts neither way, but only where its life has died of the same call, at the same moment, in another phase.
+    died = {_moment(one) for one in outcomes if not one.wrong}
+    missed = tuple(one for one in outcomes if one.wrong == MISSED and (one.cell.call in POLLED or _moment(one) in died))
     tried_all = [one for one in outcomes if one not in missed]
     if len(missed) > MISSED_MAX * len(outcomes):
         tried_all, missed = outcomes, ()
@@ -736,6 +741,10 @@ def run(
     return Result(
         len(tried_all), len(tried_all) - len(failures), failures, missed, len(every), time.monotonic() - began
     )
+
+
+def _moment(one: Outcome) -> tuple[str, str, str, str]:
+    return one.life, one.cell.call, one.cell.when, one.cell.answer
 
 
 def _stop(*_: object) -> NoReturn:

@@ -3,7 +3,8 @@
 Nothing here listens on a socket. The chain is a list of blocks with the rules that matter to a payer: one transaction
 a nonce, a charge is paid once, a deadline is the block's own time, what is not final may be replaced. Providers see it
 late, not at all, or lie. A seller carries authorizations of dollars there when it likes. Above them stand the real
-agreement of providers, the real rails, proofs, flow and ledger.
+agreement of providers, the real rails, proofs, flow and ledger. What Tempo and its seller do stands in
+`simulated_tempo`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -32,12 +34,12 @@ from topup.events import Event
 from topup.exchange import Answered
 from topup.lifecycle import Attempt, Inclusion, Kind, Plan
 from topup.money import Asset, EthPrice, Usd, Usdc, Wei
-from topup.ports import Call, Delivery, Head, Key, Seen, Sent, Sighting, Simulation, Survey, Trace
+from topup.ports import Call, Delivery, Head, Holdings, Key, Seen, Sent, Sighting, Simulation, Survey, Trace
 from topup.sandbox.charges import STRANGER, Ask, named_address
 
 T = TypeVar("T")
 BLOCK_S = 2
-PAY_GAS, REVERT_GAS, CANCEL_GAS = 228_000, 60_000, 21_000
+PAY_GAS, REVERT_GAS, CANCEL_GAS, APPROVE_GAS = 228_000, 60_000, 21_000, 56_000
 L1_FEE = 9 * 10**9
 SAFE_DEPTH, FINAL_DEPTH = 6, 20
 STALE_MS = 50_000
@@ -49,9 +51,11 @@ Id = tuple[bytes, bytes]
 
 @dataclass(frozen=True)
 class Tx:
-    """A signed transaction as the simulated chain reads it; `charge` is what it pays, None for a cancel.
+    """A signed transaction as the simulated chain reads it; `charge` is what it pays, None for one that pays nothing.
 
-    One that carries an authorization of ours is somebody else's: `signed` is what we know it by, b"" for our own.
+    One that carries an authorization of ours is somebody else's: `signed` is what we know it by, b"" for our own, and
+    `place` what it uses up. `value` is wei, but units of the token with `in_tokens`; `approves` is what the contract
+    may take of the token afterwards.
     """
 
     hash: bytes
@@ -63,29 +67,45 @@ class Tx:
     fee: int
     tip: int
     signed: bytes = b""
+    place: Id | None = None
+    in_tokens: bool = False
+    approves: int | None = None
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What became of a transaction in its block."""
+    """What became of a transaction in its block; `fee` is all that the network took."""
 
     tx: Tx
     success: bool
     spent: int
-    gas: int
-    reason: str
-    transient: bool
+    fee: int
+    reason: str = ""
+    transient: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass
 class Block:
-    """A block with the state after it."""
+    """A block with the state after it.
+
+    `balance` is the wallet's in what it pays with on this chain: wei, or units of the token where it has nothing else.
+    `tokens` are what it has beside, `allowance` what the contract may take of them. `paid` names what has paid a
+    charge, `used` what has used up an authorization or a lane.
+    """
 
     head: Head
-    receipts: tuple[Receipt, ...]
+    receipts: list[Receipt]
     nonce: int
     balance: int
+    tokens: int
+    allowance: int
     paid: dict[Id, bytes]
+    used: dict[Id, bytes]
+
+    def next(self, at_s: int) -> Block:
+        """Return the block after it while nothing has run in it; it has no hash yet."""
+        head = Head(self.head.number + 1, b"", at_s)
+        return replace(self, head=head, receipts=[], paid=dict(self.paid), used=dict(self.used))
 
 
 class Clock:
@@ -112,18 +132,22 @@ class Clock:
 class Net:
     """The chain itself: canonical blocks, a pool of transactions, and the price of ETH."""
 
+    # The gas price at first, and between what it wanders.
+    base_fee_first, base_fee_min, base_fee_max = 5_000_000, 1_000_000, 10**9
+
     def __init__(self, rng: Random, clock: Clock, balance: int) -> None:
         """Begin with one block."""
         self._rng, self._clock = rng, clock
         first = Head(100, b"\x01" * 32, clock.true_ms // 1000)
-        self.blocks = [Block(first, (), 0, balance, {})]
+        self.blocks = [Block(first, [], 0, balance, balance, 0, {}, {})]
         self.pool: dict[bytes, Tx] = {}
         self.carried: dict[bytes, Tx] = {}  # what others have sent with an authorization of ours
         self.signed: dict[bytes, bytes] = {}  # the authorization in each of these that ever ran
         self.final = 100
         self.price_e8 = 3000 * 10**8
-        self.base_fee = 5_000_000
+        self.base_fee = self.base_fee_first
         self.mining = True
+        self.frozen = False  # the token moves for nobody
         self.where: dict[bytes, int] = {}
         self.paid_ever: dict[bytes, Id] = {}  # by transaction: also in blocks that were replaced
 
@@ -151,10 +175,9 @@ class Net:
             if behind
             else max(parent.head.timestamp_s + BLOCK_S, self._clock.true_ms // 1000)
         )
-        nonce, balance, paid = parent.nonce, parent.balance, dict(parent.paid)
-        receipts = []
+        after = parent.next(at_s)
         while True:
-            ready = [t for t in self.pool.values() if t.nonce == nonce and t.fee >= self.base_fee]
+            ready = [t for t in self.pool.values() if t.nonce == after.nonce and t.fee >= self.base_fee]
             if not ready:
                 break
             tx = (
@@ -162,47 +185,59 @@ class Net:
                 if self._rng.random() < 0.8
                 else self._rng.choice(ready)
             )
-            receipt = self._execute(tx, at_s, paid)
-            nonce += 1
-            balance -= receipt.spent + receipt.gas + L1_FEE
-            if receipt.success and tx.charge is not None:
-                paid[tx.charge] = tx.hash
-                self.paid_ever[tx.hash] = tx.charge
-            receipts.append(receipt)
-            self.where[tx.hash] = parent.head.number + 1
-        for tx in self.carried.values():
-            receipt = self._carry(tx, at_s, paid)
-            balance -= receipt.spent
-            if receipt.success and tx.charge is not None:
-                paid[tx.charge] = tx.hash
-                self.paid_ever[tx.hash], self.signed[tx.hash] = tx.charge, tx.signed
-            receipts.append(receipt)
-            self.where[tx.hash] = parent.head.number + 1
-        self.carried.clear()
-        self.pool = {h: t for h, t in self.pool.items() if t.nonce >= nonce}
+            self._put(after, self._execute(tx, after))
+            after.nonce += 1
+        for tx in list(self.carried.values()):
+            receipt = self._carry(tx, after)
+            if receipt is not None:
+                del self.carried[tx.hash]
+                self._put(after, receipt)
+        self.pool = {h: t for h, t in self.pool.items() if t.nonce >= after.nonce}
         digest = hashlib.sha256(parent.head.hash + at_s.to_bytes(8, "big") + self._rng.randbytes(8)).digest()
-        self.blocks.append(Block(Head(parent.head.number + 1, digest, at_s), tuple(receipts), nonce, balance, paid))
+        after.head = replace(after.head, hash=digest)
+        self.blocks.append(after)
 
-    def _execute(self, tx: Tx, at_s: int, paid: dict[Id, bytes]) -> Receipt:
+    def _put(self, after: Block, receipt: Receipt) -> None:
+        """Let a transaction take its effect."""
+        tx = receipt.tx
+        after.receipts.append(receipt)
+        after.balance -= receipt.fee
+        if tx.in_tokens:
+            after.tokens -= receipt.spent
+            after.allowance -= receipt.spent
+        else:
+            after.balance -= receipt.spent
+        if receipt.success and tx.approves is not None:
+            after.allowance = tx.approves
+        if receipt.success and tx.charge is not None:
+            after.paid[tx.charge] = tx.hash
+            self.paid_ever[tx.hash] = tx.charge
+        if tx.place is not None and (receipt.success or receipt.fee):  # what fails at no cost has used nothing up
+            after.used[tx.place] = tx.hash
+            self.signed[tx.hash] = tx.signed
+        self.where[tx.hash] = after.head.number
+
+    def _execute(self, tx: Tx, after: Block) -> Receipt:
         price = min(tx.fee, self.base_fee + tx.tip)
         if tx.charge is None:
-            return Receipt(tx, success=True, spent=0, gas=CANCEL_GAS * price, reason="", transient=True)
-        if at_s > tx.deadline:
-            return Receipt(tx, success=False, spent=0, gas=REVERT_GAS * price, reason="ExpiredIntent", transient=False)
-        if tx.charge in paid:
-            return Receipt(
-                tx, success=False, spent=0, gas=REVERT_GAS * price, reason="AlreadyProcessed", transient=False
-            )
-        need = self.need(tx.total)
-        if tx.value < need:
-            return Receipt(tx, success=False, spent=0, gas=REVERT_GAS * price, reason="SwapFailed", transient=True)
-        return Receipt(tx, success=True, spent=need, gas=PAY_GAS * price, reason="", transient=True)
+            gas = CANCEL_GAS if tx.approves is None else APPROVE_GAS
+            return Receipt(tx, success=True, spent=0, fee=gas * price + L1_FEE)
+        failed = Receipt(tx, success=False, spent=0, fee=REVERT_GAS * price + L1_FEE)
+        if after.head.timestamp_s > tx.deadline:
+            return replace(failed, reason="ExpiredIntent", transient=False)
+        if tx.charge in after.paid:
+            return replace(failed, reason="AlreadyProcessed", transient=False)
+        if tx.in_tokens and min(after.allowance, after.tokens) < tx.total:
+            return replace(failed, reason="ERC20: transfer amount exceeds allowance")
+        need = tx.total if tx.in_tokens else self.need(tx.total)
+        if tx.value < need and not tx.in_tokens:
+            return replace(failed, reason="SwapFailed")
+        return Receipt(tx, success=True, spent=need, fee=PAY_GAS * price + L1_FEE)
 
-    @staticmethod
-    def _carry(tx: Tx, at_s: int, paid: dict[Id, bytes]) -> Receipt:
+    def _carry(self, tx: Tx, after: Block) -> Receipt | None:
         """Run somebody else's transaction: the token takes an authorization once, and before its end."""
-        good = at_s < tx.deadline and tx.charge not in paid
-        return Receipt(tx, success=good, spent=tx.total if good else 0, gas=0, reason="", transient=True)
+        good = after.head.timestamp_s < tx.deadline and tx.place not in after.used and not self.frozen
+        return Receipt(tx, success=good, spent=tx.total if good else 0, fee=0)
 
     def finalize(self) -> None:
         """Let finality come closer to the head."""
@@ -270,7 +305,7 @@ class Provider:
             raise WrongChain(f"{self.owner} speaks for chain 1")
         return self.net.blocks[max(0, len(self.net.blocks) - 1 - self.lag)]
 
-    def survey(self, total: Usdc) -> Survey:
+    def survey(self, total: Usdc, pay_with: Asset) -> Survey:
         """Answer what a payment is planned on."""
         block = self.head()
         need, nonce, price = self.net.need(total.units), block.nonce, self.net.price_e8
@@ -284,6 +319,9 @@ class Provider:
         if self.lie == "nonce":
             nonce = max(0, nonce - 1) if self.rng.random() < 0.5 else nonce + 1
         pending = max([nonce, *(t.nonce + 1 for t in self.net.pool.values())])
+        in_tokens, allowance = pay_with is not Asset.ETH, block.allowance
+        if self.lie == "allowance":
+            allowance = 0 if allowance else 10**7
         return Survey(
             head=block.head,
             balance=Wei(block.balance),
@@ -292,20 +330,25 @@ class Provider:
             base_fee=Wei(self.net.base_fee),
             tip=Wei(1_000_000),
             code_hash=b"\x0c" * 32,
-            quotes={500: Wei(need)},
+            quotes={} if in_tokens else {500: Wei(need)},
             price_e8=price,
+            tokens=Usdc(block.tokens) if in_tokens else None,
+            allowance=Usdc(allowance) if in_tokens else None,
         )
 
-    def simulate(self, demand: Charge, value: Wei) -> Simulation:
-        """Dry-run a payment on what it shows."""
+    def simulate(self, demand: Charge, call: Call) -> Simulation:
+        """Dry-run a payment, or an approval, on what it shows."""
         block = self.head()
         key = (demand.intent.operator, demand.intent.id)
-        if self.lie != "simulates_all":
+        if self.lie != "simulates_all" and (call.approves is None or call.then is not None):
             if block.head.timestamp_s > demand.intent.deadline:
                 raise Reverted("ExpiredIntent", "", b"")
             if key in block.paid:
                 raise Reverted("AlreadyProcessed", "", b"")
-            if value.units < self.net.need(demand.intent.total.units):
+            if call.tokens is not None and block.allowance < call.tokens.units:
+                raise Reverted("InsufficientAllowance", "", b"")
+            in_ether = call.approves is None and call.tokens is None
+            if in_ether and call.value.units < self.net.need(demand.intent.total.units):
                 raise Reverted("SwapFailedString", "V3TooMuchRequested", b"")
         return Simulation(PAY_GAS * 12 // 10, Wei(L1_FEE), "eth_simulateV1")
 
@@ -383,11 +426,12 @@ class Provider:
             block.head.hash,
             block.head.timestamp_s * 1000,
             r.success,
-            Wei(r.gas),
+            Wei(r.fee - L1_FEE),
             Wei(L1_FEE),
-            Wei(r.spent),
+            Wei(0 if r.tx.in_tokens else r.spent),
             r.reason,
             r.transient,
+            Usdc(r.spent if r.tx.in_tokens else 0),
         )
         return Seen(told, r.reason, "exact", trusted=True)
 
@@ -413,7 +457,7 @@ class Provider:
 
     def rehearse(self, tokens: Usdc) -> Simulation:
         """Dry-run a transfer on what it shows."""
-        if self.head().balance < tokens.units and self.lie != "simulates_all":
+        if (self.head().balance < tokens.units or self.net.frozen) and self.lie != "simulates_all":
             raise Reverted("InsufficientBalance", "", b"")
         return Simulation(0, Wei(0), "eth_call")
 
@@ -422,36 +466,45 @@ class Provider:
         block, at = self.head(), self.net.at(final)
         if at is None or block.head.number < final:
             raise ChainUnknown(f"{self.owner} is not past {final}")
-        payer = None if self.lie in ("null_receipts", "unpaid") else block.paid.get(_id(trace))
+        silent = self.lie in ("null_receipts", "unpaid")
+        payer = None if silent else block.paid.get(_id(trace))
         if self.lie == "paid":
             payer = b"\xfa" * 32
-        flag = payer is not None or self.lie == "marked"
+        flag = payer is not None or (self._marked(block, trace) and not silent)
         return Account(block.head, at.head, flag, frozenset({payer} if payer is not None else set()))
 
     def _marked(self, block: Block, trace: Trace) -> bool:
-        return self.lie == "marked" or _id(trace) in block.paid
+        address, asked = trace.mark
+        return self.lie == "marked" or (address, asked[-32:]) in block.used
 
     def _used(self, block: Block, trace: Trace) -> Seen | None:
         """Show the block in which an authorization was used; one that nobody could use leaves nothing to be seen."""
-        payer, there = block.paid.get(_id(trace)), block
-        if self.lie == "null_receipts" or (payer is None and self.lie != "paid"):
+        carrier = trace.hash or block.paid.get(_id(trace)) or b""
+        number = self.net.where.get(carrier, block.head.number + 1)
+        there = self.net.at(number) if number <= block.head.number else None
+        if self.lie in ("paid", "reverted"):
+            head, carrier = replace((there or block).head, hash=b"\xfa" * 32), carrier or b"\xfa" * 32
+            success, fee = self.lie == "paid", 0
+        elif self.lie == "null_receipts" or there is None:
             return None
-        if payer is not None:
-            found = self.net.at(self.net.where[payer])
-            assert found is not None
-            there = found
+        else:
+            receipt = next(r for r in there.receipts if r.tx.hash == carrier)
+            head, success, fee = there.head, receipt.success, receipt.fee
         told = Inclusion(
-            there.head.number,
-            there.head.hash if self.lie != "paid" else b"\xfa" * 32,
-            there.head.timestamp_s * 1000,
-            success=True,
+            head.number,
+            head.hash,
+            head.timestamp_s * 1000,
+            success,
             gas=Wei(0),
             l1_fee=Wei(0),
             spent=Wei(0),
-            tokens=trace.tokens,
-            tx_hash=payer or b"\xfa" * 32,
+            reason="" if success else "reverted: it moved nothing, and was used up",
+            transient=success,
+            tokens=trace.tokens if success else Usdc(0),
+            token_fee=Usdc(fee),
+            tx_hash=carrier,
         )
-        return Seen(told, "", "exact", trusted=True)
+        return Seen(told, told.reason, "exact", trusted=True)
 
     def ends(self) -> Ends:
         """Show the newest and the final block."""
@@ -475,13 +528,15 @@ class Provider:
 
 
 def _id(trace: Trace) -> Id:
-    """Return which authorization this is, by the log that its use leaves."""
-    token, (_, _, nonce) = trace.log
-    return token, nonce or b""
+    """Return what this pays, by the log that it leaves: its last topic is an authorization's nonce, or a memo."""
+    token, topics = trace.log
+    return token, topics[-1] or b""
 
 
 class Asked:
     """Simulated providers below, the program's own agreement above them."""
+
+    chain_id = builders.CHAIN_ID
 
     def __init__(self, net: Net, providers: Sequence[Provider], *, quorum: int, clock: Clock, rng: Random) -> None:
         """Join the providers."""
@@ -511,11 +566,6 @@ class Asked:
         """Return how many independent providers there are."""
         return len(self.each)
 
-    @property
-    def chain_id(self) -> int:
-        """Return which chain it is."""
-        return builders.CHAIN_ID
-
     async def _ask(self, act: Callable[[Provider], T], head: Any = None, *, every: bool = False) -> Any:
         async def one(rpc: Any) -> T:
             return act(rpc)
@@ -523,11 +573,24 @@ class Asked:
         asked: Callable[[Any], Awaitable[T]] = one
         return await self._providers.ask(asked, head, every=every)
 
+    async def _sighting(self, look: Callable[[Provider], View], *, every: bool) -> Sighting:
+        answers = await self._ask(look, lambda v: v.sighting.head, every=every)
+        quorum = max(self.quorum, min(2, len(self.each))) if every else self.quorum
+        if every and agreement.owners(answers.votes) < quorum:
+            raise ChainUnknown("too few answered")
+        return agreement.sighting(answers, quorum).value
+
+    async def holdings(self, wallet: bytes) -> Holdings:
+        """Tell nothing: these worlds do not know what a wallet held."""
+        raise ChainUnknown("no state of that block")
+
 
 class SimulatedTokens(Asked):
     """The `TokenChain` port."""
 
-    async def survey(self, wallet: bytes, token: bytes, traces: Sequence[Trace] = ()) -> Survey:
+    async def survey(
+        self, wallet: bytes, token: bytes, traces: Sequence[Trace] = (), *, key: bytes | None = None
+    ) -> Survey:
         """Read what an authorization is planned on."""
         answers = await self._ask(lambda p: p.holdings(traces), lambda s: s.head)
         return agreement.survey(answers, self.quorum).value
@@ -539,11 +602,7 @@ class SimulatedTokens(Asked):
 
     async def look(self, traces: Sequence[tuple[Trace, Inclusion | None]], *, every: bool = False) -> Sighting:
         """Look for the use of authorizations."""
-        answers = await self._ask(lambda p: p.uses(traces), lambda v: v.sighting.head, every=every)
-        quorum = max(self.quorum, min(2, len(self.each))) if every else self.quorum
-        if every and agreement.owners(answers.votes) < quorum:
-            raise ChainUnknown("too few answered")
-        return agreement.sighting(answers, quorum).value
+        return await self._sighting(lambda p: p.uses(traces), every=every)
 
     async def fate(self, trace: Trace) -> Fate:
         """Ask what became of one."""
@@ -559,7 +618,7 @@ class SimulatedChain(Asked):
 
     async def survey(self, wallet: bytes, total: Usdc, contract: bytes, *, pay_with: Asset = Asset.ETH) -> Survey:
         """Read all a payment is planned on."""
-        answers = await self._ask(lambda p: p.survey(total), lambda s: s.head)
+        answers = await self._ask(lambda p: p.survey(total, pay_with), lambda s: s.head)
         return agreement.survey(answers, self.quorum).value
 
     def payment(self, verified: Verified, tier: int, value: Wei, wallet: bytes) -> Call:
@@ -568,16 +627,17 @@ class SimulatedChain(Asked):
         return Call(wallet, demand.contract, b"".join(demand.identity), value)
 
     def token_payment(self, verified: Verified) -> Call:
-        """Encode nothing: this world pays in ETH."""
-        raise AssertionError(verified)
+        """Encode: the id stands for the rest."""
+        demand = verified.demand
+        return Call(demand.sender, demand.contract, b"".join(demand.identity), Wei(0), tokens=demand.total)
 
     def approval(self, wallet: bytes, contract: bytes, units: Usdc) -> Call:
-        """Encode nothing: this world pays in ETH."""
-        raise AssertionError(wallet, contract, units)
+        """Encode: the units stand for the rest."""
+        return Call(wallet, BASE_DOLLAR.token, units.units.to_bytes(32, "big"), Wei(0), approves=units)
 
     async def simulate(self, call: Call, demand: Charge, at: Head) -> Simulation:
         """Run it dry."""
-        answers = await self._ask(lambda p: p.simulate(demand, call.value))
+        answers = await self._ask(lambda p: p.simulate(demand, call))
         told: Agreed[Simulation] = agreement.simulation(answers, self.quorum)
         self.dry[call.data, call.value.units] = self._clock.true_ms
         return told.value
@@ -604,8 +664,7 @@ class SimulatedChain(Asked):
 
     async def look(self, wallet: bytes, attempts: Sequence[tuple[Attempt, Charge]], *, every: bool = False) -> Sighting:
         """Look for attempts."""
-        answers = await self._ask(lambda p: p.look(attempts), lambda v: v.sighting.head, every=every)
-        return agreement.sighting(answers, min(2, len(self.each)) if every else self.quorum).value
+        return await self._sighting(lambda p: p.look(attempts), every=every)
 
     async def fate(self, demand: Charge, since: int) -> Fate:
         """Ask what became of a charge."""
@@ -636,6 +695,9 @@ class SimulatedSigner:
         """Sign a payment."""
         self._proven(verified, (plan.data, plan.value.units))
         intent = verified.charge.intent
+        if plan.kind is Kind.APPROVE:
+            assert plan.data == intent.total.units.to_bytes(32, "big"), "approved another amount than was proven"
+            return self._signed(plan, None, 0, 0)
         assert plan.data == intent.operator + intent.id, "signed another charge than was proven"
         return self._signed(plan, (intent.operator, intent.id), intent.deadline, intent.total.units)
 
@@ -647,7 +709,7 @@ class SimulatedSigner:
         assert plan.tokens == demand.total, "signed another amount than was proven"
         assert plan.lane == int.from_bytes(nonce, "big"), "signed another authorization than was proven"
         assert demand.recipient == builders.address(SELLER), "signed for somebody else"
-        one = Tx(nonce, NO_NONCE, demand.identity, demand.deadline, plan.tokens.units, 0, 0, 0, signed=nonce)
+        one = carried(nonce, demand.identity, demand.deadline, plan.tokens.units)
         assert self._chain.txs.setdefault(nonce, one) == one, "signed two things under one nonce"
         return nonce + nonce + b"\x1b"
 
@@ -662,12 +724,26 @@ class SimulatedSigner:
         assert plan.kind is Kind.CANCEL and plan.value == Wei(0)
         return self._signed(plan, None, 0, 0)
 
+    def sign_revocation(self, plan: Plan) -> tuple[bytes, bytes]:
+        """Sign that nothing is allowed any more."""
+        assert plan.kind is Kind.APPROVE and plan.data == bytes(32)
+        return self._signed(plan, None, 0, 0)
+
     def _signed(self, plan: Plan, charge: Id | None, deadline: int, total: int) -> tuple[bytes, bytes]:
         fee, tip = plan.max_fee_per_gas.units, plan.max_priority_fee_per_gas.units
         raw = json.dumps([plan.nonce, plan.data.hex(), plan.value.units, fee, tip]).encode()
         tx_hash = hashlib.sha256(raw).digest()
-        self._chain.txs[tx_hash] = Tx(tx_hash, plan.nonce, charge, deadline, total, plan.value.units, fee, tip)
+        approves = int.from_bytes(plan.data, "big") if plan.kind is Kind.APPROVE else None
+        one = Tx(tx_hash, plan.nonce, charge, deadline, total, plan.value.units, fee, tip)
+        in_tokens = charge is not None and plan.asset is not Asset.ETH
+        self._chain.txs[tx_hash] = replace(one, in_tokens=in_tokens, approves=approves)
         return raw, tx_hash
+
+
+def carried(tx_hash: bytes, authorization: Id, deadline: int, total: int) -> Tx:
+    """Return the transaction of somebody else that uses an authorization of so many units."""
+    nonce = authorization[1]
+    return Tx(tx_hash, NO_NONCE, authorization, deadline, total, 0, 0, 0, signed=nonce, place=authorization)
 
 
 class SimulatedApi:
@@ -682,7 +758,7 @@ class SimulatedApi:
         self.burn_usd_per_hour = Decimal(120)
         self.operator = builders.operator(rng.randrange(1, 2**31))
         self.amounts: dict[Id, Decimal] = {}
-        self._posted: set[Id] = set()
+        self.posted: set[Id] = set()
         self._due: dict[Id, int] = {}
         self._burnt_ms = clock.true_ms
         self._cached: tuple[int, Reading] | None = None
@@ -704,10 +780,10 @@ class SimulatedApi:
         self.usage_usd = min(self.credits_usd, self.usage_usd + spent)
         deep = self._net.blocks[max(0, len(self._net.blocks) - 3)]
         for key in deep.paid:
-            if key in self.amounts and key not in self._posted:
+            if key in self.amounts and key not in self.posted:
                 due = self._due.setdefault(key, now + self.post_delay_ms)
                 if now >= due and self.posting:
-                    self._posted.add(key)
+                    self.posted.add(key)
                     self.credits_usd += self.amounts[key]
 
     def _trouble(self) -> None:
@@ -747,8 +823,8 @@ class SimulatedApi:
         return raw
 
 
-class SimulatedSeller:
-    """What the x402 rail asks: offers, and carries what it is handed at once, late, twice, never, and says anything."""
+class SimulatedSeller(ABC):
+    """What a rail asks whose seller carries the payment: at once, late, twice, after a restart, never; and its lies."""
 
     base = "https://seller.example"
 
@@ -760,6 +836,7 @@ class SimulatedSeller:
         self._net, self._clock, self._rng, self._api = net, clock, rng, api
         self._handed: dict[bytes, str] = {}
         self._due: list[tuple[int, Tx]] = []
+        self._kept: list[Tx] = []
 
     def live(self) -> None:
         """Carry what is due."""
@@ -767,6 +844,11 @@ class SimulatedSeller:
         self._due = [one for one in self._due if one[0] > self._clock.true_ms]
         for tx in due:
             self._net.carried[tx.hash] = tx
+
+    def restarted(self) -> None:
+        """The buyer's process has started anew: carry what was kept until then."""
+        self._due += [(self._clock.true_ms, tx) for tx in self._kept]
+        self._kept.clear()
 
     async def ask(
         self,
@@ -779,16 +861,64 @@ class SimulatedSeller:
     ) -> Answered:
         """Answer like an `Exchange`."""
         self.requests += 1
-        amount = Decimal(json.loads(body or b"")["amount"])
-        paying = headers.get("X-PAYMENT")
+        return self._shown(path) if method == "GET" else self._asked(path, headers, body or b"")
+
+    @abstractmethod
+    def _asked(self, path: str, headers: Mapping[str, str], body: bytes) -> Answered:
+        """Answer a request to buy, paid or not."""
+
+    def _shown(self, path: str) -> Answered:
+        return answer(path, 404)
+
+    def _dice(self) -> float:
+        return 1.0 if self.honest else self._rng.random()
+
+    def _unanswered(self, path: str, dice: float) -> Answered | None:
+        """Answer an unpaid request in a way that offers nothing; None: offer."""
+        if dice < self._api.trouble:
+            raise ApiUnknown("the answer was lost")
+        wrong = dice < self._api.trouble + 0.01
+        return answer(path, self._rng.choice((200, 429, 500, 503))) if wrong else None
+
+    def _hand(self, key: bytes, paying: str, carry: Callable[[], Tx]) -> None:
+        """Take what pays, and decide when it is carried to the chain."""
+        self.before_send(key)
+        assert self._handed.setdefault(key, paying) == paying, "sent again, and not the same bytes"
+        dice, now = self._dice(), self._clock.true_ms
+        if dice < 0.15:
+            due = [now + self._rng.choice((10_000, 60_000, 400_000, 2_000_000, 90_000_000))]
+        elif dice < 0.3:
+            due = []
+        else:
+            due = [now, now + self._rng.choice((0, 4_000, 600_000))] if dice < 0.4 else [now]
+        self._due += [(at_ms, carry()) for at_ms in due]
+        if 0.25 < dice < 0.3:
+            self._kept.append(carry())
+        self.live()
+
+    def _said(self) -> int:
+        """Return a status to answer a payment with: what is said has nothing to do with what is done.
+
+        Raises:
+            ApiUnknown: the answer is lost.
+        """
+        dice = self._dice()
+        if dice < 0.2:
+            raise ApiUnknown("the answer was lost")
+        return self._rng.choice((402, 403, 409, 500, 503)) if dice < 0.4 else 200
+
+
+class SimulatedOffers(SimulatedSeller):
+    """What the x402 rail asks."""
+
+    def _asked(self, path: str, headers: Mapping[str, str], body: bytes) -> Answered:
+        amount, paying = Decimal(json.loads(body)["amount"]), headers.get("X-PAYMENT")
         return self._offered(path, amount) if paying is None else self._paid(path, amount, paying)
 
     def _offered(self, path: str, amount: Decimal) -> Answered:
-        dice = 1.0 if self.honest else self._rng.random()
-        if dice < self._api.trouble:
-            raise ApiUnknown("the answer was lost")
-        if dice < self._api.trouble + 0.01:
-            return self._answer(path, self._rng.choice((200, 429, 500, 503)))
+        dice = self._dice()
+        if (wrong := self._unanswered(path, dice)) is not None:
+            return wrong
         offer = {
             "scheme": "exact",
             "network": "base",
@@ -798,37 +928,22 @@ class SimulatedSeller:
             "maxTimeoutSeconds": 300 if self.honest else self._rng.choice((120, 300, 900)),
             "extra": {"name": BASE_DOLLAR.name, "version": BASE_DOLLAR.version},
         }
-        return self._answer(path, 402, json.dumps({"x402Version": 1, "accepts": [offer]}).encode())
+        return answer(path, 402, json.dumps({"x402Version": 1, "accepts": [offer]}).encode())
 
     def _paid(self, path: str, amount: Decimal, paying: str) -> Answered:
         told = json.loads(base64.b64decode(paying))["payload"]["authorization"]
         nonce, total = bytes.fromhex(told["nonce"][2:]), int(told["value"])
-        self.before_send(nonce)
         assert (told["to"], total) == (SELLER, int(amount * 10**6)), "another payment than was offered"
-        assert self._handed.setdefault(nonce, paying) == paying, "sent again, and not the same bytes"
         one: Id = (BASE_DOLLAR.token, nonce)
         self._api.amounts[one] = amount
-        dice = 1.0 if self.honest else self._rng.random()
-        now = self._clock.true_ms
-        if dice < 0.15:
-            due = [now + self._rng.choice((10_000, 60_000, 400_000, 2_000_000, 90_000_000))]
-        elif dice < 0.3:
-            due = []
-        else:
-            due = [now, now + self._rng.choice((0, 4_000, 600_000))] if dice < 0.4 else [now]
-        for at_ms in due:
-            tx_hash, deadline = self._rng.randbytes(32), int(told["validBefore"])
-            self._due.append((at_ms, Tx(tx_hash, NO_NONCE, one, deadline, total, 0, 0, 0, signed=nonce)))
-        self.live()
-        # What is said has nothing to do with what is done.
-        said = 1.0 if self.honest else self._rng.random()
-        if said < 0.2:
-            raise ApiUnknown("the answer was lost")
-        return self._answer(path, self._rng.choice((402, 403, 409, 500)) if said < 0.4 else 200)
+        deadline = int(told["validBefore"])
+        self._hand(nonce, paying, lambda: carried(self._rng.randbytes(32), one, deadline, total))
+        return answer(path, self._said())
 
-    @staticmethod
-    def _answer(path: str, status: int, body: bytes = b"{}") -> Answered:
-        return Answered(path, status, (), body)
+
+def answer(path: str, status: int, body: bytes = b"{}", headers: Sequence[tuple[str, str]] = ()) -> Answered:
+    """Return what an `Exchange` makes of an answer."""
+    return Answered(path, status, tuple(headers), body)
 
 
 class Listener:

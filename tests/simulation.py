@@ -3,11 +3,12 @@
     python -m tests.simulation --seeds 200              many short lives
     python -m tests.simulation --seed 7 --steps 1000000 one long one
 
-An odd seed pays Coinbase charges, an even one signs authorizations that a seller carries to the chain. A seed decides
-what the world does between any two passes of the real flow over a real ledger: blocks, reorganisations, halts of the
-chain, providers that fail, lag or lie, prices, posting, what the seller carries and says, clocks, crashes inside any
-call of a port, and an operator. After every step the invariants below are held against the chain itself, which no
-provider can fake here.
+A seed decides the way to pay, by its remainder when divided by four: 0 signs Tempo transactions that a seller carries
+to the chain (mpp), 1 pays Coinbase charges in ETH, 2 signs authorizations (x402), 3 pays Coinbase charges in USDC. It
+decides what the world does between any two passes of the real flow over a real ledger: blocks, reorganisations, halts
+of the chain, providers that fail, lag or lie, prices, fees, a frozen token, posting, what the seller carries and says,
+clocks, crashes inside any call of a port, and an operator. After every step the invariants below are held against the
+chain itself, which no provider can fake here.
 """
 
 from __future__ import annotations
@@ -34,24 +35,29 @@ from tests.simulated import (
     Provider,
     SimulatedApi,
     SimulatedChain,
+    SimulatedOffers,
     SimulatedSeller,
     SimulatedSigner,
     SimulatedTokens,
 )
+from tests.simulated_tempo import KEY, REALM, SimulatedPurchases, TempoNet, TempoSigner, TempoTokens
 from topup import assemble
-from topup.chain.profiles import BASE_DOLLAR
+from topup.books import Commodity
+from topup.chain.profiles import BASE_DOLLAR, TEMPO_DOLLAR
 from topup.charge import Bounds
 from topup.cycle import Cycle
 from topup.errors import TopupError
 from topup.lifecycle import TABLE, Attempt, Fact, State
-from topup.money import Bps
+from topup.money import Asset, Bps
 from topup.ports import Rail
-from topup.rails import authorized, coinbase, x402
+from topup.rails import authorized, coinbase, mpp, x402
 from topup.settings import load
 from topup.store.sqlite import SqliteStore
-from topup.terms import COINBASE, X402, Account, Rest, Route, Terms
+from topup.terms import COINBASE, MPP, X402, Account, Rest, Route, Terms
 
-# In the smallest unit of what is paid with.
+# By a seed's remainder: rail, and what is paid with.
+WAYS = ((MPP, Asset.USDC_E), (COINBASE, Asset.ETH), (X402, Asset.USDC), (COINBASE, Asset.USDC))
+# In the smallest unit of what is paid with, and of what pays for gas beside it.
 WALLET_UNITS = 10**18
 DAY_MS = 86_400_000
 LIES = (
@@ -68,8 +74,10 @@ LIES = (
     "wrong_chain",
     "unpaid",
 )
+USDC_LIES = (*(lie for lie in LIES if lie not in ("dear_quote", "cheap_quote", "price")), "allowance")
 # Of authorizations; there are neither quotes nor nonces.
 TOKEN_LIES = ("null_receipts", "paid", "replaced", "future", "simulates_all", "wrong_chain", "unpaid", "marked")
+LIES_OF = {WAYS[0]: (*TOKEN_LIES, "reverted"), WAYS[1]: LIES, WAYS[2]: TOKEN_LIES, WAYS[3]: USDC_LIES}
 SETTINGS = {
     "TOPUP_MODE": "live",
     "TOPUP_CONFIG": "/dev/null",
@@ -139,19 +147,25 @@ class Simulation:
         self.seed, self.rng = seed, Random(seed)
         self.directory = directory
         self.clock = Clock()
-        self.net = Net(self.rng, self.clock, WALLET_UNITS)
+        self.rail, self.asset = self.way = WAYS[seed % len(WAYS)]
+        on_tempo = self.rail == MPP
+        self.net = (TempoNet if on_tempo else Net)(self.rng, self.clock, WALLET_UNITS)
         count = self.rng.choice((1, 2, 2, 3, 3))
         self.each = [Provider(self.net, self.rng, f"owner-{n}") for n in range(count)]
         quorum = min(2, count) if self.rng.random() < 0.8 else 1
-        self.rail = COINBASE if seed % 2 else X402
         self.chain: SimulatedChain | SimulatedTokens
-        make = SimulatedChain if self.rail == COINBASE else SimulatedTokens
-        self.chain = make(self.net, self.each, quorum=quorum, clock=self.clock, rng=self.rng)
+        makes: dict[str, type[SimulatedChain | SimulatedTokens]] = {
+            COINBASE: SimulatedChain,
+            X402: SimulatedTokens,
+            MPP: TempoTokens,
+        }
+        self.chain = makes[self.rail](self.net, self.each, quorum=quorum, clock=self.clock, rng=self.rng)
         self.chain.before_send = self.before_send
         self.api = SimulatedApi(self.net, self.clock, self.rng)
-        self.seller = SimulatedSeller(self.net, self.clock, self.rng, self.api)
+        sells = SimulatedPurchases if on_tempo else SimulatedOffers
+        self.seller: SimulatedSeller = sells(self.net, self.clock, self.rng, self.api)
         self.seller.before_send = self.before_send
-        self.signer = SimulatedSigner(self.chain, self.clock)
+        self.signer = (TempoSigner if on_tempo else SimulatedSigner)(self.chain, self.clock)
         self.sink = Listener()
         self.steps = 0
         self.crash_chance = self.rng.choice((0.0, 0.002, 0.01))
@@ -173,9 +187,14 @@ class Simulation:
         chain: Any = Fragile(self.chain, self)
         api: Any = Fragile(self.api, self)
         signer: Any = Fragile(self.signer, self)
-        self.payer = self._coinbase(api, chain, signer) if self.rail == COINBASE else self._x402(chain, signer)
+        seller: Any = Fragile(self.seller, self)
+        self.payer = {
+            COINBASE: lambda: self._coinbase(api, chain, signer),
+            MPP: lambda: self._mpp(seller, chain, signer),
+            X402: lambda: self._x402(seller, chain, signer),
+        }[self.rail]()
         self._api, self._ledger = api, store
-        self.cycle = self.cycle_of([Route(self.rail, builders.CHAIN_ID)], lambda _: self.payer)
+        self.cycle = self.cycle_of([Route(self.rail, self.chain.chain_id)], lambda _: self.payer)
 
     def cycle_of(self, routes: Sequence[Route], rails: Callable[[str], Rail]) -> Cycle:
         """Return what makes the passes of an account with these ways to pay."""
@@ -195,16 +214,23 @@ class Simulation:
         )
 
     def _coinbase(self, api: Any, chain: Any, signer: Any) -> Rail:
-        terms = coinbase.Terms(slippage=Bps(100), gas_margin=Bps(2000), bump=Bps(1250), bump_times_max=5)
+        terms = coinbase.Terms(
+            slippage=Bps(100), gas_margin=Bps(2000), bump=Bps(1250), bump_times_max=5, pay_with=self.asset
+        )
         return coinbase.Coinbase(api, chain, signer, self.clock, self.api.pins, terms)
 
-    def _x402(self, chain: Any, signer: Any) -> Rail:
-        one, seller = BASE_DOLLAR, Fragile(self.seller, self)
-        bounds = Bounds(one.token, frozenset({builders.address(SELLER)}), Bps(600), assemble.LIFE_MIN_S, 900)
+    def _mpp(self, exchange: Any, chain: Any, signer: Any) -> Rail:
+        seller = authorized.Seller(exchange, KEY, self._bounds(TEMPO_DOLLAR.token), 40)
+        return mpp.Mpp(seller, chain, signer, self.clock, realm=REALM)
+
+    def _x402(self, exchange: Any, chain: Any, signer: Any) -> Rail:
+        one, seller = BASE_DOLLAR, authorized.Seller(exchange, "", self._bounds(BASE_DOLLAR.token), 40)
         token = x402.Token(one.chain_id, one.asset, one.token, one.name, one.version)
-        exchange: Any = seller
-        told = authorized.Seller(exchange, "", bounds, 40)
-        return x402.X402(told, chain, signer, self.clock, profile=x402.PROFILES["plain"], token=token)
+        return x402.X402(seller, chain, signer, self.clock, profile=x402.PROFILES["plain"], token=token)
+
+    def _bounds(self, token: bytes) -> Bounds:
+        sold_to = frozenset({builders.address(SELLER)})
+        return Bounds(token, sold_to, self.limits.fee_ceiling, assemble.LIFE_MIN_S, 900)
 
     def port_call(self) -> None:
         """Count a step; the process may die here."""
@@ -216,6 +242,7 @@ class Simulation:
         """Lose everything but the ledger."""
         self.crashes += 1
         self.store.close()
+        self.seller.restarted()
         self.start()
 
     # -- the world --------------------------------------------------------------------------------------------------
@@ -244,9 +271,10 @@ class Simulation:
         elif dice < 0.07:
             net.mining = not net.mining
         elif dice < 0.11:
-            net.base_fee = min(
-                max(net.base_fee * rng.choice((1, 2, 3, 5)) // rng.choice((1, 2, 3, 5)), 1_000_000), 10**9
-            )
+            moved = net.base_fee * rng.choice((1, 2, 3, 5)) // rng.choice((1, 2, 3, 5))
+            net.base_fee = min(max(moved, net.base_fee_min), net.base_fee_max)
+        elif dice < 0.15 and self.rail != COINBASE:
+            net.frozen = rng.random() < 0.1
         elif dice < 0.15:
             net.price_e8 = min(max(net.price_e8 * rng.randrange(970, 1031) // 1000, 1500 * 10**8), 6000 * 10**8)
         elif net.pool:
@@ -278,7 +306,7 @@ class Simulation:
         elif dice < 0.6:
             one.lag = rng.randrange(0, 6)
         elif len(self.each) > 1 and not any(p.lie for p in self.each if p is not one):
-            one.lie = rng.choice(LIES if self.rail == COINBASE else TOKEN_LIES)
+            one.lie = rng.choice(LIES_OF[self.way])
 
     def _operator(self) -> None:
         """Say something true, or harmless."""
@@ -375,6 +403,8 @@ class Simulation:
             topup_id, attempts = halted
             if len(self.store.topup(topup_id).attempts) != attempts:
                 raise Broken(f"{topup_id} was halted and signed")
+        if self.net.tip.allowance > self.limits.topup_max.plus_bps(self.limits.fee_ceiling).usdc_up().units:
+            raise Broken(f"{self.net.tip.allowance} units may be taken, more than one top-up")
         self._caps()
 
     def _caps(self) -> None:
@@ -401,11 +431,15 @@ class Simulation:
                 if TABLE.get((was, Fact(row["fact"]))) is not now:
                     raise Broken(f"{row['topup']}: {was} {row['fact']} {now} is not in the table")
             before[row["topup"]] = now
-        lines = self.store._db.execute("SELECT units FROM line WHERE account = 'assets:wallet'").fetchall()
-        booked = -sum(int(r["units"]) for r in lines)
-        left = WALLET_UNITS - self.net.tip.balance
+        tip, asset = self.net.tip, self.asset
+        left = {Commodity(asset): WALLET_UNITS - tip.balance}
+        if self.way == (COINBASE, Asset.USDC):
+            left = {Commodity.ETH: WALLET_UNITS - tip.balance, Commodity.USDC: WALLET_UNITS - tip.tokens}
+        booked = dict.fromkeys(left, 0)
+        for line in self.store._db.execute("SELECT commodity, units FROM line WHERE account = 'assets:wallet'"):
+            booked[Commodity(line["commodity"])] -= int(line["units"])
         if booked != left:
-            raise Broken(f"{booked} units are in the books, {left} have left the wallet")
+            raise Broken(f"{booked} are in the books, {left} have left the wallet")
 
     # -- lives ------------------------------------------------------------------------------------------------------
 
@@ -419,7 +453,7 @@ class Simulation:
         """Calm the world: what is open has to end, or say why it waits for a person, who then says it."""
         self.calm = True
         self.api.trouble, self.api.posting, self.api.post_delay_ms = 0.0, True, 0
-        self.net.mining = True
+        self.net.mining, self.net.frozen, self.net.base_fee = True, False, self.net.base_fee_first
         self.seller.honest = True
         for one in self.each:
             one.down, one.lag, one.lie = False, 0, ""

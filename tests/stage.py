@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from topup import assemble
+from topup.closing import OPENING
 from topup.events import Event
 from topup.lifecycle import State, TopUp
 from topup.ports import Clock
@@ -113,8 +114,9 @@ class Stage:
 
     def booked(self) -> int:
         """Return what the journal says has left the wallet, in wei."""
-        lines = [x for e in self.store.entries("default") for x in e.lines if x.account == "assets:wallet"]
-        return -sum(x.units for x in lines)
+        # What it held to begin with has left nothing.
+        moved = [e for e in self.store.entries("default") if all(x.account != OPENING for x in e.lines)]
+        return -sum(x.units for e in moved for x in e.lines if x.account == "assets:wallet")
 
     def left(self) -> int:
         """Return what has left the wallet on the chain, in wei."""

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.builders import ACCOUNT, NOW_MS, inclusion, operator, plan, topup
+from tests.builders import ACCOUNT, NOW_MS, inclusion, operator, plan, topup, verified
 from tests.ledger import paid, reverted
 from topup.books import (
     CONVERSION,
@@ -25,10 +26,12 @@ from topup.books import (
     GAS_REVERTED,
     IN_TRANSIT,
     L1_FEE,
+    SWAP_COST,
     WALLET,
     Commodity,
     Entry,
     Line,
+    attempt_entry,
     credit_lines,
     network_cost,
     payment_lines,
@@ -90,6 +93,35 @@ def test_a_payment_books_what_left_and_where_it_went(spent: Wei, gas: Wei, l1_fe
     assert booked.get((L1_FEE, ETH), 0) == l1_fee.units
     assert booked.get((IN_TRANSIT, USDC), 0) == total.units
     assert all(line.units for line in lines)
+
+
+@given(wei, st.integers(0, 10**12).map(Usdc), st.integers(1, 10**13))
+def test_a_swap_costs_what_it_took_beyond_the_feed(spent: Wei, total: Usdc, price_e8: int) -> None:
+    """Conversion holds what the dollars were worth, rounded down to the wei, and the swap's cost all the rest."""
+    lines = payment_lines(spent, Wei(0), Wei(0), total, price_e8)
+    entry(lines)
+    booked = sums(*lines)
+    worth = Fraction(total.units * 10**20, price_e8)  # 10^-6 dollars, in wei
+    assert 0 <= worth - booked.get((CONVERSION, ETH), 0) < 1
+    assert booked.get((SWAP_COST, ETH), 0) + booked.get((CONVERSION, ETH), 0) == spent.units
+
+
+@pytest.mark.parametrize(("spent", "cost"), [(3_510_000_000_000_000, 10**13), (3_490_000_000_000_000, -(10**13))])
+def test_the_cost_of_a_swap_by_example(spent: int, cost: int) -> None:
+    """10.50 USDC are worth 0.0035 ETH at 3000 dollars; a pool that gives more than the feed has a negative cost."""
+    assert Line(SWAP_COST, ETH, cost) in payment_lines(Wei(spent), Wei(1), Wei(1), Usdc(10_500_000), 3000 * 10**8)
+
+
+def test_a_payment_is_booked_at_its_own_price() -> None:
+    """The price it was planned at decides what its swap cost; without one there is no such line."""
+    demand = verified(operator(1)).demand
+    told = inclusion(spent=Wei(3_600_000_000_000_000))
+    one = Attempt(1, 1, plan(), b"", b"", None, None, 0, withdrawn=False, inclusion=told, booked=False)
+    worth = demand.total.units * 10**18 // (3000 * 10**6)
+    cost = sums(*attempt_entry("t1", one, demand).lines)[SWAP_COST, ETH]
+    assert cost == told.spent.units - worth
+    unpriced = replace(one, plan=plan(eth_price_e8=0))
+    assert (SWAP_COST, ETH) not in sums(*attempt_entry("t1", unpriced, demand).lines)
 
 
 @given(wei, wei)

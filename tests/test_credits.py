@@ -334,7 +334,7 @@ POSTINGS = [
     ("something else arrived beside it", "110.005001", T + 1, Posting.AMBIGUOUS, "100"),
     ("two equal purchases overlap", "120", T + 1, Posting.AMBIGUOUS, "100"),
     ("somebody else's small purchase after our block", "105", T + 1, Posting.WAITING, "100"),
-    ("seen at the time of our block: not ours", "110", T, Posting.WAITING, "110"),
+    ("seen at the very moment of sending: not yet anybody's", "110", T, Posting.WAITING, "100"),
     ("seen before our block: not ours", "110", T - 1, Posting.WAITING, "110"),
     ("before our block nothing moved", "100", T - 1, Posting.WAITING, "100"),
 ]

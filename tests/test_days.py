@@ -13,6 +13,7 @@ import pytest
 
 from tests import tools
 from tests.test_statement import checked
+from topup.books import Commodity
 from topup.store.sqlite import SqliteStore
 
 TOPUP = str(tools.BIN / "topup")
@@ -75,3 +76,16 @@ def test_days_without_a_place_are_refused() -> None:
     done = subprocess.run([TOPUP, "sandbox", "--days", "3"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--keep" in done.stderr
+
+
+def test_the_wallet_in_the_books_is_the_wallet_on_the_chain(lived: Path) -> None:
+    """What it began with is booked once, nobody else moved it, and each checkpoint equals the books to the wei."""
+    store = SqliteStore.open_reader(lived)
+    texts = [one.text for one in store.entries("default")]
+    kept = store.checkpoints("default")
+    booked = [store.wallet_booked("default", one.commodity, one.block) for one in kept]
+    store.close()
+    assert texts.count("opening balance of the wallet") == 1
+    assert "wallet moved by others" not in texts
+    assert {one.commodity for one in kept} == {Commodity.ETH, Commodity.USDC}
+    assert [one.units for one in kept] == booked

@@ -268,11 +268,14 @@ def test_one_owner_is_warned_of_a_halt_and_two_are_not(tmp_path: Path) -> None:
 
 
 def test_the_root_is_counted_where_the_key_is_only_its_access_key(tmp_path: Path) -> None:
-    """The dollars that will be spent are the root account's; a root without any fails, naming where to send them."""
+    """The dollars that will be spent are the root account's; a root without any fails, naming where to send them.
+
+    So does a root that has authorized no such key.
+    """
     with selling() as world:
         own = {"rails__use": "mpp", "rails__mpp__rpc_urls": world.rpc.url, "rails__mpp__root": "0x" + "11" * 20}
         found = looked(world, tmp_path, **own)
-    assert failed(found) == {"mpp balance"}
+    assert failed(found) == {"mpp balance", "mpp access key"}
     assert found["mpp balance"].remedy.startswith("send USDC.e on Tempo to 0x" + "11" * 20)
 
 

@@ -13,6 +13,7 @@ import traceback
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import formatdate
 from typing import Any, ParamSpec
@@ -181,7 +182,10 @@ CALLS: dict[Place, Callable[[OpenRouter], Coroutine[Any, Any, Any]]] = {
     "credits": lambda api: api.credits(),
     "key": lambda api: api.key(),
     "coinbase": lambda api: api.charge(REQUEST),
+    "activity": lambda api: api.activity(),
+    "keys": lambda api: api.keys(),
 }
+LISTS = ("activity", "keys")
 
 
 @pytest.mark.parametrize("place", CALLS)
@@ -193,7 +197,7 @@ async def test_each_fault_of_the_wire_has_its_meaning(name: str, place: Place) -
     A redirect is not followed: the server it points at is never asked.
     """
     async with scene(timeout_s=SHORT_S if name in HANGS else PATIENT_S) as (gateway, api):
-        gateway.wire.oversized_bytes = 4 * 1024 * 1024
+        gateway.wire.oversized_bytes = (20 if place in LISTS else 4) * 1024 * 1024
         gateway.switch_on(place, name, times=1)
         error = await failed(CALLS[place](api))
         assert type(error) is MEANING[name], error
@@ -314,7 +318,9 @@ async def test_what_the_api_says_of_a_refusal_is_fit_for_the_log(message: Any) -
 @pytest.mark.parametrize("place", CALLS)
 @story
 async def test_200_without_an_answer_is_unknown(place: Place, body: bytes) -> None:
-    """The status alone is no answer, at no endpoint."""
+    """The status alone is no answer, at no endpoint; an empty list is one where a list is asked for."""
+    if place in LISTS and body == b'{"data":[]}':
+        body = b'{"data":{}}'
     async with says(http.Response(200, body)) as api:
         assert type(await failed(CALLS[place](api))) is ApiUnknown
 
@@ -473,6 +479,187 @@ def test_every_fault_of_the_gateway_is_known_here() -> None:
         *("zero-credits", "falling-total", "frozen", "string-numbers", "nan", "ordinary-key"),
     }
     assert faults_of("coinbase") - set(MEANING) - HOSTILE == {"answer-lost"}
+
+
+# -- usage ------------------------------------------------------------------------------------------------------
+
+DAY_MS = 86_400_000
+
+
+@story
+async def test_the_days_of_the_gateway_sum_to_what_its_totals_moved_by() -> None:
+    """By model and by key each day comes to the usage of that day, to the billionth; today only by key, so far."""
+    clock = [NOW_MS]
+    account = Account(lambda: clock[0], burn_usd_per_hour=Decimal("0.4321"))
+    gateway = Gateway(account)
+    gateway.conduct.idle_keys, gateway.conduct.disabled_keys = 250, frozenset({"batch"})
+    await gateway.start()
+    try:
+        async with client(gateway.url, gateway.management_key) as api:
+            totals: dict[str, Decimal] = {}
+            for _ in range(40):
+                midnight = (clock[0] // DAY_MS + 1) * DAY_MS
+                day = formatted(clock[0])
+                begun = account.used_at(clock[0])
+                clock[0] = midnight
+                totals[day] = account.used_at(midnight) - begun
+            midnight, clock[0] = clock[0], clock[0] + 5 * 3_600_000 + 1
+            told = await api.activity()
+            keys = await api.keys()
+            assert len(keys) == len({key.hash for key in keys}) == 253, "three pages"
+            by_key = [await api.activity(key_hash=key.hash) for key in keys if key.nano]
+            one = await api.activity(day=told[-1].day)
+    finally:
+        await gateway.stop()
+    days = sorted({a.day.isoformat() for a in told})
+    assert (len(days), days[-1]) == (30, formatted(midnight - 1))
+    for day in days:
+        nano = int(totals[day].scaleb(9))
+        assert sum(a.nano for a in told if a.day.isoformat() == day) == nano
+        assert sum(a.nano for its in by_key for a in its if a.day.isoformat() == day) == nano
+    assert {a.day for a in one} == {told[-1].day}
+    assert sum(key.nano for key in keys) == int(account.total_usage.scaleb(9))
+    assert sum(key.until_today_nano for key in keys) == int(account.used_at(midnight).scaleb(9))
+    assert [key.name for key in keys if key.disabled] == ["batch"], "a key that is switched off has used what it has"
+
+
+@pytest.mark.parametrize("ago", [-1, 0, 31])
+@story
+async def test_a_day_that_the_gateway_does_not_tell_is_rejected(ago: int) -> None:
+    """Neither today nor a day to come nor one too long ago: no empty day is made of it."""
+    gateway = Gateway(Account(lambda: NOW_MS, burn_usd_per_hour=Decimal(1)))
+    await gateway.start()
+    try:
+        async with client(gateway.url, gateway.management_key) as api:
+            day = datetime.fromtimestamp(NOW_MS // 1000 - ago * 86_400, UTC).date()
+            assert type(await failed(api.activity(day=day))) is ApiRejected
+    finally:
+        await gateway.stop()
+
+
+def formatted(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms // 1000, UTC).date().isoformat()
+
+
+def item(**changes: Any) -> dict[str, Any]:
+    """One honest line of GET /activity."""
+    return {
+        "date": "2026-11-22",
+        "model": "m",
+        "usage": 1.5,
+        "requests": 2,
+        "prompt_tokens": 3,
+        "completion_tokens": 4,
+    } | changes
+
+
+def listed(*items: Any) -> http.Response:
+    return http.Response(200, json.dumps({"data": items}).encode())
+
+
+@story
+async def test_endpoints_of_one_model_are_added_up() -> None:
+    """What ran here and there on the same day is one line; a time of day says nothing."""
+    async with says(listed(item(), item(date="2026-11-22 00:00:00", usage=0.25), item(model="n"))) as api:
+        one, other = await api.activity()
+    assert (one.model, one.nano, one.requests, one.prompt_tokens) == ("m", 1_750_000_000, 4, 6)
+    assert (other.model, other.nano) == ("n", 1_500_000_000)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (item(date="22.11.2026"), "date"),
+        (item(date="2026-11-31"), "date"),
+        (item(date="2026-11-22T13:00:00Z"), "date"),
+        (item(date=None), "date"),
+        (item(date="20261122"), "date"),
+        (item(date="2026-W47-7"), "date"),
+        (item(date="\ud800"), "date"),
+        (item(usage=10**10), "usage"),
+        (item(usage=-0.01), "less than nothing"),
+        (item(usage="1.5"), "usage"),
+        (item(usage=None), "usage"),
+        (item(usage=True), "usage"),
+        (item(requests=-1), "requests"),
+        (item(prompt_tokens=1.5), "prompt_tokens"),
+        (item(completion_tokens="4"), "completion_tokens"),
+        (item(requests=2**53 - 1), "requests"),
+        (item(requests=None), "requests"),
+        ({name: value for name, value in item().items() if name != "prompt_tokens"}, "prompt_tokens"),
+        (item(model=7), "model"),
+        (item(model=False), "model"),
+        (item(model=None, model_permaslug=[]), "model_permaslug"),
+        (item(model="\ud800"), "model"),
+        (7, "list"),
+    ],
+    ids=lambda one: str(one)[:40],
+)
+@story
+async def test_a_line_of_usage_that_cannot_be_is_unknown_and_named(wrong: Any, named: str) -> None:
+    """Holes, negative usage and wrong types: the whole answer is none, and the field is named."""
+    async with says(listed(item(), wrong)) as api:
+        error = await failed(api.activity())
+    assert type(error) is ApiUnknown
+    assert named in str(error)
+    assert "item 1" in str(error) or "list" in str(error) or "sums" in str(error)
+    assert str(error).isascii(), "it is written into the ledger"
+
+
+@story
+async def test_another_day_than_the_one_asked_for_is_no_answer() -> None:
+    """What was used on one day is never taken for another's."""
+    async with says(listed(item())) as api:
+        error = await failed(api.activity(day=datetime(2026, 11, 21, tzinfo=UTC).date()))
+    assert type(error) is ApiUnknown
+    assert "2026-11-22" in str(error)
+
+
+def api_key(**changes: Any) -> dict[str, Any]:
+    """One honest line of GET /keys."""
+    return {"hash": "ab", "name": "web", "usage": 1.5, "usage_daily": 0.5, "disabled": False} | changes
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (api_key(hash=None), "hash"),
+        (api_key(hash=1), "hash"),
+        (api_key(hash="\ud800"), "hash"),
+        (api_key(name="\ud800"), "name"),
+        (api_key(name=False), "name"),
+        (api_key(usage=None), "usage"),
+        (api_key(usage_daily=-1), "usage_daily"),
+        (api_key(usage=10**10), "usage"),
+        (api_key(disabled=0), "disabled"),
+    ],
+    ids=lambda one: ascii(one)[:60],
+)
+@story
+async def test_a_key_that_cannot_be_is_unknown(wrong: dict[str, Any], named: str) -> None:
+    """Holes, wrong types, half a character, and amounts that no ledger holds: field and item are named."""
+    async with says(listed(api_key(), wrong)) as api:
+        error = await failed(api.keys())
+    assert type(error) is ApiUnknown
+    assert f"item 1: {named} " in str(error)
+    assert str(error).isascii(), "it is written into the ledger"
+
+
+@story
+async def test_a_gateway_that_gives_the_same_page_again_and_again_is_asked_twice() -> None:
+    """An offset that is ignored does not keep us for ever."""
+    page = [{"hash": str(n), "usage": 1, "usage_daily": 0} for n in range(100)]
+    async with says(listed(*page)) as api:
+        assert len(await api.keys()) == 100
+        assert api.requests == 2
+
+
+@pytest.mark.parametrize("call", LISTS)
+@story
+async def test_a_gateway_without_these_endpoints_is_told_apart(call: Place) -> None:
+    """404 is no failure of the question: there is nothing to be told."""
+    async with says(refusal(404)) as api:
+        assert type(await failed(CALLS[call](api))) is ApiGone
 
 
 # -- the connection ---------------------------------------------------------------------------------------------

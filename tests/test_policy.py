@@ -77,6 +77,10 @@ def past(ago_ms: int, spent: str = "26.5", *, failed: bool = False, gas: int = 0
     return Past(NOW_MS - ago_ms, Usd.of("0" if failed else spent), failed, Wei(gas))
 
 
+# The network took a tenth of a dollar of a payment that failed.
+FAILED_FEE = Past(NOW_MS - 2 * HOUR_MS, Usd.of("0.1"), failed=True, revert_gas=Wei(0))
+
+
 def failures(count: int, newest_ago_ms: int) -> list[Past]:
     return [past(newest_ago_ms + n * HOUR_MS, failed=True) for n in reversed(range(count))]
 
@@ -152,6 +156,8 @@ ROWS: list[Row] = [
     ("spent a moment less than 30 days ago", {"past": [past(30 * DAY_MS - 1, "530")]}, {}, Refuse, Why.CAP_30D),
     ("five today", {"past": [past(n * HOUR_MS, "1") for n in range(5, 0, -1)]}, {}, Buy, Why.BELOW_FLOOR),
     ("six today", {"past": [past(n * HOUR_MS, "1") for n in range(6, 0, -1)]}, {}, Refuse, Why.COUNT_24H),
+    ("a fee of one that failed is no top-up", {"past": [FAILED_FEE]}, {"count_24h": 1}, Buy, Why.BELOW_FLOOR),
+    ("but it is spent", {"past": [FAILED_FEE, past(HOUR_MS, "79.5")]}, {}, Refuse, Why.CAP_24H),
     ("gas within its budget", {"past": [past(HOUR_MS, failed=True, gas=10**15)]}, {}, Buy, Why.BELOW_FLOOR),
     ("a wei of gas beyond it", {"past": [past(HOUR_MS, failed=True, gas=10**15 + 1)]}, {}, Refuse, Why.REVERT_GAS),
     ("gas of yesterday", {"past": [past(DAY_MS, failed=True, gas=10**18)]}, {}, Buy, Why.BELOW_FLOOR),

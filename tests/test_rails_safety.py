@@ -72,7 +72,7 @@ class Standing:
     async def ask(self, method: str, path: str, **_: Any) -> Answered:
         return self._answer
 
-    async def survey(self, wallet: bytes, token: bytes, traces: Any = ()) -> Survey:
+    async def survey(self, wallet: bytes, token: bytes, traces: Any = (), *, key: bytes | None = None) -> Survey:
         return Survey(HEAD, Wei(0), 0, 0, Wei(1), Wei(1), b"", {}, None, tokens=Usdc(10 * TEN))
 
     async def rehearse(self, *_: Any) -> None:

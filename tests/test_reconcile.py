@@ -773,6 +773,9 @@ def mpp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield place
 
 
+TEN = 10_000_000
+
+
 @pytest.fixture(params=["x402", "mpp"])
 def seller(request: pytest.FixtureRequest) -> Any:
     """A world in which a seller has carried a payment to the chain; nobody interferes with it."""
@@ -805,9 +808,9 @@ def test_a_payment_that_a_seller_carried_is_known(seller: Served) -> None:
 
 
 def test_a_payment_that_a_seller_carried_for_a_lost_ledger(seller: Served, tmp_path: Path) -> None:
-    """It is named with transaction, block, recipient and amount; adopting leaves it to a person, who is told what."""
+    """It is named with transaction, block, recipient and amount, and what to do."""
     tx_hash, block, recipient = paid_there(seller)
-    told = seller.document("reconcile", "--adopt", "--yes", **fresh(tmp_path))
+    told = seller.document("reconcile", **fresh(tmp_path))
     (one,) = told["differences"]
     assert (told["exit_code"], one["what"], one["tx_hash"], one["block"]) == (3, "unknown_carried", tx_hash, block)
     assert recipient in one["detail"]
@@ -816,6 +819,23 @@ def test_a_payment_that_a_seller_carried_for_a_lost_ledger(seller: Served, tmp_p
     shown = seller.run("reconcile", **fresh(tmp_path)).stdout
     assert "to do: `topup pause`" in shown
     assert "knows everything" not in shown
+
+
+def test_a_payment_that_a_seller_carried_is_taken_over_once(seller: Served, tmp_path: Path) -> None:
+    """It is booked as what left the wallet, with who did it; buying is paused, and from then on nothing differs."""
+    tx_hash, block, _ = paid_there(seller)
+    told = seller.document("reconcile", "--adopt", "--yes", **fresh(tmp_path))
+    (one,) = told["adopted"]
+    assert (told["exit_code"], told["differences"], one["what"]) == (0, [], "unknown_carried")
+    again = seller.document("reconcile", "--adopt", "--yes", **fresh(tmp_path))
+    assert (again["exit_code"], again["differences"], again["adopted"]) == (0, [], [])
+    store = SqliteStore.open_reader(tmp_path / "fresh")
+    (entry,) = [e for e in store.entries("default") if e.tx_hash is not None]
+    assert ("0x" + (entry.tx_hash or b"").hex(), entry.block_number) == (tx_hash, block)
+    assert entry.at_ms % 1000 == 0
+    assert sorted((x.account, x.units) for x in entry.lines) == [("assets:wallet", -TEN), ("equity:adopted", TEN)]
+    assert store.told("default", "paused") == "1"
+    store.close()
 
 
 def test_what_no_provider_lets_one_look_at_is_not_checked(seller: Served, tmp_path: Path) -> None:

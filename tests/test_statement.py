@@ -31,7 +31,7 @@ from topup.cli import app
 from topup.closing import Closed, closing_entries, due
 from topup.credits import DAY_MS, Reading
 from topup.errors import SettingsError
-from topup.money import Usd, Usdc, Wei
+from topup.money import Usd, Usdc, Wei, plain
 from topup.statement import Period, Statement, draw
 from topup.statements import ledgers, table, tax, text
 
@@ -46,8 +46,9 @@ def reading(at_ms: int, bought: str, used: str) -> Reading:
 
 
 def payment(at_ms: int, name: str, *, charge: str = "charge-1") -> Entry:
-    """Ten dollars of credit paid in ETH, for 10.50 in all."""
-    lines = payment_lines(Wei(4_200_000_000_000_000), Wei(2_000_000_000_000), Wei(30_000_000_001), Usdc(10_500_000))
+    """Ten dollars of credit paid in ETH at 2510 dollars, for 10.50 in all."""
+    gas, l1_fee = Wei(2_000_000_000_000), Wei(30_000_000_001)
+    lines = payment_lines(Wei(4_200_000_000_000_000), gas, l1_fee, Usdc(10_500_000), 2510 * 10**8)
     return Entry(at_ms, name, "payment", b"\x01" * 32, charge, 77, Usd.of("10.51"), "feed", lines)
 
 
@@ -94,6 +95,16 @@ def test_a_refill_costs_all_that_left_the_wallet_for_it() -> None:
     assert (one.credits, one.fees, one.usd) == (Usd.of(10), Usdc(500_000), Usd.of("10.52"))
     assert one.usd_per_credit == Decimal("1.052")
     assert one.network_wei == 2_000_000_000_000 + 30_000_000_001 + 1_000_000_000_000 + 5
+
+
+def test_a_refill_tells_what_its_swap_cost() -> None:
+    """10.50 USDC were worth 10.50 / 2510 ETH; text, JSON and balances show what was paid beyond that."""
+    told, cost = month(), 4_200_000_000_000_000 - 10_500_000 * 10**12 // 2510
+    (one,) = told.refills
+    assert one.swap_wei == cost == told.closing["expenses:swap-cost", Commodity.ETH]
+    shown = plain(Wei(cost).eth)
+    assert any(f"swap cost {shown} ETH" in line for line in text.lines(told))
+    assert text.document(told)["topups"][0]["swap_cost_eth"] == shown
 
 
 def test_a_payment_that_was_taken_back_has_cost_nothing() -> None:

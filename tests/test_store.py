@@ -28,7 +28,7 @@ from topup.books import attempt_entry, posting_entry, reversal
 from topup.credits import DAY_MS, HOUR_MS, Doubt, Reading, Unknown
 from topup.errors import StoreBusy, StoreError, StoreFenced, StoreUnusable
 from topup.lifecycle import Fact, State, TopUp
-from topup.money import Usd, Wei
+from topup.money import Usd, Usdc, Wei
 from topup.ports import Control, Delivery, Seen, Sent, Store
 from topup.store.schema import MIGRATIONS
 from topup.store.sqlite import FILE, SqliteStore
@@ -143,6 +143,20 @@ def test_a_nonce_is_given_once(store: SqliteStore) -> None:
     assert ledger.signed(store, kept, nonce=8).attempts[-1].plan.nonce == 8
 
 
+def test_a_repeated_try_gives_its_nonce_back_when_the_one_before_it_has_paid_after_all(store: SqliteStore) -> None:
+    """A block in which a payment failed is replaced by one in which it paid: the next top-up takes the second nonce."""
+    one = operator(1)
+    kept = ledger.reverted(store, one, nonce=7)
+    kept = ledger.signed(store, store.move(kept, Fact.RETRY, NOW_MS), nonce=8)
+    kept = store.intend(kept, NOW_MS)
+    kept = store.included(kept, kept.attempts[0], ledger.IN_BLOCK, Fact.PAID, NOW_MS)
+    demand = verified(one).demand
+    kept = store.move(kept, Fact.POSTED, NOW_MS)
+    kept = store.settle(kept, kept.attempts[0], attempt_entry(kept.id, kept.attempts[0], demand), NOW_MS)
+    store.finish(kept, posting_entry(kept, kept.attempts[0], demand, NOW_MS), NOW_MS)
+    assert ledger.signed(store, ledger.charged(store, operator(2), id="t2"), nonce=8).attempts[-1].plan.nonce == 8
+
+
 def test_two_accounts_of_one_wallet_have_one_nonce_in_flight(store: SqliteStore) -> None:
     """The wallet is the lane: while one account's payment is in flight, the other's is refused."""
     ledger.signed(store, ledger.charged(store, operator(1)), nonce=7)
@@ -239,6 +253,16 @@ def test_a_vanished_block_of_an_ended_top_up_frees_its_nonce(store: SqliteStore)
     assert ledger.signed(store, again, nonce=attempt.plan.nonce).state is State.SIGNED
 
 
+def test_a_vanished_block_of_an_earlier_charge_frees_its_nonce(store: SqliteStore) -> None:
+    """Its charge is dead and its block is replaced: the payment of the next charge, which outbids it, gets it."""
+    kept = ledger.reverted(store, operator(1), nonce=7)
+    kept = store.move(kept, Fact.GIVEN_UP, NOW_MS)
+    kept = store.move(kept, Fact.PROVEN_DEAD, NOW_MS, "deadline")
+    kept = store.answered(store.ask(kept, NOW_MS), b"{}", NOW_MS)
+    kept = store.vanished(kept, kept.attempts[0], None, NOW_MS)
+    assert ledger.signed(store, kept, nonce=7).state is State.SIGNED
+
+
 def test_what_failed_gives_its_nonce_back(store: SqliteStore) -> None:
     """A payment that is proven dead and was never included holds no nonce against the next one."""
     kept = ledger.sent(store, operator(1), nonce=7)
@@ -315,6 +339,15 @@ def test_the_past_knows_the_gas_of_reverts(store: SqliteStore) -> None:
     ledger.reverted(store, operator(1))
     failed = inclusion(success=False)
     assert store.past(ACCOUNT, 0, 600)[0].revert_gas == failed.gas + failed.l1_fee
+
+
+def test_what_failed_payments_cost_in_dollars_counts_as_spent(store: SqliteStore) -> None:
+    """The network took its fee in the token: the caps count it, beside the most that the open top-up may come to."""
+    kept = ledger.sent(store, operator(1))
+    failed = inclusion(success=False, gas=Wei(0), l1_fee=Wei(0), token_fee=Usdc(40_000))
+    store.included(kept, kept.attempts[-1], Seen(failed, "", "", trusted=True), Fact.REVERTED, kept.moved_ms)
+    (told,) = store.past(ACCOUNT, 0, 600)
+    assert (told.spent, told.revert_gas) == (Usd.of("10.64"), Wei(0))
 
 
 def test_charge_requests_are_counted_whoever_made_them(store: SqliteStore) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -16,16 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.oracles import Oracle, mppx, pympp
-from tests.test_adversary import story
-from tests.test_mpp import held, stage_of
 from tests.tools import require
-from topup.lifecycle import State
-from topup.money import Usd
-from topup.sandbox.purchases import RECIPIENT as SELLS_FOR
-from topup.sandbox.purchases import MppConduct, Seller
 from topup.sandbox.rpc import RpcError
 from topup.sandbox.tempo import CHAIN_ID, USDC_E, Tempo
-from topup.sandbox.world import World
 from topup.tempo import (
     Transaction,
     access_digest,
@@ -34,7 +26,6 @@ from topup.tempo import (
     sealed,
     transfer_with_memo,
 )
-from topup.terms import Asked
 
 KEY: Final = PrivateKey(b"\x11" * 32)
 WALLET: Final = KEY.public_key.to_canonical_address()
@@ -263,42 +254,3 @@ def test_access_key_within_its_limit(chain: Chain) -> None:
         assert receipt["status"] == status
         assert receipt["from"] == text(WALLET)
     assert chain.paid() - before == TEN
-
-
-# Through the whole rail
-
-
-def test_the_rail_pays_by_access_key_until_the_cap(tmp_path: Path) -> None:
-    """The root's dollars buy the first top-up; of the second, beyond the key's limit, the chain moves nothing."""
-
-    def chain(world: World) -> Any:
-        tempo = Tempo(require("anvil"), funded={text(WALLET): 10 * TEN}, block_s=None, now=world.clock.now_s)
-        until = int(time.time()) + 86_400
-        restricted: tuple[Any, ...] = (until, True, [(TOKEN, 15 * TEN // 10, 86_400)], True, [])
-        own = bytes.fromhex(world.wallet[2:])
-        call = AUTHORIZE + encode(["address", "uint8", RESTRICTIONS], [own, 0, restricted])
-        receipt = Chain(tempo).run(raw_of(paying(to=KEYCHAIN, data=call, gas_limit=5_000_000)))
-        assert receipt is not None and receipt["status"] == "0x1"
-        return tempo
-
-    async def tell(world: World) -> None:
-        stage = stage_of(world, tmp_path, TOPUP_RAILS__MPP__ROOT=text(WALLET), TOPUP_POLICY__COOLDOWN_S="0")
-        first = await stage.until(State.DONE)
-        assert first.wallet == WALLET
-        assert (held(stage, SELLS_FOR), held(stage, world.wallet)) == (TEN, 0)
-        left = held(stage, text(WALLET))
-        await stage.step(Asked(Usd.of(10), forced=True))
-        second = await stage.until(State.DEATHWATCH)
-        assert second.id != first.id
-        assert second.reason == "reverted for good: reverted: it moved nothing, and was used up"
-        (reverted,) = stage.named("payment_reverted")
-        assert reverted.topup_id == second.id
-        assert held(stage, SELLS_FOR) == TEN
-        assert 0 < left - held(stage, text(WALLET)) < 30_000  # the fee of the attempt, and no more
-        await stage.close()
-
-    def seller(world: World, account: Any) -> Seller:
-        return Seller(account, world.chain, conduct=MppConduct(posting_delay_ms=10_000))
-
-    with World(chain, scale=10, make_gateway=seller) as world:
-        story(tell(world))

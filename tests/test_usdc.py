@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
+from tests import worlds
 from tests.stage import Stage
 from tests.test_adversary import hold, passes, say, story
+from tests.test_chain import Stand
 from topup.books import IN_TRANSIT, WALLET, Commodity
+from topup.chain.contracts import token_payment_data
+from topup.chain.profiles import BASE, Profile
+from topup.charge import Charge
+from topup.errors import Reverted
 from topup.lifecycle import Kind, State
-from topup.money import Asset, Usdc
+from topup.money import Asset, Usdc, Wei
+from topup.ports import UNTRIED, Call, Simulation
 from topup.sandbox import contracts
+from topup.sandbox.anvil import Anvil
+from topup.sandbox.rpc import Next, RpcError
 from topup.sandbox.world import World, embedded
 
 USDC = {"TOPUP_RAILS__COINBASE__PAY_WITH": "usdc"}
@@ -148,6 +159,31 @@ def test_an_approval_that_outlives_its_charge_is_taken_back(world: World, tmp_pa
     story(tell())
 
 
+Writes = Callable[[World], list[contracts.StorageWrite]]
+STOPS: Final[dict[str, tuple[Writes, str]]] = {
+    "paused": (lambda _: contracts.payments_paused(paused=True), "Pausable: paused"),
+    "no such operator": (lambda w: contracts.fee_destination(w.operator.address, None), "OperatorNotRegistered"),
+    "recipient blacklisted": (lambda w: contracts.usdc_blacklisted(w.operator.terms.recipient), "Blacklistable"),
+}
+
+
+@pytest.mark.parametrize("why", STOPS)
+def test_nothing_is_approved_for_a_payment_that_cannot_go_through(world: World, tmp_path: Path, why: str) -> None:
+    """The contract's own reason is told before anything is signed: no gas is spent, and no allowance is left behind."""
+    writes, words = STOPS[why]
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock, USDC)
+        stage.inside(lambda: world.write(writes(world)))
+        rest = await stage.rests("simulation")
+        assert words in rest.detail
+        assert stage.topup.attempts == ()
+        assert (held(stage), allowed(stage), stage.left()) == (HELD, 0, 0)
+        await stage.close()
+
+    story(tell())
+
+
 def test_a_contract_that_is_paused_after_the_approval_is_waited_for(world: World, tmp_path: Path) -> None:
     """The payment contract stops between the two: the dry run refuses, nothing more is sent, and it goes on later."""
 
@@ -203,3 +239,79 @@ def test_an_approval_is_taken_back_although_the_next_charge_was_refused(
         await again.close()
 
     story(tell())
+
+
+# -- the dry run of an approval ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["embedded", "anvil"])
+def stand(request: pytest.FixtureRequest) -> Iterator[Stand]:
+    """A chain without eth_simulateV1 and one with it, on which the wallet holds twenty dollars."""
+    with World(worlds.maker(request.param)) as world:
+        stand = Stand(world)
+        stand.write(*contracts.usdc_balance(world.wallet, HELD))
+        stand.mine()
+        yield stand
+
+
+def dry_run(stand: Stand, demand: Charge, profile: Profile = BASE) -> Simulation:
+    """Run the approval dry, and the payment that it is for."""
+    payment = Call(stand.wallet, demand.contract, token_payment_data(demand.intent), Wei(0), tokens=demand.total)
+    at = stand.head()
+    return stand.ask(
+        lambda chain: chain.simulate(
+            replace(chain.approval(stand.wallet, demand.contract, demand.total), then=payment), demand, at
+        ),
+        profile,
+    )
+
+
+def test_both_are_run_dry_in_one_request(stand: Stand) -> None:
+    """An honest charge: the estimate is the approval's alone, and the proof has no doubt in it."""
+    demand, before = stand.demand(), stand.world.rpc.requests
+    dry = dry_run(stand, demand)
+    assert stand.world.rpc.requests == before + 1
+    assert not dry.proof.endswith(UNTRIED)
+    assert dry.gas < 80_000
+    assert allowance(stand) == 0
+
+
+def test_a_slot_that_the_token_does_not_use_proves_nothing(stand: Stand) -> None:
+    """The token does not answer with what was written: it is said where nothing else shows the payment."""
+    stand.write(*contracts.payments_paused(paused=True))
+    stand.mine()
+    elsewhere = replace(BASE, allowance_slot=2)
+    if isinstance(stand.world.chain, Anvil):
+        with pytest.raises(Reverted):
+            dry_run(stand, stand.demand(), elsewhere)
+    else:
+        assert dry_run(stand, stand.demand(), elsewhere).proof == "eth_call" + UNTRIED
+
+
+@pytest.mark.parametrize("how", ["ignored", "refused"])
+def test_a_node_that_changes_no_state_for_a_call(stand: Stand, how: str) -> None:
+    """It ignores the third parameter or refuses it, and knows no eth_simulateV1: the payment counts as not tried."""
+
+    async def older(asked: str, params: list[Any], honest: Next) -> Any:
+        if asked == "eth_simulateV1" or (how == "refused" and len(params) > 2):
+            raise RpcError(-32602, "too many arguments, want at most 2")
+        return stand.world.chain.rpc(asked, params[:2]) if asked == "eth_call" else honest()
+
+    stand.intercept(older)
+    assert dry_run(stand, stand.demand()).proof == "eth_call" + UNTRIED
+
+
+def test_a_revert_of_the_payment_is_told_by_its_name(stand: Stand) -> None:
+    """A charge that was altered is refused by the contract itself, although nothing is allowed to it yet."""
+    honest = stand.demand()
+    altered = replace(honest, intent=replace(honest.intent, recipient_amount=honest.intent.recipient_amount + 1))
+    with pytest.raises(Reverted) as refused:
+        dry_run(stand, altered)
+    assert refused.value.name == "InvalidSignature"
+
+
+def allowance(stand: Stand) -> int:
+    """Return what the payment contract may take."""
+    owner, spender = (a[2:].lower().rjust(64, "0") for a in (stand.world.wallet, contracts.PAYMENT_PROTOCOL))
+    call = {"to": contracts.USDC, "data": "0xdd62ed3e" + owner + spender}
+    return int(stand.rpc("eth_call", call, "latest"), 16)

@@ -200,12 +200,12 @@ async def died(play: Play, wire: Proxy, nth: int) -> None:
 
 @pytest.mark.parametrize("two", [False, True], ids=["one provider", "two providers"])
 def test_a_contract_that_is_paused_past_the_deadline(two: bool, tmp_path: Path) -> None:  # noqa: FBT001
-    """The total is approved and never taken: the charge is replaced, paid once, and nothing stays approved."""
+    """Nothing is approved that could not be taken: the charge is replaced, paid once, and nothing stays approved."""
     told(tmp_path, lambda play, _: paused(play), two=two)
 
 
 async def paused(play: Play) -> None:
-    """Stop the contract between approval and payment until the charge is dead; then let it run."""
+    """Stop the contract before the approval and until the charge is dead; then let it run."""
     with spoilt(play, of_rail("coinbase", "usdc")["chain-contract-paused"]):
         await play.waits(3)
         play.pass_time(PAST_DEADLINE_MS)

@@ -15,9 +15,10 @@ Each module answers one question. In the order the money flows:
   death.py        When is a charge dead for ever, so that another may be signed in its place?
   adoption.py     What does the chain show of this wallet that the ledger does not know, and what follows from it?
   books.py        What does each thing that happened mean in debits and credits?
-  closing.py      What did the account do that no top-up explains?
+  closing.py      What did account and wallet do that no top-up explains?
   statement.py    What happened to the money within a period?
-  usage.py        What was used, on which day, by which model and by which key?
+  usage.py        What was used, on which day, by which model and key, and what is each label's share?
+  compare.py      Where do the provider's account and the books differ?
   forecast.py     How long will the credits last, how long the wallet, and what would cost less?
 
   — flow
@@ -27,6 +28,7 @@ Each module answers one question. In the order the money flows:
   watch.py        What does the account show, and can it be believed?
   witness.py      What has the chain shown of what we sent, and what follows for the ledger?
   steps.py        What do all steps of a top-up share?
+  tally.py        Which days of usage does the provider tell that the ledger does not hold?
   revoke.py       Does an approval outlive its charge, and how is it taken back?
   purchase.py     What is the next step of a top-up?
   pursuit.py      What is the next step of a payment that may be out?
@@ -61,15 +63,19 @@ Each module answers one question. In the order the money flows:
     history.py    What has this wallet done?
     scan.py       Who was paid between two blocks?
     fate.py       Was this charge ever paid?
+    holdings.py   What does a wallet hold at a final block?
     traces.py     What became of an authorization that somebody else carries to the chain?
+    keychain.py   What may an access key still spend?
     token.py      How does a chain answer for payments that somebody else carries there?
     evm.py        How does an EVM chain answer the `Chain` port?
   signers/        Who signs?
     late.py       When is the key opened?
     local.py      Is this the one thing this key may sign?
+    root.py       What may an account's root key sign?
   store/          Where is the ledger?
     schema.py     What does the ledger remember?
     journal.py    How is the journal kept?
+    usage.py      How is usage by model and by key kept?
     sqlite.py     What does SQLite need to know?
   sinks/          Where do events go?
     log.py        How is an event written?
@@ -81,14 +87,17 @@ Each module answers one question. In the order the money flows:
   check.py        What would be done now?
   pinning.py      Who would be paid?
   reconcile.py    Does the ledger know everything this wallet did, and how is it told what it does not know?
+  limit.py        What may the wallet's access key spend, and how does the account's owner change it?
   doctor.py       Is everything in place?
   offers.py       What does a seller demand, before anything is paid?
   report.py       What does the ledger say?
+  bill.py         Who used what, and what is each one's share of what it has cost?
   statements/     How is a statement written, and for whom?
     text.py       How does a statement read for a person, and for a program as JSON?
     table.py      How does the journal become CSV that a spreadsheet reads, and comes back from it unchanged?
     ledgers.py    How does a statement become a file for Beancount or hledger?
     tax.py        How do the wallet's movements become rows that Koinly or rotki imports?
+    usage.py      How does usage by day, model, key or label read, and what does each one's share cost?
     page.py       How does a statement look?
   dossier.py      What was the whole life of one top-up, and what does the provider's support have to know of it?
   cli.py          Which commands are there?
@@ -107,6 +116,7 @@ Each module answers one question. In the order the money flows:
     x402_faults.py What can a seller for x402 do wrong, in a sentence each, and what must come of it?
     facilitator.py Who carries an authorization of dollars to the chain, and what is made sure of before?
     charges.py    What does a charge look like when it is signed honestly, and when its signer means harm?
+    usage.py      Which models and keys does the usage of the sandbox's account fall on?
     postings.py   Which payments on the chain earn credits?
     faults.py     What can be switched wrong in the embedded world, in a sentence each, and what must come of it?
     wire.py       In which ways can an HTTP answer go wrong before its content matters?

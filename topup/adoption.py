@@ -77,6 +77,22 @@ class Done:
 
 
 @dataclass(frozen=True)
+class Stray:
+    """A payment that a seller carried to the chain and that no top-up explains; `at_ms` is the time of its block."""
+
+    chain_id: int
+    transfer: Transfer
+    token: books.Commodity
+    at_ms: int
+
+    @property
+    def word(self) -> str:
+        """Return the name under which a person's taking it over is kept."""
+        one = self.transfer
+        return f"adopted_carried:{self.chain_id}:{one.contract.hex()}:{one.operator.hex()}:{one.intent_id.hex()}"
+
+
+@dataclass(frozen=True)
 class Adopted:
     """A transaction that the ledger took over from the chain. Unknown parts are None; `cost` is all that it took."""
 
@@ -103,6 +119,7 @@ class What(StrEnum):
     NONCE_AHEAD = "nonce_ahead"
     NONCE_BEHIND = "nonce_behind"
     BALANCE = "balance"
+    PROVIDER = "provider"
 
 
 ADOPT = "`topup reconcile --adopt` takes it over"
@@ -110,8 +127,9 @@ FOLLOW = "`topup run` finds it by itself"
 REMEDY = {
     What.UNKNOWN_PAYMENT: ADOPT,
     What.UNKNOWN_APPROVAL: ADOPT,
-    What.UNKNOWN_CARRIED: "`topup pause`, and see by the seller's own list whether its credits have come; nothing takes"
-    " it over: no cap counts it and it stays named here; if you know nothing of it, somebody else has the key",
+    What.UNKNOWN_CARRIED: "`topup pause`, and see by the seller's own list whether its credits have come; "
+    + ADOPT
+    + ", and no cap counts it; if you know nothing of it, somebody else has the key",
     What.LOST_ATTEMPT: ADOPT + "; `topup run` then follows it to its end",
     What.FOREIGN: "find out who used the key; if it was you, " + ADOPT,
     What.UNEXPLAINED: "look the wallet up in a block explorer; if you know what it was, " + ADOPT,
@@ -122,12 +140,15 @@ REMEDY = {
     What.NONCE_AHEAD: "`topup reconcile --adopt` accepts what is named here",
     What.NONCE_BEHIND: "ask another provider; see that chain.id and the wallet are those of this ledger",
     What.BALANCE: "find out who used the key, or the provider's state is wrong",
+    What.PROVIDER: "no money is at stake on the chain; ask the seller of the credits what its account means, and file"
+    " the answer with the statement",
 }
 # What --adopt settles; the rest is for `topup run` or for a person.
 SETTLED = frozenset(
     {
         What.UNKNOWN_PAYMENT,
         What.UNKNOWN_APPROVAL,
+        What.UNKNOWN_CARRIED,
         What.LOST_ATTEMPT,
         What.FOREIGN,
         What.UNEXPLAINED,
@@ -199,13 +220,14 @@ NOWHERE: Place = (None, None, None)
 
 @dataclass
 class Findings:
-    """What the comparison found. `unknown`, `lost`, `approvals` and `foreign` are what --adopt takes over."""
+    """What the comparison found; all but `differences` is what --adopt takes over."""
 
     differences: list[Difference] = field(default_factory=list)
     unknown: list[Done] = field(default_factory=list)
     lost: list[tuple[TopUp, int, Done]] = field(default_factory=list)
     approvals: list[Done] = field(default_factory=list)
     foreign: list[Adopted] = field(default_factory=list)
+    strays: list[Stray] = field(default_factory=list)
 
     def tell(self, what: What, detail: str, place: Place, topup_id: str | None = None) -> None:
         """Add a difference."""
@@ -335,6 +357,22 @@ def entry_of(topup_id: str, done: Done) -> books.Entry:
         usd_value=Usd(done.total.usdc),
         price_source="paid",
         lines=lines,
+    )
+
+
+def stray_entry(one: Stray) -> books.Entry:
+    """Book a payment that a seller carried and that was taken over; a fee that the network took of it is not known."""
+    paid = Usdc(one.transfer.spent)
+    return books.Entry(
+        at_ms=one.at_ms,
+        topup_id="",
+        text="payment carried by a seller, adopted from the chain",
+        tx_hash=one.transfer.tx_hash,
+        charge_id="",
+        block_number=one.transfer.block_number,
+        usd_value=Usd(paid.usdc),
+        price_source="paid",
+        lines=(books.Line(books.WALLET, one.token, -paid.units), books.Line(ADOPTED, one.token, paid.units)),
     )
 
 

@@ -495,6 +495,7 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
     """
     from topup.cycle import Cycle
     from topup.exchange import Exchange
+    from topup.openrouter import OpenRouter
 
     time = clock or SystemClock()
     key = _signing(s, store) if s.mode == "live" else None
@@ -519,6 +520,7 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
     cycle = Cycle(
         Terms(account(s, payer), limits(s), ceilings(s), pace(s)),
         api=client,
+        usage=client if isinstance(client, OpenRouter) else None,
         rails=rail,
         store=store,
         clock=time,

@@ -37,6 +37,7 @@ FEE_OPERATOR = "expenses:fee:operator"
 GAS = "expenses:gas"
 GAS_REVERTED = "expenses:gas:reverted"
 L1_FEE = "expenses:l1-data-fee"
+SWAP_COST = "expenses:swap-cost"
 LOST = "expenses:lost"
 NO_WEI = Wei(0)
 
@@ -96,14 +97,20 @@ def chained(previous: bytes, account: str, entry: Entry) -> bytes:
     return hashlib.sha256(previous + json.dumps(told, separators=(",", ":")).encode()).digest()
 
 
-def payment_lines(spent: Wei, gas: Wei, l1_fee: Wei, total: Usdc) -> tuple[Line, ...]:
-    """Book a successful payment: ETH left the wallet, its USDC is in transit, the network took its part."""
+def payment_lines(spent: Wei, gas: Wei, l1_fee: Wei, total: Usdc, price_e8: int = 0) -> tuple[Line, ...]:
+    """Book a successful payment: ETH left the wallet, its USDC is in transit, the network took its part.
+
+    What the swap took beyond the worth of `total` at the feed's price (dollars per ETH, 8 decimals) is its cost,
+    rounded up; negative where the pool gave more than the feed says. Without a price (0) all of it was converted.
+    """
     eth = Commodity.ETH
+    worth = EthPrice(price_e8).wei_for_down(total) if price_e8 else spent
     return _kept(
         Line(WALLET, eth, -(spent + gas + l1_fee).units),
         Line(GAS, eth, gas.units),
         Line(L1_FEE, eth, l1_fee.units),
-        Line(CONVERSION, eth, spent.units),
+        Line(SWAP_COST, eth, (spent - worth).units),
+        Line(CONVERSION, eth, worth.units),
         Line(CONVERSION, Commodity.USDC, -total.units),
         Line(IN_TRANSIT, Commodity.USDC, total.units),
     )
@@ -169,7 +176,7 @@ def attempt_entry(topup_id: str, attempt: Attempt, demand: Demand) -> Entry:
     assert told is not None, "only what stands in a block is booked"
     plan, price = attempt.plan, attempt.plan.eth_price_e8
     if attempt.paid and plan.asset is Asset.ETH:
-        text, lines = "payment", payment_lines(told.spent, told.gas, told.l1_fee, demand.total)
+        text, lines = "payment", payment_lines(told.spent, told.gas, told.l1_fee, demand.total, price)
     elif attempt.paid:
         text, lines = "payment", token_lines(told, Commodity(plan.asset))
     elif plan.kind is Kind.APPROVE and told.success:

@@ -79,6 +79,18 @@ def payer(settings: Settings) -> bytes | None:
     return bytes.fromhex(root[2:]) if root is not None else assemble.wallet(settings)
 
 
+def access_key(settings: Settings) -> bytes | None:
+    """Return the wallet's key where it is an access key of another account; None where it pays for itself.
+
+    Raises:
+        SettingsError, SignerError: the key cannot be opened.
+    """
+    if settings.rails.mpp.root is None:
+        return None
+    own = assemble.wallet(settings)
+    return None if own == payer(settings) else own
+
+
 @dataclass(frozen=True)
 class Named:
     """Who may be paid by a rail whose recipients stand in `setting`; `whose` says who named them, none = anybody."""
@@ -274,8 +286,8 @@ async def _payable_in_dollars(settings: Settings, one: Purse, total: Usdc) -> tu
             return None, "no wallet is set, so the chain was not asked"
         found = await dollars(settings, one, own)
         plan = _rough_authorization(one, found, total)
-        ceilings = assemble.ceilings(settings)
-        permit(plan, total=total, fair=None, wallet=Wallet(found.balance, found.tokens), ceilings=ceilings)
+        wallet = Wallet(found.balance, found.tokens, found.permission)
+        permit(plan, total=total, fair=None, wallet=wallet, ceilings=assemble.ceilings(settings))
     except PaymentForbidden as error:
         return error, f"and it could not be paid: {error}"
     except TopupError as error:
@@ -286,9 +298,10 @@ async def _payable_in_dollars(settings: Settings, one: Purse, total: Usdc) -> tu
 
 
 async def dollars(settings: Settings, one: Purse, own: bytes) -> Survey:
-    """Ask the rail's chain for its newest block, its fees, and the dollars of an account.
+    """Ask the rail's chain for its newest block, its fees, the dollars of an account, and what its access key may.
 
     Raises:
+        SettingsError, SignerError: the access key cannot be opened.
         ChainError: too few providers gave an answer that can be used.
         PaymentForbidden: there is no such token on that chain.
     """
@@ -298,7 +311,7 @@ async def dollars(settings: Settings, one: Purse, own: bytes) -> Survey:
     try:
         agreeing = quorum(one.urls, one.wanted)
         chain = assemble.authorized(settings, rpcs, one.dollar.chain_id, agreeing, SystemClock())
-        return await chain.survey(own, one.dollar.token)
+        return await chain.survey(own, one.dollar.token, key=access_key(settings))
     finally:
         for rpc in rpcs:
             await rpc.close()

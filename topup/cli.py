@@ -39,6 +39,8 @@ config = typer.Typer(help="The settings.", no_args_is_help=True, rich_markup_mod
 app.add_typer(config, name="config")
 ledger = typer.Typer(help="The ledger itself.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(ledger, name="ledger")
+wallet = typer.Typer(help="The wallet's key.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(wallet, name="wallet")
 
 T = TypeVar("T")
 DAEMON_GONE_S = 3
@@ -53,13 +55,13 @@ def main() -> None:
     # them; nothing here uses either, and a daemon would keep them: 6 MiB. None makes an import fail, which both allow.
     for unused in ("httpx._main", "rich"):
         sys.modules.setdefault(unused, None)  # type: ignore[arg-type]
+    # Typer reads options with pydantic, which would look for plugins in every package; none has any business here.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     app()
 
 
 def load() -> Settings:
     """Read the settings; pydantic is loaded here, so that `--help` does not wait for it."""
-    # Looking for plugins of pydantic takes as long as reading the settings, and none has any business with them.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from topup import settings
 
     return settings.load()
@@ -447,7 +449,7 @@ def pause(as_json: Json = False) -> None:
 
 @app.command()
 def resume(as_json: Json = False) -> None:
-    """Go on after a pause, after failures in a row, or after 410 Gone. Example: topup resume."""
+    """Go on after a pause, after failures in a row, or after a rail was gone. Example: topup resume."""
     guarded(lambda: _resume(as_json=as_json))
 
 
@@ -593,7 +595,7 @@ def _sandbox(
 
 @app.command()
 def pin(yes: Annotated[bool, typer.Option("--yes", help="pin without asking")] = False, as_json: Json = False) -> None:
-    """Ask for a charge without paying it, show it decoded and proven, and pin its recipient. Example: topup pin."""
+    """Show who would be paid, and pin the recipient of a Coinbase charge, asked for and unpaid. Example: topup pin."""
     guarded(lambda: _pin(yes=yes, as_json=as_json))
 
 
@@ -835,6 +837,95 @@ def _ledger_verify(head: str | None, *, as_json: bool) -> Exit:
     return Exit.OK if fine else Exit.PERSON
 
 
+@wallet.command("limit")
+def wallet_limit(
+    show: Annotated[bool, typer.Option("--show", help="only say what the chain holds; so without --amount")] = False,
+    amount: Annotated[
+        str | None, typer.Option(help="what the access key may spend in each period, in dollars", show_default=False)
+    ] = None,
+    period_days: Annotated[
+        int | None, typer.Option(min=1, max=3650, help="how long a period is", show_default=False)
+    ] = None,
+    expires_days: Annotated[
+        int | None, typer.Option(min=1, max=36_500, help="when a new key expires; default: never", show_default=False)
+    ] = None,
+    root_keystore: Annotated[
+        Path | None, typer.Option(help="keystore of the account's root key, used once", show_default=False)
+    ] = None,
+    root_password_file: Annotated[Path | None, typer.Option(help="its password", show_default=False)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show the call, sign nothing")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="sign and send without asking")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say or set what the wallet's access key may spend on Tempo. Example: topup wallet limit --show."""
+    if amount is None or show:
+        guarded(lambda: _limit_shown(amount, as_json=as_json))
+    guarded(
+        lambda: _limit_set(
+            (amount, period_days, expires_days),
+            (root_keystore, root_password_file),
+            dry_run=dry_run,
+            yes=yes,
+            as_json=as_json,
+        )
+    )
+
+
+def _limit_shown(amount: str | None, *, as_json: bool) -> Exit:
+    from topup import limit
+
+    if amount is not None:
+        raise SettingsError("--show and --amount contradict each other", remedy="choose one")
+    state = wait_for(limit.look(load()))
+    if as_json:
+        document(state.document())
+    else:
+        say("\n".join(state.lines()))
+    return state.exit_code
+
+
+def _limit_set(
+    wish: tuple[str | None, int | None, int | None],
+    files: tuple[Path | None, Path | None],
+    *,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> Exit:
+    from topup import limit
+
+    amount, (_, period_days, expires_days), (keystore, password) = _amount(wish[0]), wish, files
+    if amount is None or period_days is None:
+        raise SettingsError("--period-days is missing", remedy="say how long a period is: --period-days 1")
+    if not dry_run and (keystore is None or password is None):
+        remedy = "give --root-keystore FILE and --root-password-file FILE, or --dry-run; the daemon never needs them"
+        raise SettingsError("the root key of the account is not named", remedy=remedy)
+    settings = load()
+    proposed = wait_for(limit.propose(settings, amount, period_days, expires_days))
+    (sys.stderr if as_json else sys.stdout).write("\n".join([*proposed.lines(), ""]))
+    after, tx_hash, code = None, None, Exit.OK
+    if keystore is not None and password is not None and not dry_run:
+        key = limit.root_key(settings, keystore, password)
+        if not yes and not (sys.stdin.isatty() and typer.confirm("sign and send this?", err=True)):
+            sys.stderr.write("topup: not sent: pass --yes, or answer on a terminal\n")
+            code = Exit.PERSON
+        else:
+            after, tx_hash = wait_for(limit.send(settings, proposed, key))
+    if as_json:
+        document(
+            {
+                "schema": 1,
+                "before": proposed.before.document(),
+                "proposed": proposed.document(),
+                "tx_hash": "0x" + tx_hash.hex() if tx_hash is not None else None,
+                "after": after.document() if after is not None else None,
+            }
+        )
+    elif after is not None and tx_hash is not None:
+        say("\n".join(["", f"done by      0x{tx_hash.hex()}", *after.lines()]))
+    return code
+
+
 class Form(StrEnum):
     """As what a statement is written."""
 
@@ -861,9 +952,11 @@ def statement(
 
 
 def _statement(days: tuple[str | None, str | None, str | None], form: Form, html: Path | None) -> Exit:
+    from topup.assemble import ceilings, limits
+    from topup.bill import spend_of
     from topup.clock import SystemClock
     from topup.money import Usd
-    from topup.report import period_of, statement_of
+    from topup.report import bands, forecast_of, period_of, statement_of
     from topup.statements import ledgers, page, table, tax, text
     from topup.store.sqlite import SqliteStore
 
@@ -872,8 +965,14 @@ def _statement(days: tuple[str | None, str | None, str | None], form: Form, html
     now_ms = store.now_ms(SystemClock().now_ms())
     told = statement_of(store, settings.account, period_of(*days, now_ms), now_ms)
     if html is not None:
+        spend = spend_of(store, settings.account, told.period, settings.labels)
+        ahead = []
+        if now_ms in told.period:
+            allowed = limits(settings)
+            expected = forecast_of(store, settings.account, allowed, ceilings(settings).reserve, now_ms)
+            ahead = [page.Band(*one) for one in bands(expected)]
         readings = store.readings(settings.account, told.period.first_ms)
-        _write(html, page.page(told, page.Pictures(readings, Usd(settings.policy.floor))))
+        _write(html, page.page(told, page.Pictures(readings, Usd(settings.policy.floor), spend, ahead)))
         return Exit.OK
     match form:
         case Form.TEXT:
@@ -890,6 +989,57 @@ def _statement(days: tuple[str | None, str | None, str | None], form: Form, html
             sys.stdout.write(tax.koinly(told))
         case Form.ROTKI:
             sys.stdout.write(tax.rotki(told))
+    return Exit.OK
+
+
+class Table(StrEnum):
+    """As what a table is written."""
+
+    TEXT = "text"
+    JSON = "json"
+    CSV = "csv"
+
+
+class Split(StrEnum):
+    """By what usage is split."""
+
+    DAY = "day"
+    MODEL = "model"
+    KEY = "key"
+    LABEL = "label"
+
+
+@app.command()
+def usage(
+    by: Annotated[Split, typer.Option(help="by what it is split; labels are of `labels` in the settings")] = Split.DAY,
+    month: Annotated[str | None, typer.Option(help="a month, such as 2026-11; default: this one")] = None,
+    first: Annotated[str | None, typer.Option("--from", help="first day, such as 2026-11-01 (UTC)")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="last day, included")] = None,
+    form: Annotated[Table, typer.Option("--format", help="as what it is written")] = Table.TEXT,
+    as_json: Json = False,
+) -> None:
+    """Say who used what, and what it has cost. Example: topup usage --by label --month 2026-11 --format csv."""
+    guarded(lambda: _usage(by, (month, first, last), Table.JSON if as_json else form))
+
+
+def _usage(by: Split, days: tuple[str | None, str | None, str | None], form: Table) -> Exit:
+    from topup.bill import usage_of
+    from topup.clock import SystemClock
+    from topup.report import period_of
+    from topup.statements import usage as written
+    from topup.store.sqlite import SqliteStore
+
+    settings = load()
+    store = SqliteStore.open_reader(settings.state_dir)
+    now_ms = store.now_ms(SystemClock().now_ms())
+    told = usage_of(store, settings.account, written.By(by.value), period_of(*days, now_ms), settings.labels, now_ms)
+    match form:
+        case Table.TEXT:
+            say("\n".join(written.lines(told)))
+        case Table.JSON:
+            document(written.document(told))
+        case Table.CSV:
+            sys.stdout.write(written.write(told))
     return Exit.OK
 
 

@@ -1,4 +1,6 @@
-"""What did the account do that no top-up explains? Usage, credits bought elsewhere, and the balance it began with.
+"""What did account and wallet do that no top-up explains?
+
+Usage, credits bought elsewhere, coins that somebody else moved, and the balances both began with.
 
 Pure. The books are closed against a believed reading: what the provider counts as used since the last closing is
 booked as usage, and whatever rise of its credits no top-up of ours explains as bought elsewhere. Totals are cut to
@@ -11,13 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from topup.books import CREDITS, Commodity, Entry, Line
+from topup.books import CREDITS, WALLET, Commodity, Entry, Line
 from topup.credits import DAY_MS, Reading
-from topup.money import Usd, Usdc
+from topup.money import EthPrice, Usd, Usdc, Wei
 
 USAGE = "expenses:usage"
 ELSEWHERE = "equity:bought-elsewhere"
 OPENING = "equity:opening-balance"
+MOVED = "equity:wallet-moved-elsewhere"
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,63 @@ class Closed:
     def at(cls, reading: Reading, posted: int) -> Closed:
         """Close at a reading; `posted` is what the journal says of all top-ups up to its time."""
         return cls(reading.at_ms, _micros(reading.total_credits), _micros(reading.total_usage), posted)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a wallet held of a commodity, in its smallest unit, after a final block; `at_ms` is the block's time."""
+
+    chain_id: int
+    wallet: bytes
+    commodity: Commodity
+    block: int
+    at_ms: int
+    units: int
+
+
+def wallet_due(last_ms: int, now_ms: int) -> bool:
+    """Tell whether the wallet has to be looked at: on another UTC day than that of the last checkpoint.
+
+    `last_ms` is the time of the last checkpoint, before the first that of the last closing of the account: where the
+    books were only opened, the wallet's follow with the first whole day.
+    """
+    return now_ms // DAY_MS > last_ms // DAY_MS
+
+
+def wallet_entries(at: Checkpoint, booked: int, price_e8: int | None, *, first: bool) -> list[Entry]:
+    """Return what brings the wallet in the books to what it held, nothing where it is there.
+
+    Args:
+        at: what it held.
+        booked: what all lines of the wallet sum to whose block is at or before the checkpoint's, whenever they were
+            entered. What is booked late, or taken back, evens out at the next checkpoint.
+        price_e8: dollars per ETH at that block, 8 decimals; None when unknown.
+        first: whether it is the commodity's first checkpoint.
+    """
+    units = at.units - booked
+    if not units:
+        return []
+    value, source = _worth(abs(units), at.commodity, price_e8)
+    return [
+        Entry(
+            at_ms=at.at_ms,
+            topup_id="",
+            text="opening balance of the wallet" if first else "wallet moved by others",
+            tx_hash=None,
+            charge_id="",
+            block_number=at.block,
+            usd_value=value,
+            price_source=source,
+            lines=(Line(WALLET, at.commodity, units), Line(OPENING if first else MOVED, at.commodity, -units)),
+        )
+    ]
+
+
+def _worth(units: int, commodity: Commodity, price_e8: int | None) -> tuple[Usd | None, str]:
+    """Return what units are worth in dollars, and by what; dollars are at par."""
+    if commodity is not Commodity.ETH:
+        return Usd(Usdc(units).usdc), "par"
+    return (EthPrice(price_e8).usd_of_up(Wei(units)), "feed") if price_e8 else (None, "none")
 
 
 def due(readings: Sequence[Reading], last: Closed | None, busy: Sequence[tuple[int, int]]) -> Reading | None:

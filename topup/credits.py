@@ -286,12 +286,15 @@ def posting(baseline: Usd, amount: Usd, reading: Reading, sent_ms: int) -> Poste
         reading: a believed reading.
         sent_ms: when the payment was about to be sent, by the same clock that stamps readings.
 
-    A rise in a reading taken before that block cannot be ours and moves the baseline. Half a cent is forgiven
-    because the API's numbers are JSON doubles; where only a balance is told, a quarter, for what is used meanwhile:
-    a rise by three quarters of the amount, after the payment left, is no smaller purchase of somebody else's by chance.
+    A rise in a reading taken before that moment cannot be ours and moves the baseline. One of that very moment does
+    neither: after a restart with the clock set back, ledger time stands where it was when the payment was sent, and the
+    rise may be ours. The baseline holds what was shown before it, as it was read last. Half a cent is forgiven
+    because the API's numbers are JSON doubles; where only a balance is told, a quarter, for what is used meanwhile: a
+    rise by three quarters of the amount, after the payment left, is no smaller purchase of somebody else's by chance.
     """
     if reading.at_ms <= sent_ms:
-        return Posted(Posting.WAITING, max(baseline, reading.total_credits))
+        before = reading.at_ms < sent_ms
+        return Posted(Posting.WAITING, max(baseline, reading.total_credits) if before else baseline)
     risen = reading.total_credits - baseline
     short = HALF_A_CENT if reading.exact else max(HALF_A_CENT, amount.times(SHORT_OF_A_BALANCE))
     over = HALF_A_CENT if reading.exact else OVER_OF_A_BALANCE

@@ -91,6 +91,7 @@ async def _run(
 ) -> tuple[dict[str, Any], Exit]:
     environment = world.environment() | REHEARSED | PACE
     loaded = load(environment | {"TOPUP_STATE_DIR": str(directory), "TOPUP_CONFIG": "/dev/null"})
+    dollar_of = Commodity.USDC if asset is Asset.ETH else Commodity(asset)
     wei, units = world.do(lambda: (world.balance(world.wallet), world.tokens(dollar, world.wallet)))
     began_ms = world.clock.now_ms()
     sink = Life(world, say, began_ms)
@@ -109,9 +110,11 @@ async def _run(
         daemon.stop("the days are over")
         await task
         left_wei, left = world.do(lambda: (world.balance(world.wallet), world.tokens(dollar, world.wallet)))
-        wanted = {Commodity.ETH: left_wei - wei}
-        if asset is not Asset.ETH:
-            wanted[Commodity(asset)] = left - units
+        known = {one.commodity for one in store.checkpoints(loaded.account)}
+        # What the wallet began with is booked at its first checkpoint, on the second day.
+        began = {Commodity.ETH: wei, dollar_of: units}
+        wanted = {Commodity.ETH: left_wei, dollar_of: left}
+        wanted = {one: held - (0 if one in known else began[one]) for one, held in wanted.items()}
         chain = _booked(store, loaded.account) == {k: v for k, v in wanted.items() if v}
         provider = _closed(store, loaded.account)
         document = {

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from topup import assemble
+from topup import assemble, limit
 from topup.chain.rpc import Query
 from topup.check import Purse, named, network_fee, payer, purse, refill_total, refills
 from topup.clock import SystemClock
@@ -342,24 +342,27 @@ async def _others(settings: Settings, one: Purse, wallet: bytes | None) -> list[
     from topup.chain.rpc import Rpc
 
     own = payer(settings) if settings.rails.mpp.root is not None else wallet
+    key = None if own == wallet else wallet
     rpcs = [Rpc(url, timeout_s=settings.chain.timeout_s) for url in one.urls]
     try:
         found, good = await _providers(settings, rpcs, _of_others(one, own))
         if not good:
             return [*found, *_skipped((f"{one.rail} balance",), "no provider can be asked")]
-        return [*found, *await _safely(f"{one.rail} balance", _dollars(settings, good[0], one, own))]
+        return [*found, *await _safely(f"{one.rail} balance", _dollars(settings, good[0], one, own, key))]
     finally:
         for rpc in rpcs:
             await rpc.close()
 
 
-async def _dollars(settings: Settings, rpc: Any, one: Purse, own: bytes | None) -> list[Check]:
+async def _dollars(settings: Settings, rpc: Any, one: Purse, own: bytes | None, key: bytes | None) -> list[Check]:
     from topup.chain.token import survey
 
     name, live = f"{one.rail} balance", settings.mode == "live"
     if own is None:
         return _skipped((name,), "no wallet is known") if live else []
-    now, found = await survey(rpc, one.dollar.chain_id, own, one.dollar.token, ()), []
+    now, found = await survey(rpc, one.dollar.chain_id, own, one.dollar.token, (), key), []
+    if key is not None and now.permission is not None:
+        found.append(_access_key(limit.State(limit.Keys(own, key), now.permission, limit.refill(settings)), live=live))
     if one.dollar.pays_fee:
         fee = network_fee(one, now)
         right = fee <= one.fee_max
@@ -375,6 +378,14 @@ async def _dollars(settings: Settings, rpc: Any, one: Purse, own: bytes | None) 
     bridged = ", brought there by hand: topup never bridges" if one.dollar.asset is Asset.USDC_E else ""
     remedy = "" if count >= REFILLS_LOW else f"send {one.dollar.asset} on {one.chain} to 0x{own.hex()}{bridged}"
     return [*found, Check(name, ok=enough, says=says, remedy=remedy)]
+
+
+def _access_key(state: limit.State, *, live: bool) -> Check:
+    """Say what the chain lets the wallet's key spend of the account that pays."""
+    name, wrong, (unwise, remedy) = "mpp access key", state.wrong, state.unwise
+    if wrong is not None:
+        return Check(name, ok=not live, says=("" if live else "warning: ") + str(wrong), remedy=wrong.remedy)
+    return Check(name, ok=True, says=f"warning: {state.says()}: {unwise}" if unwise else state.says(), remedy=remedy)
 
 
 async def _ours(settings: Settings, wallet: bytes | None) -> list[Check]:

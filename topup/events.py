@@ -214,6 +214,13 @@ class CreditsRose(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class UsageUnknown(Event):
+    """The provider does not say what was used by model and key, or contradicts itself; the books need only totals."""
+
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class KeyUnfit(Event):
     """GET /key says that the API key is no management key: /credits shows zeros to it."""
 
@@ -279,7 +286,7 @@ class ChargeUnanswered(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointGone(Event):
-    """A rail's endpoint is gone (410): this provider no longer sells credits this way. Said once for each rail."""
+    """A rail's endpoint is gone (410, 404 or 501): it no longer sells credits this way. Said once for each rail."""
 
     level: ClassVar[Level] = "critical"
     todo: ClassVar[str] = "top up by hand, or point api.url at a gateway that serves it, then `topup resume`"

@@ -74,8 +74,9 @@ class Exchange:
         headers: Mapping[str, str],
         body: bytes | None = None,
         timeout_s: float | None = None,
+        bytes_max: int = BODY_BYTES_MAX,
     ) -> Answered:
-        """Ask once.
+        """Ask once; an answer of more than `bytes_max` is none.
 
         Raises:
             ApiUnknown: no answer that can be used; the question may have arrived all the same.
@@ -100,8 +101,8 @@ class Exchange:
                     raise ApiUnknown(f"{path} answered in an encoding nobody asked for")
                 async for chunk in response.aiter_raw():
                     raw += chunk
-                    if len(raw) > BODY_BYTES_MAX:
-                        raise ApiUnknown(f"{path} answered with more than {BODY_BYTES_MAX} bytes")
+                    if len(raw) > bytes_max:
+                        raise ApiUnknown(f"{path} answered with more than {bytes_max} bytes")
         except TimeoutError:
             raise ApiUnknown(f"{path} did not answer within {wait_s:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:

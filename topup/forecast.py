@@ -62,6 +62,23 @@ class Pace:
         """Tell whether the days of the week are told apart."""
         return len(self.likely) == WEEK
 
+    def left(self, balance: Usd, days: int) -> list[tuple[Usd, Usd, Usd]]:
+        """Return what is left after each of so many days if nothing is bought: at least, likely and at most."""
+        found = []
+        at_least = likely = at_most = Fraction(balance.amount)
+        for n in range(days):
+            at_least -= self.high[n % len(self.high)]
+            likely -= self.likely[n % len(self.likely)]
+            at_most -= self.low[n % len(self.low)]
+            found.append(
+                (
+                    rounded(max(at_least, Fraction(0))),
+                    rounded(max(likely, Fraction(0))),
+                    rounded(max(at_most, Fraction(0))),
+                )
+            )
+        return found
+
 
 @dataclass(frozen=True)
 class Purse:

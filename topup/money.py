@@ -195,6 +195,10 @@ class EthPrice:
         """
         return Wei(-(-amount.units * WEI_PER_ETH * 10**8 // (UNITS_PER_USDC * self.e8)))
 
+    def wei_for_down(self, amount: Usdc) -> Wei:
+        """Return the ETH that `amount` is worth at this price, rounded down."""
+        return Wei(amount.units * WEI_PER_ETH * 10**8 // (UNITS_PER_USDC * self.e8))
+
     def usd_of_up(self, amount: Wei) -> Usd:
         """Return what `amount` is worth in dollars at this price, rounded up to a ten-thousandth of a cent."""
         micros = -(-amount.units * self.e8 * UNITS_PER_USDC // (WEI_PER_ETH * 10**8))

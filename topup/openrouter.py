@@ -6,17 +6,32 @@ from the Decimal's text, so no float ever holds money.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
-from collections.abc import Callable
-from decimal import Decimal
-from typing import Any, Never
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any, Final, Never
+from urllib.parse import urlencode
 
 from topup.charge import Request
 from topup.credits import Reading
 from topup.errors import ApiGone, ApiUnknown
 from topup.exchange import Exchange, fail
-from topup.money import Usd, plain
+from topup.money import WIDE, Usd, plain
 from topup.ports import Key
+from topup.usage import Activity, ApiKey
+
+KEYS_A_PAGE: Final = 100
+PAGES_MAX: Final = 1000
+# A month of a hundred models at several endpoints each day comes to some megabytes.
+LIST_BYTES_MAX: Final = 16 * 1024 * 1024
+# Some answers carry a time of day, which says nothing: the days are whole.
+DAY: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?: 00:00:00|T00:00:00Z)?")
+# No sum of one answer reaches this (nine million dollars in nano), so that the ledger can hold it and add many up.
+TOLD_MAX: Final = 2**53
+COUNTS: Final = ("requests", "prompt_tokens", "completion_tokens")
 
 
 class OpenRouter:
@@ -65,6 +80,60 @@ class OpenRouter:
         label = data.get("label")
         return Key(management, label if isinstance(label, str) else "")
 
+    async def activity(self, *, day: dt.date | None = None, key_hash: str | None = None) -> list[Activity]:
+        """Ask what was used on the UTC days that are over, by model; of one day or of one key where that is named.
+
+        What differs in nothing but the endpoint it ran on is added up.
+
+        Raises:
+            ApiError: no usable answer, of the class that says why; `ApiGone` where there is no such endpoint.
+        """
+        asked = {"date": day.isoformat() if day is not None else None, "api_key_hash": key_hash}
+        sums: dict[tuple[dt.date, str], Activity] = {}
+        told = await self._list("/activity", {name: value for name, value in asked.items() if value is not None})
+        for number, item in enumerate(told):
+            one = _activity(item, f"/activity item {number}")
+            if day is not None and one.day != day:
+                raise ApiUnknown(f"/activity item {number}: date is {one.day}, asked for was {day}")
+            known = sums.get((one.day, one.model))
+            sums[one.day, one.model] = _added(known, one) if known is not None else one
+        for name in ("nano", *COUNTS):
+            if sum(getattr(one, name) for one in sums.values()) >= TOLD_MAX:
+                raise ApiUnknown(f"/activity: {'usage' if name == 'nano' else name} sums to more than can be")
+        return list(sums.values())
+
+    async def keys(self) -> list[ApiKey]:
+        """Ask for all keys of the account, disabled ones included.
+
+        Raises:
+            ApiError: no usable answer, of the class that says why; `ApiGone` where there is no such endpoint.
+        """
+        found: dict[str, ApiKey] = {}
+        for page in range(PAGES_MAX):
+            asked = {"offset": str(page * KEYS_A_PAGE), "include_disabled": "true"}
+            items = await self._list("/keys", asked)
+            told = [_api_key(item, f"/keys item {page * KEYS_A_PAGE + n}") for n, item in enumerate(items)]
+            # Pages shift while keys are made: one may come twice, and counts as it was told last.
+            before = len(found)
+            found |= {key.hash: key for key in told}
+            if len(told) < KEYS_A_PAGE or len(found) == before:
+                return list(found.values())
+        raise ApiUnknown(f"/keys has more than {PAGES_MAX * KEYS_A_PAGE} keys")
+
+    async def _list(self, path: str, asked: Mapping[str, str]) -> list[dict[str, Any]]:
+        target = path + ("?" + urlencode(asked) if asked else "")
+        answered = await self._exchange.ask(
+            "GET", target, headers={"authorization": f"Bearer {self._key}"}, bytes_max=LIST_BYTES_MAX
+        )
+        if answered.status in (404, 405, 410, 501):
+            raise ApiGone(f"{path} answered {answered.status}", remedy="this API tells no usage by model and key")
+        if answered.status != 200:
+            fail(answered, self._key)
+        told = _document(answered.body, path).get("data")
+        if not isinstance(told, list) or not all(isinstance(item, dict) for item in told):
+            raise ApiUnknown(f"{path} answered without a list `data` of objects")
+        return told
+
     async def charge(self, request: Request) -> bytes:
         """Request a charge; return the answer's raw bytes. Two calls are two charges.
 
@@ -99,8 +168,85 @@ def charge_body(request: Request) -> bytes:
     )
 
 
+def _activity(item: dict[str, Any], where: str) -> Activity:
+    return Activity(
+        _day(item, where),
+        _text(item, ("model", "model_permaslug"), where),
+        _nano(item, "usage", where),
+        *(_count(item, name, where) for name in COUNTS),
+    )
+
+
+def _day(item: dict[str, Any], where: str) -> dt.date:
+    value = item.get("date")
+    found = DAY.fullmatch(value) if isinstance(value, str) else None
+    try:
+        if found is not None:
+            return dt.date.fromisoformat(found[1])
+    except ValueError:
+        pass  # a 31st of November
+    raise ApiUnknown(f"{where}: date is {ascii(value)[:40]}, not a day")
+
+
+def _text(item: dict[str, Any], names: tuple[str, ...], where: str) -> str:
+    """Return the first of these that is not empty, "" where none is."""
+    for name in names:
+        value = item.get(name)
+        # Half of a surrogate pair is valid JSON and no text: no ledger could hold it.
+        if value is not None and (not isinstance(value, str) or any("\ud800" <= c <= "\udfff" for c in value)):
+            raise ApiUnknown(f"{where}: {name} is {ascii(value)[:40]}, not text")
+        if value:
+            return value
+    return ""
+
+
+def _added(one: Activity, other: Activity) -> Activity:
+    return replace(
+        one,
+        nano=one.nano + other.nano,
+        requests=one.requests + other.requests,
+        prompt_tokens=one.prompt_tokens + other.prompt_tokens,
+        completion_tokens=one.completion_tokens + other.completion_tokens,
+    )
+
+
+def _api_key(item: dict[str, Any], where: str) -> ApiKey:
+    name, disabled = _text(item, ("hash",), where), item.get("disabled", False)
+    if not name:
+        raise ApiUnknown(f"{where}: hash is missing")
+    if not isinstance(disabled, bool):
+        raise ApiUnknown(f"{where}: disabled is {ascii(disabled)[:40]}, neither true nor false")
+    nano, today = _nano(item, "usage", where), _nano(item, "usage_daily", where)
+    return ApiKey(name, _text(item, ("name", "label"), where), disabled, nano, today)
+
+
+def _nano(item: dict[str, Any], name: str, where: str) -> int:
+    """Return an amount in 10^-9 dollars, rounded half to even; none is less than nothing."""
+    usd = _number(item, name, f"{where}: ").amount
+    if usd < 0:
+        raise ApiUnknown(f"{where}: {name} is {usd}, less than nothing")
+    nano = int(WIDE.scaleb(usd, 9).to_integral_value(ROUND_HALF_EVEN, context=WIDE))
+    if nano >= TOLD_MAX:
+        raise ApiUnknown(f"{where}: {name} is {usd}, more than can be")
+    return nano
+
+
+def _count(item: dict[str, Any], name: str, where: str) -> int:
+    value = item.get(name)
+    if type(value) is not int or not 0 <= value < TOLD_MAX:
+        raise ApiUnknown(f"{where}: {name} is {ascii(value)[:40]}, not a count")
+    return value
+
+
 def _data(raw: bytes, path: str, *, twice: bool = False) -> dict[str, Any]:
     """Return the object `data`; with `twice` a name may be given twice, and the last value counts."""
+    data = _document(raw, path, twice=twice).get("data")
+    if not isinstance(data, dict):
+        raise ApiUnknown(f"{path} answered without an object `data`")
+    return data
+
+
+def _document(raw: bytes, path: str, *, twice: bool = False) -> dict[str, Any]:
 
     def refuse(name: str) -> Never:
         raise ApiUnknown(f"{path} answered with {name}")
@@ -117,13 +263,12 @@ def _data(raw: bytes, path: str, *, twice: bool = False) -> dict[str, Any]:
         document = json.loads(text, parse_float=Decimal, parse_constant=refuse, object_pairs_hook=once)
     except (ValueError, ArithmeticError, RecursionError):  # ArithmeticError: an exponent beyond Decimal
         raise ApiUnknown(f"{path} answered 200 without JSON") from None
-    data = document.get("data") if isinstance(document, dict) else None
-    if not isinstance(data, dict):
-        raise ApiUnknown(f"{path} answered without an object `data`")
-    return data
+    if not isinstance(document, dict):
+        raise ApiUnknown(f"{path} answered without an object")
+    return document
 
 
-def _number(data: dict[str, Any], name: str) -> Usd:
+def _number(data: dict[str, Any], name: str, where: str = "") -> Usd:
     value = data.get(name)
     if type(value) is int and abs(value) < 10**15:
         return Usd(Decimal(value))
@@ -135,4 +280,4 @@ def _number(data: dict[str, Any], name: str) -> Usd:
     ):
         return Usd(value)
     shown = str(value)[:40] if isinstance(value, int | Decimal) else f"of type {type(value).__name__}"
-    raise ApiUnknown(f"{name} is {shown}, not an amount")
+    raise ApiUnknown(f"{where}{name} is {shown}, not an amount")

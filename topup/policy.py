@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
+from typing import Final
 
 from topup.credits import DAY_MS, HOUR_MS, Reading, Runway, Spending, Unknown, runway
 from topup.errors import PaymentForbidden
 from topup.lifecycle import NO_TOKENS, Broadcaster, Plan
 from topup.money import Asset, Bps, EthPrice, Usd, Usdc, Wei, deviation_bps_up
+
+# The year 10000: from here on there is no date to show.
+END_OF_CALENDAR_S: Final = 253_402_300_800
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ class Limits:
 @dataclass(frozen=True)
 class Past:
     """One earlier top-up as the rules see it; `spent` counts fees and, while pending, the most it may come to.
+
+    Of one that failed it is what the network took in dollars (mpp); what it took in ETH is `revert_gas`.
 
     `buried` stands for a charge of a top-up whose payment left and that is proven dead, or attested to be: the proof
     may be a lie that several told together, so the caps go on counting it, and nothing else does.
@@ -281,7 +288,7 @@ def over_budget(amount: Usd, past: Sequence[Past], now_ms: int, limits: Limits) 
                 f"raise {field} or wait",
                 None if oldest is None else oldest + span,
             )
-    bought = [p for p in day if p.spent.amount > 0 and not p.buried]
+    bought = [p for p in day if p.spent.amount > 0 and not p.failed and not p.buried]
     if len(bought) >= limits.count_24h:
         return Refuse(
             Why.COUNT_24H,
@@ -337,11 +344,32 @@ class Ceilings:
 
 
 @dataclass(frozen=True)
+class Permission:
+    """What the chain lets an access key spend of its account's token, as of the chain's time `now_s` (unix seconds).
+
+    `expires_s` is 0 where the key is not authorized. `left` may be spent until `ends_s`, when all of `limit` may be
+    again; `left` None: no limit is kept, `ends_s` 0: the limit is for once, `limit` and `period_s` None: not learnt.
+    """
+
+    now_s: int
+    expires_s: int
+    revoked: bool
+    left: Usdc | None
+    ends_s: int
+    limit: Usdc | None = None
+    period_s: int | None = None
+
+
+@dataclass(frozen=True)
 class Wallet:
-    """What the wallet holds: ETH, and the token that is paid with; None where no token is asked for."""
+    """What the wallet holds: ETH, and the token that is paid with; None where no token is asked for.
+
+    `permission` is None where the key is the account's own, which may spend all of that.
+    """
 
     eth: Wei
     tokens: Usdc | None = None
+    permission: Permission | None = None
 
 
 def permit(plan: Plan, *, total: Usdc, fair: Wei | None, wallet: Wallet, ceilings: Ceilings) -> None:
@@ -375,6 +403,8 @@ def permit(plan: Plan, *, total: Usdc, fair: Wei | None, wallet: Wallet, ceiling
             )
     if plan.asset is not Asset.ETH:
         _permit_tokens(plan, total, wallet.tokens or Usdc(0), ceilings)
+    if wallet.permission is not None:
+        _permit_key(wallet.permission, plan.tokens + plan.token_fee, plan.ends_s)
     if plan.broadcaster is Broadcaster.US:
         _permit_gas(plan, wallet.eth, ceilings)
 
@@ -422,3 +452,52 @@ def _permit_tokens(plan: Plan, total: Usdc, held: Usdc, ceilings: Ceilings) -> N
             f"the wallet holds {held} of {plan.asset}, this payment needs {need}",
             remedy=f"send at least {need - held} of {plan.asset} to the wallet, on chain {plan.chain_id}",
         )
+
+
+def _permit_key(key: Permission, need: Usdc, ends_s: int) -> None:
+    """Judge what an access key would spend: on the chain it would fail, and cost the network's fee."""
+    usable(key, ends_s)
+    if key.left is None or need <= key.left:
+        return
+    whole = f" of {key.limit}" if key.limit is not None else ""
+    until = f" until {moment(key.ends_s)}" if key.ends_s else ""
+    raised = "raise the limit: `topup wallet limit --amount USD`"
+    again = key.ends_s and (key.limit is None or need <= key.limit)
+    raise PaymentForbidden(
+        "access_limit",
+        f"the access key may still spend {key.left}{whole}{until}, this payment needs {need}, its fee included",
+        remedy=f"wait until {moment(key.ends_s)}, or {raised}" if again else raised,
+    )
+
+
+def usable(key: Permission, ends_s: int = 0) -> None:
+    """Judge whether an access key may sign what runs until `ends_s` at the latest, 0 for now.
+
+    Raises:
+        PaymentForbidden: it is not authorized, or no more by then.
+    """
+    if key.revoked:
+        raise PaymentForbidden(
+            "access_key",
+            "the account has revoked this access key, and a key once revoked stays so",
+            remedy="make a new key, name it in wallet.keystore, and authorize it: `topup wallet limit`",
+        )
+    if key.expires_s == 0:
+        raise PaymentForbidden(
+            "access_key",
+            "the account knows no such access key",
+            remedy="authorize it: `topup wallet limit --amount USD --period-days N`; or correct rails.mpp.root",
+        )
+    if key.expires_s <= max(ends_s, key.now_s):
+        raise PaymentForbidden(
+            "access_key",
+            f"the access key expires at {moment(key.expires_s)}, and a key cannot be prolonged",
+            remedy="make a new key, name it in wallet.keystore, and authorize it: `topup wallet limit`",
+        )
+
+
+def moment(at_s: int) -> str:
+    """Return a time for a person to read; a key's end may lie beyond every calendar."""
+    if at_s >= END_OF_CALENDAR_S:
+        return "never"
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -7,21 +7,21 @@ cannot be interleaved.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
-from topup.books import Entry
+from topup.books import Commodity, Entry
 from topup.charge import Charge, Demand, Request, Verified
-from topup.closing import Closed
+from topup.closing import Checkpoint, Closed
 from topup.credits import Reading, Unknown
 from topup.death import Fate
 from topup.lifecycle import Attempt, Broadcaster, Fact, Inclusion, Plan, TopUp
 from topup.money import Asset, Usd, Usdc, Wei
-from topup.policy import Past
-from topup.usage import Activity, ApiKey
+from topup.policy import Past, Permission
+from topup.usage import Activity, ApiKey, DayUsed, Used
 
 if TYPE_CHECKING:
     from topup.events import Event  # many small classes: what only reads the ledger need not wait for them
@@ -111,6 +111,8 @@ class Survey:
     # What the wallet holds of the token that is paid with, and how much of it the contract may take; None: not asked.
     tokens: Usdc | None = None
     allowance: Usdc | None = None
+    # What the access key that signs may spend of these tokens; None where the wallet's own key signs.
+    permission: Permission | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ class Call:
     """A contract call from the wallet that has not been signed, and what it may do to the wallet's dollars.
 
     `tokens` is exactly what has to leave, `approves` what the payment contract may take afterwards; None: nothing.
+    `then` is the payment that an approval is for: it is run dry as well, as if the approval stood.
     """
 
     sender: bytes
@@ -126,11 +129,19 @@ class Call:
     value: Wei
     tokens: Usdc | None = None
     approves: Usdc | None = None
+    then: Call | None = None
+
+
+# What an approval's proof says where the payment that it is for could not be run dry.
+UNTRIED: Final = ", its payment not tried"
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """What a dry run on a pinned block showed: gas estimate, L1 data fee bound, and the kind of proof there is."""
+    """What a dry run on a pinned block showed: gas estimate, L1 data fee bound, and the kind of proof there is.
+
+    A proof that ends in `UNTRIED` is of an approval whose payment no provider could run dry.
+    """
 
     gas: int
     l1_fee: Wei
@@ -177,6 +188,15 @@ class Sent:
     detail: str
     # What the seller calls this purchase, where it said so.
     reference: str = ""
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What a wallet holds at the final block `at`, in units of each asset; dollars per ETH (8 decimals) where known."""
+
+    at: Head
+    units: Mapping[Asset, int]
+    price_e8: int | None
 
 
 # What `Seen.wallet_check` says where nobody could hold the cost against the wallet's balance.
@@ -266,6 +286,9 @@ class Chain(Protocol):
             ChainUnknown: any error, null or disagreement: undecided, which is never "no".
         """
 
+    async def holdings(self, wallet: bytes) -> Holdings:
+        """Read what a wallet holds of ETH and the token at a final block, as every provider says."""
+
     async def flag(self, demand: Charge) -> bool:
         """Read the contract's own mark that this charge was paid, at the newest block.
 
@@ -317,8 +340,12 @@ class TokenChain(Protocol):
     def requests(self) -> int:
         """Return how many HTTP requests were made so far."""
 
-    async def survey(self, wallet: bytes, token: bytes, traces: Sequence[Trace] = ()) -> Survey:
+    async def survey(
+        self, wallet: bytes, token: bytes, traces: Sequence[Trace] = (), *, key: bytes | None = None
+    ) -> Survey:
         """Read newest block, fees and the wallet's tokens; a `used` trace among these is refused.
+
+        `key` is the access key that signs for the wallet: what it may spend is read, too.
 
         Raises:
             PaymentForbidden: one of these authorizations was used already.
@@ -339,6 +366,9 @@ class TokenChain(Protocol):
 
     async def fate(self, trace: Trace) -> Fate:
         """Ask whether an authorization was ever used, at a final block and after it; see `Chain.fate`."""
+
+    async def holdings(self, wallet: bytes) -> Holdings:
+        """Read what a wallet holds of the chain's dollar at a final block, as every provider says."""
 
 
 class Signer(Protocol):
@@ -473,6 +503,13 @@ class Rail(Protocol):
 
     async def flag(self, topup: TopUp, charge_seq: int) -> bool:
         """Read the contract's mark that a charge was paid; see `Chain.flag`."""
+
+    async def holdings(self, wallet: bytes) -> Holdings:
+        """Read at a final block what a wallet holds of each asset that this rail may take.
+
+        Raises:
+            ChainError: it could not be learnt.
+        """
 
     async def claim(self, topup: TopUp) -> Claim:
         """Ask the seller what became of a paid top-up; evidence beside the credits, never instead of them."""
@@ -653,6 +690,33 @@ class Store(Protocol):
 
     def close_books(self, account: str, at: Closed, entries: Sequence[Entry], now_ms: int) -> None:
         """Store a closing with the entries that bring the books there, or none of it."""
+
+    def checkpoints(self, account: str) -> list[Checkpoint]:
+        """Return the newest checkpoint of each commodity."""
+
+    def wallet_booked(self, account: str, commodity: Commodity, block: int) -> int:
+        """Return what the journal says the wallet held after a block, whenever it was entered."""
+
+    def close_wallet(self, account: str, at: Checkpoint, entries: Sequence[Entry], now_ms: int) -> None:
+        """Store a checkpoint with the entry that brings the books there, or none of it."""
+
+    def usage_known(self, account: str, first: date, last: date) -> list[date]:
+        """Return the UTC days whose usage is stored whole, within first and last, both included."""
+
+    def keys_used(self, account: str) -> dict[str, tuple[str, int]]:
+        """Return of each key, by its hash, name and what it had used (nano) before the day it was asked for last."""
+
+    def keep_key_used(self, account: str, key: ApiKey, days: Mapping[date, Used], now_ms: int) -> None:
+        """Store what a key has used on days that are not whole yet."""
+
+    def keys_used_on(self, account: str, day: date) -> list[Used]:
+        """Return what each key, by its hash, has used on a day that is not whole yet, as far as it was asked for."""
+
+    def keep_usage(self, account: str, told: DayUsed, now_ms: int) -> None:
+        """Store a whole day; one that is stored already stands."""
+
+    def forget_keys_used(self, account: str, now_ms: int) -> None:
+        """Forget how far the keys were asked for, so that each is asked for again."""
 
     def set_gone(self, account: str, rail: str, *, gone: bool, at_ms: int) -> None:
         """Put up or take down the tombstone of a rail."""

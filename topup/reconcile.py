@@ -13,10 +13,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, TypeVar
 
-from topup import adoption, assemble
-from topup.adoption import Adopted, Difference, Done, Findings, Known, Transfer, What
+from topup import adoption, assemble, compare
+from topup.adoption import Adopted, Difference, Done, Findings, Known, Stray, Transfer, What
+from topup.bill import books_of
+from topup.books import Commodity
 from topup.chain import history, scan
 from topup.chain.owners import quorum
 from topup.chain.profiles import Profile
@@ -24,21 +27,23 @@ from topup.chain.rpc import Rpc
 from topup.charge import parse
 from topup.check import Purse, payer, purse
 from topup.clock import SystemClock
-from topup.errors import ChainError, ChainUnknown, ChargeRefused, Exit, SettingsError, StoreBusy, WrongChain
+from topup.errors import ApiError, ChainError, ChainUnknown, ChargeRefused, Exit, SettingsError, StoreBusy, WrongChain
 from topup.events import show
 from topup.money import Usdc
+from topup.openrouter import OpenRouter
 from topup.ports import Head
 from topup.settings import Settings
 from topup.steps import LOOK, RESOLVE
 from topup.store.sqlite import SqliteStore
 from topup.terms import COINBASE, MPP, RAILS, X402
+from topup.usage import Contradiction, per_day
 
 T = TypeVar("T")
 # Nonces looked for one by one, each a bisection over the chain; beyond that a person has to say where to begin.
 NONCES_MAX: Final = 200
 SINCE: Final = "name the block or the day of the wallet's first payment: --since 2026-01-31"
 # What says nothing against the nonces that the wallet has used.
-HARMLESS: Final = {What.UNSEEN, What.OTHER_BLOCK, What.BALANCE, What.UNKNOWN_CARRIED}
+HARMLESS: Final = {What.UNSEEN, What.OTHER_BLOCK, What.BALANCE, What.UNKNOWN_CARRIED, What.PROVIDER}
 Scan = Callable[[Rpc, bytes, bytes, int, int], AsyncIterator[scan.Chunk]]
 # By which logs of its token a payment is found that the seller carried to the chain.
 LOGS: Final[dict[str, Scan]] = {MPP: scan.memos, X402: scan.authorizations}
@@ -263,7 +268,30 @@ async def examine(settings: Settings, store: SqliteStore, since: str | None) -> 
             one = purse(settings, rail)
             async with _panel(one, settings, one.dollar.chain_id) as panel:
                 await Search(store, panel, one, report).run(since)
+    await _held_against_provider(settings, store, report)
     return report
+
+
+async def _held_against_provider(settings: Settings, store: SqliteStore, report: Report) -> None:
+    """Hold the journal against what the seller of the credits says now: totals, and usage of the days it still tells.
+
+    What it does not say is a note: money is on the chain, and that was looked at.
+    """
+    try:
+        client = assemble.api(settings, SystemClock(), store)
+    except SettingsError as error:
+        report.notes.append(f"the books were not held against the provider: {error}")
+        return
+    books = books_of(store, settings.account)
+    try:
+        found = compare.totals(books, await client.credits()) + compare.explained(books)
+        if isinstance(client, OpenRouter) and books.told:
+            found += compare.retold(books, per_day(await client.activity(), books.told))
+        report.findings.differences += [Difference(What.PROVIDER, one) for one in found]
+    except (ApiError, Contradiction) as error:
+        report.notes.append(f"the books were not held against the provider, or not all of them: {error}")
+    finally:
+        await client.close()
 
 
 def _rails(settings: Settings, store: SqliteStore, wallet: bytes) -> list[str]:
@@ -605,7 +633,7 @@ class Search:
             self._report.unchecked.append(f"payments by {self._one.rail}: {error}")
             return
         first, last = await self._looked(begin, final.number) or (0, -1)
-        transfers = self._compare(first, last)
+        transfers = await self._compare(first, last)
         if first <= last:
             one = Carried(self._one.rail, self._panel.chain_id, final.number, first, last, len(transfers))
             self._report.carried.append(one)
@@ -649,7 +677,7 @@ class Search:
             self._store.save_scan(chain_id, self._wallet, place, (first, last), found, at_ms)
         return first, last
 
-    def _compare(self, first: int, last: int) -> list[Transfer]:
+    async def _compare(self, first: int, last: int) -> list[Transfer]:
         """Hold what was found against the ledger; nothing counts as missing on the chain where nobody looked."""
         rail, chain_id, found = self._one.rail, self._panel.chain_id, self._report.findings
         transfers = [t for t in self._store.transfers(chain_id, self._wallet) if t.contract == self._one.dollar.token]
@@ -659,6 +687,15 @@ class Search:
         adoption.hold_against(attempts, dict(keyed), (first, last), found)
         ours = {a.hash for _, a in attempts}
         for transfer in (t for key, t in keyed if key not in ours):
+            stray = Stray(chain_id, transfer, Commodity(self._one.dollar.asset.value), 0)
+            if self._store.told("", stray.word) is not None:
+                continue
+            try:
+                number = transfer.block_number
+                placed = await self._panel.agreed(partial(history.block, number=number), f"block {number}")
+                found.strays.append(replace(stray, at_ms=placed.timestamp_s * 1000))
+            except ChainError as error:
+                self._report.unchecked.append(f"when a payment by {rail} was made: {error}")
             paid = f"{self._one.amount(Usdc(transfer.spent))} to 0x{transfer.recipient.hex()}"
             detail = f"a payment by {rail} of {paid} that the ledger does not know"
             found.tell(What.UNKNOWN_CARRIED, detail, (None, transfer.tx_hash, transfer.block_number))
@@ -690,15 +727,21 @@ def adopt(report: Report, store: SqliteStore, by: str) -> None:
     Raises:
         StoreError: the ledger cannot be written.
     """
-    own = report.own
-    if report.undecided or own is None:
+    if report.undecided:
         return
     found, at_ms = report.findings, store.now_ms(SystemClock().now_ms())
-    if found.unknown:
+    if found.unknown or found.strays:
         # First of all, for a person to take back: the credits of what is adopted may still be to come, and
         # nothing here waits for them; a low balance would buy a second time.
         store.say(report.account, "paused", "1", at_ms, by)
         report.notes.append("buying is paused: see that the credits of what was adopted have come, then `topup resume`")
+    for stray in found.strays:
+        store.adopt_stray(report.account, stray, at_ms, by)
+    carried = {stray.transfer.tx_hash for stray in found.strays}
+    report.adopted += [d for d in found.differences if d.what is What.UNKNOWN_CARRIED and d.tx_hash in carried]
+    own = report.own
+    if own is None:
+        return
     for done in sorted(found.unknown, key=lambda d: d.plan.nonce):
         one = "t" + done.hash[:6].hex()
         open_topup = store.open_topup(report.account)
@@ -718,5 +761,5 @@ def adopt(report: Report, store: SqliteStore, by: str) -> None:
     grave = {d.what for d in found.differences} - adoption.SETTLED - HARMLESS
     if not grave and own.nonces[1] > store.next_nonce(own.chain_id, report.wallet):
         store.adopt_below(own.chain_id, report.wallet, own.nonces[1], at_ms, by)
-    settled = adoption.SETTLED if not grave else adoption.SETTLED - {What.NONCE_AHEAD}
+    settled = adoption.SETTLED - {What.UNKNOWN_CARRIED} - ({What.NONCE_AHEAD} if grave else set())
     report.adopted += [d for d in found.differences if d.what in settled]

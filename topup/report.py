@@ -101,7 +101,12 @@ def statement_of(store: SqliteStore, account: str, period: Period, now_ms: int) 
     """Draw up the statement of a period, from the ledger alone."""
     readings = [r for r in store.readings(account, period.first_ms) if r.at_ms < period.end_ms]
     last = readings[-1] if readings else None
-    return draw(account, period, store.entries(account), reading=last, head=store.head(), now_ms=now_ms)
+    carried, entries = store.within(account, period.first_ms, period.end_ms)
+    wallet = [
+        (at, store.wallet_booked(account, at.commodity, at.block)) for at in store.checkpoints(account, period.end_ms)
+    ]
+    head = store.head()
+    return draw(account, period, entries, carried=carried, wallet=wallet, reading=last, head=head, now_ms=now_ms)
 
 
 def audit_lines(audit: Audit, sought: str | None) -> list[str]:
@@ -154,6 +159,18 @@ def forecast_of(store: SqliteStore, account: str, limits: Limits, reserve: Wei, 
         purse=ahead.purse_of(store.latest(account, LOOKED_BACK), ahead.refill_amount(limits), reserve),
         now_ms=now_ms,
     )
+
+
+def bands(told: ahead.Forecast) -> list[tuple[int, Usd, Usd, Usd]]:
+    """Return when, and what may be left then if nothing is bought, for each day of the week after the newest reading.
+
+    At least, likely, at most; the first is the reading itself. Empty while no usual pace is known.
+    """
+    if told.reading is None or told.pace is None:
+        return []
+    now, start = told.reading.balance, told.reading.at_ms
+    left = told.pace.left(now, ahead.WEEK)
+    return [(start, now, now, now), *((start + (n + 1) * DAY_MS, *one) for n, one in enumerate(left))]
 
 
 def forecast_document(told: ahead.Forecast, account: str, limits: Limits, now_ms: int) -> dict[str, Any]:

@@ -456,6 +456,9 @@ class Settings(BaseSettings):
         default_factory=lambda: default_state_dir(),  # noqa: PLW0108 - defined further down
         description="directory of the ledger",
     )
+    labels: dict[str, str] = Field(
+        default={}, description="who answers for which API key, by its hash or its name: a team or a customer"
+    )
     api: ApiSection = ApiSection()
     wallet: WalletSection = WalletSection()
     chain: ChainSection = ChainSection()

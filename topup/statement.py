@@ -21,10 +21,11 @@ from topup.books import (
     GAS_REVERTED,
     IN_TRANSIT,
     L1_FEE,
+    SWAP_COST,
     Commodity,
     Entry,
 )
-from topup.closing import ELSEWHERE, USAGE
+from topup.closing import ELSEWHERE, USAGE, Checkpoint
 from topup.credits import DAY_MS, Reading
 from topup.errors import SettingsError
 from topup.money import WIDE, Usd, Usdc
@@ -101,6 +102,7 @@ class Refill:
         fees: what provider and operator kept of the dollars.
         network_wei: gas and L1 data fee, of failed attempts too.
         network_tokens: what the network took in the token that was paid with.
+        swap_wei: what swaps took beyond the feed's price, negative where they gave more; 0 where it was not known.
         usd: what left the wallet, in dollars at payment time; None where a part of it was never priced.
         tx_hashes: its transactions.
     """
@@ -111,6 +113,7 @@ class Refill:
     fees: Usdc
     network_wei: int
     network_tokens: Usdc
+    swap_wei: int
     usd: Usd | None
     tx_hashes: tuple[bytes, ...]
 
@@ -163,6 +166,8 @@ def draw(
     period: Period,
     entries: Sequence[Entry],
     *,
+    carried: Balances | None = None,
+    wallet: Sequence[tuple[Checkpoint, int]] = (),
     reading: Reading | None,
     head: str | None,
     now_ms: int,
@@ -172,14 +177,18 @@ def draw(
     Args:
         account: whose it is.
         period: which days.
-        entries: the account's whole journal, oldest first.
+        entries: the account's journal, oldest first; without `carried` the whole of it.
+        carried: what those entries sum to that are left out; all of them before the period, and of top-ups without an
+            entry in it.
+        wallet: the newest checkpoint of each commodity before the end of the period, each with what the books say that
+            the wallet held then.
         reading: the last believed reading before the end of the period; None when there is none.
         head: the journal's newest hash, hex.
         now_ms: ledger time.
     """
     before = [e for e in entries if e.at_ms < period.first_ms]
     within = tuple(sorted((e for e in entries if e.at_ms in period), key=lambda e: e.at_ms))
-    opening = _summed({}, before)
+    opening = _summed(carried or {}, before)
     closing = _summed(opening, within)
     return Statement(
         account=account,
@@ -191,7 +200,7 @@ def draw(
         entries=within,
         refills=_refills(entries, period),
         reading=reading,
-        differences=tuple(_differences(closing, within, reading, period, now_ms)),
+        differences=(*_differences(closing, within, reading, period, now_ms), *_moved(wallet)),
     )
 
 
@@ -225,6 +234,15 @@ def _differences(
     return said
 
 
+def _moved(wallet: Sequence[tuple[Checkpoint, int]]) -> list[str]:
+    return [
+        f"the wallet holds {amount(at.units, at.commodity):f} {at.commodity} on chain at block {at.block},"
+        f" the books say {amount(booked, at.commodity):f}"
+        for at, booked in wallet
+        if at.units != booked
+    ]
+
+
 def _refills(entries: Sequence[Entry], period: Period) -> tuple[Refill, ...]:
     mine: dict[str, list[Entry]] = {}
     for entry in entries:
@@ -252,6 +270,7 @@ def _refill(topup_id: str, entries: Sequence[Entry]) -> Refill:
         fees=Usdc(of((FEE_PROVIDER, FEE_OPERATOR), tokens)),
         network_wei=of((GAS, GAS_REVERTED, L1_FEE), (Commodity.ETH,)),
         network_tokens=Usdc(of((GAS, GAS_REVERTED), tokens)),
+        swap_wei=of((SWAP_COST,), (Commodity.ETH,)),
         usd=Usd(sum(known, Decimal(0))) if len(known) == len(values) else None,
         tx_hashes=tuple(dict.fromkeys(e.tx_hash for e in paid if e.tx_hash is not None)),
     )

@@ -115,7 +115,7 @@ class Steps:
 
     def _permit(self, plan: Plan, verified: Verified, survey: Survey) -> None:
         worth = fair(plan, verified, survey)
-        wallet = Wallet(survey.balance, survey.tokens)
+        wallet = Wallet(survey.balance, survey.tokens, survey.permission)
         permit(plan, total=verified.total, fair=worth, wallet=wallet, ceilings=self._ceilings)
 
     def _loose(self, topup: TopUp) -> tuple[Attempt, ...]:

@@ -3,7 +3,7 @@
 A Tempo transaction has a nonce on a lane. Lanes are counted apart, so that one of its own belongs to one purchase, and
 two transactions on it can never both run. Fees are paid in a dollar. Amounts are token units, gas prices 10^-18
 dollars, times unix seconds, addresses 20 bytes. Sources: tempoxyz/mpp-specs, draft `tempo-charge`; tempoxyz/tempo, TIP
-1009.
+1009 and the interface of its account keychain.
 """
 
 from __future__ import annotations
@@ -23,6 +23,17 @@ TRANSFERRED_WITH_MEMO: Final = keccak(text="TransferWithMemo(address,address,uin
 # Keeps the lanes: a nonce that is not 0 says that something has run there.
 NONCES: Final = bytes.fromhex("4e4f4e4345000000000000000000000000000000")
 _NONCE: Final = keccak(text="getNonce(address,uint256)")[:4]
+# Keeps which access keys may sign for an account, until when and for how much.
+KEYCHAIN: Final = bytes.fromhex("aaaaaaaa00000000000000000000000000000000")
+_RESTRICTIONS: Final = "(uint64,bool,(address,uint256,uint64)[],bool,(address,(bytes4,address[])[])[])"
+_AUTHORIZE: Final = keccak(text=f"authorizeKey(address,uint8,{_RESTRICTIONS})")[:4]
+_UPDATE: Final = keccak(text="updateSpendingLimit(address,address,uint256)")[:4]
+_KEY: Final = keccak(text="getKey(address,address)")[:4]
+_REMAINING: Final = keccak(text="getRemainingLimitWithPeriod(address,address,address)")[:4]
+# The kind of signature that is used here.
+_SECP256K1: Final = 0
+# The end of a key that never expires.
+NEVER: Final = 2**64 - 1
 # The last lane is that of expiring nonces, and lanes that begin with this byte are the chain's own.
 _RESERVED: Final = 0x5B
 
@@ -41,6 +52,22 @@ class Transaction:
     fee_token: bytes
 
 
+@dataclass(frozen=True)
+class Grant:
+    """What an account lets one of its access keys spend: so many units of a token in each period, until it expires.
+
+    `renews` says that the key is authorized already; then only the units can be changed.
+    """
+
+    account: bytes
+    key: bytes
+    token: bytes
+    units: int
+    period_s: int
+    expires_s: int
+    renews: bool
+
+
 def lane_of(purchase: bytes) -> int:
     """Return the lane that belongs to a purchase, and to no other."""
     digest = keccak(b"topup lane" + purchase)
@@ -57,6 +84,26 @@ def transfer_with_memo(recipient: bytes, units: int, memo: bytes) -> bytes:
 def lane_call(account: bytes, lane: int) -> bytes:
     """Return the call data whose answer is 0 until something has run on this lane."""
     return _NONCE + encode(["address", "uint256"], [account, lane])
+
+
+def granting(grant: Grant) -> bytes:
+    """Return the call data with which an account tells the keychain; a new key may call nothing but the transfer."""
+    if grant.renews:
+        return _UPDATE + encode(["address", "address", "uint256"], [grant.key, grant.token, grant.units])
+    limits = [(grant.token, grant.units, grant.period_s)]
+    scope: list[Any] = [(grant.token, [(TRANSFER_WITH_MEMO, [])])]  # to whomever
+    restrictions = (grant.expires_s, True, limits, False, scope)
+    return _AUTHORIZE + encode(["address", "uint8", _RESTRICTIONS], [grant.key, _SECP256K1, restrictions])
+
+
+def key_call(account: bytes, key: bytes) -> bytes:
+    """Return the call data whose answer, of five words, is what the keychain holds of an access key."""
+    return _KEY + encode(["address", "address"], [account, key])
+
+
+def remaining_call(account: bytes, key: bytes, token: bytes) -> bytes:
+    """Return the call data that answers what an access key may still spend of a token, and when its period ends."""
+    return _REMAINING + encode(["address", "address", "address"], [account, key, token])
 
 
 def memo_topics(sender: bytes, recipient: bytes, memo: bytes) -> tuple[bytes, bytes, bytes, bytes]:

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from topup.death import Fate
 from topup.errors import ChainUnknown, PaymentForbidden, Reverted
 from topup.money import Bps, Usdc, Wei
-from topup.ports import UNMEASURED, Head, Seen, Sighting, Simulation, Survey
+from topup.policy import Permission
+from topup.ports import UNMEASURED, UNTRIED, Head, Holdings, Seen, Sighting, Simulation, Survey
 
 if TYPE_CHECKING:
     from topup.chain.evidence import View
     from topup.chain.fate import Account, Ends
+    from topup.chain.holdings import Held
 
 T = TypeVar("T")
 N = TypeVar("N", int, Wei, Usdc)
@@ -105,12 +107,13 @@ def survey(answers: Answers[Survey], quorum: int) -> Agreed[Survey]:
         tip: is charged as it is said, so no more of it than enough providers ask.
         quote: bounds what a sandwich can take; too low fails in the simulation.
         price: the higher it is, the less ETH is fair for the same dollars.
+        permission: whether and until when the access key is authorized is a fact, too; what is left as the balance.
 
     Raises:
         PaymentForbidden: enough see no way to pay, or the prices lie further apart than one update of the feed.
         Disagreement: too few show the same nonce and code.
     """
-    camp = agreeing(answers.votes, lambda s: (s.nonce_latest, s.code_hash, s.price_e8 is None), quorum)
+    camp = agreeing(answers.votes, lambda s: (s.nonce_latest, s.code_hash, s.price_e8 is None, _standing(s)), quorum)
     shown = [f"{v.name} shows nonce {v.value.nonce_latest} and code 0x{v.value.code_hash.hex()}" for v in answers.votes]
     shown += [f"{v.name} says: {v.value}" for v in answers.refusals]
     if not camp:
@@ -135,8 +138,21 @@ def survey(answers: Answers[Survey], quorum: int) -> Agreed[Survey]:
         price_e8=_price(camp, quorum),
         tokens=None if first.tokens is None else reached(camp, lambda s: s.tokens or Usdc(0), quorum),
         allowance=None if first.allowance is None else reached(camp, lambda s: s.allowance or Usdc(0), quorum),
+        permission=None if first.permission is None else _permission(camp, first.permission, quorum),
     )
     return Agreed(joined, "; ".join(shown) if len(camp) < len(shown) else "")
+
+
+def _standing(survey: Survey) -> tuple[int, bool, bool] | None:
+    """Return what is a fact of an access key: its end, whether it was revoked, whether a limit is kept."""
+    told = survey.permission
+    return None if told is None else (told.expires_s, told.revoked, told.left is None)
+
+
+def _permission(camp: Sequence[Vote[Survey]], first: Permission, quorum: int) -> Permission:
+    told = [Vote(v.owner, v.name, v.value.permission) for v in camp if v.value.permission is not None]
+    left = None if first.left is None else reached(told, lambda p: p.left or Usdc(0), quorum)
+    return replace(first, left=left, ends_s=kept(told, lambda p: p.ends_s, quorum))
 
 
 def _head(votes: Sequence[Vote[T]], head: Callable[[T], Head], quorum: int) -> Head:
@@ -173,7 +189,7 @@ def simulation(answers: Answers[Simulation], quorum: int) -> Agreed[Simulation]:
                 if isinstance(refusal.value, kind):
                     raise refusal.value
         raise Disagreement("dry run", "too few could run it")
-    weakest = min((vote.value.proof for vote in passed), key=len)
+    weakest = min((vote.value.proof for vote in passed), key=lambda p: (not p.endswith(UNTRIED), len(p)))
     gas, l1_fee = kept(passed, lambda s: s.gas, quorum), kept(passed, lambda s: s.l1_fee, quorum)
     return Agreed(Simulation(gas, l1_fee, weakest), said)
 
@@ -274,6 +290,25 @@ def fate(answers: Answers[Account]) -> Fate:
         raise Disagreement("what became of a charge", "; ".join(shown))
     at = told.final
     return Fate(at.number, at.hash, at.timestamp_s, told.flag, told.payers, owners(votes))
+
+
+def holdings(answers: Answers[Held]) -> Holdings:
+    """Join what providers say a wallet holds at a final block, to the unit; a price they do not share is none.
+
+    Raises:
+        Disagreement: any two differ in the block or in what is held.
+    """
+    votes = answers.votes
+    told = votes[0].value
+    if any((v.value.at, v.value.units) != (told.at, told.units) for v in votes):
+        shown = (
+            f"{v.name}: {', '.join(f'{n} units of {asset}' for asset, n in v.value.units.items())}"
+            f" at block 0x{v.value.at.hash.hex()}"
+            for v in votes
+        )
+        raise Disagreement("what the wallet holds", "; ".join(shown))
+    same = all(v.value.price_e8 == told.price_e8 for v in votes)
+    return Holdings(told.at, told.units, told.price_e8 if same else None)
 
 
 def mark(answers: Answers[tuple[Head, bool]]) -> bool:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from eth_utils.address import to_checksum_address
 
-from topup.chain import agreement, evidence, fate, simulation, survey
+from topup.chain import agreement, evidence, fate, holdings, simulation, survey
 from topup.chain.agreement import Agreed, Disagreement
 from topup.chain.contracts import encode, payment_data, token_payment_data
 from topup.chain.profiles import Profile
@@ -17,7 +17,7 @@ from topup.death import Fate
 from topup.errors import ChainUnknown
 from topup.lifecycle import Attempt
 from topup.money import Asset, Usdc, Wei
-from topup.ports import Call, Head, Sent, Sighting, Simulation, Survey
+from topup.ports import Call, Head, Holdings, Sent, Sighting, Simulation, Survey
 
 T = TypeVar("T")
 
@@ -107,6 +107,18 @@ class EvmChain:
             lambda rpc: fate.account(rpc, chain_id, demand, since, final), lambda told: told.newest, every=True
         )
         return self._told("what became of a charge", lambda: Agreed(agreement.fate(answers)))
+
+    async def holdings(self, wallet: bytes) -> Holdings:
+        """Ask every provider what a wallet holds of ETH and the token at a final block."""
+        chain_id, every, tokens = self._profile.chain_id, self._providers, {Asset.USDC: self._profile.currency}
+        ends = await every.ask(lambda rpc: fate.ends(rpc, chain_id), lambda found: found.newest, every=True)
+        final = agreement.final(ends, every.quorum)
+        answers = await every.ask(
+            lambda rpc: holdings.held(rpc, chain_id, wallet, tokens, final, self._profile),
+            lambda told: told.newest,
+            every=True,
+        )
+        return self._told("what the wallet holds", lambda: Agreed(agreement.holdings(answers)))
 
     async def flag(self, demand: Charge) -> bool:
         """Read the contract's own mark that this charge was paid."""

@@ -22,7 +22,8 @@ class Profile:
     """A chain as this program knows it. Addresses are 20 bytes; times in seconds.
 
     `contract_code_hash` is keccak256 of the payment contract's code; None means that any code is accepted there
-    and only its absence is refused.
+    and only its absence is refused. `allowance_slot` is where the currency keeps its mapping of owner to spender to
+    units: a dry run writes there what was not yet allowed, and reads it back through the token before it is believed.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Profile:
     operators: frozenset[bytes]
     prefixes: frozenset[bytes]
     currency: bytes
+    allowance_slot: int
     wrapped_native: bytes
     quoter: bytes
     tiers: tuple[int, ...]
@@ -51,6 +53,8 @@ BASE = Profile(
     operators=frozenset({_address("0x8fcCC78Dae0a8f93B0fE6799de888d4C57e273db")}),
     prefixes=frozenset({K2_PREFIX}),
     currency=_address("0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"),
+    # circlefin/stablecoin-evm, FiatTokenV1: `allowed` is the eleventh slot.
+    allowance_slot=10,
     wrapped_native=_address("0x4200000000000000000000000000000000000006"),
     quoter=_address("0x3d4e44Eb1374240CE5F1B871ab261CD16335B76a"),
     tiers=(500, 3000),

@@ -3,6 +3,9 @@
 eth_call proves that it does not revert, nothing more. Where the node offers eth_simulateV1, the effects are held
 against the charge: our ETH falls by no more than the value, no token or approval of ours changes, recipient and
 fee parts arrive exactly, and one Transferred event carries our id and sender.
+
+An approval is run with the payment that it is for: after it in eth_simulateV1, and by eth_call on a state in which the
+token's slot says that it stands. That state is believed only where the token itself then answers with what was written.
 """
 
 from __future__ import annotations
@@ -10,14 +13,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
+
 from topup.chain.contracts import encode, returned, transferred
 from topup.chain.profiles import Profile
+from topup.chain.reverts import decoded
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, unhex
 from topup.chain.survey import call, head, reason, right_chain
 from topup.charge import Charge
 from topup.errors import ChainUnknown, PaymentForbidden
 from topup.money import Usdc, Wei
-from topup.ports import Call, Head, Simulation
+from topup.ports import UNTRIED, Call, Head, Simulation
 
 # What signature and envelope add to the call data of a signed transaction, generously (measured: about 120 bytes).
 ENVELOPE_BYTES = 200
@@ -29,30 +36,27 @@ ETHER = "0x" + "ee" * 20
 
 
 async def simulate(rpc: Rpc, profile: Profile, payment: Call, demand: Charge, at: Head) -> Simulation:
-    """Run the payment dry on block `at`.
+    """Run the payment dry on block `at`, or an approval and the payment that it is for.
 
     Raises:
-        Reverted: it would fail; with the contract's reason.
+        Reverted: it would fail, or that payment would; with the contract's reason.
         PaymentForbidden: it would succeed and do something else than pay this charge.
         WrongChain: the provider speaks for another chain.
         ChainUnknown: the node could not tell, or has another block at that height or none.
     """
-    body = {
-        "from": "0x" + payment.sender.hex(),
-        "to": "0x" + payment.to.hex(),
-        "data": "0x" + payment.data.hex(),
-        "value": hex(payment.value.units),
-    }
+    body, bodies = _body(payment), [_body(one) for one in _run(payment)]
     size = len(payment.data) + ENVELOPE_BYTES
     queries: list[Query] = [
         ("eth_call", [body, hex(at.number)]),
         ("eth_estimateGas", [body, hex(at.number)]),
-        ("eth_simulateV1", [{"blockStateCalls": [{"calls": [body]}], "traceTransfers": True}, hex(at.number)]),
+        ("eth_simulateV1", [{"blockStateCalls": [{"calls": bodies}], "traceTransfers": True}, hex(at.number)]),
         ("eth_chainId", []),
         ("eth_getBlockByNumber", [hex(at.number), False]),
     ]
     if profile.gas_oracle is not None:
         queries.append(call(profile.gas_oracle, encode("gas_price_oracle", "getL1FeeUpperBound", size), at.number))
+    if payment.then is not None:
+        queries += _as_if(profile, payment, payment.then, at)
     answers = await rpc.batch(queries)
     right_chain(rpc, answers[3], profile.chain_id)
     block = known(answers[4], f"{rpc.host}, block {at.number}")
@@ -65,8 +69,46 @@ async def simulate(rpc: Rpc, profile: Profile, payment: Call, demand: Charge, at
     if profile.gas_oracle is not None:
         (bound,) = returned(["uint256"], unhex(known(answers[5], "the gas oracle"), "the L1 fee"), "the gas oracle")
         l1_fee = Wei(bound)
-    proof = _effects(answers[2], payment, demand)
+    tried = payment.then is None or not isinstance(answers[2], RpcError)
+    if payment.then is not None and answers[-2] == "0x" + _word(payment.approves):
+        tried = True
+        if isinstance(answers[-1], RpcError):
+            raise reason(answers[-1])
+    proof = _effects(answers[2], payment, demand) + ("" if tried else UNTRIED)
     return Simulation(quantity(answers[1], "the gas estimate"), l1_fee, proof)
+
+
+def _run(payment: Call) -> list[Call]:
+    return [payment] if payment.then is None else [payment, payment.then]
+
+
+def _body(one: Call) -> dict[str, str]:
+    return {
+        "from": "0x" + one.sender.hex(),
+        "to": "0x" + one.to.hex(),
+        "data": "0x" + one.data.hex(),
+        "value": hex(one.value.units),
+    }
+
+
+def _as_if(profile: Profile, approval: Call, payment: Call, at: Head) -> list[Query]:
+    """Ask what the token says is allowed, and what the payment does, where the approval's slot is written already.
+
+    A node that knows no such third parameter ignores or refuses it, a token that keeps it elsewhere answers otherwise.
+    """
+    owner = keccak(approval.sender.rjust(32, b"\0") + profile.allowance_slot.to_bytes(32, "big"))
+    slot = keccak(payment.to.rjust(32, b"\0") + owner)
+    written = {"0x" + approval.to.hex(): {"stateDiff": {"0x" + slot.hex(): "0x" + _word(approval.approves)}}}
+    parties = (to_checksum_address(approval.sender), to_checksum_address(payment.to))
+    _, (read, _) = call(approval.to, encode("erc20", "allowance", *parties), at.number)
+    return [
+        ("eth_call", [read, hex(at.number), written]),
+        ("eth_call", [_body(payment), hex(at.number), written]),
+    ]
+
+
+def _word(units: Usdc | None) -> str:
+    return f"{units.units if units is not None else 0:064x}"
 
 
 @dataclass
@@ -109,19 +151,28 @@ def _effects(answer: Answer, payment: Call, demand: Charge) -> str:
     """Judge the simulated logs; return the name of the proof that was had."""
     if isinstance(answer, RpcError):
         return "eth_call"  # the node knows no eth_simulateV1
-    effects, intent = Effects(), demand.intent
-    try:
-        result = answer[0]["calls"][0]
-        logs: list[dict[str, Any]] = result["logs"]
-        for log in logs:
-            effects.add(log, payment.sender, intent.recipient_currency, payment.tokens)
-    except (LookupError, TypeError, ValueError, AttributeError):
-        raise ChainUnknown("eth_simulateV1 answered in an unknown form") from None
-    if quantity(result.get("status"), "the simulated status") != 1:
-        raise ChainUnknown("eth_simulateV1 reverts where eth_call does not")
-    _own(effects, payment, demand.contract)
-    if payment.approves is not None:
-        return "eth_simulateV1"
+    for place, one in enumerate(_run(payment)):
+        try:
+            result = answer[0]["calls"][place]
+            status, failed = quantity(result["status"], "the simulated status"), result.get("error") or {}
+            effects, logs = Effects(), result["logs"] if status == 1 else []
+            for log in logs:
+                effects.add(log, one.sender, demand.intent.recipient_currency, one.tokens)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            raise ChainUnknown("eth_simulateV1 answered in an unknown form") from None
+        if status != 1 and place:
+            raise decoded(unhex(failed.get("data") or "0x", "a revert"))
+        if status != 1:
+            raise ChainUnknown("eth_simulateV1 reverts where eth_call does not")
+        _own(effects, one, demand.contract)
+        if one.approves is None:
+            _pays(effects, logs, one, demand)
+    return "eth_simulateV1"
+
+
+def _pays(effects: Effects, logs: list[dict[str, Any]], payment: Call, demand: Charge) -> None:
+    """Judge what would arrive: recipient and fee parts exactly, and one event that says so."""
+    intent = demand.intent
     arrived = effects.arrived.get(intent.recipient, 0)
     if arrived != intent.recipient_amount:
         _forbid(f"the recipient would receive {arrived} units, not {intent.recipient_amount}")
@@ -129,7 +180,6 @@ def _effects(answer: Answer, payment: Call, demand: Charge) -> str:
         _forbid(f"nobody would receive the fee part of {intent.fee_amount} units")
     if [is_payment(e, demand) for e in transferred({"logs": logs}, payment.to)] != [True]:
         _forbid("there would not be exactly one Transferred event with this id, operator, recipient and sender")
-    return "eth_simulateV1"
 
 
 def _own(effects: Effects, payment: Call, contract: bytes) -> None:

@@ -62,16 +62,14 @@ async def survey(
         else []
     )
     feeds = [f for f in (profile.price_feed, profile.sequencer_feed) if f is not None]
-    answers = await rpc.batch(
-        [*fixed, *tokens, *quotes, *(call(f, encode("aggregator_v3", "latestRoundData"), "latest") for f in feeds)]
-    )
+    answers = await rpc.batch([*fixed, *tokens, *quotes, *(latest_round(f, "latest") for f in feeds)])
     right_chain(rpc, answers[0], profile.chain_id)
     block = head(known(answers[1], "the newest block"))
     held, allowed = map(_units, answers[len(fixed) : len(fixed) + 2]) if tokens else (None, None)
     behind = len(fixed) + len(tokens)
     told = dict(zip(tiers, answers[behind : behind + len(quotes)], strict=True))
     rounds = iter(answers[behind + len(quotes) :])
-    price = _price(next(rounds), profile, block) if profile.price_feed is not None else None
+    price = feed_price(next(rounds), profile, block) if profile.price_feed is not None else None
     if profile.sequencer_feed is not None:
         _sequencer(next(rounds), profile, block)
     return Survey(
@@ -141,7 +139,18 @@ def _quotes(told: dict[int, Answer]) -> dict[int, Wei]:
     return quotes
 
 
-def _price(answer: Answer, profile: Profile, block: Head) -> int:
+def latest_round(feed: bytes, at: int | str) -> Query:
+    """Ask a price feed for its newest round."""
+    return call(feed, encode("aggregator_v3", "latestRoundData"), at)
+
+
+def feed_price(answer: Answer, profile: Profile, block: Head) -> int:
+    """Return the feed's dollars per ETH at a block, 8 decimals.
+
+    Raises:
+        ChainUnknown: it was not answered.
+        PaymentForbidden: it is stale, incomplete or not positive.
+    """
     round_id, price, _, updated_s, answered_in = returned(
         ROUND, unhex(known(answer, "the price feed"), "the price"), "the price feed"
     )

@@ -12,6 +12,9 @@ from topup.chain import agreement
 from topup.chain.agreement import Agreed, Disagreement
 from topup.chain.contracts import encode, returned
 from topup.chain.fate import ends
+from topup.chain.holdings import held
+from topup.chain.keychain import permission, queries
+from topup.chain.profiles import DOLLARS
 from topup.chain.providers import Providers
 from topup.chain.rpc import Rpc, RpcError, known, quantity, unhex
 from topup.chain.survey import head, reason, right_chain
@@ -19,7 +22,7 @@ from topup.chain.traces import Sought, account, balance, known_word, look, mark
 from topup.death import Fate
 from topup.errors import ChainUnknown, PaymentForbidden
 from topup.money import Usdc, Wei
-from topup.ports import Head, Sighting, Simulation, Survey, Trace
+from topup.ports import Head, Holdings, Sighting, Simulation, Survey, Trace
 
 T = TypeVar("T")
 
@@ -42,10 +45,12 @@ class AuthorizedChain:
         """Return how many HTTP requests were made so far."""
         return sum(rpc.requests for rpc in self._providers.rpcs)
 
-    async def survey(self, wallet: bytes, token: bytes, traces: Sequence[Trace] = ()) -> Survey:
-        """Read newest block, fees and the wallet's tokens, in one batch of each provider."""
+    async def survey(
+        self, wallet: bytes, token: bytes, traces: Sequence[Trace] = (), *, key: bytes | None = None
+    ) -> Survey:
+        """Read newest block, fees, the wallet's tokens and what `key` may spend of them, from each provider."""
         answers = await self._providers.ask(
-            lambda rpc: survey(rpc, self._chain_id, wallet, token, traces), lambda found: found.head
+            lambda rpc: survey(rpc, self._chain_id, wallet, token, traces, key), lambda found: found.head
         )
         return self._told("wallet or token", lambda: agreement.survey(answers, self._providers.quorum))
 
@@ -84,6 +89,18 @@ class AuthorizedChain:
             lambda rpc: account(rpc, chain_id, trace, final), lambda said: said.newest, every=True
         )
         return self._told("what became of an authorization", lambda: Agreed(agreement.fate(answers)))
+
+    async def holdings(self, wallet: bytes) -> Holdings:
+        """Ask every provider what a wallet holds of the chain's dollar at a final block."""
+        chain_id, every, dollar = self._chain_id, self._providers, DOLLARS.get(self._chain_id)
+        if dollar is None:
+            raise ChainUnknown(f"no dollar of chain {chain_id} is known")
+        told = await every.ask(lambda rpc: ends(rpc, chain_id), lambda found: found.newest, every=True)
+        final, tokens = agreement.final(told, every.quorum), {dollar.asset: dollar.token}
+        answers = await every.ask(
+            lambda rpc: held(rpc, chain_id, wallet, tokens, final, None), lambda said: said.newest, every=True
+        )
+        return self._told("what the wallet holds", lambda: Agreed(agreement.holdings(answers)))
 
     def _told(self, about: str, join: Callable[[], Agreed[T]]) -> T:
         """Join what was answered, and say it when providers disagree."""
@@ -127,15 +144,20 @@ async def rehearse(
     return Simulation(0, Wei(0), "eth_call")
 
 
-async def survey(rpc: Rpc, chain_id: int, wallet: bytes, token: bytes, traces: Sequence[Trace]) -> Survey:
+async def survey(
+    rpc: Rpc, chain_id: int, wallet: bytes, token: bytes, traces: Sequence[Trace], key: bytes | None = None
+) -> Survey:
     """Read what a payment is planned on. The wallet sends nothing itself: its coin and nonces are not asked for.
+
+    `key` is the access key that signs for the wallet, if one does.
 
     Raises:
         ChainUnknown: something was not answered.
         WrongChain: the provider speaks for another chain.
         PaymentForbidden: one of these authorizations was used, or the token's address has no code.
     """
-    spoken, newest, tip, code, held, *marks = await rpc.batch(
+    by = () if key is None else queries(wallet, key, token)
+    spoken, newest, tip, code, held, *rest = await rpc.batch(
         [
             ("eth_chainId", []),
             ("eth_getBlockByNumber", ["latest", False]),
@@ -143,10 +165,13 @@ async def survey(rpc: Rpc, chain_id: int, wallet: bytes, token: bytes, traces: S
             ("eth_getCode", ["0x" + token.hex(), "latest"]),
             balance(token, wallet, "latest"),
             *(mark(trace, "latest") for trace in traces),
+            *by,
         ]
     )
+    marks, about = rest[: len(traces)], rest[len(traces) :]
     right_chain(rpc, spoken, chain_id)
     block = known(newest, "the newest block")
+    now = head(block)
     runtime = unhex(known(code, "the token's code"), "the token's code")
     if not runtime:
         raise PaymentForbidden(
@@ -160,7 +185,7 @@ async def survey(rpc: Rpc, chain_id: int, wallet: bytes, token: bytes, traces: S
                 remedy="nothing, while its payment is being looked for; else find out what used it",
             )
     return Survey(
-        head=head(block),
+        head=now,
         balance=Wei(0),
         nonce_latest=0,
         nonce_pending=0,
@@ -170,4 +195,5 @@ async def survey(rpc: Rpc, chain_id: int, wallet: bytes, token: bytes, traces: S
         quotes={},
         price_e8=None,
         tokens=Usdc(known_word(held, "the wallet's tokens")),
+        permission=None if key is None else await permission(rpc, about, (wallet, key, token), now.timestamp_s),
     )

@@ -17,7 +17,7 @@ from topup.errors import ApiGone, ApiRejected, ApiUnknown, ChainUnknown, Payment
 from topup.exchange import Answered, Exchange, fail
 from topup.lifecycle import Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.money import Asset, Wei
-from topup.ports import Clock, Delivery, Sent, Sighting, Signer, Survey, TokenChain, Trace
+from topup.ports import Clock, Delivery, Holdings, Sent, Sighting, Signer, Survey, TokenChain, Trace
 
 D = TypeVar("D", bound=Demand)
 
@@ -78,6 +78,10 @@ class Authorized(ABC, Generic[D]):
     def _trace(self, demand: D, key: bytes, first: int) -> Trace:
         """Return what its use leaves on the chain, from block `first` on; `key` is the attempt's hash."""
 
+    def _access_key(self, sender: bytes) -> bytes | None:  # noqa: ARG002
+        """Return which of the sender's access keys signs; None where the sender's own does."""
+        return None
+
     def _unpaid(self, answered: Answered) -> None:
         """Let pass what an unpaid request should be answered.
 
@@ -115,7 +119,9 @@ class Authorized(ABC, Generic[D]):
             )
 
         judged(now_s)
-        survey = await self._chain.survey(request.sender, demand.contract, [self._trace(demand, b"", 0)])
+        survey = await self._chain.survey(
+            request.sender, demand.contract, [self._trace(demand, b"", 0)], key=self._access_key(request.sender)
+        )
         return judged(survey.head.timestamp_s), survey
 
     def findings(self, raw: bytes, request: Request) -> list[Finding]:
@@ -185,6 +191,10 @@ class Authorized(ABC, Generic[D]):
         fate = await self._chain.fate(self._traced(topup, attempt))
         failed = attempt.inclusion is not None and not attempt.inclusion.success
         return replace(fate, flag=False) if failed and not fate.payers else fate
+
+    async def holdings(self, wallet: bytes) -> Holdings:
+        """Read what a wallet holds of the chain's dollar at a final block."""
+        return await self._chain.holdings(wallet)
 
     async def flag(self, topup: TopUp, charge_seq: int) -> bool:
         """Read the chain's mark that a charge's authorization was used."""

@@ -15,7 +15,7 @@ from topup.death import Fate
 from topup.errors import ChainUnknown, PaymentForbidden, Reverted, SignerError
 from topup.lifecycle import NO_TOKENS, Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.money import Asset, Bps, Wei
-from topup.ports import Api, Call, Chain, Claim, Clock, Sent, Sighting, Signer, Simulation, Survey
+from topup.ports import Api, Call, Chain, Claim, Clock, Holdings, Sent, Sighting, Signer, Simulation, Survey
 
 # What a transfer without data costs (Ethereum yellow paper, appendix G: G_transaction).
 CANCEL_GAS = 21_000
@@ -167,7 +167,9 @@ class Coinbase:
         if pays:
             call = self._chain.token_payment(verified)
         else:
-            call = self._chain.approval(charge.sender, charge.contract, charge.total)
+            # Before an approval is paid for, the payment has to be possible: what would stop it costs nothing then.
+            allow = self._chain.approval(charge.sender, charge.contract, charge.total)
+            call = replace(allow, then=self._chain.token_payment(verified))
         try:
             dry = await self._chain.simulate(call, charge, survey.head)
         except Reverted as error:
@@ -307,6 +309,10 @@ class Coinbase:
         if planned is None:
             raise ChainUnknown(f"nothing of charge {charge_seq} was ever sent")
         return await self._chain.fate(_demand(topup, charge_seq), max(0, planned - REPLACED_BLOCKS))
+
+    async def holdings(self, wallet: bytes) -> Holdings:
+        """Read what a wallet holds of ETH and USDC at a final block."""
+        return await self._chain.holdings(wallet)
 
     async def flag(self, topup: TopUp, charge_seq: int) -> bool:
         """Read the contract's mark that a charge was paid."""

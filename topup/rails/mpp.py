@@ -262,6 +262,10 @@ class Mpp(Authorized[Due]):
         answers = [await self._seller.exchange.ask("GET", path, headers={}) for path in WIRE.texts]
         return {a.path: a.body.decode("utf-8", "replace") if a.status == 200 else "" for a in answers}
 
+    def _access_key(self, sender: bytes) -> bytes | None:
+        own = self._signer.address if self._signer is not None else sender
+        return None if own == sender else own
+
     def _trace(self, demand: Due, key: bytes, first: int) -> Trace:
         return Trace(
             key=key,

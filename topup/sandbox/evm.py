@@ -329,9 +329,9 @@ class Evm:
                 nonce += 1
         return hex(nonce)
 
-    def _eth_call(self, call: dict[str, str], tag: Json = "latest") -> str:
+    def _eth_call(self, call: dict[str, str], tag: Json = "latest", changed: Json = None) -> str:
         gas = min(_quantity(call, "gas", GAS_LIMIT), GAS_LIMIT)
-        computation = self._run(call, tag, gas)
+        computation = self._run(call, tag, gas, changed)
         if computation is None:
             raise RpcError(-32000, f"intrinsic gas too low: have {gas}, want {_least_gas(call)}")
         if computation.is_error:
@@ -578,11 +578,17 @@ class Evm:
         computation = self._run(call, tag, gas)
         return computation is not None and not computation.is_error
 
-    def _run(self, call: dict[str, str], tag: Json, gas: int) -> Any:
-        """Execute a call on the state after a block, leaving no trace; None when `gas` does not cover its data."""
+    def _run(self, call: dict[str, str], tag: Json, gas: int, changed: Json = None) -> Any:
+        """Execute a call on the state after a block, leaving no trace; None when `gas` does not cover its data.
+
+        `changed` holds slots that have other values for this call, by address, under `stateDiff`.
+        """
         if gas < _least_gas(call):
             return None
         state = self._at(tag)
+        for address, change in (changed or {}).items():
+            for slot, value in change["stateDiff"].items():
+                state.set_storage(_address(address), int(slot, 16), int(value, 16))
         sender, value, data = _sender(call), _quantity(call, "value", 0), _input(call)
         have, want = state.get_balance(sender), value + gas * _price(call)
         if have < want:

@@ -15,22 +15,28 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import ROUND_DOWN, Decimal
 from typing import Final, Literal, NoReturn, get_args
+from urllib.parse import parse_qs
 
 from topup.sandbox.charges import HOSTILE, Ask, Operator, intent_of
 from topup.sandbox.http import Raw, Request, Response, Server
 from topup.sandbox.postings import Chain, Issued, Json, Watch
+from topup.sandbox.usage import DAYS, Parts
 from topup.sandbox.wire import WIRE_FAULTS, Wire, error, reset
 
-Place = Literal["credits", "key", "coinbase", "posting"]
+Place = Literal["credits", "key", "keys", "activity", "coinbase", "posting"]
 PATHS: Final[dict[str, tuple[str, Place]]] = {
     "/api/v1/credits": ("GET", "credits"),
     "/api/v1/key": ("GET", "key"),
     "/api/v1/auth/key": ("GET", "key"),
+    "/api/v1/keys": ("GET", "keys"),
+    "/api/v1/activity": ("GET", "activity"),
     "/api/v1/credits/coinbase": ("POST", "coinbase"),
 }
 OWN_FAULTS: Final[dict[Place, frozenset[str]]] = {
     "credits": frozenset({"zero-credits", "falling-total", "frozen", "string-numbers", "nan", "ordinary-key"}),
     "key": frozenset({"ordinary-key"}),
+    "keys": frozenset(),
+    "activity": frozenset(),
     "coinbase": frozenset({"answer-lost"}),
     "posting": frozenset({"never-posts", "posts-late"}),
 }
@@ -38,6 +44,7 @@ MS_PER_HOUR = 3_600_000
 USD_STEP = Decimal("0.000000001")
 ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 LARGE_USD = Decimal(500)
+KEYS_A_PAGE = 100
 
 
 @dataclass
@@ -48,6 +55,8 @@ class Conduct:
     posting_delay_ms: int = 0  # From the moment the payment was seen on the chain.
     large_posting_delay_ms: int = 15 * 60_000  # For more than 500 USD.
     late_ms: int = 3_600_000  # What `posts-late` adds.
+    idle_keys: int = 0  # So many keys of the account have never been used.
+    disabled_keys: frozenset[str] = frozenset()  # Names of keys that are switched off; what they used stays.
     ordinary_key_sees: Literal["zero", "forbidden"] = "zero"
     amount_min_usd: Decimal = Decimal(1)
     amount_max_usd: Decimal = Decimal(2000)
@@ -103,24 +112,27 @@ class Account:
         """Start burning now; `now_ms` is unix time in milliseconds."""
         self.now_ms = now_ms
         self.total_credits = total_credits
-        self._usage = total_usage
-        self._since_ms = now_ms()
-        self._burn = burn_usd_per_hour
+        # From when on how much was used, and how fast it has been used since; the newest last.
+        self._curve = [(now_ms(), total_usage, burn_usd_per_hour)]
 
     @property
     def total_usage(self) -> Decimal:
         """USD used so far, to a billionth, rounded down."""
-        burnt = self._burn * (self.now_ms() - self._since_ms) / MS_PER_HOUR
-        return (self._usage + burnt).quantize(USD_STEP, ROUND_DOWN)
+        return self.used_at(self.now_ms())
+
+    def used_at(self, at_ms: int) -> Decimal:
+        """USD used up to a moment; before the account was looked at first, what it had used then."""
+        since_ms, usage, burn = next((one for one in reversed(self._curve) if one[0] <= at_ms), self._curve[0])
+        return (usage + burn * max(0, at_ms - since_ms) / MS_PER_HOUR).quantize(USD_STEP, ROUND_DOWN)
 
     def set_usage(self, usd: Decimal) -> None:
         """From now on the account has used this much."""
-        self._usage, self._since_ms = usd, self.now_ms()
+        self._curve.append((self.now_ms(), usd, self._curve[-1][2]))
 
     def set_burn_rate(self, usd_per_hour: Decimal) -> None:
         """From now on the account burns this fast."""
-        self.set_usage(self.total_usage)
-        self._burn = usd_per_hour
+        if usd_per_hour != self._curve[-1][2]:
+            self._curve.append((self.now_ms(), self.total_usage, usd_per_hour))
 
     def buy_elsewhere(self, usd: Decimal) -> None:
         """Credits bought by somebody else, by card or on the web page."""
@@ -239,6 +251,8 @@ class Gateway:
                 return self._credits(seen)
             if place == "key":
                 return self._describe_key(seen)
+            if place in ("keys", "activity"):
+                return self._usage(place, request, seen)
             return self._coinbase(request.body, seen.fault)
 
         def honest_body() -> bytes:
@@ -301,6 +315,23 @@ class Gateway:
                 "rate_limit": {"requests": -1, "interval": "10s", "note": "This field is deprecated."},
             }
         )
+
+    def _usage(self, place: Place, request: Request, seen: Seen) -> Response:
+        if seen.key == "ordinary":
+            return error(403, "Only management keys can perform this operation")
+        parts = Parts(self.account.used_at, self.now_ms)
+        asked = {name: values[0] for name, values in parse_qs(request.query).items()}
+        if place == "activity":
+            day = asked.get("date")
+            if day is not None and not parts.tells(day):
+                return error(400, f"Date must be within the last {DAYS} (completed) UTC days")
+            return _list(list(parts.activity(day, asked.get("api_key_hash"))))
+        offset = asked.get("offset", "0")
+        if re.fullmatch(r"[0-9]{1,9}", offset) is None:
+            return error(400, "Invalid offset")
+        keys = parts.keys(self.conduct.idle_keys, self.conduct.disabled_keys)
+        shown = [key for key in keys if asked.get("include_disabled") == "true" or not key["disabled"]]
+        return _list(shown[int(offset) : int(offset) + KEYS_A_PAGE])
 
     def _coinbase(self, body: bytes, fault: str | None) -> Response | Raw:
         try:
@@ -371,6 +402,8 @@ def json_text(value: Json) -> str:
             return "NaN"  # What a careless server writes; not JSON.
         plain = f"{value:f}"
         return plain.rstrip("0").rstrip(".") if "." in plain else plain
+    if isinstance(value, list):
+        return "[" + ",".join(map(json_text, value)) + "]"
     if isinstance(value, dict):
         return "{" + ",".join(f"{json.dumps(name)}:{json_text(one)}" for name, one in value.items()) + "}"
     return json.dumps(value)
@@ -378,6 +411,10 @@ def json_text(value: Json) -> str:
 
 def _data(value: dict[str, Json]) -> Response:
     return Response(200, json_text({"data": value}).encode())
+
+
+def _list(items: list[Json]) -> Response:
+    return Response(200, json_text({"data": items}).encode())
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -318,7 +318,16 @@ def _fields(intent: Intent) -> tuple[object, ...]:
 
 
 def from_keystore(path: Path, password: str, ceilings: Ceilings) -> LocalSigner:
-    """Open a keystore v3 file.
+    """Open the wallet's keystore.
+
+    Raises:
+        SignerError: no such file, no keystore, or a wrong password.
+    """
+    return LocalSigner(opened(path, password, "wallet.keystore"), ceilings)
+
+
+def opened(path: Path, password: str, named: str) -> LocalAccount:
+    """Open a keystore v3 file, which the setting or option `named` names.
 
     Raises:
         SignerError: no such file, no keystore, or a wrong password.
@@ -329,9 +338,10 @@ def from_keystore(path: Path, password: str, ceilings: Ceilings) -> LocalSigner:
         # Only the kind of failure: the message of a decryption library is not ours to vouch for.
         raise SignerError(
             f"the keystore {path} cannot be opened ({type(error).__name__})",
-            remedy="check wallet.keystore and its password",
+            remedy=f"check {named} and its password",
         ) from None
-    return LocalSigner(Account.from_key(key), ceilings)
+    account: LocalAccount = Account.from_key(key)
+    return account
 
 
 def from_private_key(text: str, ceilings: Ceilings) -> LocalSigner:

@@ -179,6 +179,7 @@ def _credits(told: Statement, drawn: Pictures) -> str:
         parts.append(f'<polygon class="band" points="{" ".join(edge)}"/>')
         likely = " ".join(f"{at.x(b.at_ms)},{at.y(b.likely.amount)}" for b in ahead)
         parts.append(f'<polyline class="guess" points="{likely}"/>')
+        parts.append(f'<text x="{at.x(ahead[0].at_ms)}" y="{HEIGHT - BOTTOM - 6}">if nothing is bought</text>')
     for one in told.refills:
         if one.posted_ms is not None and one.posted_ms in told.period:
             x = at.x(one.posted_ms)
@@ -234,9 +235,10 @@ def _refills(refills: Sequence[Refill]) -> str:
                 _dollars(one.usd) if one.usd is not None else "not known",
                 plain(one.fees.usdc),
                 "<br>".join(network) or "–",
+                plain(Wei(one.swap_wei).eth) + " ETH" if one.swap_wei else "–",
             )
         )
-    return _table(("posted", "top-up", "credits", "left the wallet", "fees", "network"), 2, rows)
+    return _table(("posted", "top-up", "credits", "left the wallet", "fees", "network", "swap cost"), 2, rows)
 
 
 def _balances(told: Statement) -> str:

@@ -14,6 +14,7 @@ from typing import Final
 
 from topup.books import GAS, GAS_REVERTED, L1_FEE, WALLET, Commodity, Entry
 from topup.chain.profiles import BASE_DOLLAR, TEMPO_DOLLAR
+from topup.closing import MOVED, OPENING
 from topup.money import plain
 from topup.statement import Statement, amount
 from topup.statements.table import safe
@@ -43,6 +44,10 @@ ASSETS: Final[Mapping[Commodity, str]] = {
 }
 
 
+# rotki's word for what came and for what left: of a top-up, and of what somebody else moved.
+_TYPES: Final = {False: ("Income", "Spend"), True: ("Deposit", "Withdrawal")}
+
+
 @dataclass(frozen=True)
 class Moved:
     """What one entry moved of one coin: units that left the wallet beside the fee, negative where they came back."""
@@ -51,6 +56,11 @@ class Moved:
     commodity: Commodity
     units: int
     fee: int
+
+    @property
+    def transfer(self) -> bool:
+        """Tell whether it was neither bought nor spent here: what was there before, or what somebody else moved."""
+        return any(x.account in (MOVED, OPENING) for x in self.entry.lines)
 
 
 def koinly(told: Statement) -> str:
@@ -75,7 +85,7 @@ def _koinly(one: Moved) -> tuple[object, ...]:
         *(_told(received, one.commodity), name if received else ""),
         *(_told(fee, one.commodity), name if fee else ""),
         *(worth, "USD" if worth else ""),
-        "cost" if sent else "",
+        "cost" if sent and not one.transfer else "",
         safe(f"{entry.text} {entry.topup_id}".strip()),
         "0x" + entry.tx_hash.hex() if entry.tx_hash is not None else "",
     )
@@ -85,7 +95,7 @@ def _rotki(one: Moved) -> tuple[object, ...]:
     entry, name = one.entry, ASSETS[one.commodity]
     out, fee = (one.units, one.fee) if one.units else (one.fee, 0)
     return (
-        "Spend" if out >= 0 else "Income",
+        _TYPES[one.transfer][out >= 0],
         "blockchain",
         *(name, _told(abs(out), one.commodity)),
         *(_told(fee, one.commodity), name if fee else ""),

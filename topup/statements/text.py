@@ -52,6 +52,7 @@ def document(told: Statement) -> dict[str, Any]:
                 "fees": plain(one.fees.usdc),
                 "network_eth": plain(Wei(one.network_wei).eth),
                 "network_tokens": plain(one.network_tokens.usdc),
+                "swap_cost_eth": plain(Wei(one.swap_wei).eth),
                 "usd": str(one.usd) if one.usd is not None else None,
                 "usd_per_credit": plain(one.usd_per_credit) if one.usd_per_credit is not None else None,
                 "tx_hashes": ["0x" + tx.hex() for tx in one.tx_hashes],
@@ -100,4 +101,5 @@ def _refill(one: Refill) -> str:
     network = [plain(eth) + " ETH"] if one.network_wei else []
     network += [str(one.network_tokens)] if one.network_tokens.units else []
     fees = f"fees {one.fees}, network {' and '.join(network) or 'nothing'}"
+    fees += f", swap cost {plain(Wei(one.swap_wei).eth)} ETH" if one.swap_wei else ""
     return f"{when:<21} {one.topup_id}  {one.credits} credits; {usd}{each}; {fees}"

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
-from topup.books import CREDITS, Commodity, Entry, Line, chained
+from topup.books import CREDITS, WALLET, Commodity, Entry, Line, chained
+from topup.closing import Checkpoint
 from topup.money import Usd
 
 NOTHING_YET = b""
 Row = tuple[int, str, Entry, bytes | None]
+Balances = dict[tuple[str, Commodity], int]
 
 
 class Broken(ValueError):
@@ -77,10 +79,13 @@ def rows(db: sqlite3.Connection, account: str | None = None) -> Iterator[Row]:
     Raises:
         Broken: an entry does not balance, or holds what no entry can.
     """
-    where, values = ("WHERE entry.account = ?", (account,)) if account is not None else ("", ())
+    yield from _read(db, "entry.account = ?", (account,)) if account is not None else _read(db, "true", ())
+
+
+def _read(db: sqlite3.Connection, where: str, values: tuple[object, ...]) -> Iterator[Row]:
     sql = (
         "SELECT entry.*, line.account AS place, line.commodity, line.units FROM entry"
-        f" LEFT JOIN line ON line.entry = entry.id {where} ORDER BY entry.id, line.n"
+        f" LEFT JOIN line ON line.entry = entry.id WHERE {where} ORDER BY entry.id, line.n"
     )
     for number, lines in groupby(db.execute(sql, values), key=itemgetter("id")):
         told = list(lines)
@@ -89,6 +94,37 @@ def rows(db: sqlite3.Connection, account: str | None = None) -> Iterator[Row]:
         except (ValueError, TypeError, ArithmeticError) as error:
             raise Broken(number, str(error)) from error
         yield number, told[0]["account"], entry, told[0]["hash"]
+
+
+def within(db: sqlite3.Connection, account: str, first_ms: int, end_ms: int) -> tuple[Balances, list[Entry]]:
+    """Return what happened in a period, without holding what was long before it.
+
+    Whole, oldest first: the entries of the period, and earlier ones of each top-up that has one in it. What the other
+    earlier ones sum to stands in the balances. The caller sees to it that nothing is written between the two.
+
+    Raises:
+        Broken: an entry does not balance, or holds what no entry can.
+    """
+    whole = "(entry.at_ms >= ? OR entry.topup IN (SELECT topup FROM entry WHERE account = ? AND at_ms BETWEEN ? AND ?))"
+    values = (account, end_ms, first_ms, account, first_ms, end_ms - 1)
+    sums: Balances = {}
+    sql = (
+        "SELECT entry.id, line.account, line.commodity, line.units FROM entry JOIN line ON line.entry = entry.id"
+        f" WHERE entry.account = ? AND entry.at_ms < ? AND {whole} IS NOT 1 ORDER BY entry.id"
+    )
+    for number, lines in groupby(db.execute(sql, values), key=itemgetter(0)):
+        left: dict[str, int] = {}
+        try:
+            for _, place, commodity, text in lines:
+                units, key = int(text), (place, Commodity(commodity))
+                sums[key] = sums.get(key, 0) + units
+                left[commodity] = left.get(commodity, 0) + units
+        except (ValueError, TypeError) as error:
+            raise Broken(number, str(error)) from error
+        if any(left.values()):
+            raise Broken(number, f"it does not balance: {left}")
+    where = f"entry.account = ? AND entry.at_ms < ? AND {whole}"
+    return sums, [entry for _, _, entry, _ in _read(db, where, values)]
 
 
 def _entry(rows: list[sqlite3.Row]) -> Entry:
@@ -144,3 +180,28 @@ def posted(db: sqlite3.Connection, account: str, until_ms: int) -> int:
         " AND entry.topup IS NOT NULL AND line.account = ?"
     )
     return sum(int(row["units"]) for row in db.execute(sql, (account, until_ms, CREDITS)))
+
+
+def wallet_booked(db: sqlite3.Connection, account: str, commodity: Commodity, block: int) -> int:
+    """Return what all lines of the wallet sum to whose block is at or before this one."""
+    sql = (
+        "SELECT units FROM line JOIN entry ON entry.id = line.entry WHERE entry.account = ? AND entry.block_number <= ?"
+        " AND line.account = ? AND line.commodity = ?"
+    )
+    return sum(int(row["units"]) for row in db.execute(sql, (account, block, WALLET, commodity.value)))
+
+
+def checkpoints(db: sqlite3.Connection, account: str, before_ms: int | None = None) -> list[Checkpoint]:
+    """Return the newest checkpoint of each commodity: of all, or of those before a moment."""
+    sql = "SELECT * FROM checkpoint WHERE account = ? AND (? IS NULL OR at_ms < ?) ORDER BY at_ms, block"
+    newest = {}
+    for x in db.execute(sql, (account, before_ms, before_ms)):
+        one = Commodity(x["commodity"])
+        newest[one] = Checkpoint(x["chain_id"], x["wallet"], one, x["block"], x["at_ms"], int(x["units"]))
+    return list(newest.values())
+
+
+def keep(db: sqlite3.Connection, account: str, at: Checkpoint) -> None:
+    """Store a checkpoint; within the caller's transaction."""
+    row = (account, at.chain_id, at.wallet, at.commodity.value, at.block, at.at_ms, str(at.units))
+    db.execute("INSERT INTO checkpoint VALUES (?,?,?,?,?,?,?)", row)

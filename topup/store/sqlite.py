@@ -12,18 +12,20 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from datetime import date
 from pathlib import Path
 from typing import IO, Any, Self
 
-from topup.adoption import WHY, Adopted, Done, Known, Transfer
-from topup.books import Entry
+from topup.adoption import WHY, Adopted, Done, Known, Stray, Transfer, stray_entry
+from topup.books import Commodity, Entry
 from topup.charge import Verified
-from topup.closing import Closed
+from topup.closing import Checkpoint, Closed
 from topup.credits import DAY_MS, HOUR_MS, Doubt, Reading, Unknown
 from topup.errors import StoreBusy, StoreFenced, StoreUnusable
 from topup.lifecycle import (
+    NO_TOKENS,
     TERMINAL,
     Attempt,
     Broadcaster,
@@ -39,8 +41,9 @@ from topup.lifecycle import (
 from topup.money import Asset, Bps, Usd, Usdc, Wei
 from topup.policy import Past
 from topup.ports import GONE, Control, Requested, Seen, Sent
-from topup.store import journal
+from topup.store import journal, usage
 from topup.store.schema import CHAINED_FROM, MIGRATIONS
+from topup.usage import ApiKey, DayUsed, Used
 
 FILE = "ledger.sqlite3"
 BUSY_TIMEOUT_MS = 5_000
@@ -330,12 +333,14 @@ class SqliteStore:
         """Return earlier top-ups as the policy sees them, oldest first.
 
         What was dropped because it was no longer needed leaves no trace here; anything else that ended without
-        a payment is a failure, and anything unfinished counts at its maximum.
+        a payment is a failure, and anything unfinished counts at its maximum. What the network took in dollars of
+        payments that failed counts as spent: gas in ETH has a limit of its own.
         """
         # What is open, or ended lately, may have been decided long before.
         some = "FROM topup WHERE account = ? AND moved_ms >= ?"
         left: dict[str, int] = {}
         gas: dict[str, Wei] = {}
+        fees: dict[str, Usdc] = {}
         failure = "CASE WHEN NOT json_extract(inclusion, '$.success') THEN inclusion END AS inclusion"
         sql = f"SELECT topup, intended_ms, {failure} FROM attempt WHERE topup IN (SELECT id {some})"
         for row in self._all(f"{sql} AND intended_ms IS NOT NULL", account, since_ms):
@@ -344,6 +349,7 @@ class SqliteStore:
             told = _inclusion(row)
             if told is not None:
                 gas[name] = gas.get(name, Wei(0)) + told.gas + told.l1_fee
+                fees[name] = fees.get(name, NO_TOKENS) + told.token_fee
         success = "kind = 'pay' AND json_extract(inclusion, '$.success')"
         whole = f"SELECT DISTINCT topup FROM attempt WHERE topup IN (SELECT id {some}) AND {success}"
         paid = {row["topup"] for row in self._all(whole, account, since_ms)}
@@ -354,6 +360,7 @@ class SqliteStore:
             if failed and row["reason"] == "no_longer_needed":
                 continue
             spent = Usd.of(0) if failed else Usd.of(row["amount"]).plus_bps(Bps(fee_bps))
+            spent = spent + Usd(fees.get(name, NO_TOKENS).usdc)
             # A failure counts from its end: one that took days still holds the next decision back.
             ended = row["moved_ms"] if failed else left.get(name, row["decided_ms"])
             when = ended if state in TERMINAL else self._newest
@@ -818,6 +825,8 @@ class SqliteStore:
         """Book the posting and end the top-up."""
         with self._write(at_ms) as db:
             journal.post(db, topup.account, entry)
+            # A repeated try of a charge that the one before it has paid after all: the next payment outbids it.
+            db.execute("UPDATE slot SET state = 'released' WHERE topup = ? AND state = 'in_flight'", (topup.id,))
             self._advance(topup, Fact.SETTLED, at_ms)
         return self.topup(topup.id)
 
@@ -827,6 +836,15 @@ class SqliteStore:
         """Return the whole journal of an account, oldest first."""
         with self._db_errors():
             return [entry for _, _, entry, _ in journal.rows(self._db, account)]
+
+    def within(self, account: str, first_ms: int, end_ms: int) -> tuple[journal.Balances, list[Entry]]:
+        """Return the entries of a period with earlier ones of its top-ups, and what all others before it sum to."""
+        with self._db_errors():
+            self._db.execute("BEGIN")  # what is written meanwhile is seen by both questions or by neither
+            try:
+                return journal.within(self._db, account, first_ms, end_ms)
+            finally:
+                self._db.rollback()
 
     def head(self) -> str | None:
         """Return the newest hash of the journal, in hex; None while it is empty."""
@@ -860,6 +878,65 @@ class SqliteStore:
                 journal.post(db, account, entry)
             row = (account, CLOSED, json.dumps(asdict(at)), now_ms, "topup")
             db.execute("INSERT OR REPLACE INTO control VALUES (?,?,?,?,?)", row)
+
+    def checkpoints(self, account: str, before_ms: int | None = None) -> list[Checkpoint]:
+        """Return the newest checkpoint of each commodity: of all, or of those before a moment."""
+        with self._db_errors():
+            return journal.checkpoints(self._db, account, before_ms)
+
+    def wallet_booked(self, account: str, commodity: Commodity, block: int) -> int:
+        """Return what the journal says the wallet held after a block, whenever it was entered."""
+        with self._db_errors():
+            return journal.wallet_booked(self._db, account, commodity, block)
+
+    def close_wallet(self, account: str, at: Checkpoint, entries: Sequence[Entry], now_ms: int) -> None:
+        """Store a checkpoint with the entry that brings the books there, or none of it."""
+        with self._write(now_ms) as db:
+            for entry in entries:
+                journal.post(db, account, entry)
+            journal.keep(db, account, at)
+
+    # -- what was used ------------------------------------------------------------------------------------------
+
+    def usage_known(self, account: str, first: date, last: date) -> list[date]:
+        """Return the UTC days whose usage is stored whole, within first and last, both included."""
+        with self._db_errors():
+            return usage.known(self._db, account, first, last)
+
+    def keys_used(self, account: str) -> dict[str, tuple[str, int]]:
+        """Return of each key, by its hash, name and what it had used (nano) before the day it was asked for last."""
+        with self._db_errors():
+            return usage.keys(self._db, account)
+
+    def keep_key_used(self, account: str, key: ApiKey, days: Mapping[date, Used], now_ms: int) -> None:
+        """Store what a key has used on days that are not whole yet."""
+        with self._write(now_ms) as db:
+            usage.keep_key(db, account, key, days)
+
+    def keys_used_on(self, account: str, day: date) -> list[Used]:
+        """Return what each key, by its hash, has used on a day that is not whole yet, as far as it was asked for."""
+        with self._db_errors():
+            return usage.on_its_way(self._db, account, day)
+
+    def keep_usage(self, account: str, told: DayUsed, now_ms: int) -> None:
+        """Store a whole day; one that is stored already stands."""
+        with self._write(now_ms) as db:
+            usage.keep_day(db, account, told, now_ms)
+
+    def forget_keys_used(self, account: str, now_ms: int) -> None:
+        """Forget how far the keys were asked for, so that each is asked for again."""
+        with self._write(now_ms) as db:
+            usage.forget_keys(db, account)
+
+    def used_by(self, account: str, split: str, first: date, last: date) -> list[Used]:
+        """Return what each "model", or each "key" by its hash, has used on the whole days from first to last."""
+        with self._db_errors():
+            return usage.by(self._db, account, split, first, last)
+
+    def used_by_day(self, account: str, first: date, last: date) -> list[tuple[date, Used]]:
+        """Return what was used on each whole day, oldest first."""
+        with self._db_errors():
+            return usage.by_day(self._db, account, first, last)
 
     # -- what people say ----------------------------------------------------------------------------------------
 
@@ -1070,6 +1147,13 @@ class SqliteStore:
             if booked is not None:
                 journal.post(db, *booked)
 
+    def adopt_stray(self, account: str, one: Stray, at_ms: int, by: str) -> None:
+        """Store that a person takes over a payment which a seller carried and no top-up explains, and book it."""
+        with self._write(at_ms) as db:
+            row = ("", one.word, one.transfer.tx_hash.hex(), at_ms, by)
+            db.execute("INSERT INTO control VALUES (?,?,?,?,?)", row)
+            journal.post(db, account, stray_entry(one))
+
     def adopt_below(self, chain_id: int, wallet: bytes, nonce: int, at_ms: int, by: str) -> None:
         """Store that everything below `nonce` was looked at and taken over."""
         with self._write(at_ms) as db:
@@ -1163,7 +1247,8 @@ class SqliteStore:
     def _vacate(self, topup: TopUp, attempt: Attempt) -> None:
         """Give a nonce back to the chain's next block when nothing of ours stands there any more.
 
-        It stays in flight, so that nothing else takes it, as long as its top-up is open and is the only one in flight.
+        It stays in flight, so that nothing else takes it, as long as its top-up is open, still pursues that charge, and
+        has nothing else in flight. What an earlier charge has left there is outbid by a payment of the newest.
         """
         place = (attempt.plan.chain_id, topup.wallet, _word(attempt.plan.lane), _word(attempt.plan.nonce))
         if self._db.execute(f"SELECT 1 FROM attempt WHERE {PLACE} AND inclusion IS NOT NULL", place).fetchone():
@@ -1171,7 +1256,7 @@ class SqliteStore:
         other = self._db.execute(
             "SELECT 1 FROM slot WHERE chain_id = ? AND address = ? AND state = 'in_flight'", place[:2]
         ).fetchone()
-        free = other is not None or topup.state in TERMINAL
+        free = other is not None or topup.state in TERMINAL or attempt.charge_seq != len(topup.charges)
         self._slot(topup, attempt, "released" if free else "in_flight")
 
     def _evidence(self, topup: TopUp, attempt: Attempt, at_ms: int, kind: str, detail: str) -> None:

@@ -19,10 +19,12 @@ contract Usdc {
     address public owner; // slot 0, with paused
     bool public paused;
     mapping(address => uint256) public balanceOf; // slot 1
-    mapping(address => mapping(address => uint256)) public allowance; // slot 2
+    uint256 private _unused; // slot 2
     mapping(address => bool) public isBlacklisted; // slot 3
     mapping(address authorizer => mapping(bytes32 nonce => bool)) public authorizationState; // slot 4
     uint256 public totalSupply; // slot 5
+    uint256[4] private _reserved; // slots 6 to 9
+    mapping(address => mapping(address => uint256)) public allowance; // slot 10, as in Circle's
 
     event Transfer(address indexed from, address indexed to, uint256 value);
     event Approval(address indexed owner, address indexed spender, uint256 value);

@@ -1,0 +1,270 @@
+"""Does the wallet in the books equal the wallet on the chain, whatever others do with it?"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.builders import ACCOUNT, CHAIN_ID, NOW_MS
+from tests.builders import WALLET as ADDRESS
+from tests.test_daemon import Account20, Heard, Leap
+from topup import assemble
+from topup.books import WALLET, Commodity, Entry, payment_lines, reversal, revert_lines
+from topup.closing import MOVED, OPENING, Checkpoint, Closed, wallet_due, wallet_entries
+from topup.credits import DAY_MS
+from topup.cycle import Cycle
+from topup.errors import ChainUnknown
+from topup.money import Asset, Usd, Usdc, Wei
+from topup.ports import Head, Holdings, Rail
+from topup.settings import load
+from topup.statement import Period, draw
+from topup.statements import tax
+from topup.store.sqlite import SqliteStore
+from topup.terms import Account, Route, Terms
+
+ETH = Commodity.ETH
+BEGAN = 10**18
+PRICE_E8 = 3000 * 10**8
+
+
+def checkpoint(units: int, block: int = 100, commodity: Commodity = ETH) -> Checkpoint:
+    return Checkpoint(CHAIN_ID, ADDRESS, commodity, block, NOW_MS + block, units)
+
+
+@contextmanager
+def ledger() -> Iterator[SqliteStore]:
+    with tempfile.TemporaryDirectory() as folder:
+        store = SqliteStore.open_writer(Path(folder))
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+@dataclass
+class World:
+    """A chain of one wallet, and the ledger that follows it."""
+
+    store: SqliteStore
+    block: int = 1
+    moves: list[tuple[int, int]] = field(default_factory=list)  # block and wei, of all that stands on the chain
+    booked: list[Entry] = field(default_factory=list)
+    late: list[Entry] = field(default_factory=list)
+    foreign: int = BEGAN
+
+    def units(self) -> int:
+        """What the wallet holds."""
+        return BEGAN + sum(wei for _, wei in self.moves)
+
+    def ours(self, kind: str, wei: int) -> Entry:
+        """Put a transaction of ours on the chain."""
+        lines = (
+            payment_lines(Wei(wei), Wei(7), Wei(1), Usdc(10_500_000), PRICE_E8)
+            if kind == "pay"
+            else revert_lines(Wei(wei), Wei(1))
+        )
+        one = Entry(NOW_MS, "", kind, None, "", self.block, Usd.of(1), "feed", lines)
+        self.moves.append((self.block, sum(x.units for x in lines if x.account == WALLET)))
+        return one
+
+    def book(self, entry: Entry) -> None:
+        """Enter it in the journal."""
+        self.store.close_books(ACCOUNT, Closed(NOW_MS, 0, 0, 0), [entry], NOW_MS)
+
+    def act(self, what: str, wei: int) -> None:
+        """Let one thing happen, in a block of its own."""
+        self.block += 1
+        if what in ("pay", "revert"):
+            self.booked.append(self.ours(what, wei))
+            self.book(self.booked[-1])
+        elif what == "lost":
+            self.late.append(self.ours("pay", wei))
+        elif what == "adopt" and self.late:
+            self.booked.append(self.late.pop())
+            self.book(self.booked[-1])
+        elif what == "undo" and self.booked:
+            gone = self.booked.pop()
+            assert gone.block_number is not None
+            self.moves = [one for one in self.moves if one[0] != gone.block_number]
+            self.book(reversal(gone, NOW_MS))
+        elif what in ("deposit", "withdrawal"):
+            moved = wei if what == "deposit" else -wei
+            self.moves.append((self.block, moved))
+            self.foreign += moved
+        elif what == "look":
+            self.look()
+
+    def look(self) -> None:
+        """Close the wallet's books at this block, as a pass does."""
+        self.block += 1
+        at = checkpoint(self.units(), self.block)
+        first = not self.store.checkpoints(ACCOUNT)
+        booked = self.store.wallet_booked(ACCOUNT, ETH, at.block)
+        self.store.close_wallet(ACCOUNT, at, wallet_entries(at, booked, PRICE_E8, first=first), NOW_MS)
+        assert self.store.checkpoints(ACCOUNT) == [at]
+        assert self.store.wallet_booked(ACCOUNT, ETH, at.block) == self.held(WALLET) == at.units
+
+    def held(self, *accounts: str) -> int:
+        """What the journal says of these accounts, in wei."""
+        lines = (x for e in self.store.entries(ACCOUNT) for x in e.lines)
+        return sum(x.units for x in lines if x.account in accounts and x.commodity is ETH)
+
+
+ACTS = st.sampled_from(["pay", "revert", "lost", "adopt", "undo", "deposit", "withdrawal", "look"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(ACTS, st.integers(1, 10**16)), max_size=30))
+def test_the_books_follow_the_wallet_to_the_wei(acts: list[tuple[str, int]]) -> None:
+    """After each checkpoint both are equal; once all is adopted, what others moved is booked once, and nothing else."""
+    with ledger() as store:
+        world = World(store)
+        for what, wei in acts:
+            world.act(what, wei)
+        for _ in list(world.late):
+            world.act("adopt", 1)
+        world.look()
+        world.look()
+        assert -world.held(OPENING, MOVED) == world.foreign
+        assert store.audit().wrong is None
+
+
+def test_the_first_checkpoint_is_the_opening_balance() -> None:
+    """Two ETH were there; what a payment took meanwhile was booked, and is added to what is left."""
+    (entry,) = wallet_entries(checkpoint(15 * 10**17), -5 * 10**17, PRICE_E8, first=True)
+    assert (entry.text, entry.usd_value, entry.price_source) == ("opening balance of the wallet", Usd.of(6000), "feed")
+    assert {(x.account, x.units) for x in entry.lines} == {(WALLET, 2 * 10**18), (OPENING, -2 * 10**18)}
+    assert (entry.block_number, entry.at_ms, entry.tx_hash) == (100, NOW_MS + 100, None)
+
+
+def test_what_somebody_takes_is_named() -> None:
+    """A withdrawal of half an ETH, at a price that nobody knows; a tax program is told of no cost."""
+    (entry,) = wallet_entries(checkpoint(5 * 10**17), 10**18, None, first=False)
+    assert (entry.text, entry.usd_value, entry.price_source) == ("wallet moved by others", None, "none")
+    assert {(x.account, x.units) for x in entry.lines} == {(WALLET, -5 * 10**17), (MOVED, 5 * 10**17)}
+    month = Period.month(datetime.fromtimestamp(NOW_MS // 1000, UTC).strftime("%Y-%m"))
+    told = draw(ACCOUNT, month, [entry], reading=None, head=None, now_ms=month.end_ms)
+    assert tax.rotki(told).splitlines()[1].startswith("Withdrawal,blockchain,ETH,0.5,")
+    assert ",0.5,ETH,,,,,,,,wallet moved by others," in tax.koinly(told)
+
+
+@pytest.mark.parametrize("commodity", [Commodity.USDC, Commodity.USDC_E])
+def test_dollars_are_at_par(commodity: Commodity) -> None:
+    """A deposit of 12.50 needs no feed."""
+    (entry,) = wallet_entries(checkpoint(12_500_000, commodity=commodity), 0, None, first=False)
+    assert (entry.usd_value, entry.price_source) == (Usd.of("12.5"), "par")
+
+
+def test_nothing_is_booked_where_nothing_moved() -> None:
+    """Books that agree with the chain get no entry."""
+    assert wallet_entries(checkpoint(5), 5, PRICE_E8, first=False) == []
+
+
+def test_the_wallet_is_looked_at_once_a_day() -> None:
+    """Not twice on one UTC day, and at once on the next."""
+    midnight = NOW_MS // DAY_MS * DAY_MS
+    assert not wallet_due(midnight, midnight + DAY_MS - 1)
+    assert wallet_due(midnight + DAY_MS - 1, midnight + DAY_MS)
+
+
+@pytest.mark.parametrize(("booked", "said"), [(10**18, 0), (15 * 10**17, 1)])
+def test_a_statement_names_what_the_books_do_not_know(booked: int, said: int) -> None:
+    """The wallet holds one ETH, the books say one and a half: both figures and the block stand there."""
+    told = draw(
+        ACCOUNT,
+        Period.month("2026-11"),
+        [],
+        wallet=[(checkpoint(10**18), booked)],
+        reading=None,
+        head=None,
+        now_ms=Period.month("2026-11").end_ms,
+    )
+    found = [one for one in told.differences if "the wallet holds" in one]
+    assert len(found) == said
+    assert all(
+        "1 ETH on chain at block 100, the books say 1.5" in one.replace("1.000000000000000000", "1") for one in found
+    )
+
+
+class Told:
+    """A rail that only tells what the wallet holds, or that nobody answers."""
+
+    def __init__(self, clock: Leap) -> None:
+        self.clock = clock
+        self.silent = False
+        self.asked_ms: list[int] = []
+
+    async def holdings(self, wallet: bytes) -> Holdings:
+        assert wallet == ADDRESS
+        self.asked_ms.append(self.clock.now_ms())
+        if self.silent:
+            raise ChainUnknown("nobody answers")
+        now_s = self.clock.now_ms() // 1000
+        return Holdings(Head(now_s, b"\x01" * 32, now_s), {Asset.ETH: BEGAN, Asset.USDC: 0}, PRICE_E8)
+
+
+def passes(tmp_path: Path, *, live: bool, silent: bool = False) -> tuple[Told, list[Entry], list[Checkpoint]]:
+    """Three days of hourly passes of an account that needs nothing."""
+    loaded = load({"TOPUP_CONFIG": "/dev/null", "TOPUP_STATE_DIR": str(tmp_path), "TOPUP_API__KEY": "k"})
+    clock, store = Leap(), SqliteStore.open_writer(tmp_path)
+    rail = Told(clock)
+    rail.silent = silent
+    terms = Terms(
+        Account(ACCOUNT, ADDRESS, (Route("x402", CHAIN_ID), Route("coinbase", CHAIN_ID))),
+        replace(assemble.limits(loaded), live=live),
+        assemble.ceilings(loaded),
+        assemble.pace(loaded),
+    )
+
+    def rails(name: str) -> Rail:
+        assert live, "an account that pays nothing needs no rail"
+        assert name == "coinbase" or silent
+        return cast("Rail", rail)
+
+    cycle = Cycle(
+        terms, api=Account20(clock), rails=rails, store=store, clock=clock, sink=Heard(), rpc_requests=lambda: 0
+    )
+
+    async def run() -> None:
+        for _ in range(3 * 24):
+            await cycle.run()
+            await clock.sleep(3600)
+
+    asyncio.run(run())
+    told = store.entries(ACCOUNT), store.checkpoints(ACCOUNT)
+    store.close()
+    return rail, *told
+
+
+def test_a_wallet_that_pays_is_looked_at_each_day(tmp_path: Path) -> None:
+    """Three days touch three midnights: one opening balance, a checkpoint of both coins, nothing moved."""
+    rail, entries, kept = passes(tmp_path, live=True)
+    days = [ms // DAY_MS for ms in rail.asked_ms]
+    assert days == sorted(set(days))
+    assert len(days) in (2, 3)
+    assert [e.text for e in entries if e.block_number] == ["opening balance of the wallet"]
+    assert {(one.commodity, one.units) for one in kept} == {(ETH, BEGAN), (Commodity.USDC, 0)}
+
+
+def test_a_silent_chain_is_asked_each_hour(tmp_path: Path) -> None:
+    """Nothing is booked from silence, and the pass goes on."""
+    rail, entries, kept = passes(tmp_path, live=True, silent=True)
+    hours = [ms // 3_600_000 for ms in rail.asked_ms]
+    assert len(set(hours)) > 24
+    assert (kept, [e for e in entries if e.block_number]) == ([], [])
+
+
+def test_an_account_that_is_only_watched_books_no_wallet(tmp_path: Path) -> None:
+    """In observe mode nothing is asked of any chain."""
+    rail, _, kept = passes(tmp_path, live=False)
+    assert (rail.asked_ms, kept) == ([], [])

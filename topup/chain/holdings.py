@@ -1,0 +1,69 @@
+"""What does a wallet hold at a final block?
+
+A block that is final is minutes old: a node that keeps less state than that cannot tell, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from topup.chain.fate import ends
+from topup.chain.profiles import Profile
+from topup.chain.rpc import Query, Rpc, known, quantity
+from topup.chain.survey import feed_price, head, latest_round
+from topup.chain.traces import balance, known_word
+from topup.errors import ChainUnknown, PaymentForbidden
+from topup.money import Asset
+from topup.ports import Head
+
+
+@dataclass(frozen=True)
+class Held:
+    """What one provider says: its newest block, and at the final block `at` the units held and the feed's price."""
+
+    newest: Head
+    at: Head
+    units: Mapping[Asset, int]
+    price_e8: int | None
+
+
+async def held(
+    rpc: Rpc, chain_id: int, wallet: bytes, tokens: Mapping[Asset, bytes], final: int, native: Profile | None
+) -> Held:
+    """Read what a wallet holds at the block `final`, through a provider to which it is final, too.
+
+    Args:
+        rpc: the provider.
+        chain_id: which chain it has to speak for.
+        wallet: whose holdings.
+        tokens: the tokens that are asked for, and where they are.
+        final: the block.
+        native: the chain whose coin and price are asked for beside them, None for neither.
+
+    Raises:
+        WrongChain: the provider speaks for another chain.
+        ChainUnknown: something was not answered, or the provider is behind.
+    """
+    far = await ends(rpc, chain_id)
+    if far.final.number < final:
+        raise ChainUnknown(f"{rpc.host} is not past the final block {final}")
+    feed = native.price_feed if native is not None else None
+    queries: list[Query] = [("eth_getBlockByNumber", [hex(final), False])]
+    queries += [balance(token, wallet, hex(final)) for token in tokens.values()]
+    queries += [("eth_getBalance", ["0x" + wallet.hex(), hex(final)])] if native is not None else []
+    queries += [latest_round(feed, final)] if feed is not None else []
+    block, *rest = await rpc.batch(queries)
+    at = head(known(block, f"{rpc.host}, block {final}"))
+    if at.number != final:
+        raise ChainUnknown(f"{rpc.host} gave block {at.number} for {final}")
+    units = {asset: known_word(word, f"the wallet's {asset}") for asset, word in zip(tokens, rest, strict=False)}
+    price = None
+    if native is not None:
+        units[Asset.ETH] = quantity(known(rest[len(tokens)], "the balance"), "the balance")
+        if feed is not None:
+            try:
+                price = feed_price(rest[-1], native, at)
+            except (PaymentForbidden, ChainUnknown):
+                price = None  # what was held is a fact without it
+    return Held(far.newest, at, units, price)

@@ -1,0 +1,60 @@
+"""What may an access key still spend? Read from Tempo's account keychain.
+
+The keychain tells what is left of a limit and when its period ends, not the limit itself. Asked what it would tell
+right then, at that end, it names both: the limit, whole again, and the end after that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from topup import tempo
+from topup.chain.contracts import returned
+from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, unhex
+from topup.chain.survey import call
+from topup.money import Usdc
+from topup.policy import Permission
+
+# kind of signature, key, end in unix seconds, whether limits are kept, whether it was revoked
+KEY: Final = ["uint8", "address", "uint64", "bool", "bool"]
+REMAINING: Final = ["uint256", "uint64"]
+
+
+def queries(account: bytes, key: bytes, token: bytes) -> list[Query]:
+    """Return the two questions whose answers `permission` reads."""
+    asked = (tempo.key_call(account, key), tempo.remaining_call(account, key, token))
+    return [call(tempo.KEYCHAIN, data, "latest") for data in asked]
+
+
+async def permission(rpc: Rpc, answers: Sequence[Answer], whose: tuple[bytes, bytes, bytes], now_s: int) -> Permission:
+    """Read what an access key may spend: `whose` is account, key and token, `now_s` the chain's time of the answers.
+
+    Raises:
+        ChainUnknown: one of the two answers cannot be read; the limit alone may stay unknown.
+    """
+    held, remaining = (unhex(known(one, "the account keychain"), "the account keychain") for one in answers)
+    _, _, expires_s, enforced, revoked = returned(KEY, held, "the account keychain")
+    left, ends_s = returned(REMAINING, remaining, "the account keychain")
+    if not (expires_s and enforced):
+        return Permission(now_s, expires_s, revoked, Usdc(0) if enforced or not expires_s else None, 0)
+    limit, period_s = None, 0 if ends_s == 0 else None
+    if now_s < ends_s < expires_s:
+        (later,) = await rpc.batch([_at(*whose, ends_s)])
+        whole, next_s = _told(later)
+        # A node that does not know how to answer for another time answers for this one.
+        if next_s > ends_s:
+            limit, period_s = Usdc(whole), next_s - ends_s
+    return Permission(now_s, expires_s, revoked, Usdc(left), ends_s, limit, period_s)
+
+
+def _at(account: bytes, key: bytes, token: bytes, at_s: int) -> Query:
+    method, (body, block) = call(tempo.KEYCHAIN, tempo.remaining_call(account, key, token), "latest")
+    return method, [body, block, {}, {"time": hex(at_s)}]
+
+
+def _told(answer: Answer) -> tuple[int, int]:
+    if isinstance(answer, RpcError) or not isinstance(answer, str):
+        return 0, 0
+    whole, ends_s = returned(REMAINING, unhex(answer, "the account keychain"), "the account keychain")
+    return whole, ends_s

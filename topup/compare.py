@@ -1,0 +1,86 @@
+"""Where do the provider's account and the books differ?
+
+Pure. The books follow the provider's totals by construction (`closing.py`), so what is held against them here is what
+they could not follow: totals that fell, days the provider tells otherwise than it did, and usage by model that does
+not add up to what the totals moved by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Final
+
+from topup.closing import Closed
+from topup.credits import Reading
+from topup.money import Usd, Usdc
+from topup.usage import NOISE_NANO, Used, dollars, total
+
+# A day of the totals begins and ends with a reading, not at midnight: what is used between the two is on another day.
+# Over several days only the outer ends are left; so much of the sum, and a cent, is forgiven for them.
+EDGES: Final = 50  # a fiftieth
+CENT_NANO: Final = 10_000_000
+
+
+@dataclass(frozen=True)
+class Books:
+    """What the ledger says.
+
+    Attributes:
+        closed: up to where the books are closed; None when they never were.
+        credits: what the journal holds as prepaid credits at that moment, 10^-6 dollars.
+        moved: what the totals moved by on each UTC day, 10^-6 dollars.
+        told: what the provider has told of each day, by model.
+    """
+
+    closed: Closed | None
+    credits: int
+    moved: Mapping[date, int]
+    told: Mapping[date, Sequence[Used]]
+
+
+def totals(books: Books, now: Reading) -> list[str]:
+    """Hold the journal's credits, and the totals the books are closed at, against a reading of now."""
+    closed = books.closed
+    if closed is None:
+        return []
+    found = []
+    when = datetime.fromtimestamp(closed.at_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    if books.credits != closed.credits - closed.usage:
+        held, shown = _usd(books.credits), _usd(closed.credits - closed.usage)
+        found.append(f"the journal holds {held} dollars of credit at {when}, where the provider showed {shown}")
+    for name, is_now, then in (
+        ("total_credits", now.total_credits, closed.credits),
+        ("total_usage", now.total_usage, closed.usage),
+    ):
+        if is_now < _usd(then):
+            found.append(f"{name} is {is_now} now, and was {_usd(then)} at {when}, up to which the books are closed")
+    return found
+
+
+def retold(books: Books, now: Mapping[date, Sequence[Used]]) -> list[str]:
+    """Hold what the provider says of stored days now against what it said when they were stored."""
+    found = []
+    for day in sorted(set(books.told) & set(now)):
+        was, is_now = total(books.told[day]).nano, total(now[day]).nano
+        if abs(was - is_now) > NOISE_NANO:
+            found.append(
+                f"{day}: the provider says {dollars(is_now)} dollars were used, and said {dollars(was)} before"
+            )
+    return found
+
+
+def explained(books: Books) -> list[str]:
+    """Hold the sum of what models have used against what the totals moved by, on the days known to both."""
+    both = sorted(set(books.told) & set(books.moved))
+    by_model = sum(total(books.told[day]).nano for day in both)
+    by_totals = sum(1000 * books.moved[day] for day in both)
+    if abs(by_model - by_totals) <= CENT_NANO + max(by_model, by_totals) // EDGES:
+        return []
+    said = f"models used {dollars(by_model)} dollars, and total_usage moved by {dollars(by_totals)}"
+    return [f"from {both[0]} to {both[-1]} {said}"]
+
+
+def _usd(units: int) -> Usd:
+    return Usd(Usdc(units).usdc)

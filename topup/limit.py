@@ -1,0 +1,398 @@
+"""What may the wallet's access key spend, and how does the account's owner change it?
+
+The daemon's key is an access key of the account that pays: the chain lets it spend so much in each period and call
+nothing but the transfer. Only the account's root key can say so. It signs here, once, for a person who names its file.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from topup import tempo
+from topup.chain.profiles import TEMPO_DOLLAR
+from topup.chain.rpc import Rpc, RpcError, quantity
+from topup.chain.survey import reason
+from topup.check import access_key, dollars, payer, purse, refill_total
+from topup.clock import SystemClock
+from topup.errors import ChainError, ChainUnknown, Exit, PaymentForbidden, Reverted, SettingsError, SignerError
+from topup.money import Usd, Usdc, plain
+from topup.policy import END_OF_CALENDAR_S, Permission, moment, usable
+from topup.settings import Settings, secret
+from topup.terms import MPP
+
+if TYPE_CHECKING:  # reading a limit opens no root key
+    from topup.signers.root import RootKey
+
+DAY_S: Final = 86_400
+# The chain takes the signed call within this time or never.
+LIFE_S: Final = 120
+LOOK_S: Final = 0.5
+EXPIRES_SOON_S: Final = 30 * DAY_S
+LOOKS: Final = 10
+SHOW: Final = "topup wallet limit --show"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Whose key it is that may spend which token: account, access key, token, each 20 bytes."""
+
+    account: bytes
+    key: bytes
+    token: bytes = TEMPO_DOLLAR.token
+
+
+@dataclass(frozen=True)
+class State:
+    """What the chain holds of the access key now, and the most that a refill may take."""
+
+    keys: Keys
+    told: Permission
+    refill: Usdc
+
+    @property
+    def wrong(self) -> PaymentForbidden | None:
+        """Return what keeps the key from paying a refill, None where nothing does."""
+        told = self.told
+        try:
+            usable(told)
+        except PaymentForbidden as error:
+            return error
+        most = told.limit if told.limit is not None else told.left
+        if most is not None and most < self.refill:
+            says = f"the limit of {_shown(most)} is less than a refill may cost: {_shown(self.refill)}"
+            return PaymentForbidden("access_limit", says, remedy="raise it: `topup wallet limit --amount USD`")
+        return None
+
+    @property
+    def unwise(self) -> tuple[str, str]:
+        """Return what a person should know although it works, and what to do; both "" where there is nothing."""
+        told = self.told
+        anew = "make a new key and authorize it with a limit: `topup wallet limit`"
+        if told.left is None:
+            return "no limit is kept: whoever has the key can spend all that the account holds", anew
+        if told.ends_s == 0:
+            return "the limit is for once, it does not begin anew", anew
+        if told.left < self.refill:
+            return f"less is left than the {_shown(self.refill)} of a refill, until {moment(told.ends_s)}", ""
+        if told.expires_s - told.now_s < EXPIRES_SOON_S:
+            return f"it expires at {moment(told.expires_s)} and cannot be prolonged", anew
+        return "", ""
+
+    def says(self) -> str:
+        """Return it in a sentence."""
+        told = self.told
+        ends = "never expires" if told.expires_s >= END_OF_CALENDAR_S else f"expires {moment(told.expires_s)}"
+        if told.left is None:
+            return f"{ends}, no limit"
+        rest = f"{_shown(told.left)} left" + (f" of {_shown(told.limit)}" if told.limit is not None else "")
+        until = f" until {moment(told.ends_s)}" if told.ends_s else ", for once"
+        every = f", then anew every {_days(told.period_s)}" if told.period_s else ""
+        return f"{ends}, {rest}{until}{every}"
+
+    def lines(self) -> list[str]:
+        """Return it for a person."""
+        shown = [f"account      0x{self.keys.account.hex()}", f"access key   0x{self.keys.key.hex()}"]
+        wrong, (unwise, to_do) = self.wrong, self.unwise
+        if self.told.expires_s:
+            shown.append(f"permission   {self.says()}")
+        if wrong is not None:
+            shown.append(f"wrong        {wrong}; to do: {wrong.remedy}")
+        elif unwise:
+            shown.append(f"mind         {unwise}" + (f"; to do: {to_do}" if to_do else ""))
+        return shown
+
+    def document(self) -> dict[str, Any]:
+        """Return it as a JSON-ready document; what is not learnt or does not exist is null."""
+        told, wrong = self.told, self.wrong
+        return {
+            "schema": 1,
+            "account": "0x" + self.keys.account.hex(),
+            "access_key": "0x" + self.keys.key.hex(),
+            "token": "0x" + self.keys.token.hex(),
+            "authorized": told.expires_s > told.now_s,
+            "revoked": told.revoked,
+            "expires_at": moment(told.expires_s) if told.expires_s else None,
+            "limit_usdc": None if told.limit is None else plain(told.limit.usdc),
+            "remaining_usdc": None if told.left is None else plain(told.left.usdc),
+            "period_s": told.period_s,
+            "period_ends_at": moment(told.ends_s) if told.ends_s else None,
+            "wrong": str(wrong) if wrong is not None else self.unwise[0],
+            "remedy": wrong.remedy if wrong is not None else self.unwise[1],
+        }
+
+    @property
+    def exit_code(self) -> Exit:
+        """Return PERSON where the key could not pay a refill."""
+        return Exit.PERSON if self.wrong is not None else Exit.OK
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A grant, the call that tells it to the keychain, and what was before."""
+
+    before: State
+    grant: tempo.Grant
+    call: tempo.Transaction
+    fee: Usdc
+
+    def lines(self) -> list[str]:
+        """Return the exact call, for a person to read before it is signed."""
+        grant, call = self.grant, self.call
+        what = "updateSpendingLimit" if grant.renews else "authorizeKey"
+        once = ["may call     nothing but transferWithMemo of that token"] if not grant.renews else []
+        note = (
+            ["at once      all of the limit is left again, whatever was spent in this period"] if grant.renews else []
+        )
+        return [
+            *self.before.lines(),
+            "",
+            f"call         {what} of the account keychain 0x{call.to.hex()}, chain {call.chain_id}",
+            f"signed by    the root key of 0x{grant.account.hex()}",
+            f"for          the access key 0x{grant.key.hex()}",
+            f"limit        {_shown(Usdc(grant.units))} every {_days(grant.period_s)}, fees included",
+            f"token        0x{grant.token.hex()}",
+            f"expires      {moment(grant.expires_s)}",
+            *once,
+            *note,
+            f"network fee  at most {_shown(self.fee)}",
+            f"call data    0x{call.data.hex()}",
+        ]
+
+    def document(self) -> dict[str, Any]:
+        """Return it as a JSON-ready document."""
+        grant, call = self.grant, self.call
+        return {
+            "call": "updateSpendingLimit" if grant.renews else "authorizeKey",
+            "to": "0x" + call.to.hex(),
+            "data": "0x" + call.data.hex(),
+            "chain_id": call.chain_id,
+            "limit_usdc": plain(Usdc(grant.units).usdc),
+            "period_s": grant.period_s,
+            "expires_at": moment(grant.expires_s),
+            "fee_max_usdc": plain(self.fee.usdc),
+        }
+
+
+def keys(settings: Settings) -> Keys:
+    """Return the account that pays, and its access key.
+
+    Raises:
+        SettingsError, SignerError: the settings name none, or the key cannot be opened.
+    """
+    account, key = payer(settings), access_key(settings)
+    if settings.rails.mpp.root is None or account is None:
+        raise SettingsError(
+            "rails.mpp.root is missing: the wallet's key pays from its own account, which no limit of the chain bounds",
+            remedy="set rails.mpp.root to the account that pays, and wallet.keystore to a new key without money",
+        )
+    if key is None:
+        raise SettingsError(
+            "the wallet's key is missing, or the root key itself",
+            remedy="name another key in wallet.keystore: the root key's place is off this machine",
+        )
+    return Keys(account, key)
+
+
+async def look(settings: Settings) -> State:
+    """Read what the access key may spend.
+
+    Raises:
+        SettingsError, SignerError: see `keys`.
+        ChainError: the chain could not be asked.
+    """
+    own = keys(settings)
+    found = await dollars(settings, purse(settings, MPP), own.account)
+    assert found.permission is not None
+    return State(own, found.permission, refill(settings))
+
+
+def refill(settings: Settings) -> Usdc:
+    """Return the most that a refill may take of the limit: the dearest offer, and the most the network may take."""
+    return refill_total(settings, None) + Usd(settings.rails.mpp.network_fee_max_usd).usdc_down()
+
+
+async def propose(settings: Settings, amount: Usd, period_days: int, expires_days: int | None) -> Proposal:
+    """Say which call lets the access key spend `amount` in each period; nothing is signed.
+
+    Raises:
+        SettingsError, SignerError: see `keys`; or what is authorized already cannot be changed to this.
+        PaymentForbidden: the account cannot pay the fee, or the key was revoked or has expired.
+        ChainError: the chain could not be asked, or would refuse the call.
+    """
+    own, one = keys(settings), purse(settings, MPP)
+    found = await dollars(settings, one, own.account)
+    told = found.permission
+    assert told is not None
+    if told.revoked or told.expires_s:
+        usable(told)
+        _changeable(told, period_days, expires_days)
+    now_s = found.head.timestamp_s
+    expires_s = told.expires_s or (tempo.NEVER if expires_days is None else now_s + expires_days * DAY_S)
+    units, period_s = amount.usdc_up().units, period_days * DAY_S
+    grant = tempo.Grant(own.account, own.key, own.token, units, period_s, expires_s, renews=told.expires_s > 0)
+    price = found.base_fee.units * 3 // 2 + found.tip.units
+    gas = await _asked(settings, lambda rpc: _estimate(rpc, grant))
+    call = tempo.Transaction(
+        chain_id=one.dollar.chain_id,
+        gas_price=price,
+        # A lane that nothing has used costs more than the estimate knows of.
+        gas_limit=gas * 5 // 4 + 300_000,
+        to=tempo.KEYCHAIN,
+        data=tempo.granting(grant),
+        lane=tempo.lane_of(secrets.token_bytes(32)),
+        valid_before=now_s + LIFE_S,
+        fee_token=own.token,
+    )
+    fee = Usdc(-(-price * call.gas_limit // 10**12))
+    held = found.tokens or Usdc(0)
+    if held < fee:
+        says = f"the account holds {_shown(held)}, the network may take {_shown(fee)} for this call"
+        raise PaymentForbidden("wallet_low", says, remedy=f"send USDC.e on Tempo to 0x{own.account.hex()}")
+    return Proposal(State(own, told, refill(settings)), grant, call, fee)
+
+
+def root_key(settings: Settings, keystore: Path, password_file: Path) -> RootKey:
+    """Open the root key of the account that pays.
+
+    Raises:
+        SettingsError, SignerError: it cannot be opened, or is the key of another account.
+    """
+    from topup.signers import root
+
+    own = keys(settings)
+    password = secret(None, password_file, "", "--root-password-file")
+    assert password is not None
+    found = root.from_keystore(keystore, password, TEMPO_DOLLAR.chain_id, own.token)
+    if found.address != own.account:
+        raise SignerError(
+            f"the key in --root-keystore is that of 0x{found.address.hex()}, not of 0x{own.account.hex()}",
+            remedy="name the keystore of the account in rails.mpp.root, or correct that",
+        )
+    return found
+
+
+async def send(settings: Settings, proposed: Proposal, key: RootKey) -> tuple[State, bytes]:
+    """Sign the proposed call, hand it to every provider, wait for it, and read again what the key may spend.
+
+    Returns:
+        What the chain holds now, and the call's hash.
+
+    Raises:
+        SignerError: the key refuses.
+        ChainError: it ran and failed, or never ran, or whether it did could not be learnt.
+    """
+    raw, tx_hash = key.sign_grant(proposed.grant, proposed.call)
+    rpcs = _rpcs(settings)
+    try:
+        refused = [await _handed(rpc, raw) for rpc in rpcs]
+        if all(refused):
+            raise ChainUnknown(f"nobody takes the call: {refused[0]}", remedy="nothing was changed; try again later")
+        await _ran(rpcs, tx_hash, proposed.call.valid_before)
+    finally:
+        for rpc in rpcs:
+            await rpc.close()
+    return await _took_hold(settings, proposed.grant), tx_hash
+
+
+async def _took_hold(settings: Settings, grant: tempo.Grant) -> State:
+    """Read the limit again until the providers tell what was granted: one of them may be late."""
+    for _ in range(LOOKS):
+        after = await look(settings)
+        told = after.told
+        if told.expires_s == grant.expires_s and told.left is not None and told.limit in (None, Usdc(grant.units)):
+            return after
+        await SystemClock().sleep(LOOK_S)
+    raise ChainUnknown(f"the call ran, but the providers tell: {after.says()}", remedy=f"`{SHOW}` in a minute")
+
+
+def _changeable(told: Permission, period_days: int, expires_days: int | None) -> None:
+    remedy = "make a new key, name it in wallet.keystore, and authorize that one; then revoke this one"
+    if told.left is None or told.ends_s == 0:
+        raise SettingsError("the key was authorized without a period, and none can be added", remedy=remedy)
+    if told.period_s is None:
+        says = "the period of the key could not be learnt: no provider answers for another time"
+        raise SettingsError(says, remedy="name another provider in rails.mpp.rpc_urls")
+    if told.period_s != period_days * DAY_S:
+        was = _days(told.period_s)
+        raise SettingsError(f"the period of the key is {was} and cannot be changed: --period-days", remedy=remedy)
+    if expires_days is not None:
+        raise SettingsError(f"the key expires {moment(told.expires_s)}, which cannot be changed", remedy=remedy)
+
+
+def _shown(units: Usdc) -> str:
+    return f"{plain(units.usdc)} {TEMPO_DOLLAR.asset}"
+
+
+def _days(seconds: int) -> str:
+    days, rest = divmod(seconds, DAY_S)
+    return f"{seconds} s" if rest else "day" if days == 1 else f"{days} days"
+
+
+def _rpcs(settings: Settings) -> list[Rpc]:
+    return [Rpc(url, timeout_s=settings.chain.timeout_s) for url in settings.rails.mpp.rpc_urls]
+
+
+async def _asked(settings: Settings, ask: Callable[[Rpc], Awaitable[int]]) -> int:
+    """Ask one provider after the other, until one answers."""
+    rpcs = _rpcs(settings)
+    try:
+        for rpc in rpcs:
+            try:
+                return await ask(rpc)
+            except Reverted:
+                raise
+            except ChainError as error:
+                last = error
+        raise last
+    finally:
+        for rpc in rpcs:
+            await rpc.close()
+
+
+async def _estimate(rpc: Rpc, grant: tempo.Grant) -> int:
+    body = {
+        "from": "0x" + grant.account.hex(),
+        "to": "0x" + tempo.KEYCHAIN.hex(),
+        "data": "0x" + tempo.granting(grant).hex(),
+    }
+    try:
+        return quantity(await rpc.ask("eth_estimateGas", body), "the gas")
+    except RpcError as error:
+        raise reason(error) from None
+
+
+async def _handed(rpc: Rpc, raw: bytes) -> str:
+    """Hand the call over; return why it was not taken, "" where it was or may have been."""
+    try:
+        await rpc.ask("eth_sendRawTransaction", "0x" + raw.hex())
+    except RpcError as error:
+        return str(error)
+    except ChainError:
+        return ""
+    return ""
+
+
+async def _ran(rpcs: list[Rpc], tx_hash: bytes, valid_before: int) -> None:
+    """Wait until the call has run."""
+    clock, shown = SystemClock(), "0x" + tx_hash.hex()
+    end_ms = clock.monotonic_ms() + 2 * LIFE_S * 1000
+    while clock.monotonic_ms() < end_ms:
+        for rpc in rpcs:
+            try:
+                newest = await rpc.ask("eth_getBlockByNumber", "latest", False)
+                receipt = await rpc.ask("eth_getTransactionReceipt", shown)
+            except ChainError:
+                continue
+            if isinstance(receipt, dict):
+                if receipt.get("status") == "0x1":
+                    return
+                raise ChainUnknown(f"{shown} ran and failed: it cost the network's fee", remedy=f"`{SHOW}`")
+            over = isinstance(newest, dict) and quantity(newest.get("timestamp"), "a block time") > valid_before + 60
+            if over:
+                raise ChainUnknown(f"{shown} did not run in time and never will", remedy="try again")
+        await clock.sleep(LOOK_S)
+    raise ChainUnknown(f"whether {shown} ran could not be learnt", remedy=f"`{SHOW}`, then again: twice does no harm")

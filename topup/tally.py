@@ -1,0 +1,87 @@
+"""Which days of usage does the provider tell that the ledger does not hold?
+
+The account's days are asked for at once, those of each key one by one, because that is what the provider offers. A
+thousand keys are a thousand questions: they are asked a few with each pass, so that the watch never waits for them,
+and each answer is stored at once. A day is whole when no key is left to be asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import date, timedelta
+
+from topup import events
+from topup.credits import DAY_MS, HOUR_MS
+from topup.errors import ApiError, ApiGone, ApiUnauthorized
+from topup.ports import Sink, Store, Usage
+from topup.usage import REMEMBERED_DAYS, ApiKey, Contradiction, due, per_day, total, utc_day, whole
+
+# Under this name the ledger keeps why nothing came of the last question, and from when on the next one may be asked.
+TALLY = "usage"
+KEYS_A_PASS = 20
+
+
+class Tally:
+    """Takes the usage of days that are over into the ledger of one account."""
+
+    def __init__(self, account: str, *, api: Usage, now: Callable[[], int], store: Store, sink: Sink) -> None:
+        """Join the ports; nothing is asked yet. `now` returns ledger time."""
+        self._account = account
+        self._api = api
+        self._now = now
+        self._store = store
+        self._sink = sink
+        # The keys that are still to be asked for; None while nothing is under way.
+        self._waiting: list[ApiKey] | None = None
+
+    async def keep_up(self) -> None:
+        """Ask for what is missing: once an hour while something is, and for a few keys with each pass."""
+        now = self._now()
+        if self._store.told(self._account, TALLY) is None:
+            # On first sight of an account there are other questions; these begin an hour later.
+            self._rest("", now + HOUR_MS)
+        if self._waiting is None and now < self._store.told_at(self._account, TALLY):
+            return
+        today = utc_day(now)
+        days = due(self._store.usage_known(self._account, today - timedelta(days=REMEMBERED_DAYS), today), now)
+        if not days:
+            self._waiting = None
+            return
+        try:
+            if await self._keys(days, now):
+                await self._days(days, now)
+        except (ApiGone, ApiUnauthorized) as error:
+            # This key is told nothing, or this provider tells nothing: that will not change within the hour.
+            self._rest(str(error), now + DAY_MS)
+        except ApiError as error:
+            self._rest(str(error), now + HOUR_MS)
+        except Contradiction as error:
+            self._store.forget_keys_used(self._account, now)  # so that all of them are asked for again
+            self._rest(str(error), now + DAY_MS)
+
+    async def _keys(self, days: Sequence[date], now: int) -> bool:
+        """Ask for the keys that have used something since they were asked for last; tell whether that was all."""
+        if self._waiting is None:
+            before = self._store.keys_used(self._account)
+            self._waiting = [
+                key for key in await self._api.keys() if before.get(key.hash, ("", 0))[1] != key.until_today_nano
+            ]
+        for key in self._waiting[:KEYS_A_PASS]:
+            told = per_day(await self._api.activity(key_hash=key.hash), days)
+            self._store.keep_key_used(self._account, key, {day: total(its) for day, its in told.items()}, now)
+            self._waiting.remove(key)
+        return not self._waiting
+
+    async def _days(self, days: Sequence[date], now: int) -> None:
+        models = per_day(await self._api.activity(), days)
+        for day in days:
+            self._store.keep_usage(
+                self._account, whole(day, models[day], self._store.keys_used_on(self._account, day)), now
+            )
+        self._rest("", now + HOUR_MS)
+
+    def _rest(self, why: str, until_ms: int) -> None:
+        self._waiting = None
+        if why and why != self._store.told(self._account, TALLY):
+            self._sink.emit(events.UsageUnknown(detail=why))
+        self._store.say(self._account, TALLY, why, until_ms, "topup")
