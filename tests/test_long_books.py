@@ -31,6 +31,10 @@ FIRST = TODAY - timedelta(days=365)
 WHOLE = Period(FIRST, TODAY - timedelta(days=1))
 # Of a run of topup: what Python and the libraries take, and hardly more for a year than for a month.
 MEMORY_MIB = 100
+ROOT = Path(__file__).parent.parent
+MEASURED = (
+    "import json, sys; from benchmarks import books; print(books.measured(*json.loads(sys.argv[1]), 1)['peak_mib'])"
+)
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +131,10 @@ def test_memory_is_bounded_whatever_is_asked(place: Path, tmp_path: Path) -> Non
     small = ("--html", "--format csv", "status", "forecast", "ledger verify")
     for command, _ in books.commands(tmp_path / "page.html", TODAY):
         if any(one in " ".join(command) for one in small):
-            told = books.measured([sys.executable, "-m", "topup", *command], env, 1)
-            assert told["peak_mib"] < MEMORY_MIB, command
+            # From a process of its own: a child's peak begins with that of whoever starts it, and this one is large.
+            asked = json.dumps([[sys.executable, "-m", "topup", *command], env])
+            ran = subprocess.run(
+                [sys.executable, "-c", MEASURED, asked], cwd=ROOT, capture_output=True, text=True, check=True
+            )
+            assert json.loads(ran.stdout) < MEMORY_MIB, command
     assert (tmp_path / "page.html").stat().st_size > 10_000

@@ -185,6 +185,7 @@ def test_an_account_seen_for_the_first_time_is_asked_an_hour_later(tmp_path: Pat
     provider = Provider()
     provider.use(TODAY - timedelta(days=1), 1, "big", DOLLAR)
     with closing(SqliteStore.open_writer(tmp_path)) as opened:
+        opened.record_reading(ACCOUNT, Reading(Usd.of(100), Usd.of(20), NOON_MS))
         keep_up(tally(opened, provider))
         assert provider.asked == []
         provider.now_ms += HOUR_MS
@@ -289,6 +290,7 @@ def test_whatever_is_used_and_whenever_it_is_asked_each_day_is_stored_once_and_w
     for ago, key, model, nano in used:
         provider.use(TODAY - timedelta(days=ago - 6), key, model, nano)  # some of it on days to come
     with closing(SqliteStore.open_writer(tmp_path_factory.mktemp("ledger"))) as store:
+        store.record_reading(ACCOUNT, Reading(Usd.of(100), Usd.of(20), NOON_MS))
         keeper = tally(store, provider)
         for n, wait in enumerate([*minutes, *[60] * 60]):
             keeper = tally(store, provider) if n % 5 == 4 else keeper

@@ -39,7 +39,9 @@ class Tally:
         now = self._now()
         if self._store.told(self._account, TALLY) is None:
             # On first sight of an account there are other questions; these begin an hour later.
-            self._rest("", now + HOUR_MS)
+            seen = self._store.readings(self._account, 0)
+            if not seen or seen[0].at_ms > now - HOUR_MS:
+                return
         if self._waiting is None and now < self._store.told_at(self._account, TALLY):
             return
         today = utc_day(now)
