@@ -23,7 +23,7 @@ from topup.books import WALLET, Commodity, Entry, payment_lines, reversal, rever
 from topup.closing import MOVED, OPENING, Checkpoint, Closed, wallet_due, wallet_entries
 from topup.credits import DAY_MS
 from topup.cycle import Cycle
-from topup.errors import ChainUnknown
+from topup.errors import ChainUnknown, SettingsError, SignerError, TopupError
 from topup.money import Asset, Usd, Usdc, Wei
 from topup.ports import Head, Holdings, Rail
 from topup.settings import load
@@ -201,19 +201,21 @@ class Told:
 
     def __init__(self, clock: Leap) -> None:
         self.clock = clock
-        self.silent = False
+        self.silent: TopupError | None = None
         self.asked_ms: list[int] = []
 
     async def holdings(self, wallet: bytes) -> Holdings:
         assert wallet == ADDRESS
         self.asked_ms.append(self.clock.now_ms())
-        if self.silent:
-            raise ChainUnknown("nobody answers")
+        if self.silent is not None:
+            raise self.silent
         now_s = self.clock.now_ms() // 1000
         return Holdings(Head(now_s, b"\x01" * 32, now_s), {Asset.ETH: BEGAN, Asset.USDC: 0}, PRICE_E8)
 
 
-def passes(tmp_path: Path, *, live: bool, silent: bool = False) -> tuple[Told, list[Entry], list[Checkpoint]]:
+def passes(
+    tmp_path: Path, *, live: bool, silent: TopupError | None = None
+) -> tuple[Told, list[Entry], list[Checkpoint]]:
     """Three days of hourly passes of an account that needs nothing."""
     loaded = load({"TOPUP_CONFIG": "/dev/null", "TOPUP_STATE_DIR": str(tmp_path), "TOPUP_API__KEY": "k"})
     clock, store = Leap(), SqliteStore.open_writer(tmp_path)
@@ -228,7 +230,7 @@ def passes(tmp_path: Path, *, live: bool, silent: bool = False) -> tuple[Told, l
 
     def rails(name: str) -> Rail:
         assert live, "an account that pays nothing needs no rail"
-        assert name == "coinbase" or silent
+        assert name == "coinbase" or silent is not None
         return cast("Rail", rail)
 
     cycle = Cycle(
@@ -256,9 +258,12 @@ def test_a_wallet_that_pays_is_looked_at_each_day(tmp_path: Path) -> None:
     assert {(one.commodity, one.units) for one in kept} == {(ETH, BEGAN), (Commodity.USDC, 0)}
 
 
-def test_a_silent_chain_is_asked_each_hour(tmp_path: Path) -> None:
-    """Nothing is booked from silence, and the pass goes on."""
-    rail, entries, kept = passes(tmp_path, live=True, silent=True)
+@pytest.mark.parametrize(
+    "silent", [ChainUnknown("nobody answers"), SignerError("no key", remedy="r"), SettingsError("no realm", remedy="r")]
+)
+def test_a_silent_chain_is_asked_each_hour(tmp_path: Path, silent: TopupError) -> None:
+    """Nothing is booked from silence, and the pass goes on, whatever keeps the chain from being asked."""
+    rail, entries, kept = passes(tmp_path, live=True, silent=silent)
     hours = [ms // 3_600_000 for ms in rail.asked_ms]
     assert len(set(hours)) > 24
     assert (kept, [e for e in entries if e.block_number]) == ([], [])

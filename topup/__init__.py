@@ -28,6 +28,7 @@ Each module answers one question. In the order the money flows:
   watch.py        What does the account show, and can it be believed?
   witness.py      What has the chain shown of what we sent, and what follows for the ledger?
   steps.py        What do all steps of a top-up share?
+  bookkeeping.py  What is entered in the books while no top-up is open?
   tally.py        Which days of usage does the provider tell that the ledger does not hold?
   revoke.py       Does an approval outlive its charge, and how is it taken back?
   purchase.py     What is the next step of a top-up?

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from typing import assert_never
 
 from topup import events
-from topup.books import Commodity
-from topup.closing import Checkpoint, Closed, closing_entries, due, wallet_due, wallet_entries
+from topup.bookkeeping import Bookkeeping
 from topup.credits import DAY_MS, HOUR_MS, Reading, Runway, Unknown, burn_usd_per_hour, next_poll_s, runway
-from topup.errors import ChainError, TopupError
+from topup.errors import TopupError
 from topup.lifecycle import State, TopUp
 from topup.policy import Buy, Decision, Hold, Refuse, Snapshot, Why, decide
 from topup.ports import Api, Clock, Rail, Sink, Store, Usage
@@ -21,7 +20,7 @@ from topup.purchase import Purchase
 from topup.revoke import Revoke
 from topup.steps import Reach
 from topup.tally import Tally
-from topup.terms import COINBASE, Asked, Rest, Terms
+from topup.terms import Asked, Rest, Terms
 from topup.watch import Watch
 from topup.witness import Witness
 
@@ -48,19 +47,17 @@ class Cycle:
         self._api = api
         self._store = store
         self._sink = sink
-        self._rails = rails
         self._rpc_requests = rpc_requests
         self._watch = Watch(terms, api=api, store=store, clock=clock, sink=sink)
         self._witness = Witness(watch=self._watch, rails=rails, store=store, sink=sink)
         reach = Reach(self._watch, rails, store, sink, self._witness)
         self._purchase = Purchase(terms, reach)
         self._revoke = Revoke(terms, reach)
+        self._bookkeeping = Bookkeeping(terms, rails=rails, watch=self._watch, store=store)
         self._tally: Tally | None = None
         if usage is not None:
             self._tally = Tally(terms.account.name, api=usage, now=self._watch.now, store=store, sink=sink)
         self._cycles = 0
-        # In which hour it was last looked whether the books have to be closed.
-        self._books_hour = -1
         self._paused: bool | None = None
         self._forbidden: tuple[Why, int] | None = None
 
@@ -95,48 +92,6 @@ class Cycle:
         )
         return rest
 
-    async def _close_books(self) -> None:
-        """Once a UTC day, book what was used, bought elsewhere, and moved by others; no top-up is open here."""
-        name, now = self._account.name, self._watch.now()
-        if now // HOUR_MS == self._books_hour:
-            return
-        closed, last = self._store.closed(name), self._store.last_reading(name)
-        if last is None:
-            return
-        self._books_hour = now // HOUR_MS
-        first = closed.at_ms + 1 if closed is not None else last.at_ms
-        reading = due(self._store.readings(name, first), closed, self._store.busy(name, first))
-        if reading is not None:
-            at = Closed.at(reading, self._store.posted(name, reading.at_ms))
-            self._store.close_books(name, at, closing_entries(at, closed), now)
-        closed = self._store.closed(name)
-        if closed is not None and self._limits.live and self._account.wallet is not None:
-            await self._close_wallet(self._account.wallet, closed.at_ms)
-
-    async def _close_wallet(self, wallet: bytes, closed_ms: int) -> None:
-        """Once a UTC day, hold the wallet's books against the chain; one that is silent is asked an hour later."""
-        name, now = self._account.name, self._watch.now()
-        last = {one.commodity: one for one in self._store.checkpoints(name)}
-        # Coinbase's rail first: of its chain it reads ETH, too.
-        for route in sorted(self._account.routes, key=lambda route: route.rail != COINBASE):
-            mine = (one.at_ms for one in last.values() if one.chain_id == route.chain_id)
-            if not wallet_due(max(mine, default=closed_ms), now):
-                continue
-            rail = self._rails(route.rail)
-            try:
-                told = await rail.holdings(wallet)
-            except ChainError:  # the passes themselves say what is wrong with the chain
-                continue
-            for asset, units in told.units.items():
-                one, block = Commodity(asset), told.at.number
-                if one in last and last[one].block >= block:
-                    continue
-                at = Checkpoint(route.chain_id, wallet, one, block, told.at.timestamp_s * 1000, units)
-                booked = self._store.wallet_booked(name, one, block)
-                entries = wallet_entries(at, booked, told.price_e8, first=one not in last)
-                self._store.close_wallet(name, at, entries, now)
-                last[one] = at
-
     async def stand(self) -> None:
         """Before the first pass: say when the wallet has sent more than the ledger knows."""
         await self._purchase.stand()
@@ -165,11 +120,13 @@ class Cycle:
             return rest
         await self._witness.look_back(self._account)
         snapshot, decision = await self.judge(asked or Asked())
-        await self._close_books()
+        self._bookkeeping.close()
         if not isinstance(decision, Buy):
+            # Never before a purchase: it may take many questions.
             await self._revoke.tidy()
+            await self._bookkeeping.hold_wallet()
             if self._tally is not None:
-                await self._tally.keep_up()  # never before a purchase: it may take many questions
+                await self._tally.keep_up()
         if not isinstance(decision, Refuse):
             self._forbidden = None
         match decision:
