@@ -208,6 +208,25 @@ def test_many_keys_are_asked_a_few_at_a_time_and_across_starts(store: SqliteStor
     assert len(asked) == len(set(asked)) == count
 
 
+def test_a_slow_provider_is_asked_for_fewer_keys_with_each_pass(store: SqliteStore) -> None:
+    """Six seconds an answer are two keys a pass; nothing is asked twice, and the day is whole in the end."""
+
+    class Slow(Provider):
+        async def activity(self, *, day: date | None = None, key_hash: str | None = None) -> list[Activity]:
+            self.now_ms += 6_000
+            return await super().activity(day=day, key_hash=key_hash)
+
+    provider = Slow()
+    for n in range(5):
+        provider.use(TODAY - timedelta(days=1), n, "big", DOLLAR)
+    keeper = tally(store, provider)
+    keep_up(keeper)
+    assert provider.asked == ["keys", key_hash(0), key_hash(1)]
+    keep_up(keeper, 2)
+    assert len(by(store, "key")) == 5
+    assert provider.asked[3:] == [key_hash(2), key_hash(3), key_hash(4), None]
+
+
 def test_a_question_that_fails_loses_nothing(store: SqliteStore) -> None:
     """After an error in the middle the rest is asked an hour later, and what was answered stands."""
     provider, told = Provider(fails={4: ApiUnknown("no usable answer")}), Told()

@@ -676,6 +676,9 @@ class Store(Protocol):
     def finish(self, topup: TopUp, entry: Entry, at_ms: int) -> TopUp:
         """Book the posting and end the top-up."""
 
+    def booked(self, topup_id: str, attempt: Attempt) -> Entry:
+        """Return what was booked last of an attempt that stands in the books."""
+
     def head(self) -> str | None:
         """Return the newest hash of the journal, in hex; None while it is empty."""
 

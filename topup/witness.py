@@ -103,7 +103,7 @@ class Witness:
     def _taken_back(self, topup: TopUp, attempt: Attempt, told: Inclusion) -> TopUp:
         """Take a booked attempt out of the books again; whoever believed in a safe block has to look."""
         now, ended = self._watch.now(), topup.state in TERMINAL
-        entry = self._entry(topup, attempt)
+        entry = self._store.booked(topup.id, attempt)  # as it was written, whatever it would be today
         reason = f"block {told.block_number} was safe, is in the books, and has been replaced"
         halt = None if ended or topup.state is State.HALTED else reason
         topup = self._store.undone(topup, attempt, books.reversal(entry, now), halt, now)

@@ -127,6 +127,20 @@ def within(db: sqlite3.Connection, account: str, first_ms: int, end_ms: int) -> 
     return sums, [entry for _, _, entry, _ in _read(db, where, values)]
 
 
+def booked(db: sqlite3.Connection, topup_id: str, tx_hash: bytes | None) -> Entry:
+    """Return the newest entry by which a transaction of a top-up has moved the wallet.
+
+    Raises:
+        Broken: it does not balance, or holds what no entry can.
+    """
+    newest = (
+        "entry.id = (SELECT max(e.id) FROM entry e JOIN line l ON l.entry = e.id"
+        " WHERE e.topup = ? AND e.tx_hash = ? AND l.account = ?)"
+    )
+    ((_, _, entry, _),) = _read(db, newest, (topup_id, tx_hash, WALLET))
+    return entry
+
+
 def _entry(rows: list[sqlite3.Row]) -> Entry:
     """Return the entry that stands in these rows, one for each line; a single row without a place has no line."""
     row = rows[0]

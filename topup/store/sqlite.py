@@ -846,6 +846,11 @@ class SqliteStore:
             finally:
                 self._db.rollback()
 
+    def booked(self, topup_id: str, attempt: Attempt) -> Entry:
+        """Return what was booked last of an attempt that stands in the books."""
+        with self._db_errors():
+            return journal.booked(self._db, topup_id, attempt.tx_hash)
+
     def head(self) -> str | None:
         """Return the newest hash of the journal, in hex; None while it is empty."""
         with self._db_errors():
