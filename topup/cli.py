@@ -926,6 +926,11 @@ def _limit_set(
     return code
 
 
+Month = Annotated[str | None, typer.Option(help="a month, such as 2026-11; default: this one")]
+First = Annotated[str | None, typer.Option("--from", help="first day, such as 2026-11-01 (UTC)")]
+Last = Annotated[str | None, typer.Option("--to", help="last day, included")]
+
+
 class Form(StrEnum):
     """As what a statement is written."""
 
@@ -940,9 +945,9 @@ class Form(StrEnum):
 
 @app.command()
 def statement(
-    month: Annotated[str | None, typer.Option(help="a month, such as 2026-11; default: this one")] = None,
-    first: Annotated[str | None, typer.Option("--from", help="first day, such as 2026-11-01 (UTC)")] = None,
-    last: Annotated[str | None, typer.Option("--to", help="last day, included")] = None,
+    month: Month = None,
+    first: First = None,
+    last: Last = None,
     form: Annotated[Form, typer.Option("--format", help="as what it is written")] = Form.TEXT,
     html: Annotated[Path | None, typer.Option(help="write a page with pictures into this file instead")] = None,
     as_json: Json = False,
@@ -1012,9 +1017,9 @@ class Split(StrEnum):
 @app.command()
 def usage(
     by: Annotated[Split, typer.Option(help="by what it is split; labels are of `labels` in the settings")] = Split.DAY,
-    month: Annotated[str | None, typer.Option(help="a month, such as 2026-11; default: this one")] = None,
-    first: Annotated[str | None, typer.Option("--from", help="first day, such as 2026-11-01 (UTC)")] = None,
-    last: Annotated[str | None, typer.Option("--to", help="last day, included")] = None,
+    month: Month = None,
+    first: First = None,
+    last: Last = None,
     form: Annotated[Table, typer.Option("--format", help="as what it is written")] = Table.TEXT,
     as_json: Json = False,
 ) -> None:
