@@ -128,16 +128,16 @@ def within(db: sqlite3.Connection, account: str, first_ms: int, end_ms: int) -> 
 
 
 def booked(db: sqlite3.Connection, topup_id: str, tx_hash: bytes | None) -> Entry:
-    """Return the newest entry by which a transaction of a top-up has moved the wallet.
+    """Return the newest entry of a top-up's transaction, the posting of its credits left out; it may have no line.
 
     Raises:
         Broken: it does not balance, or holds what no entry can.
     """
     newest = (
-        "entry.id = (SELECT max(e.id) FROM entry e JOIN line l ON l.entry = e.id"
-        " WHERE e.topup = ? AND e.tx_hash = ? AND l.account = ?)"
+        "entry.id = (SELECT max(e.id) FROM entry e WHERE e.topup = ? AND e.tx_hash = ?"
+        " AND NOT EXISTS (SELECT 1 FROM line l WHERE l.entry = e.id AND l.account = ?))"
     )
-    ((_, _, entry, _),) = _read(db, newest, (topup_id, tx_hash, WALLET))
+    ((_, _, entry, _),) = _read(db, newest, (topup_id, tx_hash, CREDITS))
     return entry
 
 
