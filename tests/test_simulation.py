@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from decimal import Decimal
 from itertools import count
@@ -46,15 +47,20 @@ def test_one_seed_is_one_world(seed: int) -> None:
     assert [b.head.hash for b in first.net.blocks] == [b.head.hash for b in again.net.blocks]
 
 
-def caught(seeds: range, steps: int, what: str) -> bool:
-    """Tell whether in one of these seeds this very thing broke."""
+def first_broken(seeds: Iterable[int], steps: int, what: str) -> int | None:
+    """Return the first of these seeds in which this very thing broke."""
     for seed in seeds:
         try:
             run(seed, steps)
         except Broken as error:
             if re.search(what, str(error)):
-                return True
-    return False
+                return seed
+    return None
+
+
+def caught(seeds: Iterable[int], steps: int, what: str) -> bool:
+    """Tell whether in one of these seeds this very thing broke."""
+    return first_broken(seeds, steps, what) is not None
 
 
 TWICE = r"^\w+ paid \d+ charges$"
@@ -86,12 +92,17 @@ def test_a_charge_declared_dead_without_proof_is_caught(seeds: range, monkeypatc
 
 
 def test_a_lane_holds_where_the_proof_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On its lane a purchase is paid once even with silence taken for proof; on lanes of their own two are paid."""
+    """On its lane a purchase is paid once even with silence taken for proof; on lanes of their own two are paid.
+
+    In the very world in which two lanes pay twice, and in those around it, one lane does not.
+    """
     impatience(monkeypatch)
-    assert not caught(range(40, 72, 4), 2000, TWICE)
     lane_of, counter = tempo.lane_of, count()
-    monkeypatch.setattr(tempo, "lane_of", lambda purchase: lane_of(purchase + b"%d" % next(counter)))
-    assert caught(range(40, 72, 4), 2000, TWICE)
+    with monkeypatch.context() as fresh:
+        fresh.setattr(tempo, "lane_of", lambda purchase: lane_of(purchase + b"%d" % next(counter)))
+        seed = first_broken(range(40, 2000, 4), 2000, TWICE)
+    assert seed is not None
+    assert not caught([*range(40, 72, 4), seed], 2000, TWICE)
 
 
 def test_an_authorization_that_is_looked_for_elsewhere_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
