@@ -29,6 +29,7 @@ from topup.forecast import (
     PAYMENTS_MAX,
     Forecast,
     Network,
+    Pace,
     Purse,
     days_used,
     draw,
@@ -645,3 +646,19 @@ def test_far_ends_have_no_day(place: Path) -> None:
     shown = asked(place)
     assert shown.exit_code == 0
     assert "the floor is then reached" not in shown.stdout
+
+
+@given(
+    st.decimals(0, 500, places=4),
+    st.lists(st.tuples(*[st.integers(0, 60)] * 3).map(sorted), min_size=7, max_size=7),
+)
+def test_what_is_left_lies_between_a_busy_week_and_a_calm_one(balance: Decimal, week: list[list[int]]) -> None:
+    """At least, likely and at most, day after day: in that order, never rising, never below nothing."""
+    low, likely, high = (tuple(Fraction(day[n]) for day in week) for n in range(3))
+    left = Pace(low, likely, high).left(Usd(balance), 14)
+    assert len(left) == 14
+    for at_least, expected, at_most in left:
+        assert Usd.of(0) <= at_least <= expected <= at_most <= Usd(balance)
+    for column in zip(*left, strict=True):
+        assert list(column) == sorted(column, reverse=True)
+    assert left[6][1].amount == max(Decimal(0), balance - sum(int(x) for x in likely))

@@ -170,6 +170,8 @@ def bands(told: ahead.Forecast) -> list[tuple[int, Usd, Usd, Usd]]:
         return []
     now, start = told.reading.balance, told.reading.at_ms
     left = told.pace.left(now, ahead.WEEK)
+    # Once nothing can be left even at the calmest, there is nothing more to foresee.
+    left = left[: next((n + 1 for n, one in enumerate(left) if one[2].amount == 0), len(left))]
     return [(start, now, now, now), *((start + (n + 1) * DAY_MS, *one) for n, one in enumerate(left))]
 
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from topup.books import Commodity
 from topup.credits import Reading
-from topup.money import Usd, Wei, plain
+from topup.money import WIDE, Usd, plain
 from topup.statement import Refill, Statement, amount
 from topup.statements.text import moment
 
@@ -46,9 +46,10 @@ svg{display:block;width:100%;height:auto}svg text{fill:var(--soft);font-size:11p
 .under{fill:var(--fill)}.floor{stroke:var(--amber);stroke-dasharray:5 4}.refill{stroke:var(--green);stroke-width:1.5}
 .mark{fill:var(--green)}.band{fill:var(--amber);opacity:.22}.guess{stroke:var(--amber);stroke-width:1.5;fill:none}
 .bar{fill:var(--blue)}svg .ink{fill:var(--ink)}
-table{width:100%;border-collapse:collapse;background:var(--paper);border:1px solid var(--line);font-size:13.5px}
-th,td{padding:6px 10px;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}
+table{width:100%;border-collapse:collapse;background:var(--paper);border:1px solid var(--line);font-size:12.5px}
+th,td{padding:6px 7px;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}
 th{color:var(--soft);font-weight:600}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+td code,td:first-child{overflow-wrap:normal;white-space:nowrap}
 .wide{overflow-x:auto;margin-top:12px}ul{margin:8px 0;padding-left:20px}
 @media print{:root{--ground:#fff;--paper:#fff;--ink:#000;--soft:#444;--line:#bbb;--blue:#1d4fb0;--fill:#1d4fb018;
 --green:#136b45;--amber:#8a5200}main{padding:0;max-width:none}figure,tr,.tile{break-inside:avoid}.wide{overflow:visible}
@@ -179,7 +180,8 @@ def _credits(told: Statement, drawn: Pictures) -> str:
         parts.append(f'<polygon class="band" points="{" ".join(edge)}"/>')
         likely = " ".join(f"{at.x(b.at_ms)},{at.y(b.likely.amount)}" for b in ahead)
         parts.append(f'<polyline class="guess" points="{likely}"/>')
-        parts.append(f'<text x="{at.x(ahead[0].at_ms)}" y="{HEIGHT - BOTTOM - 6}">if nothing is bought</text>')
+        where = f'x="{at.x(ahead[-1].at_ms)}" y="{HEIGHT - BOTTOM - 6}"'
+        parts.append(f'<text {where} text-anchor="end">if nothing is bought</text>')
     for one in told.refills:
         if one.posted_ms is not None and one.posted_ms in told.period:
             x = at.x(one.posted_ms)
@@ -225,7 +227,7 @@ def _refills(refills: Sequence[Refill]) -> str:
         return ""
     rows = []
     for one in refills:
-        network = [plain(Wei(one.network_wei).eth) + " ETH"] if one.network_wei else []
+        network = [_gwei(one.network_wei)] if one.network_wei else []
         network += [str(one.network_tokens)] if one.network_tokens.units else []
         rows.append(
             _row(
@@ -235,7 +237,7 @@ def _refills(refills: Sequence[Refill]) -> str:
                 _dollars(one.usd) if one.usd is not None else "not known",
                 plain(one.fees.usdc),
                 "<br>".join(network) or "–",
-                plain(Wei(one.swap_wei).eth) + " ETH" if one.swap_wei else "–",
+                _gwei(one.swap_wei) if one.swap_wei else "–",
             )
         )
     return _table(("posted", "top-up", "credits", "left the wallet", "fees", "network", "swap cost"), 2, rows)
@@ -311,6 +313,11 @@ def _amount(units: int, commodity: Commodity) -> str:
 
 def _dollars(usd: Usd, to: str = "0.01") -> str:
     return f"{usd.amount.quantize(Decimal(to)):f} $"
+
+
+def _gwei(units: int) -> str:
+    """Write wei as ETH to nine digits: a page is looked at, the other forms are exact."""
+    return f"{WIDE.scaleb(Decimal(units), -18).quantize(Decimal('0.000000001'), context=WIDE):f} ETH"
 
 
 def _short(name: str) -> str:
