@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tests.warm import Forked
+from tests.warm import Forked, Warm, takes
 from topup.lifecycle import TopUp
 from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
 from topup.store.sqlite import SqliteStore
 
+Done = subprocess.CompletedProcess[str]
 TOPUP = [sys.executable, "-m", "topup"]
 # A condition that does not come true within this many real seconds never does.
 PATIENCE_S = 30
@@ -39,6 +43,40 @@ HASTE = {
 def events_of(log: str) -> list[dict[str, Any]]:
     """Return the events among the lines of a standard error in JSON."""
     return [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+
+
+@functools.cache
+def warm() -> Warm:
+    """Return the process that this pytest worker's commands are forked from; it ends with the worker."""
+    made = Warm()
+    atexit.register(made.close)
+    return made
+
+
+def ran(command: Sequence[str], environment: Mapping[str, str], timeout_s: float = 60) -> Done:
+    """Run one command to its end, without the time that Python takes to load it where it can be forked.
+
+    Raises:
+        subprocess.TimeoutExpired: it did not end in time; it was killed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        process = began(command, environment, out, err)
+        try:
+            code = process.wait(timeout=timeout_s)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(command, code, out.read_text("utf-8"), err.read_text("utf-8"))
+
+
+def began(
+    command: Sequence[str], environment: Mapping[str, str], out: Path, err: Path, *, cold: bool = False
+) -> subprocess.Popen[bytes] | Forked:
+    """Start one command; forked, unless `cold`: what /proc says of a fork's beginning is its parent's."""
+    if not cold and takes(command):
+        return warm().start(command, environment, out, err)
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
 
 
 @dataclass
@@ -87,6 +125,7 @@ class Served:
     directory: Path
     settings: dict[str, str] = field(default_factory=dict)
     started: list[Running] = field(default_factory=list)
+    cold: bool = False
 
     @property
     def state(self) -> Path:
@@ -107,15 +146,7 @@ class Served:
 
     def run(self, *arguments: str, **changes: str | None) -> subprocess.CompletedProcess[str]:
         """Run one command to its end."""
-        return subprocess.run(
-            [*TOPUP, *arguments],
-            env=self.environment(**changes),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return ran([*TOPUP, *arguments], self.environment(**changes))
 
     def document(self, *arguments: str, **changes: str | None) -> Any:
         """Run one command with --json and return its one document, whatever its exit code."""
@@ -127,14 +158,7 @@ class Served:
         """Start a command in the background."""
         stem = self.directory / f"process-{len(self.started)}"
         out, err = stem.with_suffix(".out"), stem.with_suffix(".err")
-        with out.open("wb") as stdout, err.open("wb") as stderr:
-            process = subprocess.Popen(
-                [*TOPUP, *arguments],
-                env=self.environment(**changes),
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-            )
+        process = began([*TOPUP, *arguments], self.environment(**changes), out, err, cold=self.cold)
         self.started.append(Running(process, out, err))
         return self.started[-1]
 

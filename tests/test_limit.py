@@ -19,7 +19,7 @@ from eth_keys.datatypes import PrivateKey
 from eth_utils.crypto import keccak
 
 from tests import builders
-from tests.served import TOPUP
+from tests.served import TOPUP, ran
 from tests.stage import Stage
 from tests.test_adversary import story
 from tests.test_mpp import held, stage_of
@@ -78,15 +78,7 @@ class Owner:
 
     def types(self, *arguments: str, **changes: str | None) -> subprocess.CompletedProcess[str]:
         """Run a command with the daemon's settings, which name no root key; None removes one of them."""
-        return subprocess.run(
-            [*TOPUP, *arguments],
-            env={k: v for k, v in (self.settings() | changes).items() if v is not None},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return ran([*TOPUP, *arguments], {k: v for k, v in (self.settings() | changes).items() if v is not None})
 
     def settings(self) -> dict[str, str | None]:
         """Return the daemon's environment."""

@@ -6,18 +6,17 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.served import TOPUP, ran
 from topup import rehearsal
 from topup.sandbox import contracts
 from topup.sandbox.faults import FAULTS
 from topup.store.sqlite import SqliteStore
 
-TOPUP = [sys.executable, "-m", "topup"]
 TOTAL_UNITS = 10_500_000
 
 
@@ -81,9 +80,7 @@ def test_a_revert_is_booked_and_the_same_charge_is_paid(tmp_path: Path) -> None:
 def command(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run a topup command with a bare environment."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("TOPUP_")}
-    return subprocess.run(
-        [*TOPUP, *arguments], capture_output=True, text=True, timeout=90, env=kept | (env or {}), check=False
-    )
+    return ran([*TOPUP, *arguments], kept | (env or {}), 90)
 
 
 def test_the_sandbox_ignores_every_setting_of_its_surroundings(tmp_path: Path) -> None:

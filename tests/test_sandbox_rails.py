@@ -15,7 +15,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests import tools
-from tests.test_sandbox import TOPUP, command
+from tests.served import TOPUP
+from tests.test_sandbox import command
 from topup.books import CREDITS, GAS, WALLET, Commodity
 from topup.cli import app
 from topup.errors import Exit

@@ -109,6 +109,7 @@ def spill(tmp_path: Path) -> Iterator[Spill]:
         place.world.environment = lambda: {  # type: ignore[method-assign]
             name: value for name, value in made.items() if name not in ("TOPUP_WALLET__PRIVATE_KEY", "TOPUP_API__KEY")
         }
+        place.cold = True  # what /proc says of a daemon has to be its own
         yield Spill(place)
 
 
