@@ -730,8 +730,11 @@ def run(
 
     with ThreadPoolExecutor(jobs) as pool:
         outcomes = list(pool.map(tried, chosen))
-    # On a busy machine a block comes a moment later, and what follows it stands in another order. Such a step is named
-    # and counts neither way, but only where its life has died of the same call, at the same moment, in another phase.
+    # On a busy machine a block comes a moment later, and what follows it stands in another order: what was missed is
+    # tried again with nothing beside it. A step that is missed even so is named and counts neither way, but only where
+    # its life has died of the same call, at the same moment, in another phase.
+    lives_of = {life.name: life for life in lives}
+    outcomes = [survive(lives_of[one.life], one.cell) if one.wrong == MISSED else one for one in outcomes]
     died = {_moment(one) for one in outcomes if not one.wrong}
     missed = tuple(one for one in outcomes if one.wrong == MISSED and (one.cell.call in POLLED or _moment(one) in died))
     tried_all = [one for one in outcomes if one not in missed]

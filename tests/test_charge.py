@@ -437,7 +437,7 @@ def inside_data(text: str) -> bytes:
 )
 def test_an_answer_that_is_no_sound_json_document_is_refused(raw: bytes) -> None:
     """Nothing at all, HTML, half a document, other encodings, bottomless nesting and impossible numbers: refused."""
-    assert unreadable(raw).field in ("answer", "data")
+    assert unreadable(raw).field in ("answer", "data", "data.web3_data")  # how deep Python reads is the process's own
 
 
 def test_a_number_of_a_hundred_thousand_digits_is_refused() -> None:

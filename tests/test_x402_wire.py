@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.oracles import python
+from topup.charge import RAW_BYTES_MAX
 from topup.errors import ChargeRefused
 from topup.rails.x402_wire import (
-    RAW_BYTES_MAX,
     Authorization,
     Offer,
     Settlement,

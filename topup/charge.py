@@ -53,6 +53,22 @@ class Intent:
     prefix: bytes
 
     @property
+    def struct(self) -> tuple[object, ...]:
+        """Return the fields in the order of the contract's struct TransferIntent."""
+        return (
+            self.recipient_amount,
+            self.deadline,
+            self.recipient,
+            self.recipient_currency,
+            self.refund_destination,
+            self.fee_amount,
+            self.id,
+            self.operator,
+            self.signature,
+            self.prefix,
+        )
+
+    @property
     def total(self) -> Usdc:
         """Return what has to arrive: the recipient's part and the fee part."""
         return Usdc(self.recipient_amount + self.fee_amount)
@@ -232,22 +248,30 @@ class Verified:
         return self.demand
 
 
+def document(raw: bytes) -> Any:
+    """Decode what a seller demands from JSON: of bounded size, no name given twice, fractions as Decimal.
+
+    Raises:
+        ChargeRefused: it is none.
+    """
+    if len(raw) > RAW_BYTES_MAX:
+        _refuse("answer", f"{len(raw)} bytes", f"at most {RAW_BYTES_MAX} bytes")
+    try:
+        return json.loads(
+            raw.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_float=Decimal, parse_constant=_no_constant
+        )
+    except (ValueError, ArithmeticError, RecursionError):
+        # No UTF-8, no JSON, an integer of thousands of digits, an exponent beyond Decimal, or too deeply nested.
+        _refuse("answer", "no JSON", "a JSON document")
+
+
 def parse(raw: bytes) -> Charge:
     """Decode the raw answer of POST /credits/coinbase.
 
     Raises:
         ChargeRefused: a field is missing, of another type or malformed.
     """
-    if len(raw) > RAW_BYTES_MAX:
-        _refuse("answer", f"{len(raw)} bytes", f"at most {RAW_BYTES_MAX} bytes")
-    try:
-        document = json.loads(
-            raw.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_float=Decimal, parse_constant=_no_constant
-        )
-    except (ValueError, ArithmeticError, RecursionError):
-        # No UTF-8, no JSON, an integer of thousands of digits, an exponent beyond Decimal, or too deeply nested.
-        _refuse("answer", "no JSON", "a JSON document")
-    data = _object(document, "", "data")
+    data = _object(document(raw), "", "data")
     intent = _object(_object(data, "data", "web3_data"), "data.web3_data", "transfer_intent")
     meta = _object(intent, "transfer_intent", "metadata")
     call = _object(intent, "transfer_intent", "call_data")

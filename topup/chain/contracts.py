@@ -70,27 +70,12 @@ def returned(types: list[str], data: bytes, what: str) -> tuple[Any, ...]:
 
 def payment_data(intent: Intent, tier: int) -> bytes:
     """Return the call data of swapAndTransferUniswapV3Native(intent, tier)."""
-    return encode("payment_protocol", "swapAndTransferUniswapV3Native", _fields(intent), tier)
+    return encode("payment_protocol", "swapAndTransferUniswapV3Native", intent.struct, tier)
 
 
 def token_payment_data(intent: Intent) -> bytes:
     """Return the call data of transferTokenPreApproved(intent)."""
-    return encode("payment_protocol", "transferTokenPreApproved", _fields(intent))
-
-
-def _fields(intent: Intent) -> tuple[object, ...]:
-    return (
-        intent.recipient_amount,
-        intent.deadline,
-        intent.recipient,
-        intent.recipient_currency,
-        intent.refund_destination,
-        intent.fee_amount,
-        intent.id,
-        intent.operator,
-        intent.signature,
-        intent.prefix,
-    )
+    return encode("payment_protocol", "transferTokenPreApproved", intent.struct)
 
 
 def transferred(receipt: dict[str, Any], contract: bytes) -> list[dict[str, Any]]:

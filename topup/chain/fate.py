@@ -60,8 +60,8 @@ async def ends(rpc: Rpc, chain_id: int) -> Ends:
     return Ends(_block(rpc, newest, "newest block"), _block(rpc, final, "final block"))
 
 
-async def account(rpc: Rpc, chain_id: int, demand: Charge, since: int, final: int) -> Account:
-    """Read what became of a charge from block `since` on, through a provider that is past the final block `final`.
+async def past(rpc: Rpc, chain_id: int, final: int) -> tuple[Head, Head]:
+    """Read the newest block and block `final` through a provider for which that one is final.
 
     Raises:
         WrongChain: the provider speaks for another chain.
@@ -79,6 +79,17 @@ async def account(rpc: Rpc, chain_id: int, demand: Charge, since: int, final: in
     newest, at = _block(rpc, latest, "newest block"), _block(rpc, agreed, f"block {final}")
     if at.number != final or _block(rpc, own_final, "final block").number < final or newest.number < final:
         raise ChainUnknown(f"{rpc.host} is not past the final block {final}")
+    return newest, at
+
+
+async def account(rpc: Rpc, chain_id: int, demand: Charge, since: int, final: int) -> Account:
+    """Read what became of a charge from block `since` on, through a provider that is past the final block `final`.
+
+    Raises:
+        WrongChain: the provider speaks for another chain.
+        ChainUnknown: anything was not answered, or the provider is behind.
+    """
+    newest, at = await past(rpc, chain_id, final)
     marked = await rpc.batch([_mark(demand, hex(newest.number))])
     payers = set()
     async for chunk in transfers(rpc, demand.contract, demand.intent.operator, since, newest.number):

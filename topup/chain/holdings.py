@@ -57,10 +57,12 @@ async def held(
     at = head(known(block, f"{rpc.host}, block {final}"))
     if at.number != final:
         raise ChainUnknown(f"{rpc.host} gave block {at.number} for {final}")
-    units = {asset: known_word(word, f"the wallet's {asset}") for asset, word in zip(tokens, rest, strict=False)}
+    then = f"at the final block {final}, {rpc.host}"
+    units = {asset: known_word(word, f"the wallet's {asset} {then}") for asset, word in zip(tokens, rest, strict=False)}
     price = None
     if native is not None:
-        units[Asset.ETH] = quantity(known(rest[len(tokens)], "the balance"), "the balance")
+        what = f"the wallet's {Asset.ETH} {then}"
+        units[Asset.ETH] = quantity(known(rest[len(tokens)], what), what)
         if feed is not None:
             try:
                 price = feed_price(rest[-1], native, at)

@@ -16,7 +16,7 @@ from eth_utils.address import to_checksum_address
 
 from topup.chain.contracts import encode
 from topup.chain.evidence import View
-from topup.chain.fate import Account
+from topup.chain.fate import Account, past
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, unhex
 from topup.chain.scan import SPAN
 from topup.chain.survey import call, head, right_chain
@@ -86,18 +86,7 @@ async def account(rpc: Rpc, chain_id: int, trace: Trace, final: int) -> Account:
         WrongChain: the provider speaks for another chain.
         ChainUnknown: anything was not answered, or the provider is behind.
     """
-    spoken, latest, own_final, agreed = await rpc.batch(
-        [
-            ("eth_chainId", []),
-            ("eth_getBlockByNumber", ["latest", False]),
-            ("eth_getBlockByNumber", ["finalized", False]),
-            ("eth_getBlockByNumber", [hex(final), False]),
-        ]
-    )
-    right_chain(rpc, spoken, chain_id)
-    newest, at = head(known(latest, "the newest block")), head(known(agreed, f"block {final}"))
-    if at.number != final or head(known(own_final, "the final block")).number < final or newest.number < final:
-        raise ChainUnknown(f"{rpc.host} is not past the final block {final}")
+    newest, at = await past(rpc, chain_id, final)
     asked = [_receipt(trace.hash)] if trace.hash is not None else []
     marked, *receipts = await rpc.batch([mark(trace, hex(newest.number)), *asked])
     payers = set(await _carriers(rpc, trace, newest.number))

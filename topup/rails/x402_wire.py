@@ -20,10 +20,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, NamedTuple, Never, Protocol
 
+from topup.charge import RAW_BYTES_MAX, document
 from topup.errors import ChargeRefused
 
-# The largest 402 that is read, in bytes after base64; a real one has about 1 kB, most HTTP servers take 8 to 16 kB.
-RAW_BYTES_MAX: Final = 64 * 1024
 # What is echoed to the seller is no deeper than this; real extensions have schemas five deep.
 DEPTH_MAX: Final = 20
 # The names that version 1 has for chains; version 2 names them by CAIP-2.
@@ -112,27 +111,18 @@ def offers(raw: bytes) -> tuple[Offer, ...]:
     Raises:
         ChargeRefused: it is no JSON document of version 1 or 2, or one of these offers is malformed.
     """
-    try:
-        document = json.loads(
-            _bounded(raw).decode("utf-8"),
-            object_pairs_hook=_no_duplicates,
-            parse_float=Decimal,
-            parse_constant=_no_constant,
-        )
-    except (ValueError, ArithmeticError, RecursionError):
-        # No UTF-8, no JSON, an integer of thousands of digits, an exponent beyond Decimal, or too deeply nested.
-        _refuse("answer", "no JSON", "a JSON document")
-    if not isinstance(document, dict):
-        _refuse("answer", type(document).__name__, "an object")
-    version = document.get("x402Version")
+    told = document(raw)
+    if not isinstance(told, dict):
+        _refuse("answer", type(told).__name__, "an object")
+    version = told.get("x402Version")
     if type(version) is not int or version not in (1, 2):
         _refuse("x402Version", _shown(version), "1 or 2")
-    accepts = document.get("accepts")
+    accepts = told.get("accepts")
     if not isinstance(accepts, list):
         _refuse("accepts", _shown(accepts), "a list")
     resource = extensions = None
     if version == 2:
-        resource, extensions = _echo(document, "resource"), _echo(document, "extensions")
+        resource, extensions = _echo(told, "resource"), _echo(told, "extensions")
     found = []
     for index, stated in enumerate(accepts):
         where = f"accepts[{index}]"
@@ -355,19 +345,6 @@ def _encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names: set[str] = set()
-    for name, _ in pairs:
-        if name in names:
-            _refuse(ascii(name)[1:-1][:80], "given twice", "given once")
-        names.add(name)
-    return dict(pairs)
-
-
-def _no_constant(name: str) -> Never:
-    _refuse("answer", name, "free of NaN and Infinity")
 
 
 def _headers(headers: Mapping[str, str], name: str) -> list[str]:

@@ -286,11 +286,11 @@ class LocalSigner:
 
 
 def _swap(intent: Intent, tier: int) -> bytes:
-    return SWAP + encode([INTENT, "uint24"], [_fields(intent), tier])
+    return SWAP + encode([INTENT, "uint24"], [intent.struct, tier])
 
 
 def _transfer(intent: Intent) -> bytes:
-    return TRANSFER + encode([INTENT], [_fields(intent)])
+    return TRANSFER + encode([INTENT], [intent.struct])
 
 
 def _dollars(price: Wei, gas: int) -> Usdc:
@@ -300,21 +300,6 @@ def _dollars(price: Wei, gas: int) -> Usdc:
 
 def _approval(contract: bytes, units: int) -> bytes:
     return APPROVE + encode(["address", "uint256"], [contract, units])
-
-
-def _fields(intent: Intent) -> tuple[object, ...]:
-    return (
-        intent.recipient_amount,
-        intent.deadline,
-        intent.recipient,
-        intent.recipient_currency,
-        intent.refund_destination,
-        intent.fee_amount,
-        intent.id,
-        intent.operator,
-        intent.signature,
-        intent.prefix,
-    )
 
 
 def from_keystore(path: Path, password: str, ceilings: Ceilings) -> LocalSigner:
