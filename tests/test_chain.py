@@ -50,6 +50,7 @@ class Stand:
     def __init__(self, world: World) -> None:
         self.world = world
         self.wallet = builders.address(world.wallet)
+        self.planning = False  # whether what is sent was planned just before
 
     def ask(self, act: Callable[[EvmChain], Awaitable[T]], profile: Profile = BASE) -> T:
         """Do something with the edge, through a client of its own."""
@@ -155,7 +156,13 @@ class Stand:
         raw, tx_hash = attempt.raw, attempt.hash
         assert raw is not None
         assert tx_hash is not None
-        return self.ask(lambda chain: chain.send(raw, tx_hash))
+
+        async def handed(chain: EvmChain) -> Sent:
+            if self.planning:
+                await chain.survey(self.wallet, TOTAL, BASE.contract)
+            return await chain.send(raw, tx_hash)
+
+        return self.ask(handed)
 
     def look(self, demand: Charge, *attempts: Attempt) -> Sighting:
         return self.ask(lambda chain: chain.look(self.wallet, [(a, demand) for a in attempts]))
@@ -600,6 +607,12 @@ def test_a_dry_run_that_fails_without_a_revert_is_unknown(stand: Stand) -> None:
 # What sending is answered
 
 
+@pytest.fixture(params=["web3.py", "plainly"])
+def hand(request: pytest.FixtureRequest) -> str:
+    """By whom the bytes are handed over: what this process planned, and what it found stored."""
+    return str(request.param)
+
+
 ANSWERS: list[tuple[int, str, Delivery]] = [
     (-32000, "already known", Delivery.KNOWN),
     (-32603, "already known", Delivery.KNOWN),
@@ -650,8 +663,9 @@ ANSWERS: list[tuple[int, str, Delivery]] = [
 ]
 
 
-def test_every_nodes_words_are_understood(embedded: Stand) -> None:
-    """Through web3.py's own path: the text decides and the code never does; each is asked exactly once."""
+def test_every_nodes_words_are_understood(embedded: Stand, hand: str) -> None:
+    """The text decides and the code never does; each is asked exactly once."""
+    embedded.planning = hand == "web3.py"
     attempt = embedded.attempt(embedded.demand())
     for number, (code, text, expected) in enumerate(ANSWERS, 1):
         embedded.refuse("eth_sendRawTransaction", RpcError(code, text))
@@ -668,8 +682,9 @@ def test_case_and_surroundings_do_not_matter() -> None:
         assert classify(f"RPC: {text.upper()}.") is expected, text
 
 
-def test_sent_once_and_held(stand: Stand) -> None:
+def test_sent_once_and_held(stand: Stand, hand: str) -> None:
     """A real node accepts the bytes once, and then says that it has them."""
+    stand.planning = hand == "web3.py"
     attempt = stand.attempt(stand.demand())
     assert stand.send(attempt).delivery is Delivery.ACCEPTED
     assert stand.world.rpc.asked["eth_sendRawTransaction"] == 1
@@ -677,8 +692,9 @@ def test_sent_once_and_held(stand: Stand) -> None:
     assert stand.world.rpc.asked["eth_sendRawTransaction"] == 2
 
 
-def test_real_nodes_use_the_words_of_the_table(stand: Stand) -> None:
+def test_real_nodes_use_the_words_of_the_table(stand: Stand, hand: str) -> None:
     """Nonce, funds, fee and chain id are refused by both nodes in words that are understood."""
+    stand.planning = hand == "web3.py"
     demand, attempt = stand.paid()
     assert stand.send(attempt).delivery in (Delivery.NONCE_USED, Delivery.KNOWN)
     nonce_low = stand.attempt(demand, nonce=0, gas_limit=299_999)
@@ -692,8 +708,9 @@ def test_real_nodes_use_the_words_of_the_table(stand: Stand) -> None:
     assert stand.send(rival).delivery is Delivery.REPLACEMENT
 
 
-def test_a_lost_answer_is_unclear_and_never_sent_again(stand: Stand) -> None:
+def test_a_lost_answer_is_unclear_and_never_sent_again(stand: Stand, hand: str) -> None:
     """The node holds the bytes, the connection breaks: nothing is concluded, nothing is repeated, and it is mined."""
+    stand.planning = hand == "web3.py"
 
     async def lost(method: str, _: list[Any], honest: Next) -> Any:
         told = honest()
@@ -712,8 +729,9 @@ def test_a_lost_answer_is_unclear_and_never_sent_again(stand: Stand) -> None:
 
 
 @pytest.mark.parametrize("said", [None, 5, "", "0x", "0x12", "zz", {}, [], True, "0x" + "00" * 32])
-def test_an_answer_that_is_not_our_hash_is_unclear(said: Any, embedded: Stand) -> None:
+def test_an_answer_that_is_not_our_hash_is_unclear(said: Any, embedded: Stand, hand: str) -> None:
     """Accepted is only what is answered with our own hash."""
+    embedded.planning = hand == "web3.py"
     embedded.answer("eth_sendRawTransaction", lambda _: said)
     assert embedded.send(embedded.attempt(embedded.demand())).delivery is Delivery.UNCLEAR
 

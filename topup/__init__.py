@@ -60,6 +60,7 @@ Each module answers one question. In the order the money flows:
     survey.py     What is a payment planned on?
     simulation.py What would this payment do?
     broadcast.py  How do signed bytes leave?
+    submission.py How does a new payment leave?
     evidence.py   What became of a payment?
     history.py    What has this wallet done?
     scan.py       Who was paid between two blocks?

@@ -360,7 +360,7 @@ def providers(s: Settings) -> list[Rpc]:
 
 
 def chain(s: Settings, rpcs: list[Rpc], clock: Clock, say: Callable[[Event], None] | None = None) -> EvmChain:
-    """Return the chain, which tells `say` what becomes of its providers; this is where web3 is loaded."""
+    """Return the chain, which tells `say` what becomes of its providers."""
     from topup.chain.evm import EvmChain
     from topup.chain.owners import quorum
 

@@ -1,27 +1,21 @@
-"""How do signed bytes leave? Once per call to every provider, by web3.py over our own transport.
+"""How do signed bytes leave? Once per call to every provider, and nothing below sends again.
 
-Nothing below us sends again. What a provider answers is classified by its text: the codes of different nodes
-contradict each other. No answer of this module says "it was not sent".
+What a provider answers is classified by its text: the codes of different nodes contradict each other. No answer of
+this module says "it was not sent".
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
-from web3 import AsyncWeb3
-from web3.exceptions import Web3Exception, Web3RPCError
-from web3.providers.async_base import AsyncJSONBaseProvider
-from web3.types import RPCEndpoint, RPCResponse
-
-from topup.chain.rpc import Rpc, RpcError
+from topup.chain.rpc import Rpc, RpcError, unhex
 from topup.errors import ChainUnknown
 from topup.ports import Delivery, Sent
 
-# See topup.signers.local: web3 loads py_ecc too, whose recursion limit lets a nested JSON answer end the process.
-sys.setrecursionlimit(min(sys.getrecursionlimit(), 10_240))
+# Hands bytes to one provider and returns the hash that it answers; raises RpcError or ChainUnknown.
+Hand = Callable[[Rpc, bytes], Awaitable[bytes]]
 # Lower-cased fragments, in the order they are tried; gathered from geth, op-geth, reth, erigon, nethermind and anvil.
 TEXTS: Final[tuple[tuple[Delivery, tuple[str, ...]], ...]] = (
     (Delivery.KNOWN, ("already known", "alreadyknown", "already imported", "transaction already in pool")),
@@ -75,43 +69,32 @@ TEXTS: Final[tuple[tuple[Delivery, tuple[str, ...]], ...]] = (
 )
 
 
-class Transport(AsyncJSONBaseProvider):
-    """web3.py's provider over our own client: no retries, no CCIP-Read, no lock of its own."""
+async def plainly(rpc: Rpc, raw: bytes) -> bytes:
+    """Hand bytes over by a question like any other; nothing has to be loaded for it.
 
-    global_ccip_read_enabled = False
-
-    def __init__(self, rpc: Rpc) -> None:
-        """Use the client of `rpc`."""
-        super().__init__()
-        self._rpc = rpc
-
-    async def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
-        """Ask once."""
-        try:
-            return {"jsonrpc": "2.0", "id": 1, "result": await self._rpc.ask(method, *params)}
-        except RpcError as error:
-            return {"jsonrpc": "2.0", "id": 1, "error": {"code": error.code, "message": error.message}}
+    Raises:
+        RpcError: the provider refused them, or says so.
+        ChainUnknown: no usable answer.
+    """
+    return unhex(await rpc.ask("eth_sendRawTransaction", "0x" + raw.hex()), "the hash of what was sent")
 
 
-async def broadcast(rpcs: Sequence[Rpc], raw: bytes, tx_hash: bytes) -> Sent:
+async def broadcast(rpcs: Sequence[Rpc], raw: bytes, tx_hash: bytes, hand: Hand) -> Sent:
     """Hand `raw` to every provider once; the best answer counts, because one that holds it is enough."""
-    answers = await asyncio.gather(*(_send(rpc, raw, tx_hash) for rpc in rpcs))
+    answers = await asyncio.gather(*(_send(rpc, raw, tx_hash, hand) for rpc in rpcs))
     order = list(Delivery)
     best = min(answers, key=lambda sent: order.index(sent.delivery))
     return Sent(best.delivery, "; ".join(f"{rpc.host}: {sent.detail}" for rpc, sent in zip(rpcs, answers, strict=True)))
 
 
-async def _send(rpc: Rpc, raw: bytes, tx_hash: bytes) -> Sent:
+async def _send(rpc: Rpc, raw: bytes, tx_hash: bytes, hand: Hand) -> Sent:
     try:
-        answered = await AsyncWeb3(Transport(rpc)).eth.send_raw_transaction(raw)
-    except Web3RPCError as error:
-        response = error.rpc_response or {}
-        failure = response.get("error")
-        text = str(failure.get("message")) if isinstance(failure, dict) else str(error)
-        return Sent(classify(text), text[:200])
-    except (ChainUnknown, Web3Exception, ValueError, TypeError) as error:
+        answered = await hand(rpc, raw)
+    except RpcError as error:
+        return Sent(classify(error.message), error.message[:200])
+    except ChainUnknown as error:
         return Sent(Delivery.UNCLEAR, str(error)[:200])
-    if bytes(answered) != tx_hash:
+    if answered != tx_hash:
         return Sent(Delivery.UNCLEAR, "answered another hash than ours")
     return Sent(Delivery.ACCEPTED, "accepted")
 

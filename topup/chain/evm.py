@@ -9,6 +9,7 @@ from eth_utils.address import to_checksum_address
 
 from topup.chain import agreement, evidence, fate, holdings, simulation, survey
 from topup.chain.agreement import Agreed, Disagreement
+from topup.chain.broadcast import Hand, broadcast, plainly
 from topup.chain.contracts import encode, payment_data, token_payment_data
 from topup.chain.profiles import Profile
 from topup.chain.providers import Providers
@@ -29,6 +30,7 @@ class EvmChain:
         """Keep the profile and the providers."""
         self._profile = profile
         self._providers = providers
+        self._hand: Hand = plainly
 
     @property
     def chain_id(self) -> int:
@@ -47,8 +49,9 @@ class EvmChain:
 
     async def survey(self, wallet: bytes, total: Usdc, contract: bytes, *, pay_with: Asset = Asset.ETH) -> Survey:
         """Read all a payment is planned on, in one batch of each provider."""
-        from topup.chain import broadcast  # noqa: F401 - loaded here, so that what is signed leaves at once
+        from topup.chain.submission import submit  # loaded here, so that what is signed leaves at once
 
+        self._hand = submit
         answers = await self._providers.ask(
             lambda rpc: survey.survey(rpc, self._profile, wallet, total, contract, pay_with), lambda found: found.head
         )
@@ -76,9 +79,7 @@ class EvmChain:
 
     async def send(self, raw: bytes, tx_hash: bytes) -> Sent:
         """Hand signed bytes to every provider once, also to those that were set aside."""
-        from topup.chain import broadcast
-
-        return await broadcast.broadcast(self._providers.rpcs, raw, tx_hash)
+        return await broadcast(self._providers.rpcs, raw, tx_hash, self._hand)
 
     async def look(self, wallet: bytes, attempts: Sequence[tuple[Attempt, Charge]], *, every: bool = False) -> Sighting:
         """Look for these attempts in canonical blocks; with `every`, through all, and two where two are configured."""

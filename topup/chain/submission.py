@@ -1,0 +1,55 @@
+"""How does a new payment leave? By web3.py, over our own transport.
+
+Slow to load, so only what plans a payment loads it: a payment that an earlier process stored does not wait for it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from web3 import AsyncWeb3
+from web3.exceptions import Web3Exception, Web3RPCError
+from web3.providers.async_base import AsyncJSONBaseProvider
+from web3.types import RPCEndpoint, RPCResponse
+
+from topup.chain.rpc import Rpc, RpcError
+from topup.errors import ChainUnknown
+
+# See topup.signers.local: web3 loads py_ecc too, whose recursion limit lets a nested JSON answer end the process.
+sys.setrecursionlimit(min(sys.getrecursionlimit(), 10_240))
+
+
+class Transport(AsyncJSONBaseProvider):
+    """web3.py's provider over our own client: no retries, no CCIP-Read, no lock of its own."""
+
+    global_ccip_read_enabled = False
+
+    def __init__(self, rpc: Rpc) -> None:
+        """Use the client of `rpc`."""
+        super().__init__()
+        self._rpc = rpc
+
+    async def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
+        """Ask once."""
+        try:
+            return {"jsonrpc": "2.0", "id": 1, "result": await self._rpc.ask(method, *params)}
+        except RpcError as error:
+            return {"jsonrpc": "2.0", "id": 1, "error": {"code": error.code, "message": error.message}}
+
+
+async def submit(rpc: Rpc, raw: bytes) -> bytes:
+    """Hand bytes to one provider; return the hash that it answers.
+
+    Raises:
+        RpcError: the provider refused them, or says so.
+        ChainUnknown: no usable answer.
+    """
+    try:
+        return bytes(await AsyncWeb3(Transport(rpc)).eth.send_raw_transaction(raw))
+    except Web3RPCError as error:
+        failure = (error.rpc_response or {}).get("error")
+        told: dict[str, Any] = dict(failure) if isinstance(failure, dict) else {}
+        raise RpcError(0, str(told.get("message", error)), None) from None
+    except (Web3Exception, ValueError, TypeError) as error:
+        raise ChainUnknown(str(error)) from None
