@@ -271,7 +271,7 @@ def _x402() -> Iterator[tuple[Row, bool]]:
 
 def _mpp() -> Iterator[tuple[Row, bool]]:
     from tests import test_mpp_faults as tests
-    from topup.sandbox.purchases import MPP_FAULTS
+    from topup.sandbox.mpp_faults import MPP_FAULTS
 
     def row(name: str, says: str, fault: Any, tell: Observe, *, two: bool = False, late_ms: int = 2_000) -> Row:
         def played(directory: Path, observed: Callable[[Observe], Observe]) -> None:

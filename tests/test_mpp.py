@@ -20,7 +20,8 @@ from topup.lifecycle import State, TopUp
 from topup.money import Asset, Usd, Usdc
 from topup.sandbox.gateway import Account, Seen
 from topup.sandbox.http import Raw, Request, Response
-from topup.sandbox.purchases import PURCHASES, RECIPIENT, MppConduct, Seller
+from topup.sandbox.purchase_wire import PURCHASES
+from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller
 from topup.sandbox.tempo import USDC_E, Tempo
 from topup.sandbox.world import World
 from topup.terms import Asked

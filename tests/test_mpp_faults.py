@@ -14,7 +14,10 @@ import pytest
 from tests.rails_faults import ROW_S, Ground, Play, crashed, outlived, run_row
 from tests.tools import require
 from topup.books import Commodity
-from topup.sandbox.purchases import MPP_FAULTS, RECIPIENT, SETTLED, MppConduct, MppFault, Seller, Style
+from topup.sandbox.faults import Fault
+from topup.sandbox.mpp_faults import MPP_FAULTS
+from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller, Style
+from topup.sandbox.seller_faults import SETTLED
 from topup.sandbox.tempo import FEE_AMM, USDC_E, Tempo
 from topup.sandbox.world import World
 
@@ -45,7 +48,7 @@ FEW_SETTLED: Final = frozenset({"settled-payment-required-402", "settled-redirec
 FEW_LOST: Final = frozenset({"never-settles"})
 
 
-def rows(faults: Iterable[MppFault], few: frozenset[str]) -> list[Any]:
+def rows(faults: Iterable[Fault], few: frozenset[str]) -> list[Any]:
     """Name each row, and leave most of them to the long run."""
     return [pytest.param(f, id=f.name, marks=[] if f.name in few else [pytest.mark.long]) for f in faults]
 
@@ -138,13 +141,13 @@ def told(
 
 
 @pytest.mark.parametrize("fault", rows(ALL, FEW))
-def test_a_row(fault: MppFault, tmp_path: Path) -> None:
+def test_a_row(fault: Fault, tmp_path: Path) -> None:
     """Challenge, credential, purchase and posting, each spoilt in one way: the result, and the money to the unit."""
     told(tmp_path, lambda play: run_row(play, fault), STYLES[ALL.index(fault) % len(STYLES)])
 
 
 @pytest.mark.parametrize("fault", rows(AFTER_SETTLING, FEW_SETTLED))
-def test_a_death_while_the_seller_settles(fault: MppFault, tmp_path: Path) -> None:
+def test_a_death_while_the_seller_settles(fault: Fault, tmp_path: Path) -> None:
     """The credential is with the seller and the chain has it, when the process dies: the next one finds it."""
 
     async def tell(play: Play) -> None:
@@ -157,7 +160,7 @@ def test_a_death_while_the_seller_settles(fault: MppFault, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("two", [False, True], ids=["one provider", "two providers"])
 @pytest.mark.parametrize("fault", rows(LOST, FEW_LOST))
-def test_a_credential_that_is_never_settled(fault: MppFault, two: bool, tmp_path: Path) -> None:  # noqa: FBT001
+def test_a_credential_that_is_never_settled(fault: Fault, two: bool, tmp_path: Path) -> None:  # noqa: FBT001
     """Past its deadline one provider is no proof, a person has to look; two prove it dead, and one more is bought."""
     told(tmp_path, lambda play: outlived(play, fault), two=two)
 

@@ -28,19 +28,9 @@ from eth_utils.crypto import keccak
 from tests.tools import require
 from topup.sandbox.charges import STRANGER
 from topup.sandbox.gateway import Account
-from topup.sandbox.purchases import (
-    AFTER_SETTLING,
-    FAULTS_AT,
-    MPP_FAULTS,
-    PURCHASES,
-    RECIPIENT,
-    UNSETTLED,
-    MppConduct,
-    OwnPlace,
-    Place,
-    Seller,
-    Style,
-)
+from topup.sandbox.mpp_faults import AFTER_SETTLING, FAULTS_AT, MPP_FAULTS, UNSETTLED, OwnPlace
+from topup.sandbox.purchase_wire import PURCHASES
+from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller, Style
 from topup.sandbox.tempo import CHAIN_ID, PATH_USD, USDC_E, Tempo
 from topup.sandbox.wire import WIRE_FAULTS
 
@@ -801,7 +791,7 @@ class Nowhere:
 def test_the_table_names_every_fault_of_a_purchase() -> None:
     """Each fault at the seller's own places has at least one row, and each row can be switched."""
     seller = Seller(Account(Clock().now_ms), Nowhere())
-    switched: set[tuple[Place, str]] = set()
+    switched: set[tuple[str, str]] = set()
     for fault in MPP_FAULTS.values():
         for one in fault.switches:
             seller.switch_on(one.place, one.name, one.times)

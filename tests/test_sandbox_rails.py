@@ -21,7 +21,7 @@ from topup.books import CREDITS, GAS, WALLET, Commodity
 from topup.cli import app
 from topup.errors import Exit
 from topup.sandbox.faults import FAULTS, of_rail
-from topup.sandbox.purchases import MPP_FAULTS
+from topup.sandbox.mpp_faults import MPP_FAULTS
 from topup.sandbox.x402_faults import X402_FAULTS
 from topup.store.sqlite import SqliteStore
 

@@ -30,10 +30,11 @@ from topup.sandbox import contracts
 from topup.sandbox.charges import STRANGER, Operator, named_address
 from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Account
+from topup.sandbox.seller_faults import SETTLED
 from topup.sandbox.wire import WIRE_FAULTS
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import SELLERS, Venice, selling
-from topup.sandbox.x402_faults import ANSWERS_INSTEAD, FAULTS_AT, SETTLED, X402_FAULTS
+from topup.sandbox.x402_faults import ANSWERS_INSTEAD, FAULTS_AT, X402_FAULTS
 from topup.sandbox.x402_seller import RECIPIENT, X402Conduct, X402Seller
 
 P = ParamSpec("P")

@@ -14,9 +14,10 @@ import pytest
 from tests.rails_faults import ROW_S, Ground, Play, crashed, outlived, run_row
 from topup.books import Commodity
 from topup.sandbox import contracts
+from topup.sandbox.seller_faults import SETTLED
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling
-from topup.sandbox.x402_faults import SETTLED, X402_FAULTS, X402Fault
+from topup.sandbox.x402_faults import X402_FAULTS, X402Fault
 from topup.sandbox.x402_seller import RECIPIENT, X402Conduct, X402Seller
 
 # Deeper than the embedded chain's final block.

@@ -112,7 +112,13 @@ Each module answers one question. In the order the money flows:
     rpc.py        How does a chain of the sandbox speak JSON-RPC?
     tempo.py      How does the sandbox run a Tempo chain?
     gateway.py    How would OpenRouter answer, if it still sold credits for crypto?
+    seller.py     What do sellers share that carry payments to the chain?
+    seller_faults.py What can every seller do wrong that carries payments to the chain?
     purchases.py  How would OpenRouter sell credits for a machine payment?
+    purchase_wire.py What does OpenRouter's endpoint for purchases take, and what does it answer?
+    mpp_wire.py   How is a challenge of the Payment scheme sealed and written, and a credential read?
+    mpp_faults.py What can a seller for machine payments do wrong, in a sentence each, and what must come of it?
+    tempo_transfer.py What does a transaction on Tempo pay, is that what was asked for, and does its receipt show it?
     x402.py       How would a gateway sell credits for a signed transfer of dollars?
     x402_seller.py What do sellers for x402 share?
     x402_faults.py What can a seller for x402 do wrong, in a sentence each, and what must come of it?

@@ -22,7 +22,7 @@ from eth_keys.exceptions import BadSignature, ValidationError
 from eth_utils.crypto import keccak
 
 from topup.sandbox import contracts
-from topup.sandbox.postings import ERC20_TRANSFER
+from topup.sandbox.postings import ERC20_TRANSFER, word
 from topup.sandbox.rpc import Chain, RpcError
 
 Json = Any
@@ -180,7 +180,7 @@ class Facilitator:
         receipt = self.chain.rpc("eth_getTransactionReceipt", [tx_hash])
         if receipt is None:
             return None
-        topics = [ERC20_TRANSFER, _word(authorization.sender), _word(authorization.recipient)]
+        topics = [ERC20_TRANSFER, word(authorization.sender), word(authorization.recipient)]
         return int(receipt["status"], 16) == 1 and any(
             log["address"].lower() == self.token.lower()
             and log["topics"] == topics
@@ -233,7 +233,3 @@ def recovered(signable: Any, signature: bytes) -> str:
 
 def _invalid(what: str, detail: str) -> Refused:
     return Refused("PAYMENT_VERIFICATION_FAILED", f"invalid_exact_evm_payload_{what}", detail)
-
-
-def _word(address: str) -> str:
-    return "0x" + "0" * 24 + address.removeprefix("0x").lower()

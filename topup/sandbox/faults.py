@@ -240,26 +240,13 @@ def of_rail(rail: str, pay_with: str = "eth") -> Mapping[str, Fault]:
     """Return what can go wrong on a rail (`coinbase`, `mpp`, `x402`), by name."""
     if rail == "coinbase":
         return MappingProxyType({n: f for n, f in FAULTS.items() if pay_with == "eth" or not f.of_swap})
-    rows: list[Any]
+    rows: list[Fault]
     if rail == "mpp":
-        from topup.sandbox.purchases import MPP_FAULTS
+        from topup.sandbox.mpp_faults import MPP_FAULTS
 
         rows = list(MPP_FAULTS.values())
     else:
         from topup.sandbox.x402_faults import X402_FAULTS
 
         rows = [one for one in X402_FAULTS.values() if X402_SELLER in one.sellers]
-    return MappingProxyType({one.name: _as_fault(one) for one in rows})
-
-
-def _as_fault(row: Any) -> Fault:
-    """Say a row of another seller's table as one of this table."""
-    return Fault(
-        row.name,
-        row.says,
-        tuple(Switch(one.place, one.name, one.times) for one in row.switches),
-        row.expected_result,
-        row.expected_exit,
-        row.expected_spent,
-        refills=getattr(row, "refills", 1),
-    )
+    return MappingProxyType({one.name: one for one in rows})

@@ -71,12 +71,12 @@ class Watch:
 
     def _payments(self, start: int, head: int) -> Iterator[tuple[str, str]]:
         """Charge id and transaction hash of each payment that names our contract, operator and recipient."""
-        contract, operator = self.operator.terms.contract, _word(self.operator.address)
+        contract, operator = self.operator.terms.contract, word(self.operator.address)
         wanted = {"fromBlock": hex(start), "toBlock": hex(head), "address": contract, "topics": [TRANSFERRED, operator]}
         for log in self.chain.rpc("eth_getLogs", [wanted]):
             # Checked here too: a node that ignores a filter must not post credits.
             ours = log["address"].lower() == contract.lower() and log["topics"] == [TRANSFERRED, operator]
-            if ours and "0x" + log["data"][66:130] == _word(self.operator.terms.recipient):
+            if ours and "0x" + log["data"][66:130] == word(self.operator.terms.recipient):
                 yield log["data"][:34], log["transactionHash"]
 
     def _count(self, tx_hash: str, owed: int) -> bool:
@@ -84,7 +84,7 @@ class Watch:
         terms = self.operator.terms
         for log in (self._receipt(tx_hash) or {"logs": []})["logs"]:
             topics, transfer = log["topics"], (tx_hash, log["logIndex"])
-            to_us = len(topics) == 3 and topics[0] == ERC20_TRANSFER and topics[2] == _word(terms.recipient)
+            to_us = len(topics) == 3 and topics[0] == ERC20_TRANSFER and topics[2] == word(terms.recipient)
             if not to_us or log["address"].lower() != terms.currency.lower():
                 continue
             if int(log["data"], 16) >= owed and transfer not in self._counted:
@@ -97,5 +97,6 @@ class Watch:
         return receipt if receipt and int(receipt["status"], 16) == 1 else None
 
 
-def _word(address: str) -> str:
+def word(address: str) -> str:
+    """Return an address as topics and data of a log carry it."""
     return "0x" + "0" * 24 + address.removeprefix("0x").lower()

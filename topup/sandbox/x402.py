@@ -11,7 +11,6 @@ import base64
 import json
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Final
@@ -26,8 +25,9 @@ from topup.sandbox.facilitator import NETWORKS, Paid, Refused, recovered
 from topup.sandbox.gateway import Account, Seen
 from topup.sandbox.http import Raw, Request, Response
 from topup.sandbox.rpc import Chain
+from topup.sandbox.seller import answer_of, moment, unix_ms_of
 from topup.sandbox.x402_faults import Offer, OwnPlace
-from topup.sandbox.x402_seller import UNITS, Settlement, Statement, X402Conduct, X402Seller, answer_of, written
+from topup.sandbox.x402_seller import UNITS, Settlement, Statement, X402Conduct, X402Seller, written
 
 Json = Any
 World = Any
@@ -147,7 +147,7 @@ class Venice(X402Seller):
         if said is None:
             raise ValueError("no message of EIP-4361")
         signature = bytes.fromhex(str(document["signature"]).removeprefix("0x"))
-        issued, expires = _unix_ms(said["issued"]), _unix_ms(said["expires"])
+        issued, expires = unix_ms_of(said["issued"]), unix_ms_of(said["expires"])
         now, server = self.now_ms(), urlsplit(self.url)
         facts = (
             is_checksum_address(said["address"]),
@@ -279,7 +279,7 @@ def _listed(statement: Statement, wallet: str, request: Request) -> Response:
             "amount": line.amount,
             "balanceAfter": line.balance_after,
             "type": line.kind,
-            "createdAt": _moment(line.at_ms),
+            "createdAt": moment(line.at_ms),
             "requestId": None if line.kind == "TOP_UP" else f"chatcmpl-{line.name[:8]}",
             "modelId": None if line.kind == "TOP_UP" else "sandbox-model",
         }
@@ -292,13 +292,3 @@ def _listed(statement: Statement, wallet: str, request: Request) -> Response:
         "pagination": {"limit": int(limit), "offset": start, "hasMore": end < len(statement.lines)},
     }
     return answer_of(200, {"success": True, "data": data})
-
-
-def _unix_ms(text: str) -> int:
-    moment = datetime.fromisoformat(text)
-    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
-
-
-def _moment(unix_ms: int) -> str:
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=unix_ms)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

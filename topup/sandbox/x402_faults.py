@@ -14,16 +14,27 @@ from typing import Any, Final, Literal
 from topup.errors import Exit
 from topup.sandbox import gateway
 from topup.sandbox.charges import STRANGER, named_address
+from topup.sandbox.faults import Fault, Switch
+from topup.sandbox.seller_faults import (
+    GONE,
+    HUGE_TEXT,
+    NOT_SERVED,
+    PRICE_OUTCOMES,
+    REFILLED,
+    REFUSED,
+    SETTLED,
+    UNCREDITED,
+    WAITING,
+    WIRE_ANSWERS,
+    Outcome,
+)
 from topup.sandbox.wire import WIRE_FAULTS
 
 OwnPlace = Literal["offer", "payment", "balance", "transactions"]
 Place = gateway.Place | OwnPlace
-Spent = Literal["zero", "one"]
-_Outcome = tuple[str, Exit, Spent]
 
 OTHER_CHAIN_ID: Final = 84532  # The public test chain.
 OTHER_TOKEN: Final = named_address("topup sandbox: other dollar")
-HUGE_TEXT: Final = 256 * 1024  # More than HTTP libraries read of a head.
 
 
 @dataclass(frozen=True)
@@ -72,11 +83,9 @@ HOSTILE_OFFERS: Final[Mapping[str, Callable[[Offer], Offer]]] = MappingProxyType
         "huge-header": _with(description="credits, and " * (HUGE_TEXT // 13)),
     }
 )
-NOT_SERVED: Final = {"not-found-404": (404, "Not Found"), "not-implemented-501": (501, "Not Implemented")}
 OFFER_FAULTS: Final = frozenset(
     {"stranger-too", "solana-only", "duplicate-keys", "garbage", "redirect-307", *NOT_SERVED, *HOSTILE_OFFERS}
 )
-SETTLED: Final = "settled-"
 ANSWERS_INSTEAD: Final = frozenset({"payment-required-402", "failed-402", "redirect-307", *WIRE_FAULTS})
 PAYMENT_FAULTS: Final = (
     ANSWERS_INSTEAD
@@ -95,33 +104,13 @@ FAULTS_AT: Final[Mapping[OwnPlace, frozenset[str]]] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class X402Switch:
-    """One switch of the seller: where, which fault, for how many requests (None: all)."""
-
-    place: Place
-    name: str
-    times: int | None = None
-
-
-@dataclass(frozen=True)
-class X402Fault:
+class X402Fault(Fault):
     """One thing that goes wrong. `sellers` are the profiles that can do it."""
 
-    name: str
-    says: str
-    switches: tuple[X402Switch, ...]
-    expected_result: str
-    expected_exit: int
-    expected_spent: Spent
     sellers: tuple[str, ...] = ("venice", "plain")
 
 
-_REFILLED: Final[_Outcome] = ("refilled", Exit.OK, "one")
-_WAITING: Final[_Outcome] = ("waiting", Exit.LATER, "zero")
-_REFUSED: Final[_Outcome] = ("refused", Exit.PERSON, "zero")
-_GONE: Final[_Outcome] = ("gone", Exit.PERSON, "zero")
-_UNKNOWN: Final[_Outcome] = ("unknown", Exit.LATER, "zero")
-_UNCREDITED: Final[_Outcome] = ("uncredited", Exit.MONEY_MAY_HAVE_MOVED, "one")
+_UNKNOWN: Final[Outcome] = ("unknown", Exit.LATER, "zero")
 
 # What the payer must not take, and why.
 _OFFERS: Final = {
@@ -146,84 +135,69 @@ _PRICES: Final = {
     "zero-amount": "The offer asks for nothing.",
 }
 _ANSWERS: Final = {
-    "gone-410": "says that it is gone for good",
-    "unauthorized-401": "does not know the key",
-    "forbidden-403": "wants another kind of key",
-    "rate-limited-429": "asks for patience",
-    "server-error-500": "fails",
-    "bad-gateway-502": "lets a proxy answer, in HTML",
-    "unavailable-503": "is unavailable and says when to return",
-    "time-out": "never answers",
-    "reset": "cuts the connection",
-    "trickle": "answers one byte at a time, without end",
-    "html-200": "answers 200 with a web page",
-    "truncated-json": "ends in the middle of the document",
-    "short-body": "sends less than it announced",
-    "null-body": "answers null",
-    "redirect-302": "points to another server",
-    "oversized": "answers with 64 MB",
-    "gzip-bomb": "answers with what unpacks to 64 MB",
+    **WIRE_ANSWERS,
     "redirect-307": "points to another server, and would have all of it sent there",
     "payment-required-402": "asks for payment once more",
     "failed-402": "says that settling failed and nothing was moved",
 }
-_OF_PRICE: Final = {"gone-410": _GONE, "unauthorized-401": _REFUSED, "forbidden-403": _REFUSED}
-_OF_BALANCE: Final[Mapping[str, _Outcome]] = dict.fromkeys(
+_OF_BALANCE: Final[Mapping[str, Outcome]] = dict.fromkeys(
     ("gone-410", "unauthorized-401", "forbidden-403"), ("unknown", Exit.PERSON, "zero")
 )
 
 
-def _row(name: str, says: str, place: Place, fault: str, outcome: _Outcome, times: int | None = None) -> X402Fault:
-    return X402Fault(name, says, (X402Switch(place, fault, times),), *outcome)
+def _row(name: str, says: str, place: Place, fault: str, outcome: Outcome, times: int | None = None) -> X402Fault:
+    return X402Fault(name, says, (Switch(place, fault, times),), *outcome)
 
 
 _ALL: Final = (
-    *(_row(name, says, "offer", name, _REFUSED) for name, says in _OFFERS.items()),
+    *(_row(name, says, "offer", name, REFUSED) for name, says in _OFFERS.items()),
     # To Venice an amount is the least that it sells: below what is ordered, another one spoils nothing.
-    *(replace(_row(name, says, "offer", name, _REFUSED), sellers=("plain",)) for name, says in _PRICES.items()),
-    _row("huge-header", "The offer is 256 KB long.", "offer", "huge-header", _WAITING),
-    _row("no-extra", "The offer does not say what the token calls itself.", "offer", "no-extra", _REFILLED),
-    _row("lying-description", "The description promises another price.", "offer", "lying-description", _REFILLED),
+    *(replace(_row(name, says, "offer", name, REFUSED), sellers=("plain",)) for name, says in _PRICES.items()),
+    _row("huge-header", "The offer is 256 KB long.", "offer", "huge-header", WAITING),
+    _row("no-extra", "The offer does not say what the token calls itself.", "offer", "no-extra", REFILLED),
+    _row("lying-description", "The description promises another price.", "offer", "lying-description", REFILLED),
     # Asked for a price.
-    _row("offer-not-found-404", "There is no such endpoint.", "offer", "not-found-404", _GONE),
-    _row("offer-not-implemented-501", "The endpoint is not served.", "offer", "not-implemented-501", _GONE),
+    _row("offer-not-found-404", "There is no such endpoint.", "offer", "not-found-404", GONE),
+    _row("offer-not-implemented-501", "The endpoint is not served.", "offer", "not-implemented-501", GONE),
     *(
-        _row(f"offer-{name}", f"Asked for a price, the seller {says}.", "offer", name, _OF_PRICE.get(name, _WAITING))
+        _row(
+            f"offer-{name}", f"Asked for a price, the seller {says}.", "offer", name, PRICE_OUTCOMES.get(name, WAITING)
+        )
         for name, says in _ANSWERS.items()
         if name not in ("payment-required-402", "failed-402")
     ),
     # Given an authorization.
     *(
-        _row(f"payment-{name}", f"Given a payment, the seller {says}; it settles nothing.", "payment", name, _WAITING)
+        _row(f"payment-{name}", f"Given a payment, the seller {says}; it settles nothing.", "payment", name, WAITING)
         for name, says in _ANSWERS.items()
     ),
     *(
-        _row(f"payment-{name}-once", f"Given a payment, the seller {says}, once.", "payment", name, _REFILLED, 1)
+        _row(f"payment-{name}-once", f"Given a payment, the seller {says}, once.", "payment", name, REFILLED, 1)
         for name, says in _ANSWERS.items()
     ),
     *(
-        _row(f"settled-{name}", f"The seller settles, then {says}.", "payment", SETTLED + name, _REFILLED)
+        _row(f"settled-{name}", f"The seller settles, then {says}.", "payment", SETTLED + name, REFILLED)
         for name, says in _ANSWERS.items()
     ),
-    _row("settles-late", "The seller stops waiting, and settles later.", "payment", "settles-late", _REFILLED),
+    _row("settles-late", "The seller stops waiting, and settles later.", "payment", "settles-late", REFILLED),
     _row(
         "refuses-settles-late",
         "The seller says that nothing was moved, and settles later.",
         "payment",
         "refuses-settles-late",
-        _REFILLED,
+        REFILLED,
     ),
-    _row("never-settles", "The seller stops waiting, and never settles.", "payment", "never-settles", _WAITING),
+    _row("never-settles", "The seller stops waiting, and never settles.", "payment", "never-settles", WAITING),
     _row(
         "accepts-never-settles",
         "The seller thanks for a payment that it never settles.",
         "payment",
         "accepts-never-settles",
-        _WAITING,
+        WAITING,
     ),
-    _row("settles-twice", "The seller sends it to the chain twice.", "payment", "settles-twice", _REFILLED),
-    _row("no-receipt", "The seller settles and does not say by what.", "payment", "no-receipt", _REFILLED),
-    _row("lying-receipt", "The seller names another transaction.", "payment", "lying-receipt", _REFILLED),
+    _row("settles-twice", "The seller sends it to the chain twice.", "payment", "settles-twice", REFILLED),
+    _row("no-receipt", "The seller settles and does not say by what.", "payment", "no-receipt", REFILLED),
+    _row("lying-receipt", "The seller names another transaction.", "payment", "lying-receipt", REFILLED),
     # Asked for the balance.
     *(
         _row(
@@ -238,7 +212,7 @@ _ALL: Final = (
     ),
     _row("balance-nan", "The balance is NaN.", "balance", "nan", _UNKNOWN),
     # Credits.
-    _row("never-credits", "Payments settle and are never credited.", "posting", "never-posts", _UNCREDITED),
-    _row("credits-late", "Payments are credited an hour late.", "posting", "posts-late", _REFILLED),
+    _row("never-credits", "Payments settle and are never credited.", "posting", "never-posts", UNCREDITED),
+    _row("credits-late", "Payments are credited an hour late.", "posting", "posts-late", REFILLED),
 )
 X402_FAULTS: Final[Mapping[str, X402Fault]] = MappingProxyType({fault.name: fault for fault in _ALL})

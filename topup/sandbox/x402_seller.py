@@ -16,30 +16,21 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any, ClassVar, Final, Literal, get_args
+from typing import Any, ClassVar, Final, Literal
 
 from topup.sandbox.charges import named_address
 from topup.sandbox.facilitator import Authorization, Facilitator, Paid, Refused, chain_of, read
-from topup.sandbox.gateway import LARGE_USD, Account, Conduct, Gateway, Seen, Switched, json_text
+from topup.sandbox.gateway import Account, Conduct, Seen
 from topup.sandbox.http import Raw, Request, Response
 from topup.sandbox.rpc import Chain, RpcError
-from topup.sandbox.wire import WIRE_FAULTS
-from topup.sandbox.x402_faults import (
-    ANSWERS_INSTEAD,
-    FAULTS_AT,
-    HOSTILE_OFFERS,
-    NOT_SERVED,
-    SETTLED,
-    Offer,
-    OwnPlace,
-    Place,
-)
+from topup.sandbox.seller import ChainSeller, answer_of, wait_until
+from topup.sandbox.seller_faults import NOT_SERVED, SETTLED
+from topup.sandbox.x402_faults import ANSWERS_INSTEAD, FAULTS_AT, HOSTILE_OFFERS, Offer, Place
 
 Json = Any
 
 RECIPIENT: Final = named_address("topup sandbox: seller for x402")
 UNITS: Final = Decimal(10**6)
-LOOK_S: Final = 0.05
 
 
 @dataclass
@@ -119,7 +110,7 @@ class Settlement:
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-class X402Seller(Gateway):
+class X402Seller(ChainSeller):
     """What both sellers share. `start` it, and call `poll` on a timer.
 
     Besides the gateway's `posting`, faults can be switched at `offer` (an unpaid request), `payment` (a paid one),
@@ -130,6 +121,8 @@ class X402Seller(Gateway):
         offered: every offer given out on a chain we can name; all of them can be paid.
         settlements: payments that were verified, by payer and nonce.
     """
+
+    faults_at = FAULTS_AT
 
     profile: ClassVar[str]
     base: ClassVar[str]
@@ -147,7 +140,6 @@ class X402Seller(Gateway):
         self.asked: Counter[str] = Counter()
         self.offered: list[Offer] = []
         self.settlements: dict[tuple[str, bytes], Settlement] = {}
-        self._spoilt: dict[OwnPlace, list[Switched]] = {place: [] for place in get_args(OwnPlace)}
         self._first_balance: Decimal | None = None
 
     @property
@@ -172,38 +164,9 @@ class X402Seller(Gateway):
 
     # Faults.
 
-    def switch_on(self, place: Place, name: str, times: int | None = None) -> None:
-        """Spoil the next `times` requests at `place` (None: all), as the gateway does.
-
-        Raises KeyError for a fault that this place does not have.
-        """
-        match place:
-            case "offer" | "payment" | "balance" | "transactions":
-                if name not in FAULTS_AT[place]:
-                    raise KeyError(f"{place} has no fault called {name!r}")
-                self._spoilt[place].append(Switched(name, times))
-            case _:
-                super().switch_on(place, name, times)
-
-    def switch_off(self, place: Place | None = None) -> None:
-        """End all faults, or those of one place."""
-        match place:
-            case "offer" | "payment" | "balance" | "transactions":
-                self._spoilt[place].clear()
-            case _:
-                super().switch_off(place)
-        if place is None:
-            for switched in self._spoilt.values():
-                switched.clear()
-
-    def _spoil(self, place: OwnPlace, seen: Seen) -> str:
+    def _spoil(self, place: str, seen: Seen) -> str:
         self.asked[place] += 1
-        for fault in self._spoilt[place]:
-            if fault.left != 0:
-                fault.left = None if fault.left is None else fault.left - 1
-                seen.fault = fault.name
-                return fault.name
-        return ""
+        return super()._spoil(place, seen)
 
     # What the two do differently.
 
@@ -237,14 +200,6 @@ class X402Seller(Gateway):
 
     # Requests.
 
-    async def _answer(self, request: Request) -> Response | Raw:
-        seen = Seen(self.now_ms(), request.method, request.path, request.body, self._key_of(request))
-        self.requests.append(seen)
-        answer = await self._answer_own(request, seen)
-        if isinstance(answer, Response):
-            seen.status = answer.status
-        return answer
-
     async def _answer_own(self, request: Request, seen: Seen) -> Response | Raw:
         return await (self._sell(request, seen) if request.method == "POST" else self._read(request, seen))
 
@@ -262,19 +217,16 @@ class X402Seller(Gateway):
 
     def _instead(self, fault: str, ordered: int, honest: bytes = b"{}") -> Response | Raw | None:
         """Return what a fault says in place of an honest answer; None for a fault of another kind."""
-        if fault in WIRE_FAULTS:
-            return WIRE_FAULTS[fault](self.wire, lambda: honest)
         if fault in NOT_SERVED:
             status, title = NOT_SERVED[fault]
             return answer_of(status, {"error": title})
         if fault == "redirect-307":
-            # It keeps method, body and headers: a payment would follow it.
-            return Response(307, b"", {"location": f"{self.wire.elsewhere}{self.base}"})
+            return self._redirect(self.base)
         if fault == "payment-required-402":
             return self._unpaid(ordered)
         if fault == "failed-402":
             return self._refusal(402, _failed("Nothing was moved."), ordered)
-        return None
+        return self._wired(fault, honest)
 
     # Offers.
 
@@ -376,10 +328,7 @@ class X402Seller(Gateway):
         if fault == "settles-twice":
             with suppress(RpcError):  # The token takes it once; the second one reverts in its block.
                 self.facilitator.submit(settlement.authorization)
-        loop = asyncio.get_running_loop()
-        end = loop.time() + self.conduct.wait_s
-        while not self._look(settlement) and loop.time() < end:  # noqa: ASYNC110 - a chain does not call back
-            await asyncio.sleep(LOOK_S)
+        await wait_until(lambda: self._look(settlement), self.conduct.wait_s)
 
     def _submit(self, settlement: Settlement) -> None:
         settlement.due_ms = None
@@ -413,18 +362,9 @@ class X402Seller(Gateway):
 
     def _credit_due(self) -> None:
         for settlement in self.settlements.values():
-            if settlement.credited_ms is None and self._is_payable(settlement):
+            if settlement.credited_ms is None and self._must_credit(settlement.settled_ms, settlement.usd):
                 settlement.statement.credit(settlement.usd)
                 settlement.credited_ms = self.now_ms()
-
-    def _is_payable(self, settlement: Settlement) -> bool:
-        fault = self._current("posting")
-        if settlement.settled_ms is None or fault == "never-posts":
-            return False
-        large = settlement.usd > LARGE_USD
-        delay_ms = self.conduct.large_posting_delay_ms if large else self.conduct.posting_delay_ms
-        delay_ms += self.conduct.late_ms if fault == "posts-late" else 0
-        return self.now_ms() >= settlement.settled_ms + delay_ms
 
     def _receipt(self, settlement: Settlement, network: str) -> str:
         return packed(
@@ -448,20 +388,9 @@ class X402Seller(Gateway):
         return statement.balance
 
 
-def answer_of(status: int, body: Mapping[str, Json], headers: Mapping[str, str] | None = None) -> Response:
-    """Return JSON in which a Decimal is a number with its own digits."""
-    return Response(status, _text(body).encode(), {"content-type": "application/json", **(headers or {})})
-
-
 def packed(document: Mapping[str, Json]) -> str:
     """Return base64 of JSON, as headers carry it."""
     return base64.b64encode(json.dumps(document).encode()).decode()
-
-
-def _text(value: Json) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{json.dumps(name)}:{_text(one)}" for name, one in value.items()) + "}"
-    return "[" + ",".join(map(_text, value)) + "]" if isinstance(value, list) else json_text(value)
 
 
 def _failed(detail: str) -> Refused:

@@ -1,0 +1,238 @@
+"""What can a seller for machine payments do wrong, in a sentence each, and what must come of it?
+
+Fields and results are those of `faults.Fault`. A challenge is spoilt by one change each; a paid request is spoilt
+instead of settling it, or after: every fault of the wire has both forms, as `reset` has `settled-reset`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+from topup.errors import Exit
+from topup.sandbox import gateway
+from topup.sandbox.charges import STRANGER
+from topup.sandbox.faults import Fault, Switch
+from topup.sandbox.seller_faults import (
+    GONE,
+    HUGE_TEXT,
+    NOT_SERVED,
+    PRICE_OUTCOMES,
+    REFILLED,
+    REFUSED,
+    SETTLED,
+    UNCREDITED,
+    WAITING,
+    WIRE_ANSWERS,
+    Outcome,
+)
+from topup.sandbox.tempo import PATH_USD
+from topup.sandbox.wire import WIRE_FAULTS
+
+Json = Any
+OwnPlace = Literal["challenge", "payment", "purchase", "texts"]
+Place = gateway.Place | OwnPlace
+
+OTHER_CHAIN_ID: Final = 42431  # The public test chain.
+LONG_TEXT: Final = 8 * 1024  # A header that every client has to cope with may be half as long.
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a challenge says before it is sealed; `request` is the JSON inside it."""
+
+    realm: str
+    method: str
+    intent: str
+    expires_ms: int
+    description: str
+    request: Mapping[str, Json]
+
+
+def _asking(**changes: Json) -> Callable[[Offer], Offer]:
+    return lambda offer: replace(offer, request={**offer.request, **changes})
+
+
+def _detailed(**changes: Json) -> Callable[[Offer], Offer]:
+    return lambda offer: _asking(methodDetails={**offer.request["methodDetails"], **changes})(offer)
+
+
+def _without_chain(offer: Offer) -> Offer:
+    details = {name: one for name, one in offer.request["methodDetails"].items() if name != "chainId"}
+    return _asking(methodDetails=details)(offer)
+
+
+def _times(percent: int) -> Callable[[Offer], Offer]:
+    return lambda offer: _asking(amount=str(int(offer.request["amount"]) * percent // 100))(offer)
+
+
+def _split(offer: Offer) -> Offer:
+    return _detailed(splits=[{"recipient": STRANGER, "amount": str(int(offer.request["amount"]) // 2)}])(offer)
+
+
+HOSTILE_OFFERS: Final[Mapping[str, Callable[[Offer], Offer]]] = MappingProxyType(
+    {
+        "other-recipient": _asking(recipient=STRANGER),
+        "other-chain": _detailed(chainId=OTHER_CHAIN_ID),
+        "no-chain-id": _without_chain,
+        "other-token": _asking(currency=PATH_USD),
+        "double-amount": _times(200),
+        "dearer-amount": _times(109),
+        "smaller-amount": _times(99),
+        "zero-amount": _asking(amount="0"),
+        "splits": _split,
+        "their-memo": _detailed(memo="0x" + "ab" * 32),
+        "fee-payer": _detailed(feePayer=True),
+        "push-only": _detailed(supportedModes=["push"]),
+        "other-realm": lambda offer: replace(offer, realm="pay.example"),
+        "other-intent": lambda offer: replace(offer, intent="session"),
+        "lying-description": lambda offer: replace(offer, description="0.01 USD, paid to nobody, refundable"),
+        "long-header": lambda offer: replace(offer, description="credits, and " * (LONG_TEXT // 13)),
+        "huge-header": lambda offer: replace(offer, description="credits, and " * (HUGE_TEXT // 13)),
+    }
+)
+OFFER_LIVES_S: Final[Mapping[str, int]] = MappingProxyType({"expired": -1, "about-to-expire": 4})
+CHALLENGE_FAULTS: Final = frozenset(
+    {"replayed-challenge", "duplicate-parameter", "two-tempo-challenges", "card-only"}
+    | {"redirect-307", *NOT_SERVED}
+    | set(HOSTILE_OFFERS)
+    | set(OFFER_LIVES_S)
+)
+# Instead of settling, and after it. Every wire fault has both forms too: `reset` and `settled-reset`.
+UNSETTLED: Final = frozenset(
+    {"settles-late", "never-settles", "accepts-never-settles", "payment-required-402", "redirect-307"}
+)
+AFTER_SETTLING: Final = frozenset(
+    {"settled-payment-required-402", "settled-unconfirmed-503", "settled-redirect-307"}
+    | {SETTLED + name for name in WIRE_FAULTS}
+    | {"no-purchase-id", "no-receipt", "lying-receipt", "fails-after-settling"}
+)
+FAULTS_AT: Final[Mapping[OwnPlace, frozenset[str]]] = MappingProxyType(
+    {
+        "challenge": CHALLENGE_FAULTS | frozenset(WIRE_FAULTS),
+        "payment": UNSETTLED | AFTER_SETTLING | frozenset(WIRE_FAULTS),
+        "purchase": frozenset({"stays-pending", "unknown-status", "says-failed", "says-credited", *WIRE_FAULTS}),
+        "texts": frozenset(WIRE_FAULTS),
+    }
+)
+
+
+def _row(name: str, says: str, place: Place, fault: str, outcome: Outcome, times: int | None = None) -> Fault:
+    return Fault(name, says, (Switch(place, fault, times),), *outcome)
+
+
+_CHALLENGES: Final = {
+    "other-recipient": "The challenge pays a stranger; the recipient was pinned.",
+    "other-chain": "The challenge is for Tempo's test chain.",
+    "no-chain-id": "The challenge names no chain: the draft and the SDKs disagree on which is meant.",
+    "other-token": "The challenge asks for another dollar, pathUSD.",
+    "double-amount": "The challenge asks for twice the amount.",
+    "dearer-amount": "The challenge asks for 9 % more than the credits cost.",
+    "smaller-amount": "The challenge asks for 1 % less than the credits it promises.",
+    "zero-amount": "The challenge asks for nothing: what is signed for it is a proof, not a payment.",
+    "splits": "The challenge sends half of the amount to a stranger.",
+    "their-memo": "The challenge prescribes the memo, which would then not be ours to find.",
+    "fee-payer": "The challenge offers to pay the fee: the transaction's hash would not be known to us.",
+    "push-only": "The challenge wants us to broadcast, and to be told the hash.",
+    "other-realm": "The challenge is another host's.",
+    "other-intent": "The challenge opens a session instead of charging once.",
+    "expired": "The challenge expired a second ago.",
+    "about-to-expire": "The challenge lives for four seconds.",
+    "duplicate-parameter": "The challenge names its realm twice.",
+    "two-tempo-challenges": "There are two challenges on Tempo, one of which pays a stranger.",
+    "card-only": "Only a card is taken.",
+}
+_ANSWERS: Final = {
+    **WIRE_ANSWERS,
+    "payment-required-402": "asks for payment once more, with a fresh challenge",
+    "redirect-307": "points to another server, and would have the credential sent there",
+}
+
+_ALL: Final = (
+    # Challenges that are sealed rightly and are not what was asked for.
+    *(_row(name, says, "challenge", name, REFUSED) for name, says in _CHALLENGES.items()),
+    Fault(
+        "replayed-challenge",
+        "After the first, each purchase is given the first one's challenge again.",
+        (Switch("challenge", "replayed-challenge"),),
+        "refused",
+        Exit.PERSON,
+        "one",
+        refills=2,
+    ),
+    _row("lying-description", "The description promises another price.", "challenge", "lying-description", REFILLED),
+    _row("long-header", "The challenge is 8 KB long.", "challenge", "long-header", REFILLED),
+    _row("huge-header", "The challenge is 256 KB long.", "challenge", "huge-header", WAITING),
+    # Asked for a price.
+    _row("challenge-not-found-404", "There is no such endpoint.", "challenge", "not-found-404", GONE),
+    _row("challenge-not-implemented-501", "The endpoint is not served.", "challenge", "not-implemented-501", GONE),
+    *(
+        _row(
+            f"challenge-{name}",
+            f"Asked for a price, the seller {says}.",
+            "challenge",
+            name,
+            PRICE_OUTCOMES.get(name, WAITING),
+        )
+        for name, says in _ANSWERS.items()
+        if name != "payment-required-402"
+    ),
+    # Given a credential.
+    *(
+        _row(f"payment-{name}", f"Given a credential, the seller {says}; it settles nothing.", "payment", name, WAITING)
+        for name, says in _ANSWERS.items()
+    ),
+    *(
+        _row(f"payment-{name}-once", f"Given a credential, the seller {says}, once.", "payment", name, REFILLED, 1)
+        for name, says in _ANSWERS.items()
+    ),
+    *(
+        _row(f"settled-{name}", f"The seller settles, then {says}.", "payment", f"settled-{name}", REFILLED)
+        for name, says in _ANSWERS.items()
+    ),
+    _row(
+        "settled-unconfirmed-503",
+        "The seller settles, and says that it could not be confirmed.",
+        "payment",
+        "settled-unconfirmed-503",
+        REFILLED,
+    ),
+    _row("settles-late", "The seller says 503 and settles seconds later.", "payment", "settles-late", REFILLED),
+    _row("never-settles", "The seller says 503 and never settles.", "payment", "never-settles", WAITING),
+    _row(
+        "accepts-never-settles", "The seller says 202 and never settles.", "payment", "accepts-never-settles", WAITING
+    ),
+    _row(
+        "no-purchase-id", "The seller settles and does not say which purchase.", "payment", "no-purchase-id", REFILLED
+    ),
+    _row("no-receipt", "The seller settles and gives no receipt.", "payment", "no-receipt", REFILLED),
+    _row("lying-receipt", "The receipt names another transaction.", "payment", "lying-receipt", REFILLED),
+    _row(
+        "fails-after-settling",
+        "What was settled is called failed, for good.",
+        "payment",
+        "fails-after-settling",
+        UNCREDITED,
+    ),
+    # Asked about the purchase.
+    *(
+        _row(f"purchase-{name}", f"Asked about the purchase, the seller {says}.", "purchase", name, REFILLED)
+        for name, says in _ANSWERS.items()
+        if name in WIRE_FAULTS
+    ),
+    _row("stays-pending", "The purchase is pending for ever, though credited.", "purchase", "stays-pending", REFILLED),
+    _row("unknown-status", "The purchase has a status never heard of.", "purchase", "unknown-status", REFILLED),
+    _row("says-failed", "The purchase is called failed, though credited.", "purchase", "says-failed", REFILLED),
+    Fault(
+        "says-credited",
+        "The purchase is called credited, though it never is.",
+        (Switch("purchase", "says-credited"), Switch("posting", "never-posts")),
+        *UNCREDITED,
+    ),
+    # Posting.
+    _row("never-credits", "Payments settle and are never credited.", "posting", "never-posts", UNCREDITED),
+    _row("credits-late", "Payments are credited an hour late.", "posting", "posts-late", REFILLED),
+)
+MPP_FAULTS: Final[Mapping[str, Fault]] = MappingProxyType({fault.name: fault for fault in _ALL})
