@@ -55,6 +55,7 @@ Each module answers one question. In the order the money flows:
     rpc.py        How is a provider asked?
     providers.py  Which providers can be believed now?
     agreement.py  What do several providers say together?
+    quorum.py     How many providers have to say it?
     contracts.py  How are the contracts spoken to?
     reverts.py    What does this revert mean?
     survey.py     What is a payment planned on?

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from eth_utils.address import to_checksum_address
 
 from topup.chain import agreement, evidence, fate, holdings, simulation, survey
-from topup.chain.agreement import Agreed, Disagreement
+from topup.chain.agreement import Agreed
 from topup.chain.broadcast import Hand, broadcast, plainly
 from topup.chain.contracts import encode, payment_data, token_payment_data
 from topup.chain.profiles import Profile
 from topup.chain.providers import Providers
+from topup.chain.quorum import Quorum
 from topup.charge import Charge, Verified
 from topup.death import Fate
 from topup.errors import ChainUnknown
@@ -20,32 +20,15 @@ from topup.lifecycle import Attempt
 from topup.money import Asset, Usdc, Wei
 from topup.ports import Call, Head, Holdings, Sent, Sighting, Simulation, Survey
 
-T = TypeVar("T")
 
-
-class EvmChain:
+class EvmChain(Quorum):
     """One chain. Reads are agreed on by enough providers, signed bytes go to all of them."""
 
     def __init__(self, profile: Profile, providers: Providers) -> None:
         """Keep the profile and the providers."""
+        super().__init__(profile.chain_id, providers)
         self._profile = profile
-        self._providers = providers
         self._hand: Hand = plainly
-
-    @property
-    def chain_id(self) -> int:
-        """Return which chain it is."""
-        return self._profile.chain_id
-
-    @property
-    def owners(self) -> int:
-        """Return how many independent providers are configured."""
-        return len({rpc.owner for rpc in self._providers.rpcs})
-
-    @property
-    def requests(self) -> int:
-        """Return how many HTTP requests were made so far."""
-        return sum(rpc.requests for rpc in self._providers.rpcs)
 
     async def survey(self, wallet: bytes, total: Usdc, contract: bytes, *, pay_with: Asset = Asset.ETH) -> Survey:
         """Read all a payment is planned on, in one batch of each provider."""
@@ -83,25 +66,15 @@ class EvmChain:
 
     async def look(self, wallet: bytes, attempts: Sequence[tuple[Attempt, Charge]], *, every: bool = False) -> Sighting:
         """Look for these attempts in canonical blocks; with `every`, through all, and two where two are configured."""
-        answers = await self._providers.ask(
-            lambda rpc: evidence.look(rpc, self._profile.chain_id, wallet, attempts),
-            lambda view: view.sighting.head,
-            every=every,
+        chain_id = self._chain_id
+        return await self._seen(
+            "a payment's block", lambda rpc: evidence.look(rpc, chain_id, wallet, attempts), every=every
         )
-        quorum = self._providers.quorum
-        if every:
-            quorum = max(quorum, min(2, len({rpc.owner for rpc in self._providers.rpcs})))
-            if agreement.owners(answers.votes) < quorum:
-                raise ChainUnknown(
-                    f"{quorum} independent providers are needed, {agreement.owners(answers.votes)} answered"
-                )
-        return self._told("a payment's block", lambda: agreement.sighting(answers, quorum))
 
     async def fate(self, demand: Charge, since: int) -> Fate:
         """Ask every provider whether a charge was ever paid: first how far the chain is final, then on that block."""
-        chain_id, every = self._profile.chain_id, self._providers
-        ends = await every.ask(lambda rpc: fate.ends(rpc, chain_id), lambda found: found.newest, every=True)
-        final = agreement.final(ends, every.quorum)
+        chain_id, every = self._chain_id, self._providers
+        final = await self._final()
         if since > final:
             raise ChainUnknown(f"the charge was planned on block {since}, beyond the final block {final}")
         answers = await every.ask(
@@ -111,9 +84,8 @@ class EvmChain:
 
     async def holdings(self, wallet: bytes) -> Holdings:
         """Ask every provider what a wallet holds of ETH and the token at a final block."""
-        chain_id, every, tokens = self._profile.chain_id, self._providers, {Asset.USDC: self._profile.currency}
-        ends = await every.ask(lambda rpc: fate.ends(rpc, chain_id), lambda found: found.newest, every=True)
-        final = agreement.final(ends, every.quorum)
+        chain_id, every, tokens = self._chain_id, self._providers, {Asset.USDC: self._profile.currency}
+        final = await self._final()
         answers = await every.ask(
             lambda rpc: holdings.held(rpc, chain_id, wallet, tokens, final, self._profile),
             lambda told: told.newest,
@@ -123,18 +95,8 @@ class EvmChain:
 
     async def flag(self, demand: Charge) -> bool:
         """Read the contract's own mark that this charge was paid."""
-        chain_id = self._profile.chain_id
+        chain_id = self._chain_id
         answers = await self._providers.ask(
             lambda rpc: fate.mark(rpc, chain_id, demand), lambda told: told[0], every=True
         )
         return self._told("the mark of a paid charge", lambda: Agreed(agreement.mark(answers)))
-
-    def _told(self, about: str, join: Callable[[], Agreed[T]]) -> T:
-        """Join what was answered, and say it when providers disagree."""
-        try:
-            agreed = join()
-        except Disagreement as error:
-            self._providers.heard(about, str(error))
-            raise
-        self._providers.heard(about, agreed.dissent)
-        return agreed.value

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from topup.chain import agreement
-from topup.chain.agreement import Agreed, Disagreement
+from topup.chain.agreement import Agreed
 from topup.chain.contracts import encode, returned
-from topup.chain.fate import ends
 from topup.chain.holdings import held
 from topup.chain.keychain import permission, queries
 from topup.chain.profiles import DOLLARS
-from topup.chain.providers import Providers
+from topup.chain.quorum import Quorum
 from topup.chain.rpc import Rpc, RpcError, known, quantity, unhex
 from topup.chain.survey import head, reason, right_chain
 from topup.chain.traces import Sought, account, balance, known_word, look, mark
@@ -24,26 +22,9 @@ from topup.errors import ChainUnknown, PaymentForbidden
 from topup.money import Usdc, Wei
 from topup.ports import Head, Holdings, Sighting, Simulation, Survey, Trace
 
-T = TypeVar("T")
 
-
-class AuthorizedChain:
+class AuthorizedChain(Quorum):
     """A chain whose payments somebody else carries there; reads are agreed on by enough providers."""
-
-    def __init__(self, chain_id: int, providers: Providers) -> None:
-        """Keep which chain it is, and the providers."""
-        self._chain_id = chain_id
-        self._providers = providers
-
-    @property
-    def owners(self) -> int:
-        """Return how many independent providers are configured."""
-        return len({rpc.owner for rpc in self._providers.rpcs})
-
-    @property
-    def requests(self) -> int:
-        """Return how many HTTP requests were made so far."""
-        return sum(rpc.requests for rpc in self._providers.rpcs)
 
     async def survey(
         self, wallet: bytes, token: bytes, traces: Sequence[Trace] = (), *, key: bytes | None = None
@@ -54,11 +35,6 @@ class AuthorizedChain:
         )
         return self._told("wallet or token", lambda: agreement.survey(answers, self._providers.quorum))
 
-    @property
-    def chain_id(self) -> int:
-        """Return which chain it is."""
-        return self._chain_id
-
     async def rehearse(self, wallet: bytes, token: bytes, paying: tuple[bytes, Usdc], at: Head) -> None:
         """Run the transfer dry on the block `at`, through enough providers."""
         answers = await self._providers.ask(lambda rpc: rehearse(rpc, self._chain_id, wallet, token, paying, at))
@@ -66,23 +42,13 @@ class AuthorizedChain:
 
     async def look(self, traces: Sequence[Sought], *, every: bool = False) -> Sighting:
         """Look for their use in canonical blocks; with `every`, through all, and two where two are configured."""
-        answers = await self._providers.ask(
-            lambda rpc: look(rpc, self._chain_id, traces), lambda view: view.sighting.head, every=every
-        )
-        quorum = self._providers.quorum
-        if every:
-            quorum = max(quorum, min(2, len({rpc.owner for rpc in self._providers.rpcs})))
-            if agreement.owners(answers.votes) < quorum:
-                raise ChainUnknown(
-                    f"{quorum} independent providers are needed, {agreement.owners(answers.votes)} answered"
-                )
-        return self._told("the use of an authorization", lambda: agreement.sighting(answers, quorum))
+        chain_id = self._chain_id
+        return await self._seen("the use of an authorization", lambda rpc: look(rpc, chain_id, traces), every=every)
 
     async def fate(self, trace: Trace) -> Fate:
         """Ask every provider whether it was ever used: first how far the chain is final, then on that block."""
         chain_id, every = self._chain_id, self._providers
-        told = await every.ask(lambda rpc: ends(rpc, chain_id), lambda found: found.newest, every=True)
-        final = agreement.final(told, every.quorum)
+        final = await self._final()
         if trace.since > final:
             raise ChainUnknown(f"the authorization was signed at block {trace.since}, beyond the final block {final}")
         answers = await every.ask(
@@ -95,22 +61,11 @@ class AuthorizedChain:
         chain_id, every, dollar = self._chain_id, self._providers, DOLLARS.get(self._chain_id)
         if dollar is None:
             raise ChainUnknown(f"no dollar of chain {chain_id} is known")
-        told = await every.ask(lambda rpc: ends(rpc, chain_id), lambda found: found.newest, every=True)
-        final, tokens = agreement.final(told, every.quorum), {dollar.asset: dollar.token}
+        final, tokens = await self._final(), {dollar.asset: dollar.token}
         answers = await every.ask(
             lambda rpc: held(rpc, chain_id, wallet, tokens, final, None), lambda said: said.newest, every=True
         )
         return self._told("what the wallet holds", lambda: Agreed(agreement.holdings(answers)))
-
-    def _told(self, about: str, join: Callable[[], Agreed[T]]) -> T:
-        """Join what was answered, and say it when providers disagree."""
-        try:
-            agreed = join()
-        except Disagreement as error:
-            self._providers.heard(about, str(error))
-            raise
-        self._providers.heard(about, agreed.dissent)
-        return agreed.value
 
 
 async def rehearse(

@@ -1,0 +1,67 @@
+"""How many providers have to say it? One half of a chain's edge; what they are asked is the other."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from topup.chain import agreement
+from topup.chain.agreement import Agreed, Disagreement
+from topup.chain.evidence import View
+from topup.chain.fate import ends
+from topup.chain.providers import Providers
+from topup.chain.rpc import Rpc
+from topup.errors import ChainUnknown
+from topup.ports import Sighting
+
+T = TypeVar("T")
+
+
+class Quorum:
+    """One chain, through its providers: what is read is what enough of them agree on."""
+
+    def __init__(self, chain_id: int, providers: Providers) -> None:
+        """Keep which chain it is, and the providers."""
+        self._chain_id = chain_id
+        self._providers = providers
+
+    @property
+    def chain_id(self) -> int:
+        """Return which chain it is."""
+        return self._chain_id
+
+    @property
+    def owners(self) -> int:
+        """Return how many independent providers are configured."""
+        return len({rpc.owner for rpc in self._providers.rpcs})
+
+    @property
+    def requests(self) -> int:
+        """Return how many HTTP requests were made so far."""
+        return sum(rpc.requests for rpc in self._providers.rpcs)
+
+    async def _seen(self, about: str, ask: Callable[[Rpc], Awaitable[View]], *, every: bool) -> Sighting:
+        """Look in canonical blocks; with `every`, through all, and two where two are configured."""
+        answers = await self._providers.ask(ask, lambda view: view.sighting.head, every=every)
+        needed = self._providers.quorum
+        if every:
+            needed = max(needed, min(2, self.owners))
+            if (answered := agreement.owners(answers.votes)) < needed:
+                raise ChainUnknown(f"{needed} independent providers are needed, {answered} answered")
+        return self._told(about, lambda: agreement.sighting(answers, needed))
+
+    async def _final(self) -> int:
+        """Ask every provider how far the chain is final."""
+        chain_id, every = self._chain_id, self._providers
+        told = await every.ask(lambda rpc: ends(rpc, chain_id), lambda found: found.newest, every=True)
+        return agreement.final(told, every.quorum)
+
+    def _told(self, about: str, join: Callable[[], Agreed[T]]) -> T:
+        """Join what was answered, and say it when providers disagree."""
+        try:
+            agreed = join()
+        except Disagreement as error:
+            self._providers.heard(about, str(error))
+            raise
+        self._providers.heard(about, agreed.dissent)
+        return agreed.value
