@@ -12,6 +12,7 @@ import pytest
 from tests.test_mpp import selling
 from topup.doctor import Check, examine
 from topup.sandbox import contracts
+from topup.sandbox.rpc import RpcError
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling as selling_as
 from topup.store.sqlite import FILE, SqliteStore
@@ -141,6 +142,24 @@ def test_a_provider_that_stands_still_is_found(world: World, tmp_path: Path) -> 
     found = looked(world, tmp_path)
     assert "provider 127.0.0.1 clock" in failed(found)
     assert "s old" in found["provider 127.0.0.1 clock"].says
+
+
+def test_a_provider_that_forgets_early_is_a_warning(world: World, tmp_path: Path) -> None:
+    """It has no balance at the final block: only the wallet's books need it, and the line says so."""
+    sound = looked(world, tmp_path)["provider 127.0.0.1 final state"]
+    assert sound.line().startswith("ok ")
+
+    async def pruned(method: str, params: list[object], honest: Callable[[], Any]) -> Any:
+        if method == "eth_getBalance" and params[1] != "latest":
+            raise RpcError(-32000, "missing trie node 00ff")
+        return honest()
+
+    world.rpc.intercept = pruned
+    found = looked(world, tmp_path)
+    assert failed(found) == set()
+    assert found["provider 127.0.0.1 final state"].line().startswith("warn ")
+    assert "books cannot be held against the chain" in found["provider 127.0.0.1 final state"].says
+    assert "missing trie node" in found["provider 127.0.0.1 final state"].says
 
 
 def test_a_provider_of_another_chain_is_found(world: World, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_a_node_without_the_state_of_that_block_is_no_answer(purse: Purse) -> No
         raise RpcError(-32000, "missing trie node")
 
     purse.bend("eth_getBalance", forgotten)
-    with pytest.raises(ChainUnknown):
+    with pytest.raises(ChainUnknown, match=r"the wallet's ETH at the final block \d+, 127.0.0.1.*missing trie node"):
         purse.holdings()
 
 

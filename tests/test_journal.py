@@ -9,6 +9,7 @@ import re
 import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,17 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.builders import ACCOUNT, NOW_MS, operator
-from tests.ledger import paid
+from tests.ledger import IN_BLOCK, paid, sent
 from tests.stage import Stage
 from tests.test_adversary import story
-from topup.books import CREDITS, Commodity, Entry, Line, chained
+from topup.books import CREDITS, Commodity, Entry, Line, chained, reversal
 from topup.cli import app
 from topup.closing import ELSEWHERE, OPENING, USAGE, Closed
 from topup.credits import DAY_MS
 from topup.errors import Exit
+from topup.lifecycle import Fact
 from topup.money import Usd
+from topup.report import audit_lines
 from topup.sandbox.world import World, embedded
 from topup.store import journal, schema, sqlite
 from topup.store.sqlite import FILE, SqliteStore
@@ -46,7 +49,7 @@ def place(tmp_path: Path) -> Path:
     store = SqliteStore.open_writer(tmp_path)
     topup = paid(store, operator())
     lines = (Line("assets:wallet", Commodity.ETH, -1), Line("expenses:gas", Commodity.ETH, 1))
-    entry = Entry(NOW_MS, topup.id, "payment", b"\x01" * 32, "c", 7, Usd.of(10), "feed", lines)
+    entry = Entry(NOW_MS, topup.id, "payment", topup.out[-1].tx_hash, "c", 7, Usd.of(10), "feed", lines)
     store.settle(topup, topup.out[-1], entry, NOW_MS)
     for n in range(4):
         store.close_books(ACCOUNT, Closed(NOW_MS + n, 0, n, 0), [used(n + 1)], NOW_MS + n)
@@ -90,8 +93,9 @@ def test_the_hash_is_what_its_description_says(place: Path) -> None:
     """SHA-256 over the one before and plain JSON: anybody can recompute the first one."""
     with closing(SqliteStore.open_reader(place)) as store:
         first = store.entries(ACCOUNT)[0]
+    assert first.tx_hash is not None
     lines = '[["assets:wallet","ETH","-1"],["expenses:gas","ETH","1"]]'
-    told = f'["{ACCOUNT}",{NOW_MS},"{first.topup_id}","payment","{"01" * 32}","c",7,"10","feed",{lines}]'
+    told = f'["{ACCOUNT}",{NOW_MS},"{first.topup_id}","payment","{first.tx_hash.hex()}","c",7,"10","feed",{lines}]'
     assert chained(b"", ACCOUNT, first) == hashlib.sha256(told.encode()).digest()
 
 
@@ -188,6 +192,98 @@ def test_a_head_that_is_none_is_named(place: Path, head: str) -> None:
     code, told = verify(place, "--head", head)
     assert code == 2
     assert "--head" in told["error"]
+
+
+# -- against the top-ups ------------------------------------------------------------------------------------------
+
+
+def rechained(place: Path, *statements: str) -> None:
+    """Change the file as a defective writer would have left it: every hash is what it has to be."""
+    tampered(place, *statements, "UPDATE entry SET hash = NULL")
+    with closing(sqlite3.connect(place / FILE)) as db, db:
+        db.row_factory = sqlite3.Row
+        journal.chain_all(db)
+
+
+def gaps(place: Path) -> list[str]:
+    """Verify a journal whose hashes are right, and return what does not fit the top-ups."""
+    code, told = verify(place)
+    assert told["wrong_entry"] is None
+    assert (code, told["verified"]) == ((Exit.PERSON, False) if told["gaps"] else (Exit.OK, True))
+    return list(told["gaps"])
+
+
+@pytest.mark.parametrize(
+    "forgot", ["UPDATE attempt SET booked = 1, final = 0", "UPDATE attempt SET booked = 0, final = 1"]
+)
+def test_a_payment_that_nobody_booked_is_named(place: Path, forgot: str) -> None:
+    """Four entries, a sound chain, and a payment that counts as booked or is final: it has to be in there."""
+    rechained(place, "DELETE FROM line WHERE entry = 1", "DELETE FROM entry WHERE id = 1", forgot)
+    with closing(SqliteStore.open_reader(place)) as store:
+        (paid,) = store.latest(ACCOUNT, 1)
+    (attempt,) = paid.attempts
+    assert attempt.tx_hash is not None
+    assert attempt.inclusion is not None
+    told = f"stands in block {attempt.inclusion.block_number} (0x{attempt.tx_hash.hex()}), and no entry books it"
+    assert gaps(place) == [f"attempt {attempt.id} of top-up {paid.id} {told}"]
+
+
+def test_a_payment_that_may_still_change_is_not_missed(place: Path) -> None:
+    """It stands in a block that is not safe yet, and is booked when it is."""
+    rechained(
+        place, "DELETE FROM line WHERE entry = 1", "DELETE FROM entry WHERE id = 1", "UPDATE attempt SET booked = 0"
+    )
+    assert gaps(place) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("UPDATE entry SET topup = 'gone' WHERE id = 1", "entry 1 (payment) names top-up gone, which"),
+        ("UPDATE entry SET account = 'other' WHERE id = 1", "entry 1 (payment) names top-up t1, which"),
+        ("UPDATE entry SET tx_hash = zeroblob(32) WHERE id = 1", f"names the transaction 0x{'0' * 64} of top-up t1"),
+    ],
+)
+def test_an_entry_of_what_the_ledger_does_not_hold_is_named(place: Path, change: str, told: str) -> None:
+    """Another top-up, another account's, another transaction: the payment itself is then booked nowhere."""
+    rechained(place, change)
+    found = gaps(place)
+    assert any(told in one and one.endswith("this ledger does not hold") for one in found)
+    assert any("no entry books it" in one for one in found) is ("account" not in change)
+
+
+def test_what_was_taken_back_is_booked_no_more(place: Path) -> None:
+    """Its block was replaced: nothing is missed while it is in none, and one entry is when it is in one again."""
+    with closing(SqliteStore.open_writer(place)) as store:
+        (topup,) = store.latest(ACCOUNT, 1)
+        (attempt,) = topup.attempts
+        topup = store.undone(topup, attempt, reversal(store.booked(topup.id, attempt), NOW_MS), None, NOW_MS)
+        assert gaps(place) == []
+        topup = store.included(topup, attempt, IN_BLOCK, None, NOW_MS)
+        store.final(attempt, NOW_MS)
+    assert len(gaps(place)) == 1
+
+
+def test_what_somebody_else_carried_is_known_by_its_transaction(place: Path) -> None:
+    """An authorization is booked under the transaction that used it, known also after its block was replaced."""
+    carried, lines = b"\x07" * 32, (Line("assets:wallet", Commodity.USDC, -1), Line("expenses:lost", Commodity.USDC, 1))
+    seen = replace(IN_BLOCK, inclusion=replace(IN_BLOCK.inclusion, tx_hash=carried))
+    with closing(SqliteStore.open_writer(place / "carried")) as store:
+        topup = sent(store, operator())
+        topup = store.included(topup, topup.out[-1], seen, Fact.PAID, NOW_MS)
+        entry = Entry(NOW_MS, topup.id, "payment", carried, "c", 7, Usd.of(10), "par", lines)
+        topup = store.settle(topup, topup.out[-1], entry, NOW_MS)
+        assert gaps(place / "carried") == []
+        store.undone(topup, topup.out[-1], reversal(entry, NOW_MS), None, NOW_MS)
+        assert gaps(place / "carried") == []
+
+
+def test_a_gap_is_told_to_a_person(place: Path) -> None:
+    """In the text, with what to do."""
+    rechained(place, "DELETE FROM line WHERE entry = 1", "DELETE FROM entry WHERE id = 1")
+    with closing(SqliteStore.open_reader(place)) as store:
+        told = audit_lines(store.audit(), None)
+    assert [line.split()[0] for line in told] == ["verified", "head", "GAP", "to"]
 
 
 # -- ledgers from before ------------------------------------------------------------------------------------------

@@ -11,16 +11,24 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tracemalloc
+from collections import deque
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks import books, decade
+from topup.bill import usage_of
 from topup.credits import DAY_MS
-from topup.statement import Period, draw
+from topup.forecast import network_cost
+from topup.report import LOOKED_BACK
+from topup.statement import Period, draw, refill
 from topup.statements import text
+from topup.statements.usage import By
 from topup.store.journal import Broken
 from topup.store.sqlite import SqliteStore
 
@@ -123,6 +131,50 @@ def test_readings_are_thinned_and_usage_is_not(store: SqliteStore) -> None:
     assert sum(one.nano for one in used) == sum(one.nano for one in store.used_by(ACCOUNT, "model", first, last))
     assert sum(one.nano for one in used) == 365 * 9_870_000_000
     assert WHOLE.end_ms - WHOLE.first_ms == 365 * DAY_MS
+
+
+def test_a_forecast_reads_the_newest_top_ups_alone(store: SqliteStore) -> None:
+    """What the network takes comes out as from the whole journal, from a hundred entries of fifteen hundred."""
+    whole, read = store.entries(ACCOUNT), store.newest(ACCOUNT, LOOKED_BACK)
+    assert len(read) == 2 * LOOKED_BACK < len(whole) / 10
+    assert network_cost(read) == network_cost(whole)
+    assert network_cost(read) is not None
+
+
+def test_the_past_is_told_top_up_by_top_up(store: SqliteStore) -> None:
+    """Each with all it has cost, as a statement of the whole past tells it, and one is held at a time."""
+    drawn = draw(ACCOUNT, WHOLE, store.entries(ACCOUNT), reading=None, head=None, now_ms=0).refills
+    told = [refill(its[0].topup_id, its) for its in store.by_topup(ACCOUNT, WHOLE.end_ms)]
+    assert sorted(told, key=lambda one: one.topup_id) == sorted(drawn, key=lambda one: one.topup_id)
+    assert peak(lambda: deque(store.by_topup(ACCOUNT, WHOLE.end_ms), maxlen=0)) * 10 < peak(
+        lambda: store.entries(ACCOUNT)
+    )
+
+
+def peak(read: Callable[[], object]) -> int:
+    """Return the most bytes that were held while something was read."""
+    tracemalloc.start()
+    try:
+        read()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_journal_is_verified_entry_by_entry(store: SqliteStore) -> None:
+    """However long it is, the audit holds one entry."""
+    assert peak(store.audit) * 10 < peak(lambda: store.entries(ACCOUNT))
+
+
+def test_a_day_without_a_refill_is_charged_what_refills_cost_before(store: SqliteStore) -> None:
+    """It was bought on other days, at what all of them have cost for each dollar of credit, fees and network too."""
+    later = Period(TODAY + timedelta(days=20), TODAY + timedelta(days=20))
+    told = usage_of(store, ACCOUNT, By.DAY, later, {}, WHOLE.end_ms + 30 * DAY_MS)
+    drawn = draw(ACCOUNT, WHOLE, store.entries(ACCOUNT), reading=None, head=None, now_ms=0).refills
+    usd = sum((one.usd.amount for one in drawn if one.usd is not None), Decimal(0))
+    credit = sum((one.credits.amount for one in drawn), Decimal(0))
+    assert told.rate == (usd / credit).quantize(Decimal("0.000001"))
+    assert told.rate > Decimal("1.05")
 
 
 def test_memory_is_bounded_whatever_is_asked(place: Path, tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.builders import ACCOUNT, CHAIN_ID, NOW_MS
+from tests import tools
+from tests.builders import ACCOUNT, CHAIN_ID, NOW_MS, operator
 from tests.builders import WALLET as ADDRESS
+from tests.ledger import IN_BLOCK, charged, signed
 from tests.test_daemon import Account20, Heard, Leap
 from topup import assemble
 from topup.books import WALLET, Commodity, Entry, payment_lines, reversal, revert_lines
@@ -24,11 +29,14 @@ from topup.closing import MOVED, OPENING, Checkpoint, Closed, wallet_due, wallet
 from topup.credits import DAY_MS
 from topup.cycle import Cycle
 from topup.errors import ChainUnknown, SettingsError, SignerError, TopupError
+from topup.events import CycleFailed, WalletUnchecked
+from topup.lifecycle import Fact
 from topup.money import Asset, Usd, Usdc, Wei
 from topup.ports import Head, Holdings, Rail
+from topup.report import statement_of
 from topup.settings import load
-from topup.statement import Period, draw
-from topup.statements import tax
+from topup.statement import Period, Statement, draw
+from topup.statements import ledgers, table, tax, text
 from topup.store.sqlite import SqliteStore
 from topup.terms import Account, Route, Terms
 
@@ -214,13 +222,21 @@ class Told:
 
 
 def passes(
-    tmp_path: Path, *, live: bool, silent: TopupError | None = None
+    tmp_path: Path,
+    *,
+    live: bool,
+    silent: TopupError | None = None,
+    silent_from: int = 0,
+    sink: Heard | None = None,
+    started_anew: bool = False,
 ) -> tuple[Told, list[Entry], list[Checkpoint]]:
-    """Three days of hourly passes of an account that needs nothing."""
+    """Three days of hourly passes of an account that needs nothing; `started_anew` by a process for each.
+
+    The chain is silent from pass `silent_from` on.
+    """
     loaded = load({"TOPUP_CONFIG": "/dev/null", "TOPUP_STATE_DIR": str(tmp_path), "TOPUP_API__KEY": "k"})
     clock, store = Leap(), SqliteStore.open_writer(tmp_path)
     rail = Told(clock)
-    rail.silent = silent
     terms = Terms(
         Account(ACCOUNT, ADDRESS, (Route("x402", CHAIN_ID), Route("coinbase", CHAIN_ID))),
         replace(assemble.limits(loaded), live=live),
@@ -233,13 +249,17 @@ def passes(
         assert name == "coinbase" or silent is not None
         return cast("Rail", rail)
 
-    cycle = Cycle(
-        terms, api=Account20(clock), rails=rails, store=store, clock=clock, sink=Heard(), rpc_requests=lambda: 0
-    )
+    sink, api = sink or Heard(), Account20(clock)
+
+    def start() -> Cycle:
+        return Cycle(terms, api=api, rails=rails, store=store, clock=clock, sink=sink, rpc_requests=lambda: 0)
 
     async def run() -> None:
-        for _ in range(3 * 24):
+        cycle = start()
+        for hour in range(3 * 24):
+            rail.silent = silent if hour >= silent_from else None
             await cycle.run()
+            cycle = start() if started_anew else cycle
             await clock.sleep(3600)
 
     asyncio.run(run())
@@ -269,7 +289,110 @@ def test_a_silent_chain_is_asked_each_hour(tmp_path: Path, silent: TopupError) -
     assert (kept, [e for e in entries if e.block_number]) == ([], [])
 
 
+@pytest.mark.parametrize("started_anew", [False, True], ids=["a daemon", "a process for each pass"])
+def test_a_wallet_that_is_not_looked_at_is_a_warning_once_a_day(tmp_path: Path, *, started_anew: bool) -> None:
+    """From six hours after the look was due, with the provider's own words; every pass goes on."""
+    heard, pruned = Heard(), ChainUnknown("no provider gave a usable answer: missing trie node")
+    rail, _, _ = passes(tmp_path, live=True, silent=pruned, sink=heard, started_anew=started_anew)
+    said = heard.of(WalletUnchecked)
+    assert len({ms // DAY_MS for ms in rail.asked_ms}) == 3
+    assert len(rail.asked_ms) > 48, "each hour, and said on each of the three days"
+    assert [(one.chain_id, one.last_h, one.level) for one in said] == [(CHAIN_ID, None, "warning")] * 3
+    assert all("missing trie node" in one.detail for one in said)
+    assert heard.of(CycleFailed) == []
+
+
+def test_a_chain_that_falls_silent_is_news_after_hours(tmp_path: Path) -> None:
+    """Looked at within the first hour of a day, silent on the next: said after six hours of it, and a day later."""
+    heard = Heard()
+    _, _, kept = passes(tmp_path, live=True, silent=ChainUnknown("missing trie node"), silent_from=8, sink=heard)
+    assert len(kept) == 2
+    assert [one.last_h for one in heard.of(WalletUnchecked)] == [30, 54]
+
+
+def test_a_wallet_that_is_looked_at_is_no_news(tmp_path: Path) -> None:
+    """Three days on which the chain answers: nothing is said."""
+    heard = Heard()
+    passes(tmp_path, live=True, sink=heard)
+    assert heard.of(WalletUnchecked) == []
+
+
 def test_an_account_that_is_only_watched_books_no_wallet(tmp_path: Path) -> None:
     """In observe mode nothing is asked of any chain."""
     rail, _, kept = passes(tmp_path, live=False)
     assert (rail.asked_ms, kept) == ([], [])
+
+
+# -- whose wallet -------------------------------------------------------------------------------------------------
+
+OLD, NEW = ADDRESS, b"\x0b" * 20
+
+
+def paid_from(store: SqliteStore, wallet: bytes, name: str, seed: int) -> None:
+    """A booked payment of one wallet; what it is proven by does not matter here."""
+    one = signed(store, charged(store, operator(seed), id=name, wallet=wallet))
+    one = store.intend(one, one.moved_ms)
+    one = store.included(one, one.attempts[-1], IN_BLOCK, Fact.PAID, one.moved_ms)
+    (attempt,) = one.attempts
+    entry = Entry(NOW_MS + 1, name, "payment", attempt.tx_hash, "c", 7, None, "none", revert_lines(Wei(3), Wei(1)))
+    one = store.settle(one, attempt, entry, NOW_MS + 1)
+    store.move(one, Fact.HALT, NOW_MS + 1)
+    store.move(store.topup(name), Fact.FAIL, NOW_MS + 1)
+
+
+def used(store: SqliteStore, *wallets: bytes) -> Statement:
+    """A statement of this month, in which each wallet has paid once and was held against the chain."""
+    for n, wallet in enumerate(wallets):
+        at = replace(checkpoint(BEGAN + n, block=100 + n), wallet=wallet)
+        booked = store.wallet_booked(ACCOUNT, ETH, at.block)
+        store.close_wallet(ACCOUNT, at, wallet_entries(at, booked, PRICE_E8, first=n == 0), NOW_MS)
+    month = Period.month(datetime.fromtimestamp(NOW_MS // 1000, UTC).strftime("%Y-%m"))
+    return statement_of(store, ACCOUNT, month, month.end_ms)
+
+
+def test_a_statement_names_the_wallet_once_there_are_two() -> None:
+    """The key was changed: each payment, and what each checkpoint found, names its wallet in every form but text."""
+    with ledger() as store:
+        paid_from(store, OLD, "t1", 1)
+        paid_from(store, NEW, "t2", 2)
+        told = used(store, OLD, NEW)
+        store.close_books(ACCOUNT, Closed(NOW_MS, 0, 0, 0), [], NOW_MS)
+    whose = {(e.text, e.topup_id, e.block_number): told.wallet(e) for e in told.entries}
+    old, new = "0x" + OLD.hex(), "0x" + NEW.hex()
+    assert whose == {
+        ("payment", "t1", 7): old,
+        ("payment", "t2", 7): new,
+        ("opening balance of the wallet", "", 100): old,
+        ("wallet moved by others", "", 101): new,
+    }
+    assert {one["wallet"] for one in text.document(told)["entries"]} == {old, new}
+    for written in (ledgers.beancount(told), ledgers.hledger(told), tax.koinly(told), tax.rotki(told)):
+        assert (written.count(old), written.count(new)) == (2, 2)
+    rows = list(csv.DictReader(io.StringIO(table.write(told.entries, told.wallets), newline="")))
+    assert {(x["account"] == WALLET, x["wallet"] != "") for x in rows} == {(True, True), (False, False)}
+    assert table.read(table.write(told.entries, told.wallets)) == list(told.entries)
+
+
+def test_a_statement_of_one_wallet_names_none() -> None:
+    """It goes without saying, and the files stay as they were."""
+    with ledger() as store:
+        paid_from(store, OLD, "t1", 1)
+        told = used(store, OLD)
+    assert len(told.entries) == 2
+    assert told.wallets == {}
+    assert table.write(told.entries, told.wallets) == table.write(told.entries)
+    assert {one["wallet"] for one in text.document(told)["entries"]} == {None}
+    assert "wallet:" not in ledgers.beancount(told).replace("Assets:Wallet", "")
+
+
+@pytest.mark.parametrize(("form", "program"), [("beancount", "bean-check"), ("hledger", "hledger")])
+def test_bookkeeping_accepts_the_wallets_address(tmp_path: Path, form: str, program: str) -> None:
+    """The address stands where Beancount and hledger look for what belongs to a transaction."""
+    with ledger() as store:
+        paid_from(store, OLD, "t1", 1)
+        paid_from(store, NEW, "t2", 2)
+        told, file = used(store, OLD, NEW), tmp_path / form
+    file.write_text({"beancount": ledgers.beancount, "hledger": ledgers.hledger}[form](told), encoding="utf-8")
+    check = [str(file)] if program == "bean-check" else ["-f", str(file), "check", "--strict"]
+    done = subprocess.run([str(tools.require(program)), *check], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")

@@ -6,7 +6,7 @@ others, and what the refills have cost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
@@ -17,7 +17,7 @@ from topup.compare import Books
 from topup.credits import DAY_MS
 from topup.money import WIDE, Usd
 from topup.report import statement_of
-from topup.statement import Period, Refill
+from topup.statement import Period, Refill, refill
 from topup.statements.usage import By, Row, Source, Usage, rows
 from topup.store.sqlite import SqliteStore
 from topup.usage import REMEMBERED_DAYS, Used, days, holes, labelled, ranked, shares, utc_day
@@ -49,7 +49,8 @@ def usage_of(store: SqliteStore, account: str, by: By, period: Period, labels: M
     rate = _rate(statement.refills)
     if rate is None:
         # Credits that were bought before are used now.
-        rate = _rate(statement_of(store, account, Period(date(1970, 1, 1), last), now_ms).refills)
+        end_ms = Period(last, last).end_ms
+        rate = _rate(refill(its[0].topup_id, its) for its in store.by_topup(account, end_ms))
     found = rows(by, told, shares(told, rate) if rate is not None else None, names if by is By.KEY else {})
     missing, moved, notes = holes(period.first, last, known), _moved(statement.entries), []
     for first, end in missing:
@@ -118,13 +119,13 @@ def _told(
             return labelled(store.used_by(account, "key", *span), names, labels)
 
 
-def _rate(refills: Sequence[Refill]) -> Decimal | None:
+def _rate(refills: Iterable[Refill]) -> Decimal | None:
     """Return what a dollar of credit has cost, over those refills of which both are known; to six decimals."""
-    known = [(one.usd.amount, one.credits.amount) for one in refills if one.usd is not None and one.credits.amount]
-    if not known:
-        return None
-    usd, credit = (sum(column, Decimal(0)) for column in zip(*known, strict=True))
-    return WIDE.divide(usd, credit).quantize(Decimal("0.000001"), context=WIDE)
+    usd = credit = Decimal(0)
+    for one in refills:
+        if one.usd is not None and one.credits.amount:
+            usd, credit = WIDE.add(usd, one.usd.amount), WIDE.add(credit, one.credits.amount)
+    return WIDE.divide(usd, credit).quantize(Decimal("0.000001"), context=WIDE) if credit else None
 
 
 def _moved(entries: Sequence[Entry]) -> dict[date, int]:

@@ -2,32 +2,40 @@
 
 Once a UTC day: what was used and what was bought elsewhere, from the ledger alone; and what others moved of the wallet,
 for which the chain is asked. That is never urgent: it comes after the decision, never before a purchase, and nothing
-that is wrong with it ends a pass.
+that is wrong with it ends a pass. What keeps it from being done for hours is said once a day: a provider that has
+forgotten the state of final blocks fails at nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from topup import events
 from topup.books import Commodity
 from topup.closing import Checkpoint, Closed, closing_entries, due, wallet_due, wallet_entries
-from topup.credits import HOUR_MS
+from topup.credits import DAY_MS, HOUR_MS
 from topup.errors import StoreError, TopupError
-from topup.ports import Rail, Store
+from topup.ports import Rail, Sink, Store
 from topup.terms import COINBASE, Route, Terms
 from topup.watch import Watch
+
+# A chain that is only silent for a while is no news: the passes that need it say what is wrong with it.
+OVERDUE_MS = 6 * HOUR_MS
+# Under this name the ledger keeps what kept the wallet of a chain from being looked at, and when that was said.
+UNCHECKED = "wallet_unchecked:"
 
 
 class Bookkeeping:
     """Closes the books of one account."""
 
-    def __init__(self, terms: Terms, *, rails: Callable[[str], Rail], watch: Watch, store: Store) -> None:
+    def __init__(self, terms: Terms, *, rails: Callable[[str], Rail], watch: Watch, store: Store, sink: Sink) -> None:
         """Join the ports; nothing is asked yet."""
         self._account = terms.account
         self._live = terms.limits.live
         self._rails = rails
         self._watch = watch
         self._store = store
+        self._sink = sink
         # In which hour it was last looked whether there is anything to close.
         self._hour = self._wallet_hour = -1
 
@@ -53,15 +61,27 @@ class Bookkeeping:
         last = {one.commodity: one for one in self._store.checkpoints(self._account.name)}
         # Coinbase's rail first: of its chain it reads ETH, too.
         for route in sorted(self._account.routes, key=lambda route: route.rail != COINBASE):
-            mine = (one.at_ms for one in last.values() if one.chain_id == route.chain_id)
-            if not wallet_due(max(mine, default=closed.at_ms), now):
+            mine = max((one.at_ms for one in last.values() if one.chain_id == route.chain_id), default=None)
+            since_ms = mine if mine is not None else closed.at_ms
+            if not wallet_due(since_ms, now):
                 continue
             try:
                 await self._hold(route, wallet, last)
             except StoreError:
                 raise
-            except TopupError:
-                continue  # the passes that need this chain say what is wrong with it
+            except TopupError as error:
+                due_ms = (since_ms // DAY_MS + 1) * DAY_MS
+                if now - due_ms >= OVERDUE_MS:
+                    self._unchecked(route.chain_id, mine, str(error))
+
+    def _unchecked(self, chain_id: int, last_ms: int | None, why: str) -> None:
+        """Say, at most once a day, that a chain's part of the wallet has not been looked at since `last_ms`."""
+        now, name = self._watch.now(), f"{UNCHECKED}{chain_id}"
+        if now - self._store.told_at(self._account.name, name) < DAY_MS:
+            return
+        last_h = (now - last_ms) // HOUR_MS if last_ms is not None else None
+        self._sink.emit(events.WalletUnchecked(chain_id=chain_id, last_h=last_h, detail=why))
+        self._store.say(self._account.name, name, why, now, "topup")
 
     async def _hold(self, route: Route, wallet: bytes, last: dict[Commodity, Checkpoint]) -> None:
         name, told = self._account.name, await self._rails(route.rail).holdings(wallet)

@@ -40,6 +40,8 @@ L1_FEE = "expenses:l1-data-fee"
 SWAP_COST = "expenses:swap-cost"
 LOST = "expenses:lost"
 NO_WEI = Wei(0)
+# How the text of an entry begins that takes another one back.
+TAKEN_BACK = "taken back: "
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ def reversal(entry: Entry, at_ms: int) -> Entry:
     """Take an entry back whose block was replaced: the same lines with the opposite sign."""
     lines = tuple(Line(x.account, x.commodity, -x.units) for x in entry.lines)
     value = Usd.of(0) - entry.usd_value if entry.usd_value is not None else None
-    return replace(entry, at_ms=at_ms, text=f"taken back: {entry.text}", usd_value=value, lines=lines)
+    return replace(entry, at_ms=at_ms, text=f"{TAKEN_BACK}{entry.text}", usd_value=value, lines=lines)
 
 
 def posting_entry(topup: TopUp, attempt: Attempt, demand: Demand, at_ms: int) -> Entry:

@@ -809,7 +809,7 @@ def ledger_verify(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Hold every entry of the journal against its hash. Example: topup ledger verify."""
+    """Hold every entry of the journal against its hash, and against the top-ups. Example: topup ledger verify."""
     guarded(lambda: _ledger_verify(head, as_json=as_json))
 
 
@@ -822,7 +822,7 @@ def _ledger_verify(head: str | None, *, as_json: bool) -> Exit:
     settings = load()
     sought = bytes.fromhex(head) if head is not None else None
     audit = SqliteStore.open_reader(settings.state_dir).audit(sought)
-    fine = audit.wrong is None and (sought is None or audit.since is not None)
+    fine = audit.wrong is None and (sought is None or audit.since is not None) and not audit.gaps
     if as_json:
         document(
             {
@@ -832,6 +832,7 @@ def _ledger_verify(head: str | None, *, as_json: bool) -> Exit:
                 "ledger_head": audit.head.hex() or None,
                 "wrong_entry": audit.wrong[0] if audit.wrong is not None else None,
                 "entries_since": audit.since,
+                "gaps": list(audit.gaps),
             }
         )
     else:
@@ -988,7 +989,7 @@ def _statement(days: tuple[str | None, str | None, str | None], form: Form, html
         case Form.JSON:
             document(text.document(told))
         case Form.CSV:
-            sys.stdout.write(table.write(told.entries))
+            sys.stdout.write(table.write(told.entries, told.wallets))
         case Form.BEANCOUNT:
             sys.stdout.write(ledgers.beancount(told))
         case Form.HLEDGER:

@@ -53,7 +53,7 @@ class Cycle:
         reach = Reach(self._watch, rails, store, sink, self._witness)
         self._purchase = Purchase(terms, reach)
         self._revoke = Revoke(terms, reach)
-        self._bookkeeping = Bookkeeping(terms, rails=rails, watch=self._watch, store=store)
+        self._bookkeeping = Bookkeeping(terms, rails=rails, watch=self._watch, store=store, sink=sink)
         self._tally: Tally | None = None
         if usage is not None:
             self._tally = Tally(terms.account.name, api=usage, now=self._watch.now, store=store, sink=sink)

@@ -496,7 +496,9 @@ async def _provider(settings: Settings, rpc: Any, chain: _Chain, name: str) -> t
         height, time_s = quantity(block.get("number"), "its number"), quantity(block.get("timestamp"), "its time")
         back = hex(max(0, height - HISTORY_BLOCKS))
         since = {**chain.logs, "fromBlock": back, "toBlock": "latest"}
-        old, logs = await rpc.batch([chain.old(back), ("eth_getLogs", [since])])
+        ended = quantity(final.get("number"), "the final block's number") if isinstance(final, dict) else None
+        then = [chain.old(hex(ended))] if ended is not None else []
+        old, logs, *held = await rpc.batch([chain.old(back), ("eth_getLogs", [since]), *then])
     except ChainError as error:
         return [_failed(name, error, f"check {chain.said} and the network")], False
     if said != chain.chain_id:
@@ -523,8 +525,21 @@ async def _provider(settings: Settings, rpc: Any, chain: _Chain, name: str) -> t
     without = "payments are proven by eth_call alone"
     found += [_ability(f"{name} simulation", "eth_simulateV1", answer, without) for answer in simulated]
     found.append(_ability(f"{name} history", "old balances", old, "the wallet's balance cannot verify older payments"))
+    found += [_final_state(f"{name} final state", answer) for answer in held]
     found.append(_ability(f"{name} logs", "the contract's logs", logs, chain.lost))
     return found, True
+
+
+def _final_state(name: str, answer: Any) -> Check:
+    """Say whether the wallet's books can be held against the chain: a node may have forgotten what is final."""
+    from topup.chain.rpc import known, quantity
+
+    try:
+        quantity(known(answer, "the balance"), "the balance")
+    except ChainUnknown as error:
+        says = f"warning: no balance at the final block: the wallet's books cannot be held against the chain ({error})"
+        return Check(name, ok=True, says=says, remedy="a provider that keeps the state of final blocks")
+    return Check(name, ok=True, says="tells the balance at the final block")
 
 
 def _ability(name: str, what: str, answer: Any, without: str) -> Check:

@@ -221,6 +221,20 @@ class UsageUnknown(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WalletUnchecked(Event):
+    """The wallet's books could not be held against the chain for hours: what others moved is not booked meanwhile.
+
+    `last_h` is how long ago it was done last, null when it never was.
+    """
+
+    level: ClassVar[Level] = "warning"
+    todo: ClassVar[str] = "read `detail`; `topup doctor` says which provider has forgotten the state of final blocks"
+    chain_id: int
+    last_h: int | None
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class KeyUnfit(Event):
     """GET /key says that the API key is no management key: /credits shows zeros to it."""
 

@@ -181,7 +181,7 @@ def draw(
         readings: believed readings, oldest first; see `since` for how far back.
         limits: floor, amount and caps.
         past: top-ups of the last 30 days as the caps see them.
-        entries: the journal, oldest first.
+        entries: those of the newest posted top-ups, or the whole journal; oldest first.
         purse: what the wallet holds; None while that is unknown.
         now_ms: ledger time.
     """
@@ -316,7 +316,7 @@ def network_cost(entries: Sequence[Entry]) -> Network | None:
     """Return what the network took of the newest top-ups whose credits were posted; None without one it is known of.
 
     Args:
-        entries: the journal, oldest first.
+        entries: those of the newest posted top-ups, or the whole journal; oldest first.
 
     In dollars at the price each payment was planned at. A top-up is left out where one of its payments has none.
     """

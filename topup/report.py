@@ -18,7 +18,7 @@ from topup.statement import Period, Statement, draw
 from topup.store.journal import Audit
 from topup.store.sqlite import SqliteStore
 
-# A forecast looks for the newest payment, and for the newest look at the wallet, among so many top-ups.
+# A forecast looks for the newest payments, and for the newest look at the wallet, among so many top-ups.
 LOOKED_BACK: Final = 50
 ENDS: Final = (("usually", "usual_floor_ms"), ("busy", "busy_floor_ms"))
 # Beyond it there is no calendar to name a day by.
@@ -105,8 +105,17 @@ def statement_of(store: SqliteStore, account: str, period: Period, now_ms: int) 
     wallet = [
         (at, store.wallet_booked(account, at.commodity, at.block)) for at in store.checkpoints(account, period.end_ms)
     ]
-    head = store.head()
-    return draw(account, period, entries, carried=carried, wallet=wallet, reading=last, head=head, now_ms=now_ms)
+    return draw(
+        account,
+        period,
+        entries,
+        carried=carried,
+        wallet=wallet,
+        wallets=store.wallets(account, period.first_ms, period.end_ms),
+        reading=last,
+        head=store.head(),
+        now_ms=now_ms,
+    )
 
 
 def audit_lines(audit: Audit, sought: str | None) -> list[str]:
@@ -124,6 +133,9 @@ def audit_lines(audit: Audit, sought: str | None) -> list[str]:
         lines.append("to do     the ledger was replaced, or cut and written anew, since that hash was printed")
     elif sought is not None:
         lines.append(f"since     {audit.since} entries after {sought}")
+    if audit.gaps:
+        lines += [f"GAP       {gap}" for gap in audit.gaps]
+        lines.append("to do     compare with a backup; what was paid is on the chain, see `topup reconcile`")
     return lines
 
 
@@ -155,7 +167,7 @@ def forecast_of(store: SqliteStore, account: str, limits: Limits, reserve: Wei, 
         store.readings(account, ahead.since(last.at_ms)) if last is not None else [],
         limits,
         past=store.past(account, now_ms - 30 * DAY_MS, limits.fee_ceiling.bps),
-        entries=store.entries(account),
+        entries=store.newest(account, LOOKED_BACK),
         purse=ahead.purse_of(store.latest(account, LOOKED_BACK), ahead.refill_amount(limits), reserve),
         now_ms=now_ms,
     )

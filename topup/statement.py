@@ -127,7 +127,10 @@ class Refill:
 
 @dataclass(frozen=True)
 class Statement:
-    """One account within one period. Balances are in the smallest unit of each commodity; zeros are left out."""
+    """One account within one period. Balances are in the smallest unit of each commodity; zeros are left out.
+
+    `wallets` is empty where the account has only ever used one.
+    """
 
     account: str
     period: Period
@@ -139,6 +142,11 @@ class Statement:
     refills: tuple[Refill, ...]
     reading: Reading | None
     differences: tuple[str, ...]
+    wallets: Mapping[Entry, bytes]
+
+    def wallet(self, entry: Entry) -> str:
+        """Return the address of the wallet that an entry has moved, "" where that goes without saying or is unknown."""
+        return "0x" + self.wallets[entry].hex() if entry in self.wallets else ""
 
     def moved(self, account: str, commodity: Commodity) -> int:
         """Return by how much a balance changed within the period."""
@@ -168,6 +176,7 @@ def draw(
     *,
     carried: Balances | None = None,
     wallet: Sequence[tuple[Checkpoint, int]] = (),
+    wallets: Mapping[Entry, bytes] | None = None,
     reading: Reading | None,
     head: str | None,
     now_ms: int,
@@ -182,6 +191,7 @@ def draw(
             entry in it.
         wallet: the newest checkpoint of each commodity before the end of the period, each with what the books say that
             the wallet held then.
+        wallets: whose wallet each entry has moved; nothing where only one was ever used.
         reading: the last believed reading before the end of the period; None when there is none.
         head: the journal's newest hash, hex.
         now_ms: ledger time.
@@ -201,6 +211,7 @@ def draw(
         refills=_refills(entries, period),
         reading=reading,
         differences=(*_differences(closing, within, reading, period, now_ms), *_moved(wallet)),
+        wallets=wallets or {},
     )
 
 
@@ -248,11 +259,12 @@ def _refills(entries: Sequence[Entry], period: Period) -> tuple[Refill, ...]:
     for entry in entries:
         if entry.topup_id and entry.at_ms < period.end_ms:
             mine.setdefault(entry.topup_id, []).append(entry)
-    found = [_refill(name, its) for name, its in mine.items() if any(e.at_ms in period for e in its)]
+    found = [refill(name, its) for name, its in mine.items() if any(e.at_ms in period for e in its)]
     return tuple(sorted(found, key=lambda r: (r.posted_ms is None, r.posted_ms or 0)))
 
 
-def _refill(topup_id: str, entries: Sequence[Entry]) -> Refill:
+def refill(topup_id: str, entries: Sequence[Entry]) -> Refill:
+    """Return what one top-up was, from its entries, oldest first."""
     sums = _summed({}, entries)
     paid = [e for e in entries if e.tx_hash is not None and e.price_source != "provider"]
     posted = [e.at_ms for e in entries if any(x.account == CREDITS for x in e.lines)]

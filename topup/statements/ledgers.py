@@ -38,7 +38,7 @@ def beancount(told: Statement) -> str:
         out += ["", f'{first} * "{OPENING_TEXT}"', *(_posting(*one, _bean, BEANS) for one in _rows(told.opening))]
     for entry in told.entries:
         out += ["", f'{_date(entry)} * "{_quoted(entry.text)}"']
-        out += [f'  {key}: "{_quoted(value)}"' for key, value in _about(entry).items()]
+        out += [f'  {key}: "{_quoted(value)}"' for key, value in _about(entry, told.wallet(entry)).items()]
         out += [_posting(x.account, x.commodity, x.units, _bean, BEANS) for x in entry.lines]
     out += [""]
     for account, commodity in used:
@@ -58,7 +58,9 @@ def hledger(told: Statement) -> str:
         out += ["", f"{told.period.first} * {OPENING_TEXT}"]
         out += [_posting(*one, str, names) for one in _rows(told.opening)]
     for entry in told.entries:
-        about = ", ".join(f"{key}:{_one_line(value).replace(',', ' ')}" for key, value in _about(entry).items())
+        about = ", ".join(
+            f"{key}:{_one_line(value).replace(',', ' ')}" for key, value in _about(entry, told.wallet(entry)).items()
+        )
         out += ["", f"{_date(entry)} * {_one_line(entry.text).replace(';', ',')}" + (f"  ; {about}" if about else "")]
         out += [_posting(x.account, x.commodity, x.units, str, names) for x in entry.lines]
     if used:
@@ -85,7 +87,7 @@ def _posting(
     return f"    {named(account)}  {plain(amount(units, commodity))} {names[commodity]}"
 
 
-def _about(entry: Entry) -> dict[str, str]:
+def _about(entry: Entry, wallet: str) -> dict[str, str]:
     told = {
         "topup": entry.topup_id,
         "tx": "0x" + entry.tx_hash.hex() if entry.tx_hash is not None else "",
@@ -93,6 +95,7 @@ def _about(entry: Entry) -> dict[str, str]:
         "charge": entry.charge_id,
         "usd": str(entry.usd_value) if entry.usd_value is not None else "",
         "price": entry.price_source,
+        "wallet": wallet,
     }
     return {key: value for key, value in told.items() if value}
 

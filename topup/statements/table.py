@@ -1,18 +1,19 @@
 """How does the journal become CSV that a spreadsheet reads, and comes back from it unchanged?
 
-One row for each line of each entry. Text that came from somebody else may begin like a formula, which spreadsheets
-would run: it gets an apostrophe in front, and loses it again when it is read.
+One row for each line of each entry; where several wallets were used, a wallet's line names it. Text that came from
+somebody else may begin like a formula, which spreadsheets would run: it gets an apostrophe in front, and loses it again
+when it is read.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Final
 
-from topup.books import Commodity, Entry, Line
+from topup.books import WALLET, Commodity, Entry, Line
 from topup.errors import SettingsError
 from topup.money import WIDE, Usd, plain
 from topup.statement import DECIMALS, amount
@@ -33,15 +34,17 @@ HEAD: Final = (
     "block",
     "charge_id",
 )
+# A further column where the account has used more than one.
+OWNED: Final = (*HEAD, "wallet")
 # What makes a spreadsheet take text for a formula (OWASP, "CSV injection"), and the mark itself.
 FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 
 
-def write(entries: Iterable[Entry]) -> str:
-    """Return the entries as CSV with a head."""
+def write(entries: Iterable[Entry], wallets: Mapping[Entry, bytes] | None = None) -> str:
+    """Return the entries as CSV with a head; `wallets` says whose wallet each has moved, where that has to be said."""
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\r\n")
-    rows.writerow(HEAD)
+    rows.writerow(OWNED if wallets else HEAD)
     for number, entry in enumerate(entries, start=1):
         told = (number, moment(entry.at_ms), entry.at_ms, safe(entry.topup_id), safe(entry.text))
         known = (
@@ -51,27 +54,30 @@ def write(entries: Iterable[Entry]) -> str:
             entry.block_number if entry.block_number is not None else "",
             safe(entry.charge_id),
         )
+        address = "0x" + wallets[entry].hex() if wallets and entry in wallets else ""
         for line in entry.lines:
+            of = [address if line.account == WALLET else ""] if wallets else []
             rows.writerow(
-                (*told, line.account, line.commodity.value, plain(amount(line.units, line.commodity)), *known)
+                (*told, line.account, line.commodity.value, plain(amount(line.units, line.commodity)), *known, *of)
             )
     return out.getvalue()
 
 
 def read(text: str) -> list[Entry]:
-    """Return the entries that `write` has written.
+    """Return the entries that `write` has written; whose wallet they moved is not a part of them.
 
     Raises:
         SettingsError: this is not such a file; the row is named.
     """
     rows = list(csv.reader(io.StringIO(text, newline="")))
-    if not rows or tuple(rows[0]) != HEAD:
+    head = tuple(rows[0]) if rows else ()
+    if head not in (HEAD, OWNED):
         raise SettingsError("the file has not the head of a statement", remedy="export it with `topup statement`")
     grouped: dict[str, list[dict[str, str]]] = {}
     for number, row in enumerate(rows[1:], start=2):
-        if len(row) != len(HEAD):
-            raise SettingsError(f"row {number} has {len(row)} fields, not {len(HEAD)}", remedy="export it again")
-        named = dict(zip(HEAD, row, strict=True))
+        if len(row) != len(head):
+            raise SettingsError(f"row {number} has {len(row)} fields, not {len(head)}", remedy="export it again")
+        named = dict(zip(head, row, strict=True))
         grouped.setdefault(named["entry"], []).append(named)
     try:
         return [_entry(its) for its in grouped.values()]

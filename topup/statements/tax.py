@@ -50,9 +50,13 @@ _TYPES: Final = {False: ("Income", "Spend"), True: ("Deposit", "Withdrawal")}
 
 @dataclass(frozen=True)
 class Moved:
-    """What one entry moved of one coin: units that left the wallet beside the fee, negative where they came back."""
+    """What one entry moved of one coin: units that left the wallet beside the fee, negative where they came back.
+
+    `wallet` is its address, "" where the account has only ever used one.
+    """
 
     entry: Entry
+    wallet: str
     commodity: Commodity
     units: int
     fee: int
@@ -61,6 +65,11 @@ class Moved:
     def transfer(self) -> bool:
         """Tell whether it was neither bought nor spent here: what was there before, or what somebody else moved."""
         return any(x.account in (MOVED, OPENING) for x in self.entry.lines)
+
+    @property
+    def described(self) -> str:
+        """Return what it was, of which top-up and wallet."""
+        return safe(" ".join(one for one in (self.entry.text, self.entry.topup_id, self.wallet) if one))
 
 
 def koinly(told: Statement) -> str:
@@ -86,7 +95,7 @@ def _koinly(one: Moved) -> tuple[object, ...]:
         *(_told(fee, one.commodity), name if fee else ""),
         *(worth, "USD" if worth else ""),
         "cost" if sent and not one.transfer else "",
-        safe(f"{entry.text} {entry.topup_id}".strip()),
+        one.described,
         "0x" + entry.tx_hash.hex() if entry.tx_hash is not None else "",
     )
 
@@ -99,7 +108,7 @@ def _rotki(one: Moved) -> tuple[object, ...]:
         "blockchain",
         *(name, _told(abs(out), one.commodity)),
         *(_told(fee, one.commodity), name if fee else ""),
-        safe(f"{entry.text} {entry.topup_id}".strip()),
+        one.described,
         entry.at_ms,
     )
 
@@ -111,7 +120,7 @@ def _moved(told: Statement) -> Iterator[Moved]:
             left = -sum(x.units for x in mine if x.account == WALLET)
             fee = sum(x.units for x in mine if x.account in (GAS, GAS_REVERTED, L1_FEE))
             if left or fee:
-                yield Moved(entry, commodity, left - fee, fee)
+                yield Moved(entry, told.wallet(entry), commodity, left - fee, fee)
 
 
 def _told(units: int, commodity: Commodity) -> str:

@@ -59,7 +59,7 @@ def document(told: Statement) -> dict[str, Any]:
             }
             for one in told.refills
         ],
-        "entries": [_entry(one) for one in told.entries],
+        "entries": [_entry(one, told.wallet(one)) for one in told.entries],
         "differences": list(told.differences),
     }
 
@@ -76,7 +76,7 @@ def _balances(balances: Balances) -> dict[str, dict[str, str]]:
     return out
 
 
-def _entry(entry: Entry) -> dict[str, Any]:
+def _entry(entry: Entry, wallet: str) -> dict[str, Any]:
     return {
         "at_ms": entry.at_ms,
         "topup": entry.topup_id or None,
@@ -86,6 +86,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
         "block": entry.block_number,
         "usd_value": str(entry.usd_value) if entry.usd_value is not None else None,
         "price_source": entry.price_source,
+        "wallet": wallet or None,
         "lines": [
             {"account": x.account, "commodity": x.commodity.value, "amount": plain(amount(x.units, x.commodity))}
             for x in entry.lines

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
-from topup.books import CREDITS, WALLET, Commodity, Entry, Line, chained
+from topup.books import CREDITS, TAKEN_BACK, WALLET, Commodity, Entry, Line, chained
 from topup.closing import Checkpoint
 from topup.money import Usd
 
@@ -35,12 +35,14 @@ class Audit:
         head: the newest one's hash, b"" without any.
         wrong: the first entry that is not what its hash says, and why; None when all are.
         since: how many entries follow the one whose hash was asked for; None where no entry has it.
+        gaps: where journal and top-ups do not fit together, a sentence each; not looked for where something is wrong.
     """
 
     count: int
     head: bytes
     wrong: tuple[int, str] | None
     since: int | None
+    gaps: tuple[str, ...] = ()
 
 
 def post(db: sqlite3.Connection, account: str, entry: Entry) -> None:
@@ -82,10 +84,10 @@ def rows(db: sqlite3.Connection, account: str | None = None) -> Iterator[Row]:
     yield from _read(db, "entry.account = ?", (account,)) if account is not None else _read(db, "true", ())
 
 
-def _read(db: sqlite3.Connection, where: str, values: tuple[object, ...]) -> Iterator[Row]:
+def _read(db: sqlite3.Connection, where: str, values: tuple[object, ...], order: str = "entry.id") -> Iterator[Row]:
     sql = (
         "SELECT entry.*, line.account AS place, line.commodity, line.units FROM entry"
-        f" LEFT JOIN line ON line.entry = entry.id WHERE {where} ORDER BY entry.id, line.n"
+        f" LEFT JOIN line ON line.entry = entry.id WHERE {where} ORDER BY {order}, line.n"
     )
     for number, lines in groupby(db.execute(sql, values), key=itemgetter("id")):
         told = list(lines)
@@ -127,6 +129,59 @@ def within(db: sqlite3.Connection, account: str, first_ms: int, end_ms: int) -> 
     return sums, [entry for _, _, entry, _ in _read(db, where, values)]
 
 
+def by_topup(db: sqlite3.Connection, account: str, end_ms: int) -> Iterator[list[Entry]]:
+    """Yield the entries of each top-up up to a moment, exclusive, oldest first; one top-up is held at a time.
+
+    Raises:
+        Broken: an entry does not balance, or holds what no entry can.
+    """
+    # The plus signs keep SQLite to the index that has them in this order: else it would sort all of them in memory.
+    where = "+entry.account = ? AND +entry.at_ms < ? AND entry.topup IS NOT NULL"
+    read = _read(db, where, (account, end_ms), order="entry.topup, entry.id")
+    for _, its in groupby(read, key=lambda row: row[2].topup_id):
+        yield [entry for _, _, entry, _ in its]
+
+
+def newest(db: sqlite3.Connection, account: str, count: int) -> list[Entry]:
+    """Return the entries of the newest top-ups whose credits were posted, so many of them; oldest first.
+
+    Raises:
+        Broken: an entry does not balance, or holds what no entry can.
+    """
+    sql = (
+        "SELECT DISTINCT topup FROM entry WHERE account = ? AND topup IS NOT NULL"
+        " AND EXISTS (SELECT 1 FROM line WHERE line.entry = entry.id AND line.account = ?) ORDER BY id DESC LIMIT ?"
+    )
+    where = f"entry.topup IN (SELECT topup FROM ({sql}))"
+    return [entry for _, _, entry, _ in _read(db, where, (account, CREDITS, count))]
+
+
+def wallets(db: sqlite3.Connection, account: str, first_ms: int, end_ms: int) -> dict[Entry, bytes]:
+    """Return whose wallet each entry of a period has moved; empty where the account has only ever used one.
+
+    That of its top-up, of the checkpoint it leads to, or of what was taken over from the chain. One whose wallet the
+    ledger does not know is left out.
+
+    Raises:
+        Broken: an entry does not balance, or holds what no entry can.
+    """
+    used = "SELECT wallet FROM topup WHERE account = ? UNION SELECT wallet FROM checkpoint WHERE account = ?"
+    if len(db.execute(used, (account, account)).fetchall()) < 2:
+        return {}
+    sql = (
+        "SELECT entry.id, coalesce(topup.wallet,"
+        " (SELECT wallet FROM checkpoint AS c WHERE (c.account, c.block, c.at_ms, c.commodity)"
+        " = (entry.account, entry.block_number, entry.at_ms, line.commodity)),"
+        " (SELECT wallet FROM adopted WHERE adopted.tx_hash = entry.tx_hash),"
+        " (SELECT wallet FROM transfer WHERE transfer.tx_hash = entry.tx_hash)) AS wallet"
+        " FROM entry JOIN line ON line.entry = entry.id AND line.account = ?"
+        " LEFT JOIN topup ON topup.id = entry.topup WHERE entry.account = ? AND entry.at_ms >= ? AND entry.at_ms < ?"
+    )
+    found = {row["id"]: row["wallet"] for row in db.execute(sql, (WALLET, account, first_ms, end_ms)) if row["wallet"]}
+    read = _read(db, "entry.account = ? AND entry.at_ms >= ? AND entry.at_ms < ?", (account, first_ms, end_ms))
+    return {entry: found[number] for number, _, entry, _ in read if number in found}
+
+
 def booked(db: sqlite3.Connection, topup_id: str, tx_hash: bytes | None) -> Entry:
     """Return the newest entry of a top-up's transaction, the posting of its credits left out; it may have no line.
 
@@ -166,7 +221,7 @@ def _entry(rows: list[sqlite3.Row]) -> Entry:
 
 
 def audit(db: sqlite3.Connection, sought: bytes | None = None) -> Audit:
-    """Read the whole journal, and hold each entry against its hash."""
+    """Read the whole journal, and hold each entry against its hash, and then against the top-ups."""
     last, count, found = NOTHING_YET, 0, None
     try:
         for number, account, entry, stored in rows(db):
@@ -176,7 +231,43 @@ def audit(db: sqlite3.Connection, sought: bytes | None = None) -> Audit:
             found = count if stored == sought else found
     except Broken as broken:
         return Audit(count, last, (broken.number, str(broken)), None)
-    return Audit(count, last, None, count - found if found is not None else None)
+    return Audit(count, last, None, count - found if found is not None else None, (*_unbooked(db), *_unknown(db)))
+
+
+def _unbooked(db: sqlite3.Connection) -> Iterator[str]:
+    """Name each attempt in a block that counts as booked, or is final, and of which no entry stands.
+
+    What was booked and taken back again does not stand; the posting of a top-up's credits books no attempt.
+    """
+    sql = (
+        "SELECT id, topup, tx, block FROM (SELECT id, topup, json_extract(inclusion, '$.block_number') AS block,"
+        " coalesce(nullif(json_extract(inclusion, '$.tx_hash'), ''), lower(hex(hash))) AS tx"
+        " FROM attempt WHERE inclusion IS NOT NULL AND (booked = 1 OR final = 1)) AS held"
+        " WHERE (SELECT total(CASE WHEN substr(text, 1, length(?)) = ? THEN -1 ELSE 1 END) FROM entry"
+        " WHERE entry.topup = held.topup AND lower(hex(entry.tx_hash)) = tx"
+        " AND NOT EXISTS (SELECT 1 FROM line WHERE line.entry = entry.id AND line.account = ?)) < 1 ORDER BY id"
+    )
+    for number, topup, tx, block in db.execute(sql, (TAKEN_BACK, TAKEN_BACK, CREDITS)):
+        yield f"attempt {number} of top-up {topup} stands in block {block} (0x{tx}), and no entry books it"
+
+
+def _unknown(db: sqlite3.Connection) -> Iterator[str]:
+    """Name each entry of a top-up, or of a transaction of one, that the ledger does not hold.
+
+    The transaction of an authorization is somebody else's; what was ever seen of one is kept as evidence.
+    """
+    sql = (
+        "SELECT entry.id, entry.text, entry.topup, lower(hex(entry.tx_hash)) AS tx, topup.id IS NULL FROM entry"
+        " LEFT JOIN topup ON topup.id = entry.topup AND topup.account = entry.account WHERE entry.topup IS NOT NULL"
+        " AND (topup.id IS NULL OR (entry.tx_hash IS NOT NULL"
+        " AND NOT EXISTS (SELECT 1 FROM attempt WHERE attempt.topup = entry.topup AND attempt.hash = entry.tx_hash)"
+        " AND NOT EXISTS (SELECT 1 FROM evidence WHERE evidence.topup = entry.topup"
+        " AND CASE WHEN json_valid(detail) THEN json_extract(detail, '$.tx_hash') END = lower(hex(entry.tx_hash)))))"
+        " ORDER BY entry.id"
+    )
+    for number, text, topup, tx, lost in db.execute(sql):
+        what = f"top-up {topup}" if lost else f"the transaction 0x{tx} of top-up {topup}"
+        yield f"entry {number} ({text}) names {what}, which this ledger does not hold"
 
 
 def chain_all(db: sqlite3.Connection) -> None:

@@ -837,6 +837,16 @@ class SqliteStore:
         with self._db_errors():
             return [entry for _, _, entry, _ in journal.rows(self._db, account)]
 
+    def newest(self, account: str, count: int) -> list[Entry]:
+        """Return the entries of the newest top-ups whose credits were posted, so many of them; oldest first."""
+        with self._db_errors():
+            return journal.newest(self._db, account, count)
+
+    def by_topup(self, account: str, end_ms: int) -> Iterator[list[Entry]]:
+        """Yield the entries of each top-up up to a moment, exclusive; one top-up is held at a time."""
+        with self._db_errors():
+            yield from journal.by_topup(self._db, account, end_ms)
+
     def within(self, account: str, first_ms: int, end_ms: int) -> tuple[journal.Balances, list[Entry]]:
         """Return the entries of a period with earlier ones of its top-ups, and what all others before it sum to."""
         with self._db_errors():
@@ -893,6 +903,11 @@ class SqliteStore:
         """Return what the journal says the wallet held after a block, whenever it was entered."""
         with self._db_errors():
             return journal.wallet_booked(self._db, account, commodity, block)
+
+    def wallets(self, account: str, first_ms: int, end_ms: int) -> dict[Entry, bytes]:
+        """Return whose wallet each entry of a period has moved; empty where only one was ever used."""
+        with self._db_errors():
+            return journal.wallets(self._db, account, first_ms, end_ms)
 
     def close_wallet(self, account: str, at: Checkpoint, entries: Sequence[Entry], now_ms: int) -> None:
         """Store a checkpoint with the entry that brings the books there, or none of it."""
