@@ -111,9 +111,9 @@ class Course:
 def watch_store(course: Course) -> None:
     """Watch every transaction of the ledger, by the name of the method that commits it."""
     from topup.lifecycle import TopUp
-    from topup.store import sqlite
+    from topup.store import file, sqlite
 
-    honest = sqlite._transaction
+    honest = file.transaction
 
     @contextmanager
     def transaction(connection: Any) -> Iterator[None]:
@@ -123,7 +123,7 @@ def watch_store(course: Course) -> None:
         course.commits += 1
         course.done(cell)
 
-    sqlite._transaction = transaction
+    file.transaction = transaction
 
     def named(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)

@@ -111,9 +111,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "caps-forget-what-is-pending",
-        "topup/store/sqlite.py",
-        "            spent = Usd.of(0) if failed else Usd.of",
-        "            spent = Usd.of(0) if state is not State.DONE else Usd.of",
+        "topup/store/caps.py",
+        "        spent = Usd.of(0) if failed else Usd.of",
+        "        spent = Usd.of(0) if state is not State.DONE else Usd.of",
         "tests/test_store.py::test_the_past_counts_what_is_pending_at_its_most",
     ),
     Mutant(
@@ -153,7 +153,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "commits-that-power-loss-takes-back",
-        "topup/store/sqlite.py",
+        "topup/store/file.py",
         '"synchronous = FULL"',
         '"synchronous = NORMAL"',
         "tests/test_store.py::test_a_commit_survives_the_loss_of_power",

@@ -41,7 +41,8 @@ from topup.books import (
 )
 from topup.lifecycle import Attempt
 from topup.money import Usd, Usdc, Wei
-from topup.store.sqlite import FILE, SqliteStore
+from topup.store.file import FILE
+from topup.store.sqlite import SqliteStore
 
 ETH, USDC, CREDIT = Commodity.ETH, Commodity.USDC, Commodity.CREDIT
 wei = st.integers(0, 10**24).map(Wei)

@@ -28,7 +28,8 @@ from topup.money import Usd
 from topup.ports import Key, Rail
 from topup.sandbox.rpc import RpcError
 from topup.settings import load
-from topup.store.sqlite import FILE, SqliteStore
+from topup.store.file import FILE
+from topup.store.sqlite import SqliteStore
 from topup.terms import Account, Route, Terms
 
 # What a stop may take when nothing is left to wait for; the machine may be busy.

@@ -38,8 +38,9 @@ from topup.lifecycle import State
 from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
+from topup.store.file import FILE
 from topup.store.schema import MIGRATIONS
-from topup.store.sqlite import FILE, SqliteStore
+from topup.store.sqlite import SqliteStore
 
 RAIL = "topup.rails.coinbase:Coinbase"
 UNDER_TEST = [sys.executable, "-m", "tests.writer_under_test"]
@@ -372,20 +373,20 @@ def stored(state: Path) -> dict[str, bytes]:
 KILLED = """
 import json, os, signal, sqlite3, sys
 from pathlib import Path
-from topup.store import schema, sqlite
+from topup.store import file, schema, sqlite
 
 folder, version = Path(sys.argv[1]), int(sys.argv[2])
-connect, told = sqlite._connect, []
+connect, told = file.connect, []
 
 def begin(place):
     # A ledger of that version, as the program that knew no more of them left it; none at all for version 0.
     if version:
-        known, sqlite.MIGRATIONS = sqlite.MIGRATIONS, schema.MIGRATIONS[:version]
+        known, file.MIGRATIONS = file.MIGRATIONS, schema.MIGRATIONS[:version]
         sqlite.SqliteStore.open_writer(place).close()
-        with sqlite3.connect(place / sqlite.FILE) as hand:
+        with sqlite3.connect(place / file.FILE) as hand:
             hand.execute("INSERT INTO control VALUES ('default', 'paused', '1', 1, 'somebody')")
         hand.close()
-        sqlite.MIGRATIONS = known
+        file.MIGRATIONS = known
 
 def die_at(number):
     passed = [0]
@@ -405,7 +406,7 @@ for number in range(1, 1000):
     begin(place)
     child = os.fork()
     if child == 0:
-        sqlite._connect = die_at(number)
+        file.connect = die_at(number)
         sqlite.SqliteStore.open_writer(place).close()
         os._exit(0)
     _, how = os.waitpid(child, 0)

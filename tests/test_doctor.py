@@ -15,7 +15,8 @@ from topup.sandbox import contracts
 from topup.sandbox.rpc import RpcError
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling as selling_as
-from topup.store.sqlite import FILE, SqliteStore
+from topup.store.file import FILE
+from topup.store.sqlite import SqliteStore
 
 
 @pytest.fixture

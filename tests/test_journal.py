@@ -30,8 +30,9 @@ from topup.lifecycle import Fact
 from topup.money import Usd
 from topup.report import audit_lines
 from topup.sandbox.world import World, embedded
-from topup.store import journal, schema, sqlite
-from topup.store.sqlite import FILE, SqliteStore
+from topup.store import file, journal, schema
+from topup.store.file import FILE
+from topup.store.sqlite import SqliteStore
 
 ROOT = Path(__file__).parent.parent
 TRIGGERS = ("entry_stands", "entry_stays", "line_stands", "line_stays")
@@ -295,7 +296,7 @@ def older(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = place / "older"
     folder.mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(sqlite, "MIGRATIONS", schema.MIGRATIONS[:3])
+        patch.setattr(file, "MIGRATIONS", schema.MIGRATIONS[:3])
         SqliteStore.open_writer(folder).close()
     with closing(sqlite3.connect(folder / FILE)) as db, db:
         db.execute("ATTACH ? AS newer", (str(place / FILE),))

@@ -37,7 +37,8 @@ from topup.sandbox.rpc import Drop, RpcError, RpcServer
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling
 from topup.settings import load
-from topup.store.sqlite import FILE, SqliteStore
+from topup.store.file import FILE
+from topup.store.sqlite import SqliteStore
 
 BUY = ("once", "--amount", "10", "--yes", "--force")
 ADOPT = ("reconcile", "--adopt", "--yes")

@@ -34,7 +34,8 @@ from topup.credits import (
 )
 from topup.lifecycle import Fact
 from topup.money import Usd
-from topup.store import schema, sqlite
+from topup.store import file, schema, sqlite
+from topup.store.file import FILE
 from topup.store.sqlite import KEPT, SqliteStore
 
 MINUTE_MS = 60_000
@@ -284,9 +285,9 @@ def test_a_ledger_of_the_first_version_is_taken_over_with_its_data(
 ) -> None:
     """Readings and top-ups written before are read after, and can be thinned."""
     with monkeypatch.context() as old:
-        old.setattr(sqlite, "MIGRATIONS", (schema.FIRST,))
+        old.setattr(file, "MIGRATIONS", (schema.FIRST,))
         SqliteStore.open_writer(tmp_path).close()
-    with sqlite3.connect(tmp_path / sqlite.FILE) as hand:
+    with sqlite3.connect(tmp_path / FILE) as hand:
         rows = [(ACCOUNT, NOW_MS - n * HOUR_MS // 4, "100", "1", None, "") for n in range(4000)]
         hand.executemany(INSERT, rows)
         row = topup()

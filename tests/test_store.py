@@ -30,8 +30,9 @@ from topup.errors import StoreBusy, StoreError, StoreFenced, StoreUnusable
 from topup.lifecycle import Fact, State, TopUp
 from topup.money import Usd, Usdc, Wei
 from topup.ports import Control, Delivery, Seen, Sent, Store
+from topup.store.file import FILE
 from topup.store.schema import MIGRATIONS
-from topup.store.sqlite import FILE, SqliteStore
+from topup.store.sqlite import SqliteStore
 
 # A second kind of store joins here: how its one writer is opened in a folder.
 KINDS: dict[str, Callable[[Path], SqliteStore]] = {"sqlite": SqliteStore.open_writer}
@@ -348,6 +349,9 @@ def test_what_failed_payments_cost_in_dollars_counts_as_spent(store: SqliteStore
     store.included(kept, kept.attempts[-1], Seen(failed, "", "", trusted=True), Fact.REVERTED, kept.moved_ms)
     (told,) = store.past(ACCOUNT, 0, 600)
     assert (told.spent, told.revert_gas) == (Usd.of("10.64"), Wei(0))
+    (mined,) = store.paid(ACCOUNT, 0, 600)
+    assert (mined.spent, mined.decided_ms) == (Usd.of("0.04"), failed.block_ms)
+    assert store.paid(ACCOUNT, failed.block_ms + 1, 600) == []
 
 
 def test_charge_requests_are_counted_whoever_made_them(store: SqliteStore) -> None:

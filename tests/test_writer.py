@@ -28,7 +28,8 @@ import tests.served
 from tests.served import PATIENCE_S, Running, Served, served
 from topup.lifecycle import State
 from topup.sandbox import contracts
-from topup.store.sqlite import FILE, SqliteStore
+from topup.store.file import FILE
+from topup.store.sqlite import SqliteStore
 
 STORE = "topup.store.sqlite:SqliteStore"
 RAIL = "topup.rails.coinbase:Coinbase"

@@ -66,16 +66,16 @@ def hook(target: str, when: str, point: Point) -> None:
 
 def hook_sql(words: str, point: Point) -> None:
     """Reach the point just before a statement that holds these words runs."""
-    from topup.store import sqlite
+    from topup.store import file
 
-    honest = sqlite._connect
+    honest = file.connect
 
     def traced(*given: Any) -> sqlite3.Connection:
         connection = honest(*given)
         connection.set_trace_callback(lambda sql: point.reach() if words in sql else None)
         return connection
 
-    setattr(sqlite, "_connect", traced)  # noqa: B010 - the type checker knows it as a function
+    setattr(file, "connect", traced)  # noqa: B010 - the type checker knows it as a function
 
 
 def main() -> None:

@@ -77,6 +77,9 @@ Each module answers one question. In the order the money flows:
     root.py       What may an account's root key sign?
   store/          Where is the ledger?
     schema.py     What does the ledger remember?
+    file.py       What keeps the ledger's file whole?
+    rows.py       How does a row become a record, and a record a row?
+    caps.py       What counts against the caps?
     journal.py    How is the journal kept?
     usage.py      How is usage by model and by key kept?
     sqlite.py     What does SQLite need to know?

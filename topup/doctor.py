@@ -25,7 +25,8 @@ from topup.credits import LASTING, Reading, believe
 from topup.errors import ApiError, ChainError, ChainUnknown, StoreError, TopupError
 from topup.money import Asset, EthPrice, Usdc, Wei, deviation_bps_up
 from topup.settings import Settings, load
-from topup.store.sqlite import FILE, SqliteStore
+from topup.store.file import FILE
+from topup.store.sqlite import SqliteStore
 from topup.terms import COINBASE
 
 # Beyond this the deadlines of charges and the freshness of prices can no longer be judged by this machine.

@@ -10,10 +10,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import IO, Any, Self
@@ -22,32 +21,25 @@ from topup.adoption import WHY, Adopted, Done, Known, Stray, Transfer, stray_ent
 from topup.books import Commodity, Entry
 from topup.charge import Verified
 from topup.closing import Checkpoint, Closed
-from topup.credits import DAY_MS, HOUR_MS, Doubt, Reading, Unknown
+from topup.credits import DAY_MS, HOUR_MS, Reading, Unknown
 from topup.errors import StoreBusy, StoreFenced, StoreUnusable
 from topup.lifecycle import (
-    NO_TOKENS,
     TERMINAL,
     Attempt,
     Broadcaster,
     ChargeRow,
     Fact,
-    Inclusion,
-    Kind,
     Plan,
     State,
     TopUp,
     advance,
 )
-from topup.money import Asset, Bps, Usd, Usdc, Wei
+from topup.money import Usd, Wei
 from topup.policy import Past
 from topup.ports import GONE, Control, Requested, Seen, Sent
-from topup.store import journal, usage
-from topup.store.schema import CHAINED_FROM, MIGRATIONS
+from topup.store import caps, file, journal, rows, usage
 from topup.usage import ApiKey, DayUsed, Used
 
-FILE = "ledger.sqlite3"
-BUSY_TIMEOUT_MS = 5_000
-RESTORE = "restore it from a backup, see docs/runbook.md"
 # The name under which charges requested by hand are counted.
 BY_HAND = "charges_by_hand"
 # The name under which the newest closing of the books is kept.
@@ -95,9 +87,9 @@ class SqliteStore:
         self._db = connection
         self._lock = lock
         self._epoch = epoch
-        file = connection.execute("PRAGMA database_list").fetchone()["file"]
-        self._file = Path(file) if file else None  # None: in memory
-        self._inode = _inode(self._file)
+        path = connection.execute("PRAGMA database_list").fetchone()["file"]
+        self._file = Path(path) if path else None  # None: in memory
+        self._inode = file.inode(self._file)
         self._newest = int(self._one("SELECT newest_ms FROM ledger")[0])
 
     # -- opening ------------------------------------------------------------------------------------------------
@@ -110,7 +102,7 @@ class SqliteStore:
             StoreBusy: another process holds it.
             StoreUnusable: it cannot be written, is damaged, or was made by a newer program.
         """
-        with _explained(directory):
+        with file.explained(directory):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             # flock ends with its process, so a lock file that is left behind holds nobody up. NFS before Linux 2.6.12
             # and some network file systems lock on one machine only: there the epoch alone keeps two writers apart.
@@ -125,12 +117,12 @@ class SqliteStore:
                 ) from None
             with contextlib.ExitStack() as undo:
                 undo.callback(lock.close)
-                _settle_file(directory)
-                connection = _connect(directory / FILE)
+                file.settle_file(directory)
+                connection = file.connect(directory / file.FILE)
                 undo.callback(connection.close)
-                _examine(connection, directory)
-                _migrate(connection, directory)
-                with _transaction(connection):
+                file.examine(connection, directory)
+                file.migrate(connection, directory)
+                with file.transaction(connection):
                     connection.execute("UPDATE ledger SET epoch = epoch + 1")
                     (epoch,) = connection.execute("SELECT epoch FROM ledger").fetchone()
                 store = cls(connection, lock, epoch)
@@ -144,19 +136,14 @@ class SqliteStore:
         Raises:
             StoreUnusable: there is none, it is damaged, or it was made by a newer program.
         """
-        path = directory / FILE
+        path = directory / file.FILE
         if not path.exists():
             raise StoreUnusable(f"no ledger in {directory}", remedy="set state_dir, or start `topup run` once")
-        with _explained(directory), contextlib.ExitStack() as undo:
-            _not_empty(path)
-            connection = _connect(path)
+        with file.explained(directory), contextlib.ExitStack() as undo:
+            file.not_empty(path)
+            connection = file.connect(path)
             undo.callback(connection.close)
-            version = _version(connection)
-            if version != len(MIGRATIONS):
-                raise StoreUnusable(
-                    f"the ledger in {directory} has version {version}, this program knows {len(MIGRATIONS)}",
-                    remedy="use the topup that wrote it, or let this one's daemon migrate it",
-                )
+            file.must_be_known(connection, directory)
             store = cls(connection, None, None)
             undo.pop_all()
             return store
@@ -168,14 +155,14 @@ class SqliteStore:
         Raises:
             StoreUnusable: the ledger cannot be read, or another version wrote it.
         """
-        with _explained(directory), contextlib.ExitStack() as undo:
-            connection = _connect(Path(":memory:"))
+        with file.explained(directory), contextlib.ExitStack() as undo:
+            connection = file.connect(Path(":memory:"))
             undo.callback(connection.close)
             if cls.exists(directory):
                 with contextlib.closing(cls.open_reader(directory)) as own:
                     own._db.backup(connection)  # noqa: SLF001 - one of this class
             else:
-                _migrate(connection, directory)
+                file.migrate(connection, directory)
             (epoch,) = connection.execute("SELECT epoch FROM ledger").fetchone()
             store = cls(connection, None, epoch)
             undo.pop_all()
@@ -184,7 +171,7 @@ class SqliteStore:
     @staticmethod
     def exists(directory: Path) -> bool:
         """Tell whether there is a ledger in `directory`."""
-        return (directory / FILE).exists()
+        return (directory / file.FILE).exists()
 
     @staticmethod
     def holder(directory: Path) -> int | None:
@@ -204,7 +191,7 @@ class SqliteStore:
             StoreUnusable: the lock cannot be looked at.
         """
         lock = directory / "lock"
-        with _explained(directory):
+        with file.explained(directory):
             if not lock.exists():
                 return False
             with lock.open("rb") as looked:
@@ -251,28 +238,28 @@ class SqliteStore:
 
     def readings(self, account: str, since_ms: int) -> list[Reading]:
         """Return believed readings since then, oldest first."""
-        rows = self._all(
+        found = self._all(
             "SELECT * FROM reading WHERE account = ? AND at_ms >= ? AND doubt IS NULL ORDER BY at_ms, id",
             account,
             since_ms,
         )
-        return [_reading(row) for row in rows]
+        return [rows.reading(row) for row in found]
 
     def last_reading(self, account: str) -> Reading | None:
         """Return the newest believed reading."""
-        rows = self._all(
+        found = self._all(
             "SELECT * FROM reading WHERE account = ? AND doubt IS NULL ORDER BY at_ms DESC, id DESC LIMIT 1", account
         )
-        return _reading(rows[0]) if rows else None
+        return rows.reading(found[0]) if found else None
 
     def doubted(self, account: str, since_ms: int) -> list[Unknown]:
         """Return readings that were not believed since then, oldest first."""
-        rows = self._all(
+        found = self._all(
             "SELECT * FROM reading WHERE account = ? AND at_ms >= ? AND doubt IS NOT NULL ORDER BY at_ms, id",
             account,
             since_ms,
         )
-        return [_unknown(row) for row in rows]
+        return [rows.unknown(row) for row in found]
 
     def ever_non_zero(self, account: str) -> bool:
         """Tell whether any reading, believed or not, showed something other than 0/0."""
@@ -330,83 +317,14 @@ class SqliteStore:
     # -- what the policy asks -----------------------------------------------------------------------------------
 
     def past(self, account: str, since_ms: int, fee_bps: int) -> list[Past]:
-        """Return earlier top-ups as the policy sees them, oldest first.
-
-        What was dropped because it was no longer needed leaves no trace here; anything else that ended without
-        a payment is a failure, and anything unfinished counts at its maximum. What the network took in dollars of
-        payments that failed counts as spent: gas in ETH has a limit of its own.
-        """
-        # What is open, or ended lately, may have been decided long before.
-        some = "FROM topup WHERE account = ? AND moved_ms >= ?"
-        left: dict[str, int] = {}
-        gas: dict[str, Wei] = {}
-        fees: dict[str, Usdc] = {}
-        failure = "CASE WHEN NOT json_extract(inclusion, '$.success') THEN inclusion END AS inclusion"
-        sql = f"SELECT topup, intended_ms, {failure} FROM attempt WHERE topup IN (SELECT id {some})"
-        for row in self._all(f"{sql} AND intended_ms IS NOT NULL", account, since_ms):
-            name = row["topup"]
-            left[name] = max(left.get(name, 0), row["intended_ms"])
-            told = _inclusion(row)
-            if told is not None:
-                gas[name] = gas.get(name, Wei(0)) + told.gas + told.l1_fee
-                fees[name] = fees.get(name, NO_TOKENS) + told.token_fee
-        success = "kind = 'pay' AND json_extract(inclusion, '$.success')"
-        whole = f"SELECT DISTINCT topup FROM attempt WHERE topup IN (SELECT id {some}) AND {success}"
-        paid = {row["topup"] for row in self._all(whole, account, since_ms)}
-        past = []
-        for row in self._all(f"SELECT * {some} ORDER BY decided_ms, rowid", account, since_ms):
-            name, state = row["id"], State(row["state"])
-            failed = state in (State.DROPPED, State.FAILED) and name not in paid
-            if failed and row["reason"] == "no_longer_needed":
-                continue
-            spent = Usd.of(0) if failed else Usd.of(row["amount"]).plus_bps(Bps(fee_bps))
-            spent = spent + Usd(fees.get(name, NO_TOKENS).usdc)
-            # A failure counts from its end: one that took days still holds the next decision back.
-            ended = row["moved_ms"] if failed else left.get(name, row["decided_ms"])
-            when = ended if state in TERMINAL else self._newest
-            past.append(Past(when, spent, failed, gas.get(name, Wei(0)), name))
-        past += self._buried(account, since_ms, fee_bps)
-        past.sort(key=lambda p: p.decided_ms)
-        return past
-
-    def _buried(self, account: str, since_ms: int, fee_bps: int) -> list[Past]:
-        """Return charges whose payment left and that are proven dead or attested unpaid, each at its last sending."""
-        sql = (
-            "SELECT topup.id, topup.amount, max(intended_ms) AS at FROM charge"
-            " JOIN topup ON topup.id = charge.topup"
-            " JOIN attempt ON attempt.topup = charge.topup AND charge_seq = charge.seq AND kind = 'pay'"
-            " WHERE topup.account = ? AND topup.moved_ms >= ? AND dead IS NOT NULL AND intended_ms IS NOT NULL"
-            " GROUP BY charge.topup, charge.seq HAVING at >= ?"
-        )
-        return [
-            Past(
-                row["at"],
-                Usd.of(row["amount"]).plus_bps(Bps(fee_bps)),
-                failed=False,
-                revert_gas=Wei(0),
-                topup_id=row["id"],
-                buried=True,
-            )
-            for row in self._all(sql, account, since_ms, since_ms)
-        ]
+        """Return earlier top-ups as the policy sees them, oldest first."""
+        with self._db_errors():
+            return caps.past(self._db, account, since_ms, fee_bps, self._newest)
 
     def paid(self, account: str, since_ms: int, fee_bps: int) -> list[Past]:
         """Return payments in blocks since then, each at the time of its block; oldest first."""
-        sql = (
-            "SELECT topup.id, topup.amount, json_extract(inclusion, '$.block_ms') AS at FROM attempt"
-            " JOIN topup ON topup.id = attempt.topup WHERE topup.account = ? AND kind = 'pay' AND at >= ?"
-            " AND json_extract(inclusion, '$.success') ORDER BY at"
-        )
-        return [
-            Past(
-                row["at"],
-                Usd.of(row["amount"]).plus_bps(Bps(fee_bps)),
-                failed=False,
-                revert_gas=Wei(0),
-                topup_id=row["id"],
-            )
-            for row in self._all(sql, account, since_ms)
-        ]
+        with self._db_errors():
+            return caps.paid(self._db, account, since_ms, fee_bps)
 
     def charge_requests(self, account: str, since_ms: int) -> list[int]:
         """Return the times charges were requested, oldest first; those requested by hand count as well."""
@@ -420,7 +338,7 @@ class SqliteStore:
 
         Those older than `keep_ms` before this one are forgotten.
         """
-        with self._db_errors(), _transaction(self._db):
+        with self._db_errors(), file.transaction(self._db):
             kept = [at for at in (self.told(account, BY_HAND) or "").split() if int(at) >= at_ms - keep_ms]
             row = (account, BY_HAND, " ".join([*kept, str(at_ms)]), at_ms, "topup")
             self._db.execute("INSERT OR REPLACE INTO control VALUES (?,?,?,?,?)", row)
@@ -556,7 +474,7 @@ class SqliteStore:
 
     def reserve(self, topup: TopUp, plan: Plan, baseline: Reading, wallet: Wei, at_ms: int) -> TopUp:
         """Store the unsigned payment and take its nonce."""
-        place = (plan.chain_id, topup.wallet, _word(plan.lane), _word(plan.nonce))
+        place = (plan.chain_id, topup.wallet, rows.word(plan.lane), rows.word(plan.nonce))
         with self._write(at_ms) as db:
             alive = db.execute(
                 "SELECT 1 FROM attempt JOIN charge ON charge.topup = attempt.topup AND charge.seq = attempt.charge_seq"
@@ -588,7 +506,7 @@ class SqliteStore:
                     *place,
                     plan.kind.value,
                     plan.broadcaster.value,
-                    _plan_json(plan),
+                    rows.plan_json(plan),
                     at_ms,
                 ),
             )
@@ -621,7 +539,7 @@ class SqliteStore:
 
     def replace(self, topup: TopUp, fact: Fact, plan: Plan, signed: tuple[bytes, bytes], at_ms: int) -> TopUp:
         """Store a signed bump or cancel (raw bytes and hash) at a nonce of ours, with the intent to send it."""
-        place = (plan.chain_id, topup.wallet, _word(plan.lane), _word(plan.nonce))
+        place = (plan.chain_id, topup.wallet, rows.word(plan.lane), rows.word(plan.nonce))
         with self._write(at_ms) as db:
             held = db.execute(f"SELECT topup FROM slot WHERE {PLACE}", place).fetchone()
             if held is None or held["topup"] != topup.id:
@@ -637,10 +555,10 @@ class SqliteStore:
             (
                 topup.id,
                 seq,
-                *(plan.chain_id, topup.wallet, _word(plan.lane), _word(plan.nonce)),
+                *(plan.chain_id, topup.wallet, rows.word(plan.lane), rows.word(plan.nonce)),
                 plan.kind.value,
                 plan.broadcaster.value,
-                _plan_json(plan),
+                rows.plan_json(plan),
                 *signed,
                 *(at_ms, at_ms, at_ms),
             ),
@@ -657,7 +575,7 @@ class SqliteStore:
 
     def append(self, topup: TopUp, plan: Plan, signed: tuple[bytes, bytes], at_ms: int) -> TopUp:
         """Store a signed transaction of an ended top-up with the intent to send it; its nonce may be overtaken."""
-        place = (plan.chain_id, topup.wallet, _word(plan.lane), _word(plan.nonce))
+        place = (plan.chain_id, topup.wallet, rows.word(plan.lane), rows.word(plan.nonce))
         with self._write(at_ms) as db:
             held = db.execute(f"SELECT state FROM slot WHERE {PLACE}", place).fetchone()
             if held is not None and held["state"] != "released":
@@ -692,7 +610,7 @@ class SqliteStore:
 
     def included(self, topup: TopUp, attempt: Attempt, seen: Seen, fact: Fact | None, at_ms: int) -> TopUp:
         """Store that an attempt stands in a canonical block; `fact` is the arrow this takes, None to stay."""
-        inclusion = _inclusion_json(seen.inclusion)
+        inclusion = rows.inclusion_json(seen.inclusion)
         with self._write(at_ms) as db:
             db.execute("UPDATE attempt SET inclusion = ? WHERE id = ?", (inclusion, attempt.id))
             self._slot(topup, attempt, "used")
@@ -729,7 +647,7 @@ class SqliteStore:
             "SELECT * FROM attempt WHERE topup != ? AND intended_ms IS NOT NULL"
             f" AND ({place}) IN (SELECT {place} FROM attempt WHERE topup = ? AND intended_ms IS NOT NULL) ORDER BY id"
         )
-        return [_attempt(row) for row in self._all(sql, topup.id, topup.id)]
+        return [rows.attempt(row) for row in self._all(sql, topup.id, topup.id)]
 
     def final(self, attempt: Attempt, at_ms: int) -> None:
         """Store that a final block holds this attempt: nothing can change for any attempt at its nonce any more."""
@@ -762,7 +680,7 @@ class SqliteStore:
             "SELECT max(nonce) AS nonce FROM slot WHERE chain_id = ? AND address = ? AND lane = ? AND state = 'used'",
             chain_id,
             wallet,
-            _word(0),  # the other lanes belong to authorizations
+            rows.word(0),  # the other lanes belong to authorizations
         )
         used = int.from_bytes(row["nonce"], "big") + 1 if row["nonce"] is not None else 0
         adopted = self.told("", _adopted(chain_id, wallet))
@@ -974,7 +892,7 @@ class SqliteStore:
 
     def say(self, account: str, name: str, value: str, at_ms: int, by: str) -> None:
         """Store what a person wants of this ledger; any process may."""
-        with self._db_errors(), _transaction(self._db):
+        with self._db_errors(), file.transaction(self._db):
             self._db.execute("INSERT OR REPLACE INTO control VALUES (?,?,?,?,?)", (account, name, value, at_ms, by))
 
     def told(self, account: str, name: str) -> str | None:
@@ -989,7 +907,7 @@ class SqliteStore:
 
     def request(self, account: str, amount: Usd | None, forced: bool, at_ms: int) -> int:  # noqa: FBT001
         """Leave a request for a cycle with the running daemon; return its number."""
-        with self._db_errors(), _transaction(self._db):
+        with self._db_errors(), file.transaction(self._db):
             cursor = self._db.execute(
                 "INSERT INTO request (account, at_ms, amount, forced) VALUES (?,?,?,?)",
                 (account, at_ms, str(amount) if amount is not None else None, int(forced)),
@@ -998,8 +916,8 @@ class SqliteStore:
 
     def next_request(self, account: str) -> Requested | None:
         """Return the oldest request nobody has answered."""
-        rows = self._all("SELECT * FROM request WHERE account = ? AND outcome IS NULL ORDER BY id LIMIT 1", account)
-        return _request(rows[0]) if rows else None
+        found = self._all("SELECT * FROM request WHERE account = ? AND outcome IS NULL ORDER BY id LIMIT 1", account)
+        return rows.request(found[0]) if found else None
 
     def take_request(self, number: int, at_ms: int) -> None:
         """Store that a request is being carried out; it will not be begun again."""
@@ -1013,7 +931,7 @@ class SqliteStore:
 
     def requested(self, number: int) -> Requested:
         """Return one request as it stands."""
-        return _request(self._one("SELECT * FROM request WHERE id = ?", number))
+        return rows.request(self._one("SELECT * FROM request WHERE id = ?", number))
 
     # -- what the chain showed ----------------------------------------------------------------------------------
 
@@ -1038,7 +956,7 @@ class SqliteStore:
         at_ms: int,
     ) -> None:
         """Store how far a scan came and what it found; `pair` is contract and operator. Any process may."""
-        with self._db_errors(), _transaction(self._db):
+        with self._db_errors(), file.transaction(self._db):
             row = (chain_id, wallet, *pair, *blocks, at_ms)
             self._db.execute("INSERT OR REPLACE INTO scan VALUES (?,?,?,?,?,?,?)", row)
             for t in found:
@@ -1110,7 +1028,7 @@ class SqliteStore:
             self._adopt(topup.id, 1, topup.wallet, done, at_ms, by)
             db.execute(
                 "UPDATE attempt SET inclusion = ?, booked = 1, final = 1 WHERE hash = ?",
-                (_inclusion_json(done.inclusion), done.hash),
+                (rows.inclusion_json(done.inclusion), done.hash),
             )
             journal.post(db, topup.account, entry)
             if overtaken is not None:
@@ -1183,7 +1101,7 @@ class SqliteStore:
     def _adopt(self, topup_id: str, seq: int, wallet: bytes, done: Done, at_ms: int, by: str) -> None:
         """Store slot, attempt, evidence and adoption of a transaction of ours."""
         plan, block_ms = done.plan, done.inclusion.block_ms
-        place = (plan.chain_id, wallet, _word(plan.lane), _word(plan.nonce))
+        place = (plan.chain_id, wallet, rows.word(plan.lane), rows.word(plan.nonce))
         self._db.execute(
             "INSERT INTO slot VALUES (?,?,?,?,?,'used')"
             " ON CONFLICT DO UPDATE SET state = 'used', topup = excluded.topup",
@@ -1198,7 +1116,7 @@ class SqliteStore:
                 *place,
                 plan.kind.value,
                 Broadcaster.US.value,
-                _plan_json(plan),
+                rows.plan_json(plan),
                 done.raw,
                 done.hash,
                 *[block_ms] * 4,
@@ -1207,7 +1125,7 @@ class SqliteStore:
         )
         self._db.execute(
             "INSERT INTO evidence (topup, attempt, at_ms, kind, detail) VALUES (?,?,?,?,?)",
-            (topup_id, cursor.lastrowid, at_ms, WHY, _inclusion_json(done.inclusion)),
+            (topup_id, cursor.lastrowid, at_ms, WHY, rows.inclusion_json(done.inclusion)),
         )
         one = Adopted(plan.nonce, done.hash, done.inclusion.block_number, topup_id, done.cost)
         self._adopted_row(plan.chain_id, wallet, one, at_ms, by)
@@ -1216,10 +1134,10 @@ class SqliteStore:
         cost = str(one.cost.units) if one.cost is not None else None
         self._db.execute(
             "INSERT INTO adopted VALUES (?,?,?,?,?,?,?,?,?)",
-            (chain_id, wallet, _word(one.nonce), one.tx_hash, one.block_number, one.topup_id, cost, at_ms, by),
+            (chain_id, wallet, rows.word(one.nonce), one.tx_hash, one.block_number, one.topup_id, cost, at_ms, by),
         )
         # Nothing else can be included at this nonce any more; other lanes belong to authorizations.
-        place = (chain_id, wallet, _word(0), _word(one.nonce))
+        place = (chain_id, wallet, rows.word(0), rows.word(one.nonce))
         self._db.execute(
             f"UPDATE attempt SET final = 1 WHERE {PLACE} AND inclusion IS NULL AND hash IS NOT ?",
             (*place, one.tx_hash),
@@ -1261,7 +1179,7 @@ class SqliteStore:
     def _slot(self, topup: TopUp, attempt: Attempt, state: str) -> None:
         self._db.execute(
             f"UPDATE slot SET state = ? WHERE {PLACE}",
-            (state, attempt.plan.chain_id, topup.wallet, _word(attempt.plan.lane), _word(attempt.plan.nonce)),
+            (state, attempt.plan.chain_id, topup.wallet, rows.word(attempt.plan.lane), rows.word(attempt.plan.nonce)),
         )
 
     def _vacate(self, topup: TopUp, attempt: Attempt) -> None:
@@ -1270,7 +1188,7 @@ class SqliteStore:
         It stays in flight, so that nothing else takes it, as long as its top-up is open, still pursues that charge, and
         has nothing else in flight. What an earlier charge has left there is outbid by a payment of the newest.
         """
-        place = (attempt.plan.chain_id, topup.wallet, _word(attempt.plan.lane), _word(attempt.plan.nonce))
+        place = (attempt.plan.chain_id, topup.wallet, rows.word(attempt.plan.lane), rows.word(attempt.plan.nonce))
         if self._db.execute(f"SELECT 1 FROM attempt WHERE {PLACE} AND inclusion IS NOT NULL", place).fetchone():
             return
         other = self._db.execute(
@@ -1300,8 +1218,8 @@ class SqliteStore:
             forced=bool(row["forced"]),
             decided_ms=row["decided_ms"],
             moved_ms=row["moved_ms"],
-            baseline=_usd(row["baseline"]),
-            balance_before=_usd(row["balance_before"]),
+            baseline=rows.usd(row["baseline"]),
+            balance_before=rows.usd(row["balance_before"]),
             wallet_before=Wei(int(row["wallet_before"])) if row["wallet_before"] is not None else None,
             reason=row["reason"],
             credited_ms=row["credited_ms"],
@@ -1309,7 +1227,7 @@ class SqliteStore:
                 ChargeRow(c["seq"], c["requested_ms"], c["raw"], c["abandoned"], c["intent_id"] is not None, c["dead"])
                 for c in charges
             ),
-            attempts=tuple(_attempt(a) for a in attempts),
+            attempts=tuple(rows.attempt(a) for a in attempts),
         )
 
     @property
@@ -1321,10 +1239,10 @@ class SqliteStore:
         """One committed transaction of the writer, checked against the epoch."""
         if self._epoch is None:
             raise StoreFenced("this process opened the ledger for reading")
-        if _inode(self._file) != self._inode:
+        if file.inode(self._file) != self._inode:
             # What is written to a file without a name is lost, and the one that has its name now has another writer.
             raise StoreFenced(f"the ledger {self._file} was removed or replaced", remedy="start this process again")
-        with self._db_errors(), _transaction(self._db):
+        with self._db_errors(), file.transaction(self._db):
             newest = self._db.execute(
                 "UPDATE ledger SET newest_ms = max(newest_ms, ?) WHERE epoch = ?", (at_ms, self._epoch)
             ).rowcount
@@ -1343,7 +1261,7 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise StoreUnusable(
                 f"the ledger {self._file} cannot be written: {error}",
-                remedy=f"{_remedy(error, self._directory)}; nothing is spent until then",
+                remedy=f"{file.remedy(error, self._directory)}; nothing is spent until then",
             ) from error
 
     def _all(self, sql: str, *values: object) -> list[sqlite3.Row]:
@@ -1351,161 +1269,12 @@ class SqliteStore:
             return self._db.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise StoreUnusable(
-                f"the ledger {self._file} cannot be read: {error}", remedy=_remedy(error, self._directory)
+                f"the ledger {self._file} cannot be read: {error}", remedy=file.remedy(error, self._directory)
             ) from error
 
     def _one(self, sql: str, *values: object) -> sqlite3.Row:
         (row,) = self._all(sql, *values)
         return row
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    existed = path.exists()
-    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1000)
-    connection.row_factory = sqlite3.Row
-    if not existed and path.exists():
-        path.chmod(0o600)
-    # WAL lets readers look while the daemon writes; FULL makes a commit survive the loss of power (with WAL and
-    # NORMAL the newest commits may be rolled back, and with them the record of a payment).
-    try:
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-            connection.execute(f"PRAGMA {pragma}")
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _settle_file(directory: Path) -> None:
-    """See that there is a ledger's file, making a new one only where there never was any."""
-    path, new = directory / FILE, directory / f"{FILE}.new"
-    for left in directory.glob(f"{new.name}*"):
-        left.unlink()
-    if path.exists():
-        _not_empty(path)
-        return
-    log = directory / f"{FILE}-wal"
-    if log.exists() and log.stat().st_size:
-        raise StoreUnusable(
-            f"the ledger in {directory} is gone, its log {log.name} is left",
-            remedy=f"{RESTORE}; to begin a new one, move the log away",
-        )
-    # Made under another name and linked when it is whole: a file of that name that is empty or has no tables was cut
-    # short by something else, and is never taken for a new ledger. A link replaces nothing, should two be here.
-    with contextlib.closing(_connect(new)) as connection:
-        _migrate(connection, directory)
-    with contextlib.suppress(FileExistsError):
-        path.hardlink_to(new)
-    new.unlink()
-    for made in (directory, directory.parent):
-        _sync(made)
-
-
-def _not_empty(path: Path) -> None:
-    """Look before SQLite does: it takes an empty file for a new database and deletes the log beside it."""
-    if path.stat().st_size == 0:
-        raise StoreUnusable(
-            f"the ledger in {path.parent} is empty: something cut it short",
-            remedy=f"{RESTORE}; if there never was a payment, remove {path}",
-        )
-
-
-def _sync(directory: Path) -> None:
-    """Make the names in a directory survive the loss of power."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _inode(path: Path | None) -> tuple[int, int] | None:
-    """Return which file stands at `path` now; None for none."""
-    try:
-        found = path.stat() if path is not None else None
-    except OSError:
-        return None
-    return (found.st_dev, found.st_ino) if found is not None else None
-
-
-def _migrate(connection: sqlite3.Connection, directory: Path) -> None:
-    version = _version(connection)
-    if version > len(MIGRATIONS):
-        raise StoreUnusable(
-            f"the ledger in {directory} has version {version}, this program knows {len(MIGRATIONS)}",
-            remedy="use the newer topup that wrote it",
-        )
-    for number in range(version, len(MIGRATIONS)):
-        with _transaction(connection):
-            for statement in _statements(MIGRATIONS[number]):
-                connection.execute(statement)
-            if number + 1 == CHAINED_FROM:
-                journal.chain_all(connection)
-            connection.execute(f"PRAGMA user_version = {number + 1}")
-
-
-def _examine(connection: sqlite3.Connection, directory: Path) -> None:
-    """Read every page once before anything is spent: damage shows only where it is read."""
-    found = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
-    if found != ["ok"]:
-        raise StoreUnusable(f"the ledger in {directory} is damaged: {found[0]}", remedy=RESTORE)
-    if _version(connection) == 0:
-        raise StoreUnusable(f"{directory / FILE} is a database without a ledger in it", remedy=RESTORE)
-
-
-def _statements(script: str) -> Iterator[str]:
-    """Split a script into statements; executescript would commit between them."""
-    statement = ""
-    for line in script.splitlines():
-        statement += line.split("--")[0] + "\n"
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        # Inside the try: with WAL a full disk shows here, and a transaction left open would block every later one.
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.rollback()
-        raise
-
-
-@contextlib.contextmanager
-def _explained(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, OSError, UnicodeError) as error:  # the last: SQLite quotes a damaged name in its error
-        kind = StoreBusy if _code(error) == sqlite3.SQLITE_BUSY else StoreUnusable
-        raise kind(f"the ledger in {directory} cannot be used: {error}", remedy=_remedy(error, directory)) from error
-
-
-def _code(error: Exception) -> int:
-    """Return SQLite's primary result code; 0 for what is not SQLite's."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _remedy(error: Exception, directory: Path) -> str:
-    """Say what a person can do about an error of the file or of the disk below it."""
-    match _code(error):
-        case sqlite3.SQLITE_BUSY:
-            return f"a process keeps {directory / FILE} locked: end it (`fuser {directory / FILE}` names it)"
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return RESTORE
-        case 0 if not isinstance(error, OSError):  # text that is none
-            return RESTORE
-        case sqlite3.SQLITE_FULL:
-            return f"free disk space below {directory}"
-        case _:
-            return f"make {directory} a directory that user {os.getuid()} can write, with free disk space"
 
 
 def _current(topup: TopUp) -> Attempt:
@@ -1516,105 +1285,3 @@ def _current(topup: TopUp) -> Attempt:
 
 def _adopted(chain_id: int, wallet: bytes) -> str:
     return f"adopted_nonce:{chain_id}:{wallet.hex()}"
-
-
-def _word(number: int) -> bytes:
-    return number.to_bytes(32, "big")
-
-
-def _usd(text: str | None) -> Usd | None:
-    return None if text is None else Usd.of(text)
-
-
-def _reading(row: sqlite3.Row) -> Reading:
-    return Reading(Usd.of(row["total_credits"]), Usd.of(row["total_usage"]), row["at_ms"])
-
-
-def _unknown(row: sqlite3.Row) -> Unknown:
-    said = _reading(row) if row["total_credits"] is not None else None
-    return Unknown(Doubt(row["doubt"]), row["detail"], row["at_ms"], said)
-
-
-def _request(row: sqlite3.Row) -> Requested:
-    return Requested(
-        row["id"],
-        row["at_ms"],
-        row["taken_ms"] is not None,
-        _usd(row["amount"]),
-        bool(row["forced"]),
-        row["topup"],
-        row["outcome"],
-    )
-
-
-def _wei(text: str) -> Wei:
-    return Wei(int(text))
-
-
-def _usdc(text: str) -> Usdc:
-    return Usdc(int(text))
-
-
-# How the parts of a stored plan or inclusion are read that JSON cannot hold; the rest is read as it stands.
-_READ: dict[str, Callable[[str], object]] = {
-    **dict.fromkeys(("value", "max_fee_per_gas", "max_priority_fee_per_gas", "l1_fee", "quote", "gas", "spent"), _wei),
-    **dict.fromkeys(("tokens", "token_fee"), _usdc),
-    **dict.fromkeys(("to", "data", "block_hash", "tx_hash"), bytes.fromhex),
-    "kind": Kind,
-    "asset": Asset,
-    "broadcaster": Broadcaster,
-}
-
-
-def _flat(record: Plan | Inclusion) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for field in fields(record):
-        value = getattr(record, field.name)
-        match value:
-            case Wei(units=units) | Usdc(units=units):
-                flat[field.name] = str(units)
-            case bytes():
-                flat[field.name] = value.hex()
-            case Kind() | Asset() | Broadcaster():
-                flat[field.name] = value.value
-            case _:
-                flat[field.name] = value
-    return flat
-
-
-def _unflat(flat: dict[str, Any]) -> dict[str, Any]:
-    read: dict[str, Any] = {}
-    for name, value in flat.items():
-        read[name] = _READ[name](value) if name in _READ else value
-    return read
-
-
-def _plan_json(plan: Plan) -> str:
-    return json.dumps(_flat(plan))
-
-
-def _inclusion_json(inclusion: Inclusion) -> str:
-    return json.dumps(_flat(inclusion))
-
-
-def _inclusion(row: sqlite3.Row) -> Inclusion | None:
-    return Inclusion(**_unflat(json.loads(row["inclusion"]))) if row["inclusion"] else None
-
-
-def _attempt(row: sqlite3.Row) -> Attempt:
-    plan = Plan(**_unflat(json.loads(row["plan"])))
-    return Attempt(
-        id=row["id"],
-        charge_seq=row["charge_seq"],
-        plan=plan,
-        raw=row["raw"],
-        hash=row["hash"],
-        intended_ms=row["intended_ms"],
-        last_sent_ms=row["last_sent_ms"],
-        sends=row["sends"],
-        withdrawn=bool(row["withdrawn"]),
-        inclusion=_inclusion(row),
-        booked=bool(row["booked"]),
-        answer=row["answer"],
-        reference=row["reference"],
-    )

@@ -1,0 +1,192 @@
+"""What keeps the ledger's file whole? Making it, opening it, reading every page of it, bringing it to this version.
+
+WAL lets readers look while the daemon writes; whatever is wrong with the file is told with what a person can do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from topup.errors import StoreBusy, StoreUnusable
+from topup.store import journal
+from topup.store.schema import CHAINED_FROM, MIGRATIONS
+
+FILE = "ledger.sqlite3"
+BUSY_TIMEOUT_MS = 5_000
+RESTORE = "restore it from a backup, see docs/runbook.md"
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a database so that a commit survives the loss of power."""
+    existed = path.exists()
+    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1000)
+    connection.row_factory = sqlite3.Row
+    if not existed and path.exists():
+        path.chmod(0o600)
+    # WAL lets readers look while the daemon writes; FULL makes a commit survive the loss of power (with WAL and
+    # NORMAL the newest commits may be rolled back, and with them the record of a payment).
+    try:
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            connection.execute(f"PRAGMA {pragma}")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def version(connection: sqlite3.Connection) -> int:
+    """Return which version of the schema the file has; 0 for none."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def settle_file(directory: Path) -> None:
+    """See that there is a ledger's file, making a new one only where there never was any."""
+    path, new = directory / FILE, directory / f"{FILE}.new"
+    for left in directory.glob(f"{new.name}*"):
+        left.unlink()
+    if path.exists():
+        not_empty(path)
+        return
+    log = directory / f"{FILE}-wal"
+    if log.exists() and log.stat().st_size:
+        raise StoreUnusable(
+            f"the ledger in {directory} is gone, its log {log.name} is left",
+            remedy=f"{RESTORE}; to begin a new one, move the log away",
+        )
+    # Made under another name and linked when it is whole: a file of that name that is empty or has no tables was cut
+    # short by something else, and is never taken for a new ledger. A link replaces nothing, should two be here.
+    with contextlib.closing(connect(new)) as connection:
+        migrate(connection, directory)
+    with contextlib.suppress(FileExistsError):
+        path.hardlink_to(new)
+    new.unlink()
+    for made in (directory, directory.parent):
+        _sync(made)
+
+
+def not_empty(path: Path) -> None:
+    """Look before SQLite does: it takes an empty file for a new database and deletes the log beside it."""
+    if path.stat().st_size == 0:
+        raise StoreUnusable(
+            f"the ledger in {path.parent} is empty: something cut it short",
+            remedy=f"{RESTORE}; if there never was a payment, remove {path}",
+        )
+
+
+def _sync(directory: Path) -> None:
+    """Make the names in a directory survive the loss of power."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def inode(path: Path | None) -> tuple[int, int] | None:
+    """Return which file stands at `path` now; None for none."""
+    try:
+        found = path.stat() if path is not None else None
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if found is not None else None
+
+
+def migrate(connection: sqlite3.Connection, directory: Path) -> None:
+    """Bring the schema to this program's version, each step a transaction.
+
+    Raises:
+        StoreUnusable: a newer program has written it.
+    """
+    found = version(connection)
+    if found > len(MIGRATIONS):
+        raise StoreUnusable(
+            f"the ledger in {directory} has version {found}, this program knows {len(MIGRATIONS)}",
+            remedy="use the newer topup that wrote it",
+        )
+    for number in range(found, len(MIGRATIONS)):
+        with transaction(connection):
+            for statement in _statements(MIGRATIONS[number]):
+                connection.execute(statement)
+            if number + 1 == CHAINED_FROM:
+                journal.chain_all(connection)
+            connection.execute(f"PRAGMA user_version = {number + 1}")
+
+
+def must_be_known(connection: sqlite3.Connection, directory: Path) -> None:
+    """See that the file has exactly this program's version, for those who may not change it.
+
+    Raises:
+        StoreUnusable: it has another.
+    """
+    found = version(connection)
+    if found != len(MIGRATIONS):
+        raise StoreUnusable(
+            f"the ledger in {directory} has version {found}, this program knows {len(MIGRATIONS)}",
+            remedy="use the topup that wrote it, or let this one's daemon migrate it",
+        )
+
+
+def examine(connection: sqlite3.Connection, directory: Path) -> None:
+    """Read every page once before anything is spent: damage shows only where it is read."""
+    found = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
+    if found != ["ok"]:
+        raise StoreUnusable(f"the ledger in {directory} is damaged: {found[0]}", remedy=RESTORE)
+    if version(connection) == 0:
+        raise StoreUnusable(f"{directory / FILE} is a database without a ledger in it", remedy=RESTORE)
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Split a script into statements; executescript would commit between them."""
+    statement = ""
+    for line in script.splitlines():
+        statement += line.split("--")[0] + "\n"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit what is done within, or none of it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        # Inside the try: with WAL a full disk shows here, and a transaction left open would block every later one.
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.rollback()
+        raise
+
+
+@contextlib.contextmanager
+def explained(directory: Path) -> Iterator[None]:
+    """Turn what SQLite and the system say of a ledger into an error with a remedy."""
+    try:
+        yield
+    except (sqlite3.Error, OSError, UnicodeError) as error:  # the last: SQLite quotes a damaged name in its error
+        kind = StoreBusy if _code(error) == sqlite3.SQLITE_BUSY else StoreUnusable
+        raise kind(f"the ledger in {directory} cannot be used: {error}", remedy=remedy(error, directory)) from error
+
+
+def _code(error: Exception) -> int:
+    """Return SQLite's primary result code; 0 for what is not SQLite's."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def remedy(error: Exception, directory: Path) -> str:
+    """Say what a person can do about an error of the file or of the disk below it."""
+    match _code(error):
+        case sqlite3.SQLITE_BUSY:
+            return f"a process keeps {directory / FILE} locked: end it (`fuser {directory / FILE}` names it)"
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return RESTORE
+        case 0 if not isinstance(error, OSError):  # text that is none
+            return RESTORE
+        case sqlite3.SQLITE_FULL:
+            return f"free disk space below {directory}"
+        case _:
+            return f"make {directory} a directory that user {os.getuid()} can write, with free disk space"

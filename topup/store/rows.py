@@ -1,0 +1,125 @@
+"""How does a row become a record, and a record a row? Money as decimal text, bytes as they are, plans as JSON."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+from topup.credits import Doubt, Reading, Unknown
+from topup.lifecycle import Attempt, Broadcaster, Inclusion, Kind, Plan
+from topup.money import Asset, Usd, Usdc, Wei
+from topup.ports import Requested
+
+
+def word(number: int) -> bytes:
+    """Return a number as 32 bytes, which SQLite orders as numbers."""
+    return number.to_bytes(32, "big")
+
+
+def usd(text: str | None) -> Usd | None:
+    """Read dollars; None where there are none."""
+    return None if text is None else Usd.of(text)
+
+
+def reading(row: sqlite3.Row) -> Reading:
+    """Read a believed reading."""
+    return Reading(Usd.of(row["total_credits"]), Usd.of(row["total_usage"]), row["at_ms"])
+
+
+def unknown(row: sqlite3.Row) -> Unknown:
+    """Read a reading that was not believed."""
+    said = reading(row) if row["total_credits"] is not None else None
+    return Unknown(Doubt(row["doubt"]), row["detail"], row["at_ms"], said)
+
+
+def request(row: sqlite3.Row) -> Requested:
+    """Read a request for a top-up."""
+    return Requested(
+        row["id"],
+        row["at_ms"],
+        row["taken_ms"] is not None,
+        usd(row["amount"]),
+        bool(row["forced"]),
+        row["topup"],
+        row["outcome"],
+    )
+
+
+def _wei(text: str) -> Wei:
+    return Wei(int(text))
+
+
+def _usdc(text: str) -> Usdc:
+    return Usdc(int(text))
+
+
+# How the parts of a stored plan or inclusion are read that JSON cannot hold; the rest is read as it stands.
+_READ: dict[str, Callable[[str], object]] = {
+    **dict.fromkeys(("value", "max_fee_per_gas", "max_priority_fee_per_gas", "l1_fee", "quote", "gas", "spent"), _wei),
+    **dict.fromkeys(("tokens", "token_fee"), _usdc),
+    **dict.fromkeys(("to", "data", "block_hash", "tx_hash"), bytes.fromhex),
+    "kind": Kind,
+    "asset": Asset,
+    "broadcaster": Broadcaster,
+}
+
+
+def _flat(record: Plan | Inclusion) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for field in fields(record):
+        value = getattr(record, field.name)
+        match value:
+            case Wei(units=units) | Usdc(units=units):
+                flat[field.name] = str(units)
+            case bytes():
+                flat[field.name] = value.hex()
+            case Kind() | Asset() | Broadcaster():
+                flat[field.name] = value.value
+            case _:
+                flat[field.name] = value
+    return flat
+
+
+def _unflat(flat: dict[str, Any]) -> dict[str, Any]:
+    read: dict[str, Any] = {}
+    for name, value in flat.items():
+        read[name] = _READ[name](value) if name in _READ else value
+    return read
+
+
+def plan_json(plan: Plan) -> str:
+    """Write a plan."""
+    return json.dumps(_flat(plan))
+
+
+def inclusion_json(inclusion: Inclusion) -> str:
+    """Write where a transaction stands and what it cost."""
+    return json.dumps(_flat(inclusion))
+
+
+def inclusion(row: sqlite3.Row) -> Inclusion | None:
+    """Read where a transaction stands; None where it was not seen."""
+    return Inclusion(**_unflat(json.loads(row["inclusion"]))) if row["inclusion"] else None
+
+
+def attempt(row: sqlite3.Row) -> Attempt:
+    """Read an attempt."""
+    plan = Plan(**_unflat(json.loads(row["plan"])))
+    return Attempt(
+        id=row["id"],
+        charge_seq=row["charge_seq"],
+        plan=plan,
+        raw=row["raw"],
+        hash=row["hash"],
+        intended_ms=row["intended_ms"],
+        last_sent_ms=row["last_sent_ms"],
+        sends=row["sends"],
+        withdrawn=bool(row["withdrawn"]),
+        inclusion=inclusion(row),
+        booked=bool(row["booked"]),
+        answer=row["answer"],
+        reference=row["reference"],
+    )
