@@ -336,6 +336,27 @@ MUTANTS: Final = (
         "        rail = self._rails(next(r.rail for r in self._account.routes if r.rail not in gone))\n",
         "tests/test_rails_safety.py::test_a_top_up_ends_on_the_rail_it_began_on",
     ),
+    Mutant(
+        "access-limit-is-not-judged",
+        "topup/policy.py",
+        "    if key.left is None or need <= key.left:\n",
+        "    if key.left is None or need.units >= 0:\n",
+        "tests/test_limit.py::test_a_key_that_would_fail_on_the_chain_is_forbidden",
+    ),
+    Mutant(
+        "root-key-signs-unasked",
+        "topup/cli.py",
+        "        if not yes and not (sys.stdin.isatty()",
+        "        if dry_run and not (sys.stdin.isatty()",
+        "tests/test_limit.py::test_the_call_is_shown_before_anything_is_signed",
+    ),
+    Mutant(
+        "approved-without-a-dry-run-of-the-payment",
+        "topup/rails/coinbase.py",
+        "            call = replace(allow, then=self._chain.token_payment(verified))\n",
+        "            call = allow\n",
+        "tests/test_usdc.py::test_nothing_is_approved_for_a_payment_that_cannot_go_through",
+    ),
 )
 
 
@@ -391,6 +412,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    if unknown := set(given.names) - {m.name for m in MUTANTS}:
+        parser.error(f"no sabotage is called {', '.join(sorted(unknown))}")
     chosen = [m for m in MUTANTS if not given.names or m.name in given.names]
     for mutant in chosen:
         sabotaged(mutant)
