@@ -64,8 +64,9 @@ def main(arguments: list[str]) -> int:
     """Run everything; pytest comes last, so that its summary and the count of skips close the output."""
     _from_npm()
     failed = [name for name, command in CHECKS.items() if not _passes(name, command)]
-    workers = 2 * (os.cpu_count() or 1)  # most of them wait for blocks and processes most of the time
-    pytest = [sys.executable, "-m", "pytest", f"--numprocesses={workers}", *arguments]
+    workers = 1 + 2 * (os.cpu_count() or 1)  # most of them wait for blocks and processes most of the time
+    # Whoever is done takes over from the others: the longest tests stand in rows.
+    pytest = [sys.executable, "-m", "pytest", f"--numprocesses={workers}", "--dist=worksteal", *arguments]
     code = subprocess.run(pytest, cwd=tools.ROOT, check=False).returncode
     if failed:
         print(f"FAILED before the tests: {', '.join(failed)}", flush=True)

@@ -138,8 +138,11 @@ def test_an_approval_that_outlives_its_charge_is_taken_back(world: World, tmp_pa
 
     async def tell() -> None:
         stage = Stage(world, tmp_path, world.clock, USDC | {"TOPUP_POLICY__COOLDOWN_S": "86400"})
+        world.mining = False
         topup = await stage.until(State.SENT)
         stage.store.say("default", "paused", "1", world.clock.now_ms(), "a test")
+        world.mining = True
+        await stage.until(State.CHARGED)
         await stage.rests("paused")
         assert allowed(stage) == TOTAL
         say(stage, topup, "cancel")
