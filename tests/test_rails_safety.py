@@ -149,6 +149,38 @@ def test_an_answer_that_repeats_the_key_is_not_kept() -> None:
         asyncio.run(rail.ask(asked(4217)))
 
 
+@pytest.mark.parametrize("padding", ["", " ", "  "])
+@pytest.mark.parametrize("alphabet", [base64.b64encode, base64.urlsafe_b64encode])
+def test_a_key_in_base64_is_not_kept_either(alphabet: Callable[[bytes], bytes], padding: str) -> None:
+    """Headers of both protocols are base64 of JSON: a key inside is seen wherever it stands, padded or not."""
+    key = "sk-secret-0123"
+    encoded = alphabet(f'{{"error":"{padding}Bearer {key}\xff is unpaid"}}'.encode("latin-1")).decode().rstrip("=")
+    answered = Answered("/credits", 402, (("www-authenticate", f'Payment id="a", request="{encoded}"'),), b"")
+    rail, _ = x402_rail()
+    rail._seller = replace(rail._seller, key=key)
+    with pytest.raises(ApiRejected, match="repeats the API key"):
+        rail._unpaid(answered)
+    rail._seller = replace(rail._seller, key="sk-another-0123")
+    rail._unpaid(answered)
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        Answered("/credits/purchases", 200, (), b'{"id": "sk-secret"}'),
+        Answered(
+            "/credits/purchases", 201, (("location", "https://seller.example/credits/purchases/sk-secret"),), b"{}"
+        ),
+        Answered("/credits/purchases", 403, (), b'{"error": {"metadata": {"purchase_id": "x-sk-secret"}}}'),
+    ],
+    ids=["body", "location", "error"],
+)
+def test_a_purchase_is_never_called_by_the_key(answered: Answered) -> None:
+    """What the seller calls a purchase is kept, shown to support and asked for by name: the key is not taken for it."""
+    assert mpp._reference(answered, "sk-secret") == ""
+    assert mpp._reference(answered, "sk-other") != ""
+
+
 def test_an_offer_as_long_as_the_longest_life_is_proven() -> None:
     """What we choose ends a minute before the bound, so that no lag between two clocks refuses it."""
     rail, _ = x402_rail(maxTimeoutSeconds=900)

@@ -976,3 +976,30 @@ def test_a_foreign_transaction_ends_no_authorization(tmp_path: Path) -> None:
         assert db.execute("SELECT final FROM attempt").fetchall() == [(0,)]
     assert store.known(kept.chain_id, WALLET).explained == {0}
     store.close()
+
+
+def test_what_one_provider_shows_alone_is_named_and_not_booked(x402: Served) -> None:
+    """One of two invents a payment of 5000 dollars: it is named, --adopt leaves it, and why is said."""
+    liar = x402.world.provider()
+
+    async def invented(method: str, _: list[Any], honest: Any) -> Any:
+        told = honest()
+        if method != "eth_getLogs":
+            return told
+        more = []
+        for log in told:
+            topics, other = list(log["topics"]), {}
+            if topics[0].startswith("0xddf252ad"):
+                other = {"data": f"0x{5_000_000_000:064x}"}
+            elif len(topics) == 3:
+                topics[2] = "0x" + "ab" * 32
+            place = {"transactionHash": "0x" + "cd" * 32, "logIndex": hex(int(log["logIndex"], 16) + 100)}
+            more.append({**log, "topics": topics, **place, **other})
+        return [*told, *more]
+
+    liar.intercept = invented
+    both = {"TOPUP_CHAIN__RPC_URLS": f"{x402.world.rpc.url},{liar.url}"}
+    told = x402.document("reconcile", "--adopt", "--yes", **both)
+    assert "unknown_carried" in whats(told)
+    assert told["adopted"] == []
+    assert any("disagree about a payment in block" in one for one in told["unchecked"])

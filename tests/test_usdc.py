@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from eth_account import Account
 
 from tests import worlds
 from tests.stage import Stage
@@ -23,7 +24,7 @@ from topup.money import Asset, Usdc, Wei
 from topup.ports import UNTRIED, Call, Simulation
 from topup.sandbox import contracts
 from topup.sandbox.anvil import Anvil
-from topup.sandbox.rpc import Next, RpcError
+from topup.sandbox.rpc import Next, RpcError, RpcServer
 from topup.sandbox.world import World, embedded
 
 USDC = {"TOPUP_RAILS__COINBASE__PAY_WITH": "usdc"}
@@ -157,6 +158,63 @@ def test_an_approval_that_outlives_its_charge_is_taken_back(world: World, tmp_pa
         assert len(stage.named("approval_revoked")) == 1
         assert stage.left() == -booked(stage, WALLET, Commodity.ETH)
         assert booked(stage, WALLET, Commodity.USDC) == 0
+        await stage.close()
+
+    story(tell())
+
+
+def test_a_provider_that_denies_the_approval_burns_no_gas(world: World, tmp_path: Path) -> None:
+    """One of two says that nothing is allowed: one approval is paid for, and why it goes no further is said."""
+
+    async def tell(second: RpcServer) -> None:
+        async def denied(method: str, params: list[Any], honest: Next) -> Any:
+            told = honest()
+            asked = method == "eth_call" and str(params[0].get("data", "")).startswith("0xdd62ed3e")
+            return "0x" + "0" * 64 if asked else told
+
+        second.intercept = denied
+        stage = Stage(world, tmp_path, world.clock, USDC | {"TOPUP_CHAIN__RPC_URLS": f"{world.rpc.url},{second.url}"})
+        await stage.rests("approval_unseen")
+        await passes(stage, 10)
+        assert [a.plan.kind for a in stage.topup.out] == [Kind.APPROVE]
+        (told,) = stage.store.past("default", 0, 0)
+        assert told.revert_gas.units == stage.left() > 0
+        assert [e.why for e in stage.named("payment_forbidden")] == ["approval_unseen"]
+        second.intercept = None
+        await stage.until(State.DONE)
+        assert stage.payments() == 1
+        (told,) = stage.store.past("default", 0, 0)
+        assert told.revert_gas.units == 0
+        await stage.close()
+
+    story(tell(world.provider()))
+
+
+def test_a_permission_of_another_wallet_is_not_taken_back_with_this_key(world: World, tmp_path: Path) -> None:
+    """The key was changed while an approval stood: nothing is signed for the old wallet, and that is said."""
+
+    async def tell() -> None:
+        settings = USDC | {"TOPUP_POLICY__COOLDOWN_S": "600"}
+        stage = Stage(world, tmp_path, world.clock, settings)
+        world.mining = False
+        topup = await stage.until(State.SENT)
+        stage.store.say("default", "paused", "1", world.clock.now_ms(), "a test")
+        world.mining = True
+        await stage.until(State.CHARGED)
+        await stage.rests("paused")
+        say(stage, topup, "cancel")
+        await passes(stage, 2)
+        await stage.close()
+        key = "0x" + "11" * 32
+        stage = Stage(world, tmp_path, world.clock, settings | {"TOPUP_WALLET__PRIVATE_KEY": key})
+        stage.inside(lambda: world.chain.set_balance(Account.from_key(key).address, 10**18))
+        stage.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
+        await passes(stage, 20)
+        assert len(stage.named("approval_stands")) == 1
+        assert "whose key this is not" in stage.named("approval_stands")[0].detail
+        kept = next(t for t in stage.store.latest("default", 9) if t.id == topup.id)
+        assert [a.plan.kind for a in kept.out] == [Kind.APPROVE]
+        assert allowed(stage) == TOTAL
         await stage.close()
 
     story(tell())

@@ -23,7 +23,7 @@ from topup.errors import (
     PaymentForbidden,
     SignerError,
 )
-from topup.lifecycle import TERMINAL, Attempt, Broadcaster, Fact, State, TopUp
+from topup.lifecycle import TERMINAL, Attempt, Broadcaster, Fact, Kind, Plan, State, TopUp
 from topup.money import deviation_bps_up
 from topup.policy import Buy, Hold, Refuse, Why, decide, over_budget
 from topup.ports import Survey
@@ -217,6 +217,7 @@ class Purchase(Steps):
                 return lagging
             self._rule_r(topup)
             plan = await rail.plan(verified, survey, self._outbid(topup, survey))
+            _approved_once(topup, plan)
             worth = fair(plan, verified, survey)
             deviation = deviation_bps_up(plan.value, worth) if worth is not None else None
             self._sink.emit(
@@ -425,3 +426,16 @@ def _nonce_ahead(sent: int, known: int) -> PaymentForbidden:
         f"the wallet has sent {sent} transactions, the ledger knows of {known}",
         remedy="`topup reconcile` names what was sent and takes it over with --adopt",
     )
+
+
+def _approved_once(topup: TopUp, plan: Plan) -> None:
+    """Refuse to approve anew what a block shows as approved: one provider that denies it would burn gas for ever."""
+    if plan.kind is not Kind.APPROVE:
+        return
+    stands = [a.inclusion for a in topup.out if a.plan.kind is Kind.APPROVE and a.charge_seq == len(topup.charges)]
+    for block in (told.block_number for told in stands if told is not None and told.success):
+        raise PaymentForbidden(
+            "approval_unseen",
+            f"an approval of this charge stands in block {block}, and what it allows is not shown",
+            remedy="see which provider is behind or wrong: `topup doctor`",
+        )

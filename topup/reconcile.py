@@ -693,13 +693,22 @@ class Search:
             try:
                 number = transfer.block_number
                 placed = await self._panel.agreed(partial(history.block, number=number), f"block {number}")
+                # One voice is enough to name it, and not to book it: a provider could invent it, or change it.
+                if not await self._panel.agreed(partial(self._shows, transfer), f"a payment in block {number}"):
+                    raise ChainUnknown(f"no provider shows it in block {number} any more")
                 found.strays.append(replace(stray, at_ms=placed.timestamp_s * 1000))
             except ChainError as error:
-                self._report.unchecked.append(f"when a payment by {rail} was made: {error}")
+                self._report.unchecked.append(f"a payment by {rail}: {error}")
             paid = f"{self._one.amount(Usdc(transfer.spent))} to 0x{transfer.recipient.hex()}"
             detail = f"a payment by {rail} of {paid} that the ledger does not know"
             found.tell(What.UNKNOWN_CARRIED, detail, (None, transfer.tx_hash, transfer.block_number))
         return transfers
+
+    async def _shows(self, transfer: Transfer, rpc: Rpc) -> bool:
+        """Tell whether a provider shows exactly this payment in its block."""
+        token, number = self._one.dollar.token, transfer.block_number
+        chunks = [one async for one in LOGS[self._one.rail](rpc, token, self._wallet, number, number)]
+        return transfer in (_kept(token, found) for chunk in chunks for found in chunk.transfers)
 
 
 def _kept(contract: bytes, found: scan.Transfer) -> Transfer:

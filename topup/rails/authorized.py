@@ -6,6 +6,8 @@ nothing can outbid or cancel it, and nothing was approved that could be taken ba
 
 from __future__ import annotations
 
+import base64
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +25,8 @@ D = TypeVar("D", bound=Demand)
 
 # An authorization may be used below the block it was signed at, once that block was replaced: two hours of Base's.
 REPLACED_BLOCKS: Final = 3_600
+_BASE64: Final = re.compile(rb"[A-Za-z0-9+/_-]{16,}")
+_PLAIN_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class Authorized(ABC, Generic[D]):
         """
         secret = self._seller.key
         said = [value.encode() for _, value in answered.headers] + [answered.body]
+        said += [decoded for one in said for decoded in _base64s(one)]
         if secret and any(secret.encode() in one for one in said):
             raise ApiRejected(f"{answered.path} repeats the API key", remedy="trust this seller with no key: change it")
         if answered.status in (404, 501):
@@ -242,3 +247,9 @@ class Authorized(ABC, Generic[D]):
     def _alone(over: Sequence[Attempt], *, bump: bool) -> None:
         if over or bump:
             raise PaymentForbidden("no_bump", "an authorization cannot be outbid", remedy="nothing: it is sent again")
+
+
+def _base64s(text: bytes) -> list[bytes]:
+    """Return what stands in a text as base64, of either alphabet, with or without padding."""
+    found = (run.translate(_PLAIN_ALPHABET) for run in _BASE64.findall(text))
+    return [base64.b64decode(run[: len(run) - (len(run) % 4 == 1)] + b"==") for run in found]

@@ -268,6 +268,12 @@ class Coinbase:
         approvals = [a for a in topup.out if a.plan.kind is Kind.APPROVE and a.inclusion is not None]
         if not approvals:
             raise PaymentForbidden("no_approval", f"{topup.id} has approved nothing", remedy="")
+        if self._key().address != topup.wallet:
+            raise PaymentForbidden(
+                "other_wallet",
+                f"the permission is that of the wallet 0x{topup.wallet.hex()}, whose key this is not",
+                remedy="take it back with that wallet's key, or move its USDC away",
+            )
         charge = _demand(topup, approvals[-1].charge_seq)
         survey = await self._chain.survey(topup.wallet, charge.total, charge.contract, pay_with=Asset.USDC)
         if survey.allowance == NO_TOKENS:

@@ -236,7 +236,7 @@ class Mpp(Authorized[Due]):
         told = receipt(answered.first("payment-receipt"))
         settled = told.transaction if told is not None else None
         detail = f"{answered.status}" + (f", receipt for 0x{settled.hex()}" if settled else "")
-        reference = _reference(answered)
+        reference = _reference(answered, self._seller.key)
         if 200 <= answered.status < 300:
             return Sent(Delivery.ACCEPTED, detail, reference)
         return Sent(Delivery.REFUSED if 400 <= answered.status < 500 else Delivery.UNCLEAR, detail, reference)
@@ -297,8 +297,11 @@ def _body(amount: Usd) -> bytes:
     return f'{{"{WIRE.amount}": {plain(amount.amount)}}}'.encode()
 
 
-def _reference(answered: Answered) -> str:
-    """Return what the seller calls the purchase: by the place it names, by the body, or by an error's metadata."""
+def _reference(answered: Answered, secret: str) -> str:
+    """Return what the seller calls the purchase: by the place it names, by the body, or by an error's metadata.
+
+    It is kept and shown, so that nothing which repeats the API key is taken for it.
+    """
     document = _told(answered.body)
     error = document.get("error")
     metadata = error.get("metadata") if isinstance(error, dict) else None
@@ -306,7 +309,8 @@ def _reference(answered: Answered) -> str:
     place = answered.first("location").rpartition("/")[2] if 200 <= answered.status < 300 else ""
     named = place or said
     plain_id = isinstance(named, str) and 0 < len(named) <= 100 and all(c.isalnum() or c in "_-" for c in named)
-    return str(named) if plain_id and str(named).isascii() else ""
+    leaks = bool(secret) and secret in str(named)
+    return str(named) if plain_id and str(named).isascii() and not leaks else ""
 
 
 def _told(body: bytes) -> dict[str, Any]:

@@ -15,25 +15,27 @@ def past(db: sqlite3.Connection, account: str, since_ms: int, fee_bps: int, newe
 
     What was dropped because it was no longer needed leaves no trace here; anything else that ended without
     a payment is a failure, and anything unfinished counts at its maximum. What the network took in dollars of
-    payments that failed counts as spent: gas in ETH has a limit of its own.
+    payments that failed counts as spent: gas in ETH has a limit of its own, which counts that of approvals as well
+    until their top-up has paid.
     """
     # What is open, or ended lately, may have been decided long before.
     some = "FROM topup WHERE account = ? AND moved_ms >= ?"
     left: dict[str, int] = {}
     gas: dict[str, Wei] = {}
     fees: dict[str, Usdc] = {}
-    failure = "CASE WHEN NOT json_extract(inclusion, '$.success') THEN inclusion END AS inclusion"
+    success = "kind = 'pay' AND json_extract(inclusion, '$.success')"
+    whole = f"SELECT DISTINCT topup FROM attempt WHERE topup IN (SELECT id {some}) AND {success}"
+    paid = {row["topup"] for row in db.execute(whole, (account, since_ms))}
+    useless = "NOT json_extract(inclusion, '$.success') OR kind = 'approve'"
+    failure = f"CASE WHEN {useless} THEN inclusion END AS inclusion"
     sql = f"SELECT topup, intended_ms, {failure} FROM attempt WHERE topup IN (SELECT id {some})"
     for row in db.execute(f"{sql} AND intended_ms IS NOT NULL", (account, since_ms)):
         name = row["topup"]
         left[name] = max(left.get(name, 0), row["intended_ms"])
         told = rows.inclusion(row)
-        if told is not None:
+        if told is not None and not (told.success and name in paid):
             gas[name] = gas.get(name, Wei(0)) + told.gas + told.l1_fee
             fees[name] = fees.get(name, NO_TOKENS) + told.token_fee
-    success = "kind = 'pay' AND json_extract(inclusion, '$.success')"
-    whole = f"SELECT DISTINCT topup FROM attempt WHERE topup IN (SELECT id {some}) AND {success}"
-    paid = {row["topup"] for row in db.execute(whole, (account, since_ms))}
     past = []
     for row in db.execute(f"SELECT * {some} ORDER BY decided_ms, rowid", (account, since_ms)):
         name, state = row["id"], State(row["state"])
