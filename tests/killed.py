@@ -140,7 +140,7 @@ def watch_store(course: Course) -> None:
 
         return called
 
-    for name, member in list(vars(sqlite.SqliteStore).items()):
+    for name, member in inspect.getmembers_static(sqlite.SqliteStore):
         if name.startswith("_"):
             continue
         if isinstance(member, classmethod):

@@ -139,14 +139,14 @@ MUTANTS: Final = (
     ),
     Mutant(
         "no-lock",
-        "topup/store/sqlite.py",
+        "topup/store/writer.py",
         "fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)",
         "pass",
         "tests/test_store.py::test_a_second_writer_is_turned_away",
     ),
     Mutant(
         "no-fence",
-        "topup/store/sqlite.py",
+        "topup/store/writer.py",
         "            if newest != 1:\n",
         "            if newest not in (0, 1):\n",
         "tests/test_store.py::test_a_writer_that_was_taken_over_writes_nothing_more",
@@ -188,7 +188,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "booked-twice",
-        "topup/store/sqlite.py",
+        "topup/store/topups.py",
         '"UPDATE attempt SET booked = 1 WHERE id = ? AND booked = 0"',
         '"UPDATE attempt SET booked = 1 WHERE id = ?"',
         "tests/test_store.py::test_an_attempt_is_booked_once",

@@ -34,9 +34,10 @@ from topup.credits import (
 )
 from topup.lifecycle import Fact
 from topup.money import Usd
-from topup.store import file, schema, sqlite
+from topup.store import file, readings, schema
 from topup.store.file import FILE
-from topup.store.sqlite import KEPT, SqliteStore
+from topup.store.readings import KEPT
+from topup.store.sqlite import SqliteStore
 
 MINUTE_MS = 60_000
 SEEDS = range(12)
@@ -185,7 +186,7 @@ def test_one_step_looks_at_a_bounded_number_and_the_next_goes_on(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many are waiting, a step deletes no more than it may; nothing is looked at twice."""
-    monkeypatch.setattr(sqlite, "THINNED_AT_ONCE", 100)
+    monkeypatch.setattr(readings, "THINNED_AT_ONCE", 100)
     old = NOW_MS - 10 * DAY_MS
     fill(store, [Reading(Usd.of(1), Usd.of(n), old + n * 1000) for n in range(3000)])
     fill(store, [Reading(Usd.of(1), Usd.of(3000), NOW_MS)])

@@ -82,6 +82,11 @@ Each module answers one question. In the order the money flows:
     caps.py       What counts against the caps?
     journal.py    How is the journal kept?
     usage.py      How is usage by model and by key kept?
+    writer.py     Who may write to the ledger?
+    words.py      What have people told the ledger?
+    readings.py   What has the account shown?
+    topups.py     What is stored of the life of a top-up?
+    adopted.py    What was found on the chain and taken over?
     sqlite.py     What does SQLite need to know?
   sinks/          Where do events go?
     log.py        How is an event written?

@@ -1,0 +1,228 @@
+"""What was found on the chain and taken over? Scans, payments of the wallet, and what a person adopted of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from topup.adoption import WHY, Adopted, Done, Known, Stray, Transfer, stray_entry
+from topup.books import Entry
+from topup.lifecycle import Broadcaster, Fact, State, TopUp
+from topup.money import Wei
+from topup.store import file, journal, rows
+from topup.store.topups import PLACE, TopUps, adopted_name, current
+
+
+class Adoptions(TopUps):
+    """What the chain has shown of a wallet beside what the ledger knew."""
+
+    def scanned(self, chain_id: int, wallet: bytes, contract: bytes, operator: bytes) -> tuple[int, int] | None:
+        """Return the first and last block in which payments of a wallet were looked for; None when nobody looked."""
+        sql = "SELECT first, last FROM scan WHERE chain_id = ? AND wallet = ? AND contract = ? AND operator = ?"
+        rows = self._all(sql, chain_id, wallet, contract, operator)
+        return (int(rows[0]["first"]), int(rows[0]["last"])) if rows else None
+
+    def save_scan(
+        self,
+        chain_id: int,
+        wallet: bytes,
+        pair: tuple[bytes, bytes],
+        blocks: tuple[int, int],
+        found: Sequence[Transfer],
+        at_ms: int,
+    ) -> None:
+        """Store how far a scan came and what it found; `pair` is contract and operator. Any process may."""
+        with self._db_errors(), file.transaction(self._db):
+            row = (chain_id, wallet, *pair, *blocks, at_ms)
+            self._db.execute("INSERT OR REPLACE INTO scan VALUES (?,?,?,?,?,?,?)", row)
+            for t in found:
+                told = (t.contract, *t.intent, t.recipient, str(t.spent), t.tx_hash, t.block_number)
+                self._db.execute(
+                    "INSERT OR REPLACE INTO transfer VALUES (?,?,?,?,?,?,?,?,?)", (chain_id, wallet, *told)
+                )
+
+    def transfers(self, chain_id: int, wallet: bytes) -> list[Transfer]:
+        """Return every payment of a wallet that was found on the chain, in the order of its blocks."""
+        sql = "SELECT * FROM transfer WHERE chain_id = ? AND wallet = ? ORDER BY block_number, tx_hash"
+        return [
+            Transfer(
+                row["contract"],
+                row["operator"],
+                row["intent_id"],
+                row["recipient"],
+                int(row["spent"]),
+                row["tx_hash"],
+                row["block_number"],
+            )
+            for row in self._all(sql, chain_id, wallet)
+        ]
+
+    def known(self, chain_id: int, wallet: bytes) -> Known:
+        """Return everything this ledger holds of a wallet's transactions."""
+        topups = self._all("SELECT * FROM topup WHERE chain_id = ? AND wallet = ? ORDER BY rowid", chain_id, wallet)
+        owners = self._all(
+            "SELECT operator, intent_id, topup, seq FROM charge WHERE intent_id IS NOT NULL"
+            " AND topup IN (SELECT id FROM topup WHERE chain_id = ? AND wallet = ?)",
+            chain_id,
+            wallet,
+        )
+        adopted = self._all("SELECT * FROM adopted WHERE chain_id = ? AND wallet = ? ORDER BY nonce", chain_id, wallet)
+        return Known(
+            topups=[self._load(row) for row in topups],
+            owners={(o["operator"], o["intent_id"]): (o["topup"], o["seq"]) for o in owners},
+            adopted=[
+                Adopted(
+                    int.from_bytes(a["nonce"], "big"),
+                    a["tx_hash"],
+                    a["block_number"],
+                    a["topup"],
+                    Wei(int(a["cost"])) if a["cost"] is not None else None,
+                )
+                for a in adopted
+            ],
+            below=int(self.told("", adopted_name(chain_id, wallet)) or 0),
+            next_nonce=self.next_nonce(chain_id, wallet),
+        )
+
+    def adopt_payment(
+        self, topup: TopUp, done: Done, entry: Entry, overtaken: TopUp | None, at_ms: int, by: str
+    ) -> TopUp:
+        """Store a payment of a lost ledger as an ended, booked top-up; drop the unsent one it overtook, if any."""
+        assert done.intent is not None
+        with self._write(at_ms) as db:
+            row = (topup.id, topup.account, topup.rail, topup.chain_id, topup.wallet, State.DONE.value)
+            told = (str(topup.amount), topup.why, 0, topup.decided_ms, topup.moved_ms, None, None, None, "", None)
+            db.execute("INSERT INTO topup VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", (*row, *told))
+            self._arrow(topup.id, at_ms, WHY, State.DONE, by)
+            # An id belongs to one charge: an ended top-up that was taken for unpaid gives it up.
+            given_up = "UPDATE charge SET operator = NULL, intent_id = NULL WHERE operator = ? AND intent_id = ?"
+            db.execute(given_up, done.intent)
+            db.execute(
+                "INSERT INTO charge (topup, seq, account, requested_ms, operator, intent_id) VALUES (?,1,?,?,?,?)",
+                (topup.id, topup.account, topup.decided_ms, *done.intent),
+            )
+            self._adopt(topup.id, 1, topup.wallet, done, at_ms, by)
+            db.execute(
+                "UPDATE attempt SET inclusion = ?, booked = 1, final = 1 WHERE hash = ?",
+                (rows.inclusion_json(done.inclusion), done.hash),
+            )
+            journal.post(db, topup.account, entry)
+            if overtaken is not None:
+                self._advance(self._unsend(overtaken, at_ms), Fact.DROP, at_ms, "no_longer_needed")
+        return self.topup(topup.id)
+
+    def adopt_attempt(self, topup: TopUp, seq: int, done: Done, word: tuple[str, str], at_ms: int, by: str) -> TopUp:
+        """Give an open top-up back the attempt that paid its charge `seq`, as one whose inclusion is yet to be seen.
+
+        Where no arrow leads on from such an attempt it is halted. `word`, a name and what a person says under it by
+        adopting, leads a halted one on.
+        """
+        assert done.intent is not None
+        before = self._all(
+            "SELECT total_credits FROM reading WHERE account = ? AND at_ms < ? AND doubt IS NULL"
+            " ORDER BY at_ms DESC, id DESC LIMIT 1",
+            topup.account,
+            done.inclusion.block_ms,
+        )
+        with self._write(at_ms) as db:
+            topup = self._unsend(topup, at_ms)
+            if topup.state in (State.DECIDED, State.ASKING):
+                self._advance(topup, Fact.HALT, at_ms, "paid by a transaction that this ledger did not hold")
+            if topup.state in (State.DECIDED, State.ASKING, State.HALTED):
+                self._say(topup.account, *word, at_ms, by)
+            db.execute(
+                "UPDATE charge SET operator = ?, intent_id = ?, abandoned = NULL WHERE topup = ? AND seq = ?",
+                (*done.intent, topup.id, seq),
+            )
+            if before:
+                db.execute(
+                    "UPDATE topup SET baseline = coalesce(baseline, ?) WHERE id = ?",
+                    (before[0]["total_credits"], topup.id),
+                )
+            self._adopt(topup.id, seq, topup.wallet, done, at_ms, by)
+        return self.topup(topup.id)
+
+    def adopt_foreign(
+        self,
+        chain_id: int,
+        wallet: bytes,
+        one: Adopted,
+        at_ms: int,
+        by: str,
+        *,
+        booked: tuple[str, Entry] | None = None,
+    ) -> None:
+        """Store a transaction of the wallet that is no payment; what was sent at its nonce never arrives.
+
+        `booked` is the account and the entry that books what it cost, where it was ours.
+        """
+        with self._write(at_ms) as db:
+            self._adopted_row(chain_id, wallet, one, at_ms, by)
+            if booked is not None:
+                journal.post(db, *booked)
+
+    def adopt_stray(self, account: str, one: Stray, at_ms: int, by: str) -> None:
+        """Store that a person takes over a payment which a seller carried and no top-up explains, and book it."""
+        with self._write(at_ms) as db:
+            row = ("", one.word, one.transfer.tx_hash.hex(), at_ms, by)
+            db.execute("INSERT INTO control VALUES (?,?,?,?,?)", row)
+            journal.post(db, account, stray_entry(one))
+
+    def adopt_below(self, chain_id: int, wallet: bytes, nonce: int, at_ms: int, by: str) -> None:
+        """Store that everything below `nonce` was looked at and taken over."""
+        with self._write(at_ms):
+            self._say("", adopted_name(chain_id, wallet), str(nonce), at_ms, by)
+
+    def _adopt(self, topup_id: str, seq: int, wallet: bytes, done: Done, at_ms: int, by: str) -> None:
+        """Store slot, attempt, evidence and adoption of a transaction of ours."""
+        plan, block_ms = done.plan, done.inclusion.block_ms
+        place = (plan.chain_id, wallet, rows.word(plan.lane), rows.word(plan.nonce))
+        self._db.execute(
+            "INSERT INTO slot VALUES (?,?,?,?,?,'used')"
+            " ON CONFLICT DO UPDATE SET state = 'used', topup = excluded.topup",
+            (*place, topup_id),
+        )
+        cursor = self._db.execute(
+            "INSERT INTO attempt (topup, charge_seq, chain_id, address, lane, nonce, kind, broadcaster, plan, raw,"
+            " hash, planned_ms, signed_ms, intended_ms, last_sent_ms, answer) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            (
+                topup_id,
+                seq,
+                *place,
+                plan.kind.value,
+                Broadcaster.US.value,
+                rows.plan_json(plan),
+                done.raw,
+                done.hash,
+                *[block_ms] * 4,
+                WHY,
+            ),
+        )
+        self._db.execute(
+            "INSERT INTO evidence (topup, attempt, at_ms, kind, detail) VALUES (?,?,?,?,?)",
+            (topup_id, cursor.lastrowid, at_ms, WHY, rows.inclusion_json(done.inclusion)),
+        )
+        one = Adopted(plan.nonce, done.hash, done.inclusion.block_number, topup_id, done.cost)
+        self._adopted_row(plan.chain_id, wallet, one, at_ms, by)
+
+    def _adopted_row(self, chain_id: int, wallet: bytes, one: Adopted, at_ms: int, by: str) -> None:
+        cost = str(one.cost.units) if one.cost is not None else None
+        self._db.execute(
+            "INSERT INTO adopted VALUES (?,?,?,?,?,?,?,?,?)",
+            (chain_id, wallet, rows.word(one.nonce), one.tx_hash, one.block_number, one.topup_id, cost, at_ms, by),
+        )
+        # Nothing else can be included at this nonce any more; other lanes belong to authorizations.
+        place = (chain_id, wallet, rows.word(0), rows.word(one.nonce))
+        self._db.execute(
+            f"UPDATE attempt SET final = 1 WHERE {PLACE} AND inclusion IS NULL AND hash IS NOT ?",  # noqa: S608 - a constant
+            (*place, one.tx_hash),
+        )
+
+    def _unsend(self, topup: TopUp, at_ms: int) -> TopUp:
+        """Take back what was reserved or signed and, as far as this ledger knows, never sent."""
+        if topup.state not in (State.RESERVED, State.SIGNED):
+            return topup
+        attempt = current(topup)
+        self._db.execute("UPDATE attempt SET withdrawn = 1, raw = NULL, hash = NULL WHERE id = ?", (attempt.id,))
+        self._slot(topup, attempt, "released")
+        self._advance(topup, Fact.WITHDRAWN, at_ms, "paid by a transaction that this ledger did not hold")
+        return self.topup(topup.id)

@@ -1,0 +1,201 @@
+"""Who may write to the ledger? One process at a time, and every write of it is checked.
+
+A writer holds an exclusive lock on a file beside the database and raises the ledger's epoch; every write checks
+that epoch in its own transaction, so a process that lost the lock without noticing cannot write. Readers
+(`status`, `history`) open the file without the lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Self
+
+from topup.errors import StoreBusy, StoreFenced, StoreUnusable
+from topup.store import file
+
+
+class Ledger:
+    """An open ledger: for its one writer, or for a reader beside it. Every room of the store is built on it."""
+
+    def __init__(self, connection: sqlite3.Connection, lock: IO[bytes] | None, epoch: int | None) -> None:
+        """Keep an open connection; `epoch` is None for a reader."""
+        self._db = connection
+        self._lock = lock
+        self._epoch = epoch
+        path = connection.execute("PRAGMA database_list").fetchone()["file"]
+        self._file = Path(path) if path else None  # None: in memory
+        self._inode = file.inode(self._file)
+        self._newest = int(self._one("SELECT newest_ms FROM ledger")[0])
+
+    @classmethod
+    def open_writer(cls, directory: Path) -> Self:
+        """Take the ledger in `directory` over as its one writer, creating it when it is new.
+
+        Raises:
+            StoreBusy: another process holds it.
+            StoreUnusable: it cannot be written, is damaged, or was made by a newer program.
+        """
+        with file.explained(directory):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # flock ends with its process, so a lock file that is left behind holds nobody up. NFS before Linux 2.6.12
+            # and some network file systems lock on one machine only: there the epoch alone keeps two writers apart.
+            lock = (directory / "lock").open("ab")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.close()
+                raise StoreBusy(
+                    f"another topup holds the ledger in {directory}",
+                    remedy="ask the running daemon (`topup status`), or stop it first",
+                ) from None
+            with contextlib.ExitStack() as undo:
+                undo.callback(lock.close)
+                file.settle_file(directory)
+                connection = file.connect(directory / file.FILE)
+                undo.callback(connection.close)
+                file.examine(connection, directory)
+                file.migrate(connection, directory)
+                with file.transaction(connection):
+                    connection.execute("UPDATE ledger SET epoch = epoch + 1")
+                    (epoch,) = connection.execute("SELECT epoch FROM ledger").fetchone()
+                store = cls(connection, lock, epoch)
+                undo.pop_all()
+                return store
+
+    @classmethod
+    def open_reader(cls, directory: Path) -> Self:
+        """Open the ledger in `directory` beside its writer.
+
+        Raises:
+            StoreUnusable: there is none, it is damaged, or it was made by a newer program.
+        """
+        path = directory / file.FILE
+        if not path.exists():
+            raise StoreUnusable(f"no ledger in {directory}", remedy="set state_dir, or start `topup run` once")
+        with file.explained(directory), contextlib.ExitStack() as undo:
+            file.not_empty(path)
+            connection = file.connect(path)
+            undo.callback(connection.close)
+            file.must_be_known(connection, directory)
+            store = cls(connection, None, None)
+            undo.pop_all()
+            return store
+
+    @classmethod
+    def open_copy(cls, directory: Path) -> Self:
+        """Open a copy in memory of the ledger in `directory`, empty when there is none; what is written to it is lost.
+
+        Raises:
+            StoreUnusable: the ledger cannot be read, or another version wrote it.
+        """
+        with file.explained(directory), contextlib.ExitStack() as undo:
+            connection = file.connect(Path(":memory:"))
+            undo.callback(connection.close)
+            if cls.exists(directory):
+                with contextlib.closing(cls.open_reader(directory)) as own:
+                    own._db.backup(connection)  # noqa: SLF001 - one of this class
+            else:
+                file.migrate(connection, directory)
+            (epoch,) = connection.execute("SELECT epoch FROM ledger").fetchone()
+            store = cls(connection, None, epoch)
+            undo.pop_all()
+            return store
+
+    @staticmethod
+    def exists(directory: Path) -> bool:
+        """Tell whether there is a ledger in `directory`."""
+        return (directory / file.FILE).exists()
+
+    @staticmethod
+    def holder(directory: Path) -> int | None:
+        """Return the process that holds the ledger, as Linux tells it; None when it is free or cannot be told."""
+        try:
+            place = str((directory / "lock").stat().st_ino)
+            held = [line.split() for line in Path("/proc/locks").read_text(encoding="utf-8").splitlines()]
+        except OSError:
+            return None
+        return next((int(h[4]) for h in held if "FLOCK" in h and h[5].split(":")[-1] == place), None)
+
+    @staticmethod
+    def held(directory: Path) -> bool:
+        """Tell whether any process holds the ledger as its writer.
+
+        Raises:
+            StoreUnusable: the lock cannot be looked at.
+        """
+        lock = directory / "lock"
+        with file.explained(directory):
+            if not lock.exists():
+                return False
+            with lock.open("rb") as looked:
+                try:
+                    fcntl.flock(looked, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return True
+        return False
+
+    def damage(self) -> str | None:
+        """Read and check every page and index; return what is wrong first, or None."""
+        (found,) = self._one("PRAGMA integrity_check(1)")
+        return None if found == "ok" else str(found)
+
+    def close(self) -> None:
+        """Close the file and release the lock."""
+        self._db.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def now_ms(self, clock_ms: int) -> int:
+        """Return ledger time, which never runs backwards."""
+        self._newest = max(self._newest, clock_ms)
+        return self._newest
+
+    @property
+    def _directory(self) -> Path:
+        return self._file.parent if self._file is not None else Path(":memory:")
+
+    @contextlib.contextmanager
+    def _write(self, at_ms: int) -> Iterator[sqlite3.Connection]:
+        """One committed transaction of the writer, checked against the epoch."""
+        if self._epoch is None:
+            raise StoreFenced("this process opened the ledger for reading")
+        if file.inode(self._file) != self._inode:
+            # What is written to a file without a name is lost, and the one that has its name now has another writer.
+            raise StoreFenced(f"the ledger {self._file} was removed or replaced", remedy="start this process again")
+        with self._db_errors(), file.transaction(self._db):
+            newest = self._db.execute(
+                "UPDATE ledger SET newest_ms = max(newest_ms, ?) WHERE epoch = ?", (at_ms, self._epoch)
+            ).rowcount
+            if newest != 1:
+                raise StoreFenced("another topup has taken this ledger over", remedy="stop this process")
+            yield self._db
+
+    @contextlib.contextmanager
+    def _db_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.IntegrityError as error:
+            raise StoreUnusable(
+                f"the ledger {self._file} refuses this: {error}", remedy="run `topup status`; nothing was changed"
+            ) from error
+        except sqlite3.Error as error:
+            raise StoreUnusable(
+                f"the ledger {self._file} cannot be written: {error}",
+                remedy=f"{file.remedy(error, self._directory)}; nothing is spent until then",
+            ) from error
+
+    def _all(self, sql: str, *values: object) -> list[sqlite3.Row]:
+        try:
+            return self._db.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise StoreUnusable(
+                f"the ledger {self._file} cannot be read: {error}", remedy=file.remedy(error, self._directory)
+            ) from error
+
+    def _one(self, sql: str, *values: object) -> sqlite3.Row:
+        (row,) = self._all(sql, *values)
+        return row
