@@ -867,7 +867,10 @@ def test_a_chain_that_does_not_answer_is_not_checked(seller: Served) -> None:
 
 
 def test_the_search_goes_on_where_it_stopped(x402: Served, tmp_path: Path) -> None:
-    """A chunk fails: what was found so far is named, the rest is not checked, and nothing is asked for twice."""
+    """A chunk fails: what was found so far is named, the rest is not checked, and nothing is searched twice.
+
+    Only the block of a payment that is found is looked at once more.
+    """
     asked: list[tuple[int, int]] = []
     broken = [True]
 
@@ -890,7 +893,7 @@ def test_the_search_goes_on_where_it_stopped(x402: Served, tmp_path: Path) -> No
     asked.clear()
     told = x402.document("reconcile", **fresh(tmp_path))
     x402.world.rpc.intercept = None
-    assert min(first for first, _ in asked) == reached + 1
+    assert min(first for first, last in asked if first < last) == reached + 1
     assert (told["exit_code"], whats(told), told["unchecked"]) == (3, ["unknown_carried"], [])
 
 
