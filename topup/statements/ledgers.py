@@ -61,7 +61,9 @@ def hledger(told: Statement) -> str:
         about = ", ".join(
             f"{key}:{_one_line(value).replace(',', ' ')}" for key, value in _about(entry, told.wallet(entry)).items()
         )
-        out += ["", f"{_date(entry)} * {_one_line(entry.text).replace(';', ',')}" + (f"  ; {about}" if about else "")]
+        # A semicolon would begin a comment, a parenthesis at the start a transaction's code.
+        text = _one_line(entry.text).translate(str.maketrans(";()", ",[]"))
+        out += ["", f"{_date(entry)} * {text}" + (f"  ; {about}" if about else "")]
         out += [_posting(x.account, x.commodity, x.units, str, names) for x in entry.lines]
     if used:
         out += ["", f"{told.period.last} * closing balances"]
