@@ -612,7 +612,7 @@ class Search:
     """One comparison of what sellers of a rail have carried to the chain for a wallet with the ledger.
 
     A wallet's nonce says nothing of it, so that one provider could withhold a payment: as many have to look as have
-    to agree, and what any of them shows counts.
+    to agree, and what any of them shows is named. Taken over is only what as many show in its block.
     """
 
     def __init__(self, store: SqliteStore, panel: Panel, one: Purse, report: Report) -> None:
