@@ -19,7 +19,7 @@ from topup.chain.contracts import token_payment_data
 from topup.chain.profiles import BASE, Profile
 from topup.charge import Charge
 from topup.errors import Reverted
-from topup.lifecycle import Kind, State
+from topup.lifecycle import Kind, State, TopUp
 from topup.money import Asset, Usdc, Wei
 from topup.ports import UNTRIED, Call, Simulation
 from topup.sandbox import contracts
@@ -134,17 +134,23 @@ def test_an_approval_that_is_late_is_outbid_by_itself(world: World, tmp_path: Pa
     story(tell())
 
 
+async def approved_and_paused(stage: Stage) -> TopUp:
+    """Let the approval stand in a block, and have somebody pause buying before the payment."""
+    stage.world.mining = False
+    topup = await stage.until(State.SENT)
+    stage.store.say("default", "paused", "1", stage.world.clock.now_ms(), "a test")
+    stage.world.mining = True
+    await stage.until(State.CHARGED)
+    await stage.rests("paused")
+    return topup
+
+
 def test_an_approval_that_outlives_its_charge_is_taken_back(world: World, tmp_path: Path) -> None:
     """A person cancels between approval and payment: the permission is set to none, and booked as gas."""
 
     async def tell() -> None:
         stage = Stage(world, tmp_path, world.clock, USDC | {"TOPUP_POLICY__COOLDOWN_S": "86400"})
-        world.mining = False
-        topup = await stage.until(State.SENT)
-        stage.store.say("default", "paused", "1", world.clock.now_ms(), "a test")
-        world.mining = True
-        await stage.until(State.CHARGED)
-        await stage.rests("paused")
+        topup = await approved_and_paused(stage)
         assert allowed(stage) == TOTAL
         say(stage, topup, "cancel")
         await passes(stage, 2)
@@ -196,12 +202,7 @@ def test_a_permission_of_another_wallet_is_not_taken_back_with_this_key(world: W
     async def tell() -> None:
         settings = USDC | {"TOPUP_POLICY__COOLDOWN_S": "600"}
         stage = Stage(world, tmp_path, world.clock, settings)
-        world.mining = False
-        topup = await stage.until(State.SENT)
-        stage.store.say("default", "paused", "1", world.clock.now_ms(), "a test")
-        world.mining = True
-        await stage.until(State.CHARGED)
-        await stage.rests("paused")
+        topup = await approved_and_paused(stage)
         say(stage, topup, "cancel")
         await passes(stage, 2)
         await stage.close()
