@@ -355,7 +355,8 @@ class PolicySection(Section):
     cap_30d: Dollars = Field(default=Decimal(500), description="most spent on credits and fees within any 30 days")
     count_24h: int = Field(default=6, ge=1, le=1000, description="most top-ups within any 24 hours")
     revert_gas_24h_eth: Eth = Field(
-        default=Decimal("0.001"), description="gas that reverted payments may cost within 24 hours"
+        default=Decimal("0.001"),
+        description="gas that reverted payments, and approvals without a payment, may cost within 24 hours",
     )
     cooldown_s: Seconds = Field(
         default=600, description="shortest time between two top-ups; a failure does not release it"
