@@ -65,7 +65,8 @@ class Place:
         self.asked: list[tuple[str, float]] = []
         self.stop_at_send = False
         world.do(self._listen)
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("TOPUP_")}
+        # What is installed has its bytecode beside it, whatever the machine that measures is told about writing it.
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("TOPUP_") and k != "PYTHONDONTWRITEBYTECODE"}
         self.environment = kept | world.environment() | SETTINGS | {"TOPUP_STATE_DIR": str(self.state)}
 
     def _listen(self) -> None:

@@ -44,6 +44,8 @@ def _checkout() -> None:
     except (OSError, subprocess.CalledProcessError):
         _pip(LOCKS / "build.txt")
         subprocess.run([BIN / "python", "-m", "pip", "install", "-qq", "--no-build-isolation", *ours], check=True)
+    # As installing a wheel does. Without it, where PYTHONDONTWRITEBYTECODE is set, each command compiles it all again.
+    subprocess.run([BIN / "python", "-m", "compileall", "-q", LOCKS.parent / "topup"], check=False)
 
 
 def install(lock: Path) -> None:

@@ -12,6 +12,8 @@ import pytest
 
 from tests.guard import sitecustomize as guard
 from tests.tools import MISSING
+from topup.credits import DAY_MS
+from topup.sandbox import world
 
 GUARD = Path(guard.__file__).parent
 
@@ -47,6 +49,19 @@ def _guard_log() -> Iterator[Path]:
         os.environ[guard.LOG] = str(log)
         yield log
         del os.environ[guard.LOG]
+
+
+@pytest.fixture(autouse=True)
+def _worlds_begin_at_noon(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let no story see midnight, when books are closed, because of the hour at which it is told.
+
+    Worlds that keep the machine's time share it with others, and begin when they begin.
+    """
+    noon_ms = world.begins_ms() // DAY_MS * DAY_MS + DAY_MS // 2
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("machine_time") is None:
+            patch.setattr(world, "begins_ms", lambda: noon_ms)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,8 @@ from topup.sandbox.x402 import selling as selling_as
 from topup.store.file import FILE
 from topup.store.sqlite import SqliteStore
 
+pytestmark = pytest.mark.machine_time
+
 
 @pytest.fixture
 def world() -> Iterator[World]:

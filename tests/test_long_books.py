@@ -25,7 +25,7 @@ from benchmarks import books, decade
 from topup.bill import usage_of
 from topup.credits import DAY_MS
 from topup.forecast import network_cost
-from topup.report import LOOKED_BACK
+from topup.outlook import LOOKED_BACK
 from topup.statement import Period, draw, refill
 from topup.statements import text
 from topup.statements.usage import By

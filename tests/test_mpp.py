@@ -128,6 +128,7 @@ class Front(Seller):
         self._posted = arrived
 
 
+@pytest.mark.machine_time
 @pytest.mark.parametrize("reference", [pympp_seller, mppx_seller])
 def test_the_reference_sellers_are_paid_once(
     tmp_path: Path, reference: Callable[[str, str, str], AbstractContextManager[str]]

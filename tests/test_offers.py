@@ -18,6 +18,8 @@ from topup.sandbox.x402_seller import RECIPIENT as SELLS_FOR
 from topup.settings import Settings, load
 from topup.store.sqlite import SqliteStore
 
+pytestmark = pytest.mark.machine_time
+
 
 def shown(settings: Settings, rail: str) -> dict[str, Any]:
     """Look once, on a ledger that exists."""

@@ -32,8 +32,8 @@ from topup.errors import ChainUnknown, SettingsError, SignerError, TopupError
 from topup.events import CycleFailed, WalletUnchecked
 from topup.lifecycle import Fact
 from topup.money import Asset, Usd, Usdc, Wei
+from topup.period import statement_of
 from topup.ports import Head, Holdings, Rail
-from topup.report import statement_of
 from topup.settings import load
 from topup.statement import Period, Statement, draw
 from topup.statements import ledgers, table, tax, text

@@ -102,6 +102,8 @@ Each module answers one question. In the order the money flows:
   doctor.py       Is everything in place?
   offers.py       What does a seller demand, before anything is paid?
   report.py       What does the ledger say?
+  outlook.py      How does a forecast read?
+  period.py       What does the ledger hold of a period?
   bill.py         Who used what, and what is each one's share of what it has cost?
   statements/     How is a statement written, and for whom?
     text.py       How does a statement read for a person, and for a program as JSON?

@@ -16,7 +16,7 @@ from topup.closing import USAGE
 from topup.compare import Books
 from topup.credits import DAY_MS
 from topup.money import WIDE, Usd
-from topup.report import statement_of
+from topup.period import statement_of
 from topup.statement import Period, Refill, refill
 from topup.statements.usage import By, Row, Source, Usage, rows
 from topup.store.sqlite import SqliteStore

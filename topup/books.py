@@ -12,10 +12,13 @@ import json
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from topup.charge import Demand
 from topup.lifecycle import Attempt, Inclusion, Kind, TopUp
 from topup.money import WIDE, Asset, EthPrice, Usd, Usdc, Wei
+
+if TYPE_CHECKING:
+    from topup.charge import Demand
 
 
 class Commodity(StrEnum):

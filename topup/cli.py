@@ -370,7 +370,7 @@ def forecast(as_json: Json = False) -> None:
 def _forecast(*, as_json: bool) -> Exit:
     from topup.assemble import ceilings, limits
     from topup.clock import SystemClock
-    from topup.report import forecast_document, forecast_lines, forecast_of
+    from topup.outlook import forecast_document, forecast_lines, forecast_of
     from topup.store.sqlite import SqliteStore
 
     settings = load()
@@ -965,7 +965,8 @@ def _statement(days: tuple[str | None, str | None, str | None], form: Form, html
     from topup.bill import spend_of
     from topup.clock import SystemClock
     from topup.money import Usd
-    from topup.report import bands, forecast_of, period_of, statement_of
+    from topup.outlook import bands, forecast_of
+    from topup.period import period_of, statement_of
     from topup.statements import ledgers, page, table, tax, text
     from topup.store.sqlite import SqliteStore
 
@@ -1034,7 +1035,7 @@ def usage(
 def _usage(by: Split, days: tuple[str | None, str | None, str | None], form: Table) -> Exit:
     from topup.bill import usage_of
     from topup.clock import SystemClock
-    from topup.report import period_of
+    from topup.period import period_of
     from topup.statements import usage as written
     from topup.store.sqlite import SqliteStore
 

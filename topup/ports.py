@@ -13,18 +13,18 @@ from datetime import date
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
-from topup.books import Commodity, Entry
-from topup.charge import Charge, Demand, Request, Verified
-from topup.closing import Checkpoint, Closed
-from topup.credits import Reading, Unknown
-from topup.death import Fate
-from topup.lifecycle import Attempt, Broadcaster, Fact, Inclusion, Plan, TopUp
 from topup.money import Asset, Usd, Usdc, Wei
-from topup.policy import Past, Permission
-from topup.usage import Activity, ApiKey, DayUsed, Used
 
-if TYPE_CHECKING:
-    from topup.events import Event  # many small classes: what only reads the ledger need not wait for them
+if TYPE_CHECKING:  # what only reads the ledger need not wait for them to load
+    from topup.books import Commodity, Entry
+    from topup.charge import Charge, Demand, Request, Verified
+    from topup.closing import Checkpoint, Closed
+    from topup.credits import Reading, Unknown
+    from topup.death import Fate
+    from topup.events import Event
+    from topup.lifecycle import Attempt, Broadcaster, Fact, Inclusion, Plan, TopUp
+    from topup.policy import Past, Permission
+    from topup.usage import Activity, ApiKey, DayUsed, Used
 
 
 class Clock(Protocol):

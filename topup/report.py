@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from fractions import Fraction
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
-from topup import forecast as ahead
-from topup.credits import DAY_MS, HOUR_MS, USUAL_DAYS_MIN, Runway, burn_usd_per_hour, runway
-from topup.errors import SettingsError
+from topup.credits import DAY_MS, burn_usd_per_hour, runway
 from topup.lifecycle import TERMINAL, TopUp
-from topup.money import Usd, Wei, plain
+from topup.money import Usd, plain
 from topup.policy import Limits
-from topup.statement import Period, Statement, draw
-from topup.store.journal import Audit
 from topup.store.sqlite import SqliteStore
 
-# A forecast looks for the newest payments, and for the newest look at the wallet, among so many top-ups.
-LOOKED_BACK: Final = 50
-ENDS: Final = (("usually", "usual_floor_ms"), ("busy", "busy_floor_ms"))
-# Beyond it there is no calendar to name a day by.
-FAR_MS: Final = 253_370_764_800_000
+if TYPE_CHECKING:
+    from topup.store.journal import Audit
 
 
 def topup_document(topup: TopUp) -> dict[str, Any]:
@@ -69,8 +60,8 @@ def status(store: SqliteStore, account: str, limits: Limits, now_ms: int) -> dic
         "read_s_ago": (now_ms - last.at_ms) // 1000 if last is not None else None,
         "floor_usd": str(limits.floor),
         "burn_usd_per_hour": str(burn) if burn is not None else None,
-        "hours_to_floor": _hours(left.to_floor_h) if left is not None else None,
-        "hours_to_empty": _hours(left.to_empty_h) if left is not None else None,
+        "hours_to_floor": hours(left.to_floor_h) if left is not None else None,
+        "hours_to_empty": hours(left.to_empty_h) if left is not None else None,
         "spent_24h_usd": str(day),
         "cap_24h_usd": str(limits.cap_24h),
         "spent_30d_usd": str(month),
@@ -78,44 +69,6 @@ def status(store: SqliteStore, account: str, limits: Limits, now_ms: int) -> dic
         "open": topup_document(unfinished) if unfinished is not None else None,
         "last": [topup_document(t) for t in store.latest(account, 5)],
     }
-
-
-def period_of(month: str | None, first: str | None, last: str | None, now_ms: int) -> Period:
-    """Return the period that options name: a month, a first and a last day, or else the month of `now_ms`.
-
-    Raises:
-        SettingsError: they are no period, or two of them.
-    """
-    if month is not None and (first or last):
-        raise SettingsError("--month is given beside --from or --to", remedy="give a month, or two days")
-    if first is None and last is None:
-        return Period.month(month or datetime.fromtimestamp(now_ms // 1000, UTC).strftime("%Y-%m"))
-    if first is None or last is None:
-        raise SettingsError(
-            "--from and --to belong together", remedy="give both, such as --from 2026-11-01 --to 2026-11-15"
-        )
-    return Period.days(first, last)
-
-
-def statement_of(store: SqliteStore, account: str, period: Period, now_ms: int) -> Statement:
-    """Draw up the statement of a period, from the ledger alone."""
-    readings = [r for r in store.readings(account, period.first_ms) if r.at_ms < period.end_ms]
-    last = readings[-1] if readings else None
-    carried, entries = store.within(account, period.first_ms, period.end_ms)
-    wallet = [
-        (at, store.wallet_booked(account, at.commodity, at.block)) for at in store.checkpoints(account, period.end_ms)
-    ]
-    return draw(
-        account,
-        period,
-        entries,
-        carried=carried,
-        wallet=wallet,
-        wallets=store.wallets(account, period.first_ms, period.end_ms),
-        reading=last,
-        head=store.head(),
-        now_ms=now_ms,
-    )
 
 
 def audit_lines(audit: Audit, sought: str | None) -> list[str]:
@@ -160,196 +113,14 @@ def status_lines(told: dict[str, Any]) -> list[str]:
     return lines
 
 
-def forecast_of(store: SqliteStore, account: str, limits: Limits, reserve: Wei, now_ms: int) -> ahead.Forecast:
-    """Look ahead from the newest reading, from the ledger alone; `reserve` is what the wallet keeps."""
-    last = store.last_reading(account)
-    return ahead.draw(
-        store.readings(account, ahead.since(last.at_ms)) if last is not None else [],
-        limits,
-        past=store.past(account, now_ms - 30 * DAY_MS, limits.fee_ceiling.bps),
-        entries=store.newest(account, LOOKED_BACK),
-        purse=ahead.purse_of(store.latest(account, LOOKED_BACK), ahead.refill_amount(limits), reserve),
-        now_ms=now_ms,
-    )
-
-
-def bands(told: ahead.Forecast) -> list[tuple[int, Usd, Usd, Usd]]:
-    """Return when, and what may be left then if nothing is bought, for each day of the week after the newest reading.
-
-    At least, likely, at most; the first is the reading itself. Empty while no usual pace is known.
-    """
-    if told.reading is None or told.pace is None:
-        return []
-    now, start = told.reading.balance, told.reading.at_ms
-    left = told.pace.left(now, ahead.WEEK)
-    # Once nothing can be left even at the calmest, there is nothing more to foresee.
-    left = left[: next((n + 1 for n, one in enumerate(left) if one[2].amount == 0), len(left))]
-    return [(start, now, now, now), *((start + (n + 1) * DAY_MS, *one) for n, one in enumerate(left))]
-
-
-def forecast_document(told: ahead.Forecast, account: str, limits: Limits, now_ms: int) -> dict[str, Any]:
-    """Return a forecast as a JSON-ready document; what is unknown, or never comes, is null."""
-    read, pace, purse, network, held = told.reading, told.pace, told.purse, told.network, told.held
-    start = read.at_ms if read is not None else 0
-    return {
-        "schema": 1,
-        "account": account,
-        "read_ms": read.at_ms if read is not None else None,
-        "read_s_ago": (now_ms - read.at_ms) // 1000 if read is not None else None,
-        "balance_usd": _text(read.balance) if read is not None else None,
-        "floor_usd": str(limits.floor),
-        "last_24h": {"burn_usd_per_hour": _text(told.burn), **_runway(told.now)},
-        "days_known": told.days,
-        "days_needed": USUAL_DAYS_MIN,
-        "by_weekday": pace.by_weekday if pace is not None else None,
-        "usual": {"a_day_usd": _text(_a_day(pace.likely) if pace is not None else None), **_runway(told.usual)},
-        "calm": {"a_day_usd": _text(_a_day(pace.low) if pace is not None else None)},
-        "busy": {"a_day_usd": _text(_a_day(pace.high) if pace is not None else None), **_runway(told.busy)},
-        "next_days": [
-            {
-                "from_ms": start + n * DAY_MS,
-                **{
-                    f"{name}_usd": _text(ahead.rounded(days[n % len(days)]))
-                    for name, days in (("calm", pace.low), ("usual", pace.likely), ("busy", pace.high))
-                },
-            }
-            for n in range(ahead.WEEK)
-        ]
-        if pace is not None
-        else None,
-        "floor_lasts_hours": _hours(told.floor_h),
-        "refill_usd": str(told.amount),
-        "refills_a_month": _hours(told.refills),
-        "network": {"mean_usd": _text(network.mean), "topups": network.topups} if network is not None else None,
-        "larger": [
-            {
-                "refill_usd": str(one.amount),
-                "refills_a_month": plain(one.refills),
-                "saves_usd_a_month": _text(one.saves),
-            }
-            for one in told.larger
-        ],
-        "wallet": {
-            "at_ms": purse.at_ms,
-            "age_s": (now_ms - purse.at_ms) // 1000,
-            "spare_eth": plain(purse.spare.eth),
-            "refill_eth": plain(purse.refill.eth),
-            "refills": purse.refills,
-            "usual_floor_ms": _when(start, told.covered.to_floor_h),
-            "busy_floor_ms": _when(start, told.covered_busy.to_floor_h),
-        }
-        if purse is not None
-        else None,
-        "caps": {
-            "burn_usd_per_day": _text(ahead.rounded(told.capped_at)),
-            "holds": held.why.value if held is not None else None,
-            "from_ms": held.at_ms if held is not None else None,
-            "until_ms": held.until_ms if held is not None else None,
-            "balance_then_usd": _text(held.left) if held is not None else None,
-        }
-        if told.capped_at is not None
-        else None,
-    }
-
-
-def forecast_lines(told: dict[str, Any]) -> list[str]:
-    """Return a forecast for a terminal."""
-    lines = [f"account   {told['account']}"]
-    if told["balance_usd"] is None:
-        lines.append("credits   never read: nothing can be foreseen")
-    else:
-        lines.append(
-            f"credits   {told['balance_usd']} dollars, read {told['read_s_ago']} s ago; floor {told['floor_usd']}"
-        )
-    lately, usual, busy = told["last_24h"], told["usual"], told["busy"]
-    if lately["burn_usd_per_hour"] is None:
-        lines.append("last 24h  unknown: an hour of readings is needed, and no total that fell")
-    else:
-        lines.append(f"last 24h  {lately['burn_usd_per_hour']} dollars an hour; {_left(lately)}")
-    if told["by_weekday"] is None:
-        known = f"{told['days_known']} of the {told['days_needed']} days needed are known"
-        lines.append(f"usual     unknown: {known}")
-    else:
-        kind = "by the day of the week, " if told["by_weekday"] else ""
-        spread = f"{told['calm']['a_day_usd']} to {busy['a_day_usd']}, {kind}from {told['days_known']} days"
-        lines.append(f"usual     {usual['a_day_usd']} dollars a day ({spread}); {_left(usual)}")
-        lines.append(f"busy      if every day is like the busiest tenth; {_left(busy)}")
-    if told["floor_lasts_hours"] is not None:
-        lines.append(f"floor     lasts {told['floor_lasts_hours']} h on busy days; another floor saves no fees")
-    lines.append(_wallet_line(told))
-    lines += _fee_lines(told)
-    lines.append(_cap_line(told))
-    return lines
-
-
-def _wallet_line(told: dict[str, Any]) -> str:
-    wallet = told["wallet"]
-    if wallet is None:
-        return "wallet    unknown to the ledger, which writes down only ETH; `topup status --live` asks the chain"
-    held = f"{wallet['spare_eth']} ETH to spare {wallet['age_s'] // 3600} h ago, after the newest top-up"
-    until = [f"{name} {_moment(wallet[key])}" for name, key in ENDS if (wallet[key] or FAR_MS) < FAR_MS]
-    last = f", the floor is then reached {', '.join(until)}" if until else ""
-    return f"wallet    {held}: {wallet['refills']} refills of {told['refill_usd']} dollars at its price{last}"
-
-
-def _fee_lines(told: dict[str, Any]) -> list[str]:
-    if told["refills_a_month"] is None:
-        return ["refills   how many is unknown, as is what others would save"]
-    network = told["network"]
-    took = "what the network takes of each is unknown"
-    if network is not None:
-        took = f"the network took {network['mean_usd']} dollars of each (mean of {network['topups']})"
-    lines = [f"refills   {told['refills_a_month']} of {told['refill_usd']} dollars in 30 days; {took}"]
-    for one in told["larger"]:
-        saves = f"saves {one['saves_usd_a_month']}" if one["saves_usd_a_month"] is not None else "saves an unknown sum"
-        lines.append(f"larger    {one['refill_usd']} dollars: {one['refills_a_month']} in 30 days, {saves}")
-    if told["larger"]:
-        lines.append("          assumed: the provider's fee is a share of the amount, the network's the same for each")
-    return lines
-
-
-def _cap_line(told: dict[str, Any]) -> str:
-    caps = told["caps"]
-    if caps is None:
-        return "caps      whether they will hold a refill is unknown"
-    pace = f"at {caps['burn_usd_per_day']} dollars a day"
-    if caps["holds"] is None:
-        return f"caps      hold no refill within 30 days, {pace}"
-    end = "for good"
-    if caps["until_ms"] is not None:
-        end = f"until {_moment(caps['until_ms'])}, with {caps['balance_then_usd']} dollars left by then"
-    return f"caps      {caps['holds']} holds a refill from {_moment(caps['from_ms'])} {end}, {pace}"
-
-
 def history_lines(told: list[dict[str, Any]]) -> list[str]:
     """Return the history for a terminal."""
-    return [f"{_moment(t['decided_ms'])}  {_brief(t)}" for t in told] or ["no top-ups yet"]
+    return [f"{moment(t['decided_ms'])}  {_brief(t)}" for t in told] or ["no top-ups yet"]
 
 
-def _hours(hours: Decimal | None) -> str | None:
-    return plain(hours) if hours is not None else None
-
-
-def _text(amount: Usd | None) -> str | None:
-    return str(amount) if amount is not None else None
-
-
-def _runway(left: Runway) -> dict[str, str | None]:
-    return {"hours_to_floor": _hours(left.to_floor_h), "hours_to_empty": _hours(left.to_empty_h)}
-
-
-def _left(told: dict[str, Any]) -> str:
-    if told["hours_to_empty"] is None:
-        return "at this pace it lasts for ever"
-    return f"{told['hours_to_floor']} h to the floor, {told['hours_to_empty']} h to empty"
-
-
-def _a_day(days: Sequence[Fraction]) -> Usd:
-    return ahead.rounded(sum(days, Fraction(0)) / len(days))
-
-
-def _when(start_ms: int, hours: Decimal | None) -> int | None:
-    return start_ms + int(hours * HOUR_MS) if hours is not None else None
+def hours(found: Decimal | None) -> str | None:
+    """Return hours as they are printed; None where they are unknown or never end."""
+    return plain(found) if found is not None else None
 
 
 def _brief(told: dict[str, Any]) -> str:
@@ -357,5 +128,6 @@ def _brief(told: dict[str, Any]) -> str:
     return f"{told['id']}  {told['state']:<10} {told['amount_usd']:>8} dollars  {end}".rstrip()
 
 
-def _moment(ms: int) -> str:
+def moment(ms: int) -> str:
+    """Return a moment in UTC as it is printed, to the second."""
     return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from topup.books import Commodity, Entry
 from topup.closing import Checkpoint, Closed
@@ -19,7 +19,9 @@ from topup.policy import Past
 from topup.store import caps, journal, usage
 from topup.store.adopted import Adoptions
 from topup.store.readings import Readings
-from topup.usage import ApiKey, DayUsed, Used
+
+if TYPE_CHECKING:
+    from topup.usage import ApiKey, DayUsed, Used
 
 # The name under which the newest closing of the books is kept.
 CLOSED = "closed"

@@ -5,10 +5,9 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from topup.books import Entry
-from topup.charge import Verified
 from topup.credits import Reading
 from topup.errors import StoreFenced, StoreUnusable
 from topup.lifecycle import TERMINAL, Attempt, ChargeRow, Fact, Plan, State, TopUp, advance
@@ -16,6 +15,9 @@ from topup.money import Usd, Wei
 from topup.ports import GONE, Seen, Sent
 from topup.store import file, journal, rows
 from topup.store.words import Words
+
+if TYPE_CHECKING:
+    from topup.charge import Verified
 
 # The name under which charges requested by hand are counted.
 BY_HAND = "charges_by_hand"
