@@ -337,6 +337,13 @@ MUTANTS: Final = (
         "tests/test_rails_safety.py::test_a_top_up_ends_on_the_rail_it_began_on",
     ),
     Mutant(
+        "a-copy-that-was-put-back-signs-at-once",
+        "topup/purchase.py",
+        "left_ms = self._pace.young_s * 1000 - self._watch.watched_ms()\n",
+        "left_ms = 0\n",
+        "tests/test_signed_terms.py::test_a_copy_that_was_put_back_waits_as_well",
+    ),
+    Mutant(
         "access-limit-is-not-judged",
         "topup/policy.py",
         "    if key.left is None or need <= key.left:\n",

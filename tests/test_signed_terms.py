@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Coroutine
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from topup.sandbox import contracts
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling
 from topup.sandbox.x402_seller import RECIPIENT, X402Conduct
+from topup.store.file import FILE
 from topup.terms import Asked
 
 TEN = 10_000_000
@@ -44,6 +47,18 @@ def staged(world: World, directory: Path, **settings: str) -> Stage:
     """The account with its ledger, under these settings."""
     own = {f"TOPUP_{name.upper()}": value for name, value in settings.items()}
     return Stage(world, directory, world.clock, seller(world).environment() | own)
+
+
+def copied(state: Path, place: Path) -> None:
+    """Copy a ledger that is in use, as a backup does."""
+    place.mkdir()
+    with closing(sqlite3.connect(state / FILE)) as source, closing(sqlite3.connect(place / FILE)) as copy:
+        source.backup(copy)
+
+
+def left_the_wallet(world: World) -> int:
+    """Return what the chain says has left the wallet, in units of USDC."""
+    return 10 * TEN - int(world.do(lambda: world.usdc(world.wallet)))
 
 
 def left(stage: Stage) -> int:
@@ -148,6 +163,62 @@ def test_a_new_ledger_waits_until_what_a_lost_one_signed_has_ended(tmp_path: Pat
         await stage.until(State.SENT, State.PAID, State.DONE, passes=200)
         assert stage.topup.charges[0].requested_ms >= stage.topup.decided_ms + 500_000
         await stage.close()
+
+    told(tell)
+
+
+@pytest.mark.parametrize("age_s", [0, 600, 1500])
+def test_a_copy_that_was_put_back_waits_as_well(tmp_path: Path, age_s: int) -> None:
+    """However young the copy: what the lost ledger signed is used and posted before anything else is signed."""
+
+    async def tell(world: World) -> None:
+        terms = {"rails__young_s": "1200", "rails__x402__life_max_s": "900"}
+        lost = staged(world, tmp_path / "lost", **terms)
+        lost.store.say("default", "paused", "1", world.clock.now_ms(), "a test")
+        end_ms = world.clock.now_ms() + 4_000_000
+        while world.clock.now_ms() < end_ms:
+            await lost.step()
+        # Paused while it watched, so that the copy has readings without a gap and no top-up past its decision.
+        copied(tmp_path / "lost", tmp_path / "copy")
+        lost.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
+        await world.clock.sleep(age_s)
+        lost.inside(lambda: seller(world).switch_on("payment", "settles-late", 1))
+        await lost.until(State.SENT, passes=200)
+        await lost.close()
+
+        # It looks often, so that the clock leaps over no end of an authorization.
+        back = staged(world, tmp_path / "copy", watch__poll_slowest_s="60", watch__poll_fastest_s="60", **terms)
+        back.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
+        before = left_the_wallet(world)
+        await back.rests("young_ledger")
+        assert before == left_the_wallet(world) == 0
+        end_ms = world.clock.now_ms() + 3_000_000
+        while world.clock.now_ms() < end_ms:
+            await back.step()
+            back.inside(seller(world).poll)
+        assert left_the_wallet(world) == TEN
+        assert back.topup.state is State.DROPPED
+        await back.close()
+
+    told(tell, settles_late_ms=120_000)
+
+
+def test_a_charge_in_a_copy_that_was_put_back_is_not_signed_for(tmp_path: Path) -> None:
+    """The copy holds a charge and no signature: the lost ledger may have signed, so this one lets it grow too old."""
+
+    async def tell(world: World) -> None:
+        world.do(lambda: world.write(contracts.usdc_balance(world.wallet, 0)))
+        lost = staged(world, tmp_path / "lost", rails__young_s="1200")
+        await lost.until(State.CHARGED, asked=Asked(forced=True))
+        await lost.rests("simulation")
+        await lost.close()
+        world.do(lambda: world.write(contracts.usdc_balance(world.wallet, 10 * TEN)))
+        copied(tmp_path / "lost", tmp_path / "copy")
+        back = staged(world, tmp_path / "copy", rails__young_s="1200")
+        await back.rests("young_ledger", passes=1)
+        assert back.topup.state is State.CHARGED
+        assert not back.topup.attempts
+        await back.close()
 
     told(tell)
 

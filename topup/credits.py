@@ -303,16 +303,6 @@ def posting(baseline: Usd, amount: Usd, reading: Reading, sent_ms: int) -> Poste
     return Posted(Posting.AMBIGUOUS if risen > amount + over else Posting.POSTED, baseline)
 
 
-def unbroken_since(times_ms: Sequence[int], now_ms: int, *, gap_ms: int) -> int:
-    """Return since when the account has been looked at without a gap, from the times of readings, oldest first."""
-    since = now_ms
-    for at_ms in reversed(times_ms):
-        if since - at_ms > gap_ms:
-            break
-        since = min(since, at_ms)
-    return since
-
-
 def baseline_settled(readings: Sequence[Reading], *, staleness_ms: int) -> bool:
     """Tell whether the newest reading is a sound baseline: the last known rise is older than the API's staleness."""
     if not readings:

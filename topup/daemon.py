@@ -241,6 +241,7 @@ PASSING = frozenset(
         "nonce_busy",
         "plan_stale",
         "unsteady",
+        "young_ledger",
     }
 )
 

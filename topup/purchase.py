@@ -12,7 +12,7 @@ from typing import assert_never
 from topup import events
 from topup.arrival import Arrival
 from topup.charge import DEADLINES, Demand, Verified
-from topup.credits import DAY_MS, HOUR_MS, Reading, Unknown, baseline_settled, unbroken_since
+from topup.credits import DAY_MS, HOUR_MS, Reading, Unknown, baseline_settled
 from topup.errors import (
     ApiError,
     ApiGone,
@@ -129,21 +129,19 @@ class Purchase(Steps):
         """Wait out what a ledger that was lost may have signed: an authorization leaves no trace until it is used.
 
         A wallet's nonce would tell of a payment of ours. Of these only time does: by then it is used and its credits
-        are posted, or it can never be used. A person who asks for a purchase answers for it.
+        are posted, or it can never be used. What this process signed is in its ledger; whether that is the newest
+        copy, no reading in it can tell, so the time counts from the start. A person who asks this process for a
+        purchase answers for what was before.
         """
-        if topup.forced or self._rail(topup).broadcaster is Broadcaster.US:
+        if self._rail(topup).broadcaster is Broadcaster.US:
             return None
-        now, need_ms = self._watch.now(), self._pace.young_s * 1000
-        gap_ms = max(2 * self._pace.poll_slowest_s * 1000, need_ms)
-        first = now - need_ms - gap_ms
-        believed = [r.at_ms for r in self._store.readings(topup.account, first)]
-        doubted = [r.at_ms for r in self._store.doubted(topup.account, first)]
-        since = unbroken_since(sorted(believed + doubted), now, gap_ms=gap_ms)
-        if now - since >= need_ms:
+        if topup.forced and topup.decided_ms >= self._watch.began_ms():
             return None
-        wait_s = max(1, (since + need_ms - now) // 1000)
+        left_ms = self._pace.young_s * 1000 - self._watch.watched_ms()
+        if left_ms <= 0:
+            return None
         detail = "what a lost ledger may have signed has to end first"
-        return self._wait(topup, "young_ledger", detail, min(wait_s, self._pace.poll_slowest_s))
+        return self._wait(topup, "young_ledger", detail, min(left_ms // 1000 + 1, self._pace.poll_slowest_s))
 
     def _between_charges(self, topup: TopUp) -> Rest | None:
         """Space out requests after lost answers, and keep to the hourly bound."""
@@ -198,6 +196,10 @@ class Purchase(Steps):
         assert charge.raw is not None
         if self._paused():
             return self._wait(topup, "paused", "buying is paused", self._pace.poll_fastest_s)
+        # A copy of the ledger that was put back may hold this very charge, and the lost one have signed for it.
+        young = self._young(topup)
+        if young is not None:
+            return young
         unwanted = await self._wanted(topup)
         if unwanted is not None:
             return unwanted

@@ -332,7 +332,7 @@ class RailsSection(Section):
         default=None,
         ge=0,
         le=86_400,
-        description="how long this ledger has watched, unbroken, before it buys by mpp or x402 on its own;"
+        description="how long a process has watched before it buys by mpp or x402 on its own;"
         " default: until whatever another ledger may have signed has ended and been posted",
     )
     coinbase: CoinbaseSection = CoinbaseSection()

@@ -49,6 +49,7 @@ class Watch:
         self._doubt: Doubt | None = None
         self._behind = False
         self._anchor: tuple[int, int] | None = None
+        self._began: tuple[int, int] | None = None
         self._read_ms: int | None = None
         self._thinned_ms: int | None = None
         self.not_before_ms = 0
@@ -182,7 +183,7 @@ class Watch:
         """
         clock, mono = self._clock.now_ms(), self._clock.monotonic_ms()
         if self._anchor is None:
-            self._anchor = (self._store.now_ms(clock), mono)
+            self._anchor = self._began = (self._store.now_ms(clock), mono)
         ledger, then = self._anchor
         now = self._store.now_ms(max(clock, ledger + mono - then))
         # From here on, or a clock that leaps ahead and back within one run would leave ledger time standing.
@@ -192,6 +193,18 @@ class Watch:
             self._sink.emit(events.ClockBehind(behind_s=(now - clock) // 1000))
         self._behind = behind
         return now
+
+    def began_ms(self) -> int:
+        """Return the ledger time at which this process began."""
+        self.now()
+        assert self._began is not None
+        return self._began[0]
+
+    def watched_ms(self) -> int:
+        """Return for how long this process has been watching, in ms; setting a clock adds nothing to it."""
+        self.now()
+        assert self._began is not None
+        return self._clock.monotonic_ms() - self._began[1]
 
     async def keep(self) -> None:
         """Read the account when that is due anyway, whatever else goes on: an open top-up must not blind the watch."""
