@@ -75,6 +75,30 @@ MUTANTS: Final = (
         "tests/test_pursuit.py::test_nothing_is_dead_before_a_final_block_says_so",
     ),
     Mutant(
+        "expired-by-this-machines-clock",
+        "topup/pursuit.py",
+        "        if sighting.head.timestamp_s > self._deadline_s(topup):\n"
+        '            return self._move(topup, Fact.EXPIRED, "the deadline passed before',
+        "        if self._watch.now() // 1000 > self._deadline_s(topup):\n"
+        '            return self._move(topup, Fact.EXPIRED, "the deadline passed before',
+        "tests/test_pursuit.py::test_this_machines_clock_ends_no_charge",
+    ),
+    Mutant(
+        "attested-before-all-is-over",
+        "topup/pursuit.py",
+        "        if not self._settled_for_ever(topup, sighting, self._deadline_s(topup)):\n",
+        "        if word != ATTEST and not self._settled_for_ever(topup, sighting, self._deadline_s(topup)):\n",
+        "tests/test_pursuit.py::test_a_word_that_nothing_was_paid_counts_only_once_nothing_can_be",
+    ),
+    Mutant(
+        "sent-again-while-halted",
+        "topup/pursuit.py",
+        "        word = self._new_word(topup)\n        if word is None:\n",
+        "        topup = await self._resend(topup) if topup.out else topup\n"
+        "        word = self._new_word(topup)\n        if word is None:\n",
+        "tests/test_pursuit.py::test_what_is_halted_is_looked_for_and_not_sent",
+    ),
+    Mutant(
         "dead-before-the-deadline-is-final",
         "topup/death.py",
         "    if fate.final_s > deadline_s:\n",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.stage import Stage
+from tests.stage import Shifted, Stage
 from topup.charge import parse
 from topup.lifecycle import Attempt, Fact, Kind, State, TopUp
 from topup.ports import Sent
@@ -42,6 +43,20 @@ def chain(world: World) -> Evm:
 def two(world: World) -> dict[str, str]:
     """Settings with two providers that do not depend on each other."""
     return {"TOPUP_CHAIN__RPC_URLS": f"{world.rpc.url},{world.provider().url}"}
+
+
+def hold_back(world: World, topup: TopUp) -> None:
+    """Let nothing be mined of what is out."""
+    world.do(lambda: chain(world).held.update("0x" + (a.hash or b"").hex() for a in topup.out))
+
+
+async def held_back(stage: Stage) -> TopUp:
+    """Make passes until a payment is out; blocks go on, and none has it."""
+    stage.world.mining = False
+    topup = await stage.until(State.SENT)
+    hold_back(stage.world, topup)
+    stage.world.mining = True
+    return topup
 
 
 async def bumped(stage: Stage, attempts: int = 2) -> TopUp:
@@ -268,7 +283,7 @@ def test_an_expired_charge_proven_dead_by_two_is_replaced_by_a_new_one(world: Wo
         stage = Stage(world, tmp_path, world.clock, two(world))
         world.mining = False
         topup = await stage.until(State.SENT)
-        stage.inside(lambda: chain(world).held.update("0x" + (a.hash or b"").hex() for a in topup.out))
+        hold_back(world, topup)
         world.clock.leap(DAYS_MS)
         world.mining = True
         done = await stage.until(State.DONE, passes=240)
@@ -292,7 +307,7 @@ def test_an_expired_charge_seen_by_one_provider_alone_needs_a_person(world: Worl
         stage = Stage(world, tmp_path, world.clock)
         world.mining = False
         topup = await stage.until(State.SENT)
-        stage.inside(lambda: chain(world).held.update("0x" + (a.hash or b"").hex() for a in topup.out))
+        hold_back(world, topup)
         world.clock.leap(DAYS_MS)
         world.mining = True
         halted = await stage.until(State.HALTED, passes=240)
@@ -315,7 +330,7 @@ def test_a_halt_for_want_of_a_second_provider_ends_when_there_is_one(world: Worl
         stage = Stage(world, tmp_path, world.clock)
         world.mining = False
         topup = await stage.until(State.SENT)
-        stage.inside(lambda: chain(world).held.update("0x" + (a.hash or b"").hex() for a in topup.out))
+        hold_back(world, topup)
         world.clock.leap(DAYS_MS)
         world.mining = True
         await stage.until(State.HALTED, passes=240)
@@ -546,7 +561,7 @@ def test_nothing_is_dead_before_a_final_block_says_so(world: World, tmp_path: Pa
         stage = Stage(world, tmp_path, world.clock, two(world))
         world.mining = False
         topup = await stage.until(State.SENT)
-        stage.inside(lambda: chain(world).held.update("0x" + (a.hash or b"").hex() for a in topup.out))
+        hold_back(world, topup)
         world.clock.leap(DAYS_MS)
         stage.inside(lambda: world.chain.mine(world.clock.now_s()))
         await stage.until(State.DEATHWATCH)
@@ -555,6 +570,64 @@ def test_nothing_is_dead_before_a_final_block_says_so(world: World, tmp_path: Pa
             await stage.step()
         assert stage.topup.state is State.DEATHWATCH
         assert world.rpc.asked["eth_getLogs"] + world.rpc.asked["eth_getStorageAt"] == asked
+        await stage.close()
+
+    story(tell())
+
+
+def test_this_machines_clock_ends_no_charge(world: World, tmp_path: Path) -> None:
+    """Its clock is past the deadline, the chain's is not: the payment is still waited for, and nothing else bought."""
+
+    async def tell() -> None:
+        operator = world.operator
+        operator.terms = replace(operator.terms, economics=replace(operator.terms.economics, lifetime_seconds=7200))
+        clock = Shifted(world, 0)
+        stage = Stage(world, tmp_path, clock, two(world) | {"TOPUP_FEES__BUMP_MAX": "0"})
+        await held_back(stage)
+        clock.by_ms = 3 * HOUR_MS
+        for _ in range(12):
+            rest = await stage.step()
+        assert (stage.topup.state, rest.why) == (State.SENT, "sent")
+        assert len(stage.topup.charges) == 1
+        await stage.close()
+
+    story(tell())
+
+
+def test_a_word_that_nothing_was_paid_counts_only_once_nothing_can_be(world: World, tmp_path: Path) -> None:
+    """Attested while the payment may still be mined: halted until a final block is past the charge's deadline."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock)
+        topup = await held_back(stage)
+        stage.store.move(topup, Fact.HALT, world.clock.now_ms(), "for the test")
+        stage.store.say("default", f"resolve:{topup.id}", "attest-unpaid", world.clock.now_ms(), "a test")
+        for _ in range(8):
+            assert (await stage.step()).why == "halted"
+        assert stage.topup.state is State.HALTED
+        world.clock.leap(DAYS_MS)
+        await stage.until(State.FAILED, passes=240)
+        assert stage.payments() == 0
+        await stage.close()
+
+    story(tell())
+
+
+def test_what_is_halted_is_looked_for_and_not_sent(world: World, tmp_path: Path) -> None:
+    """Long after bytes would have gone out again, and been outbid, no provider has been handed any."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock)
+        topup = await held_back(stage)
+        stage.store.move(topup, Fact.HALT, world.clock.now_ms(), "for the test")
+        asked = world.rpc.asked
+        sent, looked = asked["eth_sendRawTransaction"], asked["eth_getTransactionReceipt"]
+        assert sent
+        for _ in range(20):
+            await stage.step()
+        assert asked["eth_sendRawTransaction"] == sent
+        assert asked["eth_getTransactionReceipt"] > looked
+        assert len(stage.topup.attempts) == len(topup.attempts)
         await stage.close()
 
     story(tell())
