@@ -26,6 +26,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from benchmarks.books import environment
 from topup.credits import DAY_MS, HOUR_MS, spending_since
 from topup.policy import Limits
 from topup.sandbox.gateway import Conduct
@@ -65,9 +66,9 @@ class Place:
         self.asked: list[tuple[str, float]] = []
         self.stop_at_send = False
         world.do(self._listen)
-        # What is installed has its bytecode beside it, whatever the machine that measures is told about writing it.
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("TOPUP_") and k != "PYTHONDONTWRITEBYTECODE"}
-        self.environment = kept | world.environment() | SETTINGS | {"TOPUP_STATE_DIR": str(self.state)}
+        self.environment = (
+            environment(directory) | world.environment() | SETTINGS | {"TOPUP_STATE_DIR": str(self.state)}
+        )
 
     def _listen(self) -> None:
         async def note(method: str, _: list[Any], honest: Callable[[], Any]) -> Any:

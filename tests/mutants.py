@@ -99,6 +99,20 @@ MUTANTS: Final = (
         "tests/test_pursuit.py::test_what_is_halted_is_looked_for_and_not_sent",
     ),
     Mutant(
+        "outbid-at-any-multiple",
+        "topup/rails/coinbase.py",
+        "        if bump and fee > asked.times(self._terms.bump_times_max):\n",
+        "        if bump and fee > asked.times(1000):\n",
+        "tests/test_pursuit.py::test_no_bump_goes_beyond_the_multiple_of_what_is_asked_now",
+    ),
+    Mutant(
+        "retried-for-ever",
+        "topup/pursuit.py",
+        "        if len(failed) > self._pace.retries_max:\n",
+        "        if len(failed) > 1000:\n",
+        "tests/test_pursuit.py::test_a_charge_is_not_retried_for_ever",
+    ),
+    Mutant(
         "dead-before-the-deadline-is-final",
         "topup/death.py",
         "    if fate.final_s > deadline_s:\n",

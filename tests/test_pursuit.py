@@ -15,6 +15,7 @@ import pytest
 from tests.stage import Shifted, Stage
 from topup.charge import parse
 from topup.lifecycle import Attempt, Fact, Kind, State, TopUp
+from topup.money import Bps
 from topup.ports import Sent
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
@@ -48,6 +49,12 @@ def two(world: World) -> dict[str, str]:
 def hold_back(world: World, topup: TopUp) -> None:
     """Let nothing be mined of what is out."""
     world.do(lambda: chain(world).held.update("0x" + (a.hash or b"").hex() for a in topup.out))
+
+
+def price_of_ether(world: World, percent: int) -> None:
+    """Let the pools sell ether for so much of what the feed says."""
+    price = world.eth_usd_e8 * percent // 100
+    world.write(contracts.pool_price(500, price) + contracts.pool_price(3000, price))
 
 
 async def held_back(stage: Stage) -> TopUp:
@@ -172,6 +179,69 @@ def test_no_bump_goes_beyond_the_ceiling_on_the_gas_price(world: World, tmp_path
         assert [e.why for e in stage.named("bump_held")] == ["gas_price"]
         world.mining = True
         await stage.until(State.DONE)
+        await stage.close()
+
+    story(tell())
+
+
+def test_no_bump_goes_beyond_the_multiple_of_what_is_asked_now(world: World, tmp_path: Path) -> None:
+    """Fees have not risen, so outbidding costs more than once what the chain asks: what is out goes on as it is."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock, {"TOPUP_FEES__BUMP_TIMES_MAX": "1"})
+        world.mining = False
+        await stage.until(State.SENT)
+        for _ in range(40):
+            await stage.step()
+        (only,) = stage.topup.out
+        assert only.sends > 1
+        assert [e.why for e in stage.named("bump_held")] == ["bump_ceiling"]
+        world.mining = True
+        await stage.until(State.DONE)
+        await stage.close()
+
+    story(tell())
+
+
+def test_a_bump_sends_what_the_charge_costs_by_then(world: World, tmp_path: Path) -> None:
+    """Ether has become cheaper: the bump is quoted anew, and each attempt keeps the value it was signed with."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock)
+        world.mining = False
+        before = (await stage.until(State.SENT)).out[0].plan
+        world.do(lambda: price_of_ether(world, 99))
+        first, second = (a.plan for a in (await bumped(stage)).out)
+        assert first.value == before.value
+        assert second.quote > first.quote
+        assert second.value == second.quote.plus_bps_up(Bps(100))
+        world.mining = True
+        await stage.until(State.DONE)
+        assert stage.payments() == 1
+        assert stage.booked() == stage.left()
+        await stage.close()
+
+    story(tell())
+
+
+def test_a_charge_is_not_retried_for_ever(world: World, tmp_path: Path) -> None:
+    """Each try meets a price that rose after it was planned: what may pass is tried again so often, and no more."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock, {"TOPUP_POSTING__RETRIES_MAX": "1"})
+        world.mining = False
+        await stage.until(State.SENT)
+        for tries in (2, 3):
+            world.do(lambda: price_of_ether(world, 90))
+            stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+            world.do(lambda: price_of_ether(world, 100))
+            for _ in range(6):
+                await stage.step()
+            if tries == 2:
+                assert stage.topup.state is State.SENT
+        assert stage.topup.state is State.DEATHWATCH
+        assert [a.inclusion is not None and a.inclusion.transient for a in stage.topup.out] == [True, True]
+        assert len(stage.named("charge_given_up")) == 1
         await stage.close()
 
     story(tell())
