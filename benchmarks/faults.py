@@ -148,7 +148,7 @@ def killed(sample: int, lives: Sequence[str], jobs: int) -> dict[str, Any]:
 def soaked(steps: int) -> dict[str, Any]:
     """Live so many steps of random trouble on the simulated world."""
     if steps == 0:
-        return {"seed": SEED, "steps": 0, "double_payments": 0, "lost": 0}
+        return {"seed": SEED, "steps": 0, "double_payments": 0, "lost": 0, "broken": 0}
     from tests import simulation
 
     result = simulation.soak(SEED, steps)
@@ -157,6 +157,7 @@ def soaked(steps: int) -> dict[str, Any]:
         "steps": result.steps,
         "double_payments": result.double_payments,
         "lost": result.lost,
+        "broken": result.broken,
     }
 
 
@@ -164,7 +165,7 @@ def sound(told: dict[str, Any]) -> bool:
     """Tell whether every row that was played was survived."""
     kill, soak = told["kill_matrix"], told["soak"]
     right = all(row["survived"] is not False for row in told["stories"]) and kill["cells"] == kill["survived"]
-    return right and not soak["double_payments"] and not soak["lost"]
+    return right and not soak["double_payments"] and not soak["lost"] and not soak["broken"]
 
 
 def lines(told: dict[str, Any]) -> Iterator[str]:
@@ -190,7 +191,7 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
     yield from (f"     {one['cell']}: {one['wrong']}" for one in kill.get("failures", []))
     yield (
         f"soak: seed {soak['seed']}, {soak['steps']} steps, {soak['double_payments']} double payments,"
-        f" {soak['lost']} lost"
+        f" {soak['lost']} lost, {soak['broken']} other invariants broken"
     )
 
 

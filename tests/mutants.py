@@ -155,6 +155,13 @@ MUTANTS: Final = (
         "tests/test_store.py::test_the_past_counts_what_is_pending_at_its_most",
     ),
     Mutant(
+        "the-month-is-a-day",
+        "topup/policy.py",
+        '(Why.CAP_30D, limits.cap_30d, month, "policy.cap_30d"),',
+        '(Why.CAP_30D, limits.cap_30d, day, "policy.cap_30d"),',
+        "tests/test_policy.py",
+    ),
+    Mutant(
         "flag-trusted-without-self-test",
         "topup/pursuit.py",
         'flag_tested=self._store.told("", flag_name(topup, self._demand(topup))) == "1",',

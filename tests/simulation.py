@@ -18,6 +18,7 @@ import asyncio
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ from topup.charge import Bounds
 from topup.cycle import Cycle
 from topup.errors import TopupError
 from topup.lifecycle import TABLE, Attempt, Fact, State
-from topup.money import Asset, Bps
+from topup.money import Asset, Bps, Usd
 from topup.ports import Rail
 from topup.rails import authorized, coinbase, mpp, x402
 from topup.settings import load
@@ -89,7 +90,7 @@ SETTINGS = {
     "TOPUP_POLICY__AMOUNT": "10",
     "TOPUP_RAILS__YOUNG_S": "0",
     "TOPUP_POLICY__CAP_24H": "200",
-    "TOPUP_POLICY__CAP_30D": "4000",
+    "TOPUP_POLICY__CAP_30D": "1000",
     "TOPUP_POLICY__COUNT_24H": "50",
     "TOPUP_POLICY__COOLDOWN_S": "300",
     "TOPUP_POLICY__BACKOFF_S": "60",
@@ -97,6 +98,8 @@ SETTINGS = {
     "TOPUP_POLICY__BURN_FACTOR_MAX": "0",
     "TOPUP_POSTING__LATE_S": "600",
 }
+# Of two worlds in five: a cap, by its days, that the third top-up within them would pass.
+TIGHT = {1: {"TOPUP_POLICY__CAP_24H": "22"}, 30: {"TOPUP_POLICY__CAP_24H": "22", "TOPUP_POLICY__CAP_30D": "22"}}
 
 
 class Crash(BaseException):
@@ -105,6 +108,14 @@ class Crash(BaseException):
 
 class Broken(AssertionError):
     """An invariant does not hold."""
+
+
+class Twice(Broken):
+    """More than one charge of one decision is paid."""
+
+
+class Lost(Broken):
+    """Money left the wallet that the ledger does not know of."""
 
 
 class Fragile:
@@ -170,11 +181,13 @@ class Simulation:
         self.steps = 0
         self.crash_chance = self.rng.choice((0.0, 0.002, 0.01))
         self.calm = False
-        self.settings = load(SETTINGS)
+        self.settings = load(SETTINGS | {3: TIGHT[1], 4: TIGHT[30]}.get(seed // len(WAYS) % 5, {}))
         self.limits = assemble.limits(self.settings)
         self.ended: set[str] = set()
         self.crashes = 0
         self.topups = 0
+        # The newest move that was held against the table, and the state of each top-up by then.
+        self._move, self._state = 0, dict[str, State]()
         self.start()
 
     # -- the process ------------------------------------------------------------------------------------------------
@@ -376,10 +389,14 @@ class Simulation:
     # -- invariants -------------------------------------------------------------------------------------------------
 
     def before_send(self, tx_hash: bytes) -> None:
-        """Nothing leaves that is not in the ledger with the intent to send it."""
-        row = self.store._db.execute("SELECT intended_ms FROM attempt WHERE hash = ?", (tx_hash,)).fetchone()
-        if row is None or row[0] is None:
+        """Nothing leaves that is not in the ledger with the intent to send it, and nothing of a halted top-up."""
+        row = self.store._db.execute(
+            "SELECT intended_ms, state FROM attempt JOIN topup ON topup.id = attempt.topup WHERE hash = ?", (tx_hash,)
+        ).fetchone()
+        if row is None or row["intended_ms"] is None:
             raise Broken(f"0x{tx_hash.hex()} leaves without a stored intent")
+        if row["state"] == State.HALTED:
+            raise Broken(f"0x{tx_hash.hex()} leaves and its top-up is halted")
 
     def _halted(self) -> tuple[str, int] | None:
         open_one = self.store.open_topup("default")
@@ -394,43 +411,50 @@ class Simulation:
             known_by = self.net.signed.get(tx_hash, tx_hash)
             row = self.store._db.execute("SELECT topup FROM attempt WHERE hash = ?", (known_by,)).fetchone()
             if row is None:
-                raise Broken(f"0x{tx_hash.hex()} paid and the ledger does not know it")
+                raise Lost(f"0x{tx_hash.hex()} paid and the ledger does not know it")
             paid.setdefault(row[0], set()).add(self.net.paid_ever[tx_hash])
         for topup, charges in paid.items():
             if len(charges) > 1:
-                raise Broken(f"{topup} paid {len(charges)} charges")
+                raise Twice(f"{topup} paid {len(charges)} charges")
         if halted is not None:
             topup_id, attempts = halted
             if len(self.store.topup(topup_id).attempts) != attempts:
                 raise Broken(f"{topup_id} was halted and signed")
         if self.net.tip.allowance > self.limits.topup_max.plus_bps(self.limits.fee_ceiling).usdc_up().units:
             raise Broken(f"{self.net.tip.allowance} units may be taken, more than one top-up")
+        self._moves()
         self._caps()
 
-    def _caps(self) -> None:
-        """No day of ledger time holds more decisions' worth than the cap."""
-        rows = self.store._db.execute(
-            "SELECT attempt.topup, min(attempt.intended_ms) AS at, topup.amount, topup.state FROM attempt"
-            " JOIN topup ON topup.id = attempt.topup WHERE attempt.intended_ms IS NOT NULL AND kind = 'pay'"
-            " GROUP BY attempt.topup ORDER BY at DESC LIMIT 40"
-        ).fetchall()
-        cap = int(self.limits.cap_24h.amount)
-        for newest in rows:
-            inside = [r for r in rows if newest["at"] - DAY_MS < r["at"] <= newest["at"] and r["state"] != "failed"]
-            if sum(float(r["amount"]) for r in inside) * 1.06 > cap + 1e-6:
-                raise Broken(f"{len(inside)} top-ups within a day before {newest['at']}")
-
-    def hold_at_the_end(self) -> None:
-        """Every arrow is in the table, and the books match the chain to the unit."""
-        rows = self.store._db.execute("SELECT topup, fact, state FROM move ORDER BY topup, id").fetchall()
-        before: dict[str, State] = {}
-        for row in rows:
+    def _moves(self) -> None:
+        """Every move since the last look is an arrow of the table."""
+        rows = self.store._db.execute("SELECT id, topup, fact, state FROM move WHERE id > ? ORDER BY id", (self._move,))
+        for row in rows.fetchall():
             now = State(row["state"])
             if row["fact"] != "decide":
-                was = before[row["topup"]]
+                was = self._state[row["topup"]]
                 if TABLE.get((was, Fact(row["fact"]))) is not now:
                     raise Broken(f"{row['topup']}: {was} {row['fact']} {now} is not in the table")
-            before[row["topup"]] = now
+            self._move, self._state[row["topup"]] = row["id"], now
+
+    def _caps(self) -> None:
+        """No day and no thirty days of ledger time hold more decisions' worth than their cap."""
+        rows = self.store._db.execute(
+            "SELECT min(attempt.intended_ms) AS at, topup.amount FROM attempt JOIN topup ON topup.id = attempt.topup"
+            " WHERE attempt.intended_ms IS NOT NULL AND kind = 'pay' AND topup.state <> 'failed'"
+            " GROUP BY attempt.topup ORDER BY at"
+        ).fetchall()
+        spent = [(row["at"], Usd.of(row["amount"]).plus_bps(self.limits.fee_ceiling)) for row in rows]
+        for days, cap in ((1, self.limits.cap_24h), (30, self.limits.cap_30d)):
+            held, first = Usd.of(0), 0
+            for at, amount in spent:
+                held = held + amount
+                while spent[first][0] <= at - days * DAY_MS:
+                    held, first = held - spent[first][1], first + 1
+                if cap < held:
+                    raise Broken(f"{held} dollars within {days} days before {at}")
+
+    def hold_at_the_end(self) -> None:
+        """The books match the chain to the unit."""
         tip, asset = self.net.tip, self.asset
         left = {Commodity(asset): WALLET_UNITS - tip.balance}
         if self.way == (COINBASE, Asset.USDC):
@@ -439,7 +463,7 @@ class Simulation:
         for line in self.store._db.execute("SELECT commodity, units FROM line WHERE account = 'assets:wallet'"):
             booked[Commodity(line["commodity"])] -= int(line["units"])
         if booked != left:
-            raise Broken(f"{booked} are in the books, {left} have left the wallet")
+            raise Lost(f"{booked} are in the books, {left} have left the wallet")
 
     # -- lives ------------------------------------------------------------------------------------------------------
 
@@ -497,6 +521,8 @@ class Soaked:
     crashes: int
     double_payments: int
     lost: int
+    # Lives in which any other invariant broke.
+    broken: int
 
 
 @contextmanager
@@ -531,20 +557,20 @@ def run(seed: int, steps: int) -> Simulation:
 
 def soak(seed: int, steps: int, each: int = 4000) -> Soaked:
     """Live so many steps in lives of about `each`, seed after seed; a broken invariant counts, and is told."""
-    done = topups = crashes = double = lost = 0
+    done = topups = crashes = 0
+    breaches: Counter[type[Broken]] = Counter()
     first = seed
     while done < steps:
         try:
             world = run(seed, min(each, max(steps - done, 200)))
         except Broken as error:
             sys.stderr.write(f"seed {seed}: {error}\n")
-            twice = " paid " in str(error)[:60]
-            double, lost = double + twice, lost + (not twice)
+            breaches[type(error)] += 1
             done += each
         else:
             done, topups, crashes = done + world.steps, topups + world.topups, crashes + world.crashes
         seed += 1
-    return Soaked(first, done, topups, crashes, double, lost)
+    return Soaked(first, done, topups, crashes, breaches[Twice], breaches[Lost], breaches[Broken])
 
 
 def main() -> int:
@@ -558,7 +584,7 @@ def main() -> int:
     if given.soak:
         told = soak(given.seed, given.soak, given.steps)
         sys.stdout.write(f"{told}\n")
-        return int(told.double_payments + told.lost > 0)
+        return int(told.double_payments + told.lost + told.broken > 0)
     names: dict[str, int] = {}
     for seed in range(given.seed, given.seed + given.seeds):
         world = run(seed, given.steps)

@@ -126,9 +126,9 @@ def test_a_run_with_faults_says_what_became_of_the_payments() -> None:
     # What the documentation shows pays again when an answer is lost; that is what all this is for.
     assert (lost["recipe"]["survived"], lost["recipe"]["payments"], lost["recipe"]["lost"]) == (False, 2, True)
     assert told["kill_matrix"] == {"cells": None, "survived": None, "reason": "not asked for"}
-    assert {"seed", "steps", "double_payments", "lost"} == set(told["soak"])
+    assert {"seed", "steps", "double_payments", "lost", "broken"} == set(told["soak"])
     assert told["soak"]["steps"] >= 200
-    assert (told["soak"]["double_payments"], told["soak"]["lost"]) == (0, 0)
+    assert (told["soak"]["double_payments"], told["soak"]["lost"], told["soak"]["broken"]) == (0, 0, 0)
 
 
 @pytest.mark.slow
@@ -167,7 +167,7 @@ def test_a_rail_that_cannot_run_is_skipped_by_name(monkeypatch: pytest.MonkeyPat
     ]
     assert "anvil is missing" in skipped[0]["reason"]
     told = {"stories": skipped, "kill_matrix": {"cells": None, "survived": None, "reason": ""}}
-    soak = {"seed": 1, "steps": 0, "double_payments": 0, "lost": 0}
+    soak = {"seed": 1, "steps": 0, "double_payments": 0, "lost": 0, "broken": 0}
     assert sound(told | {"soak": soak})
     assert any("skipped: anvil is missing" in line for line in lines(told | {"soak": soak}))
 
@@ -213,7 +213,7 @@ def test_a_row_that_was_not_survived_is_told_and_fails() -> None:
     right: dict[str, Any] = {
         "stories": [{"survived": True}],
         "kill_matrix": {"cells": 3, "survived": 3},
-        "soak": {"double_payments": 0, "lost": 0},
+        "soak": {"double_payments": 0, "lost": 0, "broken": 0},
     }
     assert sound(right)
     assert not sound(right | {"stories": [{"survived": True}, {"survived": False}]})
