@@ -339,6 +339,20 @@ MUTANTS: Final = (
         "tests/test_rails_safety.py::test_a_402_after_settling_is_not_called_unpaid",
     ),
     Mutant(
+        "invalid-bytes-sent-for-ever",
+        "topup/pursuit.py",
+        "            if topup.state is State.SENT and not any(a.answer.startswith(TAKEN) for a in topup.out):\n",
+        "            if False:\n",
+        "tests/test_pursuit.py::test_bytes_that_every_provider_calls_invalid_halt",
+    ),
+    Mutant(
+        "foreign-bid-unseen",
+        "topup/pursuit.py",
+        "            if not ours and self._new(",
+        "            if ours and self._new(",
+        "tests/test_pursuit.py::test_another_transaction_at_our_nonce_is_an_alarm",
+    ),
+    Mutant(
         "key-approves-anything",
         "topup/signers/local.py",
         "data = _transfer(charge.intent) if pays else _approval(ceilings.contract, verified.total.units)",

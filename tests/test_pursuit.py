@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -640,6 +640,114 @@ def test_nothing_is_dead_before_a_final_block_says_so(world: World, tmp_path: Pa
             await stage.step()
         assert stage.topup.state is State.DEATHWATCH
         assert world.rpc.asked["eth_getLogs"] + world.rpc.asked["eth_getStorageAt"] == asked
+        await stage.close()
+
+    story(tell())
+
+
+def test_finality_that_does_not_come_is_said(world: World, tmp_path: Path) -> None:
+    """An hour past the deadline no block past it is final: said once an hour, and nothing is concluded."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock, two(world))
+        world.mining = False
+        topup = await stage.until(State.SENT)
+        hold_back(world, topup)
+        world.clock.leap(DAYS_MS)
+        stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+        await stage.until(State.DEATHWATCH)
+        await stage.step()
+        assert stage.named("death_undecided") == []
+        for hours in (1, 2):
+            world.clock.leap(HOUR_MS + 60_000)
+            await stage.step()
+            await stage.step()
+            assert len(stage.named("death_undecided")) == hours
+        assert "is final" in stage.named("death_undecided")[0].why
+        assert stage.topup.state is State.DEATHWATCH
+        await stage.close()
+
+    story(tell())
+
+
+def says(text: str, *, but: bytes | None = b"") -> Callable[[str, list[Any], Next], Any]:
+    """Make an interceptor: the provider answers each raw transaction with this error, and keeps none `but` one."""
+
+    async def refuse(method: str, params: list[Any], honest: Next) -> Any:
+        if method == "eth_sendRawTransaction" and params != ["0x" + (but or b"").hex()]:
+            raise RpcError(-32000, text)
+        return honest()
+
+    return refuse
+
+
+def test_bytes_that_every_provider_calls_invalid_halt(world: World, tmp_path: Path) -> None:
+    """Sending them again changes nothing: they are sent once, said, and left to a person; the charge stays alone."""
+
+    async def tell() -> None:
+        second = world.provider()
+        world.rpc.intercept = second.intercept = says("intrinsic gas too low: gas 1, minimum needed 21000")
+        urls = {"TOPUP_CHAIN__RPC_URLS": f"{world.rpc.url},{second.url}"}
+        stage = Stage(world, tmp_path, world.clock, urls)
+        halted = await stage.until(State.HALTED)
+        assert "invalid" in halted.reason
+        assert "intrinsic gas too low" in halted.reason
+        for _ in range(6):
+            world.clock.leap(60_000)
+            await stage.step()
+        assert len(stage.named("payment_sent")) == len(stage.named("payment_refused")) == 1
+        assert len(stage.topup.charges) == 1
+        assert stage.payments() == 0
+        await stage.close()
+
+    story(tell())
+
+
+def test_one_provider_that_calls_the_bytes_invalid_stops_nothing(world: World, tmp_path: Path) -> None:
+    """Another one takes them: paid, and nobody is called."""
+
+    async def tell() -> None:
+        second = world.provider()
+        second.intercept = says("invalid sender")
+        urls = {"TOPUP_CHAIN__RPC_URLS": f"{world.rpc.url},{second.url}"}
+        stage = Stage(world, tmp_path, world.clock, urls)
+        await stage.until(State.DONE)
+        assert stage.named("payment_refused") == []
+        assert stage.payments() == 1
+        await stage.close()
+
+    story(tell())
+
+
+def test_another_transaction_at_our_nonce_is_an_alarm(world: World, tmp_path: Path) -> None:
+    """A node wants more to drop what it holds there, and none of it is ours: said once, and the payment goes on."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock)
+        world.rpc.intercept = says("replacement transaction underpriced")
+        await stage.until(State.SENT)
+        for _ in range(4):
+            await stage.step()
+        (said,) = stage.named("nonce_contested")
+        assert said.nonce == stage.topup.out[0].plan.nonce
+        world.rpc.intercept = None
+        await stage.until(State.DONE)
+        assert stage.payments() == 1
+        await stage.close()
+
+    story(tell())
+
+
+def test_a_bump_that_is_too_cheap_beside_our_own_is_no_alarm(world: World, tmp_path: Path) -> None:
+    """The other transaction at this nonce is the one it outbids: nothing is wrong."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock)
+        sent = await held_back(stage)
+        world.rpc.intercept = says("replacement transaction underpriced", but=sent.out[0].raw)
+        await bumped(stage)
+        assert stage.named("payment_sent")[-1].answer == "replacement_underpriced"
+        assert stage.named("nonce_contested") == []
         await stage.close()
 
     story(tell())

@@ -405,6 +405,18 @@ class PaymentUnseen(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PaymentRefused(Event):
+    """Every provider calls the signed transaction invalid, which sending it again does not change."""
+
+    level: ClassVar[Level] = "error"
+    money: ClassVar[Money] = Money.MAYBE
+    todo: ClassVar[str] = "report `detail`, it is a defect or a provider of another chain; never pay by hand beside it"
+    topup_id: str
+    tx_hash: bytes
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class PaymentIncluded(Event):
     """The payment stands in a canonical block with our Transferred event."""
 
@@ -621,6 +633,18 @@ class NonceMoved(Event):
         "when its receipt does not turn up: stop the other user of this key, a wallet of its own is required"
     )
     topup_id: str
+    nonce: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class NonceContested(Event):
+    """A provider holds a dearer transaction of this wallet at the payment's nonce, and it is none of ours."""
+
+    level: ClassVar[Level] = "critical"
+    money: ClassVar[Money] = Money.MAYBE
+    todo: ClassVar[str] = "look the wallet up in a block explorer; when somebody else uses the key, move the funds"
+    topup_id: str
+    tx_hash: bytes
     nonce: int
 
 

@@ -13,7 +13,7 @@ from topup import events
 from topup.death import WITNESSES, Death, Fate, Paid, Undecided, verdict
 from topup.errors import ChainUnknown, ChargeRefused, PaymentForbidden, Reverted, SignerError
 from topup.lifecycle import Attempt, Fact, Kind, Plan, State, TopUp
-from topup.ports import Delivery, Sighting
+from topup.ports import Delivery, Sent, Sighting
 from topup.steps import ATTEST, CANCEL, CREDITED, Step, Steps, flag_name
 from topup.terms import Rest
 
@@ -21,6 +21,8 @@ from topup.terms import Rest
 TAKEN = (Delivery.ACCEPTED.value, Delivery.KNOWN.value)
 # A seller that holds an authorization is asked to carry it no less often than this.
 SELLER_RESEND_MS = 600_000
+# Base calls a block final after some twenty minutes; what takes three times as long is worth saying.
+FINALITY_LATE_S = 3600
 
 
 class Pursuit(Steps):
@@ -58,6 +60,26 @@ class Pursuit(Steps):
                 times=attempt.sends + 1,
             )
         )
+        return self._alarmed(topup, attempt, sent) if attempt.ours else topup
+
+    def _alarmed(self, topup: TopUp, attempt: Attempt, sent: Sent) -> TopUp:
+        """Say what no node should answer to the bytes of this ledger; stop where nothing of the top-up was ever taken.
+
+        That bytes are invalid does not change by sending them again: it is a defect, and a person's to look at. What
+        may be out is followed all the same.
+        """
+        assert attempt.hash is not None
+        if sent.delivery is Delivery.REPLACEMENT:
+            beside = [*topup.out, *self._store.rivals(topup)]
+            nonce = attempt.plan.nonce
+            ours = any(a.plan.nonce == nonce and a.hash != attempt.hash for a in beside)
+            if not ours and self._new(f"contested {nonce}"):
+                self._sink.emit(events.NonceContested(topup_id=topup.id, tx_hash=attempt.hash, nonce=nonce))
+        elif sent.delivery is Delivery.REFUSED:
+            if self._new(f"refused {attempt.id}"):
+                self._sink.emit(events.PaymentRefused(topup_id=topup.id, tx_hash=attempt.hash, detail=sent.detail))
+            if topup.state is State.SENT and not any(a.answer.startswith(TAKEN) for a in topup.out):
+                return self._halt(topup, f"every provider calls what was signed invalid: {sent.detail}")
         return topup
 
     async def _find(self, topup: TopUp) -> Step:
@@ -68,6 +90,8 @@ class Pursuit(Steps):
         fresh = now - attempt.intended_ms < self._pace.resend_s * 1000
         if topup.state is State.SENT and attempt.last_sent_ms is None and fresh and not self._paused():
             topup = await self._send(topup, attempt)
+            if topup.state is State.HALTED:
+                return topup
         looked = await self._look(topup)
         if isinstance(looked, Rest):
             return looked
@@ -91,6 +115,8 @@ class Pursuit(Steps):
         elif self._bump_due(newest, loose):
             topup = await self._outbid(topup, sighting, cancel=newest.plan.kind is Kind.CANCEL)
         topup = await self._resend(topup)
+        if topup.state is State.HALTED:
+            return topup
         return self._wait(topup, "sent", "waiting for a block", self._pace.block_s)
 
     def _nonce_moved(self, topup: TopUp, attempt: Attempt) -> Step:
@@ -130,6 +156,8 @@ class Pursuit(Steps):
             waited_s = (now - attempt.intended_ms) // 1000
             self._sink.emit(events.PaymentUnseen(topup_id=topup.id, tx_hash=attempt.hash, waited_s=waited_s))
             topup = await self._send(topup, attempt)
+            if topup.state is State.HALTED:
+                break
         return topup
 
     def _resend_ms(self, attempt: Attempt) -> int:
@@ -214,6 +242,9 @@ class Pursuit(Steps):
         if sighting.head.timestamp_s <= deadline_s:
             topup = await self._resend(topup)
         if not self._settled_for_ever(topup, sighting, deadline_s):
+            late_s = min(sighting.head.timestamp_s - deadline_s, (self._watch.now() - topup.moved_ms) // 1000)
+            if late_s > FINALITY_LATE_S:
+                return self._undecided(topup, f"no block past the deadline is final after {late_s} s")
             detail = "waiting for a final block past the deadline, or past everything that was sent"
             return self._wait(topup, "deathwatch", detail, self._pace.poll_fastest_s)
         judged = await self._judged(topup, sighting)
