@@ -619,6 +619,8 @@ def die_at(house: House, cell: Cell, program: Sequence[str]) -> tuple[bool, list
     code = running.process.poll()
     if code not in (None, -signal.SIGKILL):
         raise AssertionError(f"ended by itself with {code}: {running.log()[-1500:]}")
+    if code is not None and not all(rule.hits for rule in rules):
+        raise AssertionError(f"dead, and the answer was never {cell.answer}")
     return code is not None, rules if cell.answer == "delayed" else []
 
 
