@@ -61,6 +61,8 @@ WAYS = ((MPP, Asset.USDC_E), (COINBASE, Asset.ETH), (X402, Asset.USDC), (COINBAS
 # In the smallest unit of what is paid with, and of what pays for gas beside it.
 WALLET_UNITS = 10**18
 DAY_MS = 86_400_000
+# So many passes of a life's calm end still die now and then; a process that always dies ends nothing.
+CRASHING = 100
 LIES = (
     "null_receipts",
     "paid",
@@ -134,17 +136,17 @@ class Fragile:
         if asyncio.iscoroutinefunction(real):
 
             async def later(*given: Any, **named: Any) -> Any:
-                world.port_call()
+                world.port_call(name, "before")
                 told = await real(*given, **named)
-                world.port_call()
+                world.port_call(name, "after")
                 return told
 
             return later
 
         def now(*given: Any, **named: Any) -> Any:
-            world.port_call()
+            world.port_call(name, "before")
             told = real(*given, **named)
-            world.port_call()
+            world.port_call(name, "after")
             return told
 
         return now
@@ -179,11 +181,12 @@ class Simulation:
         self.signer = (TempoSigner if on_tempo else SimulatedSigner)(self.chain, self.clock)
         self.sink = Listener()
         self.steps = 0
-        self.crash_chance = self.rng.choice((0.0, 0.002, 0.01))
+        self.crash_chance = self.rng.choice((0.0, 0.002, 0.02))
         self.calm = False
         self.settings = load(SETTINGS | {3: TIGHT[1], 4: TIGHT[30]}.get(seed // len(WAYS) % 5, {}))
         self.limits = assemble.limits(self.settings)
-        self.ended: set[str] = set()
+        # Where it dies for certain, once: just before or just after its first call of this name.
+        self.dies: tuple[str, str] | None = None
         self.crashes = 0
         self.topups = 0
         # The newest move that was held against the table, and the state of each top-up by then.
@@ -245,10 +248,13 @@ class Simulation:
         sold_to = frozenset({builders.address(SELLER)})
         return Bounds(token, sold_to, self.limits.fee_ceiling, assemble.LIFE_MIN_S, 900)
 
-    def port_call(self) -> None:
-        """Count a step; the process may die here."""
+    def port_call(self, name: str, when: str) -> None:
+        """Count a step; the process may die here, in calm times too, and once where it was told to."""
         self.steps += 1
-        if not self.calm and self.rng.random() < self.crash_chance / 10:
+        if self.dies == (name, when):
+            self.dies = None
+            raise Crash
+        if self.rng.random() < self.crash_chance:
             raise Crash
 
     def restart(self) -> None:
@@ -484,7 +490,9 @@ class Simulation:
         now = self.store.now_ms(self.clock.now_ms())
         self.store.say("default", "paused", "1", now, "operator")  # nothing new is begun
         rest = None
-        for turn in range(600):
+        for turn in range(1000):
+            if turn == CRASHING:
+                self.crash_chance = 0.0
             open_one = self.store.open_topup("default")
             beside = self.store.afterwards("default", builders.WALLET)
             left = [a for _, a in beside if a.inclusion or self._stands(a)]
@@ -536,14 +544,15 @@ def _directory() -> Iterator[Path]:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def run(seed: int, steps: int) -> Simulation:
-    """Live one seed; the simulation is returned for its counts.
+def run(seed: int, steps: int, dies: tuple[str, str] | None = None) -> Simulation:
+    """Live one seed, with one more death where it `dies`; the simulation is returned for its counts.
 
     Raises:
         Broken: an invariant does not hold.
     """
     with _directory() as directory:
         world = Simulation(seed, directory)
+        world.dies = dies
         try:
             asyncio.run(world.live(steps))
         except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -25,6 +26,7 @@ from topup.lifecycle import Attempt, Fact
 from topup.money import Usd, Wei
 from topup.ports import Seen
 from topup.rails import x402
+from topup.store.sqlite import SqliteStore
 
 LIVES, EACH, STEPS = 2000, 50, 400
 
@@ -43,6 +45,73 @@ def test_one_seed_is_one_world(seed: int) -> None:
     first, again = run(seed, 600), run(seed, 600)
     assert first.sink.names == again.sink.names
     assert [b.head.hash for b in first.net.blocks] == [b.head.hash for b in again.net.blocks]
+
+
+# The ledger's commits in the life of a payment, each with a seed from which on a life soon has it.
+COMMITS = {
+    "ask": 0,
+    "answered": 0,
+    "append": 171,
+    "begin": 0,
+    "delivered": 0,
+    "final": 0,
+    "finish": 0,
+    "included": 0,
+    "intend": 0,
+    "move": 0,
+    "over": 346,
+    "proven": 0,
+    "record_reading": 0,
+    "replace": 145,
+    "reserve": 0,
+    "settle": 0,
+    "signed": 0,
+    "undone": 605,
+    "vanished": 14,
+    "withdraw": 5,
+}
+# The others: what no seed comes to, and why a death there is nothing new. Each is one transaction too.
+BESIDE = {
+    "adopt_attempt": "a person's command",
+    "adopt_below": "a person's command",
+    "adopt_foreign": "a person's command",
+    "adopt_nonce": "a person's command",
+    "adopt_payment": "a person's command",
+    "adopt_stray": "a person's command",
+    "answer_request": "no money: what an agent asked for",
+    "close_books": "no money: a mark in the books",
+    "close_wallet": "no money: a mark in the books",
+    "endpoint_gone": "no money: a mark, set again by the next answer",
+    "forget_keys_used": "no money: who used the credits",
+    "keep_key_used": "no money: who used the credits",
+    "keep_usage": "no money: who used the credits",
+    "rebase": "no money: a reading, taken again",
+    "take_request": "no money: what an agent asked for",
+    "thin_readings": "no money: readings, thinned again",
+}
+
+
+def test_every_commit_of_the_ledger_is_died_around() -> None:
+    """A new one cannot be forgotten: it is among those at which the next test dies, or it is said why not."""
+    commits = {
+        name
+        for name, method in inspect.getmembers(SqliteStore, inspect.isfunction)
+        if not name.startswith("_") and "self._write(" in inspect.getsource(method)
+    }
+    assert len(commits) > 20
+    assert commits - set(COMMITS) - set(BESIDE) == set()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("commit", COMMITS)
+def test_a_death_at_this_commit_breaks_nothing(commit: str, when: str) -> None:
+    """Dead just before or just after it, in two lives that come to it: all that has to hold holds to the end."""
+    begin, died = COMMITS[commit], 0
+    for seed in range(begin, begin + 400):
+        died += run(seed, STEPS, (commit, when)).dies is None
+        if died == (1 if commit in ("undone", "append") else 2):
+            return
+    pytest.fail(f"no life came to {commit}")
 
 
 def first_broken(seeds: Iterable[int], steps: int, what: str) -> int | None:
@@ -82,7 +151,7 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pursuit.Pursuit, "_unseen", impatient)
 
 
-@pytest.mark.parametrize("seeds", [range(1061, 1900, 4), X402], ids=["coinbase", "x402"])
+@pytest.mark.parametrize("seeds", [range(2069, 2900, 4), X402], ids=["coinbase", "x402"])
 def test_a_charge_declared_dead_without_proof_is_caught(seeds: range, monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulation can fail: with silence taken for proof, some seed pays two charges for one decision."""
     impatience(monkeypatch)
@@ -132,7 +201,7 @@ def test_a_purchase_beyond_a_cap_is_caught(seeds: range, days: int, monkeypatch:
     monkeypatch.setattr(policy, "over_budget", blind)
     monkeypatch.setattr(purchase, "over_budget", blind)
     monkeypatch.setattr(simulation, "SETTINGS", simulation.SETTINGS | simulation.TIGHT[days])
-    assert caught(seeds, 1500, f"dollars within {days} days")
+    assert caught(seeds, 4000, f"dollars within {days} days")
 
 
 class Colluding(Provider):
