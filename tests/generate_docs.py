@@ -222,7 +222,7 @@ def worst_case() -> str:
         (f"{attempts}", "tries of one charge that may be mined, each costing a network fee", "posting.retries_max"),
         (
             f"{p.revert_gas_24h_eth} ETH",
-            "gas of failed tries and of approvals without a payment within 24 hours, after which no payment is planned",
+            "gas of failed tries and of approvals without a payment within 24 hours; beyond it no payment is planned",
             "policy.revert_gas_24h_eth",
         ),
         (f"{s.wallet.payment_max_eth} ETH", "the value of one payment, held by the signer", "wallet.payment_max_eth"),

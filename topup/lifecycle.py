@@ -16,7 +16,7 @@
     CHARGED ◄──approved── SENT, where a token is paid with: first the contract may take it, then it is told to
     PAID     also from CHARGED, REVERTED, DEATHWATCH and HALTED, when an earlier attempt turns out to have paid
     DEATHWATCH  also from CHARGED, when the same charge has reverted before
-    DROPPED  before anything was signed: no longer needed, refused, or the endpoint is gone
+    DROPPED  nothing of it can be paid: no longer needed, refused, or the endpoint is gone
     FAILED   nothing was paid and nothing can be any more: cancelled, with proof; or by a person's word after HALTED
     HALTED   from anywhere, with a reason; only a person leads out
 
@@ -43,13 +43,13 @@ class State(StrEnum):
 
     DECIDED = "decided"  # to be bought; nothing has been asked
     ASKING = "asking"  # the request for a charge may be out; an unpaid charge is harmless
-    CHARGED = "charged"  # the raw answer is stored; nothing is signed
+    CHARGED = "charged"  # the raw answer is stored; no payment of it is on its way
     RESERVED = "reserved"  # nonce and unsigned transaction are stored
     SIGNED = "signed"  # raw transaction and hash are stored; provably not sent
     SENT = "sent"  # may be out there: only evidence ends this
     REVERTED = "reverted"  # included and failed: gas is gone, the charge is still payable
     DEATHWATCH = "deathwatch"  # expired or given up: waiting for proof that the charge can never be paid
-    PAID = "paid"  # our Transferred event stands in a canonical block
+    PAID = "paid"  # a canonical block holds the payment: our Transferred event, or the use of our authorization
     UNCREDITED = "uncredited"  # paid, and not posted in time: blocks further buying
     CREDITED = "credited"  # posted; waiting for the block to be safe
     HALTED = "halted"  # a person has to look
