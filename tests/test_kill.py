@@ -1,6 +1,6 @@
 """Does the real program survive being killed at any step? A sample of the matrix, and a proof that the matrix can fail.
 
-The whole matrix is `python -m tests.kill_matrix`; continuous integration tries a larger sample.
+The whole matrix is `python -m tests.kill_matrix`; continuous integration tries all of it.
 """
 
 from __future__ import annotations
