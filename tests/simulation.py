@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -52,7 +53,7 @@ from topup.lifecycle import TABLE, Attempt, Fact, State
 from topup.money import Asset, Bps, Usd
 from topup.ports import Rail
 from topup.rails import authorized, coinbase, mpp, x402
-from topup.settings import load
+from topup.settings import Settings, load
 from topup.store.sqlite import SqliteStore
 from topup.terms import COINBASE, MPP, X402, Account, Rest, Route, Terms
 
@@ -120,6 +121,12 @@ class Lost(Broken):
     """Money left the wallet that the ledger does not know of."""
 
 
+@cache
+def _settings(*given: tuple[str, str]) -> Settings:
+    """Read settings once; a thousand lives share them."""
+    return load(dict(given))
+
+
 class Fragile:
     """A port that now and then dies just before or just after a call, and counts the calls."""
 
@@ -183,7 +190,7 @@ class Simulation:
         self.steps = 0
         self.crash_chance = self.rng.choice((0.0, 0.002, 0.02))
         self.calm = False
-        self.settings = load(SETTINGS | {3: TIGHT[1], 4: TIGHT[30]}.get(seed // len(WAYS) % 5, {}))
+        self.settings = _settings(*(SETTINGS | {3: TIGHT[1], 4: TIGHT[30]}.get(seed // len(WAYS) % 5, {})).items())
         self.limits = assemble.limits(self.settings)
         # Where it dies for certain, once: just before or just after its first call of this name.
         self.dies: tuple[str, str] | None = None
