@@ -341,9 +341,16 @@ MUTANTS: Final = (
     Mutant(
         "invalid-bytes-sent-for-ever",
         "topup/pursuit.py",
-        "            if topup.state is State.SENT and not any(a.answer.startswith(TAKEN) for a in topup.out):\n",
+        "            if topup.state is State.SENT and first and len(self._of_charge(topup)) == 1:\n",
         "            if False:\n",
         "tests/test_pursuit.py::test_bytes_that_every_provider_calls_invalid_halt",
+    ),
+    Mutant(
+        "what-was-taken-halts",
+        "topup/pursuit.py",
+        "            if topup.state is State.SENT and first and len(self._of_charge(topup)) == 1:\n",
+        "            if topup.state is State.SENT:\n",
+        "tests/test_pursuit.py::test_bytes_that_were_taken_before_are_followed_on",
     ),
     Mutant(
         "foreign-bid-unseen",

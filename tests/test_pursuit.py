@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from tests.house import Killed
 from tests.stage import Shifted, Stage
+from topup import pursuit
 from topup.charge import parse
 from topup.lifecycle import Attempt, Fact, Kind, State, TopUp
 from topup.money import Bps
@@ -20,7 +22,7 @@ from topup.ports import Sent
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
-from topup.sandbox.rpc import Next, RpcError
+from topup.sandbox.rpc import Next, RpcError, RpcServer
 from topup.sandbox.world import World, embedded
 
 HOUR_MS = 3_600_000
@@ -41,9 +43,9 @@ def chain(world: World) -> Evm:
     return world.chain
 
 
-def two(world: World) -> dict[str, str]:
+def two(world: World, second: RpcServer | None = None) -> dict[str, str]:
     """Settings with two providers that do not depend on each other."""
-    return {"TOPUP_CHAIN__RPC_URLS": f"{world.rpc.url},{world.provider().url}"}
+    return {"TOPUP_CHAIN__RPC_URLS": f"{world.rpc.url},{(second or world.provider()).url}"}
 
 
 def hold_back(world: World, topup: TopUp) -> None:
@@ -55,6 +57,15 @@ def price_of_ether(world: World, percent: int) -> None:
     """Let the pools sell ether for so much of what the feed says."""
     price = world.eth_usd_e8 * percent // 100
     world.write(contracts.pool_price(500, price) + contracts.pool_price(3000, price))
+
+
+async def expired(stage: Stage) -> TopUp:
+    """Make passes until a payment is out; no block has it, and its deadline goes by."""
+    stage.world.mining = False
+    topup = await stage.until(State.SENT)
+    hold_back(stage.world, topup)
+    stage.world.clock.leap(DAYS_MS)
+    return topup
 
 
 async def held_back(stage: Stage) -> TopUp:
@@ -351,10 +362,7 @@ def test_an_expired_charge_proven_dead_by_two_is_replaced_by_a_new_one(world: Wo
 
     async def tell() -> None:
         stage = Stage(world, tmp_path, world.clock, two(world))
-        world.mining = False
-        topup = await stage.until(State.SENT)
-        hold_back(world, topup)
-        world.clock.leap(DAYS_MS)
+        await expired(stage)
         world.mining = True
         done = await stage.until(State.DONE, passes=240)
         assert [e.proof for e in stage.named("charge_dead")] == ["deadline"]
@@ -375,10 +383,7 @@ def test_an_expired_charge_seen_by_one_provider_alone_needs_a_person(world: Worl
 
     async def tell() -> None:
         stage = Stage(world, tmp_path, world.clock)
-        world.mining = False
-        topup = await stage.until(State.SENT)
-        hold_back(world, topup)
-        world.clock.leap(DAYS_MS)
+        topup = await expired(stage)
         world.mining = True
         halted = await stage.until(State.HALTED, passes=240)
         assert "one provider" in halted.reason
@@ -398,10 +403,7 @@ def test_a_halt_for_want_of_a_second_provider_ends_when_there_is_one(world: Worl
 
     async def tell() -> None:
         stage = Stage(world, tmp_path, world.clock)
-        world.mining = False
-        topup = await stage.until(State.SENT)
-        hold_back(world, topup)
-        world.clock.leap(DAYS_MS)
+        topup = await expired(stage)
         world.mining = True
         await stage.until(State.HALTED, passes=240)
         await stage.close()
@@ -560,12 +562,14 @@ def test_a_nonce_used_by_nobody_we_know_halts_after_an_hour(world: World, tmp_pa
 
     async def tell() -> None:
         stage = Stage(world, tmp_path, world.clock)
+        world.mining = False
         await stage.until(State.SENT)
 
         async def blind(method: str, params: list[Any], honest: Next) -> Any:
             return None if method == "eth_getTransactionReceipt" else honest()
 
         world.rpc.intercept = blind
+        world.mining = True
         await stage.rests("nonce_moved")
         for _ in range(10):
             await stage.step()
@@ -629,10 +633,7 @@ def test_nothing_is_dead_before_a_final_block_says_so(world: World, tmp_path: Pa
 
     async def tell() -> None:
         stage = Stage(world, tmp_path, world.clock, two(world))
-        world.mining = False
-        topup = await stage.until(State.SENT)
-        hold_back(world, topup)
-        world.clock.leap(DAYS_MS)
+        await expired(stage)
         stage.inside(lambda: world.chain.mine(world.clock.now_s()))
         await stage.until(State.DEATHWATCH)
         asked = world.rpc.asked["eth_getLogs"] + world.rpc.asked["eth_getStorageAt"]
@@ -650,10 +651,7 @@ def test_finality_that_does_not_come_is_said(world: World, tmp_path: Path) -> No
 
     async def tell() -> None:
         stage = Stage(world, tmp_path, world.clock, two(world))
-        world.mining = False
-        topup = await stage.until(State.SENT)
-        hold_back(world, topup)
-        world.clock.leap(DAYS_MS)
+        await expired(stage)
         stage.inside(lambda: world.chain.mine(world.clock.now_s()))
         await stage.until(State.DEATHWATCH)
         await stage.step()
@@ -670,11 +668,11 @@ def test_finality_that_does_not_come_is_said(world: World, tmp_path: Path) -> No
     story(tell())
 
 
-def says(text: str, *, but: bytes | None = b"") -> Callable[[str, list[Any], Next], Any]:
+def says(text: str, *, but: bytes | None = None) -> Callable[[str, list[Any], Next], Any]:
     """Make an interceptor: the provider answers each raw transaction with this error, and keeps none `but` one."""
 
     async def refuse(method: str, params: list[Any], honest: Next) -> Any:
-        if method == "eth_sendRawTransaction" and params != ["0x" + (but or b"").hex()]:
+        if method == "eth_sendRawTransaction" and (but is None or params != ["0x" + but.hex()]):
             raise RpcError(-32000, text)
         return honest()
 
@@ -687,8 +685,7 @@ def test_bytes_that_every_provider_calls_invalid_halt(world: World, tmp_path: Pa
     async def tell() -> None:
         second = world.provider()
         world.rpc.intercept = second.intercept = says("intrinsic gas too low: gas 1, minimum needed 21000")
-        urls = {"TOPUP_CHAIN__RPC_URLS": f"{world.rpc.url},{second.url}"}
-        stage = Stage(world, tmp_path, world.clock, urls)
+        stage = Stage(world, tmp_path, world.clock, two(world, second))
         halted = await stage.until(State.HALTED)
         assert "invalid" in halted.reason
         assert "intrinsic gas too low" in halted.reason
@@ -697,7 +694,62 @@ def test_bytes_that_every_provider_calls_invalid_halt(world: World, tmp_path: Pa
             await stage.step()
         assert len(stage.named("payment_sent")) == len(stage.named("payment_refused")) == 1
         assert len(stage.topup.charges) == 1
+        stage.store.say("default", f"resolve:{halted.id}", "look", world.clock.now_ms(), "a test")
+        await stage.step()
+        assert stage.topup.state is State.HALTED
+        world.clock.leap(DAYS_MS)
+        failed = await stage.until(State.FAILED)
+        assert failed.charges[0].dead is not None
         assert stage.payments() == 0
+        await stage.close()
+
+    story(tell())
+
+
+def killed(*_: Any) -> Any:
+    """Die here."""
+    raise Killed
+
+
+def test_invalid_bytes_halt_where_the_process_died_with_the_answer(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is stored and the halt is not: sent once more after the restart, and halted then."""
+
+    async def tell() -> None:
+        world.rpc.intercept = says("invalid sender")
+        stage = Stage(world, tmp_path, world.clock)
+        with monkeypatch.context() as dying:
+            dying.setattr(pursuit.Pursuit, "_alarmed", killed)
+            with pytest.raises(Killed):
+                await stage.until(State.HALTED)
+        await stage.close()
+        again = Stage(world, tmp_path, world.clock)
+        assert (again.topup.state, again.topup.out[0].sends) == (State.SENT, 1)
+        await again.until(State.HALTED)
+        assert again.topup.out[0].sends == 2
+        assert len(again.topup.charges) == 1
+        await again.close()
+
+    story(tell())
+
+
+def test_bytes_that_were_taken_before_are_followed_on(world: World, tmp_path: Path) -> None:
+    """Taken, then called invalid time and again: said, and still waited for, because it may be mined."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock, {"TOPUP_FEES__BUMP_MAX": "0"})
+        topup = await held_back(stage)
+        world.rpc.intercept = says("exceeds block gas limit")
+        while stage.topup.out[0].sends < 4:
+            await stage.step()
+        assert stage.topup.state is State.SENT
+        assert len(stage.named("payment_refused")) == 1
+        world.do(chain(world).held.clear)
+        world.rpc.intercept = None
+        done = await stage.until(State.DONE)
+        assert done.id == topup.id
+        assert stage.payments() == 1
         await stage.close()
 
     story(tell())
@@ -709,8 +761,7 @@ def test_one_provider_that_calls_the_bytes_invalid_stops_nothing(world: World, t
     async def tell() -> None:
         second = world.provider()
         second.intercept = says("invalid sender")
-        urls = {"TOPUP_CHAIN__RPC_URLS": f"{world.rpc.url},{second.url}"}
-        stage = Stage(world, tmp_path, world.clock, urls)
+        stage = Stage(world, tmp_path, world.clock, two(world, second))
         await stage.until(State.DONE)
         assert stage.named("payment_refused") == []
         assert stage.payments() == 1
@@ -749,6 +800,48 @@ def test_a_bump_that_is_too_cheap_beside_our_own_is_no_alarm(world: World, tmp_p
         assert stage.named("payment_sent")[-1].answer == "replacement_underpriced"
         assert stage.named("nonce_contested") == []
         await stage.close()
+
+    story(tell())
+
+
+def test_the_bytes_of_an_earlier_top_up_at_our_nonce_are_no_alarm(world: World, tmp_path: Path) -> None:
+    """The other transaction at this nonce is one of ours whose charge is dead: nothing is wrong."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock)
+        earlier = await expired(stage)
+        world.mining = True
+        await stage.until(State.HALTED, passes=240)
+        stage.store.say("default", f"resolve:{earlier.id}", "attest-unpaid", world.clock.now_ms(), "a test")
+        await stage.until(State.FAILED)
+        world.rpc.intercept = says("replacement transaction underpriced")
+        world.clock.leap(DAYS_MS)
+        while stage.topup.id == earlier.id or not stage.topup.out:
+            await stage.step()
+        await stage.step()
+        assert stage.topup.out[0].place == earlier.out[0].place
+        assert stage.named("payment_sent")[-1].answer == "replacement_underpriced"
+        assert stage.named("nonce_contested") == []
+        await stage.close()
+
+    story(tell())
+
+
+def test_a_payment_that_is_out_is_outbid_when_its_rail_is_no_longer_used(world: World, tmp_path: Path) -> None:
+    """Restarted with mpp alone: what was begun by a Coinbase charge is still outbid, and paid once."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock)
+        topup = await held_back(stage)
+        await stage.close()
+        mpp = {"TOPUP_RAILS__USE": "mpp", "TOPUP_RAILS__MPP__RPC_URLS": world.rpc.url}
+        again = Stage(world, tmp_path, world.clock, mpp)
+        await bumped(again)
+        assert again.topup.id == topup.id
+        again.inside(chain(world).held.clear)
+        await again.until(State.DONE)
+        assert again.payments() == 1
+        await again.close()
 
     story(tell())
 

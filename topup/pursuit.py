@@ -63,22 +63,24 @@ class Pursuit(Steps):
         return self._alarmed(topup, attempt, sent) if attempt.ours else topup
 
     def _alarmed(self, topup: TopUp, attempt: Attempt, sent: Sent) -> TopUp:
-        """Say what no node should answer to the bytes of this ledger; stop where nothing of the top-up was ever taken.
+        """Say what no node should answer to the bytes of this ledger; stop where they are alone and were never taken.
 
         That bytes are invalid does not change by sending them again: it is a defect, and a person's to look at. What
-        may be out is followed all the same.
+        may be out is followed all the same: whatever was answered before this may have been true.
         """
         assert attempt.hash is not None
         if sent.delivery is Delivery.REPLACEMENT:
             beside = [*topup.out, *self._store.rivals(topup)]
-            nonce = attempt.plan.nonce
-            ours = any(a.plan.nonce == nonce and a.hash != attempt.hash for a in beside)
-            if not ours and self._new(f"contested {nonce}"):
-                self._sink.emit(events.NonceContested(topup_id=topup.id, tx_hash=attempt.hash, nonce=nonce))
+            ours = any(a.place == attempt.place and a.id != attempt.id for a in beside)
+            if not ours and self._new(f"contested {attempt.place}"):
+                said = events.NonceContested(topup_id=topup.id, tx_hash=attempt.hash, nonce=attempt.plan.nonce)
+                self._sink.emit(said)
         elif sent.delivery is Delivery.REFUSED:
             if self._new(f"refused {attempt.id}"):
                 self._sink.emit(events.PaymentRefused(topup_id=topup.id, tx_hash=attempt.hash, detail=sent.detail))
-            if topup.state is State.SENT and not any(a.answer.startswith(TAKEN) for a in topup.out):
+            # The second time is for a process that died after it had stored the first answer.
+            first = attempt.sends == 0 or (attempt.sends == 1 and attempt.answer.startswith(Delivery.REFUSED.value))
+            if topup.state is State.SENT and first and len(self._of_charge(topup)) == 1:
                 return self._halt(topup, f"every provider calls what was signed invalid: {sent.detail}")
         return topup
 
@@ -138,8 +140,7 @@ class Pursuit(Steps):
         Of several at one nonce the newest goes first; those it outbids follow only where it was not taken.
         """
         now = self._watch.now()
-        # What is out of an earlier charge is dead, and could only burn gas.
-        loose = [a for a in self._loose(topup) if a.charge_seq == len(topup.charges)]
+        loose = self._of_charge(topup)
         newest = {a.place: a for a in loose}
         for attempt in sorted(loose, key=lambda a: (a.plan.nonce, -a.id)):
             assert attempt.hash is not None
@@ -159,6 +160,10 @@ class Pursuit(Steps):
             if topup.state is State.HALTED:
                 break
         return topup
+
+    def _of_charge(self, topup: TopUp) -> list[Attempt]:
+        """Return what may still be included of the newest charge; that of an earlier one could only burn gas."""
+        return [a for a in self._loose(topup) if a.charge_seq == len(topup.charges)]
 
     def _resend_ms(self, attempt: Attempt) -> int:
         """Return how long to wait before it is sent again; a seller is asked less and less often, a chain is not."""
