@@ -3,7 +3,8 @@
     python -m tests.mutants [NAME...] [--jobs N] [--json]
 
 Each sabotage is applied to a copy of the checkout; the test it names has to pass on the copy as it is and to fail on
-the sabotaged one. A sabotage whose line is no longer in the source is an error: the list lives with the code.
+the sabotaged one, by an assertion: a test that dies of a TypeError has noticed that the code is broken, not that the
+rule is gone. A sabotage whose line is no longer in the source is an error: the list lives with the code.
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
+from xml.etree import ElementTree as ET
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 KEPT: Final = ("topup", "tests", "abi", "benchmarks", "deploy", "docs", "requirements", "pyproject.toml", "README.md")
 PATIENCE_S: Final = 300
+# How pytest begins to tell of an assertion that did not hold; "Failed" is `pytest.fail` and `pytest.raises`.
+ASSERTED: Final = ("AssertionError", "assert ", "Failed: ")
 
 
 @dataclass(frozen=True)
@@ -447,23 +452,44 @@ def copied(root: Path, where: Path) -> None:
         (where / "tests" / "npm" / "node_modules").symlink_to(modules)
 
 
-def green(where: Path, tests: str) -> bool:
-    """Run these tests in that checkout; tell whether all pass."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests.split()]
+class Verdict(StrEnum):
+    """What a sabotage does to its test: no assertion noticed it, one did, or the test died of something else."""
+
+    SURVIVED = "SURVIVED"
+    KILLED = "killed"
+    BROKEN = "BROKEN"
+
+
+def judged(where: Path, tests: str) -> tuple[Verdict, str]:
+    """Run these tests in that checkout until one fails; return what the first failure was, with its first line.
+
+    Raises:
+        RuntimeError: pytest could not run them.
+    """
+    report = where / "report.xml"
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"--junitxml={report}"]
     environment = {**os.environ, "PYTHONPATH": str(where), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(command, cwd=where, env=environment, capture_output=True, timeout=PATIENCE_S, check=False)
+    done = subprocess.run(
+        [*command, *tests.split()], cwd=where, env=environment, capture_output=True, timeout=PATIENCE_S, check=False
+    )
     if done.returncode not in (0, 1):
         raise RuntimeError(f"{tests} cannot be run: {done.stdout.decode()[-500:]}{done.stderr.decode()[-500:]}")
-    return done.returncode == 0
+    if done.returncode == 0:
+        return Verdict.SURVIVED, ""
+    # pytest wrote this file a moment ago.
+    ended = [e for e in ET.parse(report).iter() if e.tag in ("failure", "error")]  # noqa: S314
+    said = [e.get("message", "").strip().partition("\n")[0] for e in ended]
+    asserted = any(e.tag == "failure" and e.get("message", "").startswith(ASSERTED) for e in ended)
+    return Verdict.KILLED if asserted else Verdict.BROKEN, said[0] if said else "no failure was reported"
 
 
-def killed(mutant: Mutant, root: Path) -> bool:
-    """Apply one sabotage to a fresh copy of `root`; tell whether its test goes red."""
+def verdict(mutant: Mutant, root: Path) -> tuple[Verdict, str]:
+    """Apply one sabotage to a fresh copy of `root`; return what its test makes of it."""
     with tempfile.TemporaryDirectory(prefix="topup-mutant-") as temporary:
         where = Path(temporary)
         copied(root, where)
         (where / mutant.file).write_text(sabotaged(mutant, root), encoding="utf-8")
-        return not green(where, mutant.test)
+        return judged(where, mutant.test)
 
 
 def sabotaged(mutant: Mutant, root: Path = ROOT) -> str:
@@ -494,19 +520,23 @@ def main() -> int:
         unharmed = Path(temporary)
         copied(ROOT, unharmed)  # once: whoever edits meanwhile disturbs nothing
         tests = " ".join(sorted({test for m in chosen for test in m.test.split()}))
-        if not green(unharmed, f"{tests} -n {given.jobs}"):
-            sys.stderr.write(f"these tests fail without any sabotage: {tests}\n")
+        found, why = judged(unharmed, f"{tests} -n {given.jobs}")
+        if found is not Verdict.SURVIVED:
+            sys.stderr.write(f"these tests fail without any sabotage: {tests}\n{why}\n")
             return 1
         with ThreadPoolExecutor(given.jobs) as pool:
-            dead = list(pool.map(lambda mutant: killed(mutant, unharmed), chosen))
+            verdicts = list(pool.map(lambda mutant: verdict(mutant, unharmed), chosen))
+    rows = list(zip(chosen, verdicts, strict=True))
     if given.json:
-        rows = [{"mutant": m.name, "test": m.test, "killed": d} for m, d in zip(chosen, dead, strict=True)]
-        sys.stdout.write(json.dumps({"schema": 1, "mutants": rows}) + "\n")
+        told = [{"mutant": m.name, "test": m.test, "killed": v is Verdict.KILLED, "by": why} for m, (v, why) in rows]
+        sys.stdout.write(json.dumps({"schema": 1, "mutants": told}) + "\n")
     else:
-        for mutant, died in zip(chosen, dead, strict=True):
-            sys.stdout.write(f"{'killed ' if died else 'SURVIVED'} {mutant.name:<44} {mutant.test}\n")
-        sys.stdout.write(f"{sum(dead)} of {len(dead)} killed\n")
-    return int(not all(dead))
+        for mutant, (found, why) in rows:
+            sys.stdout.write(f"{found:<8} {mutant.name:<44} {mutant.test}\n")
+            if found is Verdict.BROKEN:
+                sys.stdout.write(f"         no assertion noticed it: {why}\n")
+        sys.stdout.write(f"{sum(v is Verdict.KILLED for v, _ in verdicts)} of {len(rows)} killed by an assertion\n")
+    return int(any(found is not Verdict.KILLED for found, _ in verdicts))
 
 
 if __name__ == "__main__":
