@@ -469,9 +469,12 @@ def judged(where: Path, tests: str) -> tuple[Verdict, str]:
     report = where / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"--junitxml={report}"]
     environment = {**os.environ, "PYTHONPATH": str(where), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        [*command, *tests.split()], cwd=where, env=environment, capture_output=True, timeout=PATIENCE_S, check=False
-    )
+    try:
+        done = subprocess.run(
+            [*command, *tests.split()], cwd=where, env=environment, capture_output=True, timeout=PATIENCE_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return Verdict.BROKEN, f"it went on for more than {PATIENCE_S} s"
     if done.returncode not in (0, 1):
         raise RuntimeError(f"{tests} cannot be run: {done.stdout.decode()[-500:]}{done.stderr.decode()[-500:]}")
     if done.returncode == 0:

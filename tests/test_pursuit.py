@@ -743,7 +743,7 @@ def test_bytes_that_were_taken_before_are_followed_on(world: World, tmp_path: Pa
         world.rpc.intercept = says("exceeds block gas limit")
         while stage.topup.out[0].sends < 4:
             await stage.step()
-        assert stage.topup.state is State.SENT
+            assert stage.topup.state is State.SENT
         assert len(stage.named("payment_refused")) == 1
         world.do(chain(world).held.clear)
         world.rpc.intercept = None
