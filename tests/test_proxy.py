@@ -324,7 +324,7 @@ WIRE: dict[str, tuple[Fault, str]] = {
     "status": (status(503, b"<html>"), "answered HTTP 503 without JSON"),
     "empty": (body(b""), "without JSON"),
     "not JSON": (body(b"pong"), "without JSON"),
-    "bomb": (bomb(16 * 1024 * 1024), "an encoding nobody asked for"),
+    "bomb": (bomb(16 * 1024 * 1024), "more than 8388608 bytes"),
     "oversized": (oversized(16 * 1024 * 1024), "more than"),
     "garbage": (raw(b"no HTTP at all\r\n\r\n"), "RemoteProtocolError"),
 }

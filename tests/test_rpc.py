@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import subprocess
 import sys
@@ -85,6 +86,13 @@ def test_a_batch_may_be_answered_in_any_order() -> None:
     assert against(answering(lambda items: items[::-1]), batch) == [method for method, _ in QUERIES]
 
 
+def test_ids_may_be_written_as_text() -> None:
+    """Some providers write each id as text; nothing can be misread in it."""
+    change = lambda items: [{**item, "id": str(item["id"])} for item in items]  # noqa: E731
+    assert against(answering(change), batch) == [method for method, _ in QUERIES]
+    assert against(saying(b'{"id":"0","result":"0x1"}'), single) == "0x1"
+
+
 def test_an_error_takes_its_place_in_a_batch() -> None:
     """One question that failed leaves the answers of the others alone."""
     failed = {"code": 3, "message": "execution reverted", "data": "0xabcd"}
@@ -108,7 +116,9 @@ def test_an_answer_of_null_is_an_answer() -> None:
         lambda items: [*items[:-1], items[0]],
         lambda items: [*items, items[0]],
         lambda items: [*items[:-1], {**items[-1], "id": 999_999}],
-        lambda items: [*items[:-1], {**items[-1], "id": str(items[-1]["id"])}],
+        lambda items: [*items[:-1], {**items[-2], "id": str(items[-2]["id"])}],
+        lambda items: [*items[:-1], {**items[-1], "id": f"0{items[-1]['id']}"}],
+        lambda items: [*items[:-1], {**items[-1], "id": True}],
         lambda items: [*items[:-1], {**items[-1], "id": None}],
         lambda items: [*items[:-1], {**items[-1], "id": [1]}],
         lambda items: [*items[:-1], {**items[-1], "id": {}}],
@@ -147,6 +157,9 @@ def test_a_refused_batch_says_why() -> None:
         (b"null", 200, "another question"),
         (b"[]", 200, "another question"),
         (b'{"id":77,"result":1}', 200, "another question"),
+        (b'{"id":"77","result":1}', 200, "another question"),
+        (b'{"id":0,"result":"0x1","result":"0x2"}', 200, "a name given twice"),
+        (b'{"id":0,"result":' + b"[" * 100 + b"]" * 100 + b"}", 200, "nested more than 64 deep"),
         (b'{"id":null}', 200, "neither result nor error"),
         (b"", 302, "HTTP 302 without JSON"),
     ],
@@ -200,6 +213,18 @@ def test_an_oversized_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> Non
     """More bytes than any honest answer has are not kept."""
     monkeypatch.setattr(transport, "BODY_BYTES_MAX", 1000)
     assert "more than 1000 bytes" in unknown(saying(b" " * 1001 + b'{"id":null,"result":1}'), single)
+
+
+def test_a_packed_answer_is_unpacked() -> None:
+    """Some providers pack what nobody asked them to pack; what it holds is an answer like any other."""
+
+    async def handler(request: Request) -> Response:
+        asked = json.loads(request.body)
+        assert request.headers["accept-encoding"] == "identity"
+        packed = gzip.compress(json.dumps([{"id": q["id"], "result": q["method"]} for q in asked]).encode())
+        return Response(200, packed, {"content-encoding": "gzip"})
+
+    assert against(handler, batch) == [method for method, _ in QUERIES]
 
 
 def test_a_trickle_ends_at_the_deadline() -> None:

@@ -5,6 +5,7 @@ Each module answers one question. In the order the money flows:
   — words: pure, import only what stands above them
   money.py        How much?
   errors.py       What can go wrong?
+  document.py     What does this JSON say, if it is small, flat and plain enough to be read?
   events.py       What can the program say?
 
   — judgement: pure; no input or output, no clock, no settings
@@ -38,6 +39,9 @@ Each module answers one question. In the order the money flows:
   — edges: each knows one foreign thing; none imports another
   typed.py        What is signed when dollars are sent by authorization, or when a wallet logs in?
   tempo.py        What is signed when dollars are sent on Tempo?
+  wire/           What is let in of what others say?
+    http.py       What comes back when somebody is asked over HTTP?
+    unpack.py     What do packed bytes hold, as far as they may unpack?
   exchange.py     What comes back when a seller is asked over HTTP?
   clock.py        What time is it?
   openrouter.py   What does the credits API say?

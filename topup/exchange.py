@@ -1,13 +1,11 @@
 """What comes back when a seller is asked over HTTP? One question, one bounded answer, and what its status means.
 
-Nothing is asked twice, no redirect is followed (it would carry keys and credentials away), nothing is unpacked, and an
-answer that is too long or too late is none. Every failure of the transport is `ApiUnknown`: the question may have
-arrived.
+Nothing is asked twice, no redirect is followed, and an answer that is too long or too late is none. Every failure of
+the transport is `ApiUnknown`: the question may have arrived.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,10 +13,9 @@ from email.utils import parsedate_to_datetime
 from typing import Final, Never
 from urllib.parse import urlsplit
 
-import httpx
-
 from topup.charge import RAW_BYTES_MAX
 from topup.errors import ApiGone, ApiLimited, ApiRejected, ApiUnauthorized, ApiUnknown
+from topup.wire.http import Client, NoAnswer
 
 BODY_BYTES_MAX: Final = RAW_BYTES_MAX
 RETRY_AFTER_DEFAULT_S: Final = 60
@@ -50,7 +47,8 @@ class Exchange:
         """Keep one client for all questions; nothing is sent yet."""
         self.base = base_url.rstrip("/")
         self._timeout_s = timeout_s
-        self._client: httpx.AsyncClient | None = None
+        # One question a connection: an answer written twice would wait on it and be taken for the next question's.
+        self._client = Client(self.base, lasting=False)
         self.requests = 0
         # The Date header of the newest answer, so that `doctor` can hold this machine's clock against it.
         self.date = ""
@@ -62,9 +60,7 @@ class Exchange:
 
     async def close(self) -> None:
         """Close the client."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        await self._client.close()
 
     async def ask(
         self,
@@ -81,40 +77,22 @@ class Exchange:
         Raises:
             ApiUnknown: no answer that can be used; the question may have arrived all the same.
         """
-        if self._client is None:
-            self._client = httpx.AsyncClient(follow_redirects=False, timeout=None, trust_env=not loopback(self.base))  # noqa: S113 - asyncio.timeout bounds the whole call
-        sent = {"accept": "application/json", "accept-encoding": "identity", **headers}
-        # One question a connection: an answer written twice would wait on it and be taken for the next question's.
-        sent["connection"] = "close"
-        if body is not None:
-            sent["content-type"] = "application/json"
-        wait_s = timeout_s if timeout_s is not None else self._timeout_s
         self.requests += 1
-        raw = bytearray()
         try:
-            async with (
-                asyncio.timeout(wait_s),
-                self._client.stream(method, self.base + path, content=body, headers=sent) as response,
-            ):
-                if response.headers.get("content-encoding", "identity") != "identity":
-                    # We asked for plain bytes; unpacking others could fill the memory from one small packet.
-                    raise ApiUnknown(f"{path} answered in an encoding nobody asked for")
-                async for chunk in response.aiter_raw():
-                    raw += chunk
-                    if len(raw) > bytes_max:
-                        raise ApiUnknown(f"{path} answered with more than {bytes_max} bytes")
-        except TimeoutError:
-            raise ApiUnknown(f"{path} did not answer within {wait_s:g} s") from None
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise ApiUnknown(f"{path}: {type(error).__name__}") from None
-        self.date = response.headers.get("date", "")
-        told = tuple((name.lower(), value) for name, value in response.headers.multi_items())
-        return Answered(path, response.status_code, told, bytes(raw))
-
-
-def loopback(url: str) -> bool:
-    """Tell whether a URL stays on this machine: a proxy from the environment has no business there."""
-    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+            heard = await self._client.ask(
+                method,
+                self.base + path,
+                who=path,
+                headers=headers,
+                body=body,
+                timeout_s=timeout_s if timeout_s is not None else self._timeout_s,
+                bytes_max=bytes_max,
+            )
+        except NoAnswer as error:
+            raise ApiUnknown(str(error)) from None
+        answered = Answered(path, heard.status, heard.headers, heard.body)
+        self.date = answered.first("date")
+        return answered
 
 
 def fail(answered: Answered, secret: str) -> Never:

@@ -1,23 +1,21 @@
 """How is a provider asked? JSON-RPC over one kept-alive HTTP client, singly or in one batch.
 
-Nothing here repeats a request: whoever calls knows whether a repetition is harmless. A call has a total
-deadline and a size cap, because httpx has neither and a slow trickle would hold it for ever. URLs hold keys and
-never appear in a message: only the host does.
+Nothing here repeats a request: whoever calls knows whether a repetition is harmless. URLs hold keys and never appear in
+a message: only the host does.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import httpx
-
 from topup.chain.owners import owner
+from topup.document import Unreadable, read
 from topup.errors import ChainError, ChainUnknown
+from topup.wire.http import Client, NoAnswer
 
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024
 # Longer than a hash: whole transactions and keys, never what identifies one.
@@ -59,18 +57,14 @@ class Rpc:
         # Whatever is long enough to be a key and might come back in a provider's own words.
         said = (parts.username or "", parts.password or "", *re.split(r"[/?&=]", f"{parts.path}?{parts.query}"))
         self._secrets = sorted((part for part in said if len(part) >= SECRET_LENGTH_MIN), key=len, reverse=True)
-        # A proxy from the environment has no business with a provider on this machine.
-        self._local = self.host in ("127.0.0.1", "localhost", "::1")
         self._timeout_s = timeout_s
-        self._client: httpx.AsyncClient | None = None
+        self._client = Client(url, lasting=True)
         self._next_id = 0
         self.requests = 0
 
     async def close(self) -> None:
         """Close the client."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        await self._client.close()
 
     async def batch(self, queries: Sequence[Query]) -> list[Answer]:
         """Ask everything in one HTTP request; an item that failed is an `RpcError` in its place.
@@ -87,7 +81,8 @@ class Rpc:
             raise ChainUnknown(f"{self.host} refused a batch: {answer}")
         if not isinstance(document, list):
             raise ChainUnknown(f"{self.host} answered a batch with {type(document).__name__}")
-        answers = {item["id"]: item for item in document if isinstance(item, dict) and type(item.get("id")) is int}
+        numbered = [(_number(item.get("id")), item) for item in document if isinstance(item, dict)]
+        answers = {n: item for n, item in numbered if n is not None}
         if len(answers) != len(queries) or len(document) != len(queries):
             raise ChainUnknown(f"{self.host} answered {len(document)} of {len(queries)} questions")
         try:
@@ -107,7 +102,7 @@ class Rpc:
         asked = self._next_id
         self._next_id += 1
         document = await self._post({"jsonrpc": "2.0", "id": asked, "method": method, "params": list(params)})
-        if not isinstance(document, dict) or document.get("id") not in (asked, None):
+        if not isinstance(document, dict) or not (document.get("id") is None or _number(document["id"]) == asked):
             await self.close()  # whatever else waits on this connection is an answer too late
             raise ChainUnknown(f"{self.host} answered another question than {method}")
         answer = self._answer(document)
@@ -116,35 +111,23 @@ class Rpc:
         return answer
 
     async def _post(self, body: object) -> Any:
-        if self._client is None:
-            limits = httpx.Limits(max_connections=8, max_keepalive_connections=4)
-            # The deadline below is the only one: httpx has none for a whole answer.
-            own = httpx.Timeout(None)
-            self._client = httpx.AsyncClient(
-                follow_redirects=False, trust_env=not self._local, limits=limits, timeout=own
-            )
         self.requests += 1
         try:
-            async with asyncio.timeout(self._timeout_s):
-                # Unpacked by nobody: a few bytes could become gigabytes before any size is looked at.
-                headers = {"content-type": "application/json", "accept-encoding": "identity"}
-                content = json.dumps(body, separators=(",", ":"))
-                async with self._client.stream("POST", self._url, content=content, headers=headers) as response:
-                    if response.headers.get("content-encoding", "identity") != "identity":
-                        raise ChainUnknown(f"{self.host} answered in an encoding nobody asked for")
-                    raw = bytearray()
-                    async for chunk in response.aiter_bytes():
-                        raw += chunk
-                        if len(raw) > BODY_BYTES_MAX:
-                            raise ChainUnknown(f"{self.host} answered with more than {BODY_BYTES_MAX} bytes")
-        except TimeoutError:
-            raise ChainUnknown(f"{self.host} did not answer within {self._timeout_s} s") from None
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ExceptionGroup) as error:  # a port of 99999 raises a group
-            raise ChainUnknown(f"{self.host}: {type(error).__name__}") from None
+            heard = await self._client.ask(
+                "POST",
+                self._url,
+                who=self.host,
+                headers={},
+                body=json.dumps(body, separators=(",", ":")).encode(),
+                timeout_s=self._timeout_s,
+                bytes_max=BODY_BYTES_MAX,
+            )
+        except NoAnswer as error:
+            raise ChainUnknown(str(error)) from None
         try:
-            return json.loads(raw)
-        except (ValueError, RecursionError):
-            raise ChainUnknown(f"{self.host} answered HTTP {response.status_code} without JSON") from None
+            return read(heard.body, twice="same")
+        except Unreadable as error:
+            raise ChainUnknown(f"{self.host} answered HTTP {heard.status} without JSON: {error}") from None
 
     def _answer(self, item: dict[str, Any]) -> Answer:
         error = item.get("error")
@@ -167,6 +150,13 @@ class Rpc:
         for secret in self._secrets:
             text = text.replace(secret, "…")
         return text[:300]
+
+
+def _number(told: object) -> int | None:
+    """Return which question an answer's id names; some providers write it as text."""
+    if isinstance(told, str) and re.fullmatch("0|[1-9][0-9]{0,17}", told):
+        return int(told)
+    return told if type(told) is int else None
 
 
 def revert_data(data: object) -> bytes | None:

@@ -1,0 +1,103 @@
+"""What comes back when somebody is asked over HTTP? One question, one bounded answer, or a sentence why there is none.
+
+Nothing is asked twice and no redirect is followed: it would carry keys and credentials away. A call has a total
+deadline and a size cap, because httpx has neither and a slow trickle would hold it for ever. URLs hold keys and never
+appear in a message: whoever asks says what the other side is called.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httpx
+
+from topup.wire.unpack import Packed, Unpacker
+
+
+class NoAnswer(Exception):
+    """No answer that can be used; the question may have arrived all the same. The text names who was asked."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """An answer: its status, its headers in their order with names in lower case, its body as plain bytes."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+class Client:
+    """Asks one server. With `lasting` a connection is kept for the next question, else each has its own."""
+
+    def __init__(self, url: str, *, lasting: bool) -> None:
+        """Keep who is asked; nothing is sent yet."""
+        # A proxy from the environment has no business with a server on this machine.
+        self._trust_env = not loopback(url)
+        self._lasting = lasting
+        self._client: httpx.AsyncClient | None = None
+
+    async def close(self) -> None:
+        """Close what is open."""
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def ask(
+        self,
+        method: str,
+        url: str,
+        *,
+        who: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        timeout_s: float,
+        bytes_max: int,
+    ) -> Heard:
+        """Ask once; an answer of more than `bytes_max` is none, however it was packed. `who` begins the sentences.
+
+        Raises:
+            NoAnswer: no answer that can be used; the question may have arrived all the same.
+        """
+        # Packed answers are not asked for: they save little, and unpacking them takes time that others wait for.
+        sent = {"accept": "application/json", "accept-encoding": "identity", **headers}
+        if not self._lasting:
+            sent["connection"] = "close"
+        if body is not None:
+            sent["content-type"] = "application/json"
+        raw = bytearray()
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._opened().stream(method, url, content=body, headers=sent) as response,
+            ):
+                told = tuple((name.lower(), value) for name, value in response.headers.multi_items())
+                unpacker = Unpacker(",".join(value for name, value in told if name == "content-encoding"), bytes_max)
+                async for piece in response.aiter_raw():
+                    raw += unpacker.feed(piece)
+                unpacker.end()
+        except TimeoutError:
+            raise NoAnswer(f"{who} did not answer within {timeout_s:g} s") from None
+        except Packed as error:
+            raise NoAnswer(f"{who} {error}") from None
+        except Exception as error:  # noqa: BLE001 - a length of thousands of digits ends in ValueError, a port in a group
+            raise NoAnswer(f"{who}: {type(error).__name__}") from None
+        return Heard(response.status_code, told, bytes(raw))
+
+    def _opened(self) -> httpx.AsyncClient:
+        if self._client is None:
+            limits = httpx.Limits(max_connections=8, max_keepalive_connections=4)
+            # The deadline of a question is the only one: httpx has none for a whole answer.
+            own = httpx.Timeout(None)
+            self._client = httpx.AsyncClient(
+                follow_redirects=False, trust_env=self._trust_env, limits=limits, timeout=own
+            )
+        return self._client
+
+
+def loopback(url: str) -> bool:
+    """Tell whether a URL stays on this machine: a proxy from the environment has no business there."""
+    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
