@@ -46,7 +46,7 @@ MUTANTS: Final = (
         "sent-before-the-intent-is-stored",
         "topup/purchase.py",
         "                return self._intend(topup)\n",
-        "                await self._rail()._chain.send(topup.attempt.raw, topup.attempt.hash)\n"
+        "                await self._rail(topup)._chain.send(topup.attempt.raw, topup.attempt.hash)\n"
         "                return self._intend(topup)\n",
         "tests/test_pursuit.py::test_no_bytes_leave_that_are_not_stored_with_their_intent",
     ),
@@ -54,7 +54,7 @@ MUTANTS: Final = (
         "bump-sent-before-it-is-stored",
         "topup/pursuit.py",
         "        topup = self._store.replace(topup, Fact.CANCEL if cancel",
-        "        await self._rail()._chain.send(*signed)\n"
+        "        await self._rail(topup)._chain.send(*signed)\n"
         "        topup = self._store.replace(topup, Fact.CANCEL if cancel",
         "tests/test_pursuit.py::test_no_bytes_leave_that_are_not_stored_with_their_intent",
     ),
@@ -337,10 +337,10 @@ MUTANTS: Final = (
     Mutant(
         "refusal-taken-for-unpaid",
         "topup/pursuit.py",
-        "        topup = self._store.delivered(topup, attempt, sent, self._watch.now())\n",
-        "        topup = self._store.delivered(topup, attempt, sent, self._watch.now())\n"
-        "        if sent.delivery is Delivery.REFUSED:\n"
-        "            topup = self._move(self._move(topup, Fact.EXPIRED, sent.detail), Fact.PROVEN_DEAD, sent.detail)\n",
+        "            if topup.state is State.HALTED:\n                return topup\n        looked",
+        '            if topup.state is State.HALTED or topup.out[-1].answer.startswith("refused"):\n'
+        '                return self._move(self._move(topup, Fact.EXPIRED, "refused"), Fact.FAIL, "refused")\n'
+        "        looked",
         "tests/test_rails_safety.py::test_a_402_after_settling_is_not_called_unpaid",
     ),
     Mutant(
@@ -464,7 +464,7 @@ def judged(where: Path, tests: str) -> tuple[Verdict, str]:
     """Run these tests in that checkout until one fails; return what the first failure was, with its first line.
 
     Raises:
-        RuntimeError: pytest could not run them.
+        RuntimeError: pytest could not run them, or one was skipped.
     """
     report = where / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"--junitxml={report}"]
@@ -477,10 +477,11 @@ def judged(where: Path, tests: str) -> tuple[Verdict, str]:
         return Verdict.BROKEN, f"it went on for more than {PATIENCE_S} s"
     if done.returncode not in (0, 1):
         raise RuntimeError(f"{tests} cannot be run: {done.stdout.decode()[-500:]}{done.stderr.decode()[-500:]}")
+    ended = [e for e in ET.parse(report).iter() if e.tag in ("failure", "error", "skipped")]  # noqa: S314 - it is pytest's
+    if skipped := [e.get("message", "") for e in ended if e.tag == "skipped"]:
+        raise RuntimeError(f"{tests} was skipped, which shows nothing: {skipped[0]}")
     if done.returncode == 0:
         return Verdict.SURVIVED, ""
-    # pytest wrote this file a moment ago.
-    ended = [e for e in ET.parse(report).iter() if e.tag in ("failure", "error")]  # noqa: S314
     said = [e.get("message", "").strip().partition("\n")[0] for e in ended]
     asserted = any(e.tag == "failure" and e.get("message", "").startswith(ASSERTED) for e in ended)
     return Verdict.KILLED if asserted else Verdict.BROKEN, said[0] if said else "no failure was reported"

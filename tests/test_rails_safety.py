@@ -31,7 +31,7 @@ from topup.errors import ApiRejected, ChargeRefused, PaymentForbidden, SignerErr
 from topup.exchange import Answered
 from topup.lifecycle import Attempt, Broadcaster, ChargeRow, Kind, State, TopUp
 from topup.money import Asset, Bps, Usd, Usdc, Wei
-from topup.ports import Head, Survey, Trace
+from topup.ports import Head, Rail, Survey, Trace
 from topup.rails import authorized, mpp, x402
 from topup.sandbox.charges import STRANGER, Ask
 from topup.sandbox.world import World, embedded
@@ -368,8 +368,12 @@ def both(tmp_path: Path) -> Simulation:
     """A calm world that sells for authorizations, whose owner prefers Coinbase charges; nobody may touch those."""
     world = Simulation(2, tmp_path)
     world.calm, world.api.trouble, world.seller.honest = True, 0.0, True
-    rails = {X402: world.payer}
-    world.cycle = world.cycle_of([Route(name, builders.CHAIN_ID) for name in (COINBASE, X402)], rails.__getitem__)
+
+    def rail(name: str) -> Rail:
+        assert name == X402, f"{name} has no part in what began by {X402}"
+        return world.payer
+
+    world.cycle = world.cycle_of([Route(name, builders.CHAIN_ID) for name in (COINBASE, X402)], rail)
     return world
 
 

@@ -194,8 +194,10 @@ class Pursuit(Steps):
             if self._new(f"bump {why}"):
                 self._sink.emit(events.BumpHeld(topup_id=topup.id, why=why, detail=str(error)))
             return topup
-        outbid = next(a for a in reversed(self._loose(topup)) if a.plan.nonce == plan.nonce)
-        assert outbid.hash is not None
+        same_nonce = [a for a in self._loose(topup) if a.plan.nonce == plan.nonce]
+        assert same_nonce, "what outbids a payment takes its nonce"
+        outbid = same_nonce[-1].hash
+        assert outbid is not None
         topup = self._store.replace(topup, Fact.CANCEL if cancel else Fact.BUMP, plan, signed, self._watch.now())
         if cancel:
             self._sink.emit(events.CancelSigned(topup_id=topup.id, tx_hash=signed[1], nonce=plan.nonce))
@@ -204,7 +206,7 @@ class Pursuit(Steps):
                 events.PaymentBumped(
                     topup_id=topup.id,
                     tx_hash=signed[1],
-                    outbids=outbid.hash,
+                    outbids=outbid,
                     nonce=plan.nonce,
                     value_wei=plan.value,
                     max_fee_per_gas_wei=plan.max_fee_per_gas,
