@@ -58,6 +58,22 @@ SAME = [
     ("http://[::1]:8545", "http://127.0.0.1:8545/path"),
     ("https://192.0.2.7:1", "https://192.0.2.7:2"),
     ("https://one.unknown.example", "https://unknown.example"),
+    ("https://[2001:db8::1]/a", "https://[2001:DB8:0:0::1]/b"),
+    ("https://192.0.2.7/a", "https://[::ffff:192.0.2.7]/b"),
+    ("https://192.0.2.7/a", "https://[::ffff:c000:207]/b"),
+    ("https://192.0.2.7/a", "https://[64:ff9b::c000:207]/b"),
+    ("https://192.0.2.7", "https://3221225991"),
+    ("https://192.0.2.7", "https://0xc0.0.0x2.7"),
+    ("https://[fe80::1%25eth0]", "https://[fe80::1]"),
+    ("https://ex\u00e4mple.com", "https://xn--exmple-cua.com"),
+    ("https://ex\u00e4mple.com", "https://rpc.exa\u0308mple.com"),
+    ("https://EX\u00c4MPLE.com", "https://ex\u00e4mple.com."),
+    ("https://fa\u00df.example", "https://xn--fa-hia.example"),
+    ("https://\uff45xample.com", "https://example\u3002com"),
+    ("http://127.1:8545", "http://127.0.0.1:8545"),
+    ("http://[::ffff:127.0.0.1]:8545", "http://localhost:8545"),
+    ("http://0.0.0.0:8545", "http://node.localhost:8545"),
+    ("http://127.0.0.1:80", "http://localhost"),
 ]
 APART = [
     ("https://mainnet.base.org", "https://base.drpc.org"),
@@ -66,6 +82,11 @@ APART = [
     ("http://127.0.0.1:8545", "http://127.0.0.1:8546"),
     ("http://localhost:8545", "http://[::1]:8546"),
     ("https://192.0.2.7", "https://192.0.2.8"),
+    ("https://[2001:db8::1]", "https://[2001:db8::2]"),
+    ("https://[::ffff:192.0.2.7]", "https://[::ffff:192.0.2.8]"),
+    ("https://ex\u00e4mple.com", "https://xn--exmple-dua.com"),
+    ("https://xn--99999999999.com", "https://xn--99999999998.com"),
+    ("https://127.0.0.1", "http://127.0.0.1"),
 ]
 
 
