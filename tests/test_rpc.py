@@ -130,7 +130,7 @@ def test_an_answer_of_null_is_an_answer() -> None:
         lambda _: None,
         lambda _: "text",
         lambda items: items[0],
-        lambda _: {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "batches are not allowed"}},
+        lambda _: {"jsonrpc": "2.0", "id": None, "error": {"code": -32603, "message": "internal error"}},
     ],
 )
 def test_an_incomplete_batch_is_no_answer(change: Callable[[Items], Any]) -> None:
@@ -139,9 +139,9 @@ def test_an_incomplete_batch_is_no_answer(change: Callable[[Items], Any]) -> Non
 
 
 def test_a_refused_batch_says_why() -> None:
-    """A provider that takes no batches tells it in one error object for all."""
-    refused = {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "batches are not allowed"}}
-    assert "batches are not allowed" in unknown(answering(lambda _: refused), batch)
+    """A provider that answers nothing tells why in one error object for all."""
+    refused = {"jsonrpc": "2.0", "id": None, "error": {"code": -32001, "message": "your plan has ended"}}
+    assert "your plan has ended" in unknown(answering(lambda _: refused), batch)
 
 
 @pytest.mark.parametrize(

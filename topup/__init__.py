@@ -56,6 +56,8 @@ Each module answers one question. In the order the money flows:
   chain/          What does the chain say?
     profiles.py   Which contracts does a chain hold?
     owners.py     Whose is a provider?
+    capabilities.py What can this provider do?
+    pieces.py     How do questions reach a provider that takes few at once, asks for patience, or is a pool of nodes?
     rpc.py        How is a provider asked?
     providers.py  Which providers can be believed now?
     agreement.py  What do several providers say together?

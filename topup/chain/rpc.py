@@ -1,18 +1,23 @@
 """How is a provider asked? JSON-RPC over one kept-alive HTTP client, singly or in one batch.
 
-Nothing here repeats a request: whoever calls knows whether a repetition is harmless. URLs hold keys and never appear in
-a message: only the host does.
+A single question is never repeated here: whoever calls knows whether that is harmless. A batch is of what may be asked
+twice, and where the provider allows no more it is more than one request. URLs hold keys and never appear in a message:
+only the host does.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from topup.chain.capabilities import Capabilities
 from topup.chain.owners import owner
+from topup.chain.pieces import Pieces, Refused
 from topup.document import Unreadable, read
 from topup.errors import ChainError, ChainUnknown
 from topup.wire.http import Client, NoAnswer
@@ -44,10 +49,20 @@ Query = tuple[str, list[Any]]
 
 
 class Rpc:
-    """One provider: `owner` is whose it is, `requests` counts HTTP requests, of which a batch is one."""
+    """One provider: `owner` is whose it is, `requests` counts HTTP requests, of which a batch is one.
 
-    def __init__(self, url: str, *, timeout_s: float) -> None:
-        """Keep a client for `url`; nothing is sent yet."""
+    `can` is what it was learnt to do.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float,
+        now_s: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Keep a client for `url`; nothing is sent yet. `now_s` is any clock that only goes forward."""
         self._url = url
         parts = urlsplit(url)
         self.host = parts.hostname or "?"
@@ -61,24 +76,49 @@ class Rpc:
         self._client = Client(url, lasting=True)
         self._next_id = 0
         self.requests = 0
+        self.can = Capabilities(now_s)
+        self._pieces: Pieces[Answer] = Pieces(self.can, self._together, _refusal, sleep)
 
     async def close(self) -> None:
         """Close the client."""
         await self._client.close()
 
     async def batch(self, queries: Sequence[Query]) -> list[Answer]:
-        """Ask everything in one HTTP request; an item that failed is an `RpcError` in its place.
+        """Ask what may be asked twice, in as few HTTP requests as the provider takes.
+
+        An item that failed is an `RpcError` in its place.
 
         Raises:
             ChainUnknown: no usable answer as a whole.
         """
+        try:
+            # However many pieces and pauses it takes: a question has one deadline.
+            async with asyncio.timeout(self._timeout_s):
+                return await self._pieces.ask(queries)
+        except TimeoutError:
+            raise ChainUnknown(f"{self.host} did not answer within {self._timeout_s:g} s") from None
+
+    async def _together(self, queries: Sequence[Query]) -> list[Answer]:
+        """Ask everything in one HTTP request.
+
+        Raises:
+            Refused: in words about all of it.
+            ChainUnknown: no usable answer as a whole.
+        """
+        if self.can.batch_max == 1:
+            return [await self._alone(*query) for query in queries]
         first = self._next_id
         self._next_id += len(queries)
         body = [{"jsonrpc": "2.0", "id": first + n, "method": m, "params": p} for n, (m, p) in enumerate(queries)]
         document = await self._post(body)
+        if isinstance(document, list) and len(document) == 1 < len(queries) and _is_error(document[0]):
+            document = document[0]  # said once, in the place of the first question or of none
         if isinstance(document, dict):  # a provider that refuses the batch as a whole
             answer = self._answer(document)
-            raise ChainUnknown(f"{self.host} refused a batch: {answer}")
+            code, text = (answer.code, answer.message) if isinstance(answer, RpcError) else (0, "")
+            said = document.get("error")
+            more = self._shown(said["data"]) if isinstance(said, dict) and isinstance(said.get("data"), str) else ""
+            raise Refused(f"{self.host} refused a batch: {answer}", code, f"{text} {more}".strip())
         if not isinstance(document, list):
             raise ChainUnknown(f"{self.host} answered a batch with {type(document).__name__}")
         numbered = [(_number(item.get("id")), item) for item in document if isinstance(item, dict)]
@@ -90,6 +130,12 @@ class Rpc:
         except KeyError:
             await self.close()  # answers to earlier questions: whatever else waits on this connection is late too
             raise ChainUnknown(f"{self.host} answered questions nobody asked") from None
+
+    async def _alone(self, method: str, params: list[Any]) -> Answer:
+        try:
+            return await self.ask(method, *params)
+        except RpcError as error:
+            return error
 
     async def ask(self, method: str, *params: Any) -> Any:
         """Ask one thing.
@@ -157,6 +203,17 @@ def _number(told: object) -> int | None:
     if isinstance(told, str) and re.fullmatch("0|[1-9][0-9]{0,17}", told):
         return int(told)
     return told if type(told) is int else None
+
+
+def _is_error(item: object) -> bool:
+    return isinstance(item, dict) and item.get("error") is not None
+
+
+def _refusal(answer: Answer) -> tuple[int, str] | None:
+    """Return code and words of an answer in which the provider, not a contract, refuses; None for any other."""
+    if not isinstance(answer, RpcError) or answer.data is not None or "revert" in answer.message.lower():
+        return None
+    return answer.code, answer.message
 
 
 def revert_data(data: object) -> bytes | None:

@@ -1,0 +1,406 @@
+"""Is what a provider can do learnt from its own words, kept to, and tried again? Real servers on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from topup.chain.capabilities import LEARNT_S, Capabilities, speaks_of_absence, speaks_of_batches, speaks_of_rate
+from topup.chain.pieces import BEHIND_S, PATIENCE_S
+from topup.chain.rpc import Query, Rpc, RpcError
+from topup.errors import ChainUnknown
+from topup.sandbox.http import Request, Response, Server
+
+T = TypeVar("T")
+Item = dict[str, Any]
+# As many as a survey asks.
+ELEVEN: list[Query] = [("eth_call", [{"n": n}, "latest"]) for n in range(11)]
+ANSWERS = [f"eth_call {n}" for n in range(11)]
+
+
+def error(code: int, message: str, item: Item | None = None, **more: Any) -> Item:
+    """An error object in the place of one question, or of none."""
+    told = {"code": code, "message": message, **more}
+    return {"jsonrpc": "2.0", "id": None if item is None else item["id"], "error": told}
+
+
+def result(item: Item) -> Item:
+    """The honest answer names the question."""
+    first: Item = item["params"][0] if item["params"] else {}
+    return {"jsonrpc": "2.0", "id": item["id"], "result": f"{item['method']} {first.get('n')}"}
+
+
+@dataclass
+class Provider:
+    """A provider that takes batches of `limit` calls and refuses others in one of several forms."""
+
+    limit: int
+    refuse: Callable[[list[Item]], Any]
+    status: int = 200
+    sizes: list[int] = field(default_factory=list)
+    paused: list[float] = field(default_factory=list)
+    now_s: float = 0
+    at_once: int = 0
+    most: int = 0
+    serve: Callable[[list[Item]], list[Item]] | None = None
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer, or refuse."""
+        asked = json.loads(request.body)
+        items = asked if isinstance(asked, list) else [asked]
+        self.sizes.append(len(items) if isinstance(asked, list) else 0)
+        if self.serve is not None:
+            return Response(200, json.dumps(self.serve(items)).encode())
+        self.at_once += 1
+        self.most = max(self.most, self.at_once)
+        await asyncio.sleep(0.02)
+        self.at_once -= 1
+        if isinstance(asked, list) and len(items) > self.limit:
+            return Response(self.status, json.dumps(self.refuse(items)).encode())
+        told = [result(item) for item in items]
+        return Response(200, json.dumps(told if isinstance(asked, list) else told[0]).encode())
+
+    async def sleep(self, seconds: float) -> None:
+        """Let no time pass, and keep what was waited for."""
+        self.paused.append(seconds)
+
+    def run(self, act: Callable[[Rpc], Awaitable[T]]) -> T:
+        """Do something with a client of this provider."""
+
+        async def done() -> T:
+            server = Server(self)
+            await server.start()
+            rpc = Rpc(server.url, timeout_s=10, now_s=lambda: self.now_s, sleep=self.sleep)
+            try:
+                return await act(rpc)
+            finally:
+                await rpc.close()
+                await server.stop()
+
+        return asyncio.run(done())
+
+
+def ask(rpc: Rpc) -> Awaitable[list[Any]]:
+    """Ask what a survey is made of."""
+    return rpc.batch(ELEVEN)
+
+
+# How limits are told, and in which sizes the first batch goes out; 0 is a single question.
+TOLD: dict[str, tuple[int, Callable[[list[Item]], Any], int, list[int]]] = {
+    "one object": (10, lambda _: error(-32600, "batch too large: at most 10 calls"), 200, [11, 10, 1]),
+    "one object, another status": (10, lambda _: error(-32600, "batch size exceeds the limit of 10"), 413, [11, 10, 1]),
+    "the size is named too": (
+        10,
+        lambda items: error(-32000, f"batch limit 10 exceeded: {len(items)} requests given"),
+        400,
+        [11, 10, 1],
+    ),
+    "another number is named too": (10, lambda _: error(-32014, "maximum 10 calls in 1 batch"), 200, [11, 10, 1]),
+    "in the data": (
+        10,
+        lambda _: error(-32010, "The batch request was too large", data="Exceeded max limit of 10"),
+        200,
+        [11, 10, 1],
+    ),
+    "in every place": (
+        3,
+        lambda items: [error(31, "Batch of more than 3 requests are not allowed on free tier", i) for i in items],
+        200,
+        [11, 3, 3, 3, 2],
+    ),
+    "in the first place alone": (5, lambda items: [error(-32600, "batch too large", items[0])], 200, [11, 5, 5, 1]),
+    "without a number": (3, lambda _: error(-32600, "batch too large"), 200, [11, 5, 5, 1, 2, 2, 2, 2, 2]),
+    "by an option's name": (
+        7,
+        lambda _: error(-32602, "Number of requests in batch exceeds --rpc-max-batch-size."),
+        200,
+        [11, 5, 5, 1],
+    ),
+    "no batches": (
+        0,
+        lambda _: error(-32005, "Batched requests are not supported by this server"),
+        200,
+        [11, *[0] * 11],
+    ),
+    "no arrays": (
+        0,
+        lambda _: error(-32700, "json: cannot unmarshal array into Go value of type rpc.request"),
+        400,
+        [11, *[0] * 11],
+    ),
+    "no valid request": (0, lambda _: error(-32600, "Invalid Request"), 400, [11, *[0] * 11]),
+}
+
+
+@pytest.mark.parametrize("how", TOLD)
+def test_a_limit_on_batches_is_learnt_from_the_refusal(how: str) -> None:
+    """All is answered, in pieces of the size that was named or in halves; the next batch begins with them."""
+    limit, refuse, status, sizes = TOLD[how]
+    provider = Provider(limit, refuse, status)
+
+    async def twice(rpc: Rpc) -> int:
+        assert await ask(rpc) == ANSWERS
+        first = len(provider.sizes)
+        assert await ask(rpc) == ANSWERS
+        return first
+
+    first = provider.run(twice)
+    assert Counter(provider.sizes[:first]) == Counter(sizes)
+    # None of the second batch's pieces is refused.
+    assert sum(provider.sizes[first:]) in (11, 0)
+    assert max(provider.sizes[first:]) <= limit
+    assert provider.paused == []
+
+
+def test_the_pieces_of_a_batch_leave_side_by_side() -> None:
+    """Four pieces take as long as one."""
+    provider = Provider(3, lambda _: error(-32600, "batch too large: at most 3 calls"))
+    provider.run(ask)
+    assert provider.most == 4
+
+
+def test_what_was_answered_is_not_asked_again() -> None:
+    """The first ten were served, the eleventh was refused in its place: it alone goes out once more."""
+    asked: list[list[int]] = []
+
+    def serve(items: list[Item]) -> list[Item]:
+        asked.append([item["params"][0]["n"] for item in items])
+        return [*map(result, items[:10]), *(error(-32600, "batch limit of 10 exceeded", i) for i in items[10:])]
+
+    assert Provider(10, lambda _: None, serve=serve).run(ask) == ANSWERS
+    assert asked == [list(range(11)), [10]]
+
+
+def test_a_limit_is_tried_again_after_an_hour() -> None:
+    """A provider may have raised it: the whole batch is asked once more, and no sooner."""
+    provider = Provider(10, lambda _: error(-32600, "batch too large: at most 10 calls"))
+
+    async def hours(rpc: Rpc) -> None:
+        await ask(rpc)
+        provider.now_s += LEARNT_S - 1
+        await ask(rpc)
+        provider.limit = 100
+        provider.now_s += 1
+        await ask(rpc)
+        await ask(rpc)
+
+    provider.run(hours)
+    assert provider.sizes == [11, 10, 1, 10, 1, 11, 11]
+
+
+def test_a_limit_that_was_lowered_within_the_hour_is_learnt_anew() -> None:
+    """What was learnt is no promise."""
+    provider = Provider(10, lambda _: error(-32600, f"batch too large: at most {provider.limit} calls"))
+
+    async def lowered(rpc: Rpc) -> list[Any]:
+        await ask(rpc)
+        provider.limit = 4
+        return await ask(rpc)
+
+    assert provider.run(lowered) == ANSWERS
+    assert provider.sizes[3:] == [10, 1, 4, 4, 2]
+
+
+def test_each_provider_is_learnt_by_itself() -> None:
+    """What one cannot do says nothing of another."""
+    small = Provider(3, lambda _: error(-32600, "batch too large: at most 3 calls"))
+    small.run(ask)
+    large = Provider(100, lambda _: None)
+    large.run(ask)
+    assert large.sizes == [11]
+
+
+RATES = [
+    (-32016, "over rate limit"),
+    (-32005, "rate limit exceeded"),
+    (429, "Too Many Requests"),
+    (-32029, "slow down"),
+    (-32000, "batch of 11 calls is over your rate limit of 10 requests per second"),
+    (-32007, "15/second request limit reached"),
+]
+
+
+@pytest.mark.parametrize(("code", "words"), RATES)
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_rate_limit_is_waited_for_and_is_no_limit_on_batches(code: int, words: str, *, whole: bool) -> None:
+    """The same batch is asked again after a pause, of the same size, a few times and no more."""
+    refusals = [1, 1]
+
+    def refuse(items: list[Item]) -> Any:
+        refusals.pop()
+        provider.limit = 0 if refusals else 100
+        return error(code, words) if whole else [error(code, words, item) for item in items]
+
+    provider = Provider(0, refuse, 429)
+    assert provider.run(ask) == ANSWERS
+    assert provider.sizes == [11, 11, 11]
+    assert provider.paused == list(PATIENCE_S[:2])
+
+
+def test_a_rate_limit_that_stays_is_told_in_its_words() -> None:
+    """Patience has an end: the provider gave no answer, and why is said."""
+    whole = Provider(0, lambda _: error(-32016, "over rate limit"))
+    with pytest.raises(ChainUnknown, match="refused a batch: over rate limit"):
+        whole.run(ask)
+    assert len(whole.sizes) == 1 + len(PATIENCE_S)
+    each = Provider(0, lambda items: [error(-32016, "over rate limit", item) for item in items])
+    told = each.run(ask)
+    assert [(type(one), str(one)) for one in told] == [(RpcError, "over rate limit")] * 11
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(-32603, "internal error"), (-32000, "something went wrong"), (-32001, "your plan has ended"), (0, "")],
+)
+def test_an_error_that_does_not_say_so_teaches_nothing(code: int, words: str) -> None:
+    """Words about nothing in particular are no limit: nothing is split, nothing is asked again."""
+    provider = Provider(0, lambda _: error(code, words))
+    with pytest.raises(ChainUnknown, match="refused a batch"):
+        provider.run(ask)
+    assert provider.sizes == [11]
+
+
+def test_what_a_contract_says_is_no_refusal_of_the_provider() -> None:
+    """A revert may speak of batches, rates and blocks; it is an answer."""
+    provider = Provider(
+        0, lambda items: [error(3, "execution reverted: batch limit 1 exceeded, over rate limit", i) for i in items]
+    )
+    told = provider.run(ask)
+    assert {str(one) for one in told} == {"execution reverted: batch limit 1 exceeded, over rate limit"}
+    assert provider.sizes == [11]
+
+
+@given(size=st.integers(2, 40), words=st.text(max_size=60), whole=st.booleans())
+def test_whatever_is_said_the_pieces_grow_smaller_and_end(*, size: int, words: str, whole: bool) -> None:
+    """A provider that refuses every size in any words is asked a bounded number of times."""
+    can = Capabilities(lambda: 0)
+    rounds = 0
+    while can.refused_batch(size, -32600, f"batch limit {words}", whole=whole):
+        assert can.batch_max is not None
+        assert 1 <= can.batch_max < size
+        size, rounds = can.batch_max, rounds + 1
+    assert rounds <= 40
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "absent"),
+    [
+        (-32601, "the method eth_maxPriorityFeePerGas does not exist/is not available", True),
+        (-32601, "whatever", True),
+        (-32004, "Method eth_maxPriorityFeePerGas not supported", True),
+        (-32602, "pending block is not supported", True),
+        (-32000, "unknown method", True),
+        (-32603, "internal error", False),
+        (-32005, "rate limit exceeded", False),
+        (-32601, "too many requests", False),
+        (-32000, "header not found", False),
+    ],
+)
+def test_absence_is_only_what_says_so(code: int, words: str, *, absent: bool) -> None:
+    """A method is lacking where the error says it; an error inside, or a rate, says nothing of it."""
+    assert speaks_of_absence(code, words) is absent
+    assert not speaks_of_batches(code, words, whole=False)
+    assert speaks_of_rate(code, words) is ("rate" in words or "too many" in words)
+
+
+# -- a pool whose nodes are a block apart -------------------------------------------------------------------------
+
+PINNED: list[Query] = [
+    ("eth_getBlockByNumber", ["0x10", False]),
+    ("eth_call", [{"n": 1}, "0x10"]),
+    ("eth_getBalance", [{"n": 2}, "0x10"]),
+    ("eth_chainId", []),
+]
+
+
+@dataclass
+class Pool:
+    """Nodes behind one address, asked in turn; some answer questions about block 16 with `lack`."""
+
+    lack: Callable[[Item], Item]
+    behind: int
+    of: int = 2
+    turn: int = 0
+    asked: list[list[str]] = field(default_factory=list)
+    paused: list[float] = field(default_factory=list)
+
+    async def serve(self, request: Request) -> Response:
+        """Answer by the node whose turn it is."""
+        items = json.loads(request.body)
+        self.turn += 1
+        lagging = (self.turn - 1) % self.of < self.behind
+        self.asked.append([item["method"] for item in items])
+        told = [
+            self.lack(item)
+            if lagging and "0x10" in item["params"]
+            else {"jsonrpc": "2.0", "id": item["id"], "result": f"{item['method']}"}
+            for item in items
+        ]
+        return Response(200, json.dumps(told).encode())
+
+    async def sleep(self, seconds: float) -> None:
+        """Let no time pass, and keep what was waited for."""
+        self.paused.append(seconds)
+
+    def run(self, queries: list[Query]) -> list[Any]:
+        """Ask this pool."""
+
+        async def done() -> list[Any]:
+            server = Server(self.serve)
+            await server.start()
+            rpc = Rpc(server.url, timeout_s=10, sleep=self.sleep)
+            try:
+                return await rpc.batch(queries)
+            finally:
+                await rpc.close()
+                await server.stop()
+
+        return asyncio.run(done())
+
+
+def nothing(item: Item) -> Item:
+    """A node without the block: nothing for the block itself, an error for what stands on it."""
+    null = {"jsonrpc": "2.0", "id": item["id"], "result": None}
+    return null if item["method"] == "eth_getBlockByNumber" else error(-32000, "header not found", item)
+
+
+LACKS: dict[str, Callable[[Item], Item]] = {
+    "header not found": lambda item: error(-32000, "header not found", item),
+    "unknown block": lambda item: error(-39001, "Unknown block", item),
+    "block not found": lambda item: error(-32000, "block not found: 0x10", item),
+    "nothing": nothing,
+}
+
+
+@pytest.mark.parametrize("how", LACKS)
+def test_what_one_node_of_a_pool_lacks_is_asked_once_more(how: str) -> None:
+    """Another node has the block: only what was lacking goes out again, almost at once."""
+    pool = Pool(LACKS[how], behind=1)
+    assert pool.run(PINNED) == [method for method, _ in PINNED]
+    assert pool.asked[1:] == [[method for method, _ in PINNED[:3]]]
+    assert pool.paused == [BEHIND_S[0]]
+
+
+def test_a_block_that_no_node_has_is_told_as_it_is() -> None:
+    """Asked a few times and no more; nothing is made of it."""
+    pool = Pool(nothing, behind=2)
+    block, call, balance, chain = pool.run(PINNED)
+    assert (block, chain) == (None, "eth_chainId")
+    assert [str(one) for one in (call, balance)] == ["header not found"] * 2
+    assert len(pool.asked) == 1 + len(BEHIND_S)
+
+
+def test_a_tag_that_is_missing_is_not_asked_for_again() -> None:
+    """A node without a safe block is not behind: only a block that is named by its number can be lacking."""
+    provider = Provider(1, list, serve=lambda items: [error(-32000, "safe block not found", i) for i in items])
+    (told,) = provider.run(lambda rpc: rpc.batch([("eth_getBlockByNumber", ["safe", False])]))
+    assert str(told) == "safe block not found"
+    assert provider.sizes == [1]

@@ -1,0 +1,142 @@
+"""How do questions reach a provider that takes few at once, asks for patience, or is a pool of nodes?
+
+In as few requests as it takes, side by side. What was refused for its number is asked again in smaller pieces, what
+was refused for its rate after a pause, what a node of a pool lacks that is behind the others almost at once: each a
+bounded number of times, and never what was answered. Only for what may be asked twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
+
+from topup.chain.capabilities import Capabilities, speaks_of_a_node_behind, speaks_of_rate
+from topup.errors import ChainUnknown
+
+A = TypeVar("A")
+T = TypeVar("T")
+Question = tuple[str, list[Any]]
+# How long is waited each time before what a rate limit refused, or a node behind could not tell, is asked once more.
+PATIENCE_S: Final = (1.0, 1.0, 2.0)
+BEHIND_S: Final = (0.05, 0.2, 0.5)
+_NUMBER: Final = re.compile(r"0x[0-9a-fA-F]{1,16}")
+
+
+class Refused(ChainUnknown):
+    """A batch was refused as a whole, with this code and these words."""
+
+    def __init__(self, message: str, code: int, text: str) -> None:
+        """Keep the provider's code and words beside the sentence."""
+        super().__init__(message)
+        self.code = code
+        self.text = text
+
+
+@dataclass
+class _Round(Generic[A]):
+    """What came of asking once: places to ask again, and why; `refused` has no answer in its place."""
+
+    split: list[int] = field(default_factory=list)
+    rated: list[int] = field(default_factory=list)
+    behind: list[int] = field(default_factory=list)
+    answers: dict[int, A] = field(default_factory=dict)
+    refused: Refused | None = None
+
+
+class Pieces(Generic[A]):
+    """Asks one provider: `together` asks in one request, `refusal` reads code and words of an answer that refuses."""
+
+    def __init__(
+        self,
+        can: Capabilities,
+        together: Callable[[Sequence[Question]], Coroutine[Any, Any, list[A]]],
+        refusal: Callable[[A], tuple[int, str] | None],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        """Keep how to ask."""
+        self._can = can
+        self._together = together
+        self._refusal = refusal
+        self._sleep = sleep
+
+    async def ask(self, queries: Sequence[Question]) -> list[A]:
+        """Ask everything; each answer stands in its question's place, also one that refuses to the end.
+
+        Raises:
+            ChainUnknown: a piece had no usable answer.
+        """
+        answers: dict[int, A] = {}
+        todo, patience, behind = list(range(len(queries))), iter(PATIENCE_S), iter(BEHIND_S)
+        while todo:
+            told = await self._round(queries, todo)
+            answers |= told.answers
+            todo, pause_s = list(told.split), 0.0
+            for again, pauses in ((told.rated, patience), (told.behind, behind)):
+                wait_s = next(pauses, None) if again else None
+                if wait_s is not None:
+                    todo, pause_s = [*todo, *again], max(pause_s, wait_s)
+            if told.refused is not None and any(n not in answers and n not in todo for n in range(len(queries))):
+                raise told.refused
+            if pause_s:
+                await self._sleep(pause_s)
+        return [answers[place] for place in range(len(queries))]
+
+    async def _round(self, queries: Sequence[Question], todo: Sequence[int]) -> _Round[A]:
+        size = self._can.batch_max or len(todo)
+        pieces = [todo[n : n + size] for n in range(0, len(todo), size)]
+        told: _Round[A] = _Round()
+        said = await _side_by_side([self._piece([queries[place] for place in piece]) for piece in pieces])
+        for piece, answers in zip(pieces, said, strict=True):
+            if isinstance(answers, Refused):
+                self._refused(piece, answers, told)
+                continue
+            for place, answer in zip(piece, answers, strict=True):
+                told.answers[place] = answer
+                self._answered(place, queries[place], answer, len(piece), told)
+        return told
+
+    async def _piece(self, queries: Sequence[Question]) -> list[A] | Refused:
+        try:
+            return await self._together(queries)
+        except Refused as refused:
+            return refused
+
+    def _refused(self, piece: Sequence[int], said: Refused, told: _Round[A]) -> None:
+        if self._can.refused_batch(len(piece), said.code, said.text, whole=True):
+            told.split += piece
+        elif speaks_of_rate(said.code, said.text):
+            told.rated += piece
+            told.refused = said
+        else:
+            raise said
+
+    def _answered(self, place: int, query: Question, answer: A, size: int, told: _Round[A]) -> None:
+        refusal = self._refusal(answer)
+        if refusal is None:
+            if answer is None and query[0] == "eth_getBlockByNumber" and _pinned(query):
+                told.behind.append(place)
+        elif self._can.refused_batch(size, *refusal, whole=False):
+            told.split.append(place)
+        elif speaks_of_rate(*refusal):
+            told.rated.append(place)
+        elif _pinned(query) and speaks_of_a_node_behind(refusal[1]):
+            told.behind.append(place)
+
+
+def _pinned(query: Question) -> bool:
+    """Tell whether a question names its block by number: a node that lacks it is behind, or another branch's."""
+    return any(isinstance(p, str) and _NUMBER.fullmatch(p) for p in query[1])
+
+
+async def _side_by_side(asked: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await all; when one fails the others are given up, and their answers with them."""
+    tasks = [asyncio.ensure_future(one) for one in asked]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
