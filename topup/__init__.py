@@ -59,6 +59,7 @@ Each module answers one question. In the order the money flows:
     capabilities.py What can this provider do?
     pieces.py     How do questions reach a provider that takes few at once, asks for patience, or is a pool of nodes?
     rpc.py        How is a provider asked?
+    fees.py       What does a transaction pay per gas, where a provider does not say it?
     providers.py  Which providers can be believed now?
     agreement.py  What do several providers say together?
     quorum.py     How many providers have to say it?

@@ -356,6 +356,8 @@ class PaymentPlanned(Event):
     l1_fee_wei: Wei
     block: int
     proof: str
+    # What could not be told and was taken as it mostly is; "" = nothing.
+    doubt: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

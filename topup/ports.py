@@ -113,6 +113,8 @@ class Survey:
     allowance: Usdc | None = None
     # What the access key that signs may spend of these tokens; None where the wallet's own key signs.
     permission: Permission | None = None
+    # What could not be told and is taken as it mostly is, in a sentence; "" = nothing.
+    doubt: str = ""
 
 
 @dataclass(frozen=True)

@@ -236,6 +236,7 @@ class Purchase(Steps):
                     l1_fee_wei=plan.l1_fee,
                     block=plan.block_number,
                     proof=plan.proof,
+                    doubt=survey.doubt,
                 )
             )
             self._permit(plan, verified, survey)

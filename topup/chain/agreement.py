@@ -139,6 +139,8 @@ def survey(answers: Answers[Survey], quorum: int) -> Agreed[Survey]:
         tokens=None if first.tokens is None else reached(camp, lambda s: s.tokens or Usdc(0), quorum),
         allowance=None if first.allowance is None else reached(camp, lambda s: s.allowance or Usdc(0), quorum),
         permission=None if first.permission is None else _permission(camp, first.permission, quorum),
+        # Who can tell is believed like everybody; a doubt of all those that count is ours.
+        doubt="" if owners([v for v in camp if not v.value.doubt]) >= quorum else max(v.value.doubt for v in camp),
     )
     return Agreed(joined, "; ".join(shown) if len(camp) < len(shown) else "")
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from topup.chain.contracts import transferred
+from topup.chain.fees import paid_per_gas
 from topup.chain.reverts import lasting
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity
 from topup.chain.simulation import is_payment
 from topup.chain.survey import head, reason, right_chain
 from topup.charge import Charge
-from topup.errors import Reverted
-from topup.lifecycle import NO_TOKENS, Attempt, Inclusion, Kind
+from topup.errors import ChainUnknown, Reverted
+from topup.lifecycle import NO_TOKENS, Attempt, Inclusion, Kind, Plan
 from topup.money import Asset, Usdc, Wei
 from topup.ports import UNMEASURED, Seen, Sighting
 
@@ -74,8 +75,8 @@ async def look(rpc: Rpc, chain_id: int, wallet: bytes, attempts: Sequence[Sought
     replaced = frozenset(h for h, block in blocks.items() if _other(block, recorded[h]))
     sighting = Sighting(
         head=head(known(newest, "the newest block")),
-        safe=_height(safe),
-        finalized=_height(final),
+        safe=safe_height(safe, final),
+        finalized=height(final),
         finalized_s=quantity(final.get("timestamp"), "a block time") if isinstance(final, dict) else None,
         nonce_latest=quantity(known(nonce, "the nonce"), "the nonce"),
         seen=await _weighed(rpc, wallet, found),
@@ -90,7 +91,12 @@ def _other(block: Answer, recorded: Inclusion) -> bool:
     return isinstance(block, dict) and block.get("hash") != "0x" + recorded.block_hash.hex()
 
 
-def _height(block: Answer) -> int | None:
+def safe_height(safe: Answer, final: Answer) -> int | None:
+    """Return how far a provider calls the chain safe: at least as far as final, which some serve alone."""
+    return max((told for told in (height(safe), height(final)) if told is not None), default=None)
+
+
+def height(block: Answer) -> int | None:
     """A tag that is null, missing or an error means "not yet"."""
     return quantity(block.get("number"), "a block number") if isinstance(block, dict) else None
 
@@ -129,12 +135,13 @@ def _weigh(sought: Sought, receipt: dict[str, Any], answers: Sequence[Answer]) -
         return None  # it was planned later than that block was final: no such receipt can be
     success = quantity(receipt.get("status"), "the receipt's status") == 1
     used = quantity(receipt.get("gasUsed"), "gasUsed")
-    gas = Wei(used * quantity(receipt.get("effectiveGasPrice"), "effectiveGasPrice"))
     pays = success and plan.kind is Kind.PAY
     payments = [e for e in transferred(receipt, plan.to) if is_payment(e, demand)] if pays else []
     took = int(payments[0]["spentAmount"]) if len(payments) == 1 else 0
     spent, tokens = (Wei(took), NO_TOKENS) if plan.asset is Asset.ETH else (Wei(0), Usdc(took))
     moved, told = _moved(before, after), _l1_fee(receipt)
+    price = paid_per_gas(receipt, block, (plan.max_fee_per_gas, plan.max_priority_fee_per_gas))
+    gas = price.times(used) if price is not None else _left_for_gas(moved, spent + (told or Wei(0)), plan, used)
     trusted = not pays or len(payments) == 1
     if trusted:
         l1_fee, check = _reconciled(moved, spent + gas, told, plan.l1_fee)
@@ -148,6 +155,18 @@ def _weigh(sought: Sought, receipt: dict[str, Any], answers: Sequence[Answer]) -
     ms = at.timestamp_s * 1000
     inclusion = Inclusion(at.number, at.hash, ms, success, gas, l1_fee, spent, why, transient, tokens)
     return Seen(inclusion, why, check, trusted)
+
+
+def _left_for_gas(moved: Wei | None, rest: Wei, plan: Plan, used: int) -> Wei:
+    """Return what gas has cost where no price is told: what the wallet fell by beyond the rest, within what was signed.
+
+    Raises:
+        ChainUnknown: the balance is not known, or something else has changed it.
+    """
+    left = None if moved is None else moved - rest
+    if left is None or not Wei(0) <= left <= plan.max_fee_per_gas.times(used):
+        raise ChainUnknown("neither receipt nor block nor balance tells what gas has cost")
+    return left
 
 
 def _failure(used: int, gas_limit: int, again: Answer) -> tuple[str, bool]:

@@ -17,6 +17,7 @@ from eth_utils.crypto import keccak
 
 from topup.adoption import Done
 from topup.chain.contracts import transferred
+from topup.chain.fees import paid_per_gas
 from topup.chain.profiles import Profile
 from topup.chain.rpc import Answer, Rpc, RpcError, known, quantity, unhex
 from topup.chain.survey import head, right_chain
@@ -193,10 +194,19 @@ async def transaction(rpc: Rpc, profile: Profile, tx_hash: bytes, wallet: bytes,
             ("eth_getBalance", [me, hex(number)]),
         ]
     )
-    at = head(known(stood, "a block"))
+    block = known(stood, "a block")
+    at = head(block)
     if at.hash != unhex(receipt["blockHash"], "a block hash"):
         return None
-    return _done(told, receipt, at, tx_hash, (wallet, profile), (before, after))
+    # Older forms name one price, which is all that they pay.
+    cap, most = (
+        Wei(quantity(told.get(name) or told.get("gasPrice"), name)) for name in ("maxFeePerGas", "maxPriorityFeePerGas")
+    )
+    price = paid_per_gas(receipt, block, (cap, most))
+    if price is None:
+        raise ChainUnknown(f"{rpc.host}: neither receipt nor block tells what gas has cost")
+    gas = price.times(quantity(receipt.get("gasUsed"), "gasUsed"))
+    return _done(told, receipt, at, tx_hash, (wallet, profile), (gas, before, after))
 
 
 def _done(
@@ -205,18 +215,18 @@ def _done(
     at: Head,
     tx_hash: bytes,
     parties: tuple[bytes, Profile],
-    balances: tuple[Answer, Answer],
+    costs: tuple[Wei, Answer, Answer],
 ) -> Done:
-    wallet, profile = parties
+    """Read what it did; `costs` are its gas, and the wallet's balances before and after."""
+    (wallet, profile), (gas, *balances) = parties, costs
     events = [e for e in transferred(receipt, profile.contract) if bytes.fromhex(e["sender"][2:]) == wallet]
     success = quantity(receipt.get("status"), "the receipt's status") == 1
-    gas = Wei(quantity(receipt.get("gasUsed"), "gasUsed") * quantity(receipt.get("effectiveGasPrice"), "the gas price"))
     spent = sum((Wei(int(e["spentAmount"])) for e in events if _currency(e) == NATIVE), Wei(0))
     value, data = Wei(quantity(told.get("value"), "the value")), unhex(told.get("input"), "the call data")
     to = unhex(told["to"], "the receiver") if told.get("to") else b""
     moved = Wei(0) if not success else spent if events else value
     tokens = _tokens_out(receipt, profile.currency, wallet) if success else NO_TOKENS
-    l1_fee = _l1_fee(receipt, gas + moved, balances)
+    l1_fee = _l1_fee(receipt, gas + moved, (balances[0], balances[1]))
     paid = _paid(data, profile.currency) if to == profile.contract and len(events) == 1 else None
     if paid is not None and not _as_said(paid, events[0], profile.currency, tokens):
         paid = None

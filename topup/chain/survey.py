@@ -7,7 +7,9 @@ from typing import Any
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
+from topup.chain.capabilities import speaks_of_absence
 from topup.chain.contracts import encode, returned
+from topup.chain.fees import TIP_MIN, tip, tip_query
 from topup.chain.profiles import Profile
 from topup.chain.reverts import decoded
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, unhex
@@ -16,8 +18,8 @@ from topup.money import Asset, Usdc, Wei
 from topup.ports import Head, Survey
 
 ROUND = ["uint80", "int256", "uint256", "uint256", "uint80"]
-# A wallet that is asked for less than this has nothing to tip with; Base's usual tip is a thousandth of a gwei.
-TIP_MIN = Wei(1_000_000)
+# What a survey says of itself where nobody could tell what waits for a block.
+NO_PENDING = "the provider does not count what is pending: a transaction of the wallet that is not ours would not show"
 
 
 def tag(number: int | str) -> str:
@@ -47,7 +49,7 @@ async def survey(
         ("eth_getBalance", [me, "latest"]),
         ("eth_getTransactionCount", [me, "latest"]),
         ("eth_getTransactionCount", [me, "pending"]),
-        ("eth_maxPriorityFeePerGas", []),
+        tip_query(rpc),
         ("eth_getCode", ["0x" + contract.hex(), "latest"]),
     ]
     tiers = profile.tiers if pay_with is Asset.ETH else ()
@@ -72,19 +74,29 @@ async def survey(
     price = feed_price(next(rounds), profile, block) if profile.price_feed is not None else None
     if profile.sequencer_feed is not None:
         _sequencer(next(rounds), profile, block)
+    nonce = quantity(known(answers[3], "the nonce"), "the nonce")
+    pending, doubt = _pending(answers[4], nonce)
     return Survey(
         head=block,
         balance=Wei(quantity(known(answers[2], "the balance"), "the balance")),
-        nonce_latest=quantity(known(answers[3], "the nonce"), "the nonce"),
-        nonce_pending=quantity(known(answers[4], "the pending nonce"), "the pending nonce"),
+        nonce_latest=nonce,
+        nonce_pending=pending,
         base_fee=Wei(quantity(known(answers[1], "the newest block").get("baseFeePerGas"), "baseFeePerGas")),
-        tip=max(TIP_MIN, Wei(quantity(known(answers[5], "the tip"), "the tip"))),
+        tip=max(TIP_MIN, await tip(rpc, answers[5])),
         code_hash=_code(known(answers[6], "the contract's code"), profile, contract),
         quotes=_quotes(told),
         price_e8=price,
         tokens=held,
         allowance=allowed,
+        doubt=doubt,
     )
+
+
+def _pending(answer: Answer, latest: int) -> tuple[int, str]:
+    """Return the nonce with what is pending, and a doubt: a provider that does not count it shows the latest alone."""
+    if isinstance(answer, RpcError) and speaks_of_absence(answer.code, answer.message):
+        return latest, NO_PENDING
+    return quantity(known(answer, "the pending nonce"), "the pending nonce"), ""
 
 
 def _units(answer: Answer) -> Usdc:

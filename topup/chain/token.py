@@ -10,6 +10,7 @@ from eth_utils.crypto import keccak
 from topup.chain import agreement
 from topup.chain.agreement import Agreed
 from topup.chain.contracts import encode, returned
+from topup.chain.fees import tip, tip_query
 from topup.chain.holdings import held
 from topup.chain.keychain import permission, queries
 from topup.chain.profiles import DOLLARS
@@ -112,11 +113,11 @@ async def survey(
         PaymentForbidden: one of these authorizations was used, or the token's address has no code.
     """
     by = () if key is None else queries(wallet, key, token)
-    spoken, newest, tip, code, held, *rest = await rpc.batch(
+    spoken, newest, asked, code, held, *rest = await rpc.batch(
         [
             ("eth_chainId", []),
             ("eth_getBlockByNumber", ["latest", False]),
-            ("eth_maxPriorityFeePerGas", []),
+            tip_query(rpc),
             ("eth_getCode", ["0x" + token.hex(), "latest"]),
             balance(token, wallet, "latest"),
             *(mark(trace, "latest") for trace in traces),
@@ -145,7 +146,7 @@ async def survey(
         nonce_latest=0,
         nonce_pending=0,
         base_fee=Wei(quantity(block.get("baseFeePerGas"), "baseFeePerGas")),
-        tip=Wei(quantity(known(tip, "the tip"), "the tip")),
+        tip=await tip(rpc, asked),
         code_hash=keccak(runtime),
         quotes={},
         price_e8=None,

@@ -15,7 +15,7 @@ from typing import Any, Final
 from eth_utils.address import to_checksum_address
 
 from topup.chain.contracts import encode
-from topup.chain.evidence import View
+from topup.chain.evidence import View, height, safe_height
 from topup.chain.fate import Account, past
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, unhex
 from topup.chain.scan import SPAN
@@ -68,8 +68,8 @@ async def look(rpc: Rpc, chain_id: int, traces: Sequence[Sought]) -> View:
     standing = frozenset(key for key, shown in there.items() if shown == "0x" + recorded[key].block_hash.hex())
     sighting = Sighting(
         head=now,
-        safe=_height(safe),
-        finalized=_height(final),
+        safe=safe_height(safe, final),
+        finalized=height(final),
         finalized_s=quantity(final.get("timestamp"), "a block time") if isinstance(final, dict) else None,
         nonce_latest=0,
         seen=await _weighed(rpc, found),
@@ -199,9 +199,11 @@ def _weigh(place: _Place, receipt: Answer, block: Answer, before: Answer, after:
     uses = sum(_is(log, *trace.log) for log in logs)
     transfers = sum(_moves(log, trace) for log in logs)
     trusted = not success or (uses, transfers, place.carriers) == (1, 1, 1)
-    fee, moved = _fee(receipt, trace), _moved(before, after)
+    moved = _moved(before, after)
+    sent = trace.tokens if success else NO_TOKENS
+    fee = _fee(receipt, trace, moved - sent if trusted and moved is not None else None)
     if trusted:
-        tokens, why = (trace.tokens, "") if success else (NO_TOKENS, "reverted: it moved nothing, and was used up")
+        tokens, why = (sent, "") if success else (sent, "reverted: it moved nothing, and was used up")
         check = _checked(moved, tokens + fee)
     else:
         # No transfer says what it took: whatever left beyond the fee, or else all that was authorized.
@@ -231,10 +233,18 @@ def _moves(log: dict[str, Any], trace: Trace) -> bool:
     return _is(log, trace.token, parties) and log.get("data") == f"0x{trace.tokens.units:064x}"
 
 
-def _fee(receipt: dict[str, Any], trace: Trace) -> Usdc:
-    """Return what the network took of the wallet's tokens, rounded up to the token's unit as the chain does."""
+def _fee(receipt: dict[str, Any], trace: Trace, left: Usdc | None) -> Usdc:
+    """Return what the network took of the wallet's tokens, rounded up to the token's unit as the chain does.
+
+    Where the receipt does not say its price it is `left`: what the wallet fell by beyond the transfer.
+
+    Raises:
+        ChainUnknown: neither tells it.
+    """
     if not trace.pays_fee:
         return NO_TOKENS
+    if receipt.get("effectiveGasPrice") is None and left is not None and left >= NO_TOKENS:
+        return left
     used = quantity(receipt.get("gasUsed"), "gasUsed")
     return Usdc(-(-used * quantity(receipt.get("effectiveGasPrice"), "effectiveGasPrice") // PRICES_PER_UNIT))
 
@@ -284,11 +294,6 @@ def known_word(answer: Answer, what: str) -> int:
     if word is None:
         raise ChainUnknown(f"{what} is {str(answer)[:80]!r}, not a word")
     return word
-
-
-def _height(block: Answer) -> int | None:
-    """A tag that is null, missing or an error means "not yet"."""
-    return quantity(block.get("number"), "a block number") if isinstance(block, dict) else None
 
 
 def _succeeded(receipt: Any) -> bool:

@@ -1,0 +1,64 @@
+"""What does a transaction pay per gas, where a provider does not say it?
+
+What is asked as a tip can be read from recent blocks, and what was paid from the block and from what we signed.
+"""
+
+from __future__ import annotations
+
+from statistics import median_low
+from typing import Any, Final
+
+from topup.chain.capabilities import speaks_of_absence
+from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity
+from topup.errors import ChainUnknown
+from topup.money import Wei
+
+# A wallet that is asked for less than this has nothing to tip with; Base's usual tip is a thousandth of a gwei.
+TIP_MIN: Final = Wei(1_000_000)
+_ASKED: Final = "eth_maxPriorityFeePerGas"
+# What the middle transaction of each of the last blocks has paid above the base fee.
+_HISTORY: Final[Query] = ("eth_feeHistory", ["0x14", "latest", [50]])
+
+
+def tip_query(rpc: Rpc) -> Query:
+    """Return the question for the tip, of those that this provider answers."""
+    return _HISTORY if rpc.can.lacks(_ASKED) else (_ASKED, [])
+
+
+async def tip(rpc: Rpc, answer: Answer) -> Wei:
+    """Read the answer to the question for the tip; where the method is missing ask what recent blocks have paid.
+
+    Raises:
+        ChainUnknown: it was not answered.
+    """
+    if isinstance(answer, RpcError) and not rpc.can.lacks(_ASKED) and speaks_of_absence(answer.code, answer.message):
+        rpc.can.without(_ASKED)
+        (answer,) = await rpc.batch([_HISTORY])
+    if not rpc.can.lacks(_ASKED):
+        return Wei(quantity(known(answer, "the tip"), "the tip"))
+    if isinstance(answer, RpcError) and speaks_of_absence(answer.code, answer.message):
+        return TIP_MIN  # neither is served; the base fee alone decides whether it is mined
+    history = known(answer, "the fee history")
+    rewards = history.get("reward") if isinstance(history, dict) else None
+    if rewards is None:
+        return TIP_MIN
+    if not isinstance(rewards, list) or not all(isinstance(block, list) and len(block) == 1 for block in rewards):
+        raise ChainUnknown(f"{rpc.host}: the fee history cannot be read")
+    paid = [quantity(block[0], "a reward") for block in rewards]
+    return Wei(median_low(paid)) if paid else TIP_MIN
+
+
+def paid_per_gas(receipt: dict[str, Any], block: dict[str, Any], signed: tuple[Wei, Wei]) -> Wei | None:
+    """Return what a transaction paid per gas: as the receipt says, or else as block and bytes leave no choice.
+
+    `signed` are the highest fee and the highest tip per gas that its bytes allow. None: neither says it.
+
+    Raises:
+        ChainUnknown: what is said cannot be read.
+    """
+    told, base = receipt.get("effectiveGasPrice"), block.get("baseFeePerGas")
+    if told is not None:
+        return Wei(quantity(told, "effectiveGasPrice"))
+    if base is None:
+        return None
+    return min(signed[0], Wei(quantity(base, "baseFeePerGas")) + signed[1])
