@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Awaitable
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from eth_utils.crypto import keccak
 
 from topup.charge import K2_PREFIX, Clocks, Pins, Request, Verified, parse, verify
+from topup.death import Fate, More
 from topup.lifecycle import Inclusion, Kind, Plan, State, TopUp
 from topup.money import Bps, Usd, Wei
 from topup.sandbox.charges import Ask, Operator, Terms
@@ -21,6 +23,13 @@ ACCOUNT = "default"
 PAYER = "0xac8CeB5131449e5850030737D10d1E25C6b8D80B"
 WALLET = bytes.fromhex(PAYER[2:])
 CHAIN_ID = 8453
+
+
+async def settled(asked: Awaitable[Fate | More]) -> Fate:
+    """What became of a charge, of which all was read within one pass."""
+    told = await asked
+    assert isinstance(told, Fate), told
+    return told
 
 
 def operator(seed: int = 1, terms: Terms | None = None) -> Operator:

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import builders
+from tests.builders import settled
 from tests.stage import Stage
 from tests.test_chain import HEAD_AGE_MAX_S, LAG_MAX_S, TOTAL, Stand, stand_on
 from topup.chain import agreement
@@ -597,7 +598,7 @@ def test_nonsense_from_one_of_three_stops_nothing(method: str, trio: House) -> N
         return survey, run, look.seen.keys(), look.nonce_latest, look.finalized
 
     async def proof(chain: EvmChain) -> Any:
-        return replace(await chain.fate(demand, 0), witnesses=0), await chain.flag(demand)
+        return replace(await settled(chain.fate(demand, 0)), witnesses=0), await chain.flag(demand)
 
     known: dict[str, Any] = {}
 
@@ -837,12 +838,12 @@ def test_the_fate_of_a_paid_charge_names_its_payment(pair: House) -> None:
     demand, attempt = pair.stand.paid()
     other = pair.stand.demand()
     pair.stand.mine(40)
-    told = pair.run(lambda c: c.fate(demand, 0))
+    told = pair.run(lambda c: settled(c.fate(demand, 0)))
     assert (told.flag, told.payers, told.witnesses) == (True, frozenset({attempt.hash}), 2)
     final = pair.stand.rpc("eth_getBlockByNumber", "finalized", False)
     assert (told.final_number, told.final_s) == (int(final["number"], 16), int(final["timestamp"], 16))
     assert "0x" + told.final_hash.hex() == final["hash"]
-    unpaid = pair.run(lambda c: c.fate(other, 0))
+    unpaid = pair.run(lambda c: settled(c.fate(other, 0)))
     assert (unpaid.flag, unpaid.payers) == (False, frozenset())
     assert pair.run(lambda c: c.flag(demand))
     assert not pair.run(lambda c: c.flag(other))
@@ -852,14 +853,14 @@ def test_one_provider_is_one_witness(sole: House) -> None:
     """What it says is handed on, and how little that is."""
     demand, _ = sole.stand.paid()
     sole.stand.mine(40)
-    assert sole.run(lambda c: c.fate(demand, 0), needs=1).witnesses == 1
+    assert sole.run(lambda c: settled(c.fate(demand, 0)), needs=1).witnesses == 1
 
 
 def test_a_fate_is_asked_of_all_even_where_one_would_do(trio: House) -> None:
     """A quorum of one is a word about reading; proof counts whoever is there."""
     demand, _ = trio.stand.paid()
     trio.stand.mine(40)
-    assert trio.run(lambda c: c.fate(demand, 0), needs=1).witnesses == 3
+    assert trio.run(lambda c: settled(c.fate(demand, 0)), needs=1).witnesses == 3
 
 
 LIES: dict[str, Intercept] = {
@@ -892,17 +893,17 @@ def test_a_fate_that_one_bends_is_undecided(how: str, number: int, pair: House) 
     pair.stand.mine(40)
     pair.bend(number, LIES[how])
     with pytest.raises(ChainUnknown):
-        pair.run(lambda c: c.fate(demand, 0))
+        pair.run(lambda c: settled(c.fate(demand, 0)))
 
 
 def test_a_provider_that_is_not_final_yet_holds_the_others_back(pair: House) -> None:
     """The final block is the last that both have: one that runs ahead alone proves nothing."""
     demand, _ = pair.stand.paid()
     pair.stand.mine(40)
-    honest = pair.run(lambda c: c.fate(demand, 0))
+    honest = pair.run(lambda c: settled(c.fate(demand, 0)))
     newest = pair.stand.rpc("eth_getBlockByNumber", "latest", False)
     pair.bend(0, lie("eth_getBlockByNumber", lambda _: newest, lambda p: p[0] == "finalized"))
-    assert pair.run(lambda c: c.fate(demand, 0)) == honest
+    assert pair.run(lambda c: settled(c.fate(demand, 0))) == honest
 
 
 def test_with_three_a_silent_one_does_not_hold_up_a_proof(trio: House) -> None:
@@ -910,10 +911,10 @@ def test_with_three_a_silent_one_does_not_hold_up_a_proof(trio: House) -> None:
     demand, _ = trio.stand.paid()
     trio.stand.mine(40)
     trio.bend(1, dead)
-    assert trio.run(lambda c: c.fate(demand, 0)).witnesses == 2
+    assert trio.run(lambda c: settled(c.fate(demand, 0))).witnesses == 2
     trio.bend(1, LIES["hides the event"])
     with pytest.raises(Disagreement):
-        trio.run(lambda c: c.fate(demand, 0))
+        trio.run(lambda c: settled(c.fate(demand, 0)))
 
 
 def test_a_mark_that_two_see_differently_is_unknown(pair: House) -> None:
@@ -937,18 +938,29 @@ def test_a_real_node_keeps_mark_and_event_where_they_are_looked_for() -> None:
 
 
 def fate_of(demand: Charge) -> Callable[[EvmChain], Awaitable[Fate]]:
-    return lambda chain: chain.fate(demand, 0)
+    return lambda chain: settled(chain.fate(demand, 0))
 
 
 # -- the scan ---------------------------------------------------------------------------------------------------
 
 
-def scanned(house: House, first: int, last: int, span: int) -> list[Chunk]:
+def limited(blocks: int) -> Intercept:
+    """A provider that grants so many blocks of logs a question."""
+
+    async def answered(method: str, params: list[Any], honest: Next) -> Any:
+        if method == "eth_getLogs" and int(params[0]["toBlock"], 16) - int(params[0]["fromBlock"], 16) >= blocks:
+            raise RpcError(-32600, "the block range is too large")
+        return honest()
+
+    return answered
+
+
+def scanned(house: House, first: int, last: int) -> list[Chunk]:
     async def asked() -> list[Chunk]:
         rpc = Rpc(house.servers[0].url, timeout_s=5)
         operator = builders.address(house.stand.world.operator.address)
         try:
-            return [c async for c in transfers(rpc, BASE.contract, operator, first, last, span=span)]
+            return [c async for c in transfers(rpc, BASE.contract, operator, first, last)]
         finally:
             await rpc.close()
 
@@ -956,30 +968,25 @@ def scanned(house: House, first: int, last: int, span: int) -> list[Chunk]:
 
 
 def test_chunks_lie_side_by_side_and_hold_every_payment_once(sole: House) -> None:
-    """Whatever the span, the chunks cover the range without gap or overlap."""
+    """Whatever range is granted, the chunks cover all without gap or overlap."""
     paid = [sole.stand.paid()[1].hash for _ in range(3)]
     last = sole.stand.head().number
     for span in (1, 2, 3, 100):
-        chunks = scanned(sole, 0, last, span)
+        sole.bend(0, limited(span))
+        chunks = scanned(sole, 0, last)
         assert chunks[0].first == 0
         assert chunks[-1].last == last
         assert all(one.last + 1 == other.first for one, other in pairwise(chunks))
         assert [t.tx_hash for chunk in chunks for t in chunk.transfers] == paid
 
 
-def test_a_range_that_is_refused_is_asked_for_in_halves(sole: House) -> None:
-    """A provider's limit is found by asking, and nothing is missed."""
+def test_a_range_that_is_refused_is_asked_for_as_far_as_is_granted(sole: House) -> None:
+    """A provider's limit is found by asking, in halves or as it names it, and nothing is missed."""
     paid = [sole.stand.paid()[1].hash for _ in range(2)]
     sole.stand.mine(20)
     last = sole.stand.head().number
-
-    async def limited(method: str, params: list[Any], honest: Next) -> Any:
-        if method == "eth_getLogs" and int(params[0]["toBlock"], 16) - int(params[0]["fromBlock"], 16) >= 3:
-            raise RpcError(-32600, "up to a 3 block range")
-        return honest()
-
-    sole.bend(0, limited)
-    chunks = scanned(sole, 0, last, 5000)
+    sole.bend(0, limited(3))
+    chunks = scanned(sole, 0, last)
     assert max(c.last - c.first for c in chunks) < 3
     assert [t.tx_hash for chunk in chunks for t in chunk.transfers] == paid
 
@@ -989,9 +996,10 @@ def test_a_chunk_that_cannot_be_had_ends_the_scan_at_its_place(sole: House) -> N
     sole.stand.mine(10)
 
     async def broken(method: str, params: list[Any], honest: Next) -> Any:
+        answer = await limited(4)(method, params, honest)
         if method == "eth_getLogs" and int(params[0]["toBlock"], 16) >= 6:
             raise RpcError(-32000, "missing")
-        return honest()
+        return answer
 
     done: list[int] = []
 
@@ -999,13 +1007,13 @@ def test_a_chunk_that_cannot_be_had_ends_the_scan_at_its_place(sole: House) -> N
         rpc = Rpc(sole.servers[0].url, timeout_s=5)
         operator = builders.address(sole.stand.world.operator.address)
         try:
-            async for chunk in transfers(rpc, BASE.contract, operator, 0, 10, span=4):
+            async for chunk in transfers(rpc, BASE.contract, operator, 0, 10):
                 done.append(chunk.last)  # noqa: PERF401 - what was handed out before the end has to be seen
         finally:
             await rpc.close()
 
     sole.bend(0, broken)
-    with pytest.raises(ChainUnknown, match="the logs of block 6: missing"):
+    with pytest.raises(ChainUnknown, match="the logs of blocks 6 to 7: missing"):
         asyncio.run(asked())
     assert done[-1] == 5
 
@@ -1014,7 +1022,7 @@ def test_a_node_that_is_behind_the_range_says_nothing(sole: House) -> None:
     """It would answer with the logs it has, which looks complete."""
     last = sole.stand.head().number
     with pytest.raises(ChainUnknown, match=f"has no block {last + 1}"):
-        scanned(sole, 0, last + 1, 5000)
+        scanned(sole, 0, last + 1)
 
 
 # -- whole refills ----------------------------------------------------------------------------------------------

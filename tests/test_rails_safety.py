@@ -19,6 +19,7 @@ import pytest
 from eth_keys.datatypes import PrivateKey, Signature
 
 from tests import builders
+from tests.builders import settled
 from tests.simulated import SELLER
 from tests.simulation import Simulation
 from tests.stage import Stage
@@ -290,8 +291,8 @@ def out(rail: x402.X402, *, success: bool | None) -> TopUp:
 def test_the_mark_of_what_ran_and_failed_is_no_payment() -> None:
     """It was used up and moved nothing; where the chain has not shown that, the mark stays what it is."""
     rail, _ = x402_rail()
-    assert not asyncio.run(rail.fate(out(rail, success=False), 1)).flag
-    assert asyncio.run(rail.fate(out(rail, success=None), 1)).flag
+    assert not asyncio.run(settled(rail.fate(out(rail, success=False), 1))).flag
+    assert asyncio.run(settled(rail.fate(out(rail, success=None), 1))).flag
 
 
 def test_the_key_approves_exactly_the_total() -> None:
@@ -348,7 +349,7 @@ def test_what_was_used_is_found_by_its_log_and_planned_with_no_more(tmp_path: Pa
         stage = Stage(world, tmp_path, world.clock, seller.environment())
         topup = await stage.until(State.DONE)
         (one,), rail = topup.out, stage.works.rail()
-        assert (await rail.fate(topup, 1)).payers == {one.tx_hash}
+        assert (await settled(rail.fate(topup, 1))).payers == {one.tx_hash}
         assert one.tx_hash != one.hash
         request = Request(topup.amount, topup.wallet, topup.chain_id, topup.id)
         with pytest.raises(PaymentForbidden, match="was used already"):

@@ -24,6 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import builders, tools
+from tests.builders import settled
 from tests.test_chain import HEAD_AGE_MAX_S, LAG_MAX_S
 from topup.chain import agreement
 from topup.chain.agreement import Answers, Vote
@@ -179,7 +180,7 @@ class Till:
         return self.ask(lambda chain: chain.look([(trace, None) for trace in traces]))
 
     def fate(self, trace: Trace) -> Fate:
-        return self.ask(lambda chain: chain.fate(trace))
+        return self.ask(lambda chain: settled(chain.fate(trace)))
 
     def seen(self, trace: Trace) -> Seen:
         return self.look(trace).seen[trace.key]
@@ -194,6 +195,10 @@ def bent(*methods: str, to: Callable[[Any], Any]) -> Intercept:
 
 def refused(_: Any) -> Any:
     raise RpcError(-32005, "rate limit exceeded")
+
+
+def lacking(_: Any) -> Any:
+    raise RpcError(-32000, "missing trie node")
 
 
 @pytest.fixture
@@ -683,7 +688,7 @@ def test_a_known_transaction_that_failed_is_no_payer(till: Till) -> None:
     till.later(700)
     (tx_hash,) = till.carry(one)
     till.mine(12)
-    fate = till.ask(lambda chain: chain.fate(replace(one.trace, hash=tx_hash)))
+    fate = till.ask(lambda chain: settled(chain.fate(replace(one.trace, hash=tx_hash))))
     assert (fate.flag, fate.payers) == (False, frozenset())
 
 
@@ -692,8 +697,8 @@ def test_a_fate_with_a_gap_is_undecided(till: Till, method: str) -> None:
     """A part of the logs, the mark or the receipt that cannot be had is never a "no"."""
     one = till.authorization()
     till.mine(12)
-    till.bend(0, method, to=refused)
-    with pytest.raises(ChainUnknown, match="rate limit exceeded"):
+    till.bend(0, method, to=lacking)
+    with pytest.raises(ChainUnknown, match="missing trie node"):
         till.ask(lambda chain: chain.fate(replace(one.trace, hash=b"\x07" * 32)))
 
 
@@ -845,7 +850,7 @@ def test_a_payment_on_tempo_is_seen_with_its_fee_in_the_token(tempo: TempoTill) 
     assert seen.inclusion.token_fee > Usdc(0)
     by_memo = tempo.ask(lambda chain: chain.look([(replace(trace, hash=None), None)]))
     assert by_memo.seen == looked.seen
-    fate = tempo.ask(lambda chain: chain.fate(trace))
+    fate = tempo.ask(lambda chain: settled(chain.fate(trace)))
     assert (fate.flag, fate.payers, fate.witnesses) == (True, frozenset({tx_hash}), 1)
 
 
@@ -870,5 +875,5 @@ def test_a_payment_that_fails_on_tempo_costs_its_fee_and_its_lane(tempo: TempoTi
     assert (seen.inclusion.success, seen.inclusion.transient, seen.trusted) == (False, False, True)
     assert (seen.wallet_check, looked.used) == ("exact", frozenset({tx_hash}))
     assert (seen.inclusion.tokens, seen.inclusion.token_fee) == (Usdc(0), Usdc(HELD - tempo.left()))
-    fate = tempo.ask(lambda chain: chain.fate(trace))
+    fate = tempo.ask(lambda chain: settled(chain.fate(trace)))
     assert (fate.flag, fate.payers) == (True, frozenset())

@@ -25,6 +25,7 @@ Each module answers one question. In the order the money flows:
   — flow
   ports.py        What does the flow need from the world?
   terms.py        What is a pass given, and what does it give back?
+  budget.py       How much may one pass ask, and how long may its long work take?
   cycle.py        What happens in one pass?
   watch.py        What does the account show, and can it be believed?
   witness.py      What has the chain shown of what we sent, and what follows for the ledger?
@@ -71,7 +72,9 @@ Each module answers one question. In the order the money flows:
     submission.py How does a new payment leave?
     evidence.py   What became of a payment?
     history.py    What has this wallet done?
+    paging.py     How are logs read that a provider does not hand out at once?
     scan.py       Who was paid between two blocks?
+    search.py     How far was a payment looked for, and which transactions carry it?
     fate.py       Was this charge ever paid?
     holdings.py   What does a wallet hold at a final block?
     traces.py     What became of an authorization that somebody else carries to the chain?
@@ -93,6 +96,7 @@ Each module answers one question. In the order the money flows:
     words.py      What have people told the ledger?
     readings.py   What has the account shown?
     topups.py     What is stored of the life of a top-up?
+    pieces.py     How far was a payment looked for?
     adopted.py    What was found on the chain and taken over?
     sqlite.py     What does SQLite need to know?
   sinks/          Where do events go?

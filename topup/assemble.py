@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from topup.budget import Budget
 from topup.clock import SystemClock
 from topup.errors import SettingsError, SignerError
 from topup.lifecycle import MONEY_OUT
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # what a command that only reads the ledger need not load
     from topup.chain.profiles import Profile
     from topup.chain.providers import Providers
     from topup.chain.rpc import Rpc
+    from topup.chain.search import Search
     from topup.chain.token import AuthorizedChain
     from topup.charge import Pins
     from topup.cycle import Cycle
@@ -359,12 +361,18 @@ def providers(s: Settings) -> list[Rpc]:
     return [Rpc(url, timeout_s=s.chain.timeout_s) for url in s.chain.rpc_urls]
 
 
-def chain(s: Settings, rpcs: list[Rpc], clock: Clock, say: Callable[[Event], None] | None = None) -> EvmChain:
-    """Return the chain, which tells `say` what becomes of its providers."""
+def chain(
+    s: Settings,
+    rpcs: list[Rpc],
+    clock: Clock,
+    say: Callable[[Event], None] | None = None,
+    search: Search | None = None,
+) -> EvmChain:
+    """Return the chain, which tells `say` what becomes of its providers; `search` is how it looks for payments."""
     from topup.chain.evm import EvmChain
     from topup.chain.owners import quorum
 
-    return EvmChain(profile(s), watched(s, rpcs, quorum(s.chain.rpc_urls, s.chain.quorum), clock, say))
+    return EvmChain(profile(s), watched(s, rpcs, quorum(s.chain.rpc_urls, s.chain.quorum), clock, say), search)
 
 
 def watched(
@@ -400,6 +408,14 @@ class Parts:
     clock: Clock
     store: SqliteStore
     sink: Sink
+    budget: Budget
+
+    def search(self, chain_id: int) -> Search:
+        """Return how payments of a chain are looked for: within the pass's budget, and on from what is stored."""
+        from topup.chain.paging import Pager
+        from topup.chain.search import Search
+
+        return Search(chain_id, Pager(self.budget), self.store, self.clock)
 
 
 def _coinbase(p: Parts) -> Rail:
@@ -417,7 +433,8 @@ def _coinbase(p: Parts) -> Rail:
     def known() -> Pins:
         return pins(s, p.store.told(s.account, PINNED))
 
-    return coinbase.Coinbase(p.api, chain(s, p.rpcs, p.clock, p.sink.emit), p.key, p.clock, known, terms)
+    own = chain(s, p.rpcs, p.clock, p.sink.emit, p.search(s.chain.id))
+    return coinbase.Coinbase(p.api, own, p.key, p.clock, known, terms)
 
 
 def _x402(p: Parts) -> Rail:
@@ -435,7 +452,15 @@ def _x402(p: Parts) -> Rail:
     p.sellers.append(Exchange(s.api.url, timeout_s=s.api.timeout_s))
     return x402.X402(
         Seller(p.sellers[-1], api_key(s) if profile.bearer else "", bounds, s.posting.pay_timeout_s),
-        authorized(s, p.rpcs, BASE_DOLLAR.chain_id, quorum(s.chain.rpc_urls, s.chain.quorum), p.clock, p.sink.emit),
+        authorized(
+            s,
+            p.rpcs,
+            BASE_DOLLAR.chain_id,
+            quorum(s.chain.rpc_urls, s.chain.quorum),
+            p.clock,
+            p.sink.emit,
+            p.search(BASE_DOLLAR.chain_id),
+        ),
         p.key,
         p.clock,
         profile=profile,
@@ -463,7 +488,15 @@ def _mpp(p: Parts) -> Rail:
     bounds = Bounds(TEMPO_DOLLAR.token, pinned, Bps(r.fee_ceiling_bps), r.life_min_s, r.life_max_s)
     return mpp.Mpp(
         Seller(exchange, api_key(s), bounds, s.posting.pay_timeout_s),
-        authorized(s, rpcs, TEMPO_DOLLAR.chain_id, quorum(r.rpc_urls, r.quorum), p.clock, p.sink.emit),
+        authorized(
+            s,
+            rpcs,
+            TEMPO_DOLLAR.chain_id,
+            quorum(r.rpc_urls, r.quorum),
+            p.clock,
+            p.sink.emit,
+            p.search(TEMPO_DOLLAR.chain_id),
+        ),
         p.key,
         p.clock,
         realm=r.realm or exchange.host.partition(":")[0],
@@ -480,11 +513,12 @@ def authorized(
     agreeing: int,
     clock: Clock,
     say: Callable[[Event], None] | None = None,
+    search: Search | None = None,
 ) -> AuthorizedChain:
     """Return a chain as rails see it whose payments their sellers carry there."""
     from topup.chain.token import AuthorizedChain
 
-    return AuthorizedChain(chain_id, watched(s, rpcs, agreeing, clock, say))
+    return AuthorizedChain(chain_id, watched(s, rpcs, agreeing, clock, say), search)
 
 
 def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = None) -> Works:
@@ -510,11 +544,11 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
     )
     client, rpcs = api(s, time, store, key), providers(s)
     built: dict[str, Rail] = {}
-    opened, sellers = list(rpcs), list[Exchange]()
+    opened, sellers, budget = list(rpcs), list[Exchange](), Budget(time)
 
     def rail(name: str) -> Rail:
         if name not in built:
-            built[name] = BUILDERS[name](Parts(s, client, rpcs, opened, sellers, key, time, store, sink))
+            built[name] = BUILDERS[name](Parts(s, client, rpcs, opened, sellers, key, time, store, sink, budget))
         return built[name]
 
     cycle = Cycle(
@@ -526,6 +560,7 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
         clock=time,
         sink=sink,
         rpc_requests=lambda: sum(rpc.requests for rpc in opened),
+        budget=budget,
     )
     return Works(cycle, client, store, rail, opened, sellers, payer, s.rails.use[0])
 

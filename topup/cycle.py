@@ -11,6 +11,7 @@ from typing import assert_never
 
 from topup import events
 from topup.bookkeeping import Bookkeeping
+from topup.budget import Budget
 from topup.credits import DAY_MS, HOUR_MS, Reading, Runway, Unknown, burn_usd_per_hour, next_poll_s, runway
 from topup.errors import TopupError
 from topup.lifecycle import State, TopUp
@@ -39,8 +40,12 @@ class Cycle:
         clock: Clock,
         sink: Sink,
         rpc_requests: Callable[[], int],
+        budget: Budget | None = None,
     ) -> None:
-        """Join the ports; a rail is built when something has to be paid, not before."""
+        """Join the ports; a rail is built when something has to be paid, not before.
+
+        `budget` is what the rails' long work takes its questions from, if they have any.
+        """
         self._account = terms.account
         self._limits = terms.limits
         self._pace = terms.pace
@@ -48,6 +53,7 @@ class Cycle:
         self._store = store
         self._sink = sink
         self._rpc_requests = rpc_requests
+        self._budget = budget
         self._watch = Watch(terms, api=api, store=store, clock=clock, sink=sink)
         self._witness = Witness(watch=self._watch, rails=rails, store=store, sink=sink)
         reach = Reach(self._watch, rails, store, sink, self._witness)
@@ -66,6 +72,8 @@ class Cycle:
     async def run(self, asked: Asked | None = None) -> Rest:
         """Make one pass, and say in one line how it ended."""
         self._cycles += 1
+        if self._budget is not None:
+            self._budget.renew()
         api, rpc = self._api.requests, self._rpc_requests()
         rest = await self._pass(asked)
         last = self._store.last_reading(self._account.name)
@@ -101,6 +109,11 @@ class Cycle:
         reading = await self._watch.read()
         snapshot = self._watch.snapshot(reading, asked)
         return snapshot, decide(snapshot, self._limits)
+
+    @property
+    def asked(self) -> int:
+        """Return how many questions were asked so far: while it grows, a pass gets on."""
+        return self._api.requests + self._rpc_requests()
 
     @property
     def cycles(self) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from topup import events
+from topup.clock import SystemClock
 from topup.credits import LASTING
 from topup.cycle import Cycle
 from topup.errors import Exit, StoreFenced, TopupError
@@ -26,6 +27,12 @@ PARK_S = 30
 GLANCE_S = 1
 ERROR_WAIT_S = 30
 DEFECTS_MAX = 3
+# While a pass gets on, the watchdog hears of it so often.
+BEAT_S = 5
+# One that has asked nothing for so long is stuck: the settings let no single answer take longer.
+STUCK_MS = 300_000
+# Nor does a pass take as long as this, whatever it asks: each of its parts is bounded.
+PASS_MS_MAX = 1_800_000
 # A request nobody took within this time is not carried out any more: whoever made it has long gone.
 REQUEST_LIFE_MS = 120_000
 
@@ -49,6 +56,21 @@ class Heart:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
             out.connect(address)
             out.sendall("\n".join(lines).encode())
+
+
+class Pulse:
+    """Whether a pass gets on: it has asked something lately, and has not taken too long altogether."""
+
+    def __init__(self, asked: int, now_ms: int) -> None:
+        """Begin with the pass."""
+        self._asked = asked
+        self._begun_ms = self._moved_ms = now_ms
+
+    def beats(self, asked: int, now_ms: int) -> bool:
+        """Tell it; `asked` counts the questions so far."""
+        if asked != self._asked:
+            self._asked, self._moved_ms = asked, now_ms
+        return now_ms - self._moved_ms < STUCK_MS and now_ms - self._begun_ms < PASS_MS_MAX
 
 
 class Daemon:
@@ -97,6 +119,7 @@ class Daemon:
             await self._cycle.stand()
         while not self._stop.is_set():
             passing = asyncio.create_task(self._pass())
+            beating = asyncio.create_task(self._beat())
             stopping = asyncio.create_task(self._stop.wait())
             await asyncio.wait({passing, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not passing.done():
@@ -104,6 +127,7 @@ class Daemon:
                 await asyncio.wait({passing}, timeout=PARK_S)
                 passing.cancel()
             stopping.cancel()
+            beating.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 wait_s = await passing
                 if wait_s is None:
@@ -134,6 +158,17 @@ class Daemon:
             self._give_up(asked)
             return ERROR_WAIT_S if self._defects < DEFECTS_MAX else None
         return rest.next_s
+
+    async def _beat(self) -> None:
+        """Tell the watchdog, in the machine's own time, that the pass gets on; and nothing once it does not."""
+        if self._heart.address is None:
+            return
+        time = SystemClock()
+        pulse = Pulse(self._cycle.asked, time.monotonic_ms())
+        while True:
+            await time.sleep(BEAT_S)
+            if pulse.beats(self._cycle.asked, time.monotonic_ms()):
+                self._heart.say("WATCHDOG=1")
 
     def _take(self) -> Requested | None:
         """Take the oldest request, at most once: what was taken and never answered died with its process."""

@@ -35,6 +35,13 @@ class Fate:
     witnesses: int
 
 
+@dataclass(frozen=True)
+class More:
+    """Not all has been read that the answer rests on; the next pass goes on. `detail` says how far it is."""
+
+    detail: str
+
+
 # So many independent providers have to say the same before a charge is dead.
 WITNESSES = 2
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from topup import assemble
+from topup.budget import Budget
 from topup.charge import Finding, Request
 from topup.check import payer
 from topup.clock import SystemClock
@@ -47,7 +48,9 @@ async def look(settings: Settings, name: str, amount: Usd) -> dict[str, Any]:
     store = SqliteStore.open_copy(settings.state_dir)
     client, rpcs = assemble.api(settings, clock, store), assemble.providers(settings)
     opened, sellers = list(rpcs), list[Exchange]()
-    rail = assemble.BUILDERS[name](assemble.Parts(settings, client, rpcs, opened, sellers, None, clock, store, Quiet()))
+    rail = assemble.BUILDERS[name](
+        assemble.Parts(settings, client, rpcs, opened, sellers, None, clock, store, Quiet(), Budget(clock))
+    )
     assert isinstance(rail, Mpp | X402)
     try:
         texts = await rail.texts() if isinstance(rail, Mpp) else {}

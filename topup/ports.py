@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # what only reads the ledger need not wait for them to load
     from topup.charge import Charge, Demand, Request, Verified
     from topup.closing import Checkpoint, Closed
     from topup.credits import Reading, Unknown
-    from topup.death import Fate
+    from topup.death import Fate, More
     from topup.events import Event
     from topup.lifecycle import Attempt, Broadcaster, Fact, Inclusion, Plan, TopUp
     from topup.policy import Past, Permission
@@ -237,6 +237,36 @@ class Sighting:
     used: frozenset[bytes] = frozenset()
 
 
+@dataclass(frozen=True)
+class Piece:
+    """How far the logs of what may have paid a charge were read, through the providers of one owner.
+
+    Attributes:
+        first, last: every block between them was read, both included.
+        anchor: number and hash of a block at or above `last`, which stood in the chain that was read.
+        carriers: the transactions that carry such a payment, each with its block.
+        asked: how many questions that took.
+        spent_ms: and how long.
+    """
+
+    first: int
+    last: int
+    anchor: tuple[int, bytes]
+    carriers: tuple[tuple[bytes, int], ...] = ()
+    asked: int = 0
+    spent_ms: int = 0
+
+
+class Pieces(Protocol):
+    """Where pieces are kept, by chain, what was looked for, and whose provider it was."""
+
+    def piece(self, chain_id: int, subject: bytes, owner: str) -> Piece | None:
+        """Return the piece that is kept."""
+
+    def keep_piece(self, chain_id: int, subject: bytes, owner: str, piece: Piece, clock_ms: int) -> None:
+        """Keep a piece in place of the one before it."""
+
+
 class Chain(Protocol):
     """The chain, through however many providers. Every failure is a `ChainError`."""
 
@@ -281,8 +311,10 @@ class Chain(Protocol):
         is what two that are independent show, whatever the quorum, where two are configured.
         """
 
-    async def fate(self, demand: Charge, since: int) -> Fate:
+    async def fate(self, demand: Charge, since: int) -> Fate | More:
         """Ask whether a charge was ever paid, at a final block and after it; logs are read from block `since` on.
+
+        That may take more than one pass: `More` says how far it is.
 
         Raises:
             ChainUnknown: any error, null or disagreement: undecided, which is never "no".
@@ -366,7 +398,7 @@ class TokenChain(Protocol):
         `seen` is by `Trace.key`; `used` holds those whose mark is set, seen or not. Nothing is concluded from absence.
         """
 
-    async def fate(self, trace: Trace) -> Fate:
+    async def fate(self, trace: Trace) -> Fate | More:
         """Ask whether an authorization was ever used, at a final block and after it; see `Chain.fate`."""
 
     async def holdings(self, wallet: bytes) -> Holdings:
@@ -500,7 +532,7 @@ class Rail(Protocol):
     async def look(self, wallet: bytes, attempts: Sequence[tuple[TopUp, Attempt]], *, every: bool = False) -> Sighting:
         """Look for evidence of these attempts, each given with its top-up; `every` as for `Chain.look`."""
 
-    async def fate(self, topup: TopUp, charge_seq: int) -> Fate:
+    async def fate(self, topup: TopUp, charge_seq: int) -> Fate | More:
         """Ask whether a charge was ever paid, at a final block; see `Chain.fate`."""
 
     async def flag(self, topup: TopUp, charge_seq: int) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from topup import events
-from topup.death import WITNESSES, Death, Fate, Paid, Undecided, verdict
+from topup.death import WITNESSES, Death, Fate, More, Paid, Undecided, verdict
 from topup.errors import ChainUnknown, ChargeRefused, PaymentForbidden, Reverted, SignerError
 from topup.lifecycle import Attempt, Fact, Kind, Plan, State, TopUp
 from topup.ports import Delivery, Sent, Sighting
@@ -23,6 +23,8 @@ TAKEN = (Delivery.ACCEPTED.value, Delivery.KNOWN.value)
 SELLER_RESEND_MS = 600_000
 # Base calls a block final after some twenty minutes; what takes three times as long is worth saying.
 FINALITY_LATE_S = 3600
+# Where a pass has used its budget up, the next one goes on so soon.
+MORE_S = 1
 
 
 class Pursuit(Steps):
@@ -265,16 +267,18 @@ class Pursuit(Steps):
                 if alone and isinstance(self._verdict(topup, replace(fate, witnesses=WITNESSES)), Death):
                     return self._halt(topup, f"the charge can never be paid as far as one provider shows; {why}")
                 return self._undecided(topup, why)
+            case More(detail=why):
+                return self._undecided(topup, why, MORE_S)
             case str() as why:
                 return self._undecided(topup, why)
             case _:
                 assert_never(judged)
 
-    def _undecided(self, topup: TopUp, why: str) -> Rest:
+    def _undecided(self, topup: TopUp, why: str, next_s: int | None = None) -> Rest:
         """Wait for proof that should be there by now, and say every hour what keeps it away."""
         if self._new(f"undecided {topup.id}"):
             self._sink.emit(events.DeathUndecided(topup_id=topup.id, why=why))
-        return self._wait(topup, "deathwatch", f"undecided: {why}", self._pace.poll_fastest_s)
+        return self._wait(topup, "deathwatch", f"undecided: {why}", next_s or self._pace.poll_fastest_s)
 
     def _settled_for_ever(self, topup: TopUp, sighting: Sighting, deadline_s: int) -> bool:
         """Tell whether asking for proof makes sense: by a final block, all is over in one way or the other."""
@@ -284,10 +288,12 @@ class Pursuit(Steps):
         spent = not self._loose(topup) and all(block <= sighting.finalized for block in places)
         return sighting.finalized_s > deadline_s or spent
 
-    async def _judged(self, topup: TopUp, sighting: Sighting) -> tuple[Death | Paid | Undecided, Fate] | str:
+    async def _judged(self, topup: TopUp, sighting: Sighting) -> tuple[Death | Paid | Undecided, Fate] | More | str:
         """Judge the newest charge by what independent providers show; a sentence when they could not be asked."""
         try:
             fate = await self._rail(topup).fate(topup, len(topup.charges))
+            if isinstance(fate, More):
+                return fate
             # Inclusions were looked at with an earlier final block than the one that was just asked for: a block
             # between the two may have been replaced since.
             fate = replace(fate, final_number=min(fate.final_number, sighting.finalized or 0))
@@ -396,8 +402,10 @@ class Pursuit(Steps):
             case (Undecided(), _) if word == ATTEST:
                 self._obeyed(topup)
                 return self._move(topup, Fact.FAIL, "attested by hand: never paid")
+            case More(detail=why):
+                return self._undecided(topup, why, MORE_S)  # the word stands until there is an answer
             case (Undecided(why=why), _) | (str() as why):
-                return self._undecided(topup, why)  # the word stands until there is an answer
+                return self._undecided(topup, why)  # so it does here
             case _:
                 assert_never(judged)
         return self._wait(topup, "halted", topup.reason, self._pace.poll_fastest_s)

@@ -13,7 +13,8 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from topup.death import Fate
+from topup.chain.fate import Account, Unread
+from topup.death import WITNESSES, Fate, More
 from topup.errors import ChainUnknown, PaymentForbidden, Reverted
 from topup.money import Bps, Usdc, Wei
 from topup.policy import Permission
@@ -21,7 +22,7 @@ from topup.ports import UNMEASURED, UNTRIED, Head, Holdings, Seen, Sighting, Sim
 
 if TYPE_CHECKING:
     from topup.chain.evidence import View
-    from topup.chain.fate import Account, Ends
+    from topup.chain.fate import Ends
     from topup.chain.holdings import Held
 
 T = TypeVar("T")
@@ -273,6 +274,27 @@ def final(answers: Answers[Ends], quorum: int) -> int:
     """Return the highest final block that enough independent providers have, two where two answered."""
     voices = owners(answers.votes)
     return reached(answers.votes, lambda e: e.final.number, max(quorum, min(2, voices)))
+
+
+def read(answers: Answers[Account | Unread]) -> Agreed[Answers[Account]] | More:
+    """Return what was said once every provider's logs were read to the end, else how far they are.
+
+    One whose logs are not read any further counts as one that did not answer; so does one that is late where enough
+    others did.
+
+    Raises:
+        ChainUnknown: too few can be read to the end.
+    """
+    whole = [Vote(v.owner, v.name, v.value) for v in answers.votes if isinstance(v.value, Account)]
+    unread = [(v.name, v.value) for v in answers.votes if isinstance(v.value, Unread)]
+    enough = owners(whole) >= WITNESSES
+    far = "; ".join(f"{name} is at block {u.last} of {u.newest.number}" for name, u in unread if not u.over)
+    if any(not u.over and not (u.late and enough) for _, u in unread):
+        return More(f"the logs are being read: {far}")
+    dissent = "; ".join([*(u.over for _, u in unread if u.over), *([f"not waited for: {far}"] if far else [])])
+    if dissent and not enough:
+        raise ChainUnknown(dissent)
+    return Agreed(Answers(whole), dissent)
 
 
 def fate(answers: Answers[Account]) -> Fate:

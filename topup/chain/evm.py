@@ -13,8 +13,9 @@ from topup.chain.contracts import encode, payment_data, token_payment_data
 from topup.chain.profiles import Profile
 from topup.chain.providers import Providers
 from topup.chain.quorum import Quorum
+from topup.chain.search import Search
 from topup.charge import Charge, Verified
-from topup.death import Fate
+from topup.death import Fate, More
 from topup.errors import ChainUnknown
 from topup.lifecycle import Attempt
 from topup.money import Asset, Usdc, Wei
@@ -24,9 +25,9 @@ from topup.ports import Call, Head, Holdings, Sent, Sighting, Simulation, Survey
 class EvmChain(Quorum):
     """One chain. Reads are agreed on by enough providers, signed bytes go to all of them."""
 
-    def __init__(self, profile: Profile, providers: Providers) -> None:
-        """Keep the profile and the providers."""
-        super().__init__(profile.chain_id, providers)
+    def __init__(self, profile: Profile, providers: Providers, search: Search | None = None) -> None:
+        """Keep the profile, the providers, and by what is looked for payments."""
+        super().__init__(profile.chain_id, providers, search)
         self._profile = profile
         self._hand: Hand = plainly
 
@@ -71,16 +72,19 @@ class EvmChain(Quorum):
             "a payment's block", lambda rpc: evidence.look(rpc, chain_id, wallet, attempts), every=every
         )
 
-    async def fate(self, demand: Charge, since: int) -> Fate:
+    async def fate(self, demand: Charge, since: int) -> Fate | More:
         """Ask every provider whether a charge was ever paid: first how far the chain is final, then on that block."""
-        chain_id, every = self._chain_id, self._providers
+        chain_id, every, search = self._chain_id, self._providers, self._search
         final = await self._final()
         if since > final:
             raise ChainUnknown(f"the charge was planned on block {since}, beyond the final block {final}")
         answers = await every.ask(
-            lambda rpc: fate.account(rpc, chain_id, demand, since, final), lambda told: told.newest, every=True
+            lambda rpc: fate.account(rpc, chain_id, demand, since, final, search), lambda told: told.newest, every=True
         )
-        return self._told("what became of a charge", lambda: Agreed(agreement.fate(answers)))
+        read = agreement.read(answers)
+        if isinstance(read, More):
+            return read
+        return self._told("what became of a charge", lambda: Agreed(agreement.fate(read.value), read.dissent))
 
     async def holdings(self, wallet: bytes) -> Holdings:
         """Ask every provider what a wallet holds of ETH and the token at a final block."""

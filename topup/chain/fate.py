@@ -7,16 +7,17 @@ change them, so no provider has to remember old state. Whether the answer is a p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
 from topup.chain.rpc import Answer, Query, Rpc, known, unhex
-from topup.chain.scan import transfers
+from topup.chain.scan import of_operator, transfer
+from topup.chain.search import Search, Sought, TooNarrow, alone
 from topup.chain.survey import head, right_chain
 from topup.charge import Charge
 from topup.errors import ChainUnknown
-from topup.ports import Head
+from topup.ports import Head, Piece
 
 # The payment contract keeps processedTransferIntents[operator][id] in this mapping (its published source's layout).
 PROCESSED_SLOT: Final = 4
@@ -28,6 +29,19 @@ class Ends:
 
     newest: Head
     final: Head
+
+
+@dataclass(frozen=True)
+class Unread:
+    """What one provider says whose logs were read up to block `last` only.
+
+    `late` when others need not wait for it; `over` says why they are not read any further, "" where they are.
+    """
+
+    newest: Head
+    last: int
+    late: bool = False
+    over: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,7 +96,9 @@ async def past(rpc: Rpc, chain_id: int, final: int) -> tuple[Head, Head]:
     return newest, at
 
 
-async def account(rpc: Rpc, chain_id: int, demand: Charge, since: int, final: int) -> Account:
+async def account(
+    rpc: Rpc, chain_id: int, demand: Charge, since: int, final: int, search: Search | None = None
+) -> Account | Unread:
     """Read what became of a charge from block `since` on, through a provider that is past the final block `final`.
 
     Raises:
@@ -90,11 +106,48 @@ async def account(rpc: Rpc, chain_id: int, demand: Charge, since: int, final: in
         ChainUnknown: anything was not answered, or the provider is behind.
     """
     newest, at = await past(rpc, chain_id, final)
-    marked = await rpc.batch([_mark(demand, hex(newest.number))])
-    payers = set()
-    async for chunk in transfers(rpc, demand.contract, demand.intent.operator, since, newest.number):
-        payers |= {t.tx_hash for t in chunk.transfers if t.id == demand.intent.id}
-    return Account(newest, at, _flag(marked[0]), frozenset(payers))
+    piece = await looked(search or alone(chain_id), rpc, _sought(demand, since), at, newest)
+    if isinstance(piece, Unread):
+        return piece
+    # The mark is read last, however long the logs took; and the final block once more.
+    marked, again = await rpc.batch(
+        [_mark(demand, hex(newest.number)), ("eth_getBlockByNumber", [hex(at.number), False])]
+    )
+    still(rpc, again, at)
+    return Account(newest, at, _flag(marked), frozenset(tx_hash for tx_hash, _ in piece.carriers))
+
+
+async def looked(search: Search, rpc: Rpc, sought: Sought, final: Head, newest: Head) -> Piece | Unread:
+    """Look for a payment through one provider; return all there is, or how far it is.
+
+    Raises:
+        ChainUnknown: a part of the chain could not be had.
+    """
+    try:
+        piece = await search.through(rpc, sought, final, newest)
+    except TooNarrow as error:
+        return Unread(newest, error.last, over=str(error))
+    return piece if piece.last >= newest.number else Unread(newest, piece.last, search.late(piece))
+
+
+def still(rpc: Rpc, answer: Answer, at: Head) -> None:
+    """Refuse a provider whose final block is another one by now.
+
+    Raises:
+        ChainUnknown: it is, or was not answered.
+    """
+    if _block(rpc, answer, f"block {at.number}") != at:
+        raise ChainUnknown(f"{rpc.host} shows another block at {at.number} than it did before")
+
+
+def _sought(demand: Charge, since: int) -> Sought:
+    contract, operator, one = demand.contract, demand.intent.operator, demand.intent.id
+
+    def carrier(log: Any, first: int, last: int) -> tuple[bytes, int] | None:
+        said = transfer(log, contract, operator, first, last)
+        return (said.tx_hash, said.block_number) if said.id == one else None
+
+    return Sought(contract + operator + one, of_operator(contract, operator), since, carrier)
 
 
 async def mark(rpc: Rpc, chain_id: int, demand: Charge) -> tuple[Head, bool]:

@@ -11,6 +11,7 @@ from topup.chain.evidence import View
 from topup.chain.fate import ends
 from topup.chain.providers import Providers
 from topup.chain.rpc import Rpc
+from topup.chain.search import Search
 from topup.errors import ChainUnknown
 from topup.ports import Sighting
 
@@ -20,10 +21,11 @@ T = TypeVar("T")
 class Quorum:
     """One chain, through its providers: what is read is what enough of them agree on."""
 
-    def __init__(self, chain_id: int, providers: Providers) -> None:
-        """Keep which chain it is, and the providers."""
+    def __init__(self, chain_id: int, providers: Providers, search: Search | None = None) -> None:
+        """Keep which chain it is, the providers, and by what is looked for payments; None for one pass alone."""
         self._chain_id = chain_id
         self._providers = providers
+        self._search = search
 
     @property
     def chain_id(self) -> int:

@@ -1,20 +1,23 @@
 """Who was paid between two blocks? Logs of one payer or operator, chunk by chunk, each ending where it says.
 
-Providers limit the range of a log query, each to its own length: a chunk that is refused is asked for again in
-halves. A chunk that fails otherwise ends the scan with an error, because a gap would look like silence. Whoever
-stops can go on at the block after the last chunk that was handed out.
+Providers limit the range of a log query, each to its own length: `paging.py` finds out how many blocks to ask for. A
+chunk that fails ends the scan with an error, because a gap would look like silence. Whoever stops can go on at the
+block after the last chunk that was handed out.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
+from topup.budget import Budget
 from topup.chain.contracts import transferred
-from topup.chain.rpc import Query, Rpc, RpcError, known, quantity, unhex
+from topup.chain.paging import SPAN, SPAN_MAX, Pager, Wanted
+from topup.chain.rpc import Rpc, quantity, unhex
+from topup.clock import SystemClock
 from topup.errors import ChainUnknown
 from topup.tempo import TRANSFERRED_WITH_MEMO
 from topup.typed import AUTHORIZATION_USED
@@ -23,12 +26,6 @@ from topup.typed import AUTHORIZATION_USED
 TRANSFERRED: Final = "0xb7ee4fafa10d16ee883a136a3dcc9179d8e6041ba71cc29c2b0bce4f7bdd6e86"
 # What a token says of every movement (ERC-20); both addresses are indexed, the amount is the data.
 _MOVED: Final = keccak(text="Transfer(address,address,uint256)")
-# Blocks asked for at once before a provider says that it is too many.
-SPAN: Final = 5_000
-# As many at most where logs of one wallet are looked for: they are few, and may reach back over the whole chain.
-SPAN_MAX: Final = 1_000_000
-# Address and topics of a log; bytes in hex.
-Wanted = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -59,31 +56,45 @@ class Chunk:
 
 
 async def transfers(
-    rpc: Rpc, contract: bytes, operator: bytes, first: int, last: int, *, span: int = SPAN
+    rpc: Rpc, contract: bytes, operator: bytes, first: int, last: int, pager: Pager | None = None
 ) -> AsyncIterator[Chunk]:
     """Read the contract's Transferred events of one operator from block `first` to block `last`, in order.
 
-    Each chunk is complete when it is handed out.
+    Each chunk is complete when it is handed out. What the pager's budget does not allow any more is not read.
 
     Raises:
-        ChainUnknown: a chunk could not be had in any length, or holds what was not asked for.
+        ChainUnknown: a chunk could not be had, or holds what was not asked for.
     """
-    wanted = {
+    wanted = [of_operator(contract, operator)]
+    async for page in (pager or patient()).pages(rpc, wanted, (first, last)):
+        told = tuple(transfer(log, contract, operator, page.first, page.last) for log in page.logs[0])
+        yield Chunk(page.first, page.last, told)
+
+
+def of_operator(contract: bytes, operator: bytes) -> Wanted:
+    """Return which logs are those of the contract's payments to one operator."""
+    return {
         "address": "0x" + contract.hex(),
         "topics": [TRANSFERRED, "0x" + operator.rjust(32, b"\0").hex()],
     }
-    async for begin, end, (logs,) in _logs(rpc, [wanted], first, last, (span, span)):
-        yield Chunk(begin, end, tuple(_transfer(log, contract, operator, begin, end) for log in logs))
 
 
-async def authorizations(rpc: Rpc, token: bytes, payer: bytes, first: int, last: int) -> AsyncIterator[Chunk]:
+def patient() -> Pager:
+    """Return what reads as long as it takes, for a command that somebody waits for."""
+    return Pager(Budget(SystemClock(), questions=None, seconds=None))
+
+
+async def authorizations(
+    rpc: Rpc, token: bytes, payer: bytes, first: int, last: int, pager: Pager | None = None
+) -> AsyncIterator[Chunk]:
     """Read which authorizations (EIP-3009) of `payer` the token has used, each with the transfer it made.
 
     Raises:
         ChainUnknown: as above, or a use stands there without its transfer.
     """
     wanted = [_of(token, AUTHORIZATION_USED, payer), _of(token, _MOVED, payer)]
-    async for begin, end, (uses, moves) in _logs(rpc, wanted, first, last, (SPAN, SPAN_MAX)):
+    async for page in (pager or patient()).pages(rpc, wanted, (first, last), spans=(SPAN, SPAN_MAX)):
+        (begin, end), (uses, moves) = (page.first, page.last), page.logs
         used = sorted((_stands(log, wanted[0], begin, end) for log in uses), key=lambda at: at.place)
         moved = sorted((_stands(log, wanted[1], begin, end) for log in moves), key=lambda at: at.place)
         # The token says of each use first that, then what it moved.
@@ -96,49 +107,27 @@ async def authorizations(rpc: Rpc, token: bytes, payer: bytes, first: int, last:
         )
 
 
-async def memos(rpc: Rpc, token: bytes, payer: bytes, first: int, last: int) -> AsyncIterator[Chunk]:
+async def memos(
+    rpc: Rpc, token: bytes, payer: bytes, first: int, last: int, pager: Pager | None = None
+) -> AsyncIterator[Chunk]:
     """Read what `payer` has sent of a token under a memo (TIP-20), as machine payments are.
 
     Raises:
         ChainUnknown: as above.
     """
     wanted = _of(token, TRANSFERRED_WITH_MEMO, payer)
-    async for begin, end, (logs,) in _logs(rpc, [wanted], first, last, (SPAN, SPAN_MAX)):
-        found = [_stands(log, wanted, begin, end) for log in logs]
+    async for page in (pager or patient()).pages(rpc, [wanted], (first, last), spans=(SPAN, SPAN_MAX)):
+        begin, end = page.first, page.last
+        found = [_stands(log, wanted, begin, end) for log in page.logs[0]]
         yield Chunk(begin, end, tuple(_carried(at, payer, at.tx_hash + at.place[1].to_bytes(8, "big")) for at in found))
 
 
-async def _logs(
-    rpc: Rpc, wanted: Sequence[Wanted], first: int, last: int, spans: tuple[int, int]
-) -> AsyncIterator[tuple[int, int, list[list[Any]]]]:
-    """Ask for the logs of each kind from block `first` to block `last`; hand out first, last and logs of each chunk.
+def transfer(log: Any, contract: bytes, operator: bytes, first: int, last: int) -> Transfer:
+    """Read a Transferred event of one operator that lies between two blocks.
 
-    `spans` are how many blocks are asked for at once in the beginning, and at most.
+    Raises:
+        ChainUnknown: it is anything else.
     """
-    span, most = spans
-    while first <= last:
-        until = min(last, first + span - 1)
-        queries: list[Query] = [
-            ("eth_getLogs", [{**one, "fromBlock": hex(first), "toBlock": hex(until)}]) for one in wanted
-        ]
-        # A node behind that block would answer the range with what it has, which looks complete.
-        *answers, end = await rpc.batch([*queries, ("eth_getBlockByNumber", [hex(until), False])])
-        if not isinstance(known(end, f"block {until}"), dict):
-            raise ChainUnknown(f"{rpc.host} has no block {until}")
-        refused = next((a for a in answers if isinstance(a, RpcError)), None)
-        if refused is not None:
-            if until == first:
-                raise ChainUnknown(f"{rpc.host}, the logs of block {first}: {refused.message}")
-            span = most = (until - first + 1) // 2
-            continue
-        listed = [answer for answer in answers if isinstance(answer, list)]
-        if len(listed) != len(wanted):
-            raise ChainUnknown(f"{rpc.host} answered a question for logs with something else than a list")
-        yield first, until, listed
-        first, span = until + 1, min(2 * span, most)
-
-
-def _transfer(log: Any, contract: bytes, operator: bytes, first: int, last: int) -> Transfer:
     found = transferred({"logs": [log]}, contract)
     if len(found) != 1 or log.get("removed"):
         raise ChainUnknown("a log is none of the contract's Transferred events")

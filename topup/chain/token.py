@@ -17,8 +17,8 @@ from topup.chain.profiles import DOLLARS
 from topup.chain.quorum import Quorum
 from topup.chain.rpc import Rpc, RpcError, known, quantity, unhex
 from topup.chain.survey import head, reason, right_chain
-from topup.chain.traces import Sought, account, balance, known_word, look, mark
-from topup.death import Fate
+from topup.chain.traces import Traced, account, balance, known_word, look, mark
+from topup.death import Fate, More
 from topup.errors import ChainUnknown, PaymentForbidden
 from topup.money import Usdc, Wei
 from topup.ports import Head, Holdings, Sighting, Simulation, Survey, Trace
@@ -41,21 +41,26 @@ class AuthorizedChain(Quorum):
         answers = await self._providers.ask(lambda rpc: rehearse(rpc, self._chain_id, wallet, token, paying, at))
         self._told("dry run", lambda: agreement.simulation(answers, self._providers.quorum))
 
-    async def look(self, traces: Sequence[Sought], *, every: bool = False) -> Sighting:
+    async def look(self, traces: Sequence[Traced], *, every: bool = False) -> Sighting:
         """Look for their use in canonical blocks; with `every`, through all, and two where two are configured."""
-        chain_id = self._chain_id
-        return await self._seen("the use of an authorization", lambda rpc: look(rpc, chain_id, traces), every=every)
+        chain_id, search = self._chain_id, self._search
+        return await self._seen(
+            "the use of an authorization", lambda rpc: look(rpc, chain_id, traces, search), every=every
+        )
 
-    async def fate(self, trace: Trace) -> Fate:
+    async def fate(self, trace: Trace) -> Fate | More:
         """Ask every provider whether it was ever used: first how far the chain is final, then on that block."""
-        chain_id, every = self._chain_id, self._providers
+        chain_id, every, search = self._chain_id, self._providers, self._search
         final = await self._final()
         if trace.since > final:
             raise ChainUnknown(f"the authorization was signed at block {trace.since}, beyond the final block {final}")
         answers = await every.ask(
-            lambda rpc: account(rpc, chain_id, trace, final), lambda said: said.newest, every=True
+            lambda rpc: account(rpc, chain_id, trace, final, search), lambda said: said.newest, every=True
         )
-        return self._told("what became of an authorization", lambda: Agreed(agreement.fate(answers)))
+        read = agreement.read(answers)
+        if isinstance(read, More):
+            return read
+        return self._told("what became of an authorization", lambda: Agreed(agreement.fate(read.value), read.dissent))
 
     async def holdings(self, wallet: bytes) -> Holdings:
         """Ask every provider what a wallet holds of the chain's dollar at a final block."""

@@ -8,7 +8,7 @@ without a transfer is no payment, and absence proves nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,23 +16,23 @@ from eth_utils.address import to_checksum_address
 
 from topup.chain.contracts import encode
 from topup.chain.evidence import View, height, safe_height
-from topup.chain.fate import Account, past
+from topup.chain.fate import Account, Unread, looked, past, still
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, unhex
-from topup.chain.scan import SPAN
+from topup.chain.search import Search, Sought, alone
 from topup.chain.survey import call, head, right_chain
 from topup.errors import ChainUnknown
 from topup.lifecycle import NO_TOKENS, Inclusion
 from topup.money import Usdc, Wei
-from topup.ports import UNMEASURED, Seen, Sighting, Trace
+from topup.ports import UNMEASURED, Head, Seen, Sighting, Trace
 
 # keccak256 of Transfer(address,address,uint256), ERC-20; the two addresses are indexed.
 TRANSFER: Final = bytes.fromhex("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef")
 # Where fees are paid in dollars (Tempo), gas is priced in 10^-18 of one; the token's unit is 10^-6.
 PRICES_PER_UNIT: Final = 10**12
-Sought = tuple[Trace, Inclusion | None]
+Traced = tuple[Trace, Inclusion | None]
 
 
-async def look(rpc: Rpc, chain_id: int, traces: Sequence[Sought]) -> View:
+async def look(rpc: Rpc, chain_id: int, traces: Sequence[Traced], search: Search | None = None) -> View:
     """Look for the use of these authorizations: one request, and more where one of them shows that it was used.
 
     Raises:
@@ -53,6 +53,7 @@ async def look(rpc: Rpc, chain_id: int, traces: Sequence[Sought]) -> View:
     spoken, newest, safe, final, *rest = await rpc.batch(queries)
     right_chain(rpc, spoken, chain_id)
     now, answers = head(known(newest, "the newest block")), iter(rest)
+    end = _final(final, now)
     marks = {trace.key: _word(next(answers)) for trace, _ in traces}
     receipts = {trace.key: next(answers) for trace in named}
     blocks: dict[bytes, Answer] = {key: next(answers) for key in recorded}
@@ -63,7 +64,7 @@ async def look(rpc: Rpc, chain_id: int, traces: Sequence[Sought]) -> View:
         if trace.hash is not None:
             found += _named(trace, receipts[trace.key])
         elif marks[trace.key] != 0:  # while its mark is zero there is no log to look for
-            found += await _carried(rpc, trace, now.number)
+            found += await _carried(rpc, trace, end, now, search or alone(chain_id))
     there = {key: block.get("hash") for key, block in blocks.items() if isinstance(block, dict)}
     standing = frozenset(key for key, shown in there.items() if shown == "0x" + recorded[key].block_hash.hex())
     sighting = Sighting(
@@ -79,7 +80,7 @@ async def look(rpc: Rpc, chain_id: int, traces: Sequence[Sought]) -> View:
     return View(sighting, {key: told.block_number for key, told in recorded.items()}, standing)
 
 
-async def account(rpc: Rpc, chain_id: int, trace: Trace, final: int) -> Account:
+async def account(rpc: Rpc, chain_id: int, trace: Trace, final: int, search: Search | None = None) -> Account | Unread:
     """Read what became of an authorization, through a provider that is past the final block `final`.
 
     Raises:
@@ -87,9 +88,16 @@ async def account(rpc: Rpc, chain_id: int, trace: Trace, final: int) -> Account:
         ChainUnknown: anything was not answered, or the provider is behind.
     """
     newest, at = await past(rpc, chain_id, final)
+    piece = await looked(search or alone(chain_id), rpc, _sought(trace), at, newest)
+    if isinstance(piece, Unread):
+        return piece
+    # The mark is read last, however long the logs took; and the final block once more.
     asked = [_receipt(trace.hash)] if trace.hash is not None else []
-    marked, *receipts = await rpc.batch([mark(trace, hex(newest.number)), *asked])
-    payers = set(await _carriers(rpc, trace, newest.number))
+    marked, again, *receipts = await rpc.batch(
+        [mark(trace, hex(newest.number)), ("eth_getBlockByNumber", [hex(at.number), False]), *asked]
+    )
+    still(rpc, again, at)
+    payers = {tx_hash for tx_hash, _ in piece.carriers}
     if trace.hash is not None and known(receipts[0], "the receipt") is not None and _succeeded(receipts[0]):
         payers.add(trace.hash)
     return Account(newest, at, known_word(marked, "an authorization's mark") != 0, frozenset(payers))
@@ -115,54 +123,32 @@ def _named(trace: Trace, receipt: Answer) -> list[_Place]:
     return [_Place(trace, trace.hash, quantity(receipt.get("blockNumber"), "the receipt's block"))]
 
 
-async def _carried(rpc: Rpc, trace: Trace, last: int) -> list[_Place]:
-    """Return the first transaction that carries the log; a part of the chain that cannot be read hides all of it."""
+async def _carried(rpc: Rpc, trace: Trace, final: Head | None, newest: Head, search: Search) -> list[_Place]:
+    """Return the first transaction that carries the log; a part of the chain that cannot be read hides all of it.
+
+    So does one that has not been read yet: the next look goes on there.
+    """
     try:
-        carriers = await _carriers(rpc, trace, last)
+        piece = await search.through(rpc, _sought(trace), final, newest)
     except ChainUnknown:
         return []
-    return [_Place(trace, tx_hash, number, len(carriers)) for tx_hash, number in list(carriers.items())[:1]]
+    if piece.last < newest.number:
+        return []
+    return [_Place(trace, tx_hash, number, len(piece.carriers)) for tx_hash, number in piece.carriers[:1]]
 
 
-async def _carriers(rpc: Rpc, trace: Trace, last: int) -> dict[bytes, int]:
-    """Return every transaction up to block `last` that carries the log, oldest first, with its block's number.
-
-    Raises:
-        ChainUnknown: a part of the blocks could not be had, or a log is none that was asked for.
-    """
-    found: dict[bytes, int] = {}
-    async for log in _logs(rpc, trace, last):
-        number = quantity(log.get("blockNumber"), "a log's block")
-        if log.get("removed") or not _is(log, *trace.log) or not trace.since <= number <= last:
-            raise ChainUnknown("a log was not asked for")
-        found[unhex(log.get("transactionHash"), "a log's transaction")] = number
-    return found
-
-
-async def _logs(rpc: Rpc, trace: Trace, last: int) -> AsyncIterator[dict[str, Any]]:
-    """Read the logs in chunks, as in `scan`: one that is refused is asked for again in halves."""
-    first, span = trace.since, SPAN
+def _sought(trace: Trace) -> Sought:
     address, topics = trace.log
     wanted = {"address": "0x" + address.hex(), "topics": [None if t is None else "0x" + t.hex() for t in topics]}
-    while first <= last:
-        until = min(last, first + span - 1)
-        answer, end = await rpc.batch(
-            [
-                ("eth_getLogs", [{**wanted, "fromBlock": hex(first), "toBlock": hex(until)}]),
-                # A node behind that block would answer the range with what it has, which looks complete.
-                ("eth_getBlockByNumber", [hex(until), False]),
-            ]
-        )
-        if not isinstance(known(end, f"block {until}"), dict):
-            raise ChainUnknown(f"{rpc.host} has no block {until}")
-        if isinstance(answer, RpcError):
-            if until == first:
-                raise ChainUnknown(f"{rpc.host}, the logs of block {first}: {answer.message}")
-            span = (until - first + 1) // 2
-            continue
-        for log in _listed(answer):
-            yield log
-        first = until + 1
+
+    def carrier(log: Any, first: int, last: int) -> tuple[bytes, int]:
+        (one,) = _listed([log])
+        number = quantity(one.get("blockNumber"), "a log's block")
+        if one.get("removed") or not _is(one, *trace.log) or not first <= number <= last:
+            raise ChainUnknown("a log was not asked for")
+        return unhex(one.get("transactionHash"), "a log's transaction"), number
+
+    return Sought(address + trace.key, wanted, trace.since, carrier)
 
 
 # -- what it did there ------------------------------------------------------------------------------------------
@@ -294,6 +280,12 @@ def known_word(answer: Answer, what: str) -> int:
     if word is None:
         raise ChainUnknown(f"{what} is {str(answer)[:80]!r}, not a word")
     return word
+
+
+def _final(block: Answer, newest: Head) -> Head | None:
+    """Return the final block where one is told that is not above the newest."""
+    at = head(block) if isinstance(block, dict) else None
+    return at if at is not None and at.number <= newest.number else None
 
 
 def _succeeded(receipt: Any) -> bool:

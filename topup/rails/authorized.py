@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
 from topup.charge import Bounds, Clocks, Demand, Finding, Request, Verified, prove
-from topup.death import Fate
+from topup.death import Fate, More
 from topup.errors import ApiGone, ApiRejected, ApiUnknown, ChainUnknown, PaymentForbidden, Reverted, SignerError
 from topup.exchange import Answered, Exchange, fail
 from topup.lifecycle import Attempt, Broadcaster, Kind, Plan, TopUp
@@ -187,7 +187,7 @@ class Authorized(ABC, Generic[D]):
         """Look for the use of these authorizations."""
         return await self._chain.look([(self._traced(t, a), a.inclusion) for t, a in attempts], every=every)
 
-    async def fate(self, topup: TopUp, charge_seq: int) -> Fate:
+    async def fate(self, topup: TopUp, charge_seq: int) -> Fate | More:
         """Ask whether a charge's authorization was ever used.
 
         The mark says "used", which is not "paid": where the chain has shown that it ran and failed, the mark is that.
@@ -195,7 +195,7 @@ class Authorized(ABC, Generic[D]):
         attempt = self._of(topup, charge_seq)
         fate = await self._chain.fate(self._traced(topup, attempt))
         failed = attempt.inclusion is not None and not attempt.inclusion.success
-        return replace(fate, flag=False) if failed and not fate.payers else fate
+        return replace(fate, flag=False) if isinstance(fate, Fate) and failed and not fate.payers else fate
 
     async def holdings(self, wallet: bytes) -> Holdings:
         """Read what a wallet holds of the chain's dollar at a final block."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from topup.charge import Charge, Clocks, Pins, Request, Verified, parse, verify
-from topup.death import Fate
+from topup.death import Fate, More
 from topup.errors import ChainUnknown, PaymentForbidden, Reverted, SignerError
 from topup.lifecycle import NO_TOKENS, Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.money import Asset, Bps, Wei
@@ -309,7 +309,7 @@ class Coinbase:
         sought = [(a, _demand(topup, a.charge_seq)) for topup, a in attempts]
         return await self._chain.look(wallet, sought, every=every)
 
-    async def fate(self, topup: TopUp, charge_seq: int) -> Fate:
+    async def fate(self, topup: TopUp, charge_seq: int) -> Fate | More:
         """Ask whether a charge was ever paid, from well before the block on which its first payment was planned."""
         planned = min((a.plan.block_number for a in topup.out if a.charge_seq == charge_seq), default=None)
         if planned is None:

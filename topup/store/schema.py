@@ -313,6 +313,24 @@ CREATE TABLE checkpoint (          -- up to where movements of a wallet by other
 ) STRICT, WITHOUT ROWID;
 """
 
+# How far the logs of what may have paid a charge were read, where that takes more than a pass.
+SEVENTH = """
+CREATE TABLE piece (
+  chain_id INTEGER NOT NULL,
+  subject BLOB NOT NULL,           -- the charge: contract, operator and id; or token and authorization
+  owner TEXT NOT NULL,             -- whose provider has shown it
+  first INTEGER NOT NULL,          -- from this block on
+  last INTEGER NOT NULL,           -- up to this one, both included
+  anchor INTEGER NOT NULL CHECK (anchor >= last),  -- a final block of the chain that was read
+  anchor_hash BLOB NOT NULL,
+  carriers TEXT NOT NULL,          -- transactions of such a payment with their blocks, as JSON
+  asked INTEGER NOT NULL,          -- questions so far
+  spent_ms INTEGER NOT NULL,
+  at_ms INTEGER NOT NULL,
+  PRIMARY KEY (chain_id, subject, owner)
+) STRICT, WITHOUT ROWID;
+"""
+
 # After this version the entries that are there are chained.
 CHAINED_FROM = 4
-MIGRATIONS: tuple[str, ...] = (FIRST, SECOND, THIRD, FOURTH, FIFTH)
+MIGRATIONS: tuple[str, ...] = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SEVENTH)

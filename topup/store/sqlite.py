@@ -16,7 +16,8 @@ from topup.books import Commodity, Entry
 from topup.closing import Checkpoint, Closed
 from topup.lifecycle import Attempt, TopUp
 from topup.policy import Past
-from topup.store import caps, journal, usage
+from topup.ports import Piece
+from topup.store import caps, journal, pieces, usage
 from topup.store.adopted import Adoptions
 from topup.store.readings import Readings
 
@@ -167,6 +168,19 @@ class SqliteStore(Readings, Adoptions):
             for entry in entries:
                 journal.post(db, account, entry)
             journal.keep(db, account, at)
+
+    # -- how far was looked -------------------------------------------------------------------------------------
+
+    def piece(self, chain_id: int, subject: bytes, owner: str) -> Piece | None:
+        """Return how far the logs of a payment were read through the providers of one owner."""
+        with self._db_errors():
+            return pieces.load(self._db, chain_id, subject, owner)
+
+    def keep_piece(self, chain_id: int, subject: bytes, owner: str, piece: Piece, clock_ms: int) -> None:
+        """Store how far they were read by now."""
+        at_ms = self.now_ms(clock_ms)
+        with self._write(at_ms) as db:
+            pieces.keep(db, chain_id, subject, owner, piece, at_ms)
 
     # -- what was used ------------------------------------------------------------------------------------------
 

@@ -1,0 +1,238 @@
+"""How are logs read that a provider does not hand out at once? Page by page, in ranges that it was heard to grant.
+
+A shorter range is learnt only from an error that says so: one that names the range, or says that there is too much in
+it. What was learnt is tried again an hour later. An error that speaks of the rate says nothing of the range: it is
+waited for, and the same range is asked for again. Any other error ends the reading, because a gap would look like
+silence. What the budget does not allow any more is left for the next pass: the last page then ends before the last
+block that was asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+from topup.budget import Budget
+from topup.chain.rpc import Answer, Query, Rpc, RpcError, known
+from topup.chain.survey import head
+from topup.errors import ChainUnknown
+from topup.ports import Head
+
+# Blocks asked for at once before a provider says that it is too many.
+SPAN: Final = 5_000
+# As many at most where logs of one wallet are looked for: they are few, and may reach back over the whole chain.
+SPAN_MAX: Final = 1_000_000
+# A range that was refused is tried again, doubled, after so long.
+AGAIN_MS: Final = 3_600_000
+# What asks for patience is asked again after a second, then after twice as long each time, up to the last of these.
+PATIENCE_S: Final = 1
+PATIENCE_MAX_S: Final = 8
+# Nobody waits longer than this, all in all, without one page in between.
+PATIENCE_OVER_S: Final = 60
+# Address and topics of a log; bytes in hex.
+Wanted = dict[str, Any]
+
+
+class Refusal(Enum):
+    """What an error says of the question."""
+
+    RATE = "too many questions within a time"
+    RANGE = "too many blocks in one question"
+    SIZE = "too much in the answer"
+    OTHER = "something else"
+
+
+_RATE: Final = re.compile(
+    r"rate.?limit|too many requests|\bhttp 429\b|(?:per|a|/) ?(?:second|sec|minute|min|hour|day)\b|\bquota\b|throttl"
+    r"|compute units|capacity|requests? (?:limit|count)|request rate|slow down|back ?off|retry (?:in|after)"
+)
+_SIZE: Final = re.compile(
+    r"response size|more than \d+ (?:results|logs|bytes)|max(?:imum)? (?:number of )?(?:results|logs)"
+)
+_RANGE: Final = re.compile(
+    r"\brange\b|\bblocks?\b.{0,40}\b(?:limit|max|most|exceed|too)|(?:limit|max|exceed|too|only).{0,60}\bblocks?\b"
+)
+# Said of anything; of a question for logs it is their number.
+_MUCH: Final = re.compile(r"too large|too big|query (?:timeout|timed out)|execution (?:timeout|aborted)")
+# Codes that only ever speak of a rate where the words say nothing.
+_RATE_CODES: Final = (429, -32005, -32016, -32029)
+# A number of blocks, with the thousands set apart or as "2K"; one of results or bytes is none.
+_NUMBER: Final = re.compile(
+    r"(?<![\w.,])(\d{1,3}(?:[,_]\d{3})+|\d{1,9})(k?)\b(?! ?(?:results|logs|bytes|[mkg]i?b\b|s\b|ms\b))"
+)
+
+
+def refusal(text: str, code: int = 0) -> Refusal:
+    """Sort an error by its words, and by its code where these say nothing."""
+    said = text.lower()
+    if "batch" in said:
+        return Refusal.OTHER
+    for pattern, why in (
+        (_RATE, Refusal.RATE),
+        (_SIZE, Refusal.SIZE),
+        (_RANGE, Refusal.RANGE),
+        (_MUCH, Refusal.SIZE),
+    ):
+        if pattern.search(said):
+            return why
+    return Refusal.RATE if code in _RATE_CODES or "limit exceeded" in said else Refusal.OTHER
+
+
+def granted(text: str, asked: int) -> int:
+    """Return how many blocks to ask for after `asked` were too many: as many as the error names, else half."""
+    said = text.lower()
+    named = [int(re.sub(r"[,_]", "", n)) * (1000 if k else 1) for n, k in _NUMBER.findall(said)]
+    fits = [n for n in named if 0 < n < asked]
+    return max(fits) if fits else max(1, asked // 2)
+
+
+@dataclass
+class Grant:
+    """What range one provider has been heard to grant; `most` is None while it has refused none."""
+
+    most: int | None = None
+    heard_ms: int = 0
+    trying: bool = False
+
+    def cap(self, now_ms: int) -> int:
+        """Return how many blocks to ask for at most."""
+        if self.most is None:
+            return SPAN_MAX
+        self.trying = self.trying or now_ms - self.heard_ms >= AGAIN_MS
+        return min(2 * self.most, SPAN_MAX) if self.trying else self.most
+
+    def refused(self, blocks: int, now_ms: int) -> None:
+        """Remember that no more than `blocks` are granted."""
+        self.most = blocks if self.most is None or not self.trying else max(blocks, min(self.most, 2 * blocks))
+        self.heard_ms, self.trying = now_ms, False
+
+    def had(self, blocks: int) -> None:
+        """Remember that so many were granted."""
+        if self.most is not None and blocks > self.most:
+            self.most = blocks
+
+
+@dataclass(frozen=True)
+class Page:
+    """The logs of each kind from block `first` to block `last`, and how many questions they took."""
+
+    first: int
+    last: int
+    logs: list[list[Any]]
+    asked: int
+
+
+class Pager:
+    """Reads logs of the providers of one chain, within a budget."""
+
+    def __init__(self, budget: Budget) -> None:
+        """Know nothing yet of any provider."""
+        self.budget = budget
+        self._grants: dict[Rpc, Grant] = {}
+
+    def questions(self, rpc: Rpc, blocks: int) -> int:
+        """Return how many questions so many blocks take; as if nothing was learnt when that is to be tried again."""
+        grant = self._grant(rpc)
+        grant.cap(self.budget.now_ms())
+        return -(-blocks // (SPAN if grant.most is None or grant.trying else min(SPAN, grant.most)))
+
+    def _grant(self, rpc: Rpc) -> Grant:
+        return self._grants.setdefault(rpc, Grant())
+
+    async def pages(
+        self,
+        rpc: Rpc,
+        wanted: Sequence[Wanted],
+        blocks: tuple[int, int],
+        *,
+        spans: tuple[int, int] = (SPAN, SPAN),
+        anchor: Head | None = None,
+    ) -> AsyncGenerator[Page, None]:
+        """Read the logs of each kind from the first block to the last, both included, in order.
+
+        Each page is complete when it is handed out. With `anchor`, a block at or above the last one, every page comes
+        from a node that has exactly this block in its chain.
+
+        `spans` are how many blocks are asked for at once in the beginning, and at most.
+
+        Raises:
+            ChainUnknown: a page could not be had.
+        """
+        (first, last), (span, most), grant = blocks, spans, self._grant(rpc)
+        asked, waited, patience = 0, 0, PATIENCE_S
+        while first <= last:
+            span = min(span, most, grant.cap(self.budget.now_ms()))
+            until = min(last, first + span - 1)
+            if not self.budget.take(rpc):
+                return
+            asked += 1
+            logs, error = await self._page(rpc, wanted, (first, until), anchor)
+            if logs is not None:
+                grant.had(until - first + 1)
+                yield Page(first, until, logs, asked)
+                first, span, asked, waited, patience = until + 1, 2 * span, 0, 0, PATIENCE_S
+                continue
+            count, why = until - first + 1, refusal(error.text, error.code)
+            if why is Refusal.RATE:
+                if waited >= PATIENCE_OVER_S:
+                    raise ChainUnknown(f"{rpc.host} has asked for patience for {waited} s: {error.text}")
+                if not await self.budget.wait(patience):
+                    return
+                waited, patience = waited + patience, min(2 * patience, PATIENCE_MAX_S)
+            elif why is Refusal.OTHER or count == 1:
+                raise ChainUnknown(f"{rpc.host}, the logs of {_named(first, until)}: {error.text}")
+            elif why is Refusal.RANGE:
+                grant.refused(granted(error.text, count), self.budget.now_ms())
+                span = count
+            else:
+                span = most = granted(error.text, count)  # there is much in these blocks; in others there may be less
+
+    async def _page(
+        self, rpc: Rpc, wanted: Sequence[Wanted], blocks: tuple[int, int], anchor: Head | None
+    ) -> tuple[list[list[Any]] | None, _Said]:
+        """Ask for one page; None with what was said where it was refused."""
+        first, until = blocks
+        within = {"fromBlock": hex(first), "toBlock": hex(until)}
+        queries: list[Query] = [("eth_getLogs", [{**one, **within}]) for one in wanted]
+        # A node behind that block would answer the range with what it has, which looks complete.
+        shown = until if anchor is None else anchor.number
+        try:
+            *answers, end = await rpc.batch([*queries, ("eth_getBlockByNumber", [hex(shown), False])])
+        except ChainUnknown as error:
+            # What it says of the batch as a whole; its name may hold any word.
+            said = _Said(str(error).replace(rpc.host, "").replace("refused a batch: ", ""))
+            if refusal(said.text) is Refusal.OTHER:
+                raise
+            return None, said
+        errors = [one for one in (*answers, end) if isinstance(one, RpcError)]
+        # A rate may refuse the one half and not the other.
+        errors.sort(key=lambda one: refusal(one.message, one.code) is not Refusal.RATE)
+        if errors and (errors[0] is not end or refusal(errors[0].message, errors[0].code) is Refusal.RATE):
+            return None, _Said(errors[0].message, errors[0].code)
+        _stands(rpc, end, shown, anchor)
+        listed = [answer for answer in answers if isinstance(answer, list)]
+        if len(listed) != len(wanted):
+            raise ChainUnknown(f"{rpc.host} answered a question for logs with something else than a list")
+        return listed, _Said("")
+
+
+@dataclass(frozen=True)
+class _Said:
+    text: str
+    code: int = 0
+
+
+def _stands(rpc: Rpc, answer: Answer, number: int, anchor: Head | None) -> None:
+    """Refuse a node that is behind, or whose chain is another one than that of `anchor`."""
+    block = known(answer, f"block {number}")
+    if not isinstance(block, dict):
+        raise ChainUnknown(f"{rpc.host} has no block {number}")
+    if anchor is not None and head(block).hash != anchor.hash:
+        raise ChainUnknown(f"{rpc.host} shows another block at {number} than it did before")
+
+
+def _named(first: int, last: int) -> str:
+    return f"block {first}" if first == last else f"blocks {first} to {last}"
