@@ -514,7 +514,9 @@ async def test_the_days_of_the_gateway_sum_to_what_its_totals_moved_by() -> None
                 totals[day] = account.used_at(midnight) - begun
             midnight, clock[0] = clock[0], clock[0] + 5 * 3_600_000 + 1
             told = await api.activity()
-            keys = await api.keys()
+            pages = [await api.keys(offset) for offset in (0, 100, 200)]
+            assert [more for _, more in pages] == [True, True, False]
+            keys = [key for page, _ in pages for key in page]
             assert len(keys) == len({key.hash for key in keys}) == 253, "three pages"
             by_key = [await api.activity(key_hash=key.hash) for key in keys if key.nano]
             one = await api.activity(day=told[-1].day)
@@ -654,13 +656,60 @@ async def test_a_key_that_cannot_be_is_unknown(wrong: dict[str, Any], named: str
     assert str(error).isascii(), "it is written into the ledger"
 
 
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (api_key(hash="h" * 257), "/keys item 1: hash is 257 characters long"),
+        ([api_key(hash=str(n)) for n in range(10_001)], "/keys has more than 10000 keys"),
+    ],
+    ids=["a long name", "many keys"],
+)
 @story
-async def test_a_gateway_that_gives_the_same_page_again_and_again_is_asked_twice() -> None:
-    """An offset that is ignored does not keep us for ever."""
-    page = [{"hash": str(n), "usage": 1, "usage_daily": 0} for n in range(100)]
-    async with says(listed(*page)) as api:
-        assert len(await api.keys()) == 100
-        assert api.requests == 2
+async def test_more_keys_or_longer_names_than_can_be_are_unknown(wrong: Any, named: str) -> None:
+    """Each key is a question and a row, and its hash is stored for every day: neither is cut."""
+    async with says(listed(*(wrong if isinstance(wrong, list) else (api_key(), wrong)))) as api:
+        error = await failed(api.keys())
+    assert type(error) is ApiUnknown
+    assert named in str(error)
+
+
+@story
+async def test_what_an_owner_calls_a_key_is_cut_and_cleaned() -> None:
+    """It is only shown: no megabyte of it is stored, and nothing that steers a terminal."""
+    async with says(listed(api_key(name="web\x1b[2J" + "n" * 100_000))) as api:
+        ((key,), _) = await api.keys()
+    assert key.name == "web?[2J" + "n" * 93
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        ([item(model="m" * 257)], "/activity item 0: model is 257 characters long"),
+        ([item(model=str(n)) for n in range(1001)], "/activity: 1001 models on 2026-11-22"),
+    ],
+    ids=["a long name", "many models"],
+)
+@story
+async def test_more_usage_than_can_be_is_unknown(lines: list[Any], named: str) -> None:
+    """A model is a row of every day."""
+    async with says(listed(*lines)) as api:
+        error = await failed(api.activity())
+    assert type(error) is ApiUnknown
+    assert named in str(error)
+
+
+@pytest.mark.parametrize("body", [b"{}," * 1_300_000, b'"a",' * 250_001], ids=["bytes", "parts"])
+@story
+async def test_a_list_that_would_fill_the_memory_is_not_read(body: bytes) -> None:
+    """A few megabytes of JSON can be half a gigabyte of objects: both are bounded before anything is decoded."""
+    async with says(http.Response(200, b'{"data":[' + body + b"{}]}")) as api:
+        tracemalloc.start()
+        error = await failed(api.activity())
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert type(error) is ApiUnknown
+    assert "more than" in str(error)
+    assert peak < 48 * 1024 * 1024
 
 
 @pytest.mark.parametrize("call", LISTS)

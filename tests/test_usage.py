@@ -30,7 +30,7 @@ from topup.errors import ApiError, ApiGone, ApiUnknown
 from topup.events import Event, UsageUnknown
 from topup.money import Usd
 from topup.store.sqlite import SqliteStore
-from topup.tally import KEYS_A_PASS, TALLY, Tally
+from topup.tally import KEYS_A_PASS, PAGES_A_PASS, TALLY, Tally
 from topup.usage import (
     NOISE_NANO,
     Activity,
@@ -68,6 +68,8 @@ class Provider:
     gone: set[str] = field(default_factory=set)
     asked: list[str | None] = field(default_factory=list)
     fails: dict[int, ApiError] = field(default_factory=dict)
+    page: int = 10_000
+    deaf: bool = False
 
     def now(self) -> int:
         """Return the time."""
@@ -88,8 +90,8 @@ class Provider:
             if today - timedelta(days=30) <= on < today and key_hash in (None, key) and day in (None, on)
         ]
 
-    async def keys(self) -> list[ApiKey]:
-        """Tell all keys that are still there."""
+    async def keys(self, offset: int = 0) -> tuple[list[ApiKey], bool]:
+        """Tell a page of the keys that are still there; one that is deaf always tells the first."""
         self._answer("keys")
         today = utc_day(self.now_ms)
         names = sorted({key for _, key, _ in self.used} - self.gone)
@@ -97,10 +99,12 @@ class Provider:
         def of(name: str, first: date) -> int:
             return sum(n for (on, key, _), n in self.used.items() if key == name and first <= on <= today)
 
-        return [
+        told = [
             ApiKey(k, self.names.get(k, ""), disabled=False, nano=of(k, date.min), today_nano=of(k, today))
             for k in names
         ]
+        first = 0 if self.deaf else offset
+        return told[first : first + self.page], len(told) >= first + self.page
 
     def _answer(self, what: str | None) -> None:
         self.asked.append(what)
@@ -206,6 +210,41 @@ def test_many_keys_are_asked_a_few_at_a_time_and_across_starts(store: SqliteStor
     assert len(by(store, "key")) == count
     asked = [one for one in provider.asked if one not in (None, "keys")]
     assert len(asked) == len(set(asked)) == count
+
+
+def test_the_list_of_the_keys_comes_in_pages_a_few_with_each_pass(store: SqliteStore) -> None:
+    """Twelve pages are two passes, and every key on them is asked for."""
+    provider = Provider(page=4)
+    for n in range(46):
+        provider.use(TODAY - timedelta(days=1), n, "big", DOLLAR)
+    keeper = tally(store, provider)
+    keep_up(keeper)
+    assert provider.asked == ["keys"] * PAGES_A_PASS
+    keep_up(keeper, 3)
+    assert provider.asked.count("keys") == 12
+    assert len(by(store, "key")) == 46
+
+
+def test_a_provider_that_tells_the_same_page_again_and_again_is_asked_twice(store: SqliteStore) -> None:
+    """An offset that is ignored does not keep us for ever."""
+    provider = Provider(page=4, deaf=True)
+    for n in range(10):
+        provider.use(TODAY - timedelta(days=1), n, "big", DOLLAR)
+    keep_up(tally(store, provider))
+    assert provider.asked.count("keys") == 2
+
+
+def test_keys_that_come_and_go_fill_no_ledger(store: SqliteStore) -> None:
+    """A hundred new ones every day, used before anybody remembers: those that no usage is stored of are gone."""
+    provider = Provider()
+    for number in range(4):
+        today = TODAY + timedelta(days=number)
+        long_ago = today - timedelta(days=40)
+        provider.used = {(long_ago, key_hash(number * 100 + n), "big"): DOLLAR for n in range(100)}
+        keep_up(tally(store, provider), 6)
+        assert store.usage_known(ACCOUNT, today - timedelta(days=1), today) == [today - timedelta(days=1)]
+        assert len(store.keys_used(ACCOUNT)) == 100
+        provider.now_ms += DAY_MS
 
 
 def test_a_slow_provider_is_asked_for_fewer_keys_with_each_pass(store: SqliteStore) -> None:
@@ -405,7 +444,7 @@ def kept(tmp_path: Path) -> Path:
             provider.use(TODAY - timedelta(days=n), 2, "small", DOLLAR // 4)
             told = per_day(asyncio.run(provider.activity()), [TODAY - timedelta(days=n)])
             (day,), (models,) = told.keys(), told.values()
-            for key in asyncio.run(provider.keys()):
+            for key in asyncio.run(provider.keys())[0]:
                 its = per_day(asyncio.run(provider.activity(key_hash=key.hash)), [day])
                 store.keep_key_used(ACCOUNT, key, {day: total(its[day])}, NOON_MS)
             store.keep_usage(ACCOUNT, whole(day, models, store.keys_used_on(ACCOUNT, day)), NOON_MS)

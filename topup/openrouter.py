@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -17,6 +18,7 @@ from urllib.parse import urlencode
 
 from topup.charge import Request
 from topup.credits import Reading
+from topup.document import PARTS_MAX
 from topup.errors import ApiGone, ApiUnknown
 from topup.exchange import Exchange, fail
 from topup.money import WIDE, Usd, plain
@@ -24,9 +26,15 @@ from topup.ports import Key
 from topup.usage import Activity, ApiKey
 
 KEYS_A_PAGE: Final = 100
-PAGES_MAX: Final = 1000
-# A month of a hundred models at several endpoints each day comes to some megabytes.
-LIST_BYTES_MAX: Final = 16 * 1024 * 1024
+# More keys than these are no account's; each of them is a question and a row.
+KEYS_MAX: Final = 10_000
+# A month of four hundred models each day. What is read takes several times as much memory, see PARTS_MAX.
+LIST_BYTES_MAX: Final = 4 * 1024 * 1024
+# What names a key or a model is stored for every day; the longest honest ones have some 70 characters.
+NAME_MAX: Final = 256
+# What an owner calls a key is only shown.
+LABEL_SHOWN: Final = 100
+MODELS_A_DAY_MAX: Final = 1000
 # Some answers carry a time of day, which says nothing: the days are whole.
 DAY: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?: 00:00:00|T00:00:00Z)?")
 # No sum of one answer reaches this (nine million dollars in nano), so that the ledger can hold it and add many up.
@@ -97,28 +105,25 @@ class OpenRouter:
                 raise ApiUnknown(f"/activity item {number}: date is {one.day}, asked for was {day}")
             known = sums.get((one.day, one.model))
             sums[one.day, one.model] = _added(known, one) if known is not None else one
+        for on, models in Counter(on for on, _ in sums).items():
+            if models > MODELS_A_DAY_MAX:
+                raise ApiUnknown(f"/activity: {models} models on {on}, more than can be")
         for name in ("nano", *COUNTS):
             if sum(getattr(one, name) for one in sums.values()) >= TOLD_MAX:
                 raise ApiUnknown(f"/activity: {'usage' if name == 'nano' else name} sums to more than can be")
         return list(sums.values())
 
-    async def keys(self) -> list[ApiKey]:
-        """Ask for all keys of the account, disabled ones included.
+    async def keys(self, offset: int = 0) -> tuple[list[ApiKey], bool]:
+        """Ask for a page of the account's keys, disabled ones included; tell whether there may be more behind it.
 
         Raises:
             ApiError: no usable answer, of the class that says why; `ApiGone` where there is no such endpoint.
         """
-        found: dict[str, ApiKey] = {}
-        for page in range(PAGES_MAX):
-            asked = {"offset": str(page * KEYS_A_PAGE), "include_disabled": "true"}
-            items = await self._list("/keys", asked)
-            told = [_api_key(item, f"/keys item {page * KEYS_A_PAGE + n}") for n, item in enumerate(items)]
-            # Pages shift while keys are made: one may come twice, and counts as it was told last.
-            before = len(found)
-            found |= {key.hash: key for key in told}
-            if len(told) < KEYS_A_PAGE or len(found) == before:
-                return list(found.values())
-        raise ApiUnknown(f"/keys has more than {PAGES_MAX * KEYS_A_PAGE} keys")
+        items = await self._list("/keys", {"offset": str(offset), "include_disabled": "true"})
+        if offset + len(items) > KEYS_MAX:
+            raise ApiUnknown(f"/keys has more than {KEYS_MAX} keys")
+        told = [_api_key(item, f"/keys item {offset + n}") for n, item in enumerate(items)]
+        return told, len(items) >= KEYS_A_PAGE
 
     async def _list(self, path: str, asked: Mapping[str, str]) -> list[dict[str, Any]]:
         target = path + ("?" + urlencode(asked) if asked else "")
@@ -129,6 +134,8 @@ class OpenRouter:
             raise ApiGone(f"{path} answered {answered.status}", remedy="this API tells no usage by model and key")
         if answered.status != 200:
             fail(answered, self._key)
+        if sum(answered.body.count(part) for part in (b",", b"{", b"[")) > PARTS_MAX:
+            raise ApiUnknown(f"{path} answered with more than {PARTS_MAX} parts")
         told = _document(answered.body, path).get("data")
         if not isinstance(told, list) or not all(isinstance(item, dict) for item in told):
             raise ApiUnknown(f"{path} answered without a list `data` of objects")
@@ -171,7 +178,7 @@ def charge_body(request: Request) -> bytes:
 def _activity(item: dict[str, Any], where: str) -> Activity:
     return Activity(
         _day(item, where),
-        _text(item, ("model", "model_permaslug"), where),
+        _name(item, ("model", "model_permaslug"), where),
         _nano(item, "usage", where),
         *(_count(item, name, where) for name in COUNTS),
     )
@@ -200,6 +207,14 @@ def _text(item: dict[str, Any], names: tuple[str, ...], where: str) -> str:
     return ""
 
 
+def _name(item: dict[str, Any], names: tuple[str, ...], where: str) -> str:
+    """Return the first of these that is not empty, which tells one thing from another: it is never cut."""
+    value = _text(item, names, where)
+    if len(value) > NAME_MAX:
+        raise ApiUnknown(f"{where}: {names[0]} is {len(value)} characters long, more than {NAME_MAX}")
+    return value
+
+
 def _added(one: Activity, other: Activity) -> Activity:
     return replace(
         one,
@@ -211,13 +226,14 @@ def _added(one: Activity, other: Activity) -> Activity:
 
 
 def _api_key(item: dict[str, Any], where: str) -> ApiKey:
-    name, disabled = _text(item, ("hash",), where), item.get("disabled", False)
+    name, disabled = _name(item, ("hash",), where), item.get("disabled", False)
     if not name:
         raise ApiUnknown(f"{where}: hash is missing")
     if not isinstance(disabled, bool):
         raise ApiUnknown(f"{where}: disabled is {ascii(disabled)[:40]}, neither true nor false")
     nano, today = _nano(item, "usage", where), _nano(item, "usage_daily", where)
-    return ApiKey(name, _text(item, ("name", "label"), where), disabled, nano, today)
+    label = "".join(c if c.isprintable() else "?" for c in _text(item, ("name", "label"), where)[:LABEL_SHOWN])
+    return ApiKey(name, label, disabled, nano, today)
 
 
 def _nano(item: dict[str, Any], name: str, where: str) -> int:

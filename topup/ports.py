@@ -7,7 +7,7 @@ cannot be interleaved.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
@@ -78,8 +78,8 @@ class Usage(Protocol):
     async def activity(self, *, day: date | None = None, key_hash: str | None = None) -> list[Activity]:
         """Ask what was used on the UTC days that are over, newest 30; of one day or of one key where that is named."""
 
-    async def keys(self) -> list[ApiKey]:
-        """Ask for all keys of the account, disabled ones included."""
+    async def keys(self, offset: int = 0) -> tuple[list[ApiKey], bool]:
+        """Ask for a page of the account's keys, disabled ones included; tell whether there may be more behind it."""
 
 
 @dataclass(frozen=True)
@@ -751,6 +751,9 @@ class Store(Protocol):
 
     def keep_usage(self, account: str, told: DayUsed, now_ms: int) -> None:
         """Store a whole day; one that is stored already stands."""
+
+    def forget_keys_gone(self, account: str, listed: Collection[str], now_ms: int) -> None:
+        """Forget the keys, by their hashes, that are not listed any more and have used nothing that is stored."""
 
     def forget_keys_used(self, account: str, now_ms: int) -> None:
         """Forget how far the keys were asked for, so that each is asked for again."""

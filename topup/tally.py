@@ -19,6 +19,8 @@ from topup.usage import REMEMBERED_DAYS, ApiKey, Contradiction, due, per_day, to
 # Under this name the ledger keeps why nothing came of the last question, and from when on the next one may be asked.
 TALLY = "usage"
 KEYS_A_PASS = 20
+# The list itself comes in pages.
+PAGES_A_PASS = 10
 # A provider that is slow is asked for fewer.
 PASS_MS = 10_000
 
@@ -35,6 +37,9 @@ class Tally:
         self._sink = sink
         # The keys that are still to be asked for; None while nothing is under way.
         self._waiting: list[ApiKey] | None = None
+        # The keys that were listed so far, and where the list goes on.
+        self._listed: dict[str, ApiKey] = {}
+        self._offset = 0
 
     async def keep_up(self) -> None:
         """Ask for what is missing: once an hour while something is, and for a few keys with each pass."""
@@ -44,7 +49,7 @@ class Tally:
             seen = self._store.readings(self._account, 0)
             if not seen or seen[0].at_ms > now - HOUR_MS:
                 return
-        if self._waiting is None and now < self._store.told_at(self._account, TALLY):
+        if self._waiting is None and not self._offset and now < self._store.told_at(self._account, TALLY):
             return
         today = utc_day(now)
         days = due(self._store.usage_known(self._account, today - timedelta(days=REMEMBERED_DAYS), today), now)
@@ -65,11 +70,9 @@ class Tally:
 
     async def _keys(self, days: Sequence[date], now: int) -> bool:
         """Ask for the keys that have used something since they were asked for last; tell whether that was all."""
-        if self._waiting is None:
-            before = self._store.keys_used(self._account)
-            self._waiting = [
-                key for key in await self._api.keys() if before.get(key.hash, ("", 0))[1] != key.until_today_nano
-            ]
+        if self._waiting is None and not await self._list(now):
+            return False
+        assert self._waiting is not None
         for key in self._waiting[:KEYS_A_PASS]:
             told = per_day(await self._api.activity(key_hash=key.hash), days)
             self._store.keep_key_used(self._account, key, {day: total(its) for day, its in told.items()}, now)
@@ -77,6 +80,27 @@ class Tally:
             if self._now() - now >= PASS_MS:
                 break
         return not self._waiting
+
+    async def _list(self, now: int) -> bool:
+        """Ask for the list of the keys, a few pages with each pass; tell whether that was all of it."""
+        for _ in range(PAGES_A_PASS):
+            page, more = await self._api.keys(self._offset)
+            # Pages shift while keys are made: one may come twice, and counts as it was told last.
+            before = len(self._listed)
+            self._listed |= {key.hash: key for key in page}
+            self._offset += len(page)
+            if not more or len(self._listed) == before:  # an offset that is ignored does not keep us for ever
+                break
+            if self._now() - now >= PASS_MS:
+                return False
+        else:
+            return False
+        used = self._store.keys_used(self._account)
+        if used.keys() - self._listed.keys():
+            self._store.forget_keys_gone(self._account, self._listed.keys(), now)
+        listed, self._listed, self._offset = self._listed, {}, 0
+        self._waiting = [key for key in listed.values() if used.get(key.hash, ("", 0))[1] != key.until_today_nano]
+        return True
 
     async def _days(self, days: Sequence[date], now: int) -> None:
         models = per_day(await self._api.activity(), days)
@@ -87,7 +111,7 @@ class Tally:
         self._rest("", now + HOUR_MS)
 
     def _rest(self, why: str, until_ms: int) -> None:
-        self._waiting = None
+        self._waiting, self._listed, self._offset = None, {}, 0
         if why and why != self._store.told(self._account, TALLY):
             self._sink.emit(events.UsageUnknown(detail=why))
         self._store.say(self._account, TALLY, why, until_ms, "topup")

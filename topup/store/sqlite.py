@@ -7,7 +7,7 @@ What is kept has its rooms. Those that write transactions of their own are class
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -208,6 +208,11 @@ class SqliteStore(Readings, Adoptions):
         """Store a whole day; one that is stored already stands."""
         with self._write(now_ms) as db:
             usage.keep_day(db, account, told, now_ms)
+
+    def forget_keys_gone(self, account: str, listed: Collection[str], now_ms: int) -> None:
+        """Forget the keys, by their hashes, that are not listed any more and have used nothing that is stored."""
+        with self._write(now_ms) as db:
+            usage.forget_gone(db, account, listed)
 
     def forget_keys_used(self, account: str, now_ms: int) -> None:
         """Forget how far the keys were asked for, so that each is asked for again."""

@@ -6,7 +6,7 @@ Functions over an open connection; `sqlite.py` gives them one, within a transact
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -97,8 +97,23 @@ def keys(db: sqlite3.Connection, account: str) -> dict[str, tuple[str, int]]:
 
 
 def forget_keys(db: sqlite3.Connection, account: str) -> None:
-    """Forget how far the keys were asked for."""
+    """Forget how far the keys were asked for, and what they have said of days that are not whole yet."""
     db.execute("UPDATE api_key SET nano = -1 WHERE account = ?", (account,))
+    db.execute(
+        "DELETE FROM usage_day WHERE account = ? AND split = 'key'"
+        " AND day NOT IN (SELECT day FROM usage_known WHERE account = ?)",
+        (account, account),
+    )
+
+
+def forget_gone(db: sqlite3.Connection, account: str, listed: Collection[str]) -> None:
+    """Forget the keys that are not listed any more, but those that usage is stored of: it is shown by their names."""
+    gone = [(account, name) for name in keys(db, account).keys() - set(listed)]
+    db.executemany(
+        "DELETE FROM api_key WHERE account = ? AND hash = ? AND NOT EXISTS (SELECT 1 FROM usage_day u"
+        " WHERE u.account = api_key.account AND u.split = 'key' AND u.name = api_key.hash)",
+        gone,
+    )
 
 
 def _number(day: date) -> int:
