@@ -36,7 +36,7 @@ from topup.chain.profiles import TEMPO_DOLLAR
 from topup.charge import Verified
 from topup.exchange import Answered
 from topup.lifecycle import Plan
-from topup.rails import mpp, mpp_wire
+from topup.rails import mpp, mpp_choice, mpp_wire
 from topup.sandbox.charges import STRANGER
 
 REALM: Final = "seller.example"
@@ -72,7 +72,7 @@ class TempoSigner(SimulatedSigner):
     def sign_tempo(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
         """Sign one."""
         due = verified.demand
-        assert isinstance(due, mpp.Due)
+        assert isinstance(due, mpp_choice.Due)
         self._proven(verified, (due.recipient, plan.tokens.units))
         assert plan.data == tempo.transfer_with_memo(due.recipient, due.total.units, due.memo), "signed another call"
         assert plan.ends_s == due.deadline, "signed for another time than was proven"
@@ -129,7 +129,7 @@ class SimulatedPurchases(SimulatedSeller):
         told = {"id": self._rng.randbytes(16).hex(), "realm": REALM, "method": "tempo", "intent": "charge"}
         told["expires"] = ends.strftime("%Y-%m-%dT%H:%M:%SZ")
         if not self.honest and self._rng.random() < 0.5:
-            told["header"] = mpp.OWN_HEADER
+            told["header"] = mpp_choice.OWN_HEADER
         if lies:
             match self._rng.choice(("recipient", "amount", "chain", "splits", "realm", "memo")):
                 case "recipient":

@@ -53,6 +53,7 @@ from topup.lifecycle import TABLE, Attempt, Fact, State
 from topup.money import Asset, Bps, Usd
 from topup.ports import Rail
 from topup.rails import authorized, coinbase, mpp, x402
+from topup.rails.mpp_choice import Terms as MppTerms
 from topup.settings import Settings, load
 from topup.store.sqlite import SqliteStore
 from topup.terms import COINBASE, MPP, X402, Account, Rest, Route, Terms
@@ -244,7 +245,7 @@ class Simulation:
 
     def _mpp(self, exchange: Any, chain: Any, signer: Any) -> Rail:
         seller = authorized.Seller(exchange, KEY, self._bounds(TEMPO_DOLLAR.token), 40)
-        return mpp.Mpp(seller, chain, signer, self.clock, realm=REALM)
+        return mpp.Mpp(seller, chain, signer, self.clock, terms=MppTerms(REALM, TEMPO_DOLLAR.asset, {}))
 
     def _x402(self, exchange: Any, chain: Any, signer: Any) -> Rail:
         one, seller = BASE_DOLLAR, authorized.Seller(exchange, "", self._bounds(BASE_DOLLAR.token), 40)

@@ -565,7 +565,7 @@ def test_one_look_asks_a_bounded_number_of_questions() -> None:
         lag_max_s=30,
         say=lambda _: None,
     )
-    chain = AuthorizedChain(8453, watched, search(clock, Ledger(), budget))
+    chain = AuthorizedChain(8453, watched, search=search(clock, Ledger(), budget))
     sighting = asyncio.run(chain.look([(trace(N - 3630), None)]))
     assert (sighting.used, sighting.seen) == (frozenset(), {})
     assert liar.requests < 10

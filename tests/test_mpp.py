@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from topup.sandbox.gateway import Account, Seen
 from topup.sandbox.http import Raw, Request, Response
 from topup.sandbox.purchase_wire import PURCHASES
 from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller
-from topup.sandbox.tempo import USDC_E, Tempo
+from topup.sandbox.tempo import Tempo
 from topup.sandbox.world import World
 from topup.terms import Asked
 
@@ -99,11 +100,16 @@ def test_a_machine_payment_buys_credits(tmp_path: Path) -> None:
 
 
 class Front(Seller):
-    """An account at a seller that runs on somebody else's package: purchases go through, credits are posted here."""
+    """An account at a seller that runs on somebody else's package: purchases go through, credits are posted here.
 
-    def __init__(self, account: Account, chain: Any) -> None:
+    With `joined` several headers of one name become one, as a proxy may do it; `challenged` keeps what was asked for.
+    """
+
+    def __init__(self, account: Account, chain: Any, *, joined: bool = False) -> None:
         super().__init__(account, chain, conduct=MppConduct())
         self.behind = ""
+        self.challenged: list[str] = []
+        self._joined = joined
         self._posted = 0
 
     async def _answer_own(self, request: Request, seen: Seen) -> Response | Raw:
@@ -113,7 +119,9 @@ class Front(Seller):
         async with httpx.AsyncClient(timeout=40) as client:
             told = await client.post(self.behind + PURCHASES, content=request.body, headers=passed)
         hop = ("transfer-encoding", "content-length", "content-encoding", "connection")
-        kept = [f"{name}: {value}" for name, value in told.headers.multi_items() if name not in hop]
+        items = told.headers.items() if self._joined else told.headers.multi_items()
+        kept = [f"{name}: {value}" for name, value in items if name not in hop]
+        self.challenged += [line for line in kept if line.startswith("www-authenticate")]
         lines = [f"HTTP/1.1 {told.status_code} X", *kept, f"content-length: {len(told.content)}"]
 
         async def write(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -128,12 +136,30 @@ class Front(Seller):
         self._posted = arrived
 
 
+OLD = [pytest.mark.long]
+PACKAGES = [
+    pytest.param(partial(pympp_seller, version="0.11.0"), "localhost", 1, False, id="pympp 0.11.0", marks=OLD),
+    pytest.param(partial(pympp_seller, version="0.14.0"), "localhost", 2, True, id="pympp 0.14.0", marks=OLD),
+    pytest.param(partial(pympp_seller, version="0.15.1"), "localhost", 2, False, id="pympp 0.15.1"),
+    pytest.param(partial(pympp_seller, version="0.16.0"), "localhost", 2, True, id="pympp 0.16.0"),
+    pytest.param(partial(mppx_seller, version="0.8"), "127.0.0.1", 2, False, id="mppx 0.8", marks=OLD),
+    pytest.param(partial(mppx_seller, version="0.9"), "127.0.0.1", 2, False, id="mppx 0.9", marks=OLD),
+    pytest.param(partial(mppx_seller, version="0.10"), "127.0.0.1", 2, False, id="mppx 0.10"),
+    # As it calls itself where the request does not say which host was asked.
+    pytest.param(partial(mppx_seller, realm="MPP Payment"), "MPP Payment", 2, False, id="mppx 0.11"),
+]
+
+
 @pytest.mark.machine_time
-@pytest.mark.parametrize("reference", [pympp_seller, mppx_seller])
-def test_the_reference_sellers_are_paid_once(
-    tmp_path: Path, reference: Callable[[str, str, str], AbstractContextManager[str]]
+@pytest.mark.parametrize(("package", "realm", "offers", "joined"), PACKAGES)
+def test_sellers_with_their_own_defaults_are_paid_once(
+    tmp_path: Path,
+    package: Callable[[str, str], AbstractContextManager[str]],
+    realm: str,
+    offers: int,
+    joined: bool,  # noqa: FBT001
 ) -> None:
-    """Pympp's and mppx's own sellers take what the rail hands over, broadcast it, and the whole top-up is done."""
+    """Whatever tokens a package's seller offers by itself, in one header or several: USDC.e is paid, once."""
     anvil = require("anvil")
 
     def chain(world: World) -> Any:
@@ -141,14 +167,17 @@ def test_the_reference_sellers_are_paid_once(
 
     async def tell(world: World) -> None:
         # Its clock is the machine's: the world's must not run away from a challenge's end.
-        stage = stage_of(world, tmp_path, TOPUP_RAILS__MPP__REALM="openrouter.ai", TOPUP_POSTING__PAY_TIMEOUT_S="40")
+        stage = stage_of(world, tmp_path, TOPUP_RAILS__MPP__REALM=realm, TOPUP_POSTING__PAY_TIMEOUT_S="40")
         topup = await stage.until(State.DONE, asked=Asked(Usd.of(10)))
         assert topup.out[0].answer.startswith("accepted: 202, receipt for 0x")
         paid_once(stage, topup)
         await stage.close()
 
-    with World(chain, scale=4, make_gateway=lambda world, account: Front(account, world.chain)) as world:
+    with World(chain, scale=8, make_gateway=lambda world, account: Front(account, world.chain, joined=joined)) as world:
         front: Any = world.gateway
-        with reference(front.chain.url, USDC_E, RECIPIENT) as url:
+        with package(front.chain.url, RECIPIENT) as url:
             front.behind = url
             story(tell(world))
+        assert sum(line.count('method="tempo"') for line in front.challenged) == offers
+        # mppx itself writes all of them into one header.
+        assert len(front.challenged) == (1 if joined or "mppx" in repr(package) else offers)

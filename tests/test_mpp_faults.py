@@ -31,6 +31,8 @@ FEW: Final = frozenset(
         "splits",
         "replayed-challenge",
         "huge-header",
+        "ousd-first",
+        "two-that-differ",
         "challenge-gone-410",
         "challenge-unauthorized-401",
         "challenge-redirect-307",

@@ -59,6 +59,65 @@ def test_a_challenge_that_does_not_fit_says_where(tmp_path: Path) -> None:
     assert "NOT SO  request.methodDetails.splits" in "\n".join(offers.lines(told))
 
 
+def challenged(tmp_path: Path, fault: str, **more: str) -> dict[str, Any]:
+    """Look at a seller whose challenge is spoilt in this way."""
+    with selling() as world:
+        gateway: Any = world.gateway
+        world.do(lambda: gateway.switch_on("challenge", fault))
+        own = {"TOPUP_RAILS__USE": "mpp", "TOPUP_RAILS__MPP__RPC_URLS": world.rpc.url} | more
+        environment = world.environment() | own | {"TOPUP_STATE_DIR": str(tmp_path), "TOPUP_CONFIG": "/dev/null"}
+        return shown(load(environment), "mpp")
+
+
+def test_every_way_to_pay_is_shown(tmp_path: Path) -> None:
+    """OUSD, MACH, a session, USDC.e and a card: each decoded, one said to be paid, the others with the reason."""
+    told = challenged(tmp_path, "ousd-first")
+    assert told["fits"], told["proof"]
+    ways = told["offer"]["ways"]
+    assert [(w["method"], w["intent"], w["paid"]) for w in ways] == [
+        ("tempo", "charge", False),
+        ("tempo", "charge", False),
+        ("tempo", "session", False),
+        ("tempo", "charge", True),
+        ("stripe", "charge", False),
+    ]
+    text = "\n".join(offers.lines(told))
+    assert "NOT SO  token: OUSD (0x20c0" in text
+    assert "to do: rails.mpp.pay_with" in text
+    assert "token: MACH (0x20c0" in text
+    assert "tempo charge, 10 of 0x20c000000000000000000000b9537d11c60e8b50" in text
+    assert text.count("would be paid") == 1
+    assert "missing" not in text
+
+
+def test_what_was_not_seen_is_not_said(tmp_path: Path) -> None:
+    """Where no recipient was read nothing is said of it, and a header of two readings is not taken apart."""
+    told = challenged(tmp_path, "duplicate-parameter")
+    assert told["same_recipient"] is None
+    assert told["offer"]["ways"] is None
+    text = "\n".join(offers.lines(told))
+    assert "no recipient was read when asked again" in text
+    assert "another recipient" not in text
+    assert "given twice" in text and "to do      tell the seller" in text
+
+
+def test_a_realm_that_is_not_set_names_its_setting(tmp_path: Path) -> None:
+    """A seller's own name for itself is no sign of a dishonest one: what decides is a setting."""
+    told = challenged(tmp_path, "other-realm")
+    assert not told["fits"]
+    assert "rails.mpp.realm" in told["remedy"]
+    assert "NOT SO  realm: pay.example, it should be 127.0.0.1; to do: set rails.mpp.realm" in "\n".join(
+        offers.lines(told)
+    )
+    assert challenged(tmp_path, "other-realm", TOPUP_RAILS__MPP__REALM="pay.example")["fits"]
+
+
+def test_a_sponsored_challenge_names_its_setting(tmp_path: Path) -> None:
+    """It is refused as it comes, and the remedy says what would pay it."""
+    told = challenged(tmp_path, "fee-payer")
+    assert "rails.mpp.sponsored = true" in told["remedy"]
+
+
 def test_an_x402_offer_is_shown_and_not_taken(tmp_path: Path) -> None:
     """Venice's minimum, token and recipient, judged; nothing moves."""
     with World(embedded, scale=10, make_gateway=selling_as("venice")) as world:

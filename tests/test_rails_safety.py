@@ -24,7 +24,7 @@ from tests.simulated import SELLER
 from tests.simulation import Simulation
 from tests.stage import Stage
 from topup import typed
-from topup.chain.profiles import BASE_DOLLAR, TEMPO_DOLLAR
+from topup.chain.profiles import BASE_DOLLAR, TEMPO_DOLLAR, TEMPO_TOKENS
 from topup.charge import Bounds, Request, Verified, verify
 from topup.charge import parse as parsed
 from topup.death import Fate
@@ -34,6 +34,8 @@ from topup.lifecycle import Attempt, Broadcaster, ChargeRow, Kind, State, TopUp
 from topup.money import Asset, Bps, Usd, Usdc, Wei
 from topup.ports import Head, Rail, Survey, Trace
 from topup.rails import authorized, mpp, x402
+from topup.rails.mpp_choice import Terms
+from topup.rails.mpp_fields import OPENROUTER
 from topup.sandbox.charges import STRANGER, Ask
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling
@@ -178,8 +180,8 @@ def test_a_key_in_base64_is_not_kept_either(alphabet: Callable[[bytes], bytes], 
 )
 def test_a_purchase_is_never_called_by_the_key(answered: Answered) -> None:
     """What the seller calls a purchase is kept, shown to support and asked for by name: the key is not taken for it."""
-    assert mpp._reference(answered, "sk-secret") == ""
-    assert mpp._reference(answered, "sk-other") != ""
+    assert mpp._reference(answered, OPENROUTER, "sk-secret") == ""
+    assert mpp._reference(answered, OPENROUTER, "sk-other") != ""
 
 
 def test_an_offer_as_long_as_the_longest_life_is_proven() -> None:
@@ -216,6 +218,9 @@ def test_what_is_signed_ends_when_it_was_judged_to_end() -> None:
 # -- what a seller on Tempo demands -------------------------------------------------------------------------------
 
 
+MPP_TERMS = Terms("seller.example", TEMPO_DOLLAR.asset, TEMPO_TOKENS)
+
+
 def mpp_rail(
     details: Mapping[str, Any], told: Mapping[str, Any], shown: Mapping[str, str], *, key: str = "k-e-y"
 ) -> mpp.Mpp:
@@ -232,7 +237,7 @@ def mpp_rail(
     line = "Payment " + ", ".join(f'{name}="{value}"' for name, value in named.items())
     world: Any = Standing(Answered("/credits/purchases", 402, (("www-authenticate", line),), b""))
     bounds = Bounds(TEMPO_DOLLAR.token, frozenset({SOLD_TO}), Bps(600), 30, 900)
-    return mpp.Mpp(authorized.Seller(world, key, bounds, 1), world, None, world, realm="seller.example")
+    return mpp.Mpp(authorized.Seller(world, key, bounds, 1), world, None, world, terms=MPP_TERMS)
 
 
 def test_an_honest_challenge_is_proven() -> None:

@@ -51,6 +51,8 @@ Each module answers one question. In the order the money flows:
     coinbase.py   How is a Coinbase charge bought, proven and paid?
     authorized.py What do rails share whose sellers carry the payment to the chain?
     mpp.py        How are credits bought by machine payment?
+    mpp_choice.py Which of a seller's challenges is paid?
+    mpp_fields.py How is a seller of the Payment scheme asked, and where do things stand in its answers?
     mpp_wire.py   What does a 402 of the Payment scheme demand, and how is it answered?
     x402.py       How are credits bought for a signed transfer of dollars?
     x402_wire.py  What does a 402 of x402 demand, and how is it answered?

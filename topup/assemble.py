@@ -21,7 +21,7 @@ from topup.terms import COINBASE, MPP, X402, Account, Pace, Route, Terms
 
 if TYPE_CHECKING:  # what a command that only reads the ledger need not load
     from topup.chain.evm import EvmChain
-    from topup.chain.profiles import Profile
+    from topup.chain.profiles import Dollar, Profile
     from topup.chain.providers import Providers
     from topup.chain.rpc import Rpc
     from topup.chain.search import Search
@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # what a command that only reads the ledger need not load
     from topup.exchange import Exchange
     from topup.openrouter import OpenRouter
     from topup.prepaid import Prepaid
+    from topup.rails.mpp_fields import Fields
     from topup.signers.local import LocalSigner
 
 PINNED = "pinned_recipients"
@@ -78,7 +79,7 @@ class Works:
 
 def account(s: Settings, wallet: bytes | None) -> Account:
     """Return whose credits are bought, and in which ways."""
-    from topup.chain.profiles import TEMPO_DOLLAR
+    from topup.chain.profiles import TEMPO_DOLLAR  # either dollar is on the same chain
 
     chains = {COINBASE: s.chain.id, MPP: TEMPO_DOLLAR.chain_id, X402: s.chain.id}
     return Account(s.account, wallet, tuple(Route(name, chains[name]) for name in s.rails.use))
@@ -195,10 +196,14 @@ def api(s: Settings, clock: Clock, store: SqliteStore | None = None, key: Signer
     exchange = Exchange(s.api.url, timeout_s=s.api.timeout_s)
     if s.api.kind == "openrouter":
         return OpenRouter(exchange, api_key(s), now_ms=clock.now_ms)
-    from topup.prepaid import PROFILES, Prepaid
+    from topup.prepaid import PROFILES, Prepaid, Profile
     from topup.rails.x402_wire import Login
 
-    profile = PROFILES[s.rails.x402.profile]
+    if s.api.kind == MPP:
+        told = fields(s)
+        profile = Profile(told.balance_path, tuple(told.balance_field.split(".")), None)
+    else:
+        profile = PROFILES[s.rails.x402.profile]
     login = None
     if profile.statement is not None:
         owner = key if key is not None else signer(s)
@@ -270,7 +275,7 @@ def signer(s: Settings) -> LocalSigner | None:
     Raises:
         SettingsError, SignerError: it cannot be opened.
     """
-    from topup.chain.profiles import BASE_DOLLAR, TEMPO_DOLLAR
+    from topup.chain.profiles import BASE_DOLLAR, TEMPO_DOLLARS
     from topup.signers import local
     from topup.typed import Domain
 
@@ -285,7 +290,7 @@ def signer(s: Settings) -> LocalSigner | None:
         worst_spend(Usd(s.policy.topup_max), limits(s)).usdc_up(),
         chain.currency,
         frozenset({Domain(d.name, d.version, d.chain_id, d.token) for d in (BASE_DOLLAR,) if X402 in s.rails.use}),
-        frozenset({(d.chain_id, d.token) for d in (TEMPO_DOLLAR,) if MPP in s.rails.use}),
+        frozenset({(d.chain_id, d.token) for d in (TEMPO_DOLLARS[s.rails.mpp.pay_with],) if MPP in s.rails.use}),
         Usd(s.rails.mpp.network_fee_max_usd).usdc_down(),
         _address(s.rails.mpp.root) if s.rails.mpp.root else b"",
     )
@@ -455,7 +460,7 @@ def _x402(p: Parts) -> Rail:
         authorized(
             s,
             p.rpcs,
-            BASE_DOLLAR.chain_id,
+            BASE_DOLLAR,
             quorum(s.chain.rpc_urls, s.chain.quorum),
             p.clock,
             p.sink.emit,
@@ -472,35 +477,45 @@ def _x402(p: Parts) -> Rail:
 
 def _mpp(p: Parts) -> Rail:
     from topup.chain.owners import quorum
-    from topup.chain.profiles import TEMPO_DOLLAR
+    from topup.chain.profiles import TEMPO_DOLLARS, TEMPO_TOKENS
     from topup.chain.rpc import Rpc
     from topup.charge import Bounds
     from topup.exchange import Exchange
     from topup.rails import mpp
     from topup.rails.authorized import Seller
+    from topup.rails.mpp_choice import Terms
 
     s, r = p.settings, p.settings.rails.mpp
+    dollar = TEMPO_DOLLARS[r.pay_with]
     exchange = Exchange(s.api.url, timeout_s=s.api.timeout_s)
     p.sellers.append(exchange)
     rpcs = [Rpc(url, timeout_s=s.chain.timeout_s) for url in r.rpc_urls]
     p.opened.extend(rpcs)
     pinned = frozenset(map(_address, r.recipients)) or None
-    bounds = Bounds(TEMPO_DOLLAR.token, pinned, Bps(r.fee_ceiling_bps), r.life_min_s, r.life_max_s)
+    bounds = Bounds(dollar.token, pinned, Bps(r.fee_ceiling_bps), r.life_min_s, r.life_max_s, "rails.mpp")
     return mpp.Mpp(
         Seller(exchange, api_key(s), bounds, s.posting.pay_timeout_s),
         authorized(
             s,
             rpcs,
-            TEMPO_DOLLAR.chain_id,
+            dollar,
             quorum(r.rpc_urls, r.quorum),
             p.clock,
             p.sink.emit,
-            p.search(TEMPO_DOLLAR.chain_id),
+            p.search(dollar.chain_id),
         ),
         p.key,
         p.clock,
-        realm=r.realm or exchange.host.partition(":")[0],
+        terms=Terms(r.realm or exchange.host.partition(":")[0], dollar.asset, TEMPO_TOKENS),
+        fields=fields(s),
     )
+
+
+def fields(s: Settings) -> Fields:
+    """Return how the mpp seller is asked, in the words of its record."""
+    from topup.rails.mpp_fields import Fields
+
+    return Fields(**s.rails.mpp.fields.model_dump())
 
 
 BUILDERS: dict[str, Callable[[Parts], Rail]] = {COINBASE: _coinbase, MPP: _mpp, X402: _x402}
@@ -509,16 +524,16 @@ BUILDERS: dict[str, Callable[[Parts], Rail]] = {COINBASE: _coinbase, MPP: _mpp, 
 def authorized(
     s: Settings,
     rpcs: list[Rpc],
-    chain_id: int,
+    dollar: Dollar,
     agreeing: int,
     clock: Clock,
     say: Callable[[Event], None] | None = None,
     search: Search | None = None,
 ) -> AuthorizedChain:
-    """Return a chain as rails see it whose payments their sellers carry there."""
+    """Return the chain of a dollar as rails see it whose payments their sellers carry there."""
     from topup.chain.token import AuthorizedChain
 
-    return AuthorizedChain(chain_id, watched(s, rpcs, agreeing, clock, say), search)
+    return AuthorizedChain(dollar.chain_id, watched(s, rpcs, agreeing, clock, say), dollar, search)
 
 
 def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = None) -> Works:

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 
 class Commodity(StrEnum):
-    """What is counted, in its smallest unit: wei, 10^-6 USDC or USDC.e, 10^-6 dollars of provider credit."""
+    """What is counted, in its smallest unit: wei, 10^-6 USDC, USDC.e or pathUSD, 10^-6 dollars of provider credit."""
 
     ETH = "ETH"
     USDC = "USDC"
     USDC_E = "USDC.e"
+    PATH_USD = "pathUSD"
     CREDIT = "USD.credit"
 
 

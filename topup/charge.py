@@ -15,7 +15,7 @@ idle daemon that never prove anything.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import InitVar, dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -355,6 +355,7 @@ class Bounds:
     """What a demand of any rail has to keep to. `recipients` None: the rail cannot know them beforehand.
 
     `fee_ceiling` bounds total − amount as a share of the amount. Lifetimes are seconds from now to the deadline.
+    `section` is where in the settings these bounds stand, for the remedy.
     """
 
     contract: bytes
@@ -362,6 +363,11 @@ class Bounds:
     fee_ceiling: Bps
     life_min_s: int
     life_max_s: int
+    section: str = ""
+
+    def setting(self, name: str) -> str:
+        """Return the whole name of a setting."""
+        return f"{self.section}.{name}" if self.section else name
 
 
 @dataclass(frozen=True)
@@ -397,27 +403,44 @@ def prove(
     Raises:
         ChargeRefused: naming the first field that is not as it should be.
     """
-    for finding in findings:
+    for finding in (*findings, *common(demand, request, bounds, clocks)):
         if not finding.right:
             _refuse(finding.field, finding.was, finding.should_be, remedy=finding.remedy)
-    _equal("chain id", demand.chain_id, request.chain_id)
-    _address("sender", demand.sender, [request.sender])
-    _address("token", demand.contract, [bounds.contract])
+    if seen(*demand.identity):
+        _refuse("id", demand.charge_id, "an id never seen before", remedy="ask again; report to the seller if it stays")
+    return Verified(demand, request, _SEAL)
+
+
+def common(demand: Demand, request: Request, bounds: Bounds, clocks: Clocks) -> Iterator[Finding]:
+    """Yield what is judged of every rail's demand, line by line, each with the setting that decides it."""
+
+    def address(field: str, was: bytes, allowed: Collection[bytes], remedy: str) -> Finding:
+        names = " or ".join(map(_checksummed, sorted(allowed))) or "pinned first (nothing is pinned)"
+        return Finding(field, _checksummed(was), names, was in allowed, remedy)
+
+    chain = (str(demand.chain_id), str(request.chain_id))
+    yield Finding("chain id", *chain, chain[0] == chain[1], "nothing: topup pays this seller on that chain only")
+    yield address("sender", demand.sender, [request.sender], "ask again: it was asked for by another wallet")
+    yield address("token", demand.contract, [bounds.contract], "nothing: topup pays this seller in that token only")
+    whom = demand.recipient
     if bounds.recipients is not None:
-        _address("recipient", demand.recipient, bounds.recipients, remedy="find out why before you pin another")
-    if demand.recipient in (b"\x00" * 20, demand.sender, demand.contract):
-        _refuse("recipient", _checksummed(demand.recipient), "neither null, nor this wallet, nor the token itself")
+        remedy = f"find out why before you pin another: {bounds.setting('recipients')} decides"
+        yield address("recipient", whom, bounds.recipients, remedy)
+    strange = whom in (b"\x00" * 20, demand.sender, demand.contract)
+    should_be = "neither null, nor this wallet, nor the token itself"
+    yield Finding("recipient", _checksummed(whom), should_be, not strange, "tell the seller: nobody is paid by this")
     least, most = request.amount.usdc_up(), request.amount.plus_bps(bounds.fee_ceiling).usdc_up()
-    if not Usdc(1) <= least <= demand.total <= most:
-        _refuse("amount", str(demand.total), f"between {least} and {most} for {request.amount} dollars of credit")
+    wanted = f"between {least} and {most} for {request.amount} dollars of credit"
+    right = Usdc(1) <= least <= demand.total <= most
+    ceiling = f"raise {bounds.setting('fee_ceiling_bps')} only if the seller documents such a fee"
+    yield Finding("amount", str(demand.total), wanted, right, ceiling)
+    life = f"between {bounds.life_min_s} and {bounds.life_max_s} s away"
     for name, now in (("the chain's", clocks.chain_s), ("this machine's", clocks.local_s)):
         left = demand.deadline - now
-        if not bounds.life_min_s <= left <= bounds.life_max_s:
-            life = f"between {bounds.life_min_s} and {bounds.life_max_s} s away"
-            _refuse("expires", f"{left} s away by {name} clock", life)
-    if seen(*demand.identity):
-        _refuse("id", demand.charge_id, "an id never seen before")
-    return Verified(demand, request, _SEAL)
+        in_time = bounds.life_min_s <= left <= bounds.life_max_s
+        decides = bounds.setting("life_max_s" if left > bounds.life_max_s else "life_min_s")
+        remedy = f"check this machine's clock; {decides} is the bound"
+        yield Finding("expires", f"{left} s away by {name} clock", life, in_time, remedy)
 
 
 def intent_hash(demand: Charge) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 
 from topup import assemble
 from topup.chain.owners import quorum
-from topup.chain.profiles import BASE_DOLLAR, TEMPO_DOLLAR, Dollar
+from topup.chain.profiles import BASE_DOLLAR, TEMPO_DOLLARS, Dollar
 from topup.clock import SystemClock
 from topup.credits import LASTING, Reading, Unknown, runway
 from topup.cycle import Cycle
@@ -65,7 +65,8 @@ def purse(settings: Settings, rail: str) -> Purse:
     c, r = settings.chain, settings.rails.mpp
     if rail == MPP:
         fee_max = Usd(r.network_fee_max_usd).usdc_down()
-        return Purse(rail, "Tempo", TEMPO_DOLLAR, "rails.mpp.rpc_urls", r.rpc_urls, r.quorum, fee_max)
+        dollar = TEMPO_DOLLARS[r.pay_with]
+        return Purse(rail, "Tempo", dollar, "rails.mpp.rpc_urls", r.rpc_urls, r.quorum, fee_max)
     return Purse(rail, "Base", BASE_DOLLAR, "chain.rpc_urls", c.rpc_urls, c.quorum, NO_TOKENS)
 
 
@@ -310,7 +311,7 @@ async def dollars(settings: Settings, one: Purse, own: bytes) -> Survey:
     rpcs = [Rpc(url, timeout_s=settings.chain.timeout_s) for url in one.urls]
     try:
         agreeing = quorum(one.urls, one.wanted)
-        chain = assemble.authorized(settings, rpcs, one.dollar.chain_id, agreeing, SystemClock())
+        chain = assemble.authorized(settings, rpcs, one.dollar, agreeing, SystemClock())
         return await chain.survey(own, one.dollar.token, key=access_key(settings))
     finally:
         for rpc in rpcs:

@@ -363,7 +363,11 @@ async def _dollars(settings: Settings, rpc: Any, one: Purse, own: bytes | None, 
         return _skipped((name,), "no wallet is known") if live else []
     now, found = await survey(rpc, one.dollar.chain_id, own, one.dollar.token, (), key), []
     if key is not None and now.permission is not None:
-        found.append(_access_key(limit.State(limit.Keys(own, key), now.permission, limit.refill(settings)), live=live))
+        found.append(
+            _access_key(
+                limit.State(limit.Keys(own, key, one.dollar.token), now.permission, limit.refill(settings)), live=live
+            )
+        )
     if one.dollar.pays_fee:
         fee = network_fee(one, now)
         right = fee <= one.fee_max

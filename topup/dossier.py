@@ -264,7 +264,8 @@ def _kept(rail: str, raw: bytes | None) -> _Kept:
         if rail != MPP:
             return _Kept(seller)
         found = [c for c in challenges(list(kept["challenges"])) if c.get("method") == "tempo"]
-        return _Kept(seller, str(kept["key"]), found[0].get("id") if found else None)
+        chosen = kept.get("chosen", found[0].get("id") if found else None)
+        return _Kept(seller, str(kept["key"]), None if chosen is None else str(chosen))
     except (ValueError, LookupError, TypeError, ChargeRefused):
         return _Kept()
 
@@ -544,7 +545,7 @@ def _amount(commodity: str, units: int) -> str:
             return str(Wei(units))
         case Commodity.USDC:
             return str(Usdc(units))
-        case Commodity.USDC_E:
+        case Commodity.USDC_E | Commodity.PATH_USD:
             return f"{_usdc(Usdc(units))} {commodity}"
         case Commodity.CREDIT:
             return f"{_usdc(Usdc(units))} dollars"

@@ -314,7 +314,10 @@ class ChargeRefused(Event):
     """A charge is not what was asked for and will not be paid."""
 
     level: ClassVar[Level] = "critical"
-    todo: ClassVar[str] = "do not pay it by hand; when it repeats the API, its key or the network path is not honest"
+    todo: ClassVar[str] = (
+        "do not pay it by hand; `remedy` names the setting that decides it, `topup doctor --rail` shows every line;"
+        " where recipient, amount or signature are wrong, find out who answers in the seller's place"
+    )
     topup_id: str
     seq: int
     field: str

@@ -42,7 +42,7 @@ GAP_MAX_MS: Final = 36 * HOUR_MS
 # What the network takes is the mean over so many of the newest top-ups.
 PAYMENTS_MAX: Final = 30
 CAPS_AHEAD_MS: Final = MONTH * DAY_MS
-TOKENS: Final = (Commodity.USDC, Commodity.USDC_E)
+TOKENS: Final = (Commodity.USDC, Commodity.USDC_E, Commodity.PATH_USD)
 
 
 @dataclass(frozen=True)

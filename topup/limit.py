@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from topup import tempo
-from topup.chain.profiles import TEMPO_DOLLAR
+from topup.chain.profiles import TEMPO_TOKENS
 from topup.chain.rpc import Rpc, RpcError, quantity
 from topup.chain.survey import reason
 from topup.check import access_key, dollars, payer, purse, refill_total
@@ -42,7 +42,7 @@ class Keys:
 
     account: bytes
     key: bytes
-    token: bytes = TEMPO_DOLLAR.token
+    token: bytes
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class State:
             return error
         most = told.limit if told.limit is not None else told.left
         if most is not None and most < self.refill:
-            says = f"the limit of {_shown(most)} is less than a refill may cost: {_shown(self.refill)}"
+            says = f"the limit of {self._shown(most)} is less than a refill may cost: {self._shown(self.refill)}"
             return PaymentForbidden("access_limit", says, remedy="raise it: `topup wallet limit --amount USD`")
         return None
 
@@ -77,10 +77,13 @@ class State:
         if told.ends_s == 0:
             return "the limit is for once, it does not begin anew", anew
         if told.left < self.refill:
-            return f"less is left than the {_shown(self.refill)} of a refill, until {moment(told.ends_s)}", ""
+            return f"less is left than the {self._shown(self.refill)} of a refill, until {moment(told.ends_s)}", ""
         if told.expires_s - told.now_s < EXPIRES_SOON_S:
             return f"it expires at {moment(told.expires_s)} and cannot be prolonged", anew
         return "", ""
+
+    def _shown(self, units: Usdc) -> str:
+        return _shown(units, self.keys.token)
 
     def says(self) -> str:
         """Return it in a sentence."""
@@ -88,7 +91,7 @@ class State:
         ends = "never expires" if told.expires_s >= END_OF_CALENDAR_S else f"expires {moment(told.expires_s)}"
         if told.left is None:
             return f"{ends}, no limit"
-        rest = f"{_shown(told.left)} left" + (f" of {_shown(told.limit)}" if told.limit is not None else "")
+        rest = f"{self._shown(told.left)} left" + (f" of {self._shown(told.limit)}" if told.limit is not None else "")
         until = f" until {moment(told.ends_s)}" if told.ends_s else ", for once"
         every = f", then anew every {_days(told.period_s)}" if told.period_s else ""
         return f"{ends}, {rest}{until}{every}"
@@ -153,12 +156,12 @@ class Proposal:
             f"call         {what} of the account keychain 0x{call.to.hex()}, chain {call.chain_id}",
             f"signed by    the root key of 0x{grant.account.hex()}",
             f"for          the access key 0x{grant.key.hex()}",
-            f"limit        {_shown(Usdc(grant.units))} every {_days(grant.period_s)}, fees included",
+            f"limit        {_shown(Usdc(grant.units), grant.token)} every {_days(grant.period_s)}, fees included",
             f"token        0x{grant.token.hex()}",
             f"expires      {moment(grant.expires_s)}",
             *once,
             *note,
-            f"network fee  at most {_shown(self.fee)}",
+            f"network fee  at most {_shown(self.fee, grant.token)}",
             f"call data    0x{call.data.hex()}",
         ]
 
@@ -194,7 +197,7 @@ def keys(settings: Settings) -> Keys:
             "the wallet's key is missing, or the root key itself",
             remedy="name another key in wallet.keystore: the root key's place is off this machine",
         )
-    return Keys(account, key)
+    return Keys(account, key, purse(settings, MPP).dollar.token)
 
 
 async def look(settings: Settings) -> State:
@@ -250,8 +253,10 @@ async def propose(settings: Settings, amount: Usd, period_days: int, expires_day
     fee = Usdc(-(-price * call.gas_limit // 10**12))
     held = found.tokens or Usdc(0)
     if held < fee:
-        says = f"the account holds {_shown(held)}, the network may take {_shown(fee)} for this call"
-        raise PaymentForbidden("wallet_low", says, remedy=f"send USDC.e on Tempo to 0x{own.account.hex()}")
+        says = (
+            f"the account holds {_shown(held, own.token)}, the network may take {_shown(fee, own.token)} for this call"
+        )
+        raise PaymentForbidden("wallet_low", says, remedy=f"send {one.dollar.asset} on Tempo to 0x{own.account.hex()}")
     return Proposal(State(own, told, refill(settings)), grant, call, fee)
 
 
@@ -266,7 +271,7 @@ def root_key(settings: Settings, keystore: Path, password_file: Path) -> RootKey
     own = keys(settings)
     password = secret(None, password_file, "", "--root-password-file")
     assert password is not None
-    found = root.from_keystore(keystore, password, TEMPO_DOLLAR.chain_id, own.token)
+    found = root.from_keystore(keystore, password, purse(settings, MPP).dollar.chain_id, own.token)
     if found.address != own.account:
         raise SignerError(
             f"the key in --root-keystore is that of 0x{found.address.hex()}, not of 0x{own.account.hex()}",
@@ -323,8 +328,8 @@ def _changeable(told: Permission, period_days: int, expires_days: int | None) ->
         raise SettingsError(f"the key expires {moment(told.expires_s)}, which cannot be changed", remedy=remedy)
 
 
-def _shown(units: Usdc) -> str:
-    return f"{plain(units.usdc)} {TEMPO_DOLLAR.asset}"
+def _shown(units: Usdc, token: bytes) -> str:
+    return f"{plain(units.usdc)} {TEMPO_TOKENS[token]}"
 
 
 def _days(seconds: int) -> str:

@@ -166,11 +166,12 @@ class Bps:
 
 
 class Asset(StrEnum):
-    """What a wallet pays with. Both dollars are counted in `Usdc`, and are not the same money."""
+    """What a wallet pays with. All dollars are counted in `Usdc`, and are not the same money."""
 
     ETH = "ETH"
     USDC = "USDC"
     USDC_E = "USDC.e"  # USDC that a bridge holds, on Tempo
+    PATH_USD = "pathUSD"  # Tempo's own dollar
 
 
 @dataclass(frozen=True, order=True, slots=True)

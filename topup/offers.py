@@ -1,7 +1,8 @@
 """What does a seller demand, before anything is paid? `topup doctor --rail`: an offer, decoded and judged; it is free.
 
-What a seller's pages do not tell is seen here by the first user: every parameter as it came, and every line of the
-proof. Asked twice under one purchase, it shows whether challenge and recipient stay the same.
+What a seller's pages do not tell is seen here by the first user: every way to pay as it came, which one would be paid,
+and every line of its proof with the setting that decides it. Asked twice under one purchase, it shows whether challenge
+and recipient stay the same. What was not seen is null, and nothing is said of it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 from topup import assemble
 from topup.budget import Budget
-from topup.charge import Finding, Request
+from topup.charge import Demand, Finding, Request
 from topup.check import payer
 from topup.clock import SystemClock
 from topup.errors import ChargeRefused, PaymentForbidden, SettingsError, TopupError
@@ -64,63 +65,144 @@ async def look(settings: Settings, name: str, amount: Usd) -> dict[str, Any]:
         for rpc in opened:
             await rpc.close()
         store.close()
-    first, second = offers
+    recipients = [one.get("recipient") for one in offers]
     return {
         "schema": 1,
         "rail": name,
         "asked_usd": str(amount),
         "texts": texts,
-        "offer": first,
-        "same_recipient": first.get("recipient") is not None and first.get("recipient") == second.get("recipient"),
-        "fits": proof == "",
-        "proof": proof or "every line fits; nothing was paid",
+        "offer": offers[0],
+        "same_recipient": None if None in recipients else recipients[0] == recipients[1],
+        "fits": proof is None,
+        "proof": "every line fits; nothing was paid" if proof is None else str(proof),
+        "remedy": "" if proof is None else proof.remedy,
     }
 
 
 def _offer(rail: Mpp | X402, raw: bytes, asked: Request) -> dict[str, Any]:
     """Decode what came, as far as it can be."""
     came = {k: v for k, v in json.loads(raw).items() if k in ("challenges", "headers")}
+    ways = _ways(rail, raw, asked) if isinstance(rail, Mpp) else {}
     try:
         demand = rail.read(raw)
     except ChargeRefused as error:
-        return {"came": came, "refused": str(error)}
+        return {"came": came, "refused": str(error), "remedy": error.remedy, **ways}
     return {
         "came": came,
+        **_asked_for(demand),
+        "lines": [_line(one) for one in (_all(rail, raw, asked))],
+        **ways,
+    }
+
+
+def _asked_for(demand: Demand) -> dict[str, Any]:
+    return {
         "id": demand.charge_id,
         "chain_id": demand.chain_id,
         "token": "0x" + demand.contract.hex(),
         "recipient": "0x" + demand.recipient.hex(),
         "amount": str(demand.total.usdc),
         "ends_s": demand.deadline,
-        "lines": [_line(one) for one in rail.findings(raw, asked)],
     }
 
 
+def _all(rail: Mpp | X402, raw: bytes, asked: Request) -> list[Finding]:
+    """Return every line of what would be paid: of a machine payment, those of every rail too."""
+    if isinstance(rail, X402):
+        return rail.findings(raw, asked)
+    chosen = rail.read(raw).challenge.id
+    return [line for one in rail.judged(raw, asked) if one.challenge.id == chosen for line in one.lines]
+
+
+def _ways(rail: Mpp, raw: bytes, asked: Request) -> dict[str, Any]:
+    """Decode every challenge: what it asks for as far as that can be read, whether it would be paid, and why not."""
+    kept = json.loads(raw)
+    try:
+        judged = rail.judged(raw, asked)
+    except ChargeRefused:
+        return {"ways": None, "left_out": kept["left_out"]}  # two readings: what it says of each is not known
+    ways: list[dict[str, Any]] = []
+    for one in judged:
+        told: dict[str, Any] = {
+            "method": shown(one.challenge.method),
+            "intent": shown(one.challenge.intent),
+            "id": shown(one.challenge.id),
+            "paid": one.challenge.id == kept.get("chosen"),
+            "refused": None if one.wrong is None else str(one.wrong),
+            "remedy": "" if one.wrong is None else one.wrong.remedy,
+            "lines": [_line(line) for line in one.lines],
+        }
+        ways.append(told if one.due is None else told | _asked_for(one.due))
+    return {"ways": ways, "left_out": kept["left_out"]}
+
+
+def shown(text: str) -> str:
+    """Return foreign text as one short line of ASCII."""
+    return ascii(text)[1:-1][:80]
+
+
 def _line(finding: Finding) -> dict[str, Any]:
-    return {"field": finding.field, "was": finding.was, "should_be": finding.should_be, "right": finding.right}
+    return {
+        "field": finding.field,
+        "was": finding.was,
+        "should_be": finding.should_be,
+        "right": finding.right,
+        "remedy": "" if finding.right else finding.remedy,
+    }
 
 
-async def _proof(rail: Mpp | X402, raw: bytes, asked: Request) -> str:
-    """Return what the whole proof says, by both clocks; "" when it fits."""
+async def _proof(rail: Mpp | X402, raw: bytes, asked: Request) -> TopupError | None:
+    """Return what the whole proof says, by both clocks; None when it fits."""
     try:
         await rail.prove(raw, asked, seen=())
     except (ChargeRefused, PaymentForbidden) as error:
-        return str(error)
+        return error
     except TopupError as error:
-        return f"not judged to the end: {error}"
-    return ""
+        return TopupError(f"not judged to the end: {error}", remedy=error.remedy)
+    return None
 
 
 def lines(told: Mapping[str, Any]) -> list[str]:
     """Return a look for a terminal."""
     offer = told["offer"]
-    shown = [f"{name:<10} {value}" for name, value in offer.items() if name not in ("came", "lines")]
-    came = [f"{name[:-1]:<10} {one}" for name, many in offer["came"].items() for one in many]
-    judged = [
-        f"{'ok' if one['right'] else 'NOT SO':<7} {one['field']}: {one['was']}"
-        + ("" if one["right"] else f", it should be {one['should_be']}")
-        for one in offer.get("lines", ())
+    apart = ("came", "lines", "ways", "remedy", "left_out")
+    head = [f"{name:<10} {value}" for name, value in offer.items() if name not in apart]
+    came = [f"{name[:-1]:<10} {_printed(one)}" for name, many in offer["came"].items() for one in many]
+    texts = [_printed(line) for path, text in told["texts"].items() for line in (f"--- {path}", *text.splitlines())]
+    ways = [line for number, one in enumerate(offer.get("ways") or (), 1) for line in _way(number, one)]
+    judged = [] if ways else [_judged(one) for one in offer.get("lines", ())]
+    left = [f"left out   {offer['left_out']} headers that are no plain ASCII"] if offer.get("left_out") else []
+    again = {None: "no recipient was read", True: "the same recipient", False: "another recipient"}
+    to_do = [f"to do      {told['remedy']}"] if told["remedy"] else []
+    return [
+        *texts,
+        *came,
+        *head,
+        *ways,
+        *judged,
+        *left,
+        f"again      {again[told['same_recipient']]} when asked again",
+        f"proof      {told['proof']}",
+        *to_do,
     ]
-    texts = [line for path, text in told["texts"].items() for line in (f"--- {path}", *text.splitlines())]
-    again = "the same recipient when asked again" if told["same_recipient"] else "another recipient when asked again"
-    return [*texts, *came, *shown, *judged, f"again      {again}", f"proof      {told['proof']}"]
+
+
+def _printed(text: str) -> str:
+    """Return foreign text whole, without what a terminal would act on."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _way(number: int, one: Mapping[str, Any]) -> list[str]:
+    """Return one challenge for a terminal."""
+    fate = "would be paid" if one["paid"] else f"not paid: {one['refused']}" if one["refused"] else "not paid"
+    asks = f", {one['amount']} of {one['token']} to {one['recipient']}" if "amount" in one else ""
+    to_do = [f"           to do: {one['remedy']}"] if one["remedy"] and not one["lines"] else []
+    return [f"way {number:<6} {one['method']} {one['intent']}{asks}: {fate}", *to_do, *map(_judged, one["lines"])]
+
+
+def _judged(one: Mapping[str, Any]) -> str:
+    """Return one line of a proof for a terminal."""
+    if one["right"]:
+        return f"{'ok':<7} {one['field']}: {one['was']}"
+    to_do = f"; to do: {one['remedy']}" if one["remedy"] else ""
+    return f"{'NOT SO':<7} {one['field']}: {one['was']}, it should be {one['should_be']}{to_do}"

@@ -31,6 +31,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, Pydanti
 from topup.chain.owners import quorum
 from topup.errors import SettingsError
 from topup.money import plain
+from topup.rails.mpp_fields import OPENROUTER as SELLER
 
 PREFIX = "TOPUP_"
 CONFIG = "TOPUP_CONFIG"
@@ -127,6 +128,13 @@ def _base_url(value: str) -> str:
     return value
 
 
+def _realm(value: str) -> str:
+    # As a challenge's header can hold it; mppx calls itself "MPP Payment".
+    if not (0 < len(value) <= 253 and value.isascii() and value.isprintable() and value == value.strip()):
+        raise ValueError("expected up to 253 printable characters of ASCII, without a blank at either end")
+    return value
+
+
 def _path(value: object) -> object:
     if value in ("", Path()):
         raise ValueError("is empty: name a file, or leave it out")
@@ -176,7 +184,13 @@ ApiKey = Annotated[SecretStr, AfterValidator(_token)]
 Seconds = Annotated[int, Field(ge=0, le=31_536_000)]
 Addresses = Annotated[tuple[Address, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_distinct)]
 Urls = Annotated[tuple[Url, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_distinct)]
-Host = Annotated[str, Field(pattern=r"^[a-z0-9.-]{1,253}(:[0-9]{1,5})?$")]
+Realm = Annotated[str, AfterValidator(_realm)]
+UrlPath = Annotated[str, Field(pattern=r"^/[!-~]{1,255}$")]
+PurchasePath = Annotated[str, Field(pattern=r"^(/[!-z|~]{0,200}\{id\}[!-z|~]{0,55})?$")]
+Member = Annotated[str, Field(pattern=r"^[!-~]{0,64}$")]
+Name = Annotated[str, Field(pattern=r"^[!-~]{1,64}$")]
+Paths = Annotated[tuple[UrlPath, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_distinct)]
+Words = Annotated[tuple[Name, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_distinct)]
 Rails = Annotated[
     tuple[Literal["coinbase", "mpp", "x402"], ...], NoDecode, BeforeValidator(_listed), AfterValidator(_distinct)
 ]
@@ -206,8 +220,9 @@ class Section(BaseModel):
 class ApiSection(Section):
     """The prepaid account."""
 
-    kind: Literal["openrouter", "x402"] = Field(
-        default="openrouter", description="who is asked for the credits: OpenRouter's API, or the x402 rail's gateway"
+    kind: Literal["openrouter", "x402", "mpp"] = Field(
+        default="openrouter",
+        description="who is asked for the credits: OpenRouter's API, the x402 rail's gateway, or the mpp rail's seller",
     )
     url: BaseUrl = Field(
         default="https://openrouter.ai/api/v1", description="base URL of the credits API or a compatible gateway"
@@ -285,8 +300,34 @@ class CoinbaseSection(Section):
     life_max_s: int = Field(default=604_800, le=31_536_000, description="longest time to a charge's deadline")
 
 
+class MppFieldsSection(Section):
+    """How an mpp seller is asked, and where things stand in its answers; the defaults are OpenRouter's."""
+
+    request_path: UrlPath = Field(default=SELLER.request_path, description="where a purchase is asked for, by POST")
+    amount_field: Name = Field(default=SELLER.amount_field, description="member of the request that holds the dollars")
+    amount_as: Literal["number", "text"] = Field(
+        default=SELLER.amount_as, description="whether the dollars stand there as a JSON number or as a text"
+    )
+    body: dict[str, str] = Field(default={}, description="other members of the request, always the same")
+    texts: Paths = Field(default=SELLER.texts, description="paths of what the seller has written for machines")
+    envelope: Member = Field(default=SELLER.envelope, description="member that an answer is wrapped in; empty for none")
+    purchase_path: PurchasePath = Field(
+        default=SELLER.purchase_path, description="where a purchase is looked up, with {id} in it; empty for nowhere"
+    )
+    id_field: Name = Field(default=SELLER.id_field, description="member that names a purchase")
+    status_field: Name = Field(default=SELLER.status_field, description="member that tells a purchase's state")
+    credited: Words = Field(default=SELLER.credited, description="words for a purchase that was credited")
+    failed: Words = Field(default=SELLER.failed, description="words for a purchase that will never be")
+    balance_path: Annotated[str, Field(pattern=r"^(/[!-~]{1,255})?$")] = Field(
+        default=SELLER.balance_path, description="where the balance is read, for api.kind mpp; empty for nowhere"
+    )
+    balance_field: Name = Field(
+        default=SELLER.balance_field, description="members that lead to the balance, joined by points"
+    )
+
+
 class MppSection(Section):
-    """Machine payments: OpenRouter's `POST /credits/purchases`, paid in USDC.e on Tempo."""
+    """Machine payments: OpenRouter's `POST /credits/purchases`, paid in a dollar on Tempo."""
 
     rpc_urls: Urls = Field(
         default=("https://rpc.tempo.xyz",), min_length=1, repr=False, description="JSON-RPC providers of Tempo"
@@ -294,7 +335,10 @@ class MppSection(Section):
     quorum: int | None = Field(
         default=None, ge=1, le=2, description="providers of different owners that must agree; default 2 when there are"
     )
-    realm: Host | None = Field(default=None, description="realm of the challenges, when not the host of api.url")
+    realm: Realm | None = Field(default=None, description="realm of the challenges, when not the host of api.url")
+    pay_with: Literal["usdc.e", "pathusd"] = Field(
+        default="usdc.e", description="the dollar that is paid with: usdc.e or pathusd, which pay the network's fee too"
+    )
     recipients: Addresses = Field(
         default=(), description="recipients allowed to be paid; none named = any, since each purchase may have its own"
     )
@@ -302,13 +346,14 @@ class MppSection(Section):
         default=600, ge=0, le=2000, description="most a challenge may exceed the credits asked for"
     )
     network_fee_max_usd: Dollars = Field(
-        default=Decimal("0.10"), ge=Decimal("0.001"), description="most the network may take of one payment, in USDC.e"
+        default=Decimal("0.10"), ge=Decimal("0.001"), description="most the network may take of one payment"
     )
     life_min_s: int = Field(default=30, ge=10, description="shortest time to a challenge's end")
     life_max_s: int = Field(default=900, le=86_400, description="longest time to a challenge's end")
     root: Address | None = Field(
         default=None, description="the account that pays, when the key is one of its access keys with a limit"
     )
+    fields: MppFieldsSection = MppFieldsSection()
 
 
 class X402Section(Section):
@@ -624,6 +669,11 @@ def check(s: Settings) -> list[str]:
     )
     rule(s.rails.mpp.life_min_s >= s.rails.mpp.life_max_s, "rails.mpp.life_min_s must be below rails.mpp.life_max_s")
     # What is bought has to be what is watched.
+    rule(
+        s.api.kind == "mpp" and (s.rails.use != ("mpp",) or not s.rails.mpp.fields.balance_path),
+        "api.kind mpp reads the balance of the one seller that rails.mpp.fields describes: "
+        "set rails.use to mpp alone, and rails.mpp.fields.balance_path",
+    )
     rule(
         (s.api.kind == "x402") != (s.rails.use == ("x402",)),
         f"api.kind {s.api.kind} does not watch what {', '.join(s.rails.use)} buys: "

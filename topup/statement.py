@@ -34,6 +34,7 @@ DECIMALS: Final[Mapping[Commodity, int]] = {
     Commodity.ETH: 18,
     Commodity.USDC: 6,
     Commodity.USDC_E: 6,
+    Commodity.PATH_USD: 6,
     Commodity.CREDIT: 6,
 }
 Balances = dict[tuple[str, Commodity], int]
@@ -268,7 +269,7 @@ def refill(topup_id: str, entries: Sequence[Entry]) -> Refill:
     sums = _summed({}, entries)
     paid = [e for e in entries if e.tx_hash is not None and e.price_source != "provider"]
     posted = [e.at_ms for e in entries if any(x.account == CREDITS for x in e.lines)]
-    tokens = (Commodity.USDC, Commodity.USDC_E)
+    tokens = (Commodity.USDC, Commodity.USDC_E, Commodity.PATH_USD)
 
     def of(accounts: Sequence[str], commodities: Sequence[Commodity]) -> int:
         return sum(sums.get((a, c), 0) for a in accounts for c in commodities)

@@ -14,7 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -23,10 +23,15 @@ from typing import Any, Final
 import pytest
 
 from tests.tools import MISSING, ROOT, node, program
+from topup.sandbox.tempo import USDC_E
 
 BUILT: Final = ROOT / ".oracles"
 HERE: Final = Path(__file__).parent
 NPM: Final = HERE / "npm"
+# pympp's version that `requirements/oracles/mpp.txt` locks; each older one has a lock of its own.
+NEWEST: Final = "0.16.0"
+# What current sellers offer first, and what can be paid; as pympp 0.16 names them for Tempo's main net.
+OUSD: Final = "0x20c0000000000000000000006a37DA5C996874BE"
 
 
 class Oracle:
@@ -60,18 +65,37 @@ def mppx() -> Iterator[Oracle]:
 
 
 @contextmanager
-def pympp_seller(rpc_url: str, currency: str, recipient: str) -> Iterator[str]:
-    """Start a seller on pympp, beside this Tempo chain; return its URL. Any POST buys for ten dollars."""
-    with _started([str(python("mpp")), "mpp_server.py", rpc_url, currency, recipient], HERE) as process:
+def pympp_seller(
+    rpc_url: str, recipient: str, *, version: str = NEWEST, realm: str | None = None, own_header: bool = False
+) -> Iterator[str]:
+    """Start a seller on pympp, beside this Tempo chain; return its URL. Any POST buys for ten dollars.
+
+    What it asks for is what the package asks for by itself. `realm` and a header of its own for the credential are the
+    package's options; without a realm it calls itself as it does.
+    """
+    more = [] if realm is None else ["--realm", realm]
+    more += ["--own-header"] if own_header else []
+    name = "mpp" if version == NEWEST else f"mpp-{version}"
+    with _started([str(python(name)), "mpp_server.py", rpc_url, recipient, *more], HERE) as process:
         assert process.stdout is not None
         yield process.stdout.readline().strip()
 
 
 @contextmanager
-def mppx_seller(rpc_url: str, currency: str, recipient: str) -> Iterator[str]:
-    """Start a seller on mppx, likewise."""
+def mppx_seller(
+    rpc_url: str,
+    recipient: str,
+    *,
+    version: str = "",
+    realm: str | None = None,
+    own_header: bool = False,
+    currencies: Sequence[str] = (OUSD, USDC_E),
+) -> Iterator[str]:
+    """Start a seller on mppx, likewise; these versions have no default of several currencies, so two are named."""
     command, folder = _on_node("mppx_server.mjs")
-    with _started([*command, rpc_url, currency, recipient], folder) as process:
+    options = json.dumps(({} if realm is None else {"realm": realm}) | ({"requiresAuth": True} if own_header else {}))
+    name = f"mppx-{version}" if version else "mppx"
+    with _started([*command, name, rpc_url, recipient, options, *currencies], folder) as process:
         assert process.stdout is not None
         yield process.stdout.readline().strip()
 

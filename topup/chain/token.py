@@ -13,9 +13,11 @@ from topup.chain.contracts import encode, returned
 from topup.chain.fees import tip, tip_query
 from topup.chain.holdings import held
 from topup.chain.keychain import permission, queries
-from topup.chain.profiles import DOLLARS
+from topup.chain.profiles import DOLLARS, Dollar
+from topup.chain.providers import Providers
 from topup.chain.quorum import Quorum
 from topup.chain.rpc import Rpc, RpcError, known, quantity, unhex
+from topup.chain.search import Search
 from topup.chain.survey import head, reason, right_chain
 from topup.chain.traces import Traced, account, balance, known_word, look, mark
 from topup.death import Fate, More
@@ -26,6 +28,13 @@ from topup.ports import Head, Holdings, Sighting, Simulation, Survey, Trace
 
 class AuthorizedChain(Quorum):
     """A chain whose payments somebody else carries there; reads are agreed on by enough providers."""
+
+    def __init__(
+        self, chain_id: int, providers: Providers, dollar: Dollar | None = None, search: Search | None = None
+    ) -> None:
+        """Join the chain's providers; `dollar` is what is paid with there, None for the chain's usual one."""
+        super().__init__(chain_id, providers, search)
+        self._dollar = dollar if dollar is not None else DOLLARS.get(chain_id)
 
     async def survey(
         self, wallet: bytes, token: bytes, traces: Sequence[Trace] = (), *, key: bytes | None = None
@@ -64,7 +73,7 @@ class AuthorizedChain(Quorum):
 
     async def holdings(self, wallet: bytes) -> Holdings:
         """Ask every provider what a wallet holds of the chain's dollar at a final block."""
-        chain_id, every, dollar = self._chain_id, self._providers, DOLLARS.get(self._chain_id)
+        chain_id, every, dollar = self._chain_id, self._providers, self._dollar
         if dollar is None:
             raise ChainUnknown(f"no dollar of chain {chain_id} is known")
         final, tokens = await self._final(), {dollar.asset: dollar.token}

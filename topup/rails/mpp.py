@@ -13,108 +13,25 @@ import hashlib
 import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
-from eth_utils.crypto import keccak
-
 from topup import tempo
-from topup.charge import Finding, Request, Verified
+from topup.charge import Clocks, Finding, Request, Verified, common
 from topup.errors import ApiError, ChargeRefused
 from topup.exchange import Answered
-from topup.lifecycle import NO_TOKENS, Attempt, Plan, TopUp
-from topup.money import Asset, Usd, Usdc, Wei, plain
+from topup.lifecycle import Attempt, Plan, TopUp
+from topup.money import Usdc, Wei
 from topup.ports import Claim, Clock, Delivery, Sent, Signer, Survey, TokenChain, Trace
 from topup.rails.authorized import Authorized, Seller
-from topup.rails.mpp_wire import (
-    Challenge,
-    TempoCharge,
-    challenges,
-    credential,
-    memo,
-    payer,
-    receipt,
-    tempo_charge,
-)
+from topup.rails.mpp_choice import Due, Judged, Terms, choose, findings, is_ours, judge
+from topup.rails.mpp_fields import OPENROUTER, Fields
+from topup.rails.mpp_wire import FIELD, Challenge, TempoCharge, challenges, credential, payer, receipt, tempo_charge
 
 # What a payment takes at most, whatever the seller's own dry run wants to see; what is not used costs nothing.
 GAS_LIMIT: Final = 2_000_000
-OWN_HEADER: Final = "Payment-Authorization"
 # Gas is priced in 10^-18 dollars, the token's unit is 10^-6.
 PRICES_PER_UNIT: Final = 10**12
-
-
-@dataclass(frozen=True)
-class Wire:
-    """What the seller's pages do not tell, all of it here: paths, names of fields, words for a purchase's state."""
-
-    path: str = "/credits/purchases"
-    texts: tuple[str, ...] = ("/credits/purchases/setup", "/credits/purchases/SKILL.md")
-    amount: str = "amount"
-    envelopes: tuple[str, ...] = ("data",)
-    id: str = "id"
-    status: str = "status"
-    states: tuple[tuple[str, Claim], ...] = (("credited", Claim.CREDITED), ("failed", Claim.FAILED))
-
-
-WIRE: Final = Wire()
-
-
-@dataclass(frozen=True)
-class Due:
-    """A challenge with what was chosen for it: the `Demand` of this rail."""
-
-    sender: bytes
-    challenge: Challenge
-    terms: TempoCharge
-    lane: int
-    key: str
-    seller: str
-
-    @property
-    def charge_id(self) -> str:
-        """Return the challenge's id."""
-        return ascii(self.challenge.get("id"))[1:-1][:120]
-
-    @property
-    def chain_id(self) -> int:
-        """Return the chain, 0 where the challenge names none."""
-        return self.terms.chain_id or 0
-
-    @property
-    def contract(self) -> bytes:
-        """Return the token."""
-        return self.terms.currency
-
-    @property
-    def identity(self) -> tuple[bytes, bytes]:
-        """Return whose challenge it is, and which."""
-        return keccak(text=self.challenge.get("realm")), keccak(text=self.challenge.get("id"))
-
-    @property
-    def total(self) -> Usdc:
-        """Return what has to arrive."""
-        return Usdc(self.terms.amount)
-
-    @property
-    def fee(self) -> Usdc:
-        """Return nothing: nobody stands in between."""
-        return NO_TOKENS
-
-    @property
-    def recipient(self) -> bytes:
-        """Return who is paid."""
-        return self.terms.recipient
-
-    @property
-    def deadline(self) -> int:
-        """Return until when the challenge is taken, 0 where it does not say."""
-        return self.terms.expires or 0
-
-    @property
-    def memo(self) -> bytes:
-        """Return what binds the transfer to this challenge."""
-        return memo(self.challenge.get("realm"), self.challenge.get("id"))
 
 
 class Mpp(Authorized[Due]):
@@ -122,71 +39,103 @@ class Mpp(Authorized[Due]):
 
     name = "mpp"
 
-    def __init__(self, seller: Seller, chain: TokenChain, signer: Signer | None, clock: Clock, *, realm: str) -> None:
-        """Join the ports; challenges have to be of this realm. The seller's key is a management key."""
+    def __init__(
+        self,
+        seller: Seller,
+        chain: TokenChain,
+        signer: Signer | None,
+        clock: Clock,
+        *,
+        terms: Terms,
+        fields: Fields = OPENROUTER,
+    ) -> None:
+        """Join the ports; `terms` is what challenges are held against, `fields` how this seller is asked.
+
+        The seller's key is a management key.
+        """
         super().__init__(seller, chain, signer, clock)
-        self._realm = realm
+        self._terms = terms
+        self._fields = fields
 
     async def ask(self, request: Request) -> bytes:
-        """Ask what a purchase costs, unpaid; return the challenges with the key and the lane that belong to it.
+        """Ask what a purchase costs, unpaid; return the challenges, which of them is paid, and all that belongs to it.
+
+        What was chosen is stored with the answer: whoever reads it again, under whatever settings, pays the same one.
 
         Raises:
             ApiError: anything but a 402 was answered.
         """
-        key = secrets.token_hex(16)
-        answered = await self._post(request.amount, key, {})
+        key, path, body = secrets.token_hex(16), self._fields.request_path, self._fields.request(request.amount)
+        answered = await self._post(path, body, key, {})
         self._unpaid(answered)
         lane = tempo.lane_of(request.purchase.encode() if request.purchase else bytes.fromhex(key))
-        kept = {
+        lines = answered.all("www-authenticate")
+        kept: dict[str, Any] = {
             "seller": self._seller.exchange.base,
+            "path": path,
+            "body": body.decode(),
             "key": key,
             "lane": hex(lane),
             "sender": request.sender.hex(),
-            "challenges": [line for line in answered.all("www-authenticate") if line.isascii()],
+            "challenges": [line for line in lines if line.isascii()],
+            "left_out": sum(not line.isascii() for line in lines),
         }
+        try:
+            kept["chosen"] = choose(self.judged(json.dumps(kept).encode(), request)).challenge.id
+        except ChargeRefused as none:
+            kept["refused"] = [none.field, none.was, none.should_be, none.remedy]
         return json.dumps(kept).encode()
 
     def read(self, raw: bytes) -> Due:
-        """Decode what was stored, and take the one challenge that can be paid.
+        """Decode what was stored, and return the challenge that was chosen when it came.
 
         Raises:
-            ChargeRefused: a challenge is malformed, or there is not exactly one for `tempo` and `charge`.
+            ChargeRefused: none could be chosen, or what was stored cannot be read.
         """
-        try:
-            kept: dict[str, Any] = json.loads(raw)
-            lines, key, seller = list(kept["challenges"]), str(kept["key"]), str(kept["seller"])
-            sender, lane = bytes.fromhex(kept["sender"]), int(kept["lane"], 16)
-        except (ValueError, LookupError, TypeError):
-            raise ChargeRefused("answer", "not what was stored", "as it was stored") from None
-        found = challenges(lines)
-        fitting = [one for one in found if (one.get("method"), one.get("intent")) == ("tempo", "charge")]
+        kept = _stored(raw)
+        refused = kept.get("refused")
+        if refused is not None:
+            field, was, should_be, remedy = map(str, refused)
+            raise ChargeRefused(field, was, should_be, remedy=remedy)
+        found = challenges(kept["challenges"])
+        if "chosen" in kept:
+            fitting = [one for one in found if one.id == kept["chosen"]][:1]
+        else:  # as it was stored before several were taken
+            fitting = [one for one in found if is_ours(one)]
         if len(fitting) != 1:
-            methods = ", ".join(f"{one.get('method')} {one.get('intent')}" for one in found)
-            was = f"{len(fitting)} of {ascii(methods)[1:-1][:120] or 'none'}"
-            raise ChargeRefused("WWW-Authenticate", was, "exactly one challenge of method tempo, intent charge")
-        return Due(sender, fitting[0], tempo_charge(fitting[0]), lane, key, seller)
+            raise ChargeRefused(FIELD, f"{len(fitting)} challenges to pay", "the one that was chosen")
+        return self._due(kept, fitting[0], tempo_charge(fitting[0]))
+
+    def judged(self, raw: bytes, request: Request) -> list[Judged]:
+        """Judge every challenge of an answer, for a person to read; the time is this machine's.
+
+        Raises:
+            ChargeRefused: the header can be read in two ways, or what was stored cannot be read.
+        """
+        return self._judged(_stored(raw), request)
+
+    def _judged(self, kept: dict[str, Any], request: Request) -> list[Judged]:
+        now_s = self._clock.now_ms() // 1000
+
+        def lines(due: Due) -> list[Finding]:
+            own = self._findings(due, request)
+            return [*own, *common(due, request, self._seller.bounds, Clocks(now_s, now_s))]
+
+        def made(challenge: Challenge, told: TempoCharge) -> Due:
+            return self._due(kept, challenge, told)
+
+        return [judge(one, made, lines) for one in challenges(kept["challenges"])]
+
+    def _due(self, kept: dict[str, Any], challenge: Challenge, told: TempoCharge) -> Due:
+        return Due(
+            kept["sender"], challenge, told, kept["lane"], kept["key"], kept["seller"], kept["path"], kept["body"]
+        )
 
     def _findings(self, demand: Due, request: Request) -> list[Finding]:
         """Judge what only this rail knows."""
-        told, challenge = demand.terms, demand.challenge
-        realm, header, digest = challenge.get("realm"), challenge.get("header"), challenge.get("digest")
-        body = base64.b64encode(hashlib.sha256(_body(request.amount)).digest()).decode()
-        named = challenge.get("id")
-        modes = ascii(", ".join(told.modes or ()))[1:-1]
-        return [
-            Finding("realm", ascii(realm)[:80], self._realm, realm == self._realm),
-            Finding("id", ascii(named)[:80], "a text of up to 4096 characters", 0 < len(named) <= 4096),
-            Finding("header", ascii(header)[:80], OWN_HEADER, header.lower() in ("", OWN_HEADER.lower())),
-            Finding("digest", ascii(digest)[:80], f"sha-256=:{body}:", digest in ("", f"sha-256=:{body}:")),
-            Finding("request.methodDetails.chainId", "missing", "named", told.chain_id is not None),
-            Finding("request.methodDetails.feePayer", "true", "false", not told.fee_payer),
-            Finding("request.methodDetails.splits", f"{len(told.splits)} of them", "none", not told.splits),
-            Finding("request.methodDetails.memo", "theirs", "none", told.memo is None),
-            Finding(
-                "request.methodDetails.supportedModes", modes[:80], "pull", told.modes is None or "pull" in told.modes
-            ),
-            Finding("expires", "missing", "named", told.expires is not None),
-        ]
+        body = demand.body or self._fields.request(request.amount)
+        digest = base64.b64encode(hashlib.sha256(body).digest()).decode()
+        return findings(demand, self._terms, f"sha-256=:{digest}:")
 
     async def plan(
         self, verified: Verified, survey: Survey, over: Sequence[Attempt] = (), *, bump: bool = False
@@ -202,7 +151,7 @@ class Mpp(Authorized[Due]):
         assert isinstance(due, Due)
         price = Wei(survey.base_fee.units * 3 // 2 + survey.tip.units)
         return replace(
-            await self._planned(due, survey, due.lane, Asset.USDC_E),
+            await self._planned(due, survey, due.lane, self._terms.asset),
             data=tempo.transfer_with_memo(due.recipient, due.total.units, due.memo),
             gas_limit=GAS_LIMIT,
             max_fee_per_gas=price,
@@ -229,29 +178,37 @@ class Mpp(Authorized[Due]):
         if (held := self._held(due.seller)) is not None:
             return held
         paying = {due.challenge.header.lower(): attempt.raw.decode()}
+        # The same bytes as were asked with, whatever the settings say by now; earlier ledgers hold none.
+        body = due.body or self._fields.request(topup.amount)
         try:
-            answered = await self._post(topup.amount, due.key, paying, timeout_s=self._seller.pay_timeout_s)
+            answered = await self._post(due.path, body, due.key, paying, timeout_s=self._seller.pay_timeout_s)
         except ApiError as error:
             return Sent(Delivery.UNCLEAR, str(error))
         told = receipt(answered.first("payment-receipt"))
         settled = told.transaction if told is not None else None
         detail = f"{answered.status}" + (f", receipt for 0x{settled.hex()}" if settled else "")
-        reference = _reference(answered, self._seller.key)
+        reference = _reference(answered, self._fields, self._seller.key)
         if 200 <= answered.status < 300:
             return Sent(Delivery.ACCEPTED, detail, reference)
         return Sent(Delivery.REFUSED if 400 <= answered.status < 500 else Delivery.UNCLEAR, detail, reference)
 
     async def claim(self, topup: TopUp) -> Claim:
         """Ask the seller what it says of the purchase, where it has named one."""
-        paid = topup.paying
-        if paid is None or not paid.reference or self._held(self.read(topup.raw_of(paid)).seller) is not None:
+        paid, fields = topup.paying, self._fields
+        if paid is None or not paid.reference or not fields.purchase_path:
             return Claim.SILENT
+        if self._held(self.read(topup.raw_of(paid)).seller) is not None:
+            return Claim.SILENT
+        path = fields.purchase_path.replace("{id}", paid.reference)
         try:
-            answered = await self._seller.exchange.ask("GET", f"{WIRE.path}/{paid.reference}", headers=self._bearer())
+            answered = await self._seller.exchange.ask("GET", path, headers=self._bearer())
         except ApiError:
             return Claim.SILENT
-        status = _told(answered.body).get(WIRE.status) if answered.status == 200 else None
-        return dict(WIRE.states).get(str(status), Claim.PENDING if isinstance(status, str) else Claim.SILENT)
+        status = _told(answered.body, fields).get(fields.status_field) if answered.status == 200 else None
+        if not isinstance(status, str):
+            return Claim.SILENT
+        ended = {**dict.fromkeys(fields.credited, Claim.CREDITED), **dict.fromkeys(fields.failed, Claim.FAILED)}
+        return ended.get(status, Claim.PENDING)
 
     async def texts(self) -> dict[str, str]:
         """Return what the seller has written for machines, by path; "" for one that it does not give.
@@ -259,7 +216,7 @@ class Mpp(Authorized[Due]):
         Raises:
             ApiUnknown: no usable answer.
         """
-        answers = [await self._seller.exchange.ask("GET", path, headers={}) for path in WIRE.texts]
+        answers = [await self._seller.exchange.ask("GET", path, headers={}) for path in self._fields.texts]
         return {a.path: a.body.decode("utf-8", "replace") if a.status == 200 else "" for a in answers}
 
     def _access_key(self, sender: bytes) -> bytes | None:
@@ -280,32 +237,48 @@ class Mpp(Authorized[Due]):
             pays_fee=True,
         )
 
-    async def _post(self, amount: Usd, key: str, paying: dict[str, str], *, timeout_s: float | None = None) -> Answered:
+    async def _post(
+        self, path: str, body: bytes, key: str, paying: dict[str, str], *, timeout_s: float | None = None
+    ) -> Answered:
         # Where the credential has to stand in Authorization, the key has a header of its own.
         own = {"x-api-key": self._seller.key} if "authorization" in paying else self._bearer()
         headers = {**own, "idempotency-key": key, **paying}
-        return await self._seller.exchange.ask(
-            "POST", WIRE.path, headers=headers, body=_body(amount), timeout_s=timeout_s
-        )
+        return await self._seller.exchange.ask("POST", path, headers=headers, body=body, timeout_s=timeout_s)
 
     def _bearer(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self._seller.key}"}
 
 
-def _body(amount: Usd) -> bytes:
-    """Write the request: the amount as a JSON number from the Decimal's own text."""
-    return f'{{"{WIRE.amount}": {plain(amount.amount)}}}'.encode()
+def _stored(raw: bytes) -> dict[str, Any]:
+    """Decode what `ask` has stored.
+
+    Raises:
+        ChargeRefused: it is something else.
+    """
+    try:
+        kept = dict(json.loads(raw))
+        kept["challenges"], kept["key"], kept["seller"] = (
+            list(kept["challenges"]),
+            str(kept["key"]),
+            str(kept["seller"]),
+        )
+        kept["sender"], kept["lane"] = bytes.fromhex(kept["sender"]), int(kept["lane"], 16)
+        kept["path"] = str(kept.get("path", OPENROUTER.request_path))
+        kept["body"] = str(kept.get("body", "")).encode()
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise ChargeRefused("answer", "not what was stored", "as it was stored", remedy="restore the ledger") from None
+    return kept
 
 
-def _reference(answered: Answered, secret: str) -> str:
+def _reference(answered: Answered, fields: Fields, secret: str) -> str:
     """Return what the seller calls the purchase: by the place it names, by the body, or by an error's metadata.
 
     It is kept and shown, so that nothing which repeats the API key is taken for it.
     """
-    document = _told(answered.body)
+    document = _told(answered.body, fields)
     error = document.get("error")
     metadata = error.get("metadata") if isinstance(error, dict) else None
-    said = metadata.get("purchase_id") if isinstance(metadata, dict) else document.get(WIRE.id)
+    said = metadata.get("purchase_id") if isinstance(metadata, dict) else document.get(fields.id_field)
     place = answered.first("location").rpartition("/")[2] if 200 <= answered.status < 300 else ""
     named = place or said
     plain_id = isinstance(named, str) and 0 < len(named) <= 100 and all(c.isalnum() or c in "_-" for c in named)
@@ -313,12 +286,11 @@ def _reference(answered: Answered, secret: str) -> str:
     return str(named) if plain_id and str(named).isascii() and not leaks else ""
 
 
-def _told(body: bytes) -> dict[str, Any]:
+def _told(body: bytes, fields: Fields) -> dict[str, Any]:
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
         return {}
-    for name in WIRE.envelopes:
-        inner = document.get(name) if isinstance(document, dict) else None
-        document = inner if isinstance(inner, dict) else document
+    inner = document.get(fields.envelope) if isinstance(document, dict) else None
+    document = inner if isinstance(inner, dict) else document
     return document if isinstance(document, dict) else {}

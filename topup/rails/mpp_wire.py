@@ -28,6 +28,7 @@ SCHEME: Final = "payment"
 FIELD: Final = "WWW-Authenticate"
 # All lines together; a real challenge has about 1 kB, and clients have to cope with 4.
 CHARACTERS_MAX: Final = 64 * 1024
+UNREADABLE: Final = "tell the seller what cannot be read; `topup doctor --rail mpp` shows it whole"
 REQUIRED: Final = ("id", "realm", "method", "intent", "request")
 # Where a credential goes when the challenge names no header for it.
 DEFAULT_HEADER: Final = "Authorization"
@@ -133,11 +134,11 @@ class Receipt:
 def challenges(lines: Iterable[str]) -> tuple[Challenge, ...]:
     """Read the challenges of the Payment scheme from all WWW-Authenticate lines, in their order; possibly none.
 
-    Other schemes beside it are passed over.
+    Other schemes beside it are passed over. A challenge that lacks a parameter has one reading, and is of no use:
+    whoever reads what it asks for says so, and it spoils none beside it.
 
     Raises:
-        ChargeRefused: a line is malformed, too long or not plain ASCII, or a challenge lacks a parameter or says one
-            twice.
+        ChargeRefused: a line is malformed, too long or not plain ASCII, or a challenge says a parameter twice.
     """
     whole = tuple(lines)
     length = sum(map(len, whole))
@@ -173,8 +174,11 @@ def tempo_charge(challenge: Challenge) -> TempoCharge:
     """Read what a challenge asks for; description and what else it says are no part of it.
 
     Raises:
-        ChargeRefused: it is of another method or intent, or malformed.
+        ChargeRefused: it is of another method or intent, lacks a parameter, or is malformed.
     """
+    for name in REQUIRED:
+        if not challenge.get(name):
+            _refuse(f"{FIELD}.{name}", "missing", "given once")
     for name, should_be in (("method", "tempo"), ("intent", "charge")):
         if challenge.get(name) != should_be:
             _refuse(name, ascii(challenge.get(name)[:80]), should_be)
@@ -286,15 +290,11 @@ def _challenge(parameters: list[tuple[str, str]]) -> Challenge:
         if name in names:
             _refuse(f"{FIELD}.{name[:40]}", "given twice", "given once")
         names.add(name)
-    challenge = Challenge(tuple(parameters))
-    for name in REQUIRED:
-        if not challenge.get(name):
-            _refuse(f"{FIELD}.{name}", "missing", "given once")
-    return challenge
+    return Challenge(tuple(parameters))
 
 
 def _refuse(field: str, was: str, should_be: str) -> Never:
-    raise ChargeRefused(field, was, should_be)
+    raise ChargeRefused(field, was, should_be, remedy=UNREADABLE)
 
 
 def _shown(value: Any) -> str:

@@ -28,7 +28,7 @@ from topup.sandbox.seller_faults import (
     WIRE_ANSWERS,
     Outcome,
 )
-from topup.sandbox.tempo import PATH_USD
+from topup.sandbox.tempo import MACH, OUSD, PATH_USD
 from topup.sandbox.wire import WIRE_FAULTS
 
 Json = Any
@@ -93,10 +93,23 @@ HOSTILE_OFFERS: Final[Mapping[str, Callable[[Offer], Offer]]] = MappingProxyType
         "huge-header": lambda offer: replace(offer, description="credits, and " * (HUGE_TEXT // 13)),
     }
 )
+# Several ways to pay at once: each is made of the honest challenge.
+SEVERAL: Final[Mapping[str, tuple[Callable[[Offer], Offer], ...]]] = MappingProxyType(
+    {
+        "two-tempo-challenges": (_asking(), HOSTILE_OFFERS["other-recipient"]),
+        "ousd-first": (_asking(currency=OUSD), _asking(currency=MACH), HOSTILE_OFFERS["other-intent"], _asking()),
+        "ousd-only": (_asking(currency=OUSD),),
+        "unreadable-beside": (_asking(amount=1), _detailed(feePayer="no"), _asking()),
+        "the-same-twice": (_asking(), lambda offer: replace(offer, expires_ms=offer.expires_ms + 1000)),
+        "two-that-differ": (_asking(), _times(101)),
+        "sponsored-beside": (HOSTILE_OFFERS["fee-payer"], _asking()),
+    }
+)
 OFFER_LIVES_S: Final[Mapping[str, int]] = MappingProxyType({"expired": -1, "about-to-expire": 4})
 CHALLENGE_FAULTS: Final = frozenset(
-    {"replayed-challenge", "duplicate-parameter", "two-tempo-challenges", "card-only"}
+    {"replayed-challenge", "duplicate-parameter", "one-id-for-two", "joined-header", "card-only"}
     | {"redirect-307", *NOT_SERVED}
+    | set(SEVERAL)
     | set(HOSTILE_OFFERS)
     | set(OFFER_LIVES_S)
 )
@@ -141,8 +154,18 @@ _CHALLENGES: Final = {
     "expired": "The challenge expired a second ago.",
     "about-to-expire": "The challenge lives for four seconds.",
     "duplicate-parameter": "The challenge names its realm twice.",
-    "two-tempo-challenges": "There are two challenges on Tempo, one of which pays a stranger.",
+    "one-id-for-two": "There are two challenges of one id, for one dollar and for all of them.",
+    "ousd-only": "The one challenge asks for OUSD, which pays no fee.",
+    "two-that-differ": "There are two challenges on Tempo that could be paid, one of them dearer.",
     "card-only": "Only a card is taken.",
+}
+_PAID_BESIDE: Final = {
+    "two-tempo-challenges": "Beside the challenge is one that pays a stranger; the recipient was pinned.",
+    "ousd-first": "OUSD, MACH and a session are offered before USDC.e, as current sellers do it.",
+    "unreadable-beside": "Two challenges cannot be read, and the third is right.",
+    "the-same-twice": "The same offer is made twice, under two ids.",
+    "sponsored-beside": "Beside the challenge is the same one with its fee paid by the seller.",
+    "joined-header": "All challenges stand in one header.",
 }
 _ANSWERS: Final = {
     **WIRE_ANSWERS,
@@ -153,6 +176,7 @@ _ANSWERS: Final = {
 _ALL: Final = (
     # Challenges that are sealed rightly and are not what was asked for.
     *(_row(name, says, "challenge", name, REFUSED) for name, says in _CHALLENGES.items()),
+    *(_row(name, says, "challenge", name, REFILLED) for name, says in _PAID_BESIDE.items()),
     Fault(
         "replayed-challenge",
         "After the first, each purchase is given the first one's challenge again.",

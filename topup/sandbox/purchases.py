@@ -21,7 +21,7 @@ from topup.sandbox import gateway
 from topup.sandbox.charges import named_address
 from topup.sandbox.gateway import Account, Conduct, Seen
 from topup.sandbox.http import Raw, Request, Response
-from topup.sandbox.mpp_faults import AFTER_SETTLING, FAULTS_AT, HOSTILE_OFFERS, OFFER_LIVES_S, Offer, Place
+from topup.sandbox.mpp_faults import AFTER_SETTLING, FAULTS_AT, HOSTILE_OFFERS, OFFER_LIVES_S, SEVERAL, Offer, Place
 from topup.sandbox.mpp_wire import (
     Refused,
     credential_of,
@@ -77,6 +77,7 @@ class MppConduct(Conduct):
         recipient_per_purchase: a deposit address for each purchase instead of one for all.
         wait_s: how long a payment is waited for before the answer is 503, in seconds of the machine.
         settles_late_ms: how long `settles-late` keeps a transaction back.
+        currency: the token that is asked for.
     """
 
     style: Style = "mppx"
@@ -86,6 +87,7 @@ class MppConduct(Conduct):
     recipient_per_purchase: bool = False
     wait_s: int = 10
     settles_late_ms: int = 2_000
+    currency: str = USDC_E
 
 
 @dataclass
@@ -241,6 +243,8 @@ class Seller(ChainSeller):
         options = [header(one) for one in self._options(purchase, fault)]
         if fault == "duplicate-parameter":
             options = [f'{one}, realm="{self.realm}"' for one in options]
+        if fault == "joined-header":
+            options = [", ".join(['Bearer realm="accounts"', *options])]
         return problem(why, options)
 
     def _options(self, purchase: Purchase, fault: str) -> list[dict[str, str]]:
@@ -255,10 +259,12 @@ class Seller(ChainSeller):
                 "methodDetails": {"networkId": "profile_sandbox", "paymentMethodTypes": ["card"]},
             },
         )
-        offers = [card] if fault == "card-only" else [tempo, card]
-        if fault == "two-tempo-challenges":
-            offers.insert(1, HOSTILE_OFFERS["other-recipient"](tempo))
+        ours = [made(tempo) for made in SEVERAL.get(fault, (lambda honest: honest,))]
+        offers = [card] if fault == "card-only" else [*ours, card]
         options = [sealed(offer, opaque, self._secret) for offer in offers]
+        if fault == "one-id-for-two":
+            dear = sealed(HOSTILE_OFFERS["double-amount"](tempo), opaque, self._secret)
+            options.insert(1, dear | {"id": options[0]["id"]})
         self._first_options = self._first_options or options
         if fault != "replayed-challenge":
             return options
@@ -275,7 +281,7 @@ class Seller(ChainSeller):
             description=f"{purchase.amount_usd} USD of credits",
             request={
                 "amount": str(int(_dear(purchase.amount_usd, self.conduct.fee_bps) * UNITS)),
-                "currency": USDC_E,
+                "currency": self.conduct.currency,
                 "recipient": self.recipient(purchase),
                 "methodDetails": {"chainId": CHAIN_ID, "supportedModes": ["pull"]},
                 "_mppx_scope": SCOPE,

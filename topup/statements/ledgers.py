@@ -18,6 +18,7 @@ BEANS: Final[Mapping[Commodity, str]] = {
     Commodity.ETH: "ETH",
     Commodity.USDC: "USDC",
     Commodity.USDC_E: "USDC.E",
+    Commodity.PATH_USD: "PATHUSD",
     Commodity.CREDIT: "USD.CREDIT",
 }
 OPENING_TEXT: Final = "opening balances"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from topup.books import GAS, GAS_REVERTED, L1_FEE, WALLET, Commodity, Entry
-from topup.chain.profiles import BASE_DOLLAR, TEMPO_DOLLAR
+from topup.chain.profiles import BASE_DOLLAR, PATH_DOLLAR, TEMPO_DOLLAR
 from topup.closing import MOVED, OPENING
 from topup.money import plain
 from topup.statement import Statement, amount
@@ -41,6 +41,7 @@ ASSETS: Final[Mapping[Commodity, str]] = {
     Commodity.ETH: "ETH",
     Commodity.USDC: f"eip155:{BASE_DOLLAR.chain_id}/erc20:0x{BASE_DOLLAR.token.hex()}",
     Commodity.USDC_E: f"eip155:{TEMPO_DOLLAR.chain_id}/erc20:0x{TEMPO_DOLLAR.token.hex()}",
+    Commodity.PATH_USD: f"eip155:{PATH_DOLLAR.chain_id}/erc20:0x{PATH_DOLLAR.token.hex()}",
 }
 
 

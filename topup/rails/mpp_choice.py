@@ -1,0 +1,266 @@
+"""Which of a seller's challenges is paid? Each is judged alone; those that pass have to ask for the same thing.
+
+Every current SDK offers several ways to pay at once: other tokens, a card, a session. What is not ours to pay drops
+out and is named; where more than one is left, and they differ in what would be paid or how, nothing is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
+
+from topup.charge import Finding
+from topup.errors import ChargeRefused
+from topup.lifecycle import NO_TOKENS
+from topup.money import Asset, Usdc
+from topup.rails.mpp_wire import FIELD, UNREADABLE, Challenge, TempoCharge, memo, tempo_charge
+
+OWN_HEADER: Final = "Payment-Authorization"
+ID_MAX: Final = 4096
+ANOTHER_WAY: Final = "nothing: topup pays this seller by machine payments on Tempo only"
+# What a person calls it, and what it would be paid with; anything else a seller may offer is passed over by name.
+METHOD: Final = ("tempo", "charge")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What challenges are held against beside the bounds of every rail.
+
+    Attributes:
+        realm: who has to be asking.
+        asset: the dollar that is paid with.
+        tokens: the names of the tokens that are known on the chain, by address.
+        sponsored: whether a challenge may be paid whose seller pays the fee and signs last.
+    """
+
+    realm: str
+    asset: Asset
+    tokens: Mapping[bytes, str]
+    sponsored: bool = False
+
+
+@dataclass(frozen=True)
+class Due:
+    """A challenge with what was chosen for it: the `Demand` of this rail."""
+
+    sender: bytes
+    challenge: Challenge
+    terms: TempoCharge
+    lane: int
+    key: str
+    seller: str
+    path: str
+    body: bytes
+
+    @property
+    def charge_id(self) -> str:
+        """Return the challenge's id."""
+        return ascii(self.challenge.get("id"))[1:-1][:120]
+
+    @property
+    def chain_id(self) -> int:
+        """Return the chain, 0 where the challenge names none."""
+        return self.terms.chain_id or 0
+
+    @property
+    def contract(self) -> bytes:
+        """Return the token."""
+        return self.terms.currency
+
+    @property
+    def identity(self) -> tuple[bytes, bytes]:
+        """Return whose challenge it is, and which."""
+        return keccak(text=self.challenge.get("realm")), keccak(text=self.challenge.get("id"))
+
+    @property
+    def total(self) -> Usdc:
+        """Return what has to arrive."""
+        return Usdc(self.terms.amount)
+
+    @property
+    def fee(self) -> Usdc:
+        """Return nothing: nobody stands in between."""
+        return NO_TOKENS
+
+    @property
+    def recipient(self) -> bytes:
+        """Return who is paid."""
+        return self.terms.recipient
+
+    @property
+    def deadline(self) -> int:
+        """Return until when the challenge is taken, 0 where it does not say."""
+        return self.terms.expires or 0
+
+    @property
+    def memo(self) -> bytes:
+        """Return what binds the transfer to this challenge."""
+        return memo(self.challenge.get("realm"), self.challenge.get("id"))
+
+    @property
+    def paid(self) -> tuple[object, ...]:
+        """Return what is paid, and how: two challenges that agree in this are the same offer made twice."""
+        told = self.terms
+        return told.chain_id, told.currency, told.recipient, told.amount, told.fee_payer, "pull"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One challenge: what it asks for, None where that cannot be read, every line of its judgement, and what is wrong.
+
+    `wrong` is None where it can be paid.
+    """
+
+    challenge: Challenge
+    due: Due | None
+    lines: tuple[Finding, ...]
+    wrong: ChargeRefused | None
+
+    def said(self) -> str:
+        """Return in a few words which challenge it is and why it is not paid."""
+        method, intent = (ascii(self.challenge.get(name))[1:-1][:40] for name in ("method", "intent"))
+        return f"{method} {intent}: {self.wrong}"
+
+
+def is_ours(challenge: Challenge) -> bool:
+    """Tell whether a challenge is of the one method and intent that is paid here."""
+    return (challenge.get("method"), challenge.get("intent")) == METHOD
+
+
+def judge(
+    challenge: Challenge, made: Callable[[Challenge, TempoCharge], Due], lines: Callable[[Due], Sequence[Finding]]
+) -> Judged:
+    """Judge one challenge alone; what cannot be read is no worse than what cannot be paid."""
+    if not is_ours(challenge):
+        other = ascii(f"{challenge.get('method')} {challenge.get('intent')}")[1:-1][:80]
+        return Judged(challenge, None, (), ChargeRefused("method", other, " ".join(METHOD), remedy=ANOTHER_WAY))
+    try:
+        due = made(challenge, tempo_charge(challenge))
+    except ChargeRefused as wrong:
+        return Judged(challenge, None, (), wrong)
+    found = tuple(lines(due))
+    for one in found:
+        if not one.right:
+            return Judged(challenge, due, found, ChargeRefused(one.field, one.was, one.should_be, remedy=one.remedy))
+    return Judged(challenge, due, found, None)
+
+
+def choose(judged: Sequence[Judged]) -> Due:
+    """Return the first challenge that can be paid, when all that can be paid ask for the same.
+
+    An offer whose fee the wallet pays itself goes before one that is sponsored.
+
+    Raises:
+        ChargeRefused: none can be paid, with what is wrong with each; or those that can be paid differ.
+    """
+    by_id: dict[str, Challenge] = {}
+    for one in judged:
+        if by_id.setdefault(one.challenge.id, one.challenge) != one.challenge:
+            was = f"two challenges of one id {ascii(one.challenge.id)[:80]}"
+            raise ChargeRefused(FIELD, was, "of one reading", remedy=UNREADABLE)
+    passing = [one.due for one in judged if one.due is not None and one.wrong is None]
+    passing = [due for due in passing if not due.terms.fee_payer] or passing
+    if not passing:
+        raise _none(judged)
+    differing = next((due for due in passing if due.paid != passing[0].paid), None)
+    if differing is not None:
+        was = f"{len(passing)} that could be paid: {offered(passing[0])}, and {offered(differing)}"
+        remedy = "pin who is paid in rails.mpp.recipients, or ask the seller which one it means"
+        raise ChargeRefused(FIELD, was, "one offer", remedy=remedy)
+    return passing[0]
+
+
+def offered(due: Due) -> str:
+    """Return what a challenge asks for in a few words."""
+    return f"{due.total.usdc} to {to_checksum_address(due.recipient)} in 0x{due.contract.hex()}"
+
+
+def _none(judged: Sequence[Judged]) -> ChargeRefused:
+    """Say what is wrong with the one challenge of ours, or with each of them."""
+    ours = [one for one in judged if is_ours(one.challenge)]
+    if len(ours) == 1 and ours[0].wrong is not None:
+        return ours[0].wrong
+    should_be = "one challenge of method tempo, intent charge, that can be paid"
+    if ours:
+        was = f"{len(ours)} of them, none payable: " + "; ".join(str(one.wrong) for one in ours)
+        last = ours[-1].wrong
+        return ChargeRefused(FIELD, was[:600], should_be, remedy=last.remedy if last is not None else "")
+    methods = ascii(", ".join(f"{one.challenge.method} {one.challenge.intent}" for one in judged))[1:-1]
+    return ChargeRefused(FIELD, methods[:120] or "without a challenge", should_be, remedy=ANOTHER_WAY)
+
+
+def named(terms: Terms, token: bytes) -> str:
+    """Return a token's name and address."""
+    known = terms.tokens.get(token)
+    return f"{known} ({to_checksum_address(token)})" if known else to_checksum_address(token)
+
+
+def findings(due: Due, terms: Terms, digest: str) -> list[Finding]:
+    """Judge what only this rail knows; `digest` is that of the body the challenge was asked for with."""
+    told, challenge = due.terms, due.challenge
+    realm, header, body = challenge.realm, challenge.get("header"), challenge.get("digest")
+    modes = ascii(", ".join(told.modes or ()))[1:-1]
+    own = next((address for address, name in terms.tokens.items() if name == terms.asset), b"")
+    where = "request.methodDetails"
+
+    def line(field: str, was: str, should_be: str, right: bool, remedy: str) -> Finding:  # noqa: FBT001
+        return Finding(field, was, should_be, right, remedy)
+
+    of_seller = "nothing: topup pays nothing of this kind; tell the seller"
+    return [
+        line(
+            "realm",
+            ascii(realm)[1:-1][:80],
+            terms.realm,
+            realm == terms.realm,
+            "set rails.mpp.realm to what the challenge says, once you know that it is the seller's own",
+        ),
+        line(
+            "id",
+            ascii(challenge.id)[:80],
+            f"a text of up to {ID_MAX} characters",
+            len(challenge.id) <= ID_MAX,
+            of_seller,
+        ),
+        line("header", ascii(header)[:80], OWN_HEADER, header.lower() in ("", OWN_HEADER.lower()), of_seller),
+        line(
+            "digest",
+            ascii(body)[:80],
+            digest,
+            body in ("", digest),
+            "see rails.mpp.fields: the seller read another request than the one that was sent",
+        ),
+        line(f"{where}.chainId", _said(told.chain_id), "named", told.chain_id is not None, of_seller),
+        line(
+            "token",
+            named(terms, due.contract),
+            named(terms, own) if own else str(terms.asset),
+            not own or due.contract == own,
+            "rails.mpp.pay_with names the dollar, usdc.e or pathusd; another one cannot pay the fee",
+        ),
+        line(
+            f"{where}.feePayer",
+            str(told.fee_payer).lower(),
+            "true or false" if terms.sponsored else "false",
+            terms.sponsored or not told.fee_payer,
+            "set rails.mpp.sponsored = true to pay what the seller sponsors",
+        ),
+        line(f"{where}.splits", f"{len(told.splits)} of them", "none", not told.splits, of_seller),
+        line(f"{where}.memo", "none" if told.memo is None else "theirs", "none", told.memo is None, of_seller),
+        line(
+            f"{where}.supportedModes",
+            modes[:80] if told.modes is not None else "any",
+            "pull among them",
+            told.modes is None or "pull" in told.modes,
+            of_seller,
+        ),
+        line("expires", _said(told.expires), "named", told.expires is not None, of_seller),
+    ]
+
+
+def _said(value: int | None) -> str:
+    return "missing" if value is None else str(value)
