@@ -249,13 +249,14 @@ class ByAuthorization(ByCredential):
         from topup.rails.x402_wire import login_header, login_message
         from topup.sandbox.contracts import CHAIN_ID
         from topup.typed import personal_digest
+        from topup.x402_profile import PROFILES
 
         now = self.world.clock.now_ms()
         text = login_message(
             self.sender,
             domain=urlsplit(url).netloc,
             uri=url,
-            statement="Sign in",
+            statement=PROFILES[self.seller.profile].login.statement,
             chain_id=CHAIN_ID,
             nonce=secrets.token_hex(8),
             issued_ms=now,
@@ -265,15 +266,15 @@ class ByAuthorization(ByCredential):
 
     def pay(self, between: Callable[[], None]) -> None:
         """Ask for offers, sign the first, send it; what is not answered with 200 has failed."""
-        from topup.rails.x402 import PROFILES
         from topup.rails.x402_wire import Authorization, demanded, offers, payment_header
         from topup.typed import Domain, authorization_digest
+        from topup.x402_profile import PROFILES
 
-        profile = PROFILES[self.seller.profile]
-        url, body = f"{self.seller.url}{profile.path}", json.dumps({"amount": str(AMOUNT)})
+        sale = PROFILES[self.seller.profile].sell
+        url, body = f"{self.seller.url}{sale.path}", json.dumps({"amount": str(AMOUNT)})
         asked = self.session.post(url, data=body, timeout=ANSWER_S_MAX)
         offer = offers(demanded(asked.headers, asked.content))[0]
-        units = AMOUNT * UNITS if profile.minimum else offer.amount
+        units = AMOUNT * UNITS if sale.minimum else offer.amount
         until = self.world.clock.now_s() + offer.max_timeout_s
         signed = Authorization(self.sender, offer.pay_to, units, 0, until, secrets.token_bytes(32))
         domain = Domain(offer.name or "USD Coin", offer.token_version or "2", offer.chain_id, offer.asset)

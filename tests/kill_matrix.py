@@ -47,7 +47,7 @@ from topup.sandbox.faults import FAULTS
 from topup.sandbox.gateway import Account, Conduct, Gateway
 from topup.sandbox.tempo import FEE_AMM, USDC_E, Tempo
 from topup.sandbox.world import World
-from topup.sandbox.x402 import Plain
+from topup.sandbox.x402_plain import Plain
 from topup.steps import CANCEL, RESOLVE
 from topup.store.sqlite import SqliteStore
 

@@ -294,10 +294,24 @@ MUTANTS: Final = (
     ),
     Mutant(
         "x402-proof-skips-the-tokens-name",
-        "topup/rails/x402.py",
-        "str(wanted), named in (wanted, (None, None)))",
-        "str(wanted), True)",
+        "topup/rails/x402_choice.py",
+        "            named in (own, None),\n",
+        "            right=True,\n",
         "tests/test_rails_safety.py::test_an_offer_with_one_thing_wrong_is_refused",
+    ),
+    Mutant(
+        "x402-takes-the-first-of-several-that-differ",
+        "topup/rails/x402_choice.py",
+        "if len({_means(one, wanted) for one in passing}) == 1 else None",
+        "if passing else None",
+        "tests/test_x402_choice.py::test_offers_that_differ_are_refused_until_a_setting_decides",
+    ),
+    Mutant(
+        "x402-chooses-anew-by-the-present-settings",
+        "topup/rails/x402.py",
+        "        return next((one for one in read if one.index == kept.choice), None)\n",
+        "        return next((one for one in read if one.pay_to in (self._seller.bounds.recipients or ())), None)\n",
+        "tests/test_rails_safety.py::test_what_was_chosen_stays_chosen_whatever_is_pinned_later",
     ),
     Mutant(
         "new-lane-for-each-attempt",

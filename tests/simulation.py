@@ -54,9 +54,11 @@ from topup.money import Asset, Bps, Usd
 from topup.ports import Rail
 from topup.rails import authorized, coinbase, mpp, x402
 from topup.rails.mpp_choice import Terms as MppTerms
+from topup.rails.x402_choice import Token
 from topup.settings import Settings, load
 from topup.store.sqlite import SqliteStore
 from topup.terms import COINBASE, MPP, X402, Account, Rest, Route, Terms
+from topup.x402_profile import PROFILES
 
 # By a seed's remainder: rail, and what is paid with.
 WAYS = ((MPP, Asset.USDC_E), (COINBASE, Asset.ETH), (X402, Asset.USDC), (COINBASE, Asset.USDC))
@@ -249,8 +251,8 @@ class Simulation:
 
     def _x402(self, exchange: Any, chain: Any, signer: Any) -> Rail:
         one, seller = BASE_DOLLAR, authorized.Seller(exchange, "", self._bounds(BASE_DOLLAR.token), 40)
-        token = x402.Token(one.chain_id, one.asset, one.token, one.name, one.version)
-        return x402.X402(seller, chain, signer, self.clock, profile=x402.PROFILES["plain"], token=token)
+        token = Token(one.chain_id, one.asset, one.token, one.name, one.version)
+        return x402.X402(seller, chain, signer, self.clock, profile=PROFILES["plain"], token=token)
 
     def _bounds(self, token: bytes) -> Bounds:
         sold_to = frozenset({builders.address(SELLER)})

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from topup.credits import Posting, Reading, baseline_settled, posting
 from topup.exchange import Answered
 from topup.money import Usd
-from topup.prepaid import PROFILES, RISE_MIN, Prepaid
+from topup.prepaid import RISE_MIN, Prepaid
+from topup.x402_profile import PROFILES
 
 
 class Told:
@@ -39,6 +40,7 @@ def readings(balances: list[Decimal]) -> list[Reading]:
         PROFILES["plain"],
         key="k",
         login=None,
+        wallet=b"",
         last=lambda: kept[-1] if kept else None,
         now_ms=lambda: 10_000 * len(kept),
     )

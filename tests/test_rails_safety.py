@@ -36,12 +36,14 @@ from topup.ports import Head, Rail, Survey, Trace
 from topup.rails import authorized, mpp, x402
 from topup.rails.mpp_choice import Terms
 from topup.rails.mpp_fields import OPENROUTER
+from topup.rails.x402_choice import Token
 from topup.sandbox.charges import STRANGER, Ask
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling
 from topup.sandbox.x402_seller import RECIPIENT, X402Conduct
 from topup.signers.local import APPROVE, Ceilings, from_private_key
 from topup.terms import COINBASE, X402, Route
+from topup.x402_profile import PROFILES
 
 KEY = b"\x09" * 32
 PAYER = PrivateKey(KEY).public_key.to_canonical_address()
@@ -94,6 +96,13 @@ def asked(chain_id: int, purchase: str = "t1") -> Request:
 
 def x402_rail(signer: Any = None, **changes: Any) -> tuple[x402.X402, Any]:
     """The rail, before a seller whose one offer differs from an honest one by `changes`."""
+    return x402_before([changes], signer)
+
+
+def x402_before(
+    offers: list[Json], signer: Any = None, *, pinned: frozenset[bytes] = frozenset({SOLD_TO})
+) -> tuple[x402.X402, Any]:
+    """The rail, before a seller with offers that differ from an honest one by these changes."""
     offer: Json = {
         "scheme": "exact",
         "network": "base",
@@ -103,19 +112,53 @@ def x402_rail(signer: Any = None, **changes: Any) -> tuple[x402.X402, Any]:
         "maxTimeoutSeconds": 300,
         "extra": {"name": BASE_DOLLAR.name, "version": BASE_DOLLAR.version},
     }
-    body = json.dumps({"x402Version": 1, "accepts": [offer | changes]}).encode()
+    body = json.dumps({"x402Version": 1, "accepts": [offer | one for one in offers]}).encode()
     world: Any = Standing(Answered("/credits/topup", 402, (), body))
     one = BASE_DOLLAR
-    bounds = Bounds(one.token, frozenset({SOLD_TO}), Bps(600), 30, 900)
-    token = x402.Token(one.chain_id, one.asset, one.token, one.name, one.version)
+    bounds = Bounds(one.token, pinned, Bps(600), 30, 900)
+    token = Token(one.chain_id, one.asset, one.token, one.name, one.version)
     told = authorized.Seller(world, "", bounds, 1)
-    rail = x402.X402(told, world, signer, world, profile=x402.PROFILES["plain"], token=token)
+    rail = x402.X402(told, world, signer, world, profile=PROFILES["plain"], token=token)
     return rail, world
 
 
 async def proven(rail: Any, request: Request) -> tuple[Verified, Survey]:
     proof: tuple[Verified, Survey] = await rail.prove(await rail.ask(request), request, seen=())
     return proof
+
+
+def test_what_was_chosen_stays_chosen_whatever_is_pinned_later() -> None:
+    """Of two offers the pins decide when they come; what is looked for later is what was signed, no other."""
+    offers: list[Json] = [{"payTo": STRANGER}, {}]
+    before, _ = x402_before(offers)
+    raw = asyncio.run(before.ask(asked(8453)))
+    after, _ = x402_before(offers, pinned=frozenset({bytes.fromhex(STRANGER[2:])}))
+    assert before.read(raw).recipient == after.read(raw).recipient == SOLD_TO
+    asyncio.run(before.prove(raw, asked(8453), seen=()))
+    with pytest.raises(ChargeRefused, match="recipient"):
+        asyncio.run(after.prove(raw, asked(8453), seen=()))
+
+
+def test_an_answer_of_which_nothing_was_chosen_is_never_paid() -> None:
+    """Two that differ, refused when they came, are refused for ever: later pins decide of later answers alone."""
+    offers: list[Json] = [{"payTo": STRANGER}, {}]
+    both = frozenset({SOLD_TO, bytes.fromhex(STRANGER[2:])})
+    before, _ = x402_before(offers, pinned=both)
+    raw = asyncio.run(before.ask(asked(8453)))
+    for rail in (before, x402_before(offers)[0]):
+        with pytest.raises(ChargeRefused, match="accepts") as refused:
+            rail.read(raw)
+        assert refused.value.remedy
+
+
+def test_an_answer_stored_before_choices_were_reads_as_it_did() -> None:
+    """A ledger of an older program may hold a payment under way: the first offer in our token is what it signed."""
+    rail, _ = x402_before([{"network": "base-sepolia"}, {}, {"payTo": STRANGER}])
+    kept = json.loads(asyncio.run(rail.ask(asked(8453))))
+    for name in ("choice", "usd", "request", "carrier", "assumed"):
+        del kept[name]
+    demand = rail.read(json.dumps(kept).encode())
+    assert (demand.recipient, demand.offer.index, demand.request) == (SOLD_TO, 1, None)
 
 
 def test_an_honest_offer_is_proven() -> None:

@@ -26,6 +26,7 @@ FINAL_BLOCKS: Final = 8
 FEW: Final = {
     "other-recipient": "venice",
     "stranger-too": "plain",
+    "crowd": "venice",
     "double-amount": "plain",
     "duplicate-keys": "venice",
     "offer-gone-410": "venice",

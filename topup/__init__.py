@@ -43,7 +43,9 @@ Each module answers one question. In the order the money flows:
   wire/           What is let in of what others say?
     http.py       What comes back when somebody is asked over HTTP?
     unpack.py     What do packed bytes hold, as far as they may unpack?
+  verbatim.py     How does JSON pass through us as it was written?
   exchange.py     What comes back when a seller is asked over HTTP?
+  x402_profile.py How is one seller for x402 asked, and where does it tell the balance?
   clock.py        What time is it?
   openrouter.py   What does the credits API say?
   prepaid.py      What does a gateway that sells for x402 say of its account?
@@ -55,6 +57,7 @@ Each module answers one question. In the order the money flows:
     mpp_fields.py How is a seller of the Payment scheme asked, and where do things stand in its answers?
     mpp_wire.py   What does a 402 of the Payment scheme demand, and how is it answered?
     x402.py       How are credits bought for a signed transfer of dollars?
+    x402_choice.py Which of a seller's offers is paid?
     x402_wire.py  What does a 402 of x402 demand, and how is it answered?
   chain/          What does the chain say?
     profiles.py   Which contracts does a chain hold?
@@ -144,6 +147,8 @@ Each module answers one question. In the order the money flows:
     mpp_faults.py What can a seller for machine payments do wrong, in a sentence each, and what must come of it?
     tempo_transfer.py What does a transaction on Tempo pay, is that what was asked for, and does its receipt show it?
     x402.py       How would a gateway sell credits for a signed transfer of dollars?
+    x402_plain.py How does a seller for x402 behave whose ways are a record?
+    x402_login.py Is this login good?
     x402_seller.py What do sellers for x402 share?
     x402_faults.py What can a seller for x402 do wrong, in a sentence each, and what must come of it?
     facilitator.py Who carries an authorization of dollars to the chain, and what is made sure of before?

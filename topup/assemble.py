@@ -33,7 +33,9 @@ if TYPE_CHECKING:  # what a command that only reads the ledger need not load
     from topup.openrouter import OpenRouter
     from topup.prepaid import Prepaid
     from topup.rails.mpp_fields import Fields
+    from topup.rails.x402_wire import Login
     from topup.signers.local import LocalSigner
+    from topup.x402_profile import Profile as Seller
 
 PINNED = "pinned_recipients"
 # A block of Base is safe within minutes; after this the provider or the chain deserves a look.
@@ -196,30 +198,68 @@ def api(s: Settings, clock: Clock, store: SqliteStore | None = None, key: Signer
     exchange = Exchange(s.api.url, timeout_s=s.api.timeout_s)
     if s.api.kind == "openrouter":
         return OpenRouter(exchange, api_key(s), now_ms=clock.now_ms)
-    from topup.prepaid import PROFILES, Prepaid, Profile
-    from topup.rails.x402_wire import Login
+    from topup.prepaid import Prepaid
 
-    if s.api.kind == MPP:
-        told = fields(s)
-        profile = Profile(told.balance_path, tuple(told.balance_field.split(".")), None)
-    else:
-        profile = PROFILES[s.rails.x402.profile]
-    login = None
-    if profile.statement is not None:
-        owner = key if key is not None else signer(s)
-        if owner is None:
-            raise SettingsError(
-                "wallet.keystore is missing", remedy="this gateway is logged in to with the wallet's key"
-            )
-        login = Login(owner, s.chain.id)
+    asked = _told_by(s)
+    login = _login(s, key) if asked.balance.auth == "login" else None
     return Prepaid(
         exchange,
-        profile,
-        key=api_key(s) if login is None else "",
+        asked,
+        key=api_key(s) if asked.balance.auth == "key" else "",
         login=login,
+        wallet=(login.address if login is not None else _account(s, key)) if "{wallet}" in asked.balance.path else b"",
         last=lambda: store.last_reading(s.account) if store is not None else None,
         now_ms=clock.now_ms,
     )
+
+
+def _told_by(s: Settings) -> Seller:
+    """Return who tells the balance, and how: the x402 rail's seller, or the mpp rail's, which wants a key."""
+    if s.api.kind != MPP:
+        return seller(s)
+    from topup.x402_profile import keyed
+
+    told = fields(s)
+    return keyed(told.balance_path, told.balance_field)
+
+
+def seller(s: Settings) -> Seller:
+    """Return the record of the x402 rail's seller.
+
+    Raises:
+        SettingsError: there is none of that name, or its file cannot be read.
+    """
+    from topup import x402_profile
+
+    return x402_profile.profile(s.rails.x402.profile)
+
+
+def _login(s: Settings, key: Signer | None) -> Login:
+    """Return who logs in where a seller knows the wallet.
+
+    Raises:
+        SettingsError: there is no key to sign with.
+    """
+    from topup.rails.x402_wire import Login
+
+    owner = key if key is not None else signer(s)
+    if owner is None:
+        raise SettingsError("wallet.keystore is missing", remedy="this gateway is logged in to with the wallet's key")
+    return Login(owner, s.chain.id)
+
+
+def _account(s: Settings, key: Signer | None) -> bytes:
+    """Return the wallet whose account a seller keeps, where the key of its API is no key of the wallet.
+
+    Raises:
+        SettingsError: no wallet is set.
+    """
+    owner = key.address if key is not None else _known(s) or wallet(s)
+    if owner is None:
+        raise SettingsError(
+            "no wallet is set", remedy="set wallet.address: this seller keeps an account for each wallet"
+        )
+    return owner
 
 
 def profile(s: Settings) -> Profile:
@@ -447,31 +487,32 @@ def _x402(p: Parts) -> Rail:
     from topup.chain.profiles import BASE_DOLLAR
     from topup.charge import Bounds
     from topup.exchange import Exchange
-    from topup.rails import x402
-    from topup.rails.authorized import Seller
+    from topup.rails import authorized as shared
+    from topup.rails.x402 import X402
+    from topup.rails.x402_choice import Token
 
-    s, r = p.settings, p.settings.rails.x402
-    profile = x402.PROFILES[r.profile]
-    pinned = frozenset(map(_address, r.recipients)) or profile.recipients
-    bounds = Bounds(BASE_DOLLAR.token, pinned, Bps(r.fee_ceiling_bps), LIFE_MIN_S, r.life_max_s)
+    s, r, d = p.settings, p.settings.rails.x402, BASE_DOLLAR
+    asked = seller(s)
+    pinned = frozenset(map(_address, r.recipients)) or asked.recipients
+    bounds = Bounds(d.token, pinned, Bps(r.fee_ceiling_bps), LIFE_MIN_S, r.life_max_s)
     p.sellers.append(Exchange(s.api.url, timeout_s=s.api.timeout_s))
-    return x402.X402(
-        Seller(p.sellers[-1], api_key(s) if profile.bearer else "", bounds, s.posting.pay_timeout_s),
+    key = api_key(s) if asked.sell.auth == "key" else ""
+    return X402(
+        shared.Seller(p.sellers[-1], key, bounds, s.posting.pay_timeout_s),
         authorized(
             s,
             p.rpcs,
-            BASE_DOLLAR,
+            d,
             quorum(s.chain.rpc_urls, s.chain.quorum),
             p.clock,
             p.sink.emit,
-            p.search(BASE_DOLLAR.chain_id),
+            p.search(d.chain_id),
         ),
         p.key,
         p.clock,
-        profile=profile,
-        token=x402.Token(
-            BASE_DOLLAR.chain_id, BASE_DOLLAR.asset, BASE_DOLLAR.token, BASE_DOLLAR.name, BASE_DOLLAR.version
-        ),
+        profile=asked,
+        token=Token(d.chain_id, d.asset, d.token, d.name, d.version),
+        login=_login(s, p.key) if asked.sell.auth == "login" else None,
     )
 
 

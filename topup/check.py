@@ -115,8 +115,6 @@ class Named:
 
 def named(settings: Settings) -> list[Named]:
     """Return who may be paid by each rail in use whose recipients stand in the settings; nobody is asked."""
-    from topup.rails.x402 import PROFILES
-
     found = []
     if MPP in settings.rails.use:
         setting, given = "rails.mpp.recipients", settings.rails.mpp.recipients
@@ -124,9 +122,9 @@ def named(settings: Settings) -> list[Named]:
         whose = f"by {setting}" if given else f"because {setting} is empty: its amount is bounded, not who gets it"
         found.append(Named(MPP, setting, given, whose, "" if given else remedy))
     if X402 in settings.rails.use:
-        setting, given, profile = "rails.x402.recipients", settings.rails.x402.recipients, settings.rails.x402.profile
-        own = tuple(sorted("0x" + one.hex() for one in PROFILES[profile].recipients or ()))
-        whose = f"by {setting}" if given else f"by the profile {profile}; {setting} replaces it"
+        setting, given, seller = "rails.x402.recipients", settings.rails.x402.recipients, assemble.seller(settings)
+        own = tuple(sorted(seller.sell.recipients))
+        whose = f"by {setting}" if given else f"by the profile {seller.name}; {setting} replaces it"
         found.append(Named(X402, setting, given or own, whose))
     return found
 

@@ -43,8 +43,16 @@ class Twice(Unreadable):
 Repeated = Literal["refused", "same", "last"]
 
 
-def read(raw: bytes, *, twice: Repeated = "refused") -> Any:
+def read(
+    raw: bytes,
+    *,
+    twice: Repeated = "refused",
+    integer: Callable[[str], Any] | None = None,
+    fraction: Callable[[str], Any] | None = None,
+) -> Any:
     """Read a document in UTF-8, with or without a byte order mark: fractions come as Decimal, integers as int.
+
+    `integer` and `fraction` make something else of a number's text.
 
     Raises:
         Unreadable: it is too deep, has too many parts or too long a number, or is none.
@@ -54,7 +62,11 @@ def read(raw: bytes, *, twice: Repeated = "refused") -> Any:
     try:
         text = plain.decode("utf-8")  # the only encoding of JSON between systems (RFC 8259, 8.1)
         return json.loads(
-            text, parse_int=_integer, parse_float=_fraction, parse_constant=_no_constant, object_pairs_hook=PAIRS[twice]
+            text,
+            parse_int=integer or _integer,
+            parse_float=fraction or _fraction,
+            parse_constant=_no_constant,
+            object_pairs_hook=PAIRS[twice],
         )
     except Unreadable:
         raise

@@ -7,54 +7,23 @@ that a posting is told by a rise that may be a little short (`Reading.exact` is 
 
 from __future__ import annotations
 
-import json
-import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
-from typing import Any, Final, Protocol
+from typing import Any, Final, Never
 
+from topup import document
 from topup.charge import Request
 from topup.credits import Reading
-from topup.errors import ApiGone, ApiUnknown
-from topup.exchange import Exchange, fail
+from topup.errors import ApiGone, ApiUnauthorized, ApiUnknown
+from topup.exchange import Answered, Exchange, fail
 from topup.money import Usd
 from topup.ports import Key
+from topup.x402_profile import Login, Profile, identity
 
-# How long one login is good for; Venice takes ten minutes.
-LOGIN_MS: Final = 300_000
 # Less is no purchase (sellers take a dollar at least): two replicas that differ by cents would otherwise be taken for
 # purchases and usage in turn, and both totals would climb for ever. What is left is then understated by as much.
 RISE_MIN: Final = Usd.of("0.50")
-
-
-@dataclass(frozen=True)
-class Profile:
-    """How one gateway tells the balance: the path, where the amount stands, and the words of its login.
-
-    `statement` is None where the gateway wants a key instead of a login by wallet.
-    """
-
-    path: str
-    where: tuple[str, ...]
-    statement: str | None
-
-
-PROFILES: Final[dict[str, Profile]] = {
-    "venice": Profile("/x402/balance/{wallet}", ("data", "balanceUsd"), "Sign in to Venice API"),
-    "plain": Profile("/credits/balance", ("balance_usdc",), None),
-}
-
-
-class Login(Protocol):
-    """Signs the text that a gateway wants; see `ports.Signer.sign_login`."""
-
-    address: bytes
-
-    def header(
-        self, *, domain: str, uri: str, statement: str, nonce: str, now_ms: int, life_ms: int
-    ) -> tuple[str, str]:
-        """Return name and value of the header that logs in."""
 
 
 class Prepaid:
@@ -67,14 +36,19 @@ class Prepaid:
         *,
         key: str,
         login: Login | None,
+        wallet: bytes,
         last: Callable[[], Reading | None],
         now_ms: Callable[[], int],
     ) -> None:
-        """Join what is needed; `last` returns the newest believed reading, which the totals go on from."""
+        """Join what is needed; `last` returns the newest believed reading, which the totals go on from.
+
+        `wallet` is the account where the seller keeps one for each wallet, b"" where the key alone tells it.
+        """
         self._exchange = exchange
         self._profile = profile
         self._key = key
         self._login = login
+        self._wallet = wallet
         self._last = last
         self._now_ms = now_ms
 
@@ -98,11 +72,18 @@ class Prepaid:
         Raises:
             ApiError: no usable answer, of the class that says why.
         """
-        at_ms, headers = self._now_ms(), self._identity()
-        wallet = "0x" + self._login.address.hex() if self._login is not None else ""
-        answered = await self._exchange.ask("GET", self._profile.path.format(wallet=wallet), headers=headers)
+        at_ms, path, told = self._now_ms(), self._profile.account(self._wallet), self._profile.balance
+        who = identity(
+            self._profile,
+            told.auth,
+            key=self._key,
+            login=self._login,
+            at=self._exchange.base + path,
+            now_ms=at_ms,
+        )
+        answered = await self._exchange.ask(told.method, path, headers=who)
         if answered.status != 200:
-            fail(answered, self._key)
+            self._refused(answered)
         balance, last = self._balance(answered.body, answered.path), self._last()
         if last is None:
             return Reading(balance, Usd.of(0), at_ms, exact=False)
@@ -125,36 +106,28 @@ class Prepaid:
         """
         raise ApiGone(f"{self._exchange.host} sells no Coinbase charges", remedy="set rails.use to x402")
 
-    def _identity(self) -> Mapping[str, str]:
-        if self._login is None or self._profile.statement is None:
-            return {"authorization": f"Bearer {self._key}"}
-        host = self._exchange.host
-        scheme = self._exchange.base.partition("://")[0]
-        name, value = self._login.header(
-            domain=host,
-            uri=f"{scheme}://{host}",
-            statement=self._profile.statement,
-            nonce=secrets.token_hex(8),
-            now_ms=self._now_ms(),
-            life_ms=LOGIN_MS,
-        )
-        return {name: value}
+    def _refused(self, answered: Answered) -> Never:
+        """Raise what an answer means that tells no balance."""
+        try:
+            fail(answered, self._key)
+        except ApiUnauthorized as error:
+            if self._profile.balance.auth != "login":
+                raise
+            # No key was sent that could be wrong. The sentence that is signed is what the sellers' pages differ in.
+            signed = self._profile.login.statement
+            raise ApiUnauthorized(
+                f"{error}; the login signs {signed!r}, of which rails.x402.profile has others (venice, venice-ai)",
+                remedy="choose the text that the seller wants in rails.x402.profile, and set this machine's clock",
+            ) from None
 
     def _balance(self, raw: bytes, path: str) -> Usd:
         try:
-            told: Any = json.loads(raw.decode("utf-8"), parse_float=Decimal, object_pairs_hook=_once)
-            for name in self._profile.where:
-                told = told[name]
+            told: Any = document.read(raw)
+            for name in self._profile.balance.field.split("."):
+                told = told[int(name) if isinstance(told, list) else name]
             amount = Decimal(told) if isinstance(told, str | int | Decimal) and not isinstance(told, bool) else None
         except (ValueError, ArithmeticError, RecursionError, LookupError, TypeError):
             amount = None
         if amount is None or not amount.is_finite() or amount.adjusted() >= 15 or int(amount.as_tuple().exponent) < -30:
-            raise ApiUnknown(f"{path} answered without an amount at {'.'.join(self._profile.where)}")
-        return Usd(amount)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        raise ValueError("a name given twice")
-    return document
+            raise ApiUnknown(f"{path} answered without an amount at {self._profile.balance.field}")
+        return Usd(self._profile.usd(amount))

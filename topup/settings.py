@@ -359,8 +359,10 @@ class MppSection(Section):
 class X402Section(Section):
     """x402: a gateway that sells prepaid credit for a signed USDC transfer on Base."""
 
-    profile: Literal["venice", "plain"] = Field(
-        default="venice", description="how the gateway is asked: Venice's way, or the plain one (bearer key)"
+    profile: Annotated[str, Field(min_length=1, max_length=4096)] = Field(
+        default="venice",
+        description="how the seller is asked: venice, venice-ai (its other login text), plain, dria, gaib, or the path "
+        "of a TOML file with a record of your own (docs/rails.md)",
     )
     recipients: Addresses = Field(default=(), description="recipients allowed to be paid, when not the profile's")
     fee_ceiling_bps: int = Field(default=0, ge=0, le=2000, description="most an offer may exceed the credits asked for")
@@ -683,10 +685,8 @@ def check(s: Settings) -> list[str]:
         s.rails.mpp.root is not None and s.rails.use != ("mpp",),
         "rails.mpp.root is another account than the key's own: set rails.use to mpp alone, or remove it",
     )
-    rule(
-        s.rails.use == ("x402",) and s.rails.x402.profile == "plain" and not s.rails.x402.recipients,
-        "rails.x402.recipients is empty: name who may be paid, as the seller publishes it",
-    )
+    if s.rails.use == ("x402",):
+        found += _x402(s, least, largest)
     rule(
         s.rails.coinbase.life_min_s >= s.rails.coinbase.life_max_s,
         "rails.coinbase.life_min_s must be below rails.coinbase.life_max_s",
@@ -738,6 +738,28 @@ def check(s: Settings) -> list[str]:
     )
     rule(not _has_profile(s.chain.id), f"chain.id {s.chain.id} has no profile in this program: use 8453 (Base)")
     rule(s.api.key is not None and s.api.key_file is not None, "api.key and api.key_file exclude each other: keep one")
+    return found
+
+
+def _x402(s: Settings, least: Decimal, most: Decimal) -> list[str]:
+    """Return what contradicts the record of the x402 seller; `least` and `most` are what a top-up may be of."""
+    from topup.x402_profile import profile  # its models cost a tenth of a second, and most settings name no seller
+
+    try:
+        seller = profile(s.rails.x402.profile)
+    except SettingsError as error:
+        return [f"{error}; {error.remedy}"]
+    found, sale = [], seller.sell
+    if not sale.recipients and not s.rails.x402.recipients:
+        found.append("rails.x402.recipients is empty: name who may be paid, as the seller publishes it")
+    which = "amount" if fixed_amount(s) is not None else "topup_min"
+    if sale.least_usd is not None and least < sale.least_usd:
+        found.append(
+            f"policy.{which} {least} is below the {sale.least_usd} that {seller.name} sells at least: raise it"
+        )
+    if sale.most_usd is not None and most > sale.most_usd:
+        which = "amount" if fixed_amount(s) is not None else "topup_max"
+        found.append(f"policy.{which} {most} is above the {sale.most_usd} that {seller.name} sells at most")
     return found
 
 

@@ -11,73 +11,55 @@ import base64
 import binascii
 import json
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
 
 from topup import typed
 from topup.charge import Finding, Request, Verified
 from topup.errors import ApiError, ChargeRefused
 from topup.exchange import Answered
 from topup.lifecycle import NO_TOKENS, Attempt, Plan, TopUp
-from topup.money import Asset, Usd, Usdc
+from topup.money import Usd, Usdc
 from topup.ports import Claim, Clock, Delivery, Sent, Signer, Survey, TokenChain, Trace
 from topup.rails.authorized import Authorized, Seller
-from topup.rails.x402_wire import Authorization, Offer, demanded, offers, payment_header, settled
+from topup.rails.x402_choice import Judged, Token, Wanted, chosen, judge, judged, refusal
+from topup.rails.x402_wire import (
+    Assumed,
+    Authorization,
+    Login,
+    Offer,
+    Unread,
+    demanded,
+    listed,
+    payment_header,
+    settled,
+)
+from topup.x402_profile import Profile, identity
 
 NONCE_BYTES: Final = 32
 # What we ask for ends so much before the longest life that is proven: the chain's clock may be behind ours.
 CLOCKS_APART_S: Final = 60
+# What stands for the choice in an answer that was stored before choices were: the first offer in our token.
+FIRST: Final = -1
 
 
-@dataclass(frozen=True)
-class Profile:
-    """How one seller is asked.
+class _Kept(NamedTuple):
+    """An answer as it is stored, with all that was chosen for it when it came."""
 
-    Attributes:
-        path: where it sells, below the base URL.
-        body: the request's body for so many dollars.
-        minimum: whether the amount of its offer is the least it takes, and the payer chooses.
-        bearer: whether it wants the API key.
-        recipients: whom it is known to be paid by, 20 bytes each; None where nobody has published that.
-    """
-
-    path: str
-    body: Callable[[Usd], bytes]
+    seller: str
+    asked_s: int
+    life_max_s: int
     minimum: bool
-    bearer: bool
-    recipients: frozenset[bytes] | None
-
-
-PROFILES: Final[dict[str, Profile]] = {
-    # veniceai/api-docs, swagger of 2026-08-21; the receiver stands in its guide.
-    "venice": Profile(
-        "/x402/top-up",
-        lambda _: b"{}",
-        minimum=True,
-        bearer=False,
-        recipients=frozenset({bytes.fromhex("2670B922ef37C7Df47158725C0CC407b5382293F")}),
-    ),
-    # docs.dria.co/docs/api/credits
-    "plain": Profile(
-        "/credits/topup",
-        lambda amount: json.dumps({"amount": str(amount)}).encode(),
-        minimum=False,
-        bearer=True,
-        recipients=None,
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Token:
-    """The dollar that is paid with: chain, address, and what it calls itself in signatures."""
-
+    nonce: bytes
+    sender: bytes
     chain_id: int
-    asset: Asset
-    address: bytes
-    name: str
-    version: str
+    units: int
+    usd: str
+    choice: int | None
+    request: tuple[str, str, bytes | None] | None
+    document: bytes
+    assumed: Assumed
 
 
 @dataclass(frozen=True)
@@ -91,6 +73,8 @@ class Ask:
     total: Usdc
     deadline: int
     seller: str
+    minimum: bool
+    request: tuple[str, str, bytes | None] | None
 
     @property
     def charge_id(self) -> str:
@@ -137,11 +121,13 @@ class X402(Authorized[Ask]):
         *,
         profile: Profile,
         token: Token,
+        login: Login | None = None,
     ) -> None:
-        """Join the ports; `profile` says how this seller is asked, `token` what it is paid with."""
+        """Join the ports; `profile` says how the seller is asked, `token` what is paid with, `login` who logs in."""
         super().__init__(seller, chain, signer, clock)
         self._profile = profile
         self._token = token
+        self._login = login
 
     async def ask(self, request: Request) -> bytes:
         """Ask what is demanded, unpaid; return the answer with the nonce that was drawn for it.
@@ -149,71 +135,101 @@ class X402(Authorized[Ask]):
         Raises:
             ApiError: anything but a 402 was answered.
         """
-        answered = await self._post(request.amount, {})
+        sale = self._profile.sell
+        asking = (sale.method, self._profile.place(request.amount, request.sender))
+        body = self._profile.request(request.amount, request.sender)
+        answered = await self._exchanged((*asking, body), {})
         self._unpaid(answered)
         # Whatever is chosen for the offer is chosen now: settings may be others by the time it is read again.
         kept = {
             "seller": self._seller.exchange.base,
             "asked_s": self._clock.now_ms() // 1000,
             "life_max_s": self._seller.bounds.life_max_s - CLOCKS_APART_S,
-            "chosen": self._profile.minimum,
+            "chosen": sale.minimum,
             "nonce": secrets.token_bytes(NONCE_BYTES).hex(),
             "sender": request.sender.hex(),
             "chain_id": request.chain_id,
             "units": request.amount.usdc_up().units,
-            "headers": answered.all("payment-required"),
+            "usd": str(request.amount.amount),
+            "request": [*asking, None if body is None else base64.b64encode(body).decode()],
+            "carrier": sale.offer_header,
+            "assumed": [sale.version, sale.timeout_s],
+            "headers": answered.all(sale.offer_header.lower()),
             "body": base64.b64encode(answered.body).decode(),
         }
+        kept["choice"] = self._choice(json.dumps({**kept, "choice": None}).encode(), request)
         return json.dumps(kept).encode()
 
-    def read(self, raw: bytes) -> Ask:
-        """Decode what was stored, and choose the offer that can be paid.
+    def _choice(self, raw: bytes, request: Request) -> int | None:
+        """Return which offer of an answer is paid; None where none is, or nobody knows which."""
+        try:
+            return self.offered(raw, request)[1]
+        except ChargeRefused:
+            return None  # `read` says why
+
+    def offered(self, raw: bytes, request: Request) -> tuple[tuple[Judged, ...], int | None]:
+        """Return every offer of an answer with its judgement, and which of them would be paid.
 
         Raises:
-            ChargeRefused: the seller's answer is malformed, or offers nothing on this chain in this token.
+            ChargeRefused: the answer cannot be read as a whole.
         """
-        try:
-            kept: dict[str, Any] = json.loads(raw)
-            headers, body = list(kept["headers"]), base64.b64decode(kept["body"], validate=True)
-            nonce, sender = bytes.fromhex(kept["nonce"]), bytes.fromhex(kept["sender"])
-            chain_id, units, chosen = int(kept["chain_id"]), int(kept["units"]), bool(kept["chosen"])
-            asked_s, life_max_s, seller = int(kept["asked_s"]), int(kept["life_max_s"]), str(kept["seller"])
-        except (ValueError, LookupError, TypeError, binascii.Error):
-            raise ChargeRefused("answer", "not what was stored", "as it was stored") from None
-        if len(headers) > 1:
-            raise ChargeRefused("PAYMENT-REQUIRED", "given twice", "given once")
-        document = demanded({"payment-required": headers[0]} if headers else {}, body)
-        fitting = [
-            offer
-            for offer in offers(document)
-            if (offer.chain_id, offer.asset, offer.scheme) == (chain_id, self._token.address, "exact")
-        ]
-        if not fitting:
-            should_be = f"an offer `exact` of {self._token.asset} on chain {chain_id}"
-            raise ChargeRefused("accepts", f"{len(offers(document))} offers, none of them so", should_be)
-        offer = fitting[0]
-        total = Usdc(units if chosen else offer.amount)
-        return Ask(chain_id, sender, offer, nonce, total, asked_s + min(offer.max_timeout_s, life_max_s), seller)
+        kept = _kept(raw)
+        wanted = self._wanted(request, minimum=kept.minimum)
+        each = judged(listed(kept.document, kept.assumed), wanted)
+        return each, chosen(each, wanted)
+
+    def read(self, raw: bytes) -> Ask:
+        """Decode what was stored, and take the offer that was chosen when it came.
+
+        Raises:
+            ChargeRefused: the seller's answer is malformed, or offers nothing that was or could be chosen.
+        """
+        kept = _kept(raw)
+        every = listed(kept.document, kept.assumed)
+        offer = self._taken(kept, every)
+        if offer is None:
+            wanted = self._wanted(Request(Usd.of(kept.usd), kept.sender, kept.chain_id, ""), minimum=kept.minimum)
+            raise refusal(judged(every, wanted), wanted)
+        return Ask(
+            kept.chain_id,
+            kept.sender,
+            offer,
+            kept.nonce,
+            Usdc(kept.units if kept.minimum else offer.amount),
+            kept.asked_s + min(offer.max_timeout_s, kept.life_max_s),
+            kept.seller,
+            kept.minimum,
+            kept.request,
+        )
+
+    def _taken(self, kept: _Kept, every: Sequence[Offer | Unread]) -> Offer | None:
+        """Return the offer that is paid: nothing but what was stored decides it, so that it stays the same."""
+        read = [one for one in every if isinstance(one, Offer)]
+        if kept.choice == FIRST:
+            ours = (kept.chain_id, self._token.address, "exact")
+            return next((one for one in read if (one.chain_id, one.asset, one.scheme) == ours), None)
+        return next((one for one in read if one.index == kept.choice), None)
+
+    def _wanted(self, request: Request, *, minimum: bool) -> Wanted:
+        bounds, sale = self._seller.bounds, self._profile.sell
+        return Wanted(
+            token=self._token,
+            sender=request.sender,
+            amount=request.amount,
+            minimum=minimum,
+            recipients=bounds.recipients,
+            fee_ceiling=bounds.fee_ceiling,
+            life_min_s=bounds.life_min_s,
+            least=sale.least_usd,
+            most=sale.most_usd,
+            seller=f"the seller {self._profile.name}",
+        )
 
     def _findings(self, demand: Ask, request: Request) -> list[Finding]:
-        """Judge what only this rail knows."""
-        offer, token = demand.offer, self._token
-        extra = offer.raw.get("extra") or {}
-        how, flow = extra.get("assetTransferMethod", "eip3009"), extra.get("paymentFlow", "authorization")
-        named, wanted = (offer.name, offer.token_version), (token.name, token.version)
-        least = request.amount.usdc_up()
-        return [
-            Finding("extra.name", str(named), str(wanted), named in (wanted, (None, None))),
-            Finding("extra.assetTransferMethod", str(how)[:80], "eip3009", how == "eip3009"),
-            Finding("extra.paymentFlow", str(flow)[:80], "authorization", flow == "authorization"),
-            Finding(
-                "amount",
-                f"at least {Usdc(offer.amount)}",
-                f"at most {least}",
-                not self._profile.minimum or Usdc(offer.amount) <= least,
-                remedy="raise policy.amount to what this seller sells at least",
-            ),
-        ]
+        """Judge the offer that was chosen once more, by the present settings; how long it lasts the clocks judge."""
+        lines = judge(demand.offer, self._wanted(request, minimum=demand.minimum))
+        named = {"payTo": "recipient"}
+        return [replace(x, field=named.get(x.field, x.field)) for x in lines if x.field != "maxTimeoutSeconds"]
 
     async def plan(
         self, verified: Verified, survey: Survey, over: Sequence[Attempt] = (), *, bump: bool = False
@@ -237,18 +253,26 @@ class X402(Authorized[Ask]):
         ask = verified.demand
         assert isinstance(ask, Ask)
         signature = self._key().sign_authorization(plan, verified)
-        header, value = payment_header(ask.offer, ask.authorization, signature)
+        name = self._profile.sell.payment_header
+        header, value = payment_header(ask.offer, ask.authorization, signature, name)
         return f"{header}: {value}".encode(), ask.nonce
 
     async def send(self, topup: TopUp, attempt: Attempt) -> Sent:
         """Hand the stored header over with the same request; what is answered is a hint, never a verdict."""
         assert attempt.raw is not None
         assert attempt.intended_ms is not None, "the intent to send is stored first"
-        if (held := self._held(self.read(topup.raw_of(attempt)).seller)) is not None:
+        ask = self.read(topup.raw_of(attempt))
+        if (held := self._held(ask.seller)) is not None:
             return held
         name, _, value = attempt.raw.decode().partition(": ")
+        profile = self._profile
+        same = ask.request or (
+            profile.sell.method,
+            profile.place(topup.amount, ask.sender),
+            profile.request(topup.amount, ask.sender),
+        )
         try:
-            answered = await self._post(topup.amount, {name: value}, timeout_s=self._seller.pay_timeout_s)
+            answered = await self._exchanged(same, {name: value}, timeout_s=self._seller.pay_timeout_s)
         except ApiError as error:
             return Sent(Delivery.UNCLEAR, str(error))
         said = settled(dict(answered.headers))
@@ -276,11 +300,54 @@ class X402(Authorized[Ask]):
             pays_fee=False,
         )
 
-    async def _post(self, amount: Usd, paying: dict[str, str], *, timeout_s: float | None = None) -> Answered:
-        headers = dict(paying)
-        if self._profile.bearer:
-            headers["authorization"] = f"Bearer {self._seller.key}"
-        body = self._profile.body(amount)
-        return await self._seller.exchange.ask(
-            "POST", self._profile.path, headers=headers, body=body, timeout_s=timeout_s
+    async def _exchanged(
+        self, request: tuple[str, str, bytes | None], paying: dict[str, str], *, timeout_s: float | None = None
+    ) -> Answered:
+        method, path, body = request
+        exchange = self._seller.exchange
+        who = identity(
+            self._profile,
+            self._profile.sell.auth,
+            key=self._seller.key,
+            login=self._login,
+            at=exchange.base + path,
+            now_ms=self._clock.now_ms(),
         )
+        return await exchange.ask(method, path, headers={**who, **paying}, body=body, timeout_s=timeout_s)
+
+
+def _kept(raw: bytes) -> _Kept:
+    """Decode what was stored.
+
+    Raises:
+        ChargeRefused: it is not what was stored, or the header that carries the offers is given twice or no base64.
+    """
+    try:
+        kept: dict[str, Any] = json.loads(raw)
+        headers, body = list(kept["headers"]), base64.b64decode(kept["body"], validate=True)
+        request, assumed = kept.get("request"), kept.get("assumed") or (None, None)
+        choice, units = kept.get("choice", FIRST), int(kept["units"])
+        carrier = str(kept.get("carrier", "payment-required")).lower()
+        if len(headers) > 1:
+            raise ChargeRefused(carrier.upper(), "given twice", "given once")
+        return _Kept(
+            seller=str(kept["seller"]),
+            asked_s=int(kept["asked_s"]),
+            life_max_s=int(kept["life_max_s"]),
+            minimum=bool(kept["chosen"]),
+            nonce=bytes.fromhex(kept["nonce"]),
+            sender=bytes.fromhex(kept["sender"]),
+            chain_id=int(kept["chain_id"]),
+            units=units,
+            usd=str(kept.get("usd", Usdc(units).usdc)),
+            choice=None if choice is None else int(choice),
+            request=None if request is None else (str(request[0]), str(request[1]), _bytes(request[2])),
+            document=demanded({carrier: headers[0]} if headers else {}, body, carrier),
+            assumed=Assumed(*assumed),
+        )
+    except (ValueError, LookupError, TypeError, binascii.Error):
+        raise ChargeRefused("answer", "not what was stored", "as it was stored") from None
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else base64.b64decode(text, validate=True)

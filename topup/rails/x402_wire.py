@@ -3,8 +3,8 @@
 A seller answers an unpaid request with 402 and a list of offers: in the body (version 1) or as base64 in the header
 PAYMENT-REQUIRED (version 2, which some put into the body as well). The payer signs an authorization for one of them
 and sends the same request again with it. What is read is read strictly: a document that two readers may read
-differently is refused as a whole. Offers on chains without an EVM are passed over. Amounts are token units, times
-unix seconds unless a name says ms, addresses 20 bytes.
+differently is refused as a whole, an offer that cannot be read alone. What is not ours to judge is carried unread and
+echoed to the digit. Amounts are token units, times unix seconds unless a name says ms, addresses 20 bytes.
 Sources: x402 specification, versions 1 and 2; EIP-4361 for the login.
 """
 
@@ -17,14 +17,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any, Final, NamedTuple, Never, Protocol
 
-from topup.charge import RAW_BYTES_MAX, document
+from topup.charge import RAW_BYTES_MAX
 from topup.errors import ChargeRefused
+from topup.verbatim import Numeral, read, write
 
-# What is echoed to the seller is no deeper than this; real extensions have schemas five deep.
-DEPTH_MAX: Final = 20
+# What is echoed to the seller is no deeper than this, its numbers no longer, and of more offers nobody means one.
+DEPTH_MAX: Final = 40
+NUMBER_LENGTH_MAX: Final = 400
+OFFERS_MAX: Final = 100
 # The names that version 1 has for chains; version 2 names them by CAIP-2.
 V1_CHAINS: Final[Mapping[str, int]] = {"base": 8453, "base-sepolia": 84532}
 _CAIP2 = re.compile(r"eip155:([1-9][0-9]{0,17})")
@@ -35,6 +37,7 @@ class Offer:
     """One way to pay, as the seller states it.
 
     Attributes:
+        index: its place among the seller's offers, from 0.
         version: of the protocol, 1 or 2.
         scheme: how money is taken; `exact` moves exactly the authorized amount.
         network: the chain as the seller writes it.
@@ -50,6 +53,7 @@ class Offer:
         extensions: what else the seller speaks, echoed in version 2.
     """
 
+    index: int
     version: int
     scheme: str
     network: str
@@ -63,6 +67,26 @@ class Offer:
     raw: Mapping[str, Any]
     resource: Mapping[str, Any] | None
     extensions: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Unread:
+    """An offer that cannot be read: its place, the field that was looked at last, what it held and what it should."""
+
+    index: int
+    field: str
+    was: str
+    should_be: str
+
+
+class Assumed(NamedTuple):
+    """What holds where an answer does not say: the protocol's version, and for how long an authorization is good."""
+
+    version: int | None = None
+    timeout_s: int | None = None
+
+
+NOTHING: Final = Assumed()
 
 
 class Authorization(NamedTuple):
@@ -90,52 +114,57 @@ class Settlement:
     reason: str
 
 
-def demanded(headers: Mapping[str, str], body: bytes) -> bytes:
-    """Return the JSON document of a 402, from the header that version 2 has for it, else the body.
+def demanded(headers: Mapping[str, str], body: bytes, name: str = "payment-required") -> bytes:
+    """Return the JSON document of a 402, from the header `name` that version 2 has for it, else the body.
 
     Raises:
         ChargeRefused: the header is given twice, is no base64, or the document is too long.
     """
-    given = _headers(headers, "payment-required")
+    given = _headers(headers, name.lower())
     if len(given) > 1:
-        _refuse("PAYMENT-REQUIRED", "given twice", "given once")
+        _refuse(name.upper(), "given twice", "given once")
     raw = _base64(given[0]) if given else body
     if raw is None:
-        _refuse("PAYMENT-REQUIRED", ascii(given[0][:80]), "base64")
+        _refuse(name.upper(), ascii(given[0][:80]), "base64")
     return _bounded(raw)
 
 
-def offers(raw: bytes) -> tuple[Offer, ...]:
-    """Read the offers of a document on EVM chains we can name, in the seller's order; possibly none.
+def offers(raw: bytes, assumed: Assumed = NOTHING) -> tuple[Offer, ...]:
+    """Read the offers of a document that can be read, in the seller's order; possibly none.
 
     Raises:
-        ChargeRefused: it is no JSON document of version 1 or 2, or one of these offers is malformed.
+        ChargeRefused: see `listed`.
     """
-    told = document(raw)
+    return tuple(one for one in listed(raw, assumed) if isinstance(one, Offer))
+
+
+def listed(raw: bytes, assumed: Assumed = NOTHING) -> tuple[Offer | Unread, ...]:
+    """Read every offer of a document by itself, in the seller's order.
+
+    Raises:
+        ChargeRefused: it is no JSON document of version 1 or 2 with a list of offers.
+    """
+    told = read(raw)
     if not isinstance(told, dict):
         _refuse("answer", type(told).__name__, "an object")
-    version = told.get("x402Version")
+    version = told.get("x402Version", assumed.version)
     if type(version) is not int or version not in (1, 2):
         _refuse("x402Version", _shown(version), "1 or 2")
     accepts = told.get("accepts")
     if not isinstance(accepts, list):
         _refuse("accepts", _shown(accepts), "a list")
+    if len(accepts) > OFFERS_MAX:
+        _refuse("accepts", f"{len(accepts)} offers", f"at most {OFFERS_MAX}")
     resource = extensions = None
     if version == 2:
         resource, extensions = _echo(told, "resource"), _echo(told, "extensions")
-    found = []
-    for index, stated in enumerate(accepts):
-        where = f"accepts[{index}]"
-        if not isinstance(stated, dict):
-            _refuse(where, _shown(stated), "an object")
-        network = _text(stated, where, "network")
-        chain_id = _chain_id(version, network)
-        if chain_id is not None:
-            found.append(_offer(version, network, chain_id, stated, where, resource, extensions))
-    return tuple(found)
+    reading = _Reading(version, assumed.timeout_s, resource, extensions)
+    return tuple(_one(reading, index, stated) for index, stated in enumerate(accepts))
 
 
-def payment_header(offer: Offer, authorization: Authorization, signature: bytes) -> tuple[str, str]:
+def payment_header(
+    offer: Offer, authorization: Authorization, signature: bytes, name: str | None = None
+) -> tuple[str, str]:
     """Return name and value of the header that pays an offer.
 
     Where the offer's amount is a minimum, the authorization's larger value is echoed as the accepted one.
@@ -144,6 +173,7 @@ def payment_header(offer: Offer, authorization: Authorization, signature: bytes)
         offer: the offer that is accepted.
         authorization: what was signed.
         signature: r, s and v, 65 bytes.
+        name: of the header, when not the one that the offer's version has.
     """
     assert authorization.recipient == offer.pay_to, "what was signed pays whom the offer names"
     payload = {
@@ -159,16 +189,16 @@ def payment_header(offer: Offer, authorization: Authorization, signature: bytes)
     }
     if offer.version == 1:
         named = {"x402Version": 1, "scheme": offer.scheme, "network": offer.network}
-        return "X-PAYMENT", _encoded({**named, "payload": payload})
+        return name or "X-PAYMENT", _encoded({**named, "payload": payload})
     accepted = dict(offer.raw)
     if authorization.value != offer.amount:
-        accepted["amount"] = str(authorization.value)
+        accepted |= {name: str(authorization.value) for name in ("amount", "maxAmountRequired") if name in accepted}
     document: dict[str, Any] = {"x402Version": 2, "payload": payload, "accepted": accepted}
     if offer.resource is not None:
         document["resource"] = offer.resource
     if offer.extensions:
         document["extensions"] = offer.extensions
-    return "PAYMENT-SIGNATURE", _encoded(document)
+    return name or "PAYMENT-SIGNATURE", _encoded(document)
 
 
 def settled(headers: Mapping[str, str]) -> Settlement | None:
@@ -235,16 +265,33 @@ def login_header(address: bytes, message: str, signature: bytes, timestamp_ms: i
     )
 
 
-def _offer(
-    version: int,
-    network: str,
-    chain_id: int,
-    stated: Mapping[str, Any],
-    where: str,
-    resource: Mapping[str, Any] | None,
-    extensions: Mapping[str, Any] | None,
-) -> Offer:
-    seconds = stated.get("maxTimeoutSeconds")
+class _Reading(NamedTuple):
+    """What all offers of a document share."""
+
+    version: int
+    timeout_s: int | None
+    resource: Mapping[str, Any] | None
+    extensions: Mapping[str, Any] | None
+
+
+def _one(reading: _Reading, index: int, stated: Any) -> Offer | Unread:
+    try:
+        return _offer(reading, index, stated)
+    except ChargeRefused as refused:
+        return Unread(index, refused.field, refused.was, refused.should_be)
+
+
+def _offer(reading: _Reading, index: int, stated: Any) -> Offer:
+    where = f"accepts[{index}]"
+    if not isinstance(stated, dict):
+        _refuse(where, _shown(stated), "an object")
+    network = _text(stated, where, "network")
+    chain_id = _chain_id(reading.version, network)
+    if chain_id is None:
+        named = "a chain by version 1's name, such as base" if reading.version == 1 else "eip155: and a chain's number"
+        _refuse(f"{where}.network", ascii(network[:80]), named)
+    scheme = _text(stated, where, "scheme")
+    seconds = stated.get("maxTimeoutSeconds", reading.timeout_s)
     if type(seconds) is not int or not 0 < seconds < 2**32:
         _refuse(f"{where}.maxTimeoutSeconds", _shown(seconds), "a number of seconds above 0")
     extra = stated.get("extra")
@@ -253,20 +300,31 @@ def _offer(
     if not isinstance(extra, dict):
         _refuse(f"{where}.extra", _shown(extra), "an object")
     return Offer(
-        version=version,
-        scheme=_text(stated, where, "scheme"),
+        index=index,
+        version=reading.version,
+        scheme=scheme,
         network=network,
         chain_id=chain_id,
         asset=_address(stated, where, "asset"),
         pay_to=_address(stated, where, "payTo"),
-        amount=_uint(stated, where, "maxAmountRequired" if version == 1 else "amount"),
+        amount=_amount(reading.version, stated, where),
         max_timeout_s=seconds,
         name=_text(extra, f"{where}.extra", "name") if "name" in extra else None,
         token_version=_text(extra, f"{where}.extra", "version") if "version" in extra else None,
         raw=_echoable(stated, where),
-        resource=resource,
-        extensions=extensions,
+        resource=reading.resource,
+        extensions=reading.extensions,
     )
+
+
+def _amount(version: int, stated: Mapping[str, Any], where: str) -> int:
+    """Return the units, by the name that the version has for them, or else the other's; both must say the same."""
+    own, other = ("maxAmountRequired", "amount") if version == 1 else ("amount", "maxAmountRequired")
+    name = other if own not in stated and other in stated else own
+    units = _uint(stated, where, name)
+    if name == own and other in stated and _uint(stated, where, other) != units:
+        _refuse(f"{where}.{other}", _shown(stated[other]), f"the same as {own}, {units}")
+    return units
 
 
 def _bounded(raw: bytes) -> bytes:
@@ -287,6 +345,8 @@ def _refuse(field: str, was: str, should_be: str) -> Never:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, Numeral):
+        return value.text[:80]
     return "missing" if value is None else ascii(value)[:80]
 
 
@@ -326,11 +386,11 @@ def _echo(document: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
 
 
 def _echoable(value: Any, where: str, depth: int = 0) -> Any:
-    """Return a value that is written as it was read: no fraction, no lone surrogate, not too deep."""
+    """Return a value that is written as it was read: no lone surrogate, not too deep, no number without end."""
     if depth > DEPTH_MAX:
         _refuse(where, "deeply nested", f"at most {DEPTH_MAX} deep")
-    if isinstance(value, Decimal):
-        _refuse(where, str(value)[:80], "free of fractions")
+    if isinstance(value, Numeral) and len(value.text) > NUMBER_LENGTH_MAX:
+        _refuse(where, f"a number of {len(value.text)} characters", f"numbers of at most {NUMBER_LENGTH_MAX}")
     if isinstance(value, str) and not _encodable(value):
         _refuse(where, ascii(value)[:80], "text in UTF-8")
     parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
@@ -369,7 +429,7 @@ def _said(value: Any) -> str:
 
 
 def _encoded(document: Mapping[str, Any]) -> str:
-    return base64.b64encode(json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()).decode()
+    return base64.b64encode(write(document).encode()).decode()
 
 
 def _checksummed(address: bytes) -> str:
@@ -401,10 +461,8 @@ class Login:
         self._chain_id = chain_id
         self.address = signer.address
 
-    def header(
-        self, *, domain: str, uri: str, statement: str, nonce: str, now_ms: int, life_ms: int
-    ) -> tuple[str, str]:
-        """Return name and value of the header that logs in."""
+    def header(self, *, domain: str, uri: str, statement: str, nonce: str, now_ms: int, life_ms: int) -> str:
+        """Return the value of the header that logs in."""
         text = login_message(
             self.address,
             domain=domain,
@@ -416,4 +474,4 @@ class Login:
             expires_ms=now_ms + life_ms,
         )
         signature = self._signer.sign_login(text)
-        return "SIGN-IN-WITH-X", login_header(self.address, text, signature, now_ms, self._chain_id)
+        return login_header(self.address, text, signature, now_ms, self._chain_id)

@@ -67,13 +67,14 @@ class Authorization:
 
 @dataclass(frozen=True)
 class Paid:
-    """A payment header, decoded; `accepted` is the echoed offer, which only version 2 has."""
+    """A payment header, decoded; `accepted` is the echoed offer, `extensions` beside it: only version 2 has them."""
 
     version: int
     scheme: str
     chain_id: int
     accepted: Mapping[str, Json] | None
     authorization: Authorization
+    extensions: Mapping[str, Json] | None = None
 
 
 def read(header: str) -> Paid:
@@ -94,7 +95,8 @@ def read(header: str) -> Paid:
             nonce=bytes.fromhex(_text(r"0x[0-9a-fA-F]{64}", told["nonce"])[2:]),
             signature=bytes.fromhex(_text(r"0x[0-9a-fA-F]{130}", document["payload"]["signature"])[2:]),
         )
-        return Paid(version, str(named["scheme"]), chain_of(str(named["network"])), accepted, authorization)
+        chain_id, extensions = chain_of(str(named["network"])), document.get("extensions")
+        return Paid(version, str(named["scheme"]), chain_id, accepted, authorization, extensions)
     except (ValueError, LookupError, TypeError, RecursionError) as wrong:
         raise Refused("INVALID_PAYMENT_FORMAT", "invalid_payload", f"The payment cannot be read: {wrong}") from wrong
 

@@ -83,8 +83,32 @@ HOSTILE_OFFERS: Final[Mapping[str, Callable[[Offer], Offer]]] = MappingProxyType
         "huge-header": _with(description="credits, and " * (HUGE_TEXT // 13)),
     }
 )
+# Offers that cannot be read or paid, as they stand at real sellers: a role's name for a recipient elsewhere, an
+# allowance, another scheme, fields that are not there, and no offer at all.
+_DOLLAR: Final = "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"
+_PERMIT: Final = {
+    "scheme": "exact",
+    "asset": _DOLLAR,
+    "payTo": STRANGER,
+    "maxTimeoutSeconds": 300,
+    "extra": {"name": "USD Coin", "version": "2", "assetTransferMethod": "permit2"},
+}
+CROWD: Final[list[Any]] = [
+    {**_PERMIT, "network": "eip155:8453", "amount": "10000000"},
+    {"scheme": "exact", "network": "hedera:mainnet", "amount": 22.5, "asset": "0.0.456858", "payTo": "merchant"},
+    {**_PERMIT, "network": "eip155:84532", "amount": "10000000", "payTo": "facilitator"},
+    {"scheme": "upto", "network": "eip155:8453", "amount": "10000000"},
+    None,
+]
+FIRST_CROWD: Final[list[Any]] = [
+    {**_PERMIT, "network": "base", "maxAmountRequired": "10000000"},
+    {"scheme": "exact", "network": "iotex", "maxAmountRequired": 22.5, "payTo": "merchant"},
+    {**_PERMIT, "network": "base-sepolia", "maxAmountRequired": "10000000", "payTo": "facilitator"},
+    {"scheme": "upto", "network": "base", "maxAmountRequired": "10000000"},
+    None,
+]
 OFFER_FAULTS: Final = frozenset(
-    {"stranger-too", "solana-only", "duplicate-keys", "garbage", "redirect-307", *NOT_SERVED, *HOSTILE_OFFERS}
+    {"stranger-too", "crowd", "solana-only", "duplicate-keys", "garbage", "redirect-307", *NOT_SERVED, *HOSTILE_OFFERS}
 )
 ANSWERS_INSTEAD: Final = frozenset({"payment-required-402", "failed-402", "redirect-307", *WIRE_FAULTS})
 PAYMENT_FAULTS: Final = (
@@ -123,7 +147,6 @@ _OFFERS: Final = {
     "tiny-timeout": "The offer leaves one second to pay.",
     "other-name": "The offer names the token otherwise than it names itself: what is signed for it is worth nothing.",
     "by-permit": "The offer wants an allowance, not a transfer.",
-    "stranger-too": "There are two offers, the first of which pays a stranger.",
     "solana-only": "Only Solana is taken.",
     "duplicate-keys": "The offer names its recipient twice.",
     "garbage": "The offer is no document.",
@@ -153,6 +176,9 @@ _ALL: Final = (
     *(_row(name, says, "offer", name, REFUSED) for name, says in _OFFERS.items()),
     # To Venice an amount is the least that it sells: below what is ordered, another one spoils nothing.
     *(replace(_row(name, says, "offer", name, REFUSED), sellers=("plain",)) for name, says in _PRICES.items()),
+    # What cannot be read or paid spoils nothing beside it, and the pins decide between recipients.
+    _row("stranger-too", "Of two offers the first pays a stranger.", "offer", "stranger-too", REFILLED),
+    _row("crowd", "The offer stands among five that nobody can read or pay.", "offer", "crowd", REFILLED),
     _row("huge-header", "The offer is 256 KB long.", "offer", "huge-header", WAITING),
     _row("no-extra", "The offer does not say what the token calls itself.", "offer", "no-extra", REFILLED),
     _row("lying-description", "The description promises another price.", "offer", "lying-description", REFILLED),

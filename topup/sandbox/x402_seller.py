@@ -42,6 +42,7 @@ class X402Conduct(Conduct):
         wait_s: how long the chain is waited for before the answer is 504, in seconds of the machine.
         settles_late_ms: how long a payment is kept back by the faults that settle late.
         again: what becomes of a payment that was settled before: the first answer once more, or a refusal.
+        version: which version of the protocol a seller speaks whose record does not say.
     """
 
     amount_min_usd: Decimal = Decimal(5)
@@ -50,6 +51,7 @@ class X402Conduct(Conduct):
     wait_s: float = 10
     settles_late_ms: int = 10_000
     again: Literal["answers", "refuses"] = "answers"
+    version: Literal[1, 2] = 1
 
 
 @dataclass(frozen=True)
@@ -120,13 +122,15 @@ class X402Seller(ChainSeller):
         asked: requests by place, answered or not.
         offered: every offer given out on a chain we can name; all of them can be paid.
         settlements: payments that were verified, by payer and nonce.
+        extended: the extensions that stood beside the offers, each time they were given out: they have to come back.
     """
 
     faults_at = FAULTS_AT
 
-    profile: ClassVar[str]
     base: ClassVar[str]
-    headers: ClassVar[tuple[str, ...]]  # That a payment may come in.
+
+    profile: str
+    headers: tuple[str, ...]  # That a payment may come in.
 
     conduct: X402Conduct
 
@@ -140,6 +144,7 @@ class X402Seller(ChainSeller):
         self.asked: Counter[str] = Counter()
         self.offered: list[Offer] = []
         self.settlements: dict[tuple[str, bytes], Settlement] = {}
+        self.extended: list[Mapping[str, Json] | None] = []
         self._first_balance: Decimal | None = None
 
     @property
@@ -250,6 +255,10 @@ class X402Seller(ChainSeller):
         self.offered += [offer for offer in offers if offer not in self.offered]
         return offers
 
+    def _written(self, offer: Offer) -> dict[str, Json]:
+        """Write an offer as this seller does."""
+        return written(offer)
+
     # Payments.
 
     async def _paid(self, header: str, ordered: int, fault: str) -> Response | Raw:
@@ -308,7 +317,8 @@ class X402Seller(ChainSeller):
             ("UNSUPPORTED_SCHEME", lambda offer: paid.scheme == offer.scheme == "exact"),
             ("INVALID_PAYMENT_RECIPIENT", lambda offer: to == offer.pay_to.lower()),
             ("UNSUPPORTED_TOKEN", lambda offer: offer.asset == self.facilitator.token),
-            ("INVALID_PAYMENT", lambda offer: paid.accepted is None or _echoes(paid.accepted, offer)),
+            ("INVALID_PAYMENT", lambda offer: paid.accepted is None or _echoes(paid.accepted, self._written(offer))),
+            ("INVALID_PAYMENT", lambda _: paid.accepted is None or paid.extensions in (self.extended or [None])),
         ]
         left = list(reversed(self.offered))
         for code, holds in rules:
@@ -410,7 +420,7 @@ def written(offer: Offer) -> dict[str, Json]:
     }
 
 
-def _echoes(accepted: Mapping[str, Json], offer: Offer) -> bool:
+def _echoes(accepted: Mapping[str, Json], stated: Mapping[str, Json]) -> bool:
     """Tell whether an offer is echoed as it was written, but for the amount and the network's other name."""
     network = f"eip155:{chain_of(str(accepted.get('network')))}"
-    return {**accepted, "network": network, "amount": ""} == {**written(offer), "amount": ""}
+    return {**accepted, "network": network, "amount": ""} == {**stated, "amount": ""}

@@ -1,0 +1,280 @@
+"""Which of a seller's offers is paid? Each is judged by itself; of those that pass, one may be meant.
+
+An offer that cannot be read or paid (another scheme, chain, token or recipient, an allowance instead of a transfer)
+drops out and spoils nothing. Offers that pass and mean the same payment are one; where several differ nobody knows
+which was meant, and the settings have to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from topup.charge import Finding
+from topup.errors import ChargeRefused
+from topup.money import Asset, Bps, Usd, Usdc
+from topup.rails.x402_wire import Offer, Unread
+
+# So many offers are told of in one sentence.
+TOLD_MAX: Final = 4
+
+
+@dataclass(frozen=True)
+class Token:
+    """The dollar that is paid with: chain, address, and what it calls itself in signatures."""
+
+    chain_id: int
+    asset: Asset
+    address: bytes
+    name: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an offer is held against.
+
+    Attributes:
+        token: what is paid with, and on which chain.
+        sender: who pays.
+        amount: how many dollars of credit are wanted.
+        minimum: whether the offer's amount is the least that is taken, and the payer chooses.
+        recipients: who may be paid; None for anybody.
+        fee_ceiling: how much more than the amount may be asked.
+        life_min_s: for how long an authorization has to be good.
+        least: what the seller sells at least, as far as is known.
+        most: and at most.
+        seller: the name of its record.
+    """
+
+    token: Token
+    sender: bytes
+    amount: Usd
+    minimum: bool
+    recipients: frozenset[bytes] | None
+    fee_ceiling: Bps
+    life_min_s: int
+    least: Decimal | None = None
+    most: Decimal | None = None
+    seller: str = ""
+
+    def total(self, offer: Offer) -> Usdc:
+        """Return what would be paid for an offer."""
+        return self.amount.usdc_up() if self.minimum else Usdc(offer.amount)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An offer, or what stands in its place, with every line of the judgement on it."""
+
+    index: int
+    offer: Offer | None
+    lines: tuple[Finding, ...]
+
+    @property
+    def payable(self) -> bool:
+        """Tell whether it can be paid."""
+        return self.offer is not None and all(line.right for line in self.lines)
+
+
+def judged(listed: Sequence[Offer | Unread], wanted: Wanted) -> tuple[Judged, ...]:
+    """Judge each offer by itself."""
+    return tuple(
+        Judged(one.index, one, tuple(judge(one, wanted)))
+        if isinstance(one, Offer)
+        else Judged(one.index, None, (_unread(one),))
+        for one in listed
+    )
+
+
+def chosen(each: Sequence[Judged], wanted: Wanted) -> int | None:
+    """Return the place of the offer that is meant: the first that passes, where all that pass mean the same payment.
+
+    Where none passes it is the only one in our token on our chain, so that the proof can say what is wrong with it.
+    """
+    passing = [one.offer for one in each if one.payable and one.offer is not None]
+    if passing:
+        return passing[0].index if len({_means(one, wanted) for one in passing}) == 1 else None
+    near = [one.index for one in each if one.offer is not None and _ours(one.offer, wanted)]
+    return near[0] if len(near) == 1 else None
+
+
+def refusal(each: Sequence[Judged], wanted: Wanted) -> ChargeRefused:
+    """Return why nothing was chosen."""
+    passing = [one.offer for one in each if one.payable and one.offer is not None]
+    token = wanted.token
+    if len({_means(one, wanted) for one in passing}) > 1:
+        return _ambiguous(passing, wanted)
+    if passing:
+        return ChargeRefused(
+            "accepts",
+            "an answer of which nothing was chosen when it came",
+            "an offer that could be paid then",
+            remedy="nothing: the next top-up asks anew, by the present settings",
+        )
+    told = "; ".join(_told(one) for one in each[:TOLD_MAX])
+    more = f"; and {len(each) - TOLD_MAX} more" if len(each) > TOLD_MAX else ""
+    return ChargeRefused(
+        "accepts",
+        f"{len(each)} offers, none of which can be paid: {told}{more}" if each else "empty",
+        f"an offer `exact` of {token.asset} on chain {token.chain_id}",
+        remedy="`topup doctor --rail x402` shows every line of every offer",
+    )
+
+
+def judge(offer: Offer, wanted: Wanted) -> list[Finding]:
+    """Hold an offer against what is wanted, line by line; a line that fails says what decides it."""
+    token = wanted.token
+    extra = offer.raw.get("extra") or {}
+    how, flow = extra.get("assetTransferMethod", "eip3009"), extra.get("paymentFlow", "authorization")
+    scheme_right, asset_right = offer.scheme == "exact", offer.asset == token.address
+    return [
+        *_limits(wanted),
+        Finding(
+            "scheme",
+            offer.scheme[:80],
+            "exact",
+            scheme_right,
+            remedy="nothing decides it: topup signs scheme `exact` alone, which moves exactly what is signed",
+        ),
+        Finding(
+            "network",
+            offer.network[:80],
+            f"chain {token.chain_id}",
+            offer.chain_id == token.chain_id,
+            remedy=f"nothing decides it: x402 is paid on chain {token.chain_id} alone here",
+        ),
+        Finding(
+            "asset",
+            _checksummed(offer.asset),
+            f"{_checksummed(token.address)} ({token.asset})",
+            asset_right,
+            remedy=f"nothing decides it: {token.asset} alone is paid with on chain {token.chain_id}",
+        ),
+        _recipient(offer, wanted),
+        _amount(offer, wanted),
+        Finding(
+            "maxTimeoutSeconds",
+            f"{offer.max_timeout_s} s",
+            f"at least {wanted.life_min_s} s",
+            offer.max_timeout_s >= wanted.life_min_s,
+            remedy="nothing decides it: an authorization that ends sooner would die on its way; ask the seller",
+        ),
+        *_names(offer, token),
+        Finding(
+            "extra.assetTransferMethod",
+            _short(how),
+            "eip3009",
+            how == "eip3009",
+            remedy="nothing decides it: Permit2 wants an allowance, and topup gives none to a seller",
+        ),
+        Finding(
+            "extra.paymentFlow",
+            _short(flow),
+            "authorization",
+            flow == "authorization",
+            remedy="nothing decides it: topup signs an authorization and sends no transaction for a seller",
+        ),
+    ]
+
+
+def _limits(wanted: Wanted) -> list[Finding]:
+    """Hold the purchase against what the seller's record says it sells."""
+    if wanted.least is None and wanted.most is None:
+        return []
+    least, most = wanted.least or Decimal(0), wanted.most
+    should_be = f"at least {least}" if most is None else f"{least} to {most}"
+    right = least <= wanted.amount.amount and (most is None or wanted.amount.amount <= most)
+    return [
+        Finding(
+            "purchase",
+            f"{wanted.amount} dollars",
+            f"{should_be} dollars at {wanted.seller}",
+            right,
+            remedy="policy.amount decides it; where the seller's limits changed, a file with its own (docs/rails.md)",
+        )
+    ]
+
+
+def _recipient(offer: Offer, wanted: Wanted) -> Finding:
+    field, was = "payTo", _checksummed(offer.pay_to)
+    if offer.pay_to in (b"\x00" * 20, wanted.sender, wanted.token.address):
+        should_be = "neither null, nor this wallet, nor the token itself"
+        return Finding(field, was, should_be, right=False, remedy="nothing decides it: ask the seller whom it pays")
+    if wanted.recipients is None:
+        return Finding(field, was, "anybody: rails.x402.recipients names nobody", right=True)
+    should_be = " or ".join(map(_checksummed, sorted(wanted.recipients)))
+    remedy = "rails.x402.recipients decides it: add this one only where the seller publishes it"
+    return Finding(field, was, should_be, offer.pay_to in wanted.recipients, remedy=remedy)
+
+
+def _amount(offer: Offer, wanted: Wanted) -> Finding:
+    least, most = wanted.amount.usdc_up(), wanted.amount.plus_bps(wanted.fee_ceiling).usdc_up()
+    asked, field = Usdc(offer.amount), "amount"
+    if wanted.minimum:
+        remedy = "policy.amount decides it: raise it to what this seller sells at least"
+        return Finding(field, f"at least {asked}", f"at most {least}", asked <= least, remedy=remedy)
+    remedy = f"rails.x402.fee_ceiling_bps ({wanted.fee_ceiling.bps}) decides how much more than policy.amount is paid"
+    return Finding(field, str(asked), f"between {least} and {most}", Usdc(1) <= least <= asked <= most, remedy=remedy)
+
+
+def _names(offer: Offer, token: Token) -> list[Finding]:
+    remedy = "nothing decides it: what is signed by another name than the token's own is worth nothing to the seller"
+    return [
+        Finding(
+            f"extra.{field}",
+            "not given, so the token's own is signed" if named is None else named[:80],
+            own,
+            named in (own, None),
+            remedy=remedy,
+        )
+        for field, named, own in (("name", offer.name, token.name), ("version", offer.token_version, token.version))
+    ]
+
+
+def _ambiguous(passing: Sequence[Offer], wanted: Wanted) -> ChargeRefused:
+    payees = {one.pay_to for one in passing}
+    totals = {wanted.total(one) for one in passing}
+    means = list(dict.fromkeys(_means(one, wanted) for one in passing))
+    listed = "; ".join(f"{total} to {_checksummed(to)}" for _, _, to, total in means[:TOLD_MAX])
+    by = (["rails.x402.recipients, to name the one to be paid"] if len(payees) > 1 else []) + (
+        ["rails.x402.fee_ceiling_bps, so that one amount remains"] if len(totals) > 1 else []
+    )
+    return ChargeRefused(
+        "accepts",
+        f"{len(passing)} offers that can be paid and differ: {listed}",
+        "one, or several that mean the same payment",
+        remedy=f"set {' and '.join(by)}",
+    )
+
+
+def _means(offer: Offer, wanted: Wanted) -> tuple[int, bytes, bytes, Usdc]:
+    """Return what would be paid: the chain, the token, to whom and how much."""
+    return offer.chain_id, offer.asset, offer.pay_to, wanted.total(offer)
+
+
+def _ours(offer: Offer, wanted: Wanted) -> bool:
+    return (offer.chain_id, offer.asset, offer.scheme) == (wanted.token.chain_id, wanted.token.address, "exact")
+
+
+def _unread(one: Unread) -> Finding:
+    remedy = "nothing decides it: this offer is passed over, and spoils no other"
+    return Finding(one.field, one.was, one.should_be, right=False, remedy=remedy)
+
+
+def _told(one: Judged) -> str:
+    wrong = next(line for line in one.lines if not line.right)
+    place = "" if one.offer is None else f"accepts[{one.index}]."  # an unread one's field says its place
+    return f"{place}{wrong.field} is {wrong.was[:60]}"
+
+
+def _short(value: object) -> str:
+    return value[:80] if isinstance(value, str) and value.isprintable() else ascii(value)[:80]
+
+
+def _checksummed(address: bytes) -> str:
+    from eth_utils.address import to_checksum_address
+
+    return to_checksum_address(address)

@@ -1,0 +1,69 @@
+"""How does JSON pass through us as it was written? Numbers keep their text, and are written again as they stood.
+
+A seller's document may hold what is none of our business: an example price of 22.5, a schema, a description. Where a
+protocol wants it echoed, it is echoed to the digit; nothing is reckoned with a number that is carried so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from topup import document
+from topup.charge import RAW_BYTES_MAX
+from topup.errors import ChargeRefused
+
+# Integers of at most so many characters are read as integers: units of a token have 78.
+INTEGER_LENGTH_MAX: Final = 80
+
+
+@dataclass(frozen=True)
+class Numeral:
+    """A number as it stood in a document: carried, never reckoned with."""
+
+    text: str
+
+
+def integer(text: str) -> int | Numeral:
+    """Return an integer that is written as it was read; another one, such as -0, stays as it stood."""
+    if len(text) > INTEGER_LENGTH_MAX:
+        return Numeral(text)
+    number = int(text)
+    return number if str(number) == text else Numeral(text)
+
+
+def read(raw: bytes) -> Any:
+    """Decode a document of bounded size in which no name is given twice; fractions are numerals.
+
+    Raises:
+        ChargeRefused: it is none.
+    """
+    if len(raw) > RAW_BYTES_MAX:
+        raise ChargeRefused("answer", f"{len(raw)} bytes", f"at most {RAW_BYTES_MAX} bytes")
+    try:
+        return document.read(raw, integer=integer, fraction=Numeral)
+    except document.Twice as error:
+        raise ChargeRefused(ascii(error.name)[1:-1][:80], "given twice", "given once") from None
+    except document.Unreadable as error:
+        raise ChargeRefused("answer", str(error), "a JSON document") from None
+
+
+def write(value: Any) -> str:
+    """Return JSON on one line; `value` may hold numerals.
+
+    Raises:
+        UnicodeEncodeError: a text in it is none, when the result is encoded.
+    """
+    if isinstance(value, Numeral):
+        return value.text
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{_text(name)}:{write(one)}" for name, one in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(write, value)) + "]"
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
