@@ -24,6 +24,7 @@ from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import Next, RpcError, RpcServer
 from topup.sandbox.world import World, embedded
+from topup.store.file import FILE
 
 HOUR_MS = 3_600_000
 DAYS_MS = 49 * HOUR_MS
@@ -371,6 +372,54 @@ def test_an_expired_charge_proven_dead_by_two_is_replaced_by_a_new_one(world: Wo
         assert last.charge_seq == 2
         assert last.place == first.place
         assert last.plan.max_fee_per_gas.units * 8 >= first.plan.max_fee_per_gas.units * 9
+        assert stage.payments() == 1
+        assert stage.booked() == stage.left()
+        await stage.close()
+
+    story(tell())
+
+
+def test_a_proof_that_takes_many_passes_goes_on_from_the_ledger_and_is_had_once(world: World, tmp_path: Path) -> None:
+    """Three blocks of logs a question, a few questions a pass, another process with each pass: one payment in the end.
+
+    While it is being read nothing is signed, and each pass asks no more than it may.
+    """
+
+    async def narrow(method: str, params: list[Any], honest: Next) -> Any:
+        if method == "eth_getLogs" and int(params[0]["toBlock"], 16) - int(params[0]["fromBlock"], 16) >= 3:
+            raise RpcError(-32600, "eth_getLogs is limited to a 3 range")
+        return honest()
+
+    async def tell() -> None:
+        settings = two(world, other := world.provider())
+        stage = Stage(world, tmp_path, world.clock, settings)
+        await expired(stage)
+        stage.inside(lambda: [world.chain.mine(world.clock.now_s()) for _ in range(300)])
+        world.rpc.intercept = other.intercept = narrow
+        read, passes = 0, 0
+        for _ in range(60):
+            await stage.close()
+            stage = Stage(world, tmp_path, world.clock, settings)
+            assert stage.works.cycle._budget is not None
+            stage.works.cycle._budget.questions = 20
+            before = world.rpc.asked["eth_getLogs"]
+            rest = await stage.step()
+            if "the logs are being read" not in rest.detail:
+                continue
+            rows = sqlite3.connect(tmp_path / FILE).execute("SELECT last, anchor FROM piece").fetchall()
+            assert len(rows) == 2
+            assert all(last <= anchor for last, anchor in rows)
+            assert min(rows)[0] > read
+            assert world.rpc.asked["eth_getLogs"] - before <= 21
+            assert len(stage.topup.charges) == 1
+            read, passes = min(rows)[0], passes + 1
+            if passes == 3:
+                break
+        assert passes == 3
+        world.rpc.intercept = other.intercept = None
+        world.mining = True
+        done = await stage.until(State.DONE, passes=240)
+        assert [c.dead is not None for c in done.charges] == [True, False]
         assert stage.payments() == 1
         assert stage.booked() == stage.left()
         await stage.close()
