@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 import sqlite3
@@ -20,7 +21,7 @@ from tests.served import Served, served
 from topup import assemble, events
 from topup.credits import Reading
 from topup.cycle import Cycle
-from topup.daemon import DEFECTS_MAX, ERROR_WAIT_S, REQUEST_LIFE_MS, Daemon, Heart
+from topup.daemon import BEAT_S, DEFECTS_MAX, ERROR_WAIT_S, REQUEST_LIFE_MS, STUCK_MS, Daemon, Heart
 from topup.errors import Exit, StoreUnusable
 from topup.events import Event
 from topup.lifecycle import State
@@ -216,6 +217,52 @@ def test_the_heart_speaks_to_an_abstract_socket_and_forgives_a_missing_one(tmp_p
         assert ear.recv(100) == b"READY=1\nSTATUS=up"
     Heart.of({"NOTIFY_SOCKET": "@" + name}).say("READY=1")
     Heart.of({}).say("READY=1")
+
+
+def test_a_pass_that_hangs_stops_the_heart_and_one_that_asks_does_not(
+    tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a pass asks, the watchdog hears of it every five seconds; a pass that waits for nothing is silent."""
+
+    class Ticking(Leap):
+        async def sleep(self, seconds: float) -> None:
+            await super().sleep(seconds)
+            await asyncio.sleep(0)
+
+    name = f"topup-heart-{tmp_path}"
+    monkeypatch.setattr("topup.daemon.SystemClock", Ticking)
+
+    async def tell(ear: socket.socket) -> tuple[int, int]:
+        asking, never = True, asyncio.Event()
+
+        async def hang(asked: object) -> None:
+            while asking:
+                fake.api.requests += 1
+                await asyncio.sleep(0)
+            await never.wait()
+
+        monkeypatch.setattr(fake.daemon._cycle, "run", hang)
+        running = asyncio.create_task(fake.daemon.run())
+        counts = []
+        for phase in (True, False):
+            asking, heard = phase, 0
+            for _ in range(200):
+                await asyncio.sleep(0)
+                with contextlib.suppress(BlockingIOError):
+                    heard += ear.recv(100) == b"WATCHDOG=1"
+            counts.append(heard)
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        return counts[0], counts[1]
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind("\0" + name)
+        ear.setblocking(False)
+        monkeypatch.setattr(fake.daemon, "_heart", Heart("@" + name))
+        alive, hung = asyncio.run(tell(ear))
+    assert alive > 50
+    assert 0 < hung <= STUCK_MS // 1000 // BEAT_S + 1
 
 
 # -- passes, with a clock that leaps ------------------------------------------------------------------------------

@@ -68,6 +68,8 @@ RATES = [
     ("daily request count exceeded, request rate limited", -32005),
     ("node.example answered HTTP 429 without JSON", 0),
     ("", -32029),
+    ("", -32005),
+    ("daily limit reached", -32005),
 ]
 RANGES = [
     ("eth_getLogs is limited to a 10 range", 10),
@@ -116,6 +118,7 @@ def test_too_much_in_an_answer_says_nothing_of_other_blocks(text: str) -> None:
 def test_any_other_error_is_no_limit(text: str) -> None:
     """From what does not speak of a limit none is learnt."""
     assert refusal(text, -32000) is Refusal.OTHER
+    assert refusal("logs are for those who pay", -32005) is Refusal.OTHER
 
 
 # -- pages ---------------------------------------------------------------------------------------------------------

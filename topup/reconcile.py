@@ -22,6 +22,7 @@ from topup.bill import books_of
 from topup.books import Commodity
 from topup.chain import history, scan
 from topup.chain.owners import quorum
+from topup.chain.paging import Pager
 from topup.chain.profiles import Profile
 from topup.chain.rpc import Rpc
 from topup.charge import parse
@@ -44,7 +45,7 @@ NONCES_MAX: Final = 200
 SINCE: Final = "name the block or the day of the wallet's first payment: --since 2026-01-31"
 # What says nothing against the nonces that the wallet has used.
 HARMLESS: Final = {What.UNSEEN, What.OTHER_BLOCK, What.BALANCE, What.UNKNOWN_CARRIED, What.PROVIDER}
-Scan = Callable[[Rpc, bytes, bytes, int, int], AsyncIterator[scan.Chunk]]
+Scan = Callable[[Rpc, bytes, bytes, int, int, Pager], AsyncIterator[scan.Chunk]]
 # By which logs of its token a payment is found that the seller carried to the chain.
 LOGS: Final[dict[str, Scan]] = {MPP: scan.memos, X402: scan.authorizations}
 
@@ -323,6 +324,8 @@ class Panel:
     rpcs: Sequence[Rpc]
     quorum: int
     chain_id: int
+    # What range of logs each of them grants is learnt once.
+    pager: Pager = field(default_factory=scan.patient)
 
     async def standing(self, wallet: bytes) -> tuple[Head, int]:
         """Return the newest block that is final everywhere, and the wallet's newest nonce anywhere."""
@@ -456,7 +459,7 @@ class Examination:
         failures = []
         for rpc in self._panel.rpcs:
             try:
-                async for chunk in scan.transfers(rpc, contract, operator, last + 1, final):
+                async for chunk in scan.transfers(rpc, contract, operator, last + 1, final, self._panel.pager):
                     found = [_kept(contract, t) for t in chunk.transfers if t.sender == self._wallet]
                     last = chunk.last
                     self._store.save_scan(
@@ -671,7 +674,8 @@ class Search:
         if done is None or (begin is not None and not done[0] <= begin <= done[1] + 1):
             done = (begin or 0, (begin or 0) - 1)
         first, last = done
-        async for chunk in LOGS[self._one.rail](rpc, token, self._wallet, last + 1, final):
+        pages = LOGS[self._one.rail](rpc, token, self._wallet, last + 1, final, self._panel.pager)
+        async for chunk in pages:
             found, last = [_kept(token, t) for t in chunk.transfers], chunk.last
             at_ms = self._store.now_ms(self._clock.now_ms())
             self._store.save_scan(chain_id, self._wallet, place, (first, last), found, at_ms)
@@ -707,7 +711,8 @@ class Search:
     async def _shows(self, transfer: Transfer, rpc: Rpc) -> bool:
         """Tell whether a provider shows exactly this payment in its block."""
         token, number = self._one.dollar.token, transfer.block_number
-        chunks = [one async for one in LOGS[self._one.rail](rpc, token, self._wallet, number, number)]
+        pages = LOGS[self._one.rail](rpc, token, self._wallet, number, number, self._panel.pager)
+        chunks = [one async for one in pages]
         return transfer in (_kept(token, found) for chunk in chunks for found in chunk.transfers)
 
 

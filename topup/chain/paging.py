@@ -57,8 +57,9 @@ _RANGE: Final = re.compile(
 )
 # Said of anything; of a question for logs it is their number.
 _MUCH: Final = re.compile(r"too large|too big|query (?:timeout|timed out)|execution (?:timeout|aborted)")
-# Codes that only ever speak of a rate where the words say nothing.
-_RATE_CODES: Final = (429, -32005, -32016, -32029)
+# Codes that only ever speak of a rate where the words say nothing; and one that is given for other things as well.
+_RATE_CODES: Final = (429, -32016, -32029)
+_LIMIT: Final = -32005
 # A number of blocks, with the thousands set apart or as "2K"; one of results or bytes is none.
 _NUMBER: Final = re.compile(
     r"(?<![\w.,])(\d{1,3}(?:[,_]\d{3})+|\d{1,9})(k?)\b(?! ?(?:results|logs|bytes|[mkg]i?b\b|s\b|ms\b))"
@@ -78,7 +79,8 @@ def refusal(text: str, code: int = 0) -> Refusal:
     ):
         if pattern.search(said):
             return why
-    return Refusal.RATE if code in _RATE_CODES or "limit exceeded" in said else Refusal.OTHER
+    over = "limit exceeded" in said or (code == _LIMIT and (not said or "limit" in said or "exceed" in said))
+    return Refusal.RATE if code in _RATE_CODES or over else Refusal.OTHER
 
 
 def granted(text: str, asked: int) -> int:
