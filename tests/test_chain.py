@@ -1009,7 +1009,8 @@ def test_a_failing_node_is_unknown_and_not_absence(method: str, stand: Stand) ->
 
 @pytest.mark.parametrize(
     ("field", "said"),
-    [(field, said) for field in ("status", "gasUsed", "effectiveGasPrice", "blockNumber") for said in (None, 1, "0xzz")]
+    [(field, said) for field in ("status", "gasUsed", "blockNumber") for said in (None, 1, "0xzz")]
+    + [("effectiveGasPrice", said) for said in (1, "0xzz")]  # one that is missing is derived: see test_lacking.py
     + [("logs", said) for said in (None, 5, [5], "x")]
     + [("l1Fee", "zz")],
     ids=str,

@@ -28,6 +28,7 @@ NO_PROMISE = (
     "Then 100 dollars cost at most 103 dollars",
     "So choose providers that have nothing to do",
     "Then more ETH is sent than is needed",
+    '**The API, where mpp is used.** "Never the wrong party" is promised',
     "Nothing here protects against that.",
     "**Keep little in the wallet",
     "Names cannot tell whether two companies",
