@@ -326,6 +326,12 @@ def test_who_pays_by_x402_needs_dollars_and_no_ether(tmp_path: Path) -> None:
         rich = looked(world, tmp_path, **mine)
         world.do(lambda: world.write(contracts.usdc_balance(world.wallet, 0)))
         poor = looked(world, tmp_path, **mine)
+        world.do(lambda: world.chain.set_code(world.wallet, bytes.fromhex("ef0100" + "cd" * 20)))
+        handed = looked(world, tmp_path, **mine)
+    assert "documented, not tried against the live seller" in rich["x402 seller"].says
+    assert rich["x402 signatures"].line().startswith("ok ")
+    assert handed["x402 signatures"].line().startswith("warn ")
+    assert "ERC-1271" in handed["x402 signatures"].says and handed["x402 signatures"].remedy
     assert failed(rich) == set()
     assert not COINBASES_OWN & set(rich)
     assert "x402 network fee" not in rich

@@ -129,6 +129,65 @@ def test_an_x402_offer_is_shown_and_not_taken(tmp_path: Path) -> None:
     assert told["offer"]["amount"] == "10"
 
 
+def offered(tmp_path: Path, fault: str, seller: str = "venice", code: bytes = b"", **more: str) -> dict[str, Any]:
+    """Look at an x402 seller whose answer is spoilt in this way, by a wallet with this code."""
+    with World(embedded, scale=10, make_gateway=selling_as(seller)) as world:
+        gateway: Any = world.gateway
+        world.do(lambda: world.chain.set_code(world.wallet, code))
+        if fault:
+            world.do(lambda: gateway.switch_on("offer", fault))
+        own = gateway.environment() | {"TOPUP_STATE_DIR": str(tmp_path), "TOPUP_CONFIG": "/dev/null"} | more
+        return shown(load(world.environment() | own), "x402")
+
+
+def test_every_x402_offer_is_shown(tmp_path: Path) -> None:
+    """Among offers that cannot be read or paid one is said to be paid; of each other what, what instead, and why."""
+    told = offered(tmp_path, "crowd")
+    assert told["fits"], told["proof"]
+    ways = told["offer"]["ways"]
+    assert [way["paid"] for way in ways] == [False, False, False, True, False, False, False]
+    assert all(way["refused"] and way["remedy"] for way in ways if not way["paid"])
+    assert all(line["remedy"] for way in ways for line in way["lines"] if not line["right"])
+    text = "\n".join(offers.lines(told))
+    assert text.count("would be paid") == 1
+    assert (
+        "NOT SO  extra.assetTransferMethod: permit2, it should be eip3009; to do: nothing decides it: Permit2" in text
+    )
+    assert "NOT SO  accepts[2].payTo: 'facilitator', it should be 0x and 40 hex digits" in text
+    assert "venice, read in veniceai/api-docs" in text and "documented, not tried" in text
+    assert "missing" not in "\n".join(line for line in text.splitlines() if line.startswith("ok"))
+
+
+def test_an_x402_recipient_that_is_not_pinned_names_its_setting(tmp_path: Path) -> None:
+    """Nobody is called dishonest: the found one, the wanted one, and the setting that decides."""
+    told = offered(tmp_path, "", TOPUP_RAILS__X402__RECIPIENTS="0x" + "ab" * 20)
+    assert not told["fits"]
+    assert not any(way["paid"] for way in told["offer"]["ways"])
+    assert "rails.x402.recipients" in told["remedy"]
+    assert "NOT SO  payTo: " in "\n".join(offers.lines(told))
+
+
+def test_of_an_unreadable_x402_answer_nothing_is_said_but_what_came(tmp_path: Path) -> None:
+    """A name that is given twice refuses the whole: no recipient is spoken of, and the remedy is there."""
+    told = offered(tmp_path, "duplicate-keys", seller="plain")
+    assert told["offer"]["ways"] is None
+    assert told["same_recipient"] is None
+    text = "\n".join(offers.lines(told))
+    assert "another recipient" not in text
+    assert "given twice" in text and "to do      tell the seller" in text
+    assert '"payTo":' in text, "the body is shown as it came"
+
+
+def test_a_wallet_with_code_is_told_who_judges_its_signatures(tmp_path: Path) -> None:
+    """Who asks the code of an account that handed itself to a contract may refuse its key; without code, nothing."""
+    told = offered(tmp_path, "", code=bytes.fromhex("ef0100" + "cd" * 20))
+    text = "\n".join(offers.lines(told))
+    assert "hands itself to 0x" + "cd" * 20 + " (EIP-7702)" in text
+    assert "ERC-1271" in text
+    assert told["fits"], "a warning: the code may well know the key"
+    assert offered(tmp_path / "plain", "")["wallet"] == ""
+
+
 def test_a_charge_is_not_asked_for_here(tmp_path: Path) -> None:
     """Each request for a Coinbase charge is one: `topup pin` is the place for that."""
     with World(embedded) as world:

@@ -116,6 +116,7 @@ Each module answers one question. In the order the money flows:
   reconcile.py    Does the ledger know everything this wallet did, and how is it told what it does not know?
   limit.py        What may the wallet's access key spend, and how does the account's owner change it?
   doctor.py       Is everything in place?
+  x402_look.py    What can be seen of an x402 seller and the wallet that pays it, before anything is signed?
   offers.py       What does a seller demand, before anything is paid?
   report.py       What does the ledger say?
   outlook.py      How does a forecast read?

@@ -27,7 +27,7 @@ from topup.money import Asset, EthPrice, Usdc, Wei, deviation_bps_up
 from topup.settings import Settings, load
 from topup.store.file import FILE
 from topup.store.sqlite import SqliteStore
-from topup.terms import COINBASE
+from topup.terms import COINBASE, X402
 
 # Beyond this the deadlines of charges and the freshness of prices can no longer be judged by this machine.
 SKEW_MAX_S = 30
@@ -349,10 +349,34 @@ async def _others(settings: Settings, one: Purse, wallet: bytes | None) -> list[
         found, good = await _providers(settings, rpcs, _of_others(one, own))
         if not good:
             return [*found, *_skipped((f"{one.rail} balance",), "no provider can be asked")]
-        return [*found, *await _safely(f"{one.rail} balance", _dollars(settings, good[0], one, own, key))]
+        found += await _safely(f"{one.rail} balance", _dollars(settings, good[0], one, own, key))
+        if one.rail == X402:
+            found += [_seller(settings), *await _code(good, own)]
+        return found
     finally:
         for rpc in rpcs:
             await rpc.close()
+
+
+def _seller(settings: Settings) -> Check:
+    """Say by whose record the seller is asked, and how far that can be relied on."""
+    says = assemble.seller(settings).says()
+    return Check("x402 seller", ok=True, says=f"{says}; `topup doctor --rail x402` shows what it offers")
+
+
+async def _code(rpcs: Sequence[Any], own: bytes | None) -> list[Check]:
+    """Say what the wallet's code means to whoever verifies its signatures."""
+    from topup.x402_look import CODE_REMEDY, code
+
+    name = "x402 signatures"
+    if own is None:
+        return []
+    said = await code(rpcs, own)
+    if said is None:
+        return [Check(name, ok=True, says="unknown: no provider told the wallet's code")]
+    if said:
+        return [Check(name, ok=True, says=f"warning: {said}", remedy=CODE_REMEDY)]
+    return [Check(name, ok=True, says="the wallet has no code: its key alone signs for it")]
 
 
 async def _dollars(settings: Settings, rpc: Any, one: Purse, own: bytes | None, key: bytes | None) -> list[Check]:

@@ -11,8 +11,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from topup import assemble
+from topup import assemble, x402_look
 from topup.budget import Budget
+from topup.chain.rpc import Rpc
 from topup.charge import Demand, Finding, Request
 from topup.check import payer
 from topup.clock import SystemClock
@@ -24,6 +25,7 @@ from topup.rails.mpp import Mpp
 from topup.rails.x402 import X402
 from topup.settings import Settings
 from topup.store.sqlite import SqliteStore
+from topup.x402_look import line_of
 
 
 class Quiet:
@@ -58,6 +60,7 @@ async def look(settings: Settings, name: str, amount: Usd) -> dict[str, Any]:
         asked = Request(amount, wallet, rail.chain_id, "doctor")
         offers = [_offer(rail, await rail.ask(asked), asked) for _ in range(2)]
         proof = await _proof(rail, await rail.ask(asked), asked)
+        about = await _about(settings, rpcs, wallet) if isinstance(rail, X402) else {}
     finally:
         for seller in sellers:
             await seller.close()
@@ -70,6 +73,7 @@ async def look(settings: Settings, name: str, amount: Usd) -> dict[str, Any]:
         "schema": 1,
         "rail": name,
         "asked_usd": str(amount),
+        **about,
         "texts": texts,
         "offer": offers[0],
         "same_recipient": None if None in recipients else recipients[0] == recipients[1],
@@ -79,10 +83,17 @@ async def look(settings: Settings, name: str, amount: Usd) -> dict[str, Any]:
     }
 
 
+async def _about(settings: Settings, rpcs: list[Rpc], wallet: bytes) -> dict[str, Any]:
+    """Return whose record the seller is asked by, and what the wallet's code means; None where nobody told."""
+    return {"seller": assemble.seller(settings).says(), "wallet": await x402_look.code(rpcs, wallet)}
+
+
 def _offer(rail: Mpp | X402, raw: bytes, asked: Request) -> dict[str, Any]:
     """Decode what came, as far as it can be."""
-    came = {k: v for k, v in json.loads(raw).items() if k in ("challenges", "headers")}
-    ways = _ways(rail, raw, asked) if isinstance(rail, Mpp) else {}
+    if isinstance(rail, Mpp):
+        came, ways = {"challenges": json.loads(raw)["challenges"]}, _ways(rail, raw, asked)
+    else:
+        came, ways = x402_look.came(raw), {"ways": x402_look.ways(rail, raw, asked)}
     try:
         demand = rail.read(raw)
     except ChargeRefused as error:
@@ -90,7 +101,7 @@ def _offer(rail: Mpp | X402, raw: bytes, asked: Request) -> dict[str, Any]:
     return {
         "came": came,
         **_asked_for(demand),
-        "lines": [_line(one) for one in (_all(rail, raw, asked))],
+        "lines": [line_of(one) for one in (_all(rail, raw, asked))],
         **ways,
     }
 
@@ -130,7 +141,7 @@ def _ways(rail: Mpp, raw: bytes, asked: Request) -> dict[str, Any]:
             "paid": one.challenge.id == kept.get("chosen"),
             "refused": None if one.wrong is None else str(one.wrong),
             "remedy": "" if one.wrong is None else one.wrong.remedy,
-            "lines": [_line(line) for line in one.lines],
+            "lines": [line_of(line) for line in one.lines],
         }
         ways.append(told if one.due is None else told | _asked_for(one.due))
     return {"ways": ways, "left_out": kept["left_out"]}
@@ -139,16 +150,6 @@ def _ways(rail: Mpp, raw: bytes, asked: Request) -> dict[str, Any]:
 def shown(text: str) -> str:
     """Return foreign text as one short line of ASCII."""
     return ascii(text)[1:-1][:80]
-
-
-def _line(finding: Finding) -> dict[str, Any]:
-    return {
-        "field": finding.field,
-        "was": finding.was,
-        "should_be": finding.should_be,
-        "right": finding.right,
-        "remedy": "" if finding.right else finding.remedy,
-    }
 
 
 async def _proof(rail: Mpp | X402, raw: bytes, asked: Request) -> TopupError | None:
@@ -171,10 +172,12 @@ def lines(told: Mapping[str, Any]) -> list[str]:
     texts = [_printed(line) for path, text in told["texts"].items() for line in (f"--- {path}", *text.splitlines())]
     ways = [line for number, one in enumerate(offer.get("ways") or (), 1) for line in _way(number, one)]
     judged = [] if ways else [_judged(one) for one in offer.get("lines", ())]
+    who = [f"{name:<10} {told[name]}" for name in ("seller", "wallet") if told.get(name)]
     left = [f"left out   {offer['left_out']} headers that are no plain ASCII"] if offer.get("left_out") else []
     again = {None: "no recipient was read", True: "the same recipient", False: "another recipient"}
     to_do = [f"to do      {told['remedy']}"] if told["remedy"] else []
     return [
+        *who,
         *texts,
         *came,
         *head,
@@ -193,11 +196,12 @@ def _printed(text: str) -> str:
 
 
 def _way(number: int, one: Mapping[str, Any]) -> list[str]:
-    """Return one challenge for a terminal."""
+    """Return one challenge or offer for a terminal."""
+    what = "an offer that cannot be read" if one["method"] is None else f"{one['method']} {one['intent']}"
     fate = "would be paid" if one["paid"] else f"not paid: {one['refused']}" if one["refused"] else "not paid"
     asks = f", {one['amount']} of {one['token']} to {one['recipient']}" if "amount" in one else ""
     to_do = [f"           to do: {one['remedy']}"] if one["remedy"] and not one["lines"] else []
-    return [f"way {number:<6} {one['method']} {one['intent']}{asks}: {fate}", *to_do, *map(_judged, one["lines"])]
+    return [f"way {number:<6} {what}{asks}: {fate}", *to_do, *map(_judged, one["lines"])]
 
 
 def _judged(one: Mapping[str, Any]) -> str:

@@ -34,6 +34,10 @@ def integer(text: str) -> int | Numeral:
     return number if str(number) == text else Numeral(text)
 
 
+# What can be done about an answer that is none.
+TELL: Final = "tell the seller what is wrong with its answer"
+
+
 def read(raw: bytes) -> Any:
     """Decode a document of bounded size in which no name is given twice; fractions are numerals.
 
@@ -41,13 +45,13 @@ def read(raw: bytes) -> Any:
         ChargeRefused: it is none.
     """
     if len(raw) > RAW_BYTES_MAX:
-        raise ChargeRefused("answer", f"{len(raw)} bytes", f"at most {RAW_BYTES_MAX} bytes")
+        raise ChargeRefused("answer", f"{len(raw)} bytes", f"at most {RAW_BYTES_MAX} bytes", remedy=TELL)
     try:
         return document.read(raw, integer=integer, fraction=Numeral)
     except document.Twice as error:
-        raise ChargeRefused(ascii(error.name)[1:-1][:80], "given twice", "given once") from None
+        raise ChargeRefused(ascii(error.name)[1:-1][:80], "given twice", "given once", remedy=TELL) from None
     except document.Unreadable as error:
-        raise ChargeRefused("answer", str(error), "a JSON document") from None
+        raise ChargeRefused("answer", str(error), "a JSON document", remedy=TELL) from None
 
 
 def write(value: Any) -> str:

@@ -25,6 +25,7 @@ from topup.ports import Claim, Clock, Delivery, Sent, Signer, Survey, TokenChain
 from topup.rails.authorized import Authorized, Seller
 from topup.rails.x402_choice import Judged, Token, Wanted, chosen, judge, judged, refusal
 from topup.rails.x402_wire import (
+    TELL,
     Assumed,
     Authorization,
     Login,
@@ -178,6 +179,10 @@ class X402(Authorized[Ask]):
         each = judged(listed(kept.document, kept.assumed), wanted)
         return each, chosen(each, wanted)
 
+    def would_pay(self, offer: Offer, raw: bytes, request: Request) -> str:
+        """Return what an offer of this answer would cost, in whole dollars of the token."""
+        return str(self._wanted(request, minimum=_kept(raw).minimum).total(offer).usdc)
+
     def read(self, raw: bytes) -> Ask:
         """Decode what was stored, and take the offer that was chosen when it came.
 
@@ -329,7 +334,7 @@ def _kept(raw: bytes) -> _Kept:
         choice, units = kept.get("choice", FIRST), int(kept["units"])
         carrier = str(kept.get("carrier", "payment-required")).lower()
         if len(headers) > 1:
-            raise ChargeRefused(carrier.upper(), "given twice", "given once")
+            raise ChargeRefused(carrier.upper(), "given twice", "given once", remedy=TELL)
         return _Kept(
             seller=str(kept["seller"]),
             asked_s=int(kept["asked_s"]),

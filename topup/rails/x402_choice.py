@@ -260,7 +260,7 @@ def _ours(offer: Offer, wanted: Wanted) -> bool:
 
 
 def _unread(one: Unread) -> Finding:
-    remedy = "nothing decides it: this offer is passed over, and spoils no other"
+    remedy = one.remedy or "nothing decides it: this offer is passed over, and spoils no other"
     return Finding(one.field, one.was, one.should_be, right=False, remedy=remedy)
 
 

@@ -27,6 +27,8 @@ from topup.verbatim import Numeral, read, write
 DEPTH_MAX: Final = 40
 NUMBER_LENGTH_MAX: Final = 400
 OFFERS_MAX: Final = 100
+TELL: Final = "tell the seller; `topup doctor --rail x402` shows its answer as it came"
+UNSAID: Final = "a record may say what holds where the seller does not: rails.x402.profile (docs/rails.md)"
 # The names that version 1 has for chains; version 2 names them by CAIP-2.
 V1_CHAINS: Final[Mapping[str, int]] = {"base": 8453, "base-sepolia": 84532}
 _CAIP2 = re.compile(r"eip155:([1-9][0-9]{0,17})")
@@ -77,6 +79,7 @@ class Unread:
     field: str
     was: str
     should_be: str
+    remedy: str = ""
 
 
 class Assumed(NamedTuple):
@@ -149,7 +152,8 @@ def listed(raw: bytes, assumed: Assumed = NOTHING) -> tuple[Offer | Unread, ...]
         _refuse("answer", type(told).__name__, "an object")
     version = told.get("x402Version", assumed.version)
     if type(version) is not int or version not in (1, 2):
-        _refuse("x402Version", _shown(version), "1 or 2")
+        remedy = UNSAID if version is None else TELL
+        raise ChargeRefused("x402Version", _shown(version), "1 or 2", remedy=remedy)
     accepts = told.get("accepts")
     if not isinstance(accepts, list):
         _refuse("accepts", _shown(accepts), "a list")
@@ -278,7 +282,8 @@ def _one(reading: _Reading, index: int, stated: Any) -> Offer | Unread:
     try:
         return _offer(reading, index, stated)
     except ChargeRefused as refused:
-        return Unread(index, refused.field, refused.was, refused.should_be)
+        unsaid = refused.field.endswith("maxTimeoutSeconds") and refused.was == "missing"
+        return Unread(index, refused.field, refused.was, refused.should_be, UNSAID if unsaid else "")
 
 
 def _offer(reading: _Reading, index: int, stated: Any) -> Offer:
@@ -341,7 +346,7 @@ def _chain_id(version: int, network: str) -> int | None:
 
 
 def _refuse(field: str, was: str, should_be: str) -> Never:
-    raise ChargeRefused(field, was, should_be)
+    raise ChargeRefused(field, was, should_be, remedy=TELL)
 
 
 def _shown(value: Any) -> str:
