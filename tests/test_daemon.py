@@ -21,12 +21,12 @@ from tests.served import Served, served
 from topup import assemble, events
 from topup.credits import Reading
 from topup.cycle import Cycle
-from topup.daemon import BEAT_S, DEFECTS_MAX, ERROR_WAIT_S, REQUEST_LIFE_MS, STUCK_MS, Daemon, Heart
+from topup.daemon import BEAT_S, DEFECTS_MAX, ERROR_WAIT_S, STUCK_MS, Daemon, Heart
 from topup.errors import Exit, StoreUnusable
 from topup.events import Event
 from topup.lifecycle import State
 from topup.money import Usd
-from topup.ports import Key, Rail
+from topup.ports import Key, Rail, Requested, Wish
 from topup.sandbox.rpc import RpcError
 from topup.settings import load
 from topup.store.file import FILE
@@ -460,35 +460,69 @@ def test_ledger_time_never_runs_backwards(fake: Fake) -> None:
 
 # -- wishes of other commands -------------------------------------------------------------------------------------
 
+LIFE_MS = 120_000
+
+
+def wished(fake: Fake, amount: int | None, *, forced: bool = False, ago_ms: int = 0) -> Requested:
+    """A wish that another process has left, so long ago."""
+    asked_ms = fake.clock.now_ms() - ago_ms
+    amount_usd = Usd.of(amount) if amount is not None else None
+    return fake.store.wish("default", Wish(amount_usd, forced, None, 1), asked_ms, asked_ms + LIFE_MS)
+
 
 def test_a_wish_wakes_the_daemon_from_a_long_sleep_and_is_answered(fake: Fake) -> None:
     """It is looked for every second of a sleep, carried out by the next pass, and answered with how that ended."""
     fake.run(passes=1)
     before = len(fake.clock.slept)
-    number = fake.store.request("default", None, False, fake.clock.now_ms())
+    number = wished(fake, None).number
     fake.daemon._stop.clear()
     fake.run(passes=2)
-    assert fake.store.requested(number).outcome == "held: 15 is not below the floor of 10"
+    told = fake.store.requested(number)
+    assert (told.outcome, told.why, told.code) == ("held: 15 is not below the floor of 10", "above_floor", Exit.OK)
     assert len(fake.clock.slept) - before <= 1
 
 
-@pytest.mark.parametrize("fate", ["taken", "old"])
-def test_a_wish_is_never_carried_out_late_or_twice(fate: str, fake: Fake) -> None:
-    """One that a dead daemon had taken, and one that waited too long, are answered "unknown": nothing is bought."""
-    now = fake.clock.now_ms()
-    asked_ms = now - REQUEST_LIFE_MS - 1 if fate == "old" else now
-    number = fake.store.request("default", Usd.of(25), True, asked_ms)
-    if fate == "taken":
-        fake.store.take_request(number, now)
+def test_a_wish_that_nobody_took_in_time_is_never_carried_out(fake: Fake) -> None:
+    """Whoever asked has long gone: it is answered with "later", and nothing is decided."""
+    number = wished(fake, 25, forced=True, ago_ms=LIFE_MS + 1).number
     fake.run(passes=1)
-    assert str(fake.store.requested(number).outcome).startswith("unknown: ")
-    assert fake.sink.of(events.TopUpDecided) == []
+    told = fake.store.requested(number)
+    assert str(told.outcome).startswith("unknown: nobody was there")
+    assert (told.taken, told.code) == (False, Exit.LATER)
+    assert fake.sink.of(events.TopUpDecided) == fake.sink.of(events.TopUpForbidden) == []
+
+
+def test_a_wish_that_was_withdrawn_is_never_carried_out(fake: Fake) -> None:
+    """Its asker was told that it is safe to ask again: the daemon does not even look at it."""
+    number = wished(fake, 25, forced=True).number
+    assert fake.store.withdraw_request(number, fake.clock.now_ms())
+    fake.run(passes=1)
+    assert not fake.store.requested(number).taken
+    assert fake.sink.of(events.TopUpForbidden) == []
+
+
+def test_what_a_dead_daemon_had_taken_is_carried_out_by_the_next(fake: Fake) -> None:
+    """Nobody can have been told that it is safe to ask again; in time it is judged, here forbidden, and answered."""
+    asked = wished(fake, 25)
+    assert fake.store.take_request(asked.number, fake.clock.now_ms())
+    assert not fake.store.withdraw_request(asked.number, fake.clock.now_ms())
+    fake.run(passes=1)
+    told = fake.store.requested(asked.number)
+    assert (told.why, told.code) == ("observe_only", Exit.PERSON)
+
+
+def test_what_a_dead_daemon_had_taken_is_answered_when_its_time_is_over(fake: Fake) -> None:
+    """Taken, nothing decided, and nobody waits for it any more: it is not bought behind anybody's back."""
+    asked = wished(fake, 25, ago_ms=LIFE_MS + 1)
+    assert fake.store.take_request(asked.number, asked.at_ms)
+    fake.run(passes=1)
+    assert fake.store.requested(asked.number).code == Exit.LATER
     assert fake.sink.of(events.TopUpForbidden) == []
 
 
 def test_a_wish_whose_pass_breaks_is_answered(fake: Fake) -> None:
     """Whoever waits for it is told that it failed, and it is not tried again behind his back."""
-    number = fake.store.request("default", Usd.of(25), False, fake.clock.now_ms())
+    number = wished(fake, 25).number
     fake.api.instead = [broken]
     fake.run(passes=2)
     assert fake.store.requested(number).outcome == "unknown: the pass failed; see the daemon's log"

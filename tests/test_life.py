@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,18 @@ from eth_account import Account
 
 from tests.stage import Shifted, Stage
 from topup import events
-from topup.daemon import Daemon, Heart, once
-from topup.errors import Exit, StoreFenced
+from topup.daemon import Daemon, Heart
+from topup.errors import StoreFenced
 from topup.events import Event
 from topup.lifecycle import Fact, State
 from topup.money import Usd
+from topup.ports import Wish
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import Drop, Next
 from topup.sandbox.world import World, embedded
 from topup.store.sqlite import SqliteStore
-from topup.terms import Asked
 
 HOUR_MS = 3_600_000
 BELOW = Decimal("10.5")
@@ -353,47 +354,28 @@ def test_a_lost_answer_of_the_send_is_not_paid_twice(world: World, tmp_path: Pat
     asyncio.run(story())
 
 
-def test_a_request_is_carried_out_at_most_once_and_only_for_a_while(world: World, tmp_path: Path) -> None:
-    """An old request is answered and not obeyed; one that was taken when the process died is not begun again."""
+def test_a_wish_is_carried_out_at_most_once_and_only_for_a_while(world: World, tmp_path: Path) -> None:
+    """An old one is answered and not obeyed; one that was taken when the process died is carried out, and once."""
 
     async def story() -> None:
         world.do(lambda: world.gateway.account.set_usage(Decimal(1)))
         stage = Stage(world, tmp_path, world.clock)
         await stage.step()
         daemon = Daemon(stage.works.cycle, stage.store, world.clock, stage, "default", Heart(None))
-        old = stage.store.request("default", Usd.of("10"), forced=False, at_ms=world.clock.now_ms() - HOUR_MS)
-        taken = stage.store.request("default", Usd.of("10"), forced=False, at_ms=world.clock.now_ms())
-        stage.store.take_request(taken, world.clock.now_ms())
-        await daemon._pass()
+        now = world.clock.now_ms()
+        ten = Wish(Usd.of("10"), forced=False, name=None, uid=1)
+        old = stage.store.wish("default", ten, now - HOUR_MS, now - 1).number
         await daemon._pass()
         assert stage.store.latest("default", 5) == []
         assert "nothing was bought" in str(stage.store.requested(old).outcome)
-        assert "restarted" in str(stage.store.requested(taken).outcome)
-        fresh = stage.store.request("default", Usd.of("10"), forced=False, at_ms=world.clock.now_ms())
+        taken = stage.store.wish("default", replace(ten, name="june"), now, now + HOUR_MS).number
+        assert stage.store.take_request(taken, world.clock.now_ms())
         await daemon._pass()
-        assert stage.store.requested(fresh).topup_id == stage.topup.id
+        await daemon._pass()
+        assert stage.topup.wish == taken
+        assert stage.store.requested(taken).topup_id == stage.topup.id
+        assert len(stage.store.latest("default", 5)) == 1
         await stage.close()
-
-    asyncio.run(story())
-
-
-def test_a_repeated_once_finishes_the_first_purchase_and_buys_no_second(world: World, tmp_path: Path) -> None:
-    """Interrupted and run again: the open top-up ends, nothing new is bought, and the exit code says so."""
-
-    async def story() -> None:
-        world.do(lambda: world.gateway.account.set_usage(Decimal(1)))
-        stage = Stage(world, tmp_path, world.clock)
-        world.mining = False
-        await stage.until(State.SENT, asked=Asked(Usd.of("10")))
-        await stage.close()
-        world.mining = True
-        again = Stage(world, tmp_path, world.clock)
-        rest, code = await once(again.works.cycle, again.store, "default", world.clock, Asked(Usd.of("10")))
-        assert rest.outcome == "resumed"
-        assert code is Exit.LATER
-        assert again.payments() == 1
-        assert len(again.store.latest("default", 5)) == 1
-        await again.close()
 
     asyncio.run(story())
 

@@ -29,7 +29,7 @@ from topup.credits import DAY_MS, HOUR_MS, Doubt, Reading, Unknown
 from topup.errors import StoreBusy, StoreError, StoreFenced, StoreUnusable
 from topup.lifecycle import Fact, State, TopUp
 from topup.money import Usd, Usdc, Wei
-from topup.ports import Control, Delivery, Seen, Sent, Store
+from topup.ports import Control, Delivery, Seen, Sent, Store, Told, Wish
 from topup.store.file import FILE
 from topup.store.schema import MIGRATIONS
 from topup.store.sqlite import SqliteStore
@@ -391,18 +391,20 @@ def test_a_word_holds_for_its_time(store: SqliteStore) -> None:
     assert not store.said_within(ACCOUNT, "accept", NOW_MS, HOUR_MS)
 
 
-def test_requests_are_answered_in_order_and_begun_once(reopen: Callable[[], SqliteStore]) -> None:
-    """The oldest unanswered request comes first; that it was begun survives a restart."""
+def test_wishes_are_answered_in_order_and_begun_once(reopen: Callable[[], SqliteStore]) -> None:
+    """The oldest unanswered wish comes first; that it was begun survives a restart."""
     store = reopen()
-    first = store.request(ACCOUNT, Usd.of("12.5"), True, NOW_MS)
-    second = store.request(ACCOUNT, None, False, NOW_MS + 1)
-    store.take_request(first, NOW_MS + 2)
+    until_ms = NOW_MS + HOUR_MS
+    first = store.wish(ACCOUNT, Wish(Usd.of("12.5"), True, None, 1), NOW_MS, until_ms).number
+    second = store.wish(ACCOUNT, Wish(None, False, None, 1), NOW_MS + 1, until_ms).number
+    assert store.take_request(first, NOW_MS + 2)
     store = reopen()
     asked = store.next_request(ACCOUNT)
     assert asked is not None
     assert (asked.number, asked.amount, asked.forced, asked.taken) == (first, Usd.of("12.5"), True, True)
-    store.answer_request(first, outcome="done", topup="t1", at_ms=NOW_MS)
-    assert (store.requested(first).outcome, store.requested(first).topup_id) == ("done", "t1")
+    store.answer_request(first, Told("done: 12.5", "asked", 0, "t1"), NOW_MS)
+    told = store.requested(first)
+    assert (told.outcome, told.why, told.code, told.topup_id) == ("done: 12.5", "asked", 0, "t1")
     later = store.next_request(ACCOUNT)
     assert later is not None
     assert (later.number, later.amount, later.taken) == (second, None, False)

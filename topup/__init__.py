@@ -99,6 +99,7 @@ Each module answers one question. In the order the money flows:
     usage.py      How is usage by model and by key kept?
     writer.py     Who may write to the ledger?
     words.py      What have people told the ledger?
+    wishes.py     What has been wished for, and what became of it?
     readings.py   What has the account shown?
     topups.py     What is stored of the life of a top-up?
     pieces.py     How far was a payment looked for?
@@ -110,6 +111,9 @@ Each module answers one question. In the order the money flows:
   — outside: settings become ports, commands become exit codes
   settings.py     What did the owner say?
   assemble.py     How do settings become a running cycle?
+  signals.py      What do signals do that come while a command is still being loaded, or while it makes up its mind?
+  output.py       How does a result reach whoever asked, and what if nobody takes it?
+  once.py         How is one wish bought once?
   daemon.py       When does the next pass run, and how does the program stop?
   check.py        What would be done now?
   pinning.py      Who would be paid?

@@ -5,25 +5,31 @@ Logs go to standard error, results to standard output. What is slow to load is l
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import gc
-import json
-import os
 import sys
-import traceback
-from collections.abc import Callable, Coroutine
-from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar
 
-import typer
+from topup import signals
 
-from topup import __version__
-from topup.errors import Exit, SettingsError, StoreBusy, TopupError
+signals.hold(sys.argv)  # before what takes long to load
+
+import atexit  # noqa: E402
+import gc  # noqa: E402
+import os  # noqa: E402
+import traceback  # noqa: E402
+from collections.abc import Callable, Coroutine  # noqa: E402
+from enum import StrEnum  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar  # noqa: E402
+
+import typer  # noqa: E402
+
+from topup import __version__  # noqa: E402
+from topup.errors import Exit, SettingsError, TopupError  # noqa: E402
+from topup.output import document, leave, lost, prepare, say, warn, why_lost, write  # noqa: E402
 
 if TYPE_CHECKING:
     from topup.money import Usd
+    from topup.once import Ending
+    from topup.ports import Wish
     from topup.settings import Settings
 
 app = typer.Typer(
@@ -44,7 +50,7 @@ wallet = typer.Typer(help="The wallet's key.", no_args_is_help=True, rich_markup
 app.add_typer(wallet, name="wallet")
 
 T = TypeVar("T")
-DAEMON_GONE_S = 3
+TIMEOUT_S = 600
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 
 
@@ -60,7 +66,18 @@ def main() -> None:
         sys.modules.setdefault(unused, None)  # type: ignore[arg-type]
     # Typer reads options with pydantic, which would look for plugins in every package; none has any business here.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    app()
+    prepare()
+    code: int | str | None = 0
+    try:
+        app()
+    except SystemExit as error:
+        # So typer wraps the outputs, and leaves with 1, where the reader of its own text, such as --help, is gone.
+        code = 0 if type(sys.stdout).__name__ == "PacifyFlushWrapper" else error.code
+    except OSError as error:  # what typer itself writes, such as --help, cannot be written
+        warn(f"topup: the output could not be written: {error.strerror}")
+        code = Exit.LATER
+    leave()
+    sys.exit(code)
 
 
 def load() -> Settings:
@@ -78,27 +95,19 @@ def wait_for(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
-def say(text: str) -> None:
-    """Print a line of the result."""
-    sys.stdout.write(text + "\n")
-
-
-def document(value: dict[str, Any]) -> None:
-    """Print a result as one JSON document."""
-    say(json.dumps(value, indent=2))
-
-
 def fail(error: TopupError) -> NoReturn:
     """Print what is wrong and what to do about it, and leave with the error's exit code."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # standard error may be closed: 2>&-
-        sys.stderr.write(f"topup: {error}\n")
-        if error.remedy:
-            sys.stderr.write(f"topup: to do: {error.remedy}\n")
+    warn(f"topup: {error}")
+    if error.remedy:
+        warn(f"topup: to do: {error.remedy}")
     raise typer.Exit(error.exit_code)
 
 
-def guarded(act: Callable[[], Exit]) -> None:
-    """Run a command's body; every error of ours becomes a sentence and an exit code."""
+def guarded(act: Callable[[], int], *, does: bool = False) -> None:
+    """Run a command's body; every error of ours becomes a sentence and an exit code.
+
+    The result of a command that only tells is its output. One that `does` something has done it, whoever reads that.
+    """
     try:
         code = act()
     except TopupError as error:
@@ -109,8 +118,11 @@ def guarded(act: Callable[[], Exit]) -> None:
         raise typer.Exit(130) from None
     except Exception as error:  # noqa: BLE001 - its own text may hold a key or a URL: only where it came from is shown
         frames = "".join(traceback.format_tb(error.__traceback__))
-        sys.stderr.write(f"{frames}topup: {type(error).__name__}: a defect of topup; please report the lines above\n")
-        raise typer.Exit(Exit.INTERNAL) from None
+        warn(f"{frames}topup: {type(error).__name__}: a defect of topup; please report the lines above")
+        raise typer.Exit(getattr(error, "exit_code", Exit.INTERNAL)) from None
+    if (why := why_lost()) is not None:
+        warn(f"topup: the output could not be written: {why}")
+        code = Exit.LATER if code == Exit.OK and not does else code
     raise typer.Exit(code)
 
 
@@ -124,20 +136,20 @@ def _top(version: Annotated[bool, typer.Option("--version", help="print the vers
 @app.command()
 def run() -> None:
     """Watch the credits and refill them, until stopped. Example: TOPUP_MODE=live topup run."""
-    guarded(_run)
+    guarded(_run, does=True)
 
 
 def _run() -> Exit:
     from topup import events
     from topup.assemble import limits, works
     from topup.clock import SystemClock
-    from topup.daemon import Daemon, Heart
+    from topup.daemon import DAEMON, Daemon, Heart
     from topup.sinks.log import LogSink
     from topup.store.sqlite import SqliteStore
 
     settings, clock = load(), SystemClock()
     sink = LogSink(level=settings.log.level, form=settings.log.format, now_ms=clock.now_ms)
-    store = SqliteStore.open_writer(settings.state_dir)
+    store = SqliteStore.open_writer(settings.state_dir, DAEMON)
     running = works(settings, store, sink, clock)
     allowed = limits(settings)
     sink.emit(
@@ -167,6 +179,7 @@ def _run() -> Exit:
             return await daemon.run()
         finally:
             await running.close()
+            sink.close()
 
     return wait_for(serve())
 
@@ -183,10 +196,18 @@ def once(
     force: Annotated[
         bool, typer.Option("--force", help="skip cool-down and back-off; never a cap, a pause or a proof")
     ] = False,
+    request_id: Annotated[
+        str | None, typer.Option(help="a name for this wish: under it, it is bought at most once, ever")
+    ] = None,
+    timeout: Annotated[
+        int, typer.Option(min=1, max=604_800, help="seconds after which it leaves, with 4 or 5")
+    ] = TIMEOUT_S,
     as_json: Json = False,
 ) -> None:
-    """Make one cycle: look, and refill if it is due. Example: topup once --amount 25 --yes."""
-    guarded(lambda: _once(amount, dry_run=dry_run, yes=yes, force=force, as_json=as_json))
+    """Make one cycle: look, and refill if it is due. Example: topup once --amount 25 --request-id june --yes."""
+    guarded(
+        lambda: _once((amount, request_id), timeout, dry_run=dry_run, yes=yes, force=force, as_json=as_json), does=True
+    )
 
 
 def _amount(text: str | None) -> Usd | None:
@@ -209,101 +230,73 @@ def _amount(text: str | None) -> Usd | None:
     return amount
 
 
-def _once(amount: str | None, *, dry_run: bool, yes: bool, force: bool, as_json: bool) -> Exit:
-    from topup.terms import Asked
+def _name(text: str | None) -> str | None:
+    """Read --request-id: short, and what can be printed."""
+    if text is not None and not (text.isprintable() and 0 < len(text.strip()) == len(text) <= 200):
+        remedy = "give up to 200 printable characters, such as an invoice's number"
+        raise SettingsError(f"--request-id {text[:40]!a} is no name for a wish", remedy=remedy)
+    return text
 
-    wish = Asked(_amount(amount), forced=force)
+
+def _once(
+    asked: tuple[str | None, str | None], timeout_s: int, *, dry_run: bool, yes: bool, force: bool, as_json: bool
+) -> int:
+    from topup.ports import Wish
+
+    wish = Wish(_amount(asked[0]), force, _name(asked[1]), os.getuid())
     settings = load()
     if dry_run:
-        return _decide(settings, wish, as_json=as_json)
+        from topup.terms import Asked
+
+        return _decide(settings, Asked(wish.amount, wish.forced), as_json=as_json)
+    from topup.once import remember
+
     if settings.mode == "live" and sys.stdin.isatty() and not yes:
-        what = f"buy {wish.amount} dollars of credit" if wish.amount is not None else "refill if it is due"
-        typer.confirm(f"{what} from the wallet?", abort=True, err=True)
-    try:
-        return wait_for(_once_here(settings, wish, as_json=as_json))
-    except StoreBusy:
-        return wait_for(_once_there(settings, wish, as_json=as_json))
+        interrupted = _asked(settings, wish)
+        if interrupted is not None:
+            return interrupted
+    ending = _bought(settings, wish, timeout_s)
+    if as_json:
+        document(ending.document())
+    else:
+        say(ending.line())
+    if ending.remedy:
+        warn(f"topup: to do: {ending.remedy}")
+    remember(settings, ending, reached=not lost())
+    return ending.code
 
 
-async def _once_here(settings: Settings, wish: Any, *, as_json: bool) -> Exit:
-    from topup import daemon
-    from topup.assemble import works
+def _asked(settings: Settings, wish: Wish) -> int | None:
+    """Ask a person before buying; return the exit code where the question was interrupted.
+
+    Raises:
+        typer.Abort: the answer was no.
+    """
     from topup.clock import SystemClock
-    from topup.report import topup_document
+    from topup.once import unbegun
+
+    what = f"buy {wish.amount} dollars of credit" if wish.amount is not None else "refill if it is due"
+    try:
+        with signals.raised():
+            typer.confirm(f"{what} from the wallet?", abort=True, err=True)
+    except (KeyboardInterrupt, typer.Abort):
+        if signals.first() is None:
+            raise
+        return unbegun(settings, wish, SystemClock())
+    return None
+
+
+def _bought(settings: Settings, wish: Wish, timeout_s: int) -> Ending:
+    from topup.clock import SystemClock
+    from topup.once import Once
     from topup.sinks.log import LogSink
-    from topup.store.sqlite import SqliteStore
 
     clock = SystemClock()
     sink = LogSink(level=settings.log.level, form=settings.log.format, now_ms=clock.now_ms)
-    store = SqliteStore.open_writer(settings.state_dir)
     try:
-        running = works(settings, store, sink, clock)
-    except BaseException:
-        store.close()
-        raise
-    try:
-        rest, code = await daemon.once(running.cycle, store, settings.account, clock, wish)
-        last = store.last_reading(settings.account)
+        return wait_for(Once(settings, wish, timeout_s=timeout_s, clock=clock, sink=sink, warn=warn).run())
     finally:
-        await running.close()
-    if as_json:
-        document(
-            {
-                "schema": 1,
-                "outcome": rest.outcome,
-                "why": rest.why,
-                "detail": rest.detail,
-                "balance_usd": str(last.balance) if last is not None else None,
-                "topup": topup_document(rest.topup) if rest.topup is not None else None,
-                "exit_code": int(code),
-            }
-        )
-    else:
-        say(f"{rest.outcome}: {rest.detail}")
-    return code
-
-
-async def _once_there(settings: Settings, wish: Any, *, as_json: bool) -> Exit:
-    """Hand the wish to the daemon that holds the ledger, and follow it."""
-    from topup.clock import SystemClock
-    from topup.daemon import abandoned, request_exit
-    from topup.report import topup_document
-    from topup.store.sqlite import SqliteStore
-
-    clock = SystemClock()
-    store = SqliteStore.open_reader(settings.state_dir)
-    number = store.request(settings.account, wish.amount, wish.forced, store.now_ms(clock.now_ms()))
-    sys.stderr.write("topup: the running daemon does it; following\n")
-    alone_s = 0
-    while True:
-        asked = store.requested(number)
-        topup = store.topup(asked.topup_id) if asked.topup_id is not None else None
-        code = request_exit(asked, topup)
-        if code is not None:
-            break
-        # A daemon that ends is given a moment to be restarted; it then answers, or goes on with what is open.
-        alone_s = 0 if SqliteStore.held(settings.state_dir) else alone_s + 1
-        if alone_s > DAEMON_GONE_S:
-            code = abandoned(store.open_topup(settings.account))
-            break
-        await clock.sleep(1)
-    if as_json:
-        document(
-            {
-                "schema": 1,
-                "outcome": (asked.outcome or "").partition(":")[0],
-                "detail": asked.outcome,
-                "topup": topup_document(topup) if topup is not None else None,
-                "exit_code": int(code),
-            }
-        )
-    else:
-        say(
-            (asked.outcome or "the daemon is gone; see `topup status`")
-            if topup is None
-            else f"{topup.state}: {topup.amount} dollars"
-        )
-    return code
+        sink.close()
 
 
 @app.command()
@@ -622,12 +615,12 @@ def _pin(*, yes: bool, as_json: bool) -> Exit:
         return Exit.OK
     if not yes:
         if not sys.stdin.isatty():
-            sys.stderr.write("topup: not pinned: pass --yes, or answer on a terminal\n")
+            warn("topup: not pinned: pass --yes, or answer on a terminal")
             return Exit.PERSON
         if not typer.confirm(f"pin {proposal.recipient} as the one to be paid?", err=True):
             return Exit.PERSON
     remember(settings, proposal)
-    sys.stderr.write(f"topup: pinned {proposal.recipient}\n")
+    warn(f"topup: pinned {proposal.recipient}")
     return Exit.OK
 
 
@@ -789,7 +782,7 @@ def _reconcile(since: str | None, *, take_over: bool, yes: bool, as_json: bool) 
     try:
         report = wait_for(examine(settings, store, since))
         if take_over and report.adoptable and not (yes or _agreed_to(report.lines())):
-            sys.stderr.write("topup: nothing was adopted: pass --yes, or answer on a terminal\n")
+            warn("topup: nothing was adopted: pass --yes, or answer on a terminal")
         elif take_over:
             adopt(report, store, f"uid {os.getuid()}")
     finally:
@@ -906,12 +899,12 @@ def _limit_set(
         raise SettingsError("the root key of the account is not named", remedy=remedy)
     settings = load()
     proposed = wait_for(limit.propose(settings, amount, period_days, expires_days))
-    (sys.stderr if as_json else sys.stdout).write("\n".join([*proposed.lines(), ""]))
+    (warn if as_json else say)("\n".join(proposed.lines()))
     after, tx_hash, code = None, None, Exit.OK
     if keystore is not None and password is not None and not dry_run:
         key = limit.root_key(settings, keystore, password)
         if not yes and not (sys.stdin.isatty() and typer.confirm("sign and send this?", err=True)):
-            sys.stderr.write("topup: not sent: pass --yes, or answer on a terminal\n")
+            warn("topup: not sent: pass --yes, or answer on a terminal")
             code = Exit.PERSON
         else:
             after, tx_hash = wait_for(limit.send(settings, proposed, key))
@@ -990,15 +983,15 @@ def _statement(days: tuple[str | None, str | None, str | None], form: Form, html
         case Form.JSON:
             document(text.document(told))
         case Form.CSV:
-            sys.stdout.write(table.write(told.entries, told.wallets))
+            write(table.write(told.entries, told.wallets))
         case Form.BEANCOUNT:
-            sys.stdout.write(ledgers.beancount(told))
+            write(ledgers.beancount(told))
         case Form.HLEDGER:
-            sys.stdout.write(ledgers.hledger(told))
+            write(ledgers.hledger(told))
         case Form.KOINLY:
-            sys.stdout.write(tax.koinly(told))
+            write(tax.koinly(told))
         case Form.ROTKI:
-            sys.stdout.write(tax.rotki(told))
+            write(tax.rotki(told))
     return Exit.OK
 
 
@@ -1049,7 +1042,7 @@ def _usage(by: Split, days: tuple[str | None, str | None, str | None], form: Tab
         case Table.JSON:
             document(written.document(told))
         case Table.CSV:
-            sys.stdout.write(written.write(told))
+            write(written.write(told))
     return Exit.OK
 
 
@@ -1069,5 +1062,5 @@ def _agreed_to(lines: list[str]) -> bool:
     """Show on a terminal what would be done, and ask."""
     if not sys.stdin.isatty():
         return False
-    sys.stderr.write("".join(f"{line}\n" for line in lines))
+    warn("\n".join(lines))
     return typer.confirm("take all this over into the ledger?", err=True)

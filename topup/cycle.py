@@ -148,7 +148,9 @@ class Cycle:
             case Refuse():
                 return self._refuse(decision)
             case Buy():
-                return await self._purchase.follow(self._begin(decision, snapshot))
+                return await self._purchase.follow(
+                    self._begin(decision, snapshot, asked.wish if asked is not None else None)
+                )
             case _:
                 assert_never(decision)
 
@@ -159,7 +161,7 @@ class Cycle:
             self._sink.emit(events.PauseChanged(paused=control.paused, by=control.paused_by))
         self._paused = control.paused
 
-    def _begin(self, decision: Buy, snapshot: Snapshot) -> TopUp:
+    def _begin(self, decision: Buy, snapshot: Snapshot, wish: int | None) -> TopUp:
         assert self._account.wallet is not None, "a live policy has a wallet"
         assert isinstance(snapshot.reading, Reading)
         gone = self._store.control(self._account.name).gone
@@ -184,6 +186,7 @@ class Cycle:
             credited_ms=None,
             charges=(),
             attempts=(),
+            wish=wish,
         )
         stored = self._store.begin(topup)
         self._sink.emit(

@@ -9,23 +9,28 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from topup import events
 from topup.clock import SystemClock
 from topup.credits import LASTING
 from topup.cycle import Cycle
 from topup.errors import Exit, StoreFenced, TopupError
-from topup.lifecycle import MONEY_OUT, TERMINAL, State, TopUp
-from topup.ports import Clock, Requested, Sink, Store
+from topup.lifecycle import TopUp
+from topup.policy import Why
+from topup.ports import Clock, Requested, Sink, Store, Told
 from topup.terms import Asked, Rest
 
+T = TypeVar("T")
 # How long a pass may go on after a request to stop: the longest wait for one answer, and then some.
 PARK_S = 30
 # The daemon looks this often for requests of other commands while it sleeps.
 GLANCE_S = 1
 ERROR_WAIT_S = 30
+# As what it takes the ledger over.
+DAEMON = "daemon"
 DEFECTS_MAX = 3
 # While a pass gets on, the watchdog hears of it so often.
 BEAT_S = 5
@@ -33,8 +38,6 @@ BEAT_S = 5
 STUCK_MS = 300_000
 # Nor does a pass take as long as this, whatever it asks: each of its parts is bounded.
 PASS_MS_MAX = 1_800_000
-# A request nobody took within this time is not carried out any more: whoever made it has long gone.
-REQUEST_LIFE_MS = 120_000
 
 
 @dataclass(frozen=True)
@@ -107,26 +110,22 @@ class Daemon:
             self._heart.say("STOPPING=1")
 
     def listen(self) -> None:
-        """Stop on SIGTERM and SIGINT."""
+        """Stop on SIGTERM and SIGINT; on SIGHUP go on, and say so."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop, number.name)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._sink.emit(events.HangUpIgnored()))
 
     async def run(self) -> Exit:
         """Make passes until stopped; return the exit code."""
         self._heart.say("READY=1")
-        with contextlib.suppress(TopupError):  # whatever is wrong there shows in the passes as well
-            await self._cycle.stand()
+        standing = await self._unless_stopped(self._cycle.stand(), 0)
+        # Whatever is wrong there shows in the passes as well.
+        with contextlib.suppress(TopupError, asyncio.CancelledError):
+            await standing
         while not self._stop.is_set():
-            passing = asyncio.create_task(self._pass())
             beating = asyncio.create_task(self._beat())
-            stopping = asyncio.create_task(self._stop.wait())
-            await asyncio.wait({passing, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not passing.done():
-                # Cancelling is as safe as a crash, and a crash is safe; parking is only tidier.
-                await asyncio.wait({passing}, timeout=PARK_S)
-                passing.cancel()
-            stopping.cancel()
+            passing = await self._unless_stopped(self._pass(), PARK_S)
             beating.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 wait_s = await passing
@@ -135,16 +134,30 @@ class Daemon:
                 await self._sleep(wait_s)
         return Exit.OK
 
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T], park_s: int) -> asyncio.Task[T]:
+        """Return the work when it is done, or cancelled `park_s` seconds after a request to stop."""
+        working = asyncio.create_task(work)
+        stopping = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            # Cancelling is as safe as a crash, and a crash is safe; parking is only tidier.
+            await asyncio.wait({working}, timeout=park_s)
+            working.cancel()
+        stopping.cancel()
+        return working
+
     async def _pass(self) -> int | None:
         """Make one pass; return how long to wait, or None when this process should end."""
         self._heart.say("WATCHDOG=1")
         asked: Requested | None = None
         try:
             asked = self._take()
-            rest = await self._cycle.run(Asked(asked.amount, asked.forced) if asked is not None else None)
+            wish = Asked(asked.amount, asked.forced, asked.number) if asked is not None else None
+            rest = await self._cycle.run(wish)
             self._defects = 0
             if asked is not None:
-                self._answer(asked, f"{rest.outcome}: {rest.detail}", rest.topup)
+                code = outcome_exit(rest, wanted=asked.amount is not None)
+                self._answer(asked, f"{rest.outcome}: {rest.detail}", rest.why, rest.topup, code)
         except StoreFenced as error:
             self._failed(error, error.remedy)
             return None
@@ -171,36 +184,41 @@ class Daemon:
                 self._heart.say("WATCHDOG=1")
 
     def _take(self) -> Requested | None:
-        """Take the oldest request, at most once: what was taken and never answered died with its process."""
+        """Take the oldest wish that may still be begun with.
+
+        One that was taken before is that of a process which ended over it. What was decided for it is followed;
+        where nothing was, and whoever asked may still be waiting, it is carried out now. Nobody has been told that it
+        is safe to ask again: that follows only a withdrawal, and what is withdrawn is not found here.
+        """
         asked = self._store.next_request(self._account)
         if asked is None:
             return None
         now = self._store.now_ms(self._clock.now_ms())
-        unfinished = self._store.open_topup(self._account)
-        if asked.taken:
-            self._answer(asked, "unknown: the daemon was restarted while it worked on this; see `topup status`", None)
-        elif now - asked.at_ms > REQUEST_LIFE_MS:
-            self._answer(asked, "unknown: nobody was there to do it in time; nothing was bought", None)
+        begun, unfinished = self._store.bought(asked.number), self._store.open_topup(self._account)
+        if begun is not None:
+            self._answer(asked, f"following: {begun.id} was decided for it before a restart", "resumed", begun)
+        elif now > asked.until_ms:
+            late = "unknown: nobody was there to do it in time; nothing was bought"
+            self._answer(asked, late, "late", None)
         elif unfinished is not None and asked.amount is not None:
-            self._answer(asked, f"held: {unfinished.id} is not finished; nothing new was bought", None)
-        else:
-            self._store.take_request(asked.number, now)
+            held = f"held: {unfinished.id} is not finished; nothing new was bought"
+            self._answer(asked, held, Why.OPEN_TOPUP.value, None)
+        elif self._store.take_request(asked.number, now):
             return asked
         return None
 
-    def _answer(self, asked: Requested, outcome: str, topup: TopUp | None) -> None:
+    def _answer(self, asked: Requested, outcome: str, why: str, topup: TopUp | None, code: Exit = Exit.LATER) -> None:
+        """Store what became of a wish; where there is a top-up, that decides the exit code."""
         now = self._store.now_ms(self._clock.now_ms())
-        self._store.answer_request(
-            asked.number, outcome=outcome, topup=topup.id if topup is not None else None, at_ms=now
-        )
+        told = Told(outcome, why, int(code)) if topup is None else Told(outcome, why, None, topup.id)
+        self._store.answer_request(asked.number, told, now)
 
     def _give_up(self, asked: Requested | None) -> None:
-        """Answer a request whose pass failed; a ledger that cannot even store that will find it taken later."""
+        """Answer a wish whose pass failed; where the ledger cannot even store that, it is taken once more later."""
         if asked is not None:
             with contextlib.suppress(TopupError):
-                self._answer(
-                    asked, "unknown: the pass failed; see the daemon's log", self._store.open_topup(self._account)
-                )
+                begun = self._store.bought(asked.number) or self._store.open_topup(self._account)
+                self._answer(asked, "unknown: the pass failed; see the daemon's log", "failed", begun)
 
     def _failed(self, error: Exception, remedy: str) -> None:
         unfinished = self._unfinished()
@@ -234,37 +252,6 @@ class Daemon:
                     return
 
 
-async def once(cycle: Cycle, store: Store, account: str, clock: Clock, asked: Asked) -> tuple[Rest, Exit]:
-    """Make passes until this account needs nothing more now; return how it ended and the exit code.
-
-    A top-up that was already open is finished first, and then nothing new is bought: whoever repeats a command that
-    was interrupted wants one purchase, not two.
-
-    Raises:
-        TopupError: with the exit code that says whether money may have moved.
-    """
-    earlier = store.open_topup(account)
-    try:
-        rest = await cycle.run(asked)
-        while (topup := rest.topup) is not None and topup.state not in TERMINAL:
-            if topup.state in (State.HALTED, State.UNCREDITED):
-                return rest, Exit.MONEY_MAY_HAVE_MOVED
-            if topup.state not in MONEY_OUT and rest.why not in PASSING:
-                return rest, Exit.PERSON
-            await clock.sleep(rest.next_s)
-            rest = await cycle.run()
-    except TopupError as error:
-        unfinished = store.open_topup(account)
-        if unfinished is not None and unfinished.state in MONEY_OUT:
-            error.exit_code = Exit.MONEY_MAY_HAVE_MOVED
-        raise
-    code = outcome_exit(rest, wanted=asked.amount is not None)
-    if earlier is not None and asked.amount is not None:
-        detail = f"{earlier.id}, begun earlier, is {rest.outcome}; nothing new was bought"
-        return replace(rest, outcome="resumed", detail=detail), max(code, Exit.LATER)
-    return rest, code
-
-
 # Reasons to wait that pass by themselves within minutes.
 PASSING = frozenset(
     {
@@ -294,23 +281,3 @@ def outcome_exit(rest: Rest, *, wanted: bool = False) -> Exit:
             return Exit.PERSON if rest.why in LASTING else Exit.LATER
         case _:
             return Exit.PERSON
-
-
-def request_exit(asked: Requested, topup: TopUp | None) -> Exit | None:
-    """Return the exit code of a request handed to the daemon; None while it is not decided."""
-    if asked.outcome is None:
-        return None
-    word, _, detail = asked.outcome.partition(": ")
-    if topup is None:
-        return outcome_exit(Rest(word, "", detail, 0), wanted=asked.amount is not None)
-    if topup.state in (State.HALTED, State.UNCREDITED):
-        return Exit.MONEY_MAY_HAVE_MOVED
-    if topup.state not in TERMINAL:
-        return None
-    return outcome_exit(Rest(topup.state.value, topup.reason, detail, 0))
-
-
-def abandoned(unfinished: TopUp | None) -> Exit:
-    """Return the exit code of a request whose daemon is gone: what it left open says whether money may be out."""
-    out = unfinished is not None and unfinished.state in MONEY_OUT
-    return Exit.MONEY_MAY_HAVE_MOVED if out else Exit.LATER

@@ -87,6 +87,19 @@ class Stopping(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class HangUpIgnored(Event):
+    """A SIGHUP came; the daemon goes on, and reads no settings anew: restart it for that."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogLinesLost(Event):
+    """Whoever reads the log had stopped, and lines were lost here; everything else went on."""
+
+    level = "warning"
+    lines: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class CycleDone(Event):
     """One pass is over: the one line to read when only one is read."""
 

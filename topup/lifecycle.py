@@ -307,6 +307,8 @@ class TopUp:
     credited_ms: int | None
     charges: tuple[ChargeRow, ...]
     attempts: tuple[Attempt, ...]
+    # The number of the wish it was decided for; None where nobody asked for it.
+    wish: int | None = None
 
     @property
     def charge(self) -> ChargeRow | None:

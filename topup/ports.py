@@ -565,17 +565,57 @@ class Control:
     resumed_ms: int = 0
 
 
+# Why a top-up is dropped of which nothing has left, because whoever asked for it does not wait for it any more.
+WITHDRAWN: Final = "withdrawn"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What one command asks for: an amount, or what is due; past the cool-down; under a name of its own; as whom."""
+
+    amount: Usd | None
+    forced: bool
+    name: str | None
+    uid: int
+
+
 @dataclass(frozen=True)
 class Requested:
-    """A cycle asked for beside a running daemon, and what became of it."""
+    """A wish for a cycle, and what became of it.
+
+    Attributes:
+        name: what whoever asked calls it; None without a name.
+        until_ms: when somebody may begin with it for the last time.
+        taken: somebody carries it out, or did.
+        withdrawn: nobody acts on it, until it is repeated.
+        outcome, why: how it ended; None while nobody has said so.
+        code: the exit code of that; None while its top-up decides it.
+        told: the exit code that whoever asked was given last; None before the first.
+    """
 
     number: int
     at_ms: int
-    taken: bool
     amount: Usd | None
     forced: bool
+    name: str | None
+    until_ms: int
+    taken: bool
+    withdrawn: bool
     topup_id: str | None
     outcome: str | None
+    why: str
+    code: int | None
+    told: int | None
+
+
+@dataclass(frozen=True)
+class Told:
+    """What became of a wish; `code` is None while `topup` decides it."""
+
+    outcome: str
+    why: str
+    code: int | None
+    topup: str | None = None
 
 
 class Store(Protocol):
@@ -764,11 +804,20 @@ class Store(Protocol):
     def next_request(self, account: str) -> Requested | None:
         """Return the oldest request nobody has answered."""
 
-    def take_request(self, number: int, at_ms: int) -> None:
-        """Store that a request is being carried out; it will not be begun again."""
+    def requested(self, number: int) -> Requested:
+        """Return one wish as it stands."""
 
-    def answer_request(self, number: int, *, outcome: str, topup: str | None, at_ms: int) -> None:
-        """Store what became of a request."""
+    def take_request(self, number: int, at_ms: int) -> bool:
+        """Store that a wish is being carried out; False where it was withdrawn or answered before."""
+
+    def answer_request(self, number: int, told: Told, at_ms: int) -> None:
+        """Store what became of a wish."""
+
+    def bought(self, number: int) -> TopUp | None:
+        """Return the newest top-up that was decided for a wish; one that was withdrawn unsent is none."""
+
+    def let_go(self, number: int, told: Told, at_ms: int) -> TopUp | None:
+        """End a wish of which nothing is out, as its one writer."""
 
     def control(self, account: str) -> Control:
         """Return what people have told this ledger."""

@@ -11,7 +11,6 @@ import asyncio
 import os
 import shlex
 import signal
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -531,7 +530,6 @@ def serve(rail: str, pay_with: str, anvil: Path | None, say: Callable[[str], Non
         for name, value in (world.environment() | SERVED | own).items():
             say(f"export {name}={shlex.quote(value)}")
         say("# the world is up; Ctrl-C ends it")
-        sys.stdout.flush()
         stopped = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stopped.set())

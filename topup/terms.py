@@ -86,3 +86,5 @@ class Asked:
 
     amount: Usd | None = None
     forced: bool = False
+    # Its number in the ledger, which the top-up carries that is decided for it.
+    wish: int | None = None

@@ -3,12 +3,20 @@
 The keys are `timestamp`, `level`, `event`, then the event's own fields, then `money` and `todo` where they say
 something. An event holds no secret by construction; what could carry one (a URL, a key, signed bytes) has no
 field to stand in.
+
+Whoever reads the log may stop, or be gone. Lines are then kept, as far as there is room, and after that they are lost
+and counted; nothing ever waits for the reader. As long as it reads, a line is out when `emit` returns.
 """
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import select
 import sys
+import time
+from collections import deque
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
@@ -16,10 +24,86 @@ from typing import Any, Literal, TextIO
 import structlog
 
 from topup.errors import Money
-from topup.events import Event, Shown
+from topup.events import Event, LogLinesLost, Shown
 
 Format = Literal["auto", "json", "console", "logfmt"]
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+# What is kept for a reader that has stopped, and how long the end of a command waits for it.
+KEPT_BYTES = 1 << 20
+END_S = 2
+# A pipe, a socket or a terminal that says it is ready takes this much without making anybody wait.
+ATOMIC = 4096
+
+
+class Outlet:
+    """Where lines leave, in order, without ever waiting: each at once, or as soon as the reader reads again."""
+
+    def __init__(self, stream: TextIO, gap: Callable[[int], str]) -> None:
+        """Write to this stream, past its own buffer where it is a file; `gap` is the line that tells of lost ones."""
+        self._stream = stream
+        self._gap = gap
+        self._descriptor: int | None = None
+        self._poll = select.poll()
+        try:
+            stream.flush()
+            self._descriptor = stream.fileno()
+            self._poll.register(self._descriptor, select.POLLOUT)
+        except (OSError, ValueError):  # in memory, or closed
+            self._descriptor = None
+        # Lines that wait, each with the number of lines that it stands for.
+        self._kept: deque[tuple[bytes, int]] = deque()
+        self._size = self._lost = 0
+        # Whether the first one has been sent in part, and whether a part was left without its end.
+        self._begun = self._torn = False
+
+    def write(self, text: str) -> None:
+        """Send a line, keep it, or lose it."""
+        if self._descriptor is None:
+            self._stream.write(text)
+            return
+        self.drain()
+        if self._size >= KEPT_BYTES:
+            self._lost += 1
+            return
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            self._keep(self._gap(lost), lost)
+        self._keep(text, 1)
+        self.drain()
+
+    def flush(self) -> None:
+        """Do nothing more: what could be sent was sent."""
+
+    def drain(self, wait_s: float = 0) -> None:
+        """Send what is kept, as far as it is taken; `wait_s` is the longest that this waits for the reader."""
+        end = time.monotonic() + wait_s
+        while self._kept and self._descriptor is not None:
+            try:
+                if not self._poll.poll(max(0.0, end - time.monotonic()) * 1000):
+                    return
+                line = b"\n" * self._torn + self._kept[0][0]
+                left = line[os.write(self._descriptor, line[:ATOMIC]) :]
+            except OSError as error:
+                if error.errno != errno.EAGAIN:  # which is the word of an output that somebody made non-blocking
+                    self._lose()
+                return
+            self._size -= len(line) - len(left) - self._torn
+            self._torn, self._begun = False, bool(left)
+            _, count = self._kept.popleft()
+            if left:
+                self._kept.appendleft((left, count))
+
+    def _keep(self, text: str, count: int) -> None:
+        line = text.encode(self._stream.encoding or "utf-8", "backslashreplace")
+        self._kept.append((line, count))
+        self._size += len(line)
+
+    def _lose(self) -> None:
+        """Give up what is kept: the disk is full, or the reader has gone."""
+        self._lost += sum(count for _, count in self._kept)
+        self._torn, self._begun = self._torn or self._begun, False
+        self._kept.clear()
+        self._size = 0
 
 
 class LogSink:
@@ -32,11 +116,27 @@ class LogSink:
         # A process started with standard error closed has none: its lines are lost, and nothing else.
         out = stream or sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - kept for good
         self._now_ms = now_ms
+        self._outlet = Outlet(out, self._gap)
+        processors = [self._stamp, _renderer(form, out)]
         self._logger: Any = structlog.wrap_logger(
-            structlog.WriteLogger(out),
-            processors=[self._stamp, _renderer(form, out)],
+            structlog.WriteLogger(self._outlet),  # type: ignore[arg-type]
+            processors=processors,
             wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         )
+        self._gaps = io.StringIO()
+        self._gap_logger: Any = structlog.wrap_logger(structlog.WriteLogger(self._gaps), processors=processors)
+
+    def close(self) -> None:
+        """Give a reader that has stopped a moment to take the last lines."""
+        self._outlet.drain(END_S)
+
+    def _gap(self, lines: int) -> str:
+        """Return the line that stands where lines were lost."""
+        event = LogLinesLost(lines=lines)
+        self._gaps.seek(0)
+        self._gaps.truncate()
+        self._gap_logger.warning(event.name(), **event.shown())
+        return self._gaps.getvalue()
 
     def emit(self, event: Event) -> None:
         """Write one event; an output that is gone loses the line, never the payment."""

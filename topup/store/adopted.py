@@ -91,7 +91,7 @@ class Adoptions(TopUps):
         with self._write(at_ms) as db:
             row = (topup.id, topup.account, topup.rail, topup.chain_id, topup.wallet, State.DONE.value)
             told = (str(topup.amount), topup.why, 0, topup.decided_ms, topup.moved_ms, None, None, None, "", None)
-            db.execute("INSERT INTO topup VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", (*row, *told))
+            db.execute("INSERT INTO topup VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,NULL)", (*row, *told))
             self._arrow(topup.id, at_ms, WHY, State.DONE, by)
             # An id belongs to one charge: an ended top-up that was taken for unpaid gives it up.
             given_up = "UPDATE charge SET operator = NULL, intent_id = NULL WHERE operator = ? AND intent_id = ?"

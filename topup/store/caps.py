@@ -7,13 +7,14 @@ import sqlite3
 from topup.lifecycle import NO_TOKENS, TERMINAL, Kind, State
 from topup.money import Bps, Usd, Usdc, Wei
 from topup.policy import Past
+from topup.ports import WITHDRAWN
 from topup.store import rows
 
 
 def past(db: sqlite3.Connection, account: str, since_ms: int, fee_bps: int, newest_ms: int) -> list[Past]:
     """Return earlier top-ups as the policy sees them, oldest first.
 
-    What was dropped because it was no longer needed leaves no trace here; anything else that ended without
+    What was dropped because it was no longer needed or wanted leaves no trace here; anything else that ended without
     a payment is a failure, and anything unfinished counts at its maximum. What the network took in dollars of
     payments that failed counts as spent: gas in ETH has a limit of its own, which counts that of approvals as well
     until their top-up has paid.
@@ -40,7 +41,7 @@ def past(db: sqlite3.Connection, account: str, since_ms: int, fee_bps: int, newe
     for row in db.execute(f"SELECT * {some} ORDER BY decided_ms, rowid", (account, since_ms)):
         name, state = row["id"], State(row["state"])
         failed = state in (State.DROPPED, State.FAILED) and name not in paid
-        if failed and row["reason"] == "no_longer_needed":
+        if failed and row["reason"] in ("no_longer_needed", WITHDRAWN):
             continue
         spent = Usd.of(0) if failed else Usd.of(row["amount"]).plus_bps(Bps(fee_bps))
         spent = spent + Usd(fees.get(name, NO_TOKENS).usdc)

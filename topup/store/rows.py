@@ -13,6 +13,9 @@ from topup.lifecycle import Attempt, Broadcaster, Inclusion, Kind, Plan
 from topup.money import Asset, Usd, Usdc, Wei
 from topup.ports import Requested
 
+# How long a wish was good for that was stored before wishes said so themselves.
+UNNAMED_LIFE_MS = 120_000
+
 
 def word(number: int) -> bytes:
     """Return a number as 32 bytes, which SQLite orders as numbers."""
@@ -36,15 +39,22 @@ def unknown(row: sqlite3.Row) -> Unknown:
 
 
 def request(row: sqlite3.Row) -> Requested:
-    """Read a request for a top-up."""
+    """Read a wish."""
+    until_ms = row["until_ms"] if row["until_ms"] is not None else row["at_ms"] + UNNAMED_LIFE_MS
     return Requested(
-        row["id"],
-        row["at_ms"],
-        row["taken_ms"] is not None,
-        usd(row["amount"]),
-        bool(row["forced"]),
-        row["topup"],
-        row["outcome"],
+        number=row["id"],
+        at_ms=row["at_ms"],
+        amount=usd(row["amount"]),
+        forced=bool(row["forced"]),
+        name=row["name"],
+        until_ms=until_ms,
+        taken=row["taken_ms"] is not None,
+        withdrawn=row["withdrawn_ms"] is not None,
+        topup_id=row["topup"],
+        outcome=row["outcome"],
+        why=row["why"] or "",
+        code=row["code"],
+        told=row["told"],
     )
 
 

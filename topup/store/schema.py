@@ -3,7 +3,8 @@
 `MIGRATIONS[n]` leads from version n to n + 1, each in a transaction of its own; versions only go forward. Integers
 that may exceed 64 bits (wei, nonces, lanes) are decimal text or 32-byte blobs, because an SQLite INTEGER cannot
 hold them. The database itself enforces what must never happen: a second open top-up of an account, a second
-nonce in flight for a wallet, a nonce used twice, a charge id proven twice, a journal line changed.
+purchase for one wish, a second nonce in flight for a wallet, a nonce used twice, a charge id proven twice, a journal
+line changed.
 """
 
 from __future__ import annotations
@@ -313,6 +314,22 @@ CREATE TABLE checkpoint (          -- up to where movements of a wallet by other
 ) STRICT, WITHOUT ROWID;
 """
 
+# A wish is a row before anything else happens; a top-up carries the wish it was decided for.
+SIXTH = """
+ALTER TABLE request ADD COLUMN name TEXT;              -- what the wish is called (--request-id); null: it has no name
+ALTER TABLE request ADD COLUMN uid INTEGER;            -- which user asked; null: stored before this version
+ALTER TABLE request ADD COLUMN until_ms INTEGER;       -- until when somebody may begin with it
+ALTER TABLE request ADD COLUMN withdrawn_ms INTEGER;   -- nobody acts on it, until it is repeated
+ALTER TABLE request ADD COLUMN why TEXT;               -- the stable word for its outcome
+ALTER TABLE request ADD COLUMN code INTEGER;           -- the exit code of its outcome; null while a top-up decides it
+ALTER TABLE request ADD COLUMN told INTEGER;           -- the exit code that whoever asked was given last
+CREATE UNIQUE INDEX one_wish_a_name ON request (account, name) WHERE name IS NOT NULL;
+CREATE INDEX request_waiting ON request (account, id) WHERE outcome IS NULL AND withdrawn_ms IS NULL;
+CREATE INDEX request_time ON request (account, at_ms);
+ALTER TABLE topup ADD COLUMN wish INTEGER REFERENCES request (id);
+CREATE UNIQUE INDEX one_purchase_a_wish ON topup (wish) WHERE wish IS NOT NULL AND state != 'dropped';
+"""
+
 # How far the logs of what may have paid a charge were read, where that takes more than a pass.
 SEVENTH = """
 CREATE TABLE piece (
@@ -333,4 +350,4 @@ CREATE TABLE piece (
 
 # After this version the entries that are there are chained.
 CHAINED_FROM = 4
-MIGRATIONS: tuple[str, ...] = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SEVENTH)
+MIGRATIONS: tuple[str, ...] = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH)

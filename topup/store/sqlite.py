@@ -1,7 +1,8 @@
 """What does SQLite need to know? The `Store` port over one file: WAL, synchronous=FULL, one writer.
 
 What is kept has its rooms. Those that write transactions of their own are classes, each built on what it needs:
-`writer.py`, `words.py`, `readings.py`, `topups.py`, `adopted.py`. The others are functions over a connection.
+`writer.py`, `words.py`, `readings.py`, `topups.py`, `wishes.py`, `adopted.py`. The others are functions over a
+connection.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from topup.ports import Piece
 from topup.store import caps, journal, pieces, usage
 from topup.store.adopted import Adoptions
 from topup.store.readings import Readings
+from topup.store.wishes import Wishes
 
 if TYPE_CHECKING:
     from topup.usage import ApiKey, DayUsed, Used
@@ -41,7 +43,7 @@ class Life:
     adopted: list[dict[str, Any]]
 
 
-class SqliteStore(Readings, Adoptions):
+class SqliteStore(Readings, Adoptions, Wishes):
     """The ledger in one SQLite file. Use `open_writer` or `open_reader`."""
 
     def life(self, topup_id: str) -> Life:

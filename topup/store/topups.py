@@ -121,8 +121,14 @@ class TopUps(Words):
     def begin(self, topup: TopUp) -> TopUp:
         """Store a new decision; the database refuses a second open one for the account."""
         with self._write(topup.decided_ms) as db:
+            if topup.wish is not None:
+                # In this very transaction: a crash after it finds the top-up of the wish, and begins no other.
+                bound = "UPDATE request SET topup = ? WHERE id = ? AND account = ? AND taken_ms IS NOT NULL"
+                waiting = " AND outcome IS NULL AND withdrawn_ms IS NULL"
+                if db.execute(bound + waiting, (topup.id, topup.wish, topup.account)).rowcount != 1:
+                    raise StoreUnusable(f"wish {topup.wish} is not being carried out", remedy="`topup history`")
             db.execute(
-                "INSERT INTO topup VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                "INSERT INTO topup VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
                     topup.id,
                     topup.account,
@@ -140,6 +146,7 @@ class TopUps(Words):
                     None,
                     "",
                     None,
+                    topup.wish,
                 ),
             )
             self._arrow(topup.id, topup.decided_ms, "decide", State.DECIDED, topup.why)
@@ -267,13 +274,17 @@ class TopUps(Words):
 
     def withdraw(self, topup: TopUp, reason: str, at_ms: int) -> TopUp:
         """Give a nonce back that was never sent."""
-        attempt = current(topup)
-        with self._write(at_ms) as db:
-            # The raw bytes go with it: what is not stored cannot be sent by mistake.
-            db.execute("UPDATE attempt SET withdrawn = 1, raw = NULL, hash = NULL WHERE id = ?", (attempt.id,))
-            self._slot(topup, attempt, "released")
-            self._advance(topup, Fact.WITHDRAWN, at_ms, reason)
+        with self._write(at_ms):
+            self._give_back(topup, reason, at_ms)
         return self.topup(topup.id)
+
+    def _give_back(self, topup: TopUp, reason: str, at_ms: int) -> None:
+        """Do the same within the caller's transaction."""
+        attempt = current(topup)
+        # The raw bytes go with it: what is not stored cannot be sent by mistake.
+        self._db.execute("UPDATE attempt SET withdrawn = 1, raw = NULL, hash = NULL WHERE id = ?", (attempt.id,))
+        self._slot(topup, attempt, "released")
+        self._advance(topup, Fact.WITHDRAWN, at_ms, reason)
 
     def delivered(self, topup: TopUp, attempt: Attempt, sent: Sent, at_ms: int) -> TopUp:
         """Store what a broadcast was answered."""
@@ -491,6 +502,7 @@ class TopUps(Words):
                 for c in charges
             ),
             attempts=tuple(rows.attempt(a) for a in attempts),
+            wish=row["wish"],
         )
 
 

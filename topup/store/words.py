@@ -1,15 +1,14 @@
-"""What have people told the ledger? What they want of it, and the cycles they asked for; any process may say it."""
+"""What have people told the ledger? Any process may say it."""
 
 from __future__ import annotations
 
-from topup.money import Usd
-from topup.ports import GONE, Control, Requested
-from topup.store import file, rows
+from topup.ports import GONE, Control
+from topup.store import file
 from topup.store.writer import Ledger
 
 
 class Words(Ledger):
-    """Pause, resume, tombstones of rails, and requests for a cycle."""
+    """Pause, resume, and tombstones of rails."""
 
     def control(self, account: str) -> Control:
         """Return what people have told this ledger."""
@@ -46,31 +45,3 @@ class Words(Ledger):
         """Tell whether a person said `name` within the last `span_ms`."""
         rows = self._all("SELECT at_ms FROM control WHERE account = ? AND name = ? AND value = '1'", account, name)
         return bool(rows) and now_ms - int(rows[0]["at_ms"]) <= span_ms
-
-    def request(self, account: str, amount: Usd | None, forced: bool, at_ms: int) -> int:  # noqa: FBT001
-        """Leave a request for a cycle with the running daemon; return its number."""
-        with self._db_errors(), file.transaction(self._db):
-            cursor = self._db.execute(
-                "INSERT INTO request (account, at_ms, amount, forced) VALUES (?,?,?,?)",
-                (account, at_ms, str(amount) if amount is not None else None, int(forced)),
-            )
-            return int(cursor.lastrowid or 0)
-
-    def next_request(self, account: str) -> Requested | None:
-        """Return the oldest request nobody has answered."""
-        found = self._all("SELECT * FROM request WHERE account = ? AND outcome IS NULL ORDER BY id LIMIT 1", account)
-        return rows.request(found[0]) if found else None
-
-    def take_request(self, number: int, at_ms: int) -> None:
-        """Store that a request is being carried out; it will not be begun again."""
-        with self._write(at_ms) as db:
-            db.execute("UPDATE request SET taken_ms = ? WHERE id = ?", (at_ms, number))
-
-    def answer_request(self, number: int, *, outcome: str, topup: str | None, at_ms: int) -> None:
-        """Store what became of a request."""
-        with self._write(at_ms) as db:
-            db.execute("UPDATE request SET outcome = ?, topup = ? WHERE id = ?", (outcome, topup, number))
-
-    def requested(self, number: int) -> Requested:
-        """Return one request as it stands."""
-        return rows.request(self._one("SELECT * FROM request WHERE id = ?", number))

@@ -17,6 +17,9 @@ from typing import IO, Self
 from topup.errors import StoreBusy, StoreFenced, StoreUnusable
 from topup.store import file
 
+# The name under which stands which command took the ledger over last.
+WRITER = "writer"
+
 
 class Ledger:
     """An open ledger: for its one writer, or for a reader beside it. Every room of the store is built on it."""
@@ -32,8 +35,8 @@ class Ledger:
         self._newest = int(self._one("SELECT newest_ms FROM ledger")[0])
 
     @classmethod
-    def open_writer(cls, directory: Path) -> Self:
-        """Take the ledger in `directory` over as its one writer, creating it when it is new.
+    def open_writer(cls, directory: Path, command: str = "") -> Self:
+        """Take the ledger in `directory` over as its one writer, creating it when it is new; `command` is who does.
 
         Raises:
             StoreBusy: another process holds it.
@@ -61,6 +64,9 @@ class Ledger:
                 file.migrate(connection, directory)
                 with file.transaction(connection):
                     connection.execute("UPDATE ledger SET epoch = epoch + 1")
+                    connection.execute(
+                        "INSERT OR REPLACE INTO control VALUES ('', ?, ?, 0, 'topup')", (WRITER, command)
+                    )
                     (epoch,) = connection.execute("SELECT epoch FROM ledger").fetchone()
                 store = cls(connection, lock, epoch)
                 undo.pop_all()
@@ -137,6 +143,11 @@ class Ledger:
                 except BlockingIOError:
                     return True
         return False
+
+    def writer(self) -> str:
+        """Return which command took this ledger over last, as it called itself."""
+        found = self._all("SELECT value FROM control WHERE account = '' AND name = ?", WRITER)
+        return str(found[0]["value"]) if found else ""
 
     def damage(self) -> str | None:
         """Read and check every page and index; return what is wrong first, or None."""

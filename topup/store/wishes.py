@@ -1,0 +1,183 @@
+"""What has been wished for, and what became of it? One wish is one purchase, however often it is repeated.
+
+Whoever asks is often another process than the one that acts. So a wish is a row before anything else happens; taking
+it and withdrawing it exclude each other, by the conditions of their statements; and the top-up that is decided for it
+carries its number, from the very transaction that decides it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from topup.credits import DAY_MS
+from topup.errors import Exit, SettingsError
+from topup.lifecycle import TERMINAL, Fact, State, TopUp
+from topup.money import Usd
+from topup.ports import WITHDRAWN, Requested, Told, Wish
+from topup.store import file, rows
+from topup.store.topups import TopUps
+
+# After one of these whoever asked has got the answer: the same command is a new wish.
+FINAL = (Exit.OK, Exit.PERSON)
+# From these a top-up may be dropped, as long as nothing of it has left.
+UNSENT = frozenset({State.DECIDED, State.ASKING, State.CHARGED, State.RESERVED, State.SIGNED})
+# A wish that somebody may still begin with. Every statement that takes or withdraws one holds this.
+WAITING = "outcome IS NULL AND withdrawn_ms IS NULL"
+# A top-up that speaks for its wish.
+COUNTS = "wish = ? AND NOT (state = 'dropped' AND reason = ?)"
+
+
+class Wishes(TopUps):
+    """Wishes, from the first asking to the answer."""
+
+    # -- whoever asks: any process ------------------------------------------------------------------------------
+
+    def wish(self, account: str, wish: Wish, at_ms: int, until_ms: int) -> Requested:
+        """Store a wish, or find the earlier one that this is a repetition of; both in one transaction.
+
+        One with a name is the earlier one of that name. One without is the newest of the same amount, force and user
+        that is younger than a day and whose asker has not got its answer yet.
+
+        Raises:
+            SettingsError: the name stands for another amount.
+        """
+        with self._db_errors(), file.transaction(self._db):
+            number = self._earlier(account, wish, at_ms)
+            if number is None:
+                cursor = self._db.execute(
+                    "INSERT INTO request (account, at_ms, amount, forced, name, uid, until_ms) VALUES (?,?,?,?,?,?,?)",
+                    (
+                        account,
+                        at_ms,
+                        str(wish.amount) if wish.amount is not None else None,
+                        int(wish.forced),
+                        wish.name,
+                        wish.uid,
+                        until_ms,
+                    ),
+                )
+                number = int(cursor.lastrowid or 0)
+            else:
+                self._again(number, until_ms)
+        return self.requested(number)
+
+    def earlier(self, account: str, wish: Wish, at_ms: int) -> Requested | None:
+        """Return the wish that this one repeats, and change nothing; None where it is a new one."""
+        number = self._earlier(account, wish, at_ms)
+        return self.requested(number) if number is not None else None
+
+    def _earlier(self, account: str, wish: Wish, at_ms: int) -> int | None:
+        if wish.name is not None:
+            for row in self._all("SELECT * FROM request WHERE account = ? AND name = ?", account, wish.name):
+                amount = rows.usd(row["amount"])
+                if amount != wish.amount:
+                    raise SettingsError(
+                        f"--request-id {wish.name} was used for {_told(amount)}, this asks for {_told(wish.amount)}",
+                        remedy="repeat it with that amount, or give the new wish a name of its own",
+                    )
+                return int(row["id"])
+            return None
+        same = (
+            "SELECT * FROM request WHERE account = ? AND at_ms > ? AND name IS NULL AND uid = ? AND forced = ?"
+            " AND (told IS NULL OR told NOT IN (?, ?)) ORDER BY id DESC"
+        )
+        values = (account, at_ms - DAY_MS, wish.uid, int(wish.forced), *map(int, FINAL))
+        found = [row for row in self._all(same, *values) if rows.usd(row["amount"]) == wish.amount]
+        return int(found[0]["id"]) if found else None
+
+    def _again(self, number: int, until_ms: int) -> None:
+        """Open a wish anew that ended without anything that counts; else only wait longer for it."""
+        asked = self.requested(number)
+        self._db.execute("UPDATE request SET until_ms = max(coalesce(until_ms, 0), ?) WHERE id = ?", (until_ms, number))
+        over = asked.withdrawn or (asked.outcome is not None and asked.code not in FINAL)
+        if over and self.bought(number) is None:
+            self._db.execute(
+                "UPDATE request SET taken_ms = NULL, withdrawn_ms = NULL, outcome = NULL, why = NULL, code = NULL,"
+                " topup = NULL WHERE id = ?",
+                (number,),
+            )
+
+    def withdraw_request(self, number: int, at_ms: int) -> bool:
+        """Withdraw a wish beside the writer that may take it; False where that has taken it, or anything was decided.
+
+        True also where it was withdrawn before, or answered with "later": nobody acts on those.
+        """
+        with self._db_errors(), file.transaction(self._db):
+            won = self._db.execute(
+                f"UPDATE request SET withdrawn_ms = ? WHERE id = ? AND taken_ms IS NULL AND {WAITING}",  # noqa: S608 - a constant
+                (at_ms, number),
+            ).rowcount
+            asked = self.requested(number)
+            idle = won == 1 or asked.withdrawn or asked.code == Exit.LATER
+            return idle and self.bought(number) is None
+
+    def tell_request(self, number: int, code: int) -> None:
+        """Store that whoever asked has been given this exit code."""
+        with self._db_errors(), file.transaction(self._db):
+            self._db.execute("UPDATE request SET told = ? WHERE id = ?", (int(code), number))
+
+    def requested(self, number: int) -> Requested:
+        """Return one wish as it stands."""
+        return rows.request(self._one("SELECT * FROM request WHERE id = ?", number))
+
+    def bought(self, number: int) -> TopUp | None:
+        """Return the newest top-up that was decided for a wish; one that was withdrawn unsent is none."""
+        sql = f"SELECT * FROM topup WHERE {COUNTS} ORDER BY rowid DESC LIMIT 1"  # noqa: S608 - a constant
+        found = self._all(sql, number, WITHDRAWN)
+        return self._load(found[0]) if found else None
+
+    # -- whoever acts: the one writer ---------------------------------------------------------------------------
+
+    def next_request(self, account: str) -> Requested | None:
+        """Return the oldest wish nobody has answered."""
+        sql = f"SELECT * FROM request WHERE account = ? AND {WAITING} ORDER BY id LIMIT 1"  # noqa: S608 - a constant
+        found = self._all(sql, account)
+        return rows.request(found[0]) if found else None
+
+    def take_request(self, number: int, at_ms: int) -> bool:
+        """Store that a wish is being carried out; False where it was withdrawn or answered before.
+
+        There is one writer: what is taken already was taken by a process that has ended, or by this one.
+        """
+        with self._write(at_ms) as db:
+            sql = f"UPDATE request SET taken_ms = ? WHERE id = ? AND {WAITING}"  # noqa: S608 - a constant
+            return db.execute(sql, (at_ms, number)).rowcount == 1
+
+    def answer_request(self, number: int, told: Told, at_ms: int) -> None:
+        """Store what became of a wish."""
+        with self._write(at_ms):
+            self._answer(number, told)
+
+    def let_go(self, number: int, told: Told, at_ms: int) -> TopUp | None:
+        """End a wish of which nothing is out: drop its top-up where that was never sent, and store `told`.
+
+        Returns its top-up where something of it is out, or may be, or was: then nothing is changed. With the lock in
+        hand nobody else acts on it, whoever had taken it.
+        """
+        with self._write(at_ms) as db:
+            topup = self.bought(number)
+            if topup is not None and topup.state not in TERMINAL:
+                if topup.out or topup.state not in UNSENT:
+                    return topup
+                self._drop_unsent(topup, at_ms)
+            self._answer(number, told)
+            if told.code not in FINAL:
+                db.execute("UPDATE request SET withdrawn_ms = ? WHERE id = ?", (at_ms, number))
+        return None
+
+    def _answer(self, number: int, told: Told) -> None:
+        self._db.execute(
+            "UPDATE request SET outcome = ?, why = ?, code = ?, topup = coalesce(?, topup) WHERE id = ?",
+            (told.outcome, told.why, told.code, told.topup, number),
+        )
+
+    def _drop_unsent(self, topup: TopUp, at_ms: int) -> None:
+        """Drop a top-up of which no bytes were meant to leave; a nonce that it holds is given back."""
+        if topup.state in (State.RESERVED, State.SIGNED):
+            self._give_back(topup, WITHDRAWN, at_ms)
+            topup = replace(topup, state=State.CHARGED)
+        self._advance(topup, Fact.DROP, at_ms, WITHDRAWN)
+
+
+def _told(amount: Usd | None) -> str:
+    return f"{amount} dollars" if amount is not None else "whatever is due"
