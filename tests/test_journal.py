@@ -301,7 +301,8 @@ def older(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with closing(sqlite3.connect(folder / FILE)) as db, db:
         db.execute("ATTACH ? AS newer", (str(place / FILE),))
         for table in ("topup", "charge", "slot", "attempt"):
-            db.execute(f"INSERT INTO {table} SELECT * FROM newer.{table}")  # noqa: S608
+            known = ", ".join(row[1] for row in db.execute(f"PRAGMA main.table_info({table})"))
+            db.execute(f"INSERT INTO {table} SELECT {known} FROM newer.{table}")  # noqa: S608
         columns = "id, account, topup, at_ms, text, tx_hash, charge_id, block_number, usd_value, price_source"
         db.execute(f"INSERT INTO entry SELECT {columns} FROM newer.entry WHERE topup IS NOT NULL")  # noqa: S608
         db.execute("INSERT INTO line SELECT * FROM newer.line WHERE entry IN (SELECT id FROM entry)")

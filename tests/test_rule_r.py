@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import wish_model
 from tests.builders import NOW_MS, NOW_S, inclusion, plan, signed_bytes, topup
 from tests.rule_r import (
     CHARGES,
@@ -78,6 +79,28 @@ def test_the_model_is_not_safe_by_being_idle() -> None:
         after_death = [s for s in graph if paid(s.final, charge) and s.dead[1 - charge]]
         assert any(expired(s.final, 1 - charge) for s in after_death)
         assert any(not expired(s.final, 1 - charge) for s in after_death)
+
+
+# -- wishes -----------------------------------------------------------------------------------------------------------
+
+
+def test_following_the_exit_codes_never_buys_twice_and_4_is_never_a_lie() -> None:
+    """No way through asking, killing, leaving and repeating sends two payments; each answer can be reached."""
+    result = wish_model.explore(wish_model.RULE, lambda state: wish_model.twice(state) or wish_model.lied(state))
+    assert result.story is None
+    assert {"0", "4", "5", "killed"} <= result.ends
+
+
+@pytest.mark.parametrize("rule", wish_model.TWICE, ids=lambda rule: rule.name)
+def test_a_weaker_rule_for_wishes_buys_twice(rule: wish_model.Rule) -> None:
+    """A new row for each command, or a top-up bound later, buys a second time for whoever follows the codes."""
+    assert wish_model.explore(rule, wish_model.twice).story is not None
+
+
+@pytest.mark.parametrize("rule", wish_model.LYING, ids=lambda rule: rule.name)
+def test_a_weaker_rule_for_wishes_acts_after_a_4(rule: wish_model.Rule) -> None:
+    """A wish that is left behind, or taken without looking, is carried out after its asker was told otherwise."""
+    assert wish_model.explore(rule, wish_model.lied).story is not None
 
 
 # -- the program, held against the model ------------------------------------------------------------------------------

@@ -440,13 +440,13 @@ def _show(topup_id: str, *, dossier: bool, as_json: bool) -> Exit:
 def pause(as_json: Json = False) -> None:
     """Stop deciding, signing and first sends; what is out is still followed. Example: topup pause."""
     said = "paused: nothing new is bought; what is out is still followed"
-    guarded(lambda: _tell("paused", "1", said, as_json=as_json))
+    guarded(lambda: _tell("paused", "1", said, as_json=as_json), does=True)
 
 
 @app.command()
 def resume(as_json: Json = False) -> None:
     """Go on after a pause, after failures in a row, or after a rail was gone. Example: topup resume."""
-    guarded(lambda: _resume(as_json=as_json))
+    guarded(lambda: _resume(as_json=as_json), does=True)
 
 
 def _resume(*, as_json: bool) -> Exit:
@@ -592,7 +592,7 @@ def _sandbox(
 @app.command()
 def pin(yes: Annotated[bool, typer.Option("--yes", help="pin without asking")] = False, as_json: Json = False) -> None:
     """Show who would be paid, and pin the recipient of a Coinbase charge, asked for and unpaid. Example: topup pin."""
-    guarded(lambda: _pin(yes=yes, as_json=as_json))
+    guarded(lambda: _pin(yes=yes, as_json=as_json), does=True)
 
 
 def _pin(*, yes: bool, as_json: bool) -> Exit:
@@ -692,7 +692,8 @@ def resolve(
             reading=accept_reading,
             nonce=adopt_nonce,
             as_json=as_json,
-        )
+        ),
+        does=True,
     )
 
 
@@ -771,7 +772,7 @@ def reconcile(
     as_json: Json = False,
 ) -> None:
     """Hold the ledger against all this wallet did on the chain. Example: topup reconcile --since 2026-01-31."""
-    guarded(lambda: _reconcile(since, take_over=adopt, yes=yes, as_json=as_json))
+    guarded(lambda: _reconcile(since, take_over=adopt, yes=yes, as_json=as_json), does=adopt)
 
 
 def _reconcile(since: str | None, *, take_over: bool, yes: bool, as_json: bool) -> Exit:
@@ -864,7 +865,8 @@ def wallet_limit(
             dry_run=dry_run,
             yes=yes,
             as_json=as_json,
-        )
+        ),
+        does=not dry_run,
     )
 
 

@@ -36,7 +36,7 @@ class Exit(IntEnum):
     INTERNAL = 1  # a defect of topup; nothing was concluded from it
     USAGE = 2  # the command line or the settings; nothing was done
     PERSON = 3  # held back on purpose: a limit, a refusal, a pause; a person decides
-    LATER = 4  # could not be learnt now; trying again later is safe
+    LATER = 4  # nothing of it is out and nobody acts on it: not learnt or not due now; trying again is safe
     MONEY_MAY_HAVE_MOVED = 5  # do not retry and do not pay by hand: the ledger follows it up
     LOW = 6  # only `check`: a top-up is due
 

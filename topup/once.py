@@ -211,6 +211,8 @@ class Once:
 
     async def _beside(self) -> Ending | None:
         """Follow the wish while another process holds the ledger; None when this one should try to hold it."""
+        if not SqliteStore.exists(self._settings.state_dir):
+            return await self._while_it_is_made()
         alone_s, arrived = 0.0, self._number is None
         with contextlib.closing(SqliteStore.open_reader(self._settings.state_dir)) as store:
             try:
@@ -221,7 +223,7 @@ class Once:
                         return self._settled(store, asked, code, repeated=arrived and code in FINAL)
                     if asked.withdrawn:
                         return self._ending(store, Exit.LATER, Rest("unknown", WITHDRAWN, "withdrawn by its twin", 0))
-                    arrived, daemon = False, store.writer() == DAEMON
+                    arrived, daemon = False, SqliteStore.writer(self._settings.state_dir) == DAEMON
                     if SqliteStore.held(self._settings.state_dir):
                         alone_s = 0.0
                         self._say_for_whom(daemon=daemon)
@@ -232,6 +234,15 @@ class Once:
                     await self._within(self._clock.sleep(LOOK_S))
             except Stopped:
                 return self._left_beside(store)
+
+    async def _while_it_is_made(self) -> Ending | None:
+        """Wait a moment while another process makes the ledger; nothing can have been asked of it yet."""
+        try:
+            await self._within(self._clock.sleep(LOOK_S))
+        except Stopped:
+            code, words = self._why_stopped()
+            return Ending(int(code), "unknown", WITHDRAWN, f"{words}; nothing was asked for yet")
+        return None
 
     def _say_for_whom(self, *, daemon: bool) -> None:
         told = (

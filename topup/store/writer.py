@@ -17,9 +17,6 @@ from typing import IO, Self
 from topup.errors import StoreBusy, StoreFenced, StoreUnusable
 from topup.store import file
 
-# The name under which stands which command took the ledger over last.
-WRITER = "writer"
-
 
 class Ledger:
     """An open ledger: for its one writer, or for a reader beside it. Every room of the store is built on it."""
@@ -55,6 +52,10 @@ class Ledger:
                     f"another topup holds the ledger in {directory}",
                     remedy="ask the running daemon (`topup status`), or stop it first",
                 ) from None
+            with contextlib.suppress(OSError):  # only so that others can say whom they wait for
+                lock.truncate(0)
+                lock.write(command.encode())
+                lock.flush()
             with contextlib.ExitStack() as undo:
                 undo.callback(lock.close)
                 file.settle_file(directory)
@@ -64,9 +65,6 @@ class Ledger:
                 file.migrate(connection, directory)
                 with file.transaction(connection):
                     connection.execute("UPDATE ledger SET epoch = epoch + 1")
-                    connection.execute(
-                        "INSERT OR REPLACE INTO control VALUES ('', ?, ?, 0, 'topup')", (WRITER, command)
-                    )
                     (epoch,) = connection.execute("SELECT epoch FROM ledger").fetchone()
                 store = cls(connection, lock, epoch)
                 undo.pop_all()
@@ -144,10 +142,13 @@ class Ledger:
                     return True
         return False
 
-    def writer(self) -> str:
-        """Return which command took this ledger over last, as it called itself."""
-        found = self._all("SELECT value FROM control WHERE account = '' AND name = ?", WRITER)
-        return str(found[0]["value"]) if found else ""
+    @staticmethod
+    def writer(directory: Path) -> str:
+        """Return which command took the ledger over last, as it called itself; "" where it did not."""
+        try:
+            return (directory / "lock").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
 
     def damage(self) -> str | None:
         """Read and check every page and index; return what is wrong first, or None."""
