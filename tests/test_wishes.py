@@ -28,7 +28,7 @@ from topup.money import Usd
 from topup.ports import Requested, Told, Wish
 from topup.sandbox.gateway import Account, Gateway
 from topup.sandbox.world import World, embedded
-from topup.sandbox.x402 import Plain
+from topup.sandbox.x402_plain import Plain
 from topup.store.sqlite import SqliteStore
 
 ACCOUNT = "default"
