@@ -437,6 +437,7 @@ def watched(
         head_age_max_s=s.chain.head_age_max_s,
         lag_max_s=s.chain.lag_max_s,
         say=say or (lambda _: None),
+        sleep=clock.sleep,
     )
 
 

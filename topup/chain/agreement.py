@@ -177,6 +177,19 @@ def _price(camp: Sequence[Vote[Survey]], quorum: int) -> int | None:
     return price
 
 
+def block(answers: Answers[Head], quorum: int) -> Agreed[Head]:
+    """Join what stands at one height.
+
+    Raises:
+        Disagreement: too few show the same block.
+    """
+    camp = agreeing(answers.votes, lambda h: h, quorum)
+    shown = "; ".join(f"{v.name} has 0x{v.value.hash.hex()} at {v.value.number}" for v in answers.votes)
+    if not camp:
+        raise Disagreement("newest block", shown)
+    return Agreed(camp[0].value, shown if len(camp) < len(answers.votes) else "")
+
+
 def simulation(answers: Answers[Simulation], quorum: int) -> Agreed[Simulation]:
     """Join dry runs on one block: enough have to pass; gas and L1 fee are what enough keep below, the weakest proof.
 
@@ -237,6 +250,13 @@ def sighting(answers: Answers[View], quorum: int) -> Agreed[Sighting]:
         used=frozenset(h for h in marked if owners([v for v in votes if h in v.value.sighting.used]) >= quorum),
     )
     return Agreed(joined, "; ".join(dissent))
+
+
+def settled(answers: Answers[View], quorum: int) -> bool:
+    """Tell whether a look may go on without those who have not answered: it takes nothing back, and nobody objects."""
+    agreed = sighting(answers, quorum)
+    shown = {h for vote in answers.votes for h in vote.value.sighting.seen}
+    return not agreed.dissent and not agreed.value.replaced and shown == agreed.value.seen.keys()
 
 
 def _height(

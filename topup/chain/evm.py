@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from eth_utils.address import to_checksum_address
 
@@ -37,9 +38,12 @@ class EvmChain(Quorum):
 
         self._hand = submit
         answers = await self._providers.ask(
-            lambda rpc: survey.survey(rpc, self._profile, wallet, total, contract, pay_with), lambda found: found.head
+            lambda rpc: survey.survey(rpc, self._profile, wallet, total, contract, pay_with),
+            lambda found: found.head,
+            enough=lambda said: agreement.survey(said, self._providers.quorum),
         )
-        return self._told("wallet or contract", lambda: agreement.survey(answers, self._providers.quorum))
+        told = self._told("wallet or contract", lambda: agreement.survey(answers, self._providers.quorum))
+        return replace(told, head=await self._standing(told.head, answers.votes))
 
     def payment(self, verified: Verified, tier: int, value: Wei, wallet: bytes) -> Call:
         """Encode the payment of a verified charge."""
@@ -58,7 +62,10 @@ class EvmChain(Quorum):
 
     async def simulate(self, call: Call, demand: Charge, at: Head) -> Simulation:
         """Run the call dry on the block `at`."""
-        answers = await self._providers.ask(lambda rpc: simulation.simulate(rpc, self._profile, call, demand, at))
+        answers = await self._providers.ask(
+            lambda rpc: simulation.simulate(rpc, self._profile, call, demand, at),
+            enough=lambda said: agreement.simulation(said, self._providers.quorum),
+        )
         return self._told("dry run", lambda: agreement.simulation(answers, self._providers.quorum))
 
     async def send(self, raw: bytes, tx_hash: bytes) -> Sent:

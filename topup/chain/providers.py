@@ -1,8 +1,11 @@
 """Which providers can be believed now? Each is watched, set aside when it is wrong, late or silent, and tried again.
 
-A provider of another chain or behind the others is set aside at once, one that fails after a few failures in a row;
-each time for longer. While too few are left, those set aside are asked as well: an answer is judged by what it is.
-What is said of a provider is said once for each change.
+A provider of another chain or behind the others is set aside at once, one that fails or is slow after a few failures in
+a row; each time for longer. While too few are left, those set aside are asked as well: an answer is judged by what it
+is. What is said of a provider is said once for each change.
+
+Where what was answered is enough, the others are given a moment more and then not waited for. Where the answers
+disagree, or would forbid, or end something, everybody is heard.
 """
 
 from __future__ import annotations
@@ -10,13 +13,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
 
 from topup import events
 from topup.chain.agreement import Answers, Vote
 from topup.chain.rpc import Rpc
-from topup.errors import ChainError, ChainUnknown, PaymentForbidden, Reverted, WrongChain
+from topup.errors import ChainError, ChainUnknown, PaymentForbidden, Reverted, TopupError, WrongChain
 from topup.ports import Head
 
 T = TypeVar("T")
@@ -25,6 +28,15 @@ FAILURES_MAX: Final = 3
 # The first pause of a provider that was set aside doubles with each that follows, up to the last.
 PAUSE_S: Final = 30
 PAUSE_MAX_S: Final = 900
+# How much longer the others are waited for once the answers at hand are enough.
+GRACE_S: Final = 2
+
+# Tells whether answers are enough to go on with: joins them, and raises where they are not.
+Join = Callable[[Answers[T]], object]
+
+
+class Slow(ChainUnknown):
+    """The others had long answered, and agreed."""
 
 
 class Lagging(ChainUnknown):
@@ -33,10 +45,11 @@ class Lagging(ChainUnknown):
 
 @dataclass
 class _Watched:
-    """A provider with what is known of its conduct; times in unix seconds."""
+    """A provider with what is known of its conduct, `slow` of its last failure; times in unix seconds."""
 
     rpc: Rpc
     failures: int = 0
+    slow: bool = False
     pauses: int = 0
     why: str = ""
     aside_s: int = 0
@@ -59,6 +72,7 @@ class Providers:
         head_age_max_s: int,
         lag_max_s: int,
         say: Callable[[events.Event], None],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Keep the providers, of which there is at least one; `now_s` is this machine's unix time."""
         self.rpcs = tuple(rpcs)
@@ -68,15 +82,22 @@ class Providers:
         self._head_age_max_s = head_age_max_s
         self._lag_max_s = lag_max_s
         self._say = say
+        self._sleep = sleep
         self._dissent: dict[str, str] = {}
 
     async def ask(
-        self, act: Callable[[Rpc], Awaitable[T]], head: Callable[[T], Head] | None = None, *, every: bool = False
+        self,
+        act: Callable[[Rpc], Awaitable[T]],
+        head: Callable[[T], Head] | None = None,
+        *,
+        every: bool = False,
+        enough: Join[T] | None = None,
     ) -> Answers[T]:
         """Ask all providers at once where several have to agree, else the first that answers.
 
         `head` finds the newest block in an answer, which must be neither old nor behind the others'. `every` asks
-        all of them even where one would do.
+        all of them even where one would do. Once `enough` joins what is at hand without an objection, the others are
+        waited for only a moment longer; without it, all are.
 
         Raises:
             WrongChain: every provider speaks for another chain.
@@ -88,25 +109,77 @@ class Providers:
         parts = [ready, resting] if self.quorum > 1 else [[w] for w in (*ready, *resting)]
         if every:
             parts = [[*ready, *resting]]
-        found: dict[int, _Found[T]] = {}
-        failed: list[tuple[_Watched, ChainError]] = []
+        heard = _Heard[T]()
         for part in parts:
-            for watched, answer in zip(part, await asyncio.gather(*(self._one(w, act) for w in part)), strict=True):
-                if isinstance(answer, ChainError) and not isinstance(answer, Reverted):
-                    failed.append((watched, answer))
-                else:
-                    found[id(watched)] = _Found(watched, answer)
-            if head is not None:
-                failed += self._out_of_step(found, head)
-            if len({f.watched.rpc.owner for f in found.values()}) >= self.quorum:
+            await self._hear(heard, part, act, head, enough)
+            if heard.owners >= self.quorum:
                 break
-        for watched, error in failed:
+        for watched, error in heard.failed:
             self._failed(watched, error)
-        for one in found.values():
-            self._answered(one.watched)
-        if len({f.watched.rpc.owner for f in found.values()}) < self.quorum:
-            raise self._too_few(found, failed)
-        return _sorted(found.values())
+        for one in heard.found.values():
+            # Whoever is waited for answers in the end, which does not make it any faster.
+            if enough is not None or not one.watched.slow:
+                self._answered(one.watched)
+        if heard.owners < self.quorum:
+            raise self._too_few(heard.found, heard.failed)
+        # In the order of the settings, whoever was faster.
+        return _sorted(heard.found[id(w)] for w in self._watched if id(w) in heard.found)
+
+    async def _hear(
+        self,
+        heard: _Heard[T],
+        part: Sequence[_Watched],
+        act: Callable[[Rpc], Awaitable[T]],
+        head: Callable[[T], Head] | None,
+        enough: Join[T] | None,
+    ) -> None:
+        """Ask these at once, and add what they say until all have, or until there is enough and they are slow."""
+        asked = {asyncio.ensure_future(self._one(w, act)): w for w in part}
+        waiting, over = set(asked), False
+        grace: asyncio.Future[None] | None = None
+        try:
+            while waiting and not over:
+                awaited: set[asyncio.Future[Any]] = {*waiting}
+                if grace is not None and not grace.done():
+                    awaited.add(grace)
+                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+                for one in [one for one in asked if one in waiting and one.done()]:
+                    heard.add(asked[one], one.result())
+                    waiting.remove(one)
+                usable = enough is not None and self._usable(heard, head, enough)
+                if usable and grace is None:
+                    grace = asyncio.ensure_future(self._moment())
+                over = usable and grace is not None and grace.done()
+        finally:
+            # Cancelling closes its connection: an answer that comes too late is nobody's.
+            for one in waiting:
+                one.cancel()
+            if grace is not None:
+                grace.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+        if head is not None:
+            heard.failed += self._out_of_step(heard.found, head)
+        for one in (one for one in asked if one in waiting):
+            why = f"{asked[one].rpc.host} had not answered {GRACE_S} s after the others"
+            heard.failed.append((asked[one], Slow(why)))
+
+    async def _moment(self) -> None:
+        await self._sleep(GRACE_S)
+
+    def _usable(self, heard: _Heard[T], head: Callable[[T], Head] | None, enough: Join[T]) -> bool:
+        """Tell whether what is at hand is enough; what would be taken out later does not count now."""
+        found = dict(heard.found)
+        if head is not None:
+            self._out_of_step(found, head)
+        if len({one.watched.rpc.owner for one in found.values()}) < self.quorum:
+            return False
+        answers = _sorted(found.values())
+        if answers.refusals or not answers.votes:
+            return False  # what would forbid is heard out
+        try:
+            return enough(answers) is not False
+        except TopupError:
+            return False
 
     async def _one(self, watched: _Watched, act: Callable[[Rpc], Awaitable[T]]) -> T | PaymentForbidden | ChainError:
         try:
@@ -123,8 +196,8 @@ class Providers:
             if not isinstance(one.answer, PaymentForbidden | ChainError)
         }
         out: list[tuple[_Watched, ChainError]] = []
+        best = self._best(times.values(), now)
         for key, (watched, time_s) in times.items():
-            best = max((min(t, now) for w, t in times.values() if w.rpc.owner != watched.rpc.owner), default=time_s)
             if now - time_s > self._head_age_max_s:
                 out.append((watched, ChainUnknown(f"{watched.rpc.host}: its newest block is {now - time_s} s old")))
             elif best - time_s > self._lag_max_s:
@@ -133,6 +206,15 @@ class Providers:
                 continue
             del found[key]
         return out
+
+    def _best(self, times: Iterable[tuple[_Watched, int]], now: int) -> int:
+        """Return the newest time that two owners reach, or as many as have to agree: one alone leaves nobody behind."""
+        newest: dict[str, int] = {}
+        for watched, time_s in times:
+            newest[watched.rpc.owner] = max(min(time_s, now), newest.get(watched.rpc.owner, 0))
+        reached = sorted(newest.values(), reverse=True)
+        needed = max(self.quorum, min(2, len(reached)))
+        return reached[needed - 1] if needed <= len(reached) else 0
 
     def _too_few(self, found: dict[int, _Found[T]], failed: Sequence[tuple[_Watched, ChainError]]) -> ChainError:
         errors = [error for _, error in failed]
@@ -149,6 +231,7 @@ class Providers:
     def _failed(self, watched: _Watched, error: ChainError) -> None:
         """Count a failure; set aside who is surely wrong, or fails again and again, when there is anyone else."""
         watched.failures += 1
+        watched.slow = isinstance(error, Slow)
         sure = isinstance(error, WrongChain | Lagging)
         if len(self._watched) == 1 or not (sure or watched.failures >= FAILURES_MAX or watched.aside):
             return
@@ -165,7 +248,7 @@ class Providers:
             )
 
     def _answered(self, watched: _Watched) -> None:
-        watched.failures = 0
+        watched.failures, watched.slow = 0, False
         if not watched.aside:
             return
         out_s = self._now_s() - watched.aside_s
@@ -188,6 +271,26 @@ class _Found(Generic[T]):
     answer: T | PaymentForbidden | ChainError
 
 
+@dataclass
+class _Heard(Generic[T]):
+    """What was said to one question so far, by provider, and who failed."""
+
+    found: dict[int, _Found[T]] = field(default_factory=dict)
+    failed: list[tuple[_Watched, ChainError]] = field(default_factory=list)
+
+    @property
+    def owners(self) -> int:
+        """Count who gave an answer that can be used."""
+        return len({one.watched.rpc.owner for one in self.found.values()})
+
+    def add(self, watched: _Watched, answer: T | PaymentForbidden | ChainError) -> None:
+        """Keep an answer; a refusal of what was asked is one, a failure is none."""
+        if isinstance(answer, ChainError) and not isinstance(answer, Reverted):
+            self.failed.append((watched, answer))
+        else:
+            self.found[id(watched)] = _Found(watched, answer)
+
+
 def _sorted(found: Iterable[_Found[T]]) -> Answers[T]:
     votes: list[Vote[T]] = []
     refusals: list[Vote[PaymentForbidden | Reverted]] = []
@@ -201,4 +304,5 @@ def _sorted(found: Iterable[_Found[T]]) -> Answers[T]:
 
 
 def _kind(error: ChainError) -> str:
-    return "wrong_chain" if isinstance(error, WrongChain) else "lagging" if isinstance(error, Lagging) else "failing"
+    kinds = {WrongChain: "wrong_chain", Lagging: "lagging", Slow: "slow"}
+    return next((why for kind, why in kinds.items() if isinstance(error, kind)), "failing")

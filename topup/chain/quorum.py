@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from topup.chain import agreement
-from topup.chain.agreement import Agreed, Disagreement
+from topup.chain.agreement import Agreed, Disagreement, Vote
 from topup.chain.evidence import View
 from topup.chain.fate import ends
 from topup.chain.providers import Providers
 from topup.chain.rpc import Rpc
 from topup.chain.search import Search
+from topup.chain.survey import block_at
 from topup.errors import ChainUnknown
-from topup.ports import Sighting
+from topup.ports import Head, Sighting, Survey
 
 T = TypeVar("T")
 
@@ -44,13 +45,27 @@ class Quorum:
 
     async def _seen(self, about: str, ask: Callable[[Rpc], Awaitable[View]], *, every: bool) -> Sighting:
         """Look in canonical blocks; with `every`, through all, and two where two are configured."""
-        answers = await self._providers.ask(ask, lambda view: view.sighting.head, every=every)
         needed = self._providers.quorum
+        enough = None if every else lambda said: agreement.settled(said, needed)
+        answers = await self._providers.ask(ask, lambda view: view.sighting.head, every=every, enough=enough)
         if every:
             needed = max(needed, min(2, self.owners))
             if (answered := agreement.owners(answers.votes)) < needed:
                 raise ChainUnknown(f"{needed} independent providers are needed, {answered} answered")
         return self._told(about, lambda: agreement.sighting(answers, needed))
+
+    async def _standing(self, head: Head, votes: Sequence[Vote[Survey]]) -> Head:
+        """Return the block that enough providers have at this height: what is planned on it has to be run on it.
+
+        Their newest blocks may be a few apart, and who is alone at a height may name a block that nobody has.
+        """
+        needed, chain_id = self._providers.quorum, self._chain_id
+        if agreement.owners([vote for vote in votes if vote.value.head == head]) >= needed:
+            return head
+        answers = await self._providers.ask(
+            lambda rpc: block_at(rpc, chain_id, head.number), enough=lambda said: agreement.block(said, needed)
+        )
+        return self._told("newest block", lambda: agreement.block(answers, needed))
 
     async def _final(self) -> int:
         """Ask every provider how far the chain is final."""

@@ -130,6 +130,21 @@ def head(block: Any) -> Head:
     return found
 
 
+async def block_at(rpc: Rpc, chain_id: int, number: int) -> Head:
+    """Read the block of that number.
+
+    Raises:
+        WrongChain: the provider speaks for another chain.
+        ChainUnknown: it has no such block.
+    """
+    spoken, block = await rpc.batch([("eth_chainId", []), ("eth_getBlockByNumber", [hex(number), False])])
+    right_chain(rpc, spoken, chain_id)
+    found = head(known(block, f"{rpc.host}, block {number}"))
+    if found.number != number:
+        raise ChainUnknown(f"{rpc.host} gave block {found.number} for {number}")
+    return found
+
+
 def _quote_query(profile: Profile, total: Usdc, tier: int) -> Query:
     arguments = (profile.wrapped_native, profile.currency, total.units, tier, 0)
     return call(profile.quoter, encode("quoter_v2", "quoteExactOutputSingle", arguments), "latest")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
@@ -41,13 +42,19 @@ class AuthorizedChain(Quorum):
     ) -> Survey:
         """Read newest block, fees, the wallet's tokens and what `key` may spend of them, from each provider."""
         answers = await self._providers.ask(
-            lambda rpc: survey(rpc, self._chain_id, wallet, token, traces, key), lambda found: found.head
+            lambda rpc: survey(rpc, self._chain_id, wallet, token, traces, key),
+            lambda found: found.head,
+            enough=lambda said: agreement.survey(said, self._providers.quorum),
         )
-        return self._told("wallet or token", lambda: agreement.survey(answers, self._providers.quorum))
+        told = self._told("wallet or token", lambda: agreement.survey(answers, self._providers.quorum))
+        return replace(told, head=await self._standing(told.head, answers.votes))
 
     async def rehearse(self, wallet: bytes, token: bytes, paying: tuple[bytes, Usdc], at: Head) -> None:
         """Run the transfer dry on the block `at`, through enough providers."""
-        answers = await self._providers.ask(lambda rpc: rehearse(rpc, self._chain_id, wallet, token, paying, at))
+        answers = await self._providers.ask(
+            lambda rpc: rehearse(rpc, self._chain_id, wallet, token, paying, at),
+            enough=lambda said: agreement.simulation(said, self._providers.quorum),
+        )
         self._told("dry run", lambda: agreement.simulation(answers, self._providers.quorum))
 
     async def look(self, traces: Sequence[Traced], *, every: bool = False) -> Sighting:
