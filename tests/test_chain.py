@@ -750,7 +750,7 @@ def test_every_provider_is_handed_the_bytes_and_the_best_answer_counts(embedded:
 
     sent = asyncio.run(both())
     assert sent.delivery is Delivery.ACCEPTED
-    assert sent.detail == "127.0.0.1: 127.0.0.1: ConnectError; 127.0.0.1: accepted"
+    assert sent.detail == "127.0.0.1: 127.0.0.1: the connection was refused: nothing listens there; 127.0.0.1: accepted"
 
 
 def test_reads_go_on_with_the_next_provider(embedded: Stand) -> None:

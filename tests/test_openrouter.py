@@ -253,7 +253,7 @@ async def test_nobody_listening_is_unknown() -> None:
         await gateway.stop()
         error = await failed(api.credits())
     assert type(error) is ApiUnknown
-    assert str(error) == "/credits: ConnectError"
+    assert str(error) == "/credits: the connection was refused: nothing listens there"
 
 
 @pytest.mark.parametrize(

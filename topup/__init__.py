@@ -42,6 +42,7 @@ Each module answers one question. In the order the money flows:
   tempo.py        What is signed when dollars are sent on Tempo?
   wire/           What is let in of what others say?
     http.py       What comes back when somebody is asked over HTTP?
+    egress.py     How does a question leave this machine?
     unpack.py     What do packed bytes hold, as far as they may unpack?
   verbatim.py     How does JSON pass through us as it was written?
   exchange.py     What comes back when a seller is asked over HTTP?

@@ -186,7 +186,7 @@ async def _api(settings: Settings) -> list[Check]:
     try:
         client = assemble.api(settings, clock)
     except TopupError as error:
-        return [_failed("api", error), *_skipped(names, "no API key to ask with")]
+        return [_failed("api", error), *_skipped(names, "the API cannot be asked like this")]
     try:
         try:
             key = await client.key()

@@ -8,12 +8,13 @@ appear in a message: whoever asks says what the other side is called.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import httpx
 
+from topup.wire.egress import way
 from topup.wire.unpack import Packed, Unpacker
 
 
@@ -34,9 +35,12 @@ class Client:
     """Asks one server. With `lasting` a connection is kept for the next question, else each has its own."""
 
     def __init__(self, url: str, *, lasting: bool) -> None:
-        """Keep who is asked; nothing is sent yet."""
-        # A proxy from the environment has no business with a server on this machine.
-        self._trust_env = not loopback(url)
+        """Keep who is asked, and by which way; nothing is sent yet.
+
+        Raises:
+            SettingsError: the environment names a proxy or a certificate authority that cannot be used.
+        """
+        self._way = way(url, os.environ)
         self._lasting = lasting
         self._client: httpx.AsyncClient | None = None
 
@@ -84,20 +88,10 @@ class Client:
         except Packed as error:
             raise NoAnswer(f"{who} {error}") from None
         except Exception as error:  # noqa: BLE001 - a length of thousands of digits ends in ValueError, a port in a group
-            raise NoAnswer(f"{who}: {type(error).__name__}") from None
+            raise NoAnswer(f"{who}: {self._way.failure(error)}") from None
         return Heard(response.status_code, told, bytes(raw))
 
     def _opened(self) -> httpx.AsyncClient:
         if self._client is None:
-            limits = httpx.Limits(max_connections=8, max_keepalive_connections=4)
-            # The deadline of a question is the only one: httpx has none for a whole answer.
-            own = httpx.Timeout(None)
-            self._client = httpx.AsyncClient(
-                follow_redirects=False, trust_env=self._trust_env, limits=limits, timeout=own
-            )
+            self._client = self._way.client(limits=httpx.Limits(max_connections=8, max_keepalive_connections=4))
         return self._client
-
-
-def loopback(url: str) -> bool:
-    """Tell whether a URL stays on this machine: a proxy from the environment has no business there."""
-    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")

@@ -1,0 +1,285 @@
+"""How does a question leave this machine? Through which proxy, trusting whose certificates, and why it found nobody.
+
+Proxies and certificate authorities are two questions. What stays on this machine uses no proxy, and is held to the
+house's own authorities like everything else. The environment's settings are judged before anything is asked: a
+variable that is wrong ends in a sentence that names it, and never in a question that takes another way.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from re import fullmatch
+from socket import gaierror
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx
+
+from topup.errors import SettingsError
+
+# Which variable names the proxy of an https:// URL, the stronger first. Plain http is spoken on this machine only.
+PROXIES: Final = ("HTTPS_PROXY", "ALL_PROXY")
+# No command asks anybody through this one; it is judged with the others, because whoever set it set them all.
+UNUSED: Final = "HTTP_PROXY"
+EXCEPT: Final = "NO_PROXY"
+CA_FILE, CA_DIRS = "SSL_CERT_FILE", "SSL_CERT_DIR"
+HOST: Final = r"[*]?\.?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?(:[0-9]{1,5})?"
+SHOWN_MAX: Final = 60
+
+
+@dataclass(frozen=True)
+class Way:
+    """How one server is reached: `trust` judges its certificate; `proxy` may hold a password."""
+
+    trust: ssl.SSLContext
+    proxy: str | None = field(default=None, repr=False)
+    # Which variable named the proxy.
+    variable: str = ""
+
+    def client(self, *, limits: httpx.Limits | None = None) -> httpx.AsyncClient:
+        """Return a client that goes this way and no other, follows no redirect and has no deadline of its own."""
+        proxy = None
+        if self.proxy is not None:
+            own = self.trust if self.proxy.startswith("https:") else None
+            proxy = httpx.Proxy(self.proxy, ssl_context=own)
+        return httpx.AsyncClient(
+            follow_redirects=False,
+            timeout=httpx.Timeout(None),  # whoever asks bounds the whole answer, which httpx cannot
+            trust_env=False,
+            verify=self.trust,
+            proxy=proxy,
+            limits=limits or httpx.Limits(),
+        )
+
+    def failure(self, error: BaseException) -> str:
+        """Say in a few words why no answer came; nothing that the other side wrote is repeated."""
+        said = why(error)
+        return f"{said} (through the proxy of {self.variable})" if self.proxy is not None else said
+
+
+def way(url: str, environ: Mapping[str, str]) -> Way:
+    """Return how a URL is reached in this environment.
+
+    Raises:
+        SettingsError: a variable of the environment is wrong; the sentence names it.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "https":
+        # On this machine, in the clear: there is nothing to trust, and no proxy has any business there.
+        return Way(_nobody())
+    found, direct = _proxy(environ), _directly(environ)
+    trust = _trust(environ.get(CA_FILE, ""), environ.get(CA_DIRS, ""))
+    host = (parts.hostname or "").rstrip(".").lower()
+    if found is None or loopback(host) or any(one.covers(host, parts.port or 443) for one in direct):
+        return Way(trust)
+    return Way(trust, found[1], found[0])
+
+
+def loopback(host: str) -> bool:
+    """Tell whether a host's name or address is this machine's own."""
+    try:
+        found = ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    mapped = getattr(found, "ipv4_mapped", None)
+    return (mapped or found).is_loopback
+
+
+# -- proxies --------------------------------------------------------------------------------------------------
+
+
+def _said(environ: Mapping[str, str], name: str) -> tuple[str, str]:
+    """Return a variable as it is written and its value; most programs take the small letters before the capitals."""
+    written = next((one for one in (name.lower(), name) if environ.get(one)), name)
+    return written, environ.get(written, "").strip()
+
+
+def _proxy(environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return which variable names a proxy, and the proxy; None without one."""
+    name, said = _said(environ, UNUSED)
+    if said:
+        _proxy_url(name, said)
+    for strongest in PROXIES:
+        name, said = _said(environ, strongest)
+        if said:
+            return name, _proxy_url(name, said)
+    return None
+
+
+def _proxy_url(name: str, said: str) -> str:
+    url = said if "://" in said else f"http://{said}"
+    remedy = f"give {name} a URL such as http://proxy.example:3128, or unset it for topup"
+    scheme = url.partition("://")[0].lower()
+    if scheme.startswith("socks"):
+        raise SettingsError(f"{name} names a SOCKS proxy, which topup does not speak", remedy=remedy)
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    strange = any(c.isspace() or not c.isprintable() or c == "\\" for c in url)
+    # The value itself is not repeated: it may hold a password.
+    if scheme not in ("http", "https") or not host or port == 0 or strange:
+        raise SettingsError(f"{name} is no URL of an HTTP proxy: its scheme, host or port is wrong", remedy=remedy)
+    try:
+        httpx.Proxy(url)
+    except (ValueError, httpx.InvalidURL):
+        raise SettingsError(f"{name} is no URL of an HTTP proxy: it cannot be read", remedy=remedy) from None
+    return url
+
+
+@dataclass(frozen=True)
+class _Direct:
+    """One entry of NO_PROXY: what it names is asked without a proxy."""
+
+    text: str
+    port: int | None = None
+
+    def covers(self, host: str, port: int) -> bool:
+        if self.port is not None and self.port != port:
+            return False
+        if self.text in ("*", host):
+            return True
+        try:
+            address = ip_address(host)
+        except ValueError:
+            return host.endswith("." + self.text)
+        try:
+            return address in ip_network(self.text, strict=False)
+        except ValueError:
+            return False
+
+
+def _directly(environ: Mapping[str, str]) -> list[_Direct]:
+    name, said = _said(environ, EXCEPT)
+    return [_direct(name, part) for one in said.split(",") if (part := one.strip())]
+
+
+def _direct(variable: str, part: str) -> _Direct:
+    remedy = f"name hosts, domains or addresses in {variable}, separated by commas, or unset it for topup"
+    shown = ascii(part[:SHOWN_MAX])
+    if part.startswith("["):
+        raise SettingsError(f"{variable} holds {shown}: an IPv6 address stands there without brackets", remedy=remedy)
+    if part == "*":
+        return _Direct(part)
+    address, slash, _ = part.partition("/")
+    try:
+        found = ip_address(address)
+        if found.version == 6 and slash:
+            raise SettingsError(f"{variable} holds {shown}: ranges of IPv6 are not read there", remedy=remedy)
+        ip_network(part, strict=False)
+    except ValueError:
+        pass
+    else:
+        return _Direct(part if slash else str(found))
+    name = part.rpartition("://")[2]
+    if not fullmatch(HOST, name):
+        raise SettingsError(f"{variable} holds {shown}, which is no host, domain or address", remedy=remedy)
+    host, _, port = name.partition(":")
+    return _Direct(host.lstrip("*.").rstrip(".").lower(), int(port) if port else None)
+
+
+# -- certificates ---------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def _nobody() -> ssl.SSLContext:
+    """Trust nobody: for where no certificate is shown."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+@lru_cache(maxsize=8)
+def _trust(file: str, dirs: str) -> ssl.SSLContext:
+    """Return the judge of certificates: by the house's own authorities where some are named, else the public ones."""
+    if not file and not dirs:
+        return httpx.create_ssl_context(trust_env=False)
+    if file:
+        _must_be(CA_FILE, file, Path(file).is_file(), "file")
+    named = [one for one in dirs.split(":") if one]
+    for one in named:
+        _must_be(CA_DIRS, one, Path(one).is_dir(), "directory")
+    # OpenSSL looks a certificate up under the hash of its name, and takes no notice of any other file.
+    hashed = any(fullmatch(r"[0-9a-f]{8}\.[0-9]+", found.name) for one in named for found in _names(one))
+    if named and not hashed and not file:
+        raise SettingsError(
+            f"{CA_DIRS} names {dirs[:SHOWN_MAX]}, which holds no certificate under its hash",
+            remedy="run `openssl rehash` on it, name a file in SSL_CERT_FILE instead, or unset it for topup",
+        )
+    try:
+        return ssl.create_default_context(cafile=file or None, capath=dirs or None)
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"{CA_FILE} names {file[:200]}, which holds no certificates that can be read ({type(error).__name__})",
+            remedy="name a file of certificates in PEM, or unset it for topup",
+        ) from None
+
+
+def _must_be(name: str, said: str, right: bool, what: str) -> None:  # noqa: FBT001
+    if right:
+        return
+    wrong = f"is no {what}" if Path(said).exists() else "does not exist"
+    raise SettingsError(
+        f"{name} names {said[:200]!a}, which {wrong}",
+        remedy=f"correct {name}, mount what it names, or unset it for topup",
+    )
+
+
+def _names(directory: str) -> Iterator[Path]:
+    try:
+        yield from Path(directory).iterdir()
+    except OSError as error:
+        raise SettingsError(
+            f"{CA_DIRS} names {directory[:200]!a}, which cannot be read ({type(error).__name__})",
+            remedy=f"correct {CA_DIRS}, or unset it for topup",
+        ) from None
+
+
+# -- why nobody was reached -----------------------------------------------------------------------------------
+
+# What OpenSSL calls it when the other side does not speak TLS at all.
+NO_TLS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+
+
+def why(error: BaseException) -> str:
+    """Say why a question was not answered: name, TLS and a closed port are told apart."""
+    below = list(_below(error, set()))
+    for one in below:
+        if isinstance(one, gaierror):
+            return "the host's name cannot be resolved (DNS)"
+        if isinstance(one, ssl.SSLCertVerificationError):
+            told = one.verify_message if one.verify_message.isprintable() else ""
+            return f"TLS: its certificate is not trusted ({told[:120] or 'no reason given'})"
+        if isinstance(one, ssl.SSLError):
+            reason = str(one.reason or "")
+            if reason in NO_TLS:
+                return f"TLS: what answers there does not speak it ({reason})"
+            return f"TLS: the connection failed ({reason or type(one).__name__})"
+    for one in below:
+        if isinstance(one, ConnectionRefusedError):
+            return "the connection was refused: nothing listens there"
+        if isinstance(one, ConnectionResetError | BrokenPipeError):
+            return "the connection was cut"
+        if isinstance(one, OSError) and one.errno is not None and one.strerror:
+            return f"the network says: {one.strerror}"
+    if isinstance(error, httpx.ProxyError):
+        return "the proxy refused"
+    if isinstance(error, httpx.RemoteProtocolError):
+        return "the connection ended without a whole answer"
+    return type(error).__name__
+
+
+def _below(error: BaseException | None, seen: set[int]) -> Iterator[BaseException]:
+    """Yield an error and whatever it came from, each once."""
+    if error is None or id(error) in seen:
+        return
+    seen.add(id(error))
+    yield error
+    for one in getattr(error, "exceptions", ()):
+        yield from _below(one, seen)
+    yield from _below(error.__cause__, seen)
+    yield from _below(error.__context__, seen)
