@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from hypothesis import strategies as st
 from tests import builders
 from topup.chain.contracts import payment_data
 from topup.charge import Verified, parse, verify
-from topup.errors import SignerError
+from topup.errors import SettingsError, SignerError
 from topup.lifecycle import Kind, Plan
 from topup.money import EthPrice, Wei
 from topup.sandbox.charges import Ask, Operator
@@ -217,37 +216,6 @@ def shows_no_key(text: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "why"),
-    [
-        (lambda text: text, "ValueError"),
-        (lambda text: text[: len(text) // 2], "JSONDecodeError"),
-        (lambda _: "[]", "TypeError"),
-        (lambda _: "{}", "KeyError"),
-        (lambda text: text.replace("pbkdf2", "rot13"), "TypeError"),
-        (lambda text: text.replace('"version": 3', '"version": 9'), "NotImplementedError"),
-    ],
-    ids=["wrong password", "cut off", "a list", "empty", "unknown kdf", "unknown version"],
-)
-def test_a_keystore_that_does_not_open_says_so(spoil: Callable[[str], str], why: str, tmp_path: Path) -> None:
-    """The error names the file and the kind of failure, and nothing of key or password."""
-    path = keystore(tmp_path)
-    path.write_text(spoil(path.read_text(encoding="utf-8")), encoding="utf-8")
-    password = "wrong" if why == "ValueError" else PASSWORD
-    with pytest.raises(SignerError) as refused:
-        from_keystore(path, password, CEILINGS)
-    assert str(path) in str(refused.value)
-    assert why in str(refused.value)
-    assert shows_no_key(str(refused.value) + refused.value.remedy)
-    assert refused.value.__suppress_context__
-
-
-def test_a_missing_keystore_is_named(tmp_path: Path) -> None:
-    """No file is a SignerError like any other."""
-    with pytest.raises(SignerError, match="FileNotFoundError"):
-        from_keystore(tmp_path / "none.json", PASSWORD, CEILINGS)
-
-
-@pytest.mark.parametrize(
     "text",
     [
         "",
@@ -263,7 +231,7 @@ def test_a_missing_keystore_is_named(tmp_path: Path) -> None:
 )
 def test_a_malformed_key_is_never_repeated(text: str) -> None:
     """What looks almost like a key might be one: neither the message nor its cause shows any of it."""
-    with pytest.raises(SignerError) as refused:
+    with pytest.raises(SettingsError) as refused:
         from_private_key(text, CEILINGS)
     told = str(refused.value) + repr(refused.value) + refused.value.remedy
     assert len(text) < 5 or text not in told

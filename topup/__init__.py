@@ -45,6 +45,7 @@ Each module answers one question. In the order the money flows:
     egress.py     How does a question leave this machine?
     unpack.py     What do packed bytes hold, as far as they may unpack?
   verbatim.py     How does JSON pass through us as it was written?
+  files.py        What does a file say that the settings name, and who else can read it?
   exchange.py     What comes back when a seller is asked over HTTP?
   x402_profile.py How is one seller for x402 asked, and where does it tell the balance?
   clock.py        What time is it?
@@ -90,6 +91,7 @@ Each module answers one question. In the order the money flows:
   signers/        Who signs?
     late.py       When is the key opened?
     local.py      Is this the one thing this key may sign?
+    keystore.py   What does a keystore hold?
     root.py       What may an account's root key sign?
   store/          Where is the ledger?
     schema.py     What does the ledger remember?
@@ -110,6 +112,7 @@ Each module answers one question. In the order the money flows:
     log.py        How is an event written?
 
   — outside: settings become ports, commands become exit codes
+  variables.py    Which variables of the environment are settings?
   settings.py     What did the owner say?
   assemble.py     How do settings become a running cycle?
   signals.py      What do signals do that come while a command is still being loaded, or while it makes up its mind?

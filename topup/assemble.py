@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from topup import files
 from topup.budget import Budget
 from topup.clock import SystemClock
 from topup.errors import SettingsError, SignerError
@@ -254,7 +255,7 @@ def _account(s: Settings, key: Signer | None) -> bytes:
     Raises:
         SettingsError: no wallet is set.
     """
-    owner = key.address if key is not None else _known(s) or wallet(s)
+    owner = key.address if key is not None else known(s) or wallet(s)
     if owner is None:
         raise SettingsError(
             "no wallet is set", remedy="set wallet.address: this seller keeps an account for each wallet"
@@ -335,21 +336,39 @@ def signer(s: Settings) -> LocalSigner | None:
         _address(s.rails.mpp.root) if s.rails.mpp.root else b"",
     )
     if s.wallet.keystore is not None:
-        password = secret(
-            None, s.wallet.keystore_password_file, "topup-keystore-password", "wallet.keystore_password_file"
-        )
-        if password is None:
+        named = s.wallet.keystore_password_file or files.credential("topup-keystore-password")
+        if named is None:
             raise SettingsError(
                 "wallet.keystore_password_file is missing", remedy="name a file that holds the keystore's password"
             )
-        return local.from_keystore(s.wallet.keystore, password, own)
+        password = files.password(named, "wallet.keystore_password_file")
+        return _of_the_wallet(s, local.from_keystore(s.wallet.keystore, password, own))
     raw = secret(s.wallet.private_key, s.wallet.private_key_file, "topup-private-key", "wallet.private_key_file")
-    return None if raw is None else local.from_private_key(raw, own)
+    return None if raw is None else _of_the_wallet(s, local.from_private_key(raw, own))
+
+
+def _of_the_wallet(s: Settings, key: LocalSigner) -> LocalSigner:
+    _same(s, key.address)
+    return key
+
+
+def _same(s: Settings, own: bytes) -> None:
+    """See that the key is that of `wallet.address`, which with an access key is the account's that it belongs to.
+
+    Raises:
+        SettingsError: it is another's: one command would pay from one wallet, and another look at the other.
+    """
+    if s.wallet.address is None or s.rails.mpp.root is not None or _address(s.wallet.address) == own:
+        return
+    raise SettingsError(
+        f"wallet.address is {s.wallet.address}, and the key is that of 0x{own.hex()}",
+        remedy="correct or remove wallet.address, or name another key",
+    )
 
 
 def _signing(s: Settings, store: SqliteStore) -> Signer | None:
     """Open the key, or promise to where a payment is out there and the wallet is known: it is looked for first."""
-    unfinished, own = store.open_topup(s.account), _known(s)
+    unfinished, own = store.open_topup(s.account), known(s)
     if unfinished is None or unfinished.state not in MONEY_OUT or own is None:
         return signer(s)
     from topup.signers.late import LateSigner
@@ -363,18 +382,29 @@ def _signing(s: Settings, store: SqliteStore) -> Signer | None:
     return LateSigner(own, opened)
 
 
-def _known(s: Settings) -> bytes | None:
-    """Return the wallet's address where that takes no time: from the settings, the keystore, or a raw key."""
-    if s.wallet.address is not None:
-        return _address(s.wallet.address)
+def known(s: Settings) -> bytes | None:
+    """Return the key's address where that takes no time: from the keystore, a raw key, or else the settings.
+
+    Raises:
+        SettingsError: `wallet.address` is another.
+    """
+    found = _told(s)
+    if found is not None:
+        _same(s, found)
+        return found
+    return _address(s.wallet.address) if s.wallet.address is not None and s.rails.mpp.root is None else None
+
+
+def _told(s: Settings) -> bytes | None:
+    """Return what the keystore says of its key, or the address of a raw one; None where that cannot be told."""
     if s.wallet.keystore is None:
         raw = secret(s.wallet.private_key, s.wallet.private_key_file, "topup-private-key", "wallet.private_key_file")
         return None if raw is None else _address_of(raw)
     try:
-        said = json.loads(s.wallet.keystore.read_text(encoding="utf-8"))["address"]
-        found = bytes.fromhex(str(said).removeprefix("0x"))
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
+        said = json.loads(files.text(s.wallet.keystore, "wallet.keystore"))["address"]
+        found = bytes.fromhex(str(said).lower().removeprefix("0x"))
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None  # whoever opens it says what is wrong with it
     return found if len(found) == 20 else None
 
 
@@ -388,15 +418,19 @@ def _address_of(raw: str) -> bytes | None:
 
 
 def wallet(s: Settings) -> bytes | None:
-    """Return the wallet's address, from `wallet.address` or else from the key; None when neither is set.
+    """Return the wallet's address, from the key and from `wallet.address`; None when neither is set.
 
     Raises:
-        SettingsError, SignerError: the key cannot be opened.
+        SettingsError, SignerError: the key cannot be opened, or is not that of `wallet.address`.
     """
-    if s.wallet.address is not None:
-        return _address(s.wallet.address)
+    own = _told(s) if s.wallet.address is not None else None
+    if own is not None:
+        _same(s, own)
+        return own
     key = signer(s)
-    return None if key is None else key.address
+    if key is not None:
+        return key.address
+    return _address(s.wallet.address) if s.wallet.address is not None else None
 
 
 def providers(s: Settings) -> list[Rpc]:
@@ -589,6 +623,7 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
     from topup.openrouter import OpenRouter
 
     time = clock or SystemClock()
+    known(s)  # in observe mode, too, two names of one wallet have to be of one
     key = _signing(s, store) if s.mode == "live" else None
     payer = (
         _address(s.rails.mpp.root)

@@ -146,6 +146,7 @@ async def ask_and_decide(settings: Settings, wish: Asked) -> Result:
         SettingsError, StoreUnusable: there is no API key, or the ledger cannot be read.
     """
     allowed = assemble.limits(settings)
+    assemble.known(settings)  # refuses a key that is not of `wallet.address`
     snapshot, decision, unfinished, rail = await _look(settings, wish)
     notes = []
     forbidden = None

@@ -2,6 +2,7 @@
 
     TopupError
     ├── SettingsError        the settings contradict themselves or lack something
+    │   └── FileAway           a file that they name is not there, or cannot be read now
     ├── ApiError             the credits API
     │   ├── ApiUnknown         no usable answer: time-out, reset, 5xx, HTML, garbage
     │   ├── ApiLimited         429 or 503 with a time to wait
@@ -15,6 +16,7 @@
     ├── ChargeRefused        a charge is not what was asked for; names the field
     ├── PaymentForbidden     the price, the fees or the wallet do not permit this payment
     ├── SignerError          the key cannot be used, or was asked for something it must not sign
+    │   └── MemoryShort        there is too little memory to open it
     └── StoreError           the ledger
         ├── StoreBusy          another topup holds it
         ├── StoreFenced        another topup took it over; this one must stop
@@ -66,6 +68,13 @@ class SettingsError(TopupError):
     """The settings are incomplete or contradict themselves; the message names the field."""
 
     exit_code = Exit.USAGE
+
+
+class FileAway(SettingsError):
+    """A file that the settings name is mistyped or not mounted yet, which nobody can tell apart: tried again."""
+
+    exit_code = Exit.LATER
+    again = True
 
 
 class ApiError(TopupError):
@@ -181,6 +190,13 @@ class SignerError(TopupError):
     exit_code = Exit.PERSON
 
 
+class MemoryShort(SignerError):
+    """Opening the key takes more memory than there is now."""
+
+    exit_code = Exit.LATER
+    again = True
+
+
 class StoreError(TopupError):
     """The ledger cannot be relied on; nothing is spent."""
 
@@ -200,3 +216,9 @@ class StoreFenced(StoreError):
 
 class StoreUnusable(StoreError):
     """The ledger is newer than this program, damaged, full or read-only."""
+
+    def __init__(self, message: str, *, remedy: str = "", passing: bool = False) -> None:
+        """Say with `passing` that it is not the ledger but its disk, and that trying again may help."""
+        super().__init__(message, remedy=remedy)
+        if passing:
+            self.exit_code, self.again = Exit.LATER, True

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from topup import tempo
+from topup import files, tempo
 from topup.chain.profiles import TEMPO_TOKENS
 from topup.chain.rpc import Rpc, RpcError, quantity
 from topup.chain.survey import reason
@@ -21,7 +21,7 @@ from topup.clock import SystemClock
 from topup.errors import ChainError, ChainUnknown, Exit, PaymentForbidden, Reverted, SettingsError, SignerError
 from topup.money import Usd, Usdc, plain
 from topup.policy import END_OF_CALENDAR_S, Permission, moment, usable
-from topup.settings import Settings, secret
+from topup.settings import Settings
 from topup.terms import MPP
 
 if TYPE_CHECKING:  # reading a limit opens no root key
@@ -269,8 +269,7 @@ def root_key(settings: Settings, keystore: Path, password_file: Path) -> RootKey
     from topup.signers import root
 
     own = keys(settings)
-    password = secret(None, password_file, "", "--root-password-file")
-    assert password is not None
+    password = files.password(password_file, "--root-password-file")
     found = root.from_keystore(keystore, password, purse(settings, MPP).dollar.chain_id, own.token)
     if found.address != own.account:
         raise SignerError(

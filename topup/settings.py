@@ -7,7 +7,6 @@ is not known is an error, because a limit that was misspelt is a limit that does
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from topup import files, variables
 from topup.chain.owners import quorum
 from topup.errors import SettingsError
 from topup.money import plain
@@ -118,7 +118,9 @@ def _url(value: str) -> str:
     if parts.scheme == "http" and host not in LOOPBACK:
         raise ValueError("plain http is allowed for loopback only: keys and payments would travel in the clear")
     netloc = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=netloc[0] + netloc[1] + netloc[2].lower())).rstrip("/")
+    # A key at a query's end may end in a slash that belongs to it.
+    path = parts.path.rstrip("/") if not parts.query else parts.path
+    return urlunsplit(parts._replace(netloc=netloc[0] + netloc[1] + netloc[2].lower(), path=path))
 
 
 def _base_url(value: str) -> str:
@@ -138,6 +140,8 @@ def _realm(value: str) -> str:
 def _path(value: object) -> object:
     if value in ("", Path()):
         raise ValueError("is empty: name a file, or leave it out")
+    if isinstance(value, str | Path) and (wrong := files.stray(str(value))):
+        raise ValueError(wrong)
     return value
 
 
@@ -520,17 +524,36 @@ class Settings(BaseSettings):
 
 
 def default_state_dir() -> Path:
-    """Return systemd's state directory, or the user's."""
+    """Return systemd's state directory, or the user's.
+
+    Raises:
+        SettingsError: there is neither.
+    """
     if given := os.environ.get("STATE_DIRECTORY"):
         return Path(given.split(":")[0])
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(base) / "topup"
+    if base := os.environ.get("XDG_STATE_HOME"):
+        return Path(base) / "topup"
+    if (home := _home()) is None:
+        raise SettingsError(
+            f"state_dir is not set, HOME is not either, and the system knows no user {os.getuid()}",
+            remedy="set TOPUP_STATE_DIR to a directory that this user can write",
+        )
+    return home / ".local" / "state" / "topup"
 
 
-def default_file() -> Path:
-    """Return where the settings file is looked for when `TOPUP_CONFIG` does not say."""
-    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(base) / "topup" / "topup.toml"
+def default_file() -> Path | None:
+    """Return where the settings file is looked for when `TOPUP_CONFIG` does not say; None without a home."""
+    if base := os.environ.get("XDG_CONFIG_HOME"):
+        return Path(base) / "topup" / "topup.toml"
+    home = _home()
+    return home / ".config" / "topup" / "topup.toml" if home is not None else None
+
+
+def _home() -> Path | None:
+    try:
+        return Path.home()
+    except RuntimeError:  # no HOME, and a user id without a name, as containers are given
+        return None
 
 
 def names(model: type[BaseModel] = Settings, before: str = "") -> dict[str, Any]:
@@ -566,13 +589,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     environment = os.environ if environ is None else environ
     document = read_file(environment)
     known = {env_name(n) for n in names()} | {CONFIG}
-    strange = sorted(k for k in environment if k.upper().startswith(PREFIX) and k not in known)
-    if strange:
-        near = {k: _nearest(k, known) for k in strange}
-        raise SettingsError(
-            "; ".join(f"{k} is no setting" + (f", did you mean {n}?" if n else "") for k, n in near.items()),
-            remedy="`topup config show` lists every setting",
-        )
+    variables.must_be_known(environment, PREFIX, known)
     try:
         settings = _Loaded(environment)(**document)
     except ValidationError as error:
@@ -610,19 +627,29 @@ def _Loaded(environ: Mapping[str, str]) -> type[Settings]:  # noqa: N802 - makes
 def read_file(environ: Mapping[str, str]) -> dict[str, Any]:
     """Read the settings file, numbers with a point as exact decimals; no file is an empty one."""
     named = environ.get(CONFIG)
-    path = Path(named) if named else default_file()
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
-    except FileNotFoundError:
-        if named:
-            raise SettingsError(
-                f"{CONFIG} names {path}, which does not exist", remedy="create it or unset the variable"
-            ) from None
+    path = file_of(environ)
+    if path is None or (not named and not path.exists()):
         return {}
-    except (OSError, ValueError, ArithmeticError, RecursionError) as error:
+    text = files.text(path, CONFIG if named else "the settings file")
+    try:
+        return tomllib.loads(text, parse_float=Decimal)
+    except (ValueError, ArithmeticError, RecursionError) as error:
         if isinstance(error, ArithmeticError | RecursionError):
             error = ValueError("a number or a nesting beyond all bounds")
         raise SettingsError(f"{path} cannot be read: {error}", remedy="correct the file") from None
+
+
+def file_of(environ: Mapping[str, str]) -> Path | None:
+    """Return where the settings file is, or would be; None where nobody says and there is no home to look in.
+
+    Raises:
+        SettingsError: the variable that names it holds what no path means.
+    """
+    if not (named := environ.get(CONFIG)):
+        return default_file()
+    if wrong := files.stray(named):
+        raise SettingsError(f"{CONFIG} {wrong}", remedy=f"correct {CONFIG}")
+    return Path(named)
 
 
 def check(s: Settings) -> list[str]:
@@ -680,6 +707,11 @@ def check(s: Settings) -> list[str]:
         (s.api.kind == "x402") != (s.rails.use == ("x402",)),
         f"api.kind {s.api.kind} does not watch what {', '.join(s.rails.use)} buys: "
         "rails.use x402 goes alone, with api.kind x402, and the other rails with api.kind openrouter",
+    )
+    rule(
+        s.rails.mpp.root is not None and s.wallet.address not in (None, s.rails.mpp.root),
+        f"wallet.address {s.wallet.address} is not rails.mpp.root {s.rails.mpp.root}, the account that pays: "
+        "make them one, or remove wallet.address",
     )
     rule(
         s.rails.mpp.root is not None and s.rails.use != ("mpp",),
@@ -782,23 +814,12 @@ def secret(value: SecretStr | None, file: Path | None, credential: str, what: st
     """Return a secret from its setting, its file, or systemd's credentials directory.
 
     Raises:
-        SettingsError: the file cannot be read or is empty; `what` names the setting.
+        FileAway, SettingsError: the file is not there, cannot be read, or is empty; `what` names the setting.
     """
     if value is not None:
         return value.get_secret_value().strip()
-    directory = os.environ.get("CREDENTIALS_DIRECTORY")
-    path = file if file is not None else Path(directory) / credential if directory else None
-    if path is None or (file is None and not path.exists()):
-        return None
-    try:
-        text = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            f"{what}: {path} cannot be read ({type(error).__name__})", remedy="check the path and its permissions"
-        ) from None
-    if not text:
-        raise SettingsError(f"{what}: {path} is empty", remedy="write the secret into it")
-    return text
+    path = file if file is not None else files.credential(credential)
+    return files.secret(path, what) if path is not None else None
 
 
 def _sentences(error: ValidationError) -> list[str]:
@@ -814,7 +835,7 @@ def _sentences(error: ValidationError) -> list[str]:
 
 def _sentence(dotted: str, error: Any) -> str:
     if error["type"] == "extra_forbidden":
-        near = _nearest(dotted, set(names()))
+        near = variables.nearest(dotted, set(names()))
         return f"{dotted} is no setting" + (f", did you mean {near}?" if near else "")
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] in ("model_type", "model_attributes_type"):
@@ -825,17 +846,6 @@ def _sentence(dotted: str, error: Any) -> str:
     # Longer than an address: a key that was put into the wrong place, for instance.
     given = "" if hidden or len(text) > len("0x") + 40 else f" (given: {text!r})"
     return f"{dotted} ({env_name(dotted)}): {message}{given}"
-
-
-def _nearest(name: str, known: set[str]) -> str | None:
-    return next(
-        iter(
-            difflib.get_close_matches(
-                name.upper() if name.upper().startswith(PREFIX) else name, known, n=1, cutoff=0.75
-            )
-        ),
-        None,
-    )
 
 
 def provenance(settings: Settings, environ: Mapping[str, str]) -> list[tuple[str, str, str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from topup.charge import Verified
-from topup.errors import SignerError
+from topup.errors import SettingsError, SignerError
 from topup.lifecycle import Plan
 from topup.ports import Signer
 
@@ -49,7 +49,10 @@ class LateSigner:
 
     def _opened(self) -> Signer:
         if self._signer is None:
-            signer = self._open()
+            try:
+                signer = self._open()
+            except SettingsError as error:  # what cannot be opened signs nothing, and the payment is planned again
+                raise SignerError(str(error), remedy=error.remedy) from None
             if signer.address != self.address:
                 raise SignerError(
                     f"the key belongs to 0x{signer.address.hex()}, not to 0x{self.address.hex()}",

@@ -7,9 +7,7 @@ network fee. Beside payments it signs cancels, which move nothing. There is no m
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,13 +21,10 @@ from eth_utils.crypto import keccak
 
 from topup import tempo, typed
 from topup.charge import Intent, Verified
-from topup.errors import SignerError
+from topup.errors import SettingsError, SignerError
 from topup.lifecycle import NO_TOKENS, Broadcaster, Kind, Plan
 from topup.money import Asset, EthPrice, Usdc, Wei
-
-# py_ecc, which eth_account loads, lets Python recurse 100,000 deep; on CPython 3.11 a JSON answer nested as deep as
-# that overflows the C stack and ends the process. 60,000 levels still fit into 8 MiB; this leaves room.
-sys.setrecursionlimit(min(sys.getrecursionlimit(), 10_240))
+from topup.signers import keystore
 
 INTENT: Final = "(uint256,uint256,address,address,address,uint256,bytes16,address,bytes,bytes)"
 SWAP: Final = keccak(text=f"swapAndTransferUniswapV3Native({INTENT},uint24)")[:4]
@@ -306,34 +301,16 @@ def from_keystore(path: Path, password: str, ceilings: Ceilings) -> LocalSigner:
     """Open the wallet's keystore.
 
     Raises:
-        SignerError: no such file, no keystore, or a wrong password.
+        SettingsError, MemoryShort: see `keystore.opened`.
     """
-    return LocalSigner(opened(path, password, "wallet.keystore"), ceilings)
-
-
-def opened(path: Path, password: str, named: str) -> LocalAccount:
-    """Open a keystore v3 file, which the setting or option `named` names.
-
-    Raises:
-        SignerError: no such file, no keystore, or a wrong password.
-    """
-    try:
-        key = Account.decrypt(json.loads(path.read_text(encoding="utf-8")), password)
-    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
-        # Only the kind of failure: the message of a decryption library is not ours to vouch for.
-        raise SignerError(
-            f"the keystore {path} cannot be opened ({type(error).__name__})",
-            remedy=f"check {named} and its password",
-        ) from None
-    account: LocalAccount = Account.from_key(key)
-    return account
+    return LocalSigner(keystore.opened(path, password, "wallet.keystore"), ceilings)
 
 
 def from_private_key(text: str, ceilings: Ceilings) -> LocalSigner:
     """Use a raw private key of 32 bytes in hex.
 
     Raises:
-        SignerError: it is none.
+        SettingsError: it is none.
     """
     found = re.fullmatch(r"(?:0x)?([0-9a-fA-F]{64})", text.strip())
     try:
@@ -342,7 +319,7 @@ def from_private_key(text: str, ceilings: Ceilings) -> LocalSigner:
     except (ValueError, ValidationError):
         key = None
     if key is None:  # not raised inside the handler: what the library says may hold the key
-        raise SignerError(
+        raise SettingsError(
             "wallet.private_key is no private key", remedy="give 0x and 64 hex digits, or better a keystore"
         )
     return LocalSigner(key, ceilings)

@@ -16,7 +16,7 @@ from eth_utils.crypto import keccak
 from topup import tempo
 from topup.errors import SignerError
 from topup.money import Usdc
-from topup.signers import local
+from topup.signers import keystore
 
 # An authorization takes about 2.8 million gas, which Tempo's highest base fee makes four cents.
 FEE_MAX: Final = Usdc(500_000)
@@ -72,6 +72,6 @@ def from_keystore(path: Path, password: str, chain_id: int, token: bytes) -> Roo
     """Open a keystore v3 file.
 
     Raises:
-        SignerError: no such file, no keystore, or a wrong password.
+        SettingsError, MemoryShort: see `keystore.opened`.
     """
-    return RootKey(local.opened(path, password, "--root-keystore"), chain_id, token)
+    return RootKey(keystore.opened(path, password, "--root-keystore"), chain_id, token)

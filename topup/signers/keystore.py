@@ -1,0 +1,131 @@
+"""What does a keystore hold? Its key, or which of the ways it is that it does not open."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+
+from topup import files
+from topup.errors import MemoryShort, SettingsError
+
+# py_ecc, which eth_account loads, lets Python recurse 100,000 deep; on CPython 3.11 a JSON answer nested as deep as
+# that overflows the C stack and ends the process. 60,000 levels still fit into 8 MiB; this leaves room.
+sys.setrecursionlimit(min(sys.getrecursionlimit(), 10_240))
+
+# A keystore has one or two thousand characters.
+LENGTH_MAX: Final = 16_384
+MISMATCH: Final = "MAC mismatch"
+NO_KEYSTORE: Final = "name the keystore v3 that geth, MetaMask's export or `eth_account` has written"
+
+
+def opened(path: Path, password: str, named: str) -> LocalAccount:
+    """Open a keystore v3 file, which the setting or option `named` names.
+
+    Raises:
+        FileAway: there is no such file.
+        SettingsError: it is no keystore, or another password's, or says that its key is another than it holds.
+        MemoryShort: its key cannot be derived in the memory there is.
+    """
+    document = _document(path, named)
+    account: LocalAccount = Account.from_key(_key(document, password, path, named))
+    told = str(document.get("address") or "").lower().removeprefix("0x")
+    own = account.address[2:].lower()
+    if told and told != own:
+        raise SettingsError(
+            f"{named}: {path} says that it holds the key of 0x{told[:40]}, and holds that of 0x{own}",
+            remedy=f"name the right file in {named}; somebody has changed this one",
+        )
+    return account
+
+
+def _document(path: Path, named: str) -> dict[str, Any]:
+    text = files.text(path, named)
+    if re.fullmatch(r"(0x)?[0-9a-fA-F]{64}", text.strip()):
+        raise SettingsError(
+            f"{named}: {path} is no keystore: it looks like a raw private key",
+            remedy="make a keystore of it, or name it in wallet.private_key_file",
+        )
+    try:
+        document = _lowered(json.loads(text)) if len(text) <= LENGTH_MAX else None
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise SettingsError(f"{named}: {path} is no keystore: it is no JSON object", remedy=NO_KEYSTORE)
+    crypto = document.get("crypto")
+    if str(document.get("version")) == "4" or (isinstance(crypto, dict) and "checksum" in crypto):
+        raise SettingsError(
+            f"{named}: {path} is a validator's keystore (EIP-2335): its key signs blocks and owns no wallet",
+            remedy=NO_KEYSTORE,
+        )
+    if not isinstance(crypto, dict) or str(document.get("version")) != "3":
+        raise SettingsError(
+            f"{named}: {path} is no keystore of version 3: its version is {str(document.get('version'))[:20]!a}"
+            f"{'' if isinstance(crypto, dict) else ', and `crypto` is missing'}",
+            remedy=NO_KEYSTORE,
+        )
+    return document | {"version": 3}
+
+
+def _lowered(value: Any) -> Any:
+    """Return JSON with all its names in small letters: some programs write `Crypto`."""
+    if isinstance(value, dict):
+        return {str(name).lower(): _lowered(inner) for name, inner in value.items()}
+    return value
+
+
+def _key(document: dict[str, Any], password: str, path: Path, named: str) -> bytes:
+    # Only the kind of a failure is told: the message of a decryption library is not ours to vouch for.
+    kind = ""
+    for one in _spellings(password):
+        try:
+            return bytes(Account.decrypt(document, one))
+        except MemoryError:
+            kind = "MemoryError"
+        except Exception as error:  # noqa: BLE001 - whatever a library raises about a file that is wrong inside
+            kind = "" if str(error) == MISMATCH else type(error).__name__
+        if kind:
+            break
+    need = _need(document)
+    if kind and (kind == "MemoryError" or not _affords(need)):
+        raise MemoryShort(
+            f"{named}: opening {path} takes {max(1, need >> 20)} MiB of memory, and there is less",
+            remedy="give the process more memory, or make a keystore with a smaller `n` of scrypt",
+        )
+    if kind:
+        raise SettingsError(
+            f"{named}: {path} is no keystore that can be opened: what it says of its key is wrong ({kind})",
+            remedy=NO_KEYSTORE,
+        )
+    empty = "its password file is empty" if not password else "wrong password"
+    raise SettingsError(f"{named}: {path} does not open: {empty}", remedy=f"correct the password beside {named}")
+
+
+def _spellings(password: str) -> Iterator[str]:
+    """Yield a password as it is written, then as it may be meant: without blanks, its accents otherwise."""
+    written = [password, password.strip()]
+    forms = [unicodedata.normalize(form, one) for one in written for form in ("NFC", "NFD")]
+    yield from dict.fromkeys([*written, *forms])
+
+
+def _need(document: dict[str, Any]) -> int:
+    """Return how many bytes scrypt takes for this keystore, 0 where that cannot be told or nothing to speak of."""
+    crypto = document["crypto"]
+    told = crypto.get("kdfparams")
+    n, r = (told.get("n"), told.get("r")) if isinstance(told, dict) and crypto.get("kdf") == "scrypt" else (0, 0)
+    return 128 * n * r if type(n) is int and type(r) is int and 0 < n * r < 2**40 else 0
+
+
+def _affords(size: int) -> bool:
+    try:
+        bytearray(size)
+    except MemoryError:
+        return False
+    return True

@@ -1,0 +1,54 @@
+"""Which variables of the environment are settings? A name that is almost one is an error, not a limit that fails."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from topup.errors import SettingsError
+
+# What a cluster adds to every pod for each service of its namespace, in the shape that Docker's links once had. Beside
+# a service called topup, or topup-something, these begin like settings, and are nobody's.
+LINK: Final = re.compile(
+    r"[A-Z0-9_]+_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+LINKED: Final = re.compile(r"((tcp|udp|sctp)://)?(\[?[0-9a-fA-F:.]+\]?|[a-z0-9.-]+)(:[0-9]{1,5})?|[0-9]{1,5}")
+# What an editor or a file with foreign ends of lines leaves around a name.
+AROUND: Final = "\ufeff\u200b \t\r\n\x00"
+
+
+def must_be_known(environ: Mapping[str, str], prefix: str, known: Collection[str]) -> None:
+    """See that every variable with the prefix is a setting, unless a cluster has put it there.
+
+    Raises:
+        SettingsError: some are none; the sentence says which setting each may have been meant for.
+    """
+    strange = sorted(
+        name
+        for name, value in environ.items()
+        if name.strip(AROUND).upper().startswith(prefix) and name not in known and not _linked(name, value)
+    )
+    if strange:
+        near = {name: nearest(name.strip(AROUND), known, prefix) for name in strange}
+        raise SettingsError(
+            "; ".join(f"{_shown(k)} is no setting" + (f", did you mean {n}?" if n else "") for k, n in near.items()),
+            remedy="`topup config show` lists every setting",
+        )
+
+
+def _linked(name: str, value: str) -> bool:
+    # `…_PORT` alone is a URL in a cluster; with a number it is a setting of somebody who guesses.
+    named = LINK.fullmatch(name) is not None or (name.endswith("_PORT") and "://" in value)
+    return named and LINKED.fullmatch(value) is not None
+
+
+def _shown(name: str) -> str:
+    return name if name.isprintable() and name == name.strip() else ascii(name)
+
+
+def nearest(name: str, known: Collection[str], prefix: str = "") -> str | None:
+    """Return the known name that this one is almost."""
+    sought = name.upper() if prefix and name.upper().startswith(prefix) else name
+    return next(iter(difflib.get_close_matches(sought, known, n=1, cutoff=0.75)), None)
