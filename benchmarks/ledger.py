@@ -31,7 +31,7 @@ from topup.credits import DAY_MS, HOUR_MS, spending_since
 from topup.policy import Limits
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
-from topup.store.file import FILE
+from topup.store.place import FILE
 from topup.store.sqlite import SqliteStore
 
 ROOT = Path(__file__).parent.parent

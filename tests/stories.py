@@ -37,7 +37,7 @@ from topup.sandbox.world import BLOCK_S, L1_FEE_PER_BYTE
 from topup.signers.late import LateSigner
 from topup.signers.local import LocalSigner
 from topup.steps import CANCEL, RESOLVE
-from topup.store.file import FILE
+from topup.store.place import FILE
 
 RECEIPT: Final = "eth_getTransactionReceipt"
 CHAIN_ID: Final = "eth_chainId"

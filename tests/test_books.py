@@ -41,7 +41,7 @@ from topup.books import (
 )
 from topup.lifecycle import Attempt
 from topup.money import Usd, Usdc, Wei
-from topup.store.file import FILE
+from topup.store.place import FILE
 from topup.store.sqlite import SqliteStore
 
 ETH, USDC, CREDIT = Commodity.ETH, Commodity.USDC, Commodity.CREDIT

@@ -29,7 +29,7 @@ from topup.money import Usd
 from topup.ports import Key, Rail, Requested, Wish
 from topup.sandbox.rpc import RpcError
 from topup.settings import load
-from topup.store.file import FILE
+from topup.store.place import FILE
 from topup.store.sqlite import SqliteStore
 from topup.terms import Account, Route, Terms
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,13 @@ from typing import Any
 import pytest
 
 from tests.test_mpp import selling
+from topup import files
 from topup.doctor import Check, examine
 from topup.sandbox import contracts
 from topup.sandbox.rpc import RpcError
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling as selling_as
-from topup.store.file import FILE
+from topup.store.place import FILE
 from topup.store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.machine_time
@@ -210,17 +213,81 @@ def test_an_empty_wallet_and_no_recipient_fail_in_live_mode(tmp_path: Path) -> N
         assert failed(looked(world, tmp_path, rails__coinbase__recipients=None, mode="observe")) == set()
 
 
-def test_key_files_open_to_others_fail(world: World, tmp_path: Path) -> None:
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A directory that every user can enter, all of its parents too."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.mark.parametrize(
+    ("mode", "says"),
+    [(0o640, "its group can read it"), (0o604, "every user can read it"), (0o602, "every user can write it")],
+)
+def test_key_files_open_to_others_fail(world: World, public: Path, tmp_path: Path, mode: int, says: str) -> None:
     """A key file that its group or the world can read is a failure with the chmod to run."""
-    file = tmp_path / "key"
+    file = public / "key"
     file.write_text(world.key.to_hex(), encoding="utf-8")
-    file.chmod(0o640)
+    file.chmod(mode)
     changes = {"wallet__private_key": None, "wallet__private_key_file": str(file)}
     found = looked(world, tmp_path / "s", **changes)
     assert failed(found) == {"wallet.private_key_file"}
+    assert found["wallet.private_key_file"].says.endswith(says)
     assert found["wallet.private_key_file"].remedy == f"chmod 600 {file}"
     file.chmod(0o600)
     assert failed(looked(world, tmp_path / "s", **changes)) == set()
+
+
+def test_a_credential_of_systemd_is_fine(world: World, public: Path, tmp_path: Path) -> None:
+    """Mode 0440 in a directory that nobody else can enter, or another's file that only its group may read."""
+    file = public / "credentials" / "key"
+    file.parent.mkdir(mode=0o700)
+    file.write_text(world.key.to_hex(), encoding="utf-8")
+    file.chmod(0o440)
+    file.parent.chmod(0o500)
+    changes = {"wallet__private_key": None, "wallet__private_key_file": str(file)}
+    assert looked(world, tmp_path / "s", **changes)["wallet.private_key_file"].ok
+    if os.geteuid() == 0:
+        file.parent.chmod(0o755)
+        assert not looked(world, tmp_path / "s", **changes)["wallet.private_key_file"].ok
+        os.chown(file, 12345, 12345)
+        assert looked(world, tmp_path / "s", **changes)["wallet.private_key_file"].ok
+
+
+def test_what_a_container_mounts_read_only_is_a_warning(
+    world: World, public: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ConfigMap and a secret lie on mounts that nobody can change here: said, and no failure."""
+    file, settings = public / "key", public / "topup.toml"
+    file.write_text(world.key.to_hex(), encoding="utf-8")
+    settings.write_text('[api]\nkey = "sk-1"\n', encoding="utf-8")
+    for one in (file, settings):
+        one.chmod(0o644)
+    changes = {"wallet__private_key": None, "wallet__private_key_file": str(file), "config": str(settings)}
+    assert {"wallet.private_key_file", "settings file"} <= failed(looked(world, tmp_path / "s", **changes))
+    monkeypatch.setattr(files, "read_only", lambda path: str(path).startswith(str(public)))
+    found = looked(world, tmp_path / "s", **changes)
+    for name in ("wallet.private_key_file", "settings file"):
+        assert found[name].line().startswith("warn ")
+        assert found[name].remedy
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o777, 0o701])
+def test_a_state_directory_open_to_others_fails_until_a_start_has_closed_it(
+    mode: int, world: World, tmp_path: Path
+) -> None:
+    """What doctor calls ok is ok: open to every user is a failure; the first start closes it and says so."""
+    state = tmp_path / "s"
+    state.mkdir()
+    state.chmod(mode)
+    bad = bool(mode & 0o007)
+    assert ("state directory" in failed(looked(world, state))) is bad
+    store = SqliteStore.open_writer(state)
+    store.close()
+    assert [str(state) in said for said in store.mended] == [True] * bad
+    assert state.stat().st_mode & 0o777 == mode & ~0o027
+    assert looked(world, state)["state directory"].ok
 
 
 def test_the_address_must_be_the_keys(world: World, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from topup.money import Usd
 from topup.report import audit_lines
 from topup.sandbox.world import World, embedded
 from topup.store import file, journal, schema
-from topup.store.file import FILE
+from topup.store.place import FILE
 from topup.store.sqlite import SqliteStore
 
 ROOT = Path(__file__).parent.parent

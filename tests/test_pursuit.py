@@ -24,7 +24,7 @@ from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import Next, RpcError, RpcServer
 from topup.sandbox.world import World, embedded
-from topup.store.file import FILE
+from topup.store.place import FILE
 
 HOUR_MS = 3_600_000
 DAYS_MS = 49 * HOUR_MS

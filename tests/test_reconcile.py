@@ -37,7 +37,7 @@ from topup.sandbox.rpc import Drop, RpcError, RpcServer
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling
 from topup.settings import load
-from topup.store.file import FILE
+from topup.store.place import FILE
 from topup.store.sqlite import SqliteStore
 
 BUY = ("once", "--amount", "10", "--yes", "--force")

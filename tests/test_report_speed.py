@@ -35,7 +35,7 @@ from topup.credits import (
 from topup.lifecycle import Fact
 from topup.money import Usd
 from topup.store import file, readings, schema
-from topup.store.file import FILE
+from topup.store.place import FILE
 from topup.store.readings import KEPT
 from topup.store.sqlite import SqliteStore
 

@@ -19,7 +19,7 @@ from topup.sandbox import contracts
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling
 from topup.sandbox.x402_seller import RECIPIENT, X402Conduct
-from topup.store.file import FILE
+from topup.store.place import FILE
 from topup.terms import Asked
 
 TEN = 10_000_000

@@ -30,7 +30,7 @@ from topup.errors import StoreBusy, StoreError, StoreFenced, StoreUnusable
 from topup.lifecycle import Fact, State, TopUp
 from topup.money import Usd, Usdc, Wei
 from topup.ports import Control, Delivery, Seen, Sent, Store, Told, Wish
-from topup.store.file import FILE
+from topup.store.place import FILE
 from topup.store.schema import MIGRATIONS
 from topup.store.sqlite import SqliteStore
 

@@ -28,7 +28,7 @@ import tests.served
 from tests.served import PATIENCE_S, Running, Served, served
 from topup.lifecycle import State
 from topup.sandbox import contracts
-from topup.store.file import FILE
+from topup.store.place import FILE
 from topup.store.sqlite import SqliteStore
 
 STORE = "topup.store.sqlite:SqliteStore"

@@ -96,6 +96,7 @@ Each module answers one question. In the order the money flows:
   store/          Where is the ledger?
     schema.py     What does the ledger remember?
     file.py       What keeps the ledger's file whole?
+    place.py      Is the ledger's place still its own?
     rows.py       How does a row become a record, and a record a row?
     caps.py       What counts against the caps?
     journal.py    How is the journal kept?
@@ -114,6 +115,7 @@ Each module answers one question. In the order the money flows:
   — outside: settings become ports, commands become exit codes
   variables.py    Which variables of the environment are settings?
   settings.py     What did the owner say?
+  exposure.py     Who else can read what must stay secret?
   assemble.py     How do settings become a running cycle?
   signals.py      What do signals do that come while a command is still being loaded, or while it makes up its mind?
   output.py       How does a result reach whoever asked, and what if nobody takes it?

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from topup.once import Ending
     from topup.ports import Wish
     from topup.settings import Settings
+    from topup.store.sqlite import SqliteStore
 
 app = typer.Typer(
     name="topup",
@@ -82,9 +83,22 @@ def main() -> None:
 
 def load() -> Settings:
     """Read the settings; pydantic is loaded here, so that `--help` does not wait for it."""
-    from topup import settings
+    from topup import exposure, settings
 
-    return settings.load()
+    found = settings.load()
+    if said := exposure.close(os.environ):
+        warn(f"topup: {said}")
+    return found
+
+
+def held_ledger(settings: Settings, command: str) -> SqliteStore:
+    """Take the ledger as its writer for a command, and say what of it was open to others."""
+    from topup.store.sqlite import SqliteStore
+
+    store = SqliteStore.open_writer(settings.state_dir, command)
+    for said in store.mended:
+        warn(f"topup: {said}")
+    return store
 
 
 def wait_for(work: Coroutine[Any, Any, T]) -> T:
@@ -145,11 +159,10 @@ def _run() -> Exit:
     from topup.clock import SystemClock
     from topup.daemon import DAEMON, Daemon, Heart
     from topup.sinks.log import LogSink
-    from topup.store.sqlite import SqliteStore
 
     settings, clock = load(), SystemClock()
     sink = LogSink(level=settings.log.level, form=settings.log.format, now_ms=clock.now_ms)
-    store = SqliteStore.open_writer(settings.state_dir, DAEMON)
+    store = held_ledger(settings, DAEMON)
     running = works(settings, store, sink, clock)
     allowed = limits(settings)
     sink.emit(

@@ -247,9 +247,13 @@ class Daemon:
         while not self._stop.is_set() and (left := until - self._clock.monotonic_ms()) > 0:
             await self._clock.sleep(min(self._glance_s, left / 1000))
             self._heart.say("WATCHDOG=1")
-            with contextlib.suppress(TopupError):
+            try:
                 if self._store.next_request(self._account) is not None:
                     return
+            except StoreFenced:
+                return  # the next pass says so, and ends this process
+            except TopupError:
+                pass
 
 
 # Reasons to wait that pass by themselves within minutes.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
@@ -23,9 +22,10 @@ from topup.check import Purse, named, network_fee, payer, purse, refill_total, r
 from topup.clock import SystemClock
 from topup.credits import LASTING, Reading, believe
 from topup.errors import ApiError, ChainError, ChainUnknown, StoreError, TopupError
+from topup.exposure import Found, key_file, key_files, settings_file
 from topup.money import Asset, EthPrice, Usdc, Wei, deviation_bps_up
 from topup.settings import Settings, load
-from topup.store.file import FILE
+from topup.store.place import exposed
 from topup.store.sqlite import SqliteStore
 from topup.terms import COINBASE, X402
 
@@ -79,6 +79,8 @@ async def examine(environ: Mapping[str, str]) -> list[Check]:
     except TopupError as error:
         return [_failed("settings", error), *_skipped(LATER, "the settings cannot be read")]
     found = [Check("settings", ok=True, says=f"mode {settings.mode}, account {settings.account}")]
+    if (file := settings_file(environ)) is not None and file.wrong:
+        found.append(_open(file))
     ledger = await _safely("ledger", _ledger(settings))
     parts = await asyncio.gather(
         _safely("api", _api(settings)),
@@ -143,38 +145,33 @@ def _writable(directory: Path) -> Check:
         return Check(name, ok=False, says=f"{near} cannot be written", remedy=f"make it writable for uid {os.getuid()}")
     if near != directory:
         return Check(name, ok=True, says=f"{directory} will be created")
-    open_to = [p for p in (directory, directory / FILE) if p.exists() and stat.S_IMODE(p.stat().st_mode) & 0o022]
-    if open_to:
-        says = f"{open_to[0]} can be written by others"
-        return Check(name, ok=False, says=says, remedy=f"chmod go-w {open_to[0]}")
+    if wrong := exposed(directory):
+        return Check(name, ok=False, says=wrong, remedy=f"chmod -R go= {directory}")
     return Check(name, ok=True, says=str(directory))
 
 
 async def _key_files(settings: Settings) -> list[Check]:
     wallet = settings.wallet
     found = []
-    files = {
-        "api.key_file": settings.api.key_file,
-        "wallet.keystore": wallet.keystore,
-        "wallet.keystore_password_file": wallet.keystore_password_file,
-        "wallet.private_key_file": wallet.private_key_file,
-    }
-    for name, path in files.items():
-        if path is None:
-            continue
+    for name, path in key_files(settings).items():
         try:
-            mode = stat.S_IMODE(path.stat().st_mode)
+            found.append(_open(key_file(name, path)))
         except OSError as error:
             says = f"{path} cannot be looked at ({type(error).__name__})"
-            found.append(Check(name, ok=False, says=says, remedy=f"correct {name}, or its permissions"))
-            continue
-        shared = mode & 0o077
-        says = f"{path} has mode {mode:03o}" + (": others than its owner can read or write it" if shared else "")
-        found.append(Check(name, ok=not shared, says=says, remedy=f"chmod 600 {path}" if shared else ""))
+            found.append(Check(name, ok=False, says=says, remedy=f"correct {name}, mount it, or its permissions"))
     if wallet.private_key is not None or wallet.private_key_file is not None:
         says = "warning: a raw private key is in use; whoever reads it owns the wallet"
         found.append(Check("raw private key", ok=True, says=says, remedy="use a keystore with a password file"))
     return found
+
+
+def _open(found: Found) -> Check:
+    """Say who else can read a file; where nobody can change that here, it is a warning."""
+    close = "chmod o=" if found.name == "settings file" else "chmod 600"
+    remedy = f"{close} {found.path}" if found.wrong and not found.passable else ""
+    if found.wrong and found.passable:
+        remedy = "mount it with a mode that lets no other user read it, such as defaultMode 0400"
+    return Check(found.name, ok=not found.wrong or found.passable, says=found.says, remedy=remedy)
 
 
 # -- the API --------------------------------------------------------------------------------------------------

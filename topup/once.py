@@ -124,6 +124,8 @@ class Once:
                         raise  # what keeps it is no topup, and will not end by itself
                     ending = await self._beside()
                 else:
+                    for said in store.mended:
+                        self._warn(f"topup: {said}")
                     ending = await self._holding(store)
                 if ending is not None:
                     return ending
@@ -214,7 +216,13 @@ class Once:
         if not SqliteStore.exists(self._settings.state_dir):
             return await self._while_it_is_made()
         alone_s, arrived = 0.0, self._number is None
-        with contextlib.closing(SqliteStore.open_reader(self._settings.state_dir)) as store:
+        try:
+            reader = SqliteStore.open_reader(self._settings.state_dir)
+        except StoreBusy as error:
+            # Its files were removed: this wish, or an earlier command's, may stand in what only the other one knows.
+            error.exit_code = Exit.MONEY_MAY_HAVE_MOVED
+            raise
+        with contextlib.closing(reader) as store:
             try:
                 while True:
                     asked = self._row(store)

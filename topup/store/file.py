@@ -6,6 +6,7 @@ WAL lets readers look while the daemon writes; whatever is wrong with the file i
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -13,15 +14,35 @@ from pathlib import Path
 
 from topup.errors import StoreBusy, StoreUnusable
 from topup.store import journal
+from topup.store.place import BACK, FILE, sync
 from topup.store.schema import CHAINED_FROM, MIGRATIONS
 
-FILE = "ledger.sqlite3"
 BUSY_TIMEOUT_MS = 5_000
+# How file systems say that they know no links: SMB shares, exFAT, folders shared with a virtual machine.
+NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL})
+# What may pass without anybody's doing: a disk that others fill and empty, memory, too many open files.
+PASSING = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.ENOMEM,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.EAGAIN,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+    }
+)
+ROOM_MIN = 256 * 1024
 RESTORE = "restore it from a backup, see docs/runbook.md"
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """Open a database so that a commit survives the loss of power."""
+def connect(path: Path, *, writer: bool = True) -> sqlite3.Connection:
+    """Open a database so that a commit survives the loss of power.
+
+    Only a ledger's `writer` copies from the log into the database, so that it knows every change of that file.
+    """
     existed = path.exists()
     connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_MS / 1000)
     connection.row_factory = sqlite3.Row
@@ -32,6 +53,8 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")
+        if not writer:
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
     except sqlite3.Error:
         connection.close()
         raise
@@ -46,7 +69,7 @@ def version(connection: sqlite3.Connection) -> int:
 def settle_file(directory: Path) -> None:
     """See that there is a ledger's file, making a new one only where there never was any."""
     path, new = directory / FILE, directory / f"{FILE}.new"
-    for left in directory.glob(f"{new.name}*"):
+    for left in (*directory.glob(f"{new.name}*"), *directory.glob(f"{BACK}*")):
         left.unlink()
     if path.exists():
         not_empty(path)
@@ -61,11 +84,24 @@ def settle_file(directory: Path) -> None:
     # short by something else, and is never taken for a new ledger. A link replaces nothing, should two be here.
     with contextlib.closing(connect(new)) as connection:
         migrate(connection, directory)
-    with contextlib.suppress(FileExistsError):
-        path.hardlink_to(new)
-    new.unlink()
+    _place(new, path)
     for made in (directory, directory.parent):
-        _sync(made)
+        sync(made)
+
+
+def _place(new: Path, path: Path) -> None:
+    """Give a whole ledger its name, replacing none; where there are no links, behind a file that nobody else made."""
+    try:
+        path.hardlink_to(new)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            new.replace(path)
+    new.unlink(missing_ok=True)
 
 
 def not_empty(path: Path) -> None:
@@ -75,24 +111,6 @@ def not_empty(path: Path) -> None:
             f"the ledger in {path.parent} is empty: something cut it short",
             remedy=f"{RESTORE}; if there never was a payment, remove {path}",
         )
-
-
-def _sync(directory: Path) -> None:
-    """Make the names in a directory survive the loss of power."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def inode(path: Path | None) -> tuple[int, int] | None:
-    """Return which file stands at `path` now; None for none."""
-    try:
-        found = path.stat() if path is not None else None
-    except OSError:
-        return None
-    return (found.st_dev, found.st_ino) if found is not None else None
 
 
 def migrate(connection: sqlite3.Connection, directory: Path) -> None:
@@ -168,8 +186,29 @@ def explained(directory: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError, UnicodeError) as error:  # the last: SQLite quotes a damaged name in its error
-        kind = StoreBusy if _code(error) == sqlite3.SQLITE_BUSY else StoreUnusable
-        raise kind(f"the ledger in {directory} cannot be used: {error}", remedy=remedy(error, directory)) from error
+        says, to_do = f"the ledger in {directory} cannot be used: {error}", remedy(error, directory)
+        if _code(error) == sqlite3.SQLITE_BUSY:
+            raise StoreBusy(says, remedy=to_do) from error
+        raise StoreUnusable(says, remedy=to_do, passing=passing(error, directory)) from error
+
+
+def passing(error: Exception, directory: Path) -> bool:
+    """Tell whether it is the disk or the machine that failed, and not the ledger: then it is tried again."""
+    match _code(error):
+        case sqlite3.SQLITE_FULL | sqlite3.SQLITE_NOMEM | sqlite3.SQLITE_IOERR:
+            return True
+        case sqlite3.SQLITE_CANTOPEN:  # a full disk holds no new file either
+            return _no_room(directory)
+        case _:
+            return isinstance(error, OSError) and error.errno in PASSING
+
+
+def _no_room(directory: Path) -> bool:
+    try:
+        found = os.statvfs(directory)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize < ROOM_MIN or (found.f_files > 0 and found.f_favail == 0)
 
 
 def _code(error: Exception) -> int:

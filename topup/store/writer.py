@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Self
 
-from topup.errors import StoreBusy, StoreFenced, StoreUnusable
-from topup.store import file
+from topup.errors import Exit, StoreBusy, StoreFenced, StoreUnusable
+from topup.store import file, place
 
 
 class Ledger:
@@ -28,7 +29,10 @@ class Ledger:
         self._epoch = epoch
         path = connection.execute("PRAGMA database_list").fetchone()["file"]
         self._file = Path(path) if path else None  # None: in memory
-        self._inode = file.inode(self._file)
+        self._files = place.Files(self._file, lock) if self._file is not None and lock is not None else None
+        self._fenced: StoreFenced | None = None
+        # What was open to others when it was opened for writing, and is no more: a sentence each.
+        self.mended: list[str] = []
         self._newest = int(self._one("SELECT newest_ms FROM ledger")[0])
 
     @classmethod
@@ -41,9 +45,10 @@ class Ledger:
         """
         with file.explained(directory):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            mended = place.narrow(directory)
             # flock ends with its process, so a lock file that is left behind holds nobody up. NFS before Linux 2.6.12
             # and some network file systems lock on one machine only: there the epoch alone keeps two writers apart.
-            lock = (directory / "lock").open("ab")
+            lock = os.fdopen(os.open(directory / "lock", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab")
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -59,7 +64,7 @@ class Ledger:
             with contextlib.ExitStack() as undo:
                 undo.callback(lock.close)
                 file.settle_file(directory)
-                connection = file.connect(directory / file.FILE)
+                connection = file.connect(directory / place.FILE)
                 undo.callback(connection.close)
                 file.examine(connection, directory)
                 file.migrate(connection, directory)
@@ -67,6 +72,7 @@ class Ledger:
                     connection.execute("UPDATE ledger SET epoch = epoch + 1")
                     (epoch,) = connection.execute("SELECT epoch FROM ledger").fetchone()
                 store = cls(connection, lock, epoch)
+                store.mended = mended
                 undo.pop_all()
                 return store
 
@@ -76,13 +82,15 @@ class Ledger:
 
         Raises:
             StoreUnusable: there is none, it is damaged, or it was made by a newer program.
+            StoreBusy: its files were removed under the process that holds it.
         """
-        path = directory / file.FILE
+        path = directory / place.FILE
+        place.must_be_whole(directory, lambda: cls.held(directory))
         if not path.exists():
             raise StoreUnusable(f"no ledger in {directory}", remedy="set state_dir, or start `topup run` once")
         with file.explained(directory), contextlib.ExitStack() as undo:
             file.not_empty(path)
-            connection = file.connect(path)
+            connection = file.connect(path, writer=False)
             undo.callback(connection.close)
             file.must_be_known(connection, directory)
             store = cls(connection, None, None)
@@ -112,7 +120,7 @@ class Ledger:
     @staticmethod
     def exists(directory: Path) -> bool:
         """Tell whether there is a ledger in `directory`."""
-        return (directory / file.FILE).exists()
+        return (directory / place.FILE).exists()
 
     @staticmethod
     def holder(directory: Path) -> int | None:
@@ -157,6 +165,8 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file and release the lock."""
+        with contextlib.suppress(StoreFenced):
+            self._stands()  # the last chance to save what is in files without a name
         self._db.close()
         if self._lock is not None:
             self._lock.close()
@@ -175,9 +185,6 @@ class Ledger:
         """One committed transaction of the writer, checked against the epoch."""
         if self._epoch is None:
             raise StoreFenced("this process opened the ledger for reading")
-        if file.inode(self._file) != self._inode:
-            # What is written to a file without a name is lost, and the one that has its name now has another writer.
-            raise StoreFenced(f"the ledger {self._file} was removed or replaced", remedy="start this process again")
         with self._db_errors(), file.transaction(self._db):
             newest = self._db.execute(
                 "UPDATE ledger SET newest_ms = max(newest_ms, ?) WHERE epoch = ?", (at_ms, self._epoch)
@@ -186,10 +193,36 @@ class Ledger:
                 raise StoreFenced("another topup has taken this ledger over", remedy="stop this process")
             yield self._db
 
+    def _stands(self) -> None:
+        """See that the ledger's files are the ones that were opened: what is written to others is lost.
+
+        Raises:
+            StoreFenced: they are not; what this process knew was saved where that was safe.
+        """
+        if self._files is None:
+            return
+        if self._fenced is None and (lost := self._files.lost()):
+            try:
+                saved = self._files.rescue(self._db)
+            except (sqlite3.Error, OSError):
+                saved = ""
+            self._fenced = StoreFenced(
+                f"{lost} while this process held it{f'; {saved}' if saved else ''}",
+                remedy="find out what did that; start this process again",
+            )
+            # Whether its last commit is in what others find is not known to whoever made it.
+            self._fenced.exit_code = Exit.MONEY_MAY_HAVE_MOVED
+        if self._fenced is not None:
+            raise self._fenced
+
     @contextlib.contextmanager
     def _db_errors(self) -> Iterator[None]:
+        self._stands()
         try:
             yield
+            if self._files is not None:
+                self._files.settled()
+                self._stands()  # a commit that went into a file without a name is none
         except sqlite3.IntegrityError as error:
             raise StoreUnusable(
                 f"the ledger {self._file} refuses this: {error}", remedy="run `topup status`; nothing was changed"
@@ -198,14 +231,18 @@ class Ledger:
             raise StoreUnusable(
                 f"the ledger {self._file} cannot be written: {error}",
                 remedy=f"{file.remedy(error, self._directory)}; nothing is spent until then",
+                passing=file.passing(error, self._directory),
             ) from error
 
     def _all(self, sql: str, *values: object) -> list[sqlite3.Row]:
+        self._stands()
         try:
             return self._db.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise StoreUnusable(
-                f"the ledger {self._file} cannot be read: {error}", remedy=file.remedy(error, self._directory)
+                f"the ledger {self._file} cannot be read: {error}",
+                remedy=file.remedy(error, self._directory),
+                passing=file.passing(error, self._directory),
             ) from error
 
     def _one(self, sql: str, *values: object) -> sqlite3.Row:

@@ -1,0 +1,195 @@
+"""Is the ledger's place still its own? Files that were removed or exchanged under it, and who else can look in.
+
+A writer whose files lost their names would go on into files that nobody finds again. It notices before and after each
+of its transactions, puts what it knows back where it is sure that nobody else has put anything, and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Final
+
+from topup.errors import SettingsError, StoreBusy
+
+FILE: Final = "ledger.sqlite3"
+LOG, INDEX = f"{FILE}-wal", f"{FILE}-shm"
+# What a writer that lost its files leaves beside them, where another ledger stands in their place by then.
+KEPT: Final = f"{FILE}.kept"
+BACK: Final = f"{FILE}.back"
+# How long a reader waits for the files of a writer that is just starting or ending.
+SETTLE_S: Final = 1.0
+GLANCE_S: Final = 0.02
+
+Inode = tuple[int, int]
+
+
+def inode(path: Path | None) -> Inode | None:
+    """Return which file stands at `path` now; None for none."""
+    try:
+        found = path.stat() if path is not None else None
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if found is not None else None
+
+
+class Files:
+    """The files of a ledger as its writer opened them."""
+
+    def __init__(self, path: Path, lock: IO[bytes]) -> None:
+        """Keep which files they are; the log stands beside the ledger from the writer's first transaction on."""
+        self._path = path
+        self._log, self._index = path.with_name(LOG), path.with_name(INDEX)
+        self._inodes = {one: inode(one) for one in (path, self._log, self._index)}
+        held = os.fstat(lock.fileno())
+        self._lock = (held.st_dev, held.st_ino)
+        self._log_size = 0
+        self._written: tuple[int, int] | None = None
+        self.settled()
+
+    def settled(self) -> None:
+        """Keep what the writer's own commit has made of them: it alone copies from the log into the ledger."""
+        with contextlib.suppress(OSError):
+            self._log_size, self._written = self._log.stat().st_size, _written(self._path)
+
+    def lost(self) -> str:
+        """Say what became of them behind the writer's back; "" where nothing did."""
+        for path, was in self._inodes.items():
+            now = inode(path)
+            if now != was:
+                return f"the ledger's file {path} was {'removed' if now is None else 'replaced'}"
+        try:
+            if self._log.stat().st_size < self._log_size:
+                return f"the ledger's file {self._log} was cut short"
+            if _written(self._path) != self._written:
+                return f"the ledger {self._path} was written to by something else"
+        except OSError as error:
+            return f"the ledger {self._path} cannot be looked at ({type(error).__name__})"
+        return ""
+
+    def rescue(self, connection: sqlite3.Connection) -> str:
+        """Save what the writer knows, close its connection, and say what was saved.
+
+        Put back under its name only where no other ledger stands there and the directory is still the locked one:
+        then no other writer can have begun. Else it is kept beside, for a person to compare.
+        """
+        there = inode(self._path)
+        ours = there is None or there == self._inodes[self._path]
+        unread = inode(self._log) == self._inodes[self._log] and inode(self._index) == self._inodes[self._index]
+        if inode(self._path.with_name("lock")) != self._lock or (there is not None and ours and unread):
+            # Moved away as a whole, or written to by something else: there is nothing that only this process knows.
+            connection.close()
+            return ""
+        target = self._path if ours else self._path.with_name(KEPT)
+        copy = self._path.with_name(BACK)
+        try:
+            _copied(connection, copy)
+        except (sqlite3.Error, OSError):
+            copy.unlink(missing_ok=True)
+            connection.close()
+            return ""
+        # SQLite may remove log and index by their names when it closes: before the copy gets its own name, not after.
+        connection.close()
+        if ours:
+            self._log.unlink(missing_ok=True)
+            self._index.unlink(missing_ok=True)
+        copy.replace(target)
+        sync(target.parent)
+        return "what it held was put back" if ours else f"what this process knew of it is kept in {target}"
+
+
+def _written(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _copied(connection: sqlite3.Connection, copy: Path) -> None:
+    """Write all that a connection sees into a file of its own, whole and on the disk, or raise."""
+    copy.unlink(missing_ok=True)
+    os.close(os.open(copy, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    with contextlib.closing(sqlite3.connect(copy)) as made:
+        connection.backup(made)
+        if [row[0] for row in made.execute("PRAGMA integrity_check(1)")] != ["ok"]:
+            raise sqlite3.DatabaseError("what the writer sees is not whole")
+        # Else a log of its own would belong to it, under a name that it is about to lose.
+        made.execute("PRAGMA journal_mode = DELETE")
+    handle = os.open(copy, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync(directory: Path) -> None:
+    """Make the names in a directory survive the loss of power."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def must_be_whole(directory: Path, held: Callable[[], bool]) -> None:
+    """See that a ledger that has a writer has its log beside it, before anybody makes another log.
+
+    Raises:
+        StoreBusy: it lost its files; the writer notices that, and puts them back or ends.
+    """
+    deadline = time.monotonic() + SETTLE_S
+    # Looked at first: to ask for the lock, however shortly, could keep a writer from getting it.
+    while not all((directory / name).exists() for name in (FILE, LOG, INDEX)) and held():
+        if time.monotonic() > deadline:
+            raise StoreBusy(
+                f"the ledger in {directory} lost its files under the process that holds it",
+                remedy="try again when that process has noticed; see its log, and docs/runbook.md",
+            )
+        time.sleep(GLANCE_S)
+
+
+# -- who else can look in -------------------------------------------------------------------------------------
+
+
+def exposed(directory: Path) -> str:
+    """Say who else can look into the ledger's directory, or change it; "" for nobody. It has to be there."""
+    found = directory.stat()
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & 0o007:
+        return f"{directory} is open to every user (mode {mode:03o})"
+    if mode & 0o020 and found.st_uid == os.geteuid():
+        return f"{directory} can be written by its group (mode {mode:03o})"
+    files = [directory / name for name in (FILE, LOG, INDEX, "lock")]
+    wide = [one for one in files if one.exists() and stat.S_IMODE(one.stat().st_mode) & 0o077]
+    return f"{wide[0]} is open to others than its owner" if wide else ""
+
+
+def narrow(directory: Path) -> list[str]:
+    """Close the ledger's directory and files to others; return a sentence for each thing that was open.
+
+    Raises:
+        SettingsError: it is not ours to close: another's, or shared with what is not the ledger's.
+    """
+    said: list[str] = []
+    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+        return said  # whoever writes next says so
+    if (wrong := exposed(directory)) and str(directory) + " " in wrong:
+        mode = stat.S_IMODE(directory.stat().st_mode)
+        foreign = [one.name for one in directory.iterdir() if not one.name.startswith(FILE) and one.name != "lock"]
+        remedy = f"name a directory below it in state_dir, which topup makes for itself, or `chmod 700 {directory}`"
+        if mode & stat.S_ISVTX or (foreign and os.geteuid() == 0):
+            raise SettingsError(f"state_dir {wrong}, and holds what is not topup's", remedy=remedy)
+        try:
+            directory.chmod(mode & ~0o027)
+        except OSError:
+            raise SettingsError(f"state_dir {wrong}, and user {os.geteuid()} may not close it", remedy=remedy) from None
+        said.append(f"{wrong}; it was closed to others")
+    for name in (FILE, LOG, INDEX, "lock"):
+        path = directory / name
+        if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
+            path.chmod(0o600)
+            said.append(f"{path} was open to others than its owner; it was closed to them")
+    return said
