@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -29,7 +30,9 @@ from topup.credits import (
     fallen_for_a_day,
     next_poll_s,
     posting,
+    rose,
     runway,
+    same,
     spending,
     spending_since,
 )
@@ -94,7 +97,133 @@ def test_no_fall_and_no_unproven_key_is_ever_believed(
     judged = believe(said, management_key=key, last=last, ever_non_zero=ever)
     if isinstance(judged, Reading):
         assert key is True
-        assert last is None or (said.total_credits >= last.total_credits and said.total_usage >= last.total_usage)
+        assert last is None or (judged.total_credits >= last.total_credits and judged.total_usage >= last.total_usage)
+        assert same(judged.total_credits, said.total_credits)
+        assert same(judged.total_usage, said.total_usage)
+
+
+# -- the noise of doubles, and refunds ----------------------------------------------------------------------------
+
+PROVEN: dict[str, Any] = {"management_key": True, "ever_non_zero": True}
+
+
+@given(st.lists(st.floats(0.0001, 1000), min_size=2, max_size=40), st.randoms(use_true_random=False))
+def test_a_sum_added_up_in_another_order_is_no_fall(parts: list[float], order: random.Random) -> None:
+    """An idle account whose doubles are summed anew at each answer: believed, and the highest stays the mark."""
+    last, totals = None, []
+    for n in range(5):
+        order.shuffle(parts)
+        totals.append(Usd(Decimal(repr(sum(parts)))))
+        judged = believe(Reading(Usd.of(10**6), totals[-1], T + n), last=last, **PROVEN)
+        assert isinstance(judged, Reading)
+        assert judged.total_usage == max(totals)
+        last = judged
+
+
+@given(st.integers(1, 10**15), st.integers(1, 10**6))
+def test_what_is_more_than_noise_is_a_fall(micros: int, by: int) -> None:
+    """From a thousand-millionth of a total on, a lower one is lower; credits are never let fall by more."""
+    total, fall = Usd(Decimal(micros) / 10**6), Usd(Decimal(micros * by) / 10**16)
+    last = Reading(total, Usd.of(0), T)
+    judged = believe(Reading(total - fall, Usd.of(0), T + 1), last=last, **PROVEN)
+    if by < 10:  # below 10^-9 of the total
+        assert isinstance(judged, Reading)
+        assert judged.total_credits == total
+    else:
+        assert isinstance(judged, Unknown)
+        assert judged.doubt is (Doubt.CREDITS_FELL if total != fall else Doubt.ZERO_ZERO)
+
+
+def test_the_noise_of_doubles_is_no_purchase() -> None:
+    """A total of credits that is higher by less than a thousand-millionth was not bought, and unsettles no baseline."""
+    before, after = read("100", at_ms=T), read("100.00000000001", at_ms=T + 1)
+    assert not rose(before, after)
+    assert rose(before, read("100.01"))
+    assert baseline_settled([before, after], staleness_ms=60_000)
+    assert not baseline_settled([before, read("100.01", at_ms=T + 1)], staleness_ms=60_000)
+
+
+MOST = Usd.of(1)
+
+
+def story(*told: tuple[int, str | None], bought: str = "50", last: str = "45.120") -> list[Reading | Unknown]:
+    """What is made of answers at these minutes after the mark (None: no answer), each beside those before it."""
+    mark, found, doubted = read(bought, last), list[Reading | Unknown](), list[Unknown]()
+    for minute, usage in told:
+        at_ms = T + minute * 60_000
+        judged: Reading | Unknown = Unknown(Doubt.NO_ANSWER, "", at_ms)
+        if usage is not None:
+            said = read("50", usage, at_ms)
+            judged = believe(said, last=mark, doubted=doubted, usage_fall_max=MOST, **PROVEN)
+        if isinstance(judged, Unknown):
+            doubted.append(judged)
+        else:
+            mark, doubted = judged, []
+        found.append(judged)
+    return found
+
+
+def believed(told: list[Reading | Unknown]) -> list[bool]:
+    return [isinstance(one, Reading) for one in told]
+
+
+@pytest.mark.parametrize(
+    ("told", "wanted"),
+    [
+        # The same, for an hour: believed at its end, and at once after that.
+        (((1, "45.116"), (30, "45.116"), (61, "45.116"), (62, "45.116")), [False, False, True, True]),
+        # What goes on being used meanwhile is no other total.
+        (((1, "45.116"), (30, "45.117"), (61, "45.118")), [False, False, True]),
+        (((1, "45.116"), (2, "45.121")), [False, True]),
+        # A second refund begins the hour anew; a dollar at most in all.
+        (((1, "45.116"), (30, "45.110"), (61, "45.110"), (90, "45.110")), [False, False, False, True]),
+        (((1, "44.120"), (61, "44.120")), [False, True]),
+        (((1, "44.119"), (61, "44.119"), (3000, "44.119")), [False, False, False]),
+        (((1, "45.116"), (61, "44.1")), [False, False]),
+        # No answer says nothing of it; a slip that went by is none.
+        (((1, "45.116"), (30, None), (61, "45.116")), [False, False, True]),
+        (((1, "45.116"), (2, "45.120"), (61, "45.116"), (121, "45.116")), [False, True, False, True]),
+        # Something far lower in between is not the same.
+        (((1, "45.116"), (30, "12"), (61, "45.116"), (121, "45.116")), [False, False, False, True]),
+    ],
+)
+def test_a_refund_is_believed_after_an_hour(told: tuple[tuple[int, str | None], ...], wanted: list[bool]) -> None:
+    """Usage lower by at most a dollar, shown for an hour without falling further, is the account's."""
+    assert believed(story(*told)) == wanted
+
+
+def test_without_an_allowance_no_refund_is_believed() -> None:
+    """`watch.usage_fall_max` 0 leaves it to a person."""
+    doubted = [Unknown(Doubt.USAGE_FELL, "", T - DAY_MS, read("100", "59.9", T - DAY_MS))]
+    judged = believe(read("100", "59.9"), last=LAST, doubted=doubted, **PROVEN)
+    assert isinstance(judged, Unknown)
+
+
+@given(st.lists(st.tuples(st.integers(0, 600), st.integers(0, 20_000_000)), max_size=12))
+def test_whatever_is_told_credits_never_fall_and_usage_only_as_a_refund(told: list[tuple[int, int]]) -> None:
+    """Over any answers at any times: a believed total is at least the mark, or lower by at most the allowance."""
+    mark = read("50", "15", T)
+    doubted: list[Unknown] = []
+    for minute, micros in sorted(told):
+        at_ms = T + minute * 60_000
+        said = Reading(Usd.of(50), Usd(Decimal(micros) / 10**6), at_ms)
+        judged = believe(said, last=mark, doubted=doubted, usage_fall_max=MOST, **PROVEN)
+        if isinstance(judged, Unknown):
+            doubted.append(judged)
+            assert judged.doubt is Doubt.USAGE_FELL
+            continue
+        assert judged.total_credits == mark.total_credits
+        assert mark.total_usage - judged.total_usage <= MOST
+        if judged.total_usage < mark.total_usage:
+            first = next(one for one in doubted if one.said is not None and one.said.total_usage <= judged.total_usage)
+            assert at_ms - first.at_ms >= HOUR_MS
+        mark, doubted = judged, []
+
+
+def test_a_refund_burns_nothing() -> None:
+    """Usage that is lower at the end of a span than at its beginning was not used up backwards."""
+    readings = [read("50", "45.12", T), read("50", "45.11", T + HOUR_MS)]
+    assert burn_usd_per_hour(readings) == Usd.of("0.000000")
 
 
 @pytest.mark.parametrize(

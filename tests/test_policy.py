@@ -455,6 +455,10 @@ def test_back_off_doubles_and_never_releases_the_cool_down(
         assert isinstance(decision, Buy)
     else:
         assert decision == Hold(Why.BACKOFF, decision.detail, NOW_MS - ago + wait)
+        left_s = -(-(wait - ago) // 1000)
+        setting = "policy.cooldown_s" if wait == cooldown_ms else "policy.backoff_s"
+        assert f"{left_s} s are left of the wait that {setting} asks for" in decision.detail
+        assert decision.remedy == f"wait {left_s} s, lower {setting}, or skip the wait: `topup once --force`"
 
 
 # -- one payment ------------------------------------------------------------------------------------------------

@@ -122,6 +122,7 @@ def limits(s: Settings) -> Limits:
         fresh_ms=p.fresh_s * 1000,
         burn_factor_max=p.burn_factor_max,
         burn_floor=Usd(p.burn_floor),
+        usage_fall_max=Usd(s.watch.usage_fall_max),
     )
 
 

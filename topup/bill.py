@@ -146,7 +146,8 @@ def _so_far(store: SqliteStore, account: str, today: date) -> list[tuple[str, in
     if not readings or readings[-1].at_ms < midnight:
         return []
     first = ([r for r in readings if r.at_ms < midnight] or readings)[-1 if readings[0].at_ms < midnight else 0]
-    return [(today.isoformat(), (readings[-1].total_usage - first.total_usage).usdc_down().units)]
+    used = readings[-1].total_usage - first.total_usage
+    return [(today.isoformat(), max(used.usdc_down().units, 0))]
 
 
 def _by_totals(moved: Sequence[tuple[str, int]], rate: Decimal | None, source: Source) -> list[Row]:

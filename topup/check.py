@@ -201,7 +201,7 @@ def _told(
     reading = snapshot.reading if isinstance(snapshot.reading, Reading) else None
     left = runway(reading.balance, allowed.floor, snapshot.burn) if reading is not None else None
     word, sentence, code = _verdict(snapshot, decision, unfinished)
-    remedy = decision.remedy if isinstance(decision, Refuse) else ""
+    remedy = decision.remedy if isinstance(decision, Refuse | Hold) else ""
     why = decision.why.value
     if isinstance(snapshot.reading, Unknown):
         why = snapshot.reading.doubt.value

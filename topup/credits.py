@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
@@ -18,11 +18,17 @@ from topup.money import WIDE, Usd
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
+NOTHING = Usd(Decimal(0))
 HALF_A_CENT = Usd(Decimal("0.005"))
 # Where only a balance is told, a purchase may look smaller by what was used between two readings, and larger by what
 # small rises were left out before; see prepaid.RISE_MIN.
 SHORT_OF_A_BALANCE = Decimal("0.25")
 OVER_OF_A_BALANCE = Usd(Decimal("0.50"))
+# The API adds up doubles, in one order today and in another tomorrow: a difference of so small a part of a total is
+# none. A dollar in a thousand million, while the cents of a purchase stay far above it.
+NOISE = Decimal("1e-9")
+# For so long a total_usage that is a little lower has to have been shown: a refund stays, a slip passes.
+REFUND_SEEN_MS = HOUR_MS
 # Below this span a difference in usage says more about the API's cache than about the consumer.
 BURN_SPAN_MIN_MS = 120_000
 # Below this span a rate may be shown but buys nothing: a burst of minutes would pass for the rate of a day.
@@ -80,8 +86,20 @@ class Unknown:
     said: Reading | None = None
 
 
+def same(one: Usd, other: Usd) -> bool:
+    """Tell whether two totals are one, but for what a sum of doubles may differ by."""
+    larger = max(abs(one.amount), abs(other.amount))
+    return one == other or abs((one - other).amount) < WIDE.multiply(NOISE, larger)
+
+
 def believe(
-    said: Reading, *, management_key: bool | None, last: Reading | None, ever_non_zero: bool
+    said: Reading,
+    *,
+    management_key: bool | None,
+    last: Reading | None,
+    ever_non_zero: bool,
+    doubted: Sequence[Unknown] = (),
+    usage_fall_max: Usd = NOTHING,
 ) -> Reading | Unknown:
     """Judge what the API said against what is already known.
 
@@ -90,9 +108,13 @@ def believe(
         management_key: whether GET /key proved a management key; None when it could not be asked.
         last: the last believed reading.
         ever_non_zero: whether any reading of this account ever showed something other than 0/0.
+        doubted: readings that were not believed since `last`, oldest first.
+        usage_fall_max: by how much usage may be lower and be believed after an hour of it.
 
-    An ordinary key is answered 200 with zeros on a funded account, and both totals only ever grow, so
-    zeros and falling totals are unknown, not low.
+    An ordinary key is answered 200 with zeros on a funded account, and both totals only ever grow, so zeros and
+    falling totals are unknown, not low. What differs by no more than a sum of doubles may is the higher of the two.
+    Usage that is a little lower, and stays so, is a refund: it makes the balance look higher, and so can only make
+    topup buy less. Credits never fall but by a person's word: a lower total could hide a purchase.
     """
 
     def doubt(why: Doubt, detail: str) -> Unknown:
@@ -106,12 +128,35 @@ def believe(
         return doubt(Doubt.ZERO_ZERO, "0 bought and 0 used: an ordinary key sees this on a funded account")
     if said.total_credits.amount < 0 or said.total_usage.amount < 0:
         return doubt(Doubt.MALFORMED, "a total is negative")
-    if last is not None and said.total_credits < last.total_credits:
-        detail = f"total_credits fell from {last.total_credits} to {said.total_credits}"
-        return doubt(Doubt.CREDITS_FELL, detail)
-    if last is not None and said.total_usage < last.total_usage:
+    if last is None:
+        return said
+    bought, used = _marked(said.total_credits, last.total_credits), _marked(said.total_usage, last.total_usage)
+    if bought < last.total_credits:
+        return doubt(Doubt.CREDITS_FELL, f"total_credits fell from {last.total_credits} to {said.total_credits}")
+    if used < last.total_usage and not _refunded(said, last, doubted, usage_fall_max):
         return doubt(Doubt.USAGE_FELL, f"total_usage fell from {last.total_usage} to {said.total_usage}")
-    return said
+    return replace(said, total_credits=bought, total_usage=used)
+
+
+def _marked(now: Usd, mark: Usd) -> Usd:
+    """Return a total, or the mark it has reached before when it is that but for the noise of doubles."""
+    return max(now, mark) if same(now, mark) else now
+
+
+def _refunded(said: Reading, last: Reading, doubted: Sequence[Unknown], most: Usd) -> bool:
+    """Tell whether usage is lower by no more than `most`, and has been for an hour without falling further."""
+    if last.total_usage - said.total_usage > most:
+        return False
+    since, later = said.at_ms, said.total_usage
+    for one in reversed(doubted):
+        if one.said is None:
+            continue  # no answer says nothing, neither that it stayed nor that it did not
+        usage = one.said.total_usage
+        fell = one.doubt is Doubt.USAGE_FELL and last.total_usage - usage <= most
+        if not fell or not (usage <= later or same(usage, later)):
+            break
+        since, later = one.at_ms, usage
+    return said.at_ms - since >= REFUND_SEEN_MS
 
 
 def fallen_for_a_day(doubted: Sequence[Unknown], said: Reading) -> bool:
@@ -139,7 +184,8 @@ def burn_usd_per_hour(
     span = newest.at_ms - inside[0].at_ms
     if span < span_min_ms:
         return None
-    return _per_hour(newest.total_usage - inside[0].total_usage, span)
+    # A refund is no usage, and no negative one either.
+    return _per_hour(max(newest.total_usage - inside[0].total_usage, NOTHING), span)
 
 
 def _per_hour(used: Usd, span_ms: int) -> Usd:
@@ -303,10 +349,15 @@ def posting(baseline: Usd, amount: Usd, reading: Reading, sent_ms: int) -> Poste
     return Posted(Posting.AMBIGUOUS if risen > amount + over else Posting.POSTED, baseline)
 
 
+def rose(before: Reading, after: Reading) -> bool:
+    """Tell whether credits were bought between two readings: by more than a sum of doubles may differ."""
+    return after.total_credits > before.total_credits and not same(after.total_credits, before.total_credits)
+
+
 def baseline_settled(readings: Sequence[Reading], *, staleness_ms: int) -> bool:
     """Tell whether the newest reading is a sound baseline: the last known rise is older than the API's staleness."""
     if not readings:
         return False
     newest = readings[-1]
-    rises = [b.at_ms for a, b in pairwise(readings) if b.total_credits > a.total_credits]
+    rises = [b.at_ms for a, b in pairwise(readings) if rose(a, b)]
     return not rises or newest.at_ms - rises[-1] >= staleness_ms

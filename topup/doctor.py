@@ -210,9 +210,17 @@ def _credits(settings: Settings, said: Reading, *, management: bool) -> Check:
     store = SqliteStore.open_copy(settings.state_dir)
     try:
         last, ever = store.last_reading(settings.account), store.ever_non_zero(settings.account)
+        doubted = store.doubted(settings.account, last.at_ms) if last is not None else []
     finally:
         store.close()
-    judged = believe(said, management_key=management, last=last, ever_non_zero=ever)
+    judged = believe(
+        said,
+        management_key=management,
+        last=last,
+        ever_non_zero=ever,
+        doubted=doubted,
+        usage_fall_max=assemble.limits(settings).usage_fall_max,
+    )
     if isinstance(judged, Reading):
         return Check("credits", ok=True, says=f"{judged.balance} dollars, believed")
     remedy = "correct api.key" if judged.doubt in LASTING else "`topup resolve --accept-reading` after a day of it"

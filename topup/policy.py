@@ -7,13 +7,13 @@ Two pure rules. `decide` looks at the account, the past and the limits, and hold
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from topup.credits import DAY_MS, HOUR_MS, Reading, Runway, Spending, Unknown, runway
+from topup.credits import DAY_MS, HOUR_MS, NOTHING, Reading, Runway, Spending, Unknown, runway
 from topup.errors import PaymentForbidden
 from topup.lifecycle import NO_TOKENS, Broadcaster, Plan
 from topup.money import Asset, Bps, EthPrice, Usd, Usdc, Wei, deviation_bps_up
@@ -55,6 +55,8 @@ class Limits:
     # A day's fastest hour, in dollars: as a multiple of the usual (0: never a runaway), and what never counts as one.
     burn_factor_max: int
     burn_floor: Usd
+    # Usage that is lower by no more than this, and stays so for an hour, is believed.
+    usage_fall_max: Usd = NOTHING
 
 
 @dataclass(frozen=True)
@@ -126,11 +128,12 @@ class Why(StrEnum):
 
 @dataclass(frozen=True)
 class Hold:
-    """Nothing is due, or it has to wait; `until_ms` when that is known."""
+    """Nothing is due, or it has to wait; `until_ms` when that is known. `remedy` says what would change it."""
 
     why: Why
     detail: str
     until_ms: int | None = None
+    remedy: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,8 @@ def decide(now: Snapshot, limits: Limits) -> Decision:
     if isinstance(reading, Unknown):
         return Hold(Why.UNKNOWN, f"{reading.doubt}: {reading.detail}")
     if now.now_ms - reading.at_ms > limits.fresh_ms:
-        return Hold(Why.STALE, f"the newest believed reading is {(now.now_ms - reading.at_ms) // 1000} s old")
+        age_s = (now.now_ms - reading.at_ms) // 1000
+        return Hold(Why.STALE, f"the newest believed reading is {age_s} s old", remedy="wait for another reading")
     due = _due(now, reading, limits)
     if isinstance(due, Hold):
         return due
@@ -209,7 +213,11 @@ def _forbidden(now: Snapshot, limits: Limits, due: Buy) -> Hold | Refuse | None:
 
 def _switches(now: Snapshot, limits: Limits) -> Hold | Refuse | None:
     if now.open_topup is not None:
-        return Hold(Why.OPEN_TOPUP, f"{now.open_topup} is not finished")
+        return Hold(
+            Why.OPEN_TOPUP,
+            f"{now.open_topup} is not finished",
+            remedy="wait until it is; `topup status` says what it waits for",
+        )
     if now.paused:
         return Refuse(Why.PAUSED, "buying is paused", "`topup resume` when it may go on")
     if now.gone:
@@ -265,7 +273,12 @@ def _budgets(now: Snapshot, limits: Limits, due: Buy) -> Refuse | None:
     asked = [at for at in now.charge_requests_ms if at > now.now_ms - HOUR_MS]
     refused = over_budget(due.amount, now.past, now.now_ms, limits)
     if refused is None and len(asked) >= limits.charges_per_hour:
-        return Refuse(Why.CHARGE_RATE, f"{len(asked)} charges requested within an hour", "wait", asked[0] + HOUR_MS)
+        return Refuse(
+            Why.CHARGE_RATE,
+            f"{len(asked)} charges requested within an hour",
+            "wait, or raise policy.charges_per_hour",
+            asked[0] + HOUR_MS,
+        )
     return refused
 
 
@@ -274,7 +287,7 @@ def over_budget(amount: Usd, past: Sequence[Past], now_ms: int, limits: Limits) 
     day = [p for p in past if p.decided_ms > now_ms - DAY_MS]
     month = [p for p in past if p.decided_ms > now_ms - 30 * DAY_MS]
     cost = worst_spend(amount, limits)
-    for why, cap, inside, field in (
+    for why, cap, inside, setting in (
         (Why.CAP_24H, limits.cap_24h, day, "policy.cap_24h"),
         (Why.CAP_30D, limits.cap_30d, month, "policy.cap_30d"),
     ):
@@ -285,7 +298,7 @@ def over_budget(amount: Usd, past: Sequence[Past], now_ms: int, limits: Limits) 
             return Refuse(
                 why,
                 f"{spent} spent or pending, {cost} more would pass {cap}",
-                f"raise {field} or wait",
+                f"raise {setting} or wait",
                 None if oldest is None else oldest + span,
             )
     bought = [p for p in day if p.spent.amount > 0 and not p.failed and not p.buried]
@@ -298,7 +311,11 @@ def over_budget(amount: Usd, past: Sequence[Past], now_ms: int, limits: Limits) 
         )
     gas = sum((p.revert_gas for p in day), Wei(0))
     if gas > limits.revert_gas_24h:
-        return Refuse(Why.REVERT_GAS, f"reverted payments cost {gas} within 24 h", "see `topup history`, then wait")
+        return Refuse(
+            Why.REVERT_GAS,
+            f"reverted payments cost {gas} within 24 h",
+            "see `topup history`; wait, or raise policy.revert_gas_24h_eth",
+        )
     return None
 
 
@@ -323,8 +340,17 @@ def _patience(now: Snapshot, limits: Limits) -> Hold | Refuse | None:
     # A failure does not release the cool-down: whichever lasts longer holds.
     wait = max(limits.cooldown_ms, limits.backoff_ms * 2 ** (failures - 1) if failures else 0)
     if now.now_ms < newest + wait:
-        why = Why.BACKOFF if failures else Why.COOLDOWN
-        return Hold(why, f"the last top-up began {(now.now_ms - newest) // 1000} s ago", newest + wait)
+        left_s = -(-(newest + wait - now.now_ms) // 1000)
+        why, setting = (Why.BACKOFF, "policy.backoff_s") if failures else (Why.COOLDOWN, "policy.cooldown_s")
+        if wait == limits.cooldown_ms:
+            setting = "policy.cooldown_s"
+        began = f"the last top-up began {(now.now_ms - newest) // 1000} s ago"
+        return Hold(
+            why,
+            f"{began}; {left_s} s are left of the wait that {setting} asks for",
+            newest + wait,
+            f"wait {left_s} s, lower {setting}, or skip the wait: `topup once --force`",
+        )
     return None
 
 

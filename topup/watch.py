@@ -15,6 +15,7 @@ from topup.credits import (
     believe,
     burn_usd_per_hour,
     fallen_for_a_day,
+    rose,
     spending,
     spending_since,
 )
@@ -73,7 +74,7 @@ class Watch:
                 balance_usd=reading.balance,
             )
         )
-        if last is not None and reading.total_credits > last.total_credits and self._store.open_topup(account) is None:
+        if last is not None and rose(last, reading) and self._store.open_topup(account) is None:
             by = reading.total_credits - last.total_credits
             self._sink.emit(events.CreditsRose(by_usd=by, total_credits_usd=reading.total_credits))
         return reading
@@ -102,8 +103,14 @@ class Watch:
         # Stamped with the time of asking: what the answer shows is at least that new.
         said = replace(said, at_ms=now)
         account = self._account.name
-        ever = self._store.ever_non_zero(account)
-        judged = believe(said, management_key=self._management, last=last, ever_non_zero=ever)
+        judged = believe(
+            said,
+            management_key=self._management,
+            last=last,
+            ever_non_zero=self._store.ever_non_zero(account),
+            doubted=self._store.doubted(account, last.at_ms) if last is not None else (),
+            usage_fall_max=self._limits.usage_fall_max,
+        )
         return said if isinstance(judged, Unknown) and self._accepted(judged, said, last) else judged
 
     def _accepted(self, judged: Unknown, said: Reading, last: Reading | None) -> bool:
