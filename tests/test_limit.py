@@ -187,19 +187,23 @@ def test_a_key_that_was_never_authorized_signs_nothing(tmp_path: Path) -> None:
 def test_the_call_is_shown_before_anything_is_signed(tmp_path: Path) -> None:
     """Neither --dry-run nor a pipe without --yes changes the chain; both print the call in full.
 
-    Where the root key is, the daemon's need not be: its address is enough.
+    Where the root key is, the daemon's keystore is enough: its address stands in it, and no password opens it.
     """
     with account() as world:
-        owner = Owner(world, tmp_path)
+        owner, keystore = Owner(world, tmp_path), tmp_path / "daemons.json"
+        keystore.write_text(json.dumps({"version": 3, "address": world.wallet[2:].lower()}))
+        keystore.chmod(0o600)
         elsewhere = {
             "TOPUP_MODE": None,
             "TOPUP_API__KEY": None,
             "TOPUP_WALLET__PRIVATE_KEY": None,
-            "TOPUP_WALLET__ADDRESS": world.wallet,
+            "TOPUP_WALLET__ADDRESS": shown(ROOT),
+            "TOPUP_WALLET__KEYSTORE": str(keystore),
+            "TOPUP_WALLET__KEYSTORE_PASSWORD_FILE": str(owner.password),
         }
         asked = ("wallet", "limit", "--amount", "15", "--period-days", "1", "--dry-run")
         dry, piped = owner.types(*asked, **elsewhere), owner.sets("15")
-        assert (dry.returncode, piped.returncode) == (Exit.OK, Exit.PERSON)
+        assert (dry.returncode, piped.returncode) == (Exit.OK, Exit.PERSON), dry.stderr
         for one in (dry, piped):
             assert "authorizeKey of the account keychain 0xaaaaaaaa" in one.stdout
             assert "15 USDC.e every day, fees included" in one.stdout
