@@ -676,10 +676,35 @@ def test_every_nodes_words_are_understood(embedded: Stand, hand: str) -> None:
     assert embedded.world.do(embedded.world.chain.pending) == 0
 
 
-def test_case_and_surroundings_do_not_matter() -> None:
-    """The same words in capitals, inside a longer text, mean the same."""
+def test_case_does_not_matter_and_surroundings_do() -> None:
+    """The same words in capitals mean the same; within the sentence of a gateway, or a page, they say nothing."""
     for _, text, expected in ANSWERS:
-        assert classify(f"RPC: {text.upper()}.") is expected, text
+        assert classify(text.upper()) is expected, text
+        for around in (
+            f"upstream answered: {text}",
+            f"<html><title>502</title><body>{text}</body></html>",
+            f"failed to forward the transaction ({text})",
+            f'{{"message": "{text}"}}',
+            f"un{text}",
+        ):
+            assert classify(around) is Delivery.UNCLEAR, around
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "failed to decode the upstream response",
+        "nonce too lowered",
+        "rlpx session ended",
+        "tx fee service is down",
+        "the backend is rate limited: nonce too low",
+        "unknown transaction: already known to be invalid",
+        "known transactions could not be listed",
+    ],
+)
+def test_what_a_gateway_says_is_no_nodes_word(text: str) -> None:
+    """What only sounds like a node's error leaves everything open: the bytes are sent again and looked for."""
+    assert classify(text) is Delivery.UNCLEAR
 
 
 def test_sent_once_and_held(stand: Stand, hand: str) -> None:

@@ -659,7 +659,7 @@ def test_a_provider_behind_the_others_is_set_aside_and_comes_back(trio: House) -
 
 def test_a_provider_that_claims_the_future_sets_nobody_aside(trio: House) -> None:
     """Ahead of this machine's clock counts for no more than now: the honest ones are not behind it."""
-    trio.bend(0, lie("eth_getBlockByNumber", lambda b: {**b, "timestamp": hex(2**40)}, lambda p: p[0] == "latest"))
+    trio.bend(0, lie("eth_getBlockByNumber", lambda b: {**b, "timestamp": hex(2**39)}, lambda p: p[0] == "latest"))
     trio.look()
     assert trio.told(ProviderSetAside) == []
 

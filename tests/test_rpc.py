@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topup.chain import rpc as transport
-from topup.chain.rpc import Query, Rpc, RpcError, quantity, revert_data, unhex
+from topup.chain.rpc import BYTES_MAX, Nonsense, Query, Rpc, RpcError, count, quantity, revert_data, unhex, unhexed
 from topup.errors import ChainUnknown
 from topup.sandbox.http import Handler, Raw, Request, Response, Server
 
@@ -151,8 +151,8 @@ def test_a_refused_batch_says_why() -> None:
         (b"<html>502 Bad Gateway</html>", 502, "HTTP 502 without JSON"),
         (b"{", 200, "without JSON"),
         (b"\xff\xfe", 200, "without JSON"),
-        (b"[" * 100_000, 200, "without JSON"),
-        (b'{"id":1,"result":' + b"9" * 5000 + b"}", 200, "without JSON"),
+        (b"[" * 100_000, 200, "nested more than 64 deep"),
+        (b'{"id":1,"result":' + b"9" * 5000 + b"}", 200, "a number of 5000 characters"),
         (b"5", 200, "another question"),
         (b"null", 200, "another question"),
         (b"[]", 200, "another question"),
@@ -338,6 +338,7 @@ def test_a_batch_counts_as_one_request() -> None:
         ({"data": "0xabcd"}, b"\xab\xcd"),
         ({"originalError": {"data": "0xabcd", "code": 3}}, b"\xab\xcd"),
         ({"result": "0xabcd"}, b"\xab\xcd"),
+        ("0x" + "08c379a0" * 10_000, b"\x08\xc3\x79\xa0"),
         (None, None),
         ("no data", None),
         ("0xabc", None),
@@ -349,6 +350,15 @@ def test_a_batch_counts_as_one_request() -> None:
 def test_revert_data_is_found_where_providers_put_it(data: object, expected: bytes | None) -> None:
     """Hex, words around it, and objects around that; anything else is no data."""
     assert revert_data(data) == expected
+
+
+def test_revert_data_within_endless_objects_is_none() -> None:
+    """However deep objects are nested, looking into them ends."""
+    nested: object = "0xabcd"
+    for _ in range(100_000):
+        nested = {"data": nested}
+    assert revert_data(nested) is None
+    assert revert_data({"data": {"originalError": {"data": "0xabcd"}}}) == b"\xab\xcd"
 
 
 JSON = st.recursive(
@@ -370,11 +380,42 @@ def test_values_are_read_or_unknown(value: object) -> None:
 
 @given(st.integers(0, 2**256 - 1))
 def test_a_quantity_is_read_exactly(number: int) -> None:
-    """Every unsigned word comes back as it was."""
-    assert quantity(hex(number), "it") == number
+    """Every unsigned word comes back as it was, in either case."""
+    assert quantity(hex(number), "it") == quantity(hex(number).upper(), "it") == number
 
 
-@pytest.mark.parametrize("text", ["0x", "0x-1", "0x 1", "0x_1", "0x1_0", "-0x1", "10", "0X1", "0x1\n"])
+@given(st.binary(max_size=80))
+def test_bytes_are_read_exactly(raw: bytes) -> None:
+    """Bytes are what they are, in either case; no byte may be missing or be too many where a number of them is due."""
+    for text in ("0x" + raw.hex(), "0X" + raw.hex().upper()):
+        assert unhex(text, "it") == unhexed(text) == unhex(text, "it", len(raw)) == raw
+        with pytest.raises(Nonsense):
+            unhex(text, "it", len(raw) + 1)
+
+
+def test_no_more_than_256_bits_and_a_million_bytes_are_read() -> None:
+    """What is longer was sent to be long: the provider is told apart from one that lacks something."""
+    for read, long in ((quantity, "0x" + "f" * 4000), (unhex, "0x" + "00" * (BYTES_MAX + 1)), (count, hex(2**53))):
+        with pytest.raises(Nonsense) as error:
+            read(long, "the thing")
+        assert str(error.value).startswith("the thing ")
+        assert len(str(error.value)) < 150
+    for read in (quantity, count, unhex):
+        with pytest.raises(ChainUnknown) as missing:
+            read(None, "the thing")
+        assert not isinstance(missing.value, Nonsense)
+
+
+def test_a_bare_prefix_is_zero_only_where_it_is_read_so() -> None:
+    """Some nodes write zero as 0x; that is read where a balance, a nonce or a fee is due, and nowhere else."""
+    assert (quantity("0x", "it", bare=True), count("0x", "it", bare=True)) == (0, 0)
+    for read in (quantity, count):
+        with pytest.raises(ChainUnknown) as error:
+            read("0x", "it")
+        assert not isinstance(error.value, Nonsense), "a habit of honest nodes"
+
+
+@pytest.mark.parametrize("text", ["0x", "0x-1", "0x 1", "0x_1", "0x1_0", "-0x1", "10", "0x1\n", "0x" + "f" * 65])
 def test_what_python_would_forgive_is_no_quantity(text: str) -> None:
     """A sign, white space and underscores are no hexadecimal digits, though int() takes some of them."""
     with pytest.raises(ChainUnknown):

@@ -44,6 +44,9 @@ Each module answers one question. In the order the money flows:
     http.py       What comes back when somebody is asked over HTTP?
     egress.py     How does a question leave this machine?
     unpack.py     What do packed bytes hold, as far as they may unpack?
+    reading.py    What becomes of an error that others' words have caused while they were read?
+    clean.py      What may others' words become where we say them?
+    secrets.py    Which words must not be said?
   verbatim.py     How does JSON pass through us as it was written?
   files.py        What does a file say that the settings name, and who else can read it?
   exchange.py     What comes back when a seller is asked over HTTP?

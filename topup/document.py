@@ -30,6 +30,10 @@ class Unreadable(ValueError):
     """It is no JSON document that can be read in one way; the text says what it has or lacks, without quoting it."""
 
 
+class NoJson(Unreadable):
+    """It is no JSON at all, as a page is none."""
+
+
 class Twice(Unreadable):
     """An object names something twice, so that two readers may read it differently; `name` is what it names."""
 
@@ -71,7 +75,7 @@ def read(
     except Unreadable:
         raise
     except (ValueError, ArithmeticError, RecursionError, MemoryError):
-        raise Unreadable("no JSON") from None
+        raise NoJson("no JSON") from None
 
 
 def _bounded(raw: bytes) -> None:

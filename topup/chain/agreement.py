@@ -19,6 +19,7 @@ from topup.errors import ChainUnknown, PaymentForbidden, Reverted
 from topup.money import Bps, Usdc, Wei
 from topup.policy import Permission
 from topup.ports import UNMEASURED, UNTRIED, Head, Holdings, Seen, Sighting, Simulation, Survey
+from topup.wire.clean import SENTENCE_MAX, joined
 
 if TYPE_CHECKING:
     from topup.chain.evidence import View
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 N = TypeVar("N", int, Wei, Usdc)
+# What is said behind "the providers disagree".
+SAID_MAX: Final = SENTENCE_MAX - 50
 # Two looks at one feed a block apart differ by one of its updates, which Base's takes at 0.15 %.
 PRICE_SPREAD_MAX: Final = Bps(100)
 
@@ -120,14 +123,14 @@ def survey(answers: Answers[Survey], quorum: int) -> Agreed[Survey]:
     if not camp:
         if answers.refusals:
             raise answers.refusals[0].value
-        raise Disagreement("wallet or contract", "; ".join(shown))
+        raise Disagreement("wallet or contract", joined(shown, SAID_MAX))
     offers = {
         tier: [Vote(v.owner, v.name, v.value.quotes[tier]) for v in camp if tier in v.value.quotes]
         for tier in sorted({tier for vote in camp for tier in vote.value.quotes})
     }
     quotes = {tier: reached(told, lambda q: q, quorum) for tier, told in offers.items() if owners(told) >= quorum}
     first = camp[0].value
-    joined = Survey(
+    agreed = Survey(
         head=_head(camp, lambda s: s.head, quorum),
         balance=reached(camp, lambda s: s.balance, quorum),
         nonce_latest=first.nonce_latest,
@@ -143,7 +146,7 @@ def survey(answers: Answers[Survey], quorum: int) -> Agreed[Survey]:
         # Who can tell is believed like everybody; a doubt of all those that count is ours.
         doubt="" if owners([v for v in camp if not v.value.doubt]) >= quorum else max(v.value.doubt for v in camp),
     )
-    return Agreed(joined, "; ".join(shown) if len(camp) < len(shown) else "")
+    return Agreed(agreed, joined(shown) if len(camp) < len(shown) else "")
 
 
 def _standing(survey: Survey) -> tuple[int, bool, bool] | None:
@@ -198,7 +201,7 @@ def simulation(answers: Answers[Simulation], quorum: int) -> Agreed[Simulation]:
         Disagreement: too few passed.
     """
     passed = answers.votes
-    said = "; ".join(f"{v.name} says: {v.value}" for v in answers.refusals)
+    said = joined([f"{v.name} says: {v.value}" for v in answers.refusals])
     if owners(passed) < quorum:
         for kind in (PaymentForbidden, Reverted):
             for refusal in answers.refusals:
@@ -239,7 +242,7 @@ def sighting(answers: Answers[View], quorum: int) -> Agreed[Sighting]:
         ]
     # Its time tells that a deadline has passed, so it is no later than what enough of them say.
     time_s = reached(votes, lambda v: v.sighting.head.timestamp_s, quorum)
-    joined = Sighting(
+    agreed = Sighting(
         head=replace(_head(votes, lambda v: v.sighting.head, quorum), timestamp_s=time_s),
         safe=_height(votes, lambda s: s.safe, quorum, ends),
         finalized=_height(votes, lambda s: s.finalized, quorum, ends),
@@ -249,7 +252,7 @@ def sighting(answers: Answers[View], quorum: int) -> Agreed[Sighting]:
         replaced=frozenset(replaced),
         used=frozenset(h for h in marked if owners([v for v in votes if h in v.value.sighting.used]) >= quorum),
     )
-    return Agreed(joined, "; ".join(dissent))
+    return Agreed(agreed, joined(dissent))
 
 
 def settled(answers: Answers[View], quorum: int) -> bool:
@@ -331,7 +334,7 @@ def fate(answers: Answers[Account]) -> Fate:
             f"{'the' if v.value.flag else 'no'} mark and {len(v.value.payers)} payments"
             for v in votes
         )
-        raise Disagreement("what became of a charge", "; ".join(shown))
+        raise Disagreement("what became of a charge", joined(list(shown), SAID_MAX))
     at = told.final
     return Fate(at.number, at.hash, at.timestamp_s, told.flag, told.payers, owners(votes))
 
@@ -350,7 +353,7 @@ def holdings(answers: Answers[Held]) -> Holdings:
             f" at block 0x{v.value.at.hash.hex()}"
             for v in votes
         )
-        raise Disagreement("what the wallet holds", "; ".join(shown))
+        raise Disagreement("what the wallet holds", joined(list(shown), SAID_MAX))
     same = all(v.value.price_e8 == told.price_e8 for v in votes)
     return Holdings(told.at, told.units, told.price_e8 if same else None)
 
@@ -363,6 +366,6 @@ def mark(answers: Answers[tuple[Head, bool]]) -> bool:
     """
     said = {vote.value[1] for vote in answers.votes}
     if len(said) != 1:
-        shown = "; ".join(f"{v.name} shows {'the' if v.value[1] else 'no'} mark" for v in answers.votes)
-        raise Disagreement("the mark of a paid charge", shown)
+        shown = [f"{v.name} shows {'the' if v.value[1] else 'no'} mark" for v in answers.votes]
+        raise Disagreement("the mark of a paid charge", joined(shown, SAID_MAX))
     return said.pop()

@@ -14,9 +14,9 @@ from typing import Any
 
 from eth_abi.abi import decode
 from eth_abi.abi import encode as abi_encode
-from eth_abi.exceptions import DecodingError
 from eth_utils.crypto import keccak
 
+from topup.chain.rpc import unhexed
 from topup.charge import Intent
 from topup.errors import ChainUnknown
 
@@ -64,7 +64,7 @@ def returned(types: list[str], data: bytes, what: str) -> tuple[Any, ...]:
     """
     try:
         return tuple(decode(types, data))
-    except (DecodingError, OverflowError) as error:
+    except Exception as error:  # noqa: BLE001 - a decoder raises what it likes, a text that is no UTF-8 another error
         raise ChainUnknown(f"{what} returned {len(data)} bytes that cannot be read: {type(error).__name__}") from None
 
 
@@ -92,15 +92,15 @@ def transferred(receipt: dict[str, Any], contract: bytes) -> list[dict[str, Any]
     if not isinstance(logs, list) or not all(isinstance(log, dict) for log in logs):
         raise ChainUnknown("the logs of a receipt cannot be read")
     for log in logs:
-        if str(log.get("address", "")).lower() != "0x" + contract.hex():
+        if unhexed(log.get("address")) != contract:
             continue
         try:
-            first, *topics = [bytes.fromhex(topic.removeprefix("0x")) for topic in log["topics"]]
+            first, *topics = [bytes.fromhex(topic[2:]) for topic in log["topics"]]
             if first != signature or len(topics) != len(marked):
                 continue
             told = {e["name"]: decode([_type(e)], topic)[0] for e, topic in zip(marked, topics, strict=True)}
-            values = decode(list(map(_type, plain)), bytes.fromhex(log["data"].removeprefix("0x")))
+            values = decode(list(map(_type, plain)), bytes.fromhex(log["data"][2:]))
             found.append(told | {e["name"]: value for e, value in zip(plain, values, strict=True)})
-        except (DecodingError, LookupError, TypeError, ValueError, AttributeError):
+        except Exception:  # noqa: BLE001, S112 - as above
             continue  # another event of the same contract
     return found

@@ -14,7 +14,7 @@ from typing import Any, Final
 from topup.chain.contracts import transferred
 from topup.chain.fees import paid_per_gas
 from topup.chain.reverts import lasting
-from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity
+from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhexed
 from topup.chain.simulation import is_payment
 from topup.chain.survey import head, reason, right_chain
 from topup.charge import Charge
@@ -72,23 +72,20 @@ async def look(rpc: Rpc, chain_id: int, wallet: bytes, attempts: Sequence[Sought
         receipt: Any = None if isinstance(answer, RpcError) else answer
         if isinstance(receipt, dict) and receipt.get("blockHash"):
             found.append((sought, receipt))
-    replaced = frozenset(h for h, block in blocks.items() if _other(block, recorded[h]))
+    there = {h: unhexed(block.get("hash")) for h, block in blocks.items() if isinstance(block, dict)}
+    # A block that cannot be read proves nothing: neither that it stands nor that another does.
+    standing = frozenset(h for h, shown in there.items() if shown == recorded[h].block_hash)
+    replaced = frozenset(h for h, shown in there.items() if shown is not None) - standing
     sighting = Sighting(
         head=head(known(newest, "the newest block")),
         safe=safe_height(safe, final),
         finalized=height(final),
-        finalized_s=quantity(final.get("timestamp"), "a block time") if isinstance(final, dict) else None,
-        nonce_latest=quantity(known(nonce, "the nonce"), "the nonce"),
+        finalized_s=count(final.get("timestamp"), "a block time") if isinstance(final, dict) else None,
+        nonce_latest=count(known(nonce, "the nonce"), "the nonce", bare=True),
         seen=await _weighed(rpc, wallet, found),
         replaced=replaced,
     )
-    standing = frozenset(h for h, block in blocks.items() if isinstance(block, dict)) - replaced
     return View(sighting, {h: told.block_number for h, told in recorded.items()}, standing)
-
-
-def _other(block: Answer, recorded: Inclusion) -> bool:
-    """Tell whether another block now stands at this height; a block that cannot be read proves nothing."""
-    return isinstance(block, dict) and block.get("hash") != "0x" + recorded.block_hash.hex()
 
 
 def safe_height(safe: Answer, final: Answer) -> int | None:
@@ -98,7 +95,7 @@ def safe_height(safe: Answer, final: Answer) -> int | None:
 
 def height(block: Answer) -> int | None:
     """A tag that is null, missing or an error means "not yet"."""
-    return quantity(block.get("number"), "a block number") if isinstance(block, dict) else None
+    return count(block.get("number"), "a block number") if isinstance(block, dict) else None
 
 
 async def _weighed(rpc: Rpc, wallet: bytes, found: Sequence[tuple[Sought, dict[str, Any]]]) -> dict[bytes, Seen]:
@@ -108,7 +105,7 @@ async def _weighed(rpc: Rpc, wallet: bytes, found: Sequence[tuple[Sought, dict[s
     me = "0x" + wallet.hex()
     queries: list[Query] = []
     for (attempt, _), receipt in found:
-        number, plan = quantity(receipt.get("blockNumber"), "the receipt's block"), attempt.plan
+        number, plan = count(receipt.get("blockNumber"), "the receipt's block"), attempt.plan
         body = {"from": me, "to": "0x" + plan.to.hex(), "data": "0x" + plan.data.hex(), "value": hex(plan.value.units)}
         queries += [
             ("eth_getBlockByNumber", [hex(number), False]),
@@ -128,13 +125,13 @@ async def _weighed(rpc: Rpc, wallet: bytes, found: Sequence[tuple[Sought, dict[s
 def _weigh(sought: Sought, receipt: dict[str, Any], answers: Sequence[Answer]) -> Seen | None:
     (attempt, demand), (block, before, after, again) = sought, answers
     plan = attempt.plan
-    if not isinstance(block, dict) or block.get("hash") != receipt["blockHash"]:
+    if not isinstance(block, dict) or unhexed(block.get("hash")) != unhexed(receipt["blockHash"]):
         return None  # not canonical at this height, or this provider does not know it yet
     at = head(block)
     if at.number < plan.block_number - REPLACED_BLOCKS:
         return None  # it was planned later than that block was final: no such receipt can be
     success = quantity(receipt.get("status"), "the receipt's status") == 1
-    used = quantity(receipt.get("gasUsed"), "gasUsed")
+    used = count(receipt.get("gasUsed"), "gasUsed")
     pays = success and plan.kind is Kind.PAY
     payments = [e for e in transferred(receipt, plan.to) if is_payment(e, demand)] if pays else []
     took = int(payments[0]["spentAmount"]) if len(payments) == 1 else 0
@@ -186,7 +183,7 @@ def _l1_fee(receipt: dict[str, Any]) -> Wei | None:
     fee = quantity(receipt["l1Fee"], "l1Fee")
     scalar, constant = receipt.get("operatorFeeScalar"), receipt.get("operatorFeeConstant")
     if scalar is not None and constant is not None:
-        used = quantity(receipt.get("gasUsed"), "gasUsed")
+        used = count(receipt.get("gasUsed"), "gasUsed")
         fee += used * quantity(scalar, "operatorFeeScalar") // 10**6 + quantity(constant, "operatorFeeConstant")
     return Wei(fee)
 
@@ -195,7 +192,7 @@ def _moved(before: Answer, after: Answer) -> Wei | None:
     """By how much the wallet fell over the block; None when the node has forgotten that state."""
     if isinstance(before, RpcError) or isinstance(after, RpcError):
         return None
-    return Wei(quantity(before, "the balance")) - Wei(quantity(after, "the balance"))
+    return Wei(quantity(before, "the balance", bare=True)) - Wei(quantity(after, "the balance", bare=True))
 
 
 def _reconciled(moved: Wei | None, known_cost: Wei, told: Wei | None, bound: Wei) -> tuple[Wei, str]:

@@ -35,7 +35,7 @@ async def tip(rpc: Rpc, answer: Answer) -> Wei:
         rpc.can.without(_ASKED)
         (answer,) = await rpc.batch([_HISTORY])
     if not rpc.can.lacks(_ASKED):
-        return Wei(quantity(known(answer, "the tip"), "the tip"))
+        return Wei(quantity(known(answer, "the tip"), "the tip", bare=True))
     if isinstance(answer, RpcError) and speaks_of_absence(answer.code, answer.message):
         return TIP_MIN  # neither is served; the base fee alone decides whether it is mined
     history = known(answer, "the fee history")
@@ -44,7 +44,7 @@ async def tip(rpc: Rpc, answer: Answer) -> Wei:
         return TIP_MIN
     if not isinstance(rewards, list) or not all(isinstance(block, list) and len(block) == 1 for block in rewards):
         raise ChainUnknown(f"{rpc.host}: the fee history cannot be read")
-    paid = [quantity(block[0], "a reward") for block in rewards]
+    paid = [quantity(block[0], "a reward", bare=True) for block in rewards]
     return Wei(median_low(paid)) if paid else TIP_MIN
 
 
@@ -61,4 +61,4 @@ def paid_per_gas(receipt: dict[str, Any], block: dict[str, Any], signed: tuple[W
         return Wei(quantity(told, "effectiveGasPrice"))
     if base is None:
         return None
-    return min(signed[0], Wei(quantity(base, "baseFeePerGas")) + signed[1])
+    return min(signed[0], Wei(quantity(base, "baseFeePerGas", bare=True)) + signed[1])

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from eth_abi.abi import decode
-from eth_abi.exceptions import DecodingError
 from eth_keys.datatypes import Signature
 from eth_keys.exceptions import BadSignature, ValidationError
 from eth_utils.crypto import keccak
@@ -19,7 +18,7 @@ from topup.adoption import Done
 from topup.chain.contracts import transferred
 from topup.chain.fees import paid_per_gas
 from topup.chain.profiles import Profile
-from topup.chain.rpc import Answer, Rpc, RpcError, known, quantity, unhex
+from topup.chain.rpc import Answer, Rpc, RpcError, count, known, quantity, unhex, unhexed
 from topup.chain.survey import head, right_chain
 from topup.errors import ChainUnknown
 from topup.lifecycle import NO_TOKENS, Inclusion, Kind, Plan
@@ -83,7 +82,7 @@ async def standing(rpc: Rpc, chain_id: int, wallet: bytes) -> Standing:
     return Standing(
         head(known(newest, "the newest block")),
         head(known(final, "the final block")),
-        quantity(known(nonce, "the nonce"), "the nonce"),
+        count(known(nonce, "the nonce"), "the nonce", bare=True),
     )
 
 
@@ -103,7 +102,7 @@ async def nonce_at(rpc: Rpc, wallet: bytes, number: int) -> int:
         StateGone: the provider no longer has that state.
         ChainUnknown: it did not say.
     """
-    return quantity(await _ask(rpc, "eth_getTransactionCount", "0x" + wallet.hex(), hex(number)), "the nonce")
+    return count(await _ask(rpc, "eth_getTransactionCount", "0x" + wallet.hex(), hex(number)), "the nonce", bare=True)
 
 
 async def balance_at(rpc: Rpc, wallet: bytes, number: int) -> Wei:
@@ -113,7 +112,7 @@ async def balance_at(rpc: Rpc, wallet: bytes, number: int) -> Wei:
         StateGone: the provider no longer has that state.
         ChainUnknown: it did not say.
     """
-    return Wei(quantity(await _ask(rpc, "eth_getBalance", "0x" + wallet.hex(), hex(number)), "the balance"))
+    return Wei(quantity(await _ask(rpc, "eth_getBalance", "0x" + wallet.hex(), hex(number)), "the balance", bare=True))
 
 
 async def block_of_nonce(rpc: Rpc, wallet: bytes, nonce: int, low: int, high: int) -> int:
@@ -165,7 +164,7 @@ async def hash_at_nonce(rpc: Rpc, wallet: bytes, nonce: int, number: int) -> byt
     for told in listed:
         if not isinstance(told, dict):
             raise ChainUnknown(f"{rpc.host}: block {number} lists hashes where transactions were asked for")
-        if str(told.get("from")).lower() == "0x" + wallet.hex() and quantity(told.get("nonce"), "a nonce") == nonce:
+        if unhexed(told.get("from")) == wallet and count(told.get("nonce"), "a nonce") == nonce:
             return unhex(told.get("hash"), "a hash")
     return None
 
@@ -181,11 +180,11 @@ async def transaction(rpc: Rpc, profile: Profile, tx_hash: bytes, wallet: bytes,
     told, receipt = known(told, "a transaction"), known(receipt, "a receipt")
     if not isinstance(told, dict) or not isinstance(receipt, dict) or not receipt.get("blockHash"):
         return None
-    number = quantity(receipt.get("blockNumber"), "the receipt's block")
+    number = count(receipt.get("blockNumber"), "the receipt's block")
     if number > final:
         return None
     me = "0x" + wallet.hex()
-    if str(told.get("from")).lower() != me:
+    if unhexed(told.get("from")) != wallet:
         raise ChainUnknown(f"{rpc.host}: {named} was sent by {str(told.get('from'))[:42]}, not by the wallet")
     stood, before, after = await rpc.batch(
         [
@@ -205,7 +204,7 @@ async def transaction(rpc: Rpc, profile: Profile, tx_hash: bytes, wallet: bytes,
     price = paid_per_gas(receipt, block, (cap, most))
     if price is None:
         raise ChainUnknown(f"{rpc.host}: neither receipt nor block tells what gas has cost")
-    gas = price.times(quantity(receipt.get("gasUsed"), "gasUsed"))
+    gas = price.times(count(receipt.get("gasUsed"), "gasUsed"))
     return _done(told, receipt, at, tx_hash, (wallet, profile), (gas, before, after))
 
 
@@ -238,13 +237,13 @@ def _done(
         to=to,
         data=data,
         value=value,
-        gas_limit=quantity(told.get("gas"), "the gas limit"),
+        gas_limit=count(told.get("gas"), "the gas limit"),
         max_fee_per_gas=Wei(quantity(price, "the fee")),
         max_priority_fee_per_gas=Wei(quantity(told.get("maxPriorityFeePerGas") or price, "the tip")),
         l1_fee=l1_fee,
         lane=0,
-        nonce=quantity(told.get("nonce"), "the nonce"),
-        chain_id=quantity(told["chainId"], "the chain id") if told.get("chainId") else 0,
+        nonce=count(told.get("nonce"), "the nonce"),
+        chain_id=count(told["chainId"], "the chain id") if told.get("chainId") else 0,
         quote=spent,
         tier=paid.tier if paid is not None else 0,
         eth_price_e8=0,
@@ -275,7 +274,7 @@ def _paid(data: bytes, currency: bytes) -> _Paid | None:
         return None
     try:
         intent, *tier = decode(types, data[4:])
-    except (DecodingError, OverflowError):
+    except Exception:  # noqa: BLE001 - a decoder raises what it likes
         return None
     amount, _, _, token, _, fee, one, operator, _, _ = intent
     if bytes.fromhex(token[2:]) != currency:
@@ -303,7 +302,7 @@ def _allowed(data: bytes, contract: bytes) -> Usdc | None:
         return None
     try:
         spender, units = decode(["address", "uint256"], data[4:])
-    except (DecodingError, OverflowError):
+    except Exception:  # noqa: BLE001 - a decoder raises what it likes
         return None
     return Usdc(int(units)) if bytes.fromhex(spender[2:]) == contract else None
 
@@ -318,7 +317,7 @@ def _tokens_out(receipt: dict[str, Any], currency: bytes, wallet: bytes) -> Usdc
     out = 0
     for log in receipt["logs"]:
         topics = log.get("topics")
-        if not isinstance(topics, list) or str(log.get("address")).lower() != "0x" + currency.hex():
+        if not isinstance(topics, list) or unhexed(log.get("address")) != currency:
             continue
         if [str(t).lower() for t in topics[:2]] == wanted:
             out += int.from_bytes(unhex(log.get("data"), "an amount"), "big")
@@ -331,13 +330,13 @@ def _l1_fee(receipt: dict[str, Any], cost: Wei, balances: tuple[Answer, Answer])
         fee = quantity(receipt["l1Fee"], "l1Fee")
         scalar, constant = receipt.get("operatorFeeScalar"), receipt.get("operatorFeeConstant")
         if scalar is not None and constant is not None:
-            used = quantity(receipt.get("gasUsed"), "gasUsed")
+            used = count(receipt.get("gasUsed"), "gasUsed")
             fee += used * quantity(scalar, "operatorFeeScalar") // 10**6 + quantity(constant, "operatorFeeConstant")
         return Wei(fee)
     before, after = balances
     if isinstance(before, RpcError) or isinstance(after, RpcError):
         return Wei(0)
-    rest = Wei(quantity(before, "the balance")) - Wei(quantity(after, "the balance")) - cost
+    rest = Wei(quantity(before, "the balance", bare=True)) - Wei(quantity(after, "the balance", bare=True)) - cost
     return rest if Wei(0) <= rest <= L1_FEE_BELIEVED else Wei(0)
 
 

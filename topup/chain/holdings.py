@@ -62,7 +62,7 @@ async def held(
     price = None
     if native is not None:
         what = f"the wallet's {Asset.ETH} {then}"
-        units[Asset.ETH] = quantity(known(rest[len(tokens)], what), what)
+        units[Asset.ETH] = quantity(known(rest[len(tokens)], what), what, bare=True)
         if feed is not None:
             try:
                 price = feed_price(rest[-1], native, at)

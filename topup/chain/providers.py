@@ -1,8 +1,8 @@
 """Which providers can be believed now? Each is watched, set aside when it is wrong, late or silent, and tried again.
 
-A provider of another chain or behind the others is set aside at once, one that fails or is slow after a few failures in
-a row; each time for longer. While too few are left, those set aside are asked as well: an answer is judged by what it
-is. What is said of a provider is said once for each change.
+A provider of another chain, behind the others, or that gives nonsense is set aside at once, one that fails or is slow
+after a few failures in a row; each time for longer. While too few are left, those set aside are asked as well: an
+answer is judged by what it is. What is said of a provider is said once for each change.
 
 Where what was answered is enough, the others are given a moment more and then not waited for. Where the answers
 disagree, or would forbid, or end something, everybody is heard.
@@ -18,9 +18,11 @@ from typing import Any, Final, Generic, TypeVar
 
 from topup import events
 from topup.chain.agreement import Answers, Vote
-from topup.chain.rpc import Rpc
+from topup.chain.rpc import Nonsense, Rpc
 from topup.errors import ChainError, ChainUnknown, PaymentForbidden, Reverted, TopupError, WrongChain
 from topup.ports import Head
+from topup.wire.clean import SENTENCE_MAX, clean, joined
+from topup.wire.reading import nonsense
 
 T = TypeVar("T")
 # Failures in a row after which a provider is set aside.
@@ -182,10 +184,19 @@ class Providers:
             return False
 
     async def _one(self, watched: _Watched, act: Callable[[Rpc], Awaitable[T]]) -> T | PaymentForbidden | ChainError:
+        """Ask one provider. Nothing of what it says gets further than this without being a value or a sentence."""
+        rpc = watched.rpc
         try:
-            return await act(watched.rpc)
+            return await act(rpc)
         except (PaymentForbidden, ChainError) as error:
+            told = rpc.shown(error)
+            named = isinstance(error, PaymentForbidden | Reverted) or rpc.host in told
+            error.args = (told if named else rpc.shown(f"{rpc.host}: {told}"),)
             return error
+        except TopupError:
+            raise  # ours, such as a ledger that cannot be written: no provider said anything of it
+        except Exception as error:  # noqa: BLE001 - whatever a decoder raises says that this one gave nonsense
+            return Nonsense(f"{rpc.host} gave {nonsense(error)}")
 
     def _out_of_step(self, found: dict[int, _Found[T]], head: Callable[[T], Head]) -> list[tuple[_Watched, ChainError]]:
         """Take out who is too old or too far behind; ahead of this machine's clock counts for no more than now."""
@@ -220,7 +231,7 @@ class Providers:
         errors = [error for _, error in failed]
         if not found and all(isinstance(error, WrongChain) for error in errors):
             return errors[0]
-        missing = "; ".join(str(error) for error in errors)
+        missing = joined([str(error) for error in errors], SENTENCE_MAX - 100)
         if self.quorum == 1:
             return ChainUnknown(f"no provider gave a usable answer: {missing}")
         usable = len({one.watched.rpc.owner for one in found.values()})
@@ -232,7 +243,7 @@ class Providers:
         """Count a failure; set aside who is surely wrong, or fails again and again, when there is anyone else."""
         watched.failures += 1
         watched.slow = isinstance(error, Slow)
-        sure = isinstance(error, WrongChain | Lagging)
+        sure = isinstance(error, WrongChain | Lagging | Nonsense)
         if len(self._watched) == 1 or not (sure or watched.failures >= FAILURES_MAX or watched.aside):
             return
         now, first = self._now_s(), not watched.aside
@@ -262,7 +273,7 @@ class Providers:
         before = self._dissent.get(about, "")
         self._dissent[about] = shape
         if dissent and shape != before:
-            self._say(events.ProvidersDisagree(about=about, detail=dissent))
+            self._say(events.ProvidersDisagree(about=about, detail=clean(dissent, SENTENCE_MAX)))
 
 
 @dataclass(frozen=True)

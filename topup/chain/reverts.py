@@ -6,15 +6,17 @@ Selectors are computed from `abi/payment_protocol.json`; the meanings follow the
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from eth_abi.abi import decode
-from eth_abi.exceptions import DecodingError
 from eth_utils.crypto import keccak
 
 from topup.chain.contracts import interface
 from topup.errors import Reverted
+from topup.wire.clean import clean
 
+# Of the contract's own words; none of those that are known has half as many.
+TOLD_MAX: Final = 120
 MEANING: dict[str, tuple[str, str]] = {
     "InvalidSignature": (
         "the operator did not sign exactly this",
@@ -98,14 +100,15 @@ def decoded(data: bytes | None) -> Reverted:
         return Reverted("", f"unknown error 0x{data[:4].hex()}", data)
     try:
         arguments = decode([i["type"] for i in item["inputs"]], data[4:])
-    except (DecodingError, OverflowError):
+    except Exception:  # noqa: BLE001 - a decoder raises what it likes, a text that is no UTF-8 another error
         return Reverted(item["name"], "its arguments cannot be read", data)
     meaning, remedy = MEANING.get(item["name"], ("", ""))
     told = ", ".join(a.hex() if isinstance(a, bytes) else str(a) for a in arguments)
     if told in SWAP:
         inner, remedy = SWAP[told]
         meaning = f"{meaning}: {inner}" if meaning else inner
-    return Reverted(item["name"], f"{meaning}{f' ({told})' if told else ''}", data, remedy=remedy)
+    shown = f" ({clean(told, TOLD_MAX)})" if told else ""
+    return Reverted(item["name"], meaning + shown, data, remedy=remedy)
 
 
 def lasting(error: Reverted) -> bool:

@@ -18,14 +18,35 @@ from urllib.parse import urlsplit
 from topup.chain.capabilities import Capabilities
 from topup.chain.owners import owner
 from topup.chain.pieces import Pieces, Refused
-from topup.document import Unreadable, read
+from topup.document import NoJson, Unreadable, read
 from topup.errors import ChainError, ChainUnknown
+from topup.wire.clean import CHARS_MAX, clean
 from topup.wire.http import Client, NoAnswer
+from topup.wire.secrets import NOTHING, Masker, of_url
 
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024
-# Longer than a hash: whole transactions and keys, never what identifies one.
-LONG_HEX: Final = re.compile(r"0x[0-9a-fA-F]{65,}")
-SECRET_LENGTH_MIN: Final = 8
+# The largest bytes that anybody reads: a contract's code has at most 24 kB, a log's data hardly more.
+BYTES_MAX: Final = 1024 * 1024
+# Of longer revert data only the selector is kept: it was sent to be long, not to be read.
+REVERT_BYTES_MAX: Final = 16 * 1024
+# No chain has so many blocks or transactions, no block so much gas.
+COUNT_END: Final = 2**53
+# Objects around revert data, one in the other.
+REVERT_DEPTH_MAX: Final = 10
+# How nodes begin, in lower case, when they say that a call was run and reverted.
+REVERTS: Final = (
+    "execution reverted",
+    "err: execution reverted",
+    "revert",  # "reverted 0x…" as well
+    "transaction reverted",
+    "vm exception while processing transaction: revert",
+    "vm execution error",
+)
+_QUANTITY: Final = re.compile("0[xX][0-9a-fA-F]{1,64}")
+
+
+class Nonsense(ChainUnknown):
+    """The provider gave what no honest one gives, whatever it runs; once is enough to set it aside."""
 
 
 class RpcError(ChainError):
@@ -59,19 +80,22 @@ class Rpc:
         url: str,
         *,
         timeout_s: float,
+        hide: Masker = NOTHING,
         now_s: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """Keep a client for `url`; nothing is sent yet. `now_s` is any clock that only goes forward."""
+        """Keep a client for `url`; nothing is sent yet. `hide` masks what else it must not make us say.
+
+        `now_s` is any clock that only goes forward.
+        """
         self._url = url
         parts = urlsplit(url)
         self.host = parts.hostname or "?"
         # Several ports of this machine are told apart.
         self.name = parts.netloc.rpartition("@")[2]
         self.owner = owner(url)
-        # Whatever is long enough to be a key and might come back in a provider's own words.
-        said = (parts.username or "", parts.password or "", *re.split(r"[/?&=]", f"{parts.path}?{parts.query}"))
-        self._secrets = sorted((part for part in said if len(part) >= SECRET_LENGTH_MIN), key=len, reverse=True)
+        # Whatever is long enough to be a key might come back in a provider's own words.
+        self._hide = (hide, Masker(of_url(url)))
         self._timeout_s = timeout_s
         self._client = Client(url, lasting=True)
         self._next_id = 0
@@ -117,7 +141,7 @@ class Rpc:
             answer = self._answer(document)
             code, text = (answer.code, answer.message) if isinstance(answer, RpcError) else (0, "")
             said = document.get("error")
-            more = self._shown(said["data"]) if isinstance(said, dict) and isinstance(said.get("data"), str) else ""
+            more = self.shown(said["data"]) if isinstance(said, dict) and isinstance(said.get("data"), str) else ""
             raise Refused(f"{self.host} refused a batch: {answer}", code, f"{text} {more}".strip())
         if not isinstance(document, list):
             raise ChainUnknown(f"{self.host} answered a batch with {type(document).__name__}")
@@ -172,8 +196,11 @@ class Rpc:
             raise ChainUnknown(str(error)) from None
         try:
             return read(heard.body, twice="same")
+        except NoJson:
+            page = ", with a page" if heard.page else ""
+            raise ChainUnknown(f"{self.host} answered HTTP {heard.status} without JSON{page}") from None
         except Unreadable as error:
-            raise ChainUnknown(f"{self.host} answered HTTP {heard.status} without JSON: {error}") from None
+            raise Nonsense(f"{self.host} answered HTTP {heard.status} with {error}") from None
 
     def _answer(self, item: dict[str, Any]) -> Answer:
         error = item.get("error")
@@ -182,20 +209,19 @@ class Rpc:
                 raise ChainUnknown(f"{self.host} answered with neither result nor error")
             return item["result"]
         if not isinstance(error, dict):
-            return RpcError(0, self._shown(error), None)
+            return RpcError(0, self.shown(error), None)
         code = error.get("code")
-        return RpcError(
-            code if isinstance(code, int) else 0, self._shown(error.get("message")), revert_data(error.get("data"))
-        )
+        data = revert_data(error.get("data"))
+        return RpcError(code if type(code) is int else 0, self.shown(error.get("message")), data)
 
-    def _shown(self, message: object) -> str:
-        # Whatever a provider says goes into the log and the ledger: no half characters, nothing that steers a terminal,
-        # and no long hex, which may be the signed bytes it was sent.
-        text = str(message).encode("ascii", "backslashreplace").decode()
-        text = LONG_HEX.sub("0x…", "".join(c if c.isprintable() else "?" for c in text))
-        for secret in self._secrets:
-            text = text.replace(secret, "…")
-        return text[:300]
+    def shown(self, text: object, chars: int = CHARS_MAX) -> str:
+        """Return what a provider has said, or what we say of it, as it may stand in log and ledger."""
+        return clean(text, chars, hide=self._masked)
+
+    def _masked(self, text: str) -> str:
+        for hide in self._hide:
+            text = hide(text)
+        return text
 
 
 def _number(told: object) -> int | None:
@@ -211,50 +237,88 @@ def _is_error(item: object) -> bool:
 
 def _refusal(answer: Answer) -> tuple[int, str] | None:
     """Return code and words of an answer in which the provider, not a contract, refuses; None for any other."""
-    if not isinstance(answer, RpcError) or answer.data is not None or "revert" in answer.message.lower():
+    if not isinstance(answer, RpcError) or reverted(answer):
         return None
     return answer.code, answer.message
 
 
 def revert_data(data: object) -> bytes | None:
     """Find revert data in what providers put there: hex, "Reverted 0x…", or objects around it."""
-    match data:
-        case str():
-            _, mark, digits = data.rpartition("0x")
-            try:
-                return bytes.fromhex(digits) if mark else None
-            except ValueError:
+    for _ in range(REVERT_DEPTH_MAX):
+        match data:
+            case {"data": inner} | {"originalError": inner} | {"result": inner}:
+                data = inner
+            case str():
+                _, mark, digits = data.rpartition("0x")
+                found = unhexed(mark + digits)
+                return found[:4] if found is not None and len(found) > REVERT_BYTES_MAX else found
+            case _:
                 return None
-        case {"data": inner} | {"originalError": inner} | {"result": inner}:
-            return revert_data(inner)
-        case _:
-            return None
+    return None
 
 
-def quantity(value: object, what: str) -> int:
-    """Read a JSON-RPC quantity.
+def unhexed(value: object) -> bytes | None:
+    """Read bytes in hex, of either case; None where these are none. Bytes are compared, never their spelling."""
+    if not isinstance(value, str) or value[:2] not in ("0x", "0X"):
+        return None
+    try:
+        found = bytes.fromhex(value[2:])
+    except ValueError:
+        return None
+    return found if 2 * len(found) + 2 == len(value) else None  # white space would be skipped
+
+
+def quantity(value: object, what: str, *, bare: bool = False) -> int:
+    """Read a JSON-RPC quantity of at most 256 bits; `bare` takes "0x" for zero, as some nodes write it.
 
     Raises:
-        ChainUnknown: it is none; `what` names it.
+        ChainUnknown: it is missing; `what` names it.
+        Nonsense: it is something else.
     """
     # int() would also take underscores and white space.
-    if isinstance(value, str) and re.fullmatch(r"0x[0-9a-fA-F]+", value):
+    if isinstance(value, str) and _QUANTITY.fullmatch(value):
         return int(value, 16)
-    raise ChainUnknown(f"{what} is {str(value)[:80]!r}, not a quantity")
+    if bare and value == "0x":
+        return 0
+    raise _no(value, what, "a quantity")
 
 
-def unhex(value: object, what: str) -> bytes:
-    """Read JSON-RPC bytes.
+def count(value: object, what: str, *, bare: bool = False) -> int:
+    """Read a quantity that counts things: blocks, seconds, transactions, units of gas.
 
     Raises:
-        ChainUnknown: they are none; `what` names them.
+        ChainUnknown: it is missing; `what` names it.
+        Nonsense: it is something else, or more than there can be, and than a ledger could hold.
     """
-    if isinstance(value, str) and value.startswith("0x"):
-        try:
-            return bytes.fromhex(value[2:])
-        except ValueError:
-            pass
-    raise ChainUnknown(f"{what} is {str(value)[:80]!r}, not bytes")
+    found = quantity(value, what, bare=bare)
+    if found >= COUNT_END:
+        raise Nonsense(f"{what} is {found}, more than there can be")
+    return found
+
+
+def unhex(value: object, what: str, size: int | None = None) -> bytes:
+    """Read JSON-RPC bytes; `size` is how many there have to be.
+
+    Raises:
+        ChainUnknown: they are missing; `what` names them.
+        Nonsense: they are something else, or too many.
+    """
+    if isinstance(value, str) and len(value) > 2 * BYTES_MAX + 2:
+        raise Nonsense(f"{what} has {len(value)} characters")
+    found = unhexed(value)
+    if found is None:
+        raise _no(value, what, "bytes")
+    if size is not None and len(found) != size:
+        raise Nonsense(f"{what} has {len(found)} bytes, not {size}")
+    return found
+
+
+def _no(value: object, what: str, kind: str) -> ChainUnknown:
+    """Say that something is not what it should be; what is missing is not yet nonsense."""
+    if value in (None, "0x"):
+        return ChainUnknown(f"{what} is {value!r}, not {kind}")
+    shown = repr(value[:80]) if isinstance(value, str) else f"of type {type(value).__name__}"
+    return Nonsense(f"{what} is {shown}, not {kind}")
 
 
 def known(answer: Answer, what: str) -> Any:
@@ -266,3 +330,11 @@ def known(answer: Answer, what: str) -> Any:
     if isinstance(answer, RpcError):
         raise ChainUnknown(f"{what}: {answer.message}")
     return answer
+
+
+def reverted(answer: RpcError) -> bool:
+    """Tell whether a node says that a call was run and reverted: by its data, or by how its message begins.
+
+    The same word within the sentence of whatever stands in front of the node is about something else.
+    """
+    return answer.data is not None or answer.message.lower().startswith(REVERTS)

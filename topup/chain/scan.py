@@ -16,7 +16,7 @@ from eth_utils.crypto import keccak
 from topup.budget import Budget
 from topup.chain.contracts import transferred
 from topup.chain.paging import SPAN, SPAN_MAX, Pager, Wanted
-from topup.chain.rpc import Rpc, quantity, unhex
+from topup.chain.rpc import Rpc, count, unhex, unhexed
 from topup.clock import SystemClock
 from topup.errors import ChainUnknown
 from topup.tempo import TRANSFERRED_WITH_MEMO
@@ -131,13 +131,13 @@ def transfer(log: Any, contract: bytes, operator: bytes, first: int, last: int) 
     found = transferred({"logs": [log]}, contract)
     if len(found) != 1 or log.get("removed"):
         raise ChainUnknown("a log is none of the contract's Transferred events")
-    said, number = found[0], quantity(log.get("blockNumber"), "a log's block")
+    said, number = found[0], count(log.get("blockNumber"), "a log's block")
     if bytes.fromhex(said["operator"][2:]) != operator or not first <= number <= last:
         raise ChainUnknown("a log was not asked for")
     return Transfer(
         block_number=number,
-        block_hash=unhex(log.get("blockHash"), "a log's block hash"),
-        tx_hash=unhex(log.get("transactionHash"), "a log's transaction"),
+        block_hash=unhex(log.get("blockHash"), "a log's block hash", 32),
+        tx_hash=unhex(log.get("transactionHash"), "a log's transaction", 32),
         operator=operator,
         id=bytes(said["id"]),
         recipient=bytes.fromhex(said["recipient"][2:]),
@@ -173,15 +173,15 @@ def _of(token: bytes, event: bytes, payer: bytes) -> Wanted:
 def _stands(log: Any, wanted: Wanted, first: int, last: int) -> _Stands:
     if not isinstance(log, dict) or not isinstance(log.get("topics"), list) or log.get("removed"):
         raise ChainUnknown("a log cannot be read")
-    number, named = quantity(log.get("blockNumber"), "a log's block"), [str(t).lower() for t in log["topics"]]
-    of_token = str(log.get("address")).lower() == wanted["address"]
-    if not of_token or named[:2] != wanted["topics"] or not first <= number <= last:
+    number, named = count(log.get("blockNumber"), "a log's block"), [unhex(t, "a topic") for t in log["topics"]]
+    of_token = unhexed(log.get("address")) == unhexed(wanted["address"])
+    if not of_token or named[:2] != [unhexed(t) for t in wanted["topics"]] or not first <= number <= last:
         raise ChainUnknown("a log was not asked for")
     return _Stands(
-        (number, quantity(log.get("logIndex"), "a log's index")),
-        unhex(log.get("blockHash"), "a log's block hash"),
-        unhex(log.get("transactionHash"), "a log's transaction"),
-        tuple(unhex(topic, "a topic") for topic in named),
+        (number, count(log.get("logIndex"), "a log's index")),
+        unhex(log.get("blockHash"), "a log's block hash", 32),
+        unhex(log.get("transactionHash"), "a log's transaction", 32),
+        tuple(named),
         unhex(log.get("data"), "a log's data"),
     )
 

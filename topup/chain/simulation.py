@@ -19,7 +19,7 @@ from eth_utils.crypto import keccak
 from topup.chain.contracts import encode, returned, transferred
 from topup.chain.profiles import Profile
 from topup.chain.reverts import decoded
-from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, unhex
+from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhex, unhexed
 from topup.chain.survey import call, head, reason, right_chain
 from topup.charge import Charge
 from topup.errors import ChainUnknown, PaymentForbidden
@@ -70,12 +70,12 @@ async def simulate(rpc: Rpc, profile: Profile, payment: Call, demand: Charge, at
         (bound,) = returned(["uint256"], unhex(known(answers[5], "the gas oracle"), "the L1 fee"), "the gas oracle")
         l1_fee = Wei(bound)
     tried = payment.then is None or not isinstance(answers[2], RpcError)
-    if payment.then is not None and answers[-2] == "0x" + _word(payment.approves):
+    if payment.then is not None and unhexed(answers[-2]) == bytes.fromhex(_word(payment.approves)):
         tried = True
         if isinstance(answers[-1], RpcError):
             raise reason(answers[-1])
     proof = _effects(answers[2], payment, demand) + ("" if tried else UNTRIED)
-    return Simulation(quantity(answers[1], "the gas estimate"), l1_fee, proof)
+    return Simulation(count(answers[1], "the gas estimate"), l1_fee, proof)
 
 
 def _run(payment: Call) -> list[Call]:

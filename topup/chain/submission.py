@@ -13,7 +13,7 @@ from web3.exceptions import Web3Exception, Web3RPCError
 from web3.providers.async_base import AsyncJSONBaseProvider
 from web3.types import RPCEndpoint, RPCResponse
 
-from topup.chain.rpc import Rpc, RpcError
+from topup.chain.rpc import Rpc, RpcError, unhex
 from topup.errors import ChainUnknown
 
 # See topup.signers.local: web3 loads py_ecc too, whose recursion limit lets a nested JSON answer end the process.
@@ -33,7 +33,9 @@ class Transport(AsyncJSONBaseProvider):
     async def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
         """Ask once."""
         try:
-            return {"jsonrpc": "2.0", "id": 1, "result": await self._rpc.ask(method, *params)}
+            # The one thing that is asked here is a hash; web3.py would make something of anything else.
+            answered = unhex(await self._rpc.ask(method, *params), "the hash of what was sent")
+            return {"jsonrpc": "2.0", "id": 1, "result": "0x" + answered.hex()}
         except RpcError as error:
             return {"jsonrpc": "2.0", "id": 1, "error": {"code": error.code, "message": error.message}}
 

@@ -12,7 +12,7 @@ from topup.chain.contracts import encode, returned
 from topup.chain.fees import TIP_MIN, tip, tip_query
 from topup.chain.profiles import Profile
 from topup.chain.reverts import decoded
-from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, unhex
+from topup.chain.rpc import Answer, Nonsense, Query, Rpc, RpcError, count, known, quantity, reverted, unhex
 from topup.errors import ChainUnknown, PaymentForbidden, WrongChain
 from topup.money import Asset, Usdc, Wei
 from topup.ports import Head, Survey
@@ -20,6 +20,8 @@ from topup.ports import Head, Survey
 ROUND = ["uint80", "int256", "uint256", "uint256", "uint80"]
 # What a survey says of itself where nobody could tell what waits for a block.
 NO_PENDING = "the provider does not count what is pending: a transaction of the wallet that is not ours would not show"
+# Dollars with 8 decimals: a feed that shows more for one ETH shows no price.
+PRICE_END = 10**16
 
 
 def tag(number: int | str) -> str:
@@ -74,14 +76,14 @@ async def survey(
     price = feed_price(next(rounds), profile, block) if profile.price_feed is not None else None
     if profile.sequencer_feed is not None:
         _sequencer(next(rounds), profile, block)
-    nonce = quantity(known(answers[3], "the nonce"), "the nonce")
+    nonce = count(known(answers[3], "the nonce"), "the nonce", bare=True)
     pending, doubt = _pending(answers[4], nonce)
     return Survey(
         head=block,
-        balance=Wei(quantity(known(answers[2], "the balance"), "the balance")),
+        balance=Wei(quantity(known(answers[2], "the balance"), "the balance", bare=True)),
         nonce_latest=nonce,
         nonce_pending=pending,
-        base_fee=Wei(quantity(known(answers[1], "the newest block").get("baseFeePerGas"), "baseFeePerGas")),
+        base_fee=Wei(quantity(known(answers[1], "the newest block").get("baseFeePerGas"), "baseFeePerGas", bare=True)),
         tip=max(TIP_MIN, await tip(rpc, answers[5])),
         code_hash=_code(known(answers[6], "the contract's code"), profile, contract),
         quotes=_quotes(told),
@@ -96,7 +98,7 @@ def _pending(answer: Answer, latest: int) -> tuple[int, str]:
     """Return the nonce with what is pending, and a doubt: a provider that does not count it shows the latest alone."""
     if isinstance(answer, RpcError) and speaks_of_absence(answer.code, answer.message):
         return latest, NO_PENDING
-    return quantity(known(answer, "the pending nonce"), "the pending nonce"), ""
+    return count(known(answer, "the pending nonce"), "the pending nonce", bare=True), ""
 
 
 def _units(answer: Answer) -> Usdc:
@@ -118,15 +120,15 @@ def right_chain(rpc: Rpc, answer: Answer, wanted: int) -> None:
 def head(block: Any) -> Head:
     """Read a block's number, hash and timestamp."""
     if not isinstance(block, dict):
-        raise ChainUnknown(f"a block is {str(block)[:80]!r}")
+        raise ChainUnknown("there is no block" if block is None else f"a block is of type {type(block).__name__}")
     found = Head(
-        quantity(block.get("number"), "the block number"),
-        unhex(block.get("hash"), "the block hash"),
-        quantity(block.get("timestamp"), "the block time"),
+        count(block.get("number"), "the block number"),
+        unhex(block.get("hash"), "the block hash", 32),
+        count(block.get("timestamp"), "the block time"),
     )
-    # Beyond this no ledger could store it, and no chain will be for some 30,000 years.
-    if found.number >= 2**53 or found.timestamp_s >= 2**40:
-        raise ChainUnknown(f"a block numbered {found.number} at {found.timestamp_s} s is none")
+    # No chain will be there for some 30,000 years, and no ledger could store it in milliseconds.
+    if found.timestamp_s >= 2**40:
+        raise Nonsense(f"a block numbered {found.number} at {found.timestamp_s} s is none")
     return found
 
 
@@ -155,7 +157,7 @@ def _quotes(told: dict[int, Answer]) -> dict[int, Wei]:
     quotes = {}
     for tier, answer in told.items():
         if isinstance(answer, RpcError):
-            if answer.data is None and "revert" not in answer.message.lower():
+            if not reverted(answer):
                 raise ChainUnknown(f"the quote of tier {tier}: {answer.message}")
             continue
         amount, _, _, _ = returned(
@@ -182,7 +184,7 @@ def feed_price(answer: Answer, profile: Profile, block: Head) -> int:
         ROUND, unhex(known(answer, "the price feed"), "the price"), "the price feed"
     )
     age = block.timestamp_s - updated_s
-    if price <= 0 or updated_s == 0 or answered_in < round_id or age > profile.price_feed_age_s:
+    if not 0 < price < PRICE_END or updated_s == 0 or answered_in < round_id or age > profile.price_feed_age_s:
         raise PaymentForbidden(
             "price_unknown",
             f"the ETH/USD feed says {price} from {age} s ago, round {answered_in} of {round_id}",
@@ -225,6 +227,4 @@ def _code(answer: object, profile: Profile, contract: bytes) -> bytes:
 
 def reason(answer: RpcError) -> Exception:
     """Turn the error of a call into `Reverted` when it is one, else into `ChainUnknown`."""
-    if answer.data is not None or "revert" in answer.message.lower():
-        return decoded(answer.data)
-    return ChainUnknown(answer.message)
+    return decoded(answer.data) if reverted(answer) else ChainUnknown(answer.message)

@@ -166,7 +166,7 @@ async def survey(
         balance=Wei(0),
         nonce_latest=0,
         nonce_pending=0,
-        base_fee=Wei(quantity(block.get("baseFeePerGas"), "baseFeePerGas")),
+        base_fee=Wei(quantity(block.get("baseFeePerGas"), "baseFeePerGas", bare=True)),
         tip=await tip(rpc, asked),
         code_hash=keccak(runtime),
         quotes={},

@@ -7,7 +7,6 @@ without a transfer is no payment, and absence proves nothing.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,7 +16,7 @@ from eth_utils.address import to_checksum_address
 from topup.chain.contracts import encode
 from topup.chain.evidence import View, height, safe_height
 from topup.chain.fate import Account, Unread, looked, past, still
-from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, unhex
+from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhex, unhexed
 from topup.chain.search import Search, Sought, alone
 from topup.chain.survey import call, head, right_chain
 from topup.errors import ChainUnknown
@@ -65,16 +64,16 @@ async def look(rpc: Rpc, chain_id: int, traces: Sequence[Traced], search: Search
             found += _named(trace, receipts[trace.key])
         elif marks[trace.key] != 0:  # while its mark is zero there is no log to look for
             found += await _carried(rpc, trace, end, now, search or alone(chain_id))
-    there = {key: block.get("hash") for key, block in blocks.items() if isinstance(block, dict)}
-    standing = frozenset(key for key, shown in there.items() if shown == "0x" + recorded[key].block_hash.hex())
+    there = {key: unhexed(block.get("hash")) for key, block in blocks.items() if isinstance(block, dict)}
+    standing = frozenset(key for key, shown in there.items() if shown == recorded[key].block_hash)
     sighting = Sighting(
         head=now,
         safe=safe_height(safe, final),
         finalized=height(final),
-        finalized_s=quantity(final.get("timestamp"), "a block time") if isinstance(final, dict) else None,
+        finalized_s=count(final.get("timestamp"), "a block time") if isinstance(final, dict) else None,
         nonce_latest=0,
         seen=await _weighed(rpc, found),
-        replaced=frozenset(there) - standing,
+        replaced=frozenset(key for key, shown in there.items() if shown is not None) - standing,
         used=frozenset(key for key, word in marks.items() if word),
     )
     return View(sighting, {key: told.block_number for key, told in recorded.items()}, standing)
@@ -120,7 +119,7 @@ def _named(trace: Trace, receipt: Answer) -> list[_Place]:
     """Return where the transaction stands whose hash was known before it was sent; one that fails is not seen."""
     if trace.hash is None or not isinstance(receipt, dict) or not receipt.get("blockHash"):
         return []
-    return [_Place(trace, trace.hash, quantity(receipt.get("blockNumber"), "the receipt's block"))]
+    return [_Place(trace, trace.hash, count(receipt.get("blockNumber"), "the receipt's block"))]
 
 
 async def _carried(rpc: Rpc, trace: Trace, final: Head | None, newest: Head, search: Search) -> list[_Place]:
@@ -143,10 +142,10 @@ def _sought(trace: Trace) -> Sought:
 
     def carrier(log: Any, first: int, last: int) -> tuple[bytes, int]:
         (one,) = _listed([log])
-        number = quantity(one.get("blockNumber"), "a log's block")
+        number = count(one.get("blockNumber"), "a log's block")
         if one.get("removed") or not _is(one, *trace.log) or not first <= number <= last:
             raise ChainUnknown("a log was not asked for")
-        return unhex(one.get("transactionHash"), "a log's transaction"), number
+        return unhex(one.get("transactionHash"), "a log's transaction", 32), number
 
     return Sought(address + trace.key, wanted, trace.since, carrier)
 
@@ -174,9 +173,9 @@ async def _weighed(rpc: Rpc, places: Sequence[_Place]) -> dict[bytes, Seen]:
 
 def _weigh(place: _Place, receipt: Answer, block: Answer, before: Answer, after: Answer) -> Seen | None:
     trace = place.trace
-    if not isinstance(receipt, dict) or receipt.get("transactionHash") != "0x" + place.tx_hash.hex():
+    if not isinstance(receipt, dict) or unhexed(receipt.get("transactionHash")) != place.tx_hash:
         return None
-    if not isinstance(block, dict) or block.get("hash") != receipt.get("blockHash"):
+    if not isinstance(block, dict) or unhexed(block.get("hash")) != unhexed(receipt.get("blockHash")):
         return None  # not canonical at this height, or this provider does not know it yet
     at, success = head(block), _succeeded(receipt)
     if at.number < trace.since or (trace.hash is None and not success):
@@ -216,7 +215,7 @@ def _weigh(place: _Place, receipt: Answer, block: Answer, before: Answer, after:
 def _moves(log: dict[str, Any], trace: Trace) -> bool:
     """Tell whether this is the transfer that was authorized: token, sender, recipient and amount."""
     parties = (TRANSFER, trace.sender.rjust(32, b"\0"), trace.recipient.rjust(32, b"\0"))
-    return _is(log, trace.token, parties) and log.get("data") == f"0x{trace.tokens.units:064x}"
+    return _is(log, trace.token, parties) and unhexed(log.get("data")) == trace.tokens.units.to_bytes(32, "big")
 
 
 def _fee(receipt: dict[str, Any], trace: Trace, left: Usdc | None) -> Usdc:
@@ -231,7 +230,7 @@ def _fee(receipt: dict[str, Any], trace: Trace, left: Usdc | None) -> Usdc:
         return NO_TOKENS
     if receipt.get("effectiveGasPrice") is None and left is not None and left >= NO_TOKENS:
         return left
-    used = quantity(receipt.get("gasUsed"), "gasUsed")
+    used = count(receipt.get("gasUsed"), "gasUsed")
     return Usdc(-(-used * quantity(receipt.get("effectiveGasPrice"), "effectiveGasPrice") // PRICES_PER_UNIT))
 
 
@@ -267,7 +266,8 @@ def _receipt(tx_hash: bytes) -> Query:
 
 def _word(answer: Answer) -> int | None:
     """Read the one word a view returned; None when there is none, as from a node that has forgotten that state."""
-    return int(answer, 16) if isinstance(answer, str) and re.fullmatch(r"0x[0-9a-fA-F]{64}", answer) else None
+    word = unhexed(answer)
+    return int.from_bytes(word, "big") if word is not None and len(word) == 32 else None
 
 
 def known_word(answer: Answer, what: str) -> int:
@@ -278,7 +278,8 @@ def known_word(answer: Answer, what: str) -> int:
     """
     word = _word(known(answer, what))
     if word is None:
-        raise ChainUnknown(f"{what} is {str(answer)[:80]!r}, not a word")
+        shown = repr(answer[:80]) if isinstance(answer, str) else f"of type {type(answer).__name__}"
+        raise ChainUnknown(f"{what} is {shown}, not a word")
     return word
 
 
@@ -290,7 +291,7 @@ def _final(block: Answer, newest: Head) -> Head | None:
 
 def _succeeded(receipt: Any) -> bool:
     if not isinstance(receipt, dict):
-        raise ChainUnknown(f"a receipt is {str(receipt)[:80]!r}")
+        raise ChainUnknown(f"a receipt is of type {type(receipt).__name__}")
     return quantity(receipt.get("status"), "the receipt's status") == 1
 
 
@@ -304,7 +305,8 @@ def _listed(logs: Any) -> Sequence[dict[str, Any]]:
 def _is(log: dict[str, Any], address: bytes, topics: Sequence[bytes | None]) -> bool:
     """Tell whether a log is of this address and these topics; None may be anything."""
     shown = log.get("topics")
-    if not isinstance(shown, list) or str(log.get("address")).lower() != "0x" + address.hex():
+    if not isinstance(shown, list) or unhexed(log.get("address")) != address:
         return False
-    wanted = [None if topic is None else "0x" + topic.hex() for topic in topics]
-    return len(shown) >= len(wanted) and all(w in (None, s) for s, w in zip(shown, wanted, strict=False))
+    return len(shown) >= len(topics) and all(
+        topic is None or topic == unhexed(one) for one, topic in zip(shown, topics, strict=False)
+    )

@@ -30,6 +30,12 @@ class Heard:
     headers: tuple[tuple[str, str], ...]
     body: bytes
 
+    @property
+    def page(self) -> bool:
+        """Tell whether this is a page for people, as whatever stands in front of a server writes them."""
+        kinds = [value.lower() for name, value in self.headers if name == "content-type"]
+        return any("html" in kind for kind in kinds) or self.body[:64].lstrip().startswith((b"<", b"\xef\xbb\xbf<"))
+
 
 class Client:
     """Asks one server. With `lasting` a connection is kept for the next question, else each has its own."""
