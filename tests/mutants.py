@@ -148,7 +148,7 @@ MUTANTS: Final = (
     Mutant(
         "no-canonical-check",
         "topup/chain/evidence.py",
-        'if not isinstance(block, dict) or block.get("hash") != receipt["blockHash"]:',
+        'if not isinstance(block, dict) or unhexed(block.get("hash")) != unhexed(receipt["blockHash"]):',
         "if not isinstance(block, dict):",
         "tests/test_chain.py::test_a_receipt_of_another_block_is_not_counted[embedded]",
     ),

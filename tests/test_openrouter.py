@@ -392,6 +392,53 @@ async def test_a_packed_bomb_costs_no_memory() -> None:
             tracemalloc.stop()
 
 
+PAGE = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head><body>Checking your browser</body></html>"
+
+
+@pytest.mark.parametrize("place", CALLS)
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 410, 422, 429, 500, 503])
+@story
+async def test_a_page_is_not_the_apis_word(status: int, place: Place) -> None:
+    """What an edge writes in front of an API refuses no key, ends no endpoint and rejects no request."""
+    if place in LISTS and status in (404, 410):
+        return  # that there is no such list costs a statement its table, and no money
+    head = {"content-type": "text/html; charset=UTF-8", "retry-after": "600"}
+    for answer in (http.Response(status, PAGE, head), http.Response(status, b"\xef\xbb\xbf  " + PAGE)):
+        async with says(answer) as api:
+            error = await failed(CALLS[place](api))
+        assert type(error) is ApiUnknown
+        assert f"answered {status} with a page, not the API's answer" in str(error)
+        assert "key" not in str(error).replace("/key", "")
+
+
+@pytest.mark.parametrize("body", [b"", b"forbidden", b"null", b'"no"', b'{"message":"no"}', b'{"error":{}}', b"[403]"])
+@story
+async def test_what_has_not_the_shape_of_the_apis_errors_is_not_its_word(body: bytes) -> None:
+    """A status with something else behind it is anybody's."""
+    async with says(http.Response(403, body, {"content-type": "application/json"})) as api:
+        error = await failed(api.credits())
+    assert type(error) is ApiUnknown
+    assert "without a JSON error, not the API's answer" in str(error)
+
+
+@pytest.mark.parametrize("place", CALLS)
+@story
+async def test_an_error_within_200_is_told_in_the_apis_own_words(place: Place) -> None:
+    """Some answer 200 and put an error where the answer belongs: it is no answer, and its sentence is passed on."""
+    said = json.dumps({"error": {"code": 502, "message": f"billing is being migrated, {KEY} may retry"}}).encode()
+    async with says(http.Response(200, said)) as api:
+        error = await failed(CALLS[place](api))
+    assert type(error) is ApiUnknown
+    assert "billing is being migrated, … may retry" in str(error)
+
+
+@story
+async def test_a_byte_order_mark_is_passed_over() -> None:
+    """Some servers begin every text with one; what follows it is read as it is."""
+    async with says(http.Response(200, b"\xef\xbb\xbf" + credits_of("5").body)) as api:
+        assert (await api.credits()).total_credits == Usd.of(5)
+
+
 # -- the key ----------------------------------------------------------------------------------------------------
 
 
@@ -411,7 +458,8 @@ async def test_the_kind_of_key_is_told() -> None:
     [
         ({"is_management_key": True}, True),
         ({"is_management_key": False, "is_provisioning_key": True}, False),
-        ({"is_provisioning_key": True, "label": "old"}, True),
+        ({"is_provisioning_key": True, "label": "old"}, None),
+        ({"is_management_key": None, "is_provisioning_key": True}, None),
         ({"is_management_key": "true"}, None),
         ({"is_management_key": 1}, None),
         ({"is_management_key": None}, None),
@@ -420,10 +468,12 @@ async def test_the_kind_of_key_is_told() -> None:
 )
 @story
 async def test_a_key_is_proven_only_by_a_plain_yes_or_no(data: dict[str, Any], management: bool | None) -> None:  # noqa: FBT001
-    """The older name of the field counts where the newer is missing; anything but true or false is no proof."""
+    """Anything but true or false is no proof, nor is the deprecated flag alone; what is missing is named."""
     async with says(http.Response(200, json.dumps({"data": data}).encode())) as api:
         if management is None:
-            assert type(await failed(api.key())) is ApiUnknown
+            error = await failed(api.key())
+            assert type(error) is ApiUnknown
+            assert str(error).endswith("is_management_key is missing")
         else:
             assert (await api.key()).management is management
 

@@ -14,13 +14,12 @@ idle daemon that never prove anything.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import InitVar, dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any, Final, Never, Protocol, final
 
+from topup.document import NoJson, Twice, Unreadable, read
 from topup.errors import ChargeRefused
 from topup.money import Bps, Usd, Usdc
 
@@ -257,12 +256,13 @@ def document(raw: bytes) -> Any:
     if len(raw) > RAW_BYTES_MAX:
         _refuse("answer", f"{len(raw)} bytes", f"at most {RAW_BYTES_MAX} bytes")
     try:
-        return json.loads(
-            raw.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_float=Decimal, parse_constant=_no_constant
-        )
-    except (ValueError, ArithmeticError, RecursionError):
-        # No UTF-8, no JSON, an integer of thousands of digits, an exponent beyond Decimal, or too deeply nested.
+        return read(raw)
+    except Twice as error:
+        _refuse(ascii(error.name)[1:-1][:80], "given twice", "given once")
+    except NoJson:
         _refuse("answer", "no JSON", "a JSON document")
+    except Unreadable as error:
+        _refuse("answer", str(error), "a JSON document of ordinary size")
 
 
 def parse(raw: bytes) -> Charge:
@@ -585,19 +585,6 @@ def _deadline(call: Mapping[str, Any]) -> int:
     if since.days < 0:
         _refuse("call_data.deadline", ascii(text[:80]), "after 1970")
     return since.days * 86_400 + since.seconds
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names: set[str] = set()
-    for name, _ in pairs:
-        if name in names:
-            _refuse(ascii(name)[1:-1][:80], "given twice", "given once")
-        names.add(name)
-    return dict(pairs)
-
-
-def _no_constant(name: str) -> Never:
-    _refuse("answer", name, "free of NaN and Infinity")
 
 
 def _shown(prefix: bytes) -> str:

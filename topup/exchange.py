@@ -6,7 +6,6 @@ the transport is `ApiUnknown`: the question may have arrived.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -14,12 +13,16 @@ from typing import Final, Never
 from urllib.parse import urlsplit
 
 from topup.charge import RAW_BYTES_MAX
+from topup.document import Unreadable, read
 from topup.errors import ApiGone, ApiLimited, ApiRejected, ApiUnauthorized, ApiUnknown
-from topup.wire.http import Client, NoAnswer
+from topup.wire.clean import clean
+from topup.wire.http import Client, Heard, NoAnswer
+from topup.wire.secrets import Masker
 
 BODY_BYTES_MAX: Final = RAW_BYTES_MAX
 RETRY_AFTER_DEFAULT_S: Final = 60
 RETRY_AFTER_MAX_S: Final = 3600
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,11 @@ class Answered:
     def first(self, name: str) -> str:
         """Return a header's first value, "" without one."""
         return next(iter(self.all(name)), "")
+
+    @property
+    def page(self) -> bool:
+        """Tell whether this is a page for people, as whatever stands in front of an API writes them."""
+        return Heard(self.status, self.headers, self.body).page
 
 
 class Exchange:
@@ -96,8 +104,17 @@ class Exchange:
 
 
 def fail(answered: Answered, secret: str) -> Never:
-    """Raise what an answer means that is not the wanted one; `secret` is cut out of what it says."""
-    said = f"{answered.path} answered {answered.status}{message(answered.body, secret)}"
+    """Raise what an answer means that is not the wanted one; `secret` is masked in what it says.
+
+    A refusal is the API's word only where it has the shape of the API's own errors: a page, or anything else that
+    stands in front of an API may write, says nothing of a key or of a purchase, whatever its status is.
+    """
+    word = _word(answered.body)
+    if word is None:
+        what = "with a page" if answered.page else "without a JSON error"
+        redirect = " (a redirect, not followed)" if answered.status in REDIRECTS else ""
+        raise ApiUnknown(f"{answered.path} answered {answered.status} {what}, not the API's answer{redirect}")
+    said = f"{answered.path} answered {answered.status}: {clean(word, hide=Masker([secret]))}"
     match answered.status:
         case 401 | 403:
             raise ApiUnauthorized(said, remedy="put a valid management key into api.key")
@@ -109,20 +126,29 @@ def fail(answered: Answered, secret: str) -> Never:
             raise ApiLimited(said, retry_after_s=_retry_after(answered))
         case 400 | 402 | 404 | 405 | 413 | 415 | 422:  # asking the same again cannot help
             raise ApiRejected(said, remedy="see what the API says of the request")
-        case 301 | 302 | 303 | 307 | 308:
+        case status if status in REDIRECTS:
             raise ApiUnknown(f"{said} (a redirect, not followed)")
         case _:
             raise ApiUnknown(said)
 
 
-def message(raw: bytes, secret: str) -> str:
-    """Return what the API says of its refusal, fit for ledger and log: no key that it echoes, nothing unprintable."""
+def instead(body: bytes, secret: str) -> str:
+    """Return what the API says where an answer was wanted, ": " before it; "" where it says no error."""
+    word = _word(body)
+    return "" if word is None else f": {clean(word, hide=Masker([secret]))}"
+
+
+def _word(body: bytes) -> str | None:
+    """Return the sentence of an error in the API's own shape; some gateways write it without the object around it."""
     try:
-        said = str(json.loads(raw)["error"]["message"])
-    except (ValueError, RecursionError, LookupError, TypeError):
-        return " without a JSON error"
-    shown = said.replace(secret, "(the key)") if secret else said
-    return ": " + "".join(c if c.isprintable() else "?" for c in shown[:300])
+        document = read(body, twice="last")
+    except Unreadable:
+        return None
+    error = document.get("error") if isinstance(document, dict) else None
+    if isinstance(error, dict):
+        said = error.get("message")
+        return said if isinstance(said, str) else None if said is None else "an error without a sentence"
+    return error if isinstance(error, str) else None
 
 
 def _retry_after(answered: Answered) -> int:

@@ -7,20 +7,19 @@ from the Decimal's text, so no float ever holds money.
 from __future__ import annotations
 
 import datetime as dt
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Any, Final, Never
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from topup.charge import Request
 from topup.credits import Reading
-from topup.document import PARTS_MAX
+from topup.document import PARTS_MAX, NoJson, Repeated, Unreadable, read
 from topup.errors import ApiGone, ApiUnknown
-from topup.exchange import Exchange, fail
+from topup.exchange import Exchange, fail, instead
 from topup.money import WIDE, Usd, plain
 from topup.ports import Key
 from topup.usage import Activity, ApiKey
@@ -72,7 +71,7 @@ class OpenRouter:
             ApiError: no usable answer, of the class that says why.
         """
         at_ms = self._now_ms()
-        data = _data(await self._ask("GET", "/credits"), "/credits")
+        data = _data(await self._ask("GET", "/credits"), "/credits", self._key)
         return Reading(_number(data, "total_credits"), _number(data, "total_usage"), at_ms)
 
     async def key(self) -> Key:
@@ -81,10 +80,11 @@ class OpenRouter:
         Raises:
             ApiError: no usable answer, of the class that says why.
         """
-        data = _data(await self._ask("GET", "/key"), "/key")
-        management = data.get("is_management_key", data.get("is_provisioning_key"))
+        data = _data(await self._ask("GET", "/key"), "/key", self._key)
+        management = data.get("is_management_key")
         if not isinstance(management, bool):
-            raise ApiUnknown("/key does not say whether this is a management key")
+            # The older is_provisioning_key is deprecated: alone it proves nothing.
+            raise ApiUnknown("/key does not say whether this is a management key: is_management_key is missing")
         label = data.get("label")
         return Key(management, label if isinstance(label, str) else "")
 
@@ -138,7 +138,7 @@ class OpenRouter:
             raise ApiUnknown(f"{path} answered with more than {PARTS_MAX} parts")
         told = _document(answered.body, path).get("data")
         if not isinstance(told, list) or not all(isinstance(item, dict) for item in told):
-            raise ApiUnknown(f"{path} answered without a list `data` of objects")
+            raise ApiUnknown(f"{path} answered without a list `data` of objects{instead(answered.body, self._key)}")
         return told
 
     async def charge(self, request: Request) -> bytes:
@@ -150,14 +150,14 @@ class OpenRouter:
         answered = await self._exchange.ask(
             "POST", "/credits/coinbase", headers={"authorization": f"Bearer {self._key}"}, body=charge_body(request)
         )
-        if answered.status in (404, 501):
+        if answered.status in (404, 501) and not answered.page:
             raise ApiGone(f"{answered.path} answered {answered.status}", remedy="this API sells no charges")
         if answered.status != 200:
             fail(answered, self._key)
         raw = answered.body
         # A page of HTML is no charge, honest or hostile: it is no answer. What an answer says is judged elsewhere,
         # names given twice included: there they are a refusal, which is louder than no answer.
-        _data(raw, "/credits/coinbase", twice=True)
+        _data(raw, "/credits/coinbase", self._key, twice="last")
         return raw
 
     async def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
@@ -254,31 +254,22 @@ def _count(item: dict[str, Any], name: str, where: str) -> int:
     return value
 
 
-def _data(raw: bytes, path: str, *, twice: bool = False) -> dict[str, Any]:
-    """Return the object `data`; with `twice` a name may be given twice, and the last value counts."""
+def _data(raw: bytes, path: str, secret: str, *, twice: Repeated = "refused") -> dict[str, Any]:
+    """Return the object `data`; an error that stands in its place is told in the API's own sentence."""
     data = _document(raw, path, twice=twice).get("data")
     if not isinstance(data, dict):
-        raise ApiUnknown(f"{path} answered without an object `data`")
+        raise ApiUnknown(f"{path} answered 200 without an object `data`{instead(raw, secret)}")
     return data
 
 
-def _document(raw: bytes, path: str, *, twice: bool = False) -> dict[str, Any]:
-
-    def refuse(name: str) -> Never:
-        raise ApiUnknown(f"{path} answered with {name}")
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        document = dict(pairs)
-        if len(document) != len(pairs) and not twice:
-            # One reader takes the first value, another the last: neither is an answer.
-            raise ApiUnknown(f"{path} answered with a name given twice")
-        return document
-
+def _document(raw: bytes, path: str, *, twice: Repeated = "refused") -> dict[str, Any]:
     try:
-        text = raw.decode("utf-8")  # the only encoding of JSON between systems (RFC 8259, 8.1)
-        document = json.loads(text, parse_float=Decimal, parse_constant=refuse, object_pairs_hook=once)
-    except (ValueError, ArithmeticError, RecursionError):  # ArithmeticError: an exponent beyond Decimal
+        # Of a name given twice one reader takes the first value, another the last: neither is an answer.
+        document = read(raw, twice=twice)
+    except NoJson:
         raise ApiUnknown(f"{path} answered 200 without JSON") from None
+    except Unreadable as error:
+        raise ApiUnknown(f"{path} answered 200 with {error}") from None
     if not isinstance(document, dict):
         raise ApiUnknown(f"{path} answered without an object")
     return document

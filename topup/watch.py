@@ -45,6 +45,8 @@ class Watch:
         self._sink = sink
         self._management: bool | None = None
         self._key_checked_ms: int | None = None
+        # Why the newest question for it told nothing, "" where it did.
+        self._key_said = ""
         self._unknown_since_ms: int | None = None
         self._alerted_ms: int | None = None
         self._doubt: Doubt | None = None
@@ -111,6 +113,8 @@ class Watch:
             doubted=self._store.doubted(account, last.at_ms) if last is not None else (),
             usage_fall_max=self._limits.usage_fall_max,
         )
+        if isinstance(judged, Unknown) and judged.doubt is Doubt.KEY_UNPROVEN and self._key_said:
+            judged = replace(judged, detail=f"{judged.detail}: {self._key_said}")
         return said if isinstance(judged, Unknown) and self._accepted(judged, said, last) else judged
 
     def _accepted(self, judged: Unknown, said: Reading, last: Reading | None) -> bool:
@@ -133,9 +137,10 @@ class Watch:
             key = await self._api.key()
         except (ApiUnauthorized, ApiLimited):
             raise
-        except ApiError:
+        except ApiError as error:
+            self._key_said = str(error)
             return
-        self._management, self._key_checked_ms = key.management, now
+        self._management, self._key_checked_ms, self._key_said = key.management, now, ""
         if not key.management:
             self._sink.emit(events.KeyUnfit(detail="GET /key: is_management_key is false"))
 

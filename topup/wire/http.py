@@ -34,7 +34,8 @@ class Heard:
     def page(self) -> bool:
         """Tell whether this is a page for people, as whatever stands in front of a server writes them."""
         kinds = [value.lower() for name, value in self.headers if name == "content-type"]
-        return any("html" in kind for kind in kinds) or self.body[:64].lstrip().startswith((b"<", b"\xef\xbb\xbf<"))
+        begins = self.body.removeprefix(b"\xef\xbb\xbf")[:64].lstrip()
+        return any("html" in kind for kind in kinds) or begins.startswith(b"<")
 
 
 class Client:
