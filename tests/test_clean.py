@@ -121,6 +121,14 @@ def test_a_short_stretch_is_masked_and_refuses_nothing() -> None:
     assert MASKS.holds(KEY[20 : 20 + WHOLE_MIN].encode())
 
 
+def test_a_short_key_is_found_as_a_whole() -> None:
+    """What chance could write in pieces is refused only where all of it stands there."""
+    short = Masker(["sk-secret"])
+    assert short.holds(b'{"description":"you said Bearer SK-Secret"}')
+    assert short.holds(base64.b64encode(b"you said sk-secret, did you not?"))
+    assert not short.holds(b"sk-secre and sk-or")
+
+
 def test_a_masker_shows_nothing_of_itself() -> None:
     """Not even where it is printed."""
     assert repr(MASKS) == "Masker()"

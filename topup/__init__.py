@@ -55,6 +55,7 @@ Each module answers one question. In the order the money flows:
   openrouter.py   What does the credits API say?
   prepaid.py      What does a gateway that sells for x402 say of its account?
   rails/          How do dollars become something payable?
+    heard.py      What becomes of a seller's answer that cannot be read?
     coinbase.py   How is a Coinbase charge bought, proven and paid?
     authorized.py What do rails share whose sellers carry the payment to the chain?
     mpp.py        How are credits bought by machine payment?

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # what a command that only reads the ledger need not load
     from topup.rails.mpp_fields import Fields
     from topup.rails.x402_wire import Login
     from topup.signers.local import LocalSigner
+    from topup.wire.secrets import Masker
     from topup.x402_profile import Profile as Seller
 
 PINNED = "pinned_recipients"
@@ -434,6 +436,28 @@ def wallet(s: Settings) -> bytes | None:
     return _address(s.wallet.address) if s.wallet.address is not None else None
 
 
+def masker(s: Settings) -> Masker:
+    """Return what masks our secrets: the API key, the wallet's, what opens it, and whatever in a URL may be one."""
+    from topup.wire.secrets import Masker, of_url
+
+    return Masker([*_keys(s), *(part for url in (*s.chain.rpc_urls, *s.rails.mpp.rpc_urls) for part in of_url(url))])
+
+
+def _keys(s: Settings) -> list[str]:
+    """Return what is secret for sure: no answer may hold it that is kept as it came."""
+    named = (
+        (s.api.key, s.api.key_file, "topup-api-key", "api.key_file"),
+        (None, s.wallet.keystore_password_file, "topup-keystore-password", "wallet.keystore_password_file"),
+        (s.wallet.private_key, s.wallet.private_key_file, "topup-private-key", "wallet.private_key_file"),
+    )
+    found: list[str] = []
+    for one in named:
+        with contextlib.suppress(SettingsError):  # whoever needs it says what is wrong with it
+            told = secret(*one)
+            found += [told.strip()] if told is not None else []
+    return found
+
+
 def providers(s: Settings) -> list[Rpc]:
     """Return one client for each provider."""
     from topup.chain.rpc import Rpc
@@ -501,6 +525,7 @@ class Parts:
 
 def _coinbase(p: Parts) -> Rail:
     from topup.rails import coinbase
+    from topup.wire.secrets import Masker
 
     s = p.settings
     terms = coinbase.Terms(
@@ -515,7 +540,7 @@ def _coinbase(p: Parts) -> Rail:
         return pins(s, p.store.told(s.account, PINNED))
 
     own = chain(s, p.rpcs, p.clock, p.sink.emit, p.search(s.chain.id))
-    return coinbase.Coinbase(p.api, own, p.key, p.clock, known, terms)
+    return coinbase.Coinbase(p.api, own, p.key, p.clock, known, terms, ours=Masker(_keys(s)))
 
 
 def _x402(p: Parts) -> Rail:

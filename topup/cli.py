@@ -155,13 +155,13 @@ def run() -> None:
 
 def _run() -> Exit:
     from topup import events
-    from topup.assemble import limits, works
+    from topup.assemble import limits, masker, works
     from topup.clock import SystemClock
     from topup.daemon import DAEMON, Daemon, Heart
     from topup.sinks.log import LogSink
 
     settings, clock = load(), SystemClock()
-    sink = LogSink(level=settings.log.level, form=settings.log.format, now_ms=clock.now_ms)
+    sink = LogSink(level=settings.log.level, form=settings.log.format, now_ms=clock.now_ms, hide=masker(settings))
     store = held_ledger(settings, DAEMON)
     running = works(settings, store, sink, clock)
     allowed = limits(settings)
@@ -300,12 +300,13 @@ def _asked(settings: Settings, wish: Wish) -> int | None:
 
 
 def _bought(settings: Settings, wish: Wish, timeout_s: int) -> Ending:
+    from topup.assemble import masker
     from topup.clock import SystemClock
     from topup.once import Once
     from topup.sinks.log import LogSink
 
     clock = SystemClock()
-    sink = LogSink(level=settings.log.level, form=settings.log.format, now_ms=clock.now_ms)
+    sink = LogSink(level=settings.log.level, form=settings.log.format, now_ms=clock.now_ms, hide=masker(settings))
     try:
         return wait_for(Once(settings, wish, timeout_s=timeout_s, clock=clock, sink=sink, warn=warn).run())
     finally:

@@ -23,6 +23,7 @@ from topup.exchange import Exchange, fail, instead
 from topup.money import WIDE, Usd, plain
 from topup.ports import Key
 from topup.usage import Activity, ApiKey
+from topup.wire.reading import walled
 
 KEYS_A_PAGE: Final = 100
 # More keys than these are no account's; each of them is a question and a row.
@@ -64,6 +65,7 @@ class OpenRouter:
         """Close the connection."""
         await self._exchange.close()
 
+    @walled("/credits", ApiUnknown)
     async def credits(self) -> Reading:
         """Read the account's two totals, stamped with the time the request was sent.
 
@@ -74,6 +76,7 @@ class OpenRouter:
         data = _data(await self._ask("GET", "/credits"), "/credits", self._key)
         return Reading(_number(data, "total_credits"), _number(data, "total_usage"), at_ms)
 
+    @walled("/key", ApiUnknown)
     async def key(self) -> Key:
         """Ask what kind of key this is.
 
@@ -88,6 +91,7 @@ class OpenRouter:
         label = data.get("label")
         return Key(management, label if isinstance(label, str) else "")
 
+    @walled("/activity", ApiUnknown)
     async def activity(self, *, day: dt.date | None = None, key_hash: str | None = None) -> list[Activity]:
         """Ask what was used on the UTC days that are over, by model; of one day or of one key where that is named.
 
@@ -125,6 +129,7 @@ class OpenRouter:
         told = [_api_key(item, f"/keys item {offset + n}") for n, item in enumerate(items)]
         return told, len(items) >= KEYS_A_PAGE
 
+    @walled("a list", ApiUnknown)
     async def _list(self, path: str, asked: Mapping[str, str]) -> list[dict[str, Any]]:
         target = path + ("?" + urlencode(asked) if asked else "")
         answered = await self._exchange.ask(
@@ -141,6 +146,7 @@ class OpenRouter:
             raise ApiUnknown(f"{path} answered without a list `data` of objects{instead(answered.body, self._key)}")
         return told
 
+    @walled("/credits/coinbase", ApiUnknown)
     async def charge(self, request: Request) -> bytes:
         """Request a charge; return the answer's raw bytes. Two calls are two charges.
 

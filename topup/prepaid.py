@@ -19,6 +19,7 @@ from topup.errors import ApiGone, ApiUnauthorized, ApiUnknown
 from topup.exchange import Answered, Exchange, fail
 from topup.money import Usd
 from topup.ports import Key
+from topup.wire.reading import walled
 from topup.x402_profile import Login, Profile, identity
 
 # Less is no purchase (sellers take a dollar at least): two replicas that differ by cents would otherwise be taken for
@@ -66,6 +67,7 @@ class Prepaid:
         """Close the connection."""
         await self._exchange.close()
 
+    @walled("the balance", ApiUnknown)
     async def credits(self) -> Reading:
         """Read the balance, and carry the totals on from the last reading.
 

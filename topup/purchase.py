@@ -121,6 +121,10 @@ class Purchase(Steps):
             if isinstance(error, ApiLimited):
                 self._watch.not_before_ms = self._watch.now() + error.retry_after_s * 1000
             return self._move(topup, Fact.ANSWER_LOST, str(error))
+        except ChargeRefused as error:
+            # Refused before it is stored: it must not be kept. Nothing was signed for it.
+            self._refusal(topup, seq, error)
+            return self._drop(topup, "charge_refused", str(error))
         except ApiError as error:
             return self._drop(topup, "charge_rejected", str(error))
         return self._store.answered(topup, raw, self._watch.now())
@@ -363,19 +367,14 @@ class Purchase(Steps):
                 # Too old to pay again by some clock; dead only by the chain's, which is looked at before each step.
                 return self._wait(topup, "charge_old", str(error), self._pace.poll_fastest_s)
             return self._move(topup, Fact.CHARGE_DEAD, str(error))
-        self._sink.emit(
-            events.ChargeRefused(
-                topup_id=topup.id,
-                seq=charge.seq,
-                field=error.field,
-                was=error.was,
-                should_be=error.should_be,
-                remedy=error.remedy,
-            )
-        )
+        self._refusal(topup, charge.seq, error)
         if topup.alive:
             return self._halt(topup, f"a charge that was being paid is now refused: {error}")
         return self._drop(topup, "charge_refused", str(error))
+
+    def _refusal(self, topup: TopUp, seq: int, error: ChargeRefused) -> None:
+        said = {"field": error.field, "was": error.was, "should_be": error.should_be, "remedy": error.remedy}
+        self._sink.emit(events.ChargeRefused(topup_id=topup.id, seq=seq, **said))
 
     # -- signing and sending ------------------------------------------------------------------------------------
 

@@ -6,8 +6,6 @@ nothing can outbid or cancel it, and nothing was approved that could be taken ba
 
 from __future__ import annotations
 
-import base64
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,13 +18,12 @@ from topup.exchange import Answered, Exchange, fail
 from topup.lifecycle import Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.money import Asset, Wei
 from topup.ports import Clock, Delivery, Holdings, Sent, Sighting, Signer, Survey, TokenChain, Trace
+from topup.wire.secrets import Masker
 
 D = TypeVar("D", bound=Demand)
 
 # An authorization may be used below the block it was signed at, once that block was replaced: two hours of Base's.
 REPLACED_BLOCKS: Final = 3_600
-_BASE64: Final = re.compile(rb"[A-Za-z0-9+/_-]{16,}")
-_PLAIN_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
 
 
 @dataclass(frozen=True)
@@ -92,12 +89,11 @@ class Authorized(ABC, Generic[D]):
         Raises:
             ApiError: it is anything but a 402.
         """
-        secret = self._seller.key
-        said = [value.encode() for _, value in answered.headers] + [answered.body]
-        said += [decoded for one in said for decoded in _base64s(one)]
-        if secret and any(secret.encode() in one for one in said):
+        ours = Masker([self._seller.key])
+        said = [value.encode("utf-8", "replace") for _, value in answered.headers] + [answered.body]
+        if any(map(ours.holds, said)):
             raise ApiRejected(f"{answered.path} repeats the API key", remedy="trust this seller with no key: change it")
-        if answered.status in (404, 501):
+        if answered.status in (404, 501) and not answered.page:
             raise ApiGone(f"{answered.path} answered {answered.status}", remedy="nothing is sold this way here")
         if 200 <= answered.status < 300:
             raise ApiUnknown(f"{answered.path} answered {answered.status} to an unpaid request")
@@ -247,9 +243,3 @@ class Authorized(ABC, Generic[D]):
     def _alone(over: Sequence[Attempt], *, bump: bool) -> None:
         if over or bump:
             raise PaymentForbidden("no_bump", "an authorization cannot be outbid", remedy="nothing: it is sent again")
-
-
-def _base64s(text: bytes) -> list[bytes]:
-    """Return what stands in a text as base64, of either alphabet, with or without padding."""
-    found = (run.translate(_PLAIN_ALPHABET) for run in _BASE64.findall(text))
-    return [base64.b64decode(run[: len(run) - (len(run) % 4 == 1)] + b"==") for run in found]

@@ -16,6 +16,9 @@ from topup.errors import ChainUnknown, PaymentForbidden, Reverted, SignerError
 from topup.lifecycle import NO_TOKENS, Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.money import Asset, Bps, Wei
 from topup.ports import Api, Call, Chain, Claim, Clock, Holdings, Sent, Sighting, Signer, Simulation, Survey
+from topup.rails.heard import leaky, unreadable
+from topup.wire.reading import walled
+from topup.wire.secrets import NOTHING, Masker
 
 # What a transfer without data costs (Ethereum yellow paper, appendix G: G_transaction).
 CANCEL_GAS = 21_000
@@ -46,15 +49,27 @@ class Coinbase:
     broadcaster = Broadcaster.US
 
     def __init__(
-        self, api: Api, chain: Chain, signer: Signer | None, clock: Clock, pins: Callable[[], Pins], terms: Terms
+        self,
+        api: Api,
+        chain: Chain,
+        signer: Signer | None,
+        clock: Clock,
+        pins: Callable[[], Pins],
+        terms: Terms,
+        *,
+        ours: Masker = NOTHING,
     ) -> None:
-        """Join the ports; `pins` is asked at each proof, because a person may pin while this runs."""
+        """Join the ports; `pins` is asked at each proof, because a person may pin while this runs.
+
+        `ours` knows the secrets that no answer may hold which is kept as it came.
+        """
         self._api = api
         self._chain = chain
         self._signer = signer
         self._clock = clock
         self._pins = pins
         self._terms = terms
+        self._ours = ours
 
     @property
     def chain_id(self) -> int:
@@ -72,13 +87,23 @@ class Coinbase:
         return self._chain.requests
 
     async def ask(self, request: Request) -> bytes:
-        """Request a charge; return it raw."""
-        return await self._api.charge(request)
+        """Request a charge; return it raw.
 
+        Raises:
+            ApiError: no usable answer.
+            ChargeRefused: it repeats one of our secrets, so that it must not be kept.
+        """
+        raw = await self._api.charge(request)
+        if self._ours.holds(raw):
+            raise leaky()
+        return raw
+
+    @walled("the answer", unreadable)
     def read(self, raw: bytes) -> Charge:
         """Decode a stored charge without judging it."""
         return parse(raw)
 
+    @walled("the answer", unreadable)
     async def prove(
         self, raw: bytes, request: Request, *, seen: Sequence[tuple[bytes, bytes]]
     ) -> tuple[Verified, Survey]:
@@ -91,7 +116,7 @@ class Coinbase:
             ChainError: the chain's time could not be learnt.
             PaymentForbidden: the chain is in no state to pay on.
         """
-        demand = parse(raw)
+        demand = self.read(raw)
         used, pins = frozenset(seen), self._pins()
 
         def judged(chain_s: int) -> Verified:

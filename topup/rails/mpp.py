@@ -18,15 +18,17 @@ from typing import Any, Final
 
 from topup import tempo
 from topup.charge import Clocks, Finding, Request, Verified, common
-from topup.errors import ApiError, ChargeRefused
+from topup.errors import ApiError, ApiUnknown, ChargeRefused
 from topup.exchange import Answered
 from topup.lifecycle import Attempt, Plan, TopUp
 from topup.money import Usdc, Wei
 from topup.ports import Claim, Clock, Delivery, Sent, Signer, Survey, TokenChain, Trace
 from topup.rails.authorized import Authorized, Seller
+from topup.rails.heard import unclear, unreadable
 from topup.rails.mpp_choice import Due, Judged, Terms, choose, findings, is_ours, judge
 from topup.rails.mpp_fields import OPENROUTER, Fields
 from topup.rails.mpp_wire import FIELD, Challenge, TempoCharge, challenges, credential, payer, receipt, tempo_charge
+from topup.wire.reading import walled
 
 # What a payment takes at most, whatever the seller's own dry run wants to see; what is not used costs nothing.
 GAS_LIMIT: Final = 2_000_000
@@ -57,6 +59,7 @@ class Mpp(Authorized[Due]):
         self._terms = terms
         self._fields = fields
 
+    @walled("the seller", ApiUnknown)
     async def ask(self, request: Request) -> bytes:
         """Ask what a purchase costs, unpaid; return the challenges, which of them is paid, and all that belongs to it.
 
@@ -86,6 +89,7 @@ class Mpp(Authorized[Due]):
             kept["refused"] = [none.field, none.was, none.should_be, none.remedy]
         return json.dumps(kept).encode()
 
+    @walled("the answer", unreadable)
     def read(self, raw: bytes) -> Due:
         """Decode what was stored, and return the challenge that was chosen when it came.
 
@@ -131,6 +135,7 @@ class Mpp(Authorized[Due]):
             kept["sender"], challenge, told, kept["lane"], kept["key"], kept["seller"], kept["path"], kept["body"]
         )
 
+    @walled("the answer", unreadable)
     def _findings(self, demand: Due, request: Request) -> list[Finding]:
         """Judge what only this rail knows."""
         body = demand.body or self._fields.request(request.amount)
@@ -170,6 +175,7 @@ class Mpp(Authorized[Due]):
         payload = {"type": "transaction", "signature": "0x" + raw.hex()}
         return credential(due.challenge, payload, payer(due.chain_id, due.sender)).encode(), tx_hash
 
+    @unclear
     async def send(self, topup: TopUp, attempt: Attempt) -> Sent:
         """Hand the stored credential over with the same request; what is answered is a hint, never a verdict."""
         assert attempt.raw is not None
@@ -210,6 +216,7 @@ class Mpp(Authorized[Due]):
         ended = {**dict.fromkeys(fields.credited, Claim.CREDITED), **dict.fromkeys(fields.failed, Claim.FAILED)}
         return ended.get(status, Claim.PENDING)
 
+    @walled("the seller", ApiUnknown)
     async def texts(self) -> dict[str, str]:
         """Return what the seller has written for machines, by path; "" for one that it does not give.
 

@@ -17,12 +17,13 @@ from typing import Any, Final, NamedTuple
 
 from topup import typed
 from topup.charge import Finding, Request, Verified
-from topup.errors import ApiError, ChargeRefused
+from topup.errors import ApiError, ApiUnknown, ChargeRefused
 from topup.exchange import Answered
 from topup.lifecycle import NO_TOKENS, Attempt, Plan, TopUp
 from topup.money import Usd, Usdc
 from topup.ports import Claim, Clock, Delivery, Sent, Signer, Survey, TokenChain, Trace
 from topup.rails.authorized import Authorized, Seller
+from topup.rails.heard import unclear, unreadable
 from topup.rails.x402_choice import Judged, Token, Wanted, chosen, judge, judged, refusal
 from topup.rails.x402_wire import (
     TELL,
@@ -36,6 +37,7 @@ from topup.rails.x402_wire import (
     payment_header,
     settled,
 )
+from topup.wire.reading import walled
 from topup.x402_profile import Profile, identity
 
 NONCE_BYTES: Final = 32
@@ -130,6 +132,7 @@ class X402(Authorized[Ask]):
         self._token = token
         self._login = login
 
+    @walled("the seller", ApiUnknown)
     async def ask(self, request: Request) -> bytes:
         """Ask what is demanded, unpaid; return the answer with the nonce that was drawn for it.
 
@@ -183,6 +186,7 @@ class X402(Authorized[Ask]):
         """Return what an offer of this answer would cost, in whole dollars of the token."""
         return str(self._wanted(request, minimum=_kept(raw).minimum).total(offer).usdc)
 
+    @walled("the answer", unreadable)
     def read(self, raw: bytes) -> Ask:
         """Decode what was stored, and take the offer that was chosen when it came.
 
@@ -230,6 +234,7 @@ class X402(Authorized[Ask]):
             seller=f"the seller {self._profile.name}",
         )
 
+    @walled("the answer", unreadable)
     def _findings(self, demand: Ask, request: Request) -> list[Finding]:
         """Judge the offer that was chosen once more, by the present settings; how long it lasts the clocks judge."""
         lines = judge(demand.offer, self._wanted(request, minimum=demand.minimum))
@@ -262,6 +267,7 @@ class X402(Authorized[Ask]):
         header, value = payment_header(ask.offer, ask.authorization, signature, name)
         return f"{header}: {value}".encode(), ask.nonce
 
+    @unclear
     async def send(self, topup: TopUp, attempt: Attempt) -> Sent:
         """Hand the stored header over with the same request; what is answered is a hint, never a verdict."""
         assert attempt.raw is not None

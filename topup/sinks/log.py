@@ -27,6 +27,8 @@ from topup.errors import Money
 from topup.events import Event, LogLinesLost, Shown
 
 Format = Literal["auto", "json", "console", "logfmt"]
+# The longest field of a line; none of ours is as long.
+FIELD_MAX = 500
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 # What is kept for a reader that has stopped, and how long the end of a command waits for it.
 KEPT_BYTES = 1 << 20
@@ -110,9 +112,19 @@ class LogSink:
     """Events as log lines."""
 
     def __init__(
-        self, *, level: str = "info", form: Format = "auto", stream: TextIO | None = None, now_ms: Callable[[], int]
+        self,
+        *,
+        level: str = "info",
+        form: Format = "auto",
+        stream: TextIO | None = None,
+        now_ms: Callable[[], int],
+        hide: Callable[[str], str] = str,
     ) -> None:
-        """Choose the renderer once; `now_ms` stamps the lines, so that a log tells the ledger's time."""
+        """Choose the renderer once; `now_ms` stamps the lines, so that a log tells the ledger's time.
+
+        `hide` masks our secrets: a second line, where a field holds what should have been masked before.
+        """
+        self._hide = hide
         # A process started with standard error closed has none: its lines are lost, and nothing else.
         out = stream or sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - kept for good
         self._now_ms = now_ms
@@ -140,7 +152,7 @@ class LogSink:
 
     def emit(self, event: Event) -> None:
         """Write one event; an output that is gone loses the line, never the payment."""
-        shown = {k: _printable(v) for k, v in event.shown().items() if v is not None}
+        shown = {k: _printable(v, self._hide) for k, v in event.shown().items() if v is not None}
         if event.money is not Money.NO:
             shown["money_moved"] = event.money.value
         if event.todo:
@@ -161,9 +173,17 @@ class LogSink:
         }
 
 
-def _printable(value: Shown) -> Shown:
-    """Spell out what would end a line, command a terminal or fit no encoding: others' words come through here."""
-    if not isinstance(value, str) or value.isprintable():
+def _printable(value: Shown, hide: Callable[[str], str]) -> Shown:
+    """Mask and cut a text, and spell out what would end a line, command a terminal or fit no encoding.
+
+    Others' words come through here, cleaned where they were heard; this is the second line.
+    """
+    if not isinstance(value, str):
+        return value
+    value = hide(value)
+    if len(value) > FIELD_MAX:
+        value = value[: FIELD_MAX - 1] + "…"
+    if value.isprintable():
         return value
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
 

@@ -8,11 +8,16 @@ the same from here, so that the sentence names the kind of error and the line th
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 from topup.errors import TopupError
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _OURS = Path(__file__).parents[1]
 
@@ -27,7 +32,7 @@ def nonsense(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def reading(who: str, kind: type[TopupError]) -> Iterator[None]:
+def reading(who: str, kind: Callable[[str], TopupError]) -> Iterator[None]:
     """Read what `who` has said: whatever that raises, other than what we say of it ourselves, is raised as `kind`."""
     try:
         yield
@@ -35,3 +40,22 @@ def reading(who: str, kind: type[TopupError]) -> Iterator[None]:
         raise
     except Exception as error:  # noqa: BLE001 - this is the wall
         raise kind(f"{who} gave {nonsense(error)}") from None
+
+
+def walled(who: str, kind: Callable[[str], TopupError]) -> Callable[[F], F]:
+    """Put a function behind the wall that reads what `who` says; it may be asynchronous."""
+
+    def around(reads: F) -> F:
+        @functools.wraps(reads)
+        def now(*arguments: Any, **named: Any) -> Any:
+            with reading(who, kind):
+                return reads(*arguments, **named)
+
+        @functools.wraps(reads)
+        async def later(*arguments: Any, **named: Any) -> Any:
+            with reading(who, kind):
+                return await reads(*arguments, **named)
+
+        return cast("F", later if inspect.iscoroutinefunction(reads) else now)
+
+    return around

@@ -41,11 +41,14 @@ class Masker:
     def __init__(self, secrets: Iterable[str]) -> None:
         """Keep every stretch of every way in which one of these may be written."""
         folded, exact = set[str](), set[str]()
+        # Those that are too short for chance to be ruled out by length are looked for as a whole.
+        self._short: set[str] = set()
         for secret in set(secrets):
             if len(secret) >= LENGTH_MIN:
                 loose, strict = _writings(secret)
                 folded.update(piece for one in loose for piece in _pieces(one.translate(_CAPITALS)))
                 exact.update(piece for one in strict for piece in _pieces(one))
+                self._short.update(one.translate(_CAPITALS) for one in loose if len(one) < WHOLE_MIN)
         # Each with the lengths of its pieces, and how a text has to be written to be looked up in it.
         self._known = tuple(
             (pieces, sorted({len(piece) for piece in pieces}), alphabet)
@@ -66,7 +69,13 @@ class Masker:
 
     def holds(self, raw: bytes) -> bool:
         """Tell whether a secret stands in what is to be kept or sent back as it came; base64 is looked into."""
-        return any(any(True for _ in self._found(text, WHOLE_MIN)) for text in _opened(raw.decode("latin-1"), 2))
+        for text in _opened(raw.decode("latin-1"), 2):
+            if any(True for _ in self._found(text, WHOLE_MIN)):
+                return True
+            views = [view.translate(_CAPITALS) for view, _, _ in _views(text)] if self._short else []
+            if any(one in view for one in self._short for view in views):
+                return True
+        return False
 
     def _found(self, text: str, least: int) -> Iterator[tuple[int, int]]:
         """Yield first and last of each place in a text that is written with at least so many signs of a secret."""
