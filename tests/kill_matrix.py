@@ -48,8 +48,8 @@ from topup.sandbox.gateway import Account, Conduct, Gateway
 from topup.sandbox.tempo import FEE_AMM, USDC_E, Tempo
 from topup.sandbox.world import World
 from topup.sandbox.x402_plain import Plain
-from topup.steps import CANCEL, RESOLVE
 from topup.store.sqlite import SqliteStore
+from topup.ways import CANCEL, RESOLVE
 
 UNDER_TEST: Final = (sys.executable, "-m", "tests.killed")
 SEND: Final = "eth_sendRawTransaction"

@@ -34,7 +34,7 @@ from topup.events import Event
 from topup.exchange import Answered
 from topup.lifecycle import Attempt, Inclusion, Kind, Plan
 from topup.money import Asset, EthPrice, Usd, Usdc, Wei
-from topup.ports import Call, Delivery, Head, Holdings, Key, Seen, Sent, Sighting, Simulation, Survey, Trace
+from topup.ports import Call, Delivery, Head, Holdings, Key, Seen, Sent, Sighting, Simulation, Spent, Survey, Trace
 from topup.sandbox.charges import STRANGER, Ask, named_address
 
 T = TypeVar("T")
@@ -355,15 +355,24 @@ class Provider:
     def look(self, sought: Sequence[tuple[Attempt, Charge]]) -> View:
         """Show receipts, tags and replaced blocks."""
         block, number = self.head(), self.head().head.number
-        return self._view(
-            block, number, [(a.hash or b"", a.inclusion, self._seen(a, number)) for a, _ in sought], frozenset()
-        )
+        nonces = {a.hash: a.plan.nonce for a, _ in sought}
+        shown = [(a.hash or b"", a.inclusion, self._seen(a, number)) for a, _ in sought]
+        return self._view(block, number, shown, frozenset(), lambda key: block.nonce <= nonces[key])
 
     def uses(self, sought: Sequence[tuple[Trace, Inclusion | None]]) -> View:
         """Show where authorizations were used, and which carry the mark."""
         block, number = self.head(), self.head().head.number
         used = frozenset(t.key for t, _ in sought if self._marked(block, t))
-        return self._view(block, number, [(t.key, told, self._used(block, t)) for t, told in sought], used)
+        shown = [(t.key, told, self._used(block, t)) for t, told in sought]
+        return self._view(block, number, shown, used, lambda key: key not in used)
+
+    def spent(self, number: int) -> Spent:
+        """Show what stands at a height, and the wallet's nonce there."""
+        newest, at = self.head().head.number, self.net.at(number)
+        if at is None or number > newest:
+            raise ChainUnknown(f"{self.owner} has no block {number}")
+        nonce = at.nonce + (1 if self.lie == "nonce" and self.rng.random() < 0.5 else 0)
+        return Spent(at.head, self.lie == "future" or self.net.final >= number, nonce)
 
     def _view(
         self,
@@ -371,6 +380,7 @@ class Provider:
         number: int,
         sought: Sequence[tuple[bytes, Inclusion | None, Seen | None]],
         used: frozenset[bytes],
+        free: Callable[[bytes], bool],
     ) -> View:
         seen, recorded = {}, {}
         replaced: set[bytes] = set()
@@ -400,6 +410,11 @@ class Provider:
             seen=seen,
             replaced=frozenset(replaced),
             used=used,
+            unspent=frozenset(
+                key
+                for key, inclusion, told in sought
+                if inclusion is not None and told is None and inclusion.block_number < number and free(key)
+            ),
         )
         if self.lie == "future":
             later = replace(block.head, timestamp_s=block.head.timestamp_s + 60)
@@ -575,10 +590,13 @@ class Asked:
 
     async def _sighting(self, look: Callable[[Provider], View], *, every: bool) -> Sighting:
         answers = await self._ask(look, lambda v: v.sighting.head, every=every)
-        quorum = max(self.quorum, min(2, len(self.each))) if every else self.quorum
-        if every and agreement.owners(answers.votes) < quorum:
+        return agreement.sighting(answers, self._enough(answers) if every else self.quorum).value
+
+    def _enough(self, answers: Any) -> int:
+        needed = max(self.quorum, min(2, len(self.each)))
+        if agreement.owners(answers.votes) < needed:
             raise ChainUnknown("too few answered")
-        return agreement.sighting(answers, quorum).value
+        return needed
 
     async def holdings(self, wallet: bytes) -> Holdings:
         """Tell nothing: these worlds do not know what a wallet held."""
@@ -671,6 +689,11 @@ class SimulatedChain(Asked):
         ends = await self._ask(lambda p: p.ends(), lambda e: e.newest, every=True)
         final = agreement.final(ends, self.quorum)
         return agreement.fate(await self._ask(lambda p: p.account(demand, final), lambda a: a.newest, every=True))
+
+    async def spent(self, wallet: bytes, number: int) -> Spent:
+        """Read the wallet's nonce at the end of a block."""
+        answers = await self._ask(lambda p: p.spent(number), every=True)
+        return agreement.spent(answers, self._enough(answers))
 
     async def flag(self, demand: Charge) -> bool:
         """Read the mark."""

@@ -36,8 +36,8 @@ from topup.sandbox.faults import WALLET_WEI
 from topup.sandbox.world import BLOCK_S, L1_FEE_PER_BYTE
 from topup.signers.late import LateSigner
 from topup.signers.local import LocalSigner
-from topup.steps import CANCEL, RESOLVE
 from topup.store.place import FILE
+from topup.ways import CANCEL, RESOLVE
 
 RECEIPT: Final = "eth_getTransactionReceipt"
 CHAIN_ID: Final = "eth_chainId"

@@ -130,7 +130,8 @@ class View:
     """How much of a state the ledger and the providers know.
 
     `known` says of how many blocks the inclusions are known, `asked` up to which block the mark and the events were
-    read, and `other` whose transactions took a nonce beside the payments: ours, another top-up's, or a stranger's.
+    read, and `other` whose transactions took a nonce beside the payments: ours; a stranger's that final blocks are
+    shown to hold; or a stranger's of which nothing is known.
     """
 
     known: Callable[[State], str]
@@ -153,7 +154,8 @@ def _none(_state: State) -> str:
 EVERYTHING = View(_all, _all, "ours")
 VIEWS = {
     "everything": EVERYTHING,
-    "what is final": View(_final, _final, "another"),
+    "what is final": View(_final, _final, "shown"),
+    "a stranger's transactions, shown in final blocks": View(_all, _all, "shown"),
     "a stranger's transactions beside ours": View(_all, _final, "stranger"),
     "no receipt": View(_none, _all, "ours"),
 }
@@ -164,7 +166,7 @@ class Records:
     """A state of the model as the program would hold it."""
 
     topup: TopUp
-    known: tuple[Attempt, ...]
+    gone: frozenset[tuple[int, int]]
     fates: tuple[Fate, Fate]
 
 
@@ -197,10 +199,9 @@ def records(state: State, view: View) -> Records:
                 where, success = places.get((charge, at), (None, False))
                 payments.append(attempt(Kind.PAY, charge + 1, at, where, success=success))
     ours = (*payments, *others) if view.other == "ours" else tuple(payments)
-    known = tuple(others) if view.other == "another" else ()
-    return Records(
-        replace(BARE, charges=marked(state.dead), attempts=ours), known, (_fate(state, view, 0), _fate(state, view, 1))
-    )
+    gone = frozenset((0, nonce) for nonce in range(used(state.final))) if view.other == "shown" else frozenset()
+    fates = (_fate(state, view, 0), _fate(state, view, 1))
+    return Records(replace(BARE, charges=marked(state.dead), attempts=ours), gone, fates)
 
 
 def _fate(state: State, view: View, charge: int) -> Fate:
@@ -227,7 +228,7 @@ def judged(held: Records, charge: int) -> Death | Paid | Undecided:
         deadline_s=DEADLINES_S[charge],
         fate=held.fates[charge],
         flag_tested=True,
-        known=held.known,
+        gone=held.gone,
     )
 
 
@@ -273,10 +274,11 @@ def test_dead_is_said_only_of_what_can_never_be_paid(view: str) -> None:
         assert not isinstance(answer, Paid) or paid(state.chain, charge), state
     print(f"{len(reached().sights):,} states: {dict(said)}")
     expected = {Death.NEVER_LEFT, Death.DEADLINE, "Paid", "Undecided"}
-    assert set(said) == expected | ({Death.NONCE} if view != "no receipt" else set())
+    nonce = {Death.NONCE} if view != "no receipt" else set()
+    assert set(said) == expected | nonce | ({Death.FOREIGN} if VIEWS[view].other == "shown" else set())
 
 
-@pytest.mark.parametrize("view", ["everything", "what is final"])
+@pytest.mark.parametrize("view", ["everything", "what is final", "a stranger's transactions, shown in final blocks"])
 def test_dead_is_said_as_soon_as_it_is_proven(view: str) -> None:
     """Where all that is final is known, the program calls a charge dead exactly where the model can prove it."""
     for state, charge, answer in answers(view):
@@ -337,9 +339,11 @@ OURS = OUT.hash or b""
 THEIRS = b"\x77" * 32
 
 
-def of(*attempts: Attempt, fate: Fate | None = OPEN, tested: bool = True, known: tuple[Attempt, ...] = ()) -> object:
+def of(
+    *attempts: Attempt, fate: Fate | None = OPEN, tested: bool = True, gone: frozenset[tuple[int, int]] = frozenset()
+) -> object:
     """Judge charge 1 of a top-up with these attempts."""
-    return verdict(topup(attempts=attempts), 1, deadline_s=DEADLINE_S, fate=fate, flag_tested=tested, known=known)
+    return verdict(topup(attempts=attempts), 1, deadline_s=DEADLINE_S, fate=fate, flag_tested=tested, gone=gone)
 
 
 def cancel(nonce: int, block: int, seq: int = 1) -> Attempt:
@@ -365,8 +369,15 @@ TABLE = [
     ("a revert in a final block", of(reverted(7, 150)), Death.NONCE),
     ("a revert in the final block itself", of(reverted(7, 200)), Death.NONCE),
     ("cancelled", of(OUT, cancel(7, 150)), Death.NONCE),
-    ("outbid by another top-up", of(OUT, known=(cancel(7, 150, 3),)), Death.NONCE),
-    ("all of its nonces taken", of(OUT, OUT_TOO, cancel(7, 150), known=(cancel(8, 160, 3),)), Death.NONCE),
+    ("a stranger took its nonce, finally", of(OUT, gone=frozenset({(0, 7)})), Death.FOREIGN),
+    ("the same past the deadline", of(OUT, fate=OVER, gone=frozenset({(0, 7)})), Death.DEADLINE),
+    ("ours and a stranger's", of(OUT, OUT_TOO, cancel(7, 150), gone=frozenset({(0, 8)})), Death.FOREIGN),
+    ("ours, as the nonce shows as well", of(OUT, cancel(7, 150), gone=frozenset({(0, 7)})), Death.NONCE),
+    (
+        "a stranger took its nonce and it was paid",
+        of(OUT, fate=replace(OPEN, payers=frozenset({THEIRS})), gone=frozenset({(0, 7)})),
+        Paid(frozenset({THEIRS})),
+    ),
 ]
 
 
@@ -386,10 +397,12 @@ UNDECIDED = [
     ("cancelled in a later block", of(OUT, cancel(7, 201)), "may still be mined"),
     ("another nonce taken", of(OUT, cancel(8, 150)), "may still be mined"),
     ("one of two nonces taken", of(OUT, OUT_TOO, cancel(7, 150)), "may still be mined"),
+    ("taken in another lane", of(OUT, gone=frozenset({(1, 7)})), "may still be mined"),
+    ("a stranger took one of two nonces", of(OUT, OUT_TOO, gone=frozenset({(0, 8)})), "may still be mined"),
     (
-        "taken in another lane",
-        of(OUT, known=(replace(cancel(7, 150), plan=plan(kind=Kind.CANCEL, nonce=7, lane=1)),)),
-        "may still be mined",
+        "a stranger took its nonce, as one provider shows",
+        of(OUT, fate=replace(OPEN, witnesses=1), gone=frozenset({(0, 7)})),
+        "one provider",
     ),
     ("a cancel that never left", of(OUT, replace(cancel(7, 150), intended_ms=None)), "may still be mined"),
     ("a cancel in no block", of(OUT, replace(cancel(7, 150), inclusion=None)), "may still be mined"),
@@ -422,24 +435,25 @@ sights = st.builds(
     witnesses=st.integers(0, 3),
 )
 tuples = st.lists(attempts, max_size=5).map(tuple)
+places = st.frozensets(st.tuples(st.just(0), st.integers(5, 8)))
 
 
-@given(made=tuples, fate=sights, tested=st.booleans(), known=tuples)
+@given(made=tuples, fate=sights, tested=st.booleans(), gone=places)
 def test_one_witness_never_concludes_a_death(
-    *, made: tuple[Attempt, ...], fate: Fate, tested: bool, known: tuple[Attempt, ...]
+    *, made: tuple[Attempt, ...], fate: Fate, tested: bool, gone: frozenset[tuple[int, int]]
 ) -> None:
     """A charge that may be out is never dead by the word of fewer than two providers, nor by that of none."""
     if any(a.intended_ms is not None and a.plan.kind is Kind.PAY and a.charge_seq == 1 for a in made):
-        assert not isinstance(of(*made, fate=replace(fate, witnesses=1), tested=tested, known=known), Death)
-        assert not isinstance(of(*made, fate=None, tested=tested, known=known), Death)
+        assert not isinstance(of(*made, fate=replace(fate, witnesses=1), tested=tested, gone=gone), Death)
+        assert not isinstance(of(*made, fate=None, tested=tested, gone=gone), Death)
 
 
-@given(made=tuples, fate=sights, tested=st.booleans(), known=tuples, data=st.data())
+@given(made=tuples, fate=sights, tested=st.booleans(), gone=places, data=st.data())
 def test_knowing_less_never_concludes_more(
-    *, made: tuple[Attempt, ...], fate: Fate, tested: bool, known: tuple[Attempt, ...], data: st.DataObject
+    *, made: tuple[Attempt, ...], fate: Fate, tested: bool, gone: frozenset[tuple[int, int]], data: st.DataObject
 ) -> None:
     """What is undecided stays so with an earlier final block, fewer providers, or inclusions that are not known."""
-    if not isinstance(of(*made, fate=fate, tested=tested, known=known), Undecided):
+    if not isinstance(of(*made, fate=fate, tested=tested, gone=gone), Undecided):
         return
     earlier = replace(
         fate,
@@ -448,20 +462,20 @@ def test_knowing_less_never_concludes_more(
         witnesses=fate.witnesses - data.draw(st.integers(0, 1)),
     )
     forgotten = [replace(a, inclusion=None) if data.draw(st.booleans()) else a for a in made]
-    fewer = tuple(a for a in known if data.draw(st.booleans()))
-    assert isinstance(of(*forgotten, fate=earlier, tested=tested, known=fewer), Undecided)
+    fewer = frozenset(one for one in gone if data.draw(st.booleans()))
+    assert isinstance(of(*forgotten, fate=earlier, tested=tested, gone=fewer), Undecided)
 
 
-@given(made=tuples, fate=sights, tested=st.booleans(), known=tuples)
+@given(made=tuples, fate=sights, tested=st.booleans(), gone=places)
 def test_paid_is_never_called_dead(
-    *, made: tuple[Attempt, ...], fate: Fate, tested: bool, known: tuple[Attempt, ...]
+    *, made: tuple[Attempt, ...], fate: Fate, tested: bool, gone: frozenset[tuple[int, int]]
 ) -> None:
     """An event, the contract's mark or our own inclusion: each alone keeps a charge that may be out from being dead."""
     out = (*made, OUT)
-    assert not isinstance(of(*out, fate=replace(fate, payers=frozenset({THEIRS})), tested=tested, known=known), Death)
-    assert not isinstance(of(*out, fate=replace(fate, flag=True), tested=tested, known=known), Death)
+    assert not isinstance(of(*out, fate=replace(fate, payers=frozenset({THEIRS})), tested=tested, gone=gone), Death)
+    assert not isinstance(of(*out, fate=replace(fate, flag=True), tested=tested, gone=gone), Death)
     ours = (*made, attempt(Kind.PAY, 1, 7, 200, success=True))
-    assert isinstance(of(*ours, fate=fate, tested=tested, known=known), Paid)
+    assert isinstance(of(*ours, fate=fate, tested=tested, gone=gone), Paid)
 
 
 # -- Rule R over the stored marks -------------------------------------------------------------------------------------

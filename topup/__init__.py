@@ -13,6 +13,7 @@ Each module answers one question. In the order the money flows:
   policy.py       Should we buy, how much, and if not why?
   charge.py       Is this charge exactly what we asked for?
   lifecycle.py    What is the life of one top-up?
+  ways.py         What ends each state of a top-up, and what may a person say of it?
   death.py        When is a charge dead for ever, so that another may be signed in its place?
   adoption.py     What does the chain show of this wallet that the ledger does not know, and what follows from it?
   books.py        What does each thing that happened mean in debits and credits?
@@ -27,12 +28,14 @@ Each module answers one question. In the order the money flows:
   terms.py        What is a pass given, and what does it give back?
   budget.py       How much may one pass ask, and how long may its long work take?
   cycle.py        What happens in one pass?
+  recall.py       When does an inclusion that was recorded no longer count?
   watch.py        What does the account show, and can it be believed?
   witness.py      What has the chain shown of what we sent, and what follows for the ledger?
   steps.py        What do all steps of a top-up share?
   bookkeeping.py  What is entered in the books while no top-up is open?
   tally.py        Which days of usage does the provider tell that the ledger does not hold?
   revoke.py       Does an approval outlive its charge, and how is it taken back?
+  foreign.py      Has somebody else used a nonce of ours, and can what we sent there never be mined?
   purchase.py     What is the next step of a top-up?
   pursuit.py      What is the next step of a payment that may be out?
   arrival.py      Has what was paid for arrived?

@@ -8,8 +8,9 @@ from topup.credits import Posting, Reading, Unknown, posting
 from topup.errors import ChainUnknown
 from topup.lifecycle import Fact, State, TopUp
 from topup.ports import Claim
-from topup.steps import CREDITED, Step, Steps, flag_name
+from topup.steps import Step, Steps, flag_name
 from topup.terms import Rest
+from topup.ways import CREDITED
 from topup.witness import BY, PAYING
 
 

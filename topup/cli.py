@@ -694,6 +694,7 @@ def resolve(
     adopt_nonce: Annotated[
         bool, typer.Option("--adopt-nonce", help="the wallet's other transactions are none of topup's")
     ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it would do, and store nothing")] = False,
     as_json: Json = False,
 ) -> None:
     """Tell the ledger what only a person can know. Example: topup resolve t0123456789ab --attest-unpaid."""
@@ -705,6 +706,7 @@ def resolve(
             credited=credited,
             reading=accept_reading,
             nonce=adopt_nonce,
+            dry_run=dry_run,
             as_json=as_json,
         ),
         does=True,
@@ -712,66 +714,59 @@ def resolve(
 
 
 def _resolve(
-    topup_id: str | None, *, attest: bool, cancel: bool, credited: bool, reading: bool, nonce: bool, as_json: bool
+    topup_id: str | None,
+    *,
+    attest: bool,
+    cancel: bool,
+    credited: bool,
+    reading: bool,
+    nonce: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> Exit:
     from topup.errors import SettingsError
     from topup.purchase import ADOPT_NONCE
-    from topup.steps import ATTEST, CANCEL, CREDITED, LOOK, RESOLVE
     from topup.watch import ACCEPT_READING
+    from topup.ways import ATTEST, CANCEL, CREDITED, LOOK, RESOLVE
 
     if topup_id is not None:
         words = [word for word, said in ((ATTEST, attest), (CANCEL, cancel), (CREDITED, credited)) if said] or [LOOK]
         if len(words) > 1:
             said = "--attest-unpaid, --cancel and --credited contradict each other"
             raise SettingsError(said, remedy="choose one")
-        word = words[0]
-        _open(topup_id, cancel=cancel, credited=credited)
-        return _tell(
-            RESOLVE + topup_id, word, "stored; the daemon acts on it where the chain does not object", as_json=as_json
-        )
-    if reading:
-        return _tell(
-            ACCEPT_READING,
-            "1",
-            "for a day from now, a lower total is believed once it has been seen for a day",
-            as_json=as_json,
-        )
-    if nonce:
-        return _tell(
-            ADOPT_NONCE,
-            "1",
-            "for an hour from now, the wallet's other transactions are taken as they are",
-            as_json=as_json,
-        )
-    raise SettingsError("nothing to resolve was named", remedy="`topup resolve --help`")
+        name, value, does = RESOLVE + topup_id, words[0], _answered(topup_id, words[0])
+    elif reading:
+        name, value = ACCEPT_READING, "1"
+        does = "for a day from now, a lower total is believed once it has been seen for a day"
+    elif nonce:
+        name, value = ADOPT_NONCE, "1"
+        does = "for an hour from now, the wallet's other transactions are taken as they are"
+    else:
+        raise SettingsError("nothing to resolve was named", remedy="`topup resolve --help`")
+    if not dry_run:
+        return _tell(name, value, does, as_json=as_json)
+    if as_json:
+        document({"schema": 1, "account": load().account, "said": None, "value": value, "detail": does})
+    else:
+        say(f"nothing was stored; {does}")
+    return Exit.OK
 
 
-def _open(topup_id: str, *, cancel: bool, credited: bool) -> None:
-    """Refuse a word about a top-up it can mean nothing to."""
+def _answered(topup_id: str, word: str) -> str:
+    """Return what this word about a top-up will do, or refuse one that can do nothing."""
     from topup.errors import SettingsError
-    from topup.lifecycle import TERMINAL, State
     from topup.store.sqlite import SqliteStore
-    from topup.witness import PAYING
+    from topup.ways import answer
 
     store = SqliteStore.open_reader(load().state_dir)
     try:
         topup = store.topup(topup_id)
     except KeyError:
         raise SettingsError(f"there is no top-up {topup_id}", remedy="`topup history` lists them") from None
-    state = topup.state
-    if credited:
-        if state is not State.UNCREDITED and (state is not State.HALTED or topup.payment is None):
-            raise SettingsError(
-                f"{topup_id} is {state}: only what was paid and waits for its credits can be credited",
-                remedy="see `topup show`",
-            )
-        return
-    if cancel and state is State.HALTED:
-        raise SettingsError(f"{topup_id} is halted: a cancel cannot help", remedy="see docs/runbook.md, halted top-ups")
-    if cancel and (state in TERMINAL or state in PAYING):
-        raise SettingsError(f"{topup_id} is {state}: there is nothing to cancel", remedy="see `topup show`")
-    if not cancel and state is not State.HALTED:
-        raise SettingsError(f"{topup_id} is {state}, not halted", remedy="it goes on by itself: `topup status`")
+    told = answer(topup, word, contested=bool(store.taken(topup_id)))
+    if not told.taken:
+        raise SettingsError(f"{topup_id} is {topup.state}: {told.sentence}", remedy=told.remedy or "`topup status`")
+    return f"{topup_id} is {topup.state}; with its next pass, this {told.sentence}"
 
 
 @app.command()

@@ -52,6 +52,7 @@ class Death(StrEnum):
     NEVER_LEFT = "never_left"  # no payment of it was ever meant to be sent
     DEADLINE = "deadline"  # a final block is younger than its deadline
     NONCE = "nonce"  # final blocks hold other transactions of ours at every nonce it could be mined at
+    FOREIGN = "foreign"  # the same, and at one nonce at least it is a transaction that is none of ours
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def verdict(
     deadline_s: int,
     fate: Fate | None,
     flag_tested: bool,
-    known: Collection[Attempt] = (),
+    gone: Collection[tuple[int, int]] = (),
 ) -> Death | Paid | Undecided:
     """Judge whether charge `seq` of this top-up is dead for ever, paid, or undecided.
 
@@ -87,6 +88,8 @@ def verdict(
     - `NONCE` (D2): a nonce is mined once. When each one that a payment of this charge was signed for is taken, in a
       final block, by a known transaction that did not pay it, none of those payments can be mined any more. It holds
       only as long as nobody signs the charge again, which is what `may_sign` forbids once it is marked dead.
+    - `FOREIGN`: the same where somebody else has used one of these nonces. By whom it was used is not asked: that these
+      bytes are dead follows from the nonce alone, and that nothing paid the charge from the mark and the events.
 
     D1 and D2 need two independent providers and a final block. The wall clock proves nothing, because the chain may
     have halted and goes on from its own time; a block that is only the newest proves nothing, because another may
@@ -100,7 +103,7 @@ def verdict(
         deadline_s: its deadline in unix seconds, as it was signed.
         fate: what the chain shows of it; None when that is not known.
         flag_tested: whether the contract's mark has shown our own first payment, and may be believed.
-        known: attempts of other top-ups of this wallet, which may have taken a nonce as well.
+        gone: places that final blocks show used, whoever did it, as two independent providers or a person say.
     """
     payments = _payments(topup, seq)
     if not payments:
@@ -120,13 +123,9 @@ def verdict(
         return Undecided("one provider is no proof: two independent ones have to agree")
     if fate.final_s > deadline_s:
         return Death.DEADLINE
-    taken = {
-        a.place
-        for a in (*topup.out, *known)
-        if a.inclusion is not None and a.inclusion.block_number <= fate.final_number
-    }
-    if all(a.place in taken for a in payments):
-        return Death.NONCE
+    taken = {a.place for a in topup.out if a.inclusion is not None and a.inclusion.block_number <= fate.final_number}
+    if all(a.place in taken or a.place in gone for a in payments):
+        return Death.NONCE if all(a.place in taken for a in payments) else Death.FOREIGN
     return Undecided("no final block is past its deadline, and a payment of it may still be mined")
 
 

@@ -501,13 +501,29 @@ class PaymentReverted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class PaymentVanished(Event):
-    """The block that held the payment is no longer canonical; the payment is looked for again."""
+    """The payment does not stand where a block had shown it; it is looked for, and sent, again."""
 
     level: ClassVar[Level] = "warning"
     money: ClassVar[Money] = Money.MAYBE
     topup_id: str
     tx_hash: bytes
     block: int
+    proof: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class InclusionDenied(Event):
+    """A provider shows that a payment cannot stand where the ledger has it; too few do, for it to be taken back."""
+
+    level: ClassVar[Level] = "critical"
+    money: ClassVar[Money] = Money.MAYBE
+    todo: ClassVar[str] = (
+        "look the transaction up in a block explorer; add a provider of another owner, or run `topup resolve ID`"
+    )
+    topup_id: str
+    tx_hash: bytes
+    block: int
+    detail: str
 
 
 @dataclass(frozen=True, kw_only=True)

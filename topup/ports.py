@@ -235,6 +235,30 @@ class Sighting:
     replaced: frozenset[bytes]
     # Authorizations of which the chain says that they were used, whether or not it is seen by what.
     used: frozenset[bytes] = frozenset()
+    # Hashes whose recorded inclusion cannot be: at a head past its block the wallet's nonce is not above the attempt's,
+    # or the authorization's mark is not set.
+    unspent: frozenset[bytes] = frozenset()
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What independent providers show of one block: what stands there, whether it is final, and a wallet's next nonce.
+
+    `nonce` is None where too few still know it; `final` is True only where enough call the block final.
+    """
+
+    block: Head
+    final: bool
+    nonce: int | None
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Since when a nonce of ours is used by nothing we know, and the block by whose end it was; None while unknown."""
+
+    since_ms: int
+    block_number: int | None
+    block_hash: bytes
 
 
 @dataclass(frozen=True)
@@ -318,6 +342,13 @@ class Chain(Protocol):
 
         Raises:
             ChainUnknown: any error, null or disagreement: undecided, which is never "no".
+        """
+
+    async def spent(self, wallet: bytes, number: int) -> Spent:
+        """Read how many transactions a wallet had sent by the end of block `number`; two show it where there are two.
+
+        Raises:
+            ChainUnknown: too few show the same block there.
         """
 
     async def holdings(self, wallet: bytes) -> Holdings:
@@ -535,6 +566,9 @@ class Rail(Protocol):
     async def fate(self, topup: TopUp, charge_seq: int) -> Fate | More:
         """Ask whether a charge was ever paid, at a final block; see `Chain.fate`."""
 
+    async def spent(self, wallet: bytes, number: int) -> Spent:
+        """Read how many transactions the wallet had sent by the end of a block; see `Chain.spent`."""
+
     async def flag(self, topup: TopUp, charge_seq: int) -> bool:
         """Read the contract's mark that a charge was paid; see `Chain.flag`."""
 
@@ -714,6 +748,21 @@ class Store(Protocol):
     def afterwards(self, account: str, wallet: bytes) -> list[tuple[TopUp, Attempt]]:
         """Return attempts of ended top-ups of this wallet for which the chain may still change something."""
 
+    def taken(self, topup_id: str) -> dict[int, Taken]:
+        """Return which nonces of a top-up something unknown has used, by the oldest attempt there."""
+
+    def keep_taken(self, topup: TopUp, attempt: Attempt, one: Taken, at_ms: int) -> None:
+        """Store since when a nonce is used by something unknown, and by the end of which block."""
+
+    def forget_taken(self, topup: TopUp, attempts: Sequence[int], at_ms: int) -> None:
+        """Store that the nonces of these attempts are explained, or free again."""
+
+    def adopted_places(self, topup: TopUp) -> frozenset[tuple[int, int]]:
+        """Return the places of this top-up's own transactions at which a person took over one that paid nothing."""
+
+    def settled_from(self, topup: TopUp, nonce: int) -> list[tuple[TopUp, Attempt]]:
+        """Return what ended top-ups on the same way have in final blocks at this nonce or a later one."""
+
     def rivals(self, topup: TopUp) -> list[Attempt]:
         """Return what other top-ups have sent at any nonce of this one, settled or not."""
 
@@ -723,8 +772,20 @@ class Store(Protocol):
     def over(self, attempt: Attempt, at_ms: int) -> None:
         """Store that this attempt was in no block long after it had ended, and is looked for no more."""
 
-    def undone(self, topup: TopUp, attempt: Attempt, reversal: Entry, halt: str | None, at_ms: int) -> TopUp:
-        """Store that a block in the books was replaced, take back what was booked; `halt` is the reason to halt."""
+    def undone(
+        self,
+        topup: TopUp,
+        attempt: Attempt,
+        reversal: Entry,
+        halt: str | None,
+        at_ms: int,
+        *,
+        fact: Fact | None = None,
+    ) -> TopUp:
+        """Store that an inclusion in the books does not stand, and take back what was booked.
+
+        `halt` is the reason to halt; without one `fact` is the arrow this takes, as for `included`.
+        """
 
     def endpoint_gone(self, topup: TopUp, reason: str, at_ms: int) -> TopUp:
         """Put up the tombstone of the top-up's rail and drop the top-up that met it."""

@@ -28,8 +28,9 @@ from topup.money import deviation_bps_up
 from topup.policy import Buy, Hold, Refuse, Why, decide, over_budget
 from topup.ports import Survey
 from topup.pursuit import Pursuit
-from topup.steps import CANCEL, Reach, Step, Steps, fair
+from topup.steps import Reach, Step, Steps, fair
 from topup.terms import Asked, Rest, Terms
+from topup.ways import CANCEL
 
 # The name under which `topup resolve --adopt-nonce` leaves a person's word; it counts for an hour.
 ADOPT_NONCE = "adopt_nonce"
@@ -218,8 +219,8 @@ class Purchase(Steps):
             self._caps_by_chain(topup, survey)
             lagging = self._nonce_rule(topup, survey) if rail.broadcaster is Broadcaster.US else None
             if lagging is not None:
-                # Either a provider lags, or a block of an ended top-up was replaced, which this look then stores.
-                await self._look(topup)
+                # Either a provider lags, or what an ended top-up had in a block does not stand, which this look stores.
+                await self._look(topup, behind=survey.nonce_latest)
                 return lagging
             self._rule_r(topup)
             plan = await rail.plan(verified, survey, self._outbid(topup, survey))

@@ -12,10 +12,13 @@ from typing import assert_never
 from topup import events
 from topup.death import WITNESSES, Death, Fate, More, Paid, Undecided, verdict
 from topup.errors import ChainUnknown, ChargeRefused, PaymentForbidden, Reverted, SignerError
+from topup.foreign import NONE, Contest, contest, foreign, nonces
 from topup.lifecycle import Attempt, Fact, Kind, Plan, State, TopUp
 from topup.ports import Delivery, Sent, Sighting
-from topup.steps import ATTEST, CANCEL, CREDITED, Step, Steps, flag_name
+from topup.steps import Step, Steps, flag_name
 from topup.terms import Rest
+from topup.ways import ATTEST, CANCEL, CREDITED
+from topup.witness import BY
 
 # Answers after which a node holds the bytes.
 TAKEN = (Delivery.ACCEPTED.value, Delivery.KNOWN.value)
@@ -25,13 +28,15 @@ SELLER_RESEND_MS = 600_000
 FINALITY_LATE_S = 3600
 # Where a pass has used its budget up, the next one goes on so soon.
 MORE_S = 1
+FOREIGN = "was used, in a final block, by a transaction that is none of ours"
+ELSEWHERE = "somebody else uses the key, and may have paid as well: `topup reconcile`, then `topup resume`"
 
 
 class Pursuit(Steps):
     """The steps from the intent to send to the payment in a block, or to the proof that there will be none."""
 
-    # The attempt whose nonce is used and whose receipt is missing, and since when.
-    _moved: tuple[int, int] | None = None
+    # Which nonces of what is followed now were used by nothing that is known.
+    _contest: Contest = NONE
     # When outbidding may be tried again.
     _bump_ms = 0
     # When this process first pursued anything, in ledger time.
@@ -102,6 +107,7 @@ class Pursuit(Steps):
         seen, sighting = looked
         if seen.state is not topup.state:
             return seen
+        await self._contested(seen, sighting)
         return await (self._deathwatch if seen.state is State.DEATHWATCH else self._unseen)(seen, sighting)
 
     async def _unseen(self, topup: TopUp, sighting: Sighting) -> Step:
@@ -109,10 +115,10 @@ class Pursuit(Steps):
         if sighting.head.timestamp_s > self._deadline_s(topup):
             return self._move(topup, Fact.EXPIRED, "the deadline passed before the payment was seen")
         loose = self._loose(topup)
-        used = [a for a in loose if _used(a, sighting)]
-        if used:
-            return self._nonce_moved(topup, used[0])
-        self._moved = None
+        if not loose and (not self._contest.used or await self._dead_by_others(topup, sighting)):
+            return self._move(topup, Fact.GIVEN_UP, f"{nonces(self._contest.gone)} {FOREIGN}")
+        if not loose or any(a.place not in self._contest.gone for a in self._contest.used):
+            return self._nonce_moved(topup)
         newest = loose[-1]
         if self._word(topup) == CANCEL and newest.plan.kind is not Kind.CANCEL and self._watch.now() >= self._bump_ms:
             topup = await self._outbid(topup, sighting, cancel=True)
@@ -123,16 +129,32 @@ class Pursuit(Steps):
             return topup
         return self._wait(topup, "sent", "waiting for a block", self._pace.block_s)
 
-    def _nonce_moved(self, topup: TopUp, attempt: Attempt) -> Step:
-        """Wait for a receipt that lags behind its nonce; when it never comes, somebody else has used the key."""
-        now = self._watch.now()
-        if self._moved is None or self._moved[0] != attempt.id:
-            self._moved = (attempt.id, now)
+    async def _contested(self, topup: TopUp, sighting: Sighting) -> None:
+        """Find out whether something unknown has used a nonce of what is out, and say it once."""
+        loose, self._contest = super()._loose(topup), NONE
+        if topup.out:
+            now = self._watch.now()
+            self._contest = await contest(self._rail(topup), self._store, topup, sighting, loose, now)
+        for attempt in self._contest.new:
             self._sink.emit(events.NonceMoved(topup_id=topup.id, nonce=attempt.plan.nonce))
-        if now - self._moved[1] > self._pace.nonce_late_s * 1000:
+
+    async def _dead_by_others(self, topup: TopUp, sighting: Sighting) -> bool:
+        """Tell whether the charge is proven unpaid and dead; where it was paid, its receipt may only be late."""
+        judged = await self._judged(topup, sighting)
+        return isinstance(judged, tuple) and isinstance(judged[0], Death)
+
+    def _loose(self, topup: TopUp) -> tuple[Attempt, ...]:
+        """Leave out what is dead for ever because a final block holds something else at its nonce."""
+        return tuple(a for a in super()._loose(topup) if a.place not in self._contest.gone)
+
+    def _nonce_moved(self, topup: TopUp) -> Step:
+        """Wait for a receipt that lags behind its nonce, or for the proof that it cannot come; an hour in all."""
+        since_ms = self._contest.since_ms
+        assert since_ms is not None
+        if self._watch.now() - since_ms > self._pace.nonce_late_s * 1000:
+            named = nonces({a.place for a in self._contest.used})
             return self._halt(
-                topup,
-                f"nonce {attempt.plan.nonce} was used by a transaction that is not in the ledger: see `reconcile`",
+                topup, f"{named} was used by a transaction that is not in the ledger: see `topup reconcile`"
             )
         return self._wait(topup, "nonce_moved", "the nonce is used, the receipt is missing", self._pace.resend_s)
 
@@ -262,6 +284,9 @@ class Pursuit(Steps):
                 return self._dead(topup, proof, fate)
             case (Paid(by=by), _):
                 return self._paid_elsewhere(topup, by)
+            case (Undecided(), _) if self._new_word(topup) == ATTEST:
+                self._obeyed(topup)
+                return self._failed(topup, "attested by hand: never paid")
             case (Undecided(why=why), fate):
                 alone = self._rail(topup).owners < WITNESSES
                 if alone and isinstance(self._verdict(topup, replace(fate, witnesses=WITNESSES)), Death):
@@ -298,7 +323,7 @@ class Pursuit(Steps):
             # between the two may have been replaced since.
             fate = replace(fate, final_number=min(fate.final_number, sighting.finalized or 0))
             judged = self._verdict(topup, fate)
-            if judged is Death.NONCE and not await self._shown_by_enough(topup):
+            if judged in (Death.NONCE, Death.FOREIGN) and not await self._shown_by_enough(topup):
                 judged = Undecided("too few independent providers show what took the nonce")
         except ChainUnknown as error:
             return str(error)
@@ -323,20 +348,28 @@ class Pursuit(Steps):
             deadline_s=self._deadline_s(topup),
             fate=fate,
             flag_tested=self._store.told("", flag_name(topup, self._demand(topup))) == "1",
+            gone=self._contest.gone,
         )
 
     def _dead(self, topup: TopUp, proof: Death, fate: Fate) -> TopUp:
         seq = len(topup.charges)
         self._sink.emit(events.ChargeDead(topup_id=topup.id, seq=seq, proof=proof.value, final_block=fate.final_number))
         said = f"{proof.value}: proven at final block {fate.final_number} by {fate.witnesses} providers"
-        ended = topup.state is State.HALTED or self._word(topup) == CANCEL
-        return self._move(topup, Fact.FAIL if ended else Fact.PROVEN_DEAD, said)
+        if topup.state is State.HALTED or self._word(topup) == CANCEL or foreign(topup, seq, self._contest.gone):
+            return self._failed(topup, said)
+        return self._move(topup, Fact.PROVEN_DEAD, said)
+
+    def _failed(self, topup: TopUp, said: str) -> TopUp:
+        """End without a payment; where somebody else uses the key, nothing more is bought until a person has looked."""
+        if self._contest.used or self._contest.gone:
+            # The pause comes first: a death between the two must not let the next decision pass.
+            self._store.say(self._account.name, "paused", "1", self._watch.now(), BY)
+            said += f"; {ELSEWHERE}"
+        return self._move(topup, Fact.FAIL, said)
 
     def _paid_elsewhere(self, topup: TopUp, by: frozenset[bytes]) -> Step:
         if by & {a.hash for a in topup.out}:
-            return self._wait(
-                topup, "deathwatch", "paid, as the log shows; its receipt is missing", self._pace.resend_s
-            )
+            return self._undecided(topup, "paid, as the log shows; its receipt is missing")
         hashes = ", ".join("0x" + one.hex() for one in by) or "a transaction without an event"
         return self._halt(topup, f"the charge was paid by {hashes}, which is not in the ledger: see `topup reconcile`")
 
@@ -369,6 +402,7 @@ class Pursuit(Steps):
             if isinstance(looked, Rest):
                 return looked
             topup, sighting = looked
+            await self._contested(topup, sighting)
         word = self._new_word(topup)
         if word is None:
             return self._wait(topup, "halted", topup.reason, self._pace.poll_fastest_s)
@@ -401,7 +435,7 @@ class Pursuit(Steps):
                 self._sink.emit(events.TopUpHalted(topup_id=topup.id, reason=f"the chain shows it paid: {hashes}"))
             case (Undecided(), _) if word == ATTEST:
                 self._obeyed(topup)
-                return self._move(topup, Fact.FAIL, "attested by hand: never paid")
+                return self._failed(topup, "attested by hand: never paid")
             case More(detail=why):
                 return self._undecided(topup, why, MORE_S)  # the word stands until there is an answer
             case (Undecided(why=why), _) | (str() as why):
@@ -409,10 +443,3 @@ class Pursuit(Steps):
             case _:
                 assert_never(judged)
         return self._wait(topup, "halted", topup.reason, self._pace.poll_fastest_s)
-
-
-def _used(attempt: Attempt, sighting: Sighting) -> bool:
-    """Tell whether the chain shows its place taken: the nonce used, or the authorization spent."""
-    if attempt.ours:
-        return sighting.nonce_latest > attempt.plan.nonce
-    return attempt.hash in sighting.used

@@ -34,10 +34,10 @@ from topup.money import Usdc
 from topup.openrouter import OpenRouter
 from topup.ports import Head
 from topup.settings import Settings
-from topup.steps import LOOK, RESOLVE
 from topup.store.sqlite import SqliteStore
 from topup.terms import COINBASE, MPP, RAILS, X402
 from topup.usage import Contradiction, per_day
+from topup.ways import LOOK, RESOLVE
 
 T = TypeVar("T")
 # Nonces looked for one by one, each a bisection over the chain; beyond that a person has to say where to begin.

@@ -19,15 +19,10 @@ from topup.policy import Wallet, permit
 from topup.ports import Rail, Sighting, Sink, Store, Survey
 from topup.terms import Rest, Terms
 from topup.watch import Watch
+from topup.ways import ATTEST, CREDITED, LOOK, RESOLVE
 from topup.witness import BY, Witness
 
 Step = TopUp | Rest
-# The name under which `topup resolve ID` leaves a person's word, and what it may say.
-RESOLVE = "resolve:"
-LOOK = "look"
-ATTEST = "attest-unpaid"
-CANCEL = "cancel"
-CREDITED = "credited"
 
 
 @dataclass(frozen=True)
@@ -66,10 +61,10 @@ class Steps:
             )
         return rail
 
-    async def _look(self, topup: TopUp) -> tuple[TopUp, Sighting] | Rest:
+    async def _look(self, topup: TopUp, *, behind: int | None = None) -> tuple[TopUp, Sighting] | Rest:
         """Look for every attempt that may be out, and store what the chain shows; nothing is concluded from absence."""
         try:
-            return await self._witness.look(topup)
+            return await self._witness.look(topup, behind=behind)
         except ChainError as error:
             if not error.again:
                 raise

@@ -12,11 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from topup import books, events
-from topup.errors import ChainError
+from topup.credits import HOUR_MS
+from topup.death import WITNESSES
+from topup.errors import ChainError, ChainUnknown
 from topup.lifecycle import TERMINAL, Attempt, Fact, Inclusion, Kind, State, TopUp
 from topup.ports import Rail, Seen, Sighting, Sink, Store
+from topup.recall import confirmed, gone
 from topup.terms import Account
 from topup.watch import Watch
+from topup.ways import ATTEST, LOOK, RESOLVE
 
 # States in which a payment of ours stands in a block.
 PAYING = frozenset({State.PAID, State.UNCREDITED, State.CREDITED})
@@ -39,19 +43,29 @@ class Witness:
         self._store = store
         self._sink = sink
         self._back_ms = 0
+        self._denied_ms: dict[int, int] = {}
 
-    async def look(self, topup: TopUp) -> tuple[TopUp, Sighting]:
+    async def look(self, topup: TopUp, *, behind: int | None = None) -> tuple[TopUp, Sighting]:
         """Look for every attempt of an open top-up that may be out, and store what the chain shows.
+
+        `behind` is the wallet's next nonce where the ledger has used more than that: then what ended top-ups have at
+        those nonces is looked for as well, however final it was.
 
         Raises:
             ChainError: it could not be asked.
         """
         beside = self.beside(topup)
-        sighting = await self._rails(topup.rail).look(topup.wallet, [*((topup, a) for a in topup.out), *beside])
+        if behind is not None:
+            beside += self._store.settled_from(topup, behind)
+        sought = [*((topup, a) for a in topup.out), *beside]
+        sighting = await self._sighted(self._rails(topup.rail), topup.wallet, sought)
         for owner, attempt in beside:
             self._after(owner, attempt, sighting)
         others = self._store.rivals(topup)
+        worded = topup.state in PAYING and self._worded(topup)
         topup = self._lost(topup, sighting)
+        if worded and topup.state is State.SENT:  # the word has done what it was said for
+            self._store.say(topup.account, RESOLVE + topup.id, "", self._watch.now(), BY)
         topup = self._found(topup, sighting, others)
         topup = self._concluded(topup, others)
         return self._settled(topup, sighting), sighting
@@ -75,38 +89,97 @@ class Witness:
             if rail.chain_id != way[1]:
                 continue  # the settings name another chain now, which knows nothing of these
             with contextlib.suppress(ChainError):  # the passes themselves say what is wrong with the chain
-                sighting = await rail.look(account.wallet, left)
+                sighting = await self._sighted(rail, account.wallet, left)
                 for owner, attempt in left:
                     self._after(owner, attempt, sighting)
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    async def _sighted(self, rail: Rail, wallet: bytes, sought: Sequence[tuple[TopUp, Attempt]]) -> Sighting:
+        """Look, and once more through every provider where an inclusion is to be taken back.
+
+        Where only one is configured, nonces and marks count for that by a person's word.
+        """
+        sighting = await rail.look(wallet, sought)
+        if not gone(sighting):
+            return sighting
+        disputed = [(t, a) for t, a in sought if a.inclusion is not None and a.hash in gone(sighting)]
+        second: Sighting | None = sighting
+        if rail.owners >= WITNESSES:
+            try:
+                second = await rail.look(wallet, disputed, every=True)
+            except ChainUnknown:
+                second = None
+        alone = rail.owners < WITNESSES and not all(self._worded(t) for t, a in disputed if a.hash in sighting.unspent)
+        recorded = {a.hash: a.inclusion.block_number for _, a in disputed if a.hash and a.inclusion is not None}
+        judged = confirmed(sighting, second, recorded, believe_unspent=not alone)
+        for owner, attempt in disputed:
+            if attempt.hash in sighting.unspent - judged.unspent:
+                self._denied(owner, attempt, alone=alone)
+        return judged
+
+    def _worded(self, topup: TopUp) -> bool:
+        """Tell whether a person has said, since this top-up came to its state, that the chain may take it back."""
+        name = RESOLVE + topup.id
+        said = self._store.told(topup.account, name) in (LOOK, ATTEST)
+        return said and self._store.told_at(topup.account, name) >= topup.moved_ms
+
+    def _denied(self, topup: TopUp, attempt: Attempt, *, alone: bool) -> None:
+        """Say, once an hour, that an inclusion is denied and not taken back."""
+        now, said = self._watch.now(), self._denied_ms.get(attempt.id)
+        if said is not None and now - said < HOUR_MS:
+            return
+        self._denied_ms[attempt.id] = now
+        assert attempt.inclusion is not None
+        assert attempt.hash is not None
+        why = "one provider is no proof" if alone else "too few independent providers show it"
+        self._sink.emit(
+            events.InclusionDenied(
+                topup_id=topup.id, tx_hash=attempt.hash, block=attempt.inclusion.block_number, detail=why
+            )
+        )
 
     # -- the open top-up ----------------------------------------------------------------------------------------
 
     def _lost(self, topup: TopUp, sighting: Sighting) -> TopUp:
-        """Store that blocks of known inclusions are no longer canonical."""
+        """Store that known inclusions do not stand any more, or never did."""
         for attempt in topup.out:
             told = attempt.inclusion
-            if told is None or attempt.hash is None or attempt.hash not in sighting.replaced:
+            if told is None or attempt.hash is None or attempt.hash not in gone(sighting):
                 continue
-            self._sink.emit(events.PaymentVanished(topup_id=topup.id, tx_hash=attempt.hash, block=told.block_number))
-            if attempt.booked:
-                topup = self._taken_back(topup, attempt, told)
-                continue
+            self._sink.emit(
+                events.PaymentVanished(
+                    topup_id=topup.id,
+                    tx_hash=attempt.hash,
+                    block=told.block_number,
+                    proof="replaced" if attempt.hash in sighting.replaced else "unspent",
+                )
+            )
             still = any(a.paid for a in topup.out if a.id != attempt.id)
             lost = attempt.paid and topup.state in PAYING and not still
             # What vanishes of an earlier charge, which is dead, changes nothing for the one that is being paid.
             newest = attempt.charge_seq == len(topup.charges)
             again = newest and topup.state in (State.REVERTED, State.CHARGED)
             fact = Fact.VANISHED if lost or again else None
-            topup = self._store.vanished(topup, attempt, fact, self._watch.now())
+            if attempt.booked:
+                topup = self._taken_back(topup, attempt, told, fact, by_one=attempt.hash not in sighting.unspent)
+            else:
+                topup = self._store.vanished(topup, attempt, fact, self._watch.now())
         return topup
 
-    def _taken_back(self, topup: TopUp, attempt: Attempt, told: Inclusion) -> TopUp:
-        """Take a booked attempt out of the books again; whoever believed in a safe block has to look."""
-        now, ended = self._watch.now(), topup.state in TERMINAL
+    def _taken_back(self, topup: TopUp, attempt: Attempt, told: Inclusion, fact: Fact | None, *, by_one: bool) -> TopUp:
+        """Take a booked attempt out of the books again, with the arrow that this takes.
+
+        Where one provider alone says that a safe block was replaced, a person has to look: `by_one` is False where a
+        person has looked.
+        """
+        now = self._watch.now()
         entry = self._store.booked(topup.id, attempt)  # as it was written, whatever it would be today
         reason = f"block {told.block_number} was safe, is in the books, and has been replaced"
-        halt = None if ended or topup.state is State.HALTED else reason
-        topup = self._store.undone(topup, attempt, books.reversal(entry, now), halt, now)
+        alone = by_one and self._rails(topup.rail).owners < WITNESSES
+        halt = reason if alone and topup.state not in {*TERMINAL, State.HALTED} else None
+        reversed_ = books.reversal(entry, now)
+        topup = self._store.undone(topup, attempt, reversed_, halt, now, fact=None if halt is not None else fact)
         if halt is not None:
             self._sink.emit(events.TopUpHalted(topup_id=topup.id, reason=halt))
         return topup
@@ -243,7 +316,7 @@ class Witness:
         """Follow one attempt of an ended top-up until a final block has settled it."""
         assert attempt.hash is not None
         told = attempt.inclusion
-        if told is not None and attempt.hash in sighting.replaced:
+        if told is not None and attempt.hash in gone(sighting):
             self._undone(owner, attempt)
         elif told is None and attempt.hash in sighting.seen:
             self._late(owner, attempt, sighting.seen[attempt.hash])
@@ -251,7 +324,9 @@ class Witness:
             if sighting.safe is not None and sighting.safe >= told.block_number:
                 self._book(owner, attempt)
         elif told is not None and sighting.finalized is not None and sighting.finalized >= told.block_number:
-            self._store.final(attempt, self._watch.now())
+            # Final by those who are asked today, who need not be those that showed it.
+            if attempt.hash in sighting.seen or spent(attempt, sighting):
+                self._store.final(attempt, self._watch.now())
         elif told is None and self._over(attempt, sighting):
             self._store.over(attempt, self._watch.now())
 
@@ -273,7 +348,7 @@ class Witness:
         self._store.say(owner.account, "paused", "1", now, BY)
         block = attempt.inclusion.block_number
         self._sink.emit(events.PaymentUndone(topup_id=owner.id, tx_hash=attempt.hash, block=block))
-        self._taken_back(owner, attempt, attempt.inclusion)
+        self._taken_back(owner, attempt, attempt.inclusion, None, by_one=True)
 
     def _late(self, owner: TopUp, attempt: Attempt, seen: Seen) -> None:
         assert attempt.hash is not None
@@ -301,6 +376,13 @@ class Witness:
                 spent_units=seen.inclusion.tokens,
             )
         )
+
+
+def spent(attempt: Attempt, sighting: Sighting) -> bool:
+    """Tell whether the chain shows its place taken: the nonce used, or the authorization spent."""
+    if attempt.ours:
+        return sighting.nonce_latest > attempt.plan.nonce
+    return attempt.hash in sighting.used
 
 
 def _again(topup: TopUp, attempt: Attempt, seen: Seen) -> bool:

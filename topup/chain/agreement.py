@@ -18,7 +18,7 @@ from topup.death import WITNESSES, Fate, More
 from topup.errors import ChainUnknown, PaymentForbidden, Reverted
 from topup.money import Bps, Usdc, Wei
 from topup.policy import Permission
-from topup.ports import UNMEASURED, UNTRIED, Head, Holdings, Seen, Sighting, Simulation, Survey
+from topup.ports import UNMEASURED, UNTRIED, Head, Holdings, Seen, Sighting, Simulation, Spent, Survey
 from topup.wire.clean import SENTENCE_MAX, joined
 
 if TYPE_CHECKING:
@@ -218,8 +218,8 @@ def sighting(answers: Answers[View], quorum: int) -> Agreed[Sighting]:
 
     Heights are what enough reach.
 
-    An inclusion that was recorded and of which enough say neither that it stands nor that it was replaced is not
-    settled: safe and final end below its block until they do.
+    An inclusion that was recorded and of which enough say neither that it stands nor that it cannot be is not settled:
+    safe and final end below its block until they do.
     """
     votes = answers.votes
     showing = {
@@ -232,10 +232,22 @@ def sighting(answers: Answers[View], quorum: int) -> Agreed[Sighting]:
     says_other = [(v, h) for v in votes for h in v.value.sighting.replaced]
     says_same = [(v, h) for v in votes for h in v.value.standing]
     replaced = {h for h in recorded if owners([v for v, other in says_other if other == h]) >= quorum}
-    standing = {h for h in recorded if owners([v for v, same in says_same if same == h]) >= quorum}
-    doubted = recorded.keys() - replaced - standing
+    says_unspent = [(v, h) for v in votes for h in v.value.sighting.unspent]
+    unspent = {
+        h for h in recorded.keys() - seen.keys() if owners([v for v, free in says_unspent if free == h]) >= quorum
+    }
+    # Whoever shows its block, and its nonce free behind it, does not say that it stands.
+    standing = {
+        h
+        for h in recorded
+        if owners([v for v, same in says_same if same == h and h not in v.value.sighting.unspent]) >= quorum
+    }
+    doubted = recorded.keys() - replaced - unspent - standing
     ends = [recorded[h] - 1 for h in doubted]
     dissent = [f"{v.name} shows another block than was recorded for 0x{h.hex()}" for v, h in says_other if h in doubted]
+    dissent += [
+        f"{v.name} shows that 0x{h.hex()} cannot be where it was recorded" for v, h in says_unspent if h in doubted
+    ]
     for told in (told for h, told in showing.items() if h not in seen and owners(told) > 1):
         dissent += [
             f"{v.name} shows it in block {v.value.inclusion.block_number}: {v.value.reason or 'paid'}" for v in told
@@ -251,6 +263,7 @@ def sighting(answers: Answers[View], quorum: int) -> Agreed[Sighting]:
         seen=seen,
         replaced=frozenset(replaced),
         used=frozenset(h for h in marked if owners([v for v in votes if h in v.value.sighting.used]) >= quorum),
+        unspent=frozenset(unspent),
     )
     return Agreed(agreed, joined(dissent))
 
@@ -337,6 +350,21 @@ def fate(answers: Answers[Account]) -> Fate:
         raise Disagreement("what became of a charge", joined(list(shown), SAID_MAX))
     at = told.final
     return Fate(at.number, at.hash, at.timestamp_s, told.flag, told.payers, owners(votes))
+
+
+def spent(answers: Answers[Spent], quorum: int) -> Spent:
+    """Join what providers show of one block: what stands there, whether it is final, and the wallet's nonce after it.
+
+    Raises:
+        Disagreement: too few show the same block there.
+    """
+    camp = agreeing(answers.votes, lambda s: s.block, quorum)
+    if not camp:
+        shown = "; ".join(f"{v.name} has 0x{v.value.block.hash.hex()} at {v.value.block.number}" for v in answers.votes)
+        raise Disagreement("a block", shown)
+    said = agreeing([v for v in camp if v.value.nonce is not None], lambda s: s.nonce, quorum)
+    final = owners([v for v in camp if v.value.final]) >= quorum
+    return Spent(camp[0].value.block, final, said[0].value.nonce if said else None)
 
 
 def holdings(answers: Answers[Held]) -> Holdings:

@@ -21,7 +21,7 @@ from topup.charge import Charge
 from topup.errors import ChainUnknown, Reverted
 from topup.lifecycle import NO_TOKENS, Attempt, Inclusion, Kind, Plan
 from topup.money import Asset, Usdc, Wei
-from topup.ports import UNMEASURED, Seen, Sighting
+from topup.ports import UNMEASURED, Head, Seen, Sighting
 
 # A payment may stand below the block it was planned on, once that block was replaced: two hours of Base's blocks, below
 # anything that was not final then.
@@ -76,16 +76,46 @@ async def look(rpc: Rpc, chain_id: int, wallet: bytes, attempts: Sequence[Sought
     # A block that cannot be read proves nothing: neither that it stands nor that another does.
     standing = frozenset(h for h, shown in there.items() if shown == recorded[h].block_hash)
     replaced = frozenset(h for h, shown in there.items() if shown is not None) - standing
+    now, next_nonce = head(known(newest, "the newest block")), count(known(nonce, "the nonce"), "the nonce", bare=True)
+    seen = await _weighed(rpc, wallet, found)
+    # What was recorded, is not shown, and has its nonce still to come: looked at once more, on one block.
+    doubted = {
+        a.hash: a.plan.nonce
+        for a, _ in attempts
+        if a.hash in recorded.keys() - seen.keys()
+        and recorded[a.hash].block_number < now.number
+        and next_nonce <= a.plan.nonce
+    }
     sighting = Sighting(
-        head=head(known(newest, "the newest block")),
+        head=now,
         safe=safe_height(safe, final),
         finalized=height(final),
         finalized_s=count(final.get("timestamp"), "a block time") if isinstance(final, dict) else None,
-        nonce_latest=count(known(nonce, "the nonce"), "the nonce", bare=True),
-        seen=await _weighed(rpc, wallet, found),
+        nonce_latest=next_nonce,
+        seen=seen,
         replaced=replaced,
+        unspent=await _unspent(rpc, wallet, doubted, now),
     )
     return View(sighting, {h: told.block_number for h, told in recorded.items()}, standing)
+
+
+async def _unspent(rpc: Rpc, wallet: bytes, doubted: dict[bytes, int], at: Head) -> frozenset[bytes]:
+    """Return which of these nonces the wallet had still to use by the end of block `at`.
+
+    Both are asked of one block: behind one address there may be nodes of which one is blocks behind the other.
+    """
+    if not doubted:
+        return frozenset()
+    block, nonce = await rpc.batch(
+        [
+            ("eth_getBlockByNumber", [hex(at.number), False]),
+            ("eth_getTransactionCount", ["0x" + wallet.hex(), hex(at.number)]),
+        ]
+    )
+    if not isinstance(block, dict) or head(block) != at or isinstance(nonce, RpcError):
+        return frozenset()
+    next_nonce = count(nonce, "the nonce", bare=True)
+    return frozenset(key for key, own in doubted.items() if next_nonce <= own)
 
 
 def safe_height(safe: Answer, final: Answer) -> int | None:

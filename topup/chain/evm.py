@@ -20,7 +20,7 @@ from topup.death import Fate, More
 from topup.errors import ChainUnknown
 from topup.lifecycle import Attempt
 from topup.money import Asset, Usdc, Wei
-from topup.ports import Call, Head, Holdings, Sent, Sighting, Simulation, Survey
+from topup.ports import Call, Head, Holdings, Sent, Sighting, Simulation, Spent, Survey
 
 
 class EvmChain(Quorum):
@@ -92,6 +92,13 @@ class EvmChain(Quorum):
         if isinstance(read, More):
             return read
         return self._told("what became of a charge", lambda: Agreed(agreement.fate(read.value), read.dissent))
+
+    async def spent(self, wallet: bytes, number: int) -> Spent:
+        """Ask every provider how many transactions a wallet had sent by the end of a block, and whether it is final."""
+        chain_id = self._chain_id
+        answers = await self._providers.ask(lambda rpc: fate.spent(rpc, chain_id, wallet, number), every=True)
+        needed = self._enough(answers)
+        return self._told("a block", lambda: Agreed(agreement.spent(answers, needed)))
 
     async def holdings(self, wallet: bytes) -> Holdings:
         """Ask every provider what a wallet holds of ETH and the token at a final block."""

@@ -11,13 +11,13 @@ from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
-from topup.chain.rpc import Answer, Query, Rpc, known, unhex
+from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, unhex
 from topup.chain.scan import of_operator, transfer
 from topup.chain.search import Search, Sought, TooNarrow, alone
 from topup.chain.survey import head, right_chain
 from topup.charge import Charge
 from topup.errors import ChainUnknown
-from topup.ports import Head, Piece
+from topup.ports import Head, Piece, Spent
 
 # The payment contract keeps processedTransferIntents[operator][id] in this mapping (its published source's layout).
 PROCESSED_SLOT: Final = 4
@@ -148,6 +148,31 @@ def _sought(demand: Charge, since: int) -> Sought:
         return (said.tx_hash, said.block_number) if said.id == one else None
 
     return Sought(contract + operator + one, of_operator(contract, operator), since, carrier)
+
+
+async def spent(rpc: Rpc, chain_id: int, wallet: bytes, number: int) -> Spent:
+    """Read what stands at a height, whether it is final, and how many transactions the wallet had sent by its end.
+
+    A node that no longer has that state still tells the block: its nonce is None.
+
+    Raises:
+        WrongChain: the provider speaks for another chain.
+        ChainUnknown: the block could not be read, or the provider has none at that height.
+    """
+    spoken, final, at, nonce = await rpc.batch(
+        [
+            ("eth_chainId", []),
+            ("eth_getBlockByNumber", ["finalized", False]),
+            ("eth_getBlockByNumber", [hex(number), False]),
+            ("eth_getTransactionCount", ["0x" + wallet.hex(), hex(number)]),
+        ]
+    )
+    right_chain(rpc, spoken, chain_id)
+    block = _block(rpc, at, f"block {number}")
+    if block.number != number:
+        raise ChainUnknown(f"{rpc.host} answers block {block.number} where {number} was asked for")
+    past = isinstance(final, dict) and head(final).number >= number
+    return Spent(block, past, None if isinstance(nonce, RpcError) else quantity(nonce, "the nonce"))
 
 
 async def mark(rpc: Rpc, chain_id: int, demand: Charge) -> tuple[Head, bool]:

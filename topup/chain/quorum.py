@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from topup.chain import agreement
-from topup.chain.agreement import Agreed, Disagreement, Vote
+from topup.chain.agreement import Agreed, Answers, Disagreement, Vote
 from topup.chain.evidence import View
 from topup.chain.fate import ends
 from topup.chain.providers import Providers
@@ -46,13 +46,22 @@ class Quorum:
     async def _seen(self, about: str, ask: Callable[[Rpc], Awaitable[View]], *, every: bool) -> Sighting:
         """Look in canonical blocks; with `every`, through all, and two where two are configured."""
         needed = self._providers.quorum
-        enough = None if every else lambda said: agreement.settled(said, needed)
-        answers = await self._providers.ask(ask, lambda view: view.sighting.head, every=every, enough=enough)
+        early = None if every else lambda said: agreement.settled(said, needed)
+        answers = await self._providers.ask(ask, lambda view: view.sighting.head, every=every, enough=early)
         if every:
-            needed = max(needed, min(2, self.owners))
-            if (answered := agreement.owners(answers.votes)) < needed:
-                raise ChainUnknown(f"{needed} independent providers are needed, {answered} answered")
+            needed = self._enough(answers)
         return self._told(about, lambda: agreement.sighting(answers, needed))
+
+    def _enough(self, answers: Answers[T]) -> int:
+        """Return how many have to say the same where something ends by it: two where two are configured.
+
+        Raises:
+            ChainUnknown: fewer have answered.
+        """
+        needed = max(self._providers.quorum, min(2, self.owners))
+        if (answered := agreement.owners(answers.votes)) < needed:
+            raise ChainUnknown(f"{needed} independent providers are needed, {answered} answered")
+        return needed
 
     async def _standing(self, head: Head, votes: Sequence[Vote[Survey]]) -> Head:
         """Return the block that enough providers have at this height: what is planned on it has to be run on it.

@@ -66,15 +66,22 @@ async def look(rpc: Rpc, chain_id: int, traces: Sequence[Traced], search: Search
             found += await _carried(rpc, trace, end, now, search or alone(chain_id))
     there = {key: unhexed(block.get("hash")) for key, block in blocks.items() if isinstance(block, dict)}
     standing = frozenset(key for key, shown in there.items() if shown == recorded[key].block_hash)
+    seen = await _weighed(rpc, found)
+    doubted = [
+        trace
+        for trace, told in traces
+        if told is not None and trace.key not in seen and told.block_number < now.number and marks[trace.key] == 0
+    ]
     sighting = Sighting(
         head=now,
         safe=safe_height(safe, final),
         finalized=height(final),
         finalized_s=count(final.get("timestamp"), "a block time") if isinstance(final, dict) else None,
         nonce_latest=0,
-        seen=await _weighed(rpc, found),
+        seen=seen,
         replaced=frozenset(key for key, shown in there.items() if shown is not None) - standing,
         used=frozenset(key for key, word in marks.items() if word),
+        unspent=await _unspent(rpc, doubted, now),
     )
     return View(sighting, {key: told.block_number for key, told in recorded.items()}, standing)
 
@@ -100,6 +107,17 @@ async def account(rpc: Rpc, chain_id: int, trace: Trace, final: int, search: Sea
     if trace.hash is not None and known(receipts[0], "the receipt") is not None and _succeeded(receipts[0]):
         payers.add(trace.hash)
     return Account(newest, at, known_word(marked, "an authorization's mark") != 0, frozenset(payers))
+
+
+async def _unspent(rpc: Rpc, doubted: Sequence[Trace], at: Head) -> frozenset[bytes]:
+    """Return which of these authorizations bear no mark at the end of block `at`; both are asked of one block."""
+    if not doubted:
+        return frozenset()
+    asked = (mark(trace, hex(at.number)) for trace in doubted)
+    block, *marks = await rpc.batch([("eth_getBlockByNumber", [hex(at.number), False]), *asked])
+    if not isinstance(block, dict) or head(block) != at:
+        return frozenset()
+    return frozenset(trace.key for trace, word in zip(doubted, marks, strict=True) if _word(word) == 0)
 
 
 # -- where it was used ------------------------------------------------------------------------------------------

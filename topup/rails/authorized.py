@@ -17,7 +17,7 @@ from topup.errors import ApiGone, ApiRejected, ApiUnknown, ChainUnknown, Payment
 from topup.exchange import Answered, Exchange, fail
 from topup.lifecycle import Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.money import Asset, Wei
-from topup.ports import Clock, Delivery, Holdings, Sent, Sighting, Signer, Survey, TokenChain, Trace
+from topup.ports import Clock, Delivery, Holdings, Sent, Sighting, Signer, Spent, Survey, TokenChain, Trace
 from topup.wire.secrets import Masker
 
 D = TypeVar("D", bound=Demand)
@@ -192,6 +192,14 @@ class Authorized(ABC, Generic[D]):
         fate = await self._chain.fate(self._traced(topup, attempt))
         failed = attempt.inclusion is not None and not attempt.inclusion.success
         return replace(fate, flag=False) if isinstance(fate, Fate) and failed and not fate.payers else fate
+
+    async def spent(self, wallet: bytes, number: int) -> Spent:  # noqa: ARG002
+        """Refuse: no nonce of the wallet tells of what somebody else carries to the chain.
+
+        Raises:
+            ChainUnknown: always.
+        """
+        raise ChainUnknown("an authorization has no place among the wallet's own transactions")
 
     async def holdings(self, wallet: bytes) -> Holdings:
         """Read what a wallet holds of the chain's dollar at a final block."""

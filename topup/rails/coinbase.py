@@ -15,7 +15,7 @@ from topup.death import Fate, More
 from topup.errors import ChainUnknown, PaymentForbidden, Reverted, SignerError
 from topup.lifecycle import NO_TOKENS, Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.money import Asset, Bps, Wei
-from topup.ports import Api, Call, Chain, Claim, Clock, Holdings, Sent, Sighting, Signer, Simulation, Survey
+from topup.ports import Api, Call, Chain, Claim, Clock, Holdings, Sent, Sighting, Signer, Simulation, Spent, Survey
 from topup.rails.heard import leaky, unreadable
 from topup.wire.reading import walled
 from topup.wire.secrets import NOTHING, Masker
@@ -340,6 +340,10 @@ class Coinbase:
         if planned is None:
             raise ChainUnknown(f"nothing of charge {charge_seq} was ever sent")
         return await self._chain.fate(_demand(topup, charge_seq), max(0, planned - REPLACED_BLOCKS))
+
+    async def spent(self, wallet: bytes, number: int) -> Spent:
+        """Read how many transactions the wallet had sent by the end of a block."""
+        return await self._chain.spent(wallet, number)
 
     async def holdings(self, wallet: bytes) -> Holdings:
         """Read what a wallet holds of ETH and USDC at a final block."""

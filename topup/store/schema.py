@@ -348,6 +348,16 @@ CREATE TABLE piece (
 ) STRICT, WITHOUT ROWID;
 """
 
+# Nonces of ours that the chain shows used, by no transaction that is known.
+EIGHTH = """
+CREATE TABLE taken (
+  attempt INTEGER PRIMARY KEY REFERENCES attempt (id),  -- the oldest at that nonce
+  since_ms INTEGER NOT NULL,       -- when it was noticed first
+  block INTEGER,                   -- by the end of which the nonce was used; null while nobody could say
+  block_hash BLOB
+) STRICT;
+"""
+
 # After this version the entries that are there are chained.
 CHAINED_FROM = 4
-MIGRATIONS: tuple[str, ...] = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH)
+MIGRATIONS: tuple[str, ...] = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH)

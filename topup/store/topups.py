@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from topup.books import Entry
@@ -12,7 +13,7 @@ from topup.credits import Reading
 from topup.errors import StoreFenced, StoreUnusable
 from topup.lifecycle import TERMINAL, Attempt, ChargeRow, Fact, Plan, State, TopUp, advance
 from topup.money import Usd, Wei
-from topup.ports import GONE, Seen, Sent
+from topup.ports import GONE, Seen, Sent, Taken
 from topup.store import file, journal, rows
 from topup.store.words import Words
 
@@ -105,6 +106,56 @@ class TopUps(Words):
             " ORDER BY attempt.id"
         )
         owners = [(int(row["one"]), self._load(row)) for row in self._all(sql, account, wallet)]
+        return [(owner, a) for one, owner in owners for a in owner.attempts if a.id == one]
+
+    def taken(self, topup_id: str) -> dict[int, Taken]:
+        """Return which nonces of a top-up something unknown has used, by the oldest attempt there."""
+        sql = "SELECT taken.* FROM taken JOIN attempt ON attempt.id = taken.attempt WHERE attempt.topup = ?"
+        return {
+            int(row["attempt"]): Taken(row["since_ms"], row["block"], row["block_hash"] or b"")
+            for row in self._all(sql, topup_id)
+        }
+
+    def keep_taken(self, topup: TopUp, attempt: Attempt, one: Taken, at_ms: int) -> None:
+        """Store since when a nonce is used by something unknown, and by the end of which block."""
+        with self._write(at_ms) as db:
+            row = (attempt.id, one.since_ms, one.block_number, one.block_hash or None)
+            db.execute("INSERT OR REPLACE INTO taken VALUES (?,?,?,?)", row)
+            self._evidence(topup, attempt, at_ms, "nonce_taken", f"block {one.block_number}")
+
+    def forget_taken(self, topup: TopUp, attempts: Sequence[int], at_ms: int) -> None:
+        """Store that the nonces of these attempts are explained, or free again."""
+        with self._write(at_ms) as db:
+            for one in topup.attempts:
+                if one.id in attempts:
+                    db.execute("DELETE FROM taken WHERE attempt = ?", (one.id,))
+                    self._evidence(topup, one, at_ms, "nonce_explained", "")
+
+    def adopted_places(self, topup: TopUp) -> frozenset[tuple[int, int]]:
+        """Return the places of this top-up's own transactions at which a person took over one that paid nothing."""
+        sql = (
+            "SELECT DISTINCT attempt.lane, attempt.nonce FROM attempt JOIN adopted ON adopted.nonce = attempt.nonce"
+            " AND adopted.wallet = attempt.address AND adopted.chain_id = attempt.chain_id"
+            " WHERE attempt.topup = ? AND attempt.broadcaster = 'us' AND adopted.topup IS NULL"
+        )
+        found = self._all(sql, topup.id)
+        return frozenset((int.from_bytes(row["lane"], "big"), int.from_bytes(row["nonce"], "big")) for row in found)
+
+    def settled_from(self, topup: TopUp, nonce: int) -> list[tuple[TopUp, Attempt]]:
+        """Return what ended top-ups on the same way have in final blocks at this nonce or a later one.
+
+        What was adopted without its charge is left out: there is nothing to look for it by.
+        """
+        sql = (
+            "SELECT attempt.id AS one, topup.* FROM attempt JOIN topup ON topup.id = attempt.topup"
+            " JOIN charge ON charge.topup = attempt.topup AND charge.seq = attempt.charge_seq"
+            " WHERE attempt.final = 1 AND attempt.inclusion IS NOT NULL AND charge.raw IS NOT NULL"
+            " AND attempt.broadcaster = 'us' AND attempt.nonce >= ? AND topup.account = ? AND topup.wallet = ?"
+            " AND topup.rail = ? AND topup.chain_id = ? AND topup.id != ?"
+            " AND topup.state IN ('done', 'dropped', 'failed') ORDER BY attempt.id LIMIT 100"
+        )
+        values = (rows.word(nonce), topup.account, topup.wallet, topup.rail, topup.chain_id, topup.id)
+        owners = [(int(row["one"]), self._load(row)) for row in self._all(sql, *values)]
         return [(owner, a) for one, owner in owners for a in owner.attempts if a.id == one]
 
     def rivals(self, topup: TopUp) -> list[Attempt]:
@@ -331,15 +382,29 @@ class TopUps(Words):
         with self._write(at_ms) as db:
             db.execute("UPDATE attempt SET final = 1 WHERE id = ?", (attempt.id,))
 
-    def undone(self, topup: TopUp, attempt: Attempt, reversal: Entry, halt: str | None, at_ms: int) -> TopUp:
-        """Store that a block in the books was replaced, take back what was booked; `halt` is the reason to halt."""
+    def undone(
+        self,
+        topup: TopUp,
+        attempt: Attempt,
+        reversal: Entry,
+        halt: str | None,
+        at_ms: int,
+        *,
+        fact: Fact | None = None,
+    ) -> TopUp:
+        """Store that an inclusion in the books does not stand, and take back what was booked.
+
+        `halt` is the reason to halt; without one `fact` is the arrow this takes, as for `included`.
+        """
         with self._write(at_ms) as db:
-            db.execute("UPDATE attempt SET inclusion = NULL, booked = 0 WHERE id = ?", (attempt.id,))
+            db.execute("UPDATE attempt SET inclusion = NULL, booked = 0, final = 0 WHERE id = ?", (attempt.id,))
             self._vacate(topup, attempt)
             self._evidence(topup, attempt, at_ms, "vanished", "")
             journal.post(db, topup.account, reversal)
             if halt is not None:
                 self._advance(topup, Fact.HALT, at_ms, halt)
+            elif fact is not None:
+                self._advance(topup, fact, at_ms)
         return self.topup(topup.id)
 
     def rebase(self, topup: TopUp, baseline: Usd) -> TopUp:

@@ -1,0 +1,111 @@
+"""Has somebody else used a nonce of ours, and can what we sent there never be mined?
+
+A nonce is mined once. When the chain shows one of ours used and shows no transaction of ours that used it, a receipt
+may lag, or the key is used elsewhere. Since when that is so is stored, so that a restart begins nothing anew. With it
+stands the block by whose end the nonce was used. Once that very block is final, as two owners show it, whatever used
+the nonce stands for ever, and what we sent there is dead; whether its charge was paid is another question. A person who
+takes the transaction over by `topup reconcile --adopt` says the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from topup.errors import ChainUnknown
+from topup.lifecycle import Attempt, TopUp
+from topup.ports import Rail, Sighting, Spent, Store, Taken
+from topup.witness import spent
+
+Place = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Nonces of a top-up that something unknown has used.
+
+    Attributes:
+        used: the oldest attempt at each, whose receipt nobody shows.
+        since_ms: since when the first of them is; None where there is none.
+        gone: places that a final block shows used, or that a person took over: nothing of ours is mined there any more.
+        new: attempts of which this was not known before.
+    """
+
+    used: tuple[Attempt, ...] = ()
+    since_ms: int | None = None
+    gone: frozenset[Place] = frozenset()
+    new: tuple[Attempt, ...] = ()
+
+
+NONE = Contest()
+
+
+def for_ever(taken: Taken, shown: Spent) -> bool:
+    """Tell whether the block by whose end the nonce was used is final, and still the same one."""
+    return shown.final and shown.block.number == taken.block_number and shown.block.hash == taken.block_hash
+
+
+def seen_used(attempt: Attempt, shown: Spent) -> bool:
+    """Tell whether this very block shows the nonce of an attempt used."""
+    return shown.nonce is not None and shown.nonce > attempt.plan.nonce
+
+
+async def contest(
+    rail: Rail, store: Store, topup: TopUp, sighting: Sighting, loose: Sequence[Attempt], now_ms: int
+) -> Contest:
+    """Find out which nonces of what is out were used by none of ours, and store what is new.
+
+    Nothing is asked while no nonce is; a chain that does not answer leaves it as it was.
+    """
+    adopted = store.adopted_places(topup)
+    left = [a for a in loose if a.place not in adopted]
+    oldest = {a.place: a for a in reversed(left) if spent(a, sighting)}
+    known = store.taken(topup.id)
+    used = {a.id for a in oldest.values()}
+    # Of a provider that is behind the block in which it was noticed, a free nonce says nothing.
+    free = [n for n, one in known.items() if n not in used and sighting.head.number >= (one.block_number or 0)]
+    if free:
+        store.forget_taken(topup, free, now_ms)
+    gone = {a.place for a in loose if a.place in adopted}
+    since, new = [], []
+    for attempt in oldest.values():
+        before = known.get(attempt.id)
+        after = before or Taken(now_ms, None, b"")
+        if attempt.ours:
+            after, settled = await _placed(rail, topup, attempt, after, sighting)
+            gone |= {attempt.place} if settled else set()
+        if after != before:
+            store.keep_taken(topup, attempt, after, now_ms)
+        since.append(after.since_ms)
+        new += [attempt] if before is None else []
+    return Contest(tuple(oldest.values()), min(since, default=None), frozenset(gone), tuple(new))
+
+
+async def _placed(rail: Rail, topup: TopUp, attempt: Attempt, taken: Taken, sighting: Sighting) -> tuple[Taken, bool]:
+    """Return in which block the nonce is known used, and whether that is for ever."""
+    try:
+        if taken.block_number is not None:
+            if sighting.finalized is None or sighting.finalized < taken.block_number:
+                return taken, False
+            shown = await rail.spent(topup.wallet, taken.block_number)
+            if shown.block.hash == taken.block_hash:
+                return taken, for_ever(taken, shown)
+        # Never placed, or in a block that was replaced since.
+        shown = await rail.spent(topup.wallet, sighting.head.number)
+    except ChainUnknown:
+        return taken, False
+    if not seen_used(attempt, shown):
+        return Taken(taken.since_ms, None, b""), False
+    return Taken(taken.since_ms, shown.block.number, shown.block.hash), False
+
+
+def foreign(topup: TopUp, seq: int, gone: frozenset[Place]) -> bool:
+    """Tell whether something that is none of ours used a nonce at which a payment of this charge was sent."""
+    ours = {a.place for a in topup.out if a.inclusion is not None}
+    return any(a.place in gone - ours for a in topup.out if a.charge_seq == seq)
+
+
+def nonces(places: Collection[Place]) -> str:
+    """Name the nonces of these places, in words."""
+    numbers = sorted({nonce for _, nonce in places})
+    return f"nonce{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"

@@ -1,0 +1,53 @@
+"""When does an inclusion that was recorded no longer count?
+
+An inclusion may have been invented, by a provider that was the only one then, or its block may have been replaced. It
+is taken back on positive proof alone: another block stands at its height, or, by the end of a later block, the nonce it
+would have used is still to come (of an authorization: its mark is not set). That nobody shows its receipt proves
+nothing. What is taken back was sent and may still be mined: it is followed on, and nothing is signed in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from topup.ports import Sighting
+
+
+def confirmed(
+    sighting: Sighting, second: Sighting | None, recorded: Mapping[bytes, int], *, believe_unspent: bool
+) -> Sighting:
+    """Return the first look with what the second one, through every provider, confirms; the rest is held in doubt.
+
+    What is in doubt is neither taken back nor settled: safe and final end below its block.
+
+    Args:
+        sighting: a look as it was agreed on.
+        second: the look through every provider, in which two independent ones had to show it; None when it failed.
+        recorded: the block number of each hash that was recorded.
+        believe_unspent: whether what the second look shows of nonces and marks counts: it does not when there is only
+            one provider and no person has said that it may.
+    """
+    replaced = second.replaced & sighting.replaced if second is not None else frozenset()
+    unspent = second.unspent & sighting.unspent if second is not None and believe_unspent else frozenset()
+    doubted = (sighting.replaced | sighting.unspent) - replaced - unspent
+    ends = [recorded[key] - 1 for key in doubted if key in recorded]
+
+    def below(height: int | None) -> int | None:
+        if height is None or not ends:
+            return height
+        lowest = min(height, *ends)
+        return None if lowest < 0 else lowest
+
+    return replace(
+        sighting,
+        replaced=replaced,
+        unspent=unspent,
+        safe=below(sighting.safe),
+        finalized=below(sighting.finalized),
+    )
+
+
+def gone(sighting: Sighting) -> frozenset[bytes]:
+    """Return the hashes whose recorded inclusion no longer counts."""
+    return sighting.replaced | sighting.unspent
