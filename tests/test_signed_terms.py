@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sqlite3
 from collections.abc import Callable, Coroutine
 from contextlib import closing
@@ -15,6 +16,7 @@ from tests.stage import Stage
 from tests.test_adversary import story
 from topup.books import WALLET, Commodity
 from topup.lifecycle import Fact, State
+from topup.ports import Clock
 from topup.sandbox import contracts
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling
@@ -43,17 +45,17 @@ def told(tell: Tale, settles_late_ms: int = 60_000) -> None:
         story(tell(world))
 
 
-def staged(world: World, directory: Path, **settings: str) -> Stage:
+def staged(world: World, directory: Path, clock: Clock | None = None, /, **settings: str) -> Stage:
     """The account with its ledger, under these settings."""
     own = {f"TOPUP_{name.upper()}": value for name, value in settings.items()}
-    return Stage(world, directory, world.clock, seller(world).environment() | own)
+    return Stage(world, directory, clock or world.clock, seller(world).environment() | own)
 
 
 def copied(state: Path, place: Path) -> None:
     """Copy a ledger that is in use, as a backup does."""
     place.mkdir()
-    with closing(sqlite3.connect(state / FILE)) as source, closing(sqlite3.connect(place / FILE)) as copy:
-        source.backup(copy)
+    with closing(sqlite3.connect(state / FILE)) as source, closing(sqlite3.connect(place / FILE)) as to:
+        source.backup(to)
 
 
 def left_the_wallet(world: World) -> int:
@@ -221,6 +223,72 @@ def test_a_charge_in_a_copy_that_was_put_back_is_not_signed_for(tmp_path: Path) 
         await back.close()
 
     told(tell)
+
+
+class PutBack:
+    """The world's clock on a machine that was put back by `lost_ms`, and its own clock by `wall_lost_ms`."""
+
+    def __init__(self, world: World) -> None:
+        """Begin as the world's clock."""
+        self._world, self.lost_ms, self.wall_lost_ms = world, 0, 0
+
+    def now_ms(self) -> int:
+        """Return this machine's time."""
+        return self._world.clock.now_ms() - self.wall_lost_ms
+
+    def monotonic_ms(self) -> int:
+        """Return how long this machine has run, as far as it knows."""
+        return self._world.clock.now_ms() - self.lost_ms
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep as the world does."""
+        await self._world.clock.sleep(seconds)
+
+
+@pytest.mark.parametrize("set_again", [True, False], ids=["its clock is set again", "its clock is put back as well"])
+def test_a_machine_that_is_put_back_with_its_memory_pays_once(tmp_path: Path, *, set_again: bool) -> None:
+    """Disk and memory return to a moment before the signature: what the lost time may have signed is waited out."""
+
+    async def tell(world: World) -> None:
+        often = {"watch__poll_slowest_s": "60", "watch__poll_fastest_s": "60"}
+        terms = {"rails__young_s": "1200", "rails__x402__life_max_s": "900", **often}
+        clock = PutBack(world)
+        first = staged(world, tmp_path / "first", clock, **terms)
+        first.store.say("default", "paused", "1", world.clock.now_ms(), "a test")
+        end_ms = world.clock.now_ms() + 4_000_000
+        while world.clock.now_ms() < end_ms:
+            await first.step()
+        copied(tmp_path / "first", tmp_path / "second")
+        memory, taken_ms = copy.deepcopy(state_of(first)), world.clock.now_ms()
+        first.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
+        first.inside(lambda: seller(world).switch_on("payment", "settles-late", 1))
+        await first.until(State.SENT, passes=200)
+        assert first.topup.charges[0].requested_ms - taken_ms < 300_000  # it was not young
+        await first.close()
+
+        clock.lost_ms = world.clock.now_ms() + 200_000 - taken_ms
+        clock.wall_lost_ms = 0 if set_again else clock.lost_ms
+        world.clock.leap(200_000)
+        second = staged(world, tmp_path / "second", clock, **terms)
+        vars(second.works.cycle._watch).update(memory)
+        second.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
+        end_ms = world.clock.now_ms() + 3_000_000
+        while world.clock.now_ms() < end_ms:
+            await second.step()
+            second.inside(seller(world).poll)
+        assert left_the_wallet(world) == TEN
+        (said,) = second.named("time_not_lived")
+        assert said.clock == ("machine" if set_again else "chain")
+        assert said.leapt_s >= 200
+        await second.close()
+
+    told(tell, settles_late_ms=120_000)
+
+
+def state_of(stage: Stage) -> dict[str, Any]:
+    """Return what a process remembers of its own time."""
+    kept = vars(stage.works.cycle._watch)
+    return {name: kept[name] for name in ("_anchor", "_began", "_lived", "_behind")}
 
 
 @pytest.mark.parametrize("asked", [Asked(forced=True)], ids=["now"])

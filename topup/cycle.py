@@ -72,6 +72,7 @@ class Cycle:
     async def run(self, asked: Asked | None = None) -> Rest:
         """Make one pass, and say in one line how it ended."""
         self._cycles += 1
+        self._watch.begin_pass()
         if self._budget is not None:
             self._budget.renew()
         api, rpc = self._api.requests, self._rpc_requests()

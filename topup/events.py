@@ -144,6 +144,16 @@ class ClockBehind(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TimeNotLived(Event):
+    """A clock has gone further than this process has run: it slept, or was put back; it waits as after a start."""
+
+    level: ClassVar[Level] = "warning"
+    todo: ClassVar[str] = "nothing when the machine slept or its clock was set; else find out who put it back"
+    clock: str
+    leapt_s: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class RawKeyInUse(Event):
     """The wallet's key is given raw instead of as a keystore: whoever reads its file or the environment has it."""
 

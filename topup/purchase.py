@@ -213,6 +213,9 @@ class Purchase(Steps):
             verified, survey = await rail.prove(
                 charge.raw, self._request(topup), seen=self._store.seen_intents(topup.id)
             )
+            self._watch.heard_chain(survey.head.timestamp_s)
+            if (young := self._young(topup)) is not None:
+                return young
             if not charge.proven:
                 topup = self._store.proven(topup, verified)
                 self._proven(topup, verified)
@@ -415,6 +418,8 @@ class Purchase(Steps):
         """Say why a planned payment may no longer leave: paused, or the survey it rests on is too old."""
         if self._paused():
             return "paused"
+        if (young := self._young(topup)) is not None:
+            return young.why
         known = self._verified.get(topup.id)
         if known is None:
             return RESTARTED

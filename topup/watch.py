@@ -20,11 +20,12 @@ from topup.credits import (
     spending_since,
 )
 from topup.errors import ApiError, ApiGone, ApiLimited, ApiUnauthorized
+from topup.leap import Lived
 from topup.lifecycle import TopUp
 from topup.money import Usd
 from topup.policy import Snapshot
 from topup.ports import Api, Clock, Sink, Store
-from topup.terms import Asked, Terms
+from topup.terms import MPP, X402, Asked, Terms
 
 CLOCK_BEHIND_MS = 60_000
 # The name under which `topup resolve --accept-reading` leaves its word.
@@ -53,6 +54,9 @@ class Watch:
         self._behind = False
         self._anchor: tuple[int, int] | None = None
         self._began: tuple[int, int] | None = None
+        # Where sellers carry payments, what this process did not live through may have signed something.
+        waits = any(route.rail in (MPP, X402) for route in terms.account.routes)
+        self._lived = Lived(terms.pace.young_s) if waits and terms.pace.young_s else None
         self._read_ms: int | None = None
         self._thinned_ms: int | None = None
         self.not_before_ms = 0
@@ -200,14 +204,35 @@ class Watch:
         now = self._store.now_ms(max(clock, ledger + mono - then))
         # From here on, or a clock that leaps ahead and back within one run would leave ledger time standing.
         self._anchor = (now, mono)
+        if self._lived is not None:
+            self._leapt("machine", self._lived.wall(mono, clock))
         behind = now - clock >= CLOCK_BEHIND_MS
         if behind and not self._behind:
             self._sink.emit(events.ClockBehind(behind_s=(now - clock) // 1000))
         self._behind = behind
         return now
 
+    def begin_pass(self) -> None:
+        """Let the machine's clock be held against the monotonic one from here on."""
+        self.now()
+        if self._lived is not None:
+            self._lived.begin(self._clock.monotonic_ms(), self._clock.now_ms())
+
+    def heard_chain(self, time_s: int) -> None:
+        """Hold the chain's clock, as enough providers show it, against the monotonic one."""
+        self.now()
+        if self._lived is not None:
+            self._leapt("chain", self._lived.chain(self._clock.monotonic_ms(), time_s * 1000))
+
+    def _leapt(self, clock: str, by_ms: int | None) -> None:
+        """Count this process as young again: it did not live through so much of the time."""
+        if by_ms is None or self._anchor is None:
+            return
+        self._began = self._anchor
+        self._sink.emit(events.TimeNotLived(clock=clock, leapt_s=by_ms // 1000))
+
     def began_ms(self) -> int:
-        """Return the ledger time at which this process began."""
+        """Return the ledger time at which this process began, or from which on it has lived through all time."""
         self.now()
         assert self._began is not None
         return self._began[0]

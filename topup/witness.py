@@ -101,6 +101,7 @@ class Witness:
         Where only one is configured, nonces and marks count for that by a person's word.
         """
         sighting = await rail.look(wallet, sought)
+        self._watch.heard_chain(sighting.head.timestamp_s)
         if not gone(sighting):
             return sighting
         disputed = [(t, a) for t, a in sought if a.inclusion is not None and a.hash in gone(sighting)]

@@ -353,6 +353,9 @@ class TopUps(Words):
         with self._write(at_ms) as db:
             db.execute("UPDATE attempt SET inclusion = ? WHERE id = ?", (inclusion, attempt.id))
             self._slot(topup, attempt, "used")
+            place = (attempt.plan.chain_id, topup.wallet, rows.word(attempt.plan.lane), rows.word(attempt.plan.nonce))
+            # What used this nonce is known now.
+            db.execute(f"DELETE FROM taken WHERE attempt IN (SELECT id FROM attempt WHERE {PLACE})", place)
             self._evidence(topup, attempt, at_ms, "paid" if seen.inclusion.success else "reverted", inclusion)
             if fact is not None:
                 self._advance(topup, fact, at_ms, seen.reason)

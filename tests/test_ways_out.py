@@ -1,0 +1,443 @@
+"""Is there a way out of every state: of an inclusion that was invented, of a stranger at our nonce, of each word?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from eth_account import Account
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.stage import Stage
+from topup.adoption import Adopted
+from topup.charge import parse
+from topup.lifecycle import State
+from topup.money import Wei
+from topup.ports import Head, Sighting
+from topup.recall import confirmed
+from topup.sandbox import contracts
+from topup.sandbox.evm import Evm
+from topup.sandbox.gateway import Conduct
+from topup.sandbox.rpc import Next, RpcServer
+from topup.sandbox.world import World, embedded
+from topup.store.sqlite import SqliteStore
+
+HOUR_MS = 3_600_000
+STORY_S = 90
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """An account below its floor, burning slowly, whose payments are posted after ten seconds."""
+    conduct = Conduct(posting_delay_ms=10_000)
+    with World(embedded, scale=10, conduct=conduct, usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(1)) as made:
+        yield made
+
+
+def story(tell: Coroutine[Any, Any, None]) -> None:
+    """Run a story, and let it fail where it hangs."""
+    asyncio.run(asyncio.wait_for(tell, STORY_S))
+
+
+def honest(world: World, count: int) -> dict[str, str]:
+    """Settings with so many providers of different owners, none of them the one that was there first."""
+    return {"TOPUP_CHAIN__RPC_URLS": ",".join(world.provider().url for _ in range(count))}
+
+
+def say(stage: Stage, word: str) -> None:
+    """Leave a person's word about the newest top-up."""
+    stage.store.say("default", f"resolve:{stage.topup.id}", word, stage.world.clock.now_ms(), "a test")
+
+
+def on(world: World, blocks: int) -> None:
+    """Let blocks go by."""
+    for _ in range(blocks):
+        world.do(lambda: world.chain.mine(world.clock.now_s()))
+
+
+def invents(world: World, rpc: RpcServer) -> None:
+    """Let a provider keep what it is given to itself, and show it paid in a block that really is there."""
+    shown: dict[str, dict[str, Any]] = {}
+    chain = world.chain
+    assert isinstance(chain, Evm)
+
+    async def lie(method: str, params: list[Any], ask: Next) -> Any:
+        if method == "eth_sendRawTransaction" and not shown:
+            sent = ask()
+            chain.mine(world.clock.now_s())  # for its receipt alone
+            receipt = chain.rpc("eth_getTransactionReceipt", [sent])
+            chain.reorg(1, drop=True)
+            there = chain.rpc("eth_getBlockByNumber", ["latest", False])
+            place = {"blockHash": there["hash"], "blockNumber": there["number"]}
+            shown[sent] = {**receipt, **place, "logs": [{**log, **place} for log in receipt["logs"]]}
+            return sent
+        if method == "eth_sendRawTransaction":
+            return next(iter(shown))
+        if method == "eth_getTransactionReceipt" and params[0] in shown:
+            return shown[params[0]]
+        if method == "eth_getTransactionCount" and shown:
+            return hex(1)
+        return ask()
+
+    rpc.intercept = lie
+
+
+async def invented(world: World, directory: Path) -> Stage:
+    """Make passes until a sole provider's invention is booked and its credits are late; the clock goes on."""
+    invents(world, world.rpc)
+    stage = Stage(world, directory, world.clock)
+    await stage.until(State.UNCREDITED, passes=200)
+    assert stage.topup.payment is not None
+    assert stage.topup.out[0].booked
+    assert stage.payments() == 0
+    return stage
+
+
+# -- an inclusion that was invented -----------------------------------------------------------------------------
+
+
+def test_an_invented_inclusion_is_taken_back_by_two_and_the_payment_is_made(world: World, tmp_path: Path) -> None:
+    """Booked and uncredited by a sole provider's invention: three honest ones take it back, and it is paid once."""
+
+    async def tell() -> None:
+        stage = await invented(world, tmp_path)
+        sent, entries = stage.topup.out[0].raw, stage.store.entries("default")
+        await stage.close()
+        stage = Stage(world, tmp_path, world.clock, honest(world, 3))
+        await stage.until(State.SENT, passes=3)
+        (said,) = stage.named("payment_vanished")
+        assert said.proof == "unspent"
+        assert stage.store.entries("default")[: len(entries)] == entries  # what was written stays, and is reversed
+        assert stage.booked() == 0
+        done = await stage.until(State.DONE)
+        assert done.out[0].raw == sent
+        assert stage.payments() == 1
+        assert stage.booked() == stage.left() > 0
+        await stage.close()
+
+    story(tell())
+
+
+def test_one_honest_provider_says_it_and_waits_for_a_person(world: World, tmp_path: Path) -> None:
+    """One provider is no proof: the inclusion is denied aloud and stays, until a person lets it be taken back."""
+
+    async def tell() -> None:
+        await (await invented(world, tmp_path)).close()
+        stage = Stage(world, tmp_path, world.clock, honest(world, 1))
+        for _ in range(6):
+            await stage.step()
+        assert stage.topup.state is State.UNCREDITED
+        assert len(stage.named("inclusion_denied")) == 1
+        say(stage, "look")
+        await stage.until(State.SENT, passes=3)
+        assert stage.booked() == 0
+        await stage.until(State.DONE)
+        assert stage.payments() == 1
+        assert stage.booked() == stage.left()
+        await stage.close()
+
+    story(tell())
+
+
+def test_one_liar_of_three_takes_nothing_back(world: World, tmp_path: Path) -> None:
+    """The payment stands; one of three calls its nonce unused and hides its receipt: nothing is taken back for that."""
+
+    async def tell() -> None:
+        others = [world.provider() for _ in range(3)]
+        stage = Stage(world, tmp_path, world.clock, {"TOPUP_CHAIN__RPC_URLS": ",".join(o.url for o in others)})
+        await stage.until(State.PAID)
+
+        async def denies(method: str, _: list[Any], ask: Next) -> Any:
+            if method == "eth_getTransactionReceipt":
+                return None
+            return hex(0) if method == "eth_getTransactionCount" else ask()
+
+        others[0].intercept = denies
+        await stage.until(State.DONE)
+        assert stage.named("payment_vanished") == []
+        assert stage.payments() == 1
+        await stage.close()
+
+    story(tell())
+
+
+def test_a_missing_receipt_takes_nothing_back(world: World, tmp_path: Path) -> None:
+    """All receipts are gone from all providers, and the nonce is used: it stays paid, and ends by its credits."""
+
+    async def tell() -> None:
+        others = [world.provider() for _ in range(2)]
+        stage = Stage(world, tmp_path, world.clock, {"TOPUP_CHAIN__RPC_URLS": ",".join(o.url for o in others)})
+        await stage.until(State.PAID)
+
+        async def blind(method: str, _: list[Any], ask: Next) -> Any:
+            return None if method == "eth_getTransactionReceipt" else ask()
+
+        for one in others:
+            one.intercept = blind
+        await stage.until(State.DONE)
+        assert stage.named("payment_vanished") == []
+        await stage.close()
+
+    story(tell())
+
+
+def test_a_node_that_is_a_block_behind_in_its_pool_takes_nothing_back(world: World, tmp_path: Path) -> None:
+    """Behind one address the newest nonce comes from a node that lags: asked of one block it is used, as it was."""
+
+    async def tell() -> None:
+        others = [world.provider() for _ in range(2)]
+        stage = Stage(world, tmp_path, world.clock, {"TOPUP_CHAIN__RPC_URLS": ",".join(o.url for o in others)})
+        await stage.until(State.PAID)
+
+        async def pool(method: str, params: list[Any], ask: Next) -> Any:
+            if method == "eth_getTransactionCount" and params[1] == "latest":
+                return hex(0)
+            return None if method == "eth_getTransactionReceipt" else ask()
+
+        for one in others:
+            one.intercept = pool
+        for _ in range(6):
+            await stage.step()
+        assert stage.topup.payment is not None
+        assert stage.named("payment_vanished") == []
+        await stage.close()
+
+    story(tell())
+
+
+def test_what_was_final_by_a_liar_does_not_jam_the_wallet(world: World, tmp_path: Path) -> None:
+    """Done and final by an invention, credited by somebody else: the next payment finds its nonce unused."""
+
+    async def tell() -> None:
+        invents(world, world.rpc)
+        stage = Stage(world, tmp_path, world.clock, {"TOPUP_POSTING__LATE_S": "5000"})
+        await stage.until(State.PAID)
+        first = stage.topup.id
+        stage.inside(lambda: setattr(world.gateway.account, "total_credits", world.gateway.account.total_credits + 10))
+        await stage.until(State.DONE)
+        on(world, 70)
+        for _ in range(4):
+            world.clock.leap(120_000)
+            await stage.step()
+        wallet = bytes.fromhex(world.wallet[2:])
+        assert stage.store.afterwards("default", wallet) == []
+        await stage.close()
+        stage = Stage(world, tmp_path, world.clock, honest(world, 2) | {"TOPUP_POLICY__FLOOR": "15"})
+        world.clock.leap(24 * HOUR_MS)
+        for _ in range(20):
+            await stage.step()
+            if stage.named("payment_undone"):
+                break
+        assert stage.store.control("default").paused
+        assert stage.store.topup(first).payment is None
+        stage.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
+        await stage.until(State.DONE)
+        assert stage.topup.id != first
+        assert stage.payments() == 1
+        await stage.close()
+
+    story(tell())
+
+
+heights = st.none() | st.integers(0, 20)
+KEYS = [b"\x0a" * 32, b"\x0b" * 32]
+keys = st.frozensets(st.sampled_from(KEYS))
+looks = st.builds(
+    lambda safe, final, replaced, unspent: Sighting(
+        Head(20, b"\x01" * 32, 40), safe, final, 40, 1, {}, replaced, unspent=unspent
+    ),
+    heights,
+    heights,
+    keys,
+    keys,
+)
+
+
+@given(
+    first=looks, second=st.none() | looks, blocks=st.tuples(st.integers(0, 20), st.integers(0, 20)), word=st.booleans()
+)
+def test_nothing_is_taken_back_or_settled_that_the_second_look_does_not_confirm(
+    first: Sighting,
+    second: Sighting | None,
+    blocks: tuple[int, int],
+    word: bool,  # noqa: FBT001
+) -> None:
+    """What both looks show is taken back; what only the first does is neither taken back nor settled."""
+    recorded = dict(zip(KEYS, blocks, strict=True))
+    got = confirmed(first, second, recorded, believe_unspent=word)
+    sure = second or replace(first, replaced=frozenset(), unspent=frozenset())
+    assert got.replaced == first.replaced & sure.replaced
+    assert got.unspent == (first.unspent & sure.unspent if word else frozenset())
+    for key in (first.replaced | first.unspent) - got.replaced - got.unspent:
+        assert got.safe is None or got.safe < recorded[key]
+        assert got.finalized is None or got.finalized < recorded[key]
+
+
+# -- a stranger at our nonce ------------------------------------------------------------------------------------
+
+
+def stranger(world: World) -> str:
+    """Use the wallet's key beside topup, at its next nonce; what topup has out there is dropped."""
+
+    def act() -> str:
+        chain = world.chain
+        chain.drop_pending()
+        nonce = int(chain.rpc("eth_getTransactionCount", [world.wallet, "latest"]), 16)
+        body = {
+            "chainId": contracts.CHAIN_ID,
+            "nonce": nonce,
+            "to": "0x" + "11" * 20,
+            "value": 1,
+            "gas": 21_000,
+            "maxFeePerGas": 10**12,
+            "maxPriorityFeePerGas": 10**10,
+            "type": 2,
+        }
+        signed = Account.sign_transaction(body, world.key.to_hex())
+        sent: str = chain.rpc("eth_sendRawTransaction", ["0x" + signed.raw_transaction.hex().removeprefix("0x")])
+        chain.mine(world.clock.now_s())
+        return sent
+
+    return world.do(act)
+
+
+async def contested(world: World, directory: Path, settings: dict[str, str]) -> Stage:
+    """Make passes until a payment is out, and let a stranger take its nonce."""
+    stage = Stage(world, directory, world.clock, settings)
+    world.mining = False
+    await stage.until(State.SENT)
+    stranger(world)
+    world.mining = True
+    await stage.rests("nonce_moved")
+    return stage
+
+
+def test_a_stranger_at_our_nonce_ends_the_top_up_and_pauses(world: World, tmp_path: Path) -> None:
+    """Two owners show a final block by which the nonce was used, and nothing paid: failed, and paused."""
+
+    async def tell() -> None:
+        stage = await contested(world, tmp_path, honest(world, 2))
+        assert not stage.store.control("default").paused
+        on(world, 70)
+        failed = await stage.until(State.FAILED, passes=20)
+        assert [e.proof for e in stage.named("charge_dead")] == ["foreign"]
+        assert "topup reconcile" in failed.reason
+        assert stage.store.control("default").paused
+        assert len(stage.named("nonce_moved")) == 1
+        assert stage.payments() == 0
+        # A resume alone signs nothing: the ledger does not know who used the nonce.
+        world.clock.leap(24 * HOUR_MS)
+        stage.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
+        await stage.rests("nonce_ahead")
+        place = (contracts.CHAIN_ID, bytes.fromhex(world.wallet[2:]))
+        stage.store.adopt_foreign(*place, Adopted(0, b"\x07" * 32, 1, None, Wei(1)), world.clock.now_ms(), "a test")
+        stage.store.adopt_below(*place, 1, world.clock.now_ms(), "a test")
+        await stage.until(State.DONE)
+        assert stage.payments() == 1
+        await stage.close()
+
+    story(tell())
+
+
+def test_nothing_ends_before_the_block_that_used_the_nonce_is_final(world: World, tmp_path: Path) -> None:
+    """The stranger's block is replaced before it is final, and the nonce is free again: our payment pays."""
+
+    async def tell() -> None:
+        stage = await contested(world, tmp_path, honest(world, 2))
+        assert stage.topup.state is State.SENT
+        world.mining = False
+        newest = int(stage.inside(lambda: world.chain.rpc("eth_blockNumber", [])), 16)
+        stage.inside(lambda: world.chain.reorg(min(newest - 1, 40), drop=True))
+        world.mining = True
+        done = await stage.until(State.DONE)
+        assert len(done.charges) == 1
+        assert stage.payments() == 1
+        assert stage.store.taken(done.id) == {}
+        await stage.close()
+
+    story(tell())
+
+
+def test_the_hour_of_a_used_nonce_is_not_begun_anew_by_a_restart(world: World, tmp_path: Path) -> None:
+    """Restarted every half hour: halted an hour after it was noticed, and not an hour after the last start."""
+
+    async def tell() -> None:
+        stage = await contested(world, tmp_path, honest(world, 1))
+        world.mining = False  # no block becomes final: only the hour ends it
+        began = world.clock.now_ms()
+        for _ in range(2):
+            await stage.close()
+            world.clock.leap(HOUR_MS // 2 + 60_000)
+            on(world, 1)
+            stage = Stage(world, tmp_path, world.clock, honest(world, 1))
+            await stage.step()
+        assert stage.topup.state is State.HALTED
+        assert world.clock.now_ms() - began < 2 * HOUR_MS
+        assert "topup reconcile" in stage.topup.reason
+        await stage.close()
+
+    story(tell())
+
+
+@pytest.mark.parametrize("owners", [1, 2])
+def test_a_person_who_takes_the_strangers_transaction_over_ends_it(owners: int, world: World, tmp_path: Path) -> None:
+    """`reconcile --adopt` says what used the nonce: failed by two; with one provider halted, and failed by a word."""
+
+    async def tell() -> None:
+        stage = await contested(world, tmp_path, honest(world, owners))
+        on(world, 70)
+        place = (contracts.CHAIN_ID, bytes.fromhex(world.wallet[2:]))
+        stage.store.adopt_foreign(*place, Adopted(0, b"\x07" * 32, 1, None, Wei(1)), world.clock.now_ms(), "a test")
+        if owners == 1:
+            halted = await stage.until(State.HALTED, passes=10)
+            assert "one provider" in halted.reason
+            say(stage, "attest-unpaid")
+        await stage.until(State.FAILED, passes=10)
+        assert stage.store.control("default").paused
+        assert stage.payments() == 0
+        await stage.close()
+
+    story(tell())
+
+
+def test_a_mark_that_was_never_tested_is_ended_by_a_persons_word(world: World, tmp_path: Path) -> None:
+    """Undecided for ever by two providers: a person who attests it unpaid ends it at last."""
+
+    async def tell() -> None:
+        stage = await contested(world, tmp_path, honest(world, 2))
+        intent = parse(stage.topup.raw_of(stage.topup.out[0])).intent
+        stage.inside(lambda: world.write(contracts.processed(world.operator.address, intent.id)))
+        on(world, 70)
+        world.clock.leap(49 * HOUR_MS)
+        on(world, 70)
+        for _ in range(4):
+            await stage.step()
+        assert stage.topup.state is State.DEATHWATCH
+        say(stage, "attest-unpaid")
+        await stage.until(State.FAILED, passes=5)
+        assert stage.store.control("default").paused
+        await stage.close()
+
+    story(tell())
+
+
+def test_since_when_a_nonce_is_used_survives_in_the_ledger(world: World, tmp_path: Path) -> None:
+    """Time and block stand in the ledger, by the oldest attempt at that nonce."""
+
+    async def tell() -> None:
+        stage = await contested(world, tmp_path, honest(world, 2))
+        await stage.step()
+        (attempt,) = stage.store.taken(stage.topup.id).items()
+        await stage.close()
+        reader = SqliteStore.open_reader(tmp_path)
+        assert reader.taken(reader.latest("default", 1)[0].id) == dict([attempt])
+        reader.close()
+        assert attempt[1].block_number is not None
+
+    story(tell())
