@@ -24,7 +24,7 @@ from pydantic import SecretStr
 from typer.main import get_command
 
 from tests.tools import ROOT
-from topup import assemble, errors, events, lifecycle
+from topup import assemble, errors, events, lifecycle, ways
 from topup.cli import app
 from topup.money import Usd
 from topup.policy import worst_spend
@@ -346,6 +346,16 @@ def life() -> str:
     )
 
 
+def way_rows() -> str:
+    """Show what ends each state, and what a person may say of it."""
+    rows = []
+    for state in lifecycle.State:
+        way = ways.WAYS[state]
+        words = "<br>".join(f"`{ways.COMMANDS[word]}` {does}" for word, does in way.words.items())
+        rows.append((f"`{state}`", way.ends or ("a person" if state is lifecycle.State.HALTED else "–"), words))
+    return "\n" + table(("state", "what ends it", "what a person may say"), rows) + "\n"
+
+
 BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "events": event_entries,
     "settings": setting_rows,
@@ -353,6 +363,7 @@ BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "commands": command_entries,
     "exit-codes": exit_codes,
     "life": life,
+    "ways": way_rows,
 }
 
 

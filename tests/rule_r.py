@@ -38,7 +38,7 @@ class State(NamedTuple):
     later: str
     signed: tuple[int, int]
     dead: tuple[bool, bool]
-    noticed: int
+    noticed: int | str
 
     @property
     def chain(self) -> str:
@@ -73,14 +73,14 @@ def all_nonces(state: State, charge: int, blocks: str) -> bool:
 class Rule:
     """When a charge counts as dead: `proof`, judged on a state and a charge whose payment is out.
 
-    `notice` is something the sender may come to know and keeps in mind, as the number that `note` makes of a state;
-    0 is nothing. `binds` says whether a charge that is marked dead may itself be signed no more.
+    `notice` is something the sender may come to know and keeps in mind, as the number or text that `note` makes of a
+    state; 0 and "" are nothing. `binds` says whether a charge that is marked dead may itself be signed no more.
     """
 
     name: str
     proof: Callable[[State, int], bool]
     notice: str = ""
-    note: Callable[[State], int] = lambda _state: 1
+    note: Callable[[State], int | str] = lambda _state: 1
     binds: bool = True
 
 
@@ -105,8 +105,19 @@ def _where_it_was_taken(state: State) -> int:
 
 
 def _remembered(state: State, charge: int) -> bool:
+    assert isinstance(state.noticed, int)
     known = charge == 0 and state.noticed & 0xFF == state.signed[0] != 0
     return known and not paid(state.chain, 0) and len(state.final) >= state.noticed >> 8
+
+
+def all_free(state: State, charge: int, blocks: str) -> bool:
+    """Tell whether none of the nonces at which this charge was signed is used."""
+    return state.signed[charge] != 0 and state.signed[charge] & ((1 << used(blocks)) - 1) == 0
+
+
+def _stranger_as_high(state: State, charge: int) -> bool:
+    known = charge == 0 and state.noticed and not paid(state.chain, 0)
+    return bool(known) and isinstance(state.noticed, int) and len(state.final) >= state.noticed
 
 
 WRONG: Final = (
@@ -137,6 +148,42 @@ WRONG: Final = (
         _where_it_was_taken,
     ),
     Rule("Rule R, and what is marked dead may be signed again", proof_r, binds=False),
+    Rule(
+        "its inclusion was taken back: its nonce is unused",
+        lambda s, c: not paid(s.chain, c) and all_free(s, c, s.chain),
+    ),
+    Rule(
+        "a stranger has used its nonces, in a block as high as a final one",
+        _stranger_as_high,
+        "we see its nonces used by a stranger, and remember at which height",
+        lambda s: len(s.chain) if s.signed[0] and all_nonces(s, 0, s.chain) else 0,
+    ),
+)
+
+
+def seen_in(state: State) -> str:
+    """Return the chain by whose end every nonce of charge 0 was used, as it was seen; "" while it was not."""
+    return state.chain if state.signed[0] and all_nonces(state, 0, state.chain) else ""
+
+
+def proof_seen(state: State, charge: int) -> bool:
+    """Judge charge 0 by a block that was seen: it is final, and still the same; and the charge is unpaid.
+
+    This is what the program knows where its providers have forgotten the state of final blocks. What the charge was
+    signed for since is not covered by it, and nothing is signed at a nonce that a later block may free.
+    """
+    if charge != 0 or not isinstance(state.noticed, str) or paid(state.chain, 0):
+        return charge == 1 and proof_r(state, 1)
+    stands = state.final.startswith(state.noticed)
+    return stands and state.signed[0] >> used(state.noticed) == 0
+
+
+# What the program does when something unknown has used its nonces.
+BY_SIGHT: Final = Rule(
+    "Rule R, by a block that was seen, is final and is still the same",
+    proof_seen,
+    "every nonce of the charge is used by the end of this block",
+    seen_in,
 )
 
 
@@ -196,6 +243,30 @@ class Model:
             yield f"reorg {len(state.later) - left}", state._replace(later=state.later[:left])
         if state.later:
             yield "final", state._replace(final=state.final + state.later[0], later=state.later[1:])
+
+
+@dataclass(frozen=True)
+class Believing(Model):
+    """The model with a sender that may be shown an inclusion of charge 0 that never was.
+
+    While it believes in one it signs nothing and takes nothing for dead. It takes the inclusion back when at the newest
+    block every nonce of the charge is unused, and goes on as before. `forgets` is the sabotage: it takes what was taken
+    back for dead.
+    """
+
+    forgets: bool = False
+
+    def steps(self, state: State) -> Iterator[tuple[str, State]]:
+        """Yield everything that can happen next."""
+        if state.noticed:
+            if all_free(state, 0, state.chain):
+                dead = (True, state.dead[1]) if self.forgets else state.dead
+                yield "take back", state._replace(noticed=0, dead=dead)
+        else:
+            yield from self.signatures(state)
+            if state.signed[0]:
+                yield "believe", state._replace(noticed=1)
+        yield from self.world(state)
 
 
 def both_paid(state: State) -> bool:
@@ -283,6 +354,10 @@ def _sentence(rule: Rule, step: str, state: State) -> str:
             return f"charge {_name(charge)} is signed at nonce {nonce}, and its bytes leave"
         case ["dead", charge]:
             return f"charge {_name(charge)} is taken for dead: {rule.name}"
+        case ["believe"]:
+            return "a provider shows an inclusion of charge A that never was, and it is believed"
+        case ["take", "back"]:
+            return "its nonce is unused at the newest block: the inclusion is taken back"
         case ["notice"]:
             return rule.notice
         case ["reorg", count]:
@@ -309,6 +384,11 @@ def _name(charge: str | int) -> str:
     return CHARGES[int(charge)].upper()
 
 
+# Two nonces: what is remembered multiplies the states.
+SEEN: Final = Model(BY_SIGHT, nonces=2, idle=1)
+BELIEVING: Final = Believing(RULE_R, nonces=3, idle=1)
+
+
 def main() -> int:
     """Print what holds and how the rest fails; return 1 when that is not as it should be."""
     began = time.monotonic()
@@ -316,6 +396,10 @@ def main() -> int:
     took = time.monotonic() - began
     good = result.story is None
     print(f"Rule R: {result.states:,} states, {'no double payment' if good else 'NOT SAFE'} ({took:.1f} s)")
+    for name, model in (("by a block that was seen", SEEN), ("with an invented inclusion", BELIEVING)):
+        result = explore(model)
+        good = good and result.story is None
+        print(f"{name}: {result.states:,} states, {'no double payment' if result.story is None else 'NOT SAFE'}")
     for rule in WRONG:
         result = explore(Model(rule))
         good = good and result.story is not None

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from tests import wish_model
 from tests.builders import NOW_MS, NOW_S, inclusion, plan, signed_bytes, topup
 from tests.rule_r import (
+    BELIEVING,
     CHARGES,
     RULE_R,
+    SEEN,
     TAKES_NONCE,
     WRONG,
     Model,
@@ -49,6 +51,27 @@ def test_under_rule_r_two_charges_are_never_both_paid() -> None:
     assert result.states == 435_373
 
 
+def test_a_block_that_was_seen_and_is_final_is_proof_enough() -> None:
+    """All nonces used by the end of a block that is remembered by its hash, final, and unpaid: no state pays twice."""
+    result = explore(SEEN)
+    print(f"{result.states:,} states")
+    assert result.story is None
+
+
+def test_what_was_believed_and_taken_back_is_never_paid_beside_another() -> None:
+    """Inclusions that never were, believed and taken back at any time: no state holds two payments."""
+    result = explore(BELIEVING)
+    print(f"{result.states:,} states")
+    assert result.story is None
+
+
+def test_what_was_taken_back_is_not_dead() -> None:
+    """Taking an inclusion back for a proof that it can never be is caught."""
+    result = explore(replace(BELIEVING, forgets=True))
+    assert result.story is not None
+    print(result.story)
+
+
 STEPS = {
     "the newest block shows its nonces used": 7,
     "the newest block is past its deadline": 7,
@@ -59,6 +82,8 @@ STEPS = {
     "no provider knows its receipt": 5,
     "one of its nonces is taken in a final block": 8,
     "its nonces were seen taken, and a final block is as high by now": 10,
+    "its inclusion was taken back: its nonce is unused": 5,
+    "a stranger has used its nonces, in a block as high as a final one": 9,
     "Rule R, and what is marked dead may be signed again": 8,
 }
 

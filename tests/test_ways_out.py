@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from tests.stage import Stage
 from topup.adoption import Adopted
 from topup.charge import parse
-from topup.lifecycle import State
+from topup.lifecycle import Fact, State
 from topup.money import Wei
 from topup.ports import Head, Sighting
+from topup.purchase import Purchase
+from topup.rails.coinbase import Coinbase
 from topup.recall import confirmed
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
@@ -439,5 +441,164 @@ def test_since_when_a_nonce_is_used_survives_in_the_ledger(world: World, tmp_pat
         assert reader.taken(reader.latest("default", 1)[0].id) == dict([attempt])
         reader.close()
         assert attempt[1].block_number is not None
+
+    story(tell())
+
+
+# -- each word that is taken ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [State.ASKING, State.RESERVED, State.SIGNED])
+def test_a_cancel_ends_what_was_never_sent(
+    state: State, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process dies before the first byte, and a person cancels: dropped with the next pass, and nothing is sent."""
+
+    def dies(*_: object) -> Any:
+        raise KeyboardInterrupt
+
+    async def tell() -> None:
+        place: dict[State, tuple[type, str]] = {
+            State.ASKING: (Coinbase, "ask"),
+            State.RESERVED: (Coinbase, "sign"),
+            State.SIGNED: (Purchase, "_intend"),
+        }
+        stage = Stage(world, tmp_path, world.clock)
+        with monkeypatch.context() as dying:
+            dying.setattr(*place[state], dies)
+            with pytest.raises(KeyboardInterrupt):
+                await stage.until(State.SENT)
+        assert stage.topup.state is state
+        say(stage, "cancel")
+        await stage.close()
+        stage = Stage(world, tmp_path, world.clock)
+        await stage.step()
+        assert stage.topup.state is State.DROPPED
+        assert world.rpc.asked["eth_sendRawTransaction"] == 0
+        await stage.close()
+
+    story(tell())
+
+
+def test_a_cancel_after_a_revert_gives_the_charge_up(world: World, tmp_path: Path) -> None:
+    """It could be tried again, and a person no longer wants it: failed once the charge is proven dead."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock, honest(world, 2))
+        world.mining = False
+        await stage.until(State.SENT)
+        dear = world.eth_usd_e8 * 90 // 100
+        stage.inside(lambda: world.write(contracts.pool_price(500, dear) + contracts.pool_price(3000, dear)))
+        on(world, 1)
+        say(stage, "cancel")
+        await stage.until(State.DEATHWATCH, passes=5)
+        assert stage.topup.reason == "cancelled by hand"
+        world.mining = True
+        await stage.until(State.FAILED, passes=200)
+        assert (len(stage.topup.out), len(stage.topup.charges), stage.payments()) == (1, 1, 0)
+        await stage.close()
+
+    story(tell())
+
+
+def test_a_cancel_after_the_deadline_buys_no_other_charge(world: World, tmp_path: Path) -> None:
+    """The charge waits for its proof of death, and a person no longer wants it: failed, and nothing asked for again."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock, honest(world, 2))
+        chain = world.chain
+        assert isinstance(chain, Evm)
+        world.mining = False
+        topup = await stage.until(State.SENT)
+        stage.inside(lambda: chain.held.update("0x" + (a.hash or b"").hex() for a in topup.out))
+        world.clock.leap(49 * HOUR_MS)
+        on(world, 1)
+        await stage.until(State.DEATHWATCH, passes=5)
+        say(stage, "cancel")
+        world.mining = True
+        await stage.until(State.FAILED, passes=200)
+        assert len(stage.topup.charges) == 1
+        await stage.close()
+
+    story(tell())
+
+
+@pytest.mark.parametrize("word", ["look", "attest-unpaid"])
+@pytest.mark.parametrize("state", [State.PAID, State.UNCREDITED, State.CREDITED])
+def test_a_word_takes_back_what_one_provider_denies(state: State, word: str, world: World, tmp_path: Path) -> None:
+    """One honest provider shows the nonce of an invented payment unused: by a person's word it is sent again."""
+
+    async def tell() -> None:
+        invents(world, world.rpc)
+        stage = Stage(world, tmp_path, world.clock)
+        world.mining = state is not State.CREDITED  # or it would be safe, and done
+        await stage.until(State.PAID)
+        if state is State.UNCREDITED:
+            await stage.until(state, passes=200)
+        elif state is State.CREDITED:
+            world.gateway.account.total_credits += 10
+            await stage.until(state)
+        await stage.close()
+        world.mining = True
+        on(world, 1)
+        stage = Stage(world, tmp_path, world.clock, honest(world, 1))
+        await stage.step()
+        assert stage.topup.state is state
+        assert len(stage.named("inclusion_denied")) == 1
+        say(stage, word)
+        await stage.until(State.SENT, passes=2)
+        assert stage.booked() == 0
+        assert stage.store.told("default", f"resolve:{stage.topup.id}") == ""  # used up
+        await stage.close()
+
+    story(tell())
+
+
+@pytest.mark.parametrize("word", ["look", "attest-unpaid"])
+@pytest.mark.parametrize("end", [State.DONE, State.FAILED, State.DROPPED])
+def test_a_word_takes_back_what_had_ended(end: State, word: str, world: World, tmp_path: Path) -> None:
+    """An invented payment of a top-up that has ended is denied by one provider: by a word it is undone, and paused."""
+
+    async def tell() -> None:
+        invents(world, world.rpc)
+        stage = Stage(world, tmp_path, world.clock)
+        await stage.until(State.PAID)
+        world.gateway.account.total_credits += 10
+        done = await stage.until(State.DONE)
+        stage.store._db.execute("UPDATE topup SET state = ? WHERE id = ?", (end.value, done.id))
+        await stage.close()
+        world.clock.leap(120_000)
+        on(world, 1)
+        stage = Stage(world, tmp_path, world.clock, honest(world, 1) | {"TOPUP_POLICY__FLOOR": "1"})
+        await stage.step()
+        assert stage.topup.payment is not None
+        assert not stage.store.control("default").paused
+        say(stage, word)
+        world.clock.leap(120_000)
+        await stage.step()
+        assert stage.topup.payment is None
+        assert stage.store.control("default").paused
+        assert len(stage.named("payment_undone")) == 1
+        await stage.close()
+
+    story(tell())
+
+
+def test_a_payment_in_a_halt_is_credited_by_a_persons_word(world: World, tmp_path: Path) -> None:
+    """Halted while it was mined, and its credits hidden: a person who has seen them ends the wait."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock)
+        world.mining = False
+        topup = await stage.until(State.SENT)
+        stage.store.move(topup, Fact.HALT, world.clock.now_ms(), "for the test")
+        world.mining = True
+        for _ in range(8):
+            await stage.step()
+        assert (stage.topup.state, stage.topup.payment is not None) == (State.HALTED, True)
+        say(stage, "credited")
+        await stage.until(State.CREDITED, State.DONE, passes=3)
+        assert len(stage.named("credits_attested")) == 1
+        await stage.close()
 
     story(tell())
