@@ -272,7 +272,8 @@ def settled(answers: Answers[View], quorum: int) -> bool:
     """Tell whether a look may go on without those who have not answered: it takes nothing back, and nobody objects."""
     agreed = sighting(answers, quorum)
     shown = {h for vote in answers.votes for h in vote.value.sighting.seen}
-    return not agreed.dissent and not agreed.value.replaced and shown == agreed.value.seen.keys()
+    taken_back = agreed.value.replaced | agreed.value.unspent
+    return not agreed.dissent and not taken_back and shown == agreed.value.seen.keys()
 
 
 def _height(
