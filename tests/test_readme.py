@@ -66,6 +66,7 @@ SMALL = {
     "tests.simulation": "--seeds 1 --steps 200",
     "tests.kill_matrix": "--help",
     "tests.mutants": "--help",
+    "tests.battery": "--help",  # tests/test_battery.py runs it whole
 }
 
 
