@@ -7,23 +7,26 @@ from the Decimal's text, so no float ever holds money.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Any, Final
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from urllib.parse import urlencode
 
 from topup.charge import Request
 from topup.credits import Reading
 from topup.document import PARTS_MAX, NoJson, Repeated, Unreadable, read
-from topup.errors import ApiGone, ApiUnknown
+from topup.errors import ApiError, ApiGone, ApiUnknown
 from topup.exchange import Exchange, fail, instead
 from topup.money import WIDE, Usd, plain
 from topup.ports import Key
 from topup.usage import Activity, ApiKey
-from topup.wire.reading import walled
+from topup.wire.clean import SENTENCE_MAX, clean
+from topup.wire.reading import reading
+from topup.wire.secrets import Masker
 
 KEYS_A_PAGE: Final = 100
 # More keys than these are no account's; each of them is a question and a row.
@@ -42,6 +45,29 @@ TOLD_MAX: Final = 2**53
 COUNTS: Final = ("requests", "prompt_tokens", "completion_tokens")
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+_Asks = Callable[Concatenate["OpenRouter", P], Coroutine[Any, Any, T]]
+
+
+def _heard(who: str) -> Callable[[_Asks[P, T]], _Asks[P, T]]:
+    """Put a question behind the wall: what is said of its answer is a sentence of ours, without the key."""
+
+    def around(asks: _Asks[P, T]) -> _Asks[P, T]:
+        @functools.wraps(asks)
+        async def asked(self: OpenRouter, /, *arguments: P.args, **named: P.kwargs) -> T:
+            try:
+                with reading(who, ApiUnknown):
+                    return await asks(self, *arguments, **named)
+            except ApiError as error:
+                error.args = (clean(error, SENTENCE_MAX, hide=self._hide),)
+                raise
+
+        return asked
+
+    return around
+
+
 class OpenRouter:
     """The API of one account."""
 
@@ -49,6 +75,7 @@ class OpenRouter:
         """Keep the way to the API; nothing is sent yet."""
         self._exchange = exchange
         self._key = key
+        self._hide = Masker([key])
         self._now_ms = now_ms
 
     @property
@@ -65,7 +92,7 @@ class OpenRouter:
         """Close the connection."""
         await self._exchange.close()
 
-    @walled("/credits", ApiUnknown)
+    @_heard("/credits")
     async def credits(self) -> Reading:
         """Read the account's two totals, stamped with the time the request was sent.
 
@@ -74,9 +101,9 @@ class OpenRouter:
         """
         at_ms = self._now_ms()
         data = _data(await self._ask("GET", "/credits"), "/credits", self._key)
-        return Reading(_number(data, "total_credits"), _number(data, "total_usage"), at_ms)
+        return Reading(_number(data, "total_credits", "/credits: "), _number(data, "total_usage", "/credits: "), at_ms)
 
-    @walled("/key", ApiUnknown)
+    @_heard("/key")
     async def key(self) -> Key:
         """Ask what kind of key this is.
 
@@ -91,7 +118,7 @@ class OpenRouter:
         label = data.get("label")
         return Key(management, label if isinstance(label, str) else "")
 
-    @walled("/activity", ApiUnknown)
+    @_heard("/activity")
     async def activity(self, *, day: dt.date | None = None, key_hash: str | None = None) -> list[Activity]:
         """Ask what was used on the UTC days that are over, by model; of one day or of one key where that is named.
 
@@ -117,6 +144,7 @@ class OpenRouter:
                 raise ApiUnknown(f"/activity: {'usage' if name == 'nano' else name} sums to more than can be")
         return list(sums.values())
 
+    @_heard("/keys")
     async def keys(self, offset: int = 0) -> tuple[list[ApiKey], bool]:
         """Ask for a page of the account's keys, disabled ones included; tell whether there may be more behind it.
 
@@ -129,7 +157,6 @@ class OpenRouter:
         told = [_api_key(item, f"/keys item {offset + n}") for n, item in enumerate(items)]
         return told, len(items) >= KEYS_A_PAGE
 
-    @walled("a list", ApiUnknown)
     async def _list(self, path: str, asked: Mapping[str, str]) -> list[dict[str, Any]]:
         target = path + ("?" + urlencode(asked) if asked else "")
         answered = await self._exchange.ask(
@@ -146,7 +173,7 @@ class OpenRouter:
             raise ApiUnknown(f"{path} answered without a list `data` of objects{instead(answered.body, self._key)}")
         return told
 
-    @walled("/credits/coinbase", ApiUnknown)
+    @_heard("/credits/coinbase")
     async def charge(self, request: Request) -> bytes:
         """Request a charge; return the answer's raw bytes. Two calls are two charges.
 
