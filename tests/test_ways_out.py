@@ -15,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.stage import Stage
+from topup import foreign
 from topup.adoption import Adopted
 from topup.charge import parse
 from topup.lifecycle import Fact, State
 from topup.money import Wei
-from topup.ports import Head, Sighting
+from topup.ports import Head, Sighting, Spent
 from topup.purchase import Purchase
 from topup.rails.coinbase import Coinbase
 from topup.recall import confirmed
@@ -441,6 +442,36 @@ def test_since_when_a_nonce_is_used_survives_in_the_ledger(world: World, tmp_pat
         assert reader.taken(reader.latest("default", 1)[0].id) == dict([attempt])
         reader.close()
         assert attempt[1].block_number is not None
+
+    story(tell())
+
+
+@pytest.mark.parametrize("final", [True, False])
+@pytest.mark.parametrize("same", [True, False])
+def test_a_block_that_was_replaced_shows_no_nonce_used_for_ever(
+    world: World, tmp_path: Path, *, final: bool, same: bool
+) -> None:
+    """Only the very block by whose end the nonce was used counts, and only once it is final; else it is placed anew."""
+
+    async def tell() -> None:
+        stage = await contested(world, tmp_path, honest(world, 2))
+        await stage.step()
+        topup, rail = stage.topup, stage.works.rail()
+        (attempt,), before = topup.out, stage.store.taken(topup.id)[topup.out[0].id]
+        assert before.block_number is not None
+        there = Head(before.block_number, before.block_hash if same else b"\x66" * 32, 1)
+
+        async def spent(_: bytes, number: int) -> Spent:
+            return Spent(there if number == there.number else Head(number, b"\x77" * 32, 2), final, 1)
+
+        rail.spent = spent  # type: ignore[method-assign, assignment]
+        at = Sighting(Head(90, b"\x77" * 32, 2), 80, 80, 2, 1, {}, frozenset())
+        got = await foreign.contest(rail, stage.store, topup, at, [attempt], world.clock.now_ms())
+        assert got.gone == ({attempt.place} if final and same else frozenset())
+        after = stage.store.taken(topup.id)[attempt.id]
+        assert (after.block_number == before.block_number) == same
+        assert after.since_ms == before.since_ms
+        await stage.close()
 
     story(tell())
 

@@ -214,14 +214,14 @@ class Watch:
 
     def begin_pass(self) -> None:
         """Let the machine's clock be held against the monotonic one from here on."""
-        self.now()
         if self._lived is not None:
+            self.now()
             self._lived.begin(self._clock.monotonic_ms(), self._clock.now_ms())
 
     def heard_chain(self, time_s: int) -> None:
         """Hold the chain's clock, as enough providers show it, against the monotonic one."""
-        self.now()
         if self._lived is not None:
+            self.now()
             self._leapt("chain", self._lived.chain(self._clock.monotonic_ms(), time_s * 1000))
 
     def _leapt(self, clock: str, by_ms: int | None) -> None:
