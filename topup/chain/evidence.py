@@ -114,7 +114,7 @@ async def _unspent(rpc: Rpc, wallet: bytes, doubted: dict[bytes, int], at: Head)
     )
     if not isinstance(block, dict) or head(block) != at or isinstance(nonce, RpcError):
         return frozenset()
-    next_nonce = count(nonce, "the nonce", bare=True)
+    next_nonce = count(nonce, "the nonce")  # strictly: a bare 0x, which may be zero or nothing, takes nothing back
     return frozenset(key for key, own in doubted.items() if next_nonce <= own)
 
 
