@@ -65,7 +65,8 @@ def build(directory: Path, years: int, keys: int, today: date) -> None:
             midnight = _ms(day)
             used = USED * (number + 1)
             if number % THINNED_EVERY == 0:
-                _read(db, midnight, number, min(THINNED_EVERY, days - number))
+                with store._db_errors():  # noqa: SLF001 - so that the store knows these writes for its own
+                    _read(db, midnight, number, min(THINNED_EVERY, days - number))
             if number:
                 # The first day has the opening balance, and its top-up is part of that.
                 late = number % LATE_EACH == LATE
@@ -83,7 +84,8 @@ def build(directory: Path, years: int, keys: int, today: date) -> None:
                     pass
         for n, (name, nano) in enumerate(sums.items()):
             store.keep_key_used(ACCOUNT, ApiKey(name, f"key {n}", False, nano, 0), {}, _ms(today))
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with store._db_errors():  # noqa: SLF001 - as above
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         store.close()
 

@@ -296,6 +296,10 @@ class Provider:
         """Return where it is."""
         return self.owner
 
+    def shown(self, text: object, chars: int = 500) -> str:
+        """Return what it says as it may stand in a log."""
+        return str(text)[:chars]
+
     def head(self) -> Block:
         """Return the newest block it shows."""
         self.requests += 1
