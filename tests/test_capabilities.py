@@ -50,6 +50,8 @@ class Provider:
     now_s: float = 0
     at_once: int = 0
     most: int = 0
+    # So many requests that it takes are waited for before any is answered.
+    together: int = 0
     serve: Callable[[list[Item]], list[Item]] | None = None
 
     async def __call__(self, request: Request) -> Response:
@@ -61,7 +63,9 @@ class Provider:
             return Response(200, json.dumps(self.serve(items)).encode())
         self.at_once += 1
         self.most = max(self.most, self.at_once)
-        await asyncio.sleep(0.02)
+        taken = not isinstance(asked, list) or len(items) <= self.limit
+        while taken and self.most < self.together:
+            await asyncio.sleep(0.01)
         self.at_once -= 1
         if isinstance(asked, list) and len(items) > self.limit:
             return Response(self.status, json.dumps(self.refuse(items)).encode())
@@ -162,7 +166,7 @@ def test_a_limit_on_batches_is_learnt_from_the_refusal(how: str) -> None:
 
 def test_the_pieces_of_a_batch_leave_side_by_side() -> None:
     """Four pieces take as long as one."""
-    provider = Provider(3, lambda _: error(-32600, "batch too large: at most 3 calls"))
+    provider = Provider(3, lambda _: error(-32600, "batch too large: at most 3 calls"), together=4)
     provider.run(ask)
     assert provider.most == 4
 

@@ -220,10 +220,10 @@ def test_whatever_is_told_credits_never_fall_and_usage_only_as_a_refund(told: li
         mark, doubted = judged, []
 
 
-def test_a_refund_burns_nothing() -> None:
-    """Usage that is lower at the end of a span than at its beginning was not used up backwards."""
+def test_a_refund_tells_no_rate() -> None:
+    """Where usage is lower at the end of a span than at its beginning, how much was used in it is unknown."""
     readings = [read("50", "45.12", T), read("50", "45.11", T + HOUR_MS)]
-    assert burn_usd_per_hour(readings) == Usd.of("0.000000")
+    assert burn_usd_per_hour(readings) is None
 
 
 @pytest.mark.parametrize(

@@ -61,9 +61,10 @@ def fill(store: SqliteStore, readings: list[Reading | Unknown]) -> None:
         totals = (str(said.total_credits), str(said.total_usage)) if said is not None else (None, None)
         doubt = None if isinstance(one, Reading) else one.doubt.value
         rows.append((ACCOUNT, one.at_ms, *totals, doubt, "" if isinstance(one, Reading) else one.detail))
-    store._db.execute("BEGIN")
-    store._db.executemany(INSERT, rows)
-    store._db.execute("COMMIT")
+    with store._db_errors():  # so that the store knows this write for its own
+        store._db.execute("BEGIN")
+        store._db.executemany(INSERT, rows)
+        store._db.execute("COMMIT")
 
 
 def thin(store: SqliteStore, now_ms: int) -> int:

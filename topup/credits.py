@@ -184,8 +184,9 @@ def burn_usd_per_hour(
     span = newest.at_ms - inside[0].at_ms
     if span < span_min_ms:
         return None
-    # A refund is no usage, and no negative one either.
-    return _per_hour(max(newest.total_usage - inside[0].total_usage, NOTHING), span)
+    if newest.total_usage < inside[0].total_usage:
+        return None  # more was given back than was used: how much was used cannot be told
+    return _per_hour(newest.total_usage - inside[0].total_usage, span)
 
 
 def _per_hour(used: Usd, span_ms: int) -> Usd:
