@@ -46,8 +46,8 @@ def test_two_leaps_within_one_pass_are_one_together() -> None:
 
 @given(halted_ms=HOURS)
 def test_a_chain_that_catches_up_with_this_machine_has_leapt_over_nothing(halted_ms: int) -> None:
-    """However long it stood still: its time is back at this machine's, and not beyond."""
-    one = begun(chain_ms=1_000_000)
+    """However long it stood still, before this process first asked it and since: it is back at this machine's time."""
+    one = begun(chain_ms=1_000_000 - halted_ms)
     one.begin(5 + halted_ms, 1_000_000 + halted_ms)
     assert one.chain(5 + halted_ms, 1_000_000) is None
     assert one.chain(5 + halted_ms, 1_000_000 + halted_ms) is None
