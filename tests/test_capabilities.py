@@ -64,7 +64,7 @@ class Provider:
         self.at_once += 1
         self.most = max(self.most, self.at_once)
         taken = not isinstance(asked, list) or len(items) <= self.limit
-        while taken and self.most < self.together:
+        while taken and self.most < self.together:  # noqa: ASYNC110 - a few turns of the loop
             await asyncio.sleep(0.01)
         self.at_once -= 1
         if isinstance(asked, list) and len(items) > self.limit:
