@@ -450,7 +450,10 @@ BURNED_A_HUNDRED_TIMES: Final = _burned_a_hundred_times
 
 @story(7, settings={"fees__bump_max": "0"}, alike=nonce_used_says_the_node)
 async def nonce_too_low_texts(house: House) -> None:
-    """The node says "nonce too low", in five wordings, of a payment that it took: never failed, never paid again."""
+    """The node says "nonce too low", in five wordings, of a payment that it took: never failed, never paid again.
+
+    The last has a gateway's sentence around it: a class of texts counts at its beginning alone, so that is unclear.
+    """
     for nth, (code, text) in enumerate(NONCE_TEXTS):
         house.wires[0].on(SEND, refuse(code, text, forwarded=True), times=1, skip=nth)
     house.mining = False
@@ -461,7 +464,7 @@ async def nonce_too_low_texts(house: House) -> None:
     house.mining = True
     topup = await house.ends()
     said = _answers(house)[: len(NONCE_TEXTS)]
-    house.hold(said == ["nonce_used"] * len(NONCE_TEXTS), f"answers: {said}")
+    house.hold(said == [*["nonce_used"] * (len(NONCE_TEXTS) - 1), "unclear"], f"answers: {said}")
     house.hold(len(topup.charges) == len(topup.out) == 1, "something else was bought or signed")
     house.note("looked for, and found")
 
