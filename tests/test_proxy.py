@@ -319,14 +319,14 @@ WIRE: dict[str, tuple[Fault, str]] = {
     "silent": (silent(), "did not answer within"),
     "slow head": (slow("head", 0.1), "did not answer within"),
     "slow body": (slow("body", 0.1), "did not answer within"),
-    "truncated": (truncate(), "RemoteProtocolError"),
+    "truncated": (truncate(), "ended without a whole answer"),
     "truncated and so told": (truncate(told="short"), "without JSON"),
     "status": (status(503, b"<html>"), "answered HTTP 503 without JSON"),
     "empty": (body(b""), "without JSON"),
     "not JSON": (body(b"pong"), "without JSON"),
     "bomb": (bomb(16 * 1024 * 1024), "more than 8388608 bytes"),
     "oversized": (oversized(16 * 1024 * 1024), "more than"),
-    "garbage": (raw(b"no HTTP at all\r\n\r\n"), "RemoteProtocolError"),
+    "garbage": (raw(b"no HTTP at all\r\n\r\n"), "ended without a whole answer"),
 }
 
 
