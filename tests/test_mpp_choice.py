@@ -60,20 +60,19 @@ def rail_of(
     shop: Any,
     *,
     pinned: bool = True,
-    sponsored: bool = False,
     fields: Fields = OPENROUTER,
     dollar: Dollar = TEMPO_DOLLAR,
 ) -> mpp.Mpp:
     """The rail before this seller."""
     whom = frozenset({SOLD_TO}) if pinned else None
     bounds = Bounds(dollar.token, whom, Bps(600), 30, 900, "rails.mpp")
-    terms = Terms(REALM, dollar.asset, TEMPO_TOKENS, sponsored)
+    terms = Terms(REALM, dollar.asset, TEMPO_TOKENS)
     return mpp.Mpp(authorized.Seller(shop, "k-e-y", bounds, 1), shop, None, shop, terms=terms, fields=fields)
 
 
-def chosen(*lines: str, pinned: bool = True, sponsored: bool = False, dollar: Dollar = TEMPO_DOLLAR) -> str:
+def chosen(*lines: str, pinned: bool = True, dollar: Dollar = TEMPO_DOLLAR) -> str:
     """Return the id of what would be paid."""
-    rail = rail_of(Shop(lines), pinned=pinned, sponsored=sponsored, dollar=dollar)
+    rail = rail_of(Shop(lines), pinned=pinned, dollar=dollar)
     return rail.read(asyncio.run(rail.ask(asked(4217)))).challenge.id
 
 
@@ -153,10 +152,10 @@ def test_two_that_ask_for_the_same_are_one_offer() -> None:
     assert chosen(challenge("first"), second) == "first"
 
 
-def test_the_unsponsored_offer_goes_first() -> None:
-    """Where both could be paid, the wallet pays the fee itself and knows the transaction's hash."""
-    assert chosen(OTHERS["sponsored"], challenge("right"), sponsored=True) == "right"
-    assert chosen(OTHERS["sponsored"], sponsored=True) == "sponsored"
+def test_the_unsponsored_offer_is_taken() -> None:
+    """Where both are offered, the wallet pays the fee itself and knows the transaction's hash."""
+    assert chosen(OTHERS["sponsored"], challenge("right")) == "right"
+    assert refused(OTHERS["sponsored"]).field == "request.methodDetails.feePayer"
 
 
 def test_a_refusal_names_the_token_and_the_setting() -> None:
@@ -171,10 +170,10 @@ def test_a_refusal_names_the_token_and_the_setting() -> None:
 
 
 def test_a_refusal_of_several_says_what_is_wrong_with_each() -> None:
-    """Two that cannot be paid, two reasons; a sponsored one names its setting."""
+    """Two that cannot be paid, two reasons; a sponsored one says what would help."""
     said = refused(OTHERS["ousd"], OTHERS["stranger"])
     assert "2 of them, none payable" in said.was and "OUSD" in said.was and "recipient" in said.was
-    assert "rails.mpp.sponsored = true" in refused(OTHERS["sponsored"]).remedy
+    assert "ask the seller" in refused(OTHERS["sponsored"]).remedy
     assert "stripe charge" in refused(OTHERS["card"]).was
     assert "without a challenge" in refused().was
 
@@ -216,15 +215,15 @@ def test_the_choice_is_stored_with_the_answer() -> None:
     rail = rail_of(Shop([OTHERS["pathusd"], challenge("first"), challenge("second")]))
     raw = asyncio.run(rail.ask(asked(4217)))
     assert json.loads(raw)["chosen"] == "first"
-    for other in (rail_of(Shop([]), dollar=PATH_DOLLAR), rail_of(Shop([]), pinned=False, sponsored=True)):
+    for other in (rail_of(Shop([]), dollar=PATH_DOLLAR), rail_of(Shop([]), pinned=False)):
         assert other.read(raw).challenge.id == "first"
 
 
 def test_a_refusal_is_stored_too() -> None:
     """What nothing could be paid of is not taken up again because the settings have changed since."""
-    raw = asyncio.run((rail := rail_of(Shop([OTHERS["sponsored"]]))).ask(asked(4217)))
-    for one in (rail, rail_of(Shop([]), sponsored=True)):
-        with pytest.raises(ChargeRefused, match="feePayer"):
+    raw = asyncio.run((rail := rail_of(Shop([OTHERS["pathusd"]]))).ask(asked(4217)))
+    for one in (rail, rail_of(Shop([]), dollar=PATH_DOLLAR)):
+        with pytest.raises(ChargeRefused, match="pathUSD"):
             one.read(raw)
 
 

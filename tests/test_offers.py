@@ -112,10 +112,10 @@ def test_a_realm_that_is_not_set_names_its_setting(tmp_path: Path) -> None:
     assert challenged(tmp_path, "other-realm", TOPUP_RAILS__MPP__REALM="pay.example")["fits"]
 
 
-def test_a_sponsored_challenge_names_its_setting(tmp_path: Path) -> None:
-    """It is refused as it comes, and the remedy says what would pay it."""
+def test_a_sponsored_challenge_says_what_would_help(tmp_path: Path) -> None:
+    """It is refused, and no setting is named that does not exist."""
     told = challenged(tmp_path, "fee-payer")
-    assert "rails.mpp.sponsored = true" in told["remedy"]
+    assert "ask the seller for an offer whose fee the payer pays" in told["remedy"]
 
 
 def test_an_x402_offer_is_shown_and_not_taken(tmp_path: Path) -> None:

@@ -34,13 +34,11 @@ class Terms:
         realm: who has to be asking.
         asset: the dollar that is paid with.
         tokens: the names of the tokens that are known on the chain, by address.
-        sponsored: whether a challenge may be paid whose seller pays the fee and signs last.
     """
 
     realm: str
     asset: Asset
     tokens: Mapping[bytes, str]
-    sponsored: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,8 +150,6 @@ def judge(
 def choose(judged: Sequence[Judged]) -> Due:
     """Return the first challenge that can be paid, when all that can be paid ask for the same.
 
-    An offer whose fee the wallet pays itself goes before one that is sponsored.
-
     Raises:
         ChargeRefused: none can be paid, with what is wrong with each; or those that can be paid differ.
     """
@@ -163,7 +159,6 @@ def choose(judged: Sequence[Judged]) -> Due:
             was = f"two challenges of one id {ascii(one.challenge.id)[:80]}"
             raise ChargeRefused(FIELD, was, "of one reading", remedy=UNREADABLE)
     passing = [one.due for one in judged if one.due is not None and one.wrong is None]
-    passing = [due for due in passing if not due.terms.fee_payer] or passing
     if not passing:
         raise _none(judged)
     differing = next((due for due in passing if due.paid != passing[0].paid), None)
@@ -245,9 +240,10 @@ def findings(due: Due, terms: Terms, digest: str) -> list[Finding]:
         line(
             f"{where}.feePayer",
             str(told.fee_payer).lower(),
-            "true or false" if terms.sponsored else "false",
-            terms.sponsored or not told.fee_payer,
-            "set rails.mpp.sponsored = true to pay what the seller sponsors",
+            "false",
+            not told.fee_payer,
+            "ask the seller for an offer whose fee the payer pays; no setting pays a sponsored one: its transaction"
+            " is completed by the seller, so that its hash is not known before it is sent",
         ),
         line(f"{where}.splits", f"{len(told.splits)} of them", "none", not told.splits, of_seller),
         line(f"{where}.memo", "none" if told.memo is None else "theirs", "none", told.memo is None, of_seller),
