@@ -422,6 +422,13 @@ MUTANTS: Final = (
         "tests/test_long_logs.py::test_what_was_read_of_another_chain_does_not_count",
     ),
     Mutant(
+        "patience-is-asked-for-without-end",
+        "topup/chain/search.py",
+        "spent_ms=piece.spent_ms + self._pager.budget.now_ms() - since_ms)\n            self",
+        "spent_ms=piece.spent_ms)\n            self",
+        "tests/test_long_logs.py::test_others_wait_no_longer_for_one_that_only_asks_for_patience",
+    ),
+    Mutant(
         "piece-of-another-owner-counts",
         "topup/store/pieces.py",
         '        " WHERE chain_id = ? AND subject = ? AND owner = ?",\n        (chain_id, subject, owner),\n',

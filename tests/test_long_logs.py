@@ -20,6 +20,7 @@ from topup.chain.fate import Account
 from topup.chain.paging import AGAIN_MS, PATIENCE_MAX_S, PATIENCE_OVER_S, SPAN, Pager, Refusal, granted, refusal
 from topup.chain.profiles import BASE
 from topup.chain.providers import Providers
+from topup.chain.rpc import Answer
 from topup.chain.scan import TRANSFERRED
 from topup.chain.search import LATE_MS, PAGES_UNKEPT, Search, Sought
 from topup.chain.token import AuthorizedChain
@@ -502,6 +503,50 @@ def test_others_wait_two_hours_for_a_slow_one_and_no_longer() -> None:
     assert told.witnesses == 2
     assert LATE_MS < clock.ms - began_ms < 3 * LATE_MS
     assert proof.longest_ms < (SECONDS + 15 * (FIRST + 4)) * 1000
+
+
+def test_others_wait_no_longer_for_one_that_only_asks_for_patience() -> None:
+    """Its quota is used up, so that no page ever comes: the time counts all the same."""
+    clock, blocks = Leaping(), chain_of_two_days()
+    spent = Provider("spent", blocks, clock, rate=0)
+    proof = Proof(Ledger(), clock, Provider("a", blocks, clock), Provider("b", blocks, clock), spent, dies=False)
+    began_ms = clock.ms
+    told = proof.run(2000)
+    assert isinstance(told, Fate)
+    assert told.witnesses == 2
+    assert LATE_MS < clock.ms - began_ms < 3 * LATE_MS
+    assert not spent.ranges
+
+
+class Forgetful(Provider):
+    """Answers what is not final slowly, and shows another newest block with each pass."""
+
+    def _logs(self, first: int, last: int) -> Answer:
+        self.clock.ms += 25_000 if last > self.blocks.final else 0
+        return super()._logs(first, last)
+
+    def _one(self, method: str, params: list[Any]) -> Answer:
+        if params[:1] == ["latest"]:
+            self.blocks.salt, self.blocks.forked = self.blocks.salt + 1, self.blocks.final + 1
+        return super()._one(method, params)
+
+
+def test_one_whose_chain_is_another_with_each_pass_does_not_begin_to_be_waited_for_anew() -> None:
+    """What the search has taken is counted beyond the piece that does not stand any more."""
+    clock = Leaping()
+    proof = Proof(
+        Ledger(),
+        clock,
+        Provider("a", chain_of_two_days(), clock),
+        Provider("b", chain_of_two_days(), clock),
+        Forgetful("forgetful", chain_of_two_days(), clock, most=100),
+        dies=False,
+    )
+    began_ms = clock.ms
+    told = proof.run(2000)
+    assert isinstance(told, Fate)
+    assert told.witnesses == 2
+    assert clock.ms - began_ms < 3 * LATE_MS
 
 
 def test_the_mark_is_read_after_the_last_log() -> None:

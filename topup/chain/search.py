@@ -69,6 +69,8 @@ class Search:
         self._pieces = pieces
         self._clock = clock
         self._newest: dict[tuple[str, bytes], Piece] = {}
+        # How many questions and ms each search has taken, also those that came to nothing or are of another chain.
+        self._taken: dict[tuple[str, bytes], tuple[int, int]] = {}
 
     async def through(self, rpc: Rpc, sought: Sought, final: Head | None, newest: Head) -> Piece:
         """Look on through one provider, at whose place `final` and `newest` stand; return how far it is by now.
@@ -99,13 +101,19 @@ class Search:
             for one, answer in zip(begun, await rpc.batch(queries), strict=True):
                 block = answer if one is latest and one is not stored else known(answer, f"block {one.anchor[0]}")
                 if isinstance(block, dict) and head(block).hash == one.anchor[1]:
-                    return one, stored is not None
+                    return self._with_all_taken(rpc, sought, one), stored is not None
                 if block is None and one is stored:
                     # It is behind, which is no reason to forget what was read.
                     raise ChainUnknown(f"{rpc.host} has no block {one.anchor[0]}")
         # What was asked so far counts on, whatever became of the chain.
         asked, spent = (stored.asked, stored.spent_ms) if stored is not None else (0, 0)
-        return Piece(sought.since, sought.since - 1, (0, b""), (), asked, spent), stored is not None
+        none = Piece(sought.since, sought.since - 1, (0, b""), (), asked, spent)
+        return self._with_all_taken(rpc, sought, none), stored is not None
+
+    def _with_all_taken(self, rpc: Rpc, sought: Sought, piece: Piece) -> Piece:
+        """Count what the search has taken beyond this piece: no answer makes it begin at nothing again."""
+        asked, spent_ms = self._taken.get((rpc.owner, sought.subject), (0, 0))
+        return replace(piece, asked=max(piece.asked, asked), spent_ms=max(piece.spent_ms, spent_ms))
 
     async def _on(self, rpc: Rpc, sought: Sought, piece: Piece, end: Head, *, kept: bool | None) -> Piece:
         """Read on up to `end`; `kept` says whether a piece is in the ledger, None that this one is never kept there."""
@@ -131,7 +139,11 @@ class Search:
                         kept, unkept = True, 0
                     self._bounded(rpc, piece, end)
         finally:
-            if piece is not begun:
+            read = piece is not begun
+            # Who only asks for patience is waited for no less than who answers slowly.
+            piece = replace(piece, spent_ms=piece.spent_ms + self._pager.budget.now_ms() - since_ms)
+            self._taken[rpc.owner, sought.subject] = (piece.asked, piece.spent_ms)
+            if read:
                 self._newest[rpc.owner, sought.subject] = piece
                 # What is done at once need not be kept: it is done again as quickly.
                 if kept or (kept is not None and unkept and piece.last < end.number):
