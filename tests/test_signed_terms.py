@@ -14,13 +14,20 @@ import pytest
 
 from tests.stage import Stage
 from tests.test_adversary import story
+from topup import assemble
 from topup.books import WALLET, Commodity
+from topup.cycle import Cycle
+from topup.events import Event
 from topup.lifecycle import Fact, State
-from topup.ports import Clock
+from topup.money import Usd
+from topup.once import Once
+from topup.ports import Clock, Wish
+from topup.rails.x402 import X402
 from topup.sandbox import contracts
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling
 from topup.sandbox.x402_seller import RECIPIENT, X402Conduct
+from topup.settings import load
 from topup.store.place import FILE
 from topup.terms import Asked
 
@@ -269,6 +276,7 @@ def test_a_machine_that_is_put_back_with_its_memory_pays_once(tmp_path: Path, *,
         clock.lost_ms = world.clock.now_ms() + 200_000 - taken_ms
         clock.wall_lost_ms = 0 if set_again else clock.lost_ms
         world.clock.leap(200_000)
+        world.do(lambda: world.chain.mine(world.clock.now_s()))  # the chain has gone on without this machine
         second = staged(world, tmp_path / "second", clock, **terms)
         vars(second.works.cycle._watch).update(memory)
         second.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
@@ -289,6 +297,73 @@ def state_of(stage: Stage) -> dict[str, Any]:
     """Return what a process remembers of its own time."""
     kept = vars(stage.works.cycle._watch)
     return {name: kept[name] for name in ("_anchor", "_began", "_lived", "_behind")}
+
+
+class Kept:
+    """Where events go that nobody reads."""
+
+    def emit(self, event: Event) -> None:
+        """Keep nothing."""
+
+
+def commanded(world: World, directory: Path, clock: Clock, timeout_s: int) -> Once:
+    """Return the command that wishes for ten dollars, as it begins."""
+    own = {"TOPUP_RAILS__YOUNG_S": "1200", "TOPUP_RAILS__X402__LIFE_MAX_S": "900"}
+    place = {"TOPUP_STATE_DIR": str(directory), "TOPUP_CONFIG": "/dev/null"}
+    settings = load(world.environment() | seller(world).environment() | place | own)
+    wish = Wish(Usd.of(10), forced=False, name=None, uid=0)
+    return Once(settings, wish, timeout_s=timeout_s, clock=clock, sink=Kept(), warn=lambda _: None)
+
+
+def test_a_command_that_is_put_back_with_its_memory_buys_its_wish_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It returns to the moment before it signed: the wish is older than the time that was lost, so nobody vouches.
+
+    Nor does whoever repeats the command, a process that lost no time itself.
+    """
+    cycles: list[Cycle] = []
+    memory: list[dict[str, Any]] = []
+    taken_ms: list[int] = []
+    works, sign = assemble.works, X402.sign
+
+    def assembled(*given: Any) -> Any:
+        made = works(*given)
+        cycles.append(made.cycle)
+        if len(cycles) == 2:  # the process that goes on from the copy
+            vars(made.cycle._watch).update(memory[0])
+        return made
+
+    async def tell(world: World) -> None:
+        clock = PutBack(world)
+
+        def signed(*given: Any) -> Any:
+            if not taken_ms:
+                copied(tmp_path / "first", tmp_path / "second")
+                kept = vars(cycles[0]._watch)
+                memory.append(copy.deepcopy({name: kept[name] for name in ("_anchor", "_began", "_lived", "_behind")}))
+                taken_ms.append(world.clock.now_ms())
+            return sign(*given)
+
+        monkeypatch.setattr(assemble, "works", assembled)
+        monkeypatch.setattr(X402, "sign", signed)
+        world.do(lambda: seller(world).switch_on("payment", "settles-late", 1))
+        first = await commanded(world, tmp_path / "first", clock, 30).run()
+        assert (first.code, first.topup and first.topup.state) == (5, State.SENT)
+
+        clock.lost_ms = world.clock.now_ms() + 200_000 - taken_ms[0]
+        world.clock.leap(200_000)
+        for _ in range(2):
+            again = await commanded(world, tmp_path / "second", clock, 600).run()
+            assert (again.code, again.why) == (3, "young_ledger")
+            assert "time has gone by that no process lived through" in again.detail
+        for _ in range(30):
+            world.clock.leap(60_000)
+            world.do(seller(world).poll)
+            world.do(lambda: world.chain.mine(world.clock.now_s()))
+        assert left_the_wallet(world) == TEN
+
+    told(tell, settles_late_ms=120_000)
 
 
 @pytest.mark.parametrize("asked", [Asked(forced=True)], ids=["now"])

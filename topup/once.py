@@ -355,7 +355,16 @@ class Once:
             now = self._now(store)
             store.wish(self._account, self._named(asked), now, asked.until_ms)
             if store.take_request(asked.number, now):
-                return await self._passes(cycle, asked)
+                try:
+                    return await self._passes(cycle, asked)
+                except Young:
+                    # What is decided anew waits as well where time was lost since the wish was made.
+                    detail = (
+                        "time has gone by that no process lived through, as on a machine that was put back, and this"
+                        f" wish may have been bought in it: wait for {self._young_s} s (rails.young_s), and look at"
+                        " the account's credits before you wish for it again"
+                    )
+                    return Rest("held", YOUNG, detail, 0), Exit.PERSON
         left = int(self._young_left_s())
         detail = (
             f"a process that buys by mpp or x402 on its own first watches for {self._young_s} s (rails.young_s), and"

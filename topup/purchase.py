@@ -136,12 +136,15 @@ class Purchase(Steps):
         A wallet's nonce would tell of a payment of ours. Of these only time does: by then it is used and its credits
         are posted, or it can never be used. What this process signed is in its ledger; whether that is the newest
         copy, no reading in it can tell, so the time counts from the start. A person who asks this process for a
-        purchase answers for what was before.
+        purchase answers for what was before; but not for time that was lost after the asking, in which this very wish
+        may have been carried out.
         """
         if self._rail(topup).broadcaster is Broadcaster.US:
             return None
         if topup.forced and topup.decided_ms >= self._watch.began_ms():
-            return None
+            asked = self._store.requested(topup.wish).at_ms if topup.wish is not None else topup.decided_ms
+            if self._watch.vouched(asked):
+                return None
         left_ms = self._pace.young_s * 1000 - self._watch.watched_ms()
         if left_ms <= 0:
             return None

@@ -30,6 +30,8 @@ from topup.terms import MPP, X402, Asked, Terms
 CLOCK_BEHIND_MS = 60_000
 # The name under which `topup resolve --accept-reading` leaves its word.
 ACCEPT_READING = "accept_reading"
+# The name under which the ledger keeps when time was last found to have gone by that no process lived through.
+LEAPT = "leapt"
 
 
 class Watch:
@@ -229,6 +231,8 @@ class Watch:
         if by_ms is None or self._anchor is None:
             return
         self._began = self._anchor
+        # The next process has to know of it as well: it would take an old wish for one that is made now.
+        self._store.say(self._account.name, LEAPT, str(by_ms), self._anchor[0], "topup")
         self._sink.emit(events.TimeNotLived(clock=clock, leapt_s=by_ms // 1000))
 
     def began_ms(self) -> int:
@@ -236,6 +240,11 @@ class Watch:
         self.now()
         assert self._began is not None
         return self._began[0]
+
+    def vouched(self, asked_ms: int) -> bool:
+        """Tell whether who asked then can have known what was before: no time has been lost since."""
+        self.now()
+        return asked_ms > self._store.told_at(self._account.name, LEAPT)
 
     def watched_ms(self) -> int:
         """Return for how long this process has been watching, in ms; setting a clock adds nothing to it."""
