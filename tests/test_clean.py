@@ -129,6 +129,15 @@ def test_a_short_key_is_found_as_a_whole() -> None:
     assert not short.holds(b"sk-secre and sk-or")
 
 
+@pytest.mark.parametrize("backslashes", [1, 2, 3, 60])
+def test_a_secret_is_found_behind_any_number_of_backslashes(backslashes: int) -> None:
+    """A run of them is one escape, however often it was escaped; one that ends in nothing hides nothing."""
+    written = "".join("\\" * backslashes + f"u{ord(c):04x}" for c in KEY)
+    assert MASKS(f"before {written} after") == f"before {MASK} after"
+    assert MASKS.holds(("\\" * 9 + " " + written).encode())
+    assert MASKS("\\" * 60) == "\\" * 60
+
+
 def test_a_masker_shows_nothing_of_itself() -> None:
     """Not even where it is printed."""
     assert repr(MASKS) == "Masker()"

@@ -116,6 +116,37 @@ def test_a_terminal_of_few_letters_gets_them_spelt_out(variables: dict[str, str]
     assert place.payments() == 1
 
 
+HOSTILE = "\x1b]0;not yours\x07\x1b[2J\u202e"
+
+
+@pytest.mark.parametrize(
+    ("command", "variables"),
+    [
+        (("once", "--amount", HOSTILE, "--yes"), {}),
+        (("doctor", "--rail", HOSTILE), {}),
+        (("doctor",), {"SSL_CERT_FILE": "{place}/ca.pem"}),
+        (("status",), {"TOPUP_CONFIG": "{home}/settings.toml"}),
+    ],
+)
+def test_no_argument_path_or_setting_commands_a_terminal(
+    command: tuple[str, ...], variables: dict[str, str], tmp_path: Path
+) -> None:
+    """Whoever has set them: what a command says of them is spelt out."""
+    place = tmp_path / HOSTILE
+    place.mkdir()
+    (place / "ca.pem").write_text("no certificate")
+    (tmp_path / "settings.toml").write_text('[api]\n"u\\u001b]0;x" = "1"\n')
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TOPUP_STATE_DIR": str(tmp_path / "state")}
+    env |= {name: value.format(place=place, home=tmp_path) for name, value in variables.items()}
+    done = subprocess.run(
+        [*TOPUP, *command], env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode in (2, 3)
+    assert b"\\x1b" in said
+    assert all(c.isprintable() or c == "\n" for c in said.decode())
+
+
 def test_a_disk_that_is_full_is_said_by_what_only_tells(place: Served) -> None:
     """An export into a file that could not be written is no success; a pause that nobody heard of is one."""
     assert place.run(*PURCHASE).returncode == 0

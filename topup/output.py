@@ -47,7 +47,7 @@ def write(text: str) -> None:
 
 def say(text: str) -> None:
     """Print a line of the result."""
-    write(text + "\n")
+    write(_plain(text) + "\n")
 
 
 def document(value: dict[str, Any]) -> None:
@@ -72,7 +72,7 @@ def warn(text: str) -> None:
         return
     try:
         sys.stderr.flush()
-        told = text + "\n"
+        told = _plain(text) + "\n"
         for start in range(0, len(told), PIPE_BUF // 4):  # a letter takes four bytes at most
             if not _takes(sys.stderr):
                 return
@@ -80,6 +80,13 @@ def warn(text: str) -> None:
             sys.stderr.flush()
     except (OSError, ValueError):
         _silence(2, sys.stderr)
+
+
+def _plain(text: str) -> str:
+    """Spell out what would command a terminal: a path, an argument or a variable may hold it, whoever has set that."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def leave() -> None:

@@ -22,8 +22,9 @@ MASK: Final = "…"
 # In what is refused for it, chance must not write one: ten digits in a row come up, sixteen do not.
 WHOLE_MIN: Final = 16
 
+# A run of backslashes is looked along once, from its beginning: 64 kB of them take no longer than anything else.
 _ESCAPED: Final = re.compile(
-    r"%([0-9a-fA-F]{2})|\\+u([0-9a-fA-F]{4})|\\+x([0-9a-fA-F]{2})|&#([0-9]{1,7});|&#[xX]([0-9a-fA-F]{1,6});"
+    r"%([0-9a-fA-F]{2})|(?<!\\)\\++u([0-9a-fA-F]{4})|(?<!\\)\\++x([0-9a-fA-F]{2})|&#([0-9]{1,7});|&#[xX]([0-9a-fA-F]{1,6});"
     r"|(&(?:amp|quot|apos|lt|gt);)|\\([\"\\/'bfnrt])"
 )
 _LETTERS: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
