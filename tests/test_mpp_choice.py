@@ -127,6 +127,12 @@ def test_a_header_of_two_readings_spoils_all_beside_it(broken: str) -> None:
         assert refused(*lines).field.startswith("WWW-Authenticate")
 
 
+def test_challenges_without_an_id_spoil_none_beside_them() -> None:
+    """None of them could be what is stored: two other ways to pay that name none are passed over like any other."""
+    others = [f'Payment method="{name}", intent="charge", realm="{REALM}", request="e30"' for name in ("card", "other")]
+    assert chosen(*others, challenge("ours")) == "ours"
+
+
 def test_one_id_for_two_challenges_has_two_readings() -> None:
     """What is stored is an id: where it names two challenges, which one was judged could not be told later."""
     assert "one id" in refused(challenge("right"), challenge("right", request={"amount": str(TEN + 1)})).was

@@ -18,6 +18,7 @@ from tests.stage import Stage
 from topup import foreign
 from topup.adoption import Adopted
 from topup.charge import parse
+from topup.death import Fate
 from topup.lifecycle import Fact, State
 from topup.money import Wei
 from topup.ports import Head, Sighting, Spent
@@ -442,6 +443,31 @@ def test_since_when_a_nonce_is_used_survives_in_the_ledger(world: World, tmp_pat
         assert reader.taken(reader.latest("default", 1)[0].id) == dict([attempt])
         reader.close()
         assert attempt[1].block_number is not None
+
+    story(tell())
+
+
+@pytest.mark.parametrize("short", [0, 1])
+def test_whoever_looked_no_further_than_before_a_nonce_was_used_proves_nothing_by_it(
+    world: World, tmp_path: Path, short: int
+) -> None:
+    """Our own payment may be what used it, in a block that those who show no mark and no event had not seen."""
+
+    async def tell() -> None:
+        stage = await contested(world, tmp_path, honest(world, 2))
+        on(world, 70)
+        (attempt,), rail = stage.topup.out, stage.works.rail()
+        by = stage.store.taken(stage.topup.id)[attempt.id].block_number
+        assert by is not None
+
+        async def fate(*_: object) -> Fate:
+            return Fate(by - short, b"\x77" * 32, 1, flag=False, payers=frozenset(), witnesses=2)
+
+        rail.fate = fate  # type: ignore[method-assign, assignment]
+        for _ in range(6):
+            await stage.step()
+        assert (stage.topup.state is State.FAILED) == (short == 0)
+        await stage.close()
 
     story(tell())
 

@@ -103,7 +103,8 @@ def verdict(
         deadline_s: its deadline in unix seconds, as it was signed.
         fate: what the chain shows of it; None when that is not known.
         flag_tested: whether the contract's mark has shown our own first payment, and may be believed.
-        gone: places that final blocks show used, whoever did it, as two independent providers or a person say.
+        gone: places that blocks up to that final one show used, whoever did it, as two independent providers or a
+            person say.
     """
     payments = _payments(topup, seq)
     if not payments:

@@ -29,12 +29,15 @@ class Contest:
         since_ms: since when the first of them is; None where there is none.
         gone: places that a final block shows used, or that a person took over: nothing of ours is mined there any more.
         new: attempts of which this was not known before.
+        gone_by: the last block by whose end places in `gone` were used; who looked no further than before it has not
+            seen what used them.
     """
 
     used: tuple[Attempt, ...] = ()
     since_ms: int | None = None
     gone: frozenset[Place] = frozenset()
     new: tuple[Attempt, ...] = ()
+    gone_by: int = 0
 
 
 NONE = Contest()
@@ -67,18 +70,19 @@ async def contest(
     if free:
         store.forget_taken(topup, free, now_ms)
     gone = {a.place for a in loose if a.place in adopted}
-    since, new = [], []
+    since, new, gone_by = [], [], 0
     for attempt in oldest.values():
         before = known.get(attempt.id)
         after = before or Taken(now_ms, None, b"")
         if attempt.ours:
             after, settled = await _placed(rail, topup, attempt, after, sighting)
-            gone |= {attempt.place} if settled else set()
+            if settled:
+                gone, gone_by = gone | {attempt.place}, max(gone_by, after.block_number or 0)
         if after != before:
             store.keep_taken(topup, attempt, after, now_ms)
         since.append(after.since_ms)
         new += [attempt] if before is None else []
-    return Contest(tuple(oldest.values()), min(since, default=None), frozenset(gone), tuple(new))
+    return Contest(tuple(oldest.values()), min(since, default=None), frozenset(gone), tuple(new), gone_by)
 
 
 async def _placed(rail: Rail, topup: TopUp, attempt: Attempt, taken: Taken, sighting: Sighting) -> tuple[Taken, bool]:

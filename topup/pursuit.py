@@ -348,7 +348,7 @@ class Pursuit(Steps):
             deadline_s=self._deadline_s(topup),
             fate=fate,
             flag_tested=self._store.told("", flag_name(topup, self._demand(topup))) == "1",
-            gone=self._contest.gone,
+            gone=self._contest.gone if fate.final_number >= self._contest.gone_by else (),
         )
 
     def _dead(self, topup: TopUp, proof: Death, fate: Fate) -> TopUp:

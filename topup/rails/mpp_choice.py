@@ -155,7 +155,8 @@ def choose(judged: Sequence[Judged]) -> Due:
     """
     by_id: dict[str, Challenge] = {}
     for one in judged:
-        if by_id.setdefault(one.challenge.id, one.challenge) != one.challenge:
+        # One without an id is never what is stored, so that it is mistaken for no other.
+        if one.challenge.id and by_id.setdefault(one.challenge.id, one.challenge) != one.challenge:
             was = f"two challenges of one id {ascii(one.challenge.id)[:80]}"
             raise ChargeRefused(FIELD, was, "of one reading", remedy=UNREADABLE)
     passing = [one.due for one in judged if one.due is not None and one.wrong is None]
