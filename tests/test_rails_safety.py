@@ -227,6 +227,19 @@ def test_a_purchase_is_never_called_by_the_key(answered: Answered) -> None:
     assert mpp._reference(answered, OPENROUTER, "sk-other") != ""
 
 
+@pytest.mark.parametrize(
+    "write",
+    [str.upper, lambda key: base64.urlsafe_b64encode(key.encode()).rstrip(b"=").decode(), lambda key: key[9:40]],
+    ids=["capitals", "base64", "a part"],
+)
+def test_the_api_key_is_no_purchases_name_however_it_is_written(write: Callable[[str], str]) -> None:
+    """The name is kept, shown and handed on."""
+    key = "sk-or-v1-" + "5ec7e79a" * 8
+    answered = Answered("/credits/purchases", 200, (), json.dumps({"data": {"id": write(key)}}).encode())
+    assert mpp._reference(answered, OPENROUTER, "another-key-altogether") == write(key)
+    assert mpp._reference(answered, OPENROUTER, key) == ""
+
+
 def test_an_offer_as_long_as_the_longest_life_is_proven() -> None:
     """What we choose ends a minute before the bound, so that no lag between two clocks refuses it."""
     rail, _ = x402_rail(maxTimeoutSeconds=900)

@@ -29,6 +29,7 @@ from topup.rails.mpp_choice import Due, Judged, Terms, choose, findings, is_ours
 from topup.rails.mpp_fields import OPENROUTER, Fields
 from topup.rails.mpp_wire import FIELD, Challenge, TempoCharge, challenges, credential, payer, receipt, tempo_charge
 from topup.wire.reading import walled
+from topup.wire.secrets import Masker
 
 # What a payment takes at most, whatever the seller's own dry run wants to see; what is not used costs nothing.
 GAS_LIMIT: Final = 2_000_000
@@ -280,7 +281,7 @@ def _stored(raw: bytes) -> dict[str, Any]:
 def _reference(answered: Answered, fields: Fields, secret: str) -> str:
     """Return what the seller calls the purchase: by the place it names, by the body, or by an error's metadata.
 
-    It is kept and shown, so that nothing which repeats the API key is taken for it.
+    It is kept and shown, so that nothing which repeats the API key, however written, is taken for it.
     """
     document = _told(answered.body, fields)
     error = document.get("error")
@@ -289,7 +290,7 @@ def _reference(answered: Answered, fields: Fields, secret: str) -> str:
     place = answered.first("location").rpartition("/")[2] if 200 <= answered.status < 300 else ""
     named = place or said
     plain_id = isinstance(named, str) and 0 < len(named) <= 100 and all(c.isalnum() or c in "_-" for c in named)
-    leaks = bool(secret) and secret in str(named)
+    leaks = plain_id and Masker([secret])(str(named)) != named
     return str(named) if plain_id and str(named).isascii() and not leaks else ""
 
 
