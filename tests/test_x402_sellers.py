@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.served import Served
+from tests.served import TOPUP, Served
 from topup.errors import SettingsError
 from topup.money import Usd
 from topup.sandbox import contracts
@@ -204,14 +206,27 @@ def test_a_bad_record_is_named_by_file_field_and_remedy(text: str, named: str, t
     [
         ("venise", "did you mean venice?"),
         ("", "no seller"),
-        ("./absent.toml", "not mounted yet, or mistyped"),
-        ("/", "cannot be read"),
+        ("./absent.toml", "which does not exist: its name is mistyped, or it is not mounted yet"),
+        ("/", "is a directory"),
+        ("/dev/zero", "is longer than"),
     ],
 )
 def test_a_record_that_is_not_there_is_named(given: str, named: str) -> None:
     """A mistyped name shows the near one, a missing file both reasons that it can have."""
     with pytest.raises(SettingsError, match=re.escape(named)):
         profile(given)
+
+
+@pytest.mark.parametrize("command", ["status", "check", "run"])
+def test_a_record_that_may_be_mounted_yet_is_tried_again(command: str, tmp_path: Path) -> None:
+    """4 in every command, as for every named file: what runs the daemon starts it again."""
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TOPUP_STATE_DIR": str(tmp_path / "state")}
+    env |= {"TOPUP_API__KIND": "x402", "TOPUP_RAILS__USE": "x402"}
+    env |= {"TOPUP_RAILS__X402__PROFILE": str(tmp_path / "absent.toml")}
+    done = subprocess.run(
+        [*TOPUP, command], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, "mistyped, or it is not mounted yet" in done.stderr) == (4, True), done.stderr
 
 
 def test_a_file_with_a_byte_order_mark_is_read_as_meant(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, Pydanti
 
 from topup import files, variables
 from topup.chain.owners import quorum
-from topup.errors import SettingsError
+from topup.errors import FileAway, SettingsError
 from topup.money import plain
 from topup.rails.mpp_fields import OPENROUTER as SELLER
 
@@ -782,6 +782,8 @@ def _x402(s: Settings, least: Decimal, most: Decimal) -> list[str]:
 
     try:
         seller = profile(s.rails.x402.profile)
+    except FileAway:
+        raise  # no contradiction: it may be mounted yet
     except SettingsError as error:
         return [f"{error}; {error.remedy}"]
     found, sale = [], seller.sell

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from topup import files
 from topup.errors import SettingsError
 from topup.money import Usd, plain
 from topup.verbatim import Numeral, write
@@ -318,6 +319,7 @@ def profile(named: str) -> Profile:
     """Return the record that a setting names: a built-in one, or a file's.
 
     Raises:
+        FileAway: the file is not there, or cannot be read now.
         SettingsError: there is no such record, or the file cannot be read or says something else than a record.
     """
     if named in PROFILES:
@@ -333,21 +335,11 @@ def profile(named: str) -> Profile:
 
 
 def _from_file(path: Path) -> Profile:
+    text = files.text(path, "rails.x402.profile")
     try:
-        raw = path.read_bytes()[: FILE_BYTES_MAX + 1]
-    except FileNotFoundError:
-        raise SettingsError(
-            f"rails.x402.profile: {path} does not exist: not mounted yet, or mistyped", remedy="correct the path"
-        ) from None
-    except OSError as error:
-        raise SettingsError(
-            f"rails.x402.profile: {path} cannot be read ({type(error).__name__})",
-            remedy="check the path and its permissions",
-        ) from None
-    try:
-        if len(raw) > FILE_BYTES_MAX:
-            raise ValueError(f"is longer than {FILE_BYTES_MAX} bytes")  # noqa: TRY301 - said like all else
-        told = tomllib.loads(raw.decode("utf-8-sig"), parse_float=Decimal)
+        if len(text) > FILE_BYTES_MAX:
+            raise ValueError(f"is longer than {FILE_BYTES_MAX} characters")  # noqa: TRY301 - said like all else
+        told = tomllib.loads(text, parse_float=Decimal)
         return Profile.model_validate(_begun(told))
     except ValidationError as error:
         first = error.errors()[0]
