@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests import builders
 from tests.served import Served, served
 from topup import assemble, events
 from topup.credits import Reading
@@ -527,3 +528,19 @@ def test_a_wish_whose_pass_breaks_is_answered(fake: Fake) -> None:
     fake.run(passes=2)
     assert fake.store.requested(number).outcome == "unknown: the pass failed; see the daemon's log"
     assert fake.sink.of(events.CycleDone)[0].why == "above_floor"
+
+
+def test_another_top_up_says_nothing_of_a_wish(fake: Fake) -> None:
+    """One that is adopted while the pass of a wish breaks is not its purchase: nothing was bought, and 4 is said."""
+    number = wished(fake, 25).number
+
+    def adopted() -> None:
+        now = fake.store.now_ms(fake.clock.now_ms())
+        fake.store.begin(builders.topup(decided_ms=now, moved_ms=now))
+        raise RuntimeError
+
+    fake.api.instead = [adopted]
+    fake.run(passes=1)
+    asked = fake.store.requested(number)
+    assert fake.store.open_topup("default") is not None
+    assert (asked.code, asked.topup_id) == (Exit.LATER, None)

@@ -208,8 +208,14 @@ class Daemon:
         return None
 
     def _answer(self, asked: Requested, outcome: str, why: str, topup: TopUp | None, code: Exit = Exit.LATER) -> None:
-        """Store what became of a wish; where there is a top-up, that decides the exit code."""
+        """Store what became of a wish; where there is a top-up, that decides the exit code.
+
+        For a wish with an amount only its own counts: another's, such as one that was adopted meanwhile, would say
+        "done" of what was never bought.
+        """
         now = self._store.now_ms(self._clock.now_ms())
+        if topup is not None and asked.amount is not None and topup.wish != asked.number:
+            topup, code = None, Exit.LATER
         told = Told(outcome, why, int(code)) if topup is None else Told(outcome, why, None, topup.id)
         self._store.answer_request(asked.number, told, now)
 
