@@ -315,6 +315,14 @@ def test_absence_is_only_what_says_so(code: int, words: str, *, absent: bool) ->
     assert speaks_of_rate(code, words) is ("rate" in words or "too many" in words)
 
 
+@pytest.mark.parametrize(
+    "words", ["batches are not served", "we do not serve batches", "no batch requests please", "Batch calls: go away"]
+)
+def test_a_batch_that_is_refused_in_any_words_is_asked_singly(words: str) -> None:
+    """What is said of the whole of it, names batches and no number, means that there are none."""
+    assert Provider(1, lambda _: error(-32000, words)).run(ask) == ANSWERS
+
+
 # -- a pool whose nodes are a block apart -------------------------------------------------------------------------
 
 PINNED: list[Query] = [

@@ -64,7 +64,7 @@ class Capabilities:
         fitting = max((number for number in named if 1 <= number < size), default=None)
         lowered = text.lower()
         if fitting is None:
-            none = _NO_BATCHES.search(lowered) or not _BATCH.search(lowered)
+            none = _NO_BATCHES.search(lowered) or not _TOO_MANY.search(lowered)
             fitting = 1 if none else size // 2
         self._batch = (min(fitting, most), now)
         return True
@@ -87,7 +87,7 @@ def speaks_of_batches(code: int, text: str, *, whole: bool) -> bool:
     lowered = text.lower()
     if _RATE.search(lowered) and not re.search(r"batch[\w ]{0,20}(size|too)|calls? in \w+ batch", lowered):
         return False
-    if _BATCH.search(lowered) and (_TOO_MANY.search(lowered) or _NO_BATCHES.search(lowered)):
+    if _BATCH.search(lowered) and (whole or _TOO_MANY.search(lowered) or _NO_BATCHES.search(lowered)):
         return True
     return whole and code == _INVALID_REQUEST and lowered.startswith("invalid request")
 
