@@ -665,3 +665,15 @@ def test_the_sandbox_and_the_proof_agree_on_the_hash() -> None:
     assert recover(demand) == address(one.address)
     assert len(digest(draft)) == 32
     assert iso(draft.deadline) == HONEST["expires_at"]
+
+
+def test_a_deadline_as_a_number_is_named_as_what_it_is() -> None:
+    """A JSON number in place of the text: refused, saying what was found and which text is wanted."""
+    raw = raw_of(operator(1).honest(ask()))
+    document = json.loads(raw)
+    document["data"]["web3_data"]["transfer_intent"]["call_data"]["deadline"] = 1740809999
+    with pytest.raises(ChargeRefused) as refused:
+        parse(json.dumps(document).encode())
+    assert refused.value.field == "call_data.deadline"
+    assert refused.value.was == "the JSON number 1740809999"
+    assert "ISO 8601" in refused.value.should_be

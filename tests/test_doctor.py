@@ -114,7 +114,7 @@ def test_two_urls_of_one_owner_are_said_to_count_as_one(world: World, tmp_path: 
     """The same server under two names of this machine is one witness."""
     urls = f"{world.rpc.url},{world.rpc.url.replace('127.0.0.1', 'localhost')}"
     found = looked(world, tmp_path, chain__rpc_urls=urls)
-    assert "2 URLs of 1 owner: two of one registrable domain count as one" in found["providers"].says
+    assert "2 URLs of 1 owner: two names of one port of this machine count as one" in found["providers"].says
     assert found["providers"].line().startswith("warn ")
 
 

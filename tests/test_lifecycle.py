@@ -38,6 +38,7 @@ from topup.errors import StoreUnusable
 from topup.lifecycle import MONEY_OUT, TABLE, TERMINAL, Attempt, Fact, IllegalMove, State, TopUp, advance
 from topup.money import Usd, Wei
 from topup.ports import Delivery, Seen, Sent
+from topup.report import WAITS
 from topup.store.sqlite import SqliteStore
 
 Arrow = tuple[State, Fact, State]
@@ -382,3 +383,8 @@ def test_the_money_of_a_topup_is_what_was_decided() -> None:
     assert store.begin(topup(amount=amount)).amount == amount
     store.close()
     shutil.rmtree(folder)
+
+
+def test_status_says_what_each_open_top_up_waits_for() -> None:
+    """Every state that is not the end has its sentence, and no end has one."""
+    assert set(WAITS) == set(State) - TERMINAL

@@ -817,6 +817,17 @@ async def test_a_proxy_from_the_environment_is_not_used_on_loopback() -> None:
 
 
 @story
+async def test_an_address_without_its_path_is_named() -> None:
+    """The host alone answers with a page or a 404: the refusal says what is missing from api.url."""
+    async with scene() as (gateway, _):
+        bare = gateway.url.removesuffix("/api/v1")
+        async with client(bare, gateway.management_key) as api:
+            error = await failed(api.credits())
+    assert "api.url names no path" in str(error)
+    assert "https://openrouter.ai/api/v1" in error.remedy
+
+
+@story
 async def test_a_slash_at_the_end_of_the_address_means_nothing() -> None:
     """With or without it the same endpoint is asked."""
     async with scene() as (gateway, _), client(gateway.url + "/", gateway.management_key) as api:

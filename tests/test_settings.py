@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topup import assemble
+from topup.charge import K2_PREFIX
 from topup.clock import SystemClock
 from topup.credits import Reading
 from topup.errors import SettingsError
@@ -121,6 +122,7 @@ BAD: list[tuple[str, str, str]] = [
     ("rails.coinbase.recipients", f"{A},0x12", "expected 0x and 40 hex digits"),
     ("rails.coinbase.operators", f"{A},{A}", "names the same thing twice"),
     ("rails.coinbase.contract", "0x" + "zz" * 20, "expected 0x and 40 hex digits"),
+    *[("rails.coinbase.prefixes", text, "expected eip191") for text in ("0x", "0x1", "zz", "0x" + "00" * 65)],
     ("chain.quoter", "0x123", "expected 0x and 40 hex digits"),
     ("chain.price_feed", "on", "expected 0x and 40 hex digits"),
     ("chain.contract_code_hash", "0x12", "expected 0x and 64 hex digits"),
@@ -275,6 +277,15 @@ def test_no_number_passes_through_a_float(tmp_path: Path) -> None:
         for part in name.split("."):
             value = getattr(value, part)
         assert not isinstance(value, float), name
+
+
+def test_the_prefixes_of_operators_are_a_setting() -> None:
+    """The profile's alone unless said otherwise; `eip191` is the contract's empty prefix."""
+    known = assemble.profile(load(environ())).prefixes
+    assert known == {K2_PREFIX}
+    both = load(environ(rails__coinbase__prefixes="EIP191,0x4B32"))
+    assert assemble.profile(both).prefixes == {b"", b"K2"}
+    assert assemble.pins(both, None).prefixes == {b"", b"K2"}
 
 
 def test_lists_are_separated_by_commas() -> None:

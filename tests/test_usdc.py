@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from eth_abi.abi import encode
 from eth_account import Account
+from eth_utils.crypto import keccak
 
 from tests import worlds
 from tests.stage import Stage
@@ -17,6 +19,7 @@ from tests.test_chain import Stand
 from topup.books import IN_TRANSIT, WALLET, Commodity
 from topup.chain.contracts import token_payment_data
 from topup.chain.profiles import BASE, Profile
+from topup.chain.reverts import decoded, whose_pause
 from topup.charge import Charge
 from topup.errors import Reverted
 from topup.lifecycle import Kind, State, TopUp
@@ -221,9 +224,31 @@ def test_a_permission_of_another_wallet_is_not_taken_back_with_this_key(world: W
     story(tell())
 
 
+@pytest.mark.parametrize(
+    ("contract", "token", "says"),
+    [
+        (True, False, "the payment contract is paused"),
+        (False, True, "USDC itself is paused"),
+        (True, None, "the payment contract is paused"),
+        (None, False, "the payment contract is paused"),
+        (None, True, "USDC itself is paused"),
+        (False, None, "USDC itself is paused"),
+        (True, True, "the payment contract or USDC is paused"),
+        (None, None, "the payment contract or USDC is paused"),
+    ],
+)
+def test_a_pause_is_said_of_whoever_is_paused(contract: bool | None, token: bool | None, says: str) -> None:  # noqa: FBT001
+    """Both say it in the same words; which of the two it is they tell when they are asked, if they do."""
+    error = decoded(keccak(text="Error(string)")[:4] + encode(["string"], ["Pausable: paused"]))
+    assert says in str(whose_pause(error, contract=contract, token=token))
+    other = decoded(keccak(text="Error(string)")[:4] + encode(["string"], ["TF"]))
+    assert whose_pause(other, contract=True, token=False) is other
+
+
 Writes = Callable[[World], list[contracts.StorageWrite]]
 STOPS: Final[dict[str, tuple[Writes, str]]] = {
-    "paused": (lambda _: contracts.payments_paused(paused=True), "Pausable: paused"),
+    "paused": (lambda _: contracts.payments_paused(paused=True), "the payment contract is paused (Pausable: paused)"),
+    "token paused": (lambda _: contracts.usdc_paused(paused=True), "USDC itself is paused (Pausable: paused)"),
     "no such operator": (lambda w: contracts.fee_destination(w.operator.address, None), "OperatorNotRegistered"),
     "recipient blacklisted": (lambda w: contracts.usdc_blacklisted(w.operator.terms.recipient), "Blacklistable"),
 }

@@ -287,6 +287,7 @@ def profile(s: Settings) -> Profile:
         contract=_address(r.contract) if r.contract else base.contract,
         contract_code_hash=bytes.fromhex(c.contract_code_hash[2:]) if c.contract_code_hash else base.contract_code_hash,
         operators=frozenset(map(_address, r.operators)) or base.operators,
+        prefixes=frozenset(b"" if p == "eip191" else bytes.fromhex(p[2:]) for p in r.prefixes) or base.prefixes,
         quoter=_address(c.quoter) if c.quoter else base.quoter,
         tiers=c.tiers or base.tiers,
         price_feed=feed(c.price_feed, base.price_feed),
@@ -336,7 +337,8 @@ def signer(s: Settings) -> LocalSigner | None:
         frozenset({Domain(d.name, d.version, d.chain_id, d.token) for d in (BASE_DOLLAR,) if X402 in s.rails.use}),
         frozenset({(d.chain_id, d.token) for d in (TEMPO_DOLLARS[s.rails.mpp.pay_with],) if MPP in s.rails.use}),
         Usd(s.rails.mpp.network_fee_max_usd).usdc_down(),
-        _address(s.rails.mpp.root) if s.rails.mpp.root else b"",
+        prefixes=chain.prefixes,
+        root=_address(s.rails.mpp.root) if s.rails.mpp.root else b"",
     )
     if s.wallet.keystore is not None:
         named = s.wallet.keystore_password_file or files.credential("topup-keystore-password")

@@ -342,7 +342,12 @@ def verify(
     if seen(intent.operator, intent.id):
         _refuse("call_data.id", "0x" + intent.id.hex(), "an id never seen before")
     if intent.prefix not in pins.prefixes:
-        _refuse("call_data.prefix", _shown(intent.prefix), " or ".join(map(_shown, sorted(pins.prefixes))))
+        _refuse(
+            "call_data.prefix",
+            _shown(intent.prefix),
+            " or ".join(map(_shown, sorted(pins.prefixes))),
+            remedy="ask the gateway how its operator signs; rails.coinbase.prefixes says what is allowed",
+        )
     signer = recover(demand)
     if signer != intent.operator:
         was = "no valid signature" if signer is None else f"signed by {_checksummed(signer)}"
@@ -571,6 +576,9 @@ def _uint(call: Mapping[str, Any], name: str) -> int:
 
 
 def _deadline(call: Mapping[str, Any]) -> int:
+    if type(call.get("deadline")) is int:  # signed as a number, and told as one: which unit, only a text says
+        was = f"the JSON number {call['deadline']}" if abs(call["deadline"]) < 10**15 else "a huge JSON number"
+        _refuse("call_data.deadline", was, "a text: unix seconds, or ISO 8601 in whole seconds with a zone")
     text = _text(call, "call_data", "deadline")
     if text.isascii() and text.isdigit() and len(text) <= 12:
         return int(text)

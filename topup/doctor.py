@@ -493,7 +493,9 @@ def _agreement(chain: _Chain, good: Sequence[Any]) -> Check:
     owners = {owner(url) for url in urls}
     needed = quorum(urls, chain.wanted)
     several = f"{len(urls)} URLs of {len(owners)} owner{'s' if len(owners) > 1 else ''}"
-    twice = f"{several}: two of one registrable domain count as one; " if len(urls) > len(owners) else ""
+    here = any(one.startswith("loopback:") for one in owners)
+    kinds = "two names of one port of this machine" if here else "two of one registrable domain"
+    twice = f"{several}: {kinds} count as one; " if len(urls) > len(owners) else ""
     believed = len({rpc.owner for rpc in good})
     if believed < needed:
         says = f"{needed} of different owners have to agree, and {believed} can be believed now: topup waits"

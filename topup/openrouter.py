@@ -6,20 +6,21 @@ from the Decimal's text, so no float ever holds money.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import replace
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from topup.charge import Request
 from topup.credits import Reading
 from topup.document import PARTS_MAX, NoJson, Repeated, Unreadable, read
-from topup.errors import ApiError, ApiGone, ApiUnknown
+from topup.errors import ApiError, ApiGone, ApiRejected, ApiUnknown
 from topup.exchange import Exchange, fail, instead
 from topup.money import WIDE, Usd, plain
 from topup.ports import Key
@@ -100,7 +101,7 @@ class OpenRouter:
             ApiError: no usable answer, of the class that says why.
         """
         at_ms = self._now_ms()
-        data = _data(await self._ask("GET", "/credits"), "/credits", self._key)
+        data = await self._told("/credits")
         return Reading(_number(data, "total_credits", "/credits: "), _number(data, "total_usage", "/credits: "), at_ms)
 
     @_heard("/key")
@@ -110,7 +111,7 @@ class OpenRouter:
         Raises:
             ApiError: no usable answer, of the class that says why.
         """
-        data = _data(await self._ask("GET", "/key"), "/key", self._key)
+        data = await self._told("/key")
         management = data.get("is_management_key")
         if not isinstance(management, bool):
             # The older is_provisioning_key is deprecated: alone it proves nothing.
@@ -196,8 +197,26 @@ class OpenRouter:
     async def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
         answered = await self._exchange.ask(method, path, headers={"authorization": f"Bearer {self._key}"}, body=body)
         if answered.status != 200:
-            fail(answered, self._key)
+            with self._named():
+                fail(answered, self._key)
         return answered.body
+
+    async def _told(self, path: str) -> dict[str, Any]:
+        """Ask for an object `data`."""
+        raw = await self._ask("GET", path)
+        with self._named():
+            return _data(raw, path, self._key)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Say of what is no answer of the API that its address has no path, where that may be why."""
+        try:
+            yield
+        except (ApiUnknown, ApiRejected) as error:
+            if urlsplit(self._exchange.base).path in ("", "/"):
+                error.args = (f"{error}; api.url names no path, and this API's ends in /api/v1",)
+                error.remedy = "add the path of the API to api.url, such as https://openrouter.ai/api/v1"
+            raise
 
 
 def charge_body(request: Request) -> bytes:

@@ -7,13 +7,30 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from topup.credits import DAY_MS, burn_usd_per_hour, runway
-from topup.lifecycle import TERMINAL, TopUp
+from topup.lifecycle import TERMINAL, State, TopUp
 from topup.money import Usd, plain
 from topup.policy import Limits
 from topup.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from topup.store.journal import Audit
+
+
+# What has to happen next, for as long as a top-up stays in a state; those that are over wait for nothing.
+WAITS: dict[State, str] = {
+    State.DECIDED: "for a pass that asks the seller",
+    State.ASKING: "for the seller's answer; an unpaid charge is harmless",
+    State.CHARGED: "until it can be planned and paid: see `reason`, and the daemon's log",
+    State.RESERVED: "to be signed; nothing has left",
+    State.SIGNED: "to be sent; nothing has left",
+    State.SENT: "for a block that holds the payment, or for proof that none ever will",
+    State.REVERTED: "for another try of the same charge, or for its end",
+    State.DEATHWATCH: "for proof that its charge can never be paid",
+    State.PAID: "for the provider to post the credits",
+    State.CREDITED: "for the payment's block to be final",
+    State.UNCREDITED: "for the credits, late as they are, or for a person: `topup show` has what support needs",
+    State.HALTED: "for a person: see `topup show` and docs/runbook.md",
+}
 
 
 def topup_document(topup: TopUp) -> dict[str, Any]:
@@ -23,6 +40,7 @@ def topup_document(topup: TopUp) -> dict[str, Any]:
     return {
         "id": topup.id,
         "state": topup.state.value,
+        "waits_for": WAITS.get(topup.state),
         "amount_usd": str(topup.amount),
         "why": topup.why,
         "reason": topup.reason,
@@ -109,6 +127,8 @@ def status_lines(told: dict[str, Any]) -> list[str]:
         gone = ", ".join(told["rails_gone"])
         lines.append(f"gone      {gone}: answered that it is gone (410, 404 or 501); `topup resume` asks again")
     lines.append(f"open      {_brief(told['open']) if told['open'] is not None else 'nothing'}")
+    if told["open"] is not None and told["open"]["waits_for"]:
+        lines.append(f"waits     {told['open']['waits_for']}")
     lines += [f"{name:<9} {value}" for name, value in told.get("live", {}).items()]
     return lines
 

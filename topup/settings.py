@@ -98,6 +98,16 @@ def _address(value: str) -> str:
     return lower
 
 
+def _prefix(value: str) -> str:
+    """Read how an operator signs: by EIP-191, which the contract takes an empty prefix for, or behind these bytes."""
+    if value.lower() == "eip191":
+        return "eip191"
+    body = value[2:].lower()
+    if value[:2] != "0x" or not 2 <= len(body) <= 128 or len(body) % 2 or set(body) - set("0123456789abcdef"):
+        raise ValueError("expected eip191, or 0x and the bytes of a prefix in hex, 64 at most")
+    return "0x" + body
+
+
 def _checksum(digits: str) -> str:
     """Write the 40 lower-case digits of an address in the case that ERC-55 gives them."""
     from eth_hash.auto import keccak  # eth_utils has this function, and every command would wait 0.2 s for the rest
@@ -187,6 +197,9 @@ PrivateKey = Annotated[SecretStr, AfterValidator(_private_key)]
 ApiKey = Annotated[SecretStr, AfterValidator(_token)]
 Seconds = Annotated[int, Field(ge=0, le=31_536_000)]
 Addresses = Annotated[tuple[Address, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_distinct)]
+Prefixes = Annotated[
+    tuple[Annotated[str, AfterValidator(_prefix)], ...], NoDecode, BeforeValidator(_listed), AfterValidator(_distinct)
+]
 Urls = Annotated[tuple[Url, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_distinct)]
 Realm = Annotated[str, AfterValidator(_realm)]
 UrlPath = Annotated[str, Field(pattern=r"^/[!-~]{1,255}$")]
@@ -293,6 +306,10 @@ class CoinbaseSection(Section):
     )
     contract: Address | None = Field(default=None, description="payment contract, when not the profile's")
     operators: Addresses = Field(default=(), description="operators allowed to sign charges, when not the profile's")
+    prefixes: Prefixes = Field(
+        default=(),
+        description="what an operator may sign behind, when not the profile's: `eip191`, or 0x and its bytes in hex",
+    )
     recipients: Addresses = Field(
         default=(), description="recipients allowed to be paid; more are learnt by `topup pin`"
     )

@@ -111,12 +111,13 @@ class Watch:
         # Stamped with the time of asking: what the answer shows is at least that new.
         said = replace(said, at_ms=now)
         account = self._account.name
+        fell = last is not None and said.total_usage < last.total_usage
         judged = believe(
             said,
             management_key=self._management,
             last=last,
             ever_non_zero=self._store.ever_non_zero(account),
-            doubted=self._store.doubted(account, last.at_ms) if last is not None else (),
+            doubted=self._store.doubted(account, last.at_ms) if last is not None and fell else (),
             usage_fall_max=self._limits.usage_fall_max,
         )
         if isinstance(judged, Unknown) and judged.doubt is Doubt.KEY_UNPROVEN and self._key_said:

@@ -49,6 +49,7 @@ MEANING: dict[str, tuple[str, str]] = {
     "Error": ("the contract said", ""),
     "Panic": ("the contract panicked", ""),
 }
+PAUSED = "Pausable: paused"
 SWAP: dict[str, tuple[str, str]] = {
     "V3TooMuchRequested": (
         "the price moved above what was sent",
@@ -64,7 +65,8 @@ SWAP: dict[str, tuple[str, str]] = {
         "the refund could not be delivered: the wallet is a contract that refuses ETH",
         "pay from an ordinary account",
     ),
-    "Pausable: paused": ("the payment contract is paused", "wait until its owner resumes it"),
+    # Both are built on the same library, and say it in the same words.
+    PAUSED: ("the payment contract or USDC is paused", "wait until its owner resumes it"),
 }
 # Why the same charge can never be paid after these, whichever transaction tries it. Everything else may pass: a price
 # moves back, USDC or the contract is resumed, an operator registers again; and no retry is signed unless it simulates.
@@ -109,6 +111,19 @@ def decoded(data: bytes | None) -> Reverted:
         meaning = f"{meaning}: {inner}" if meaning else inner
     shown = f" ({clean(told, TOLD_MAX)})" if told else ""
     return Reverted(item["name"], meaning + shown, data, remedy=remedy)
+
+
+def whose_pause(error: Reverted, *, contract: bool | None, token: bool | None) -> Reverted:
+    """Return a revert that says which of the two is paused, as far as each has told of itself; None: it has not."""
+    if not said_paused(error) or contract == token:
+        return error
+    who = "the payment contract" if contract or token is False else "USDC itself"
+    return Reverted(error.name, f"{who} is paused ({PAUSED})", error.data, remedy=error.remedy)
+
+
+def said_paused(error: Reverted) -> bool:
+    """Tell whether something in the way of this call is paused."""
+    return error.detail.endswith(f"({PAUSED})")
 
 
 def lasting(error: Reverted) -> bool:

@@ -18,11 +18,11 @@ from eth_utils.crypto import keccak
 
 from topup.chain.contracts import encode, returned, transferred
 from topup.chain.profiles import Profile
-from topup.chain.reverts import decoded
+from topup.chain.reverts import decoded, said_paused, whose_pause
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhex, unhexed
 from topup.chain.survey import call, head, reason, right_chain
 from topup.charge import Charge
-from topup.errors import ChainUnknown, PaymentForbidden
+from topup.errors import ChainError, ChainUnknown, PaymentForbidden, Reverted
 from topup.money import Usdc, Wei
 from topup.ports import UNTRIED, Call, Head, Simulation
 
@@ -36,6 +36,30 @@ ETHER = "0x" + "ee" * 20
 
 
 async def simulate(rpc: Rpc, profile: Profile, payment: Call, demand: Charge, at: Head) -> Simulation:
+    """Run the payment dry; see `_simulated`. Where something is paused, ask who it is before it is said."""
+    try:
+        return await _simulated(rpc, profile, payment, demand, at)
+    except Reverted as error:
+        if not said_paused(error):
+            raise
+        try:
+            data = encode("payment_protocol", "paused")  # the token's function has the same name
+            told = await rpc.batch([call(one, data, at.number) for one in (profile.contract, profile.currency)])
+        except ChainError:
+            raise error from None
+        contract, token = map(_flag, told)
+        raise whose_pause(error, contract=contract, token=token) from None
+
+
+def _flag(answer: Answer) -> bool | None:
+    """Return what a contract says of itself, None where it says nothing that can be read."""
+    try:
+        return bool(returned(["bool"], unhex(known(answer, "paused()"), "paused()"), "paused()")[0])
+    except ChainError:
+        return None
+
+
+async def _simulated(rpc: Rpc, profile: Profile, payment: Call, demand: Charge, at: Head) -> Simulation:
     """Run the payment dry on block `at`, or an approval and the payment that it is for.
 
     Raises:

@@ -20,7 +20,7 @@ from eth_typing import Hash32
 from eth_utils.crypto import keccak
 
 from topup import tempo, typed
-from topup.charge import Intent, Verified
+from topup.charge import K2_PREFIX, Intent, Verified
 from topup.errors import SettingsError, SignerError
 from topup.lifecycle import NO_TOKENS, Broadcaster, Kind, Plan
 from topup.money import Asset, EthPrice, Usdc, Wei
@@ -57,6 +57,8 @@ class Ceilings:
     # On which chains transactions are signed for a seller to broadcast, in which dollars, and what they may cost.
     bridged: frozenset[tuple[int, bytes]] = frozenset()
     token_fee: Usdc = NO_TOKENS
+    # What the operator of a charge may have signed behind.
+    prefixes: frozenset[bytes] = frozenset({K2_PREFIX})
     # The account that pays when this key is one of its access keys.
     root: bytes = b""
 
@@ -236,6 +238,7 @@ class LocalSigner:
             "chain": plan.chain_id == ceilings.chain_id == charge.chain_id,
             "sender": self.address == charge.sender == charge.intent.refund_destination,
             "total": verified.total.units > 0,
+            "prefix": charge.intent.prefix in ceilings.prefixes,
         }
         if plan.asset is Asset.ETH:
             rules |= {
