@@ -260,3 +260,52 @@ def test_a_lost_log_loses_lines_and_no_payment(way: str, place: Served) -> None:
     assert [t.state for t in place.topups()] == [State.DONE]
     assert place.payments() == 1
     assert json.loads(done.stdout)["outcome"] == "done"
+
+
+def test_a_reader_that_reads_again_is_told_how_many_lines_were_lost_and_where(stalled: tuple[int, int]) -> None:
+    """Every line is there once and in order, or counted by the line that stands at its place."""
+    reading, writing = stalled
+    with os.fdopen(writing, "w", encoding="utf-8") as stream:
+        sink = LogSink(form="json", stream=stream, now_ms=lambda: NOW_MS)
+        emitted, out = 0, bytearray()
+        for _ in range(2):  # stuck and read, twice: each gap is counted by itself
+            for _ in range(20_000):
+                sink.emit(events.LogLinesLost(lines=-1 - emitted))
+                emitted += 1
+            while part := _all_there_is(reading):
+                out += part
+                sink._outlet.drain()
+            sink.emit(events.LogLinesLost(lines=-1 - emitted))
+            emitted += 1
+        out += _all_there_is(reading)
+    at, gaps = 0, 0
+    for line in out.decode().splitlines():
+        lines = json.loads(line)["lines"]
+        if lines < 0:
+            assert lines == -1 - at
+            at += 1
+        else:
+            assert lines > 0
+            at, gaps = at + lines, gaps + 1
+    assert (at, gaps) == (emitted, 2)
+
+
+@pytest.fixture
+def stalled() -> Iterator[tuple[int, int]]:
+    """A pipe that nobody reads yet: its two ends."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    yield reading, writing
+    os.close(reading)
+
+
+def _all_there_is(reading: int) -> bytes:
+    found = b""
+    while True:
+        try:
+            part = os.read(reading, 1 << 16)
+        except BlockingIOError:
+            return found
+        if not part:
+            return found
+        found += part
