@@ -578,6 +578,41 @@ MUTANTS: Final = (
         "            call = allow\n",
         "tests/test_usdc.py::test_nothing_is_approved_for_a_payment_that_cannot_go_through",
     ),
+    Mutant(
+        "withdrawn-though-taken",
+        "topup/store/wishes.py",
+        "WHERE id = ? AND taken_ms IS NULL AND {WAITING}",
+        "WHERE id = ?",
+        "tests/test_wishes.py::test_a_top_up_is_decided_for_a_wish_that_is_being_carried_out_and_for_no_other",
+    ),
+    Mutant(
+        "taken-though-withdrawn",
+        "topup/store/wishes.py",
+        "SET taken_ms = ? WHERE id = ? AND {WAITING}",
+        "SET taken_ms = ? WHERE id = ?",
+        "tests/test_wishes.py::test_a_top_up_is_decided_for_a_wish_that_is_being_carried_out_and_for_no_other",
+    ),
+    Mutant(
+        "top-up-without-its-wish",
+        "topup/cycle.py",
+        "            wish=wish,\n",
+        "            wish=None,\n",
+        "tests/test_wishes.py::test_stopped_while_the_payment_is_out_it_says_so",
+    ),
+    Mutant(
+        "safe-to-ask-again-though-sent",
+        "topup/once.py",
+        "            if unfinished is not None and (stuck is not None or unfinished.out):\n",
+        "            if unfinished is None and stuck is not None:\n",
+        "tests/test_wishes.py::test_stopped_while_the_payment_is_out_it_says_so",
+    ),
+    Mutant(
+        "lost-log-lines-uncounted",
+        "topup/sinks/log.py",
+        "            self._lost += 1\n            return\n",
+        "            return\n",
+        "tests/test_log.py::test_a_reader_that_reads_again_is_told_how_many_lines_were_lost_and_where",
+    ),
 )
 
 

@@ -96,6 +96,26 @@ def test_an_amount_is_the_same_however_it_is_written(store: SqliteStore) -> None
     assert wish(store).number == wish(store, Wish(Usd.of("10.00"), forced=False, name=None, uid=1)).number
 
 
+def test_another_account_has_wishes_of_its_own_under_the_same_name(store: SqliteStore) -> None:
+    """A name counts within its account, and neither account takes what the other has asked for."""
+    named = Wish(Usd.of(10), forced=False, name="june", uid=1)
+    first = wish(store, named)
+    second = store.wish("other", named, NOW_MS, NOW_MS + 10 * MINUTE_MS)
+    assert second.number != first.number
+    assert store.withdraw_request(first.number, NOW_MS)
+    assert store.next_request(ACCOUNT) is None
+    waiting = store.next_request("other")
+    assert waiting is not None
+    assert waiting.number == second.number
+
+
+def test_a_clock_that_goes_back_makes_no_second_wish(store: SqliteStore) -> None:
+    """A repetition that seems to come before the first is a repetition all the same."""
+    assert wish(store, at_ms=NOW_MS - 30 * DAY_MS).number == wish(store, at_ms=NOW_MS - 30 * DAY_MS).number
+    first = wish(store, at_ms=NOW_MS)
+    assert wish(store, at_ms=NOW_MS - 2 * DAY_MS).number == first.number
+
+
 def test_a_name_means_one_wish_for_ever(store: SqliteStore) -> None:
     """Whoever says it, however late and however answered; with another amount it is a usage error."""
     named = Wish(Usd.of(10), forced=False, name="june", uid=1)
