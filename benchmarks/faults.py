@@ -1,8 +1,8 @@
 """What becomes of a payment when things go wrong? `python -m benchmarks.faults [--json] [--rail NAME]`.
 
-One run, one table: on the rail `coinbase` each story of tests/stories.py, on the others the hostile answers of the
-sandbox's own fault tables (benchmarks/rails.py), told to topup, and, where the same trouble can befall it, to the
-recipe beside it: what a user writes from the seller's own documentation, with a retry around it
+One run, one table: on the rail `coinbase` each story of tests/stories.py and tests/stories_foreign.py, on the others
+the hostile answers of the sandbox's own fault tables (benchmarks/rails.py), told to topup, and, where the same trouble
+can befall it, to the recipe beside it: what a user writes from the seller's own documentation, with a retry around it
 (benchmarks/recipes.py). Then a sample of the kill matrix (tests/kill_matrix.py) and a soak (tests/simulation.py).
 Exits with 1 when topup did not survive a row. A rail that cannot run here is skipped, each of its rows by name: its
 `survived` is null.
@@ -91,7 +91,7 @@ def told(story: Story) -> Result:
 
 def rows(chosen: Sequence[str], names: Sequence[str], say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """Play the rows of these rails, to topup and to the recipe; all that have one of these names, or those shown."""
-    from tests.stories import STORIES
+    from tests.stories_foreign import STORIES
 
     stories = [
         one
@@ -240,7 +240,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="killed lives at a time")
     options = parser.parse_args()
     try:
-        from tests.stories import STORIES
+        from tests.stories_foreign import STORIES
     except ImportError as error:
         print(f"{error.name} is missing: install requirements/test.txt, and run this from a checkout", file=sys.stderr)
         return 2

@@ -15,6 +15,7 @@ an answer hit each matching item alone.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import threading
 from collections.abc import Awaitable, Callable, Mapping
@@ -52,6 +53,7 @@ class Fault:
     """What a rule does: to the exchange (`wire`), or to the answer of one item (`item`).
 
     With `withheld` the item never reaches the upstream; the rest of its batch does. `gate` is what `hold` waits for.
+    An exchange of no more questions than `above`, a single one counting as none, is left alone.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Fault:
     item: Callable[[Question, Document], Document | None] | None = None
     withheld: bool = False
     gate: asyncio.Event | None = None
+    above: int = -1
 
 
 # -- faults of the wire -----------------------------------------------------------------------------------------------
@@ -134,6 +137,16 @@ def body(text: bytes, *, forwarded: bool = True) -> Fault:
     return Fault("body", _instead(Response(200, text), forwarded=forwarded))
 
 
+def crowded(most: int) -> Fault:
+    """Refuse every batch of more than so many calls as a whole; with 0 every batch."""
+    error = {
+        "code": -32600,
+        "message": f"batch too large: at most {most} calls" if most else "batch requests are not supported",
+    }
+    text = json.dumps({"jsonrpc": "2.0", "id": None, "error": error}).encode()
+    return Fault("crowded", _instead(Response(200, text, JSON), forwarded=False), above=most)
+
+
 def raw(text: bytes, *, forwarded: bool = True) -> Fault:
     """Write these very bytes and close."""
     return Fault("raw", _instead(_writing(lambda: [text]), forwarded=forwarded))
@@ -172,6 +185,20 @@ def rewrite(change: Callable[[bytes], bytes]) -> Fault:
         return Response(honest.status, change(honest.body), honest.headers) if isinstance(honest, Response) else honest
 
     return Fault("rewrite", act)
+
+
+def packed() -> Fault:
+    """Answer with the honest document packed by gzip, whether or not anybody asked for that."""
+
+    async def act(forward: Forward) -> Answer:
+        honest = await forward()
+        if isinstance(honest, Raw) or "content-encoding" in {name.lower() for name in honest.headers}:
+            return honest
+        return Response(
+            honest.status, gzip.compress(honest.body, mtime=0), {**honest.headers, "content-encoding": "gzip"}
+        )
+
+    return Fault("packed", act)
 
 
 # -- faults of one answer ---------------------------------------------------------------------------------------------
@@ -371,7 +398,12 @@ class Proxy:
             items = [Item(Question(one["method"], one.get("params") or []), one) for one in many]
         with self._changed:
             rules = list(self._rules)
-        outer = [r for r in rules if r.fault.wire and any(r.matches(i.question) for i in items) and r.take()]
+        size = len(many) if isinstance(asked, list) else 0
+        outer = [
+            r
+            for r in rules
+            if r.fault.wire and size > r.fault.above and any(r.matches(i.question) for i in items) and r.take()
+        ]
         for item in items:
             item.rules = [r for r in rules if r.fault.item and r.matches(item.question) and r.take()]
             acted = [r for r in (*outer, *item.rules) if r.matches(item.question)]

@@ -1,8 +1,8 @@
 """Which failures have made trusted senders pay twice, or lose a payment, and what does topup do in each of them?
 
-Twenty-two stories: the real cycle over the real ledger, and between topup and its world the wire, through which
-everything goes and on which things go wrong. Most troubles are scripts that know nothing of whom they befall, so that
-another payer can be put in the same place.
+The first twenty-two stories; tests/stories_foreign.py has the others. Each is the real cycle over the real ledger, and
+between topup and its world the wire, through which everything goes and on which things go wrong. Most troubles are
+scripts that know nothing of whom they befall, so that another payer can be put in the same place.
 
     result = response_lost(directory)        # or STORIES["response_lost"](directory)
     assert result.survived and result.payments == 1 and not result.lost

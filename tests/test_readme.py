@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import tools
-from tests.stories import STORIES
+from tests.stories_foreign import STORIES
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
 from topup.settings import Settings

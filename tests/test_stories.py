@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import stories
+from tests import stories, stories_foreign
 from tests.house import Result
-from tests.stories import STORIES, Story
+from tests.stories import Story
+from tests.stories_foreign import STORIES
 
 
 def survived(story: Story, directory: Path, *, payments: int = 1) -> Counter[str]:
@@ -36,8 +37,8 @@ def _sound(story: Story, directory: Path, payments: int) -> Result:
 
 
 def test_every_story_is_told() -> None:
-    """Twenty-two stories, numbered without a gap, each of them with a test of its name here."""
-    assert sorted(one.number for one in STORIES.values()) == list(range(1, 23))
+    """Twenty-nine stories, numbered without a gap, each of them with a test of its name here."""
+    assert sorted(one.number for one in STORIES.values()) == list(range(1, 30))
     assert all(f"test_{name}" in globals() for name in STORIES)
     assert all(one.says for one in STORIES.values())
 
@@ -207,3 +208,49 @@ def test_foreign_nonce(tmp_path: Path) -> None:
     reason, said = asked(stories.foreign_nonce, tmp_path, payments=0)
     assert "not in the ledger" in reason
     assert (said["nonce_moved"], said["top_up_halted"], said["charge_requested"]) == (1, 1, 1)
+
+
+@pytest.mark.slow
+def test_batches_refused(tmp_path: Path) -> None:
+    """A sole provider takes ten calls in a batch, or none: the default settings buy all the same."""
+    said = survived(stories_foreign.batches_refused, tmp_path)
+    assert (said["payment_signed"], said["charge_requested"]) == (2, 2)  # one in each of the two parts
+
+
+@pytest.mark.slow
+def test_slow_provider(tmp_path: Path) -> None:
+    """One of three never answers in time: paid with the two that agree, and the slow one is named."""
+    said = survived(stories_foreign.slow_provider, tmp_path)
+    assert (said["payment_signed"], said["cycle_failed"]) == (1, 0)
+
+
+@pytest.mark.slow
+def test_nonsense_of_one(tmp_path: Path) -> None:
+    """One of three answers what no decoder takes: no pass fails by it, it is named, and one payment is made."""
+    said = survived(stories_foreign.nonsense_of_one, tmp_path)
+    assert (said["payment_signed"], said["cycle_failed"]) == (3, 0)  # one in each of the three parts
+
+
+def test_safe_tag_missing(tmp_path: Path) -> None:
+    """A sole provider without the tag `safe`: the payment is booked and done by the final block."""
+    said = survived(stories_foreign.safe_tag_missing, tmp_path)
+    assert (said["payment_signed"], said["top_up_done"]) == (1, 1)
+
+
+def test_edge_page_instead_of_an_answer(tmp_path: Path) -> None:
+    """An edge's page is no refusal of a payment: the same bytes are sent again, and nothing else is signed."""
+    said = survived(stories_foreign.edge_page_instead_of_an_answer, tmp_path)
+    assert (said["payment_signed"], said["charge_requested"]) == (1, 1)
+
+
+def test_gateway_sentence_around_an_error(tmp_path: Path) -> None:
+    """An error's text in a gateway's sentence is not the node's: unclear, and never paid again."""
+    said = survived(stories_foreign.gateway_sentence_around_an_error, tmp_path)
+    assert (said["payment_signed"], said["nonce_moved"]) == (1, 0)
+
+
+@pytest.mark.slow
+def test_api_answers_oddly(tmp_path: Path) -> None:
+    """Pages, byte order marks and gzip nobody asked for: the key is not doubted, and one payment is made each time."""
+    said = survived(stories_foreign.api_answers_oddly, tmp_path)
+    assert (said["payment_signed"], said["key_unfit"]) == (3, 0)
