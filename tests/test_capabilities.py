@@ -68,7 +68,8 @@ class Provider:
             await asyncio.sleep(0.01)
         self.at_once -= 1
         if isinstance(asked, list) and len(items) > self.limit:
-            return Response(self.status, json.dumps(self.refuse(items)).encode())
+            told = self.refuse(items)
+            return told if isinstance(told, Response) else Response(self.status, json.dumps(told).encode())
         told = [result(item) for item in items]
         return Response(200, json.dumps(told if isinstance(asked, list) else told[0]).encode())
 
@@ -265,11 +266,37 @@ def test_a_rate_limit_that_stays_is_told_in_its_words() -> None:
     [(-32603, "internal error"), (-32000, "something went wrong"), (-32001, "your plan has ended"), (0, "")],
 )
 def test_an_error_that_does_not_say_so_teaches_nothing(code: int, words: str) -> None:
-    """Words about nothing in particular are no limit: nothing is split, nothing is asked again."""
+    """Words about nothing in particular are no limit: this batch is asked singly, the next one whole again."""
     provider = Provider(0, lambda _: error(code, words))
-    with pytest.raises(ChainUnknown, match="refused a batch"):
+
+    async def twice(rpc: Rpc) -> None:
+        assert await ask(rpc) == ANSWERS
+        assert await ask(rpc) == ANSWERS
+
+    provider.run(twice)
+    assert provider.sizes == [11, *[0] * 11] * 2
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 413, 414, 415, 422, 501])
+def test_a_body_that_is_not_liked_is_sent_in_single_questions(status: int) -> None:
+    """A page with such a status may be about the batch as such, whatever it says."""
+    page = Response(status, b"<html>no</html>", {"content-type": "text/html"})
+    assert Provider(0, lambda _: page).run(ask) == ANSWERS
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 502, 503, 504])
+def test_a_page_that_is_not_about_the_body_ends_the_question(status: int) -> None:
+    """Who is turned away, or asked to wait, does not ask eleven times instead of once."""
+    page = Response(status, b"<html>no</html>", {"content-type": "text/html"})
+    provider = Provider(0, lambda _: page)
+    with pytest.raises(ChainUnknown, match=f"HTTP {status} without JSON, with a page"):
         provider.run(ask)
     assert provider.sizes == [11]
+
+
+def test_a_batch_of_which_one_question_is_answered_is_asked_singly() -> None:
+    """Some servers know no batches and answer the first question of one."""
+    assert Provider(0, lambda items: [result(items[0])]).run(ask) == ANSWERS
 
 
 def test_what_a_contract_says_is_no_refusal_of_the_provider() -> None:
@@ -335,11 +362,12 @@ PINNED: list[Query] = [
 
 @dataclass
 class Pool:
-    """Nodes behind one address, asked in turn; some answer questions about block 16 with `lack`."""
+    """Nodes behind one address, asked in turn; some answer questions about one block with `lack`."""
 
     lack: Callable[[Item], Item]
     behind: int
     of: int = 2
+    block: str = "0x10"
     turn: int = 0
     asked: list[list[str]] = field(default_factory=list)
     paused: list[float] = field(default_factory=list)
@@ -352,7 +380,7 @@ class Pool:
         self.asked.append([item["method"] for item in items])
         told = [
             self.lack(item)
-            if lagging and "0x10" in item["params"]
+            if lagging and self.block in item["params"]
             else {"jsonrpc": "2.0", "id": item["id"], "result": f"{item['method']}"}
             for item in items
         ]
@@ -398,6 +426,14 @@ def test_what_one_node_of_a_pool_lacks_is_asked_once_more(how: str) -> None:
     pool = Pool(LACKS[how], behind=1)
     assert pool.run(PINNED) == [method for method, _ in PINNED]
     assert pool.asked[1:] == [[method for method, _ in PINNED[:3]]]
+    assert pool.paused == [BEHIND_S[0]]
+
+
+def test_a_node_that_lacks_the_newest_block_is_one_of_a_pool() -> None:
+    """It knows of a block that it does not have yet; the next one that is asked may have it."""
+    newest: list[Query] = [("eth_getBalance", [{"n": 2}, "latest"]), ("eth_chainId", [])]
+    pool = Pool(LACKS["block not found"], behind=1, block="latest")
+    assert pool.run(newest) == [method for method, _ in newest]
     assert pool.paused == [BEHIND_S[0]]
 
 

@@ -52,10 +52,13 @@ def saying(body: bytes, status: int = 200) -> Handler:
 
 
 def answering(change: Callable[[Items], Any]) -> Handler:
-    """A provider that echoes each question's method, with its answers changed."""
+    """A provider that echoes each question's method, with its answers changed; it knows no single questions."""
 
     async def handler(request: Request) -> Response:
         asked = json.loads(request.body)
+        if isinstance(asked, dict):
+            none = {"code": -32601, "message": "what a batch was refused with: your plan has ended"}
+            return Response(200, json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": none}).encode())
         items = [{"jsonrpc": "2.0", "id": item["id"], "result": item["method"]} for item in asked]
         return Response(200, json.dumps(change(items)).encode())
 
@@ -91,6 +94,8 @@ def test_ids_may_be_written_as_text() -> None:
     change = lambda items: [{**item, "id": str(item["id"])} for item in items]  # noqa: E731
     assert against(answering(change), batch) == [method for method, _ in QUERIES]
     assert against(saying(b'{"id":"0","result":"0x1"}'), single) == "0x1"
+    assert against(saying(b'{"id":0.0,"result":"0x1"}'), single) == "0x1"
+    assert "another question" in unknown(saying(b'{"id":0.5,"result":"0x1"}'), single)
 
 
 def test_an_error_takes_its_place_in_a_batch() -> None:
@@ -112,7 +117,6 @@ def test_an_answer_of_null_is_an_answer() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda items: items[:-1],
         lambda items: [*items[:-1], items[0]],
         lambda items: [*items, items[0]],
         lambda items: [*items[:-1], {**items[-1], "id": 999_999}],
@@ -129,8 +133,6 @@ def test_an_answer_of_null_is_an_answer() -> None:
         lambda _: {},
         lambda _: None,
         lambda _: "text",
-        lambda items: items[0],
-        lambda _: {"jsonrpc": "2.0", "id": None, "error": {"code": -32603, "message": "internal error"}},
     ],
 )
 def test_an_incomplete_batch_is_no_answer(change: Callable[[Items], Any]) -> None:
@@ -138,10 +140,18 @@ def test_an_incomplete_batch_is_no_answer(change: Callable[[Items], Any]) -> Non
     assert unknown(answering(change), batch).startswith("127.0.0.1 ")
 
 
-def test_a_refused_batch_says_why() -> None:
-    """A provider that answers nothing tells why in one error object for all."""
-    refused = {"jsonrpc": "2.0", "id": None, "error": {"code": -32001, "message": "your plan has ended"}}
-    assert "your plan has ended" in unknown(answering(lambda _: refused), batch)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda items: items[:-1],
+        lambda items: items[0],
+        lambda _: {"jsonrpc": "2.0", "id": None, "error": {"code": -32603, "message": "internal error"}},
+    ],
+)
+def test_a_batch_that_is_refused_without_a_reason_is_asked_singly(change: Callable[[Items], Any]) -> None:
+    """What is refused alone as well is an error in its place, with the provider's words."""
+    told = against(answering(change), batch)
+    assert all(isinstance(one, RpcError) and "your plan has ended" in one.message for one in told)
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,13 @@ class Refused(ChainUnknown):
 
 @dataclass
 class _Round(Generic[A]):
-    """What came of asking once: places to ask again, and why; `refused` has no answer in its place."""
+    """What came of asking once: places to ask again, and why; `refused` has no answer in its place.
+
+    `singly` says that some are to be asked again one by one.
+    """
 
     split: list[int] = field(default_factory=list)
+    singly: bool = False
     rated: list[int] = field(default_factory=list)
     behind: list[int] = field(default_factory=list)
     answers: dict[int, A] = field(default_factory=dict)
@@ -47,18 +51,23 @@ class _Round(Generic[A]):
 
 
 class Pieces(Generic[A]):
-    """Asks one provider: `together` asks in one request, `refusal` reads code and words of an answer that refuses."""
+    """Asks one provider.
+
+    `together` asks in one batch, `alone` asks one question; `refusal` reads code and words of an answer that refuses.
+    """
 
     def __init__(
         self,
         can: Capabilities,
         together: Callable[[Sequence[Question]], Coroutine[Any, Any, list[A]]],
+        alone: Callable[[Question], Coroutine[Any, Any, A]],
         refusal: Callable[[A], tuple[int, str] | None],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         """Keep how to ask."""
         self._can = can
         self._together = together
+        self._alone = alone
         self._refusal = refusal
         self._sleep = sleep
 
@@ -70,9 +79,11 @@ class Pieces(Generic[A]):
         """
         answers: dict[int, A] = {}
         todo, patience, behind = list(range(len(queries))), iter(PATIENCE_S), iter(BEHIND_S)
+        singly = False
         while todo:
-            told = await self._round(queries, todo)
+            told = await self._round(queries, todo, singly=singly)
             answers |= told.answers
+            singly = singly or told.singly
             todo, pause_s = list(told.split), 0.0
             for again, pauses in ((told.rated, patience), (told.behind, behind)):
                 wait_s = next(pauses, None) if again else None
@@ -84,11 +95,14 @@ class Pieces(Generic[A]):
                 await self._sleep(pause_s)
         return [answers[place] for place in range(len(queries))]
 
-    async def _round(self, queries: Sequence[Question], todo: Sequence[int]) -> _Round[A]:
-        size = self._can.batch_max or len(todo)
+    async def _round(self, queries: Sequence[Question], todo: Sequence[int], *, singly: bool) -> _Round[A]:
+        size = 1 if singly else self._can.batch_max or len(todo)
+        singly = singly or size == self._can.batch_max == 1
         pieces = [todo[n : n + size] for n in range(0, len(todo), size)]
         told: _Round[A] = _Round()
-        said = await _side_by_side([self._piece([queries[place] for place in piece]) for piece in pieces])
+        said = await _side_by_side(
+            [self._piece([queries[place] for place in piece], singly=singly) for piece in pieces]
+        )
         for piece, answers in zip(pieces, said, strict=True):
             if isinstance(answers, Refused):
                 self._refused(piece, answers, told)
@@ -98,7 +112,9 @@ class Pieces(Generic[A]):
                 self._answered(place, queries[place], answer, len(piece), told)
         return told
 
-    async def _piece(self, queries: Sequence[Question]) -> list[A] | Refused:
+    async def _piece(self, queries: Sequence[Question], *, singly: bool) -> list[A] | Refused:
+        if singly:
+            return [await self._alone(query) for query in queries]
         try:
             return await self._together(queries)
         except Refused as refused:
@@ -110,6 +126,10 @@ class Pieces(Generic[A]):
         elif speaks_of_rate(said.code, said.text):
             told.rated += piece
             told.refused = said
+        elif len(piece) > 1:
+            # That it has anything to do with their number is not said, so nothing is learnt; but it may.
+            told.split += piece
+            told.singly = True
         else:
             raise said
 
@@ -122,7 +142,7 @@ class Pieces(Generic[A]):
             told.split.append(place)
         elif speaks_of_rate(*refusal):
             told.rated.append(place)
-        elif _pinned(query) and speaks_of_a_node_behind(refusal[1]):
+        elif (_pinned(query) or "latest" in query[1]) and speaks_of_a_node_behind(refusal[1]):
             told.behind.append(place)
 
 

@@ -12,6 +12,7 @@ import json
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -27,6 +28,8 @@ from topup.wire.secrets import NOTHING, Masker, of_url
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024
 # The largest bytes that anybody reads: a contract's code has at most 24 kB, a log's data hardly more.
 BYTES_MAX: Final = 1024 * 1024
+# Statuses by which a server may mean that it takes no body of this form or size, whatever its page says.
+UNLIKED: Final = frozenset({400, 404, 405, 413, 414, 415, 422, 501})
 # Of longer revert data only the selector is kept: it was sent to be long, not to be read.
 REVERT_BYTES_MAX: Final = 16 * 1024
 # No chain has so many blocks or transactions, no block so much gas.
@@ -101,7 +104,7 @@ class Rpc:
         self._next_id = 0
         self.requests = 0
         self.can = Capabilities(now_s)
-        self._pieces: Pieces[Answer] = Pieces(self.can, self._together, _refusal, sleep)
+        self._pieces: Pieces[Answer] = Pieces(self.can, self._together, self._alone, _refusal, sleep)
 
     async def close(self) -> None:
         """Close the client."""
@@ -129,12 +132,10 @@ class Rpc:
             Refused: in words about all of it.
             ChainUnknown: no usable answer as a whole.
         """
-        if self.can.batch_max == 1:
-            return [await self._alone(*query) for query in queries]
         first = self._next_id
         self._next_id += len(queries)
         body = [{"jsonrpc": "2.0", "id": first + n, "method": m, "params": p} for n, (m, p) in enumerate(queries)]
-        document = await self._post(body)
+        document = await self._post(body, batch=True)
         if isinstance(document, list) and len(document) == 1 < len(queries) and _is_error(document[0]):
             document = document[0]  # said once, in the place of the first question or of none
         if isinstance(document, dict):  # a provider that refuses the batch as a whole
@@ -148,16 +149,20 @@ class Rpc:
         numbered = [(_number(item.get("id")), item) for item in document if isinstance(item, dict)]
         answers = {n: item for n, item in numbered if n is not None}
         if len(answers) != len(queries) or len(document) != len(queries):
-            raise ChainUnknown(f"{self.host} answered {len(document)} of {len(queries)} questions")
+            said = f"{self.host} answered {len(document)} of {len(queries)} questions"
+            few = 0 < len(answers) == len(document) < len(queries) and answers.keys() <= set(
+                range(first, self._next_id)
+            )
+            raise Refused(said, 0, "") if few else ChainUnknown(said)
         try:
             return [self._answer(answers[first + n]) for n in range(len(queries))]
         except KeyError:
             await self.close()  # answers to earlier questions: whatever else waits on this connection is late too
             raise ChainUnknown(f"{self.host} answered questions nobody asked") from None
 
-    async def _alone(self, method: str, params: list[Any]) -> Answer:
+    async def _alone(self, query: Query) -> Answer:
         try:
-            return await self.ask(method, *params)
+            return await self.ask(query[0], *query[1])
         except RpcError as error:
             return error
 
@@ -180,7 +185,7 @@ class Rpc:
             raise answer
         return answer
 
-    async def _post(self, body: object) -> Any:
+    async def _post(self, body: object, *, batch: bool = False) -> Any:
         self.requests += 1
         try:
             heard = await self._client.ask(
@@ -198,7 +203,10 @@ class Rpc:
             return read(heard.body, twice="same")
         except NoJson:
             page = ", with a page" if heard.page else ""
-            raise ChainUnknown(f"{self.host} answered HTTP {heard.status} without JSON{page}") from None
+            said = f"{self.host} answered HTTP {heard.status} without JSON{page}"
+            if batch and heard.status in UNLIKED:
+                raise Refused(said, heard.status, "") from None
+            raise ChainUnknown(said) from None
         except Unreadable as error:
             raise Nonsense(f"{self.host} answered HTTP {heard.status} with {error}") from None
 
@@ -225,7 +233,9 @@ class Rpc:
 
 
 def _number(told: object) -> int | None:
-    """Return which question an answer's id names; some providers write it as text."""
+    """Return which question an answer's id names; some providers write it as text, or as a fraction of none."""
+    if isinstance(told, Decimal) and 0 <= told < COUNT_END and told == int(told):
+        return int(told)
     if isinstance(told, str) and re.fullmatch("0|[1-9][0-9]{0,17}", told):
         return int(told)
     return told if type(told) is int else None

@@ -79,11 +79,11 @@ class Client:
             sent["connection"] = "close"
         if body is not None:
             sent["content-type"] = "application/json"
-        raw = bytearray()
+        raw, client = bytearray(), self._opened()
         try:
             async with (
                 asyncio.timeout(timeout_s),
-                self._opened().stream(method, url, content=body, headers=sent) as response,
+                client.stream(method, url, content=body, headers=sent) as response,
             ):
                 told = tuple((name.lower(), value) for name, value in response.headers.multi_items())
                 unpacker = Unpacker(",".join(value for name, value in told if name == "content-encoding"), bytes_max)
@@ -95,7 +95,9 @@ class Client:
         except Packed as error:
             raise NoAnswer(f"{who} {error}") from None
         except Exception as error:  # noqa: BLE001 - a length of thousands of digits ends in ValueError, a port in a group
-            raise NoAnswer(f"{who}: {self._way.failure(error)}") from None
+            # Where another answer on the connection gave it up, the error is of that, in words of the library's own.
+            why = self._way.failure(error) if self._client is client else "the connection was given up"
+            raise NoAnswer(f"{who}: {why}") from None
         return Heard(response.status_code, told, bytes(raw))
 
     def _opened(self) -> httpx.AsyncClient:
