@@ -396,7 +396,7 @@ PAGE = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head><body>
 
 
 @pytest.mark.parametrize("place", CALLS)
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 410, 422, 429, 500, 503])
+@pytest.mark.parametrize("status", [200, 400, 401, 402, 403, 404, 410, 422, 429, 500, 503])
 @story
 async def test_a_page_is_not_the_apis_word(status: int, place: Place) -> None:
     """What an edge writes in front of an API refuses no key, ends no endpoint and rejects no request."""
@@ -430,6 +430,17 @@ async def test_an_error_within_200_is_told_in_the_apis_own_words(place: Place) -
         error = await failed(CALLS[place](api))
     assert type(error) is ApiUnknown
     assert "billing is being migrated, … may retry" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [(b'{"data":{"total_credits":5}}', "missing"), (b'{"data":{"total_credits":5,"total_usage":null}}', "null")],
+)
+@story
+async def test_a_total_that_is_not_there_is_called_so(body: bytes, words: str) -> None:
+    """What is missing and what is null are told apart, in the words of JSON."""
+    async with says(http.Response(200, body)) as api:
+        assert f"total_usage is {words}, not an amount" in str(await failed(api.credits()))
 
 
 @story

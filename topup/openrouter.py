@@ -319,7 +319,9 @@ def _document(raw: bytes, path: str, *, twice: Repeated = "refused") -> dict[str
         # Of a name given twice one reader takes the first value, another the last: neither is an answer.
         document = read(raw, twice=twice)
     except NoJson:
-        raise ApiUnknown(f"{path} answered 200 without JSON") from None
+        page = raw.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
+        what = "with a page, not the API's answer" if page else "without JSON"
+        raise ApiUnknown(f"{path} answered 200 {what}") from None
     except Unreadable as error:
         raise ApiUnknown(f"{path} answered 200 with {error}") from None
     if not isinstance(document, dict):
@@ -329,6 +331,8 @@ def _document(raw: bytes, path: str, *, twice: Repeated = "refused") -> dict[str
 
 def _number(data: dict[str, Any], name: str, where: str = "") -> Usd:
     value = data.get(name)
+    if value is None:
+        raise ApiUnknown(f"{where}{name} is {'null' if name in data else 'missing'}, not an amount")
     if type(value) is int and abs(value) < 10**15:
         return Usd(Decimal(value))
     if (
