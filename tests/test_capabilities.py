@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topup.chain.capabilities import LEARNT_S, Capabilities, speaks_of_absence, speaks_of_batches, speaks_of_rate
-from topup.chain.pieces import BEHIND_S, PATIENCE_S
+from topup.chain.batches import BEHIND_S, PATIENCE_S
+from topup.chain.capabilities import LEARNT_S, Capabilities
+from topup.chain.refusals import Refusal, refusal, speaks_of_absence, speaks_of_batches, speaks_of_rate
 from topup.chain.rpc import Query, Rpc, RpcError
 from topup.errors import ChainUnknown
 from topup.sandbox.http import Request, Response, Server
@@ -340,6 +341,26 @@ def test_absence_is_only_what_says_so(code: int, words: str, *, absent: bool) ->
     assert speaks_of_absence(code, words) is absent
     assert not speaks_of_batches(code, words, whole=False)
     assert speaks_of_rate(code, words) is ("rate" in words or "too many" in words)
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "why"),
+    [
+        *((code, words, Refusal.RATE) for code, words in RATES),
+        (-32005, "limit exceeded", Refusal.RATE),
+        (-32016, "", Refusal.RATE),
+        (-32000, "server busy, try again later", Refusal.RATE),
+        (-32005, "the block range was too wide", Refusal.RANGE),
+        (-32000, "query timeout exceeded, try again later", Refusal.SIZE),
+        (-32005, "query returned more than 10000 results", Refusal.SIZE),
+        (-32000, "the batch was too large", Refusal.OTHER),
+        (-32000, "header not found, as this node was pruned", Refusal.OTHER),
+    ],
+)
+def test_a_batch_and_a_question_for_logs_read_the_same_words_alike(code: int, words: str, why: Refusal) -> None:
+    """What is waited for in a batch is waited for in a page of logs, and what shortens a page is not waited for."""
+    assert refusal(words, code) is why
+    assert speaks_of_rate(code, words) is (why is Refusal.RATE)
 
 
 @pytest.mark.parametrize(

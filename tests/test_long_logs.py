@@ -17,9 +17,10 @@ from tests.long_logs import BEGAN_S, Blocks, Died, Leaping, Ledger, Provider
 from topup.budget import FIRST, QUESTIONS, SECONDS, Budget
 from topup.chain.evm import EvmChain
 from topup.chain.fate import Account
-from topup.chain.paging import AGAIN_MS, PATIENCE_MAX_S, PATIENCE_OVER_S, SPAN, Pager, Refusal, granted, refusal
+from topup.chain.paging import AGAIN_MS, PATIENCE_MAX_S, PATIENCE_OVER_S, SPAN, Pager
 from topup.chain.profiles import BASE
 from topup.chain.providers import Providers
+from topup.chain.refusals import Refusal, granted, refusal
 from topup.chain.rpc import Answer
 from topup.chain.scan import TRANSFERRED
 from topup.chain.search import LATE_MS, PAGES_UNKEPT, Search, Sought

@@ -72,8 +72,9 @@ Each module answers one question. In the order the money flows:
   chain/          What does the chain say?
     profiles.py   Which contracts does a chain hold?
     owners.py     Whose is a provider?
+    refusals.py   What does a provider's error say of the question?
     capabilities.py What can this provider do?
-    pieces.py     How do questions reach a provider that takes few at once, asks for patience, or is a pool of nodes?
+    batches.py    How do questions reach a provider that takes few at once, asks for patience, or is a pool of nodes?
     rpc.py        How is a provider asked?
     fees.py       What does a transaction pay per gas, where a provider does not say it?
     providers.py  Which providers can be believed now?

@@ -2,7 +2,7 @@
 
 Nothing is assumed and nothing is asked for the sake of learning: what was asked anyway was refused, in words about
 exactly that. Words about a rate, or about nothing in particular, teach nothing. Wrongly taught is slower at worst: the
-same questions are asked, only in other pieces.
+same questions are asked, only in smaller batches.
 """
 
 from __future__ import annotations
@@ -11,28 +11,10 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from topup.chain.refusals import NO_BATCHES, TOO_MANY, speaks_of_batches
+
 # What was learnt counts so long; a provider's owner may have raised a limit since.
 LEARNT_S: Final = 3_600
-_BATCH: Final = re.compile(r"\bbatch|\barray\b")
-_NO_BATCHES: Final = re.compile(r"support|allow|permit|disabled|forbidden|unmarshal array|expected .*object")
-_TOO_MANY: Final = re.compile(
-    r"limit|large|big|long|many|more than|max|exceed|size|at most|only|calls? in|requests? in|entries|items"
-)
-_RATE: Final = re.compile(
-    r"rate.?limit|\brate\b|too many requests|per (second|minute|hour|day)|/s(ec)?\b|throttl|capacity|\b429\b"
-    r"|request limit|compute units|quota|try again later|slow down"
-)
-# A whole batch that is called no valid request at all: the code that JSON-RPC gives to a body it does not take.
-_INVALID_REQUEST: Final = -32600
-_NO_METHOD: Final = -32601
-_ABSENT: Final = re.compile(
-    r"(method|procedure).*(not|un)[ -]?(found|supported|available|exist|allowed|implemented|known|whitelisted|enabled)"
-    r"|does not exist|unknown method|unsupported method|not (supported|implemented|available)|unsupported|unavailable"
-)
-_BEHIND: Final = re.compile(
-    r"header (for hash )?not found|block (\S+ )?(was |is )?not found|unknown block|unknown header|no such block"
-    r"|could not find block|block not available|beyond (the )?(current |latest )?head"
-)
 
 
 class Capabilities:
@@ -64,7 +46,7 @@ class Capabilities:
         fitting = max((number for number in named if 1 <= number < size), default=None)
         lowered = text.lower()
         if fitting is None:
-            none = _NO_BATCHES.search(lowered) or not _TOO_MANY.search(lowered)
+            none = NO_BATCHES.search(lowered) or not TOO_MANY.search(lowered)
             fitting = 1 if none else size // 2
         self._batch = (min(fitting, most), now)
         return True
@@ -80,30 +62,3 @@ class Capabilities:
     def without(self, method: str) -> None:
         """Remember that it does not serve this method."""
         self._lacking[method] = self._now_s()
-
-
-def speaks_of_batches(code: int, text: str, *, whole: bool) -> bool:
-    """Tell whether an error says that a batch was too large, or that there are none."""
-    lowered = text.lower()
-    if _RATE.search(lowered) and not re.search(r"batch[\w ]{0,20}(size|too)|calls? in \w+ batch", lowered):
-        return False
-    if _BATCH.search(lowered) and (whole or _TOO_MANY.search(lowered) or _NO_BATCHES.search(lowered)):
-        return True
-    return whole and code == _INVALID_REQUEST and lowered.startswith("invalid request")
-
-
-def speaks_of_rate(code: int, text: str) -> bool:
-    """Tell whether an error only asks for patience: the same question may be answered a second later."""
-    return code in (429, -32029) or _RATE.search(text.lower()) is not None
-
-
-def speaks_of_absence(code: int, text: str) -> bool:
-    """Tell whether an error says that there is no such method or parameter here; a rate limit does not."""
-    if speaks_of_rate(code, text):
-        return False
-    return code == _NO_METHOD or _ABSENT.search(text.lower()) is not None
-
-
-def speaks_of_a_node_behind(text: str) -> bool:
-    """Tell whether an error says that this node does not have the block; another of the same pool may."""
-    return _BEHIND.search(text.lower()) is not None

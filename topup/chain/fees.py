@@ -8,7 +8,7 @@ from __future__ import annotations
 from statistics import median_low
 from typing import Any, Final
 
-from topup.chain.capabilities import speaks_of_absence
+from topup.chain.refusals import speaks_of_absence
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity
 from topup.errors import ChainUnknown
 from topup.money import Wei

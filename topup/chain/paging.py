@@ -9,13 +9,12 @@ block that was asked for.
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Final
 
 from topup.budget import Budget
+from topup.chain.refusals import Refusal, granted, refusal
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known
 from topup.chain.survey import head
 from topup.errors import ChainUnknown
@@ -34,61 +33,6 @@ PATIENCE_MAX_S: Final = 8
 PATIENCE_OVER_S: Final = 60
 # Address and topics of a log; bytes in hex.
 Wanted = dict[str, Any]
-
-
-class Refusal(Enum):
-    """What an error says of the question."""
-
-    RATE = "too many questions within a time"
-    RANGE = "too many blocks in one question"
-    SIZE = "too much in the answer"
-    OTHER = "something else"
-
-
-_RATE: Final = re.compile(
-    r"rate.?limit|too many requests|\bhttp 429\b|(?:per|a|/) ?(?:second|sec|minute|min|hour|day)\b|\bquota\b|throttl"
-    r"|compute units|capacity|requests? (?:limit|count)|request rate|slow down|back ?off|retry (?:in|after)"
-)
-_SIZE: Final = re.compile(
-    r"response size|more than \d+ (?:results|logs|bytes)|max(?:imum)? (?:number of )?(?:results|logs)"
-)
-_RANGE: Final = re.compile(
-    r"\brange\b|\bblocks?\b.{0,40}\b(?:limit|max|most|exceed|too)|(?:limit|max|exceed|too|only).{0,60}\bblocks?\b"
-)
-# Said of anything; of a question for logs it is their number.
-_MUCH: Final = re.compile(r"too large|too big|query (?:timeout|timed out)|execution (?:timeout|aborted)")
-# Codes that only ever speak of a rate where the words say nothing; and one that is given for other things as well.
-_RATE_CODES: Final = (429, -32016, -32029)
-_LIMIT: Final = -32005
-# A number of blocks, with the thousands set apart or as "2K"; one of results or bytes is none.
-_NUMBER: Final = re.compile(
-    r"(?<![\w.,])(\d{1,3}(?:[,_]\d{3})+|\d{1,9})(k?)\b(?! ?(?:results|logs|bytes|[mkg]i?b\b|s\b|ms\b))"
-)
-
-
-def refusal(text: str, code: int = 0) -> Refusal:
-    """Sort an error by its words, and by its code where these say nothing."""
-    said = text.lower()
-    if "batch" in said:
-        return Refusal.OTHER
-    for pattern, why in (
-        (_RATE, Refusal.RATE),
-        (_SIZE, Refusal.SIZE),
-        (_RANGE, Refusal.RANGE),
-        (_MUCH, Refusal.SIZE),
-    ):
-        if pattern.search(said):
-            return why
-    over = "limit exceeded" in said or (code == _LIMIT and (not said or "limit" in said or "exceed" in said))
-    return Refusal.RATE if code in _RATE_CODES or over else Refusal.OTHER
-
-
-def granted(text: str, asked: int) -> int:
-    """Return how many blocks to ask for after `asked` were too many: as many as the error names, else half."""
-    said = text.lower()
-    named = [int(re.sub(r"[,_]", "", n)) * (1000 if k else 1) for n, k in _NUMBER.findall(said)]
-    fits = [n for n in named if 0 < n < asked]
-    return max(fits) if fits else max(1, asked // 2)
 
 
 @dataclass

@@ -16,9 +16,9 @@ from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from topup.chain.batches import Batches, Refused
 from topup.chain.capabilities import Capabilities
 from topup.chain.owners import owner
-from topup.chain.pieces import Pieces, Refused
 from topup.document import NoJson, Unreadable, read
 from topup.errors import ChainError, ChainUnknown
 from topup.wire.clean import CHARS_MAX, clean
@@ -104,7 +104,7 @@ class Rpc:
         self._next_id = 0
         self.requests = 0
         self.can = Capabilities(now_s)
-        self._pieces: Pieces[Answer] = Pieces(self.can, self._together, self._alone, _refusal, sleep)
+        self._batches: Batches[Answer] = Batches(self.can, self._together, self._alone, _refusal, sleep)
 
     async def close(self) -> None:
         """Close the client."""
@@ -121,7 +121,7 @@ class Rpc:
         try:
             # However many pieces and pauses it takes: a question has one deadline.
             async with asyncio.timeout(self._timeout_s):
-                return await self._pieces.ask(queries)
+                return await self._batches.ask(queries)
         except TimeoutError:
             raise ChainUnknown(f"{self.host} did not answer within {self._timeout_s:g} s") from None
 

@@ -7,10 +7,10 @@ from typing import Any
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from topup.chain.capabilities import speaks_of_absence
 from topup.chain.contracts import encode, returned
 from topup.chain.fees import TIP_MIN, tip, tip_query
 from topup.chain.profiles import Profile
+from topup.chain.refusals import speaks_of_absence
 from topup.chain.reverts import decoded
 from topup.chain.rpc import Answer, Nonsense, Query, Rpc, RpcError, count, known, quantity, reverted, unhex
 from topup.errors import ChainUnknown, PaymentForbidden, WrongChain

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
-from topup.chain.capabilities import Capabilities, speaks_of_a_node_behind, speaks_of_rate
+from topup.chain.capabilities import Capabilities
+from topup.chain.refusals import speaks_of_a_node_behind, speaks_of_rate
 from topup.errors import ChainUnknown
 
 A = TypeVar("A")
@@ -50,7 +51,7 @@ class _Round(Generic[A]):
     refused: Refused | None = None
 
 
-class Pieces(Generic[A]):
+class Batches(Generic[A]):
     """Asks one provider.
 
     `together` asks in one batch, `alone` asks one question; `refusal` reads code and words of an answer that refuses.
