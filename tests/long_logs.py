@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from topup.chain.capabilities import Capabilities
 from topup.chain.rpc import Answer, Query, Rpc, RpcError
 from topup.errors import ChainUnknown
 from topup.ports import Head, Piece
@@ -88,10 +89,16 @@ class Provider:
         self.says: Callable[[int], str] = how.get("says", lambda most: f"eth_getLogs is limited to a {most} range")
         self.dies_at: int | None = None
         self.blind = False
+        self.can = Capabilities(lambda: clock.ms / 1000)
         self.requests = 0
         self.ranges: list[int] = []
         self.asked: list[str] = []
         self._recent: list[int] = []
+
+    heard = Rpc.heard
+
+    def shown(self, text: object) -> str:
+        return str(text)
 
     @property
     def rpc(self) -> Rpc:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import json
 import threading
 from collections.abc import Awaitable, Callable, Mapping
@@ -147,6 +148,27 @@ def crowded(most: int) -> Fault:
     return Fault("crowded", _instead(Response(200, text, JSON), forwarded=False), above=most)
 
 
+def hurried(every: int) -> Fault:
+    """Refuse each so manieth exchange for its rate, in turn as a whole with status 429 and in each of its places."""
+    count = itertools.count(1)
+
+    async def act(forward: Forward) -> Answer:
+        turn, rest = divmod(next(count), every)
+        if rest:
+            return await forward()
+        error = {"code": -32016, "message": "over rate limit"}
+        if turn % 2:
+            return Response(429, json.dumps({"jsonrpc": "2.0", "id": None, "error": error}).encode(), JSON)
+        honest = await forward()
+        if isinstance(honest, Raw):
+            return honest
+        told = json.loads(honest.body)
+        each = [{"jsonrpc": "2.0", "id": one.get("id"), "error": error} for one in _many(told)]
+        return Response(200, json.dumps(each if isinstance(told, list) else each[0]).encode(), JSON)
+
+    return Fault("hurried", act)
+
+
 def raw(text: bytes, *, forwarded: bool = True) -> Fault:
     """Write these very bytes and close."""
     return Fault("raw", _instead(_writing(lambda: [text]), forwarded=forwarded))
@@ -238,6 +260,17 @@ def refuse(code: int, message: str, *, forwarded: bool = False, data: object = N
     """Answer with a JSON-RPC error; the upstream hears of the question only when `forwarded`."""
     error = {"code": code, "message": message} | ({} if data is None else {"data": data})
     return Fault("refuse", item=lambda *_: {"error": error}, withheld=not forwarded)
+
+
+def ranged(most: int) -> Fault:
+    """Refuse every question for the logs of more than so many blocks."""
+    error = {"code": -32600, "message": f"eth_getLogs is limited to a {most} range"}
+
+    def item(question: Question, said: Document) -> Document:
+        first, last = (int(question.params[0][end], 16) for end in ("fromBlock", "toBlock"))
+        return {"error": error} if last - first + 1 > most else said
+
+    return Fault("ranged", item=item)
 
 
 def leave_out() -> Fault:
@@ -445,6 +478,10 @@ class Proxy:
             return wire.reset()
         kept = {name: value for name, value in answer.headers.items() if name.lower() not in HOP}
         return Response(answer.status_code, told, kept)
+
+
+def _many(told: Any) -> list[Any]:
+    return told if isinstance(told, list) else [told]
 
 
 def _asked(request: Request) -> Any:

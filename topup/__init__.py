@@ -134,7 +134,14 @@ Each module answers one question. In the order the money flows:
   pinning.py      Who would be paid?
   reconcile.py    Does the ledger know everything this wallet did, and how is it told what it does not know?
   limit.py        What may the wallet's access key spend, and how does the account's owner change it?
-  doctor.py       Is everything in place?
+  doctor/         Is everything in place?
+    finding.py    What was looked at, is it as it should be, and what is to be done where it is not?
+    machine.py    What does this machine hold: the ledger's directory, the ledger, the key files?
+    account.py    What does the API say: does it answer, by which key, what credits, and how late it is?
+    wallet.py     Who pays, who may be paid, and does the chain of each rail in use stand?
+    providers.py  What can each provider do, and what follows from what it cannot?
+    contract.py   Can a Coinbase charge be paid: do contract, prices, fees and wallet stand as a payment needs them?
+    carried.py    Can dollars be paid on the chain to which a seller carries what was signed?
   x402_look.py    What can be seen of an x402 seller and the wallet that pays it, before anything is signed?
   offers.py       What does a seller demand, before anything is paid?
   report.py       What does the ledger say?

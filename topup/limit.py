@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from topup import files, tempo
 from topup.chain.profiles import TEMPO_TOKENS
 from topup.chain.rpc import Rpc, RpcError, quantity
-from topup.chain.survey import reason
+from topup.chain.survey import head, reason
 from topup.check import access_key, dollars, payer, purse, refill_total
 from topup.clock import SystemClock
 from topup.errors import ChainError, ChainUnknown, Exit, PaymentForbidden, Reverted, SettingsError, SignerError
@@ -346,7 +346,8 @@ async def _asked(settings: Settings, ask: Callable[[Rpc], Awaitable[int]]) -> in
     try:
         for rpc in rpcs:
             try:
-                return await ask(rpc)
+                with rpc.heard():
+                    return await ask(rpc)
             except Reverted:
                 raise
             except ChainError as error:
@@ -364,7 +365,7 @@ async def _estimate(rpc: Rpc, grant: tempo.Grant) -> int:
         "data": "0x" + tempo.granting(grant).hex(),
     }
     try:
-        return quantity(await rpc.ask("eth_estimateGas", body), "the gas")
+        return quantity(await rpc.read("eth_estimateGas", body), "the gas")
     except RpcError as error:
         raise reason(error) from None
 
@@ -372,7 +373,8 @@ async def _estimate(rpc: Rpc, grant: tempo.Grant) -> int:
 async def _handed(rpc: Rpc, raw: bytes) -> str:
     """Hand the call over; return why it was not taken, "" where it was or may have been."""
     try:
-        await rpc.ask("eth_sendRawTransaction", "0x" + raw.hex())
+        with rpc.heard():
+            await rpc.ask("eth_sendRawTransaction", "0x" + raw.hex())
     except RpcError as error:
         return str(error)
     except ChainError:
@@ -387,16 +389,27 @@ async def _ran(rpcs: list[Rpc], tx_hash: bytes, valid_before: int) -> None:
     while clock.monotonic_ms() < end_ms:
         for rpc in rpcs:
             try:
-                newest = await rpc.ask("eth_getBlockByNumber", "latest", False)
-                receipt = await rpc.ask("eth_getTransactionReceipt", shown)
+                with rpc.heard():
+                    ran, time_s = await _outcome(rpc, shown)
             except ChainError:
                 continue
-            if isinstance(receipt, dict):
-                if receipt.get("status") == "0x1":
-                    return
+            if ran:
+                return
+            if ran is False:
                 raise ChainUnknown(f"{shown} ran and failed: it cost the network's fee", remedy=f"`{SHOW}`")
-            over = isinstance(newest, dict) and quantity(newest.get("timestamp"), "a block time") > valid_before + 60
-            if over:
+            if time_s > valid_before + 60:
                 raise ChainUnknown(f"{shown} did not run in time and never will", remedy="try again")
         await clock.sleep(LOOK_S)
     raise ChainUnknown(f"whether {shown} ran could not be learnt", remedy=f"`{SHOW}`, then again: twice does no harm")
+
+
+async def _outcome(rpc: Rpc, tx_hash: str) -> tuple[bool | None, int]:
+    """Return whether a transaction ran and succeeded, None while it has not run, and the newest block's time.
+
+    Raises:
+        ChainError: it was not answered, or cannot be read.
+    """
+    newest = head(await rpc.read("eth_getBlockByNumber", "latest", False))
+    receipt = await rpc.read("eth_getTransactionReceipt", tx_hash)
+    ran = quantity(receipt.get("status"), "the receipt's status") == 1 if isinstance(receipt, dict) else None
+    return ran, newest.timestamp_s

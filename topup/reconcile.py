@@ -339,7 +339,8 @@ class Panel:
 
         async def one(rpc: Rpc) -> T | ChainError:
             try:
-                return await ask(rpc)
+                with rpc.heard():
+                    return await ask(rpc)
             except ChainError as error:
                 return error
 
@@ -367,7 +368,8 @@ class Panel:
         failures: list[ChainError] = []
         for rpc in self.rpcs:
             try:
-                return await ask(rpc)
+                with rpc.heard():
+                    return await ask(rpc)
             except ChainError as error:
                 failures.append(error)
         raise next((f for f in failures if not isinstance(f, history.StateGone)), failures[0])
@@ -459,12 +461,14 @@ class Examination:
         failures = []
         for rpc in self._panel.rpcs:
             try:
-                async for chunk in scan.transfers(rpc, contract, operator, last + 1, final, self._panel.pager):
-                    found = [_kept(contract, t) for t in chunk.transfers if t.sender == self._wallet]
-                    last = chunk.last
-                    self._store.save_scan(
-                        own.chain_id, self._wallet, (contract, operator), (first, last), found, self._now()
-                    )
+                with rpc.heard():
+                    async for chunk in scan.transfers(rpc, contract, operator, last + 1, final, self._panel.pager):
+                        found = [_kept(contract, t) for t in chunk.transfers if t.sender == self._wallet]
+                        place = (contract, operator)
+                        self._store.save_scan(
+                            own.chain_id, self._wallet, place, (first, chunk.last), found, self._now()
+                        )
+                        last = chunk.last
             except ChainError as error:
                 failures.append(str(error))
                 continue
@@ -648,7 +652,8 @@ class Search:
         for rpc in self._panel.rpcs:
             if len(done) < self._panel.quorum and rpc.owner not in done:
                 try:
-                    done[rpc.owner] = await self._scan(rpc, begin, final)
+                    with rpc.heard():
+                        done[rpc.owner] = await self._scan(rpc, begin, final)
                 except ChainError as error:
                     failures.append(str(error))
         if begin is not None and begin > final:

@@ -23,7 +23,7 @@ BODY_SHOWN_MAX: Final = 4_000
 class Asks(Protocol):
     """A provider; see `chain.rpc.Rpc`."""
 
-    async def ask(self, method: str, *params: Any) -> Any:
+    async def read(self, method: str, *params: Any) -> Any:
         """Ask one thing."""
 
 
@@ -86,7 +86,7 @@ async def code(rpcs: Sequence[Asks], wallet: bytes) -> str | None:
     """Return what the wallet's code means for its signatures: "" without any, None where no provider told."""
     for rpc in rpcs:
         try:
-            told = await rpc.ask("eth_getCode", "0x" + wallet.hex(), "latest")
+            told = await rpc.read("eth_getCode", "0x" + wallet.hex(), "latest")
             held = bytes.fromhex(str(told).removeprefix("0x"))
         except (ChainError, ValueError):
             continue

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
-from topup.chain.capabilities import Capabilities
+from topup.chain.capabilities import Capabilities, Trouble
 from topup.chain.refusals import speaks_of_a_node_behind, speaks_of_rate
 from topup.errors import ChainUnknown
 
@@ -79,13 +79,19 @@ class Batches(Generic[A]):
             ChainUnknown: a piece had no usable answer.
         """
         answers: dict[int, A] = {}
+        lacked: set[int] = set()
         todo, patience, behind = list(range(len(queries))), iter(PATIENCE_S), iter(BEHIND_S)
-        singly = False
+        singly = len(queries) == 1
         while todo:
             told = await self._round(queries, todo, singly=singly)
             answers |= told.answers
             singly = singly or told.singly
             todo, pause_s = list(told.split), 0.0
+            if told.rated:
+                self._can.met(Trouble.RATE)
+            if lacked - set(told.behind):  # what one node lacked another has told
+                self._can.met(Trouble.BEHIND)
+            lacked = set(told.behind)
             for again, pauses in ((told.rated, patience), (told.behind, behind)):
                 wait_s = next(pauses, None) if again else None
                 if wait_s is not None:

@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from enum import Enum
 from typing import Final
 
 from topup.chain.refusals import NO_BATCHES, TOO_MANY, speaks_of_batches
 
 # What was learnt counts so long; a provider's owner may have raised a limit since.
 LEARNT_S: Final = 3_600
+
+
+class Trouble(Enum):
+    """Why the same is asked once more; nothing else follows from it."""
+
+    RATE = "too many questions within a time"
+    BEHIND = "a node of a pool is behind the others"
 
 
 class Capabilities:
@@ -25,6 +33,7 @@ class Capabilities:
         self._now_s = now_s
         self._batch: tuple[int, float] | None = None
         self._lacking: dict[str, float] = {}
+        self._met: dict[Trouble, float] = {}
 
     @property
     def batch_max(self) -> int | None:
@@ -50,6 +59,14 @@ class Capabilities:
             fitting = 1 if none else size // 2
         self._batch = (min(fitting, most), now)
         return True
+
+    def met(self, trouble: Trouble) -> None:
+        """Remember that it was asked once more for this reason."""
+        self._met[trouble] = self._now_s()
+
+    def has_met(self, trouble: Trouble) -> bool:
+        """Tell whether it was asked once more for this reason within the hour."""
+        return trouble in self._met and self._now_s() - self._met[trouble] < LEARNT_S
 
     def lacks(self, method: str) -> bool:
         """Tell whether it said within the hour that it does not serve this method."""

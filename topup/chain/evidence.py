@@ -26,6 +26,10 @@ from topup.ports import UNMEASURED, Head, Seen, Sighting
 # A payment may stand below the block it was planned on, once that block was replaced: two hours of Base's blocks, below
 # anything that was not final then.
 REPLACED_BLOCKS: Final = 3_600
+# How far the chain is, and how far it is safe and final, as every look at a payment asks it.
+HEADS: Final[tuple[Query, ...]] = tuple(
+    ("eth_getBlockByNumber", [tag, False]) for tag in ("latest", "safe", "finalized")
+)
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,7 @@ async def look(rpc: Rpc, chain_id: int, wallet: bytes, attempts: Sequence[Sought
     """
     me = "0x" + wallet.hex()
     queries: list[Query] = [
-        ("eth_getBlockByNumber", ["latest", False]),
-        ("eth_getBlockByNumber", ["safe", False]),
-        ("eth_getBlockByNumber", ["finalized", False]),
+        *HEADS,
         ("eth_getTransactionCount", [me, "latest"]),
         ("eth_chainId", []),
         *(("eth_getTransactionReceipt", ["0x" + (a.hash or b"").hex()]) for a, _ in attempts),

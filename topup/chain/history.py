@@ -409,7 +409,7 @@ def _sized(offset: int, body: bytes) -> bytes:
 async def _ask(rpc: Rpc, method: str, *params: Any) -> Any:
     """Ask one thing; an error of the provider is an unknown."""
     try:
-        return await rpc.ask(method, *params)
+        return await rpc.read(method, *params)
     except RpcError as error:
         told = f"{rpc.host}: {method}: {error.message}"
         gone = any(words in error.message.lower() for words in NO_STATE)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from topup.budget import Budget
+from topup.chain.capabilities import Trouble
 from topup.chain.refusals import Refusal, granted, refusal
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known
 from topup.chain.survey import head
@@ -85,6 +86,10 @@ class Pager:
         grant.cap(self.budget.now_ms())
         return -(-blocks // (SPAN if grant.most is None or grant.trying else min(SPAN, grant.most)))
 
+    def most(self, rpc: Rpc) -> int | None:
+        """Return how many blocks at once a provider was heard to grant, None while it has refused none."""
+        return self._grant(rpc).most
+
     def _grant(self, rpc: Rpc) -> Grant:
         return self._grants.setdefault(rpc, Grant())
 
@@ -123,6 +128,7 @@ class Pager:
                 continue
             count, why = until - first + 1, refusal(error.text, error.code)
             if why is Refusal.RATE:
+                rpc.can.met(Trouble.RATE)
                 if waited >= PATIENCE_OVER_S:
                     raise ChainUnknown(f"{rpc.host} has asked for patience for {waited} s: {error.text}")
                 if not await self.budget.wait(patience):

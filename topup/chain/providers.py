@@ -22,7 +22,6 @@ from topup.chain.rpc import Nonsense, Rpc
 from topup.errors import ChainError, ChainUnknown, PaymentForbidden, Reverted, TopupError, WrongChain
 from topup.ports import Head
 from topup.wire.clean import SENTENCE_MAX, clean, joined
-from topup.wire.reading import nonsense
 
 T = TypeVar("T")
 # Failures in a row after which a provider is set aside.
@@ -185,18 +184,11 @@ class Providers:
 
     async def _one(self, watched: _Watched, act: Callable[[Rpc], Awaitable[T]]) -> T | PaymentForbidden | ChainError:
         """Ask one provider. Nothing of what it says gets further than this without being a value or a sentence."""
-        rpc = watched.rpc
         try:
-            return await act(rpc)
+            with watched.rpc.heard():
+                return await act(watched.rpc)
         except (PaymentForbidden, ChainError) as error:
-            told = rpc.shown(error)
-            named = isinstance(error, PaymentForbidden | Reverted) or rpc.host in told
-            error.args = (told if named else rpc.shown(f"{rpc.host}: {told}"),)
             return error
-        except TopupError:
-            raise  # ours, such as a ledger that cannot be written: no provider said anything of it
-        except Exception as error:  # noqa: BLE001 - whatever a decoder raises says that this one gave nonsense
-            return Nonsense(f"{rpc.host} gave {nonsense(error)}")
 
     def _out_of_step(self, found: dict[int, _Found[T]], head: Callable[[T], Head]) -> list[tuple[_Watched, ChainError]]:
         """Take out who is too old or too far behind; ahead of this machine's clock counts for no more than now."""

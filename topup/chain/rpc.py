@@ -8,10 +8,11 @@ only the host does.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -20,9 +21,10 @@ from topup.chain.batches import Batches, Refused
 from topup.chain.capabilities import Capabilities
 from topup.chain.owners import owner
 from topup.document import NoJson, Unreadable, read
-from topup.errors import ChainError, ChainUnknown
+from topup.errors import ChainError, ChainUnknown, PaymentForbidden, Reverted, TopupError
 from topup.wire.clean import CHARS_MAX, clean
 from topup.wire.http import Client, NoAnswer
+from topup.wire.reading import nonsense
 from topup.wire.secrets import NOTHING, Masker, of_url
 
 BODY_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -126,7 +128,7 @@ class Rpc:
             raise ChainUnknown(f"{self.host} did not answer within {self._timeout_s:g} s") from None
 
     async def _together(self, queries: Sequence[Query]) -> list[Answer]:
-        """Ask everything in one HTTP request.
+        """Ask everything in one HTTP request, which is no batch where it is one question.
 
         Raises:
             Refused: in words about all of it.
@@ -166,8 +168,20 @@ class Rpc:
         except RpcError as error:
             return error
 
+    async def read(self, method: str, *params: Any) -> Any:
+        """Ask one thing that may be asked twice: where it is refused for its rate it is.
+
+        Raises:
+            RpcError: the provider answered with an error.
+            ChainUnknown: no usable answer.
+        """
+        (answer,) = await self.batch([(method, list(params))])
+        if isinstance(answer, RpcError):
+            raise answer
+        return answer
+
     async def ask(self, method: str, *params: Any) -> Any:
-        """Ask one thing.
+        """Ask one thing, once.
 
         Raises:
             RpcError: the provider answered with an error.
@@ -225,6 +239,25 @@ class Rpc:
     def shown(self, text: object, chars: int = CHARS_MAX) -> str:
         """Return what a provider has said, or what we say of it, as it may stand in log and ledger."""
         return clean(text, chars, hide=self._masked)
+
+    @contextlib.contextmanager
+    def heard(self) -> Iterator[None]:
+        """Read what the provider says: nothing gets further that is neither a value nor a sentence that names it.
+
+        Raises:
+            Nonsense: whatever a decoder of ours has raised about it.
+        """
+        try:
+            yield
+        except (PaymentForbidden, ChainError) as error:
+            told = self.shown(error)
+            named = isinstance(error, PaymentForbidden | Reverted) or self.host in told
+            error.args = (told if named else self.shown(f"{self.host}: {told}"),)
+            raise
+        except TopupError:
+            raise  # ours, such as a ledger that cannot be written: no provider said anything of it
+        except Exception as error:  # noqa: BLE001 - whatever a decoder raises says that this one gave nonsense
+            raise Nonsense(f"{self.host} gave {nonsense(error)}") from None
 
     def _masked(self, text: str) -> str:
         for hide in self._hide:

@@ -92,7 +92,7 @@ async def authorizations(
     Raises:
         ChainUnknown: as above, or a use stands there without its transfer.
     """
-    wanted = [_of(token, AUTHORIZATION_USED, payer), _of(token, _MOVED, payer)]
+    wanted = [of_payer(token, AUTHORIZATION_USED, payer), of_payer(token, _MOVED, payer)]
     async for page in (pager or patient()).pages(rpc, wanted, (first, last), spans=(SPAN, SPAN_MAX)):
         (begin, end), (uses, moves) = (page.first, page.last), page.logs
         used = sorted((_stands(log, wanted[0], begin, end) for log in uses), key=lambda at: at.place)
@@ -115,7 +115,7 @@ async def memos(
     Raises:
         ChainUnknown: as above.
     """
-    wanted = _of(token, TRANSFERRED_WITH_MEMO, payer)
+    wanted = of_payer(token, TRANSFERRED_WITH_MEMO, payer)
     async for page in (pager or patient()).pages(rpc, [wanted], (first, last), spans=(SPAN, SPAN_MAX)):
         begin, end = page.first, page.last
         found = [_stands(log, wanted, begin, end) for log in page.logs[0]]
@@ -166,7 +166,8 @@ class _Stands:
         return self.topics[number]
 
 
-def _of(token: bytes, event: bytes, payer: bytes) -> Wanted:
+def of_payer(token: bytes, event: bytes, payer: bytes) -> Wanted:
+    """Return which logs are those of one event of a token whose first indexed argument is the payer."""
     return {"address": "0x" + token.hex(), "topics": ["0x" + event.hex(), "0x" + payer.rjust(32, b"\0").hex()]}
 
 

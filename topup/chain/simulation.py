@@ -68,20 +68,7 @@ async def _simulated(rpc: Rpc, profile: Profile, payment: Call, demand: Charge, 
         WrongChain: the provider speaks for another chain.
         ChainUnknown: the node could not tell, or has another block at that height or none.
     """
-    body, bodies = _body(payment), [_body(one) for one in _run(payment)]
-    size = len(payment.data) + ENVELOPE_BYTES
-    queries: list[Query] = [
-        ("eth_call", [body, hex(at.number)]),
-        ("eth_estimateGas", [body, hex(at.number)]),
-        ("eth_simulateV1", [{"blockStateCalls": [{"calls": bodies}], "traceTransfers": True}, hex(at.number)]),
-        ("eth_chainId", []),
-        ("eth_getBlockByNumber", [hex(at.number), False]),
-    ]
-    if profile.gas_oracle is not None:
-        queries.append(call(profile.gas_oracle, encode("gas_price_oracle", "getL1FeeUpperBound", size), at.number))
-    if payment.then is not None:
-        queries += _as_if(profile, payment, payment.then, at)
-    answers = await rpc.batch(queries)
+    answers = await rpc.batch(questions(profile, payment, at))
     right_chain(rpc, answers[3], profile.chain_id)
     block = known(answers[4], f"{rpc.host}, block {at.number}")
     if block is None or head(block) != at:
@@ -100,6 +87,24 @@ async def _simulated(rpc: Rpc, profile: Profile, payment: Call, demand: Charge, 
             raise reason(answers[-1])
     proof = _effects(answers[2], payment, demand) + ("" if tried else UNTRIED)
     return Simulation(count(answers[1], "the gas estimate"), l1_fee, proof)
+
+
+def questions(profile: Profile, payment: Call, at: Head) -> list[Query]:
+    """Return what a dry run on block `at` asks, in this order: call, gas, effects, chain, block, and the L1 fee."""
+    body, bodies = _body(payment), [_body(one) for one in _run(payment)]
+    queries: list[Query] = [
+        ("eth_call", [body, hex(at.number)]),
+        ("eth_estimateGas", [body, hex(at.number)]),
+        ("eth_simulateV1", [{"blockStateCalls": [{"calls": bodies}], "traceTransfers": True}, hex(at.number)]),
+        ("eth_chainId", []),
+        ("eth_getBlockByNumber", [hex(at.number), False]),
+    ]
+    if profile.gas_oracle is not None:
+        size = len(payment.data) + ENVELOPE_BYTES
+        queries.append(call(profile.gas_oracle, encode("gas_price_oracle", "getL1FeeUpperBound", size), at.number))
+    if payment.then is not None:
+        queries += _as_if(profile, payment, payment.then, at)
+    return queries
 
 
 def _run(payment: Call) -> list[Call]:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from eth_utils.address import to_checksum_address
 
 from topup.chain.contracts import encode
-from topup.chain.evidence import View, height, safe_height
+from topup.chain.evidence import HEADS, View, height, safe_height
 from topup.chain.fate import Account, Unread, looked, past, still
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhex, unhexed
 from topup.chain.search import Search, Sought, alone
@@ -42,9 +42,7 @@ async def look(rpc: Rpc, chain_id: int, traces: Sequence[Traced], search: Search
     named = [trace for trace, _ in traces if trace.hash is not None]
     queries: list[Query] = [
         ("eth_chainId", []),
-        ("eth_getBlockByNumber", ["latest", False]),
-        ("eth_getBlockByNumber", ["safe", False]),
-        ("eth_getBlockByNumber", ["finalized", False]),
+        *HEADS,
         *(mark(trace, "latest") for trace, _ in traces),
         *(_receipt(trace.hash or b"") for trace in named),
         *(("eth_getBlockByNumber", [hex(told.block_number), False]) for told in recorded.values()),

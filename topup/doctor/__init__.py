@@ -1,0 +1,41 @@
+"""Is everything in place? One line a check, one remedy a failure; nothing is spent, signed or requested.
+
+The settings come first, because everything depends on them; then ledger, API, key files and providers are looked
+at beside each other. What depends on something that failed is skipped and says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+from topup.doctor import account, machine, wallet
+from topup.doctor.finding import Check, failed, safely, skipped
+from topup.errors import TopupError
+from topup.exposure import settings_file
+from topup.settings import load
+
+__all__ = ["Check", "examine"]
+
+LATER: Final = ("ledger", "api", "key files", "wallet", "recipients", "providers")
+
+
+async def examine(environ: Mapping[str, str]) -> list[Check]:
+    """Look at everything; never raises, and a defect of one look is a failed check."""
+    try:
+        settings = load(environ)
+    except TopupError as error:
+        return [failed("settings", error), *skipped(LATER, "the settings cannot be read")]
+    found = [Check("settings", ok=True, says=f"mode {settings.mode}, account {settings.account}")]
+    if (file := settings_file(environ)) is not None and file.wrong:
+        found.append(machine.opened(file))
+    ledger = await safely("ledger", machine.ledger(settings))
+    parts = await asyncio.gather(
+        safely("api", account.api(settings)),
+        safely("key files", machine.keys(settings)),
+        safely("chain", wallet.chains(settings)),
+    )
+    for part in (ledger, *parts):
+        found += part
+    return found

@@ -1,0 +1,74 @@
+"""What does the API say: does it answer, by which key, what credits, and how late it is?"""
+
+from __future__ import annotations
+
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+from topup import assemble
+from topup.clock import SystemClock
+from topup.credits import LASTING, Reading, believe
+from topup.doctor.finding import Check, failed, skew, skipped
+from topup.errors import ApiError, TopupError
+from topup.settings import Settings
+from topup.store.sqlite import SqliteStore
+
+
+async def api(settings: Settings) -> list[Check]:
+    """Look at the API that tells the credits."""
+    names = ("api key", "credits", "clock and API")
+    clock = SystemClock()
+    try:
+        client = assemble.api(settings, clock)
+    except TopupError as error:
+        return [failed("api", error), *skipped(names, "the API cannot be asked like this")]
+    try:
+        try:
+            key = await client.key()
+        except ApiError as error:
+            return [failed("api", error, "check api.url and the network"), *skipped(names, "the API gave no answer")]
+        host = urlsplit(settings.api.url).hostname
+        found = [
+            Check("api", ok=True, says=f"{host} answers"),
+            Check("api key", ok=key.management, says="a management key" if key.management else "an ordinary key",
+                  remedy="" if key.management else "create a management key: an ordinary one reads no credits"),
+        ]  # fmt: skip
+        try:
+            said = await client.credits()
+        except ApiError as error:
+            found.append(failed("credits", error, "see what the API says of the request"))
+        else:
+            found.append(_credits(settings, said, management=key.management))
+        return [*found, skew("clock and API", _date_s(client.date), clock.now_ms() // 1000)]
+    finally:
+        await client.close()
+
+
+def _credits(settings: Settings, said: Reading, *, management: bool) -> Check:
+    store = SqliteStore.open_copy(settings.state_dir)
+    try:
+        last, ever = store.last_reading(settings.account), store.ever_non_zero(settings.account)
+        doubted = store.doubted(settings.account, last.at_ms) if last is not None else []
+    finally:
+        store.close()
+    judged = believe(
+        said,
+        management_key=management,
+        last=last,
+        ever_non_zero=ever,
+        doubted=doubted,
+        usage_fall_max=assemble.limits(settings).usage_fall_max,
+    )
+    if isinstance(judged, Reading):
+        return Check("credits", ok=True, says=f"{judged.balance} dollars, believed")
+    remedy = "correct api.key" if judged.doubt in LASTING else "`topup resolve --accept-reading` after a day of it"
+    return Check("credits", ok=False, says=f"not believed: {judged.detail}", remedy=remedy)
+
+
+def _date_s(date: str) -> int | None:
+    try:
+        moment = parsedate_to_datetime(date)
+    except (ValueError, TypeError):
+        return None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())

@@ -1,0 +1,121 @@
+"""Can dollars be paid on the chain to which a seller carries what was signed?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from topup import assemble, limit
+from topup.chain.rpc import Rpc
+from topup.chain.scan import of_payer
+from topup.chain.token import survey
+from topup.chain.traces import balance
+from topup.check import Purse, network_fee, payer, refill_total
+from topup.doctor.finding import REFILLS_LOW, Check, safely, skipped
+from topup.doctor.providers import Chain, longest, questioned
+from topup.money import Asset, Usdc
+from topup.settings import Settings
+from topup.tempo import TRANSFERRED_WITH_MEMO
+from topup.terms import MPP, X402
+from topup.typed import AUTHORIZATION_USED
+from topup.x402_look import CODE_REMEDY, code
+
+# Blocks of Tempo come twice a second, of Base every other second.
+BLOCK_S: Final = {MPP: 0.5, X402: 2.0}
+
+
+def _chain(settings: Settings, one: Purse, own: bytes | None, key: bytes | None) -> Chain:
+    """Return the chain to which the seller carries what was signed."""
+    holder, token, chain_id = own or bytes(20), one.dollar.token, one.dollar.chain_id
+    life_s = settings.rails.mpp.life_max_s if one.rail == MPP else settings.rails.x402.life_max_s
+    return Chain(
+        before=f"{one.rail} ",
+        chain_id=chain_id,
+        said=one.said,
+        remedy=f"correct {one.said}",
+        urls=one.urls,
+        wanted=one.wanted,
+        plan=lambda rpc: survey(rpc, chain_id, holder, token, (), key),
+        dry=None,
+        old=lambda block: balance(token, holder, block),
+        logs=of_payer(token, TRANSFERRED_WITH_MEMO if one.rail == MPP else AUTHORIZATION_USED, holder),
+        blocks=longest(life_s, BLOCK_S[one.rail]),
+        lost="it cannot bear out that an authorization was never used",
+        alone=(
+            "one owner: payments run, but that an unused authorization is dead cannot be proven: its top-up will HALT",
+            "two can prove that an authorization was never used",
+        ),
+    )
+
+
+async def examined(settings: Settings, one: Purse, wallet: bytes | None) -> list[Check]:
+    """Look at the chain of a rail whose seller carries the payment: its providers, its dollar, and who pays."""
+    own = payer(settings) if settings.rails.mpp.root is not None else wallet
+    key = None if own == wallet else wallet
+    rpcs = [Rpc(url, timeout_s=settings.chain.timeout_s) for url in one.urls]
+    try:
+        found, good = await questioned(settings, rpcs, _chain(settings, one, own, key))
+        if not good:
+            return [*found, *skipped((f"{one.rail} balance",), "no provider can be asked")]
+        found += await safely(f"{one.rail} balance", _dollars(settings, good[0], one, own, key), good[0])
+        if one.rail == X402:
+            found += [_seller(settings), *await _code(good, own)]
+        return found
+    finally:
+        for rpc in rpcs:
+            await rpc.close()
+
+
+def _seller(settings: Settings) -> Check:
+    """Say by whose record the seller is asked, and how far that can be relied on."""
+    says = assemble.seller(settings).says()
+    return Check("x402 seller", ok=True, says=f"{says}; `topup doctor --rail x402` shows what it offers")
+
+
+async def _code(rpcs: Sequence[Rpc], own: bytes | None) -> list[Check]:
+    """Say what the wallet's code means to whoever verifies its signatures."""
+    name = "x402 signatures"
+    if own is None:
+        return []
+    said = await code(rpcs, own)
+    if said is None:
+        return [Check(name, ok=True, says="unknown: no provider told the wallet's code")]
+    if said:
+        return [Check(name, ok=True, says=f"warning: {said}", remedy=CODE_REMEDY)]
+    return [Check(name, ok=True, says="the wallet has no code: its key alone signs for it")]
+
+
+async def _dollars(settings: Settings, rpc: Rpc, one: Purse, own: bytes | None, key: bytes | None) -> list[Check]:
+    name, live = f"{one.rail} balance", settings.mode == "live"
+    if own is None:
+        return skipped((name,), "no wallet is known") if live else []
+    now, found = await survey(rpc, one.dollar.chain_id, own, one.dollar.token, (), key), []
+    if key is not None and now.permission is not None:
+        found.append(
+            _access_key(
+                limit.State(limit.Keys(own, key, one.dollar.token), now.permission, limit.refill(settings)), live=live
+            )
+        )
+    if one.dollar.pays_fee:
+        fee = network_fee(one, now)
+        right = fee <= one.fee_max
+        says = f"at most {one.amount(fee)} for a payment now, the ceiling is {one.amount(one.fee_max)}"
+        remedy = "" if right else "wait, or raise rails.mpp.network_fee_max_usd"
+        found.append(Check(f"{one.rail} network fee", ok=right, says=says, remedy=remedy))
+    each = refill_total(settings, None) + one.fee_max
+    held = now.tokens or Usdc(0)
+    count = held.units // each.units
+    says = f"{one.amount(held)} on {one.chain} covers {count} refills of at most {one.amount(each)}, fees included"
+    enough = count >= 1 or not live
+    says = says if count >= REFILLS_LOW or not enough else f"warning: {says}"
+    bridged = ", brought there by hand: topup never bridges" if one.dollar.asset is Asset.USDC_E else ""
+    remedy = "" if count >= REFILLS_LOW else f"send {one.dollar.asset} on {one.chain} to 0x{own.hex()}{bridged}"
+    return [*found, Check(name, ok=enough, says=says, remedy=remedy)]
+
+
+def _access_key(state: limit.State, *, live: bool) -> Check:
+    """Say what the chain lets the wallet's key spend of the account that pays."""
+    name, wrong, (unwise, remedy) = "mpp access key", state.wrong, state.unwise
+    if wrong is not None:
+        return Check(name, ok=not live, says=("" if live else "warning: ") + str(wrong), remedy=wrong.remedy)
+    return Check(name, ok=True, says=f"warning: {state.says()}: {unwise}" if unwise else state.says(), remedy=remedy)

@@ -1,0 +1,70 @@
+"""What was looked at, is it as it should be, and what is to be done where it is not? One line a check."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Final
+
+from topup.chain.rpc import Rpc
+from topup.errors import TopupError
+
+# Beyond this the deadlines of charges and the freshness of prices can no longer be judged by this machine.
+SKEW_MAX_S: Final = 30
+REFILLS_LOW: Final = 2
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at. `says` begins with "skipped:" or "warning:" where that is so."""
+
+    name: str
+    ok: bool
+    says: str
+    remedy: str = ""
+
+    def line(self) -> str:
+        """Return the check as a line for a terminal."""
+        mark = "skip" if self.says.startswith("skipped:") else "ok" if self.ok else "FAIL"
+        if self.ok and self.says.startswith("warning:"):
+            mark = "warn"
+        to_do = f"; to do: {self.remedy}" if self.remedy else ""
+        says = self.says.removeprefix("skipped: ").removeprefix("warning: ")
+        return f"{mark:<5} {self.name:<22} {says}{to_do}"
+
+    def document(self) -> dict[str, Any]:
+        """Return the check as a JSON-ready document."""
+        return {"name": self.name, "ok": self.ok, "says": self.says, "remedy": self.remedy}
+
+
+def skipped(names: Sequence[str], why: str) -> list[Check]:
+    """Return checks of what could not be looked at, because of this."""
+    return [Check(name, ok=False, says=f"skipped: {why}") for name in names]
+
+
+def failed(name: str, error: TopupError, remedy: str = "") -> Check:
+    """Return what an error says as a check that failed."""
+    return Check(name, ok=False, says=str(error), remedy=error.remedy or remedy)
+
+
+async def safely(name: str, looking: Awaitable[list[Check]], rpc: Rpc | None = None) -> list[Check]:
+    """Look; what breaks on the way is a finding, and names the provider `rpc` where that was asked."""
+    try:
+        with rpc.heard() if rpc is not None else nullcontext():
+            return await looking
+    except TopupError as error:
+        return [failed(name, error, "" if rpc is None else "try again, or use another provider")]
+    except Exception as error:  # noqa: BLE001 - a look that breaks is a finding, not the end of the examination
+        says = f"the look itself broke: {type(error).__name__}"
+        return [Check(name, ok=False, says=says, remedy="report it")]
+
+
+def skew(name: str, theirs_s: int | None, ours_s: int) -> Check:
+    """Hold this machine's clock against another."""
+    if theirs_s is None:
+        return Check(name, ok=True, says="unknown: no date was told")
+    off = ours_s - theirs_s
+    says = f"this machine is {abs(off)} s {'ahead' if off >= 0 else 'behind'}"
+    right = abs(off) <= SKEW_MAX_S
+    return Check(name, ok=right, says=says, remedy="" if right else "set this machine's clock, with NTP")

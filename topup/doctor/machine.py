@@ -1,0 +1,82 @@
+"""What does this machine hold: the ledger's directory, the ledger, the key files?"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from topup.doctor.finding import Check, skipped
+from topup.exposure import Found, key_file, key_files
+from topup.settings import Settings
+from topup.store.place import exposed
+from topup.store.sqlite import SqliteStore
+
+
+async def ledger(settings: Settings) -> list[Check]:
+    """Look at the ledger and where it lies."""
+    directory = settings.state_dir
+    writable = _writable(directory)
+    if not writable.ok or not SqliteStore.exists(directory):
+        why = "the ledger's directory is of no use" if not writable.ok else "there is no ledger yet"
+        return (
+            [writable, *skipped(("ledger", "charge endpoint"), why)]
+            if not writable.ok
+            else [
+                writable,
+                Check("ledger", ok=True, says="there is none yet; the first start creates it"),
+                Check("charge endpoint", ok=True, says="never asked from this ledger"),
+            ]
+        )
+    store = SqliteStore.open_reader(directory)
+    try:
+        damage, gone = store.damage(), store.control(settings.account).gone
+    finally:
+        store.close()
+    pid = SqliteStore.holder(directory)
+    held = f"held by process {pid}" if pid else "held by nobody that can be seen"
+    return [
+        writable,
+        Check("ledger", ok=damage is None, says=damage or f"whole, of this program's version, {held}",
+              remedy="" if damage is None else "restore it from a backup, see docs/runbook.md"),
+        Check("rails", ok=not gone,
+              says=f"{', '.join(sorted(gone))} answered that it is gone (410, 404 or 501), is not asked again" if gone
+              else "none on record as gone; a charge is not asked for here, because every request is one",
+              remedy="choose another in rails.use, or a gateway that serves it, then `topup resume`" if gone else ""),
+    ]  # fmt: skip
+
+
+def _writable(directory: Path) -> Check:
+    name = "state directory"
+    near = next(p for p in (directory, *directory.parents) if p.exists())
+    if not near.is_dir() or not os.access(near, os.W_OK | os.X_OK):
+        return Check(name, ok=False, says=f"{near} cannot be written", remedy=f"make it writable for uid {os.getuid()}")
+    if near != directory:
+        return Check(name, ok=True, says=f"{directory} will be created")
+    if wrong := exposed(directory):
+        return Check(name, ok=False, says=wrong, remedy=f"chmod -R go= {directory}")
+    return Check(name, ok=True, says=str(directory))
+
+
+async def keys(settings: Settings) -> list[Check]:
+    """Look at the files that hold keys."""
+    wallet = settings.wallet
+    found = []
+    for name, path in key_files(settings).items():
+        try:
+            found.append(opened(key_file(name, path)))
+        except OSError as error:
+            says = f"{path} cannot be looked at ({type(error).__name__})"
+            found.append(Check(name, ok=False, says=says, remedy=f"correct {name}, mount it, or its permissions"))
+    if wallet.private_key is not None or wallet.private_key_file is not None:
+        says = "warning: a raw private key is in use; whoever reads it owns the wallet"
+        found.append(Check("raw private key", ok=True, says=says, remedy="use a keystore with a password file"))
+    return found
+
+
+def opened(found: Found) -> Check:
+    """Say who else can read a file; where nobody can change that here, it is a warning."""
+    close = "chmod o=" if found.name == "settings file" else "chmod 600"
+    remedy = f"{close} {found.path}" if found.wrong and not found.passable else ""
+    if found.wrong and found.passable:
+        remedy = "mount it with a mode that lets no other user read it, such as defaultMode 0400"
+    return Check(found.name, ok=not found.wrong or found.passable, says=found.says, remedy=remedy)

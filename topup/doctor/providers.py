@@ -1,0 +1,284 @@
+"""What can each provider do, and what follows from what it cannot? It is asked exactly what a payment asks.
+
+By the same code, with the same questions in batches of the same size, the same tags, and the longest range of logs that
+a proof may need. A limit that topup copes with is said with what is done about it; only what no payment can do without
+is a failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from topup.budget import FIRST, QUESTIONS, SECONDS, Budget
+from topup.chain.capabilities import Trouble
+from topup.chain.evidence import HEADS, REPLACED_BLOCKS
+from topup.chain.owners import owner, quorum
+from topup.chain.paging import SPAN, Pager, Wanted
+from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, reverted
+from topup.chain.search import QUESTIONS_MAX, Search, Sought, TooNarrow, Unkept
+from topup.chain.survey import head
+from topup.clock import SystemClock
+from topup.doctor.finding import SKEW_MAX_S, Check, failed, skew
+from topup.errors import ChainError, ChainUnknown, PaymentForbidden
+from topup.ports import Head, Piece, Survey
+from topup.settings import Settings
+
+# Blocks to go back for a balance: what a payment's books need to be held against the wallet.
+HISTORY_BLOCKS: Final = 100
+# So often, and so long, a provider is asked for logs here: enough for a whole proof where ranges of SPAN are granted.
+LOG_QUESTIONS: Final = 20
+LOG_SECONDS: Final = 8
+TIP: Final = "eth_maxPriorityFeePerGas"
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A chain as one rail asks it.
+
+    `before` stands before the names of its checks, `said` is the setting that names the providers `urls`, of which
+    `wanted` have to agree; `remedy` is for those of another chain. `plan` asks what a payment is planned on, `dry` what
+    a dry run on a block asks, None where nothing is run dry, and `old` for a balance at a block. `logs` is what is
+    looked for in the last `blocks` blocks at most, without which `lost` is lost. `alone` says what a single owner
+    cannot show, and what two could.
+    """
+
+    before: str
+    chain_id: int
+    said: str
+    remedy: str
+    urls: tuple[str, ...]
+    wanted: int | None
+    plan: Callable[[Rpc], Awaitable[Survey]]
+    dry: Callable[[Head], list[Query]] | None
+    old: Callable[[str], Query]
+    logs: Wanted
+    blocks: int
+    lost: str
+    alone: tuple[str, str]
+
+
+@dataclass
+class Provider:
+    """One provider, `name` as its checks are called, and the blocks it has shown: the newest, and the final height."""
+
+    rpc: Rpc
+    chain: Chain
+    name: str
+    newest: Head
+    final: int | None
+    found: list[Check] = field(default_factory=list)
+
+    def tell(self, what: str, says: str, remedy: str = "", *, ok: bool = True) -> None:
+        """Add what was found."""
+        self.found.append(Check(f"{self.name} {what}", ok=ok, says=says, remedy=remedy))
+
+
+def longest(life_s: int, block_s: float) -> int:
+    """Return over how many blocks a proof may have to look for what can be paid for so long."""
+    return int(life_s / block_s) + REPLACED_BLOCKS
+
+
+async def questioned(settings: Settings, rpcs: Sequence[Rpc], chain: Chain) -> tuple[list[Check], list[Rpc]]:
+    """Look at a chain's providers, and return those that the other looks may use."""
+    hosts = [rpc.host for rpc in rpcs]
+    called = [rpc.host if hosts.count(rpc.host) == 1 else rpc.name for rpc in rpcs]
+    looks = await asyncio.gather(
+        *(_provider(settings, rpc, chain, f"{chain.before}provider {n}") for rpc, n in zip(rpcs, called, strict=True))
+    )
+    good = [rpc for rpc, (_, right) in zip(rpcs, looks, strict=True) if right]
+    return [*(check for look, _ in looks for check in look), _agreement(chain, good)], good
+
+
+def _agreement(chain: Chain, good: Sequence[Rpc]) -> Check:
+    """Say how many providers bear each other out, and what that is enough for."""
+    name, urls = f"{chain.before}providers", chain.urls
+    owners = {owner(url) for url in urls}
+    needed = quorum(urls, chain.wanted)
+    several = f"{len(urls)} URLs of {len(owners)} owner{'s' if len(owners) > 1 else ''}"
+    here = any(one.startswith("loopback:") for one in owners)
+    kinds = "two names of one port of this machine" if here else "two of one registrable domain"
+    twice = f"{several}: {kinds} count as one; " if len(urls) > len(owners) else ""
+    believed = len({rpc.owner for rpc in good})
+    if believed < needed:
+        says = f"{needed} of different owners have to agree, and {believed} can be believed now: topup waits"
+        return Check(name, ok=False, says=says, remedy="see each provider above, or add one of another owner")
+    if len(owners) == 1:
+        says, why = chain.alone
+        remedy = f"add a provider of another owner to {chain.said}: {why}"
+        return Check(name, ok=True, says=f"warning: {twice}{says}", remedy=remedy)
+    if needed == 1:
+        setting = chain.said.replace("rpc_urls", "quorum")
+        says = f"warning: {twice}{setting} = 1: whichever answers first is believed alone"
+        return Check(name, ok=True, says=says, remedy=f"remove {setting}, so that two have to agree")
+    return Check(name, ok=True, says=f"{twice}{len(owners)} owners, of which {needed} have to agree")
+
+
+async def _provider(settings: Settings, rpc: Rpc, chain: Chain, name: str) -> tuple[list[Check], bool]:
+    """Ask one provider what it is and can; tell whether the other looks may use it."""
+    try:
+        with rpc.heard():
+            said, newest, safe, final = await rpc.batch([("eth_chainId", []), *HEADS])
+            chain_id = quantity(known(said, "eth_chainId"), "the chain id")
+            # In this order: of a provider of another chain nothing else is read.
+            at = head(known(newest, "the newest block")) if chain_id == chain.chain_id else None
+            ended = head(final).number if at is not None and isinstance(final, dict) else None
+    except ChainError as error:
+        return [failed(name, error, f"check {chain.said} and the network")], False
+    if at is None:
+        says = f"speaks for chain {chain_id}, not {chain.chain_id}"
+        return [Check(name, ok=False, says=says, remedy=chain.remedy)], False
+    one = Provider(rpc, chain, name, at, ended)
+    one.found.append(Check(name, ok=True, says=f"chain {chain_id}, block {at.number}"))
+    one.found.append(_clock(settings, one))
+    _finality(one, safe, final)
+    await _look(one, "planning", _planning)
+    if chain.dry is not None:
+        await _look(one, "dry run", _dry_run)
+    await _look(one, "history", _history)
+    await _look(one, "logs", _logs)
+    _limits(one)
+    return one.found, True
+
+
+async def _look(one: Provider, what: str, look: Callable[[Provider], Awaitable[None]]) -> None:
+    try:
+        with one.rpc.heard():
+            await look(one)
+    except (ChainError, PaymentForbidden) as error:
+        remedy = "use another provider: a payment asks exactly this, and waits until it is answered"
+        one.found.append(failed(f"{one.name} {what}", error, remedy))
+
+
+def _clock(settings: Settings, one: Provider) -> Check:
+    name, now_s = f"{one.name} clock", SystemClock().now_ms() // 1000
+    age = now_s - one.newest.timestamp_s
+    if age <= SKEW_MAX_S:
+        return skew(name, one.newest.timestamp_s, now_s)
+    late = age > settings.chain.head_age_max_s
+    remedy = "use another provider, or set this machine's clock" if late else ""
+    return Check(name, ok=not late, says=f"its newest block is {age} s old", remedy=remedy)
+
+
+def _finality(one: Provider, safe: Answer, final: Answer) -> None:
+    lacks = [tag for tag, block in (("safe", safe), ("finalized", final)) if not isinstance(block, dict)]
+    if not lacks:
+        one.tell("finality", "serves safe and finalized blocks")
+    elif lacks == ["safe"]:
+        says = "warning: no tag safe: a payment is done only at the final block, some twenty minutes later"
+        one.tell("finality", says, "nothing, or a provider that serves it")
+    elif lacks == ["finalized"]:
+        says = f"warning: no tag finalized: payments are done at the safe block; {one.chain.lost}"
+        one.tell("finality", says, "a provider that serves it")
+    else:
+        remedy = "use another provider: without them nothing is ever settled"
+        one.tell("finality", "serves no safe blocks and no finalized blocks", remedy, ok=False)
+
+
+async def _planning(one: Provider) -> None:
+    """Ask what a payment is planned on, by the code that plans it."""
+    name = "planning"
+    try:
+        told = await one.chain.plan(one.rpc)
+    except PaymentForbidden as error:
+        one.tell(name, f"answers, and what it shows forbids a payment now: {error}; see the checks of the chain")
+        return
+    one.tell(name, "answers all that a payment is planned on")
+    if told.doubt:
+        one.tell("pending", f"warning: {told.doubt}; payments go on", "use this wallet for nothing else")
+
+
+async def _dry_run(one: Provider) -> None:
+    """Ask what a dry run asks, of a transfer of nothing."""
+    assert one.chain.dry is not None
+    called, gas, effects, _, block, *_ = await one.rpc.batch(one.chain.dry(one.newest))
+    for method, answer in (("eth_call", called), ("eth_estimateGas", gas)):
+        if isinstance(answer, RpcError) and not reverted(answer):
+            raise ChainUnknown(f"no {method} at a block that is named by its number: {answer.message}")
+    if known(block, f"block {one.newest.number}") is None:
+        raise ChainUnknown(f"block {one.newest.number}, which it has just shown, is not there")
+    without = "payments are proven by eth_call alone"
+    one.found.append(_ability(f"{one.name} simulation", "eth_simulateV1", effects, without))
+
+
+async def _history(one: Provider) -> None:
+    back, final = hex(max(0, one.newest.number - HISTORY_BLOCKS)), one.final
+    old, *held = await one.rpc.batch([one.chain.old(back), *([one.chain.old(hex(final))] if final is not None else [])])
+    lost = "the wallet's balance cannot verify older payments"
+    one.found.append(_ability(f"{one.name} history", "old balances", old, lost))
+    one.found += [_final_state(f"{one.name} final state", answer) for answer in held]
+
+
+async def _logs(one: Provider) -> None:
+    """Look for a payment that nobody made, as far back as a proof may have to, by the code that proves."""
+    chain, clock = one.chain, SystemClock()
+    pager = Pager(Budget(clock, questions=LOG_QUESTIONS, seconds=LOG_SECONDS))
+    search = Search(chain.chain_id, pager, Unkept(), clock)
+    since = max(0, one.newest.number - chain.blocks + 1)
+    sought = Sought(b"", chain.logs, since, lambda *_: None)
+    more = "a provider that serves longer ranges proves more"
+    try:
+        piece = await search.through(one.rpc, sought, None, one.newest)
+    except TooNarrow as error:
+        one.tell("logs", f"warning: {error}; {chain.lost}", more)
+        return
+    except ChainUnknown as error:
+        says = f"warning: no logs of as many blocks as a proof needs: {error}; {chain.lost}"
+        one.tell("logs", says, "a provider that serves the contract's logs proves more")
+        return
+    says = _reach(piece, pager.most(one.rpc), chain, whole=piece.last >= one.newest.number)
+    one.tell("logs", says, more if says.startswith("warning:") else "")
+
+
+def _reach(piece: Piece, most: int | None, chain: Chain, *, whole: bool) -> str:
+    """Say how long a proof takes at the range that is granted, and at the pace at which was answered."""
+    blocks = chain.blocks
+    asked = -(-blocks // min(most or SPAN, SPAN))
+    pace = min(QUESTIONS, SECONDS * 1000 * max(1, piece.asked) // max(1, piece.spent_ms))
+    passes = -(-asked // max(FIRST, pace))
+    if most is None and (whole or passes == 1):
+        return "serves the contract's logs"
+    range_of = f"{most} block{'s' if most > 1 else ''} of logs a question: " if most is not None else ""
+    about = "one pass" if passes == 1 else f"about {passes} passes"
+    if asked > QUESTIONS_MAX:
+        never = f"more than the {QUESTIONS_MAX} that are ever asked"
+        return f"warning: {range_of}a proof over {blocks} blocks would take {asked} questions, {never}; {chain.lost}"
+    return f"{range_of}a proof of non-payment over {blocks} blocks takes {about}, with {asked} questions: kept to"
+
+
+def _limits(one: Provider) -> None:
+    """Say what was learnt of it while it was asked."""
+    can, most = one.rpc.can, one.rpc.can.batch_max
+    if most is None:
+        one.tell("batches", "takes in one batch what a payment asks")
+    elif most == 1:
+        one.tell("batches", "takes no batches: kept to, each question leaves by itself")
+    else:
+        one.tell("batches", f"takes {most} calls in a batch: kept to, more leave as several requests side by side")
+    if can.lacks(TIP):
+        one.tell("tip", f"no {TIP}: the tip is what recent blocks have paid")
+    if can.has_met(Trouble.BEHIND):
+        one.tell("nodes", "is a pool whose nodes are a block or more apart: what one lacks is asked once more")
+    if can.has_met(Trouble.RATE):
+        says = "warning: limits the rate of questions: topup waits and asks the same again, which makes it slower"
+        one.tell("rate", says, "nothing, or a provider that takes more questions")
+
+
+def _final_state(name: str, answer: Any) -> Check:
+    """Say whether the wallet's books can be held against the chain: a node may have forgotten what is final."""
+    try:
+        quantity(known(answer, "the balance"), "the balance", bare=True)
+    except ChainUnknown as error:
+        says = f"warning: no balance at the final block: the wallet's books cannot be held against the chain ({error})"
+        return Check(name, ok=True, says=says, remedy="a provider that keeps the state of final blocks")
+    return Check(name, ok=True, says="tells the balance at the final block")
+
+
+def _ability(name: str, what: str, answer: Any, without: str) -> Check:
+    """A provider that lacks this still serves; the owner should know what is lost."""
+    if isinstance(answer, RpcError):
+        remedy = f"a provider that serves {what} proves more"
+        return Check(name, ok=True, says=f"warning: no {what}: {without}", remedy=remedy)
+    return Check(name, ok=True, says=f"serves {what}")

@@ -1,0 +1,75 @@
+"""Who pays, who may be paid, and does the chain of each rail in use stand?"""
+
+from __future__ import annotations
+
+import asyncio
+
+from topup import assemble
+from topup.check import named, purse
+from topup.doctor import carried, contract
+from topup.doctor.finding import Check, failed, safely
+from topup.errors import TopupError
+from topup.settings import Settings
+from topup.store.sqlite import SqliteStore
+from topup.terms import COINBASE
+
+
+async def chains(settings: Settings) -> list[Check]:
+    """Look at the wallet, the recipients, and each chain that is paid on."""
+    # A keystore takes a second of computing to open; the other looks go on meanwhile.
+    found, wallet = await asyncio.to_thread(_wallet, settings)
+    found += _recipients(settings)
+    looks = [
+        safely("chain", contract.examined(settings, wallet))
+        if rail == COINBASE
+        else safely(f"{rail} chain", carried.examined(settings, purse(settings, rail), wallet))
+        for rail in settings.rails.use
+    ]
+    for part in await asyncio.gather(*looks):
+        found += part
+    return found
+
+
+def _wallet(settings: Settings) -> tuple[list[Check], bytes | None]:
+    own = settings.wallet.address
+    try:
+        key = assemble.signer(settings)
+    except TopupError as error:
+        return [failed("wallet", error)], bytes.fromhex(own[2:]) if own else None
+    if key is not None:
+        shown = "0x" + key.address.hex()
+        if own is not None and own != shown:
+            remedy = "correct or remove wallet.address"
+            return [
+                Check("wallet", ok=False, says=f"the key is {shown}, wallet.address says {own}", remedy=remedy)
+            ], None
+        return [Check("wallet", ok=True, says=f"the key opens: {shown}")], key.address
+    if own is None:
+        return [Check("wallet", ok=True, says="no key and no address: topup only watches")], None
+    return [Check("wallet", ok=True, says=f"{own}, without a key: topup only watches")], bytes.fromhex(own[2:])
+
+
+def _recipients(settings: Settings) -> list[Check]:
+    """Say who may be paid by each rail in use."""
+    found = [_pinned(settings)] if COINBASE in settings.rails.use else []
+    for one in named(settings):
+        says = f"{len(one.recipients)} named {one.whose}" if one.recipients else f"warning: anybody, {one.whose}"
+        found.append(Check(f"{one.rail} recipients", ok=True, says=says, remedy=one.remedy))
+    return found
+
+
+def _pinned(settings: Settings) -> Check:
+    try:
+        store = SqliteStore.open_copy(settings.state_dir)
+        try:
+            learnt = store.told(settings.account, assemble.PINNED)
+        finally:
+            store.close()
+    except TopupError as error:
+        return failed("recipients", error)
+    count = len(assemble.pins(settings, learnt).recipients)
+    if count:
+        return Check("recipients", ok=True, says=f"{count} pinned")
+    live = settings.mode == "live"
+    says = ("" if live else "warning: ") + "none is pinned, so every charge is refused"
+    return Check("recipients", ok=not live, says=says, remedy="`topup pin`")
