@@ -3,6 +3,9 @@
 A file that is not there may be mistyped or not mounted yet, and nobody here can tell which: that ends with a code that
 is tried again. One that is there and wrong is a matter for a person. What editors leave around a text, such as a mark
 of its encoding or an end of a line, is no part of it.
+
+Nothing that a setting names can hold the program up. A pipe and a terminal are read, because a shell gives a secret as
+`<(command)` or `/dev/stdin`, but they are not waited for without end; any other device is refused unopened.
 """
 
 from __future__ import annotations
@@ -10,13 +13,17 @@ from __future__ import annotations
 import codecs
 import errno
 import os
+import select
 import stat
+import time
 from pathlib import Path
 from typing import Final
 
 from topup.errors import FileAway, SettingsError
 
 BYTES_MAX: Final = 1024 * 1024
+# How long whoever writes into a pipe may take, which may be a person who types; systemd gives a start 90 s.
+WRITER_S: Final = 30
 UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # What a person has to correct; whatever else goes wrong while a file is read may pass.
 WRONG: Final = frozenset({errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL})
@@ -48,8 +55,18 @@ def text(path: Path, what: str) -> str:
 
 def _bytes(path: Path, what: str) -> bytes:
     try:
-        with path.open("rb") as file:
-            return file.read(BYTES_MAX + 1)
+        kind = path.stat()
+        if stat.S_ISCHR(kind.st_mode) and kind.st_rdev == Path(os.devnull).stat().st_rdev:
+            return b""
+        if not (stat.S_ISREG(kind.st_mode) or stat.S_ISDIR(kind.st_mode) or _spoken(path, kind.st_mode)):
+            says = f"{what}: {path} is neither a file nor a pipe"
+            raise SettingsError(says, remedy=f"name a file in {what}")
+        # Not blocking: opening a pipe that nobody writes into would wait for ever, and so might what took its place.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            return _poured(descriptor, path, what)
+        finally:
+            os.close(descriptor)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in its name
         number = error.errno if isinstance(error, OSError) else errno.EINVAL
     if number in ABSENT:
@@ -67,6 +84,39 @@ def _bytes(path: Path, what: str) -> bytes:
         says = f"{what}: {path} cannot be read by user {os.getuid()} ({why})"
         raise SettingsError(says, remedy=f"correct {what}, or the permissions of the file")
     raise FileAway(f"{what}: {path} cannot be read now ({why})", remedy="see what its file system says")
+
+
+def _spoken(path: Path, mode: int) -> bool:
+    """Tell whether this is a pipe, or the terminal that the program was started from."""
+    if stat.S_ISFIFO(mode):
+        return True
+    try:
+        return stat.S_ISCHR(mode) and path.samefile(os.ttyname(0))
+    except OSError:
+        return False
+
+
+def _poured(descriptor: int, path: Path, what: str) -> bytes:
+    """Return all that can be read, and a little more than is ever accepted at most."""
+    raw, end = b"", time.monotonic() + WRITER_S
+    ready = select.poll()
+    ready.register(descriptor, select.POLLIN)
+    while len(raw) <= BYTES_MAX:
+        # A pipe that nobody has opened for writing yet reads as if it were at its end.
+        if not ready.poll(max(0.0, end - time.monotonic()) * 1000):
+            raise FileAway(
+                f"{what}: {path} is no file but a pipe or a terminal, and what was written into it did not come to an"
+                f" end within {WRITER_S} s; what stands in a pipe can be read once",
+                remedy=f"name a file in {what}, or see what should write into it",
+            )
+        try:
+            part = os.read(descriptor, BYTES_MAX + 1 - len(raw))
+        except BlockingIOError:  # somebody else has read it
+            continue
+        if not part:
+            break
+        raw += part
+    return raw
 
 
 def secret(path: Path, what: str) -> str:
