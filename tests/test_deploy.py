@@ -68,6 +68,14 @@ def test_systemd_understands_every_line_of_the_unit(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_hang_up_that_comes_before_python_has_started_is_no_clean_end() -> None:
+    """What kills the program before it can ignore it is started again, though systemd calls such a death clean."""
+    lines = UNIT.read_text(encoding="utf-8").splitlines()
+    assert "Restart=on-failure" in lines
+    forced = [line.partition("=")[2].split() for line in lines if line.startswith("RestartForceExitStatus=")]
+    assert forced == [[signal.SIGHUP.name]]
+
+
 def test_the_unit_is_closed_to_what_it_does_not_need(tmp_path: Path) -> None:
     """systemd-analyze security rates the exposure of the unit at no more than 1.5 of 10."""
     command = [
