@@ -18,7 +18,7 @@ from tests.served import TOPUP, ran
 from topup.chain.rpc import Rpc
 from topup.errors import ApiUnknown, ChainUnknown, SettingsError
 from topup.exchange import Exchange
-from topup.wire.egress import Way, loopback, way
+from topup.wire.egress import Way, _trust, loopback, way
 
 URL = "https://gateway.example/api/v1"
 PROXY = "http://proxy.example:3128"
@@ -51,9 +51,28 @@ BROKEN = [
     ("HTTPS_PROXY", "http://", "host or port is wrong"),
     ("HTTPS_PROXY", "ftp://proxy.example", "host or port is wrong"),
     ("HTTP_PROXY", "http://[::1:3128", "host or port is wrong"),
+    ("HTTPS_PROXY", "http:/proxy.example:3128", "host or port is wrong"),
+    ("HTTPS_PROXY", "//proxy.example:3128", "host or port is wrong"),
+    ("HTTPS_PROXY", "http://proxy.example:3128/path?x", "host or port is wrong"),
+    ("HTTPS_PROXY", "http://a.example:1,http://b.example:2", "host or port is wrong"),
+    ("HTTPS_PROXY", "http://300.1.1.1:3128", "host or port is wrong"),
+    ("HTTPS_PROXY", "http://${PROXY_HOST}:3128", "host or port is wrong"),
+    ("HTTPS_PROXY", '"http://proxy.example:3128"', "host or port is wrong"),
+    ("HTTPS_PROXY", "\u201chttp://proxy.example:3128\u201d", "host or port is wrong"),
+    ("https_proxy", "PROXY proxy.example:3128", "host or port is wrong"),
+    ("NO_PROXY", "::1/128", "ranges of IPv6"),
+    ("NO_PROXY", "10.", "no host, domain or address"),
+    ("NO_PROXY", "10.*", "no host, domain or address"),
+    ("NO_PROXY", "10.0.0.0-10.0.0.9", "no host, domain or address"),
+    ("NO_PROXY", "gateway.example:99999", "no host, domain or address"),
+    ("NO_PROXY", "<local>", "no host, domain or address"),
     ("SSL_CERT_FILE", "/nonexistent/ca.pem", "does not exist"),
     ("SSL_CERT_FILE", "/etc/hostname", "no certificates that can be read"),
     ("SSL_CERT_FILE", "/etc", "is no file"),
+    ("SSL_CERT_FILE", "x" * 5000, "cannot be looked at (ENAMETOOLONG)"),
+    ("SSL_CERT_FILE", "/etc/hostname/ca.pem", "does not exist"),
+    ("SSL_CERT_DIR", "/etc:" + "x" * 5000, "cannot be looked at (ENAMETOOLONG)"),
+    ("SSL_CERT_DIR", ":", "does not exist"),
     ("SSL_CERT_DIR", "/nonexistent", "does not exist"),
     ("SSL_CERT_DIR", "/etc/hostname", "is no directory"),
     ("SSL_CERT_DIR", "/proc/self/task", "holds no certificate under its hash"),
@@ -97,6 +116,13 @@ def test_no_password_of_a_proxy_is_repeated() -> None:
         ({"HTTPS_PROXY": PROXY, "NO_PROXY": "10.0.0.0/8"}, "https://10.1.2.3", None, ""),
         ({"HTTPS_PROXY": PROXY, "NO_PROXY": "10.0.0.0/8"}, "https://11.1.2.3", PROXY, "HTTPS_PROXY"),
         ({"HTTPS_PROXY": PROXY, "NO_PROXY": "2001:db8::1"}, "https://[2001:DB8:0::1]", None, ""),
+        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "10.1.2.3"}, "https://[::ffff:10.1.2.3]", None, ""),
+        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "::ffff:10.1.2.3"}, "https://10.1.2.3", None, ""),
+        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "b\u00fccher.example"}, "https://xn--bcher-kva.example", None, ""),
+        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "xn--bcher-kva.example"}, "https://b\u00fccher.example", None, ""),
+        ({"https_proxy": " ", "HTTPS_PROXY": PROXY}, URL, PROXY, "HTTPS_PROXY"),
+        ({"HTTPS_PROXY": f" {PROXY}/\r"}, URL, PROXY, "HTTPS_PROXY"),
+        ({"HTTPS_PROXY": "[::1]:3128"}, URL, "http://[::1]:3128", "HTTPS_PROXY"),
         *[
             ({"HTTPS_PROXY": PROXY}, f"https://{host}:8443/x", None, "")
             for host in ("127.0.0.1", "127.0.0.2", "localhost", "LOCALHOST.", "[::1]", "[::ffff:127.0.0.1]")
@@ -129,6 +155,24 @@ def test_whatever_a_variable_holds_it_is_used_or_named(name: str, value: str) ->
         assert len(said) < 500
     else:
         assert isinstance(found, Way)
+
+
+def test_no_key_of_a_connection_is_written_to_a_file(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own default would write them where SSLKEYLOGFILE says, or fail where it may not."""
+    for name in ("keys", "nowhere/keys"):
+        monkeypatch.setenv("SSLKEYLOGFILE", str(house / name))
+        for environ in ({}, {"SSL_CERT_FILE": str(house / "ca.pem")}):
+            _trust.cache_clear()
+            assert way(URL, environ).trust.keylog_filename is None
+        assert not (house / name).exists()
+
+
+def test_every_certificate_is_judged_by_its_authority_and_its_name(house: Path) -> None:
+    """Whichever authorities are trusted, a certificate is wanted, and one of that host's name."""
+    for environ in ({}, {"SSL_CERT_FILE": str(house / "ca.pem")}):
+        trust = way(URL, environ).trust
+        assert (trust.verify_mode, trust.check_hostname) == (ssl.CERT_REQUIRED, True)
+        assert trust.get_ca_certs()
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "example.com", "localhost.example.com", "128.0.0.1", "::2", ""])

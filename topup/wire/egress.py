@@ -7,17 +7,21 @@ variable that is wrong ends in a sentence that names it, and never in a question
 
 from __future__ import annotations
 
+import errno
 import ssl
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from re import fullmatch
 from socket import gaierror
 from typing import Final
 from urllib.parse import urlsplit
 
+import certifi
 import httpx
 
 from topup.errors import SettingsError
@@ -28,7 +32,10 @@ PROXIES: Final = ("HTTPS_PROXY", "ALL_PROXY")
 UNUSED: Final = "HTTP_PROXY"
 EXCEPT: Final = "NO_PROXY"
 CA_FILE, CA_DIRS = "SSL_CERT_FILE", "SSL_CERT_DIR"
-HOST: Final = r"[*]?\.?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?(:[0-9]{1,5})?"
+HOST: Final = r"([A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?\.)*[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?\.?"
+# What ends in a number is an address, or a wrong one (as URLs are read by every browser).
+NUMBER_LAST: Final = r"(.*[.-])?[0-9]+\.?"
+PORT_MAX: Final = 65_535
 SHOWN_MAX: Final = 60
 
 
@@ -74,7 +81,7 @@ def way(url: str, environ: Mapping[str, str]) -> Way:
         return Way(_nobody())
     found, direct = _proxy(environ), _directly(environ)
     trust = _trust(environ.get(CA_FILE, ""), environ.get(CA_DIRS, ""))
-    host = (parts.hostname or "").rstrip(".").lower()
+    host = _spelt(parts.hostname or "")
     if found is None or loopback(host) or any(one.covers(host, parts.port or 443) for one in direct):
         return Way(trust)
     return Way(trust, found[1], found[0])
@@ -82,12 +89,8 @@ def way(url: str, environ: Mapping[str, str]) -> Way:
 
 def loopback(host: str) -> bool:
     """Tell whether a host's name or address is this machine's own."""
-    try:
-        found = ip_address(host)
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-    mapped = getattr(found, "ipv4_mapped", None)
-    return (mapped or found).is_loopback
+    found = _address(host)
+    return found.is_loopback if found is not None else host == "localhost" or host.endswith(".localhost")
 
 
 # -- proxies --------------------------------------------------------------------------------------------------
@@ -95,7 +98,7 @@ def loopback(host: str) -> bool:
 
 def _said(environ: Mapping[str, str], name: str) -> tuple[str, str]:
     """Return a variable as it is written and its value; most programs take the small letters before the capitals."""
-    written = next((one for one in (name.lower(), name) if environ.get(one)), name)
+    written = next((one for one in (name.lower(), name) if environ.get(one, "").strip()), name)
     return written, environ.get(written, "").strip()
 
 
@@ -112,25 +115,56 @@ def _proxy(environ: Mapping[str, str]) -> tuple[str, str] | None:
 
 
 def _proxy_url(name: str, said: str) -> str:
-    url = said if "://" in said else f"http://{said}"
+    """Return the URL of a proxy; one without a scheme is reached by plain HTTP, as most programs take it."""
+    found = fullmatch(r"(?i:(?P<scheme>[a-z][a-z0-9+.-]*)://)?(?P<rest>[^/?#]+)/?", said)
     remedy = f"give {name} a URL such as http://proxy.example:3128, or unset it for topup"
-    scheme = url.partition("://")[0].lower()
+    scheme = (found["scheme"] or "http").lower() if found else ""
     if scheme.startswith("socks"):
         raise SettingsError(f"{name} names a SOCKS proxy, which topup does not speak", remedy=remedy)
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-    strange = any(c.isspace() or not c.isprintable() or c == "\\" for c in url)
+    strange = any(c.isspace() or not c.isprintable() or c == "\\" for c in said)
     # The value itself is not repeated: it may hold a password.
-    if scheme not in ("http", "https") or not host or port == 0 or strange:
+    if found is None or scheme not in ("http", "https") or strange or not _authority(found["rest"]):
         raise SettingsError(f"{name} is no URL of an HTTP proxy: its scheme, host or port is wrong", remedy=remedy)
+    url = f"{scheme}://{found['rest']}"
     try:
         httpx.Proxy(url)
     except (ValueError, httpx.InvalidURL):
         raise SettingsError(f"{name} is no URL of an HTTP proxy: it cannot be read", remedy=remedy) from None
     return url
+
+
+def _authority(said: str) -> bool:
+    """Tell whether a host, with a user before it or without, and a port or none, can be reached at all."""
+    try:
+        parts = urlsplit(f"//{said}")
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return False
+    return port != 0 and (_address(host) is not None or _named(host))
+
+
+def _named(host: str) -> bool:
+    """Tell whether this is the name of a host; one that ends in a number would be an address."""
+    spelt = _spelt(host)
+    return fullmatch(HOST, spelt) is not None and fullmatch(NUMBER_LAST, spelt) is None
+
+
+def _spelt(host: str) -> str:
+    """Return a host's name as it is asked for: in small letters, those beyond ASCII as "xn--"."""
+    try:
+        plain = host if host.isascii() else host.encode("idna").decode("ascii")
+    except UnicodeError:
+        plain = host
+    return plain.rstrip(".").lower()
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    """Return the address that a host is, None for a name; one of IPv4 within IPv6 is that of IPv4."""
+    try:
+        found = ip_address(host)
+    except ValueError:
+        return None
+    return getattr(found, "ipv4_mapped", None) or found
 
 
 @dataclass(frozen=True)
@@ -143,12 +177,11 @@ class _Direct:
     def covers(self, host: str, port: int) -> bool:
         if self.port is not None and self.port != port:
             return False
-        if self.text in ("*", host):
+        if self.text == "*":
             return True
-        try:
-            address = ip_address(host)
-        except ValueError:
-            return host.endswith("." + self.text)
+        address = _address(host)
+        if address is None:
+            return host == self.text or host.endswith("." + self.text)
         try:
             return address in ip_network(self.text, strict=False)
         except ValueError:
@@ -168,20 +201,19 @@ def _direct(variable: str, part: str) -> _Direct:
     if part == "*":
         return _Direct(part)
     address, slash, _ = part.partition("/")
-    try:
-        found = ip_address(address)
-        if found.version == 6 and slash:
+    found = _address(address)
+    if found is not None:
+        if slash and ":" in address:
             raise SettingsError(f"{variable} holds {shown}: ranges of IPv6 are not read there", remedy=remedy)
-        ip_network(part, strict=False)
-    except ValueError:
-        pass
-    else:
-        return _Direct(part if slash else str(found))
-    name = part.rpartition("://")[2]
-    if not fullmatch(HOST, name):
+        with suppress(ValueError):
+            return _Direct(str(ip_network(part, strict=False)) if slash else str(found))
+    name, colon, port = part.rpartition("://")[2].partition(":")
+    host = _spelt(name.removeprefix("*").removeprefix("."))
+    at = _address(host)
+    right = not colon or (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= PORT_MAX)
+    if found is not None or not right or not (at is not None or _named(host)):
         raise SettingsError(f"{variable} holds {shown}, which is no host, domain or address", remedy=remedy)
-    host, _, port = name.partition(":")
-    return _Direct(host.lstrip("*.").rstrip(".").lower(), int(port) if port else None)
+    return _Direct(host if at is None else str(at), int(port) if colon else None)
 
 
 # -- certificates ---------------------------------------------------------------------------------------------
@@ -196,33 +228,45 @@ def _nobody() -> ssl.SSLContext:
 @lru_cache(maxsize=8)
 def _trust(file: str, dirs: str) -> ssl.SSLContext:
     """Return the judge of certificates: by the house's own authorities where some are named, else the public ones."""
+    # Not `ssl.create_default_context`: it would write the keys of every connection into the file that SSLKEYLOGFILE
+    # names, and with them the API key, for whoever reads it there.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if not file and not dirs:
-        return httpx.create_ssl_context(trust_env=False)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        context.load_verify_locations(cafile=certifi.where())
+        return context
     if file:
-        _must_be(CA_FILE, file, Path(file).is_file(), "file")
-    named = [one for one in dirs.split(":") if one]
+        _must_be(CA_FILE, file, stat.S_ISREG, "file")
+    named = [one for one in dirs.split(":") if one] or [dirs] * bool(dirs)
     for one in named:
-        _must_be(CA_DIRS, one, Path(one).is_dir(), "directory")
+        _must_be(CA_DIRS, one, stat.S_ISDIR, "directory")
     # OpenSSL looks a certificate up under the hash of its name, and takes no notice of any other file.
     hashed = any(fullmatch(r"[0-9a-f]{8}\.[0-9]+", found.name) for one in named for found in _names(one))
     if named and not hashed and not file:
         raise SettingsError(
-            f"{CA_DIRS} names {dirs[:SHOWN_MAX]}, which holds no certificate under its hash",
+            f"{CA_DIRS} names {dirs[:200]!a}, which holds no certificate under its hash",
             remedy="run `openssl rehash` on it, name a file in SSL_CERT_FILE instead, or unset it for topup",
         )
     try:
-        return ssl.create_default_context(cafile=file or None, capath=dirs or None)
+        context.load_verify_locations(cafile=file or None, capath=dirs or None)
     except (OSError, ValueError) as error:
         raise SettingsError(
-            f"{CA_FILE} names {file[:200]}, which holds no certificates that can be read ({type(error).__name__})",
-            remedy="name a file of certificates in PEM, or unset it for topup",
+            f"{CA_FILE} names {file[:200]!a}, which holds no certificates that can be read ({type(error).__name__})",
+            remedy=f"name a file of certificates in PEM in {CA_FILE}, or unset it for topup",
         ) from None
+    return context
 
 
-def _must_be(name: str, said: str, right: bool, what: str) -> None:  # noqa: FBT001
-    if right:
+def _must_be(name: str, said: str, kind: Callable[[int], bool], what: str) -> None:
+    try:
+        wrong = "" if kind(Path(said).stat().st_mode) else f"is no {what}"
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a zero byte in its name
+        wrong = "does not exist"
+    except OSError as error:
+        wrong = f"cannot be looked at ({errno.errorcode.get(error.errno or 0, 'unknown')})"
+    if not wrong:
         return
-    wrong = f"is no {what}" if Path(said).exists() else "does not exist"
     raise SettingsError(
         f"{name} names {said[:200]!a}, which {wrong}",
         remedy=f"correct {name}, mount what it names, or unset it for topup",
