@@ -145,6 +145,79 @@ def test_a_copy_written_over_the_ledger_is_noticed(tmp_path: Path) -> None:
     assert rows(tmp_path) == 4
 
 
+def restored(folder: Path, store: SqliteStore, names: tuple[str, ...], *, twice: bool) -> int:
+    """Copy these files, store something more, and write the copies back into the same files with their old times.
+
+    With `twice` the log has been begun anew before, so that it is as long as it ever was and the copies no shorter.
+    Returns how many readings the writer had stored in all.
+    """
+    if twice:
+        for n in range(60):
+            store.record_reading(ACCOUNT, reading(NOW_MS + 1000 + n))
+        store._db.execute("PRAGMA wal_checkpoint(RESTART)")
+        assert store._files is not None
+        store._files.settled()
+        store.record_reading(ACCOUNT, reading(NOW_MS + 2000))
+    kept = {name: ((folder / name).read_bytes(), (folder / name).stat()) for name in (FILE, LOG, INDEX)}
+    for n in range(5):
+        store.record_reading(ACCOUNT, reading(NOW_MS + 3000 + n))
+    known = len(store.readings(ACCOUNT, 0))
+    for name in names:
+        raw, found = kept[name]
+        with (folder / name).open("r+b") as file:
+            file.write(raw)
+            file.truncate(len(raw))
+        os.utime(folder / name, ns=(found.st_atime_ns, found.st_mtime_ns))
+    return known
+
+
+@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("names", [(LOG,), (INDEX,), (LOG, INDEX), (FILE, LOG, INDEX)])
+def test_a_backup_written_into_the_same_files_is_noticed(names: tuple[str, ...], twice: bool, tmp_path: Path) -> None:  # noqa: FBT001
+    """`cp -p` keeps names, times and sizes: the next commit would go over those that the older index does not know."""
+    store = writing(tmp_path)
+    known = restored(tmp_path, store, names, twice=twice)
+    found = {name: (tmp_path / name).read_bytes() for name in (FILE, LOG)}
+    with pytest.raises(StoreFenced, match=r"replaced|cut short"):
+        store.record_reading(ACCOUNT, reading(NOW_MS + 9000))
+    with pytest.raises(StoreFenced):
+        store.readings(ACCOUNT, 0)
+    store.close()
+    assert {name: (tmp_path / name).read_bytes() for name in (FILE, LOG)} == found, "left as somebody has made it"
+    if LOG not in names or FILE in names:  # a log alone that belongs to another index leaves no ledger
+        assert rows(tmp_path) <= known
+
+
+@pytest.mark.parametrize("name", [LOG, INDEX])
+def test_zeros_over_log_or_index_are_noticed(name: str, tmp_path: Path) -> None:
+    """Whatever wrote them: what the index says no longer follows from what it said."""
+    store = writing(tmp_path)
+    with (tmp_path / name).open("r+b") as file:
+        file.write(bytes(128))
+    with pytest.raises(StoreFenced, match="was replaced"):
+        store.record_reading(ACCOUNT, reading(NOW_MS + 9))
+    store.close()
+
+
+def test_a_log_that_begins_anew_by_anybodys_commit_is_no_change(tmp_path: Path) -> None:
+    """Once the ledger's file holds all of it, whoever writes next begins the log again, here another process's wish."""
+    with closing(writing(tmp_path, 60)) as store:
+        store._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        assert store._files is not None
+        store._files.settled()
+        before = place.marked(tmp_path / INDEX)
+        with closing(SqliteStore.open_reader(tmp_path)) as other:
+            other.say(ACCOUNT, "paused", "1", NOW_MS, "somebody")
+        after = place.marked(tmp_path / INDEX)
+        assert before is not None
+        assert after is not None
+        assert before.copied
+        assert after.salt != before.salt
+        for n in range(600):
+            store.record_reading(ACCOUNT, reading(NOW_MS + 4000 + n))
+        assert len(store.readings(ACCOUNT, 0)) == 660
+
+
 def test_a_log_cut_short_is_noticed(tmp_path: Path) -> None:
     """A clean-up job empties the log where it is: nothing more is stored in what is no whole ledger."""
     store = writing(tmp_path)

@@ -10,8 +10,10 @@ import contextlib
 import os
 import sqlite3
 import stat
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
@@ -25,6 +27,8 @@ BACK: Final = f"{FILE}.back"
 # How long a reader waits for the files of a writer that is just starting or ending.
 SETTLE_S: Final = 1.0
 GLANCE_S: Final = 0.02
+# An index is written in microseconds: so many looks in a row never meet the middle of it.
+GLANCES_MAX: Final = 100
 
 Inode = tuple[int, int]
 
@@ -50,12 +54,17 @@ class Files:
         self._lock = (held.st_dev, held.st_ino)
         self._log_size = 0
         self._written: tuple[int, int] | None = None
+        self._mark: Mark | None = None
         self.settled()
 
     def settled(self) -> None:
         """Keep what the writer's own commit has made of them: it alone copies from the log into the ledger."""
         with contextlib.suppress(OSError):
             self._log_size, self._written = self._log.stat().st_size, _written(self._path)
+            now = marked(self._index)
+            # What does not follow from the last one stays to be found: somebody has exchanged what is in the files.
+            if now is not None and (self._mark is None or now.follows(self._mark)):
+                self._mark = now
 
     def lost(self) -> str:
         """Say what became of them behind the writer's back; "" where nothing did."""
@@ -68,6 +77,8 @@ class Files:
                 return f"the ledger's file {self._log} was cut short"
             if _written(self._path) != self._written:
                 return f"the ledger {self._path} was written to by something else"
+            if self._mark is not None and not self._mark.stands(self._log, self._index):
+                return f"what stood in the ledger's files {self._log} and {self._index} was replaced"
         except OSError as error:
             return f"the ledger {self._path} cannot be looked at ({type(error).__name__})"
         return ""
@@ -83,7 +94,7 @@ class Files:
         unread = inode(self._log) == self._inodes[self._log] and inode(self._index) == self._inodes[self._index]
         if inode(self._path.with_name("lock")) != self._lock or (there is not None and ours and unread):
             # Moved away as a whole, or written to by something else: there is nothing that only this process knows.
-            connection.close()
+            self._leave(connection)
             return ""
         target = self._path if ours else self._path.with_name(KEPT)
         copy = self._path.with_name(BACK)
@@ -101,6 +112,67 @@ class Files:
         copy.replace(target)
         sync(target.parent)
         return "what it held was put back" if ours else f"what this process knew of it is kept in {target}"
+
+    def _leave(self, connection: sqlite3.Connection) -> None:
+        """Close the connection, and leave the files as somebody else has made them.
+
+        SQLite would copy what it takes for the log into the ledger when the last connection closes. Beside another it
+        does not, and one that may only read never does.
+        """
+        with contextlib.suppress(sqlite3.Error):
+            other = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)
+            with contextlib.closing(other):
+                other.execute("PRAGMA schema_version")
+                connection.close()
+        connection.close()
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How far the log reached by its index, as SQLite keeps them (its file format, section 4, and wal.c).
+
+    A copy of older files written into the same ones changes neither their names nor, mostly, their sizes; SQLite would
+    believe the older index, and write the next commit over those that it no longer knows.
+
+    Attributes:
+        salt: which run of the log this is; another begins only when the ledger's file holds all of the last one.
+        frames: how many pages it holds.
+        check: the checksum of the last one, and of everything before it.
+        copied: whether the ledger's file holds all of them.
+    """
+
+    salt: bytes
+    frames: int
+    check: bytes
+    copied: bool
+
+    def follows(self, before: Mark) -> bool:
+        """Tell whether commits alone can have made this of what was there before."""
+        return self.frames >= before.frames if self.salt == before.salt else before.copied
+
+    def stands(self, log: Path, index: Path) -> bool:
+        """Tell whether log and index still hold everything up to here; raises OSError where they cannot be read."""
+        now = marked(index)
+        if now is not None and not now.follows(self):
+            return False
+        if not self.frames or (now is not None and now.salt != self.salt):
+            return True
+        with log.open("rb") as file:
+            size = int.from_bytes(file.read(32)[8:12], "big")
+            file.seek(32 + (self.frames - 1) * (24 + size))
+            return file.read(24)[8:] == self.salt + self.check
+
+
+def marked(index: Path) -> Mark | None:
+    """Read the mark from a log's index; None where it holds none, or somebody was just writing it each time."""
+    for _ in range(GLANCES_MAX):
+        with index.open("rb") as file:
+            raw = file.read(100)
+        if len(raw) == 100 and raw[:48] == raw[48:96]:
+            frames, first, second = (int.from_bytes(raw[at : at + 4], sys.byteorder) for at in (16, 24, 28))
+            copied = int.from_bytes(raw[96:100], sys.byteorder)
+            return Mark(raw[32:40], frames, first.to_bytes(4, "big") + second.to_bytes(4, "big"), copied >= frames)
+    return None
 
 
 def _written(path: Path) -> tuple[int, int]:
