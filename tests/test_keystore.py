@@ -90,6 +90,16 @@ def test_every_password_opens_what_it_was_made_for(text: str, end: str) -> None:
         assert address(stored(Path(folder), written(password=text), raw)) == ADDRESS
 
 
+def deriving(document: dict[str, Any], **other: object) -> dict[str, Any]:
+    """A keystore that says something else of how its key is found."""
+    return document | {"crypto": document["crypto"] | other}
+
+
+def counting(document: dict[str, Any], **other: object) -> dict[str, Any]:
+    """A keystore whose key is derived in other counts."""
+    return deriving(document, kdfparams=document["crypto"]["kdfparams"] | other)
+
+
 VALIDATOR = json.loads(json.dumps(create_keyfile_json(KEY, b"x" * 8, version=4, kdf="pbkdf2", iterations=262144)))
 SPOILT: list[tuple[str, object, bytes, str]] = [
     ("wrong password", LIGHT, b"wrong\n", "does not open: wrong password"),
@@ -102,8 +112,32 @@ SPOILT: list[tuple[str, object, bytes, str]] = [
     ("a raw key", KEY.hex().encode(), b"x", "is no keystore: it looks like a raw private key"),
     ("a validator's", VALIDATOR, b"xxxxxxxx", "is a validator's keystore (EIP-2335)"),
     ("another's", LIGHT | {"address": OTHER}, b"correct horse", f"says that it holds the key of {OTHER}"),
-    ("no kdf", LIGHT | {"crypto": {}}, b"x", "what it says of its key is wrong (KeyError)"),
-    ("odd kdf", LIGHT | {"crypto": LIGHT["crypto"] | {"kdf": "rot13"}}, b"x", "is wrong (EthKeyfileTypeError)"),
+    ("no kdf", LIGHT | {"crypto": {}}, b"x", "derives its key by 'None'"),
+    ("another kdf", deriving(LIGHT, kdf="argon2id"), b"x", "derives its key by 'argon2id': only scrypt and pbkdf2"),
+    ("no mac", deriving(LIGHT, mac=None), b"correct horse", "what it says of its key is wrong"),
+    ("hours of scrypt", counting(SCRYPT, p=10**6), b"x", "its n × r × p is beyond 67108864"),
+    ("all memory there is", counting(SCRYPT, n=2**30), b"x", "its n × r × p is beyond 67108864"),
+    ("hours of pbkdf2", counting(LIGHT, c=2**40), b"x", "its c is beyond 33554432"),
+    ("another prf", counting(LIGHT, prf="hmac-sha512"), b"x", "by pbkdf2 with 'hmac-sha512': only hmac-sha256"),
+    ("a long key", counting(SCRYPT, dklen=2**40), b"x", "its key, `dklen`, has more than 1024 bytes"),
+    ("a negative count", counting(SCRYPT, n=-4), b"correct horse", "what it says of its key is wrong (ValueError)"),
+    ("a count in words", counting(SCRYPT, n="4096"), b"correct horse", "what it says of its key is wrong"),
+    (
+        "the name of a name",
+        LIGHT | {"address": "somebody.eth"},
+        b"correct horse",
+        "'somebody.eth', which is no address",
+    ),
+    ("an escape", LIGHT | {"address": "\x1b[2J"}, b"correct horse", "'\\x1b[2j', which is no address"),
+    ("two addresses", json.dumps(LIGHT)[:-1].encode() + b',"address":"33"}', b"x", "gives 'address' twice"),
+    ("two cryptos", json.dumps(LIGHT)[:-1].encode() + b',"Crypto":{}}', b"x", "gives 'Crypto' twice"),
+    (
+        "a raw key in capitals",
+        b"0X" + KEY.hex().upper().encode(),
+        b"x",
+        "is no keystore: it looks like a raw private key",
+    ),
+    ("typographic quotes", json.dumps(LIGHT).replace('"', "\u201c").encode(), b"x", "is no keystore: it is no JSON"),
     ("no hex", LIGHT | {"crypto": LIGHT["crypto"] | {"mac": "zz"}}, b"x", "what it says of its key is wrong"),
 ]
 

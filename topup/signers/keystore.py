@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import unicodedata
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
 from topup import files
+from topup.document import Twice, Unreadable, read
 from topup.errors import MemoryShort, SettingsError
 
 # py_ecc, which eth_account loads, lets Python recurse 100,000 deep; on CPython 3.11 a JSON answer nested as deep as
@@ -22,6 +23,10 @@ sys.setrecursionlimit(min(sys.getrecursionlimit(), 10_240))
 
 # A keystore has one or two thousand characters.
 LENGTH_MAX: Final = 16_384
+# geth's standard is 262,144 × 8 × 1, and as many rounds of pbkdf2; a hundred times that is still seconds.
+SCRYPT_MAX: Final = 2**26
+PBKDF2_MAX: Final = 2**25
+KEY_BYTES_MAX: Final = 1024
 MISMATCH: Final = "MAC mismatch"
 NO_KEYSTORE: Final = "name the keystore v3 that geth, MetaMask's export or `eth_account` has written"
 
@@ -36,11 +41,12 @@ def opened(path: Path, password: str, named: str) -> LocalAccount:
     """
     document = _document(path, named)
     account: LocalAccount = Account.from_key(_key(document, password, path, named))
-    told = str(document.get("address") or "").lower().removeprefix("0x")
+    told = str(document.get("address") or "").strip().lower().removeprefix("0x")
     own = account.address[2:].lower()
     if told and told != own:
+        whose = f"0x{told}" if re.fullmatch("[0-9a-f]{40}", told) else f"{told[:60]!a}, which is no address"
         raise SettingsError(
-            f"{named}: {path} says that it holds the key of 0x{told[:40]}, and holds that of 0x{own}",
+            f"{named}: {path} says that it holds the key of {whose}, and holds that of 0x{own}",
             remedy=f"name the right file in {named}; somebody has changed this one",
         )
     return account
@@ -48,14 +54,19 @@ def opened(path: Path, password: str, named: str) -> LocalAccount:
 
 def _document(path: Path, named: str) -> dict[str, Any]:
     text = files.text(path, named)
-    if re.fullmatch(r"(0x)?[0-9a-fA-F]{64}", text.strip()):
+    if re.fullmatch(r"(0[xX])?[0-9a-fA-F]{64}", text.strip()):
         raise SettingsError(
             f"{named}: {path} is no keystore: it looks like a raw private key",
             remedy="make a keystore of it, or name it in wallet.private_key_file",
         )
     try:
-        document = _lowered(json.loads(text)) if len(text) <= LENGTH_MAX else None
-    except (ValueError, RecursionError):
+        document = _lowered(read(text.encode("utf-8", "surrogatepass"))) if len(text) <= LENGTH_MAX else None
+    except Twice as error:
+        raise SettingsError(
+            f"{named}: {path} gives {error.name[:40]!a} twice: two programs may read two keystores in it",
+            remedy=NO_KEYSTORE,
+        ) from None
+    except Unreadable:
         document = None
     if not isinstance(document, dict):
         raise SettingsError(f"{named}: {path} is no keystore: it is no JSON object", remedy=NO_KEYSTORE)
@@ -71,14 +82,42 @@ def _document(path: Path, named: str) -> dict[str, Any]:
             f"{'' if isinstance(crypto, dict) else ', and `crypto` is missing'}",
             remedy=NO_KEYSTORE,
         )
+    if wrong := _too_much(crypto):
+        raise SettingsError(f"{named}: {path} {wrong}", remedy=NO_KEYSTORE)
     return document | {"version": 3}
 
 
+def _too_much(crypto: dict[str, Any]) -> str:
+    """Say what keeps a key from being derived at all, or within minutes; "" where nothing does."""
+    kdf, told = crypto.get("kdf"), crypto.get("kdfparams")
+    if kdf not in ("scrypt", "pbkdf2"):
+        return f"derives its key by {str(kdf)[:20]!a}: only scrypt and pbkdf2 are known"
+    names, most = (("n", "r", "p"), SCRYPT_MAX) if kdf == "scrypt" else (("c",), PBKDF2_MAX)
+    told = told if isinstance(told, dict) else {}
+    if kdf == "pbkdf2" and (prf := told.get("prf", "hmac-sha256")) != "hmac-sha256":
+        return f"derives its key by pbkdf2 with {str(prf)[:20]!a}: only hmac-sha256 is known"
+    counts = {name: told[name] for name in (*names, "dklen") if type(told.get(name)) is int and told[name] > 0}
+    if counts.pop("dklen", 0) > KEY_BYTES_MAX:
+        return f"is no keystore that anybody uses: its key, `dklen`, has more than {KEY_BYTES_MAX} bytes"
+    if prod(counts.values()) <= most:
+        return ""  # a count that is wrong or missing is left to whoever derives the key
+    return f"is no keystore that anybody uses: its {' × '.join(names)} is beyond {most}, which would take hours"
+
+
 def _lowered(value: Any) -> Any:
-    """Return JSON with all its names in small letters: some programs write `Crypto`."""
-    if isinstance(value, dict):
-        return {str(name).lower(): _lowered(inner) for name, inner in value.items()}
-    return value
+    """Return JSON with all its names in small letters: some programs write `Crypto`.
+
+    Raises:
+        Twice: a name is given in two spellings.
+    """
+    if not isinstance(value, dict):
+        return value
+    lowered: dict[str, Any] = {}
+    for name, inner in value.items():
+        if name.lower() in lowered:
+            raise Twice(name)
+        lowered[name.lower()] = _lowered(inner)
+    return lowered
 
 
 def _key(document: dict[str, Any], password: str, path: Path, named: str) -> bytes:
@@ -120,7 +159,7 @@ def _need(document: dict[str, Any]) -> int:
     crypto = document["crypto"]
     told = crypto.get("kdfparams")
     n, r = (told.get("n"), told.get("r")) if isinstance(told, dict) and crypto.get("kdf") == "scrypt" else (0, 0)
-    return 128 * n * r if type(n) is int and type(r) is int and 0 < n * r < 2**40 else 0
+    return 128 * n * r if type(n) is int and type(r) is int and n > 0 and r > 0 else 0
 
 
 def _affords(size: int) -> bool:
