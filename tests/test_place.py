@@ -205,10 +205,10 @@ def test_a_log_that_begins_anew_by_anybodys_commit_is_no_change(tmp_path: Path) 
         store._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
         assert store._files is not None
         store._files.settled()
-        before = place.marked(tmp_path / INDEX)
+        before = place.marked(store._files._handle)
         with closing(SqliteStore.open_reader(tmp_path)) as other:
             other.say(ACCOUNT, "paused", "1", NOW_MS, "somebody")
-        after = place.marked(tmp_path / INDEX)
+        after = place.marked(store._files._handle)
         assert before is not None
         assert after is not None
         assert before.copied
@@ -396,3 +396,16 @@ def test_a_settings_file_that_is_anothers_is_refused(tmp_path: Path, monkeypatch
     monkeypatch.setattr(files, "read_only", lambda path: False)
     monkeypatch.setattr(files, "enclosed", lambda path: True)
     assert exposure.close(environ) == ""
+
+
+def test_looking_at_the_index_drops_no_lock(tmp_path: Path) -> None:
+    """To close a file of SQLite's in the same process would: the writer's look keeps the one it has opened."""
+    with closing(writing(tmp_path)) as store:
+        held = (tmp_path / INDEX).stat()
+        with store._write(NOW_MS + 5):
+            assert store._files is not None
+            for _ in range(3):
+                assert store._files.lost() == ""
+            place_of = f"{os.major(held.st_dev):02x}:{os.minor(held.st_dev):02x}:{held.st_ino} "
+            locks = [line for line in Path("/proc/locks").read_text(encoding="ascii").splitlines() if place_of in line]
+            assert any("WRITE" in line for line in locks)

@@ -55,13 +55,21 @@ class Files:
         self._log_size = 0
         self._written: tuple[int, int] | None = None
         self._mark: Mark | None = None
+        # Opened once and closed last: to close a file of SQLite's drops all locks that this process has on it.
+        self._handle = os.open(self._index, os.O_RDONLY | os.O_CLOEXEC) if self._index.exists() else None
         self.settled()
+
+    def close(self) -> None:
+        """Close what was opened; SQLite's connection has to be closed before."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
 
     def settled(self) -> None:
         """Keep what the writer's own commit has made of them: it alone copies from the log into the ledger."""
         with contextlib.suppress(OSError):
             self._log_size, self._written = self._log.stat().st_size, _written(self._path)
-            now = marked(self._index)
+            now = marked(self._handle)
             # What does not follow from the last one stays to be found: somebody has exchanged what is in the files.
             if now is not None and (self._mark is None or now.follows(self._mark)):
                 self._mark = now
@@ -77,7 +85,7 @@ class Files:
                 return f"the ledger's file {self._log} was cut short"
             if _written(self._path) != self._written:
                 return f"the ledger {self._path} was written to by something else"
-            if self._mark is not None and not self._mark.stands(self._log, self._index):
+            if self._mark is not None and not self._mark.stands(self._log, marked(self._handle)):
                 return f"what stood in the ledger's files {self._log} and {self._index} was replaced"
         except OSError as error:
             return f"the ledger {self._path} cannot be looked at ({type(error).__name__})"
@@ -150,9 +158,8 @@ class Mark:
         """Tell whether commits alone can have made this of what was there before."""
         return self.frames >= before.frames if self.salt == before.salt else before.copied
 
-    def stands(self, log: Path, index: Path) -> bool:
-        """Tell whether log and index still hold everything up to here; raises OSError where they cannot be read."""
-        now = marked(index)
+    def stands(self, log: Path, now: Mark | None) -> bool:
+        """Tell whether a log, and the mark its index shows now, still hold all of it; raises OSError."""
         if now is not None and not now.follows(self):
             return False
         if not self.frames or (now is not None and now.salt != self.salt):
@@ -163,11 +170,12 @@ class Mark:
             return file.read(24)[8:] == self.salt + self.check
 
 
-def marked(index: Path) -> Mark | None:
+def marked(index: int | None) -> Mark | None:
     """Read the mark from a log's index; None where it holds none, or somebody was just writing it each time."""
+    if index is None:
+        return None
     for _ in range(GLANCES_MAX):
-        with index.open("rb") as file:
-            raw = file.read(100)
+        raw = os.pread(index, 100, 0)
         if len(raw) == 100 and raw[:48] == raw[48:96]:
             frames, first, second = (int.from_bytes(raw[at : at + 4], sys.byteorder) for at in (16, 24, 28))
             copied = int.from_bytes(raw[96:100], sys.byteorder)

@@ -168,6 +168,8 @@ class Ledger:
         with contextlib.suppress(StoreFenced):
             self._stands()  # the last chance to save what is in files without a name
         self._db.close()
+        if self._files is not None:
+            self._files.close()
         if self._lock is not None:
             self._lock.close()
 
