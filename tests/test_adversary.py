@@ -305,7 +305,8 @@ def test_a_lagging_receipt_is_timed_for_each_payment_anew(world: World, tmp_path
         assert stage.topup.state is State.SENT
         world.rpc.intercept = None
         await another(stage, old, State.DONE)
-        assert len(stage.named("nonce_moved")) == 2
+        assert len(stage.named("receipt_awaited")) == 2
+        assert stage.named("nonce_moved") == []  # neither has lagged for five minutes
         assert stage.named("top_up_halted") == []
         assert stage.payments() == 2
         await stage.close()

@@ -607,7 +607,7 @@ def test_a_mark_that_was_never_tested_ends_nothing(world: World, tmp_path: Path)
 
 
 def test_a_nonce_used_by_nobody_we_know_halts_after_an_hour(world: World, tmp_path: Path) -> None:
-    """Its receipt never shows up: one alarm at once, a halt after an hour, and never a second charge."""
+    """Its receipt never shows up: one alarm after five minutes, a halt after an hour, and never a second charge."""
 
     async def tell() -> None:
         stage = Stage(world, tmp_path, world.clock)
@@ -621,6 +621,11 @@ def test_a_nonce_used_by_nobody_we_know_halts_after_an_hour(world: World, tmp_pa
         world.mining = True
         await stage.rests("nonce_moved")
         for _ in range(10):
+            await stage.step()
+        assert len(stage.named("receipt_awaited")) == 1
+        assert stage.named("nonce_moved") == []
+        world.clock.leap(300_000)
+        for _ in range(3):
             await stage.step()
         assert stage.topup.state is State.SENT
         assert len(stage.named("nonce_moved")) == 1

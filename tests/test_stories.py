@@ -66,7 +66,7 @@ def test_bump_hash_never_stored(tmp_path: Path) -> None:
 
 
 def test_receipts_null_nonce_moved(tmp_path: Path) -> None:
-    """The nonce has moved and for half an hour no receipt is shown: one warning, no other charge, one payment."""
+    """The nonce has moved and for half an hour no receipt is shown: one alarm, no other charge, one payment."""
     said = survived(stories.receipts_null_nonce_moved, tmp_path)
     assert (said["nonce_moved"], said["charge_requested"], said["top_up_halted"]) == (1, 1, 0)
 
@@ -204,7 +204,7 @@ def test_power_loss(tmp_path: Path) -> None:
 
 
 def test_foreign_nonce(tmp_path: Path) -> None:
-    """Somebody else used the key at our nonce: said at once, halted after an hour, nothing more is bought."""
+    """Somebody else used the key at our nonce: said once, halted after an hour, nothing more is bought."""
     reason, said = asked(stories.foreign_nonce, tmp_path, payments=0)
     assert "not in the ledger" in reason
     assert (said["nonce_moved"], said["top_up_halted"], said["charge_requested"]) == (1, 1, 1)

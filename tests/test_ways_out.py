@@ -322,6 +322,12 @@ async def contested(world: World, directory: Path, settings: dict[str, str]) -> 
     return stage
 
 
+def replaced(stage: Stage) -> None:
+    """Replace the last blocks, with the stranger's among them."""
+    newest = int(stage.inside(lambda: stage.world.chain.rpc("eth_blockNumber", [])), 16)
+    stage.inside(lambda: stage.world.chain.reorg(min(newest - 1, 40), drop=True))
+
+
 def test_a_stranger_at_our_nonce_ends_the_top_up_and_pauses(world: World, tmp_path: Path) -> None:
     """Two owners show a final block by which the nonce was used, and nothing paid: failed, and paused."""
 
@@ -356,8 +362,7 @@ def test_nothing_ends_before_the_block_that_used_the_nonce_is_final(world: World
         stage = await contested(world, tmp_path, honest(world, 2))
         assert stage.topup.state is State.SENT
         world.mining = False
-        newest = int(stage.inside(lambda: world.chain.rpc("eth_blockNumber", [])), 16)
-        stage.inside(lambda: world.chain.reorg(min(newest - 1, 40), drop=True))
+        replaced(stage)
         world.mining = True
         done = await stage.until(State.DONE)
         assert len(done.charges) == 1
@@ -384,6 +389,52 @@ def test_the_hour_of_a_used_nonce_is_not_begun_anew_by_a_restart(world: World, t
         assert stage.topup.state is State.HALTED
         assert world.clock.now_ms() - began < 2 * HOUR_MS
         assert "topup reconcile" in stage.topup.reason
+        await stage.close()
+
+    story(tell())
+
+
+def test_the_alarm_of_a_used_nonce_is_given_once_whoever_restarts(world: World, tmp_path: Path) -> None:
+    """Restarted each two minutes: told of at first sight, an alarm after five minutes in all, and no second one."""
+
+    async def tell() -> None:
+        stage = await contested(world, tmp_path, honest(world, 1))
+        world.mining = False  # no block becomes final
+        alarms = []
+        for _ in range(6):
+            told = stage.told
+            await stage.close()
+            world.clock.leap(120_000)
+            on(world, 1)
+            stage = Stage(world, tmp_path, world.clock, honest(world, 1), told=told)
+            await stage.step()
+            alarms.append(len(stage.named("nonce_moved")))
+        assert stage.topup.state is State.SENT
+        assert alarms == [0, 0, 1, 1, 1, 1]
+        assert len(stage.named("receipt_awaited")) == 1
+        await stage.close()
+
+    story(tell())
+
+
+def test_a_nonce_that_is_used_again_after_it_was_free_gives_an_alarm_of_its_own(world: World, tmp_path: Path) -> None:
+    """The stranger's block is replaced after the alarm; the next stranger is told of like the first."""
+
+    async def tell() -> None:
+        stage = await contested(world, tmp_path, honest(world, 1))
+        world.mining = False
+        for wanted in (1, 2):
+            world.clock.leap(301_000)
+            on(world, 1)
+            await stage.step()
+            assert len(stage.named("nonce_moved")) == wanted
+            if wanted == 1:
+                replaced(stage)
+                on(world, 60)
+                await stage.rests("sent")
+                stranger(world)
+                await stage.rests("nonce_moved")
+        assert len(stage.named("receipt_awaited")) == 2
         await stage.close()
 
     story(tell())

@@ -668,8 +668,18 @@ class PaidAfterAll(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReceiptAwaited(Event):
+    """The payment's nonce is used and no receipt is shown yet, as when a provider's index lags; it is waited for."""
+
+    money: ClassVar[Money] = Money.MAYBE
+    topup_id: str
+    tx_hash: bytes
+    nonce: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class NonceMoved(Event):
-    """The wallet's nonce was used, and no transaction of ours is known to have used it."""
+    """The wallet's nonce was used by nothing of ours that is known: for five minutes, or as a final block shows."""
 
     level: ClassVar[Level] = "critical"
     money: ClassVar[Money] = Money.MAYBE

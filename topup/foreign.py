@@ -26,7 +26,7 @@ class Contest:
 
     Attributes:
         used: the oldest attempt at each, whose receipt nobody shows.
-        since_ms: since when the first of them is; None where there is none.
+        since: since when each of them is, in ms.
         gone: places that a final block shows used, or that a person took over: nothing of ours is mined there any more.
         new: attempts of which this was not known before.
         gone_by: the last block by whose end places in `gone` were used; who looked no further than before it has not
@@ -34,10 +34,15 @@ class Contest:
     """
 
     used: tuple[Attempt, ...] = ()
-    since_ms: int | None = None
+    since: tuple[int, ...] = ()
     gone: frozenset[Place] = frozenset()
     new: tuple[Attempt, ...] = ()
     gone_by: int = 0
+
+    @property
+    def since_ms(self) -> int | None:
+        """Return since when the first of them is; None where there is none."""
+        return min(self.since, default=None)
 
 
 NONE = Contest()
@@ -82,7 +87,7 @@ async def contest(
             store.keep_taken(topup, attempt, after, now_ms)
         since.append(after.since_ms)
         new += [attempt] if before is None else []
-    return Contest(tuple(oldest.values()), min(since, default=None), frozenset(gone), tuple(new), gone_by)
+    return Contest(tuple(oldest.values()), tuple(since), frozenset(gone), tuple(new), gone_by)
 
 
 async def _placed(rail: Rail, topup: TopUp, attempt: Attempt, taken: Taken, sighting: Sighting) -> tuple[Taken, bool]:

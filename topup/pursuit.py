@@ -26,6 +26,10 @@ TAKEN = (Delivery.ACCEPTED.value, Delivery.KNOWN.value)
 SELLER_RESEND_MS = 600_000
 # Base calls a block final after some twenty minutes; what takes three times as long is worth saying.
 FINALITY_LATE_S = 3600
+# An index of receipts lags behind its chain by seconds, rarely by minutes; only after this somebody should be woken.
+RECEIPT_LATE_S = 300
+# Under this name, and the number of the attempt, the ledger keeps of which use of its nonce the alarm was given.
+NONCE_MOVED = "nonce_moved:"
 # Where a pass has used its budget up, the next one goes on so soon.
 MORE_S = 1
 FOREIGN = "was used, in a final block, by a transaction that is none of ours"
@@ -130,13 +134,27 @@ class Pursuit(Steps):
         return self._wait(topup, "sent", "waiting for a block", self._pace.block_s)
 
     async def _contested(self, topup: TopUp, sighting: Sighting) -> None:
-        """Find out whether something unknown has used a nonce of what is out, and say it once."""
+        """Find out whether something unknown has used a nonce of what is out; say so, and louder when it lasts."""
         loose, self._contest = super()._loose(topup), NONE
         if topup.out:
             now = self._watch.now()
             self._contest = await contest(self._rail(topup), self._store, topup, sighting, loose, now)
         for attempt in self._contest.new:
+            assert attempt.hash is not None
+            said = events.ReceiptAwaited(topup_id=topup.id, tx_hash=attempt.hash, nonce=attempt.plan.nonce)
+            self._sink.emit(said)
+        self._alarm(topup, RECEIPT_LATE_S)
+
+    def _alarm(self, topup: TopUp, after_s: int) -> None:
+        """Say of each nonce, once, that something unknown has used it, when that has been so for long enough."""
+        now = self._watch.now()
+        for attempt, since_ms in zip(self._contest.used, self._contest.since, strict=True):
+            name = f"{NONCE_MOVED}{attempt.id}"
+            if now - since_ms < after_s * 1000 or self._store.told(topup.account, name) == str(since_ms):
+                continue
+            # Said before it is stored: a death between the two repeats it, and hides nothing.
             self._sink.emit(events.NonceMoved(topup_id=topup.id, nonce=attempt.plan.nonce))
+            self._store.say(topup.account, name, str(since_ms), now, BY)
 
     async def _dead_by_others(self, topup: TopUp, sighting: Sighting) -> bool:
         """Tell whether the charge is proven unpaid and dead; where it was paid, its receipt may only be late."""
@@ -362,6 +380,7 @@ class Pursuit(Steps):
     def _failed(self, topup: TopUp, said: str) -> TopUp:
         """End without a payment; where somebody else uses the key, nothing more is bought until a person has looked."""
         if self._contest.used or self._contest.gone:
+            self._alarm(topup, 0)
             # The pause comes first: a death between the two must not let the next decision pass.
             self._store.say(self._account.name, "paused", "1", self._watch.now(), BY)
             said += f"; {ELSEWHERE}"
