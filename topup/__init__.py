@@ -30,6 +30,7 @@ Each module answers one question. In the order the money flows:
   budget.py       How much may one pass ask, and how long may its long work take?
   cycle.py        What happens in one pass?
   recall.py       When does an inclusion that was recorded no longer count?
+  lasting.py      Since when can an open top-up not get on, and has it been said?
   watch.py        What does the account show, and can it be believed?
   witness.py      What has the chain shown of what we sent, and what follows for the ledger?
   steps.py        What do all steps of a top-up share?

@@ -14,6 +14,7 @@ from topup.bookkeeping import Bookkeeping
 from topup.budget import Budget
 from topup.credits import DAY_MS, HOUR_MS, Reading, Runway, Unknown, burn_usd_per_hour, next_poll_s, runway
 from topup.errors import TopupError
+from topup.lasting import Lasting
 from topup.lifecycle import State, TopUp
 from topup.policy import Buy, Decision, Hold, Refuse, Snapshot, Why, decide
 from topup.ports import Api, Clock, Rail, Sink, Store, Usage
@@ -56,7 +57,10 @@ class Cycle:
         self._budget = budget
         self._watch = Watch(terms, api=api, store=store, clock=clock, sink=sink)
         self._witness = Witness(watch=self._watch, rails=rails, store=store, sink=sink)
-        reach = Reach(self._watch, rails, store, sink, self._witness)
+        lasting = Lasting(
+            terms.account.name, alert_s=terms.pace.unknown_alert_s, now=self._watch.now, store=store, sink=sink
+        )
+        reach = Reach(self._watch, rails, store, sink, self._witness, lasting)
         self._purchase = Purchase(terms, reach)
         self._revoke = Revoke(terms, reach)
         self._bookkeeping = Bookkeeping(terms, rails=rails, watch=self._watch, store=store, sink=sink)

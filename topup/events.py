@@ -33,6 +33,10 @@ class Event:
         """Return the event's name as it stands in the log."""
         return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
+    def moved(self) -> Money:
+        """Return whether money may have moved, where this very event knows more than its class."""
+        return self.money
+
     def shown(self) -> dict[str, Shown]:
         """Return the fields as they stand in the log: amounts as strings in the unit their name ends in."""
         return {f.name: show(getattr(self, f.name)) for f in fields(self)}
@@ -396,6 +400,55 @@ class PaymentForbidden(Event):
     why: str
     detail: str
     remedy: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopUpStalled(Event):
+    """A top-up does not get on: no payment can be planned, or what is `out` cannot be looked at; it is tried on."""
+
+    level: ClassVar[Level] = "warning"
+    money: ClassVar[Money] = Money.MAYBE
+    todo: ClassVar[str] = "nothing when it passes; else `remedy` says it; never pay by hand beside what is `out`"
+    topup_id: str
+    state: str
+    out: bool
+    why: str
+    detail: str
+    remedy: str
+    lasting_s: int
+
+    def moved(self) -> Money:
+        """Return that none has where nothing of it is out."""
+        return Money.MAYBE if self.out else Money.NO
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopUpStuck(Event):
+    """A top-up has not got on for longer than `watch.unknown_alert_s`: the account may run dry. Said every hour."""
+
+    level: ClassVar[Level] = "critical"
+    money: ClassVar[Money] = Money.MAYBE
+    todo: ClassVar[str] = "`remedy` says it; look at the account by hand; never pay by hand beside what is `out`"
+    topup_id: str
+    state: str
+    out: bool
+    why: str
+    detail: str
+    remedy: str
+    lasting_s: int
+
+    def moved(self) -> Money:
+        """Return that none has where nothing of it is out."""
+        return Money.MAYBE if self.out else Money.NO
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopUpGoesOn(Event):
+    """A top-up that did not get on does so again: a payment of it may leave, or what is out was looked at."""
+
+    topup_id: str
+    state: str
+    lasted_s: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,10 @@ from topup.errors import (
     ChargeRefused,
     PaymentForbidden,
     SignerError,
+    StoreError,
+    TopupError,
 )
+from topup.lasting import ASK
 from topup.lifecycle import TERMINAL, Attempt, Broadcaster, Fact, Kind, Plan, State, TopUp
 from topup.money import deviation_bps_up
 from topup.policy import Buy, Hold, Refuse, Why, decide, over_budget
@@ -40,6 +43,7 @@ STEPS_MAX = 25
 # Why an attempt that was never sent is withdrawn.
 RESTARTED = "restarted before sending"
 STALE = "the plan grew stale"
+SELLS = "see whether this provider still sells credits; the account runs dry when nobody does"
 
 
 class Purchase(Steps):
@@ -60,7 +64,17 @@ class Purchase(Steps):
         """Take steps until the top-up ends or has to wait for the world."""
         steps = 0
         while topup.state not in TERMINAL:
-            step = await self._step(topup)
+            began_ms = self._watch.now()
+            try:
+                step = await self._step(topup)
+            except StoreError:
+                raise
+            except TopupError as error:
+                # Whoever makes the passes says at once that this one failed.
+                why = type(error).__name__
+                told = error.remedy or ASK
+                self._lasting.failed(topup, why, str(error), remedy=told, began_ms=began_ms, said=True)
+                raise
             if isinstance(step, Rest):
                 return step
             topup, steps = step, steps + 1
@@ -119,6 +133,7 @@ class Purchase(Steps):
             return topup
         except (ApiUnknown, ApiLimited) as error:
             self._sink.emit(events.ChargeUnanswered(topup_id=topup.id, seq=seq, error=str(error)))
+            self._lasting.failed(topup, "charge_unanswered", str(error), remedy=SELLS, said=True)
             if isinstance(error, ApiLimited):
                 self._watch.not_before_ms = self._watch.now() + error.retry_after_s * 1000
             return self._move(topup, Fact.ANSWER_LOST, str(error))
@@ -169,8 +184,7 @@ class Purchase(Steps):
             and not topup.alive
             and now - topup.decided_ms > self._pace.unknown_alert_s * 1000
         ):
-            remedy = "see whether this provider still sells credits; the account runs dry when nobody does"
-            return self._forbid(topup, PaymentForbidden("charge_unanswered", topup.reason, remedy=remedy))
+            return self._hindered(topup, PaymentForbidden("charge_unanswered", topup.reason, remedy=SELLS))
         return self._wait(topup, "charge_unanswered", topup.reason, max(1, (earliest - now) // 1000))
 
     # -- proof, quote, simulation, reservation ------------------------------------------------------------------
@@ -227,7 +241,7 @@ class Purchase(Steps):
             if lagging is not None:
                 # Either a provider lags, or what an ended top-up had in a block does not stand, which this look stores.
                 await self._look(topup, behind=survey.nonce_latest)
-                return lagging
+                return self._unknown(topup, lagging, began_ms)
             self._rule_r(topup)
             plan = await rail.plan(verified, survey, self._outbid(topup, survey))
             _approved_once(topup, plan)
@@ -254,16 +268,21 @@ class Purchase(Steps):
         except ChargeRefused as error:
             return self._refused(topup, error)
         except PaymentForbidden as error:
-            return self._forbid(topup, error)
+            return self._hindered(topup, error)
         except ChainError as error:
             if not error.again:
                 raise
-            return self._wait(topup, "chain_unknown", str(error), self._pace.resend_s)
+            return self._unknown(topup, str(error), began_ms)
         baseline = self._store.last_reading(self._account.name)
         assert baseline is not None, "nothing is bought without a reading"
         self._verified[topup.id] = (verified, began_ms)
-        self._said.clear()
         return self._store.reserve(topup, plan, baseline, survey.balance, self._watch.now())
+
+    def _hindered(self, topup: TopUp, error: PaymentForbidden) -> Rest:
+        """Say why no payment can leave now, and louder when that lasts: credits are needed."""
+        rest = self._forbid(topup, error)
+        self._lasting.failed(topup, error.reason, str(error), remedy=error.remedy, said=True)
+        return rest
 
     def _caps_by_chain(self, topup: TopUp, survey: Survey) -> None:
         """Hold the caps a second time, by the chain's clock: a machine's clock put forward must release nothing."""
@@ -297,12 +316,14 @@ class Purchase(Steps):
                     told = events.TopUpForbidden(why=error.reason, detail=str(error), remedy=error.remedy)
                     self._sink.emit(told)
 
-    def _nonce_rule(self, topup: TopUp, survey: Survey) -> Rest | None:
-        """Hold the wallet's nonce against the ledger's: ahead means a lost ledger or a second user of the key."""
+    def _nonce_rule(self, topup: TopUp, survey: Survey) -> str | None:
+        """Hold the wallet's nonce against the ledger's: ahead means a lost ledger or a second user of the key.
+
+        Return what is waited for where it is behind.
+        """
         expected = self._store.next_nonce(topup.chain_id, topup.wallet)
         if survey.nonce_latest < expected:
-            detail = f"the provider shows nonce {survey.nonce_latest}, the ledger has used {expected - 1}"
-            return self._wait(topup, "chain_unknown", detail, self._pace.resend_s)
+            return f"what is believed shows nonce {survey.nonce_latest}, the ledger has used {expected - 1}"
         if survey.nonce_latest == expected:
             return None
         account = self._account.name
@@ -395,7 +416,7 @@ class Purchase(Steps):
             raw, tx_hash = self._rail(topup).sign(attempt.plan, known[0])
         except SignerError as error:
             topup = self._store.withdraw(topup, str(error), self._watch.now())
-            return self._forbid(topup, PaymentForbidden("signer", str(error), remedy=error.remedy))
+            return self._hindered(topup, PaymentForbidden("signer", str(error), remedy=error.remedy))
         topup = self._store.signed(topup, raw, tx_hash, self._watch.now())
         self._sink.emit(
             events.PaymentSigned(
@@ -407,6 +428,8 @@ class Purchase(Steps):
     def _intend(self, topup: TopUp) -> Step:
         if (stale := self._unsendable(topup)) is not None:
             return self._withdrawn(topup, stale)
+        self._said.clear()
+        self._lasting.ended(topup)
         return self._store.intend(topup, self._watch.now())
 
     def _withdrawn(self, topup: TopUp, stale: str | None) -> Step:
@@ -414,7 +437,7 @@ class Purchase(Steps):
         topup = self._store.withdraw(topup, stale or RESTARTED, self._watch.now())
         if stale == STALE:
             remedy = "the providers answer too slowly: see chain.timeout_s and posting.plan_fresh_s"
-            return self._forbid(topup, PaymentForbidden("plan_stale", stale, remedy=remedy))
+            return self._hindered(topup, PaymentForbidden("plan_stale", stale, remedy=remedy))
         return topup if stale in (None, RESTARTED) else self._wait(topup, stale, stale, self._pace.poll_fastest_s)
 
     def _unsendable(self, topup: TopUp) -> str | None:

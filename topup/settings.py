@@ -474,7 +474,9 @@ class WatchSection(Section):
     poll_fastest_s: int = Field(default=60, ge=1, description="shortest time between readings")
     poll_slowest_s: int = Field(default=900, ge=1, description="longest time between readings")
     staleness_s: int = Field(default=60, ge=0, description="how old an answer of the API may be")
-    unknown_alert_s: Seconds = Field(default=1800, description="alert when nothing believable was read for this long")
+    unknown_alert_s: Seconds = Field(
+        default=1800, description="alert when nothing was believable, or a due top-up stood still, for this long"
+    )
     usage_fall_max: Dollars = Field(
         default=Decimal(1), description="total_usage that is lower by no more than this is believed after an hour of it"
     )

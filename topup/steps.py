@@ -13,7 +13,8 @@ from topup.charge import Demand, Request, Verified
 from topup.credits import HOUR_MS
 from topup.death import may_sign
 from topup.errors import ChainError, PaymentForbidden, SettingsError
-from topup.lifecycle import Attempt, Fact, Plan, TopUp
+from topup.lasting import Lasting
+from topup.lifecycle import MONEY_OUT, Attempt, Fact, Plan, TopUp
 from topup.money import Asset, EthPrice, Wei
 from topup.policy import Wallet, permit
 from topup.ports import Rail, Sighting, Sink, Store, Survey
@@ -34,6 +35,7 @@ class Reach:
     store: Store
     sink: Sink
     witness: Witness
+    lasting: Lasting
 
 
 class Steps:
@@ -50,6 +52,7 @@ class Steps:
         self._store = reach.store
         self._sink = reach.sink
         self._witness = reach.witness
+        self._lasting = reach.lasting
         self._said: dict[str, int] = {}
 
     def _rail(self, topup: TopUp) -> Rail:
@@ -63,12 +66,21 @@ class Steps:
 
     async def _look(self, topup: TopUp, *, behind: int | None = None) -> tuple[TopUp, Sighting] | Rest:
         """Look for every attempt that may be out, and store what the chain shows; nothing is concluded from absence."""
+        began_ms = self._watch.now()
         try:
-            return await self._witness.look(topup, behind=behind)
+            looked = await self._witness.look(topup, behind=behind)
         except ChainError as error:
             if not error.again:
                 raise
-            return self._wait(topup, "chain_unknown", str(error), self._pace.resend_s)
+            return self._unknown(topup, str(error), began_ms)
+        if topup.state in MONEY_OUT:  # before that it takes more than a look to plan a payment
+            self._lasting.ended(topup)
+        return looked
+
+    def _unknown(self, topup: TopUp, detail: str, began_ms: int) -> Rest:
+        """Wait until the chain can be asked again, or believed; say what lasts."""
+        self._lasting.failed(topup, "chain_unknown", detail, began_ms=began_ms)
+        return self._wait(topup, "chain_unknown", detail, self._pace.resend_s)
 
     def _forbid(self, topup: TopUp, error: PaymentForbidden) -> Rest:
         """Say why a payment is not permitted now: at once for each new reason, and again every hour."""

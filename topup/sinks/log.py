@@ -153,8 +153,8 @@ class LogSink:
     def emit(self, event: Event) -> None:
         """Write one event; an output that is gone loses the line, never the payment."""
         shown = {k: _printable(v, self._hide) for k, v in event.shown().items() if v is not None}
-        if event.money is not Money.NO:
-            shown["money_moved"] = event.money.value
+        if event.moved() is not Money.NO:
+            shown["money_moved"] = event.moved().value
         if event.todo:
             shown["todo"] = event.todo
         try:
