@@ -26,12 +26,14 @@ from tests.proxy import Fault, Proxy, rewrite
 from tests.served import Served, served
 from tests.test_limit import Owner, account
 from tests.test_reconcile import buy
-from topup import limit, reconcile
+from topup import limit, reconcile, tempo
 from topup.chain import batches
+from topup.chain.rpc import Rpc
 from topup.check import ask_and_decide, ask_live
 from topup.doctor import examine
 from topup.errors import TopupError
 from topup.money import Usd
+from topup.sandbox.world import World
 from topup.settings import load
 from topup.terms import Asked
 from topup.wire.clean import SENTENCE_MAX
@@ -70,10 +72,10 @@ def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
         yield one
 
 
-def crooked(seed: int) -> Fault:
+def crooked(seed: int, last: int = LAST) -> Fault:
     """Bend every answer from one of the first few on, or that one alone."""
     luck = random.Random(seed)
-    first, alone, count = luck.randrange(LAST), luck.random() < 0.5, itertools.count()
+    first, alone, count = luck.randrange(last), luck.random() < 0.5, itertools.count()
 
     def change(honest: bytes) -> bytes:
         place = next(count)
@@ -181,6 +183,41 @@ def test_the_limit_of_a_key_is_read_or_a_sentence_says_why_not(seed: int, owner:
     if isinstance(told, limit.State):
         for line in told.lines():
             sound(line)
+
+
+@BENDING
+@given(seed=SEEDS)
+def test_what_became_of_the_call_that_set_it_is_told_or_unknown(seed: int, owner: Owner) -> None:
+    """Whether it ran, and when the newest block was; what cannot be read is neither success nor failure."""
+
+    async def asked() -> tuple[bool | None, int]:
+        with Proxy(owner.world.rpc.url) as wire:
+            wire.on("*", crooked(seed, last=2))
+            rpc = Rpc(wire.url, timeout_s=5)
+            try:
+                with rpc.heard():
+                    return await limit._outcome(rpc, owner.world.do(lambda: granting(owner.world)))
+            finally:
+                await rpc.close()
+
+    told = outcome(asked)
+    if not isinstance(told, str):
+        ran, time_s = told
+        assert ran in (True, False, None) and type(time_s) is int
+
+
+def granting(world: World) -> str:
+    """The hash of the only call of the keychain."""
+    newest = int(world.chain.rpc("eth_blockNumber", []), 16)
+    blocks = (world.chain.rpc("eth_getBlockByNumber", [hex(n), True]) for n in range(newest + 1))
+    (one,) = (tx["hash"] for block in blocks for tx in block["transactions"] if _to(tx) == tempo.KEYCHAIN)
+    found: str = one
+    return found
+
+
+def _to(tx: dict[str, Any]) -> bytes:
+    calls = tx.get("calls") or [tx]
+    return bytes.fromhex((calls[0].get("to") or "0x").removeprefix("0x"))
 
 
 @BENDING

@@ -102,20 +102,20 @@ def ask(rpc: Rpc) -> Awaitable[list[Any]]:
 
 # How limits are told, and in which sizes the first batch goes out; 0 is a single question.
 TOLD: dict[str, tuple[int, Callable[[list[Item]], Any], int, list[int]]] = {
-    "one object": (10, lambda _: error(-32600, "batch too large: at most 10 calls"), 200, [11, 10, 0]),
-    "one object, another status": (10, lambda _: error(-32600, "batch size exceeds the limit of 10"), 413, [11, 10, 0]),
+    "one object": (10, lambda _: error(-32600, "batch too large: at most 10 calls"), 200, [11, 10, 1]),
+    "one object, another status": (10, lambda _: error(-32600, "batch size exceeds the limit of 10"), 413, [11, 10, 1]),
     "the size is named too": (
         10,
         lambda items: error(-32000, f"batch limit 10 exceeded: {len(items)} requests given"),
         400,
-        [11, 10, 0],
+        [11, 10, 1],
     ),
-    "another number is named too": (10, lambda _: error(-32014, "maximum 10 calls in 1 batch"), 200, [11, 10, 0]),
+    "another number is named too": (10, lambda _: error(-32014, "maximum 10 calls in 1 batch"), 200, [11, 10, 1]),
     "in the data": (
         10,
         lambda _: error(-32010, "The batch request was too large", data="Exceeded max limit of 10"),
         200,
-        [11, 10, 0],
+        [11, 10, 1],
     ),
     "in every place": (
         3,
@@ -123,13 +123,13 @@ TOLD: dict[str, tuple[int, Callable[[list[Item]], Any], int, list[int]]] = {
         200,
         [11, 3, 3, 3, 2],
     ),
-    "in the first place alone": (5, lambda items: [error(-32600, "batch too large", items[0])], 200, [11, 5, 5, 0]),
-    "without a number": (3, lambda _: error(-32600, "batch too large"), 200, [11, 5, 5, 0, 2, 2, 2, 2, 2]),
+    "in the first place alone": (5, lambda items: [error(-32600, "batch too large", items[0])], 200, [11, 5, 5, 1]),
+    "without a number": (3, lambda _: error(-32600, "batch too large"), 200, [11, 5, 5, 1, 2, 2, 2, 2, 2]),
     "by an option's name": (
         7,
         lambda _: error(-32602, "Number of requests in batch exceeds --rpc-max-batch-size."),
         200,
-        [11, 5, 5, 0],
+        [11, 5, 5, 1],
     ),
     "no batches": (
         0,
@@ -200,7 +200,7 @@ def test_a_limit_is_tried_again_after_an_hour() -> None:
         await ask(rpc)
 
     provider.run(hours)
-    assert provider.sizes == [11, 10, 0, 10, 0, 11, 11]
+    assert provider.sizes == [11, 10, 1, 10, 1, 11, 11]
 
 
 def test_a_limit_that_was_lowered_within_the_hour_is_learnt_anew() -> None:
@@ -213,7 +213,7 @@ def test_a_limit_that_was_lowered_within_the_hour_is_learnt_anew() -> None:
         return await ask(rpc)
 
     assert provider.run(lowered) == ANSWERS
-    assert provider.sizes[3:] == [10, 0, 4, 4, 2]
+    assert provider.sizes[3:] == [10, 1, 4, 4, 2]
 
 
 def test_one_question_is_no_batch_and_is_asked_again_for_its_rate() -> None:
@@ -484,4 +484,4 @@ def test_a_tag_that_is_missing_is_not_asked_for_again() -> None:
     provider = Provider(1, list, serve=lambda items: [error(-32000, "safe block not found", i) for i in items])
     (told,) = provider.run(lambda rpc: rpc.batch([("eth_getBlockByNumber", ["safe", False])]))
     assert str(told) == "safe block not found"
-    assert provider.sizes == [0]
+    assert provider.sizes == [1]

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.test_mpp import selling
 from topup import files
 from topup.doctor import Check, examine
+from topup.doctor.account import _date_s
 from topup.sandbox import contracts
 from topup.sandbox.rpc import RpcError
 from topup.sandbox.world import World, embedded
@@ -310,6 +313,20 @@ def test_the_ledger_is_examined(world: World, tmp_path: Path) -> None:
     whole = (tmp_path / FILE).read_bytes()
     (tmp_path / FILE).write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
     assert "ledger" in failed(looked(world, tmp_path))
+
+
+@given(
+    said=st.text(max_size=60)
+    | st.builds(
+        lambda day, hour, zone: f"Mon, {day} Jan 2026 {hour}:00:00 {zone}",
+        st.integers(-(10**20), 10**20),
+        st.integers(0, 10**20),
+        st.integers(-(10**20), 10**20).map("{:+}".format),
+    )
+)
+def test_any_date_of_an_api_is_a_time_or_unknown(said: str) -> None:
+    """Days, hours and zones of any size: none of them ends the look."""
+    assert _date_s(said) is None or type(_date_s(said)) is int
 
 
 def test_doctor_never_raises_on_nonsense(world: World, tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
+from topup.chain.rpc import unhexed
 from topup.charge import Finding, Request
 from topup.errors import ChainError, ChargeRefused
 from topup.rails.x402 import X402
@@ -25,6 +27,9 @@ class Asks(Protocol):
 
     async def read(self, method: str, *params: Any) -> Any:
         """Ask one thing."""
+
+    def heard(self) -> AbstractContextManager[None]:
+        """Let nothing out of what is said that is neither a value nor an error of the chain."""
 
 
 def came(raw: bytes) -> dict[str, Any]:
@@ -86,9 +91,11 @@ async def code(rpcs: Sequence[Asks], wallet: bytes) -> str | None:
     """Return what the wallet's code means for its signatures: "" without any, None where no provider told."""
     for rpc in rpcs:
         try:
-            told = await rpc.read("eth_getCode", "0x" + wallet.hex(), "latest")
-            held = bytes.fromhex(str(told).removeprefix("0x"))
-        except (ChainError, ValueError):
+            with rpc.heard():
+                held = unhexed(await rpc.read("eth_getCode", "0x" + wallet.hex(), "latest"))
+        except ChainError:
+            continue
+        if held is None:
             continue
         if not held:
             return ""

@@ -72,8 +72,10 @@ class Batches(Generic[A]):
         self._refusal = refusal
         self._sleep = sleep
 
-    async def ask(self, queries: Sequence[Question]) -> list[A]:
+    async def ask(self, queries: Sequence[Question], *, singly: bool = False) -> list[A]:
         """Ask everything; each answer stands in its question's place, also one that refuses to the end.
+
+        With `singly` no question is in a batch, not even in one of its own.
 
         Raises:
             ChainUnknown: a piece had no usable answer.
@@ -81,7 +83,6 @@ class Batches(Generic[A]):
         answers: dict[int, A] = {}
         lacked: set[int] = set()
         todo, patience, behind = list(range(len(queries))), iter(PATIENCE_S), iter(BEHIND_S)
-        singly = len(queries) == 1
         while todo:
             told = await self._round(queries, todo, singly=singly)
             answers |= told.answers
@@ -133,12 +134,10 @@ class Batches(Generic[A]):
         elif speaks_of_rate(said.code, said.text):
             told.rated += piece
             told.refused = said
-        elif len(piece) > 1:
+        else:
             # That it has anything to do with their number is not said, so nothing is learnt; but it may.
             told.split += piece
             told.singly = True
-        else:
-            raise said
 
     def _answered(self, place: int, query: Question, answer: A, size: int, told: _Round[A]) -> None:
         refusal = self._refusal(answer)

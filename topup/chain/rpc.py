@@ -120,10 +120,13 @@ class Rpc:
         Raises:
             ChainUnknown: no usable answer as a whole.
         """
+        return await self._patiently(queries, singly=False)
+
+    async def _patiently(self, queries: Sequence[Query], *, singly: bool) -> list[Answer]:
         try:
             # However many pieces and pauses it takes: a question has one deadline.
             async with asyncio.timeout(self._timeout_s):
-                return await self._batches.ask(queries)
+                return await self._batches.ask(queries, singly=singly)
         except TimeoutError:
             raise ChainUnknown(f"{self.host} did not answer within {self._timeout_s:g} s") from None
 
@@ -175,7 +178,7 @@ class Rpc:
             RpcError: the provider answered with an error.
             ChainUnknown: no usable answer.
         """
-        (answer,) = await self.batch([(method, list(params))])
+        (answer,) = await self._patiently([(method, list(params))], singly=True)
         if isinstance(answer, RpcError):
             raise answer
         return answer

@@ -69,6 +69,6 @@ def _credits(settings: Settings, said: Reading, *, management: bool) -> Check:
 def _date_s(date: str) -> int | None:
     try:
         moment = parsedate_to_datetime(date)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):  # what a date header may say is anything
         return None
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
