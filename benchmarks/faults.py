@@ -138,8 +138,9 @@ def killed(sample: int, lives: Sequence[str], jobs: int) -> dict[str, Any]:
     if tools.find("anvil") is None:
         return {"cells": None, "survived": None, "reason": "anvil is missing: python -m tests installs it"}
     from tests import kill_matrix
+    from tests.kill_lives import LIVES
 
-    chosen = [kill_matrix.LIVES[name] for name in lives]
+    chosen = [LIVES[name] for name in lives]
     result = kill_matrix.run(sample, SEED, jobs, lives=chosen)
     failures = [{"cell": one.name, "wrong": one.wrong} for one in result.failures]
     return {"cells": result.cells, "survived": result.survived, "failures": failures}

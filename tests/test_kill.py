@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
-from tests import kill_matrix, tools
-from tests.kill_matrix import LIVES, MISSED, cells, dangerous, record, run, survive
+from tests import kill_matrix, kill_worlds, tools
+from tests.kill_lives import LIVES
+from tests.kill_matrix import MISSED, cells, dangerous, record, run, survive
 from tests.killed import COMMIT, FOREIGN, Cell
 
 # So many cells of each life, beside those on which money hangs.
@@ -65,7 +66,7 @@ def test_a_ledger_that_hears_of_a_payment_too_late_is_found_out(monkeypatch: pyt
     assert "store.intend" not in {one["call"] for one in trace}
     window = Cell("signed1", "chain.send", 1, "after")
     assert window in cells(trace)
-    monkeypatch.setattr(kill_matrix, "LIFE_S", 15)
+    monkeypatch.setattr(kill_worlds, "LIFE_S", 15)
     lost = survive(LIVES["refill"], window, program)
     assert lost.wrong not in ("", MISSED)
     beside = survive(LIVES["refill"], Cell("signed1", "chain.send", 1, "before"), program)

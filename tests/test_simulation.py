@@ -90,7 +90,7 @@ BESIDE = {
     "keep_key_used": "no money: who used the credits",
     "keep_piece": "its chain is not in these lives; tests/test_long_logs.py has deaths all over a search",
     "keep_usage": "no money: who used the credits",
-    "let_go": "nothing was sent: tests/test_handover.py kills at each commit of a wish",
+    "let_go": "nothing was sent: the kill matrix kills at each commit of a wish",
     "rebase": "no money: the baseline before a purchase, which is read again",
     "take_request": "no money: what an agent asked for",
 }
