@@ -1,4 +1,4 @@
-"""What comes of answers that are bent? `python -m tests.fuzz --rounds N --seed S [provider|api|seller]`.
+"""What comes of answers that are bent? `python -m tests.fuzz --rounds N --seed S [provider|api|seller|payments]`.
 
 Each round takes an answer that an honest provider, API or seller gives, bends it (types, digits, depth, size, what is
 missing or too much, ids given twice, capitals, encodings, statuses), and lets the real code read it as it reads every
@@ -10,14 +10,13 @@ other: nothing listens and no chain runs, the answers are recorded ones. The rul
   where two are honest, what is planned on is what they say;
   what is kept of a seller's answer is what came, byte for byte, and what is proven is what was asked for.
 
-A round is repeated by its seed, which a failure names.
+A round is repeated by its seed, which a failure names. Whole payments are played in tests/fuzz_payments.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
 import gzip
 import json
 import random
@@ -27,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tests import builders
+from tests.bending import KEY, Broken, bent, encoded, said
 from tests.test_chain import ENOUGH, HEAD_AGE_MAX_S, LAG_MAX_S, TOTAL, Stand, stand_on
 from topup.chain.contracts import payment_data
 from topup.chain.evm import EvmChain
@@ -39,159 +39,10 @@ from topup.events import Event, ProviderSetAside
 from topup.exchange import Exchange
 from topup.openrouter import OpenRouter
 from topup.ports import Call
-from topup.wire.clean import SENTENCE_MAX
 from topup.wire.http import Heard, NoAnswer
 
-KEY: Final = "sk-or-v1-" + "5ec7e79a" * 8
 BENT: Final = "one.example"
 SIDES: Final = ("provider", "api", "seller")
-
-
-class Broken(AssertionError):
-    """A rule does not hold in a round."""
-
-
-# -- bending ------------------------------------------------------------------------------------------------------
-
-STRANGE: Final[tuple[Any, ...]] = (
-    None,
-    True,
-    False,
-    0,
-    -1,
-    10**18,
-    2**64,
-    2**256,
-    "",
-    "0x",
-    "0x0",
-    "0X1F",
-    "0x" + "f" * 64,
-    "0x" + "f" * 4000,
-    "0x1_0",
-    " 0x1",
-    "\ud800",
-    "\x1b]0;owned\x07\x1b[2J",
-    "\u202egnp.exe\u2028",
-    "A" * 5000,
-    KEY,
-    base64.b64encode(KEY.encode()).decode(),
-    "nonce too low",
-    [],
-    {},
-    [[]],
-    {"data": {"data": "0x00"}},
-    {"message": KEY, "code": 10**30},
-)
-
-
-def _paths(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return where everything stands in a document."""
-    found = [here]
-    if len(here) > 100:
-        return found
-    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, inner in parts:
-        found += _paths(inner, (*here, name))
-    return found
-
-
-def _shaken(luck: random.Random, parts: list[Any]) -> None:
-    """Leave one out, give one twice, or change the order."""
-    match luck.randrange(3):
-        case 0:
-            parts.pop(luck.randrange(len(parts)))
-        case 1:
-            parts.append(luck.choice(parts))
-        case _:
-            luck.shuffle(parts)
-
-
-def bent(luck: random.Random, document: Any) -> Any:
-    """Return a document with one to three things in it bent."""
-    whole = [json.loads(json.dumps(document))]
-    for _ in range(luck.randint(1, 3)):
-        path = luck.choice(_paths(whole)[1:] or [(0,)])
-        parent: Any = whole
-        for name in path[:-1]:
-            parent = parent[name]
-        name, value = path[-1], parent[path[-1]]
-        parent[name] = luck.choice(WAYS)(luck, value)
-        if isinstance(parent, dict) and luck.random() < 0.15:
-            del parent[name]
-        elif isinstance(parent, list) and parent is not whole and luck.random() < 0.15:
-            _shaken(luck, parent)
-    return whole[0]
-
-
-def _capitals(_: random.Random, value: Any) -> Any:
-    return value.upper() if isinstance(value, str) else value
-
-
-def _near(luck: random.Random, value: Any) -> Any:
-    """Return something of the same kind that is wrong by little."""
-    if isinstance(value, str) and value.startswith("0x") and len(value) > 2:
-        return luck.choice((value[:-1], value + "0", value[:-1] + luck.choice("0123456789abcdefg"), "0x0" + value[2:]))
-    if isinstance(value, str):
-        return luck.choice((value[:-1], value + "\u200b", value * 3, value + "\x1b[31m", value + KEY))
-    if isinstance(value, bool) or value is None:
-        return str(value)
-    if isinstance(value, int | float):
-        return luck.choice((str(value), value + 1, -value, value * 10**9, [value]))
-    return value
-
-
-def _deep(luck: random.Random, value: Any) -> Any:
-    for _ in range(luck.choice((3, 60, 100))):
-        value = {"data": value} if luck.random() < 0.5 else [value]
-    return value
-
-
-def _more(luck: random.Random, value: Any) -> Any:
-    if isinstance(value, dict):
-        return value | {luck.choice(("data", "error", "result", "id", "x")): luck.choice(STRANGE)}
-    return [value] * luck.choice((2, 50))
-
-
-WAYS: Final[tuple[Callable[[random.Random, Any], Any], ...]] = (
-    lambda luck, _: luck.choice(STRANGE),
-    lambda luck, _: luck.choice(STRANGE),
-    _near,
-    _near,
-    _capitals,
-    _deep,
-    _more,
-)
-
-
-def encoded(luck: random.Random, document: Any) -> tuple[bytes, dict[str, str]]:
-    """Write a document, now and then in a way that only few servers do."""
-    raw = json.dumps(document).encode()
-    way = luck.random()
-    if way < 0.70:
-        return raw, {}
-    cut = luck.randrange(len(raw) + 1)
-    writings: list[tuple[bytes, dict[str, str]]] = [
-        (b"\xef\xbb\xbf" + raw, {}),
-        (gzip.compress(raw), {"content-encoding": "gzip"}),
-        (gzip.compress(raw)[:-5], {"content-encoding": "gzip"}),
-        (raw, {"content-encoding": luck.choice(("gzip", "deflate", "br"))}),
-        (json.dumps(document).encode("utf-16"), {}),
-        (raw[:cut], {}),
-        (raw[:cut] + luck.randbytes(luck.randint(1, 9)) + raw[cut:], {}),
-        (raw[:cut] + b'"x":1,"x":2,' + raw[cut:], {}),
-        (raw + raw, {}),
-        (b"[" * 100_000 + raw, {}),
-        (raw.replace(b'"id": ', b'"id": 1, "id": ', 1), {}),
-        (b'{"id": ' + b"9" * 5000 + b"}", {}),
-        (
-            b"<!DOCTYPE html><html><body>nonce too low " + KEY.encode() + b"</body></html>",
-            {"content-type": "text/html"},
-        ),
-        (b"", {}),
-        (b" " * 70_000 + raw, {}),
-    ]
-    return luck.choice(writings)
 
 
 # -- what is asked over -------------------------------------------------------------------------------------------
@@ -240,16 +91,6 @@ class Recorded:
                 told = {"error": {"code": error.code, "message": error.message, "data": error.data}}
             self.answers[key] = json.loads(json.dumps(told))
         return {"jsonrpc": "2.0", "id": question["id"], **self.answers[key]}
-
-
-def _said(texts: Sequence[str], *, secret: bool = True) -> None:
-    for text in texts:
-        if len(text) > SENTENCE_MAX:
-            raise Broken(f"{len(text)} characters were said: {text[:80]!r}")
-        if not text.isprintable():
-            raise Broken(f"what cannot be printed was said: {text[:80]!r}")
-        if secret and any(KEY[at : at + 20] in text for at in range(len(KEY) - 20)):
-            raise Broken(f"our key was said: {text[:80]!r}")
 
 
 class _Watched(Providers):
@@ -316,8 +157,8 @@ class _Town:
 
     async def round(self, luck: random.Random, right: Sequence[Any]) -> bool:
         """Ask once; tell whether the bent one was refused."""
-        said: list[Event] = []
-        place, (chain, watched) = luck.randrange(len(self.actions)), self.edge(luck, said.append)
+        heard: list[Event] = []
+        place, (chain, watched) = luck.randrange(len(self.actions)), self.edge(luck, heard.append)
         texts = list[str]()
         try:
             told = await self.actions[place](chain)
@@ -328,13 +169,13 @@ class _Town:
         else:
             if place < 3 and told != right[place]:
                 raise Broken(f"two honest say {right[place]}, what was made of it is {told}")
-        texts += [text for event in said for text in event.shown().values() if isinstance(text, str)]
-        _said([*texts, *(text for _, text in watched.refused)])
+        texts += [text for event in heard for text in event.shown().values() if isinstance(text, str)]
+        said([*texts, *(text for _, text in watched.refused)])
         for name, text in watched.refused:
             if name != BENT or BENT not in text:
                 raise Broken(f"{name} was refused: {text}")
-        if any(isinstance(event, ProviderSetAside) and event.provider != BENT for event in said):
-            raise Broken(f"an honest provider was set aside: {said}")
+        if any(isinstance(event, ProviderSetAside) and event.provider != BENT for event in heard):
+            raise Broken(f"an honest provider was set aside: {heard}")
         return bool(watched.refused)
 
 
@@ -399,7 +240,7 @@ def api(rounds: int, seed: int) -> int:
         except TopupError as error:
             if "/" not in str(error):
                 raise Broken(f"the refusal names nobody: {error}") from error
-            _said([str(error), error.remedy])
+            said([str(error), error.remedy])
             return True
         if isinstance(told, bytes) and told not in (sent[-1], _unpacked(sent[-1])):
             raise Broken("a charge was altered on its way")
@@ -471,7 +312,7 @@ def seller(rounds: int, seed: int) -> int:
         try:
             await (coinbase if luck.random() < 0.4 else carried)(luck)
         except TopupError as error:
-            _said([str(error), error.remedy], secret=False)  # the log masks what these rails were not told
+            said([str(error), error.remedy], secret=False)  # the log masks what these rails were not told
             return True
         return False
 
@@ -496,10 +337,13 @@ def _rounds(name: str, rounds: int, seed: int, one: Callable[[random.Random], Aw
 def main(arguments: Sequence[str] | None = None) -> int:
     """Bend answers of the sides that are named, all of them where none is."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("sides", nargs="*", help=", ".join(SIDES))
+    parser.add_argument("sides", nargs="*", help=f"{', '.join(SIDES)}; or payments, after which kinds may be named")
     parser.add_argument("--rounds", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="begin with this round, of payments")
     told = parser.parse_args(arguments)
+    if told.sides[:1] == ["payments"]:
+        return _payments(parser, told)
     for side in told.sides or SIDES:
         if side not in SIDES:
             parser.error(f"{side} is none of {', '.join(SIDES)}")
@@ -508,6 +352,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         refused = run(side, told.rounds, told.seed)
         sys.stdout.write(f"{refused} refused, {told.rounds - refused} read, no rule broken\n")
     return 0
+
+
+def _payments(parser: argparse.ArgumentParser, told: argparse.Namespace) -> int:
+    """Play whole payments; say each round that breaks a rule and go on, so that one run finds all it can."""
+    from tests import fuzz_payments
+
+    kinds, numbers = told.sides[1:] or fuzz_payments.KINDS, range(told.first, told.first + told.rounds)
+    for kind in kinds:
+        if kind not in fuzz_payments.KINDS:
+            parser.error(f"{kind} is none of {', '.join(fuzz_payments.KINDS)}")
+    broken = 0
+    for kind in kinds:
+        sys.stdout.write(f"payments {kind}: seed {told.seed}, {told.rounds} rounds ... ")
+        sys.stdout.flush()
+        found = fuzz_payments.play(kind, numbers, told.seed)
+        sys.stdout.write(
+            f"{found.bent} with a bent answer, {found.answers} of them; {len(found.broken)} rounds broken\n"
+        )
+        for one in found.broken:
+            sys.stdout.write(f"  {one}\n")
+        broken += len(found.broken)
+    return int(broken > 0)
 
 
 def run(side: str, rounds: int, seed: int) -> int:
