@@ -15,6 +15,7 @@ Each module answers one question. In the order the money flows:
   lifecycle.py    What is the life of one top-up?
   ways.py         What ends each state of a top-up, and what may a person say of it?
   death.py        When is a charge dead for ever, so that another may be signed in its place?
+  remedies.py     What would change that nothing is bought?
   leap.py         Has time gone by that this process did not live through?
   adoption.py     What does the chain show of this wallet that the ledger does not know, and what follows from it?
   books.py        What does each thing that happened mean in debits and credits?

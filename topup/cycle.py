@@ -213,7 +213,7 @@ class Cycle:
         if isinstance(snapshot.reading, Unknown):
             return Rest("unknown", snapshot.reading.doubt.value, snapshot.reading.detail, next_s)
         outcome = "unknown" if decision.why is Why.STALE else "held"
-        return Rest(outcome, decision.why.value, decision.detail, next_s)
+        return Rest(outcome, decision.why.value, decision.detail, next_s, remedy=decision.remedy)
 
     def _refuse(self, decision: Refuse) -> Rest:
         """Say it at once for each new reason, then hourly: a log that repeats itself hides what changed."""
@@ -223,7 +223,8 @@ class Cycle:
             self._sink.emit(
                 events.TopUpForbidden(why=decision.why.value, detail=decision.detail, remedy=decision.remedy)
             )
-        return Rest("forbidden", decision.why.value, decision.detail, self._pace.poll_fastest_s)
+        next_s = self._pace.poll_fastest_s
+        return Rest("forbidden", decision.why.value, decision.detail, next_s, remedy=decision.remedy)
 
     def _runway(self, snapshot: Snapshot) -> Runway:
         if not isinstance(snapshot.reading, Reading):

@@ -21,6 +21,7 @@ from topup.daemon import DAEMON, PASSING, outcome_exit
 from topup.errors import Exit, StoreBusy, StoreError, TopupError
 from topup.lifecycle import MONEY_OUT, TERMINAL, State, TopUp
 from topup.ports import WITHDRAWN, Clock, Requested, Sink, Told, Wish
+from topup.remedies import remedy
 from topup.report import topup_document
 from topup.settings import Settings
 from topup.store.sqlite import SqliteStore
@@ -65,6 +66,7 @@ class Ending:
             "outcome": self.outcome,
             "why": self.why,
             "detail": self.detail,
+            "remedy": self.remedy,
             "balance_usd": self.balance,
             "topup": topup_document(self.topup) if self.topup is not None else None,
             "exit_code": self.code,
@@ -189,6 +191,8 @@ class Once:
         last = store.last_reading(self._account)
         balance = str(last.balance) if last is not None else None
         asked = self._row(store)
+        bought = code == Exit.MONEY_MAY_HAVE_MOVED or (rest.topup is not None and code == Exit.OK)
+        more["remedy"] = more.get("remedy") or rest.remedy or ("" if bought else remedy(rest.why))
         return Ending(int(code), rest.outcome, rest.why, rest.detail, asked, rest.topup, balance, **more)
 
     def _settled(self, store: SqliteStore, asked: Requested, code: Exit, *, repeated: bool) -> Ending:
@@ -205,9 +209,10 @@ class Once:
             detail = asked.outcome or detail
         text = f"{word}: {detail}" if repeated else asked.outcome or ""
         if topup is not None and not repeated:
-            text = f"{topup.state}: {topup.amount} dollars"
-        remedy = "a new wish needs a --request-id of its own" if repeated and asked.name is not None else ""
-        return self._ending(store, code, Rest(word, why, detail, 0, topup), repeated=repeated, text=text, remedy=remedy)
+            told = asked.outcome or ""  # what a daemon said of it says why it was dropped, too
+            text = told if told.startswith(f"{topup.state}: ") else f"{topup.state}: {topup.amount} dollars"
+        to_do = "a new wish needs a --request-id of its own" if repeated and asked.name is not None else ""
+        return self._ending(store, code, Rest(word, why, detail, 0, topup), repeated=repeated, text=text, remedy=to_do)
 
     # -- beside another process ---------------------------------------------------------------------------------
 

@@ -81,9 +81,11 @@ class Purchase(Steps):
             if steps >= STEPS_MAX:
                 return self._wait(topup, "unsteady", "what the chain shows keeps changing", self._pace.resend_s)
         self._verified.pop(topup.id, None)
-        return Rest(
-            topup.state.value, topup.reason or topup.why, f"{topup.amount} dollars", self._pace.poll_fastest_s, topup
-        )
+        dropped, why, remedy = self._dropped
+        detail = f"{topup.amount} dollars{f': {why}' if dropped == topup.id and why else ''}"
+        reason = topup.reason or topup.why
+        next_s = self._pace.poll_fastest_s
+        return Rest(topup.state.value, reason, detail, next_s, topup, remedy if dropped == topup.id else "")
 
     async def _step(self, topup: TopUp) -> Step:
         match topup.state:
@@ -140,9 +142,9 @@ class Purchase(Steps):
         except ChargeRefused as error:
             # Refused before it is stored: it must not be kept. Nothing was signed for it.
             self._refusal(topup, seq, error)
-            return self._drop(topup, "charge_refused", str(error))
+            return self._drop(topup, "charge_refused", str(error), error.remedy)
         except ApiError as error:
-            return self._drop(topup, "charge_rejected", str(error))
+            return self._drop(topup, "charge_rejected", str(error), error.remedy)
         return self._store.answered(topup, raw, self._watch.now())
 
     def _young(self, topup: TopUp) -> Rest | None:
@@ -398,7 +400,7 @@ class Purchase(Steps):
         self._refusal(topup, charge.seq, error)
         if topup.alive:
             return self._halt(topup, f"a charge that was being paid is now refused: {error}")
-        return self._drop(topup, "charge_refused", str(error))
+        return self._drop(topup, "charge_refused", str(error), error.remedy)
 
     def _refusal(self, topup: TopUp, seq: int, error: ChargeRefused) -> None:
         said = {"field": error.field, "was": error.was, "should_be": error.should_be, "remedy": error.remedy}

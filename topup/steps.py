@@ -54,6 +54,8 @@ class Steps:
         self._witness = reach.witness
         self._lasting = reach.lasting
         self._said: dict[str, int] = {}
+        # What the last top-up was dropped for, and what would change that; the log has it from its event.
+        self._dropped: tuple[str, str, str] = ("", "", "")
 
     def _rail(self, topup: TopUp) -> Rail:
         rail = self._rails(topup.rail)
@@ -88,7 +90,7 @@ class Steps:
             self._sink.emit(
                 events.PaymentForbidden(topup_id=topup.id, why=error.reason, detail=str(error), remedy=error.remedy)
             )
-        return self._wait(topup, error.reason, str(error), self._pace.poll_fastest_s)
+        return self._wait(topup, error.reason, str(error), self._pace.poll_fastest_s, error.remedy)
 
     def _demand(self, topup: TopUp) -> Demand:
         charge = topup.charge
@@ -108,7 +110,8 @@ class Steps:
             self._sink.emit(events.TopUpFailed(topup_id=topup.id, reason=reason))
         return self._store.move(topup, fact, self._watch.now(), reason)
 
-    def _drop(self, topup: TopUp, reason: str, detail: str) -> TopUp:
+    def _drop(self, topup: TopUp, reason: str, detail: str, remedy: str = "") -> TopUp:
+        self._dropped = (topup.id, detail, remedy)
         self._sink.emit(events.TopUpDropped(topup_id=topup.id, reason=reason, detail=detail))
         return self._move(topup, Fact.DROP, reason)
 
@@ -156,8 +159,8 @@ class Steps:
         self._said[what] = now
         return True
 
-    def _wait(self, topup: TopUp, why: str, detail: str, next_s: int) -> Rest:
-        return Rest("following", why, detail, next_s, topup)
+    def _wait(self, topup: TopUp, why: str, detail: str, next_s: int, remedy: str = "") -> Rest:
+        return Rest("following", why, detail, next_s, topup, remedy)
 
     def _request(self, topup: TopUp) -> Request:
         # What was carried to the chain and failed has used its place up: the next authorization takes another.

@@ -78,6 +78,8 @@ class Rest:
     detail: str
     next_s: int
     topup: TopUp | None = None
+    # What would change it, where that was decided with figures in hand; see `remedies`.
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
