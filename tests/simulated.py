@@ -26,6 +26,7 @@ from topup.chain.evidence import View
 from topup.chain.fate import Account, Ends
 from topup.chain.profiles import BASE_DOLLAR
 from topup.chain.providers import Providers
+from topup.chain.rpc import Rpc
 from topup.charge import Charge, Pins, Request, Verified
 from topup.credits import Reading
 from topup.death import Fate
@@ -295,6 +296,8 @@ class Provider:
     def host(self) -> str:
         """Return where it is."""
         return self.owner
+
+    heard = Rpc.heard
 
     def shown(self, text: object, chars: int = 500) -> str:
         """Return what it says as it may stand in a log."""
