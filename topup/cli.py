@@ -290,7 +290,7 @@ def _asked(settings: Settings, wish: Wish) -> int | None:
 
     what = f"buy {wish.amount} dollars of credit" if wish.amount is not None else "refill if it is due"
     try:
-        with signals.raised():
+        with signals.Raised():
             typer.confirm(f"{what} from the wallet?", abort=True, err=True)
     except (KeyboardInterrupt, typer.Abort):
         if signals.first() is None:

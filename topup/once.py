@@ -117,7 +117,7 @@ class Once:
         def stop() -> None:
             loop.call_soon_threadsafe(self._stop.set)
 
-        with signals.heard_by(stop):
+        with signals.Heard(stop):
             while True:
                 try:
                     store = SqliteStore.open_writer(self._settings.state_dir, ONCE)

@@ -7,10 +7,12 @@ as the system has it. Nothing slow is imported here: this comes before what is.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # of `typing` and `collections.abc` no more is needed, and they take their time
+    from collections.abc import Callable, Sequence
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # What has come, the first one first, and who wants to know at once.
@@ -33,48 +35,55 @@ def first() -> signal.Signals | None:
     return _came[0] if _came else None
 
 
-@contextlib.contextmanager
-def heard_by(listener: Callable[[], None]) -> Iterator[None]:
-    """Note signals, and call this for each, also for what has come before."""
-    before = {}
-    with contextlib.suppress(ValueError):  # only the main thread may
-        before = {number: signal.signal(number, _note) for number in STOPPING}
-    _listening.append(listener)
-    if _came:
-        listener()
-    try:
-        yield
-    finally:
-        _listening.remove(listener)
-        for number, earlier in before.items():
+class Heard:
+    """While this holds signals are noted, and a listener is called for each, also for what has come before."""
+
+    def __init__(self, listener: Callable[[], None]) -> None:
+        """Take the listener."""
+        self._listener = listener
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> None:
+        """Begin to listen."""
+        try:  # noqa: SIM105 - contextlib takes its time to load
+            self._before = {number: signal.signal(number, _note) for number in STOPPING}
+        except ValueError:
+            pass
+        _listening.append(self._listener)
+        if _came:
+            self._listener()
+
+    def __exit__(self, *_: object) -> None:
+        """Leave signals to whoever had them before; what notes them itself goes on."""
+        _listening.remove(self._listener)
+        for number, earlier in self._before.items():
             if earlier is not _note:
-                signal.signal(number, earlier)
+                signal.signal(number, earlier)  # type: ignore[arg-type]
 
 
-@contextlib.contextmanager
-def raised() -> Iterator[None]:
-    """Let signals interrupt what waits for a person.
+class Raised:
+    """While this holds signals interrupt what waits for a person, by a KeyboardInterrupt."""
 
-    Raises:
-        KeyboardInterrupt: one came.
-    """
+    def __enter__(self) -> None:
+        """Begin; raises KeyboardInterrupt where one has come before."""
+        self._before = {number: signal.signal(number, self._interrupt) for number in STOPPING}
+        if _came:
+            self.__exit__()
+            raise KeyboardInterrupt
 
-    def interrupt(number: int, frame: object) -> None:
+    def __exit__(self, *_: object) -> None:
+        """Leave signals to whoever had them before."""
+        for number, earlier in self._before.items():
+            signal.signal(number, earlier)
+
+    @staticmethod
+    def _interrupt(number: int, frame: object) -> None:
         _note(number, frame)
         # Should this be raised where Python swallows it, the question still finds that nobody answers.
         nowhere = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nowhere, 0)
         os.close(nowhere)
         raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in STOPPING}
-    try:
-        if _came:
-            raise KeyboardInterrupt
-        yield
-    finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)
 
 
 def _note(number: int, _: object) -> None:
