@@ -131,7 +131,7 @@ class Rpc:
             raise ChainUnknown(f"{self.host} did not answer within {self._timeout_s:g} s") from None
 
     async def _together(self, queries: Sequence[Query]) -> list[Answer]:
-        """Ask everything in one HTTP request, which is no batch where it is one question.
+        """Ask everything in one batch.
 
         Raises:
             Refused: in words about all of it.
