@@ -1,7 +1,7 @@
 """Does a command that asks providers itself end in a sentence, whatever these answer?
 
 `doctor`, `check`, `status --live`, `reconcile` and `wallet limit` read on behalf of a person, some of it beside the
-rules by which the daemon joins what several say. The answers are honest ones, bent as tests/fuzz.py bends them, from
+rules by which the daemon joins what several say. The answers are honest ones, bent as tests/bending.py bends them, from
 one of them on; where that begins and how they are bent is hypothesis' to choose.
 """
 
@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz import KEY, bent, encoded
+from tests.bending import KEY, bent, encoded
 from tests.proxy import Fault, Proxy, rewrite
 from tests.served import Served, served
 from tests.test_limit import Owner, account
