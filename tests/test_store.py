@@ -316,6 +316,34 @@ def test_a_whole_life_is_kept(reopen: Callable[[], SqliteStore]) -> None:
     assert store.latest(ACCOUNT, 5) == [done]
 
 
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("topup", "state", "'sett-ed'"),
+        ("topup", "amount", "'1O'"),
+        ("topup", "wallet_before", "'0x1'"),
+        ("attempt", "plan", "'{'"),
+        ("attempt", "plan", '\'{"to": "zz"}\''),
+        ("attempt", "plan", "'[]'"),
+        ("attempt", "inclusion", "'{\"block_number\": 1}'"),
+        ("attempt", "inclusion", "'{\"spent\": null}'"),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_a_damaged_ledger(
+    reopen: Callable[[], SqliteStore], tmp_path: Path, table: str, column: str, value: str
+) -> None:
+    """Values have no checksum: what the disk has changed in one ends in a sentence that says what to do."""
+    store = reopen()
+    done = finished(store)
+    store.close()
+    with closing(sqlite3.connect(tmp_path / "state" / FILE)) as other:
+        other.execute(f"UPDATE {table} SET {column} = {value}")  # noqa: S608
+        other.commit()
+    with pytest.raises(StoreUnusable, match="the ledger is damaged: a row of it is no") as error:
+        reopen().topup(done.id)
+    assert "docs/runbook.md" in error.value.remedy
+
+
 def test_the_past_counts_what_is_pending_at_its_most(store: SqliteStore) -> None:
     """An open top-up counts with its fees from now, a failed one spent nothing, an unneeded one never was."""
     dropped = store.begin(topup(id="t1"))

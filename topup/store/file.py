@@ -15,6 +15,7 @@ from pathlib import Path
 from topup.errors import StoreBusy, StoreUnusable
 from topup.store import journal
 from topup.store.place import BACK, FILE, sync
+from topup.store.rows import RESTORE
 from topup.store.schema import CHAINED_FROM, MIGRATIONS
 
 BUSY_TIMEOUT_MS = 5_000
@@ -35,7 +36,6 @@ PASSING = frozenset(
     }
 )
 ROOM_MIN = 256 * 1024
-RESTORE = "restore it from a backup, see docs/runbook.md"
 
 
 def connect(path: Path, *, writer: bool = True) -> sqlite3.Connection:

@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sqlite3
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from typing import Any, Final, ParamSpec, TypeVar
 
 from topup.credits import Doubt, Reading, Unknown
+from topup.errors import StoreUnusable
 from topup.lifecycle import Attempt, Broadcaster, Inclusion, Kind, Plan
 from topup.money import Asset, Usd, Usdc, Wei
 from topup.ports import Requested
 
 # How long a wish was good for that was stored before wishes said so themselves.
 UNNAMED_LIFE_MS = 120_000
+RESTORE: Final = "restore it from a backup, see docs/runbook.md"
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def legible(what: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Make a row that cannot be read, because the disk or somebody has changed it, an error with a remedy."""
+
+    def wrap(read: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(read)
+        def whole(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                return read(*args, **kwargs)
+            except (ValueError, TypeError, KeyError, ArithmeticError, AttributeError) as error:
+                said = f"the ledger is damaged: a row of it is no {what} ({type(error).__name__})"
+                raise StoreUnusable(said, remedy=RESTORE) from error
+
+        return whole
+
+    return wrap
 
 
 def word(number: int) -> bytes:
@@ -27,17 +50,20 @@ def usd(text: str | None) -> Usd | None:
     return None if text is None else Usd.of(text)
 
 
+@legible("reading")
 def reading(row: sqlite3.Row) -> Reading:
     """Read a believed reading."""
     return Reading(Usd.of(row["total_credits"]), Usd.of(row["total_usage"]), row["at_ms"])
 
 
+@legible("reading")
 def unknown(row: sqlite3.Row) -> Unknown:
     """Read a reading that was not believed."""
     said = reading(row) if row["total_credits"] is not None else None
     return Unknown(Doubt(row["doubt"]), row["detail"], row["at_ms"], said)
 
 
+@legible("wish")
 def request(row: sqlite3.Row) -> Requested:
     """Read a wish."""
     until_ms = row["until_ms"] if row["until_ms"] is not None else row["at_ms"] + UNNAMED_LIFE_MS
@@ -110,11 +136,13 @@ def inclusion_json(inclusion: Inclusion) -> str:
     return json.dumps(_flat(inclusion))
 
 
+@legible("inclusion")
 def inclusion(row: sqlite3.Row) -> Inclusion | None:
     """Read where a transaction stands; None where it was not seen."""
     return Inclusion(**_unflat(json.loads(row["inclusion"]))) if row["inclusion"] else None
 
 
+@legible("payment")
 def attempt(row: sqlite3.Row) -> Attempt:
     """Read an attempt."""
     plan = Plan(**_unflat(json.loads(row["plan"])))

@@ -545,6 +545,7 @@ class TopUps(Words):
             (topup.id, attempt.id, at_ms, kind, detail),
         )
 
+    @rows.legible("top-up")
     def _load(self, row: sqlite3.Row) -> TopUp:
         charges = self._all("SELECT * FROM charge WHERE topup = ? ORDER BY seq", row["id"])
         attempts = self._all("SELECT * FROM attempt WHERE topup = ? ORDER BY id", row["id"])
