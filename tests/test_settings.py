@@ -395,3 +395,13 @@ def test_whatever_is_accepted_can_buy_and_does_not_loop(values: dict[str, str], 
     assert spent <= limits.cap_24h
     if limits.target is not None and held >= limits.target:
         assert isinstance(again, Hold)
+
+
+@pytest.mark.parametrize(
+    "text", ['"sk-or-v1-canary"', "'sk-or-v1-canary'", "OPENROUTER_API_KEY=sk-or-v1-canary", "`k`"]
+)
+def test_a_key_with_quotes_or_a_name_before_it_is_named_and_not_repeated(text: str) -> None:
+    """A line of an environment file is no key: the API would only say that it is wrong."""
+    with pytest.raises(SettingsError, match="no key: quotes or a variable's name stand before it") as refused:
+        load(environ(api__key=text))
+    assert "canary" not in str(refused.value)

@@ -38,6 +38,23 @@ def test_what_a_cluster_adds_for_a_service_is_nobodys_setting(name: str, address
     assert found.model_dump() == load(QUIET).model_dump()
 
 
+def test_what_docker_adds_for_a_link_is_nobodys_setting() -> None:
+    """A container that is linked as topup, or topup-something, leaves its name and a copy of its environment."""
+    docker = {"TOPUP_NAME": "/web/topup", "TOPUP_ENV_PATH": "/bin", "TOPUP_DB_NAME": "/web/db", "TOPUP_DB_ENV_X": "1"}
+    assert load(QUIET | docker).model_dump() == load(QUIET).model_dump()
+    for alone in ({"TOPUP_ENV_PATH": "/bin"}, {"TOPUP_NAME": "mine"}, {"TOPUP_NAME": "/a", "TOPUP_ENV_PATH": "/bin"}):
+        with pytest.raises(SettingsError, match="is no setting"):
+            load(QUIET | alone)
+
+
+@pytest.mark.parametrize("name", ["TOPUP_PORT", "TOPUP_SERVICE_HOST", "TOPUP_GATEWAY_PORT_80_TCP_ADDR"])
+def test_what_looks_like_a_link_and_is_none_is_told_where_such_names_come_from(name: str) -> None:
+    """Whoever finds it has not set it himself, most often: the remedy names who does, and what switches it off."""
+    with pytest.raises(SettingsError) as refused:
+        load(QUIET | {name: "what is this?"})
+    assert "enableServiceLinks: false" in refused.value.remedy
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

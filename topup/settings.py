@@ -8,6 +8,7 @@ is not known is an error, because a limit that was misspelt is a limit that does
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
@@ -172,6 +173,10 @@ def token(text: str, what: str) -> str:
         raise SettingsError(
             f"{what} is {'empty' if not text else 'no key: it holds blanks or letters that no key has'}",
             remedy="copy the key again, alone and on one line",
+        )
+    if text[0] in "\"'`" or re.match(r"(export\s+)?[A-Z][A-Z0-9_]*=", text):
+        raise SettingsError(
+            f"{what} is no key: quotes or a variable's name stand before it", remedy="copy the key alone, on one line"
         )
     return text
 
