@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from topup import files
 from topup.budget import Budget
 from topup.clock import SystemClock
+from topup.document import read
 from topup.errors import SettingsError, SignerError
 from topup.lifecycle import MONEY_OUT
 from topup.money import WEI_PER_ETH, Asset, Bps, EthPrice, Usd, Wei
@@ -406,9 +406,9 @@ def _told(s: Settings) -> bytes | None:
         raw = secret(s.wallet.private_key, s.wallet.private_key_file, "topup-private-key", "wallet.private_key_file")
         return None if raw is None else _address_of(raw)
     try:
-        said = json.loads(files.text(s.wallet.keystore, "wallet.keystore"))["address"]
-        found = bytes.fromhex(str(said).lower().removeprefix("0x"))
-    except (ValueError, LookupError, TypeError, RecursionError):
+        said = read(files.text(s.wallet.keystore, "wallet.keystore").encode())["address"]
+        found = bytes.fromhex(str(said).strip().lower().removeprefix("0x"))
+    except (ValueError, LookupError, TypeError):
         return None  # whoever opens it says what is wrong with it
     return found if len(found) == 20 else None
 
@@ -461,10 +461,16 @@ def _keys(s: Settings) -> list[str]:
 
 
 def providers(s: Settings) -> list[Rpc]:
-    """Return one client for each provider."""
+    """Return one client for each provider of the chain."""
+    return asked_at(s, s.chain.rpc_urls)
+
+
+def asked_at(s: Settings, urls: Sequence[str]) -> list[Rpc]:
+    """Return one client for each of these providers; none of them can make us say a secret of ours."""
     from topup.chain.rpc import Rpc
 
-    return [Rpc(url, timeout_s=s.chain.timeout_s) for url in s.chain.rpc_urls]
+    hide = masker(s)
+    return [Rpc(url, timeout_s=s.chain.timeout_s, hide=hide) for url in urls]
 
 
 def chain(
@@ -582,7 +588,6 @@ def _x402(p: Parts) -> Rail:
 def _mpp(p: Parts) -> Rail:
     from topup.chain.owners import quorum
     from topup.chain.profiles import TEMPO_DOLLARS, TEMPO_TOKENS
-    from topup.chain.rpc import Rpc
     from topup.charge import Bounds
     from topup.exchange import Exchange
     from topup.rails import mpp
@@ -593,7 +598,7 @@ def _mpp(p: Parts) -> Rail:
     dollar = TEMPO_DOLLARS[r.pay_with]
     exchange = Exchange(s.api.url, timeout_s=s.api.timeout_s)
     p.sellers.append(exchange)
-    rpcs = [Rpc(url, timeout_s=s.chain.timeout_s) for url in r.rpc_urls]
+    rpcs = asked_at(s, r.rpc_urls)
     p.opened.extend(rpcs)
     pinned = frozenset(map(_address, r.recipients)) or None
     bounds = Bounds(dollar.token, pinned, Bps(r.fee_ceiling_bps), r.life_min_s, r.life_max_s, "rails.mpp")
@@ -651,6 +656,7 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
     from topup.openrouter import OpenRouter
 
     time = clock or SystemClock()
+    store.hide = masker(s)
     known(s)  # in observe mode, too, two names of one wallet have to be of one
     key = _signing(s, store) if s.mode == "live" else None
     payer = (

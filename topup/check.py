@@ -305,9 +305,7 @@ async def dollars(settings: Settings, one: Purse, own: bytes) -> Survey:
         ChainError: too few providers gave an answer that can be used.
         PaymentForbidden: there is no such token on that chain.
     """
-    from topup.chain.rpc import Rpc
-
-    rpcs = [Rpc(url, timeout_s=settings.chain.timeout_s) for url in one.urls]
+    rpcs = assemble.asked_at(settings, one.urls)
     try:
         agreeing = quorum(one.urls, one.wanted)
         chain = assemble.authorized(settings, rpcs, one.dollar, agreeing, SystemClock())

@@ -8,7 +8,6 @@ it says, never its signature.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from typing import Any
 
 from topup.books import CONVERSION, Commodity
 from topup.charge import Charge, parse
+from topup.document import read
 from topup.errors import ChargeRefused, SettingsError
 from topup.events import show
 from topup.lifecycle import TERMINAL, Attempt, Broadcaster, Inclusion, TopUp
@@ -259,7 +259,7 @@ class _Kept:
 
 def _kept(rail: str, raw: bytes | None) -> _Kept:
     try:
-        kept = json.loads(raw or b"")
+        kept = read(raw or b"")
         seller = str(kept["seller"])
         if rail != MPP:
             return _Kept(seller)
@@ -284,7 +284,7 @@ def _signed(rail: str, attempt: Attempt) -> _Signed:
         # The call's three words: recipient, amount, memo.
         return _Signed(data[16:36], data[68:100]) if data[:4] == TRANSFER_WITH_MEMO and len(data) == 100 else _Signed()
     try:
-        document = json.loads(base64.b64decode((attempt.raw or b"").partition(b": ")[2]))
+        document = read(base64.b64decode((attempt.raw or b"").partition(b": ")[2]))
         return _Signed(bytes.fromhex(document["payload"]["authorization"]["to"].removeprefix("0x")))
     except (ValueError, LookupError, TypeError, AttributeError):
         return _Signed()
@@ -406,7 +406,7 @@ def _included(told: Inclusion) -> dict[str, Any]:
 
 
 def _evidence(row: dict[str, Any]) -> dict[str, Any]:
-    seen = json.loads(row["detail"]) if row["detail"] else {}
+    seen = read(str(row["detail"]).encode()) if row["detail"] else {}
     block = {"block_number": seen.get("block_number"), "block_hash": seen.get("block_hash")}
     return {**_times(seen=row["at_ms"]), "attempt": row["attempt"], "kind": row["kind"], **block}
 

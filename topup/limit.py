@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from topup import files, tempo
+from topup import assemble, files, tempo
 from topup.chain.profiles import TEMPO_TOKENS
 from topup.chain.rpc import Rpc, RpcError, quantity
 from topup.chain.survey import head, reason
@@ -337,7 +337,7 @@ def _days(seconds: int) -> str:
 
 
 def _rpcs(settings: Settings) -> list[Rpc]:
-    return [Rpc(url, timeout_s=settings.chain.timeout_s) for url in settings.rails.mpp.rpc_urls]
+    return assemble.asked_at(settings, settings.rails.mpp.rpc_urls)
 
 
 async def _asked(settings: Settings, ask: Callable[[Rpc], Awaitable[int]]) -> int:

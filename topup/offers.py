@@ -7,7 +7,6 @@ and recipient stay the same. What was not seen is null, and nothing is said of i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from topup.chain.rpc import Rpc
 from topup.charge import Demand, Finding, Request
 from topup.check import payer
 from topup.clock import SystemClock
+from topup.document import read
 from topup.errors import ChargeRefused, PaymentForbidden, SettingsError, TopupError
 from topup.events import Event
 from topup.exchange import Exchange
@@ -91,7 +91,7 @@ async def _about(settings: Settings, rpcs: list[Rpc], wallet: bytes) -> dict[str
 def _offer(rail: Mpp | X402, raw: bytes, asked: Request) -> dict[str, Any]:
     """Decode what came, as far as it can be."""
     if isinstance(rail, Mpp):
-        came, ways = {"challenges": json.loads(raw)["challenges"]}, _ways(rail, raw, asked)
+        came, ways = {"challenges": read(raw)["challenges"]}, _ways(rail, raw, asked)
     else:
         came, ways = x402_look.came(raw), {"ways": x402_look.ways(rail, raw, asked)}
     try:
@@ -127,7 +127,7 @@ def _all(rail: Mpp | X402, raw: bytes, asked: Request) -> list[Finding]:
 
 def _ways(rail: Mpp, raw: bytes, asked: Request) -> dict[str, Any]:
     """Decode every challenge: what it asks for as far as that can be read, whether it would be paid, and why not."""
-    kept = json.loads(raw)
+    kept = read(raw)
     try:
         judged = rail.judged(raw, asked)
     except ChargeRefused:

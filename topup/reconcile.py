@@ -309,7 +309,7 @@ def _is_block(since: str) -> bool:
 @asynccontextmanager
 async def _panel(one: Purse, settings: Settings, chain_id: int) -> AsyncIterator[Panel]:
     """Open the providers of a rail's chain, and close them."""
-    rpcs = [Rpc(url, timeout_s=settings.chain.timeout_s) for url in one.urls]
+    rpcs = assemble.asked_at(settings, one.urls)
     try:
         yield Panel(rpcs, quorum(one.urls, one.wanted), chain_id)
     finally:

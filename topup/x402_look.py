@@ -7,13 +7,13 @@ wallet holds code, which changes who judges its signatures. What was not seen is
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
 from topup.chain.rpc import unhexed
 from topup.charge import Finding, Request
+from topup.document import read
 from topup.errors import ChainError, ChargeRefused
 from topup.rails.x402 import X402
 
@@ -34,7 +34,7 @@ class Asks(Protocol):
 
 def came(raw: bytes) -> dict[str, Any]:
     """Return an answer as it came: the header that carries the offers, or else the body."""
-    kept = json.loads(raw)
+    kept = read(raw)
     if kept["headers"]:
         return {"headers": kept["headers"]}
     return {"bodies": [base64.b64decode(kept["body"]).decode("utf-8", "replace")[:BODY_SHOWN_MAX]]}

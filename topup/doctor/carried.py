@@ -52,7 +52,7 @@ async def examined(settings: Settings, one: Purse, wallet: bytes | None) -> list
     """Look at the chain of a rail whose seller carries the payment: its providers, its dollar, and who pays."""
     own = payer(settings) if settings.rails.mpp.root is not None else wallet
     key = None if own == wallet else wallet
-    rpcs = [Rpc(url, timeout_s=settings.chain.timeout_s) for url in one.urls]
+    rpcs = assemble.asked_at(settings, one.urls)
     try:
         found, good = await questioned(settings, rpcs, _chain(settings, one, own, key))
         if not good:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from topup import tempo
 from topup.charge import Clocks, Finding, Request, Verified, common
+from topup.document import Unreadable, read
 from topup.errors import ApiError, ApiUnknown, ChargeRefused
 from topup.exchange import Answered
 from topup.lifecycle import Attempt, Plan, TopUp
@@ -264,7 +265,7 @@ def _stored(raw: bytes) -> dict[str, Any]:
         ChargeRefused: it is something else.
     """
     try:
-        kept = dict(json.loads(raw))
+        kept = dict(read(raw))
         kept["challenges"], kept["key"], kept["seller"] = (
             list(kept["challenges"]),
             str(kept["key"]),
@@ -296,8 +297,8 @@ def _reference(answered: Answered, fields: Fields, secret: str) -> str:
 
 def _told(body: bytes, fields: Fields) -> dict[str, Any]:
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
+        document = read(body, twice="last")
+    except Unreadable:
         return {}
     inner = document.get(fields.envelope) if isinstance(document, dict) else None
     document = inner if isinstance(inner, dict) else document

@@ -22,6 +22,7 @@ from typing import Any, Final, Never
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
+from topup.document import Twice, Unreadable, read
 from topup.errors import ChargeRefused
 
 SCHEME: Final = "payment"
@@ -160,11 +161,11 @@ def demanded(challenge: Challenge) -> dict[str, Any]:
     if raw is None:
         _refuse("request", ascii(text[:80]), "base64url without padding")
     try:
-        told = json.loads(
-            raw.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_float=_no_number, parse_constant=_no_number
-        )
-    except (ValueError, RecursionError):  # no UTF-8, no JSON, an integer of thousands of digits, or too deeply nested
-        _refuse("request", "no JSON", "a JSON object")
+        told = read(raw, fraction=_no_number)
+    except Twice as error:
+        _refuse(f"request.{ascii(error.name)[1:-1][:80]}", "given twice", "given once")
+    except Unreadable as error:
+        _refuse("request", str(error), "a JSON object")
     if not isinstance(told, dict):
         _refuse("request", _shown(told), "a JSON object")
     return told
@@ -229,8 +230,8 @@ def receipt(value: str) -> Receipt | None:
     """Read the header Payment-Receipt; None where it says nothing readable."""
     try:
         text = value.strip().rstrip("=")
-        told = json.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
-    except (ValueError, RecursionError):
+        told = read(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True), twice="last")
+    except ValueError:
         return None
     if not isinstance(told, dict):
         return None
@@ -308,15 +309,6 @@ def _base64url(text: str) -> bytes | None:
     except (binascii.Error, ValueError):
         return None
     return raw if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() == text else None
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict[str, Any]()
-    for name, value in pairs:
-        if name in found:
-            _refuse(f"request.{ascii(name)[1:-1][:80]}", "given twice", "given once")
-        found[name] = value
-    return found
 
 
 def _no_number(text: str) -> Never:

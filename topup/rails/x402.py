@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from topup import typed
 from topup.charge import Finding, Request, Verified
+from topup.document import read
 from topup.errors import ApiError, ApiUnknown, ChargeRefused
 from topup.exchange import Answered
 from topup.lifecycle import NO_TOKENS, Attempt, Plan, TopUp
@@ -334,7 +335,7 @@ def _kept(raw: bytes) -> _Kept:
         ChargeRefused: it is not what was stored, or the header that carries the offers is given twice or no base64.
     """
     try:
-        kept: dict[str, Any] = json.loads(raw)
+        kept: dict[str, Any] = read(raw)
         headers, body = list(kept["headers"]), base64.b64decode(kept["body"], validate=True)
         request, assumed = kept.get("request"), kept.get("assumed") or (None, None)
         choice, units = kept.get("choice", FIRST), int(kept["units"])

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, Never, Protocol
 
+from topup import document as plain
 from topup.charge import RAW_BYTES_MAX
 from topup.errors import ChargeRefused
 from topup.verbatim import Numeral, read, write
@@ -210,8 +210,8 @@ def settled(headers: Mapping[str, str]) -> Settlement | None:
     for name in ("payment-response", "x-payment-response"):
         for value in _headers(headers, name):
             try:
-                told = json.loads(_base64(value) or b"")
-            except (ValueError, RecursionError):
+                told = plain.read(_base64(value) or b"", twice="last")
+            except plain.Unreadable:
                 continue
             if isinstance(told, dict):
                 return Settlement(

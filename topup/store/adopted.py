@@ -105,7 +105,7 @@ class Adoptions(TopUps):
                 "UPDATE attempt SET inclusion = ?, booked = 1, final = 1 WHERE hash = ?",
                 (rows.inclusion_json(done.inclusion), done.hash),
             )
-            journal.post(db, topup.account, entry)
+            journal.post(db, topup.account, entry, self.hide)
             if overtaken is not None:
                 self._advance(self._unsend(overtaken, at_ms), Fact.DROP, at_ms, "no_longer_needed")
         return self.topup(topup.id)
@@ -158,14 +158,14 @@ class Adoptions(TopUps):
         with self._write(at_ms) as db:
             self._adopted_row(chain_id, wallet, one, at_ms, by)
             if booked is not None:
-                journal.post(db, *booked)
+                journal.post(db, *booked, self.hide)
 
     def adopt_stray(self, account: str, one: Stray, at_ms: int, by: str) -> None:
         """Store that a person takes over a payment which a seller carried and no top-up explains, and book it."""
         with self._write(at_ms) as db:
             row = ("", one.word, one.transfer.tx_hash.hex(), at_ms, by)
             db.execute("INSERT INTO control VALUES (?,?,?,?,?)", row)
-            journal.post(db, account, stray_entry(one))
+            journal.post(db, account, stray_entry(one), self.hide)
 
     def adopt_below(self, chain_id: int, wallet: bytes, nonce: int, at_ms: int, by: str) -> None:
         """Store that everything below `nonce` was looked at and taken over."""

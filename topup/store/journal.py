@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 
@@ -45,8 +45,13 @@ class Audit:
     gaps: tuple[str, ...] = ()
 
 
-def post(db: sqlite3.Connection, account: str, entry: Entry) -> None:
-    """Append an entry, chained to the newest one; within the caller's transaction."""
+def post(db: sqlite3.Connection, account: str, entry: Entry, hide: Callable[[str], str]) -> None:
+    """Append an entry, chained to the newest one; within the caller's transaction.
+
+    What it says is masked by `hide` before it is chained: afterwards nothing can be taken out of it any more.
+    """
+    texts = {name: hide(getattr(entry, name)) for name in ("text", "charge_id", "price_source")}
+    entry = replace(entry, **texts)  # type: ignore[arg-type]
     cursor = db.execute(
         "INSERT INTO entry (account, topup, at_ms, text, tx_hash, charge_id, block_number, usd_value, price_source,"
         " hash) VALUES (?,?,?,?,?,?,?,?,?,?)",

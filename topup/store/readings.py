@@ -38,7 +38,7 @@ class Readings(Ledger):
             str(said.total_credits) if said else None,
             str(said.total_usage) if said else None,
             None if isinstance(reading, Reading) else reading.doubt.value,
-            "" if isinstance(reading, Reading) else reading.detail,
+            "" if isinstance(reading, Reading) else self.hide(reading.detail),
         )
         with self._write(reading.at_ms) as db:
             db.execute(

@@ -146,7 +146,7 @@ class SqliteStore(Readings, Adoptions, Wishes):
         """Store a closing with the entries that bring the books there, or none of it."""
         with self._write(now_ms) as db:
             for entry in entries:
-                journal.post(db, account, entry)
+                journal.post(db, account, entry, self.hide)
             self._say(account, CLOSED, json.dumps(asdict(at)), now_ms, "topup")
 
     def checkpoints(self, account: str, before_ms: int | None = None) -> list[Checkpoint]:
@@ -168,7 +168,7 @@ class SqliteStore(Readings, Adoptions, Wishes):
         """Store a checkpoint with the entry that brings the books there, or none of it."""
         with self._write(now_ms) as db:
             for entry in entries:
-                journal.post(db, account, entry)
+                journal.post(db, account, entry, self.hide)
             journal.keep(db, account, at)
 
     # -- how far was looked -------------------------------------------------------------------------------------

@@ -339,11 +339,13 @@ class TopUps(Words):
 
     def delivered(self, topup: TopUp, attempt: Attempt, sent: Sent, at_ms: int) -> TopUp:
         """Store what a broadcast was answered."""
+        # Masked before it is cut: half a secret is none that could be found any more.
+        told, reference = self.hide(f"{sent.delivery}: {sent.detail}")[:300], self.hide(sent.reference)[:200]
         with self._write(at_ms) as db:
             db.execute(
                 "UPDATE attempt SET last_sent_ms = ?, sends = sends + 1, answer = ?,"
                 " reference = CASE reference WHEN '' THEN ? ELSE reference END WHERE id = ?",
-                (at_ms, f"{sent.delivery}: {sent.detail}"[:300], sent.reference[:200], attempt.id),
+                (at_ms, told, reference, attempt.id),
             )
         return self.topup(topup.id)
 
@@ -403,7 +405,7 @@ class TopUps(Words):
             db.execute("UPDATE attempt SET inclusion = NULL, booked = 0, final = 0 WHERE id = ?", (attempt.id,))
             self._vacate(topup, attempt)
             self._evidence(topup, attempt, at_ms, "vanished", "")
-            journal.post(db, topup.account, reversal)
+            journal.post(db, topup.account, reversal, self.hide)
             if halt is not None:
                 self._advance(topup, Fact.HALT, at_ms, halt)
             elif fact is not None:
@@ -448,13 +450,13 @@ class TopUps(Words):
         with self._write(at_ms) as db:  # not the entry's time: that is the chain's, and a provider could make it up
             changed = db.execute("UPDATE attempt SET booked = 1 WHERE id = ? AND booked = 0", (attempt.id,)).rowcount
             if changed:
-                journal.post(db, topup.account, entry)
+                journal.post(db, topup.account, entry, self.hide)
         return self.topup(topup.id)
 
     def finish(self, topup: TopUp, entry: Entry, at_ms: int) -> TopUp:
         """Book the posting and end the top-up."""
         with self._write(at_ms) as db:
-            journal.post(db, topup.account, entry)
+            journal.post(db, topup.account, entry, self.hide)
             # A repeated try of a charge that the one before it has paid after all: the next payment outbids it.
             db.execute("UPDATE slot SET state = 'released' WHERE topup = ? AND state = 'in_flight'", (topup.id,))
             self._advance(topup, Fact.SETTLED, at_ms)
@@ -500,6 +502,7 @@ class TopUps(Words):
     def _advance(self, topup: TopUp, fact: Fact, at_ms: int, detail: str = "") -> None:
         state = advance(topup.state, fact)
         # A reason says why something is not as hoped: a hash is none, and what is done needs none any more.
+        detail = self.hide(detail)
         told = detail if detail and fact not in (Fact.SIGNED, Fact.BUMP, Fact.CANCEL) else topup.reason
         reason = "" if state is State.DONE else told
         changed = self._db.execute(
@@ -515,7 +518,7 @@ class TopUps(Words):
     def _arrow(self, topup_id: str, at_ms: int, fact: str, state: State, detail: str) -> None:
         self._db.execute(
             "INSERT INTO move (topup, at_ms, fact, state, detail) VALUES (?,?,?,?,?)",
-            (topup_id, at_ms, fact, state.value, detail),
+            (topup_id, at_ms, fact, state.value, self.hide(detail)),
         )
 
     def _slot(self, topup: TopUp, attempt: Attempt, state: str) -> None:
@@ -542,7 +545,7 @@ class TopUps(Words):
     def _evidence(self, topup: TopUp, attempt: Attempt, at_ms: int, kind: str, detail: str) -> None:
         self._db.execute(
             "INSERT INTO evidence (topup, attempt, at_ms, kind, detail) VALUES (?,?,?,?,?)",
-            (topup.id, attempt.id, at_ms, kind, detail),
+            (topup.id, attempt.id, at_ms, kind, self.hide(detail)),
         )
 
     @rows.legible("top-up")

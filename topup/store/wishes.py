@@ -168,7 +168,7 @@ class Wishes(TopUps):
     def _answer(self, number: int, told: Told) -> None:
         self._db.execute(
             "UPDATE request SET outcome = ?, why = ?, code = ?, topup = coalesce(?, topup) WHERE id = ?",
-            (told.outcome, told.why, told.code, told.topup, number),
+            (self.hide(told.outcome), told.why, told.code, told.topup, number),
         )
 
     def _drop_unsent(self, topup: TopUp, at_ms: int) -> None:

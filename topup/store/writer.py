@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Self
 
@@ -31,6 +31,8 @@ class Ledger:
         self._file = Path(path) if path else None  # None: in memory
         self._files = place.Files(self._file, lock) if self._file is not None and lock is not None else None
         self._fenced: StoreFenced | None = None
+        # Masks our secrets in what is told in words: a second line, should whoever tells it have forgotten.
+        self.hide: Callable[[str], str] = str
         # What was open to others when it was opened for writing, and is no more: a sentence each.
         self.mended: list[str] = []
         self._newest = int(self._one("SELECT newest_ms FROM ledger")[0])
