@@ -280,6 +280,34 @@ def test_a_name_that_nobody_knows_is_said_as_such(monkeypatch: pytest.MonkeyPatc
     assert asyncio.run(story()) == "gateway.invalid: the host's name cannot be resolved (DNS)"
 
 
+def test_a_proxy_is_told_the_host_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It carries TLS: whether it refuses or agrees, it is shown neither path nor header nor body."""
+    monkeypatch.delenv("NO_PROXY", raising=False)
+
+    async def story(agrees: bool) -> bytes:  # noqa: FBT001
+        shown = bytearray()
+
+        async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            shown.extend(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n" if agrees else b"HTTP/1.1 403 No\r\n\r\n")
+            await writer.drain()
+            shown.extend(await reader.read(65536))
+            writer.close()
+
+        async with await asyncio.start_server(proxy, "127.0.0.1", 0) as server:
+            monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            exchange = Exchange("https://gateway.example/k3y-in-the-path", timeout_s=10)
+            with pytest.raises(ApiUnknown):
+                await exchange.ask("POST", "/x", headers={"authorization": "Bearer k3y-in-a-header"}, body=b"k3y-in-it")
+            await exchange.close()
+        return bytes(shown)
+
+    for agrees in (False, True):
+        shown = asyncio.run(story(agrees))
+        assert shown.startswith(b"CONNECT gateway.example:443 ")
+        assert b"k3y" not in shown
+
+
 COMMANDS = ["once", "check", "run", "doctor", "status --live", "reconcile"]
 
 

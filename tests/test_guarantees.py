@@ -36,7 +36,6 @@ NO_PROMISE = (
     "`eth_call` shows that it does not revert",
     "Never share a ledger between machines.",
     "Two ledgers for one wallet know nothing",
-    "On a file system without hard links",
     "The contract's owner, who can pause it",
 )
 
