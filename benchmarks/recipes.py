@@ -82,6 +82,8 @@ class Recipe(ABC):
         self.tries = TRIES
         self.believed = 0
         self.errors: list[str] = []
+        # How it tells of a payment; whoever runs it reads that.
+        self.say: Callable[[str], object] = lambda _: None
 
     @abstractmethod
     def balance(self) -> Decimal:
@@ -111,6 +113,7 @@ class Recipe(ABC):
         for _ in range(self.tries):
             try:
                 self.pay(between)
+                self.say("paid")
             except Exception as error:  # noqa: BLE001 - that is how it is written
                 self._note(error)
                 self.wait(RETRY_S)

@@ -9,17 +9,50 @@ tests/stories.py are, and stand in the same table.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from tests.house import MINUTE_S, NONCE, SEND, House, Result
-from tests.proxy import crowded, packed, refuse, rewrite, silent, status, wrong
-from tests.stories import STORIES, _answers, _both, story, told_in
+from tests.house import COMMAND_S_MAX, MINUTE_S, NONCE, SEND, House, Result
+from tests.near import Near, Told, Voice, hears
+from tests.proxy import crowded, lose, packed, refuse, rewrite, silent, status, wrong
+from tests.served import Served, served
+from tests.stage import Stage
+from tests.stories import (
+    PAST_DEADLINE_S,
+    RECEIPT,
+    STORIES,
+    _answers,
+    _both,
+    _first_sent,
+    answer_lost,
+    first_bytes_held,
+    story,
+    told_in,
+)
+from topup.lifecycle import State
+from topup.sandbox.evm import Evm
+from topup.sandbox.gateway import Conduct
+from topup.sandbox.http import Request
+from topup.sandbox.rpc import Next, RpcServer
+from topup.sandbox.world import World, embedded
 
 __all__ = ["STORIES"]
 
 BLOCK: Final = "eth_getBlockByNumber"
+LOGS: Final = "eth_getLogs"
+# How many blocks of logs are granted a question, and by how many blocks the chain grows meanwhile.
+GRANTED: Final = 10
+GROWN: Final = 3_000
+TRIES_MAX: Final = 10
+SLOW: Final = "one.example"
+LATE_S: Final = 11
+LOW: Final = Decimal("10.5")
+NOTHING: Final = Decimal(0)
 HTML: Final = {"content-type": "text/html"}
 PAGE: Final = b"<html><head><title>Attention Required!</title></head><body>error code: 1020</body></html>"
 DIGITS: Final = 4_000
@@ -247,3 +280,191 @@ async def _api_gzip(house: House) -> None:
 def api_answers_oddly(directory: Path) -> Result:
     """The API answers a page of its edge, a byte order mark, or gzip unasked: unknown or read as meant, paid once."""
     return _both("api_answers_oddly", directory, _api_page, _api_byte_order_mark, _api_gzip)
+
+
+# -- what takes long, was made up, or is not heard --------------------------------------------------------------------
+
+
+def forgotten_for_two_days(house: House) -> Iterator[None]:
+    """The nodes keep the first payment to themselves until its charge has died, and then forget it.
+
+    Meanwhile the chain grows by some thousand blocks, of whose logs nobody grants more than ten a question.
+    """
+    limit = f"eth_getLogs is limited to a {GRANTED} range"
+    for wire in house.wires:
+        wire.on(LOGS, refuse(-32600, limit), when=lambda asked: _span(asked[0]) > GRANTED)
+    yield from _first_sent(house)
+    house.chain.held.add(house.hashes[0])
+    for _ in range(GROWN):
+        house.world.clock.leap(PAST_DEADLINE_S * 1000 // GROWN)
+        house.chain.mine(house.world.clock.now_s())
+    house.chain.held.clear()
+    house.chain.drop_pending()
+    house.mining = True
+
+
+def _span(wanted: dict[str, str]) -> int:
+    return int(wanted["toBlock"], 16) - int(wanted["fromBlock"], 16) + 1
+
+
+# A payer that proves no death pays another charge long before: what befalls it is that the first one lives on.
+@story(30, trouble=forgotten_for_two_days, alike=first_bytes_held, providers=2, settings={"fees__bump_max": "0"})
+async def ten_blocks_of_logs(house: House) -> None:
+    """A payment is lost and both providers grant ten blocks of logs a question: its death is proven, pass by pass."""
+    topup = await house.ends(passes=600)
+    house.hold(len(house.named("charge_dead")) == 1, "its charge was not proven dead")
+    house.hold([one.dead is not None for one in topup.charges] == [True, False], f"charges: {topup.charges}")
+    asked = [one.params[0] for wire in house.wires for one in wire.log if one.method == LOGS]
+    short = [one for one in asked if _span(one) <= GRANTED]
+    house.hold(len(short) >= 2 * GROWN // GRANTED, f"{len(short)} questions prove nothing over {GROWN} blocks")
+    house.note(f"proven over {GROWN} blocks, ten at a time")
+
+
+def invents(world: World, rpc: RpcServer) -> None:
+    """Let a provider keep what it is given to itself, and show it paid in a block that really is there."""
+    shown: dict[str, dict[str, Any]] = {}
+    chain = world.chain
+    assert isinstance(chain, Evm)
+
+    async def lie(method: str, params: list[Any], ask: Next) -> Any:
+        if method == SEND and not shown:
+            sent = ask()
+            chain.mine(world.clock.now_s())  # for its receipt alone
+            receipt = chain.rpc(RECEIPT, [sent])
+            chain.reorg(1, drop=True)
+            there = chain.rpc(BLOCK, ["latest", False])
+            place = {"blockHash": there["hash"], "blockNumber": there["number"]}
+            shown[sent] = {**receipt, **place, "logs": [{**log, **place} for log in receipt["logs"]]}
+            return sent
+        if method == SEND:
+            return next(iter(shown))
+        if method == RECEIPT and params[0] in shown:
+            return shown[params[0]]
+        if method == NONCE and shown:
+            return hex(1)
+        return ask()
+
+    rpc.intercept = lie
+
+
+def receipt_made_up(house: House) -> Iterator[None]:
+    """The one provider swallows the payment and shows it paid in a real block."""
+    invents(house.world, house.world.rpc)
+    yield
+
+
+@story(31, trouble=receipt_made_up)
+async def invented_receipt(house: House) -> None:
+    """A sole provider invents the receipt; three honest ones that follow it take the payment back, and it is made."""
+    await house.stage.until(State.UNCREDITED)
+    house.hold(house.payments() == 0, "something was paid")
+    honest = [house.world.provider().url for _ in range(3)]
+    await house.restart(chain__rpc_urls=",".join(honest))
+    topup = await house.ends()
+    proofs = [event.proof for event in house.named("payment_vanished")]
+    house.hold(proofs == ["unspent"], f"taken back by {proofs}")
+    house.hold(len(topup.charges) == len({a.place for a in topup.out}) == 1, "something else was bought or signed")
+    # These providers stand behind no wire of the house, so that it has not seen the payment leave.
+    house.note("taken back by proof, and sent again as it was")
+
+
+def _whole(name: str, wrong: list[str], place: Served, detail: str) -> Result:
+    """Say how a story of real processes ended: by the chain, and by the ledger on disk."""
+    paid, topups = place.payments(), place.topups()
+    wrong += [] if paid == 1 else [f"{paid} payments on the chain, not 1"]
+    done = [one for one in topups if one.state is State.DONE]
+    wrong += [] if len(done) == 1 else [f"top-ups: {[one.state.value for one in topups]}"]
+    wrong += [] if place.books_match() else ["the books and the wallet differ"]
+    began_ms, ended_ms = (done[0].decided_ms, done[0].moved_ms) if done else (0, 0)
+    seconds = (ended_ms - began_ms) // 1000 if done else None
+    return Result(name, not wrong, paid, paid > len(done), False, "", (), seconds, detail, tuple(wrong))
+
+
+@told_in(32, answer_lost)
+def wish_and_killed_daemon(directory: Path) -> Result:
+    """A daemon hangs, is killed and comes back while `until topup once` repeats one wish: one purchase."""
+    wrong = list[str]()
+    wish = ("once", "--amount", "10", "--yes")
+    with served(directory) as place:
+        daemon = place.start("run")
+        daemon.await_event("cycle_done")
+        daemon.process.send_signal(signal.SIGSTOP)
+        codes = [place.run(*wish, "--timeout", "2").returncode]
+        wrong += [] if codes == [4] else [f"beside a daemon that hangs it ended with {codes}, not 4"]
+        daemon.process.kill()
+        daemon.process.wait()
+        place.start("run").await_event("cycle_done")
+        while codes[-1] != 0 and len(codes) < TRIES_MAX:
+            codes.append(place.run(*wish).returncode)
+        wrong += [] if codes[-1] == 0 else [f"it ended with {codes}"]
+        return _whole("wish_and_killed_daemon", wrong, place, f"exit codes {codes}")
+
+
+@told_in(33)
+def output_lost(directory: Path) -> Result:
+    """What a purchase says cannot be printed, for the disk is full: the exit code tells of the money, not of that."""
+    wrong = list[str]()
+    wish = ("once", "--amount", "10", "--yes", "--force")
+    with served(directory) as place, Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "topup", *wish],
+            env=place.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=COMMAND_S_MAX,
+            check=False,
+        )
+        wrong += [] if done.returncode == 0 else [f"it was bought, and ended with {done.returncode}"]
+        wrong += ["a traceback"] if b"Traceback" in done.stderr else []
+        again = place.document(*wish)
+        told = (again["exit_code"], again["repeated"])
+        wrong += [] if told == (0, True) else [f"who asks again is told {told}"]
+        return _whole("output_lost", wrong, place, "0, and who asks again is told of it")
+
+
+# -- late each time ---------------------------------------------------------------------------------------------------
+
+
+def answers_nobody_waits_for(house: House) -> Iterator[None]:
+    """The node takes each payment; its answer comes when a client of ten seconds' patience has left."""
+    house.wires[0].on(SEND, lose())
+    yield
+
+
+@told_in(34, answers_nobody_waits_for)
+def right_but_late(directory: Path) -> Result:
+    """One of three answers rightly, and 11 s late each time: the two others are enough, and it is named as slow."""
+    world = Near(embedded, conduct=Conduct(posting_delay_ms=10_000), usage_usd=LOW, burn_usd_per_hour=NOTHING)
+
+    async def late(_: Request, answer: Callable[[], Awaitable[Told]]) -> Told:
+        await asyncio.sleep(LATE_S)
+        return await answer()
+
+    async def tell() -> Result:
+        urls = ",".join(f"https://{name}" for name in (SLOW, "two.example", "three.net"))
+        own = {"TOPUP_CHAIN__RPC_URLS": urls, "TOPUP_API__URL": world.gateway.url}
+        stage = Stage(world, directory, world.clock, own)
+        stage.works.rail()
+        for rpc in stage.works.rpcs:
+            hears(rpc, Voice(world.provider_says, late if rpc.host == SLOW else None))
+        hears(stage.works.api._exchange, Voice(world.seller_says))
+        living, began_ms = asyncio.create_task(world.live()), world.clock.now_ms()
+        try:
+            done = await stage.until(State.DONE)
+            for _ in range(3):
+                await world.clock.sleep(10 * MINUTE_S)
+                await stage.step()
+            aside = {(event.provider, event.why) for event in stage.named("provider_set_aside")}
+            wrong = [] if aside == {(SLOW, "slow")} else [f"set aside: {aside}"]
+            wrong += [] if (paid := stage.payments()) == 1 else [f"{paid} payments"]
+            wrong += [] if stage.booked() == stage.left() else ["the books and the wallet differ"]
+            names = tuple(event.name() for event in stage.told)
+            seconds, detail = (done.moved_ms - began_ms) // 1000, "nobody waited eleven seconds"
+            return Result("right_but_late", not wrong, paid, False, False, "", names, seconds, detail, tuple(wrong))
+        finally:
+            living.cancel()
+            await stage.close()
+
+    with world, asyncio.Runner(loop_factory=world.loop) as runner:
+        return runner.run(tell())

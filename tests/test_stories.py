@@ -37,8 +37,8 @@ def _sound(story: Story, directory: Path, payments: int) -> Result:
 
 
 def test_every_story_is_told() -> None:
-    """Twenty-nine stories, numbered without a gap, each of them with a test of its name here."""
-    assert sorted(one.number for one in STORIES.values()) == list(range(1, 30))
+    """Thirty-four stories, numbered without a gap, each of them with a test of its name here."""
+    assert sorted(one.number for one in STORIES.values()) == list(range(1, 35))
     assert all(f"test_{name}" in globals() for name in STORIES)
     assert all(one.says for one in STORIES.values())
 
@@ -254,3 +254,34 @@ def test_api_answers_oddly(tmp_path: Path) -> None:
     """Pages, byte order marks and gzip nobody asked for: the key is not doubted, and one payment is made each time."""
     said = survived(stories_foreign.api_answers_oddly, tmp_path)
     assert (said["payment_signed"], said["key_unfit"]) == (3, 0)
+
+
+@pytest.mark.slow
+def test_ten_blocks_of_logs(tmp_path: Path) -> None:
+    """Providers that grant ten blocks of logs a question: a lost payment is proven dead, and one more is bought."""
+    said = survived(stories_foreign.ten_blocks_of_logs, tmp_path)
+    assert (said["charge_dead"], said["charge_requested"], said["top_up_halted"]) == (1, 2, 0)
+
+
+def test_invented_receipt(tmp_path: Path) -> None:
+    """A sole provider's invention is taken back by those that follow it, and the same bytes are paid with."""
+    said = survived(stories_foreign.invented_receipt, tmp_path)
+    assert (said["payment_signed"], said["payment_vanished"], said["charge_requested"]) == (1, 1, 1)
+
+
+@pytest.mark.slow
+def test_wish_and_killed_daemon(tmp_path: Path) -> None:
+    """Whoever follows the exit codes around a daemon that hangs and dies buys once."""
+    survived(stories_foreign.wish_and_killed_daemon, tmp_path)
+
+
+@pytest.mark.slow
+def test_output_lost(tmp_path: Path) -> None:
+    """A purchase that cannot be told of ends by the money, and the same command is told of it and buys nothing."""
+    survived(stories_foreign.output_lost, tmp_path)
+
+
+def test_right_but_late(tmp_path: Path) -> None:
+    """Eleven seconds late each time, and right: named as slow, set aside, and waited for by nobody."""
+    said = survived(stories_foreign.right_but_late, tmp_path)
+    assert (said["payment_signed"], said["cycle_failed"]) == (1, 0)

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.stage import Stage
+from tests.stories_foreign import invents
 from topup import foreign
 from topup.adoption import Adopted
 from topup.charge import parse
@@ -28,7 +29,7 @@ from topup.recall import confirmed
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
-from topup.sandbox.rpc import Next, RpcServer
+from topup.sandbox.rpc import Next
 from topup.sandbox.world import World, embedded
 from topup.store.sqlite import SqliteStore
 
@@ -63,33 +64,6 @@ def on(world: World, blocks: int) -> None:
     """Let blocks go by."""
     for _ in range(blocks):
         world.do(lambda: world.chain.mine(world.clock.now_s()))
-
-
-def invents(world: World, rpc: RpcServer) -> None:
-    """Let a provider keep what it is given to itself, and show it paid in a block that really is there."""
-    shown: dict[str, dict[str, Any]] = {}
-    chain = world.chain
-    assert isinstance(chain, Evm)
-
-    async def lie(method: str, params: list[Any], ask: Next) -> Any:
-        if method == "eth_sendRawTransaction" and not shown:
-            sent = ask()
-            chain.mine(world.clock.now_s())  # for its receipt alone
-            receipt = chain.rpc("eth_getTransactionReceipt", [sent])
-            chain.reorg(1, drop=True)
-            there = chain.rpc("eth_getBlockByNumber", ["latest", False])
-            place = {"blockHash": there["hash"], "blockNumber": there["number"]}
-            shown[sent] = {**receipt, **place, "logs": [{**log, **place} for log in receipt["logs"]]}
-            return sent
-        if method == "eth_sendRawTransaction":
-            return next(iter(shown))
-        if method == "eth_getTransactionReceipt" and params[0] in shown:
-            return shown[params[0]]
-        if method == "eth_getTransactionCount" and shown:
-            return hex(1)
-        return ask()
-
-    rpc.intercept = lie
 
 
 async def invented(world: World, directory: Path) -> Stage:
