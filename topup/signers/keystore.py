@@ -26,6 +26,7 @@ LENGTH_MAX: Final = 16_384
 # geth's standard is 262,144 × 8 × 1, and as many rounds of pbkdf2; a hundred times that is still seconds.
 SCRYPT_MAX: Final = 2**26
 PBKDF2_MAX: Final = 2**25
+BLOCKS_MAX: Final = 2**12
 KEY_BYTES_MAX: Final = 1024
 MISMATCH: Final = "MAC mismatch"
 NO_KEYSTORE: Final = "name the keystore v3 that geth, MetaMask's export or `eth_account` has written"
@@ -99,9 +100,12 @@ def _too_much(crypto: dict[str, Any]) -> str:
     counts = {name: told[name] for name in (*names, "dklen") if type(told.get(name)) is int and told[name] > 0}
     if counts.pop("dklen", 0) > KEY_BYTES_MAX:
         return f"is no keystore that anybody uses: its key, `dklen`, has more than {KEY_BYTES_MAX} bytes"
-    if prod(counts.values()) <= most:
-        return ""  # a count that is wrong or missing is left to whoever derives the key
-    return f"is no keystore that anybody uses: its {' × '.join(names)} is beyond {most}, which would take hours"
+    # However small `n` is, each of r × p blocks is made and mixed.
+    for some, bound in ((names, most), (tuple(name for name in names if name in "rp"), BLOCKS_MAX)):
+        if prod(counts.get(name, 1) for name in some) > bound:
+            what = " × ".join(some)
+            return f"is no keystore that anybody uses: its {what} is beyond {bound}, which would take hours"
+    return ""  # a count that is wrong or missing is left to whoever derives the key
 
 
 def _lowered(value: Any) -> Any:

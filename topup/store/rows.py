@@ -31,7 +31,7 @@ def legible(what: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
         def whole(*args: P.args, **kwargs: P.kwargs) -> T:
             try:
                 return read(*args, **kwargs)
-            except (ValueError, TypeError, KeyError, ArithmeticError, AttributeError) as error:
+            except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
                 said = f"the ledger is damaged: a row of it is no {what} ({type(error).__name__})"
                 raise StoreUnusable(said, remedy=RESTORE) from error
 
