@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests import wish_model
+from tests import sponsored_model, wish_model
 from tests.builders import NOW_MS, NOW_S, inclusion, plan, signed_bytes, topup
 from tests.rule_r import (
     BELIEVING,
@@ -126,6 +126,47 @@ def test_a_weaker_rule_for_wishes_buys_twice(rule: wish_model.Rule) -> None:
 def test_a_weaker_rule_for_wishes_acts_after_a_4(rule: wish_model.Rule) -> None:
     """A wish that is left behind, or taken without looking, is carried out after its asker was told otherwise."""
     assert wish_model.explore(rule, wish_model.lied).story is not None
+
+
+# -- a payment whose fee somebody else pays ---------------------------------------------------------------------------
+
+SPONSORED_STEPS = {
+    "we waited long enough": 6,
+    "the seller has refused it": 6,
+    "one owner shows it dead": 5,
+    "no control log is asked for": 10,
+    "the control log may stand anywhere in the range": 12,
+    "a safe block is enough, or the newest": 9,
+    "the hash that the seller named is in no block": 12,
+    "nothing of it is in a final block": 7,
+    "the challenge is signed again while it may run": 4,
+    "the unsponsored offer is signed beside it": 4,
+}
+
+
+def test_a_sponsored_payload_and_its_replacement_are_never_both_paid() -> None:
+    """Two sponsors, silence, reorganisations, a lying owner, an index that is empty or behind: no state pays twice."""
+    result = sponsored_model.explore(sponsored_model.RULE)
+    print(f"{len(result.reached):,} states")
+    assert result.story is None
+
+
+@pytest.mark.parametrize("rule", sponsored_model.WRONG, ids=lambda rule: rule.name)
+def test_a_weaker_rule_for_sponsored_payloads_pays_twice(rule: sponsored_model.Rule) -> None:
+    """Each rule that leaves out a part is caught, in so many steps and no fewer."""
+    story = sponsored_model.explore(rule).story
+    assert story is not None
+    assert len(story) == SPONSORED_STEPS[rule.name]
+    assert "pays" in story[-1]
+
+
+def test_the_model_of_sponsored_payloads_is_not_safe_by_being_idle() -> None:
+    """Either sponsor may carry the payload, and its replacement is paid once it is dead."""
+    reached = sponsored_model.explore(sponsored_model.RULE).reached
+    for block in "Aa":
+        assert any(block in state.final for state in reached)
+    assert any(state.dead and "B" in state.final for state in reached)
+    assert not any(state.dead and sponsored_model.ran(state.chain, "A") for state in reached)
 
 
 # -- the program, held against the model ------------------------------------------------------------------------------
