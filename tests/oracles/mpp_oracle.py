@@ -24,6 +24,7 @@ from mpp import Challenge, Credential, Receipt  # type: ignore[import-not-found]
 from mpp._parsing import ParseError  # type: ignore[import-not-found]
 from mpp.methods.tempo import TempoAccount, _attribution  # type: ignore[import-not-found]
 from mpp.methods.tempo import client as tempo
+from mpp.methods.tempo.fee_payer_envelope import encode_fee_payer_envelope  # type: ignore[import-not-found]
 from mpp.runtime import CredentialParams  # type: ignore[import-not-found]
 from pytempo import Call, TempoTransaction  # type: ignore[import-not-found]
 
@@ -37,6 +38,9 @@ def transaction(key: str, root: str | None, fields: dict[str, Any]) -> Any:
     call = Call.create(to=fields.pop("to"), data=fields.pop("data"))
     unsigned = TempoTransaction.create(**fields, calls=(call,))
     signed = unsigned.sign_access_key(key, root) if root else unsigned.sign(key)
+    if unsigned.awaiting_fee_payer:
+        payload = encode_fee_payer_envelope(signed)
+        return {"digest": "0x" + unsigned.get_signing_hash().hex(), "raw": "0x" + payload.hex()}
     return {
         "digest": "0x" + unsigned.get_signing_hash().hex(),
         "raw": "0x" + signed.encode().hex(),
@@ -78,7 +82,10 @@ def verify(value: str) -> Any:
     """Tell whether the challenge that a credential echoes is one of ours, and what pays."""
     credential = Credential.from_authorization(value)
     echo = credential.challenge
-    line = "Payment " + ", ".join(f'{name}="{getattr(echo, name)}"' for name in NAMES if getattr(echo, name))
+    said = (
+        (name, getattr(echo, name).replace("\\", "\\\\").replace('"', '\\"')) for name in NAMES if getattr(echo, name)
+    )
+    line = "Payment " + ", ".join(f'{name}="{value}"' for name, value in said)
     own = Challenge.from_www_authenticate(line).verify(SECRET, echo.realm)
     return {"own": own, "payload": credential.payload, "source": credential.source}
 
