@@ -134,7 +134,7 @@ def kind_of(annotation: Any) -> tuple[str, list[Any]]:
         word, some = kind_of(annotation.__origin__)
         return checked(word, annotation.__metadata__), [*some, *constraints_of(annotation.__metadata__)]
     words: dict[Any, str] = {str: "text", int: "integer", Decimal: "decimal", Path: "path", SecretStr: "secret"}
-    return words[annotation], []
+    return (words | {bool: "`true` or `false`"})[annotation], []
 
 
 def checked(word: str, metadata: Any) -> str:
@@ -182,6 +182,8 @@ def default_of(name: str, field: Any) -> str:
     value = field.default
     if value is None or value in ((), {}):
         return "–"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
     return "`" + (",".join(map(str, value)) if isinstance(value, tuple) else str(value)) + "`"
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
 from tests import kill_handover, proxy
-from tests.kill_worlds import IN_USDC, MPP, X402, House, Life
+from tests.kill_worlds import IN_USDC, MPP, SPONSORED, X402, Forgetting, House, Life
 from topup.sandbox.faults import FAULTS
 from topup.store.sqlite import SqliteStore
 from topup.ways import CANCEL, RESOLVE
@@ -97,6 +98,13 @@ LIVES: Final[dict[str, Life]] = {
         Life("usdc", "The charge is paid in USDC: an approval first, then the payment.", ground=IN_USDC),
         Life("x402", "A seller carries the signed transfer to the chain.", early=True, ground=X402),
         Life("mpp", "A seller broadcasts the signed payment on Tempo.", early=True, ground=MPP),
+        Life("sponsored", "A seller adds itself as the sponsor and submits the payment on Tempo.", ground=SPONSORED),
+        Life(
+            "sponsored-dead",
+            "The first payload is never submitted; it is proven dead and another one is paid.",
+            providers=2,
+            ground=replace(SPONSORED, gateway=Forgetting),
+        ),
         Life("afterwards", "What ended is looked at until it is final.", early=True, refilled=True),
         *kill_handover.LIVES,
     )

@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from tests.killed import ARMED, TRACE, Cell
 from tests.served import PATIENCE_S, TOPUP, Running, Served
 from tests.warm import Forked, Warm, takes
 from topup.books import Commodity
-from topup.sandbox import contracts, purchases, x402_seller
+from topup.sandbox import contracts, purchases, sponsor, x402_seller
 from topup.sandbox.anvil import Anvil
 from topup.sandbox.gateway import Account, Conduct, Gateway
 from topup.sandbox.tempo import FEE_AMM, USDC_E, Tempo
@@ -42,6 +42,8 @@ LIFE_S: Final = 90
 TRANSFER: Final = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
 HELD: Final = 45_000_000
 TEN: Final = 10_000_000
+# Longer than a sponsored payload is held for alive.
+WINDOW_MS: Final = 120_000
 # Every process that was started, for the case that this one is told to stop.
 CHILDREN: Final[list[subprocess.Popen[bytes] | Forked]] = []
 
@@ -123,6 +125,40 @@ def _machine(world: World, account: Account, delay_ms: int) -> purchases.Seller:
     return purchases.Seller(account, world.chain, conduct=purchases.MppConduct(posting_delay_ms=delay_ms))
 
 
+def _sponsored_tempo(world: World) -> Tempo:
+    rich = {world.wallet: HELD} | sponsor.funds(HELD)
+    return Tempo(_anvil(), funded=rich, block_s=None, now=world.clock.now_s)
+
+
+def _sponsoring(world: World, account: Account, delay_ms: int) -> purchases.Seller:
+    conduct = purchases.MppConduct(posting_delay_ms=delay_ms, sponsored=True)
+    return purchases.Seller(account, world.chain, conduct=conduct)
+
+
+class Forgetting(purchases.Seller):
+    """Never submits the first payload that it is handed. Its time is over at once, and somebody else uses the chain."""
+
+    def __init__(self, world: World, account: Account, delay_ms: int) -> None:
+        conduct = purchases.MppConduct(posting_delay_ms=delay_ms, sponsored=True)
+        super().__init__(account, world.chain, conduct=conduct)
+        self._world, self._forgot, self._others = world, "", 0
+
+    async def _settle(self, payment: purchases.Payment, fault: str) -> None:
+        if not self._forgot:
+            self._forgot = payment.transfer.hash
+            self._world.clock.leap(WINDOW_MS)
+        if payment.transfer.hash != self._forgot:
+            await super()._settle(payment, fault)
+
+    def poll(self) -> None:
+        """Post what is due; and after the first payload, move somebody else's dollar now and then."""
+        super().poll()
+        if self._forgot and self.chain.pending() == 0:  # type: ignore[attr-defined]
+            self._others += 1
+            raw = sponsor.moved(sponsor.SPONSORS[1], USDC_E, self._others, self.now_ms() // 1000 + 600)
+            self.chain.rpc("eth_sendRawTransaction", ["0x" + raw.hex()])
+
+
 def _sells_x402(world: World) -> dict[str, str]:
     seller: Any = world.gateway
     return dict(seller.environment())
@@ -131,6 +167,12 @@ def _sells_x402(world: World) -> dict[str, str]:
 def _sells_mpp(_: World) -> dict[str, str]:
     own = {"RAILS__USE": "mpp", "RAILS__MPP__REALM": "127.0.0.1", "RAILS__MPP__RECIPIENTS": purchases.RECIPIENT}
     return {f"TOPUP_{name}": value for name, value in own.items()}
+
+
+def _sells_sponsored(world: World) -> dict[str, str]:
+    # The hard fork that anvil knows takes no expiring nonce for longer than half a minute.
+    own = {"TOPUP_RAILS__MPP__SPONSORED": "true", "TOPUP_RAILS__MPP__SPONSORED_S": "28"}
+    return _sells_mpp(world) | own
 
 
 COINBASE: Final = Ground(_base)
@@ -156,6 +198,13 @@ MPP: Final = Ground(
     sells="/credits/purchases",
     handed=lambda seller: {payment[2:] for payment in seller.payments},
     block_s=0.2,
+)
+SPONSORED: Final = replace(
+    MPP,
+    chain=_sponsored_tempo,
+    gateway=_sponsoring,
+    settings=_sells_sponsored,
+    handed=lambda seller: set(seller.handed),
 )
 
 

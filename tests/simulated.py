@@ -496,6 +496,7 @@ class Provider:
         return Account(block.head, at.head, flag, frozenset({payer} if payer is not None else set()))
 
     def _marked(self, block: Block, trace: Trace) -> bool:
+        assert trace.mark is not None, "what is sponsored is not simulated"
         address, asked = trace.mark
         return self.lie == "marked" or (address, asked[-32:]) in block.used
 

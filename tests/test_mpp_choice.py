@@ -179,7 +179,7 @@ def test_a_refusal_of_several_says_what_is_wrong_with_each() -> None:
     """Two that cannot be paid, two reasons; a sponsored one says what would help."""
     said = refused(OTHERS["ousd"], OTHERS["stranger"])
     assert "2 of them, none payable" in said.was and "OUSD" in said.was and "recipient" in said.was
-    assert "ask the seller" in refused(OTHERS["sponsored"]).remedy
+    assert "rails.mpp.sponsored = true" in refused(OTHERS["sponsored"]).remedy
     assert "stripe charge" in refused(OTHERS["card"]).was
     assert "without a challenge" in refused().was
 

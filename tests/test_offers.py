@@ -113,9 +113,10 @@ def test_a_realm_that_is_not_set_names_its_setting(tmp_path: Path) -> None:
 
 
 def test_a_sponsored_challenge_says_what_would_help(tmp_path: Path) -> None:
-    """It is refused, and no setting is named that does not exist."""
+    """It is refused with the setting that pays it, and with that setting it fits."""
     told = challenged(tmp_path, "fee-payer")
-    assert "ask the seller for an offer whose fee the payer pays" in told["remedy"]
+    assert "rails.mpp.sponsored = true pays an offer whose fee the seller pays" in told["remedy"]
+    assert challenged(tmp_path, "fee-payer", TOPUP_RAILS__MPP__SPONSORED="true")["fits"]
 
 
 def test_an_x402_offer_is_shown_and_not_taken(tmp_path: Path) -> None:

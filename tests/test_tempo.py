@@ -23,6 +23,7 @@ from topup.tempo import (
     access_digest,
     access_signature,
     digest,
+    opened,
     sealed,
     transfer_with_memo,
 )
@@ -99,7 +100,9 @@ def transactions(draw: st.DrawFn) -> Transaction:
 def fields(tx: Transaction) -> dict[str, Any]:
     """Name the fields as pytempo does."""
     named = vars(tx) | {"to": text(tx.to), "data": text(tx.data), "fee_token": text(tx.fee_token)}
-    theirs = {"lane": "nonce_key", "gas_price": "max_fee_per_gas"}
+    if tx.sponsored:
+        named["fee_token"] = None  # the sponsor names it
+    theirs = {"lane": "nonce_key", "gas_price": "max_fee_per_gas", "sponsored": "awaiting_fee_payer"}
     return {theirs.get(name, name): value for name, value in named.items()}
 
 
@@ -131,6 +134,17 @@ def test_same_bytes_by_an_access_key(python_package: Oracle, tx: Transaction, ro
     raw = accessed(tx, root, OTHER)
     told = python_package.ask("transaction", key=OTHER.to_hex(), root=text(root), fields=fields(tx))
     assert told == {"digest": text(digest(tx)), "raw": text(raw), "hash": text(keccak(raw))}
+
+
+@settings(deadline=None)
+@given(tx=transactions())
+def test_same_payload_for_a_sponsor(python_package: Oracle, tx: Transaction) -> None:
+    """With the fee left to somebody else, pytempo signs the same digest, and pympp hands the same payload over."""
+    one = replace(tx, sponsored=True)
+    payload = opened(one, WALLET, signed(KEY, digest(one)))
+    told = python_package.ask("transaction", key=KEY.to_hex(), root=None, fields=fields(one))
+    assert told == {"digest": text(digest(one)), "raw": text(payload)}
+    assert digest(one) != digest(tx), "who signs for a sponsor has not signed to pay the fee himself"
 
 
 @settings(deadline=None)

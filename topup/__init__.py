@@ -95,6 +95,7 @@ Each module answers one question. In the order the money flows:
     search.py     How far was a payment looked for, and which transactions carry it?
     fate.py       Was this charge ever paid?
     holdings.py   What does a wallet hold at a final block?
+    control.py    Does a provider show the logs of a time, or only its blocks?
     traces.py     What became of an authorization that somebody else carries to the chain?
     keychain.py   What may an access key still spend?
     token.py      How does a chain answer for payments that somebody else carries there?
@@ -174,6 +175,7 @@ Each module answers one question. In the order the money flows:
     purchase_wire.py What does OpenRouter's endpoint for purchases take, and what does it answer?
     mpp_wire.py   How is a challenge of the Payment scheme sealed and written, and a credential read?
     mpp_faults.py What can a seller for machine payments do wrong, in a sentence each, and what must come of it?
+    sponsor.py    How does a seller complete a payment whose network fee it pays, and what does it insist on?
     tempo_transfer.py What does a transaction on Tempo pay, is that what was asked for, and does its receipt show it?
     x402.py       How would a gateway sell credits for a signed transfer of dollars?
     x402_plain.py How does a seller for x402 behave whose ways are a record?

@@ -240,6 +240,28 @@ def strangers(known: Known, transfers: Sequence[Transfer]) -> list[Transfer]:
     return [t for t in transfers if t.tx_hash not in held]
 
 
+def named(
+    attempts: Sequence[tuple[TopUp, Attempt]], transfers: Sequence[Transfer], *, by_id: bool
+) -> list[tuple[bytes, Transfer]]:
+    """Return each payment with the hash of the attempt that made it, or its own where none is known to.
+
+    An attempt's hash is the authorization's nonce (`by_id`), or that of the transaction which was signed whole. What a
+    sponsor has completed has a hash of his making: it is known once the payment was seen in a block. Before, a payment
+    of just that amount to just that recipient is taken for it, for whoever looks next finds it by its memo.
+    """
+    own = {a.tx_hash: a.hash for _, a in attempts if a.hash is not None}
+    open_ones = [a for _, a in attempts if a.plan.sponsored and a.inclusion is None]
+    keyed = list[tuple[bytes, Transfer]]()
+    for one in transfers:
+        key = one.intent_id if by_id else own.get(one.tx_hash, one.tx_hash)
+        alike = (a for a in open_ones if (a.plan.data[16:36], a.plan.tokens.units) == (one.recipient, one.spent))
+        if not by_id and one.tx_hash not in own and (made := next(alike, None)) is not None and made.hash is not None:
+            open_ones.remove(made)
+            key = made.hash
+        keyed.append((key, one))
+    return keyed
+
+
 def hold_against(
     attempts: Sequence[tuple[TopUp, Attempt]],
     shown: Mapping[bytes, Transfer],

@@ -47,6 +47,8 @@ class Arrival(Steps):
         paid = topup.paying
         assert paid is not None
         name = flag_name(topup, self._paid(topup))
+        if paid.plan.sponsored:
+            return  # the chain keeps no mark of it
         if self._store.told("", name) is not None:
             return
         try:

@@ -337,6 +337,7 @@ def signer(s: Settings) -> LocalSigner | None:
         frozenset({Domain(d.name, d.version, d.chain_id, d.token) for d in (BASE_DOLLAR,) if X402 in s.rails.use}),
         frozenset({(d.chain_id, d.token) for d in (TEMPO_DOLLARS[s.rails.mpp.pay_with],) if MPP in s.rails.use}),
         Usd(s.rails.mpp.network_fee_max_usd).usdc_down(),
+        sponsored=s.rails.mpp.sponsored,
         prefixes=chain.prefixes,
         root=_address(s.rails.mpp.root) if s.rails.mpp.root else b"",
     )
@@ -615,7 +616,12 @@ def _mpp(p: Parts) -> Rail:
         ),
         p.key,
         p.clock,
-        terms=Terms(r.realm or exchange.host.partition(":")[0], dollar.asset, TEMPO_TOKENS),
+        terms=Terms(
+            r.realm or exchange.host.partition(":")[0],
+            dollar.asset,
+            TEMPO_TOKENS,
+            r.sponsored_s if r.sponsored else 0,
+        ),
         fields=fields(s),
     )
 

@@ -135,7 +135,8 @@ def may_sign(topup: TopUp, seq: int) -> str | None:
 
     Every other charge of the top-up whose payment may have left has to carry the mark of its proof; and a charge that
     carries one itself is never signed again, because D2 only speaks of what was signed before it. Several payments of
-    one charge need no rule: the contract pays an id once.
+    one charge need no rule where the chain takes one of them at most: the contract pays an id once, a lane runs one
+    transaction. Nothing but its own bytes binds what is sponsored, so that its charge is signed once.
 
     A faster way is left out on purpose: to sign the new charge only at the very nonce of the old one, of which at
     most one can be mined. It saves the wait for a final block, and is unsafe from the moment that nonce is taken.
@@ -147,6 +148,8 @@ def may_sign(topup: TopUp, seq: int) -> str | None:
         out = bool(_payments(topup, charge.seq))
         if charge.seq != seq and out and charge.dead is None:
             return f"a payment of charge {charge.seq} may have left, and nothing proves that it can never be mined"
+        if charge.seq == seq and any(a.plan.sponsored for a in _payments(topup, seq)):
+            return f"a sponsored payment of charge {seq} may have left: the chain would run another one beside it"
         if charge.seq == seq and charge.dead is not None:
             return f"charge {seq} is marked dead: a new payment of it could bring it back to life"
     return None

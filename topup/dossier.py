@@ -350,8 +350,9 @@ def _coinbase_charge(topup: TopUp, row: dict[str, Any]) -> dict[str, Any]:
 
 def _attempt(rail: str, attempt: Attempt, row: dict[str, Any]) -> dict[str, Any]:
     plan = attempt.plan
-    # The hash of an x402 attempt is its authorization's nonce; the transaction is whoever's that carries it.
-    by_nonce = rail == X402 and attempt.inclusion is None
+    # The hash of an x402 attempt is its authorization's nonce, and of a sponsored one that of what was signed; the
+    # transaction is whoever's that carries it.
+    by_nonce = (rail == X402 or plan.sponsored) and attempt.inclusion is None
     return {
         "id": attempt.id,
         "charge_seq": attempt.charge_seq,

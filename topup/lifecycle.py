@@ -36,6 +36,9 @@ from typing import Final
 from topup.money import Asset, Usd, Usdc, Wei
 
 NO_TOKENS: Final = Usdc(0)
+# What a sponsor holds leaves no mark on the chain but its log. It is dead once a final block is so far past its end,
+# and the logs of that time are known to be there.
+SPONSORED_MARGIN_S: Final = 60
 
 
 class State(StrEnum):
@@ -214,6 +217,16 @@ class Plan:
     broadcaster: Broadcaster = Broadcaster.US
     # When what is signed dies of itself, in unix seconds; 0 where only the charge says so.
     ends_s: int = 0
+
+    @property
+    def sponsored(self) -> bool:
+        """Tell whether somebody else pays the network's fee and signs as well: the wallet pays none for its gas."""
+        return self.broadcaster is Broadcaster.SERVER and self.gas_limit > 0 and self.token_fee == NO_TOKENS
+
+    @property
+    def over_s(self) -> int:
+        """Return up to when it may still run, as far as it says; a sponsored one is held for alive a minute longer."""
+        return self.ends_s + (SPONSORED_MARGIN_S if self.sponsored else 0)
 
     @property
     def cost_max(self) -> Wei:

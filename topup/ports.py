@@ -369,18 +369,20 @@ class Trace:
     Attributes:
         key: the attempt's hash, under which it is reported.
         hash: the transaction's hash where that is known before it is sent, as when the whole transaction was signed.
-        mark: contract and call data of a read whose word is zero until the authorization is used, and never again.
+        mark: contract and call data of a read whose word is zero until the authorization is used, and never again; None
+            where the chain keeps none, as for what somebody else pays the fee of: then its log alone shows it.
         log: address and topics of the one log its use emits; a topic that is None may be anything.
         token: the token it moves, 20 bytes.
         sender, recipient: from whom and to whom, 20 bytes each.
         tokens: exactly how much.
         since: no use can stand in an earlier block.
         pays_fee: whether the network's fee falls on the wallet, in this token (Tempo).
+        ends_s: from when on it cannot be used, in unix seconds; asked of what has no mark.
     """
 
     key: bytes
     hash: bytes | None
-    mark: tuple[bytes, bytes]
+    mark: tuple[bytes, bytes] | None
     log: tuple[bytes, tuple[bytes | None, ...]]
     token: bytes
     sender: bytes
@@ -388,6 +390,7 @@ class Trace:
     tokens: Usdc
     since: int
     pays_fee: bool
+    ends_s: int = 0
 
 
 class TokenChain(Protocol):

@@ -387,7 +387,9 @@ class Pursuit(Steps):
         return self._move(topup, Fact.FAIL, said)
 
     def _paid_elsewhere(self, topup: TopUp, by: frozenset[bytes]) -> Step:
-        if by & {a.hash for a in topup.out}:
+        # By its memo it can be nothing but what was signed for this charge, whoever has carried it.
+        sponsored = any(a.plan.sponsored for a in topup.out if a.charge_seq == len(topup.charges))
+        if by & {a.hash for a in topup.out} or (by and sponsored):
             return self._undecided(topup, "paid, as the log shows; its receipt is missing")
         hashes = ", ".join("0x" + one.hex() for one in by) or "a transaction without an event"
         return self._halt(topup, f"the charge was paid by {hashes}, which is not in the ledger: see `topup reconcile`")

@@ -691,8 +691,7 @@ class Search:
         rail, chain_id, found = self._one.rail, self._panel.chain_id, self._report.findings
         transfers = [t for t in self._store.transfers(chain_id, self._wallet) if t.contract == self._one.dollar.token]
         attempts = self._store.known(chain_id, self._wallet).carried(rail)
-        # An attempt's hash is the authorization's nonce, or that of the transaction which was signed whole.
-        keyed = [(t.intent_id if rail == X402 else t.tx_hash, t) for t in transfers]
+        keyed = adoption.named(attempts, transfers, by_id=rail == X402)
         adoption.hold_against(attempts, dict(keyed), (first, last), found)
         ours = {a.hash for _, a in attempts}
         for transfer in (t for key, t in keyed if key not in ours):

@@ -24,6 +24,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -232,8 +233,15 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_bool(cls, value: object) -> object:
-        """No setting is true or false; to Python `true` is also the number 1."""
+    def _no_bool(cls, value: object, info: ValidationInfo) -> object:
+        """Take true and false where they are meant, and nothing else there; to Python `true` is also the number 1."""
+        field = cls.model_fields.get(info.field_name or "")
+        if field is not None and field.annotation is bool:
+            words: dict[object, bool] = {"true": True, "false": False}
+            said = words.get(value.strip().lower()) if isinstance(value, str) else value
+            if not isinstance(said, bool):
+                raise ValueError("expected true or false")
+            return said
         if isinstance(value, bool):
             raise ValueError("expected something else than true or false")  # noqa: TRY004 - pydantic wants ValueError
         return value
@@ -376,6 +384,12 @@ class MppSection(Section):
     )
     life_min_s: int = Field(default=30, ge=10, description="shortest time to a challenge's end")
     life_max_s: int = Field(default=900, le=86_400, description="longest time to a challenge's end")
+    sponsored: bool = Field(
+        default=False, description="pay offers whose network fee the seller pays, where there is no other"
+    )
+    sponsored_s: int = Field(
+        default=300, ge=20, le=300, description="how long what is signed for such an offer can be used"
+    )
     root: Address | None = Field(
         default=None, description="the account that pays, when the key is one of its access keys with a limit"
     )
@@ -739,6 +753,10 @@ def check(s: Settings) -> list[str]:
         s.rails.mpp.root is not None and s.wallet.address not in (None, s.rails.mpp.root),
         f"wallet.address {s.wallet.address} is not rails.mpp.root {s.rails.mpp.root}, the account that pays: "
         "make them one, or remove wallet.address",
+    )
+    rule(
+        s.rails.mpp.root is not None and s.rails.mpp.sponsored,
+        "rails.mpp.sponsored pays by the wallet's own key: sponsors take no access key; remove rails.mpp.root",
     )
     rule(
         s.rails.mpp.root is not None and s.rails.use != ("mpp",),

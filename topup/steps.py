@@ -100,8 +100,10 @@ class Steps:
 
     def _deadline_s(self, topup: TopUp) -> int:
         """Return until when the newest charge may be paid: as it says, and as was signed for it."""
-        signed = [a.plan.ends_s for a in topup.out if a.charge_seq == len(topup.charges)]
-        return max(self._demand(topup).deadline, *signed, 0)
+        signed = [a.plan for a in topup.out if a.charge_seq == len(topup.charges)]
+        if signed and all(plan.sponsored for plan in signed):  # signed for less time than the seller gives
+            return max(plan.over_s for plan in signed)
+        return max(self._demand(topup).deadline, *(plan.over_s for plan in signed), 0)
 
     def _move(self, topup: TopUp, fact: Fact, reason: str) -> TopUp:
         if fact in (Fact.EXPIRED, Fact.GIVEN_UP):

@@ -1,9 +1,10 @@
 """What is signed when dollars are sent on Tempo? The transaction of type 0x76 before and after it is signed; no key.
 
 A Tempo transaction has a nonce on a lane. Lanes are counted apart, so that one of its own belongs to one purchase, and
-two transactions on it can never both run. Fees are paid in a dollar. Amounts are token units, gas prices 10^-18
-dollars, times unix seconds, addresses 20 bytes. Sources: tempoxyz/mpp-specs, draft `tempo-charge`; tempoxyz/tempo, TIP
-1009 and the interface of its account keychain.
+two transactions on it can never both run. On the last lane nonces expire instead: what is signed there runs once, and
+never from its `validBefore` on. Fees are paid in a dollar, by the payer or by a sponsor, who then signs as well.
+Amounts are token units, gas prices 10^-18 dollars, times unix seconds, addresses 20 bytes. Sources: tempoxyz/mpp-specs,
+draft `tempo-charge`; tempoxyz/tempo, TIP 1009 and the interface of its account keychain.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
 TYPE: Final = b"\x76"
+# A payload that a sponsor has still to sign, as it is handed to him.
+OPEN: Final = b"\x78"
+# The lane of expiring nonces. What is sponsored stands there, for sponsors take nothing else.
+EXPIRING: Final = 2**256 - 1
 # Before the root account and the key's own signature: what is signed by one of an account's access keys.
 ACCESS_KEY: Final = b"\x04"
 TRANSFER_WITH_MEMO: Final = keccak(text="transferWithMemo(address,uint256,bytes32)")[:4]
@@ -34,13 +39,16 @@ _REMAINING: Final = keccak(text="getRemainingLimitWithPeriod(address,address,add
 _SECP256K1: Final = 0
 # The end of a key that never expires.
 NEVER: Final = 2**64 - 1
-# The last lane is that of expiring nonces, and lanes that begin with this byte are the chain's own.
+# Lanes that begin with this byte are the chain's own.
 _RESERVED: Final = 0x5B
 
 
 @dataclass(frozen=True)
 class Transaction:
-    """One call on a lane of its own, with nonce 0; `lane` has 256 bits, `gas_price` is the most that is paid."""
+    """One call on a lane of its own, with nonce 0; `lane` has 256 bits, `gas_price` is the most that is paid.
+
+    Where it is `sponsored` somebody else pays the fee, in a token that he names.
+    """
 
     chain_id: int
     gas_price: int
@@ -50,6 +58,7 @@ class Transaction:
     lane: int
     valid_before: int
     fee_token: bytes
+    sponsored: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,7 +140,15 @@ def sealed(tx: Transaction, signature: bytes) -> bytes:
     return TYPE + bytes(rlp.encode([*_fields(tx), signature]))
 
 
+def opened(tx: Transaction, sender: bytes, signature: bytes) -> bytes:
+    """Return the payload of a sponsored transaction that its sender has signed: a sponsor adds himself and sends it."""
+    *fields, _, _, authorizations = _fields(tx)
+    return OPEN + bytes(rlp.encode([*fields, b"", sender, authorizations, signature]))
+
+
 def _fields(tx: Transaction) -> list[Any]:
     calls = [[tx.to, 0, tx.data]]
     fees = [tx.chain_id, 0, tx.gas_price, tx.gas_limit]
-    return [*fees, calls, [], tx.lane, 0, tx.valid_before, b"", tx.fee_token, b"", []]
+    # The sender signs that there is a sponsor, and leaves open who it is and what he pays in.
+    paid_in, sponsor = (b"", b"\0") if tx.sponsored else (tx.fee_token, b"")
+    return [*fees, calls, [], tx.lane, 0, tx.valid_before, b"", paid_in, sponsor, []]

@@ -338,11 +338,11 @@ def fate(answers: Answers[Account]) -> Fate:
     """Join what providers say of a charge, word for word.
 
     Raises:
-        Disagreement: any two differ in the final block, the mark or the payers.
+        Disagreement: any two differ in the final block, the mark, the payers or the control.
     """
     votes = answers.votes
     told = votes[0].value
-    if any((v.value.final, v.value.flag, v.value.payers) != (told.final, told.flag, told.payers) for v in votes):
+    if any(replace(v.value, newest=told.newest) != told for v in votes):
         shown = (
             f"{v.name} has 0x{v.value.final.hash.hex()} at {v.value.final.number}, "
             f"{'the' if v.value.flag else 'no'} mark and {len(v.value.payers)} payments"

@@ -35,7 +35,8 @@ class Ends:
 class Unread:
     """What one provider says whose logs were read up to block `last` only.
 
-    `late` when others need not wait for it; `over` says why they are not read any further, "" where they are.
+    `late` when others need not wait for it; `over` says why they are not read any further, or prove nothing, "" where
+    they are read on.
     """
 
     newest: Head
@@ -46,12 +47,16 @@ class Unread:
 
 @dataclass(frozen=True)
 class Account:
-    """What one provider says of a charge: `final` is the block that was agreed on, the rest was read at `newest`."""
+    """What one provider says of a charge: `final` is the block that was agreed on, the rest was read at `newest`.
+
+    `control` names the log by which it has shown that it keeps logs, where its word rests on them alone.
+    """
 
     newest: Head
     final: Head
     flag: bool
     payers: frozenset[bytes]
+    control: bytes = b""
 
 
 def processed_slot(demand: Charge) -> bytes:

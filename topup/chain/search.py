@@ -42,12 +42,15 @@ class Sought:
         since: no payment can stand in an earlier block.
         carrier: reads a log that lies between two blocks; returns its transaction and block, or None where it is of
             another payment.
+        again: so many of the last blocks that were read are read once more, for an index of logs may lag behind its
+            blocks.
     """
 
     subject: bytes
     wanted: Wanted
     since: int
     carrier: Callable[[Any, int, int], tuple[bytes, int] | None]
+    again: int = 0
 
 
 class TooNarrow(ChainUnknown):
@@ -87,6 +90,10 @@ class Search:
             piece = await self._on(rpc, sought, piece, newest, kept=None)
         return piece
 
+    def forget(self, subject: bytes) -> None:
+        """Read what was read of this within this process once more: the providers disagree on it."""
+        self._newest = {key: piece for key, piece in self._newest.items() if key[1] != subject}
+
     def late(self, piece: Piece) -> bool:
         """Tell whether others have waited for it long enough."""
         return piece.spent_ms > LATE_MS
@@ -111,9 +118,13 @@ class Search:
         return self._with_all_taken(rpc, sought, none), stored is not None
 
     def _with_all_taken(self, rpc: Rpc, sought: Sought, piece: Piece) -> Piece:
-        """Count what the search has taken beyond this piece: no answer makes it begin at nothing again."""
+        """Count what the search has taken beyond this piece: no answer makes it begin at nothing again.
+
+        Its last blocks are read once more where that was asked for.
+        """
         asked, spent_ms = self._taken.get((rpc.owner, sought.subject), (0, 0))
-        return replace(piece, asked=max(piece.asked, asked), spent_ms=max(piece.spent_ms, spent_ms))
+        last = max(sought.since - 1, piece.last - sought.again)
+        return replace(piece, last=last, asked=max(piece.asked, asked), spent_ms=max(piece.spent_ms, spent_ms))
 
     async def _on(self, rpc: Rpc, sought: Sought, piece: Piece, end: Head, *, kept: bool | None) -> Piece:
         """Read on up to `end`; `kept` says whether a piece is in the ledger, None that this one is never kept there."""

@@ -9,7 +9,7 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from topup.chain import agreement
-from topup.chain.agreement import Agreed
+from topup.chain.agreement import Agreed, Disagreement
 from topup.chain.contracts import encode, returned
 from topup.chain.fees import tip, tip_query
 from topup.chain.holdings import held
@@ -20,7 +20,7 @@ from topup.chain.quorum import Quorum
 from topup.chain.rpc import Rpc, RpcError, known, quantity, unhex
 from topup.chain.search import Search
 from topup.chain.survey import head, reason, right_chain
-from topup.chain.traces import Traced, account, balance, known_word, look, mark
+from topup.chain.traces import Traced, account, balance, known_word, look, mark, over_subject
 from topup.death import Fate, More
 from topup.errors import ChainUnknown, PaymentForbidden
 from topup.money import Usdc, Wei
@@ -76,7 +76,15 @@ class AuthorizedChain(Quorum):
         read = agreement.read(answers)
         if isinstance(read, More):
             return read
-        return self._told("what became of an authorization", lambda: Agreed(agreement.fate(read.value), read.dissent))
+        try:
+            return self._told(
+                "what became of an authorization", lambda: Agreed(agreement.fate(read.value), read.dissent)
+            )
+        except Disagreement:
+            # Nothing but logs tells of what has no mark: whoever hid one may show it by now.
+            if trace.mark is None and search is not None:
+                search.forget(over_subject(trace))
+            raise
 
     async def holdings(self, wallet: bytes) -> Holdings:
         """Ask every provider what a wallet holds of the chain's dollar at a final block."""
@@ -134,6 +142,7 @@ async def survey(
         PaymentForbidden: one of these authorizations was used, or the token's address has no code.
     """
     by = () if key is None else queries(wallet, key, token)
+    marked = [trace for trace in traces if trace.mark is not None]
     spoken, newest, asked, code, held, *rest = await rpc.batch(
         [
             ("eth_chainId", []),
@@ -141,11 +150,11 @@ async def survey(
             tip_query(rpc),
             ("eth_getCode", ["0x" + token.hex(), "latest"]),
             balance(token, wallet, "latest"),
-            *(mark(trace, "latest") for trace in traces),
+            *(mark(trace, "latest") for trace in marked),
             *by,
         ]
     )
-    marks, about = rest[: len(traces)], rest[len(traces) :]
+    marks, about = rest[: len(marked)], rest[len(marked) :]
     right_chain(rpc, spoken, chain_id)
     block = known(newest, "the newest block")
     now = head(block)
@@ -154,7 +163,7 @@ async def survey(
         raise PaymentForbidden(
             "no_code", f"there is no token at 0x{token.hex()} on chain {chain_id}", remedy="correct the token's address"
         )
-    for trace, answer in zip(traces, marks, strict=True):
+    for trace, answer in zip(marked, marks, strict=True):
         if known_word(answer, "an authorization's mark"):
             raise PaymentForbidden(
                 "authorization_used",

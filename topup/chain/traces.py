@@ -14,6 +14,7 @@ from typing import Any, Final
 from eth_utils.address import to_checksum_address
 
 from topup.chain.contracts import encode
+from topup.chain.control import Uncontrolled, control
 from topup.chain.evidence import HEADS, View, height, safe_height
 from topup.chain.fate import Account, Unread, looked, past, still
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhex, unhexed
@@ -28,6 +29,8 @@ from topup.ports import UNMEASURED, Head, Seen, Sighting, Trace
 TRANSFER: Final = bytes.fromhex("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef")
 # Where fees are paid in dollars (Tempo), gas is priced in 10^-18 of one; the token's unit is 10^-6.
 PRICES_PER_UNIT: Final = 10**12
+# What only a log shows is looked for in the last minute's blocks again.
+AGAIN: Final = 120
 Traced = tuple[Trace, Inclusion | None]
 
 
@@ -40,10 +43,11 @@ async def look(rpc: Rpc, chain_id: int, traces: Sequence[Traced], search: Search
     """
     recorded = {trace.key: told for trace, told in traces if told is not None}
     named = [trace for trace, _ in traces if trace.hash is not None]
+    marked = [trace for trace, _ in traces if trace.mark is not None]
     queries: list[Query] = [
         ("eth_chainId", []),
         *HEADS,
-        *(mark(trace, "latest") for trace, _ in traces),
+        *(mark(trace, "latest") for trace in marked),
         *(_receipt(trace.hash or b"") for trace in named),
         *(("eth_getBlockByNumber", [hex(told.block_number), False]) for told in recorded.values()),
     ]
@@ -51,7 +55,7 @@ async def look(rpc: Rpc, chain_id: int, traces: Sequence[Traced], search: Search
     right_chain(rpc, spoken, chain_id)
     now, answers = head(known(newest, "the newest block")), iter(rest)
     end = _final(final, now)
-    marks = {trace.key: _word(next(answers)) for trace, _ in traces}
+    marks = {trace.key: _word(next(answers)) for trace in marked}
     receipts = {trace.key: next(answers) for trace in named}
     blocks: dict[bytes, Answer] = {key: next(answers) for key in recorded}
     if receipts and all(isinstance(answer, RpcError) for answer in receipts.values()):
@@ -60,7 +64,7 @@ async def look(rpc: Rpc, chain_id: int, traces: Sequence[Traced], search: Search
     for trace, _ in traces:
         if trace.hash is not None:
             found += _named(trace, receipts[trace.key])
-        elif marks[trace.key] != 0:  # while its mark is zero there is no log to look for
+        elif marks.get(trace.key) != 0:  # while its mark is zero there is no log to look for
             found += await _carried(rpc, trace, end, now, search or alone(chain_id))
     there = {key: unhexed(block.get("hash")) for key, block in blocks.items() if isinstance(block, dict)}
     standing = frozenset(key for key, shown in there.items() if shown == recorded[key].block_hash)
@@ -68,8 +72,14 @@ async def look(rpc: Rpc, chain_id: int, traces: Sequence[Traced], search: Search
     doubted = [
         trace
         for trace, told in traces
-        if told is not None and trace.key not in seen and told.block_number < now.number and marks[trace.key] == 0
+        if told is not None and trace.key not in seen and told.block_number < now.number and marks.get(trace.key) == 0
     ]
+    unheld = {
+        trace.key
+        for trace, told in traces
+        if told is not None and trace.mark is None and trace.key in standing - seen.keys()
+        if told.block_number < now.number and _lacks(blocks[trace.key], told.tx_hash)
+    }
     sighting = Sighting(
         head=now,
         safe=safe_height(safe, final),
@@ -79,7 +89,7 @@ async def look(rpc: Rpc, chain_id: int, traces: Sequence[Traced], search: Search
         seen=seen,
         replaced=frozenset(key for key, shown in there.items() if shown is not None) - standing,
         used=frozenset(key for key, word in marks.items() if word),
-        unspent=await _unspent(rpc, doubted, now),
+        unspent=await _unspent(rpc, doubted, now) | unheld,
     )
     return View(sighting, {key: told.block_number for key, told in recorded.items()}, standing)
 
@@ -92,16 +102,23 @@ async def account(rpc: Rpc, chain_id: int, trace: Trace, final: int, search: Sea
         ChainUnknown: anything was not answered, or the provider is behind.
     """
     newest, at = await past(rpc, chain_id, final)
-    piece = await looked(search or alone(chain_id), rpc, _sought(trace), at, newest)
+    # Where only a log shows it, it has to be known before that logs are there; what was read earlier does not count.
+    try:
+        shown = await control(rpc, at, trace.ends_s) if trace.mark is None else b""
+    except Uncontrolled as error:
+        return Unread(newest, at.number, over=str(error))
+    piece = await looked(search or alone(chain_id), rpc, _sought(trace, over=trace.mark is None), at, newest)
     if isinstance(piece, Unread):
         return piece
+    payers = {tx_hash for tx_hash, _ in piece.carriers}
+    last: Query = ("eth_getBlockByNumber", [hex(at.number), False])
+    if trace.mark is None:
+        still(rpc, (await rpc.batch([last]))[0], at)
+        return Account(newest, at, flag=False, payers=frozenset(payers), control=shown)
     # The mark is read last, however long the logs took; and the final block once more.
     asked = [_receipt(trace.hash)] if trace.hash is not None else []
-    marked, again, *receipts = await rpc.batch(
-        [mark(trace, hex(newest.number)), ("eth_getBlockByNumber", [hex(at.number), False]), *asked]
-    )
+    marked, again, *receipts = await rpc.batch([mark(trace, hex(newest.number)), last, *asked])
     still(rpc, again, at)
-    payers = {tx_hash for tx_hash, _ in piece.carriers}
     if trace.hash is not None and known(receipts[0], "the receipt") is not None and _succeeded(receipts[0]):
         payers.add(trace.hash)
     return Account(newest, at, known_word(marked, "an authorization's mark") != 0, frozenset(payers))
@@ -141,10 +158,17 @@ def _named(trace: Trace, receipt: Answer) -> list[_Place]:
 async def _carried(rpc: Rpc, trace: Trace, final: Head | None, newest: Head, search: Search) -> list[_Place]:
     """Return the first transaction that carries the log; a part of the chain that cannot be read hides all of it.
 
-    So does one that has not been read yet: the next look goes on there.
+    So does one that has not been read yet: the next look goes on there. What no mark shows used is looked for anew once
+    its time is over and logs of it are known to be there: before that, they may have been behind.
     """
+    over = trace.mark is None and final is not None and final.timestamp_s > trace.ends_s
     try:
-        piece = await search.through(rpc, _sought(trace), final, newest)
+        if over and final is not None:
+            try:
+                await control(rpc, final, trace.ends_s)
+            except ChainUnknown:
+                over = False
+        piece = await search.through(rpc, _sought(trace, over=over), final, newest)
     except ChainUnknown:
         return []
     if piece.last < newest.number:
@@ -152,7 +176,13 @@ async def _carried(rpc: Rpc, trace: Trace, final: Head | None, newest: Head, sea
     return [_Place(trace, tx_hash, number, len(piece.carriers)) for tx_hash, number in piece.carriers[:1]]
 
 
-def _sought(trace: Trace) -> Sought:
+def over_subject(trace: Trace) -> bytes:
+    """Return under which name is looked for what no mark shows used, once its time is over."""
+    return b"over" + trace.log[0] + trace.key
+
+
+def _sought(trace: Trace, *, over: bool = False) -> Sought:
+    """Return what is looked for; apart from it where its time is over, so that what was read before is read again."""
     address, topics = trace.log
     wanted = {"address": "0x" + address.hex(), "topics": [None if t is None else "0x" + t.hex() for t in topics]}
 
@@ -163,7 +193,8 @@ def _sought(trace: Trace) -> Sought:
             raise ChainUnknown("a log was not asked for")
         return unhex(one.get("transactionHash"), "a log's transaction", 32), number
 
-    return Sought(address + trace.key, wanted, trace.since, carrier)
+    again = AGAIN if trace.mark is None and not over else 0
+    return Sought(over_subject(trace) if over else address + trace.key, wanted, trace.since, carrier, again)
 
 
 # -- what it did there ------------------------------------------------------------------------------------------
@@ -263,11 +294,18 @@ def _checked(moved: Usdc | None, due: Usdc) -> str:
     return "exact" if moved == due else f"differs by {(moved - due).units} units of the token"
 
 
+def _lacks(block: Answer, tx_hash: bytes) -> bool:
+    """Tell whether a block's own list of transactions lacks this one: whoever shows it there has made it up."""
+    listed = block.get("transactions") if isinstance(block, dict) else None
+    return isinstance(listed, list) and all(isinstance(one, str) and unhexed(one) != tx_hash for one in listed)
+
+
 # -- questions and answers --------------------------------------------------------------------------------------
 
 
 def mark(trace: Trace, at: str) -> Query:
     """Ask for the word that is not zero once this authorization is used."""
+    assert trace.mark is not None
     return call(*trace.mark, at)
 
 

@@ -177,7 +177,7 @@ class Authorized(ABC, Generic[D]):
     def _traced(self, topup: TopUp, attempt: Attempt) -> Trace:
         assert attempt.hash is not None
         first = max(0, attempt.plan.block_number - REPLACED_BLOCKS)
-        return self._trace(self.read(topup.raw_of(attempt)), attempt.hash, first)
+        return replace(self._trace(self.read(topup.raw_of(attempt)), attempt.hash, first), ends_s=attempt.plan.ends_s)
 
     async def look(self, wallet: bytes, attempts: Sequence[tuple[TopUp, Attempt]], *, every: bool = False) -> Sighting:  # noqa: ARG002
         """Look for the use of these authorizations."""

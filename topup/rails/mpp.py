@@ -2,7 +2,8 @@
 
 The seller answers an unpaid purchase with a challenge; we sign a whole Tempo transaction that pays it and hand it over
 with the same request (pull mode), so that nothing is spent before the seller broadcasts. It stands on a nonce lane that
-belongs to the purchase: whatever is signed for it later, one at most can run. After a credential has left, no answer
+belongs to the purchase: whatever is signed for it later, one at most can run. Where the seller is to pay the fee there
+is no such lane: what is signed runs once, dies soon, and is found by its memo. After a credential has left, no answer
 means "not paid": only the chain decides, and only the credits end it.
 """
 
@@ -34,6 +35,10 @@ from topup.wire.secrets import Masker
 
 # What a payment takes at most, whatever the seller's own dry run wants to see; what is not used costs nothing.
 GAS_LIMIT: Final = 2_000_000
+# What a sponsor pays for at most: his own bound is on gas and price together.
+SPONSORED_GAS: Final = 1_000_000
+# Sponsors want to have a quarter of a minute left, and the request takes its time.
+SPONSORED_LEAST_S: Final = 20
 # Gas is priced in 10^-18 dollars, the token's unit is 10^-6.
 PRICES_PER_UNIT: Final = 10**12
 
@@ -150,6 +155,7 @@ class Mpp(Authorized[Due]):
         """Plan the transaction on the survey's block, its transfer run dry; nothing is signed.
 
         Raises:
+            ChargeRefused: what is sponsored would have too little time.
             PaymentForbidden: it would not move exactly this, or it cannot be outbid.
             ChainError: the chain could not be asked.
         """
@@ -157,16 +163,27 @@ class Mpp(Authorized[Due]):
         due = verified.demand
         assert isinstance(due, Due)
         price = Wei(survey.base_fee.units * 3 // 2 + survey.tip.units)
-        return replace(
-            await self._planned(due, survey, due.lane, self._terms.asset),
+        plan = replace(
+            await self._planned(due, survey, due.place, self._terms.asset),
             data=tempo.transfer_with_memo(due.recipient, due.total.units, due.memo),
-            gas_limit=GAS_LIMIT,
             max_fee_per_gas=price,
+        )
+        if due.terms.fee_payer:
+            now_s = survey.head.timestamp_s
+            ends_s = min(due.deadline, now_s + self._terms.sponsored_s)
+            if ends_s - now_s < SPONSORED_LEAST_S:
+                raise ChargeRefused("expires", f"{ends_s - now_s} s left", f"at least {SPONSORED_LEAST_S} s")
+            return replace(plan, gas_limit=SPONSORED_GAS, ends_s=ends_s)
+        return replace(
+            plan,
+            gas_limit=GAS_LIMIT,
             token_fee=Usdc(-(-price.units * GAS_LIMIT // PRICES_PER_UNIT)),
         )
 
     def sign(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
-        """Sign the transaction; return the credential that carries it, and the transaction's hash.
+        """Sign the transaction; return the credential that carries it, and its hash.
+
+        The hash of what is sponsored is that of what was signed: the transaction's own is the sponsor's doing.
 
         Raises:
             SignerError: there is no key, or it refuses.
@@ -233,17 +250,18 @@ class Mpp(Authorized[Due]):
         return None if own == sender else own
 
     def _trace(self, demand: Due, key: bytes, first: int) -> Trace:
+        sponsored = demand.terms.fee_payer
         return Trace(
             key=key,
-            hash=key or None,
-            mark=(tempo.NONCES, tempo.lane_call(demand.sender, demand.lane)),
+            hash=None if sponsored else key or None,
+            mark=None if sponsored else (tempo.NONCES, tempo.lane_call(demand.sender, demand.lane)),
             log=(demand.contract, tempo.memo_topics(demand.sender, demand.recipient, demand.memo)),
             token=demand.contract,
             sender=demand.sender,
             recipient=demand.recipient,
             tokens=demand.total,
             since=first,
-            pays_fee=True,
+            pays_fee=not sponsored,
         )
 
     async def _post(

@@ -13,6 +13,7 @@ from typing import Final
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
+from topup import tempo
 from topup.charge import Finding
 from topup.errors import ChargeRefused
 from topup.lifecycle import NO_TOKENS
@@ -34,11 +35,13 @@ class Terms:
         realm: who has to be asking.
         asset: the dollar that is paid with.
         tokens: the names of the tokens that are known on the chain, by address.
+        sponsored_s: how long what is signed for a sponsored offer can be used, in seconds; 0 where none is paid.
     """
 
     realm: str
     asset: Asset
     tokens: Mapping[bytes, str]
+    sponsored_s: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,11 @@ class Due:
         return memo(self.challenge.get("realm"), self.challenge.get("id"))
 
     @property
+    def place(self) -> int:
+        """Return the lane it is paid on; what is sponsored has none, and is told from all else by its own number."""
+        return tempo.lane_of(b"sponsored" + self.key.encode()) if self.terms.fee_payer else self.lane
+
+    @property
     def paid(self) -> tuple[object, ...]:
         """Return what is paid, and how: two challenges that agree in this are the same offer made twice."""
         told = self.terms
@@ -150,6 +158,8 @@ def judge(
 def choose(judged: Sequence[Judged]) -> Due:
     """Return the first challenge that can be paid, when all that can be paid ask for the same.
 
+    A sponsored one counts only where there is no other: what pays its own fee stands on a lane, and its hash is known.
+
     Raises:
         ChargeRefused: none can be paid, with what is wrong with each; or those that can be paid differ.
     """
@@ -162,6 +172,7 @@ def choose(judged: Sequence[Judged]) -> Due:
     passing = [one.due for one in judged if one.due is not None and one.wrong is None]
     if not passing:
         raise _none(judged)
+    passing = [due for due in passing if not due.terms.fee_payer] or passing
     differing = next((due for due in passing if due.paid != passing[0].paid), None)
     if differing is not None:
         was = f"{len(passing)} that could be paid: {offered(passing[0])}, and {offered(differing)}"
@@ -241,10 +252,10 @@ def findings(due: Due, terms: Terms, digest: str) -> list[Finding]:
         line(
             f"{where}.feePayer",
             str(told.fee_payer).lower(),
-            "false",
-            not told.fee_payer,
-            "ask the seller for an offer whose fee the payer pays; no setting pays a sponsored one: its transaction"
-            " is completed by the seller, so that its hash is not known before it is sent",
+            "false or true" if terms.sponsored_s else "false",
+            not told.fee_payer or terms.sponsored_s > 0,
+            "rails.mpp.sponsored = true pays an offer whose fee the seller pays: what is signed is completed by the"
+            " seller, so that it is found by its memo, and has to be proven dead before anything takes its place",
         ),
         line(f"{where}.splits", f"{len(told.splits)} of them", "none", not told.splits, of_seller),
         line(f"{where}.memo", "none" if told.memo is None else "theirs", "none", told.memo is None, of_seller),

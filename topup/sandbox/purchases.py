@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final, Literal
 
+from eth_utils.crypto import keccak
+
 from topup.sandbox import gateway
 from topup.sandbox.charges import named_address
 from topup.sandbox.gateway import Account, Conduct, Seen
@@ -49,6 +51,7 @@ from topup.sandbox.purchase_wire import (
 from topup.sandbox.rpc import Asked, RpcError
 from topup.sandbox.seller import ChainSeller, unix_ms_of, wait_until
 from topup.sandbox.seller_faults import NOT_SERVED, SETTLED
+from topup.sandbox.sponsor import SPONSORS, completed
 from topup.sandbox.tempo import CHAIN_ID, USDC_E
 from topup.sandbox.tempo_transfer import Transfer, decode, must_match, shows
 from topup.sandbox.wire import GONE, error
@@ -78,6 +81,7 @@ class MppConduct(Conduct):
         wait_s: how long a payment is waited for before the answer is 503, in seconds of the machine.
         settles_late_ms: how long `settles-late` keeps a transaction back.
         currency: the token that is asked for.
+        sponsored: whether the seller pays the network's fee, and completes the transaction itself.
     """
 
     style: Style = "mppx"
@@ -88,6 +92,7 @@ class MppConduct(Conduct):
     wait_s: int = 10
     settles_late_ms: int = 2_000
     currency: str = USDC_E
+    sponsored: bool = False
 
 
 @dataclass
@@ -126,6 +131,7 @@ class Seller(ChainSeller):
         posts: every purchase POST that came with a good key, in order.
         payments: what was taken from credentials, by transaction hash.
         purchases: by Idempotency-Key.
+        handed: the hash of everything that was handed over to be paid with, in hex, as the payer has signed it.
     """
 
     faults_at = FAULTS_AT
@@ -140,6 +146,7 @@ class Seller(ChainSeller):
         self.posts: list[Post] = []
         self.payments: dict[str, Payment] = {}
         self.purchases: dict[str, Purchase] = {}
+        self.handed: set[str] = set()
         self._secret = secrets.token_bytes(32)
         self._first_options: list[dict[str, str]] = []
         self._replayed: set[str] = set()  # Ids of challenges that buy another purchase too.
@@ -283,7 +290,8 @@ class Seller(ChainSeller):
                 "amount": str(int(_dear(purchase.amount_usd, self.conduct.fee_bps) * UNITS)),
                 "currency": self.conduct.currency,
                 "recipient": self.recipient(purchase),
-                "methodDetails": {"chainId": CHAIN_ID, "supportedModes": ["pull"]},
+                "methodDetails": {"chainId": CHAIN_ID, "supportedModes": ["pull"]}
+                | ({"feePayer": True} if self.conduct.sponsored else {}),
                 "_mppx_scope": SCOPE,
             },
         )
@@ -360,13 +368,17 @@ class Seller(ChainSeller):
         if unix_ms_of(challenge["expires"]) <= self.now_ms():
             raise Refused(402, "payment-expired", "This challenge has expired.")
         raw = payload.get("signature")
-        if not isinstance(raw, str) or not re.fullmatch(r"0x76(?:[0-9a-f]{2})+", raw):
+        if not isinstance(raw, str) or not re.fullmatch(r"0x7[68](?:[0-9a-f]{2})+", raw):
             raise Refused(402, "malformed-credential", "The signature is not a Tempo transaction.")
         source = document.get("source")
-        sender = decode(bytes.fromhex(raw[2:])).sender
+        whole = bytes.fromhex(raw[2:])
+        self.handed.add(bytes(keccak(whole)).hex())
+        if whole[:1] == b"\x78":
+            whole = completed(whole, SPONSORS[0], self.conduct.currency, self.now_ms() // 1000)
+        sender = decode(whole).sender
         if source is not None and str(source).lower() != f"did:pkh:eip155:{CHAIN_ID}:{sender}":
             raise Refused(402, "verification-failed", "The source is not the sender.")
-        return challenge, bytes.fromhex(raw[2:])
+        return challenge, whole
 
     def _must_pay(self, challenge: Mapping[str, str], transfer: Transfer) -> None:
         """Raise Refused unless the transfer is exactly what the challenge asks for."""

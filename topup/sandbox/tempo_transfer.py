@@ -37,6 +37,7 @@ class Transfer:
     amount: int
     memo: bytes
     valid_before: int | None
+    sponsored: bool = False
 
 
 def decode(raw: bytes) -> Transfer:
@@ -49,12 +50,12 @@ def decode(raw: bytes) -> Transfer:
         fields = rlp.decode(raw[1:])
         *unsigned, signature = fields
         chain, _, _, _, calls, _, _, _, before, _, _, sponsor, *_ = unsigned
+        if sponsor:  # who it is and what he pays in was left open when the payer signed
+            unsigned[10:12] = b"", b"\0"
         [[to, value, data]] = calls
         sender = _signer(bytes(keccak(b"\x76" + rlp.encode(unsigned))), signature)
     except (rlp.DecodingError, ValueError, TypeError, BadSignature, ValidationError) as wrong:
         raise Refused(402, "malformed-credential", f"The transaction cannot be read: {wrong}") from wrong
-    if sponsor:
-        raise Refused(402, "verification-failed", "Fees are not sponsored here.")
     if len(to) != 20 or value or data[:4] != TRANSFER_WITH_MEMO or len(data) != 100 or any(data[4:16]):
         raise Refused(402, "verification-failed", "The call is not a transfer with a memo.")
     return Transfer(
@@ -66,11 +67,14 @@ def decode(raw: bytes) -> Transfer:
         amount=int.from_bytes(data[36:68], "big"),
         memo=data[68:],
         valid_before=int.from_bytes(before, "big") if before else None,
+        sponsored=bool(sponsor),
     )
 
 
 def must_match(transfer: Transfer, request: Mapping[str, Json]) -> None:
-    """Raise Refused unless chain, token, recipient and amount are those of a challenge's request."""
+    """Raise Refused unless chain, token, recipient, amount and who pays the fee are those of a challenge's request."""
+    if transfer.sponsored and not request["methodDetails"].get("feePayer"):
+        raise Refused(402, "verification-failed", "Fees are not sponsored here.")
     asked = {
         "chain": request["methodDetails"].get("chainId", CHAIN_ID),
         "token": request["currency"].lower(),

@@ -57,6 +57,8 @@ class Ceilings:
     # On which chains transactions are signed for a seller to broadcast, in which dollars, and what they may cost.
     bridged: frozenset[tuple[int, bytes]] = frozenset()
     token_fee: Usdc = NO_TOKENS
+    # Whether such a transaction may be left open for a sponsor, who pays its fee.
+    sponsored: bool = False
     # What the operator of a charge may have signed behind.
     prefixes: frozenset[bytes] = frozenset({K2_PREFIX})
     # The account that pays when this key is one of its access keys.
@@ -141,8 +143,10 @@ class LocalSigner:
     def sign_tempo(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
         """Sign a Tempo transaction that pays exactly the total, on a lane of its own.
 
+        What is sponsored is left open for a sponsor instead, as what runs once and dies at its end.
+
         Returns:
-            The raw transaction and its hash.
+            The raw transaction, or the payload for the sponsor, and its hash.
 
         Raises:
             SignerError: the plan does not pay exactly this, or exceeds the ceilings.
@@ -160,8 +164,10 @@ class LocalSigner:
                 "call data": plan.data == pays,
                 "tokens": NO_TOKENS < plan.tokens == verified.total <= ceilings.tokens,
                 "network fee": _dollars(plan.max_fee_per_gas, plan.gas_limit) <= ceilings.token_fee,
-                "lane": 0 < plan.lane < 2**256 - 1 and plan.nonce == 0,
-                "deadline": 0 < demand.deadline == plan.ends_s < 2**64,
+                "lane": 0 < plan.lane < tempo.EXPIRING and plan.nonce == 0,
+                "sponsor": not plan.sponsored or (ceilings.sponsored and not ceilings.root),
+                "deadline": 0 < plan.ends_s <= demand.deadline < 2**64
+                and (plan.sponsored or plan.ends_s == demand.deadline),
             }
         )
         unsigned = tempo.Transaction(
@@ -170,12 +176,16 @@ class LocalSigner:
             plan.gas_limit,
             plan.to,
             plan.data,
-            plan.lane,
-            demand.deadline,
+            tempo.EXPIRING if plan.sponsored else plan.lane,
+            plan.ends_s,
             plan.to,
+            plan.sponsored,
         )
         digest = tempo.access_digest(unsigned, payer) if ceilings.root else tempo.digest(unsigned)
         signature = bytes(self._account.unsafe_sign_hash(Hash32(digest)).signature)
+        if plan.sponsored:
+            payload = tempo.opened(unsigned, payer, signature)
+            return payload, keccak(payload)
         raw = tempo.sealed(unsigned, tempo.access_signature(payer, signature) if ceilings.root else signature)
         return raw, keccak(raw)
 
