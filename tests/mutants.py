@@ -150,7 +150,7 @@ MUTANTS: Final = (
         "topup/chain/control.py",
         "            if at.timestamp_s < since_s:\n",
         "            if at.timestamp_s < 0:\n",
-        "tests/test_control.py::test_an_index_that_stops_before_the_payment_proves_nothing",
+        "tests/test_control.py::test_where_nobody_has_sent_anything_since_nothing_is_dead",
     ),
     Mutant(
         "dead-at-its-end",
