@@ -59,7 +59,11 @@ class Stage:
             "TOPUP_POSTING__LATE_S": "300",
         }
         self.store = SqliteStore.open_writer(self.directory)
-        self.works = assemble.works(load(environment | self.settings), self.store, self, self.clock)
+        try:
+            self.works = assemble.works(load(environment | self.settings), self.store, self, self.clock)
+        except BaseException:
+            self.store.close()
+            raise
 
     def emit(self, event: Event) -> None:
         """Keep the event."""
