@@ -84,8 +84,9 @@ def build(directory: Path, years: int, keys: int, today: date) -> None:
                     pass
         for n, (name, nano) in enumerate(sums.items()):
             store.keep_key_used(ACCOUNT, ApiKey(name, f"key {n}", False, nano, 0), {}, _ms(today))
-        with store._db_errors():  # noqa: SLF001 - as above
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        for how in ("PASSIVE", "TRUNCATE"):  # copied first, so that the store sees a log that may begin anew
+            with store._db_errors():  # noqa: SLF001 - as above
+                db.execute(f"PRAGMA wal_checkpoint({how})")
     finally:
         store.close()
 

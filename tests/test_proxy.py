@@ -307,9 +307,9 @@ def test_the_second_answer_may_be_the_one_that_stays(bench: Bench) -> None:
 
 
 def test_an_answer_left_out_spoils_the_batch(bench: Bench) -> None:
-    """Two of three answers are not an answer."""
+    """Two of three answers are not an answer: each is asked for alone, and what is left out then as well ends it."""
     bench.chain.on(BLOCK, leave_out())
-    with pytest.raises(ChainUnknown, match="answered 2 of 3"):
+    with pytest.raises(ChainUnknown, match=f"answered another question than {BLOCK}"):
         bench.batch(BATCH)
 
 

@@ -208,7 +208,7 @@ def test_a_bad_record_is_named_by_file_field_and_remedy(text: str, named: str, t
         ("", "no seller"),
         ("./absent.toml", "which does not exist: its name is mistyped, or it is not mounted yet"),
         ("/", "is a directory"),
-        ("/dev/zero", "is longer than"),
+        ("/dev/zero", "is neither a file nor a pipe"),
     ],
 )
 def test_a_record_that_is_not_there_is_named(given: str, named: str) -> None:

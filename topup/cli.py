@@ -273,7 +273,8 @@ def _once(
         document(ending.document())
     else:
         say(ending.line())
-    if ending.remedy:
+    # Where all is well a log that somebody reads holds no advice; a person at a terminal may want to know.
+    if ending.remedy and (ending.code or sys.stderr.isatty()):
         warn(f"topup: to do: {ending.remedy}")
     remember(settings, ending, reached=not lost())
     return ending.code

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_BODY_BYTES = 8 * 1024 * 1024
+ACCEPTING_TURNS = 5
 
 REASONS = {
     200: "OK",
@@ -67,6 +68,7 @@ class Server:
         self._handler = handler
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._stopping = False
         self.url = ""
 
     async def start(self, port: int = 0) -> None:
@@ -79,6 +81,10 @@ class Server:
         if self._server is None:
             return
         self._server.close()
+        self._stopping = True
+        # A connection that was accepted just now takes a few turns of the loop until it is served, and then ends.
+        for _ in range(ACCEPTING_TURNS):
+            await asyncio.sleep(0)
         for task, writer in list(self._open.items()):
             writer.transport.abort()
             task.cancel()
@@ -88,6 +94,9 @@ class Server:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if self._stopping:
+            writer.transport.abort()
+            return
         self._open[task] = writer
         try:
             while (request := await _read(reader)) is not None:
