@@ -356,7 +356,7 @@ def test_stopped_before_anything_is_out_it_drops_its_top_up(number: signal.Signa
 def test_stopped_while_the_payment_is_out_it_says_so(how: Any, place: Served) -> None:
     """5 and not 4, by whatever it was stopped; the same command again finishes it with 0 and buys nothing."""
     place.world.mining = False
-    extra = ("--timeout", "6") if how == "--timeout" else ()
+    extra = ("--timeout", "20") if how == "--timeout" else ()
     asking = place.start("once", "--amount", "12.5", "--yes", *extra)
     asking.await_event("payment_sent")
     code = asking.process.wait(timeout=PATIENCE_S) if how == "--timeout" else asking.stop(how)
