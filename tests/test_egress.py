@@ -206,10 +206,14 @@ async def serving(
         context.load_cert_chain(house / "s.pem", house / "s.key")
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(10)
-        writer.write(answer)
-        await writer.drain()
-        writer.close()
+        try:
+            await reader.read(10)
+            writer.write(answer)
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+        finally:  # also where the story ends before the other side has heard it all
+            writer.transport.abort()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     async with server:
@@ -288,11 +292,13 @@ def test_a_proxy_is_told_the_host_and_nothing_else(monkeypatch: pytest.MonkeyPat
         shown = bytearray()
 
         async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            shown.extend(await reader.readuntil(b"\r\n\r\n"))
-            writer.write(b"HTTP/1.1 200 OK\r\n\r\n" if agrees else b"HTTP/1.1 403 No\r\n\r\n")
-            await writer.drain()
-            shown.extend(await reader.read(65536))
-            writer.close()
+            try:
+                shown.extend(await reader.readuntil(b"\r\n\r\n"))
+                writer.write(b"HTTP/1.1 200 OK\r\n\r\n" if agrees else b"HTTP/1.1 403 No\r\n\r\n")
+                await writer.drain()
+                shown.extend(await reader.read(65536))
+            finally:  # also where the story ends before the other side does
+                writer.transport.abort()
 
         async with await asyncio.start_server(proxy, "127.0.0.1", 0) as server:
             monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")

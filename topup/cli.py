@@ -274,7 +274,7 @@ def _once(
     else:
         say(ending.line())
     # Where all is well a log that somebody reads holds no advice; a person at a terminal may want to know.
-    if ending.remedy and (ending.code or sys.stderr.isatty()):
+    if ending.remedy and (ending.code or ending.repeated or sys.stderr.isatty()):
         warn(f"topup: to do: {ending.remedy}")
     remember(settings, ending, reached=not lost())
     return ending.code
