@@ -510,6 +510,22 @@ def test_the_key_signs_for_a_sponsor_only_what_fits(rail: mpp.Mpp, change: dict[
         rail.sign(replace(plan, **change), verified)
 
 
+def test_an_offer_that_pays_its_own_fee_is_not_sponsored_where_gas_is_free() -> None:
+    """A chain, or a liar, may ask nothing for gas: what is signed stays on the lane that it is looked for on."""
+    rail = mpp_rail({}, {}, {})
+    rail._signer = rail_of()._signer
+
+    async def free() -> tuple[Plan, Verified]:
+        verified, survey = await proven(rail, asked(TEMPO_DOLLAR.chain_id))
+        return await rail.plan(verified, replace(survey, base_fee=Wei(0), tip=Wei(0))), verified
+
+    plan, verified = asyncio.run(free())
+    assert (plan.sponsored, plan.token_fee) == (False, Usdc(1))
+    assert not decode(payload_in(rail.sign(plan, verified)[0])).sponsored
+    with pytest.raises(SignerError, match="differ in who pays the network's fee"):
+        rail.sign(replace(plan, token_fee=Usdc(0)), verified)
+
+
 def test_no_access_key_signs_for_a_sponsor() -> None:
     """Sponsors take no such signature, and its limit would count for nothing."""
     rail = rail_of(root=PAYER)

@@ -20,7 +20,7 @@ from typing import Any, Final
 from topup import tempo
 from topup.charge import Clocks, Finding, Request, Verified, common
 from topup.document import Unreadable, read
-from topup.errors import ApiError, ApiUnknown, ChargeRefused
+from topup.errors import ApiError, ApiUnknown, ChargeRefused, SignerError
 from topup.exchange import Answered
 from topup.lifecycle import Attempt, Plan, TopUp
 from topup.money import Usdc, Wei
@@ -177,7 +177,8 @@ class Mpp(Authorized[Due]):
         return replace(
             plan,
             gas_limit=GAS_LIMIT,
-            token_fee=Usdc(-(-price.units * GAS_LIMIT // PRICES_PER_UNIT)),
+            # At least one unit: that nothing is paid for the network is what tells a sponsored plan.
+            token_fee=Usdc(max(1, -(-price.units * GAS_LIMIT // PRICES_PER_UNIT))),
         )
 
     def sign(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
@@ -191,6 +192,8 @@ class Mpp(Authorized[Due]):
         due = verified.demand
         assert isinstance(due, Due)
         raw, tx_hash = self._key().sign_tempo(plan, verified)
+        if plan.sponsored != due.terms.fee_payer:  # it would be looked for as what it is not
+            raise SignerError("the plan and the challenge differ in who pays the network's fee")
         payload = {"type": "transaction", "signature": "0x" + raw.hex()}
         return credential(due.challenge, payload, payer(due.chain_id, due.sender)).encode(), tx_hash
 
