@@ -141,15 +141,15 @@ MUTANTS: Final = (
     Mutant(
         "no-control-asked-for",
         "topup/chain/traces.py",
-        '        shown = await control(rpc, at, trace.ends_s) if trace.mark is None else b""\n',
+        '        shown = await control(rpc, at, trace.ends_s, search.may) if trace.mark is None else b""\n',
         '        shown = b""\n',
         "tests/test_control.py::test_two_without_logs_prove_nothing",
     ),
     Mutant(
         "control-from-before-the-end",
         "topup/chain/control.py",
-        "            if at.timestamp_s < since_s:\n",
-        "            if at.timestamp_s < 0:\n",
+        "            ended = at.timestamp_s < since_s\n",
+        "            ended = at.timestamp_s < 0\n",
         "tests/test_control.py::test_where_nobody_has_sent_anything_since_nothing_is_dead",
     ),
     Mutant(

@@ -6,6 +6,7 @@ is whose fee somebody else pays.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -21,7 +22,9 @@ from topup.chain import agreement, control
 from topup.chain.agreement import Answers, Disagreement, Vote
 from topup.chain.fate import Account
 from topup.chain.paging import Pager
+from topup.chain.rpc import Rpc
 from topup.chain.search import Search, Unkept
+from topup.chain.survey import head
 from topup.chain.token import AuthorizedChain
 from topup.clock import SystemClock
 from topup.death import Death, Fate, Paid, Undecided, may_sign, verdict
@@ -70,9 +73,11 @@ def judged(told: Fate, ends_s: int) -> object:
     return verdict(builders.topup(attempts=(attempt,)), 1, deadline_s=plan.over_s, fate=told, flag_tested=False)
 
 
-def over(till: Till, *, control_first: bool = False) -> Authorization:
+def over(till: Till, *, paid: bool = False, control_first: bool = False) -> Authorization:
     """Sign one, and let its time and a minute more go by, with somebody else's payment before or after its end."""
     one = till.authorization()
+    if paid:
+        till.carry(one)
     if control_first:
         till.carry(till.authorization(Usdc(3)))
     till.later(600 + 5)
@@ -135,12 +140,7 @@ def test_a_provider_without_logs_is_no_witness(till: Till, number: int) -> None:
 
 def test_two_without_logs_prove_nothing(till: Till) -> None:
     """That both return none of the payment is no proof: it was made."""
-    one = till.authorization()
-    till.carry(one)
-    till.later(605)
-    till.carry(till.authorization(Usdc(3)))
-    till.later(SPONSORED_MARGIN_S)
-    till.mine(12)
+    one = over(till, paid=True)
     for number in (0, 1):
         emptied(till, number)
     with pytest.raises(ChainUnknown, match="does not return a log"):
@@ -225,12 +225,7 @@ def test_logs_that_are_a_few_blocks_behind_are_found_by_the_next_look(till: Till
 
 def test_one_that_hides_the_payment_and_shows_the_control_decides_nothing(till: Till) -> None:
     """A liar may return any log but ours: it is held against the other one, word for word."""
-    one = till.authorization()
-    till.carry(one)
-    till.later(605)
-    till.carry(till.authorization(Usdc(3)))
-    till.later(SPONSORED_MARGIN_S)
-    till.mine(12)
+    one = over(till, paid=True)
     ours = "0x" + one.nonce.hex()
     till.bend(1, "eth_getLogs", to=lambda told: [log for log in told if ours not in log["topics"]])
     with pytest.raises(ChainUnknown, match="the providers disagree"):
@@ -358,3 +353,31 @@ def test_a_charge_whose_sponsored_payment_left_is_never_signed_again() -> None:
     assert may_sign(builders.topup(charges=row, attempts=(replace(out, intended_ms=None),)), 1) is None
     paid_by_us = replace(out, plan=replace(plan, token_fee=Usdc(1)))
     assert may_sign(builders.topup(charges=row, attempts=(paid_by_us,)), 1) is None
+
+
+def test_looking_for_a_control_takes_from_what_a_pass_may_ask(till: Till) -> None:
+    """Blocks full of transactions without logs cost a dozen questions, and none where no more may be asked."""
+    one = over(till)
+    till.mine(2 * control.BLOCKS)
+    till.bend(0, "eth_getTransactionReceipt", to=lambda told: told and {**told, "logs": []})
+    till.bend(0, "eth_getBlockByNumber", to=lambda told: told and {**told, "transactions": ["0x" + "11" * 32] * 9})
+    taken: list[Rpc] = []
+
+    def may(rpc: Rpc, most: int) -> bool:
+        taken.append(rpc)
+        return len(taken) <= most
+
+    async def found(most: int) -> str:
+        rpc = Rpc(till.servers[0].url, timeout_s=20)
+        try:
+            final = head(await rpc.ask("eth_getBlockByNumber", "latest", False))
+            with pytest.raises(ChainUnknown) as error:
+                await control.control(rpc, final, one.valid_before, partial(may, most=most))
+        finally:
+            await rpc.close()
+        return str(error.value)
+
+    assert "nothing shows that logs are kept" in asyncio.run(found(250))
+    assert len(taken) == 2 * control.BLOCKS // control.AT_ONCE
+    taken.clear()
+    assert "asked as much as a pass may" in asyncio.run(found(0))

@@ -9,6 +9,7 @@ the same one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -46,17 +47,19 @@ class Control:
         return keccak(self.block.hash + self.tx_hash + self.index.to_bytes(8, "big"))
 
 
-async def control(rpc: Rpc, final: Head, since_s: int) -> bytes:
+async def control(rpc: Rpc, final: Head, since_s: int, may: Callable[[Rpc], bool]) -> bytes:
     """Return the name of the control that this provider returns for the time from `since_s` to the final block.
 
+    `may` takes one more question from what this pass may ask it.
+
     Raises:
-        Uncontrolled: there is none, or it does not return it.
+        Uncontrolled: there is none, it does not return it, or this pass may not ask for it any more.
         ChainUnknown: it could not be asked, or answers what cannot be read.
     """
-    found = await _found(rpc, final, since_s)
+    found = await _found(rpc, final, since_s, may)
     within = {"fromBlock": hex(found.block.number), "toBlock": hex(final.number)}
     wanted = {"address": "0x" + found.address.hex(), "topics": ["0x" + topic.hex() for topic in found.topics]}
-    (answer,) = await rpc.batch([("eth_getLogs", [{**wanted, **within}])])
+    (answer,) = await _asked(rpc, [("eth_getLogs", [{**wanted, **within}])], may)
     logs = known(answer, "the logs of a control")
     if not isinstance(logs, list) or found not in [one for log in logs if (one := _control(log, found.block))]:
         raise Uncontrolled(
@@ -66,32 +69,44 @@ async def control(rpc: Rpc, final: Head, since_s: int) -> bytes:
     return found.name
 
 
-async def _found(rpc: Rpc, final: Head, since_s: int) -> Control:
+async def _asked(rpc: Rpc, queries: list[Query], may: Callable[[Rpc], bool]) -> list[Any]:
+    if not may(rpc):
+        raise Uncontrolled(f"{rpc.host} was asked as much as a pass may: its logs are tried in the next")
+    return await rpc.batch(queries)
+
+
+async def _found(rpc: Rpc, final: Head, since_s: int, may: Callable[[Rpc], bool]) -> Control:
     """Return the log of the last block that holds one, down from the final block."""
-    top = final.number
-    while top > max(0, final.number - BLOCKS):
+    for top in range(final.number, max(0, final.number - BLOCKS), -AT_ONCE):
         numbers = range(top, max(-1, top - AT_ONCE, final.number - BLOCKS), -1)
         queries: list[Query] = [("eth_getBlockByNumber", [hex(number), False]) for number in numbers]
-        for number, answer in zip(numbers, await rpc.batch(queries), strict=True):
+        sent: list[tuple[Head, bytes]] = []
+        ended = False
+        for number, answer in zip(numbers, await _asked(rpc, queries, may), strict=True):
             block = known(answer, f"block {number}")
             at = head(block)
             if at.number != number or (number == final.number and at != final):
                 raise ChainUnknown(f"{rpc.host} shows another block at {number} than it did before")
-            if at.timestamp_s < since_s:
-                raise _none(final)
+            ended = at.timestamp_s < since_s
+            if ended:
+                break
             hashes = block.get("transactions")
-            log = await _first(rpc, at, hashes) if isinstance(hashes, list) and hashes else None
-            if log is not None:
-                return log
-        top = numbers[-1] - 1
-    raise _none(final)
+            some = hashes[:RECEIPTS] if isinstance(hashes, list) else []
+            sent += [(at, unhex(one, "a block's transaction", 32)) for one in some]
+        log = await _first(rpc, sent, may) if sent else None
+        if log is not None:
+            return log
+        if ended:
+            break
+    raise Uncontrolled(
+        f"no log stands between the payment's end and block {final.number}: nothing shows that logs are kept"
+    )
 
 
-async def _first(rpc: Rpc, at: Head, hashes: list[Any]) -> Control | None:
-    """Return the first log that the first receipts of a block hold."""
-    named = [unhex(one, "a block's transaction", 32) for one in hashes[:RECEIPTS]]
-    answers = await rpc.batch([("eth_getTransactionReceipt", ["0x" + one.hex()]) for one in named])
-    for tx_hash, answer in zip(named, answers, strict=True):
+async def _first(rpc: Rpc, sent: list[tuple[Head, bytes]], may: Callable[[Rpc], bool]) -> Control | None:
+    """Return the first log that the receipts of these transactions hold."""
+    receipts: list[Query] = [("eth_getTransactionReceipt", ["0x" + tx_hash.hex()]) for _, tx_hash in sent]
+    for (at, tx_hash), answer in zip(sent, await _asked(rpc, receipts, may), strict=True):
         receipt = known(answer, "a receipt")
         logs = receipt.get("logs") if isinstance(receipt, dict) else None
         for log in logs[:1] if isinstance(logs, list) else ():
@@ -117,10 +132,4 @@ def _control(log: Any, at: Head) -> Control | None:
         count(log.get("logIndex"), "a log's index"),
         unhex(log.get("address"), "a log's address", 20),
         tuple(unhex(topic, "a topic", 32) for topic in topics),
-    )
-
-
-def _none(final: Head) -> Uncontrolled:
-    return Uncontrolled(
-        f"no log stands between the payment's end and block {final.number}: nothing shows that logs are kept"
     )

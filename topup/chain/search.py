@@ -90,6 +90,10 @@ class Search:
             piece = await self._on(rpc, sought, piece, newest, kept=None)
         return piece
 
+    def may(self, rpc: Rpc) -> bool:
+        """Take one more question from what this pass may ask a provider; False where none is left."""
+        return self._pager.budget.take(rpc)
+
     def forget(self, subject: bytes) -> None:
         """Read what was read of this within this process once more: the providers disagree on it."""
         self._newest = {key: piece for key, piece in self._newest.items() if key[1] != subject}

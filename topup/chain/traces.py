@@ -102,12 +102,13 @@ async def account(rpc: Rpc, chain_id: int, trace: Trace, final: int, search: Sea
         ChainUnknown: anything was not answered, or the provider is behind.
     """
     newest, at = await past(rpc, chain_id, final)
+    search = search or alone(chain_id)
     # Where only a log shows it, it has to be known before that logs are there; what was read earlier does not count.
     try:
-        shown = await control(rpc, at, trace.ends_s) if trace.mark is None else b""
+        shown = await control(rpc, at, trace.ends_s, search.may) if trace.mark is None else b""
     except Uncontrolled as error:
         return Unread(newest, at.number, over=str(error))
-    piece = await looked(search or alone(chain_id), rpc, _sought(trace, over=trace.mark is None), at, newest)
+    piece = await looked(search, rpc, _sought(trace, over=trace.mark is None), at, newest)
     if isinstance(piece, Unread):
         return piece
     payers = {tx_hash for tx_hash, _ in piece.carriers}
@@ -165,7 +166,7 @@ async def _carried(rpc: Rpc, trace: Trace, final: Head | None, newest: Head, sea
     try:
         if over and final is not None:
             try:
-                await control(rpc, final, trace.ends_s)
+                await control(rpc, final, trace.ends_s, search.may)
             except ChainUnknown:
                 over = False
         piece = await search.through(rpc, _sought(trace, over=over), final, newest)
