@@ -423,23 +423,11 @@ class TopUpStalled(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TopUpStuck(Event):
+class TopUpStuck(TopUpStalled):
     """A top-up has not got on for longer than `watch.unknown_alert_s`: the account may run dry. Said every hour."""
 
     level: ClassVar[Level] = "critical"
-    money: ClassVar[Money] = Money.MAYBE
     todo: ClassVar[str] = "`remedy` says it; look at the account by hand; never pay by hand beside what is `out`"
-    topup_id: str
-    state: str
-    out: bool
-    why: str
-    detail: str
-    remedy: str
-    lasting_s: int
-
-    def moved(self) -> Money:
-        """Return that none has where nothing of it is out."""
-        return Money.MAYBE if self.out else Money.NO
 
 
 @dataclass(frozen=True, kw_only=True)

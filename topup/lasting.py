@@ -62,7 +62,7 @@ class Lasting:
             one.since_ms = now if began_ms is None else began_ms
             self._store.say(self._account, name, "1", one.since_ms, "topup")
         lasting_s = (now - one.since_ms) // 1000
-        kind: type[events.TopUpStalled | events.TopUpStuck] | None = None
+        kind: type[events.TopUpStalled] | None = None
         if lasting_s >= self._alert_s:
             if one.alerted_ms is None or now - one.alerted_ms >= HOUR_MS:
                 kind, one.alerted_ms, one.warned = events.TopUpStuck, now, True
