@@ -155,9 +155,8 @@ class Rpc:
         answers = {n: item for n, item in numbered if n is not None}
         if len(answers) != len(queries) or len(document) != len(queries):
             said = f"{self.host} answered {len(document)} of {len(queries)} questions"
-            few = 0 < len(answers) == len(document) < len(queries) and answers.keys() <= set(
-                range(first, self._next_id)
-            )
+            ours = answers.keys() <= set(range(first, first + len(queries)))
+            few = ours and 0 < len(answers) == len(document) < len(queries)
             raise Refused(said, 0, "") if few else ChainUnknown(said)
         try:
             return [self._answer(answers[first + n]) for n in range(len(queries))]
