@@ -19,6 +19,7 @@ from topup.credits import HOUR_MS
 from topup.errors import ApiGone, ChargeRefused, PaymentForbidden, SettingsError
 from topup.money import Usd, Usdc
 from topup.ports import Survey
+from topup.remedies import REMEDIES
 from topup.settings import Settings
 from topup.store.sqlite import SqliteStore
 from topup.terms import COINBASE
@@ -111,7 +112,7 @@ async def _charge(settings: Settings, store: SqliteStore, asked: Request) -> byt
         raise PaymentForbidden(
             "charge_rate",
             f"{count} charges requested within an hour",
-            remedy="wait, or raise policy.charges_per_hour",
+            remedy=REMEDIES["charge_rate"],
         )
     store.ask_by_hand(account, now, HOUR_MS)
     try:

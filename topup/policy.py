@@ -17,6 +17,7 @@ from topup.credits import DAY_MS, HOUR_MS, NOTHING, Reading, Runway, Spending, U
 from topup.errors import PaymentForbidden
 from topup.lifecycle import NO_TOKENS, Broadcaster, Plan
 from topup.money import Asset, Bps, EthPrice, Usd, Usdc, Wei, deviation_bps_up
+from topup.remedies import REMEDIES
 
 # The year 10000: from here on there is no date to show.
 END_OF_CALENDAR_S: Final = 253_402_300_800
@@ -219,15 +220,15 @@ def _switches(now: Snapshot, limits: Limits) -> Hold | Refuse | None:
             remedy="wait until it is; `topup status` says what it waits for",
         )
     if now.paused:
-        return Refuse(Why.PAUSED, "buying is paused", "`topup resume` when it may go on")
+        return Refuse(Why.PAUSED, "buying is paused", REMEDIES["paused"])
     if now.gone:
         return Refuse(
             Why.ENDPOINT_GONE,
             "the seller's endpoint answered that it is gone (410, 404 or 501)",
-            "top up by hand, or point api.url at a gateway that serves it, then `topup resume`",
+            REMEDIES["endpoint_gone"],
         )
     if not limits.live:
-        return Refuse(Why.OBSERVE_ONLY, "mode is observe: nothing is ever signed", "set mode = live to let topup pay")
+        return Refuse(Why.OBSERVE_ONLY, "mode is observe: nothing is ever signed", REMEDIES["observe_only"])
     return None
 
 
@@ -237,13 +238,13 @@ def _size(now: Snapshot, limits: Limits, due: Buy) -> Refuse | None:
         return Refuse(
             Why.AMOUNT_OUT_OF_BOUNDS,
             f"{due.amount} is outside {bounds}",
-            "choose an amount within policy.topup_min and policy.topup_max",
+            REMEDIES["amount_out_of_bounds"],
         )
     if not now.ever_non_zero and now.asked_amount is None:
         return Refuse(
             Why.FIRST_PURCHASE,
             "the account has never shown anything but 0 bought and 0 used",
-            "make the first purchase by hand: `topup once --amount USD`",
+            REMEDIES["first_purchase"],
         )
     return None
 
@@ -265,7 +266,7 @@ def _runaway(now: Snapshot, limits: Limits) -> Refuse | None:
     return Refuse(
         Why.RUNAWAY,
         f"the fastest hour of the last day used {told.fastest}, of a usual day {told.usual}; the most is {most}",
-        "find out what burns the credits; `topup resume` makes this pace the usual one for 14 days",
+        REMEDIES["runaway"],
     )
 
 
@@ -276,7 +277,7 @@ def _budgets(now: Snapshot, limits: Limits, due: Buy) -> Refuse | None:
         return Refuse(
             Why.CHARGE_RATE,
             f"{len(asked)} charges requested within an hour",
-            "wait, or raise policy.charges_per_hour",
+            REMEDIES["charge_rate"],
             asked[0] + HOUR_MS,
         )
     return refused
@@ -314,7 +315,7 @@ def over_budget(amount: Usd, past: Sequence[Past], now_ms: int, limits: Limits) 
         return Refuse(
             Why.REVERT_GAS,
             f"reverted payments cost {gas} within 24 h",
-            "see `topup history`; wait, or raise policy.revert_gas_24h_eth",
+            REMEDIES["revert_gas"],
         )
     return None
 
@@ -332,7 +333,7 @@ def _patience(now: Snapshot, limits: Limits) -> Hold | Refuse | None:
         return Refuse(
             Why.TOO_MANY_FAILURES,
             f"{failures} top-ups failed in a row",
-            "find the cause in `topup history`, then `topup resume`",
+            REMEDIES["too_many_failures"],
         )
     if now.forced:
         return None
@@ -416,7 +417,7 @@ def permit(plan: Plan, *, total: Usdc, fair: Wei | None, wallet: Wallet, ceiling
         raise PaymentForbidden(
             "payment_max",
             f"the payment may cost {plan.value}, the most that is ever paid for {total} is {most}",
-            remedy="see wallet.payment_max_eth and price.eth_usd_min",
+            remedy=REMEDIES["payment_max"],
         )
     if fair is not None:
         deviation = deviation_bps_up(plan.value, fair)
@@ -425,7 +426,7 @@ def permit(plan: Plan, *, total: Usdc, fair: Wei | None, wallet: Wallet, ceiling
             raise PaymentForbidden(
                 "price_deviation",
                 f"the payment may cost {plan.value}, {above}; the ceiling is {ceilings.price_deviation}",
-                remedy="wait for the pool to recover, or raise price.deviation_bps",
+                remedy=REMEDIES["price_deviation"],
             )
     if plan.asset is not Asset.ETH:
         _permit_tokens(plan, total, wallet.tokens or Usdc(0), ceilings)
@@ -441,7 +442,7 @@ def _permit_gas(plan: Plan, held: Wei, ceilings: Ceilings) -> None:
         raise PaymentForbidden(
             "gas_price",
             f"{plan.max_fee_per_gas.units} wei per gas is above the ceiling of {ceilings.gas_price.units}",
-            remedy="wait, or raise fees.gas_price_max_gwei",
+            remedy=REMEDIES["gas_price"],
         )
     network = plan.max_fee_per_gas.times(plan.gas_limit) + plan.l1_fee
     if network > ceilings.network_fee:

@@ -31,6 +31,7 @@ from topup.money import deviation_bps_up
 from topup.policy import Buy, Hold, Refuse, Why, decide, over_budget
 from topup.ports import Survey
 from topup.pursuit import Pursuit
+from topup.remedies import REMEDIES
 from topup.steps import Reach, Step, Steps, fair
 from topup.terms import Asked, Rest, Terms
 from topup.ways import CANCEL
@@ -438,7 +439,7 @@ class Purchase(Steps):
         """Give the nonce back; what grew stale or is paused is not planned again in the same breath."""
         topup = self._store.withdraw(topup, stale or RESTARTED, self._watch.now())
         if stale == STALE:
-            remedy = "the providers answer too slowly: see chain.timeout_s and posting.plan_fresh_s"
+            remedy = REMEDIES["plan_stale"]
             return self._hindered(topup, PaymentForbidden("plan_stale", stale, remedy=remedy))
         return topup if stale in (None, RESTARTED) else self._wait(topup, stale, stale, self._pace.poll_fastest_s)
 
@@ -460,7 +461,7 @@ def _nonce_ahead(sent: int, known: int) -> PaymentForbidden:
     return PaymentForbidden(
         "nonce_ahead",
         f"the wallet has sent {sent} transactions, the ledger knows of {known}",
-        remedy="`topup reconcile` names what was sent and takes it over with --adopt",
+        remedy=REMEDIES["nonce_ahead"],
     )
 
 
@@ -473,5 +474,5 @@ def _approved_once(topup: TopUp, plan: Plan) -> None:
         raise PaymentForbidden(
             "approval_unseen",
             f"an approval of this charge stands in block {block}, and what it allows is not shown",
-            remedy="see which provider is behind or wrong: `topup doctor`",
+            remedy=REMEDIES["approval_unseen"],
         )
