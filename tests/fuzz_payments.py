@@ -398,7 +398,7 @@ class Round:
         for line in self.log.getvalue().splitlines():
             said([line], most=20_000)
             said([text for text in json.loads(line).values() if isinstance(text, str)])
-        ours = Masker([KEY] if self._told_the_key else [])
+        ours = Masker([KEY])
         with sqlite3.connect(self.directory / "ledger.sqlite3") as ledger:
             names = [name for (name,) in ledger.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
             for name in names:
@@ -409,7 +409,7 @@ class Round:
     def _kept(self, table: str, row: tuple[Any, ...], ours: Masker) -> None:
         for value in row:
             if isinstance(value, str):
-                said([value], secret=self._told_the_key, most=5_000 if value.startswith("{") else SENTENCE_MAX)
+                said([value], most=5_000 if value.startswith("{") else SENTENCE_MAX)
             raw = value.encode() if isinstance(value, str) else value
             if isinstance(raw, bytes) and ours.holds(raw):
                 raise Broken(f"our key stands in {table}")
