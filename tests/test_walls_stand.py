@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.builders import ACCOUNT, NOW_MS, topup
+from tests import ledger
+from tests.builders import ACCOUNT, NOW_MS, operator, topup
 from topup.books import Entry
 from topup.credits import Doubt, Unknown
-from topup.lifecycle import Fact
+from topup.lifecycle import Fact, TopUp
+from topup.ports import Delivery, Sent
 from topup.store import journal
 from topup.store.sqlite import SqliteStore
 from topup.wire.secrets import Masker
@@ -83,3 +85,37 @@ def test_what_is_kept_in_words_is_masked(tmp_path: Path) -> None:
         held = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert SECRET.encode() not in held
     assert "it said …".encode() in held
+
+
+LIVES: dict[str, Callable[[SqliteStore, str], TopUp]] = {
+    "an answer that was lost": lambda store, said: store.move(
+        store.ask(store.begin(topup()), NOW_MS), Fact.ANSWER_LOST, NOW_MS, said
+    ),
+    "a charge that is dead": lambda store, said: store.move(
+        store.move(ledger.sent(store, operator(1)), Fact.EXPIRED, NOW_MS), Fact.PROVEN_DEAD, NOW_MS, said
+    ),
+    "a payment that failed": lambda store, said: _failed(store, ledger.sent(store, operator(1)), said),
+    "what a seller answered": lambda store, said: _delivered(store, ledger.sent(store, operator(1)), said),
+}
+
+
+def _failed(store: SqliteStore, kept: TopUp, said: str) -> TopUp:
+    seen = dataclasses.replace(
+        ledger.FAILED, reason=said, inclusion=dataclasses.replace(ledger.FAILED.inclusion, reason=said)
+    )
+    return store.included(kept, kept.attempts[-1], seen, Fact.REVERTED, NOW_MS)
+
+
+def _delivered(store: SqliteStore, kept: TopUp, said: str) -> TopUp:
+    return store.delivered(kept, kept.attempts[-1], Sent(Delivery.UNCLEAR, said, said), NOW_MS)
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_what_others_say_of_a_payment_is_masked(life: str, tmp_path: Path) -> None:
+    """In every column that keeps it, beside what the newest state is."""
+    with closing(SqliteStore.open_writer(tmp_path)) as store:
+        store.hide = Masker([SECRET])
+        LIVES[life](store, f"upstream says {SECRET}")
+        held = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert SECRET.encode() not in held
+    assert b"upstream says \xe2\x80\xa6" in held or rb"upstream says \u2026" in held

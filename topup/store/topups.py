@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from topup.books import Entry
@@ -351,7 +352,7 @@ class TopUps(Words):
 
     def included(self, topup: TopUp, attempt: Attempt, seen: Seen, fact: Fact | None, at_ms: int) -> TopUp:
         """Store that an attempt stands in a canonical block; `fact` is the arrow this takes, None to stay."""
-        inclusion = rows.inclusion_json(seen.inclusion)
+        inclusion = rows.inclusion_json(replace(seen.inclusion, reason=self.hide(seen.inclusion.reason)))
         with self._write(at_ms) as db:
             db.execute("UPDATE attempt SET inclusion = ? WHERE id = ?", (inclusion, attempt.id))
             self._slot(topup, attempt, "used")
@@ -420,6 +421,7 @@ class TopUps(Words):
 
     def move(self, topup: TopUp, fact: Fact, at_ms: int, reason: str = "") -> TopUp:
         """Move a top-up along the table with nothing else to store."""
+        reason = self.hide(reason)
         with self._write(at_ms) as db:
             if fact in (Fact.ANSWER_LOST, Fact.CHARGE_DEAD):
                 db.execute(
