@@ -16,10 +16,11 @@ has to be caught.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+from tests import explored
 
 # A chain is a text, a letter a block. A and a: payload A, submitted by the first or by the second sponsor; C and c:
 # a second payload for the same challenge; B: what replaces it. x: somebody else's transaction, whose log is a control.
@@ -222,29 +223,8 @@ class Result:
 
 
 def explore(rule: Rule) -> Result:
-    """Visit every state, the nearest first, until two are paid or nothing is new."""
-    came: dict[State, tuple[State, str] | None] = {State(): None}
-    queue = deque([State()])
-    while queue:
-        state = queue.popleft()
-        for word, after in steps(rule, state):
-            if after in came:
-                continue
-            came[after] = (state, word)
-            if twice(after):
-                return Result(frozenset(came), _story(came, after))
-            queue.append(after)
-    return Result(frozenset(came), None)
-
-
-def _story(came: dict[State, tuple[State, str] | None], end: State) -> tuple[str, ...]:
-    told: list[str] = []
-    at = came[end]
-    while at is not None:
-        state, word = at
-        told.append(word)
-        at = came[state]
-    return tuple(told[::-1])
+    """Visit every state under a rule until two are paid or nothing is new."""
+    return Result(*explored.explore(State(), lambda state: steps(rule, state), twice))
 
 
 def tell() -> bool:

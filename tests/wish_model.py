@@ -10,10 +10,11 @@ it has to be caught.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+from tests import explored
 
 WAITING, TAKEN, WITHDRAWN, ANSWERED = "waiting", "taken", "withdrawn", "answered"
 DECIDED, SENT, DONE = "decided", "sent", "done"
@@ -197,30 +198,9 @@ class Result:
 
 
 def explore(rule: Rule, bad: Callable[[State], bool]) -> Result:
-    """Visit every state, the nearest first, until one is bad or nothing is new."""
-    start = State()
-    came: dict[State, tuple[State, str] | None] = {start: None}
-    queue = deque([start])
-    while queue:
-        state = queue.popleft()
-        for word, after in steps(rule, state):
-            if after in came:
-                continue
-            came[after] = (state, word)
-            if bad(after):
-                return Result(len(came), frozenset(), _story(came, after))
-            queue.append(after)
-    return Result(len(came), frozenset(state.said for state in came), None)
-
-
-def _story(came: dict[State, tuple[State, str] | None], end: State) -> tuple[str, ...]:
-    told: list[str] = []
-    at = came[end]
-    while at is not None:
-        state, word = at
-        told.append(word)
-        at = came[state]
-    return tuple(told[::-1])
+    """Visit every state under a rule until one is bad or nothing is new."""
+    reached, story = explored.explore(State(), lambda state: steps(rule, state), bad)
+    return Result(len(reached), frozenset() if story else frozenset(state.said for state in reached), story)
 
 
 def tell() -> bool:
