@@ -30,8 +30,9 @@ from topup import limit, reconcile, tempo
 from topup.chain import batches
 from topup.chain.rpc import Rpc
 from topup.check import ask_and_decide, ask_live
-from topup.doctor import examine
-from topup.errors import TopupError
+from topup.doctor import Check, examine
+from topup.doctor.finding import failed, safely
+from topup.errors import ChainUnknown, TopupError
 from topup.money import Usd
 from topup.sandbox.world import World
 from topup.settings import load
@@ -126,6 +127,18 @@ def test_doctor_tells_of_bent_answers(seed: int, place: Served) -> None:
         sound(one.says)
         assert "the look itself broke" not in one.says, one.line()
         assert one.ok or one.remedy or one.says.startswith("skipped:"), one.line()
+
+
+def test_what_a_look_quotes_of_a_provider_is_masked() -> None:
+    """A look may make a finding of an error itself; the key in the provider's own words is in none."""
+    rpc = Rpc(f"https://provider.example/{KEY}", timeout_s=1)
+
+    async def looked() -> list[Check]:
+        return [failed("oracle", ChainUnknown(f"the oracle is '{KEY}\x1b[2J', not bytes"))]
+
+    (told,) = asyncio.run(safely("oracle", looked(), rpc))
+    assert told.says.startswith("the oracle is '")
+    sound(told.says)
 
 
 @BENDING

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from topup.chain.rpc import Rpc
 from topup.errors import TopupError
+from topup.wire.clean import SENTENCE_MAX
 
 # Beyond this the deadlines of charges and the freshness of prices can no longer be judged by this machine.
 SKEW_MAX_S: Final = 30
@@ -49,10 +50,14 @@ def failed(name: str, error: TopupError, remedy: str = "") -> Check:
 
 
 async def safely(name: str, looking: Awaitable[list[Check]], rpc: Rpc | None = None) -> list[Check]:
-    """Look; what breaks on the way is a finding, and names the provider `rpc` where that was asked."""
+    """Look; what breaks on the way is a finding, and names the provider `rpc` where that was asked.
+
+    A look may have made a finding of an error itself: what that quotes of the provider is masked here.
+    """
     try:
         with rpc.heard() if rpc is not None else nullcontext():
-            return await looking
+            found = await looking
+        return found if rpc is None else [replace(one, says=rpc.shown(one.says, SENTENCE_MAX)) for one in found]
     except TopupError as error:
         return [failed(name, error, "" if rpc is None else "try again, or use another provider")]
     except Exception as error:  # noqa: BLE001 - a look that breaks is a finding, not the end of the examination
