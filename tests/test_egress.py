@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from topup.chain.rpc import Rpc
 from topup.errors import ApiUnknown, ChainUnknown, SettingsError
 from topup.exchange import Exchange
 from topup.wire.egress import Way, _trust, loopback, way
+from topup.wire.http import Client
 
 URL = "https://gateway.example/api/v1"
 PROXY = "http://proxy.example:3128"
@@ -339,3 +341,32 @@ def test_every_command_that_goes_out_names_the_variable_at_once(command: str, tm
     assert "Traceback" not in said
     assert '"event": "started"' not in said
     assert done.returncode == (3 if command == "doctor" else 2), said
+
+
+def test_a_connection_that_two_give_up_is_not_another_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two questions side by side may both find an answer wrong; what a third opens meanwhile stays its own."""
+    ends = [asyncio.Event(), asyncio.Event()]
+    waited = iter(ends)
+    close = httpx.AsyncClient.aclose
+
+    async def slowly(self: httpx.AsyncClient) -> None:
+        await next(waited).wait()
+        await close(self)
+
+    async def story() -> None:
+        client = Client("http://127.0.0.1:9", lasting=True)
+        client._opened()
+        with monkeypatch.context() as slow:
+            slow.setattr(httpx.AsyncClient, "aclose", slowly)
+            giving_up = [asyncio.create_task(client.close()) for _ in ends]
+            await asyncio.sleep(0)
+            ends[0].set()
+            await giving_up[0]
+            other = client._opened()
+            ends[1].set()
+            await giving_up[1]
+        assert client._client is other
+        await client.close()
+        assert other.is_closed
+
+    asyncio.run(story())

@@ -53,9 +53,10 @@ class Client:
 
     async def close(self) -> None:
         """Close what is open."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        # Let go before it is waited for: whoever asks meanwhile opens another, which a second close must not lose.
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
 
     async def ask(
         self,
