@@ -586,6 +586,13 @@ MUTANTS: Final = (
         "tests/test_signed_terms.py::test_a_copy_that_was_put_back_waits_as_well",
     ),
     Mutant(
+        "a-nonce-that-no-purchase-gives",
+        "topup/rails/x402.py",
+        "if not request.purchase:",
+        "if True:",
+        "tests/test_signed_terms.py::test_a_machine_that_is_put_back_with_no_time_lost_pays_once",
+    ),
+    Mutant(
         "access-limit-is-not-judged",
         "topup/policy.py",
         "    if key.left is None or need <= key.left:\n",

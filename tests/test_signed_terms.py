@@ -293,6 +293,33 @@ def test_a_machine_that_is_put_back_with_its_memory_pays_once(tmp_path: Path, *,
     told(tell, settles_late_ms=120_000)
 
 
+def test_a_machine_that_is_put_back_with_no_time_lost_pays_once(tmp_path: Path) -> None:
+    """No clock tells of it: the copy signs again, for the same purchase, of which the token takes one authorization."""
+
+    async def tell(world: World) -> None:
+        first = staged(world, tmp_path / "first", rails__young_s="0")
+        first.store.say("default", "paused", "1", world.clock.now_ms(), "a test")
+        await first.step()
+        copied(tmp_path / "first", tmp_path / "second")
+        first.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
+        first.inside(lambda: seller(world).switch_on("payment", "settles-late", 1))
+        await first.until(State.SENT, passes=200)
+        name, signed = first.topup.id, first.topup.out[0].hash
+        await first.close()
+        second = staged(world, tmp_path / "second", rails__young_s="0")
+        second.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
+        await second.until(State.DONE, passes=200)
+        assert (second.topup.id, second.topup.out[0].hash) == (name, signed)
+        world.clock.leap(400_000)  # by now the seller has tried to carry what the first life signed
+        for _ in range(10):
+            await second.step()
+            second.inside(seller(world).poll)
+        assert left_the_wallet(world) == TEN
+        await second.close()
+
+    told(tell, settles_late_ms=400_000)
+
+
 def state_of(stage: Stage) -> dict[str, Any]:
     """Return what a process remembers of its own time."""
     kept = vars(stage.works.cycle._watch)

@@ -170,13 +170,15 @@ class Charge:
 class Request:
     """What was asked for: so many dollars of credit, paid by this wallet on this chain.
 
-    `purchase` names what has to be paid once at most, whatever is signed for it.
+    `purchase` names what has to be paid once at most, whatever is signed for it; `proven` counts the demands for it
+    that were proven before this one.
     """
 
     amount: Usd
     sender: bytes
     chain_id: int
     purchase: str = ""
+    proven: int = 0
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ Nothing in the flow knows HTTP, JSON-RPC, SQLite or a key.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from typing import assert_never
 
@@ -173,7 +172,7 @@ class Cycle:
         # The first that lives; from here to the end of this top-up there is no other.
         route = next(r for r in self._account.routes if r.rail not in gone)
         topup = TopUp(
-            id="t" + secrets.token_hex(6),
+            id=self._store.next_id(),
             account=self._account.name,
             rail=route.rail,
             chain_id=route.chain_id,

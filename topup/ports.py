@@ -706,6 +706,9 @@ class Store(Protocol):
     def seen_intents(self, topup_id: str) -> list[tuple[bytes, bytes]]:
         """Return (operator, id) of every charge proven for another top-up or an earlier request."""
 
+    def next_id(self) -> str:
+        """Return the id of the top-up that begins next, the same from the same ledger."""
+
     def begin(self, topup: TopUp) -> TopUp:
         """Store a new decision; refuses a second open one for the account."""
 

@@ -167,7 +167,8 @@ class Steps:
     def _request(self, topup: TopUp) -> Request:
         # What was carried to the chain and failed has used its place up: the next authorization takes another.
         failed = sum(1 for a in topup.out if not a.ours and a.inclusion is not None and not a.inclusion.success)
-        return Request(topup.amount, topup.wallet, topup.chain_id, f"{topup.id}/{failed}")
+        proven = sum(charge.proven for charge in topup.charges)
+        return Request(topup.amount, topup.wallet, topup.chain_id, f"{topup.id}/{failed}", proven)
 
     def _paused(self) -> bool:
         return self._store.control(self._account.name).paused

@@ -168,7 +168,7 @@ async def survey(
             raise PaymentForbidden(
                 "authorization_used",
                 f"the authorization 0x{trace.key.hex()} was used already",
-                remedy="nothing, while its payment is being looked for; else find out what used it",
+                remedy="wait for its credits; where none come, a copy of this ledger has paid: `topup reconcile`",
             )
     return Survey(
         head=now,

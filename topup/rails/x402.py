@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
+from eth_utils.crypto import keccak
+
 from topup import typed
 from topup.charge import Finding, Request, Verified
 from topup.document import read
@@ -135,7 +137,7 @@ class X402(Authorized[Ask]):
 
     @walled("the seller", ApiUnknown)
     async def ask(self, request: Request) -> bytes:
-        """Ask what is demanded, unpaid; return the answer with the nonce that was drawn for it.
+        """Ask what is demanded, unpaid; return the answer with the nonce that belongs to it.
 
         Raises:
             ApiError: anything but a 402 was answered.
@@ -151,7 +153,7 @@ class X402(Authorized[Ask]):
             "asked_s": self._clock.now_ms() // 1000,
             "life_max_s": self._seller.bounds.life_max_s - CLOCKS_APART_S,
             "chosen": sale.minimum,
-            "nonce": secrets.token_bytes(NONCE_BYTES).hex(),
+            "nonce": _nonce(request).hex(),
             "sender": request.sender.hex(),
             "chain_id": request.chain_id,
             "units": request.amount.usdc_up().units,
@@ -326,6 +328,16 @@ class X402(Authorized[Ask]):
             now_ms=self._clock.now_ms(),
         )
         return await exchange.ask(method, path, headers={**who, **paying}, body=body, timeout_s=timeout_s)
+
+
+def _nonce(request: Request) -> bytes:
+    """Return the authorization's nonce: it belongs to a purchase and to how often it was demanded and proven.
+
+    A ledger that was put back names the same purchase again, so that of both authorizations the token takes one.
+    """
+    if not request.purchase:
+        return secrets.token_bytes(NONCE_BYTES)
+    return keccak(f"topup authorization {request.purchase}/{request.proven}".encode())
 
 
 def _kept(raw: bytes) -> _Kept:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from eth_utils.crypto import keccak
+
 from topup.books import Entry
 from topup.credits import Reading
 from topup.errors import StoreFenced, StoreUnusable
@@ -17,6 +19,7 @@ from topup.money import Usd, Wei
 from topup.ports import GONE, Seen, Sent, Taken
 from topup.store import file, journal, rows
 from topup.store.words import Words
+from topup.store.writer import SEED
 
 if TYPE_CHECKING:
     from topup.charge import Verified
@@ -169,6 +172,16 @@ class TopUps(Words):
         return [rows.attempt(row) for row in self._all(sql, topup.id, topup.id)]
 
     # -- their steps --------------------------------------------------------------------------------------------
+
+    def next_id(self) -> str:
+        """Return the id of the top-up that begins next: t and twelve hexadecimal digits.
+
+        It follows from the ledger's seed and from how many top-ups it holds. A copy of this ledger that was put back,
+        or whose machine was, gives the same name again to what the lost copy may have paid, and with the name goes
+        what can run once on the chain.
+        """
+        (count,) = self._all("SELECT count(*) FROM topup")[0]
+        return "t" + keccak(f"{self.told('', SEED)}/{count}".encode())[:6].hex()
 
     def begin(self, topup: TopUp) -> TopUp:
         """Store a new decision; the database refuses a second open one for the account."""

@@ -10,13 +10,17 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Final, Self
 
 from topup.errors import Exit, StoreBusy, StoreFenced, StoreUnusable
 from topup.store import file, place
+
+# The name under which a ledger keeps what tells it from every other: drawn once, carried along by each copy.
+SEED: Final = "seed"
 
 
 class Ledger:
@@ -72,6 +76,8 @@ class Ledger:
                 file.migrate(connection, directory)
                 with file.transaction(connection):
                     connection.execute("UPDATE ledger SET epoch = epoch + 1")
+                    seed = ("", SEED, secrets.token_hex(16), 0, "topup")
+                    connection.execute("INSERT OR IGNORE INTO control VALUES (?,?,?,?,?)", seed)
                     (epoch,) = connection.execute("SELECT epoch FROM ledger").fetchone()
                 store = cls(connection, lock, epoch)
                 store.mended = mended
