@@ -1,9 +1,8 @@
 """What do the documents say that the code already says? Writes those parts anew: `python -m tests.generate_docs`.
 
 A document keeps what people wrote; between `<!-- generated: NAME -->` and `<!-- end -->` stands what BLOCKS[NAME]
-returns. The map in `topup/__init__.py` keeps its order and its headings; each module's question comes from the first
-line of its docstring. `--accept-events` also takes the events as they are now for tests/golden/events.json: only after
-deciding that an alert written against the old names may break.
+returns. `--accept-events` also takes the events as they are now for tests/golden/events.json: only after deciding that
+an alert written against the old names may break.
 """
 
 import ast
@@ -31,10 +30,8 @@ from topup.policy import worst_spend
 from topup.settings import Settings, env_name, names
 
 DOCS: Final = ROOT / "docs"
-MAP: Final = ROOT / "topup" / "__init__.py"
 GOLDEN: Final = ROOT / "tests" / "golden" / "events.json"
 BLOCK: Final = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-LINE: Final = re.compile(r"^ {2}( *)([a-z_0-9]+(?:\.py|/)) +(\S.*)$")
 AGAIN: Final = "run `python -m tests.generate_docs` and look at what changed"
 
 
@@ -358,27 +355,11 @@ def way_rows() -> str:
     return "\n" + table(("state", "what ends it", "what a person may say"), rows) + "\n"
 
 
-BLOCKS: Final[dict[str, Callable[[], str]]] = {
-    "events": event_entries,
-    "settings": setting_rows,
-    "worst-case": worst_case,
-    "commands": command_entries,
-    "exit-codes": exit_codes,
-    "life": life,
-    "ways": way_rows,
-}
-
-
-def written(text: str) -> str:
-    """Return a document with its generated blocks written anew."""
-    return BLOCK.sub(lambda found: found[1] + BLOCKS[found[2]]() + found[3], text)
-
-
-# -- the map ----------------------------------------------------------------------------------------------------
+# -- rooms ------------------------------------------------------------------------------------------------------
 
 
 def modules() -> dict[str, Path]:
-    """Return every module of the package under its name on the map; packages end in a slash."""
+    """Return every module of the package under its path; a package's path ends in a slash."""
     found = {}
     for path in sorted((ROOT / "topup").rglob("*.py")):
         name = path.relative_to(ROOT / "topup").as_posix()
@@ -387,35 +368,47 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def question(path: Path) -> str:
-    """Return the question a module answers: the first line of its docstring, up to the question mark."""
+def first_line(path: Path) -> str:
+    """Return the first line of a module's docstring, up to its question mark."""
     first = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
     return first.partition("?")[0] + "?" if "?" in first else first
 
 
-def places(text: str) -> Iterator[tuple[int, str, str]]:
-    """Yield line number, full name and question of everything on the map."""
-    above: list[str] = []
-    for number, line in enumerate(text.splitlines()):
-        found = LINE.match(line)
-        if found:
-            depth = len(found[1]) // 2
-            above[depth:] = [found[2]]
-            yield number, "".join(above[: depth + 1]), found[3]
+def rooms() -> str:
+    """Return a table for each package: its modules and the question that each of them answers."""
+    text, known = "", modules()
+    for room in sorted({name.rpartition("/")[0] for name in known}):
+        package = f"{room}/"
+        about = first_line(known[package]) if room else ""
+        inside = [
+            (f"`{n.removeprefix(package)}`", first_line(p)) for n, p in known.items() if n.rpartition("/")[0] == room
+        ]
+        rows = [row for row in inside if row[0] != "``"]
+        text += f"\n### `topup/{package if room else ''}`\n\n" + (f"{about}\n\n" if about else "")
+        text += table(("module", "its question"), rows)
+    return text + "\n"
 
 
-def mapped(text: str) -> str:
-    """Return the map with every question as its module asks it."""
-    lines, known = text.splitlines(), modules()
-    for number, name, said in places(text):
-        if name in known:
-            lines[number] = lines[number].removesuffix(said) + question(known[name])
-    return "\n".join(lines) + "\n"
+BLOCKS: Final[dict[str, Callable[[], str]]] = {
+    "events": event_entries,
+    "settings": setting_rows,
+    "worst-case": worst_case,
+    "commands": command_entries,
+    "exit-codes": exit_codes,
+    "life": life,
+    "ways": way_rows,
+    "rooms": rooms,
+}
+
+
+def written(text: str) -> str:
+    """Return a document with its generated blocks written anew."""
+    return BLOCK.sub(lambda found: found[1] + BLOCKS[found[2]]() + found[3], text)
 
 
 def main(arguments: list[str]) -> None:
     """Write everything anew, and say what changed."""
-    targets = [(path, written) for path in sorted(DOCS.glob("*.md"))] + [(MAP, mapped)]
+    targets = [(path, written) for path in sorted(DOCS.glob("*.md"))]
     for path, render in targets:
         before = path.read_text(encoding="utf-8")
         after = render(before)

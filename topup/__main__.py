@@ -1,4 +1,4 @@
-"""Run topup as `python -m topup`."""
+"""The command line, run as a module."""
 
 from topup.cli import main
 
