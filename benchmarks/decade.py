@@ -21,9 +21,9 @@ from tests import builders
 from tests.ledger import IN_BLOCK
 from topup.books import attempt_entry, posting_entry
 from topup.closing import Closed, closing_entries
-from topup.credits import DAY_MS, HOUR_MS, Reading
-from topup.lifecycle import Fact, State
-from topup.money import Usd, Wei
+from topup.domain.credits import DAY_MS, HOUR_MS, Reading
+from topup.domain.lifecycle import Fact, State
+from topup.domain.money import Usd, Wei
 from topup.ports import Delivery, Sent
 from topup.sandbox.charges import Operator
 from topup.store.sqlite import SqliteStore

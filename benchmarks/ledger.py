@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.books import environment
-from topup.credits import DAY_MS, HOUR_MS, spending_since
-from topup.policy import Limits
+from topup.domain.credits import DAY_MS, HOUR_MS, spending_since
+from topup.domain.policy import Limits
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
 from topup.store.place import FILE

@@ -216,8 +216,8 @@ class Topup:
 
     async def buy(self) -> Lap:
         """Buy once, from decision to done, with blocks in between."""
-        from topup.lifecycle import State
-        from topup.money import Usd
+        from topup.domain.lifecycle import State
+        from topup.domain.money import Usd
         from topup.terms import Asked
 
         self._watched.decided = self._watched.accepted = None

@@ -169,7 +169,7 @@ def told(row: Row) -> dict[str, Any]:
 
 def _seen(play: Play, began_ms: int) -> dict[str, Any]:
     """Say how it ended, by the chain and by the ledger."""
-    from topup.lifecycle import State
+    from topup.domain.lifecycle import State
 
     payments, astray = _counted(play.ground, play.ground.moves())
     topups = play.stage.store.latest("default", 100)

@@ -249,9 +249,9 @@ class ByAuthorization(ByCredential):
         return Decimal(json.loads(said.text, parse_float=Decimal)["data"]["balanceUsd"])
 
     def _login(self, url: str) -> str:
+        from topup.domain.typed_data import personal_digest
         from topup.rails.x402_wire import login_header, login_message
         from topup.sandbox.contracts import CHAIN_ID
-        from topup.typed import personal_digest
         from topup.x402_profile import PROFILES
 
         now = self.world.clock.now_ms()
@@ -269,8 +269,8 @@ class ByAuthorization(ByCredential):
 
     def pay(self, between: Callable[[], None]) -> None:
         """Ask for offers, sign the first, send it; what is not answered with 200 has failed."""
+        from topup.domain.typed_data import Domain, authorization_digest
         from topup.rails.x402_wire import Authorization, demanded, offers, payment_header
-        from topup.typed import Domain, authorization_digest
         from topup.x402_profile import PROFILES
 
         sale = PROFILES[self.seller.profile].sell
@@ -299,7 +299,7 @@ class ByMachine(ByCredential):
 
     def pay(self, between: Callable[[], None]) -> None:
         """Ask for a challenge, sign, send; what is not answered with 202 has failed."""
-        from topup import tempo
+        from topup.domain import tempo
         from topup.rails.mpp_wire import challenges, credential, memo, payer, tempo_charge
 
         url, body = f"{self.seller.url}/credits/purchases", json.dumps({"amount": AMOUNT})

@@ -39,10 +39,10 @@ from eth_keys.datatypes import PrivateKey
 from tests import proxy, worlds
 from tests.oracles import HERE, Oracle, python
 from tests.served import HASTE, TOPUP, Running, began
+from topup.domain.typed_data import mark_call
 from topup.sandbox import contracts
 from topup.sandbox.charges import named_address
 from topup.sandbox.world import World
-from topup.typed import mark_call
 
 TRANSFER: Final = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
 PAY_TO: Final = named_address("topup tests: seller of the battery")

@@ -11,10 +11,10 @@ from typing import Any
 
 from eth_utils.crypto import keccak
 
-from topup.charge import K2_PREFIX, Clocks, Pins, Request, Verified, parse, verify
-from topup.death import Fate, More
-from topup.lifecycle import Inclusion, Kind, Plan, State, TopUp
-from topup.money import Bps, Usd, Wei
+from topup.domain.charge import K2_PREFIX, Clocks, Pins, Request, Verified, parse, verify
+from topup.domain.lifecycle import Inclusion, Kind, Plan, State, TopUp
+from topup.domain.money import Bps, Usd, Wei
+from topup.domain.nonpayment import Fate, More
 from topup.sandbox.charges import Ask, Operator, Terms
 
 NOW_S = 1_790_000_000

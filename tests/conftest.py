@@ -12,7 +12,7 @@ import pytest
 
 from tests.guard import sitecustomize as guard
 from tests.tools import MISSING
-from topup.credits import DAY_MS
+from topup.domain.credits import DAY_MS
 from topup.sandbox import world
 
 GUARD = Path(guard.__file__).parent

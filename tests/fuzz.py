@@ -33,9 +33,9 @@ from topup.chain.evm import EvmChain
 from topup.chain.profiles import BASE
 from topup.chain.providers import Providers
 from topup.chain.rpc import Rpc
-from topup.charge import Clocks
-from topup.errors import ChainError, TopupError
-from topup.events import Event, ProviderSetAside
+from topup.domain.charge import Clocks
+from topup.domain.errors import ChainError, TopupError
+from topup.domain.events import Event, ProviderSetAside
 from topup.exchange import Exchange
 from topup.openrouter import OpenRouter
 from topup.ports import Call
@@ -259,8 +259,8 @@ def seller(rounds: int, seed: int) -> int:
     What is proven all the same pays the right one, the right amount, in the right token.
     """
     from tests import test_rails_safety as sellers
+    from topup.domain.money import Usdc
     from topup.exchange import Answered
-    from topup.money import Usdc
 
     x402, _ = sellers.x402_rail()
     mpp = sellers.mpp_rail({}, {}, {})
@@ -270,7 +270,7 @@ def seller(rounds: int, seed: int) -> int:
     charge, pins = charges.honest(builders.ask()), builders.pins_for(charges)
 
     async def coinbase(luck: random.Random) -> None:
-        from topup.charge import parse, verify
+        from topup.domain.charge import parse, verify
 
         raw, _ = encoded(luck, bent(luck, {"data": charge}))
         demand = parse(raw)

@@ -41,10 +41,11 @@ from tests.stage import Stage
 from topup import assemble
 from topup.chain.providers import FAILURES_MAX, Lagging
 from topup.chain.rpc import Nonsense
-from topup.credits import DAY_MS, HOUR_MS, Doubt
-from topup.errors import StoreFenced, TopupError, WrongChain
-from topup.lifecycle import State
-from topup.policy import Why
+from topup.domain.credits import DAY_MS, HOUR_MS, Doubt
+from topup.domain.errors import StoreFenced, TopupError, WrongChain
+from topup.domain.lifecycle import State
+from topup.domain.policy import Why
+from topup.domain.ways_out import CREDITED, RESOLVE
 from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import FEE_DESTINATION, embedded
@@ -52,7 +53,6 @@ from topup.settings import load
 from topup.sinks.log import LogSink
 from topup.terms import Rest
 from topup.watch import ACCEPT_READING
-from topup.ways import CREDITED, RESOLVE
 from topup.wire.clean import SENTENCE_MAX
 from topup.wire.secrets import Masker
 

@@ -23,10 +23,11 @@ from pydantic import SecretStr
 from typer.main import get_command
 
 from tests.tools import ROOT
-from topup import assemble, errors, events, lifecycle, ways
+from topup import assemble
 from topup.cli import app
-from topup.money import Usd
-from topup.policy import worst_spend
+from topup.domain import errors, events, lifecycle, ways_out
+from topup.domain.money import Usd
+from topup.domain.policy import worst_spend
 from topup.settings import Settings, env_name, names
 
 DOCS: Final = ROOT / "docs"
@@ -349,8 +350,8 @@ def way_rows() -> str:
     """Show what ends each state, and what a person may say of it."""
     rows = []
     for state in lifecycle.State:
-        way = ways.WAYS[state]
-        words = "<br>".join(f"`{ways.COMMANDS[word]}` {does}" for word, does in way.words.items())
+        way = ways_out.WAYS[state]
+        words = "<br>".join(f"`{ways_out.COMMANDS[word]}` {does}" for word, does in way.words.items())
         rows.append((f"`{state}`", way.ends or ("a person" if state is lifecycle.State.HALTED else "–"), words))
     return "\n" + table(("state", "what ends it", "what a person may say"), rows) + "\n"
 

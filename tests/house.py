@@ -22,8 +22,8 @@ from eth_utils.crypto import keccak
 
 from tests.proxy import Proxy
 from tests.stage import TRANSFERRED, Stage
-from topup.events import Event
-from topup.lifecycle import State, TopUp
+from topup.domain.events import Event
+from topup.domain.lifecycle import State, TopUp
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
 from topup.sandbox.faults import WALLET_WEI

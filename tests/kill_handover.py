@@ -17,8 +17,8 @@ from tests.kill_worlds import House, Life, Role, held, until
 from tests.killed import ANY, COMMIT
 from tests.served import TOPUP, Running
 from topup.daemon import DAEMON
-from topup.errors import Exit
-from topup.money import Usd
+from topup.domain.errors import Exit
+from topup.domain.money import Usd
 from topup.ports import Requested, Wish
 from topup.store.sqlite import SqliteStore
 

@@ -11,9 +11,9 @@ from eth_utils.crypto import keccak
 
 from tests import kill_handover, proxy
 from tests.kill_worlds import IN_USDC, MPP, SPONSORED, X402, Forgetting, House, Life
+from topup.domain.ways_out import CANCEL, RESOLVE
 from topup.sandbox.faults import FAULTS
 from topup.store.sqlite import SqliteStore
-from topup.ways import CANCEL, RESOLVE
 
 TWO_DAYS_MS: Final = 49 * 3_600_000
 

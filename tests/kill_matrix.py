@@ -36,7 +36,7 @@ from tests.kill_worlds import CHILDREN, TEN, WIRE, House, Life, house_of, settle
 from tests.killed import FOREIGN, Cell
 from topup.books import WALLET, Commodity
 from topup.closing import OPENING
-from topup.lifecycle import State, TopUp
+from topup.domain.lifecycle import State, TopUp
 from topup.store.sqlite import SqliteStore
 
 UNDER_TEST: Final = (sys.executable, "-m", "tests.killed")

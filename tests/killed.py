@@ -113,7 +113,7 @@ class Course:
 
 def watch_store(course: Course) -> None:
     """Watch every transaction of the ledger, by the name of the method that commits it."""
-    from topup.lifecycle import TopUp
+    from topup.domain.lifecycle import TopUp
     from topup.store import file, sqlite
 
     honest = file.transaction

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tests.builders import NOW_MS, ask, inclusion, plan, raw_of, signed_bytes, topup, verified
-from topup.credits import Reading
-from topup.lifecycle import Fact, TopUp
-from topup.money import Usd, Wei
+from topup.domain.credits import Reading
+from topup.domain.lifecycle import Fact, TopUp
+from topup.domain.money import Usd, Wei
 from topup.ports import Delivery, Seen, Sent, Store
 from topup.sandbox.charges import Operator
 

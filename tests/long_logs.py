@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from topup.chain.capabilities import Capabilities
 from topup.chain.rpc import Answer, Query, Rpc, RpcError
-from topup.errors import ChainUnknown
+from topup.domain.errors import ChainUnknown
 from topup.ports import Head, Piece
 
 BLOCK_S = 2

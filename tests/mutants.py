@@ -119,21 +119,21 @@ MUTANTS: Final = (
     ),
     Mutant(
         "dead-before-the-deadline-is-final",
-        "topup/death.py",
+        "topup/domain/nonpayment.py",
         "    if fate.final_s > deadline_s:\n",
         "    if fate.final_s:\n",
         "tests/test_rule_r.py",
     ),
     Mutant(
         "one-witness-is-proof",
-        "topup/death.py",
+        "topup/domain/nonpayment.py",
         "WITNESSES = 2\n",
         "WITNESSES = 1\n",
         "tests/test_pursuit.py::test_an_expired_charge_seen_by_one_provider_alone_needs_a_person",
     ),
     Mutant(
         "sponsored-signed-again",
-        "topup/death.py",
+        "topup/domain/nonpayment.py",
         "if charge.seq == seq and any(a.plan.sponsored for a in _payments(topup, seq)):",
         "if charge.seq == seq and any(not a.plan.sponsored for a in ()):",
         "tests/test_control.py::test_a_charge_whose_sponsored_payment_left_is_never_signed_again",
@@ -154,14 +154,14 @@ MUTANTS: Final = (
     ),
     Mutant(
         "dead-at-its-end",
-        "topup/lifecycle.py",
+        "topup/domain/lifecycle.py",
         "SPONSORED_MARGIN_S: Final = 60\n",
         "SPONSORED_MARGIN_S: Final = 0\n",
         "tests/test_sponsored.py::test_the_end_of_what_is_sponsored_is_what_was_signed_and_a_minute",
     ),
     Mutant(
         "rule-r-forgotten",
-        "topup/death.py",
+        "topup/domain/nonpayment.py",
         "        if charge.seq != seq and out and charge.dead is None:\n",
         "        if charge.seq == seq and out and charge.dead is None:\n",
         "tests/test_rule_r.py",
@@ -189,7 +189,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "the-month-is-a-day",
-        "topup/policy.py",
+        "topup/domain/policy.py",
         '(Why.CAP_30D, limits.cap_30d, month, "policy.cap_30d"),',
         '(Why.CAP_30D, limits.cap_30d, day, "policy.cap_30d"),',
         "tests/test_policy.py",
@@ -203,14 +203,14 @@ MUTANTS: Final = (
     ),
     Mutant(
         "unknown-taken-for-low",
-        "topup/policy.py",
+        "topup/domain/policy.py",
         '        return Hold(Why.UNKNOWN, f"{reading.doubt}: {reading.detail}")\n',
         '        return Buy(limits.topup_min, Why.BELOW_FLOOR, f"{reading.doubt}: {reading.detail}")\n',
         "tests/test_policy.py",
     ),
     Mutant(
         "verify-skips-the-operator",
-        "topup/charge.py",
+        "topup/domain/charge.py",
         "        pins.operators,\n",
         "        {intent.operator},\n",
         "tests/test_charge.py",
@@ -280,7 +280,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "any-quote-is-fair",
-        "topup/policy.py",
+        "topup/domain/policy.py",
         "        if deviation > ceilings.price_deviation:\n",
         "        if deviation < ceilings.price_deviation and False:\n",
         "tests/test_policy.py",
@@ -344,7 +344,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "one-of-its-nonces-is-enough",
-        "topup/death.py",
+        "topup/domain/nonpayment.py",
         "    if all(a.place in taken or a.place in gone for a in payments):\n",
         "    if all(a.place in taken for a in payments) or any(a.place in gone for a in payments):\n",
         "tests/test_rule_r.py",
@@ -358,7 +358,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a-cancel-says-stored-and-does-nothing",
-        "topup/ways.py",
+        "topup/domain/ways_out.py",
         "    if contested:\n        return Answer(\n            taken=False,\n"
         '            sentence="a cancel can do nothing',
         "    if contested and topup.payment is not None:\n        return Answer(\n            taken=False,\n"
@@ -374,7 +374,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a-chain-that-catches-up-is-a-leap",
-        "topup/leap.py",
+        "topup/domain/lost_time.py",
         "filter(None, (self._wall, self._chain))]",
         "filter(None, (self._chain or self._wall,))]",
         "tests/test_leap.py::test_a_chain_that_catches_up_with_this_machine_has_leapt_over_nothing",
@@ -395,14 +395,14 @@ MUTANTS: Final = (
     ),
     Mutant(
         "mpp-on-any-chain",
-        "topup/charge.py",
+        "topup/domain/charge.py",
         "*chain, chain[0] == chain[1],",
         "*chain, True,",
         "tests/test_rails_safety.py::test_a_challenge_with_one_thing_wrong_is_refused[chain]",
     ),
     Mutant(
         "any-recipient-of-an-authorization",
-        "topup/charge.py",
+        "topup/domain/charge.py",
         "    if bounds.recipients is not None:\n",
         "    if bounds.recipients is None:\n",
         "tests/test_rails_safety.py::test_a_challenge_with_one_thing_wrong_is_refused[recipient]",
@@ -594,7 +594,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "access-limit-is-not-judged",
-        "topup/policy.py",
+        "topup/domain/policy.py",
         "    if key.left is None or need <= key.left:\n",
         "    if key.left is None or need.units >= 0:\n",
         "tests/test_limit.py::test_a_key_that_would_fail_on_the_chain_is_forbidden",

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 from tests.stage import Stage
 from topup.books import CREDITS, IN_TRANSIT, WALLET, Commodity
-from topup.lifecycle import TERMINAL, Kind, State
+from topup.domain.lifecycle import TERMINAL, Kind, State
 from topup.sandbox.world import World
 from topup.terms import Rest
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.warm import Forked, Warm, takes
 from topup.closing import OPENING
-from topup.lifecycle import TopUp
+from topup.domain.lifecycle import TopUp
 from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded

@@ -27,14 +27,14 @@ from topup.chain.fate import Account, Ends
 from topup.chain.profiles import BASE_DOLLAR
 from topup.chain.providers import Providers
 from topup.chain.rpc import Rpc
-from topup.charge import Charge, Pins, Request, Verified
-from topup.credits import Reading
-from topup.death import Fate
-from topup.errors import ApiGone, ApiLimited, ApiUnknown, ChainUnknown, PaymentForbidden, Reverted, WrongChain
-from topup.events import Event
+from topup.domain.charge import Charge, Pins, Request, Verified
+from topup.domain.credits import Reading
+from topup.domain.errors import ApiGone, ApiLimited, ApiUnknown, ChainUnknown, PaymentForbidden, Reverted, WrongChain
+from topup.domain.events import Event
+from topup.domain.lifecycle import Attempt, Inclusion, Kind, Plan
+from topup.domain.money import Asset, EthPrice, Usd, Usdc, Wei
+from topup.domain.nonpayment import Fate
 from topup.exchange import Answered
-from topup.lifecycle import Attempt, Inclusion, Kind, Plan
-from topup.money import Asset, EthPrice, Usd, Usdc, Wei
 from topup.ports import Call, Delivery, Head, Holdings, Key, Seen, Sent, Sighting, Simulation, Spent, Survey, Trace
 from topup.sandbox.charges import STRANGER, Ask, named_address
 

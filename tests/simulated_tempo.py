@@ -31,11 +31,11 @@ from tests.simulated import (
     Tx,
     answer,
 )
-from topup import tempo
 from topup.chain.profiles import TEMPO_DOLLAR
-from topup.charge import Verified
+from topup.domain import tempo
+from topup.domain.charge import Verified
+from topup.domain.lifecycle import Plan
 from topup.exchange import Answered
-from topup.lifecycle import Plan
 from topup.rails import mpp, mpp_choice, mpp_wire
 from topup.sandbox.charges import STRANGER
 

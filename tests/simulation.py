@@ -46,11 +46,11 @@ from tests.simulated_tempo import KEY, REALM, SimulatedPurchases, TempoNet, Temp
 from topup import assemble
 from topup.books import Commodity
 from topup.chain.profiles import BASE_DOLLAR, TEMPO_DOLLAR
-from topup.charge import Bounds
 from topup.cycle import Cycle
-from topup.errors import TopupError
-from topup.lifecycle import TABLE, Attempt, Fact, State
-from topup.money import Asset, Bps, Usd
+from topup.domain.charge import Bounds
+from topup.domain.errors import TopupError
+from topup.domain.lifecycle import TABLE, Attempt, Fact, State
+from topup.domain.money import Asset, Bps, Usd
 from topup.ports import Rail
 from topup.rails import authorized, coinbase, mpp, x402
 from topup.rails.mpp_choice import Terms as MppTerms

@@ -9,8 +9,8 @@ from typing import Any
 
 from topup import assemble
 from topup.closing import OPENING
-from topup.events import Event
-from topup.lifecycle import State, TopUp
+from topup.domain.events import Event
+from topup.domain.lifecycle import State, TopUp
 from topup.ports import Clock
 from topup.sandbox import contracts
 from topup.sandbox.world import World

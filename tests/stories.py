@@ -29,15 +29,15 @@ from eth_utils.crypto import keccak
 from tests.house import MINUTE_S, NONCE, SEND, House, Killed, Result, Script
 from tests.proxy import Fault, delay, lose, refuse, silent, status, wrong
 from tests.stage import Stage
-from topup.errors import SignerError
-from topup.lifecycle import Attempt, Kind, Plan, State, TopUp
+from topup.domain.errors import SignerError
+from topup.domain.lifecycle import Attempt, Kind, Plan, State, TopUp
+from topup.domain.ways_out import CANCEL, RESOLVE
 from topup.ports import Sent
 from topup.sandbox.faults import WALLET_WEI
 from topup.sandbox.world import BLOCK_S, L1_FEE_PER_BYTE
 from topup.signers.late import LateSigner
 from topup.signers.local import LocalSigner
 from topup.store.place import FILE
-from topup.ways import CANCEL, RESOLVE
 
 RECEIPT: Final = "eth_getTransactionReceipt"
 CHAIN_ID: Final = "eth_chainId"

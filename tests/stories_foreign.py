@@ -34,7 +34,7 @@ from tests.stories import (
     story,
     told_in,
 )
-from topup.lifecycle import State
+from topup.domain.lifecycle import State
 from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.http import Request

@@ -12,8 +12,8 @@ import pytest
 from eth_utils.crypto import keccak
 
 from tests.stage import Stage
-from topup.errors import ApiUnknown
-from topup.lifecycle import Attempt, State, TopUp
+from topup.domain.errors import ApiUnknown
+from topup.domain.lifecycle import Attempt, State, TopUp
 from topup.rails.coinbase import Coinbase
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm

@@ -35,10 +35,10 @@ from tests.proxy import (
     truncate,
 )
 from tests.stage import Shifted, Stage
-from topup.credits import LASTING
 from topup.daemon import outcome_exit
-from topup.errors import Exit
-from topup.lifecycle import TERMINAL, State
+from topup.domain.credits import LASTING
+from topup.domain.errors import Exit
+from topup.domain.lifecycle import TERMINAL, State
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
 

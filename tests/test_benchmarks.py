@@ -16,7 +16,7 @@ from benchmarks import rails
 from benchmarks.faults import lines, rows, sound
 from tests import test_x402_faults, tools
 from tests.rails_faults import HOUR_MS, Play
-from topup.lifecycle import State
+from topup.domain.lifecycle import State
 
 ROOT = Path(__file__).parent.parent
 

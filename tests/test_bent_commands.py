@@ -26,14 +26,15 @@ from tests.proxy import Fault, Proxy, rewrite
 from tests.served import Served, served
 from tests.test_limit import Owner, account
 from tests.test_reconcile import buy
-from topup import limit, reconcile, tempo
+from topup import limit, reconcile
 from topup.chain import batches
 from topup.chain.rpc import Rpc
 from topup.check import ask_and_decide, ask_live
 from topup.doctor import Check, examine
 from topup.doctor.finding import failed, safely
-from topup.errors import ChainUnknown, TopupError
-from topup.money import Usd
+from topup.domain import tempo
+from topup.domain.errors import ChainUnknown, TopupError
+from topup.domain.money import Usd
 from topup.sandbox.world import World
 from topup.settings import load
 from topup.terms import Asked

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from topup.books import CREDITS, IN_TRANSIT, Commodity, Entry, Line, credit_lines, payment_lines, reversal, revert_lines
 from topup.closing import Closed, closing_entries
-from topup.credits import HOUR_MS, Reading
-from topup.money import Usd, Usdc, Wei
+from topup.domain.credits import HOUR_MS, Reading
+from topup.domain.money import Usd, Usdc, Wei
 from topup.statement import Period, Statement, draw
 from topup.statements import table
 

@@ -39,8 +39,8 @@ from topup.books import (
     revert_lines,
     usd_per_credit,
 )
-from topup.lifecycle import Attempt
-from topup.money import Usd, Usdc, Wei
+from topup.domain.lifecycle import Attempt
+from topup.domain.money import Usd, Usdc, Wei
 from topup.store.place import FILE
 from topup.store.sqlite import SqliteStore
 

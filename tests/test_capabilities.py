@@ -17,7 +17,7 @@ from topup.chain.batches import BEHIND_S, PATIENCE_S
 from topup.chain.capabilities import LEARNT_S, Capabilities
 from topup.chain.refusals import Refusal, refusal, speaks_of_absence, speaks_of_batches, speaks_of_rate
 from topup.chain.rpc import Query, Rpc, RpcError
-from topup.errors import ChainUnknown
+from topup.domain.errors import ChainUnknown
 from topup.sandbox.http import Request, Response, Server
 
 T = TypeVar("T")

@@ -25,10 +25,10 @@ from topup.chain.evm import EvmChain
 from topup.chain.profiles import BASE, Profile
 from topup.chain.providers import Providers
 from topup.chain.rpc import Rpc
-from topup.charge import Charge, parse
-from topup.errors import ChainUnknown, PaymentForbidden, Reverted, WrongChain
-from topup.lifecycle import Attempt, Inclusion, Plan
-from topup.money import Usdc, Wei
+from topup.domain.charge import Charge, parse
+from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted, WrongChain
+from topup.domain.lifecycle import Attempt, Inclusion, Plan
+from topup.domain.money import Usdc, Wei
 from topup.ports import Call, Delivery, Head, Sent, Sighting, Simulation, Survey
 from topup.sandbox import contracts
 from topup.sandbox.charges import Ask, Draft

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders import CLOCKS, NOW_S, WALLET, address, ask, operator, pins_for, raw_of, request, unseen, verified
-from topup.charge import (
+from topup.domain.charge import (
     K2_PREFIX,
     RAW_BYTES_MAX,
     SECP256K1_N,
@@ -29,8 +29,8 @@ from topup.charge import (
     recover,
     verify,
 )
-from topup.errors import ChargeRefused
-from topup.money import Bps, Usd
+from topup.domain.errors import ChargeRefused
+from topup.domain.money import Bps, Usd
 from topup.sandbox.charges import HOSTILE, Draft, Operator, Terms, digest, intent_of, iso
 
 Json = dict[str, Any]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from topup.errors import ApiUnknown, ChainUnknown, ChargeRefused
+from topup.domain.errors import ApiUnknown, ChainUnknown, ChargeRefused
 from topup.wire.clean import CHARS_MAX, SENTENCE_MAX, clean, joined
 from topup.wire.reading import reading
 from topup.wire.secrets import MASK, PIECE, WHOLE_MIN, Masker, of_url

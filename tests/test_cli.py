@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 from tests.served import TOPUP, Served, events_of, served
 from topup.cli import app
 from topup.clock import SystemClock
-from topup.credits import Reading
-from topup.lifecycle import State
-from topup.money import Usd
+from topup.domain.credits import Reading
+from topup.domain.lifecycle import State
+from topup.domain.money import Usd
 from topup.store.sqlite import SqliteStore
 
 AMOUNTS = (

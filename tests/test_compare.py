@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from topup.closing import Closed
 from topup.compare import Books, explained, retold, totals
-from topup.credits import Reading
-from topup.money import Usd
+from topup.domain.credits import Reading
+from topup.domain.money import Usd
 from topup.usage import Used
 
 DAYS = [date(2026, 11, n) for n in (1, 2, 3)]

@@ -27,11 +27,11 @@ from topup.chain.search import Search, Unkept
 from topup.chain.survey import head
 from topup.chain.token import AuthorizedChain
 from topup.clock import SystemClock
-from topup.death import Death, Fate, Paid, Undecided, may_sign, verdict
-from topup.errors import ChainUnknown
-from topup.events import ProvidersDisagree
-from topup.lifecycle import SPONSORED_MARGIN_S, Attempt, Broadcaster, ChargeRow, Inclusion
-from topup.money import Usdc, Wei
+from topup.domain.errors import ChainUnknown
+from topup.domain.events import ProvidersDisagree
+from topup.domain.lifecycle import SPONSORED_MARGIN_S, Attempt, Broadcaster, ChargeRow, Inclusion
+from topup.domain.money import Usdc, Wei
+from topup.domain.nonpayment import Death, Fate, Paid, Undecided, may_sign, verdict
 from topup.ports import Head, Trace
 from topup.sandbox.world import World, embedded
 

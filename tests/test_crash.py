@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from topup import assemble
-from topup.events import Event
-from topup.lifecycle import TERMINAL, State, TopUp
+from topup.domain.events import Event
+from topup.domain.lifecycle import TERMINAL, State, TopUp
 from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topup.credits import (
+from topup.domain.credits import (
     BURN_SPAN_MIN_MS,
     DAY_MS,
     HOUR_MS,
@@ -36,7 +36,7 @@ from topup.credits import (
     spending,
     spending_since,
 )
-from topup.money import Usd
+from topup.domain.money import Usd
 
 T = 1_790_000_000_000
 

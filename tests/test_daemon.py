@@ -19,14 +19,15 @@ import pytest
 
 from tests import builders
 from tests.served import Served, served
-from topup import assemble, events
-from topup.credits import Reading
+from topup import assemble
 from topup.cycle import Cycle
 from topup.daemon import BEAT_S, DEFECTS_MAX, ERROR_WAIT_S, STUCK_MS, Daemon, Heart
-from topup.errors import Exit, StoreUnusable
-from topup.events import Event
-from topup.lifecycle import State
-from topup.money import Usd
+from topup.domain import events
+from topup.domain.credits import Reading
+from topup.domain.errors import Exit, StoreUnusable
+from topup.domain.events import Event
+from topup.domain.lifecycle import State
+from topup.domain.money import Usd
 from topup.ports import Key, Rail, Requested, Wish
 from topup.sandbox.rpc import RpcError
 from topup.settings import load

@@ -33,8 +33,8 @@ import tests.served
 from tests.served import PATIENCE_S, TOPUP, Running, Served, served
 from tests.stage import Stage
 from tests.tools import MISSING, ROOT
-from topup.errors import StoreUnusable
-from topup.lifecycle import State
+from topup.domain.errors import StoreUnusable
+from topup.domain.lifecycle import State
 from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded

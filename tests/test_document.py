@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topup.document import DEPTH_MAX, DIGITS_MAX, PARTS_MAX, Repeated, Twice, Unreadable, read
+from topup.domain.json_document import DEPTH_MAX, DIGITS_MAX, PARTS_MAX, Repeated, Twice, Unreadable, read
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**256), 2**256) | st.text(),
@@ -99,7 +99,8 @@ def test_as_deep_as_it_may_be_is_read() -> None:
 def test_depth_does_not_depend_on_the_recursion_limit(limit: int) -> None:
     """Whatever recursion the interpreter allows, the same documents are read and the same are refused, and it lives."""
     code = (
-        f"import sys; from topup.document import read, Unreadable, DEPTH_MAX as D; sys.setrecursionlimit({limit})\n"
+        f"import sys; sys.setrecursionlimit({limit})\n"
+        "from topup.domain.json_document import read, Unreadable, DEPTH_MAX as D\n"
         "for depth in (D, D + 1, 1000, 10_000, 1_000_000):\n"
         "    try: read(b'{\"a\":' * depth + b'1' + b'}' * depth); print('read')\n"
         "    except Unreadable: print('refused')"

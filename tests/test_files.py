@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tests.served import PATIENCE_S, TOPUP, served
 from topup import files
-from topup.errors import FileAway, SettingsError
+from topup.domain.errors import FileAway, SettingsError
 
 NAMED = "wallet.keystore_password_file"
 

@@ -21,7 +21,10 @@ from tests.builders import ACCOUNT, NOW_MS, inclusion, operator, plan, topup
 from topup import assemble, settings
 from topup.books import Commodity, Entry, credit_lines, payment_lines, reversal, token_lines
 from topup.cli import app
-from topup.credits import DAY_MS, HOUR_MS, Reading, Runway, lasts_h, runway
+from topup.domain.credits import DAY_MS, HOUR_MS, Reading, Runway, lasts_h, runway
+from topup.domain.lifecycle import Attempt, ChargeRow, TopUp
+from topup.domain.money import Asset, Usd, Usdc, Wei
+from topup.domain.policy import Limits, Past, Why, worst_spend
 from topup.forecast import (
     EACH_WEEKDAY_MIN,
     GAP_MAX_MS,
@@ -38,9 +41,6 @@ from topup.forecast import (
     since,
     usual,
 )
-from topup.lifecycle import Attempt, ChargeRow, TopUp
-from topup.money import Asset, Usd, Usdc, Wei
-from topup.policy import Limits, Past, Why, worst_spend
 from topup.store.sqlite import SqliteStore
 
 BOUGHT = 10_000

@@ -15,8 +15,8 @@ from topup.chain.profiles import BASE
 from topup.chain.providers import Providers
 from topup.chain.rpc import Rpc
 from topup.chain.token import AuthorizedChain
-from topup.errors import ChainUnknown
-from topup.money import Asset
+from topup.domain.errors import ChainUnknown
+from topup.domain.money import Asset
 from topup.ports import Holdings
 from topup.sandbox import contracts
 from topup.sandbox.rpc import RpcError, RpcServer

@@ -24,10 +24,10 @@ from tests.test_adversary import story
 from topup.books import CREDITS, Commodity, Entry, Line, chained, reversal
 from topup.cli import app
 from topup.closing import ELSEWHERE, OPENING, USAGE, Closed
-from topup.credits import DAY_MS
-from topup.errors import Exit
-from topup.lifecycle import Fact
-from topup.money import Usd
+from topup.domain.credits import DAY_MS
+from topup.domain.errors import Exit
+from topup.domain.lifecycle import Fact
+from topup.domain.money import Usd
 from topup.report import audit_lines
 from topup.sandbox.world import World, embedded
 from topup.store import file, journal, schema

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.test_settings import environ
 from topup import assemble, check, files
-from topup.errors import FileAway, MemoryShort, SettingsError
+from topup.domain.errors import FileAway, MemoryShort, SettingsError
 from topup.settings import load
 from topup.signers import keystore
 from topup.signers.keystore import opened

@@ -19,7 +19,7 @@ SAMPLE = 3
 # The ledger of a program that sends first and stores its intent to send with the answer.
 BROKEN = """
 from dataclasses import replace
-from topup.lifecycle import State
+from topup.domain.lifecycle import State
 from topup.store.sqlite import SqliteStore
 intend, delivered = SqliteStore.intend, SqliteStore.delivered
 

@@ -16,8 +16,8 @@ from topup.chain.history import transaction
 from topup.chain.profiles import BASE
 from topup.chain.rpc import Rpc
 from topup.chain.survey import NO_PENDING, survey
-from topup.errors import ChainUnknown
-from topup.money import Usdc, Wei
+from topup.domain.errors import ChainUnknown
+from topup.domain.money import Usdc, Wei
 from topup.ports import Survey
 from topup.sandbox.rpc import Intercept, Next, RpcError
 

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from tests.builders import topup
 from tests.house import NONCE, House, Paced
 from tests.proxy import Fault, drop, status, wrong
-from topup import events
-from topup.errors import Exit, WrongChain
-from topup.events import Event
+from topup.domain import events
+from topup.domain.errors import Exit, WrongChain
+from topup.domain.events import Event
+from topup.domain.lifecycle import State
+from topup.domain.money import Usd
 from topup.lasting import SOON_S, UNPLANNED, Lasting
-from topup.lifecycle import State
-from topup.money import Usd
 from topup.once import Ending, Once
 from topup.ports import Told, Wish
 from topup.settings import load

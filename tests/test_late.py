@@ -14,8 +14,8 @@ from eth_account import Account
 from tests.stage import Stage
 from tests.test_adversary import story
 from topup import assemble
-from topup.errors import SignerError
-from topup.lifecycle import State
+from topup.domain.errors import SignerError
+from topup.domain.lifecycle import State
 from topup.sandbox.world import World, embedded
 from topup.signers.late import LateSigner
 

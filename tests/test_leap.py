@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topup.leap import Lived
+from topup.domain.lost_time import Lived
 
 MINUTE_MS = 60_000
 YOUNG_S = 1200

@@ -13,12 +13,12 @@ import pytest
 from eth_account import Account
 
 from tests.stage import Shifted, Stage
-from topup import events
 from topup.daemon import Daemon, Heart
-from topup.errors import StoreFenced
-from topup.events import Event
-from topup.lifecycle import Fact, State
-from topup.money import Usd
+from topup.domain import events
+from topup.domain.errors import StoreFenced
+from topup.domain.events import Event
+from topup.domain.lifecycle import Fact, State
+from topup.domain.money import Usd
 from topup.ports import Wish
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm

@@ -30,13 +30,13 @@ from tests.builders import (
     unseen,
 )
 from tests.ledger import BASELINE
-from topup import lifecycle
 from topup.books import attempt_entry, posting_entry
-from topup.charge import Verified, parse, verify
-from topup.death import may_sign
-from topup.errors import StoreUnusable
-from topup.lifecycle import MONEY_OUT, TABLE, TERMINAL, Attempt, Fact, IllegalMove, State, TopUp, advance
-from topup.money import Usd, Wei
+from topup.domain import lifecycle
+from topup.domain.charge import Verified, parse, verify
+from topup.domain.errors import StoreUnusable
+from topup.domain.lifecycle import MONEY_OUT, TABLE, TERMINAL, Attempt, Fact, IllegalMove, State, TopUp, advance
+from topup.domain.money import Usd, Wei
+from topup.domain.nonpayment import may_sign
 from topup.ports import Delivery, Seen, Sent
 from topup.report import WAITS
 from topup.store.sqlite import SqliteStore

@@ -25,15 +25,16 @@ from tests.test_adversary import story
 from tests.test_mpp import held, stage_of
 from tests.test_tempo import AUTHORIZE, RESTRICTIONS, Chain, paying, raw_of
 from tests.tools import require
-from topup import limit, tempo
+from topup import limit
 from topup.chain import agreement
 from topup.chain.agreement import Answers, Disagreement, Vote
 from topup.chain.rpc import Query, Rpc
 from topup.chain.token import survey
-from topup.errors import ChainUnknown, Exit, PaymentForbidden, SignerError
-from topup.lifecycle import Broadcaster, State
-from topup.money import Asset, Bps, EthPrice, Usd, Usdc, Wei
-from topup.policy import Ceilings, Permission, Wallet, permit
+from topup.domain import tempo
+from topup.domain.errors import ChainUnknown, Exit, PaymentForbidden, SignerError
+from topup.domain.lifecycle import Broadcaster, State
+from topup.domain.money import Asset, Bps, EthPrice, Usd, Usdc, Wei
+from topup.domain.policy import Ceilings, Permission, Wallet, permit
 from topup.ports import Head, Survey
 from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller
 from topup.sandbox.tempo import CHAIN_ID, USDC_E, Tempo

@@ -21,12 +21,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.builders import ACCOUNT, CHAIN_ID, NOW_MS, WALLET, inclusion, plan, signed_bytes, topup
 from tests.stage import Stage
 from topup import assemble
-from topup.charge import Request
-from topup.credits import DAY_MS, HOUR_MS, Reading
-from topup.events import Event
-from topup.lifecycle import Fact, State, TopUp
-from topup.money import Usd, Wei
-from topup.policy import Buy, Why, decide, worst_spend
+from topup.domain.charge import Request
+from topup.domain.credits import DAY_MS, HOUR_MS, Reading
+from topup.domain.events import Event
+from topup.domain.lifecycle import Fact, State, TopUp
+from topup.domain.money import Usd, Wei
+from topup.domain.policy import Buy, Why, decide, worst_spend
 from topup.ports import Delivery, Key, Seen, Sent
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from tests.served import TOPUP, Served, events_of, served
-from topup import events
-from topup.lifecycle import State
-from topup.money import Bps, Usd, Usdc, Wei
+from topup.domain import events
+from topup.domain.lifecycle import State
+from topup.domain.money import Bps, Usd, Usdc, Wei
 from topup.sinks.log import Format, LogSink
 
 NOW_MS = 1_900_000_000_123

@@ -23,7 +23,7 @@ import pytest
 
 from benchmarks import books, decade
 from topup.bill import usage_of
-from topup.credits import DAY_MS
+from topup.domain.credits import DAY_MS
 from topup.forecast import network_cost
 from topup.outlook import LOOKED_BACK
 from topup.statement import Period, draw, refill

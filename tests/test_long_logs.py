@@ -26,12 +26,12 @@ from topup.chain.scan import TRANSFERRED
 from topup.chain.search import LATE_MS, PAGES_UNKEPT, Search, Sought
 from topup.chain.token import AuthorizedChain
 from topup.chain.traces import account as account_of_trace
-from topup.charge import Charge, parse
 from topup.daemon import PASS_MS_MAX, STUCK_MS, Pulse
-from topup.death import Fate, More
-from topup.errors import ChainUnknown
-from topup.events import ProvidersDisagree
-from topup.money import Usdc
+from topup.domain.charge import Charge, parse
+from topup.domain.errors import ChainUnknown
+from topup.domain.events import ProvidersDisagree
+from topup.domain.money import Usdc
+from topup.domain.nonpayment import Fate, More
 from topup.ports import Piece, Pieces, Trace
 from topup.store.sqlite import SqliteStore
 

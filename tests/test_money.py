@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topup.money import WEI_PER_ETH, Bps, EthPrice, Usd, Usdc, Wei, deviation_bps_up, plain
+from topup.domain.money import WEI_PER_ETH, Bps, EthPrice, Usd, Usdc, Wei, deviation_bps_up, plain
 
 MONEY: tuple[Any, ...] = (Wei(5), Usdc(5), Usd(Decimal(5)))
 OTHERS: tuple[Any, ...] = (*MONEY, Bps(5), EthPrice(5), 5, 5.0, Decimal(5), True)

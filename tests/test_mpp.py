@@ -17,8 +17,8 @@ from tests.stage import Stage
 from tests.test_adversary import story
 from tests.tools import require
 from topup.books import CREDITS, IN_TRANSIT, WALLET, Commodity
-from topup.lifecycle import State, TopUp
-from topup.money import Asset, Usd, Usdc
+from topup.domain.lifecycle import State, TopUp
+from topup.domain.money import Asset, Usd, Usdc
 from topup.sandbox.gateway import Account, Seen
 from topup.sandbox.http import Raw, Request, Response
 from topup.sandbox.purchase_wire import PURCHASES

@@ -17,11 +17,11 @@ from tests import builders
 from tests.simulated import SELLER
 from tests.test_rails_safety import SOLD_TO, TEN, Standing, asked, proven
 from topup.chain.profiles import PATH_DOLLAR, TEMPO_DOLLAR, TEMPO_TOKENS, Dollar
-from topup.charge import Bounds
-from topup.errors import ChargeRefused
+from topup.domain.charge import Bounds
+from topup.domain.errors import ChargeRefused
+from topup.domain.lifecycle import Attempt, Broadcaster, ChargeRow, TopUp
+from topup.domain.money import Bps, Usd
 from topup.exchange import Answered
-from topup.lifecycle import Attempt, Broadcaster, ChargeRow, TopUp
-from topup.money import Bps, Usd
 from topup.ports import Sent
 from topup.rails import authorized, mpp
 from topup.rails.mpp_choice import Terms

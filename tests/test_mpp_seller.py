@@ -18,9 +18,9 @@ from tests.test_adversary import story
 from tests.test_mpp import HELD, stage_of
 from tests.tools import ROOT, require
 from topup.books import WALLET, Commodity
-from topup.errors import SettingsError
-from topup.lifecycle import State
-from topup.money import Asset
+from topup.domain.errors import SettingsError
+from topup.domain.lifecycle import State
+from topup.domain.money import Asset
 from topup.rails.mpp_fields import OPENROUTER
 from topup.sandbox.http import Raw, Request, Response
 from topup.sandbox.purchase_wire import PURCHASES

@@ -19,7 +19,13 @@ from hypothesis import strategies as st
 
 from tests.oracles import OUSD, Oracle, mppx, mppx_seller, pympp, pympp_seller
 from tests.tools import require
-from topup.errors import ChargeRefused
+from topup.domain.errors import ChargeRefused
+from topup.domain.tempo import (
+    Transaction,
+    digest,
+    sealed,
+    transfer_with_memo,
+)
 from topup.rails.mpp_wire import (
     CHARACTERS_MAX,
     Challenge,
@@ -34,12 +40,6 @@ from topup.rails.mpp_wire import (
     tempo_charge,
 )
 from topup.sandbox.tempo import Tempo
-from topup.tempo import (
-    Transaction,
-    digest,
-    sealed,
-    transfer_with_memo,
-)
 
 Json = dict[str, Any]
 KEY: Final = PrivateKey(b"\x11" * 32)

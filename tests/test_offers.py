@@ -10,8 +10,8 @@ import pytest
 
 from tests.test_mpp import held, selling, stage_of
 from topup import offers
-from topup.errors import SettingsError
-from topup.money import Usd
+from topup.domain.errors import SettingsError
+from topup.domain.money import Usd
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling as selling_as
 from topup.sandbox.x402_seller import RECIPIENT as SELLS_FOR

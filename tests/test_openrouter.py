@@ -22,11 +22,20 @@ import pytest
 
 from tests.builders import NOW_MS, NOW_S, PAYER, WALLET, operator
 from tests.proxy import Proxy, answer_twice
-from topup.charge import Request, parse
-from topup.credits import Reading
-from topup.errors import ApiError, ApiGone, ApiLimited, ApiRejected, ApiUnauthorized, ApiUnknown, ChargeRefused, Money
+from topup.domain.charge import Request, parse
+from topup.domain.credits import Reading
+from topup.domain.errors import (
+    ApiError,
+    ApiGone,
+    ApiLimited,
+    ApiRejected,
+    ApiUnauthorized,
+    ApiUnknown,
+    ChargeRefused,
+    Money,
+)
+from topup.domain.money import Usd
 from topup.exchange import BODY_BYTES_MAX, Exchange
-from topup.money import Usd
 from topup.openrouter import OpenRouter, charge_body
 from topup.ports import Api
 from topup.sandbox import http

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.stage import Stage
-from topup.charge import K2_PREFIX
-from topup.lifecycle import State
+from topup.domain.charge import K2_PREFIX
+from topup.domain.lifecycle import State
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.served import PATIENCE_S, TOPUP, Running, Served, served
-from topup.lifecycle import State
+from topup.domain.lifecycle import State
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import pytest
 
 from tests import tools
 from tests.test_statement import NOVEMBER, START_MS, month, payment, posted
-from topup.credits import Reading
-from topup.money import Usd
+from topup.domain.credits import Reading
+from topup.domain.money import Usd
 from topup.statements.page import Band, Pictures, page
 
 HOUR_MS = 3_600_000

@@ -17,8 +17,8 @@ from tests.test_mpp import selling
 from topup import assemble
 from topup.check import ask_and_decide, ask_live, named
 from topup.cli import app
-from topup.errors import ApiGone, ApiUnknown, ChargeRefused, Exit, PaymentForbidden, SettingsError
-from topup.money import Usd
+from topup.domain.errors import ApiGone, ApiUnknown, ChargeRefused, Exit, PaymentForbidden, SettingsError
+from topup.domain.money import Usd
 from topup.pinning import propose, remember
 from topup.sandbox.world import World, embedded
 from topup.settings import Settings, load

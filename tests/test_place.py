@@ -17,7 +17,7 @@ from tests.builders import ACCOUNT, NOW_MS
 from tests.served import PATIENCE_S, TOPUP, ran, served
 from tests.test_store import reading
 from topup import exposure, files
-from topup.errors import SettingsError, StoreBusy, StoreFenced
+from topup.domain.errors import SettingsError, StoreBusy, StoreFenced
 from topup.settings import load
 from topup.store import place
 from topup.store.place import FILE, INDEX, KEPT, LOG

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders import NOW_MS, plan
-from topup.credits import DAY_MS, HOUR_MS, Doubt, Reading, Spending, Unknown
-from topup.errors import PaymentForbidden
-from topup.money import Bps, EthPrice, Usd, Usdc, Wei
-from topup.policy import (
+from topup.domain.credits import DAY_MS, HOUR_MS, Doubt, Reading, Spending, Unknown
+from topup.domain.errors import PaymentForbidden
+from topup.domain.money import Bps, EthPrice, Usd, Usdc, Wei
+from topup.domain.policy import (
     Buy,
     Ceilings,
     Decision,

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topup.credits import Posting, Reading, baseline_settled, posting
+from topup.domain.credits import Posting, Reading, baseline_settled, posting
+from topup.domain.money import Usd
 from topup.exchange import Answered
-from topup.money import Usd
 from topup.prepaid import RISE_MIN, Prepaid
 from topup.x402_profile import PROFILES
 

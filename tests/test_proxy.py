@@ -43,11 +43,11 @@ from tests.proxy import (
 )
 from tests.served import Served
 from topup.chain.rpc import Answer, Query, Rpc, RpcError
-from topup.credits import Reading
-from topup.errors import ApiLimited, ApiUnknown, ChainUnknown
+from topup.domain.credits import Reading
+from topup.domain.errors import ApiLimited, ApiUnknown, ChainUnknown
+from topup.domain.lifecycle import State
+from topup.domain.money import Usd
 from topup.exchange import Exchange
-from topup.lifecycle import State
-from topup.money import Usd
 from topup.openrouter import OpenRouter
 from topup.sandbox import contracts
 from topup.sandbox.anvil import Anvil

@@ -15,9 +15,9 @@ import pytest
 from tests.house import Killed
 from tests.stage import Shifted, Stage
 from topup import pursuit
-from topup.charge import parse
-from topup.lifecycle import Attempt, Fact, Kind, State, TopUp
-from topup.money import Bps
+from topup.domain.charge import parse
+from topup.domain.lifecycle import Attempt, Fact, Kind, State, TopUp
+from topup.domain.money import Bps
 from topup.ports import Sent
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm

@@ -32,12 +32,12 @@ from topup.chain.profiles import BASE
 from topup.chain.providers import FAILURES_MAX, PAUSE_S, Providers
 from topup.chain.rpc import Rpc
 from topup.chain.scan import Chunk, transfers
-from topup.charge import Charge
-from topup.death import Fate
-from topup.errors import ChainUnknown, PaymentForbidden, Reverted, SettingsError, WrongChain
-from topup.events import Event, ProviderBack, ProvidersDisagree, ProviderSetAside
-from topup.lifecycle import Attempt, Kind, State
-from topup.money import Wei
+from topup.domain.charge import Charge
+from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted, SettingsError, WrongChain
+from topup.domain.events import Event, ProviderBack, ProvidersDisagree, ProviderSetAside
+from topup.domain.lifecycle import Attempt, Kind, State
+from topup.domain.money import Wei
+from topup.domain.nonpayment import Fate
 from topup.ports import Call, Delivery, Head, Seen, Sighting, Simulation, Survey
 from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct

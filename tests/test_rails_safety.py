@@ -23,15 +23,15 @@ from tests.builders import settled
 from tests.simulated import SELLER
 from tests.simulation import Simulation
 from tests.stage import Stage
-from topup import typed
 from topup.chain.profiles import BASE_DOLLAR, TEMPO_DOLLAR, TEMPO_TOKENS
-from topup.charge import Bounds, Request, Verified, verify
-from topup.charge import parse as parsed
-from topup.death import Fate
-from topup.errors import ApiRejected, ChargeRefused, PaymentForbidden, SignerError
+from topup.domain import typed_data
+from topup.domain.charge import Bounds, Request, Verified, verify
+from topup.domain.charge import parse as parsed
+from topup.domain.errors import ApiRejected, ChargeRefused, PaymentForbidden, SignerError
+from topup.domain.lifecycle import Attempt, Broadcaster, ChargeRow, Kind, State, TopUp
+from topup.domain.money import Asset, Bps, Usd, Usdc, Wei
+from topup.domain.nonpayment import Fate
 from topup.exchange import Answered
-from topup.lifecycle import Attempt, Broadcaster, ChargeRow, Kind, State, TopUp
-from topup.money import Asset, Bps, Usd, Usdc, Wei
 from topup.ports import Head, Rail, Survey, Trace
 from topup.rails import authorized, mpp, x402
 from topup.rails.mpp_choice import Terms
@@ -250,7 +250,7 @@ def test_an_offer_as_long_as_the_longest_life_is_proven() -> None:
 def test_what_is_signed_ends_when_it_was_judged_to_end() -> None:
     """The signature is over the very deadline that was proven, and over nothing later."""
     one = BASE_DOLLAR
-    domain = typed.Domain(one.name, one.version, one.chain_id, one.token)
+    domain = typed_data.Domain(one.name, one.version, one.chain_id, one.token)
     ceilings = Ceilings(8453, b"\x03" * 20, Wei(0), Wei(0), tokens=Usdc(TEN), domains=frozenset({domain}))
     rail, _ = x402_rail(from_private_key("0x" + KEY.hex(), ceilings))
 
@@ -265,7 +265,7 @@ def test_what_is_signed_ends_when_it_was_judged_to_end() -> None:
     ask, raw = asyncio.run(signed())
     payload = json.loads(base64.b64decode(raw.split(b": ")[1]))["payload"]
     rsv = bytes.fromhex(payload["signature"][2:])
-    digest = typed.authorization_digest(domain, ask.authorization)
+    digest = typed_data.authorization_digest(domain, ask.authorization)
     signature = Signature(rsv[:64] + bytes([rsv[64] - 27]))
     assert signature.recover_public_key_from_msg_hash(digest).to_canonical_address() == PAYER
     assert ask.deadline == builders.NOW_S + 300 == int(payload["authorization"]["validBefore"])

@@ -28,10 +28,10 @@ from topup import assemble
 from topup.adoption import Adopted
 from topup.chain import history
 from topup.clock import SystemClock
-from topup.errors import ChainUnknown, Exit
-from topup.events import Event
-from topup.lifecycle import Broadcaster, State, TopUp
-from topup.money import Wei
+from topup.domain.errors import ChainUnknown, Exit
+from topup.domain.events import Event
+from topup.domain.lifecycle import Broadcaster, State, TopUp
+from topup.domain.money import Wei
 from topup.sandbox import contracts
 from topup.sandbox.rpc import Drop, RpcError, RpcServer
 from topup.sandbox.world import World, embedded

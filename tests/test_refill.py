@@ -19,8 +19,8 @@ from eth_utils.crypto import keccak
 
 from tests import worlds
 from topup import rehearsal
-from topup.charge import parse
-from topup.lifecycle import Inclusion, State, TopUp
+from topup.domain.charge import parse
+from topup.domain.lifecycle import Inclusion, State, TopUp
 from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import FEE_DESTINATION, World

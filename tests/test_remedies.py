@@ -14,11 +14,11 @@ from pydantic import BaseModel
 
 from tests.served import served
 from topup.cli import app
-from topup.credits import Doubt
 from topup.daemon import PASSING
-from topup.policy import Why
+from topup.domain.credits import Doubt
+from topup.domain.policy import Why
+from topup.domain.remedies import REMEDIES, remedy
 from topup.ports import WITHDRAWN
-from topup.remedies import REMEDIES, remedy
 from topup.settings import Settings
 
 HERE = Path(__file__).parents[1]

@@ -19,7 +19,7 @@ from eth_utils.address import to_checksum_address
 from tests import ledger
 from tests.builders import ACCOUNT, NOW_MS, WALLET, operator, topup
 from topup import settings
-from topup.credits import (
+from topup.domain.credits import (
     DAY_MS,
     HOUR_MS,
     RUNWAY_SPAN_MIN_MS,
@@ -32,8 +32,8 @@ from topup.credits import (
     spending,
     spending_since,
 )
-from topup.lifecycle import Fact
-from topup.money import Usd
+from topup.domain.lifecycle import Fact
+from topup.domain.money import Usd
 from topup.store import file, readings, schema
 from topup.store.place import FILE
 from topup.store.readings import KEPT
@@ -326,7 +326,7 @@ def test_an_address_is_checked_as_erc_55_says_without_what_is_slow_to_load() -> 
 def test_a_command_that_reads_the_ledger_loads_nothing_of_the_network(tmp_path: Path, command: list[str]) -> None:
     """Half of its time is loading: no event loop, no HTTP, no chain, and no event of the flow."""
     SqliteStore.open_writer(tmp_path).close()
-    heavy = ("httpx", "web3", "eth_utils", "structlog", "topup.events", "topup.cycle")
+    heavy = ("httpx", "web3", "eth_utils", "structlog", "topup.domain.events", "topup.cycle")
     code = f"""
 import atexit, sys
 from topup.cli import main

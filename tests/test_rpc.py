@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from topup.chain import rpc as transport
 from topup.chain.rpc import BYTES_MAX, Nonsense, Query, Rpc, RpcError, count, quantity, revert_data, unhex, unhexed
-from topup.errors import ChainUnknown
+from topup.domain.errors import ChainUnknown
 from topup.sandbox.http import Handler, Raw, Request, Response, Server
 
 T = TypeVar("T")

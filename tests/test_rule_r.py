@@ -31,8 +31,8 @@ from tests.rule_r import (
     reachable,
     used,
 )
-from topup.death import WITNESSES, Death, Fate, Paid, Undecided, may_sign, verdict
-from topup.lifecycle import Attempt, ChargeRow, Kind, TopUp
+from topup.domain.lifecycle import Attempt, ChargeRow, Kind, TopUp
+from topup.domain.nonpayment import WITNESSES, Death, Fate, Paid, Undecided, may_sign, verdict
 
 # The first block of the model is the one after this.
 GROUND = 100

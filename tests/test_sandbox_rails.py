@@ -19,7 +19,7 @@ from tests.served import TOPUP
 from tests.test_sandbox import command
 from topup.books import CREDITS, GAS, WALLET, Commodity
 from topup.cli import app
-from topup.errors import Exit
+from topup.domain.errors import Exit
 from topup.sandbox.faults import FAULTS, of_rail
 from topup.sandbox.mpp_faults import MPP_FAULTS
 from topup.sandbox.x402_faults import X402_FAULTS

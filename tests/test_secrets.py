@@ -23,7 +23,7 @@ from tests import worlds
 from tests.served import Served, served
 from topup import assemble, cli
 from topup.clock import SystemClock
-from topup.errors import SettingsError, TopupError
+from topup.domain.errors import SettingsError, TopupError
 from topup.sandbox.rpc import RpcError
 from topup.sandbox.world import World
 from topup.settings import Settings, load

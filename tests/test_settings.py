@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topup import assemble
-from topup.charge import K2_PREFIX
 from topup.clock import SystemClock
-from topup.credits import Reading
-from topup.errors import SettingsError
-from topup.money import Usd, Wei
-from topup.policy import Buy, Hold, Past, Snapshot, decide, worst_spend
+from topup.domain.charge import K2_PREFIX
+from topup.domain.credits import Reading
+from topup.domain.errors import SettingsError
+from topup.domain.money import Usd, Wei
+from topup.domain.policy import Buy, Hold, Past, Snapshot, decide, worst_spend
 from topup.settings import env_name, load, names, provenance, secret
 
 A = "0x" + "11" * 20

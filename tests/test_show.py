@@ -20,14 +20,14 @@ from tests.stage import Stage
 from tests.test_adversary import story
 from tests.test_mpp import selling as mpp_world
 from tests.test_mpp import stage_of
-from topup import events
 from topup.books import attempt_entry, posting_entry
-from topup.charge import Charge, parse
 from topup.cli import app
-from topup.credits import Reading
+from topup.domain import events
+from topup.domain.charge import Charge, parse
+from topup.domain.credits import Reading
+from topup.domain.lifecycle import Fact, State, TopUp
+from topup.domain.money import Usd
 from topup.dossier import life_document
-from topup.lifecycle import Fact, State, TopUp
-from topup.money import Usd
 from topup.sandbox import contracts
 from topup.sandbox.purchases import RECIPIENT
 from topup.sandbox.tempo import USDC_E

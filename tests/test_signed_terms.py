@@ -17,9 +17,9 @@ from tests.test_adversary import story
 from topup import assemble
 from topup.books import WALLET, Commodity
 from topup.cycle import Cycle
-from topup.events import Event
-from topup.lifecycle import Fact, State
-from topup.money import Usd
+from topup.domain.events import Event
+from topup.domain.lifecycle import Fact, State
+from topup.domain.money import Usd
 from topup.once import Once
 from topup.ports import Clock, Wish
 from topup.rails.x402 import X402

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 
 from tests import builders
 from topup.chain.contracts import payment_data
-from topup.charge import Verified, parse, verify
-from topup.errors import SettingsError, SignerError
-from topup.lifecycle import Kind, Plan
-from topup.money import EthPrice, Wei
+from topup.domain.charge import Verified, parse, verify
+from topup.domain.errors import SettingsError, SignerError
+from topup.domain.lifecycle import Kind, Plan
+from topup.domain.money import EthPrice, Wei
 from topup.sandbox.charges import Ask, Operator
 from topup.signers.local import Ceilings, LocalSigner, from_keystore, from_private_key
 

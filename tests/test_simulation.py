@@ -17,13 +17,14 @@ import pytest
 from tests import simulation
 from tests.simulated import Block, Provider, SimulatedChain, SimulatedSigner
 from tests.simulation import Broken, Simulation, run
-from topup import policy, purchase, pursuit, tempo
+from topup import purchase, pursuit
 from topup.chain.fate import Account
-from topup.charge import Charge
-from topup.credits import Reading
-from topup.death import Death
-from topup.lifecycle import Attempt, Fact
-from topup.money import Usd, Wei
+from topup.domain import policy, tempo
+from topup.domain.charge import Charge
+from topup.domain.credits import Reading
+from topup.domain.lifecycle import Attempt, Fact
+from topup.domain.money import Usd, Wei
+from topup.domain.nonpayment import Death
 from topup.ports import Seen
 from topup.rails import x402
 from topup.store.sqlite import SqliteStore

@@ -25,10 +25,10 @@ from topup.chain.evm import EvmChain
 from topup.chain.profiles import BASE
 from topup.chain.providers import FAILURES_MAX, GRACE_S, PAUSE_S, Providers
 from topup.chain.rpc import Rpc
-from topup.errors import ChainUnknown, PaymentForbidden, Reverted
-from topup.events import Event, ProviderBack, ProviderSetAside
-from topup.lifecycle import State
-from topup.money import Wei
+from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted
+from topup.domain.events import Event, ProviderBack, ProviderSetAside
+from topup.domain.lifecycle import State
+from topup.domain.money import Wei
 from topup.ports import Call
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.http import Request, Response, Server

@@ -21,14 +21,15 @@ from tests.test_adversary import story
 from tests.test_mpp import Front, booked, held
 from tests.test_rails_safety import KEY, MPP_TERMS, PAYER, SOLD_TO, TEN, asked, mpp_rail, proven
 from tests.tools import require
-from topup import adoption, tempo
+from topup import adoption
 from topup.adoption import Transfer
 from topup.books import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.chain.profiles import TEMPO_DOLLAR
-from topup.charge import DEADLINES, Verified
-from topup.errors import ChargeRefused, SettingsError, SignerError
-from topup.lifecycle import Attempt, Broadcaster, Plan, State
-from topup.money import Usd, Usdc, Wei
+from topup.domain import tempo
+from topup.domain.charge import DEADLINES, Verified
+from topup.domain.errors import ChargeRefused, SettingsError, SignerError
+from topup.domain.lifecycle import Attempt, Broadcaster, Plan, State
+from topup.domain.money import Usd, Usdc, Wei
 from topup.rails import mpp, mpp_choice
 from topup.sandbox import sponsor
 from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller

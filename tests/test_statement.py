@@ -29,9 +29,9 @@ from topup.books import (
 )
 from topup.cli import app
 from topup.closing import Closed, closing_entries, due
-from topup.credits import DAY_MS, Reading
-from topup.errors import SettingsError
-from topup.money import Usd, Usdc, Wei, plain
+from topup.domain.credits import DAY_MS, Reading
+from topup.domain.errors import SettingsError
+from topup.domain.money import Usd, Usdc, Wei, plain
 from topup.statement import Period, Statement, draw
 from topup.statements import ledgers, table, tax, text
 

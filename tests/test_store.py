@@ -25,10 +25,10 @@ from hypothesis import strategies as st
 from tests import ledger
 from tests.builders import ACCOUNT, CHAIN_ID, NOW_MS, WALLET, inclusion, operator, plan, topup, verified
 from topup.books import attempt_entry, posting_entry, reversal
-from topup.credits import DAY_MS, HOUR_MS, Doubt, Reading, Unknown
-from topup.errors import StoreBusy, StoreError, StoreFenced, StoreUnusable
-from topup.lifecycle import Fact, State, TopUp
-from topup.money import Usd, Usdc, Wei
+from topup.domain.credits import DAY_MS, HOUR_MS, Doubt, Reading, Unknown
+from topup.domain.errors import StoreBusy, StoreError, StoreFenced, StoreUnusable
+from topup.domain.lifecycle import Fact, State, TopUp
+from topup.domain.money import Usd, Usdc, Wei
 from topup.ports import Control, Delivery, Seen, Sent, Store, Told, Wish
 from topup.store.place import FILE
 from topup.store.schema import MIGRATIONS
@@ -586,7 +586,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from tests.builders import topup, NOW_MS
-from topup.lifecycle import Fact
+from topup.domain.lifecycle import Fact
 from topup.store.sqlite import SqliteStore
 
 store = SqliteStore.open_writer(Path(sys.argv[1]))

@@ -16,9 +16,7 @@ from hypothesis import strategies as st
 
 from tests.oracles import Oracle, mppx, pympp
 from tests.tools import require
-from topup.sandbox.rpc import RpcError
-from topup.sandbox.tempo import CHAIN_ID, USDC_E, Tempo
-from topup.tempo import (
+from topup.domain.tempo import (
     Transaction,
     access_digest,
     access_signature,
@@ -27,6 +25,8 @@ from topup.tempo import (
     sealed,
     transfer_with_memo,
 )
+from topup.sandbox.rpc import RpcError
+from topup.sandbox.tempo import CHAIN_ID, USDC_E, Tempo
 
 KEY: Final = PrivateKey(b"\x11" * 32)
 WALLET: Final = KEY.public_key.to_canonical_address()

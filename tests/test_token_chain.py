@@ -33,11 +33,11 @@ from topup.chain.evidence import View
 from topup.chain.providers import Providers
 from topup.chain.rpc import Rpc
 from topup.chain.token import AuthorizedChain
-from topup.death import Death, Fate, Undecided, verdict
-from topup.errors import ChainUnknown, PaymentForbidden, WrongChain
-from topup.events import Event, ProvidersDisagree
-from topup.lifecycle import Attempt, Broadcaster
-from topup.money import Usdc, Wei
+from topup.domain.errors import ChainUnknown, PaymentForbidden, WrongChain
+from topup.domain.events import Event, ProvidersDisagree
+from topup.domain.lifecycle import Attempt, Broadcaster
+from topup.domain.money import Usdc, Wei
+from topup.domain.nonpayment import Death, Fate, Undecided, verdict
 from topup.ports import UNMEASURED, Head, Seen, Sighting, Trace
 from topup.sandbox import contracts
 from topup.sandbox.rpc import Intercept, Next, RpcError, RpcServer

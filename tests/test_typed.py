@@ -15,10 +15,7 @@ from eth_utils.crypto import keccak
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topup.sandbox import contracts
-from topup.sandbox.evm import Evm
-from topup.sandbox.rpc import RpcError
-from topup.typed import (
+from topup.domain.typed_data import (
     AUTHORIZATION_USED,
     Authorization,
     Domain,
@@ -29,6 +26,9 @@ from topup.typed import (
     transfer_call,
     used_topics,
 )
+from topup.sandbox import contracts
+from topup.sandbox.evm import Evm
+from topup.sandbox.rpc import RpcError
 
 PAYER = PrivateKey(b"\x11" * 32)
 CARRIER = Account.from_key(b"\x33" * 32)

@@ -15,9 +15,9 @@ SNIPPET = '''
 from dataclasses import replace
 from decimal import Decimal
 
-from topup.charge import Clocks, Charge, Pins, Request, Verified, verify
-from topup.lifecycle import Attempt, Plan, TopUp
-from topup.money import Bps, EthPrice, Usd, Usdc, Wei
+from topup.domain.charge import Clocks, Charge, Pins, Request, Verified, verify
+from topup.domain.lifecycle import Attempt, Plan, TopUp
+from topup.domain.money import Bps, EthPrice, Usd, Usdc, Wei
 from topup.ports import Chain, Rail, Signer, Survey
 
 

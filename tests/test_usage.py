@@ -25,10 +25,10 @@ from tests.ledger import paid
 from tests.test_statement import payment, posted
 from topup.cli import app
 from topup.closing import Closed, closing_entries
-from topup.credits import DAY_MS, HOUR_MS, Reading
-from topup.errors import ApiError, ApiGone, ApiUnknown
-from topup.events import Event, UsageUnknown
-from topup.money import Usd
+from topup.domain.credits import DAY_MS, HOUR_MS, Reading
+from topup.domain.errors import ApiError, ApiGone, ApiUnknown
+from topup.domain.events import Event, UsageUnknown
+from topup.domain.money import Usd
 from topup.store.sqlite import SqliteStore
 from topup.tally import KEYS_A_PASS, PAGES_A_PASS, TALLY, Tally
 from topup.usage import (

@@ -20,10 +20,10 @@ from topup.books import IN_TRANSIT, WALLET, Commodity
 from topup.chain.contracts import token_payment_data
 from topup.chain.profiles import BASE, Profile
 from topup.chain.reverts import decoded, whose_pause
-from topup.charge import Charge
-from topup.errors import Reverted
-from topup.lifecycle import Kind, State, TopUp
-from topup.money import Asset, Usdc, Wei
+from topup.domain.charge import Charge
+from topup.domain.errors import Reverted
+from topup.domain.lifecycle import Kind, State, TopUp
+from topup.domain.money import Asset, Usdc, Wei
 from topup.ports import UNTRIED, Call, Simulation
 from topup.sandbox import contracts
 from topup.sandbox.anvil import Anvil

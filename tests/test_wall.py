@@ -19,9 +19,9 @@ from tests.test_quorum import Town, lie
 from topup import assemble
 from topup.chain.providers import Providers
 from topup.chain.rpc import Rpc, quantity
-from topup.errors import ChainUnknown
-from topup.events import Event, ProviderSetAside
-from topup.lifecycle import State
+from topup.domain.errors import ChainUnknown
+from topup.domain.events import Event, ProviderSetAside
+from topup.domain.lifecycle import State
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import RpcError
 from topup.sandbox.world import World, embedded

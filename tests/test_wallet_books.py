@@ -26,12 +26,12 @@ from tests.test_daemon import Account20, Heard, Leap
 from topup import assemble
 from topup.books import WALLET, Commodity, Entry, payment_lines, reversal, revert_lines
 from topup.closing import MOVED, OPENING, Checkpoint, Closed, wallet_due, wallet_entries
-from topup.credits import DAY_MS
 from topup.cycle import Cycle
-from topup.errors import ChainUnknown, SettingsError, SignerError, TopupError
-from topup.events import CycleFailed, WalletUnchecked
-from topup.lifecycle import Fact
-from topup.money import Asset, Usd, Usdc, Wei
+from topup.domain.credits import DAY_MS
+from topup.domain.errors import ChainUnknown, SettingsError, SignerError, TopupError
+from topup.domain.events import CycleFailed, WalletUnchecked
+from topup.domain.lifecycle import Fact
+from topup.domain.money import Asset, Usd, Usdc, Wei
 from topup.period import statement_of
 from topup.ports import Head, Holdings, Rail
 from topup.settings import load

@@ -16,8 +16,8 @@ import pytest
 from tests import ledger
 from tests.builders import ACCOUNT, NOW_MS, operator, topup
 from topup.books import Entry
-from topup.credits import Doubt, Unknown
-from topup.lifecycle import Fact, TopUp
+from topup.domain.credits import Doubt, Unknown
+from topup.domain.lifecycle import Fact, TopUp
 from topup.ports import Delivery, Sent
 from topup.store import journal
 from topup.store.sqlite import SqliteStore
@@ -25,17 +25,23 @@ from topup.wire.secrets import Masker
 
 HERE = Path(__file__).parents[1] / "topup"
 # The reader itself; the ABI that is part of the program; what the ledger's own rows were written as.
-OWN_JSON = {"document.py", "chain/contracts.py", "store/rows.py", "store/pieces.py", "store/sqlite.py"}
+OWN_JSON = {
+    "topup/domain/json_document.py",
+    "topup/chain/contracts.py",
+    "topup/store/rows.py",
+    "topup/store/pieces.py",
+    "topup/store/sqlite.py",
+}
 # The one place that knows which secrets a provider must not make us say.
-BUILDS_PROVIDERS = {"assemble.py"}
+BUILDS_PROVIDERS = {"topup/assemble.py"}
 SECRET = "sk-or-v1-canary-0123456789abcdef"
 
 
 def calls() -> Iterator[tuple[str, str]]:
     """Every call in the program, the sandbox left out, as the module and what is called."""
     for path in sorted(HERE.rglob("*.py")):
-        name = str(path.relative_to(HERE))
-        if not name.startswith("sandbox/"):
+        name = str(path.relative_to(HERE.parent))
+        if not name.startswith("topup/sandbox/"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Call):
                     yield name, ast.unparse(node.func)

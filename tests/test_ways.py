@@ -11,8 +11,8 @@ import pytest
 
 from tests.builders import inclusion, plan, topup
 from tests.tools import ROOT
-from topup.lifecycle import TABLE, TERMINAL, Attempt, Broadcaster, Fact, Kind, State, TopUp
-from topup.ways import ATTEST, CANCEL, COMMANDS, CREDITED, LOOK, WAYS, WORDS, answer
+from topup.domain.lifecycle import TABLE, TERMINAL, Attempt, Broadcaster, Fact, Kind, State, TopUp
+from topup.domain.ways_out import ATTEST, CANCEL, COMMANDS, CREDITED, LOOK, WAYS, WORDS, answer
 
 # What shows that a state is left as the table says: without a person, and by each word that is taken.
 PROOFS: Final = {

@@ -18,10 +18,10 @@ from tests.stage import Stage
 from tests.stories_foreign import invents
 from topup import foreign
 from topup.adoption import Adopted
-from topup.charge import parse
-from topup.death import Fate
-from topup.lifecycle import Fact, State
-from topup.money import Wei
+from topup.domain.charge import parse
+from topup.domain.lifecycle import Fact, State
+from topup.domain.money import Wei
+from topup.domain.nonpayment import Fate
 from topup.ports import Head, Sighting, Spent
 from topup.purchase import Purchase
 from topup.rails.coinbase import Coinbase

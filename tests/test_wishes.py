@@ -22,9 +22,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.builders import topup
 from tests.served import PATIENCE_S, TOPUP, Served, served
-from topup.errors import Exit, SettingsError, StoreError
-from topup.lifecycle import State, TopUp
-from topup.money import Usd
+from topup.domain.errors import Exit, SettingsError, StoreError
+from topup.domain.lifecycle import State, TopUp
+from topup.domain.money import Usd
 from topup.ports import Requested, Told, Wish
 from topup.sandbox.gateway import Account, Gateway
 from topup.sandbox.world import World, embedded
@@ -237,7 +237,7 @@ class Handover(RuleBasedStateMachine):
     @rule()
     def halt(self) -> None:
         """Something of it may be out: only a person leads on."""
-        from topup.lifecycle import Fact
+        from topup.domain.lifecycle import Fact
 
         assert self.writer is not None
         unfinished = self.open()

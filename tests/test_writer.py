@@ -26,7 +26,7 @@ import pytest
 
 import tests.served
 from tests.served import PATIENCE_S, Running, Served, served
-from topup.lifecycle import State
+from topup.domain.lifecycle import State
 from topup.sandbox import contracts
 from topup.store.place import FILE
 from topup.store.sqlite import SqliteStore

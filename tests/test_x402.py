@@ -15,8 +15,8 @@ from tests.oracles import python
 from tests.stage import Stage
 from tests.test_adversary import passes, say, story
 from topup.books import CREDITS, IN_TRANSIT, WALLET, Commodity
-from topup.lifecycle import State
-from topup.money import Asset, Usd, Usdc
+from topup.domain.lifecycle import State
+from topup.domain.money import Asset, Usd, Usdc
 from topup.sandbox import contracts
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling as selling_as

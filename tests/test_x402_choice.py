@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topup.chain.profiles import BASE_DOLLAR
-from topup.money import Bps, Usd
+from topup.domain.money import Bps, Usd
 from topup.rails.x402_choice import Token, Wanted, chosen, judged, refusal
 from topup.rails.x402_wire import listed
 

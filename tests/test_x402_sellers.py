@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from tests.served import TOPUP, Served
-from topup.errors import SettingsError
-from topup.money import Usd
+from topup.domain.errors import SettingsError
+from topup.domain.money import Usd
 from topup.sandbox import contracts
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import HELD_UNITS, selling

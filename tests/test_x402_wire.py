@@ -19,8 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.oracles import python
-from topup.charge import RAW_BYTES_MAX
-from topup.errors import ChargeRefused
+from topup.domain.charge import RAW_BYTES_MAX
+from topup.domain.errors import ChargeRefused
+from topup.domain.typed_data import Domain, authorization_digest, mark_call, personal_digest
 from topup.rails.x402_wire import (
     Assumed,
     Authorization,
@@ -37,7 +38,6 @@ from topup.rails.x402_wire import (
 )
 from topup.sandbox import contracts
 from topup.sandbox.world import World, embedded
-from topup.typed import Domain, authorization_digest, mark_call, personal_digest
 from topup.verbatim import read as verbatim
 from topup.verbatim import write
 

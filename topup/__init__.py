@@ -2,11 +2,12 @@
 
 Its rooms:
 
-  wire/        what is let in of what others say
+  domain/      words and pure judgement: money, a charge, a top-up, a decision
   rails/       the ways to pay
   chain/       what the chain says
   signers/     who signs
   store/       where the ledger is kept
+  wire/        what is let in of what others say
   sinks/       where events go
   doctor/      whether everything is in place
   statements/  how a statement is written

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from topup import books
-from topup.lifecycle import TERMINAL, Attempt, ChargeRow, Inclusion, Kind, Plan, State, TopUp
-from topup.money import Asset, Usd, Usdc, Wei
+from topup.domain.lifecycle import TERMINAL, Attempt, ChargeRow, Inclusion, Kind, Plan, State, TopUp
+from topup.domain.money import Asset, Usd, Usdc, Wei
 
 # Where the USDC of an adopted payment goes: what it bought is in credits this ledger never counted.
 ADOPTED = "equity:adopted"

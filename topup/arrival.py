@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from topup import books, events
-from topup.charge import Demand
-from topup.credits import Posting, Reading, Unknown, posting
-from topup.errors import ChainUnknown
-from topup.lifecycle import Fact, State, TopUp
+from topup import books
+from topup.domain import events
+from topup.domain.charge import Demand
+from topup.domain.credits import Posting, Reading, Unknown, posting
+from topup.domain.errors import ChainUnknown
+from topup.domain.lifecycle import Fact, State, TopUp
+from topup.domain.ways_out import CREDITED
 from topup.ports import Claim
 from topup.steps import Step, Steps, flag_name
 from topup.terms import Rest
-from topup.ways import CREDITED
 from topup.witness import BY, PAYING
 
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from topup import files
 from topup.budget import Budget
 from topup.clock import SystemClock
-from topup.document import read
-from topup.errors import SettingsError, SignerError
-from topup.lifecycle import MONEY_OUT
-from topup.money import WEI_PER_ETH, Asset, Bps, EthPrice, Usd, Wei
-from topup.policy import Ceilings, Limits, worst_spend
+from topup.domain.errors import SettingsError, SignerError
+from topup.domain.json_document import read
+from topup.domain.lifecycle import MONEY_OUT
+from topup.domain.money import WEI_PER_ETH, Asset, Bps, EthPrice, Usd, Wei
+from topup.domain.policy import Ceilings, Limits, worst_spend
 from topup.ports import Clock, Rail, Signer, Sink
 from topup.settings import Settings, fee_ceiling_bps, fixed_amount, secret, token
 from topup.store.sqlite import SqliteStore
@@ -28,9 +28,9 @@ if TYPE_CHECKING:  # what a command that only reads the ledger need not load
     from topup.chain.rpc import Rpc
     from topup.chain.search import Search
     from topup.chain.token import AuthorizedChain
-    from topup.charge import Pins
     from topup.cycle import Cycle
-    from topup.events import Event
+    from topup.domain.charge import Pins
+    from topup.domain.events import Event
     from topup.exchange import Exchange
     from topup.openrouter import OpenRouter
     from topup.prepaid import Prepaid
@@ -297,7 +297,7 @@ def profile(s: Settings) -> Profile:
 
 def pins(s: Settings, learnt: str | None) -> Pins:
     """Return what a charge must match; `learnt` holds recipients pinned by hand, separated by commas."""
-    from topup.charge import Pins
+    from topup.domain.charge import Pins
 
     chain, r = profile(s), s.rails.coinbase
     recipients = [*r.recipients, *(learnt.split(",") if learnt else [])]
@@ -321,8 +321,8 @@ def signer(s: Settings) -> LocalSigner | None:
         SettingsError, SignerError: it cannot be opened.
     """
     from topup.chain.profiles import BASE_DOLLAR, TEMPO_DOLLARS
+    from topup.domain.typed_data import Domain
     from topup.signers import local
-    from topup.typed import Domain
 
     chain = profile(s)
     own = local.Ceilings(
@@ -555,7 +555,7 @@ def _coinbase(p: Parts) -> Rail:
 def _x402(p: Parts) -> Rail:
     from topup.chain.owners import quorum
     from topup.chain.profiles import BASE_DOLLAR
-    from topup.charge import Bounds
+    from topup.domain.charge import Bounds
     from topup.exchange import Exchange
     from topup.rails import authorized as shared
     from topup.rails.x402 import X402
@@ -589,7 +589,7 @@ def _x402(p: Parts) -> Rail:
 def _mpp(p: Parts) -> Rail:
     from topup.chain.owners import quorum
     from topup.chain.profiles import TEMPO_DOLLARS, TEMPO_TOKENS
-    from topup.charge import Bounds
+    from topup.domain.charge import Bounds
     from topup.exchange import Exchange
     from topup.rails import mpp
     from topup.rails.authorized import Seller

@@ -14,8 +14,8 @@ from decimal import Decimal
 from topup.books import CREDITS, Entry
 from topup.closing import USAGE
 from topup.compare import Books
-from topup.credits import DAY_MS
-from topup.money import WIDE, Usd
+from topup.domain.credits import DAY_MS
+from topup.domain.money import WIDE, Usd
 from topup.period import statement_of
 from topup.statement import Period, Refill, refill
 from topup.statements.usage import By, Row, Source, Usage, rows

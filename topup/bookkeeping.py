@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from topup import events
 from topup.books import Commodity
 from topup.closing import Checkpoint, Closed, closing_entries, due, wallet_due, wallet_entries
-from topup.credits import DAY_MS, HOUR_MS
-from topup.errors import StoreError, TopupError
+from topup.domain import events
+from topup.domain.credits import DAY_MS, HOUR_MS
+from topup.domain.errors import StoreError, TopupError
 from topup.ports import Rail, Sink, Store
 from topup.terms import COINBASE, Route, Terms
 from topup.watch import Watch

@@ -14,11 +14,11 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from topup.lifecycle import Attempt, Inclusion, Kind, TopUp
-from topup.money import WIDE, Asset, EthPrice, Usd, Usdc, Wei
+from topup.domain.lifecycle import Attempt, Inclusion, Kind, TopUp
+from topup.domain.money import WIDE, Asset, EthPrice, Usd, Usdc, Wei
 
 if TYPE_CHECKING:
-    from topup.charge import Demand
+    from topup.domain.charge import Demand
 
 
 class Commodity(StrEnum):

@@ -14,13 +14,25 @@ from topup import assemble
 from topup.chain.owners import quorum
 from topup.chain.profiles import BASE_DOLLAR, TEMPO_DOLLARS, Dollar
 from topup.clock import SystemClock
-from topup.credits import LASTING, Reading, Unknown, runway
 from topup.cycle import Cycle
-from topup.errors import Exit, PaymentForbidden, TopupError
-from topup.events import Event, show
-from topup.lifecycle import NO_TOKENS, Broadcaster, Kind, Plan, State, TopUp
-from topup.money import Asset, Bps, EthPrice, Usd, Usdc, Wei, plain
-from topup.policy import Buy, Decision, Hold, Limits, Refuse, Snapshot, Wallet, Why, amount_due, permit, worst_spend
+from topup.domain.credits import LASTING, Reading, Unknown, runway
+from topup.domain.errors import Exit, PaymentForbidden, TopupError
+from topup.domain.events import Event, show
+from topup.domain.lifecycle import NO_TOKENS, Broadcaster, Kind, Plan, State, TopUp
+from topup.domain.money import Asset, Bps, EthPrice, Usd, Usdc, Wei, plain
+from topup.domain.policy import (
+    Buy,
+    Decision,
+    Hold,
+    Limits,
+    Refuse,
+    Snapshot,
+    Wallet,
+    Why,
+    amount_due,
+    permit,
+    worst_spend,
+)
 from topup.ports import Rail, Survey
 from topup.settings import Settings
 from topup.store.sqlite import SqliteStore

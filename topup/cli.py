@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar  # 
 import typer  # noqa: E402
 
 from topup import __version__  # noqa: E402
-from topup.errors import Exit, SettingsError, TopupError  # noqa: E402
+from topup.domain.errors import Exit, SettingsError, TopupError  # noqa: E402
 from topup.output import document, leave, lost, prepare, say, warn, why_lost, write  # noqa: E402
 
 if TYPE_CHECKING:
-    from topup.money import Usd
+    from topup.domain.money import Usd
     from topup.once import Ending
     from topup.ports import Wish
     from topup.settings import Settings
@@ -154,10 +154,10 @@ def run() -> None:
 
 
 def _run() -> Exit:
-    from topup import events
     from topup.assemble import limits, masker, works
     from topup.clock import SystemClock
     from topup.daemon import DAEMON, Daemon, Heart
+    from topup.domain import events
     from topup.sinks.log import LogSink
 
     settings, clock = load(), SystemClock()
@@ -225,8 +225,8 @@ def once(
 
 def _amount(text: str | None) -> Usd | None:
     """Read --amount: whole cents, and no more of them than a treasury holds."""
-    from topup.errors import SettingsError
-    from topup.money import Usd
+    from topup.domain.errors import SettingsError
+    from topup.domain.money import Usd
 
     if text is None:
         return None
@@ -567,7 +567,7 @@ def _sandbox(
 ) -> Exit:
     import tempfile
 
-    from topup.errors import SettingsError
+    from topup.domain.errors import SettingsError
 
     gc.enable()
 
@@ -650,7 +650,7 @@ def doctor(
 
 def _offers(rail: str, *, as_json: bool) -> Exit:
     from topup import offers
-    from topup.money import Usd
+    from topup.domain.money import Usd
     from topup.settings import fixed_amount
 
     settings = load()
@@ -725,10 +725,10 @@ def _resolve(
     dry_run: bool,
     as_json: bool,
 ) -> Exit:
-    from topup.errors import SettingsError
+    from topup.domain.errors import SettingsError
+    from topup.domain.ways_out import ATTEST, CANCEL, CREDITED, LOOK, RESOLVE
     from topup.purchase import ADOPT_NONCE
     from topup.watch import ACCEPT_READING
-    from topup.ways import ATTEST, CANCEL, CREDITED, LOOK, RESOLVE
 
     if topup_id is not None:
         words = [word for word, said in ((ATTEST, attest), (CANCEL, cancel), (CREDITED, credited)) if said] or [LOOK]
@@ -755,9 +755,9 @@ def _resolve(
 
 def _answered(topup_id: str, word: str) -> str:
     """Return what this word about a top-up will do, or refuse one that can do nothing."""
-    from topup.errors import SettingsError
+    from topup.domain.errors import SettingsError
+    from topup.domain.ways_out import answer
     from topup.store.sqlite import SqliteStore
-    from topup.ways import answer
 
     store = SqliteStore.open_reader(load().state_dir)
     try:
@@ -969,7 +969,7 @@ def _statement(days: tuple[str | None, str | None, str | None], form: Form, html
     from topup.assemble import ceilings, limits
     from topup.bill import spend_of
     from topup.clock import SystemClock
-    from topup.money import Usd
+    from topup.domain.money import Usd
     from topup.outlook import bands, forecast_of
     from topup.period import period_of, statement_of
     from topup.statements import ledgers, page, table, tax, text

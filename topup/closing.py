@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from topup.books import CREDITS, WALLET, Commodity, Entry, Line
-from topup.credits import DAY_MS, Reading
-from topup.money import EthPrice, Usd, Usdc, Wei
+from topup.domain.credits import DAY_MS, Reading
+from topup.domain.money import EthPrice, Usd, Usdc, Wei
 
 USAGE = "expenses:usage"
 ELSEWHERE = "equity:bought-elsewhere"

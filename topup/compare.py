@@ -13,8 +13,8 @@ from datetime import UTC, date, datetime
 from typing import Final
 
 from topup.closing import Closed
-from topup.credits import Reading
-from topup.money import Usd, Usdc
+from topup.domain.credits import Reading
+from topup.domain.money import Usd, Usdc
 from topup.usage import NOISE_NANO, Used, dollars, total
 
 # A day of the totals begins and ends with a reading, not at midnight: what is used between the two is on another day.

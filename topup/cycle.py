@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import assert_never
 
-from topup import events
 from topup.bookkeeping import Bookkeeping
 from topup.budget import Budget
-from topup.credits import DAY_MS, HOUR_MS, Reading, Runway, Unknown, burn_usd_per_hour, next_poll_s, runway
-from topup.errors import TopupError
+from topup.domain import events
+from topup.domain.credits import DAY_MS, HOUR_MS, Reading, Runway, Unknown, burn_usd_per_hour, next_poll_s, runway
+from topup.domain.errors import TopupError
+from topup.domain.lifecycle import State, TopUp
+from topup.domain.policy import Buy, Decision, Hold, Refuse, Snapshot, Why, decide
 from topup.lasting import Lasting
-from topup.lifecycle import State, TopUp
-from topup.policy import Buy, Decision, Hold, Refuse, Snapshot, Why, decide
 from topup.ports import Api, Clock, Rail, Sink, Store, Usage
 from topup.purchase import Purchase
 from topup.revoke import Revoke

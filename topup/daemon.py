@@ -13,13 +13,13 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from topup import events
 from topup.clock import SystemClock
-from topup.credits import LASTING
 from topup.cycle import Cycle
-from topup.errors import Exit, StoreFenced, TopupError
-from topup.lifecycle import TopUp
-from topup.policy import Why
+from topup.domain import events
+from topup.domain.credits import LASTING
+from topup.domain.errors import Exit, StoreFenced, TopupError
+from topup.domain.lifecycle import TopUp
+from topup.domain.policy import Why
 from topup.ports import Clock, Requested, Sink, Store, Told
 from topup.terms import Asked, Rest
 

@@ -14,14 +14,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from topup import events
 from topup.assemble import works
 from topup.books import CREDITS, WALLET, Commodity
-from topup.credits import DAY_MS
 from topup.daemon import Daemon, Heart
-from topup.errors import Exit
-from topup.events import Event
-from topup.money import WEI_PER_ETH, Asset
+from topup.domain import events
+from topup.domain.credits import DAY_MS
+from topup.domain.errors import Exit
+from topup.domain.events import Event
+from topup.domain.money import WEI_PER_ETH, Asset
 from topup.rehearsal import REHEARSED, ground
 from topup.sandbox.world import World
 from topup.settings import load

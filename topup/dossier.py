@@ -14,15 +14,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from topup.books import CONVERSION, Commodity
-from topup.charge import Charge, parse
-from topup.document import read
-from topup.errors import ChargeRefused, SettingsError
-from topup.events import show
-from topup.lifecycle import TERMINAL, Attempt, Broadcaster, Inclusion, TopUp
-from topup.money import Usdc, Wei
+from topup.domain.charge import Charge, parse
+from topup.domain.errors import ChargeRefused, SettingsError
+from topup.domain.events import show
+from topup.domain.json_document import read
+from topup.domain.lifecycle import TERMINAL, Attempt, Broadcaster, Inclusion, TopUp
+from topup.domain.money import Usdc, Wei
+from topup.domain.tempo import TRANSFER_WITH_MEMO
 from topup.rails.mpp_wire import challenges
 from topup.store.sqlite import Life, SqliteStore
-from topup.tempo import TRANSFER_WITH_MEMO
 from topup.terms import COINBASE, MPP, X402
 
 SECOND_MS = 1_000

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from topup import files
-from topup.errors import SettingsError
+from topup.domain.errors import SettingsError
 from topup.settings import Settings, file_of, read_file
 
 # What opens the account or the wallet by itself.

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from topup.errors import FileAway, SettingsError
+from topup.domain.errors import FileAway, SettingsError
 
 BYTES_MAX: Final = 1024 * 1024
 # How long whoever writes into a pipe may take, which may be a person who types; systemd gives a start 90 s.

@@ -16,7 +16,7 @@ from math import ceil
 from typing import Final
 
 from topup.books import CREDITS, GAS, GAS_REVERTED, L1_FEE, WALLET, Commodity, Entry
-from topup.credits import (
+from topup.domain.credits import (
     DAY_MS,
     HOUR_MS,
     RUNWAY_SPAN_MIN_MS,
@@ -27,9 +27,9 @@ from topup.credits import (
     lasts_h,
     runway,
 )
-from topup.lifecycle import TopUp
-from topup.money import WIDE, Asset, Usd, Usdc, Wei
-from topup.policy import Limits, Past, Why, amount_due, over_budget, worst_spend
+from topup.domain.lifecycle import TopUp
+from topup.domain.money import WIDE, Asset, Usd, Usdc, Wei
+from topup.domain.policy import Limits, Past, Why, amount_due, over_budget, worst_spend
 
 WEEK: Final = 7
 MONTH: Final = 30

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from topup.errors import ChainUnknown
-from topup.lifecycle import Attempt, TopUp
+from topup.domain.errors import ChainUnknown
+from topup.domain.lifecycle import Attempt, TopUp
 from topup.ports import Rail, Sighting, Spent, Store, Taken
 from topup.witness import spent
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from topup import events
-from topup.credits import HOUR_MS
-from topup.lifecycle import MONEY_OUT, TopUp
+from topup.domain import events
+from topup.domain.credits import HOUR_MS
+from topup.domain.lifecycle import MONEY_OUT, TopUp
 from topup.ports import Sink, Store
 
 # What lasts so long does not pass with the next block. Passes follow each other faster: it is said within a minute.

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from topup import assemble, files, tempo
+from topup import assemble, files
 from topup.chain.profiles import TEMPO_TOKENS
 from topup.chain.rpc import Rpc, RpcError, quantity
 from topup.chain.survey import head, reason
 from topup.check import access_key, dollars, payer, purse, refill_total
 from topup.clock import SystemClock
-from topup.errors import ChainError, ChainUnknown, Exit, PaymentForbidden, Reverted, SettingsError, SignerError
-from topup.money import Usd, Usdc, plain
-from topup.policy import END_OF_CALENDAR_S, Permission, moment, usable
+from topup.domain import tempo
+from topup.domain.errors import ChainError, ChainUnknown, Exit, PaymentForbidden, Reverted, SettingsError, SignerError
+from topup.domain.money import Usd, Usdc, plain
+from topup.domain.policy import END_OF_CALENDAR_S, Permission, moment, usable
 from topup.settings import Settings
 from topup.terms import MPP
 

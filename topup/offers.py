@@ -13,14 +13,14 @@ from typing import Any
 from topup import assemble, x402_look
 from topup.budget import Budget
 from topup.chain.rpc import Rpc
-from topup.charge import Demand, Finding, Request
 from topup.check import payer
 from topup.clock import SystemClock
-from topup.document import read
-from topup.errors import ChargeRefused, PaymentForbidden, SettingsError, TopupError
-from topup.events import Event
+from topup.domain.charge import Demand, Finding, Request
+from topup.domain.errors import ChargeRefused, PaymentForbidden, SettingsError, TopupError
+from topup.domain.events import Event
+from topup.domain.json_document import read
+from topup.domain.money import Usd
 from topup.exchange import Exchange
-from topup.money import Usd
 from topup.rails.mpp import Mpp
 from topup.rails.x402 import X402
 from topup.settings import Settings

@@ -15,13 +15,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from topup import assemble, events, signals
+from topup import assemble, signals
 from topup.cycle import Cycle
 from topup.daemon import DAEMON, PASSING, outcome_exit
-from topup.errors import Exit, StoreBusy, StoreError, TopupError
-from topup.lifecycle import MONEY_OUT, TERMINAL, State, TopUp
+from topup.domain import events
+from topup.domain.errors import Exit, StoreBusy, StoreError, TopupError
+from topup.domain.lifecycle import MONEY_OUT, TERMINAL, State, TopUp
+from topup.domain.remedies import remedy
 from topup.ports import WITHDRAWN, Clock, Requested, Sink, Told, Wish
-from topup.remedies import remedy
 from topup.report import topup_document
 from topup.settings import Settings
 from topup.store.sqlite import SqliteStore

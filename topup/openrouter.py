@@ -17,12 +17,12 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from urllib.parse import urlencode, urlsplit
 
-from topup.charge import Request
-from topup.credits import Reading
-from topup.document import PARTS_MAX, NoJson, Repeated, Unreadable, read
-from topup.errors import ApiError, ApiGone, ApiRejected, ApiUnknown
+from topup.domain.charge import Request
+from topup.domain.credits import Reading
+from topup.domain.errors import ApiError, ApiGone, ApiRejected, ApiUnknown
+from topup.domain.json_document import PARTS_MAX, NoJson, Repeated, Unreadable, read
+from topup.domain.money import WIDE, Usd, plain
 from topup.exchange import Exchange, fail, instead
-from topup.money import WIDE, Usd, plain
 from topup.ports import Key
 from topup.usage import Activity, ApiKey
 from topup.wire.clean import SENTENCE_MAX, clean

@@ -8,9 +8,9 @@ from fractions import Fraction
 from typing import Any, Final
 
 from topup import forecast as ahead
-from topup.credits import DAY_MS, HOUR_MS, USUAL_DAYS_MIN, Runway
-from topup.money import Usd, Wei, plain
-from topup.policy import Limits
+from topup.domain.credits import DAY_MS, HOUR_MS, USUAL_DAYS_MIN, Runway
+from topup.domain.money import Usd, Wei, plain
+from topup.domain.policy import Limits
 from topup.report import hours, moment
 from topup.store.sqlite import SqliteStore
 

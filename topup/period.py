@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from topup.errors import SettingsError
+from topup.domain.errors import SettingsError
 from topup.statement import Period, Statement, draw
 from topup.store.sqlite import SqliteStore
 

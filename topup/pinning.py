@@ -13,13 +13,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from topup import assemble
-from topup.charge import Charge, Clocks, Pins, Request, parse, verify
 from topup.clock import SystemClock
-from topup.credits import HOUR_MS
-from topup.errors import ApiGone, ChargeRefused, PaymentForbidden, SettingsError
-from topup.money import Usd, Usdc
+from topup.domain.charge import Charge, Clocks, Pins, Request, parse, verify
+from topup.domain.credits import HOUR_MS
+from topup.domain.errors import ApiGone, ChargeRefused, PaymentForbidden, SettingsError
+from topup.domain.money import Usd, Usdc
+from topup.domain.remedies import REMEDIES
 from topup.ports import Survey
-from topup.remedies import REMEDIES
 from topup.settings import Settings
 from topup.store.sqlite import SqliteStore
 from topup.terms import COINBASE

@@ -13,17 +13,17 @@ from datetime import date
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
-from topup.money import Asset, Usd, Usdc, Wei
+from topup.domain.money import Asset, Usd, Usdc, Wei
 
 if TYPE_CHECKING:  # what only reads the ledger need not wait for them to load
     from topup.books import Commodity, Entry
-    from topup.charge import Charge, Demand, Request, Verified
     from topup.closing import Checkpoint, Closed
-    from topup.credits import Reading, Unknown
-    from topup.death import Fate, More
-    from topup.events import Event
-    from topup.lifecycle import Attempt, Broadcaster, Fact, Inclusion, Plan, TopUp
-    from topup.policy import Past, Permission
+    from topup.domain.charge import Charge, Demand, Request, Verified
+    from topup.domain.credits import Reading, Unknown
+    from topup.domain.events import Event
+    from topup.domain.lifecycle import Attempt, Broadcaster, Fact, Inclusion, Plan, TopUp
+    from topup.domain.nonpayment import Fate, More
+    from topup.domain.policy import Past, Permission
     from topup.usage import Activity, ApiKey, DayUsed, Used
 
 

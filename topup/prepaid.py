@@ -12,12 +12,12 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final, Never
 
-from topup import document
-from topup.charge import Request
-from topup.credits import Reading
-from topup.errors import ApiGone, ApiUnauthorized, ApiUnknown
+from topup.domain import json_document
+from topup.domain.charge import Request
+from topup.domain.credits import Reading
+from topup.domain.errors import ApiGone, ApiUnauthorized, ApiUnknown
+from topup.domain.money import Usd
 from topup.exchange import Answered, Exchange, fail
-from topup.money import Usd
 from topup.ports import Key
 from topup.wire.reading import walled
 from topup.x402_profile import Login, Profile, identity
@@ -124,7 +124,7 @@ class Prepaid:
 
     def _balance(self, raw: bytes, path: str) -> Usd:
         try:
-            told: Any = document.read(raw)
+            told: Any = json_document.read(raw)
             for name in self._profile.balance.field.split("."):
                 told = told[int(name) if isinstance(told, list) else name]
             amount = Decimal(told) if isinstance(told, str | int | Decimal) and not isinstance(told, bool) else None

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 from typing import assert_never
 
-from topup import events
 from topup.arrival import Arrival
-from topup.charge import DEADLINES, Demand, Verified
-from topup.credits import DAY_MS, HOUR_MS, Reading, Unknown, baseline_settled
-from topup.errors import (
+from topup.domain import events
+from topup.domain.charge import DEADLINES, Demand, Verified
+from topup.domain.credits import DAY_MS, HOUR_MS, Reading, Unknown, baseline_settled
+from topup.domain.errors import (
     ApiError,
     ApiGone,
     ApiLimited,
@@ -25,16 +25,16 @@ from topup.errors import (
     StoreError,
     TopupError,
 )
+from topup.domain.lifecycle import TERMINAL, Attempt, Broadcaster, Fact, Kind, Plan, State, TopUp
+from topup.domain.money import deviation_bps_up
+from topup.domain.policy import Buy, Hold, Refuse, Why, decide, over_budget
+from topup.domain.remedies import REMEDIES
+from topup.domain.ways_out import CANCEL
 from topup.lasting import ASK
-from topup.lifecycle import TERMINAL, Attempt, Broadcaster, Fact, Kind, Plan, State, TopUp
-from topup.money import deviation_bps_up
-from topup.policy import Buy, Hold, Refuse, Why, decide, over_budget
 from topup.ports import Survey
 from topup.pursuit import Pursuit
-from topup.remedies import REMEDIES
 from topup.steps import Reach, Step, Steps, fair
 from topup.terms import Asked, Rest, Terms
-from topup.ways import CANCEL
 
 # The name under which `topup resolve --adopt-nonce` leaves a person's word; it counts for an hour.
 ADOPT_NONCE = "adopt_nonce"

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import assert_never
 
-from topup import events
-from topup.death import WITNESSES, Death, Fate, More, Paid, Undecided, verdict
-from topup.errors import ChainUnknown, ChargeRefused, PaymentForbidden, Reverted, SignerError
+from topup.domain import events
+from topup.domain.errors import ChainUnknown, ChargeRefused, PaymentForbidden, Reverted, SignerError
+from topup.domain.lifecycle import Attempt, Fact, Kind, Plan, State, TopUp
+from topup.domain.nonpayment import WITNESSES, Death, Fate, More, Paid, Undecided, verdict
+from topup.domain.ways_out import ATTEST, CANCEL, CREDITED
 from topup.foreign import NONE, Contest, contest, foreign, nonces
-from topup.lifecycle import Attempt, Fact, Kind, Plan, State, TopUp
 from topup.ports import Delivery, Sent, Sighting
 from topup.steps import Step, Steps, flag_name
 from topup.terms import Rest
-from topup.ways import ATTEST, CANCEL, CREDITED
 from topup.witness import BY
 
 # Answers after which a node holds the bytes.

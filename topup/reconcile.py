@@ -25,19 +25,28 @@ from topup.chain.owners import quorum
 from topup.chain.paging import Pager
 from topup.chain.profiles import Profile
 from topup.chain.rpc import Rpc
-from topup.charge import parse
 from topup.check import Purse, payer, purse
 from topup.clock import SystemClock
-from topup.errors import ApiError, ChainError, ChainUnknown, ChargeRefused, Exit, SettingsError, StoreBusy, WrongChain
-from topup.events import show
-from topup.money import Usdc
+from topup.domain.charge import parse
+from topup.domain.errors import (
+    ApiError,
+    ChainError,
+    ChainUnknown,
+    ChargeRefused,
+    Exit,
+    SettingsError,
+    StoreBusy,
+    WrongChain,
+)
+from topup.domain.events import show
+from topup.domain.money import Usdc
+from topup.domain.ways_out import LOOK, RESOLVE
 from topup.openrouter import OpenRouter
 from topup.ports import Head
 from topup.settings import Settings
 from topup.store.sqlite import SqliteStore
 from topup.terms import COINBASE, MPP, RAILS, X402
 from topup.usage import Contradiction, per_day
-from topup.ways import LOOK, RESOLVE
 
 T = TypeVar("T")
 # Nonces looked for one by one, each a bisection over the chain; beyond that a person has to say where to begin.

@@ -20,14 +20,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from topup import events
 from topup.assemble import works
 from topup.books import CREDITS, FEE_OPERATOR, FEE_PROVIDER, IN_TRANSIT, WALLET, Commodity
-from topup.credits import LASTING
 from topup.daemon import Daemon, Heart
-from topup.errors import Exit, SettingsError
-from topup.events import Event
-from topup.money import UNITS_PER_USDC, WEI_PER_ETH, Asset, Usd, Usdc, Wei, plain
+from topup.domain import events
+from topup.domain.credits import LASTING
+from topup.domain.errors import Exit, SettingsError
+from topup.domain.events import Event
+from topup.domain.money import UNITS_PER_USDC, WEI_PER_ETH, Asset, Usd, Usdc, Wei, plain
 from topup.sandbox import contracts
 from topup.sandbox.faults import WALLET_WEI, X402_SELLER, Fault
 from topup.sandbox.rpc import Chain

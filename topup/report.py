@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from topup.credits import DAY_MS, burn_usd_per_hour, runway
-from topup.lifecycle import TERMINAL, State, TopUp
-from topup.money import Usd, plain
-from topup.policy import Limits
+from topup.domain.credits import DAY_MS, burn_usd_per_hour, runway
+from topup.domain.lifecycle import TERMINAL, State, TopUp
+from topup.domain.money import Usd, plain
+from topup.domain.policy import Limits
 from topup.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:

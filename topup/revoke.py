@@ -7,9 +7,9 @@ purchase may overtake it at its nonce, and then sets the permission itself.
 
 from __future__ import annotations
 
-from topup import events
-from topup.errors import StoreError, TopupError
-from topup.lifecycle import TERMINAL, Attempt, Kind, TopUp
+from topup.domain import events
+from topup.domain.errors import StoreError, TopupError
+from topup.domain.lifecycle import TERMINAL, Attempt, Kind, TopUp
 from topup.steps import Steps
 
 # How long after a failure it is tried again, and how long unseen bytes rest before they are sent again.

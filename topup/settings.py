@@ -31,8 +31,8 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, Pydanti
 
 from topup import files, variables
 from topup.chain.owners import quorum
-from topup.errors import FileAway, SettingsError
-from topup.money import plain
+from topup.domain.errors import FileAway, SettingsError
+from topup.domain.money import plain
 from topup.rails.mpp_fields import OPENROUTER as SELLER
 
 PREFIX = "TOPUP_"

@@ -26,9 +26,9 @@ from topup.books import (
     Entry,
 )
 from topup.closing import ELSEWHERE, USAGE, Checkpoint
-from topup.credits import DAY_MS, Reading
-from topup.errors import SettingsError
-from topup.money import WIDE, Usd, Usdc
+from topup.domain.credits import DAY_MS, Reading
+from topup.domain.errors import SettingsError
+from topup.domain.money import WIDE, Usd, Usdc
 
 DECIMALS: Final[Mapping[Commodity, int]] = {
     Commodity.ETH: 18,

@@ -8,19 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from topup import events
-from topup.charge import Demand, Request, Verified
-from topup.credits import HOUR_MS
-from topup.death import may_sign
-from topup.errors import ChainError, PaymentForbidden, SettingsError
+from topup.domain import events
+from topup.domain.charge import Demand, Request, Verified
+from topup.domain.credits import HOUR_MS
+from topup.domain.errors import ChainError, PaymentForbidden, SettingsError
+from topup.domain.lifecycle import MONEY_OUT, Attempt, Fact, Plan, TopUp
+from topup.domain.money import Asset, EthPrice, Wei
+from topup.domain.nonpayment import may_sign
+from topup.domain.policy import Wallet, permit
+from topup.domain.ways_out import ATTEST, CREDITED, LOOK, RESOLVE
 from topup.lasting import Lasting
-from topup.lifecycle import MONEY_OUT, Attempt, Fact, Plan, TopUp
-from topup.money import Asset, EthPrice, Wei
-from topup.policy import Wallet, permit
 from topup.ports import Rail, Sighting, Sink, Store, Survey
 from topup.terms import Rest, Terms
 from topup.watch import Watch
-from topup.ways import ATTEST, CREDITED, LOOK, RESOLVE
 from topup.witness import BY, Witness
 
 Step = TopUp | Rest

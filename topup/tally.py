@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 
-from topup import events
-from topup.credits import DAY_MS, HOUR_MS
-from topup.errors import ApiError, ApiGone, ApiUnauthorized
+from topup.domain import events
+from topup.domain.credits import DAY_MS, HOUR_MS
+from topup.domain.errors import ApiError, ApiGone, ApiUnauthorized
 from topup.ports import Sink, Store, Usage
 from topup.usage import REMEMBERED_DAYS, ApiKey, Contradiction, due, per_day, total, utc_day, whole
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from topup.lifecycle import TopUp
-from topup.money import Usd
-from topup.policy import Ceilings, Limits
+from topup.domain.lifecycle import TopUp
+from topup.domain.money import Usd
+from topup.domain.policy import Ceilings, Limits
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final
 
-from topup.credits import HOUR_MS
-from topup.money import WIDE, Usd
+from topup.domain.credits import HOUR_MS
+from topup.domain.money import WIDE, Usd
 
 # A day that is over is asked for once, this long after its end: what was used in its last minutes is posted late.
 SETTLES_MS = 6 * HOUR_MS

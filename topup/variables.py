@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from topup.errors import SettingsError
+from topup.domain.errors import SettingsError
 
 # What a cluster adds to every pod for each service of its namespace, in the shape that Docker's links once had. Beside
 # a service called topup, or topup-something, these begin like settings, and are nobody's.

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from topup import document
-from topup.charge import RAW_BYTES_MAX
-from topup.errors import ChargeRefused
+from topup.domain import json_document
+from topup.domain.charge import RAW_BYTES_MAX
+from topup.domain.errors import ChargeRefused
 
 # Integers of at most so many characters are read as integers: units of a token have 78.
 INTEGER_LENGTH_MAX: Final = 80
@@ -47,10 +47,10 @@ def read(raw: bytes) -> Any:
     if len(raw) > RAW_BYTES_MAX:
         raise ChargeRefused("answer", f"{len(raw)} bytes", f"at most {RAW_BYTES_MAX} bytes", remedy=TELL)
     try:
-        return document.read(raw, integer=integer, fraction=Numeral)
-    except document.Twice as error:
+        return json_document.read(raw, integer=integer, fraction=Numeral)
+    except json_document.Twice as error:
         raise ChargeRefused(ascii(error.name)[1:-1][:80], "given twice", "given once", remedy=TELL) from None
-    except document.Unreadable as error:
+    except json_document.Unreadable as error:
         raise ChargeRefused("answer", str(error), "a JSON document", remedy=TELL) from None
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from topup import events
-from topup.credits import (
+from topup.domain import events
+from topup.domain.credits import (
     DAY_MS,
     HOUR_MS,
     RUNWAY_SPAN_MIN_MS,
@@ -19,11 +19,11 @@ from topup.credits import (
     spending,
     spending_since,
 )
-from topup.errors import ApiError, ApiGone, ApiLimited, ApiUnauthorized
-from topup.leap import Lived
-from topup.lifecycle import TopUp
-from topup.money import Usd
-from topup.policy import Snapshot
+from topup.domain.errors import ApiError, ApiGone, ApiLimited, ApiUnauthorized
+from topup.domain.lifecycle import TopUp
+from topup.domain.lost_time import Lived
+from topup.domain.money import Usd
+from topup.domain.policy import Snapshot
 from topup.ports import Api, Clock, Sink, Store
 from topup.terms import MPP, X402, Asked, Terms
 

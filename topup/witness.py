@@ -11,16 +11,17 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from topup import books, events
-from topup.credits import HOUR_MS
-from topup.death import WITNESSES
-from topup.errors import ChainError, ChainUnknown
-from topup.lifecycle import TERMINAL, Attempt, Fact, Inclusion, Kind, State, TopUp
+from topup import books
+from topup.domain import events
+from topup.domain.credits import HOUR_MS
+from topup.domain.errors import ChainError, ChainUnknown
+from topup.domain.lifecycle import TERMINAL, Attempt, Fact, Inclusion, Kind, State, TopUp
+from topup.domain.nonpayment import WITNESSES
+from topup.domain.ways_out import ATTEST, LOOK, RESOLVE
 from topup.ports import Rail, Seen, Sighting, Sink, Store
 from topup.recall import confirmed, gone
 from topup.terms import Account
 from topup.watch import Watch
-from topup.ways import ATTEST, LOOK, RESOLVE
 
 # States in which a payment of ours stands in a block.
 PAYING = frozenset({State.PAID, State.UNCREDITED, State.CREDITED})

@@ -12,9 +12,9 @@ from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
 from topup.chain.rpc import unhexed
-from topup.charge import Finding, Request
-from topup.document import read
-from topup.errors import ChainError, ChargeRefused
+from topup.domain.charge import Finding, Request
+from topup.domain.errors import ChainError, ChargeRefused
+from topup.domain.json_document import read
 from topup.rails.x402 import X402
 
 # How the code of an account begins that has handed itself to a contract (EIP-7702); the contract's address follows.

@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from topup import files
-from topup.errors import SettingsError
-from topup.money import Usd, plain
+from topup.domain.errors import SettingsError
+from topup.domain.money import Usd, plain
 from topup.verbatim import Numeral, write
 
 FILE_BYTES_MAX: Final = 64 * 1024

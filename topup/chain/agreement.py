@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from topup.chain.fate import Account, Unread
-from topup.death import WITNESSES, Fate, More
-from topup.errors import ChainUnknown, PaymentForbidden, Reverted
-from topup.money import Bps, Usdc, Wei
-from topup.policy import Permission
+from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted
+from topup.domain.money import Bps, Usdc, Wei
+from topup.domain.nonpayment import WITNESSES, Fate, More
+from topup.domain.policy import Permission
 from topup.ports import UNMEASURED, UNTRIED, Head, Holdings, Seen, Sighting, Simulation, Spent, Survey
 from topup.wire.clean import SENTENCE_MAX, joined
 

@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from topup.chain.capabilities import Capabilities, Trouble
 from topup.chain.refusals import speaks_of_a_node_behind, speaks_of_rate
-from topup.errors import ChainUnknown
+from topup.domain.errors import ChainUnknown
 
 A = TypeVar("A")
 T = TypeVar("T")

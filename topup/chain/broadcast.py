@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from topup.chain.rpc import Rpc, RpcError, unhex
-from topup.errors import ChainUnknown
+from topup.domain.errors import ChainUnknown
 from topup.ports import Delivery, Sent
 from topup.wire.clean import joined
 from topup.wire.reading import nonsense

@@ -17,8 +17,8 @@ from eth_abi.abi import encode as abi_encode
 from eth_utils.crypto import keccak
 
 from topup.chain.rpc import unhexed
-from topup.charge import Intent
-from topup.errors import ChainUnknown
+from topup.domain.charge import Intent
+from topup.domain.errors import ChainUnknown
 
 
 @cache

@@ -17,10 +17,10 @@ from topup.chain.reverts import lasting
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhexed
 from topup.chain.simulation import is_payment
 from topup.chain.survey import head, reason, right_chain
-from topup.charge import Charge
-from topup.errors import ChainUnknown, Reverted
-from topup.lifecycle import NO_TOKENS, Attempt, Inclusion, Kind, Plan
-from topup.money import Asset, Usdc, Wei
+from topup.domain.charge import Charge
+from topup.domain.errors import ChainUnknown, Reverted
+from topup.domain.lifecycle import NO_TOKENS, Attempt, Inclusion, Kind, Plan
+from topup.domain.money import Asset, Usdc, Wei
 from topup.ports import UNMEASURED, Head, Seen, Sighting
 
 # A payment may stand below the block it was planned on, once that block was replaced: two hours of Base's blocks, below

@@ -15,11 +15,11 @@ from topup.chain.profiles import Profile
 from topup.chain.providers import Providers
 from topup.chain.quorum import Quorum
 from topup.chain.search import Search
-from topup.charge import Charge, Verified
-from topup.death import Fate, More
-from topup.errors import ChainUnknown
-from topup.lifecycle import Attempt
-from topup.money import Asset, Usdc, Wei
+from topup.domain.charge import Charge, Verified
+from topup.domain.errors import ChainUnknown
+from topup.domain.lifecycle import Attempt
+from topup.domain.money import Asset, Usdc, Wei
+from topup.domain.nonpayment import Fate, More
 from topup.ports import Call, Head, Holdings, Sent, Sighting, Simulation, Spent, Survey
 
 

@@ -15,8 +15,8 @@ from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, unhex
 from topup.chain.scan import of_operator, transfer
 from topup.chain.search import Search, Sought, TooNarrow, alone
 from topup.chain.survey import head, right_chain
-from topup.charge import Charge
-from topup.errors import ChainUnknown
+from topup.domain.charge import Charge
+from topup.domain.errors import ChainUnknown
 from topup.ports import Head, Piece, Spent
 
 # The payment contract keeps processedTransferIntents[operator][id] in this mapping (its published source's layout).

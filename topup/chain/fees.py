@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from topup.chain.refusals import speaks_of_absence
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity
-from topup.errors import ChainUnknown
-from topup.money import Wei
+from topup.domain.errors import ChainUnknown
+from topup.domain.money import Wei
 
 # A wallet that is asked for less than this has nothing to tip with; Base's usual tip is a thousandth of a gwei.
 TIP_MIN: Final = Wei(1_000_000)

@@ -20,9 +20,9 @@ from topup.chain.fees import paid_per_gas
 from topup.chain.profiles import Profile
 from topup.chain.rpc import Answer, Rpc, RpcError, count, known, quantity, unhex, unhexed
 from topup.chain.survey import head, right_chain
-from topup.errors import ChainUnknown
-from topup.lifecycle import NO_TOKENS, Inclusion, Kind, Plan
-from topup.money import Asset, Usdc, Wei
+from topup.domain.errors import ChainUnknown
+from topup.domain.lifecycle import NO_TOKENS, Inclusion, Kind, Plan
+from topup.domain.money import Asset, Usdc, Wei
 from topup.ports import Head
 
 # An L1 data fee that only the balance shows is believed up to this; Base's are a thousandth of it.

@@ -13,8 +13,8 @@ from topup.chain.profiles import Profile
 from topup.chain.rpc import Query, Rpc, known, quantity
 from topup.chain.survey import feed_price, head, latest_round
 from topup.chain.traces import balance, known_word
-from topup.errors import ChainUnknown, PaymentForbidden
-from topup.money import Asset
+from topup.domain.errors import ChainUnknown, PaymentForbidden
+from topup.domain.money import Asset
 from topup.ports import Head
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from topup import tempo
 from topup.chain.contracts import returned
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, unhex
 from topup.chain.survey import call
-from topup.money import Usdc
-from topup.policy import Permission
+from topup.domain import tempo
+from topup.domain.money import Usdc
+from topup.domain.policy import Permission
 
 # kind of signature, key, end in unix seconds, whether limits are kept, whether it was revoked
 KEY: Final = ["uint8", "address", "uint64", "bool", "bool"]

@@ -18,7 +18,7 @@ from topup.chain.capabilities import Trouble
 from topup.chain.refusals import Refusal, granted, refusal
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known
 from topup.chain.survey import head
-from topup.errors import ChainUnknown
+from topup.domain.errors import ChainUnknown
 from topup.ports import Head
 
 # Blocks asked for at once before a provider says that it is too many.

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from topup.charge import K2_PREFIX
-from topup.money import Asset
+from topup.domain.charge import K2_PREFIX
+from topup.domain.money import Asset
 
 
 def _address(text: str) -> bytes:

@@ -16,10 +16,10 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
-from topup import events
 from topup.chain.agreement import Answers, Vote
 from topup.chain.rpc import Nonsense, Rpc
-from topup.errors import ChainError, ChainUnknown, PaymentForbidden, Reverted, TopupError, WrongChain
+from topup.domain import events
+from topup.domain.errors import ChainError, ChainUnknown, PaymentForbidden, Reverted, TopupError, WrongChain
 from topup.ports import Head
 from topup.wire.clean import SENTENCE_MAX, clean, joined
 

@@ -13,7 +13,7 @@ from topup.chain.providers import Providers
 from topup.chain.rpc import Rpc
 from topup.chain.search import Search
 from topup.chain.survey import block_at
-from topup.errors import ChainUnknown
+from topup.domain.errors import ChainUnknown
 from topup.ports import Head, Sighting, Survey
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from eth_abi.abi import decode
 from eth_utils.crypto import keccak
 
 from topup.chain.contracts import interface
-from topup.errors import Reverted
+from topup.domain.errors import Reverted
 from topup.wire.clean import clean
 
 # Of the contract's own words; none of those that are known has half as many.

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 from topup.chain.batches import Batches, Refused
 from topup.chain.capabilities import Capabilities
 from topup.chain.owners import owner
-from topup.document import NoJson, Unreadable, read
-from topup.errors import ChainError, ChainUnknown, PaymentForbidden, Reverted, TopupError
+from topup.domain.errors import ChainError, ChainUnknown, PaymentForbidden, Reverted, TopupError
+from topup.domain.json_document import NoJson, Unreadable, read
 from topup.wire.clean import CHARS_MAX, clean
 from topup.wire.http import Client, NoAnswer
 from topup.wire.reading import nonsense

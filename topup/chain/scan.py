@@ -18,9 +18,9 @@ from topup.chain.contracts import transferred
 from topup.chain.paging import SPAN, SPAN_MAX, Pager, Wanted
 from topup.chain.rpc import Rpc, count, unhex, unhexed
 from topup.clock import SystemClock
-from topup.errors import ChainUnknown
-from topup.tempo import TRANSFERRED_WITH_MEMO
-from topup.typed import AUTHORIZATION_USED
+from topup.domain.errors import ChainUnknown
+from topup.domain.tempo import TRANSFERRED_WITH_MEMO
+from topup.domain.typed_data import AUTHORIZATION_USED
 
 # keccak256 of Transferred(address,bytes16,address,address,uint256,address); operator is the only indexed argument.
 TRANSFERRED: Final = "0xb7ee4fafa10d16ee883a136a3dcc9179d8e6041ba71cc29c2b0bce4f7bdd6e86"

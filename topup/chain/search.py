@@ -18,7 +18,7 @@ from topup.chain.paging import Pager, Wanted
 from topup.chain.rpc import Query, Rpc, known
 from topup.chain.survey import head
 from topup.clock import SystemClock
-from topup.errors import ChainUnknown
+from topup.domain.errors import ChainUnknown
 from topup.ports import Clock, Head, Piece, Pieces
 
 # One owner is asked so often at most for one payment, all in all: ranges of five blocks over the life of the longest

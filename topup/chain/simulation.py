@@ -21,9 +21,9 @@ from topup.chain.profiles import Profile
 from topup.chain.reverts import decoded, said_paused, whose_pause
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhex, unhexed
 from topup.chain.survey import call, head, reason, right_chain
-from topup.charge import Charge
-from topup.errors import ChainError, ChainUnknown, PaymentForbidden, Reverted
-from topup.money import Usdc, Wei
+from topup.domain.charge import Charge
+from topup.domain.errors import ChainError, ChainUnknown, PaymentForbidden, Reverted
+from topup.domain.money import Usdc, Wei
 from topup.ports import UNTRIED, Call, Head, Simulation
 
 # What signature and envelope add to the call data of a signed transaction, generously (measured: about 120 bytes).

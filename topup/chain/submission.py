@@ -14,7 +14,7 @@ from web3.providers.async_base import AsyncJSONBaseProvider
 from web3.types import RPCEndpoint, RPCResponse
 
 from topup.chain.rpc import Rpc, RpcError, unhex
-from topup.errors import ChainUnknown
+from topup.domain.errors import ChainUnknown
 
 # See topup.signers.local: web3 loads py_ecc too, whose recursion limit lets a nested JSON answer end the process.
 sys.setrecursionlimit(min(sys.getrecursionlimit(), 10_240))

@@ -13,8 +13,8 @@ from topup.chain.profiles import Profile
 from topup.chain.refusals import speaks_of_absence
 from topup.chain.reverts import decoded
 from topup.chain.rpc import Answer, Nonsense, Query, Rpc, RpcError, count, known, quantity, reverted, unhex
-from topup.errors import ChainUnknown, PaymentForbidden, WrongChain
-from topup.money import Asset, Usdc, Wei
+from topup.domain.errors import ChainUnknown, PaymentForbidden, WrongChain
+from topup.domain.money import Asset, Usdc, Wei
 from topup.ports import Head, Survey
 
 ROUND = ["uint80", "int256", "uint256", "uint256", "uint80"]

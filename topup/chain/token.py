@@ -21,9 +21,9 @@ from topup.chain.rpc import Rpc, RpcError, known, quantity, unhex
 from topup.chain.search import Search
 from topup.chain.survey import head, reason, right_chain
 from topup.chain.traces import Traced, account, balance, known_word, look, mark, over_subject
-from topup.death import Fate, More
-from topup.errors import ChainUnknown, PaymentForbidden
-from topup.money import Usdc, Wei
+from topup.domain.errors import ChainUnknown, PaymentForbidden
+from topup.domain.money import Usdc, Wei
+from topup.domain.nonpayment import Fate, More
 from topup.ports import Head, Holdings, Sighting, Simulation, Survey, Trace
 
 

@@ -20,9 +20,9 @@ from topup.chain.fate import Account, Unread, looked, past, still
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhex, unhexed
 from topup.chain.search import Search, Sought, alone
 from topup.chain.survey import call, head, right_chain
-from topup.errors import ChainUnknown
-from topup.lifecycle import NO_TOKENS, Inclusion
-from topup.money import Usdc, Wei
+from topup.domain.errors import ChainUnknown
+from topup.domain.lifecycle import NO_TOKENS, Inclusion
+from topup.domain.money import Usdc, Wei
 from topup.ports import UNMEASURED, Head, Seen, Sighting, Trace
 
 # keccak256 of Transfer(address,address,uint256), ERC-20; the two addresses are indexed.

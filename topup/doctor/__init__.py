@@ -12,7 +12,7 @@ from typing import Final
 
 from topup.doctor import account, machine, wallet
 from topup.doctor.finding import Check, failed, safely, skipped
-from topup.errors import TopupError
+from topup.domain.errors import TopupError
 from topup.exposure import settings_file
 from topup.settings import load
 

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 from topup import assemble
 from topup.clock import SystemClock
-from topup.credits import LASTING, Reading, believe
 from topup.doctor.finding import Check, failed, skew, skipped
-from topup.errors import ApiError, TopupError
+from topup.domain.credits import LASTING, Reading, believe
+from topup.domain.errors import ApiError, TopupError
 from topup.settings import Settings
 from topup.store.sqlite import SqliteStore
 

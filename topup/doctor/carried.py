@@ -13,11 +13,11 @@ from topup.chain.traces import balance
 from topup.check import Purse, network_fee, payer, refill_total
 from topup.doctor.finding import REFILLS_LOW, Check, safely, skipped
 from topup.doctor.providers import Chain, longest, questioned
-from topup.money import Asset, Usdc
+from topup.domain.money import Asset, Usdc
+from topup.domain.tempo import TRANSFERRED_WITH_MEMO
+from topup.domain.typed_data import AUTHORIZATION_USED
 from topup.settings import Settings
-from topup.tempo import TRANSFERRED_WITH_MEMO
 from topup.terms import MPP, X402
-from topup.typed import AUTHORIZATION_USED
 from topup.x402_look import CODE_REMEDY, code
 
 # Blocks of Tempo come twice a second, of Base every other second.

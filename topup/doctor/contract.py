@@ -18,8 +18,8 @@ from topup.chain.survey import ROUND, call, head, survey
 from topup.check import refill_total, refills
 from topup.doctor.finding import REFILLS_LOW, Check, failed, safely, skipped
 from topup.doctor.providers import Chain, longest, questioned
-from topup.errors import ChainError, StoreError
-from topup.money import EthPrice, Usdc, Wei, deviation_bps_up
+from topup.domain.errors import ChainError, StoreError
+from topup.domain.money import EthPrice, Usdc, Wei, deviation_bps_up
 from topup.ports import Call
 from topup.settings import Settings
 from topup.store.sqlite import SqliteStore

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from topup.chain.rpc import Rpc
-from topup.errors import TopupError
+from topup.domain.errors import TopupError
 from topup.wire.clean import SENTENCE_MAX
 
 # Beyond this the deadlines of charges and the freshness of prices can no longer be judged by this machine.

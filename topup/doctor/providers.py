@@ -22,7 +22,7 @@ from topup.chain.search import QUESTIONS_MAX, Search, Sought, TooNarrow, Unkept
 from topup.chain.survey import head
 from topup.clock import SystemClock
 from topup.doctor.finding import SKEW_MAX_S, Check, failed, skew
-from topup.errors import ChainError, ChainUnknown, PaymentForbidden
+from topup.domain.errors import ChainError, ChainUnknown, PaymentForbidden
 from topup.ports import Head, Piece, Survey
 from topup.settings import Settings
 

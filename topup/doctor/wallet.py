@@ -8,7 +8,7 @@ from topup import assemble
 from topup.check import named, purse
 from topup.doctor import carried, contract
 from topup.doctor.finding import Check, failed, safely
-from topup.errors import TopupError
+from topup.domain.errors import TopupError
 from topup.settings import Settings
 from topup.store.sqlite import SqliteStore
 from topup.terms import COINBASE

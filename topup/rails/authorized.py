@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
-from topup.charge import Bounds, Clocks, Demand, Finding, Request, Verified, prove
-from topup.death import Fate, More
-from topup.errors import ApiGone, ApiRejected, ApiUnknown, ChainUnknown, PaymentForbidden, Reverted, SignerError
+from topup.domain.charge import Bounds, Clocks, Demand, Finding, Request, Verified, prove
+from topup.domain.errors import ApiGone, ApiRejected, ApiUnknown, ChainUnknown, PaymentForbidden, Reverted, SignerError
+from topup.domain.lifecycle import Attempt, Broadcaster, Kind, Plan, TopUp
+from topup.domain.money import Asset, Wei
+from topup.domain.nonpayment import Fate, More
 from topup.exchange import Answered, Exchange, fail
-from topup.lifecycle import Attempt, Broadcaster, Kind, Plan, TopUp
-from topup.money import Asset, Wei
 from topup.ports import Clock, Delivery, Holdings, Sent, Sighting, Signer, Spent, Survey, TokenChain, Trace
 from topup.wire.secrets import Masker
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from topup.charge import Charge, Clocks, Pins, Request, Verified, parse, verify
-from topup.death import Fate, More
-from topup.errors import ChainUnknown, PaymentForbidden, Reverted, SignerError
-from topup.lifecycle import NO_TOKENS, Attempt, Broadcaster, Kind, Plan, TopUp
-from topup.money import Asset, Bps, Wei
+from topup.domain.charge import Charge, Clocks, Pins, Request, Verified, parse, verify
+from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted, SignerError
+from topup.domain.lifecycle import NO_TOKENS, Attempt, Broadcaster, Kind, Plan, TopUp
+from topup.domain.money import Asset, Bps, Wei
+from topup.domain.nonpayment import Fate, More
 from topup.ports import Api, Call, Chain, Claim, Clock, Holdings, Sent, Sighting, Signer, Simulation, Spent, Survey
 from topup.rails.heard import leaky, unreadable
 from topup.wire.reading import walled

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec
 
-from topup.errors import ChargeRefused, TopupError
+from topup.domain.errors import ChargeRefused, TopupError
 from topup.ports import Delivery, Sent
 from topup.wire.reading import nonsense
 

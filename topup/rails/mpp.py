@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from topup import tempo
-from topup.charge import Clocks, Finding, Request, Verified, common
-from topup.document import Unreadable, read
-from topup.errors import ApiError, ApiUnknown, ChargeRefused, SignerError
+from topup.domain import tempo
+from topup.domain.charge import Clocks, Finding, Request, Verified, common
+from topup.domain.errors import ApiError, ApiUnknown, ChargeRefused, SignerError
+from topup.domain.json_document import Unreadable, read
+from topup.domain.lifecycle import Attempt, Plan, TopUp
+from topup.domain.money import Usdc, Wei
 from topup.exchange import Answered
-from topup.lifecycle import Attempt, Plan, TopUp
-from topup.money import Usdc, Wei
 from topup.ports import Claim, Clock, Delivery, Sent, Signer, Survey, TokenChain, Trace
 from topup.rails.authorized import Authorized, Seller
 from topup.rails.heard import unclear, unreadable

@@ -13,11 +13,11 @@ from typing import Final
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from topup import tempo
-from topup.charge import Finding
-from topup.errors import ChargeRefused
-from topup.lifecycle import NO_TOKENS
-from topup.money import Asset, Usdc
+from topup.domain import tempo
+from topup.domain.charge import Finding
+from topup.domain.errors import ChargeRefused
+from topup.domain.lifecycle import NO_TOKENS
+from topup.domain.money import Asset, Usdc
 from topup.rails.mpp_wire import FIELD, UNREADABLE, Challenge, TempoCharge, memo, tempo_charge
 
 OWN_HEADER: Final = "Payment-Authorization"

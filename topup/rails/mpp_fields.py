@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from topup.money import Usd, plain
+from topup.domain.money import Usd, plain
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from typing import Any, Final, Never
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from topup.document import Twice, Unreadable, read
-from topup.errors import ChargeRefused
+from topup.domain.errors import ChargeRefused
+from topup.domain.json_document import Twice, Unreadable, read
 
 SCHEME: Final = "payment"
 FIELD: Final = "WWW-Authenticate"

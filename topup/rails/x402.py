@@ -17,13 +17,13 @@ from typing import Any, Final, NamedTuple
 
 from eth_utils.crypto import keccak
 
-from topup import typed
-from topup.charge import Finding, Request, Verified
-from topup.document import read
-from topup.errors import ApiError, ApiUnknown, ChargeRefused
+from topup.domain import typed_data
+from topup.domain.charge import Finding, Request, Verified
+from topup.domain.errors import ApiError, ApiUnknown, ChargeRefused
+from topup.domain.json_document import read
+from topup.domain.lifecycle import NO_TOKENS, Attempt, Plan, TopUp
+from topup.domain.money import Usd, Usdc
 from topup.exchange import Answered
-from topup.lifecycle import NO_TOKENS, Attempt, Plan, TopUp
-from topup.money import Usd, Usdc
 from topup.ports import Claim, Clock, Delivery, Sent, Signer, Survey, TokenChain, Trace
 from topup.rails.authorized import Authorized, Seller
 from topup.rails.heard import unclear, unreadable
@@ -304,8 +304,8 @@ class X402(Authorized[Ask]):
         return Trace(
             key=key,
             hash=None,
-            mark=(demand.contract, typed.mark_call(demand.sender, demand.nonce)),
-            log=(demand.contract, typed.used_topics(demand.sender, demand.nonce)),
+            mark=(demand.contract, typed_data.mark_call(demand.sender, demand.nonce)),
+            log=(demand.contract, typed_data.used_topics(demand.sender, demand.nonce)),
             token=demand.contract,
             sender=demand.sender,
             recipient=demand.recipient,

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from topup.charge import Finding
-from topup.errors import ChargeRefused
-from topup.money import Asset, Bps, Usd, Usdc
+from topup.domain.charge import Finding
+from topup.domain.errors import ChargeRefused
+from topup.domain.money import Asset, Bps, Usd, Usdc
 from topup.rails.x402_wire import Offer, Unread
 
 # So many offers are told of in one sentence.

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, Never, Protocol
 
-from topup import document as plain
-from topup.charge import RAW_BYTES_MAX
-from topup.errors import ChargeRefused
+from topup.domain import json_document as plain
+from topup.domain.charge import RAW_BYTES_MAX
+from topup.domain.errors import ChargeRefused
 from topup.verbatim import Numeral, read, write
 
 # What is echoed to the seller is no deeper than this, its numbers no longer, and of more offers nobody means one.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
-from topup.errors import Exit
+from topup.domain.errors import Exit
 from topup.sandbox import contracts
 from topup.sandbox.gateway import Place
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-from topup.errors import Exit
+from topup.domain.errors import Exit
 from topup.sandbox import gateway
 from topup.sandbox.charges import STRANGER
 from topup.sandbox.faults import Fault, Switch

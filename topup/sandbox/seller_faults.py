@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from topup.errors import Exit
+from topup.domain.errors import Exit
 from topup.sandbox.faults import Spent
 
 SETTLED: Final = "settled-"  # Before the name of an answer: it is given after settling, not instead.

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from topup.charge import Verified
-from topup.errors import SettingsError, SignerError
-from topup.lifecycle import Plan
+from topup.domain.charge import Verified
+from topup.domain.errors import SettingsError, SignerError
+from topup.domain.lifecycle import Plan
 from topup.ports import Signer
 
 

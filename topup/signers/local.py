@@ -19,11 +19,11 @@ from eth_keys.exceptions import ValidationError
 from eth_typing import Hash32
 from eth_utils.crypto import keccak
 
-from topup import tempo, typed
-from topup.charge import K2_PREFIX, Intent, Verified
-from topup.errors import SettingsError, SignerError
-from topup.lifecycle import NO_TOKENS, Broadcaster, Kind, Plan
-from topup.money import Asset, EthPrice, Usdc, Wei
+from topup.domain import tempo, typed_data
+from topup.domain.charge import K2_PREFIX, Intent, Verified
+from topup.domain.errors import SettingsError, SignerError
+from topup.domain.lifecycle import NO_TOKENS, Broadcaster, Kind, Plan
+from topup.domain.money import Asset, EthPrice, Usdc, Wei
 from topup.signers import keystore
 
 INTENT: Final = "(uint256,uint256,address,address,address,uint256,bytes16,address,bytes,bytes)"
@@ -53,7 +53,7 @@ class Ceilings:
     # Of which token an approval may be taken back, whatever is paid with now.
     revocable: bytes = b""
     # For which dollars transfers are authorized that somebody else carries to their chain.
-    domains: frozenset[typed.Domain] = frozenset()
+    domains: frozenset[typed_data.Domain] = frozenset()
     # On which chains transactions are signed for a seller to broadcast, in which dollars, and what they may cost.
     bridged: frozenset[tuple[int, bytes]] = frozenset()
     token_fee: Usdc = NO_TOKENS
@@ -138,7 +138,7 @@ class LocalSigner:
         )
         assert domain is not None
         fields = (demand.sender, demand.recipient, verified.total.units, 0, demand.deadline, nonce)
-        return bytes(self._account.unsafe_sign_hash(Hash32(typed.authorization_digest(domain, fields))).signature)
+        return bytes(self._account.unsafe_sign_hash(Hash32(typed_data.authorization_digest(domain, fields))).signature)
 
     def sign_tempo(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
         """Sign a Tempo transaction that pays exactly the total, on a lane of its own.
@@ -200,7 +200,7 @@ class LocalSigner:
         """
         asks, who, *_ = [*text.split("\n"), "", ""]
         self._refuse({"login": LOGIN.fullmatch(asks) is not None and who == self._account.address})
-        return bytes(self._account.unsafe_sign_hash(Hash32(typed.personal_digest(text))).signature)
+        return bytes(self._account.unsafe_sign_hash(Hash32(typed_data.personal_digest(text))).signature)
 
     def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
         """Sign a transaction that takes a nonce and moves nothing.

@@ -13,9 +13,9 @@ from eth_account.signers.local import LocalAccount
 from eth_typing import Hash32
 from eth_utils.crypto import keccak
 
-from topup import tempo
-from topup.errors import SignerError
-from topup.money import Usdc
+from topup.domain import tempo
+from topup.domain.errors import SignerError
+from topup.domain.money import Usdc
 from topup.signers import keystore
 
 # An authorization takes about 2.8 million gas, which Tempo's highest base fee makes four cents.

@@ -23,8 +23,8 @@ from typing import Any, Literal, TextIO
 
 import structlog
 
-from topup.errors import Money
-from topup.events import Event, LogLinesLost, Shown
+from topup.domain.errors import Money
+from topup.domain.events import Event, LogLinesLost, Shown
 
 Format = Literal["auto", "json", "console", "logfmt"]
 # The longest field of a line; none of ours is as long.

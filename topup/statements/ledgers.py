@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from topup.books import Commodity, Entry
-from topup.money import plain
+from topup.domain.money import plain
 from topup.statement import Balances, Statement, amount
 
 # Beancount wants capital letters in a commodity's name.

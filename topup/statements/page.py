@@ -13,8 +13,8 @@ from html import escape
 from typing import Final
 
 from topup.books import Commodity
-from topup.credits import Reading
-from topup.money import WIDE, Usd, plain
+from topup.domain.credits import Reading
+from topup.domain.money import WIDE, Usd, plain
 from topup.statement import Refill, Statement, amount
 from topup.statements.text import moment
 

@@ -14,8 +14,8 @@ from decimal import Decimal
 from typing import Final
 
 from topup.books import WALLET, Commodity, Entry, Line
-from topup.errors import SettingsError
-from topup.money import WIDE, Usd, plain
+from topup.domain.errors import SettingsError
+from topup.domain.money import WIDE, Usd, plain
 from topup.statement import DECIMALS, amount
 from topup.statements.text import moment
 

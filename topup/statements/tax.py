@@ -15,7 +15,7 @@ from typing import Final
 from topup.books import GAS, GAS_REVERTED, L1_FEE, WALLET, Commodity, Entry
 from topup.chain.profiles import BASE_DOLLAR, PATH_DOLLAR, TEMPO_DOLLAR
 from topup.closing import MOVED, OPENING
-from topup.money import plain
+from topup.domain.money import plain
 from topup.statement import Statement, amount
 from topup.statements.table import safe
 from topup.statements.text import moment

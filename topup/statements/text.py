@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from topup.books import Commodity, Entry
-from topup.money import Wei, plain
+from topup.domain.money import Wei, plain
 from topup.statement import Balances, Refill, Statement, amount
 
 SCHEMA = 1

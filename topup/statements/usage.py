@@ -11,7 +11,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from topup.money import Usd, plain
+from topup.domain.money import Usd, plain
 from topup.statement import Period
 from topup.statements.table import safe
 from topup.usage import NOBODY, Share, Used, dollars

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from topup.adoption import WHY, Adopted, Done, Known, Stray, Transfer, stray_entry
 from topup.books import Entry
-from topup.lifecycle import Broadcaster, Fact, State, TopUp
-from topup.money import Wei
+from topup.domain.lifecycle import Broadcaster, Fact, State, TopUp
+from topup.domain.money import Wei
 from topup.store import file, journal, rows
 from topup.store.topups import PLACE, TopUps, adopted_name, current
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 
-from topup.lifecycle import NO_TOKENS, TERMINAL, Kind, State
-from topup.money import Bps, Usd, Usdc, Wei
-from topup.policy import Past
+from topup.domain.lifecycle import NO_TOKENS, TERMINAL, Kind, State
+from topup.domain.money import Bps, Usd, Usdc, Wei
+from topup.domain.policy import Past
 from topup.ports import WITHDRAWN
 from topup.store import rows
 

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from topup.errors import StoreBusy, StoreUnusable
+from topup.domain.errors import StoreBusy, StoreUnusable
 from topup.store import journal
 from topup.store.place import BACK, FILE, sync
 from topup.store.rows import RESTORE

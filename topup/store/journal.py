@@ -10,7 +10,7 @@ from operator import itemgetter
 
 from topup.books import CREDITS, TAKEN_BACK, WALLET, Commodity, Entry, Line, chained
 from topup.closing import Checkpoint
-from topup.money import Usd
+from topup.domain.money import Usd
 
 NOTHING_YET = b""
 Row = tuple[int, str, Entry, bytes | None]

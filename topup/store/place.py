@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from topup.errors import SettingsError, StoreBusy
+from topup.domain.errors import SettingsError, StoreBusy
 
 FILE: Final = "ledger.sqlite3"
 LOG, INDEX = f"{FILE}-wal", f"{FILE}-shm"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from topup.credits import DAY_MS, HOUR_MS, Reading, Unknown
+from topup.domain.credits import DAY_MS, HOUR_MS, Reading, Unknown
 from topup.store import rows
 from topup.store.writer import Ledger
 

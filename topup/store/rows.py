@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, Final, ParamSpec, TypeVar
 
-from topup.credits import Doubt, Reading, Unknown
-from topup.errors import StoreUnusable
-from topup.lifecycle import Attempt, Broadcaster, Inclusion, Kind, Plan
-from topup.money import Asset, Usd, Usdc, Wei
+from topup.domain.credits import Doubt, Reading, Unknown
+from topup.domain.errors import StoreUnusable
+from topup.domain.lifecycle import Attempt, Broadcaster, Inclusion, Kind, Plan
+from topup.domain.money import Asset, Usd, Usdc, Wei
 from topup.ports import Requested
 
 # How long a wish was good for that was stored before wishes said so themselves.

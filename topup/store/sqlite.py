@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from topup.books import Commodity, Entry
 from topup.closing import Checkpoint, Closed
-from topup.lifecycle import Attempt, TopUp
-from topup.policy import Past
+from topup.domain.lifecycle import Attempt, TopUp
+from topup.domain.policy import Past
 from topup.ports import Piece
 from topup.store import caps, journal, pieces, usage
 from topup.store.adopted import Adoptions

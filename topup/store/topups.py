@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 from eth_utils.crypto import keccak
 
 from topup.books import Entry
-from topup.credits import Reading
-from topup.errors import StoreFenced, StoreUnusable
-from topup.lifecycle import TERMINAL, Attempt, ChargeRow, Fact, Plan, State, TopUp, advance
-from topup.money import Usd, Wei
+from topup.domain.credits import Reading
+from topup.domain.errors import StoreFenced, StoreUnusable
+from topup.domain.lifecycle import TERMINAL, Attempt, ChargeRow, Fact, Plan, State, TopUp, advance
+from topup.domain.money import Usd, Wei
 from topup.ports import GONE, Seen, Sent, Taken
 from topup.store import file, journal, rows
 from topup.store.words import Words
 from topup.store.writer import SEED
 
 if TYPE_CHECKING:
-    from topup.charge import Verified
+    from topup.domain.charge import Verified
 
 # The name under which charges requested by hand are counted.
 BY_HAND = "charges_by_hand"

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from topup.credits import DAY_MS
-from topup.errors import Exit, SettingsError
-from topup.lifecycle import TERMINAL, Fact, State, TopUp
-from topup.money import Usd
+from topup.domain.credits import DAY_MS
+from topup.domain.errors import Exit, SettingsError
+from topup.domain.lifecycle import TERMINAL, Fact, State, TopUp
+from topup.domain.money import Usd
 from topup.ports import WITHDRAWN, Requested, Told, Wish
 from topup.store import file, rows
 from topup.store.topups import TopUps

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Final, Self
 
-from topup.errors import Exit, StoreBusy, StoreFenced, StoreUnusable
+from topup.domain.errors import Exit, StoreBusy, StoreFenced, StoreUnusable
 from topup.store import file, place
 
 # The name under which a ledger keeps what tells it from every other: drawn once, carried along by each copy.

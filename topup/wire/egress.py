@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import certifi
 import httpx
 
-from topup.errors import SettingsError
+from topup.domain.errors import SettingsError
 
 # Which variable names the proxy of an https:// URL, the stronger first. Plain http is spoken on this machine only.
 PROXIES: Final = ("HTTPS_PROXY", "ALL_PROXY")

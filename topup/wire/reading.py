@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from topup.errors import TopupError
+from topup.domain.errors import TopupError
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -13,8 +13,8 @@ from decimal import Decimal
 from enum import Enum
 from typing import ClassVar, Literal
 
-from topup.errors import Money
-from topup.money import Bps, Usd, Usdc, Wei, plain
+from topup.domain.errors import Money
+from topup.domain.money import Bps, Usd, Usdc, Wei, plain
 
 Level = Literal["debug", "info", "warning", "error", "critical"]
 Shown = str | int | bool | None

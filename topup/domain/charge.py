@@ -19,9 +19,9 @@ from dataclasses import InitVar, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Never, Protocol, final
 
-from topup.document import NoJson, Twice, Unreadable, read
-from topup.errors import ChargeRefused
-from topup.money import Bps, Usd, Usdc
+from topup.domain.errors import ChargeRefused
+from topup.domain.json_document import NoJson, Twice, Unreadable, read
+from topup.domain.money import Bps, Usd, Usdc
 
 # The largest answer that can be a charge; the real ones have about 1.5 kB.
 RAW_BYTES_MAX = 64 * 1024
@@ -230,7 +230,7 @@ class Verified:
     def __post_init__(self, seal: _Seal) -> None:
         """Refuse every other maker."""
         if seal is not _SEAL:
-            raise TypeError("only topup.charge.verify can build a Verified")
+            raise TypeError("only topup.domain.charge.verify can build a Verified")
 
     @property
     def total(self) -> Usdc:

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
-from topup.lifecycle import Attempt, Kind, TopUp
+from topup.domain.lifecycle import Attempt, Kind, TopUp
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from topup.lifecycle import Broadcaster, State, TopUp
+from topup.domain.lifecycle import Broadcaster, State, TopUp
 
 # The name under which `topup resolve ID` leaves a person's word, and what it may say.
 RESOLVE: Final = "resolve:"

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from topup.money import Asset, Usd, Usdc, Wei
+from topup.domain.money import Asset, Usd, Usdc, Wei
 
 NO_TOKENS: Final = Usdc(0)
 # What a sponsor holds leaves no mark on the chain but its log. It is dead once a final block is so far past its end,

@@ -13,11 +13,11 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from topup.credits import DAY_MS, HOUR_MS, NOTHING, Reading, Runway, Spending, Unknown, runway
-from topup.errors import PaymentForbidden
-from topup.lifecycle import NO_TOKENS, Broadcaster, Plan
-from topup.money import Asset, Bps, EthPrice, Usd, Usdc, Wei, deviation_bps_up
-from topup.remedies import REMEDIES
+from topup.domain.credits import DAY_MS, HOUR_MS, NOTHING, Reading, Runway, Spending, Unknown, runway
+from topup.domain.errors import PaymentForbidden
+from topup.domain.lifecycle import NO_TOKENS, Broadcaster, Plan
+from topup.domain.money import Asset, Bps, EthPrice, Usd, Usdc, Wei, deviation_bps_up
+from topup.domain.remedies import REMEDIES
 
 # The year 10000: from here on there is no date to show.
 END_OF_CALENDAR_S: Final = 253_402_300_800

@@ -14,7 +14,7 @@ from fractions import Fraction
 from itertools import pairwise
 from math import ceil
 
-from topup.money import WIDE, Usd
+from topup.domain.money import WIDE, Usd
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS

@@ -1,0 +1,1 @@
+"""Words and pure judgement: what money, a charge, a top-up and a decision are. Touches nothing."""
