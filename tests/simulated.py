@@ -24,11 +24,11 @@ from topup.chain import agreement
 from topup.chain.agreement import Agreed
 from topup.chain.evidence import View
 from topup.chain.fate import Account, Ends
-from topup.chain.profiles import BASE_DOLLAR
 from topup.chain.providers import Providers
 from topup.chain.rpc import Rpc
 from topup.domain.charge import Charge, Pins, Request, Verified
 from topup.domain.credits import Reading
+from topup.domain.dollars import BASE_DOLLAR
 from topup.domain.errors import ApiGone, ApiLimited, ApiUnknown, ChainUnknown, PaymentForbidden, Reverted, WrongChain
 from topup.domain.events import Event
 from topup.domain.lifecycle import Attempt, Inclusion, Kind, Plan

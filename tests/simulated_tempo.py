@@ -31,9 +31,9 @@ from tests.simulated import (
     Tx,
     answer,
 )
-from topup.chain.profiles import TEMPO_DOLLAR
 from topup.domain import tempo
 from topup.domain.charge import Verified
+from topup.domain.dollars import TEMPO_DOLLAR
 from topup.domain.lifecycle import Plan
 from topup.exchange import Answered
 from topup.rails import mpp, mpp_choice, mpp_wire

@@ -45,9 +45,9 @@ from tests.simulated import (
 from tests.simulated_tempo import KEY, REALM, SimulatedPurchases, TempoNet, TempoSigner, TempoTokens
 from topup import assemble
 from topup.books import Commodity
-from topup.chain.profiles import BASE_DOLLAR, TEMPO_DOLLAR
 from topup.cycle import Cycle
 from topup.domain.charge import Bounds
+from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLAR
 from topup.domain.errors import TopupError
 from topup.domain.lifecycle import TABLE, Attempt, Fact, State
 from topup.domain.money import Asset, Bps, Usd

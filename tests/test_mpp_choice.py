@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from tests import builders
 from tests.simulated import SELLER
 from tests.test_rails_safety import SOLD_TO, TEN, Standing, asked, proven
-from topup.chain.profiles import PATH_DOLLAR, TEMPO_DOLLAR, TEMPO_TOKENS, Dollar
 from topup.domain.charge import Bounds
+from topup.domain.dollars import PATH_DOLLAR, TEMPO_DOLLAR, TEMPO_TOKENS, Dollar
 from topup.domain.errors import ChargeRefused
 from topup.domain.lifecycle import Attempt, Broadcaster, ChargeRow, TopUp
 from topup.domain.money import Bps, Usd

@@ -23,10 +23,10 @@ from tests.builders import settled
 from tests.simulated import SELLER
 from tests.simulation import Simulation
 from tests.stage import Stage
-from topup.chain.profiles import BASE_DOLLAR, TEMPO_DOLLAR, TEMPO_TOKENS
 from topup.domain import typed_data
 from topup.domain.charge import Bounds, Request, Verified, verify
 from topup.domain.charge import parse as parsed
+from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLAR, TEMPO_TOKENS
 from topup.domain.errors import ApiRejected, ChargeRefused, PaymentForbidden, SignerError
 from topup.domain.lifecycle import Attempt, Broadcaster, ChargeRow, Kind, State, TopUp
 from topup.domain.money import Asset, Bps, Usd, Usdc, Wei

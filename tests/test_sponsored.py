@@ -24,9 +24,9 @@ from tests.tools import require
 from topup import adoption
 from topup.adoption import Transfer
 from topup.books import CREDITS, IN_TRANSIT, WALLET, Commodity
-from topup.chain.profiles import TEMPO_DOLLAR
 from topup.domain import tempo
 from topup.domain.charge import DEADLINES, Verified
+from topup.domain.dollars import TEMPO_DOLLAR
 from topup.domain.errors import ChargeRefused, SettingsError, SignerError
 from topup.domain.lifecycle import Attempt, Broadcaster, Plan, State
 from topup.domain.money import Usd, Usdc, Wei

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topup.chain.profiles import BASE_DOLLAR
+from topup.domain.dollars import BASE_DOLLAR
 from topup.domain.money import Bps, Usd
 from topup.rails.x402_choice import Token, Wanted, chosen, judged, refusal
 from topup.rails.x402_wire import listed

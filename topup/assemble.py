@@ -23,13 +23,14 @@ from topup.terms import COINBASE, MPP, X402, Account, Pace, Route, Terms
 
 if TYPE_CHECKING:  # what a command that only reads the ledger need not load
     from topup.chain.evm import EvmChain
-    from topup.chain.profiles import Dollar, Profile
+    from topup.chain.profiles import Profile
     from topup.chain.providers import Providers
     from topup.chain.rpc import Rpc
     from topup.chain.search import Search
     from topup.chain.token import AuthorizedChain
     from topup.cycle import Cycle
     from topup.domain.charge import Pins
+    from topup.domain.dollars import Dollar
     from topup.domain.events import Event
     from topup.exchange import Exchange
     from topup.openrouter import OpenRouter
@@ -84,7 +85,7 @@ class Works:
 
 def account(s: Settings, wallet: bytes | None) -> Account:
     """Return whose credits are bought, and in which ways."""
-    from topup.chain.profiles import TEMPO_DOLLAR  # either dollar is on the same chain
+    from topup.domain.dollars import TEMPO_DOLLAR  # either dollar is on the same chain
 
     chains = {COINBASE: s.chain.id, MPP: TEMPO_DOLLAR.chain_id, X402: s.chain.id}
     return Account(s.account, wallet, tuple(Route(name, chains[name]) for name in s.rails.use))
@@ -320,7 +321,7 @@ def signer(s: Settings) -> LocalSigner | None:
     Raises:
         SettingsError, SignerError: it cannot be opened.
     """
-    from topup.chain.profiles import BASE_DOLLAR, TEMPO_DOLLARS
+    from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLARS
     from topup.domain.typed_data import Domain
     from topup.signers import local
 
@@ -554,8 +555,8 @@ def _coinbase(p: Parts) -> Rail:
 
 def _x402(p: Parts) -> Rail:
     from topup.chain.owners import quorum
-    from topup.chain.profiles import BASE_DOLLAR
     from topup.domain.charge import Bounds
+    from topup.domain.dollars import BASE_DOLLAR
     from topup.exchange import Exchange
     from topup.rails import authorized as shared
     from topup.rails.x402 import X402
@@ -588,8 +589,8 @@ def _x402(p: Parts) -> Rail:
 
 def _mpp(p: Parts) -> Rail:
     from topup.chain.owners import quorum
-    from topup.chain.profiles import TEMPO_DOLLARS, TEMPO_TOKENS
     from topup.domain.charge import Bounds
+    from topup.domain.dollars import TEMPO_DOLLARS, TEMPO_TOKENS
     from topup.exchange import Exchange
     from topup.rails import mpp
     from topup.rails.authorized import Seller

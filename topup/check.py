@@ -12,10 +12,10 @@ from typing import Any
 
 from topup import assemble
 from topup.chain.owners import quorum
-from topup.chain.profiles import BASE_DOLLAR, TEMPO_DOLLARS, Dollar
 from topup.clock import SystemClock
 from topup.cycle import Cycle
 from topup.domain.credits import LASTING, Reading, Unknown, runway
+from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLARS, Dollar
 from topup.domain.errors import Exit, PaymentForbidden, TopupError
 from topup.domain.events import Event, show
 from topup.domain.lifecycle import NO_TOKENS, Broadcaster, Kind, Plan, State, TopUp

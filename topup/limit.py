@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from topup import assemble, files
-from topup.chain.profiles import TEMPO_TOKENS
 from topup.chain.rpc import Rpc, RpcError, quantity
 from topup.chain.survey import head, reason
 from topup.check import access_key, dollars, payer, purse, refill_total
 from topup.clock import SystemClock
 from topup.domain import tempo
+from topup.domain.dollars import TEMPO_TOKENS
 from topup.domain.errors import ChainError, ChainUnknown, Exit, PaymentForbidden, Reverted, SettingsError, SignerError
 from topup.domain.money import Usd, Usdc, plain
 from topup.domain.policy import END_OF_CALENDAR_S, Permission, moment, usable

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from topup.domain.charge import K2_PREFIX
-from topup.domain.money import Asset
 
 
 def _address(text: str) -> bytes:
@@ -67,37 +66,5 @@ BASE = Profile(
     block_s=2,
 )
 
-
-@dataclass(frozen=True)
-class Dollar:
-    """The dollar of a chain on which authorizations are paid that a seller carries there.
-
-    `name` and `version` are what the token calls itself in signatures (EIP-712), "" where transactions are signed
-    instead; `pays_fee` says whether the network takes its fee from the wallet, in this token.
-    """
-
-    chain_id: int
-    asset: Asset
-    token: bytes
-    name: str
-    version: str
-    pays_fee: bool
-
-
-BASE_DOLLAR = Dollar(BASE.chain_id, Asset.USDC, BASE.currency, "USD Coin", "2", pays_fee=False)
-# docs.tempo.xyz: USDC.e is USDC that Stargate holds; the network's fees are paid in it.
-TEMPO_DOLLAR = Dollar(4217, Asset.USDC_E, _address("0x20C000000000000000000000b9537d11c60E8b50"), "", "", pays_fee=True)
-PATH_DOLLAR = Dollar(
-    4217, Asset.PATH_USD, _address("0x20c0000000000000000000000000000000000000"), "", "", pays_fee=True
-)
-DOLLARS: dict[int, Dollar] = {one.chain_id: one for one in (BASE_DOLLAR, TEMPO_DOLLAR)}
-# The two that the network takes its fee in, by the name that the settings give them.
-TEMPO_DOLLARS: dict[str, Dollar] = {one.asset.value.lower(): one for one in (TEMPO_DOLLAR, PATH_DOLLAR)}
-# What sellers offer on Tempo, by address, so that a refusal says what was offered (pympp 0.16, `_defaults.py`).
-TEMPO_TOKENS: dict[bytes, str] = {
-    **{one.token: one.asset.value for one in TEMPO_DOLLARS.values()},
-    _address("0x20c0000000000000000000006a37DA5C996874BE"): "OUSD",
-    _address("0x20c000000000000000000000f37de3740ADec032"): "MACH",
-}
 
 PROFILES: dict[int, Profile] = {BASE.chain_id: BASE}

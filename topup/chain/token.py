@@ -14,13 +14,13 @@ from topup.chain.contracts import encode, returned
 from topup.chain.fees import tip, tip_query
 from topup.chain.holdings import held
 from topup.chain.keychain import permission, queries
-from topup.chain.profiles import DOLLARS, Dollar
 from topup.chain.providers import Providers
 from topup.chain.quorum import Quorum
 from topup.chain.rpc import Rpc, RpcError, known, quantity, unhex
 from topup.chain.search import Search
 from topup.chain.survey import head, reason, right_chain
 from topup.chain.traces import Traced, account, balance, known_word, look, mark, over_subject
+from topup.domain.dollars import DOLLARS, Dollar
 from topup.domain.errors import ChainUnknown, PaymentForbidden
 from topup.domain.money import Usdc, Wei
 from topup.domain.nonpayment import Fate, More

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from topup.books import GAS, GAS_REVERTED, L1_FEE, WALLET, Commodity, Entry
-from topup.chain.profiles import BASE_DOLLAR, PATH_DOLLAR, TEMPO_DOLLAR
 from topup.closing import MOVED, OPENING
+from topup.domain.dollars import BASE_DOLLAR, PATH_DOLLAR, TEMPO_DOLLAR
 from topup.domain.money import plain
 from topup.statement import Statement, amount
 from topup.statements.table import safe
