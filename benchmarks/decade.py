@@ -19,15 +19,15 @@ from pathlib import Path
 
 from tests import builders
 from tests.ledger import IN_BLOCK
-from topup.books import attempt_entry, posting_entry
-from topup.closing import Closed, closing_entries
+from topup.accounting.closing import Closed, closing_entries
+from topup.accounting.journal import attempt_entry, posting_entry
+from topup.accounting.usage import ApiKey, DayUsed, Used
 from topup.domain.credits import DAY_MS, HOUR_MS, Reading
 from topup.domain.lifecycle import Fact, State
 from topup.domain.money import Usd, Wei
 from topup.ports import Delivery, Sent
 from topup.sandbox.charges import Operator
 from topup.store.sqlite import SqliteStore
-from topup.usage import ApiKey, DayUsed, Used
 
 ACCOUNT = builders.ACCOUNT
 DAYS_A_YEAR = 365

@@ -34,8 +34,8 @@ from tests import kill_worlds, proxy
 from tests.kill_lives import LIVES
 from tests.kill_worlds import CHILDREN, TEN, WIRE, House, Life, house_of, settle, until
 from tests.killed import FOREIGN, Cell
-from topup.books import WALLET, Commodity
-from topup.closing import OPENING
+from topup.accounting.closing import OPENING
+from topup.accounting.journal import WALLET, Commodity
 from topup.domain.lifecycle import State, TopUp
 from topup.store.sqlite import SqliteStore
 

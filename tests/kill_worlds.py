@@ -22,7 +22,7 @@ from tests import proxy, tools
 from tests.killed import ARMED, TRACE, Cell
 from tests.served import PATIENCE_S, TOPUP, Running, Served
 from tests.warm import Forked, Warm, takes
-from topup.books import Commodity
+from topup.accounting.journal import Commodity
 from topup.sandbox import contracts, purchases, sponsor, x402_seller
 from topup.sandbox.anvil import Anvil
 from topup.sandbox.gateway import Account, Conduct, Gateway

@@ -274,7 +274,7 @@ MUTANTS: Final = (
     Mutant(
         "replaced-block-stays-in-the-books",
         "topup/witness.py",
-        "        reversed_ = books.reversal(entry, now)\n",
+        "        reversed_ = journal.reversal(entry, now)\n",
         "        reversed_ = entry\n",
         "tests/test_pursuit.py::test_a_block_replaced_after_the_end_is_taken_back_and_pauses_buying",
     ),

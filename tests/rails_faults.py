@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from tests.stage import Stage
-from topup.books import CREDITS, IN_TRANSIT, WALLET, Commodity
+from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.domain.lifecycle import TERMINAL, Kind, State
 from topup.sandbox.world import World
 from topup.terms import Rest

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.warm import Forked, Warm, takes
-from topup.closing import OPENING
+from topup.accounting.closing import OPENING
 from topup.domain.lifecycle import TopUp
 from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct

@@ -44,7 +44,7 @@ from tests.simulated import (
 )
 from tests.simulated_tempo import KEY, REALM, SimulatedPurchases, TempoNet, TempoSigner, TempoTokens
 from topup import assemble
-from topup.books import Commodity
+from topup.accounting.journal import Commodity
 from topup.cycle import Cycle
 from topup.domain.charge import Bounds
 from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLAR

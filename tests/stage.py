@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from topup import assemble
-from topup.closing import OPENING
+from topup.accounting.closing import OPENING
 from topup.domain.events import Event
 from topup.domain.lifecycle import State, TopUp
 from topup.ports import Clock

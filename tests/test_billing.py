@@ -10,12 +10,22 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topup.books import CREDITS, IN_TRANSIT, Commodity, Entry, Line, credit_lines, payment_lines, reversal, revert_lines
-from topup.closing import Closed, closing_entries
+from topup.accounting.closing import Closed, closing_entries
+from topup.accounting.formats import csv_journal
+from topup.accounting.journal import (
+    CREDITS,
+    IN_TRANSIT,
+    Commodity,
+    Entry,
+    Line,
+    credit_lines,
+    payment_lines,
+    reversal,
+    revert_lines,
+)
+from topup.accounting.statement import Period, Statement, draw
 from topup.domain.credits import HOUR_MS, Reading
 from topup.domain.money import Usd, Usdc, Wei
-from topup.statement import Period, Statement, draw
-from topup.statements import table
 
 FIRST = Period.month("2026-11")
 MONTHS = [FIRST, Period.month("2026-12"), Period.month("2027-01")]
@@ -112,10 +122,10 @@ def test_whatever_happens_the_months_join_balance_and_come_back_from_csv(days: l
                 case _:
                     life.credits -= int(how[0])
         life.rest()
-    again = table.read(table.write(life.entries))
+    again = csv_journal.read(csv_journal.write(life.entries))
     told = [life.statement(period, life.entries) for period in MONTHS]
     assert [life.statement(period, again) for period in MONTHS] == told
-    assert table.write(again) == table.write(life.entries)
+    assert csv_journal.write(again) == csv_journal.write(life.entries)
     assert told[0].opening == {}
     for one, following in pairwise(told):
         assert following.opening == one.closing

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.builders import ACCOUNT, NOW_MS, inclusion, operator, plan, topup, verified
 from tests.ledger import paid, reverted
-from topup.books import (
+from topup.accounting.journal import (
     CONVERSION,
     CREDITS,
     FEE_OPERATOR,

@@ -9,11 +9,11 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topup.closing import Closed
-from topup.compare import Books, explained, retold, totals
+from topup.accounting.closing import Closed
+from topup.accounting.provider_check import Books, explained, retold, totals
+from topup.accounting.usage import Used
 from topup.domain.credits import Reading
 from topup.domain.money import Usd
-from topup.usage import Used
 
 DAYS = [date(2026, 11, n) for n in (1, 2, 3)]
 AT_MS = 1_793_836_800_000

@@ -13,7 +13,7 @@ import pytest
 
 from tests import tools
 from tests.test_statement import checked
-from topup.books import Commodity
+from topup.accounting.journal import Commodity
 from topup.store.sqlite import SqliteStore
 
 TOPUP = str(tools.BIN / "topup")

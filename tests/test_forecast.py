@@ -19,13 +19,7 @@ from typer.testing import CliRunner, Result
 from tests import ledger
 from tests.builders import ACCOUNT, NOW_MS, inclusion, operator, plan, topup
 from topup import assemble, settings
-from topup.books import Commodity, Entry, credit_lines, payment_lines, reversal, token_lines
-from topup.cli import app
-from topup.domain.credits import DAY_MS, HOUR_MS, Reading, Runway, lasts_h, runway
-from topup.domain.lifecycle import Attempt, ChargeRow, TopUp
-from topup.domain.money import Asset, Usd, Usdc, Wei
-from topup.domain.policy import Limits, Past, Why, worst_spend
-from topup.forecast import (
+from topup.accounting.forecast import (
     EACH_WEEKDAY_MIN,
     GAP_MAX_MS,
     HISTORY_DAYS,
@@ -41,6 +35,12 @@ from topup.forecast import (
     since,
     usual,
 )
+from topup.accounting.journal import Commodity, Entry, credit_lines, payment_lines, reversal, token_lines
+from topup.cli import app
+from topup.domain.credits import DAY_MS, HOUR_MS, Reading, Runway, lasts_h, runway
+from topup.domain.lifecycle import Attempt, ChargeRow, TopUp
+from topup.domain.money import Asset, Usd, Usdc, Wei
+from topup.domain.policy import Limits, Past, Why, worst_spend
 from topup.store.sqlite import SqliteStore
 
 BOUGHT = 10_000

@@ -21,9 +21,9 @@ from tests.builders import ACCOUNT, NOW_MS, operator
 from tests.ledger import IN_BLOCK, paid, sent
 from tests.stage import Stage
 from tests.test_adversary import story
-from topup.books import CREDITS, Commodity, Entry, Line, chained, reversal
+from topup.accounting.closing import ELSEWHERE, OPENING, USAGE, Closed
+from topup.accounting.journal import CREDITS, Commodity, Entry, Line, chained, reversal
 from topup.cli import app
-from topup.closing import ELSEWHERE, OPENING, USAGE, Closed
 from topup.domain.credits import DAY_MS
 from topup.domain.errors import Exit
 from topup.domain.lifecycle import Fact

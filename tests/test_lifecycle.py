@@ -30,7 +30,7 @@ from tests.builders import (
     unseen,
 )
 from tests.ledger import BASELINE
-from topup.books import attempt_entry, posting_entry
+from topup.accounting.journal import attempt_entry, posting_entry
 from topup.domain import lifecycle
 from topup.domain.charge import Verified, parse, verify
 from topup.domain.errors import StoreUnusable

@@ -22,13 +22,13 @@ from typing import Any
 import pytest
 
 from benchmarks import books, decade
+from topup.accounting.forecast import network_cost
+from topup.accounting.formats import text
+from topup.accounting.formats.usage import By
+from topup.accounting.statement import Period, draw, refill
 from topup.bill import usage_of
 from topup.domain.credits import DAY_MS
-from topup.forecast import network_cost
 from topup.outlook import LOOKED_BACK
-from topup.statement import Period, draw, refill
-from topup.statements import text
-from topup.statements.usage import By
 from topup.store.journal import Broken
 from topup.store.sqlite import SqliteStore
 

@@ -16,7 +16,7 @@ from tests.oracles import mppx_seller, pympp_seller
 from tests.stage import Stage
 from tests.test_adversary import story
 from tests.tools import require
-from topup.books import CREDITS, IN_TRANSIT, WALLET, Commodity
+from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.domain.lifecycle import State, TopUp
 from topup.domain.money import Asset, Usd, Usdc
 from topup.sandbox.gateway import Account, Seen

@@ -13,7 +13,7 @@ import pytest
 
 from tests.rails_faults import ROW_S, Ground, Play, crashed, outlived, run_row
 from tests.tools import require
-from topup.books import Commodity
+from topup.accounting.journal import Commodity
 from topup.sandbox.faults import Fault
 from topup.sandbox.mpp_faults import MPP_FAULTS
 from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller, Style

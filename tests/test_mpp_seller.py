@@ -17,7 +17,7 @@ from tests.stage import Stage
 from tests.test_adversary import story
 from tests.test_mpp import HELD, stage_of
 from tests.tools import ROOT, require
-from topup.books import WALLET, Commodity
+from topup.accounting.journal import WALLET, Commodity
 from topup.domain.errors import SettingsError
 from topup.domain.lifecycle import State
 from topup.domain.money import Asset

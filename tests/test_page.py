@@ -14,9 +14,9 @@ import pytest
 
 from tests import tools
 from tests.test_statement import NOVEMBER, START_MS, month, payment, posted
+from topup.accounting.formats.html import Band, Pictures, page
 from topup.domain.credits import Reading
 from topup.domain.money import Usd
-from topup.statements.page import Band, Pictures, page
 
 HOUR_MS = 3_600_000
 QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"]

@@ -25,7 +25,7 @@ from tests.stage import Stage
 from tests.test_adversary import story
 from tests.test_mpp import selling as mpp_world
 from topup import assemble
-from topup.adoption import Adopted
+from topup.accounting.reconciliation import Adopted
 from topup.chain import history
 from topup.clock import SystemClock
 from topup.domain.errors import ChainUnknown, Exit

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from tests import tools
 from tests.served import TOPUP
 from tests.test_sandbox import command
-from topup.books import CREDITS, GAS, WALLET, Commodity
+from topup.accounting.journal import CREDITS, GAS, WALLET, Commodity
 from topup.cli import app
 from topup.domain.errors import Exit
 from topup.sandbox.faults import FAULTS, of_rail

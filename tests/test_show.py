@@ -20,7 +20,7 @@ from tests.stage import Stage
 from tests.test_adversary import story
 from tests.test_mpp import selling as mpp_world
 from tests.test_mpp import stage_of
-from topup.books import attempt_entry, posting_entry
+from topup.accounting.journal import attempt_entry, posting_entry
 from topup.cli import app
 from topup.domain import events
 from topup.domain.charge import Charge, parse

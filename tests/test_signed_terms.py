@@ -15,7 +15,7 @@ import pytest
 from tests.stage import Stage
 from tests.test_adversary import story
 from topup import assemble
-from topup.books import WALLET, Commodity
+from topup.accounting.journal import WALLET, Commodity
 from topup.cycle import Cycle
 from topup.domain.events import Event
 from topup.domain.lifecycle import Fact, State

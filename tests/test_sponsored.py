@@ -21,9 +21,9 @@ from tests.test_adversary import story
 from tests.test_mpp import Front, booked, held
 from tests.test_rails_safety import KEY, MPP_TERMS, PAYER, SOLD_TO, TEN, asked, mpp_rail, proven
 from tests.tools import require
-from topup import adoption
-from topup.adoption import Transfer
-from topup.books import CREDITS, IN_TRANSIT, WALLET, Commodity
+from topup.accounting import reconciliation
+from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
+from topup.accounting.reconciliation import Transfer
 from topup.domain import tempo
 from topup.domain.charge import DEADLINES, Verified
 from topup.domain.dollars import TEMPO_DOLLAR
@@ -566,5 +566,5 @@ def test_a_sponsored_payment_is_known_by_its_transaction_and_before_that_by_what
 
     theirs, other, ours = payment(TEN, b"\7" * 32), payment(TEN - 1, b"\x08" * 32), payment(TEN, b"\x09" * 32)
     again = payment(TEN, b"\x0a" * 32)
-    keyed = adoption.named([(topup, out), (topup, seen)], [theirs, other, ours, again], by_id=False)
+    keyed = reconciliation.named([(topup, out), (topup, seen)], [theirs, other, ours, again], by_id=False)
     assert keyed == [(seen.hash, theirs), (other.tx_hash, other), (out.hash, ours), (again.tx_hash, again)]

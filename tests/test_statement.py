@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from tests import tools
-from topup.books import (
+from topup.accounting.closing import Closed, closing_entries, due
+from topup.accounting.formats import csv_journal, plaintext, tax, text
+from topup.accounting.journal import (
     WALLET,
     Commodity,
     Entry,
@@ -27,13 +29,11 @@ from topup.books import (
     reversal,
     revert_lines,
 )
+from topup.accounting.statement import Period, Statement, draw
 from topup.cli import app
-from topup.closing import Closed, closing_entries, due
 from topup.domain.credits import DAY_MS, Reading
 from topup.domain.errors import SettingsError
 from topup.domain.money import Usd, Usdc, Wei, plain
-from topup.statement import Period, Statement, draw
-from topup.statements import ledgers, table, tax, text
 
 NOVEMBER = Period.month("2026-11")
 START_MS = NOVEMBER.first_ms
@@ -237,27 +237,27 @@ def journal(draw_one: st.DrawFn) -> list[Entry]:
 @given(journal())
 def test_csv_comes_back_unchanged(entries: list[Entry]) -> None:
     """Export, import, export: the same entries and the same bytes, whatever text stands in them."""
-    told = table.write(entries)
-    assert table.read(told) == entries
-    assert table.write(table.read(told)) == told
+    told = csv_journal.write(entries)
+    assert csv_journal.read(told) == entries
+    assert csv_journal.write(csv_journal.read(told)) == told
 
 
 @given(journal())
 def test_no_cell_is_a_formula(entries: list[Entry]) -> None:
     """A cell that begins like a formula is an amount, which is a number and nothing else."""
-    for row in list(csv.reader(io.StringIO(table.write(entries), newline="")))[1:]:
+    for row in list(csv.reader(io.StringIO(csv_journal.write(entries), newline="")))[1:]:
         for cell in row:
-            if cell[:1] in table.FORMULA and cell[:1] != "'":
+            if cell[:1] in csv_journal.FORMULA and cell[:1] != "'":
                 Decimal(cell)
 
 
 def test_a_file_that_is_no_statement_is_refused() -> None:
     """The row is named."""
     with pytest.raises(SettingsError, match="head"):
-        table.read("a,b\n1,2\n")
-    told = table.write(month().entries).splitlines()
+        csv_journal.read("a,b\n1,2\n")
+    told = csv_journal.write(month().entries).splitlines()
     with pytest.raises(SettingsError, match="row 3"):
-        table.read("\r\n".join([*told[:2], "1,2"]))
+        csv_journal.read("\r\n".join([*told[:2], "1,2"]))
 
 
 def test_json_holds_exact_amounts_as_text() -> None:
@@ -281,7 +281,7 @@ def test_beancount_accepts_any_statement(tmp_path: Path, entries: list[Entry]) -
     program = tools.require("bean-check")
     file = tmp_path / "statement.beancount"
     earlier = [payment(START_MS - DAY_MS, "t0")]
-    file.write_text(ledgers.beancount(month(*earlier, *entries)), encoding="utf-8")
+    file.write_text(plaintext.beancount(month(*earlier, *entries)), encoding="utf-8")
     checked([str(program), str(file)])
 
 
@@ -292,7 +292,7 @@ def test_hledger_accepts_any_statement(tmp_path: Path, entries: list[Entry]) -> 
     program = tools.require("hledger")
     file = tmp_path / "statement.journal"
     earlier = [payment(START_MS - DAY_MS, "t0")]
-    file.write_text(ledgers.hledger(month(*earlier, *entries)), encoding="utf-8")
+    file.write_text(plaintext.hledger(month(*earlier, *entries)), encoding="utf-8")
     checked([str(program), "-f", str(file), "check", "--strict"])
 
 
@@ -300,7 +300,7 @@ def test_hledger_accepts_any_statement(tmp_path: Path, entries: list[Entry]) -> 
 def test_a_changed_amount_is_not_accepted(tmp_path: Path, name: str) -> None:
     """The checks can fail: one digit more in one posting, and the file is refused."""
     program = tools.require(name)
-    write = ledgers.beancount if name == "bean-check" else ledgers.hledger
+    write = plaintext.beancount if name == "bean-check" else plaintext.hledger
     file = tmp_path / "statement.txt"
     file.write_text(
         write(month())
@@ -371,7 +371,7 @@ def test_what_the_command_writes_is_accepted(kept: dict[str, str], tmp_path: Pat
 
 def test_csv_of_the_command_is_the_journal(kept: dict[str, str]) -> None:
     """What is printed reads back as the entries, and these balance."""
-    entries = table.read(asked(kept, "--format", "csv").stdout)
+    entries = csv_journal.read(asked(kept, "--format", "csv").stdout)
     assert {e.text for e in entries} >= {"payment", "credits posted"}
 
 

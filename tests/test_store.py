@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from tests import ledger
 from tests.builders import ACCOUNT, CHAIN_ID, NOW_MS, WALLET, inclusion, operator, plan, topup, verified
-from topup.books import attempt_entry, posting_entry, reversal
+from topup.accounting.journal import attempt_entry, posting_entry, reversal
 from topup.domain.credits import DAY_MS, HOUR_MS, Doubt, Reading, Unknown
 from topup.domain.errors import StoreBusy, StoreError, StoreFenced, StoreUnusable
 from topup.domain.lifecycle import Fact, State, TopUp

@@ -23,15 +23,8 @@ from typer.testing import CliRunner
 from tests.builders import ACCOUNT, operator
 from tests.ledger import paid
 from tests.test_statement import payment, posted
-from topup.cli import app
-from topup.closing import Closed, closing_entries
-from topup.domain.credits import DAY_MS, HOUR_MS, Reading
-from topup.domain.errors import ApiError, ApiGone, ApiUnknown
-from topup.domain.events import Event, UsageUnknown
-from topup.domain.money import Usd
-from topup.store.sqlite import SqliteStore
-from topup.tally import KEYS_A_PASS, PAGES_A_PASS, TALLY, Tally
-from topup.usage import (
+from topup.accounting.closing import Closed, closing_entries
+from topup.accounting.usage import (
     NOISE_NANO,
     Activity,
     ApiKey,
@@ -46,6 +39,13 @@ from topup.usage import (
     utc_day,
     whole,
 )
+from topup.cli import app
+from topup.domain.credits import DAY_MS, HOUR_MS, Reading
+from topup.domain.errors import ApiError, ApiGone, ApiUnknown
+from topup.domain.events import Event, UsageUnknown
+from topup.domain.money import Usd
+from topup.store.sqlite import SqliteStore
+from topup.tally import KEYS_A_PASS, PAGES_A_PASS, TALLY, Tally
 
 # Noon of a day to come: ledger time is then this, whatever the machine's clock says.
 NOON_MS = int(datetime(2099, 11, 23, 12, tzinfo=UTC).timestamp()) * 1000

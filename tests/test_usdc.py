@@ -16,7 +16,7 @@ from tests import worlds
 from tests.stage import Stage
 from tests.test_adversary import hold, passes, say, story
 from tests.test_chain import Stand
-from topup.books import IN_TRANSIT, WALLET, Commodity
+from topup.accounting.journal import IN_TRANSIT, WALLET, Commodity
 from topup.chain.contracts import token_payment_data
 from topup.chain.profiles import BASE, Profile
 from topup.chain.reverts import decoded, whose_pause

@@ -15,7 +15,7 @@ import pytest
 from tests.house import SEND
 from tests.proxy import Proxy, silent
 from tests.rails_faults import AFTERWARDS, RESULTS, ROW_S, Ground, Play, run_row, spoilt
-from topup.books import Commodity
+from topup.accounting.journal import Commodity
 from topup.domain.lifecycle import Kind, State
 from topup.sandbox import contracts
 from topup.sandbox.faults import Fault, of_rail

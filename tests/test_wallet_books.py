@@ -24,8 +24,10 @@ from tests.builders import WALLET as ADDRESS
 from tests.ledger import IN_BLOCK, charged, signed
 from tests.test_daemon import Account20, Heard, Leap
 from topup import assemble
-from topup.books import WALLET, Commodity, Entry, payment_lines, reversal, revert_lines
-from topup.closing import MOVED, OPENING, Checkpoint, Closed, wallet_due, wallet_entries
+from topup.accounting.closing import MOVED, OPENING, Checkpoint, Closed, wallet_due, wallet_entries
+from topup.accounting.formats import csv_journal, plaintext, tax, text
+from topup.accounting.journal import WALLET, Commodity, Entry, payment_lines, reversal, revert_lines
+from topup.accounting.statement import Period, Statement, draw
 from topup.cycle import Cycle
 from topup.domain.credits import DAY_MS
 from topup.domain.errors import ChainUnknown, SettingsError, SignerError, TopupError
@@ -35,8 +37,6 @@ from topup.domain.money import Asset, Usd, Usdc, Wei
 from topup.period import statement_of
 from topup.ports import Head, Holdings, Rail
 from topup.settings import load
-from topup.statement import Period, Statement, draw
-from topup.statements import ledgers, table, tax, text
 from topup.store.sqlite import SqliteStore
 from topup.terms import Account, Route, Terms
 
@@ -366,11 +366,11 @@ def test_a_statement_names_the_wallet_once_there_are_two() -> None:
         ("wallet moved by others", "", 101): new,
     }
     assert {one["wallet"] for one in text.document(told)["entries"]} == {old, new}
-    for written in (ledgers.beancount(told), ledgers.hledger(told), tax.koinly(told), tax.rotki(told)):
+    for written in (plaintext.beancount(told), plaintext.hledger(told), tax.koinly(told), tax.rotki(told)):
         assert (written.count(old), written.count(new)) == (2, 2)
-    rows = list(csv.DictReader(io.StringIO(table.write(told.entries, told.wallets), newline="")))
+    rows = list(csv.DictReader(io.StringIO(csv_journal.write(told.entries, told.wallets), newline="")))
     assert {(x["account"] == WALLET, x["wallet"] != "") for x in rows} == {(True, True), (False, False)}
-    assert table.read(table.write(told.entries, told.wallets)) == list(told.entries)
+    assert csv_journal.read(csv_journal.write(told.entries, told.wallets)) == list(told.entries)
 
 
 def test_a_statement_of_one_wallet_names_none() -> None:
@@ -380,9 +380,9 @@ def test_a_statement_of_one_wallet_names_none() -> None:
         told = used(store, OLD)
     assert len(told.entries) == 2
     assert told.wallets == {}
-    assert table.write(told.entries, told.wallets) == table.write(told.entries)
+    assert csv_journal.write(told.entries, told.wallets) == csv_journal.write(told.entries)
     assert {one["wallet"] for one in text.document(told)["entries"]} == {None}
-    assert "wallet:" not in ledgers.beancount(told).replace("Assets:Wallet", "")
+    assert "wallet:" not in plaintext.beancount(told).replace("Assets:Wallet", "")
 
 
 @pytest.mark.parametrize(("form", "program"), [("beancount", "bean-check"), ("hledger", "hledger")])
@@ -392,7 +392,7 @@ def test_bookkeeping_accepts_the_wallets_address(tmp_path: Path, form: str, prog
         paid_from(store, OLD, "t1", 1)
         paid_from(store, NEW, "t2", 2)
         told, file = used(store, OLD, NEW), tmp_path / form
-    file.write_text({"beancount": ledgers.beancount, "hledger": ledgers.hledger}[form](told), encoding="utf-8")
+    file.write_text({"beancount": plaintext.beancount, "hledger": plaintext.hledger}[form](told), encoding="utf-8")
     check = [str(file)] if program == "bean-check" else ["-f", str(file), "check", "--strict"]
     done = subprocess.run([str(tools.require(program)), *check], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")

@@ -15,7 +15,7 @@ import pytest
 
 from tests import ledger
 from tests.builders import ACCOUNT, NOW_MS, operator, topup
-from topup.books import Entry
+from topup.accounting.journal import Entry
 from topup.domain.credits import Doubt, Unknown
 from topup.domain.lifecycle import Fact, TopUp
 from topup.ports import Delivery, Sent

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.stage import Stage
 from tests.stories_foreign import invents
 from topup import foreign
-from topup.adoption import Adopted
+from topup.accounting.reconciliation import Adopted
 from topup.domain.charge import parse
 from topup.domain.lifecycle import Fact, State
 from topup.domain.money import Wei

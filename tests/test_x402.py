@@ -14,7 +14,7 @@ from eth_keys.datatypes import PrivateKey
 from tests.oracles import python
 from tests.stage import Stage
 from tests.test_adversary import passes, say, story
-from topup.books import CREDITS, IN_TRANSIT, WALLET, Commodity
+from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.domain.lifecycle import State
 from topup.domain.money import Asset, Usd, Usdc
 from topup.sandbox import contracts

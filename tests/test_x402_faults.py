@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 
 from tests.rails_faults import ROW_S, Ground, Play, crashed, outlived, run_row
-from topup.books import Commodity
+from topup.accounting.journal import Commodity
 from topup.sandbox import contracts
 from topup.sandbox.seller_faults import SETTLED
 from topup.sandbox.world import World, embedded

@@ -3,6 +3,7 @@
 Its rooms:
 
   domain/      words and pure judgement: money, a charge, a top-up, a decision
+  accounting/  the journal, what is reckoned from it, and how it is written
   rails/       the ways to pay
   chain/       what the chain says
   signers/     who signs
@@ -10,7 +11,6 @@ Its rooms:
   wire/        what is let in of what others say
   sinks/       where events go
   doctor/      whether everything is in place
-  statements/  how a statement is written
   sandbox/     a whole world, small enough for one process
 
 Each module begins with the question it answers; docs/architecture.md lists them all.

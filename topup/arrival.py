@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from topup import books
+from topup.accounting import journal
 from topup.domain import events
 from topup.domain.charge import Demand
 from topup.domain.credits import Posting, Reading, Unknown, posting
@@ -140,9 +140,9 @@ class Arrival(Steps):
         assert reading is not None
         assert attempt.tx_hash is not None
         now = self._watch.now()
-        entry = books.posting_entry(topup, attempt, demand, topup.credited_ms or now)
+        entry = journal.posting_entry(topup, attempt, demand, topup.credited_ms or now)
         done = self._store.finish(topup, entry, now)
-        gas, l1_fee = books.network_cost(done)
+        gas, l1_fee = journal.network_cost(done)
         self._sink.emit(
             events.TopUpDone(
                 topup_id=done.id,
@@ -155,7 +155,7 @@ class Arrival(Steps):
                 asset=attempt.plan.asset.value,
                 asset_spent=attempt.inclusion.tokens,
                 asset_fee=attempt.inclusion.token_fee,
-                usd_per_credit=books.usd_per_credit(demand.total, done.amount),
+                usd_per_credit=journal.usd_per_credit(demand.total, done.amount),
                 tx_hash=attempt.tx_hash,
                 seconds=(now - done.decided_ms) // 1000,
             )

@@ -11,16 +11,16 @@ from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
 
-from topup.books import CREDITS, Entry
-from topup.closing import USAGE
-from topup.compare import Books
+from topup.accounting.closing import USAGE
+from topup.accounting.formats.usage import By, Row, Source, Usage, rows
+from topup.accounting.journal import CREDITS, Entry
+from topup.accounting.provider_check import Books
+from topup.accounting.statement import Period, Refill, refill
+from topup.accounting.usage import REMEMBERED_DAYS, Used, days, holes, labelled, ranked, shares, utc_day
 from topup.domain.credits import DAY_MS
 from topup.domain.money import WIDE, Usd
 from topup.period import statement_of
-from topup.statement import Period, Refill, refill
-from topup.statements.usage import By, Row, Source, Usage, rows
 from topup.store.sqlite import SqliteStore
-from topup.usage import REMEMBERED_DAYS, Used, days, holes, labelled, ranked, shares, utc_day
 
 # 10^-9 dollars in one of the journal's units of credit.
 NANO = 1000

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from topup.books import Commodity
-from topup.closing import Checkpoint, Closed, closing_entries, due, wallet_due, wallet_entries
+from topup.accounting.closing import Checkpoint, Closed, closing_entries, due, wallet_due, wallet_entries
+from topup.accounting.journal import Commodity
 from topup.domain import events
 from topup.domain.credits import DAY_MS, HOUR_MS
 from topup.domain.errors import StoreError, TopupError

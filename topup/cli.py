@@ -29,7 +29,7 @@ from topup.output import document, leave, lost, prepare, say, warn, why_lost, wr
 if TYPE_CHECKING:
     from topup.domain.money import Usd
     from topup.once import Ending
-    from topup.ports import Wish
+    from topup.ports.ledger import Wish
     from topup.settings import Settings
     from topup.store.sqlite import SqliteStore
 
@@ -254,7 +254,7 @@ def _name(text: str | None) -> str | None:
 def _once(
     asked: tuple[str | None, str | None], timeout_s: int, *, dry_run: bool, yes: bool, force: bool, as_json: bool
 ) -> int:
-    from topup.ports import Wish
+    from topup.ports.ledger import Wish
 
     wish = Wish(_amount(asked[0]), force, _name(asked[1]), os.getuid())
     settings = load()
@@ -465,7 +465,7 @@ def resume(as_json: Json = False) -> None:
 
 
 def _resume(*, as_json: bool) -> Exit:
-    from topup.ports import GONE
+    from topup.ports.ledger import GONE
     from topup.terms import RAILS
 
     for rail in RAILS:
@@ -966,13 +966,14 @@ def statement(
 
 
 def _statement(days: tuple[str | None, str | None, str | None], form: Form, html: Path | None) -> Exit:
+    from topup.accounting.formats import csv_journal, plaintext, tax, text
+    from topup.accounting.formats import html as pages
     from topup.assemble import ceilings, limits
     from topup.bill import spend_of
     from topup.clock import SystemClock
     from topup.domain.money import Usd
     from topup.outlook import bands, forecast_of
     from topup.period import period_of, statement_of
-    from topup.statements import ledgers, page, table, tax, text
     from topup.store.sqlite import SqliteStore
 
     settings = load()
@@ -985,9 +986,9 @@ def _statement(days: tuple[str | None, str | None, str | None], form: Form, html
         if now_ms in told.period:
             allowed = limits(settings)
             expected = forecast_of(store, settings.account, allowed, ceilings(settings).reserve, now_ms)
-            ahead = [page.Band(*one) for one in bands(expected)]
+            ahead = [pages.Band(*one) for one in bands(expected)]
         readings = store.readings(settings.account, told.period.first_ms)
-        _write(html, page.page(told, page.Pictures(readings, Usd(settings.policy.floor), spend, ahead)))
+        _write(html, pages.page(told, pages.Pictures(readings, Usd(settings.policy.floor), spend, ahead)))
         return Exit.OK
     match form:
         case Form.TEXT:
@@ -995,11 +996,11 @@ def _statement(days: tuple[str | None, str | None, str | None], form: Form, html
         case Form.JSON:
             document(text.document(told))
         case Form.CSV:
-            write(table.write(told.entries, told.wallets))
+            write(csv_journal.write(told.entries, told.wallets))
         case Form.BEANCOUNT:
-            write(ledgers.beancount(told))
+            write(plaintext.beancount(told))
         case Form.HLEDGER:
-            write(ledgers.hledger(told))
+            write(plaintext.hledger(told))
         case Form.KOINLY:
             write(tax.koinly(told))
         case Form.ROTKI:
@@ -1038,10 +1039,10 @@ def usage(
 
 
 def _usage(by: Split, days: tuple[str | None, str | None, str | None], form: Table) -> Exit:
+    from topup.accounting.formats import usage as written
     from topup.bill import usage_of
     from topup.clock import SystemClock
     from topup.period import period_of
-    from topup.statements import usage as written
     from topup.store.sqlite import SqliteStore
 
     settings = load()

@@ -14,8 +14,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
+from topup.accounting.journal import CREDITS, WALLET, Commodity
 from topup.assemble import works
-from topup.books import CREDITS, WALLET, Commodity
 from topup.daemon import Daemon, Heart
 from topup.domain import events
 from topup.domain.credits import DAY_MS

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from topup.books import CONVERSION, Commodity
+from topup.accounting.journal import CONVERSION, Commodity
 from topup.domain.charge import Charge, parse
 from topup.domain.errors import ChargeRefused, SettingsError
 from topup.domain.events import show

@@ -17,6 +17,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from urllib.parse import urlencode, urlsplit
 
+from topup.accounting.usage import Activity, ApiKey
 from topup.domain.charge import Request
 from topup.domain.credits import Reading
 from topup.domain.errors import ApiError, ApiGone, ApiRejected, ApiUnknown
@@ -24,7 +25,6 @@ from topup.domain.json_document import PARTS_MAX, NoJson, Repeated, Unreadable, 
 from topup.domain.money import WIDE, Usd, plain
 from topup.exchange import Exchange, fail, instead
 from topup.ports import Key
-from topup.usage import Activity, ApiKey
 from topup.wire.clean import SENTENCE_MAX, clean
 from topup.wire.reading import reading
 from topup.wire.secrets import Masker

@@ -7,7 +7,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final
 
-from topup import forecast as ahead
+from topup.accounting import forecast as ahead
 from topup.domain.credits import DAY_MS, HOUR_MS, USUAL_DAYS_MIN, Runway
 from topup.domain.money import Usd, Wei, plain
 from topup.domain.policy import Limits

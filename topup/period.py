@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from topup.accounting.statement import Period, Statement, draw
 from topup.domain.errors import SettingsError
-from topup.statement import Period, Statement, draw
 from topup.store.sqlite import SqliteStore
 
 

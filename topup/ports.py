@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Final, Protocol
 from topup.domain.money import Asset, Usd, Usdc, Wei
 
 if TYPE_CHECKING:  # what only reads the ledger need not wait for them to load
-    from topup.books import Commodity, Entry
-    from topup.closing import Checkpoint, Closed
+    from topup.accounting.closing import Checkpoint, Closed
+    from topup.accounting.journal import Commodity, Entry
+    from topup.accounting.usage import Activity, ApiKey, DayUsed, Used
     from topup.domain.charge import Charge, Demand, Request, Verified
     from topup.domain.credits import Reading, Unknown
     from topup.domain.events import Event
     from topup.domain.lifecycle import Attempt, Broadcaster, Fact, Inclusion, Plan, TopUp
     from topup.domain.nonpayment import Fate, More
     from topup.domain.policy import Past, Permission
-    from topup.usage import Activity, ApiKey, DayUsed, Used
 
 
 class Clock(Protocol):

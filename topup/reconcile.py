@@ -16,10 +16,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from topup import adoption, assemble, compare
-from topup.adoption import Adopted, Difference, Done, Findings, Known, Stray, Transfer, What
+from topup import assemble
+from topup.accounting import provider_check, reconciliation
+from topup.accounting.journal import Commodity
+from topup.accounting.reconciliation import Adopted, Difference, Done, Findings, Known, Stray, Transfer, What
+from topup.accounting.usage import Contradiction, per_day
 from topup.bill import books_of
-from topup.books import Commodity
 from topup.chain import history, scan
 from topup.chain.owners import quorum
 from topup.chain.paging import Pager
@@ -46,7 +48,6 @@ from topup.ports import Head
 from topup.settings import Settings
 from topup.store.sqlite import SqliteStore
 from topup.terms import COINBASE, MPP, RAILS, X402
-from topup.usage import Contradiction, per_day
 
 T = TypeVar("T")
 # Nonces looked for one by one, each a bisection over the chain; beyond that a person has to say where to begin.
@@ -167,7 +168,7 @@ class Report:
     @property
     def adoptable(self) -> bool:
         """Tell whether adopting would change anything."""
-        return not self.undecided and any(d.what in adoption.SETTLED for d in self.findings.differences)
+        return not self.undecided and any(d.what in reconciliation.SETTLED for d in self.findings.differences)
 
     @property
     def exit_code(self) -> Exit:
@@ -294,9 +295,9 @@ async def _held_against_provider(settings: Settings, store: SqliteStore, report:
         return
     books = books_of(store, settings.account)
     try:
-        found = compare.totals(books, await client.credits()) + compare.explained(books)
+        found = provider_check.totals(books, await client.credits()) + provider_check.explained(books)
         if isinstance(client, OpenRouter) and books.told:
-            found += compare.retold(books, per_day(await client.activity(), books.told))
+            found += provider_check.retold(books, per_day(await client.activity(), books.told))
         report.findings.differences += [Difference(What.PROVIDER, one) for one in found]
     except (ApiError, Contradiction) as error:
         report.notes.append(f"the books were not held against the provider, or not all of them: {error}")
@@ -420,7 +421,7 @@ class Examination:
         transfers = [t for t in self._store.transfers(chain_id, wallet) if t.contract == self._profile.contract]
         own.payments = len(transfers)
         shown = {t.tx_hash: t for t in transfers}
-        adoption.hold_against(known.attempts, shown, (own.first, own.last), report.findings)
+        reconciliation.hold_against(known.attempts, shown, (own.first, own.last), report.findings)
         read = await self._strangers(own, transfers)
         await self._unbooked(own)
         await self._nonces(own, read, since is not None)
@@ -435,7 +436,7 @@ class Examination:
             SettingsError: the ledger does not reach back to it, and no provider has such old state.
             ChainUnknown: no provider said.
         """
-        begun = adoption.first_known_block(own.known)
+        begun = reconciliation.first_known_block(own.known)
         if begun is not None:
             return begun
         below, final = own.known.below, own.final.number
@@ -503,7 +504,7 @@ class Examination:
     async def _strangers(self, own: Own, transfers: Sequence[Transfer]) -> list[Done]:
         """Read and sort the payments whose transaction the ledger does not hold."""
         read = []
-        for transfer in adoption.strangers(own.known, transfers):
+        for transfer in reconciliation.strangers(own.known, transfers):
             try:
                 done = await self._read(own, transfer.tx_hash)
             except ChainUnknown as error:
@@ -513,7 +514,7 @@ class Examination:
                 self._report.undecided.append(f"a payment in block {transfer.block_number} is not where the log said")
                 continue
             read.append(done)
-            adoption.sort(own.known, done, self._report.findings)
+            reconciliation.sort(own.known, done, self._report.findings)
         return read
 
     async def _unbooked(self, own: Own) -> None:
@@ -544,7 +545,7 @@ class Examination:
         known, (expected, final, newest) = own.known, own.nonces
         if newest < expected:
             detail = f"the providers show nonce {newest}, the ledger has used {expected - 1}"
-            self._report.findings.tell(What.NONCE_BEHIND, detail, adoption.NOWHERE)
+            self._report.findings.tell(What.NONCE_BEHIND, detail, reconciliation.NOWHERE)
         begin = known.below
         if from_since and own.first:
             before = own.first - 1
@@ -566,7 +567,7 @@ class Examination:
             self._report.undecided.append(f"nonces {young[0]} to {young[-1]} are not final yet; try again in a while")
         if final > max(expected, held):
             detail = f"the wallet has sent {final} transactions, the ledger knows of {expected}"
-            self._report.findings.tell(What.NONCE_AHEAD, detail, adoption.NOWHERE)
+            self._report.findings.tell(What.NONCE_AHEAD, detail, reconciliation.NOWHERE)
 
     async def _nonce(self, own: Own, nonce: int) -> int:
         """Find out what took one nonce; return the nonce after it when it was an attempt the ledger holds, else 0."""
@@ -592,7 +593,7 @@ class Examination:
             detail = "no transaction of the wallet took this nonce: an authorization given to another (EIP-7702)"
             self._unexplained(nonce, number, detail)
         else:
-            adoption.sort(own.known, done, self._report.findings)
+            reconciliation.sort(own.known, done, self._report.findings)
         return 0
 
     async def _place(self, rpc: Rpc, nonce: int, final: int) -> tuple[int, bytes | None]:
@@ -608,7 +609,7 @@ class Examination:
         found = self._report.findings
         named = [d.cost for d in found.unknown] + [d.cost for _, _, d in found.lost]
         named += [d.cost for d in found.approvals] + [one.cost for one in found.foreign if one.cost is not None]
-        expected = adoption.expected_balance(own.known, named, own.final.number)
+        expected = reconciliation.expected_balance(own.known, named, own.final.number)
         if expected is None or self._report.undecided or any(d.what is not What.NONCE_AHEAD for d in found.differences):
             return  # what is named already would only be counted twice
         begun, should = expected
@@ -619,7 +620,7 @@ class Examination:
             return
         if holds < should:
             detail = f"the wallet holds {holds}; by the books since block {begun} it should hold {should}"
-            found.tell(What.BALANCE, detail, adoption.NOWHERE)
+            found.tell(What.BALANCE, detail, reconciliation.NOWHERE)
         elif holds > should:
             self._report.notes.append(f"{holds - should} came in since block {begun}")
 
@@ -700,8 +701,8 @@ class Search:
         rail, chain_id, found = self._one.rail, self._panel.chain_id, self._report.findings
         transfers = [t for t in self._store.transfers(chain_id, self._wallet) if t.contract == self._one.dollar.token]
         attempts = self._store.known(chain_id, self._wallet).carried(rail)
-        keyed = adoption.named(attempts, transfers, by_id=rail == X402)
-        adoption.hold_against(attempts, dict(keyed), (first, last), found)
+        keyed = reconciliation.named(attempts, transfers, by_id=rail == X402)
+        reconciliation.hold_against(attempts, dict(keyed), (first, last), found)
         ours = {a.hash for _, a in attempts}
         for transfer in (t for key, t in keyed if key not in ours):
             stray = Stray(chain_id, transfer, Commodity(self._one.dollar.asset.value), 0)
@@ -772,9 +773,9 @@ def adopt(report: Report, store: SqliteStore, by: str) -> None:
     for done in sorted(found.unknown, key=lambda d: d.plan.nonce):
         one = "t" + done.hash[:6].hex()
         open_topup = store.open_topup(report.account)
-        overtaken = open_topup if open_topup is not None and adoption.superseded(open_topup, done) else None
-        topup = adoption.topup_of(one, report.account, COINBASE, report.wallet, done)
-        store.adopt_payment(topup, done, adoption.entry_of(one, done), overtaken, at_ms, by)
+        overtaken = open_topup if open_topup is not None and reconciliation.superseded(open_topup, done) else None
+        topup = reconciliation.topup_of(one, report.account, COINBASE, report.wallet, done)
+        store.adopt_payment(topup, done, reconciliation.entry_of(one, done), overtaken, at_ms, by)
         if overtaken is not None:
             report.notes.append(f"{overtaken.id} was {overtaken.state} and is dropped: {one} was paid in its place")
     for topup, seq, done in found.lost:
@@ -783,10 +784,10 @@ def adopt(report: Report, store: SqliteStore, by: str) -> None:
     for foreign in found.foreign:
         store.adopt_foreign(own.chain_id, report.wallet, foreign, at_ms, by)
     for done in found.approvals:
-        foreign, booked = Adopted(*done.place, None, done.cost), (report.account, adoption.approval_entry(done))
+        foreign, booked = Adopted(*done.place, None, done.cost), (report.account, reconciliation.approval_entry(done))
         store.adopt_foreign(own.chain_id, report.wallet, foreign, at_ms, by, booked=booked)
-    grave = {d.what for d in found.differences} - adoption.SETTLED - HARMLESS
+    grave = {d.what for d in found.differences} - reconciliation.SETTLED - HARMLESS
     if not grave and own.nonces[1] > store.next_nonce(own.chain_id, report.wallet):
         store.adopt_below(own.chain_id, report.wallet, own.nonces[1], at_ms, by)
-    settled = adoption.SETTLED - {What.UNKNOWN_CARRIED} - ({What.NONCE_AHEAD} if grave else set())
+    settled = reconciliation.SETTLED - {What.UNKNOWN_CARRIED} - ({What.NONCE_AHEAD} if grave else set())
     report.adopted += [d for d in found.differences if d.what in settled]

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 
+from topup.accounting.usage import REMEMBERED_DAYS, ApiKey, Contradiction, due, per_day, total, utc_day, whole
 from topup.domain import events
 from topup.domain.credits import DAY_MS, HOUR_MS
 from topup.domain.errors import ApiError, ApiGone, ApiUnauthorized
 from topup.ports import Sink, Store, Usage
-from topup.usage import REMEMBERED_DAYS, ApiKey, Contradiction, due, per_day, total, utc_day, whole
 
 # Under this name the ledger keeps why nothing came of the last question, and from when on the next one may be asked.
 TALLY = "usage"

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from topup import books
+from topup.accounting import journal
 from topup.domain import events
 from topup.domain.credits import HOUR_MS
 from topup.domain.errors import ChainError, ChainUnknown
@@ -180,7 +180,7 @@ class Witness:
         reason = f"block {told.block_number} was safe, is in the books, and has been replaced"
         alone = by_one and self._rails(topup.rail).owners < WITNESSES
         halt = reason if alone and topup.state not in {*TERMINAL, State.HALTED} else None
-        reversed_ = books.reversal(entry, now)
+        reversed_ = journal.reversal(entry, now)
         topup = self._store.undone(topup, attempt, reversed_, halt, now, fact=None if halt is not None else fact)
         if halt is not None:
             self._sink.emit(events.TopUpHalted(topup_id=topup.id, reason=halt))
@@ -302,8 +302,8 @@ class Witness:
     def _book(self, topup: TopUp, attempt: Attempt) -> TopUp:
         return self._store.settle(topup, attempt, self._entry(topup, attempt), self._watch.now())
 
-    def _entry(self, topup: TopUp, attempt: Attempt) -> books.Entry:
-        return books.attempt_entry(topup.id, attempt, self._rails(topup.rail).read(topup.raw_of(attempt)))
+    def _entry(self, topup: TopUp, attempt: Attempt) -> journal.Entry:
+        return journal.attempt_entry(topup.id, attempt, self._rails(topup.rail).read(topup.raw_of(attempt)))
 
     def halt(self, topup: TopUp, reason: str) -> TopUp:
         """Stop a top-up for a person, and say why; one that is halted stays as it is."""

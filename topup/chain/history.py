@@ -14,7 +14,7 @@ from eth_keys.datatypes import Signature
 from eth_keys.exceptions import BadSignature, ValidationError
 from eth_utils.crypto import keccak
 
-from topup.adoption import Done
+from topup.accounting.reconciliation import Done
 from topup.chain.contracts import transferred
 from topup.chain.fees import paid_per_gas
 from topup.chain.profiles import Profile

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from topup.adoption import WHY, Adopted, Done, Known, Stray, Transfer, stray_entry
-from topup.books import Entry
+from topup.accounting.journal import Entry
+from topup.accounting.reconciliation import WHY, Adopted, Done, Known, Stray, Transfer, stray_entry
 from topup.domain.lifecycle import Broadcaster, Fact, State, TopUp
 from topup.domain.money import Wei
 from topup.store import file, journal, rows

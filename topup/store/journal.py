@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 
-from topup.books import CREDITS, TAKEN_BACK, WALLET, Commodity, Entry, Line, chained
-from topup.closing import Checkpoint
+from topup.accounting.closing import Checkpoint
+from topup.accounting.journal import CREDITS, TAKEN_BACK, WALLET, Commodity, Entry, Line, chained
 from topup.domain.money import Usd
 
 NOTHING_YET = b""

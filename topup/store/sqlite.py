@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from topup.books import Commodity, Entry
-from topup.closing import Checkpoint, Closed
+from topup.accounting.closing import Checkpoint, Closed
+from topup.accounting.journal import Commodity, Entry
 from topup.domain.lifecycle import Attempt, TopUp
 from topup.domain.policy import Past
 from topup.ports import Piece
@@ -24,7 +24,7 @@ from topup.store.readings import Readings
 from topup.store.wishes import Wishes
 
 if TYPE_CHECKING:
-    from topup.usage import ApiKey, DayUsed, Used
+    from topup.accounting.usage import ApiKey, DayUsed, Used
 
 # The name under which the newest closing of the books is kept.
 CLOSED = "closed"

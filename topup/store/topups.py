@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from eth_utils.crypto import keccak
 
-from topup.books import Entry
+from topup.accounting.journal import Entry
 from topup.domain.credits import Reading
 from topup.domain.errors import StoreFenced, StoreUnusable
 from topup.domain.lifecycle import TERMINAL, Attempt, ChargeRow, Fact, Plan, State, TopUp, advance

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import date, timedelta
 
-from topup.usage import ApiKey, DayUsed, Used
+from topup.accounting.usage import ApiKey, DayUsed, Used
 
 EPOCH = date(1970, 1, 1)
 

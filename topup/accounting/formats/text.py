@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from topup.books import Commodity, Entry
+from topup.accounting.journal import Commodity, Entry
+from topup.accounting.statement import Balances, Refill, Statement, amount
 from topup.domain.money import Wei, plain
-from topup.statement import Balances, Refill, Statement, amount
 
 SCHEMA = 1
 

@@ -13,7 +13,8 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from topup.books import (
+from topup.accounting.closing import ELSEWHERE, USAGE, Checkpoint
+from topup.accounting.journal import (
     CREDITS,
     FEE_OPERATOR,
     FEE_PROVIDER,
@@ -25,7 +26,6 @@ from topup.books import (
     Commodity,
     Entry,
 )
-from topup.closing import ELSEWHERE, USAGE, Checkpoint
 from topup.domain.credits import DAY_MS, Reading
 from topup.domain.errors import SettingsError
 from topup.domain.money import WIDE, Usd, Usdc

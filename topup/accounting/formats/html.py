@@ -12,11 +12,11 @@ from decimal import ROUND_CEILING, Decimal
 from html import escape
 from typing import Final
 
-from topup.books import Commodity
+from topup.accounting.formats.text import moment
+from topup.accounting.journal import Commodity
+from topup.accounting.statement import Refill, Statement, amount
 from topup.domain.credits import Reading
 from topup.domain.money import WIDE, Usd, plain
-from topup.statement import Refill, Statement, amount
-from topup.statements.text import moment
 
 WIDTH: Final = 760
 HEIGHT: Final = 240

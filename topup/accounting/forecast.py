@@ -15,7 +15,7 @@ from itertools import pairwise
 from math import ceil
 from typing import Final
 
-from topup.books import CREDITS, GAS, GAS_REVERTED, L1_FEE, WALLET, Commodity, Entry
+from topup.accounting.journal import CREDITS, GAS, GAS_REVERTED, L1_FEE, WALLET, Commodity, Entry
 from topup.domain.credits import (
     DAY_MS,
     HOUR_MS,

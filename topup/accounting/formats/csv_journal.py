@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Final
 
-from topup.books import WALLET, Commodity, Entry, Line
+from topup.accounting.formats.text import moment
+from topup.accounting.journal import WALLET, Commodity, Entry, Line
+from topup.accounting.statement import DECIMALS, amount
 from topup.domain.errors import SettingsError
 from topup.domain.money import WIDE, Usd, plain
-from topup.statement import DECIMALS, amount
-from topup.statements.text import moment
 
 HEAD: Final = (
     "entry",

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from topup.books import GAS, GAS_REVERTED, L1_FEE, WALLET, Commodity, Entry
-from topup.closing import MOVED, OPENING
+from topup.accounting.closing import MOVED, OPENING
+from topup.accounting.formats.csv_journal import safe
+from topup.accounting.formats.text import moment
+from topup.accounting.journal import GAS, GAS_REVERTED, L1_FEE, WALLET, Commodity, Entry
+from topup.accounting.statement import Statement, amount
 from topup.domain.dollars import BASE_DOLLAR, PATH_DOLLAR, TEMPO_DOLLAR
 from topup.domain.money import plain
-from topup.statement import Statement, amount
-from topup.statements.table import safe
-from topup.statements.text import moment
 
 # support.koinly.io, "How to create a custom CSV file", the universal template
 KOINLY: Final = (

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Final
 
-from topup.closing import Closed
+from topup.accounting.closing import Closed
+from topup.accounting.usage import NOISE_NANO, Used, dollars, total
 from topup.domain.credits import Reading
 from topup.domain.money import Usd, Usdc
-from topup.usage import NOISE_NANO, Used, dollars, total
 
 # A day of the totals begins and ends with a reading, not at midnight: what is used between the two is on another day.
 # Over several days only the outer ends are left; so much of the sum, and a cent, is forgiven for them.

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
-from topup.books import Commodity, Entry
+from topup.accounting.journal import Commodity, Entry
+from topup.accounting.statement import Balances, Statement, amount
 from topup.domain.money import plain
-from topup.statement import Balances, Statement, amount
 
 # Beancount wants capital letters in a commodity's name.
 BEANS: Final[Mapping[Commodity, str]] = {

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from topup import books
+from topup.accounting import journal
 from topup.domain.lifecycle import TERMINAL, Attempt, ChargeRow, Inclusion, Kind, Plan, State, TopUp
 from topup.domain.money import Asset, Usd, Usdc, Wei
 
@@ -82,7 +82,7 @@ class Stray:
 
     chain_id: int
     transfer: Transfer
-    token: books.Commodity
+    token: journal.Commodity
     at_ms: int
 
     @property
@@ -360,16 +360,16 @@ def topup_of(topup_id: str, account: str, rail: str, wallet: bytes, done: Done) 
     )
 
 
-def entry_of(topup_id: str, done: Done) -> books.Entry:
+def entry_of(topup_id: str, done: Done) -> journal.Entry:
     """Book a payment that was taken over: what left as ever, its USDC to `equity:adopted`, balanced per commodity."""
     assert done.total is not None
     told = done.inclusion
     if done.plan.asset is Asset.ETH:
-        paid = books.payment_lines(told.spent, told.gas, told.l1_fee, done.total)
+        paid = journal.payment_lines(told.spent, told.gas, told.l1_fee, done.total)
     else:
-        paid = books.token_lines(told, books.Commodity.USDC)
-    lines = tuple(books.Line(ADOPTED, x.commodity, x.units) if x.account == books.IN_TRANSIT else x for x in paid)
-    return books.Entry(
+        paid = journal.token_lines(told, journal.Commodity.USDC)
+    lines = tuple(journal.Line(ADOPTED, x.commodity, x.units) if x.account == journal.IN_TRANSIT else x for x in paid)
+    return journal.Entry(
         at_ms=told.block_ms,
         topup_id=topup_id,
         text="payment adopted from the chain",
@@ -382,10 +382,10 @@ def entry_of(topup_id: str, done: Done) -> books.Entry:
     )
 
 
-def stray_entry(one: Stray) -> books.Entry:
+def stray_entry(one: Stray) -> journal.Entry:
     """Book a payment that a seller carried and that was taken over; a fee that the network took of it is not known."""
     paid = Usdc(one.transfer.spent)
-    return books.Entry(
+    return journal.Entry(
         at_ms=one.at_ms,
         topup_id="",
         text="payment carried by a seller, adopted from the chain",
@@ -394,14 +394,14 @@ def stray_entry(one: Stray) -> books.Entry:
         block_number=one.transfer.block_number,
         usd_value=Usd(paid.usdc),
         price_source="paid",
-        lines=(books.Line(books.WALLET, one.token, -paid.units), books.Line(ADOPTED, one.token, paid.units)),
+        lines=(journal.Line(journal.WALLET, one.token, -paid.units), journal.Line(ADOPTED, one.token, paid.units)),
     )
 
 
-def approval_entry(done: Done) -> books.Entry:
+def approval_entry(done: Done) -> journal.Entry:
     """Book an approval that was taken over: the network's part in ETH, and nothing else."""
     told = done.inclusion
-    return books.Entry(
+    return journal.Entry(
         at_ms=told.block_ms,
         topup_id="",
         text="token approval adopted from the chain",
@@ -410,7 +410,7 @@ def approval_entry(done: Done) -> books.Entry:
         block_number=told.block_number,
         usd_value=None,
         price_source="none",
-        lines=books.token_lines(told, books.Commodity.USDC),
+        lines=journal.token_lines(told, journal.Commodity.USDC),
     )
 
 

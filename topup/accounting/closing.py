@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from topup.books import CREDITS, WALLET, Commodity, Entry, Line
+from topup.accounting.journal import CREDITS, WALLET, Commodity, Entry, Line
 from topup.domain.credits import DAY_MS, Reading
 from topup.domain.money import EthPrice, Usd, Usdc, Wei
 

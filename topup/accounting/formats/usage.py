@@ -11,10 +11,10 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from topup.accounting.formats.csv_journal import safe
+from topup.accounting.statement import Period
+from topup.accounting.usage import NOBODY, Share, Used, dollars
 from topup.domain.money import Usd, plain
-from topup.statement import Period
-from topup.statements.table import safe
-from topup.usage import NOBODY, Share, Used, dollars
 
 SCHEMA = 1
 HEAD = (

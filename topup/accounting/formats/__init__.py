@@ -1,0 +1,1 @@
+"""How statements are written: text, CSV, plain-text accounting, HTML."""

@@ -1,1 +1,0 @@
-"""How is a statement written, and for whom?"""
