@@ -25,7 +25,7 @@ from topup.accounting.usage import ApiKey, DayUsed, Used
 from topup.domain.credits import DAY_MS, HOUR_MS, Reading
 from topup.domain.lifecycle import Fact, State
 from topup.domain.money import Usd, Wei
-from topup.ports import Delivery, Sent
+from topup.ports.chain import Delivery, Sent
 from topup.sandbox.charges import Operator
 from topup.store.sqlite import SqliteStore
 

@@ -38,7 +38,7 @@ from topup.domain.errors import ChainError, TopupError
 from topup.domain.events import Event, ProviderSetAside
 from topup.exchange import Exchange
 from topup.openrouter import OpenRouter
-from topup.ports import Call
+from topup.ports.chain import Call
 from topup.wire.http import Heard, NoAnswer
 
 BENT: Final = "one.example"

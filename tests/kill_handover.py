@@ -19,7 +19,7 @@ from tests.served import TOPUP, Running
 from topup.daemon import DAEMON
 from topup.domain.errors import Exit
 from topup.domain.money import Usd
-from topup.ports import Requested, Wish
+from topup.ports.ledger import Requested, Wish
 from topup.store.sqlite import SqliteStore
 
 NAME: Final = "june"

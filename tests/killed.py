@@ -154,13 +154,16 @@ def watch_store(course: Course) -> None:
 
 def watch_ports(course: Course) -> None:
     """Watch the ports: whatever class `topup.assemble` makes of them, each method that the port has."""
-    from topup import assemble, ports
+    from topup import assemble
+    from topup.ports.account import Api
+    from topup.ports.chain import Chain, TokenChain
+    from topup.ports.signer import Signer
 
     for maker, port, name in (
-        ("api", ports.Api, "api"),
-        ("chain", ports.Chain, "chain"),
-        ("authorized", ports.TokenChain, "tokens"),
-        ("signer", ports.Signer, "signer"),
+        ("api", Api, "api"),
+        ("chain", Chain, "chain"),
+        ("authorized", TokenChain, "tokens"),
+        ("signer", Signer, "signer"),
     ):
         setattr(assemble, maker, _watched(getattr(assemble, maker), port, name, course))
 

@@ -8,7 +8,8 @@ from tests.builders import NOW_MS, ask, inclusion, plan, raw_of, signed_bytes, t
 from topup.domain.credits import Reading
 from topup.domain.lifecycle import Fact, TopUp
 from topup.domain.money import Usd, Wei
-from topup.ports import Delivery, Seen, Sent, Store
+from topup.ports.chain import Delivery, Seen, Sent
+from topup.ports.ledger import Store
 from topup.sandbox.charges import Operator
 
 BASELINE = Reading(Usd.of(100), Usd.of("96.79"), NOW_MS)

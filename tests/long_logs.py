@@ -9,7 +9,7 @@ from typing import Any, cast
 from topup.chain.capabilities import Capabilities
 from topup.chain.rpc import Answer, Query, Rpc, RpcError
 from topup.domain.errors import ChainUnknown
-from topup.ports import Head, Piece
+from topup.ports.chain import Head, Piece
 
 BLOCK_S = 2
 BEGAN_S = 1_800_000_000

@@ -35,7 +35,8 @@ from topup.domain.lifecycle import Attempt, Inclusion, Kind, Plan
 from topup.domain.money import Asset, EthPrice, Usd, Usdc, Wei
 from topup.domain.nonpayment import Fate
 from topup.exchange import Answered
-from topup.ports import Call, Delivery, Head, Holdings, Key, Seen, Sent, Sighting, Simulation, Spent, Survey, Trace
+from topup.ports.account import Key
+from topup.ports.chain import Call, Delivery, Head, Holdings, Seen, Sent, Sighting, Simulation, Spent, Survey, Trace
 from topup.sandbox.charges import STRANGER, Ask, named_address
 
 T = TypeVar("T")

@@ -51,7 +51,7 @@ from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLAR
 from topup.domain.errors import TopupError
 from topup.domain.lifecycle import TABLE, Attempt, Fact, State
 from topup.domain.money import Asset, Bps, Usd
-from topup.ports import Rail
+from topup.ports.rail import Rail
 from topup.rails import authorized, coinbase, mpp, x402
 from topup.rails.mpp_choice import Terms as MppTerms
 from topup.rails.x402_choice import Token

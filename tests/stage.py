@@ -11,7 +11,7 @@ from topup import assemble
 from topup.accounting.closing import OPENING
 from topup.domain.events import Event
 from topup.domain.lifecycle import State, TopUp
-from topup.ports import Clock
+from topup.ports.account import Clock
 from topup.sandbox import contracts
 from topup.sandbox.world import World
 from topup.settings import load

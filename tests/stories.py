@@ -32,7 +32,7 @@ from tests.stage import Stage
 from topup.domain.errors import SignerError
 from topup.domain.lifecycle import Attempt, Kind, Plan, State, TopUp
 from topup.domain.ways_out import CANCEL, RESOLVE
-from topup.ports import Sent
+from topup.ports.chain import Sent
 from topup.sandbox.faults import WALLET_WEI
 from topup.sandbox.world import BLOCK_S, L1_FEE_PER_BYTE
 from topup.signers.late import LateSigner

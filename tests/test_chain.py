@@ -29,7 +29,7 @@ from topup.domain.charge import Charge, parse
 from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted, WrongChain
 from topup.domain.lifecycle import Attempt, Inclusion, Plan
 from topup.domain.money import Usdc, Wei
-from topup.ports import Call, Delivery, Head, Sent, Sighting, Simulation, Survey
+from topup.ports.chain import Call, Delivery, Head, Sent, Sighting, Simulation, Survey
 from topup.sandbox import contracts
 from topup.sandbox.charges import Ask, Draft
 from topup.sandbox.rpc import Drop, Intercept, Next, RpcError

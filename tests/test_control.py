@@ -17,7 +17,6 @@ import pytest
 from tests import builders, sponsored_model
 from tests.builders import settled
 from tests.test_token_chain import Authorization, Till, refused
-from topup.budget import Budget
 from topup.chain import agreement, control
 from topup.chain.agreement import Answers, Disagreement, Vote
 from topup.chain.fate import Account
@@ -32,7 +31,8 @@ from topup.domain.events import ProvidersDisagree
 from topup.domain.lifecycle import SPONSORED_MARGIN_S, Attempt, Broadcaster, ChargeRow, Inclusion
 from topup.domain.money import Usdc, Wei
 from topup.domain.nonpayment import Death, Fate, Paid, Undecided, may_sign, verdict
-from topup.ports import Head, Trace
+from topup.ports.budget import Budget
+from topup.ports.chain import Head, Trace
 from topup.sandbox.world import World, embedded
 
 

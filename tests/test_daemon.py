@@ -28,7 +28,9 @@ from topup.domain.errors import Exit, StoreUnusable
 from topup.domain.events import Event
 from topup.domain.lifecycle import State
 from topup.domain.money import Usd
-from topup.ports import Key, Rail, Requested, Wish
+from topup.ports.account import Key
+from topup.ports.ledger import Requested, Wish
+from topup.ports.rail import Rail
 from topup.sandbox.rpc import RpcError
 from topup.settings import load
 from topup.store.place import FILE

@@ -14,7 +14,7 @@ from topup.chain import batches
 from topup.doctor import Check
 from topup.doctor.contract import _chain
 from topup.doctor.providers import LOG_QUESTIONS, _reach, longest
-from topup.ports import Piece
+from topup.ports.chain import Piece
 from topup.sandbox.world import World, embedded
 from topup.settings import load
 

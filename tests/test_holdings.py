@@ -17,7 +17,7 @@ from topup.chain.rpc import Rpc
 from topup.chain.token import AuthorizedChain
 from topup.domain.errors import ChainUnknown
 from topup.domain.money import Asset
-from topup.ports import Holdings
+from topup.ports.chain import Holdings
 from topup.sandbox import contracts
 from topup.sandbox.rpc import RpcError, RpcServer
 from topup.sandbox.world import ETH_USD_E8, World, embedded

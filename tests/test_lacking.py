@@ -18,7 +18,7 @@ from topup.chain.rpc import Rpc
 from topup.chain.survey import NO_PENDING, survey
 from topup.domain.errors import ChainUnknown
 from topup.domain.money import Usdc, Wei
-from topup.ports import Survey
+from topup.ports.chain import Survey
 from topup.sandbox.rpc import Intercept, Next, RpcError
 
 TOTAL = Usdc(10_500_000)

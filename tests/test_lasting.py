@@ -26,7 +26,7 @@ from topup.domain.lifecycle import State
 from topup.domain.money import Usd
 from topup.lasting import SOON_S, UNPLANNED, Lasting
 from topup.once import Ending, Once
-from topup.ports import Told, Wish
+from topup.ports.ledger import Told, Wish
 from topup.settings import load
 from topup.sinks.log import LogSink
 from topup.store.sqlite import SqliteStore

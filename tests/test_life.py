@@ -19,7 +19,7 @@ from topup.domain.errors import StoreFenced
 from topup.domain.events import Event
 from topup.domain.lifecycle import Fact, State
 from topup.domain.money import Usd
-from topup.ports import Wish
+from topup.ports.ledger import Wish
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct

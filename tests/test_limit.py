@@ -35,7 +35,7 @@ from topup.domain.errors import ChainUnknown, Exit, PaymentForbidden, SignerErro
 from topup.domain.lifecycle import Broadcaster, State
 from topup.domain.money import Asset, Bps, EthPrice, Usd, Usdc, Wei
 from topup.domain.policy import Ceilings, Permission, Wallet, permit
-from topup.ports import Head, Survey
+from topup.ports.chain import Head, Survey
 from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller
 from topup.sandbox.tempo import CHAIN_ID, USDC_E, Tempo
 from topup.sandbox.world import World

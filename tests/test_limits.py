@@ -27,7 +27,8 @@ from topup.domain.events import Event
 from topup.domain.lifecycle import Fact, State, TopUp
 from topup.domain.money import Usd, Wei
 from topup.domain.policy import Buy, Why, decide, worst_spend
-from topup.ports import Delivery, Key, Seen, Sent
+from topup.ports.account import Key
+from topup.ports.chain import Delivery, Seen, Sent
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
 from topup.settings import load

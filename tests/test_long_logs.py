@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from tests import builders
 from tests.long_logs import BEGAN_S, Blocks, Died, Leaping, Ledger, Provider
-from topup.budget import FIRST, QUESTIONS, SECONDS, Budget
 from topup.chain.evm import EvmChain
 from topup.chain.fate import Account
 from topup.chain.paging import AGAIN_MS, PATIENCE_MAX_S, PATIENCE_OVER_S, SPAN, Pager
@@ -32,7 +31,8 @@ from topup.domain.errors import ChainUnknown
 from topup.domain.events import ProvidersDisagree
 from topup.domain.money import Usdc
 from topup.domain.nonpayment import Fate, More
-from topup.ports import Piece, Pieces, Trace
+from topup.ports.budget import FIRST, QUESTIONS, SECONDS, Budget
+from topup.ports.chain import Piece, Pieces, Trace
 from topup.store.sqlite import SqliteStore
 
 WANTED = {"address": "0x" + "01" * 20, "topics": []}

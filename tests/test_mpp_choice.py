@@ -22,7 +22,7 @@ from topup.domain.errors import ChargeRefused
 from topup.domain.lifecycle import Attempt, Broadcaster, ChargeRow, TopUp
 from topup.domain.money import Bps, Usd
 from topup.exchange import Answered
-from topup.ports import Sent
+from topup.ports.chain import Sent
 from topup.rails import authorized, mpp
 from topup.rails.mpp_choice import Terms
 from topup.rails.mpp_fields import OPENROUTER, Fields

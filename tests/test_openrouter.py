@@ -37,7 +37,7 @@ from topup.domain.errors import (
 from topup.domain.money import Usd
 from topup.exchange import BODY_BYTES_MAX, Exchange
 from topup.openrouter import OpenRouter, charge_body
-from topup.ports import Api
+from topup.ports.account import Api
 from topup.sandbox import http
 from topup.sandbox.charges import HOSTILE
 from topup.sandbox.gateway import Account, Gateway, Place, faults_of

@@ -18,7 +18,7 @@ from topup import pursuit
 from topup.domain.charge import parse
 from topup.domain.lifecycle import Attempt, Fact, Kind, State, TopUp
 from topup.domain.money import Bps
-from topup.ports import Sent
+from topup.ports.chain import Sent
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct

@@ -38,7 +38,7 @@ from topup.domain.events import Event, ProviderBack, ProvidersDisagree, Provider
 from topup.domain.lifecycle import Attempt, Kind, State
 from topup.domain.money import Wei
 from topup.domain.nonpayment import Fate
-from topup.ports import Call, Delivery, Head, Seen, Sighting, Simulation, Survey
+from topup.ports.chain import Call, Delivery, Head, Seen, Sighting, Simulation, Survey
 from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import Drop, Intercept, Next, RpcError, RpcServer

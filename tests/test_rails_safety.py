@@ -32,7 +32,8 @@ from topup.domain.lifecycle import Attempt, Broadcaster, ChargeRow, Kind, State,
 from topup.domain.money import Asset, Bps, Usd, Usdc, Wei
 from topup.domain.nonpayment import Fate
 from topup.exchange import Answered
-from topup.ports import Head, Rail, Survey, Trace
+from topup.ports.chain import Head, Survey, Trace
+from topup.ports.rail import Rail
 from topup.rails import authorized, mpp, x402
 from topup.rails.mpp_choice import Terms
 from topup.rails.mpp_fields import OPENROUTER

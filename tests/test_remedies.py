@@ -18,7 +18,7 @@ from topup.daemon import PASSING
 from topup.domain.credits import Doubt
 from topup.domain.policy import Why
 from topup.domain.remedies import REMEDIES, remedy
-from topup.ports import WITHDRAWN
+from topup.ports.ledger import WITHDRAWN
 from topup.settings import Settings
 
 HERE = Path(__file__).parents[1]

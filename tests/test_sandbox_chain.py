@@ -27,7 +27,7 @@ from tests import tools
 from tests.test_contracts import ENOUGH, ETH_USD, FEE_DESTINATION, HONEST, NOW, OPERATOR, TOTAL, quote_data, swap_data
 from tests.test_contracts import PAYER_KEY as KEY
 from topup.chain.broadcast import classify
-from topup.ports import Delivery
+from topup.ports.chain import Delivery
 from topup.sandbox import contracts as world
 from topup.sandbox.anvil import Anvil
 from topup.sandbox.evm import L1_FEE_VAULT, Evm

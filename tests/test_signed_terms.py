@@ -21,7 +21,8 @@ from topup.domain.events import Event
 from topup.domain.lifecycle import Fact, State
 from topup.domain.money import Usd
 from topup.once import Once
-from topup.ports import Clock, Wish
+from topup.ports.account import Clock
+from topup.ports.ledger import Wish
 from topup.rails.x402 import X402
 from topup.sandbox import contracts
 from topup.sandbox.world import World, embedded

@@ -25,7 +25,7 @@ from topup.domain.credits import Reading
 from topup.domain.lifecycle import Attempt, Fact
 from topup.domain.money import Usd, Wei
 from topup.domain.nonpayment import Death
-from topup.ports import Seen
+from topup.ports.chain import Seen
 from topup.rails import x402
 from topup.store.sqlite import SqliteStore
 

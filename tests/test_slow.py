@@ -29,7 +29,7 @@ from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted
 from topup.domain.events import Event, ProviderBack, ProviderSetAside
 from topup.domain.lifecycle import State
 from topup.domain.money import Wei
-from topup.ports import Call
+from topup.ports.chain import Call
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.http import Request, Response, Server
 from topup.sandbox.rpc import Intercept, Next, RpcError

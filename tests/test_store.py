@@ -29,7 +29,8 @@ from topup.domain.credits import DAY_MS, HOUR_MS, Doubt, Reading, Unknown
 from topup.domain.errors import StoreBusy, StoreError, StoreFenced, StoreUnusable
 from topup.domain.lifecycle import Fact, State, TopUp
 from topup.domain.money import Usd, Usdc, Wei
-from topup.ports import Control, Delivery, Seen, Sent, Store, Told, Wish
+from topup.ports.chain import Delivery, Seen, Sent
+from topup.ports.ledger import Control, Store, Told, Wish
 from topup.store.place import FILE
 from topup.store.schema import MIGRATIONS
 from topup.store.sqlite import SqliteStore

@@ -38,7 +38,7 @@ from topup.domain.events import Event, ProvidersDisagree
 from topup.domain.lifecycle import Attempt, Broadcaster
 from topup.domain.money import Usdc, Wei
 from topup.domain.nonpayment import Death, Fate, Undecided, verdict
-from topup.ports import UNMEASURED, Head, Seen, Sighting, Trace
+from topup.ports.chain import UNMEASURED, Head, Seen, Sighting, Trace
 from topup.sandbox import contracts
 from topup.sandbox.rpc import Intercept, Next, RpcError, RpcServer
 from topup.sandbox.tempo import CHAIN_ID as TEMPO_ID

@@ -18,7 +18,7 @@ from decimal import Decimal
 from topup.domain.charge import Clocks, Charge, Pins, Request, Verified, verify
 from topup.domain.lifecycle import Attempt, Plan, TopUp
 from topup.domain.money import Bps, EthPrice, Usd, Usdc, Wei
-from topup.ports import Chain, Rail, Signer, Survey
+from topup.ports_old import Chain, Rail, Signer, Survey
 
 
 def honest(demand: Charge, request: Request, pins: Pins, clocks: Clocks, signer: Signer, plan: Plan) -> bytes:

@@ -24,7 +24,7 @@ from topup.domain.charge import Charge
 from topup.domain.errors import Reverted
 from topup.domain.lifecycle import Kind, State, TopUp
 from topup.domain.money import Asset, Usdc, Wei
-from topup.ports import UNTRIED, Call, Simulation
+from topup.ports.chain import UNTRIED, Call, Simulation
 from topup.sandbox import contracts
 from topup.sandbox.anvil import Anvil
 from topup.sandbox.rpc import Next, RpcError, RpcServer

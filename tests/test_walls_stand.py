@@ -18,7 +18,7 @@ from tests.builders import ACCOUNT, NOW_MS, operator, topup
 from topup.accounting.journal import Entry
 from topup.domain.credits import Doubt, Unknown
 from topup.domain.lifecycle import Fact, TopUp
-from topup.ports import Delivery, Sent
+from topup.ports.chain import Delivery, Sent
 from topup.store import journal
 from topup.store.sqlite import SqliteStore
 from topup.wire.secrets import Masker

@@ -22,7 +22,7 @@ from topup.domain.charge import parse
 from topup.domain.lifecycle import Fact, State
 from topup.domain.money import Wei
 from topup.domain.nonpayment import Fate
-from topup.ports import Head, Sighting, Spent
+from topup.ports.chain import Head, Sighting, Spent
 from topup.purchase import Purchase
 from topup.rails.coinbase import Coinbase
 from topup.recall import confirmed

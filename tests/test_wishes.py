@@ -25,7 +25,7 @@ from tests.served import PATIENCE_S, TOPUP, Served, served
 from topup.domain.errors import Exit, SettingsError, StoreError
 from topup.domain.lifecycle import State, TopUp
 from topup.domain.money import Usd
-from topup.ports import Requested, Told, Wish
+from topup.ports.ledger import Requested, Told, Wish
 from topup.sandbox.gateway import Account, Gateway
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402_plain import Plain

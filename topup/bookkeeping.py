@@ -15,7 +15,9 @@ from topup.accounting.journal import Commodity
 from topup.domain import events
 from topup.domain.credits import DAY_MS, HOUR_MS
 from topup.domain.errors import StoreError, TopupError
-from topup.ports import Rail, Sink, Store
+from topup.ports.account import Sink
+from topup.ports.ledger import Store
+from topup.ports.rail import Rail
 from topup.terms import COINBASE, Route, Terms
 from topup.watch import Watch
 

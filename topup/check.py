@@ -33,7 +33,8 @@ from topup.domain.policy import (
     permit,
     worst_spend,
 )
-from topup.ports import Rail, Survey
+from topup.ports.chain import Survey
+from topup.ports.rail import Rail
 from topup.settings import Settings
 from topup.store.sqlite import SqliteStore
 from topup.terms import COINBASE, MPP, X402, Asked, Terms

@@ -9,14 +9,16 @@ from collections.abc import Callable
 from typing import assert_never
 
 from topup.bookkeeping import Bookkeeping
-from topup.budget import Budget
 from topup.domain import events
 from topup.domain.credits import DAY_MS, HOUR_MS, Reading, Runway, Unknown, burn_usd_per_hour, next_poll_s, runway
 from topup.domain.errors import TopupError
 from topup.domain.lifecycle import State, TopUp
 from topup.domain.policy import Buy, Decision, Hold, Refuse, Snapshot, Why, decide
 from topup.lasting import Lasting
-from topup.ports import Api, Clock, Rail, Sink, Store, Usage
+from topup.ports.account import Api, Clock, Sink, Usage
+from topup.ports.budget import Budget
+from topup.ports.ledger import Store
+from topup.ports.rail import Rail
 from topup.purchase import Purchase
 from topup.revoke import Revoke
 from topup.steps import Reach

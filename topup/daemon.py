@@ -20,7 +20,8 @@ from topup.domain.credits import LASTING
 from topup.domain.errors import Exit, StoreFenced, TopupError
 from topup.domain.lifecycle import TopUp
 from topup.domain.policy import Why
-from topup.ports import Clock, Requested, Sink, Store, Told
+from topup.ports.account import Clock, Sink
+from topup.ports.ledger import Requested, Store, Told
 from topup.terms import Asked, Rest
 
 T = TypeVar("T")

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 
 from topup.domain.errors import ChainUnknown
 from topup.domain.lifecycle import Attempt, TopUp
-from topup.ports import Rail, Sighting, Spent, Store, Taken
+from topup.ports.chain import Sighting, Spent, Taken
+from topup.ports.ledger import Store
+from topup.ports.rail import Rail
 from topup.witness import spent
 
 Place = tuple[int, int]

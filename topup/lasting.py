@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from topup.domain import events
 from topup.domain.credits import HOUR_MS
 from topup.domain.lifecycle import MONEY_OUT, TopUp
-from topup.ports import Sink, Store
+from topup.ports.account import Sink
+from topup.ports.ledger import Store
 
 # What lasts so long does not pass with the next block. Passes follow each other faster: it is said within a minute.
 SOON_S = 20

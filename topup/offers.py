@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from topup import assemble, x402_look
-from topup.budget import Budget
 from topup.chain.rpc import Rpc
 from topup.check import payer
 from topup.clock import SystemClock
@@ -21,6 +20,7 @@ from topup.domain.events import Event
 from topup.domain.json_document import read
 from topup.domain.money import Usd
 from topup.exchange import Exchange
+from topup.ports.budget import Budget
 from topup.rails.mpp import Mpp
 from topup.rails.x402 import X402
 from topup.settings import Settings

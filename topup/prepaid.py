@@ -18,7 +18,7 @@ from topup.domain.credits import Reading
 from topup.domain.errors import ApiGone, ApiUnauthorized, ApiUnknown
 from topup.domain.money import Usd
 from topup.exchange import Answered, Exchange, fail
-from topup.ports import Key
+from topup.ports.account import Key
 from topup.wire.reading import walled
 from topup.x402_profile import Login, Profile, identity
 

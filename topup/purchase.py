@@ -31,7 +31,7 @@ from topup.domain.policy import Buy, Hold, Refuse, Why, decide, over_budget
 from topup.domain.remedies import REMEDIES
 from topup.domain.ways_out import CANCEL
 from topup.lasting import ASK
-from topup.ports import Survey
+from topup.ports.chain import Survey
 from topup.pursuit import Pursuit
 from topup.steps import Reach, Step, Steps, fair
 from topup.terms import Asked, Rest, Terms

@@ -15,7 +15,7 @@ from topup.domain.lifecycle import Attempt, Fact, Kind, Plan, State, TopUp
 from topup.domain.nonpayment import WITNESSES, Death, Fate, More, Paid, Undecided, verdict
 from topup.domain.ways_out import ATTEST, CANCEL, CREDITED
 from topup.foreign import NONE, Contest, contest, foreign, nonces
-from topup.ports import Delivery, Sent, Sighting
+from topup.ports.chain import Delivery, Sent, Sighting
 from topup.steps import Step, Steps, flag_name
 from topup.terms import Rest
 from topup.witness import BY

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from topup.ports import Sighting
+from topup.ports.chain import Sighting
 
 
 def confirmed(

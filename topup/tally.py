@@ -14,7 +14,8 @@ from topup.accounting.usage import REMEMBERED_DAYS, ApiKey, Contradiction, due, 
 from topup.domain import events
 from topup.domain.credits import DAY_MS, HOUR_MS
 from topup.domain.errors import ApiError, ApiGone, ApiUnauthorized
-from topup.ports import Sink, Store, Usage
+from topup.ports.account import Sink, Usage
+from topup.ports.ledger import Store
 
 # Under this name the ledger keeps why nothing came of the last question, and from when on the next one may be asked.
 TALLY = "usage"

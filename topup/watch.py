@@ -24,7 +24,8 @@ from topup.domain.lifecycle import TopUp
 from topup.domain.lost_time import Lived
 from topup.domain.money import Usd
 from topup.domain.policy import Snapshot
-from topup.ports import Api, Clock, Sink, Store
+from topup.ports.account import Api, Clock, Sink
+from topup.ports.ledger import Store
 from topup.terms import MPP, X402, Asked, Terms
 
 CLOCK_BEHIND_MS = 60_000

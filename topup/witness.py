@@ -18,7 +18,10 @@ from topup.domain.errors import ChainError, ChainUnknown
 from topup.domain.lifecycle import TERMINAL, Attempt, Fact, Inclusion, Kind, State, TopUp
 from topup.domain.nonpayment import WITNESSES
 from topup.domain.ways_out import ATTEST, LOOK, RESOLVE
-from topup.ports import Rail, Seen, Sighting, Sink, Store
+from topup.ports.account import Sink
+from topup.ports.chain import Seen, Sighting
+from topup.ports.ledger import Store
+from topup.ports.rail import Rail
 from topup.recall import confirmed, gone
 from topup.terms import Account
 from topup.watch import Watch

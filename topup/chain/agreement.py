@@ -18,7 +18,7 @@ from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted
 from topup.domain.money import Bps, Usdc, Wei
 from topup.domain.nonpayment import WITNESSES, Fate, More
 from topup.domain.policy import Permission
-from topup.ports import UNMEASURED, UNTRIED, Head, Holdings, Seen, Sighting, Simulation, Spent, Survey
+from topup.ports.chain import UNMEASURED, UNTRIED, Head, Holdings, Seen, Sighting, Simulation, Spent, Survey
 from topup.wire.clean import SENTENCE_MAX, joined
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Final
 
 from topup.chain.rpc import Rpc, RpcError, unhex
 from topup.domain.errors import ChainUnknown
-from topup.ports import Delivery, Sent
+from topup.ports.chain import Delivery, Sent
 from topup.wire.clean import joined
 from topup.wire.reading import nonsense
 

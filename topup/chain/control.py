@@ -18,7 +18,7 @@ from eth_utils.crypto import keccak
 from topup.chain.rpc import Query, Rpc, count, known, unhex
 from topup.chain.survey import head
 from topup.domain.errors import ChainUnknown
-from topup.ports import Head
+from topup.ports.chain import Head
 
 # So far it is looked back from a final block: as many blocks as the chain makes in the minute behind a payment's end.
 BLOCKS: Final = 120

@@ -21,7 +21,7 @@ from topup.domain.charge import Charge
 from topup.domain.errors import ChainUnknown, Reverted
 from topup.domain.lifecycle import NO_TOKENS, Attempt, Inclusion, Kind, Plan
 from topup.domain.money import Asset, Usdc, Wei
-from topup.ports import UNMEASURED, Head, Seen, Sighting
+from topup.ports.chain import UNMEASURED, Head, Seen, Sighting
 
 # A payment may stand below the block it was planned on, once that block was replaced: two hours of Base's blocks, below
 # anything that was not final then.

@@ -20,7 +20,7 @@ from topup.domain.errors import ChainUnknown
 from topup.domain.lifecycle import Attempt
 from topup.domain.money import Asset, Usdc, Wei
 from topup.domain.nonpayment import Fate, More
-from topup.ports import Call, Head, Holdings, Sent, Sighting, Simulation, Spent, Survey
+from topup.ports.chain import Call, Head, Holdings, Sent, Sighting, Simulation, Spent, Survey
 
 
 class EvmChain(Quorum):

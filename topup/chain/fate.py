@@ -17,7 +17,7 @@ from topup.chain.search import Search, Sought, TooNarrow, alone
 from topup.chain.survey import head, right_chain
 from topup.domain.charge import Charge
 from topup.domain.errors import ChainUnknown
-from topup.ports import Head, Piece, Spent
+from topup.ports.chain import Head, Piece, Spent
 
 # The payment contract keeps processedTransferIntents[operator][id] in this mapping (its published source's layout).
 PROCESSED_SLOT: Final = 4

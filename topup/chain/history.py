@@ -23,7 +23,7 @@ from topup.chain.survey import head, right_chain
 from topup.domain.errors import ChainUnknown
 from topup.domain.lifecycle import NO_TOKENS, Inclusion, Kind, Plan
 from topup.domain.money import Asset, Usdc, Wei
-from topup.ports import Head
+from topup.ports.chain import Head
 
 # An L1 data fee that only the balance shows is believed up to this; Base's are a thousandth of it.
 L1_FEE_BELIEVED: Final = Wei(10**15)

@@ -15,7 +15,7 @@ from topup.chain.survey import feed_price, head, latest_round
 from topup.chain.traces import balance, known_word
 from topup.domain.errors import ChainUnknown, PaymentForbidden
 from topup.domain.money import Asset
-from topup.ports import Head
+from topup.ports.chain import Head
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from topup.budget import Budget
 from topup.chain.capabilities import Trouble
 from topup.chain.refusals import Refusal, granted, refusal
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known
 from topup.chain.survey import head
 from topup.domain.errors import ChainUnknown
-from topup.ports import Head
+from topup.ports.budget import Budget
+from topup.ports.chain import Head
 
 # Blocks asked for at once before a provider says that it is too many.
 SPAN: Final = 5_000

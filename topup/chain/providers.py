@@ -20,7 +20,7 @@ from topup.chain.agreement import Answers, Vote
 from topup.chain.rpc import Nonsense, Rpc
 from topup.domain import events
 from topup.domain.errors import ChainError, ChainUnknown, PaymentForbidden, Reverted, TopupError, WrongChain
-from topup.ports import Head
+from topup.ports.chain import Head
 from topup.wire.clean import SENTENCE_MAX, clean, joined
 
 T = TypeVar("T")

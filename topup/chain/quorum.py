@@ -14,7 +14,7 @@ from topup.chain.rpc import Rpc
 from topup.chain.search import Search
 from topup.chain.survey import block_at
 from topup.domain.errors import ChainUnknown
-from topup.ports import Head, Sighting, Survey
+from topup.ports.chain import Head, Sighting, Survey
 
 T = TypeVar("T")
 

@@ -13,13 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from topup.budget import Budget
 from topup.chain.paging import Pager, Wanted
 from topup.chain.rpc import Query, Rpc, known
 from topup.chain.survey import head
 from topup.clock import SystemClock
 from topup.domain.errors import ChainUnknown
-from topup.ports import Clock, Head, Piece, Pieces
+from topup.ports.account import Clock
+from topup.ports.budget import Budget
+from topup.ports.chain import Head, Piece, Pieces
 
 # One owner is asked so often at most for one payment, all in all: ranges of five blocks over the life of the longest
 # charge and what lies before it. Beyond that it is only tried whether it grants more by now.

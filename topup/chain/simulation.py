@@ -24,7 +24,7 @@ from topup.chain.survey import call, head, reason, right_chain
 from topup.domain.charge import Charge
 from topup.domain.errors import ChainError, ChainUnknown, PaymentForbidden, Reverted
 from topup.domain.money import Usdc, Wei
-from topup.ports import UNTRIED, Call, Head, Simulation
+from topup.ports.chain import UNTRIED, Call, Head, Simulation
 
 # What signature and envelope add to the call data of a signed transaction, generously (measured: about 120 bytes).
 ENVELOPE_BYTES = 200

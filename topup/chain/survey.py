@@ -15,7 +15,7 @@ from topup.chain.reverts import decoded
 from topup.chain.rpc import Answer, Nonsense, Query, Rpc, RpcError, count, known, quantity, reverted, unhex
 from topup.domain.errors import ChainUnknown, PaymentForbidden, WrongChain
 from topup.domain.money import Asset, Usdc, Wei
-from topup.ports import Head, Survey
+from topup.ports.chain import Head, Survey
 
 ROUND = ["uint80", "int256", "uint256", "uint256", "uint80"]
 # What a survey says of itself where nobody could tell what waits for a block.

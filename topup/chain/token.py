@@ -24,7 +24,7 @@ from topup.domain.dollars import DOLLARS, Dollar
 from topup.domain.errors import ChainUnknown, PaymentForbidden
 from topup.domain.money import Usdc, Wei
 from topup.domain.nonpayment import Fate, More
-from topup.ports import Head, Holdings, Sighting, Simulation, Survey, Trace
+from topup.ports.chain import Head, Holdings, Sighting, Simulation, Survey, Trace
 
 
 class AuthorizedChain(Quorum):

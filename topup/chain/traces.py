@@ -23,7 +23,7 @@ from topup.chain.survey import call, head, right_chain
 from topup.domain.errors import ChainUnknown
 from topup.domain.lifecycle import NO_TOKENS, Inclusion
 from topup.domain.money import Usdc, Wei
-from topup.ports import UNMEASURED, Head, Seen, Sighting, Trace
+from topup.ports.chain import UNMEASURED, Head, Seen, Sighting, Trace
 
 # keccak256 of Transfer(address,address,uint256), ERC-20; the two addresses are indexed.
 TRANSFER: Final = bytes.fromhex("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef")

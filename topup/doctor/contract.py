@@ -20,7 +20,7 @@ from topup.doctor.finding import REFILLS_LOW, Check, failed, safely, skipped
 from topup.doctor.providers import Chain, longest, questioned
 from topup.domain.errors import ChainError, StoreError
 from topup.domain.money import EthPrice, Usdc, Wei, deviation_bps_up
-from topup.ports import Call
+from topup.ports.chain import Call
 from topup.settings import Settings
 from topup.store.sqlite import SqliteStore
 

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from topup.budget import FIRST, QUESTIONS, SECONDS, Budget
 from topup.chain.capabilities import Trouble
 from topup.chain.evidence import HEADS, REPLACED_BLOCKS
 from topup.chain.owners import owner, quorum
@@ -23,7 +22,8 @@ from topup.chain.survey import head
 from topup.clock import SystemClock
 from topup.doctor.finding import SKEW_MAX_S, Check, failed, skew
 from topup.domain.errors import ChainError, ChainUnknown, PaymentForbidden
-from topup.ports import Head, Piece, Survey
+from topup.ports.budget import FIRST, QUESTIONS, SECONDS, Budget
+from topup.ports.chain import Head, Piece, Survey
 from topup.settings import Settings
 
 # Blocks to go back for a balance: what a payment's books need to be held against the wallet.

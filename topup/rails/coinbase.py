@@ -15,7 +15,10 @@ from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted, Signer
 from topup.domain.lifecycle import NO_TOKENS, Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.domain.money import Asset, Bps, Wei
 from topup.domain.nonpayment import Fate, More
-from topup.ports import Api, Call, Chain, Claim, Clock, Holdings, Sent, Sighting, Signer, Simulation, Spent, Survey
+from topup.ports.account import Api, Clock
+from topup.ports.chain import Call, Chain, Holdings, Sent, Sighting, Simulation, Spent, Survey
+from topup.ports.rail import Claim
+from topup.ports.signer import Signer
 from topup.rails.heard import leaky, unreadable
 from topup.wire.reading import walled
 from topup.wire.secrets import NOTHING, Masker

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec
 
 from topup.domain.errors import ChargeRefused, TopupError
-from topup.ports import Delivery, Sent
+from topup.ports.chain import Delivery, Sent
 from topup.wire.reading import nonsense
 
 P = ParamSpec("P")

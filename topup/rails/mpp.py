@@ -24,7 +24,10 @@ from topup.domain.json_document import Unreadable, read
 from topup.domain.lifecycle import Attempt, Plan, TopUp
 from topup.domain.money import Usdc, Wei
 from topup.exchange import Answered
-from topup.ports import Claim, Clock, Delivery, Sent, Signer, Survey, TokenChain, Trace
+from topup.ports.account import Clock
+from topup.ports.chain import Delivery, Sent, Survey, TokenChain, Trace
+from topup.ports.rail import Claim
+from topup.ports.signer import Signer
 from topup.rails.authorized import Authorized, Seller
 from topup.rails.heard import unclear, unreadable
 from topup.rails.mpp_choice import Due, Judged, Terms, choose, findings, is_ours, judge

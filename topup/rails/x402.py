@@ -24,7 +24,10 @@ from topup.domain.json_document import read
 from topup.domain.lifecycle import NO_TOKENS, Attempt, Plan, TopUp
 from topup.domain.money import Usd, Usdc
 from topup.exchange import Answered
-from topup.ports import Claim, Clock, Delivery, Sent, Signer, Survey, TokenChain, Trace
+from topup.ports.account import Clock
+from topup.ports.chain import Delivery, Sent, Survey, TokenChain, Trace
+from topup.ports.rail import Claim
+from topup.ports.signer import Signer
 from topup.rails.authorized import Authorized, Seller
 from topup.rails.heard import unclear, unreadable
 from topup.rails.x402_choice import Judged, Token, Wanted, chosen, judge, judged, refusal

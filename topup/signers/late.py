@@ -11,7 +11,7 @@ from collections.abc import Callable
 from topup.domain.charge import Verified
 from topup.domain.errors import SettingsError, SignerError
 from topup.domain.lifecycle import Plan
-from topup.ports import Signer
+from topup.ports.signer import Signer
 
 
 class LateSigner:

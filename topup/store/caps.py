@@ -7,7 +7,7 @@ import sqlite3
 from topup.domain.lifecycle import NO_TOKENS, TERMINAL, Kind, State
 from topup.domain.money import Bps, Usd, Usdc, Wei
 from topup.domain.policy import Past
-from topup.ports import WITHDRAWN
+from topup.ports.ledger import WITHDRAWN
 from topup.store import rows
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 
-from topup.ports import Piece
+from topup.ports.chain import Piece
 
 # Nobody goes on with a piece that is older: what it is of has ended long before.
 KEPT_MS = 90 * 86_400_000

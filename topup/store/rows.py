@@ -13,7 +13,7 @@ from topup.domain.credits import Doubt, Reading, Unknown
 from topup.domain.errors import StoreUnusable
 from topup.domain.lifecycle import Attempt, Broadcaster, Inclusion, Kind, Plan
 from topup.domain.money import Asset, Usd, Usdc, Wei
-from topup.ports import Requested
+from topup.ports.ledger import Requested
 
 # How long a wish was good for that was stored before wishes said so themselves.
 UNNAMED_LIFE_MS = 120_000

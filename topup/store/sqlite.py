@@ -17,7 +17,7 @@ from topup.accounting.closing import Checkpoint, Closed
 from topup.accounting.journal import Commodity, Entry
 from topup.domain.lifecycle import Attempt, TopUp
 from topup.domain.policy import Past
-from topup.ports import Piece
+from topup.ports.chain import Piece
 from topup.store import caps, journal, pieces, usage
 from topup.store.adopted import Adoptions
 from topup.store.readings import Readings

@@ -16,7 +16,8 @@ from topup.domain.credits import Reading
 from topup.domain.errors import StoreFenced, StoreUnusable
 from topup.domain.lifecycle import TERMINAL, Attempt, ChargeRow, Fact, Plan, State, TopUp, advance
 from topup.domain.money import Usd, Wei
-from topup.ports import GONE, Seen, Sent, Taken
+from topup.ports.chain import Seen, Sent, Taken
+from topup.ports.ledger import GONE
 from topup.store import file, journal, rows
 from topup.store.words import Words
 from topup.store.writer import SEED

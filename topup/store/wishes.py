@@ -13,7 +13,7 @@ from topup.domain.credits import DAY_MS
 from topup.domain.errors import Exit, SettingsError
 from topup.domain.lifecycle import TERMINAL, Fact, State, TopUp
 from topup.domain.money import Usd
-from topup.ports import WITHDRAWN, Requested, Told, Wish
+from topup.ports.ledger import WITHDRAWN, Requested, Told, Wish
 from topup.store import file, rows
 from topup.store.topups import TopUps
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from topup.ports import GONE, Control
+from topup.ports.ledger import GONE, Control
 from topup.store import file
 from topup.store.writer import Ledger
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Hashable
 from typing import Final
 
-from topup.ports import Clock
+from topup.ports.account import Clock
 
 # Questions of long work to one of those who are asked, within one pass.
 QUESTIONS: Final = 250

@@ -1,0 +1,119 @@
+"""What does the flow need of a way to pay: how to ask, prove, plan, send and find a payment?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from topup.ports.chain import Holdings, Sent, Sighting, Spent, Survey
+
+if TYPE_CHECKING:  # what only reads the ledger need not wait for them to load
+    from topup.domain.charge import Demand, Request, Verified
+    from topup.domain.lifecycle import Attempt, Broadcaster, Plan, TopUp
+    from topup.domain.nonpayment import Fate, More
+
+
+class Claim(StrEnum):
+    """What the seller says of a purchase that the chain shows paid."""
+
+    SILENT = "silent"  # it says nothing: it was not asked, cannot be asked, or gave no usable answer
+    PENDING = "pending"
+    CREDITED = "credited"
+    FAILED = "failed"
+
+
+class Rail(Protocol):
+    """One way from dollars to credits: how to ask, how to prove, how to plan, send and find a payment.
+
+    Attributes:
+        name: what the settings and the ledger call it.
+        chain_id: the chain it pays on.
+        broadcaster: who puts its payments on the chain. Where it is the seller, we sign an authorization that moves
+            the money once or never and hand it over: it has no place among the wallet's own transactions, can be
+            neither outbid nor cancelled, and dies at its deadline.
+    """
+
+    name: str
+    broadcaster: Broadcaster
+
+    @property
+    def chain_id(self) -> int:
+        """Return the chain it pays on."""
+
+    @property
+    def owners(self) -> int:
+        """Return how many independent providers of it are configured, whether or not they answer now."""
+
+    @property
+    def requests(self) -> int:
+        """Return how many requests went to the chain so far."""
+
+    async def ask(self, request: Request) -> bytes:
+        """Request something payable; return it raw."""
+
+    def read(self, raw: bytes) -> Demand:
+        """Decode what was stored, without judging it."""
+
+    async def prove(
+        self, raw: bytes, request: Request, *, seen: Sequence[tuple[bytes, bytes]]
+    ) -> tuple[Verified, Survey]:
+        """Prove that it is what was asked for, by the chain's clock and ours; return what was surveyed beside it."""
+
+    async def plan(
+        self, verified: Verified, survey: Survey, over: Sequence[Attempt] = (), *, bump: bool = False
+    ) -> Plan:
+        """Price and simulate a payment of a verified charge; nothing is signed.
+
+        `over` are attempts of ours from the wallet's next nonce on; this payment has to outbid those at its own.
+        `bump` says that they are of the same charge, and that leaving them as they are is the alternative.
+        """
+
+    def cancel(self, topup: TopUp, over: Sequence[Attempt]) -> Plan:
+        """Plan a transaction that takes the nonce of these attempts, all at one, and moves nothing.
+
+        Raises:
+            PaymentForbidden: this rail cannot cancel what is out.
+        """
+
+    async def revocation(self, topup: TopUp) -> Plan:
+        """Plan a transaction after which the contract may take none of the token any more.
+
+        Raises:
+            PaymentForbidden: it cannot be sent now, or there is nothing to take back.
+            ChainError: the chain could not be asked.
+        """
+
+    def sign_revocation(self, plan: Plan) -> tuple[bytes, bytes]:
+        """Sign a planned revocation; return raw bytes and hash."""
+
+    def sign(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
+        """Sign the plan; return raw bytes and hash."""
+
+    def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
+        """Sign a planned cancel; return raw bytes and hash."""
+
+    async def send(self, topup: TopUp, attempt: Attempt) -> Sent:
+        """Put a stored attempt on its way, byte for byte."""
+
+    async def look(self, wallet: bytes, attempts: Sequence[tuple[TopUp, Attempt]], *, every: bool = False) -> Sighting:
+        """Look for evidence of these attempts, each given with its top-up; `every` as for `Chain.look`."""
+
+    async def fate(self, topup: TopUp, charge_seq: int) -> Fate | More:
+        """Ask whether a charge was ever paid, at a final block; see `Chain.fate`."""
+
+    async def spent(self, wallet: bytes, number: int) -> Spent:
+        """Read how many transactions the wallet had sent by the end of a block; see `Chain.spent`."""
+
+    async def flag(self, topup: TopUp, charge_seq: int) -> bool:
+        """Read the contract's mark that a charge was paid; see `Chain.flag`."""
+
+    async def holdings(self, wallet: bytes) -> Holdings:
+        """Read at a final block what a wallet holds of each asset that this rail may take.
+
+        Raises:
+            ChainError: it could not be learnt.
+        """
+
+    async def claim(self, topup: TopUp) -> Claim:
+        """Ask the seller what became of a paid top-up; evidence beside the credits, never instead of them."""
