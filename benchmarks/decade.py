@@ -25,9 +25,9 @@ from topup.accounting.usage import ApiKey, DayUsed, Used
 from topup.domain.credits import DAY_MS, HOUR_MS, Reading
 from topup.domain.lifecycle import Fact, State
 from topup.domain.money import Usd, Wei
+from topup.ledger.store import SqliteStore
 from topup.ports.chain import Delivery, Sent
 from topup.sandbox.charges import Operator
-from topup.store.sqlite import SqliteStore
 
 ACCOUNT = builders.ACCOUNT
 DAYS_A_YEAR = 365

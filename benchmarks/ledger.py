@@ -29,10 +29,10 @@ from typing import Any
 from benchmarks.books import environment
 from topup.domain.credits import DAY_MS, HOUR_MS, spending_since
 from topup.domain.policy import Limits
+from topup.ledger.location import FILE
+from topup.ledger.store import SqliteStore
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
-from topup.store.place import FILE
-from topup.store.sqlite import SqliteStore
 
 ROOT = Path(__file__).parent.parent
 ACCOUNT = "default"

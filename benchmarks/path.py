@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 if TYPE_CHECKING:
-    from topup.store.sqlite import SqliteStore
+    from topup.ledger.store import SqliteStore
 
 ROOT = Path(__file__).parent.parent
 ANVIL = ROOT / "tests/npm/node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil"
@@ -199,8 +199,8 @@ class Topup:
     def __init__(self, world: World, rtt_ms: int, directory: Path) -> None:
         """Build it from settings, as `topup run` does."""
         from topup import assemble
+        from topup.ledger.store import SqliteStore as Ledger
         from topup.settings import load
-        from topup.store.sqlite import SqliteStore as Ledger
 
         self._world = world
         self._commits = Commits()

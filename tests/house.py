@@ -24,12 +24,12 @@ from tests.proxy import Proxy
 from tests.stage import TRANSFERRED, Stage
 from topup.domain.events import Event
 from topup.domain.lifecycle import State, TopUp
+from topup.ledger.store import SqliteStore
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
 from topup.sandbox.faults import WALLET_WEI
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import BLOCK_S, L1_FEE_PER_BYTE, World
-from topup.store.sqlite import SqliteStore
 
 SEND: Final = "eth_sendRawTransaction"
 NONCE: Final = "eth_getTransactionCount"

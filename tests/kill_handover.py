@@ -19,8 +19,8 @@ from tests.served import TOPUP, Running
 from topup.daemon import DAEMON
 from topup.domain.errors import Exit
 from topup.domain.money import Usd
+from topup.ledger.store import SqliteStore
 from topup.ports.ledger import Requested, Wish
-from topup.store.sqlite import SqliteStore
 
 NAME: Final = "june"
 WISH: Final = ("once", "--amount", "10", "--yes", "--request-id", NAME)

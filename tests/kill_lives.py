@@ -12,8 +12,8 @@ from eth_utils.crypto import keccak
 from tests import kill_handover, proxy
 from tests.kill_worlds import IN_USDC, MPP, SPONSORED, X402, Forgetting, House, Life
 from topup.domain.ways_out import CANCEL, RESOLVE
+from topup.ledger.store import SqliteStore
 from topup.sandbox.faults import FAULTS
-from topup.store.sqlite import SqliteStore
 
 TWO_DAYS_MS: Final = 49 * 3_600_000
 

@@ -37,7 +37,7 @@ from tests.killed import FOREIGN, Cell
 from topup.accounting.closing import OPENING
 from topup.accounting.journal import WALLET, Commodity
 from topup.domain.lifecycle import State, TopUp
-from topup.store.sqlite import SqliteStore
+from topup.ledger.store import SqliteStore
 
 UNDER_TEST: Final = (sys.executable, "-m", "tests.killed")
 # Calls that change nothing on the other side: of them only the moment of death matters.

@@ -114,9 +114,9 @@ class Course:
 def watch_store(course: Course) -> None:
     """Watch every transaction of the ledger, by the name of the method that commits it."""
     from topup.domain.lifecycle import TopUp
-    from topup.store import file, sqlite
+    from topup.ledger import database, store
 
-    honest = file.transaction
+    honest = database.transaction
 
     @contextmanager
     def transaction(connection: Any) -> Iterator[None]:
@@ -126,7 +126,7 @@ def watch_store(course: Course) -> None:
         course.commits += 1
         course.done(cell)
 
-    file.transaction = transaction
+    database.transaction = transaction
 
     def named(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
@@ -143,13 +143,13 @@ def watch_store(course: Course) -> None:
 
         return called
 
-    for name, member in inspect.getmembers_static(sqlite.SqliteStore):
+    for name, member in inspect.getmembers_static(store.SqliteStore):
         if name.startswith("_"):
             continue
         if isinstance(member, classmethod):
-            setattr(sqlite.SqliteStore, name, classmethod(named(name, member.__func__)))
+            setattr(store.SqliteStore, name, classmethod(named(name, member.__func__)))
         elif inspect.isfunction(member):
-            setattr(sqlite.SqliteStore, name, named(name, member))
+            setattr(store.SqliteStore, name, named(name, member))
 
 
 def watch_ports(course: Course) -> None:

@@ -182,7 +182,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "caps-forget-what-is-pending",
-        "topup/store/caps.py",
+        "topup/ledger/spending.py",
         "        spent = Usd.of(0) if failed else Usd.of",
         "        spent = Usd.of(0) if state is not State.DONE else Usd.of",
         "tests/test_store.py::test_the_past_counts_what_is_pending_at_its_most",
@@ -217,21 +217,21 @@ MUTANTS: Final = (
     ),
     Mutant(
         "no-lock",
-        "topup/store/writer.py",
+        "topup/ledger/lock.py",
         "fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)",
         "pass",
         "tests/test_store.py::test_a_second_writer_is_turned_away",
     ),
     Mutant(
         "no-fence",
-        "topup/store/writer.py",
+        "topup/ledger/lock.py",
         "            if newest != 1:\n",
         "            if newest not in (0, 1):\n",
         "tests/test_store.py::test_a_writer_that_was_taken_over_writes_nothing_more",
     ),
     Mutant(
         "commits-that-power-loss-takes-back",
-        "topup/store/file.py",
+        "topup/ledger/database.py",
         '"synchronous = FULL"',
         '"synchronous = NORMAL"',
         "tests/test_store.py::test_a_commit_survives_the_loss_of_power",
@@ -266,7 +266,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "booked-twice",
-        "topup/store/topups.py",
+        "topup/ledger/topups.py",
         '"UPDATE attempt SET booked = 1 WHERE id = ? AND booked = 0"',
         '"UPDATE attempt SET booked = 1 WHERE id = ?"',
         "tests/test_store.py::test_an_attempt_is_booked_once",
@@ -458,7 +458,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "piece-of-another-owner-counts",
-        "topup/store/pieces.py",
+        "topup/ledger/log_ranges.py",
         '        " WHERE chain_id = ? AND subject = ? AND owner = ?",\n        (chain_id, subject, owner),\n',
         '        " WHERE chain_id = ? AND subject = ?",\n        (chain_id, subject),\n',
         "tests/test_long_logs.py::test_a_ledger_keeps_a_piece_as_it_was",
@@ -615,14 +615,14 @@ MUTANTS: Final = (
     ),
     Mutant(
         "withdrawn-though-taken",
-        "topup/store/wishes.py",
+        "topup/ledger/wishes.py",
         "WHERE id = ? AND taken_ms IS NULL AND {WAITING}",
         "WHERE id = ?",
         "tests/test_wishes.py::test_a_top_up_is_decided_for_a_wish_that_is_being_carried_out_and_for_no_other",
     ),
     Mutant(
         "taken-though-withdrawn",
-        "topup/store/wishes.py",
+        "topup/ledger/wishes.py",
         "SET taken_ms = ? WHERE id = ? AND {WAITING}",
         "SET taken_ms = ? WHERE id = ?",
         "tests/test_wishes.py::test_a_top_up_is_decided_for_a_wish_that_is_being_carried_out_and_for_no_other",

@@ -21,10 +21,10 @@ from typing import Any
 from tests.warm import Forked, Warm, takes
 from topup.accounting.closing import OPENING
 from topup.domain.lifecycle import TopUp
+from topup.ledger.store import SqliteStore
 from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
-from topup.store.sqlite import SqliteStore
 
 Done = subprocess.CompletedProcess[str]
 TOPUP = [sys.executable, "-m", "topup"]

@@ -51,12 +51,12 @@ from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLAR
 from topup.domain.errors import TopupError
 from topup.domain.lifecycle import TABLE, Attempt, Fact, State
 from topup.domain.money import Asset, Bps, Usd
+from topup.ledger.store import SqliteStore
 from topup.ports.rail import Rail
 from topup.rails import authorized, coinbase, mpp, x402
 from topup.rails.mpp_choice import Terms as MppTerms
 from topup.rails.x402_choice import Token
 from topup.settings import Settings, load
-from topup.store.sqlite import SqliteStore
 from topup.terms import COINBASE, MPP, X402, Account, Rest, Route, Terms
 from topup.x402_profile import PROFILES
 

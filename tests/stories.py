@@ -32,12 +32,12 @@ from tests.stage import Stage
 from topup.domain.errors import SignerError
 from topup.domain.lifecycle import Attempt, Kind, Plan, State, TopUp
 from topup.domain.ways_out import CANCEL, RESOLVE
+from topup.ledger.location import FILE
 from topup.ports.chain import Sent
 from topup.sandbox.faults import WALLET_WEI
 from topup.sandbox.world import BLOCK_S, L1_FEE_PER_BYTE
 from topup.signers.late import LateSigner
 from topup.signers.local import LocalSigner
-from topup.store.place import FILE
 
 RECEIPT: Final = "eth_getTransactionReceipt"
 CHAIN_ID: Final = "eth_chainId"

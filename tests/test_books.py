@@ -41,8 +41,8 @@ from topup.accounting.journal import (
 )
 from topup.domain.lifecycle import Attempt
 from topup.domain.money import Usd, Usdc, Wei
-from topup.store.place import FILE
-from topup.store.sqlite import SqliteStore
+from topup.ledger.location import FILE
+from topup.ledger.store import SqliteStore
 
 ETH, USDC, CREDIT = Commodity.ETH, Commodity.USDC, Commodity.CREDIT
 wei = st.integers(0, 10**24).map(Wei)

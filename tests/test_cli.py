@@ -22,7 +22,7 @@ from topup.clock import SystemClock
 from topup.domain.credits import Reading
 from topup.domain.lifecycle import State
 from topup.domain.money import Usd
-from topup.store.sqlite import SqliteStore
+from topup.ledger.store import SqliteStore
 
 AMOUNTS = (
     *("_usd", "_wei", "_units", "_usdc", "_eth", "hours_to_floor", "hours_to_empty", "credits_before"),

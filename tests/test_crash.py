@@ -13,11 +13,11 @@ import pytest
 from topup import assemble
 from topup.domain.events import Event
 from topup.domain.lifecycle import TERMINAL, State, TopUp
+from topup.ledger.store import SqliteStore
 from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
 from topup.settings import load
-from topup.store.sqlite import SqliteStore
 from topup.terms import Asked
 
 WRITES = (

@@ -28,13 +28,13 @@ from topup.domain.errors import Exit, StoreUnusable
 from topup.domain.events import Event
 from topup.domain.lifecycle import State
 from topup.domain.money import Usd
+from topup.ledger.location import FILE
+from topup.ledger.store import SqliteStore
 from topup.ports.account import Key
 from topup.ports.ledger import Requested, Wish
 from topup.ports.rail import Rail
 from topup.sandbox.rpc import RpcError
 from topup.settings import load
-from topup.store.place import FILE
-from topup.store.sqlite import SqliteStore
 from topup.terms import Account, Route, Terms
 
 # What a stop may take when nothing is left to wait for; the machine may be busy.

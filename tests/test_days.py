@@ -14,7 +14,7 @@ import pytest
 from tests import tools
 from tests.test_statement import checked
 from topup.accounting.journal import Commodity
-from topup.store.sqlite import SqliteStore
+from topup.ledger.store import SqliteStore
 
 TOPUP = str(tools.BIN / "topup")
 

@@ -35,12 +35,13 @@ from tests.stage import Stage
 from tests.tools import MISSING, ROOT
 from topup.domain.errors import StoreUnusable
 from topup.domain.lifecycle import State
+from topup.ledger.location import FILE
+from topup.ledger.lock import SEED
+from topup.ledger.schema import MIGRATIONS
+from topup.ledger.store import SqliteStore
 from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
-from topup.store.place import FILE
-from topup.store.schema import MIGRATIONS
-from topup.store.sqlite import SqliteStore
 
 RAIL = "topup.rails.coinbase:Coinbase"
 UNDER_TEST = [sys.executable, "-m", "tests.writer_under_test"]
@@ -374,20 +375,21 @@ def stored(state: Path) -> dict[str, bytes]:
 KILLED = """
 import json, os, signal, sqlite3, sys
 from pathlib import Path
-from topup.store import file, schema, sqlite
+from topup.ledger import database, schema
+from topup.ledger.store import SqliteStore
 
 folder, version = Path(sys.argv[1]), int(sys.argv[2])
-connect, told = file.connect, []
+connect, told = database.connect, []
 
 def begin(place):
     # A ledger of that version, as the program that knew no more of them left it; none at all for version 0.
     if version:
-        known, file.MIGRATIONS = file.MIGRATIONS, schema.MIGRATIONS[:version]
-        sqlite.SqliteStore.open_writer(place).close()
-        with sqlite3.connect(place / file.FILE) as hand:
+        known, database.MIGRATIONS = database.MIGRATIONS, schema.MIGRATIONS[:version]
+        SqliteStore.open_writer(place).close()
+        with sqlite3.connect(place / database.FILE) as hand:
             hand.execute("INSERT INTO control VALUES ('default', 'paused', '1', 1, 'somebody')")
         hand.close()
-        file.MIGRATIONS = known
+        database.MIGRATIONS = known
 
 def die_at(number):
     passed = [0]
@@ -407,11 +409,11 @@ for number in range(1, 1000):
     begin(place)
     child = os.fork()
     if child == 0:
-        file.connect = die_at(number)
-        sqlite.SqliteStore.open_writer(place).close()
+        database.connect = die_at(number)
+        SqliteStore.open_writer(place).close()
         os._exit(0)
     _, how = os.waitpid(child, 0)
-    store = sqlite.SqliteStore.open_writer(place)
+    store = SqliteStore.open_writer(place)
     kept = version == 0 or store.control("default").paused
     told.append([how, store.damage(), store._one("PRAGMA user_version")[0], kept])
     store.close()
@@ -492,10 +494,14 @@ def out_there(world: World, directory: Path) -> Ledger:
     return asyncio.run(story())
 
 
+def _of_the_opening(line: str) -> bool:
+    return line.startswith(('INSERT INTO "ledger"', f"INSERT INTO \"control\" VALUES('','{SEED}'"))
+
+
 def said_by(directory: Path) -> str:
-    """All that a ledger holds, but for the epoch which every opening raises."""
+    """All that a ledger holds, but for the epoch which every opening raises and the seed that one without it draws."""
     with closing(sqlite3.connect(directory / FILE)) as hand:
-        return "\n".join(line for line in hand.iterdump() if not line.startswith('INSERT INTO "ledger"'))
+        return "\n".join(line for line in hand.iterdump() if not _of_the_opening(line))
 
 
 def resume(world: World, directory: Path) -> tuple[str, str]:

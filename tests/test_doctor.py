@@ -17,12 +17,12 @@ from tests.test_mpp import selling
 from topup import files
 from topup.doctor import Check, examine
 from topup.doctor.account import _date_s
+from topup.ledger.location import FILE
+from topup.ledger.store import SqliteStore
 from topup.sandbox import contracts
 from topup.sandbox.rpc import RpcError
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling as selling_as
-from topup.store.place import FILE
-from topup.store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.machine_time
 

@@ -41,7 +41,7 @@ from topup.domain.credits import DAY_MS, HOUR_MS, Reading, Runway, lasts_h, runw
 from topup.domain.lifecycle import Attempt, ChargeRow, TopUp
 from topup.domain.money import Asset, Usd, Usdc, Wei
 from topup.domain.policy import Limits, Past, Why, worst_spend
-from topup.store.sqlite import SqliteStore
+from topup.ledger.store import SqliteStore
 
 BOUGHT = 10_000
 

@@ -28,11 +28,11 @@ from topup.domain.credits import DAY_MS
 from topup.domain.errors import Exit
 from topup.domain.lifecycle import Fact
 from topup.domain.money import Usd
+from topup.ledger import database, journal, schema
+from topup.ledger.location import FILE
+from topup.ledger.store import SqliteStore
 from topup.report import audit_lines
 from topup.sandbox.world import World, embedded
-from topup.store import file, journal, schema
-from topup.store.place import FILE
-from topup.store.sqlite import SqliteStore
 
 ROOT = Path(__file__).parent.parent
 TRIGGERS = ("entry_stands", "entry_stays", "line_stands", "line_stays")
@@ -296,7 +296,7 @@ def older(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = place / "older"
     folder.mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(file, "MIGRATIONS", schema.MIGRATIONS[:3])
+        patch.setattr(database, "MIGRATIONS", schema.MIGRATIONS[:3])
         SqliteStore.open_writer(folder).close()
     with closing(sqlite3.connect(folder / FILE)) as db, db:
         db.execute("ATTACH ? AS newer", (str(place / FILE),))

@@ -20,7 +20,7 @@ SAMPLE = 3
 BROKEN = """
 from dataclasses import replace
 from topup.domain.lifecycle import State
-from topup.store.sqlite import SqliteStore
+from topup.ledger.store import SqliteStore
 intend, delivered = SqliteStore.intend, SqliteStore.delivered
 
 def forgetful(self, topup, at_ms):

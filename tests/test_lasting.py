@@ -25,11 +25,11 @@ from topup.domain.events import Event
 from topup.domain.lifecycle import State
 from topup.domain.money import Usd
 from topup.lasting import SOON_S, UNPLANNED, Lasting
+from topup.ledger.store import SqliteStore
 from topup.once import Ending, Once
 from topup.ports.ledger import Told, Wish
 from topup.settings import load
 from topup.sinks.log import LogSink
-from topup.store.sqlite import SqliteStore
 
 ALERT_S, HOUR_S = 1800, 3600
 PAGE = status(503, b"<html><body>no healthy upstream</body></html>", {"content-type": "text/html"})

@@ -19,13 +19,13 @@ from topup.domain.errors import StoreFenced
 from topup.domain.events import Event
 from topup.domain.lifecycle import Fact, State
 from topup.domain.money import Usd
+from topup.ledger.store import SqliteStore
 from topup.ports.ledger import Wish
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import Drop, Next
 from topup.sandbox.world import World, embedded
-from topup.store.sqlite import SqliteStore
 
 HOUR_MS = 3_600_000
 BELOW = Decimal("10.5")

@@ -37,9 +37,9 @@ from topup.domain.errors import StoreUnusable
 from topup.domain.lifecycle import MONEY_OUT, TABLE, TERMINAL, Attempt, Fact, IllegalMove, State, TopUp, advance
 from topup.domain.money import Usd, Wei
 from topup.domain.nonpayment import may_sign
+from topup.ledger.store import SqliteStore
 from topup.ports.chain import Delivery, Seen, Sent
 from topup.report import WAITS
-from topup.store.sqlite import SqliteStore
 
 Arrow = tuple[State, Fact, State]
 ARROWS = {(state, fact, to) for (state, fact), to in TABLE.items()}

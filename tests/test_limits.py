@@ -27,12 +27,12 @@ from topup.domain.events import Event
 from topup.domain.lifecycle import Fact, State, TopUp
 from topup.domain.money import Usd, Wei
 from topup.domain.policy import Buy, Why, decide, worst_spend
+from topup.ledger.store import SqliteStore
 from topup.ports.account import Key
 from topup.ports.chain import Delivery, Seen, Sent
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
 from topup.settings import load
-from topup.store.sqlite import SqliteStore
 from topup.terms import Account, Asked, Route, Terms
 from topup.watch import Watch
 

@@ -28,9 +28,9 @@ from topup.accounting.formats.usage import By
 from topup.accounting.statement import Period, draw, refill
 from topup.bill import usage_of
 from topup.domain.credits import DAY_MS
+from topup.ledger.journal import Broken
+from topup.ledger.store import SqliteStore
 from topup.outlook import LOOKED_BACK
-from topup.store.journal import Broken
-from topup.store.sqlite import SqliteStore
 
 ACCOUNT = "default"
 KEYS = 20

@@ -31,9 +31,9 @@ from topup.domain.errors import ChainUnknown
 from topup.domain.events import ProvidersDisagree
 from topup.domain.money import Usdc
 from topup.domain.nonpayment import Fate, More
+from topup.ledger.store import SqliteStore
 from topup.ports.budget import FIRST, QUESTIONS, SECONDS, Budget
 from topup.ports.chain import Piece, Pieces, Trace
-from topup.store.sqlite import SqliteStore
 
 WANTED = {"address": "0x" + "01" * 20, "topics": []}
 # The life of the longest charge, two days of Base, and the two hours below it.

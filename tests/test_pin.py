@@ -19,10 +19,10 @@ from topup.check import ask_and_decide, ask_live, named
 from topup.cli import app
 from topup.domain.errors import ApiGone, ApiUnknown, ChargeRefused, Exit, PaymentForbidden, SettingsError
 from topup.domain.money import Usd
+from topup.ledger.store import SqliteStore
 from topup.pinning import propose, remember
 from topup.sandbox.world import World, embedded
 from topup.settings import Settings, load
-from topup.store.sqlite import SqliteStore
 from topup.terms import Asked
 
 

@@ -18,10 +18,10 @@ from tests.served import PATIENCE_S, TOPUP, ran, served
 from tests.test_store import reading
 from topup import exposure, files
 from topup.domain.errors import SettingsError, StoreBusy, StoreFenced
+from topup.ledger import location
+from topup.ledger.location import FILE, INDEX, KEPT, LOG
+from topup.ledger.store import SqliteStore
 from topup.settings import load
-from topup.store import place
-from topup.store.place import FILE, INDEX, KEPT, LOG
-from topup.store.sqlite import SqliteStore
 
 
 def rows(folder: Path) -> int:
@@ -205,10 +205,10 @@ def test_a_log_that_begins_anew_by_anybodys_commit_is_no_change(tmp_path: Path) 
         store._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
         assert store._files is not None
         store._files.settled()
-        before = place.marked(store._files._handle)
+        before = location.marked(store._files._handle)
         with closing(SqliteStore.open_reader(tmp_path)) as other:
             other.say(ACCOUNT, "paused", "1", NOW_MS, "somebody")
-        after = place.marked(store._files._handle)
+        after = location.marked(store._files._handle)
         assert before is not None
         assert after is not None
         assert before.copied
@@ -243,7 +243,7 @@ def test_readers_requests_and_the_writers_own_work_are_no_change(tmp_path: Path)
 
 def test_nobody_begins_another_log_under_a_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the writer has not noticed, a reader is told so and tries again later; it makes no files."""
-    monkeypatch.setattr(place, "SETTLE_S", 0.0)
+    monkeypatch.setattr(location, "SETTLE_S", 0.0)
     store = writing(tmp_path)
     removed(LOG, INDEX)(tmp_path)
     with pytest.raises(StoreBusy, match="lost its files") as busy:
@@ -303,9 +303,9 @@ def test_where_there_are_no_links_a_ledger_is_begun_all_the_same(
     new, theirs = tmp_path / "new", tmp_path / "theirs"
     new.write_bytes(b"ours")
     theirs.write_bytes(b"theirs")
-    from topup.store import file
+    from topup.ledger import database
 
-    file._place(new, theirs)
+    database._place(new, theirs)
     assert theirs.read_bytes() == b"theirs"
 
 

@@ -18,13 +18,13 @@ from topup import pursuit
 from topup.domain.charge import parse
 from topup.domain.lifecycle import Attempt, Fact, Kind, State, TopUp
 from topup.domain.money import Bps
+from topup.ledger.location import FILE
 from topup.ports.chain import Sent
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import Next, RpcError, RpcServer
 from topup.sandbox.world import World, embedded
-from topup.store.place import FILE
 
 HOUR_MS = 3_600_000
 DAYS_MS = 49 * HOUR_MS

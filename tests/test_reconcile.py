@@ -32,13 +32,13 @@ from topup.domain.errors import ChainUnknown, Exit
 from topup.domain.events import Event
 from topup.domain.lifecycle import Broadcaster, State, TopUp
 from topup.domain.money import Wei
+from topup.ledger.location import FILE
+from topup.ledger.store import SqliteStore
 from topup.sandbox import contracts
 from topup.sandbox.rpc import Drop, RpcError, RpcServer
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling
 from topup.settings import load
-from topup.store.place import FILE
-from topup.store.sqlite import SqliteStore
 
 BUY = ("once", "--amount", "10", "--yes", "--force")
 ADOPT = ("reconcile", "--adopt", "--yes")

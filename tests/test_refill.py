@@ -21,10 +21,10 @@ from tests import worlds
 from topup import rehearsal
 from topup.domain.charge import parse
 from topup.domain.lifecycle import Inclusion, State, TopUp
+from topup.ledger.store import SqliteStore
 from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import FEE_DESTINATION, World
-from topup.store.sqlite import SqliteStore
 
 TRANSFERRED = "0xb7ee4fafa10d16ee883a136a3dcc9179d8e6041ba71cc29c2b0bce4f7bdd6e86"
 

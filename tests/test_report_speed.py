@@ -34,10 +34,10 @@ from topup.domain.credits import (
 )
 from topup.domain.lifecycle import Fact
 from topup.domain.money import Usd
-from topup.store import file, readings, schema
-from topup.store.place import FILE
-from topup.store.readings import KEPT
-from topup.store.sqlite import SqliteStore
+from topup.ledger import database, readings, schema
+from topup.ledger.location import FILE
+from topup.ledger.readings import KEPT
+from topup.ledger.store import SqliteStore
 
 MINUTE_MS = 60_000
 SEEDS = range(12)
@@ -287,7 +287,7 @@ def test_a_ledger_of_the_first_version_is_taken_over_with_its_data(
 ) -> None:
     """Readings and top-ups written before are read after, and can be thinned."""
     with monkeypatch.context() as old:
-        old.setattr(file, "MIGRATIONS", (schema.FIRST,))
+        old.setattr(database, "MIGRATIONS", (schema.FIRST,))
         SqliteStore.open_writer(tmp_path).close()
     with sqlite3.connect(tmp_path / FILE) as hand:
         rows = [(ACCOUNT, NOW_MS - n * HOUR_MS // 4, "100", "1", None, "") for n in range(4000)]

@@ -13,9 +13,9 @@ import pytest
 
 from tests.served import TOPUP, ran
 from topup import rehearsal
+from topup.ledger.store import SqliteStore
 from topup.sandbox import contracts
 from topup.sandbox.faults import FAULTS
-from topup.store.sqlite import SqliteStore
 
 TOTAL_UNITS = 10_500_000
 

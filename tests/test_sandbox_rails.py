@@ -20,10 +20,10 @@ from tests.test_sandbox import command
 from topup.accounting.journal import CREDITS, GAS, WALLET, Commodity
 from topup.cli import app
 from topup.domain.errors import Exit
+from topup.ledger.store import SqliteStore
 from topup.sandbox.faults import FAULTS, of_rail
 from topup.sandbox.mpp_faults import MPP_FAULTS
 from topup.sandbox.x402_faults import X402_FAULTS
-from topup.store.sqlite import SqliteStore
 
 # Asset, what a purchase of ten dollars costs in it, and how it is asked for.
 WAYS: Final = {

@@ -24,10 +24,10 @@ from tests.served import Served, served
 from topup import assemble, cli
 from topup.clock import SystemClock
 from topup.domain.errors import SettingsError, TopupError
+from topup.ledger.store import SqliteStore
 from topup.sandbox.rpc import RpcError
 from topup.sandbox.world import World
 from topup.settings import Settings, load
-from topup.store.sqlite import SqliteStore
 
 USER, PASSWORD, PATH, QUERY = "canaryuser7341", "canarypass9925", "canarypath5187", "canaryquery6630"
 KEYSTORE_PASSWORD = "canary keystore password 4402"

@@ -28,13 +28,13 @@ from topup.domain.credits import Reading
 from topup.domain.lifecycle import Fact, State, TopUp
 from topup.domain.money import Usd
 from topup.dossier import life_document
+from topup.ledger.store import SqliteStore
 from topup.sandbox import contracts
 from topup.sandbox.purchases import RECIPIENT
 from topup.sandbox.tempo import USDC_E
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling
 from topup.sandbox.x402_seller import RECIPIENT as SELLS_FOR
-from topup.store.sqlite import SqliteStore
 
 CREDITED_MS = NOW_MS + 60_000
 SCREEN_LINES, SCREEN_COLUMNS = 50, 160

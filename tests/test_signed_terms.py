@@ -20,6 +20,7 @@ from topup.cycle import Cycle
 from topup.domain.events import Event
 from topup.domain.lifecycle import Fact, State
 from topup.domain.money import Usd
+from topup.ledger.location import FILE
 from topup.once import Once
 from topup.ports.account import Clock
 from topup.ports.ledger import Wish
@@ -29,7 +30,6 @@ from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling
 from topup.sandbox.x402_seller import RECIPIENT, X402Conduct
 from topup.settings import load
-from topup.store.place import FILE
 from topup.terms import Asked
 
 TEN = 10_000_000

@@ -25,9 +25,9 @@ from topup.domain.credits import Reading
 from topup.domain.lifecycle import Attempt, Fact
 from topup.domain.money import Usd, Wei
 from topup.domain.nonpayment import Death
+from topup.ledger.store import SqliteStore
 from topup.ports.chain import Seen
 from topup.rails import x402
-from topup.store.sqlite import SqliteStore
 
 LIVES, EACH, STEPS = 2000, 50, 400
 

@@ -29,11 +29,11 @@ from topup.domain.credits import DAY_MS, HOUR_MS, Doubt, Reading, Unknown
 from topup.domain.errors import StoreBusy, StoreError, StoreFenced, StoreUnusable
 from topup.domain.lifecycle import Fact, State, TopUp
 from topup.domain.money import Usd, Usdc, Wei
+from topup.ledger.location import FILE
+from topup.ledger.schema import MIGRATIONS
+from topup.ledger.store import SqliteStore
 from topup.ports.chain import Delivery, Seen, Sent
 from topup.ports.ledger import Control, Store, Told, Wish
-from topup.store.place import FILE
-from topup.store.schema import MIGRATIONS
-from topup.store.sqlite import SqliteStore
 
 # A second kind of store joins here: how its one writer is opened in a folder.
 KINDS: dict[str, Callable[[Path], SqliteStore]] = {"sqlite": SqliteStore.open_writer}
@@ -588,7 +588,7 @@ import sys
 from pathlib import Path
 from tests.builders import topup, NOW_MS
 from topup.domain.lifecycle import Fact
-from topup.store.sqlite import SqliteStore
+from topup.ledger.store import SqliteStore
 
 store = SqliteStore.open_writer(Path(sys.argv[1]))
 print("open", flush=True)

@@ -44,7 +44,7 @@ from topup.domain.credits import DAY_MS, HOUR_MS, Reading
 from topup.domain.errors import ApiError, ApiGone, ApiUnknown
 from topup.domain.events import Event, UsageUnknown
 from topup.domain.money import Usd
-from topup.store.sqlite import SqliteStore
+from topup.ledger.store import SqliteStore
 from topup.tally import KEYS_A_PASS, PAGES_A_PASS, TALLY, Tally
 
 # Noon of a day to come: ledger time is then this, whatever the machine's clock says.

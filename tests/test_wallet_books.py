@@ -34,11 +34,11 @@ from topup.domain.errors import ChainUnknown, SettingsError, SignerError, TopupE
 from topup.domain.events import CycleFailed, WalletUnchecked
 from topup.domain.lifecycle import Fact
 from topup.domain.money import Asset, Usd, Usdc, Wei
+from topup.ledger.store import SqliteStore
 from topup.period import statement_of
 from topup.ports.chain import Head, Holdings
 from topup.ports.rail import Rail
 from topup.settings import load
-from topup.store.sqlite import SqliteStore
 from topup.terms import Account, Route, Terms
 
 ETH = Commodity.ETH

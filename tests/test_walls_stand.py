@@ -18,9 +18,9 @@ from tests.builders import ACCOUNT, NOW_MS, operator, topup
 from topup.accounting.journal import Entry
 from topup.domain.credits import Doubt, Unknown
 from topup.domain.lifecycle import Fact, TopUp
+from topup.ledger import journal
+from topup.ledger.store import SqliteStore
 from topup.ports.chain import Delivery, Sent
-from topup.store import journal
-from topup.store.sqlite import SqliteStore
 from topup.wire.secrets import Masker
 
 HERE = Path(__file__).parents[1] / "topup"
@@ -28,9 +28,9 @@ HERE = Path(__file__).parents[1] / "topup"
 OWN_JSON = {
     "topup/domain/json_document.py",
     "topup/chain/contracts.py",
-    "topup/store/rows.py",
-    "topup/store/pieces.py",
-    "topup/store/sqlite.py",
+    "topup/ledger/rows.py",
+    "topup/ledger/log_ranges.py",
+    "topup/ledger/store.py",
 }
 # The one place that knows which secrets a provider must not make us say.
 BUILDS_PROVIDERS = {"topup/assemble.py"}

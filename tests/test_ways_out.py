@@ -22,6 +22,7 @@ from topup.domain.charge import parse
 from topup.domain.lifecycle import Fact, State
 from topup.domain.money import Wei
 from topup.domain.nonpayment import Fate
+from topup.ledger.store import SqliteStore
 from topup.ports.chain import Head, Sighting, Spent
 from topup.purchase import Purchase
 from topup.rails.coinbase import Coinbase
@@ -31,7 +32,6 @@ from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import Next
 from topup.sandbox.world import World, embedded
-from topup.store.sqlite import SqliteStore
 
 HOUR_MS = 3_600_000
 STORY_S = 90

@@ -25,11 +25,11 @@ from tests.served import PATIENCE_S, TOPUP, Served, served
 from topup.domain.errors import Exit, SettingsError, StoreError
 from topup.domain.lifecycle import State, TopUp
 from topup.domain.money import Usd
+from topup.ledger.store import SqliteStore
 from topup.ports.ledger import Requested, Told, Wish
 from topup.sandbox.gateway import Account, Gateway
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402_plain import Plain
-from topup.store.sqlite import SqliteStore
 
 ACCOUNT = "default"
 NOW_MS = 1_900_000_000_000

@@ -27,11 +27,11 @@ import pytest
 import tests.served
 from tests.served import PATIENCE_S, Running, Served, served
 from topup.domain.lifecycle import State
+from topup.ledger.location import FILE
+from topup.ledger.store import SqliteStore
 from topup.sandbox import contracts
-from topup.store.place import FILE
-from topup.store.sqlite import SqliteStore
 
-STORE = "topup.store.sqlite:SqliteStore"
+STORE = "topup.ledger.store:SqliteStore"
 RAIL = "topup.rails.coinbase:Coinbase"
 UNDER_TEST = [sys.executable, "-m", "tests.writer_under_test"]
 
@@ -282,7 +282,7 @@ def test_a_lock_file_that_was_left_behind_holds_nobody_up(tmp_path: Path) -> Non
 HOLD = """
 import sys
 from pathlib import Path
-from topup.store.sqlite import SqliteStore
+from topup.ledger.store import SqliteStore
 store = SqliteStore.open_writer(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

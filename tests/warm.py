@@ -39,7 +39,7 @@ LOADED: Final = (
     "topup.settings",
     "topup.signers.local",
     "topup.sinks.log",
-    "topup.store.sqlite",
+    "topup.ledger.store",
 )
 LOOK_S: Final = 0.02
 

@@ -1,6 +1,6 @@
 """How does a test stop or kill the real program at a chosen point? topup's own command line with one hook in it.
 
-    python -m tests.writer_under_test stop before topup.store.sqlite:SqliteStore.intend run
+    python -m tests.writer_under_test stop before topup.ledger.store:SqliteStore.intend run
 
 sends SIGSTOP to itself when that function is called for the first time (`after`: when it has returned), then goes on
 as `topup run`. `kill` sends SIGKILL. Instead of a function, `before sql:WORDS` names the first SQL statement the writer
@@ -66,16 +66,16 @@ def hook(target: str, when: str, point: Point) -> None:
 
 def hook_sql(words: str, point: Point) -> None:
     """Reach the point just before a statement that holds these words runs."""
-    from topup.store import file
+    from topup.ledger import database
 
-    honest = file.connect
+    honest = database.connect
 
     def traced(*given: Any) -> sqlite3.Connection:
         connection = honest(*given)
         connection.set_trace_callback(lambda sql: point.reach() if words in sql else None)
         return connection
 
-    setattr(file, "connect", traced)  # noqa: B010 - the type checker knows it as a function
+    setattr(database, "connect", traced)  # noqa: B010 - the type checker knows it as a function
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ Its rooms:
   rails/       the ways to pay
   chain/       what the chain says
   signers/     who signs
-  store/       where the ledger is kept
+  ledger/      where everything is kept
   wire/        what is let in of what others say
   sinks/       where events go
   doctor/      whether everything is in place

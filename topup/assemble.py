@@ -15,12 +15,12 @@ from topup.domain.json_document import read
 from topup.domain.lifecycle import MONEY_OUT
 from topup.domain.money import WEI_PER_ETH, Asset, Bps, EthPrice, Usd, Wei
 from topup.domain.policy import Ceilings, Limits, worst_spend
+from topup.ledger.store import SqliteStore
 from topup.ports.account import Clock, Sink
 from topup.ports.budget import Budget
 from topup.ports.rail import Rail
 from topup.ports.signer import Signer
 from topup.settings import Settings, fee_ceiling_bps, fixed_amount, secret, token
-from topup.store.sqlite import SqliteStore
 from topup.terms import COINBASE, MPP, X402, Account, Pace, Route, Terms
 
 if TYPE_CHECKING:  # what a command that only reads the ledger need not load

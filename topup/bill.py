@@ -19,8 +19,8 @@ from topup.accounting.statement import Period, Refill, refill
 from topup.accounting.usage import REMEMBERED_DAYS, Used, days, holes, labelled, ranked, shares, utc_day
 from topup.domain.credits import DAY_MS
 from topup.domain.money import WIDE, Usd
+from topup.ledger.store import SqliteStore
 from topup.period import statement_of
-from topup.store.sqlite import SqliteStore
 
 # 10^-9 dollars in one of the journal's units of credit.
 NANO = 1000

@@ -33,10 +33,10 @@ from topup.domain.policy import (
     permit,
     worst_spend,
 )
+from topup.ledger.store import SqliteStore
 from topup.ports.chain import Survey
 from topup.ports.rail import Rail
 from topup.settings import Settings
-from topup.store.sqlite import SqliteStore
 from topup.terms import COINBASE, MPP, X402, Asked, Terms
 
 # What a payment through the smallest pools needs as a limit, measured (docs: gas of the payment protocol).

@@ -28,10 +28,10 @@ from topup.output import document, leave, lost, prepare, say, warn, why_lost, wr
 
 if TYPE_CHECKING:
     from topup.domain.money import Usd
+    from topup.ledger.store import SqliteStore
     from topup.once import Ending
     from topup.ports.ledger import Wish
     from topup.settings import Settings
-    from topup.store.sqlite import SqliteStore
 
 app = typer.Typer(
     name="topup",
@@ -93,7 +93,7 @@ def load() -> Settings:
 
 def held_ledger(settings: Settings, command: str) -> SqliteStore:
     """Take the ledger as its writer for a command, and say what of it was open to others."""
-    from topup.store.sqlite import SqliteStore
+    from topup.ledger.store import SqliteStore
 
     store = SqliteStore.open_writer(settings.state_dir, command)
     for said in store.mended:
@@ -349,9 +349,9 @@ def status(
 def _status(*, as_json: bool, live: bool) -> Exit:
     from topup.assemble import limits
     from topup.clock import SystemClock
+    from topup.ledger.store import SqliteStore
     from topup.report import status as report
     from topup.report import status_lines
-    from topup.store.sqlite import SqliteStore
 
     settings = load()
     store = SqliteStore.open_reader(settings.state_dir)
@@ -378,8 +378,8 @@ def forecast(as_json: Json = False) -> None:
 def _forecast(*, as_json: bool) -> Exit:
     from topup.assemble import ceilings, limits
     from topup.clock import SystemClock
+    from topup.ledger.store import SqliteStore
     from topup.outlook import forecast_document, forecast_lines, forecast_of
-    from topup.store.sqlite import SqliteStore
 
     settings = load()
     store, allowed = SqliteStore.open_reader(settings.state_dir), limits(settings)
@@ -403,8 +403,8 @@ def history(
 
 
 def _history(count: int, *, as_json: bool) -> Exit:
+    from topup.ledger.store import SqliteStore
     from topup.report import history_lines, topup_document
-    from topup.store.sqlite import SqliteStore
 
     settings = load()
     store = SqliteStore.open_reader(settings.state_dir)
@@ -432,7 +432,7 @@ def show_topup(
 def _show(topup_id: str, *, dossier: bool, as_json: bool) -> Exit:
     from topup.clock import SystemClock
     from topup.dossier import dossier_document, dossier_lines, find, life_document, life_lines
-    from topup.store.sqlite import SqliteStore
+    from topup.ledger.store import SqliteStore
 
     settings = load()
     store = SqliteStore.open_reader(settings.state_dir)
@@ -475,7 +475,7 @@ def _resume(*, as_json: bool) -> Exit:
 
 def _tell(name: str, value: str, sentence: str | None, *, as_json: bool) -> Exit:
     from topup.clock import SystemClock
-    from topup.store.sqlite import SqliteStore
+    from topup.ledger.store import SqliteStore
 
     settings = load()
     if not SqliteStore.exists(settings.state_dir):
@@ -757,7 +757,7 @@ def _answered(topup_id: str, word: str) -> str:
     """Return what this word about a top-up will do, or refuse one that can do nothing."""
     from topup.domain.errors import SettingsError
     from topup.domain.ways_out import answer
-    from topup.store.sqlite import SqliteStore
+    from topup.ledger.store import SqliteStore
 
     store = SqliteStore.open_reader(load().state_dir)
     try:
@@ -818,8 +818,8 @@ def ledger_verify(
 
 
 def _ledger_verify(head: str | None, *, as_json: bool) -> Exit:
+    from topup.ledger.store import SqliteStore
     from topup.report import audit_lines
-    from topup.store.sqlite import SqliteStore
 
     if head is not None and (len(head) != 64 or not set(head.lower()) <= set("0123456789abcdef")):
         raise SettingsError(f"--head {head[:80]!r} is no hash of a ledger", remedy="give the 64 hex digits as printed")
@@ -972,9 +972,9 @@ def _statement(days: tuple[str | None, str | None, str | None], form: Form, html
     from topup.bill import spend_of
     from topup.clock import SystemClock
     from topup.domain.money import Usd
+    from topup.ledger.store import SqliteStore
     from topup.outlook import bands, forecast_of
     from topup.period import period_of, statement_of
-    from topup.store.sqlite import SqliteStore
 
     settings = load()
     store = SqliteStore.open_reader(settings.state_dir)
@@ -1042,8 +1042,8 @@ def _usage(by: Split, days: tuple[str | None, str | None, str | None], form: Tab
     from topup.accounting.formats import usage as written
     from topup.bill import usage_of
     from topup.clock import SystemClock
+    from topup.ledger.store import SqliteStore
     from topup.period import period_of
-    from topup.store.sqlite import SqliteStore
 
     settings = load()
     store = SqliteStore.open_reader(settings.state_dir)

@@ -22,10 +22,10 @@ from topup.domain.credits import DAY_MS
 from topup.domain.errors import Exit
 from topup.domain.events import Event
 from topup.domain.money import WEI_PER_ETH, Asset
+from topup.ledger.store import SqliteStore
 from topup.rehearsal import REHEARSED, ground
 from topup.sandbox.world import World
 from topup.settings import load
-from topup.store.sqlite import SqliteStore
 
 # World seconds in a real one: a block passes in a fiftieth of a second.
 SCALE: Final = 100

@@ -21,8 +21,8 @@ from topup.domain.json_document import read
 from topup.domain.lifecycle import TERMINAL, Attempt, Broadcaster, Inclusion, TopUp
 from topup.domain.money import Usdc, Wei
 from topup.domain.tempo import TRANSFER_WITH_MEMO
+from topup.ledger.store import Life, SqliteStore
 from topup.rails.mpp_wire import challenges
-from topup.store.sqlite import Life, SqliteStore
 from topup.terms import COINBASE, MPP, X402
 
 SECOND_MS = 1_000

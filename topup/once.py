@@ -22,11 +22,11 @@ from topup.domain import events
 from topup.domain.errors import Exit, StoreBusy, StoreError, TopupError
 from topup.domain.lifecycle import MONEY_OUT, TERMINAL, State, TopUp
 from topup.domain.remedies import remedy
+from topup.ledger.store import SqliteStore
 from topup.ports.account import Clock, Sink
 from topup.ports.ledger import WITHDRAWN, Requested, Told, Wish
 from topup.report import topup_document
 from topup.settings import Settings
-from topup.store.sqlite import SqliteStore
 from topup.terms import Asked, Rest
 
 T = TypeVar("T")

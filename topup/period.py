@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from topup.accounting.statement import Period, Statement, draw
 from topup.domain.errors import SettingsError
-from topup.store.sqlite import SqliteStore
+from topup.ledger.store import SqliteStore
 
 
 def period_of(month: str | None, first: str | None, last: str | None, now_ms: int) -> Period:

@@ -19,9 +19,9 @@ from topup.domain.credits import HOUR_MS
 from topup.domain.errors import ApiGone, ChargeRefused, PaymentForbidden, SettingsError
 from topup.domain.money import Usd, Usdc
 from topup.domain.remedies import REMEDIES
+from topup.ledger.store import SqliteStore
 from topup.ports.chain import Survey
 from topup.settings import Settings
-from topup.store.sqlite import SqliteStore
 from topup.terms import COINBASE
 
 

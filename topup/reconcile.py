@@ -43,10 +43,10 @@ from topup.domain.errors import (
 from topup.domain.events import show
 from topup.domain.money import Usdc
 from topup.domain.ways_out import LOOK, RESOLVE
+from topup.ledger.store import SqliteStore
 from topup.openrouter import OpenRouter
 from topup.ports.chain import Head
 from topup.settings import Settings
-from topup.store.sqlite import SqliteStore
 from topup.terms import COINBASE, MPP, RAILS, X402
 
 T = TypeVar("T")

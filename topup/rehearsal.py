@@ -28,12 +28,12 @@ from topup.domain.credits import LASTING
 from topup.domain.errors import Exit, SettingsError
 from topup.domain.events import Event
 from topup.domain.money import UNITS_PER_USDC, WEI_PER_ETH, Asset, Usd, Usdc, Wei, plain
+from topup.ledger.store import SqliteStore
 from topup.sandbox import contracts
 from topup.sandbox.faults import WALLET_WEI, X402_SELLER, Fault
 from topup.sandbox.rpc import Chain
 from topup.sandbox.world import ETH_USD_E8, FEE_DESTINATION, World, embedded
 from topup.settings import load
-from topup.store.sqlite import SqliteStore
 
 # A run that reaches no verdict within this many seconds of the world ends as it stands.
 WORLD_SECONDS_MAX = 1800

@@ -10,10 +10,10 @@ from topup.domain.credits import DAY_MS, burn_usd_per_hour, runway
 from topup.domain.lifecycle import TERMINAL, State, TopUp
 from topup.domain.money import Usd, plain
 from topup.domain.policy import Limits
-from topup.store.sqlite import SqliteStore
+from topup.ledger.store import SqliteStore
 
 if TYPE_CHECKING:
-    from topup.store.journal import Audit
+    from topup.ledger.journal import Audit
 
 
 # What has to happen next, for as long as a top-up stays in a state; those that are over wait for nothing.

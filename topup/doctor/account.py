@@ -11,8 +11,8 @@ from topup.clock import SystemClock
 from topup.doctor.finding import Check, failed, skew, skipped
 from topup.domain.credits import LASTING, Reading, believe
 from topup.domain.errors import ApiError, TopupError
+from topup.ledger.store import SqliteStore
 from topup.settings import Settings
-from topup.store.sqlite import SqliteStore
 
 
 async def api(settings: Settings) -> list[Check]:

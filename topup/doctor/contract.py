@@ -20,9 +20,9 @@ from topup.doctor.finding import REFILLS_LOW, Check, failed, safely, skipped
 from topup.doctor.providers import Chain, longest, questioned
 from topup.domain.errors import ChainError, StoreError
 from topup.domain.money import EthPrice, Usdc, Wei, deviation_bps_up
+from topup.ledger.store import SqliteStore
 from topup.ports.chain import Call
 from topup.settings import Settings
-from topup.store.sqlite import SqliteStore
 
 # As long as the charges of Coinbase have lived that were seen; settings may allow for more.
 CHARGE_LIFE_S: Final = 172_800

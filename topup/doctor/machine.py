@@ -7,9 +7,9 @@ from pathlib import Path
 
 from topup.doctor.finding import Check, skipped
 from topup.exposure import Found, key_file, key_files
+from topup.ledger.location import exposed
+from topup.ledger.store import SqliteStore
 from topup.settings import Settings
-from topup.store.place import exposed
-from topup.store.sqlite import SqliteStore
 
 
 async def ledger(settings: Settings) -> list[Check]:

@@ -9,8 +9,8 @@ from topup.check import named, purse
 from topup.doctor import carried, contract
 from topup.doctor.finding import Check, failed, safely
 from topup.domain.errors import TopupError
+from topup.ledger.store import SqliteStore
 from topup.settings import Settings
-from topup.store.sqlite import SqliteStore
 from topup.terms import COINBASE
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from topup.ledger import database
+from topup.ledger.lock import Ledger
 from topup.ports.ledger import GONE, Control
-from topup.store import file
-from topup.store.writer import Ledger
 
 
 class Words(Ledger):
@@ -24,7 +24,7 @@ class Words(Ledger):
 
     def say(self, account: str, name: str, value: str, at_ms: int, by: str) -> None:
         """Store what a person wants of this ledger; any process may."""
-        with self._db_errors(), file.transaction(self._db):
+        with self._db_errors(), database.transaction(self._db):
             self._say(account, name, value, at_ms, by)
 
     def _say(self, account: str, name: str, value: str, at_ms: int, by: str) -> None:

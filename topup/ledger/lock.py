@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Final, Self
 
 from topup.domain.errors import Exit, StoreBusy, StoreFenced, StoreUnusable
-from topup.store import file, place
+from topup.ledger import database, location
 
 # The name under which a ledger keeps what tells it from every other: drawn once, carried along by each copy.
 SEED: Final = "seed"
@@ -33,7 +33,7 @@ class Ledger:
         self._epoch = epoch
         path = connection.execute("PRAGMA database_list").fetchone()["file"]
         self._file = Path(path) if path else None  # None: in memory
-        self._files = place.Files(self._file, lock) if self._file is not None and lock is not None else None
+        self._files = location.Files(self._file, lock) if self._file is not None and lock is not None else None
         self._fenced: StoreFenced | None = None
         # Masks our secrets in what is told in words: a second line, should whoever tells it have forgotten.
         self.hide: Callable[[str], str] = str
@@ -49,9 +49,9 @@ class Ledger:
             StoreBusy: another process holds it.
             StoreUnusable: it cannot be written, is damaged, or was made by a newer program.
         """
-        with file.explained(directory):
+        with database.explained(directory):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            mended = place.narrow(directory)
+            mended = location.narrow(directory)
             # flock ends with its process, so a lock file that is left behind holds nobody up. NFS before Linux 2.6.12
             # and some network file systems lock on one machine only: there the epoch alone keeps two writers apart.
             lock = os.fdopen(os.open(directory / "lock", os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab")
@@ -69,12 +69,12 @@ class Ledger:
                 lock.flush()
             with contextlib.ExitStack() as undo:
                 undo.callback(lock.close)
-                file.settle_file(directory)
-                connection = file.connect(directory / place.FILE)
+                database.settle_file(directory)
+                connection = database.connect(directory / location.FILE)
                 undo.callback(connection.close)
-                file.examine(connection, directory)
-                file.migrate(connection, directory)
-                with file.transaction(connection):
+                database.examine(connection, directory)
+                database.migrate(connection, directory)
+                with database.transaction(connection):
                     connection.execute("UPDATE ledger SET epoch = epoch + 1")
                     seed = ("", SEED, secrets.token_hex(16), 0, "topup")
                     connection.execute("INSERT OR IGNORE INTO control VALUES (?,?,?,?,?)", seed)
@@ -92,15 +92,15 @@ class Ledger:
             StoreUnusable: there is none, it is damaged, or it was made by a newer program.
             StoreBusy: its files were removed under the process that holds it.
         """
-        path = directory / place.FILE
-        place.must_be_whole(directory, lambda: cls.held(directory))
+        path = directory / location.FILE
+        location.must_be_whole(directory, lambda: cls.held(directory))
         if not path.exists():
             raise StoreUnusable(f"no ledger in {directory}", remedy="set state_dir, or start `topup run` once")
-        with file.explained(directory), contextlib.ExitStack() as undo:
-            file.not_empty(path)
-            connection = file.connect(path, writer=False)
+        with database.explained(directory), contextlib.ExitStack() as undo:
+            database.not_empty(path)
+            connection = database.connect(path, writer=False)
             undo.callback(connection.close)
-            file.must_be_known(connection, directory)
+            database.must_be_known(connection, directory)
             store = cls(connection, None, None)
             undo.pop_all()
             return store
@@ -112,14 +112,14 @@ class Ledger:
         Raises:
             StoreUnusable: the ledger cannot be read, or another version wrote it.
         """
-        with file.explained(directory), contextlib.ExitStack() as undo:
-            connection = file.connect(Path(":memory:"))
+        with database.explained(directory), contextlib.ExitStack() as undo:
+            connection = database.connect(Path(":memory:"))
             undo.callback(connection.close)
             if cls.exists(directory):
                 with contextlib.closing(cls.open_reader(directory)) as own:
                     own._db.backup(connection)  # noqa: SLF001 - one of this class
             else:
-                file.migrate(connection, directory)
+                database.migrate(connection, directory)
             (epoch,) = connection.execute("SELECT epoch FROM ledger").fetchone()
             store = cls(connection, None, epoch)
             undo.pop_all()
@@ -128,7 +128,7 @@ class Ledger:
     @staticmethod
     def exists(directory: Path) -> bool:
         """Tell whether there is a ledger in `directory`."""
-        return (directory / place.FILE).exists()
+        return (directory / location.FILE).exists()
 
     @staticmethod
     def holder(directory: Path) -> int | None:
@@ -148,7 +148,7 @@ class Ledger:
             StoreUnusable: the lock cannot be looked at.
         """
         lock = directory / "lock"
-        with file.explained(directory):
+        with database.explained(directory):
             if not lock.exists():
                 return False
             with lock.open("rb") as looked:
@@ -195,7 +195,7 @@ class Ledger:
         """One committed transaction of the writer, checked against the epoch."""
         if self._epoch is None:
             raise StoreFenced("this process opened the ledger for reading")
-        with self._db_errors(), file.transaction(self._db):
+        with self._db_errors(), database.transaction(self._db):
             newest = self._db.execute(
                 "UPDATE ledger SET newest_ms = max(newest_ms, ?) WHERE epoch = ?", (at_ms, self._epoch)
             ).rowcount
@@ -240,8 +240,8 @@ class Ledger:
         except sqlite3.Error as error:
             raise StoreUnusable(
                 f"the ledger {self._file} cannot be written: {error}",
-                remedy=f"{file.remedy(error, self._directory)}; nothing is spent until then",
-                passing=file.passing(error, self._directory),
+                remedy=f"{database.remedy(error, self._directory)}; nothing is spent until then",
+                passing=database.passing(error, self._directory),
             ) from error
 
     def _all(self, sql: str, *values: object) -> list[sqlite3.Row]:
@@ -251,8 +251,8 @@ class Ledger:
         except sqlite3.Error as error:
             raise StoreUnusable(
                 f"the ledger {self._file} cannot be read: {error}",
-                remedy=file.remedy(error, self._directory),
-                passing=file.passing(error, self._directory),
+                remedy=database.remedy(error, self._directory),
+                passing=database.passing(error, self._directory),
             ) from error
 
     def _one(self, sql: str, *values: object) -> sqlite3.Row:

@@ -17,11 +17,11 @@ from topup.accounting.closing import Checkpoint, Closed
 from topup.accounting.journal import Commodity, Entry
 from topup.domain.lifecycle import Attempt, TopUp
 from topup.domain.policy import Past
+from topup.ledger import journal, log_ranges, spending, usage
+from topup.ledger.readings import Readings
+from topup.ledger.recovered import Adoptions
+from topup.ledger.wishes import Wishes
 from topup.ports.chain import Piece
-from topup.store import caps, journal, pieces, usage
-from topup.store.adopted import Adoptions
-from topup.store.readings import Readings
-from topup.store.wishes import Wishes
 
 if TYPE_CHECKING:
     from topup.accounting.usage import ApiKey, DayUsed, Used
@@ -84,12 +84,12 @@ class SqliteStore(Readings, Adoptions, Wishes):
     def past(self, account: str, since_ms: int, fee_bps: int) -> list[Past]:
         """Return earlier top-ups as the policy sees them, oldest first."""
         with self._db_errors():
-            return caps.past(self._db, account, since_ms, fee_bps, self._newest)
+            return spending.past(self._db, account, since_ms, fee_bps, self._newest)
 
     def paid(self, account: str, since_ms: int, fee_bps: int) -> list[Past]:
         """Return payments in blocks since then, each at the time of its block; oldest first."""
         with self._db_errors():
-            return caps.paid(self._db, account, since_ms, fee_bps)
+            return spending.paid(self._db, account, since_ms, fee_bps)
 
     # -- the journal --------------------------------------------------------------------------------------------
 
@@ -176,13 +176,13 @@ class SqliteStore(Readings, Adoptions, Wishes):
     def piece(self, chain_id: int, subject: bytes, owner: str) -> Piece | None:
         """Return how far the logs of a payment were read through the providers of one owner."""
         with self._db_errors():
-            return pieces.load(self._db, chain_id, subject, owner)
+            return log_ranges.load(self._db, chain_id, subject, owner)
 
     def keep_piece(self, chain_id: int, subject: bytes, owner: str, piece: Piece, clock_ms: int) -> None:
         """Store how far they were read by now."""
         at_ms = self.now_ms(clock_ms)
         with self._write(at_ms) as db:
-            pieces.keep(db, chain_id, subject, owner, piece, at_ms)
+            log_ranges.keep(db, chain_id, subject, owner, piece, at_ms)
 
     # -- what was used ------------------------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ import sqlite3
 from topup.domain.lifecycle import NO_TOKENS, TERMINAL, Kind, State
 from topup.domain.money import Bps, Usd, Usdc, Wei
 from topup.domain.policy import Past
+from topup.ledger import rows
 from topup.ports.ledger import WITHDRAWN
-from topup.store import rows
 
 
 def past(db: sqlite3.Connection, account: str, since_ms: int, fee_bps: int, newest_ms: int) -> list[Past]:

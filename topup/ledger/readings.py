@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from topup.domain.credits import DAY_MS, HOUR_MS, Reading, Unknown
-from topup.store import rows
-from topup.store.writer import Ledger
+from topup.ledger import rows
+from topup.ledger.lock import Ledger
 
 # What becomes of readings: beyond this age (first) one is kept in so much time (second), both in milliseconds. Who
 # reads how far back: the burn rate and a lower total's acceptance one day, a sound baseline two hours; all readings of

@@ -8,8 +8,8 @@ from topup.accounting.journal import Entry
 from topup.accounting.reconciliation import WHY, Adopted, Done, Known, Stray, Transfer, stray_entry
 from topup.domain.lifecycle import Broadcaster, Fact, State, TopUp
 from topup.domain.money import Wei
-from topup.store import file, journal, rows
-from topup.store.topups import PLACE, TopUps, adopted_name, current
+from topup.ledger import database, journal, rows
+from topup.ledger.topups import PLACE, TopUps, adopted_name, current
 
 
 class Adoptions(TopUps):
@@ -31,7 +31,7 @@ class Adoptions(TopUps):
         at_ms: int,
     ) -> None:
         """Store how far a scan came and what it found; `pair` is contract and operator. Any process may."""
-        with self._db_errors(), file.transaction(self._db):
+        with self._db_errors(), database.transaction(self._db):
             row = (chain_id, wallet, *pair, *blocks, at_ms)
             self._db.execute("INSERT OR REPLACE INTO scan VALUES (?,?,?,?,?,?,?)", row)
             for t in found:

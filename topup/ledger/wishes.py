@@ -13,9 +13,9 @@ from topup.domain.credits import DAY_MS
 from topup.domain.errors import Exit, SettingsError
 from topup.domain.lifecycle import TERMINAL, Fact, State, TopUp
 from topup.domain.money import Usd
+from topup.ledger import database, rows
+from topup.ledger.topups import TopUps
 from topup.ports.ledger import WITHDRAWN, Requested, Told, Wish
-from topup.store import file, rows
-from topup.store.topups import TopUps
 
 # After one of these whoever asked has got the answer: the same command is a new wish.
 FINAL = (Exit.OK, Exit.PERSON)
@@ -41,7 +41,7 @@ class Wishes(TopUps):
         Raises:
             SettingsError: the name stands for another amount.
         """
-        with self._db_errors(), file.transaction(self._db):
+        with self._db_errors(), database.transaction(self._db):
             number = self._earlier(account, wish, at_ms)
             if number is None:
                 cursor = self._db.execute(
@@ -102,7 +102,7 @@ class Wishes(TopUps):
 
         True also where it was withdrawn before, or answered with "later": nobody acts on those.
         """
-        with self._db_errors(), file.transaction(self._db):
+        with self._db_errors(), database.transaction(self._db):
             won = self._db.execute(
                 f"UPDATE request SET withdrawn_ms = ? WHERE id = ? AND taken_ms IS NULL AND {WAITING}",  # noqa: S608 - a constant
                 (at_ms, number),
@@ -113,7 +113,7 @@ class Wishes(TopUps):
 
     def tell_request(self, number: int, code: int) -> None:
         """Store that whoever asked has been given this exit code."""
-        with self._db_errors(), file.transaction(self._db):
+        with self._db_errors(), database.transaction(self._db):
             self._db.execute("UPDATE request SET told = ? WHERE id = ?", (int(code), number))
 
     def requested(self, number: int) -> Requested:

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from topup.domain.errors import StoreBusy, StoreUnusable
-from topup.store import journal
-from topup.store.place import BACK, FILE, sync
-from topup.store.rows import RESTORE
-from topup.store.schema import CHAINED_FROM, MIGRATIONS
+from topup.ledger import journal
+from topup.ledger.location import BACK, FILE, sync
+from topup.ledger.rows import RESTORE
+from topup.ledger.schema import CHAINED_FROM, MIGRATIONS
 
 BUSY_TIMEOUT_MS = 5_000
 # How file systems say that they know no links: SMB shares, exFAT, folders shared with a virtual machine.

@@ -16,11 +16,11 @@ from topup.domain.credits import Reading
 from topup.domain.errors import StoreFenced, StoreUnusable
 from topup.domain.lifecycle import TERMINAL, Attempt, ChargeRow, Fact, Plan, State, TopUp, advance
 from topup.domain.money import Usd, Wei
+from topup.ledger import database, journal, rows
+from topup.ledger.lock import SEED
+from topup.ledger.notes import Words
 from topup.ports.chain import Seen, Sent, Taken
 from topup.ports.ledger import GONE
-from topup.store import file, journal, rows
-from topup.store.words import Words
-from topup.store.writer import SEED
 
 if TYPE_CHECKING:
     from topup.domain.charge import Verified
@@ -81,7 +81,7 @@ class TopUps(Words):
 
         Those older than `keep_ms` before this one are forgotten.
         """
-        with self._db_errors(), file.transaction(self._db):
+        with self._db_errors(), database.transaction(self._db):
             kept = [at for at in (self.told(account, BY_HAND) or "").split() if int(at) >= at_ms - keep_ms]
             self._say(account, BY_HAND, " ".join([*kept, str(at_ms)]), at_ms, "topup")
 
