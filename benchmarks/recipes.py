@@ -250,9 +250,9 @@ class ByAuthorization(ByCredential):
 
     def _login(self, url: str) -> str:
         from topup.domain.typed_data import personal_digest
-        from topup.rails.x402_wire import login_header, login_message
         from topup.sandbox.contracts import CHAIN_ID
-        from topup.x402_profile import PROFILES
+        from topup.sellers.x402_profile import PROFILES
+        from topup.sellers.x402_wire import login_header, login_message
 
         now = self.world.clock.now_ms()
         text = login_message(
@@ -270,8 +270,8 @@ class ByAuthorization(ByCredential):
     def pay(self, between: Callable[[], None]) -> None:
         """Ask for offers, sign the first, send it; what is not answered with 200 has failed."""
         from topup.domain.typed_data import Domain, authorization_digest
-        from topup.rails.x402_wire import Authorization, demanded, offers, payment_header
-        from topup.x402_profile import PROFILES
+        from topup.sellers.x402_profile import PROFILES
+        from topup.sellers.x402_wire import Authorization, demanded, offers, payment_header
 
         sale = PROFILES[self.seller.profile].sell
         url, body = f"{self.seller.url}{sale.path}", json.dumps({"amount": str(AMOUNT)})
@@ -300,7 +300,7 @@ class ByMachine(ByCredential):
     def pay(self, between: Callable[[], None]) -> None:
         """Ask for a challenge, sign, send; what is not answered with 202 has failed."""
         from topup.domain import tempo
-        from topup.rails.mpp_wire import challenges, credential, memo, payer, tempo_charge
+        from topup.sellers.mpp_wire import challenges, credential, memo, payer, tempo_charge
 
         url, body = f"{self.seller.url}/credits/purchases", json.dumps({"amount": AMOUNT})
         key = secrets.token_hex(16)

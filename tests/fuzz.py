@@ -36,9 +36,9 @@ from topup.chain.rpc import Rpc
 from topup.domain.charge import Clocks
 from topup.domain.errors import ChainError, TopupError
 from topup.domain.events import Event, ProviderSetAside
-from topup.exchange import Exchange
-from topup.openrouter import OpenRouter
 from topup.ports.chain import Call
+from topup.sellers.openrouter import OpenRouter
+from topup.wire.exchange import Exchange
 from topup.wire.http import Heard, NoAnswer
 
 BENT: Final = "one.example"
@@ -260,7 +260,7 @@ def seller(rounds: int, seed: int) -> int:
     """
     from tests import test_rails_safety as sellers
     from topup.domain.money import Usdc
-    from topup.exchange import Answered
+    from topup.wire.exchange import Answered
 
     x402, _ = sellers.x402_rail()
     mpp = sellers.mpp_rail({}, {}, {})

@@ -170,7 +170,7 @@ def watch_ports(course: Course) -> None:
 
 def watch_sellers(course: Course) -> None:
     """Watch what a rail asks its seller itself, by the method of HTTP: of its paths only one is posted to."""
-    from topup.exchange import Exchange
+    from topup.wire.exchange import Exchange
 
     honest = Exchange.ask
 

@@ -34,10 +34,10 @@ from topup.domain.events import Event
 from topup.domain.lifecycle import Attempt, Inclusion, Kind, Plan
 from topup.domain.money import Asset, EthPrice, Usd, Usdc, Wei
 from topup.domain.nonpayment import Fate
-from topup.exchange import Answered
 from topup.ports.account import Key
 from topup.ports.chain import Call, Delivery, Head, Holdings, Seen, Sent, Sighting, Simulation, Spent, Survey, Trace
 from topup.sandbox.charges import STRANGER, Ask, named_address
+from topup.wire.exchange import Answered
 
 T = TypeVar("T")
 BLOCK_S = 2

@@ -35,9 +35,9 @@ from topup.domain import tempo
 from topup.domain.charge import Verified
 from topup.domain.dollars import TEMPO_DOLLAR
 from topup.domain.lifecycle import Plan
-from topup.exchange import Answered
-from topup.rails import mpp, mpp_choice, mpp_wire
 from topup.sandbox.charges import STRANGER
+from topup.sellers import mpp, mpp_choice, mpp_wire
+from topup.wire.exchange import Answered
 
 REALM: Final = "seller.example"
 KEY: Final = "sk-or-simulated-key-of-nobody"

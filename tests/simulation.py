@@ -53,12 +53,12 @@ from topup.domain.lifecycle import TABLE, Attempt, Fact, State
 from topup.domain.money import Asset, Bps, Usd
 from topup.ledger.store import SqliteStore
 from topup.ports.rail import Rail
-from topup.rails import authorized, coinbase, mpp, x402
-from topup.rails.mpp_choice import Terms as MppTerms
-from topup.rails.x402_choice import Token
+from topup.sellers import authorization, coinbase, mpp, x402
+from topup.sellers.mpp_choice import Terms as MppTerms
+from topup.sellers.x402_choice import Token
+from topup.sellers.x402_profile import PROFILES
 from topup.settings import Settings, load
 from topup.terms import COINBASE, MPP, X402, Account, Rest, Route, Terms
-from topup.x402_profile import PROFILES
 
 # By a seed's remainder: rail, and what is paid with.
 WAYS = ((MPP, Asset.USDC_E), (COINBASE, Asset.ETH), (X402, Asset.USDC), (COINBASE, Asset.USDC))
@@ -246,11 +246,11 @@ class Simulation:
         return coinbase.Coinbase(api, chain, signer, self.clock, self.api.pins, terms)
 
     def _mpp(self, exchange: Any, chain: Any, signer: Any) -> Rail:
-        seller = authorized.Seller(exchange, KEY, self._bounds(TEMPO_DOLLAR.token), 40)
+        seller = authorization.Seller(exchange, KEY, self._bounds(TEMPO_DOLLAR.token), 40)
         return mpp.Mpp(seller, chain, signer, self.clock, terms=MppTerms(REALM, TEMPO_DOLLAR.asset, {}))
 
     def _x402(self, exchange: Any, chain: Any, signer: Any) -> Rail:
-        one, seller = BASE_DOLLAR, authorized.Seller(exchange, "", self._bounds(BASE_DOLLAR.token), 40)
+        one, seller = BASE_DOLLAR, authorization.Seller(exchange, "", self._bounds(BASE_DOLLAR.token), 40)
         token = Token(one.chain_id, one.asset, one.token, one.name, one.version)
         return x402.X402(seller, chain, signer, self.clock, profile=PROFILES["plain"], token=token)
 

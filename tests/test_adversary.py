@@ -14,12 +14,12 @@ from eth_utils.crypto import keccak
 from tests.stage import Stage
 from topup.domain.errors import ApiUnknown
 from topup.domain.lifecycle import Attempt, State, TopUp
-from topup.rails.coinbase import Coinbase
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import Next, RpcError
 from topup.sandbox.world import World, embedded
+from topup.sellers.coinbase import Coinbase
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS

@@ -43,7 +43,7 @@ from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
 
-RAIL = "topup.rails.coinbase:Coinbase"
+RAIL = "topup.sellers.coinbase:Coinbase"
 UNDER_TEST = [sys.executable, "-m", "tests.writer_under_test"]
 BUY = ("once", "--amount", "10", "--yes")
 

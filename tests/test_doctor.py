@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.test_mpp import selling
-from topup import files
 from topup.doctor import Check, examine
 from topup.doctor.account import _date_s
 from topup.ledger.location import FILE
@@ -23,6 +22,7 @@ from topup.sandbox import contracts
 from topup.sandbox.rpc import RpcError
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling as selling_as
+from topup.wire import files
 
 pytestmark = pytest.mark.machine_time
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from tests.served import TOPUP, ran
 from topup.chain.rpc import Rpc
 from topup.domain.errors import ApiUnknown, ChainUnknown, SettingsError
-from topup.exchange import Exchange
 from topup.wire.egress import Way, _trust, loopback, way
+from topup.wire.exchange import Exchange
 from topup.wire.http import Client
 
 URL = "https://gateway.example/api/v1"

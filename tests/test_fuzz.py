@@ -11,8 +11,8 @@ from tests.bending import Broken
 from tests.fuzz import SIDES, run
 from tests.fuzz_payments import KINDS, play
 from tests.tools import require
-from topup import openrouter
 from topup.chain import rpc
+from topup.sellers import openrouter
 
 ROUNDS = 2000
 

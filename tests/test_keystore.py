@@ -15,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.test_settings import environ
-from topup import assemble, check, files
+from topup import assemble, check
 from topup.domain.errors import FileAway, MemoryShort, SettingsError
 from topup.settings import load
 from topup.signers import keystore
 from topup.signers.keystore import opened
+from topup.wire import files
 
 KEY = bytes.fromhex("22" * 32)
 ADDRESS = Account.from_key(KEY).address

@@ -21,13 +21,13 @@ from topup.domain.dollars import PATH_DOLLAR, TEMPO_DOLLAR, TEMPO_TOKENS, Dollar
 from topup.domain.errors import ChargeRefused
 from topup.domain.lifecycle import Attempt, Broadcaster, ChargeRow, TopUp
 from topup.domain.money import Bps, Usd
-from topup.exchange import Answered
 from topup.ports.chain import Sent
-from topup.rails import authorized, mpp
-from topup.rails.mpp_choice import Terms
-from topup.rails.mpp_fields import OPENROUTER, Fields
 from topup.sandbox.charges import STRANGER
 from topup.sandbox.tempo import MACH, OUSD
+from topup.sellers import authorization, mpp
+from topup.sellers.mpp_choice import Terms
+from topup.sellers.mpp_fields import OPENROUTER, Fields
+from topup.wire.exchange import Answered
 
 REALM: Final = "seller.example"
 ENDS: Final = "2026-09-21T14:18:20Z"
@@ -67,7 +67,7 @@ def rail_of(
     whom = frozenset({SOLD_TO}) if pinned else None
     bounds = Bounds(dollar.token, whom, Bps(600), 30, 900, "rails.mpp")
     terms = Terms(REALM, dollar.asset, TEMPO_TOKENS)
-    return mpp.Mpp(authorized.Seller(shop, "k-e-y", bounds, 1), shop, None, shop, terms=terms, fields=fields)
+    return mpp.Mpp(authorization.Seller(shop, "k-e-y", bounds, 1), shop, None, shop, terms=terms, fields=fields)
 
 
 def chosen(*lines: str, pinned: bool = True, dollar: Dollar = TEMPO_DOLLAR) -> str:

@@ -21,12 +21,12 @@ from topup.accounting.journal import WALLET, Commodity
 from topup.domain.errors import SettingsError
 from topup.domain.lifecycle import State
 from topup.domain.money import Asset
-from topup.rails.mpp_fields import OPENROUTER
 from topup.sandbox.http import Raw, Request, Response
 from topup.sandbox.purchase_wire import PURCHASES
 from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller
 from topup.sandbox.tempo import PATH_USD, USDC_E, Tempo
 from topup.sandbox.world import World
+from topup.sellers.mpp_fields import OPENROUTER
 from topup.settings import MppFieldsSection, load
 
 BASE: Final = "/api/v1"

@@ -26,7 +26,8 @@ from topup.domain.tempo import (
     sealed,
     transfer_with_memo,
 )
-from topup.rails.mpp_wire import (
+from topup.sandbox.tempo import Tempo
+from topup.sellers.mpp_wire import (
     CHARACTERS_MAX,
     Challenge,
     Receipt,
@@ -39,7 +40,6 @@ from topup.rails.mpp_wire import (
     receipt,
     tempo_charge,
 )
-from topup.sandbox.tempo import Tempo
 
 Json = dict[str, Any]
 KEY: Final = PrivateKey(b"\x11" * 32)

@@ -35,13 +35,13 @@ from topup.domain.errors import (
     Money,
 )
 from topup.domain.money import Usd
-from topup.exchange import BODY_BYTES_MAX, Exchange
-from topup.openrouter import OpenRouter, charge_body
 from topup.ports.account import Api
 from topup.sandbox import http
 from topup.sandbox.charges import HOSTILE
 from topup.sandbox.gateway import Account, Gateway, Place, faults_of
 from topup.sandbox.wire import WIRE_FAULTS
+from topup.sellers.openrouter import OpenRouter, charge_body
+from topup.wire.exchange import BODY_BYTES_MAX, Exchange
 
 P = ParamSpec("P")
 # Only what hangs runs into a time-out; a busy machine must not.

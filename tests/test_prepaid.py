@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from topup.domain.credits import Posting, Reading, baseline_settled, posting
 from topup.domain.money import Usd
-from topup.exchange import Answered
-from topup.prepaid import RISE_MIN, Prepaid
-from topup.x402_profile import PROFILES
+from topup.sellers.x402_account import RISE_MIN, Prepaid
+from topup.sellers.x402_profile import PROFILES
+from topup.wire.exchange import Answered
 
 
 class Told:

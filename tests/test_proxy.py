@@ -47,13 +47,13 @@ from topup.domain.credits import Reading
 from topup.domain.errors import ApiLimited, ApiUnknown, ChainUnknown
 from topup.domain.lifecycle import State
 from topup.domain.money import Usd
-from topup.exchange import Exchange
-from topup.openrouter import OpenRouter
 from topup.sandbox import contracts
 from topup.sandbox.anvil import Anvil
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.http import Request, Response, Server
 from topup.sandbox.world import World
+from topup.sellers.openrouter import OpenRouter
+from topup.wire.exchange import Exchange
 
 SEND, NONCE, BLOCK, CHAIN_ID = "eth_sendRawTransaction", "eth_getTransactionCount", "eth_blockNumber", "eth_chainId"
 BATCH: list[Query] = [(CHAIN_ID, []), (BLOCK, []), (CHAIN_ID, [])]

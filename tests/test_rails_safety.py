@@ -31,20 +31,20 @@ from topup.domain.errors import ApiRejected, ChargeRefused, PaymentForbidden, Si
 from topup.domain.lifecycle import Attempt, Broadcaster, ChargeRow, Kind, State, TopUp
 from topup.domain.money import Asset, Bps, Usd, Usdc, Wei
 from topup.domain.nonpayment import Fate
-from topup.exchange import Answered
 from topup.ports.chain import Head, Survey, Trace
 from topup.ports.rail import Rail
-from topup.rails import authorized, mpp, x402
-from topup.rails.mpp_choice import Terms
-from topup.rails.mpp_fields import OPENROUTER
-from topup.rails.x402_choice import Token
 from topup.sandbox.charges import STRANGER, Ask
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling
 from topup.sandbox.x402_seller import RECIPIENT, X402Conduct
+from topup.sellers import authorization, mpp, x402
+from topup.sellers.mpp_choice import Terms
+from topup.sellers.mpp_fields import OPENROUTER
+from topup.sellers.x402_choice import Token
+from topup.sellers.x402_profile import PROFILES
 from topup.signers.local import APPROVE, Ceilings, from_private_key
 from topup.terms import COINBASE, X402, Route
-from topup.x402_profile import PROFILES
+from topup.wire.exchange import Answered
 
 KEY = b"\x09" * 32
 PAYER = PrivateKey(KEY).public_key.to_canonical_address()
@@ -118,7 +118,7 @@ def x402_before(
     one = BASE_DOLLAR
     bounds = Bounds(one.token, pinned, Bps(600), 30, 900)
     token = Token(one.chain_id, one.asset, one.token, one.name, one.version)
-    told = authorized.Seller(world, "", bounds, 1)
+    told = authorization.Seller(world, "", bounds, 1)
     rail = x402.X402(told, world, signer, world, profile=PROFILES["plain"], token=token)
     return rail, world
 
@@ -294,7 +294,7 @@ def mpp_rail(
     line = "Payment " + ", ".join(f'{name}="{value}"' for name, value in named.items())
     world: Any = Standing(Answered("/credits/purchases", 402, (("www-authenticate", line),), b""))
     bounds = Bounds(TEMPO_DOLLAR.token, frozenset({SOLD_TO}), Bps(600), 30, 900)
-    return mpp.Mpp(authorized.Seller(world, key, bounds, 1), world, None, world, terms=MPP_TERMS)
+    return mpp.Mpp(authorization.Seller(world, key, bounds, 1), world, None, world, terms=MPP_TERMS)
 
 
 def test_an_honest_challenge_is_proven() -> None:

@@ -24,11 +24,11 @@ from topup.ledger.location import FILE
 from topup.once import Once
 from topup.ports.account import Clock
 from topup.ports.ledger import Wish
-from topup.rails.x402 import X402
 from topup.sandbox import contracts
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling
 from topup.sandbox.x402_seller import RECIPIENT, X402Conduct
+from topup.sellers.x402 import X402
 from topup.settings import load
 from topup.terms import Asked
 

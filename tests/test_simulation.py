@@ -27,7 +27,7 @@ from topup.domain.money import Usd, Wei
 from topup.domain.nonpayment import Death
 from topup.ledger.store import SqliteStore
 from topup.ports.chain import Seen
-from topup.rails import x402
+from topup.sellers import x402
 
 LIVES, EACH, STEPS = 2000, 50, 400
 

@@ -30,13 +30,13 @@ from topup.domain.dollars import TEMPO_DOLLAR
 from topup.domain.errors import ChargeRefused, SettingsError, SignerError
 from topup.domain.lifecycle import Attempt, Broadcaster, Plan, State
 from topup.domain.money import Usd, Usdc, Wei
-from topup.rails import mpp, mpp_choice
 from topup.sandbox import sponsor
 from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller
 from topup.sandbox.rpc import Next, RpcError
 from topup.sandbox.tempo import USDC_E, Tempo
 from topup.sandbox.tempo_transfer import decode
 from topup.sandbox.world import World
+from topup.sellers import mpp, mpp_choice
 from topup.settings import load
 from topup.signers.local import Ceilings, from_private_key
 from topup.terms import Asked

@@ -25,13 +25,13 @@ from topup.domain.nonpayment import Fate
 from topup.ledger.store import SqliteStore
 from topup.ports.chain import Head, Sighting, Spent
 from topup.purchase import Purchase
-from topup.rails.coinbase import Coinbase
 from topup.recall import confirmed
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import Next
 from topup.sandbox.world import World, embedded
+from topup.sellers.coinbase import Coinbase
 
 HOUR_MS = 3_600_000
 STORY_S = 90

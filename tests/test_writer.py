@@ -32,7 +32,7 @@ from topup.ledger.store import SqliteStore
 from topup.sandbox import contracts
 
 STORE = "topup.ledger.store:SqliteStore"
-RAIL = "topup.rails.coinbase:Coinbase"
+RAIL = "topup.sellers.coinbase:Coinbase"
 UNDER_TEST = [sys.executable, "-m", "tests.writer_under_test"]
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from topup.domain.dollars import BASE_DOLLAR
 from topup.domain.money import Bps, Usd
-from topup.rails.x402_choice import Token, Wanted, chosen, judged, refusal
-from topup.rails.x402_wire import listed
+from topup.sellers.x402_choice import Token, Wanted, chosen, judged, refusal
+from topup.sellers.x402_wire import listed
 
 Json = dict[str, Any]
 OURS, OTHER, WALLET = b"\xaa" * 20, b"\xbb" * 20, b"\xcc" * 20

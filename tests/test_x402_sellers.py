@@ -20,7 +20,7 @@ from topup.sandbox import contracts
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import HELD_UNITS, selling
 from topup.sandbox.x402_seller import RECIPIENT, X402Conduct
-from topup.x402_profile import PROFILES, Profile, profile
+from topup.sellers.x402_profile import PROFILES, Profile, profile
 
 ROOT = Path(__file__).resolve().parents[1]
 WALLET = b"\xab" * 20

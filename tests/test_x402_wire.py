@@ -22,7 +22,9 @@ from tests.oracles import python
 from topup.domain.charge import RAW_BYTES_MAX
 from topup.domain.errors import ChargeRefused
 from topup.domain.typed_data import Domain, authorization_digest, mark_call, personal_digest
-from topup.rails.x402_wire import (
+from topup.sandbox import contracts
+from topup.sandbox.world import World, embedded
+from topup.sellers.x402_wire import (
     Assumed,
     Authorization,
     Offer,
@@ -36,10 +38,8 @@ from topup.rails.x402_wire import (
     payment_header,
     settled,
 )
-from topup.sandbox import contracts
-from topup.sandbox.world import World, embedded
-from topup.verbatim import read as verbatim
-from topup.verbatim import write
+from topup.wire.verbatim import read as verbatim
+from topup.wire.verbatim import write
 
 Json = dict[str, Any]
 ORACLES = Path(__file__).parent / "oracles"

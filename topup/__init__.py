@@ -5,7 +5,7 @@ Its rooms:
   domain/      words and pure judgement: money, a charge, a top-up, a decision
   accounting/  the journal, what is reckoned from it, and how it is written
   ports/       what the flow needs from the world, as protocols
-  rails/       the ways to pay
+  sellers/     who sells credits: their APIs, and the ways to pay
   chain/       what the chain says
   signers/     who signs
   ledger/      where everything is kept

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from topup import files
 from topup.clock import SystemClock
 from topup.domain.errors import SettingsError, SignerError
 from topup.domain.json_document import read
@@ -22,6 +21,7 @@ from topup.ports.rail import Rail
 from topup.ports.signer import Signer
 from topup.settings import Settings, fee_ceiling_bps, fixed_amount, secret, token
 from topup.terms import COINBASE, MPP, X402, Account, Pace, Route, Terms
+from topup.wire import files
 
 if TYPE_CHECKING:  # what a command that only reads the ledger need not load
     from topup.chain.evm import EvmChain
@@ -34,14 +34,14 @@ if TYPE_CHECKING:  # what a command that only reads the ledger need not load
     from topup.domain.charge import Pins
     from topup.domain.dollars import Dollar
     from topup.domain.events import Event
-    from topup.exchange import Exchange
-    from topup.openrouter import OpenRouter
-    from topup.prepaid import Prepaid
-    from topup.rails.mpp_fields import Fields
-    from topup.rails.x402_wire import Login
+    from topup.sellers.mpp_fields import Fields
+    from topup.sellers.openrouter import OpenRouter
+    from topup.sellers.x402_account import Prepaid
+    from topup.sellers.x402_profile import Profile as Seller
+    from topup.sellers.x402_wire import Login
     from topup.signers.local import LocalSigner
+    from topup.wire.exchange import Exchange
     from topup.wire.secrets import Masker
-    from topup.x402_profile import Profile as Seller
 
 PINNED = "pinned_recipients"
 # A block of Base is safe within minutes; after this the provider or the chain deserves a look.
@@ -199,13 +199,13 @@ def api(s: Settings, clock: Clock, store: SqliteStore | None = None, key: Signer
     Raises:
         SettingsError: there is no key.
     """
-    from topup.exchange import Exchange
-    from topup.openrouter import OpenRouter
+    from topup.sellers.openrouter import OpenRouter
+    from topup.wire.exchange import Exchange
 
     exchange = Exchange(s.api.url, timeout_s=s.api.timeout_s)
     if s.api.kind == "openrouter":
         return OpenRouter(exchange, api_key(s), now_ms=clock.now_ms)
-    from topup.prepaid import Prepaid
+    from topup.sellers.x402_account import Prepaid
 
     asked = _told_by(s)
     login = _login(s, key) if asked.balance.auth == "login" else None
@@ -224,7 +224,7 @@ def _told_by(s: Settings) -> Seller:
     """Return who tells the balance, and how: the x402 rail's seller, or the mpp rail's, which wants a key."""
     if s.api.kind != MPP:
         return seller(s)
-    from topup.x402_profile import keyed
+    from topup.sellers.x402_profile import keyed
 
     told = fields(s)
     return keyed(told.balance_path, told.balance_field)
@@ -236,7 +236,7 @@ def seller(s: Settings) -> Seller:
     Raises:
         SettingsError: there is none of that name, or its file cannot be read.
     """
-    from topup import x402_profile
+    from topup.sellers import x402_profile
 
     return x402_profile.profile(s.rails.x402.profile)
 
@@ -247,7 +247,7 @@ def _login(s: Settings, key: Signer | None) -> Login:
     Raises:
         SettingsError: there is no key to sign with.
     """
-    from topup.rails.x402_wire import Login
+    from topup.sellers.x402_wire import Login
 
     owner = key if key is not None else signer(s)
     if owner is None:
@@ -536,7 +536,7 @@ class Parts:
 
 
 def _coinbase(p: Parts) -> Rail:
-    from topup.rails import coinbase
+    from topup.sellers import coinbase
     from topup.wire.secrets import Masker
 
     s = p.settings
@@ -559,10 +559,10 @@ def _x402(p: Parts) -> Rail:
     from topup.chain.owners import quorum
     from topup.domain.charge import Bounds
     from topup.domain.dollars import BASE_DOLLAR
-    from topup.exchange import Exchange
-    from topup.rails import authorized as shared
-    from topup.rails.x402 import X402
-    from topup.rails.x402_choice import Token
+    from topup.sellers import authorization as shared
+    from topup.sellers.x402 import X402
+    from topup.sellers.x402_choice import Token
+    from topup.wire.exchange import Exchange
 
     s, r, d = p.settings, p.settings.rails.x402, BASE_DOLLAR
     asked = seller(s)
@@ -593,10 +593,10 @@ def _mpp(p: Parts) -> Rail:
     from topup.chain.owners import quorum
     from topup.domain.charge import Bounds
     from topup.domain.dollars import TEMPO_DOLLARS, TEMPO_TOKENS
-    from topup.exchange import Exchange
-    from topup.rails import mpp
-    from topup.rails.authorized import Seller
-    from topup.rails.mpp_choice import Terms
+    from topup.sellers import mpp
+    from topup.sellers.authorization import Seller
+    from topup.sellers.mpp_choice import Terms
+    from topup.wire.exchange import Exchange
 
     s, r = p.settings, p.settings.rails.mpp
     dollar = TEMPO_DOLLARS[r.pay_with]
@@ -631,7 +631,7 @@ def _mpp(p: Parts) -> Rail:
 
 def fields(s: Settings) -> Fields:
     """Return how the mpp seller is asked, in the words of its record."""
-    from topup.rails.mpp_fields import Fields
+    from topup.sellers.mpp_fields import Fields
 
     return Fields(**s.rails.mpp.fields.model_dump())
 
@@ -661,8 +661,8 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
         SettingsError, SignerError: something is missing or cannot be opened.
     """
     from topup.cycle import Cycle
-    from topup.exchange import Exchange
-    from topup.openrouter import OpenRouter
+    from topup.sellers.openrouter import OpenRouter
+    from topup.wire.exchange import Exchange
 
     time = clock or SystemClock()
     store.hide = masker(s)

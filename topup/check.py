@@ -330,7 +330,7 @@ async def dollars(settings: Settings, one: Purse, own: bytes) -> Survey:
 
 def network_fee(one: Purse, found: Survey) -> Usdc:
     """Return the most that the network would take of a payment now, as the rail plans it; nothing where others pay."""
-    from topup.rails.mpp import GAS_LIMIT, PRICES_PER_UNIT
+    from topup.sellers.mpp import GAS_LIMIT, PRICES_PER_UNIT
 
     if not one.dollar.pays_fee:
         return NO_TOKENS

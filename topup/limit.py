@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from topup import assemble, files
+from topup import assemble
 from topup.chain.rpc import Rpc, RpcError, quantity
 from topup.chain.survey import head, reason
 from topup.check import access_key, dollars, payer, purse, refill_total
@@ -24,6 +24,7 @@ from topup.domain.money import Usd, Usdc, plain
 from topup.domain.policy import END_OF_CALENDAR_S, Permission, moment, usable
 from topup.settings import Settings
 from topup.terms import MPP
+from topup.wire import files
 
 if TYPE_CHECKING:  # reading a limit opens no root key
     from topup.signers.root import RootKey

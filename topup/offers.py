@@ -19,12 +19,12 @@ from topup.domain.errors import ChargeRefused, PaymentForbidden, SettingsError, 
 from topup.domain.events import Event
 from topup.domain.json_document import read
 from topup.domain.money import Usd
-from topup.exchange import Exchange
 from topup.ledger.store import SqliteStore
 from topup.ports.budget import Budget
-from topup.rails.mpp import Mpp
-from topup.rails.x402 import X402
+from topup.sellers.mpp import Mpp
+from topup.sellers.x402 import X402
 from topup.settings import Settings
+from topup.wire.exchange import Exchange
 from topup.x402_look import line_of
 
 

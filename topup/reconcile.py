@@ -44,8 +44,8 @@ from topup.domain.events import show
 from topup.domain.money import Usdc
 from topup.domain.ways_out import LOOK, RESOLVE
 from topup.ledger.store import SqliteStore
-from topup.openrouter import OpenRouter
 from topup.ports.chain import Head
+from topup.sellers.openrouter import OpenRouter
 from topup.settings import Settings
 from topup.terms import COINBASE, MPP, RAILS, X402
 

@@ -29,11 +29,12 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from topup import files, variables
+from topup import variables
 from topup.chain.owners import quorum
 from topup.domain.errors import FileAway, SettingsError
 from topup.domain.money import plain
-from topup.rails.mpp_fields import OPENROUTER as SELLER
+from topup.sellers.mpp_fields import OPENROUTER as SELLER
+from topup.wire import files
 
 PREFIX = "TOPUP_"
 CONFIG = "TOPUP_CONFIG"
@@ -820,7 +821,9 @@ def check(s: Settings) -> list[str]:
 
 def _x402(s: Settings, least: Decimal, most: Decimal) -> list[str]:
     """Return what contradicts the record of the x402 seller; `least` and `most` are what a top-up may be of."""
-    from topup.x402_profile import profile  # its models cost a tenth of a second, and most settings name no seller
+    from topup.sellers.x402_profile import (
+        profile,  # its models cost a tenth of a second, and most settings name no seller
+    )
 
     try:
         seller = profile(s.rails.x402.profile)

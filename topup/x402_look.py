@@ -15,7 +15,7 @@ from topup.chain.rpc import unhexed
 from topup.domain.charge import Finding, Request
 from topup.domain.errors import ChainError, ChargeRefused
 from topup.domain.json_document import read
-from topup.rails.x402 import X402
+from topup.sellers.x402 import X402
 
 # How the code of an account begins that has handed itself to a contract (EIP-7702); the contract's address follows.
 DELEGATED: Final = bytes.fromhex("ef0100")

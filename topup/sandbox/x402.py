@@ -26,7 +26,7 @@ from topup.sandbox.x402_faults import Offer, OwnPlace
 from topup.sandbox.x402_login import logged_in, presented
 from topup.sandbox.x402_plain import EXTENSIONS, SOLANA, Plain, crowded, garbled
 from topup.sandbox.x402_seller import UNITS, Settlement, Statement, X402Conduct, X402Seller, written
-from topup.x402_profile import PROFILES, Profile
+from topup.sellers.x402_profile import PROFILES, Profile
 
 Json = Any
 World = Any

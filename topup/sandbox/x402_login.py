@@ -18,7 +18,7 @@ from eth_utils.address import is_checksum_address
 
 from topup.sandbox.facilitator import recovered
 from topup.sandbox.seller import unix_ms_of
-from topup.x402_profile import LoginText
+from topup.sellers.x402_profile import LoginText
 
 LIFE_MS_MAX: Final = 600_000
 SKEW_MS: Final = 60_000

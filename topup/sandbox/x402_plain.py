@@ -23,7 +23,7 @@ from topup.sandbox.seller import answer_of
 from topup.sandbox.x402_faults import CROWD, FIRST_CROWD, Offer
 from topup.sandbox.x402_login import logged_in, presented
 from topup.sandbox.x402_seller import UNITS, Settlement, Statement, X402Conduct, X402Seller, written
-from topup.x402_profile import PROFILES, Profile
+from topup.sellers.x402_profile import PROFILES, Profile
 
 Json = Any
 

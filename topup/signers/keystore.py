@@ -13,9 +13,9 @@ from typing import Any, Final
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
-from topup import files
 from topup.domain.errors import MemoryShort, SettingsError
 from topup.domain.json_document import Twice, Unreadable, read
+from topup.wire import files
 
 # py_ecc, which eth_account loads, lets Python recurse 100,000 deep; on CPython 3.11 a JSON answer nested as deep as
 # that overflows the C stack and ends the process. 60,000 levels still fit into 8 MiB; this leaves room.

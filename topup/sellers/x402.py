@@ -23,15 +23,15 @@ from topup.domain.errors import ApiError, ApiUnknown, ChargeRefused
 from topup.domain.json_document import read
 from topup.domain.lifecycle import NO_TOKENS, Attempt, Plan, TopUp
 from topup.domain.money import Usd, Usdc
-from topup.exchange import Answered
 from topup.ports.account import Clock
 from topup.ports.chain import Delivery, Sent, Survey, TokenChain, Trace
 from topup.ports.rail import Claim
 from topup.ports.signer import Signer
-from topup.rails.authorized import Authorized, Seller
-from topup.rails.heard import unclear, unreadable
-from topup.rails.x402_choice import Judged, Token, Wanted, chosen, judge, judged, refusal
-from topup.rails.x402_wire import (
+from topup.sellers.authorization import Authorized, Seller
+from topup.sellers.receipt import unclear, unreadable
+from topup.sellers.x402_choice import Judged, Token, Wanted, chosen, judge, judged, refusal
+from topup.sellers.x402_profile import Profile, identity
+from topup.sellers.x402_wire import (
     TELL,
     Assumed,
     Authorization,
@@ -43,8 +43,8 @@ from topup.rails.x402_wire import (
     payment_header,
     settled,
 )
+from topup.wire.exchange import Answered
 from topup.wire.reading import walled
-from topup.x402_profile import Profile, identity
 
 NONCE_BYTES: Final = 32
 # What we ask for ends so much before the longest life that is proven: the chain's clock may be behind ours.

@@ -18,7 +18,7 @@ from topup.domain.charge import Finding
 from topup.domain.errors import ChargeRefused
 from topup.domain.lifecycle import NO_TOKENS
 from topup.domain.money import Asset, Usdc
-from topup.rails.mpp_wire import FIELD, UNREADABLE, Challenge, TempoCharge, memo, tempo_charge
+from topup.sellers.mpp_wire import FIELD, UNREADABLE, Challenge, TempoCharge, memo, tempo_charge
 
 OWN_HEADER: Final = "Payment-Authorization"
 ID_MAX: Final = 4096

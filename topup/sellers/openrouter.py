@@ -23,9 +23,9 @@ from topup.domain.credits import Reading
 from topup.domain.errors import ApiError, ApiGone, ApiRejected, ApiUnknown
 from topup.domain.json_document import PARTS_MAX, NoJson, Repeated, Unreadable, read
 from topup.domain.money import WIDE, Usd, plain
-from topup.exchange import Exchange, fail, instead
 from topup.ports.account import Key
 from topup.wire.clean import SENTENCE_MAX, clean
+from topup.wire.exchange import Exchange, fail, instead
 from topup.wire.reading import reading
 from topup.wire.secrets import Masker
 

@@ -19,7 +19,7 @@ from topup.ports.account import Api, Clock
 from topup.ports.chain import Call, Chain, Holdings, Sent, Sighting, Simulation, Spent, Survey
 from topup.ports.rail import Claim
 from topup.ports.signer import Signer
-from topup.rails.heard import leaky, unreadable
+from topup.sellers.receipt import leaky, unreadable
 from topup.wire.reading import walled
 from topup.wire.secrets import NOTHING, Masker
 

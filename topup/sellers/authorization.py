@@ -16,10 +16,10 @@ from topup.domain.errors import ApiGone, ApiRejected, ApiUnknown, ChainUnknown, 
 from topup.domain.lifecycle import Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.domain.money import Asset, Wei
 from topup.domain.nonpayment import Fate, More
-from topup.exchange import Answered, Exchange, fail
 from topup.ports.account import Clock
 from topup.ports.chain import Delivery, Holdings, Sent, Sighting, Spent, Survey, TokenChain, Trace
 from topup.ports.signer import Signer
+from topup.wire.exchange import Answered, Exchange, fail
 from topup.wire.secrets import Masker
 
 D = TypeVar("D", bound=Demand)

@@ -15,7 +15,7 @@ from typing import Final
 from topup.domain.charge import Finding
 from topup.domain.errors import ChargeRefused
 from topup.domain.money import Asset, Bps, Usd, Usdc
-from topup.rails.x402_wire import Offer, Unread
+from topup.sellers.x402_wire import Offer, Unread
 
 # So many offers are told of in one sentence.
 TOLD_MAX: Final = 4

@@ -17,10 +17,10 @@ from topup.domain.charge import Request
 from topup.domain.credits import Reading
 from topup.domain.errors import ApiGone, ApiUnauthorized, ApiUnknown
 from topup.domain.money import Usd
-from topup.exchange import Answered, Exchange, fail
 from topup.ports.account import Key
+from topup.sellers.x402_profile import Login, Profile, identity
+from topup.wire.exchange import Answered, Exchange, fail
 from topup.wire.reading import walled
-from topup.x402_profile import Login, Profile, identity
 
 # Less is no purchase (sellers take a dollar at least): two replicas that differ by cents would otherwise be taken for
 # purchases and usage in turn, and both totals would climb for ever. What is left is then understated by as much.

@@ -23,16 +23,16 @@ from topup.domain.errors import ApiError, ApiUnknown, ChargeRefused, SignerError
 from topup.domain.json_document import Unreadable, read
 from topup.domain.lifecycle import Attempt, Plan, TopUp
 from topup.domain.money import Usdc, Wei
-from topup.exchange import Answered
 from topup.ports.account import Clock
 from topup.ports.chain import Delivery, Sent, Survey, TokenChain, Trace
 from topup.ports.rail import Claim
 from topup.ports.signer import Signer
-from topup.rails.authorized import Authorized, Seller
-from topup.rails.heard import unclear, unreadable
-from topup.rails.mpp_choice import Due, Judged, Terms, choose, findings, is_ours, judge
-from topup.rails.mpp_fields import OPENROUTER, Fields
-from topup.rails.mpp_wire import FIELD, Challenge, TempoCharge, challenges, credential, payer, receipt, tempo_charge
+from topup.sellers.authorization import Authorized, Seller
+from topup.sellers.mpp_choice import Due, Judged, Terms, choose, findings, is_ours, judge
+from topup.sellers.mpp_fields import OPENROUTER, Fields
+from topup.sellers.mpp_wire import FIELD, Challenge, TempoCharge, challenges, credential, payer, receipt, tempo_charge
+from topup.sellers.receipt import unclear, unreadable
+from topup.wire.exchange import Answered
 from topup.wire.reading import walled
 from topup.wire.secrets import Masker
 

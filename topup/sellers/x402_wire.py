@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple, Never, Protocol
 from topup.domain import json_document as plain
 from topup.domain.charge import RAW_BYTES_MAX
 from topup.domain.errors import ChargeRefused
-from topup.verbatim import Numeral, read, write
+from topup.wire.verbatim import Numeral, read, write
 
 # What is echoed to the seller is no deeper than this, its numbers no longer, and of more offers nobody means one.
 DEPTH_MAX: Final = 40

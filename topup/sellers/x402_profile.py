@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from topup import files
 from topup.domain.errors import SettingsError
 from topup.domain.money import Usd, plain
-from topup.verbatim import Numeral, write
+from topup.wire import files
+from topup.wire.verbatim import Numeral, write
 
 FILE_BYTES_MAX: Final = 64 * 1024
 # What a path or a body may name of a purchase.

@@ -1,1 +1,0 @@
-"""How do dollars become something payable? One file a rail."""

@@ -1,0 +1,1 @@
+"""Who sells credits: their APIs, and the ways to pay them."""
