@@ -28,8 +28,8 @@ from typing import Any, Final
 from tests import builders
 from tests.bending import KEY, Broken, bent, encoded, said
 from tests.test_chain import ENOUGH, HEAD_AGE_MAX_S, LAG_MAX_S, TOTAL, Stand, stand_on
+from topup.chain.contract_chain import EvmChain
 from topup.chain.contracts import payment_data
-from topup.chain.evm import EvmChain
 from topup.chain.profiles import BASE
 from topup.chain.providers import Providers
 from topup.chain.rpc import Rpc

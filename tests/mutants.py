@@ -140,7 +140,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "no-control-asked-for",
-        "topup/chain/traces.py",
+        "topup/chain/authorizations.py",
         '        shown = await control(rpc, at, trace.ends_s, search.may) if trace.mark is None else b""\n',
         '        shown = b""\n',
         "tests/test_control.py::test_two_without_logs_prove_nothing",
@@ -168,14 +168,14 @@ MUTANTS: Final = (
     ),
     Mutant(
         "receipt-status-ignored",
-        "topup/chain/evidence.py",
+        "topup/chain/receipts.py",
         'success = quantity(receipt.get("status"), "the receipt\'s status") == 1',
         "success = True",
         "tests/test_sandbox.py::test_every_fault_ends_as_its_line_says[chain-price-jumps]",
     ),
     Mutant(
         "no-canonical-check",
-        "topup/chain/evidence.py",
+        "topup/chain/receipts.py",
         'if not isinstance(block, dict) or unhexed(block.get("hash")) != unhexed(receipt["blockHash"]):',
         "if not isinstance(block, dict):",
         "tests/test_chain.py::test_a_receipt_of_another_block_is_not_counted[embedded]",
@@ -287,7 +287,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a-missing-receipt-takes-back",
-        "topup/chain/evidence.py",
+        "topup/chain/receipts.py",
         "    return frozenset(key for key, own in doubted.items() if next_nonce <= own)\n",
         "    return frozenset(doubted)\n",
         "tests/test_ways_out.py::test_a_node_that_is_a_block_behind_in_its_pool_takes_nothing_back",
@@ -437,7 +437,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "fate-ignores-the-log",
-        "topup/chain/traces.py",
+        "topup/chain/authorizations.py",
         "    payers = {tx_hash for tx_hash, _ in piece.carriers}\n",
         "    payers: set[bytes] = set()\n",
         "tests/test_rails_safety.py::test_what_was_used_is_found_by_its_log_and_planned_with_no_more",
@@ -465,7 +465,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "half-a-search-is-a-witness",
-        "topup/chain/fate.py",
+        "topup/chain/charge_status.py",
         "    return piece if piece.last >= newest.number else Unread(newest, piece.last, search.late(piece))\n",
         "    return piece\n",
         "tests/test_long_logs.py::test_nothing_is_concluded_while_one_has_not_read_to_the_end",
@@ -486,7 +486,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "used-authorization-planned-with",
-        "topup/chain/token.py",
+        "topup/chain/token_chain.py",
         '        if known_word(answer, "an authorization\'s mark"):\n',
         '        if known_word(answer, "an authorization\'s mark") > 1:\n',
         "tests/test_rails_safety.py::test_what_was_used_is_found_by_its_log_and_planned_with_no_more",

@@ -22,9 +22,9 @@ from typing import Any, TypeVar
 from tests import builders
 from topup.chain import agreement
 from topup.chain.agreement import Agreed
-from topup.chain.evidence import View
-from topup.chain.fate import Account, Ends
+from topup.chain.charge_status import Account, Ends
 from topup.chain.providers import Providers
+from topup.chain.receipts import View
 from topup.chain.rpc import Rpc
 from topup.domain.charge import Charge, Pins, Request, Verified
 from topup.domain.credits import Reading

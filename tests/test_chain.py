@@ -20,8 +20,8 @@ from eth_utils.crypto import keccak
 
 from tests import builders, worlds
 from topup.chain.broadcast import classify
+from topup.chain.contract_chain import EvmChain
 from topup.chain.contracts import payment_data
-from topup.chain.evm import EvmChain
 from topup.chain.profiles import BASE, Profile
 from topup.chain.providers import Providers
 from topup.chain.rpc import Rpc

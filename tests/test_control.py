@@ -19,12 +19,12 @@ from tests.builders import settled
 from tests.test_token_chain import Authorization, Till, refused
 from topup.chain import agreement, control
 from topup.chain.agreement import Answers, Disagreement, Vote
-from topup.chain.fate import Account
+from topup.chain.charge_status import Account
 from topup.chain.paging import Pager
+from topup.chain.preflight import head
 from topup.chain.rpc import Rpc
 from topup.chain.search import Search, Unkept
-from topup.chain.survey import head
-from topup.chain.token import AuthorizedChain
+from topup.chain.token_chain import AuthorizedChain
 from topup.clock import SystemClock
 from topup.domain.errors import ChainUnknown
 from topup.domain.events import ProvidersDisagree

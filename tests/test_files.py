@@ -107,7 +107,9 @@ def test_the_null_device_is_an_empty_file() -> None:
 def test_a_terminal_is_read_up_to_its_end(tmp_path: Path) -> None:
     """What a person types at /dev/stdin is the password, until they end it; no other terminal is opened."""
     ours, theirs = os.openpty()
-    said = f"from topup.wire import files; from pathlib import Path; print(files.password(Path('/dev/stdin'), {NAMED!r}))"
+    said = (
+        f"from topup.wire import files; from pathlib import Path; print(files.password(Path('/dev/stdin'), {NAMED!r}))"
+    )
     with subprocess.Popen([sys.executable, "-c", said], stdin=theirs, stdout=subprocess.PIPE) as reading:
         os.write(ours, b"open sesame\n\x04")
         out, _ = reading.communicate(timeout=PATIENCE_S)

@@ -10,11 +10,11 @@ import pytest
 
 from tests import builders
 from topup.chain.agreement import Disagreement
-from topup.chain.evm import EvmChain
+from topup.chain.contract_chain import EvmChain
 from topup.chain.profiles import BASE
 from topup.chain.providers import Providers
 from topup.chain.rpc import Rpc
-from topup.chain.token import AuthorizedChain
+from topup.chain.token_chain import AuthorizedChain
 from topup.domain.errors import ChainUnknown
 from topup.domain.money import Asset
 from topup.ports.chain import Holdings

@@ -13,9 +13,9 @@ from tests.test_quorum import House, housed, lie
 from topup.chain.capabilities import LEARNT_S
 from topup.chain.fees import TIP_MIN, tip
 from topup.chain.history import transaction
+from topup.chain.preflight import NO_PENDING, survey
 from topup.chain.profiles import BASE
 from topup.chain.rpc import Rpc
-from topup.chain.survey import NO_PENDING, survey
 from topup.domain.errors import ChainUnknown
 from topup.domain.money import Usdc, Wei
 from topup.ports.chain import Survey

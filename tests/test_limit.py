@@ -29,7 +29,7 @@ from topup import limit
 from topup.chain import agreement
 from topup.chain.agreement import Answers, Disagreement, Vote
 from topup.chain.rpc import Query, Rpc
-from topup.chain.token import survey
+from topup.chain.token_chain import survey
 from topup.domain import tempo
 from topup.domain.errors import ChainUnknown, Exit, PaymentForbidden, SignerError
 from topup.domain.lifecycle import Broadcaster, State

@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 
 from tests import builders
 from tests.long_logs import BEGAN_S, Blocks, Died, Leaping, Ledger, Provider
-from topup.chain.evm import EvmChain
-from topup.chain.fate import Account
+from topup.chain.authorizations import account as account_of_trace
+from topup.chain.charge_status import Account
+from topup.chain.contract_chain import EvmChain
+from topup.chain.logs import TRANSFERRED
 from topup.chain.paging import AGAIN_MS, PATIENCE_MAX_S, PATIENCE_OVER_S, SPAN, Pager
 from topup.chain.profiles import BASE
 from topup.chain.providers import Providers
 from topup.chain.refusals import Refusal, granted, refusal
 from topup.chain.rpc import Answer
-from topup.chain.scan import TRANSFERRED
 from topup.chain.search import LATE_MS, PAGES_UNKEPT, Search, Sought
-from topup.chain.token import AuthorizedChain
-from topup.chain.traces import account as account_of_trace
+from topup.chain.token_chain import AuthorizedChain
 from topup.daemon import PASS_MS_MAX, STUCK_MS, Pulse
 from topup.domain.charge import Charge, parse
 from topup.domain.errors import ChainUnknown

@@ -23,15 +23,15 @@ from tests.stage import Stage
 from tests.test_chain import HEAD_AGE_MAX_S, LAG_MAX_S, TOTAL, Stand, stand_on
 from topup.chain import agreement
 from topup.chain.agreement import Answers, Disagreement, Vote
+from topup.chain.charge_status import Account
+from topup.chain.contract_chain import EvmChain
 from topup.chain.contracts import payment_data
-from topup.chain.evidence import View
-from topup.chain.evm import EvmChain
-from topup.chain.fate import Account
+from topup.chain.logs import Chunk, transfers
 from topup.chain.owners import owner, quorum
 from topup.chain.profiles import BASE
 from topup.chain.providers import FAILURES_MAX, PAUSE_S, Providers
+from topup.chain.receipts import View
 from topup.chain.rpc import Rpc
-from topup.chain.scan import Chunk, transfers
 from topup.domain.charge import Charge
 from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted, SettingsError, WrongChain
 from topup.domain.events import Event, ProviderBack, ProvidersDisagree, ProviderSetAside

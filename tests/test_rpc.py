@@ -181,7 +181,7 @@ def test_garbage_is_no_answer(body: bytes, status: int, words: str) -> None:
 
 def test_a_deeply_nested_answer_does_not_end_the_process() -> None:
     """The libraries that sign raise Python's recursion limit so far that the C stack would overflow; it is put back."""
-    daemon = "import topup.chain.evm, topup.signers.local, json; json.loads('[' * 1_000_000)"
+    daemon = "import topup.chain.contract_chain, topup.signers.local, json; json.loads('[' * 1_000_000)"
     done = subprocess.run([sys.executable, "-c", daemon], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "RecursionError" in done.stderr

@@ -18,7 +18,7 @@ from tests import simulation
 from tests.simulated import Block, Provider, SimulatedChain, SimulatedSigner
 from tests.simulation import Broken, Simulation, run
 from topup import purchase, pursuit
-from topup.chain.fate import Account
+from topup.chain.charge_status import Account
 from topup.domain import policy, tempo
 from topup.domain.charge import Charge
 from topup.domain.credits import Reading

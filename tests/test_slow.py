@@ -20,8 +20,8 @@ from tests.stage import Shifted, Stage
 from tests.test_chain import HEAD_AGE_MAX_S, LAG_MAX_S, TOTAL, Stand, stand_on
 from tests.test_quorum import House, housed, lie
 from topup.chain import providers
+from topup.chain.contract_chain import EvmChain
 from topup.chain.contracts import payment_data
-from topup.chain.evm import EvmChain
 from topup.chain.profiles import BASE
 from topup.chain.providers import FAILURES_MAX, GRACE_S, PAUSE_S, Providers
 from topup.chain.rpc import Rpc

@@ -29,10 +29,10 @@ from tests.test_chain import HEAD_AGE_MAX_S, LAG_MAX_S
 from topup.chain import agreement
 from topup.chain.agreement import Answers, Vote
 from topup.chain.contracts import encode
-from topup.chain.evidence import View
 from topup.chain.providers import Providers
+from topup.chain.receipts import View
 from topup.chain.rpc import Rpc
-from topup.chain.token import AuthorizedChain
+from topup.chain.token_chain import AuthorizedChain
 from topup.domain.errors import ChainUnknown, PaymentForbidden, WrongChain
 from topup.domain.events import Event, ProvidersDisagree
 from topup.domain.lifecycle import Attempt, Broadcaster

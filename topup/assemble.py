@@ -24,12 +24,12 @@ from topup.terms import COINBASE, MPP, X402, Account, Pace, Route, Terms
 from topup.wire import files
 
 if TYPE_CHECKING:  # what a command that only reads the ledger need not load
-    from topup.chain.evm import EvmChain
+    from topup.chain.contract_chain import EvmChain
     from topup.chain.profiles import Profile
     from topup.chain.providers import Providers
     from topup.chain.rpc import Rpc
     from topup.chain.search import Search
-    from topup.chain.token import AuthorizedChain
+    from topup.chain.token_chain import AuthorizedChain
     from topup.cycle import Cycle
     from topup.domain.charge import Pins
     from topup.domain.dollars import Dollar
@@ -485,7 +485,7 @@ def chain(
     search: Search | None = None,
 ) -> EvmChain:
     """Return the chain, which tells `say` what becomes of its providers; `search` is how it looks for payments."""
-    from topup.chain.evm import EvmChain
+    from topup.chain.contract_chain import EvmChain
     from topup.chain.owners import quorum
 
     return EvmChain(profile(s), watched(s, rpcs, quorum(s.chain.rpc_urls, s.chain.quorum), clock, say), search)
@@ -649,7 +649,7 @@ def authorized(
     search: Search | None = None,
 ) -> AuthorizedChain:
     """Return the chain of a dollar as rails see it whose payments their sellers carry there."""
-    from topup.chain.token import AuthorizedChain
+    from topup.chain.token_chain import AuthorizedChain
 
     return AuthorizedChain(dollar.chain_id, watched(s, rpcs, agreeing, clock, say), dollar, search)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from topup import assemble
+from topup.chain.preflight import head, reason
 from topup.chain.rpc import Rpc, RpcError, quantity
-from topup.chain.survey import head, reason
 from topup.check import access_key, dollars, payer, purse, refill_total
 from topup.clock import SystemClock
 from topup.domain import tempo

@@ -22,7 +22,7 @@ from topup.accounting.journal import Commodity
 from topup.accounting.reconciliation import Adopted, Difference, Done, Findings, Known, Stray, Transfer, What
 from topup.accounting.usage import Contradiction, per_day
 from topup.bill import books_of
-from topup.chain import history, scan
+from topup.chain import history, logs
 from topup.chain.owners import quorum
 from topup.chain.paging import Pager
 from topup.chain.profiles import Profile
@@ -55,9 +55,9 @@ NONCES_MAX: Final = 200
 SINCE: Final = "name the block or the day of the wallet's first payment: --since 2026-01-31"
 # What says nothing against the nonces that the wallet has used.
 HARMLESS: Final = {What.UNSEEN, What.OTHER_BLOCK, What.BALANCE, What.UNKNOWN_CARRIED, What.PROVIDER}
-Scan = Callable[[Rpc, bytes, bytes, int, int, Pager], AsyncIterator[scan.Chunk]]
+Scan = Callable[[Rpc, bytes, bytes, int, int, Pager], AsyncIterator[logs.Chunk]]
 # By which logs of its token a payment is found that the seller carried to the chain.
-LOGS: Final[dict[str, Scan]] = {MPP: scan.memos, X402: scan.authorizations}
+LOGS: Final[dict[str, Scan]] = {MPP: logs.memos, X402: logs.authorizations}
 
 
 @dataclass
@@ -335,7 +335,7 @@ class Panel:
     quorum: int
     chain_id: int
     # What range of logs each of them grants is learnt once.
-    pager: Pager = field(default_factory=scan.patient)
+    pager: Pager = field(default_factory=logs.patient)
 
     async def standing(self, wallet: bytes) -> tuple[Head, int]:
         """Return the newest block that is final everywhere, and the wallet's newest nonce anywhere."""
@@ -472,7 +472,7 @@ class Examination:
         for rpc in self._panel.rpcs:
             try:
                 with rpc.heard():
-                    async for chunk in scan.transfers(rpc, contract, operator, last + 1, final, self._panel.pager):
+                    async for chunk in logs.transfers(rpc, contract, operator, last + 1, final, self._panel.pager):
                         found = [_kept(contract, t) for t in chunk.transfers if t.sender == self._wallet]
                         place = (contract, operator)
                         self._store.save_scan(
@@ -730,7 +730,7 @@ class Search:
         return transfer in (_kept(token, found) for chunk in chunks for found in chunk.transfers)
 
 
-def _kept(contract: bytes, found: scan.Transfer) -> Transfer:
+def _kept(contract: bytes, found: logs.Transfer) -> Transfer:
     """Return a payment as it is kept."""
     return Transfer(contract, found.operator, found.id, found.recipient, found.spent, found.tx_hash, found.block_number)
 

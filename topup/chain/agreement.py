@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from topup.chain.fate import Account, Unread
+from topup.chain.charge_status import Account, Unread
 from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted
 from topup.domain.money import Bps, Usdc, Wei
 from topup.domain.nonpayment import WITNESSES, Fate, More
@@ -22,9 +22,9 @@ from topup.ports.chain import UNMEASURED, UNTRIED, Head, Holdings, Seen, Sightin
 from topup.wire.clean import SENTENCE_MAX, joined
 
 if TYPE_CHECKING:
-    from topup.chain.evidence import View
-    from topup.chain.fate import Ends
-    from topup.chain.holdings import Held
+    from topup.chain.balances import Held
+    from topup.chain.charge_status import Ends
+    from topup.chain.receipts import View
 
 T = TypeVar("T")
 N = TypeVar("N", int, Wei, Usdc)

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
+from topup.chain.preflight import head
 from topup.chain.rpc import Query, Rpc, count, known, unhex
-from topup.chain.survey import head
 from topup.domain.errors import ChainUnknown
 from topup.ports.chain import Head
 

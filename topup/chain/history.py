@@ -17,9 +17,9 @@ from eth_utils.crypto import keccak
 from topup.accounting.reconciliation import Done
 from topup.chain.contracts import transferred
 from topup.chain.fees import paid_per_gas
+from topup.chain.preflight import head, right_chain
 from topup.chain.profiles import Profile
 from topup.chain.rpc import Answer, Rpc, RpcError, count, known, quantity, unhex, unhexed
-from topup.chain.survey import head, right_chain
 from topup.domain.errors import ChainUnknown
 from topup.domain.lifecycle import NO_TOKENS, Inclusion, Kind, Plan
 from topup.domain.money import Asset, Usdc, Wei

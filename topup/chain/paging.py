@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from topup.chain.capabilities import Trouble
+from topup.chain.preflight import head
 from topup.chain.refusals import Refusal, granted, refusal
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known
-from topup.chain.survey import head
 from topup.domain.errors import ChainUnknown
 from topup.ports.budget import Budget
 from topup.ports.chain import Head

@@ -7,12 +7,12 @@ from typing import TypeVar
 
 from topup.chain import agreement
 from topup.chain.agreement import Agreed, Answers, Disagreement, Vote
-from topup.chain.evidence import View
-from topup.chain.fate import ends
+from topup.chain.charge_status import ends
+from topup.chain.preflight import block_at
 from topup.chain.providers import Providers
+from topup.chain.receipts import View
 from topup.chain.rpc import Rpc
 from topup.chain.search import Search
-from topup.chain.survey import block_at
 from topup.domain.errors import ChainUnknown
 from topup.ports.chain import Head, Sighting, Survey
 

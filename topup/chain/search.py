@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from topup.chain.paging import Pager, Wanted
+from topup.chain.preflight import head
 from topup.chain.rpc import Query, Rpc, known
-from topup.chain.survey import head
 from topup.clock import SystemClock
 from topup.domain.errors import ChainUnknown
 from topup.ports.account import Clock

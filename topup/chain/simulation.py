@@ -17,10 +17,10 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from topup.chain.contracts import encode, returned, transferred
+from topup.chain.preflight import call, head, reason, right_chain
 from topup.chain.profiles import Profile
 from topup.chain.reverts import decoded, said_paused, whose_pause
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhex, unhexed
-from topup.chain.survey import call, head, reason, right_chain
 from topup.domain.charge import Charge
 from topup.domain.errors import ChainError, ChainUnknown, PaymentForbidden, Reverted
 from topup.domain.money import Usdc, Wei

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from topup import assemble, limit
+from topup.chain.authorizations import balance
+from topup.chain.logs import of_payer
 from topup.chain.rpc import Rpc
-from topup.chain.scan import of_payer
-from topup.chain.token import survey
-from topup.chain.traces import balance
+from topup.chain.token_chain import survey
 from topup.check import Purse, network_fee, payer, refill_total
 from topup.doctor.finding import REFILLS_LOW, Check, safely, skipped
 from topup.doctor.providers import Chain, longest, questioned

@@ -10,11 +10,11 @@ from eth_utils.crypto import keccak
 
 from topup import assemble
 from topup.chain.contracts import encode, returned
+from topup.chain.logs import of_operator
+from topup.chain.preflight import ROUND, call, head, survey
 from topup.chain.refusals import speaks_of_absence
 from topup.chain.rpc import Answer, Rpc, RpcError, count, known, quantity, unhex
-from topup.chain.scan import of_operator
 from topup.chain.simulation import questions
-from topup.chain.survey import ROUND, call, head, survey
 from topup.check import refill_total, refills
 from topup.doctor.finding import REFILLS_LOW, Check, failed, safely, skipped
 from topup.doctor.providers import Chain, longest, questioned

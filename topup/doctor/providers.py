@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from topup.chain.capabilities import Trouble
-from topup.chain.evidence import HEADS, REPLACED_BLOCKS
 from topup.chain.owners import owner, quorum
 from topup.chain.paging import SPAN, Pager, Wanted
+from topup.chain.preflight import head
+from topup.chain.receipts import HEADS, REPLACED_BLOCKS
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, reverted
 from topup.chain.search import QUESTIONS_MAX, Search, Sought, TooNarrow, Unkept
-from topup.chain.survey import head
 from topup.clock import SystemClock
 from topup.doctor.finding import SKEW_MAX_S, Check, failed, skew
 from topup.domain.errors import ChainError, ChainUnknown, PaymentForbidden

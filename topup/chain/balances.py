@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from topup.chain.fate import ends
+from topup.chain.authorizations import balance, known_word
+from topup.chain.charge_status import ends
+from topup.chain.preflight import feed_price, head, latest_round
 from topup.chain.profiles import Profile
 from topup.chain.rpc import Query, Rpc, known, quantity
-from topup.chain.survey import feed_price, head, latest_round
-from topup.chain.traces import balance, known_word
 from topup.domain.errors import ChainUnknown, PaymentForbidden
 from topup.domain.money import Asset
 from topup.ports.chain import Head

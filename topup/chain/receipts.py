@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from topup.chain.contracts import transferred
 from topup.chain.fees import paid_per_gas
+from topup.chain.preflight import head, reason, right_chain
 from topup.chain.reverts import lasting
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhexed
 from topup.chain.simulation import is_payment
-from topup.chain.survey import head, reason, right_chain
 from topup.domain.charge import Charge
 from topup.domain.errors import ChainUnknown, Reverted
 from topup.domain.lifecycle import NO_TOKENS, Attempt, Inclusion, Kind, Plan

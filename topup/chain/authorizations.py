@@ -13,13 +13,13 @@ from typing import Any, Final
 
 from eth_utils.address import to_checksum_address
 
+from topup.chain.charge_status import Account, Unread, looked, past, still
 from topup.chain.contracts import encode
 from topup.chain.control import Uncontrolled, control
-from topup.chain.evidence import HEADS, View, height, safe_height
-from topup.chain.fate import Account, Unread, looked, past, still
+from topup.chain.preflight import call, head, right_chain
+from topup.chain.receipts import HEADS, View, height, safe_height
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhex, unhexed
 from topup.chain.search import Search, Sought, alone
-from topup.chain.survey import call, head, right_chain
 from topup.domain.errors import ChainUnknown
 from topup.domain.lifecycle import NO_TOKENS, Inclusion
 from topup.domain.money import Usdc, Wei

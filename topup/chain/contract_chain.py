@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from eth_utils.address import to_checksum_address
 
-from topup.chain import agreement, evidence, fate, holdings, simulation, survey
+from topup.chain import agreement, balances, charge_status, preflight, receipts, simulation
 from topup.chain.agreement import Agreed
 from topup.chain.broadcast import Hand, broadcast, plainly
 from topup.chain.contracts import encode, payment_data, token_payment_data
@@ -38,7 +38,7 @@ class EvmChain(Quorum):
 
         self._hand = submit
         answers = await self._providers.ask(
-            lambda rpc: survey.survey(rpc, self._profile, wallet, total, contract, pay_with),
+            lambda rpc: preflight.survey(rpc, self._profile, wallet, total, contract, pay_with),
             lambda found: found.head,
             enough=lambda said: agreement.survey(said, self._providers.quorum),
         )
@@ -76,7 +76,7 @@ class EvmChain(Quorum):
         """Look for these attempts in canonical blocks; with `every`, through all, and two where two are configured."""
         chain_id = self._chain_id
         return await self._seen(
-            "a payment's block", lambda rpc: evidence.look(rpc, chain_id, wallet, attempts), every=every
+            "a payment's block", lambda rpc: receipts.look(rpc, chain_id, wallet, attempts), every=every
         )
 
     async def fate(self, demand: Charge, since: int) -> Fate | More:
@@ -86,7 +86,9 @@ class EvmChain(Quorum):
         if since > final:
             raise ChainUnknown(f"the charge was planned on block {since}, beyond the final block {final}")
         answers = await every.ask(
-            lambda rpc: fate.account(rpc, chain_id, demand, since, final, search), lambda told: told.newest, every=True
+            lambda rpc: charge_status.account(rpc, chain_id, demand, since, final, search),
+            lambda told: told.newest,
+            every=True,
         )
         read = agreement.read(answers)
         if isinstance(read, More):
@@ -96,7 +98,7 @@ class EvmChain(Quorum):
     async def spent(self, wallet: bytes, number: int) -> Spent:
         """Ask every provider how many transactions a wallet had sent by the end of a block, and whether it is final."""
         chain_id = self._chain_id
-        answers = await self._providers.ask(lambda rpc: fate.spent(rpc, chain_id, wallet, number), every=True)
+        answers = await self._providers.ask(lambda rpc: charge_status.spent(rpc, chain_id, wallet, number), every=True)
         needed = self._enough(answers)
         return self._told("a block", lambda: Agreed(agreement.spent(answers, needed)))
 
@@ -105,7 +107,7 @@ class EvmChain(Quorum):
         chain_id, every, tokens = self._chain_id, self._providers, {Asset.USDC: self._profile.currency}
         final = await self._final()
         answers = await every.ask(
-            lambda rpc: holdings.held(rpc, chain_id, wallet, tokens, final, self._profile),
+            lambda rpc: balances.held(rpc, chain_id, wallet, tokens, final, self._profile),
             lambda told: told.newest,
             every=True,
         )
@@ -115,6 +117,6 @@ class EvmChain(Quorum):
         """Read the contract's own mark that this charge was paid."""
         chain_id = self._chain_id
         answers = await self._providers.ask(
-            lambda rpc: fate.mark(rpc, chain_id, demand), lambda told: told[0], every=True
+            lambda rpc: charge_status.mark(rpc, chain_id, demand), lambda told: told[0], every=True
         )
         return self._told("the mark of a paid charge", lambda: Agreed(agreement.mark(answers)))

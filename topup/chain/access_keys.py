@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from topup.chain.contracts import returned
+from topup.chain.preflight import call
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, unhex
-from topup.chain.survey import call
 from topup.domain import tempo
 from topup.domain.money import Usdc
 from topup.domain.policy import Permission

@@ -9,17 +9,17 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from topup.chain import agreement
+from topup.chain.access_keys import permission, queries
 from topup.chain.agreement import Agreed, Disagreement
+from topup.chain.authorizations import Traced, account, balance, known_word, look, mark, over_subject
+from topup.chain.balances import held
 from topup.chain.contracts import encode, returned
 from topup.chain.fees import tip, tip_query
-from topup.chain.holdings import held
-from topup.chain.keychain import permission, queries
+from topup.chain.preflight import head, reason, right_chain
 from topup.chain.providers import Providers
 from topup.chain.quorum import Quorum
 from topup.chain.rpc import Rpc, RpcError, known, quantity, unhex
 from topup.chain.search import Search
-from topup.chain.survey import head, reason, right_chain
-from topup.chain.traces import Traced, account, balance, known_word, look, mark, over_subject
 from topup.domain.dollars import DOLLARS, Dollar
 from topup.domain.errors import ChainUnknown, PaymentForbidden
 from topup.domain.money import Usdc, Wei
