@@ -218,7 +218,7 @@ class Topup:
         """Buy once, from decision to done, with blocks in between."""
         from topup.domain.lifecycle import State
         from topup.domain.money import Usd
-        from topup.terms import Asked
+        from topup.payment.config import Asked
 
         self._watched.decided = self._watched.accepted = None
         rest = await self._works.cycle.run(Asked(Usd.of(AMOUNT)))

@@ -46,13 +46,13 @@ from topup.domain.errors import StoreFenced, TopupError, WrongChain
 from topup.domain.lifecycle import State
 from topup.domain.policy import Why
 from topup.domain.ways_out import CREDITED, RESOLVE
+from topup.payment.config import Rest
+from topup.payment.monitor import ACCEPT_READING
 from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import FEE_DESTINATION, embedded
 from topup.settings import load
 from topup.sinks.log import LogSink
-from topup.terms import Rest
-from topup.watch import ACCEPT_READING
 from topup.wire.clean import SENTENCE_MAX
 from topup.wire.secrets import Masker
 

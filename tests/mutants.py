@@ -44,7 +44,7 @@ class Mutant:
 MUTANTS: Final = (
     Mutant(
         "sent-before-the-intent-is-stored",
-        "topup/purchase.py",
+        "topup/payment/preparation.py",
         "                return self._intend(topup)\n",
         "                await self._rail(topup)._chain.send(topup.attempt.raw, topup.attempt.hash)\n"
         "                return self._intend(topup)\n",
@@ -52,7 +52,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "bump-sent-before-it-is-stored",
-        "topup/pursuit.py",
+        "topup/payment/tracking.py",
         "        topup = self._store.replace(topup, Fact.CANCEL if cancel",
         "        await self._rail(topup)._chain.send(*signed)\n"
         "        topup = self._store.replace(topup, Fact.CANCEL if cancel",
@@ -74,14 +74,14 @@ MUTANTS: Final = (
     ),
     Mutant(
         "dead-by-the-newest-block",
-        "topup/pursuit.py",
+        "topup/payment/tracking.py",
         "        return sighting.finalized_s > deadline_s or spent\n",
         "        return True\n",
         "tests/test_pursuit.py::test_nothing_is_dead_before_a_final_block_says_so",
     ),
     Mutant(
         "expired-by-this-machines-clock",
-        "topup/pursuit.py",
+        "topup/payment/tracking.py",
         "        if sighting.head.timestamp_s > self._deadline_s(topup):\n"
         '            return self._move(topup, Fact.EXPIRED, "the deadline passed before',
         "        if self._watch.now() // 1000 > self._deadline_s(topup):\n"
@@ -90,14 +90,14 @@ MUTANTS: Final = (
     ),
     Mutant(
         "attested-before-all-is-over",
-        "topup/pursuit.py",
+        "topup/payment/tracking.py",
         "        if not self._settled_for_ever(topup, sighting, self._deadline_s(topup)):\n",
         "        if word != ATTEST and not self._settled_for_ever(topup, sighting, self._deadline_s(topup)):\n",
         "tests/test_pursuit.py::test_a_word_that_nothing_was_paid_counts_only_once_nothing_can_be",
     ),
     Mutant(
         "sent-again-while-halted",
-        "topup/pursuit.py",
+        "topup/payment/tracking.py",
         "        word = self._new_word(topup)\n        if word is None:\n",
         "        topup = await self._resend(topup) if topup.out else topup\n"
         "        word = self._new_word(topup)\n        if word is None:\n",
@@ -112,7 +112,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "retried-for-ever",
-        "topup/pursuit.py",
+        "topup/payment/tracking.py",
         "        if len(failed) > self._pace.retries_max:\n",
         "        if len(failed) > 1000:\n",
         "tests/test_pursuit.py::test_a_charge_is_not_retried_for_ever",
@@ -196,7 +196,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "flag-trusted-without-self-test",
-        "topup/pursuit.py",
+        "topup/payment/tracking.py",
         'flag_tested=self._store.told("", flag_name(topup, self._demand(topup))) == "1",',
         "flag_tested=True,",
         "tests/test_pursuit.py::test_a_mark_that_was_never_tested_ends_nothing",
@@ -238,28 +238,28 @@ MUTANTS: Final = (
     ),
     Mutant(
         "nonce-ahead-ignored",
-        "topup/purchase.py",
+        "topup/payment/preparation.py",
         "        if survey.nonce_latest == expected:\n            return None\n",
         "        if survey.nonce_latest >= expected:\n            return None\n",
         "tests/test_life.py::test_a_wallet_that_sent_more_than_the_ledger_knows_signs_nothing",
     ),
     Mutant(
         "halt-left-without-a-word",
-        "topup/pursuit.py",
+        "topup/payment/tracking.py",
         "        if word is None:\n",
         "        if word is None and topup.payment is None:\n",
         "tests/test_pursuit.py::test_only_a_word_leads_out_of_a_halt",
     ),
     Mutant(
         "attestation-overrules-the-chain",
-        "topup/pursuit.py",
+        "topup/payment/tracking.py",
         "        if topup.payment is not None:\n            self._obeyed(topup)\n",
         "        if topup.payment is not None and word != ATTEST:\n            self._obeyed(topup)\n",
         "tests/test_life.py::test_an_attestation_does_not_overrule_the_chain",
     ),
     Mutant(
         "pause-forgotten-before-signing",
-        "topup/purchase.py",
+        "topup/payment/preparation.py",
         '        if self._paused():\n            return "paused"\n',
         "",
         "tests/test_life.py::test_a_pause_between_plan_and_signature_signs_nothing",
@@ -273,7 +273,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "replaced-block-stays-in-the-books",
-        "topup/witness.py",
+        "topup/payment/confirmation.py",
         "        reversed_ = journal.reversal(entry, now)\n",
         "        reversed_ = entry\n",
         "tests/test_pursuit.py::test_a_block_replaced_after_the_end_is_taken_back_and_pauses_buying",
@@ -294,49 +294,49 @@ MUTANTS: Final = (
     ),
     Mutant(
         "one-provider-takes-back",
-        "topup/recall.py",
+        "topup/payment/reorg.py",
         "if second is not None and believe_unspent else frozenset()",
         "if second is not None else frozenset()",
         "tests/test_ways_out.py::test_one_honest_provider_says_it_and_waits_for_a_person",
     ),
     Mutant(
         "what-is-denied-is-settled",
-        "topup/recall.py",
+        "topup/payment/reorg.py",
         "        lowest = min(height, *ends)\n",
         "        lowest = height\n",
         "tests/test_ways_out.py::test_nothing_is_taken_back_or_settled_that_the_second_look_does_not_confirm",
     ),
     Mutant(
         "an-invention-is-never-taken-back",
-        "topup/recall.py",
+        "topup/payment/reorg.py",
         "    return sighting.replaced | sighting.unspent\n",
         "    return sighting.replaced\n",
         "tests/test_ways_out.py::test_an_invented_inclusion_is_taken_back_by_two_and_the_payment_is_made",
     ),
     Mutant(
         "a-stranger-is-final-by-its-height",
-        "topup/foreign.py",
+        "topup/payment/foreign_nonce.py",
         "            if shown.block.hash == taken.block_hash:\n",
         "            if shown.block.hash:\n",
         "tests/test_ways_out.py::test_a_block_that_was_replaced_shows_no_nonce_used_for_ever",
     ),
     Mutant(
         "a-strangers-block-need-not-be-final",
-        "topup/foreign.py",
+        "topup/payment/foreign_nonce.py",
         "    return shown.final and shown.block.number ==",
         "    return shown.block.number ==",
         "tests/test_ways_out.py::test_a_block_that_was_replaced_shows_no_nonce_used_for_ever",
     ),
     Mutant(
         "a-stranger-buys-another-charge",
-        "topup/pursuit.py",
+        "topup/payment/tracking.py",
         " or foreign(topup, seq, self._contest.gone):\n",
         ":\n",
         "tests/test_ways_out.py::test_a_stranger_at_our_nonce_ends_the_top_up_and_pauses",
     ),
     Mutant(
         "a-stranger-pauses-nothing",
-        "topup/pursuit.py",
+        "topup/payment/tracking.py",
         '            self._store.say(self._account.name, "paused", "1", self._watch.now(), BY)\n'
         '            said += f"; {ELSEWHERE}"\n',
         '            said += f"; {ELSEWHERE}"\n',
@@ -351,7 +351,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "the-hour-begins-anew",
-        "topup/foreign.py",
+        "topup/payment/foreign_nonce.py",
         "        since.append(after.since_ms)\n",
         "        since.append(now_ms)\n",
         "tests/test_ways_out.py::test_the_hour_of_a_used_nonce_is_not_begun_anew_by_a_restart",
@@ -367,7 +367,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a-machine-put-back-signs-at-once",
-        "topup/watch.py",
+        "topup/payment/monitor.py",
         "        self._began = self._anchor\n",
         "",
         "tests/test_signed_terms.py::test_a_machine_that_is_put_back_with_its_memory_pays_once",
@@ -507,7 +507,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "refusal-taken-for-unpaid",
-        "topup/pursuit.py",
+        "topup/payment/tracking.py",
         "            if topup.state is State.HALTED:\n                return topup\n        looked",
         '            if topup.state is State.HALTED or topup.out[-1].answer.startswith("refused"):\n'
         '                return self._move(self._move(topup, Fact.EXPIRED, "refused"), Fact.FAIL, "refused")\n'
@@ -516,21 +516,21 @@ MUTANTS: Final = (
     ),
     Mutant(
         "invalid-bytes-sent-for-ever",
-        "topup/pursuit.py",
+        "topup/payment/tracking.py",
         "            if topup.state is State.SENT and first and len(self._of_charge(topup)) == 1:\n",
         "            if False:\n",
         "tests/test_pursuit.py::test_bytes_that_every_provider_calls_invalid_halt",
     ),
     Mutant(
         "what-was-taken-halts",
-        "topup/pursuit.py",
+        "topup/payment/tracking.py",
         "            if topup.state is State.SENT and first and len(self._of_charge(topup)) == 1:\n",
         "            if topup.state is State.SENT:\n",
         "tests/test_pursuit.py::test_bytes_that_were_taken_before_are_followed_on",
     ),
     Mutant(
         "foreign-bid-unseen",
-        "topup/pursuit.py",
+        "topup/payment/tracking.py",
         "            if not ours and self._new(",
         "            if ours and self._new(",
         "tests/test_pursuit.py::test_another_transaction_at_our_nonce_is_an_alarm",
@@ -551,28 +551,28 @@ MUTANTS: Final = (
     ),
     Mutant(
         "approval-taken-for-the-payment",
-        "topup/witness.py",
+        "topup/payment/confirmation.py",
         "        if seen.inclusion.success and attempt.plan.kind is Kind.PAY:\n",
         "        if seen.inclusion.success and attempt.plan.kind is not Kind.CANCEL:\n",
         "tests/test_usdc.py::test_a_charge_is_paid_in_usdc_by_two_transactions",
     ),
     Mutant(
         "approval-never-taken-back",
-        "topup/revoke.py",
+        "topup/payment/approvals.py",
         "    return bool(touched) and touched[-1].plan.kind is Kind.APPROVE and not revokes(touched[-1])\n",
         "    return bool(touched) and touched[-1].plan.kind is Kind.APPROVE and revokes(touched[-1])\n",
         "tests/test_usdc.py::test_an_approval_that_outlives_its_charge_is_taken_back",
     ),
     Mutant(
         "one-tombstone-stops-all",
-        "topup/watch.py",
+        "topup/payment/monitor.py",
         "gone=control.gone >= {route.rail for route in self._account.routes},",
         "gone=bool(control.gone),",
         "tests/test_rails_safety.py::test_a_rail_that_is_gone_leaves_the_others_alone",
     ),
     Mutant(
         "another-rail-inside-a-top-up",
-        "topup/steps.py",
+        "topup/payment/step.py",
         "        rail = self._rails(topup.rail)\n",
         "        gone = self._store.control(self._account.name).gone\n"
         "        rail = self._rails(next(r.rail for r in self._account.routes if r.rail not in gone))\n",
@@ -580,7 +580,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a-copy-that-was-put-back-signs-at-once",
-        "topup/purchase.py",
+        "topup/payment/preparation.py",
         "left_ms = self._pace.young_s * 1000 - self._watch.watched_ms()\n",
         "left_ms = 0\n",
         "tests/test_signed_terms.py::test_a_copy_that_was_put_back_waits_as_well",
@@ -629,7 +629,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "top-up-without-its-wish",
-        "topup/cycle.py",
+        "topup/payment/cycle.py",
         "            wish=wish,\n",
         "            wish=None,\n",
         "tests/test_wishes.py::test_stopped_while_the_payment_is_out_it_says_so",

@@ -17,8 +17,8 @@ from typing import Any, Final, Protocol
 from tests.stage import Stage
 from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.domain.lifecycle import TERMINAL, Kind, State
+from topup.payment.config import Rest
 from topup.sandbox.world import World
-from topup.terms import Rest
 
 # keccak256 of Transfer(address,address,uint256).
 TRANSFER: Final = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"

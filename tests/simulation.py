@@ -45,20 +45,20 @@ from tests.simulated import (
 from tests.simulated_tempo import KEY, REALM, SimulatedPurchases, TempoNet, TempoSigner, TempoTokens
 from topup import assemble
 from topup.accounting.journal import Commodity
-from topup.cycle import Cycle
 from topup.domain.charge import Bounds
 from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLAR
 from topup.domain.errors import TopupError
 from topup.domain.lifecycle import TABLE, Attempt, Fact, State
 from topup.domain.money import Asset, Bps, Usd
 from topup.ledger.store import SqliteStore
+from topup.payment.config import COINBASE, MPP, X402, Account, Rest, Route, Terms
+from topup.payment.cycle import Cycle
 from topup.ports.rail import Rail
 from topup.sellers import authorization, coinbase, mpp, x402
 from topup.sellers.mpp_choice import Terms as MppTerms
 from topup.sellers.x402_choice import Token
 from topup.sellers.x402_profile import PROFILES
 from topup.settings import Settings, load
-from topup.terms import COINBASE, MPP, X402, Account, Rest, Route, Terms
 
 # By a seed's remainder: rail, and what is paid with.
 WAYS = ((MPP, Asset.USDC_E), (COINBASE, Asset.ETH), (X402, Asset.USDC), (COINBASE, Asset.USDC))

@@ -12,11 +12,11 @@ from topup.accounting.closing import OPENING
 from topup.domain.events import Event
 from topup.domain.lifecycle import State, TopUp
 from topup.ledger.store import SqliteStore
+from topup.payment.config import Asked, Rest
 from topup.ports.account import Clock
 from topup.sandbox import contracts
 from topup.sandbox.world import World
 from topup.settings import load
-from topup.terms import Asked, Rest
 
 TRANSFERRED = "0xb7ee4fafa10d16ee883a136a3dcc9179d8e6041ba71cc29c2b0bce4f7bdd6e86"
 

@@ -35,9 +35,9 @@ from topup.doctor.finding import failed, safely
 from topup.domain import tempo
 from topup.domain.errors import ChainUnknown, TopupError
 from topup.domain.money import Usd
+from topup.payment.config import Asked
 from topup.sandbox.world import World
 from topup.settings import load
-from topup.terms import Asked
 from topup.wire.clean import SENTENCE_MAX
 
 pytestmark = pytest.mark.machine_time

@@ -14,11 +14,11 @@ from topup import assemble
 from topup.domain.events import Event
 from topup.domain.lifecycle import TERMINAL, State, TopUp
 from topup.ledger.store import SqliteStore
+from topup.payment.config import Asked
 from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
 from topup.settings import load
-from topup.terms import Asked
 
 WRITES = (
     "begin",

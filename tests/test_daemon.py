@@ -20,7 +20,6 @@ import pytest
 from tests import builders
 from tests.served import Served, served
 from topup import assemble
-from topup.cycle import Cycle
 from topup.daemon import BEAT_S, DEFECTS_MAX, ERROR_WAIT_S, STUCK_MS, Daemon, Heart
 from topup.domain import events
 from topup.domain.credits import Reading
@@ -30,12 +29,13 @@ from topup.domain.lifecycle import State
 from topup.domain.money import Usd
 from topup.ledger.location import FILE
 from topup.ledger.store import SqliteStore
+from topup.payment.config import Account, Route, Terms
+from topup.payment.cycle import Cycle
 from topup.ports.account import Key
 from topup.ports.ledger import Requested, Wish
 from topup.ports.rail import Rail
 from topup.sandbox.rpc import RpcError
 from topup.settings import load
-from topup.terms import Account, Route, Terms
 
 # What a stop may take when nothing is left to wait for; the machine may be busy.
 PROMPT_S = 10

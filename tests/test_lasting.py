@@ -24,9 +24,9 @@ from topup.domain.errors import Exit, WrongChain
 from topup.domain.events import Event
 from topup.domain.lifecycle import State
 from topup.domain.money import Usd
-from topup.lasting import SOON_S, UNPLANNED, Lasting
 from topup.ledger.store import SqliteStore
 from topup.once import Ending, Once
+from topup.payment.lasting import SOON_S, UNPLANNED, Lasting
 from topup.ports.ledger import Told, Wish
 from topup.settings import load
 from topup.sinks.log import LogSink

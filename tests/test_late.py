@@ -76,7 +76,7 @@ def test_a_key_of_another_wallet_signs_nothing(world: World) -> None:
 
 def test_neither_web3_nor_a_keystore_is_needed_to_look() -> None:
     """What looks at the chain and sends stored bytes again loads without them, which is most of a restart."""
-    looks = "import sys, topup.chain.contract_chain, topup.chain.broadcast, topup.sellers.coinbase, topup.cycle"
+    looks = "import sys, topup.chain.contract_chain, topup.chain.broadcast, topup.sellers.coinbase, topup.payment.cycle"
     code = f"{looks}; print('web3' in sys.modules, 'eth_account' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.split() == ["False", "False"]

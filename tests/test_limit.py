@@ -35,13 +35,13 @@ from topup.domain.errors import ChainUnknown, Exit, PaymentForbidden, SignerErro
 from topup.domain.lifecycle import Broadcaster, State
 from topup.domain.money import Asset, Bps, EthPrice, Usd, Usdc, Wei
 from topup.domain.policy import Ceilings, Permission, Wallet, permit
+from topup.payment.config import Asked
 from topup.ports.chain import Head, Survey
 from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller
 from topup.sandbox.tempo import CHAIN_ID, USDC_E, Tempo
 from topup.sandbox.world import World
 from topup.settings import load
 from topup.signers import root
-from topup.terms import Asked
 
 KEY: Final = PrivateKey(b"\x21" * 32)
 ROOT: Final = KEY.public_key.to_canonical_address()

@@ -28,13 +28,13 @@ from topup.domain.lifecycle import Fact, State, TopUp
 from topup.domain.money import Usd, Wei
 from topup.domain.policy import Buy, Why, decide, worst_spend
 from topup.ledger.store import SqliteStore
+from topup.payment.config import Account, Asked, Route, Terms
+from topup.payment.monitor import Watch
 from topup.ports.account import Key
 from topup.ports.chain import Delivery, Seen, Sent
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
 from topup.settings import load
-from topup.terms import Account, Asked, Route, Terms
-from topup.watch import Watch
 
 SECOND_MS = 1000
 # Thousands of commits: what a disk does with them is tested elsewhere.

@@ -19,13 +19,13 @@ from tests.tools import require
 from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.domain.lifecycle import State, TopUp
 from topup.domain.money import Asset, Usd, Usdc
+from topup.payment.config import Asked
 from topup.sandbox.gateway import Account, Seen
 from topup.sandbox.http import Raw, Request, Response
 from topup.sandbox.purchase_wire import PURCHASES
 from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller
 from topup.sandbox.tempo import Tempo
 from topup.sandbox.world import World
-from topup.terms import Asked
 
 HELD = 25_000_000
 

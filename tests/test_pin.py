@@ -20,10 +20,10 @@ from topup.cli import app
 from topup.domain.errors import ApiGone, ApiUnknown, ChargeRefused, Exit, PaymentForbidden, SettingsError
 from topup.domain.money import Usd
 from topup.ledger.store import SqliteStore
+from topup.payment.config import Asked
 from topup.pinning import propose, remember
 from topup.sandbox.world import World, embedded
 from topup.settings import Settings, load
-from topup.terms import Asked
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ import pytest
 
 from tests.house import Killed
 from tests.stage import Shifted, Stage
-from topup import pursuit
 from topup.domain.charge import parse
 from topup.domain.lifecycle import Attempt, Fact, Kind, State, TopUp
 from topup.domain.money import Bps
 from topup.ledger.location import FILE
+from topup.payment import tracking
 from topup.ports.chain import Sent
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
@@ -774,7 +774,7 @@ def test_invalid_bytes_halt_where_the_process_died_with_the_answer(
         world.rpc.intercept = says("invalid sender")
         stage = Stage(world, tmp_path, world.clock)
         with monkeypatch.context() as dying:
-            dying.setattr(pursuit.Pursuit, "_alarmed", killed)
+            dying.setattr(tracking.Pursuit, "_alarmed", killed)
             with pytest.raises(Killed):
                 await stage.until(State.HALTED)
         await stage.close()

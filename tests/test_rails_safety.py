@@ -31,6 +31,7 @@ from topup.domain.errors import ApiRejected, ChargeRefused, PaymentForbidden, Si
 from topup.domain.lifecycle import Attempt, Broadcaster, ChargeRow, Kind, State, TopUp
 from topup.domain.money import Asset, Bps, Usd, Usdc, Wei
 from topup.domain.nonpayment import Fate
+from topup.payment.config import COINBASE, X402, Route
 from topup.ports.chain import Head, Survey, Trace
 from topup.ports.rail import Rail
 from topup.sandbox.charges import STRANGER, Ask
@@ -43,7 +44,6 @@ from topup.sellers.mpp_fields import OPENROUTER
 from topup.sellers.x402_choice import Token
 from topup.sellers.x402_profile import PROFILES
 from topup.signers.local import APPROVE, Ceilings, from_private_key
-from topup.terms import COINBASE, X402, Route
 from topup.wire.exchange import Answered
 
 KEY = b"\x09" * 32

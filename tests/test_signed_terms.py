@@ -16,12 +16,13 @@ from tests.stage import Stage
 from tests.test_adversary import story
 from topup import assemble
 from topup.accounting.journal import WALLET, Commodity
-from topup.cycle import Cycle
 from topup.domain.events import Event
 from topup.domain.lifecycle import Fact, State
 from topup.domain.money import Usd
 from topup.ledger.location import FILE
 from topup.once import Once
+from topup.payment.config import Asked
+from topup.payment.cycle import Cycle
 from topup.ports.account import Clock
 from topup.ports.ledger import Wish
 from topup.sandbox import contracts
@@ -30,7 +31,6 @@ from topup.sandbox.x402 import selling
 from topup.sandbox.x402_seller import RECIPIENT, X402Conduct
 from topup.sellers.x402 import X402
 from topup.settings import load
-from topup.terms import Asked
 
 TEN = 10_000_000
 Tale = Callable[[World], Coroutine[Any, Any, None]]

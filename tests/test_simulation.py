@@ -17,7 +17,6 @@ import pytest
 from tests import simulation
 from tests.simulated import Block, Provider, SimulatedChain, SimulatedSigner
 from tests.simulation import Broken, Simulation, run
-from topup import purchase, pursuit
 from topup.chain.charge_status import Account
 from topup.domain import policy, tempo
 from topup.domain.charge import Charge
@@ -26,6 +25,7 @@ from topup.domain.lifecycle import Attempt, Fact
 from topup.domain.money import Usd, Wei
 from topup.domain.nonpayment import Death
 from topup.ledger.store import SqliteStore
+from topup.payment import preparation, tracking
 from topup.ports.chain import Seen
 from topup.sellers import x402
 
@@ -144,16 +144,16 @@ MPP, ETH, X402, USDC = range(0, 400, 4), range(1, 600, 4), range(2, 600, 4), ran
 
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take silence for proof: what is not seen within 5 s is dead."""
-    monkeypatch.setattr(pursuit, "verdict", lambda *_, **__: Death.DEADLINE)
-    monkeypatch.setattr(pursuit.Pursuit, "_settled_for_ever", lambda *_: True)
-    expired = pursuit.Pursuit._unseen
+    monkeypatch.setattr(tracking, "verdict", lambda *_, **__: Death.DEADLINE)
+    monkeypatch.setattr(tracking.Pursuit, "_settled_for_ever", lambda *_: True)
+    expired = tracking.Pursuit._unseen
 
     async def impatient(self: Any, topup: Any, sighting: Any) -> Any:
         if self._watch.now() - (topup.out[-1].intended_ms or 0) > 5_000:
             return self._move(topup, Fact.EXPIRED, "patience is over")
         return await expired(self, topup, sighting)
 
-    monkeypatch.setattr(pursuit.Pursuit, "_unseen", impatient)
+    monkeypatch.setattr(tracking.Pursuit, "_unseen", impatient)
 
 
 @pytest.mark.parametrize("seeds", [range(3781, 4180, 4), X402], ids=["coinbase", "x402"])
@@ -204,7 +204,7 @@ def test_a_purchase_beyond_a_cap_is_caught(seeds: range, days: int, monkeypatch:
         return None if over is not None and over.why in BUDGETS[days] else over
 
     monkeypatch.setattr(policy, "over_budget", blind)
-    monkeypatch.setattr(purchase, "over_budget", blind)
+    monkeypatch.setattr(preparation, "over_budget", blind)
     monkeypatch.setattr(simulation, "SETTINGS", simulation.SETTINGS | simulation.TIGHT[days])
     assert caught(seeds, 4000, f"dollars within {days} days")
 

@@ -30,6 +30,7 @@ from topup.domain.dollars import TEMPO_DOLLAR
 from topup.domain.errors import ChargeRefused, SettingsError, SignerError
 from topup.domain.lifecycle import Attempt, Broadcaster, Plan, State
 from topup.domain.money import Usd, Usdc, Wei
+from topup.payment.config import Asked
 from topup.sandbox import sponsor
 from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller
 from topup.sandbox.rpc import Next, RpcError
@@ -39,7 +40,6 @@ from topup.sandbox.world import World
 from topup.sellers import mpp, mpp_choice
 from topup.settings import load
 from topup.signers.local import Ceilings, from_private_key
-from topup.terms import Asked
 
 HELD: Final = 25_000_000
 FUNDS: Final = 5_000_000

@@ -45,7 +45,7 @@ from topup.domain.errors import ApiError, ApiGone, ApiUnknown
 from topup.domain.events import Event, UsageUnknown
 from topup.domain.money import Usd
 from topup.ledger.store import SqliteStore
-from topup.tally import KEYS_A_PASS, PAGES_A_PASS, TALLY, Tally
+from topup.payment.usage_sync import KEYS_A_PASS, PAGES_A_PASS, TALLY, Tally
 
 # Noon of a day to come: ledger time is then this, whatever the machine's clock says.
 NOON_MS = int(datetime(2099, 11, 23, 12, tzinfo=UTC).timestamp()) * 1000

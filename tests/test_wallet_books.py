@@ -28,18 +28,18 @@ from topup.accounting.closing import MOVED, OPENING, Checkpoint, Closed, wallet_
 from topup.accounting.formats import csv_journal, plaintext, tax, text
 from topup.accounting.journal import WALLET, Commodity, Entry, payment_lines, reversal, revert_lines
 from topup.accounting.statement import Period, Statement, draw
-from topup.cycle import Cycle
 from topup.domain.credits import DAY_MS
 from topup.domain.errors import ChainUnknown, SettingsError, SignerError, TopupError
 from topup.domain.events import CycleFailed, WalletUnchecked
 from topup.domain.lifecycle import Fact
 from topup.domain.money import Asset, Usd, Usdc, Wei
 from topup.ledger.store import SqliteStore
+from topup.payment.config import Account, Route, Terms
+from topup.payment.cycle import Cycle
 from topup.period import statement_of
 from topup.ports.chain import Head, Holdings
 from topup.ports.rail import Rail
 from topup.settings import load
-from topup.terms import Account, Route, Terms
 
 ETH = Commodity.ETH
 BEGAN = 10**18

@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 
 from tests.stage import Stage
 from tests.stories_foreign import invents
-from topup import foreign
 from topup.accounting.reconciliation import Adopted
 from topup.domain.charge import parse
 from topup.domain.lifecycle import Fact, State
 from topup.domain.money import Wei
 from topup.domain.nonpayment import Fate
 from topup.ledger.store import SqliteStore
+from topup.payment import foreign_nonce
+from topup.payment.preparation import Purchase
+from topup.payment.reorg import confirmed
 from topup.ports.chain import Head, Sighting, Spent
-from topup.purchase import Purchase
-from topup.recall import confirmed
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
@@ -517,7 +517,7 @@ def test_a_block_that_was_replaced_shows_no_nonce_used_for_ever(
 
         rail.spent = spent  # type: ignore[method-assign, assignment]
         at = Sighting(Head(90, b"\x77" * 32, 2), 80, 80, 2, 1, {}, frozenset())
-        got = await foreign.contest(rail, stage.store, topup, at, [attempt], world.clock.now_ms())
+        got = await foreign_nonce.contest(rail, stage.store, topup, at, [attempt], world.clock.now_ms())
         assert got.gone == ({attempt.place} if final and same else frozenset())
         after = stage.store.taken(topup.id)[attempt.id]
         assert (after.block_number == before.block_number) == same

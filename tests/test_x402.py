@@ -17,11 +17,11 @@ from tests.test_adversary import passes, say, story
 from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.domain.lifecycle import State
 from topup.domain.money import Asset, Usd, Usdc
+from topup.payment.config import Asked
 from topup.sandbox import contracts
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling as selling_as
 from topup.sandbox.x402_seller import RECIPIENT as SELLS_FOR
-from topup.terms import Asked
 
 ORACLES = Path(__file__).parent / "oracles"
 HELD = 20_000_000

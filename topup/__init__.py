@@ -5,6 +5,7 @@ Its rooms:
   domain/      words and pure judgement: money, a charge, a top-up, a decision
   accounting/  the journal, what is reckoned from it, and how it is written
   ports/       what the flow needs from the world, as protocols
+  payment/     one pass, and the life of one top-up
   sellers/     who sells credits: their APIs, and the ways to pay
   chain/       what the chain says
   signers/     who signs

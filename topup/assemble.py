@@ -15,12 +15,12 @@ from topup.domain.lifecycle import MONEY_OUT
 from topup.domain.money import WEI_PER_ETH, Asset, Bps, EthPrice, Usd, Wei
 from topup.domain.policy import Ceilings, Limits, worst_spend
 from topup.ledger.store import SqliteStore
+from topup.payment.config import COINBASE, MPP, X402, Account, Pace, Route, Terms
 from topup.ports.account import Clock, Sink
 from topup.ports.budget import Budget
 from topup.ports.rail import Rail
 from topup.ports.signer import Signer
 from topup.settings import Settings, fee_ceiling_bps, fixed_amount, secret, token
-from topup.terms import COINBASE, MPP, X402, Account, Pace, Route, Terms
 from topup.wire import files
 
 if TYPE_CHECKING:  # what a command that only reads the ledger need not load
@@ -30,10 +30,10 @@ if TYPE_CHECKING:  # what a command that only reads the ledger need not load
     from topup.chain.rpc import Rpc
     from topup.chain.search import Search
     from topup.chain.token_chain import AuthorizedChain
-    from topup.cycle import Cycle
     from topup.domain.charge import Pins
     from topup.domain.dollars import Dollar
     from topup.domain.events import Event
+    from topup.payment.cycle import Cycle
     from topup.sellers.mpp_fields import Fields
     from topup.sellers.openrouter import OpenRouter
     from topup.sellers.x402_account import Prepaid
@@ -660,7 +660,7 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
     Raises:
         SettingsError, SignerError: something is missing or cannot be opened.
     """
-    from topup.cycle import Cycle
+    from topup.payment.cycle import Cycle
     from topup.sellers.openrouter import OpenRouter
     from topup.wire.exchange import Exchange
 

@@ -13,7 +13,6 @@ from typing import Any
 from topup import assemble
 from topup.chain.owners import quorum
 from topup.clock import SystemClock
-from topup.cycle import Cycle
 from topup.domain.credits import LASTING, Reading, Unknown, runway
 from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLARS, Dollar
 from topup.domain.errors import Exit, PaymentForbidden, TopupError
@@ -34,10 +33,11 @@ from topup.domain.policy import (
     worst_spend,
 )
 from topup.ledger.store import SqliteStore
+from topup.payment.config import COINBASE, MPP, X402, Asked, Terms
+from topup.payment.cycle import Cycle
 from topup.ports.chain import Survey
 from topup.ports.rail import Rail
 from topup.settings import Settings
-from topup.terms import COINBASE, MPP, X402, Asked, Terms
 
 # What a payment through the smallest pools needs as a limit, measured (docs: gas of the payment protocol).
 GAS_LIMIT_USUAL = 335_000

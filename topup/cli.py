@@ -259,7 +259,7 @@ def _once(
     wish = Wish(_amount(asked[0]), force, _name(asked[1]), os.getuid())
     settings = load()
     if dry_run:
-        from topup.terms import Asked
+        from topup.payment.config import Asked
 
         return _decide(settings, Asked(wish.amount, wish.forced), as_json=as_json)
     from topup.once import remember
@@ -321,7 +321,7 @@ def check(as_json: Json = False) -> None:
 
 
 def _check(*, as_json: bool) -> Exit:
-    from topup.terms import Asked
+    from topup.payment.config import Asked
 
     return _decide(load(), Asked(), as_json=as_json)
 
@@ -465,8 +465,8 @@ def resume(as_json: Json = False) -> None:
 
 
 def _resume(*, as_json: bool) -> Exit:
+    from topup.payment.config import RAILS
     from topup.ports.ledger import GONE
-    from topup.terms import RAILS
 
     for rail in RAILS:
         _tell(GONE + rail, "0", None, as_json=as_json)
@@ -612,8 +612,8 @@ def pin(yes: Annotated[bool, typer.Option("--yes", help="pin without asking")] =
 
 def _pin(*, yes: bool, as_json: bool) -> Exit:
     from topup.check import named
+    from topup.payment.config import COINBASE
     from topup.pinning import propose, remember
-    from topup.terms import COINBASE
 
     settings = load()
     others = named(settings)  # whose recipients stand in the settings; a charge is asked for where one is bought
@@ -727,8 +727,8 @@ def _resolve(
 ) -> Exit:
     from topup.domain.errors import SettingsError
     from topup.domain.ways_out import ATTEST, CANCEL, CREDITED, LOOK, RESOLVE
-    from topup.purchase import ADOPT_NONCE
-    from topup.watch import ACCEPT_READING
+    from topup.payment.monitor import ACCEPT_READING
+    from topup.payment.preparation import ADOPT_NONCE
 
     if topup_id is not None:
         words = [word for word, said in ((ATTEST, attest), (CANCEL, cancel), (CREDITED, credited)) if said] or [LOOK]

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from topup.clock import SystemClock
-from topup.cycle import Cycle
 from topup.domain import events
 from topup.domain.credits import LASTING
 from topup.domain.errors import Exit, StoreFenced, TopupError
 from topup.domain.lifecycle import TopUp
 from topup.domain.policy import Why
+from topup.payment.config import Asked, Rest
+from topup.payment.cycle import Cycle
 from topup.ports.account import Clock, Sink
 from topup.ports.ledger import Requested, Store, Told
-from topup.terms import Asked, Rest
 
 T = TypeVar("T")
 # How long a pass may go on after a request to stop: the longest wait for one answer, and then some.

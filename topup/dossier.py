@@ -22,8 +22,8 @@ from topup.domain.lifecycle import TERMINAL, Attempt, Broadcaster, Inclusion, To
 from topup.domain.money import Usdc, Wei
 from topup.domain.tempo import TRANSFER_WITH_MEMO
 from topup.ledger.store import Life, SqliteStore
+from topup.payment.config import COINBASE, MPP, X402
 from topup.sellers.mpp_wire import challenges
-from topup.terms import COINBASE, MPP, X402
 
 SECOND_MS = 1_000
 MINUTE_MS = 60 * SECOND_MS

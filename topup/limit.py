@@ -22,8 +22,8 @@ from topup.domain.dollars import TEMPO_TOKENS
 from topup.domain.errors import ChainError, ChainUnknown, Exit, PaymentForbidden, Reverted, SettingsError, SignerError
 from topup.domain.money import Usd, Usdc, plain
 from topup.domain.policy import END_OF_CALENDAR_S, Permission, moment, usable
+from topup.payment.config import MPP
 from topup.settings import Settings
-from topup.terms import MPP
 from topup.wire import files
 
 if TYPE_CHECKING:  # reading a limit opens no root key

@@ -16,18 +16,18 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from topup import assemble, signals
-from topup.cycle import Cycle
 from topup.daemon import DAEMON, PASSING, outcome_exit
 from topup.domain import events
 from topup.domain.errors import Exit, StoreBusy, StoreError, TopupError
 from topup.domain.lifecycle import MONEY_OUT, TERMINAL, State, TopUp
 from topup.domain.remedies import remedy
 from topup.ledger.store import SqliteStore
+from topup.payment.config import Asked, Rest
+from topup.payment.cycle import Cycle
 from topup.ports.account import Clock, Sink
 from topup.ports.ledger import WITHDRAWN, Requested, Told, Wish
 from topup.report import topup_document
 from topup.settings import Settings
-from topup.terms import Asked, Rest
 
 T = TypeVar("T")
 ONCE = "once"

@@ -20,9 +20,9 @@ from topup.domain.errors import ApiGone, ChargeRefused, PaymentForbidden, Settin
 from topup.domain.money import Usd, Usdc
 from topup.domain.remedies import REMEDIES
 from topup.ledger.store import SqliteStore
+from topup.payment.config import COINBASE
 from topup.ports.chain import Survey
 from topup.settings import Settings
-from topup.terms import COINBASE
 
 
 @dataclass(frozen=True)

@@ -44,10 +44,10 @@ from topup.domain.events import show
 from topup.domain.money import Usdc
 from topup.domain.ways_out import LOOK, RESOLVE
 from topup.ledger.store import SqliteStore
+from topup.payment.config import COINBASE, MPP, RAILS, X402
 from topup.ports.chain import Head
 from topup.sellers.openrouter import OpenRouter
 from topup.settings import Settings
-from topup.terms import COINBASE, MPP, RAILS, X402
 
 T = TypeVar("T")
 # Nonces looked for one by one, each a bisection over the chain; beyond that a person has to say where to begin.

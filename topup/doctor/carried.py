@@ -16,8 +16,8 @@ from topup.doctor.providers import Chain, longest, questioned
 from topup.domain.money import Asset, Usdc
 from topup.domain.tempo import TRANSFERRED_WITH_MEMO
 from topup.domain.typed_data import AUTHORIZATION_USED
+from topup.payment.config import MPP, X402
 from topup.settings import Settings
-from topup.terms import MPP, X402
 from topup.x402_look import CODE_REMEDY, code
 
 # Blocks of Tempo come twice a second, of Base every other second.

@@ -10,8 +10,8 @@ from topup.doctor import carried, contract
 from topup.doctor.finding import Check, failed, safely
 from topup.domain.errors import TopupError
 from topup.ledger.store import SqliteStore
+from topup.payment.config import COINBASE
 from topup.settings import Settings
-from topup.terms import COINBASE
 
 
 async def chains(settings: Settings) -> list[Check]:

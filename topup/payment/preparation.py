@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from typing import assert_never
 
-from topup.arrival import Arrival
 from topup.domain import events
 from topup.domain.charge import DEADLINES, Demand, Verified
 from topup.domain.credits import DAY_MS, HOUR_MS, Reading, Unknown, baseline_settled
@@ -30,11 +29,12 @@ from topup.domain.money import deviation_bps_up
 from topup.domain.policy import Buy, Hold, Refuse, Why, decide, over_budget
 from topup.domain.remedies import REMEDIES
 from topup.domain.ways_out import CANCEL
-from topup.lasting import ASK
+from topup.payment.config import Asked, Rest, Terms
+from topup.payment.lasting import ASK
+from topup.payment.posting import Arrival
+from topup.payment.step import Reach, Step, Steps, fair
+from topup.payment.tracking import Pursuit
 from topup.ports.chain import Survey
-from topup.pursuit import Pursuit
-from topup.steps import Reach, Step, Steps, fair
-from topup.terms import Asked, Rest, Terms
 
 # The name under which `topup resolve --adopt-nonce` leaves a person's word; it counts for an hour.
 ADOPT_NONCE = "adopt_nonce"

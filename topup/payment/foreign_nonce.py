@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 from topup.domain.errors import ChainUnknown
 from topup.domain.lifecycle import Attempt, TopUp
+from topup.payment.confirmation import spent
 from topup.ports.chain import Sighting, Spent, Taken
 from topup.ports.ledger import Store
 from topup.ports.rail import Rail
-from topup.witness import spent
 
 Place = tuple[int, int]
 

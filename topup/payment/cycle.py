@@ -8,24 +8,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import assert_never
 
-from topup.bookkeeping import Bookkeeping
 from topup.domain import events
 from topup.domain.credits import DAY_MS, HOUR_MS, Reading, Runway, Unknown, burn_usd_per_hour, next_poll_s, runway
 from topup.domain.errors import TopupError
 from topup.domain.lifecycle import State, TopUp
 from topup.domain.policy import Buy, Decision, Hold, Refuse, Snapshot, Why, decide
-from topup.lasting import Lasting
+from topup.payment.approvals import Revoke
+from topup.payment.closing_run import Bookkeeping
+from topup.payment.config import Asked, Rest, Terms
+from topup.payment.confirmation import Witness
+from topup.payment.lasting import Lasting
+from topup.payment.monitor import Watch
+from topup.payment.preparation import Purchase
+from topup.payment.step import Reach
+from topup.payment.usage_sync import Tally
 from topup.ports.account import Api, Clock, Sink, Usage
 from topup.ports.budget import Budget
 from topup.ports.ledger import Store
 from topup.ports.rail import Rail
-from topup.purchase import Purchase
-from topup.revoke import Revoke
-from topup.steps import Reach
-from topup.tally import Tally
-from topup.terms import Asked, Rest, Terms
-from topup.watch import Watch
-from topup.witness import Witness
 
 
 class Cycle:

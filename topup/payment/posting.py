@@ -9,10 +9,10 @@ from topup.domain.credits import Posting, Reading, Unknown, posting
 from topup.domain.errors import ChainUnknown
 from topup.domain.lifecycle import Fact, State, TopUp
 from topup.domain.ways_out import CREDITED
+from topup.payment.config import Rest
+from topup.payment.confirmation import BY, PAYING
+from topup.payment.step import Step, Steps, flag_name
 from topup.ports.rail import Claim
-from topup.steps import Step, Steps, flag_name
-from topup.terms import Rest
-from topup.witness import BY, PAYING
 
 
 class Arrival(Steps):

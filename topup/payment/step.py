@@ -17,14 +17,14 @@ from topup.domain.money import Asset, EthPrice, Wei
 from topup.domain.nonpayment import may_sign
 from topup.domain.policy import Wallet, permit
 from topup.domain.ways_out import ATTEST, CREDITED, LOOK, RESOLVE
-from topup.lasting import Lasting
+from topup.payment.config import Rest, Terms
+from topup.payment.confirmation import BY, Witness
+from topup.payment.lasting import Lasting
+from topup.payment.monitor import Watch
 from topup.ports.account import Sink
 from topup.ports.chain import Sighting, Survey
 from topup.ports.ledger import Store
 from topup.ports.rail import Rail
-from topup.terms import Rest, Terms
-from topup.watch import Watch
-from topup.witness import BY, Witness
 
 Step = TopUp | Rest
 

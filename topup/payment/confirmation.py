@@ -18,13 +18,13 @@ from topup.domain.errors import ChainError, ChainUnknown
 from topup.domain.lifecycle import TERMINAL, Attempt, Fact, Inclusion, Kind, State, TopUp
 from topup.domain.nonpayment import WITNESSES
 from topup.domain.ways_out import ATTEST, LOOK, RESOLVE
+from topup.payment.config import Account
+from topup.payment.monitor import Watch
+from topup.payment.reorg import confirmed, gone
 from topup.ports.account import Sink
 from topup.ports.chain import Seen, Sighting
 from topup.ports.ledger import Store
 from topup.ports.rail import Rail
-from topup.recall import confirmed, gone
-from topup.terms import Account
-from topup.watch import Watch
 
 # States in which a payment of ours stands in a block.
 PAYING = frozenset({State.PAID, State.UNCREDITED, State.CREDITED})

@@ -15,11 +15,11 @@ from topup.accounting.journal import Commodity
 from topup.domain import events
 from topup.domain.credits import DAY_MS, HOUR_MS
 from topup.domain.errors import StoreError, TopupError
+from topup.payment.config import COINBASE, Route, Terms
+from topup.payment.monitor import Watch
 from topup.ports.account import Sink
 from topup.ports.ledger import Store
 from topup.ports.rail import Rail
-from topup.terms import COINBASE, Route, Terms
-from topup.watch import Watch
 
 # A chain that is only silent for a while is no news: the passes that need it say what is wrong with it.
 OVERDUE_MS = 6 * HOUR_MS

@@ -10,7 +10,7 @@ from __future__ import annotations
 from topup.domain import events
 from topup.domain.errors import StoreError, TopupError
 from topup.domain.lifecycle import TERMINAL, Attempt, Kind, TopUp
-from topup.steps import Steps
+from topup.payment.step import Steps
 
 # How long after a failure it is tried again, and how long unseen bytes rest before they are sent again.
 AGAIN_MS = 600_000

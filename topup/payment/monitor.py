@@ -24,9 +24,9 @@ from topup.domain.lifecycle import TopUp
 from topup.domain.lost_time import Lived
 from topup.domain.money import Usd
 from topup.domain.policy import Snapshot
+from topup.payment.config import MPP, X402, Asked, Terms
 from topup.ports.account import Api, Clock, Sink
 from topup.ports.ledger import Store
-from topup.terms import MPP, X402, Asked, Terms
 
 CLOCK_BEHIND_MS = 60_000
 # The name under which `topup resolve --accept-reading` leaves its word.

@@ -14,11 +14,11 @@ from topup.domain.errors import ChainUnknown, ChargeRefused, PaymentForbidden, R
 from topup.domain.lifecycle import Attempt, Fact, Kind, Plan, State, TopUp
 from topup.domain.nonpayment import WITNESSES, Death, Fate, More, Paid, Undecided, verdict
 from topup.domain.ways_out import ATTEST, CANCEL, CREDITED
-from topup.foreign import NONE, Contest, contest, foreign, nonces
+from topup.payment.config import Rest
+from topup.payment.confirmation import BY
+from topup.payment.foreign_nonce import NONE, Contest, contest, foreign, nonces
+from topup.payment.step import Step, Steps, flag_name
 from topup.ports.chain import Delivery, Sent, Sighting
-from topup.steps import Step, Steps, flag_name
-from topup.terms import Rest
-from topup.witness import BY
 
 # Answers after which a node holds the bytes.
 TAKEN = (Delivery.ACCEPTED.value, Delivery.KNOWN.value)

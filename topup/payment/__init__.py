@@ -1,0 +1,1 @@
+"""One pass, and the life of one top-up."""
