@@ -329,8 +329,8 @@ def stage(place: Place, limits: Limits, rounds: int) -> dict[str, Any]:
 
 def measure(topups: int, readings: int, rounds: int) -> dict[str, Any]:
     """Measure everything in one run: a ledger of two top-ups, one with a long past, and that one thinned."""
-    from topup.assemble import limits
-    from topup.settings import load
+    from topup.app.assembly import limits
+    from topup.app.settings import load
 
     world = World(embedded, conduct=Conduct(posting_delay_ms=300), usage_usd=Decimal(5), burn_usd_per_hour=Decimal(0))
     world.tick_s = 0.2

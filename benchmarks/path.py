@@ -198,9 +198,9 @@ class Topup:
 
     def __init__(self, world: World, rtt_ms: int, directory: Path) -> None:
         """Build it from settings, as `topup run` does."""
-        from topup import assemble
+        from topup.app import assembly
+        from topup.app.settings import load
         from topup.ledger.store import SqliteStore as Ledger
-        from topup.settings import load
 
         self._world = world
         self._commits = Commits()
@@ -208,7 +208,7 @@ class Topup:
         self._commits.watch(self._ledger._db)  # noqa: SLF001 - statements are seen on the connection alone
         self._watched = Watched(self._ledger, self._mark)
         environment = world.environment(rtt_ms, directory) | OPEN | {"TOPUP_WATCH__KEY_RECHECK_S": "31536000"}
-        self._works = assemble.works(load(environment), cast("SqliteStore", self._watched), Silent(), world)
+        self._works = assembly.works(load(environment), cast("SqliteStore", self._watched), Silent(), world)
 
     def _mark(self) -> Mark:
         requests = (self._works.rpc_requests(), self._works.api.requests)

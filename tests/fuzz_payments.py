@@ -38,7 +38,9 @@ from eth_keys.datatypes import PrivateKey
 from tests.bending import KEY, Bend, Broken, said
 from tests.near import Near, Voice, hears
 from tests.stage import Stage
-from topup import assemble
+from topup.app import assembly
+from topup.app.log import LogSink
+from topup.app.settings import load
 from topup.chain.providers import FAILURES_MAX, Lagging
 from topup.chain.rpc import Nonsense
 from topup.domain.credits import DAY_MS, HOUR_MS, Doubt
@@ -51,8 +53,6 @@ from topup.payment.monitor import ACCEPT_READING
 from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import FEE_DESTINATION, embedded
-from topup.settings import load
-from topup.sinks.log import LogSink
 from topup.wire.clean import SENTENCE_MAX
 from topup.wire.secrets import Masker
 
@@ -242,7 +242,7 @@ class Round:
         self._watch(rail._chain._providers)
         environment = world.environment() | own | {"TOPUP_CONFIG": "/dev/null", "TOPUP_STATE_DIR": str(self.directory)}
         self.log = io.StringIO()
-        hide = assemble.masker(load(environment))
+        hide = assembly.masker(load(environment))
         self.sink = LogSink(level="debug", form="json", stream=self.log, now_ms=world.clock.now_ms, hide=hide)
 
     def _watch(self, providers: Any) -> None:

@@ -23,12 +23,12 @@ from pydantic import SecretStr
 from typer.main import get_command
 
 from tests.tools import ROOT
-from topup import assemble
+from topup.app import assembly
+from topup.app.settings import Settings, env_name, names
 from topup.cli import app
 from topup.domain import errors, events, lifecycle, ways_out
 from topup.domain.money import Usd
 from topup.domain.policy import worst_spend
-from topup.settings import Settings, env_name, names
 
 DOCS: Final = ROOT / "docs"
 GOLDEN: Final = ROOT / "tests" / "golden" / "events.json"
@@ -207,7 +207,7 @@ def worst_case() -> str:
     s = Settings.model_construct()
     p = s.policy
     attempts = s.posting.retries_max + 1
-    one = worst_spend(Usd(Decimal(25)), assemble.limits(s))
+    one = worst_spend(Usd(Decimal(25)), assembly.limits(s))
     lying = "ETH for those 24 hours, even if the API and the one provider lie together"
     quoted = "what is sent above the quote; the contract returns what the swap leaves"
     rows = [

@@ -16,7 +16,7 @@ from tests import kill_worlds, proxy
 from tests.kill_worlds import House, Life, Role, held, until
 from tests.killed import ANY, COMMIT
 from tests.served import TOPUP, Running
-from topup.daemon import DAEMON
+from topup.app.daemon import DAEMON
 from topup.domain.errors import Exit
 from topup.domain.money import Usd
 from topup.ledger.store import SqliteStore

@@ -4,7 +4,7 @@
 
 is `topup run`, and notes each call of a port in FOLDER/trace. At CELL it dies of SIGKILL; "-" lets it live. Two things
 are watched, so that no new step can be missed: every transaction that the ledger commits, whichever method commits it,
-and every call of the ports behind which foreign things are: api, chain, tokens and signer, as `topup.assemble` joins
+and every call of the ports behind which foreign things are: api, chain, tokens and signer, as `topup.app.assembly` joins
 them, and every question to a seller that is not the api's own.
 The shipped program knows nothing of this.
 """
@@ -153,8 +153,8 @@ def watch_store(course: Course) -> None:
 
 
 def watch_ports(course: Course) -> None:
-    """Watch the ports: whatever class `topup.assemble` makes of them, each method that the port has."""
-    from topup import assemble
+    """Watch the ports: whatever class `topup.app.assembly` makes of them, each method that the port has."""
+    from topup.app import assembly
     from topup.ports.account import Api
     from topup.ports.chain import Chain, TokenChain
     from topup.ports.signer import Signer
@@ -165,7 +165,7 @@ def watch_ports(course: Course) -> None:
         ("authorized", TokenChain, "tokens"),
         ("signer", Signer, "signer"),
     ):
-        setattr(assemble, maker, _watched(getattr(assemble, maker), port, name, course))
+        setattr(assembly, maker, _watched(getattr(assembly, maker), port, name, course))
 
 
 def watch_sellers(course: Course) -> None:

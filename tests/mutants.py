@@ -643,7 +643,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "lost-log-lines-uncounted",
-        "topup/sinks/log.py",
+        "topup/app/log.py",
         "            self._lost += 1\n            return\n",
         "            return\n",
         "tests/test_log.py::test_a_reader_that_reads_again_is_told_how_many_lines_were_lost_and_where",

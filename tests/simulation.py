@@ -43,8 +43,9 @@ from tests.simulated import (
     SimulatedTokens,
 )
 from tests.simulated_tempo import KEY, REALM, SimulatedPurchases, TempoNet, TempoSigner, TempoTokens
-from topup import assemble
 from topup.accounting.journal import Commodity
+from topup.app import assembly
+from topup.app.settings import Settings, load
 from topup.domain.charge import Bounds
 from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLAR
 from topup.domain.errors import TopupError
@@ -58,7 +59,6 @@ from topup.sellers import authorization, coinbase, mpp, x402
 from topup.sellers.mpp_choice import Terms as MppTerms
 from topup.sellers.x402_choice import Token
 from topup.sellers.x402_profile import PROFILES
-from topup.settings import Settings, load
 
 # By a seed's remainder: rail, and what is paid with.
 WAYS = ((MPP, Asset.USDC_E), (COINBASE, Asset.ETH), (X402, Asset.USDC), (COINBASE, Asset.USDC))
@@ -194,7 +194,7 @@ class Simulation:
         self.crash_chance = self.rng.choice((0.0, 0.002, 0.02))
         self.calm = False
         self.settings = _settings(*(SETTINGS | {3: TIGHT[1], 4: TIGHT[30]}.get(seed // len(WAYS) % 5, {})).items())
-        self.limits = assemble.limits(self.settings)
+        self.limits = assembly.limits(self.settings)
         # Where it dies for certain, once: just before or just after its first call of this name.
         self.dies: tuple[str, str] | None = None
         self.crashes = 0
@@ -228,8 +228,8 @@ class Simulation:
             Terms(
                 Account("default", builders.WALLET, tuple(routes)),
                 self.limits,
-                assemble.ceilings(self.settings),
-                assemble.pace(self.settings),
+                assembly.ceilings(self.settings),
+                assembly.pace(self.settings),
             ),
             api=self._api,
             rails=rails,
@@ -256,7 +256,7 @@ class Simulation:
 
     def _bounds(self, token: bytes) -> Bounds:
         sold_to = frozenset({builders.address(SELLER)})
-        return Bounds(token, sold_to, self.limits.fee_ceiling, assemble.LIFE_MIN_S, 900)
+        return Bounds(token, sold_to, self.limits.fee_ceiling, assembly.LIFE_MIN_S, 900)
 
     def port_call(self, name: str, when: str) -> None:
         """Count a step; the process may die here, in calm times too, and once where it was told to."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from topup import assemble
 from topup.accounting.closing import OPENING
+from topup.app import assembly
+from topup.app.settings import load
 from topup.domain.events import Event
 from topup.domain.lifecycle import State, TopUp
 from topup.ledger.store import SqliteStore
@@ -16,7 +17,6 @@ from topup.payment.config import Asked, Rest
 from topup.ports.account import Clock
 from topup.sandbox import contracts
 from topup.sandbox.world import World
-from topup.settings import load
 
 TRANSFERRED = "0xb7ee4fafa10d16ee883a136a3dcc9179d8e6041ba71cc29c2b0bce4f7bdd6e86"
 
@@ -60,7 +60,7 @@ class Stage:
         }
         self.store = SqliteStore.open_writer(self.directory)
         try:
-            self.works = assemble.works(load(environment | self.settings), self.store, self, self.clock)
+            self.works = assembly.works(load(environment | self.settings), self.store, self, self.clock)
         except BaseException:
             self.store.close()
             raise

@@ -29,6 +29,7 @@ from eth_utils.crypto import keccak
 from tests.house import MINUTE_S, NONCE, SEND, House, Killed, Result, Script
 from tests.proxy import Fault, delay, lose, refuse, silent, status, wrong
 from tests.stage import Stage
+from topup.app.late_signer import LateSigner
 from topup.domain.errors import SignerError
 from topup.domain.lifecycle import Attempt, Kind, Plan, State, TopUp
 from topup.domain.ways_out import CANCEL, RESOLVE
@@ -36,7 +37,6 @@ from topup.ledger.location import FILE
 from topup.ports.chain import Sent
 from topup.sandbox.faults import WALLET_WEI
 from topup.sandbox.world import BLOCK_S, L1_FEE_PER_BYTE
-from topup.signers.late import LateSigner
 from topup.signers.local import LocalSigner
 
 RECEIPT: Final = "eth_getTransactionReceipt"

@@ -35,7 +35,7 @@ from tests.proxy import (
     truncate,
 )
 from tests.stage import Shifted, Stage
-from topup.daemon import outcome_exit
+from topup.app.daemon import outcome_exit
 from topup.domain.credits import LASTING
 from topup.domain.errors import Exit
 from topup.domain.lifecycle import TERMINAL, State

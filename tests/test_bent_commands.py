@@ -27,6 +27,7 @@ from tests.served import Served, served
 from tests.test_limit import Owner, account
 from tests.test_reconcile import buy
 from topup import limit, reconcile
+from topup.app.settings import load
 from topup.chain import batches
 from topup.chain.rpc import Rpc
 from topup.check import ask_and_decide, ask_live
@@ -37,7 +38,6 @@ from topup.domain.errors import ChainUnknown, TopupError
 from topup.domain.money import Usd
 from topup.payment.config import Asked
 from topup.sandbox.world import World
-from topup.settings import load
 from topup.wire.clean import SENTENCE_MAX
 
 pytestmark = pytest.mark.machine_time

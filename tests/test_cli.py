@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 
 from tests.served import TOPUP, Served, events_of, served
 from topup.cli import app
-from topup.clock import SystemClock
 from topup.domain.credits import Reading
 from topup.domain.lifecycle import State
 from topup.domain.money import Usd
 from topup.ledger.store import SqliteStore
+from topup.wire.clock import SystemClock
 
 AMOUNTS = (
     *("_usd", "_wei", "_units", "_usdc", "_eth", "hours_to_floor", "hours_to_empty", "credits_before"),

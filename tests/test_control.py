@@ -25,7 +25,6 @@ from topup.chain.preflight import head
 from topup.chain.rpc import Rpc
 from topup.chain.search import Search, Unkept
 from topup.chain.token_chain import AuthorizedChain
-from topup.clock import SystemClock
 from topup.domain.errors import ChainUnknown
 from topup.domain.events import ProvidersDisagree
 from topup.domain.lifecycle import SPONSORED_MARGIN_S, Attempt, Broadcaster, ChargeRow, Inclusion
@@ -34,6 +33,7 @@ from topup.domain.nonpayment import Death, Fate, Paid, Undecided, may_sign, verd
 from topup.ports.budget import Budget
 from topup.ports.chain import Head, Trace
 from topup.sandbox.world import World, embedded
+from topup.wire.clock import SystemClock
 
 
 @pytest.fixture

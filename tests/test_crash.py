@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from topup import assemble
+from topup.app import assembly
+from topup.app.settings import load
 from topup.domain.events import Event
 from topup.domain.lifecycle import TERMINAL, State, TopUp
 from topup.ledger.store import SqliteStore
@@ -18,7 +19,6 @@ from topup.payment.config import Asked
 from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
-from topup.settings import load
 
 WRITES = (
     "begin",
@@ -85,7 +85,7 @@ def world() -> Iterator[World]:
 async def live(world: World, directory: Path, store: Any, real: SqliteStore) -> TopUp:
     """Run passes on this store until the one top-up has ended."""
     loaded = load(world.environment() | {"TOPUP_STATE_DIR": str(directory), "TOPUP_CONFIG": "/dev/null"})
-    works = assemble.works(loaded, store, Silent(), world.clock)
+    works = assembly.works(loaded, store, Silent(), world.clock)
     try:
         for _ in range(200):
             rest = await works.cycle.run(Asked())

@@ -19,8 +19,9 @@ import pytest
 
 from tests import builders
 from tests.served import Served, served
-from topup import assemble
-from topup.daemon import BEAT_S, DEFECTS_MAX, ERROR_WAIT_S, STUCK_MS, Daemon, Heart
+from topup.app import assembly
+from topup.app.daemon import BEAT_S, DEFECTS_MAX, ERROR_WAIT_S, STUCK_MS, Daemon, Heart
+from topup.app.settings import load
 from topup.domain import events
 from topup.domain.credits import Reading
 from topup.domain.errors import Exit, StoreUnusable
@@ -35,7 +36,6 @@ from topup.ports.account import Key
 from topup.ports.ledger import Requested, Wish
 from topup.ports.rail import Rail
 from topup.sandbox.rpc import RpcError
-from topup.settings import load
 
 # What a stop may take when nothing is left to wait for; the machine may be busy.
 PROMPT_S = 10
@@ -234,7 +234,7 @@ def test_a_pass_that_hangs_stops_the_heart_and_one_that_asks_does_not(
             await asyncio.sleep(0)
 
     name = f"topup-heart-{tmp_path}"
-    monkeypatch.setattr("topup.daemon.SystemClock", Ticking)
+    monkeypatch.setattr("topup.app.daemon.SystemClock", Ticking)
 
     async def tell(ear: socket.socket) -> tuple[int, int]:
         asking, never = True, asyncio.Event()
@@ -365,9 +365,9 @@ def fake(tmp_path: Path) -> Iterator[Fake]:
     api, store = Account20(clock), SqliteStore.open_writer(tmp_path)
     terms = Terms(
         Account("default", None, (Route("coinbase", 8453),)),
-        assemble.limits(settings),
-        assemble.ceilings(settings),
-        assemble.pace(settings),
+        assembly.limits(settings),
+        assembly.ceilings(settings),
+        assembly.pace(settings),
     )
     cycle = Cycle(terms, api=api, rails=no_rail, store=store, clock=clock, sink=sink, rpc_requests=lambda: 0)
     yield Fake(Daemon(cycle, store, clock, sink, "default", Heart(None)), store, api, clock, sink)

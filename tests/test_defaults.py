@@ -13,7 +13,7 @@ from eth_account import Account
 
 from tests.proxy import Proxy, crowded, hurried, ranged
 from tests.served import TOPUP, Done, Served, ran, served
-from topup.settings import Settings, load
+from topup.app.settings import Settings, load
 
 pytestmark = [pytest.mark.machine_time, pytest.mark.slow]
 PUBLIC: Final = "https://mainnet.base.org"

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.tools import ROOT, require
+from topup.app.settings import load
 from topup.sandbox.gateway import Account, Gateway
-from topup.settings import load
 
 DEPLOY = ROOT / "deploy"
 UNIT = DEPLOY / "topup.service"

@@ -9,11 +9,11 @@ from typer.main import get_command
 
 from tests.generate_docs import AGAIN, BLOCK, BLOCKS, DOCS, GOLDEN, commands, golden_events, written
 from tests.tools import ROOT
+from topup.app.settings import Settings, names
 from topup.cli import app
 from topup.domain import events
 from topup.domain.credits import Doubt
 from topup.domain.policy import Why
-from topup.settings import Settings, names
 
 DOCUMENTS = sorted(DOCS.glob("*.md"))
 RUNBOOK = (DOCS / "runbook.md").read_text(encoding="utf-8")

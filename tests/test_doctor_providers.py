@@ -10,13 +10,13 @@ import pytest
 
 from tests.proxy import Proxy, crowded, ranged, refuse, status, wrong
 from tests.test_doctor import failed, looked
+from topup.app.settings import load
 from topup.chain import batches
 from topup.doctor import Check
 from topup.doctor.contract import _chain
 from topup.doctor.providers import LOG_QUESTIONS, _reach, longest
 from topup.ports.chain import Piece
 from topup.sandbox.world import World, embedded
-from topup.settings import load
 
 pytestmark = pytest.mark.machine_time
 # So many blocks are there before anybody looks, more than any range below; a second apart they are not too far ahead.

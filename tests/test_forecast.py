@@ -18,7 +18,6 @@ from typer.testing import CliRunner, Result
 
 from tests import ledger
 from tests.builders import ACCOUNT, NOW_MS, inclusion, operator, plan, topup
-from topup import assemble, settings
 from topup.accounting.forecast import (
     EACH_WEEKDAY_MIN,
     GAP_MAX_MS,
@@ -36,6 +35,7 @@ from topup.accounting.forecast import (
     usual,
 )
 from topup.accounting.journal import Commodity, Entry, credit_lines, payment_lines, reversal, token_lines
+from topup.app import assembly, settings
 from topup.cli import app
 from topup.domain.credits import DAY_MS, HOUR_MS, Reading, Runway, lasts_h, runway
 from topup.domain.lifecycle import Attempt, ChargeRow, TopUp
@@ -49,7 +49,7 @@ BOUGHT = 10_000
 def limits(**policy: str) -> Limits:
     """The limits of an owner who has set these."""
     given_ = {f"TOPUP_POLICY__{name.upper()}": value for name, value in policy.items()}
-    return assemble.limits(settings.load(given_ | {"TOPUP_CONFIG": "/dev/null"}))
+    return assembly.limits(settings.load(given_ | {"TOPUP_CONFIG": "/dev/null"}))
 
 
 def life(

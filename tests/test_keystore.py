@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.test_settings import environ
-from topup import assemble, check
+from topup import check
+from topup.app import assembly
+from topup.app.settings import load
 from topup.domain.errors import FileAway, MemoryShort, SettingsError
-from topup.settings import load
 from topup.signers import keystore
 from topup.signers.keystore import opened
 from topup.wire import files
@@ -195,7 +196,7 @@ def settings(paths: tuple[Path, Path], **more: str) -> Any:
     return load(environ(mode="live", api__key="sk-1", **named, **more))
 
 
-USES: list[Callable[[Any], object]] = [assemble.wallet, assemble.signer, check.payer]
+USES: list[Callable[[Any], object]] = [assembly.wallet, assembly.signer, check.payer]
 
 
 @pytest.mark.parametrize("use", USES, ids=["wallet", "signer", "payer"])

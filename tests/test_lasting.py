@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from tests.builders import topup
 from tests.house import NONCE, House, Paced
 from tests.proxy import Fault, drop, status, wrong
+from topup.app.log import LogSink
+from topup.app.settings import load
 from topup.domain import events
 from topup.domain.errors import Exit, WrongChain
 from topup.domain.events import Event
@@ -28,8 +30,6 @@ from topup.ledger.store import SqliteStore
 from topup.once import Ending, Once
 from topup.payment.lasting import SOON_S, UNPLANNED, Lasting
 from topup.ports.ledger import Told, Wish
-from topup.settings import load
-from topup.sinks.log import LogSink
 
 ALERT_S, HOUR_S = 1800, 3600
 PAGE = status(503, b"<html><body>no healthy upstream</body></html>", {"content-type": "text/html"})

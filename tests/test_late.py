@@ -13,11 +13,11 @@ from eth_account import Account
 
 from tests.stage import Stage
 from tests.test_adversary import story
-from topup import assemble
+from topup.app import assembly
+from topup.app.late_signer import LateSigner
 from topup.domain.errors import SignerError
 from topup.domain.lifecycle import State
 from topup.sandbox.world import World, embedded
-from topup.signers.late import LateSigner
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_restart_finds_a_payment_with_the_key_still_closed(
         def closed(*_: object) -> None:
             raise AssertionError("the key was opened")
 
-        monkeypatch.setattr(assemble, "signer", closed)
+        monkeypatch.setattr(assembly, "signer", closed)
         stage = Stage(world, tmp_path, world.clock, own)
         await stage.until(State.DONE)
         await stage.close()

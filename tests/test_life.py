@@ -13,7 +13,7 @@ import pytest
 from eth_account import Account
 
 from tests.stage import Shifted, Stage
-from topup.daemon import Daemon, Heart
+from topup.app.daemon import Daemon, Heart
 from topup.domain import events
 from topup.domain.errors import StoreFenced
 from topup.domain.events import Event

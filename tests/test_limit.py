@@ -26,6 +26,7 @@ from tests.test_mpp import held, stage_of
 from tests.test_tempo import AUTHORIZE, RESTRICTIONS, Chain, paying, raw_of
 from tests.tools import require
 from topup import limit
+from topup.app.settings import load
 from topup.chain import agreement
 from topup.chain.agreement import Answers, Disagreement, Vote
 from topup.chain.rpc import Query, Rpc
@@ -40,7 +41,6 @@ from topup.ports.chain import Head, Survey
 from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller
 from topup.sandbox.tempo import CHAIN_ID, USDC_E, Tempo
 from topup.sandbox.world import World
-from topup.settings import load
 from topup.signers import root
 
 KEY: Final = PrivateKey(b"\x21" * 32)

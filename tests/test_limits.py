@@ -20,7 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.builders import ACCOUNT, CHAIN_ID, NOW_MS, WALLET, inclusion, plan, signed_bytes, topup
 from tests.stage import Stage
-from topup import assemble
+from topup.app import assembly
+from topup.app.settings import load
 from topup.domain.charge import Request
 from topup.domain.credits import DAY_MS, HOUR_MS, Reading
 from topup.domain.events import Event
@@ -34,7 +35,6 @@ from topup.ports.account import Key
 from topup.ports.chain import Delivery, Seen, Sent
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
-from topup.settings import load
 
 SECOND_MS = 1000
 # Thousands of commits: what a disk does with them is tested elsewhere.
@@ -53,12 +53,12 @@ SETTINGS = load(
         "TOPUP_POLICY__FAILURES_MAX": "100",
     }
 )
-LIMITS = replace(assemble.limits(SETTINGS), live=True)
+LIMITS = replace(assembly.limits(SETTINGS), live=True)
 TERMS = Terms(
     Account(ACCOUNT, WALLET, (Route("coinbase", CHAIN_ID),)),
     LIMITS,
-    assemble.ceilings(SETTINGS),
-    assemble.pace(SETTINGS),
+    assembly.ceilings(SETTINGS),
+    assembly.pace(SETTINGS),
 )
 
 

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from tests.served import TOPUP, Served, events_of, served
+from topup.app.log import Format, LogSink
 from topup.domain import events
 from topup.domain.lifecycle import State
 from topup.domain.money import Bps, Usd, Usdc, Wei
-from topup.sinks.log import Format, LogSink
 
 NOW_MS = 1_900_000_000_123
 STAMP = "2030-03-17T17:46:40.123Z"

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests import builders
 from tests.long_logs import BEGAN_S, Blocks, Died, Leaping, Ledger, Provider
+from topup.app.daemon import PASS_MS_MAX, STUCK_MS, Pulse
 from topup.chain.authorizations import account as account_of_trace
 from topup.chain.charge_status import Account
 from topup.chain.contract_chain import EvmChain
@@ -25,7 +26,6 @@ from topup.chain.refusals import Refusal, granted, refusal
 from topup.chain.rpc import Answer
 from topup.chain.search import LATE_MS, PAGES_UNKEPT, Search, Sought
 from topup.chain.token_chain import AuthorizedChain
-from topup.daemon import PASS_MS_MAX, STUCK_MS, Pulse
 from topup.domain.charge import Charge, parse
 from topup.domain.errors import ChainUnknown
 from topup.domain.events import ProvidersDisagree

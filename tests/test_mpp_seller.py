@@ -18,6 +18,7 @@ from tests.test_adversary import story
 from tests.test_mpp import HELD, stage_of
 from tests.tools import ROOT, require
 from topup.accounting.journal import WALLET, Commodity
+from topup.app.settings import MppFieldsSection, load
 from topup.domain.errors import SettingsError
 from topup.domain.lifecycle import State
 from topup.domain.money import Asset
@@ -27,7 +28,6 @@ from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller
 from topup.sandbox.tempo import PATH_USD, USDC_E, Tempo
 from topup.sandbox.world import World
 from topup.sellers.mpp_fields import OPENROUTER
-from topup.settings import MppFieldsSection, load
 
 BASE: Final = "/api/v1"
 MARK: Final = "<!-- test: seller -->\n```toml\n"

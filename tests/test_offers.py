@@ -10,13 +10,13 @@ import pytest
 
 from tests.test_mpp import held, selling, stage_of
 from topup import offers
+from topup.app.settings import Settings, load
 from topup.domain.errors import SettingsError
 from topup.domain.money import Usd
 from topup.ledger.store import SqliteStore
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling as selling_as
 from topup.sandbox.x402_seller import RECIPIENT as SELLS_FOR
-from topup.settings import Settings, load
 
 pytestmark = pytest.mark.machine_time
 

@@ -14,7 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.test_mpp import selling
-from topup import assemble
+from topup.app import assembly
+from topup.app.settings import Settings, load
 from topup.check import ask_and_decide, ask_live, named
 from topup.cli import app
 from topup.domain.errors import ApiGone, ApiUnknown, ChargeRefused, Exit, PaymentForbidden, SettingsError
@@ -23,7 +24,6 @@ from topup.ledger.store import SqliteStore
 from topup.payment.config import Asked
 from topup.pinning import propose, remember
 from topup.sandbox.world import World, embedded
-from topup.settings import Settings, load
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_recipient_is_shown_proven_around_and_pinned(world: World, tmp_path: P
     remember(own, first)
     assert asyncio.run(propose(own)).known
     store = SqliteStore.open_reader(tmp_path)
-    pinned = assemble.pins(own, store.told(own.account, assemble.PINNED)).recipients
+    pinned = assembly.pins(own, store.told(own.account, assembly.PINNED)).recipients
     assert pinned == {bytes.fromhex(recipient(world)[2:])}
     assert world.do(lambda: world.balance(world.wallet)) == world.wallet_wei
 
@@ -64,7 +64,7 @@ def test_a_recipient_is_pinned_beside_the_daemon(world: World, tmp_path: Path) -
     own = settings(world, tmp_path)
     writer = SqliteStore.open_writer(tmp_path)
     remember(own, asyncio.run(propose(own)))
-    assert writer.told(own.account, assemble.PINNED) == recipient(world)
+    assert writer.told(own.account, assembly.PINNED) == recipient(world)
     writer.close()
 
 
@@ -74,9 +74,9 @@ def test_pinning_twice_keeps_one(world: World, tmp_path: Path) -> None:
     proposal = asyncio.run(propose(own))
     remember(own, proposal)
     remember(own, proposal)
-    SqliteStore.open_reader(tmp_path).say(own.account, assemble.PINNED, "0x" + "11" * 20, 1, "test")
+    SqliteStore.open_reader(tmp_path).say(own.account, assembly.PINNED, "0x" + "11" * 20, 1, "test")
     remember(own, proposal)
-    told = SqliteStore.open_reader(tmp_path).told(own.account, assemble.PINNED)
+    told = SqliteStore.open_reader(tmp_path).told(own.account, assembly.PINNED)
     assert told == f"0x{'11' * 20},{recipient(world)}"
 
 

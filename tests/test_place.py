@@ -16,12 +16,12 @@ import pytest
 from tests.builders import ACCOUNT, NOW_MS
 from tests.served import PATIENCE_S, TOPUP, ran, served
 from tests.test_store import reading
-from topup import exposure
+from topup.app import exposure
+from topup.app.settings import load
 from topup.domain.errors import SettingsError, StoreBusy, StoreFenced
 from topup.ledger import location
 from topup.ledger.location import FILE, INDEX, KEPT, LOG
 from topup.ledger.store import SqliteStore
-from topup.settings import load
 from topup.wire import files
 
 

@@ -21,6 +21,7 @@ from tests import builders
 from tests.builders import settled
 from tests.stage import Stage
 from tests.test_chain import HEAD_AGE_MAX_S, LAG_MAX_S, TOTAL, Stand, stand_on
+from topup.app.settings import load
 from topup.chain import agreement
 from topup.chain.agreement import Answers, Disagreement, Vote
 from topup.chain.charge_status import Account
@@ -43,7 +44,6 @@ from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import Drop, Intercept, Next, RpcError, RpcServer
 from topup.sandbox.world import World, embedded
-from topup.settings import load
 
 T = TypeVar("T")
 

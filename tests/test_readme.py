@@ -13,9 +13,9 @@ import pytest
 
 from tests import tools
 from tests.stories_foreign import STORIES
+from topup.app.settings import Settings
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
-from topup.settings import Settings
 
 README = (tools.ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"(?:<!-- ([a-z: ]+) -->\n)?```sh\n(.*?)```", README, re.DOTALL)

@@ -24,10 +24,10 @@ from tests.served import Served, served
 from tests.stage import Stage
 from tests.test_adversary import story
 from tests.test_mpp import selling as mpp_world
-from topup import assemble
 from topup.accounting.reconciliation import Adopted
+from topup.app import assembly
+from topup.app.settings import load
 from topup.chain import history
-from topup.clock import SystemClock
 from topup.domain.errors import ChainUnknown, Exit
 from topup.domain.events import Event
 from topup.domain.lifecycle import Broadcaster, State, TopUp
@@ -38,7 +38,7 @@ from topup.sandbox import contracts
 from topup.sandbox.rpc import Drop, RpcError, RpcServer
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling
-from topup.settings import load
+from topup.wire.clock import SystemClock
 
 BUY = ("once", "--amount", "10", "--yes", "--force")
 ADOPT = ("reconcile", "--adopt", "--yes")
@@ -261,7 +261,7 @@ def refilled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refilled]:
 
         async def refill() -> dict[str, Path]:
             copying = Copying(SqliteStore.open_writer(place.state), place.directory / "copies")
-            works = assemble.works(settings, copying, copying, SystemClock())  # type: ignore[arg-type]
+            works = assembly.works(settings, copying, copying, SystemClock())  # type: ignore[arg-type]
             try:
                 for _ in range(60):
                     rest = await works.cycle.run()

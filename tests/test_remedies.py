@@ -13,13 +13,13 @@ import typer
 from pydantic import BaseModel
 
 from tests.served import served
+from topup.app.daemon import PASSING
+from topup.app.settings import Settings
 from topup.cli import app
-from topup.daemon import PASSING
 from topup.domain.credits import Doubt
 from topup.domain.policy import Why
 from topup.domain.remedies import REMEDIES, remedy
 from topup.ports.ledger import WITHDRAWN
-from topup.settings import Settings
 
 HERE = Path(__file__).parents[1]
 # Something was bought for these, or something is out.

@@ -18,7 +18,7 @@ from eth_utils.address import to_checksum_address
 
 from tests import ledger
 from tests.builders import ACCOUNT, NOW_MS, WALLET, operator, topup
-from topup import settings
+from topup.app import settings
 from topup.domain.credits import (
     DAY_MS,
     HOUR_MS,

@@ -21,13 +21,14 @@ from eth_account import Account
 import tests.served
 from tests import worlds
 from tests.served import Served, served
-from topup import assemble, cli
-from topup.clock import SystemClock
+from topup import cli
+from topup.app import assembly
+from topup.app.settings import Settings, load
 from topup.domain.errors import SettingsError, TopupError
 from topup.ledger.store import SqliteStore
 from topup.sandbox.rpc import RpcError
 from topup.sandbox.world import World
-from topup.settings import Settings, load
+from topup.wire.clock import SystemClock
 
 USER, PASSWORD, PATH, QUERY = "canaryuser7341", "canarypass9925", "canarypath5187", "canaryquery6630"
 KEYSTORE_PASSWORD = "canary keystore password 4402"
@@ -325,8 +326,8 @@ def test_a_malformed_secret_is_refused_without_being_repeated(name: str, spill: 
 
 def start(settings: Settings) -> None:
     """Open what a start opens, and spill nothing if it does not fail."""
-    assemble.signer(settings)
-    assemble.api(settings, SystemClock())
+    assembly.signer(settings)
+    assembly.api(settings, SystemClock())
     raise AssertionError("it started")
 
 
@@ -345,9 +346,9 @@ def test_a_refused_start_tells_no_secret(spill: Spill, tmp_path: Path) -> None:
 def test_objects_that_hold_a_secret_do_not_show_it(spill: Spill, tmp_path: Path) -> None:
     """Settings, signer, client and the assembled whole can stand in a debugger's or a crash reporter's output."""
     settings = load(spill.place.environment())
-    signer = assemble.signer(settings)
+    signer = assembly.signer(settings)
     store = SqliteStore.open_writer(tmp_path / "ledger")
-    works = assemble.works(settings, store, sink=_Nobody())
+    works = assembly.works(settings, store, sink=_Nobody())
     try:
         for one in (signer, works, works.api, works.cycle, works.rpcs):
             spill.keep(type(one).__name__, f"{one} {one!r}".encode())

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topup import assemble
-from topup.clock import SystemClock
+from topup.app import assembly
+from topup.app.settings import env_name, load, names, provenance, secret
 from topup.domain.charge import K2_PREFIX
 from topup.domain.credits import Reading
 from topup.domain.errors import SettingsError
 from topup.domain.money import Usd, Wei
 from topup.domain.policy import Buy, Hold, Past, Snapshot, decide, worst_spend
-from topup.settings import env_name, load, names, provenance, secret
+from topup.wire.clock import SystemClock
 
 A = "0x" + "11" * 20
 KEY = "0x" + "5a" * 32
@@ -271,7 +271,7 @@ def test_no_number_passes_through_a_float(tmp_path: Path) -> None:
     file.write_text("[policy]\nfloor = 0.1\n[wallet]\nreserve_eth = 0.000000000000000003\n", encoding="utf-8")
     settings = load({"TOPUP_CONFIG": str(file)})
     assert settings.policy.floor == Decimal("0.1")
-    assert assemble.wei(settings.wallet.reserve_eth).units == 3
+    assert assembly.wei(settings.wallet.reserve_eth).units == 3
     for name in names():
         value: object = settings
         for part in name.split("."):
@@ -281,11 +281,11 @@ def test_no_number_passes_through_a_float(tmp_path: Path) -> None:
 
 def test_the_prefixes_of_operators_are_a_setting() -> None:
     """The profile's alone unless said otherwise; `eip191` is the contract's empty prefix."""
-    known = assemble.profile(load(environ())).prefixes
+    known = assembly.profile(load(environ())).prefixes
     assert known == {K2_PREFIX}
     both = load(environ(rails__coinbase__prefixes="EIP191,0x4B32"))
-    assert assemble.profile(both).prefixes == {b"", b"K2"}
-    assert assemble.pins(both, None).prefixes == {b"", b"K2"}
+    assert assembly.profile(both).prefixes == {b"", b"K2"}
+    assert assembly.pins(both, None).prefixes == {b"", b"K2"}
 
 
 def test_lists_are_separated_by_commas() -> None:
@@ -322,9 +322,9 @@ def test_a_key_file_that_holds_no_key_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("sk-1\nsk-2\n", encoding="utf-8")
     with pytest.raises(SettingsError, match=r"api\.key is no key"):
-        assemble.api(load(environ(api__key_file=str(file))), SystemClock())
+        assembly.api(load(environ(api__key_file=str(file))), SystemClock())
     with pytest.raises(SettingsError, match=r"api\.key is missing"):
-        assemble.api(load(environ()), SystemClock())
+        assembly.api(load(environ()), SystemClock())
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
@@ -373,7 +373,7 @@ def test_whatever_is_accepted_can_buy_and_does_not_loop(values: dict[str, str], 
         settings = load(environ(**values))
     except SettingsError:
         return
-    limits = replace(assemble.limits(settings), live=True)
+    limits = replace(assembly.limits(settings), live=True)
 
     def at(credits_usd: Usd, past: list[Past]) -> Snapshot:
         reading = Reading(credits_usd, Usd.of(0), 10**12)

@@ -14,8 +14,9 @@ import pytest
 
 from tests.stage import Stage
 from tests.test_adversary import story
-from topup import assemble
 from topup.accounting.journal import WALLET, Commodity
+from topup.app import assembly
+from topup.app.settings import load
 from topup.domain.events import Event
 from topup.domain.lifecycle import Fact, State
 from topup.domain.money import Usd
@@ -30,7 +31,6 @@ from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling
 from topup.sandbox.x402_seller import RECIPIENT, X402Conduct
 from topup.sellers.x402 import X402
-from topup.settings import load
 
 TEN = 10_000_000
 Tale = Callable[[World], Coroutine[Any, Any, None]]
@@ -353,7 +353,7 @@ def test_a_command_that_is_put_back_with_its_memory_buys_its_wish_once(
     cycles: list[Cycle] = []
     memory: list[dict[str, Any]] = []
     taken_ms: list[int] = []
-    works, sign = assemble.works, X402.sign
+    works, sign = assembly.works, X402.sign
 
     def assembled(*given: Any) -> Any:
         made = works(*given)
@@ -373,7 +373,7 @@ def test_a_command_that_is_put_back_with_its_memory_buys_its_wish_once(
                 taken_ms.append(world.clock.now_ms())
             return sign(*given)
 
-        monkeypatch.setattr(assemble, "works", assembled)
+        monkeypatch.setattr(assembly, "works", assembled)
         monkeypatch.setattr(X402, "sign", signed)
         world.do(lambda: seller(world).switch_on("payment", "settles-late", 1))
         first = await commanded(world, tmp_path / "first", clock, 30).run()

@@ -24,6 +24,7 @@ from tests.tools import require
 from topup.accounting import reconciliation
 from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.accounting.reconciliation import Transfer
+from topup.app.settings import load
 from topup.domain import tempo
 from topup.domain.charge import DEADLINES, Verified
 from topup.domain.dollars import TEMPO_DOLLAR
@@ -38,7 +39,6 @@ from topup.sandbox.tempo import USDC_E, Tempo
 from topup.sandbox.tempo_transfer import decode
 from topup.sandbox.world import World
 from topup.sellers import mpp, mpp_choice
-from topup.settings import load
 from topup.signers.local import Ceilings, from_private_key
 
 HELD: Final = 25_000_000

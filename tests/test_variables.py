@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from tests.served import TOPUP, ran
+from topup.app.settings import default_state_dir, load
 from topup.domain.errors import SettingsError
-from topup.settings import default_state_dir, load
 
 QUIET = {"TOPUP_CONFIG": "/dev/null"}
 
@@ -85,7 +85,7 @@ def test_without_a_home_the_state_directory_is_asked_for() -> None:
     bare = {"PATH": os.environ["PATH"], "TOPUP_CONFIG": "/dev/null"}
     script = (
         "import os, sys; sys.path.insert(0, os.getcwd())\n"
-        "from topup.settings import load\nfrom topup.domain.errors import SettingsError\n"
+        "from topup.app.settings import load\nfrom topup.domain.errors import SettingsError\n"
         "os.setuid(54321)\n"
         "try: print(load().state_dir)\nexcept SettingsError as error: print(error, error.remedy, error.exit_code)\n"
     )

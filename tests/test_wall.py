@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from tests.test_quorum import Town, lie
-from topup import assemble
+from topup.app import assembly
+from topup.app.log import FIELD_MAX, LogSink
+from topup.app.settings import load
 from topup.chain.providers import Providers
 from topup.chain.rpc import Rpc, quantity
 from topup.domain.errors import ChainUnknown
@@ -25,8 +27,6 @@ from topup.domain.lifecycle import State
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import RpcError
 from topup.sandbox.world import World, embedded
-from topup.settings import load
-from topup.sinks.log import FIELD_MAX, LogSink
 
 HUGE = "0x" + "f" * 4000
 SENDS = "eth_sendRawTransaction"
@@ -215,7 +215,7 @@ def test_a_provider_that_repeats_its_own_key_in_a_result_does_not_make_us_say_it
 def test_the_log_masks_and_cuts_what_came_through_all_the_same() -> None:
     """The second line: the settings' own secrets, in any field of any event."""
     key, out = "sk-or-v1-" + "5ec7e79a" * 8, io.StringIO()
-    hide = assemble.masker(load({"TOPUP_CONFIG": "/dev/null", "TOPUP_API__KEY": key, "TOPUP_MODE": "observe"}))
+    hide = assembly.masker(load({"TOPUP_CONFIG": "/dev/null", "TOPUP_API__KEY": key, "TOPUP_MODE": "observe"}))
     sink = LogSink(form="json", stream=out, now_ms=lambda: 0, hide=hide)
     sink.emit(ProviderSetAside(provider="one", why="failing", detail=f"you said {key} " + "x" * 9000, pause_s=30))
     (line,) = out.getvalue().splitlines()

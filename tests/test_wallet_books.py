@@ -23,11 +23,12 @@ from tests.builders import ACCOUNT, CHAIN_ID, NOW_MS, operator
 from tests.builders import WALLET as ADDRESS
 from tests.ledger import IN_BLOCK, charged, signed
 from tests.test_daemon import Account20, Heard, Leap
-from topup import assemble
 from topup.accounting.closing import MOVED, OPENING, Checkpoint, Closed, wallet_due, wallet_entries
 from topup.accounting.formats import csv_journal, plaintext, tax, text
 from topup.accounting.journal import WALLET, Commodity, Entry, payment_lines, reversal, revert_lines
 from topup.accounting.statement import Period, Statement, draw
+from topup.app import assembly
+from topup.app.settings import load
 from topup.domain.credits import DAY_MS
 from topup.domain.errors import ChainUnknown, SettingsError, SignerError, TopupError
 from topup.domain.events import CycleFailed, WalletUnchecked
@@ -39,7 +40,6 @@ from topup.payment.cycle import Cycle
 from topup.period import statement_of
 from topup.ports.chain import Head, Holdings
 from topup.ports.rail import Rail
-from topup.settings import load
 
 ETH = Commodity.ETH
 BEGAN = 10**18
@@ -240,9 +240,9 @@ def passes(
     rail = Told(clock)
     terms = Terms(
         Account(ACCOUNT, ADDRESS, (Route("x402", CHAIN_ID), Route("coinbase", CHAIN_ID))),
-        replace(assemble.limits(loaded), live=live),
-        assemble.ceilings(loaded),
-        assemble.pace(loaded),
+        replace(assembly.limits(loaded), live=live),
+        assembly.ceilings(loaded),
+        assembly.pace(loaded),
     )
 
     def rails(name: str) -> Rail:

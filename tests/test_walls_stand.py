@@ -33,7 +33,7 @@ OWN_JSON = {
     "topup/ledger/store.py",
 }
 # The one place that knows which secrets a provider must not make us say.
-BUILDS_PROVIDERS = {"topup/assemble.py"}
+BUILDS_PROVIDERS = {"topup/app/assembly.py"}
 SECRET = "sk-or-v1-canary-0123456789abcdef"
 
 

@@ -26,19 +26,19 @@ ENTRIES: Final = {"topup": ("topup.cli", "main"), "tests.killed": ("tests.killed
 LOADED: Final = (
     "asyncio",
     "tests.killed",
-    "topup.assemble",
+    "topup.app.assembly",
     "topup.chain.contract_chain",
     "topup.chain.token_chain",
     "topup.cli",
-    "topup.daemon",
+    "topup.app.daemon",
     "topup.sellers.openrouter",
     "topup.sellers.x402_account",
     "topup.sellers.coinbase",
     "topup.sellers.mpp",
     "topup.sellers.x402",
-    "topup.settings",
+    "topup.app.settings",
     "topup.signers.local",
-    "topup.sinks.log",
+    "topup.app.log",
     "topup.ledger.store",
 )
 LOOK_S: Final = 0.02

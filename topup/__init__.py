@@ -11,7 +11,7 @@ Its rooms:
   signers/     who signs
   ledger/      where everything is kept
   wire/        what is let in of what others say
-  sinks/       where events go
+  app/         settings, assembly, daemon, logging
   doctor/      whether everything is in place
   sandbox/     a whole world, small enough for one process
 

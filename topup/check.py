@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from topup import assemble
+from topup.app import assembly
+from topup.app.settings import Settings
 from topup.chain.owners import quorum
-from topup.clock import SystemClock
 from topup.domain.credits import LASTING, Reading, Unknown, runway
 from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLARS, Dollar
 from topup.domain.errors import Exit, PaymentForbidden, TopupError
@@ -37,7 +37,7 @@ from topup.payment.config import COINBASE, MPP, X402, Asked, Terms
 from topup.payment.cycle import Cycle
 from topup.ports.chain import Survey
 from topup.ports.rail import Rail
-from topup.settings import Settings
+from topup.wire.clock import SystemClock
 
 # What a payment through the smallest pools needs as a limit, measured (docs: gas of the payment protocol).
 GAS_LIMIT_USUAL = 335_000
@@ -90,7 +90,7 @@ def payer(settings: Settings) -> bytes | None:
         SettingsError, SignerError: the key cannot be opened.
     """
     root = settings.rails.mpp.root
-    return bytes.fromhex(root[2:]) if root is not None else assemble.wallet(settings)
+    return bytes.fromhex(root[2:]) if root is not None else assembly.wallet(settings)
 
 
 def access_key(settings: Settings) -> bytes | None:
@@ -101,7 +101,7 @@ def access_key(settings: Settings) -> bytes | None:
     """
     if settings.rails.mpp.root is None:
         return None
-    own = assemble.wallet(settings)
+    own = assembly.wallet(settings)
     return None if own == payer(settings) else own
 
 
@@ -135,7 +135,7 @@ def named(settings: Settings) -> list[Named]:
         whose = f"by {setting}" if given else f"because {setting} is empty: its amount is bounded, not who gets it"
         found.append(Named(MPP, setting, given, whose, "" if given else remedy))
     if X402 in settings.rails.use:
-        setting, given, seller = "rails.x402.recipients", settings.rails.x402.recipients, assemble.seller(settings)
+        setting, given, seller = "rails.x402.recipients", settings.rails.x402.recipients, assembly.seller(settings)
         own = tuple(sorted(seller.sell.recipients))
         whose = f"by {setting}" if given else f"by the profile {seller.name}; {setting} replaces it"
         found.append(Named(X402, setting, given or own, whose))
@@ -158,8 +158,8 @@ async def ask_and_decide(settings: Settings, wish: Asked) -> Result:
     Raises:
         SettingsError, StoreUnusable: there is no API key, or the ledger cannot be read.
     """
-    allowed = assemble.limits(settings)
-    assemble.known(settings)  # refuses a key that is not of `wallet.address`
+    allowed = assembly.limits(settings)
+    assembly.known(settings)  # refuses a key that is not of `wallet.address`
     snapshot, decision, unfinished, rail = await _look(settings, wish)
     notes = []
     forbidden = None
@@ -180,13 +180,13 @@ async def ask_and_decide(settings: Settings, wish: Asked) -> Result:
 async def _look(settings: Settings, wish: Asked) -> tuple[Snapshot, Decision, TopUp | None, str]:
     """Read and decide on a copy of the ledger, as if live; return also what is unfinished, and the next rail."""
     clock = SystemClock()
-    client = assemble.api(settings, clock)
+    client = assembly.api(settings, clock)
     store = SqliteStore.open_copy(settings.state_dir)
     terms = Terms(
-        assemble.account(settings, None),
-        replace(assemble.limits(settings), live=True),
-        assemble.ceilings(settings),
-        assemble.pace(settings),
+        assembly.account(settings, None),
+        replace(assembly.limits(settings), live=True),
+        assembly.ceilings(settings),
+        assembly.pace(settings),
     )
     cycle = Cycle(terms, api=client, rails=_no_rail, store=store, clock=clock, sink=Quiet(), rpc_requests=lambda: 0)
     try:
@@ -259,14 +259,14 @@ def _verdict(snapshot: Snapshot, decision: Decision, unfinished: TopUp | None) -
 
 async def _payable(settings: Settings, total: Usdc) -> tuple[PaymentForbidden | None, str]:
     """Hold the dearest charge that would be accepted against price, fees and wallet; simulation needs a real one."""
-    rpcs = assemble.providers(settings)
+    rpcs = assembly.providers(settings)
     try:
-        wallet = assemble.wallet(settings)
+        wallet = assembly.wallet(settings)
         if wallet is None:
             return None, "no wallet is set, so the chain was not asked"
-        chain = assemble.chain(settings, rpcs, SystemClock())
+        chain = assembly.chain(settings, rpcs, SystemClock())
         found = await chain.survey(
-            wallet, total, assemble.profile(settings).contract, pay_with=assemble.pay_with(settings)
+            wallet, total, assembly.profile(settings).contract, pay_with=assembly.pay_with(settings)
         )
         plan = _rough_plan(settings, found, total)
         fair = None
@@ -277,7 +277,7 @@ async def _payable(settings: Settings, total: Usdc) -> tuple[PaymentForbidden | 
             total=total,
             fair=fair,
             wallet=Wallet(found.balance, found.tokens),
-            ceilings=assemble.ceilings(settings),
+            ceilings=assembly.ceilings(settings),
         )
     except PaymentForbidden as error:
         return error, f"and it could not be paid: {error}"
@@ -300,7 +300,7 @@ async def _payable_in_dollars(settings: Settings, one: Purse, total: Usdc) -> tu
         found = await dollars(settings, one, own)
         plan = _rough_authorization(one, found, total)
         wallet = Wallet(found.balance, found.tokens, found.permission)
-        permit(plan, total=total, fair=None, wallet=wallet, ceilings=assemble.ceilings(settings))
+        permit(plan, total=total, fair=None, wallet=wallet, ceilings=assembly.ceilings(settings))
     except PaymentForbidden as error:
         return error, f"and it could not be paid: {error}"
     except TopupError as error:
@@ -318,10 +318,10 @@ async def dollars(settings: Settings, one: Purse, own: bytes) -> Survey:
         ChainError: too few providers gave an answer that can be used.
         PaymentForbidden: there is no such token on that chain.
     """
-    rpcs = assemble.asked_at(settings, one.urls)
+    rpcs = assembly.asked_at(settings, one.urls)
     try:
         agreeing = quorum(one.urls, one.wanted)
-        chain = assemble.authorized(settings, rpcs, one.dollar, agreeing, SystemClock())
+        chain = assembly.authorized(settings, rpcs, one.dollar, agreeing, SystemClock())
         return await chain.survey(own, one.dollar.token, key=access_key(settings))
     finally:
         for rpc in rpcs:
@@ -364,13 +364,13 @@ def _rough_authorization(one: Purse, found: Survey, total: Usdc) -> Plan:
 
 
 def _rough_plan(settings: Settings, found: Survey, total: Usdc) -> Plan:
-    asset = assemble.pay_with(settings)
+    asset = assembly.pay_with(settings)
     if asset is Asset.ETH and not found.quotes:
         raise PaymentForbidden(
             "no_pool", "no pool quotes this payment", remedy="wait, or check chain.quoter and chain.tiers"
         )
     tier, quote = min(found.quotes.items(), key=lambda item: item[1], default=(0, Wei(0)))
-    chain = assemble.profile(settings)
+    chain = assembly.profile(settings)
     return Plan(
         kind=Kind.PAY,
         to=chain.contract,
@@ -401,7 +401,7 @@ def refills(balance: Wei, reserve: Wei, price: EthPrice, total: Usdc) -> int:
 
 def refill_total(settings: Settings, reading: Reading | None) -> Usdc:
     """Return the most that the next refill may cost; without a reading, that a fixed or least amount may cost."""
-    allowed = assemble.limits(settings)
+    allowed = assembly.limits(settings)
     if reading is not None:
         amount = amount_due(reading, allowed)
     else:
@@ -416,7 +416,7 @@ async def ask_live(settings: Settings) -> dict[str, str]:
     for place, rail in enumerate(settings.rails.use):
         found: dict[str, str] = {}
         if rail == COINBASE:
-            rpcs = assemble.providers(settings)
+            rpcs = assembly.providers(settings)
             try:
                 await _live_wallet(settings, found, reading, rpcs)
             finally:
@@ -447,7 +447,7 @@ async def _live_credits(settings: Settings, told: dict[str, str]) -> Reading | N
         found.append(snapshot.reading)
         told["credits"] = f"{snapshot.reading.balance} dollars"
         burn = snapshot.burn
-        left = runway(snapshot.reading.balance, assemble.limits(settings).floor, burn)
+        left = runway(snapshot.reading.balance, assembly.limits(settings).floor, burn)
         told["burn"] = f"{burn} dollars an hour" if burn is not None else "unknown: too few readings"
         told["runway"] = (
             f"{left.to_floor_h} h to the floor, {left.to_empty_h} h to empty"
@@ -482,7 +482,7 @@ async def _live_wallet(settings: Settings, told: dict[str, str], reading: Readin
     balance: list[Wei] = []
 
     async def address() -> None:
-        found = assemble.wallet(settings)
+        found = assembly.wallet(settings)
         if found is None:
             for name in ("wallet", "nonce", "refills"):
                 told[name] = "unknown: no wallet is set"
@@ -508,12 +508,12 @@ async def _live_wallet(settings: Settings, told: dict[str, str], reading: Readin
 
     async def cover() -> None:
         total = refill_total(settings, reading)
-        chain = assemble.chain(settings, rpcs, SystemClock())
-        found = await chain.survey(wallet[0], total, assemble.profile(settings).contract)
+        chain = assembly.chain(settings, rpcs, SystemClock())
+        found = await chain.survey(wallet[0], total, assembly.profile(settings).contract)
         if found.price_e8 is None:
             told["refills"] = "unknown: no price feed is set"
             return
-        price, reserve = EthPrice(found.price_e8), assemble.wei(settings.wallet.reserve_eth)
+        price, reserve = EthPrice(found.price_e8), assembly.wei(settings.wallet.reserve_eth)
         count = refills(balance[0], reserve, price, total)
         told["refills"] = f"{count} of at most {total} each at {price.usd} dollars for one ETH"
 

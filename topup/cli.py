@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from topup import signals
+from topup.app import signals
 
 signals.hold(sys.argv)  # before what takes long to load
 
@@ -23,15 +23,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar  # 
 import typer  # noqa: E402
 
 from topup import __version__  # noqa: E402
+from topup.app.output import document, leave, lost, prepare, say, warn, why_lost, write  # noqa: E402
 from topup.domain.errors import Exit, SettingsError, TopupError  # noqa: E402
-from topup.output import document, leave, lost, prepare, say, warn, why_lost, write  # noqa: E402
 
 if TYPE_CHECKING:
+    from topup.app.settings import Settings
     from topup.domain.money import Usd
     from topup.ledger.store import SqliteStore
     from topup.once import Ending
     from topup.ports.ledger import Wish
-    from topup.settings import Settings
 
 app = typer.Typer(
     name="topup",
@@ -83,7 +83,7 @@ def main() -> None:
 
 def load() -> Settings:
     """Read the settings; pydantic is loaded here, so that `--help` does not wait for it."""
-    from topup import exposure, settings
+    from topup.app import exposure, settings
 
     found = settings.load()
     if said := exposure.close(os.environ):
@@ -154,11 +154,11 @@ def run() -> None:
 
 
 def _run() -> Exit:
-    from topup.assemble import limits, masker, works
-    from topup.clock import SystemClock
-    from topup.daemon import DAEMON, Daemon, Heart
+    from topup.app.assembly import limits, masker, works
+    from topup.app.daemon import DAEMON, Daemon, Heart
+    from topup.app.log import LogSink
     from topup.domain import events
-    from topup.sinks.log import LogSink
+    from topup.wire.clock import SystemClock
 
     settings, clock = load(), SystemClock()
     sink = LogSink(level=settings.log.level, form=settings.log.format, now_ms=clock.now_ms, hide=masker(settings))
@@ -286,8 +286,8 @@ def _asked(settings: Settings, wish: Wish) -> int | None:
     Raises:
         typer.Abort: the answer was no.
     """
-    from topup.clock import SystemClock
     from topup.once import unbegun
+    from topup.wire.clock import SystemClock
 
     what = f"buy {wish.amount} dollars of credit" if wish.amount is not None else "refill if it is due"
     try:
@@ -301,10 +301,10 @@ def _asked(settings: Settings, wish: Wish) -> int | None:
 
 
 def _bought(settings: Settings, wish: Wish, timeout_s: int) -> Ending:
-    from topup.assemble import masker
-    from topup.clock import SystemClock
+    from topup.app.assembly import masker
+    from topup.app.log import LogSink
     from topup.once import Once
-    from topup.sinks.log import LogSink
+    from topup.wire.clock import SystemClock
 
     clock = SystemClock()
     sink = LogSink(level=settings.log.level, form=settings.log.format, now_ms=clock.now_ms, hide=masker(settings))
@@ -347,11 +347,11 @@ def status(
 
 
 def _status(*, as_json: bool, live: bool) -> Exit:
-    from topup.assemble import limits
-    from topup.clock import SystemClock
+    from topup.app.assembly import limits
     from topup.ledger.store import SqliteStore
     from topup.report import status as report
     from topup.report import status_lines
+    from topup.wire.clock import SystemClock
 
     settings = load()
     store = SqliteStore.open_reader(settings.state_dir)
@@ -376,10 +376,10 @@ def forecast(as_json: Json = False) -> None:
 
 
 def _forecast(*, as_json: bool) -> Exit:
-    from topup.assemble import ceilings, limits
-    from topup.clock import SystemClock
+    from topup.app.assembly import ceilings, limits
     from topup.ledger.store import SqliteStore
     from topup.outlook import forecast_document, forecast_lines, forecast_of
+    from topup.wire.clock import SystemClock
 
     settings = load()
     store, allowed = SqliteStore.open_reader(settings.state_dir), limits(settings)
@@ -430,9 +430,9 @@ def show_topup(
 
 
 def _show(topup_id: str, *, dossier: bool, as_json: bool) -> Exit:
-    from topup.clock import SystemClock
     from topup.dossier import dossier_document, dossier_lines, find, life_document, life_lines
     from topup.ledger.store import SqliteStore
+    from topup.wire.clock import SystemClock
 
     settings = load()
     store = SqliteStore.open_reader(settings.state_dir)
@@ -474,8 +474,8 @@ def _resume(*, as_json: bool) -> Exit:
 
 
 def _tell(name: str, value: str, sentence: str | None, *, as_json: bool) -> Exit:
-    from topup.clock import SystemClock
     from topup.ledger.store import SqliteStore
+    from topup.wire.clock import SystemClock
 
     settings = load()
     if not SqliteStore.exists(settings.state_dir):
@@ -500,7 +500,7 @@ def config_show(
 
 
 def _config_show(*, as_json: bool, defaults: bool) -> Exit:
-    from topup.settings import env_name, names, provenance
+    from topup.app.settings import env_name, names, provenance
 
     if defaults:
         for name, found in names().items():
@@ -650,8 +650,8 @@ def doctor(
 
 def _offers(rail: str, *, as_json: bool) -> Exit:
     from topup import offers
+    from topup.app.settings import fixed_amount
     from topup.domain.money import Usd
-    from topup.settings import fixed_amount
 
     settings = load()
     told = wait_for(offers.look(settings, rail, Usd(fixed_amount(settings) or settings.policy.topup_min)))
@@ -968,13 +968,13 @@ def statement(
 def _statement(days: tuple[str | None, str | None, str | None], form: Form, html: Path | None) -> Exit:
     from topup.accounting.formats import csv_journal, plaintext, tax, text
     from topup.accounting.formats import html as pages
-    from topup.assemble import ceilings, limits
+    from topup.app.assembly import ceilings, limits
     from topup.bill import spend_of
-    from topup.clock import SystemClock
     from topup.domain.money import Usd
     from topup.ledger.store import SqliteStore
     from topup.outlook import bands, forecast_of
     from topup.period import period_of, statement_of
+    from topup.wire.clock import SystemClock
 
     settings = load()
     store = SqliteStore.open_reader(settings.state_dir)
@@ -1041,9 +1041,9 @@ def usage(
 def _usage(by: Split, days: tuple[str | None, str | None, str | None], form: Table) -> Exit:
     from topup.accounting.formats import usage as written
     from topup.bill import usage_of
-    from topup.clock import SystemClock
     from topup.ledger.store import SqliteStore
     from topup.period import period_of
+    from topup.wire.clock import SystemClock
 
     settings = load()
     store = SqliteStore.open_reader(settings.state_dir)

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from topup.accounting.journal import CREDITS, WALLET, Commodity
-from topup.assemble import works
-from topup.daemon import Daemon, Heart
+from topup.app.assembly import works
+from topup.app.daemon import Daemon, Heart
+from topup.app.settings import load
 from topup.domain import events
 from topup.domain.credits import DAY_MS
 from topup.domain.errors import Exit
@@ -25,7 +26,6 @@ from topup.domain.money import WEI_PER_ETH, Asset
 from topup.ledger.store import SqliteStore
 from topup.rehearsal import REHEARSED, ground
 from topup.sandbox.world import World
-from topup.settings import load
 
 # World seconds in a real one: a block passes in a fiftieth of a second.
 SCALE: Final = 100

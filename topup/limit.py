@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from topup import assemble
+from topup.app import assembly
+from topup.app.settings import Settings
 from topup.chain.preflight import head, reason
 from topup.chain.rpc import Rpc, RpcError, quantity
 from topup.check import access_key, dollars, payer, purse, refill_total
-from topup.clock import SystemClock
 from topup.domain import tempo
 from topup.domain.dollars import TEMPO_TOKENS
 from topup.domain.errors import ChainError, ChainUnknown, Exit, PaymentForbidden, Reverted, SettingsError, SignerError
 from topup.domain.money import Usd, Usdc, plain
 from topup.domain.policy import END_OF_CALENDAR_S, Permission, moment, usable
 from topup.payment.config import MPP
-from topup.settings import Settings
 from topup.wire import files
+from topup.wire.clock import SystemClock
 
 if TYPE_CHECKING:  # reading a limit opens no root key
     from topup.signers.root import RootKey
@@ -339,7 +339,7 @@ def _days(seconds: int) -> str:
 
 
 def _rpcs(settings: Settings) -> list[Rpc]:
-    return assemble.asked_at(settings, settings.rails.mpp.rpc_urls)
+    return assembly.asked_at(settings, settings.rails.mpp.rpc_urls)
 
 
 async def _asked(settings: Settings, ask: Callable[[Rpc], Awaitable[int]]) -> int:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from topup import assemble, x402_look
+from topup import x402_look
+from topup.app import assembly
+from topup.app.settings import Settings
 from topup.chain.rpc import Rpc
 from topup.check import payer
-from topup.clock import SystemClock
 from topup.domain.charge import Demand, Finding, Request
 from topup.domain.errors import ChargeRefused, PaymentForbidden, SettingsError, TopupError
 from topup.domain.events import Event
@@ -23,7 +24,7 @@ from topup.ledger.store import SqliteStore
 from topup.ports.budget import Budget
 from topup.sellers.mpp import Mpp
 from topup.sellers.x402 import X402
-from topup.settings import Settings
+from topup.wire.clock import SystemClock
 from topup.wire.exchange import Exchange
 from topup.x402_look import line_of
 
@@ -42,17 +43,17 @@ async def look(settings: Settings, name: str, amount: Usd) -> dict[str, Any]:
         SettingsError: this rail has no offers to look at, or something to ask with is missing.
         ApiError: the seller did not answer with an offer.
     """
-    if name not in assemble.BUILDERS or name == "coinbase":
+    if name not in assembly.BUILDERS or name == "coinbase":
         raise SettingsError(f"--rail {name} has no free offer", remedy="mpp or x402; `topup pin` shows a charge")
     wallet = payer(settings)
     if wallet is None:
         raise SettingsError("no wallet is set", remedy="set wallet.address, or wallet.keystore")
     clock = SystemClock()
     store = SqliteStore.open_copy(settings.state_dir)
-    client, rpcs = assemble.api(settings, clock, store), assemble.providers(settings)
+    client, rpcs = assembly.api(settings, clock, store), assembly.providers(settings)
     opened, sellers = list(rpcs), list[Exchange]()
-    rail = assemble.BUILDERS[name](
-        assemble.Parts(settings, client, rpcs, opened, sellers, None, clock, store, Quiet(), Budget(clock))
+    rail = assembly.BUILDERS[name](
+        assembly.Parts(settings, client, rpcs, opened, sellers, None, clock, store, Quiet(), Budget(clock))
     )
     assert isinstance(rail, Mpp | X402)
     try:
@@ -85,7 +86,7 @@ async def look(settings: Settings, name: str, amount: Usd) -> dict[str, Any]:
 
 async def _about(settings: Settings, rpcs: list[Rpc], wallet: bytes) -> dict[str, Any]:
     """Return whose record the seller is asked by, and what the wallet's code means; None where nobody told."""
-    return {"seller": assemble.seller(settings).says(), "wallet": await x402_look.code(rpcs, wallet)}
+    return {"seller": assembly.seller(settings).says(), "wallet": await x402_look.code(rpcs, wallet)}
 
 
 def _offer(rail: Mpp | X402, raw: bytes, asked: Request) -> dict[str, Any]:

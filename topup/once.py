@@ -15,8 +15,9 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from topup import assemble, signals
-from topup.daemon import DAEMON, PASSING, outcome_exit
+from topup.app import assembly, signals
+from topup.app.daemon import DAEMON, PASSING, outcome_exit
+from topup.app.settings import Settings
 from topup.domain import events
 from topup.domain.errors import Exit, StoreBusy, StoreError, TopupError
 from topup.domain.lifecycle import MONEY_OUT, TERMINAL, State, TopUp
@@ -27,7 +28,6 @@ from topup.payment.cycle import Cycle
 from topup.ports.account import Clock, Sink
 from topup.ports.ledger import WITHDRAWN, Requested, Told, Wish
 from topup.report import topup_document
-from topup.settings import Settings
 
 T = TypeVar("T")
 ONCE = "once"
@@ -101,7 +101,7 @@ class Once:
         self._settings, self._wish, self._timeout_s = settings, wish, timeout_s
         self._clock, self._sink, self._warn = clock, sink, warn
         self._account = settings.account
-        self._young_s = assemble.pace(settings).young_s
+        self._young_s = assembly.pace(settings).young_s
         self._began_ms = clock.monotonic_ms()
         self._stop = asyncio.Event()
         # The wish's number, once it is in the ledger.
@@ -297,7 +297,7 @@ class Once:
     async def _holding(self, store: SqliteStore) -> Ending:
         """Act on the wish: nobody else can, as long as this process holds the ledger."""
         try:
-            running = assemble.works(self._settings, store, self._sink, self._clock)
+            running = assembly.works(self._settings, store, self._sink, self._clock)
         except BaseException:
             store.close()
             raise

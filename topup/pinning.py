@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from topup import assemble
-from topup.clock import SystemClock
+from topup.app import assembly
+from topup.app.settings import Settings
 from topup.domain.charge import Charge, Clocks, Pins, Request, parse, verify
 from topup.domain.credits import HOUR_MS
 from topup.domain.errors import ApiGone, ChargeRefused, PaymentForbidden, SettingsError
@@ -22,7 +22,7 @@ from topup.domain.remedies import REMEDIES
 from topup.ledger.store import SqliteStore
 from topup.payment.config import COINBASE
 from topup.ports.chain import Survey
-from topup.settings import Settings
+from topup.wire.clock import SystemClock
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,17 @@ async def propose(settings: Settings) -> Proposal:
         ChargeRefused: something other than the recipient is wrong; nothing may be pinned from it.
         ChainError, PaymentForbidden: the chain could not confirm contract and time, or too many charges were requested.
     """
-    sender = assemble.wallet(settings)
+    sender = assembly.wallet(settings)
     if sender is None:
         raise SettingsError("pinning needs the wallet's address", remedy="set wallet.address, or wallet.keystore")
     asked = Request(Usd(settings.policy.topup_min), sender, settings.chain.id)
     store = _ledger(settings)
-    rpcs = assemble.providers(settings)
+    rpcs = assembly.providers(settings)
     try:
         raw = await _charge(settings, store, asked)
         demand = parse(raw)
         _payable(demand)
-        pins = assemble.pins(settings, store.told(settings.account, assemble.PINNED))
+        pins = assembly.pins(settings, store.told(settings.account, assembly.PINNED))
         opened = replace(pins, recipients=pins.recipients | {demand.intent.recipient})
         used = frozenset(store.seen_intents(""))
 
@@ -66,7 +66,7 @@ async def propose(settings: Settings) -> Proposal:
             verify(demand, asked, opened, clocks, seen=lambda operator, one: (operator, one) in used)
 
         proven(SystemClock().now_ms() // 1000)
-        survey = await assemble.chain(settings, rpcs, SystemClock()).survey(sender, demand.total, pins.contract)
+        survey = await assembly.chain(settings, rpcs, SystemClock()).survey(sender, demand.total, pins.contract)
         proven(survey.head.timestamp_s)
     finally:
         store.close()
@@ -83,10 +83,10 @@ def remember(settings: Settings, proposal: Proposal) -> None:
     """
     store = _ledger(settings)
     try:
-        pinned = (store.told(settings.account, assemble.PINNED) or "").split(",")
+        pinned = (store.told(settings.account, assembly.PINNED) or "").split(",")
         wanted = [one for one in pinned if one and one != proposal.recipient] + [proposal.recipient]
         now_ms = SystemClock().now_ms()
-        store.say(settings.account, assemble.PINNED, ",".join(wanted), now_ms, f"uid {os.getuid()}")
+        store.say(settings.account, assembly.PINNED, ",".join(wanted), now_ms, f"uid {os.getuid()}")
     finally:
         store.close()
 
@@ -101,7 +101,7 @@ def _ledger(settings: Settings) -> SqliteStore:
 async def _charge(settings: Settings, store: SqliteStore, asked: Request) -> bytes:
     clock = SystemClock()
     account, now = settings.account, clock.now_ms()
-    client = assemble.api(settings, clock)
+    client = assembly.api(settings, clock)
     if COINBASE in store.control(account).gone:
         raise ApiGone(
             "the charge endpoint answered that it is gone (410, 404 or 501) and is not asked again",

@@ -16,11 +16,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from topup import assemble
 from topup.accounting import provider_check, reconciliation
 from topup.accounting.journal import Commodity
 from topup.accounting.reconciliation import Adopted, Difference, Done, Findings, Known, Stray, Transfer, What
 from topup.accounting.usage import Contradiction, per_day
+from topup.app import assembly
+from topup.app.settings import Settings
 from topup.bill import books_of
 from topup.chain import history, logs
 from topup.chain.owners import quorum
@@ -28,7 +29,6 @@ from topup.chain.paging import Pager
 from topup.chain.profiles import Profile
 from topup.chain.rpc import Rpc
 from topup.check import Purse, payer, purse
-from topup.clock import SystemClock
 from topup.domain.charge import parse
 from topup.domain.errors import (
     ApiError,
@@ -47,7 +47,7 @@ from topup.ledger.store import SqliteStore
 from topup.payment.config import COINBASE, MPP, RAILS, X402
 from topup.ports.chain import Head
 from topup.sellers.openrouter import OpenRouter
-from topup.settings import Settings
+from topup.wire.clock import SystemClock
 
 T = TypeVar("T")
 # Nonces looked for one by one, each a bisection over the chain; beyond that a person has to say where to begin.
@@ -271,7 +271,7 @@ async def examine(settings: Settings, store: SqliteStore, since: str | None) -> 
     if since is not None and _is_block(since) and len({purse(settings, rail).dollar.chain_id for rail in rails}) > 1:
         raise SettingsError(f"--since {since} is a block of which chain?", remedy="name a day: --since 2026-01-31")
     if COINBASE in rails:
-        profile = assemble.profile(settings)
+        profile = assembly.profile(settings)
         async with _panel(purse(settings, COINBASE), settings, profile.chain_id) as panel:
             await Examination(store, panel, profile, report).run(since)
     for rail in rails:
@@ -289,7 +289,7 @@ async def _held_against_provider(settings: Settings, store: SqliteStore, report:
     What it does not say is a note: money is on the chain, and that was looked at.
     """
     try:
-        client = assemble.api(settings, SystemClock(), store)
+        client = assembly.api(settings, SystemClock(), store)
     except SettingsError as error:
         report.notes.append(f"the books were not held against the provider: {error}")
         return
@@ -319,7 +319,7 @@ def _is_block(since: str) -> bool:
 @asynccontextmanager
 async def _panel(one: Purse, settings: Settings, chain_id: int) -> AsyncIterator[Panel]:
     """Open the providers of a rail's chain, and close them."""
-    rpcs = assemble.asked_at(settings, one.urls)
+    rpcs = assembly.asked_at(settings, one.urls)
     try:
         yield Panel(rpcs, quorum(one.urls, one.wanted), chain_id)
     finally:

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from topup.accounting.journal import CREDITS, FEE_OPERATOR, FEE_PROVIDER, IN_TRANSIT, WALLET, Commodity
-from topup.assemble import works
-from topup.daemon import Daemon, Heart
+from topup.app.assembly import works
+from topup.app.daemon import Daemon, Heart
+from topup.app.settings import load
 from topup.domain import events
 from topup.domain.credits import LASTING
 from topup.domain.errors import Exit, SettingsError
@@ -33,7 +34,6 @@ from topup.sandbox import contracts
 from topup.sandbox.faults import WALLET_WEI, X402_SELLER, Fault
 from topup.sandbox.rpc import Chain
 from topup.sandbox.world import ETH_USD_E8, FEE_DESTINATION, World, embedded
-from topup.settings import load
 
 # A run that reaches no verdict within this many seconds of the world ends as it stands.
 WORLD_SECONDS_MAX = 1800

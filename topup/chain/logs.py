@@ -16,11 +16,11 @@ from eth_utils.crypto import keccak
 from topup.chain.contracts import transferred
 from topup.chain.paging import SPAN, SPAN_MAX, Pager, Wanted
 from topup.chain.rpc import Rpc, count, unhex, unhexed
-from topup.clock import SystemClock
 from topup.domain.errors import ChainUnknown
 from topup.domain.tempo import TRANSFERRED_WITH_MEMO
 from topup.domain.typed_data import AUTHORIZATION_USED
 from topup.ports.budget import Budget
+from topup.wire.clock import SystemClock
 
 # keccak256 of Transferred(address,bytes16,address,address,uint256,address); operator is the only indexed argument.
 TRANSFERRED: Final = "0xb7ee4fafa10d16ee883a136a3dcc9179d8e6041ba71cc29c2b0bce4f7bdd6e86"

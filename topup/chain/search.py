@@ -16,11 +16,11 @@ from typing import Any, Final
 from topup.chain.paging import Pager, Wanted
 from topup.chain.preflight import head
 from topup.chain.rpc import Query, Rpc, known
-from topup.clock import SystemClock
 from topup.domain.errors import ChainUnknown
 from topup.ports.account import Clock
 from topup.ports.budget import Budget
 from topup.ports.chain import Head, Piece, Pieces
+from topup.wire.clock import SystemClock
 
 # One owner is asked so often at most for one payment, all in all: ranges of five blocks over the life of the longest
 # charge and what lies before it. Beyond that it is only tried whether it grants more by now.

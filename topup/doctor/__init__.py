@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
+from topup.app.exposure import settings_file
+from topup.app.settings import load
 from topup.doctor import account, machine, wallet
 from topup.doctor.finding import Check, failed, safely, skipped
 from topup.domain.errors import TopupError
-from topup.exposure import settings_file
-from topup.settings import load
 
 __all__ = ["Check", "examine"]
 

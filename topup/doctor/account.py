@@ -6,13 +6,13 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
-from topup import assemble
-from topup.clock import SystemClock
+from topup.app import assembly
+from topup.app.settings import Settings
 from topup.doctor.finding import Check, failed, skew, skipped
 from topup.domain.credits import LASTING, Reading, believe
 from topup.domain.errors import ApiError, TopupError
 from topup.ledger.store import SqliteStore
-from topup.settings import Settings
+from topup.wire.clock import SystemClock
 
 
 async def api(settings: Settings) -> list[Check]:
@@ -20,7 +20,7 @@ async def api(settings: Settings) -> list[Check]:
     names = ("api key", "credits", "clock and API")
     clock = SystemClock()
     try:
-        client = assemble.api(settings, clock)
+        client = assembly.api(settings, clock)
     except TopupError as error:
         return [failed("api", error), *skipped(names, "the API cannot be asked like this")]
     try:
@@ -58,7 +58,7 @@ def _credits(settings: Settings, said: Reading, *, management: bool) -> Check:
         last=last,
         ever_non_zero=ever,
         doubted=doubted,
-        usage_fall_max=assemble.limits(settings).usage_fall_max,
+        usage_fall_max=assembly.limits(settings).usage_fall_max,
     )
     if isinstance(judged, Reading):
         return Check("credits", ok=True, says=f"{judged.balance} dollars, believed")

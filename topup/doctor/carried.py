@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from topup import assemble, limit
+from topup import limit
+from topup.app import assembly
+from topup.app.settings import Settings
 from topup.chain.authorizations import balance
 from topup.chain.logs import of_payer
 from topup.chain.rpc import Rpc
@@ -17,7 +19,6 @@ from topup.domain.money import Asset, Usdc
 from topup.domain.tempo import TRANSFERRED_WITH_MEMO
 from topup.domain.typed_data import AUTHORIZATION_USED
 from topup.payment.config import MPP, X402
-from topup.settings import Settings
 from topup.x402_look import CODE_REMEDY, code
 
 # Blocks of Tempo come twice a second, of Base every other second.
@@ -52,7 +53,7 @@ async def examined(settings: Settings, one: Purse, wallet: bytes | None) -> list
     """Look at the chain of a rail whose seller carries the payment: its providers, its dollar, and who pays."""
     own = payer(settings) if settings.rails.mpp.root is not None else wallet
     key = None if own == wallet else wallet
-    rpcs = assemble.asked_at(settings, one.urls)
+    rpcs = assembly.asked_at(settings, one.urls)
     try:
         found, good = await questioned(settings, rpcs, _chain(settings, one, own, key))
         if not good:
@@ -68,7 +69,7 @@ async def examined(settings: Settings, one: Purse, wallet: bytes | None) -> list
 
 def _seller(settings: Settings) -> Check:
     """Say by whose record the seller is asked, and how far that can be relied on."""
-    says = assemble.seller(settings).says()
+    says = assembly.seller(settings).says()
     return Check("x402 seller", ok=True, says=f"{says}; `topup doctor --rail x402` shows what it offers")
 
 

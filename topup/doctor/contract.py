@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
-from topup import assemble
+from topup.app import assembly
+from topup.app.settings import Settings
 from topup.chain.contracts import encode, returned
 from topup.chain.logs import of_operator
 from topup.chain.preflight import ROUND, call, head, survey
@@ -22,7 +23,6 @@ from topup.domain.errors import ChainError, StoreError
 from topup.domain.money import EthPrice, Usdc, Wei, deviation_bps_up
 from topup.ledger.store import SqliteStore
 from topup.ports.chain import Call
-from topup.settings import Settings
 
 # As long as the charges of Coinbase have lived that were seen; settings may allow for more.
 CHARGE_LIFE_S: Final = 172_800
@@ -33,8 +33,8 @@ CHAIN_LOOKS: Final = ("contract", "operators", "quotes", "price feed", "sequence
 
 def _chain(settings: Settings, wallet: bytes | None) -> Chain:
     """Return the chain to which the wallet itself sends what pays a Coinbase charge."""
-    profile, own = assemble.profile(settings), wallet or bytes(20)
-    total, asset = refill_total(settings, None), assemble.pay_with(settings)
+    profile, own = assembly.profile(settings), wallet or bytes(20)
+    total, asset = refill_total(settings, None), assembly.pay_with(settings)
     life_s = min(settings.rails.coinbase.life_max_s, CHARGE_LIFE_S)
     return Chain(
         before="",
@@ -58,7 +58,7 @@ def _chain(settings: Settings, wallet: bytes | None) -> Chain:
 
 async def examined(settings: Settings, wallet: bytes | None) -> list[Check]:
     """Look at the chain to which the wallet itself sends payments: providers, contract, prices, wallet."""
-    rpcs = assemble.providers(settings)
+    rpcs = assembly.providers(settings)
     try:
         found, good = await questioned(settings, rpcs, _chain(settings, wallet))
         if not good:
@@ -88,7 +88,7 @@ async def _priced(settings: Settings, rpc: Rpc, total: Usdc) -> tuple[list[Check
 
 async def _contract(settings: Settings, rpc: Rpc) -> list[Check]:
 
-    chain = assemble.profile(settings)
+    chain = assembly.profile(settings)
     contract = "0x" + chain.contract.hex()
     slots = [keccak(o.rjust(32, b"\0") + FEE_DESTINATIONS_SLOT.to_bytes(32, "big")) for o in sorted(chain.operators)]
     code, stopped, *registered = await rpc.batch(
@@ -127,7 +127,7 @@ async def _contract(settings: Settings, rpc: Rpc) -> list[Check]:
 
 
 async def _prices(settings: Settings, rpc: Rpc, total: Usdc, learnt: Callable[[EthPrice], None]) -> list[Check]:
-    chain = assemble.profile(settings)
+    chain = assembly.profile(settings)
     time_s = head(await rpc.read("eth_getBlockByNumber", "latest", False)).timestamp_s
     feeds = [f for f in (chain.price_feed, chain.sequencer_feed) if f is not None]
     ahead = [call(f, encode("aggregator_v3", "latestRoundData"), "latest") for f in feeds]
@@ -153,7 +153,7 @@ async def _prices(settings: Settings, rpc: Rpc, total: Usdc, learnt: Callable[[E
 
 
 def _price_feed(settings: Settings, answer: Any, time_s: int) -> tuple[Check, EthPrice | None]:
-    name, chain = "price feed", assemble.profile(settings)
+    name, chain = "price feed", assembly.profile(settings)
     if answer is None:
         return Check(name, ok=True, says="warning: switched off; no payment's price is judged"), None
     try:
@@ -169,7 +169,7 @@ def _price_feed(settings: Settings, answer: Any, time_s: int) -> tuple[Check, Et
 
 
 def _sequencer(settings: Settings, answer: Any, time_s: int) -> Check:
-    name, chain = "sequencer feed", assemble.profile(settings)
+    name, chain = "sequencer feed", assembly.profile(settings)
     if answer is None:
         return Check(name, ok=True, says="warning: switched off; an outage of the chain goes unnoticed")
     try:
@@ -209,7 +209,7 @@ def _quotes(settings: Settings, told: dict[int, Any], price: EthPrice | None, to
 
 
 async def _gas_oracle(settings: Settings, rpc: Rpc) -> list[Check]:
-    name, oracle = "gas oracle", assemble.profile(settings).gas_oracle
+    name, oracle = "gas oracle", assembly.profile(settings).gas_oracle
     if oracle is None:
         return [Check(name, ok=True, says="this chain has none")]
     try:
@@ -239,7 +239,7 @@ async def _holdings(
             "wallet balance", ok=True, says=f"{balance}; how many refills that is, is unknown without a price"
         )
     else:
-        covered = refills(balance, assemble.wei(settings.wallet.reserve_eth), price, total)
+        covered = refills(balance, assembly.wei(settings.wallet.reserve_eth), price, total)
         says = f"{balance} covers {covered} refills of at most {total} above the reserve"
         enough = covered >= 1 or settings.mode != "live"
         says = says if covered >= REFILLS_LOW or not enough else f"warning: {says}"

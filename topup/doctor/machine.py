@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from topup.app.exposure import Found, key_file, key_files
+from topup.app.settings import Settings
 from topup.doctor.finding import Check, skipped
-from topup.exposure import Found, key_file, key_files
 from topup.ledger.location import exposed
 from topup.ledger.store import SqliteStore
-from topup.settings import Settings
 
 
 async def ledger(settings: Settings) -> list[Check]:

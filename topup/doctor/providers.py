@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from topup.app.settings import Settings
 from topup.chain.capabilities import Trouble
 from topup.chain.owners import owner, quorum
 from topup.chain.paging import SPAN, Pager, Wanted
@@ -19,12 +20,11 @@ from topup.chain.preflight import head
 from topup.chain.receipts import HEADS, REPLACED_BLOCKS
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, reverted
 from topup.chain.search import QUESTIONS_MAX, Search, Sought, TooNarrow, Unkept
-from topup.clock import SystemClock
 from topup.doctor.finding import SKEW_MAX_S, Check, failed, skew
 from topup.domain.errors import ChainError, ChainUnknown, PaymentForbidden
 from topup.ports.budget import FIRST, QUESTIONS, SECONDS, Budget
 from topup.ports.chain import Head, Piece, Survey
-from topup.settings import Settings
+from topup.wire.clock import SystemClock
 
 # Blocks to go back for a balance: what a payment's books need to be held against the wallet.
 HISTORY_BLOCKS: Final = 100

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from topup import assemble
+from topup.app import assembly
+from topup.app.settings import Settings
 from topup.check import named, purse
 from topup.doctor import carried, contract
 from topup.doctor.finding import Check, failed, safely
 from topup.domain.errors import TopupError
 from topup.ledger.store import SqliteStore
 from topup.payment.config import COINBASE
-from topup.settings import Settings
 
 
 async def chains(settings: Settings) -> list[Check]:
@@ -33,7 +33,7 @@ async def chains(settings: Settings) -> list[Check]:
 def _wallet(settings: Settings) -> tuple[list[Check], bytes | None]:
     own = settings.wallet.address
     try:
-        key = assemble.signer(settings)
+        key = assembly.signer(settings)
     except TopupError as error:
         return [failed("wallet", error)], bytes.fromhex(own[2:]) if own else None
     if key is not None:
@@ -62,12 +62,12 @@ def _pinned(settings: Settings) -> Check:
     try:
         store = SqliteStore.open_copy(settings.state_dir)
         try:
-            learnt = store.told(settings.account, assemble.PINNED)
+            learnt = store.told(settings.account, assembly.PINNED)
         finally:
             store.close()
     except TopupError as error:
         return failed("recipients", error)
-    count = len(assemble.pins(settings, learnt).recipients)
+    count = len(assembly.pins(settings, learnt).recipients)
     if count:
         return Check("recipients", ok=True, says=f"{count} pinned")
     live = settings.mode == "live"

@@ -13,7 +13,6 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from topup.clock import SystemClock
 from topup.domain import events
 from topup.domain.credits import LASTING
 from topup.domain.errors import Exit, StoreFenced, TopupError
@@ -23,6 +22,7 @@ from topup.payment.config import Asked, Rest
 from topup.payment.cycle import Cycle
 from topup.ports.account import Clock, Sink
 from topup.ports.ledger import Requested, Store, Told
+from topup.wire.clock import SystemClock
 
 T = TypeVar("T")
 # How long a pass may go on after a request to stop: the longest wait for one answer, and then some.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from topup.clock import SystemClock
+from topup.app.settings import Settings, fee_ceiling_bps, fixed_amount, secret, token
 from topup.domain.errors import SettingsError, SignerError
 from topup.domain.json_document import read
 from topup.domain.lifecycle import MONEY_OUT
@@ -20,8 +20,8 @@ from topup.ports.account import Clock, Sink
 from topup.ports.budget import Budget
 from topup.ports.rail import Rail
 from topup.ports.signer import Signer
-from topup.settings import Settings, fee_ceiling_bps, fixed_amount, secret, token
 from topup.wire import files
+from topup.wire.clock import SystemClock
 
 if TYPE_CHECKING:  # what a command that only reads the ledger need not load
     from topup.chain.contract_chain import EvmChain
@@ -380,7 +380,7 @@ def _signing(s: Settings, store: SqliteStore) -> Signer | None:
     unfinished, own = store.open_topup(s.account), known(s)
     if unfinished is None or unfinished.state not in MONEY_OUT or own is None:
         return signer(s)
-    from topup.signers.late import LateSigner
+    from topup.app.late_signer import LateSigner
 
     def opened() -> Signer:
         found = signer(s)

@@ -29,7 +29,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from topup import variables
+from topup.app import variables
 from topup.chain.owners import quorum
 from topup.domain.errors import FileAway, SettingsError
 from topup.domain.money import plain

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from topup.app.settings import Settings, file_of, read_file
 from topup.domain.errors import SettingsError
-from topup.settings import Settings, file_of, read_file
 from topup.wire import files
 
 # What opens the account or the wallet by itself.
