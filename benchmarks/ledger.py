@@ -252,7 +252,7 @@ def commands(place: Place, topup: str, rounds: int) -> dict[str, Any]:
 
 def queries(place: Place, limits: Limits, topup: str, rounds: int) -> dict[str, str]:
     """Measure what the commands and a pass of the daemon ask of the ledger, within this process."""
-    from topup.report import status
+    from topup.commands.status import status
 
     store = SqliteStore.open_reader(place.state)
     now = time.time_ns() // 1_000_000

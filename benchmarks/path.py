@@ -492,7 +492,7 @@ def cpu_s(command: list[str], environment: dict[str, str], rounds: int) -> float
 def loaded(arguments: list[str], environment: dict[str, str]) -> list[str]:
     """Return which heavy packages a command loads."""
     code = (
-        "import sys, topup.cli as c\n"
+        "import sys, topup.commands.cli as c\n"
         f"sys.argv[1:] = {arguments!r}\n"
         "try:\n    c.main()\n"
         f"finally:\n    sys.stderr.write('|' + ' '.join(m for m in {HEAVY!r} if m in sys.modules))"

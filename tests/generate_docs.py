@@ -25,7 +25,7 @@ from typer.main import get_command
 from tests.tools import ROOT
 from topup.app import assembly
 from topup.app.settings import Settings, env_name, names
-from topup.cli import app
+from topup.commands.cli import app
 from topup.domain import errors, events, lifecycle, ways_out
 from topup.domain.money import Usd
 from topup.domain.policy import worst_spend

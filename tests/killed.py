@@ -4,8 +4,8 @@
 
 is `topup run`, and notes each call of a port in FOLDER/trace. At CELL it dies of SIGKILL; "-" lets it live. Two things
 are watched, so that no new step can be missed: every transaction that the ledger commits, whichever method commits it,
-and every call of the ports behind which foreign things are: api, chain, tokens and signer, as `topup.app.assembly` joins
-them, and every question to a seller that is not the api's own.
+and every call of the ports behind which foreign things are: api, chain, tokens and signer, as `topup.app.assembly`
+joins them, and every question to a seller that is not the api's own.
 The shipped program knows nothing of this.
 """
 
@@ -233,7 +233,7 @@ def _plain(honest: Callable[..., Any], call: str, course: Course) -> Callable[..
 
 def main() -> None:
     """Watch, and be topup."""
-    from topup import cli
+    from topup.commands import cli
 
     folder, cell, *words = sys.argv[1:]
     course = Course(Path(folder), None if cell == "-" else Cell.of(cell))

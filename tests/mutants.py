@@ -601,7 +601,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "root-key-signs-unasked",
-        "topup/cli.py",
+        "topup/commands/cli.py",
         "        if not yes and not (sys.stdin.isatty()",
         "        if dry_run and not (sys.stdin.isatty()",
         "tests/test_limit.py::test_the_call_is_shown_before_anything_is_signed",
@@ -636,7 +636,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "safe-to-ask-again-though-sent",
-        "topup/once.py",
+        "topup/commands/once.py",
         "            if unfinished is not None and (stuck is not None or unfinished.out):\n",
         "            if unfinished is None and stuck is not None:\n",
         "tests/test_wishes.py::test_stopped_while_the_payment_is_out_it_says_so",

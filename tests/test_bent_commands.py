@@ -26,13 +26,13 @@ from tests.proxy import Fault, Proxy, rewrite
 from tests.served import Served, served
 from tests.test_limit import Owner, account
 from tests.test_reconcile import buy
-from topup import limit, reconcile
 from topup.app.settings import load
 from topup.chain import batches
 from topup.chain.rpc import Rpc
-from topup.check import ask_and_decide, ask_live
-from topup.doctor import Check, examine
-from topup.doctor.finding import failed, safely
+from topup.commands import reconcile, wallet_limit
+from topup.commands.check import ask_and_decide, ask_live
+from topup.commands.doctor import Check, examine
+from topup.commands.doctor.finding import failed, safely
 from topup.domain import tempo
 from topup.domain.errors import ChainUnknown, TopupError
 from topup.domain.money import Usd
@@ -192,9 +192,9 @@ def test_the_limit_of_a_key_is_read_or_a_sentence_says_why_not(seed: int, owner:
     environment = {name: value for name, value in owner.settings().items() if value is not None}
     with behind(environment, "RAILS__MPP__RPC_URLS", owner.world.rpc.url, seed) as bad:
         own = load(bad)
-        told = outcome(lambda: limit.look(own))
-        outcome(lambda: limit.propose(own, Usd.of(20), 1, None))
-    if isinstance(told, limit.State):
+        told = outcome(lambda: wallet_limit.look(own))
+        outcome(lambda: wallet_limit.propose(own, Usd.of(20), 1, None))
+    if isinstance(told, wallet_limit.State):
         for line in told.lines():
             sound(line)
 
@@ -210,7 +210,7 @@ def test_what_became_of_the_call_that_set_it_is_told_or_unknown(seed: int, owner
             rpc = Rpc(wire.url, timeout_s=5)
             try:
                 with rpc.heard():
-                    return await limit._outcome(rpc, owner.world.do(lambda: granting(owner.world)))
+                    return await wallet_limit._outcome(rpc, owner.world.do(lambda: granting(owner.world)))
             finally:
                 await rpc.close()
 

@@ -17,7 +17,7 @@ import typer
 from typer.testing import CliRunner
 
 from tests.served import TOPUP, Served, events_of, served
-from topup.cli import app
+from topup.commands.cli import app
 from topup.domain.credits import Reading
 from topup.domain.lifecycle import State
 from topup.domain.money import Usd
@@ -413,9 +413,9 @@ def test_what_asks_no_chain_loads_no_web3(arguments: list[str], place: Served) -
     """Help and what reads the ledger alone start without web3, without the sandbox, without an HTTP client."""
     SqliteStore.open_writer(place.state).close()
     program = (
-        "import sys, topup.cli\n"
+        "import sys, topup.commands.cli\n"
         f"sys.argv = ['topup', *{arguments!r}]\n"
-        "try:\n    topup.cli.main()\n"
+        "try:\n    topup.commands.cli.main()\n"
         "finally:\n    print(*sorted(m for m in sys.modules if sys.modules[m] is not None), file=sys.stderr)\n"
     )
     done = subprocess.run(

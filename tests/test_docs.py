@@ -10,7 +10,7 @@ from typer.main import get_command
 from tests.generate_docs import AGAIN, BLOCK, BLOCKS, DOCS, GOLDEN, commands, golden_events, written
 from tests.tools import ROOT
 from topup.app.settings import Settings, names
-from topup.cli import app
+from topup.commands.cli import app
 from topup.domain import events
 from topup.domain.credits import Doubt
 from topup.domain.policy import Why

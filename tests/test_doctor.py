@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.test_mpp import selling
-from topup.doctor import Check, examine
-from topup.doctor.account import _date_s
+from topup.commands.doctor import Check, examine
+from topup.commands.doctor.account import _date_s
 from topup.ledger.location import FILE
 from topup.ledger.store import SqliteStore
 from topup.sandbox import contracts

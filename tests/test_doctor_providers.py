@@ -12,9 +12,9 @@ from tests.proxy import Proxy, crowded, ranged, refuse, status, wrong
 from tests.test_doctor import failed, looked
 from topup.app.settings import load
 from topup.chain import batches
-from topup.doctor import Check
-from topup.doctor.contract import _chain
-from topup.doctor.providers import LOG_QUESTIONS, _reach, longest
+from topup.commands.doctor import Check
+from topup.commands.doctor.contract import _chain
+from topup.commands.doctor.providers import LOG_QUESTIONS, _reach, longest
 from topup.ports.chain import Piece
 from topup.sandbox.world import World, embedded
 

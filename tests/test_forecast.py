@@ -36,7 +36,7 @@ from topup.accounting.forecast import (
 )
 from topup.accounting.journal import Commodity, Entry, credit_lines, payment_lines, reversal, token_lines
 from topup.app import assembly, settings
-from topup.cli import app
+from topup.commands.cli import app
 from topup.domain.credits import DAY_MS, HOUR_MS, Reading, Runway, lasts_h, runway
 from topup.domain.lifecycle import Attempt, ChargeRow, TopUp
 from topup.domain.money import Asset, Usd, Usdc, Wei

@@ -23,7 +23,8 @@ from tests.stage import Stage
 from tests.test_adversary import story
 from topup.accounting.closing import ELSEWHERE, OPENING, USAGE, Closed
 from topup.accounting.journal import CREDITS, Commodity, Entry, Line, chained, reversal
-from topup.cli import app
+from topup.commands.cli import app
+from topup.commands.status import audit_lines
 from topup.domain.credits import DAY_MS
 from topup.domain.errors import Exit
 from topup.domain.lifecycle import Fact
@@ -31,7 +32,6 @@ from topup.domain.money import Usd
 from topup.ledger import database, journal, schema
 from topup.ledger.location import FILE
 from topup.ledger.store import SqliteStore
-from topup.report import audit_lines
 from topup.sandbox.world import World, embedded
 
 ROOT = Path(__file__).parent.parent

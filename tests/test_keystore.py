@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.test_settings import environ
-from topup import check
 from topup.app import assembly
 from topup.app.settings import load
+from topup.commands import check
 from topup.domain.errors import FileAway, MemoryShort, SettingsError
 from topup.signers import keystore
 from topup.signers.keystore import opened

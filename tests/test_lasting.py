@@ -21,13 +21,13 @@ from tests.house import NONCE, House, Paced
 from tests.proxy import Fault, drop, status, wrong
 from topup.app.log import LogSink
 from topup.app.settings import load
+from topup.commands.once import Ending, Once
 from topup.domain import events
 from topup.domain.errors import Exit, WrongChain
 from topup.domain.events import Event
 from topup.domain.lifecycle import State
 from topup.domain.money import Usd
 from topup.ledger.store import SqliteStore
-from topup.once import Ending, Once
 from topup.payment.lasting import SOON_S, UNPLANNED, Lasting
 from topup.ports.ledger import Told, Wish
 

@@ -31,6 +31,7 @@ from tests.builders import (
 )
 from tests.ledger import BASELINE
 from topup.accounting.journal import attempt_entry, posting_entry
+from topup.commands.status import WAITS
 from topup.domain import lifecycle
 from topup.domain.charge import Verified, parse, verify
 from topup.domain.errors import StoreUnusable
@@ -39,7 +40,6 @@ from topup.domain.money import Usd, Wei
 from topup.domain.nonpayment import may_sign
 from topup.ledger.store import SqliteStore
 from topup.ports.chain import Delivery, Seen, Sent
-from topup.report import WAITS
 
 Arrow = tuple[State, Fact, State]
 ARROWS = {(state, fact, to) for (state, fact), to in TABLE.items()}

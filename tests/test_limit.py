@@ -25,12 +25,12 @@ from tests.test_adversary import story
 from tests.test_mpp import held, stage_of
 from tests.test_tempo import AUTHORIZE, RESTRICTIONS, Chain, paying, raw_of
 from tests.tools import require
-from topup import limit
 from topup.app.settings import load
 from topup.chain import agreement
 from topup.chain.agreement import Answers, Disagreement, Vote
 from topup.chain.rpc import Query, Rpc
 from topup.chain.token_chain import survey
+from topup.commands import wallet_limit
 from topup.domain import tempo
 from topup.domain.errors import ChainUnknown, Exit, PaymentForbidden, SignerError
 from topup.domain.lifecycle import Broadcaster, State
@@ -261,15 +261,15 @@ def test_a_call_that_fails_says_so_and_that_nothing_else_is_lost(tmp_path: Path)
     async def tell(world: World) -> None:
         own = Owner(world, tmp_path).settings()
         settings = load({k: v for k, v in own.items() if v is not None})
-        first, second, late = [await limit.propose(settings, Usd.of(15), 1, None) for _ in range(3)]
-        after, tx_hash = await limit.send(settings, first, door())
+        first, second, late = [await wallet_limit.propose(settings, Usd.of(15), 1, None) for _ in range(3)]
+        after, tx_hash = await wallet_limit.send(settings, first, door())
         assert after.told.limit == Usdc(15_000_000) and len(tx_hash) == 32
         with pytest.raises(ChainUnknown, match="ran and failed") as failed:
-            await limit.send(settings, second, door())
+            await wallet_limit.send(settings, second, door())
         assert "topup wallet limit --show" in failed.value.remedy
         old = replace(late, call=replace(late.call, valid_before=late.before.told.now_s - 1))
         with pytest.raises(ChainUnknown, match="nobody takes the call") as failed:
-            await limit.send(settings, old, door())
+            await wallet_limit.send(settings, old, door())
         assert "again" in failed.value.remedy
 
     with account() as world:

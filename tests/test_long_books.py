@@ -26,11 +26,11 @@ from topup.accounting.forecast import network_cost
 from topup.accounting.formats import text
 from topup.accounting.formats.usage import By
 from topup.accounting.statement import Period, draw, refill
-from topup.bill import usage_of
+from topup.commands.forecast import LOOKED_BACK
+from topup.commands.usage import usage_of
 from topup.domain.credits import DAY_MS
 from topup.ledger.journal import Broken
 from topup.ledger.store import SqliteStore
-from topup.outlook import LOOKED_BACK
 
 ACCOUNT = "default"
 KEYS = 20

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.test_mpp import held, selling, stage_of
-from topup import offers
 from topup.app.settings import Settings, load
+from topup.commands import offers
 from topup.domain.errors import SettingsError
 from topup.domain.money import Usd
 from topup.ledger.store import SqliteStore

@@ -149,7 +149,7 @@ def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
     assert "License-Expression: MIT\n" in texts["METADATA"]
     assert "Requires-Python: >=3.11\n" in texts["METADATA"]
     assert texts["LICENSE"].startswith("MIT License\n\nCopyright (c) 2026 The topup authors\n")
-    assert "topup = topup.cli:main" in texts["entry_points.txt"]
+    assert "topup = topup.commands.cli:main" in texts["entry_points.txt"]
 
 
 def test_readme_marks_one_line_for_each_of_its_commands() -> None:

@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 from tests.test_mpp import selling
 from topup.app import assembly
 from topup.app.settings import Settings, load
-from topup.check import ask_and_decide, ask_live, named
-from topup.cli import app
+from topup.commands.check import ask_and_decide, ask_live, named
+from topup.commands.cli import app
+from topup.commands.pin import propose, remember
 from topup.domain.errors import ApiGone, ApiUnknown, ChargeRefused, Exit, PaymentForbidden, SettingsError
 from topup.domain.money import Usd
 from topup.ledger.store import SqliteStore
 from topup.payment.config import Asked
-from topup.pinning import propose, remember
 from topup.sandbox.world import World, embedded
 
 

@@ -18,7 +18,7 @@ from eth_abi.abi import decode
 from eth_utils.crypto import keccak
 
 from tests import worlds
-from topup import rehearsal
+from topup.commands import demo
 from topup.domain.charge import parse
 from topup.domain.lifecycle import Inclusion, State, TopUp
 from topup.ledger.store import SqliteStore
@@ -64,9 +64,9 @@ def money(world: World) -> Money:
 def refill(chain: str, directory: Path) -> Refill:
     lines: list[str] = []
     conduct = Conduct(staleness_ms=20_000, posting_delay_ms=10_000)
-    with World(worlds.maker(chain), scale=rehearsal.SCALE, conduct=conduct) as world:
+    with World(worlds.maker(chain), scale=demo.SCALE, conduct=conduct) as world:
         before = world.do(lambda: money(world))
-        told, code = asyncio.run(rehearsal.rehearse(world, directory, fault=None, say=lines.append, settings={}))
+        told, code = asyncio.run(demo.rehearse(world, directory, fault=None, say=lines.append, settings={}))
         assert code == 0, "\n".join(lines)
         after = world.do(lambda: money(world))
         wanted = {"fromBlock": "0x0", "address": contracts.PAYMENT_PROTOCOL, "topics": [TRANSFERRED]}

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from tests.served import served
 from topup.app.daemon import PASSING
 from topup.app.settings import Settings
-from topup.cli import app
+from topup.commands.cli import app
 from topup.domain.credits import Doubt
 from topup.domain.policy import Why
 from topup.domain.remedies import REMEDIES, remedy

@@ -329,7 +329,7 @@ def test_a_command_that_reads_the_ledger_loads_nothing_of_the_network(tmp_path: 
     heavy = ("httpx", "web3", "eth_utils", "structlog", "topup.domain.events", "topup.payment.cycle")
     code = f"""
 import atexit, sys
-from topup.cli import main
+from topup.commands.cli import main
 atexit.register(lambda: print([m for m in {heavy!r} if m in sys.modules]))
 sys.argv[1:] = {command!r}
 main()

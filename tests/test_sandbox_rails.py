@@ -18,7 +18,7 @@ from tests import tools
 from tests.served import TOPUP
 from tests.test_sandbox import command
 from topup.accounting.journal import CREDITS, GAS, WALLET, Commodity
-from topup.cli import app
+from topup.commands.cli import app
 from topup.domain.errors import Exit
 from topup.ledger.store import SqliteStore
 from topup.sandbox.faults import FAULTS, of_rail

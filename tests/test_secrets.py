@@ -21,9 +21,9 @@ from eth_account import Account
 import tests.served
 from tests import worlds
 from tests.served import Served, served
-from topup import cli
 from topup.app import assembly
 from topup.app.settings import Settings, load
+from topup.commands import cli
 from topup.domain.errors import SettingsError, TopupError
 from topup.ledger.store import SqliteStore
 from topup.sandbox.rpc import RpcError

@@ -21,13 +21,13 @@ from tests.test_adversary import story
 from tests.test_mpp import selling as mpp_world
 from tests.test_mpp import stage_of
 from topup.accounting.journal import attempt_entry, posting_entry
-from topup.cli import app
+from topup.commands.cli import app
+from topup.commands.show import life_document
 from topup.domain import events
 from topup.domain.charge import Charge, parse
 from topup.domain.credits import Reading
 from topup.domain.lifecycle import Fact, State, TopUp
 from topup.domain.money import Usd
-from topup.dossier import life_document
 from topup.ledger.store import SqliteStore
 from topup.sandbox import contracts
 from topup.sandbox.purchases import RECIPIENT

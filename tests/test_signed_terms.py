@@ -17,11 +17,11 @@ from tests.test_adversary import story
 from topup.accounting.journal import WALLET, Commodity
 from topup.app import assembly
 from topup.app.settings import load
+from topup.commands.once import Once
 from topup.domain.events import Event
 from topup.domain.lifecycle import Fact, State
 from topup.domain.money import Usd
 from topup.ledger.location import FILE
-from topup.once import Once
 from topup.payment.config import Asked
 from topup.payment.cycle import Cycle
 from topup.ports.account import Clock

@@ -30,7 +30,7 @@ from topup.accounting.journal import (
     revert_lines,
 )
 from topup.accounting.statement import Period, Statement, draw
-from topup.cli import app
+from topup.commands.cli import app
 from topup.domain.credits import DAY_MS, Reading
 from topup.domain.errors import SettingsError
 from topup.domain.money import Usd, Usdc, Wei, plain

@@ -39,7 +39,7 @@ from topup.accounting.usage import (
     utc_day,
     whole,
 )
-from topup.cli import app
+from topup.commands.cli import app
 from topup.domain.credits import DAY_MS, HOUR_MS, Reading
 from topup.domain.errors import ApiError, ApiGone, ApiUnknown
 from topup.domain.events import Event, UsageUnknown

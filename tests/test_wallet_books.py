@@ -29,6 +29,7 @@ from topup.accounting.journal import WALLET, Commodity, Entry, payment_lines, re
 from topup.accounting.statement import Period, Statement, draw
 from topup.app import assembly
 from topup.app.settings import load
+from topup.commands.statement import statement_of
 from topup.domain.credits import DAY_MS
 from topup.domain.errors import ChainUnknown, SettingsError, SignerError, TopupError
 from topup.domain.events import CycleFailed, WalletUnchecked
@@ -37,7 +38,6 @@ from topup.domain.money import Asset, Usd, Usdc, Wei
 from topup.ledger.store import SqliteStore
 from topup.payment.config import Account, Route, Terms
 from topup.payment.cycle import Cycle
-from topup.period import statement_of
 from topup.ports.chain import Head, Holdings
 from topup.ports.rail import Rail
 

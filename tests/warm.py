@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any, Final
 
 # What `python -m` of these does, and what it loads on its way.
-ENTRIES: Final = {"topup": ("topup.cli", "main"), "tests.killed": ("tests.killed", "main")}
+ENTRIES: Final = {"topup": ("topup.commands.cli", "main"), "tests.killed": ("tests.killed", "main")}
 LOADED: Final = (
     "asyncio",
     "tests.killed",
     "topup.app.assembly",
     "topup.chain.contract_chain",
     "topup.chain.token_chain",
-    "topup.cli",
+    "topup.commands.cli",
     "topup.app.daemon",
     "topup.sellers.openrouter",
     "topup.sellers.x402_account",

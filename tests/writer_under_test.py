@@ -80,8 +80,8 @@ def hook_sql(words: str, point: Point) -> None:
 
 def main() -> None:
     """Read the hook, put it in, and be topup."""
-    from topup import cli
     from topup.app import daemon
+    from topup.commands import cli
 
     name, *words = sys.argv[1:]
     if name != "none":

@@ -12,7 +12,7 @@ Its rooms:
   ledger/      where everything is kept
   wire/        what is let in of what others say
   app/         settings, assembly, daemon, logging
-  doctor/      whether everything is in place
+  commands/    one file a command
   sandbox/     a whole world, small enough for one process
 
 Each module begins with the question it answers; docs/architecture.md lists them all.

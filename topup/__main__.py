@@ -1,5 +1,5 @@
 """The command line, run as a module."""
 
-from topup.cli import main
+from topup.commands.cli import main
 
 main()

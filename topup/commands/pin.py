@@ -2,7 +2,7 @@
 
 The recipient is the one thing a charge says that nothing else can prove: the operator signs whatever it is given.
 So a person looks at it once. The charge costs nothing and is forgotten. Only Coinbase charges are pinned so; other
-rails' recipients stand in the settings, see `topup.check.named`.
+rails' recipients stand in the settings, see `topup.commands.check.named`.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ import asyncio
 
 from topup.app import assembly
 from topup.app.settings import Settings
-from topup.check import named, purse
-from topup.doctor import carried, contract
-from topup.doctor.finding import Check, failed, safely
+from topup.commands.check import named, purse
+from topup.commands.doctor import carried, contract
+from topup.commands.doctor.finding import Check, failed, safely
 from topup.domain.errors import TopupError
 from topup.ledger.store import SqliteStore
 from topup.payment.config import COINBASE

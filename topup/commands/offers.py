@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from topup import x402_look
 from topup.app import assembly
 from topup.app.settings import Settings
 from topup.chain.rpc import Rpc
-from topup.check import payer
+from topup.commands import x402_look
+from topup.commands.check import payer
+from topup.commands.x402_look import line_of
 from topup.domain.charge import Demand, Finding, Request
 from topup.domain.errors import ChargeRefused, PaymentForbidden, SettingsError, TopupError
 from topup.domain.events import Event
@@ -26,7 +27,6 @@ from topup.sellers.mpp import Mpp
 from topup.sellers.x402 import X402
 from topup.wire.clock import SystemClock
 from topup.wire.exchange import Exchange
-from topup.x402_look import line_of
 
 
 class Quiet:

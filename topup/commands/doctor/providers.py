@@ -20,7 +20,7 @@ from topup.chain.preflight import head
 from topup.chain.receipts import HEADS, REPLACED_BLOCKS
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, reverted
 from topup.chain.search import QUESTIONS_MAX, Search, Sought, TooNarrow, Unkept
-from topup.doctor.finding import SKEW_MAX_S, Check, failed, skew
+from topup.commands.doctor.finding import SKEW_MAX_S, Check, failed, skew
 from topup.domain.errors import ChainError, ChainUnknown, PaymentForbidden
 from topup.ports.budget import FIRST, QUESTIONS, SECONDS, Budget
 from topup.ports.chain import Head, Piece, Survey

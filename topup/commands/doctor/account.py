@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from topup.app import assembly
 from topup.app.settings import Settings
-from topup.doctor.finding import Check, failed, skew, skipped
+from topup.commands.doctor.finding import Check, failed, skew, skipped
 from topup.domain.credits import LASTING, Reading, believe
 from topup.domain.errors import ApiError, TopupError
 from topup.ledger.store import SqliteStore

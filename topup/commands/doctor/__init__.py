@@ -12,8 +12,8 @@ from typing import Final
 
 from topup.app.exposure import settings_file
 from topup.app.settings import load
-from topup.doctor import account, machine, wallet
-from topup.doctor.finding import Check, failed, safely, skipped
+from topup.commands.doctor import account, machine, wallet
+from topup.commands.doctor.finding import Check, failed, safely, skipped
 from topup.domain.errors import TopupError
 
 __all__ = ["Check", "examine"]

@@ -17,10 +17,10 @@ from topup.accounting.journal import CREDITS, Entry
 from topup.accounting.provider_check import Books
 from topup.accounting.statement import Period, Refill, refill
 from topup.accounting.usage import REMEMBERED_DAYS, Used, days, holes, labelled, ranked, shares, utc_day
+from topup.commands.statement import statement_of
 from topup.domain.credits import DAY_MS
 from topup.domain.money import WIDE, Usd
 from topup.ledger.store import SqliteStore
-from topup.period import statement_of
 
 # 10^-9 dollars in one of the journal's units of credit.
 NANO = 1000

@@ -16,7 +16,7 @@ from topup.app import assembly
 from topup.app.settings import Settings
 from topup.chain.preflight import head, reason
 from topup.chain.rpc import Rpc, RpcError, quantity
-from topup.check import access_key, dollars, payer, purse, refill_total
+from topup.commands.check import access_key, dollars, payer, purse, refill_total
 from topup.domain import tempo
 from topup.domain.dollars import TEMPO_TOKENS
 from topup.domain.errors import ChainError, ChainUnknown, Exit, PaymentForbidden, Reverted, SettingsError, SignerError

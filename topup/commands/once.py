@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from topup.app import assembly, signals
 from topup.app.daemon import DAEMON, PASSING, outcome_exit
 from topup.app.settings import Settings
+from topup.commands.status import topup_document
 from topup.domain import events
 from topup.domain.errors import Exit, StoreBusy, StoreError, TopupError
 from topup.domain.lifecycle import MONEY_OUT, TERMINAL, State, TopUp
@@ -27,7 +28,6 @@ from topup.payment.config import Asked, Rest
 from topup.payment.cycle import Cycle
 from topup.ports.account import Clock, Sink
 from topup.ports.ledger import WITHDRAWN, Requested, Told, Wish
-from topup.report import topup_document
 
 T = TypeVar("T")
 ONCE = "once"

@@ -22,13 +22,13 @@ from topup.accounting.reconciliation import Adopted, Difference, Done, Findings,
 from topup.accounting.usage import Contradiction, per_day
 from topup.app import assembly
 from topup.app.settings import Settings
-from topup.bill import books_of
 from topup.chain import history, logs
 from topup.chain.owners import quorum
 from topup.chain.paging import Pager
 from topup.chain.profiles import Profile
 from topup.chain.rpc import Rpc
-from topup.check import Purse, payer, purse
+from topup.commands.check import Purse, payer, purse
+from topup.commands.usage import books_of
 from topup.domain.charge import parse
 from topup.domain.errors import (
     ApiError,

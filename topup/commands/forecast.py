@@ -8,11 +8,11 @@ from fractions import Fraction
 from typing import Any, Final
 
 from topup.accounting import forecast as ahead
+from topup.commands.status import hours, moment
 from topup.domain.credits import DAY_MS, HOUR_MS, USUAL_DAYS_MIN, Runway
 from topup.domain.money import Usd, Wei, plain
 from topup.domain.policy import Limits
 from topup.ledger.store import SqliteStore
-from topup.report import hours, moment
 
 # A forecast looks for the newest payments, and for the newest look at the wallet, among so many top-ups.
 LOOKED_BACK: Final = 50

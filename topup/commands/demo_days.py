@@ -18,13 +18,13 @@ from topup.accounting.journal import CREDITS, WALLET, Commodity
 from topup.app.assembly import works
 from topup.app.daemon import Daemon, Heart
 from topup.app.settings import load
+from topup.commands.demo import REHEARSED, ground
 from topup.domain import events
 from topup.domain.credits import DAY_MS
 from topup.domain.errors import Exit
 from topup.domain.events import Event
 from topup.domain.money import WEI_PER_ETH, Asset
 from topup.ledger.store import SqliteStore
-from topup.rehearsal import REHEARSED, ground
 from topup.sandbox.world import World
 
 # World seconds in a real one: a block passes in a fiftieth of a second.

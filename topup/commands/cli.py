@@ -28,9 +28,9 @@ from topup.domain.errors import Exit, SettingsError, TopupError  # noqa: E402
 
 if TYPE_CHECKING:
     from topup.app.settings import Settings
+    from topup.commands.once import Ending
     from topup.domain.money import Usd
     from topup.ledger.store import SqliteStore
-    from topup.once import Ending
     from topup.ports.ledger import Wish
 
 app = typer.Typer(
@@ -262,7 +262,7 @@ def _once(
         from topup.payment.config import Asked
 
         return _decide(settings, Asked(wish.amount, wish.forced), as_json=as_json)
-    from topup.once import remember
+    from topup.commands.once import remember
 
     if settings.mode == "live" and sys.stdin.isatty() and not yes:
         interrupted = _asked(settings, wish)
@@ -286,7 +286,7 @@ def _asked(settings: Settings, wish: Wish) -> int | None:
     Raises:
         typer.Abort: the answer was no.
     """
-    from topup.once import unbegun
+    from topup.commands.once import unbegun
     from topup.wire.clock import SystemClock
 
     what = f"buy {wish.amount} dollars of credit" if wish.amount is not None else "refill if it is due"
@@ -303,7 +303,7 @@ def _asked(settings: Settings, wish: Wish) -> int | None:
 def _bought(settings: Settings, wish: Wish, timeout_s: int) -> Ending:
     from topup.app.assembly import masker
     from topup.app.log import LogSink
-    from topup.once import Once
+    from topup.commands.once import Once
     from topup.wire.clock import SystemClock
 
     clock = SystemClock()
@@ -327,7 +327,7 @@ def _check(*, as_json: bool) -> Exit:
 
 
 def _decide(settings: Settings, wish: Any, *, as_json: bool) -> Exit:
-    from topup.check import ask_and_decide
+    from topup.commands.check import ask_and_decide
 
     result = wait_for(ask_and_decide(settings, wish))
     if as_json:
@@ -348,16 +348,16 @@ def status(
 
 def _status(*, as_json: bool, live: bool) -> Exit:
     from topup.app.assembly import limits
+    from topup.commands.status import status as report
+    from topup.commands.status import status_lines
     from topup.ledger.store import SqliteStore
-    from topup.report import status as report
-    from topup.report import status_lines
     from topup.wire.clock import SystemClock
 
     settings = load()
     store = SqliteStore.open_reader(settings.state_dir)
     told = report(store, settings.account, limits(settings), SystemClock().now_ms())
     if live:
-        from topup.check import ask_live
+        from topup.commands.check import ask_live
 
         told["live"] = wait_for(ask_live(settings))
     if as_json:
@@ -377,8 +377,8 @@ def forecast(as_json: Json = False) -> None:
 
 def _forecast(*, as_json: bool) -> Exit:
     from topup.app.assembly import ceilings, limits
+    from topup.commands.forecast import forecast_document, forecast_lines, forecast_of
     from topup.ledger.store import SqliteStore
-    from topup.outlook import forecast_document, forecast_lines, forecast_of
     from topup.wire.clock import SystemClock
 
     settings = load()
@@ -403,8 +403,8 @@ def history(
 
 
 def _history(count: int, *, as_json: bool) -> Exit:
+    from topup.commands.status import history_lines, topup_document
     from topup.ledger.store import SqliteStore
-    from topup.report import history_lines, topup_document
 
     settings = load()
     store = SqliteStore.open_reader(settings.state_dir)
@@ -430,7 +430,7 @@ def show_topup(
 
 
 def _show(topup_id: str, *, dossier: bool, as_json: bool) -> Exit:
-    from topup.dossier import dossier_document, dossier_lines, find, life_document, life_lines
+    from topup.commands.show import dossier_document, dossier_lines, find, life_document, life_lines
     from topup.ledger.store import SqliteStore
     from topup.wire.clock import SystemClock
 
@@ -541,7 +541,7 @@ def _days(days: int, rail: str, pay_with: str, keep: Path | None, anvil: Path | 
     if keep is None:
         raise SettingsError("--days leaves a ledger, and --keep does not say where", remedy="add --keep DIRECTORY")
     try:
-        from topup import days as life
+        from topup.commands import demo_days as life
     except ModuleNotFoundError as error:
         raise SettingsError(f"the sandbox needs {error.name}", remedy="pip install 'topup[sandbox]'") from None
     silent = (lambda _: None) if as_json else say
@@ -572,7 +572,7 @@ def _sandbox(
     gc.enable()
 
     try:
-        from topup import rehearsal
+        from topup.commands import demo
         from topup.sandbox.faults import of_rail
 
         faults = of_rail(rail, pay_with)
@@ -586,9 +586,9 @@ def _sandbox(
         asked = f"`topup sandbox --rail {rail} --list-faults`"
         raise SettingsError(f"--fault {fault} is not known", remedy=f"{asked} names them all")
     if serve:
-        return rehearsal.serve(rail, pay_with, anvil, say)
+        return demo.serve(rail, pay_with, anvil, say)
     with tempfile.TemporaryDirectory(prefix="topup-sandbox-") as temporary:
-        told, code = rehearsal.perform(
+        told, code = demo.perform(
             keep if keep is not None else Path(temporary),
             rail=rail,
             pay_with=pay_with,
@@ -599,7 +599,7 @@ def _sandbox(
     if as_json:
         document(told)
     else:
-        for line in rehearsal.summary(told):
+        for line in demo.summary(told):
             say(line)
     return code
 
@@ -611,9 +611,9 @@ def pin(yes: Annotated[bool, typer.Option("--yes", help="pin without asking")] =
 
 
 def _pin(*, yes: bool, as_json: bool) -> Exit:
-    from topup.check import named
+    from topup.commands.check import named
+    from topup.commands.pin import propose, remember
     from topup.payment.config import COINBASE
-    from topup.pinning import propose, remember
 
     settings = load()
     others = named(settings)  # whose recipients stand in the settings; a charge is asked for where one is bought
@@ -649,8 +649,8 @@ def doctor(
 
 
 def _offers(rail: str, *, as_json: bool) -> Exit:
-    from topup import offers
     from topup.app.settings import fixed_amount
+    from topup.commands import offers
     from topup.domain.money import Usd
 
     settings = load()
@@ -664,7 +664,7 @@ def _offers(rail: str, *, as_json: bool) -> Exit:
 
 
 def _doctor(*, as_json: bool) -> Exit:
-    from topup.doctor import examine
+    from topup.commands.doctor import examine
 
     checks = wait_for(examine(os.environ))
     failed = [c for c in checks if not c.ok]
@@ -786,7 +786,7 @@ def reconcile(
 
 
 def _reconcile(since: str | None, *, take_over: bool, yes: bool, as_json: bool) -> Exit:
-    from topup.reconcile import adopt, examine, ledger
+    from topup.commands.reconcile import adopt, examine, ledger
 
     settings = load()
     store = ledger(settings, adopt=take_over)
@@ -818,8 +818,8 @@ def ledger_verify(
 
 
 def _ledger_verify(head: str | None, *, as_json: bool) -> Exit:
+    from topup.commands.status import audit_lines
     from topup.ledger.store import SqliteStore
-    from topup.report import audit_lines
 
     if head is not None and (len(head) != 64 or not set(head.lower()) <= set("0123456789abcdef")):
         raise SettingsError(f"--head {head[:80]!r} is no hash of a ledger", remedy="give the 64 hex digits as printed")
@@ -881,11 +881,11 @@ def wallet_limit(
 
 
 def _limit_shown(amount: str | None, *, as_json: bool) -> Exit:
-    from topup import limit
+    from topup.commands import wallet_limit
 
     if amount is not None:
         raise SettingsError("--show and --amount contradict each other", remedy="choose one")
-    state = wait_for(limit.look(load()))
+    state = wait_for(wallet_limit.look(load()))
     if as_json:
         document(state.document())
     else:
@@ -901,7 +901,7 @@ def _limit_set(
     yes: bool,
     as_json: bool,
 ) -> Exit:
-    from topup import limit
+    from topup.commands import wallet_limit
 
     amount, (_, period_days, expires_days), (keystore, password) = _amount(wish[0]), wish, files
     if amount is None or period_days is None:
@@ -910,16 +910,16 @@ def _limit_set(
         remedy = "give --root-keystore FILE and --root-password-file FILE, or --dry-run; the daemon never needs them"
         raise SettingsError("the root key of the account is not named", remedy=remedy)
     settings = load()
-    proposed = wait_for(limit.propose(settings, amount, period_days, expires_days))
+    proposed = wait_for(wallet_limit.propose(settings, amount, period_days, expires_days))
     (warn if as_json else say)("\n".join(proposed.lines()))
     after, tx_hash, code = None, None, Exit.OK
     if keystore is not None and password is not None and not dry_run:
-        key = limit.root_key(settings, keystore, password)
+        key = wallet_limit.root_key(settings, keystore, password)
         if not yes and not (sys.stdin.isatty() and typer.confirm("sign and send this?", err=True)):
             warn("topup: not sent: pass --yes, or answer on a terminal")
             code = Exit.PERSON
         else:
-            after, tx_hash = wait_for(limit.send(settings, proposed, key))
+            after, tx_hash = wait_for(wallet_limit.send(settings, proposed, key))
     if as_json:
         document(
             {
@@ -969,11 +969,11 @@ def _statement(days: tuple[str | None, str | None, str | None], form: Form, html
     from topup.accounting.formats import csv_journal, plaintext, tax, text
     from topup.accounting.formats import html as pages
     from topup.app.assembly import ceilings, limits
-    from topup.bill import spend_of
+    from topup.commands.forecast import bands, forecast_of
+    from topup.commands.statement import period_of, statement_of
+    from topup.commands.usage import spend_of
     from topup.domain.money import Usd
     from topup.ledger.store import SqliteStore
-    from topup.outlook import bands, forecast_of
-    from topup.period import period_of, statement_of
     from topup.wire.clock import SystemClock
 
     settings = load()
@@ -1040,9 +1040,9 @@ def usage(
 
 def _usage(by: Split, days: tuple[str | None, str | None, str | None], form: Table) -> Exit:
     from topup.accounting.formats import usage as written
-    from topup.bill import usage_of
+    from topup.commands.statement import period_of
+    from topup.commands.usage import usage_of
     from topup.ledger.store import SqliteStore
-    from topup.period import period_of
     from topup.wire.clock import SystemClock
 
     settings = load()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from topup.app.exposure import Found, key_file, key_files
 from topup.app.settings import Settings
-from topup.doctor.finding import Check, skipped
+from topup.commands.doctor.finding import Check, skipped
 from topup.ledger.location import exposed
 from topup.ledger.store import SqliteStore
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from topup import limit
 from topup.app import assembly
 from topup.app.settings import Settings
 from topup.chain.authorizations import balance
 from topup.chain.logs import of_payer
 from topup.chain.rpc import Rpc
 from topup.chain.token_chain import survey
-from topup.check import Purse, network_fee, payer, refill_total
-from topup.doctor.finding import REFILLS_LOW, Check, safely, skipped
-from topup.doctor.providers import Chain, longest, questioned
+from topup.commands import wallet_limit
+from topup.commands.check import Purse, network_fee, payer, refill_total
+from topup.commands.doctor.finding import REFILLS_LOW, Check, safely, skipped
+from topup.commands.doctor.providers import Chain, longest, questioned
+from topup.commands.x402_look import CODE_REMEDY, code
 from topup.domain.money import Asset, Usdc
 from topup.domain.tempo import TRANSFERRED_WITH_MEMO
 from topup.domain.typed_data import AUTHORIZATION_USED
 from topup.payment.config import MPP, X402
-from topup.x402_look import CODE_REMEDY, code
 
 # Blocks of Tempo come twice a second, of Base every other second.
 BLOCK_S: Final = {MPP: 0.5, X402: 2.0}
@@ -94,7 +94,10 @@ async def _dollars(settings: Settings, rpc: Rpc, one: Purse, own: bytes | None, 
     if key is not None and now.permission is not None:
         found.append(
             _access_key(
-                limit.State(limit.Keys(own, key, one.dollar.token), now.permission, limit.refill(settings)), live=live
+                wallet_limit.State(
+                    wallet_limit.Keys(own, key, one.dollar.token), now.permission, wallet_limit.refill(settings)
+                ),
+                live=live,
             )
         )
     if one.dollar.pays_fee:
@@ -114,7 +117,7 @@ async def _dollars(settings: Settings, rpc: Rpc, one: Purse, own: bytes | None, 
     return [*found, Check(name, ok=enough, says=says, remedy=remedy)]
 
 
-def _access_key(state: limit.State, *, live: bool) -> Check:
+def _access_key(state: wallet_limit.State, *, live: bool) -> Check:
     """Say what the chain lets the wallet's key spend of the account that pays."""
     name, wrong, (unwise, remedy) = "mpp access key", state.wrong, state.unwise
     if wrong is not None:

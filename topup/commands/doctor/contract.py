@@ -16,9 +16,9 @@ from topup.chain.preflight import ROUND, call, head, survey
 from topup.chain.refusals import speaks_of_absence
 from topup.chain.rpc import Answer, Rpc, RpcError, count, known, quantity, unhex
 from topup.chain.simulation import questions
-from topup.check import refill_total, refills
-from topup.doctor.finding import REFILLS_LOW, Check, failed, safely, skipped
-from topup.doctor.providers import Chain, longest, questioned
+from topup.commands.check import refill_total, refills
+from topup.commands.doctor.finding import REFILLS_LOW, Check, failed, safely, skipped
+from topup.commands.doctor.providers import Chain, longest, questioned
 from topup.domain.errors import ChainError, StoreError
 from topup.domain.money import EthPrice, Usdc, Wei, deviation_bps_up
 from topup.ledger.store import SqliteStore
