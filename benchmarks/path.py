@@ -218,10 +218,10 @@ class Topup:
         """Buy once, from decision to done, with blocks in between."""
         from topup.domain.lifecycle import State
         from topup.domain.money import Usd
-        from topup.payment.config import Asked
+        from topup.payment.config import PurchaseOrder
 
         self._watched.decided = self._watched.accepted = None
-        rest = await self._works.cycle.run(Asked(Usd.of(AMOUNT)))
+        rest = await self._works.cycle.run(PurchaseOrder(Usd.of(AMOUNT)))
         for _ in range(PASSES_MAX):
             if rest.topup is None or rest.topup.state is State.DONE:
                 break

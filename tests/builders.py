@@ -14,7 +14,7 @@ from eth_utils.crypto import keccak
 from topup.domain.charge import K2_PREFIX, Clocks, Pins, Request, Verified, parse, verify
 from topup.domain.lifecycle import Inclusion, Kind, Plan, State, TopUp
 from topup.domain.money import Bps, Usd, Wei
-from topup.domain.nonpayment import Fate, More
+from topup.domain.nonpayment import ChargeStatus, More
 from topup.sandbox.charges import Ask, Operator, Terms
 
 NOW_S = 1_790_000_000
@@ -25,10 +25,10 @@ WALLET = bytes.fromhex(PAYER[2:])
 CHAIN_ID = 8453
 
 
-async def settled(asked: Awaitable[Fate | More]) -> Fate:
+async def settled(asked: Awaitable[ChargeStatus | More]) -> ChargeStatus:
     """What became of a charge, of which all was read within one pass."""
     told = await asked
-    assert isinstance(told, Fate), told
+    assert isinstance(told, ChargeStatus), told
     return told
 
 

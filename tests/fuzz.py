@@ -119,11 +119,11 @@ class _Town:
         call = Call(stand.wallet, demand.contract, payment_data(demand.intent, 500), ENOUGH)
         self.now_s = stand.world.clock.now_s()
         self.actions: list[Callable[[EvmChain], Awaitable[Any]]] = [
-            lambda chain: chain.survey(stand.wallet, TOTAL, BASE.contract),
+            lambda chain: chain.preflight(stand.wallet, TOTAL, BASE.contract),
             lambda chain: chain.simulate(call, demand, at),
             lambda chain: chain.look(stand.wallet, [(attempt, demand)]),
             lambda chain: chain.look(stand.wallet, [(attempt, demand)], every=True),
-            lambda chain: chain.fate(demand, 0),
+            lambda chain: chain.payment_status(demand, 0),
             lambda chain: chain.holdings(stand.wallet),
         ]
 

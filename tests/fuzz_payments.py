@@ -48,7 +48,7 @@ from topup.domain.errors import StoreFenced, TopupError, WrongChain
 from topup.domain.lifecycle import State
 from topup.domain.policy import Why
 from topup.domain.ways_out import CREDITED, RESOLVE
-from topup.payment.config import Rest
+from topup.payment.config import PassResult
 from topup.payment.monitor import ACCEPT_READING
 from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct
@@ -219,7 +219,7 @@ class Round:
     luck: random.Random
     refused: list[tuple[str, str, bool]] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
-    rests: list[Rest] = field(default_factory=list)
+    rests: list[PassResult] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
 
     def begin(self) -> None:
@@ -262,7 +262,7 @@ class Round:
         known = self.stage.store.latest("default", 1)
         return bool(known) and known[0].state is State.DONE
 
-    async def step(self) -> Rest | None:
+    async def step(self) -> PassResult | None:
         """Make one pass as the daemon does, and wait as it does after it.
 
         Raises:
@@ -326,7 +326,7 @@ class Round:
                 self._word(rest)
         raise Broken(f"everybody is honest, and nothing was bought in {PASSES_HONEST} passes: {self._tail()}")
 
-    def _word(self, rest: Rest) -> None:
+    def _word(self, rest: PassResult) -> None:
         """Say what the documents let a person say, where only that goes on."""
         store, clock = self.stage.store, self.place.world.clock
         if rest.why == Why.ENDPOINT_GONE:

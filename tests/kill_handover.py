@@ -92,9 +92,9 @@ class Alone(Role):
         """Whoever wants the purchase follows the exit codes."""
         follow(house)
 
-    def steps(self, trace: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def steps(self, use: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the commits from the wish to the intent to send, and those of the wish whenever they come."""
-        commits = [one for one in trace if one["kind"] == COMMIT and one["call"] != "store.record_reading"]
+        commits = [one for one in use if one["kind"] == COMMIT and one["call"] != "store.record_reading"]
         calls = [one["call"] for one in commits]
         first = min(calls.index(call) for call in OF_THE_WISH & {*calls})
         last = calls.index(LAST) if LAST in calls else len(calls)

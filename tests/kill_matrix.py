@@ -170,17 +170,17 @@ def record(life: Life, program: Sequence[str] = UNDER_TEST) -> list[dict[str, An
         found = wrongs(house)
         if found:
             raise AssertionError(f"life {life.name}, undisturbed: {'; '.join(found)}")
-        return role.steps(house.trace())
+        return role.steps(house.use())
 
 
-def cells(trace: Iterable[dict[str, Any]]) -> list[Cell]:
+def cells(use: Iterable[dict[str, Any]]) -> list[Cell]:
     """Derive every way to die from a trace.
 
     Raises:
         KeyError: nobody has said of a foreign call whether it only reads, or where its answer can be spoilt.
     """
     made: dict[Cell, None] = {}
-    for one in trace:
+    for one in use:
         call, at = one["call"], (one["phase"], one["call"], one["nth"])
         if call in POLLED and one["nth"] > REPEATS:
             continue
@@ -302,8 +302,8 @@ def matrix(lives: Sequence[Life], jobs: int) -> list[tuple[Life, Cell]]:
         AssertionError: a life went wrong without any death.
     """
     with ThreadPoolExecutor(jobs) as pool:
-        traces = list(zip(lives, pool.map(record, lives), strict=True))
-    every = [(life, cell) for life, trace in traces for cell in cells(trace)]
+        uses = list(zip(lives, pool.map(record, lives), strict=True))
+    every = [(life, cell) for life, use in uses for cell in cells(use)]
     return [(life, cell) for life, cell in every if life.early or cell.phase not in UNSIGNED]
 
 

@@ -242,9 +242,9 @@ class Role:
         """Bring all to rest after its death; what is `late` is still on its way."""
         settle(house, late)
 
-    def steps(self, trace: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def steps(self, use: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the steps at which it is worth dying."""
-        return trace
+        return use
 
 
 REFILLS: Final = Role()
@@ -344,7 +344,7 @@ class House(Served):
         """Count what went through the proxies so far."""
         return sum(len(wire.log) for wire in self.wires.values())
 
-    def trace(self) -> list[dict[str, Any]]:
+    def use(self) -> list[dict[str, Any]]:
         """Return the calls that were noted so far."""
         return [json.loads(line) for line in (self.directory / TRACE).read_text(encoding="utf-8").splitlines()]
 

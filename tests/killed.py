@@ -72,7 +72,7 @@ class Course:
     def __init__(self, folder: Path, cell: Cell | None) -> None:
         """Begin before the first step."""
         self._folder, self._cell = folder, cell
-        self._trace = os.open(folder / TRACE, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._use = os.open(folder / TRACE, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._phase, self._phases = "start", Counter[str]()
         self._calls = Counter[str]()
         self._doomed = False
@@ -83,7 +83,7 @@ class Course:
         """Note a call that begins; return the cell when this is the one."""
         self._calls[call] += 1
         here = {"phase": self._phase, "call": call, "nth": self._calls[call], "kind": kind}
-        os.write(self._trace, f"{json.dumps(here)}\n".encode())
+        os.write(self._use, f"{json.dumps(here)}\n".encode())
         cell = self._cell
         found = cell is not None and (cell.call, cell.nth) == (call, self._calls[call])
         found = found and cell is not None and cell.phase in (ANY, self._phase)

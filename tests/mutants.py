@@ -61,8 +61,8 @@ MUTANTS: Final = (
     Mutant(
         "fresh-nonce-on-a-bump",
         "topup/sellers/coinbase.py",
-        "            nonce=survey.nonce_latest,\n",
-        "            nonce=survey.nonce_pending,\n",
+        "            nonce=preflight.nonce_latest,\n",
+        "            nonce=preflight.nonce_pending,\n",
         "tests/test_pursuit.py::test_a_late_payment_is_outbid_at_its_own_nonce_and_paid_once",
     ),
     Mutant(
@@ -75,14 +75,14 @@ MUTANTS: Final = (
     Mutant(
         "dead-by-the-newest-block",
         "topup/payment/tracking.py",
-        "        return sighting.finalized_s > deadline_s or spent\n",
+        "        return observation.finalized_s > deadline_s or spent\n",
         "        return True\n",
         "tests/test_pursuit.py::test_nothing_is_dead_before_a_final_block_says_so",
     ),
     Mutant(
         "expired-by-this-machines-clock",
         "topup/payment/tracking.py",
-        "        if sighting.head.timestamp_s > self._deadline_s(topup):\n"
+        "        if observation.head.timestamp_s > self._deadline_s(topup):\n"
         '            return self._move(topup, Fact.EXPIRED, "the deadline passed before',
         "        if self._watch.now() // 1000 > self._deadline_s(topup):\n"
         '            return self._move(topup, Fact.EXPIRED, "the deadline passed before',
@@ -91,8 +91,8 @@ MUTANTS: Final = (
     Mutant(
         "attested-before-all-is-over",
         "topup/payment/tracking.py",
-        "        if not self._settled_for_ever(topup, sighting, self._deadline_s(topup)):\n",
-        "        if word != ATTEST and not self._settled_for_ever(topup, sighting, self._deadline_s(topup)):\n",
+        "        if not self._settled_for_ever(topup, observation, self._deadline_s(topup)):\n",
+        "        if word != ATTEST and not self._settled_for_ever(topup, observation, self._deadline_s(topup)):\n",
         "tests/test_pursuit.py::test_a_word_that_nothing_was_paid_counts_only_once_nothing_can_be",
     ),
     Mutant(
@@ -120,8 +120,8 @@ MUTANTS: Final = (
     Mutant(
         "dead-before-the-deadline-is-final",
         "topup/domain/nonpayment.py",
-        "    if fate.final_s > deadline_s:\n",
-        "    if fate.final_s:\n",
+        "    if payment_status.final_s > deadline_s:\n",
+        "    if payment_status.final_s:\n",
         "tests/test_rule_r.py",
     ),
     Mutant(
@@ -141,7 +141,7 @@ MUTANTS: Final = (
     Mutant(
         "no-control-asked-for",
         "topup/chain/authorizations.py",
-        '        shown = await control(rpc, at, trace.ends_s, search.may) if trace.mark is None else b""\n',
+        '        shown = await control(rpc, at, use.ends_s, search.may) if use.mark is None else b""\n',
         '        shown = b""\n',
         "tests/test_control.py::test_two_without_logs_prove_nothing",
     ),
@@ -239,8 +239,8 @@ MUTANTS: Final = (
     Mutant(
         "nonce-ahead-ignored",
         "topup/payment/preparation.py",
-        "        if survey.nonce_latest == expected:\n            return None\n",
-        "        if survey.nonce_latest >= expected:\n            return None\n",
+        "        if preflight.nonce_latest == expected:\n            return None\n",
+        "        if preflight.nonce_latest >= expected:\n            return None\n",
         "tests/test_life.py::test_a_wallet_that_sent_more_than_the_ledger_knows_signs_nothing",
     ),
     Mutant(
@@ -309,8 +309,8 @@ MUTANTS: Final = (
     Mutant(
         "an-invention-is-never-taken-back",
         "topup/payment/reorg.py",
-        "    return sighting.replaced | sighting.unspent\n",
-        "    return sighting.replaced\n",
+        "    return observation.replaced | observation.unspent\n",
+        "    return observation.replaced\n",
         "tests/test_ways_out.py::test_an_invented_inclusion_is_taken_back_by_two_and_the_payment_is_made",
     ),
     Mutant(
@@ -494,8 +494,8 @@ MUTANTS: Final = (
     Mutant(
         "mark-of-a-failed-one-kept",
         "topup/sellers/authorization.py",
-        "        return replace(fate, flag=False) if isinstance(fate, Fate) and failed and not fate.payers else fate\n",
-        "        return fate if failed else fate\n",
+        "            return replace(status, flag=False)\n",
+        "            return status\n",
         "tests/test_rails_safety.py::test_the_mark_of_what_ran_and_failed_is_no_payment",
     ),
     Mutant(

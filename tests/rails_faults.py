@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 from tests.stage import Stage
 from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.domain.lifecycle import TERMINAL, Kind, State
-from topup.payment.config import Rest
+from topup.payment.config import PassResult
 from topup.sandbox.world import World
 
 # keccak256 of Transfer(address,address,uint256).
@@ -142,7 +142,7 @@ class Play:
         """Start the program on this ledger."""
         self.stage = Stage(self.world, self.directory, self.world.clock, self.own)
 
-    async def step(self) -> Rest:
+    async def step(self) -> PassResult:
         """Make one pass; let the time it asks for pass at once, and a block be made."""
         rest = await self.stage.works.cycle.run()
         self.pass_time(rest.next_s * 1000)
@@ -165,7 +165,7 @@ class Play:
 
     async def until(self, *states: State, after: str = "", passes: int = 60) -> None:
         """Make passes until a top-up other than `after` is in one of these states; blocks are buried as they come."""
-        rest: Rest | None = None
+        rest: PassResult | None = None
         for _ in range(passes):
             rest = await self.step()
             known = self.stage.store.latest("default", 1)

@@ -24,7 +24,7 @@ from topup.chain import agreement
 from topup.chain.agreement import Agreed
 from topup.chain.charge_status import Account, Ends
 from topup.chain.providers import Providers
-from topup.chain.receipts import View
+from topup.chain.receipts import ProviderObservation
 from topup.chain.rpc import Rpc
 from topup.domain.charge import Charge, Pins, Request, Verified
 from topup.domain.credits import Reading
@@ -33,9 +33,21 @@ from topup.domain.errors import ApiGone, ApiLimited, ApiUnknown, ChainUnknown, P
 from topup.domain.events import Event
 from topup.domain.lifecycle import Attempt, Inclusion, Kind, Plan
 from topup.domain.money import Asset, EthPrice, Usd, Usdc, Wei
-from topup.domain.nonpayment import Fate
+from topup.domain.nonpayment import ChargeStatus
 from topup.ports.account import Key
-from topup.ports.chain import Call, Delivery, Head, Holdings, Seen, Sent, Sighting, Simulation, Spent, Survey, Trace
+from topup.ports.chain import (
+    AuthorizationUse,
+    Call,
+    Delivery,
+    Head,
+    Holdings,
+    Observation,
+    Preflight,
+    Seen,
+    Sent,
+    Simulation,
+    Spent,
+)
 from topup.sandbox.charges import STRANGER, Ask, named_address
 from topup.wire.exchange import Answered
 
@@ -264,11 +276,11 @@ class Net:
             return Delivery.KNOWN, "already known"
         if tx.nonce < self.tip.nonce:
             return Delivery.NONCE_USED, "nonce too low"
-        rivals = [t for t in self.pool.values() if t.nonce == tx.nonce]
-        if any(tx.fee * 10 < r.fee * 11 or tx.tip * 10 < r.tip * 11 for r in rivals):
+        at_same_nonce = [t for t in self.pool.values() if t.nonce == tx.nonce]
+        if any(tx.fee * 10 < r.fee * 11 or tx.tip * 10 < r.tip * 11 for r in at_same_nonce):
             return Delivery.REPLACEMENT, "replacement transaction underpriced"
         # A node that dropped a rival keeps no trace; another may still mine it.
-        for rival in rivals:
+        for rival in at_same_nonce:
             if self._rng.random() < 0.9:
                 del self.pool[rival.hash]
         self.pool[tx.hash] = tx
@@ -313,7 +325,7 @@ class Provider:
             raise WrongChain(f"{self.owner} speaks for chain 1")
         return self.net.blocks[max(0, len(self.net.blocks) - 1 - self.lag)]
 
-    def survey(self, total: Usdc, pay_with: Asset) -> Survey:
+    def preflight(self, total: Usdc, pay_with: Asset) -> Preflight:
         """Answer what a payment is planned on."""
         block = self.head()
         need, nonce, price = self.net.need(total.units), block.nonce, self.net.price_e8
@@ -330,7 +342,7 @@ class Provider:
         in_tokens, allowance = pay_with is not Asset.ETH, block.allowance
         if self.lie == "allowance":
             allowance = 0 if allowance else 10**7
-        return Survey(
+        return Preflight(
             head=block.head,
             balance=Wei(block.balance),
             nonce_latest=nonce,
@@ -360,14 +372,14 @@ class Provider:
                 raise Reverted("SwapFailedString", "V3TooMuchRequested", b"")
         return Simulation(PAY_GAS * 12 // 10, Wei(L1_FEE), "eth_simulateV1")
 
-    def look(self, sought: Sequence[tuple[Attempt, Charge]]) -> View:
+    def look(self, sought: Sequence[tuple[Attempt, Charge]]) -> ProviderObservation:
         """Show receipts, tags and replaced blocks."""
         block, number = self.head(), self.head().head.number
         nonces = {a.hash: a.plan.nonce for a, _ in sought}
         shown = [(a.hash or b"", a.inclusion, self._seen(a, number)) for a, _ in sought]
         return self._view(block, number, shown, frozenset(), lambda key: block.nonce <= nonces[key])
 
-    def uses(self, sought: Sequence[tuple[Trace, Inclusion | None]]) -> View:
+    def uses(self, sought: Sequence[tuple[AuthorizationUse, Inclusion | None]]) -> ProviderObservation:
         """Show where authorizations were used, and which carry the mark."""
         block, number = self.head(), self.head().head.number
         used = frozenset(t.key for t, _ in sought if self._marked(block, t))
@@ -389,7 +401,7 @@ class Provider:
         sought: Sequence[tuple[bytes, Inclusion | None, Seen | None]],
         used: frozenset[bytes],
         free: Callable[[bytes], bool],
-    ) -> View:
+    ) -> ProviderObservation:
         seen, recorded = {}, {}
         replaced: set[bytes] = set()
         standing: set[bytes] = set()
@@ -409,7 +421,7 @@ class Provider:
         safe = min(max(self.net.tip.head.number - SAFE_DEPTH, self.net.final), number)
         final_block = self.net.at(final)
         nonce = block.nonce + (1 if self.lie == "nonce" and self.rng.random() < 0.5 else 0)
-        sighting = Sighting(
+        observation = Observation(
             head=block.head,
             safe=safe,
             finalized=final,
@@ -426,8 +438,8 @@ class Provider:
         )
         if self.lie == "future":
             later = replace(block.head, timestamp_s=block.head.timestamp_s + 60)
-            sighting = replace(sighting, head=later, finalized=number, finalized_s=later.timestamp_s + 400_000)
-        return View(sighting, recorded, frozenset(standing))
+            observation = replace(observation, head=later, finalized=number, finalized_s=later.timestamp_s + 400_000)
+        return ProviderObservation(observation, recorded, frozenset(standing))
 
     def _seen(self, attempt: Attempt, number: int) -> Seen | None:
         assert attempt.hash is not None
@@ -460,12 +472,12 @@ class Provider:
 
     # -- the same of authorizations -----------------------------------------------------------------------------
 
-    def holdings(self, traces: Sequence[Trace]) -> Survey:
+    def holdings(self, uses: Sequence[AuthorizationUse]) -> Preflight:
         """Answer what an authorization is planned on."""
         block = self.head()
-        if any(self._marked(block, trace) for trace in traces):
+        if any(self._marked(block, use) for use in uses):
             raise PaymentForbidden("authorization_used", "it was used already", remedy="")
-        return Survey(
+        return Preflight(
             head=block.head,
             balance=Wei(0),
             nonce_latest=0,
@@ -484,26 +496,26 @@ class Provider:
             raise Reverted("InsufficientBalance", "", b"")
         return Simulation(0, Wei(0), "eth_call")
 
-    def carriers(self, trace: Trace, final: int) -> Account:
+    def carriers(self, use: AuthorizationUse, final: int) -> Account:
         """Show what became of an authorization."""
         block, at = self.head(), self.net.at(final)
         if at is None or block.head.number < final:
             raise ChainUnknown(f"{self.owner} is not past {final}")
         silent = self.lie in ("null_receipts", "unpaid")
-        payer = None if silent else block.paid.get(_id(trace))
+        payer = None if silent else block.paid.get(_id(use))
         if self.lie == "paid":
             payer = b"\xfa" * 32
-        flag = payer is not None or (self._marked(block, trace) and not silent)
+        flag = payer is not None or (self._marked(block, use) and not silent)
         return Account(block.head, at.head, flag, frozenset({payer} if payer is not None else set()))
 
-    def _marked(self, block: Block, trace: Trace) -> bool:
-        assert trace.mark is not None, "what is sponsored is not simulated"
-        address, asked = trace.mark
+    def _marked(self, block: Block, use: AuthorizationUse) -> bool:
+        assert use.mark is not None, "what is sponsored is not simulated"
+        address, asked = use.mark
         return self.lie == "marked" or (address, asked[-32:]) in block.used
 
-    def _used(self, block: Block, trace: Trace) -> Seen | None:
+    def _used(self, block: Block, use: AuthorizationUse) -> Seen | None:
         """Show the block in which an authorization was used; one that nobody could use leaves nothing to be seen."""
-        carrier = trace.hash or block.paid.get(_id(trace)) or b""
+        carrier = use.hash or block.paid.get(_id(use)) or b""
         number = self.net.where.get(carrier, block.head.number + 1)
         there = self.net.at(number) if number <= block.head.number else None
         if self.lie in ("paid", "reverted"):
@@ -524,7 +536,7 @@ class Provider:
             spent=Wei(0),
             reason="" if success else "reverted: it moved nothing, and was used up",
             transient=success,
-            tokens=trace.tokens if success else Usdc(0),
+            tokens=use.tokens if success else Usdc(0),
             token_fee=Usdc(fee),
             tx_hash=carrier,
         )
@@ -551,9 +563,9 @@ class Provider:
         return Account(block.head, at.head, payer is not None, frozenset({payer} if payer is not None else set()))
 
 
-def _id(trace: Trace) -> Id:
+def _id(use: AuthorizationUse) -> Id:
     """Return what this pays, by the log that it leaves: its last topic is an authorization's nonce, or a memo."""
-    token, topics = trace.log
+    token, topics = use.log
     return token, topics[-1] or b""
 
 
@@ -597,9 +609,9 @@ class Asked:
         asked: Callable[[Any], Awaitable[T]] = one
         return await self._providers.ask(asked, head, every=every)
 
-    async def _sighting(self, look: Callable[[Provider], View], *, every: bool) -> Sighting:
-        answers = await self._ask(look, lambda v: v.sighting.head, every=every)
-        return agreement.sighting(answers, self._enough(answers) if every else self.quorum).value
+    async def _sighting(self, look: Callable[[Provider], ProviderObservation], *, every: bool) -> Observation:
+        answers = await self._ask(look, lambda v: v.observation.head, every=every)
+        return agreement.observation(answers, self._enough(answers) if every else self.quorum).value
 
     def _enough(self, answers: Any) -> int:
         needed = max(self.quorum, min(2, len(self.each)))
@@ -615,38 +627,42 @@ class Asked:
 class SimulatedTokens(Asked):
     """The `TokenChain` port."""
 
-    async def survey(
-        self, wallet: bytes, token: bytes, traces: Sequence[Trace] = (), *, key: bytes | None = None
-    ) -> Survey:
+    async def preflight(
+        self, wallet: bytes, token: bytes, uses: Sequence[AuthorizationUse] = (), *, key: bytes | None = None
+    ) -> Preflight:
         """Read what an authorization is planned on."""
-        answers = await self._ask(lambda p: p.holdings(traces), lambda s: s.head)
-        return agreement.survey(answers, self.quorum).value
+        answers = await self._ask(lambda p: p.holdings(uses), lambda s: s.head)
+        return agreement.preflight_of(answers, self.quorum).value
 
     async def rehearse(self, wallet: bytes, token: bytes, paying: tuple[bytes, Usdc], at: Head) -> None:
         """Run it dry."""
         agreement.simulation(await self._ask(lambda p: p.rehearse(paying[1])), self.quorum)
         self.dry[paying[0], paying[1].units] = self._clock.true_ms
 
-    async def look(self, traces: Sequence[tuple[Trace, Inclusion | None]], *, every: bool = False) -> Sighting:
+    async def look(
+        self, uses: Sequence[tuple[AuthorizationUse, Inclusion | None]], *, every: bool = False
+    ) -> Observation:
         """Look for the use of authorizations."""
-        return await self._sighting(lambda p: p.uses(traces), every=every)
+        return await self._sighting(lambda p: p.uses(uses), every=every)
 
-    async def fate(self, trace: Trace) -> Fate:
+    async def payment_status(self, use: AuthorizationUse) -> ChargeStatus:
         """Ask what became of one."""
         ends = await self._ask(lambda p: p.ends(), lambda e: e.newest, every=True)
         final = agreement.final(ends, self.quorum)
-        if trace.since > final:
+        if use.since > final:
             raise ChainUnknown("it was signed beyond the final block")
-        return agreement.fate(await self._ask(lambda p: p.carriers(trace, final), lambda a: a.newest, every=True))
+        return agreement.payment_status(
+            await self._ask(lambda p: p.carriers(use, final), lambda a: a.newest, every=True)
+        )
 
 
 class SimulatedChain(Asked):
     """The `Chain` port."""
 
-    async def survey(self, wallet: bytes, total: Usdc, contract: bytes, *, pay_with: Asset = Asset.ETH) -> Survey:
+    async def preflight(self, wallet: bytes, total: Usdc, contract: bytes, *, pay_with: Asset = Asset.ETH) -> Preflight:
         """Read all a payment is planned on."""
-        answers = await self._ask(lambda p: p.survey(total, pay_with), lambda s: s.head)
-        return agreement.survey(answers, self.quorum).value
+        answers = await self._ask(lambda p: p.preflight(total, pay_with), lambda s: s.head)
+        return agreement.preflight_of(answers, self.quorum).value
 
     def payment(self, verified: Verified, tier: int, value: Wei, wallet: bytes) -> Call:
         """Encode: the id stands for the rest."""
@@ -689,15 +705,19 @@ class SimulatedChain(Asked):
         best = min(told, key=lambda t: order.index(t[0]))
         return Sent(best[0], best[1])
 
-    async def look(self, wallet: bytes, attempts: Sequence[tuple[Attempt, Charge]], *, every: bool = False) -> Sighting:
+    async def look(
+        self, wallet: bytes, attempts: Sequence[tuple[Attempt, Charge]], *, every: bool = False
+    ) -> Observation:
         """Look for attempts."""
         return await self._sighting(lambda p: p.look(attempts), every=every)
 
-    async def fate(self, demand: Charge, since: int) -> Fate:
+    async def payment_status(self, demand: Charge, since: int) -> ChargeStatus:
         """Ask what became of a charge."""
         ends = await self._ask(lambda p: p.ends(), lambda e: e.newest, every=True)
         final = agreement.final(ends, self.quorum)
-        return agreement.fate(await self._ask(lambda p: p.account(demand, final), lambda a: a.newest, every=True))
+        return agreement.payment_status(
+            await self._ask(lambda p: p.account(demand, final), lambda a: a.newest, every=True)
+        )
 
     async def spent(self, wallet: bytes, number: int) -> Spent:
         """Read the wallet's nonce at the end of a block."""

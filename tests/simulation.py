@@ -52,7 +52,7 @@ from topup.domain.errors import TopupError
 from topup.domain.lifecycle import TABLE, Attempt, Fact, State
 from topup.domain.money import Asset, Bps, Usd
 from topup.ledger.store import SqliteStore
-from topup.payment.config import COINBASE, MPP, X402, Account, Rest, Route, Terms
+from topup.payment.config import COINBASE, MPP, X402, Account, PassResult, Route, Terms
 from topup.payment.cycle import Cycle
 from topup.ports.rail import Rail
 from topup.sellers import authorization, coinbase, mpp, x402
@@ -372,12 +372,12 @@ class Simulation:
 
     # -- a step -----------------------------------------------------------------------------------------------------
 
-    async def step(self) -> Rest | None:
+    async def step(self) -> PassResult | None:
         """Let things happen, make a pass, let its time go by, and hold the invariants."""
         if not self.calm:
             for _ in range(self.rng.randrange(0, 9)):
                 self.act()
-        rest: Rest | None = None
+        rest: PassResult | None = None
         halted = self._halted()
         try:
             rest = await self.cycle.run()

@@ -13,7 +13,7 @@ from topup.app.settings import load
 from topup.domain.events import Event
 from topup.domain.lifecycle import State, TopUp
 from topup.ledger.store import SqliteStore
-from topup.payment.config import Asked, Rest
+from topup.payment.config import PassResult, PurchaseOrder
 from topup.ports.account import Clock
 from topup.sandbox import contracts
 from topup.sandbox.world import World
@@ -78,13 +78,13 @@ class Stage:
         """Return the newest top-up as it is stored."""
         return self.store.latest("default", 1)[0]
 
-    async def step(self, asked: Asked | None = None) -> Rest:
+    async def step(self, asked: PurchaseOrder | None = None) -> PassResult:
         """Make one pass and let the world's time pass that it asked for."""
         rest = await self.works.cycle.run(asked)
         await self.clock.sleep(rest.next_s)
         return rest
 
-    async def until(self, *states: State, asked: Asked | None = None, passes: int = 120) -> TopUp:
+    async def until(self, *states: State, asked: PurchaseOrder | None = None, passes: int = 120) -> TopUp:
         """Make passes until the newest top-up is in one of these states."""
         for _ in range(passes):
             begun = bool(self.store.latest("default", 1))
@@ -94,7 +94,7 @@ class Stage:
         bad = [f"{e.name()}: {e.shown()}" for e in self.told if e.level not in ("debug", "info")][:4]
         raise AssertionError(f"never {states}: {rest}, {[e.name() for e in self.told][-12:]}, {bad}")
 
-    async def rests(self, why: str, passes: int = 60) -> Rest:
+    async def rests(self, why: str, passes: int = 60) -> PassResult:
         """Make passes until one rests for this reason."""
         for _ in range(passes):
             rest = await self.step()

@@ -36,7 +36,7 @@ from topup.commands.doctor.finding import failed, safely
 from topup.domain import tempo
 from topup.domain.errors import ChainUnknown, TopupError
 from topup.domain.money import Usd
-from topup.payment.config import Asked
+from topup.payment.config import PurchaseOrder
 from topup.sandbox.world import World
 from topup.wire.clean import SENTENCE_MAX
 
@@ -148,7 +148,7 @@ def test_check_decides_or_says_why_not(seed: int, place: Served) -> None:
     """A top-up is due; whether it could be paid is told, or unknown and why."""
     with behind(place.environment(), "CHAIN__RPC_URLS", place.world.rpc.url, seed) as environment:
         own = load(environment)
-        told = outcome(lambda: ask_and_decide(own, Asked(forced=True)))
+        told = outcome(lambda: ask_and_decide(own, PurchaseOrder(forced=True)))
         live = outcome(lambda: ask_live(own))
     for sentence in (told.sentence, *live.values()):
         sound(sentence)

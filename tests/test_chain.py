@@ -29,7 +29,7 @@ from topup.domain.charge import Charge, parse
 from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted, WrongChain
 from topup.domain.lifecycle import Attempt, Inclusion, Plan
 from topup.domain.money import Usdc, Wei
-from topup.ports.chain import Call, Delivery, Head, Sent, Sighting, Simulation, Survey
+from topup.ports.chain import Call, Delivery, Head, Observation, Preflight, Sent, Simulation
 from topup.sandbox import contracts
 from topup.sandbox.charges import Ask, Draft
 from topup.sandbox.rpc import Drop, Intercept, Next, RpcError
@@ -112,8 +112,8 @@ class Stand:
 
         self.intercept(refused)
 
-    def survey(self, profile: Profile = BASE, contract: bytes = BASE.contract) -> Survey:
-        return self.ask(lambda chain: chain.survey(self.wallet, TOTAL, contract), profile)
+    def preflight(self, profile: Profile = BASE, contract: bytes = BASE.contract) -> Preflight:
+        return self.ask(lambda chain: chain.preflight(self.wallet, TOTAL, contract), profile)
 
     def demand(self, change: Callable[[Draft], Draft] = lambda draft: draft) -> Charge:
         operator = self.world.operator
@@ -159,12 +159,12 @@ class Stand:
 
         async def handed(chain: EvmChain) -> Sent:
             if self.planning:
-                await chain.survey(self.wallet, TOTAL, BASE.contract)
+                await chain.preflight(self.wallet, TOTAL, BASE.contract)
             return await chain.send(raw, tx_hash)
 
         return self.ask(handed)
 
-    def look(self, demand: Charge, *attempts: Attempt) -> Sighting:
+    def look(self, demand: Charge, *attempts: Attempt) -> Observation:
         return self.ask(lambda chain: chain.look(self.wallet, [(a, demand) for a in attempts]))
 
     def paid(self) -> tuple[Charge, Attempt]:
@@ -205,7 +205,7 @@ def anvil() -> Iterator[Stand]:
 
 def test_a_survey_is_one_request_and_says_what_the_chain_says(stand: Stand) -> None:
     """Block, balance, nonces, code, two quotes and the price come from one HTTP request."""
-    told = stand.survey()
+    told = stand.preflight()
     assert stand.world.rpc.requests == 1
     assert told.head == stand.head()
     assert told.balance.units == int(stand.rpc("eth_getBalance", stand.world.wallet, "latest"), 16)
@@ -220,7 +220,7 @@ def test_a_survey_is_one_request_and_says_what_the_chain_says(stand: Stand) -> N
 def test_a_waiting_transaction_shows_in_the_pending_nonce(stand: Stand) -> None:
     """What waits in the pool is told apart from what is mined."""
     stand.send(stand.attempt(stand.demand()))
-    told = stand.survey()
+    told = stand.preflight()
     assert (told.nonce_latest, told.nonce_pending) == (0, 1)
 
 
@@ -228,13 +228,13 @@ def test_another_chain_is_refused(stand: Stand) -> None:
     """A provider that speaks for Base Sepolia is not asked for prices."""
     stand.answer("eth_chainId", lambda _: hex(84532), when=lambda _: True)
     with pytest.raises(WrongChain, match="speaks for chain 84532, not 8453"):
-        stand.survey()
+        stand.preflight()
 
 
 def test_a_tier_without_a_pool_is_absent(stand: Stand) -> None:
     """The quoter really reverts there; the other tiers still quote."""
-    assert sorted(stand.survey(replace(BASE, tiers=(100, 500, 3000))).quotes) == [500, 3000]
-    assert stand.survey(replace(BASE, tiers=(100,))).quotes == {}
+    assert sorted(stand.preflight(replace(BASE, tiers=(100, 500, 3000))).quotes) == [500, 3000]
+    assert stand.preflight(replace(BASE, tiers=(100,))).quotes == {}
 
 
 def test_a_quote_that_fails_otherwise_is_unknown(stand: Stand) -> None:
@@ -242,13 +242,13 @@ def test_a_quote_that_fails_otherwise_is_unknown(stand: Stand) -> None:
     quoter = contracts.QUOTER_V2.lower()
     stand.refuse("eth_call", RpcError(-32005, "rate limit exceeded"), when=lambda p: p[0]["to"] == quoter)
     with pytest.raises(ChainUnknown, match="the quote of tier 500: rate limit exceeded"):
-        stand.survey()
+        stand.preflight()
 
 
 def test_a_quoter_without_code_is_unknown(stand: Stand) -> None:
     """An address without code answers with nothing, which is no price of zero."""
     with pytest.raises(ChainUnknown, match="the quoter for tier 500 returned 0 bytes"):
-        stand.survey(replace(BASE, quoter=builders.address(ANYONE)))
+        stand.preflight(replace(BASE, quoter=builders.address(ANYONE)))
 
 
 FEED = contracts.ETH_USD_FEED
@@ -271,7 +271,7 @@ def test_a_price_that_means_nothing_forbids_paying(
     """An hour old, never completed, zero, negative or carried over from an earlier round: no price."""
     stand.write(*writes(stand.head().timestamp_s))
     with pytest.raises(PaymentForbidden, match="ETH/USD feed says") as refused:
-        stand.survey()
+        stand.preflight()
     assert refused.value.reason == "price_unknown"
     assert refused.value.remedy
 
@@ -279,12 +279,12 @@ def test_a_price_that_means_nothing_forbids_paying(
 def test_a_price_of_just_the_permitted_age_counts(stand: Stand) -> None:
     """The limit itself is within the limit."""
     stand.write(*contracts.feed_updated_at(FEED, stand.head().timestamp_s - 3600))
-    assert stand.survey().price_e8 == 3000 * 10**8
+    assert stand.preflight().price_e8 == 3000 * 10**8
 
 
 def test_without_a_price_feed_there_is_no_price(stand: Stand) -> None:
     """A chain without a feed is surveyed all the same; None is not zero."""
-    assert stand.survey(replace(BASE, price_feed=None, sequencer_feed=None)).price_e8 is None
+    assert stand.preflight(replace(BASE, price_feed=None, sequencer_feed=None)).price_e8 is None
 
 
 @pytest.mark.parametrize(
@@ -294,26 +294,26 @@ def test_the_sequencer_has_to_be_up_for_its_grace_period(*, up: bool, age: int, 
     """Down, or up for less than an hour by the chain's own clock, forbids paying; a second later it is fine."""
     stand.write(*contracts.sequencer(up=up, since=stand.head().timestamp_s - age))
     if says is None:
-        assert stand.survey().price_e8 == 3000 * 10**8
+        assert stand.preflight().price_e8 == 3000 * 10**8
         return
     with pytest.raises(PaymentForbidden, match=says) as refused:
-        stand.survey()
+        stand.preflight()
     assert refused.value.reason == "sequencer"
 
 
 def test_no_contract_no_payment(stand: Stand) -> None:
     """ETH sent to an address without code would succeed and be lost."""
     with pytest.raises(PaymentForbidden, match="there is no contract at 0x0e0e") as refused:
-        stand.survey(contract=builders.address(ANYONE))
+        stand.preflight(contract=builders.address(ANYONE))
     assert refused.value.reason == "no_code"
 
 
 def test_the_contracts_code_can_be_pinned(stand: Stand) -> None:
     """The pinned hash passes, any other forbids paying and shows both."""
     pinned = keccak(contracts.runtime("PaymentProtocol"))
-    assert stand.survey(replace(BASE, contract_code_hash=pinned)).code_hash == pinned
+    assert stand.preflight(replace(BASE, contract_code_hash=pinned)).code_hash == pinned
     with pytest.raises(PaymentForbidden, match=pinned.hex()) as refused:
-        stand.survey(replace(BASE, contract_code_hash=b"\x01" * 32))
+        stand.preflight(replace(BASE, contract_code_hash=b"\x01" * 32))
     assert refused.value.reason == "code_changed"
 
 
@@ -339,10 +339,10 @@ def test_an_answer_that_is_missing_or_nonsense_is_unknown(method: str, embedded:
     for nonsense in GARBAGE:
         embedded.answer(method, partial(_instead, nonsense), when=lambda _: True)
         with pytest.raises(ChainUnknown):
-            embedded.survey()
+            embedded.preflight()
     embedded.refuse(method, RpcError(-32603, "header not found"))
     with pytest.raises(ChainUnknown, match="header not found"):
-        embedded.survey()
+        embedded.preflight()
 
 
 # What a payment would do
@@ -766,12 +766,12 @@ def test_every_provider_is_handed_the_bytes_and_the_best_answer_counts(embedded:
     attempt = embedded.attempt(embedded.demand())
 
     async def both() -> Sent:
-        dead, alive = Rpc("http://127.0.0.1:9/key", timeout_s=2), Rpc(embedded.world.rpc.url, timeout_s=5)
+        dead, may_still_pay = Rpc("http://127.0.0.1:9/key", timeout_s=2), Rpc(embedded.world.rpc.url, timeout_s=5)
         try:
-            return await embedded.edge(dead, alive).send(attempt.raw or b"", attempt.hash or b"")
+            return await embedded.edge(dead, may_still_pay).send(attempt.raw or b"", attempt.hash or b"")
         finally:
             await dead.close()
-            await alive.close()
+            await may_still_pay.close()
 
     sent = asyncio.run(both())
     assert sent.delivery is Delivery.ACCEPTED
@@ -781,10 +781,10 @@ def test_every_provider_is_handed_the_bytes_and_the_best_answer_counts(embedded:
 def test_reads_go_on_with_the_next_provider(embedded: Stand) -> None:
     """An unreachable provider costs a try, not the survey; when none answers, all are named."""
 
-    async def asked(*urls: str) -> Survey:
+    async def asked(*urls: str) -> Preflight:
         rpcs = [Rpc(url, timeout_s=5) for url in urls]
         try:
-            return await embedded.edge(*rpcs).survey(embedded.wallet, TOTAL, BASE.contract)
+            return await embedded.edge(*rpcs).preflight(embedded.wallet, TOTAL, BASE.contract)
         finally:
             for rpc in rpcs:
                 await rpc.close()
@@ -823,9 +823,9 @@ def test_a_lagging_provider_is_passed_over(two: tuple[Stand, Stand]) -> None:
     one.answer("eth_getBlockByNumber", lambda told: {**told, "timestamp": old})
     other.mine(4)
     wallet, demand = other.wallet, other.demand()
-    assert through_both(one, other, lambda c: c.survey(wallet, TOTAL, BASE.contract)).head.number == 7
+    assert through_both(one, other, lambda c: c.preflight(wallet, TOTAL, BASE.contract)).head.number == 7
     assert through_both(one, other, lambda c: c.look(wallet, [])).head.number == 7
-    for act in (one.survey, lambda: one.look(demand)):
+    for act in (one.preflight, lambda: one.look(demand)):
         with pytest.raises(ChainUnknown, match=r"its newest block is 6[0-9] s old"):
             act()
 
@@ -853,9 +853,9 @@ def test_what_waits_is_not_seen(stand: Stand) -> None:
     demand = stand.demand()
     attempt = stand.attempt(demand)
     stand.send(attempt)
-    sighting = stand.look(demand, attempt)
-    assert sighting.seen == {}
-    assert sighting.nonce_latest == 0
+    observation = stand.look(demand, attempt)
+    assert observation.seen == {}
+    assert observation.nonce_latest == 0
 
 
 def test_a_mined_payment_is_seen_with_its_cost(stand: Stand) -> None:
@@ -877,12 +877,12 @@ def test_a_mined_payment_is_seen_with_its_cost(stand: Stand) -> None:
 def test_the_safe_and_the_final_block_follow(stand: Stand) -> None:
     """Both heights come from the node's own tags, behind the head and in order."""
     stand.mine(8)
-    sighting = stand.look(stand.demand())
-    assert sighting.safe is not None
-    assert sighting.finalized is not None
-    assert 0 < sighting.finalized < sighting.safe < sighting.head.number
-    final = stand.rpc("eth_getBlockByNumber", hex(sighting.finalized), False)
-    assert sighting.finalized_s == int(final["timestamp"], 16)
+    observation = stand.look(stand.demand())
+    assert observation.safe is not None
+    assert observation.finalized is not None
+    assert 0 < observation.finalized < observation.safe < observation.head.number
+    final = stand.rpc("eth_getBlockByNumber", hex(observation.finalized), False)
+    assert observation.finalized_s == int(final["timestamp"], 16)
 
 
 @pytest.mark.parametrize("how", ["null", "error"])
@@ -896,8 +896,8 @@ def test_a_tag_the_node_does_not_know_means_not_yet(how: str, stand: Stand) -> N
         stand.answer("eth_getBlockByNumber", lambda _: None, when=tag)
     else:
         stand.refuse("eth_getBlockByNumber", RpcError(-39001, "unknown block"), when=tag)
-    sighting = stand.look(stand.demand())
-    assert (sighting.safe, sighting.finalized, sighting.finalized_s) == (None, None, None)
+    observation = stand.look(stand.demand())
+    assert (observation.safe, observation.finalized, observation.finalized_s) == (None, None, None)
 
 
 def test_a_receipt_of_another_block_is_not_counted(stand: Stand) -> None:

@@ -138,8 +138,8 @@ def test_without_its_prefix_the_real_signature_is_somebody_elses() -> None:
     bare = real(prefix="0x")
     assert recover(real()) == address(REAL_CALL["operator"])
     assert recover(bare) != address(REAL_CALL["operator"])
-    loose = dataclasses.replace(REAL_PINS, prefixes=frozenset({K2_PREFIX, b""}))
-    assert refusal(bare, loose, REAL_CLOCKS, REAL_REQUEST).field == "call_data.signature"
+    pending = dataclasses.replace(REAL_PINS, prefixes=frozenset({K2_PREFIX, b""}))
+    assert refusal(bare, pending, REAL_CLOCKS, REAL_REQUEST).field == "call_data.signature"
 
 
 def test_an_empty_prefix_is_believed_only_when_pinned() -> None:

@@ -29,9 +29,9 @@ from topup.domain.errors import ChainUnknown
 from topup.domain.events import ProvidersDisagree
 from topup.domain.lifecycle import SPONSORED_MARGIN_S, Attempt, Broadcaster, ChargeRow, Inclusion
 from topup.domain.money import Usdc, Wei
-from topup.domain.nonpayment import Death, Fate, Paid, Undecided, may_sign, verdict
+from topup.domain.nonpayment import ChargeStatus, NonPaymentProof, Paid, Undecided, may_sign, non_payment_proof
 from topup.ports.budget import Budget
-from topup.ports.chain import Head, Trace
+from topup.ports.chain import AuthorizationUse, Head
 from topup.sandbox.world import World, embedded
 from topup.wire.clock import SystemClock
 
@@ -46,14 +46,14 @@ def till() -> Iterator[Till]:
         yield made
 
 
-def unmarked(one: Authorization) -> Trace:
+def unmarked(one: Authorization) -> AuthorizationUse:
     """Return what is looked for when the chain keeps no mark of it."""
-    return replace(one.trace, mark=None, ends_s=one.valid_before)
+    return replace(one.use, mark=None, ends_s=one.valid_before)
 
 
 def dead(till: Till, one: Authorization) -> object:
     """Ask for the fate and judge it as a sponsored attempt that may have left."""
-    told = till.fate(unmarked(one))
+    told = till.payment_status(unmarked(one))
     return judged(told, one.valid_before)
 
 
@@ -65,12 +65,14 @@ def undecided(till: Till, one: Authorization) -> bool:
         return True
 
 
-def judged(told: Fate, ends_s: int) -> object:
+def judged(told: ChargeStatus, ends_s: int) -> object:
     """Judge what is known of a sponsored attempt that ends then."""
     plan = replace(builders.plan(broadcaster=Broadcaster.SERVER, nonce=0, lane=1), ends_s=ends_s)
     assert plan.sponsored
     attempt = Attempt(1, 1, plan, b"", b"\1" * 32, 1, 1, 1, withdrawn=False, inclusion=None, booked=False)
-    return verdict(builders.topup(attempts=(attempt,)), 1, deadline_s=plan.over_s, fate=told, flag_tested=False)
+    return non_payment_proof(
+        builders.topup(attempts=(attempt,)), 1, deadline_s=plan.over_s, payment_status=told, flag_tested=False
+    )
 
 
 def over(till: Till, *, paid: bool = False, control_first: bool = False) -> Authorization:
@@ -97,12 +99,12 @@ def test_its_log_alone_shows_a_payment_without_a_mark(till: Till) -> None:
     """Where it stands and what it took; no mark is asked for, and none is told."""
     one = till.authorization()
     (tx_hash,) = till.carry(one)
-    trace = unmarked(one)
-    told = till.look(trace)
-    seen = told.seen[trace.key]
+    use = unmarked(one)
+    told = till.look(use)
+    seen = told.seen[use.key]
     assert (seen.trusted, seen.wallet_check, seen.inclusion.tx_hash) == (True, "exact", tx_hash)
     assert told.used == frozenset()
-    assert till.ask(lambda chain: chain.survey(till.wallet, trace.token, [trace])).tokens is not None
+    assert till.ask(lambda chain: chain.preflight(till.wallet, use.token, [use])).tokens is not None
 
 
 def test_it_is_dead_a_minute_past_its_end_by_two_who_show_a_log_of_then(till: Till) -> None:
@@ -114,7 +116,7 @@ def test_it_is_dead_a_minute_past_its_end_by_two_who_show_a_log_of_then(till: Ti
     assert isinstance(dead(till, one), Undecided)
     till.later(SPONSORED_MARGIN_S)
     till.mine(12)
-    assert dead(till, one) is Death.DEADLINE
+    assert dead(till, one) is NonPaymentProof.DEADLINE
     till.servers = till.servers[:1]
     assert dead(till, one) == Undecided("one provider is no proof: two independent ones have to agree")
 
@@ -123,7 +125,7 @@ def test_where_nobody_has_sent_anything_since_nothing_is_dead(till: Till) -> Non
     """A log from before its end says nothing of an index that may stop there."""
     one = over(till, control_first=True)
     with pytest.raises(ChainUnknown, match="nothing shows that logs are kept"):
-        till.fate(unmarked(one))
+        till.payment_status(unmarked(one))
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -134,7 +136,7 @@ def test_a_provider_without_logs_is_no_witness(till: Till, number: int) -> None:
     with pytest.raises(ChainUnknown, match="does not return a log"):
         dead(till, one)
     till.providers(3)  # beside it two others are enough
-    assert dead(till, one) is Death.DEADLINE
+    assert dead(till, one) is NonPaymentProof.DEADLINE
     assert {type(event) for event in till.said} == {ProvidersDisagree}, "it is named, and not set aside"
 
 
@@ -144,7 +146,7 @@ def test_two_without_logs_prove_nothing(till: Till) -> None:
     for number in (0, 1):
         emptied(till, number)
     with pytest.raises(ChainUnknown, match="does not return a log"):
-        till.fate(unmarked(one))
+        till.payment_status(unmarked(one))
     for server in till.servers:
         server.intercept = None
     assert isinstance(dead(till, one), Paid)
@@ -168,13 +170,13 @@ def test_an_index_that_stops_before_the_payment_proves_nothing(till: Till) -> No
     for number in (0, 1):
         behind(till, number, last)
     with pytest.raises(ChainUnknown, match="does not return a log"):
-        till.fate(unmarked(one))
+        till.payment_status(unmarked(one))
 
 
 def test_what_was_read_while_logs_were_behind_is_read_again(till: Till) -> None:
     """Every look found nothing, and remembers to have read those blocks; the proof does not rest on it."""
     one = till.authorization()
-    trace = unmarked(one)
+    use = unmarked(one)
     clock = SystemClock()
     search = Search(1, Pager(Budget(clock)), Unkept(), clock)
 
@@ -190,29 +192,29 @@ def test_what_was_read_while_logs_were_behind_is_read_again(till: Till) -> None:
         behind(till, number, last)
     (tx_hash,) = till.carry(one)
     till.mine(200)
-    assert ask(lambda chain: chain.look([(trace, None)])).seen == {}
+    assert ask(lambda chain: chain.look([(use, None)])).seen == {}
     for server in till.servers:
         server.intercept = None
-    assert ask(lambda chain: chain.look([(trace, None)])).seen == {}, "two hundred blocks back is not looked again"
+    assert ask(lambda chain: chain.look([(use, None)])).seen == {}, "two hundred blocks back is not looked again"
     till.later(605)
     till.carry(till.authorization(Usdc(4)))
     till.later(SPONSORED_MARGIN_S)
     till.mine(12)
-    assert ask(lambda chain: settled(chain.fate(trace))).payers == {tx_hash}
-    assert ask(lambda chain: chain.look([(trace, None)])).seen[trace.key].inclusion.tx_hash == tx_hash
+    assert ask(lambda chain: settled(chain.payment_status(use))).payers == {tx_hash}
+    assert ask(lambda chain: chain.look([(use, None)])).seen[use.key].inclusion.tx_hash == tx_hash
 
 
 def test_logs_that_are_a_few_blocks_behind_are_found_by_the_next_look(till: Till) -> None:
     """The last minute's blocks are read again each time."""
     one = till.authorization()
-    trace = unmarked(one)
+    use = unmarked(one)
     clock = SystemClock()
     search = Search(1, Pager(Budget(clock)), Unkept(), clock)
     till.servers = till.servers[:1]
 
     async def look(chain: AuthorizedChain) -> Any:
         chain._search = search
-        return await chain.look([(trace, None)])
+        return await chain.look([(use, None)])
 
     last = int(till.rpc("eth_blockNumber"), 16)
     behind(till, 0, last)
@@ -220,7 +222,7 @@ def test_logs_that_are_a_few_blocks_behind_are_found_by_the_next_look(till: Till
     till.mine(20)
     assert till.ask(look).seen == {}
     till.servers[0].intercept = None
-    assert trace.key in till.ask(look).seen
+    assert use.key in till.ask(look).seen
 
 
 def test_one_that_hides_the_payment_and_shows_the_control_decides_nothing(till: Till) -> None:
@@ -229,7 +231,7 @@ def test_one_that_hides_the_payment_and_shows_the_control_decides_nothing(till: 
     ours = "0x" + one.nonce.hex()
     till.bend(1, "eth_getLogs", to=lambda told: [log for log in told if ours not in log["topics"]])
     with pytest.raises(ChainUnknown, match="the providers disagree"):
-        till.fate(unmarked(one))
+        till.payment_status(unmarked(one))
 
 
 def test_one_that_lies_about_the_time_decides_nothing(till: Till) -> None:
@@ -252,30 +254,30 @@ def test_two_that_show_different_controls_decide_nothing() -> None:
         Vote(o, o, Account(at, at, flag=False, payers=frozenset(), control=c)) for o, c in (("a", b"1"), ("b", b"2"))
     ]
     with pytest.raises(Disagreement):
-        agreement.fate(Answers(votes))
+        agreement.payment_status(Answers(votes))
 
 
 def test_an_invented_inclusion_is_taken_back_by_its_own_block(till: Till) -> None:
     """The block stands and its list of transactions lacks this one: no mark is needed to say that it never was."""
     one = till.authorization()
-    trace = unmarked(one)
+    use = unmarked(one)
     till.mine(3)
     block = till.rpc("eth_getBlockByNumber", "latest", False)
     number, there = int(block["number"], 16), bytes.fromhex(block["hash"][2:])
     none = Wei(0)
-    invented = Inclusion(number, there, 0, True, none, none, none, tokens=trace.tokens, tx_hash=b"\7" * 32)
+    invented = Inclusion(number, there, 0, True, none, none, none, tokens=use.tokens, tx_hash=b"\7" * 32)
     till.mine(2)
-    told = till.ask(lambda chain: chain.look([(trace, invented)], every=True))
-    assert told.unspent == {trace.key}
+    told = till.ask(lambda chain: chain.look([(use, invented)], every=True))
+    assert told.unspent == {use.key}
     assert told.replaced == frozenset()
     (tx_hash,) = till.carry(one)
-    seen = till.look(trace).seen[trace.key].inclusion
+    seen = till.look(use).seen[use.key].inclusion
     till.mine(2)
-    again = till.ask(lambda chain: chain.look([(trace, seen)], every=True))
+    again = till.ask(lambda chain: chain.look([(use, seen)], every=True))
     assert (again.unspent, seen.tx_hash) == (frozenset(), tx_hash)
     for number in (0, 1):  # and who only hides the log takes nothing back
         emptied(till, number)
-    hidden = till.ask(lambda chain: chain.look([(trace, seen)], every=True))
+    hidden = till.ask(lambda chain: chain.look([(use, seen)], every=True))
     assert (hidden.unspent, hidden.seen) == (frozenset(), {})
 
 
@@ -286,7 +288,7 @@ def test_a_control_takes_a_bounded_number_of_questions(till: Till) -> None:
     till.mine(3 * control.BLOCKS)
     before = till.servers[0].requests
     with pytest.raises(ChainUnknown, match="nothing shows that logs are kept"):
-        till.fate(unmarked(one))
+        till.payment_status(unmarked(one))
     assert till.servers[0].requests - before <= control.BLOCKS // control.AT_ONCE + 3
 
 
@@ -325,10 +327,10 @@ def program(one: sponsored_model.View, other: sponsored_model.View) -> bool:
     if not votes:
         return False
     try:
-        fate = agreement.fate(Answers(votes))
+        payment_status = agreement.payment_status(Answers(votes))
     except Disagreement:
         return False
-    return isinstance(judged(fate, ENDS_S), Death)
+    return isinstance(judged(payment_status, ENDS_S), NonPaymentProof)
 
 
 def test_a_sender_that_asks_the_program_never_pays_a_sponsored_one_twice() -> None:

@@ -15,7 +15,7 @@ from topup.app.settings import load
 from topup.domain.events import Event
 from topup.domain.lifecycle import TERMINAL, State, TopUp
 from topup.ledger.store import SqliteStore
-from topup.payment.config import Asked
+from topup.payment.config import PurchaseOrder
 from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
@@ -88,7 +88,7 @@ async def live(world: World, directory: Path, store: Any, real: SqliteStore) -> 
     works = assembly.works(loaded, store, Silent(), world.clock)
     try:
         for _ in range(200):
-            rest = await works.cycle.run(Asked())
+            rest = await works.cycle.run(PurchaseOrder())
             if rest.topup is not None and rest.topup.state in TERMINAL:
                 return rest.topup
             await world.clock.sleep(rest.next_s)

@@ -20,7 +20,7 @@ import pytest
 from tests import builders
 from tests.served import Served, served
 from topup.app import assembly
-from topup.app.daemon import BEAT_S, DEFECTS_MAX, ERROR_WAIT_S, STUCK_MS, Daemon, Heart
+from topup.app.daemon import BEAT_S, DEFECTS_MAX, ERROR_WAIT_S, STUCK_MS, Daemon, SdNotify
 from topup.app.settings import load
 from topup.domain import events
 from topup.domain.credits import Reading
@@ -217,10 +217,10 @@ def test_the_heart_speaks_to_an_abstract_socket_and_forgives_a_missing_one(tmp_p
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
         ear.bind("\0" + name)
         ear.settimeout(5)
-        Heart.of({"NOTIFY_SOCKET": "@" + name}).say("READY=1", "STATUS=up")
+        SdNotify.of({"NOTIFY_SOCKET": "@" + name}).say("READY=1", "STATUS=up")
         assert ear.recv(100) == b"READY=1\nSTATUS=up"
-    Heart.of({"NOTIFY_SOCKET": "@" + name}).say("READY=1")
-    Heart.of({}).say("READY=1")
+    SdNotify.of({"NOTIFY_SOCKET": "@" + name}).say("READY=1")
+    SdNotify.of({}).say("READY=1")
 
 
 def test_a_pass_that_hangs_stops_the_heart_and_one_that_asks_does_not(
@@ -263,9 +263,9 @@ def test_a_pass_that_hangs_stops_the_heart_and_one_that_asks_does_not(
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
         ear.bind("\0" + name)
         ear.setblocking(False)
-        monkeypatch.setattr(fake.daemon, "_heart", Heart("@" + name))
-        alive, hung = asyncio.run(tell(ear))
-    assert alive > 50
+        monkeypatch.setattr(fake.daemon, "_heart", SdNotify("@" + name))
+        may_still_pay, hung = asyncio.run(tell(ear))
+    assert may_still_pay > 50
     assert 0 < hung <= STUCK_MS // 1000 // BEAT_S + 1
 
 
@@ -370,7 +370,7 @@ def fake(tmp_path: Path) -> Iterator[Fake]:
         assembly.pace(settings),
     )
     cycle = Cycle(terms, api=api, rails=no_rail, store=store, clock=clock, sink=sink, rpc_requests=lambda: 0)
-    yield Fake(Daemon(cycle, store, clock, sink, "default", Heart(None)), store, api, clock, sink)
+    yield Fake(Daemon(cycle, store, clock, sink, "default", SdNotify(None)), store, api, clock, sink)
     store.close()
 
 

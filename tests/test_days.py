@@ -82,7 +82,7 @@ def test_the_wallet_in_the_books_is_the_wallet_on_the_chain(lived: Path) -> None
     """What it began with is booked once, nobody else moved it, and each checkpoint equals the books to the wei."""
     store = SqliteStore.open_reader(lived)
     texts = [one.text for one in store.entries("default")]
-    kept = store.checkpoints("default")
+    kept = store.balance_assertions("default")
     booked = [store.wallet_booked("default", one.commodity, one.block) for one in kept]
     store.close()
     assert texts.count("opening balance of the wallet") == 1

@@ -26,7 +26,7 @@ from topup.accounting.forecast import (
     Forecast,
     Network,
     Pace,
-    Purse,
+    WalletForecast,
     days_used,
     draw,
     network_cost,
@@ -351,7 +351,7 @@ def test_a_wallet_holds_what_the_newest_payment_left() -> None:
     """One ETH less payment, gas, L1 fee and reserve; a refill of 25 dollars takes two and a half times the ETH."""
     told = purse_of([bought()], Usd.of(25), Wei(10**15))
     price = Wei(8_750_000_000_000_000) + inclusion().gas + inclusion().l1_fee
-    assert told == Purse(Wei(10**18) - PAYMENT_WEI - Wei(10**15), price, NOW_MS)
+    assert told == WalletForecast(Wei(10**18) - PAYMENT_WEI - Wei(10**15), price, NOW_MS)
     assert told is not None and told.refills == (10**18 - PAYMENT_WEI.units - 10**15) // price.units
 
 
@@ -360,7 +360,7 @@ def test_a_later_look_counts_and_the_price_is_of_the_newest_payment() -> None:
     attempt = replace(bought().attempts[0], inclusion=None)
     later = bought(attempts=(attempt,), wallet_before=Wei(10**17), decided_ms=NOW_MS + 5)
     told = purse_of([later, bought()], Usd.of(10), Wei(0))
-    assert told == Purse(Wei(10**17), PAYMENT_WEI, NOW_MS + 5)
+    assert told == WalletForecast(Wei(10**17), PAYMENT_WEI, NOW_MS + 5)
 
 
 def test_an_empty_wallet_covers_nothing() -> None:
@@ -386,7 +386,7 @@ def test_a_wallet_the_ledger_does_not_know_is_unknown(unknown: str) -> None:
 
 def test_what_the_wallet_covers_is_added_to_the_balance() -> None:
     """Two refills of 25 dollars at a dollar an hour: fifty hours more, to the floor and to nothing."""
-    told = look(life([24] * 10, left="20"), purse=Purse(Wei(25), Wei(10), NOW_MS))
+    told = look(life([24] * 10, left="20"), purse=WalletForecast(Wei(25), Wei(10), NOW_MS))
     assert told.usual == Runway(Decimal(10), Decimal(20))
     assert told.covered == told.covered_busy == Runway(Decimal(60), Decimal(70))
 

@@ -117,10 +117,10 @@ def test_promises_and_assumptions_are_numbered_in_order() -> None:
 def test_no_sentence_promises_anything_without_a_proof(where: str) -> None:
     """Whoever writes "never" into these documents names what would fail if it were not so."""
     proven = " ".join(plain(p.says) for p in GUARANTEES if p.where == where)
-    loose = [
+    pending = [
         s for s in sentences(where) if PROMISES.search(s) and plain(s) not in proven and not s.startswith(NO_PROMISE)
     ]
-    assert loose == []
+    assert pending == []
 
 
 def test_what_is_said_to_promise_nothing_is_still_said() -> None:

@@ -62,10 +62,10 @@ def test_whoever_is_killed_pays_once_and_knows_it(name: str, request: pytest.Fix
 def test_a_ledger_that_hears_of_a_payment_too_late_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that sends before it stores its intent lives well undisturbed; killed in between, it is lost."""
     program = [sys.executable, "-c", BROKEN]
-    trace = record(LIVES["refill"], program)
-    assert "store.intend" not in {one["call"] for one in trace}
+    use = record(LIVES["refill"], program)
+    assert "store.intend" not in {one["call"] for one in use}
     window = Cell("signed1", "chain.send", 1, "after")
-    assert window in cells(trace)
+    assert window in cells(use)
     monkeypatch.setattr(kill_worlds, "LIFE_S", 15)
     lost = survive(LIVES["refill"], window, program)
     assert lost.wrong not in ("", MISSED)
@@ -84,9 +84,9 @@ def test_a_step_that_is_never_reached_is_not_called_survived(monkeypatch: pytest
 @pytest.mark.slow
 def test_what_a_rail_asks_its_seller_and_its_chain_is_seen() -> None:
     """Of a payment that a seller carries, every question to seller and chain is in the trace."""
-    trace = [(one["phase"], one["call"]) for one in record(LIVES["x402"]) if one["kind"] == FOREIGN]
-    assert trace.count(("ask1", "seller.post")) == trace.count(("intend1", "seller.post")) == 1
-    assert {"tokens.survey", "tokens.rehearse", "tokens.look", "api.credits"} < {call for _, call in trace}
+    use = [(one["phase"], one["call"]) for one in record(LIVES["x402"]) if one["kind"] == FOREIGN]
+    assert use.count(("ask1", "seller.post")) == use.count(("intend1", "seller.post")) == 1
+    assert {"tokens.survey", "tokens.rehearse", "tokens.look", "api.credits"} < {call for _, call in use}
     assert not any(
         dangerous(cell) for cell in cells([{"phase": "ask1", "call": "seller.post", "nth": 1, "kind": FOREIGN}])
     )

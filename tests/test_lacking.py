@@ -13,12 +13,12 @@ from tests.test_quorum import House, housed, lie
 from topup.chain.capabilities import LEARNT_S
 from topup.chain.fees import TIP_MIN, tip
 from topup.chain.history import transaction
-from topup.chain.preflight import NO_PENDING, survey
+from topup.chain.preflight import NO_PENDING, preflight_of
 from topup.chain.profiles import BASE
 from topup.chain.rpc import Rpc
 from topup.domain.errors import ChainUnknown
 from topup.domain.money import Usdc, Wei
-from topup.ports.chain import Survey
+from topup.ports.chain import Preflight
 from topup.sandbox.rpc import Intercept, Next, RpcError
 
 TOTAL = Usdc(10_500_000)
@@ -85,8 +85,8 @@ def test_a_provider_that_calls_nothing_final_calls_nothing_safe_for_it(sole: Hou
 # -- what is pending ----------------------------------------------------------------------------------------------
 
 
-def surveyed(house: House, needs: int = 1) -> Survey:
-    return house.survey(needs=needs)
+def surveyed(house: House, needs: int = 1) -> Preflight:
+    return house.preflight(needs=needs)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_missing_method_is_not_asked_for_again_within_the_hour(sole: House) ->
         try:
             for at in (0.0, 1.0, LEARNT_S + 1.0):
                 now[0] = at
-                await survey(rpc, BASE, sole.stand.wallet, TOTAL, BASE.contract)
+                await preflight_of(rpc, BASE, sole.stand.wallet, TOTAL, BASE.contract)
                 requests.append(rpc.requests)
         finally:
             await rpc.close()

@@ -13,7 +13,7 @@ import pytest
 from eth_account import Account
 
 from tests.stage import Shifted, Stage
-from topup.app.daemon import Daemon, Heart
+from topup.app.daemon import Daemon, SdNotify
 from topup.domain import events
 from topup.domain.errors import StoreFenced
 from topup.domain.events import Event
@@ -361,7 +361,7 @@ def test_a_wish_is_carried_out_at_most_once_and_only_for_a_while(world: World, t
         world.do(lambda: world.gateway.account.set_usage(Decimal(1)))
         stage = Stage(world, tmp_path, world.clock)
         await stage.step()
-        daemon = Daemon(stage.works.cycle, stage.store, world.clock, stage, "default", Heart(None))
+        daemon = Daemon(stage.works.cycle, stage.store, world.clock, stage, "default", SdNotify(None))
         now = world.clock.now_ms()
         ten = Wish(Usd.of("10"), forced=False, name=None, uid=1)
         old = stage.store.wish("default", ten, now - HOUR_MS, now - 1).number

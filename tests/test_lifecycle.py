@@ -238,8 +238,8 @@ class Life(RuleBasedStateMachine):
 
     def reserve(self, kept: TopUp, nonce: int) -> None:
         used = self.rows("SELECT 1 FROM slot WHERE state = 'used' AND nonce = ?", nonce.to_bytes(32, "big"))
-        alive = may_sign(kept, len(kept.charges)) is not None  # an earlier charge may still be paid: Rule R
-        if not used and not alive and not self.rows("SELECT 1 FROM slot WHERE state = 'in_flight'"):
+        may_still_pay = may_sign(kept, len(kept.charges)) is not None  # an earlier charge may still be paid: Rule R
+        if not used and not may_still_pay and not self.rows("SELECT 1 FROM slot WHERE state = 'in_flight'"):
             self.store.reserve(kept, plan(nonce=nonce), BASELINE, Wei(10**18), self.later())
             return
         with pytest.raises(StoreUnusable):

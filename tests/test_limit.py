@@ -29,15 +29,15 @@ from topup.app.settings import load
 from topup.chain import agreement
 from topup.chain.agreement import Answers, Disagreement, Vote
 from topup.chain.rpc import Query, Rpc
-from topup.chain.token_chain import survey
+from topup.chain.token_chain import preflight_of
 from topup.commands import wallet_limit
 from topup.domain import tempo
 from topup.domain.errors import ChainUnknown, Exit, PaymentForbidden, SignerError
 from topup.domain.lifecycle import Broadcaster, State
 from topup.domain.money import Asset, Bps, EthPrice, Usd, Usdc, Wei
 from topup.domain.policy import Ceilings, Permission, Wallet, permit
-from topup.payment.config import Asked
-from topup.ports.chain import Head, Survey
+from topup.payment.config import PurchaseOrder
+from topup.ports.chain import Head, Preflight
 from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller
 from topup.sandbox.tempo import CHAIN_ID, USDC_E, Tempo
 from topup.sandbox.world import World
@@ -129,7 +129,7 @@ def test_within_the_limit_it_pays_and_beyond_it_nothing_is_signed(tmp_path: Path
         left = held(stage, shown(ROOT))
         said = owner.doctor()
         assert said["ok"] and "4.98" in said["says"] and "of 15 USDC.e" in said["says"], said
-        await stage.step(Asked(Usd.of(10), forced=True))
+        await stage.step(PurchaseOrder(Usd.of(10), forced=True))
         await stage.rests("access_limit")
         (told,) = stage.named("payment_forbidden")
         assert "may still spend 4.98" in told.detail and "of 15 USDC until 20" in told.detail
@@ -322,7 +322,7 @@ def permitted(chain: Chain, key: bytes, *, knows_time: bool = True) -> Permissio
     async def read() -> Permission:
         node = Node(chain.tempo.url, timeout_s=10)
         try:
-            found = (await survey(node, CHAIN_ID, ROOT, TOKEN, (), key)).permission
+            found = (await preflight_of(node, CHAIN_ID, ROOT, TOKEN, (), key)).permission
         finally:
             await node.close()
         assert found is not None
@@ -413,9 +413,9 @@ def test_a_key_that_would_fail_on_the_chain_is_forbidden(reason: str, remedy: st
 
 def surveyed(*told: Permission) -> Permission | None:
     """Join what providers of different owners tell of a key; two have to agree."""
-    one = Survey(Head(1, b"\x01" * 32, NOW_S), Wei(0), 0, 0, Wei(1), Wei(1), b"", {}, None, tokens=Usdc(HELD))
+    one = Preflight(Head(1, b"\x01" * 32, NOW_S), Wei(0), 0, 0, Wei(1), Wei(1), b"", {}, None, tokens=Usdc(HELD))
     votes = [Vote(f"{n}.example", f"{n}", replace(one, permission=each)) for n, each in enumerate(told)]
-    return agreement.survey(Answers(votes), 2).value.permission
+    return agreement.preflight_of(Answers(votes), 2).value.permission
 
 
 def test_no_provider_alone_makes_a_key_spend_more() -> None:

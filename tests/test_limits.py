@@ -29,8 +29,8 @@ from topup.domain.lifecycle import Fact, State, TopUp
 from topup.domain.money import Usd, Wei
 from topup.domain.policy import Buy, Why, decide, worst_spend
 from topup.ledger.store import SqliteStore
-from topup.payment.config import Account, Asked, Route, Terms
-from topup.payment.monitor import Watch
+from topup.payment.config import Account, PurchaseOrder, Route, Terms
+from topup.payment.monitor import Monitor
 from topup.ports.account import Key
 from topup.ports.chain import Delivery, Seen, Sent
 from topup.sandbox.gateway import Conduct
@@ -141,7 +141,7 @@ class Limited(RuleBasedStateMachine):
     def open(self) -> None:
         """Start the program."""
         self.store = SqliteStore.open_writer(Path(self.folder.name))
-        self.watch = Watch(TERMS, api=self.api, store=self.store, clock=self.machine, sink=Silence())
+        self.watch = Monitor(TERMS, api=self.api, store=self.store, clock=self.machine, sink=Silence())
 
     def teardown(self) -> None:
         """Leave the process as it was."""
@@ -188,7 +188,7 @@ class Limited(RuleBasedStateMachine):
 
     # -- what the program does ----------------------------------------------------------------------------------
 
-    def decided(self, asked: Asked, beside: TopUp | None = None) -> Buy | None:
+    def decided(self, asked: PurchaseOrder, beside: TopUp | None = None) -> Buy | None:
         """Look and decide as the flow does."""
         reading = asyncio.run(self.watch.read())
         decision = decide(self.watch.snapshot(reading, asked, beside=beside), LIMITS)
@@ -198,7 +198,7 @@ class Limited(RuleBasedStateMachine):
     @rule(asked=st.none() | st.integers(5, 80), forced=st.booleans())
     def begin(self, asked: int | None, forced: bool) -> None:  # noqa: FBT001
         """A pass finds no open top-up; unforced, a purchase comes a cool-down after whatever left or failed last."""
-        decision = self.decided(Asked(None if asked is None else Usd.of(asked), forced=forced))
+        decision = self.decided(PurchaseOrder(None if asked is None else Usd.of(asked), forced=forced))
         if decision is None:
             return
         now = self.watch.now()
@@ -214,7 +214,7 @@ class Limited(RuleBasedStateMachine):
     def send(self) -> None:
         """Decided again beside the open top-up, a payment is signed and may leave."""
         kept = self.topup
-        asked = Asked(kept.amount if kept.why == Why.ASKED.value else None, forced=True)
+        asked = PurchaseOrder(kept.amount if kept.why == Why.ASKED.value else None, forced=True)
         if self.decided(asked, beside=kept) is None:
             return
         now, nonce = self.watch.now(), self.store.next_nonce(CHAIN_ID, WALLET)
@@ -432,7 +432,7 @@ def test_an_amount_asked_for_passes_the_breaker_to_its_end(world: World, tmp_pat
     async def story() -> None:
         stage = Stage(world, tmp_path, world.clock)
         remember(stage, days=9, per_day="0.1", until_ms=world.clock.now_ms() - HOUR_MS)
-        done = await stage.until(State.DONE, asked=Asked(Usd.of(10)))
+        done = await stage.until(State.DONE, asked=PurchaseOrder(Usd.of(10)))
         assert done.why == "asked"
         world.do(lambda: world.gateway.account.set_usage(Decimal(25)))
         world.clock.leap(HOUR_MS)

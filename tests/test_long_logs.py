@@ -30,10 +30,10 @@ from topup.domain.charge import Charge, parse
 from topup.domain.errors import ChainUnknown
 from topup.domain.events import ProvidersDisagree
 from topup.domain.money import Usdc
-from topup.domain.nonpayment import Fate, More
+from topup.domain.nonpayment import ChargeStatus, More
 from topup.ledger.store import SqliteStore
 from topup.ports.budget import FIRST, QUESTIONS, SECONDS, Budget
-from topup.ports.chain import Piece, Pieces, Trace
+from topup.ports.chain import AuthorizationUse, Piece, Pieces
 
 WANTED = {"address": "0x" + "01" * 20, "topics": []}
 # The life of the longest charge, two days of Base, and the two hours below it.
@@ -369,14 +369,14 @@ class Proof:
         self.passes = 0
         self.longest_ms = self.most = 0
 
-    def run(self, passes: int) -> Fate | More | str:
+    def run(self, passes: int) -> ChargeStatus | More | str:
         """Make so many passes at most; return how it ended."""
-        told: Fate | More | str = ""
+        told: ChargeStatus | More | str = ""
         for number in range(passes):
             if number % 10 == 0 and (self.dies or number == 0):
                 budget, chain = self._process()
             told = self._pass(budget, chain)
-            if isinstance(told, Fate):
+            if isinstance(told, ChargeStatus):
                 return told
         return told
 
@@ -392,12 +392,12 @@ class Proof:
         )
         return budget, EvmChain(BASE, watched, search(self.clock, self.pieces, budget))
 
-    def _pass(self, budget: Budget, chain: EvmChain) -> Fate | More | str:
+    def _pass(self, budget: Budget, chain: EvmChain) -> ChargeStatus | More | str:
         self.passes += 1
         budget.renew()
         before, began_ms = [p.requests for p in self.providers], self.clock.ms
         try:
-            return asyncio.run(chain.fate(demand(), self.providers[0].blocks.final - LONG))
+            return asyncio.run(chain.payment_status(demand(), self.providers[0].blocks.final - LONG))
         except ChainUnknown as error:
             return str(error)
         finally:
@@ -420,7 +420,7 @@ def test_a_provider_of_ten_blocks_a_question_finishes_a_proof_over_two_days(tmp_
         slow = Provider("slow", blocks, clock, most=10, wait_ms=150)
         proof = Proof(store, clock, slow, Provider("quick", blocks, clock))
         told = proof.run(200)
-    assert isinstance(told, Fate)
+    assert isinstance(told, ChargeStatus)
     assert (told.flag, told.payers, told.witnesses, told.final_number) == (False, frozenset(), 2, N - 600)
     assert slow.requests < LONG // 10 * 12 // 10
     assert proof.most <= QUESTIONS + 10
@@ -443,7 +443,7 @@ def test_a_payment_in_what_was_read_passes_ago_keeps_a_charge_from_being_dead() 
     blocks.logs[N - LONG] = paid(one, N - LONG, blocks)
     providers = [Provider(name, blocks, clock, most=200) for name in ("a", "b")]
     told = Proof(Ledger(), clock, *providers).run(20)
-    assert isinstance(told, Fate)
+    assert isinstance(told, ChargeStatus)
     assert told.payers == {b"\x77" * 32}
 
 
@@ -479,7 +479,7 @@ def test_one_who_grants_a_block_a_question_is_asked_a_few_times_and_named() -> N
     liar = Provider("liar", blocks, clock, most=1)
     proof = Proof(Ledger(), clock, Provider("a", blocks, clock), Provider("b", blocks, clock), liar)
     told = proof.run(1)
-    assert isinstance(told, Fate)
+    assert isinstance(told, ChargeStatus)
     assert told.witnesses == 2
     assert liar.requests < 10
     (said,) = proof.said
@@ -500,7 +500,7 @@ def test_others_wait_two_hours_for_a_slow_one_and_no_longer() -> None:
     proof = Proof(Ledger(), clock, Provider("a", blocks, clock), Provider("b", blocks, clock), slow)
     began_ms = clock.ms
     told = proof.run(1000)
-    assert isinstance(told, Fate)
+    assert isinstance(told, ChargeStatus)
     assert told.witnesses == 2
     assert LATE_MS < clock.ms - began_ms < 3 * LATE_MS
     assert proof.longest_ms < (SECONDS + 15 * (FIRST + 4)) * 1000
@@ -513,7 +513,7 @@ def test_others_wait_no_longer_for_one_that_only_asks_for_patience() -> None:
     proof = Proof(Ledger(), clock, Provider("a", blocks, clock), Provider("b", blocks, clock), spent, dies=False)
     began_ms = clock.ms
     told = proof.run(2000)
-    assert isinstance(told, Fate)
+    assert isinstance(told, ChargeStatus)
     assert told.witnesses == 2
     assert LATE_MS < clock.ms - began_ms < 3 * LATE_MS
     assert not spent.ranges
@@ -545,7 +545,7 @@ def test_one_whose_chain_is_another_with_each_pass_does_not_begin_to_be_waited_f
     )
     began_ms = clock.ms
     told = proof.run(2000)
-    assert isinstance(told, Fate)
+    assert isinstance(told, ChargeStatus)
     assert told.witnesses == 2
     assert clock.ms - began_ms < 3 * LATE_MS
 
@@ -555,14 +555,14 @@ def test_the_mark_is_read_after_the_last_log() -> None:
     clock, blocks = Leaping(), chain_of_two_days()
     providers = [Provider(name, blocks, clock, most=1000) for name in ("a", "b")]
     told = Proof(Ledger(), clock, *providers).run(5)
-    assert isinstance(told, Fate)
+    assert isinstance(told, ChargeStatus)
     for one in providers:
         assert one.asked.count("eth_getStorageAt") == 1
         after = one.asked[one.asked.index("eth_getStorageAt") :]
         assert "eth_getLogs" not in after
     blocks.flag = True
     marked = Proof(Ledger(), clock, *providers).run(5)
-    assert isinstance(marked, Fate)
+    assert isinstance(marked, ChargeStatus)
     assert marked.flag
 
 
@@ -573,11 +573,11 @@ def test_an_owner_who_is_not_configured_any_more_says_nothing() -> None:
     assert isinstance(Proof(ledger, clock, a, b).run(1), More)
     assert {owner for _, _, owner in ledger.kept} == {"a", "b"}
     alone = Proof(ledger, clock, a).run(5)
-    assert isinstance(alone, Fate)
+    assert isinstance(alone, ChargeStatus)
     assert alone.witnesses == 1
     before = b.requests
     again = Proof(ledger, clock, a, b).run(5)
-    assert isinstance(again, Fate)
+    assert isinstance(again, ChargeStatus)
     assert again.witnesses == 2
     assert b.requests - before < LONG // 300
 
@@ -585,8 +585,8 @@ def test_an_owner_who_is_not_configured_any_more_says_nothing() -> None:
 # -- an authorization that was used --------------------------------------------------------------------------------
 
 
-def trace(since: int) -> Trace:
-    return Trace(
+def use(since: int) -> AuthorizationUse:
+    return AuthorizationUse(
         key=b"\1" * 32,
         hash=None,
         mark=(b"\2" * 20, b"\3" * 4),
@@ -615,12 +615,12 @@ def test_one_look_asks_a_bounded_number_of_questions() -> None:
         say=lambda _: None,
     )
     chain = AuthorizedChain(8453, watched, search=search(clock, Ledger(), budget))
-    sighting = asyncio.run(chain.look([(trace(N - 3630), None)]))
-    assert (sighting.used, sighting.seen) == (frozenset(), {})
+    observation = asyncio.run(chain.look([(use(N - 3630), None)]))
+    assert (observation.used, observation.seen) == (frozenset(), {})
     assert liar.requests < 10
     liar.wait_ms = 0
     budget.renew()
-    asyncio.run(chain.look([(trace(N - 3630), None)]))
+    asyncio.run(chain.look([(use(N - 3630), None)]))
     assert liar.requests < QUESTIONS + 20
 
 
@@ -637,7 +637,7 @@ def test_the_use_of_an_authorization_is_found_over_several_passes() -> None:
     while not isinstance(told, Account):
         passes += 1
         budget.renew()
-        told = asyncio.run(account_of_trace(provider.rpc, 8453, trace(N - 5_000), N - 600, one))
+        told = asyncio.run(account_of_trace(provider.rpc, 8453, use(N - 5_000), N - 600, one))
     assert passes == 3
     assert told.flag
     assert told.payers == {bytes.fromhex(log["transactionHash"][2:])}

@@ -19,7 +19,7 @@ from tests.tools import require
 from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.domain.lifecycle import State, TopUp
 from topup.domain.money import Asset, Usd, Usdc
-from topup.payment.config import Asked
+from topup.payment.config import PurchaseOrder
 from topup.sandbox.gateway import Account, Seen
 from topup.sandbox.http import Raw, Request, Response
 from topup.sandbox.purchase_wire import PURCHASES
@@ -168,7 +168,7 @@ def test_sellers_with_their_own_defaults_are_paid_once(
     async def tell(world: World) -> None:
         # Its clock is the machine's: the world's must not run away from a challenge's end.
         stage = stage_of(world, tmp_path, TOPUP_RAILS__MPP__REALM=realm, TOPUP_POSTING__PAY_TIMEOUT_S="40")
-        topup = await stage.until(State.DONE, asked=Asked(Usd.of(10)))
+        topup = await stage.until(State.DONE, asked=PurchaseOrder(Usd.of(10)))
         assert topup.out[0].answer.startswith("accepted: 202, receipt for 0x")
         paid_once(stage, topup)
         await stage.close()

@@ -22,7 +22,7 @@ from topup.commands.pin import propose, remember
 from topup.domain.errors import ApiGone, ApiUnknown, ChargeRefused, Exit, PaymentForbidden, SettingsError
 from topup.domain.money import Usd
 from topup.ledger.store import SqliteStore
-from topup.payment.config import Asked
+from topup.payment.config import PurchaseOrder
 from topup.sandbox.world import World, embedded
 
 
@@ -120,7 +120,7 @@ def test_a_410_is_remembered_and_not_asked_again(world: World, tmp_path: Path) -
             asyncio.run(propose(own))
     assert world.gateway.count("coinbase") == 1
     assert SqliteStore.open_reader(tmp_path).control(own.account).gone
-    refused = asyncio.run(ask_and_decide(own, Asked()))
+    refused = asyncio.run(ask_and_decide(own, PurchaseOrder()))
     assert "it is gone (410, 404 or 501)" in refused.sentence
 
 
@@ -146,10 +146,10 @@ def test_pinning_needs_to_know_who_would_pay(world: World, tmp_path: Path) -> No
 
 def test_check_says_that_a_top_up_is_due(world: World, tmp_path: Path) -> None:
     """Below the floor the exit code is 6, in observe mode too, and no ledger appears."""
-    due = asyncio.run(ask_and_decide(settings(world, tmp_path / "none"), Asked()))
+    due = asyncio.run(ask_and_decide(settings(world, tmp_path / "none"), PurchaseOrder()))
     assert (due.exit_code, due.document["decision"]) == (Exit.LOW, "buy")
     assert "not simulated" in due.sentence
-    watching = asyncio.run(ask_and_decide(settings(world, tmp_path / "none", mode="observe"), Asked()))
+    watching = asyncio.run(ask_and_decide(settings(world, tmp_path / "none", mode="observe"), PurchaseOrder()))
     assert watching.exit_code == Exit.LOW
     assert "mode is observe" in watching.sentence
     assert not (tmp_path / "none").exists()
@@ -162,7 +162,7 @@ def test_check_changes_nothing_in_the_ledger(world: World, tmp_path: Path) -> No
     store = SqliteStore.open_reader(tmp_path)
     own = settings(world, tmp_path)
     store.say(own.account, "paused", "1", 1, "test")
-    held = asyncio.run(ask_and_decide(own, Asked()))
+    held = asyncio.run(ask_and_decide(own, PurchaseOrder()))
     assert (held.exit_code, held.document["why"]) == (Exit.PERSON, "paused")
     assert store.last_reading(own.account) is None
 
@@ -171,23 +171,23 @@ def test_check_tells_unknown_from_low(world: World, tmp_path: Path) -> None:
     """An answer that cannot be believed is exit 4, an ordinary key exit 3; neither is a top-up that is due."""
     own = settings(world, tmp_path)
     world.do(lambda: world.gateway.switch_on("credits", "nan"))
-    assert asyncio.run(ask_and_decide(own, Asked())).exit_code == Exit.LATER
+    assert asyncio.run(ask_and_decide(own, PurchaseOrder())).exit_code == Exit.LATER
     world.do(world.gateway.switch_off)
     world.do(lambda: world.gateway.switch_on("key", "ordinary-key"))
-    assert asyncio.run(ask_and_decide(own, Asked())).exit_code == Exit.PERSON
+    assert asyncio.run(ask_and_decide(own, PurchaseOrder())).exit_code == Exit.PERSON
 
 
 def test_check_says_nothing_to_do_above_the_floor(world: World, tmp_path: Path) -> None:
     """Above the floor the exit code is 0; an amount asked for is due all the same."""
     own = settings(world, tmp_path, policy__floor="1")
-    assert asyncio.run(ask_and_decide(own, Asked())).exit_code == Exit.OK
-    assert asyncio.run(ask_and_decide(own, Asked(Usd.of(20)))).exit_code == Exit.LOW
+    assert asyncio.run(ask_and_decide(own, PurchaseOrder())).exit_code == Exit.OK
+    assert asyncio.run(ask_and_decide(own, PurchaseOrder(Usd.of(20)))).exit_code == Exit.LOW
 
 
 def test_check_sees_an_empty_wallet(tmp_path: Path) -> None:
     """A top-up that is due and cannot be paid is for a person, and the sentence says what is missing."""
     with World(embedded, usage_usd=Decimal(15), wallet_wei=10**15) as poor:
-        told = asyncio.run(ask_and_decide(settings(poor, tmp_path), Asked()))
+        told = asyncio.run(ask_and_decide(settings(poor, tmp_path), PurchaseOrder()))
     assert (told.exit_code, told.document["why"]) == (Exit.PERSON, "wallet_low")
     assert "send at least" in told.sentence
 
@@ -255,9 +255,9 @@ def test_check_asks_tempo_for_what_tempo_pays(tmp_path: Path) -> None:
     """Base cannot be reached and is not asked: the cost, the fee and the wallet are Tempo's."""
     with selling() as world:
         own = settings(world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=world.rpc.url, chain__rpc_urls=NOBODY)
-        told = asyncio.run(ask_and_decide(own, Asked(Usd.of(10))))
+        told = asyncio.run(ask_and_decide(own, PurchaseOrder(Usd.of(10))))
         live = asyncio.run(ask_live(own))
-        dear = asyncio.run(ask_and_decide(own, Asked(Usd.of(24))))
+        dear = asyncio.run(ask_and_decide(own, PurchaseOrder(Usd.of(24))))
     assert told.exit_code == Exit.LOW
     assert "at most 10.6 USDC.e and 0." in told.sentence
     assert "from a wallet of 25 USDC.e on Tempo" in told.sentence
@@ -273,13 +273,13 @@ def test_check_holds_the_root_against_the_payment(tmp_path: Path) -> None:
         own = settings(
             world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=world.rpc.url, rails__mpp__root="0x" + "11" * 20
         )
-        told = asyncio.run(ask_and_decide(own, Asked(Usd.of(10))))
+        told = asyncio.run(ask_and_decide(own, PurchaseOrder(Usd.of(10))))
     assert (told.exit_code, told.document["why"]) == (Exit.PERSON, "wallet_low")
 
 
 def test_a_chain_that_cannot_be_asked_is_unknown_and_no_refusal(tmp_path: Path, world: World) -> None:
     """Tempo is away: a top-up is due all the same, and whether it can be paid is said to be unknown."""
     own = settings(world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=NOBODY)
-    told = asyncio.run(ask_and_decide(own, Asked()))
+    told = asyncio.run(ask_and_decide(own, PurchaseOrder()))
     assert told.exit_code == Exit.LOW
     assert "whether it can be paid is unknown" in told.sentence

@@ -774,7 +774,7 @@ def test_invalid_bytes_halt_where_the_process_died_with_the_answer(
         world.rpc.intercept = says("invalid sender")
         stage = Stage(world, tmp_path, world.clock)
         with monkeypatch.context() as dying:
-            dying.setattr(tracking.Pursuit, "_alarmed", killed)
+            dying.setattr(tracking.Tracking, "_alarmed", killed)
             with pytest.raises(Killed):
                 await stage.until(State.HALTED)
         await stage.close()

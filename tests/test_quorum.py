@@ -31,15 +31,15 @@ from topup.chain.logs import Chunk, transfers
 from topup.chain.owners import owner, quorum
 from topup.chain.profiles import BASE
 from topup.chain.providers import FAILURES_MAX, PAUSE_S, Providers
-from topup.chain.receipts import View
+from topup.chain.receipts import ProviderObservation
 from topup.chain.rpc import Rpc
 from topup.domain.charge import Charge
 from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted, SettingsError, WrongChain
 from topup.domain.events import Event, ProviderBack, ProvidersDisagree, ProviderSetAside
 from topup.domain.lifecycle import Attempt, Kind, State
 from topup.domain.money import Wei
-from topup.domain.nonpayment import Fate
-from topup.ports.chain import Call, Delivery, Head, Seen, Sighting, Simulation, Survey
+from topup.domain.nonpayment import ChargeStatus
+from topup.ports.chain import Call, Delivery, Head, Observation, Preflight, Seen, Simulation
 from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import Drop, Intercept, Next, RpcError, RpcServer
@@ -120,8 +120,8 @@ amounts = st.integers(0, 40)
 weis = amounts.map(Wei)
 hashes = st.sampled_from([b"\x01" * 32, b"\x02" * 32])
 heads = st.builds(Head, amounts, hashes, amounts)
-surveys = st.builds(
-    Survey,
+preflights = st.builds(
+    Preflight,
     head=heads,
     balance=weis,
     nonce_latest=st.integers(0, 2),
@@ -149,7 +149,7 @@ inclusions = st.builds(
 )
 seens = st.builds(Seen, inclusions, st.just(""), st.just("exact"), st.booleans())
 sightings = st.builds(
-    Sighting,
+    Observation,
     head=heads,
     safe=st.none() | amounts,
     finalized=st.none() | amounts,
@@ -161,10 +161,10 @@ sightings = st.builds(
 
 
 @st.composite
-def views(draw: st.DrawFn) -> View:
+def views(draw: st.DrawFn) -> ProviderObservation:
     told = draw(sightings)
     standing = draw(st.frozensets(st.sampled_from(list(RECORDED)))) - told.replaced
-    return View(told, RECORDED, standing)
+    return ProviderObservation(told, RECORDED, standing)
 
 
 accounts = st.builds(
@@ -182,13 +182,13 @@ def said(*values: T, turned: bool = False, per_owner: int = 1) -> Answers[T]:
     return Answers(votes[::-1] if turned else votes)
 
 
-@given(honest=surveys, liar=surveys, turned=st.booleans(), per_owner=st.integers(1, 2))
+@given(honest=preflights, liar=preflights, turned=st.booleans(), per_owner=st.integers(1, 2))
 def test_one_liar_of_two_gains_nothing_from_a_survey(
-    *, honest: Survey, liar: Survey, turned: bool, per_owner: int
+    *, honest: Preflight, liar: Preflight, turned: bool, per_owner: int
 ) -> None:
     """It is either stopped, or every part is what the honest one says or less in the liar's favour."""
     try:
-        got = agreement.survey(said(honest, liar, turned=turned, per_owner=per_owner), 2).value
+        got = agreement.preflight_of(said(honest, liar, turned=turned, per_owner=per_owner), 2).value
     except (Disagreement, PaymentForbidden):
         return
     assert (got.nonce_latest, got.code_hash) == (honest.nonce_latest, honest.code_hash)
@@ -202,17 +202,17 @@ def test_one_liar_of_two_gains_nothing_from_a_survey(
     assert all(wei <= honest.quotes[tier] for tier, wei in got.quotes.items())
 
 
-@given(honest=surveys, liar=surveys | refusals, turned=st.booleans())
+@given(honest=preflights, liar=preflights | refusals, turned=st.booleans())
 def test_one_liar_of_three_changes_nothing_in_a_survey(
-    *, honest: Survey, liar: Survey | PaymentForbidden | Reverted, turned: bool
+    *, honest: Preflight, liar: Preflight | PaymentForbidden | Reverted, turned: bool
 ) -> None:
     """Two honest ones beside it: the outcome is theirs, and a liar who says otherwise of a fact is named."""
-    if isinstance(liar, Survey):
-        agreed = agreement.survey(said(honest, liar, honest, turned=turned), 2)
+    if isinstance(liar, Preflight):
+        agreed = agreement.preflight_of(said(honest, liar, honest, turned=turned), 2)
         facts = (liar.nonce_latest, liar.code_hash) == (honest.nonce_latest, honest.code_hash)
     else:
         votes = said(honest, honest).votes
-        agreed, facts = agreement.survey(Answers(votes, [Vote("liar", "liar", liar)]), 2), False
+        agreed, facts = agreement.preflight_of(Answers(votes, [Vote("liar", "liar", liar)]), 2), False
     assert agreed.value == honest
     assert bool(agreed.dissent) == (not facts)
 
@@ -239,11 +239,11 @@ def test_a_payment_that_one_of_two_sees_fail_is_not_made(passed: Simulation, ref
 
 @given(honest=views(), liar=views(), turned=st.booleans(), per_owner=st.integers(1, 2))
 def test_one_liar_of_two_cannot_show_what_is_not_there(
-    *, honest: View, liar: View, turned: bool, per_owner: int
+    *, honest: ProviderObservation, liar: ProviderObservation, turned: bool, per_owner: int
 ) -> None:
     """No inclusion, no height, no nonce, no replacement beyond what the honest one shows; nothing settled in doubt."""
-    got = agreement.sighting(said(honest, liar, turned=turned, per_owner=per_owner), 2).value
-    mine = honest.sighting
+    got = agreement.observation(said(honest, liar, turned=turned, per_owner=per_owner), 2).value
+    mine = honest.observation
     for tx_hash, seen in got.seen.items():
         real = mine.seen[tx_hash].inclusion
         # What left without an event is measured, not shown: a difference is said.
@@ -267,16 +267,18 @@ def test_one_liar_of_two_cannot_show_what_is_not_there(
 
 
 @given(views(), views(), st.permutations([0, 1, 2]))
-def test_one_liar_of_three_changes_nothing_of_what_is_seen(honest: View, liar: View, order: list[int]) -> None:
+def test_one_liar_of_three_changes_nothing_of_what_is_seen(
+    honest: ProviderObservation, liar: ProviderObservation, order: list[int]
+) -> None:
     """What the two honest ones show is what holds."""
     three = [honest, honest, liar]
-    got = agreement.sighting(said(*(three[n] for n in order)), 2).value
-    alone = agreement.sighting(said(honest), 1).value
+    got = agreement.observation(said(*(three[n] for n in order)), 2).value
+    alone = agreement.observation(said(honest), 1).value
     assert {h: (s.inclusion.block_number, s.inclusion.success) for h, s in got.seen.items()} == {
         h: (s.inclusion.block_number, s.inclusion.success) for h, s in alone.seen.items()
     }
     assert (got.nonce_latest, got.finalized_s) == (alone.nonce_latest, alone.finalized_s)
-    if RECORDED.keys() == honest.standing | honest.sighting.replaced:
+    if RECORDED.keys() == honest.standing | honest.observation.replaced:
         assert (got.safe, got.finalized, got.replaced) == (alone.safe, alone.finalized, alone.replaced)
 
 
@@ -285,7 +287,7 @@ def test_a_fate_is_word_for_word_or_undecided(honest: Account, other: Account) -
     """Any difference in final block, mark or payers decides nothing; two URLs of one owner are one witness."""
     same = (honest.final, honest.flag, honest.payers) == (other.final, other.flag, other.payers)
     if same:
-        got = agreement.fate(said(honest, other))
+        got = agreement.payment_status(said(honest, other))
         assert (got.flag, got.payers, got.final_hash, got.witnesses) == (
             honest.flag,
             honest.payers,
@@ -294,10 +296,10 @@ def test_a_fate_is_word_for_word_or_undecided(honest: Account, other: Account) -
         )
     else:
         with pytest.raises(Disagreement):
-            agreement.fate(said(honest, other))
+            agreement.payment_status(said(honest, other))
         with pytest.raises(Disagreement):
-            agreement.fate(said(honest, honest, other))
-    assert agreement.fate(said(honest, per_owner=2)).witnesses == 1
+            agreement.payment_status(said(honest, honest, other))
+    assert agreement.payment_status(said(honest, per_owner=2)).witnesses == 1
 
 
 def test_two_pairs_that_contradict_each_other_agree_on_nothing() -> None:
@@ -305,11 +307,11 @@ def test_two_pairs_that_contradict_each_other_agree_on_nothing() -> None:
     one = builders_survey(nonce_latest=1)
     two = builders_survey(nonce_latest=2)
     with pytest.raises(Disagreement, match=r"p0\.0 shows nonce 1 .*p3\.0 shows nonce 2"):
-        agreement.survey(said(one, one, two, two), 2)
+        agreement.preflight_of(said(one, one, two, two), 2)
 
 
-def builders_survey(**changes: Any) -> Survey:
-    one = Survey(Head(1, b"", 1), Wei(1), 0, 0, Wei(1), Wei(1), b"", {500: Wei(1)}, 3000 * 10**8)
+def builders_survey(**changes: Any) -> Preflight:
+    one = Preflight(Head(1, b"", 1), Wei(1), 0, 0, Wei(1), Wei(1), b"", {500: Wei(1)}, 3000 * 10**8)
     return replace(one, **changes)
 
 
@@ -317,9 +319,9 @@ def test_prices_further_apart_than_an_update_forbid_paying() -> None:
     """One per cent is more than the feed moves at once: somebody is wrong, and nobody knows who."""
     one = builders_survey()
     near, far = replace(one, price_e8=3030 * 10**8), replace(one, price_e8=3031 * 10**8)
-    assert agreement.survey(said(one, near), 2).value.price_e8 == 3030 * 10**8
+    assert agreement.preflight_of(said(one, near), 2).value.price_e8 == 3030 * 10**8
     with pytest.raises(PaymentForbidden, match="the ETH/USD feed at 300000000000 and 303100000000"):
-        agreement.survey(said(one, far), 2)
+        agreement.preflight_of(said(one, far), 2)
 
 
 # -- real providers on one chain --------------------------------------------------------------------------------
@@ -375,10 +377,10 @@ class House:
 
         return asyncio.run(asked())
 
-    def survey(self, needs: int = 2) -> Survey:
-        return self.run(lambda c: c.survey(self.stand.wallet, TOTAL, BASE.contract), needs=needs)
+    def preflight(self, needs: int = 2) -> Preflight:
+        return self.run(lambda c: c.preflight(self.stand.wallet, TOTAL, BASE.contract), needs=needs)
 
-    def look(self, *attempts: tuple[Attempt, Charge], needs: int = 2) -> Sighting:
+    def look(self, *attempts: tuple[Attempt, Charge], needs: int = 2) -> Observation:
         return self.run(lambda c: c.look(self.stand.wallet, attempts), needs=needs)
 
     def bend(self, number: int, intercept: Intercept | None) -> None:
@@ -434,9 +436,9 @@ async def dead(_: str, __: list[Any], ___: Next) -> Any:
 
 def test_two_providers_are_asked_at_once_and_agree(pair: House) -> None:
     """One request to each, and the answer is the chain's."""
-    got = pair.survey()
+    got = pair.preflight()
     assert [server.requests for server in pair.servers] == [1, 1]
-    assert got == pair.survey(needs=1)
+    assert got == pair.preflight(needs=1)
     assert pair.said == []
 
 
@@ -445,7 +447,7 @@ def test_one_nonce_that_lags_for_ever_is_never_signed_with(pair: House) -> None:
     pair.stand.paid()
     pair.bend(1, lie("eth_getTransactionCount", lambda _: "0x0"))
     with pytest.raises(ChainUnknown, match="the providers disagree") as error:
-        pair.survey()
+        pair.preflight()
     assert f"{pair.name(0)} shows nonce 1" in str(error.value)
     assert f"{pair.name(1)} shows nonce 0" in str(error.value)
     (event,) = pair.told(ProvidersDisagree)
@@ -459,7 +461,7 @@ def test_a_disagreement_is_said_once_for_each_change(pair: House) -> None:
 
     async def tried(chain: EvmChain) -> None:
         try:
-            await chain.survey(pair.stand.wallet, TOTAL, BASE.contract)
+            await chain.preflight(pair.stand.wallet, TOTAL, BASE.contract)
         except ChainUnknown:
             return
 
@@ -478,7 +480,7 @@ def test_with_three_the_one_that_lies_is_outvoted(trio: House) -> None:
     """The nonce of two holds; the third is named."""
     trio.stand.paid()
     trio.bend(1, lie("eth_getTransactionCount", lambda _: "0x9"))
-    assert trio.survey().nonce_latest == 1
+    assert trio.preflight().nonce_latest == 1
     (event,) = trio.told(ProvidersDisagree)
     assert f"{trio.name(1)} shows nonce 9" in event.detail
 
@@ -486,20 +488,20 @@ def test_with_three_the_one_that_lies_is_outvoted(trio: House) -> None:
 @pytest.mark.parametrize("factor", [3, 20])
 def test_a_quote_that_one_makes_dearer_buys_nothing_dearer(factor: int, pair: House) -> None:
     """The lower quote of both counts: value is what a sandwich can take."""
-    honest = pair.survey().quotes
+    honest = pair.preflight().quotes
     quoter = contracts.QUOTER_V2.lower()
 
     def dearer(told: str) -> str:
         return "0x" + (int(told[2:66], 16) * factor).to_bytes(32, "big").hex() + told[66:]
 
     pair.bend(0, lie("eth_call", dearer, lambda p: p[0]["to"].lower() == quoter))
-    assert pair.survey().quotes == honest
+    assert pair.preflight().quotes == honest
 
 
 def test_with_one_owner_the_first_that_answers_is_asked_alone(pair: House) -> None:
     """A quorum of one asks nobody beside the first, so that a liar that stands behind it is never heard."""
     pair.bend(1, lie("eth_getBalance", lambda _: hex(10**30)))
-    assert pair.survey(needs=1).balance < Wei(10**30)
+    assert pair.preflight(needs=1).balance < Wei(10**30)
     assert pair.servers[1].requests == 0
 
 
@@ -512,13 +514,13 @@ def test_a_provider_of_another_chain_is_set_aside_and_nothing_is_taken_from_it(t
     demand = trio.stand.demand()
     attempt = trio.stand.attempt(demand)
 
-    async def survey(chain: EvmChain) -> Any:
-        return await chain.survey(trio.stand.wallet, TOTAL, BASE.contract)
+    async def preflight(chain: EvmChain) -> Any:
+        return await chain.preflight(trio.stand.wallet, TOTAL, BASE.contract)
 
     async def send(chain: EvmChain) -> Any:
         return await chain.send(attempt.raw or b"", attempt.hash or b"")
 
-    sent = trio.run(survey, survey, send)
+    sent = trio.run(preflight, preflight, send)
     assert sent.delivery is Delivery.ACCEPTED
     (event,) = trio.told(ProviderSetAside)
     assert (event.provider, event.why, event.pause_s) == (trio.name(1), "wrong_chain", PAUSE_S)
@@ -531,8 +533,8 @@ def test_a_provider_that_changes_its_chain_before_the_dry_run_is_not_believed(pa
     demand = pair.stand.demand()
     value = Wei(4 * 10**15)
 
-    async def survey(chain: EvmChain) -> Any:
-        got = await chain.survey(pair.stand.wallet, TOTAL, BASE.contract)
+    async def preflight(chain: EvmChain) -> Any:
+        got = await chain.preflight(pair.stand.wallet, TOTAL, BASE.contract)
         pair.bend(1, lie("eth_chainId", lambda _: hex(84532)))
         return got
 
@@ -541,7 +543,7 @@ def test_a_provider_that_changes_its_chain_before_the_dry_run_is_not_believed(pa
         return await chain.simulate(call, demand, pair.stand.head())
 
     with pytest.raises(ChainUnknown, match=r"2 independent providers have to agree and 1 can be believed: .*84532"):
-        pair.run(survey, simulate)
+        pair.run(preflight, simulate)
 
 
 def test_when_every_provider_is_of_another_chain_a_person_has_to_look(pair: House) -> None:
@@ -549,7 +551,7 @@ def test_when_every_provider_is_of_another_chain_a_person_has_to_look(pair: Hous
     for number in (0, 1):
         pair.bend(number, lie("eth_chainId", lambda _: hex(84532)))
     with pytest.raises(WrongChain):
-        pair.survey()
+        pair.preflight()
 
 
 def test_a_dry_run_counts_on_the_block_that_was_surveyed_alone(pair: House) -> None:
@@ -592,13 +594,13 @@ def test_nonsense_from_one_of_three_stops_nothing(method: str, trio: House) -> N
     call = Call(trio.stand.wallet, unpaid.contract, payment_data(unpaid.intent, 500), Wei(4 * 10**15))
 
     async def all_of_it(chain: EvmChain) -> tuple[Any, ...]:
-        survey = await chain.survey(trio.stand.wallet, TOTAL, BASE.contract)
-        run = await chain.simulate(call, unpaid, survey.head)
+        preflight = await chain.preflight(trio.stand.wallet, TOTAL, BASE.contract)
+        run = await chain.simulate(call, unpaid, preflight.head)
         look = await chain.look(trio.stand.wallet, [(attempt, demand)])
-        return survey, run, look.seen.keys(), look.nonce_latest, look.finalized
+        return preflight, run, look.seen.keys(), look.nonce_latest, look.finalized
 
     async def proof(chain: EvmChain) -> Any:
-        return replace(await settled(chain.fate(demand, 0)), witnesses=0), await chain.flag(demand)
+        return replace(await settled(chain.payment_status(demand, 0)), witnesses=0), await chain.flag(demand)
 
     known: dict[str, Any] = {}
 
@@ -814,7 +816,7 @@ def test_a_revert_says_whether_another_try_may_succeed(cause: str, stand: Stand)
     assert told.reason
 
 
-def aged(stand: Stand, demand: Charge, attempt: Attempt) -> Sighting:
+def aged(stand: Stand, demand: Charge, attempt: Attempt) -> Observation:
     """Look at a chain whose time has run ahead of this machine's."""
     return House(stand, 1).look((attempt, demand), needs=1)
 
@@ -838,12 +840,12 @@ def test_the_fate_of_a_paid_charge_names_its_payment(pair: House) -> None:
     demand, attempt = pair.stand.paid()
     other = pair.stand.demand()
     pair.stand.mine(40)
-    told = pair.run(lambda c: settled(c.fate(demand, 0)))
+    told = pair.run(lambda c: settled(c.payment_status(demand, 0)))
     assert (told.flag, told.payers, told.witnesses) == (True, frozenset({attempt.hash}), 2)
     final = pair.stand.rpc("eth_getBlockByNumber", "finalized", False)
     assert (told.final_number, told.final_s) == (int(final["number"], 16), int(final["timestamp"], 16))
     assert "0x" + told.final_hash.hex() == final["hash"]
-    unpaid = pair.run(lambda c: settled(c.fate(other, 0)))
+    unpaid = pair.run(lambda c: settled(c.payment_status(other, 0)))
     assert (unpaid.flag, unpaid.payers) == (False, frozenset())
     assert pair.run(lambda c: c.flag(demand))
     assert not pair.run(lambda c: c.flag(other))
@@ -853,14 +855,14 @@ def test_one_provider_is_one_witness(sole: House) -> None:
     """What it says is handed on, and how little that is."""
     demand, _ = sole.stand.paid()
     sole.stand.mine(40)
-    assert sole.run(lambda c: settled(c.fate(demand, 0)), needs=1).witnesses == 1
+    assert sole.run(lambda c: settled(c.payment_status(demand, 0)), needs=1).witnesses == 1
 
 
 def test_a_fate_is_asked_of_all_even_where_one_would_do(trio: House) -> None:
     """A quorum of one is a word about reading; proof counts whoever is there."""
     demand, _ = trio.stand.paid()
     trio.stand.mine(40)
-    assert trio.run(lambda c: settled(c.fate(demand, 0)), needs=1).witnesses == 3
+    assert trio.run(lambda c: settled(c.payment_status(demand, 0)), needs=1).witnesses == 3
 
 
 LIES: dict[str, Intercept] = {
@@ -893,17 +895,17 @@ def test_a_fate_that_one_bends_is_undecided(how: str, number: int, pair: House) 
     pair.stand.mine(40)
     pair.bend(number, LIES[how])
     with pytest.raises(ChainUnknown):
-        pair.run(lambda c: settled(c.fate(demand, 0)))
+        pair.run(lambda c: settled(c.payment_status(demand, 0)))
 
 
 def test_a_provider_that_is_not_final_yet_holds_the_others_back(pair: House) -> None:
     """The final block is the last that both have: one that runs ahead alone proves nothing."""
     demand, _ = pair.stand.paid()
     pair.stand.mine(40)
-    honest = pair.run(lambda c: settled(c.fate(demand, 0)))
+    honest = pair.run(lambda c: settled(c.payment_status(demand, 0)))
     newest = pair.stand.rpc("eth_getBlockByNumber", "latest", False)
     pair.bend(0, lie("eth_getBlockByNumber", lambda _: newest, lambda p: p[0] == "finalized"))
-    assert pair.run(lambda c: settled(c.fate(demand, 0))) == honest
+    assert pair.run(lambda c: settled(c.payment_status(demand, 0))) == honest
 
 
 def test_with_three_a_silent_one_does_not_hold_up_a_proof(trio: House) -> None:
@@ -911,10 +913,10 @@ def test_with_three_a_silent_one_does_not_hold_up_a_proof(trio: House) -> None:
     demand, _ = trio.stand.paid()
     trio.stand.mine(40)
     trio.bend(1, dead)
-    assert trio.run(lambda c: settled(c.fate(demand, 0))).witnesses == 2
+    assert trio.run(lambda c: settled(c.payment_status(demand, 0))).witnesses == 2
     trio.bend(1, LIES["hides the event"])
     with pytest.raises(Disagreement):
-        trio.run(lambda c: settled(c.fate(demand, 0)))
+        trio.run(lambda c: settled(c.payment_status(demand, 0)))
 
 
 def test_a_mark_that_two_see_differently_is_unknown(pair: House) -> None:
@@ -937,8 +939,8 @@ def test_a_real_node_keeps_mark_and_event_where_they_are_looked_for() -> None:
             assert (unpaid.flag, unpaid.payers) == (False, frozenset())
 
 
-def fate_of(demand: Charge) -> Callable[[EvmChain], Awaitable[Fate]]:
-    return lambda chain: settled(chain.fate(demand, 0))
+def fate_of(demand: Charge) -> Callable[[EvmChain], Awaitable[ChargeStatus]]:
+    return lambda chain: settled(chain.payment_status(demand, 0))
 
 
 # -- the scan ---------------------------------------------------------------------------------------------------
@@ -1071,7 +1073,7 @@ def town(tmp_path: Path) -> Iterator[Callable[..., Town]]:
 
 
 def test_a_refill_through_two_takes_no_more_round_trips_than_through_one(town: Callable[..., Town]) -> None:
-    """Survey, dry run, send: three requests to each, side by side."""
+    """Preflight, dry run, send: three requests to each, side by side."""
     there = town(2, TOPUP_POSTING__PLAN_FRESH_S="120")
     before: list[list[int]] = []
 

@@ -30,9 +30,9 @@ from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLAR, TEMPO_TOKENS
 from topup.domain.errors import ApiRejected, ChargeRefused, PaymentForbidden, SignerError
 from topup.domain.lifecycle import Attempt, Broadcaster, ChargeRow, Kind, State, TopUp
 from topup.domain.money import Asset, Bps, Usd, Usdc, Wei
-from topup.domain.nonpayment import Fate
+from topup.domain.nonpayment import ChargeStatus
 from topup.payment.config import COINBASE, X402, Route
-from topup.ports.chain import Head, Survey, Trace
+from topup.ports.chain import AuthorizationUse, Head, Preflight
 from topup.ports.rail import Rail
 from topup.sandbox.charges import STRANGER, Ask
 from topup.sandbox.world import World, embedded
@@ -64,7 +64,7 @@ class Standing:
 
     def __init__(self, answer: Answered) -> None:
         self._answer = answer
-        self.fated = Fate(200, b"\x02" * 32, builders.NOW_S + 10**6, flag=True, payers=frozenset(), witnesses=2)
+        self.fated = ChargeStatus(200, b"\x02" * 32, builders.NOW_S + 10**6, flag=True, payers=frozenset(), witnesses=2)
 
     def now_ms(self) -> int:
         return builders.NOW_MS
@@ -78,13 +78,13 @@ class Standing:
     async def ask(self, method: str, path: str, **_: Any) -> Answered:
         return self._answer
 
-    async def survey(self, wallet: bytes, token: bytes, traces: Any = (), *, key: bytes | None = None) -> Survey:
-        return Survey(HEAD, Wei(0), 0, 0, Wei(1), Wei(1), b"", {}, None, tokens=Usdc(10 * TEN))
+    async def preflight(self, wallet: bytes, token: bytes, uses: Any = (), *, key: bytes | None = None) -> Preflight:
+        return Preflight(HEAD, Wei(0), 0, 0, Wei(1), Wei(1), b"", {}, None, tokens=Usdc(10 * TEN))
 
     async def rehearse(self, *_: Any) -> None:
         return None
 
-    async def fate(self, trace: Trace) -> Fate:
+    async def payment_status(self, use: AuthorizationUse) -> ChargeStatus:
         return self.fated
 
 
@@ -123,8 +123,8 @@ def x402_before(
     return rail, world
 
 
-async def proven(rail: Any, request: Request) -> tuple[Verified, Survey]:
-    proof: tuple[Verified, Survey] = await rail.prove(await rail.ask(request), request, seen=())
+async def proven(rail: Any, request: Request) -> tuple[Verified, Preflight]:
+    proof: tuple[Verified, Preflight] = await rail.prove(await rail.ask(request), request, seen=())
     return proof
 
 
@@ -256,8 +256,8 @@ def test_what_is_signed_ends_when_it_was_judged_to_end() -> None:
     rail, _ = x402_rail(from_private_key("0x" + KEY.hex(), ceilings))
 
     async def signed() -> tuple[x402.Ask, bytes]:
-        verified, survey = await proven(rail, asked(8453))
-        raw, nonce = rail.sign(await rail.plan(verified, survey), verified)
+        verified, preflight = await proven(rail, asked(8453))
+        raw, nonce = rail.sign(await rail.plan(verified, preflight), verified)
         ask = verified.demand
         assert isinstance(ask, x402.Ask)
         assert nonce == ask.nonce
@@ -330,8 +330,8 @@ def test_every_attempt_of_a_purchase_is_on_its_one_lane() -> None:
     async def lanes() -> list[int]:
         rail, found = mpp_rail({}, {}, {}), []
         for purchase in ("t1", "t1", "t2"):
-            verified, survey = await proven(rail, asked(4217, purchase))
-            found.append((await rail.plan(verified, survey)).lane)
+            verified, preflight = await proven(rail, asked(4217, purchase))
+            found.append((await rail.plan(verified, preflight)).lane)
         return found
 
     first, again, other = asyncio.run(lanes())
@@ -353,8 +353,8 @@ def out(rail: x402.X402, *, success: bool | None) -> TopUp:
 def test_the_mark_of_what_ran_and_failed_is_no_payment() -> None:
     """It was used up and moved nothing; where the chain has not shown that, the mark stays what it is."""
     rail, _ = x402_rail()
-    assert not asyncio.run(settled(rail.fate(out(rail, success=False), 1))).flag
-    assert asyncio.run(settled(rail.fate(out(rail, success=None), 1))).flag
+    assert not asyncio.run(settled(rail.payment_status(out(rail, success=False), 1))).flag
+    assert asyncio.run(settled(rail.payment_status(out(rail, success=None), 1))).flag
 
 
 def test_the_key_approves_exactly_the_total() -> None:
@@ -411,7 +411,7 @@ def test_what_was_used_is_found_by_its_log_and_planned_with_no_more(tmp_path: Pa
         stage = Stage(world, tmp_path, world.clock, seller.environment())
         topup = await stage.until(State.DONE)
         (one,), rail = topup.out, stage.works.rail()
-        assert (await settled(rail.fate(topup, 1))).payers == {one.tx_hash}
+        assert (await settled(rail.payment_status(topup, 1))).payers == {one.tx_hash}
         assert one.tx_hash != one.hash
         request = Request(topup.amount, topup.wallet, topup.chain_id, topup.id)
         with pytest.raises(PaymentForbidden, match="was used already"):

@@ -32,7 +32,15 @@ from tests.rule_r import (
     used,
 )
 from topup.domain.lifecycle import Attempt, ChargeRow, Kind, TopUp
-from topup.domain.nonpayment import WITNESSES, Death, Fate, Paid, Undecided, may_sign, verdict
+from topup.domain.nonpayment import (
+    WITNESSES,
+    ChargeStatus,
+    NonPaymentProof,
+    Paid,
+    Undecided,
+    may_sign,
+    non_payment_proof,
+)
 
 # The first block of the model is the one after this.
 GROUND = 100
@@ -233,7 +241,7 @@ class Records:
 
     topup: TopUp
     gone: frozenset[tuple[int, int]]
-    fates: tuple[Fate, Fate]
+    payment_statuses: tuple[ChargeStatus, ChargeStatus]
 
 
 BARE = topup()
@@ -266,17 +274,17 @@ def records(state: State, view: View) -> Records:
                 payments.append(attempt(Kind.PAY, charge + 1, at, where, success=success))
     ours = (*payments, *others) if view.other == "ours" else tuple(payments)
     gone = frozenset((0, nonce) for nonce in range(used(state.final))) if view.other == "shown" else frozenset()
-    fates = (_fate(state, view, 0), _fate(state, view, 1))
-    return Records(replace(BARE, charges=marked(state.dead), attempts=ours), gone, fates)
+    payment_statuses = (_fate(state, view, 0), _fate(state, view, 1))
+    return Records(replace(BARE, charges=marked(state.dead), attempts=ours), gone, payment_statuses)
 
 
-def _fate(state: State, view: View, charge: int) -> Fate:
+def _fate(state: State, view: View, charge: int) -> ChargeStatus:
     blocks = view.asked(state)
     payers: frozenset[bytes] = frozenset()
     if paid(blocks, charge):
         nonce = used(blocks[: blocks.index(CHARGES[charge].upper())])
         payers = frozenset({attempt(Kind.PAY, charge + 1, nonce, None, success=False).hash or b""})
-    return Fate(
+    return ChargeStatus(
         final_number=GROUND + len(state.final),
         final_hash=b"\x0f" * 32,
         final_s=TIMES_S[state.final.count("t")],
@@ -286,13 +294,13 @@ def _fate(state: State, view: View, charge: int) -> Fate:
     )
 
 
-def judged(held: Records, charge: int) -> Death | Paid | Undecided:
+def judged(held: Records, charge: int) -> NonPaymentProof | Paid | Undecided:
     """Ask the program about a charge of the model."""
-    return verdict(
+    return non_payment_proof(
         held.topup,
         charge + 1,
         deadline_s=DEADLINES_S[charge],
-        fate=held.fates[charge],
+        payment_status=held.payment_statuses[charge],
         flag_tested=True,
         gone=held.gone,
     )
@@ -323,7 +331,7 @@ def reached() -> Reached:
 
 
 @cache
-def answers(view: str) -> list[tuple[State, int, Death | Paid | Undecided]]:
+def answers(view: str) -> list[tuple[State, int, NonPaymentProof | Paid | Undecided]]:
     """Ask the program about both charges in every state."""
     held = ((state, records(state, VIEWS[view])) for state in reached().sights)
     return [(state, charge, judged(one, charge)) for state, one in held for charge in (0, 1)]
@@ -334,14 +342,14 @@ def test_dead_is_said_only_of_what_can_never_be_paid(view: str) -> None:
     """In every state, whatever part of it is known: no way leads from a charge that is called dead to its payment."""
     said: Counter[str] = Counter()
     for state, charge, answer in answers(view):
-        said[answer if isinstance(answer, Death) else type(answer).__name__] += 1
-        wrong = isinstance(answer, Death) and state in reached().payable[charge]
+        said[answer if isinstance(answer, NonPaymentProof) else type(answer).__name__] += 1
+        wrong = isinstance(answer, NonPaymentProof) and state in reached().payable[charge]
         assert not wrong, f"{state}: {CHARGES[charge]} is {answer}"
         assert not isinstance(answer, Paid) or paid(state.chain, charge), state
     print(f"{len(reached().sights):,} states: {dict(said)}")
-    expected = {Death.NEVER_LEFT, Death.DEADLINE, "Paid", "Undecided"}
-    nonce = {Death.NONCE} if view != "no receipt" else set()
-    assert set(said) == expected | nonce | ({Death.FOREIGN} if VIEWS[view].other == "shown" else set())
+    expected = {NonPaymentProof.NEVER_LEFT, NonPaymentProof.DEADLINE, "Paid", "Undecided"}
+    nonce = {NonPaymentProof.NONCE} if view != "no receipt" else set()
+    assert set(said) == expected | nonce | ({NonPaymentProof.FOREIGN} if VIEWS[view].other == "shown" else set())
 
 
 @pytest.mark.parametrize("view", ["everything", "what is final", "a stranger's transactions, shown in final blocks"])
@@ -349,7 +357,7 @@ def test_dead_is_said_as_soon_as_it_is_proven(view: str) -> None:
     """Where all that is final is known, the program calls a charge dead exactly where the model can prove it."""
     for state, charge, answer in answers(view):
         proven = not state.signed[charge] or proof_r(state, charge)
-        assert isinstance(answer, Death) == proven, f"{state}: {CHARGES[charge]} is {answer}"
+        assert isinstance(answer, NonPaymentProof) == proven, f"{state}: {CHARGES[charge]} is {answer}"
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -362,7 +370,7 @@ def test_past_its_deadline_every_unpaid_charge_is_decided(view: str) -> None:
     ]
     assert over
     for state, charge, answer in over:
-        assert answer is Death.DEADLINE, f"{state}: {CHARGES[charge]} is {answer}"
+        assert answer is NonPaymentProof.DEADLINE, f"{state}: {CHARGES[charge]} is {answer}"
 
 
 def test_a_payment_may_be_signed_exactly_where_the_model_lets_it() -> None:
@@ -388,7 +396,9 @@ class Program(Model):
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_sender_that_asks_the_program_never_pays_twice(view: str) -> None:
     """The sender of the model acts on nothing but `verdict` and `may_sign`: again no state holds two payments."""
-    rule = Rule("the program", lambda state, charge: isinstance(judged(records(state, VIEWS[view]), charge), Death))
+    rule = Rule(
+        "the program", lambda state, charge: isinstance(judged(records(state, VIEWS[view]), charge), NonPaymentProof)
+    )
     result = explore(Program(rule, nonces=2, idle=0))
     print(f"{result.states:,} states")
     assert result.story is None
@@ -399,17 +409,22 @@ def test_a_sender_that_asks_the_program_never_pays_twice(view: str) -> None:
 DEADLINE_S = DEADLINES_S[0]
 OUT = attempt(Kind.PAY, 1, 7, None, success=False)
 OUT_TOO = attempt(Kind.PAY, 1, 8, None, success=False)
-OPEN = Fate(200, b"\x0f" * 32, DEADLINE_S, flag=False, payers=frozenset(), witnesses=2)
+OPEN = ChargeStatus(200, b"\x0f" * 32, DEADLINE_S, flag=False, payers=frozenset(), witnesses=2)
 OVER = replace(OPEN, final_s=DEADLINE_S + 1)
 OURS = OUT.hash or b""
 THEIRS = b"\x77" * 32
 
 
 def of(
-    *attempts: Attempt, fate: Fate | None = OPEN, tested: bool = True, gone: frozenset[tuple[int, int]] = frozenset()
+    *attempts: Attempt,
+    payment_status: ChargeStatus | None = OPEN,
+    tested: bool = True,
+    gone: frozenset[tuple[int, int]] = frozenset(),
 ) -> object:
     """Judge charge 1 of a top-up with these attempts."""
-    return verdict(topup(attempts=attempts), 1, deadline_s=DEADLINE_S, fate=fate, flag_tested=tested, gone=gone)
+    return non_payment_proof(
+        topup(attempts=attempts), 1, deadline_s=DEADLINE_S, payment_status=payment_status, flag_tested=tested, gone=gone
+    )
 
 
 def cancel(nonce: int, block: int, seq: int = 1) -> Attempt:
@@ -421,27 +436,43 @@ def reverted(nonce: int, block: int) -> Attempt:
 
 
 TABLE = [
-    ("nothing was signed", of(fate=None), Death.NEVER_LEFT),
-    ("signed and not meant to be sent", of(replace(OUT, intended_ms=None), fate=None), Death.NEVER_LEFT),
-    ("only a cancel left", of(cancel(7, 150), fate=None), Death.NEVER_LEFT),
-    ("another charge's payment left", of(replace(OUT, charge_seq=2), fate=None), Death.NEVER_LEFT),
-    ("our own payment stands", of(attempt(Kind.PAY, 1, 7, 150, success=True), fate=None), Paid(frozenset({OURS}))),
+    ("nothing was signed", of(payment_status=None), NonPaymentProof.NEVER_LEFT),
+    (
+        "signed and not meant to be sent",
+        of(replace(OUT, intended_ms=None), payment_status=None),
+        NonPaymentProof.NEVER_LEFT,
+    ),
+    ("only a cancel left", of(cancel(7, 150), payment_status=None), NonPaymentProof.NEVER_LEFT),
+    ("another charge's payment left", of(replace(OUT, charge_seq=2), payment_status=None), NonPaymentProof.NEVER_LEFT),
+    (
+        "our own payment stands",
+        of(attempt(Kind.PAY, 1, 7, 150, success=True), payment_status=None),
+        Paid(frozenset({OURS})),
+    ),
     ("our own stands, no event yet", of(attempt(Kind.PAY, 1, 7, 300, success=True)), Paid(frozenset({OURS}))),
-    ("an event past the deadline", of(OUT, fate=replace(OVER, payers=frozenset({OURS}))), Paid(frozenset({OURS}))),
-    ("a stranger's event", of(OUT, fate=replace(OPEN, payers=frozenset({THEIRS}))), Paid(frozenset({THEIRS}))),
-    ("the tested mark alone", of(OUT, fate=replace(OVER, flag=True)), Paid(frozenset())),
-    ("past the deadline", of(OUT, fate=OVER), Death.DEADLINE),
-    ("past it, with its nonce taken", of(OUT, cancel(7, 150), fate=OVER), Death.DEADLINE),
-    ("a revert in a final block", of(reverted(7, 150)), Death.NONCE),
-    ("a revert in the final block itself", of(reverted(7, 200)), Death.NONCE),
-    ("cancelled", of(OUT, cancel(7, 150)), Death.NONCE),
-    ("a stranger took its nonce, finally", of(OUT, gone=frozenset({(0, 7)})), Death.FOREIGN),
-    ("the same past the deadline", of(OUT, fate=OVER, gone=frozenset({(0, 7)})), Death.DEADLINE),
-    ("ours and a stranger's", of(OUT, OUT_TOO, cancel(7, 150), gone=frozenset({(0, 8)})), Death.FOREIGN),
-    ("ours, as the nonce shows as well", of(OUT, cancel(7, 150), gone=frozenset({(0, 7)})), Death.NONCE),
+    (
+        "an event past the deadline",
+        of(OUT, payment_status=replace(OVER, payers=frozenset({OURS}))),
+        Paid(frozenset({OURS})),
+    ),
+    (
+        "a stranger's event",
+        of(OUT, payment_status=replace(OPEN, payers=frozenset({THEIRS}))),
+        Paid(frozenset({THEIRS})),
+    ),
+    ("the tested mark alone", of(OUT, payment_status=replace(OVER, flag=True)), Paid(frozenset())),
+    ("past the deadline", of(OUT, payment_status=OVER), NonPaymentProof.DEADLINE),
+    ("past it, with its nonce taken", of(OUT, cancel(7, 150), payment_status=OVER), NonPaymentProof.DEADLINE),
+    ("a revert in a final block", of(reverted(7, 150)), NonPaymentProof.NONCE),
+    ("a revert in the final block itself", of(reverted(7, 200)), NonPaymentProof.NONCE),
+    ("cancelled", of(OUT, cancel(7, 150)), NonPaymentProof.NONCE),
+    ("a stranger took its nonce, finally", of(OUT, gone=frozenset({(0, 7)})), NonPaymentProof.FOREIGN),
+    ("the same past the deadline", of(OUT, payment_status=OVER, gone=frozenset({(0, 7)})), NonPaymentProof.DEADLINE),
+    ("ours and a stranger's", of(OUT, OUT_TOO, cancel(7, 150), gone=frozenset({(0, 8)})), NonPaymentProof.FOREIGN),
+    ("ours, as the nonce shows as well", of(OUT, cancel(7, 150), gone=frozenset({(0, 7)})), NonPaymentProof.NONCE),
     (
         "a stranger took its nonce and it was paid",
-        of(OUT, fate=replace(OPEN, payers=frozenset({THEIRS})), gone=frozenset({(0, 7)})),
+        of(OUT, payment_status=replace(OPEN, payers=frozenset({THEIRS})), gone=frozenset({(0, 7)})),
         Paid(frozenset({THEIRS})),
     ),
 ]
@@ -454,10 +485,10 @@ def test_what_is_concluded(story: str, said: object, should: object) -> None:
 
 
 UNDECIDED = [
-    ("nothing was asked", of(OUT, fate=None), "not known"),
-    ("the untested mark alone", of(OUT, fate=replace(OVER, flag=True), tested=False), "has not been tested"),
-    ("one provider, past the deadline", of(OUT, fate=replace(OVER, witnesses=1)), "one provider"),
-    ("one provider, nonce taken", of(reverted(7, 150), fate=replace(OPEN, witnesses=1)), "one provider"),
+    ("nothing was asked", of(OUT, payment_status=None), "not known"),
+    ("the untested mark alone", of(OUT, payment_status=replace(OVER, flag=True), tested=False), "has not been tested"),
+    ("one provider, past the deadline", of(OUT, payment_status=replace(OVER, witnesses=1)), "one provider"),
+    ("one provider, nonce taken", of(reverted(7, 150), payment_status=replace(OPEN, witnesses=1)), "one provider"),
     ("at the deadline itself", of(OUT), "may still be mined"),
     ("a revert in a later block", of(reverted(7, 201)), "may still be mined"),
     ("cancelled in a later block", of(OUT, cancel(7, 201)), "may still be mined"),
@@ -467,7 +498,7 @@ UNDECIDED = [
     ("a stranger took one of two nonces", of(OUT, OUT_TOO, gone=frozenset({(0, 8)})), "may still be mined"),
     (
         "a stranger took its nonce, as one provider shows",
-        of(OUT, fate=replace(OPEN, witnesses=1), gone=frozenset({(0, 7)})),
+        of(OUT, payment_status=replace(OPEN, witnesses=1), gone=frozenset({(0, 7)})),
         "one provider",
     ),
     ("a cancel that never left", of(OUT, replace(cancel(7, 150), intended_ms=None)), "may still be mined"),
@@ -492,7 +523,7 @@ attempts = st.builds(
     intended=st.booleans(),
 )
 sights = st.builds(
-    Fate,
+    ChargeStatus,
     final_number=st.integers(198, 203),
     final_hash=st.just(b"\x0f" * 32),
     final_s=st.integers(DEADLINE_S - 2, DEADLINE_S + 2),
@@ -504,44 +535,56 @@ tuples = st.lists(attempts, max_size=5).map(tuple)
 places = st.frozensets(st.tuples(st.just(0), st.integers(5, 8)))
 
 
-@given(made=tuples, fate=sights, tested=st.booleans(), gone=places)
+@given(made=tuples, payment_status=sights, tested=st.booleans(), gone=places)
 def test_one_witness_never_concludes_a_death(
-    *, made: tuple[Attempt, ...], fate: Fate, tested: bool, gone: frozenset[tuple[int, int]]
+    *, made: tuple[Attempt, ...], payment_status: ChargeStatus, tested: bool, gone: frozenset[tuple[int, int]]
 ) -> None:
     """A charge that may be out is never dead by the word of fewer than two providers, nor by that of none."""
     if any(a.intended_ms is not None and a.plan.kind is Kind.PAY and a.charge_seq == 1 for a in made):
-        assert not isinstance(of(*made, fate=replace(fate, witnesses=1), tested=tested, gone=gone), Death)
-        assert not isinstance(of(*made, fate=None, tested=tested, gone=gone), Death)
+        assert not isinstance(
+            of(*made, payment_status=replace(payment_status, witnesses=1), tested=tested, gone=gone), NonPaymentProof
+        )
+        assert not isinstance(of(*made, payment_status=None, tested=tested, gone=gone), NonPaymentProof)
 
 
-@given(made=tuples, fate=sights, tested=st.booleans(), gone=places, data=st.data())
+@given(made=tuples, payment_status=sights, tested=st.booleans(), gone=places, data=st.data())
 def test_knowing_less_never_concludes_more(
-    *, made: tuple[Attempt, ...], fate: Fate, tested: bool, gone: frozenset[tuple[int, int]], data: st.DataObject
+    *,
+    made: tuple[Attempt, ...],
+    payment_status: ChargeStatus,
+    tested: bool,
+    gone: frozenset[tuple[int, int]],
+    data: st.DataObject,
 ) -> None:
     """What is undecided stays so with an earlier final block, fewer providers, or inclusions that are not known."""
-    if not isinstance(of(*made, fate=fate, tested=tested, gone=gone), Undecided):
+    if not isinstance(of(*made, payment_status=payment_status, tested=tested, gone=gone), Undecided):
         return
     earlier = replace(
-        fate,
-        final_number=fate.final_number - data.draw(st.integers(0, 3)),
-        final_s=fate.final_s - data.draw(st.integers(0, 3)),
-        witnesses=fate.witnesses - data.draw(st.integers(0, 1)),
+        payment_status,
+        final_number=payment_status.final_number - data.draw(st.integers(0, 3)),
+        final_s=payment_status.final_s - data.draw(st.integers(0, 3)),
+        witnesses=payment_status.witnesses - data.draw(st.integers(0, 1)),
     )
     forgotten = [replace(a, inclusion=None) if data.draw(st.booleans()) else a for a in made]
     fewer = frozenset(one for one in gone if data.draw(st.booleans()))
-    assert isinstance(of(*forgotten, fate=earlier, tested=tested, gone=fewer), Undecided)
+    assert isinstance(of(*forgotten, payment_status=earlier, tested=tested, gone=fewer), Undecided)
 
 
-@given(made=tuples, fate=sights, tested=st.booleans(), gone=places)
+@given(made=tuples, payment_status=sights, tested=st.booleans(), gone=places)
 def test_paid_is_never_called_dead(
-    *, made: tuple[Attempt, ...], fate: Fate, tested: bool, gone: frozenset[tuple[int, int]]
+    *, made: tuple[Attempt, ...], payment_status: ChargeStatus, tested: bool, gone: frozenset[tuple[int, int]]
 ) -> None:
     """An event, the contract's mark or our own inclusion: each alone keeps a charge that may be out from being dead."""
     out = (*made, OUT)
-    assert not isinstance(of(*out, fate=replace(fate, payers=frozenset({THEIRS})), tested=tested, gone=gone), Death)
-    assert not isinstance(of(*out, fate=replace(fate, flag=True), tested=tested, gone=gone), Death)
+    assert not isinstance(
+        of(*out, payment_status=replace(payment_status, payers=frozenset({THEIRS})), tested=tested, gone=gone),
+        NonPaymentProof,
+    )
+    assert not isinstance(
+        of(*out, payment_status=replace(payment_status, flag=True), tested=tested, gone=gone), NonPaymentProof
+    )
     ours = (*made, attempt(Kind.PAY, 1, 7, 200, success=True))
-    assert isinstance(of(*ours, fate=fate, tested=tested, gone=gone), Paid)
+    assert isinstance(of(*ours, payment_status=payment_status, tested=tested, gone=gone), Paid)
 
 
 # -- Rule R over the stored marks -------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from topup.domain.events import Event
 from topup.domain.lifecycle import Fact, State
 from topup.domain.money import Usd
 from topup.ledger.location import FILE
-from topup.payment.config import Asked
+from topup.payment.config import PurchaseOrder
 from topup.payment.cycle import Cycle
 from topup.ports.account import Clock
 from topup.ports.ledger import Wish
@@ -219,7 +219,7 @@ def test_a_charge_in_a_copy_that_was_put_back_is_not_signed_for(tmp_path: Path) 
     async def tell(world: World) -> None:
         world.do(lambda: world.write(contracts.usdc_balance(world.wallet, 0)))
         lost = staged(world, tmp_path / "lost", rails__young_s="1200")
-        await lost.until(State.CHARGED, asked=Asked(forced=True))
+        await lost.until(State.CHARGED, asked=PurchaseOrder(forced=True))
         await lost.rests("simulation")
         await lost.close()
         world.do(lambda: world.write(contracts.usdc_balance(world.wallet, 10 * TEN)))
@@ -394,8 +394,8 @@ def test_a_command_that_is_put_back_with_its_memory_buys_its_wish_once(
     told(tell, settles_late_ms=120_000)
 
 
-@pytest.mark.parametrize("asked", [Asked(forced=True)], ids=["now"])
-def test_a_person_who_asks_need_not_wait(tmp_path: Path, asked: Asked) -> None:
+@pytest.mark.parametrize("asked", [PurchaseOrder(forced=True)], ids=["now"])
+def test_a_person_who_asks_need_not_wait(tmp_path: Path, asked: PurchaseOrder) -> None:
     """`topup now` buys with a new ledger: whoever says it answers for what was before."""
 
     async def tell(world: World) -> None:

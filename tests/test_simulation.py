@@ -23,7 +23,7 @@ from topup.domain.charge import Charge
 from topup.domain.credits import Reading
 from topup.domain.lifecycle import Attempt, Fact
 from topup.domain.money import Usd, Wei
-from topup.domain.nonpayment import Death
+from topup.domain.nonpayment import NonPaymentProof
 from topup.ledger.store import SqliteStore
 from topup.payment import preparation, tracking
 from topup.ports.chain import Seen
@@ -144,16 +144,16 @@ MPP, ETH, X402, USDC = range(0, 400, 4), range(1, 600, 4), range(2, 600, 4), ran
 
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take silence for proof: what is not seen within 5 s is dead."""
-    monkeypatch.setattr(tracking, "verdict", lambda *_, **__: Death.DEADLINE)
-    monkeypatch.setattr(tracking.Pursuit, "_settled_for_ever", lambda *_: True)
-    expired = tracking.Pursuit._unseen
+    monkeypatch.setattr(tracking, "verdict", lambda *_, **__: NonPaymentProof.DEADLINE)
+    monkeypatch.setattr(tracking.Tracking, "_settled_for_ever", lambda *_: True)
+    expired = tracking.Tracking._unseen
 
-    async def impatient(self: Any, topup: Any, sighting: Any) -> Any:
+    async def impatient(self: Any, topup: Any, observation: Any) -> Any:
         if self._watch.now() - (topup.out[-1].intended_ms or 0) > 5_000:
             return self._move(topup, Fact.EXPIRED, "patience is over")
-        return await expired(self, topup, sighting)
+        return await expired(self, topup, observation)
 
-    monkeypatch.setattr(tracking.Pursuit, "_unseen", impatient)
+    monkeypatch.setattr(tracking.Tracking, "_unseen", impatient)
 
 
 @pytest.mark.parametrize("seeds", [range(3781, 4180, 4), X402], ids=["coinbase", "x402"])
@@ -182,9 +182,9 @@ def test_an_authorization_that_is_looked_for_elsewhere_is_caught(monkeypatch: py
     honest = x402.X402._traced
 
     def blind(self: Any, topup: Any, attempt: Any) -> Any:
-        trace = honest(self, topup, attempt)
-        address, (use, sender, _) = trace.log
-        return replace(trace, mark=(address, bytes(32)), log=(address, (use, sender, bytes(32))))
+        use = honest(self, topup, attempt)
+        address, (topic, sender, _) = use.log
+        return replace(use, mark=(address, bytes(32)), log=(address, (topic, sender, bytes(32))))
 
     monkeypatch.setattr(x402.X402, "_traced", blind)
     assert caught(X402, 2000, TWICE)

@@ -119,8 +119,8 @@ class Gate:
         return await self._then(method, params, honest) if self._then is not None else honest()
 
 
-def survey(house: House) -> Asked:
-    return lambda chain: chain.survey(house.stand.wallet, TOTAL, BASE.contract)
+def preflight_of(house: House) -> Asked:
+    return lambda chain: chain.preflight(house.stand.wallet, TOTAL, BASE.contract)
 
 
 def dry_run(house: House) -> Asked:
@@ -134,7 +134,7 @@ def look(house: House) -> Asked:
     return lambda chain: chain.look(house.stand.wallet, [(attempt, demand)])
 
 
-FOR: dict[str, Callable[[House], Asked]] = {"a survey": survey, "a dry run": dry_run, "a look": look}
+FOR: dict[str, Callable[[House], Asked]] = {"a survey": preflight_of, "a dry run": dry_run, "a look": look}
 
 
 @pytest.mark.parametrize("what", FOR)
@@ -153,7 +153,7 @@ def test_within_its_moment_the_third_is_heard(trio: House) -> None:
     trio.stand.paid()
     trio.bend(0, Gate(lie("eth_getTransactionCount", lambda _: "0x9"), after_s=0.2))
     watch = Watch(trio, patient=True)
-    (got,) = watch.run(survey(trio))
+    (got,) = watch.run(preflight_of(trio))
     assert got.nonce_latest == 1
     assert [e.name() for e in watch.said] == ["providers_disagree"]
 
@@ -164,7 +164,7 @@ def test_where_two_disagree_the_third_decides_however_late(trio: House) -> None:
     trio.bend(0, Gate(after_s=0.2))
     trio.bend(1, lie("eth_getTransactionCount", lambda _: "0x9"))
     watch = Watch(trio)
-    (got,) = watch.run(survey(trio))
+    (got,) = watch.run(preflight_of(trio))
     assert got.nonce_latest == 1
     assert watch.moments == []
 
@@ -210,7 +210,7 @@ def test_what_ends_something_asks_everybody_however_late(what: str, trio: House)
     demand, attempt = trio.stand.paid()
     trio.stand.mine(40)
     acts: dict[str, Asked] = {
-        "a fate": lambda chain: chain.fate(demand, 0),
+        "a fate": lambda chain: chain.payment_status(demand, 0),
         "holdings": lambda chain: chain.holdings(trio.stand.wallet),
         "a mark": lambda chain: chain.flag(demand),
         "every look": lambda chain: chain.look(trio.stand.wallet, [(attempt, demand)], every=True),
@@ -317,7 +317,7 @@ def test_a_liar_at_the_lower_height_does_not_choose_the_block(liar: int, trio: H
     call = Call(trio.stand.wallet, demand.contract, payment_data(demand.intent, 500), Wei(4 * 10**15))
 
     async def planned(chain: EvmChain) -> Any:
-        told = await chain.survey(trio.stand.wallet, TOTAL, BASE.contract)
+        told = await chain.preflight(trio.stand.wallet, TOTAL, BASE.contract)
         assert "0x" + told.head.hash.hex() == parent["hash"]
         return await chain.simulate(call, demand, told.head)
 
@@ -336,7 +336,7 @@ def test_a_head_far_ahead_sets_nobody_honest_aside(liar: int, number: int, trio:
     now = trio.now_s() + watch.ahead_s
     trio.bend(liar, latest(lambda b: {**b, "timestamp": hex(now), "number": hex(number)}))
     honest = trio.stand.head()
-    told = watch.run(*[survey(trio)] * (FAILURES_MAX + 1), lambda chain: chain.look(trio.stand.wallet, []))
+    told = watch.run(*[preflight_of(trio)] * (FAILURES_MAX + 1), lambda chain: chain.look(trio.stand.wallet, []))
     assert [one.head for one in told[:-1]] == [honest] * (FAILURES_MAX + 1)
     assert told[-1].head.number == honest.number
     assert [e.provider for e in watch.told(ProviderSetAside)] in ([], [trio.name(liar)])

@@ -31,7 +31,7 @@ from topup.domain.dollars import TEMPO_DOLLAR
 from topup.domain.errors import ChargeRefused, SettingsError, SignerError
 from topup.domain.lifecycle import Attempt, Broadcaster, Plan, State
 from topup.domain.money import Usd, Usdc, Wei
-from topup.payment.config import Asked
+from topup.payment.config import PurchaseOrder
 from topup.sandbox import sponsor
 from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller
 from topup.sandbox.rpc import Next, RpcError
@@ -416,7 +416,7 @@ def test_a_seller_on_pympp_sponsors_it(tmp_path: Path, version: str, offers: int
     async def tell(world: World) -> None:
         # The package's clock is the machine's: until it is paid nobody leaps over anything.
         stage = sponsoring(world, tmp_path, TOPUP_RAILS__MPP__REALM="localhost", TOPUP_POSTING__PAY_TIMEOUT_S="40")
-        await stage.works.cycle.run(Asked(Usd.of(10)))
+        await stage.works.cycle.run(PurchaseOrder(Usd.of(10)))
         (payment,) = stage.topup.out
         assert payment.answer.startswith("accepted: 202, receipt for 0x")
         assert payment.plan.sponsored
@@ -447,8 +447,8 @@ def rail_of(*, sponsored_s: int = 300, ceilings: bool = True, root: bytes = b"")
 
 async def planned(rail: mpp.Mpp) -> tuple[Plan, Verified]:
     """Prove the challenge, and plan its payment."""
-    verified, survey = await proven(rail, asked(TEMPO_DOLLAR.chain_id))
-    return await rail.plan(verified, survey), verified
+    verified, preflight = await proven(rail, asked(TEMPO_DOLLAR.chain_id))
+    return await rail.plan(verified, preflight), verified
 
 
 def test_what_is_signed_for_a_sponsor_pays_what_was_proven_and_dies_soon() -> None:
@@ -517,8 +517,8 @@ def test_an_offer_that_pays_its_own_fee_is_not_sponsored_where_gas_is_free() -> 
     rail._signer = rail_of()._signer
 
     async def free() -> tuple[Plan, Verified]:
-        verified, survey = await proven(rail, asked(TEMPO_DOLLAR.chain_id))
-        return await rail.plan(verified, replace(survey, base_fee=Wei(0), tip=Wei(0))), verified
+        verified, preflight = await proven(rail, asked(TEMPO_DOLLAR.chain_id))
+        return await rail.plan(verified, replace(preflight, base_fee=Wei(0), tip=Wei(0))), verified
 
     plan, verified = asyncio.run(free())
     assert (plan.sponsored, plan.token_fee) == (False, Usdc(1))

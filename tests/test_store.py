@@ -288,9 +288,12 @@ def test_the_caps_go_on_counting_a_charge_that_was_proven_dead(store: SqliteStor
     kept = ledger.sent(store, operator(1))
     kept = store.move(kept, Fact.EXPIRED, NOW_MS)
     kept = store.move(kept, Fact.PROVEN_DEAD, NOW_MS, "deadline")
-    assert sorted((p.spent, p.buried) for p in store.past(ACCOUNT, 0, 0)) == [(Usd.of(10), False), (Usd.of(10), True)]
+    assert sorted((p.spent, p.written_off) for p in store.past(ACCOUNT, 0, 0)) == [
+        (Usd.of(10), False),
+        (Usd.of(10), True),
+    ]
     store.move(kept, Fact.DROP, NOW_MS, "no_longer_needed")
-    assert [(p.spent, p.buried) for p in store.past(ACCOUNT, 0, 0)] == [(Usd.of(10), True)]
+    assert [(p.spent, p.written_off) for p in store.past(ACCOUNT, 0, 0)] == [(Usd.of(10), True)]
 
 
 def finished(store: SqliteStore) -> TopUp:

@@ -30,15 +30,15 @@ from topup.chain import agreement
 from topup.chain.agreement import Answers, Vote
 from topup.chain.contracts import encode
 from topup.chain.providers import Providers
-from topup.chain.receipts import View
+from topup.chain.receipts import ProviderObservation
 from topup.chain.rpc import Rpc
 from topup.chain.token_chain import AuthorizedChain
 from topup.domain.errors import ChainUnknown, PaymentForbidden, WrongChain
 from topup.domain.events import Event, ProvidersDisagree
 from topup.domain.lifecycle import Attempt, Broadcaster
 from topup.domain.money import Usdc, Wei
-from topup.domain.nonpayment import Death, Fate, Undecided, verdict
-from topup.ports.chain import UNMEASURED, Head, Seen, Sighting, Trace
+from topup.domain.nonpayment import ChargeStatus, NonPaymentProof, Undecided, non_payment_proof
+from topup.ports.chain import UNMEASURED, AuthorizationUse, Head, Observation, Seen
 from topup.sandbox import contracts
 from topup.sandbox.rpc import Intercept, Next, RpcError, RpcServer
 from topup.sandbox.tempo import CHAIN_ID as TEMPO_ID
@@ -63,7 +63,7 @@ class Authorization:
 
     nonce: bytes
     valid_before: int
-    trace: Trace
+    use: AuthorizationUse
     data: bytes
 
 
@@ -142,7 +142,7 @@ class Till:
             dict(zip((kind["name"] for kind in kinds), values, strict=True)),
         )
         signature = bytes(Account.sign_message(signable, self.world.key.to_hex()).signature)
-        trace = Trace(
+        use = AuthorizationUse(
             key=bytes(signable.body[:32]),
             hash=None,
             mark=(DOLLAR, encode("erc20", "authorizationState", me, nonce)),
@@ -154,7 +154,7 @@ class Till:
             since=int(self.rpc("eth_blockNumber"), 16),
             pays_fee=False,
         )
-        return Authorization(nonce, valid_before, trace, encode("erc20", CARRY, *values, signature))
+        return Authorization(nonce, valid_before, use, encode("erc20", CARRY, *values, signature))
 
     def carry(self, *authorizations: Authorization) -> list[bytes]:
         """Let the stranger send these in one block; return the transactions' hashes."""
@@ -171,19 +171,19 @@ class Till:
         self.mine()
         return hashes
 
-    def paid(self) -> tuple[Trace, bytes]:
+    def paid(self) -> tuple[AuthorizationUse, bytes]:
         one = self.authorization()
         (tx_hash,) = self.carry(one)
-        return one.trace, tx_hash
+        return one.use, tx_hash
 
-    def look(self, *traces: Trace) -> Sighting:
-        return self.ask(lambda chain: chain.look([(trace, None) for trace in traces]))
+    def look(self, *uses: AuthorizationUse) -> Observation:
+        return self.ask(lambda chain: chain.look([(use, None) for use in uses]))
 
-    def fate(self, trace: Trace) -> Fate:
-        return self.ask(lambda chain: settled(chain.fate(trace)))
+    def payment_status(self, use: AuthorizationUse) -> ChargeStatus:
+        return self.ask(lambda chain: settled(chain.payment_status(use)))
 
-    def seen(self, trace: Trace) -> Seen:
-        return self.look(trace).seen[trace.key]
+    def seen(self, use: AuthorizationUse) -> Seen:
+        return self.look(use).seen[use.key]
 
 
 def bent(*methods: str, to: Callable[[Any], Any]) -> Intercept:
@@ -214,22 +214,22 @@ def till() -> Iterator[Till]:
 
 def test_a_carried_authorization_is_seen_with_what_it_took(till: Till) -> None:
     """Whose transaction it was, where it stands, exactly how much left, and that the wallet paid no fee."""
-    trace, tx_hash = till.paid()
-    told = till.look(trace)
+    use, tx_hash = till.paid()
+    told = till.look(use)
     block = till.rpc("eth_getBlockByNumber", "latest", False)
-    seen = told.seen[trace.key]
+    seen = told.seen[use.key]
     place = seen.inclusion
     assert (seen.trusted, seen.reason, seen.wallet_check) == (True, "", "exact")
     assert (place.success, place.tokens, place.token_fee, place.tx_hash) == (True, TEN, Usdc(0), tx_hash)
     assert (place.gas, place.l1_fee, place.spent) == (Wei(0), Wei(0), Wei(0))
     assert (hex(place.block_number), "0x" + place.block_hash.hex()) == (block["number"], block["hash"])
     assert place.block_ms == int(block["timestamp"], 16) * 1000
-    assert told.used == {trace.key}
+    assert told.used == {use.key}
 
 
 def test_what_nobody_carried_is_not_seen_and_costs_one_request(till: Till) -> None:
     """While the mark is zero no log is asked for; heights are told all the same."""
-    told = till.look(till.authorization().trace)
+    told = till.look(till.authorization().use)
     assert (told.seen, told.used, told.replaced, told.nonce_latest) == ({}, frozenset(), frozenset(), 0)
     assert (told.head.number, told.finalized is None) == (int(till.rpc("eth_blockNumber"), 16), False)
     assert till.servers[0].requests == 1
@@ -238,7 +238,7 @@ def test_what_nobody_carried_is_not_seen_and_costs_one_request(till: Till) -> No
 
 def test_a_node_without_tags_still_shows_the_payment(till: Till) -> None:
     """Safe and final are then unknown, which is not "at once"."""
-    trace, _ = till.paid()
+    use, _ = till.paid()
 
     async def tagless(asked: str, params: list[Any], honest: Next) -> Any:
         if params[:1] in (["safe"], ["finalized"]):
@@ -246,16 +246,16 @@ def test_a_node_without_tags_still_shows_the_payment(till: Till) -> None:
         return honest()
 
     till.servers[0].intercept = tagless
-    told = till.look(trace)
+    told = till.look(use)
     assert (told.safe, told.finalized, told.finalized_s) == (None, None, None)
-    assert told.seen[trace.key].trusted
+    assert told.seen[use.key].trusted
 
 
 def test_the_use_of_another_authorization_is_not_ours(till: Till) -> None:
     """Same wallet, same seller, same amount, another nonce."""
     mine = till.authorization()
     till.carry(till.authorization())
-    told = till.look(mine.trace)
+    told = till.look(mine.use)
     assert (told.seen, told.used) == ({}, frozenset())
 
 
@@ -264,17 +264,17 @@ def test_a_cancelled_authorization_is_used_and_paid_nothing(till: Till) -> None:
     one = till.authorization()
     slot = contracts.mapping_slot(STATES, till.world.wallet, one.nonce)
     till.world.do(lambda: till.world.chain.set_storage(contracts.USDC, slot, 1))
-    told = till.look(one.trace)
-    assert (told.seen, told.used) == ({}, frozenset({one.trace.key}))
+    told = till.look(one.use)
+    assert (told.seen, told.used) == ({}, frozenset({one.use.key}))
 
 
 def test_two_payments_in_one_block_are_told_apart(till: Till) -> None:
     """Each is seen as its own; that the balance fell by both is a remark and no doubt."""
     one, two = till.authorization(), till.authorization(Usdc(3))
     hashes = till.carry(one, two)
-    told = till.look(one.trace, two.trace)
-    assert [told.seen[a.trace.key].inclusion.tx_hash for a in (one, two)] == hashes
-    assert told.seen[one.trace.key].wallet_check == "differs by 3 units of the token"
+    told = till.look(one.use, two.use)
+    assert [told.seen[a.use.key].inclusion.tx_hash for a in (one, two)] == hashes
+    assert told.seen[one.use.key].wallet_check == "differs by 3 units of the token"
     assert all(seen.trusted for seen in told.seen.values())
 
 
@@ -285,16 +285,16 @@ def test_two_payments_in_one_block_are_told_apart(till: Till) -> None:
 )
 def test_a_use_without_the_transfer_we_authorized_is_for_a_person(till: Till, wanted: dict[str, Any]) -> None:
     """The log stands there, and something else moved: it is seen, and not believed."""
-    trace, _ = till.paid()
-    seen = till.seen(replace(trace, **wanted))
+    use, _ = till.paid()
+    seen = till.seen(replace(use, **wanted))
     assert (seen.trusted, seen.inclusion.success, seen.inclusion.transient) == (False, True, False)
     assert "status 1 with 1 logs of its use and 0 transfers" in seen.reason
 
 
 def test_what_an_unbelieved_use_took_is_measured(till: Till) -> None:
     """By the balance alone, or all that was authorized where nobody has the state."""
-    trace, _ = till.paid()
-    other = replace(trace, tokens=Usdc(7))
+    use, _ = till.paid()
+    other = replace(use, tokens=Usdc(7))
     assert till.seen(other).inclusion.tokens == TEN
     till.bend(0, "eth_call", to=lambda told: told if int(told, 16) <= 1 else refused(told))
     seen = till.seen(other)
@@ -304,27 +304,27 @@ def test_what_an_unbelieved_use_took_is_measured(till: Till) -> None:
 @pytest.mark.parametrize(("number", "uses", "transfers"), [(0, 2, 1), (1, 1, 2)], ids=["log", "transfer"])
 def test_a_receipt_that_says_it_twice_is_for_a_person(till: Till, number: int, uses: int, transfers: int) -> None:
     """A second log of its use or a second transfer: what was paid is not clear."""
-    trace, _ = till.paid()
+    use, _ = till.paid()
     till.bend(0, "eth_getTransactionReceipt", to=lambda told: {**told, "logs": [*told["logs"], told["logs"][number]]})
-    seen = till.seen(trace)
+    seen = till.seen(use)
     assert not seen.trusted
     assert f"{uses} logs of its use and {transfers} transfers" in seen.reason
 
 
 def test_a_log_in_two_transactions_is_for_a_person(till: Till) -> None:
     """An authorization works once: whoever shows it twice is not believed."""
-    trace, _ = till.paid()
+    use, _ = till.paid()
     till.bend(0, "eth_getLogs", to=lambda told: [*told, {**told[0], "transactionHash": "0x" + "07" * 32}])
-    seen = till.seen(trace)
+    seen = till.seen(use)
     assert not seen.trusted
     assert seen.reason.endswith("2 transactions carry it")
 
 
 def test_without_old_state_the_cost_is_not_verified(till: Till) -> None:
     """The receipt alone says what was paid, and the look says so."""
-    trace, _ = till.paid()
+    use, _ = till.paid()
     till.bend(0, "eth_call", to=lambda told: told if int(told, 16) <= 1 else refused(told))
-    seen = till.seen(trace)
+    seen = till.seen(use)
     assert (seen.trusted, seen.wallet_check, seen.inclusion.tokens) == (True, UNMEASURED, TEN)
 
 
@@ -333,9 +333,9 @@ def test_without_old_state_the_cost_is_not_verified(till: Till) -> None:
 
 def test_a_known_transaction_is_found_without_logs(till: Till) -> None:
     """Its receipt is asked for by hash; the rest is the same."""
-    trace, tx_hash = till.paid()
+    use, tx_hash = till.paid()
     till.bend(0, "eth_getLogs", to=refused)
-    seen = till.seen(replace(trace, hash=tx_hash))
+    seen = till.seen(replace(use, hash=tx_hash))
     assert (seen.trusted, seen.inclusion.tokens, seen.inclusion.tx_hash) == (True, TEN, tx_hash)
 
 
@@ -344,22 +344,22 @@ def test_a_known_transaction_that_failed_moved_nothing_and_is_over(till: Till) -
     one = till.authorization()
     till.ahead_s += 601
     (tx_hash,) = till.carry(one)
-    seen = till.seen(replace(one.trace, hash=tx_hash))
+    seen = till.seen(replace(one.use, hash=tx_hash))
     assert (seen.inclusion.success, seen.inclusion.transient, seen.trusted) == (False, False, True)
     assert (seen.inclusion.tokens, seen.inclusion.token_fee, seen.wallet_check) == (Usdc(0), Usdc(0), "exact")
     assert seen.reason == "reverted: it moved nothing, and was used up"
     receipt = till.rpc("eth_getTransactionReceipt", "0x" + tx_hash.hex())
     price = int(receipt["gasUsed"], 16) * int(receipt["effectiveGasPrice"], 16)
-    paying = till.seen(replace(one.trace, hash=tx_hash, pays_fee=True))
+    paying = till.seen(replace(one.use, hash=tx_hash, pays_fee=True))
     assert (paying.inclusion.token_fee.units - 1) * 10**12 < price <= paying.inclusion.token_fee.units * 10**12
 
 
 def test_a_node_that_shows_no_receipt_at_all_is_no_witness(till: Till) -> None:
     """It fails for all of them, so that another may be asked."""
-    trace, tx_hash = till.paid()
+    use, tx_hash = till.paid()
     till.bend(0, "eth_getTransactionReceipt", to=refused)
     with pytest.raises(ChainUnknown, match="a receipt: rate limit exceeded"):
-        till.look(replace(trace, hash=tx_hash))
+        till.look(replace(use, hash=tx_hash))
 
 
 # What is not believed
@@ -367,32 +367,32 @@ def test_a_node_that_shows_no_receipt_at_all_is_no_witness(till: Till) -> None:
 
 def test_a_receipt_of_a_block_that_is_not_there_is_not_seen(till: Till) -> None:
     """A preconfirmation names a block that may never be."""
-    trace, tx_hash = till.paid()
+    use, tx_hash = till.paid()
     till.bend(0, "eth_getTransactionReceipt", to=lambda told: {**told, "blockHash": "0x" + "07" * 32})
-    assert till.look(trace).seen == {}
-    assert till.look(replace(trace, hash=tx_hash)).seen == {}
+    assert till.look(use).seen == {}
+    assert till.look(replace(use, hash=tx_hash)).seen == {}
 
 
 def test_the_receipt_of_another_transaction_is_not_seen(till: Till) -> None:
     """An answer has to be of the transaction that was asked for."""
-    trace, _ = till.paid()
+    use, _ = till.paid()
     till.bend(0, "eth_getTransactionReceipt", to=lambda told: {**told, "transactionHash": "0x" + "07" * 32})
-    assert till.look(trace).seen == {}
+    assert till.look(use).seen == {}
 
 
 def test_no_use_is_older_than_the_signature(till: Till) -> None:
     """What stands in an earlier block cannot be it."""
-    trace, tx_hash = till.paid()
-    assert till.look(replace(trace, hash=tx_hash, since=trace.since + 2)).seen == {}
+    use, tx_hash = till.paid()
+    assert till.look(replace(use, hash=tx_hash, since=use.since + 2)).seen == {}
 
 
 def test_a_replaced_block_shows(till: Till) -> None:
     """The recorded block stands; is gone, which proves nothing; is another one, in which it stands again."""
-    trace, _ = till.paid()
-    recorded = till.seen(trace).inclusion
+    use, _ = till.paid()
+    recorded = till.seen(use).inclusion
 
-    def looked() -> Sighting:
-        return till.ask(lambda chain: chain.look([(trace, recorded)]))
+    def looked() -> Observation:
+        return till.ask(lambda chain: chain.look([(use, recorded)]))
 
     assert looked().replaced == frozenset()
     till.world.do(lambda: till.world.chain.reorg(1))
@@ -401,21 +401,21 @@ def test_a_replaced_block_shows(till: Till) -> None:
     assert gone.finalized is None or gone.finalized < recorded.block_number
     till.later(7)
     again = looked()
-    assert again.replaced == {trace.key}
-    assert again.seen[trace.key].inclusion.block_hash != recorded.block_hash
+    assert again.replaced == {use.key}
+    assert again.seen[use.key].inclusion.block_hash != recorded.block_hash
 
 
 def test_logs_that_cannot_be_had_hide_the_payment_and_not_the_mark(till: Till) -> None:
     """Not seen, and used: nobody may take that for unpaid."""
-    trace, _ = till.paid()
+    use, _ = till.paid()
     till.bend(0, "eth_getLogs", to=refused)
-    told = till.look(trace)
-    assert (told.seen, told.used) == ({}, frozenset({trace.key}))
+    told = till.look(use)
+    assert (told.seen, told.used) == ({}, frozenset({use.key}))
 
 
 def test_a_node_that_is_behind_the_logs_it_is_asked_for_says_nothing(till: Till) -> None:
     """Its answer to a range it does not have would look complete."""
-    trace, _ = till.paid()
+    use, _ = till.paid()
     till.mine(12)
     last = till.rpc("eth_blockNumber")
 
@@ -423,24 +423,24 @@ def test_a_node_that_is_behind_the_logs_it_is_asked_for_says_nothing(till: Till)
         return None if asked == "eth_getBlockByNumber" and params[0] == last else honest()
 
     till.servers[0].intercept = behind
-    assert till.look(trace).seen == {}
+    assert till.look(use).seen == {}
     with pytest.raises(ChainUnknown, match=f"has no block {int(last, 16)}"):
-        till.fate(trace)
+        till.payment_status(use)
 
 
 def test_a_mark_that_cannot_be_read_hides_no_log(till: Till) -> None:
     """Only a mark that is zero says that there is nothing to look for."""
-    trace, _ = till.paid()
+    use, _ = till.paid()
     till.bend(0, "eth_call", to=refused)
-    told = till.look(trace)
-    assert (told.seen[trace.key].trusted, told.used) == (True, frozenset())
+    told = till.look(use)
+    assert (told.seen[use.key].trusted, told.used) == (True, frozenset())
 
 
 def test_what_failed_has_emitted_no_log(till: Till) -> None:
     """A receipt that says 0 for a transaction that was found by its log is a lie, and no failure of ours."""
-    trace, _ = till.paid()
+    use, _ = till.paid()
     till.bend(0, "eth_getTransactionReceipt", to=lambda told: {**told, "status": "0x0"})
-    assert till.look(trace).seen == {}
+    assert till.look(use).seen == {}
 
 
 def test_a_range_that_is_too_long_is_read_in_halves(till: Till) -> None:
@@ -456,7 +456,7 @@ def test_a_range_that_is_too_long_is_read_in_halves(till: Till) -> None:
         return honest()
 
     till.servers[0].intercept = short
-    assert till.seen(one.trace).trusted
+    assert till.seen(one.use).trusted
 
 
 @pytest.mark.parametrize(
@@ -466,12 +466,12 @@ def test_a_range_that_is_too_long_is_read_in_halves(till: Till) -> None:
 )
 def test_a_log_that_was_not_asked_for_is_no_sight(till: Till, change: dict[str, Any]) -> None:
     """A node that answers with other logs is not read any further, and decides nothing."""
-    trace, _ = till.paid()
+    use, _ = till.paid()
     till.mine(12)
     till.bend(0, "eth_getLogs", to=lambda told: [{**log, **change} for log in told])
-    assert till.look(trace).seen == {}
+    assert till.look(use).seen == {}
     with pytest.raises(ChainUnknown, match="a log was not asked for"):
-        till.fate(trace)
+        till.payment_status(use)
 
 
 # Several providers
@@ -484,10 +484,10 @@ def unpaid(_: Any) -> str:
 def test_one_of_two_that_hides_the_payment_delays_it(till: Till) -> None:
     """Neither seen nor used, until both show it."""
     till.providers(2)
-    trace, _ = till.paid()
-    assert till.seen(trace).trusted
+    use, _ = till.paid()
+    assert till.seen(use).trusted
     till.bend(1, "eth_call", to=unpaid)
-    told = till.look(trace)
+    told = till.look(use)
     assert (told.seen, told.used) == ({}, frozenset())
 
 
@@ -495,7 +495,7 @@ def test_one_of_two_cannot_invent_a_payment(till: Till) -> None:
     """A mark that is set, a log and a receipt, by one alone: nothing is seen."""
     till.providers(2)
     _, tx_hash = till.paid()
-    mine = till.authorization().trace
+    mine = till.authorization().use
     ours = ["0x" + (topic or b"").hex() for topic in mine.log[1]]
     receipt = till.rpc("eth_getTransactionReceipt", "0x" + tx_hash.hex())
     log = {**receipt["logs"][0], "topics": ours}
@@ -516,19 +516,19 @@ def test_one_of_two_cannot_invent_a_payment(till: Till) -> None:
 def test_the_liar_among_three_is_outvoted(till: Till) -> None:
     """Two show the payment, and it is seen with what they show."""
     till.providers(3)
-    trace, tx_hash = till.paid()
+    use, tx_hash = till.paid()
     till.bend(1, "eth_call", to=unpaid)
-    told = till.look(trace)
-    assert told.seen[trace.key].inclusion.tx_hash == tx_hash
-    assert told.used == {trace.key}
+    told = till.look(use)
+    assert told.seen[use.key].inclusion.tx_hash == tx_hash
+    assert told.used == {use.key}
 
 
 @pytest.mark.parametrize("lie", [{"gasUsed": "0xffffff"}, {"logs": []}, {"status": "0x0"}])
 def test_two_that_differ_in_what_it_took_show_nothing(till: Till, lie: dict[str, Any]) -> None:
     """Fee, amount and success are facts: both have to show the same, and they are named."""
     till.providers(2)
-    trace, tx_hash = till.paid()
-    paying = replace(trace, hash=tx_hash, pays_fee=True)
+    use, tx_hash = till.paid()
+    paying = replace(use, hash=tx_hash, pays_fee=True)
     assert till.seen(paying).inclusion.token_fee > Usdc(0)
     till.bend(1, "eth_getTransactionReceipt", to=lambda told: {**told, **lie})
     assert till.look(paying).seen == {}
@@ -542,8 +542,8 @@ def test_carrier_amount_and_fee_are_facts_to_agree_on(change: dict[str, Any]) ->
     """Two that show another transaction, or another cost, have not seen the same."""
     one = Seen(builders.inclusion(tx_hash=b"\x01" * 32), "", "exact", trusted=True)
     two = replace(one, inclusion=replace(one.inclusion, **change))
-    assert joined(sighting(seen={b"k": one}), sighting(seen={b"k": two})).seen == {}
-    assert joined(sighting(seen={b"k": one}), sighting(seen={b"k": one})).seen == {b"k": one}
+    assert joined(observation(seen={b"k": one}), observation(seen={b"k": two})).seen == {}
+    assert joined(observation(seen={b"k": one}), observation(seen={b"k": one})).seen == {b"k": one}
 
 
 keys = st.frozensets(st.sampled_from([b"a", b"b", b"c"]))
@@ -554,31 +554,31 @@ def test_one_liar_neither_of_two_nor_of_three_marks_what_is_not_used(
     *, honest: frozenset[bytes], liar: frozenset[bytes]
 ) -> None:
     """Of two, what both show; of three, what the honest two show."""
-    told, lied = sighting(used=honest), sighting(used=liar)
+    told, lied = observation(used=honest), observation(used=liar)
     assert joined(told, lied).used == honest & liar
     assert joined(told, lied, told).used == honest
 
 
-def sighting(**changes: Any) -> Sighting:
-    return replace(Sighting(Head(1, b"", 1), 1, 1, 1, 0, {}, frozenset()), **changes)
+def observation(**changes: Any) -> Observation:
+    return replace(Observation(Head(1, b"", 1), 1, 1, 1, 0, {}, frozenset()), **changes)
 
 
-def joined(*told: Sighting) -> Sighting:
-    votes = [Vote(f"o{n}", f"p{n}", View(one, {}, frozenset())) for n, one in enumerate(told)]
-    return agreement.sighting(Answers(votes), 2).value
+def joined(*told: Observation) -> Observation:
+    votes = [Vote(f"o{n}", f"p{n}", ProviderObservation(one, {}, frozenset())) for n, one in enumerate(told)]
+    return agreement.observation(Answers(votes), 2).value
 
 
 def test_a_look_at_every_provider_needs_two_of_them(till: Till) -> None:
     """Where one would do and two are configured: what both show counts, and one alone concludes nothing."""
     till.providers(2)
-    trace, _ = till.paid()
+    use, _ = till.paid()
 
-    def looked(*, every: bool) -> Sighting:
-        return till.ask(lambda chain: chain.look([(trace, None)], every=every), needs=1)
+    def looked(*, every: bool) -> Observation:
+        return till.ask(lambda chain: chain.look([(use, None)], every=every), needs=1)
 
-    assert looked(every=True).used == {trace.key}
+    assert looked(every=True).used == {use.key}
     till.bend(1, "eth_call", to=unpaid)
-    assert (looked(every=False).used, looked(every=True).used) == (frozenset({trace.key}), frozenset())
+    assert (looked(every=False).used, looked(every=True).used) == (frozenset({use.key}), frozenset())
     till.bend(1, "eth_getBlockByNumber", to=refused)
     with pytest.raises(ChainUnknown, match="2 independent providers are needed, 1 answered"):
         looked(every=True)
@@ -589,8 +589,8 @@ def test_a_look_at_every_provider_needs_two_of_them(till: Till) -> None:
 
 def test_a_survey_is_one_request_and_says_what_the_wallet_holds(till: Till) -> None:
     """The wallet's own coin is never asked for: a chain may have none."""
-    trace = till.authorization().trace
-    told = till.ask(lambda chain: chain.survey(till.wallet, DOLLAR, [trace]))
+    use = till.authorization().use
+    told = till.ask(lambda chain: chain.preflight(till.wallet, DOLLAR, [use]))
     assert (told.tokens, told.balance, told.quotes, told.price_e8) == (Usdc(HELD), Wei(0), {}, None)
     assert (told.head.number, told.nonce_latest, told.nonce_pending) == (int(till.rpc("eth_blockNumber"), 16), 0, 0)
     assert told.base_fee > Wei(0)
@@ -603,39 +603,39 @@ def test_the_least_tokens_of_two_providers_are_planned_with(till: Till) -> None:
     """Too many would plan what cannot be paid."""
     till.providers(2)
     till.bend(0, "eth_call", to=lambda told: f"0x{2 * int(told, 16):064x}")
-    assert till.ask(lambda chain: chain.survey(till.wallet, DOLLAR)).tokens == Usdc(HELD)
+    assert till.ask(lambda chain: chain.preflight(till.wallet, DOLLAR)).tokens == Usdc(HELD)
 
 
 def test_a_used_authorization_is_not_planned_with(till: Till) -> None:
     """Its mark is set: whatever it did, it will not pay again."""
-    trace, _ = till.paid()
+    use, _ = till.paid()
     with pytest.raises(PaymentForbidden, match="was used already") as refusal:
-        till.ask(lambda chain: chain.survey(till.wallet, DOLLAR, [till.authorization().trace, trace]))
+        till.ask(lambda chain: chain.preflight(till.wallet, DOLLAR, [till.authorization().use, use]))
     assert refusal.value.reason == "authorization_used"
 
 
 def test_an_address_without_code_is_no_token(till: Till) -> None:
     """Nothing there could ever take the authorization."""
     with pytest.raises(PaymentForbidden, match="there is no token at 0x5e11e5") as refusal:
-        till.ask(lambda chain: chain.survey(till.wallet, SELLER))
+        till.ask(lambda chain: chain.preflight(till.wallet, SELLER))
     assert refusal.value.reason == "no_code"
 
 
 def test_a_mark_that_cannot_be_read_is_not_unused(till: Till) -> None:
     """An empty answer is no zero."""
-    trace = till.authorization().trace
+    use = till.authorization().use
     till.bend(0, "eth_call", to=lambda told: told if int(told, 16) else "0x")
     with pytest.raises(ChainUnknown, match="an authorization's mark is '0x', not a word"):
-        till.ask(lambda chain: chain.survey(till.wallet, DOLLAR, [trace]))
+        till.ask(lambda chain: chain.preflight(till.wallet, DOLLAR, [use]))
 
 
 def test_another_chain_is_refused_everywhere(till: Till) -> None:
-    """Survey, look and fate each ask which chain it is."""
-    trace = till.authorization().trace
+    """Preflight, look and fate each ask which chain it is."""
+    use = till.authorization().use
     for act in (
-        lambda chain: chain.survey(till.wallet, DOLLAR),
-        lambda chain: chain.look([(trace, None)]),
-        lambda chain: chain.fate(trace),
+        lambda chain: chain.preflight(till.wallet, DOLLAR),
+        lambda chain: chain.look([(use, None)]),
+        lambda chain: chain.payment_status(use),
     ):
         with pytest.raises(WrongChain, match="speaks for chain 8453, not 4217"):
             till.ask(act, TEMPO_ID)
@@ -646,11 +646,11 @@ def test_another_chain_is_refused_everywhere(till: Till) -> None:
 
 def judged(till: Till, one: Authorization) -> object:
     """Ask for the fate and judge it as an attempt that may have left."""
-    told = till.fate(one.trace)
+    told = till.payment_status(one.use)
     plan = builders.plan(broadcaster=Broadcaster.SERVER, nonce=0, lane=1)
-    attempt = Attempt(1, 1, plan, b"", one.trace.key, 1, 1, 1, withdrawn=False, inclusion=None, booked=False)
+    attempt = Attempt(1, 1, plan, b"", one.use.key, 1, 1, 1, withdrawn=False, inclusion=None, booked=False)
     kept = builders.topup(attempts=(attempt,))
-    return verdict(kept, 1, deadline_s=one.valid_before, fate=told, flag_tested=True)
+    return non_payment_proof(kept, 1, deadline_s=one.valid_before, payment_status=told, flag_tested=True)
 
 
 def test_unused_past_its_deadline_it_is_dead_by_two_witnesses(till: Till) -> None:
@@ -661,9 +661,9 @@ def test_unused_past_its_deadline_it_is_dead_by_two_witnesses(till: Till) -> Non
     assert isinstance(judged(till, one), Undecided)
     till.later(700)
     till.mine(12)
-    assert judged(till, one) is Death.DEADLINE
-    fate = till.fate(one.trace)
-    assert (fate.flag, fate.payers, fate.witnesses) == (False, frozenset(), 2)
+    assert judged(till, one) is NonPaymentProof.DEADLINE
+    payment_status = till.payment_status(one.use)
+    assert (payment_status.flag, payment_status.payers, payment_status.witnesses) == (False, frozenset(), 2)
     till.servers = till.servers[:1]
     assert judged(till, one) == Undecided("one provider is no proof: two independent ones have to agree")
 
@@ -674,12 +674,12 @@ def test_a_used_one_names_who_carried_it(till: Till) -> None:
     one = till.authorization()
     till.mine(12)
     (tx_hash,) = till.carry(one)
-    fate = till.fate(one.trace)
-    assert (fate.flag, fate.payers, fate.witnesses) == (True, frozenset({tx_hash}), 2)
-    silent = replace(one.trace, hash=tx_hash, log=(SELLER, one.trace.log[1]))
-    assert till.fate(silent).payers == {tx_hash}
+    payment_status = till.payment_status(one.use)
+    assert (payment_status.flag, payment_status.payers, payment_status.witnesses) == (True, frozenset({tx_hash}), 2)
+    silent = replace(one.use, hash=tx_hash, log=(SELLER, one.use.log[1]))
+    assert till.payment_status(silent).payers == {tx_hash}
     unsent = replace(silent, hash=b"\x07" * 32)
-    assert till.fate(unsent).payers == frozenset()
+    assert till.payment_status(unsent).payers == frozenset()
 
 
 def test_a_known_transaction_that_failed_is_no_payer(till: Till) -> None:
@@ -688,8 +688,8 @@ def test_a_known_transaction_that_failed_is_no_payer(till: Till) -> None:
     till.later(700)
     (tx_hash,) = till.carry(one)
     till.mine(12)
-    fate = till.ask(lambda chain: settled(chain.fate(replace(one.trace, hash=tx_hash))))
-    assert (fate.flag, fate.payers) == (False, frozenset())
+    payment_status = till.ask(lambda chain: settled(chain.payment_status(replace(one.use, hash=tx_hash))))
+    assert (payment_status.flag, payment_status.payers) == (False, frozenset())
 
 
 @pytest.mark.parametrize("method", ["eth_getLogs", "eth_call", "eth_getTransactionReceipt"])
@@ -699,7 +699,7 @@ def test_a_fate_with_a_gap_is_undecided(till: Till, method: str) -> None:
     till.mine(12)
     till.bend(0, method, to=lacking)
     with pytest.raises(ChainUnknown, match="missing trie node"):
-        till.ask(lambda chain: chain.fate(replace(one.trace, hash=b"\x07" * 32)))
+        till.ask(lambda chain: chain.payment_status(replace(one.use, hash=b"\x07" * 32)))
 
 
 @pytest.mark.parametrize("falls_back", ["latest", "finalized", "number"])
@@ -720,7 +720,7 @@ def test_a_node_that_falls_back_behind_the_final_block_decides_nothing(till: Til
 
     till.servers[0].intercept = exchanged
     with pytest.raises(ChainUnknown, match="is not past the final block"):
-        till.fate(one.trace)
+        till.payment_status(one.use)
 
 
 def test_the_mark_of_a_fate_is_read_at_the_block_it_speaks_of(till: Till) -> None:
@@ -734,7 +734,7 @@ def test_the_mark_of_a_fate_is_read_at_the_block_it_speaks_of(till: Till) -> Non
         return honest()
 
     till.servers[0].intercept = noted
-    till.fate(one.trace)
+    till.payment_status(one.use)
     assert tags == [till.rpc("eth_blockNumber")]
 
 
@@ -746,14 +746,14 @@ def test_two_that_differ_in_a_fate_decide_nothing(till: Till) -> None:
     till.carry(one)
     till.bend(1, "eth_getLogs", to=lambda _: [])
     with pytest.raises(ChainUnknown, match="the providers disagree"):
-        till.fate(one.trace)
+        till.payment_status(one.use)
 
 
 def test_a_fate_is_not_asked_before_the_signature_is_final(till: Till) -> None:
     """A block that may be replaced is no start of a search."""
     one = till.authorization()
     with pytest.raises(ChainUnknown, match="beyond the final block"):
-        till.ask(lambda chain: chain.fate(replace(one.trace, since=one.trace.since + 1)))
+        till.ask(lambda chain: chain.payment_status(replace(one.use, since=one.use.since + 1)))
 
 
 # Tempo: the whole transaction is signed, the network's fee is paid in the token
@@ -814,9 +814,9 @@ class TempoTill:
         self.chain.rpc("eth_sendRawTransaction", ["0x" + raw.hex()])
         self.chain.mine()
 
-    def trace(self, tx_hash: bytes, units: Usdc) -> Trace:
+    def use(self, tx_hash: bytes, units: Usdc) -> AuthorizationUse:
         parties = (self.wallet.rjust(32, b"\0"), SELLER.rjust(32, b"\0"))
-        return Trace(
+        return AuthorizationUse(
             key=tx_hash,
             hash=tx_hash,
             mark=(NONCES, selector("getNonce(address,uint256)") + parties[0] + LANE.to_bytes(32, "big")),
@@ -840,40 +840,40 @@ def tempo() -> Iterator[TempoTill]:
 def test_a_payment_on_tempo_is_seen_with_its_fee_in_the_token(tempo: TempoTill) -> None:
     """By its hash and by its memo alike: amount and fee are what the wallet's tokens fell by, to the unit."""
     raw, tx_hash = tempo.sign(TEN.units)
-    trace = tempo.trace(tx_hash, TEN)
-    assert tempo.ask(lambda chain: chain.look([(trace, None)])).seen == {}
+    use = tempo.use(tx_hash, TEN)
+    assert tempo.ask(lambda chain: chain.look([(use, None)])).seen == {}
     tempo.carry(raw)
-    looked = tempo.ask(lambda chain: chain.look([(trace, None)]))
+    looked = tempo.ask(lambda chain: chain.look([(use, None)]))
     seen = looked.seen[tx_hash]
     assert (seen.trusted, seen.wallet_check, looked.used) == (True, "exact", frozenset({tx_hash}))
     assert (seen.inclusion.tokens, seen.inclusion.token_fee.units) == (TEN, HELD - TEN.units - tempo.left())
     assert seen.inclusion.token_fee > Usdc(0)
-    by_memo = tempo.ask(lambda chain: chain.look([(replace(trace, hash=None), None)]))
+    by_memo = tempo.ask(lambda chain: chain.look([(replace(use, hash=None), None)]))
     assert by_memo.seen == looked.seen
-    fate = tempo.ask(lambda chain: settled(chain.fate(trace)))
-    assert (fate.flag, fate.payers, fate.witnesses) == (True, frozenset({tx_hash}), 1)
+    payment_status = tempo.ask(lambda chain: settled(chain.payment_status(use)))
+    assert (payment_status.flag, payment_status.payers, payment_status.witnesses) == (True, frozenset({tx_hash}), 1)
 
 
 def test_a_survey_on_tempo_needs_no_coin(tempo: TempoTill) -> None:
     """Tokens, base fee and the mark of a lane that was used."""
     raw, tx_hash = tempo.sign(1)
-    trace = tempo.trace(tx_hash, Usdc(1))
-    told = tempo.ask(lambda chain: chain.survey(tempo.wallet, BRIDGED, [trace]))
+    use = tempo.use(tx_hash, Usdc(1))
+    told = tempo.ask(lambda chain: chain.preflight(tempo.wallet, BRIDGED, [use]))
     assert (told.tokens, told.base_fee) == (Usdc(HELD), Wei(tempo.chain.base_fee))
     tempo.carry(raw)
     with pytest.raises(PaymentForbidden, match="was used already"):
-        tempo.ask(lambda chain: chain.survey(tempo.wallet, BRIDGED, [trace]))
+        tempo.ask(lambda chain: chain.preflight(tempo.wallet, BRIDGED, [use]))
 
 
 def test_a_payment_that_fails_on_tempo_costs_its_fee_and_its_lane(tempo: TempoTill) -> None:
     """More than the wallet holds: it stands in a block, moved nothing, and nothing else can run on that lane."""
     raw, tx_hash = tempo.sign(HELD + 1)
     tempo.carry(raw)
-    trace = tempo.trace(tx_hash, Usdc(HELD + 1))
-    looked = tempo.ask(lambda chain: chain.look([(trace, None)]))
+    use = tempo.use(tx_hash, Usdc(HELD + 1))
+    looked = tempo.ask(lambda chain: chain.look([(use, None)]))
     seen = looked.seen[tx_hash]
     assert (seen.inclusion.success, seen.inclusion.transient, seen.trusted) == (False, False, True)
     assert (seen.wallet_check, looked.used) == ("exact", frozenset({tx_hash}))
     assert (seen.inclusion.tokens, seen.inclusion.token_fee) == (Usdc(0), Usdc(HELD - tempo.left()))
-    fate = tempo.ask(lambda chain: settled(chain.fate(trace)))
-    assert (fate.flag, fate.payers) == (True, frozenset())
+    payment_status = tempo.ask(lambda chain: settled(chain.payment_status(use)))
+    assert (payment_status.flag, payment_status.payers) == (True, frozenset())

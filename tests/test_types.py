@@ -18,7 +18,7 @@ from decimal import Decimal
 from topup.domain.charge import Clocks, Charge, Pins, Request, Verified, verify
 from topup.domain.lifecycle import Attempt, Plan, TopUp
 from topup.domain.money import Bps, EthPrice, Usd, Usdc, Wei
-from topup.ports_old import Chain, Rail, Signer, Survey
+from topup.ports_old import Chain, Rail, Signer, Preflight
 
 
 def honest(demand: Charge, request: Request, pins: Pins, clocks: Clocks, signer: Signer, plan: Plan) -> bytes:
@@ -46,7 +46,7 @@ def signed(signer: Signer, plan: Plan, demand: Charge) -> tuple[bytes, bytes]:
     return signer.sign_payment(plan, demand)  # wrong: arg-type
 
 
-async def planned(rail: Rail, demand: Charge, survey: Survey) -> Plan:
+async def planned(rail: Rail, demand: Charge, survey: Preflight) -> Plan:
     return await rail.plan(demand, survey)  # wrong: arg-type
 
 

@@ -45,7 +45,7 @@ from topup.domain.errors import ApiError, ApiGone, ApiUnknown
 from topup.domain.events import Event, UsageUnknown
 from topup.domain.money import Usd
 from topup.ledger.store import SqliteStore
-from topup.payment.usage_sync import KEYS_A_PASS, PAGES_A_PASS, TALLY, Tally
+from topup.payment.usage_sync import KEYS_A_PASS, PAGES_A_PASS, TALLY, UsageSync
 
 # Noon of a day to come: ledger time is then this, whatever the machine's clock says.
 NOON_MS = int(datetime(2099, 11, 23, 12, tzinfo=UTC).timestamp()) * 1000
@@ -137,12 +137,12 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
         yield opened
 
 
-def tally(store: SqliteStore, provider: Provider, told: Told | None = None) -> Tally:
+def tally(store: SqliteStore, provider: Provider, told: Told | None = None) -> UsageSync:
     """What a start of the program builds."""
-    return Tally(ACCOUNT, api=provider, now=provider.now, store=store, sink=told or Told())
+    return UsageSync(ACCOUNT, api=provider, now=provider.now, store=store, sink=told or Told())
 
 
-def keep_up(keeper: Tally, passes: int = 1) -> None:
+def keep_up(keeper: UsageSync, passes: int = 1) -> None:
     """Make so many passes."""
     for _ in range(passes):
         asyncio.run(keeper.keep_up())

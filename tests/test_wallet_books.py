@@ -23,7 +23,7 @@ from tests.builders import ACCOUNT, CHAIN_ID, NOW_MS, operator
 from tests.builders import WALLET as ADDRESS
 from tests.ledger import IN_BLOCK, charged, signed
 from tests.test_daemon import Account20, Heard, Leap
-from topup.accounting.closing import MOVED, OPENING, Checkpoint, Closed, wallet_due, wallet_entries
+from topup.accounting.closing import OPENING, PAD, BalanceAssertion, Closed, wallet_due, wallet_entries
 from topup.accounting.formats import csv_journal, plaintext, tax, text
 from topup.accounting.journal import WALLET, Commodity, Entry, payment_lines, reversal, revert_lines
 from topup.accounting.statement import Period, Statement, draw
@@ -46,8 +46,8 @@ BEGAN = 10**18
 PRICE_E8 = 3000 * 10**8
 
 
-def checkpoint(units: int, block: int = 100, commodity: Commodity = ETH) -> Checkpoint:
-    return Checkpoint(CHAIN_ID, ADDRESS, commodity, block, NOW_MS + block, units)
+def balance_assertion(units: int, block: int = 100, commodity: Commodity = ETH) -> BalanceAssertion:
+    return BalanceAssertion(CHAIN_ID, ADDRESS, commodity, block, NOW_MS + block, units)
 
 
 @contextmanager
@@ -116,11 +116,11 @@ class World:
     def look(self) -> None:
         """Close the wallet's books at this block, as a pass does."""
         self.block += 1
-        at = checkpoint(self.units(), self.block)
-        first = not self.store.checkpoints(ACCOUNT)
+        at = balance_assertion(self.units(), self.block)
+        first = not self.store.balance_assertions(ACCOUNT)
         booked = self.store.wallet_booked(ACCOUNT, ETH, at.block)
         self.store.close_wallet(ACCOUNT, at, wallet_entries(at, booked, PRICE_E8, first=first), NOW_MS)
-        assert self.store.checkpoints(ACCOUNT) == [at]
+        assert self.store.balance_assertions(ACCOUNT) == [at]
         assert self.store.wallet_booked(ACCOUNT, ETH, at.block) == self.held(WALLET) == at.units
 
     def held(self, *accounts: str) -> int:
@@ -144,13 +144,13 @@ def test_the_books_follow_the_wallet_to_the_wei(acts: list[tuple[str, int]]) -> 
             world.act("adopt", 1)
         world.look()
         world.look()
-        assert -world.held(OPENING, MOVED) == world.foreign
+        assert -world.held(OPENING, PAD) == world.foreign
         assert store.audit().wrong is None
 
 
 def test_the_first_checkpoint_is_the_opening_balance() -> None:
     """Two ETH were there; what a payment took meanwhile was booked, and is added to what is left."""
-    (entry,) = wallet_entries(checkpoint(15 * 10**17), -5 * 10**17, PRICE_E8, first=True)
+    (entry,) = wallet_entries(balance_assertion(15 * 10**17), -5 * 10**17, PRICE_E8, first=True)
     assert (entry.text, entry.usd_value, entry.price_source) == ("opening balance of the wallet", Usd.of(6000), "feed")
     assert {(x.account, x.units) for x in entry.lines} == {(WALLET, 2 * 10**18), (OPENING, -2 * 10**18)}
     assert (entry.block_number, entry.at_ms, entry.tx_hash) == (100, NOW_MS + 100, None)
@@ -158,9 +158,9 @@ def test_the_first_checkpoint_is_the_opening_balance() -> None:
 
 def test_what_somebody_takes_is_named() -> None:
     """A withdrawal of half an ETH, at a price that nobody knows; a tax program is told of no cost."""
-    (entry,) = wallet_entries(checkpoint(5 * 10**17), 10**18, None, first=False)
+    (entry,) = wallet_entries(balance_assertion(5 * 10**17), 10**18, None, first=False)
     assert (entry.text, entry.usd_value, entry.price_source) == ("wallet moved by others", None, "none")
-    assert {(x.account, x.units) for x in entry.lines} == {(WALLET, -5 * 10**17), (MOVED, 5 * 10**17)}
+    assert {(x.account, x.units) for x in entry.lines} == {(WALLET, -5 * 10**17), (PAD, 5 * 10**17)}
     month = Period.month(datetime.fromtimestamp(NOW_MS // 1000, UTC).strftime("%Y-%m"))
     told = draw(ACCOUNT, month, [entry], reading=None, head=None, now_ms=month.end_ms)
     assert tax.rotki(told).splitlines()[1].startswith("Withdrawal,blockchain,ETH,0.5,")
@@ -170,13 +170,13 @@ def test_what_somebody_takes_is_named() -> None:
 @pytest.mark.parametrize("commodity", [Commodity.USDC, Commodity.USDC_E])
 def test_dollars_are_at_par(commodity: Commodity) -> None:
     """A deposit of 12.50 needs no feed."""
-    (entry,) = wallet_entries(checkpoint(12_500_000, commodity=commodity), 0, None, first=False)
+    (entry,) = wallet_entries(balance_assertion(12_500_000, commodity=commodity), 0, None, first=False)
     assert (entry.usd_value, entry.price_source) == (Usd.of("12.5"), "par")
 
 
 def test_nothing_is_booked_where_nothing_moved() -> None:
     """Books that agree with the chain get no entry."""
-    assert wallet_entries(checkpoint(5), 5, PRICE_E8, first=False) == []
+    assert wallet_entries(balance_assertion(5), 5, PRICE_E8, first=False) == []
 
 
 def test_the_wallet_is_looked_at_once_a_day() -> None:
@@ -193,7 +193,7 @@ def test_a_statement_names_what_the_books_do_not_know(booked: int, said: int) ->
         ACCOUNT,
         Period.month("2026-11"),
         [],
-        wallet=[(checkpoint(10**18), booked)],
+        wallet=[(balance_assertion(10**18), booked)],
         reading=None,
         head=None,
         now_ms=Period.month("2026-11").end_ms,
@@ -230,7 +230,7 @@ def passes(
     silent_from: int = 0,
     sink: Heard | None = None,
     started_anew: bool = False,
-) -> tuple[Told, list[Entry], list[Checkpoint]]:
+) -> tuple[Told, list[Entry], list[BalanceAssertion]]:
     """Three days of hourly passes of an account that needs nothing; `started_anew` by a process for each.
 
     The chain is silent from pass `silent_from` on.
@@ -264,7 +264,7 @@ def passes(
             await clock.sleep(3600)
 
     asyncio.run(run())
-    told = store.entries(ACCOUNT), store.checkpoints(ACCOUNT)
+    told = store.entries(ACCOUNT), store.balance_assertions(ACCOUNT)
     store.close()
     return rail, *told
 
@@ -344,7 +344,7 @@ def paid_from(store: SqliteStore, wallet: bytes, name: str, seed: int) -> None:
 def used(store: SqliteStore, *wallets: bytes) -> Statement:
     """A statement of this month, in which each wallet has paid once and was held against the chain."""
     for n, wallet in enumerate(wallets):
-        at = replace(checkpoint(BEGAN + n, block=100 + n), wallet=wallet)
+        at = replace(balance_assertion(BEGAN + n, block=100 + n), wallet=wallet)
         booked = store.wallet_booked(ACCOUNT, ETH, at.block)
         store.close_wallet(ACCOUNT, at, wallet_entries(at, booked, PRICE_E8, first=n == 0), NOW_MS)
     month = Period.month(datetime.fromtimestamp(NOW_MS // 1000, UTC).strftime("%Y-%m"))

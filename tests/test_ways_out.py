@@ -20,12 +20,12 @@ from topup.accounting.reconciliation import Adopted
 from topup.domain.charge import parse
 from topup.domain.lifecycle import Fact, State
 from topup.domain.money import Wei
-from topup.domain.nonpayment import Fate
+from topup.domain.nonpayment import ChargeStatus
 from topup.ledger.store import SqliteStore
 from topup.payment import foreign_nonce
 from topup.payment.preparation import Purchase
 from topup.payment.reorg import confirmed
-from topup.ports.chain import Head, Sighting, Spent
+from topup.ports.chain import Head, Observation, Spent
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
@@ -227,7 +227,7 @@ heights = st.none() | st.integers(0, 20)
 KEYS = [b"\x0a" * 32, b"\x0b" * 32]
 keys = st.frozensets(st.sampled_from(KEYS))
 looks = st.builds(
-    lambda safe, final, replaced, unspent: Sighting(
+    lambda safe, final, replaced, unspent: Observation(
         Head(20, b"\x01" * 32, 40), safe, final, 40, 1, {}, replaced, unspent=unspent
     ),
     heights,
@@ -241,8 +241,8 @@ looks = st.builds(
     first=looks, second=st.none() | looks, blocks=st.tuples(st.integers(0, 20), st.integers(0, 20)), word=st.booleans()
 )
 def test_nothing_is_taken_back_or_settled_that_the_second_look_does_not_confirm(
-    first: Sighting,
-    second: Sighting | None,
+    first: Observation,
+    second: Observation | None,
     blocks: tuple[int, int],
     word: bool,  # noqa: FBT001
 ) -> None:
@@ -485,10 +485,10 @@ def test_whoever_looked_no_further_than_before_a_nonce_was_used_proves_nothing_b
         by = stage.store.taken(stage.topup.id)[attempt.id].block_number
         assert by is not None
 
-        async def fate(*_: object) -> Fate:
-            return Fate(by - short, b"\x77" * 32, 1, flag=False, payers=frozenset(), witnesses=2)
+        async def payment_status(*_: object) -> ChargeStatus:
+            return ChargeStatus(by - short, b"\x77" * 32, 1, flag=False, payers=frozenset(), witnesses=2)
 
-        rail.fate = fate  # type: ignore[method-assign, assignment]
+        rail.payment_status = payment_status  # type: ignore[method-assign, assignment]
         for _ in range(6):
             await stage.step()
         assert (stage.topup.state is State.FAILED) == (short == 0)
@@ -516,7 +516,7 @@ def test_a_block_that_was_replaced_shows_no_nonce_used_for_ever(
             return Spent(there if number == there.number else Head(number, b"\x77" * 32, 2), final, 1)
 
         rail.spent = spent  # type: ignore[method-assign, assignment]
-        at = Sighting(Head(90, b"\x77" * 32, 2), 80, 80, 2, 1, {}, frozenset())
+        at = Observation(Head(90, b"\x77" * 32, 2), 80, 80, 2, 1, {}, frozenset())
         got = await foreign_nonce.contest(rail, stage.store, topup, at, [attempt], world.clock.now_ms())
         assert got.gone == ({attempt.place} if final and same else frozenset())
         after = stage.store.taken(topup.id)[attempt.id]

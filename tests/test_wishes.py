@@ -248,11 +248,11 @@ class Handover(RuleBasedStateMachine):
     @invariant()
     def one_purchase(self) -> None:
         """However it came: one top-up of the wish is alive, and after a 4 none, and nobody has the wish in hand."""
-        alive = [t for t in self.asker.latest(ACCOUNT, 100) if t.state is not State.DROPPED]
-        assert len(alive) <= 1
+        may_still_pay = [t for t in self.asker.latest(ACCOUNT, 100) if t.state is not State.DROPPED]
+        assert len(may_still_pay) <= 1
         if self.said is Exit.LATER and self.number is not None:
             asked = self.asker.requested(self.number)
-            assert alive == []
+            assert may_still_pay == []
             assert asked.withdrawn or asked.outcome is not None
 
 

@@ -17,7 +17,7 @@ from tests.test_adversary import passes, say, story
 from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.domain.lifecycle import State
 from topup.domain.money import Asset, Usd, Usdc
-from topup.payment.config import Asked
+from topup.payment.config import PurchaseOrder
 from topup.sandbox import contracts
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling as selling_as
@@ -79,7 +79,7 @@ def test_the_packages_own_seller_is_paid(world: World, tmp_path: Path, version: 
     async def tell() -> None:
         with selling(world, version) as url:
             stage = Stage(world, tmp_path, world.clock, settings(url))
-            topup = await stage.until(State.DONE, asked=Asked(Usd.of(10)))
+            topup = await stage.until(State.DONE, asked=PurchaseOrder(Usd.of(10)))
             (payment,) = topup.out
             assert payment.plan.asset is Asset.USDC
             assert payment.inclusion is not None

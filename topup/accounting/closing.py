@@ -20,7 +20,7 @@ from topup.domain.money import EthPrice, Usd, Usdc, Wei
 USAGE = "expenses:usage"
 ELSEWHERE = "equity:bought-elsewhere"
 OPENING = "equity:opening-balance"
-MOVED = "equity:wallet-moved-elsewhere"
+PAD = "equity:wallet-moved-elsewhere"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Closed:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class BalanceAssertion:
     """What a wallet held of a commodity, in its smallest unit, after a final block; `at_ms` is the block's time."""
 
     chain_id: int
@@ -62,7 +62,7 @@ def wallet_due(last_ms: int, now_ms: int) -> bool:
     return now_ms // DAY_MS > last_ms // DAY_MS
 
 
-def wallet_entries(at: Checkpoint, booked: int, price_e8: int | None, *, first: bool) -> list[Entry]:
+def wallet_entries(at: BalanceAssertion, booked: int, price_e8: int | None, *, first: bool) -> list[Entry]:
     """Return what brings the wallet in the books to what it held, nothing where it is there.
 
     Args:
@@ -86,7 +86,7 @@ def wallet_entries(at: Checkpoint, booked: int, price_e8: int | None, *, first: 
             block_number=at.block,
             usd_value=value,
             price_source=source,
-            lines=(Line(WALLET, at.commodity, units), Line(OPENING if first else MOVED, at.commodity, -units)),
+            lines=(Line(WALLET, at.commodity, units), Line(OPENING if first else PAD, at.commodity, -units)),
         )
     ]
 

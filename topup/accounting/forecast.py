@@ -81,7 +81,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Purse:
+class WalletForecast:
     """What the wallet held after the newest top-up, above its reserve, and what one refill takes of it, network too."""
 
     spare: Wei
@@ -158,7 +158,7 @@ class Forecast:
     refills: Decimal | None
     network: Network | None
     larger: tuple[Larger, ...]
-    purse: Purse | None
+    purse: WalletForecast | None
     covered: Runway
     covered_busy: Runway
     day: Fraction | None
@@ -172,7 +172,7 @@ def draw(
     *,
     past: Sequence[Past],
     entries: Sequence[Entry],
-    purse: Purse | None,
+    purse: WalletForecast | None,
     now_ms: int,
 ) -> Forecast:
     """Look ahead from the newest reading.
@@ -233,7 +233,7 @@ def refill_amount(limits: Limits) -> Usd:
     return amount_due(Reading(limits.floor, Usd.of(0), 0), limits)
 
 
-def purse_of(topups: Sequence[TopUp], amount: Usd, reserve: Wei) -> Purse | None:
+def purse_of(topups: Sequence[TopUp], amount: Usd, reserve: Wei) -> WalletForecast | None:
     """Return what the wallet held after the newest top-up that looked at it, None when the ledger cannot tell.
 
     Args:
@@ -257,7 +257,7 @@ def purse_of(topups: Sequence[TopUp], amount: Usd, reserve: Wei) -> Purse | None
     price = ceil(Fraction(paid.spent.units) * Fraction(amount.amount) / Fraction(bought.amount.amount))
     refill = Wei(price) + paid.gas + paid.l1_fee
     at_ms = max((p.block_ms for p in after), default=looked.decided_ms)
-    return Purse(held - reserve, refill, at_ms) if refill.units else None
+    return WalletForecast(held - reserve, refill, at_ms) if refill.units else None
 
 
 def days_used(readings: Sequence[Reading]) -> list[Fraction | None]:

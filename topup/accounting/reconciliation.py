@@ -46,7 +46,7 @@ class Transfer:
 
 
 @dataclass(frozen=True)
-class Done:
+class WalletTransaction:
     """One transaction of the wallet in a final block.
 
     `raw` is what was signed, rebuilt and held against the hash; None when its kind is unknown here. `total` is what
@@ -77,7 +77,7 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Stray:
+class UnknownPayment:
     """A payment that a seller carried to the chain and that no top-up explains; `at_ms` is the time of its block."""
 
     chain_id: int
@@ -223,11 +223,11 @@ class Findings:
     """What the comparison found; all but `differences` is what --adopt takes over."""
 
     differences: list[Difference] = field(default_factory=list)
-    unknown: list[Done] = field(default_factory=list)
-    lost: list[tuple[TopUp, int, Done]] = field(default_factory=list)
-    approvals: list[Done] = field(default_factory=list)
+    unknown: list[WalletTransaction] = field(default_factory=list)
+    lost: list[tuple[TopUp, int, WalletTransaction]] = field(default_factory=list)
+    approvals: list[WalletTransaction] = field(default_factory=list)
     foreign: list[Adopted] = field(default_factory=list)
-    strays: list[Stray] = field(default_factory=list)
+    strays: list[UnknownPayment] = field(default_factory=list)
 
     def tell(self, what: What, detail: str, place: Place, topup_id: str | None = None) -> None:
         """Add a difference."""
@@ -286,7 +286,7 @@ def hold_against(
             found.tell(What.NOT_ON_CHAIN, detail, (nonce, attempt.tx_hash, told.block_number), topup.id)
 
 
-def sort(known: Known, done: Done, found: Findings) -> None:
+def sort(known: Known, done: WalletTransaction, found: Findings) -> None:
     """Say what a transaction is that the ledger does not hold, and whether it can be taken over."""
     if done.plan.kind is Kind.APPROVE:
         detail = f"an approval: the payment contract may take {done.plan.tokens}, by a transaction without a payment"
@@ -323,7 +323,7 @@ def sort(known: Known, done: Done, found: Findings) -> None:
         found.lost.append((topup, owner[1], done))
 
 
-def superseded(topup: TopUp | None, done: Done) -> bool:
+def superseded(topup: TopUp | None, done: WalletTransaction) -> bool:
     """Tell whether an unsent top-up was overtaken by a payment it knows nothing of.
 
     The copy of the ledger is older than that payment, which was most likely its own: it must not go on to pay.
@@ -331,7 +331,7 @@ def superseded(topup: TopUp | None, done: Done) -> bool:
     return topup is not None and topup.state in UNSENT and not topup.out and topup.decided_ms <= done.inclusion.block_ms
 
 
-def topup_of(topup_id: str, account: str, rail: str, wallet: bytes, done: Done) -> TopUp:
+def topup_of(topup_id: str, account: str, rail: str, wallet: bytes, done: WalletTransaction) -> TopUp:
     """Return the ended top-up as which a payment is taken over, stamped with its block's time so that caps see it.
 
     What it bought is unknown: its amount is all that was paid in dollars, fees included, so that no cap counts less.
@@ -360,7 +360,7 @@ def topup_of(topup_id: str, account: str, rail: str, wallet: bytes, done: Done) 
     )
 
 
-def entry_of(topup_id: str, done: Done) -> journal.Entry:
+def entry_of(topup_id: str, done: WalletTransaction) -> journal.Entry:
     """Book a payment that was taken over: what left as ever, its USDC to `equity:adopted`, balanced per commodity."""
     assert done.total is not None
     told = done.inclusion
@@ -382,7 +382,7 @@ def entry_of(topup_id: str, done: Done) -> journal.Entry:
     )
 
 
-def stray_entry(one: Stray) -> journal.Entry:
+def unknown_payment_entry(one: UnknownPayment) -> journal.Entry:
     """Book a payment that a seller carried and that was taken over; a fee that the network took of it is not known."""
     paid = Usdc(one.transfer.spent)
     return journal.Entry(
@@ -398,7 +398,7 @@ def stray_entry(one: Stray) -> journal.Entry:
     )
 
 
-def approval_entry(done: Done) -> journal.Entry:
+def approval_entry(done: WalletTransaction) -> journal.Entry:
     """Book an approval that was taken over: the network's part in ETH, and nothing else."""
     told = done.inclusion
     return journal.Entry(

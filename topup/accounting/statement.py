@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from topup.accounting.closing import ELSEWHERE, USAGE, Checkpoint
+from topup.accounting.closing import ELSEWHERE, USAGE, BalanceAssertion
 from topup.accounting.journal import (
     CREDITS,
     FEE_OPERATOR,
@@ -176,7 +176,7 @@ def draw(
     entries: Sequence[Entry],
     *,
     carried: Balances | None = None,
-    wallet: Sequence[tuple[Checkpoint, int]] = (),
+    wallet: Sequence[tuple[BalanceAssertion, int]] = (),
     wallets: Mapping[Entry, bytes] | None = None,
     reading: Reading | None,
     head: str | None,
@@ -246,7 +246,7 @@ def _differences(
     return said
 
 
-def _moved(wallet: Sequence[tuple[Checkpoint, int]]) -> list[str]:
+def _moved(wallet: Sequence[tuple[BalanceAssertion, int]]) -> list[str]:
     return [
         f"the wallet holds {amount(at.units, at.commodity):f} {at.commodity} on chain at block {at.block},"
         f" the books say {amount(booked, at.commodity):f}"

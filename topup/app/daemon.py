@@ -18,7 +18,7 @@ from topup.domain.credits import LASTING
 from topup.domain.errors import Exit, StoreFenced, TopupError
 from topup.domain.lifecycle import TopUp
 from topup.domain.policy import Why
-from topup.payment.config import Asked, Rest
+from topup.payment.config import PassResult, PurchaseOrder
 from topup.payment.cycle import Cycle
 from topup.ports.account import Clock, Sink
 from topup.ports.ledger import Requested, Store, Told
@@ -42,13 +42,13 @@ PASS_MS_MAX = 1_800_000
 
 
 @dataclass(frozen=True)
-class Heart:
+class SdNotify:
     """systemd's notification socket; silent when there is none."""
 
     address: str | None
 
     @classmethod
-    def of(cls, environ: Mapping[str, str]) -> Heart:
+    def of(cls, environ: Mapping[str, str]) -> SdNotify:
         """Read NOTIFY_SOCKET."""
         return cls(environ.get("NOTIFY_SOCKET"))
 
@@ -87,7 +87,7 @@ class Daemon:
         clock: Clock,
         sink: Sink,
         account: str,
-        heart: Heart,
+        heart: SdNotify,
         *,
         glance_s: int = GLANCE_S,
     ) -> None:
@@ -153,7 +153,7 @@ class Daemon:
         asked: Requested | None = None
         try:
             asked = self._take()
-            wish = Asked(asked.amount, asked.forced, asked.number) if asked is not None else None
+            wish = PurchaseOrder(asked.amount, asked.forced, asked.number) if asked is not None else None
             rest = await self._cycle.run(wish)
             self._defects = 0
             if asked is not None:
@@ -279,7 +279,7 @@ PASSING = frozenset(
 )
 
 
-def outcome_exit(rest: Rest, *, wanted: bool = False) -> Exit:
+def outcome_exit(rest: PassResult, *, wanted: bool = False) -> Exit:
     """Return the exit code for a pass that leaves nothing open; `wanted` when a person asked for a purchase."""
     match rest.outcome:
         case "done":

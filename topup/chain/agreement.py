@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from topup.chain.charge_status import Account, Unread
 from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted
 from topup.domain.money import Bps, Usdc, Wei
-from topup.domain.nonpayment import WITNESSES, Fate, More
+from topup.domain.nonpayment import WITNESSES, ChargeStatus, More
 from topup.domain.policy import Permission
-from topup.ports.chain import UNMEASURED, UNTRIED, Head, Holdings, Seen, Sighting, Simulation, Spent, Survey
+from topup.ports.chain import UNMEASURED, UNTRIED, Head, Holdings, Observation, Preflight, Seen, Simulation, Spent
 from topup.wire.clean import SENTENCE_MAX, joined
 
 if TYPE_CHECKING:
     from topup.chain.balances import Held
     from topup.chain.charge_status import Ends
-    from topup.chain.receipts import View
+    from topup.chain.receipts import ProviderObservation
 
 T = TypeVar("T")
 N = TypeVar("N", int, Wei, Usdc)
@@ -100,7 +100,7 @@ def kept(votes: Sequence[Vote[T]], amount: Callable[[T], N], quorum: int) -> N:
     return sorted(most.values())[quorum - 1]
 
 
-def survey(answers: Answers[Survey], quorum: int) -> Agreed[Survey]:
+def preflight_of(answers: Answers[Preflight], quorum: int) -> Agreed[Preflight]:
     """Join what a payment is planned on.
 
     Nonce and code are facts. Why each amount is taken in its direction:
@@ -130,7 +130,7 @@ def survey(answers: Answers[Survey], quorum: int) -> Agreed[Survey]:
     }
     quotes = {tier: reached(told, lambda q: q, quorum) for tier, told in offers.items() if owners(told) >= quorum}
     first = camp[0].value
-    agreed = Survey(
+    agreed = Preflight(
         head=_head(camp, lambda s: s.head, quorum),
         balance=reached(camp, lambda s: s.balance, quorum),
         nonce_latest=first.nonce_latest,
@@ -149,13 +149,13 @@ def survey(answers: Answers[Survey], quorum: int) -> Agreed[Survey]:
     return Agreed(agreed, joined(shown) if len(camp) < len(shown) else "")
 
 
-def _standing(survey: Survey) -> tuple[int, bool, bool] | None:
+def _standing(preflight: Preflight) -> tuple[int, bool, bool] | None:
     """Return what is a fact of an access key: its end, whether it was revoked, whether a limit is kept."""
-    told = survey.permission
+    told = preflight.permission
     return None if told is None else (told.expires_s, told.revoked, told.left is None)
 
 
-def _permission(camp: Sequence[Vote[Survey]], first: Permission, quorum: int) -> Permission:
+def _permission(camp: Sequence[Vote[Preflight]], first: Permission, quorum: int) -> Permission:
     told = [Vote(v.owner, v.name, v.value.permission) for v in camp if v.value.permission is not None]
     left = None if first.left is None else reached(told, lambda p: p.left or Usdc(0), quorum)
     return replace(first, left=left, ends_s=kept(told, lambda p: p.ends_s, quorum))
@@ -168,7 +168,7 @@ def _head(votes: Sequence[Vote[T]], head: Callable[[T], Head], quorum: int) -> H
     return max((vote.value for vote in there), key=lambda h: owners([v for v in there if v.value == h]))
 
 
-def _price(camp: Sequence[Vote[Survey]], quorum: int) -> int | None:
+def _price(camp: Sequence[Vote[Preflight]], quorum: int) -> int | None:
     if camp[0].value.price_e8 is None:
         return None
     low, high = (pick(vote.value.price_e8 or 0 for vote in camp) for pick in (min, max))
@@ -213,7 +213,7 @@ def simulation(answers: Answers[Simulation], quorum: int) -> Agreed[Simulation]:
     return Agreed(Simulation(gas, l1_fee, weakest), said)
 
 
-def sighting(answers: Answers[View], quorum: int) -> Agreed[Sighting]:
+def observation(answers: Answers[ProviderObservation], quorum: int) -> Agreed[Observation]:
     """Join looks: what enough show in the same place at the same cost is seen, and what they show as used is used.
 
     Heights are what enough reach.
@@ -223,16 +223,16 @@ def sighting(answers: Answers[View], quorum: int) -> Agreed[Sighting]:
     """
     votes = answers.votes
     showing = {
-        h: [Vote(v.owner, v.name, v.value.sighting.seen[h]) for v in votes if h in v.value.sighting.seen]
-        for h in {h for vote in votes for h in vote.value.sighting.seen}
+        h: [Vote(v.owner, v.name, v.value.observation.seen[h]) for v in votes if h in v.value.observation.seen]
+        for h in {h for vote in votes for h in vote.value.observation.seen}
     }
     seen = {h: _careful(camp) for h, told in showing.items() if (camp := agreeing(told, _place, quorum))}
-    marked = {h for vote in votes for h in vote.value.sighting.used}
+    marked = {h for vote in votes for h in vote.value.observation.used}
     recorded = votes[0].value.recorded
-    says_other = [(v, h) for v in votes for h in v.value.sighting.replaced]
+    says_other = [(v, h) for v in votes for h in v.value.observation.replaced]
     says_same = [(v, h) for v in votes for h in v.value.standing]
     replaced = {h for h in recorded if owners([v for v, other in says_other if other == h]) >= quorum}
-    says_unspent = [(v, h) for v in votes for h in v.value.sighting.unspent]
+    says_unspent = [(v, h) for v in votes for h in v.value.observation.unspent]
     unspent = {
         h for h in recorded.keys() - seen.keys() if owners([v for v, free in says_unspent if free == h]) >= quorum
     }
@@ -240,7 +240,7 @@ def sighting(answers: Answers[View], quorum: int) -> Agreed[Sighting]:
     standing = {
         h
         for h in recorded
-        if owners([v for v, same in says_same if same == h and h not in v.value.sighting.unspent]) >= quorum
+        if owners([v for v, same in says_same if same == h and h not in v.value.observation.unspent]) >= quorum
     }
     doubted = recorded.keys() - replaced - unspent - standing
     ends = [recorded[h] - 1 for h in doubted]
@@ -253,34 +253,37 @@ def sighting(answers: Answers[View], quorum: int) -> Agreed[Sighting]:
             f"{v.name} shows it in block {v.value.inclusion.block_number}: {v.value.reason or 'paid'}" for v in told
         ]
     # Its time tells that a deadline has passed, so it is no later than what enough of them say.
-    time_s = reached(votes, lambda v: v.sighting.head.timestamp_s, quorum)
-    agreed = Sighting(
-        head=replace(_head(votes, lambda v: v.sighting.head, quorum), timestamp_s=time_s),
+    time_s = reached(votes, lambda v: v.observation.head.timestamp_s, quorum)
+    agreed = Observation(
+        head=replace(_head(votes, lambda v: v.observation.head, quorum), timestamp_s=time_s),
         safe=_height(votes, lambda s: s.safe, quorum, ends),
         finalized=_height(votes, lambda s: s.finalized, quorum, ends),
         finalized_s=_height(votes, lambda s: s.finalized_s, quorum, []),
-        nonce_latest=reached(votes, lambda v: v.sighting.nonce_latest, quorum),
+        nonce_latest=reached(votes, lambda v: v.observation.nonce_latest, quorum),
         seen=seen,
         replaced=frozenset(replaced),
-        used=frozenset(h for h in marked if owners([v for v in votes if h in v.value.sighting.used]) >= quorum),
+        used=frozenset(h for h in marked if owners([v for v in votes if h in v.value.observation.used]) >= quorum),
         unspent=frozenset(unspent),
     )
     return Agreed(agreed, joined(dissent))
 
 
-def settled(answers: Answers[View], quorum: int) -> bool:
+def settled(answers: Answers[ProviderObservation], quorum: int) -> bool:
     """Tell whether a look may go on without those who have not answered: it takes nothing back, and nobody objects."""
-    agreed = sighting(answers, quorum)
-    shown = {h for vote in answers.votes for h in vote.value.sighting.seen}
+    agreed = observation(answers, quorum)
+    shown = {h for vote in answers.votes for h in vote.value.observation.seen}
     taken_back = agreed.value.replaced | agreed.value.unspent
     return not agreed.dissent and not taken_back and shown == agreed.value.seen.keys()
 
 
 def _height(
-    votes: Sequence[Vote[View]], height: Callable[[Sighting], int | None], quorum: int, ends: Sequence[int]
+    votes: Sequence[Vote[ProviderObservation]],
+    height: Callable[[Observation], int | None],
+    quorum: int,
+    ends: Sequence[int],
 ) -> int | None:
     """Return a height that enough reach, None when too few know one; never above any of `ends`."""
-    told = reached(votes, lambda v: -1 if (h := height(v.sighting)) is None else h, quorum)
+    told = reached(votes, lambda v: -1 if (h := height(v.observation)) is None else h, quorum)
     told = min(told, *ends) if ends else told
     return None if told < 0 else told
 
@@ -334,7 +337,7 @@ def read(answers: Answers[Account | Unread]) -> Agreed[Answers[Account]] | More:
     return Agreed(Answers(whole), dissent)
 
 
-def fate(answers: Answers[Account]) -> Fate:
+def payment_status(answers: Answers[Account]) -> ChargeStatus:
     """Join what providers say of a charge, word for word.
 
     Raises:
@@ -350,7 +353,7 @@ def fate(answers: Answers[Account]) -> Fate:
         )
         raise Disagreement("what became of a charge", joined(list(shown), SAID_MAX))
     at = told.final
-    return Fate(at.number, at.hash, at.timestamp_s, told.flag, told.payers, owners(votes))
+    return ChargeStatus(at.number, at.hash, at.timestamp_s, told.flag, told.payers, owners(votes))
 
 
 def spent(answers: Answers[Spent], quorum: int) -> Spent:

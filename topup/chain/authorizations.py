@@ -17,13 +17,13 @@ from topup.chain.charge_status import Account, Unread, looked, past, still
 from topup.chain.contracts import encode
 from topup.chain.control import Uncontrolled, control
 from topup.chain.preflight import call, head, right_chain
-from topup.chain.receipts import HEADS, View, height, safe_height
+from topup.chain.receipts import HEADS, ProviderObservation, height, safe_height
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhex, unhexed
 from topup.chain.search import Search, Sought, alone
 from topup.domain.errors import ChainUnknown
 from topup.domain.lifecycle import NO_TOKENS, Inclusion
 from topup.domain.money import Usdc, Wei
-from topup.ports.chain import UNMEASURED, Head, Seen, Sighting, Trace
+from topup.ports.chain import UNMEASURED, AuthorizationUse, Head, Observation, Seen
 
 # keccak256 of Transfer(address,address,uint256), ERC-20; the two addresses are indexed.
 TRANSFER: Final = bytes.fromhex("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef")
@@ -31,56 +31,56 @@ TRANSFER: Final = bytes.fromhex("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11
 PRICES_PER_UNIT: Final = 10**12
 # What only a log shows is looked for in the last minute's blocks again.
 AGAIN: Final = 120
-Traced = tuple[Trace, Inclusion | None]
+Traced = tuple[AuthorizationUse, Inclusion | None]
 
 
-async def look(rpc: Rpc, chain_id: int, traces: Sequence[Traced], search: Search | None = None) -> View:
+async def look(rpc: Rpc, chain_id: int, uses: Sequence[Traced], search: Search | None = None) -> ProviderObservation:
     """Look for the use of these authorizations: one request, and more where one of them shows that it was used.
 
     Raises:
         WrongChain: the provider speaks for another chain.
         ChainUnknown: the newest block, every receipt, or what a receipt holds could not be read.
     """
-    recorded = {trace.key: told for trace, told in traces if told is not None}
-    named = [trace for trace, _ in traces if trace.hash is not None]
-    marked = [trace for trace, _ in traces if trace.mark is not None]
+    recorded = {use.key: told for use, told in uses if told is not None}
+    named = [use for use, _ in uses if use.hash is not None]
+    marked = [use for use, _ in uses if use.mark is not None]
     queries: list[Query] = [
         ("eth_chainId", []),
         *HEADS,
-        *(mark(trace, "latest") for trace in marked),
-        *(_receipt(trace.hash or b"") for trace in named),
+        *(mark(use, "latest") for use in marked),
+        *(_receipt(use.hash or b"") for use in named),
         *(("eth_getBlockByNumber", [hex(told.block_number), False]) for told in recorded.values()),
     ]
     spoken, newest, safe, final, *rest = await rpc.batch(queries)
     right_chain(rpc, spoken, chain_id)
     now, answers = head(known(newest, "the newest block")), iter(rest)
     end = _final(final, now)
-    marks = {trace.key: _word(next(answers)) for trace in marked}
-    receipts = {trace.key: next(answers) for trace in named}
+    marks = {use.key: _word(next(answers)) for use in marked}
+    receipts = {use.key: next(answers) for use in named}
     blocks: dict[bytes, Answer] = {key: next(answers) for key in recorded}
     if receipts and all(isinstance(answer, RpcError) for answer in receipts.values()):
         known(next(iter(receipts.values())), "a receipt")
     found: list[_Place] = []
-    for trace, _ in traces:
-        if trace.hash is not None:
-            found += _named(trace, receipts[trace.key])
-        elif marks.get(trace.key) != 0:  # while its mark is zero there is no log to look for
-            found += await _carried(rpc, trace, end, now, search or alone(chain_id))
+    for use, _ in uses:
+        if use.hash is not None:
+            found += _named(use, receipts[use.key])
+        elif marks.get(use.key) != 0:  # while its mark is zero there is no log to look for
+            found += await _carried(rpc, use, end, now, search or alone(chain_id))
     there = {key: unhexed(block.get("hash")) for key, block in blocks.items() if isinstance(block, dict)}
     standing = frozenset(key for key, shown in there.items() if shown == recorded[key].block_hash)
     seen = await _weighed(rpc, found)
     doubted = [
-        trace
-        for trace, told in traces
-        if told is not None and trace.key not in seen and told.block_number < now.number and marks.get(trace.key) == 0
+        use
+        for use, told in uses
+        if told is not None and use.key not in seen and told.block_number < now.number and marks.get(use.key) == 0
     ]
     unheld = {
-        trace.key
-        for trace, told in traces
-        if told is not None and trace.mark is None and trace.key in standing - seen.keys()
-        if told.block_number < now.number and _lacks(blocks[trace.key], told.tx_hash)
+        use.key
+        for use, told in uses
+        if told is not None and use.mark is None and use.key in standing - seen.keys()
+        if told.block_number < now.number and _lacks(blocks[use.key], told.tx_hash)
     }
-    sighting = Sighting(
+    observation = Observation(
         head=now,
         safe=safe_height(safe, final),
         finalized=height(final),
@@ -91,10 +91,12 @@ async def look(rpc: Rpc, chain_id: int, traces: Sequence[Traced], search: Search
         used=frozenset(key for key, word in marks.items() if word),
         unspent=await _unspent(rpc, doubted, now) | unheld,
     )
-    return View(sighting, {key: told.block_number for key, told in recorded.items()}, standing)
+    return ProviderObservation(observation, {key: told.block_number for key, told in recorded.items()}, standing)
 
 
-async def account(rpc: Rpc, chain_id: int, trace: Trace, final: int, search: Search | None = None) -> Account | Unread:
+async def account(
+    rpc: Rpc, chain_id: int, use: AuthorizationUse, final: int, search: Search | None = None
+) -> Account | Unread:
     """Read what became of an authorization, through a provider that is past the final block `final`.
 
     Raises:
@@ -105,35 +107,35 @@ async def account(rpc: Rpc, chain_id: int, trace: Trace, final: int, search: Sea
     search = search or alone(chain_id)
     # Where only a log shows it, it has to be known before that logs are there; what was read earlier does not count.
     try:
-        shown = await control(rpc, at, trace.ends_s, search.may) if trace.mark is None else b""
+        shown = await control(rpc, at, use.ends_s, search.may) if use.mark is None else b""
     except Uncontrolled as error:
         return Unread(newest, at.number, over=str(error))
-    piece = await looked(search, rpc, _sought(trace, over=trace.mark is None), at, newest)
+    piece = await looked(search, rpc, _sought(use, over=use.mark is None), at, newest)
     if isinstance(piece, Unread):
         return piece
     payers = {tx_hash for tx_hash, _ in piece.carriers}
     last: Query = ("eth_getBlockByNumber", [hex(at.number), False])
-    if trace.mark is None:
+    if use.mark is None:
         still(rpc, (await rpc.batch([last]))[0], at)
         return Account(newest, at, flag=False, payers=frozenset(payers), control=shown)
     # The mark is read last, however long the logs took; and the final block once more.
-    asked = [_receipt(trace.hash)] if trace.hash is not None else []
-    marked, again, *receipts = await rpc.batch([mark(trace, hex(newest.number)), last, *asked])
+    asked = [_receipt(use.hash)] if use.hash is not None else []
+    marked, again, *receipts = await rpc.batch([mark(use, hex(newest.number)), last, *asked])
     still(rpc, again, at)
-    if trace.hash is not None and known(receipts[0], "the receipt") is not None and _succeeded(receipts[0]):
-        payers.add(trace.hash)
+    if use.hash is not None and known(receipts[0], "the receipt") is not None and _succeeded(receipts[0]):
+        payers.add(use.hash)
     return Account(newest, at, known_word(marked, "an authorization's mark") != 0, frozenset(payers))
 
 
-async def _unspent(rpc: Rpc, doubted: Sequence[Trace], at: Head) -> frozenset[bytes]:
+async def _unspent(rpc: Rpc, doubted: Sequence[AuthorizationUse], at: Head) -> frozenset[bytes]:
     """Return which of these authorizations bear no mark at the end of block `at`; both are asked of one block."""
     if not doubted:
         return frozenset()
-    asked = (mark(trace, hex(at.number)) for trace in doubted)
+    asked = (mark(use, hex(at.number)) for use in doubted)
     block, *marks = await rpc.batch([("eth_getBlockByNumber", [hex(at.number), False]), *asked])
     if not isinstance(block, dict) or head(block) != at:
         return frozenset()
-    return frozenset(trace.key for trace, word in zip(doubted, marks, strict=True) if _word(word) == 0)
+    return frozenset(use.key for use, word in zip(doubted, marks, strict=True) if _word(word) == 0)
 
 
 # -- where it was used ------------------------------------------------------------------------------------------
@@ -143,59 +145,59 @@ async def _unspent(rpc: Rpc, doubted: Sequence[Trace], at: Head) -> frozenset[by
 class _Place:
     """A transaction that carries a trace, and how many do."""
 
-    trace: Trace
+    use: AuthorizationUse
     tx_hash: bytes
     number: int
     carriers: int = 1
 
 
-def _named(trace: Trace, receipt: Answer) -> list[_Place]:
+def _named(use: AuthorizationUse, receipt: Answer) -> list[_Place]:
     """Return where the transaction stands whose hash was known before it was sent; one that fails is not seen."""
-    if trace.hash is None or not isinstance(receipt, dict) or not receipt.get("blockHash"):
+    if use.hash is None or not isinstance(receipt, dict) or not receipt.get("blockHash"):
         return []
-    return [_Place(trace, trace.hash, count(receipt.get("blockNumber"), "the receipt's block"))]
+    return [_Place(use, use.hash, count(receipt.get("blockNumber"), "the receipt's block"))]
 
 
-async def _carried(rpc: Rpc, trace: Trace, final: Head | None, newest: Head, search: Search) -> list[_Place]:
+async def _carried(rpc: Rpc, use: AuthorizationUse, final: Head | None, newest: Head, search: Search) -> list[_Place]:
     """Return the first transaction that carries the log; a part of the chain that cannot be read hides all of it.
 
     So does one that has not been read yet: the next look goes on there. What no mark shows used is looked for anew once
     its time is over and logs of it are known to be there: before that, they may have been behind.
     """
-    over = trace.mark is None and final is not None and final.timestamp_s > trace.ends_s
+    over = use.mark is None and final is not None and final.timestamp_s > use.ends_s
     try:
         if over and final is not None:
             try:
-                await control(rpc, final, trace.ends_s, search.may)
+                await control(rpc, final, use.ends_s, search.may)
             except ChainUnknown:
                 over = False
-        piece = await search.through(rpc, _sought(trace, over=over), final, newest)
+        piece = await search.through(rpc, _sought(use, over=over), final, newest)
     except ChainUnknown:
         return []
     if piece.last < newest.number:
         return []
-    return [_Place(trace, tx_hash, number, len(piece.carriers)) for tx_hash, number in piece.carriers[:1]]
+    return [_Place(use, tx_hash, number, len(piece.carriers)) for tx_hash, number in piece.carriers[:1]]
 
 
-def over_subject(trace: Trace) -> bytes:
+def over_subject(use: AuthorizationUse) -> bytes:
     """Return under which name is looked for what no mark shows used, once its time is over."""
-    return b"over" + trace.log[0] + trace.key
+    return b"over" + use.log[0] + use.key
 
 
-def _sought(trace: Trace, *, over: bool = False) -> Sought:
+def _sought(use: AuthorizationUse, *, over: bool = False) -> Sought:
     """Return what is looked for; apart from it where its time is over, so that what was read before is read again."""
-    address, topics = trace.log
+    address, topics = use.log
     wanted = {"address": "0x" + address.hex(), "topics": [None if t is None else "0x" + t.hex() for t in topics]}
 
     def carrier(log: Any, first: int, last: int) -> tuple[bytes, int]:
         (one,) = _listed([log])
         number = count(one.get("blockNumber"), "a log's block")
-        if one.get("removed") or not _is(one, *trace.log) or not first <= number <= last:
+        if one.get("removed") or not _is(one, *use.log) or not first <= number <= last:
             raise ChainUnknown("a log was not asked for")
         return unhex(one.get("transactionHash"), "a log's transaction", 32), number
 
-    again = AGAIN if trace.mark is None and not over else 0
-    return Sought(over_subject(trace) if over else address + trace.key, wanted, trace.since, carrier, again)
+    again = AGAIN if use.mark is None and not over else 0
+    return Sought(over_subject(use) if over else address + use.key, wanted, use.since, carrier, again)
 
 
 # -- what it did there ------------------------------------------------------------------------------------------
@@ -207,7 +209,7 @@ async def _weighed(rpc: Rpc, places: Sequence[_Place]) -> dict[bytes, Seen]:
         return {}
     queries: list[Query] = []
     for place in places:
-        token, sender = place.trace.token, place.trace.sender
+        token, sender = place.use.token, place.use.sender
         queries += [
             _receipt(place.tx_hash),
             ("eth_getBlockByNumber", [hex(place.number), False]),
@@ -215,33 +217,33 @@ async def _weighed(rpc: Rpc, places: Sequence[_Place]) -> dict[bytes, Seen]:
             balance(token, sender, hex(place.number)),
         ]
     answers = await rpc.batch(queries)
-    weighed = ((p.trace.key, _weigh(p, *answers[4 * n : 4 * n + 4])) for n, p in enumerate(places))
+    weighed = ((p.use.key, _weigh(p, *answers[4 * n : 4 * n + 4])) for n, p in enumerate(places))
     return {key: seen for key, seen in weighed if seen is not None}
 
 
 def _weigh(place: _Place, receipt: Answer, block: Answer, before: Answer, after: Answer) -> Seen | None:
-    trace = place.trace
+    use = place.use
     if not isinstance(receipt, dict) or unhexed(receipt.get("transactionHash")) != place.tx_hash:
         return None
     if not isinstance(block, dict) or unhexed(block.get("hash")) != unhexed(receipt.get("blockHash")):
         return None  # not canonical at this height, or this provider does not know it yet
     at, success = head(block), _succeeded(receipt)
-    if at.number < trace.since or (trace.hash is None and not success):
+    if at.number < use.since or (use.hash is None and not success):
         return None  # no use can be that old, and what failed has emitted nothing
     logs = _listed(receipt.get("logs"))
-    uses = sum(_is(log, *trace.log) for log in logs)
-    transfers = sum(_moves(log, trace) for log in logs)
+    uses = sum(_is(log, *use.log) for log in logs)
+    transfers = sum(_moves(log, use) for log in logs)
     trusted = not success or (uses, transfers, place.carriers) == (1, 1, 1)
     moved = _moved(before, after)
-    sent = trace.tokens if success else NO_TOKENS
-    fee = _fee(receipt, trace, moved - sent if trusted and moved is not None else None)
+    sent = use.tokens if success else NO_TOKENS
+    fee = _fee(receipt, use, moved - sent if trusted and moved is not None else None)
     if trusted:
         tokens, why = (sent, "") if success else (sent, "reverted: it moved nothing, and was used up")
         check = _checked(moved, tokens + fee)
     else:
         # No transfer says what it took: whatever left beyond the fee, or else all that was authorized.
-        tokens, check = (trace.tokens, UNMEASURED) if moved is None else (moved - fee, "by the balance alone")
-        why = f"status 1 with {uses} logs of its use and {transfers} transfers of {trace.tokens.units} to the recipient"
+        tokens, check = (use.tokens, UNMEASURED) if moved is None else (moved - fee, "by the balance alone")
+        why = f"status 1 with {uses} logs of its use and {transfers} transfers of {use.tokens.units} to the recipient"
         why += f", and {place.carriers} transactions carry it" if place.carriers > 1 else ""
     inclusion = Inclusion(
         block_number=at.number,
@@ -260,13 +262,13 @@ def _weigh(place: _Place, receipt: Answer, block: Answer, before: Answer, after:
     return Seen(inclusion, why, check, trusted)
 
 
-def _moves(log: dict[str, Any], trace: Trace) -> bool:
+def _moves(log: dict[str, Any], use: AuthorizationUse) -> bool:
     """Tell whether this is the transfer that was authorized: token, sender, recipient and amount."""
-    parties = (TRANSFER, trace.sender.rjust(32, b"\0"), trace.recipient.rjust(32, b"\0"))
-    return _is(log, trace.token, parties) and unhexed(log.get("data")) == trace.tokens.units.to_bytes(32, "big")
+    parties = (TRANSFER, use.sender.rjust(32, b"\0"), use.recipient.rjust(32, b"\0"))
+    return _is(log, use.token, parties) and unhexed(log.get("data")) == use.tokens.units.to_bytes(32, "big")
 
 
-def _fee(receipt: dict[str, Any], trace: Trace, left: Usdc | None) -> Usdc:
+def _fee(receipt: dict[str, Any], use: AuthorizationUse, left: Usdc | None) -> Usdc:
     """Return what the network took of the wallet's tokens, rounded up to the token's unit as the chain does.
 
     Where the receipt does not say its price it is `left`: what the wallet fell by beyond the transfer.
@@ -274,7 +276,7 @@ def _fee(receipt: dict[str, Any], trace: Trace, left: Usdc | None) -> Usdc:
     Raises:
         ChainUnknown: neither tells it.
     """
-    if not trace.pays_fee:
+    if not use.pays_fee:
         return NO_TOKENS
     if receipt.get("effectiveGasPrice") is None and left is not None and left >= NO_TOKENS:
         return left
@@ -304,10 +306,10 @@ def _lacks(block: Answer, tx_hash: bytes) -> bool:
 # -- questions and answers --------------------------------------------------------------------------------------
 
 
-def mark(trace: Trace, at: str) -> Query:
+def mark(use: AuthorizationUse, at: str) -> Query:
     """Ask for the word that is not zero once this authorization is used."""
-    assert trace.mark is not None
-    return call(*trace.mark, at)
+    assert use.mark is not None
+    return call(*use.mark, at)
 
 
 def balance(token: bytes, holder: bytes, at: str) -> Query:

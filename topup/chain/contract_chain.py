@@ -19,8 +19,8 @@ from topup.domain.charge import Charge, Verified
 from topup.domain.errors import ChainUnknown
 from topup.domain.lifecycle import Attempt
 from topup.domain.money import Asset, Usdc, Wei
-from topup.domain.nonpayment import Fate, More
-from topup.ports.chain import Call, Head, Holdings, Sent, Sighting, Simulation, Spent, Survey
+from topup.domain.nonpayment import ChargeStatus, More
+from topup.ports.chain import Call, Head, Holdings, Observation, Preflight, Sent, Simulation, Spent
 
 
 class EvmChain(Quorum):
@@ -32,17 +32,17 @@ class EvmChain(Quorum):
         self._profile = profile
         self._hand: Hand = plainly
 
-    async def survey(self, wallet: bytes, total: Usdc, contract: bytes, *, pay_with: Asset = Asset.ETH) -> Survey:
+    async def preflight(self, wallet: bytes, total: Usdc, contract: bytes, *, pay_with: Asset = Asset.ETH) -> Preflight:
         """Read all a payment is planned on, in one batch of each provider."""
         from topup.chain.submission import submit  # loaded here, so that what is signed leaves at once
 
         self._hand = submit
         answers = await self._providers.ask(
-            lambda rpc: preflight.survey(rpc, self._profile, wallet, total, contract, pay_with),
+            lambda rpc: preflight.preflight_of(rpc, self._profile, wallet, total, contract, pay_with),
             lambda found: found.head,
-            enough=lambda said: agreement.survey(said, self._providers.quorum),
+            enough=lambda said: agreement.preflight_of(said, self._providers.quorum),
         )
-        told = self._told("wallet or contract", lambda: agreement.survey(answers, self._providers.quorum))
+        told = self._told("wallet or contract", lambda: agreement.preflight_of(answers, self._providers.quorum))
         return replace(told, head=await self._standing(told.head, answers.votes))
 
     def payment(self, verified: Verified, tier: int, value: Wei, wallet: bytes) -> Call:
@@ -72,14 +72,16 @@ class EvmChain(Quorum):
         """Hand signed bytes to every provider once, also to those that were set aside."""
         return await broadcast(self._providers.rpcs, raw, tx_hash, self._hand)
 
-    async def look(self, wallet: bytes, attempts: Sequence[tuple[Attempt, Charge]], *, every: bool = False) -> Sighting:
+    async def look(
+        self, wallet: bytes, attempts: Sequence[tuple[Attempt, Charge]], *, every: bool = False
+    ) -> Observation:
         """Look for these attempts in canonical blocks; with `every`, through all, and two where two are configured."""
         chain_id = self._chain_id
         return await self._seen(
             "a payment's block", lambda rpc: receipts.look(rpc, chain_id, wallet, attempts), every=every
         )
 
-    async def fate(self, demand: Charge, since: int) -> Fate | More:
+    async def payment_status(self, demand: Charge, since: int) -> ChargeStatus | More:
         """Ask every provider whether a charge was ever paid: first how far the chain is final, then on that block."""
         chain_id, every, search = self._chain_id, self._providers, self._search
         final = await self._final()
@@ -93,7 +95,7 @@ class EvmChain(Quorum):
         read = agreement.read(answers)
         if isinstance(read, More):
             return read
-        return self._told("what became of a charge", lambda: Agreed(agreement.fate(read.value), read.dissent))
+        return self._told("what became of a charge", lambda: Agreed(agreement.payment_status(read.value), read.dissent))
 
     async def spent(self, wallet: bytes, number: int) -> Spent:
         """Ask every provider how many transactions a wallet had sent by the end of a block, and whether it is final."""

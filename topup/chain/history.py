@@ -14,7 +14,7 @@ from eth_keys.datatypes import Signature
 from eth_keys.exceptions import BadSignature, ValidationError
 from eth_utils.crypto import keccak
 
-from topup.accounting.reconciliation import Done
+from topup.accounting.reconciliation import WalletTransaction
 from topup.chain.contracts import transferred
 from topup.chain.fees import paid_per_gas
 from topup.chain.preflight import head, right_chain
@@ -45,7 +45,7 @@ INTENT: Final = "(uint256,uint256,address,address,address,uint256,bytes16,addres
 SWAP: Final = keccak(text=f"swapAndTransferUniswapV3Native({INTENT},uint24)")[:4]
 PRE_APPROVED: Final = keccak(text=f"transferTokenPreApproved({INTENT})")[:4]
 APPROVE: Final = keccak(text="approve(address,uint256)")[:4]
-MOVED: Final = keccak(text="Transfer(address,address,uint256)")
+TRANSFER_TOPIC: Final = keccak(text="Transfer(address,address,uint256)")
 # What the contract calls ETH where it names a currency.
 NATIVE: Final = bytes(20)
 
@@ -169,7 +169,9 @@ async def hash_at_nonce(rpc: Rpc, wallet: bytes, nonce: int, number: int) -> byt
     return None
 
 
-async def transaction(rpc: Rpc, profile: Profile, tx_hash: bytes, wallet: bytes, final: int) -> Done | None:
+async def transaction(
+    rpc: Rpc, profile: Profile, tx_hash: bytes, wallet: bytes, final: int
+) -> WalletTransaction | None:
     """Read one transaction of the wallet in full; None when no canonical block up to `final` holds it.
 
     Raises:
@@ -215,7 +217,7 @@ def _done(
     tx_hash: bytes,
     parties: tuple[bytes, Profile],
     costs: tuple[Wei, Answer, Answer],
-) -> Done:
+) -> WalletTransaction:
     """Read what it did; `costs` are its gas, and the wallet's balances before and after."""
     (wallet, profile), (gas, *balances) = parties, costs
     events = [e for e in transferred(receipt, profile.contract) if bytes.fromhex(e["sender"][2:]) == wallet]
@@ -254,7 +256,7 @@ def _done(
     )
     inclusion = Inclusion(at.number, at.hash, at.timestamp_s * 1000, success, gas, l1_fee, spent, tokens=tokens)
     intent, total = (paid.intent, paid.total) if paid is not None else (None, None)
-    return Done(plan, tx_hash, _signed(told, tx_hash, wallet), inclusion, intent, total, len(events))
+    return WalletTransaction(plan, tx_hash, _signed(told, tx_hash, wallet), inclusion, intent, total, len(events))
 
 
 @dataclass(frozen=True)
@@ -313,7 +315,7 @@ def _tokens_out(receipt: dict[str, Any], currency: bytes, wallet: bytes) -> Usdc
     Raises:
         ChainUnknown: its logs cannot be read.
     """
-    wanted = ["0x" + MOVED.hex(), "0x" + wallet.rjust(32, b"\0").hex()]
+    wanted = ["0x" + TRANSFER_TOPIC.hex(), "0x" + wallet.rjust(32, b"\0").hex()]
     out = 0
     for log in receipt["logs"]:
         topics = log.get("topics")

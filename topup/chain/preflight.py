@@ -15,7 +15,7 @@ from topup.chain.reverts import decoded
 from topup.chain.rpc import Answer, Nonsense, Query, Rpc, RpcError, count, known, quantity, reverted, unhex
 from topup.domain.errors import ChainUnknown, PaymentForbidden, WrongChain
 from topup.domain.money import Asset, Usdc, Wei
-from topup.ports.chain import Head, Survey
+from topup.ports.chain import Head, Preflight
 
 ROUND = ["uint80", "int256", "uint256", "uint256", "uint80"]
 # What a survey says of itself where nobody could tell what waits for a block.
@@ -34,9 +34,9 @@ def call(to: bytes, data: bytes, at: int | str) -> Query:
     return ("eth_call", [{"to": "0x" + to.hex(), "data": "0x" + data.hex()}, tag(at)])
 
 
-async def survey(
+async def preflight_of(
     rpc: Rpc, profile: Profile, wallet: bytes, total: Usdc, contract: bytes, pay_with: Asset = Asset.ETH
-) -> Survey:
+) -> Preflight:
     """Read everything in one request and judge what has to be judged before a price can be believed.
 
     Raises:
@@ -78,7 +78,7 @@ async def survey(
         _sequencer(next(rounds), profile, block)
     nonce = count(known(answers[3], "the nonce"), "the nonce", bare=True)
     pending, doubt = _pending(answers[4], nonce)
-    return Survey(
+    return Preflight(
         head=block,
         balance=Wei(quantity(known(answers[2], "the balance"), "the balance", bare=True)),
         nonce_latest=nonce,

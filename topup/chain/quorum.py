@@ -10,11 +10,11 @@ from topup.chain.agreement import Agreed, Answers, Disagreement, Vote
 from topup.chain.charge_status import ends
 from topup.chain.preflight import block_at
 from topup.chain.providers import Providers
-from topup.chain.receipts import View
+from topup.chain.receipts import ProviderObservation
 from topup.chain.rpc import Rpc
 from topup.chain.search import Search
 from topup.domain.errors import ChainUnknown
-from topup.ports.chain import Head, Sighting, Survey
+from topup.ports.chain import Head, Observation, Preflight
 
 T = TypeVar("T")
 
@@ -43,14 +43,16 @@ class Quorum:
         """Return how many HTTP requests were made so far."""
         return sum(rpc.requests for rpc in self._providers.rpcs)
 
-    async def _seen(self, about: str, ask: Callable[[Rpc], Awaitable[View]], *, every: bool) -> Sighting:
+    async def _seen(
+        self, about: str, ask: Callable[[Rpc], Awaitable[ProviderObservation]], *, every: bool
+    ) -> Observation:
         """Look in canonical blocks; with `every`, through all, and two where two are configured."""
         needed = self._providers.quorum
         early = None if every else lambda said: agreement.settled(said, needed)
-        answers = await self._providers.ask(ask, lambda view: view.sighting.head, every=every, enough=early)
+        answers = await self._providers.ask(ask, lambda view: view.observation.head, every=every, enough=early)
         if every:
             needed = self._enough(answers)
-        return self._told(about, lambda: agreement.sighting(answers, needed))
+        return self._told(about, lambda: agreement.observation(answers, needed))
 
     def _enough(self, answers: Answers[T]) -> int:
         """Return how many have to say the same where something ends by it: two where two are configured.
@@ -63,7 +65,7 @@ class Quorum:
             raise ChainUnknown(f"{needed} independent providers are needed, {answered} answered")
         return needed
 
-    async def _standing(self, head: Head, votes: Sequence[Vote[Survey]]) -> Head:
+    async def _standing(self, head: Head, votes: Sequence[Vote[Preflight]]) -> Head:
         """Return the block that enough providers have at this height: what is planned on it has to be run on it.
 
         Their newest blocks may be a few apart, and who is alone at a height may name a block that nobody has.

@@ -21,7 +21,7 @@ from topup.domain.charge import Charge
 from topup.domain.errors import ChainUnknown, Reverted
 from topup.domain.lifecycle import NO_TOKENS, Attempt, Inclusion, Kind, Plan
 from topup.domain.money import Asset, Usdc, Wei
-from topup.ports.chain import UNMEASURED, Head, Seen, Sighting
+from topup.ports.chain import UNMEASURED, Head, Observation, Seen
 
 # A payment may stand below the block it was planned on, once that block was replaced: two hours of Base's blocks, below
 # anything that was not final then.
@@ -33,13 +33,13 @@ HEADS: Final[tuple[Query, ...]] = tuple(
 
 
 @dataclass(frozen=True)
-class View:
+class ProviderObservation:
     """What one provider shows; `standing` are the hashes whose recorded block it still has at its height.
 
     `recorded` holds the block numbers of all hashes that were recorded before.
     """
 
-    sighting: Sighting
+    observation: Observation
     recorded: dict[bytes, int]
     standing: frozenset[bytes]
 
@@ -47,7 +47,7 @@ class View:
 Sought = tuple[Attempt, Charge]
 
 
-async def look(rpc: Rpc, chain_id: int, wallet: bytes, attempts: Sequence[Sought]) -> View:
+async def look(rpc: Rpc, chain_id: int, wallet: bytes, attempts: Sequence[Sought]) -> ProviderObservation:
     """Look for these attempts: one request, and a second one when a receipt turned up.
 
     Raises:
@@ -88,7 +88,7 @@ async def look(rpc: Rpc, chain_id: int, wallet: bytes, attempts: Sequence[Sought
         and recorded[a.hash].block_number < now.number
         and next_nonce <= a.plan.nonce
     }
-    sighting = Sighting(
+    observation = Observation(
         head=now,
         safe=safe_height(safe, final),
         finalized=height(final),
@@ -98,7 +98,7 @@ async def look(rpc: Rpc, chain_id: int, wallet: bytes, attempts: Sequence[Sought
         replaced=replaced,
         unspent=await _unspent(rpc, wallet, doubted, now),
     )
-    return View(sighting, {h: told.block_number for h, told in recorded.items()}, standing)
+    return ProviderObservation(observation, {h: told.block_number for h, told in recorded.items()}, standing)
 
 
 async def _unspent(rpc: Rpc, wallet: bytes, doubted: dict[bytes, int], at: Head) -> frozenset[bytes]:

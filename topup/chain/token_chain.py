@@ -23,8 +23,8 @@ from topup.chain.search import Search
 from topup.domain.dollars import DOLLARS, Dollar
 from topup.domain.errors import ChainUnknown, PaymentForbidden
 from topup.domain.money import Usdc, Wei
-from topup.domain.nonpayment import Fate, More
-from topup.ports.chain import Head, Holdings, Sighting, Simulation, Survey, Trace
+from topup.domain.nonpayment import ChargeStatus, More
+from topup.ports.chain import AuthorizationUse, Head, Holdings, Observation, Preflight, Simulation
 
 
 class AuthorizedChain(Quorum):
@@ -37,16 +37,16 @@ class AuthorizedChain(Quorum):
         super().__init__(chain_id, providers, search)
         self._dollar = dollar if dollar is not None else DOLLARS.get(chain_id)
 
-    async def survey(
-        self, wallet: bytes, token: bytes, traces: Sequence[Trace] = (), *, key: bytes | None = None
-    ) -> Survey:
+    async def preflight(
+        self, wallet: bytes, token: bytes, uses: Sequence[AuthorizationUse] = (), *, key: bytes | None = None
+    ) -> Preflight:
         """Read newest block, fees, the wallet's tokens and what `key` may spend of them, from each provider."""
         answers = await self._providers.ask(
-            lambda rpc: survey(rpc, self._chain_id, wallet, token, traces, key),
+            lambda rpc: preflight_of(rpc, self._chain_id, wallet, token, uses, key),
             lambda found: found.head,
-            enough=lambda said: agreement.survey(said, self._providers.quorum),
+            enough=lambda said: agreement.preflight_of(said, self._providers.quorum),
         )
-        told = self._told("wallet or token", lambda: agreement.survey(answers, self._providers.quorum))
+        told = self._told("wallet or token", lambda: agreement.preflight_of(answers, self._providers.quorum))
         return replace(told, head=await self._standing(told.head, answers.votes))
 
     async def rehearse(self, wallet: bytes, token: bytes, paying: tuple[bytes, Usdc], at: Head) -> None:
@@ -57,33 +57,33 @@ class AuthorizedChain(Quorum):
         )
         self._told("dry run", lambda: agreement.simulation(answers, self._providers.quorum))
 
-    async def look(self, traces: Sequence[Traced], *, every: bool = False) -> Sighting:
+    async def look(self, uses: Sequence[Traced], *, every: bool = False) -> Observation:
         """Look for their use in canonical blocks; with `every`, through all, and two where two are configured."""
         chain_id, search = self._chain_id, self._search
         return await self._seen(
-            "the use of an authorization", lambda rpc: look(rpc, chain_id, traces, search), every=every
+            "the use of an authorization", lambda rpc: look(rpc, chain_id, uses, search), every=every
         )
 
-    async def fate(self, trace: Trace) -> Fate | More:
+    async def payment_status(self, use: AuthorizationUse) -> ChargeStatus | More:
         """Ask every provider whether it was ever used: first how far the chain is final, then on that block."""
         chain_id, every, search = self._chain_id, self._providers, self._search
         final = await self._final()
-        if trace.since > final:
-            raise ChainUnknown(f"the authorization was signed at block {trace.since}, beyond the final block {final}")
+        if use.since > final:
+            raise ChainUnknown(f"the authorization was signed at block {use.since}, beyond the final block {final}")
         answers = await every.ask(
-            lambda rpc: account(rpc, chain_id, trace, final, search), lambda said: said.newest, every=True
+            lambda rpc: account(rpc, chain_id, use, final, search), lambda said: said.newest, every=True
         )
         read = agreement.read(answers)
         if isinstance(read, More):
             return read
         try:
             return self._told(
-                "what became of an authorization", lambda: Agreed(agreement.fate(read.value), read.dissent)
+                "what became of an authorization", lambda: Agreed(agreement.payment_status(read.value), read.dissent)
             )
         except Disagreement:
             # Nothing but logs tells of what has no mark: whoever hid one may show it by now.
-            if trace.mark is None and search is not None:
-                search.forget(over_subject(trace))
+            if use.mark is None and search is not None:
+                search.forget(over_subject(use))
             raise
 
     async def holdings(self, wallet: bytes) -> Holdings:
@@ -129,9 +129,9 @@ async def rehearse(
     return Simulation(0, Wei(0), "eth_call")
 
 
-async def survey(
-    rpc: Rpc, chain_id: int, wallet: bytes, token: bytes, traces: Sequence[Trace], key: bytes | None = None
-) -> Survey:
+async def preflight_of(
+    rpc: Rpc, chain_id: int, wallet: bytes, token: bytes, uses: Sequence[AuthorizationUse], key: bytes | None = None
+) -> Preflight:
     """Read what a payment is planned on. The wallet sends nothing itself: its coin and nonces are not asked for.
 
     `key` is the access key that signs for the wallet, if one does.
@@ -142,7 +142,7 @@ async def survey(
         PaymentForbidden: one of these authorizations was used, or the token's address has no code.
     """
     by = () if key is None else queries(wallet, key, token)
-    marked = [trace for trace in traces if trace.mark is not None]
+    marked = [use for use in uses if use.mark is not None]
     spoken, newest, asked, code, held, *rest = await rpc.batch(
         [
             ("eth_chainId", []),
@@ -150,7 +150,7 @@ async def survey(
             tip_query(rpc),
             ("eth_getCode", ["0x" + token.hex(), "latest"]),
             balance(token, wallet, "latest"),
-            *(mark(trace, "latest") for trace in marked),
+            *(mark(use, "latest") for use in marked),
             *by,
         ]
     )
@@ -163,14 +163,14 @@ async def survey(
         raise PaymentForbidden(
             "no_code", f"there is no token at 0x{token.hex()} on chain {chain_id}", remedy="correct the token's address"
         )
-    for trace, answer in zip(marked, marks, strict=True):
+    for use, answer in zip(marked, marks, strict=True):
         if known_word(answer, "an authorization's mark"):
             raise PaymentForbidden(
                 "authorization_used",
-                f"the authorization 0x{trace.key.hex()} was used already",
+                f"the authorization 0x{use.key.hex()} was used already",
                 remedy="wait for its credits; where none come, a copy of this ledger has paid: `topup reconcile`",
             )
-    return Survey(
+    return Preflight(
         head=now,
         balance=Wei(0),
         nonce_latest=0,

@@ -33,9 +33,9 @@ from topup.domain.policy import (
     worst_spend,
 )
 from topup.ledger.store import SqliteStore
-from topup.payment.config import COINBASE, MPP, X402, Asked, Terms
+from topup.payment.config import COINBASE, MPP, X402, PurchaseOrder, Terms
 from topup.payment.cycle import Cycle
-from topup.ports.chain import Survey
+from topup.ports.chain import Preflight
 from topup.ports.rail import Rail
 from topup.wire.clock import SystemClock
 
@@ -53,7 +53,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Purse:
+class Funding:
     """Where the dollars lie that a rail pays with, and who tells of that chain.
 
     `said` is the setting that names the providers `urls`; `wanted` is how many of them have to agree, None for the
@@ -73,14 +73,14 @@ class Purse:
         return f"{plain(units.usdc)} {self.dollar.asset}"
 
 
-def purse(settings: Settings, rail: str) -> Purse:
+def funding(settings: Settings, rail: str) -> Funding:
     """Return what a rail pays with whose seller carries the payment to the chain."""
     c, r = settings.chain, settings.rails.mpp
     if rail == MPP:
         fee_max = Usd(r.network_fee_max_usd).usdc_down()
         dollar = TEMPO_DOLLARS[r.pay_with]
-        return Purse(rail, "Tempo", dollar, "rails.mpp.rpc_urls", r.rpc_urls, r.quorum, fee_max)
-    return Purse(rail, "Base", BASE_DOLLAR, "chain.rpc_urls", c.rpc_urls, c.quorum, NO_TOKENS)
+        return Funding(rail, "Tempo", dollar, "rails.mpp.rpc_urls", r.rpc_urls, r.quorum, fee_max)
+    return Funding(rail, "Base", BASE_DOLLAR, "chain.rpc_urls", c.rpc_urls, c.quorum, NO_TOKENS)
 
 
 def payer(settings: Settings) -> bytes | None:
@@ -149,7 +149,7 @@ class Quiet:
         """Take one event."""
 
 
-async def ask_and_decide(settings: Settings, wish: Asked) -> Result:
+async def ask_and_decide(settings: Settings, wish: PurchaseOrder) -> Result:
     """Read the account, apply the rules, and say what would be done; nothing is written or bought.
 
     In observe mode the rules are applied as if it were live, because the question is whether a top-up is due. In
@@ -168,7 +168,7 @@ async def ask_and_decide(settings: Settings, wish: Asked) -> Result:
         judge = (
             _payable(settings, total)
             if rail == COINBASE
-            else _payable_in_dollars(settings, purse(settings, rail), total)
+            else _payable_in_dollars(settings, funding(settings, rail), total)
         )
         forbidden, note = await judge
         notes.append(note)
@@ -177,7 +177,7 @@ async def ask_and_decide(settings: Settings, wish: Asked) -> Result:
     return _told(snapshot, decision, allowed, unfinished, notes, forbidden)
 
 
-async def _look(settings: Settings, wish: Asked) -> tuple[Snapshot, Decision, TopUp | None, str]:
+async def _look(settings: Settings, wish: PurchaseOrder) -> tuple[Snapshot, Decision, TopUp | None, str]:
     """Read and decide on a copy of the ledger, as if live; return also what is unfinished, and the next rail."""
     clock = SystemClock()
     client = assembly.api(settings, clock)
@@ -265,7 +265,7 @@ async def _payable(settings: Settings, total: Usdc) -> tuple[PaymentForbidden | 
         if wallet is None:
             return None, "no wallet is set, so the chain was not asked"
         chain = assembly.chain(settings, rpcs, SystemClock())
-        found = await chain.survey(
+        found = await chain.preflight(
             wallet, total, assembly.profile(settings).contract, pay_with=assembly.pay_with(settings)
         )
         plan = _rough_plan(settings, found, total)
@@ -291,7 +291,7 @@ async def _payable(settings: Settings, total: Usdc) -> tuple[PaymentForbidden | 
     return None, f"it would take at most {cost} and fees from a wallet of {held}; not simulated"
 
 
-async def _payable_in_dollars(settings: Settings, one: Purse, total: Usdc) -> tuple[PaymentForbidden | None, str]:
+async def _payable_in_dollars(settings: Settings, one: Funding, total: Usdc) -> tuple[PaymentForbidden | None, str]:
     """Hold the dearest offer that would be accepted against the dollars on the rail's chain, and the network's fee."""
     try:
         own = payer(settings)
@@ -310,7 +310,7 @@ async def _payable_in_dollars(settings: Settings, one: Purse, total: Usdc) -> tu
     return None, f"it would take at most {cost}{fee} from a wallet of {held} on {one.chain}; not simulated"
 
 
-async def dollars(settings: Settings, one: Purse, own: bytes) -> Survey:
+async def dollars(settings: Settings, one: Funding, own: bytes) -> Preflight:
     """Ask the rail's chain for its newest block, its fees, the dollars of an account, and what its access key may.
 
     Raises:
@@ -322,13 +322,13 @@ async def dollars(settings: Settings, one: Purse, own: bytes) -> Survey:
     try:
         agreeing = quorum(one.urls, one.wanted)
         chain = assembly.authorized(settings, rpcs, one.dollar, agreeing, SystemClock())
-        return await chain.survey(own, one.dollar.token, key=access_key(settings))
+        return await chain.preflight(own, one.dollar.token, key=access_key(settings))
     finally:
         for rpc in rpcs:
             await rpc.close()
 
 
-def network_fee(one: Purse, found: Survey) -> Usdc:
+def network_fee(one: Funding, found: Preflight) -> Usdc:
     """Return the most that the network would take of a payment now, as the rail plans it; nothing where others pay."""
     from topup.sellers.mpp import GAS_LIMIT, PRICES_PER_UNIT
 
@@ -337,7 +337,7 @@ def network_fee(one: Purse, found: Survey) -> Usdc:
     return Usdc(-(-(found.base_fee.units * 3 // 2 + found.tip.units) * GAS_LIMIT // PRICES_PER_UNIT))
 
 
-def _rough_authorization(one: Purse, found: Survey, total: Usdc) -> Plan:
+def _rough_authorization(one: Funding, found: Preflight, total: Usdc) -> Plan:
     none = Wei(0)
     return Plan(
         kind=Kind.PAY,
@@ -363,7 +363,7 @@ def _rough_authorization(one: Purse, found: Survey, total: Usdc) -> Plan:
     )
 
 
-def _rough_plan(settings: Settings, found: Survey, total: Usdc) -> Plan:
+def _rough_plan(settings: Settings, found: Preflight, total: Usdc) -> Plan:
     asset = assembly.pay_with(settings)
     if asset is Asset.ETH and not found.quotes:
         raise PaymentForbidden(
@@ -423,7 +423,7 @@ async def ask_live(settings: Settings) -> dict[str, str]:
                 for rpc in rpcs:
                     await rpc.close()
         else:
-            await _live_dollars(settings, found, reading, purse(settings, rail))
+            await _live_dollars(settings, found, reading, funding(settings, rail))
         told |= {f"{name} {rail}" if place else name: says for name, says in found.items()}
     return told
 
@@ -440,7 +440,7 @@ async def _live_credits(settings: Settings, told: dict[str, str]) -> Reading | N
     found: list[Reading] = []
 
     async def ask() -> None:
-        snapshot, _, _, _ = await _look(settings, Asked())
+        snapshot, _, _, _ = await _look(settings, PurchaseOrder())
         if isinstance(snapshot.reading, Unknown):
             told["credits"] = f"unknown: {snapshot.reading.doubt}: {snapshot.reading.detail}"
             return
@@ -463,7 +463,7 @@ async def _live_credits(settings: Settings, told: dict[str, str]) -> Reading | N
     return found[0] if found else None
 
 
-async def _live_dollars(settings: Settings, told: dict[str, str], reading: Reading | None, one: Purse) -> None:
+async def _live_dollars(settings: Settings, told: dict[str, str], reading: Reading | None, one: Funding) -> None:
     async def ask() -> None:
         own = payer(settings)
         if own is None:
@@ -509,7 +509,7 @@ async def _live_wallet(settings: Settings, told: dict[str, str], reading: Readin
     async def cover() -> None:
         total = refill_total(settings, reading)
         chain = assembly.chain(settings, rpcs, SystemClock())
-        found = await chain.survey(wallet[0], total, assembly.profile(settings).contract)
+        found = await chain.preflight(wallet[0], total, assembly.profile(settings).contract)
         if found.price_e8 is None:
             told["refills"] = "unknown: no price feed is set"
             return

@@ -155,7 +155,7 @@ def run() -> None:
 
 def _run() -> Exit:
     from topup.app.assembly import limits, masker, works
-    from topup.app.daemon import DAEMON, Daemon, Heart
+    from topup.app.daemon import DAEMON, Daemon, SdNotify
     from topup.app.log import LogSink
     from topup.domain import events
     from topup.wire.clock import SystemClock
@@ -186,7 +186,7 @@ def _run() -> Exit:
         sink.emit(events.RawKeyInUse(setting=name))
 
     async def serve() -> Exit:
-        daemon = Daemon(running.cycle, store, clock, sink, settings.account, Heart.of(os.environ))
+        daemon = Daemon(running.cycle, store, clock, sink, settings.account, SdNotify.of(os.environ))
         daemon.listen()
         try:
             return await daemon.run()
@@ -259,9 +259,9 @@ def _once(
     wish = Wish(_amount(asked[0]), force, _name(asked[1]), os.getuid())
     settings = load()
     if dry_run:
-        from topup.payment.config import Asked
+        from topup.payment.config import PurchaseOrder
 
-        return _decide(settings, Asked(wish.amount, wish.forced), as_json=as_json)
+        return _decide(settings, PurchaseOrder(wish.amount, wish.forced), as_json=as_json)
     from topup.commands.once import remember
 
     if settings.mode == "live" and sys.stdin.isatty() and not yes:
@@ -321,9 +321,9 @@ def check(as_json: Json = False) -> None:
 
 
 def _check(*, as_json: bool) -> Exit:
-    from topup.payment.config import Asked
+    from topup.payment.config import PurchaseOrder
 
-    return _decide(load(), Asked(), as_json=as_json)
+    return _decide(load(), PurchaseOrder(), as_json=as_json)
 
 
 def _decide(settings: Settings, wish: Any, *, as_json: bool) -> Exit:

@@ -22,7 +22,7 @@ from typing import Any
 
 from topup.accounting.journal import CREDITS, FEE_OPERATOR, FEE_PROVIDER, IN_TRANSIT, WALLET, Commodity
 from topup.app.assembly import works
-from topup.app.daemon import Daemon, Heart
+from topup.app.daemon import Daemon, SdNotify
 from topup.app.settings import load
 from topup.domain import events
 from topup.domain.credits import LASTING
@@ -195,7 +195,7 @@ def _dollars(wealth: int) -> int:
 
 
 @dataclass
-class Witness:
+class Confirmation:
     """A sink that follows the run, tells it, and knows when it is over."""
 
     now_s: Callable[[], int]
@@ -376,7 +376,7 @@ async def rehearse(
         account = world.gateway.account
         world.do(lambda: account.set_usage(account.total_credits - Decimal("9.9")))
 
-    witness = Witness(
+    witness = Confirmation(
         world.clock.now_s,
         lambda line: say(f"{world.clock.now_s() - began:>5} s  {line}"),
         first_reading,
@@ -386,7 +386,7 @@ async def rehearse(
     )
     store = SqliteStore.open_writer(directory)
     running = works(loaded, store, witness, world.clock)
-    daemon = Daemon(running.cycle, store, world.clock, witness, loaded.account, Heart(None), glance_s=60)
+    daemon = Daemon(running.cycle, store, world.clock, witness, loaded.account, SdNotify(None), glance_s=60)
     try:
         task = asyncio.create_task(daemon.run())
         # The world's clock sets no asyncio.Event, so this looks.
@@ -454,7 +454,7 @@ def _matches(store: SqliteStore, account: str, dollar: Commodity, moved: Balance
 
 
 def _audit(
-    on: Ground, witness: Witness, store: SqliteStore, account: str, before: Balances, after: Balances
+    on: Ground, witness: Confirmation, store: SqliteStore, account: str, before: Balances, after: Balances
 ) -> tuple[dict[str, Any], Exit]:
     """Hold what moved in the world against the journal, and write the document."""
     moved = after.since(before)

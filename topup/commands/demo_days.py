@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from topup.accounting.journal import CREDITS, WALLET, Commodity
 from topup.app.assembly import works
-from topup.app.daemon import Daemon, Heart
+from topup.app.daemon import Daemon, SdNotify
 from topup.app.settings import load
 from topup.commands.demo import REHEARSED, ground
 from topup.domain import events
@@ -97,7 +97,7 @@ async def _run(
     sink = Life(world, say, began_ms)
     store = SqliteStore.open_writer(directory)
     running = works(loaded, store, sink, world.clock)
-    daemon = Daemon(running.cycle, store, world.clock, sink, loaded.account, Heart(None), glance_s=3600)
+    daemon = Daemon(running.cycle, store, world.clock, sink, loaded.account, SdNotify(None), glance_s=3600)
     try:
         task = asyncio.create_task(daemon.run())
 
@@ -110,7 +110,7 @@ async def _run(
         daemon.stop("the days are over")
         await task
         left_wei, left = world.do(lambda: (world.balance(world.wallet), world.tokens(dollar, world.wallet)))
-        known = {one.commodity for one in store.checkpoints(loaded.account)}
+        known = {one.commodity for one in store.balance_assertions(loaded.account)}
         # What the wallet began with is booked at its first checkpoint, on the second day.
         began = {Commodity.ETH: wei, dollar_of: units}
         wanted = {Commodity.ETH: left_wei, dollar_of: left}

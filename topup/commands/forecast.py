@@ -50,7 +50,7 @@ def bands(told: ahead.Forecast) -> list[tuple[int, Usd, Usd, Usd]]:
 
 def forecast_document(told: ahead.Forecast, account: str, limits: Limits, now_ms: int) -> dict[str, Any]:
     """Return a forecast as a JSON-ready document; what is unknown, or never comes, is null."""
-    read, pace, purse, network, held = told.reading, told.pace, told.purse, told.network, told.held
+    read, pace, funding, network, held = told.reading, told.pace, told.purse, told.network, told.held
     start = read.at_ms if read is not None else 0
     return {
         "schema": 1,
@@ -91,15 +91,15 @@ def forecast_document(told: ahead.Forecast, account: str, limits: Limits, now_ms
             for one in told.larger
         ],
         "wallet": {
-            "at_ms": purse.at_ms,
-            "age_s": (now_ms - purse.at_ms) // 1000,
-            "spare_eth": plain(purse.spare.eth),
-            "refill_eth": plain(purse.refill.eth),
-            "refills": purse.refills,
+            "at_ms": funding.at_ms,
+            "age_s": (now_ms - funding.at_ms) // 1000,
+            "spare_eth": plain(funding.spare.eth),
+            "refill_eth": plain(funding.refill.eth),
+            "refills": funding.refills,
             "usual_floor_ms": _when(start, told.covered.to_floor_h),
             "busy_floor_ms": _when(start, told.covered_busy.to_floor_h),
         }
-        if purse is not None
+        if funding is not None
         else None,
         "caps": {
             "burn_usd_per_day": _text(ahead.rounded(told.capped_at)),

@@ -199,10 +199,10 @@ def _printed(text: str) -> str:
 def _way(number: int, one: Mapping[str, Any]) -> list[str]:
     """Return one challenge or offer for a terminal."""
     what = "an offer that cannot be read" if one["method"] is None else f"{one['method']} {one['intent']}"
-    fate = "would be paid" if one["paid"] else f"not paid: {one['refused']}" if one["refused"] else "not paid"
+    payment_status = "would be paid" if one["paid"] else f"not paid: {one['refused']}" if one["refused"] else "not paid"
     asks = f", {one['amount']} of {one['token']} to {one['recipient']}" if "amount" in one else ""
     to_do = [f"           to do: {one['remedy']}"] if one["remedy"] and not one["lines"] else []
-    return [f"way {number:<6} {what}{asks}: {fate}", *to_do, *map(_judged, one["lines"])]
+    return [f"way {number:<6} {what}{asks}: {payment_status}", *to_do, *map(_judged, one["lines"])]
 
 
 def _judged(one: Mapping[str, Any]) -> str:

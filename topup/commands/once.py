@@ -24,7 +24,7 @@ from topup.domain.errors import Exit, StoreBusy, StoreError, TopupError
 from topup.domain.lifecycle import MONEY_OUT, TERMINAL, State, TopUp
 from topup.domain.remedies import remedy
 from topup.ledger.store import SqliteStore
-from topup.payment.config import Asked, Rest
+from topup.payment.config import PassResult, PurchaseOrder
 from topup.payment.cycle import Cycle
 from topup.ports.account import Clock, Sink
 from topup.ports.ledger import WITHDRAWN, Requested, Told, Wish
@@ -189,7 +189,7 @@ class Once:
             own = other if other.wish != asked.number else None
         return own
 
-    def _ending(self, store: SqliteStore, code: int, rest: Rest, **more: Any) -> Ending:
+    def _ending(self, store: SqliteStore, code: int, rest: PassResult, **more: Any) -> Ending:
         last = store.last_reading(self._account)
         balance = str(last.balance) if last is not None else None
         asked = self._row(store)
@@ -214,7 +214,9 @@ class Once:
             told = asked.outcome or ""  # what a daemon said of it says why it was dropped, too
             text = told if told.startswith(f"{topup.state}: ") else f"{topup.state}: {topup.amount} dollars"
         to_do = "a new wish needs a --request-id of its own" if repeated and asked.name is not None else ""
-        return self._ending(store, code, Rest(word, why, detail, 0, topup), repeated=repeated, text=text, remedy=to_do)
+        return self._ending(
+            store, code, PassResult(word, why, detail, 0, topup), repeated=repeated, text=text, remedy=to_do
+        )
 
     # -- beside another process ---------------------------------------------------------------------------------
 
@@ -233,11 +235,13 @@ class Once:
             try:
                 while True:
                     asked = self._row(store)
-                    code = fate(asked, self._topup(store, asked))
+                    code = payment_status(asked, self._topup(store, asked))
                     if code is not None:
                         return self._settled(store, asked, code, repeated=arrived and code in FINAL)
                     if asked.withdrawn:
-                        return self._ending(store, Exit.LATER, Rest("unknown", WITHDRAWN, "withdrawn by its twin", 0))
+                        return self._ending(
+                            store, Exit.LATER, PassResult("unknown", WITHDRAWN, "withdrawn by its twin", 0)
+                        )
                     arrived, daemon = False, SqliteStore.writer(self._settings.state_dir) == DAEMON
                     if SqliteStore.held(self._settings.state_dir):
                         alone_s = 0.0
@@ -275,12 +279,12 @@ class Once:
         asked = self._row(store)
         if store.withdraw_request(asked.number, self._now(store)):
             detail = f"{words}; nothing of this wish is out, and nobody acts on it any more"
-            return self._ending(store, code, Rest("unknown", WITHDRAWN, detail, 0))
-        settled = fate(self._row(store), self._topup(store, asked))
+            return self._ending(store, code, PassResult("unknown", WITHDRAWN, detail, 0))
+        settled = payment_status(self._row(store), self._topup(store, asked))
         if settled in FINAL:
             return self._settled(store, self._row(store), settled, repeated=False)
         detail = f"{words}; the daemon has taken the wish and goes on with it: see `topup status`"
-        rest = Rest("following", "taken", detail, 0, self._topup(store, asked))
+        rest = PassResult("following", "taken", detail, 0, self._topup(store, asked))
         return self._ending(store, Exit.MONEY_MAY_HAVE_MOVED, rest)
 
     def _abandoned(self) -> Ending | None:
@@ -303,11 +307,11 @@ class Once:
             raise
         try:
             asked = self._row(store)
-            settled = fate(asked, self._topup(store, asked))
+            settled = payment_status(asked, self._topup(store, asked))
             if settled in FINAL:
                 return self._settled(store, asked, settled, repeated=True)
             if not store.take_request(asked.number, self._now(store)) and self._topup(store, asked) is None:
-                return self._ending(store, Exit.LATER, Rest("unknown", WITHDRAWN, "withdrawn by its twin", 0))
+                return self._ending(store, Exit.LATER, PassResult("unknown", WITHDRAWN, "withdrawn by its twin", 0))
             return await self._act(running.cycle, store)
         finally:
             await running.close()
@@ -333,8 +337,8 @@ class Once:
             rest, code = replace(rest, outcome="resumed", detail=detail), Exit.LATER
         return self._over(store, rest, code)
 
-    async def _passes(self, cycle: Cycle, asked: Requested) -> tuple[Rest, Exit]:
-        rest = await self._within(cycle.run(Asked(asked.amount, asked.forced, asked.number)))
+    async def _passes(self, cycle: Cycle, asked: Requested) -> tuple[PassResult, Exit]:
+        rest = await self._within(cycle.run(PurchaseOrder(asked.amount, asked.forced, asked.number)))
         while (topup := rest.topup) is not None and topup.state not in TERMINAL:
             if topup.state in (State.HALTED, State.UNCREDITED):
                 return rest, Exit.MONEY_MAY_HAVE_MOVED
@@ -350,7 +354,7 @@ class Once:
     def _young_left_s(self) -> float:
         return self._young_s - (self._clock.monotonic_ms() - self._began_ms) / 1000
 
-    async def _when_young(self, cycle: Cycle, store: SqliteStore, other: TopUp | None) -> tuple[Rest, Exit]:
+    async def _when_young(self, cycle: Cycle, store: SqliteStore, other: TopUp | None) -> tuple[PassResult, Exit]:
         """Decide anew what a person asks this very process for; whatever else has to watch a while is left to others.
 
         What was decided by an earlier process, and never sent, has to wait as long as anything: a purchase that is
@@ -371,14 +375,14 @@ class Once:
                         f" wish may have been bought in it: wait for {self._young_s} s (rails.young_s), and look at"
                         " the account's credits before you wish for it again"
                     )
-                    return Rest("held", YOUNG, detail, 0), Exit.PERSON
+                    return PassResult("held", YOUNG, detail, 0), Exit.PERSON
         left = int(self._young_left_s())
         detail = (
             f"a process that buys by mpp or x402 on its own first watches for {self._young_s} s (rails.young_s), and"
             f" {left} s of that are more than --timeout leaves: let `topup run` do it, say what to buy with --amount,"
             " or use --force when you know that nothing is out"
         )
-        return Rest("held", YOUNG, detail, 0), Exit.PERSON
+        return PassResult("held", YOUNG, detail, 0), Exit.PERSON
 
     def _named(self, asked: Requested) -> Wish:
         """Return what this command wishes for, such that the ledger finds this very row again."""
@@ -386,7 +390,7 @@ class Once:
 
     # -- the end ------------------------------------------------------------------------------------------------
 
-    def _over(self, store: SqliteStore, rest: Rest, code: Exit) -> Ending:
+    def _over(self, store: SqliteStore, rest: PassResult, code: Exit) -> Ending:
         """Store what became of the wish, and say it."""
         asked = self._row(store)
         told = Told(f"{rest.outcome}: {rest.detail}", rest.why, int(code), rest.topup.id if rest.topup else None)
@@ -413,23 +417,23 @@ class Once:
         """Leave before the wish is over, with the ledger in hand: drop what was never sent, or say that it is out."""
         try:
             asked = self._row(store)
-            settled = fate(asked, self._topup(store, asked))
+            settled = payment_status(asked, self._topup(store, asked))
             if settled in FINAL:
                 return self._settled(store, asked, settled, repeated=False)
             stuck = self._let_go(store, Told(f"unknown: {words}", WITHDRAWN, int(Exit.LATER)))
             unfinished = stuck or store.open_topup(self._account)
             if unfinished is not None and (stuck is not None or unfinished.out):
                 detail = f"{words}; {unfinished.id} is {unfinished.state} and is followed up: see `topup status`"
-                rest = Rest("following", unfinished.state.value, detail, 0, unfinished)
+                rest = PassResult("following", unfinished.state.value, detail, 0, unfinished)
                 return self._ending(store, Exit.MONEY_MAY_HAVE_MOVED, rest)
             detail = f"{words}; nothing of this wish is out, and nobody acts on it any more"
-            return self._ending(store, code, Rest("unknown", WITHDRAWN, detail, 0))
+            return self._ending(store, code, PassResult("unknown", WITHDRAWN, detail, 0))
         except StoreError as error:
             detail = f"{words}, and the ledger does not take that: {error}; see `topup status`"
             return Ending(int(Exit.MONEY_MAY_HAVE_MOVED), "unknown", "store", detail)
 
 
-def fate(asked: Requested, topup: TopUp | None) -> Exit | None:
+def payment_status(asked: Requested, topup: TopUp | None) -> Exit | None:
     """Return the exit code of a wish by what is stored of it; None while that is open."""
     if topup is None:
         return Exit(asked.code) if asked.code is not None else None
@@ -437,7 +441,7 @@ def fate(asked: Requested, topup: TopUp | None) -> Exit | None:
         return Exit.MONEY_MAY_HAVE_MOVED
     if topup.state not in TERMINAL:
         return None
-    return outcome_exit(Rest(topup.state.value, topup.reason, "", 0))
+    return outcome_exit(PassResult(topup.state.value, topup.reason, "", 0))
 
 
 def remember(settings: Settings, ending: Ending, *, reached: bool) -> None:

@@ -21,7 +21,7 @@ from topup.domain.money import Usd, Usdc
 from topup.domain.remedies import REMEDIES
 from topup.ledger.store import SqliteStore
 from topup.payment.config import COINBASE
-from topup.ports.chain import Survey
+from topup.ports.chain import Preflight
 from topup.wire.clock import SystemClock
 
 
@@ -66,13 +66,13 @@ async def propose(settings: Settings) -> Proposal:
             verify(demand, asked, opened, clocks, seen=lambda operator, one: (operator, one) in used)
 
         proven(SystemClock().now_ms() // 1000)
-        survey = await assembly.chain(settings, rpcs, SystemClock()).survey(sender, demand.total, pins.contract)
-        proven(survey.head.timestamp_s)
+        preflight = await assembly.chain(settings, rpcs, SystemClock()).preflight(sender, demand.total, pins.contract)
+        proven(preflight.head.timestamp_s)
     finally:
         store.close()
         for rpc in rpcs:
             await rpc.close()
-    return _proposal(demand, asked, pins, survey)
+    return _proposal(demand, asked, pins, preflight)
 
 
 def remember(settings: Settings, proposal: Proposal) -> None:
@@ -142,18 +142,18 @@ def _payable(demand: Charge) -> None:
         )
 
 
-def _proposal(demand: Charge, asked: Request, pins: Pins, survey: Survey) -> Proposal:
+def _proposal(demand: Charge, asked: Request, pins: Pins, preflight: Preflight) -> Proposal:
     intent = demand.intent
     deadline = datetime.fromtimestamp(intent.deadline, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     recipient, contract, operator = (f"0x{a.hex()}" for a in (intent.recipient, demand.contract, intent.operator))
-    left_h = (intent.deadline - survey.head.timestamp_s) // 3600
+    left_h = (intent.deadline - preflight.head.timestamp_s) // 3600
     known = intent.recipient in pins.recipients
     split = f"{Usdc(intent.recipient_amount)} to the recipient, {intent.operator_fee} to the operator"
     standing = "pinned already" if known else "NOT PROVEN: only your own knowledge can say who this is"
     lines = [
         f"charge     {demand.charge_id} over {asked.amount} dollars of credit, requested and not paid",
-        f"chain      {demand.chain_id}, as configured; newest block {survey.head.number}",
-        f"contract   {contract}, as pinned; it has code with hash 0x{survey.code_hash.hex()}",
+        f"chain      {demand.chain_id}, as configured; newest block {preflight.head.number}",
+        f"contract   {contract}, as pinned; it has code with hash 0x{preflight.code_hash.hex()}",
         f"operator   {operator}, as pinned; it signed exactly this charge for this wallet, chain and contract",
         f"currency   0x{intent.recipient_currency.hex()}, the chain's USDC",
         f"amount     {intent.total}: {split}; within the ceilings",
@@ -168,7 +168,7 @@ def _proposal(demand: Charge, asked: Request, pins: Pins, survey: Survey) -> Pro
         "amount_usd": str(asked.amount),
         "chain_id": demand.chain_id,
         "contract": contract,
-        "contract_code_hash": "0x" + survey.code_hash.hex(),
+        "contract_code_hash": "0x" + preflight.code_hash.hex(),
         "operator": operator,
         "currency": "0x" + intent.recipient_currency.hex(),
         "total_usdc": str(intent.total.usdc),

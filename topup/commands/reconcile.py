@@ -18,7 +18,16 @@ from typing import Any, Final, TypeVar
 
 from topup.accounting import provider_check, reconciliation
 from topup.accounting.journal import Commodity
-from topup.accounting.reconciliation import Adopted, Difference, Done, Findings, Known, Stray, Transfer, What
+from topup.accounting.reconciliation import (
+    Adopted,
+    Difference,
+    Findings,
+    Known,
+    Transfer,
+    UnknownPayment,
+    WalletTransaction,
+    What,
+)
 from topup.accounting.usage import Contradiction, per_day
 from topup.app import assembly
 from topup.app.settings import Settings
@@ -27,7 +36,7 @@ from topup.chain.owners import quorum
 from topup.chain.paging import Pager
 from topup.chain.profiles import Profile
 from topup.chain.rpc import Rpc
-from topup.commands.check import Purse, payer, purse
+from topup.commands.check import Funding, funding, payer
 from topup.commands.usage import books_of
 from topup.domain.charge import parse
 from topup.domain.errors import (
@@ -268,15 +277,15 @@ async def examine(settings: Settings, store: SqliteStore, since: str | None) -> 
         raise SettingsError("no wallet is set", remedy="set wallet.address, or wallet.keystore")
     report = Report(settings.account, wallet)
     rails = _rails(settings, store, wallet)
-    if since is not None and _is_block(since) and len({purse(settings, rail).dollar.chain_id for rail in rails}) > 1:
+    if since is not None and _is_block(since) and len({funding(settings, rail).dollar.chain_id for rail in rails}) > 1:
         raise SettingsError(f"--since {since} is a block of which chain?", remedy="name a day: --since 2026-01-31")
     if COINBASE in rails:
         profile = assembly.profile(settings)
-        async with _panel(purse(settings, COINBASE), settings, profile.chain_id) as panel:
+        async with _panel(funding(settings, COINBASE), settings, profile.chain_id) as panel:
             await Examination(store, panel, profile, report).run(since)
     for rail in rails:
         if rail in LOGS:
-            one = purse(settings, rail)
+            one = funding(settings, rail)
             async with _panel(one, settings, one.dollar.chain_id) as panel:
                 await Search(store, panel, one, report).run(since)
     await _held_against_provider(settings, store, report)
@@ -307,7 +316,7 @@ async def _held_against_provider(settings: Settings, store: SqliteStore, report:
 
 def _rails(settings: Settings, store: SqliteStore, wallet: bytes) -> list[str]:
     """Return the rails in use, and those by which this ledger has sent anything."""
-    chains = {settings.chain.id, *(purse(settings, rail).dollar.chain_id for rail in LOGS)}
+    chains = {settings.chain.id, *(funding(settings, rail).dollar.chain_id for rail in LOGS)}
     sent = {t.rail for chain_id in chains for t in store.known(chain_id, wallet).topups if t.out}
     return [rail for rail in RAILS if rail in settings.rails.use or rail in sent]
 
@@ -317,7 +326,7 @@ def _is_block(since: str) -> bool:
 
 
 @asynccontextmanager
-async def _panel(one: Purse, settings: Settings, chain_id: int) -> AsyncIterator[Panel]:
+async def _panel(one: Funding, settings: Settings, chain_id: int) -> AsyncIterator[Panel]:
     """Open the providers of a rail's chain, and close them."""
     rpcs = assembly.asked_at(settings, one.urls)
     try:
@@ -494,14 +503,14 @@ class Examination:
 
     # -- transactions -------------------------------------------------------------------------------------------
 
-    async def _read(self, own: Own, tx_hash: bytes) -> Done | None:
+    async def _read(self, own: Own, tx_hash: bytes) -> WalletTransaction | None:
         """Read a transaction as enough providers show it; None when no final block holds it."""
         final = own.final.number
         return await self._panel.agreed(
             lambda rpc: history.transaction(rpc, self._profile, tx_hash, self._wallet, final), f"0x{tx_hash.hex()}"
         )
 
-    async def _strangers(self, own: Own, transfers: Sequence[Transfer]) -> list[Done]:
+    async def _strangers(self, own: Own, transfers: Sequence[Transfer]) -> list[WalletTransaction]:
         """Read and sort the payments whose transaction the ledger does not hold."""
         read = []
         for transfer in reconciliation.strangers(own.known, transfers):
@@ -540,7 +549,7 @@ class Examination:
                 detail = f"a transaction of {topup.id} stands in block {done.inclusion.block_number}"
                 self._report.findings.tell(What.OTHER_BLOCK, f"{detail}, not in {told.block_number}", place, topup.id)
 
-    async def _nonces(self, own: Own, read: Sequence[Done], from_since: bool) -> None:  # noqa: FBT001
+    async def _nonces(self, own: Own, read: Sequence[WalletTransaction], from_since: bool) -> None:  # noqa: FBT001
         """Account for every nonce the wallet has used: final ones by their transaction, newer ones by an attempt."""
         known, (expected, final, newest) = own.known, own.nonces
         if newest < expected:
@@ -632,7 +641,7 @@ class Search:
     to agree, and what any of them shows is named. Taken over is only what as many show in its block.
     """
 
-    def __init__(self, store: SqliteStore, panel: Panel, one: Purse, report: Report) -> None:
+    def __init__(self, store: SqliteStore, panel: Panel, one: Funding, report: Report) -> None:
         """Keep ledger and providers; nothing is asked yet. What is found goes into the report."""
         self._store = store
         self._panel = panel
@@ -705,7 +714,7 @@ class Search:
         reconciliation.hold_against(attempts, dict(keyed), (first, last), found)
         ours = {a.hash for _, a in attempts}
         for transfer in (t for key, t in keyed if key not in ours):
-            stray = Stray(chain_id, transfer, Commodity(self._one.dollar.asset.value), 0)
+            stray = UnknownPayment(chain_id, transfer, Commodity(self._one.dollar.asset.value), 0)
             if self._store.told("", stray.word) is not None:
                 continue
             try:

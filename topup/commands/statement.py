@@ -32,7 +32,8 @@ def statement_of(store: SqliteStore, account: str, period: Period, now_ms: int) 
     last = readings[-1] if readings else None
     carried, entries = store.within(account, period.first_ms, period.end_ms)
     wallet = [
-        (at, store.wallet_booked(account, at.commodity, at.block)) for at in store.checkpoints(account, period.end_ms)
+        (at, store.wallet_booked(account, at.commodity, at.block))
+        for at in store.balance_assertions(account, period.end_ms)
     ]
     return draw(
         account,

@@ -16,7 +16,7 @@ from topup.app import assembly
 from topup.app.settings import Settings
 from topup.chain.preflight import head, reason
 from topup.chain.rpc import Rpc, RpcError, quantity
-from topup.commands.check import access_key, dollars, payer, purse, refill_total
+from topup.commands.check import access_key, dollars, funding, payer, refill_total
 from topup.domain import tempo
 from topup.domain.dollars import TEMPO_TOKENS
 from topup.domain.errors import ChainError, ChainUnknown, Exit, PaymentForbidden, Reverted, SettingsError, SignerError
@@ -199,7 +199,7 @@ def keys(settings: Settings) -> Keys:
             "the wallet's key is missing, or the root key itself",
             remedy="name another key in wallet.keystore: the root key's place is off this machine",
         )
-    return Keys(account, key, purse(settings, MPP).dollar.token)
+    return Keys(account, key, funding(settings, MPP).dollar.token)
 
 
 async def look(settings: Settings) -> State:
@@ -210,7 +210,7 @@ async def look(settings: Settings) -> State:
         ChainError: the chain could not be asked.
     """
     own = keys(settings)
-    found = await dollars(settings, purse(settings, MPP), own.account)
+    found = await dollars(settings, funding(settings, MPP), own.account)
     assert found.permission is not None
     return State(own, found.permission, refill(settings))
 
@@ -228,7 +228,7 @@ async def propose(settings: Settings, amount: Usd, period_days: int, expires_day
         PaymentForbidden: the account cannot pay the fee, or the key was revoked or has expired.
         ChainError: the chain could not be asked, or would refuse the call.
     """
-    own, one = keys(settings), purse(settings, MPP)
+    own, one = keys(settings), funding(settings, MPP)
     found = await dollars(settings, one, own.account)
     told = found.permission
     assert told is not None
@@ -272,7 +272,7 @@ def root_key(settings: Settings, keystore: Path, password_file: Path) -> RootKey
 
     own = keys(settings)
     password = files.password(password_file, "--root-password-file")
-    found = root.from_keystore(keystore, password, purse(settings, MPP).dollar.chain_id, own.token)
+    found = root.from_keystore(keystore, password, funding(settings, MPP).dollar.chain_id, own.token)
     if found.address != own.account:
         raise SignerError(
             f"the key in --root-keystore is that of 0x{found.address.hex()}, not of 0x{own.account.hex()}",

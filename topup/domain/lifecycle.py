@@ -346,12 +346,12 @@ class TopUp:
         return raw
 
     @property
-    def alive(self) -> bool:
+    def may_still_pay(self) -> bool:
         """Tell whether a payment may have left whose charge is not proven dead."""
         dead = {c.seq for c in self.charges if c.dead is not None}
         return any(a.plan.kind is Kind.PAY and a.charge_seq not in dead for a in self.out)
 
-    def loose(self, beside: Sequence[Attempt] = ()) -> tuple[Attempt, ...]:
+    def pending(self, beside: Sequence[Attempt] = ()) -> tuple[Attempt, ...]:
         """Return the attempts that may still be included: out, and their nonce not taken by one that was.
 
         `beside` are attempts of earlier top-ups, which may have taken a nonce as well.

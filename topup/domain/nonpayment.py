@@ -15,7 +15,7 @@ from topup.domain.lifecycle import Attempt, Kind, TopUp
 
 
 @dataclass(frozen=True)
-class Fate:
+class ChargeStatus:
     """What the chain shows of one charge, at a final block and after it.
 
     Attributes:
@@ -46,7 +46,7 @@ class More:
 WITNESSES = 2
 
 
-class Death(StrEnum):
+class NonPaymentProof(StrEnum):
     """By which proof a charge can never be paid any more."""
 
     NEVER_LEFT = "never_left"  # no payment of it was ever meant to be sent
@@ -69,15 +69,15 @@ class Undecided:
     why: str
 
 
-def verdict(
+def non_payment_proof(
     topup: TopUp,
     seq: int,
     *,
     deadline_s: int,
-    fate: Fate | None,
+    payment_status: ChargeStatus | None,
     flag_tested: bool,
     gone: Collection[tuple[int, int]] = (),
-) -> Death | Paid | Undecided:
+) -> NonPaymentProof | Paid | Undecided:
     """Judge whether charge `seq` of this top-up is dead for ever, paid, or undecided.
 
     What each answer rests on:
@@ -101,32 +101,36 @@ def verdict(
             remembered inclusion whose block may have been replaced since is no ground for D2.
         seq: the number of the charge in it, from 1.
         deadline_s: its deadline in unix seconds, as it was signed.
-        fate: what the chain shows of it; None when that is not known.
+        payment_status: what the chain shows of it; None when that is not known.
         flag_tested: whether the contract's mark has shown our own first payment, and may be believed.
         gone: places that blocks up to that final one show used, whoever did it, as two independent providers or a
             person say.
     """
     payments = _payments(topup, seq)
     if not payments:
-        return Death.NEVER_LEFT
+        return NonPaymentProof.NEVER_LEFT
     paying = [a for a in payments if a.paid]
     if paying:
         return Paid(frozenset(a.hash for a in paying if a.hash is not None))
-    if fate is None:
+    if payment_status is None:
         return Undecided("it is not known what the chain shows at a final block")
-    if fate.payers:
-        return Paid(fate.payers)
-    if fate.flag:
+    if payment_status.payers:
+        return Paid(payment_status.payers)
+    if payment_status.flag:
         if flag_tested:
             return Paid(frozenset())
         return Undecided("the contract's mark says paid and no event is found; the mark has not been tested")
-    if fate.witnesses < WITNESSES:
+    if payment_status.witnesses < WITNESSES:
         return Undecided("one provider is no proof: two independent ones have to agree")
-    if fate.final_s > deadline_s:
-        return Death.DEADLINE
-    taken = {a.place for a in topup.out if a.inclusion is not None and a.inclusion.block_number <= fate.final_number}
+    if payment_status.final_s > deadline_s:
+        return NonPaymentProof.DEADLINE
+    taken = {
+        a.place
+        for a in topup.out
+        if a.inclusion is not None and a.inclusion.block_number <= payment_status.final_number
+    }
     if all(a.place in taken or a.place in gone for a in payments):
-        return Death.NONCE if all(a.place in taken for a in payments) else Death.FOREIGN
+        return NonPaymentProof.NONCE if all(a.place in taken for a in payments) else NonPaymentProof.FOREIGN
     return Undecided("no final block is past its deadline, and a payment of it may still be mined")
 
 

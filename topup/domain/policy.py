@@ -76,7 +76,7 @@ class Past:
     failed: bool
     revert_gas: Wei
     topup_id: str = ""
-    buried: bool = False
+    written_off: bool = False
 
 
 @dataclass(frozen=True)
@@ -302,7 +302,7 @@ def over_budget(amount: Usd, past: Sequence[Past], now_ms: int, limits: Limits) 
                 f"raise {setting} or wait",
                 None if oldest is None else oldest + span,
             )
-    bought = [p for p in day if p.spent.amount > 0 and not p.failed and not p.buried]
+    bought = [p for p in day if p.spent.amount > 0 and not p.failed and not p.written_off]
     if len(bought) >= limits.count_24h:
         return Refuse(
             Why.COUNT_24H,
@@ -321,7 +321,7 @@ def over_budget(amount: Usd, past: Sequence[Past], now_ms: int, limits: Limits) 
 
 
 def _patience(now: Snapshot, limits: Limits) -> Hold | Refuse | None:
-    past = sorted((p for p in now.past if not p.buried), key=lambda p: p.decided_ms)
+    past = sorted((p for p in now.past if not p.written_off), key=lambda p: p.decided_ms)
     if not past:
         return None
     failures = 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 
-from topup.accounting.closing import Checkpoint
+from topup.accounting.closing import BalanceAssertion
 from topup.accounting.journal import CREDITS, TAKEN_BACK, WALLET, Commodity, Entry, Line, chained
 from topup.domain.money import Usd
 
@@ -301,17 +301,17 @@ def wallet_booked(db: sqlite3.Connection, account: str, commodity: Commodity, bl
     return sum(int(row["units"]) for row in db.execute(sql, (account, block, WALLET, commodity.value)))
 
 
-def checkpoints(db: sqlite3.Connection, account: str, before_ms: int | None = None) -> list[Checkpoint]:
+def balance_assertions(db: sqlite3.Connection, account: str, before_ms: int | None = None) -> list[BalanceAssertion]:
     """Return the newest checkpoint of each commodity: of all, or of those before a moment."""
     sql = "SELECT * FROM checkpoint WHERE account = ? AND (? IS NULL OR at_ms < ?) ORDER BY at_ms, block"
     newest = {}
     for x in db.execute(sql, (account, before_ms, before_ms)):
         one = Commodity(x["commodity"])
-        newest[one] = Checkpoint(x["chain_id"], x["wallet"], one, x["block"], x["at_ms"], int(x["units"]))
+        newest[one] = BalanceAssertion(x["chain_id"], x["wallet"], one, x["block"], x["at_ms"], int(x["units"]))
     return list(newest.values())
 
 
-def keep(db: sqlite3.Connection, account: str, at: Checkpoint) -> None:
+def keep(db: sqlite3.Connection, account: str, at: BalanceAssertion) -> None:
     """Store a checkpoint; within the caller's transaction."""
     row = (account, at.chain_id, at.wallet, at.commodity.value, at.block, at.at_ms, str(at.units))
     db.execute("INSERT INTO checkpoint VALUES (?,?,?,?,?,?,?)", row)

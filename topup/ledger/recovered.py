@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from topup.accounting.journal import Entry
-from topup.accounting.reconciliation import WHY, Adopted, Done, Known, Stray, Transfer, stray_entry
+from topup.accounting.reconciliation import (
+    WHY,
+    Adopted,
+    Known,
+    Transfer,
+    UnknownPayment,
+    WalletTransaction,
+    unknown_payment_entry,
+)
 from topup.domain.lifecycle import Broadcaster, Fact, State, TopUp
 from topup.domain.money import Wei
 from topup.ledger import database, journal, rows
@@ -84,7 +92,7 @@ class Adoptions(TopUps):
         )
 
     def adopt_payment(
-        self, topup: TopUp, done: Done, entry: Entry, overtaken: TopUp | None, at_ms: int, by: str
+        self, topup: TopUp, done: WalletTransaction, entry: Entry, overtaken: TopUp | None, at_ms: int, by: str
     ) -> TopUp:
         """Store a payment of a lost ledger as an ended, booked top-up; drop the unsent one it overtook, if any."""
         assert done.intent is not None
@@ -110,7 +118,9 @@ class Adoptions(TopUps):
                 self._advance(self._unsend(overtaken, at_ms), Fact.DROP, at_ms, "no_longer_needed")
         return self.topup(topup.id)
 
-    def adopt_attempt(self, topup: TopUp, seq: int, done: Done, word: tuple[str, str], at_ms: int, by: str) -> TopUp:
+    def adopt_attempt(
+        self, topup: TopUp, seq: int, done: WalletTransaction, word: tuple[str, str], at_ms: int, by: str
+    ) -> TopUp:
         """Give an open top-up back the attempt that paid its charge `seq`, as one whose inclusion is yet to be seen.
 
         Where no arrow leads on from such an attempt it is halted. `word`, a name and what a person says under it by
@@ -160,19 +170,19 @@ class Adoptions(TopUps):
             if booked is not None:
                 journal.post(db, *booked, self.hide)
 
-    def adopt_stray(self, account: str, one: Stray, at_ms: int, by: str) -> None:
+    def adopt_stray(self, account: str, one: UnknownPayment, at_ms: int, by: str) -> None:
         """Store that a person takes over a payment which a seller carried and no top-up explains, and book it."""
         with self._write(at_ms) as db:
             row = ("", one.word, one.transfer.tx_hash.hex(), at_ms, by)
             db.execute("INSERT INTO control VALUES (?,?,?,?,?)", row)
-            journal.post(db, account, stray_entry(one), self.hide)
+            journal.post(db, account, unknown_payment_entry(one), self.hide)
 
     def adopt_below(self, chain_id: int, wallet: bytes, nonce: int, at_ms: int, by: str) -> None:
         """Store that everything below `nonce` was looked at and taken over."""
         with self._write(at_ms):
             self._say("", adopted_name(chain_id, wallet), str(nonce), at_ms, by)
 
-    def _adopt(self, topup_id: str, seq: int, wallet: bytes, done: Done, at_ms: int, by: str) -> None:
+    def _adopt(self, topup_id: str, seq: int, wallet: bytes, done: WalletTransaction, at_ms: int, by: str) -> None:
         """Store slot, attempt, evidence and adoption of a transaction of ours."""
         plan, block_ms = done.plan, done.inclusion.block_ms
         place = (plan.chain_id, wallet, rows.word(plan.lane), rows.word(plan.nonce))

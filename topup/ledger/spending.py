@@ -49,12 +49,12 @@ def past(db: sqlite3.Connection, account: str, since_ms: int, fee_bps: int, newe
         ended = row["moved_ms"] if failed else left.get(name, row["decided_ms"])
         when = ended if state in TERMINAL else newest_ms
         past.append(Past(when, spent, failed, gas.get(name, Wei(0)), name))
-    past += _buried(db, account, since_ms, fee_bps)
+    past += _written_off(db, account, since_ms, fee_bps)
     past.sort(key=lambda p: p.decided_ms)
     return past
 
 
-def _buried(db: sqlite3.Connection, account: str, since_ms: int, fee_bps: int) -> list[Past]:
+def _written_off(db: sqlite3.Connection, account: str, since_ms: int, fee_bps: int) -> list[Past]:
     """Return charges whose payment left and that are proven dead or attested unpaid, each at its last sending."""
     sql = (
         "SELECT topup.id, topup.amount, max(intended_ms) AS at FROM charge"
@@ -70,7 +70,7 @@ def _buried(db: sqlite3.Connection, account: str, since_ms: int, fee_bps: int) -
             failed=False,
             revert_gas=Wei(0),
             topup_id=row["id"],
-            buried=True,
+            written_off=True,
         )
         for row in db.execute(sql, (account, since_ms, since_ms))
     ]

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from topup.accounting.closing import Checkpoint, Closed
+from topup.accounting.closing import BalanceAssertion, Closed
 from topup.accounting.journal import Commodity, Entry
 from topup.domain.lifecycle import Attempt, TopUp
 from topup.domain.policy import Past
@@ -149,10 +149,10 @@ class SqliteStore(Readings, Adoptions, Wishes):
                 journal.post(db, account, entry, self.hide)
             self._say(account, CLOSED, json.dumps(asdict(at)), now_ms, "topup")
 
-    def checkpoints(self, account: str, before_ms: int | None = None) -> list[Checkpoint]:
+    def balance_assertions(self, account: str, before_ms: int | None = None) -> list[BalanceAssertion]:
         """Return the newest checkpoint of each commodity: of all, or of those before a moment."""
         with self._db_errors():
-            return journal.checkpoints(self._db, account, before_ms)
+            return journal.balance_assertions(self._db, account, before_ms)
 
     def wallet_booked(self, account: str, commodity: Commodity, block: int) -> int:
         """Return what the journal says the wallet held after a block, whenever it was entered."""
@@ -164,7 +164,7 @@ class SqliteStore(Readings, Adoptions, Wishes):
         with self._db_errors():
             return journal.wallets(self._db, account, first_ms, end_ms)
 
-    def close_wallet(self, account: str, at: Checkpoint, entries: Sequence[Entry], now_ms: int) -> None:
+    def close_wallet(self, account: str, at: BalanceAssertion, entries: Sequence[Entry], now_ms: int) -> None:
         """Store a checkpoint with the entry that brings the books there, or none of it."""
         with self._write(now_ms) as db:
             for entry in entries:

@@ -4,12 +4,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-
-from eth_utils.crypto import keccak
 
 from topup.accounting.journal import Entry
 from topup.domain.credits import Reading
@@ -163,7 +162,7 @@ class TopUps(Words):
         owners = [(int(row["one"]), self._load(row)) for row in self._all(sql, *values)]
         return [(owner, a) for one, owner in owners for a in owner.attempts if a.id == one]
 
-    def rivals(self, topup: TopUp) -> list[Attempt]:
+    def at_same_nonce(self, topup: TopUp) -> list[Attempt]:
         """Return what other top-ups have sent at any nonce of this one, settled or not."""
         place = "chain_id, address, lane, nonce"
         sql = (
@@ -182,7 +181,7 @@ class TopUps(Words):
         what can run once on the chain.
         """
         (count,) = self._all("SELECT count(*) FROM topup")[0]
-        return "t" + keccak(f"{self.told('', SEED)}/{count}".encode())[:6].hex()
+        return "t" + hashlib.sha256(f"{self.told('', SEED)}/{count}".encode()).hexdigest()[:12]
 
     def begin(self, topup: TopUp) -> TopUp:
         """Store a new decision; the database refuses a second open one for the account."""
@@ -251,13 +250,13 @@ class TopUps(Words):
         """Store the unsigned payment and take its nonce."""
         place = (plan.chain_id, topup.wallet, rows.word(plan.lane), rows.word(plan.nonce))
         with self._write(at_ms) as db:
-            alive = db.execute(
+            may_still_pay = db.execute(
                 "SELECT 1 FROM attempt JOIN charge ON charge.topup = attempt.topup AND charge.seq = attempt.charge_seq"
                 " WHERE attempt.topup = ? AND charge_seq != ? AND kind = 'pay' AND intended_ms IS NOT NULL"
                 " AND charge.dead IS NULL",
                 (topup.id, len(topup.charges)),
             ).fetchone()
-            if alive is not None:
+            if may_still_pay is not None:
                 raise StoreUnusable(
                     "an earlier charge of this top-up may still be paid", remedy="report it: this must never be asked"
                 )

@@ -40,7 +40,7 @@ class Revoke(Steps):
                 self._sink.emit(events.ApprovalStands(topup_id=topup.id, detail=str(error)))
 
     async def _take_back(self, topup: TopUp, now: int) -> None:
-        out = [a for a in self._loose(topup) if revokes(a)]
+        out = [a for a in self._pending(topup) if revokes(a)]
         if out:
             await self._send(topup, out[-1])
             return

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from topup.accounting.closing import Checkpoint, Closed, closing_entries, due, wallet_due, wallet_entries
+from topup.accounting.closing import BalanceAssertion, Closed, closing_entries, due, wallet_due, wallet_entries
 from topup.accounting.journal import Commodity
 from topup.domain import events
 from topup.domain.credits import DAY_MS, HOUR_MS
 from topup.domain.errors import StoreError, TopupError
 from topup.payment.config import COINBASE, Route, Terms
-from topup.payment.monitor import Watch
+from topup.payment.monitor import Monitor
 from topup.ports.account import Sink
 from topup.ports.ledger import Store
 from topup.ports.rail import Rail
@@ -30,7 +30,7 @@ UNCHECKED = "wallet_unchecked:"
 class Bookkeeping:
     """Closes the books of one account."""
 
-    def __init__(self, terms: Terms, *, rails: Callable[[str], Rail], watch: Watch, store: Store, sink: Sink) -> None:
+    def __init__(self, terms: Terms, *, rails: Callable[[str], Rail], watch: Monitor, store: Store, sink: Sink) -> None:
         """Join the ports; nothing is asked yet."""
         self._account = terms.account
         self._live = terms.limits.live
@@ -60,7 +60,7 @@ class Bookkeeping:
         if now // HOUR_MS == self._wallet_hour or closed is None or not self._live or wallet is None:
             return
         self._wallet_hour = now // HOUR_MS
-        last = {one.commodity: one for one in self._store.checkpoints(self._account.name)}
+        last = {one.commodity: one for one in self._store.balance_assertions(self._account.name)}
         # Coinbase's rail first: of its chain it reads ETH, too.
         for route in sorted(self._account.routes, key=lambda route: route.rail != COINBASE):
             mine = max((one.at_ms for one in last.values() if one.chain_id == route.chain_id), default=None)
@@ -85,13 +85,13 @@ class Bookkeeping:
         self._sink.emit(events.WalletUnchecked(chain_id=chain_id, last_h=last_h, detail=why))
         self._store.say(self._account.name, name, why, now, "topup")
 
-    async def _hold(self, route: Route, wallet: bytes, last: dict[Commodity, Checkpoint]) -> None:
+    async def _hold(self, route: Route, wallet: bytes, last: dict[Commodity, BalanceAssertion]) -> None:
         name, told = self._account.name, await self._rails(route.rail).holdings(wallet)
         for asset, units in told.units.items():
             one, block = Commodity(asset), told.at.number
             if one in last and last[one].block >= block:
                 continue
-            at = Checkpoint(route.chain_id, wallet, one, block, told.at.timestamp_s * 1000, units)
+            at = BalanceAssertion(route.chain_id, wallet, one, block, told.at.timestamp_s * 1000, units)
             entries = wallet_entries(
                 at, self._store.wallet_booked(name, one, block), told.price_e8, first=one not in last
             )

@@ -70,7 +70,7 @@ class Terms:
 
 
 @dataclass(frozen=True)
-class Rest:
+class PassResult:
     """How a pass ended, and when to look again."""
 
     outcome: str
@@ -83,7 +83,7 @@ class Rest:
 
 
 @dataclass(frozen=True)
-class Asked:
+class PurchaseOrder:
     """A person's wish: an amount regardless of the floor, or past cool-down and back-off."""
 
     amount: Usd | None = None

@@ -19,10 +19,10 @@ from topup.domain.lifecycle import TERMINAL, Attempt, Fact, Inclusion, Kind, Sta
 from topup.domain.nonpayment import WITNESSES
 from topup.domain.ways_out import ATTEST, LOOK, RESOLVE
 from topup.payment.config import Account
-from topup.payment.monitor import Watch
+from topup.payment.monitor import Monitor
 from topup.payment.reorg import confirmed, gone
 from topup.ports.account import Sink
-from topup.ports.chain import Seen, Sighting
+from topup.ports.chain import Observation, Seen
 from topup.ports.ledger import Store
 from topup.ports.rail import Rail
 
@@ -37,10 +37,10 @@ OVER_S = 86_400
 BY = "topup"
 
 
-class Witness:
+class Confirmation:
     """Looks at the chain, and keeps the ledger to what it shows."""
 
-    def __init__(self, *, watch: Watch, rails: Callable[[str], Rail], store: Store, sink: Sink) -> None:
+    def __init__(self, *, watch: Monitor, rails: Callable[[str], Rail], store: Store, sink: Sink) -> None:
         """Join the ports; a rail is built when there is something to look for, not before."""
         self._watch = watch
         self._rails = rails
@@ -49,7 +49,7 @@ class Witness:
         self._back_ms = 0
         self._denied_ms: dict[int, int] = {}
 
-    async def look(self, topup: TopUp, *, behind: int | None = None) -> tuple[TopUp, Sighting]:
+    async def look(self, topup: TopUp, *, behind: int | None = None) -> tuple[TopUp, Observation]:
         """Look for every attempt of an open top-up that may be out, and store what the chain shows.
 
         `behind` is the wallet's next nonce where the ledger has used more than that: then what ended top-ups have at
@@ -62,17 +62,17 @@ class Witness:
         if behind is not None:
             beside += self._store.settled_from(topup, behind)
         sought = [*((topup, a) for a in topup.out), *beside]
-        sighting = await self._sighted(self._rails(topup.rail), topup.wallet, sought)
+        observation = await self._sighted(self._rails(topup.rail), topup.wallet, sought)
         for owner, attempt in beside:
-            self._after(owner, attempt, sighting)
-        others = self._store.rivals(topup)
+            self._after(owner, attempt, observation)
+        others = self._store.at_same_nonce(topup)
         worded = topup.state in PAYING and self._worded(topup)
-        topup = self._lost(topup, sighting)
+        topup = self._lost(topup, observation)
         if worded and topup.state is State.SENT:  # the word has done what it was said for
             self._store.say(topup.account, RESOLVE + topup.id, "", self._watch.now(), BY)
-        topup = self._found(topup, sighting, others)
+        topup = self._found(topup, observation, others)
         topup = self._concluded(topup, others)
-        return self._settled(topup, sighting), sighting
+        return self._settled(topup, observation), observation
 
     def beside(self, topup: TopUp) -> list[tuple[TopUp, Attempt]]:
         """Return what ended top-ups have left to the chain on the same way as this one."""
@@ -93,33 +93,35 @@ class Witness:
             if rail.chain_id != way[1]:
                 continue  # the settings name another chain now, which knows nothing of these
             with contextlib.suppress(ChainError):  # the passes themselves say what is wrong with the chain
-                sighting = await self._sighted(rail, account.wallet, left)
+                observation = await self._sighted(rail, account.wallet, left)
                 for owner, attempt in left:
-                    self._after(owner, attempt, sighting)
+                    self._after(owner, attempt, observation)
 
     # -- looking ------------------------------------------------------------------------------------------------
 
-    async def _sighted(self, rail: Rail, wallet: bytes, sought: Sequence[tuple[TopUp, Attempt]]) -> Sighting:
+    async def _sighted(self, rail: Rail, wallet: bytes, sought: Sequence[tuple[TopUp, Attempt]]) -> Observation:
         """Look, and once more through every provider where an inclusion is to be taken back.
 
         Where only one is configured, nonces and marks count for that by a person's word.
         """
-        sighting = await rail.look(wallet, sought)
-        self._watch.heard_chain(sighting.head.timestamp_s)
-        if not gone(sighting):
-            return sighting
-        disputed = [(t, a) for t, a in sought if a.inclusion is not None and a.hash in gone(sighting)]
-        second: Sighting | None = sighting
+        observation = await rail.look(wallet, sought)
+        self._watch.heard_chain(observation.head.timestamp_s)
+        if not gone(observation):
+            return observation
+        disputed = [(t, a) for t, a in sought if a.inclusion is not None and a.hash in gone(observation)]
+        second: Observation | None = observation
         if rail.owners >= WITNESSES:
             try:
                 second = await rail.look(wallet, disputed, every=True)
             except ChainUnknown:
                 second = None
-        alone = rail.owners < WITNESSES and not all(self._worded(t) for t, a in disputed if a.hash in sighting.unspent)
+        alone = rail.owners < WITNESSES and not all(
+            self._worded(t) for t, a in disputed if a.hash in observation.unspent
+        )
         recorded = {a.hash: a.inclusion.block_number for _, a in disputed if a.hash and a.inclusion is not None}
-        judged = confirmed(sighting, second, recorded, believe_unspent=not alone)
+        judged = confirmed(observation, second, recorded, believe_unspent=not alone)
         for owner, attempt in disputed:
-            if attempt.hash in sighting.unspent - judged.unspent:
+            if attempt.hash in observation.unspent - judged.unspent:
                 self._denied(owner, attempt, alone=alone)
         return judged
 
@@ -146,18 +148,18 @@ class Witness:
 
     # -- the open top-up ----------------------------------------------------------------------------------------
 
-    def _lost(self, topup: TopUp, sighting: Sighting) -> TopUp:
+    def _lost(self, topup: TopUp, observation: Observation) -> TopUp:
         """Store that known inclusions do not stand any more, or never did."""
         for attempt in topup.out:
             told = attempt.inclusion
-            if told is None or attempt.hash is None or attempt.hash not in gone(sighting):
+            if told is None or attempt.hash is None or attempt.hash not in gone(observation):
                 continue
             self._sink.emit(
                 events.PaymentVanished(
                     topup_id=topup.id,
                     tx_hash=attempt.hash,
                     block=told.block_number,
-                    proof="replaced" if attempt.hash in sighting.replaced else "unspent",
+                    proof="replaced" if attempt.hash in observation.replaced else "unspent",
                 )
             )
             still = any(a.paid for a in topup.out if a.id != attempt.id)
@@ -167,7 +169,7 @@ class Witness:
             again = newest and topup.state in (State.REVERTED, State.CHARGED)
             fact = Fact.VANISHED if lost or again else None
             if attempt.booked:
-                topup = self._taken_back(topup, attempt, told, fact, by_one=attempt.hash not in sighting.unspent)
+                topup = self._taken_back(topup, attempt, told, fact, by_one=attempt.hash not in observation.unspent)
             else:
                 topup = self._store.vanished(topup, attempt, fact, self._watch.now())
         return topup
@@ -189,10 +191,10 @@ class Witness:
             self._sink.emit(events.TopUpHalted(topup_id=topup.id, reason=halt))
         return topup
 
-    def _found(self, topup: TopUp, sighting: Sighting, beside: Sequence[Attempt]) -> TopUp:
+    def _found(self, topup: TopUp, observation: Observation, beside: Sequence[Attempt]) -> TopUp:
         """Store inclusions that were not known before."""
         for attempt in topup.out:
-            seen = sighting.seen.get(attempt.hash) if attempt.hash is not None else None
+            seen = observation.seen.get(attempt.hash) if attempt.hash is not None else None
             if attempt.inclusion is not None or seen is None:
                 continue
             fact = self._fact_of(topup, attempt, seen, beside)
@@ -216,7 +218,7 @@ class Witness:
             return None
         if seen.inclusion.success and attempt.plan.kind is Kind.PAY:
             return Fact.PAID
-        left = [a for a in topup.loose(beside) if a.place != attempt.place]
+        left = [a for a in topup.pending(beside) if a.place != attempt.place]
         if left or topup.state is not State.SENT:
             return None
         return _end_of(attempt.plan.kind, success=seen.inclusion.success)
@@ -225,7 +227,7 @@ class Witness:
         """Move on when every nonce of ours has been taken by something known that paid nothing."""
         if topup.state is State.SENT and topup.payment is not None:
             return self._store.move(topup, Fact.PAID, self._watch.now(), "")
-        if topup.state is not State.SENT or topup.loose(beside):
+        if topup.state is not State.SENT or topup.pending(beside):
             return topup
         ends = {_end_of(a.plan.kind, success=a.inclusion.success) for a in topup.out if a.inclusion is not None}
         fact = next((f for f in (Fact.GIVEN_UP, Fact.APPROVED) if f in ends), Fact.REVERTED)
@@ -293,11 +295,11 @@ class Witness:
                 )
             )
 
-    def _settled(self, topup: TopUp, sighting: Sighting) -> TopUp:
+    def _settled(self, topup: TopUp, observation: Observation) -> TopUp:
         """Book every included attempt whose block is safe."""
         for attempt in topup.out:
             told = attempt.inclusion
-            if told is None or attempt.booked or sighting.safe is None or sighting.safe < told.block_number:
+            if told is None or attempt.booked or observation.safe is None or observation.safe < told.block_number:
                 continue
             topup = self._book(topup, attempt)
         return topup
@@ -317,30 +319,30 @@ class Witness:
 
     # -- ended top-ups ------------------------------------------------------------------------------------------
 
-    def _after(self, owner: TopUp, attempt: Attempt, sighting: Sighting) -> None:
+    def _after(self, owner: TopUp, attempt: Attempt, observation: Observation) -> None:
         """Follow one attempt of an ended top-up until a final block has settled it."""
         assert attempt.hash is not None
         told = attempt.inclusion
-        if told is not None and attempt.hash in gone(sighting):
+        if told is not None and attempt.hash in gone(observation):
             self._undone(owner, attempt)
-        elif told is None and attempt.hash in sighting.seen:
-            self._late(owner, attempt, sighting.seen[attempt.hash])
+        elif told is None and attempt.hash in observation.seen:
+            self._late(owner, attempt, observation.seen[attempt.hash])
         elif told is not None and not attempt.booked:
-            if sighting.safe is not None and sighting.safe >= told.block_number:
+            if observation.safe is not None and observation.safe >= told.block_number:
                 self._book(owner, attempt)
-        elif told is not None and sighting.finalized is not None and sighting.finalized >= told.block_number:
+        elif told is not None and observation.finalized is not None and observation.finalized >= told.block_number:
             # Final by those who are asked today, who need not be those that showed it.
-            if attempt.hash in sighting.seen or spent(attempt, sighting):
+            if attempt.hash in observation.seen or spent(attempt, observation):
                 self._store.final(attempt, self._watch.now())
-        elif told is None and self._over(attempt, sighting):
+        elif told is None and self._over(attempt, observation):
             self._store.over(attempt, self._watch.now())
 
     @staticmethod
-    def _over(attempt: Attempt, sighting: Sighting) -> bool:
+    def _over(attempt: Attempt, observation: Observation) -> bool:
         """Tell whether an authorization need not be looked for any more: a day past its end, and unused."""
-        if attempt.ours or attempt.hash in sighting.used or sighting.finalized_s is None:
+        if attempt.ours or attempt.hash in observation.used or observation.finalized_s is None:
             return False
-        return sighting.finalized_s > attempt.plan.ends_s + OVER_S
+        return observation.finalized_s > attempt.plan.ends_s + OVER_S
 
     def _undone(self, owner: TopUp, attempt: Attempt) -> None:
         assert attempt.inclusion is not None
@@ -383,11 +385,11 @@ class Witness:
         )
 
 
-def spent(attempt: Attempt, sighting: Sighting) -> bool:
+def spent(attempt: Attempt, observation: Observation) -> bool:
     """Tell whether the chain shows its place taken: the nonce used, or the authorization spent."""
     if attempt.ours:
-        return sighting.nonce_latest > attempt.plan.nonce
-    return attempt.hash in sighting.used
+        return observation.nonce_latest > attempt.plan.nonce
+    return attempt.hash in observation.used
 
 
 def _again(topup: TopUp, attempt: Attempt, seen: Seen) -> bool:

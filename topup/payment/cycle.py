@@ -15,13 +15,13 @@ from topup.domain.lifecycle import State, TopUp
 from topup.domain.policy import Buy, Decision, Hold, Refuse, Snapshot, Why, decide
 from topup.payment.approvals import Revoke
 from topup.payment.closing_run import Bookkeeping
-from topup.payment.config import Asked, Rest, Terms
-from topup.payment.confirmation import Witness
+from topup.payment.config import PassResult, PurchaseOrder, Terms
+from topup.payment.confirmation import Confirmation
 from topup.payment.lasting import Lasting
-from topup.payment.monitor import Watch
+from topup.payment.monitor import Monitor
 from topup.payment.preparation import Purchase
-from topup.payment.step import Reach
-from topup.payment.usage_sync import Tally
+from topup.payment.step import Ports
+from topup.payment.usage_sync import UsageSync
 from topup.ports.account import Api, Clock, Sink, Usage
 from topup.ports.budget import Budget
 from topup.ports.ledger import Store
@@ -56,25 +56,25 @@ class Cycle:
         self._sink = sink
         self._rpc_requests = rpc_requests
         self._budget = budget
-        self._watch = Watch(terms, api=api, store=store, clock=clock, sink=sink)
-        self._witness = Witness(watch=self._watch, rails=rails, store=store, sink=sink)
+        self._watch = Monitor(terms, api=api, store=store, clock=clock, sink=sink)
+        self._confirmation = Confirmation(watch=self._watch, rails=rails, store=store, sink=sink)
         lasting = Lasting(
             terms.account.name, alert_s=terms.pace.unknown_alert_s, now=self._watch.now, store=store, sink=sink
         )
-        reach = Reach(self._watch, rails, store, sink, self._witness, lasting)
-        self._purchase = Purchase(terms, reach)
-        self._revoke = Revoke(terms, reach)
+        ports = Ports(self._watch, rails, store, sink, self._confirmation, lasting)
+        self._purchase = Purchase(terms, ports)
+        self._revoke = Revoke(terms, ports)
         self._bookkeeping = Bookkeeping(terms, rails=rails, watch=self._watch, store=store, sink=sink)
-        self._tally: Tally | None = None
+        self._usage_sync: UsageSync | None = None
         if usage is not None:
-            self._tally = Tally(terms.account.name, api=usage, now=self._watch.now, store=store, sink=sink)
+            self._usage_sync = UsageSync(terms.account.name, api=usage, now=self._watch.now, store=store, sink=sink)
         self._cycles = 0
         self._paused: bool | None = None
         self._forbidden: tuple[Why, int] | None = None
 
     # -- one pass -----------------------------------------------------------------------------------------------
 
-    async def run(self, asked: Asked | None = None) -> Rest:
+    async def run(self, asked: PurchaseOrder | None = None) -> PassResult:
         """Make one pass, and say in one line how it ended."""
         self._cycles += 1
         self._watch.begin_pass()
@@ -110,7 +110,7 @@ class Cycle:
         """Before the first pass: say when the wallet has sent more than the ledger knows."""
         await self._purchase.stand()
 
-    async def judge(self, asked: Asked) -> tuple[Snapshot, Decision]:
+    async def judge(self, asked: PurchaseOrder) -> tuple[Snapshot, Decision]:
         """Look and decide, without acting on it."""
         reading = await self._watch.read()
         snapshot = self._watch.snapshot(reading, asked)
@@ -126,7 +126,7 @@ class Cycle:
         """Return how many passes were begun."""
         return self._cycles
 
-    async def _pass(self, asked: Asked | None) -> Rest:
+    async def _pass(self, asked: PurchaseOrder | None) -> PassResult:
         self._notice_pause()
         unfinished = self._store.open_topup(self._account.name)
         if unfinished is not None:
@@ -137,15 +137,15 @@ class Cycle:
                 raise
             await self._watch.keep()
             return rest
-        await self._witness.look_back(self._account)
-        snapshot, decision = await self.judge(asked or Asked())
+        await self._confirmation.look_back(self._account)
+        snapshot, decision = await self.judge(asked or PurchaseOrder())
         self._bookkeeping.close()
         if not isinstance(decision, Buy):
             # Never before a purchase: it may take many questions.
             await self._revoke.tidy()
             await self._bookkeeping.hold_wallet()
-            if self._tally is not None:
-                await self._tally.keep_up()
+            if self._usage_sync is not None:
+                await self._usage_sync.keep_up()
         if not isinstance(decision, Refuse):
             self._forbidden = None
         match decision:
@@ -202,7 +202,7 @@ class Cycle:
         )
         return stored
 
-    def _hold(self, decision: Hold, snapshot: Snapshot) -> Rest:
+    def _hold(self, decision: Hold, snapshot: Snapshot) -> PassResult:
         left = self._runway(snapshot)
         next_s = next_poll_s(
             left, snapshot.burn, fastest_s=self._pace.poll_fastest_s, slowest_s=self._pace.poll_slowest_s
@@ -212,11 +212,11 @@ class Cycle:
         elif decision.until_ms is not None:
             next_s = max(1, min(self._pace.poll_fastest_s, (decision.until_ms - snapshot.now_ms) // 1000 + 1))
         if isinstance(snapshot.reading, Unknown):
-            return Rest("unknown", snapshot.reading.doubt.value, snapshot.reading.detail, next_s)
+            return PassResult("unknown", snapshot.reading.doubt.value, snapshot.reading.detail, next_s)
         outcome = "unknown" if decision.why is Why.STALE else "held"
-        return Rest(outcome, decision.why.value, decision.detail, next_s, remedy=decision.remedy)
+        return PassResult(outcome, decision.why.value, decision.detail, next_s, remedy=decision.remedy)
 
-    def _refuse(self, decision: Refuse) -> Rest:
+    def _refuse(self, decision: Refuse) -> PassResult:
         """Say it at once for each new reason, then hourly: a log that repeats itself hides what changed."""
         now = self._watch.now()
         if self._forbidden is None or self._forbidden[0] != decision.why or now - self._forbidden[1] >= HOUR_MS:
@@ -225,7 +225,7 @@ class Cycle:
                 events.TopUpForbidden(why=decision.why.value, detail=decision.detail, remedy=decision.remedy)
             )
         next_s = self._pace.poll_fastest_s
-        return Rest("forbidden", decision.why.value, decision.detail, next_s, remedy=decision.remedy)
+        return PassResult("forbidden", decision.why.value, decision.detail, next_s, remedy=decision.remedy)
 
     def _runway(self, snapshot: Snapshot) -> Runway:
         if not isinstance(snapshot.reading, Reading):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from topup.domain.errors import ChainUnknown
 from topup.domain.lifecycle import Attempt, TopUp
 from topup.payment.confirmation import spent
-from topup.ports.chain import Sighting, Spent, Taken
+from topup.ports.chain import Observation, Spent, Taken
 from topup.ports.ledger import Store
 from topup.ports.rail import Rail
 
@@ -61,28 +61,28 @@ def seen_used(attempt: Attempt, shown: Spent) -> bool:
 
 
 async def contest(
-    rail: Rail, store: Store, topup: TopUp, sighting: Sighting, loose: Sequence[Attempt], now_ms: int
+    rail: Rail, store: Store, topup: TopUp, observation: Observation, pending: Sequence[Attempt], now_ms: int
 ) -> Contest:
     """Find out which nonces of what is out were used by none of ours, and store what is new.
 
     Nothing is asked while no nonce is; a chain that does not answer leaves it as it was.
     """
     adopted = store.adopted_places(topup)
-    left = [a for a in loose if a.place not in adopted]
-    oldest = {a.place: a for a in reversed(left) if spent(a, sighting)}
+    left = [a for a in pending if a.place not in adopted]
+    oldest = {a.place: a for a in reversed(left) if spent(a, observation)}
     known = store.taken(topup.id)
     used = {a.id for a in oldest.values()}
     # Of a provider that is behind the block in which it was noticed, a free nonce says nothing.
-    free = [n for n, one in known.items() if n not in used and sighting.head.number >= (one.block_number or 0)]
+    free = [n for n, one in known.items() if n not in used and observation.head.number >= (one.block_number or 0)]
     if free:
         store.forget_taken(topup, free, now_ms)
-    gone = {a.place for a in loose if a.place in adopted}
+    gone = {a.place for a in pending if a.place in adopted}
     since, new, gone_by = [], [], 0
     for attempt in oldest.values():
         before = known.get(attempt.id)
         after = before or Taken(now_ms, None, b"")
         if attempt.ours:
-            after, settled = await _placed(rail, topup, attempt, after, sighting)
+            after, settled = await _placed(rail, topup, attempt, after, observation)
             if settled:
                 gone, gone_by = gone | {attempt.place}, max(gone_by, after.block_number or 0)
         if after != before:
@@ -92,17 +92,19 @@ async def contest(
     return Contest(tuple(oldest.values()), tuple(since), frozenset(gone), tuple(new), gone_by)
 
 
-async def _placed(rail: Rail, topup: TopUp, attempt: Attempt, taken: Taken, sighting: Sighting) -> tuple[Taken, bool]:
+async def _placed(
+    rail: Rail, topup: TopUp, attempt: Attempt, taken: Taken, observation: Observation
+) -> tuple[Taken, bool]:
     """Return in which block the nonce is known used, and whether that is for ever."""
     try:
         if taken.block_number is not None:
-            if sighting.finalized is None or sighting.finalized < taken.block_number:
+            if observation.finalized is None or observation.finalized < taken.block_number:
                 return taken, False
             shown = await rail.spent(topup.wallet, taken.block_number)
             if shown.block.hash == taken.block_hash:
                 return taken, for_ever(taken, shown)
         # Never placed, or in a block that was replaced since.
-        shown = await rail.spent(topup.wallet, sighting.head.number)
+        shown = await rail.spent(topup.wallet, observation.head.number)
     except ChainUnknown:
         return taken, False
     if not seen_used(attempt, shown):

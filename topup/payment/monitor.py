@@ -24,7 +24,7 @@ from topup.domain.lifecycle import TopUp
 from topup.domain.lost_time import Lived
 from topup.domain.money import Usd
 from topup.domain.policy import Snapshot
-from topup.payment.config import MPP, X402, Asked, Terms
+from topup.payment.config import MPP, X402, PurchaseOrder, Terms
 from topup.ports.account import Api, Clock, Sink
 from topup.ports.ledger import Store
 
@@ -35,7 +35,7 @@ ACCEPT_READING = "accept_reading"
 LEAPT = "leapt"
 
 
-class Watch:
+class Monitor:
     """The readings of one account, and ledger time. `not_before_ms` is when the API allows the next question."""
 
     def __init__(self, terms: Terms, *, api: Api, store: Store, clock: Clock, sink: Sink) -> None:
@@ -166,14 +166,14 @@ class Watch:
             self._alerted_ms = reading.at_ms
             self._sink.emit(events.UnknownTooLong(unknown_s=lasting // 1000, doubt=reading.doubt.value))
 
-    def snapshot(self, reading: Reading | Unknown, asked: Asked, *, beside: TopUp | None = None) -> Snapshot:
+    def snapshot(self, reading: Reading | Unknown, asked: PurchaseOrder, *, beside: TopUp | None = None) -> Snapshot:
         """Gather what the rules look at; `beside` is the top-up being decided again, left out of its own past."""
         account, now = self._account.name, self.now()
         past = self._store.past(account, now - 30 * DAY_MS, self._limits.fee_ceiling.bps)
         if beside is not None:
             # Its own gas counts, its own amount is what is being decided.
             past = [
-                replace(p, spent=Usd.of(0), failed=False) if p.topup_id == beside.id and not p.buried else p
+                replace(p, spent=Usd.of(0), failed=False) if p.topup_id == beside.id and not p.written_off else p
                 for p in past
             ]
         unfinished = self._store.open_topup(account)

@@ -9,19 +9,19 @@ from topup.domain.credits import Posting, Reading, Unknown, posting
 from topup.domain.errors import ChainUnknown
 from topup.domain.lifecycle import Fact, State, TopUp
 from topup.domain.ways_out import CREDITED
-from topup.payment.config import Rest
+from topup.payment.config import PassResult
 from topup.payment.confirmation import BY, PAYING
 from topup.payment.step import Step, Steps, flag_name
 from topup.ports.rail import Claim
 
 
-class Arrival(Steps):
+class CreditPosting(Steps):
     """The steps from the payment in a block to the end."""
 
     async def step(self, topup: TopUp) -> Step:
         """Keep checking that the payment stands, and wait for credits and safety; both are needed."""
         looked = await self._look(topup)
-        if isinstance(looked, Rest):
+        if isinstance(looked, PassResult):
             return looked
         topup, _ = looked
         if topup.state not in PAYING:
@@ -89,8 +89,8 @@ class Arrival(Steps):
             return self._move(topup, Fact.POSTING_LATE, said)
         return self._wait(topup, topup.state.value, "waiting for the credits to be posted", self._pace.posting_poll_s)
 
-    def _posted(self, topup: TopUp, reading: Reading, waited_ms: int, verdict: Posting) -> TopUp:
-        ambiguous = verdict is Posting.AMBIGUOUS
+    def _posted(self, topup: TopUp, reading: Reading, waited_ms: int, non_payment_proof: Posting) -> TopUp:
+        ambiguous = non_payment_proof is Posting.AMBIGUOUS
         self._sink.emit(
             events.CreditsPosted(
                 topup_id=topup.id,

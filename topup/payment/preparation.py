@@ -29,12 +29,12 @@ from topup.domain.money import deviation_bps_up
 from topup.domain.policy import Buy, Hold, Refuse, Why, decide, over_budget
 from topup.domain.remedies import REMEDIES
 from topup.domain.ways_out import CANCEL
-from topup.payment.config import Asked, Rest, Terms
+from topup.payment.config import PassResult, PurchaseOrder, Terms
 from topup.payment.lasting import ASK
-from topup.payment.posting import Arrival
-from topup.payment.step import Reach, Step, Steps, fair
-from topup.payment.tracking import Pursuit
-from topup.ports.chain import Survey
+from topup.payment.posting import CreditPosting
+from topup.payment.step import Ports, Step, Steps, fair
+from topup.payment.tracking import Tracking
+from topup.ports.chain import Preflight
 
 # The name under which `topup resolve --adopt-nonce` leaves a person's word; it counts for an hour.
 ADOPT_NONCE = "adopt_nonce"
@@ -53,15 +53,15 @@ class Purchase(Steps):
     # Which top-up waits for a sound baseline, and since when.
     _unsettled: tuple[str, int] | None = None
 
-    def __init__(self, terms: Terms, reach: Reach) -> None:
+    def __init__(self, terms: Terms, ports: Ports) -> None:
         """Take the terms, and what can be reached."""
-        super().__init__(terms, reach)
-        self._pursuit = Pursuit(terms, reach)
-        self._arrival = Arrival(terms, reach)
+        super().__init__(terms, ports)
+        self._tracking = Tracking(terms, ports)
+        self._posting = CreditPosting(terms, ports)
         # Proofs live only as long as this process: after a restart a charge is proven again before it is signed.
         self._verified: dict[str, tuple[Verified, int]] = {}
 
-    async def follow(self, topup: TopUp) -> Rest:
+    async def follow(self, topup: TopUp) -> PassResult:
         """Take steps until the top-up ends or has to wait for the world."""
         steps = 0
         while topup.state not in TERMINAL:
@@ -76,7 +76,7 @@ class Purchase(Steps):
                 told = error.remedy or ASK
                 self._lasting.failed(topup, why, str(error), remedy=told, began_ms=began_ms, said=True)
                 raise
-            if isinstance(step, Rest):
+            if isinstance(step, PassResult):
                 return step
             topup, steps = step, steps + 1
             if steps >= STEPS_MAX:
@@ -86,7 +86,7 @@ class Purchase(Steps):
         detail = f"{topup.amount} dollars{f': {why}' if dropped == topup.id and why else ''}"
         reason = topup.reason or topup.why
         next_s = self._pace.poll_fastest_s
-        return Rest(topup.state.value, reason, detail, next_s, topup, remedy if dropped == topup.id else "")
+        return PassResult(topup.state.value, reason, detail, next_s, topup, remedy if dropped == topup.id else "")
 
     async def _step(self, topup: TopUp) -> Step:
         match topup.state:
@@ -102,9 +102,9 @@ class Purchase(Steps):
             case State.SIGNED:
                 return self._intend(topup)
             case State.SENT | State.DEATHWATCH | State.REVERTED | State.HALTED:
-                return await self._pursuit.step(topup)
+                return await self._tracking.step(topup)
             case State.PAID | State.UNCREDITED | State.CREDITED:
-                return await self._arrival.step(topup)
+                return await self._posting.step(topup)
             case State.DONE | State.DROPPED | State.FAILED:
                 raise AssertionError(f"{topup.id} has ended")
             case _:
@@ -148,7 +148,7 @@ class Purchase(Steps):
             return self._drop(topup, "charge_rejected", str(error), error.remedy)
         return self._store.answered(topup, raw, self._watch.now())
 
-    def _young(self, topup: TopUp) -> Rest | None:
+    def _young(self, topup: TopUp) -> PassResult | None:
         """Wait out what a ledger that was lost may have signed: an authorization leaves no trace until it is used.
 
         A wallet's nonce would tell of a payment of ours. Of these only time does: by then it is used and its credits
@@ -169,7 +169,7 @@ class Purchase(Steps):
         detail = "what a lost ledger may have signed has to end first"
         return self._wait(topup, "young_ledger", detail, min(left_ms // 1000 + 1, self._pace.poll_slowest_s))
 
-    def _between_charges(self, topup: TopUp) -> Rest | None:
+    def _between_charges(self, topup: TopUp) -> PassResult | None:
         """Space out requests after lost answers, and keep to the hourly bound."""
         now = self._watch.now()
         hour = self._store.charge_requests(self._account.name, now - HOUR_MS)
@@ -184,7 +184,7 @@ class Purchase(Steps):
             return None
         if (
             topup.state is State.DECIDED
-            and not topup.alive
+            and not topup.may_still_pay
             and now - topup.decided_ms > self._pace.unknown_alert_s * 1000
         ):
             return self._hindered(topup, PaymentForbidden("charge_unanswered", topup.reason, remedy=SELLS))
@@ -194,14 +194,14 @@ class Purchase(Steps):
 
     async def _charged(self, topup: TopUp) -> Step:
         """Look for what is already out, and only then prepare a payment of the same charge."""
-        if topup.out or any(a.inclusion is None for _, a in self._witness.beside(topup)):
+        if topup.out or any(a.inclusion is None for _, a in self._confirmation.beside(topup)):
             looked = await self._look(topup)
-            if isinstance(looked, Rest):
+            if isinstance(looked, PassResult):
                 return looked
-            seen, sighting = looked
+            seen, observation = looked
             if seen.state is not State.CHARGED:
                 return seen
-            if seen.alive and sighting.head.timestamp_s > self._deadline_s(seen):
+            if seen.may_still_pay and observation.head.timestamp_s > self._deadline_s(seen):
                 return self._move(seen, Fact.EXPIRED, "the deadline passed after a revert")
             topup = seen
         if self._word(topup) == CANCEL:
@@ -210,7 +210,7 @@ class Purchase(Steps):
 
     def _cancelled(self, topup: TopUp) -> TopUp:
         """Obey a cancel before anything else is signed; what may be out still needs its proof of death."""
-        if topup.alive:
+        if topup.may_still_pay:
             return self._move(topup, Fact.GIVEN_UP, "cancelled by hand")
         return self._drop(topup, "cancelled", "by hand, before anything was signed")
 
@@ -230,25 +230,25 @@ class Purchase(Steps):
             return unwanted
         rail, began_ms = self._rail(topup), self._watch.now()
         try:
-            verified, survey = await rail.prove(
+            verified, preflight = await rail.prove(
                 charge.raw, self._request(topup), seen=self._store.seen_intents(topup.id)
             )
-            self._watch.heard_chain(survey.head.timestamp_s)
+            self._watch.heard_chain(preflight.head.timestamp_s)
             if (young := self._young(topup)) is not None:
                 return young
             if not charge.proven:
                 topup = self._store.proven(topup, verified)
                 self._proven(topup, verified)
-            self._caps_by_chain(topup, survey)
-            lagging = self._nonce_rule(topup, survey) if rail.broadcaster is Broadcaster.US else None
+            self._caps_by_chain(topup, preflight)
+            lagging = self._nonce_rule(topup, preflight) if rail.broadcaster is Broadcaster.US else None
             if lagging is not None:
                 # Either a provider lags, or what an ended top-up had in a block does not stand, which this look stores.
-                await self._look(topup, behind=survey.nonce_latest)
+                await self._look(topup, behind=preflight.nonce_latest)
                 return self._unknown(topup, lagging, began_ms)
             self._rule_r(topup)
-            plan = await rail.plan(verified, survey, self._outbid(topup, survey))
+            plan = await rail.plan(verified, preflight, self._outbid(topup, preflight))
             _approved_once(topup, plan)
-            worth = fair(plan, verified, survey)
+            worth = fair(plan, verified, preflight)
             deviation = deviation_bps_up(plan.value, worth) if worth is not None else None
             self._sink.emit(
                 events.PaymentPlanned(
@@ -264,10 +264,10 @@ class Purchase(Steps):
                     l1_fee_wei=plan.l1_fee,
                     block=plan.block_number,
                     proof=plan.proof,
-                    doubt=survey.doubt,
+                    doubt=preflight.doubt,
                 )
             )
-            self._permit(plan, verified, survey)
+            self._permit(plan, verified, preflight)
         except ChargeRefused as error:
             return self._refused(topup, error)
         except PaymentForbidden as error:
@@ -279,28 +279,28 @@ class Purchase(Steps):
         baseline = self._store.last_reading(self._account.name)
         assert baseline is not None, "nothing is bought without a reading"
         self._verified[topup.id] = (verified, began_ms)
-        return self._store.reserve(topup, plan, baseline, survey.balance, self._watch.now())
+        return self._store.reserve(topup, plan, baseline, preflight.balance, self._watch.now())
 
-    def _hindered(self, topup: TopUp, error: PaymentForbidden) -> Rest:
+    def _hindered(self, topup: TopUp, error: PaymentForbidden) -> PassResult:
         """Say why no payment can leave now, and louder when that lasts: credits are needed."""
         rest = self._forbid(topup, error)
         self._lasting.failed(topup, error.reason, str(error), remedy=error.remedy, said=True)
         return rest
 
-    def _caps_by_chain(self, topup: TopUp, survey: Survey) -> None:
+    def _caps_by_chain(self, topup: TopUp, preflight: Preflight) -> None:
         """Hold the caps a second time, by the chain's clock: a machine's clock put forward must release nothing."""
-        now = survey.head.timestamp_s * 1000
+        now = preflight.head.timestamp_s * 1000
         past = self._store.paid(self._account.name, now - 30 * DAY_MS, self._limits.fee_ceiling.bps)
         refused = over_budget(topup.amount, [p for p in past if p.topup_id != topup.id], now, self._limits)
         if refused is not None:
             said = f"{refused.detail}, by the chain's clock"
             raise PaymentForbidden(refused.why.value, said, remedy=refused.remedy)
 
-    def _outbid(self, topup: TopUp, survey: Survey) -> list[Attempt]:
+    def _outbid(self, topup: TopUp, preflight: Preflight) -> list[Attempt]:
         """Return bytes of ours that may still be out from the wallet's next nonce on."""
-        stale = [a for _, a in self._witness.beside(topup) if a.inclusion is None]
-        known = [*self._loose(topup), *stale]
-        return [a for a in known if a.ours and a.plan.nonce >= survey.nonce_latest]
+        stale = [a for _, a in self._confirmation.beside(topup) if a.inclusion is None]
+        known = [*self._pending(topup), *stale]
+        return [a for a in known if a.ours and a.plan.nonce >= preflight.nonce_latest]
 
     async def stand(self) -> None:
         """At start, say when the wallet has sent more than the ledger knows, before a payment is refused for it."""
@@ -319,20 +319,20 @@ class Purchase(Steps):
                     told = events.TopUpForbidden(why=error.reason, detail=str(error), remedy=error.remedy)
                     self._sink.emit(told)
 
-    def _nonce_rule(self, topup: TopUp, survey: Survey) -> str | None:
+    def _nonce_rule(self, topup: TopUp, preflight: Preflight) -> str | None:
         """Hold the wallet's nonce against the ledger's: ahead means a lost ledger or a second user of the key.
 
         Return what is waited for where it is behind.
         """
         expected = self._store.next_nonce(topup.chain_id, topup.wallet)
-        if survey.nonce_latest < expected:
-            return f"what is believed shows nonce {survey.nonce_latest}, the ledger has used {expected - 1}"
-        if survey.nonce_latest == expected:
+        if preflight.nonce_latest < expected:
+            return f"what is believed shows nonce {preflight.nonce_latest}, the ledger has used {expected - 1}"
+        if preflight.nonce_latest == expected:
             return None
         account = self._account.name
         if not self._store.said_within(account, ADOPT_NONCE, self._watch.now(), ADOPTION_MS):
-            raise _nonce_ahead(survey.nonce_latest, expected)
-        self._store.adopt_nonce(topup.chain_id, topup.wallet, survey.nonce_latest, self._watch.now())
+            raise _nonce_ahead(preflight.nonce_latest, expected)
+        self._store.adopt_nonce(topup.chain_id, topup.wallet, preflight.nonce_latest, self._watch.now())
         return None
 
     async def _wanted(self, topup: TopUp) -> Step | None:
@@ -344,12 +344,12 @@ class Purchase(Steps):
             reading = await self._watch.read()
         else:
             reading = last
-        asked = Asked(topup.amount if topup.why == Why.ASKED.value else None, forced=True)
+        asked = PurchaseOrder(topup.amount if topup.why == Why.ASKED.value else None, forced=True)
         decision = decide(self._watch.snapshot(reading, asked, beside=topup), self._limits)
         match decision:
             case Buy():
                 return self._settled_baseline(topup)
-            case Hold(why=Why.ABOVE_FLOOR) if not topup.alive:
+            case Hold(why=Why.ABOVE_FLOOR) if not topup.may_still_pay:
                 return self._drop(topup, "no_longer_needed", decision.detail)
             case Hold():
                 return self._wait(topup, decision.why.value, decision.detail, self._pace.poll_fastest_s)
@@ -359,7 +359,7 @@ class Purchase(Steps):
             case _:
                 assert_never(decision)
 
-    def _settled_baseline(self, topup: TopUp) -> Rest | None:
+    def _settled_baseline(self, topup: TopUp) -> PassResult | None:
         """Wait until a recent rise can no longer hide behind the API's cache: the baseline has to be sound."""
         staleness_ms = self._pace.staleness_s * 1000
         recent = self._store.readings(self._account.name, self._watch.now() - 2 * HOUR_MS)
@@ -394,12 +394,12 @@ class Purchase(Steps):
         assert charge is not None
         if charge.proven and error.field in DEADLINES:
             # It was right when it came and has grown too old; whether it may be replaced depends on what was sent.
-            if topup.alive:
+            if topup.may_still_pay:
                 # Too old to pay again by some clock; dead only by the chain's, which is looked at before each step.
                 return self._wait(topup, "charge_old", str(error), self._pace.poll_fastest_s)
             return self._move(topup, Fact.CHARGE_DEAD, str(error))
         self._refusal(topup, charge.seq, error)
-        if topup.alive:
+        if topup.may_still_pay:
             return self._halt(topup, f"a charge that was being paid is now refused: {error}")
         return self._drop(topup, "charge_refused", str(error), error.remedy)
 

@@ -11,26 +11,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from topup.ports.chain import Sighting
+from topup.ports.chain import Observation
 
 
 def confirmed(
-    sighting: Sighting, second: Sighting | None, recorded: Mapping[bytes, int], *, believe_unspent: bool
-) -> Sighting:
+    observation: Observation, second: Observation | None, recorded: Mapping[bytes, int], *, believe_unspent: bool
+) -> Observation:
     """Return the first look with what the second one, through every provider, confirms; the rest is held in doubt.
 
     What is in doubt is neither taken back nor settled: safe and final end below its block.
 
     Args:
-        sighting: a look as it was agreed on.
+        observation: a look as it was agreed on.
         second: the look through every provider, in which two independent ones had to show it; None when it failed.
         recorded: the block number of each hash that was recorded.
         believe_unspent: whether what the second look shows of nonces and marks counts: it does not when there is only
             one provider and no person has said that it may.
     """
-    replaced = second.replaced & sighting.replaced if second is not None else frozenset()
-    unspent = second.unspent & sighting.unspent if second is not None and believe_unspent else frozenset()
-    doubted = (sighting.replaced | sighting.unspent) - replaced - unspent
+    replaced = second.replaced & observation.replaced if second is not None else frozenset()
+    unspent = second.unspent & observation.unspent if second is not None and believe_unspent else frozenset()
+    doubted = (observation.replaced | observation.unspent) - replaced - unspent
     ends = [recorded[key] - 1 for key in doubted if key in recorded]
 
     def below(height: int | None) -> int | None:
@@ -40,14 +40,14 @@ def confirmed(
         return None if lowest < 0 else lowest
 
     return replace(
-        sighting,
+        observation,
         replaced=replaced,
         unspent=unspent,
-        safe=below(sighting.safe),
-        finalized=below(sighting.finalized),
+        safe=below(observation.safe),
+        finalized=below(observation.finalized),
     )
 
 
-def gone(sighting: Sighting) -> frozenset[bytes]:
+def gone(observation: Observation) -> frozenset[bytes]:
     """Return the hashes whose recorded inclusion no longer counts."""
-    return sighting.replaced | sighting.unspent
+    return observation.replaced | observation.unspent

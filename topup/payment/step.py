@@ -17,45 +17,45 @@ from topup.domain.money import Asset, EthPrice, Wei
 from topup.domain.nonpayment import may_sign
 from topup.domain.policy import Wallet, permit
 from topup.domain.ways_out import ATTEST, CREDITED, LOOK, RESOLVE
-from topup.payment.config import Rest, Terms
-from topup.payment.confirmation import BY, Witness
+from topup.payment.config import PassResult, Terms
+from topup.payment.confirmation import BY, Confirmation
 from topup.payment.lasting import Lasting
-from topup.payment.monitor import Watch
+from topup.payment.monitor import Monitor
 from topup.ports.account import Sink
-from topup.ports.chain import Sighting, Survey
+from topup.ports.chain import Observation, Preflight
 from topup.ports.ledger import Store
 from topup.ports.rail import Rail
 
-Step = TopUp | Rest
+Step = TopUp | PassResult
 
 
 @dataclass(frozen=True)
-class Reach:
+class Ports:
     """What a step can reach; a rail is built when something has to be paid or looked for, not before."""
 
-    watch: Watch
+    watch: Monitor
     rails: Callable[[str], Rail]
     store: Store
     sink: Sink
-    witness: Witness
+    confirmation: Confirmation
     lasting: Lasting
 
 
 class Steps:
     """What the rooms that take steps have in common."""
 
-    def __init__(self, terms: Terms, reach: Reach) -> None:
+    def __init__(self, terms: Terms, ports: Ports) -> None:
         """Take the terms, and what can be reached."""
         self._account = terms.account
         self._limits = terms.limits
         self._ceilings = terms.ceilings
         self._pace = terms.pace
-        self._watch = reach.watch
-        self._rails = reach.rails
-        self._store = reach.store
-        self._sink = reach.sink
-        self._witness = reach.witness
-        self._lasting = reach.lasting
+        self._watch = ports.watch
+        self._rails = ports.rails
+        self._store = ports.store
+        self._sink = ports.sink
+        self._confirmation = ports.confirmation
+        self._lasting = ports.lasting
         self._said: dict[str, int] = {}
         # What the last top-up was dropped for, and what would change that; the log has it from its event.
         self._dropped: tuple[str, str, str] = ("", "", "")
@@ -69,11 +69,11 @@ class Steps:
             )
         return rail
 
-    async def _look(self, topup: TopUp, *, behind: int | None = None) -> tuple[TopUp, Sighting] | Rest:
+    async def _look(self, topup: TopUp, *, behind: int | None = None) -> tuple[TopUp, Observation] | PassResult:
         """Look for every attempt that may be out, and store what the chain shows; nothing is concluded from absence."""
         began_ms = self._watch.now()
         try:
-            looked = await self._witness.look(topup, behind=behind)
+            looked = await self._confirmation.look(topup, behind=behind)
         except ChainError as error:
             if not error.again:
                 raise
@@ -82,12 +82,12 @@ class Steps:
             self._lasting.ended(topup)
         return looked
 
-    def _unknown(self, topup: TopUp, detail: str, began_ms: int) -> Rest:
+    def _unknown(self, topup: TopUp, detail: str, began_ms: int) -> PassResult:
         """Wait until the chain can be asked again, or believed; say what lasts."""
         self._lasting.failed(topup, "chain_unknown", detail, began_ms=began_ms)
         return self._wait(topup, "chain_unknown", detail, self._pace.resend_s)
 
-    def _forbid(self, topup: TopUp, error: PaymentForbidden) -> Rest:
+    def _forbid(self, topup: TopUp, error: PaymentForbidden) -> PassResult:
         """Say why a payment is not permitted now: at once for each new reason, and again every hour."""
         if self._new(error.reason):
             self._sink.emit(
@@ -121,21 +121,21 @@ class Steps:
         return self._move(topup, Fact.DROP, reason)
 
     def _halt(self, topup: TopUp, reason: str) -> TopUp:
-        return self._witness.halt(topup, reason)
+        return self._confirmation.halt(topup, reason)
 
     def _rule_r(self, topup: TopUp) -> None:
         forbidden = may_sign(topup, len(topup.charges))
         if forbidden is not None:
             raise PaymentForbidden("rule_r", forbidden, remedy="report it: it is a defect")
 
-    def _permit(self, plan: Plan, verified: Verified, survey: Survey) -> None:
-        worth = fair(plan, verified, survey)
-        wallet = Wallet(survey.balance, survey.tokens, survey.permission)
+    def _permit(self, plan: Plan, verified: Verified, preflight: Preflight) -> None:
+        worth = fair(plan, verified, preflight)
+        wallet = Wallet(preflight.balance, preflight.tokens, preflight.permission)
         permit(plan, total=verified.total, fair=worth, wallet=wallet, ceilings=self._ceilings)
 
-    def _loose(self, topup: TopUp) -> tuple[Attempt, ...]:
+    def _pending(self, topup: TopUp) -> tuple[Attempt, ...]:
         """Return the attempts of this top-up that may still be included."""
-        return topup.loose(self._store.rivals(topup))
+        return topup.pending(self._store.at_same_nonce(topup))
 
     def _word(self, topup: TopUp) -> str | None:
         """Return what a person said about this top-up and nobody has obeyed yet."""
@@ -164,8 +164,8 @@ class Steps:
         self._said[what] = now
         return True
 
-    def _wait(self, topup: TopUp, why: str, detail: str, next_s: int, remedy: str = "") -> Rest:
-        return Rest("following", why, detail, next_s, topup, remedy)
+    def _wait(self, topup: TopUp, why: str, detail: str, next_s: int, remedy: str = "") -> PassResult:
+        return PassResult("following", why, detail, next_s, topup, remedy)
 
     def _request(self, topup: TopUp) -> Request:
         # What was carried to the chain and failed has used its place up: the next authorization takes another.
@@ -177,11 +177,11 @@ class Steps:
         return self._store.control(self._account.name).paused
 
 
-def fair(plan: Plan, verified: Verified, survey: Survey) -> Wei | None:
+def fair(plan: Plan, verified: Verified, preflight: Preflight) -> Wei | None:
     """Return what the total is worth in ETH by the price feed; None where there is none, or dollars pay for dollars."""
-    if plan.asset is not Asset.ETH or survey.price_e8 is None:
+    if plan.asset is not Asset.ETH or preflight.price_e8 is None:
         return None
-    return EthPrice(survey.price_e8).wei_for_up(verified.total)
+    return EthPrice(preflight.price_e8).wei_for_up(verified.total)
 
 
 def flag_name(topup: TopUp, demand: Demand) -> str:

@@ -12,13 +12,13 @@ from typing import assert_never
 from topup.domain import events
 from topup.domain.errors import ChainUnknown, ChargeRefused, PaymentForbidden, Reverted, SignerError
 from topup.domain.lifecycle import Attempt, Fact, Kind, Plan, State, TopUp
-from topup.domain.nonpayment import WITNESSES, Death, Fate, More, Paid, Undecided, verdict
+from topup.domain.nonpayment import WITNESSES, ChargeStatus, More, NonPaymentProof, Paid, Undecided, non_payment_proof
 from topup.domain.ways_out import ATTEST, CANCEL, CREDITED
-from topup.payment.config import Rest
+from topup.payment.config import PassResult
 from topup.payment.confirmation import BY
 from topup.payment.foreign_nonce import NONE, Contest, contest, foreign, nonces
 from topup.payment.step import Step, Steps, flag_name
-from topup.ports.chain import Delivery, Sent, Sighting
+from topup.ports.chain import Delivery, Observation, Sent
 
 # Answers after which a node holds the bytes.
 TAKEN = (Delivery.ACCEPTED.value, Delivery.KNOWN.value)
@@ -36,7 +36,7 @@ FOREIGN = "was used, in a final block, by a transaction that is none of ours"
 ELSEWHERE = "somebody else uses the key, and may have paid as well: `topup reconcile`, then `topup resume`"
 
 
-class Pursuit(Steps):
+class Tracking(Steps):
     """The steps from the intent to send to the payment in a block, or to the proof that there will be none."""
 
     # Which nonces of what is followed now were used by nothing that is known.
@@ -81,7 +81,7 @@ class Pursuit(Steps):
         """
         assert attempt.hash is not None
         if sent.delivery is Delivery.REPLACEMENT:
-            beside = [*topup.out, *self._store.rivals(topup)]
+            beside = [*topup.out, *self._store.at_same_nonce(topup)]
             ours = any(a.place == attempt.place and a.id != attempt.id for a in beside)
             if not ours and self._new(f"contested {attempt.place}"):
                 said = events.NonceContested(topup_id=topup.id, tx_hash=attempt.hash, nonce=attempt.plan.nonce)
@@ -106,39 +106,39 @@ class Pursuit(Steps):
             if topup.state is State.HALTED:
                 return topup
         looked = await self._look(topup)
-        if isinstance(looked, Rest):
+        if isinstance(looked, PassResult):
             return looked
-        seen, sighting = looked
+        seen, observation = looked
         if seen.state is not topup.state:
             return seen
-        await self._contested(seen, sighting)
-        return await (self._deathwatch if seen.state is State.DEATHWATCH else self._unseen)(seen, sighting)
+        await self._contested(seen, observation)
+        return await (self._deathwatch if seen.state is State.DEATHWATCH else self._unseen)(seen, observation)
 
-    async def _unseen(self, topup: TopUp, sighting: Sighting) -> Step:
+    async def _unseen(self, topup: TopUp, observation: Observation) -> Step:
         """Follow a payment that is in no block yet: outbid it when it is late, and send it again."""
-        if sighting.head.timestamp_s > self._deadline_s(topup):
+        if observation.head.timestamp_s > self._deadline_s(topup):
             return self._move(topup, Fact.EXPIRED, "the deadline passed before the payment was seen")
-        loose = self._loose(topup)
-        if not loose and (not self._contest.used or await self._dead_by_others(topup, sighting)):
+        pending = self._pending(topup)
+        if not pending and (not self._contest.used or await self._dead_by_others(topup, observation)):
             return self._move(topup, Fact.GIVEN_UP, f"{nonces(self._contest.gone)} {FOREIGN}")
-        if not loose or any(a.place not in self._contest.gone for a in self._contest.used):
+        if not pending or any(a.place not in self._contest.gone for a in self._contest.used):
             return self._nonce_moved(topup)
-        newest = loose[-1]
+        newest = pending[-1]
         if self._word(topup) == CANCEL and newest.plan.kind is not Kind.CANCEL and self._watch.now() >= self._bump_ms:
-            topup = await self._outbid(topup, sighting, cancel=True)
-        elif self._bump_due(newest, loose):
-            topup = await self._outbid(topup, sighting, cancel=newest.plan.kind is Kind.CANCEL)
+            topup = await self._outbid(topup, observation, cancel=True)
+        elif self._bump_due(newest, pending):
+            topup = await self._outbid(topup, observation, cancel=newest.plan.kind is Kind.CANCEL)
         topup = await self._resend(topup)
         if topup.state is State.HALTED:
             return topup
         return self._wait(topup, "sent", "waiting for a block", self._pace.block_s)
 
-    async def _contested(self, topup: TopUp, sighting: Sighting) -> None:
+    async def _contested(self, topup: TopUp, observation: Observation) -> None:
         """Find out whether something unknown has used a nonce of what is out; say so, and louder when it lasts."""
-        loose, self._contest = super()._loose(topup), NONE
+        pending, self._contest = super()._pending(topup), NONE
         if topup.out:
             now = self._watch.now()
-            self._contest = await contest(self._rail(topup), self._store, topup, sighting, loose, now)
+            self._contest = await contest(self._rail(topup), self._store, topup, observation, pending, now)
         for attempt in self._contest.new:
             assert attempt.hash is not None
             said = events.ReceiptAwaited(topup_id=topup.id, tx_hash=attempt.hash, nonce=attempt.plan.nonce)
@@ -156,14 +156,14 @@ class Pursuit(Steps):
             self._sink.emit(events.NonceMoved(topup_id=topup.id, nonce=attempt.plan.nonce))
             self._store.say(topup.account, name, str(since_ms), now, BY)
 
-    async def _dead_by_others(self, topup: TopUp, sighting: Sighting) -> bool:
+    async def _dead_by_others(self, topup: TopUp, observation: Observation) -> bool:
         """Tell whether the charge is proven unpaid and dead; where it was paid, its receipt may only be late."""
-        judged = await self._judged(topup, sighting)
-        return isinstance(judged, tuple) and isinstance(judged[0], Death)
+        judged = await self._judged(topup, observation)
+        return isinstance(judged, tuple) and isinstance(judged[0], NonPaymentProof)
 
-    def _loose(self, topup: TopUp) -> tuple[Attempt, ...]:
+    def _pending(self, topup: TopUp) -> tuple[Attempt, ...]:
         """Leave out what is dead for ever because a final block holds something else at its nonce."""
-        return tuple(a for a in super()._loose(topup) if a.place not in self._contest.gone)
+        return tuple(a for a in super()._pending(topup) if a.place not in self._contest.gone)
 
     def _nonce_moved(self, topup: TopUp) -> Step:
         """Wait for a receipt that lags behind its nonce, or for the proof that it cannot come; an hour in all."""
@@ -182,9 +182,9 @@ class Pursuit(Steps):
         Of several at one nonce the newest goes first; those it outbids follow only where it was not taken.
         """
         now = self._watch.now()
-        loose = self._of_charge(topup)
-        newest = {a.place: a for a in loose}
-        for attempt in sorted(loose, key=lambda a: (a.plan.nonce, -a.id)):
+        pending = self._of_charge(topup)
+        newest = {a.place: a for a in pending}
+        for attempt in sorted(pending, key=lambda a: (a.plan.nonce, -a.id)):
             assert attempt.hash is not None
             assert attempt.intended_ms is not None
             if attempt.last_sent_ms is None and self._paused() and attempt.plan.kind is not Kind.CANCEL:
@@ -205,7 +205,7 @@ class Pursuit(Steps):
 
     def _of_charge(self, topup: TopUp) -> list[Attempt]:
         """Return what may still be included of the newest charge; that of an earlier one could only burn gas."""
-        return [a for a in self._loose(topup) if a.charge_seq == len(topup.charges)]
+        return [a for a in self._pending(topup) if a.charge_seq == len(topup.charges)]
 
     def _resend_ms(self, attempt: Attempt) -> int:
         """Return how long to wait before it is sent again; a seller is asked less and less often, a chain is not."""
@@ -214,29 +214,29 @@ class Pursuit(Steps):
 
     # -- outbidding ---------------------------------------------------------------------------------------------
 
-    def _bump_due(self, newest: Attempt, loose: Sequence[Attempt]) -> bool:
+    def _bump_due(self, newest: Attempt, pending: Sequence[Attempt]) -> bool:
         """Tell whether what is out is late enough, and has not been outbid too often."""
         assert newest.intended_ms is not None
         now = self._watch.now()
         late = now - newest.intended_ms >= self._pace.bump_after_s * 1000
-        bumps = sum(1 for a in loose if a.place == newest.place) - 1
+        bumps = sum(1 for a in pending if a.place == newest.place) - 1
         paused = self._paused() and newest.plan.kind is not Kind.CANCEL
         return newest.ours and late and bumps < self._pace.bump_max and now >= self._bump_ms and not paused
 
-    async def _outbid(self, topup: TopUp, sighting: Sighting, *, cancel: bool) -> TopUp:
+    async def _outbid(self, topup: TopUp, observation: Observation, *, cancel: bool) -> TopUp:
         """Put a dearer payment of the same charge, or a cancel, at the same nonce; one of them at most is mined.
 
         It is stored with the intent to send it before it is sent. Where it may not be, what is out stays as it is.
         """
         try:
-            plan, signed = self._plan_cancel(topup, sighting) if cancel else await self._plan_bump(topup)
+            plan, signed = self._plan_cancel(topup, observation) if cancel else await self._plan_bump(topup)
         except (ChargeRefused, PaymentForbidden, SignerError, ChainUnknown, Reverted) as error:
             self._bump_ms = self._watch.now() + self._pace.bump_after_s * 1000
             why = error.reason if isinstance(error, PaymentForbidden) else type(error).__name__
             if self._new(f"bump {why}"):
                 self._sink.emit(events.BumpHeld(topup_id=topup.id, why=why, detail=str(error)))
             return topup
-        same_nonce = [a for a in self._loose(topup) if a.plan.nonce == plan.nonce]
+        same_nonce = [a for a in self._pending(topup) if a.plan.nonce == plan.nonce]
         assert same_nonce, "what outbids a payment takes its nonce"
         outbid = same_nonce[-1].hash
         assert outbid is not None
@@ -265,49 +265,53 @@ class Pursuit(Steps):
         charge, rail = topup.charge, self._rail(topup)
         assert charge is not None
         assert charge.raw is not None
-        verified, survey = await rail.prove(charge.raw, self._request(topup), seen=self._store.seen_intents(topup.id))
-        over = self._over(topup, survey.nonce_latest)
-        plan = await rail.plan(verified, survey, over, bump=True)
-        self._permit(plan, verified, survey)
+        verified, preflight = await rail.prove(
+            charge.raw, self._request(topup), seen=self._store.seen_intents(topup.id)
+        )
+        over = self._over(topup, preflight.nonce_latest)
+        plan = await rail.plan(verified, preflight, over, bump=True)
+        self._permit(plan, verified, preflight)
         return plan, rail.sign(plan, verified)
 
-    def _plan_cancel(self, topup: TopUp, sighting: Sighting) -> tuple[Plan, tuple[bytes, bytes]]:
-        rail, nonce = self._rail(topup), sighting.nonce_latest
+    def _plan_cancel(self, topup: TopUp, observation: Observation) -> tuple[Plan, tuple[bytes, bytes]]:
+        rail, nonce = self._rail(topup), observation.nonce_latest
         plan = rail.cancel(topup, [a for a in self._over(topup, nonce) if a.plan.nonce == nonce])
         return plan, rail.sign_cancel(plan)
 
     def _over(self, topup: TopUp, nonce: int) -> list[Attempt]:
         """Return what is out from the wallet's next nonce on; there has to be something at that nonce itself."""
-        over = [a for a in self._loose(topup) if a.plan.nonce >= nonce]
+        over = [a for a in self._pending(topup) if a.plan.nonce >= nonce]
         if not any(a.plan.nonce == nonce for a in over):
             raise ChainUnknown(f"nonce {nonce} is next, and nothing of ours is out there")
         return over
 
     # -- the end of a charge ------------------------------------------------------------------------------------
 
-    async def _deathwatch(self, topup: TopUp, sighting: Sighting) -> Step:
+    async def _deathwatch(self, topup: TopUp, observation: Observation) -> Step:
         """Wait for proof, at a final block, that the charge can never be paid; then, and only then, it is replaced."""
         deadline_s = self._deadline_s(topup)
-        if sighting.head.timestamp_s <= deadline_s:
+        if observation.head.timestamp_s <= deadline_s:
             topup = await self._resend(topup)
-        if not self._settled_for_ever(topup, sighting, deadline_s):
-            late_s = min(sighting.head.timestamp_s - deadline_s, (self._watch.now() - topup.moved_ms) // 1000)
+        if not self._settled_for_ever(topup, observation, deadline_s):
+            late_s = min(observation.head.timestamp_s - deadline_s, (self._watch.now() - topup.moved_ms) // 1000)
             if late_s > FINALITY_LATE_S:
                 return self._undecided(topup, f"no block past the deadline is final after {late_s} s")
             detail = "waiting for a final block past the deadline, or past everything that was sent"
             return self._wait(topup, "deathwatch", detail, self._pace.poll_fastest_s)
-        judged = await self._judged(topup, sighting)
+        judged = await self._judged(topup, observation)
         match judged:
-            case (Death() as proof, fate):
-                return self._dead(topup, proof, fate)
+            case (NonPaymentProof() as proof, payment_status):
+                return self._dead(topup, proof, payment_status)
             case (Paid(by=by), _):
                 return self._paid_elsewhere(topup, by)
             case (Undecided(), _) if self._new_word(topup) == ATTEST:
                 self._obeyed(topup)
                 return self._failed(topup, "attested by hand: never paid")
-            case (Undecided(why=why), fate):
+            case (Undecided(why=why), payment_status):
                 alone = self._rail(topup).owners < WITNESSES
-                if alone and isinstance(self._verdict(topup, replace(fate, witnesses=WITNESSES)), Death):
+                if alone and isinstance(
+                    self._verdict(topup, replace(payment_status, witnesses=WITNESSES)), NonPaymentProof
+                ):
                     return self._halt(topup, f"the charge can never be paid as far as one provider shows; {why}")
                 return self._undecided(topup, why)
             case More(detail=why):
@@ -317,35 +321,39 @@ class Pursuit(Steps):
             case _:
                 assert_never(judged)
 
-    def _undecided(self, topup: TopUp, why: str, next_s: int | None = None) -> Rest:
+    def _undecided(self, topup: TopUp, why: str, next_s: int | None = None) -> PassResult:
         """Wait for proof that should be there by now, and say every hour what keeps it away."""
         if self._new(f"undecided {topup.id}"):
             self._sink.emit(events.DeathUndecided(topup_id=topup.id, why=why))
         return self._wait(topup, "deathwatch", f"undecided: {why}", next_s or self._pace.poll_fastest_s)
 
-    def _settled_for_ever(self, topup: TopUp, sighting: Sighting, deadline_s: int) -> bool:
+    def _settled_for_ever(self, topup: TopUp, observation: Observation, deadline_s: int) -> bool:
         """Tell whether asking for proof makes sense: by a final block, all is over in one way or the other."""
-        if sighting.finalized is None or sighting.finalized_s is None:
+        if observation.finalized is None or observation.finalized_s is None:
             return False
         places = [a.inclusion.block_number for a in topup.out if a.inclusion is not None]
-        spent = not self._loose(topup) and all(block <= sighting.finalized for block in places)
-        return sighting.finalized_s > deadline_s or spent
+        spent = not self._pending(topup) and all(block <= observation.finalized for block in places)
+        return observation.finalized_s > deadline_s or spent
 
-    async def _judged(self, topup: TopUp, sighting: Sighting) -> tuple[Death | Paid | Undecided, Fate] | More | str:
+    async def _judged(
+        self, topup: TopUp, observation: Observation
+    ) -> tuple[NonPaymentProof | Paid | Undecided, ChargeStatus] | More | str:
         """Judge the newest charge by what independent providers show; a sentence when they could not be asked."""
         try:
-            fate = await self._rail(topup).fate(topup, len(topup.charges))
-            if isinstance(fate, More):
-                return fate
+            payment_status = await self._rail(topup).payment_status(topup, len(topup.charges))
+            if isinstance(payment_status, More):
+                return payment_status
             # Inclusions were looked at with an earlier final block than the one that was just asked for: a block
             # between the two may have been replaced since.
-            fate = replace(fate, final_number=min(fate.final_number, sighting.finalized or 0))
-            judged = self._verdict(topup, fate)
-            if judged in (Death.NONCE, Death.FOREIGN) and not await self._shown_by_enough(topup):
+            payment_status = replace(
+                payment_status, final_number=min(payment_status.final_number, observation.finalized or 0)
+            )
+            judged = self._verdict(topup, payment_status)
+            if judged in (NonPaymentProof.NONCE, NonPaymentProof.FOREIGN) and not await self._shown_by_enough(topup):
                 judged = Undecided("too few independent providers show what took the nonce")
         except ChainUnknown as error:
             return str(error)
-        return judged, fate
+        return judged, payment_status
 
     async def _shown_by_enough(self, topup: TopUp) -> bool:
         """Tell whether independent providers show every inclusion the proof by nonce rests on, in the same block."""
@@ -359,20 +367,23 @@ class Pursuit(Steps):
             if a.hash is not None
         )
 
-    def _verdict(self, topup: TopUp, fate: Fate) -> Death | Paid | Undecided:
-        return verdict(
+    def _verdict(self, topup: TopUp, payment_status: ChargeStatus) -> NonPaymentProof | Paid | Undecided:
+        return non_payment_proof(
             topup,
             len(topup.charges),
             deadline_s=self._deadline_s(topup),
-            fate=fate,
+            payment_status=payment_status,
             flag_tested=self._store.told("", flag_name(topup, self._demand(topup))) == "1",
-            gone=self._contest.gone if fate.final_number >= self._contest.gone_by else (),
+            gone=self._contest.gone if payment_status.final_number >= self._contest.gone_by else (),
         )
 
-    def _dead(self, topup: TopUp, proof: Death, fate: Fate) -> TopUp:
+    def _dead(self, topup: TopUp, proof: NonPaymentProof, payment_status: ChargeStatus) -> TopUp:
         seq = len(topup.charges)
-        self._sink.emit(events.ChargeDead(topup_id=topup.id, seq=seq, proof=proof.value, final_block=fate.final_number))
-        said = f"{proof.value}: proven at final block {fate.final_number} by {fate.witnesses} providers"
+        self._sink.emit(
+            events.ChargeDead(topup_id=topup.id, seq=seq, proof=proof.value, final_block=payment_status.final_number)
+        )
+        final, by = payment_status.final_number, payment_status.witnesses
+        said = f"{proof.value}: proven at final block {final} by {by} providers"
         if topup.state is State.HALTED or self._word(topup) == CANCEL or foreign(topup, seq, self._contest.gone):
             return self._failed(topup, said)
         return self._move(topup, Fact.PROVEN_DEAD, said)
@@ -397,12 +408,12 @@ class Pursuit(Steps):
     async def _reverted(self, topup: TopUp) -> Step:
         """Try the same charge again where that can help: the contract pays an id once, so this cannot pay twice."""
         looked = await self._look(topup)
-        if isinstance(looked, Rest):
+        if isinstance(looked, PassResult):
             return looked
-        topup, sighting = looked
+        topup, observation = looked
         if topup.state is not State.REVERTED:
             return topup
-        if sighting.head.timestamp_s > self._deadline_s(topup):
+        if observation.head.timestamp_s > self._deadline_s(topup):
             return self._move(topup, Fact.EXPIRED, "the deadline passed after a revert")
         if self._word(topup) == CANCEL:
             return self._move(topup, Fact.GIVEN_UP, "cancelled by hand")
@@ -417,13 +428,13 @@ class Pursuit(Steps):
 
     async def _halted(self, topup: TopUp) -> Step:
         """Keep looking and booking; only a person's word leads out, and only where the chain does not object."""
-        sighting: Sighting | None = None
+        observation: Observation | None = None
         if topup.out:
             looked = await self._look(topup)
-            if isinstance(looked, Rest):
+            if isinstance(looked, PassResult):
                 return looked
-            topup, sighting = looked
-            await self._contested(topup, sighting)
+            topup, observation = looked
+            await self._contested(topup, observation)
         word = self._new_word(topup)
         if word is None:
             return self._wait(topup, "halted", topup.reason, self._pace.poll_fastest_s)
@@ -435,21 +446,21 @@ class Pursuit(Steps):
             self._obeyed(topup)
             detail = f"{topup.reason}; the chain shows no payment whose credits could be there"
             return self._wait(topup, "halted", detail, self._pace.poll_fastest_s)
-        if sighting is None or not topup.alive:
+        if observation is None or not topup.may_still_pay:
             self._obeyed(topup)
             return self._move(topup, Fact.FAIL, "resolved by hand: nothing that could still be paid was ever sent")
-        if not self._settled_for_ever(topup, sighting, self._deadline_s(topup)):
+        if not self._settled_for_ever(topup, observation, self._deadline_s(topup)):
             detail = f"{topup.reason}; waiting for a final block past the deadline before the word can count"
             return self._wait(topup, "halted", detail, self._pace.poll_fastest_s)
-        return await self._obey(topup, sighting, word)
+        return await self._obey(topup, observation, word)
 
-    async def _obey(self, topup: TopUp, sighting: Sighting, word: str) -> Step:
+    async def _obey(self, topup: TopUp, observation: Observation, word: str) -> Step:
         """Act on a person's word about a halted top-up, unless the chain objects."""
-        judged = await self._judged(topup, sighting)
+        judged = await self._judged(topup, observation)
         match judged:
-            case (Death() as proof, fate):
+            case (NonPaymentProof() as proof, payment_status):
                 self._obeyed(topup)
-                return self._dead(topup, proof, fate)
+                return self._dead(topup, proof, payment_status)
             case (Paid(by=by), _):
                 self._obeyed(topup)
                 hashes = ", ".join("0x" + one.hex() for one in by) or "by the contract's own mark"

@@ -26,7 +26,7 @@ PAGES_A_PASS = 10
 PASS_MS = 10_000
 
 
-class Tally:
+class UsageSync:
     """Takes the usage of days that are over into the ledger of one account."""
 
     def __init__(self, account: str, *, api: Usage, now: Callable[[], int], store: Store, sink: Sink) -> None:

@@ -12,7 +12,7 @@ from topup.domain.money import Asset, Usdc, Wei
 if TYPE_CHECKING:  # what only reads the ledger need not wait for them to load
     from topup.domain.charge import Charge, Verified
     from topup.domain.lifecycle import Attempt, Inclusion
-    from topup.domain.nonpayment import Fate, More
+    from topup.domain.nonpayment import ChargeStatus, More
     from topup.domain.policy import Permission
 
 
@@ -26,7 +26,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Survey:
+class Preflight:
     """What one batch of reads says before a payment is planned.
 
     `quotes` maps a fee tier to the exact ETH that buys the total there; a tier without a pool is absent.
@@ -144,7 +144,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Sighting:
+class Observation:
     """One look at the chain for a set of hashes: what was found, and how far blocks are safe and final.
 
     `replaced` holds hashes whose recorded block is no longer the one at its height. With several providers each
@@ -231,7 +231,7 @@ class Chain(Protocol):
     def requests(self) -> int:
         """Return how many HTTP requests were made so far."""
 
-    async def survey(self, wallet: bytes, total: Usdc, contract: bytes, *, pay_with: Asset = Asset.ETH) -> Survey:
+    async def preflight(self, wallet: bytes, total: Usdc, contract: bytes, *, pay_with: Asset = Asset.ETH) -> Preflight:
         """Read all a payment is planned on, in one batch: quotes where ETH is paid with, else tokens and allowance."""
 
     def payment(self, verified: Verified, tier: int, value: Wei, wallet: bytes) -> Call:
@@ -253,14 +253,16 @@ class Chain(Protocol):
     async def send(self, raw: bytes, tx_hash: bytes) -> Sent:
         """Hand signed bytes to the provider(s) once; never retried below this call, never raises."""
 
-    async def look(self, wallet: bytes, attempts: Sequence[tuple[Attempt, Charge]], *, every: bool = False) -> Sighting:
+    async def look(
+        self, wallet: bytes, attempts: Sequence[tuple[Attempt, Charge]], *, every: bool = False
+    ) -> Observation:
         """Look for these attempts, each of its own charge, in canonical blocks.
 
         Absent from `seen` means "not seen", never "not paid". With `every`, all providers are asked and what is seen
         is what two that are independent show, whatever the quorum, where two are configured.
         """
 
-    async def fate(self, demand: Charge, since: int) -> Fate | More:
+    async def payment_status(self, demand: Charge, since: int) -> ChargeStatus | More:
         """Ask whether a charge was ever paid, at a final block and after it; logs are read from block `since` on.
 
         That may take more than one pass: `More` says how far it is.
@@ -288,7 +290,7 @@ class Chain(Protocol):
 
 
 @dataclass(frozen=True)
-class Trace:
+class AuthorizationUse:
     """What an authorization that somebody else carries to the chain leaves there when it is used.
 
     Attributes:
@@ -333,9 +335,9 @@ class TokenChain(Protocol):
     def requests(self) -> int:
         """Return how many HTTP requests were made so far."""
 
-    async def survey(
-        self, wallet: bytes, token: bytes, traces: Sequence[Trace] = (), *, key: bytes | None = None
-    ) -> Survey:
+    async def preflight(
+        self, wallet: bytes, token: bytes, uses: Sequence[AuthorizationUse] = (), *, key: bytes | None = None
+    ) -> Preflight:
         """Read newest block, fees and the wallet's tokens; a `used` trace among these is refused.
 
         `key` is the access key that signs for the wallet: what it may spend is read, too.
@@ -351,13 +353,15 @@ class TokenChain(Protocol):
             Reverted: it would fail, with the token's reason.
         """
 
-    async def look(self, traces: Sequence[tuple[Trace, Inclusion | None]], *, every: bool = False) -> Sighting:
+    async def look(
+        self, uses: Sequence[tuple[AuthorizationUse, Inclusion | None]], *, every: bool = False
+    ) -> Observation:
         """Look for the use of these authorizations in canonical blocks, each with where it was recorded before.
 
         `seen` is by `Trace.key`; `used` holds those whose mark is set, seen or not. Nothing is concluded from absence.
         """
 
-    async def fate(self, trace: Trace) -> Fate | More:
+    async def payment_status(self, use: AuthorizationUse) -> ChargeStatus | More:
         """Ask whether an authorization was ever used, at a final block and after it; see `Chain.fate`."""
 
     async def holdings(self, wallet: bytes) -> Holdings:

@@ -11,7 +11,7 @@ from topup.domain.money import Usd, Wei
 from topup.ports.chain import Seen, Sent, Taken
 
 if TYPE_CHECKING:  # what only reads the ledger need not wait for them to load
-    from topup.accounting.closing import Checkpoint, Closed
+    from topup.accounting.closing import BalanceAssertion, Closed
     from topup.accounting.journal import Commodity, Entry
     from topup.accounting.usage import ApiKey, DayUsed, Used
     from topup.domain.charge import Verified
@@ -203,7 +203,7 @@ class Store(Protocol):
     def settled_from(self, topup: TopUp, nonce: int) -> list[tuple[TopUp, Attempt]]:
         """Return what ended top-ups on the same way have in final blocks at this nonce or a later one."""
 
-    def rivals(self, topup: TopUp) -> list[Attempt]:
+    def at_same_nonce(self, topup: TopUp) -> list[Attempt]:
         """Return what other top-ups have sent at any nonce of this one, settled or not."""
 
     def final(self, attempt: Attempt, at_ms: int) -> None:
@@ -269,13 +269,13 @@ class Store(Protocol):
     def close_books(self, account: str, at: Closed, entries: Sequence[Entry], now_ms: int) -> None:
         """Store a closing with the entries that bring the books there, or none of it."""
 
-    def checkpoints(self, account: str) -> list[Checkpoint]:
+    def balance_assertions(self, account: str) -> list[BalanceAssertion]:
         """Return the newest checkpoint of each commodity."""
 
     def wallet_booked(self, account: str, commodity: Commodity, block: int) -> int:
         """Return what the journal says the wallet held after a block, whenever it was entered."""
 
-    def close_wallet(self, account: str, at: Checkpoint, entries: Sequence[Entry], now_ms: int) -> None:
+    def close_wallet(self, account: str, at: BalanceAssertion, entries: Sequence[Entry], now_ms: int) -> None:
         """Store a checkpoint with the entry that brings the books there, or none of it."""
 
     def usage_known(self, account: str, first: date, last: date) -> list[date]:

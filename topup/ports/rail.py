@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from topup.ports.chain import Holdings, Sent, Sighting, Spent, Survey
+from topup.ports.chain import Holdings, Observation, Preflight, Sent, Spent
 
 if TYPE_CHECKING:  # what only reads the ledger need not wait for them to load
     from topup.domain.charge import Demand, Request, Verified
     from topup.domain.lifecycle import Attempt, Broadcaster, Plan, TopUp
-    from topup.domain.nonpayment import Fate, More
+    from topup.domain.nonpayment import ChargeStatus, More
 
 
 class Claim(StrEnum):
@@ -57,11 +57,11 @@ class Rail(Protocol):
 
     async def prove(
         self, raw: bytes, request: Request, *, seen: Sequence[tuple[bytes, bytes]]
-    ) -> tuple[Verified, Survey]:
+    ) -> tuple[Verified, Preflight]:
         """Prove that it is what was asked for, by the chain's clock and ours; return what was surveyed beside it."""
 
     async def plan(
-        self, verified: Verified, survey: Survey, over: Sequence[Attempt] = (), *, bump: bool = False
+        self, verified: Verified, preflight: Preflight, over: Sequence[Attempt] = (), *, bump: bool = False
     ) -> Plan:
         """Price and simulate a payment of a verified charge; nothing is signed.
 
@@ -96,10 +96,12 @@ class Rail(Protocol):
     async def send(self, topup: TopUp, attempt: Attempt) -> Sent:
         """Put a stored attempt on its way, byte for byte."""
 
-    async def look(self, wallet: bytes, attempts: Sequence[tuple[TopUp, Attempt]], *, every: bool = False) -> Sighting:
+    async def look(
+        self, wallet: bytes, attempts: Sequence[tuple[TopUp, Attempt]], *, every: bool = False
+    ) -> Observation:
         """Look for evidence of these attempts, each given with its top-up; `every` as for `Chain.look`."""
 
-    async def fate(self, topup: TopUp, charge_seq: int) -> Fate | More:
+    async def payment_status(self, topup: TopUp, charge_seq: int) -> ChargeStatus | More:
         """Ask whether a charge was ever paid, at a final block; see `Chain.fate`."""
 
     async def spent(self, wallet: bytes, number: int) -> Spent:

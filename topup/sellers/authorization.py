@@ -15,9 +15,9 @@ from topup.domain.charge import Bounds, Clocks, Demand, Finding, Request, Verifi
 from topup.domain.errors import ApiGone, ApiRejected, ApiUnknown, ChainUnknown, PaymentForbidden, Reverted, SignerError
 from topup.domain.lifecycle import Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.domain.money import Asset, Wei
-from topup.domain.nonpayment import Fate, More
+from topup.domain.nonpayment import ChargeStatus, More
 from topup.ports.account import Clock
-from topup.ports.chain import Delivery, Holdings, Sent, Sighting, Spent, Survey, TokenChain, Trace
+from topup.ports.chain import AuthorizationUse, Delivery, Holdings, Observation, Preflight, Sent, Spent, TokenChain
 from topup.ports.signer import Signer
 from topup.wire.exchange import Answered, Exchange, fail
 from topup.wire.secrets import Masker
@@ -78,7 +78,7 @@ class Authorized(ABC, Generic[D]):
         """Judge what only this rail knows."""
 
     @abstractmethod
-    def _trace(self, demand: D, key: bytes, first: int) -> Trace:
+    def _use(self, demand: D, key: bytes, first: int) -> AuthorizationUse:
         """Return what its use leaves on the chain, from block `first` on; `key` is the attempt's hash."""
 
     def _access_key(self, sender: bytes) -> bytes | None:  # noqa: ARG002
@@ -104,7 +104,7 @@ class Authorized(ABC, Generic[D]):
 
     async def prove(
         self, raw: bytes, request: Request, *, seen: Sequence[tuple[bytes, bytes]]
-    ) -> tuple[Verified, Survey]:
+    ) -> tuple[Verified, Preflight]:
         """Prove what is demanded by our clock, then by the chain's; nothing may have used its authorization.
 
         Raises:
@@ -122,10 +122,10 @@ class Authorized(ABC, Generic[D]):
             )
 
         judged(now_s)
-        survey = await self._chain.survey(
-            request.sender, demand.contract, [self._trace(demand, b"", 0)], key=self._access_key(request.sender)
+        preflight = await self._chain.preflight(
+            request.sender, demand.contract, [self._use(demand, b"", 0)], key=self._access_key(request.sender)
         )
-        return judged(survey.head.timestamp_s), survey
+        return judged(preflight.head.timestamp_s), preflight
 
     def findings(self, raw: bytes, request: Request) -> list[Finding]:
         """Return the lines of the proof that only this rail knows, for a person to read.
@@ -135,7 +135,7 @@ class Authorized(ABC, Generic[D]):
         """
         return self._findings(self.read(raw), request)
 
-    async def _planned(self, demand: Demand, survey: Survey, lane: int, asset: Asset) -> Plan:
+    async def _planned(self, demand: Demand, preflight: Preflight, lane: int, asset: Asset) -> Plan:
         """Run the transfer dry on the survey's block, and plan the authorization of exactly that.
 
         Raises:
@@ -143,7 +143,7 @@ class Authorized(ABC, Generic[D]):
             ChainError: the chain could not be asked.
         """
         try:
-            await self._chain.rehearse(demand.sender, demand.contract, (demand.recipient, demand.total), survey.head)
+            await self._chain.rehearse(demand.sender, demand.contract, (demand.recipient, demand.total), preflight.head)
         except Reverted as error:
             raise PaymentForbidden("simulation", f"the transfer would revert: {error}", remedy=error.remedy) from error
         none = Wei(0)
@@ -162,7 +162,7 @@ class Authorized(ABC, Generic[D]):
             quote=none,
             tier=0,
             eth_price_e8=0,
-            block_number=survey.head.number,
+            block_number=preflight.head.number,
             proof="eth_call",
             asset=asset,
             tokens=demand.total,
@@ -176,24 +176,32 @@ class Authorized(ABC, Generic[D]):
             return None
         return Sent(Delivery.UNCLEAR, f"not sent: it was signed for {seller}, and api.url names another seller now")
 
-    def _traced(self, topup: TopUp, attempt: Attempt) -> Trace:
+    def _traced(self, topup: TopUp, attempt: Attempt) -> AuthorizationUse:
         assert attempt.hash is not None
         first = max(0, attempt.plan.block_number - REPLACED_BLOCKS)
-        return replace(self._trace(self.read(topup.raw_of(attempt)), attempt.hash, first), ends_s=attempt.plan.ends_s)
+        return replace(self._use(self.read(topup.raw_of(attempt)), attempt.hash, first), ends_s=attempt.plan.ends_s)
 
-    async def look(self, wallet: bytes, attempts: Sequence[tuple[TopUp, Attempt]], *, every: bool = False) -> Sighting:  # noqa: ARG002
+    async def look(
+        self,
+        wallet: bytes,  # noqa: ARG002
+        attempts: Sequence[tuple[TopUp, Attempt]],
+        *,
+        every: bool = False,
+    ) -> Observation:
         """Look for the use of these authorizations."""
         return await self._chain.look([(self._traced(t, a), a.inclusion) for t, a in attempts], every=every)
 
-    async def fate(self, topup: TopUp, charge_seq: int) -> Fate | More:
+    async def payment_status(self, topup: TopUp, charge_seq: int) -> ChargeStatus | More:
         """Ask whether a charge's authorization was ever used.
 
         The mark says "used", which is not "paid": where the chain has shown that it ran and failed, the mark is that.
         """
         attempt = self._of(topup, charge_seq)
-        fate = await self._chain.fate(self._traced(topup, attempt))
+        status = await self._chain.payment_status(self._traced(topup, attempt))
         failed = attempt.inclusion is not None and not attempt.inclusion.success
-        return replace(fate, flag=False) if isinstance(fate, Fate) and failed and not fate.payers else fate
+        if isinstance(status, ChargeStatus) and failed and not status.payers:
+            return replace(status, flag=False)
+        return status
 
     async def spent(self, wallet: bytes, number: int) -> Spent:  # noqa: ARG002
         """Refuse: no nonce of the wallet tells of what somebody else carries to the chain.
@@ -210,8 +218,8 @@ class Authorized(ABC, Generic[D]):
     async def flag(self, topup: TopUp, charge_seq: int) -> bool:
         """Read the chain's mark that a charge's authorization was used."""
         attempt = self._of(topup, charge_seq)
-        trace = self._traced(topup, attempt)
-        return trace.key in (await self._chain.look([(trace, attempt.inclusion)])).used
+        use = self._traced(topup, attempt)
+        return use.key in (await self._chain.look([(use, attempt.inclusion)])).used
 
     @staticmethod
     def _of(topup: TopUp, charge_seq: int) -> Attempt:

@@ -14,9 +14,9 @@ from topup.domain.charge import Charge, Clocks, Pins, Request, Verified, parse, 
 from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted, SignerError
 from topup.domain.lifecycle import NO_TOKENS, Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.domain.money import Asset, Bps, Wei
-from topup.domain.nonpayment import Fate, More
+from topup.domain.nonpayment import ChargeStatus, More
 from topup.ports.account import Api, Clock
-from topup.ports.chain import Call, Chain, Holdings, Sent, Sighting, Simulation, Spent, Survey
+from topup.ports.chain import Call, Chain, Holdings, Observation, Preflight, Sent, Simulation, Spent
 from topup.ports.rail import Claim
 from topup.ports.signer import Signer
 from topup.sellers.receipt import leaky, unreadable
@@ -109,7 +109,7 @@ class Coinbase:
     @walled("the answer", unreadable)
     async def prove(
         self, raw: bytes, request: Request, *, seen: Sequence[tuple[bytes, bytes]]
-    ) -> tuple[Verified, Survey]:
+    ) -> tuple[Verified, Preflight]:
         """Prove a charge by our clock, then by the chain's; the survey that told its time is returned beside it.
 
         A charge that is refused by our clock alone never causes a question to the chain.
@@ -127,12 +127,14 @@ class Coinbase:
             return verify(demand, request, pins, clocks, seen=lambda operator, one: (operator, one) in used)
 
         early = judged(self._clock.now_ms() // 1000)
-        survey = await self._chain.survey(request.sender, early.total, pins.contract, pay_with=self._terms.pay_with)
-        verified = judged(survey.head.timestamp_s)
-        return verified, survey
+        preflight = await self._chain.preflight(
+            request.sender, early.total, pins.contract, pay_with=self._terms.pay_with
+        )
+        verified = judged(preflight.head.timestamp_s)
+        return verified, preflight
 
     async def plan(
-        self, verified: Verified, survey: Survey, over: Sequence[Attempt] = (), *, bump: bool = False
+        self, verified: Verified, preflight: Preflight, over: Sequence[Attempt] = (), *, bump: bool = False
     ) -> Plan:
         """Build the next transaction on the survey's block, simulated; nothing is signed.
 
@@ -147,51 +149,51 @@ class Coinbase:
             ChainError: the chain could not be asked.
         """
         wallet = verified.request.sender
-        pending = survey.nonce_pending - survey.nonce_latest - len({a.place for a in over})
+        pending = preflight.nonce_pending - preflight.nonce_latest - len({a.place for a in over})
         if pending > 0:
             raise PaymentForbidden(
                 "nonce_busy",
                 f"the wallet has {pending} pending transaction(s) that are not ours",
                 remedy="wait for them; the wallet must not be used by anything else",
             )
-        fee, tip = self._fees(survey, over, bump=bump)
+        fee, tip = self._fees(preflight, over, bump=bump)
         if self._terms.pay_with is not Asset.ETH:
-            return await self._plan_tokens(verified, survey, fee, tip)
-        if not survey.quotes:
+            return await self._plan_tokens(verified, preflight, fee, tip)
+        if not preflight.quotes:
             raise PaymentForbidden(
                 "no_pool", "no pool quotes this payment", remedy="wait, or check chain.quoter and chain.tiers"
             )
         failed: Reverted | None = None
-        for tier, quote in sorted(survey.quotes.items(), key=lambda item: item[1]):
+        for tier, quote in sorted(preflight.quotes.items(), key=lambda item: item[1]):
             value = quote.plus_bps_up(self._terms.slippage)
-            if survey.balance < value:
+            if preflight.balance < value:
                 # Told before the simulation, which on such a wallet fails without naming a reason.
                 raise PaymentForbidden(
                     "wallet_low",
-                    f"the wallet holds {survey.balance}, this payment alone needs {value}",
-                    remedy=f"send at least {value - survey.balance} and some for fees to the wallet",
+                    f"the wallet holds {preflight.balance}, this payment alone needs {value}",
+                    remedy=f"send at least {value - preflight.balance} and some for fees to the wallet",
                 )
             call = self._chain.payment(verified, tier, value, wallet)
             try:
-                dry = await self._chain.simulate(call, verified.charge, survey.head)
+                dry = await self._chain.simulate(call, verified.charge, preflight.head)
             except Reverted as error:
                 failed = error
                 continue
-            plan = self._plan(call, dry, survey, fee, tip, verified.demand.chain_id)
+            plan = self._plan(call, dry, preflight, fee, tip, verified.demand.chain_id)
             return replace(plan, quote=quote, tier=tier)
         assert failed is not None
         raise PaymentForbidden("simulation", f"the payment would revert: {failed}", remedy=failed.remedy)
 
-    async def _plan_tokens(self, verified: Verified, survey: Survey, fee: Wei, tip: Wei) -> Plan:
+    async def _plan_tokens(self, verified: Verified, preflight: Preflight, fee: Wei, tip: Wei) -> Plan:
         """Plan the payment in USDC, or what has to be allowed before it."""
-        charge, held = verified.charge, survey.tokens or NO_TOKENS
+        charge, held = verified.charge, preflight.tokens or NO_TOKENS
         if held < charge.total:
             raise PaymentForbidden(
                 "wallet_low",
                 f"the wallet holds {held} USDC, this payment needs {charge.total}",
                 remedy=f"send at least {charge.total - held} USDC to the wallet",
             )
-        pays = survey.allowance == charge.total
+        pays = preflight.allowance == charge.total
         if pays:
             call = self._chain.token_payment(verified)
         else:
@@ -199,13 +201,13 @@ class Coinbase:
             allow = self._chain.approval(charge.sender, charge.contract, charge.total)
             call = replace(allow, then=self._chain.token_payment(verified))
         try:
-            dry = await self._chain.simulate(call, charge, survey.head)
+            dry = await self._chain.simulate(call, charge, preflight.head)
         except Reverted as error:
             raise PaymentForbidden("simulation", f"it would revert: {error}", remedy=error.remedy) from error
-        plan = self._plan(call, dry, survey, fee, tip, charge.chain_id)
+        plan = self._plan(call, dry, preflight, fee, tip, charge.chain_id)
         return replace(plan, kind=Kind.PAY if pays else Kind.APPROVE, asset=Asset.USDC, tokens=charge.total)
 
-    def _plan(self, call: Call, dry: Simulation, survey: Survey, fee: Wei, tip: Wei, chain_id: int) -> Plan:
+    def _plan(self, call: Call, dry: Simulation, preflight: Preflight, fee: Wei, tip: Wei, chain_id: int) -> Plan:
         return Plan(
             kind=Kind.PAY,
             to=call.to,
@@ -216,24 +218,24 @@ class Coinbase:
             max_priority_fee_per_gas=tip,
             l1_fee=dry.l1_fee,
             lane=0,
-            nonce=survey.nonce_latest,
+            nonce=preflight.nonce_latest,
             chain_id=chain_id,
             quote=Wei(0),
             tier=0,
-            eth_price_e8=survey.price_e8 or 0,
-            block_number=survey.head.number,
+            eth_price_e8=preflight.price_e8 or 0,
+            block_number=preflight.head.number,
             proof=dry.proof,
         )
 
-    def _fees(self, survey: Survey, over: Sequence[Attempt], *, bump: bool) -> tuple[Wei, Wei]:
+    def _fees(self, preflight: Preflight, over: Sequence[Attempt], *, bump: bool) -> tuple[Wei, Wei]:
         """Return highest fee and tip per gas: what the chain asks, or as much as it takes to outbid `over`.
 
         The relative ceiling is for bumps, where what is out goes on without one. What is dead goes nowhere: it has to
         be outbid at any price that the ceilings on a payment allow.
         """
-        asked = survey.base_fee.times(2) + survey.tip
-        fee, tip = asked, survey.tip
-        for attempt in (a for a in over if a.plan.nonce == survey.nonce_latest):
+        asked = preflight.base_fee.times(2) + preflight.tip
+        fee, tip = asked, preflight.tip
+        for attempt in (a for a in over if a.plan.nonce == preflight.nonce_latest):
             fee = max(fee, attempt.plan.max_fee_per_gas.plus_bps_up(self._terms.bump))
             tip = max(tip, attempt.plan.max_priority_fee_per_gas.plus_bps_up(self._terms.bump))
         if bump and fee > asked.times(self._terms.bump_times_max):
@@ -303,15 +305,15 @@ class Coinbase:
                 remedy="take it back with that wallet's key, or move its USDC away",
             )
         charge = _demand(topup, approvals[-1].charge_seq)
-        survey = await self._chain.survey(topup.wallet, charge.total, charge.contract, pay_with=Asset.USDC)
-        if survey.allowance == NO_TOKENS:
+        preflight = await self._chain.preflight(topup.wallet, charge.total, charge.contract, pay_with=Asset.USDC)
+        if preflight.allowance == NO_TOKENS:
             raise PaymentForbidden("no_approval", "nothing is allowed", remedy="")
-        if survey.nonce_pending != survey.nonce_latest:
+        if preflight.nonce_pending != preflight.nonce_latest:
             raise PaymentForbidden("nonce_busy", "the wallet has pending transactions", remedy="wait for them")
         call = self._chain.approval(topup.wallet, charge.contract, NO_TOKENS)
-        dry = await self._chain.simulate(call, charge, survey.head)
-        fee, tip = self._fees(survey, (), bump=False)
-        return replace(self._plan(call, dry, survey, fee, tip, charge.chain_id), kind=Kind.APPROVE, asset=Asset.USDC)
+        dry = await self._chain.simulate(call, charge, preflight.head)
+        fee, tip = self._fees(preflight, (), bump=False)
+        return replace(self._plan(call, dry, preflight, fee, tip, charge.chain_id), kind=Kind.APPROVE, asset=Asset.USDC)
 
     def sign_revocation(self, plan: Plan) -> tuple[bytes, bytes]:
         """Sign a planned revocation.
@@ -332,17 +334,19 @@ class Coinbase:
         assert attempt.intended_ms is not None, "the intent to send is stored first"
         return await self._chain.send(attempt.raw, attempt.hash)
 
-    async def look(self, wallet: bytes, attempts: Sequence[tuple[TopUp, Attempt]], *, every: bool = False) -> Sighting:
+    async def look(
+        self, wallet: bytes, attempts: Sequence[tuple[TopUp, Attempt]], *, every: bool = False
+    ) -> Observation:
         """Look for evidence of these attempts, each of its own charge."""
         sought = [(a, _demand(topup, a.charge_seq)) for topup, a in attempts]
         return await self._chain.look(wallet, sought, every=every)
 
-    async def fate(self, topup: TopUp, charge_seq: int) -> Fate | More:
+    async def payment_status(self, topup: TopUp, charge_seq: int) -> ChargeStatus | More:
         """Ask whether a charge was ever paid, from well before the block on which its first payment was planned."""
         planned = min((a.plan.block_number for a in topup.out if a.charge_seq == charge_seq), default=None)
         if planned is None:
             raise ChainUnknown(f"nothing of charge {charge_seq} was ever sent")
-        return await self._chain.fate(_demand(topup, charge_seq), max(0, planned - REPLACED_BLOCKS))
+        return await self._chain.payment_status(_demand(topup, charge_seq), max(0, planned - REPLACED_BLOCKS))
 
     async def spent(self, wallet: bytes, number: int) -> Spent:
         """Read how many transactions the wallet had sent by the end of a block."""

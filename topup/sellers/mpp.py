@@ -24,7 +24,7 @@ from topup.domain.json_document import Unreadable, read
 from topup.domain.lifecycle import Attempt, Plan, TopUp
 from topup.domain.money import Usdc, Wei
 from topup.ports.account import Clock
-from topup.ports.chain import Delivery, Sent, Survey, TokenChain, Trace
+from topup.ports.chain import AuthorizationUse, Delivery, Preflight, Sent, TokenChain
 from topup.ports.rail import Claim
 from topup.ports.signer import Signer
 from topup.sellers.authorization import Authorized, Seller
@@ -153,7 +153,7 @@ class Mpp(Authorized[Due]):
         return findings(demand, self._terms, f"sha-256=:{digest}:")
 
     async def plan(
-        self, verified: Verified, survey: Survey, over: Sequence[Attempt] = (), *, bump: bool = False
+        self, verified: Verified, preflight: Preflight, over: Sequence[Attempt] = (), *, bump: bool = False
     ) -> Plan:
         """Plan the transaction on the survey's block, its transfer run dry; nothing is signed.
 
@@ -165,14 +165,14 @@ class Mpp(Authorized[Due]):
         self._alone(over, bump=bump)
         due = verified.demand
         assert isinstance(due, Due)
-        price = Wei(survey.base_fee.units * 3 // 2 + survey.tip.units)
+        price = Wei(preflight.base_fee.units * 3 // 2 + preflight.tip.units)
         plan = replace(
-            await self._planned(due, survey, due.place, self._terms.asset),
+            await self._planned(due, preflight, due.place, self._terms.asset),
             data=tempo.transfer_with_memo(due.recipient, due.total.units, due.memo),
             max_fee_per_gas=price,
         )
         if due.terms.fee_payer:
-            now_s = survey.head.timestamp_s
+            now_s = preflight.head.timestamp_s
             ends_s = min(due.deadline, now_s + self._terms.sponsored_s)
             if ends_s - now_s < SPONSORED_LEAST_S:
                 raise ChargeRefused("expires", f"{ends_s - now_s} s left", f"at least {SPONSORED_LEAST_S} s")
@@ -255,9 +255,9 @@ class Mpp(Authorized[Due]):
         own = self._signer.address if self._signer is not None else sender
         return None if own == sender else own
 
-    def _trace(self, demand: Due, key: bytes, first: int) -> Trace:
+    def _use(self, demand: Due, key: bytes, first: int) -> AuthorizationUse:
         sponsored = demand.terms.fee_payer
-        return Trace(
+        return AuthorizationUse(
             key=key,
             hash=None if sponsored else key or None,
             mark=None if sponsored else (tempo.NONCES, tempo.lane_call(demand.sender, demand.lane)),

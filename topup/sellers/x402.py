@@ -24,7 +24,7 @@ from topup.domain.json_document import read
 from topup.domain.lifecycle import NO_TOKENS, Attempt, Plan, TopUp
 from topup.domain.money import Usd, Usdc
 from topup.ports.account import Clock
-from topup.ports.chain import Delivery, Sent, Survey, TokenChain, Trace
+from topup.ports.chain import AuthorizationUse, Delivery, Preflight, Sent, TokenChain
 from topup.ports.rail import Claim
 from topup.ports.signer import Signer
 from topup.sellers.authorization import Authorized, Seller
@@ -248,7 +248,7 @@ class X402(Authorized[Ask]):
         return [replace(x, field=named.get(x.field, x.field)) for x in lines if x.field != "maxTimeoutSeconds"]
 
     async def plan(
-        self, verified: Verified, survey: Survey, over: Sequence[Attempt] = (), *, bump: bool = False
+        self, verified: Verified, preflight: Preflight, over: Sequence[Attempt] = (), *, bump: bool = False
     ) -> Plan:
         """Plan the authorization on the survey's block, its transfer run dry; nothing is signed.
 
@@ -258,7 +258,7 @@ class X402(Authorized[Ask]):
         """
         self._alone(over, bump=bump)
         nonce = verified.demand.identity[1]
-        return await self._planned(verified.demand, survey, int.from_bytes(nonce, "big"), self._token.asset)
+        return await self._planned(verified.demand, preflight, int.from_bytes(nonce, "big"), self._token.asset)
 
     def sign(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
         """Sign the authorization; return the header that pays, as one line, and the authorization's nonce.
@@ -303,8 +303,8 @@ class X402(Authorized[Ask]):
         """Say nothing: the credits themselves tell."""
         return Claim.SILENT
 
-    def _trace(self, demand: Ask, key: bytes, first: int) -> Trace:
-        return Trace(
+    def _use(self, demand: Ask, key: bytes, first: int) -> AuthorizationUse:
+        return AuthorizationUse(
             key=key,
             hash=None,
             mark=(demand.contract, typed_data.mark_call(demand.sender, demand.nonce)),

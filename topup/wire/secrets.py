@@ -46,10 +46,10 @@ class Masker:
         self._short: set[str] = set()
         for secret in set(secrets):
             if len(secret) >= LENGTH_MIN:
-                loose, strict = _writings(secret)
-                folded.update(piece for one in loose for piece in _pieces(one.translate(_CAPITALS)))
+                pending, strict = _writings(secret)
+                folded.update(piece for one in pending for piece in _pieces(one.translate(_CAPITALS)))
                 exact.update(piece for one in strict for piece in _pieces(one))
-                self._short.update(one.translate(_CAPITALS) for one in loose if len(one) < WHOLE_MIN)
+                self._short.update(one.translate(_CAPITALS) for one in pending if len(one) < WHOLE_MIN)
         # Each with the lengths of its pieces, and how a text has to be written to be looked up in it.
         self._known = tuple(
             (pieces, sorted({len(piece) for piece in pieces}), alphabet)
@@ -115,8 +115,8 @@ def _writings(secret: str) -> tuple[list[str], list[str]]:
         raws.append(bytes.fromhex(found[1]))
     # Bytes that are looked at one by one, as they are within percent signs, are Latin-1.
     plain += [raws[0].decode("latin-1")]
-    loose = ["".join(c for c in one if _counts(c)) for one in plain] + [raw.hex() for raw in raws]
-    return [one for one in loose if len(one) >= LENGTH_MIN], [one for raw in raws for one in _aligned(raw)]
+    pending = ["".join(c for c in one if _counts(c)) for one in plain] + [raw.hex() for raw in raws]
+    return [one for one in pending if len(one) >= LENGTH_MIN], [one for raw in raws for one in _aligned(raw)]
 
 
 def _aligned(raw: bytes) -> Iterator[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from topup.accounting.closing import MOVED, OPENING
+from topup.accounting.closing import OPENING, PAD
 from topup.accounting.formats.csv_journal import safe
 from topup.accounting.formats.text import moment
 from topup.accounting.journal import GAS, GAS_REVERTED, L1_FEE, WALLET, Commodity, Entry
@@ -65,7 +65,7 @@ class Moved:
     @property
     def transfer(self) -> bool:
         """Tell whether it was neither bought nor spent here: what was there before, or what somebody else moved."""
-        return any(x.account in (MOVED, OPENING) for x in self.entry.lines)
+        return any(x.account in (PAD, OPENING) for x in self.entry.lines)
 
     @property
     def described(self) -> str:

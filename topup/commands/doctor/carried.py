@@ -10,9 +10,9 @@ from topup.app.settings import Settings
 from topup.chain.authorizations import balance
 from topup.chain.logs import of_payer
 from topup.chain.rpc import Rpc
-from topup.chain.token_chain import survey
+from topup.chain.token_chain import preflight_of
 from topup.commands import wallet_limit
-from topup.commands.check import Purse, network_fee, payer, refill_total
+from topup.commands.check import Funding, network_fee, payer, refill_total
 from topup.commands.doctor.finding import REFILLS_LOW, Check, safely, skipped
 from topup.commands.doctor.providers import Chain, longest, questioned
 from topup.commands.x402_look import CODE_REMEDY, code
@@ -25,7 +25,7 @@ from topup.payment.config import MPP, X402
 BLOCK_S: Final = {MPP: 0.5, X402: 2.0}
 
 
-def _chain(settings: Settings, one: Purse, own: bytes | None, key: bytes | None) -> Chain:
+def _chain(settings: Settings, one: Funding, own: bytes | None, key: bytes | None) -> Chain:
     """Return the chain to which the seller carries what was signed."""
     holder, token, chain_id = own or bytes(20), one.dollar.token, one.dollar.chain_id
     life_s = settings.rails.mpp.life_max_s if one.rail == MPP else settings.rails.x402.life_max_s
@@ -36,7 +36,7 @@ def _chain(settings: Settings, one: Purse, own: bytes | None, key: bytes | None)
         remedy=f"correct {one.said}",
         urls=one.urls,
         wanted=one.wanted,
-        plan=lambda rpc: survey(rpc, chain_id, holder, token, (), key),
+        plan=lambda rpc: preflight_of(rpc, chain_id, holder, token, (), key),
         dry=None,
         old=lambda block: balance(token, holder, block),
         logs=of_payer(token, TRANSFERRED_WITH_MEMO if one.rail == MPP else AUTHORIZATION_USED, holder),
@@ -49,7 +49,7 @@ def _chain(settings: Settings, one: Purse, own: bytes | None, key: bytes | None)
     )
 
 
-async def examined(settings: Settings, one: Purse, wallet: bytes | None) -> list[Check]:
+async def examined(settings: Settings, one: Funding, wallet: bytes | None) -> list[Check]:
     """Look at the chain of a rail whose seller carries the payment: its providers, its dollar, and who pays."""
     own = payer(settings) if settings.rails.mpp.root is not None else wallet
     key = None if own == wallet else wallet
@@ -86,11 +86,11 @@ async def _code(rpcs: Sequence[Rpc], own: bytes | None) -> list[Check]:
     return [Check(name, ok=True, says="the wallet has no code: its key alone signs for it")]
 
 
-async def _dollars(settings: Settings, rpc: Rpc, one: Purse, own: bytes | None, key: bytes | None) -> list[Check]:
+async def _dollars(settings: Settings, rpc: Rpc, one: Funding, own: bytes | None, key: bytes | None) -> list[Check]:
     name, live = f"{one.rail} balance", settings.mode == "live"
     if own is None:
         return skipped((name,), "no wallet is known") if live else []
-    now, found = await survey(rpc, one.dollar.chain_id, own, one.dollar.token, (), key), []
+    now, found = await preflight_of(rpc, one.dollar.chain_id, own, one.dollar.token, (), key), []
     if key is not None and now.permission is not None:
         found.append(
             _access_key(

@@ -12,7 +12,7 @@ from topup.app import assembly
 from topup.app.settings import Settings
 from topup.chain.contracts import encode, returned
 from topup.chain.logs import of_operator
-from topup.chain.preflight import ROUND, call, head, survey
+from topup.chain.preflight import ROUND, call, head, preflight_of
 from topup.chain.refusals import speaks_of_absence
 from topup.chain.rpc import Answer, Rpc, RpcError, count, known, quantity, unhex
 from topup.chain.simulation import questions
@@ -43,7 +43,7 @@ def _chain(settings: Settings, wallet: bytes | None) -> Chain:
         remedy="correct chain.rpc_urls or chain.id",
         urls=settings.chain.rpc_urls,
         wanted=settings.chain.quorum,
-        plan=lambda rpc: survey(rpc, profile, own, total, profile.contract, asset),
+        plan=lambda rpc: preflight_of(rpc, profile, own, total, profile.contract, asset),
         dry=lambda at: questions(profile, Call(own, own, b"", Wei(0)), at),
         old=lambda block: ("eth_getBalance", ["0x" + own.hex(), block]),
         logs=of_operator(profile.contract, min(profile.operators)),

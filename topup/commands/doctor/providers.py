@@ -23,7 +23,7 @@ from topup.chain.search import QUESTIONS_MAX, Search, Sought, TooNarrow, Unkept
 from topup.commands.doctor.finding import SKEW_MAX_S, Check, failed, skew
 from topup.domain.errors import ChainError, ChainUnknown, PaymentForbidden
 from topup.ports.budget import FIRST, QUESTIONS, SECONDS, Budget
-from topup.ports.chain import Head, Piece, Survey
+from topup.ports.chain import Head, Piece, Preflight
 from topup.wire.clock import SystemClock
 
 # Blocks to go back for a balance: what a payment's books need to be held against the wallet.
@@ -51,7 +51,7 @@ class Chain:
     remedy: str
     urls: tuple[str, ...]
     wanted: int | None
-    plan: Callable[[Rpc], Awaitable[Survey]]
+    plan: Callable[[Rpc], Awaitable[Preflight]]
     dry: Callable[[Head], list[Query]] | None
     old: Callable[[str], Query]
     logs: Wanted

@@ -6,7 +6,7 @@ import asyncio
 
 from topup.app import assembly
 from topup.app.settings import Settings
-from topup.commands.check import named, purse
+from topup.commands.check import funding, named
 from topup.commands.doctor import carried, contract
 from topup.commands.doctor.finding import Check, failed, safely
 from topup.domain.errors import TopupError
@@ -22,7 +22,7 @@ async def chains(settings: Settings) -> list[Check]:
     looks = [
         safely("chain", contract.examined(settings, wallet))
         if rail == COINBASE
-        else safely(f"{rail} chain", carried.examined(settings, purse(settings, rail), wallet))
+        else safely(f"{rail} chain", carried.examined(settings, funding(settings, rail), wallet))
         for rail in settings.rails.use
     ]
     for part in await asyncio.gather(*looks):
