@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree as ET
 
-ROOT: Final = Path(__file__).resolve().parents[1]
+from tests.tools import ROOT
+
 KEPT: Final = ("topup", "tests", "abi", "benchmarks", "deploy", "docs", "requirements", "pyproject.toml", "README.md")
 PATIENCE_S: Final = 300
 # How pytest begins to tell of an assertion that did not hold; "Failed" is `pytest.fail` and `pytest.raises`.

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +15,8 @@ from benchmarks import rails
 from benchmarks.faults import lines, rows, sound
 from tests import test_x402_faults, tools
 from tests.rails_faults import HOUR_MS, Play
+from tests.tools import ROOT
 from topup.domain.lifecycle import State
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,10 +28,11 @@ from eth_utils.crypto import keccak
 
 from tests import tools
 from tests.compile_contracts import ARTIFACTS, compile_contracts, render
+from tests.tools import ROOT
 from topup.sandbox import contracts as world
 from topup.sandbox.charges import Draft, digest, packed_hash
 
-ABI = Path(__file__).parent.parent / "abi"
+ABI = ROOT / "abi"
 NOW = 1_790_000_000
 ETH_USD = 3_000 * 10**8
 OPERATOR_KEY = PrivateKey(b"\x01" * 32)

@@ -21,6 +21,7 @@ from tests.builders import ACCOUNT, NOW_MS, operator
 from tests.ledger import IN_BLOCK, paid, sent
 from tests.stage import Stage
 from tests.test_adversary import story
+from tests.tools import ROOT
 from topup.accounting.closing import ELSEWHERE, OPENING, USAGE, Closed
 from topup.accounting.journal import CREDITS, Commodity, Entry, Line, chained, reversal
 from topup.commands.cli import app
@@ -34,7 +35,6 @@ from topup.ledger.location import FILE
 from topup.ledger.store import SqliteStore
 from topup.sandbox.world import World, embedded
 
-ROOT = Path(__file__).parent.parent
 TRIGGERS = ("entry_stands", "entry_stays", "line_stands", "line_stays")
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from benchmarks import books, decade
+from tests.tools import ROOT
 from topup.accounting.forecast import network_cost
 from topup.accounting.formats import text
 from topup.accounting.formats.usage import By
@@ -39,7 +40,6 @@ FIRST = TODAY - timedelta(days=365)
 WHOLE = Period(FIRST, TODAY - timedelta(days=1))
 # Of a run of topup: what Python and the libraries take, and hardly more for a year than for a month.
 MEMORY_MIB = 100
-ROOT = Path(__file__).parent.parent
 MEASURED = (
     "import json, sys; from benchmarks import books; print(books.measured(*json.loads(sys.argv[1]), 1)['peak_mib'])"
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.mutants import MUTANTS, ROOT, Mutant, sabotaged
+from tests.mutants import MUTANTS, Mutant, sabotaged
 
 
 def test_there_are_enough_of_them_and_none_twice() -> None:

@@ -13,6 +13,7 @@ import typer
 from pydantic import BaseModel
 
 from tests.served import served
+from tests.tools import ROOT
 from topup.app.daemon import PASSING
 from topup.app.settings import Settings
 from topup.commands.cli import app
@@ -21,7 +22,7 @@ from topup.domain.policy import Why
 from topup.domain.remedies import REMEDIES, remedy
 from topup.ports.ledger import WITHDRAWN
 
-HERE = Path(__file__).parents[1]
+HERE = ROOT
 # Something was bought for these, or something is out.
 BOUGHT = {Why.BELOW_FLOOR, Why.BELOW_RUNWAY, Why.ASKED}
 FOLLOWED = {"sent", "unsafe", "ambiguous", "nonce_moved", "deathwatch", "halted", "taken"}

@@ -15,6 +15,7 @@ import pytest
 
 from tests import ledger
 from tests.builders import ACCOUNT, NOW_MS, operator, topup
+from tests.tools import ROOT
 from topup.accounting.journal import Entry
 from topup.domain.credits import Doubt, Unknown
 from topup.domain.lifecycle import Fact, TopUp
@@ -23,7 +24,7 @@ from topup.ledger.store import SqliteStore
 from topup.ports.chain import Delivery, Sent
 from topup.wire.secrets import Masker
 
-HERE = Path(__file__).parents[1] / "topup"
+HERE = ROOT / "topup"
 # The reader itself; the ABI that is part of the program; what the ledger's own rows were written as.
 OWN_JSON = {
     "topup/domain/json_document.py",

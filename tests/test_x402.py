@@ -14,6 +14,7 @@ from eth_keys.datatypes import PrivateKey
 from tests.oracles import python
 from tests.stage import Stage
 from tests.test_adversary import passes, say, story
+from tests.tools import ROOT
 from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.domain.lifecycle import State
 from topup.domain.money import Asset, Usd, Usdc
@@ -23,7 +24,7 @@ from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling as selling_as
 from topup.sandbox.x402_seller import RECIPIENT as SELLS_FOR
 
-ORACLES = Path(__file__).parent / "oracles"
+ORACLES = ROOT / "tests" / "oracles"
 HELD = 20_000_000
 SELLER = PrivateKey(b"\x07" * 32)
 RECIPIENT = "0x00000000000000000000000000000000000000AA"
@@ -72,6 +73,7 @@ def booked(stage: Stage, account: str, commodity: Commodity) -> int:
     return sum(x.units for x in lines if (x.account, x.commodity) == (account, commodity))
 
 
+@pytest.mark.machine_time  # the seller has no other
 @pytest.mark.parametrize("version", [1, 2])
 def test_the_packages_own_seller_is_paid(world: World, tmp_path: Path, version: int) -> None:
     """Its facilitator carries our authorization to the chain: one transfer, credits posted, books to the unit."""

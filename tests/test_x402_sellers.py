@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.served import TOPUP, Served
+from tests.tools import ROOT
 from topup.domain.errors import SettingsError
 from topup.domain.money import Usd
 from topup.sandbox import contracts
@@ -22,7 +23,6 @@ from topup.sandbox.x402 import HELD_UNITS, selling
 from topup.sandbox.x402_seller import RECIPIENT, X402Conduct
 from topup.sellers.x402_profile import PROFILES, Profile, profile
 
-ROOT = Path(__file__).resolve().parents[1]
 WALLET = b"\xab" * 20
 TRANSFER = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.oracles import python
+from tests.tools import ROOT
 from topup.domain.charge import RAW_BYTES_MAX
 from topup.domain.errors import ChargeRefused
 from topup.domain.typed_data import Domain, authorization_digest, mark_call, personal_digest
@@ -42,7 +42,7 @@ from topup.wire.verbatim import read as verbatim
 from topup.wire.verbatim import write
 
 Json = dict[str, Any]
-ORACLES = Path(__file__).parent / "oracles"
+ORACLES = ROOT / "tests" / "oracles"
 PAYER = PrivateKey(b"\x11" * 32)
 WALLET = PAYER.public_key.to_canonical_address()
 CARRIER = PrivateKey(b"\x33" * 32)
