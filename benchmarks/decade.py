@@ -17,8 +17,8 @@ from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
 
-from tests import builders
-from tests.ledger import IN_BLOCK
+from tests.world import builders
+from tests.world.ledger import IN_BLOCK
 from topup.accounting.closing import Closed, closing_entries
 from topup.accounting.journal import attempt_entry, posting_entry
 from topup.accounting.usage import ApiKey, DayUsed, Used

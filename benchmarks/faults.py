@@ -1,12 +1,12 @@
 """What becomes of a payment when things go wrong? `python -m benchmarks.faults [--json] [--rail NAME]`.
 
-One run, one table: on the rail `coinbase` each story of tests/stories.py and tests/stories_foreign.py, on the others
-the hostile answers of the sandbox's own fault tables (benchmarks/rails.py), told to topup, and, where the same trouble
-can befall it, to the recipe beside it: what a user writes from the seller's own documentation, with a retry around it
-(benchmarks/recipes.py). Then a sample of the kill matrix (tests/kill_matrix.py) and a soak (tests/simulation.py).
-Exits with 1 when topup did not survive a row. A rail that cannot run here is skipped, each of its rows by name: its
-`survived` is null.
-The recipe has one provider, as documented; a story that topup meets with several befalls the first of them.
+One run, one table: on the rail `coinbase` each story of tests/world/stories.py and tests/world/stories_foreign.py, on
+the others the hostile answers of the sandbox's own fault tables (benchmarks/rails.py), told to topup, and, where the
+same trouble can befall it, to the recipe beside it: what a user writes from the seller's own documentation, with a
+retry around it (benchmarks/recipes.py). Then a sample of the kill matrix (tests/proofs/kill_matrix.py) and a soak
+(tests/proofs/simulation.py). Exits with 1 when topup did not survive a row. A rail that cannot run here is skipped,
+each of its rows by name: its `survived` is null. The recipe has one provider, as documented; a story that topup meets
+with several befalls the first of them.
 
 Seconds are those of the world, from the need to the end: for topup credits posted and booked, for the recipe credits
 posted. On the rails beside `coinbase` the trouble ends some passes after topup has shown what it makes of it.
@@ -31,8 +31,8 @@ from benchmarks import rails
 from benchmarks.recipes import ByCharge, Fared
 
 if TYPE_CHECKING:
-    from tests.house import Result
-    from tests.stories import Story
+    from tests.world.house import Result
+    from tests.world.stories import Story
 
 SOAK_STEPS: Final = 2000
 KILL_SAMPLE: Final = 4
@@ -51,7 +51,7 @@ def unheard(_: str) -> None:
 
 def fare(story: Story) -> Fared | None:
     """Let the recipe live through the story's trouble; None when nothing of it can befall the recipe."""
-    from tests.house import House
+    from tests.world.house import House
 
     overlapping, mute = story.name == "two_live_senders", story.name == "output_lost"
     if story.trouble is None and not overlapping and not mute:
@@ -92,7 +92,7 @@ def fare(story: Story) -> Fared | None:
 
 def told(story: Story) -> Result:
     """Tell a story to topup; one that breaks is not survived."""
-    from tests.house import Result
+    from tests.world.house import Result
 
     with tempfile.TemporaryDirectory(prefix="topup-story-") as folder:
         try:
@@ -104,7 +104,7 @@ def told(story: Story) -> Result:
 
 def rows(chosen: Sequence[str], names: Sequence[str], say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """Play the rows of these rails, to topup and to the recipe; all that have one of these names, or those shown."""
-    from tests.stories_foreign import STORIES
+    from tests.world.stories_foreign import STORIES
 
     stories = [
         one
@@ -150,8 +150,8 @@ def killed(sample: int, lives: Sequence[str], jobs: int) -> dict[str, Any]:
         return {"cells": None, "survived": None, "reason": "not asked for"}
     if tools.find("anvil") is None:
         return {"cells": None, "survived": None, "reason": "anvil is missing: python -m tests installs it"}
-    from tests import kill_matrix
-    from tests.kill_lives import LIVES
+    from tests.proofs import kill_matrix
+    from tests.proofs.kill_lives import LIVES
 
     chosen = [LIVES[name] for name in lives]
     result = kill_matrix.run(sample, SEED, jobs, lives=chosen)
@@ -163,7 +163,7 @@ def soaked(steps: int) -> dict[str, Any]:
     """Live so many steps of random trouble on the simulated world."""
     if steps == 0:
         return {"seed": SEED, "steps": 0, "double_payments": 0, "lost": 0, "broken": 0}
-    from tests import simulation
+    from tests.proofs import simulation
 
     result = simulation.soak(SEED, steps)
     return {
@@ -254,7 +254,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="killed lives at a time")
     options = parser.parse_args()
     try:
-        from tests.stories_foreign import STORIES
+        from tests.world.stories_foreign import STORIES
     except ImportError as error:
         print(f"{error.name} is missing: install requirements/test.txt, and run this from a checkout", file=sys.stderr)
         return 2

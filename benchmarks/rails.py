@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from benchmarks.recipes import TRIES, ByAuthorization, ByCredential, ByMachine, Fared
 
 if TYPE_CHECKING:
-    from tests.rails_faults import Ground, Play
+    from tests.world.rails_faults import Ground, Play
 
 RAILS: Final = ("coinbase-usdc", "x402", "mpp")
 USDC_ROWS: Final = (
@@ -230,7 +230,7 @@ def _fared(recipe: type[ByCredential], on: AbstractContextManager[Ground], fault
 
 
 def _usdc() -> Iterator[tuple[Row, bool]]:
-    from tests import test_usdc_faults as tests
+    from tests.payment import test_usdc_faults as tests
 
     def row(name: str, says: str, tell: Callable[[Play, Any], Coroutine[Any, Any, None]], *, two: bool = False) -> Row:
         def played(directory: Path, observed: Callable[[Observe], Observe]) -> None:
@@ -251,7 +251,7 @@ def _usdc() -> Iterator[tuple[Row, bool]]:
 
 
 def _x402() -> Iterator[tuple[Row, bool]]:
-    from tests import test_x402_faults as tests
+    from tests.sellers import test_x402_faults as tests
     from topup.sandbox.x402_faults import X402_FAULTS
 
     def row(name: str, says: str, fault: Any, tell: Observe, *, two: bool = False, late_ms: int = 10_000) -> Row:
@@ -270,7 +270,7 @@ def _x402() -> Iterator[tuple[Row, bool]]:
 
 
 def _mpp() -> Iterator[tuple[Row, bool]]:
-    from tests import test_mpp_faults as tests
+    from tests.sellers import test_mpp_faults as tests
     from topup.sandbox.mpp_faults import MPP_FAULTS
 
     def row(name: str, says: str, fault: Any, tell: Observe, *, two: bool = False, late_ms: int = 2_000) -> Row:
@@ -290,7 +290,7 @@ def _credentials(
     row: Callable[..., Row], faults: Mapping[str, Any], shown: Sequence[str], settled: Callable[[Any], bool]
 ) -> Iterator[tuple[Row, bool]]:
     """Make the rows of a rail whose seller carries the payment."""
-    from tests.rails_faults import crashed, outlived, run_row
+    from tests.world.rails_faults import crashed, outlived, run_row
 
     for fault in faults.values():
         yield row(fault.name, fault.says, fault, partial(run_row, fault=fault)), fault.name in shown

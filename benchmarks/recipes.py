@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from tests.house import House
-    from tests.rails_faults import Ground
+    from tests.world.house import House
+    from tests.world.rails_faults import Ground
 
 AMOUNT: Final = 10
 UNITS: Final = 10**6

@@ -36,9 +36,9 @@ from typing import Any, Final
 import pytest
 from eth_keys.datatypes import PrivateKey
 
-from tests import proxy, worlds
 from tests.oracles import HERE, Oracle, python
-from tests.served import HASTE, TOPUP, Running, began
+from tests.world import proxy, worlds
+from tests.world.served import HASTE, TOPUP, Running, began
 from topup.domain.typed_data import mark_call
 from topup.sandbox import contracts
 from topup.sandbox.charges import named_address

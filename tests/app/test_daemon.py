@@ -1,0 +1,549 @@
+"""Does the daemon stop, come back, tell its watchdog, and survive what breaks inside a pass, and pay exactly once?"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.world import builders
+from tests.world.served import Served, served
+from topup.app import assembly
+from topup.app.daemon import BEAT_S, DEFECTS_MAX, ERROR_WAIT_S, STUCK_MS, Daemon, SdNotify
+from topup.app.settings import load
+from topup.domain import events
+from topup.domain.credits import Reading
+from topup.domain.errors import Exit, StoreUnusable
+from topup.domain.events import Event
+from topup.domain.lifecycle import State
+from topup.domain.money import Usd
+from topup.ledger.location import FILE
+from topup.ledger.store import SqliteStore
+from topup.payment.config import Account, Route, Terms
+from topup.payment.cycle import Cycle
+from topup.ports.account import Key
+from topup.ports.ledger import Requested, Wish
+from topup.ports.rail import Rail
+from topup.sandbox.rpc import RpcError
+
+# What a stop may take when nothing is left to wait for; the machine may be busy.
+PROMPT_S = 10
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Served]:
+    """A world of its own, well above its floor."""
+    with served(tmp_path) as made:
+        yield made
+
+
+# -- stopping and coming back -----------------------------------------------------------------------------------
+
+
+def finish(place: Served) -> None:
+    """Start the daemon again, let it end what is open, and hold the outcome against the chain."""
+    place.mend()
+    place.world.mining = True
+    again = place.start("run")
+    again.await_event("top_up_done")
+    again.await_event("cycle_done", outcome="held")
+    assert again.stop() == 0, again.log()
+    assert place.payments() == 1
+    assert [t.state for t in place.topups()] == [State.DONE]
+    assert place.books_match()
+
+
+def test_a_stop_while_idle_is_prompt_and_clean(place: Served) -> None:
+    """SIGTERM between two polls that are a minute apart: exit 0 at once, said with the signal's name."""
+    daemon = place.start("run", watch__poll_fastest_s="60")
+    daemon.await_event("cycle_done", next_s=60)
+    began = time.monotonic()
+    assert daemon.stop() == 0
+    assert time.monotonic() - began < PROMPT_S
+    (said,) = daemon.told("stopping")
+    assert said["signal"] == "SIGTERM"
+    assert "open_topup" not in said
+    assert len(daemon.told("cycle_done")) == 1
+
+
+def test_ctrl_c_stops_it_the_same_way(place: Served) -> None:
+    """SIGINT is a stop as well, without a traceback."""
+    daemon = place.start("run")
+    daemon.await_event("cycle_done")
+    assert daemon.stop(signal.SIGINT) == 0
+    assert daemon.told("stopping", signal="SIGINT")
+    assert "Traceback" not in daemon.log()
+
+
+def test_a_stop_while_a_charge_is_asked_for_leads_to_one_payment(place: Served) -> None:
+    """The endpoint does not answer: the pass is given its time-out to park, and the next start asks and pays once."""
+    place.low()
+    place.spoil("coinbase", "time-out")
+    daemon = place.start("run", api__timeout_s="2")
+    daemon.await_event("charge_requested")
+    began = time.monotonic()
+    assert daemon.stop() == 0
+    assert time.monotonic() - began < PROMPT_S
+    (topup,) = place.topups()
+    assert topup.state in (State.ASKING, State.DECIDED)
+    assert daemon.told("stopping", open_topup=topup.id)
+    finish(place)
+    assert len(place.topups()[0].charges) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+def test_a_stop_while_waiting_for_a_block_leads_to_one_payment(number: signal.Signals, place: Served) -> None:
+    """The payment is out and in no block yet: whatever ends the process, the next one finds it and pays nothing."""
+    place.low()
+    place.world.mining = False
+    daemon = place.start("run")
+    sent = daemon.await_event("payment_sent")
+    began = time.monotonic()
+    assert daemon.stop(number) == (0 if number is signal.SIGTERM else -signal.SIGKILL)
+    assert time.monotonic() - began < PROMPT_S
+    (topup,) = place.topups()
+    assert topup.state is State.SENT
+    finish(place)
+    (topup,) = place.topups()
+    assert topup.payment is not None
+    assert [a.hash for a in topup.attempts] == [bytes.fromhex(sent["tx_hash"][2:])]
+
+
+def test_a_stop_while_waiting_for_the_credits_leads_to_one_payment(place: Served) -> None:
+    """Paid and not posted yet: the next start waits on, and buys nothing beside it."""
+    place.low()
+    place.spoil("posting", "never-posts")
+    daemon = place.start("run")
+    daemon.await_event("payment_included")
+    assert daemon.stop() == 0
+    assert [t.state for t in place.topups()] == [State.PAID]
+    finish(place)
+
+
+def test_a_second_daemon_leaves_with_a_sentence(place: Served) -> None:
+    """The ledger has one writer: the second exits 4, names the directory and says what to do; the first goes on."""
+    first = place.start("run")
+    first.await_event("cycle_done")
+    second = place.run("run")
+    assert second.returncode == 4
+    assert f"another topup holds the ledger in {place.state}" in second.stderr
+    assert "to do: ask the running daemon" in second.stderr
+    assert "Traceback" not in second.stderr
+    first.await_event("cycle_done", cycle=len(first.told("cycle_done")) + 1)
+
+
+def test_a_daemon_that_lost_its_ledger_to_another_ends(place: Served) -> None:
+    """Somebody removed the lock and took the ledger over: the first notices at its next write, spends nothing, ends."""
+    daemon = place.start("run")
+    daemon.await_event("cycle_done")
+    with closing(sqlite3.connect(place.state / FILE)) as db, db:
+        db.execute("UPDATE ledger SET epoch = epoch + 1")
+    place.low()
+    assert daemon.process.wait(timeout=20) == 1
+    (failed,) = daemon.told("cycle_failed")
+    assert failed["kind"] == "StoreFenced"
+    assert place.world.gateway.count("coinbase") == 0
+
+
+WORDS = [
+    pytest.param("\ud800 is no letter", id="half a letter"),
+    pytest.param("\x00", id="a null"),
+    pytest.param("\x1b[2J", id="an escape"),
+    pytest.param("9" * 100_000, id="too much"),
+]
+
+
+@pytest.mark.parametrize("said", WORDS)
+def test_what_a_provider_says_of_a_payment_cannot_break_the_daemon(said: str, place: Served) -> None:
+    """The payment was refused in words that no ledger and no terminal takes: they are kept as text, and it is paid."""
+    place.low()
+    refused: list[Any] = []
+
+    async def rude(method: str, _: Any, honest: Callable[[], Any]) -> Any:
+        told = honest()
+        if method == "eth_sendRawTransaction" and not refused:
+            refused.append(told)
+            raise RpcError(-32000, said)
+        return told
+
+    place.world.rpc.intercept = rude
+    daemon = place.start("run")
+    daemon.await_event("top_up_done")
+    assert refused
+    assert daemon.told("cycle_failed") == []
+    assert daemon.told("payment_sent")[0]["answer"] == "unclear"
+    assert place.payments() == 1
+
+
+# -- systemd ----------------------------------------------------------------------------------------------------
+
+
+def test_the_watchdog_hears_of_an_idle_daemon_every_few_seconds(place: Served) -> None:
+    """READY at first, WATCHDOG all along though the next poll is far away, STOPPING at the end."""
+    path = str(place.directory / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(path)
+        ear.settimeout(PROMPT_S)
+        daemon = place.start("run", watch__poll_fastest_s="900", NOTIFY_SOCKET=path)
+        assert ear.recv(100) == b"READY=1"
+        times = []
+        for _ in range(5):
+            assert ear.recv(100) == b"WATCHDOG=1"
+            times.append(time.monotonic())
+        assert max(b - a for a, b in pairwise(times)) < 5
+        assert len(daemon.told("cycle_done")) == 1
+        daemon.process.send_signal(signal.SIGTERM)
+        heard = [b"WATCHDOG=1"]
+        while heard[-1] == b"WATCHDOG=1":
+            heard.append(ear.recv(100))
+        assert heard[-1] == b"STOPPING=1"
+        assert daemon.process.wait(timeout=PROMPT_S) == 0
+
+
+def test_the_heart_speaks_to_an_abstract_socket_and_forgives_a_missing_one(tmp_path: Path) -> None:
+    """Systemd may give either kind of address; no supervisor, and one that is gone, are no error."""
+    name = f"topup-test-{tmp_path}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind("\0" + name)
+        ear.settimeout(5)
+        SdNotify.of({"NOTIFY_SOCKET": "@" + name}).say("READY=1", "STATUS=up")
+        assert ear.recv(100) == b"READY=1\nSTATUS=up"
+    SdNotify.of({"NOTIFY_SOCKET": "@" + name}).say("READY=1")
+    SdNotify.of({}).say("READY=1")
+
+
+def test_a_pass_that_hangs_stops_the_heart_and_one_that_asks_does_not(
+    tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a pass asks, the watchdog hears of it every five seconds; a pass that waits for nothing is silent."""
+
+    class Ticking(Leap):
+        async def sleep(self, seconds: float) -> None:
+            await super().sleep(seconds)
+            await asyncio.sleep(0)
+
+    name = f"topup-heart-{tmp_path}"
+    monkeypatch.setattr("topup.app.daemon.SystemClock", Ticking)
+
+    async def tell(ear: socket.socket) -> tuple[int, int]:
+        asking, never = True, asyncio.Event()
+
+        async def hang(asked: object) -> None:
+            while asking:
+                fake.api.requests += 1
+                await asyncio.sleep(0)
+            await never.wait()
+
+        monkeypatch.setattr(fake.daemon._cycle, "run", hang)
+        running = asyncio.create_task(fake.daemon.run())
+        counts = []
+        for phase in (True, False):
+            asking, heard = phase, 0
+            for _ in range(200):
+                await asyncio.sleep(0)
+                with contextlib.suppress(BlockingIOError):
+                    heard += ear.recv(100) == b"WATCHDOG=1"
+            counts.append(heard)
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        return counts[0], counts[1]
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind("\0" + name)
+        ear.setblocking(False)
+        monkeypatch.setattr(fake.daemon, "_heart", SdNotify("@" + name))
+        may_still_pay, hung = asyncio.run(tell(ear))
+    assert may_still_pay > 50
+    assert 0 < hung <= STUCK_MS // 1000 // BEAT_S + 1
+
+
+# -- passes, with a clock that leaps ------------------------------------------------------------------------------
+
+
+class Leap:
+    """A clock whose sleeps are over at once; `set_back` moves the time of day and never the monotonic time."""
+
+    def __init__(self) -> None:
+        self._ms = 1_900_000_000_000
+        self._back_ms = 0
+        self.slept: list[float] = []
+
+    def now_ms(self) -> int:
+        return self._ms - self._back_ms
+
+    def monotonic_ms(self) -> int:
+        return self._ms
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self._ms += int(seconds * 1000)
+        await asyncio.sleep(0)
+
+    def set_back(self, ms: int) -> None:
+        self._back_ms += ms
+
+
+class Account20:
+    """An API that shows 20 dollars bought and 5 used, or does what it is told to do instead, once for each."""
+
+    def __init__(self, clock: Leap) -> None:
+        self.requests = 0
+        self.instead: list[Callable[[], None]] = []
+        self._clock = clock
+
+    async def credits(self) -> Reading:
+        self.requests += 1
+        if self.instead:
+            self.instead.pop(0)()
+        return Reading(Usd.of(20), Usd.of(5), self._clock.now_ms())
+
+    async def key(self) -> Key:
+        self.requests += 1
+        return Key(management=True, label="")
+
+    async def charge(self, request: object) -> bytes:
+        raise AssertionError("nothing is bought here")
+
+
+class Heard:
+    """A sink that keeps every event, and may act on one."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.on_event: Callable[[Event], None] = lambda _: None
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+        self.on_event(event)
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        return [e for e in self.events if type(e) is kind]
+
+
+def no_rail(_: str) -> Rail:
+    raise AssertionError("nothing is bought here")
+
+
+@dataclass
+class Fake:
+    """A daemon over a real ledger and a stand-in account."""
+
+    daemon: Daemon
+    store: SqliteStore
+    api: Account20
+    clock: Leap
+    sink: Heard
+
+    def run(self, *, passes: int = 100) -> Exit:
+        """Let it run until it ends by itself, or until so many passes are over."""
+
+        def stop(event: Event) -> None:
+            if isinstance(event, events.CycleDone | events.CycleFailed) and event.cycle >= passes:
+                self.daemon.stop("test")
+
+        self.sink.on_event = stop
+        return asyncio.run(self.daemon.run())
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Iterator[Fake]:
+    """A daemon in this process, well above its floor."""
+    settings = load({"TOPUP_CONFIG": "/dev/null", "TOPUP_STATE_DIR": str(tmp_path), "TOPUP_API__KEY": "k"})
+    clock, sink = Leap(), Heard()
+    api, store = Account20(clock), SqliteStore.open_writer(tmp_path)
+    terms = Terms(
+        Account("default", None, (Route("coinbase", 8453),)),
+        assembly.limits(settings),
+        assembly.ceilings(settings),
+        assembly.pace(settings),
+    )
+    cycle = Cycle(terms, api=api, rails=no_rail, store=store, clock=clock, sink=sink, rpc_requests=lambda: 0)
+    yield Fake(Daemon(cycle, store, clock, sink, "default", SdNotify(None)), store, api, clock, sink)
+    store.close()
+
+
+def broken() -> None:
+    """A defect whose text holds what must not be told."""
+    raise RuntimeError("CANARY https://user:secret@provider.example/v2/key")
+
+
+def test_each_pass_says_how_it_ended_in_one_line_with_every_field(fake: Fake) -> None:
+    """Nine passes, nine `cycle_done`, counted from one, each with what was read, what it cost and when the next is."""
+    assert fake.run(passes=9) is Exit.OK
+    lines = fake.sink.of(events.CycleDone)
+    assert [line.cycle for line in lines] == list(range(1, 10))
+    for line in lines:
+        assert {f.name for f in fields(line)} == set(line.shown())
+        assert (line.outcome, line.why, line.state) == ("held", "above_floor", None)
+        assert line.total_credits_usd == Usd.of(20)
+        assert line.balance_usd == Usd.of(15)
+        assert line.next_s >= 60
+        assert line.rpc_requests == 0
+    assert lines[0].api_requests == 2
+    assert {line.api_requests for line in lines[1:4]} == {1}
+    assert lines[0].burn_usd_per_hour is None
+    assert lines[-1].burn_usd_per_hour == Usd.of(0)
+
+
+def test_a_defect_is_told_without_its_words_and_tried_again(fake: Fake) -> None:
+    """The kind of the defect is in the log, its text is not; the next pass comes half a minute later and is whole."""
+    fake.api.instead = [broken]
+    assert fake.run(passes=2) is Exit.OK
+    (failed,) = fake.sink.of(events.CycleFailed)
+    assert (failed.kind, failed.error, failed.cycle) == ("RuntimeError", "RuntimeError", 1)
+    assert "CANARY" not in repr(fake.sink.events)
+    assert sum(fake.clock.slept[:ERROR_WAIT_S]) == ERROR_WAIT_S
+    assert [line.cycle for line in fake.sink.of(events.CycleDone)] == [2]
+
+
+def test_three_defects_in_a_row_end_the_process(fake: Fake) -> None:
+    """It gives up with exit 1 rather than spin; a whole pass in between starts the count anew."""
+    fine = lambda: None  # noqa: E731 - a word for the list below
+    fake.api.instead = [broken, broken, fine, broken, broken, fine, broken, broken, broken]
+    assert fake.run() is Exit.INTERNAL
+    assert len(fake.sink.of(events.CycleFailed)) == 4 + DEFECTS_MAX
+    assert len(fake.sink.of(events.CycleDone)) == 2
+
+
+def test_a_ledger_that_cannot_be_written_is_waited_for(fake: Fake) -> None:
+    """A full disk is no defect: it is told with its remedy as often as it lasts, and watching goes on after it."""
+
+    def full() -> None:
+        raise StoreUnusable("the ledger cannot be written: database or disk is full", remedy="free disk space")
+
+    fake.api.instead = [full] * (DEFECTS_MAX + 2)
+    assert fake.run(passes=DEFECTS_MAX + 3) is Exit.OK
+    failed = fake.sink.of(events.CycleFailed)
+    assert len(failed) == DEFECTS_MAX + 2
+    assert {(f.kind, f.error, f.remedy) for f in failed} == {
+        ("StoreUnusable", "the ledger cannot be written: database or disk is full", "free disk space")
+    }
+    assert len(fake.sink.of(events.CycleDone)) == 1
+
+
+def test_a_fenced_ledger_ends_the_process_at_once(fake: Fake, tmp_path: Path) -> None:
+    """Another topup took the ledger over: one failed pass, no second try."""
+
+    def taken() -> None:
+        with closing(sqlite3.connect(tmp_path / FILE)) as db, db:
+            db.execute("UPDATE ledger SET epoch = epoch + 1")
+
+    fake.api.instead = [taken]
+    assert fake.run() is Exit.INTERNAL
+    (failed,) = fake.sink.of(events.CycleFailed)
+    assert failed.kind == "StoreFenced"
+    assert failed.remedy
+    assert fake.sink.of(events.CycleDone) == []
+
+
+def test_ledger_time_never_runs_backwards(fake: Fake) -> None:
+    """The clock jumps back a day between two passes: said once, readings stay in order, watching goes on."""
+    back = lambda: fake.clock.set_back(86_400_000)  # noqa: E731 - an act for the list below
+    fake.api.instead = [lambda: None, back]
+    assert fake.run(passes=6) is Exit.OK
+    (behind,) = fake.sink.of(events.ClockBehind)
+    assert behind.behind_s == pytest.approx(86_400, abs=100)
+    times = [r.at_ms for r in fake.store.readings("default", 0)]
+    assert len(times) == 6
+    assert times == sorted(set(times))
+    assert fake.store.now_ms(fake.clock.now_ms()) >= times[-1]
+    assert len(fake.sink.of(events.CycleDone)) == 6
+
+
+# -- wishes of other commands -------------------------------------------------------------------------------------
+
+LIFE_MS = 120_000
+
+
+def wished(fake: Fake, amount: int | None, *, forced: bool = False, ago_ms: int = 0) -> Requested:
+    """A wish that another process has left, so long ago."""
+    asked_ms = fake.clock.now_ms() - ago_ms
+    amount_usd = Usd.of(amount) if amount is not None else None
+    return fake.store.wish("default", Wish(amount_usd, forced, None, 1), asked_ms, asked_ms + LIFE_MS)
+
+
+def test_a_wish_wakes_the_daemon_from_a_long_sleep_and_is_answered(fake: Fake) -> None:
+    """It is looked for every second of a sleep, carried out by the next pass, and answered with how that ended."""
+    fake.run(passes=1)
+    before = len(fake.clock.slept)
+    number = wished(fake, None).number
+    fake.daemon._stop.clear()
+    fake.run(passes=2)
+    told = fake.store.requested(number)
+    assert (told.outcome, told.why, told.code) == ("held: 15 is not below the floor of 10", "above_floor", Exit.OK)
+    assert len(fake.clock.slept) - before <= 1
+
+
+def test_a_wish_that_nobody_took_in_time_is_never_carried_out(fake: Fake) -> None:
+    """Whoever asked has long gone: it is answered with "later", and nothing is decided."""
+    number = wished(fake, 25, forced=True, ago_ms=LIFE_MS + 1).number
+    fake.run(passes=1)
+    told = fake.store.requested(number)
+    assert str(told.outcome).startswith("unknown: nobody was there")
+    assert (told.taken, told.code) == (False, Exit.LATER)
+    assert fake.sink.of(events.TopUpDecided) == fake.sink.of(events.TopUpForbidden) == []
+
+
+def test_a_wish_that_was_withdrawn_is_never_carried_out(fake: Fake) -> None:
+    """Its asker was told that it is safe to ask again: the daemon does not even look at it."""
+    number = wished(fake, 25, forced=True).number
+    assert fake.store.withdraw_request(number, fake.clock.now_ms())
+    fake.run(passes=1)
+    assert not fake.store.requested(number).taken
+    assert fake.sink.of(events.TopUpForbidden) == []
+
+
+def test_what_a_dead_daemon_had_taken_is_carried_out_by_the_next(fake: Fake) -> None:
+    """Nobody can have been told that it is safe to ask again; in time it is judged, here forbidden, and answered."""
+    asked = wished(fake, 25)
+    assert fake.store.take_request(asked.number, fake.clock.now_ms())
+    assert not fake.store.withdraw_request(asked.number, fake.clock.now_ms())
+    fake.run(passes=1)
+    told = fake.store.requested(asked.number)
+    assert (told.why, told.code) == ("observe_only", Exit.PERSON)
+
+
+def test_what_a_dead_daemon_had_taken_is_answered_when_its_time_is_over(fake: Fake) -> None:
+    """Taken, nothing decided, and nobody waits for it any more: it is not bought behind anybody's back."""
+    asked = wished(fake, 25, ago_ms=LIFE_MS + 1)
+    assert fake.store.take_request(asked.number, asked.at_ms)
+    fake.run(passes=1)
+    assert fake.store.requested(asked.number).code == Exit.LATER
+    assert fake.sink.of(events.TopUpForbidden) == []
+
+
+def test_a_wish_whose_pass_breaks_is_answered(fake: Fake) -> None:
+    """Whoever waits for it is told that it failed, and it is not tried again behind his back."""
+    number = wished(fake, 25).number
+    fake.api.instead = [broken]
+    fake.run(passes=2)
+    assert fake.store.requested(number).outcome == "unknown: the pass failed; see the daemon's log"
+    assert fake.sink.of(events.CycleDone)[0].why == "above_floor"
+
+
+def test_another_top_up_says_nothing_of_a_wish(fake: Fake) -> None:
+    """One that is adopted while the pass of a wish breaks is not its purchase: nothing was bought, and 4 is said."""
+    number = wished(fake, 25).number
+
+    def adopted() -> None:
+        now = fake.store.now_ms(fake.clock.now_ms())
+        fake.store.begin(builders.topup(decided_ms=now, moved_ms=now))
+        raise RuntimeError
+
+    fake.api.instead = [adopted]
+    fake.run(passes=1)
+    asked = fake.store.requested(number)
+    assert fake.store.open_topup("default") is not None
+    assert (asked.code, asked.topup_id) == (Exit.LATER, None)

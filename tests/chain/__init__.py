@@ -1,0 +1,1 @@
+"""Tests of this room: what the chain says."""

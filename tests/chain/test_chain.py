@@ -1,0 +1,1070 @@
+"""What does the chain's edge make of real nodes, of honest answers and of doctored ones?
+
+Two chains stand behind the same JSON-RPC server: the one in this process and anvil. The server's interceptor stands
+for a provider that fails, lies, forgets or loses an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from decimal import Decimal
+from functools import partial
+from typing import Any, TypeVar
+
+import pytest
+from eth_account import Account
+from eth_utils.crypto import keccak
+
+from tests.world import builders, worlds
+from topup.chain.broadcast import classify
+from topup.chain.contract_chain import EvmChain
+from topup.chain.contracts import payment_data
+from topup.chain.profiles import BASE, Profile
+from topup.chain.providers import Providers
+from topup.chain.rpc import Rpc
+from topup.domain.charge import Charge, parse
+from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted, WrongChain
+from topup.domain.lifecycle import Attempt, Inclusion, Plan
+from topup.domain.money import Usdc, Wei
+from topup.ports.chain import Call, Delivery, Head, Observation, Preflight, Sent, Simulation
+from topup.sandbox import contracts
+from topup.sandbox.charges import Ask, Draft
+from topup.sandbox.rpc import Drop, Intercept, Next, RpcError
+from topup.sandbox.world import FEE_DESTINATION, World
+
+T = TypeVar("T")
+TOTAL = Usdc(10_500_000)
+HEAD_AGE_MAX_S = 60
+LAG_MAX_S = 30
+ENOUGH = Wei(4 * 10**15)
+NOBODY = "0x" + "00" * 20
+ANYONE = "0x" + "0e" * 20
+
+
+class Stand:
+    """A world that mines only when told to, and the chain's edge in front of it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.wallet = builders.address(world.wallet)
+        self.planning = False  # whether what is sent was planned just before
+
+    def ask(self, act: Callable[[EvmChain], Awaitable[T]], profile: Profile = BASE) -> T:
+        """Do something with the edge, through a client of its own."""
+
+        async def asked() -> T:
+            rpc = Rpc(self.world.rpc.url, timeout_s=10)
+            try:
+                return await act(self.edge(rpc, profile=profile))
+            finally:
+                await rpc.close()
+
+        return asyncio.run(asked())
+
+    def edge(self, *rpcs: Rpc, profile: Profile = BASE) -> EvmChain:
+        return EvmChain(
+            profile,
+            Providers(
+                rpcs,
+                quorum=1,
+                now_s=self.world.clock.now_s,
+                head_age_max_s=HEAD_AGE_MAX_S,
+                lag_max_s=LAG_MAX_S,
+                say=lambda _: None,
+            ),
+        )
+
+    def mine(self, blocks: int = 1) -> None:
+        for _ in range(blocks):
+            self.world.do(lambda: self.world.chain.mine(self.world.clock.now_s()))
+
+    def mine_at(self, timestamp: int) -> None:
+        self.world.do(lambda: self.world.chain.mine(timestamp))
+
+    def write(self, *writes: contracts.StorageWrite) -> None:
+        self.world.do(lambda: self.world.write(list(writes)))
+
+    def rpc(self, method: str, *params: Any) -> Any:
+        return self.world.do(lambda: self.world.chain.rpc(method, list(params)))
+
+    def intercept(self, intercept: Intercept | None) -> None:
+        self.world.rpc.intercept = intercept
+
+    def answer(self, method: str, change: Callable[[Any], Any], *, when: Callable[[list[Any]], bool] = bool) -> None:
+        """Let the answers to a method be changed, where its parameters fit."""
+
+        async def changed(asked: str, params: list[Any], honest: Next) -> Any:
+            told = honest()
+            return change(copy.deepcopy(told)) if asked == method and when(params) else told
+
+        self.intercept(changed)
+
+    def refuse(self, method: str, error: RpcError, *, when: Callable[[list[Any]], bool] = lambda _: True) -> None:
+        """Let a method fail, where its parameters fit."""
+
+        async def refused(asked: str, params: list[Any], honest: Next) -> Any:
+            if asked == method and when(params):
+                raise error
+            return honest()
+
+        self.intercept(refused)
+
+    def preflight(self, profile: Profile = BASE, contract: bytes = BASE.contract) -> Preflight:
+        return self.ask(lambda chain: chain.preflight(self.wallet, TOTAL, contract), profile)
+
+    def demand(self, change: Callable[[Draft], Draft] = lambda draft: draft) -> Charge:
+        operator = self.world.operator
+        asked = Ask(Decimal(10), self.world.wallet, contracts.CHAIN_ID, self.world.clock.now_s())
+        return parse(builders.raw_of(operator.charge(change(operator.draft(asked)), asked)))
+
+    def simulate(self, demand: Charge, value: Wei = ENOUGH, tier: int = 500) -> Simulation:
+        call = Call(self.wallet, demand.contract, payment_data(demand.intent, tier), value)
+        at = self.head()
+        return self.ask(lambda chain: chain.simulate(call, demand, at))
+
+    def head(self) -> Head:
+        block = self.rpc("eth_getBlockByNumber", "latest", False)
+        return Head(int(block["number"], 16), bytes.fromhex(block["hash"][2:]), int(block["timestamp"], 16))
+
+    def attempt(self, demand: Charge, **changes: Any) -> Attempt:
+        """A signed payment of this demand, on its way only once `send` is called."""
+        plan = replace(
+            builders.plan(
+                to=demand.contract,
+                data=payment_data(demand.intent, 500),
+                value=ENOUGH,
+                nonce=int(self.rpc("eth_getTransactionCount", self.world.wallet, "latest"), 16),
+                l1_fee=Wei(10**13),
+            ),
+            **changes,
+        )
+        raw, tx_hash = self.signed(plan)
+        return Attempt(1, 1, plan, raw, tx_hash, 1, None, 0, withdrawn=False, inclusion=None, booked=False)
+
+    def signed(self, plan: Plan) -> tuple[bytes, bytes]:
+        fields = {"chainId": plan.chain_id, "nonce": plan.nonce, "to": plan.to, "value": plan.value.units}
+        fields |= {"type": 2, "data": plan.data, "gas": plan.gas_limit}
+        fields |= {"maxFeePerGas": plan.max_fee_per_gas.units}
+        fields |= {"maxPriorityFeePerGas": plan.max_priority_fee_per_gas.units}
+        done = Account.from_key(self.world.key.to_hex()).sign_transaction(fields)
+        return bytes(done.raw_transaction), bytes(done.hash)
+
+    def send(self, attempt: Attempt) -> Sent:
+        raw, tx_hash = attempt.raw, attempt.hash
+        assert raw is not None
+        assert tx_hash is not None
+
+        async def handed(chain: EvmChain) -> Sent:
+            if self.planning:
+                await chain.preflight(self.wallet, TOTAL, BASE.contract)
+            return await chain.send(raw, tx_hash)
+
+        return self.ask(handed)
+
+    def look(self, demand: Charge, *attempts: Attempt) -> Observation:
+        return self.ask(lambda chain: chain.look(self.wallet, [(a, demand) for a in attempts]))
+
+    def paid(self) -> tuple[Charge, Attempt]:
+        """A payment that stands in the newest block."""
+        demand = self.demand()
+        attempt = self.attempt(demand)
+        assert self.send(attempt).delivery is Delivery.ACCEPTED
+        self.mine()
+        return demand, attempt
+
+
+def stand_on(chain: str) -> Iterator[Stand]:
+    world = World(worlds.maker(chain))
+    world.mining = False
+    with world:
+        stand = Stand(world)
+        stand.mine(3)
+        yield stand
+
+
+@pytest.fixture(params=["embedded", "anvil"])
+def stand(request: pytest.FixtureRequest) -> Iterator[Stand]:
+    yield from stand_on(request.param)
+
+
+@pytest.fixture
+def embedded() -> Iterator[Stand]:
+    yield from stand_on("embedded")
+
+
+@pytest.fixture
+def anvil() -> Iterator[Stand]:
+    yield from stand_on("anvil")
+
+
+# What a payment is planned on
+
+
+def test_a_survey_is_one_request_and_says_what_the_chain_says(stand: Stand) -> None:
+    """Block, balance, nonces, code, two quotes and the price come from one HTTP request."""
+    told = stand.preflight()
+    assert stand.world.rpc.requests == 1
+    assert told.head == stand.head()
+    assert told.balance.units == int(stand.rpc("eth_getBalance", stand.world.wallet, "latest"), 16)
+    assert (told.nonce_latest, told.nonce_pending) == (0, 0)
+    assert told.code_hash == keccak(contracts.runtime("PaymentProtocol"))
+    assert told.price_e8 == 3000 * 10**8
+    assert told.base_fee == Wei(5_000_000)
+    assert sorted(told.quotes) == [500, 3000]
+    assert told.quotes[500] < told.quotes[3000]
+
+
+def test_a_waiting_transaction_shows_in_the_pending_nonce(stand: Stand) -> None:
+    """What waits in the pool is told apart from what is mined."""
+    stand.send(stand.attempt(stand.demand()))
+    told = stand.preflight()
+    assert (told.nonce_latest, told.nonce_pending) == (0, 1)
+
+
+def test_another_chain_is_refused(stand: Stand) -> None:
+    """A provider that speaks for Base Sepolia is not asked for prices."""
+    stand.answer("eth_chainId", lambda _: hex(84532), when=lambda _: True)
+    with pytest.raises(WrongChain, match="speaks for chain 84532, not 8453"):
+        stand.preflight()
+
+
+def test_a_tier_without_a_pool_is_absent(stand: Stand) -> None:
+    """The quoter really reverts there; the other tiers still quote."""
+    assert sorted(stand.preflight(replace(BASE, tiers=(100, 500, 3000))).quotes) == [500, 3000]
+    assert stand.preflight(replace(BASE, tiers=(100,))).quotes == {}
+
+
+def test_a_quote_that_fails_otherwise_is_unknown(stand: Stand) -> None:
+    """A rate limit is no word about the pool: nothing is concluded from it."""
+    quoter = contracts.QUOTER_V2.lower()
+    stand.refuse("eth_call", RpcError(-32005, "rate limit exceeded"), when=lambda p: p[0]["to"] == quoter)
+    with pytest.raises(ChainUnknown, match="the quote of tier 500: rate limit exceeded"):
+        stand.preflight()
+
+
+def test_a_quoter_without_code_is_unknown(stand: Stand) -> None:
+    """An address without code answers with nothing, which is no price of zero."""
+    with pytest.raises(ChainUnknown, match="the quoter for tier 500 returned 0 bytes"):
+        stand.preflight(replace(BASE, quoter=builders.address(ANYONE)))
+
+
+FEED = contracts.ETH_USD_FEED
+
+
+@pytest.mark.parametrize(
+    "writes",
+    [
+        lambda now: contracts.feed_updated_at(FEED, now - 3601),
+        lambda _: contracts.feed_updated_at(FEED, 0),
+        lambda _: contracts.feed_answer(FEED, 0),
+        lambda _: contracts.feed_answer(FEED, -1),
+        lambda _: contracts.feed_round(FEED, 7, 6),
+    ],
+    ids=["stale", "never updated", "zero", "negative", "carried over"],
+)
+def test_a_price_that_means_nothing_forbids_paying(
+    writes: Callable[[int], list[contracts.StorageWrite]], stand: Stand
+) -> None:
+    """An hour old, never completed, zero, negative or carried over from an earlier round: no price."""
+    stand.write(*writes(stand.head().timestamp_s))
+    with pytest.raises(PaymentForbidden, match="ETH/USD feed says") as refused:
+        stand.preflight()
+    assert refused.value.reason == "price_unknown"
+    assert refused.value.remedy
+
+
+def test_a_price_of_just_the_permitted_age_counts(stand: Stand) -> None:
+    """The limit itself is within the limit."""
+    stand.write(*contracts.feed_updated_at(FEED, stand.head().timestamp_s - 3600))
+    assert stand.preflight().price_e8 == 3000 * 10**8
+
+
+def test_without_a_price_feed_there_is_no_price(stand: Stand) -> None:
+    """A chain without a feed is surveyed all the same; None is not zero."""
+    assert stand.preflight(replace(BASE, price_feed=None, sequencer_feed=None)).price_e8 is None
+
+
+@pytest.mark.parametrize(
+    ("up", "age", "says"), [(False, 9999, "is down"), (True, 3599, "is up for only 3599 s"), (True, 3600, None)]
+)
+def test_the_sequencer_has_to_be_up_for_its_grace_period(*, up: bool, age: int, says: str | None, stand: Stand) -> None:
+    """Down, or up for less than an hour by the chain's own clock, forbids paying; a second later it is fine."""
+    stand.write(*contracts.sequencer(up=up, since=stand.head().timestamp_s - age))
+    if says is None:
+        assert stand.preflight().price_e8 == 3000 * 10**8
+        return
+    with pytest.raises(PaymentForbidden, match=says) as refused:
+        stand.preflight()
+    assert refused.value.reason == "sequencer"
+
+
+def test_no_contract_no_payment(stand: Stand) -> None:
+    """ETH sent to an address without code would succeed and be lost."""
+    with pytest.raises(PaymentForbidden, match="there is no contract at 0x0e0e") as refused:
+        stand.preflight(contract=builders.address(ANYONE))
+    assert refused.value.reason == "no_code"
+
+
+def test_the_contracts_code_can_be_pinned(stand: Stand) -> None:
+    """The pinned hash passes, any other forbids paying and shows both."""
+    pinned = keccak(contracts.runtime("PaymentProtocol"))
+    assert stand.preflight(replace(BASE, contract_code_hash=pinned)).code_hash == pinned
+    with pytest.raises(PaymentForbidden, match=pinned.hex()) as refused:
+        stand.preflight(replace(BASE, contract_code_hash=b"\x01" * 32))
+    assert refused.value.reason == "code_changed"
+
+
+ASKED = [
+    "eth_chainId",
+    "eth_getBlockByNumber",
+    "eth_getBalance",
+    "eth_getTransactionCount",
+    "eth_maxPriorityFeePerGas",
+    "eth_getCode",
+    "eth_call",
+]
+GARBAGE: list[Any] = [None, True, 5, "", "0xzz", "nonsense", [], {}, {"number": "0x1"}, [None]]
+
+
+def _instead(said: Any, _: Any) -> Any:
+    return said
+
+
+@pytest.mark.parametrize("method", ASKED)
+def test_an_answer_that_is_missing_or_nonsense_is_unknown(method: str, embedded: Stand) -> None:
+    """Whatever a provider answers in place of the truth, the survey ends as "unknown", and never in a defect."""
+    for nonsense in GARBAGE:
+        embedded.answer(method, partial(_instead, nonsense), when=lambda _: True)
+        with pytest.raises(ChainUnknown):
+            embedded.preflight()
+    embedded.refuse(method, RpcError(-32603, "header not found"))
+    with pytest.raises(ChainUnknown, match="header not found"):
+        embedded.preflight()
+
+
+# What a payment would do
+
+
+def later(stand: Stand) -> None:
+    stand.mine_at(stand.head().timestamp_s + 49 * 3600)
+
+
+def nothing(_: Stand) -> None:
+    pass
+
+
+def same(draft: Draft) -> Draft:
+    return draft
+
+
+Prepare = Callable[[Stand], None]
+POOL = contracts.POOLS[500]
+CAUSES: dict[str, tuple[Prepare, Callable[[Draft], Draft], Wei, int, str, str, str]] = {
+    "paused": (
+        lambda s: s.write(*contracts.payments_paused(paused=True)), same, ENOUGH, 500,
+        "Error", "the payment contract is paused", "until its owner",
+    ),
+    "expired": (later, same, ENOUGH, 500, "ExpiredIntent", "deadline has passed", "proven dead"),
+    "null recipient": (
+        nothing, lambda d: replace(d, recipient=NOBODY), ENOUGH, 500,
+        "NullRecipient", "zero address", "do not pay",
+    ),
+    "not registered": (
+        lambda s: s.write(*contracts.fee_destination(s.world.operator.address, None)), same, ENOUGH, 500,
+        "OperatorNotRegistered", "not registered", "pinned operator",
+    ),
+    "wrong currency": (
+        nothing, lambda d: replace(d, currency=contracts.WETH), ENOUGH, 500,
+        "IncorrectCurrency", "cannot be swapped", "do not pay",
+    ),
+    "inexact": (
+        nothing, lambda d: replace(d, recipient=FEE_DESTINATION), ENOUGH, 500,
+        "InexactTransfer", "exactly their amounts", "wait",
+    ),
+    "too little": (
+        nothing, same, Wei(10**15), 500,
+        "SwapFailedString", "price moved above", "new quote",
+    ),
+    "pool empty": (
+        lambda s: s.write(*contracts.usdc_balance(POOL, 1)), same, ENOUGH, 500,
+        "SwapFailedString", "does not hold enough", "buy less",
+    ),
+    "no pool": (nothing, same, ENOUGH, 100, "SwapFailedBytes", "no pool for the tier", "another tier"),
+    "dollar paused": (
+        lambda s: s.write(*contracts.usdc_paused(paused=True)), same, ENOUGH, 500,
+        "SwapFailedString", "USDC could not be moved: paused", "wait",
+    ),
+    "blacklisted": (
+        lambda s: s.write(*contracts.usdc_blacklisted(s.world.operator.terms.recipient)), same, ENOUGH, 500,
+        "SwapFailedString", "blacklisted", "ask the provider",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_each_revert_is_a_sentence_with_a_remedy(cause: str, stand: Stand) -> None:
+    """The contract really refuses, and what it says is told by name, in words, with what to do."""
+    prepare, change, value, tier, name, words, remedy = CAUSES[cause]
+    demand = stand.demand(change)
+    prepare(stand)
+    with pytest.raises(Reverted) as refused:
+        stand.simulate(demand, value, tier)
+    assert refused.value.name == name
+    assert words in str(refused.value)
+    assert remedy in refused.value.remedy
+
+
+def test_an_altered_intent_has_no_valid_signature(stand: Stand) -> None:
+    """One unit more than the operator signed for, and the contract refuses."""
+    honest = stand.demand()
+    altered = replace(honest, intent=replace(honest.intent, recipient_amount=honest.intent.recipient_amount + 1))
+    with pytest.raises(Reverted, match="did not sign exactly this") as refused:
+        stand.simulate(altered)
+    assert refused.value.name == "InvalidSignature"
+
+
+def test_a_paid_charge_is_already_processed(stand: Stand) -> None:
+    """After the payment the same charge cannot be paid again, and the reason says that it was paid."""
+    demand, _ = stand.paid()
+    with pytest.raises(Reverted, match="has been paid before") as refused:
+        stand.simulate(demand)
+    assert refused.value.name == "AlreadyProcessed"
+    assert "never pay it again" in refused.value.remedy
+
+
+def test_an_honest_payment_has_a_gas_estimate_and_a_bound_on_the_l1_fee(stand: Stand) -> None:
+    """The estimate suffices for the real thing, and the bound for the L1 fee; one request."""
+    demand = stand.demand()
+    before = stand.world.rpc.requests
+    dry = stand.simulate(demand)
+    assert stand.world.rpc.requests == before + 1
+    attempt = stand.attempt(demand, gas_limit=dry.gas)
+    stand.send(attempt)
+    stand.mine()
+    seen = stand.look(demand, attempt).seen[attempt.hash or b""]
+    assert seen.inclusion.success
+    assert seen.inclusion.l1_fee <= dry.l1_fee
+
+
+def test_a_node_without_simulation_proves_less(embedded: Stand) -> None:
+    """Where eth_simulateV1 is unknown, the proof is named for what it was."""
+    assert embedded.simulate(embedded.demand()).proof == "eth_call"
+
+
+def test_a_node_with_simulation_proves_the_effects(anvil: Stand) -> None:
+    """The honest payment passes at the boundary."""
+    assert anvil.simulate(anvil.demand()).proof == "eth_simulateV1"
+
+
+def _topic(address: str | bytes) -> str:
+    text = address.hex() if isinstance(address, bytes) else address.removeprefix("0x")
+    return "0x" + text.lower().rjust(64, "0")
+
+
+TRANSFER = "0x" + keccak(text="Transfer(address,address,uint256)").hex()
+APPROVAL = "0x" + keccak(text="Approval(address,address,uint256)").hex()
+TRANSFERRED = "0x" + keccak(text="Transferred(address,bytes16,address,address,uint256,address)").hex()
+ETHER = "0x" + "ee" * 20
+Logs = list[dict[str, Any]]
+
+
+def _movement(token: str, topic: str, source: str | bytes, target: str | bytes, units: int) -> dict[str, Any]:
+    return {"address": token, "topics": [topic, _topic(source), _topic(target)], "data": f"0x{units:064x}"}
+
+
+def _ours(logs: Logs) -> dict[str, Any]:
+    (found,) = [log for log in logs if log["topics"][0] == TRANSFERRED]
+    return found
+
+
+def _arrival(logs: Logs, target: str) -> dict[str, Any]:
+    usdc = contracts.USDC.lower()
+    found = [log for log in logs if log["address"].lower() == usdc and log["topics"][2] == _topic(target)]
+    assert len(found) == 1
+    return found[0]
+
+
+def _more(log: dict[str, Any], by: int) -> None:
+    log["data"] = f"0x{int(log['data'], 16) + by:064x}"
+
+
+def _word(log: dict[str, Any], place: int, value: str) -> None:
+    """Put another 32-byte word into the event's data: 0 is the id, 1 the recipient, 2 the sender."""
+    start = 2 + 64 * place
+    log["data"] = log["data"][:start] + value[2:] + log["data"][start + 64 :]
+
+
+def _fee_to_the_recipient(logs: Logs, stand: Stand) -> None:
+    """The recipient's part comes in two pieces, one as large as the fee, which nobody else receives."""
+    recipient = stand.world.operator.terms.recipient
+    fee, part = _arrival(logs, FEE_DESTINATION), _arrival(logs, recipient)
+    _more(part, -int(fee["data"], 16))
+    fee["topics"][2] = _topic(recipient)
+
+
+DOCTORED: dict[str, tuple[Callable[[Logs, Stand], None], str]] = {
+    "ETH leaves": (
+        lambda logs, s: logs.append(_movement(ETHER, TRANSFER, s.wallet, ANYONE, ENOUGH.units)),
+        "would leave the wallet, more than the value",
+    ),
+    "a token leaves": (
+        lambda logs, s: logs.append(_movement(contracts.USDC, TRANSFER, s.wallet, ANYONE, 1)),
+        "would move or approve a token of the wallet",
+    ),
+    "another token leaves": (
+        lambda logs, s: logs.append(_movement(ANYONE, TRANSFER, s.wallet, ANYONE, 1)),
+        "would move or approve a token of the wallet",
+    ),
+    "an approval": (
+        lambda logs, s: logs.append(_movement(contracts.USDC, APPROVAL, s.wallet, ANYONE, 2**256 - 1)),
+        "would move or approve a token of the wallet",
+    ),
+    "a collectible leaves": (
+        lambda logs, s: logs.append(
+            {"address": ANYONE, "topics": [TRANSFER, _topic(s.wallet), _topic(ANYONE), _topic("0x1")], "data": "0x"}
+        ),
+        "would move or approve a token of the wallet",
+    ),
+    "one unit too few": (
+        lambda logs, s: _more(_arrival(logs, s.world.operator.terms.recipient), -1),
+        "the recipient would receive",
+    ),
+    "one unit too many": (
+        lambda logs, s: _more(_arrival(logs, s.world.operator.terms.recipient), 1),
+        "the recipient would receive",
+    ),
+    "nothing arrives": (
+        lambda logs, s: logs.remove(_arrival(logs, s.world.operator.terms.recipient)),
+        "the recipient would receive 0 units",
+    ),
+    "no fee": (lambda logs, _: logs.remove(_arrival(logs, FEE_DESTINATION)), "nobody would receive the fee part"),
+    "wrong fee": (lambda logs, _: _more(_arrival(logs, FEE_DESTINATION), 1), "nobody would receive the fee part"),
+    "fee to the recipient": (_fee_to_the_recipient, "nobody would receive the fee part"),
+    "another sender": (lambda logs, _: _word(_ours(logs), 2, _topic(ANYONE)), "exactly one Transferred event"),
+    "another recipient": (lambda logs, _: _word(_ours(logs), 1, _topic(ANYONE)), "exactly one Transferred event"),
+    "no event": (lambda logs, _: logs.remove(_ours(logs)), "exactly one Transferred event"),
+    "two events": (lambda logs, _: logs.append(_ours(logs)), "exactly one Transferred event"),
+    "another id": (
+        lambda logs, _: _word(_ours(logs), 0, "0x" + "ab" * 16 + "00" * 16),
+        "exactly one Transferred event",
+    ),
+    "another operator": (
+        lambda logs, _: _ours(logs)["topics"].__setitem__(1, _topic(ANYONE)),
+        "exactly one Transferred event",
+    ),
+    "another contract": (lambda logs, _: _ours(logs).__setitem__("address", ANYONE), "exactly one Transferred event"),
+}
+
+
+@pytest.mark.parametrize("how", DOCTORED)
+def test_a_simulation_with_other_effects_forbids_paying(how: str, anvil: Stand) -> None:
+    """It does not revert, and still is not paid: each effect is held against the charge."""
+    doctor, words = DOCTORED[how]
+
+    def doctored(told: Any) -> Any:
+        doctor(told[0]["calls"][0]["logs"], anvil)
+        return told
+
+    anvil.answer("eth_simulateV1", doctored)
+    with pytest.raises(PaymentForbidden, match=words) as refused:
+        anvil.simulate(anvil.demand())
+    assert refused.value.reason == "simulation"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda _: None,
+        lambda _: {},
+        lambda _: [],
+        lambda _: [{"calls": []}],
+        lambda _: [{"calls": [{"status": "0x1"}]}],
+        lambda told: [{"calls": [{**told[0]["calls"][0], "status": "0x0"}]}],
+        lambda told: [{"calls": [{**told[0]["calls"][0], "status": None}]}],
+        lambda told: [{"calls": [{**told[0]["calls"][0], "logs": None}]}],
+        lambda told: [{"calls": [{**told[0]["calls"][0], "logs": [5]}]}],
+        lambda told: [{"calls": [{**told[0]["calls"][0], "logs": [{"topics": [TRANSFER, "0x1", "zz"]}]}]}],
+        lambda told: [{"calls": [{**told[0]["calls"][0], "logs": [{"topics": 7}]}]}],
+    ],
+)
+def test_a_simulation_in_an_unknown_form_is_unknown(spoil: Callable[[Any], Any], anvil: Stand) -> None:
+    """What cannot be read proves nothing in either direction, and is no defect of ours."""
+    anvil.answer("eth_simulateV1", spoil)
+    with pytest.raises(ChainUnknown):
+        anvil.simulate(anvil.demand())
+
+
+def test_a_dry_run_that_fails_without_a_revert_is_unknown(stand: Stand) -> None:
+    """A node that has no state for the block says nothing about the payment."""
+    stand.refuse("eth_call", RpcError(-32000, "missing trie node"))
+    with pytest.raises(ChainUnknown, match="missing trie node"):
+        stand.simulate(stand.demand())
+
+
+# What sending is answered
+
+
+@pytest.fixture(params=["web3.py", "plainly"])
+def hand(request: pytest.FixtureRequest) -> str:
+    """By whom the bytes are handed over: what this process planned, and what it found stored."""
+    return str(request.param)
+
+
+ANSWERS: list[tuple[int, str, Delivery]] = [
+    (-32000, "already known", Delivery.KNOWN),
+    (-32603, "already known", Delivery.KNOWN),
+    (-32010, "already known", Delivery.KNOWN),
+    (-32000, "AlreadyKnown", Delivery.KNOWN),
+    (-32000, "ALREADY_EXISTS: already known", Delivery.KNOWN),
+    (-32003, "transaction already imported", Delivery.KNOWN),
+    (-32000, "Known transaction", Delivery.KNOWN),
+    (-32000, "known transaction: 0xabc", Delivery.KNOWN),
+    (-32000, "Transaction already in pool", Delivery.KNOWN),
+    (-32000, "unknown transaction", Delivery.UNCLEAR),
+    (-32000, "nonce too low", Delivery.NONCE_USED),
+    (-32603, "nonce too low: next nonce 185, tx nonce 184", Delivery.NONCE_USED),
+    (-32000, "INTERNAL_ERROR: nonce too low", Delivery.NONCE_USED),
+    (-32000, "nonce is too low", Delivery.NONCE_USED),
+    (-32010, "OldNonce, Current nonce: 5, nonce of rejected tx: 4", Delivery.NONCE_USED),
+    (-32000, "nonce too high", Delivery.NONCE_HIGH),
+    (-32010, "GapNonce, Future nonce. Expected nonce: 4", Delivery.NONCE_HIGH),
+    (-32000, "replacement transaction underpriced", Delivery.REPLACEMENT),
+    (-32000, "transaction underpriced: tip needed 1, tip permitted 0", Delivery.UNDERPRICED),
+    (-32000, "max fee per gas less than block base fee: address 0x, maxFeePerGas: 1, baseFee: 2", Delivery.UNDERPRICED),
+    (-32010, "FeeTooLow, EffectivePriorityFeePerGas too low: fee too low", Delivery.UNDERPRICED),
+    (-32000, "transaction gas price below minimum: gas tip cap 0, minimum needed 1", Delivery.UNDERPRICED),
+    (-32000, "insufficient funds for gas * price + value: balance 0, tx cost 1, overshot 1", Delivery.FUNDS),
+    (-32003, "Insufficient funds for gas * price + value", Delivery.FUNDS),
+    (-32000, "tx fee (1.20 ether) exceeds the configured cap (1.00 ether)", Delivery.FEECAP),
+    (-32000, "txpool is full", Delivery.FULL),
+    (-32005, "rate limit exceeded", Delivery.FULL),
+    (429, "Too Many Requests", Delivery.FULL),
+    (-32000, "invalid sender", Delivery.REFUSED),
+    (-32000, "intrinsic gas too low: gas 1, minimum needed 21000", Delivery.REFUSED),
+    (-32000, "exceeds block gas limit", Delivery.REFUSED),
+    (-32000, "oversized data: transaction size 1, limit 0", Delivery.REFUSED),
+    (-32000, "invalid chain id for signer: have 1 want 8453", Delivery.REFUSED),
+    (-32000, "rlp: expected input list for types.LegacyTx", Delivery.REFUSED),
+    (-32000, "transaction nonce is too far in the future", Delivery.NONCE_HIGH),
+    (-32000, "nonce too high: next nonce 4, tx nonce 9", Delivery.NONCE_HIGH),
+    (-32603, "INTERNAL_ERROR: replacement transaction underpriced: new tx gas fee cap 1 <= 2", Delivery.REPLACEMENT),
+    (-32000, "in-flight transaction limit reached for delegated accounts", Delivery.FULL),
+    (-32005, "daily request limit exceeded", Delivery.FULL),
+    (-32000, "INSUFFICIENT_FUNDS: insufficient funds for transfer", Delivery.FUNDS),
+    (-32003, "max priority fee per gas higher than max fee per gas", Delivery.REFUSED),
+    (-32003, "Out of gas: required gas exceeds allowance: 21000", Delivery.REFUSED),
+    (-32003, "intrinsic gas too high -- CallerGasLimitMoreThanBlock", Delivery.REFUSED),
+    (-32000, "Failed to decode signed transaction", Delivery.REFUSED),
+    (-32601, "the method does not exist", Delivery.UNCLEAR),
+    (0, "", Delivery.UNCLEAR),
+]
+
+
+def test_every_nodes_words_are_understood(embedded: Stand, hand: str) -> None:
+    """The text decides and the code never does; each is asked exactly once."""
+    embedded.planning = hand == "web3.py"
+    attempt = embedded.attempt(embedded.demand())
+    for number, (code, text, expected) in enumerate(ANSWERS, 1):
+        embedded.refuse("eth_sendRawTransaction", RpcError(code, text))
+        sent = embedded.send(attempt)
+        assert sent.delivery is expected, (code, text)
+        assert text[:60] in sent.detail
+        assert embedded.world.rpc.asked["eth_sendRawTransaction"] == number
+    assert embedded.world.do(embedded.world.chain.pending) == 0
+
+
+def test_case_does_not_matter_and_surroundings_do() -> None:
+    """The same words in capitals mean the same; within the sentence of a gateway, or a page, they say nothing."""
+    for _, text, expected in ANSWERS:
+        assert classify(text.upper()) is expected, text
+        for around in (
+            f"upstream answered: {text}",
+            f"<html><title>502</title><body>{text}</body></html>",
+            f"failed to forward the transaction ({text})",
+            f'{{"message": "{text}"}}',
+            f"un{text}",
+        ):
+            assert classify(around) is Delivery.UNCLEAR, around
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "failed to decode the upstream response",
+        "nonce too lowered",
+        "rlpx session ended",
+        "tx fee service is down",
+        "the backend is rate limited: nonce too low",
+        "unknown transaction: already known to be invalid",
+        "known transactions could not be listed",
+    ],
+)
+def test_what_a_gateway_says_is_no_nodes_word(text: str) -> None:
+    """What only sounds like a node's error leaves everything open: the bytes are sent again and looked for."""
+    assert classify(text) is Delivery.UNCLEAR
+
+
+def test_sent_once_and_held(stand: Stand, hand: str) -> None:
+    """A real node accepts the bytes once, and then says that it has them."""
+    stand.planning = hand == "web3.py"
+    attempt = stand.attempt(stand.demand())
+    assert stand.send(attempt).delivery is Delivery.ACCEPTED
+    assert stand.world.rpc.asked["eth_sendRawTransaction"] == 1
+    assert stand.send(attempt).delivery is Delivery.KNOWN
+    assert stand.world.rpc.asked["eth_sendRawTransaction"] == 2
+
+
+def test_real_nodes_use_the_words_of_the_table(stand: Stand, hand: str) -> None:
+    """Nonce, funds, fee and chain id are refused by both nodes in words that are understood."""
+    stand.planning = hand == "web3.py"
+    demand, attempt = stand.paid()
+    assert stand.send(attempt).delivery in (Delivery.NONCE_USED, Delivery.KNOWN)
+    nonce_low = stand.attempt(demand, nonce=0, gas_limit=299_999)
+    assert stand.send(nonce_low).delivery is Delivery.NONCE_USED
+    assert stand.send(stand.attempt(demand, value=Wei(10**24))).delivery is Delivery.FUNDS
+    cheap = {"max_fee_per_gas": Wei(1), "max_priority_fee_per_gas": Wei(1)}
+    assert stand.send(stand.attempt(demand, **cheap)).delivery is Delivery.UNDERPRICED
+    assert stand.send(stand.attempt(demand, chain_id=1)).delivery is Delivery.REFUSED
+    stand.send(stand.attempt(demand))
+    rival = stand.attempt(demand, max_fee_per_gas=Wei(5 * 10**8))
+    assert stand.send(rival).delivery is Delivery.REPLACEMENT
+
+
+def test_a_lost_answer_is_unclear_and_never_sent_again(stand: Stand, hand: str) -> None:
+    """The node holds the bytes, the connection breaks: nothing is concluded, nothing is repeated, and it is mined."""
+    stand.planning = hand == "web3.py"
+
+    async def lost(method: str, _: list[Any], honest: Next) -> Any:
+        told = honest()
+        if method == "eth_sendRawTransaction":
+            raise Drop
+        return told
+
+    demand = stand.demand()
+    attempt = stand.attempt(demand)
+    stand.intercept(lost)
+    assert stand.send(attempt).delivery is Delivery.UNCLEAR
+    assert stand.world.rpc.asked["eth_sendRawTransaction"] == 1
+    stand.intercept(None)
+    stand.mine()
+    assert stand.look(demand, attempt).seen[attempt.hash or b""].inclusion.success
+
+
+@pytest.mark.parametrize("said", [None, 5, "", "0x", "0x12", "zz", {}, [], True, "0x" + "00" * 32])
+def test_an_answer_that_is_not_our_hash_is_unclear(said: Any, embedded: Stand, hand: str) -> None:
+    """Accepted is only what is answered with our own hash."""
+    embedded.planning = hand == "web3.py"
+    embedded.answer("eth_sendRawTransaction", lambda _: said)
+    assert embedded.send(embedded.attempt(embedded.demand())).delivery is Delivery.UNCLEAR
+
+
+def test_every_provider_is_handed_the_bytes_and_the_best_answer_counts(embedded: Stand) -> None:
+    """One that is unreachable does not hide that another has them, and each is told apart."""
+    attempt = embedded.attempt(embedded.demand())
+
+    async def both() -> Sent:
+        dead, may_still_pay = Rpc("http://127.0.0.1:9/key", timeout_s=2), Rpc(embedded.world.rpc.url, timeout_s=5)
+        try:
+            return await embedded.edge(dead, may_still_pay).send(attempt.raw or b"", attempt.hash or b"")
+        finally:
+            await dead.close()
+            await may_still_pay.close()
+
+    sent = asyncio.run(both())
+    assert sent.delivery is Delivery.ACCEPTED
+    assert sent.detail == "127.0.0.1: 127.0.0.1: the connection was refused: nothing listens there; 127.0.0.1: accepted"
+
+
+def test_reads_go_on_with_the_next_provider(embedded: Stand) -> None:
+    """An unreachable provider costs a try, not the survey; when none answers, all are named."""
+
+    async def asked(*urls: str) -> Preflight:
+        rpcs = [Rpc(url, timeout_s=5) for url in urls]
+        try:
+            return await embedded.edge(*rpcs).preflight(embedded.wallet, TOTAL, BASE.contract)
+        finally:
+            for rpc in rpcs:
+                await rpc.close()
+
+    dead = "http://127.0.0.1:9/key"
+    assert asyncio.run(asked(dead, embedded.world.rpc.url)).nonce_latest == 0
+    with pytest.raises(ChainUnknown, match=r"no provider gave a usable answer: .+; .+") as unknown:
+        asyncio.run(asked(dead, dead))
+    assert "key" not in str(unknown.value)
+
+
+@pytest.fixture
+def two() -> Iterator[tuple[Stand, Stand]]:
+    """Two providers of which one can lie, lag or fail."""
+    for one in stand_on("embedded"):
+        for other in stand_on("embedded"):
+            yield one, other
+
+
+def through_both(one: Stand, other: Stand, act: Callable[[EvmChain], Awaitable[T]]) -> T:
+    async def asked() -> T:
+        rpcs = Rpc(one.world.rpc.url, timeout_s=5), Rpc(other.world.rpc.url, timeout_s=5)
+        try:
+            return await act(one.edge(*rpcs))
+        finally:
+            for rpc in rpcs:
+                await rpc.close()
+
+    return asyncio.run(asked())
+
+
+def test_a_lagging_provider_is_passed_over(two: tuple[Stand, Stand]) -> None:
+    """Its newest block is older than the limit: the next one is asked, and alone it is no provider at all."""
+    one, other = two
+    old = hex(one.world.clock.now_s() - HEAD_AGE_MAX_S - 2)
+    one.answer("eth_getBlockByNumber", lambda told: {**told, "timestamp": old})
+    other.mine(4)
+    wallet, demand = other.wallet, other.demand()
+    assert through_both(one, other, lambda c: c.preflight(wallet, TOTAL, BASE.contract)).head.number == 7
+    assert through_both(one, other, lambda c: c.look(wallet, [])).head.number == 7
+    for act in (one.preflight, lambda: one.look(demand)):
+        with pytest.raises(ChainUnknown, match=r"its newest block is 6[0-9] s old"):
+            act()
+
+
+def test_a_provider_of_another_chain_is_passed_over(two: tuple[Stand, Stand]) -> None:
+    """After a failover to the wrong network the others still answer; when all speak for another, that is said."""
+    one, other = two
+    one.answer("eth_chainId", lambda _: hex(84532), when=lambda _: True)
+    other.mine(4)
+    demand = other.demand()
+    assert through_both(one, other, lambda c: c.look(other.wallet, [])).head.number == 7
+    with pytest.raises(WrongChain, match="84532"):
+        one.look(demand)
+
+
+# What became of it
+
+
+def seen_of(stand: Stand, demand: Charge, attempt: Attempt) -> Any:
+    return stand.look(demand, attempt).seen.get(attempt.hash or b"")
+
+
+def test_what_waits_is_not_seen(stand: Stand) -> None:
+    """Absent means "not seen", with the nonce still unused."""
+    demand = stand.demand()
+    attempt = stand.attempt(demand)
+    stand.send(attempt)
+    observation = stand.look(demand, attempt)
+    assert observation.seen == {}
+    assert observation.nonce_latest == 0
+
+
+def test_a_mined_payment_is_seen_with_its_cost(stand: Stand) -> None:
+    """Block, gas and the swap's cost as the chain tells them; the wallet fell by exactly that."""
+    before = int(stand.rpc("eth_getBalance", stand.world.wallet, "latest"), 16)
+    demand, attempt = stand.paid()
+    seen = seen_of(stand, demand, attempt)
+    after = int(stand.rpc("eth_getBalance", stand.world.wallet, "latest"), 16)
+    head = stand.head()
+    found: Inclusion = seen.inclusion
+    assert (found.block_number, found.block_hash, found.block_ms) == (head.number, head.hash, head.timestamp_s * 1000)
+    assert found.success
+    assert seen.trusted
+    assert seen.wallet_check == "exact"
+    assert before - after == found.spent.units + found.gas.units + found.l1_fee.units
+    assert stand.look(demand, attempt).nonce_latest == 1
+
+
+def test_the_safe_and_the_final_block_follow(stand: Stand) -> None:
+    """Both heights come from the node's own tags, behind the head and in order."""
+    stand.mine(8)
+    observation = stand.look(stand.demand())
+    assert observation.safe is not None
+    assert observation.finalized is not None
+    assert 0 < observation.finalized < observation.safe < observation.head.number
+    final = stand.rpc("eth_getBlockByNumber", hex(observation.finalized), False)
+    assert observation.finalized_s == int(final["timestamp"], 16)
+
+
+@pytest.mark.parametrize("how", ["null", "error"])
+def test_a_tag_the_node_does_not_know_means_not_yet(how: str, stand: Stand) -> None:
+    """Null or an error for "safe" and "finalized" is neither height 0 nor a failure."""
+
+    def tag(params: list[Any]) -> bool:
+        return params[0] in ("safe", "finalized")
+
+    if how == "null":
+        stand.answer("eth_getBlockByNumber", lambda _: None, when=tag)
+    else:
+        stand.refuse("eth_getBlockByNumber", RpcError(-39001, "unknown block"), when=tag)
+    observation = stand.look(stand.demand())
+    assert (observation.safe, observation.finalized, observation.finalized_s) == (None, None, None)
+
+
+def test_a_receipt_of_another_block_is_not_counted(stand: Stand) -> None:
+    """A preconfirmation or an orphan names a block that is not the one at its height."""
+    demand, attempt = stand.paid()
+    stand.answer("eth_getTransactionReceipt", lambda told: {**told, "blockHash": "0x" + "0f" * 32})
+    assert seen_of(stand, demand, attempt) is None
+
+
+def test_a_receipt_ahead_of_the_chain_is_not_counted(stand: Stand) -> None:
+    """A block that nobody else knows yet is no evidence, and no failure either."""
+    demand, attempt = stand.paid()
+    stand.answer("eth_getTransactionReceipt", lambda told: {**told, "blockNumber": hex(10_000)})
+    assert seen_of(stand, demand, attempt) is None
+
+
+def test_a_receipt_without_a_block_is_not_counted(stand: Stand) -> None:
+    """Pending receipts of some nodes have no block hash."""
+    demand, attempt = stand.paid()
+    stand.answer("eth_getTransactionReceipt", lambda told: {**told, "blockHash": None, "blockNumber": None})
+    assert seen_of(stand, demand, attempt) is None
+
+
+def test_a_revert_is_told_with_its_reason(stand: Stand) -> None:
+    """The price jumps before the block: gas is gone, the swap is not, and the reason is the contract's own."""
+    demand = stand.demand()
+    attempt = stand.attempt(demand)
+    stand.send(attempt)
+    stand.write(*contracts.eth_price(1000 * 10**8))
+    stand.mine()
+    seen = seen_of(stand, demand, attempt)
+    assert not seen.inclusion.success
+    assert seen.inclusion.spent == Wei(0)
+    assert seen.inclusion.gas > Wei(0)
+    assert "the price moved above what was sent" in seen.reason
+    assert (seen.trusted, seen.wallet_check) == (True, "exact")
+
+
+def test_running_out_of_gas_is_told_as_that(stand: Stand) -> None:
+    """All the gas is used up: the reason is the limit, not the contract."""
+    demand = stand.demand()
+    attempt = stand.attempt(demand, gas_limit=60_000)
+    stand.send(attempt)
+    stand.mine()
+    seen = seen_of(stand, demand, attempt)
+    assert not seen.inclusion.success
+    assert seen.reason == "out of gas"
+
+
+def test_a_revert_that_is_over_says_so(stand: Stand) -> None:
+    """When the replay succeeds, there is no reason to be had from it."""
+    demand = stand.demand()
+    attempt = stand.attempt(demand)
+    stand.send(attempt)
+    stand.write(*contracts.payments_paused(paused=True))
+    stand.mine()
+
+    async def recovered(method: str, _: list[Any], honest: Next) -> Any:
+        return "0x" if method == "eth_call" else honest()
+
+    stand.intercept(recovered)
+    assert seen_of(stand, demand, attempt).reason == "reverted; it would succeed now"
+
+
+@pytest.mark.parametrize("by", [1, -1])
+def test_a_movement_that_is_not_ours_is_a_named_difference(by: int, stand: Stand) -> None:
+    """A wei that came or went in the same block is told to the wei, beyond the L1 fee's bound as below zero."""
+    demand, attempt = stand.paid()
+    foreign = by * 10**15
+    at = hex(stand.head().number)
+    stand.answer("eth_getBalance", lambda told: hex(int(told, 16) - foreign), when=lambda p: p[1] == at)
+    seen = seen_of(stand, demand, attempt)
+    assert seen.wallet_check == f"differs by {foreign} wei"
+    assert seen.inclusion.success
+
+
+@pytest.mark.parametrize("back", [0, 1])
+def test_forgotten_state_leaves_the_balance_unverified(back: int, stand: Stand) -> None:
+    """A node that pruned either balance cannot confirm the cost; the payment counts all the same."""
+    demand, attempt = stand.paid()
+    at = hex(stand.head().number - back)
+    stand.refuse("eth_getBalance", RpcError(-32000, "missing trie node"), when=lambda p: p[1] == at)
+    seen = seen_of(stand, demand, attempt)
+    assert seen.wallet_check.startswith("not verified")
+    assert seen.inclusion.success
+    assert seen.trusted
+
+
+def test_a_reorganisation_shows(stand: Stand) -> None:
+    """The recorded block is replaced by another at its height; a height that is empty for now proves nothing."""
+    demand, attempt = stand.paid()
+    recorded = replace(attempt, inclusion=seen_of(stand, demand, attempt).inclusion)
+    assert stand.look(demand, recorded).replaced == frozenset()
+    stand.world.do(lambda: stand.world.chain.reorg(1))
+    short = stand.look(demand, recorded)
+    assert (short.replaced, short.seen, short.nonce_latest) == (frozenset(), {}, 0)
+    stand.mine_at(stand.head().timestamp_s + 7)
+    again = stand.look(demand, recorded)
+    assert again.replaced == {attempt.hash}
+    assert again.seen[attempt.hash or b""].inclusion.success
+    assert (
+        again.seen[attempt.hash or b""].inclusion.block_hash != (recorded.inclusion or builders.inclusion()).block_hash
+    )
+
+
+def test_success_without_our_event_is_for_a_person(stand: Stand) -> None:
+    """A transaction that succeeds at an address without code pays nobody, and is not taken for a payment."""
+    demand = stand.demand()
+    attempt = stand.attempt(demand, to=builders.address(ANYONE))
+    stand.send(attempt)
+    stand.mine()
+    seen = seen_of(stand, demand, attempt)
+    assert seen.inclusion.success
+    assert not seen.trusted
+    assert seen.reason == "status 1 with 0 Transferred events of ours"
+    assert seen.inclusion.spent == attempt.plan.value
+
+
+def test_the_payment_of_another_charge_is_not_ours(stand: Stand) -> None:
+    """The event carries another id than the charge that is looked for."""
+    _, attempt = stand.paid()
+    seen = seen_of(stand, stand.demand(), attempt)
+    assert not seen.trusted
+
+
+@pytest.mark.parametrize("method", ["eth_getTransactionReceipt", "eth_getTransactionCount", "eth_getBlockByNumber"])
+def test_a_failing_node_is_unknown_and_not_absence(method: str, stand: Stand) -> None:
+    """An error for receipt, nonce or head is never read as "not paid"."""
+    demand, attempt = stand.paid()
+    stand.refuse(method, RpcError(-32603, "internal error"), when=lambda p: p[0] not in ("safe", "finalized"))
+    with pytest.raises(ChainUnknown, match="internal error"):
+        stand.look(demand, attempt)
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [(field, said) for field in ("status", "gasUsed", "blockNumber") for said in (None, 1, "0xzz")]
+    + [("effectiveGasPrice", said) for said in (1, "0xzz")]  # one that is missing is derived: see test_lacking.py
+    + [("logs", said) for said in (None, 5, [5], "x")]
+    + [("l1Fee", "zz")],
+    ids=str,
+)
+def test_a_receipt_that_cannot_be_read_is_unknown(field: str, said: Any, stand: Stand) -> None:
+    """A field that is missing or nonsense is neither success nor failure."""
+    demand, attempt = stand.paid()
+    stand.answer("eth_getTransactionReceipt", lambda told: {**told, field: said})
+    with pytest.raises(ChainUnknown):
+        stand.look(demand, attempt)
+
+
+def test_an_l1_fee_no_receipt_tells_is_the_rest_of_the_balance() -> None:
+    """On an OP chain under anvil the fee is charged in silence: it is what is left, within its bound."""
+    for stand in stand_on("optimism"):
+        demand, attempt = stand.paid()
+        seen = seen_of(stand, demand, attempt)
+        assert seen.wallet_check == "exact, L1 fee read from the balance"
+        assert Wei(0) < seen.inclusion.l1_fee <= stand.simulate(stand.demand()).l1_fee
+
+
+def test_the_operator_fee_of_an_op_chain_is_counted(embedded: Stand) -> None:
+    """Isthmus takes gasUsed x scalar / 10^6 + constant beside the L1 fee, and names both in the receipt."""
+    demand, attempt = embedded.paid()
+    honest = seen_of(embedded, demand, attempt).inclusion
+    more = {"operatorFeeScalar": hex(2_000_000), "operatorFeeConstant": hex(11)}
+    embedded.answer("eth_getTransactionReceipt", lambda told: {**told, **more})
+    seen = seen_of(embedded, demand, attempt)
+    gas_used = int(embedded.rpc("eth_getTransactionReceipt", "0x" + (attempt.hash or b"").hex())["gasUsed"], 16)
+    fee = 2 * gas_used + 11
+    assert seen.inclusion.l1_fee == honest.l1_fee + Wei(fee)
+    assert seen.wallet_check == f"differs by {-fee} wei"

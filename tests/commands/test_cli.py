@@ -1,0 +1,478 @@
+"""Does each command do what its help says, print one document, and leave with the exit code it promises?"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from tests.world.served import TOPUP, Served, events_of, served
+from topup.commands.cli import app
+from topup.domain.credits import Reading
+from topup.domain.lifecycle import State
+from topup.domain.money import Usd
+from topup.ledger.store import SqliteStore
+from topup.wire.clock import SystemClock
+
+AMOUNTS = (
+    *("_usd", "_wei", "_units", "_usdc", "_eth", "hours_to_floor", "hours_to_empty", "credits_before"),
+    *("asset_spent", "asset_fee"),
+)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Served]:
+    """A world of its own, well above its floor."""
+    with served(tmp_path) as made:
+        yield made
+
+
+def commands() -> dict[str, Any]:
+    """Every command by the words that call it."""
+    top: Any = typer.main.get_command(app)
+    found: dict[str, Any] = {}
+    for name, command in top.commands.items():
+        inside = getattr(command, "commands", None)
+        found |= {f"{name} {inner}": one for inner, one in inside.items()} if inside else {name: command}
+    return found
+
+
+# -- help and usage ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_explains_itself_with_an_example(name: str) -> None:
+    """`--help` and `-h` exit 0 and show one line that can be typed as it stands."""
+    shown = [CliRunner().invoke(app, [*name.split(), flag]) for flag in ("--help", "-h")]
+    assert [s.exit_code for s in shown] == [0, 0]
+    assert shown[0].output == shown[1].output
+    assert "Example:" in shown[0].output
+    assert f"topup {name}" in " ".join(shown[0].output.partition("Example:")[2].split())
+
+
+def test_the_help_of_all_names_every_command_and_every_exit_code() -> None:
+    """The first page is enough to find the rest."""
+    shown = CliRunner().invoke(app, ["--help"]).output
+    for name in commands():
+        assert name.split()[0] in shown
+    for code in (0, 2, 3, 4, 5, 6):
+        assert f"{code} " in shown.partition("Exit codes:")[2]
+
+
+@pytest.mark.parametrize("arguments", [["--no-such"], ["once", "--no-such"], ["no-such"], ["history", "--count", "0"]])
+def test_an_unknown_option_or_command_is_a_usage_error(arguments: list[str]) -> None:
+    """Exit 2, on standard error, and nothing on standard output."""
+    done = subprocess.run([*TOPUP, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Usage:" in done.stderr
+
+
+# -- documents --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def life(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What every command that has --json printed in one life with one refill, by its words; run in this process."""
+    told = {}
+    with served(tmp_path_factory.mktemp("life")) as place, pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("TOPUP_")]:
+            patch.delenv(name)
+
+        def keep(*arguments: str) -> None:
+            told[" ".join(arguments)] = CliRunner().invoke(app, [*arguments, "--json"], env=place.environment())
+
+        keep("check")
+        keep("once", "--dry-run")
+        keep("once", "--amount", "12.5")
+        keep("status")
+        keep("status", "--live")
+        keep("history")
+        keep("show", "t")
+        keep("show", "t", "--dossier")
+        keep("reconcile")
+        keep("statement")
+        keep("usage")
+        keep("forecast")
+        keep("ledger", "verify")
+        keep("config", "show")
+        keep("doctor")
+        keep("pin")
+        keep("pause")
+        keep("resume")
+        keep("resolve", "--accept-reading")
+        place.low()
+        keep("check")
+        keep("sandbox")
+    return told
+
+
+@pytest.fixture
+def documents(life: dict[str, Any]) -> dict[str, str]:
+    """The standard outputs."""
+    return {asked: done.stdout for asked, done in life.items()}
+
+
+@pytest.fixture
+def logs(life: dict[str, Any]) -> dict[str, str]:
+    """The standard errors."""
+    return {asked: done.stderr for asked, done in life.items()}
+
+
+def walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every scalar of a document with the dotted path of its place."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from walk(inner, f"{path}.{name}")
+    elif isinstance(value, list):
+        for inner in value:
+            yield from walk(inner, path)
+    else:
+        yield path, value
+
+
+def test_every_command_with_json_was_asked_for_it(documents: dict[str, str]) -> None:
+    """A command that gains --json has to join the documents looked at here."""
+    having = {name for name, c in commands().items() if any("--json" in p.opts for p in c.params)}
+    having -= {"wallet limit"}  # needs a chain with access keys: tests/commands/test_limit.py
+    assert having == {name for name in commands() if any(asked.startswith(name) for asked in documents)}
+
+
+def test_a_document_is_one_with_its_schema_and_no_float(documents: dict[str, str]) -> None:
+    """Exactly one JSON document on standard output, schema 1, and no number that JSON would round."""
+    for asked, text in documents.items():
+        told = json.loads(text)
+        assert told["schema"] == 1, asked
+        floats = [(path, value) for path, value in walk(told) if isinstance(value, float)]
+        assert floats == [], asked
+
+
+def test_amounts_are_strings(documents: dict[str, str]) -> None:
+    """Whatever is money, in any unit, and whatever is computed from it, is text or unknown."""
+    seen = 0
+    for asked, text in documents.items():
+        for path, value in walk(json.loads(text)):
+            if path.endswith(AMOUNTS):
+                seen += value is not None
+                assert value is None or isinstance(value, str), (asked, path, value)
+                assert value is None or Decimal(value).is_finite(), (asked, path, value)
+    assert seen > 30
+
+
+def test_the_purchase_stands_in_every_document(documents: dict[str, str]) -> None:
+    """`once`, `status` and `history` tell of the same transaction."""
+    bought = json.loads(documents["once --amount 12.5"])
+    assert (bought["outcome"], bought["exit_code"], bought["topup"]["amount_usd"]) == ("done", 0, "12.5")
+    hashes = bought["topup"]["tx_hashes"]
+    assert len(hashes) == 1
+    assert json.loads(documents["history"])["topups"][0]["tx_hashes"] == hashes
+    assert json.loads(documents["status"])["last"][0]["tx_hashes"] == hashes
+    assert json.loads(documents["doctor"])["ok"] is True
+
+
+def test_beside_a_document_the_log_is_json_on_standard_error(documents: dict[str, str], logs: dict[str, str]) -> None:
+    """What stands on the one output is never mixed with what stands on the other."""
+    log = logs["once --amount 12.5"]
+    assert [e["event"] for e in events_of(log)][-2:] == ["top_up_done", "cycle_done"]
+    assert len(events_of(log)) == len(log.splitlines())
+    assert {asked for asked, text in logs.items() if text} == {"once --amount 12.5"}
+
+
+# -- exit codes -------------------------------------------------------------------------------------------------
+
+
+def test_exit_0_when_nothing_is_due_and_6_when_a_top_up_is(place: Served) -> None:
+    """`check` leaves no ledger behind, so a monitor may call it from any account."""
+    assert place.run("check").returncode == 0
+    place.low()
+    done = place.run("check")
+    assert done.returncode == 6
+    assert done.stdout.startswith("would buy 10 dollars of credit: 9 is below the floor of 10")
+    assert not place.state.exists()
+    assert place.world.gateway.count("coinbase") == 0
+
+
+def test_exit_2_names_the_setting_that_is_missing_or_wrong(place: Served) -> None:
+    """No key, no API key, a floor above the target, a misspelt name: each is named, with what to do."""
+    wrong: dict[str, dict[str, str | None]] = {
+        "wallet.keystore": {"wallet__private_key": None},
+        "api.key": {"api__key": None},
+        "policy.target": {"policy__target": "5", "policy__amount": None},
+        "did you mean TOPUP_POLICY__FLOOR?": {"policy__flor": "5"},
+        "policy.floor": {"policy__floor": "ten"},
+    }
+    for named, changes in wrong.items():
+        done = place.run("once", "--yes", **changes)
+        assert done.returncode == 2, (named, done.stderr)
+        assert named in done.stderr
+        assert "topup: to do: " in done.stderr
+        assert done.stdout == ""
+    assert place.world.gateway.requests == []
+
+
+@pytest.mark.parametrize("amount", ["ten", "-5", "0", "NaN", "12.345", "Infinity", ""])
+def test_exit_2_for_an_amount_that_is_none(amount: str) -> None:
+    """Only plain dollars in whole cents are an amount; it is looked at before anything else."""
+    done = CliRunner().invoke(app, ["once", f"--amount={amount}", "--yes"])
+    assert done.exit_code == 2, done.stderr
+    assert done.stderr.startswith("topup: --amount ")
+    assert done.stdout == ""
+
+
+def test_exit_3_while_paused_and_the_daemon_buys_nothing_until_resumed(place: Served) -> None:
+    """A pause holds for `once`, for `once --amount --force` and for the daemon, and a resume ends it for the daemon."""
+    assert place.run("pause").returncode == 0
+    place.low()
+    for arguments in (["once"], ["once", "--amount", "12.5"], ["once", "--amount", "12.5", "--force"]):
+        done = place.run(*arguments, "--yes", "--json")
+        assert done.returncode == 3, done.stderr
+        assert json.loads(done.stdout)["why"] == "paused"
+    daemon = place.start("run")
+    assert daemon.await_event("top_up_forbidden")["why"] == "paused"
+    daemon.await_event("cycle_done", cycle=3)
+    assert place.world.gateway.count("coinbase") == 0
+    assert json.loads(place.run("status", "--json").stdout)["paused"] is True
+    assert place.run("resume").stdout == "resumed\n"
+    daemon.await_event("top_up_done")
+    assert place.payments() == 1
+
+
+def test_exit_3_in_observe_mode(place: Served) -> None:
+    """Without `mode = live` a purchase asked for by hand is refused, though there is a key."""
+    done = place.run("once", "--amount", "12.5", "--yes", "--json", mode="observe")
+    assert done.returncode == 3, done.stderr
+    assert json.loads(done.stdout)["why"] == "observe_only"
+    assert place.world.gateway.count("coinbase") == 0
+
+
+def test_exit_4_when_the_balance_cannot_be_learnt(place: Served) -> None:
+    """A silent API is unknown, not low: trying again later is safe."""
+    place.low()
+    place.spoil("credits", "server-error-500")
+    for arguments in (["check"], ["once", "--yes"], ["once", "--amount", "12.5", "--yes"]):
+        done = place.run(*arguments, "--json")
+        assert done.returncode == 4, (arguments, done.stderr)
+        assert json.loads(done.stdout)["exit_code"] == 4
+    assert place.world.gateway.count("coinbase") == 0
+
+
+def test_exit_5_when_it_is_paid_and_not_credited(place: Served) -> None:
+    """`once` and `status` say that money has moved, and a second `once` does not pay again."""
+    place.spoil("posting", "never-posts")
+    late = {"posting__late_s": "1"}
+    done = place.run("once", "--amount", "12.5", "--yes", "--json", **late)
+    assert done.returncode == 5, done.stderr
+    assert json.loads(done.stdout)["topup"]["state"] == "uncredited"
+    assert place.run("status", **late).returncode == 5
+    assert place.run("check", **late).returncode == 5
+    assert place.run("once", "--amount", "12.5", "--yes", **late).returncode == 5
+    assert place.payments() == 1
+
+
+def test_exit_5_when_an_error_comes_while_the_money_is_out(place: Served) -> None:
+    """A provider that turns out to serve another chain ends `once` with a sentence, and never with "try again"."""
+    place.world.mining = False
+    running = place.start("once", "--amount", "12.5", "--yes")
+    running.await_event("payment_sent")
+
+    async def strange(method: str, _: Any, honest: Any) -> Any:
+        return "0x1" if method == "eth_chainId" else honest()
+
+    place.world.rpc.intercept = strange
+    code = running.process.wait(timeout=30)
+    assert code == 5, running.log()
+    assert "Traceback" not in running.log()
+
+
+# -- once -------------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_says_what_it_would_do_and_spends_nothing(place: Served) -> None:
+    """No charge is requested, nothing is sent, no ledger is made; an amount is judged whatever the floor says."""
+    told = place.document("once", "--amount", "12.5", "--dry-run")
+    assert (told["decision"], told["why"], told["amount_usd"]) == ("buy", "asked", "12.5")
+    assert place.document("once", "--dry-run")["decision"] == "hold"
+    assert place.world.gateway.count("coinbase") == 0
+    assert place.world.rpc.asked["eth_sendRawTransaction"] == 0
+    assert not place.state.exists()
+
+
+def test_an_amount_is_bought_whatever_the_floor_says_and_cool_down_holds_the_next(place: Served) -> None:
+    """The floor does not count; cool-down does, unless forced; a cap holds even then; history is newest first."""
+    first = place.run("once", "--amount", "12.5", "--yes")
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.startswith("done: ")
+    again = place.run("once", "--amount", "12.5", "--yes", "--json")
+    assert again.returncode == 4
+    assert json.loads(again.stdout)["why"] == "cooldown"
+    assert place.payments() == 1
+    capped = place.run("once", "--amount", "12.5", "--yes", "--force", "--json", policy__cap_24h="20")
+    assert capped.returncode == 3
+    assert json.loads(capped.stdout)["why"] == "cap_24h"
+    assert place.payments() == 1
+    forced = place.run("once", "--amount", "6", "--yes", "--force")
+    assert forced.returncode == 0, forced.stderr
+    assert place.payments() == 2
+    assert place.books_match()
+    assert [t["amount_usd"] for t in place.document("history")["topups"]] == ["6", "12.5"]
+    assert [t["amount_usd"] for t in place.document("history", "--count", "1")["topups"]] == ["6"]
+
+
+def test_force_does_not_bypass_a_proof(place: Served) -> None:
+    """A charge that pays a stranger is refused by hand as well."""
+    place.spoil("coinbase", "other-recipient")
+    done = place.run("once", "--amount", "12.5", "--yes", "--force", "--json")
+    assert done.returncode == 3, done.stderr
+    (refused,) = [e for e in events_of(done.stderr) if e["event"] == "charge_refused"]
+    assert refused["field"] == "call_data.recipient"
+    assert place.payments() == 0
+
+
+def test_an_interrupted_once_is_finished_by_the_next_and_not_bought_twice(place: Served) -> None:
+    """Whoever repeats a command that was interrupted wants one purchase: it goes on with that and ends with 0."""
+    place.world.mining = False
+    first = place.start("once", "--amount", "12.5", "--yes")
+    first.await_event("payment_sent")
+    first.process.kill()
+    first.process.wait()
+    place.world.mining = True
+    again = place.run("once", "--amount", "12.5", "--yes", "--json")
+    assert again.returncode == 0, again.stderr
+    told = json.loads(again.stdout)
+    assert (told["outcome"], told["topup"]["amount_usd"]) == ("done", "12.5")
+    assert place.payments() == 1
+    assert [t.state for t in place.topups()] == [State.DONE]
+
+
+# -- beside a daemon --------------------------------------------------------------------------------------------
+
+
+def test_once_beside_a_daemon_hands_the_wish_over(place: Served) -> None:
+    """The daemon buys it, `once` follows it and leaves with its outcome; the ledger has one writer throughout."""
+    daemon = place.start("run")
+    daemon.await_event("cycle_done")
+    done = place.run("once", "--amount", "12.5", "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "the running daemon does it" in done.stderr
+    told = json.loads(done.stdout)
+    assert (told["outcome"], told["topup"]["state"], told["topup"]["amount_usd"]) == ("following", "done", "12.5")
+    daemon.await_event("top_up_done", topup_id=told["topup"]["id"])
+    cooled = place.run("once", "--amount", "12.5", "--yes", "--json")
+    assert cooled.returncode == 4, cooled.stderr
+    assert place.payments() == 1
+
+
+def test_once_beside_a_paused_daemon_is_refused(place: Served) -> None:
+    """What the daemon refuses, `once` reports as refused: exit 3 with the reason."""
+    daemon = place.start("run")
+    daemon.await_event("cycle_done")
+    place.run("pause")
+    done = place.run("once", "--amount", "12.5", "--yes")
+    assert done.returncode == 3, done.stderr
+    assert done.stdout == "forbidden: buying is paused\n"
+
+
+def test_once_ends_when_the_daemon_it_asked_is_gone(place: Served) -> None:
+    """A daemon that dies over the wish leaves `once` waiting for nobody: it leaves, and says that money may be out."""
+    daemon = place.start("run", policy__cooldown_s="0")
+    daemon.await_event("cycle_done")
+    place.world.mining = False
+    asking = place.start("once", "--amount", "12.5", "--yes")
+    daemon.await_event("payment_sent")
+    daemon.process.kill()
+    daemon.process.wait()
+    assert asking.process.wait(timeout=30) == 5, asking.log()
+
+
+def test_what_a_person_says_counts_even_when_the_ledger_is_ahead_of_the_clock(place: Served) -> None:
+    """The clock once ran ten years ahead: a word said today is stamped with ledger time and is not long past."""
+    ahead = 10 * 365 * 24 * 3_600_000
+    with contextlib.closing(SqliteStore.open_writer(place.state)) as store:
+        store.record_reading("default", Reading(Usd.of(20), Usd.of(1), SystemClock().now_ms() + ahead))
+    assert place.run("resolve", "--adopt-nonce").returncode == 0
+    with contextlib.closing(SqliteStore.open_reader(place.state)) as store:
+        now = store.now_ms(SystemClock().now_ms())
+        assert store.said_within("default", "adopt_nonce", now, 3_600_000)
+
+
+# -- light and sturdy -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["status"], ["history"], ["config", "show"], ["pause"]])
+def test_what_asks_no_chain_loads_no_web3(arguments: list[str], place: Served) -> None:
+    """Help and what reads the ledger alone start without web3, without the sandbox, without an HTTP client."""
+    SqliteStore.open_writer(place.state).close()
+    program = (
+        "import sys, topup.commands.cli\n"
+        f"sys.argv = ['topup', *{arguments!r}]\n"
+        "try:\n    topup.commands.cli.main()\n"
+        "finally:\n    print(*sorted(m for m in sys.modules if sys.modules[m] is not None), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=place.environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = {name.split(".")[0] for name in done.stderr.split()}
+    assert "topup" in loaded
+    assert loaded & {"web3", "eth_account", "eth_abi", "eth", "httpx", "aiohttp"} == set()
+
+
+def test_a_closed_standard_output_does_not_touch_the_payment(place: Served) -> None:
+    """Whoever reads the result is gone before it comes: the payment is finished and booked, and no traceback told."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*TOPUP, "once", "--amount", "12.5", "--yes", "--json"],
+        env=place.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    assert [t.state for t in place.topups()] == [State.DONE]
+    assert place.payments() == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_status_without_a_ledger_says_how_to_get_one(place: Served) -> None:
+    """There is nothing to read yet, which is no defect and no empty answer."""
+    for command in ("status", "history"):
+        done = place.run(command)
+        assert done.returncode == 3
+        assert "no ledger in" in done.stderr
+        assert "to do:" in done.stderr
+
+
+def test_config_show_tells_where_each_value_comes_from_and_masks_secrets(place: Served) -> None:
+    """A variable over a file over a default; keys as stars, a provider's path as an ellipsis."""
+    file = place.directory / "topup.toml"
+    file.write_text("[policy]\ntopup_max = 50\n", encoding="utf-8")
+    told = place.document("config", "show", TOPUP_CONFIG=str(file), chain__rpc_urls="http://u:pass@127.0.0.1:1/v2/abc")
+    settings = told["settings"]
+    assert settings["policy.floor"] == {"value": "10", "from": "TOPUP_POLICY__FLOOR"}
+    assert settings["policy.topup_max"] == {"value": "50", "from": "file"}
+    assert settings["policy.count_24h"] == {"value": "6", "from": "default"}
+    assert settings["api.key"]["value"] == settings["wallet.private_key"]["value"] == "********"
+    assert settings["chain.rpc_urls"]["value"] == "http://127.0.0.1:1/…"
+
+
+def test_resolve_wants_to_be_told_what(place: Served) -> None:
+    """Nothing named, and a top-up nobody knows: a usage error each, with where to look."""
+    place.run("pause")
+    assert place.run("resolve").returncode == 2
+    done = place.run("resolve", "t000000000000", "--attest-unpaid")
+    assert done.returncode == 2
+    assert "topup history" in done.stderr

@@ -1,0 +1,423 @@
+"""Does `topup doctor` find what is wrong, name what to do, and spend nothing?"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.sellers.test_mpp import selling
+from topup.commands.doctor import Check, examine
+from topup.commands.doctor.account import _date_s
+from topup.ledger.location import FILE
+from topup.ledger.store import SqliteStore
+from topup.sandbox import contracts
+from topup.sandbox.rpc import RpcError
+from topup.sandbox.world import World, embedded
+from topup.sandbox.x402 import selling as selling_as
+from topup.wire import files
+
+pytestmark = pytest.mark.machine_time
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A world in which everything is in place."""
+    with World(embedded) as world:
+        yield world
+
+
+def looked(world: World, directory: Path, **changes: str | None) -> dict[str, Check]:
+    """Examine with the world's settings and these changes (None removes one); return the checks by name."""
+    environment = world.environment() | {"TOPUP_STATE_DIR": str(directory), "TOPUP_CONFIG": "/dev/null"}
+    environment |= {f"TOPUP_{name.upper()}": value for name, value in changes.items() if value is not None}
+    for name in [f"TOPUP_{name.upper()}" for name, value in changes.items() if value is None]:
+        environment.pop(name, None)
+    return {check.name: check for check in asyncio.run(examine(environment))}
+
+
+def failed(found: dict[str, Check]) -> set[str]:
+    """The names of the failed checks, which all have to say what to do unless they were skipped."""
+    bad = {name for name, check in found.items() if not check.ok}
+    for name in bad:
+        assert found[name].remedy or found[name].says.startswith("skipped:"), found[name].line()
+    return bad
+
+
+def test_nothing_fails_in_a_sound_world(world: World, tmp_path: Path) -> None:
+    """Everything is in place: no check fails, no charge is requested, nothing is sent."""
+    found = looked(world, tmp_path)
+    assert failed(found) == set()
+    assert found["wallet balance"].says.startswith("1 ETH covers 284 refills")
+    assert found["operators"].says == "1 registered"
+    assert world.gateway.count("coinbase") == 0
+    assert world.rpc.asked["eth_sendRawTransaction"] == 0
+
+
+def test_what_is_allowed_but_unwise_is_a_warning(world: World, tmp_path: Path) -> None:
+    """One provider, a raw key and an unpinned contract are said with what to do, and fail nothing."""
+    found = looked(world, tmp_path)
+    warned = {name for name, check in found.items() if check.line().startswith("warn")}
+    assert {"raw private key", "providers", "contract"} <= warned
+    code = world.do(lambda: world.chain.rpc("eth_getCode", [contracts.PAYMENT_PROTOCOL, "latest"]))
+    from eth_utils.crypto import keccak
+
+    digest = "0x" + keccak(bytes.fromhex(code[2:])).hex()
+    assert digest in found["contract"].says
+    assert looked(world, tmp_path, chain__contract_code_hash=digest)["contract"].says == f"code as pinned, {digest}"
+    other = looked(world, tmp_path, chain__contract_code_hash="0x" + "11" * 32)
+    assert not other["contract"].ok
+
+
+def test_bad_settings_skip_everything_else(world: World, tmp_path: Path) -> None:
+    """Without settings nothing can be looked at: one failure, and the rest says why it was skipped."""
+    found = looked(world, tmp_path, policy__floor="ten")
+    assert "policy.floor" in found["settings"].says
+    assert all(check.says.startswith("skipped:") for name, check in found.items() if name != "settings")
+
+
+def test_an_ordinary_key_is_found(world: World, tmp_path: Path) -> None:
+    """An ordinary key reads zeros on a funded account; doctor says so before money depends on it."""
+    found = looked(world, tmp_path, api__key=world.gateway.ordinary_key)
+    assert failed(found) == {"api key", "credits"}
+
+
+def test_a_wrong_key_skips_what_depends_on_it(world: World, tmp_path: Path) -> None:
+    """A key that is refused is one failure; the chain is looked at all the same."""
+    found = looked(world, tmp_path, api__key="sk-wrong")
+    assert failed(found) == {"api", "api key", "credits", "clock and API"}
+    assert found["credits"].line().startswith("skip ")
+    assert found["wallet nonce"].ok
+
+
+def test_a_dead_provider_skips_the_chain(world: World, tmp_path: Path) -> None:
+    """When no provider answers, all that needs the chain is skipped and the API is looked at all the same."""
+    found = looked(world, tmp_path, chain__rpc_urls="http://127.0.0.1:9")
+    assert not found["provider 127.0.0.1"].ok
+    assert found["quotes"].says.startswith("skipped:")
+    assert found["credits"].ok
+
+
+def test_one_provider_is_said_with_what_it_is_not_enough_for(world: World, tmp_path: Path) -> None:
+    """Payments run; whether an expired charge was ever paid, one provider cannot prove."""
+    found = looked(world, tmp_path)
+    assert found["providers"].says == "warning: one provider: payments run, but an expired charge needs a person"
+    assert found["provider 127.0.0.1 logs"].says == "serves the contract's logs"
+    assert found["provider 127.0.0.1 finality"].says == "serves safe and finalized blocks"
+
+
+def test_two_urls_of_one_owner_are_said_to_count_as_one(world: World, tmp_path: Path) -> None:
+    """The same server under two names of this machine is one witness."""
+    urls = f"{world.rpc.url},{world.rpc.url.replace('127.0.0.1', 'localhost')}"
+    found = looked(world, tmp_path, chain__rpc_urls=urls)
+    assert "2 URLs of 1 owner: two names of one port of this machine count as one" in found["providers"].says
+    assert found["providers"].line().startswith("warn ")
+
+
+def test_two_owners_have_to_agree_and_one_that_is_away_fails(world: World, tmp_path: Path) -> None:
+    """Both there is fine; one of them dead means that topup waits; a quorum of one is a warning."""
+    second = world.provider()
+    urls = f"{world.rpc.url},{second.url}"
+    found = looked(world, tmp_path, chain__rpc_urls=urls)
+    assert failed(found) == set()
+    assert found["providers"].says == "2 owners, of which 2 have to agree"
+    assert f"provider {second.url.removeprefix('http://')} finality" in found
+    assert looked(world, tmp_path, chain__rpc_urls=urls, chain__quorum="1")["providers"].line().startswith("warn ")
+    assert world._loop is not None
+    asyncio.run_coroutine_threadsafe(second.stop(), world._loop).result(timeout=10)
+    found = looked(world, tmp_path, chain__rpc_urls=urls)
+    assert found["providers"].says.startswith("2 of different owners have to agree, and 1 can be believed now")
+    assert not found["providers"].ok
+
+
+def test_a_provider_that_stands_still_is_found(world: World, tmp_path: Path) -> None:
+    """A newest block older than chain.head_age_max_s is a failure; clocks are judged against it."""
+    world.do(lambda: setattr(world, "mining", False))
+
+    async def old(method: str, params: list[object], honest: Callable[[], Any]) -> Any:
+        told = honest()
+        if method == "eth_getBlockByNumber":
+            return {**told, "timestamp": hex(int(told["timestamp"], 16) - 3600)}
+        return told
+
+    world.rpc.intercept = old
+    found = looked(world, tmp_path)
+    assert "provider 127.0.0.1 clock" in failed(found)
+    assert "s old" in found["provider 127.0.0.1 clock"].says
+
+
+def test_a_provider_that_forgets_early_is_a_warning(world: World, tmp_path: Path) -> None:
+    """It has no balance at the final block: only the wallet's books need it, and the line says so."""
+    sound = looked(world, tmp_path)["provider 127.0.0.1 final state"]
+    assert sound.line().startswith("ok ")
+
+    async def pruned(method: str, params: list[object], honest: Callable[[], Any]) -> Any:
+        if method == "eth_getBalance" and params[1] != "latest":
+            raise RpcError(-32000, "missing trie node 00ff")
+        return honest()
+
+    world.rpc.intercept = pruned
+    found = looked(world, tmp_path)
+    assert failed(found) == set()
+    assert found["provider 127.0.0.1 final state"].line().startswith("warn ")
+    assert "books cannot be held against the chain" in found["provider 127.0.0.1 final state"].says
+    assert "missing trie node" in found["provider 127.0.0.1 final state"].says
+
+
+def test_a_provider_of_another_chain_is_found(world: World, tmp_path: Path) -> None:
+    """A provider that speaks for another chain is not asked anything else."""
+
+    async def ethereum(method: str, params: list[object], honest: Callable[[], Any]) -> Any:
+        return "0x1" if method == "eth_chainId" else honest()
+
+    world.rpc.intercept = ethereum
+    found = looked(world, tmp_path)
+    assert found["provider 127.0.0.1"].says == "speaks for chain 1, not 8453"
+    assert found["quotes"].says.startswith("skipped:")
+
+
+def test_the_contracts_troubles_are_named(world: World, tmp_path: Path) -> None:
+    """A paused contract, an unregistered operator, and a contract without code are each found."""
+    world.do(lambda: world.write(contracts.payments_paused(paused=True)))
+    assert failed(looked(world, tmp_path)) == {"contract paused"}
+    world.do(lambda: world.write(contracts.payments_paused(paused=False)))
+    assert failed(looked(world, tmp_path, rails__coinbase__operators="0x" + "11" * 20)) == {"operators"}
+    absent = looked(world, tmp_path, rails__coinbase__contract="0x" + "11" * 20)
+    assert failed(absent) == {"contract", "operators"}
+
+
+def test_prices_are_judged(world: World, tmp_path: Path) -> None:
+    """A stale feed, a sequencer that is down, and a pool far from the feed are each found."""
+    now = world.clock.now_s()
+    world.do(lambda: world.write(contracts.feed_updated_at(contracts.ETH_USD_FEED, now - 7200)))
+    assert failed(looked(world, tmp_path)) == {"price feed"}
+    world.do(lambda: world.write(contracts.feed_updated_at(contracts.ETH_USD_FEED, now)))
+    low = world.eth_usd_e8 * 90 // 100
+    world.do(lambda: world.write([w for fee in (500, 3000) for w in contracts.pool_price(fee, low)]))
+    assert failed(looked(world, tmp_path)) == {"quotes"}
+    off = looked(world, tmp_path, chain__price_feed="off", chain__sequencer_feed="off")
+    assert failed(off) == set()
+    assert off["sequencer feed"].line().startswith("warn ")
+
+
+def test_an_empty_wallet_and_no_recipient_fail_in_live_mode(tmp_path: Path) -> None:
+    """What would stop the first purchase is a failure when live, and only said when observing."""
+    with World(embedded, wallet_wei=10**15) as world:
+        live = looked(world, tmp_path, rails__coinbase__recipients=None)
+        assert failed(live) == {"wallet balance", "recipients"}
+        assert live["recipients"].remedy == "`topup pin`"
+        assert failed(looked(world, tmp_path, rails__coinbase__recipients=None, mode="observe")) == set()
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A directory that every user can enter, all of its parents too."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.mark.parametrize(
+    ("mode", "says"),
+    [(0o640, "its group can read it"), (0o604, "every user can read it"), (0o602, "every user can write it")],
+)
+def test_key_files_open_to_others_fail(world: World, public: Path, tmp_path: Path, mode: int, says: str) -> None:
+    """A key file that its group or the world can read is a failure with the chmod to run."""
+    file = public / "key"
+    file.write_text(world.key.to_hex(), encoding="utf-8")
+    file.chmod(mode)
+    changes = {"wallet__private_key": None, "wallet__private_key_file": str(file)}
+    found = looked(world, tmp_path / "s", **changes)
+    assert failed(found) == {"wallet.private_key_file"}
+    assert found["wallet.private_key_file"].says.endswith(says)
+    assert found["wallet.private_key_file"].remedy == f"chmod 600 {file}"
+    file.chmod(0o600)
+    assert failed(looked(world, tmp_path / "s", **changes)) == set()
+
+
+def test_a_credential_of_systemd_is_fine(world: World, public: Path, tmp_path: Path) -> None:
+    """Mode 0440 in a directory that nobody else can enter, or another's file that only its group may read."""
+    file = public / "credentials" / "key"
+    file.parent.mkdir(mode=0o700)
+    file.write_text(world.key.to_hex(), encoding="utf-8")
+    file.chmod(0o440)
+    file.parent.chmod(0o500)
+    changes = {"wallet__private_key": None, "wallet__private_key_file": str(file)}
+    assert looked(world, tmp_path / "s", **changes)["wallet.private_key_file"].ok
+    if os.geteuid() == 0:
+        file.parent.chmod(0o755)
+        assert not looked(world, tmp_path / "s", **changes)["wallet.private_key_file"].ok
+        os.chown(file, 12345, 12345)
+        assert looked(world, tmp_path / "s", **changes)["wallet.private_key_file"].ok
+
+
+def test_what_a_container_mounts_read_only_is_a_warning(
+    world: World, public: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ConfigMap and a secret lie on mounts that nobody can change here: said, and no failure."""
+    file, settings = public / "key", public / "topup.toml"
+    file.write_text(world.key.to_hex(), encoding="utf-8")
+    settings.write_text('[api]\nkey = "sk-1"\n', encoding="utf-8")
+    for one in (file, settings):
+        one.chmod(0o644)
+    changes = {"wallet__private_key": None, "wallet__private_key_file": str(file), "config": str(settings)}
+    assert {"wallet.private_key_file", "settings file"} <= failed(looked(world, tmp_path / "s", **changes))
+    monkeypatch.setattr(files, "read_only", lambda path: str(path).startswith(str(public)))
+    found = looked(world, tmp_path / "s", **changes)
+    for name in ("wallet.private_key_file", "settings file"):
+        assert found[name].line().startswith("warn ")
+        assert found[name].remedy
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o777, 0o701])
+def test_a_state_directory_open_to_others_fails_until_a_start_has_closed_it(
+    mode: int, world: World, tmp_path: Path
+) -> None:
+    """What doctor calls ok is ok: open to every user is a failure; the first start closes it and says so."""
+    state = tmp_path / "s"
+    state.mkdir()
+    state.chmod(mode)
+    bad = bool(mode & 0o007)
+    assert ("state directory" in failed(looked(world, state))) is bad
+    store = SqliteStore.open_writer(state)
+    store.close()
+    assert [str(state) in said for said in store.mended] == [True] * bad
+    assert state.stat().st_mode & 0o777 == mode & ~0o027
+    assert looked(world, state)["state directory"].ok
+
+
+def test_the_address_must_be_the_keys(world: World, tmp_path: Path) -> None:
+    """A wallet.address that is not the key's is found before somebody sends ETH to it."""
+    assert "wallet" in failed(looked(world, tmp_path, wallet__address="0x" + "11" * 20))
+
+
+def test_the_ledger_is_examined(world: World, tmp_path: Path) -> None:
+    """A tombstone, a file others may write, and damage are each found; a holder is named."""
+    writer = SqliteStore.open_writer(tmp_path)
+    writer.set_gone("default", "coinbase", gone=True, at_ms=1)
+    found = looked(world, tmp_path)
+    assert failed(found) == {"rails"}
+    assert "gone (410, 404 or 501)" in found["rails"].says
+    assert "held by process" in found["ledger"].says
+    writer.close()
+    (tmp_path / FILE).chmod(0o666)
+    assert "state directory" in failed(looked(world, tmp_path))
+    (tmp_path / FILE).chmod(0o600)
+    whole = (tmp_path / FILE).read_bytes()
+    (tmp_path / FILE).write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    assert "ledger" in failed(looked(world, tmp_path))
+
+
+@given(
+    said=st.text(max_size=60)
+    | st.builds(
+        lambda day, hour, zone: f"Mon, {day} Jan 2026 {hour}:00:00 {zone}",
+        st.integers(-(10**20), 10**20),
+        st.integers(0, 10**20),
+        st.integers(-(10**20), 10**20).map("{:+}".format),
+    )
+)
+def test_any_date_of_an_api_is_a_time_or_unknown(said: str) -> None:
+    """Days, hours and zones of any size: none of them ends the look."""
+    assert _date_s(said) is None or type(_date_s(said)) is int
+
+
+def test_doctor_never_raises_on_nonsense(world: World, tmp_path: Path) -> None:
+    """A provider that answers every question with nonsense is a failed check, not a crash."""
+
+    async def nonsense(_method: str, _params: list[object], _honest: object) -> object:
+        return {"x": [None]}
+
+    world.rpc.intercept = nonsense
+    assert "provider 127.0.0.1" in failed(looked(world, tmp_path))
+
+
+# -- rails whose sellers carry the payment ---------------------------------------------------------------------
+
+NOBODY = "http://127.0.0.1:9"
+COINBASES_OWN = {"contract", "operators", "price feed", "gas oracle", "quotes", "wallet balance", "wallet nonce"}
+
+
+def test_who_pays_by_mpp_alone_needs_nothing_of_base(tmp_path: Path) -> None:
+    """Base cannot be reached and nobody minds: Tempo is asked, and the dollars that lie there are counted."""
+    with selling() as world:
+        own = {"rails__use": "mpp", "rails__mpp__rpc_urls": world.rpc.url, "chain__rpc_urls": NOBODY}
+        found = looked(world, tmp_path, **own)
+        tempo = world.rpc.url
+    assert failed(found) == set()
+    assert not COINBASES_OWN & set(found)
+    assert found["mpp provider 127.0.0.1"].says.startswith("chain 4217, ")
+    assert found["mpp provider 127.0.0.1 finality"].says == "serves safe and finalized blocks"
+    # 10 dollars, 6 % that the seller may add, 10 cents for the network: 10.70 each.
+    says = "25 USDC.e on Tempo covers 2 refills of at most 10.7 USDC.e, fees included"
+    assert found["mpp balance"].says == says, tempo
+    assert found["mpp network fee"].says.endswith("the ceiling is 0.1 USDC.e")
+
+
+def test_one_owner_is_warned_of_a_halt_and_two_are_not(tmp_path: Path) -> None:
+    """One witness proves no death: said before the first payment, with the setting that helps."""
+    with selling() as world:
+        alone = looked(world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=world.rpc.url)["mpp providers"]
+        both = f"{world.rpc.url},{world.provider().url}"
+        two = looked(world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=both)["mpp providers"]
+        one = looked(world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=both, rails__mpp__quorum="1")
+    assert alone.line().startswith("warn ") and "HALT" in alone.says and "rails.mpp.rpc_urls" in alone.remedy
+    assert two.line().startswith("ok ") and two.says == "2 owners, of which 2 have to agree"
+    assert one["mpp providers"].remedy == "remove rails.mpp.quorum, so that two have to agree"
+
+
+def test_the_root_is_counted_where_the_key_is_only_its_access_key(tmp_path: Path) -> None:
+    """The dollars that will be spent are the root account's; a root without any fails, naming where to send them.
+
+    So does a root that has authorized no such key.
+    """
+    with selling() as world:
+        own = {"rails__use": "mpp", "rails__mpp__rpc_urls": world.rpc.url, "rails__mpp__root": "0x" + "11" * 20}
+        found = looked(world, tmp_path, **own)
+    assert failed(found) == {"mpp balance", "mpp access key"}
+    assert found["mpp balance"].remedy.startswith("send USDC.e on Tempo to 0x" + "11" * 20)
+
+
+def test_a_provider_of_another_chain_is_no_provider_of_tempo(world: World, tmp_path: Path) -> None:
+    """Base's URL in rails.mpp.rpc_urls: found by its chain id, and what depends on it is skipped."""
+    found = looked(world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=world.rpc.url)
+    assert failed(found) == {"mpp provider 127.0.0.1", "mpp providers", "mpp balance"}
+    assert found["mpp provider 127.0.0.1"].says == "speaks for chain 8453, not 4217"
+    assert found["mpp provider 127.0.0.1"].remedy == "correct rails.mpp.rpc_urls"
+    assert found["mpp balance"].line().startswith("skip ")
+
+
+def test_each_rail_in_use_is_looked_at(world: World, tmp_path: Path) -> None:
+    """A second rail whose chain is dead fails by its own name; the first is as it was."""
+    found = looked(world, tmp_path, rails__use="coinbase,mpp", rails__mpp__rpc_urls=NOBODY)
+    assert failed(found) == {"mpp provider 127.0.0.1", "mpp providers", "mpp balance"}
+    assert found["contract"].ok and found["wallet balance"].ok
+    assert found["mpp recipients"].line().startswith("warn ")
+
+
+def test_who_pays_by_x402_needs_dollars_and_no_ether(tmp_path: Path) -> None:
+    """The seller pays the gas: no ETH, contract, pool or feed is asked for, and USDC that lacks is named."""
+    with World(embedded, make_gateway=selling_as("venice"), wallet_wei=0) as world:
+        gateway: Any = world.gateway
+        mine = {name.removeprefix("TOPUP_").lower(): value for name, value in gateway.environment().items()}
+        rich = looked(world, tmp_path, **mine)
+        world.do(lambda: world.write(contracts.usdc_balance(world.wallet, 0)))
+        poor = looked(world, tmp_path, **mine)
+        world.do(lambda: world.chain.set_code(world.wallet, bytes.fromhex("ef0100" + "cd" * 20)))
+        handed = looked(world, tmp_path, **mine)
+    assert "documented, not tried against the live seller" in rich["x402 seller"].says
+    assert rich["x402 signatures"].line().startswith("ok ")
+    assert handed["x402 signatures"].line().startswith("warn ")
+    assert "ERC-1271" in handed["x402 signatures"].says and handed["x402 signatures"].remedy
+    assert failed(rich) == set()
+    assert not COINBASES_OWN & set(rich)
+    assert "x402 network fee" not in rich
+    assert failed(poor) == {"x402 balance"}
+    assert poor["x402 balance"].remedy.startswith("send USDC on Base to 0x")

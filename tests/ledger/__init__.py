@@ -1,0 +1,1 @@
+"""Tests of this room: where everything is kept."""

@@ -1,0 +1,296 @@
+"""Can a second writer ever make the first pay again? Real processes: one stopped, its lock broken, another beside it.
+
+Three things keep them apart, each tested here with the ones above it taken away: the lock file; the epoch, which every
+write of the ledger checks in its own transaction; and the order of writes, by which nothing leaves that is not in the
+ledger with its intent to send. The window that is left, between that commit and the send, is harmless: the bytes are
+those that the other writer finds in the ledger, looks for and sends itself; their nonce can be mined once, their charge
+can be paid once, and it is given up only on a proof that they can never be mined with success.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+import tests.world.served
+from tests.world.served import PATIENCE_S, Running, Served, served
+from topup.domain.lifecycle import State
+from topup.ledger.location import FILE
+from topup.ledger.store import SqliteStore
+from topup.sandbox import contracts
+
+STORE = "topup.ledger.store:SqliteStore"
+RAIL = "topup.sellers.coinbase:Coinbase"
+UNDER_TEST = [sys.executable, "-m", "tests.world.writer_under_test"]
+
+
+@dataclass
+class Duel:
+    """Two writers over one ledger, and every transaction that was handed to the provider."""
+
+    place: Served
+    raw: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Take down what is sent."""
+
+        async def taken(method: str, params: Any, honest: Callable[[], Any]) -> Any:
+            if method == "eth_sendRawTransaction":
+                self.raw.append(params[0])
+            return honest()
+
+        self.place.world.rpc.intercept = taken
+
+    def stopped(self, *hook: str, command: tuple[str, ...] = ("run",)) -> Running:
+        """Start a command that stops itself at the hook, and wait until it has."""
+        with mock.patch.object(tests.world.served, "TOPUP", [*UNDER_TEST, "stop", *hook]):
+            one = self.place.start(*command)
+        end = time.monotonic() + PATIENCE_S
+        while _state(one.process.pid) != "T":
+            assert time.monotonic() < end, one.log()
+            assert one.process.poll() is None, one.log()
+            time.sleep(0.02)
+        return one
+
+    def break_lock(self) -> None:
+        """Take the lock file away, so that whoever comes next makes and holds one of its own."""
+        (self.place.state / "lock").unlink()
+
+    def second(self) -> Running:
+        """Start another daemon."""
+        return self.place.start("run")
+
+    def fenced(self, first: Running) -> dict[str, Any]:
+        """Let the stopped one go on; it ends by itself, and says that it was taken over and what to do."""
+        first.process.send_signal(signal.SIGCONT)
+        code = first.process.wait(timeout=PATIENCE_S)
+        (told,) = first.told("cycle_failed")
+        assert (code, told["kind"]) == (1, "StoreFenced"), first.log()
+        assert told["remedy"]
+        return told
+
+    def paid_once(self) -> None:
+        """One payment, one transaction of the wallet, books that match; all that ever left is in the ledger."""
+        (topup,) = self.place.topups()
+        assert topup.state is State.DONE
+        assert self.place.payments() == 1
+        assert self.place.books_match()
+        world = self.place.world
+        wallet = "0x" + world.wallet.removeprefix("0x")
+        assert int(world.do(lambda: world.chain.rpc("eth_getTransactionCount", [wallet, "latest"])), 16) == 1
+        kept = {"0x" + a.raw.hex() for a in topup.attempts if a.raw is not None and a.intended_ms is not None}
+        assert set(self.raw) <= kept
+
+
+def _state(process: int) -> str:
+    """How the kernel says a process stands: R, S, T for stopped."""
+    return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+
+
+@pytest.fixture
+def duel(tmp_path: Path) -> Iterator[Duel]:
+    """A world in which a refill is due."""
+    with served(tmp_path) as place:
+        place.low()
+        yield Duel(place)
+
+
+# -- before the intent to send is stored -----------------------------------------------------------------------------
+
+BEFORE = {
+    "before the nonce is taken": ("before", f"{STORE}.reserve"),
+    "before the signature is stored": ("before", f"{STORE}.signed"),
+    "while the charge is asked for": ("before", f"{STORE}.answered"),
+}
+
+
+@pytest.mark.parametrize("point", BEFORE)
+def test_a_writer_stopped_before_its_intent_to_send_never_sends(point: str, duel: Duel) -> None:
+    """Story 11: another takes over and pays; the first wakes, cannot store the step, ends, and its bytes never left."""
+    first = duel.stopped(*BEFORE[point])
+    (topup,) = duel.place.topups()
+    assert all(a.intended_ms is None for a in topup.attempts)
+    duel.break_lock()
+    second = duel.second()
+    second.await_event("top_up_done")
+    sent = list(duel.raw)
+    duel.fenced(first)
+    assert duel.raw == sent
+    assert not first.told("payment_sent")
+    duel.paid_once()
+
+
+def test_a_writer_stopped_with_signed_bytes_leaves_them_behind(duel: Duel) -> None:
+    """What it had signed is withdrawn by the other before anything else is signed: two signatures, one was sent."""
+    first = duel.stopped("before", f"{STORE}.intend")
+    (signed,) = duel.place.topups()[0].attempts
+    assert signed.raw is not None
+    # At another price it is another transaction; at the same it would be the same bytes.
+    world = duel.place.world
+    dearer = world.eth_usd_e8 * 999 // 1000
+    world.write(contracts.pool_price(500, dearer) + contracts.pool_price(3000, dearer))
+    duel.break_lock()
+    duel.second().await_event("top_up_done")
+    duel.fenced(first)
+    withdrawn, paid = duel.place.topups()[0].attempts
+    assert withdrawn.withdrawn
+    assert withdrawn.raw is None
+    assert withdrawn.plan.nonce == paid.plan.nonce
+    assert "0x" + signed.raw.hex() not in duel.raw
+    duel.paid_once()
+
+
+# -- after it ------------------------------------------------------------------------------------------------------
+
+
+def test_a_writer_stopped_between_intent_and_send_can_only_send_the_ledgers_bytes(duel: Duel) -> None:
+    """Story 11: the other finds, sends and books them; the first then sends the same ones, to no effect."""
+    first = duel.stopped("before", f"{RAIL}.send")
+    (intended,) = duel.place.topups()[0].attempts
+    assert intended.intended_ms is not None
+    assert duel.raw == []
+    duel.break_lock()
+    second = duel.second()
+    second.await_event("top_up_done")
+    told = duel.fenced(first)
+    assert intended.raw is not None
+    assert set(duel.raw) == {"0x" + intended.raw.hex()}
+    assert len(duel.raw) == 2
+    assert "taken" in told["error"]
+    duel.paid_once()
+
+
+def test_the_same_bytes_from_two_writers_are_one_transaction(duel: Duel) -> None:
+    """The first wakes while what the second sent is in no block yet: the provider knows these bytes already."""
+    duel.place.world.mining = False
+    first = duel.stopped("before", f"{RAIL}.send")
+    duel.break_lock()
+    second = duel.second()
+    second.await_event("payment_sent", answer="accepted")
+    duel.fenced(first)
+    assert len(set(duel.raw)) == 1
+    duel.place.world.mining = True
+    second.await_event("top_up_done")
+    duel.paid_once()
+
+
+def test_a_writer_stopped_between_send_and_answer_loses_the_answer_only(duel: Duel) -> None:
+    """Sent, and fenced before `delivered` is stored: the other finds the payment by its hash."""
+    first = duel.stopped("after", f"{RAIL}.send")
+    assert len(duel.raw) == 1
+    duel.break_lock()
+    duel.second().await_event("top_up_done")
+    duel.fenced(first)
+    duel.paid_once()
+
+
+def test_a_once_that_was_taken_over_says_so(duel: Duel) -> None:
+    """The same for a command: it ends with a sentence and an exit code that promises nothing."""
+    first = duel.stopped("before", f"{STORE}.intend", command=("once", "--yes"))
+    duel.break_lock()
+    duel.second().await_event("top_up_done")
+    first.process.send_signal(signal.SIGCONT)
+    assert first.process.wait(timeout=PATIENCE_S) == 3
+    assert "another topup has taken this ledger over" in first.log()
+    assert "to do: " in first.log()
+    duel.paid_once()
+
+
+# -- what the lock, the file and SQLite itself do --------------------------------------------------------------------
+
+
+def test_a_writer_stopped_inside_a_transaction_cannot_be_taken_over(duel: Duel) -> None:
+    """SQLite's own lock stands behind ours: the second leaves with the file's name, the first goes on and pays once."""
+    first = duel.stopped("before", "sql:SET intended_ms")
+    duel.break_lock()
+    second = duel.place.run("run")
+    assert second.returncode == 4, second.stderr
+    assert f"{duel.place.state / FILE} locked" in second.stderr
+    assert duel.raw == []
+    first.process.send_signal(signal.SIGCONT)
+    first.await_event("top_up_done")
+    assert first.stop() == 0
+    duel.paid_once()
+
+
+def test_a_writer_whose_ledger_was_replaced_writes_nothing_more(duel: Duel) -> None:
+    """Yesterday's copy is put in its place while it runs: it ends instead of writing to a file without a name."""
+    copy = duel.place.directory / "yesterday"
+    duel.place.high()
+    daemon = duel.place.start("run")
+    daemon.await_event("cycle_done")
+    with closing(sqlite3.connect(duel.place.state / FILE)) as live, closing(sqlite3.connect(copy)) as made:
+        live.backup(made)
+    for old in duel.place.state.glob(f"{FILE}*"):
+        old.unlink()
+    copy.rename(duel.place.state / FILE)
+    duel.place.low()
+    assert daemon.process.wait(timeout=PATIENCE_S) == 1
+    (told,) = daemon.told("cycle_failed")
+    assert told["kind"] == "StoreFenced"
+    assert str(duel.place.state) in told["error"]
+    assert duel.raw == []
+    duel.second().await_event("top_up_done")
+    duel.paid_once()
+
+
+def test_of_many_started_at_once_one_gets_the_ledger(duel: Duel) -> None:
+    """Six at the same instant, where no ledger was: one runs, five leave with exit 4, one payment."""
+    started = [duel.place.start("run") for _ in range(6)]
+    end = time.monotonic() + PATIENCE_S
+    while sum(one.process.poll() is not None for one in started) < 5:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    (left,) = [one for one in started if one.process.poll() is None]
+    assert [one.process.returncode for one in started if one is not left] == [4] * 5
+    left.await_event("top_up_done")
+    duel.paid_once()
+    assert sorted(p.name for p in duel.place.state.iterdir()) == [FILE, f"{FILE}-shm", f"{FILE}-wal", "lock"]
+
+
+def test_a_lock_file_that_was_left_behind_holds_nobody_up(tmp_path: Path) -> None:
+    """The lock is held by a process, not by a file: one that was killed has let it go, whatever is written in it."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    assert child.stdin is not None
+    assert child.stdout.readline() == "held\n"
+    assert SqliteStore.holder(tmp_path) == child.pid
+    assert SqliteStore.held(tmp_path)
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    child.stdin.close()
+    (tmp_path / "lock").write_text(str(os.getpid()), encoding="utf-8")
+    assert not SqliteStore.held(tmp_path)
+    SqliteStore.open_writer(tmp_path).close()
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from topup.ledger.store import SqliteStore
+store = SqliteStore.open_writer(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_looking_for_a_holder_makes_no_lock(tmp_path: Path) -> None:
+    """Where nobody ever wrote, looking leaves nothing behind."""
+    assert not SqliteStore.held(tmp_path)
+    assert SqliteStore.holder(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,1 @@
+"""Tests of this room: passes and the life of one top-up."""

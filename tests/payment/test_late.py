@@ -1,0 +1,82 @@
+"""Is a payment that is out there looked for before the key is opened?"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from eth_account import Account
+
+from tests.payment.test_adversary import story
+from tests.world.stage import Stage
+from topup.app import assembly
+from topup.app.late_signer import LateSigner
+from topup.domain.errors import SignerError
+from topup.domain.lifecycle import State
+from topup.sandbox.world import World, embedded
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """An account below its floor."""
+    with World(embedded, scale=10) as made:
+        yield made
+
+
+def keystore(world: World, folder: Path) -> dict[str, str]:
+    """Settings with the world's key in a keystore file instead of the environment."""
+    path, password = folder / "key.json", folder / "password"
+    path.write_text(json.dumps(Account.encrypt(world.key.to_bytes(), "a password", iterations=2)))
+    password.write_text("a password")
+    return {"TOPUP_WALLET__KEYSTORE": str(path), "TOPUP_WALLET__KEYSTORE_PASSWORD_FILE": str(password)}
+
+
+def test_a_restart_finds_a_payment_with_the_key_still_closed(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes are stored, so that nothing has to be signed: the payment is found, posted and booked."""
+
+    async def tell() -> None:
+        plain = world.environment()
+        monkeypatch.setattr(
+            world, "environment", lambda: {k: v for k, v in plain.items() if k != "TOPUP_WALLET__PRIVATE_KEY"}
+        )
+        own = keystore(world, tmp_path)
+        world.mining = False
+        stage = Stage(world, tmp_path, world.clock, own)
+        await stage.until(State.SENT)
+        await stage.close()
+        world.mining = True
+
+        def closed(*_: object) -> None:
+            raise AssertionError("the key was opened")
+
+        monkeypatch.setattr(assembly, "signer", closed)
+        stage = Stage(world, tmp_path, world.clock, own)
+        await stage.until(State.DONE)
+        await stage.close()
+
+    story(tell())
+
+
+def test_a_key_of_another_wallet_signs_nothing(world: World) -> None:
+    """Whose wallet it is was read from a file that is not secret: the key itself has the last word."""
+
+    class Other:
+        address = b"\x01" * 20
+
+    with pytest.raises(SignerError, match="belongs to"):
+        LateSigner(b"\x02" * 20, Other).sign_login("")  # type: ignore[arg-type]
+    assert world.wallet
+
+
+def test_neither_web3_nor_a_keystore_is_needed_to_look() -> None:
+    """What looks at the chain and sends stored bytes again loads without them, which is most of a restart."""
+    looks = "import sys, topup.chain.contract_chain, topup.chain.broadcast, topup.sellers.coinbase, topup.payment.cycle"
+    code = f"{looks}; print('web3' in sys.modules, 'eth_account' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["False", "False"]

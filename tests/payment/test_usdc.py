@@ -1,0 +1,404 @@
+"""Is a charge paid in USDC as safely as one paid in ETH? Two transactions, each written before it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from eth_abi.abi import encode
+from eth_account import Account
+from eth_utils.crypto import keccak
+
+from tests.chain.test_chain import Stand
+from tests.payment.test_adversary import hold, passes, say, story
+from tests.world import worlds
+from tests.world.stage import Stage
+from topup.accounting.journal import IN_TRANSIT, WALLET, Commodity
+from topup.chain.contracts import token_payment_data
+from topup.chain.profiles import BASE, Profile
+from topup.chain.reverts import decoded, whose_pause
+from topup.domain.charge import Charge
+from topup.domain.errors import Reverted
+from topup.domain.lifecycle import Kind, State, TopUp
+from topup.domain.money import Asset, Usdc, Wei
+from topup.ports.chain import UNTRIED, Call, Simulation
+from topup.sandbox import contracts
+from topup.sandbox.anvil import Anvil
+from topup.sandbox.rpc import Next, RpcError, RpcServer
+from topup.sandbox.world import World, embedded
+
+USDC = {"TOPUP_RAILS__COINBASE__PAY_WITH": "usdc"}
+HELD = 20_000_000
+TOTAL = 10_500_000
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A world whose wallet holds twenty dollars beside its ETH."""
+    world = World(embedded, scale=10)
+    with world:
+        world.do(lambda: world.write(contracts.usdc_balance(world.wallet, HELD)))
+        yield world
+
+
+def held(stage: Stage) -> int:
+    """Return the wallet's USDC on the chain."""
+    return int(stage.inside(lambda: stage.world.usdc(stage.world.wallet)))
+
+
+def allowed(stage: Stage) -> int:
+    """Return how much of it the payment contract may take."""
+    owner, spender = (a[2:].lower().rjust(64, "0") for a in (stage.world.wallet, contracts.PAYMENT_PROTOCOL))
+    call = {"to": contracts.USDC, "data": "0xdd62ed3e" + owner + spender}
+    return int(stage.inside(lambda: stage.world.chain.rpc("eth_call", [call, "latest"])), 16)
+
+
+def booked(stage: Stage, account: str, commodity: Commodity) -> int:
+    """Return what the journal says of one account."""
+    lines = [x for e in stage.store.entries("default") for x in e.lines]
+    return sum(x.units for x in lines if (x.account, x.commodity) == (account, commodity))
+
+
+def test_a_charge_is_paid_in_usdc_by_two_transactions(world: World, tmp_path: Path) -> None:
+    """The contract is allowed exactly the total, takes it, and may take nothing afterwards; the books match."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock, USDC)
+        topup = await stage.until(State.DONE)
+        approval, payment = topup.out
+        assert (approval.plan.kind, payment.plan.kind) == (Kind.APPROVE, Kind.PAY)
+        assert approval.plan.asset is payment.plan.asset is Asset.USDC
+        assert payment.inclusion is not None
+        assert payment.inclusion.tokens == Usdc(TOTAL)
+        assert held(stage) == HELD - TOTAL
+        assert allowed(stage) == 0
+        assert booked(stage, WALLET, Commodity.USDC) == -TOTAL
+        assert booked(stage, IN_TRANSIT, Commodity.USDC) == 0
+        assert stage.left() == -booked(stage, WALLET, Commodity.ETH)
+        assert stage.payments() == 1
+        await stage.close()
+
+    story(tell())
+
+
+def test_nothing_is_approved_that_the_wallet_does_not_hold(world: World, tmp_path: Path) -> None:
+    """A wallet that is short of dollars rests, says how many are missing, and has sent nothing."""
+
+    async def tell() -> None:
+        world.do(lambda: world.write(contracts.usdc_balance(world.wallet, TOTAL - 1)))
+        stage = Stage(world, tmp_path, world.clock, USDC)
+        rest = await stage.rests("wallet_low")
+        assert "0.000001" in stage.named("payment_forbidden")[-1].remedy
+        assert "10.499999" in rest.detail
+        assert stage.topup.out == ()
+        await stage.close()
+
+    story(tell())
+
+
+def test_a_process_that_dies_between_the_two_pays_once(world: World, tmp_path: Path) -> None:
+    """The approval stands in a block when memory is lost: the next process finds it and only pays."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock, USDC)
+        world.mining = False
+        await stage.until(State.SENT)
+        await stage.close()
+        world.mining = True
+        stage = Stage(world, tmp_path, world.clock, USDC)
+        topup = await stage.until(State.DONE)
+        assert [a.plan.kind for a in topup.out] == [Kind.APPROVE, Kind.PAY]
+        assert held(stage) == HELD - TOTAL
+        assert stage.payments() == 1
+        await stage.close()
+
+    story(tell())
+
+
+def test_an_approval_that_is_late_is_outbid_by_itself(world: World, tmp_path: Path) -> None:
+    """No block takes the approval: the same is sent dearer at its nonce, and the payment follows once."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock, USDC)
+        world.mining = False
+        topup = await stage.until(State.SENT)
+        hold(stage, topup)
+        world.mining = True
+        await stage.until(State.DONE)
+        kinds = [(a.plan.kind, a.plan.nonce) for a in stage.topup.out]
+        assert kinds == [(Kind.APPROVE, 0), (Kind.APPROVE, 0), (Kind.PAY, 1)]
+        assert held(stage) == HELD - TOTAL
+        assert stage.left() == -booked(stage, WALLET, Commodity.ETH)
+        await stage.close()
+
+    story(tell())
+
+
+async def approved_and_paused(stage: Stage) -> TopUp:
+    """Let the approval stand in a block, and have somebody pause buying before the payment."""
+    stage.world.mining = False
+    topup = await stage.until(State.SENT)
+    stage.store.say("default", "paused", "1", stage.world.clock.now_ms(), "a test")
+    stage.world.mining = True
+    await stage.until(State.CHARGED)
+    await stage.rests("paused")
+    return topup
+
+
+def test_an_approval_that_outlives_its_charge_is_taken_back(world: World, tmp_path: Path) -> None:
+    """A person cancels between approval and payment: the permission is set to none, and booked as gas."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock, USDC | {"TOPUP_POLICY__COOLDOWN_S": "86400"})
+        topup = await approved_and_paused(stage)
+        assert allowed(stage) == TOTAL
+        say(stage, topup, "cancel")
+        await passes(stage, 2)
+        assert stage.topup.state is State.DROPPED
+        stage.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
+        for _ in range(80):
+            await stage.step()
+            if stage.named("approval_revoked") and stage.left() == -booked(stage, WALLET, Commodity.ETH):
+                break
+        assert allowed(stage) == 0
+        assert len(stage.named("approval_revoked")) == 1
+        assert stage.left() == -booked(stage, WALLET, Commodity.ETH)
+        assert booked(stage, WALLET, Commodity.USDC) == 0
+        await stage.close()
+
+    story(tell())
+
+
+def test_a_provider_that_denies_the_approval_burns_no_gas(world: World, tmp_path: Path) -> None:
+    """One of two says that nothing is allowed: one approval is paid for, and why it goes no further is said."""
+
+    async def tell(second: RpcServer) -> None:
+        async def denied(method: str, params: list[Any], honest: Next) -> Any:
+            told = honest()
+            asked = method == "eth_call" and str(params[0].get("data", "")).startswith("0xdd62ed3e")
+            return "0x" + "0" * 64 if asked else told
+
+        second.intercept = denied
+        stage = Stage(world, tmp_path, world.clock, USDC | {"TOPUP_CHAIN__RPC_URLS": f"{world.rpc.url},{second.url}"})
+        await stage.rests("approval_unseen")
+        await passes(stage, 10)
+        assert [a.plan.kind for a in stage.topup.out] == [Kind.APPROVE]
+        (told,) = stage.store.past("default", 0, 0)
+        assert told.revert_gas.units == stage.left() > 0
+        assert [e.why for e in stage.named("payment_forbidden")] == ["approval_unseen"]
+        second.intercept = None
+        await stage.until(State.DONE)
+        assert stage.payments() == 1
+        (told,) = stage.store.past("default", 0, 0)
+        assert told.revert_gas.units == 0
+        await stage.close()
+
+    story(tell(world.provider()))
+
+
+def test_a_permission_of_another_wallet_is_not_taken_back_with_this_key(world: World, tmp_path: Path) -> None:
+    """The key was changed while an approval stood: nothing is signed for the old wallet, and that is said."""
+
+    async def tell() -> None:
+        settings = USDC | {"TOPUP_POLICY__COOLDOWN_S": "600"}
+        stage = Stage(world, tmp_path, world.clock, settings)
+        topup = await approved_and_paused(stage)
+        say(stage, topup, "cancel")
+        await passes(stage, 2)
+        await stage.close()
+        key = "0x" + "11" * 32
+        stage = Stage(world, tmp_path, world.clock, settings | {"TOPUP_WALLET__PRIVATE_KEY": key})
+        stage.inside(lambda: world.chain.set_balance(Account.from_key(key).address, 10**18))
+        stage.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
+        await passes(stage, 20)
+        assert len(stage.named("approval_stands")) == 1
+        assert "whose key this is not" in stage.named("approval_stands")[0].detail
+        kept = next(t for t in stage.store.latest("default", 9) if t.id == topup.id)
+        assert [a.plan.kind for a in kept.out] == [Kind.APPROVE]
+        assert allowed(stage) == TOTAL
+        await stage.close()
+
+    story(tell())
+
+
+@pytest.mark.parametrize(
+    ("contract", "token", "says"),
+    [
+        (True, False, "the payment contract is paused"),
+        (False, True, "USDC itself is paused"),
+        (True, None, "the payment contract is paused"),
+        (None, False, "the payment contract is paused"),
+        (None, True, "USDC itself is paused"),
+        (False, None, "USDC itself is paused"),
+        (True, True, "the payment contract or USDC is paused"),
+        (None, None, "the payment contract or USDC is paused"),
+    ],
+)
+def test_a_pause_is_said_of_whoever_is_paused(contract: bool | None, token: bool | None, says: str) -> None:  # noqa: FBT001
+    """Both say it in the same words; which of the two it is they tell when they are asked, if they do."""
+    error = decoded(keccak(text="Error(string)")[:4] + encode(["string"], ["Pausable: paused"]))
+    assert says in str(whose_pause(error, contract=contract, token=token))
+    other = decoded(keccak(text="Error(string)")[:4] + encode(["string"], ["TF"]))
+    assert whose_pause(other, contract=True, token=False) is other
+
+
+Writes = Callable[[World], list[contracts.StorageWrite]]
+STOPS: Final[dict[str, tuple[Writes, str]]] = {
+    "paused": (lambda _: contracts.payments_paused(paused=True), "the payment contract is paused (Pausable: paused)"),
+    "token paused": (lambda _: contracts.usdc_paused(paused=True), "USDC itself is paused (Pausable: paused)"),
+    "no such operator": (lambda w: contracts.fee_destination(w.operator.address, None), "OperatorNotRegistered"),
+    "recipient blacklisted": (lambda w: contracts.usdc_blacklisted(w.operator.terms.recipient), "Blacklistable"),
+}
+
+
+@pytest.mark.parametrize("why", STOPS)
+def test_nothing_is_approved_for_a_payment_that_cannot_go_through(world: World, tmp_path: Path, why: str) -> None:
+    """The contract's own reason is told before anything is signed: no gas is spent, and no allowance is left behind."""
+    writes, words = STOPS[why]
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock, USDC)
+        stage.inside(lambda: world.write(writes(world)))
+        rest = await stage.rests("simulation")
+        assert words in rest.detail
+        assert stage.topup.attempts == ()
+        assert (held(stage), allowed(stage), stage.left()) == (HELD, 0, 0)
+        await stage.close()
+
+    story(tell())
+
+
+def test_a_contract_that_is_paused_after_the_approval_is_waited_for(world: World, tmp_path: Path) -> None:
+    """The payment contract stops between the two: the dry run refuses, nothing more is sent, and it goes on later."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock, USDC)
+        world.mining = False
+        await stage.until(State.SENT)
+        world.do(lambda: world.write(contracts.payments_paused(paused=True)))
+        world.mining = True
+        await stage.rests("simulation")
+        assert [a.plan.kind for a in stage.topup.out] == [Kind.APPROVE]
+        world.do(lambda: world.write(contracts.payments_paused(paused=False)))
+        await stage.until(State.DONE)
+        assert stage.payments() == 1
+        await stage.close()
+
+    story(tell())
+
+
+@pytest.mark.parametrize("pay_with", ["usdc", "eth"])
+def test_an_approval_is_taken_back_although_the_next_charge_was_refused(
+    world: World, tmp_path: Path, pay_with: str
+) -> None:
+    """The seller is gone when the second charge is asked for: each pass goes on, and the permission is set to none.
+
+    It is the first charge's, whatever came after it; and it can be taken back when ETH is paid with again.
+    """
+
+    async def tell() -> None:
+        settings = {**USDC, "TOPUP_POLICY__COOLDOWN_S": "86400"}
+        stage = Stage(world, tmp_path, world.clock, settings)
+        world.mining = False
+        await stage.until(State.SENT)
+        stage.inside(lambda: world.write(contracts.payments_paused(paused=True)))
+        world.mining = True
+        await stage.rests("simulation")
+        stage.inside(lambda: world.gateway.switch_on("coinbase", "gone-410", None))
+        for _ in range(6):
+            world.clock.leap(25 * 3_600_000)
+            stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+            await stage.step()
+            if stage.topup.state is State.DROPPED:
+                break
+        assert [c.raw is None for c in stage.topup.charges] == [False, True]
+        await stage.close()
+        again = Stage(world, tmp_path, world.clock, {**settings, "TOPUP_RAILS__COINBASE__PAY_WITH": pay_with})
+        for _ in range(40):
+            assert (await again.step()).why == "endpoint_gone"
+            if again.named("approval_revoked"):
+                break
+        assert allowed(again) == 0
+        assert [a.charge_seq for a in again.topup.out] == [1, 1]
+        await again.close()
+
+    story(tell())
+
+
+# -- the dry run of an approval ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["embedded", "anvil"])
+def stand(request: pytest.FixtureRequest) -> Iterator[Stand]:
+    """A chain without eth_simulateV1 and one with it, on which the wallet holds twenty dollars."""
+    with World(worlds.maker(request.param)) as world:
+        stand = Stand(world)
+        stand.write(*contracts.usdc_balance(world.wallet, HELD))
+        stand.mine()
+        yield stand
+
+
+def dry_run(stand: Stand, demand: Charge, profile: Profile = BASE) -> Simulation:
+    """Run the approval dry, and the payment that it is for."""
+    payment = Call(stand.wallet, demand.contract, token_payment_data(demand.intent), Wei(0), tokens=demand.total)
+    at = stand.head()
+    return stand.ask(
+        lambda chain: chain.simulate(
+            replace(chain.approval(stand.wallet, demand.contract, demand.total), then=payment), demand, at
+        ),
+        profile,
+    )
+
+
+def test_both_are_run_dry_in_one_request(stand: Stand) -> None:
+    """An honest charge: the estimate is the approval's alone, and the proof has no doubt in it."""
+    demand, before = stand.demand(), stand.world.rpc.requests
+    dry = dry_run(stand, demand)
+    assert stand.world.rpc.requests == before + 1
+    assert not dry.proof.endswith(UNTRIED)
+    assert dry.gas < 80_000
+    assert allowance(stand) == 0
+
+
+def test_a_slot_that_the_token_does_not_use_proves_nothing(stand: Stand) -> None:
+    """The token does not answer with what was written: it is said where nothing else shows the payment."""
+    stand.write(*contracts.payments_paused(paused=True))
+    stand.mine()
+    elsewhere = replace(BASE, allowance_slot=2)
+    if isinstance(stand.world.chain, Anvil):
+        with pytest.raises(Reverted):
+            dry_run(stand, stand.demand(), elsewhere)
+    else:
+        assert dry_run(stand, stand.demand(), elsewhere).proof == "eth_call" + UNTRIED
+
+
+@pytest.mark.parametrize("how", ["ignored", "refused"])
+def test_a_node_that_changes_no_state_for_a_call(stand: Stand, how: str) -> None:
+    """It ignores the third parameter or refuses it, and knows no eth_simulateV1: the payment counts as not tried."""
+
+    async def older(asked: str, params: list[Any], honest: Next) -> Any:
+        if asked == "eth_simulateV1" or (how == "refused" and len(params) > 2):
+            raise RpcError(-32602, "too many arguments, want at most 2")
+        return stand.world.chain.rpc(asked, params[:2]) if asked == "eth_call" else honest()
+
+    stand.intercept(older)
+    assert dry_run(stand, stand.demand()).proof == "eth_call" + UNTRIED
+
+
+def test_a_revert_of_the_payment_is_told_by_its_name(stand: Stand) -> None:
+    """A charge that was altered is refused by the contract itself, although nothing is allowed to it yet."""
+    honest = stand.demand()
+    altered = replace(honest, intent=replace(honest.intent, recipient_amount=honest.intent.recipient_amount + 1))
+    with pytest.raises(Reverted) as refused:
+        dry_run(stand, altered)
+    assert refused.value.name == "InvalidSignature"
+
+
+def allowance(stand: Stand) -> int:
+    """Return what the payment contract may take."""
+    owner, spender = (a[2:].lower().rjust(64, "0") for a in (stand.world.wallet, contracts.PAYMENT_PROTOCOL))
+    call = {"to": contracts.USDC, "data": "0xdd62ed3e" + owner + spender}
+    return int(stand.rpc("eth_call", call, "latest"), 16)

@@ -1,0 +1,222 @@
+"""Do the benchmarks still run and say what they promise? One round; never a timing, only counts that are exact."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from benchmarks import rails
+from benchmarks.faults import lines, rows, sound
+from tests import tools
+from tests.sellers import test_x402_faults
+from tests.tools import ROOT
+from tests.world.rails_faults import HOUR_MS, Play
+from topup.domain.lifecycle import State
+
+
+@pytest.fixture(scope="module")
+def told() -> Any:
+    """The document of one round on the embedded chain."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("TOPUP_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.path", "--json", "--rounds", "1", "--embedded"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=ROOT,
+        env=kept,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+def test_a_run_says_what_it_measured(told: Any) -> None:
+    """One document, schema 1, both delays, every time a decimal number written as text."""
+    assert told["schema"] == 1
+    assert told["rounds"] == 1
+    assert [path["rtt_ms"] for path in told["path"]] == [0, 50]
+    for path in told["path"]:
+        for name in ("topup", "plain_web3"):
+            for figure in ("median_ms", "min_ms", "max_ms", "cpu_ms", "total_cpu_ms"):
+                assert Decimal(path[name][figure]) > 0, (name, figure)
+        assert Decimal(path["plain_over_topup"]) > 0
+        assert Decimal(path["topup"]["first_ms"]) > 0
+
+
+@pytest.mark.slow
+def test_a_payment_takes_four_round_trips_from_decision_to_accepted(told: Any) -> None:
+    """One for the charge, one for all reads, one for the simulation, one to send; the delay changes nothing."""
+    for path in told["path"]:
+        assert (path["topup"]["api_requests"], path["topup"]["rpc_requests"]) == (1, 3)
+        assert path["topup"]["rpc_requests"] < path["plain_web3"]["rpc_requests"]
+
+
+@pytest.mark.slow
+def test_each_step_to_the_sent_payment_is_committed(told: Any) -> None:
+    """Request, answer, proof, reserved nonce, signed bytes and the intent to send: six commits after the decision's."""
+    for path in told["path"]:
+        assert path["topup"]["commits"] == 6
+
+
+@pytest.mark.slow
+def test_an_idle_cycle_asks_one_question_and_writes_once(told: Any) -> None:
+    """It reads the credits, keeps the reading, and leaves the chain alone."""
+    for path in told["path"]:
+        idle = path["idle_cycle"]
+        assert (idle["api_requests"], idle["rpc_requests"], idle["commits"]) == (1, 0, 1)
+
+
+@pytest.mark.slow
+def test_the_quick_commands_load_nothing_of_the_chain(told: Any) -> None:
+    """Neither `--help` nor `status` nor `config show` loads web3, an eth library, or an HTTP client."""
+    for name in ("--help", "status", "config show"):
+        assert told["commands"][name]["heavy_packages"] == [], name
+
+
+@pytest.mark.slow
+def test_the_daemons_memory_is_told_in_each_of_its_states(told: Any) -> None:
+    """Observing, live before the first payment, and after it; paying loads web3 and has to show."""
+    memory = told["memory"]
+    assert set(memory) == {"observe_idle_mib", "live_idle_mib", "live_after_payment_mib"}
+    if sys.platform == "linux":
+        assert Decimal(memory["live_idle_mib"]) < Decimal(memory["live_after_payment_mib"])
+
+
+# -- faults --------------------------------------------------------------------------------------------------------
+
+FAULTS = [sys.executable, "-m", "benchmarks.faults"]
+TINY = ("--kill-sample", "-1", "--soak-steps", "200")
+
+
+def faults(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the benchmark of faults to its end."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("TOPUP_")}
+    return subprocess.run(
+        [*FAULTS, *arguments], capture_output=True, text=True, timeout=240, cwd=ROOT, env=kept, check=False
+    )
+
+
+@pytest.mark.slow
+def test_a_run_with_faults_says_what_became_of_the_payments() -> None:
+    """One document, schema 1: a row a story with topup's end and the recipe's, the matrix, and the soak."""
+    done = faults("--json", "--stories", "response_lost", "power_loss", *TINY)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    assert set(told) == {"schema", "stories", "kill_matrix", "soak"}
+    assert told["schema"] == 1
+    lost, power = told["stories"]
+    for row in told["stories"]:
+        assert {"story", "number", "says", "survived", "payments", "lost", "halted", "recovered_in_s"} <= set(row)
+        assert (row["survived"], row["payments"], row["lost"], row["wrong"]) == (True, 1, False, [])
+    assert lost["recovered_in_s"] > 0
+    assert (power["halted"], power["recovered_in_s"], power["recipe"]) == (True, None, None)
+    assert {row["rail"] for row in told["stories"]} == {"coinbase"}
+    figures = {"survived", "payments", "astray", "leaked", "believed", "lost", "recovered_in_s", "detail"}
+    assert set(lost["recipe"]) == figures
+    # What the documentation shows pays again when an answer is lost; that is what all this is for.
+    assert (lost["recipe"]["survived"], lost["recipe"]["payments"], lost["recipe"]["lost"]) == (False, 2, True)
+    assert told["kill_matrix"] == {"cells": None, "survived": None, "reason": "not asked for"}
+    assert {"seed", "steps", "double_payments", "lost", "broken"} == set(told["soak"])
+    assert told["soak"]["steps"] >= 200
+    assert (told["soak"]["double_payments"], told["soak"]["lost"], told["soak"]["broken"]) == (0, 0, 0)
+
+
+@pytest.mark.slow
+def test_the_table_of_faults_is_for_a_person() -> None:
+    """The same as lines: each story once, the recipe beside it."""
+    done = faults("--stories", "response_lost", *TINY)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = [line for line in done.stdout.splitlines() if "response_lost" in line]
+    assert row.split()[:4] == ["1", "response_lost", "|", "yes"]
+    assert "NO" in row.rpartition("|")[2]
+    assert "soak: seed 1" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_rail_is_played_alone() -> None:
+    """Its rows, with what it did and what the recipe did, each figure from the chain; no matrix and no soak."""
+    done = faults("--json", "--rail", "x402", "--stories", "other-recipient", "settled-reset")
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    stranger, lost = told["stories"]
+    for row in told["stories"]:
+        assert (row["rail"], row["survived"], row["payments"], row["lost"]) == ("x402", True, 1, False)
+    assert (stranger["recipe"]["survived"], stranger["recipe"]["astray"]) == (False, 1)
+    assert (lost["recipe"]["payments"], lost["recipe"]["lost"]) == (3, True)
+    assert told["kill_matrix"]["reason"] == "not asked for"
+    assert told["soak"]["steps"] == 0
+    assert "2 of 2  x402  settled-reset: survived yes, payments 1" in done.stderr
+
+
+def test_a_rail_that_cannot_run_is_skipped_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without anvil each row of mpp is named with the reason, and nothing was survived or lost."""
+    monkeypatch.setattr(tools, "find", lambda _: None)
+    skipped = list(rows(["mpp"], ["splits"], lambda _: None))
+    assert [(row["rail"], row["story"], row["survived"], row["recipe"]) for row in skipped] == [
+        ("mpp", "splits", None, None)
+    ]
+    assert "anvil is missing" in skipped[0]["reason"]
+    told = {"stories": skipped, "kill_matrix": {"cells": None, "survived": None, "reason": ""}}
+    soak = {"seed": 1, "steps": 0, "double_payments": 0, "lost": 0, "broken": 0}
+    assert sound(told | {"soak": soak})
+    assert any("skipped: anvil is missing" in line for line in lines(told | {"soak": soak}))
+
+
+def test_a_second_payment_is_counted() -> None:
+    """Whoever buys twice for one need, rightly or not, is shown with two payments and has not survived."""
+
+    async def twice(play: Play) -> None:
+        account = play.seller.account
+        for _ in range(2):
+            known = play.stage.store.latest("default", 1)
+            await play.until(State.DONE, after=known[0].id if known else "")
+            # As if nothing had come of it, and without a need that was told.
+            play.world.do(lambda: account.set_usage(account.total_credits - 1))
+            play.pass_time(HOUR_MS)
+
+    played = rails.told(
+        rails.Row("x402", "twice", "", lambda folder, observed: test_x402_faults.told(folder, observed(twice), "plain"))
+    )
+    assert (played["payments"], played["survived"]) == (2, False)
+
+
+def test_each_hostile_answer_of_a_rail_has_its_row() -> None:
+    """What the issue of living rails names is played on both rails whose seller carries the payment."""
+    for rail, own in (("x402", {"double-amount", "no-time"}), ("mpp", {"double-amount", "expired", "splits"})):
+        named = {row.name for row in rails.rows(rail)}
+        assert own <= named
+        assert {"other-recipient", "other-chain", "other-token", "lying-description", "payment-redirect-307"} <= named
+        assert {f"settled-{end}" for end in ("payment-required-402", "forbidden-403", "server-error-500")} <= named
+        assert {"death-while-settling", "held-back-one-provider", "held-back-two-providers"} <= named
+
+
+def test_a_story_that_there_is_not_is_named() -> None:
+    """Exit code 2, and the names there are."""
+    done = faults("--stories", "no_such_story")
+    assert done.returncode == 2
+    assert "no_such_story" in done.stderr
+    assert "response_lost" in done.stderr
+
+
+def test_a_row_that_was_not_survived_is_told_and_fails() -> None:
+    """One story, one cell or one step of the soak that went wrong makes the run fail."""
+    right: dict[str, Any] = {
+        "stories": [{"survived": True}],
+        "kill_matrix": {"cells": 3, "survived": 3},
+        "soak": {"double_payments": 0, "lost": 0, "broken": 0},
+    }
+    assert sound(right)
+    assert not sound(right | {"stories": [{"survived": True}, {"survived": False}]})
+    assert not sound(right | {"kill_matrix": {"cells": 3, "survived": 2}})
+    assert not sound(right | {"soak": {"double_payments": 1, "lost": 0}})
+    assert not sound(right | {"soak": {"double_payments": 0, "lost": 1}})
+    assert sound(right | {"kill_matrix": {"cells": None, "survived": None}})

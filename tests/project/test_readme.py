@@ -1,0 +1,124 @@
+"""Does the README tell the truth? Every command in it runs, and its numbers are the program's own."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from tests import tools
+from tests.world.stories_foreign import STORIES
+from topup.app.settings import Settings
+from topup.sandbox.gateway import Conduct
+from topup.sandbox.world import World, embedded
+
+README = (tools.ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"(?:<!-- ([a-z: ]+) -->\n)?```sh\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A world at the machine's own pace, and the environment of a user who works in it."""
+    place = tmp_path_factory.mktemp("user")
+    with World(embedded, conduct=Conduct(posting_delay_ms=500)) as world:
+        yield world.environment() | {
+            "PATH": f"{tools.BIN}:/usr/bin:/bin",
+            "HOME": str(place),
+            "TOPUP_STATE_DIR": str(place / "state"),
+            "TOPUP_CONFIG": "/dev/null",
+            "TOPUP_WATCH__STALENESS_S": "0",
+            "TOPUP_POSTING__POLL_S": "1",
+        }
+
+
+@pytest.mark.slow
+def test_every_served_command_of_the_readme_succeeds(environment: dict[str, str]) -> None:
+    """Each line exits 0 against a served world; in the README's order, because each goes on from the one before."""
+    for line in [line for mark, block in BLOCKS if mark == "test: served" for line in block.splitlines()]:
+        done = subprocess.run(
+            ["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=90, check=False
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_install_for_a_machine_with_a_key_works() -> None:
+    """The unmarked block installs the run lock, which `python -m tests` has put in place, and prints the version."""
+    if not (tools.BIN.parent / ".installed-run.txt").exists():
+        pytest.skip("missing the run lock: start the tests by `python -m tests`")
+    (line,) = [b.strip() for mark, b in BLOCKS if not mark]
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=tools.ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"\d+\.\d+\.\d+", done.stdout.strip())
+
+
+PROOFS = [line for mark, block in BLOCKS if mark == "test: proofs" for line in block.splitlines()]
+# The same command, made small. What has no small form is asked for its help, and takes the options of the README.
+SMALL = {
+    "benchmarks.faults": "--stories response_lost --kill-sample -1 --soak-steps 200",
+    "tests.proofs.rule_r": "",
+    "tests.proofs.simulation": "--seeds 1 --steps 200",
+    "tests.proofs.kill_matrix": "--help",
+    "tests.proofs.mutants": "--help",
+    "tests.battery": "--help",  # tests/proofs/test_battery.py runs it whole
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", PROOFS)
+def test_every_proof_of_the_readme_can_be_had(line: str) -> None:
+    """Each line, with less to do, exits 0 and prints something; every option that it names is one."""
+    command, _, says = line.partition("#")
+    (module,) = re.findall(r"-m (\S+)", command)
+    done = subprocess.run(
+        ["bash", "-c", f"{command} {SMALL[module]}"],
+        cwd=tools.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    assert done.stdout
+    assert says
+
+
+def test_the_benchmark_of_faults_has_as_many_stories_as_is_said() -> None:
+    """A number in the README is the program's own."""
+    assert f"# {len(STORIES)} ways to lose money" in README
+
+
+def test_every_block_is_run_by_somebody() -> None:
+    """Blocks are the two newcomer's commands, the served ones, the proofs, and the install; nothing is only claimed."""
+    marks = [mark for mark, _ in BLOCKS]
+    assert sorted(set(marks)) == ["", "newcomer: run", "newcomer: test", "test: proofs", "test: served"]
+    assert marks.count("") == 1
+
+
+def test_the_worst_case_is_the_default_cap() -> None:
+    """The one number of the first screen is what the settings say."""
+    policy = Settings.model_fields["policy"].default
+    assert policy.cap_24h == Decimal(100)
+    assert policy.cap_30d == Decimal(500)
+    assert "at most 100 dollars in any 24 hours" in README
+    assert policy.cap_24h / Settings.model_fields["price"].default.eth_usd_min == Decimal("0.1")
+    assert "at most 0.1 ETH" in README
+    assert "500 in any 30 days" in README
+
+
+def test_every_link_leads_somewhere() -> None:
+    """Relative links name files that exist."""
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (tools.ROOT / target).exists(), target
+
+
+def test_the_program_is_on_the_path_of_the_environment() -> None:
+    """The commands above run the checkout's own topup."""
+    assert shutil.which("topup", path=str(tools.BIN)) is not None
+    assert Path(tools.BIN).parent.parent == tools.ROOT

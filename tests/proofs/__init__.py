@@ -1,0 +1,1 @@
+"""What is proven of the whole: models, simulation, kills, sabotage, fuzzing."""

@@ -1,0 +1,160 @@
+"""Does `topup sandbox` tell the truth? The real daemon in the embedded world, with and without every fault."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.world.served import TOPUP, ran
+from topup.commands import demo
+from topup.ledger.store import SqliteStore
+from topup.sandbox import contracts
+from topup.sandbox.faults import FAULTS
+
+TOTAL_UNITS = 10_500_000
+
+
+def expected_spend() -> int:
+    """Return what 10.5 USDC cost in the 0.05 % pool of a fresh world, from the pool's own reserves.
+
+    Constant product with the fee taken off the input, as Uniswap V3 does within one range: both divisions round up.
+    """
+    pool = [w for w in contracts.pool_price(500, 3000 * 10**8) if w.address == contracts.POOLS[500]]
+    weth, usdc = (w.value for w in sorted(pool, key=lambda w: w.slot))  # token0 is WETH: the lower address
+    net = -(-weth * TOTAL_UNITS // (usdc - TOTAL_UNITS))
+    return -(-net * 1_000_000 // (1_000_000 - 500))
+
+
+def perform(directory: Path, fault: str | None = None) -> tuple[dict[str, Any], int, list[str]]:
+    """Run a rehearsal in this process; return its document, its exit code and its story."""
+    lines: list[str] = []
+    told, code = demo.perform(directory, fault=FAULTS[fault] if fault else None, anvil=None, say=lines.append)
+    return told, int(code), lines
+
+
+def test_a_refill_costs_what_the_pool_asks_to_the_wei(tmp_path: Path) -> None:
+    """The ETH spent is the pool's own price for 10.5 USDC, and the books agree with the chain."""
+    told, code, lines = perform(tmp_path)
+    assert code == 0
+    assert told["result"] == "refilled"
+    assert abs(int(told["eth_spent_wei"]) - expected_spend()) <= 1
+    assert told["books_match_chain"] is True
+    assert any("done: balance" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_fault_ends_as_its_line_says(name: str, tmp_path: Path) -> None:
+    """Result, exit code and ETH spent are exactly what `--list-faults` promises, and the books match."""
+    fault = FAULTS[name]
+    told, code, lines = perform(tmp_path, name)
+    story = "\n".join(lines)
+    assert told["result"] == fault.expected_result, story
+    assert code == fault.expected_exit, story
+    spent = int(told["eth_spent_wei"])
+    assert spent == 0 if fault.expected_spent == "zero" else abs(spent - expected_spend()) <= 1, story
+    assert told["books_match_chain"] is True, story
+    store = SqliteStore.open_reader(tmp_path)
+    paid = [
+        a for t in store.latest("default", 10) for a in t.attempts if a.inclusion is not None and a.inclusion.success
+    ]
+    assert len(paid) == (0 if fault.expected_spent == "zero" else 1)
+
+
+def test_a_revert_is_booked_and_the_same_charge_is_paid(tmp_path: Path) -> None:
+    """After a price jump there are two attempts of one charge, and the first one's gas is in the books."""
+    perform(tmp_path, "chain-price-jumps")
+    store = SqliteStore.open_reader(tmp_path)
+    (topup,) = store.latest("default", 10)
+    assert [a.inclusion.success for a in topup.attempts if a.inclusion is not None] == [False, True]
+    assert {a.charge_seq for a in topup.attempts} == {1}
+    assert [a.plan.nonce for a in topup.attempts] == [0, 1]
+    assert [e.text for e in store.entries("default") if e.topup_id] == ["payment reverted", "payment", "credits posted"]
+
+
+def command(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a topup command with a bare environment."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("TOPUP_")}
+    return ran([*TOPUP, *arguments], kept | (env or {}), 90)
+
+
+def test_the_sandbox_ignores_every_setting_of_its_surroundings(tmp_path: Path) -> None:
+    """Hostile variables and a hostile settings file change nothing: the run refills and spends nobody's money."""
+    hostile = tmp_path / "topup.toml"
+    hostile.write_text('mode = "observe"\n[api]\nurl = "https://thief.example"\n', encoding="utf-8")
+    (tmp_path / "config" / "topup").mkdir(parents=True)
+    (tmp_path / "config" / "topup" / "topup.toml").write_text(hostile.read_text(encoding="utf-8"), encoding="utf-8")
+    ledger = tmp_path / "must-not-appear"
+    done = command(
+        "sandbox",
+        "--json",
+        env={
+            "TOPUP_CONFIG": str(hostile),
+            "XDG_CONFIG_HOME": str(tmp_path / "config"),
+            "TOPUP_STATE_DIR": str(ledger),
+            "TOPUP_API__URL": "https://thief.example",
+            "TOPUP_CHAIN__RPC_URLS": "https://thief.example",
+            "TOPUP_WALLET__PRIVATE_KEY": "0x" + "11" * 32,
+            "TOPUP_NO_SUCH_THING": "1",
+            "HTTP_PROXY": "http://127.0.0.1:9",
+            "HTTPS_PROXY": "http://127.0.0.1:9",
+            "ALL_PROXY": "http://127.0.0.1:9",
+            "CREDENTIALS_DIRECTORY": str(tmp_path),
+            "NOTIFY_SOCKET": str(tmp_path / "nobody"),
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["result"] == "refilled"
+    assert not ledger.exists()
+
+
+def test_the_json_document_has_its_promised_form(tmp_path: Path) -> None:
+    """One document, schema 1, amounts as strings, and nothing else on standard output."""
+    done = command("sandbox", "--json", "--keep", str(tmp_path / "kept"))
+    told = json.loads(done.stdout)
+    assert told["schema"] == 1
+    for name in ("credits_before", "credits_after", "eth_spent_wei", "gas_wei", "tx_hash", "seconds_dip_to_posted"):
+        assert isinstance(told[name], str), name
+    assert (tmp_path / "kept" / "ledger.sqlite3").exists()
+    kept = command("history", "--json", env={"TOPUP_STATE_DIR": str(tmp_path / "kept")})
+    assert json.loads(kept.stdout)["topups"][0]["tx_hashes"] == [told["tx_hash"]]
+
+
+def test_an_unknown_fault_is_a_usage_error() -> None:
+    """The message names the option and how to list the faults."""
+    done = command("sandbox", "--fault", "no-such")
+    assert done.returncode == 2
+    assert "--list-faults" in done.stderr
+
+
+def test_a_served_world_works_for_commands_in_another_terminal() -> None:
+    """`--serve` prints an environment with a ledger of its own; check, purchase and status work in it."""
+    world = subprocess.Popen([*TOPUP, "sandbox", "--serve"], stdout=subprocess.PIPE, text=True)
+    assert world.stdout is not None
+    try:
+        env: dict[str, str] = {}
+        for line in world.stdout:
+            if line.startswith("#"):
+                break
+            name, _, value = line.removeprefix("export ").strip().partition("=")
+            env[name] = value.strip("'")
+        assert env["TOPUP_STATE_DIR"] != str(Path.home() / ".local" / "state" / "topup")
+        due = command("check", "--json", env=env)
+        assert due.returncode in (0, 6), due.stderr
+        bought = command("once", "--amount", "12.5", "--yes", "--json", env=env)
+        assert bought.returncode == 0, bought.stderr
+        told = json.loads(bought.stdout)
+        assert told["outcome"] == "done"
+        assert told["topup"]["amount_usd"] == "12.5"
+        status = command("status", "--json", env=env)
+        assert json.loads(status.stdout)["last"][0]["state"] == "done"
+    finally:
+        world.send_signal(signal.SIGTERM)
+        assert world.wait(timeout=20) == 0
+        world.stdout.close()

@@ -1,0 +1,1 @@
+"""Tests of this room: APIs and ways to pay."""

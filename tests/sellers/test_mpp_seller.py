@@ -1,0 +1,177 @@
+"""Is a seller of machine payments data: its paths, its names, its dollar, and where the balance is read?"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.payment.test_adversary import story
+from tests.sellers.test_mpp import HELD, stage_of
+from tests.tools import ROOT, require
+from tests.world.stage import Stage
+from topup.accounting.journal import WALLET, Commodity
+from topup.app.settings import MppFieldsSection, load
+from topup.domain.errors import SettingsError
+from topup.domain.lifecycle import State
+from topup.domain.money import Asset
+from topup.sandbox.http import Raw, Request, Response
+from topup.sandbox.purchase_wire import PURCHASES
+from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller
+from topup.sandbox.tempo import PATH_USD, USDC_E, Tempo
+from topup.sandbox.world import World
+from topup.sellers.mpp_fields import OPENROUTER
+
+BASE: Final = "/api/v1"
+MARK: Final = "<!-- test: seller -->\n```toml\n"
+
+
+def documented() -> dict[str, Any]:
+    """Return the settings that docs/rails.md gives for another seller."""
+    text = (ROOT / "docs" / "rails.md").read_text(encoding="utf-8")
+    told: dict[str, Any] = tomllib.loads(text.partition(MARK)[2].partition("```")[0])
+    return told
+
+
+class Other(Seller):
+    """A seller of the same protocol with paths and names of its own, that tells a balance and no totals."""
+
+    async def _answer(self, request: Request) -> Response | Raw:
+        fields = documented()["rails"]["mpp"]["fields"]
+        if request.path == BASE + fields["balance_path"]:
+            balance = self.account.total_credits - self.account.total_usage
+            return Response(200, json.dumps({"data": {"balance": f"{balance:.6f}", "currency": "USD"}}).encode())
+        if request.path != BASE + fields["request_path"]:
+            return Response(404, b"{}")
+        asked = json.loads(request.body)
+        assert isinstance(asked[fields["amount_field"]], str)
+        body = json.dumps({"amount": asked[fields["amount_field"]]}).encode()
+        return await super()._answer(replace(request, path=PURCHASES, body=body))
+
+
+@contextmanager
+def world_of(kind: type[Seller], currency: str) -> Iterator[World]:
+    """A Tempo chain and a seller of this kind that wants this dollar, of which the wallet holds 25."""
+    anvil = require("anvil")
+
+    def chain(world: World) -> Any:
+        made = Tempo(anvil, block_s=None, now=world.clock.now_s)
+        made.fund(world.wallet, HELD, currency)
+        return made
+
+    def seller(world: World, account: Any) -> Seller:
+        return kind(account, world.chain, conduct=MppConduct(posting_delay_ms=10_000, currency=currency))
+
+    with World(chain, scale=10, make_gateway=seller) as world:
+        yield world
+
+
+def had(stage: Stage, address: str, token: str) -> int:
+    """Return what an account has of a token."""
+    chain: Any = stage.world.chain
+    return int(stage.inside(lambda: chain.balance(address, token)))
+
+
+def test_a_seller_of_pathusd_is_paid_in_it(tmp_path: Path) -> None:
+    """The other dollar that pays its own fee: transfer, fee and books are in pathUSD, and USDC.e is not touched."""
+
+    async def tell(world: World) -> None:
+        stage = stage_of(world, tmp_path, TOPUP_RAILS__MPP__PAY_WITH="pathusd")
+        topup = await stage.until(State.DONE)
+        (payment,) = topup.out
+        assert payment.plan.asset is Asset.PATH_USD
+        assert payment.inclusion is not None
+        left = HELD - had(stage, world.wallet, PATH_USD)
+        assert left == 10_000_000 + payment.inclusion.token_fee.units
+        assert (had(stage, RECIPIENT, PATH_USD), had(stage, RECIPIENT, USDC_E)) == (10_000_000, 0)
+        lines = [x for entry in stage.store.entries("default") if entry.topup_id for x in entry.lines]
+        spent = [x for x in lines if x.account == WALLET]
+        assert {x.commodity for x in spent} == {Commodity.PATH_USD}
+        assert -sum(x.units for x in spent) == left
+        await stage.close()
+
+    with world_of(Seller, PATH_USD) as world:
+        story(tell(world))
+
+
+def test_another_seller_is_bought_from_by_its_record(tmp_path: Path) -> None:
+    """Other paths, other names, the amount as a text, a balance of its own: by the settings as documented."""
+    fields = documented()["rails"]["mpp"]["fields"]
+    own = {
+        f"TOPUP_RAILS__MPP__FIELDS__{name.upper()}": value if isinstance(value, str) else ",".join(value)
+        for name, value in fields.items()
+    }
+
+    async def tell(world: World) -> None:
+        stage = stage_of(world, tmp_path, TOPUP_API__KIND="mpp", **own)
+        topup = await stage.until(State.DONE)
+        assert len(topup.out) == 1
+        assert had(stage, RECIPIENT, USDC_E) == 10_000_000
+        await stage.close()
+
+    with world_of(Other, USDC_E) as world:
+        story(tell(world))
+
+
+def test_the_documented_record_is_one(tmp_path: Path) -> None:
+    """What docs/rails.md gives can be written into a settings file as it stands."""
+    told = documented()
+    file = tmp_path / "topup.toml"
+    text = (ROOT / "docs" / "rails.md").read_text(encoding="utf-8").partition(MARK)[2].partition("```")[0]
+    file.write_text(text, encoding="utf-8")
+    settings = load({"TOPUP_CONFIG": str(file)})
+    assert settings.rails.mpp.fields.request_path == told["rails"]["mpp"]["fields"]["request_path"]
+    assert settings.rails.mpp.fields.texts == ()
+
+
+def test_the_defaults_are_the_record_of_openrouter() -> None:
+    """Settings and rail know one record, so that neither grows a field without the other."""
+    assert MppFieldsSection().model_dump() == vars(OPENROUTER)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("REQUEST_PATH", "credits"),
+        ("REQUEST_PATH", "/a b"),
+        ("REQUEST_PATH", "https://elsewhere.example/"),
+        ("AMOUNT_FIELD", ""),
+        ("AMOUNT_AS", "float"),
+        ("PURCHASE_PATH", "/purchases"),
+        ("BALANCE_PATH", "balance"),
+        ("BALANCE_FIELD", ""),
+    ],
+)
+def test_a_record_that_cannot_be_is_refused_by_name(name: str, value: str) -> None:
+    """Each is said with the setting that holds it."""
+    with pytest.raises(SettingsError, match=re.escape(f"rails.mpp.fields.{name.lower()}")):
+        load({"TOPUP_CONFIG": "/dev/null", f"TOPUP_RAILS__MPP__FIELDS__{name}": value})
+
+
+def test_a_balance_is_read_where_something_is_bought() -> None:
+    """`api.kind = "mpp"` watches one seller: with other rails, or without a path to its balance, it is refused."""
+    own = {"TOPUP_CONFIG": "/dev/null", "TOPUP_API__KIND": "mpp"}
+    for more in ({}, {"TOPUP_RAILS__USE": "mpp"}, {"TOPUP_RAILS__MPP__FIELDS__BALANCE_PATH": "/balance"}):
+        with pytest.raises(SettingsError, match=r"api\.kind mpp"):
+            load(own | more)
+    load(own | {"TOPUP_RAILS__USE": "mpp", "TOPUP_RAILS__MPP__FIELDS__BALANCE_PATH": "/balance"})
+
+
+@pytest.mark.parametrize("realm", ["MPP Payment", "localhost", "api.example:8443", "A" * 253])
+def test_a_realm_may_be_any_name(realm: str) -> None:
+    """Capitals and spaces are part of some sellers' names."""
+    assert load({"TOPUP_CONFIG": "/dev/null", "TOPUP_RAILS__MPP__REALM": realm}).rails.mpp.realm == realm
+
+
+@pytest.mark.parametrize("realm", ["", " MPP", "MPP ", "a\tb", "é", "A" * 254])
+def test_a_realm_that_no_header_holds_is_refused(realm: str) -> None:
+    """It would never be the challenge's."""
+    with pytest.raises(SettingsError, match=r"rails\.mpp\.realm"):
+        load({"TOPUP_CONFIG": "/dev/null", "TOPUP_RAILS__MPP__REALM": realm})

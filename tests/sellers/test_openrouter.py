@@ -1,0 +1,855 @@
+"""Is every answer of the API read exactly, or turned into the error that says what it means?
+
+Over real sockets: the sandbox's gateway for what it can do, a server of ten lines for the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gzip
+import json
+import traceback
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from email.utils import formatdate
+from typing import Any, ParamSpec
+
+import pytest
+
+from tests.world.builders import NOW_MS, NOW_S, PAYER, WALLET, operator
+from tests.world.proxy import Proxy, answer_twice
+from topup.domain.charge import Request, parse
+from topup.domain.credits import Reading
+from topup.domain.errors import (
+    ApiError,
+    ApiGone,
+    ApiLimited,
+    ApiRejected,
+    ApiUnauthorized,
+    ApiUnknown,
+    ChargeRefused,
+    Money,
+)
+from topup.domain.money import Usd
+from topup.ports.account import Api
+from topup.sandbox import http
+from topup.sandbox.charges import HOSTILE
+from topup.sandbox.gateway import Account, Gateway, Place, faults_of
+from topup.sandbox.wire import WIRE_FAULTS
+from topup.sellers.openrouter import OpenRouter, charge_body
+from topup.wire.exchange import BODY_BYTES_MAX, Exchange
+
+P = ParamSpec("P")
+# Only what hangs runs into a time-out; a busy machine must not.
+PATIENT_S = 20.0
+SHORT_S = 0.3
+HANGS = ("time-out", "trickle")
+
+
+def story(tell: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run an asynchronous test to its end."""
+
+    @functools.wraps(tell)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(asyncio.wait_for(tell(*args, **kwargs), timeout=60))
+
+    return run
+
+
+@asynccontextmanager
+async def client(url: str, key: str, timeout_s: float = PATIENT_S) -> AsyncIterator[OpenRouter]:
+    one = OpenRouter(Exchange(url, timeout_s=timeout_s), key, now_ms=lambda: NOW_MS)
+    try:
+        yield one
+    finally:
+        await one.close()
+
+
+@asynccontextmanager
+async def scene(
+    total: str = "100.5", usage: str = "25.75", timeout_s: float = PATIENT_S
+) -> AsyncIterator[tuple[Gateway, OpenRouter]]:
+    """A gateway with an account, and a client with its management key."""
+    gateway = Gateway(Account(lambda: NOW_MS, Decimal(total), Decimal(usage)), operator=operator(1))
+    gateway.wire.trickle_seconds = 0.02
+    await gateway.start()
+    try:
+        async with client(gateway.url, gateway.management_key, timeout_s) as api:
+            yield gateway, api
+    finally:
+        await gateway.stop()
+
+
+@asynccontextmanager
+async def says(*answers: http.Response) -> AsyncIterator[OpenRouter]:
+    """A client of a server that gives these answers in turn, the last one for ever."""
+    left = list(answers)
+
+    async def answer(_: http.Request) -> http.Response:
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    server = http.Server(answer)
+    await server.start()
+    try:
+        async with client(server.url, KEY) as api:
+            yield api
+    finally:
+        await server.stop()
+
+
+KEY = "sk-or-v1-" + "5ec7e7" * 10
+REQUEST = Request(Usd.of("12.50"), WALLET, 8453)
+
+
+def credits_of(total: str, used: str = "1") -> http.Response:
+    return http.Response(200, f'{{"data":{{"total_credits":{total},"total_usage":{used}}}}}'.encode())
+
+
+def refusal(status: int, message: Any = "no", headers: dict[str, str] | None = None) -> http.Response:
+    body = json.dumps({"error": {"code": status, "message": message}}).encode()
+    return http.Response(status, body, {"content-type": "application/json", **(headers or {})})
+
+
+async def failed(call: Coroutine[Any, Any, Any]) -> ApiError:
+    with pytest.raises(ApiError) as error:
+        await call
+    assert error.value.money is Money.NO
+    return error.value
+
+
+# -- numbers ----------------------------------------------------------------------------------------------------
+
+
+@story
+async def test_totals_are_read_exactly_and_stamped_with_the_time_of_asking() -> None:
+    """What the account shows arrives digit by digit, with the moment the question was asked."""
+    async with scene("100.500000001", "25.75") as (_, api):
+        port: Api = api
+        assert await port.credits() == Reading(Usd.of("100.500000001"), Usd.of("25.75"), NOW_MS)
+
+
+@pytest.mark.parametrize(
+    ("text", "exact"),
+    [
+        ("0.1", "0.1"),
+        ("100.1000000000000000055511151231", "100.1000000000000000055511151231"),
+        ("123456789012345.123456789", "123456789012345.123456789"),
+        ("1E+2", "100"),
+        ("1e-9", "0.000000001"),
+        ("0", "0"),
+        ("-0.0", "0"),
+        ("-3.5", "-3.5"),
+        ("999999999999999", "999999999999999"),
+    ],
+)
+@story
+async def test_a_number_means_its_digits(text: str, exact: str) -> None:
+    """No float on the way: 0.1 is a tenth, and digits a double cannot hold are kept."""
+    async with says(credits_of(text)) as api:
+        assert (await api.credits()).total_credits == Usd.of(exact)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *('"100"', "NaN", "-NaN", "Infinity", "-Infinity", "null", "true", "[]", "{}", "01", "1_0", "0x10", ".5", "+1"),
+        *("1e15", "1e400", "1e-31", "1e999999999999999999999", "1e-999999999999999999999", "9" * 16, "9" * 5000),
+    ],
+)
+@story
+async def test_what_is_no_amount_is_unknown(text: str) -> None:
+    """Strings, NaN, null and numbers no account can have: nothing is concluded from them, whichever total it is."""
+    async with says(credits_of(text), credits_of("1", text)) as api:
+        for _ in range(2):
+            assert type(await failed(api.credits())) is ApiUnknown
+
+
+@pytest.mark.parametrize("name", ["string-numbers", "nan"])
+@story
+async def test_a_careless_gateway_is_unknown(name: str) -> None:
+    """The gateway's own faults in numbers give no reading."""
+    async with scene() as (gateway, api):
+        gateway.switch_on("credits", name)
+        assert type(await failed(api.credits())) is ApiUnknown
+
+
+# -- failures ---------------------------------------------------------------------------------------------------
+
+MEANING: dict[str, type[ApiError]] = {
+    **dict.fromkeys(WIRE_FAULTS, ApiUnknown),
+    "gone-410": ApiGone,
+    "unauthorized-401": ApiUnauthorized,
+    "forbidden-403": ApiUnauthorized,
+    "rate-limited-429": ApiLimited,
+    "unavailable-503": ApiLimited,
+}
+CALLS: dict[Place, Callable[[OpenRouter], Coroutine[Any, Any, Any]]] = {
+    "credits": lambda api: api.credits(),
+    "key": lambda api: api.key(),
+    "coinbase": lambda api: api.charge(REQUEST),
+    "activity": lambda api: api.activity(),
+    "keys": lambda api: api.keys(),
+}
+LISTS = ("activity", "keys")
+
+
+@pytest.mark.parametrize("place", CALLS)
+@pytest.mark.parametrize("name", sorted(WIRE_FAULTS))
+@story
+async def test_each_fault_of_the_wire_has_its_meaning(name: str, place: Place) -> None:
+    """At each endpoint each fault becomes one class of error, without the key, and then it works again.
+
+    A redirect is not followed: the server it points at is never asked.
+    """
+    async with scene(timeout_s=SHORT_S if name in HANGS else PATIENT_S) as (gateway, api):
+        gateway.wire.oversized_bytes = (20 if place in LISTS else 4) * 1024 * 1024
+        gateway.switch_on(place, name, times=1)
+        error = await failed(CALLS[place](api))
+        assert type(error) is MEANING[name], error
+        assert gateway.elsewhere.requests == []
+        assert gateway.management_key not in "".join(traceback.format_exception(error))
+        assert len(str(error)) < 500
+        api._exchange._timeout_s = PATIENT_S
+        await CALLS[place](api)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "again"),
+    [
+        (400, ApiRejected, False),
+        (401, ApiUnauthorized, False),
+        (402, ApiRejected, False),
+        (403, ApiUnauthorized, False),
+        (404, ApiRejected, False),
+        (408, ApiUnknown, True),
+        (405, ApiRejected, False),
+        (409, ApiUnknown, True),
+        (410, ApiGone, False),
+        (413, ApiRejected, False),
+        (415, ApiRejected, False),
+        (422, ApiRejected, False),
+        (425, ApiUnknown, True),
+        (418, ApiUnknown, True),
+        (429, ApiLimited, True),
+        (500, ApiUnknown, True),
+        (502, ApiUnknown, True),
+        (503, ApiUnknown, True),
+        (524, ApiUnknown, True),
+        (529, ApiUnknown, True),
+        (201, ApiUnknown, True),
+        (204, ApiUnknown, True),
+        (301, ApiUnknown, True),
+        (307, ApiUnknown, True),
+        (308, ApiUnknown, True),
+    ],
+)
+@story
+async def test_each_status_has_its_meaning(status: int, kind: type[ApiError], again: bool) -> None:  # noqa: FBT001
+    """Every documented status, and some that are not: its class, and whether waiting can help."""
+    async with says(refusal(status, headers={"location": "http://127.0.0.1:9/"})) as api:
+        error = await failed(api.credits())
+    assert (type(error), error.again) == (kind, again)
+
+
+@story
+async def test_nobody_listening_is_unknown() -> None:
+    """A refused connection says nothing about the account, and the message names no key."""
+    async with scene() as (gateway, api):
+        await gateway.stop()
+        error = await failed(api.credits())
+    assert type(error) is ApiUnknown
+    assert str(error) == "/credits: the connection was refused: nothing listens there"
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        ({"retry-after": "7"}, 7),
+        ({"retry-after": "0"}, 0),
+        ({"retry-after": "999999"}, 3600),
+        ({"retry-after": "9" * 5000}, 3600),
+        ({"retry-after": "-5"}, 60),
+        ({"retry-after": "soon"}, 60),
+        ({"retry-after": "1.5"}, 60),
+        ({}, 60),
+        ({"retry-after": formatdate(NOW_S + 90, usegmt=True), "date": formatdate(NOW_S, usegmt=True)}, 90),
+        ({"retry-after": formatdate(NOW_S - 90, usegmt=True), "date": formatdate(NOW_S, usegmt=True)}, 0),
+        ({"retry-after": formatdate(NOW_S + 10**6, usegmt=True), "date": formatdate(NOW_S, usegmt=True)}, 3600),
+        ({"retry-after": formatdate(NOW_S + 90, usegmt=True)}, 60),
+        ({"retry-after": formatdate(NOW_S + 90, usegmt=True), "date": "yesterday"}, 60),
+        ({"retry-after": "Mon, 01 Jan 99999999999 00:00:00 GMT", "date": formatdate(NOW_S, usegmt=True)}, 60),
+        ({"retry-after": formatdate(NOW_S, usegmt=True), "date": "Mon, 1 Jan 2026 " + "9" * 30 + ":00:00 GMT"}, 60),
+    ],
+    ids=str,
+)
+@story
+async def test_the_time_to_wait_is_read_in_both_forms(headers: dict[str, str], wait_s: int) -> None:
+    """Seconds, or a date against the server's own clock; bounded by an hour, a minute when it cannot be read."""
+    async with says(refusal(429, headers=headers)) as api:
+        error = await failed(api.credits())
+    assert isinstance(error, ApiLimited)
+    assert error.retry_after_s == wait_s
+
+
+@story
+async def test_503_without_a_time_to_wait_is_just_unknown() -> None:
+    """With Retry-After it asks for patience, without it is one more failure."""
+    async with says(refusal(503, headers={"retry-after": "9"}), refusal(503)) as api:
+        patient, plain = await failed(api.credits()), await failed(api.credits())
+    assert isinstance(patient, ApiLimited)
+    assert patient.retry_after_s == 9
+    assert type(plain) is ApiUnknown
+
+
+@pytest.mark.parametrize(
+    "message", [f"Invalid API key {KEY}", "line\nbreak \x1b[31mred", "\ud800", ["a", KEY], {"k": KEY}, None, "x" * 9000]
+)
+@story
+async def test_what_the_api_says_of_a_refusal_is_fit_for_the_log(message: Any) -> None:
+    """A key it echoes is taken out, and nothing unprintable, unstorable or endless gets through."""
+    async with says(refusal(401, message)) as api:
+        error = await failed(api.credits())
+    assert KEY not in str(error)
+    assert str(error).isprintable()
+    assert str(error).encode()
+    assert len(str(error)) < 400
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"null", b"[]", b"{}", b'{"data":null}', b'{"data":[]}', b'{"error":{}}', b"[" * 60_000, b"\xff\xfe\x00"],
+    ids=lambda body: repr(body[:12]),
+)
+@pytest.mark.parametrize("place", CALLS)
+@story
+async def test_200_without_an_answer_is_unknown(place: Place, body: bytes) -> None:
+    """The status alone is no answer, at no endpoint; an empty list is one where a list is asked for."""
+    if place in LISTS and body == b'{"data":[]}':
+        body = b'{"data":{}}'
+    async with says(http.Response(200, body)) as api:
+        assert type(await failed(CALLS[place](api))) is ApiUnknown
+
+
+@pytest.mark.parametrize("place", ["credits", "key"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"data":{"total_credits":9,"total_usage":1,"total_credits":5,"is_management_key":true}}',
+        b'{"data":{"total_credits":9,"total_usage":1,"is_management_key":true,"is_management_key":true}}',
+        b'{"data":{},"data":{"total_credits":9,"total_usage":1,"is_management_key":true}}',
+        b'{"data":{"total_credits":9,"total_usage":1,"is_management_key":true,"a":{"b":1,"b":2}}}',
+        '{"data":{"total_credits":9,"total_usage":1,"is_management_key":true}}'.encode("utf-16"),
+    ],
+    ids=["total", "flag", "data", "deep", "utf-16"],
+)
+@story
+async def test_an_answer_that_two_readers_could_read_differently_is_unknown(place: Place, body: bytes) -> None:
+    """A name given twice, or text in another encoding: what another reader would make of it is not known."""
+    async with says(http.Response(200, body)) as api:
+        assert type(await failed(CALLS[place](api))) is ApiUnknown
+
+
+@story
+async def test_a_charge_with_a_name_given_twice_is_refused_by_name() -> None:
+    """It is an answer, handed on untouched, and the proof of charges refuses it: louder than no answer at all."""
+    async with scene() as (_, api):
+        honest = await api.charge(REQUEST)
+    assert honest.count(b'"recipient"') == 1
+    raw = honest.replace(b'"recipient"', b'"recipient":"0x00","recipient"')
+    async with says(http.Response(200, raw)) as api:
+        assert await api.charge(REQUEST) == raw
+    with pytest.raises(ChargeRefused, match="recipient is given twice"):
+        parse(raw)
+
+
+@story
+async def test_an_answer_may_be_as_large_as_it_may_be() -> None:
+    """At the limit it is read, one byte beyond it is not."""
+    body = credits_of("5").body
+    fits, beyond = (
+        http.Response(200, body + b" " * (size - len(body))) for size in (BODY_BYTES_MAX, BODY_BYTES_MAX + 1)
+    )
+    async with says(fits, beyond) as api:
+        assert (await api.credits()).total_credits == Usd.of(5)
+        assert type(await failed(api.credits())) is ApiUnknown
+
+
+@story
+async def test_a_packed_answer_is_unpacked() -> None:
+    """We ask for plain bytes; what is packed all the same holds what it holds."""
+    head = {"content-type": "application/json", "content-encoding": "gzip"}
+    async with says(http.Response(200, gzip.compress(credits_of("5").body), head)) as api:
+        assert (await api.credits()).total_credits == Usd.of(5)
+
+
+@story
+async def test_a_packed_bomb_costs_no_memory() -> None:
+    """Of 48 MB packed into less than 64 kB no more is unpacked than an answer may have."""
+    bomb = gzip.compress(b" " * 48 * 1024 * 1024)
+    assert len(bomb) < BODY_BYTES_MAX
+    answer = http.Response(200, bomb, {"content-type": "application/json", "content-encoding": "gzip"})
+    async with says(answer) as api:
+        tracemalloc.start()
+        try:
+            assert f"more than {BODY_BYTES_MAX} bytes" in str(await failed(api.credits()))
+            assert tracemalloc.get_traced_memory()[1] < 8 * 1024 * 1024
+        finally:
+            tracemalloc.stop()
+
+
+PAGE = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head><body>Checking your browser</body></html>"
+
+
+@pytest.mark.parametrize("place", CALLS)
+@pytest.mark.parametrize("status", [200, 400, 401, 402, 403, 404, 410, 422, 429, 500, 503])
+@story
+async def test_a_page_is_not_the_apis_word(status: int, place: Place) -> None:
+    """What an edge writes in front of an API refuses no key, ends no endpoint and rejects no request."""
+    if place in LISTS and status in (404, 410):
+        return  # that there is no such list costs a statement its table, and no money
+    head = {"content-type": "text/html; charset=UTF-8", "retry-after": "600"}
+    for answer in (http.Response(status, PAGE, head), http.Response(status, b"\xef\xbb\xbf  " + PAGE)):
+        async with says(answer) as api:
+            error = await failed(CALLS[place](api))
+        assert type(error) is ApiUnknown
+        assert f"answered {status} with a page, not the API's answer" in str(error)
+        assert "key" not in str(error).replace("/key", "")
+
+
+@pytest.mark.parametrize("body", [b"", b"forbidden", b"null", b'"no"', b'{"message":"no"}', b'{"error":{}}', b"[403]"])
+@story
+async def test_what_has_not_the_shape_of_the_apis_errors_is_not_its_word(body: bytes) -> None:
+    """A status with something else behind it is anybody's."""
+    async with says(http.Response(403, body, {"content-type": "application/json"})) as api:
+        error = await failed(api.credits())
+    assert type(error) is ApiUnknown
+    assert "without a JSON error, not the API's answer" in str(error)
+
+
+@pytest.mark.parametrize("place", CALLS)
+@story
+async def test_an_error_within_200_is_told_in_the_apis_own_words(place: Place) -> None:
+    """Some answer 200 and put an error where the answer belongs: it is no answer, and its sentence is passed on."""
+    said = json.dumps({"error": {"code": 502, "message": f"billing is being migrated, {KEY} may retry"}}).encode()
+    async with says(http.Response(200, said)) as api:
+        error = await failed(CALLS[place](api))
+    assert type(error) is ApiUnknown
+    assert "billing is being migrated, … may retry" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [(b'{"data":{"total_credits":5}}', "missing"), (b'{"data":{"total_credits":5,"total_usage":null}}', "null")],
+)
+@story
+async def test_a_total_that_is_not_there_is_called_so(body: bytes, words: str) -> None:
+    """What is missing and what is null are told apart, in the words of JSON."""
+    async with says(http.Response(200, body)) as api:
+        assert f"total_usage is {words}, not an amount" in str(await failed(api.credits()))
+
+
+@story
+async def test_a_byte_order_mark_is_passed_over() -> None:
+    """Some servers begin every text with one; what follows it is read as it is."""
+    async with says(http.Response(200, b"\xef\xbb\xbf" + credits_of("5").body)) as api:
+        assert (await api.credits()).total_credits == Usd.of(5)
+
+
+# -- the key ----------------------------------------------------------------------------------------------------
+
+
+@story
+async def test_the_kind_of_key_is_told() -> None:
+    """The management key is one, the ordinary key is none, and a wrong one is turned away."""
+    async with scene() as (gateway, api):
+        assert (await api.key()).management
+        async with client(gateway.url, gateway.ordinary_key) as ordinary:
+            assert not (await ordinary.key()).management
+        async with client(gateway.url, "sk-or-v1-wrong") as wrong:
+            assert isinstance(await failed(wrong.key()), ApiUnauthorized)
+
+
+@pytest.mark.parametrize(
+    ("data", "management"),
+    [
+        ({"is_management_key": True}, True),
+        ({"is_management_key": False, "is_provisioning_key": True}, False),
+        ({"is_provisioning_key": True, "label": "old"}, None),
+        ({"is_management_key": None, "is_provisioning_key": True}, None),
+        ({"is_management_key": "true"}, None),
+        ({"is_management_key": 1}, None),
+        ({"is_management_key": None}, None),
+        ({}, None),
+    ],
+)
+@story
+async def test_a_key_is_proven_only_by_a_plain_yes_or_no(data: dict[str, Any], management: bool | None) -> None:  # noqa: FBT001
+    """Anything but true or false is no proof, nor is the deprecated flag alone; what is missing is named."""
+    async with says(http.Response(200, json.dumps({"data": data}).encode())) as api:
+        if management is None:
+            error = await failed(api.key())
+            assert type(error) is ApiUnknown
+            assert str(error).endswith("is_management_key is missing")
+        else:
+            assert (await api.key()).management is management
+
+
+# -- asking for a charge ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [("12.5", b"12.5"), ("12.50", b"12.5"), ("0.1", b"0.1"), ("1E+2", b"100"), ("25", b"25"), ("1E-7", b"0.0000001")],
+)
+def test_the_amount_is_written_from_its_digits(amount: str, text: bytes) -> None:
+    """A JSON number without exponent or float; the wallet and the chain beside it."""
+    body = charge_body(Request(Usd.of(amount), WALLET, 8453))
+    assert body == b'{"amount": ' + text + b', "sender": "' + PAYER.lower().encode() + b'", "chain_id": 8453}'
+
+
+@pytest.mark.parametrize(("amount", "text"), [("12.5", b"12.5"), ("1.1", b"1.1"), ("1E+2", b"100")])
+@story
+async def test_the_bytes_on_the_wire_are_those(amount: str, text: bytes) -> None:
+    """What the gateway received, byte for byte; what it answered can be decoded as a charge for that amount."""
+    async with scene() as (gateway, api):
+        demand = parse(await api.charge(Request(Usd.of(amount), WALLET, 8453)))
+        (seen,) = gateway.requests
+        assert (seen.method, seen.path, seen.key) == ("POST", "/api/v1/credits/coinbase", "management")
+        assert seen.body == b'{"amount": ' + text + b', "sender": "' + PAYER.lower().encode() + b'", "chain_id": 8453}'
+        assert demand.intent.total == Usd.of(amount).times(Decimal("1.05")).usdc_up()
+
+
+@pytest.mark.parametrize("name", sorted(HOSTILE))
+@story
+async def test_a_hostile_charge_is_an_answer(name: str) -> None:
+    """Whether a charge is honest is judged elsewhere: its bytes come back untouched."""
+    async with scene() as (gateway, api):
+        gateway.switch_on("coinbase", name)
+        assert parse(await api.charge(REQUEST)).sender
+
+
+@story
+async def test_a_lost_answer_is_unknown_and_not_asked_again() -> None:
+    """The gateway made a charge and the answer was cut off: one request, no second one by itself."""
+    async with scene() as (gateway, api):
+        gateway.switch_on("coinbase", "answer-lost")
+        assert type(await failed(api.charge(REQUEST))) is ApiUnknown
+        assert (len(gateway.requests), len(gateway.issued), api.requests) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("name", ["reset", "time-out", "server-error-500", "unavailable-503", "rate-limited-429"])
+@pytest.mark.parametrize("place", CALLS)
+@story
+async def test_nothing_is_asked_twice(place: Place, name: str) -> None:
+    """One call is one request, whatever goes wrong: when to ask again is decided above."""
+    async with scene(timeout_s=SHORT_S if name in HANGS else PATIENT_S) as (gateway, api):
+        gateway.switch_on(place, name)
+        await failed(CALLS[place](api))
+        assert (gateway.count(place), api.requests) == (1, 1)
+
+
+def test_every_fault_of_the_gateway_is_known_here() -> None:
+    """A fault added to the gateway has to be given a meaning in this file."""
+    assert faults_of("credits") - set(MEANING) == {
+        *("zero-credits", "falling-total", "frozen", "string-numbers", "nan", "ordinary-key"),
+    }
+    assert faults_of("coinbase") - set(MEANING) - HOSTILE == {"answer-lost"}
+
+
+# -- usage ------------------------------------------------------------------------------------------------------
+
+DAY_MS = 86_400_000
+
+
+@story
+async def test_the_days_of_the_gateway_sum_to_what_its_totals_moved_by() -> None:
+    """By model and by key each day comes to the usage of that day, to the billionth; today only by key, so far."""
+    clock = [NOW_MS]
+    account = Account(lambda: clock[0], burn_usd_per_hour=Decimal("0.4321"))
+    gateway = Gateway(account)
+    gateway.conduct.idle_keys, gateway.conduct.disabled_keys = 250, frozenset({"batch"})
+    await gateway.start()
+    try:
+        async with client(gateway.url, gateway.management_key) as api:
+            totals: dict[str, Decimal] = {}
+            for _ in range(40):
+                midnight = (clock[0] // DAY_MS + 1) * DAY_MS
+                day = formatted(clock[0])
+                begun = account.used_at(clock[0])
+                clock[0] = midnight
+                totals[day] = account.used_at(midnight) - begun
+            midnight, clock[0] = clock[0], clock[0] + 5 * 3_600_000 + 1
+            told = await api.activity()
+            pages = [await api.keys(offset) for offset in (0, 100, 200)]
+            assert [more for _, more in pages] == [True, True, False]
+            keys = [key for page, _ in pages for key in page]
+            assert len(keys) == len({key.hash for key in keys}) == 253, "three pages"
+            by_key = [await api.activity(key_hash=key.hash) for key in keys if key.nano]
+            one = await api.activity(day=told[-1].day)
+    finally:
+        await gateway.stop()
+    days = sorted({a.day.isoformat() for a in told})
+    assert (len(days), days[-1]) == (30, formatted(midnight - 1))
+    for day in days:
+        nano = int(totals[day].scaleb(9))
+        assert sum(a.nano for a in told if a.day.isoformat() == day) == nano
+        assert sum(a.nano for its in by_key for a in its if a.day.isoformat() == day) == nano
+    assert {a.day for a in one} == {told[-1].day}
+    assert sum(key.nano for key in keys) == int(account.total_usage.scaleb(9))
+    assert sum(key.until_today_nano for key in keys) == int(account.used_at(midnight).scaleb(9))
+    assert [key.name for key in keys if key.disabled] == ["batch"], "a key that is switched off has used what it has"
+
+
+@pytest.mark.parametrize("ago", [-1, 0, 31])
+@story
+async def test_a_day_that_the_gateway_does_not_tell_is_rejected(ago: int) -> None:
+    """Neither today nor a day to come nor one too long ago: no empty day is made of it."""
+    gateway = Gateway(Account(lambda: NOW_MS, burn_usd_per_hour=Decimal(1)))
+    await gateway.start()
+    try:
+        async with client(gateway.url, gateway.management_key) as api:
+            day = datetime.fromtimestamp(NOW_MS // 1000 - ago * 86_400, UTC).date()
+            assert type(await failed(api.activity(day=day))) is ApiRejected
+    finally:
+        await gateway.stop()
+
+
+def formatted(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms // 1000, UTC).date().isoformat()
+
+
+def item(**changes: Any) -> dict[str, Any]:
+    """One honest line of GET /activity."""
+    return {
+        "date": "2026-11-22",
+        "model": "m",
+        "usage": 1.5,
+        "requests": 2,
+        "prompt_tokens": 3,
+        "completion_tokens": 4,
+    } | changes
+
+
+def listed(*items: Any) -> http.Response:
+    return http.Response(200, json.dumps({"data": items}).encode())
+
+
+@story
+async def test_endpoints_of_one_model_are_added_up() -> None:
+    """What ran here and there on the same day is one line; a time of day says nothing."""
+    async with says(listed(item(), item(date="2026-11-22 00:00:00", usage=0.25), item(model="n"))) as api:
+        one, other = await api.activity()
+    assert (one.model, one.nano, one.requests, one.prompt_tokens) == ("m", 1_750_000_000, 4, 6)
+    assert (other.model, other.nano) == ("n", 1_500_000_000)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (item(date="22.11.2026"), "date"),
+        (item(date="2026-11-31"), "date"),
+        (item(date="2026-11-22T13:00:00Z"), "date"),
+        (item(date=None), "date"),
+        (item(date="20261122"), "date"),
+        (item(date="2026-W47-7"), "date"),
+        (item(date="\ud800"), "date"),
+        (item(usage=10**10), "usage"),
+        (item(usage=-0.01), "less than nothing"),
+        (item(usage="1.5"), "usage"),
+        (item(usage=None), "usage"),
+        (item(usage=True), "usage"),
+        (item(requests=-1), "requests"),
+        (item(prompt_tokens=1.5), "prompt_tokens"),
+        (item(completion_tokens="4"), "completion_tokens"),
+        (item(requests=2**53 - 1), "requests"),
+        (item(requests=None), "requests"),
+        ({name: value for name, value in item().items() if name != "prompt_tokens"}, "prompt_tokens"),
+        (item(model=7), "model"),
+        (item(model=False), "model"),
+        (item(model=None, model_permaslug=[]), "model_permaslug"),
+        (item(model="\ud800"), "model"),
+        (7, "list"),
+    ],
+    ids=lambda one: str(one)[:40],
+)
+@story
+async def test_a_line_of_usage_that_cannot_be_is_unknown_and_named(wrong: Any, named: str) -> None:
+    """Holes, negative usage and wrong types: the whole answer is none, and the field is named."""
+    async with says(listed(item(), wrong)) as api:
+        error = await failed(api.activity())
+    assert type(error) is ApiUnknown
+    assert named in str(error)
+    assert "item 1" in str(error) or "list" in str(error) or "sums" in str(error)
+    assert str(error).isascii(), "it is written into the ledger"
+
+
+@story
+async def test_another_day_than_the_one_asked_for_is_no_answer() -> None:
+    """What was used on one day is never taken for another's."""
+    async with says(listed(item())) as api:
+        error = await failed(api.activity(day=datetime(2026, 11, 21, tzinfo=UTC).date()))
+    assert type(error) is ApiUnknown
+    assert "2026-11-22" in str(error)
+
+
+def api_key(**changes: Any) -> dict[str, Any]:
+    """One honest line of GET /keys."""
+    return {"hash": "ab", "name": "web", "usage": 1.5, "usage_daily": 0.5, "disabled": False} | changes
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (api_key(hash=None), "hash"),
+        (api_key(hash=1), "hash"),
+        (api_key(hash="\ud800"), "hash"),
+        (api_key(name="\ud800"), "name"),
+        (api_key(name=False), "name"),
+        (api_key(usage=None), "usage"),
+        (api_key(usage_daily=-1), "usage_daily"),
+        (api_key(usage=10**10), "usage"),
+        (api_key(disabled=0), "disabled"),
+    ],
+    ids=lambda one: ascii(one)[:60],
+)
+@story
+async def test_a_key_that_cannot_be_is_unknown(wrong: dict[str, Any], named: str) -> None:
+    """Holes, wrong types, half a character, and amounts that no ledger holds: field and item are named."""
+    async with says(listed(api_key(), wrong)) as api:
+        error = await failed(api.keys())
+    assert type(error) is ApiUnknown
+    assert f"item 1: {named} " in str(error)
+    assert str(error).isascii(), "it is written into the ledger"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (api_key(hash="h" * 257), "/keys item 1: hash is 257 characters long"),
+        ([api_key(hash=str(n)) for n in range(10_001)], "/keys has more than 10000 keys"),
+    ],
+    ids=["a long name", "many keys"],
+)
+@story
+async def test_more_keys_or_longer_names_than_can_be_are_unknown(wrong: Any, named: str) -> None:
+    """Each key is a question and a row, and its hash is stored for every day: neither is cut."""
+    async with says(listed(*(wrong if isinstance(wrong, list) else (api_key(), wrong)))) as api:
+        error = await failed(api.keys())
+    assert type(error) is ApiUnknown
+    assert named in str(error)
+
+
+@story
+async def test_what_an_owner_calls_a_key_is_cut_and_cleaned() -> None:
+    """It is only shown: no megabyte of it is stored, and nothing that steers a terminal."""
+    async with says(listed(api_key(name="web\x1b[2J" + "n" * 100_000))) as api:
+        ((key,), _) = await api.keys()
+    assert key.name == "web?[2J" + "n" * 93
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        ([item(model="m" * 257)], "/activity item 0: model is 257 characters long"),
+        ([item(model=str(n)) for n in range(1001)], "/activity: 1001 models on 2026-11-22"),
+    ],
+    ids=["a long name", "many models"],
+)
+@story
+async def test_more_usage_than_can_be_is_unknown(lines: list[Any], named: str) -> None:
+    """A model is a row of every day."""
+    async with says(listed(*lines)) as api:
+        error = await failed(api.activity())
+    assert type(error) is ApiUnknown
+    assert named in str(error)
+
+
+@pytest.mark.parametrize("body", [b"{}," * 1_300_000, b'"a",' * 250_001], ids=["bytes", "parts"])
+@story
+async def test_a_list_that_would_fill_the_memory_is_not_read(body: bytes) -> None:
+    """A few megabytes of JSON can be half a gigabyte of objects: both are bounded before anything is decoded."""
+    async with says(http.Response(200, b'{"data":[' + body + b"{}]}")) as api:
+        tracemalloc.start()
+        error = await failed(api.activity())
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert type(error) is ApiUnknown
+    assert "more than" in str(error)
+    assert peak < 48 * 1024 * 1024
+
+
+@pytest.mark.parametrize("call", LISTS)
+@story
+async def test_a_gateway_without_these_endpoints_is_told_apart(call: Place) -> None:
+    """404 is no failure of the question: there is nothing to be told."""
+    async with says(refusal(404)) as api:
+        assert type(await failed(CALLS[call](api))) is ApiGone
+
+
+# -- the connection ---------------------------------------------------------------------------------------------
+
+
+@story
+async def test_each_question_has_a_connection_of_its_own() -> None:
+    """Five readings, five connections: what is left over on one cannot be taken for the answer on another."""
+    async with scene() as (gateway, api):
+        peers: list[Any] = []
+
+        async def noticed(request: http.Request) -> http.Response | http.Raw:
+            peers.extend(writer.get_extra_info("peername") for writer in gateway._server._open.values())
+            return await gateway._answer(request)
+
+        gateway._server._handler = noticed
+        for _ in range(5):
+            await api.credits()
+        assert len(set(peers)) == 5
+        assert api.requests == gateway.count("credits") == 5
+
+
+@story
+async def test_an_answer_written_twice_answers_one_question() -> None:
+    """The second copy is old by the time of the next question, and is never taken for its answer."""
+    async with scene() as (gateway, _):
+        proxy = await asyncio.to_thread(Proxy(gateway.url).__enter__)
+        try:
+            async with client(proxy.url, gateway.management_key, timeout_s=5) as api:
+                proxy.on("/credits", answer_twice(), times=1)
+                assert (await api.credits()).total_credits == Usd.of("100.5")
+                gateway.account.buy_elsewhere(Decimal(7))
+                assert (await api.credits()).total_credits == Usd.of("107.5")
+                assert (await api.key()).management
+        finally:
+            await asyncio.to_thread(proxy.__exit__)
+
+
+@story
+async def test_a_proxy_from_the_environment_is_not_used_on_loopback() -> None:
+    """With a proxy set that does not exist, a gateway on this machine is reached all the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            patch.setenv(name, "http://127.0.0.1:9")
+        async with scene() as (_, api):
+            assert (await api.credits()).total_credits == Usd.of("100.5")
+
+
+@story
+async def test_an_address_without_its_path_is_named() -> None:
+    """The host alone answers with a page or a 404: the refusal says what is missing from api.url."""
+    async with scene() as (gateway, _):
+        bare = gateway.url.removesuffix("/api/v1")
+        async with client(bare, gateway.management_key) as api:
+            error = await failed(api.credits())
+    assert "api.url names no path" in str(error)
+    assert "https://openrouter.ai/api/v1" in error.remedy
+
+
+@story
+async def test_a_slash_at_the_end_of_the_address_means_nothing() -> None:
+    """With or without it the same endpoint is asked."""
+    async with scene() as (gateway, _), client(gateway.url + "/", gateway.management_key) as api:
+        await api.credits()
+        assert gateway.requests[-1].path == "/api/v1/credits"

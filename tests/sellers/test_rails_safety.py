@@ -1,0 +1,480 @@
+"""Does each rule that keeps a rail from paying twice or the wrong party have a test of its own, small and fast?
+
+The sabotages of `tests.proofs.mutants` in the rails are noticed here where no larger test is quick enough. No seller
+listens: what one says is handed over in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from eth_keys.datatypes import PrivateKey, Signature
+
+from tests.proofs.simulation import Simulation
+from tests.world import builders
+from tests.world.builders import settled
+from tests.world.simulated import SELLER
+from tests.world.stage import Stage
+from topup.domain import typed_data
+from topup.domain.charge import Bounds, Request, Verified, verify
+from topup.domain.charge import parse as parsed
+from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLAR, TEMPO_TOKENS
+from topup.domain.errors import ApiRejected, ChargeRefused, PaymentForbidden, SignerError
+from topup.domain.lifecycle import Attempt, Broadcaster, ChargeRow, Kind, State, TopUp
+from topup.domain.money import Asset, Bps, Usd, Usdc, Wei
+from topup.domain.nonpayment import ChargeStatus
+from topup.payment.config import COINBASE, X402, Route
+from topup.ports.chain import AuthorizationUse, Head, Preflight
+from topup.ports.rail import Rail
+from topup.sandbox.charges import STRANGER, Ask
+from topup.sandbox.world import World, embedded
+from topup.sandbox.x402 import selling
+from topup.sandbox.x402_seller import RECIPIENT, X402Conduct
+from topup.sellers import authorization, mpp, x402
+from topup.sellers.mpp_choice import Terms
+from topup.sellers.mpp_fields import OPENROUTER
+from topup.sellers.x402_choice import Token
+from topup.sellers.x402_profile import PROFILES
+from topup.signers.local import APPROVE, Ceilings, from_private_key
+from topup.wire.exchange import Answered
+
+KEY = b"\x09" * 32
+PAYER = PrivateKey(KEY).public_key.to_canonical_address()
+SOLD_TO = builders.address(SELLER)
+TEN = 10_000_000
+HEAD = Head(100, b"\x01" * 32, builders.NOW_S)
+Json = dict[str, Any]
+
+
+class Standing:
+    """A clock that stands still, a chain on which nothing was used, and a seller that says one thing."""
+
+    chain_id = 0
+    owners = 2
+    requests = 0
+    base = "https://seller.example"
+
+    def __init__(self, answer: Answered) -> None:
+        self._answer = answer
+        self.fated = ChargeStatus(200, b"\x02" * 32, builders.NOW_S + 10**6, flag=True, payers=frozenset(), witnesses=2)
+
+    def now_ms(self) -> int:
+        return builders.NOW_MS
+
+    def monotonic_ms(self) -> int:
+        return builders.NOW_MS
+
+    async def sleep(self, seconds: float) -> None:
+        raise AssertionError(seconds)
+
+    async def ask(self, method: str, path: str, **_: Any) -> Answered:
+        return self._answer
+
+    async def preflight(self, wallet: bytes, token: bytes, uses: Any = (), *, key: bytes | None = None) -> Preflight:
+        return Preflight(HEAD, Wei(0), 0, 0, Wei(1), Wei(1), b"", {}, None, tokens=Usdc(10 * TEN))
+
+    async def rehearse(self, *_: Any) -> None:
+        return None
+
+    async def payment_status(self, use: AuthorizationUse) -> ChargeStatus:
+        return self.fated
+
+
+def asked(chain_id: int, purchase: str = "t1") -> Request:
+    return Request(Usd.of(10), PAYER, chain_id, purchase)
+
+
+# -- what an x402 seller offers -----------------------------------------------------------------------------------
+
+
+def x402_rail(signer: Any = None, **changes: Any) -> tuple[x402.X402, Any]:
+    """The rail, before a seller whose one offer differs from an honest one by `changes`."""
+    return x402_before([changes], signer)
+
+
+def x402_before(
+    offers: list[Json], signer: Any = None, *, pinned: frozenset[bytes] = frozenset({SOLD_TO})
+) -> tuple[x402.X402, Any]:
+    """The rail, before a seller with offers that differ from an honest one by these changes."""
+    offer: Json = {
+        "scheme": "exact",
+        "network": "base",
+        "maxAmountRequired": str(TEN),
+        "asset": "0x" + BASE_DOLLAR.token.hex(),
+        "payTo": SELLER,
+        "maxTimeoutSeconds": 300,
+        "extra": {"name": BASE_DOLLAR.name, "version": BASE_DOLLAR.version},
+    }
+    body = json.dumps({"x402Version": 1, "accepts": [offer | one for one in offers]}).encode()
+    world: Any = Standing(Answered("/credits/topup", 402, (), body))
+    one = BASE_DOLLAR
+    bounds = Bounds(one.token, pinned, Bps(600), 30, 900)
+    token = Token(one.chain_id, one.asset, one.token, one.name, one.version)
+    told = authorization.Seller(world, "", bounds, 1)
+    rail = x402.X402(told, world, signer, world, profile=PROFILES["plain"], token=token)
+    return rail, world
+
+
+async def proven(rail: Any, request: Request) -> tuple[Verified, Preflight]:
+    proof: tuple[Verified, Preflight] = await rail.prove(await rail.ask(request), request, seen=())
+    return proof
+
+
+def test_what_was_chosen_stays_chosen_whatever_is_pinned_later() -> None:
+    """Of two offers the pins decide when they come; what is looked for later is what was signed, no other."""
+    offers: list[Json] = [{"payTo": STRANGER}, {}]
+    before, _ = x402_before(offers)
+    raw = asyncio.run(before.ask(asked(8453)))
+    after, _ = x402_before(offers, pinned=frozenset({bytes.fromhex(STRANGER[2:])}))
+    assert before.read(raw).recipient == after.read(raw).recipient == SOLD_TO
+    asyncio.run(before.prove(raw, asked(8453), seen=()))
+    with pytest.raises(ChargeRefused, match="recipient"):
+        asyncio.run(after.prove(raw, asked(8453), seen=()))
+
+
+def test_an_answer_of_which_nothing_was_chosen_is_never_paid() -> None:
+    """Two that differ, refused when they came, are refused for ever: later pins decide of later answers alone."""
+    offers: list[Json] = [{"payTo": STRANGER}, {}]
+    both = frozenset({SOLD_TO, bytes.fromhex(STRANGER[2:])})
+    before, _ = x402_before(offers, pinned=both)
+    raw = asyncio.run(before.ask(asked(8453)))
+    for rail in (before, x402_before(offers)[0]):
+        with pytest.raises(ChargeRefused, match="accepts") as refused:
+            rail.read(raw)
+        assert refused.value.remedy
+
+
+def test_an_answer_stored_before_choices_were_reads_as_it_did() -> None:
+    """A ledger of an older program may hold a payment under way: the first offer in our token is what it signed."""
+    rail, _ = x402_before([{"network": "base-sepolia"}, {}, {"payTo": STRANGER}])
+    kept = json.loads(asyncio.run(rail.ask(asked(8453))))
+    for name in ("choice", "usd", "request", "carrier", "assumed"):
+        del kept[name]
+    demand = rail.read(json.dumps(kept).encode())
+    assert (demand.recipient, demand.offer.index, demand.request) == (SOLD_TO, 1, None)
+
+
+def test_an_honest_offer_is_proven() -> None:
+    """What the next test refuses differs in one thing from what is taken."""
+    rail, _ = x402_rail()
+    verified, _ = asyncio.run(proven(rail, asked(8453)))
+    assert (verified.demand.recipient, verified.total) == (SOLD_TO, Usdc(TEN))
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"extra": {"name": "USDC", "version": "2"}}, "extra.name"),
+        ({"payTo": STRANGER}, "recipient"),
+        ({"maxAmountRequired": str(2 * TEN)}, "amount"),
+        ({"asset": STRANGER}, "accepts"),
+        ({"network": "base-sepolia"}, "accepts"),
+        ({"maxTimeoutSeconds": 1}, "expires"),
+    ],
+    ids=str,
+)
+def test_an_offer_with_one_thing_wrong_is_refused(change: Json, field: str) -> None:
+    """One thing wrong is enough, and it is the thing that is named."""
+    rail, _ = x402_rail(**change)
+    with pytest.raises(ChargeRefused) as refused:
+        asyncio.run(proven(rail, asked(8453)))
+    assert refused.value.field == field
+
+
+def test_an_answer_that_repeats_the_key_is_not_kept() -> None:
+    """What is answered to an unpaid request is stored byte for byte: a key that it echoes must not be in it."""
+    rail = mpp_rail({}, {}, {"description": "you said Bearer sk-secret"}, key="sk-secret")
+    with pytest.raises(ApiRejected, match="repeats the API key"):
+        asyncio.run(rail.ask(asked(4217)))
+
+
+@pytest.mark.parametrize("padding", ["", " ", "  "])
+@pytest.mark.parametrize("alphabet", [base64.b64encode, base64.urlsafe_b64encode])
+def test_a_key_in_base64_is_not_kept_either(alphabet: Callable[[bytes], bytes], padding: str) -> None:
+    """Headers of both protocols are base64 of JSON: a key inside is seen wherever it stands, padded or not."""
+    key = "sk-secret-0123"
+    encoded = alphabet(f'{{"error":"{padding}Bearer {key}\xff is unpaid"}}'.encode("latin-1")).decode().rstrip("=")
+    answered = Answered("/credits", 402, (("www-authenticate", f'Payment id="a", request="{encoded}"'),), b"")
+    rail, _ = x402_rail()
+    rail._seller = replace(rail._seller, key=key)
+    with pytest.raises(ApiRejected, match="repeats the API key"):
+        rail._unpaid(answered)
+    rail._seller = replace(rail._seller, key="sk-another-0123")
+    rail._unpaid(answered)
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        Answered("/credits/purchases", 200, (), b'{"id": "sk-secret"}'),
+        Answered(
+            "/credits/purchases", 201, (("location", "https://seller.example/credits/purchases/sk-secret"),), b"{}"
+        ),
+        Answered("/credits/purchases", 403, (), b'{"error": {"metadata": {"purchase_id": "x-sk-secret"}}}'),
+    ],
+    ids=["body", "location", "error"],
+)
+def test_a_purchase_is_never_called_by_the_key(answered: Answered) -> None:
+    """What the seller calls a purchase is kept, shown to support and asked for by name: the key is not taken for it."""
+    assert mpp._reference(answered, OPENROUTER, "sk-secret") == ""
+    assert mpp._reference(answered, OPENROUTER, "sk-other") != ""
+
+
+@pytest.mark.parametrize(
+    "write",
+    [str.upper, lambda key: base64.urlsafe_b64encode(key.encode()).rstrip(b"=").decode(), lambda key: key[9:40]],
+    ids=["capitals", "base64", "a part"],
+)
+def test_the_api_key_is_no_purchases_name_however_it_is_written(write: Callable[[str], str]) -> None:
+    """The name is kept, shown and handed on."""
+    key = "sk-or-v1-" + "5ec7e79a" * 8
+    answered = Answered("/credits/purchases", 200, (), json.dumps({"data": {"id": write(key)}}).encode())
+    assert mpp._reference(answered, OPENROUTER, "another-key-altogether") == write(key)
+    assert mpp._reference(answered, OPENROUTER, key) == ""
+
+
+def test_an_offer_as_long_as_the_longest_life_is_proven() -> None:
+    """What we choose ends a minute before the bound, so that no lag between two clocks refuses it."""
+    rail, _ = x402_rail(maxTimeoutSeconds=900)
+    verified, _ = asyncio.run(proven(rail, asked(8453)))
+    assert verified.demand.deadline == builders.NOW_S + 840
+
+
+def test_what_is_signed_ends_when_it_was_judged_to_end() -> None:
+    """The signature is over the very deadline that was proven, and over nothing later."""
+    one = BASE_DOLLAR
+    domain = typed_data.Domain(one.name, one.version, one.chain_id, one.token)
+    ceilings = Ceilings(8453, b"\x03" * 20, Wei(0), Wei(0), tokens=Usdc(TEN), domains=frozenset({domain}))
+    rail, _ = x402_rail(from_private_key("0x" + KEY.hex(), ceilings))
+
+    async def signed() -> tuple[x402.Ask, bytes]:
+        verified, preflight = await proven(rail, asked(8453))
+        raw, nonce = rail.sign(await rail.plan(verified, preflight), verified)
+        ask = verified.demand
+        assert isinstance(ask, x402.Ask)
+        assert nonce == ask.nonce
+        return ask, raw
+
+    ask, raw = asyncio.run(signed())
+    payload = json.loads(base64.b64decode(raw.split(b": ")[1]))["payload"]
+    rsv = bytes.fromhex(payload["signature"][2:])
+    digest = typed_data.authorization_digest(domain, ask.authorization)
+    signature = Signature(rsv[:64] + bytes([rsv[64] - 27]))
+    assert signature.recover_public_key_from_msg_hash(digest).to_canonical_address() == PAYER
+    assert ask.deadline == builders.NOW_S + 300 == int(payload["authorization"]["validBefore"])
+
+
+# -- what a seller on Tempo demands -------------------------------------------------------------------------------
+
+
+MPP_TERMS = Terms("seller.example", TEMPO_DOLLAR.asset, TEMPO_TOKENS)
+
+
+def mpp_rail(
+    details: Mapping[str, Any], told: Mapping[str, Any], shown: Mapping[str, str], *, key: str = "k-e-y"
+) -> mpp.Mpp:
+    """The rail, before a seller whose one challenge differs from an honest one."""
+    request = {
+        "amount": str(TEN),
+        "currency": "0x" + TEMPO_DOLLAR.token.hex(),
+        "recipient": SELLER,
+        "methodDetails": {"chainId": TEMPO_DOLLAR.chain_id} | dict(details),
+    } | dict(told)
+    packed = base64.urlsafe_b64encode(json.dumps(request).encode()).rstrip(b"=").decode()
+    named = {"id": "one", "realm": "seller.example", "method": "tempo", "intent": "charge", "request": packed}
+    named |= {"expires": "2026-09-21T14:18:20Z"} | dict(shown)
+    line = "Payment " + ", ".join(f'{name}="{value}"' for name, value in named.items())
+    world: Any = Standing(Answered("/credits/purchases", 402, (("www-authenticate", line),), b""))
+    bounds = Bounds(TEMPO_DOLLAR.token, frozenset({SOLD_TO}), Bps(600), 30, 900)
+    return mpp.Mpp(authorization.Seller(world, key, bounds, 1), world, None, world, terms=MPP_TERMS)
+
+
+def test_an_honest_challenge_is_proven() -> None:
+    """What the next test refuses differs in one thing from what is taken."""
+    verified, _ = asyncio.run(proven(mpp_rail({}, {}, {}), asked(4217)))
+    assert (verified.demand.recipient, verified.total) == (SOLD_TO, Usdc(TEN))
+
+
+@pytest.mark.parametrize(
+    ("details", "told", "shown", "field"),
+    [
+        ({}, {}, {"realm": "other.example"}, "realm"),
+        ({}, {"recipient": STRANGER}, {}, "recipient"),
+        ({}, {"currency": STRANGER}, {}, "token"),
+        ({"chainId": 42431}, {}, {}, "chain id"),
+        ({"splits": [{"recipient": STRANGER, "amount": "1"}]}, {}, {}, "request.methodDetails.splits"),
+        ({"memo": "0x" + "ab" * 32}, {}, {}, "request.methodDetails.memo"),
+        ({"feePayer": True}, {}, {}, "request.methodDetails.feePayer"),
+        ({}, {"amount": str(2 * TEN)}, {}, "amount"),
+    ],
+    ids=["realm", "recipient", "token", "chain", "splits", "memo", "sponsored", "amount"],
+)
+def test_a_challenge_with_one_thing_wrong_is_refused(details: Json, told: Json, shown: Json, field: str) -> None:
+    """One thing wrong is enough, and it is the thing that is named."""
+    with pytest.raises(ChargeRefused) as refused:
+        asyncio.run(proven(mpp_rail(details, told, shown), asked(4217)))
+    assert refused.value.field == field
+
+
+def test_every_attempt_of_a_purchase_is_on_its_one_lane() -> None:
+    """However often it is asked, one purchase has one lane, on which the chain runs one transaction."""
+
+    async def lanes() -> list[int]:
+        rail, found = mpp_rail({}, {}, {}), []
+        for purchase in ("t1", "t1", "t2"):
+            verified, preflight = await proven(rail, asked(4217, purchase))
+            found.append((await rail.plan(verified, preflight)).lane)
+        return found
+
+    first, again, other = asyncio.run(lanes())
+    assert first == again != other
+
+
+# -- after it has left --------------------------------------------------------------------------------------------
+
+
+def out(rail: x402.X402, *, success: bool | None) -> TopUp:
+    """A top-up whose authorization has left and, unless None, was used with this success."""
+    raw = asyncio.run(rail.ask(asked(8453)))
+    plan = builders.plan(broadcaster=Broadcaster.SERVER, lane=1, nonce=0)
+    told = None if success is None else builders.inclusion(success=success)
+    one = Attempt(1, 1, plan, b"", b"\x05" * 32, 1, 1, 1, withdrawn=False, inclusion=told, booked=False)
+    return builders.topup(charges=(ChargeRow(1, 1, raw, None, proven=True),), attempts=(one,))
+
+
+def test_the_mark_of_what_ran_and_failed_is_no_payment() -> None:
+    """It was used up and moved nothing; where the chain has not shown that, the mark stays what it is."""
+    rail, _ = x402_rail()
+    assert not asyncio.run(settled(rail.payment_status(out(rail, success=False), 1))).flag
+    assert asyncio.run(settled(rail.payment_status(out(rail, success=None), 1))).flag
+
+
+def test_the_key_approves_exactly_the_total() -> None:
+    """An approval of more than is due is refused by the key itself, whoever plans it."""
+    one = builders.operator()
+    contract, token = builders.address(one.terms.contract), BASE_DOLLAR.token
+    ceilings = Ceilings(8453, contract, Wei(10**16), Wei(10**16), token=token, tokens=Usdc(20_000_000))
+    key = from_private_key("0x" + KEY.hex(), ceilings)
+    raw = builders.raw_of(one.honest(Ask(Decimal(10), key._account.address, 8453, builders.NOW_S)))
+    request = replace(builders.request(), sender=key.address)
+    charge = verify(parsed(raw), request, builders.pins_for(one), builders.CLOCKS, seen=builders.unseen)
+
+    def approval(units: int) -> Any:
+        data = APPROVE + contract.rjust(32, b"\0") + units.to_bytes(32, "big")
+        plan = builders.plan(kind=Kind.APPROVE, to=token, data=data, value=Wei(0))
+        return replace(plan, asset=Asset.USDC, tokens=charge.total)
+
+    assert key.sign_payment(approval(charge.total.units), charge)
+    for units in (2**256 - 1, charge.total.units + 1):
+        with pytest.raises(SignerError, match="call data"):
+            key.sign_payment(approval(units), charge)
+
+
+def told(tell: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Tell a story in at most a minute."""
+    asyncio.run(asyncio.wait_for(tell(), 60))
+
+
+def sells() -> World:
+    """A world with a seller for x402 that posts after ten seconds."""
+    return World(embedded, scale=10, make_gateway=selling("plain", conduct=X402Conduct(posting_delay_ms=10_000)))
+
+
+def test_a_402_after_settling_is_not_called_unpaid(tmp_path: Path) -> None:
+    """The seller settles and asks for money once more: the chain's word counts, and nothing else is signed."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock, seller.environment())
+        world.do(lambda: seller.switch_on("payment", "settled-payment-required-402"))
+        topup = await stage.until(State.DONE)
+        assert [a.answer.partition(":")[0] for a in topup.out] == ["refused"]
+        assert world.do(lambda: world.usdc(RECIPIENT)) == TEN
+        await stage.close()
+
+    with sells() as world:
+        seller: Any = world.gateway
+        told(tell)
+
+
+def test_what_was_used_is_found_by_its_log_and_planned_with_no_more(tmp_path: Path) -> None:
+    """The chain names who carried it; and what was used is refused before anything is signed again."""
+
+    async def tell() -> None:
+        stage = Stage(world, tmp_path, world.clock, seller.environment())
+        topup = await stage.until(State.DONE)
+        (one,), rail = topup.out, stage.works.rail()
+        assert (await settled(rail.payment_status(topup, 1))).payers == {one.tx_hash}
+        assert one.tx_hash != one.hash
+        request = Request(topup.amount, topup.wallet, topup.chain_id, topup.id)
+        with pytest.raises(PaymentForbidden, match="was used already"):
+            await rail.prove(topup.raw_of(one), request, seen=())
+        await stage.close()
+
+    with sells() as world:
+        seller: Any = world.gateway
+        told(tell)
+
+
+# -- several rails ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Simulation:
+    """A calm world that sells for authorizations, whose owner prefers Coinbase charges; nobody may touch those."""
+    world = Simulation(2, tmp_path)
+    world.calm, world.api.trouble, world.seller.honest = True, 0.0, True
+
+    def rail(name: str) -> Rail:
+        assert name == X402, f"{name} has no part in what began by {X402}"
+        return world.payer
+
+    world.cycle = world.cycle_of([Route(name, builders.CHAIN_ID) for name in (COINBASE, X402)], rail)
+    return world
+
+
+async def until(world: Simulation, *states: State) -> TopUp:
+    for _ in range(200):
+        await world.step()
+        (found, *_) = [*world.store.latest("default", 1), None]
+        if found is not None and found.state in states:
+            return found
+    raise AssertionError(found)
+
+
+def test_a_rail_that_is_gone_leaves_the_others_alone(both: Simulation) -> None:
+    """A tombstone stands for one rail: the next purchase goes to the other."""
+
+    async def tell() -> None:
+        both.store.set_gone("default", COINBASE, gone=True, at_ms=both.store.now_ms(both.clock.now_ms()))
+        topup = await until(both, State.DONE)
+        assert topup.rail == X402
+
+    told(tell)
+    both.store.close()
+
+
+def test_a_top_up_ends_on_the_rail_it_began_on(both: Simulation) -> None:
+    """Its rail is gone, another one sells again: what is out is pursued where it is, and bought nowhere else."""
+
+    async def tell() -> None:
+        now = both.store.now_ms(both.clock.now_ms())
+        both.store.set_gone("default", COINBASE, gone=True, at_ms=now)
+        both.net.mining = False
+        begun = await until(both, State.SENT)
+        both.store.set_gone("default", X402, gone=True, at_ms=now)
+        both.store.set_gone("default", COINBASE, gone=False, at_ms=now)
+        both.net.mining = True
+        both.store.say("default", "paused", "1", now, "a test")
+        ended = await until(both, State.DONE)
+        assert (ended.id, ended.rail, len(ended.out)) == (begun.id, X402, 1)
+
+    told(tell)
+    both.store.close()

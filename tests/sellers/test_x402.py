@@ -1,0 +1,166 @@
+"""Does the x402 rail pay other people's seller once, whatever that answers?"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from eth_keys.datatypes import PrivateKey
+
+from tests.oracles import python
+from tests.payment.test_adversary import passes, say, story
+from tests.tools import ROOT
+from tests.world.stage import Stage
+from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
+from topup.domain.lifecycle import State
+from topup.domain.money import Asset, Usd, Usdc
+from topup.payment.config import PurchaseOrder
+from topup.sandbox import contracts
+from topup.sandbox.world import World, embedded
+from topup.sandbox.x402 import selling as selling_as
+from topup.sandbox.x402_seller import RECIPIENT as SELLS_FOR
+
+ORACLES = ROOT / "tests" / "oracles"
+HELD = 20_000_000
+SELLER = PrivateKey(b"\x07" * 32)
+RECIPIENT = "0x00000000000000000000000000000000000000AA"
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A world whose wallet holds twenty dollars, and in which the seller's facilitator can pay for gas."""
+    with World(embedded, scale=10) as made:
+        made.do(lambda: made.write(contracts.usdc_balance(made.wallet, HELD)))
+        made.do(lambda: made.chain.set_balance(SELLER.public_key.to_checksum_address(), 10**18))
+        yield made
+
+
+@contextmanager
+def selling(world: World, version: int) -> Iterator[str]:
+    """The x402 package's own seller with its own facilitator; yields its base URL."""
+    command = [str(python("x402")), "x402_server.py", "--rpc", world.rpc.url, "--key", SELLER.to_hex()]
+    command += ["--pay-to", RECIPIENT, "--version", str(version)]
+    process = subprocess.Popen(command, cwd=ORACLES, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip() + "/v1"
+    finally:
+        process.terminate()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def settings(url: str) -> dict[str, str]:
+    """What a user of a plain x402 gateway sets."""
+    return {
+        "TOPUP_RAILS__USE": "x402",
+        "TOPUP_RAILS__X402__PROFILE": "plain",
+        "TOPUP_RAILS__X402__RECIPIENTS": RECIPIENT.lower(),
+        "TOPUP_API__KIND": "x402",
+        "TOPUP_API__URL": url,
+        "TOPUP_API__KEY": "a-key",
+    }
+
+
+def booked(stage: Stage, account: str, commodity: Commodity) -> int:
+    """Return what the journal says of one account."""
+    lines = [x for e in stage.store.entries("default") if e.topup_id for x in e.lines]
+    return sum(x.units for x in lines if (x.account, x.commodity) == (account, commodity))
+
+
+@pytest.mark.machine_time  # the seller has no other
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_packages_own_seller_is_paid(world: World, tmp_path: Path, version: int) -> None:
+    """Its facilitator carries our authorization to the chain: one transfer, credits posted, books to the unit."""
+
+    async def tell() -> None:
+        with selling(world, version) as url:
+            stage = Stage(world, tmp_path, world.clock, settings(url))
+            topup = await stage.until(State.DONE, asked=PurchaseOrder(Usd.of(10)))
+            (payment,) = topup.out
+            assert payment.plan.asset is Asset.USDC
+            assert payment.inclusion is not None
+            assert payment.inclusion.tokens == Usdc(10_000_000)
+            assert payment.tx_hash != payment.hash
+            assert stage.inside(lambda: world.usdc(RECIPIENT)) == 10_000_000
+            assert stage.inside(lambda: world.usdc(world.wallet)) == HELD - 10_000_000
+            assert booked(stage, WALLET, Commodity.USDC) == -10_000_000
+            assert booked(stage, CREDITS, Commodity.CREDIT) == 10_000_000
+            assert booked(stage, IN_TRANSIT, Commodity.USDC) == 0
+            assert stage.left() == 0
+            await stage.close()
+
+    story(tell())
+
+
+@pytest.mark.parametrize("profile", ["venice", "plain"])
+def test_each_kind_of_seller_is_paid_once(tmp_path: Path, profile: str) -> None:
+    """Venice by a login and a minimum, the plain one by a key: one transfer each, credits posted, books match."""
+
+    async def tell(world: World) -> None:
+        stage = Stage(world, tmp_path, world.clock, world.gateway.environment())  # type: ignore[attr-defined]
+        before = stage.inside(lambda: world.usdc(world.wallet))
+        topup = await stage.until(State.DONE)
+        assert topup.rail == "x402"
+        assert stage.inside(lambda: world.usdc(SELLS_FOR)) == 10_000_000
+        assert before - stage.inside(lambda: world.usdc(world.wallet)) == 10_000_000
+        assert booked(stage, WALLET, Commodity.USDC) == -10_000_000
+        assert booked(stage, CREDITS, Commodity.CREDIT) == 10_000_000
+        assert stage.left() == 0
+        await stage.close()
+
+    with World(embedded, scale=10, make_gateway=selling_as(profile)) as world:
+        story(tell(world))
+
+
+def test_a_header_that_is_no_base64_is_refused_and_said(tmp_path: Path) -> None:
+    """What cannot be read is stored as it came and refused by name; the next pass goes on."""
+
+    async def tell(world: World) -> None:
+        stage = Stage(world, tmp_path, world.clock, world.gateway.environment())  # type: ignore[attr-defined]
+        stage.inside(lambda: world.gateway.switch_on("offer", "garbage", 1))  # type: ignore[arg-type]
+        await stage.until(State.DROPPED)
+        assert stage.named("charge_refused")[0].field == "PAYMENT-REQUIRED"
+        assert stage.inside(lambda: world.usdc(SELLS_FOR)) == 0
+        await stage.close()
+
+    with World(embedded, scale=10, make_gateway=selling_as("venice")) as world:
+        story(tell(world))
+
+
+def test_a_posting_hidden_by_usage_ends_by_a_persons_word(tmp_path: Path) -> None:
+    """The credits arrive with usage of 40 % at once, and show as no posting; a person says that they are there."""
+
+    async def tell(world: World) -> None:
+        account = world.gateway.account
+        stage = Stage(world, tmp_path, world.clock, world.gateway.environment())  # type: ignore[attr-defined]
+        stage.inside(lambda: world.gateway.switch_on("posting", "never-posts"))
+        topup = await stage.until(State.PAID)
+        say(stage, topup, "credited")
+        stage.inside(lambda: account.buy_elsewhere(Decimal(10)))
+        stage.inside(lambda: account.set_usage(account.total_usage + 4))
+        await stage.until(State.UNCREDITED)
+        await passes(stage, 3)
+        assert stage.topup.state is State.UNCREDITED, "what was said before is about something else"
+        say(stage, topup, "credited")
+        ended = await stage.until(State.DONE)
+        assert ended.id == topup.id
+        (said,) = stage.named("credits_attested")
+        assert (said.topup_id, said.amount_usd) == (topup.id, Usd.of(10))
+        assert not stage.named("credits_posted")
+        assert [m["detail"] for m in stage.store.moves(topup.id) if m["fact"] == "posted"] == [
+            "attested by hand: the credits are in the account"
+        ]
+        assert stage.store.told("default", f"resolve:{topup.id}") == ""
+        assert booked(stage, CREDITS, Commodity.CREDIT) == 10_000_000
+        assert booked(stage, IN_TRANSIT, Commodity.USDC) == 0
+        assert stage.inside(lambda: world.usdc(SELLS_FOR)) == 10_000_000
+        await stage.close()
+
+    with World(embedded, scale=10, make_gateway=selling_as("venice")) as world:
+        story(tell(world))

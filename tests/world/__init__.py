@@ -1,0 +1,1 @@
+"""What plays the world for tests, and tests of that."""

@@ -1,0 +1,239 @@
+"""How does a test run topup's commands? As processes of their own, against a world served to them on loopback."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from tests.world.warm import Forked, Warm, takes
+from topup.accounting.closing import OPENING
+from topup.domain.lifecycle import TopUp
+from topup.ledger.store import SqliteStore
+from topup.sandbox import contracts
+from topup.sandbox.gateway import Conduct
+from topup.sandbox.world import World, embedded
+
+Done = subprocess.CompletedProcess[str]
+TOPUP = [sys.executable, "-m", "topup"]
+# A condition that does not come true within this many real seconds never does.
+PATIENCE_S = 30
+TRANSFERRED = "0xb7ee4fafa10d16ee883a136a3dcc9179d8e6041ba71cc29c2b0bce4f7bdd6e86"
+# The machine's own clock rules here, so what can be quick is quick.
+HASTE = {
+    "TOPUP_CONFIG": os.devnull,
+    "TOPUP_WATCH__STALENESS_S": "0",
+    "TOPUP_WATCH__POLL_FASTEST_S": "1",
+    "TOPUP_POSTING__POLL_S": "1",
+    "TOPUP_POSTING__RESEND_S": "2",
+}
+
+
+def events_of(log: str) -> list[dict[str, Any]]:
+    """Return the events among the lines of a standard error in JSON."""
+    return [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+
+
+@functools.cache
+def warm() -> Warm:
+    """Return the process that this pytest worker's commands are forked from; it ends with the worker."""
+    made = Warm()
+    atexit.register(made.close)
+    return made
+
+
+def ran(command: Sequence[str], environment: Mapping[str, str], timeout_s: float = 60) -> Done:
+    """Run one command to its end, without the time that Python takes to load it where it can be forked.
+
+    Raises:
+        subprocess.TimeoutExpired: it did not end in time; it was killed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        process = began(command, environment, out, err)
+        try:
+            code = process.wait(timeout=timeout_s)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(command, code, out.read_text("utf-8"), err.read_text("utf-8"))
+
+
+def began(
+    command: Sequence[str], environment: Mapping[str, str], out: Path, err: Path, *, cold: bool = False
+) -> subprocess.Popen[bytes] | Forked:
+    """Start one command; forked, unless `cold`: what /proc says of a fork's beginning is its parent's."""
+    if not cold and takes(command):
+        return warm().start(command, environment, out, err)
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+
+
+@dataclass
+class Running:
+    """A command that goes on in the background, its two outputs in files."""
+
+    process: subprocess.Popen[bytes] | Forked
+    out: Path
+    err: Path
+
+    def log(self) -> str:
+        """What stands on its standard error so far."""
+        return self.err.read_text(encoding="utf-8")
+
+    def events(self) -> list[dict[str, Any]]:
+        """The events it has logged in whole lines so far."""
+        return events_of(self.log().rpartition("\n")[0])
+
+    def told(self, name: str, **fields: object) -> list[dict[str, Any]]:
+        """Its events of this name with these fields."""
+        return [e for e in self.events() if e["event"] == name and all(e.get(k) == v for k, v in fields.items())]
+
+    def await_event(self, name: str, **fields: object) -> dict[str, Any]:
+        """Wait until it says this; return the first such event. It will not come once a pass or the process failed."""
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            ended = self.process.poll() is not None or bool(self.told("cycle_failed"))
+            if found := self.told(name, **fields):
+                return found[0]
+            if ended:
+                break
+            time.sleep(0.05)
+        raise AssertionError(f"no {name} {fields}, exit code {self.process.poll()}:\n{self.log()}")
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, patience_s: float = PATIENCE_S) -> int:
+        """Send a signal; return the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=patience_s)
+
+
+@dataclass
+class Served:
+    """A world, an empty state directory, and every process started beside them."""
+
+    world: World
+    directory: Path
+    settings: dict[str, str] = field(default_factory=dict)
+    started: list[Running] = field(default_factory=list)
+    cold: bool = False
+
+    @property
+    def state(self) -> Path:
+        """The directory of the ledger."""
+        return self.directory / "state"
+
+    def environment(self, **changes: str | None) -> dict[str, str]:
+        """Return a process's environment; `changes` are settings such as policy__floor="20", None removes one."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("TOPUP_")}
+        own = {"TOPUP_STATE_DIR": str(self.state)}
+        made = kept | HASTE | self.world.environment() | own | self.settings
+        for name, value in changes.items():
+            variable = name if name.isupper() else f"TOPUP_{name.upper()}"
+            made.pop(variable, None)
+            if value is not None:
+                made[variable] = value
+        return made
+
+    def run(self, *arguments: str, **changes: str | None) -> subprocess.CompletedProcess[str]:
+        """Run one command to its end."""
+        return ran([*TOPUP, *arguments], self.environment(**changes))
+
+    def document(self, *arguments: str, **changes: str | None) -> Any:
+        """Run one command with --json and return its one document, whatever its exit code."""
+        done = self.run(*arguments, "--json", **changes)
+        assert done.stdout, done.stderr
+        return json.loads(done.stdout, parse_float=_no_float)
+
+    def start(self, *arguments: str, **changes: str | None) -> Running:
+        """Start a command in the background."""
+        stem = self.directory / f"process-{len(self.started)}"
+        out, err = stem.with_suffix(".out"), stem.with_suffix(".err")
+        process = began([*TOPUP, *arguments], self.environment(**changes), out, err, cold=self.cold)
+        self.started.append(Running(process, out, err))
+        return self.started[-1]
+
+    def low(self) -> None:
+        """Let the account have used so much that it stands below its floor, and burn nothing more."""
+        account = self.world.gateway.account
+        self.world.do(lambda: account.set_usage(account.total_credits - Decimal(9)))
+
+    def high(self) -> None:
+        """Let the account stand well above its floor."""
+        account = self.world.gateway.account
+        self.world.do(lambda: account.set_usage(account.total_credits - Decimal(15)))
+
+    def spoil(self, place: Any, fault: str, times: int | None = None) -> None:
+        """Switch one of the gateway's faults on."""
+        self.world.do(lambda: self.world.gateway.switch_on(place, fault, times))
+
+    def mend(self) -> None:
+        """Switch all of the gateway's faults off."""
+        self.world.do(self.world.gateway.switch_off)
+
+    def payments(self) -> int:
+        """Count the payment contract's Transferred events on the whole chain."""
+        wanted = {
+            "fromBlock": "0x0",
+            "toBlock": "latest",
+            "address": contracts.PAYMENT_PROTOCOL,
+            "topics": [TRANSFERRED],
+        }
+        return len(self.world.do(lambda: self.world.chain.rpc("eth_getLogs", [wanted])))
+
+    def topups(self) -> list[TopUp]:
+        """Return the ledger's top-ups, newest first."""
+        store = SqliteStore.open_reader(self.state)
+        try:
+            return store.latest("default", 100)
+        finally:
+            store.close()
+
+    def books_match(self) -> bool:
+        """Tell whether the journal says of the wallet what the chain says."""
+        store = SqliteStore.open_reader(self.state)
+        try:
+            # What it held to begin with, which is booked at the end of a day, has not moved.
+            moved = [e for e in store.entries("default") if all(line.account != OPENING for line in e.lines)]
+            lines = [line for entry in moved for line in entry.lines]
+        finally:
+            store.close()
+        booked = sum(line.units for line in lines if line.account == "assets:wallet")
+        held = self.world.do(lambda: self.world.balance(self.world.wallet))
+        return held - self.world.wallet_wei == booked
+
+
+def _no_float(text: str) -> Any:
+    raise AssertionError(f"{text} is a float")
+
+
+@contextmanager
+def served(directory: Path, *, posting_delay_ms: int = 300) -> Iterator[Served]:
+    """Serve a world well above its floor at the machine's own pace, a block a second; end every process with it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    world = World(
+        embedded,
+        conduct=Conduct(posting_delay_ms=posting_delay_ms),
+        usage_usd=Decimal(5),
+        burn_usd_per_hour=Decimal(0),
+    )
+    world.tick_s = 1.0
+    with world:
+        made = Served(world, directory)
+        try:
+            yield made
+        finally:
+            for one in made.started:
+                if one.process.poll() is None:
+                    one.process.kill()
+                one.process.wait(timeout=PATIENCE_S)

@@ -1,0 +1,442 @@
+"""Does each fault of the proxy do what it says? Through the real clients, in front of the sandbox and of anvil."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from eth_account import Account
+
+from tests.world import worlds
+from tests.world.proxy import (
+    Fault,
+    Passed,
+    Proxy,
+    answer_twice,
+    body,
+    bomb,
+    delay,
+    drop,
+    duplicate,
+    hold,
+    leave_out,
+    lose,
+    oversized,
+    raw,
+    refuse,
+    rewrite,
+    silent,
+    slow,
+    stale,
+    stale_body,
+    status,
+    truncate,
+    wrong,
+)
+from tests.world.served import Served
+from topup.chain.rpc import Answer, Query, Rpc, RpcError
+from topup.domain.credits import Reading
+from topup.domain.errors import ApiLimited, ApiUnknown, ChainUnknown
+from topup.domain.lifecycle import State
+from topup.domain.money import Usd
+from topup.sandbox import contracts
+from topup.sandbox.anvil import Anvil
+from topup.sandbox.gateway import Conduct
+from topup.sandbox.http import Request, Response, Server
+from topup.sandbox.world import World
+from topup.sellers.openrouter import OpenRouter
+from topup.wire.exchange import Exchange
+
+SEND, NONCE, BLOCK, CHAIN_ID = "eth_sendRawTransaction", "eth_getTransactionCount", "eth_blockNumber", "eth_chainId"
+BATCH: list[Query] = [(CHAIN_ID, []), (BLOCK, []), (CHAIN_ID, [])]
+ID = hex(contracts.CHAIN_ID)
+
+
+@dataclass
+class Bench:
+    """A proxy in front of a chain, and one in front of the gateway; blocks are mined on demand."""
+
+    world: World
+    chain: Proxy
+    api: Proxy
+
+    @property
+    def nonce(self) -> Query:
+        """The question for the wallet's nonce in the newest block."""
+        return (NONCE, [self.world.wallet, "latest"])
+
+    def ask(self, method: str, *params: Any, timeout_s: float = 10) -> Any:
+        """Ask one thing through the real client."""
+        return asyncio.run(self._asked(lambda rpc: rpc.ask(method, *params), timeout_s))
+
+    def batch(self, queries: list[Query], timeout_s: float = 10) -> list[Answer]:
+        """Ask a batch through the real client."""
+        answers: list[Answer] = asyncio.run(self._asked(lambda rpc: rpc.batch(queries), timeout_s))
+        return answers
+
+    async def _asked(self, act: Callable[[Rpc], Any], timeout_s: float) -> Any:
+        rpc = Rpc(self.chain.url, timeout_s=timeout_s)
+        try:
+            return await act(rpc)
+        finally:
+            await rpc.close()
+
+    def credits(self, timeout_s: float = 10) -> Reading:
+        """Read the account through the real client."""
+
+        async def asked() -> Reading:
+            exchange = Exchange(self.api.url, timeout_s=timeout_s)
+            api = OpenRouter(exchange, self.world.gateway.management_key, now_ms=lambda: 1)
+            try:
+                return await api.credits()
+            finally:
+                await api.close()
+
+        return asyncio.run(asked())
+
+    def signed(self) -> str:
+        """Return a transfer of one wei to ourselves, signed."""
+        transaction = {
+            "to": self.world.wallet,
+            "value": 1,
+            "nonce": 0,
+            "gas": 21_000,
+            "maxFeePerGas": 10**10,
+            "maxPriorityFeePerGas": 10**6,
+            "chainId": contracts.CHAIN_ID,
+            "type": 2,
+        }
+        return "0x" + bytes(Account.sign_transaction(transaction, self.world.key.to_hex()).raw_transaction).hex()
+
+    def sent(self) -> int:
+        """Mine a block; return how many of the wallet's transactions the chain has seen, asked behind the proxy."""
+        self.world.do(lambda: self.world.chain.mine(self.world.clock.now_s()))
+        return int(self.world.do(lambda: self.world.chain.rpc(*self.nonce)), 16)
+
+
+@pytest.fixture(scope="module", params=["embedded", "anvil"])
+def started(request: pytest.FixtureRequest) -> Iterator[World]:
+    """A chain of each kind that lasts for all tests; anvil is asked at its own port."""
+    with World(worlds.maker(request.param)) as world:
+        world.mining = False
+        yield world
+
+
+@pytest.fixture
+def bench(started: World) -> Iterator[Bench]:
+    """Fresh proxies; the chain is as it was at its beginning."""
+    before = int(started.do(lambda: started.chain.rpc(BLOCK, [])), 16)
+    upstream = started.chain.url if isinstance(started.chain, Anvil) else started.rpc.url
+    with Proxy(upstream) as chain, Proxy(started.gateway.url) as api:
+        yield Bench(started, chain, api)
+    started.do(started.chain.drop_pending)
+    depth = int(started.do(lambda: started.chain.rpc(BLOCK, [])), 16) - before
+    if depth:
+        started.do(lambda: started.chain.reorg(depth, drop=True))
+
+
+# -- what no rule speaks of -----------------------------------------------------------------------------------------
+
+
+def test_without_a_rule_everything_passes(bench: Bench) -> None:
+    """Single questions, batches, errors and readings come through as they are, and are on record."""
+    assert bench.ask(CHAIN_ID) == ID
+    assert bench.batch([(CHAIN_ID, []), bench.nonce]) == [ID, "0x0"]
+    with pytest.raises(RpcError, match=r"."):
+        bench.ask("eth_noSuchThing")
+    assert bench.credits().total_credits == Usd.of(20)
+    assert bench.chain.log[:2] == [Passed(CHAIN_ID, [], ()), Passed(CHAIN_ID, [], ())]
+    assert (bench.chain.asked(NONCE), bench.api.asked("/credits"), bench.api.asked("/key")) == (1, 1, 0)
+
+
+def test_a_request_arrives_unchanged_and_so_does_its_answer() -> None:
+    """Method, path, query, headers, body, status and what is packed: the upstream sees what it would see without."""
+    seen: list[Request] = []
+
+    async def answer(request: Request) -> Response:
+        seen.append(request)
+        return Response(418, b"\x1f\x8b not really", {"content-encoding": "gzip", "x-odd": "1"})
+
+    async def story() -> None:
+        server = Server(answer)
+        await server.start()
+        proxy = await asyncio.to_thread(Proxy(f"{server.url}/base").__enter__)
+        try:
+            assert proxy.url.endswith("/base")
+            async with httpx.AsyncClient(trust_env=False) as client:
+                for url in (f"{server.url}/base", proxy.url):
+                    headers = {"authorization": "Bearer x", "x-own": "Y", "host": "one"}
+                    sent = client.build_request("POST", f"{url}/way?q=1&r=", content=b"{}", headers=headers)
+                    told = await client.send(sent, stream=True)
+                    raw_body = b"".join([chunk async for chunk in told.aiter_raw()])
+                    assert (told.status_code, raw_body, told.headers["x-odd"]) == (418, b"\x1f\x8b not really", "1")
+            assert len({id(writer) for writer in proxy._server._open.values()}) <= 1
+        finally:
+            await asyncio.to_thread(proxy.__exit__)
+            await server.stop()
+        assert seen[0] == seen[1]
+
+    asyncio.run(story())
+
+
+def test_a_connection_is_kept(bench: Bench) -> None:
+    """Twenty questions of one client come over one connection."""
+    peers: set[Any] = set()
+
+    async def story() -> None:
+        rpc = Rpc(bench.chain.url, timeout_s=10)
+        for _ in range(20):
+            await rpc.ask(CHAIN_ID)
+            peers.update(writer.get_extra_info("peername") for writer in bench.chain._server._open.values())
+        await rpc.close()
+
+    asyncio.run(story())
+    assert len(peers) == 1
+
+
+# -- before, after, twice -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("fault", "arrived"), [(drop(), 0), (lose(), 1)], ids=["drop", "lose"])
+def test_a_cut_connection_with_and_without_its_effect(fault: Fault, arrived: int, bench: Bench) -> None:
+    """To the sender both look alike; on the chain they do not."""
+    rule = bench.chain.on(SEND, fault, times=1)
+    with pytest.raises(ChainUnknown, match=r"127\.0\.0\.1: "):
+        bench.ask(SEND, bench.signed())
+    assert bench.sent() == arrived
+    assert rule.hits == 1
+    assert bench.chain.log[-1].done == (fault.name,)
+
+
+def test_doubled_bytes_are_known_the_second_time(bench: Bench) -> None:
+    """Forwarded twice, answered once, with the first answer or with the second; one transaction all the same."""
+    bench.chain.on(SEND, duplicate("second"), times=1)
+    with pytest.raises(RpcError, match=r"already known|already imported"):
+        bench.ask(SEND, bench.signed())
+    assert bench.sent() == 1
+
+
+def test_the_first_of_two_answers(bench: Bench) -> None:
+    """Forwarded twice, and nobody notices."""
+    bench.chain.on(SEND, duplicate(), times=1)
+    assert len(bench.ask(SEND, bench.signed())) == 66
+    assert bench.sent() == 1
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_what_is_held_waits_for_its_release(after: bool, bench: Bench) -> None:  # noqa: FBT001
+    """Held before it arrives, or with its effect done: the test decides when it goes on."""
+    rule = bench.chain.on(SEND, hold(after=after))
+    answers: list[str] = []
+    asking = threading.Thread(target=lambda: answers.append(bench.ask(SEND, bench.signed())))
+    asking.start()
+    rule.wait()
+    if after:
+        while bench.sent() == 0:
+            time.sleep(0.01)
+    else:
+        assert bench.sent() == 0
+    assert not answers
+    rule.release()
+    asking.join(10)
+    assert len(answers) == 1
+    assert bench.sent() == 1
+
+
+@pytest.mark.parametrize(("after", "arrived"), [(False, 0), (True, 1)], ids=["before", "after"])
+def test_what_is_delayed_outlasts_the_time_out(after: bool, arrived: int, bench: Bench) -> None:  # noqa: FBT001
+    """A delay longer than the client's patience: no answer, with or without the effect."""
+    bench.chain.on(SEND, delay(5, after=after), times=1)
+    with pytest.raises(ChainUnknown, match="did not answer within"):
+        bench.ask(SEND, bench.signed(), timeout_s=0.5)
+    assert bench.sent() == arrived
+
+
+# -- answers --------------------------------------------------------------------------------------------------------
+
+
+def test_one_item_of_a_batch_lies_alone(bench: Bench) -> None:
+    """A wrong answer is a function of the honest one, and takes its place in the batch."""
+    honest = int(bench.ask(BLOCK), 16)
+    bench.chain.on(BLOCK, wrong(lambda block: hex(int(block, 16) + 7)))
+    assert bench.batch(BATCH) == [ID, hex(honest + 7), ID]
+    assert bench.ask(BLOCK) == hex(honest + 7)
+    assert [one.done for one in bench.chain.log[1:4]] == [(), ("wrong",), ()]
+
+
+@pytest.mark.parametrize(("forwarded", "arrived"), [(False, 0), (True, 1)])
+def test_an_error_with_code_and_text(forwarded: bool, arrived: int, bench: Bench) -> None:  # noqa: FBT001
+    """The node's own words, alone or within a batch; behind them the bytes were taken, or never came."""
+    bench.chain.on(SEND, refuse(-32010, "AlreadyKnown", forwarded=forwarded, data="0x01"))
+    first, error, last = bench.batch([(CHAIN_ID, []), (SEND, [bench.signed()]), (CHAIN_ID, [])])
+    assert (first, last) == (ID, ID)
+    assert isinstance(error, RpcError)
+    assert (error.code, error.message, error.data) == (-32010, "AlreadyKnown", b"\x01")
+    assert bench.sent() == arrived
+    with pytest.raises(RpcError, match="AlreadyKnown"):
+        bench.ask(SEND, bench.signed())
+
+
+def test_a_stale_node_repeats_itself(bench: Bench) -> None:
+    """The first answer for ever, for each set of parameters its own, while the chain goes on."""
+    bench.chain.on(NONCE, stale())
+    assert bench.batch([bench.nonce, (BLOCK, [])])[0] == "0x0"
+    bench.ask(SEND, bench.signed())
+    assert bench.sent() == 1
+    assert bench.ask(*[bench.nonce[0], *bench.nonce[1]]) == "0x0"
+    assert bench.ask(NONCE, bench.world.wallet, "pending") == "0x1"
+
+
+def test_the_second_answer_may_be_the_one_that_stays(bench: Bench) -> None:
+    """Told to keep the n-th answer, it lets those before it pass."""
+    bench.api.on("/credits", stale_body(nth=2))
+    account, told = bench.world.gateway.account, []
+    for _ in range(4):
+        told.append(bench.credits().total_credits)
+        bench.world.do(lambda: account.buy_elsewhere(Decimal(1)))
+    assert told == [told[0], told[0] + Usd.of(1), told[0] + Usd.of(1), told[0] + Usd.of(1)]
+    bench.world.do(lambda: account.refund(Decimal(4)))
+
+
+def test_an_answer_left_out_spoils_the_batch(bench: Bench) -> None:
+    """Two of three answers are not an answer: each is asked for alone, and what is left out then as well ends it."""
+    bench.chain.on(BLOCK, leave_out())
+    with pytest.raises(ChainUnknown, match=f"answered another question than {BLOCK}"):
+        bench.batch(BATCH)
+
+
+# -- the wire -------------------------------------------------------------------------------------------------------
+
+WIRE: dict[str, tuple[Fault, str]] = {
+    "silent": (silent(), "did not answer within"),
+    "slow head": (slow("head", 0.1), "did not answer within"),
+    "slow body": (slow("body", 0.1), "did not answer within"),
+    "truncated": (truncate(), "ended without a whole answer"),
+    "truncated and so told": (truncate(told="short"), "without JSON"),
+    "status": (status(503, b"<html>"), "answered HTTP 503 without JSON"),
+    "empty": (body(b""), "without JSON"),
+    "not JSON": (body(b"pong"), "without JSON"),
+    "bomb": (bomb(16 * 1024 * 1024), "more than 8388608 bytes"),
+    "oversized": (oversized(16 * 1024 * 1024), "more than"),
+    "garbage": (raw(b"no HTTP at all\r\n\r\n"), "ended without a whole answer"),
+}
+
+
+@pytest.mark.parametrize(("fault", "said"), WIRE.values(), ids=WIRE)
+def test_each_fault_of_the_wire_hits_the_whole_batch(fault: Fault, said: str, bench: Bench) -> None:
+    """One item that matches is enough: no usable answer as a whole, for the reason the fault is named after."""
+    rule = bench.chain.on(BLOCK, fault, times=1)
+    with pytest.raises(ChainUnknown, match=said):
+        bench.batch(BATCH, timeout_s=1)
+    assert rule.hits == 1
+    assert bench.batch(BATCH)[0] == ID
+
+
+def test_an_answer_written_twice_is_left_on_the_connection(bench: Bench) -> None:
+    """A client that asks again on the same connection gets the old answer; its id gives it away."""
+
+    async def story() -> None:
+        rpc = Rpc(bench.chain.url, timeout_s=5)
+        try:
+            assert await rpc.ask(CHAIN_ID) == ID
+            with pytest.raises(ChainUnknown, match="another question"):
+                await rpc.ask(BLOCK)
+        finally:
+            await rpc.close()
+
+    bench.chain.on(CHAIN_ID, answer_twice(), times=1)
+    asyncio.run(story())
+
+
+# -- the account ----------------------------------------------------------------------------------------------------
+
+
+def test_a_status_with_its_headers_and_body(bench: Bench) -> None:
+    """What a proxy in front of the API would say, to the letter."""
+    text = b'{"error":{"message":"slow down"}}'
+    bench.api.on("/credits", status(429, text, {"retry-after": "7"}))
+    with pytest.raises(ApiLimited, match="429: slow down") as error:
+        bench.credits()
+    assert error.value.retry_after_s == 7
+
+
+def test_a_body_may_be_rewritten(bench: Bench) -> None:
+    """A function of the honest bytes."""
+    bench.api.on("/credits", rewrite(lambda honest: honest.replace(b'"total_credits":20', b'"total_credits":21')))
+    assert bench.credits().total_credits == Usd.of(21)
+
+
+def test_a_path_is_matched_by_its_end(bench: Bench) -> None:
+    """A rule for /credits leaves /credits/coinbase and /key alone."""
+    rule = bench.api.on("/credits", drop())
+    with httpx.Client(trust_env=False) as client:
+        assert client.post(f"{bench.api.url}/credits/coinbase", content=b"{}").status_code == 401
+        assert client.get(f"{bench.api.url}/key").status_code == 401
+    with pytest.raises(ApiUnknown):
+        bench.credits()
+    assert rule.hits == 1
+
+
+# -- rules ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_rule_acts_as_often_as_told_and_where_told(bench: Bench) -> None:
+    """After so many, so many times, on such parameters; then it is over, and it counted what it did."""
+    rule = bench.chain.on(NONCE, refuse(1, "no"), times=2, skip=1, when=lambda params: params[1] == "latest")
+
+    def says() -> list[bool]:
+        return [isinstance(one, RpcError) for one in bench.batch([bench.nonce, (NONCE, [bench.world.wallet, "0x0"])])]
+
+    assert [says() for _ in range(4)] == [[False, False], [True, False], [True, False], [False, False]]
+    assert rule.hits == 2
+
+
+def test_a_rule_lasts_until_it_is_ended(bench: Bench) -> None:
+    """One by one, or all at once."""
+    rule = bench.chain.on(CHAIN_ID, refuse(1, "no"))
+    bench.chain.on("*", wrong(lambda _: "0x99"))
+    with pytest.raises(RpcError):
+        bench.ask(CHAIN_ID)
+    rule.end()
+    assert bench.ask(CHAIN_ID) == "0x99"
+    bench.chain.mend()
+    assert bench.ask(CHAIN_ID) == ID
+    assert rule.hits == 1
+
+
+def test_an_upstream_that_is_gone_is_a_cut_connection() -> None:
+    """Nothing is invented for an upstream that does not answer."""
+    with Proxy("http://127.0.0.1:9") as proxy, pytest.raises(httpx.HTTPError):
+        httpx.post(proxy.url, content=b"{}", trust_env=False)
+
+
+# -- between processes ----------------------------------------------------------------------------------------------
+
+
+def test_a_process_pays_once_through_a_bad_wire(tmp_path: Path) -> None:
+    """`topup once` on real anvil: two answers lost, a receipt late; one payment, booked."""
+    maker = worlds.maker("anvil")
+    with World(
+        maker, conduct=Conduct(posting_delay_ms=300), usage_usd=Decimal(11), burn_usd_per_hour=Decimal(0)
+    ) as world:
+        world.tick_s = 1.0
+        assert isinstance(world.chain, Anvil)
+        with Proxy(world.chain.url) as chain, Proxy(world.gateway.url) as api:
+            lost = [api.on("/credits/coinbase", lose(), times=1), chain.on(SEND, lose(), times=1)]
+            late = chain.on("eth_getTransactionReceipt", wrong(lambda _: None), times=1)
+            served = Served(world, tmp_path)
+            done = served.run("once", api__url=api.url, chain__rpc_urls=chain.url)
+            assert done.returncode == 0, done.stderr
+            (topup,) = served.topups()
+            assert topup.state is State.DONE
+            assert (len(topup.charges), served.payments()) == (2, 1)
+            assert [rule.hits for rule in (*lost, late)] == [1, 1, 1]
+            assert served.books_match()
