@@ -22,6 +22,7 @@ import annotated_types as limits
 from pydantic import SecretStr
 from typer.main import get_command
 
+from tests.rooms import allowed, build, drawing, imports
 from tests.tools import ROOT
 from topup.app import assembly
 from topup.app.settings import Settings, env_name, names
@@ -316,7 +317,7 @@ ARROWS: Final[dict[lifecycle.Fact, tuple[str, str]]] = {
 }
 
 
-def drawing() -> str:
+def life_drawing() -> str:
     """Return the diagram as the module draws it."""
     doc = inspect.getdoc(lifecycle) or ""
     return doc.partition("\n\n")[2].partition("\n\nEvery arrow")[0]
@@ -339,7 +340,7 @@ def life() -> str:
     halts = ", ".join(f"`{s}`" for s, fact in lifecycle.TABLE if fact is lifecycle.Fact.HALT)
     committed, then = ARROWS[lifecycle.Fact.HALT]
     return (
-        f"\n```text\n{drawing()}\n```\n\n"
+        f"\n```text\n{life_drawing()}\n```\n\n"
         f"{table(('state', 'meaning', 'waits for', 'a restart'), states)}\n"
         f"{table(('from', 'what happened', 'to', 'committed with it', 'then'), arrows)}\n"
         f"`halt` leads to `halted` from {halts}. Committed with it: {committed}. Then: {then}.\n\n"
@@ -390,6 +391,18 @@ def rooms() -> str:
     return text + "\n"
 
 
+def house() -> str:
+    """Return the drawing of the rooms, and a table of what is in each and what it may import."""
+    may, stands = allowed(), build(imports())
+    downward = sorted(stands.floors, key=lambda room: (-stands.floors[room], room))
+    rows = []
+    for room in downward:
+        path = ROOT / "topup" / f"{room}.py"
+        about = first_line(path if path.exists() else path.with_suffix("") / "__init__.py")
+        rows.append((f"`{room}`", about, ", ".join(f"`{name}`" for name in downward if name in may[room]) or "nothing"))
+    return f"\n```text\n{drawing(stands)}```\n\n{table(('room', 'what is in it', 'may import'), rows)}\n"
+
+
 BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "events": event_entries,
     "settings": setting_rows,
@@ -398,6 +411,7 @@ BLOCKS: Final[dict[str, Callable[[], str]]] = {
     "exit-codes": exit_codes,
     "life": life,
     "ways": way_rows,
+    "house": house,
     "rooms": rooms,
 }
 
