@@ -1,5 +1,6 @@
 """Is what people install what the repository holds, pinned to the byte and free of addresses?"""
 
+import ast
 import json
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import tomllib
 import zipfile
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,6 +96,44 @@ def test_a_lock_is_complete_for_every_python(lock: str, python: str) -> None:
     for name, requirements in needs.items():
         for need in requirements:
             assert need.specifier.contains(pins[name].version, prereleases=True), f"{need} but {pins[name].version}"
+
+
+def _imported(folder: str) -> set[str]:
+    """Return which modules from outside the files of a folder under topup/ import, at whatever depth of the code."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "topup" / folder).rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    modules = plain | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    return {module.partition(".")[0] for module in modules} - sys.stdlib_module_names - {"topup"}
+
+
+def test_what_is_imported_is_declared() -> None:
+    """No module leans on a package that only another package has brought; the embedded chain's are the sandbox's."""
+    brought = metadata.packages_distributions()
+    declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["project"]["dependencies"]}
+    extra = {
+        canonicalize_name(Requirement(text).name) for text in PROJECT["project"]["optional-dependencies"]["sandbox"]
+    }
+    rooms = [path.name for path in (ROOT / "topup").iterdir() if path.is_dir() and path.name != "__pycache__"]
+    for room in rooms:
+        allowed = declared | extra if room == "sandbox" else declared
+        for module in _imported(room):
+            assert {canonicalize_name(name) for name in brought[module]} & allowed, f"{room} imports {module}"
+
+
+def test_the_curve_in_c_is_there_where_it_has_wheels() -> None:
+    """A platform without a wheel of coincurve installs without it, and signs with the curve that eth-keys brings."""
+    (curve,) = [need for text in PROJECT["project"]["dependencies"] if (need := Requirement(text)).name == "coincurve"]
+    marker, pinned = curve.marker, _pins("run")["coincurve"].marker
+    assert marker is not None
+    assert pinned is not None
+    places = [("linux", "x86_64"), ("linux", "aarch64"), ("linux", "armv7l"), ("linux", "riscv64")]
+    places += [("darwin", "x86_64"), ("darwin", "arm64"), ("freebsd14", "amd64")]
+    for implementation, python, (system, machine) in product(("CPython", "PyPy"), PYTHONS, places):
+        env = {"platform_python_implementation": implementation, "sys_platform": system, "platform_machine": machine}
+        env |= {"python_version": python, "python_full_version": f"{python}.0"}
+        wheel = implementation == "CPython" and python != "3.14" and machine in ("x86_64", "aarch64", "arm64")
+        assert marker.evaluate(env) == pinned.evaluate(env) == wheel, env
 
 
 def test_the_embedded_chain_is_never_beside_a_production_key() -> None:
