@@ -16,10 +16,6 @@ from topup.domain.money import WEI_PER_ETH, Asset, Bps, EthPrice, Usd, Wei
 from topup.domain.policy import Ceilings, Limits, worst_spend
 from topup.ledger.store import SqliteStore
 from topup.payment.config import COINBASE, MPP, X402, Account, Pace, Route, Terms
-from topup.ports.account import Clock, Sink
-from topup.ports.budget import Budget
-from topup.ports.rail import Rail
-from topup.ports.signer import Signer
 from topup.wire import files
 from topup.wire.clock import SystemClock
 
@@ -34,6 +30,10 @@ if TYPE_CHECKING:  # what a command that only reads the ledger need not load
     from topup.domain.dollars import Dollar
     from topup.domain.events import Event
     from topup.payment.cycle import Cycle
+    from topup.ports.account import Clock, Sink
+    from topup.ports.budget import Budget
+    from topup.ports.rail import Rail
+    from topup.ports.signer import Signer
     from topup.sellers.mpp_fields import Fields
     from topup.sellers.openrouter import OpenRouter
     from topup.sellers.x402_account import Prepaid
@@ -661,6 +661,7 @@ def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = Non
         SettingsError, SignerError: something is missing or cannot be opened.
     """
     from topup.payment.cycle import Cycle
+    from topup.ports.budget import Budget
     from topup.sellers.openrouter import OpenRouter
     from topup.wire.exchange import Exchange
 

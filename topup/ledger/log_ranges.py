@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from typing import TYPE_CHECKING
 
-from topup.ports.chain import Piece
+if TYPE_CHECKING:  # what only reads the ledger need not wait for it to load
+    from topup.ports.chain import Piece
 
 # Nobody goes on with a piece that is older: what it is of has ended long before.
 KEPT_MS = 90 * 86_400_000
@@ -16,6 +18,8 @@ KEPT_MS = 90 * 86_400_000
 
 def load(db: sqlite3.Connection, chain_id: int, subject: bytes, owner: str) -> Piece | None:
     """Return the piece that is kept."""
+    from topup.ports.chain import Piece
+
     row = db.execute(
         "SELECT first, last, anchor, anchor_hash, carriers, asked, spent_ms FROM piece"
         " WHERE chain_id = ? AND subject = ? AND owner = ?",

@@ -21,10 +21,10 @@ from topup.ledger import journal, log_ranges, spending, usage
 from topup.ledger.readings import Readings
 from topup.ledger.recovered import Adoptions
 from topup.ledger.wishes import Wishes
-from topup.ports.chain import Piece
 
 if TYPE_CHECKING:
     from topup.accounting.usage import ApiKey, DayUsed, Used
+    from topup.ports.chain import Piece
 
 # The name under which the newest closing of the books is kept.
 CLOSED = "closed"

@@ -18,11 +18,11 @@ from topup.domain.money import Usd, Wei
 from topup.ledger import database, journal, rows
 from topup.ledger.lock import SEED
 from topup.ledger.notes import Words
-from topup.ports.chain import Seen, Sent, Taken
 from topup.ports.ledger import GONE
 
 if TYPE_CHECKING:
     from topup.domain.charge import Verified
+    from topup.ports.chain import Seen, Sent, Taken
 
 # The name under which charges requested by hand are counted.
 BY_HAND = "charges_by_hand"
@@ -114,6 +114,8 @@ class TopUps(Words):
 
     def taken(self, topup_id: str) -> dict[int, Taken]:
         """Return which nonces of a top-up something unknown has used, by the oldest attempt there."""
+        from topup.ports.chain import Taken
+
         sql = "SELECT taken.* FROM taken JOIN attempt ON attempt.id = taken.attempt WHERE attempt.topup = ?"
         return {
             int(row["attempt"]): Taken(row["since_ms"], row["block"], row["block_hash"] or b"")

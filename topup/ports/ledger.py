@@ -8,7 +8,6 @@ from datetime import date
 from typing import TYPE_CHECKING, Final, Protocol
 
 from topup.domain.money import Usd, Wei
-from topup.ports.chain import Seen, Sent, Taken
 
 if TYPE_CHECKING:  # what only reads the ledger need not wait for them to load
     from topup.accounting.closing import BalanceAssertion, Closed
@@ -18,6 +17,7 @@ if TYPE_CHECKING:  # what only reads the ledger need not wait for them to load
     from topup.domain.credits import Reading, Unknown
     from topup.domain.lifecycle import Attempt, Fact, Plan, TopUp
     from topup.domain.policy import Past
+    from topup.ports.chain import Seen, Sent, Taken
 
 
 # Under this name and the rail's own stands its tombstone.
