@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from topup.app import assembly
 from topup.app.settings import env_name, load, names, provenance, secret
-from topup.domain.charge import K2_PREFIX
+from topup.domain.coinbase_charge import K2_PREFIX
 from topup.domain.credits import Reading
 from topup.domain.errors import SettingsError
 from topup.domain.money import Usd, Wei

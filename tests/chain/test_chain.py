@@ -25,7 +25,7 @@ from topup.chain.contracts import payment_data
 from topup.chain.profiles import BASE, Profile
 from topup.chain.providers import Providers
 from topup.chain.rpc import Rpc
-from topup.domain.charge import Charge, parse
+from topup.domain.coinbase_charge import Charge, parse
 from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted, WrongChain
 from topup.domain.lifecycle import Attempt, Inclusion, Plan
 from topup.domain.money import Usdc, Wei

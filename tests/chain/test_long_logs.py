@@ -26,7 +26,7 @@ from topup.chain.refusals import Refusal, granted, refusal
 from topup.chain.rpc import Answer
 from topup.chain.search import LATE_MS, PAGES_UNKEPT, Search, Sought
 from topup.chain.token_chain import AuthorizedChain
-from topup.domain.charge import Charge, parse
+from topup.domain.coinbase_charge import Charge, parse
 from topup.domain.errors import ChainUnknown
 from topup.domain.events import ProvidersDisagree
 from topup.domain.money import Usdc

@@ -33,7 +33,7 @@ from topup.chain.profiles import BASE
 from topup.chain.providers import FAILURES_MAX, PAUSE_S, Providers
 from topup.chain.receipts import ProviderObservation
 from topup.chain.rpc import Rpc
-from topup.domain.charge import Charge
+from topup.domain.coinbase_charge import Charge
 from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted, SettingsError, WrongChain
 from topup.domain.events import Event, ProviderBack, ProvidersDisagree, ProviderSetAside
 from topup.domain.lifecycle import Attempt, Kind, State

@@ -24,7 +24,7 @@ from topup.accounting.journal import attempt_entry, posting_entry
 from topup.commands.cli import app
 from topup.commands.show import life_document
 from topup.domain import events
-from topup.domain.charge import Charge, parse
+from topup.domain.coinbase_charge import Charge, parse
 from topup.domain.credits import Reading
 from topup.domain.lifecycle import Fact, State, TopUp
 from topup.domain.money import Usd

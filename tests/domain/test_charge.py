@@ -27,20 +27,18 @@ from tests.world.builders import (
     unseen,
     verified,
 )
-from topup.domain.charge import (
+from topup.domain.coinbase_charge import (
     K2_PREFIX,
-    RAW_BYTES_MAX,
     SECP256K1_N,
     Charge,
-    Clocks,
     Pins,
-    Request,
-    Verified,
+    charge_of,
     intent_hash,
     parse,
     recover,
     verify,
 )
+from topup.domain.demand import RAW_BYTES_MAX, Clocks, Request, Verified
 from topup.domain.errors import ChargeRefused
 from topup.domain.money import Bps, Usd
 from topup.sandbox.charges import HOSTILE, Draft, Operator, Terms, digest, intent_of, iso
@@ -538,7 +536,7 @@ def test_every_hostile_charge_has_its_field() -> None:
 def test_a_hostile_charge_is_refused_on_the_field_it_lies_about(name: str) -> None:
     """The first charge of the operator is believed; the hostile second one is refused for the right reason."""
     one = operator(2)
-    first = verified(one).charge.intent
+    first = charge_of(verified(one)).intent
     demand = parse(raw_of(one.hostile(name, ask())))
     with pytest.raises(ChargeRefused) as refused:
         verify(demand, request(), pins_for(one), CLOCKS, seen=lambda *key: key == (first.operator, first.id))

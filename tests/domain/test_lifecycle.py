@@ -33,7 +33,8 @@ from tests.world.ledger import BASELINE
 from topup.accounting.journal import attempt_entry, posting_entry
 from topup.commands.status import WAITS
 from topup.domain import lifecycle
-from topup.domain.charge import Verified, parse, verify
+from topup.domain.coinbase_charge import parse, verify
+from topup.domain.demand import Verified
 from topup.domain.errors import StoreUnusable
 from topup.domain.lifecycle import MONEY_OUT, TABLE, TERMINAL, Attempt, Fact, IllegalMove, State, TopUp, advance
 from topup.domain.money import Usd, Wei

@@ -15,10 +15,13 @@ SNIPPET = '''
 from dataclasses import replace
 from decimal import Decimal
 
-from topup.domain.charge import Clocks, Charge, Pins, Request, Verified, verify
+from topup.domain.coinbase_charge import Charge, Pins, verify
+from topup.domain.demand import Clocks, Request, Verified
 from topup.domain.lifecycle import Attempt, Plan, TopUp
 from topup.domain.money import Bps, EthPrice, Usd, Usdc, Wei
-from topup.ports_old import Chain, Rail, Signer, Preflight
+from topup.ports.chain import Chain, Preflight
+from topup.ports.rail import Rail
+from topup.ports.signer import Signer
 
 
 def honest(demand: Charge, request: Request, pins: Pins, clocks: Clocks, signer: Signer, plan: Plan) -> bytes:

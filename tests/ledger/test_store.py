@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from tests.world import ledger
 from tests.world.builders import ACCOUNT, CHAIN_ID, NOW_MS, WALLET, inclusion, operator, plan, topup, verified
 from topup.accounting.journal import attempt_entry, posting_entry, reversal
+from topup.domain.coinbase_charge import charge_of
 from topup.domain.credits import DAY_MS, HOUR_MS, Doubt, Reading, Unknown
 from topup.domain.errors import StoreBusy, StoreError, StoreFenced, StoreUnusable
 from topup.domain.lifecycle import Fact, State, TopUp
@@ -196,7 +197,7 @@ def test_an_intent_belongs_to_one_charge_for_ever(store: SqliteStore) -> None:
     """A proven id is known to every other charge; storing it for a second one is refused."""
     one = operator(1)
     first = ledger.charged(store, one)
-    intent = verified(operator(1)).charge.intent
+    intent = charge_of(verified(operator(1))).intent
     assert store.seen_intents(first.id) == []
     assert store.seen_intents("another") == [(intent.operator, intent.id)]
     second = store.begin(topup(id="t2", account="other"))

@@ -22,8 +22,8 @@ from tests.world.builders import ACCOUNT, CHAIN_ID, NOW_MS, WALLET, inclusion, p
 from tests.world.stage import Stage
 from topup.app import assembly
 from topup.app.settings import load
-from topup.domain.charge import Request
 from topup.domain.credits import DAY_MS, HOUR_MS, Reading
+from topup.domain.demand import Request
 from topup.domain.events import Event
 from topup.domain.lifecycle import Fact, State, TopUp
 from topup.domain.money import Usd, Wei

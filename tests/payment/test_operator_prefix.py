@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.world.stage import Stage
-from topup.domain.charge import K2_PREFIX
+from topup.domain.coinbase_charge import K2_PREFIX
 from topup.domain.lifecycle import State
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded

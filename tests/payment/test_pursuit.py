@@ -14,7 +14,7 @@ import pytest
 
 from tests.world.house import Killed
 from tests.world.stage import Shifted, Stage
-from topup.domain.charge import parse
+from topup.domain.coinbase_charge import parse
 from topup.domain.lifecycle import Attempt, Fact, Kind, State, TopUp
 from topup.domain.money import Bps
 from topup.ledger.location import FILE

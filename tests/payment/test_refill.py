@@ -19,7 +19,7 @@ from eth_utils.crypto import keccak
 
 from tests.world import worlds
 from topup.commands import demo
-from topup.domain.charge import parse
+from topup.domain.coinbase_charge import parse
 from topup.domain.lifecycle import Inclusion, State, TopUp
 from topup.ledger.store import SqliteStore
 from topup.sandbox import contracts

@@ -20,7 +20,7 @@ from topup.accounting.journal import IN_TRANSIT, WALLET, Commodity
 from topup.chain.contracts import token_payment_data
 from topup.chain.profiles import BASE, Profile
 from topup.chain.reverts import decoded, whose_pause
-from topup.domain.charge import Charge
+from topup.domain.coinbase_charge import Charge
 from topup.domain.errors import Reverted
 from topup.domain.lifecycle import Kind, State, TopUp
 from topup.domain.money import Asset, Usdc, Wei

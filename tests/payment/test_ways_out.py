@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.world.stage import Stage
 from tests.world.stories_foreign import invents
 from topup.accounting.reconciliation import Adopted
-from topup.domain.charge import parse
+from topup.domain.coinbase_charge import parse
 from topup.domain.lifecycle import Fact, State
 from topup.domain.money import Wei
 from topup.domain.nonpayment import ChargeStatus

@@ -33,7 +33,7 @@ from topup.chain.contracts import payment_data
 from topup.chain.profiles import BASE
 from topup.chain.providers import Providers
 from topup.chain.rpc import Rpc
-from topup.domain.charge import Clocks
+from topup.domain.demand import Clocks
 from topup.domain.errors import ChainError, TopupError
 from topup.domain.events import Event, ProviderSetAside
 from topup.ports.chain import Call
@@ -270,12 +270,12 @@ def seller(rounds: int, seed: int) -> int:
     charge, pins = charges.honest(builders.ask()), builders.pins_for(charges)
 
     async def coinbase(luck: random.Random) -> None:
-        from topup.domain.charge import parse, verify
+        from topup.domain.coinbase_charge import charge_of, parse, verify
 
         raw, _ = encoded(luck, bent(luck, {"data": charge}))
         demand = parse(raw)
         proven = verify(demand, builders.request(), pins, Clocks(builders.NOW_S, builders.NOW_S), seen=lambda *_: False)
-        if proven.charge.intent != parse(builders.raw_of(charge)).intent:
+        if charge_of(proven).intent != parse(builders.raw_of(charge)).intent:
             raise Broken("another intent than the operator signed was proven")
 
     async def carried(luck: random.Random) -> None:

@@ -211,9 +211,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "verify-skips-the-operator",
-        "topup/domain/charge.py",
-        "        pins.operators,\n",
-        "        {intent.operator},\n",
+        "topup/domain/coinbase_charge.py",
+        "intent.operator, pins.operators, remedy)",
+        "intent.operator, {intent.operator}, remedy)",
         "tests/domain/test_charge.py",
     ),
     Mutant(
@@ -396,14 +396,14 @@ MUTANTS: Final = (
     ),
     Mutant(
         "mpp-on-any-chain",
-        "topup/domain/charge.py",
+        "topup/domain/demand.py",
         "*chain, chain[0] == chain[1],",
         "*chain, True,",
         "tests/sellers/test_rails_safety.py::test_a_challenge_with_one_thing_wrong_is_refused[chain]",
     ),
     Mutant(
         "any-recipient-of-an-authorization",
-        "topup/domain/charge.py",
+        "topup/domain/demand.py",
         "    if bounds.recipients is not None:\n",
         "    if bounds.recipients is None:\n",
         "tests/sellers/test_rails_safety.py::test_a_challenge_with_one_thing_wrong_is_refused[recipient]",

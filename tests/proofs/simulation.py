@@ -46,7 +46,7 @@ from tests.world.simulated_tempo import KEY, REALM, SimulatedPurchases, TempoNet
 from topup.accounting.journal import Commodity
 from topup.app import assembly
 from topup.app.settings import Settings, load
-from topup.domain.charge import Bounds
+from topup.domain.demand import Bounds
 from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLAR
 from topup.domain.errors import TopupError
 from topup.domain.lifecycle import TABLE, Attempt, Fact, State

@@ -19,7 +19,7 @@ from tests.proofs.simulation import Broken, Simulation, run
 from tests.world.simulated import Block, Provider, SimulatedChain, SimulatedSigner
 from topup.chain.charge_status import Account
 from topup.domain import policy, tempo
-from topup.domain.charge import Charge
+from topup.domain.coinbase_charge import Charge
 from topup.domain.credits import Reading
 from topup.domain.lifecycle import Attempt, Fact
 from topup.domain.money import Usd, Wei

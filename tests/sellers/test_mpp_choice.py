@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.sellers.test_rails_safety import SOLD_TO, TEN, Standing, asked, proven
 from tests.world import builders
 from tests.world.simulated import SELLER
-from topup.domain.charge import Bounds
+from topup.domain.demand import Bounds
 from topup.domain.dollars import PATH_DOLLAR, TEMPO_DOLLAR, TEMPO_TOKENS, Dollar
 from topup.domain.errors import ChargeRefused
 from topup.domain.lifecycle import Attempt, Broadcaster, ChargeRow, TopUp

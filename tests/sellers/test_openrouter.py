@@ -22,8 +22,9 @@ import pytest
 
 from tests.world.builders import NOW_MS, NOW_S, PAYER, WALLET, operator
 from tests.world.proxy import Proxy, answer_twice
-from topup.domain.charge import Request, parse
+from topup.domain.coinbase_charge import parse
 from topup.domain.credits import Reading
+from topup.domain.demand import Request
 from topup.domain.errors import (
     ApiError,
     ApiGone,

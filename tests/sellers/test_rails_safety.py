@@ -24,8 +24,9 @@ from tests.world.builders import settled
 from tests.world.simulated import SELLER
 from tests.world.stage import Stage
 from topup.domain import typed_data
-from topup.domain.charge import Bounds, Request, Verified, verify
-from topup.domain.charge import parse as parsed
+from topup.domain.coinbase_charge import parse as parsed
+from topup.domain.coinbase_charge import verify
+from topup.domain.demand import Bounds, Request, Verified
 from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLAR, TEMPO_TOKENS
 from topup.domain.errors import ApiRejected, ChargeRefused, PaymentForbidden, SignerError
 from topup.domain.lifecycle import Attempt, Broadcaster, ChargeRow, Kind, State, TopUp

@@ -26,7 +26,7 @@ from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.accounting.reconciliation import Transfer
 from topup.app.settings import load
 from topup.domain import tempo
-from topup.domain.charge import DEADLINES, Verified
+from topup.domain.demand import DEADLINES, Verified
 from topup.domain.dollars import TEMPO_DOLLAR
 from topup.domain.errors import ChargeRefused, SettingsError, SignerError
 from topup.domain.lifecycle import Attempt, Broadcaster, Plan, State

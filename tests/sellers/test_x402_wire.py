@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from tests.oracles import python
 from tests.tools import ROOT
-from topup.domain.charge import RAW_BYTES_MAX
+from topup.domain.demand import RAW_BYTES_MAX
 from topup.domain.errors import ChargeRefused
 from topup.domain.typed_data import Domain, authorization_digest, mark_call, personal_digest
 from topup.sandbox import contracts

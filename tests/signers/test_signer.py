@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from tests.world import builders
 from topup.chain.contracts import payment_data
-from topup.domain.charge import Verified, parse, verify
+from topup.domain.coinbase_charge import charge_of, parse, verify
+from topup.domain.demand import Verified
 from topup.domain.errors import SettingsError, SignerError
 from topup.domain.lifecycle import Kind, Plan
 from topup.domain.money import EthPrice, Wei
@@ -42,7 +43,7 @@ def proven(one: Operator = OPERATOR, sender: str = WALLET) -> Verified:
 
 
 CHARGE = proven()
-RIGHT = builders.plan(to=CONTRACT, data=payment_data(CHARGE.charge.intent, 500))
+RIGHT = builders.plan(to=CONTRACT, data=payment_data(charge_of(CHARGE).intent, 500))
 
 
 def signer(ceilings: Ceilings = CEILINGS) -> LocalSigner:
@@ -122,7 +123,7 @@ def test_each_rule_alone_refuses(change: dict[str, Any], rule: str) -> None:
 def test_a_charge_for_another_wallet_is_refused() -> None:
     """The key does not pay what was proven for somebody else, although the call data are right."""
     other = proven(builders.operator(2), builders.PAYER)
-    plan = replace(RIGHT, data=payment_data(other.charge.intent, 500))
+    plan = replace(RIGHT, data=payment_data(charge_of(other).intent, 500))
     assert refusal(plan, other) == "the key refuses to sign: sender"
 
 

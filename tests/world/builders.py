@@ -11,7 +11,8 @@ from typing import Any
 
 from eth_utils.crypto import keccak
 
-from topup.domain.charge import K2_PREFIX, Clocks, Pins, Request, Verified, parse, verify
+from topup.domain.coinbase_charge import K2_PREFIX, Pins, parse, verify
+from topup.domain.demand import Clocks, Request, Verified
 from topup.domain.lifecycle import Inclusion, Kind, Plan, State, TopUp
 from topup.domain.money import Bps, Usd, Wei
 from topup.domain.nonpayment import ChargeStatus, More

@@ -26,8 +26,9 @@ from topup.chain.charge_status import Account, Ends
 from topup.chain.providers import Providers
 from topup.chain.receipts import ProviderObservation
 from topup.chain.rpc import Rpc
-from topup.domain.charge import Charge, Pins, Request, Verified
+from topup.domain.coinbase_charge import Charge, Pins, charge_of
 from topup.domain.credits import Reading
+from topup.domain.demand import Request, Verified
 from topup.domain.dollars import BASE_DOLLAR
 from topup.domain.errors import ApiGone, ApiLimited, ApiUnknown, ChainUnknown, PaymentForbidden, Reverted, WrongChain
 from topup.domain.events import Event
@@ -746,7 +747,7 @@ class SimulatedSigner:
     def sign_payment(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
         """Sign a payment."""
         self._proven(verified, (plan.data, plan.value.units))
-        intent = verified.charge.intent
+        intent = charge_of(verified).intent
         if plan.kind is Kind.APPROVE:
             assert plan.data == intent.total.units.to_bytes(32, "big"), "approved another amount than was proven"
             return self._signed(plan, None, 0, 0)

@@ -32,7 +32,7 @@ from tests.world.simulated import (
     answer,
 )
 from topup.domain import tempo
-from topup.domain.charge import Verified
+from topup.domain.demand import Verified
 from topup.domain.dollars import TEMPO_DOLLAR
 from topup.domain.lifecycle import Plan
 from topup.sandbox.charges import STRANGER

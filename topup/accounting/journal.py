@@ -18,7 +18,7 @@ from topup.domain.lifecycle import Attempt, Inclusion, Kind, TopUp
 from topup.domain.money import WIDE, Asset, EthPrice, Usd, Usdc, Wei
 
 if TYPE_CHECKING:
-    from topup.domain.charge import Demand
+    from topup.domain.demand import Demand
 
 
 class Commodity(StrEnum):

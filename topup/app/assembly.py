@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # what a command that only reads the ledger need not load
     from topup.chain.rpc import Rpc
     from topup.chain.search import Search
     from topup.chain.token_chain import AuthorizedChain
-    from topup.domain.charge import Pins
+    from topup.domain.coinbase_charge import Pins
     from topup.domain.dollars import Dollar
     from topup.domain.events import Event
     from topup.payment.cycle import Cycle
@@ -300,7 +300,7 @@ def profile(s: Settings) -> Profile:
 
 def pins(s: Settings, learnt: str | None) -> Pins:
     """Return what a charge must match; `learnt` holds recipients pinned by hand, separated by commas."""
-    from topup.domain.charge import Pins
+    from topup.domain.coinbase_charge import Pins
 
     chain, r = profile(s), s.rails.coinbase
     recipients = [*r.recipients, *(learnt.split(",") if learnt else [])]
@@ -557,7 +557,7 @@ def _coinbase(p: Parts) -> Rail:
 
 def _x402(p: Parts) -> Rail:
     from topup.chain.owners import quorum
-    from topup.domain.charge import Bounds
+    from topup.domain.demand import Bounds
     from topup.domain.dollars import BASE_DOLLAR
     from topup.sellers import authorization as shared
     from topup.sellers.x402 import X402
@@ -591,7 +591,7 @@ def _x402(p: Parts) -> Rail:
 
 def _mpp(p: Parts) -> Rail:
     from topup.chain.owners import quorum
-    from topup.domain.charge import Bounds
+    from topup.domain.demand import Bounds
     from topup.domain.dollars import TEMPO_DOLLARS, TEMPO_TOKENS
     from topup.sellers import mpp
     from topup.sellers.authorization import Seller

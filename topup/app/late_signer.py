@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from topup.domain.charge import Verified
+from topup.domain.demand import Verified
 from topup.domain.errors import SettingsError, SignerError
 from topup.domain.lifecycle import Plan
 from topup.ports.signer import Signer

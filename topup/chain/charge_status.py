@@ -15,7 +15,7 @@ from topup.chain.logs import of_operator, transfer
 from topup.chain.preflight import head, right_chain
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, unhex
 from topup.chain.search import Search, Sought, TooNarrow, alone
-from topup.domain.charge import Charge
+from topup.domain.coinbase_charge import Charge
 from topup.domain.errors import ChainUnknown
 from topup.ports.chain import Head, Piece, Spent
 

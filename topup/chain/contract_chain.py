@@ -15,7 +15,8 @@ from topup.chain.profiles import Profile
 from topup.chain.providers import Providers
 from topup.chain.quorum import Quorum
 from topup.chain.search import Search
-from topup.domain.charge import Charge, Verified
+from topup.domain.coinbase_charge import Charge, charge_of
+from topup.domain.demand import Verified
 from topup.domain.errors import ChainUnknown
 from topup.domain.lifecycle import Attempt
 from topup.domain.money import Asset, Usdc, Wei
@@ -47,12 +48,12 @@ class EvmChain(Quorum):
 
     def payment(self, verified: Verified, tier: int, value: Wei, wallet: bytes) -> Call:
         """Encode the payment of a verified charge."""
-        demand = verified.charge
+        demand = charge_of(verified)
         return Call(wallet, demand.contract, payment_data(demand.intent, tier), value)
 
     def token_payment(self, verified: Verified) -> Call:
         """Encode the payment of a verified charge in its own token."""
-        charge = verified.charge
+        charge = charge_of(verified)
         return Call(charge.sender, charge.contract, token_payment_data(charge.intent), Wei(0), tokens=charge.total)
 
     def approval(self, wallet: bytes, contract: bytes, units: Usdc) -> Call:

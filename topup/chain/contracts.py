@@ -17,7 +17,7 @@ from eth_abi.abi import encode as abi_encode
 from eth_utils.crypto import keccak
 
 from topup.chain.rpc import unhexed
-from topup.domain.charge import Intent
+from topup.domain.coinbase_charge import Intent
 from topup.domain.errors import ChainUnknown
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from topup.domain.charge import K2_PREFIX
+from topup.domain.coinbase_charge import K2_PREFIX
 
 
 def _address(text: str) -> bytes:

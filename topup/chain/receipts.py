@@ -17,7 +17,7 @@ from topup.chain.preflight import head, reason, right_chain
 from topup.chain.reverts import lasting
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhexed
 from topup.chain.simulation import is_payment
-from topup.domain.charge import Charge
+from topup.domain.coinbase_charge import Charge
 from topup.domain.errors import ChainUnknown, Reverted
 from topup.domain.lifecycle import NO_TOKENS, Attempt, Inclusion, Kind, Plan
 from topup.domain.money import Asset, Usdc, Wei

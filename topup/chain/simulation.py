@@ -21,7 +21,7 @@ from topup.chain.preflight import call, head, reason, right_chain
 from topup.chain.profiles import Profile
 from topup.chain.reverts import decoded, said_paused, whose_pause
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhex, unhexed
-from topup.domain.charge import Charge
+from topup.domain.coinbase_charge import Charge
 from topup.domain.errors import ChainError, ChainUnknown, PaymentForbidden, Reverted
 from topup.domain.money import Usdc, Wei
 from topup.ports.chain import UNTRIED, Call, Head, Simulation

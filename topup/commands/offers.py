@@ -16,7 +16,7 @@ from topup.chain.rpc import Rpc
 from topup.commands import x402_look
 from topup.commands.check import payer
 from topup.commands.x402_look import line_of
-from topup.domain.charge import Demand, Finding, Request
+from topup.domain.demand import Demand, Finding, Request
 from topup.domain.errors import ChargeRefused, PaymentForbidden, SettingsError, TopupError
 from topup.domain.events import Event
 from topup.domain.json_document import read

@@ -14,8 +14,9 @@ from typing import Any
 
 from topup.app import assembly
 from topup.app.settings import Settings
-from topup.domain.charge import Charge, Clocks, Pins, Request, parse, verify
+from topup.domain.coinbase_charge import Charge, Pins, parse, verify
 from topup.domain.credits import HOUR_MS
+from topup.domain.demand import Clocks, Request
 from topup.domain.errors import ApiGone, ChargeRefused, PaymentForbidden, SettingsError
 from topup.domain.money import Usd, Usdc
 from topup.domain.remedies import REMEDIES

@@ -38,7 +38,7 @@ from topup.chain.profiles import Profile
 from topup.chain.rpc import Rpc
 from topup.commands.check import Funding, funding, payer
 from topup.commands.usage import books_of
-from topup.domain.charge import parse
+from topup.domain.coinbase_charge import parse
 from topup.domain.errors import (
     ApiError,
     ChainError,

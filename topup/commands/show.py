@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from topup.accounting.journal import CONVERSION, Commodity
-from topup.domain.charge import Charge, parse
+from topup.domain.coinbase_charge import Charge, parse
 from topup.domain.errors import ChargeRefused, SettingsError
 from topup.domain.events import show
 from topup.domain.json_document import read

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
 from topup.chain.rpc import unhexed
-from topup.domain.charge import Finding, Request
+from topup.domain.demand import Finding, Request
 from topup.domain.errors import ChainError, ChargeRefused
 from topup.domain.json_document import read
 from topup.sellers.x402 import X402

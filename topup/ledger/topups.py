@@ -21,7 +21,7 @@ from topup.ledger.notes import Words
 from topup.ports.ledger import GONE
 
 if TYPE_CHECKING:
-    from topup.domain.charge import Verified
+    from topup.domain.demand import Verified
     from topup.ports.chain import Seen, Sent, Taken
 
 # The name under which charges requested by hand are counted.

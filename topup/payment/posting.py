@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from topup.accounting import journal
 from topup.domain import events
-from topup.domain.charge import Demand
 from topup.domain.credits import Posting, Reading, Unknown, posting
+from topup.domain.demand import Demand
 from topup.domain.errors import ChainUnknown
 from topup.domain.lifecycle import Fact, State, TopUp
 from topup.domain.ways_out import CREDITED

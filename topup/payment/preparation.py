@@ -10,8 +10,8 @@ import contextlib
 from typing import assert_never
 
 from topup.domain import events
-from topup.domain.charge import DEADLINES, Demand, Verified
 from topup.domain.credits import DAY_MS, HOUR_MS, Reading, Unknown, baseline_settled
+from topup.domain.demand import DEADLINES, Demand, Verified
 from topup.domain.errors import (
     ApiError,
     ApiGone,

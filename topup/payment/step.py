@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from topup.domain import events
-from topup.domain.charge import Demand, Request, Verified
 from topup.domain.credits import HOUR_MS
+from topup.domain.demand import Demand, Request, Verified
 from topup.domain.errors import ChainError, PaymentForbidden, SettingsError
 from topup.domain.lifecycle import MONEY_OUT, Attempt, Fact, Plan, TopUp
 from topup.domain.money import Asset, EthPrice, Wei

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # what only reads the ledger need not wait for them to load
     from topup.accounting.usage import Activity, ApiKey
-    from topup.domain.charge import Request
     from topup.domain.credits import Reading
+    from topup.domain.demand import Request
     from topup.domain.events import Event
 
 

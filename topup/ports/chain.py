@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 from topup.domain.money import Asset, Usdc, Wei
 
 if TYPE_CHECKING:  # what only reads the ledger need not wait for them to load
-    from topup.domain.charge import Charge, Verified
+    from topup.domain.coinbase_charge import Charge
+    from topup.domain.demand import Verified
     from topup.domain.lifecycle import Attempt, Inclusion
     from topup.domain.nonpayment import ChargeStatus, More
     from topup.domain.policy import Permission

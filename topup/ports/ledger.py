@@ -13,8 +13,8 @@ if TYPE_CHECKING:  # what only reads the ledger need not wait for them to load
     from topup.accounting.closing import BalanceAssertion, Closed
     from topup.accounting.journal import Commodity, Entry
     from topup.accounting.usage import ApiKey, DayUsed, Used
-    from topup.domain.charge import Verified
     from topup.domain.credits import Reading, Unknown
+    from topup.domain.demand import Verified
     from topup.domain.lifecycle import Attempt, Fact, Plan, TopUp
     from topup.domain.policy import Past
     from topup.ports.chain import Seen, Sent, Taken

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from topup.ports.chain import Holdings, Observation, Preflight, Sent, Spent
 
 if TYPE_CHECKING:  # what only reads the ledger need not wait for them to load
-    from topup.domain.charge import Demand, Request, Verified
+    from topup.domain.demand import Demand, Request, Verified
     from topup.domain.lifecycle import Attempt, Broadcaster, Plan, TopUp
     from topup.domain.nonpayment import ChargeStatus, More
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # what only reads the ledger need not wait for them to load
-    from topup.domain.charge import Verified
+    from topup.domain.demand import Verified
     from topup.domain.lifecycle import Plan
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
-from topup.domain.charge import Bounds, Clocks, Demand, Finding, Request, Verified, prove
+from topup.domain.demand import Bounds, Clocks, Demand, Finding, Request, Verified, prove
 from topup.domain.errors import ApiGone, ApiRejected, ApiUnknown, ChainUnknown, PaymentForbidden, Reverted, SignerError
 from topup.domain.lifecycle import Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.domain.money import Asset, Wei

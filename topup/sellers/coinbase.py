@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from topup.domain.charge import Charge, Clocks, Pins, Request, Verified, parse, verify
+from topup.domain.coinbase_charge import Charge, Pins, charge_of, parse, verify
+from topup.domain.demand import Clocks, Request, Verified
 from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted, SignerError
 from topup.domain.lifecycle import NO_TOKENS, Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.domain.money import Asset, Bps, Wei
@@ -175,7 +176,7 @@ class Coinbase:
                 )
             call = self._chain.payment(verified, tier, value, wallet)
             try:
-                dry = await self._chain.simulate(call, verified.charge, preflight.head)
+                dry = await self._chain.simulate(call, charge_of(verified), preflight.head)
             except Reverted as error:
                 failed = error
                 continue
@@ -186,7 +187,7 @@ class Coinbase:
 
     async def _plan_tokens(self, verified: Verified, preflight: Preflight, fee: Wei, tip: Wei) -> Plan:
         """Plan the payment in USDC, or what has to be allowed before it."""
-        charge, held = verified.charge, preflight.tokens or NO_TOKENS
+        charge, held = charge_of(verified), preflight.tokens or NO_TOKENS
         if held < charge.total:
             raise PaymentForbidden(
                 "wallet_low",

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from topup.domain import tempo
-from topup.domain.charge import Clocks, Finding, Request, Verified, common
+from topup.domain.demand import Clocks, Finding, Request, Verified, common
 from topup.domain.errors import ApiError, ApiUnknown, ChargeRefused, SignerError
 from topup.domain.json_document import Unreadable, read
 from topup.domain.lifecycle import Attempt, Plan, TopUp

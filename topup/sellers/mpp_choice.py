@@ -14,7 +14,7 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from topup.domain import tempo
-from topup.domain.charge import Finding
+from topup.domain.demand import Finding
 from topup.domain.errors import ChargeRefused
 from topup.domain.lifecycle import NO_TOKENS
 from topup.domain.money import Asset, Usdc

@@ -18,8 +18,8 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from topup.accounting.usage import Activity, ApiKey
-from topup.domain.charge import Request
 from topup.domain.credits import Reading
+from topup.domain.demand import Request
 from topup.domain.errors import ApiError, ApiGone, ApiRejected, ApiUnknown
 from topup.domain.json_document import PARTS_MAX, NoJson, Repeated, Unreadable, read
 from topup.domain.money import WIDE, Usd, plain

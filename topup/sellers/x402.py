@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 from eth_utils.crypto import keccak
 
 from topup.domain import typed_data
-from topup.domain.charge import Finding, Request, Verified
+from topup.domain.demand import Finding, Request, Verified
 from topup.domain.errors import ApiError, ApiUnknown, ChargeRefused
 from topup.domain.json_document import read
 from topup.domain.lifecycle import NO_TOKENS, Attempt, Plan, TopUp

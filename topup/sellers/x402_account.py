@@ -13,8 +13,8 @@ from decimal import Decimal
 from typing import Any, Final, Never
 
 from topup.domain import json_document
-from topup.domain.charge import Request
 from topup.domain.credits import Reading
+from topup.domain.demand import Request
 from topup.domain.errors import ApiGone, ApiUnauthorized, ApiUnknown
 from topup.domain.money import Usd
 from topup.ports.account import Key

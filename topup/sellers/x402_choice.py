@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from topup.domain.charge import Finding
+from topup.domain.demand import Finding
 from topup.domain.errors import ChargeRefused
 from topup.domain.money import Asset, Bps, Usd, Usdc
 from topup.sellers.x402_wire import Offer, Unread

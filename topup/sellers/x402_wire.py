@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, Never, Protocol
 
 from topup.domain import json_document as plain
-from topup.domain.charge import RAW_BYTES_MAX
+from topup.domain.demand import RAW_BYTES_MAX
 from topup.domain.errors import ChargeRefused
 from topup.wire.verbatim import Numeral, read, write
 

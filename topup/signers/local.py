@@ -20,7 +20,8 @@ from eth_typing import Hash32
 from eth_utils.crypto import keccak
 
 from topup.domain import tempo, typed_data
-from topup.domain.charge import K2_PREFIX, Intent, Verified
+from topup.domain.coinbase_charge import K2_PREFIX, Intent, charge_of
+from topup.domain.demand import Verified
 from topup.domain.errors import SettingsError, SignerError
 from topup.domain.lifecycle import NO_TOKENS, Broadcaster, Kind, Plan
 from topup.domain.money import Asset, EthPrice, Usdc, Wei
@@ -241,7 +242,7 @@ class LocalSigner:
         return bytes(signed.raw_transaction), bytes(signed.hash)
 
     def _check(self, plan: Plan, verified: Verified) -> None:
-        charge, ceilings = verified.charge, self._ceilings
+        charge, ceilings = charge_of(verified), self._ceilings
         pays = plan.kind is Kind.PAY
         rules = {
             **self._network(plan),

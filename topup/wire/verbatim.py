@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from topup.domain import json_document
-from topup.domain.charge import RAW_BYTES_MAX
+from topup.domain.demand import RAW_BYTES_MAX
 from topup.domain.errors import ChargeRefused
 
 # Integers of at most so many characters are read as integers: units of a token have 78.

@@ -1,0 +1,360 @@
+"""Is this Coinbase charge exactly what we asked for? parse → verify → Verified.
+
+Pure: raw bytes, the request, the pins and the clocks come in; a `Verified` or a `ChargeRefused` that names the field
+comes out.
+
+The signed message is the payment protocol's (coinbase/commerce-onchain-payment-protocol, Transfers.sol):
+keccak256 of the tightly packed fields, 264 bytes, prefixed and hashed again when a prefix is present, signed
+EIP-191 style when it is not. Simulation cannot replace this check: a validly signed intent to another
+recipient, or over another amount, simulates just as well.
+
+The curve and the hash are loaded by the first proof, as in `demand`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Never
+
+from topup.domain.demand import (
+    RAW_BYTES_MAX,
+    Bounds,
+    Clocks,
+    Finding,
+    Request,
+    Verified,
+    address,
+    amount,
+    checksummed,
+    lifetimes,
+    prove,
+)
+from topup.domain.errors import ChargeRefused
+from topup.domain.json_document import NoJson, Twice, Unreadable, read
+from topup.domain.money import Bps, Usdc
+
+# The order of secp256k1: OpenZeppelin's ECDSA refuses the upper half of s, so two signatures cannot say the same.
+SECP256K1_N: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+EIP191: Final = b"\x19Ethereum Signed Message:\n32"
+# Every charge of the known operator since September 2023 carries it, on all chains.
+K2_PREFIX: Final = b"K2 Informational Message: 32 "
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What the operator signs over. Addresses are 20 bytes, amounts USDC units, the deadline unix seconds."""
+
+    recipient_amount: int
+    deadline: int
+    recipient: bytes
+    recipient_currency: bytes
+    refund_destination: bytes
+    fee_amount: int
+    id: bytes
+    operator: bytes
+    signature: bytes
+    prefix: bytes
+
+    @property
+    def struct(self) -> tuple[object, ...]:
+        """Return the fields in the order of the contract's struct TransferIntent."""
+        return (
+            self.recipient_amount,
+            self.deadline,
+            self.recipient,
+            self.recipient_currency,
+            self.refund_destination,
+            self.fee_amount,
+            self.id,
+            self.operator,
+            self.signature,
+            self.prefix,
+        )
+
+    @property
+    def total(self) -> Usdc:
+        """Return what has to arrive: the recipient's part and the fee part."""
+        return Usdc(self.recipient_amount + self.fee_amount)
+
+    @property
+    def operator_fee(self) -> Usdc:
+        """Return the part the operator keeps."""
+        return Usdc(self.fee_amount)
+
+
+@dataclass(frozen=True)
+class Charge:
+    """A Coinbase charge: the `Demand` that carries an operator's signed intent."""
+
+    charge_id: str
+    chain_id: int
+    contract: bytes
+    sender: bytes
+    intent: Intent
+
+    @property
+    def identity(self) -> tuple[bytes, bytes]:
+        """Return operator and intent id: the contract pays such a pair once."""
+        return self.intent.operator, self.intent.id
+
+    @property
+    def total(self) -> Usdc:
+        """Return what has to arrive: the recipient's part and the fee part."""
+        return self.intent.total
+
+    @property
+    def fee(self) -> Usdc:
+        """Return the part the operator keeps."""
+        return self.intent.operator_fee
+
+    @property
+    def recipient(self) -> bytes:
+        """Return who receives the rest."""
+        return self.intent.recipient
+
+    @property
+    def deadline(self) -> int:
+        """Return until when the contract takes it."""
+        return self.intent.deadline
+
+
+@dataclass(frozen=True)
+class Pins:
+    """What a charge must match. Addresses are 20 bytes.
+
+    `fee_ceiling` bounds total − amount as a share of the amount; `fee_part_ceiling` bounds the part the operator
+    keeps as a share of the total. Lifetimes are seconds from now to the deadline.
+    """
+
+    contract: bytes
+    currency: bytes
+    operators: frozenset[bytes]
+    recipients: frozenset[bytes]
+    prefixes: frozenset[bytes]
+    fee_ceiling: Bps
+    fee_part_ceiling: Bps
+    life_min_s: int
+    life_max_s: int
+
+    @property
+    def bounds(self) -> Bounds:
+        """Return what of this binds a demand of any rail."""
+        return Bounds(self.contract, self.recipients, self.fee_ceiling, self.life_min_s, self.life_max_s)
+
+
+def charge_of(verified: Verified) -> Charge:
+    """Return the Coinbase charge that was proven.
+
+    Raises:
+        TypeError: it is a demand of another rail.
+    """
+    if not isinstance(verified.demand, Charge):
+        raise TypeError(f"{type(verified.demand).__name__} is no Coinbase charge")
+    return verified.demand
+
+
+def parse(raw: bytes) -> Charge:
+    """Decode the raw answer of POST /credits/coinbase.
+
+    Raises:
+        ChargeRefused: a field is missing, of another type or malformed.
+    """
+    data = _object(_document(raw), "", "data")
+    intent = _object(_object(data, "data", "web3_data"), "data.web3_data", "transfer_intent")
+    meta = _object(intent, "transfer_intent", "metadata")
+    call = _object(intent, "transfer_intent", "call_data")
+    chain_id = meta.get("chain_id")
+    if type(chain_id) is not int:
+        _refuse("metadata.chain_id", "missing" if chain_id is None else ascii(chain_id)[:80], "a JSON integer")
+    charge_id = data.get("id")
+    # Printable ASCII: it goes into the ledger and the log, which cannot hold a lone surrogate.
+    if not (
+        isinstance(charge_id, str) and 0 < len(charge_id) <= 200 and charge_id.isascii() and charge_id.isprintable()
+    ):
+        _refuse("data.id", "missing" if charge_id is None else ascii(charge_id)[:80], "a short text in ASCII")
+    return Charge(
+        charge_id=charge_id,
+        chain_id=chain_id,
+        contract=_bytes(meta, "metadata", "contract_address", 20),
+        sender=_bytes(meta, "metadata", "sender", 20),
+        intent=Intent(
+            recipient_amount=_uint(call, "recipient_amount"),
+            deadline=_deadline(call),
+            recipient=_bytes(call, "call_data", "recipient", 20),
+            recipient_currency=_bytes(call, "call_data", "recipient_currency", 20),
+            refund_destination=_bytes(call, "call_data", "refund_destination", 20),
+            fee_amount=_uint(call, "fee_amount"),
+            id=_bytes(call, "call_data", "id", 16),
+            operator=_bytes(call, "call_data", "operator", 20),
+            signature=_bytes(call, "call_data", "signature", 65),
+            prefix=_bytes(call, "call_data", "prefix", None),
+        ),
+    )
+
+
+def verify(
+    demand: Charge, request: Request, pins: Pins, clocks: Clocks, *, seen: Callable[[bytes, bytes], bool]
+) -> Verified:
+    """Hold a charge against what was asked for.
+
+    Args:
+        demand: the decoded answer.
+        request: what was asked for.
+        pins: what is known beforehand of the other side.
+        clocks: the chain's time and ours.
+        seen: tells for (operator, id) whether another charge already carried this id.
+
+    Raises:
+        ChargeRefused: naming the first field that is not as it should be.
+    """
+    return prove(demand, request, pins.bounds, clocks, _findings(demand, request, pins, clocks, seen), seen=seen)
+
+
+def _findings(
+    demand: Charge, request: Request, pins: Pins, clocks: Clocks, seen: Callable[[bytes, bytes], bool]
+) -> Iterator[Finding]:
+    """Judge a charge under the names of its own fields; the signature last, because it costs the most."""
+    intent, total = demand.intent, demand.total
+    chain = (str(demand.chain_id), str(request.chain_id))
+    yield Finding("metadata.chain_id", *chain, chain[0] == chain[1])
+    yield address("metadata.contract_address", demand.contract, [pins.contract])
+    yield address("metadata.sender", demand.sender, [request.sender])
+    yield address("call_data.recipient_currency", intent.recipient_currency, [pins.currency])
+    remedy = "pin the operator in [rails.coinbase] only if your gateway documents it"
+    yield address("call_data.operator", intent.operator, pins.operators, remedy)
+    remedy = "run `topup pin` to learn and pin a recipient by hand"
+    yield address("call_data.recipient", intent.recipient, pins.recipients, remedy)
+    yield address("call_data.refund_destination", intent.refund_destination, [request.sender])
+    yield amount("call_data.recipient_amount", f"{total} with the fee", total, request, pins.bounds)
+    within = intent.fee_amount * 10_000 <= total.units * pins.fee_part_ceiling.bps
+    yield Finding("call_data.fee_amount", str(demand.fee), f"at most {pins.fee_part_ceiling} of {total}", within)
+    yield Finding("call_data.recipient_amount", "0", "more than the fee alone", intent.recipient_amount != 0)
+    for _, finding in lifetimes("call_data.deadline", intent.deadline, pins.bounds, clocks):
+        yield finding
+    known = seen(intent.operator, intent.id)
+    yield Finding("call_data.id", "0x" + intent.id.hex(), "an id never seen before", not known)
+    prefixes = " or ".join(map(_shown, sorted(pins.prefixes)))
+    remedy = "ask the gateway how its operator signs; rails.coinbase.prefixes says what is allowed"
+    yield Finding("call_data.prefix", _shown(intent.prefix), prefixes, intent.prefix in pins.prefixes, remedy)
+    signer = recover(demand)
+    was = "no valid signature" if signer is None else f"signed by {checksummed(signer)}"
+    should_be = f"signed by the operator {checksummed(intent.operator)}"
+    yield Finding("call_data.signature", was, should_be, signer == intent.operator)
+
+
+def intent_hash(demand: Charge) -> bytes:
+    """Return keccak256 of the 264 packed bytes the operator signs over, for the demand's own chain and sender."""
+    from eth_utils.crypto import keccak
+
+    intent = demand.intent
+    packed = b"".join(
+        (
+            intent.recipient_amount.to_bytes(32, "big"),
+            intent.deadline.to_bytes(32, "big"),
+            intent.recipient,
+            intent.recipient_currency,
+            intent.refund_destination,
+            intent.fee_amount.to_bytes(32, "big"),
+            intent.id,
+            intent.operator,
+            demand.chain_id.to_bytes(32, "big"),
+            demand.sender,
+            demand.contract,
+        )
+    )
+    return keccak(packed)
+
+
+def recover(demand: Charge) -> bytes | None:
+    """Return the address that signed the demand, or None when the contract would not accept the signature's form."""
+    from eth_keys.datatypes import Signature
+    from eth_keys.exceptions import BadSignature, ValidationError
+    from eth_utils.crypto import keccak
+
+    signature = demand.intent.signature
+    r, s, v = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big"), signature[64]
+    if v not in (27, 28) or not 0 < s <= SECP256K1_N // 2:
+        return None
+    digest = keccak((demand.intent.prefix or EIP191) + intent_hash(demand))
+    try:
+        return Signature(vrs=(v - 27, r, s)).recover_public_key_from_msg_hash(digest).to_canonical_address()
+    except (BadSignature, ValidationError):
+        return None
+
+
+def _document(raw: bytes) -> Any:
+    """Decode JSON of bounded size: no name given twice, fractions as Decimal."""
+    if len(raw) > RAW_BYTES_MAX:
+        _refuse("answer", f"{len(raw)} bytes", f"at most {RAW_BYTES_MAX} bytes")
+    try:
+        return read(raw)
+    except Twice as error:
+        _refuse(ascii(error.name)[1:-1][:80], "given twice", "given once")
+    except NoJson:
+        _refuse("answer", "no JSON", "a JSON document")
+    except Unreadable as error:
+        _refuse("answer", str(error), "a JSON document of ordinary size")
+
+
+def _refuse(field: str, was: str, should_be: str) -> Never:
+    raise ChargeRefused(field, was, should_be)
+
+
+def _object(parent: Any, where: str, name: str) -> Mapping[str, Any]:
+    value = parent.get(name) if isinstance(parent, dict) else None
+    if not isinstance(value, dict):
+        _refuse(f"{where}.{name}".lstrip("."), "missing" if value is None else type(value).__name__, "an object")
+    return value
+
+
+def _text(parent: Mapping[str, Any], where: str, name: str) -> str:
+    value = parent.get(name)
+    if not isinstance(value, str):
+        _refuse(f"{where}.{name}", "missing" if value is None else type(value).__name__, "a text")
+    return value
+
+
+def _bytes(parent: Mapping[str, Any], where: str, name: str, length: int | None) -> bytes:
+    text = _text(parent, where, name)
+    should_be = f"0x and {length * 2} hex digits" if length is not None else "0x and hex digits"
+    digits = text[2:]
+    hexadecimal = text.startswith("0x") and len(digits) % 2 == 0 and all(c in "0123456789abcdefABCDEF" for c in digits)
+    if not hexadecimal or (length is not None and len(digits) != 2 * length) or len(digits) > 2048:
+        _refuse(f"{where}.{name}", ascii(text[:80]), should_be)
+    return bytes.fromhex(digits)
+
+
+def _uint(call: Mapping[str, Any], name: str) -> int:
+    text = _text(call, "call_data", name)
+    if not (text.isascii() and text.isdigit() and len(text) <= 78):
+        _refuse(f"call_data.{name}", ascii(text[:80]), "a decimal integer in token units")
+    number = int(text)
+    if number >= 2**256:
+        _refuse(f"call_data.{name}", text, "below 2^256")
+    return number
+
+
+def _deadline(call: Mapping[str, Any]) -> int:
+    if type(call.get("deadline")) is int:  # signed as a number, and told as one: which unit, only a text says
+        was = f"the JSON number {call['deadline']}" if abs(call["deadline"]) < 10**15 else "a huge JSON number"
+        _refuse("call_data.deadline", was, "a text: unix seconds, or ISO 8601 in whole seconds with a zone")
+    text = _text(call, "call_data", "deadline")
+    if text.isascii() and text.isdigit() and len(text) <= 12:
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text) if len(text) <= 40 else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None or moment.microsecond:
+        _refuse("call_data.deadline", ascii(text[:80]), "unix seconds, or ISO 8601 in whole seconds with a zone")
+    # Integers all the way: total_seconds() would pass through a float, and this number is signed over.
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    if since.days < 0:
+        _refuse("call_data.deadline", ascii(text[:80]), "after 1970")
+    return since.days * 86_400 + since.seconds
+
+
+def _shown(prefix: bytes) -> str:
+    return "0x" + prefix.hex() if prefix else "empty"
