@@ -311,7 +311,7 @@ class Account20:
 
     async def key(self) -> Key:
         self.requests += 1
-        return Key(management=True, label="")
+        return Key(management=True)
 
     async def charge(self, request: object) -> bytes:
         raise AssertionError("nothing is bought here")

@@ -119,7 +119,8 @@ def test_it_is_dead_a_minute_past_its_end_by_two_who_show_a_log_of_then(till: Ti
     till.mine(12)
     assert dead(till, one) is NonPaymentProof.DEADLINE
     till.servers = till.servers[:1]
-    assert dead(till, one) == Undecided("one provider is no proof: two independent ones have to agree")
+    by_one = Undecided("one provider is no proof: two independent ones have to agree", NonPaymentProof.DEADLINE)
+    assert dead(till, one) == by_one
 
 
 def test_where_nobody_has_sent_anything_since_nothing_is_dead(till: Till) -> None:

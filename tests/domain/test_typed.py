@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import pytest
+from eth_abi.abi import encode
 from eth_abi.exceptions import EncodingError
 from eth_account import Account
 from eth_account.messages import _hash_eip191_message, encode_defunct, encode_typed_data
@@ -23,7 +24,6 @@ from topup.domain.typed_data import (
     domain_separator,
     mark_call,
     personal_digest,
-    transfer_call,
     used_topics,
 )
 from topup.sandbox import contracts
@@ -39,6 +39,9 @@ DOMAIN = Domain("USD Coin", "2", 8453, TOKEN)
 FAR = 2**40
 NONCE = b"\x22" * 32
 DOLLARS_10: Authorization = (WALLET, SELLER, 10_000_000, 0, FAR, NONCE)
+
+# With v, r and s apart: of the two forms the one that every EIP-3009 token has.
+CARRIED = ("address", "address", "uint256", "uint256", "uint256", "bytes32", "uint8", "bytes32", "bytes32")
 
 words = st.integers(min_value=0, max_value=2**256 - 1)
 addresses = st.binary(min_size=20, max_size=20)
@@ -152,6 +155,12 @@ def carry(chain: Evm, data: bytes) -> dict[str, Any]:
     chain.mine()
     receipt: dict[str, Any] = chain.rpc("eth_getTransactionReceipt", [digest])
     return receipt
+
+
+def transfer_call(authorization: Authorization, signature: bytes) -> bytes:
+    """The call data by which anybody carries the authorization to its token; `signature` is r, s, v."""
+    selector = keccak(text=f"transferWithAuthorization({','.join(CARRIED)})")[:4]
+    return selector + encode(CARRIED, (*authorization, signature[64], signature[:32], signature[32:64]))
 
 
 def test_domain_of_the_token(chain: Evm) -> None:

@@ -80,14 +80,14 @@ class Provider:
         place = day, key_hash(key), model
         self.used[place] = self.used.get(place, 0) + nano
 
-    async def activity(self, *, day: date | None = None, key_hash: str | None = None) -> list[Activity]:
+    async def activity(self, *, key_hash: str | None = None) -> list[Activity]:
         """Tell the days that are over."""
         self._answer(key_hash)
         today = utc_day(self.now_ms)
         return [
             Activity(on, model, nano, 3, 20, 10)
             for (on, key, model), nano in sorted(self.used.items())
-            if today - timedelta(days=30) <= on < today and key_hash in (None, key) and day in (None, on)
+            if today - timedelta(days=30) <= on < today and key_hash in (None, key)
         ]
 
     async def keys(self, offset: int = 0) -> tuple[list[ApiKey], bool]:
@@ -251,9 +251,9 @@ def test_a_slow_provider_is_asked_for_fewer_keys_with_each_pass(store: SqliteSto
     """Six seconds an answer are two keys a pass; nothing is asked twice, and the day is whole in the end."""
 
     class Slow(Provider):
-        async def activity(self, *, day: date | None = None, key_hash: str | None = None) -> list[Activity]:
+        async def activity(self, *, key_hash: str | None = None) -> list[Activity]:
             self.now_ms += 6_000
-            return await super().activity(day=day, key_hash=key_hash)
+            return await super().activity(key_hash=key_hash)
 
     provider = Slow()
     for n in range(5):
@@ -306,8 +306,8 @@ def test_keys_that_used_more_than_the_account_are_not_stored(store: SqliteStore)
     """The provider contradicts itself: the day stays open, it is said, and all keys are asked again a day later."""
 
     class Confused(Provider):
-        async def activity(self, *, day: date | None = None, key_hash: str | None = None) -> list[Activity]:
-            told = await super().activity(day=day, key_hash=key_hash)
+        async def activity(self, *, key_hash: str | None = None) -> list[Activity]:
+            told = await super().activity(key_hash=key_hash)
             return told if key_hash is not None else [Activity(a.day, a.model, a.nano // 2, 1, 1, 1) for a in told]
 
     provider, told = Confused(), Told()

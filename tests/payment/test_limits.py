@@ -100,7 +100,7 @@ class Poor:
 
     async def key(self) -> Key:
         """Return a management key."""
-        return Key(management=True, label="")
+        return Key(management=True)
 
     async def charge(self, request: Request) -> bytes:
         """Sell nothing: the tests write down themselves what came of a purchase."""

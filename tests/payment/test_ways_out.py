@@ -486,7 +486,7 @@ def test_whoever_looked_no_further_than_before_a_nonce_was_used_proves_nothing_b
         assert by is not None
 
         async def payment_status(*_: object) -> ChargeStatus:
-            return ChargeStatus(by - short, b"\x77" * 32, 1, flag=False, payers=frozenset(), witnesses=2)
+            return ChargeStatus(by - short, 1, flag=False, payers=frozenset(), witnesses=2)
 
         rail.payment_status = payment_status  # type: ignore[method-assign, assignment]
         for _ in range(6):

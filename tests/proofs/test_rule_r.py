@@ -286,7 +286,6 @@ def _fate(state: State, view: View, charge: int) -> ChargeStatus:
         payers = frozenset({attempt(Kind.PAY, charge + 1, nonce, None, success=False).hash or b""})
     return ChargeStatus(
         final_number=GROUND + len(state.final),
-        final_hash=b"\x0f" * 32,
         final_s=TIMES_S[state.final.count("t")],
         flag=bool(payers),
         payers=payers,
@@ -409,7 +408,7 @@ def test_a_sender_that_asks_the_program_never_pays_twice(view: str) -> None:
 DEADLINE_S = DEADLINES_S[0]
 OUT = attempt(Kind.PAY, 1, 7, None, success=False)
 OUT_TOO = attempt(Kind.PAY, 1, 8, None, success=False)
-OPEN = ChargeStatus(200, b"\x0f" * 32, DEADLINE_S, flag=False, payers=frozenset(), witnesses=2)
+OPEN = ChargeStatus(200, DEADLINE_S, flag=False, payers=frozenset(), witnesses=2)
 OVER = replace(OPEN, final_s=DEADLINE_S + 1)
 OURS = OUT.hash or b""
 THEIRS = b"\x77" * 32
@@ -417,7 +416,7 @@ THEIRS = b"\x77" * 32
 
 def of(
     *attempts: Attempt,
-    payment_status: ChargeStatus | None = OPEN,
+    payment_status: ChargeStatus = OPEN,
     tested: bool = True,
     gone: frozenset[tuple[int, int]] = frozenset(),
 ) -> object:
@@ -436,17 +435,17 @@ def reverted(nonce: int, block: int) -> Attempt:
 
 
 TABLE = [
-    ("nothing was signed", of(payment_status=None), NonPaymentProof.NEVER_LEFT),
+    ("nothing was signed", of(), NonPaymentProof.NEVER_LEFT),
     (
         "signed and not meant to be sent",
-        of(replace(OUT, intended_ms=None), payment_status=None),
+        of(replace(OUT, intended_ms=None)),
         NonPaymentProof.NEVER_LEFT,
     ),
-    ("only a cancel left", of(cancel(7, 150), payment_status=None), NonPaymentProof.NEVER_LEFT),
-    ("another charge's payment left", of(replace(OUT, charge_seq=2), payment_status=None), NonPaymentProof.NEVER_LEFT),
+    ("only a cancel left", of(cancel(7, 150)), NonPaymentProof.NEVER_LEFT),
+    ("another charge's payment left", of(replace(OUT, charge_seq=2)), NonPaymentProof.NEVER_LEFT),
     (
         "our own payment stands",
-        of(attempt(Kind.PAY, 1, 7, 150, success=True), payment_status=None),
+        of(attempt(Kind.PAY, 1, 7, 150, success=True)),
         Paid(frozenset({OURS})),
     ),
     ("our own stands, no event yet", of(attempt(Kind.PAY, 1, 7, 300, success=True)), Paid(frozenset({OURS}))),
@@ -485,7 +484,6 @@ def test_what_is_concluded(story: str, said: object, should: object) -> None:
 
 
 UNDECIDED = [
-    ("nothing was asked", of(OUT, payment_status=None), "not known"),
     ("the untested mark alone", of(OUT, payment_status=replace(OVER, flag=True), tested=False), "has not been tested"),
     ("one provider, past the deadline", of(OUT, payment_status=replace(OVER, witnesses=1)), "one provider"),
     ("one provider, nonce taken", of(reverted(7, 150), payment_status=replace(OPEN, witnesses=1)), "one provider"),
@@ -525,7 +523,6 @@ attempts = st.builds(
 sights = st.builds(
     ChargeStatus,
     final_number=st.integers(198, 203),
-    final_hash=st.just(b"\x0f" * 32),
     final_s=st.integers(DEADLINE_S - 2, DEADLINE_S + 2),
     flag=st.booleans(),
     payers=st.just(frozenset[bytes]()) | st.just(frozenset({THEIRS})),
@@ -539,12 +536,13 @@ places = st.frozensets(st.tuples(st.just(0), st.integers(5, 8)))
 def test_one_witness_never_concludes_a_death(
     *, made: tuple[Attempt, ...], payment_status: ChargeStatus, tested: bool, gone: frozenset[tuple[int, int]]
 ) -> None:
-    """A charge that may be out is never dead by the word of fewer than two providers, nor by that of none."""
+    """A charge that may be out is never dead by the word of fewer than two providers; it may be named what would be."""
     if any(a.intended_ms is not None and a.plan.kind is Kind.PAY and a.charge_seq == 1 for a in made):
-        assert not isinstance(
-            of(*made, payment_status=replace(payment_status, witnesses=1), tested=tested, gone=gone), NonPaymentProof
-        )
-        assert not isinstance(of(*made, payment_status=None, tested=tested, gone=gone), NonPaymentProof)
+        by_one = of(*made, payment_status=replace(payment_status, witnesses=1), tested=tested, gone=gone)
+        by_two = of(*made, payment_status=replace(payment_status, witnesses=WITNESSES), tested=tested, gone=gone)
+        assert not isinstance(by_one, NonPaymentProof)
+        confirmed = by_one.if_confirmed if isinstance(by_one, Undecided) else None
+        assert confirmed == (by_two if isinstance(by_two, NonPaymentProof) else None)
 
 
 @given(made=tuples, payment_status=sights, tested=st.booleans(), gone=places, data=st.data())

@@ -590,7 +590,6 @@ async def test_the_days_of_the_gateway_sum_to_what_its_totals_moved_by() -> None
             keys = [key for page, _ in pages for key in page]
             assert len(keys) == len({key.hash for key in keys}) == 253, "three pages"
             by_key = [await api.activity(key_hash=key.hash) for key in keys if key.nano]
-            one = await api.activity(day=told[-1].day)
     finally:
         await gateway.stop()
     days = sorted({a.day.isoformat() for a in told})
@@ -599,24 +598,9 @@ async def test_the_days_of_the_gateway_sum_to_what_its_totals_moved_by() -> None
         nano = int(totals[day].scaleb(9))
         assert sum(a.nano for a in told if a.day.isoformat() == day) == nano
         assert sum(a.nano for its in by_key for a in its if a.day.isoformat() == day) == nano
-    assert {a.day for a in one} == {told[-1].day}
     assert sum(key.nano for key in keys) == int(account.total_usage.scaleb(9))
     assert sum(key.until_today_nano for key in keys) == int(account.used_at(midnight).scaleb(9))
     assert [key.name for key in keys if key.disabled] == ["batch"], "a key that is switched off has used what it has"
-
-
-@pytest.mark.parametrize("ago", [-1, 0, 31])
-@story
-async def test_a_day_that_the_gateway_does_not_tell_is_rejected(ago: int) -> None:
-    """Neither today nor a day to come nor one too long ago: no empty day is made of it."""
-    gateway = Gateway(Account(lambda: NOW_MS, burn_usd_per_hour=Decimal(1)))
-    await gateway.start()
-    try:
-        async with client(gateway.url, gateway.management_key) as api:
-            day = datetime.fromtimestamp(NOW_MS // 1000 - ago * 86_400, UTC).date()
-            assert type(await failed(api.activity(day=day))) is ApiRejected
-    finally:
-        await gateway.stop()
 
 
 def formatted(at_ms: int) -> str:
@@ -686,15 +670,6 @@ async def test_a_line_of_usage_that_cannot_be_is_unknown_and_named(wrong: Any, n
     assert named in str(error)
     assert "item 1" in str(error) or "list" in str(error) or "sums" in str(error)
     assert str(error).isascii(), "it is written into the ledger"
-
-
-@story
-async def test_another_day_than_the_one_asked_for_is_no_answer() -> None:
-    """What was used on one day is never taken for another's."""
-    async with says(listed(item())) as api:
-        error = await failed(api.activity(day=datetime(2026, 11, 21, tzinfo=UTC).date()))
-    assert type(error) is ApiUnknown
-    assert "2026-11-22" in str(error)
 
 
 def api_key(**changes: Any) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class Standing:
 
     def __init__(self, answer: Answered) -> None:
         self._answer = answer
-        self.fated = ChargeStatus(200, b"\x02" * 32, builders.NOW_S + 10**6, flag=True, payers=frozenset(), witnesses=2)
+        self.fated = ChargeStatus(200, builders.NOW_S + 10**6, flag=True, payers=frozenset(), witnesses=2)
 
     def now_ms(self) -> int:
         return builders.NOW_MS

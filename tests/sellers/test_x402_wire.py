@@ -432,11 +432,11 @@ def test_settled() -> None:
     """The seller's receipt names the transaction; one of failure says why."""
     told = {"success": True, "payer": "0x" + "11" * 20, "transaction": "0x" + "22" * 32, "network": "eip155:8453"}
     value = base64.b64encode(raw_of(told)).decode()
-    receipt = Settlement(True, "eip155:8453", b"\x11" * 20, b"\x22" * 32, "")
+    receipt = Settlement(True, "eip155:8453", b"\x22" * 32, "")
     assert settled({"Payment-Response": value}) == settled({"X-PAYMENT-RESPONSE": value}) == receipt
     told = {"success": False, "errorReason": "insufficient_funds\n", "transaction": "", "network": "base"}
     value = base64.b64encode(raw_of(told)).decode()
-    assert settled({"payment-response": value}) == Settlement(False, "base", None, None, "insufficient_funds\\n")
+    assert settled({"payment-response": value}) == Settlement(False, "base", None, "insufficient_funds\\n")
 
 
 @pytest.mark.parametrize("raw", [b"[" * 60_000, b"[]", b"null", b"\xff"], ids=["deep", "list", "null", "no UTF-8"])
@@ -448,7 +448,7 @@ def test_no_receipt(raw: bytes) -> None:
 def test_success_is_a_flag() -> None:
     """Only the flag itself says success; a word that means it does not."""
     read = settled({"PAYMENT-RESPONSE": base64.b64encode(b'{"success": "true"}').decode()})
-    assert read == Settlement(False, "", None, None, "")
+    assert read == Settlement(False, "", None, "")
 
 
 @given(value=json_values.map(raw_of).map(lambda raw: base64.b64encode(raw).decode()) | st.text(max_size=50))
@@ -611,7 +611,7 @@ def test_receipt_of_the_package(package: Asked) -> None:
     told = package.ask(
         "response", success=True, transaction="0x" + "22" * 32, network="eip155:8453", payer="0x" + "11" * 20
     )
-    read = Settlement(True, "eip155:8453", b"\x11" * 20, b"\x22" * 32, "")
+    read = Settlement(True, "eip155:8453", b"\x22" * 32, "")
     assert settled({"PAYMENT-RESPONSE": told["header"]}) == read
 
 
@@ -636,7 +636,7 @@ def test_server_of_the_package(world: World, version: int) -> None:
         assert paid.status_code == 200
         receipt = settled(paid.headers)
         assert receipt is not None
-        assert (receipt.success, receipt.payer) == (True, WALLET)
+        assert receipt.success
         assert receipt.transaction is not None
         digest = "0x" + receipt.transaction.hex()
         assert world.do(lambda: world.chain.rpc("eth_getTransactionReceipt", [digest]))["status"] == "0x1"

@@ -858,7 +858,7 @@ class SimulatedApi:
     async def key(self) -> Key:
         """Say what kind of key this is."""
         self._trouble()
-        return Key(management=True, label="simulated")
+        return Key(management=True)
 
     async def charge(self, request: Request) -> bytes:
         """Create a charge; sometimes the answer is lost."""

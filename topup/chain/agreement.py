@@ -353,7 +353,7 @@ def payment_status(answers: Answers[Account]) -> ChargeStatus:
         )
         raise Disagreement("what became of a charge", joined(list(shown), SAID_MAX))
     at = told.final
-    return ChargeStatus(at.number, at.hash, at.timestamp_s, told.flag, told.payers, owners(votes))
+    return ChargeStatus(at.number, at.timestamp_s, told.flag, told.payers, owners(votes))
 
 
 def spent(answers: Answers[Spent], quorum: int) -> Spent:

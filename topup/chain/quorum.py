@@ -38,11 +38,6 @@ class Quorum:
         """Return how many independent providers are configured."""
         return len({rpc.owner for rpc in self._providers.rpcs})
 
-    @property
-    def requests(self) -> int:
-        """Return how many HTTP requests were made so far."""
-        return sum(rpc.requests for rpc in self._providers.rpcs)
-
     async def _seen(
         self, about: str, ask: Callable[[Rpc], Awaitable[ProviderObservation]], *, every: bool
     ) -> Observation:

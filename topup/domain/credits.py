@@ -170,17 +170,15 @@ def fallen_for_a_day(doubted: Sequence[Unknown], said: Reading) -> bool:
     return bool(lower) and said.at_ms - lower[0].at_ms >= DAY_MS
 
 
-def burn_usd_per_hour(
-    readings: Sequence[Reading], *, window_ms: int = DAY_MS, span_min_ms: int = BURN_SPAN_MIN_MS
-) -> Usd | None:
-    """Return dollars used per hour over the newest `window_ms` of readings (oldest first).
+def burn_usd_per_hour(readings: Sequence[Reading], *, span_min_ms: int = BURN_SPAN_MIN_MS) -> Usd | None:
+    """Return dollars used per hour over the newest day of readings (oldest first).
 
-    None when unknown: the readings within the window span less than `span_min_ms`.
+    None when unknown: the readings within that day span less than `span_min_ms`.
     """
     if not readings:
         return None
     newest = readings[-1]
-    inside = [r for r in readings if r.at_ms >= newest.at_ms - window_ms]
+    inside = [r for r in readings if r.at_ms >= newest.at_ms - DAY_MS]
     span = newest.at_ms - inside[0].at_ms
     if span < span_min_ms:
         return None

@@ -7,7 +7,7 @@ that do not depend on each other, is one.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -20,7 +20,6 @@ class ChargeStatus:
 
     Attributes:
         final_number: the final block's number.
-        final_hash: its hash, which the witnesses agree on.
         final_s: its timestamp in unix seconds.
         flag: the contract's mark that the charge was paid, read at or after the final block.
         payers: hashes of the transactions that carry a Transferred event of this charge.
@@ -28,7 +27,6 @@ class ChargeStatus:
     """
 
     final_number: int
-    final_hash: bytes
     final_s: int
     flag: bool
     payers: frozenset[bytes]
@@ -64,9 +62,14 @@ class Paid:
 
 @dataclass(frozen=True)
 class Undecided:
-    """Nothing may be concluded yet, and why; never a "no"."""
+    """Nothing may be concluded yet, and why; never a "no".
+
+    `if_confirmed` is the proof that it would be if a second independent provider showed the same; None where more than
+    that is missing.
+    """
 
     why: str
+    if_confirmed: NonPaymentProof | None = None
 
 
 def non_payment_proof(
@@ -74,7 +77,7 @@ def non_payment_proof(
     seq: int,
     *,
     deadline_s: int,
-    payment_status: ChargeStatus | None,
+    payment_status: ChargeStatus,
     flag_tested: bool,
     gone: Collection[tuple[int, int]] = (),
 ) -> NonPaymentProof | Paid | Undecided:
@@ -101,7 +104,7 @@ def non_payment_proof(
             remembered inclusion whose block may have been replaced since is no ground for D2.
         seq: the number of the charge in it, from 1.
         deadline_s: its deadline in unix seconds, as it was signed.
-        payment_status: what the chain shows of it; None when that is not known.
+        payment_status: what the chain shows of it.
         flag_tested: whether the contract's mark has shown our own first payment, and may be believed.
         gone: places that blocks up to that final one show used, whoever did it, as two independent providers or a
             person say.
@@ -112,16 +115,28 @@ def non_payment_proof(
     paying = [a for a in payments if a.paid]
     if paying:
         return Paid(frozenset(a.hash for a in paying if a.hash is not None))
-    if payment_status is None:
-        return Undecided("it is not known what the chain shows at a final block")
     if payment_status.payers:
         return Paid(payment_status.payers)
     if payment_status.flag:
         if flag_tested:
             return Paid(frozenset())
         return Undecided("the contract's mark says paid and no event is found; the mark has not been tested")
+    shown = _shown(topup, payments, payment_status, deadline_s, gone)
     if payment_status.witnesses < WITNESSES:
-        return Undecided("one provider is no proof: two independent ones have to agree")
+        return Undecided("one provider is no proof: two independent ones have to agree", if_confirmed=shown)
+    if shown is None:
+        return Undecided("no final block is past its deadline, and a payment of it may still be mined")
+    return shown
+
+
+def _shown(
+    topup: TopUp,
+    payments: Sequence[Attempt],
+    payment_status: ChargeStatus,
+    deadline_s: int,
+    gone: Collection[tuple[int, int]],
+) -> NonPaymentProof | None:
+    """Return what a final block shows to be over for ever, whoever shows it; None where it may still be paid."""
     if payment_status.final_s > deadline_s:
         return NonPaymentProof.DEADLINE
     taken = {
@@ -131,7 +146,7 @@ def non_payment_proof(
     }
     if all(a.place in taken or a.place in gone for a in payments):
         return NonPaymentProof.NONCE if all(a.place in taken for a in payments) else NonPaymentProof.FOREIGN
-    return Undecided("no final block is past its deadline, and a payment of it may still be mined")
+    return None
 
 
 def may_sign(topup: TopUp, seq: int) -> str | None:

@@ -1,4 +1,4 @@
-"""What is signed when dollars are sent by authorization, or when a wallet logs in? Digests and call data, no key.
+"""What is signed when dollars are sent by authorization, or when a wallet logs in? Digests and topics, no key.
 
 An authorization (EIP-3009) moves a token's dollars from its signer to one recipient, once or never, whoever carries
 it to the chain. The digest is EIP-712's: it holds chain and token, so no other contract accepts the signature.
@@ -27,10 +27,6 @@ TRANSFER_TYPE: Final = keccak(
 AUTHORIZATION_USED: Final = keccak(text="AuthorizationUsed(address,bytes32)")
 
 _STATE: Final = keccak(text="authorizationState(address,bytes32)")[:4]
-# With v, r and s apart: of the two forms the one that every EIP-3009 token has.
-_TRANSFER: Final = keccak(
-    text="transferWithAuthorization(address,address,uint256,uint256,uint256,bytes32,uint8,bytes32,bytes32)"
-)[:4]
 
 
 class Domain(NamedTuple):
@@ -68,9 +64,3 @@ def mark_call(token_holder: bytes, nonce: bytes) -> bytes:
 def used_topics(token_holder: bytes, nonce: bytes) -> tuple[bytes, bytes, bytes]:
     """Return the three topics of the `AuthorizationUsed` log that the use of this authorization leaves."""
     return AUTHORIZATION_USED, token_holder.rjust(32, b"\x00"), nonce
-
-
-def transfer_call(authorization: Authorization, signature: bytes) -> bytes:
-    """Return the call data by which anybody carries the authorization to its token; `signature` is r, s, v."""
-    apart = (signature[64], signature[:32], signature[32:64])
-    return _TRANSFER + encode([*_FIELDS, "uint8", "bytes32", "bytes32"], (*authorization, *apart))

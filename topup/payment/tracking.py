@@ -307,11 +307,8 @@ class Tracking(Steps):
             case (Undecided(), _) if self._new_word(topup) == ATTEST:
                 self._obeyed(topup)
                 return self._failed(topup, "attested by hand: never paid")
-            case (Undecided(why=why), payment_status):
-                alone = self._rail(topup).owners < WITNESSES
-                if alone and isinstance(
-                    self._verdict(topup, replace(payment_status, witnesses=WITNESSES)), NonPaymentProof
-                ):
+            case (Undecided(why=why, if_confirmed=proof), _):
+                if proof is not None and self._rail(topup).owners < WITNESSES:
                     return self._halt(topup, f"the charge can never be paid as far as one provider shows; {why}")
                 return self._undecided(topup, why)
             case More(detail=why):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # what only reads the ledger need not wait for them to load
@@ -38,7 +37,6 @@ class Key:
     """What GET /key says of the API key."""
 
     management: bool
-    label: str
 
 
 class Api(Protocol):
@@ -61,8 +59,8 @@ class Api(Protocol):
 class Usage(Protocol):
     """What the provider tells of usage, beyond the totals. Every failure is an `ApiError`."""
 
-    async def activity(self, *, day: date | None = None, key_hash: str | None = None) -> list[Activity]:
-        """Ask what was used on the UTC days that are over, newest 30; of one day or of one key where that is named."""
+    async def activity(self, *, key_hash: str | None = None) -> list[Activity]:
+        """Ask what was used on the UTC days that are over, newest 30; of one key where that is named."""
 
     async def keys(self, offset: int = 0) -> tuple[list[ApiKey], bool]:
         """Ask for a page of the account's keys, disabled ones included; tell whether there may be more behind it."""

@@ -228,10 +228,6 @@ class Chain(Protocol):
     def owners(self) -> int:
         """Return how many independent providers are configured, whether or not they answer now."""
 
-    @property
-    def requests(self) -> int:
-        """Return how many HTTP requests were made so far."""
-
     async def preflight(self, wallet: bytes, total: Usdc, contract: bytes, *, pay_with: Asset = Asset.ETH) -> Preflight:
         """Read all a payment is planned on, in one batch: quotes where ETH is paid with, else tokens and allowance."""
 
@@ -331,10 +327,6 @@ class TokenChain(Protocol):
     @property
     def owners(self) -> int:
         """Return how many independent providers are configured, whether or not they answer now."""
-
-    @property
-    def requests(self) -> int:
-        """Return how many HTTP requests were made so far."""
 
     async def preflight(
         self, wallet: bytes, token: bytes, uses: Sequence[AuthorizationUse] = (), *, key: bytes | None = None

@@ -27,14 +27,12 @@ class Rail(Protocol):
     """One way from dollars to credits: how to ask, how to prove, how to plan, send and find a payment.
 
     Attributes:
-        name: what the settings and the ledger call it.
         chain_id: the chain it pays on.
         broadcaster: who puts its payments on the chain. Where it is the seller, we sign an authorization that moves
             the money once or never and hand it over: it has no place among the wallet's own transactions, can be
             neither outbid nor cancelled, and dies at its deadline.
     """
 
-    name: str
     broadcaster: Broadcaster
 
     @property
@@ -44,10 +42,6 @@ class Rail(Protocol):
     @property
     def owners(self) -> int:
         """Return how many independent providers of it are configured, whether or not they answer now."""
-
-    @property
-    def requests(self) -> int:
-        """Return how many requests went to the chain so far."""
 
     async def ask(self, request: Request) -> bytes:
         """Request something payable; return it raw."""

@@ -60,11 +60,6 @@ class Authorized(ABC, Generic[D]):
         """Return how many independent providers of it are configured."""
         return self._chain.owners
 
-    @property
-    def requests(self) -> int:
-        """Return how many requests went to the chain's providers."""
-        return self._chain.requests
-
     @abstractmethod
     def read(self, raw: bytes) -> D:
         """Decode what was stored, without judging it.

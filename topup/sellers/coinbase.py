@@ -49,7 +49,6 @@ class Terms:
 class Coinbase:
     """The `Rail` port for Coinbase charges."""
 
-    name = "coinbase"
     broadcaster = Broadcaster.US
 
     def __init__(
@@ -84,11 +83,6 @@ class Coinbase:
     def owners(self) -> int:
         """Return how many independent providers of it are configured."""
         return self._chain.owners
-
-    @property
-    def requests(self) -> int:
-        """Return how many requests went to the chain's providers."""
-        return self._chain.requests
 
     async def ask(self, request: Request) -> bytes:
         """Request a charge; return it raw.

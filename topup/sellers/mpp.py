@@ -49,8 +49,6 @@ PRICES_PER_UNIT: Final = 10**12
 class Mpp(Authorized[Due]):
     """The `Rail` port for machine payments on Tempo."""
 
-    name = "mpp"
-
     def __init__(
         self,
         seller: Seller,

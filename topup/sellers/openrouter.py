@@ -116,27 +116,23 @@ class OpenRouter:
         if not isinstance(management, bool):
             # The older is_provisioning_key is deprecated: alone it proves nothing.
             raise ApiUnknown("/key does not say whether this is a management key: is_management_key is missing")
-        label = data.get("label")
-        return Key(management, label if isinstance(label, str) else "")
+        return Key(management)
 
     @_heard("/activity")
-    async def activity(self, *, day: dt.date | None = None, key_hash: str | None = None) -> list[Activity]:
-        """Ask what was used on the UTC days that are over, by model; of one day or of one key where that is named.
+    async def activity(self, *, key_hash: str | None = None) -> list[Activity]:
+        """Ask what was used on the UTC days that are over, by model; of one key where that is named.
 
         What differs in nothing but the endpoint it ran on is added up.
 
         Raises:
             ApiError: no usable answer, of the class that says why; `ApiGone` where there is no such endpoint.
         """
-        asked = {"date": day.isoformat() if day is not None else None, "api_key_hash": key_hash}
         sums: dict[tuple[dt.date, str], Activity] = {}
-        told = await self._list("/activity", {name: value for name, value in asked.items() if value is not None})
-        for number, item in enumerate(told):
-            one = _activity(item, f"/activity item {number}")
-            if day is not None and one.day != day:
-                raise ApiUnknown(f"/activity item {number}: date is {one.day}, asked for was {day}")
-            known = sums.get((one.day, one.model))
-            sums[one.day, one.model] = _added(known, one) if known is not None else one
+        items = await self._list("/activity", {"api_key_hash": key_hash} if key_hash is not None else {})
+        for number, item in enumerate(items):
+            used = _activity(item, f"/activity item {number}")
+            known = sums.get((used.day, used.model))
+            sums[used.day, used.model] = _added(known, used) if known is not None else used
         for on, models in Counter(on for on, _ in sums).items():
             if models > MODELS_A_DAY_MAX:
                 raise ApiUnknown(f"/activity: {models} models on {on}, more than can be")

@@ -119,8 +119,6 @@ class Ask:
 class X402(Authorized[Ask]):
     """The `Rail` port for sellers that speak x402."""
 
-    name = "x402"
-
     def __init__(
         self,
         seller: Seller,

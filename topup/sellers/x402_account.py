@@ -98,7 +98,7 @@ class Prepaid:
 
     async def key(self) -> Key:
         """Say that whoever reads the balance may: there is no lesser key at such a gateway."""
-        return Key(management=True, label="")
+        return Key(management=True)
 
     async def charge(self, request: Request) -> bytes:  # noqa: ARG002
         """Refuse: there is no charge to ask for here.

@@ -169,11 +169,6 @@ class Profile(_Table):
         """Return whom the seller is known to be paid by, 20 bytes each; None where nobody has published that."""
         return frozenset(bytes.fromhex(one[2:]) for one in self.sell.recipients) or None
 
-    @property
-    def auths(self) -> frozenset[str]:
-        """Return in which ways it wants to know who asks."""
-        return frozenset({self.sell.auth, self.balance.auth})
-
     def says(self) -> str:
         """Say how far this record can be relied on."""
         read_in = f", read in {self.source}" if self.source else ""

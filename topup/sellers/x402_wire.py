@@ -107,12 +107,11 @@ class Authorization(NamedTuple):
 class Settlement:
     """What the seller says became of a payment: a hint where to look, never a proof.
 
-    `payer` and `transaction` are None, the texts empty, where nothing usable was said.
+    `transaction` is None, the texts empty, where nothing usable was said.
     """
 
     success: bool
     network: str
-    payer: bytes | None
     transaction: bytes | None
     reason: str
 
@@ -217,7 +216,6 @@ def settled(headers: Mapping[str, str]) -> Settlement | None:
                 return Settlement(
                     success=told.get("success") is True,
                     network=_said(told.get("network")),
-                    payer=_hex(told.get("payer"), 20),
                     transaction=_hex(told.get("transaction"), 32),
                     reason=_said(told.get("errorReason")),
                 )
