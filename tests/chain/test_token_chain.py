@@ -666,7 +666,8 @@ def test_unused_past_its_deadline_it_is_dead_by_two_witnesses(till: Till) -> Non
     payment_status = till.payment_status(one.use)
     assert (payment_status.flag, payment_status.payers, payment_status.witnesses) == (False, frozenset(), 2)
     till.servers = till.servers[:1]
-    assert judged(till, one) == Undecided("one provider is no proof: two independent ones have to agree")
+    by_one = Undecided("one provider is no proof: two independent ones have to agree", NonPaymentProof.DEADLINE)
+    assert judged(till, one) == by_one
 
 
 def test_a_used_one_names_who_carried_it(till: Till) -> None:

@@ -36,7 +36,7 @@ from topup.domain.demand import Verified
 from topup.domain.dollars import TEMPO_DOLLAR
 from topup.domain.lifecycle import Plan
 from topup.sandbox.charges import STRANGER
-from topup.sellers import mpp, mpp_choice, mpp_wire
+from topup.sellers import mpp_choice, mpp_wire
 from topup.wire.exchange import Answered
 
 REALM: Final = "seller.example"
@@ -56,7 +56,7 @@ class TempoNet(Net):
         if over or tx.fee < self.base_fee:
             return None
         gas = REVERT_GAS if self.frozen else PAY_GAS
-        fee = -(-gas * self.base_fee // mpp.PRICES_PER_UNIT)
+        fee = -(-gas * self.base_fee // 10**12)
         return Receipt(tx, success=not self.frozen, spent=0 if self.frozen else tx.total, fee=fee)
 
 

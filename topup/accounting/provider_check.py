@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Final
 
 from topup.accounting.closing import Closed
 from topup.accounting.usage import NOISE_NANO, Used, dollars, total
 from topup.domain.credits import Reading
+from topup.domain.moments import moment
 from topup.domain.money import Usd, Usdc
 
 # A day of the totals begins and ends with a reading, not at midnight: what is used between the two is on another day.
@@ -46,7 +47,7 @@ def totals(books: Books, now: Reading) -> list[str]:
     if closed is None:
         return []
     found = []
-    when = datetime.fromtimestamp(closed.at_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    when = moment(closed.at_ms // 1000)
     if books.credits != closed.credits - closed.usage:
         held, shown = _usd(books.credits), _usd(closed.credits - closed.usage)
         found.append(f"the journal holds {held} dollars of credit at {when}, where the provider showed {shown}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Final
 
@@ -28,6 +28,7 @@ from topup.accounting.journal import (
 )
 from topup.domain.credits import DAY_MS, Reading
 from topup.domain.errors import SettingsError
+from topup.domain.moments import moment
 from topup.domain.money import WIDE, Usd, Usdc
 
 DECIMALS: Final[Mapping[Commodity, int]] = {
@@ -232,7 +233,7 @@ def _differences(
         said.append("the provider's balance was never read in this period, and cannot be held against the books")
     else:
         off = reading.balance - held
-        when = datetime.fromtimestamp(reading.at_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        when = moment(reading.at_ms // 1000)
         if abs(off.amount) >= SAME.amount:
             why = "used or bought since the books were closed last" if now_ms < period.end_ms else "not explained"
             said.append(

@@ -14,7 +14,7 @@ from typing import Any, Final
 from eth_utils.address import to_checksum_address
 
 from topup.chain.charge_status import Account, Unread, looked, past, still
-from topup.chain.contracts import encode
+from topup.chain.contracts import TRANSFER, encode
 from topup.chain.control import Uncontrolled, control
 from topup.chain.preflight import call, head, right_chain
 from topup.chain.receipts import HEADS, ProviderObservation, height, safe_height
@@ -22,13 +22,9 @@ from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity
 from topup.chain.search import Search, Sought, alone
 from topup.domain.errors import ChainUnknown
 from topup.domain.lifecycle import NO_TOKENS, Inclusion
-from topup.domain.money import Usdc, Wei
+from topup.domain.money import Usdc, Wei, gas_dollars
 from topup.ports.chain import UNMEASURED, AuthorizationUse, Head, Observation, Seen
 
-# keccak256 of Transfer(address,address,uint256), ERC-20; the two addresses are indexed.
-TRANSFER: Final = bytes.fromhex("ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef")
-# Where fees are paid in dollars (Tempo), gas is priced in 10^-18 of one; the token's unit is 10^-6.
-PRICES_PER_UNIT: Final = 10**12
 # What only a log shows is looked for in the last minute's blocks again.
 AGAIN: Final = 120
 Traced = tuple[AuthorizationUse, Inclusion | None]
@@ -280,8 +276,8 @@ def _fee(receipt: dict[str, Any], use: AuthorizationUse, left: Usdc | None) -> U
         return NO_TOKENS
     if receipt.get("effectiveGasPrice") is None and left is not None and left >= NO_TOKENS:
         return left
-    used = count(receipt.get("gasUsed"), "gasUsed")
-    return Usdc(-(-used * quantity(receipt.get("effectiveGasPrice"), "effectiveGasPrice") // PRICES_PER_UNIT))
+    price = Wei(quantity(receipt.get("effectiveGasPrice"), "effectiveGasPrice"))
+    return gas_dollars(price, count(receipt.get("gasUsed"), "gasUsed"))
 
 
 def _moved(before: Answer, after: Answer) -> Usdc | None:

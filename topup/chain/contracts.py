@@ -10,7 +10,7 @@ import json
 from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from eth_abi.abi import decode
 from eth_abi.abi import encode as abi_encode
@@ -19,6 +19,10 @@ from eth_utils.crypto import keccak
 from topup.chain.rpc import unhexed
 from topup.domain.coinbase_charge import Intent
 from topup.domain.errors import ChainUnknown
+
+# The topics of ERC-20's two events, each over (address, address, uint256): both addresses are indexed.
+TRANSFER: Final = keccak(text="Transfer(address,address,uint256)")
+APPROVAL: Final = keccak(text="Approval(address,address,uint256)")
 
 
 @cache

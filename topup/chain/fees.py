@@ -9,7 +9,7 @@ from statistics import median_low
 from typing import Any, Final
 
 from topup.chain.refusals import speaks_of_absence
-from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity
+from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity
 from topup.domain.errors import ChainUnknown
 from topup.domain.money import Wei
 
@@ -62,3 +62,15 @@ def paid_per_gas(receipt: dict[str, Any], block: dict[str, Any], signed: tuple[W
     if base is None:
         return None
     return min(signed[0], Wei(quantity(base, "baseFeePerGas", bare=True)) + signed[1])
+
+
+def l1_fee_told(receipt: dict[str, Any]) -> Wei | None:
+    """Read L1 data fee and operator fee (Isthmus: gasUsed × scalar / 10^6 + constant); None when there is none."""
+    if receipt.get("l1Fee") is None:
+        return None
+    fee = quantity(receipt["l1Fee"], "l1Fee")
+    scalar, constant = receipt.get("operatorFeeScalar"), receipt.get("operatorFeeConstant")
+    if scalar is not None and constant is not None:
+        used = count(receipt.get("gasUsed"), "gasUsed")
+        fee += used * quantity(scalar, "operatorFeeScalar") // 10**6 + quantity(constant, "operatorFeeConstant")
+    return Wei(fee)

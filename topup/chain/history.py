@@ -9,14 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+import rlp  # type: ignore[import-untyped]
 from eth_abi.abi import decode
 from eth_keys.datatypes import Signature
 from eth_keys.exceptions import BadSignature, ValidationError
 from eth_utils.crypto import keccak
 
 from topup.accounting.reconciliation import WalletTransaction
-from topup.chain.contracts import transferred
-from topup.chain.fees import paid_per_gas
+from topup.chain.contracts import TRANSFER, transferred
+from topup.chain.fees import l1_fee_told, paid_per_gas
 from topup.chain.preflight import head, right_chain
 from topup.chain.profiles import Profile
 from topup.chain.rpc import Answer, Rpc, RpcError, count, known, quantity, unhex, unhexed
@@ -45,7 +46,6 @@ INTENT: Final = "(uint256,uint256,address,address,address,uint256,bytes16,addres
 SWAP: Final = keccak(text=f"swapAndTransferUniswapV3Native({INTENT},uint24)")[:4]
 PRE_APPROVED: Final = keccak(text=f"transferTokenPreApproved({INTENT})")[:4]
 APPROVE: Final = keccak(text="approve(address,uint256)")[:4]
-TRANSFER_TOPIC: Final = keccak(text="Transfer(address,address,uint256)")
 # What the contract calls ETH where it names a currency.
 NATIVE: Final = bytes(20)
 
@@ -315,7 +315,7 @@ def _tokens_out(receipt: dict[str, Any], currency: bytes, wallet: bytes) -> Usdc
     Raises:
         ChainUnknown: its logs cannot be read.
     """
-    wanted = ["0x" + TRANSFER_TOPIC.hex(), "0x" + wallet.rjust(32, b"\0").hex()]
+    wanted = ["0x" + TRANSFER.hex(), "0x" + wallet.rjust(32, b"\0").hex()]
     out = 0
     for log in receipt["logs"]:
         topics = log.get("topics")
@@ -328,13 +328,9 @@ def _tokens_out(receipt: dict[str, Any], currency: bytes, wallet: bytes) -> Usdc
 
 def _l1_fee(receipt: dict[str, Any], cost: Wei, balances: tuple[Answer, Answer]) -> Wei:
     """Return what the network took beside gas: what the receipt says, or else what the balance shows."""
-    if receipt.get("l1Fee") is not None:
-        fee = quantity(receipt["l1Fee"], "l1Fee")
-        scalar, constant = receipt.get("operatorFeeScalar"), receipt.get("operatorFeeConstant")
-        if scalar is not None and constant is not None:
-            used = count(receipt.get("gasUsed"), "gasUsed")
-            fee += used * quantity(scalar, "operatorFeeScalar") // 10**6 + quantity(constant, "operatorFeeConstant")
-        return Wei(fee)
+    told = l1_fee_told(receipt)
+    if told is not None:
+        return told
     before, after = balances
     if isinstance(before, RpcError) or isinstance(after, RpcError):
         return Wei(0)
@@ -370,10 +366,10 @@ def _signed(told: dict[str, Any], tx_hash: bytes, wallet: bytes) -> bytes | None
     else:
         return None
     r, s = number("r"), number("s")
-    raw = head_of + _rlp([*body, last, r, s])
+    raw: bytes = head_of + rlp.encode([*body, last, r, s])
     if keccak(raw) != tx_hash:
         raise ChainUnknown("a transaction's fields do not have its hash")
-    if _signer(keccak(head_of + _rlp([*body, *ends])), (parity, r, s)) != wallet:
+    if _signer(keccak(head_of + rlp.encode([*body, *ends])), (parity, r, s)) != wallet:
         raise ChainUnknown("a transaction was not signed by the wallet")
     return raw
 
@@ -390,22 +386,6 @@ def _signer(digest: bytes, vrs: tuple[int, int, int]) -> bytes | None:
         return Signature(vrs=vrs).recover_public_key_from_msg_hash(digest).to_canonical_address()
     except (BadSignature, ValidationError):
         return None
-
-
-def _rlp(item: Any) -> bytes:
-    """Encode integers, bytes and lists of them as a transaction's fields are (the Yellow Paper's RLP)."""
-    if isinstance(item, int):
-        return _rlp(item.to_bytes((item.bit_length() + 7) // 8, "big"))
-    if isinstance(item, bytes):
-        return item if len(item) == 1 and item[0] < 0x80 else _sized(0x80, item)
-    return _sized(0xC0, b"".join(map(_rlp, item)))
-
-
-def _sized(offset: int, body: bytes) -> bytes:
-    if len(body) < 56:
-        return bytes([offset + len(body)]) + body
-    length = len(body).to_bytes((len(body).bit_length() + 7) // 8, "big")
-    return bytes([offset + 55 + len(length)]) + length + body
 
 
 async def _ask(rpc: Rpc, method: str, *params: Any) -> Any:

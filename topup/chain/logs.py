@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
-from topup.chain.contracts import transferred
+from topup.chain.contracts import TRANSFER, transferred
 from topup.chain.paging import SPAN, SPAN_MAX, Pager, Wanted
 from topup.chain.rpc import Rpc, count, unhex, unhexed
 from topup.domain.errors import ChainUnknown
@@ -22,10 +22,8 @@ from topup.domain.typed_data import AUTHORIZATION_USED
 from topup.ports.budget import Budget
 from topup.wire.clock import SystemClock
 
-# keccak256 of Transferred(address,bytes16,address,address,uint256,address); operator is the only indexed argument.
-TRANSFERRED: Final = "0xb7ee4fafa10d16ee883a136a3dcc9179d8e6041ba71cc29c2b0bce4f7bdd6e86"
-# What a token says of every movement (ERC-20); both addresses are indexed, the amount is the data.
-_MOVED: Final = keccak(text="Transfer(address,address,uint256)")
+# The payment contract's own event; the operator is its only indexed argument.
+TRANSFERRED: Final = keccak(text="Transferred(address,bytes16,address,address,uint256,address)")
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def of_operator(contract: bytes, operator: bytes) -> Wanted:
     """Return which logs are those of the contract's payments to one operator."""
     return {
         "address": "0x" + contract.hex(),
-        "topics": [TRANSFERRED, "0x" + operator.rjust(32, b"\0").hex()],
+        "topics": ["0x" + TRANSFERRED.hex(), "0x" + operator.rjust(32, b"\0").hex()],
     }
 
 
@@ -92,7 +90,7 @@ async def authorizations(
     Raises:
         ChainUnknown: as above, or a use stands there without its transfer.
     """
-    wanted = [of_payer(token, AUTHORIZATION_USED, payer), of_payer(token, _MOVED, payer)]
+    wanted = [of_payer(token, AUTHORIZATION_USED, payer), of_payer(token, TRANSFER, payer)]
     async for page in (pager or patient()).pages(rpc, wanted, (first, last), spans=(SPAN, SPAN_MAX)):
         (begin, end), (uses, moves) = (page.first, page.last), page.logs
         used = sorted((_stands(log, wanted[0], begin, end) for log in uses), key=lambda at: at.place)

@@ -12,20 +12,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from topup.chain.contracts import transferred
-from topup.chain.fees import paid_per_gas
+from topup.chain.fees import l1_fee_told, paid_per_gas
 from topup.chain.preflight import head, reason, right_chain
 from topup.chain.reverts import lasting
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhexed
 from topup.chain.simulation import is_payment
 from topup.domain.coinbase_charge import Charge
 from topup.domain.errors import ChainUnknown, Reverted
-from topup.domain.lifecycle import NO_TOKENS, Attempt, Inclusion, Kind, Plan
+from topup.domain.lifecycle import NO_TOKENS, REPLACED_BLOCKS, Attempt, Inclusion, Kind, Plan
 from topup.domain.money import Asset, Usdc, Wei
 from topup.ports.chain import UNMEASURED, Head, Observation, Seen
 
-# A payment may stand below the block it was planned on, once that block was replaced: two hours of Base's blocks, below
-# anything that was not final then.
-REPLACED_BLOCKS: Final = 3_600
 # How far the chain is, and how far it is safe and final, as every look at a payment asks it.
 HEADS: Final[tuple[Query, ...]] = tuple(
     ("eth_getBlockByNumber", [tag, False]) for tag in ("latest", "safe", "finalized")
@@ -168,7 +165,7 @@ def _weigh(sought: Sought, receipt: dict[str, Any], answers: Sequence[Answer]) -
     payments = [e for e in transferred(receipt, plan.to) if is_payment(e, demand)] if pays else []
     took = int(payments[0]["spentAmount"]) if len(payments) == 1 else 0
     spent, tokens = (Wei(took), NO_TOKENS) if plan.asset is Asset.ETH else (Wei(0), Usdc(took))
-    moved, told = _moved(before, after), _l1_fee(receipt)
+    moved, told = _moved(before, after), l1_fee_told(receipt)
     price = paid_per_gas(receipt, block, (plan.max_fee_per_gas, plan.max_priority_fee_per_gas))
     gas = price.times(used) if price is not None else _left_for_gas(moved, spent + (told or Wei(0)), plan, used)
     trusted = not pays or len(payments) == 1
@@ -206,18 +203,6 @@ def _failure(used: int, gas_limit: int, again: Answer) -> tuple[str, bool]:
         return "reverted; it would succeed now", True
     error = reason(again)
     return str(error), not (isinstance(error, Reverted) and lasting(error))
-
-
-def _l1_fee(receipt: dict[str, Any]) -> Wei | None:
-    """Read L1 data fee and operator fee (Isthmus: gasUsed × scalar / 10^6 + constant); None when there is none."""
-    if receipt.get("l1Fee") is None:
-        return None
-    fee = quantity(receipt["l1Fee"], "l1Fee")
-    scalar, constant = receipt.get("operatorFeeScalar"), receipt.get("operatorFeeConstant")
-    if scalar is not None and constant is not None:
-        used = count(receipt.get("gasUsed"), "gasUsed")
-        fee += used * quantity(scalar, "operatorFeeScalar") // 10**6 + quantity(constant, "operatorFeeConstant")
-    return Wei(fee)
 
 
 def _moved(before: Answer, after: Answer) -> Wei | None:

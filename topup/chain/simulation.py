@@ -16,7 +16,7 @@ from typing import Any
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from topup.chain.contracts import encode, returned, transferred
+from topup.chain.contracts import APPROVAL, TRANSFER, encode, returned, transferred
 from topup.chain.preflight import call, head, reason, right_chain
 from topup.chain.profiles import Profile
 from topup.chain.reverts import decoded, said_paused, whose_pause
@@ -28,9 +28,6 @@ from topup.ports.chain import UNTRIED, Call, Head, Simulation
 
 # What signature and envelope add to the call data of a signed transaction, generously (measured: about 120 bytes).
 ENVELOPE_BYTES = 200
-# The topics of ERC-20: Transfer and Approval, each over (address, address, uint256).
-TRANSFER = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
-APPROVAL = "0x8c5be1e5ebec7d5bd14f71427d1e84f3dd0314c0f7b2291e5b200ac8c7c3b925"
 # The pseudo-token under which eth_simulateV1 reports movements of ETH itself.
 ETHER = "0x" + "ee" * 20
 
@@ -155,17 +152,18 @@ class Effects:
         """Count one log; `paying` is None where no dollar of ours may move."""
         topics = [str(t).lower() for t in log.get("topics", [])]
         # Three topics are a token's, four (with the id) a collectible's.
-        if len(topics) < 3 or topics[0] not in (TRANSFER, APPROVAL):
+        event = unhexed(topics[0]) if len(topics) >= 3 else None
+        if event not in (TRANSFER, APPROVAL):
             return
         token = str(log["address"]).lower()
         source, target = bytes.fromhex(topics[1][-40:]), bytes.fromhex(topics[2][-40:])
         units = int.from_bytes(unhex(log["data"], "a log")[:32], "big")
-        if topics[0] == TRANSFER and token == ETHER:
+        if event == TRANSFER and token == ETHER:
             self.outflow += units * ((source == me) - (target == me))
         elif token != "0x" + currency.hex():
             if me in (source, target):
                 self.touched.append(token)
-        elif topics[0] == APPROVAL:
+        elif event == APPROVAL:
             if source == me:
                 self.approved.append((target, units))
         else:

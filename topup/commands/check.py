@@ -18,7 +18,7 @@ from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLARS, Dollar
 from topup.domain.errors import Exit, PaymentForbidden, TopupError
 from topup.domain.events import Event, show
 from topup.domain.lifecycle import NO_TOKENS, Broadcaster, Kind, Plan, State, TopUp
-from topup.domain.money import Asset, Bps, EthPrice, Usd, Usdc, Wei, plain
+from topup.domain.money import Asset, Bps, EthPrice, Usd, Usdc, Wei, gas_dollars, plain
 from topup.domain.policy import (
     Buy,
     Decision,
@@ -330,11 +330,11 @@ async def dollars(settings: Settings, one: Funding, own: bytes) -> Preflight:
 
 def network_fee(one: Funding, found: Preflight) -> Usdc:
     """Return the most that the network would take of a payment now, as the rail plans it; nothing where others pay."""
-    from topup.sellers.mpp import GAS_LIMIT, PRICES_PER_UNIT
+    from topup.sellers.mpp import GAS_LIMIT
 
     if not one.dollar.pays_fee:
         return NO_TOKENS
-    return Usdc(-(-(found.base_fee.units * 3 // 2 + found.tip.units) * GAS_LIMIT // PRICES_PER_UNIT))
+    return gas_dollars(Wei(found.base_fee.units * 3 // 2 + found.tip.units), GAS_LIMIT)
 
 
 def _rough_authorization(one: Funding, found: Preflight, total: Usdc) -> Plan:

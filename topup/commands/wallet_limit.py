@@ -20,8 +20,9 @@ from topup.commands.check import access_key, dollars, funding, payer, refill_tot
 from topup.domain import tempo
 from topup.domain.dollars import TEMPO_TOKENS
 from topup.domain.errors import ChainError, ChainUnknown, Exit, PaymentForbidden, Reverted, SettingsError, SignerError
+from topup.domain.moments import END_OF_CALENDAR_S, moment
 from topup.domain.money import Usd, Usdc, plain
-from topup.domain.policy import END_OF_CALENDAR_S, Permission, moment, usable
+from topup.domain.policy import Permission, usable
 from topup.payment.config import MPP
 from topup.wire import files
 from topup.wire.clock import SystemClock

@@ -39,6 +39,9 @@ NO_TOKENS: Final = Usdc(0)
 # What a sponsor holds leaves no mark on the chain but its log. It is dead once a final block is so far past its end,
 # and the logs of that time are known to be there.
 SPONSORED_MARGIN_S: Final = 60
+# A payment may stand below the block it was planned on, once that block was replaced: two hours of Base's blocks reach
+# below anything that was not final then.
+REPLACED_BLOCKS: Final = 3_600
 
 
 class State(StrEnum):

@@ -206,6 +206,11 @@ class EthPrice:
         return Usd(EXACT.divide(Decimal(micros), Decimal(UNITS_PER_USDC)))
 
 
+def gas_dollars(price: Wei, gas: int) -> Usdc:
+    """Return what so much gas costs where it is priced in 10^-18 dollars (Tempo), rounded up to a unit of 10^-6."""
+    return Usdc(-(-price.units * gas // 10**12))
+
+
 def deviation_bps_up(paid: Wei, fair: Wei) -> Bps:
     """Return by how many basis points `paid` exceeds `fair`, rounded up; negative when it is cheaper."""
     return Bps(-(-(paid.units - fair.units) * BPS_ONE // fair.units))

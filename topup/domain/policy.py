@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Final
 
 from topup.domain.credits import DAY_MS, HOUR_MS, NOTHING, Reading, Runway, Spending, Unknown, runway
 from topup.domain.errors import PaymentForbidden
 from topup.domain.lifecycle import NO_TOKENS, Broadcaster, Plan
+from topup.domain.moments import moment
 from topup.domain.money import Asset, Bps, EthPrice, Usd, Usdc, Wei, deviation_bps_up
 from topup.domain.remedies import REMEDIES
-
-# The year 10000: from here on there is no date to show.
-END_OF_CALENDAR_S: Final = 253_402_300_800
 
 
 @dataclass(frozen=True)
@@ -521,10 +517,3 @@ def usable(key: Permission, ends_s: int = 0) -> None:
             f"the access key expires at {moment(key.expires_s)}, and a key cannot be prolonged",
             remedy="make a new key, name it in wallet.keystore, and authorize it: `topup wallet limit`",
         )
-
-
-def moment(at_s: int) -> str:
-    """Return a time for a person to read; a key's end may lie beyond every calendar."""
-    if at_s >= END_OF_CALENDAR_S:
-        return "never"
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -9,11 +9,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from topup.domain.demand import Bounds, Clocks, Demand, Finding, Request, Verified, prove
 from topup.domain.errors import ApiGone, ApiRejected, ApiUnknown, ChainUnknown, PaymentForbidden, Reverted, SignerError
-from topup.domain.lifecycle import Attempt, Broadcaster, Kind, Plan, TopUp
+from topup.domain.lifecycle import REPLACED_BLOCKS, Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.domain.money import Asset, Wei
 from topup.domain.nonpayment import ChargeStatus, More
 from topup.ports.account import Clock
@@ -23,9 +23,6 @@ from topup.wire.exchange import Answered, Exchange, fail
 from topup.wire.secrets import Masker
 
 D = TypeVar("D", bound=Demand)
-
-# An authorization may be used below the block it was signed at, once that block was replaced: two hours of Base's.
-REPLACED_BLOCKS: Final = 3_600
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from topup.domain.coinbase_charge import Charge, Pins, charge_of, parse, verify
 from topup.domain.demand import Clocks, Request, Verified
 from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted, SignerError
-from topup.domain.lifecycle import NO_TOKENS, Attempt, Broadcaster, Kind, Plan, TopUp
+from topup.domain.lifecycle import NO_TOKENS, REPLACED_BLOCKS, Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.domain.money import Asset, Bps, Wei
 from topup.domain.nonpayment import ChargeStatus, More
 from topup.ports.account import Api, Clock
@@ -26,9 +26,6 @@ from topup.wire.secrets import NOTHING, Masker
 
 # What a transfer without data costs (Ethereum yellow paper, appendix G: G_transaction).
 CANCEL_GAS = 21_000
-# A payment may be included below the block it was planned on, once that block was replaced: two hours of blocks
-# reach below anything that was not final then.
-REPLACED_BLOCKS = 3_600
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from topup.domain.demand import Clocks, Finding, Request, Verified, common
 from topup.domain.errors import ApiError, ApiUnknown, ChargeRefused, SignerError
 from topup.domain.json_document import Unreadable, read
 from topup.domain.lifecycle import Attempt, Plan, TopUp
-from topup.domain.money import Usdc, Wei
+from topup.domain.money import Usdc, Wei, gas_dollars
 from topup.ports.account import Clock
 from topup.ports.chain import AuthorizationUse, Delivery, Preflight, Sent, TokenChain
 from topup.ports.rail import Claim
@@ -42,8 +42,6 @@ GAS_LIMIT: Final = 2_000_000
 SPONSORED_GAS: Final = 1_000_000
 # Sponsors want to have a quarter of a minute left, and the request takes its time.
 SPONSORED_LEAST_S: Final = 20
-# Gas is priced in 10^-18 dollars, the token's unit is 10^-6.
-PRICES_PER_UNIT: Final = 10**12
 
 
 class Mpp(Authorized[Due]):
@@ -179,7 +177,7 @@ class Mpp(Authorized[Due]):
             plan,
             gas_limit=GAS_LIMIT,
             # At least one unit: that nothing is paid for the network is what tells a sponsored plan.
-            token_fee=Usdc(max(1, -(-price.units * GAS_LIMIT // PRICES_PER_UNIT))),
+            token_fee=max(Usdc(1), gas_dollars(price, GAS_LIMIT)),
         )
 
     def sign(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:

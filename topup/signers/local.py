@@ -24,7 +24,7 @@ from topup.domain.coinbase_charge import K2_PREFIX, Intent, charge_of
 from topup.domain.demand import Verified
 from topup.domain.errors import SettingsError, SignerError
 from topup.domain.lifecycle import NO_TOKENS, Broadcaster, Kind, Plan
-from topup.domain.money import Asset, EthPrice, Usdc, Wei
+from topup.domain.money import Asset, EthPrice, Usdc, Wei, gas_dollars
 from topup.signers import keystore
 
 INTENT: Final = "(uint256,uint256,address,address,address,uint256,bytes16,address,bytes,bytes)"
@@ -164,7 +164,7 @@ class LocalSigner:
                 "value": plan.value == Wei(0),
                 "call data": plan.data == pays,
                 "tokens": NO_TOKENS < plan.tokens == verified.total <= ceilings.tokens,
-                "network fee": _dollars(plan.max_fee_per_gas, plan.gas_limit) <= ceilings.token_fee,
+                "network fee": gas_dollars(plan.max_fee_per_gas, plan.gas_limit) <= ceilings.token_fee,
                 "lane": 0 < plan.lane < tempo.EXPIRING and plan.nonce == 0,
                 "sponsor": not plan.sponsored or (ceilings.sponsored and not ceilings.root),
                 "deadline": 0 < plan.ends_s <= demand.deadline < 2**64
@@ -300,11 +300,6 @@ def _swap(intent: Intent, tier: int) -> bytes:
 
 def _transfer(intent: Intent) -> bytes:
     return TRANSFER + encode([INTENT], [intent.struct])
-
-
-def _dollars(price: Wei, gas: int) -> Usdc:
-    """Return what so much gas costs where it is priced in 10^-18 dollars, rounded up to a unit of 10^-6."""
-    return Usdc(-(-price.units * gas // 10**12))
 
 
 def _approval(contract: bytes, units: int) -> bytes:

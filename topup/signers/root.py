@@ -15,7 +15,7 @@ from eth_utils.crypto import keccak
 
 from topup.domain import tempo
 from topup.domain.errors import SignerError
-from topup.domain.money import Usdc
+from topup.domain.money import Usdc, Wei, gas_dollars
 from topup.signers import keystore
 
 # An authorization takes about 2.8 million gas, which Tempo's highest base fee makes four cents.
@@ -44,7 +44,7 @@ class RootKey:
         Raises:
             SignerError: the call does anything else, the grant has no bounds, or the fee exceeds the ceiling.
         """
-        fee = Usdc(-(-call.gas_price * call.gas_limit // 10**12))
+        fee = gas_dollars(Wei(call.gas_price), call.gas_limit)
         rules = {
             "account": self.address == grant.account,
             "access key": len(grant.key) == 20 and any(grant.key) and grant.key != grant.account,

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Final
 
-from topup.accounting.formats.text import moment
 from topup.accounting.journal import WALLET, Commodity, Entry, Line
 from topup.accounting.statement import DECIMALS, amount
 from topup.domain.errors import SettingsError
+from topup.domain.moments import moment
 from topup.domain.money import WIDE, Usd, plain
 
 HEAD: Final = (
@@ -46,7 +46,7 @@ def write(entries: Iterable[Entry], wallets: Mapping[Entry, bytes] | None = None
     rows = csv.writer(out, lineterminator="\r\n")
     rows.writerow(OWNED if wallets else HEAD)
     for number, entry in enumerate(entries, start=1):
-        told = (number, moment(entry.at_ms), entry.at_ms, safe(entry.topup_id), safe(entry.text))
+        told = (number, moment(entry.at_ms // 1000), entry.at_ms, safe(entry.topup_id), safe(entry.text))
         known = (
             str(entry.usd_value) if entry.usd_value is not None else "",
             safe(entry.price_source),

@@ -12,10 +12,10 @@ from decimal import ROUND_CEILING, Decimal
 from html import escape
 from typing import Final
 
-from topup.accounting.formats.text import moment
 from topup.accounting.journal import Commodity
 from topup.accounting.statement import Refill, Statement, amount
 from topup.domain.credits import Reading
+from topup.domain.moments import moment
 from topup.domain.money import WIDE, Usd, plain
 
 WIDTH: Final = 760
@@ -89,7 +89,7 @@ def page(told: Statement, drawn: Pictures) -> str:
     title = f"Statement of {told.account}, {told.period}"
     body = [
         f"<h1>Statement of {escape(told.account)}</h1>",
-        f'<p class="soft">{escape(str(told.period))}; drawn up {moment(told.drawn_ms)}</p>',
+        f'<p class="soft">{escape(str(told.period))}; drawn up {moment(told.drawn_ms // 1000)}</p>',
         _tiles(told),
         "<h2>Credits</h2>",
         _figure(_credits(told, drawn), "no balance was read in this period"),
@@ -186,7 +186,7 @@ def _credits(told: Statement, drawn: Pictures) -> str:
         if one.posted_ms is not None and one.posted_ms in told.period:
             x = at.x(one.posted_ms)
             parts.append(f'<line class="refill" x1="{x}" x2="{x}" y1="{TOP}" y2="{base}"/>')
-            about = f"{moment(one.posted_ms)}: {one.credits} dollars of credit"
+            about = f"{moment(one.posted_ms // 1000)}: {one.credits} dollars of credit"
             parts.append(f'<circle class="mark" cx="{x}" cy="{TOP}" r="4"><title>{escape(about)}</title></circle>')
     parts.append(f'<polyline class="credit" points="{line}"/>')
     return _svg("Credits over time, refills marked", parts)
@@ -194,7 +194,7 @@ def _credits(told: Statement, drawn: Pictures) -> str:
 
 def _costs(refills: Sequence[Refill]) -> str:
     shown = [(r, r.usd_per_credit) for r in refills if r.usd_per_credit is not None and r.posted_ms is not None]
-    rows = [(moment(r.posted_ms or 0)[:16], cost or Decimal(0)) for r, cost in shown[-BARS_MAX:]]
+    rows = [(moment((r.posted_ms or 0) // 1000)[:16], cost or Decimal(0)) for r, cost in shown[-BARS_MAX:]]
     return _bars("Dollars for one dollar of credit", [(name, cost, plain(cost)) for name, cost in rows])
 
 
@@ -231,7 +231,7 @@ def _refills(refills: Sequence[Refill]) -> str:
         network += [str(one.network_tokens)] if one.network_tokens.units else []
         rows.append(
             _row(
-                moment(one.posted_ms) if one.posted_ms is not None else "not posted",
+                moment(one.posted_ms // 1000) if one.posted_ms is not None else "not posted",
                 f"<code>{escape(one.topup_id)}</code>",
                 _dollars(one.credits),
                 _dollars(one.usd) if one.usd is not None else "not known",

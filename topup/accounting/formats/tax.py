@@ -14,10 +14,10 @@ from typing import Final
 
 from topup.accounting.closing import OPENING, PAD
 from topup.accounting.formats.csv_journal import safe
-from topup.accounting.formats.text import moment
 from topup.accounting.journal import GAS, GAS_REVERTED, L1_FEE, WALLET, Commodity, Entry
 from topup.accounting.statement import Statement, amount
 from topup.domain.dollars import BASE_DOLLAR, PATH_DOLLAR, TEMPO_DOLLAR
+from topup.domain.moments import moment
 from topup.domain.money import plain
 
 # support.koinly.io, "How to create a custom CSV file", the universal template
@@ -90,7 +90,7 @@ def _koinly(one: Moved) -> tuple[object, ...]:
     alone = len([x for x in entry.lines if x.account == WALLET]) == 1
     worth = str(entry.usd_value) if entry.usd_value is not None and alone else ""
     return (
-        moment(entry.at_ms).removesuffix("Z") + " UTC",
+        moment(entry.at_ms // 1000).removesuffix("Z") + " UTC",
         *(_told(sent, one.commodity), name if sent else ""),
         *(_told(received, one.commodity), name if received else ""),
         *(_told(fee, one.commodity), name if fee else ""),

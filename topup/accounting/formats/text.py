@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 from topup.accounting.journal import Commodity, Entry
 from topup.accounting.statement import Balances, Refill, Statement, amount
+from topup.domain.moments import moment
 from topup.domain.money import Wei, plain
 
 SCHEMA = 1
@@ -17,7 +17,7 @@ def lines(told: Statement) -> list[str]:
     """Return the statement for a terminal."""
     out = [
         f"Statement of {told.account}, {told.period}",
-        f"drawn up {moment(told.drawn_ms)}; ledger head {told.head or 'none: the journal is empty'}",
+        f"drawn up {moment(told.drawn_ms // 1000)}; ledger head {told.head or 'none: the journal is empty'}",
         "",
         f"{'account':<28}{'':<12}{'opening':>26}{'closing':>26}",
     ]
@@ -64,11 +64,6 @@ def document(told: Statement) -> dict[str, Any]:
     }
 
 
-def moment(at_ms: int) -> str:
-    """Write a moment in UTC, to the second."""
-    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
 def _balances(balances: Balances) -> dict[str, dict[str, str]]:
     out: dict[str, dict[str, str]] = {}
     for (account, commodity), units in sorted(balances.items(), key=lambda one: (one[0][0], one[0][1].value)):
@@ -95,7 +90,7 @@ def _entry(entry: Entry, wallet: str) -> dict[str, Any]:
 
 
 def _refill(one: Refill) -> str:
-    when = moment(one.posted_ms) if one.posted_ms is not None else "not posted"
+    when = moment(one.posted_ms // 1000) if one.posted_ms is not None else "not posted"
     usd = f"{one.usd.cents_up()} dollars left the wallet" if one.usd is not None else "its price is not known"
     each = f", {plain(one.usd_per_credit)} a credit" if one.usd_per_credit is not None else ""
     eth = Decimal(amount(one.network_wei, Commodity.ETH))

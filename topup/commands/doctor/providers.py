@@ -17,11 +17,12 @@ from topup.chain.capabilities import Trouble
 from topup.chain.owners import owner, quorum
 from topup.chain.paging import SPAN, Pager, Wanted
 from topup.chain.preflight import head
-from topup.chain.receipts import HEADS, REPLACED_BLOCKS
+from topup.chain.receipts import HEADS
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, reverted
 from topup.chain.search import QUESTIONS_MAX, Search, Sought, TooNarrow, Unkept
 from topup.commands.doctor.finding import SKEW_MAX_S, Check, failed, skew
 from topup.domain.errors import ChainError, ChainUnknown, PaymentForbidden
+from topup.domain.lifecycle import REPLACED_BLOCKS
 from topup.ports.budget import FIRST, QUESTIONS, SECONDS, Budget
 from topup.ports.chain import Head, Piece, Preflight
 from topup.wire.clock import SystemClock
