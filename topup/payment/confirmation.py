@@ -13,12 +13,12 @@ from dataclasses import replace
 
 from topup.accounting import journal
 from topup.domain import events
-from topup.domain.credits import HOUR_MS
 from topup.domain.errors import ChainError, ChainUnknown
 from topup.domain.lifecycle import TERMINAL, Attempt, Fact, Inclusion, Kind, State, TopUp
 from topup.domain.nonpayment import WITNESSES
 from topup.domain.ways_out import ATTEST, LOOK, RESOLVE
 from topup.payment.config import Account
+from topup.payment.hourly import Hourly
 from topup.payment.monitor import Monitor
 from topup.payment.reorg import confirmed, gone
 from topup.ports.account import Sink
@@ -47,7 +47,7 @@ class Confirmation:
         self._store = store
         self._sink = sink
         self._back_ms = 0
-        self._denied_ms: dict[int, int] = {}
+        self._denials = Hourly()
 
     async def look(self, topup: TopUp, *, behind: int | None = None) -> tuple[TopUp, Observation]:
         """Look for every attempt of an open top-up that may be out, and store what the chain shows.
@@ -133,10 +133,8 @@ class Confirmation:
 
     def _denied(self, topup: TopUp, attempt: Attempt, *, alone: bool) -> None:
         """Say, once an hour, that an inclusion is denied and not taken back."""
-        now, said = self._watch.now(), self._denied_ms.get(attempt.id)
-        if said is not None and now - said < HOUR_MS:
+        if not self._denials.due(str(attempt.id), self._watch.now()):
             return
-        self._denied_ms[attempt.id] = now
         assert attempt.inclusion is not None
         assert attempt.hash is not None
         why = "one provider is no proof" if alone else "too few independent providers show it"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import assert_never
 
 from topup.domain import events
-from topup.domain.credits import DAY_MS, HOUR_MS, Reading, Runway, Unknown, burn_usd_per_hour, next_poll_s, runway
+from topup.domain.credits import DAY_MS, Reading, Runway, Unknown, burn_usd_per_hour, next_poll_s, runway
 from topup.domain.errors import TopupError
 from topup.domain.lifecycle import State, TopUp
 from topup.domain.policy import Buy, Decision, Hold, Refuse, Snapshot, Why, decide
@@ -17,6 +17,7 @@ from topup.payment.approvals import Revoke
 from topup.payment.closing_run import Bookkeeping
 from topup.payment.config import PassResult, PurchaseOrder, Terms
 from topup.payment.confirmation import Confirmation
+from topup.payment.hourly import Hourly
 from topup.payment.lasting import Lasting
 from topup.payment.monitor import Monitor
 from topup.payment.preparation import Purchase
@@ -70,7 +71,7 @@ class Cycle:
             self._usage_sync = UsageSync(terms.account.name, api=usage, now=self._watch.now, store=store, sink=sink)
         self._cycles = 0
         self._paused: bool | None = None
-        self._forbidden: tuple[Why, int] | None = None
+        self._refusals = Hourly()
 
     # -- one pass -----------------------------------------------------------------------------------------------
 
@@ -146,8 +147,7 @@ class Cycle:
             await self._bookkeeping.hold_wallet()
             if self._usage_sync is not None:
                 await self._usage_sync.keep_up()
-        if not isinstance(decision, Refuse):
-            self._forbidden = None
+        self._refusals.forget(but=decision.why.value if isinstance(decision, Refuse) else "")
         match decision:
             case Hold():
                 return self._hold(decision, snapshot)
@@ -218,9 +218,7 @@ class Cycle:
 
     def _refuse(self, decision: Refuse) -> PassResult:
         """Say it at once for each new reason, then hourly: a log that repeats itself hides what changed."""
-        now = self._watch.now()
-        if self._forbidden is None or self._forbidden[0] != decision.why or now - self._forbidden[1] >= HOUR_MS:
-            self._forbidden = (decision.why, now)
+        if self._refusals.due(decision.why.value, self._watch.now()):
             self._sink.emit(
                 events.TopUpForbidden(why=decision.why.value, detail=decision.detail, remedy=decision.remedy)
             )

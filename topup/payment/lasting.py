@@ -9,11 +9,11 @@ the need it was stored for: the top-up that was decided, or the wish that it was
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from topup.domain import events
-from topup.domain.credits import HOUR_MS
 from topup.domain.lifecycle import MONEY_OUT, TopUp
+from topup.payment.hourly import Hourly
 from topup.ports.account import Sink
 from topup.ports.ledger import Store
 
@@ -31,7 +31,7 @@ class _Series:
 
     since_ms: int | None
     warned: bool = False
-    alerted_ms: int | None = None
+    hourly: Hourly = field(default_factory=Hourly)
 
 
 class Lasting:
@@ -65,8 +65,8 @@ class Lasting:
         lasting_s = (now - one.since_ms) // 1000
         kind: type[events.TopUpStalled] | None = None
         if lasting_s >= self._alert_s:
-            if one.alerted_ms is None or now - one.alerted_ms >= HOUR_MS:
-                kind, one.alerted_ms, one.warned = events.TopUpStuck, now, True
+            if one.hourly.due(name, now):
+                kind, one.warned = events.TopUpStuck, True
         elif lasting_s >= SOON_S and not one.warned and not said:
             kind, one.warned = events.TopUpStalled, True
         if kind is not None:

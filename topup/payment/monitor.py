@@ -25,6 +25,7 @@ from topup.domain.lost_time import Lived
 from topup.domain.money import Usd
 from topup.domain.policy import Snapshot
 from topup.payment.config import MPP, X402, PurchaseOrder, Terms
+from topup.payment.hourly import Hourly
 from topup.ports.account import Api, Clock, Sink
 from topup.ports.ledger import Store
 
@@ -52,7 +53,7 @@ class Monitor:
         # Why the newest question for it told nothing, "" where it did.
         self._key_said = ""
         self._unknown_since_ms: int | None = None
-        self._alerted_ms: int | None = None
+        self._alerts = Hourly()
         self._doubt: Doubt | None = None
         self._behind = False
         self._anchor: tuple[int, int] | None = None
@@ -75,7 +76,8 @@ class Monitor:
         if isinstance(reading, Unknown):
             self._unknown(reading)
             return reading
-        self._unknown_since_ms = self._alerted_ms = self._doubt = None
+        self._unknown_since_ms = self._doubt = None
+        self._alerts.forget()
         self._sink.emit(
             events.ReadingTaken(
                 total_credits_usd=reading.total_credits,
@@ -161,9 +163,7 @@ class Monitor:
             last = self._store.last_reading(self._account.name)
             self._unknown_since_ms = last.at_ms if last is not None else reading.at_ms
         lasting = reading.at_ms - self._unknown_since_ms
-        again = self._alerted_ms is None or reading.at_ms - self._alerted_ms >= HOUR_MS
-        if lasting >= self._pace.unknown_alert_s * 1000 and again:
-            self._alerted_ms = reading.at_ms
+        if lasting >= self._pace.unknown_alert_s * 1000 and self._alerts.due("unknown", reading.at_ms):
             self._sink.emit(events.UnknownTooLong(unknown_s=lasting // 1000, doubt=reading.doubt.value))
 
     def snapshot(self, reading: Reading | Unknown, asked: PurchaseOrder, *, beside: TopUp | None = None) -> Snapshot:

@@ -431,7 +431,7 @@ class Purchase(Steps):
     def _intend(self, topup: TopUp) -> Step:
         if (stale := self._unsendable(topup)) is not None:
             return self._withdrawn(topup, stale)
-        self._said.clear()
+        self._hourly.forget()
         self._lasting.ended(topup)
         return self._store.intend(topup, self._watch.now())
 

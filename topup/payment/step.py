@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from topup.domain import events
-from topup.domain.credits import HOUR_MS
 from topup.domain.demand import Demand, Request, Verified
 from topup.domain.errors import ChainError, PaymentForbidden, SettingsError
 from topup.domain.lifecycle import MONEY_OUT, Attempt, Fact, Plan, TopUp
@@ -19,6 +18,7 @@ from topup.domain.policy import Wallet, permit
 from topup.domain.ways_out import ATTEST, CREDITED, LOOK, RESOLVE
 from topup.payment.config import PassResult, Terms
 from topup.payment.confirmation import BY, Confirmation
+from topup.payment.hourly import Hourly
 from topup.payment.lasting import Lasting
 from topup.payment.monitor import Monitor
 from topup.ports.account import Sink
@@ -56,7 +56,7 @@ class Steps:
         self._sink = ports.sink
         self._confirmation = ports.confirmation
         self._lasting = ports.lasting
-        self._said: dict[str, int] = {}
+        self._hourly = Hourly()
         # What the last top-up was dropped for, and what would change that; the log has it from its event.
         self._dropped: tuple[str, str, str] = ("", "", "")
 
@@ -158,11 +158,7 @@ class Steps:
 
     def _new(self, what: str) -> bool:
         """Tell whether this is worth saying: it was not said within an hour."""
-        now, said = self._watch.now(), self._said.get(what)
-        if said is not None and now - said < HOUR_MS:
-            return False
-        self._said[what] = now
-        return True
+        return self._hourly.due(what, self._watch.now())
 
     def _wait(self, topup: TopUp, why: str, detail: str, next_s: int, remedy: str = "") -> PassResult:
         return PassResult("following", why, detail, next_s, topup, remedy)
