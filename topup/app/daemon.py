@@ -21,7 +21,7 @@ from topup.domain.policy import Why
 from topup.payment.config import PassResult, PurchaseOrder
 from topup.payment.cycle import Cycle
 from topup.ports.account import Clock, Sink
-from topup.ports.ledger import Requested, Store, Told
+from topup.ports.ledger import Requested, Told, Wishes
 from topup.wire.clock import SystemClock
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ class Daemon:
     def __init__(
         self,
         cycle: Cycle,
-        store: Store,
+        store: Wishes,
         clock: Clock,
         sink: Sink,
         account: str,

@@ -240,7 +240,7 @@ class TopUps(Words):
         return self.topup(topup.id)
 
     def proven(self, topup: TopUp, verified: Verified) -> TopUp:
-        """Store whose id the newest charge carries."""
+        """Store whose id the newest charge carries; an id belongs to one charge for ever."""
         with self._write(topup.moved_ms) as db:
             db.execute(
                 "UPDATE charge SET operator = ?, intent_id = ? WHERE topup = ? AND seq = ?",
@@ -249,7 +249,7 @@ class TopUps(Words):
         return self.topup(topup.id)
 
     def reserve(self, topup: TopUp, plan: Plan, baseline: Reading, wallet: Wei, at_ms: int) -> TopUp:
-        """Store the unsigned payment and take its nonce."""
+        """Store the unsigned payment and take its nonce; refuses a second nonce in flight for the wallet."""
         place = (plan.chain_id, topup.wallet, rows.word(plan.lane), rows.word(plan.nonce))
         with self._write(at_ms) as db:
             may_still_pay = db.execute(
@@ -429,7 +429,7 @@ class TopUps(Words):
         return self.topup(topup.id)
 
     def rebase(self, topup: TopUp, baseline: Usd) -> TopUp:
-        """Store a moved baseline."""
+        """Store a moved baseline: credits bought elsewhere before our block."""
         with self._write(topup.moved_ms) as db:
             db.execute("UPDATE topup SET baseline = ? WHERE id = ?", (str(baseline), topup.id))
         return self.topup(topup.id)

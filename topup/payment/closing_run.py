@@ -18,7 +18,7 @@ from topup.domain.errors import StoreError, TopupError
 from topup.payment.config import COINBASE, Route, Terms
 from topup.payment.monitor import Monitor
 from topup.ports.account import Sink
-from topup.ports.ledger import Store
+from topup.ports.ledger import Books
 from topup.ports.rail import Rail
 
 # A chain that is only silent for a while is no news: the passes that need it say what is wrong with it.
@@ -30,7 +30,7 @@ UNCHECKED = "wallet_unchecked:"
 class Bookkeeping:
     """Closes the books of one account."""
 
-    def __init__(self, terms: Terms, *, rails: Callable[[str], Rail], watch: Monitor, store: Store, sink: Sink) -> None:
+    def __init__(self, terms: Terms, *, rails: Callable[[str], Rail], watch: Monitor, store: Books, sink: Sink) -> None:
         """Join the ports; nothing is asked yet."""
         self._account = terms.account
         self._live = terms.limits.live

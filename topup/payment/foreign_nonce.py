@@ -16,7 +16,7 @@ from topup.domain.errors import ChainUnknown
 from topup.domain.lifecycle import Attempt, TopUp
 from topup.payment.confirmation import spent
 from topup.ports.chain import Observation, Spent, Taken
-from topup.ports.ledger import Store
+from topup.ports.ledger import ForeignNonces
 from topup.ports.rail import Rail
 
 Place = tuple[int, int]
@@ -61,7 +61,7 @@ def seen_used(attempt: Attempt, shown: Spent) -> bool:
 
 
 async def contest(
-    rail: Rail, store: Store, topup: TopUp, observation: Observation, pending: Sequence[Attempt], now_ms: int
+    rail: Rail, store: ForeignNonces, topup: TopUp, observation: Observation, pending: Sequence[Attempt], now_ms: int
 ) -> Contest:
     """Find out which nonces of what is out were used by none of ours, and store what is new.
 

@@ -15,7 +15,7 @@ from topup.domain import events
 from topup.domain.credits import DAY_MS, HOUR_MS
 from topup.domain.errors import ApiError, ApiGone, ApiUnauthorized
 from topup.ports.account import Sink, Usage
-from topup.ports.ledger import Store
+from topup.ports.ledger import UsageDays
 
 # Under this name the ledger keeps why nothing came of the last question, and from when on the next one may be asked.
 TALLY = "usage"
@@ -29,7 +29,7 @@ PASS_MS = 10_000
 class UsageSync:
     """Takes the usage of days that are over into the ledger of one account."""
 
-    def __init__(self, account: str, *, api: Usage, now: Callable[[], int], store: Store, sink: Sink) -> None:
+    def __init__(self, account: str, *, api: Usage, now: Callable[[], int], store: UsageDays, sink: Sink) -> None:
         """Join the ports; nothing is asked yet. `now` returns ledger time."""
         self._account = account
         self._api = api
