@@ -201,7 +201,7 @@ def test_no_secret_is_told_by_a_purchase_on_a_terminals_log(spill: Spill) -> Non
     [("run",), ("once", "--amount", "10", "--yes")],
     ids=lambda c: c[0],
 )
-@pytest.mark.parametrize("where", ["topup.sellers.coinbase:Coinbase.prove", "topup.payment.monitor:Watch.read"])
+@pytest.mark.parametrize("where", ["topup.sellers.coinbase:Coinbase.prove", "topup.payment.monitor:Monitor.read"])
 def test_a_defect_tells_its_kind_and_not_its_text(where: str, command: tuple[str, ...], spill: Spill) -> None:
     """An error nobody foresaw may quote anything: a URL, a header, a key. Exit 1, and none of it in the output."""
     place = spill.place

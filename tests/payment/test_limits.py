@@ -30,6 +30,7 @@ from topup.domain.money import Usd, Wei
 from topup.domain.policy import Buy, Why, decide, worst_spend
 from topup.ledger.store import SqliteStore
 from topup.payment.config import Account, PurchaseOrder, Route, Terms
+from topup.payment.ledger_clock import LedgerClock
 from topup.payment.monitor import Monitor
 from topup.ports.account import Key
 from topup.ports.chain import Delivery, Seen, Sent
@@ -136,12 +137,13 @@ class Limited(RuleBasedStateMachine):
         self.ended_ms: int | None = None
         self.number = 0
         self.open()
-        self.newest = self.watch.now()
+        self.newest = self.clock.now()
 
     def open(self) -> None:
         """Start the program."""
         self.store = SqliteStore.open_writer(Path(self.folder.name))
-        self.watch = Monitor(TERMS, api=self.api, store=self.store, clock=self.machine, sink=Silence())
+        self.clock = LedgerClock(TERMS, store=self.store, clock=self.machine, sink=Silence())
+        self.watch = Monitor(TERMS, api=self.api, store=self.store, clock=self.clock, sink=Silence())
 
     def teardown(self) -> None:
         """Leave the process as it was."""
@@ -163,9 +165,9 @@ class Limited(RuleBasedStateMachine):
     @rule(ms=st.integers(0, 15 * 60 * SECOND_MS) | st.integers(0, 3 * DAY_MS))
     def go_on(self, ms: int) -> None:
         """Time passes, and ledger time with it, however wrong the clock is."""
-        before = self.watch.now()
+        before = self.clock.now()
         self.machine.go_on(ms)
-        assert self.watch.now() - before >= ms
+        assert self.clock.now() - before >= ms
 
     @rule(ms=st.integers(-3 * YEAR_MS, 3 * YEAR_MS) | st.integers(-2 * DAY_MS, 2 * DAY_MS))
     def set_the_clock(self, ms: int) -> None:
@@ -201,7 +203,7 @@ class Limited(RuleBasedStateMachine):
         decision = self.decided(PurchaseOrder(None if asked is None else Usd.of(asked), forced=forced))
         if decision is None:
             return
-        now = self.watch.now()
+        now = self.clock.now()
         if not forced and self.ended_ms is not None:
             assert now - self.ended_ms >= LIMITS.cooldown_ms
         self.number += 1
@@ -217,7 +219,7 @@ class Limited(RuleBasedStateMachine):
         asked = PurchaseOrder(kept.amount if kept.why == Why.ASKED.value else None, forced=True)
         if self.decided(asked, beside=kept) is None:
             return
-        now, nonce = self.watch.now(), self.store.next_nonce(CHAIN_ID, WALLET)
+        now, nonce = self.clock.now(), self.store.next_nonce(CHAIN_ID, WALLET)
         kept = self.store.reserve(kept, plan(nonce=nonce), Reading(Usd.of(1), Usd.of(0), now), Wei(10**18), now)
         kept = self.store.signed(kept, *signed_bytes(f"{kept.id}/{nonce}"), now)
         kept = self.store.intend(kept, now)
@@ -229,7 +231,7 @@ class Limited(RuleBasedStateMachine):
     @rule()
     def pay(self) -> None:
         """It is included, posted and settled."""
-        kept, now = self.topup, self.watch.now()
+        kept, now = self.topup, self.clock.now()
         told = Seen(inclusion(), "", "matches", trusted=True)
         kept = self.store.included(kept, kept.attempts[-1], told, Fact.PAID, now)
         self.store.move(self.store.move(kept, Fact.POSTED, now), Fact.SETTLED, now)
@@ -238,7 +240,7 @@ class Limited(RuleBasedStateMachine):
     @rule()
     def revert(self) -> None:
         """It is included and fails: what was to be spent stays, its gas is gone, and the charge may be tried again."""
-        kept, now = self.topup, self.watch.now()
+        kept, now = self.topup, self.clock.now()
         told = inclusion(success=False)
         kept = self.store.included(
             kept, kept.attempts[-1], Seen(told, "V3TooMuchRequested", "", trusted=True), Fact.REVERTED, now
@@ -250,7 +252,7 @@ class Limited(RuleBasedStateMachine):
     @rule()
     def fail(self) -> None:
         """The open top-up ends without a payment: a failure."""
-        kept, now = self.topup, self.watch.now()
+        kept, now = self.topup, self.clock.now()
         assume(not kept.out)
         self.store.move(kept, Fact.DROP, now, "charge_refused")
         self.ended_ms = max(self.ended_ms or 0, kept.decided_ms)
@@ -328,7 +330,7 @@ class Limited(RuleBasedStateMachine):
     def ledger_time_never_goes_back(self) -> None:
         """Whatever the clock did: what was written last is not younger than what is written next."""
         asyncio.run(self.watch.read())
-        now = self.watch.now()
+        now = self.clock.now()
         assert now >= self.newest
         self.newest = now
 
@@ -374,7 +376,7 @@ def test_a_clock_put_forward_releases_the_caps_once(limited: Limited) -> None:
 def test_a_leap_ahead_and_back_in_one_run_does_not_stop_the_ledgers_time(limited: Limited) -> None:
     """Ten years ahead for a moment: a cool-down that begins after it is over when it should be, not ten years later."""
     limited.set_the_clock(10 * YEAR_MS)
-    limited.watch.now()
+    limited.clock.now()
     limited.set_the_clock(-10 * YEAR_MS)
     limited.whole(25, forced=True, wait_s=0)
     limited.whole(None, forced=False, wait_s=599)

@@ -279,7 +279,7 @@ def test_a_machine_that_is_put_back_with_its_memory_pays_once(tmp_path: Path, *,
         world.clock.leap(200_000)
         world.do(lambda: world.chain.mine(world.clock.now_s()))  # the chain has gone on without this machine
         second = staged(world, tmp_path / "second", clock, **terms)
-        vars(second.works.cycle._watch).update(memory)
+        vars(second.works.cycle._clock).update(memory)
         second.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
         end_ms = world.clock.now_ms() + 3_000_000
         while world.clock.now_ms() < end_ms:
@@ -323,7 +323,7 @@ def test_a_machine_that_is_put_back_with_no_time_lost_pays_once(tmp_path: Path) 
 
 def state_of(stage: Stage) -> dict[str, Any]:
     """Return what a process remembers of its own time."""
-    kept = vars(stage.works.cycle._watch)
+    kept = vars(stage.works.cycle._clock)
     return {name: kept[name] for name in ("_anchor", "_began", "_lived", "_behind")}
 
 
@@ -359,7 +359,7 @@ def test_a_command_that_is_put_back_with_its_memory_buys_its_wish_once(
         made = works(*given)
         cycles.append(made.cycle)
         if len(cycles) == 2:  # the process that goes on from the copy
-            vars(made.cycle._watch).update(memory[0])
+            vars(made.cycle._clock).update(memory[0])
         return made
 
     async def tell(world: World) -> None:
@@ -368,7 +368,7 @@ def test_a_command_that_is_put_back_with_its_memory_buys_its_wish_once(
         def signed(*given: Any) -> Any:
             if not taken_ms:
                 copied(tmp_path / "first", tmp_path / "second")
-                kept = vars(cycles[0]._watch)
+                kept = vars(cycles[0]._clock)
                 memory.append(copy.deepcopy({name: kept[name] for name in ("_anchor", "_began", "_lived", "_behind")}))
                 taken_ms.append(world.clock.now_ms())
             return sign(*given)

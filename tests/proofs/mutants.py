@@ -85,7 +85,7 @@ MUTANTS: Final = (
         "topup/payment/tracking.py",
         "        if observation.head.timestamp_s > self._deadline_s(topup):\n"
         '            return self._move(topup, Fact.EXPIRED, "the deadline passed before',
-        "        if self._watch.now() // 1000 > self._deadline_s(topup):\n"
+        "        if self._clock.now() // 1000 > self._deadline_s(topup):\n"
         '            return self._move(topup, Fact.EXPIRED, "the deadline passed before',
         "tests/payment/test_pursuit.py::test_this_machines_clock_ends_no_charge",
     ),
@@ -338,7 +338,7 @@ MUTANTS: Final = (
     Mutant(
         "a-stranger-pauses-nothing",
         "topup/payment/tracking.py",
-        '            self._store.say(self._account.name, "paused", "1", self._watch.now(), BY)\n'
+        '            self._store.say(self._account.name, "paused", "1", self._clock.now(), BY)\n'
         '            said += f"; {ELSEWHERE}"\n',
         '            said += f"; {ELSEWHERE}"\n',
         "tests/payment/test_ways_out.py::test_a_stranger_at_our_nonce_ends_the_top_up_and_pauses",
@@ -368,7 +368,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a-machine-put-back-signs-at-once",
-        "topup/payment/monitor.py",
+        "topup/payment/ledger_clock.py",
         "        self._began = self._anchor\n",
         "",
         "tests/payment/test_signed_terms.py::test_a_machine_that_is_put_back_with_its_memory_pays_once",
@@ -582,7 +582,7 @@ MUTANTS: Final = (
     Mutant(
         "a-copy-that-was-put-back-signs-at-once",
         "topup/payment/preparation.py",
-        "left_ms = self._pace.young_s * 1000 - self._watch.watched_ms()\n",
+        "left_ms = self._pace.young_s * 1000 - self._clock.watched_ms()\n",
         "left_ms = 0\n",
         "tests/payment/test_signed_terms.py::test_a_copy_that_was_put_back_waits_as_well",
     ),

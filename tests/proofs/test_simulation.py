@@ -149,7 +149,7 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     expired = tracking.Tracking._unseen
 
     async def impatient(self: Any, topup: Any, observation: Any) -> Any:
-        if self._watch.now() - (topup.out[-1].intended_ms or 0) > 5_000:
+        if self._clock.now() - (topup.out[-1].intended_ms or 0) > 5_000:
             return self._move(topup, Fact.EXPIRED, "patience is over")
         return await expired(self, topup, observation)
 

@@ -23,7 +23,7 @@ class Revoke(Steps):
 
     async def tidy(self) -> None:
         """Take back the permission that the newest approval has left, if it has left one."""
-        now = self._watch.now()
+        now = self._clock.now()
         if now < self._next_ms or self._paused() or not self._limits.live:
             return
         topup = self._store.approver(self._account.name)
@@ -51,7 +51,7 @@ class Revoke(Steps):
 
     async def _send(self, topup: TopUp, attempt: Attempt) -> None:
         sent = await self._rail(topup).send(topup, attempt)
-        self._store.delivered(topup, attempt, sent, self._watch.now())
+        self._store.delivered(topup, attempt, sent, self._clock.now())
 
 
 def revokes(attempt: Attempt) -> bool:

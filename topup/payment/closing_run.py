@@ -16,7 +16,7 @@ from topup.domain import events
 from topup.domain.credits import DAY_MS, HOUR_MS
 from topup.domain.errors import StoreError, TopupError
 from topup.payment.config import COINBASE, Route, Terms
-from topup.payment.monitor import Monitor
+from topup.payment.ledger_clock import LedgerClock
 from topup.ports.account import Sink
 from topup.ports.ledger import Books
 from topup.ports.rail import Rail
@@ -30,12 +30,14 @@ UNCHECKED = "wallet_unchecked:"
 class Bookkeeping:
     """Closes the books of one account."""
 
-    def __init__(self, terms: Terms, *, rails: Callable[[str], Rail], watch: Monitor, store: Books, sink: Sink) -> None:
+    def __init__(
+        self, terms: Terms, *, rails: Callable[[str], Rail], clock: LedgerClock, store: Books, sink: Sink
+    ) -> None:
         """Join the ports; nothing is asked yet."""
         self._account = terms.account
         self._live = terms.limits.live
         self._rails = rails
-        self._watch = watch
+        self._clock = clock
         self._store = store
         self._sink = sink
         # In which hour it was last looked whether there is anything to close.
@@ -43,7 +45,7 @@ class Bookkeeping:
 
     def close(self) -> None:
         """Close the account's books where that is due; looked at once an hour."""
-        name, now = self._account.name, self._watch.now()
+        name, now = self._account.name, self._clock.now()
         last = self._store.last_reading(name)
         if now // HOUR_MS == self._hour or last is None:
             return
@@ -56,7 +58,7 @@ class Bookkeeping:
 
     async def hold_wallet(self) -> None:
         """Hold the wallet's books against each chain that pays, where that is due; a silent one is asked hourly."""
-        now, wallet, closed = self._watch.now(), self._account.wallet, self._store.closed(self._account.name)
+        now, wallet, closed = self._clock.now(), self._account.wallet, self._store.closed(self._account.name)
         if now // HOUR_MS == self._wallet_hour or closed is None or not self._live or wallet is None:
             return
         self._wallet_hour = now // HOUR_MS
@@ -78,7 +80,7 @@ class Bookkeeping:
 
     def _unchecked(self, chain_id: int, last_ms: int | None, why: str) -> None:
         """Say, at most once a day, that a chain's part of the wallet has not been looked at since `last_ms`."""
-        now, name = self._watch.now(), f"{UNCHECKED}{chain_id}"
+        now, name = self._clock.now(), f"{UNCHECKED}{chain_id}"
         if now - self._store.told_at(self._account.name, name) < DAY_MS:
             return
         last_h = (now - last_ms) // HOUR_MS if last_ms is not None else None
@@ -95,5 +97,5 @@ class Bookkeeping:
             entries = wallet_entries(
                 at, self._store.wallet_booked(name, one, block), told.price_e8, first=one not in last
             )
-            self._store.close_wallet(name, at, entries, self._watch.now())
+            self._store.close_wallet(name, at, entries, self._clock.now())
             last[one] = at

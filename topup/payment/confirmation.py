@@ -19,7 +19,7 @@ from topup.domain.nonpayment import WITNESSES
 from topup.domain.ways_out import ATTEST, LOOK, RESOLVE
 from topup.payment.config import Account
 from topup.payment.hourly import Hourly
-from topup.payment.monitor import Monitor
+from topup.payment.ledger_clock import LedgerClock
 from topup.payment.reorg import confirmed, gone
 from topup.ports.account import Sink
 from topup.ports.chain import Observation, Seen
@@ -40,9 +40,9 @@ BY = "topup"
 class Confirmation:
     """Looks at the chain, and keeps the ledger to what it shows."""
 
-    def __init__(self, *, watch: Monitor, rails: Callable[[str], Rail], store: Store, sink: Sink) -> None:
+    def __init__(self, *, clock: LedgerClock, rails: Callable[[str], Rail], store: Store, sink: Sink) -> None:
         """Join the ports; a rail is built when there is something to look for, not before."""
-        self._watch = watch
+        self._clock = clock
         self._rails = rails
         self._store = store
         self._sink = sink
@@ -69,7 +69,7 @@ class Confirmation:
         worded = topup.state in PAYING and self._worded(topup)
         topup = self._lost(topup, observation)
         if worded and topup.state is State.SENT:  # the word has done what it was said for
-            self._store.say(topup.account, RESOLVE + topup.id, "", self._watch.now(), BY)
+            self._store.say(topup.account, RESOLVE + topup.id, "", self._clock.now(), BY)
         topup = self._found(topup, observation, others)
         topup = self._concluded(topup, others)
         return self._settled(topup, observation), observation
@@ -81,7 +81,7 @@ class Confirmation:
 
     async def look_back(self, account: Account) -> None:
         """Once in a while, look for what ended top-ups have left to the chain; a silent chain is asked again later."""
-        now = self._watch.now()
+        now = self._clock.now()
         if now < self._back_ms or account.wallet is None:
             return
         beside = self._store.afterwards(account.name, account.wallet)
@@ -105,7 +105,7 @@ class Confirmation:
         Where only one is configured, nonces and marks count for that by a person's word.
         """
         observation = await rail.look(wallet, sought)
-        self._watch.heard_chain(observation.head.timestamp_s)
+        self._clock.heard_chain(observation.head.timestamp_s)
         if not gone(observation):
             return observation
         disputed = [(t, a) for t, a in sought if a.inclusion is not None and a.hash in gone(observation)]
@@ -133,7 +133,7 @@ class Confirmation:
 
     def _denied(self, topup: TopUp, attempt: Attempt, *, alone: bool) -> None:
         """Say, once an hour, that an inclusion is denied and not taken back."""
-        if not self._denials.due(str(attempt.id), self._watch.now()):
+        if not self._denials.due(str(attempt.id), self._clock.now()):
             return
         assert attempt.inclusion is not None
         assert attempt.hash is not None
@@ -169,7 +169,7 @@ class Confirmation:
             if attempt.booked:
                 topup = self._taken_back(topup, attempt, told, fact, by_one=attempt.hash not in observation.unspent)
             else:
-                topup = self._store.vanished(topup, attempt, fact, self._watch.now())
+                topup = self._store.vanished(topup, attempt, fact, self._clock.now())
         return topup
 
     def _taken_back(self, topup: TopUp, attempt: Attempt, told: Inclusion, fact: Fact | None, *, by_one: bool) -> TopUp:
@@ -178,7 +178,7 @@ class Confirmation:
         Where one provider alone says that a safe block was replaced, a person has to look: `by_one` is False where a
         person has looked.
         """
-        now = self._watch.now()
+        now = self._clock.now()
         entry = self._store.booked(topup.id, attempt)  # as it was written, whatever it would be today
         reason = f"block {told.block_number} was safe, is in the books, and has been replaced"
         alone = by_one and self._rails(topup.rail).owners < WITNESSES
@@ -198,7 +198,7 @@ class Confirmation:
             fact = self._fact_of(topup, attempt, seen, beside)
             if _again(topup, attempt, seen):
                 self._paid_after_all(topup, attempt, seen)
-            topup = self._store.included(topup, attempt, _judged(seen), fact, self._watch.now())
+            topup = self._store.included(topup, attempt, _judged(seen), fact, self._clock.now())
             if fact is Fact.HALT:
                 self._sink.emit(events.TopUpHalted(topup_id=topup.id, reason=topup.reason))
             else:
@@ -224,12 +224,12 @@ class Confirmation:
     def _concluded(self, topup: TopUp, beside: Sequence[Attempt]) -> TopUp:
         """Move on when every nonce of ours has been taken by something known that paid nothing."""
         if topup.state is State.SENT and topup.payment is not None:
-            return self._store.move(topup, Fact.PAID, self._watch.now(), "")
+            return self._store.move(topup, Fact.PAID, self._clock.now(), "")
         if topup.state is not State.SENT or topup.pending(beside):
             return topup
         ends = {_end_of(a.plan.kind, success=a.inclusion.success) for a in topup.out if a.inclusion is not None}
         fact = next((f for f in (Fact.GIVEN_UP, Fact.APPROVED) if f in ends), Fact.REVERTED)
-        return self._store.move(topup, fact, self._watch.now(), "another transaction of ours took the nonce")
+        return self._store.move(topup, fact, self._clock.now(), "another transaction of ours took the nonce")
 
     def _tell(self, topup: TopUp, attempt: Attempt, seen: Seen) -> None:
         told = seen.inclusion
@@ -303,7 +303,7 @@ class Confirmation:
         return topup
 
     def _book(self, topup: TopUp, attempt: Attempt) -> TopUp:
-        return self._store.settle(topup, attempt, self._entry(topup, attempt), self._watch.now())
+        return self._store.settle(topup, attempt, self._entry(topup, attempt), self._clock.now())
 
     def _entry(self, topup: TopUp, attempt: Attempt) -> journal.Entry:
         return journal.attempt_entry(topup.id, attempt, self._rails(topup.rail).read(topup.raw_of(attempt)))
@@ -313,7 +313,7 @@ class Confirmation:
         if topup.state is State.HALTED:
             return topup
         self._sink.emit(events.TopUpHalted(topup_id=topup.id, reason=reason))
-        return self._store.move(topup, Fact.HALT, self._watch.now(), reason)
+        return self._store.move(topup, Fact.HALT, self._clock.now(), reason)
 
     # -- ended top-ups ------------------------------------------------------------------------------------------
 
@@ -331,9 +331,9 @@ class Confirmation:
         elif told is not None and observation.finalized is not None and observation.finalized >= told.block_number:
             # Final by those who are asked today, who need not be those that showed it.
             if attempt.hash in observation.seen or spent(attempt, observation):
-                self._store.final(attempt, self._watch.now())
+                self._store.final(attempt, self._clock.now())
         elif told is None and self._over(attempt, observation):
-            self._store.over(attempt, self._watch.now())
+            self._store.over(attempt, self._clock.now())
 
     @staticmethod
     def _over(attempt: Attempt, observation: Observation) -> bool:
@@ -345,7 +345,7 @@ class Confirmation:
     def _undone(self, owner: TopUp, attempt: Attempt) -> None:
         assert attempt.inclusion is not None
         assert attempt.hash is not None
-        now = self._watch.now()
+        now = self._clock.now()
         if not attempt.booked:
             self._store.vanished(owner, attempt, None, now)
             return
@@ -357,7 +357,7 @@ class Confirmation:
 
     def _late(self, owner: TopUp, attempt: Attempt, seen: Seen) -> None:
         assert attempt.hash is not None
-        now = self._watch.now()
+        now = self._clock.now()
         paid = seen.inclusion.success and attempt.plan.kind is Kind.PAY
         if not (paid and owner.state is not State.DONE) and not _again(owner, attempt, seen):
             self._store.included(owner, attempt, _judged(seen), None, now)
@@ -370,7 +370,7 @@ class Confirmation:
         """Pause and say it before it is stored: a death in between repeats both, and hides neither."""
         tx_hash = seen.inclusion.tx_hash or attempt.hash
         assert tx_hash is not None
-        self._store.say(owner.account, "paused", "1", self._watch.now(), BY)
+        self._store.say(owner.account, "paused", "1", self._clock.now(), BY)
         self._sink.emit(
             events.PaidAfterAll(
                 topup_id=owner.id,

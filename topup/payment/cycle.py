@@ -19,6 +19,7 @@ from topup.payment.config import PassResult, PurchaseOrder, Terms
 from topup.payment.confirmation import Confirmation
 from topup.payment.hourly import Hourly
 from topup.payment.lasting import Lasting
+from topup.payment.ledger_clock import LedgerClock
 from topup.payment.monitor import Monitor
 from topup.payment.preparation import Purchase
 from topup.payment.step import Ports
@@ -57,18 +58,19 @@ class Cycle:
         self._sink = sink
         self._rpc_requests = rpc_requests
         self._budget = budget
-        self._watch = Monitor(terms, api=api, store=store, clock=clock, sink=sink)
-        self._confirmation = Confirmation(watch=self._watch, rails=rails, store=store, sink=sink)
+        self._clock = LedgerClock(terms, store=store, clock=clock, sink=sink)
+        self._monitor = Monitor(terms, api=api, store=store, clock=self._clock, sink=sink)
+        self._confirmation = Confirmation(clock=self._clock, rails=rails, store=store, sink=sink)
         lasting = Lasting(
-            terms.account.name, alert_s=terms.pace.unknown_alert_s, now=self._watch.now, store=store, sink=sink
+            terms.account.name, alert_s=terms.pace.unknown_alert_s, now=self._clock.now, store=store, sink=sink
         )
-        ports = Ports(self._watch, rails, store, sink, self._confirmation, lasting)
+        ports = Ports(self._clock, self._monitor, rails, store, sink, self._confirmation, lasting)
         self._purchase = Purchase(terms, ports)
         self._revoke = Revoke(terms, ports)
-        self._bookkeeping = Bookkeeping(terms, rails=rails, watch=self._watch, store=store, sink=sink)
+        self._bookkeeping = Bookkeeping(terms, rails=rails, clock=self._clock, store=store, sink=sink)
         self._usage_sync: UsageSync | None = None
         if usage is not None:
-            self._usage_sync = UsageSync(terms.account.name, api=usage, now=self._watch.now, store=store, sink=sink)
+            self._usage_sync = UsageSync(terms.account.name, api=usage, now=self._clock.now, store=store, sink=sink)
         self._cycles = 0
         self._paused: bool | None = None
         self._refusals = Hourly()
@@ -78,13 +80,13 @@ class Cycle:
     async def run(self, asked: PurchaseOrder | None = None) -> PassResult:
         """Make one pass, and say in one line how it ended."""
         self._cycles += 1
-        self._watch.begin_pass()
+        self._clock.begin_pass()
         if self._budget is not None:
             self._budget.renew()
         api, rpc = self._api.requests, self._rpc_requests()
         rest = await self._pass(asked)
         last = self._store.last_reading(self._account.name)
-        burn = burn_usd_per_hour(self._store.readings(self._account.name, self._watch.now() - DAY_MS))
+        burn = burn_usd_per_hour(self._store.readings(self._account.name, self._clock.now() - DAY_MS))
         left = runway(last.balance, self._limits.floor, burn) if last is not None else Runway(None, None)
         self._sink.emit(
             events.CycleDone(
@@ -113,8 +115,8 @@ class Cycle:
 
     async def judge(self, asked: PurchaseOrder) -> tuple[Snapshot, Decision]:
         """Look and decide, without acting on it."""
-        reading = await self._watch.read()
-        snapshot = self._watch.snapshot(reading, asked)
+        reading = await self._monitor.read()
+        snapshot = self._monitor.snapshot(reading, asked)
         return snapshot, decide(snapshot, self._limits)
 
     @property
@@ -134,9 +136,9 @@ class Cycle:
             try:
                 rest = await self._purchase.follow(unfinished)
             except TopupError:
-                await self._watch.keep()  # whatever is wrong with a payment must not blind the watch
+                await self._monitor.keep()  # whatever is wrong with a payment must not blind the watch
                 raise
-            await self._watch.keep()
+            await self._monitor.keep()
             return rest
         await self._confirmation.look_back(self._account)
         snapshot, decision = await self.judge(asked or PurchaseOrder())
@@ -208,7 +210,7 @@ class Cycle:
             left, snapshot.burn, fastest_s=self._pace.poll_fastest_s, slowest_s=self._pace.poll_slowest_s
         )
         if decision.why in (Why.UNKNOWN, Why.STALE):
-            next_s = max(self._pace.poll_fastest_s, (self._watch.not_before_ms - snapshot.now_ms) // 1000 + 1)
+            next_s = max(self._pace.poll_fastest_s, (self._monitor.not_before_ms - snapshot.now_ms) // 1000 + 1)
         elif decision.until_ms is not None:
             next_s = max(1, min(self._pace.poll_fastest_s, (decision.until_ms - snapshot.now_ms) // 1000 + 1))
         if isinstance(snapshot.reading, Unknown):
@@ -218,7 +220,7 @@ class Cycle:
 
     def _refuse(self, decision: Refuse) -> PassResult:
         """Say it at once for each new reason, then hourly: a log that repeats itself hides what changed."""
-        if self._refusals.due(decision.why.value, self._watch.now()):
+        if self._refusals.due(decision.why.value, self._clock.now()):
             self._sink.emit(
                 events.TopUpForbidden(why=decision.why.value, detail=decision.detail, remedy=decision.remedy)
             )

@@ -21,25 +21,22 @@ from topup.domain.credits import (
 )
 from topup.domain.errors import ApiError, ApiGone, ApiLimited, ApiUnauthorized
 from topup.domain.lifecycle import TopUp
-from topup.domain.lost_time import Lived
 from topup.domain.money import Usd
 from topup.domain.policy import Snapshot
-from topup.payment.config import MPP, X402, PurchaseOrder, Terms
+from topup.payment.config import PurchaseOrder, Terms
 from topup.payment.hourly import Hourly
-from topup.ports.account import Api, Clock, Sink
+from topup.payment.ledger_clock import LedgerClock
+from topup.ports.account import Api, Sink
 from topup.ports.ledger import Store
 
-CLOCK_BEHIND_MS = 60_000
 # The name under which `topup resolve --accept-reading` leaves its word.
 ACCEPT_READING = "accept_reading"
-# The name under which the ledger keeps when time was last found to have gone by that no process lived through.
-LEAPT = "leapt"
 
 
 class Monitor:
-    """The readings of one account, and ledger time. `not_before_ms` is when the API allows the next question."""
+    """The readings of one account. `not_before_ms` is when the API allows the next question."""
 
-    def __init__(self, terms: Terms, *, api: Api, store: Store, clock: Clock, sink: Sink) -> None:
+    def __init__(self, terms: Terms, *, api: Api, store: Store, clock: LedgerClock, sink: Sink) -> None:
         """Join the ports; nothing is asked yet."""
         self._account = terms.account
         self._limits = terms.limits
@@ -55,19 +52,13 @@ class Monitor:
         self._unknown_since_ms: int | None = None
         self._alerts = Hourly()
         self._doubt: Doubt | None = None
-        self._behind = False
-        self._anchor: tuple[int, int] | None = None
-        self._began: tuple[int, int] | None = None
-        # Where sellers carry payments, what this process did not live through may have signed something.
-        waits = any(route.rail in (MPP, X402) for route in terms.account.routes)
-        self._lived = Lived(terms.pace.young_s) if waits and terms.pace.young_s else None
         self._read_ms: int | None = None
         self._thinned_ms: int | None = None
         self.not_before_ms = 0
 
     async def read(self) -> Reading | Unknown:
         """Read the account, judge the reading, keep it, and say what is worth saying."""
-        account, now = self._account.name, self.now()
+        account, now = self._account.name, self._clock.now()
         self._read_ms = now
         last = self._store.last_reading(account)
         reading = await self._asked_api(last, now)
@@ -131,12 +122,12 @@ class Monitor:
         """Tell whether a person has accepted a lower total that was seen for a day; the acceptance is used up."""
         account = self._account.name
         if judged.doubt not in (Doubt.CREDITS_FELL, Doubt.USAGE_FELL) or not self._store.said_within(
-            account, ACCEPT_READING, self.now(), DAY_MS
+            account, ACCEPT_READING, self._clock.now(), DAY_MS
         ):
             return False
         if not fallen_for_a_day(self._store.doubted(account, last.at_ms if last is not None else 0), said):
             return False
-        self._store.say(account, ACCEPT_READING, "0", self.now(), "topup")
+        self._store.say(account, ACCEPT_READING, "0", self._clock.now(), "topup")
         return True
 
     async def _check_key(self, now: int) -> None:
@@ -168,7 +159,7 @@ class Monitor:
 
     def snapshot(self, reading: Reading | Unknown, asked: PurchaseOrder, *, beside: TopUp | None = None) -> Snapshot:
         """Gather what the rules look at; `beside` is the top-up being decided again, left out of its own past."""
-        account, now = self._account.name, self.now()
+        account, now = self._account.name, self._clock.now()
         past = self._store.past(account, now - 30 * DAY_MS, self._limits.fee_ceiling.bps)
         if beside is not None:
             # Its own gas counts, its own amount is what is being decided.
@@ -195,66 +186,7 @@ class Monitor:
             spending=spending(readings, now, resumed_ms=control.resumed_ms),
         )
 
-    def now(self) -> int:
-        """Return ledger time: never backwards, and never standing still.
-
-        It follows the machine's clock. While that is behind the ledger's newest time, because it was set back or had
-        run ahead, ledger time goes on by the monotonic clock instead, so that nothing waits for years.
-        """
-        clock, mono = self._clock.now_ms(), self._clock.monotonic_ms()
-        if self._anchor is None:
-            self._anchor = self._began = (self._store.now_ms(clock), mono)
-        ledger, then = self._anchor
-        now = self._store.now_ms(max(clock, ledger + mono - then))
-        # From here on, or a clock that leaps ahead and back within one run would leave ledger time standing.
-        self._anchor = (now, mono)
-        if self._lived is not None:
-            self._leapt("machine", self._lived.wall(mono, clock))
-        behind = now - clock >= CLOCK_BEHIND_MS
-        if behind and not self._behind:
-            self._sink.emit(events.ClockBehind(behind_s=(now - clock) // 1000))
-        self._behind = behind
-        return now
-
-    def begin_pass(self) -> None:
-        """Let the machine's clock be held against the monotonic one from here on."""
-        if self._lived is not None:
-            self.now()
-            self._lived.begin(self._clock.monotonic_ms(), self._clock.now_ms())
-
-    def heard_chain(self, time_s: int) -> None:
-        """Hold the chain's clock, as enough providers show it, against the monotonic one."""
-        if self._lived is not None:
-            self.now()
-            self._leapt("chain", self._lived.chain(self._clock.monotonic_ms(), time_s * 1000))
-
-    def _leapt(self, clock: str, by_ms: int | None) -> None:
-        """Count this process as young again: it did not live through so much of the time."""
-        if by_ms is None or self._anchor is None:
-            return
-        self._began = self._anchor
-        # The next process has to know of it as well: it would take an old wish for one that is made now.
-        self._store.say(self._account.name, LEAPT, str(by_ms), self._anchor[0], "topup")
-        self._sink.emit(events.TimeNotLived(clock=clock, leapt_s=by_ms // 1000))
-
-    def began_ms(self) -> int:
-        """Return the ledger time at which this process began, or from which on it has lived through all time."""
-        self.now()
-        assert self._began is not None
-        return self._began[0]
-
-    def vouched(self, asked_ms: int) -> bool:
-        """Tell whether who asked then can have known what was before: no time has been lost since."""
-        self.now()
-        return asked_ms > self._store.told_at(self._account.name, LEAPT)
-
-    def watched_ms(self) -> int:
-        """Return for how long this process has been watching, in ms; setting a clock adds nothing to it."""
-        self.now()
-        assert self._began is not None
-        return self._clock.monotonic_ms() - self._began[1]
-
     async def keep(self) -> None:
         """Read the account when that is due anyway, whatever else goes on: an open top-up must not blind the watch."""
-        if self._read_ms is None or self.now() - self._read_ms >= self._pace.poll_fastest_s * 1000:
+        if self._read_ms is None or self._clock.now() - self._read_ms >= self._pace.poll_fastest_s * 1000:
             await self.read()

@@ -37,7 +37,7 @@ class CreditPosting(Steps):
         if all(a.booked for a in topup.out if a.inclusion is not None):
             await self._test_flag(topup)
             return self._finish(topup)
-        waited_s = (self._watch.now() - (topup.credited_ms or topup.moved_ms)) // 1000
+        waited_s = (self._clock.now() - (topup.credited_ms or topup.moved_ms)) // 1000
         if waited_s >= self._pace.safe_late_s and self._new(f"unsafe {topup.id}"):
             self._sink.emit(events.NotYetSafe(topup_id=topup.id, waited_s=waited_s))
         next_s = self._pace.block_s if waited_s < 60 else self._pace.posting_poll_s
@@ -57,7 +57,7 @@ class CreditPosting(Steps):
         except ChainUnknown:
             return  # the next payment will tell
         if trusted:  # one answer makes it trusted; nothing makes it distrusted for ever
-            self._store.say("", name, "1", self._watch.now(), BY)
+            self._store.say("", name, "1", self._clock.now(), BY)
         self._sink.emit(events.FlagTested(topup_id=topup.id, trusted=trusted))
 
     async def _posting(self, topup: TopUp) -> Step:
@@ -66,8 +66,8 @@ class CreditPosting(Steps):
         assert paid.intended_ms is not None
         if topup.baseline is None:
             return self._halt(topup, "paid, and the ledger has no reading from before it to hold the credits against")
-        reading = await self._watch.read()
-        now = self._watch.now()
+        reading = await self._monitor.read()
+        now = self._clock.now()
         first_ms = min(a.intended_ms or now for a in topup.out if a.charge_seq == paid.charge_seq)
         large = topup.amount >= self._pace.large
         late_ms = (self._pace.posting_late_large_s if large else self._pace.posting_late_s) * 1000
@@ -139,7 +139,7 @@ class CreditPosting(Steps):
         reading = self._store.last_reading(self._account.name)
         assert reading is not None
         assert attempt.tx_hash is not None
-        now = self._watch.now()
+        now = self._clock.now()
         entry = journal.posting_entry(topup, attempt, demand, topup.credited_ms or now)
         done = self._store.finish(topup, entry, now)
         gas, l1_fee = journal.network_cost(done)

@@ -65,7 +65,7 @@ class Purchase(Steps):
         """Take steps until the top-up ends or has to wait for the world."""
         steps = 0
         while topup.state not in TERMINAL:
-            began_ms = self._watch.now()
+            began_ms = self._clock.now()
             try:
                 step = await self._step(topup)
             except StoreError:
@@ -124,13 +124,13 @@ class Purchase(Steps):
         waited = self._young(topup) or self._between_charges(topup)
         if waited is not None:
             return waited
-        topup = self._store.ask(topup, self._watch.now())
+        topup = self._store.ask(topup, self._clock.now())
         seq = len(topup.charges)
         self._sink.emit(events.ChargeRequested(topup_id=topup.id, seq=seq, amount_usd=topup.amount))
         try:
             raw = await self._rail(topup).ask(self._request(topup))
         except ApiGone as error:
-            topup = self._store.endpoint_gone(topup, "endpoint_gone", self._watch.now())
+            topup = self._store.endpoint_gone(topup, "endpoint_gone", self._clock.now())
             self._sink.emit(events.EndpointGone(topup_id=topup.id, rail=topup.rail, error=str(error)))
             self._sink.emit(events.TopUpDropped(topup_id=topup.id, reason="endpoint_gone", detail=str(error)))
             return topup
@@ -138,7 +138,7 @@ class Purchase(Steps):
             self._sink.emit(events.ChargeUnanswered(topup_id=topup.id, seq=seq, error=str(error)))
             self._lasting.failed(topup, "charge_unanswered", str(error), remedy=SELLS, said=True)
             if isinstance(error, ApiLimited):
-                self._watch.not_before_ms = self._watch.now() + error.retry_after_s * 1000
+                self._monitor.not_before_ms = self._clock.now() + error.retry_after_s * 1000
             return self._move(topup, Fact.ANSWER_LOST, str(error))
         except ChargeRefused as error:
             # Refused before it is stored: it must not be kept. Nothing was signed for it.
@@ -146,7 +146,7 @@ class Purchase(Steps):
             return self._drop(topup, "charge_refused", str(error), error.remedy)
         except ApiError as error:
             return self._drop(topup, "charge_rejected", str(error), error.remedy)
-        return self._store.answered(topup, raw, self._watch.now())
+        return self._store.answered(topup, raw, self._clock.now())
 
     def _young(self, topup: TopUp) -> PassResult | None:
         """Wait out what a ledger that was lost may have signed: an authorization leaves no trace until it is used.
@@ -159,11 +159,11 @@ class Purchase(Steps):
         """
         if self._rail(topup).broadcaster is Broadcaster.US:
             return None
-        if topup.forced and topup.decided_ms >= self._watch.began_ms():
+        if topup.forced and topup.decided_ms >= self._clock.began_ms():
             asked = self._store.requested(topup.wish).at_ms if topup.wish is not None else topup.decided_ms
-            if self._watch.vouched(asked):
+            if self._clock.vouched(asked):
                 return None
-        left_ms = self._pace.young_s * 1000 - self._watch.watched_ms()
+        left_ms = self._pace.young_s * 1000 - self._clock.watched_ms()
         if left_ms <= 0:
             return None
         detail = "what a lost ledger may have signed has to end first"
@@ -171,7 +171,7 @@ class Purchase(Steps):
 
     def _between_charges(self, topup: TopUp) -> PassResult | None:
         """Space out requests after lost answers, and keep to the hourly bound."""
-        now = self._watch.now()
+        now = self._clock.now()
         hour = self._store.charge_requests(self._account.name, now - HOUR_MS)
         if len(hour) >= self._limits.charges_per_hour:
             wait_s = max(1, (hour[0] + HOUR_MS - now) // 1000)
@@ -179,7 +179,7 @@ class Purchase(Steps):
         if topup.charge is None:
             return None
         earliest = topup.charge.requested_ms + min(5 * 2 ** len(topup.charges), 300) * 1000
-        earliest = max(earliest, self._watch.not_before_ms)
+        earliest = max(earliest, self._monitor.not_before_ms)
         if now >= earliest:
             return None
         if (
@@ -228,12 +228,12 @@ class Purchase(Steps):
         unwanted = await self._wanted(topup)
         if unwanted is not None:
             return unwanted
-        rail, began_ms = self._rail(topup), self._watch.now()
+        rail, began_ms = self._rail(topup), self._clock.now()
         try:
             verified, preflight = await rail.prove(
                 charge.raw, self._request(topup), seen=self._store.seen_intents(topup.id)
             )
-            self._watch.heard_chain(preflight.head.timestamp_s)
+            self._clock.heard_chain(preflight.head.timestamp_s)
             if (young := self._young(topup)) is not None:
                 return young
             if not charge.proven:
@@ -279,7 +279,7 @@ class Purchase(Steps):
         baseline = self._store.last_reading(self._account.name)
         assert baseline is not None, "nothing is bought without a reading"
         self._verified[topup.id] = (verified, began_ms)
-        return self._store.reserve(topup, plan, baseline, preflight.balance, self._watch.now())
+        return self._store.reserve(topup, plan, baseline, preflight.balance, self._clock.now())
 
     def _hindered(self, topup: TopUp, error: PaymentForbidden) -> PassResult:
         """Say why no payment can leave now, and louder when that lasts: credits are needed."""
@@ -330,22 +330,22 @@ class Purchase(Steps):
         if preflight.nonce_latest == expected:
             return None
         account = self._account.name
-        if not self._store.said_within(account, ADOPT_NONCE, self._watch.now(), ADOPTION_MS):
+        if not self._store.said_within(account, ADOPT_NONCE, self._clock.now(), ADOPTION_MS):
             raise _nonce_ahead(preflight.nonce_latest, expected)
-        self._store.adopt_nonce(topup.chain_id, topup.wallet, preflight.nonce_latest, self._watch.now())
+        self._store.adopt_nonce(topup.chain_id, topup.wallet, preflight.nonce_latest, self._clock.now())
         return None
 
     async def _wanted(self, topup: TopUp) -> Step | None:
         """Decide again on a fresh reading: a charge lives for days and the world moves. None means: go on."""
-        now = self._watch.now()
+        now = self._clock.now()
         last = self._store.last_reading(self._account.name)
         reading: Reading | Unknown
         if last is None or now - last.at_ms > self._limits.fresh_ms:
-            reading = await self._watch.read()
+            reading = await self._monitor.read()
         else:
             reading = last
         asked = PurchaseOrder(topup.amount if topup.why == Why.ASKED.value else None, forced=True)
-        decision = decide(self._watch.snapshot(reading, asked, beside=topup), self._limits)
+        decision = decide(self._monitor.snapshot(reading, asked, beside=topup), self._limits)
         match decision:
             case Buy():
                 return self._settled_baseline(topup)
@@ -362,11 +362,11 @@ class Purchase(Steps):
     def _settled_baseline(self, topup: TopUp) -> PassResult | None:
         """Wait until a recent rise can no longer hide behind the API's cache: the baseline has to be sound."""
         staleness_ms = self._pace.staleness_s * 1000
-        recent = self._store.readings(self._account.name, self._watch.now() - 2 * HOUR_MS)
+        recent = self._store.readings(self._account.name, self._clock.now() - 2 * HOUR_MS)
         if baseline_settled(recent, staleness_ms=staleness_ms):
             self._unsettled = None
             return None
-        now = self._watch.now()
+        now = self._clock.now()
         if self._unsettled is None or self._unsettled[0] != topup.id:
             self._unsettled = topup.id, now
         waited_s = (now - self._unsettled[1]) // 1000
@@ -418,9 +418,9 @@ class Purchase(Steps):
         try:
             raw, tx_hash = self._rail(topup).sign(attempt.plan, known[0])
         except SignerError as error:
-            topup = self._store.withdraw(topup, str(error), self._watch.now())
+            topup = self._store.withdraw(topup, str(error), self._clock.now())
             return self._hindered(topup, PaymentForbidden("signer", str(error), remedy=error.remedy))
-        topup = self._store.signed(topup, raw, tx_hash, self._watch.now())
+        topup = self._store.signed(topup, raw, tx_hash, self._clock.now())
         self._sink.emit(
             events.PaymentSigned(
                 topup_id=topup.id, tx_hash=tx_hash, nonce=attempt.plan.nonce, value_wei=attempt.plan.value
@@ -433,11 +433,11 @@ class Purchase(Steps):
             return self._withdrawn(topup, stale)
         self._hourly.forget()
         self._lasting.ended(topup)
-        return self._store.intend(topup, self._watch.now())
+        return self._store.intend(topup, self._clock.now())
 
     def _withdrawn(self, topup: TopUp, stale: str | None) -> Step:
         """Give the nonce back; what grew stale or is paused is not planned again in the same breath."""
-        topup = self._store.withdraw(topup, stale or RESTARTED, self._watch.now())
+        topup = self._store.withdraw(topup, stale or RESTARTED, self._clock.now())
         if stale == STALE:
             remedy = REMEDIES["plan_stale"]
             return self._hindered(topup, PaymentForbidden("plan_stale", stale, remedy=remedy))
@@ -452,7 +452,7 @@ class Purchase(Steps):
         known = self._verified.get(topup.id)
         if known is None:
             return RESTARTED
-        if self._watch.now() - known[1] > self._pace.plan_fresh_s * 1000:
+        if self._clock.now() - known[1] > self._pace.plan_fresh_s * 1000:
             return STALE
         return None
 

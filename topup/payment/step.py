@@ -20,6 +20,7 @@ from topup.payment.config import PassResult, Terms
 from topup.payment.confirmation import BY, Confirmation
 from topup.payment.hourly import Hourly
 from topup.payment.lasting import Lasting
+from topup.payment.ledger_clock import LedgerClock
 from topup.payment.monitor import Monitor
 from topup.ports.account import Sink
 from topup.ports.chain import Observation, Preflight
@@ -33,7 +34,8 @@ Step = TopUp | PassResult
 class Ports:
     """What a step can reach; a rail is built when something has to be paid or looked for, not before."""
 
-    watch: Monitor
+    clock: LedgerClock
+    monitor: Monitor
     rails: Callable[[str], Rail]
     store: Store
     sink: Sink
@@ -50,7 +52,8 @@ class Steps:
         self._limits = terms.limits
         self._ceilings = terms.ceilings
         self._pace = terms.pace
-        self._watch = ports.watch
+        self._clock = ports.clock
+        self._monitor = ports.monitor
         self._rails = ports.rails
         self._store = ports.store
         self._sink = ports.sink
@@ -71,7 +74,7 @@ class Steps:
 
     async def _look(self, topup: TopUp, *, behind: int | None = None) -> tuple[TopUp, Observation] | PassResult:
         """Look for every attempt that may be out, and store what the chain shows; nothing is concluded from absence."""
-        began_ms = self._watch.now()
+        began_ms = self._clock.now()
         try:
             looked = await self._confirmation.look(topup, behind=behind)
         except ChainError as error:
@@ -113,7 +116,7 @@ class Steps:
             self._sink.emit(events.ChargeGivenUp(topup_id=topup.id, seq=len(topup.charges), reason=reason))
         if fact is Fact.FAIL:
             self._sink.emit(events.TopUpFailed(topup_id=topup.id, reason=reason))
-        return self._store.move(topup, fact, self._watch.now(), reason)
+        return self._store.move(topup, fact, self._clock.now(), reason)
 
     def _drop(self, topup: TopUp, reason: str, detail: str, remedy: str = "") -> TopUp:
         self._dropped = (topup.id, detail, remedy)
@@ -149,7 +152,7 @@ class Steps:
 
     def _obeyed(self, topup: TopUp) -> None:
         """Use a person's word up, before it is acted on: the next halt needs a word of its own."""
-        self._store.say(self._account.name, RESOLVE + topup.id, "", self._watch.now(), BY)
+        self._store.say(self._account.name, RESOLVE + topup.id, "", self._clock.now(), BY)
 
     def _credited(self, topup: TopUp) -> TopUp:
         """Take a person's word, which is used up already, that the credits of what was paid are there."""
@@ -158,7 +161,7 @@ class Steps:
 
     def _new(self, what: str) -> bool:
         """Tell whether this is worth saying: it was not said within an hour."""
-        return self._hourly.due(what, self._watch.now())
+        return self._hourly.due(what, self._clock.now())
 
     def _wait(self, topup: TopUp, why: str, detail: str, next_s: int, remedy: str = "") -> PassResult:
         return PassResult("following", why, detail, next_s, topup, remedy)

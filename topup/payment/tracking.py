@@ -49,7 +49,7 @@ class Tracking(Steps):
     async def step(self, topup: TopUp) -> Step:
         """Take the next step of a top-up that may be out there."""
         if self._began_ms is None:
-            self._began_ms = self._watch.now()
+            self._began_ms = self._clock.now()
         match topup.state:
             case State.REVERTED:
                 return await self._reverted(topup)
@@ -60,7 +60,7 @@ class Tracking(Steps):
 
     async def _send(self, topup: TopUp, attempt: Attempt) -> TopUp:
         sent = await self._rail(topup).send(topup, attempt)
-        topup = self._store.delivered(topup, attempt, sent, self._watch.now())
+        topup = self._store.delivered(topup, attempt, sent, self._clock.now())
         assert attempt.hash is not None
         self._sink.emit(
             events.PaymentSent(
@@ -97,7 +97,7 @@ class Tracking(Steps):
 
     async def _find(self, topup: TopUp) -> Step:
         """Send what has not been sent, then look for it; send the same bytes again while it is nowhere."""
-        attempt, now = topup.attempt, self._watch.now()
+        attempt, now = topup.attempt, self._clock.now()
         assert attempt is not None
         assert attempt.intended_ms is not None
         fresh = now - attempt.intended_ms < self._pace.resend_s * 1000
@@ -124,7 +124,7 @@ class Tracking(Steps):
         if not pending or any(a.place not in self._contest.gone for a in self._contest.used):
             return self._nonce_moved(topup)
         newest = pending[-1]
-        if self._word(topup) == CANCEL and newest.plan.kind is not Kind.CANCEL and self._watch.now() >= self._bump_ms:
+        if self._word(topup) == CANCEL and newest.plan.kind is not Kind.CANCEL and self._clock.now() >= self._bump_ms:
             topup = await self._outbid(topup, observation, cancel=True)
         elif self._bump_due(newest, pending):
             topup = await self._outbid(topup, observation, cancel=newest.plan.kind is Kind.CANCEL)
@@ -137,7 +137,7 @@ class Tracking(Steps):
         """Find out whether something unknown has used a nonce of what is out; say so, and louder when it lasts."""
         pending, self._contest = super()._pending(topup), NONE
         if topup.out:
-            now = self._watch.now()
+            now = self._clock.now()
             self._contest = await contest(self._rail(topup), self._store, topup, observation, pending, now)
         for attempt in self._contest.new:
             assert attempt.hash is not None
@@ -147,7 +147,7 @@ class Tracking(Steps):
 
     def _alarm(self, topup: TopUp, after_s: int) -> None:
         """Say of each nonce, once, that something unknown has used it, when that has been so for long enough."""
-        now = self._watch.now()
+        now = self._clock.now()
         for attempt, since_ms in zip(self._contest.used, self._contest.since, strict=True):
             name = f"{NONCE_MOVED}{attempt.id}"
             if now - since_ms < after_s * 1000 or self._store.told(topup.account, name) == str(since_ms):
@@ -169,7 +169,7 @@ class Tracking(Steps):
         """Wait for a receipt that lags behind its nonce, or for the proof that it cannot come; an hour in all."""
         since_ms = self._contest.since_ms
         assert since_ms is not None
-        if self._watch.now() - since_ms > self._pace.nonce_late_s * 1000:
+        if self._clock.now() - since_ms > self._pace.nonce_late_s * 1000:
             named = nonces({a.place for a in self._contest.used})
             return self._halt(
                 topup, f"{named} was used by a transaction that is not in the ledger: see `topup reconcile`"
@@ -181,7 +181,7 @@ class Tracking(Steps):
 
         Of several at one nonce the newest goes first; those it outbids follow only where it was not taken.
         """
-        now = self._watch.now()
+        now = self._clock.now()
         pending = self._of_charge(topup)
         newest = {a.place: a for a in pending}
         for attempt in sorted(pending, key=lambda a: (a.plan.nonce, -a.id)):
@@ -217,7 +217,7 @@ class Tracking(Steps):
     def _bump_due(self, newest: Attempt, pending: Sequence[Attempt]) -> bool:
         """Tell whether what is out is late enough, and has not been outbid too often."""
         assert newest.intended_ms is not None
-        now = self._watch.now()
+        now = self._clock.now()
         late = now - newest.intended_ms >= self._pace.bump_after_s * 1000
         bumps = sum(1 for a in pending if a.place == newest.place) - 1
         paused = self._paused() and newest.plan.kind is not Kind.CANCEL
@@ -231,7 +231,7 @@ class Tracking(Steps):
         try:
             plan, signed = self._plan_cancel(topup, observation) if cancel else await self._plan_bump(topup)
         except (ChargeRefused, PaymentForbidden, SignerError, ChainUnknown, Reverted) as error:
-            self._bump_ms = self._watch.now() + self._pace.bump_after_s * 1000
+            self._bump_ms = self._clock.now() + self._pace.bump_after_s * 1000
             why = error.reason if isinstance(error, PaymentForbidden) else type(error).__name__
             if self._new(f"bump {why}"):
                 self._sink.emit(events.BumpHeld(topup_id=topup.id, why=why, detail=str(error)))
@@ -240,7 +240,7 @@ class Tracking(Steps):
         assert same_nonce, "what outbids a payment takes its nonce"
         outbid = same_nonce[-1].hash
         assert outbid is not None
-        topup = self._store.replace(topup, Fact.CANCEL if cancel else Fact.BUMP, plan, signed, self._watch.now())
+        topup = self._store.replace(topup, Fact.CANCEL if cancel else Fact.BUMP, plan, signed, self._clock.now())
         if cancel:
             self._sink.emit(events.CancelSigned(topup_id=topup.id, tx_hash=signed[1], nonce=plan.nonce))
         else:
@@ -293,7 +293,7 @@ class Tracking(Steps):
         if observation.head.timestamp_s <= deadline_s:
             topup = await self._resend(topup)
         if not self._settled_for_ever(topup, observation, deadline_s):
-            late_s = min(observation.head.timestamp_s - deadline_s, (self._watch.now() - topup.moved_ms) // 1000)
+            late_s = min(observation.head.timestamp_s - deadline_s, (self._clock.now() - topup.moved_ms) // 1000)
             if late_s > FINALITY_LATE_S:
                 return self._undecided(topup, f"no block past the deadline is final after {late_s} s")
             detail = "waiting for a final block past the deadline, or past everything that was sent"
@@ -390,7 +390,7 @@ class Tracking(Steps):
         if self._contest.used or self._contest.gone:
             self._alarm(topup, 0)
             # The pause comes first: a death between the two must not let the next decision pass.
-            self._store.say(self._account.name, "paused", "1", self._watch.now(), BY)
+            self._store.say(self._account.name, "paused", "1", self._clock.now(), BY)
             said += f"; {ELSEWHERE}"
         return self._move(topup, Fact.FAIL, said)
 
