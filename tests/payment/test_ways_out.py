@@ -23,7 +23,7 @@ from topup.domain.money import Wei
 from topup.domain.nonpayment import ChargeStatus
 from topup.ledger.store import SqliteStore
 from topup.payment import foreign_nonce
-from topup.payment.preparation import Purchase
+from topup.payment.preparation import Preparation
 from topup.payment.reorg import confirmed
 from topup.ports.chain import Head, Observation, Spent
 from topup.sandbox import contracts
@@ -543,7 +543,7 @@ def test_a_cancel_ends_what_was_never_sent(
         place: dict[State, tuple[type, str]] = {
             State.ASKING: (Coinbase, "ask"),
             State.RESERVED: (Coinbase, "sign"),
-            State.SIGNED: (Purchase, "_intend"),
+            State.SIGNED: (Preparation, "_intend"),
         }
         stage = Stage(world, tmp_path, world.clock)
         with monkeypatch.context() as dying:

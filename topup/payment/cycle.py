@@ -21,8 +21,8 @@ from topup.payment.hourly import Hourly
 from topup.payment.lasting import Lasting
 from topup.payment.ledger_clock import LedgerClock
 from topup.payment.monitor import Monitor
-from topup.payment.preparation import Purchase
 from topup.payment.step import Ports
+from topup.payment.topup import TopUpDriver
 from topup.payment.usage_sync import UsageSync
 from topup.ports.account import Api, Clock, Sink, Usage
 from topup.ports.budget import Budget
@@ -65,7 +65,7 @@ class Cycle:
             terms.account.name, alert_s=terms.pace.unknown_alert_s, now=self._clock.now, store=store, sink=sink
         )
         ports = Ports(self._clock, self._monitor, rails, store, sink, self._confirmation, lasting)
-        self._purchase = Purchase(terms, ports)
+        self._driver = TopUpDriver(terms, ports)
         self._revoke = Revoke(terms, ports)
         self._bookkeeping = Bookkeeping(terms, rails=rails, clock=self._clock, store=store, sink=sink)
         self._usage_sync: UsageSync | None = None
@@ -111,7 +111,7 @@ class Cycle:
 
     async def stand(self) -> None:
         """Before the first pass: say when the wallet has sent more than the ledger knows."""
-        await self._purchase.stand()
+        await self._driver.stand()
 
     async def judge(self, asked: PurchaseOrder) -> tuple[Snapshot, Decision]:
         """Look and decide, without acting on it."""
@@ -134,7 +134,7 @@ class Cycle:
         unfinished = self._store.open_topup(self._account.name)
         if unfinished is not None:
             try:
-                rest = await self._purchase.follow(unfinished)
+                rest = await self._driver.follow(unfinished)
             except TopupError:
                 await self._monitor.keep()  # whatever is wrong with a payment must not blind the watch
                 raise
@@ -156,7 +156,7 @@ class Cycle:
             case Refuse():
                 return self._refuse(decision)
             case Buy():
-                return await self._purchase.follow(
+                return await self._driver.follow(
                     self._begin(decision, snapshot, asked.wish if asked is not None else None)
                 )
             case _:

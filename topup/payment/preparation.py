@@ -1,4 +1,4 @@
-"""What is the next step of a top-up? Ask, prove, plan, reserve, sign, intend; then the pursuit, then the arrival.
+"""How is a payment prepared? Ask, prove, plan, reserve, sign, intend.
 
 One step a call, from what is stored. Before a side effect the row that describes it is committed; after a crash the
 same step runs on the same row.
@@ -21,74 +21,41 @@ from topup.domain.errors import (
     ChargeRefused,
     PaymentForbidden,
     SignerError,
-    StoreError,
-    TopupError,
 )
-from topup.domain.lifecycle import TERMINAL, Attempt, Broadcaster, Fact, Kind, Plan, State, TopUp
+from topup.domain.lifecycle import Attempt, Broadcaster, Fact, Kind, Plan, State, TopUp
 from topup.domain.money import deviation_bps_up
 from topup.domain.policy import Buy, Hold, Refuse, Why, decide, over_budget
 from topup.domain.remedies import REMEDIES
 from topup.domain.ways_out import CANCEL
 from topup.payment.config import PassResult, PurchaseOrder, Terms
-from topup.payment.lasting import ASK
-from topup.payment.posting import CreditPosting
 from topup.payment.step import Ports, Step, Steps, fair
-from topup.payment.tracking import Tracking
 from topup.ports.chain import Preflight
 
 # The name under which `topup resolve --adopt-nonce` leaves a person's word; it counts for an hour.
 ADOPT_NONCE = "adopt_nonce"
 ADOPTION_MS = HOUR_MS
-# Steps of one pass; a life has about a dozen, and a world that flickers must not keep the watch from its readings.
-STEPS_MAX = 25
 # Why an attempt that was never sent is withdrawn.
 RESTARTED = "restarted before sending"
 STALE = "the plan grew stale"
 SELLS = "see whether this provider still sells credits; the account runs dry when nobody does"
 
 
-class Purchase(Steps):
-    """The steps of the one open top-up, from the decision to the intent to send; it hands on what follows."""
+class Preparation(Steps):
+    """The steps of the one open top-up, from the decision to the intent to send."""
 
     # Which top-up waits for a sound baseline, and since when.
     _unsettled: tuple[str, int] | None = None
+    # What the last top-up was dropped for, and what would change that; the log has it from its event.
+    _dropped = ("", "", "")
 
     def __init__(self, terms: Terms, ports: Ports) -> None:
         """Take the terms, and what can be reached."""
         super().__init__(terms, ports)
-        self._tracking = Tracking(terms, ports)
-        self._posting = CreditPosting(terms, ports)
         # Proofs live only as long as this process: after a restart a charge is proven again before it is signed.
         self._verified: dict[str, tuple[Verified, int]] = {}
 
-    async def follow(self, topup: TopUp) -> PassResult:
-        """Take steps until the top-up ends or has to wait for the world."""
-        steps = 0
-        while topup.state not in TERMINAL:
-            began_ms = self._clock.now()
-            try:
-                step = await self._step(topup)
-            except StoreError:
-                raise
-            except TopupError as error:
-                # Whoever makes the passes says at once that this one failed.
-                why = type(error).__name__
-                told = error.remedy or ASK
-                self._lasting.failed(topup, why, str(error), remedy=told, began_ms=began_ms, said=True)
-                raise
-            if isinstance(step, PassResult):
-                return step
-            topup, steps = step, steps + 1
-            if steps >= STEPS_MAX:
-                return self._wait(topup, "unsteady", "what the chain shows keeps changing", self._pace.resend_s)
-        self._verified.pop(topup.id, None)
-        dropped, why, remedy = self._dropped
-        detail = f"{topup.amount} dollars{f': {why}' if dropped == topup.id and why else ''}"
-        reason = topup.reason or topup.why
-        next_s = self._pace.poll_fastest_s
-        return PassResult(topup.state.value, reason, detail, next_s, topup, remedy if dropped == topup.id else "")
-
-    async def _step(self, topup: TopUp) -> Step:
+    async def step(self, topup: TopUp) -> Step:
+        """Take the next step towards the intent to send."""
         match topup.state:
             case State.DECIDED:
                 return await self._ask(topup)
@@ -101,14 +68,14 @@ class Purchase(Steps):
                 return self._sign(topup)
             case State.SIGNED:
                 return self._intend(topup)
-            case State.SENT | State.DEATHWATCH | State.REVERTED | State.HALTED:
-                return await self._tracking.step(topup)
-            case State.PAID | State.UNCREDITED | State.CREDITED:
-                return await self._posting.step(topup)
-            case State.DONE | State.DROPPED | State.FAILED:
-                raise AssertionError(f"{topup.id} has ended")
             case _:
-                assert_never(topup.state)
+                raise AssertionError(f"{topup.id} is {topup.state}")
+
+    def ended(self, topup: TopUp) -> tuple[str, str]:
+        """Forget what was proven for it; return why it was dropped, and what would change that."""
+        self._verified.pop(topup.id, None)
+        dropped, why, remedy = self._dropped
+        return (why, remedy) if dropped == topup.id else ("", "")
 
     # -- the charge ---------------------------------------------------------------------------------------------
 
@@ -406,6 +373,11 @@ class Purchase(Steps):
     def _refusal(self, topup: TopUp, seq: int, error: ChargeRefused) -> None:
         said = {"field": error.field, "was": error.was, "should_be": error.should_be, "remedy": error.remedy}
         self._sink.emit(events.ChargeRefused(topup_id=topup.id, seq=seq, **said))
+
+    def _drop(self, topup: TopUp, reason: str, detail: str, remedy: str = "") -> TopUp:
+        self._dropped = (topup.id, detail, remedy)
+        self._sink.emit(events.TopUpDropped(topup_id=topup.id, reason=reason, detail=detail))
+        return self._move(topup, Fact.DROP, reason)
 
     # -- signing and sending ------------------------------------------------------------------------------------
 

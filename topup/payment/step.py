@@ -60,8 +60,6 @@ class Steps:
         self._confirmation = ports.confirmation
         self._lasting = ports.lasting
         self._hourly = Hourly()
-        # What the last top-up was dropped for, and what would change that; the log has it from its event.
-        self._dropped: tuple[str, str, str] = ("", "", "")
 
     def _rail(self, topup: TopUp) -> Rail:
         rail = self._rails(topup.rail)
@@ -117,11 +115,6 @@ class Steps:
         if fact is Fact.FAIL:
             self._sink.emit(events.TopUpFailed(topup_id=topup.id, reason=reason))
         return self._store.move(topup, fact, self._clock.now(), reason)
-
-    def _drop(self, topup: TopUp, reason: str, detail: str, remedy: str = "") -> TopUp:
-        self._dropped = (topup.id, detail, remedy)
-        self._sink.emit(events.TopUpDropped(topup_id=topup.id, reason=reason, detail=detail))
-        return self._move(topup, Fact.DROP, reason)
 
     def _halt(self, topup: TopUp, reason: str) -> TopUp:
         return self._confirmation.halt(topup, reason)
