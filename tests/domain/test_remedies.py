@@ -14,27 +14,26 @@ from pydantic import BaseModel
 
 from tests.tools import ROOT
 from tests.world.served import served
-from topup.app.daemon import PASSING
 from topup.app.settings import Settings
 from topup.commands.cli import app
 from topup.domain.credits import Doubt
 from topup.domain.policy import Why
+from topup.domain.reasons import Reason
 from topup.domain.remedies import REMEDIES, remedy
-from topup.ports.ledger import WITHDRAWN
 
 HERE = ROOT
 # Something was bought for these, or something is out.
 BOUGHT = {Why.BELOW_FLOOR, Why.BELOW_RUNWAY, Why.ASKED}
-FOLLOWED = {"sent", "unsafe", "ambiguous", "nonce_moved", "deathwatch", "halted", "taken"}
+FOLLOWED = {"sent", "unsafe", "ambiguous", "nonce_moved", "deathwatch", "halted", "taken", "resumed"}
 # Refused where nobody asks for a purchase: an outbid, a cancellation, `topup wallet limit`.
 ELSEWHERE = {"no_cancel", "no_bump", "bump_ceiling"}
 # Which argument of which call is a reason's word.
-SAID = {"PaymentForbidden": 0, "_wait": 1, "_drop": 1, "Rest": 1, "Told": 1}
+SAID = {"PaymentForbidden": 0, "_wait": 1, "_drop": 1, "PassResult": 1, "Told": 1}
 
 
 def words() -> set[str]:
     """Every reason's word that stands in the program's text."""
-    found = {one.value for one in set(Why) - BOUGHT} | {one.value for one in Doubt} | set(PASSING) | {WITHDRAWN}
+    found = {one.value for one in set(Why) - BOUGHT} | {one.value for one in Doubt} | {one.value for one in Reason}
     for path in (HERE / "topup").rglob("*.py"):
         if "sandbox" in path.parts:
             continue

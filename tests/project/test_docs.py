@@ -72,13 +72,13 @@ def _sources() -> str:
 
 def test_the_runbook_explains_why_a_payment_is_forbidden() -> None:
     """Every reason word that the source gives to PaymentForbidden has its row, and no row is invented."""
-    source = _sources()
-    assert set(_words("Payments")) == set(re.findall(r'PaymentForbidden\(\s*"([a-z_]+)"', source))
+    given = re.findall(r'PaymentForbidden\(\s*(?:(?:Reason|Why)\.([A-Z_]+)|"([a-z_]+)")', _sources())
+    assert set(_words("Payments")) == {name.lower() or word for name, word in given}
 
 
 def test_the_runbook_explains_what_an_open_top_up_waits_for() -> None:
     """Every word that the flow waits with has its row; after a payment the state itself is the word."""
-    waits = set(re.findall(r'_wait\(\s*topup, "([a-z_]+)"', _sources()))
+    waits = {name.lower() for name in re.findall(r"_wait\(\s*topup, (?:Reason|Why)\.([A-Z_]+)", _sources())}
     assert set(_words("Waits")) == waits | {"paid", "uncredited"}
 
 

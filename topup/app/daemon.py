@@ -18,6 +18,7 @@ from topup.domain.credits import LASTING
 from topup.domain.errors import Exit, StoreFenced, TopupError
 from topup.domain.lifecycle import TopUp
 from topup.domain.policy import Why
+from topup.domain.reasons import Reason
 from topup.payment.config import PassResult, PurchaseOrder
 from topup.payment.cycle import Cycle
 from topup.ports.account import Clock, Sink
@@ -197,10 +198,10 @@ class Daemon:
         now = self._store.now_ms(self._clock.now_ms())
         begun, unfinished = self._store.bought(asked.number), self._store.open_topup(self._account)
         if begun is not None:
-            self._answer(asked, f"following: {begun.id} was decided for it before a restart", "resumed", begun)
+            self._answer(asked, f"following: {begun.id} was decided for it before a restart", Reason.RESUMED, begun)
         elif now > asked.until_ms:
             late = "unknown: nobody was there to do it in time; nothing was bought"
-            self._answer(asked, late, "late", None)
+            self._answer(asked, late, Reason.LATE, None)
         elif unfinished is not None and asked.amount is not None:
             held = f"held: {unfinished.id} is not finished; nothing new was bought"
             self._answer(asked, held, Why.OPEN_TOPUP.value, None)
@@ -217,7 +218,7 @@ class Daemon:
         now = self._store.now_ms(self._clock.now_ms())
         if topup is not None and asked.amount is not None and topup.wish != asked.number:
             topup, code = None, Exit.LATER
-        told = Told(outcome, why, int(code)) if topup is None else Told(outcome, why, None, topup.id)
+        told = Told(outcome, str(why), int(code)) if topup is None else Told(outcome, str(why), None, topup.id)
         self._store.answer_request(asked.number, told, now)
 
     def _give_up(self, asked: Requested | None) -> None:
@@ -225,7 +226,7 @@ class Daemon:
         if asked is not None:
             with contextlib.suppress(TopupError):
                 begun = self._store.bought(asked.number) or self._store.open_topup(self._account)
-                self._answer(asked, "unknown: the pass failed; see the daemon's log", "failed", begun)
+                self._answer(asked, "unknown: the pass failed; see the daemon's log", Reason.FAILED, begun)
 
     def _failed(self, error: Exception, remedy: str) -> None:
         unfinished = self._unfinished()
@@ -266,15 +267,15 @@ class Daemon:
 # Reasons to wait that pass by themselves within minutes.
 PASSING = frozenset(
     {
-        "chain_unknown",
-        "charge_unanswered",
-        "baseline_unsettled",
-        "unknown",
-        "stale",
-        "nonce_busy",
-        "plan_stale",
-        "unsteady",
-        "young_ledger",
+        Reason.CHAIN_UNKNOWN,
+        Reason.CHARGE_UNANSWERED,
+        Reason.BASELINE_UNSETTLED,
+        Why.UNKNOWN,
+        Why.STALE,
+        Reason.NONCE_BUSY,
+        Reason.PLAN_STALE,
+        Reason.UNSTEADY,
+        Reason.YOUNG_LEDGER,
     }
 )
 
@@ -286,7 +287,7 @@ def outcome_exit(rest: PassResult, *, wanted: bool = False) -> Exit:
             return Exit.OK
         case "held":
             return Exit.LATER if wanted else Exit.OK
-        case "dropped" if rest.why == "no_longer_needed":
+        case "dropped" if rest.why == Reason.NO_LONGER_NEEDED:
             return Exit.OK
         case "unknown":
             return Exit.PERSON if rest.why in LASTING else Exit.LATER

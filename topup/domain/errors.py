@@ -181,7 +181,7 @@ class PaymentForbidden(TopupError):
     def __init__(self, reason: str, message: str, *, remedy: str = "") -> None:
         """Keep the stable reason word beside the sentence."""
         super().__init__(message, remedy=remedy)
-        self.reason = reason
+        self.reason = str(reason)
 
 
 class SignerError(TopupError):

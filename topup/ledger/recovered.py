@@ -16,6 +16,7 @@ from topup.accounting.reconciliation import (
 )
 from topup.domain.lifecycle import Broadcaster, Fact, State, TopUp
 from topup.domain.money import Wei
+from topup.domain.reasons import Reason
 from topup.ledger import database, journal, rows
 from topup.ledger.topups import PLACE, TopUps, adopted_name, current
 
@@ -115,7 +116,7 @@ class Adoptions(TopUps):
             )
             journal.post(db, topup.account, entry, self.hide)
             if overtaken is not None:
-                self._advance(self._unsend(overtaken, at_ms), Fact.DROP, at_ms, "no_longer_needed")
+                self._advance(self._unsend(overtaken, at_ms), Fact.DROP, at_ms, Reason.NO_LONGER_NEEDED.value)
         return self.topup(topup.id)
 
     def adopt_attempt(

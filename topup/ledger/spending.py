@@ -7,6 +7,7 @@ import sqlite3
 from topup.domain.lifecycle import NO_TOKENS, TERMINAL, Kind, State
 from topup.domain.money import Bps, Usd, Usdc, Wei
 from topup.domain.policy import Past
+from topup.domain.reasons import Reason
 from topup.ledger import rows
 from topup.ports.ledger import WITHDRAWN
 
@@ -41,7 +42,7 @@ def past(db: sqlite3.Connection, account: str, since_ms: int, fee_bps: int, newe
     for row in db.execute(f"SELECT * {some} ORDER BY decided_ms, rowid", (account, since_ms)):
         name, state = row["id"], State(row["state"])
         failed = state in (State.DROPPED, State.FAILED) and name not in paid
-        if failed and row["reason"] in ("no_longer_needed", WITHDRAWN):
+        if failed and row["reason"] in (Reason.NO_LONGER_NEEDED, WITHDRAWN):
             continue
         spent = Usd.of(0) if failed else Usd.of(row["amount"]).plus_bps(Bps(fee_bps))
         spent = spent + Usd(fees.get(name, NO_TOKENS).usdc)

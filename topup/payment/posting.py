@@ -8,6 +8,7 @@ from topup.domain.credits import Posting, Reading, Unknown, posting
 from topup.domain.demand import Demand
 from topup.domain.errors import ChainUnknown
 from topup.domain.lifecycle import Fact, State, TopUp
+from topup.domain.reasons import Reason
 from topup.domain.ways_out import CREDITED
 from topup.payment.config import PassResult
 from topup.payment.confirmation import BY, PAYING
@@ -41,7 +42,7 @@ class CreditPosting(Steps):
         if waited_s >= self._pace.safe_late_s and self._new(f"unsafe {topup.id}"):
             self._sink.emit(events.NotYetSafe(topup_id=topup.id, waited_s=waited_s))
         next_s = self._pace.block_s if waited_s < 60 else self._pace.posting_poll_s
-        return self._wait(topup, "unsafe", "credited; waiting for a safe block", next_s)
+        return self._wait(topup, Reason.UNSAFE, "credited; waiting for a safe block", next_s)
 
     async def _test_flag(self, topup: TopUp) -> None:
         """Hold the contract's own mark of a paid charge against a payment of ours, once for each contract."""
@@ -81,7 +82,7 @@ class CreditPosting(Steps):
                 topup = self._store.rebase(topup, posted.baseline)
             if posted.verdict is Posting.AMBIGUOUS:
                 detail = "more has arrived than was bought: waiting until it cannot be somebody else's alone"
-                return self._wait(topup, "ambiguous", detail, self._pace.posting_poll_s)
+                return self._wait(topup, Reason.AMBIGUOUS, detail, self._pace.posting_poll_s)
         claim = await self._rail(topup).claim(topup) if topup.state is State.PAID else Claim.SILENT
         if topup.state is State.PAID and (late or claim is Claim.FAILED):
             self._late(topup, reading, now)

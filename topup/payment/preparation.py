@@ -25,6 +25,7 @@ from topup.domain.errors import (
 from topup.domain.lifecycle import Attempt, Broadcaster, Fact, Kind, Plan, State, TopUp
 from topup.domain.money import deviation_bps_up
 from topup.domain.policy import Buy, Hold, Refuse, Why, decide, over_budget
+from topup.domain.reasons import Reason
 from topup.domain.remedies import REMEDIES
 from topup.domain.ways_out import CANCEL
 from topup.payment.config import PassResult, PurchaseOrder, Terms
@@ -83,7 +84,7 @@ class Preparation(Steps):
         if self._word(topup) == CANCEL:
             return self._cancelled(topup)
         if self._paused():
-            return self._wait(topup, "paused", "buying is paused", self._pace.poll_fastest_s)
+            return self._wait(topup, Why.PAUSED, "buying is paused", self._pace.poll_fastest_s)
         if topup.charges:
             again = await self._wanted(topup)
             if again is not None:
@@ -97,22 +98,22 @@ class Preparation(Steps):
         try:
             raw = await self._rail(topup).ask(self._request(topup))
         except ApiGone as error:
-            topup = self._store.endpoint_gone(topup, "endpoint_gone", self._clock.now())
+            topup = self._store.endpoint_gone(topup, Why.ENDPOINT_GONE.value, self._clock.now())
             self._sink.emit(events.EndpointGone(topup_id=topup.id, rail=topup.rail, error=str(error)))
-            self._sink.emit(events.TopUpDropped(topup_id=topup.id, reason="endpoint_gone", detail=str(error)))
+            self._sink.emit(events.TopUpDropped(topup_id=topup.id, reason=Why.ENDPOINT_GONE.value, detail=str(error)))
             return topup
         except (ApiUnknown, ApiLimited) as error:
             self._sink.emit(events.ChargeUnanswered(topup_id=topup.id, seq=seq, error=str(error)))
-            self._lasting.failed(topup, "charge_unanswered", str(error), remedy=SELLS, said=True)
+            self._lasting.failed(topup, Reason.CHARGE_UNANSWERED, str(error), remedy=SELLS, said=True)
             if isinstance(error, ApiLimited):
                 self._monitor.not_before_ms = self._clock.now() + error.retry_after_s * 1000
             return self._move(topup, Fact.ANSWER_LOST, str(error))
         except ChargeRefused as error:
             # Refused before it is stored: it must not be kept. Nothing was signed for it.
             self._refusal(topup, seq, error)
-            return self._drop(topup, "charge_refused", str(error), error.remedy)
+            return self._drop(topup, Reason.CHARGE_REFUSED, str(error), error.remedy)
         except ApiError as error:
-            return self._drop(topup, "charge_rejected", str(error), error.remedy)
+            return self._drop(topup, Reason.CHARGE_REJECTED, str(error), error.remedy)
         return self._store.answered(topup, raw, self._clock.now())
 
     def _young(self, topup: TopUp) -> PassResult | None:
@@ -134,7 +135,7 @@ class Preparation(Steps):
         if left_ms <= 0:
             return None
         detail = "what a lost ledger may have signed has to end first"
-        return self._wait(topup, "young_ledger", detail, min(left_ms // 1000 + 1, self._pace.poll_slowest_s))
+        return self._wait(topup, Reason.YOUNG_LEDGER, detail, min(left_ms // 1000 + 1, self._pace.poll_slowest_s))
 
     def _between_charges(self, topup: TopUp) -> PassResult | None:
         """Space out requests after lost answers, and keep to the hourly bound."""
@@ -142,7 +143,7 @@ class Preparation(Steps):
         hour = self._store.charge_requests(self._account.name, now - HOUR_MS)
         if len(hour) >= self._limits.charges_per_hour:
             wait_s = max(1, (hour[0] + HOUR_MS - now) // 1000)
-            return self._wait(topup, "charge_rate", f"{len(hour)} charges requested within an hour", wait_s)
+            return self._wait(topup, Why.CHARGE_RATE, f"{len(hour)} charges requested within an hour", wait_s)
         if topup.charge is None:
             return None
         earliest = topup.charge.requested_ms + min(5 * 2 ** len(topup.charges), 300) * 1000
@@ -154,8 +155,8 @@ class Preparation(Steps):
             and not topup.may_still_pay
             and now - topup.decided_ms > self._pace.unknown_alert_s * 1000
         ):
-            return self._hindered(topup, PaymentForbidden("charge_unanswered", topup.reason, remedy=SELLS))
-        return self._wait(topup, "charge_unanswered", topup.reason, max(1, (earliest - now) // 1000))
+            return self._hindered(topup, PaymentForbidden(Reason.CHARGE_UNANSWERED, topup.reason, remedy=SELLS))
+        return self._wait(topup, Reason.CHARGE_UNANSWERED, topup.reason, max(1, (earliest - now) // 1000))
 
     # -- proof, quote, simulation, reservation ------------------------------------------------------------------
 
@@ -179,7 +180,7 @@ class Preparation(Steps):
         """Obey a cancel before anything else is signed; what may be out still needs its proof of death."""
         if topup.may_still_pay:
             return self._move(topup, Fact.GIVEN_UP, "cancelled by hand")
-        return self._drop(topup, "cancelled", "by hand, before anything was signed")
+        return self._drop(topup, Reason.CANCELLED, "by hand, before anything was signed")
 
     async def _prepare(self, topup: TopUp) -> Step:
         """Prove the stored charge, decide again, plan the payment, and take the nonce for it."""
@@ -187,7 +188,7 @@ class Preparation(Steps):
         assert charge is not None
         assert charge.raw is not None
         if self._paused():
-            return self._wait(topup, "paused", "buying is paused", self._pace.poll_fastest_s)
+            return self._wait(topup, Why.PAUSED, "buying is paused", self._pace.poll_fastest_s)
         # A copy of the ledger that was put back may hold this very charge, and the lost one have signed for it.
         young = self._young(topup)
         if young is not None:
@@ -317,7 +318,7 @@ class Preparation(Steps):
             case Buy():
                 return self._settled_baseline(topup)
             case Hold(why=Why.ABOVE_FLOOR) if not topup.may_still_pay:
-                return self._drop(topup, "no_longer_needed", decision.detail)
+                return self._drop(topup, Reason.NO_LONGER_NEEDED, decision.detail)
             case Hold():
                 return self._wait(topup, decision.why.value, decision.detail, self._pace.poll_fastest_s)
             case Refuse():
@@ -339,7 +340,7 @@ class Preparation(Steps):
         waited_s = (now - self._unsettled[1]) // 1000
         if waited_s >= self._pace.unknown_alert_s and self._new("baseline_unsettled"):
             self._sink.emit(events.BaselineUnsettled(topup_id=topup.id, waited_s=waited_s))
-        return self._wait(topup, "baseline_unsettled", "credits rose moments ago", self._pace.posting_poll_s)
+        return self._wait(topup, Reason.BASELINE_UNSETTLED, "credits rose moments ago", self._pace.posting_poll_s)
 
     def _proven(self, topup: TopUp, verified: Verified) -> None:
         demand: Demand = verified.demand
@@ -363,12 +364,12 @@ class Preparation(Steps):
             # It was right when it came and has grown too old; whether it may be replaced depends on what was sent.
             if topup.may_still_pay:
                 # Too old to pay again by some clock; dead only by the chain's, which is looked at before each step.
-                return self._wait(topup, "charge_old", str(error), self._pace.poll_fastest_s)
+                return self._wait(topup, Reason.CHARGE_OLD, str(error), self._pace.poll_fastest_s)
             return self._move(topup, Fact.CHARGE_DEAD, str(error))
         self._refusal(topup, charge.seq, error)
         if topup.may_still_pay:
             return self._halt(topup, f"a charge that was being paid is now refused: {error}")
-        return self._drop(topup, "charge_refused", str(error), error.remedy)
+        return self._drop(topup, Reason.CHARGE_REFUSED, str(error), error.remedy)
 
     def _refusal(self, topup: TopUp, seq: int, error: ChargeRefused) -> None:
         said = {"field": error.field, "was": error.was, "should_be": error.should_be, "remedy": error.remedy}
@@ -377,7 +378,7 @@ class Preparation(Steps):
     def _drop(self, topup: TopUp, reason: str, detail: str, remedy: str = "") -> TopUp:
         self._dropped = (topup.id, detail, remedy)
         self._sink.emit(events.TopUpDropped(topup_id=topup.id, reason=reason, detail=detail))
-        return self._move(topup, Fact.DROP, reason)
+        return self._move(topup, Fact.DROP, str(reason))
 
     # -- signing and sending ------------------------------------------------------------------------------------
 
@@ -391,7 +392,7 @@ class Preparation(Steps):
             raw, tx_hash = self._rail(topup).sign(attempt.plan, known[0])
         except SignerError as error:
             topup = self._store.withdraw(topup, str(error), self._clock.now())
-            return self._hindered(topup, PaymentForbidden("signer", str(error), remedy=error.remedy))
+            return self._hindered(topup, PaymentForbidden(Reason.SIGNER, str(error), remedy=error.remedy))
         topup = self._store.signed(topup, raw, tx_hash, self._clock.now())
         self._sink.emit(
             events.PaymentSigned(
@@ -411,8 +412,8 @@ class Preparation(Steps):
         """Give the nonce back; what grew stale or is paused is not planned again in the same breath."""
         topup = self._store.withdraw(topup, stale or RESTARTED, self._clock.now())
         if stale == STALE:
-            remedy = REMEDIES["plan_stale"]
-            return self._hindered(topup, PaymentForbidden("plan_stale", stale, remedy=remedy))
+            remedy = REMEDIES[Reason.PLAN_STALE]
+            return self._hindered(topup, PaymentForbidden(Reason.PLAN_STALE, stale, remedy=remedy))
         return topup if stale in (None, RESTARTED) else self._wait(topup, stale, stale, self._pace.poll_fastest_s)
 
     def _unsendable(self, topup: TopUp) -> str | None:
@@ -431,9 +432,9 @@ class Preparation(Steps):
 
 def _nonce_ahead(sent: int, known: int) -> PaymentForbidden:
     return PaymentForbidden(
-        "nonce_ahead",
+        Reason.NONCE_AHEAD,
         f"the wallet has sent {sent} transactions, the ledger knows of {known}",
-        remedy=REMEDIES["nonce_ahead"],
+        remedy=REMEDIES[Reason.NONCE_AHEAD],
     )
 
 
@@ -444,7 +445,7 @@ def _approved_once(topup: TopUp, plan: Plan) -> None:
     stands = [a.inclusion for a in topup.out if a.plan.kind is Kind.APPROVE and a.charge_seq == len(topup.charges)]
     for block in (told.block_number for told in stands if told is not None and told.success):
         raise PaymentForbidden(
-            "approval_unseen",
+            Reason.APPROVAL_UNSEEN,
             f"an approval of this charge stands in block {block}, and what it allows is not shown",
-            remedy=REMEDIES["approval_unseen"],
+            remedy=REMEDIES[Reason.APPROVAL_UNSEEN],
         )

@@ -15,6 +15,7 @@ from topup.domain.lifecycle import MONEY_OUT, Attempt, Fact, Plan, TopUp
 from topup.domain.money import Asset, EthPrice, Wei
 from topup.domain.nonpayment import may_sign
 from topup.domain.policy import Wallet, permit
+from topup.domain.reasons import Reason
 from topup.domain.ways_out import ATTEST, CREDITED, LOOK, RESOLVE
 from topup.payment.config import PassResult, Terms
 from topup.payment.confirmation import BY, Confirmation
@@ -85,8 +86,8 @@ class Steps:
 
     def _unknown(self, topup: TopUp, detail: str, began_ms: int) -> PassResult:
         """Wait until the chain can be asked again, or believed; say what lasts."""
-        self._lasting.failed(topup, "chain_unknown", detail, began_ms=began_ms)
-        return self._wait(topup, "chain_unknown", detail, self._pace.resend_s)
+        self._lasting.failed(topup, Reason.CHAIN_UNKNOWN, detail, began_ms=began_ms)
+        return self._wait(topup, Reason.CHAIN_UNKNOWN, detail, self._pace.resend_s)
 
     def _forbid(self, topup: TopUp, error: PaymentForbidden) -> PassResult:
         """Say why a payment is not permitted now: at once for each new reason, and again every hour."""
@@ -122,7 +123,7 @@ class Steps:
     def _rule_r(self, topup: TopUp) -> None:
         forbidden = may_sign(topup, len(topup.charges))
         if forbidden is not None:
-            raise PaymentForbidden("rule_r", forbidden, remedy="report it: it is a defect")
+            raise PaymentForbidden(Reason.RULE_R, forbidden, remedy="report it: it is a defect")
 
     def _permit(self, plan: Plan, verified: Verified, preflight: Preflight) -> None:
         worth = fair(plan, verified, preflight)
@@ -157,7 +158,7 @@ class Steps:
         return self._hourly.due(what, self._clock.now())
 
     def _wait(self, topup: TopUp, why: str, detail: str, next_s: int, remedy: str = "") -> PassResult:
-        return PassResult("following", why, detail, next_s, topup, remedy)
+        return PassResult("following", str(why), detail, next_s, topup, remedy)
 
     def _request(self, topup: TopUp) -> Request:
         # What was carried to the chain and failed has used its place up: the next authorization takes another.

@@ -6,6 +6,7 @@ from typing import assert_never
 
 from topup.domain.errors import StoreError, TopupError
 from topup.domain.lifecycle import TERMINAL, State, TopUp
+from topup.domain.reasons import Reason
 from topup.payment.config import PassResult, Terms
 from topup.payment.lasting import ASK
 from topup.payment.posting import CreditPosting
@@ -50,7 +51,7 @@ class TopUpDriver(Steps):
                 return step
             topup, steps = step, steps + 1
             if steps >= STEPS_MAX:
-                return self._wait(topup, "unsteady", "what the chain shows keeps changing", self._pace.resend_s)
+                return self._wait(topup, Reason.UNSTEADY, "what the chain shows keeps changing", self._pace.resend_s)
         why, remedy = self._preparation.ended(topup)
         detail = f"{topup.amount} dollars{f': {why}' if why else ''}"
         reason = topup.reason or topup.why

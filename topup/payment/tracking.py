@@ -13,6 +13,7 @@ from topup.domain import events
 from topup.domain.errors import ChainUnknown, ChargeRefused, PaymentForbidden, Reverted, SignerError
 from topup.domain.lifecycle import Attempt, Fact, Kind, Plan, State, TopUp
 from topup.domain.nonpayment import WITNESSES, ChargeStatus, More, NonPaymentProof, Paid, Undecided, non_payment_proof
+from topup.domain.reasons import Reason
 from topup.domain.ways_out import ATTEST, CANCEL, CREDITED
 from topup.payment.config import PassResult
 from topup.payment.confirmation import BY
@@ -131,7 +132,7 @@ class Tracking(Steps):
         topup = await self._resend(topup)
         if topup.state is State.HALTED:
             return topup
-        return self._wait(topup, "sent", "waiting for a block", self._pace.block_s)
+        return self._wait(topup, Reason.SENT, "waiting for a block", self._pace.block_s)
 
     async def _contested(self, topup: TopUp, observation: Observation) -> None:
         """Find out whether something unknown has used a nonce of what is out; say so, and louder when it lasts."""
@@ -174,7 +175,7 @@ class Tracking(Steps):
             return self._halt(
                 topup, f"{named} was used by a transaction that is not in the ledger: see `topup reconcile`"
             )
-        return self._wait(topup, "nonce_moved", "the nonce is used, the receipt is missing", self._pace.resend_s)
+        return self._wait(topup, Reason.NONCE_MOVED, "the nonce is used, the receipt is missing", self._pace.resend_s)
 
     async def _resend(self, topup: TopUp) -> TopUp:
         """Send what may still be included again, byte for byte, in the order of the nonces.
@@ -297,7 +298,7 @@ class Tracking(Steps):
             if late_s > FINALITY_LATE_S:
                 return self._undecided(topup, f"no block past the deadline is final after {late_s} s")
             detail = "waiting for a final block past the deadline, or past everything that was sent"
-            return self._wait(topup, "deathwatch", detail, self._pace.poll_fastest_s)
+            return self._wait(topup, Reason.DEATHWATCH, detail, self._pace.poll_fastest_s)
         judged = await self._judged(topup, observation)
         match judged:
             case (NonPaymentProof() as proof, payment_status):
@@ -322,7 +323,7 @@ class Tracking(Steps):
         """Wait for proof that should be there by now, and say every hour what keeps it away."""
         if self._new(f"undecided {topup.id}"):
             self._sink.emit(events.DeathUndecided(topup_id=topup.id, why=why))
-        return self._wait(topup, "deathwatch", f"undecided: {why}", next_s or self._pace.poll_fastest_s)
+        return self._wait(topup, Reason.DEATHWATCH, f"undecided: {why}", next_s or self._pace.poll_fastest_s)
 
     def _settled_for_ever(self, topup: TopUp, observation: Observation, deadline_s: int) -> bool:
         """Tell whether asking for proof makes sense: by a final block, all is over in one way or the other."""
@@ -434,7 +435,7 @@ class Tracking(Steps):
             await self._contested(topup, observation)
         word = self._new_word(topup)
         if word is None:
-            return self._wait(topup, "halted", topup.reason, self._pace.poll_fastest_s)
+            return self._wait(topup, Reason.HALTED, topup.reason, self._pace.poll_fastest_s)
         if topup.payment is not None:
             self._obeyed(topup)
             topup = self._move(topup, Fact.PAID, "resolved by hand: the chain shows the payment")
@@ -442,13 +443,13 @@ class Tracking(Steps):
         if word == CREDITED:
             self._obeyed(topup)
             detail = f"{topup.reason}; the chain shows no payment whose credits could be there"
-            return self._wait(topup, "halted", detail, self._pace.poll_fastest_s)
+            return self._wait(topup, Reason.HALTED, detail, self._pace.poll_fastest_s)
         if observation is None or not topup.may_still_pay:
             self._obeyed(topup)
             return self._move(topup, Fact.FAIL, "resolved by hand: nothing that could still be paid was ever sent")
         if not self._settled_for_ever(topup, observation, self._deadline_s(topup)):
             detail = f"{topup.reason}; waiting for a final block past the deadline before the word can count"
-            return self._wait(topup, "halted", detail, self._pace.poll_fastest_s)
+            return self._wait(topup, Reason.HALTED, detail, self._pace.poll_fastest_s)
         return await self._obey(topup, observation, word)
 
     async def _obey(self, topup: TopUp, observation: Observation, word: str) -> Step:
@@ -471,4 +472,4 @@ class Tracking(Steps):
                 return self._undecided(topup, why)  # so it does here
             case _:
                 assert_never(judged)
-        return self._wait(topup, "halted", topup.reason, self._pace.poll_fastest_s)
+        return self._wait(topup, Reason.HALTED, topup.reason, self._pace.poll_fastest_s)

@@ -11,6 +11,8 @@ from datetime import date
 from typing import TYPE_CHECKING, Final, Protocol
 
 from topup.domain.money import Usd, Wei
+from topup.domain.reasons import Reason
+from topup.ports.chain import Seen, Sent, Taken
 
 if TYPE_CHECKING:  # what only reads the ledger need not wait for them to load
     from topup.accounting.closing import BalanceAssertion, Closed
@@ -40,7 +42,7 @@ class Control:
 
 
 # Why a top-up is dropped of which nothing has left, because whoever asked for it does not wait for it any more.
-WITHDRAWN: Final = "withdrawn"
+WITHDRAWN: Final = Reason.WITHDRAWN.value
 
 
 @dataclass(frozen=True)
