@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.signers.test_signer import CHARGE, RIGHT, signer
-from topup.domain.charge import SECP256K1_N, recover
+from topup.domain.coinbase_charge import SECP256K1_N, charge_of, recover
 
 pytest.importorskip("coincurve", reason="there is no wheel of coincurve for this Python on this machine")
 
@@ -41,14 +41,14 @@ def test_signing_and_recovering_use_libsecp256k1(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(NativeECCBackend, name, out_of_order)
     assert isinstance(lazy_key_api.backend, CoinCurveECCBackend)
     assert signer().sign_payment(RIGHT, CHARGE)
-    assert recover(CHARGE.charge) == CHARGE.charge.intent.operator
+    assert recover(charge_of(CHARGE)) == charge_of(CHARGE).intent.operator
 
 
 def test_a_signature_that_nobody_made_is_none() -> None:
     """What libsecp256k1 refuses with an exception of its own is no address."""
     for r in (0, SECP256K1_N, 5):  # there is no point of the curve above 5
-        wrong = r.to_bytes(32, "big") + CHARGE.charge.intent.signature[32:]
-        assert recover(replace(CHARGE.charge, intent=replace(CHARGE.charge.intent, signature=wrong))) is None
+        wrong = r.to_bytes(32, "big") + charge_of(CHARGE).intent.signature[32:]
+        assert recover(replace(charge_of(CHARGE), intent=replace(charge_of(CHARGE).intent, signature=wrong))) is None
 
 
 @settings(max_examples=60, deadline=None)
