@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +19,9 @@ from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
 
 README = (tools.ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"(?:<!-- ([a-z: ]+) -->\n)?```sh\n(.*?)```", README, re.DOTALL)
+GUARANTEES = (tools.ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"(?:<!-- ([a-z: ]+) -->\n)?```sh\n(.*?)```", re.DOTALL)
+BLOCKS = BLOCK.findall(README)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     place = tmp_path_factory.mktemp("user")
     with World(embedded, conduct=Conduct(posting_delay_ms=500)) as world:
         yield world.environment() | {
-            "PATH": f"{tools.BIN}:/usr/bin:/bin",
+            "PATH": "/usr/bin:/bin",  # the README itself says how topup comes onto it
             "HOME": str(place),
             "TOPUP_STATE_DIR": str(place / "state"),
             "TOPUP_CONFIG": "/dev/null",
@@ -38,12 +41,29 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 @pytest.mark.slow
 def test_every_served_command_of_the_readme_succeeds(environment: dict[str, str]) -> None:
-    """Each line exits 0 against a served world; in the README's order, because each goes on from the one before."""
-    for line in [line for mark, block in BLOCKS if mark == "test: served" for line in block.splitlines()]:
-        done = subprocess.run(
-            ["bash", "-c", line], env=environment, capture_output=True, text=True, timeout=90, check=False
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    """Typed one after the other into one shell, as the README has them, each exits 0 against a served world."""
+    (script,) = [block for mark, block in BLOCKS if mark == "test: served"]
+    done = subprocess.run(
+        ["bash", "-evc", script],
+        env=environment,
+        cwd=tools.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert "topup status" in done.stderr, "the last line was reached"
+
+
+def test_the_settings_of_the_readme_are_settings() -> None:
+    """The file that a newcomer is told to write is TOML, each name in it is known, and its values are taken."""
+    (text,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    written = tomllib.loads(text)
+    settings = Settings.model_validate(written)
+    assert settings.mode == "observe"
+    assert settings.rails.use == ("mpp",)
+    assert set(written) <= set(Settings.model_fields)
 
 
 def test_the_install_for_a_machine_with_a_key_works() -> None:
@@ -58,7 +78,7 @@ def test_the_install_for_a_machine_with_a_key_works() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", done.stdout.strip())
 
 
-PROOFS = [line for mark, block in BLOCKS if mark == "test: proofs" for line in block.splitlines()]
+PROOFS = [line for mark, block in BLOCK.findall(GUARANTEES) if mark == "test: proofs" for line in block.splitlines()]
 # The same command, made small. What has no small form is asked for its help, and takes the options of the README.
 SMALL = {
     "benchmarks.faults": "--stories response_lost --kill-sample -1 --soak-steps 200",
@@ -72,7 +92,7 @@ SMALL = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("line", PROOFS)
-def test_every_proof_of_the_readme_can_be_had(line: str) -> None:
+def test_every_proof_can_be_had(line: str) -> None:
     """Each line, with less to do, exits 0 and prints something; every option that it names is one."""
     command, _, says = line.partition("#")
     (module,) = re.findall(r"-m (\S+)", command)
@@ -90,15 +110,14 @@ def test_every_proof_of_the_readme_can_be_had(line: str) -> None:
 
 
 def test_the_benchmark_of_faults_has_as_many_stories_as_is_said() -> None:
-    """A number in the README is the program's own."""
-    assert f"# {len(STORIES)} ways to lose money" in README
+    """The number in README and guarantees is the program's own."""
+    assert f"{len(STORIES)} ways to lose money" in README
+    assert f"# {len(STORIES)} ways to lose money" in GUARANTEES
 
 
 def test_every_block_is_run_by_somebody() -> None:
-    """Blocks are the two newcomer's commands, the served ones, the proofs, and the install; nothing is only claimed."""
-    marks = [mark for mark, _ in BLOCKS]
-    assert sorted(set(marks)) == ["", "newcomer: run", "newcomer: test", "test: proofs", "test: served"]
-    assert marks.count("") == 1
+    """Blocks are the newcomer's two commands, the served ones and the install, one each; nothing is only claimed."""
+    assert sorted(mark for mark, _ in BLOCKS) == ["", "newcomer: run", "newcomer: test", "test: served"]
 
 
 def test_the_worst_case_is_the_default_cap() -> None:
@@ -116,6 +135,13 @@ def test_every_link_leads_somewhere() -> None:
     """Relative links name files that exist."""
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (tools.ROOT / target).exists(), target
+
+
+def test_what_decides_when_to_buy_is_two_clicks_away() -> None:
+    """The README links to the page on architecture, and that page begins with a link to the policy."""
+    assert "](docs/architecture.md)" in README
+    page = (tools.ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert "](../topup/domain/policy.py)" in page.partition("\n## ")[0]
 
 
 def test_the_program_is_on_the_path_of_the_environment() -> None:

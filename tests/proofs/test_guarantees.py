@@ -19,9 +19,7 @@ PROMISES = re.compile(
 )
 # Sentences with such a word that promise nothing: advice, limits that are admitted, and what others do.
 NO_PROMISE = (
-    "See it happen, with no account",
-    "Exit codes:",
-    "| `TOPUP_WALLET__KEYSTORE`",
+    "No account, no key, no money:",
     "topup holds a key and spends money while nobody looks.",
     "So with one provider that lies about quote and price alike, those 100 dollars cost at most",
     "Network fees come on top:",
