@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
-import tomllib
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -57,14 +57,27 @@ def test_every_served_command_of_the_readme_succeeds(environment: dict[str, str]
     assert "topup reconcile" in done.stderr, "the last line was reached"
 
 
-def test_the_settings_of_the_readme_are_settings() -> None:
-    """The file that a newcomer is told to write is TOML, each name in it is known, and its values are taken."""
+def test_the_settings_of_the_readme_are_taken(tmp_path: Path) -> None:
+    """The file that a newcomer is told to write is read as it stands, and each of its names is a setting."""
     (text,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
-    written = tomllib.loads(text)
-    settings = Settings.model_validate(written)
-    assert settings.mode == "observe"
-    assert settings.rails.use == ("mpp",)
-    assert set(written) <= set(Settings.model_fields)
+    written = tmp_path / "topup.toml"
+    written.write_text(text, encoding="utf-8")
+    done = subprocess.run(
+        [tools.BIN / "topup", "config", "show", "--json"],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TOPUP_CONFIG": str(written)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    settings = json.loads(done.stdout)["settings"]
+    assert {name: setting["value"] for name, setting in settings.items() if setting["from"] == "file"} == {
+        "mode": "observe",
+        "api.key_file": "/etc/topup/api.key",
+        "wallet.keystore": "/etc/topup/wallet.json",
+        "wallet.keystore_password_file": "/etc/topup/wallet.password",
+        "rails.use": "mpp",
+        "rails.mpp.rpc_urls": "https://rpc.tempo.xyz",
+    }
 
 
 def test_the_install_for_a_machine_with_a_key_works() -> None:
