@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import tools
+from tests.picture import PICTURE
 from tests.world.stories_foreign import STORIES
 from topup.app.settings import Settings
 from topup.sandbox.gateway import Conduct
@@ -143,6 +144,19 @@ def test_the_worst_case_is_the_default_cap() -> None:
     assert policy.cap_24h / Settings.model_fields["price"].default.eth_usd_min == Decimal("0.1")
     assert "at most 0.1 ETH" in README
     assert "500 in any 30 days" in README
+
+
+def test_the_bill_of_a_month_follows_from_the_refill_in_the_picture() -> None:
+    """Twelve times its network fees at its price of ETH, and what it paid beyond the credits."""
+    shown = PICTURE.read_text(encoding="utf-8")
+    (fees, price, dollars) = re.findall(
+        r"and ([\d.]+) ETH network fees<.*?>price +([\d.]+) dollars per ETH; ([\d.]+) dollars per dollar",
+        shown,
+        re.DOTALL,
+    )[0]
+    network = round(12 * Decimal(fees) * Decimal(price), 2)
+    beyond = (Decimal(dollars) - 1) * 300
+    assert f"| ETH on Base (coinbase) | {beyond.normalize()} dollars (5 %) | {network} dollars |" in README
 
 
 def test_every_link_leads_somewhere() -> None:
