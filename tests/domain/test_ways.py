@@ -58,7 +58,7 @@ PROOFS: Final = {
 @cache
 def names() -> frozenset[str]:
     """Return the names of all tests there are."""
-    files = (ROOT / "tests").glob("test_*.py")
+    files = (ROOT / "tests").rglob("test_*.py")
     return frozenset(name for file in files for name in re.findall(r"def (test_\w+)\(", file.read_text("utf-8")))
 
 
