@@ -20,9 +20,9 @@ from tests.world import builders
 from tests.world.builders import settled
 from topup.chain import agreement, control
 from topup.chain.agreement import Answers, Disagreement, Vote
+from topup.chain.blocks import head
 from topup.chain.charge_status import Account
 from topup.chain.paging import Pager
-from topup.chain.preflight import head
 from topup.chain.rpc import Rpc
 from topup.chain.search import Search, Unkept
 from topup.chain.token_chain import AuthorizedChain

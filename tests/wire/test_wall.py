@@ -195,7 +195,7 @@ def test_a_provider_that_repeats_its_own_key_in_a_result_does_not_make_us_say_it
     every = Providers([rpc], quorum=1, now_s=lambda: 0, head_age_max_s=60, lag_max_s=60, say=lambda _: None)
 
     async def asked() -> None:
-        from topup.chain.preflight import right_chain
+        from topup.chain.blocks import right_chain
 
         async def act(rpc: Rpc) -> None:
             right_chain(rpc, await rpc.ask("eth_chainId"), 8453)

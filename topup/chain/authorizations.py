@@ -13,11 +13,12 @@ from typing import Any, Final
 
 from eth_utils.address import to_checksum_address
 
+from topup.chain.blocks import FINAL, HEADS, head, heads, numbered
 from topup.chain.charge_status import Account, Unread, looked, past, still
 from topup.chain.contracts import TRANSFER, encode
 from topup.chain.control import Uncontrolled, control
-from topup.chain.preflight import call, head, right_chain
-from topup.chain.receipts import HEADS, ProviderObservation, height, safe_height
+from topup.chain.preflight import call
+from topup.chain.receipts import ProviderObservation
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhex, unhexed
 from topup.chain.search import Search, Sought, alone
 from topup.domain.errors import ChainUnknown
@@ -41,16 +42,14 @@ async def look(rpc: Rpc, chain_id: int, uses: Sequence[Traced], search: Search |
     named = [use for use, _ in uses if use.hash is not None]
     marked = [use for use, _ in uses if use.mark is not None]
     queries: list[Query] = [
-        ("eth_chainId", []),
         *HEADS,
         *(mark(use, "latest") for use in marked),
         *(_receipt(use.hash or b"") for use in named),
-        *(("eth_getBlockByNumber", [hex(told.block_number), False]) for told in recorded.values()),
+        *(numbered(told.block_number) for told in recorded.values()),
     ]
-    spoken, newest, safe, final, *rest = await rpc.batch(queries)
-    right_chain(rpc, spoken, chain_id)
-    now, answers = head(known(newest, "the newest block")), iter(rest)
-    end = _final(final, now)
+    said = await rpc.batch(queries)
+    reach, rest = heads(rpc, chain_id, said)
+    now, end, answers = reach.newest, _final(said[HEADS.index(FINAL)], reach.newest), iter(rest)
     marks = {use.key: _word(next(answers)) for use in marked}
     receipts = {use.key: next(answers) for use in named}
     blocks: dict[bytes, Answer] = {key: next(answers) for key in recorded}
@@ -78,9 +77,9 @@ async def look(rpc: Rpc, chain_id: int, uses: Sequence[Traced], search: Search |
     }
     observation = Observation(
         head=now,
-        safe=safe_height(safe, final),
-        finalized=height(final),
-        finalized_s=count(final.get("timestamp"), "a block time") if isinstance(final, dict) else None,
+        safe=reach.safe,
+        finalized=reach.final,
+        finalized_s=reach.final_s,
         nonce_latest=0,
         seen=seen,
         replaced=frozenset(key for key, shown in there.items() if shown is not None) - standing,
@@ -110,7 +109,7 @@ async def account(
     if isinstance(piece, Unread):
         return piece
     payers = {tx_hash for tx_hash, _ in piece.carriers}
-    last: Query = ("eth_getBlockByNumber", [hex(at.number), False])
+    last: Query = numbered(at.number)
     if use.mark is None:
         still(rpc, (await rpc.batch([last]))[0], at)
         return Account(newest, at, flag=False, payers=frozenset(payers), control=shown)
@@ -128,7 +127,7 @@ async def _unspent(rpc: Rpc, doubted: Sequence[AuthorizationUse], at: Head) -> f
     if not doubted:
         return frozenset()
     asked = (mark(use, hex(at.number)) for use in doubted)
-    block, *marks = await rpc.batch([("eth_getBlockByNumber", [hex(at.number), False]), *asked])
+    block, *marks = await rpc.batch([numbered(at.number), *asked])
     if not isinstance(block, dict) or head(block) != at:
         return frozenset()
     return frozenset(use.key for use, word in zip(doubted, marks, strict=True) if _word(word) == 0)
@@ -208,7 +207,7 @@ async def _weighed(rpc: Rpc, places: Sequence[_Place]) -> dict[bytes, Seen]:
         token, sender = place.use.token, place.use.sender
         queries += [
             _receipt(place.tx_hash),
-            ("eth_getBlockByNumber", [hex(place.number), False]),
+            numbered(place.number),
             balance(token, sender, hex(place.number - 1)),
             balance(token, sender, hex(place.number)),
         ]

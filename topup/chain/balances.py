@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from topup.chain.authorizations import balance, known_word
+from topup.chain.blocks import at_height, numbered
 from topup.chain.charge_status import ends
-from topup.chain.preflight import feed_price, head, latest_round
+from topup.chain.preflight import feed_price, latest_round
 from topup.chain.profiles import Profile
 from topup.chain.rpc import Query, Rpc, known, quantity
 from topup.domain.errors import ChainUnknown, PaymentForbidden
@@ -49,14 +50,12 @@ async def held(
     if far.final.number < final:
         raise ChainUnknown(f"{rpc.host} is not past the final block {final}")
     feed = native.price_feed if native is not None else None
-    queries: list[Query] = [("eth_getBlockByNumber", [hex(final), False])]
+    queries: list[Query] = [numbered(final)]
     queries += [balance(token, wallet, hex(final)) for token in tokens.values()]
     queries += [("eth_getBalance", ["0x" + wallet.hex(), hex(final)])] if native is not None else []
     queries += [latest_round(feed, final)] if feed is not None else []
     block, *rest = await rpc.batch(queries)
-    at = head(known(block, f"{rpc.host}, block {final}"))
-    if at.number != final:
-        raise ChainUnknown(f"{rpc.host} gave block {at.number} for {final}")
+    at = at_height(rpc, block, final)
     then = f"at the final block {final}, {rpc.host}"
     units = {asset: known_word(word, f"the wallet's {asset} {then}") for asset, word in zip(tokens, rest, strict=False)}
     price = None

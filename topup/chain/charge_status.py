@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
+from topup.chain.blocks import CHAIN_ID, FINAL, LATEST, at_height, head, numbered, right_chain, shown
 from topup.chain.logs import of_operator, transfer
-from topup.chain.preflight import head, right_chain
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, unhex
 from topup.chain.search import Search, Sought, TooNarrow, alone
 from topup.domain.coinbase_charge import Charge
@@ -68,15 +68,9 @@ def processed_slot(demand: Charge) -> bytes:
 
 async def ends(rpc: Rpc, chain_id: int) -> Ends:
     """Read how far the chain is, and how far it is final."""
-    spoken, newest, final = await rpc.batch(
-        [
-            ("eth_chainId", []),
-            ("eth_getBlockByNumber", ["latest", False]),
-            ("eth_getBlockByNumber", ["finalized", False]),
-        ]
-    )
+    spoken, newest, final = await rpc.batch([CHAIN_ID, LATEST, FINAL])
     right_chain(rpc, spoken, chain_id)
-    return Ends(_block(rpc, newest, "newest block"), _block(rpc, final, "final block"))
+    return Ends(shown(rpc, newest, "newest block"), shown(rpc, final, "final block"))
 
 
 async def past(rpc: Rpc, chain_id: int, final: int) -> tuple[Head, Head]:
@@ -86,17 +80,10 @@ async def past(rpc: Rpc, chain_id: int, final: int) -> tuple[Head, Head]:
         WrongChain: the provider speaks for another chain.
         ChainUnknown: anything was not answered, or the provider is behind.
     """
-    spoken, latest, own_final, agreed = await rpc.batch(
-        [
-            ("eth_chainId", []),
-            ("eth_getBlockByNumber", ["latest", False]),
-            ("eth_getBlockByNumber", ["finalized", False]),
-            ("eth_getBlockByNumber", [hex(final), False]),
-        ]
-    )
+    spoken, latest, own_final, agreed = await rpc.batch([CHAIN_ID, LATEST, FINAL, numbered(final)])
     right_chain(rpc, spoken, chain_id)
-    newest, at = _block(rpc, latest, "newest block"), _block(rpc, agreed, f"block {final}")
-    if at.number != final or _block(rpc, own_final, "final block").number < final or newest.number < final:
+    newest, at = shown(rpc, latest, "newest block"), at_height(rpc, agreed, final)
+    if shown(rpc, own_final, "final block").number < final or newest.number < final:
         raise ChainUnknown(f"{rpc.host} is not past the final block {final}")
     return newest, at
 
@@ -115,9 +102,7 @@ async def account(
     if isinstance(piece, Unread):
         return piece
     # The mark is read last, however long the logs took; and the final block once more.
-    marked, again = await rpc.batch(
-        [_mark(demand, hex(newest.number)), ("eth_getBlockByNumber", [hex(at.number), False])]
-    )
+    marked, again = await rpc.batch([_mark(demand, hex(newest.number)), numbered(at.number)])
     still(rpc, again, at)
     return Account(newest, at, _flag(marked), frozenset(tx_hash for tx_hash, _ in piece.carriers))
 
@@ -141,7 +126,7 @@ def still(rpc: Rpc, answer: Answer, at: Head) -> None:
     Raises:
         ChainUnknown: it is, or was not answered.
     """
-    if _block(rpc, answer, f"block {at.number}") != at:
+    if shown(rpc, answer, f"block {at.number}") != at:
         raise ChainUnknown(f"{rpc.host} shows another block at {at.number} than it did before")
 
 
@@ -166,27 +151,23 @@ async def spent(rpc: Rpc, chain_id: int, wallet: bytes, number: int) -> Spent:
     """
     spoken, final, at, nonce = await rpc.batch(
         [
-            ("eth_chainId", []),
-            ("eth_getBlockByNumber", ["finalized", False]),
-            ("eth_getBlockByNumber", [hex(number), False]),
+            CHAIN_ID,
+            FINAL,
+            numbered(number),
             ("eth_getTransactionCount", ["0x" + wallet.hex(), hex(number)]),
         ]
     )
     right_chain(rpc, spoken, chain_id)
-    block = _block(rpc, at, f"block {number}")
-    if block.number != number:
-        raise ChainUnknown(f"{rpc.host} answers block {block.number} where {number} was asked for")
+    block = at_height(rpc, at, number)
     past = isinstance(final, dict) and head(final).number >= number
     return Spent(block, past, None if isinstance(nonce, RpcError) else quantity(nonce, "the nonce"))
 
 
 async def mark(rpc: Rpc, chain_id: int, demand: Charge) -> tuple[Head, bool]:
     """Read the contract's mark at the newest block."""
-    spoken, latest, marked = await rpc.batch(
-        [("eth_chainId", []), ("eth_getBlockByNumber", ["latest", False]), _mark(demand, "latest")]
-    )
+    spoken, latest, marked = await rpc.batch([CHAIN_ID, LATEST, _mark(demand, "latest")])
     right_chain(rpc, spoken, chain_id)
-    return _block(rpc, latest, "newest block"), _flag(marked)
+    return shown(rpc, latest, "newest block"), _flag(marked)
 
 
 def _mark(demand: Charge, at: str) -> Query:
@@ -198,10 +179,3 @@ def _flag(answer: Answer) -> bool:
     if len(word) != 32 or int.from_bytes(word, "big") > 1:
         raise ChainUnknown(f"the mark of a paid charge is 0x{word[:33].hex()}, neither 0 nor 1")
     return any(word)
-
-
-def _block(rpc: Rpc, answer: Answer, what: str) -> Head:
-    block = known(answer, f"{rpc.host}, the {what}")
-    if block is None:
-        raise ChainUnknown(f"{rpc.host} has no {what}")
-    return head(block)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from eth_utils.address import to_checksum_address
 
-from topup.chain import agreement, balances, charge_status, preflight, receipts, simulation
+from topup.chain import agreement, charge_status, preflight, receipts, simulation
 from topup.chain.agreement import Agreed
 from topup.chain.broadcast import Hand, broadcast, plainly
 from topup.chain.contracts import encode, payment_data, token_payment_data
@@ -17,7 +16,6 @@ from topup.chain.quorum import Quorum
 from topup.chain.search import Search
 from topup.domain.coinbase_charge import Charge, charge_of
 from topup.domain.demand import Verified
-from topup.domain.errors import ChainUnknown
 from topup.domain.lifecycle import Attempt
 from topup.domain.money import Asset, Usdc, Wei
 from topup.domain.nonpayment import ChargeStatus, More
@@ -38,13 +36,10 @@ class EvmChain(Quorum):
         from topup.chain.submission import submit  # loaded here, so that what is signed leaves at once
 
         self._hand = submit
-        answers = await self._providers.ask(
-            lambda rpc: preflight.preflight_of(rpc, self._profile, wallet, total, contract, pay_with),
-            lambda found: found.head,
-            enough=lambda said: agreement.preflight_of(said, self._providers.quorum),
+        profile = self._profile
+        return await self._planned(
+            "wallet or contract", lambda rpc: preflight.preflight_of(rpc, profile, wallet, total, contract, pay_with)
         )
-        told = self._told("wallet or contract", lambda: agreement.preflight_of(answers, self._providers.quorum))
-        return replace(told, head=await self._standing(told.head, answers.votes))
 
     def payment(self, verified: Verified, tier: int, value: Wei, wallet: bytes) -> Call:
         """Encode the payment of a verified charge."""
@@ -63,11 +58,7 @@ class EvmChain(Quorum):
 
     async def simulate(self, call: Call, demand: Charge, at: Head) -> Simulation:
         """Run the call dry on the block `at`."""
-        answers = await self._providers.ask(
-            lambda rpc: simulation.simulate(rpc, self._profile, call, demand, at),
-            enough=lambda said: agreement.simulation(said, self._providers.quorum),
-        )
-        return self._told("dry run", lambda: agreement.simulation(answers, self._providers.quorum))
+        return await self._dry(lambda rpc: simulation.simulate(rpc, self._profile, call, demand, at))
 
     async def send(self, raw: bytes, tx_hash: bytes) -> Sent:
         """Hand signed bytes to every provider once, also to those that were set aside."""
@@ -84,19 +75,10 @@ class EvmChain(Quorum):
 
     async def payment_status(self, demand: Charge, since: int) -> ChargeStatus | More:
         """Ask every provider whether a charge was ever paid: first how far the chain is final, then on that block."""
-        chain_id, every, search = self._chain_id, self._providers, self._search
-        final = await self._final()
-        if since > final:
-            raise ChainUnknown(f"the charge was planned on block {since}, beyond the final block {final}")
-        answers = await every.ask(
-            lambda rpc: charge_status.account(rpc, chain_id, demand, since, final, search),
-            lambda told: told.newest,
-            every=True,
+        chain_id, search = self._chain_id, self._search
+        return await self._became(
+            "a charge", since, lambda rpc, final: charge_status.account(rpc, chain_id, demand, since, final, search)
         )
-        read = agreement.read(answers)
-        if isinstance(read, More):
-            return read
-        return self._told("what became of a charge", lambda: Agreed(agreement.payment_status(read.value), read.dissent))
 
     async def spent(self, wallet: bytes, number: int) -> Spent:
         """Ask every provider how many transactions a wallet had sent by the end of a block, and whether it is final."""
@@ -107,14 +89,7 @@ class EvmChain(Quorum):
 
     async def holdings(self, wallet: bytes) -> Holdings:
         """Ask every provider what a wallet holds of ETH and the token at a final block."""
-        chain_id, every, tokens = self._chain_id, self._providers, {Asset.USDC: self._profile.currency}
-        final = await self._final()
-        answers = await every.ask(
-            lambda rpc: balances.held(rpc, chain_id, wallet, tokens, final, self._profile),
-            lambda told: told.newest,
-            every=True,
-        )
-        return self._told("what the wallet holds", lambda: Agreed(agreement.holdings(answers)))
+        return await self._held(wallet, {Asset.USDC: self._profile.currency}, self._profile)
 
     async def flag(self, demand: Charge) -> bool:
         """Read the contract's own mark that this charge was paid."""

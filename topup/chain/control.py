@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
-from topup.chain.preflight import head
+from topup.chain.blocks import head, numbered
 from topup.chain.rpc import Query, Rpc, count, known, unhex
 from topup.domain.errors import ChainUnknown
 from topup.ports.chain import Head
@@ -79,7 +79,7 @@ async def _found(rpc: Rpc, final: Head, since_s: int, may: Callable[[Rpc], bool]
     """Return the log of the last block that holds one, down from the final block."""
     for top in range(final.number, max(0, final.number - BLOCKS), -AT_ONCE):
         numbers = range(top, max(-1, top - AT_ONCE, final.number - BLOCKS), -1)
-        queries: list[Query] = [("eth_getBlockByNumber", [hex(number), False]) for number in numbers]
+        queries: list[Query] = [numbered(number) for number in numbers]
         sent: list[tuple[Head, bytes]] = []
         ended = False
         for number, answer in zip(numbers, await _asked(rpc, queries, may), strict=True):

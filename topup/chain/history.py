@@ -16,9 +16,9 @@ from eth_keys.exceptions import BadSignature, ValidationError
 from eth_utils.crypto import keccak
 
 from topup.accounting.reconciliation import WalletTransaction
+from topup.chain.blocks import CHAIN_ID, FINAL, LATEST, head, numbered, right_chain
 from topup.chain.contracts import TRANSFER, transferred
 from topup.chain.fees import l1_fee_told, paid_per_gas
-from topup.chain.preflight import head, right_chain
 from topup.chain.profiles import Profile
 from topup.chain.rpc import Answer, Rpc, RpcError, count, known, quantity, unhex, unhexed
 from topup.domain.errors import ChainUnknown
@@ -72,10 +72,10 @@ async def standing(rpc: Rpc, chain_id: int, wallet: bytes) -> Standing:
     """
     newest, final, nonce, spoken = await rpc.batch(
         [
-            ("eth_getBlockByNumber", ["latest", False]),
-            ("eth_getBlockByNumber", ["finalized", False]),
+            LATEST,
+            FINAL,
             ("eth_getTransactionCount", ["0x" + wallet.hex(), "latest"]),
-            ("eth_chainId", []),
+            CHAIN_ID,
         ]
     )
     right_chain(rpc, spoken, chain_id)
@@ -190,7 +190,7 @@ async def transaction(
         raise ChainUnknown(f"{rpc.host}: {named} was sent by {str(told.get('from'))[:42]}, not by the wallet")
     stood, before, after = await rpc.batch(
         [
-            ("eth_getBlockByNumber", [hex(number), False]),
+            numbered(number),
             ("eth_getBalance", [me, hex(max(0, number - 1))]),
             ("eth_getBalance", [me, hex(number)]),
         ]

@@ -13,8 +13,8 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from topup.chain.blocks import head, numbered
 from topup.chain.capabilities import Trouble
-from topup.chain.preflight import head
 from topup.chain.refusals import Refusal, granted, refusal
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known
 from topup.domain.errors import ChainUnknown
@@ -152,7 +152,7 @@ class Pager:
         # A node behind that block would answer the range with what it has, which looks complete.
         shown = until if anchor is None else anchor.number
         try:
-            *answers, end = await rpc.batch([*queries, ("eth_getBlockByNumber", [hex(shown), False])])
+            *answers, end = await rpc.batch([*queries, numbered(shown)])
         except ChainUnknown as error:
             # What it says of the batch as a whole; its name may hold any word.
             said = _Said(str(error).replace(rpc.host, "").replace("refused a batch: ", ""))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
+from topup.chain.blocks import CHAIN_ID, LATEST, head, right_chain
 from topup.chain.contracts import encode, returned
 from topup.chain.fees import TIP_MIN, tip, tip_query
 from topup.chain.profiles import Profile
 from topup.chain.refusals import speaks_of_absence
 from topup.chain.reverts import decoded
-from topup.chain.rpc import Answer, Nonsense, Query, Rpc, RpcError, count, known, quantity, reverted, unhex
-from topup.domain.errors import ChainUnknown, PaymentForbidden, WrongChain
+from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, reverted, unhex
+from topup.domain.errors import ChainUnknown, PaymentForbidden
 from topup.domain.money import Asset, Usdc, Wei
 from topup.ports.chain import Head, Preflight
 
@@ -46,8 +45,8 @@ async def preflight_of(
     """
     me = "0x" + wallet.hex()
     fixed: list[Query] = [
-        ("eth_chainId", []),
-        ("eth_getBlockByNumber", ["latest", False]),
+        CHAIN_ID,
+        LATEST,
         ("eth_getBalance", [me, "latest"]),
         ("eth_getTransactionCount", [me, "latest"]),
         ("eth_getTransactionCount", [me, "pending"]),
@@ -104,47 +103,6 @@ def _pending(answer: Answer, latest: int) -> tuple[int, str]:
 def _units(answer: Answer) -> Usdc:
     (units,) = returned(["uint256"], unhex(known(answer, "the token"), "the token"), "the token")
     return Usdc(units)
-
-
-def right_chain(rpc: Rpc, answer: Answer, wanted: int) -> None:
-    """Refuse a provider of another chain.
-
-    Raises:
-        WrongChain: it is one.
-    """
-    chain_id = quantity(known(answer, "eth_chainId"), "the chain id")
-    if chain_id != wanted:
-        raise WrongChain(f"{rpc.host} speaks for chain {chain_id}, not {wanted}", remedy="correct chain.rpc_urls")
-
-
-def head(block: Any) -> Head:
-    """Read a block's number, hash and timestamp."""
-    if not isinstance(block, dict):
-        raise ChainUnknown("there is no block" if block is None else f"a block is of type {type(block).__name__}")
-    found = Head(
-        count(block.get("number"), "the block number"),
-        unhex(block.get("hash"), "the block hash", 32),
-        count(block.get("timestamp"), "the block time"),
-    )
-    # No chain will be there for some 30,000 years, and no ledger could store it in milliseconds.
-    if found.timestamp_s >= 2**40:
-        raise Nonsense(f"a block numbered {found.number} at {found.timestamp_s} s is none")
-    return found
-
-
-async def block_at(rpc: Rpc, chain_id: int, number: int) -> Head:
-    """Read the block of that number.
-
-    Raises:
-        WrongChain: the provider speaks for another chain.
-        ChainUnknown: it has no such block.
-    """
-    spoken, block = await rpc.batch([("eth_chainId", []), ("eth_getBlockByNumber", [hex(number), False])])
-    right_chain(rpc, spoken, chain_id)
-    found = head(known(block, f"{rpc.host}, block {number}"))
-    if found.number != number:
-        raise ChainUnknown(f"{rpc.host} gave block {found.number} for {number}")
-    return found
 
 
 def _quote_query(profile: Profile, total: Usdc, tier: int) -> Query:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from topup.chain import agreement
 from topup.chain.agreement import Agreed, Answers, Disagreement, Vote
-from topup.chain.charge_status import ends
-from topup.chain.preflight import block_at
+from topup.chain.balances import held
+from topup.chain.blocks import block_at
+from topup.chain.charge_status import Account, Unread, ends
+from topup.chain.profiles import Profile
 from topup.chain.providers import Providers
 from topup.chain.receipts import ProviderObservation
 from topup.chain.rpc import Rpc
 from topup.chain.search import Search
 from topup.domain.errors import ChainUnknown
-from topup.ports.chain import Head, Observation, Preflight
+from topup.domain.money import Asset
+from topup.domain.nonpayment import ChargeStatus, More
+from topup.ports.chain import Head, Holdings, Observation, Preflight, Simulation
 
 T = TypeVar("T")
 
@@ -37,6 +42,42 @@ class Quorum:
     def owners(self) -> int:
         """Return how many independent providers are configured."""
         return len({rpc.owner for rpc in self._providers.rpcs})
+
+    async def _planned(self, about: str, ask: Callable[[Rpc], Awaitable[Preflight]]) -> Preflight:
+        """Read what a payment is planned on, on a block that enough providers have."""
+        needed = self._providers.quorum
+        answers = await self._providers.ask(
+            ask, lambda told: told.head, enough=lambda said: agreement.preflight_of(said, needed)
+        )
+        agreed = self._told(about, lambda: agreement.preflight_of(answers, needed))
+        return replace(agreed, head=await self._standing(agreed.head, answers.votes))
+
+    async def _dry(self, ask: Callable[[Rpc], Awaitable[Simulation]]) -> Simulation:
+        """Run something dry, through enough providers."""
+        needed = self._providers.quorum
+        answers = await self._providers.ask(ask, enough=lambda said: agreement.simulation(said, needed))
+        return self._told("dry run", lambda: agreement.simulation(answers, needed))
+
+    async def _became(
+        self, what: str, since: int, ask: Callable[[Rpc, int], Awaitable[Account | Unread]]
+    ) -> ChargeStatus | More:
+        """Ask every provider what became of a payment: first how far the chain is final, then on that block."""
+        final = await self._final()
+        if since > final:
+            raise ChainUnknown(f"{what} of block {since} is beyond the final block {final}")
+        answers = await self._providers.ask(lambda rpc: ask(rpc, final), lambda told: told.newest, every=True)
+        read = agreement.read(answers)
+        if isinstance(read, More):
+            return read
+        return self._told(f"what became of {what}", lambda: Agreed(agreement.payment_status(read.value), read.dissent))
+
+    async def _held(self, wallet: bytes, tokens: Mapping[Asset, bytes], native: Profile | None) -> Holdings:
+        """Ask every provider what a wallet holds at a final block: of these tokens, and of the coin of `native`."""
+        final, chain_id = await self._final(), self._chain_id
+        answers = await self._providers.ask(
+            lambda rpc: held(rpc, chain_id, wallet, tokens, final, native), lambda told: told.newest, every=True
+        )
+        return self._told("what the wallet holds", lambda: Agreed(agreement.holdings(answers)))
 
     async def _seen(
         self, about: str, ask: Callable[[Rpc], Awaitable[ProviderObservation]], *, every: bool

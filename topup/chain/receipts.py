@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
+from topup.chain.blocks import HEADS, head, heads, numbered
 from topup.chain.contracts import transferred
 from topup.chain.fees import l1_fee_told, paid_per_gas
-from topup.chain.preflight import head, reason, right_chain
+from topup.chain.preflight import reason
 from topup.chain.reverts import lasting
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhexed
 from topup.chain.simulation import is_payment
@@ -22,11 +23,6 @@ from topup.domain.errors import ChainUnknown, Reverted
 from topup.domain.lifecycle import NO_TOKENS, REPLACED_BLOCKS, Attempt, Inclusion, Kind, Plan
 from topup.domain.money import Asset, Usdc, Wei
 from topup.ports.chain import UNMEASURED, Head, Observation, Seen
-
-# How far the chain is, and how far it is safe and final, as every look at a payment asks it.
-HEADS: Final[tuple[Query, ...]] = tuple(
-    ("eth_getBlockByNumber", [tag, False]) for tag in ("latest", "safe", "finalized")
-)
 
 
 @dataclass(frozen=True)
@@ -55,13 +51,11 @@ async def look(rpc: Rpc, chain_id: int, wallet: bytes, attempts: Sequence[Sought
     queries: list[Query] = [
         *HEADS,
         ("eth_getTransactionCount", [me, "latest"]),
-        ("eth_chainId", []),
         *(("eth_getTransactionReceipt", ["0x" + (a.hash or b"").hex()]) for a, _ in attempts),
     ]
     recorded = {a.hash: a.inclusion for a, _ in attempts if a.hash is not None and a.inclusion is not None}
-    queries += [("eth_getBlockByNumber", [hex(i.block_number), False]) for i in recorded.values()]
-    newest, safe, final, nonce, spoken, *rest = await rpc.batch(queries)
-    right_chain(rpc, spoken, chain_id)
+    queries += [numbered(i.block_number) for i in recorded.values()]
+    reach, (nonce, *rest) = heads(rpc, chain_id, await rpc.batch(queries))
     receipts, blocks = rest[: len(attempts)], dict(zip(recorded, rest[len(attempts) :], strict=True))
     found: list[tuple[Sought, dict[str, Any]]] = []
     if receipts and all(isinstance(answer, RpcError) for answer in receipts):
@@ -75,7 +69,7 @@ async def look(rpc: Rpc, chain_id: int, wallet: bytes, attempts: Sequence[Sought
     # A block that cannot be read proves nothing: neither that it stands nor that another does.
     standing = frozenset(h for h, shown in there.items() if shown == recorded[h].block_hash)
     replaced = frozenset(h for h, shown in there.items() if shown is not None) - standing
-    now, next_nonce = head(known(newest, "the newest block")), count(known(nonce, "the nonce"), "the nonce", bare=True)
+    now, next_nonce = reach.newest, count(known(nonce, "the nonce"), "the nonce", bare=True)
     seen = await _weighed(rpc, wallet, found)
     # What was recorded, is not shown, and has its nonce still to come: looked at once more, on one block.
     doubted = {
@@ -87,9 +81,9 @@ async def look(rpc: Rpc, chain_id: int, wallet: bytes, attempts: Sequence[Sought
     }
     observation = Observation(
         head=now,
-        safe=safe_height(safe, final),
-        finalized=height(final),
-        finalized_s=count(final.get("timestamp"), "a block time") if isinstance(final, dict) else None,
+        safe=reach.safe,
+        finalized=reach.final,
+        finalized_s=reach.final_s,
         nonce_latest=next_nonce,
         seen=seen,
         replaced=replaced,
@@ -107,7 +101,7 @@ async def _unspent(rpc: Rpc, wallet: bytes, doubted: dict[bytes, int], at: Head)
         return frozenset()
     block, nonce = await rpc.batch(
         [
-            ("eth_getBlockByNumber", [hex(at.number), False]),
+            numbered(at.number),
             ("eth_getTransactionCount", ["0x" + wallet.hex(), hex(at.number)]),
         ]
     )
@@ -115,16 +109,6 @@ async def _unspent(rpc: Rpc, wallet: bytes, doubted: dict[bytes, int], at: Head)
         return frozenset()
     next_nonce = count(nonce, "the nonce")  # strictly: a bare 0x, which may be zero or nothing, takes nothing back
     return frozenset(key for key, own in doubted.items() if next_nonce <= own)
-
-
-def safe_height(safe: Answer, final: Answer) -> int | None:
-    """Return how far a provider calls the chain safe: at least as far as final, which some serve alone."""
-    return max((told for told in (height(safe), height(final)) if told is not None), default=None)
-
-
-def height(block: Answer) -> int | None:
-    """A tag that is null, missing or an error means "not yet"."""
-    return count(block.get("number"), "a block number") if isinstance(block, dict) else None
 
 
 async def _weighed(rpc: Rpc, wallet: bytes, found: Sequence[tuple[Sought, dict[str, Any]]]) -> dict[bytes, Seen]:
@@ -137,7 +121,7 @@ async def _weighed(rpc: Rpc, wallet: bytes, found: Sequence[tuple[Sought, dict[s
         number, plan = count(receipt.get("blockNumber"), "the receipt's block"), attempt.plan
         body = {"from": me, "to": "0x" + plan.to.hex(), "data": "0x" + plan.data.hex(), "value": hex(plan.value.units)}
         queries += [
-            ("eth_getBlockByNumber", [hex(number), False]),
+            numbered(number),
             ("eth_getBalance", [me, hex(number - 1)]),
             ("eth_getBalance", [me, hex(number)]),
             ("eth_call", [{**body, "gas": hex(plan.gas_limit)}, hex(number)]),

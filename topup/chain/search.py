@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from topup.chain.blocks import head, numbered
 from topup.chain.paging import Pager, Wanted
-from topup.chain.preflight import head
 from topup.chain.rpc import Query, Rpc, known
 from topup.domain.errors import ChainUnknown
 from topup.ports.account import Clock
@@ -109,7 +109,7 @@ class Search:
         latest = self._newest.get((rpc.owner, sought.subject))
         begun = [one for one in (latest, stored) if one is not None and one.first <= sought.since]
         if begun:
-            queries: list[Query] = [("eth_getBlockByNumber", [hex(one.anchor[0]), False]) for one in begun]
+            queries: list[Query] = [numbered(one.anchor[0]) for one in begun]
             for one, answer in zip(begun, await rpc.batch(queries), strict=True):
                 block = answer if one is latest and one is not stored else known(answer, f"block {one.anchor[0]}")
                 if isinstance(block, dict) and head(block).hash == one.anchor[1]:

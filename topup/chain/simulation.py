@@ -16,8 +16,9 @@ from typing import Any
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
+from topup.chain.blocks import CHAIN_ID, numbered, right_chain, same_block
 from topup.chain.contracts import APPROVAL, TRANSFER, encode, returned, transferred
-from topup.chain.preflight import call, head, reason, right_chain
+from topup.chain.preflight import call, reason
 from topup.chain.profiles import Profile
 from topup.chain.reverts import decoded, said_paused, whose_pause
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhex, unhexed
@@ -67,9 +68,7 @@ async def _simulated(rpc: Rpc, profile: Profile, payment: Call, demand: Charge, 
     """
     answers = await rpc.batch(questions(profile, payment, at))
     right_chain(rpc, answers[3], profile.chain_id)
-    block = known(answers[4], f"{rpc.host}, block {at.number}")
-    if block is None or head(block) != at:
-        raise ChainUnknown(f"{rpc.host} does not have block 0x{at.hash.hex()} at {at.number}")
+    same_block(rpc, answers[4], at)
     for answer in answers[:2]:
         if isinstance(answer, RpcError):
             raise reason(answer)
@@ -93,8 +92,8 @@ def questions(profile: Profile, payment: Call, at: Head) -> list[Query]:
         ("eth_call", [body, hex(at.number)]),
         ("eth_estimateGas", [body, hex(at.number)]),
         ("eth_simulateV1", [{"blockStateCalls": [{"calls": bodies}], "traceTransfers": True}, hex(at.number)]),
-        ("eth_chainId", []),
-        ("eth_getBlockByNumber", [hex(at.number), False]),
+        CHAIN_ID,
+        numbered(at.number),
     ]
     if profile.gas_oracle is not None:
         size = len(payment.data) + ENVELOPE_BYTES

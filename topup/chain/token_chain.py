@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from topup.chain import agreement
 from topup.chain.access_keys import permission, queries
-from topup.chain.agreement import Agreed, Disagreement
+from topup.chain.agreement import Disagreement
 from topup.chain.authorizations import Traced, account, balance, known_word, look, mark, over_subject
-from topup.chain.balances import held
+from topup.chain.blocks import CHAIN_ID, LATEST, head, numbered, right_chain, same_block
 from topup.chain.contracts import encode, returned
 from topup.chain.fees import tip, tip_query
-from topup.chain.preflight import head, reason, right_chain
+from topup.chain.preflight import reason
 from topup.chain.providers import Providers
 from topup.chain.quorum import Quorum
 from topup.chain.rpc import Rpc, RpcError, known, quantity, unhex
@@ -41,21 +39,12 @@ class AuthorizedChain(Quorum):
         self, wallet: bytes, token: bytes, uses: Sequence[AuthorizationUse] = (), *, key: bytes | None = None
     ) -> Preflight:
         """Read newest block, fees, the wallet's tokens and what `key` may spend of them, from each provider."""
-        answers = await self._providers.ask(
-            lambda rpc: preflight_of(rpc, self._chain_id, wallet, token, uses, key),
-            lambda found: found.head,
-            enough=lambda said: agreement.preflight_of(said, self._providers.quorum),
-        )
-        told = self._told("wallet or token", lambda: agreement.preflight_of(answers, self._providers.quorum))
-        return replace(told, head=await self._standing(told.head, answers.votes))
+        chain_id = self._chain_id
+        return await self._planned("wallet or token", lambda rpc: preflight_of(rpc, chain_id, wallet, token, uses, key))
 
     async def rehearse(self, wallet: bytes, token: bytes, paying: tuple[bytes, Usdc], at: Head) -> None:
         """Run the transfer dry on the block `at`, through enough providers."""
-        answers = await self._providers.ask(
-            lambda rpc: rehearse(rpc, self._chain_id, wallet, token, paying, at),
-            enough=lambda said: agreement.simulation(said, self._providers.quorum),
-        )
-        self._told("dry run", lambda: agreement.simulation(answers, self._providers.quorum))
+        await self._dry(lambda rpc: rehearse(rpc, self._chain_id, wallet, token, paying, at))
 
     async def look(self, uses: Sequence[Traced], *, every: bool = False) -> Observation:
         """Look for their use in canonical blocks; with `every`, through all, and two where two are configured."""
@@ -66,19 +55,10 @@ class AuthorizedChain(Quorum):
 
     async def payment_status(self, use: AuthorizationUse) -> ChargeStatus | More:
         """Ask every provider whether it was ever used: first how far the chain is final, then on that block."""
-        chain_id, every, search = self._chain_id, self._providers, self._search
-        final = await self._final()
-        if use.since > final:
-            raise ChainUnknown(f"the authorization was signed at block {use.since}, beyond the final block {final}")
-        answers = await every.ask(
-            lambda rpc: account(rpc, chain_id, use, final, search), lambda said: said.newest, every=True
-        )
-        read = agreement.read(answers)
-        if isinstance(read, More):
-            return read
+        chain_id, search = self._chain_id, self._search
         try:
-            return self._told(
-                "what became of an authorization", lambda: Agreed(agreement.payment_status(read.value), read.dissent)
+            return await self._became(
+                "an authorization", use.since, lambda rpc, final: account(rpc, chain_id, use, final, search)
             )
         except Disagreement:
             # Nothing but logs tells of what has no mark: whoever hid one may show it by now.
@@ -88,14 +68,10 @@ class AuthorizedChain(Quorum):
 
     async def holdings(self, wallet: bytes) -> Holdings:
         """Ask every provider what a wallet holds of the chain's dollar at a final block."""
-        chain_id, every, dollar = self._chain_id, self._providers, self._dollar
+        dollar = self._dollar
         if dollar is None:
-            raise ChainUnknown(f"no dollar of chain {chain_id} is known")
-        final, tokens = await self._final(), {dollar.asset: dollar.token}
-        answers = await every.ask(
-            lambda rpc: held(rpc, chain_id, wallet, tokens, final, None), lambda said: said.newest, every=True
-        )
-        return self._told("what the wallet holds", lambda: Agreed(agreement.holdings(answers)))
+            raise ChainUnknown(f"no dollar of chain {self._chain_id} is known")
+        return await self._held(wallet, {dollar.asset: dollar.token}, None)
 
 
 async def rehearse(
@@ -110,17 +86,9 @@ async def rehearse(
     """
     data = encode("erc20", "transfer", to_checksum_address(paying[0]), paying[1].units)
     body = {"from": "0x" + wallet.hex(), "to": "0x" + token.hex(), "data": "0x" + data.hex()}
-    spoken, block, answer = await rpc.batch(
-        [
-            ("eth_chainId", []),
-            ("eth_getBlockByNumber", [hex(at.number), False]),
-            ("eth_call", [body, hex(at.number)]),
-        ]
-    )
+    spoken, block, answer = await rpc.batch([CHAIN_ID, numbered(at.number), ("eth_call", [body, hex(at.number)])])
     right_chain(rpc, spoken, chain_id)
-    shown = known(block, f"{rpc.host}, block {at.number}")
-    if shown is None or head(shown) != at:
-        raise ChainUnknown(f"{rpc.host} does not have block 0x{at.hash.hex()} at {at.number}")
+    same_block(rpc, block, at)
     if isinstance(answer, RpcError):
         raise reason(answer)
     (done,) = returned(["bool"], unhex(answer, "the transfer"), "the token")
@@ -145,8 +113,8 @@ async def preflight_of(
     marked = [use for use in uses if use.mark is not None]
     spoken, newest, asked, code, held, *rest = await rpc.batch(
         [
-            ("eth_chainId", []),
-            ("eth_getBlockByNumber", ["latest", False]),
+            CHAIN_ID,
+            LATEST,
             tip_query(rpc),
             ("eth_getCode", ["0x" + token.hex(), "latest"]),
             balance(token, wallet, "latest"),

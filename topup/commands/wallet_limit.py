@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from topup.app import assembly
 from topup.app.settings import Settings
-from topup.chain.preflight import head, reason
+from topup.chain.blocks import head
+from topup.chain.preflight import reason
 from topup.chain.rpc import Rpc, RpcError, quantity
 from topup.commands.check import access_key, dollars, funding, payer, refill_total
 from topup.domain import tempo

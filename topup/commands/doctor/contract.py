@@ -10,9 +10,10 @@ from eth_utils.crypto import keccak
 
 from topup.app import assembly
 from topup.app.settings import Settings
+from topup.chain.blocks import head
 from topup.chain.contracts import encode, returned
 from topup.chain.logs import of_operator
-from topup.chain.preflight import ROUND, call, head, preflight_of
+from topup.chain.preflight import ROUND, call, preflight_of
 from topup.chain.refusals import speaks_of_absence
 from topup.chain.rpc import Answer, Rpc, RpcError, count, known, quantity, unhex
 from topup.chain.simulation import questions

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from topup.app.settings import Settings
+from topup.chain.blocks import HEADS, head
 from topup.chain.capabilities import Trouble
 from topup.chain.owners import owner, quorum
 from topup.chain.paging import SPAN, Pager, Wanted
-from topup.chain.preflight import head
-from topup.chain.receipts import HEADS
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, reverted
 from topup.chain.search import QUESTIONS_MAX, Search, Sought, TooNarrow, Unkept
 from topup.commands.doctor.finding import SKEW_MAX_S, Check, failed, skew
@@ -121,7 +120,7 @@ async def _provider(settings: Settings, rpc: Rpc, chain: Chain, name: str) -> tu
     """Ask one provider what it is and can; tell whether the other looks may use it."""
     try:
         with rpc.heard():
-            said, newest, safe, final = await rpc.batch([("eth_chainId", []), *HEADS])
+            said, newest, safe, final = await rpc.batch(HEADS)
             chain_id = quantity(known(said, "eth_chainId"), "the chain id")
             # In this order: of a provider of another chain nothing else is read.
             at = head(known(newest, "the newest block")) if chain_id == chain.chain_id else None
