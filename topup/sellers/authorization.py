@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from topup.domain.demand import Bounds, Clocks, Demand, Finding, Request, Verified, prove
-from topup.domain.errors import ApiGone, ApiRejected, ApiUnknown, ChainUnknown, PaymentForbidden, Reverted, SignerError
+from topup.domain.errors import ApiGone, ApiRejected, ApiUnknown, ChainUnknown, PaymentForbidden, Reverted
 from topup.domain.lifecycle import REPLACED_BLOCKS, Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.domain.money import Asset, Wei
 from topup.domain.nonpayment import ChargeStatus, More
 from topup.ports.account import Clock
-from topup.ports.chain import AuthorizationUse, Delivery, Holdings, Observation, Preflight, Sent, Spent, TokenChain
+from topup.ports.chain import AuthorizationUse, Delivery, Observation, Preflight, Sent, Spent, TokenChain
 from topup.ports.signer import Signer
+from topup.sellers.on_chain import OnChain
 from topup.wire.exchange import Answered, Exchange, fail
 from topup.wire.secrets import Masker
 
@@ -35,7 +36,7 @@ class Seller:
     pay_timeout_s: float
 
 
-class Authorized(ABC, Generic[D]):
+class Authorized(OnChain[TokenChain], ABC, Generic[D]):
     """The half of the `Rail` port that is the same for all of them."""
 
     broadcaster = Broadcaster.SERVER
@@ -43,19 +44,7 @@ class Authorized(ABC, Generic[D]):
     def __init__(self, seller: Seller, chain: TokenChain, signer: Signer | None, clock: Clock) -> None:
         """Join the ports; the seller's key is "" where it knows the wallet instead."""
         self._seller = seller
-        self._chain = chain
-        self._signer = signer
-        self._clock = clock
-
-    @property
-    def chain_id(self) -> int:
-        """Return the chain it pays on."""
-        return self._chain.chain_id
-
-    @property
-    def owners(self) -> int:
-        """Return how many independent providers of it are configured."""
-        return self._chain.owners
+        super().__init__(chain, signer, clock)
 
     @abstractmethod
     def read(self, raw: bytes) -> D:
@@ -203,10 +192,6 @@ class Authorized(ABC, Generic[D]):
         """
         raise ChainUnknown("an authorization has no place among the wallet's own transactions")
 
-    async def holdings(self, wallet: bytes) -> Holdings:
-        """Read what a wallet holds of the chain's dollar at a final block."""
-        return await self._chain.holdings(wallet)
-
     async def flag(self, topup: TopUp, charge_seq: int) -> bool:
         """Read the chain's mark that a charge's authorization was used."""
         attempt = self._of(topup, charge_seq)
@@ -235,19 +220,6 @@ class Authorized(ABC, Generic[D]):
             PaymentForbidden: always.
         """
         raise PaymentForbidden("no_approval", f"{topup.id} has approved nothing", remedy="nothing")
-
-    def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
-        """Refuse, see `cancel`."""
-        return self._key().sign_cancel(plan)
-
-    def sign_revocation(self, plan: Plan) -> tuple[bytes, bytes]:
-        """Refuse, see `revocation`."""
-        return self._key().sign_revocation(plan)
-
-    def _key(self) -> Signer:
-        if self._signer is None:
-            raise SignerError("there is no key to sign with", remedy="set mode = live and wallet.keystore")
-        return self._signer
 
     @staticmethod
     def _alone(over: Sequence[Attempt], *, bump: bool) -> None:

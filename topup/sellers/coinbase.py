@@ -12,14 +12,15 @@ from dataclasses import dataclass, replace
 
 from topup.domain.coinbase_charge import Charge, Pins, charge_of, parse, verify
 from topup.domain.demand import Clocks, Request, Verified
-from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted, SignerError
+from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted
 from topup.domain.lifecycle import NO_TOKENS, REPLACED_BLOCKS, Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.domain.money import Asset, Bps, Wei
 from topup.domain.nonpayment import ChargeStatus, More
 from topup.ports.account import Api, Clock
-from topup.ports.chain import Call, Chain, Holdings, Observation, Preflight, Sent, Simulation, Spent
+from topup.ports.chain import Call, Chain, Observation, Preflight, Sent, Simulation, Spent
 from topup.ports.rail import Claim
 from topup.ports.signer import Signer
+from topup.sellers.on_chain import OnChain
 from topup.sellers.receipt import leaky, unreadable
 from topup.wire.reading import walled
 from topup.wire.secrets import NOTHING, Masker
@@ -43,7 +44,7 @@ class Terms:
     pay_with: Asset = Asset.ETH
 
 
-class Coinbase:
+class Coinbase(OnChain[Chain]):
     """The `Rail` port for Coinbase charges."""
 
     broadcaster = Broadcaster.US
@@ -64,22 +65,10 @@ class Coinbase:
         `ours` knows the secrets that no answer may hold which is kept as it came.
         """
         self._api = api
-        self._chain = chain
-        self._signer = signer
-        self._clock = clock
+        super().__init__(chain, signer, clock)
         self._pins = pins
         self._terms = terms
         self._ours = ours
-
-    @property
-    def chain_id(self) -> int:
-        """Return the chain it pays on."""
-        return self._chain.chain_id
-
-    @property
-    def owners(self) -> int:
-        """Return how many independent providers of it are configured."""
-        return self._chain.owners
 
     async def ask(self, request: Request) -> bytes:
         """Request a charge; return it raw.
@@ -266,19 +255,6 @@ class Coinbase:
         """
         return self._key().sign_payment(plan, verified)
 
-    def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
-        """Sign a planned cancel.
-
-        Raises:
-            SignerError: there is no key, or it refuses.
-        """
-        return self._key().sign_cancel(plan)
-
-    def _key(self) -> Signer:
-        if self._signer is None:
-            raise SignerError("there is no key to sign with", remedy="set mode = live and wallet.keystore")
-        return self._signer
-
     async def revocation(self, topup: TopUp) -> Plan:
         """Plan that the contract may take none of the wallet's USDC any more.
 
@@ -306,14 +282,6 @@ class Coinbase:
         dry = await self._chain.simulate(call, charge, preflight.head)
         fee, tip = self._fees(preflight, (), bump=False)
         return replace(self._plan(call, dry, preflight, fee, tip, charge.chain_id), kind=Kind.APPROVE, asset=Asset.USDC)
-
-    def sign_revocation(self, plan: Plan) -> tuple[bytes, bytes]:
-        """Sign a planned revocation.
-
-        Raises:
-            SignerError: there is no key, or it refuses.
-        """
-        return self._key().sign_revocation(plan)
 
     async def claim(self, topup: TopUp) -> Claim:  # noqa: ARG002
         """Say nothing: a charge cannot be asked for."""
@@ -343,10 +311,6 @@ class Coinbase:
     async def spent(self, wallet: bytes, number: int) -> Spent:
         """Read how many transactions the wallet had sent by the end of a block."""
         return await self._chain.spent(wallet, number)
-
-    async def holdings(self, wallet: bytes) -> Holdings:
-        """Read what a wallet holds of ETH and USDC at a final block."""
-        return await self._chain.holdings(wallet)
 
     async def flag(self, topup: TopUp, charge_seq: int) -> bool:
         """Read the contract's mark that a charge was paid."""

@@ -214,42 +214,39 @@ def findings(due: Due, terms: Terms, digest: str) -> list[Finding]:
     own = next((address for address, name in terms.tokens.items() if name == terms.asset), b"")
     where = "request.methodDetails"
 
-    def line(field: str, was: str, should_be: str, right: bool, remedy: str) -> Finding:  # noqa: FBT001
-        return Finding(field, was, should_be, right, remedy)
-
     of_seller = "nothing: topup pays nothing of this kind; tell the seller"
     return [
-        line(
+        Finding(
             "realm",
             ascii(realm)[1:-1][:80],
             terms.realm,
             realm == terms.realm,
             "set rails.mpp.realm to what the challenge says, once you know that it is the seller's own",
         ),
-        line(
+        Finding(
             "id",
             ascii(challenge.id)[:80],
             f"a text of up to {ID_MAX} characters",
             len(challenge.id) <= ID_MAX,
             of_seller,
         ),
-        line("header", ascii(header)[:80], OWN_HEADER, header.lower() in ("", OWN_HEADER.lower()), of_seller),
-        line(
+        Finding("header", ascii(header)[:80], OWN_HEADER, header.lower() in ("", OWN_HEADER.lower()), of_seller),
+        Finding(
             "digest",
             ascii(body)[:80],
             digest,
             body in ("", digest),
             "see rails.mpp.fields: the seller read another request than the one that was sent",
         ),
-        line(f"{where}.chainId", _said(told.chain_id), "named", told.chain_id is not None, of_seller),
-        line(
+        Finding(f"{where}.chainId", _said(told.chain_id), "named", told.chain_id is not None, of_seller),
+        Finding(
             "token",
             named(terms, due.contract),
             named(terms, own) if own else str(terms.asset),
             not own or due.contract == own,
             "rails.mpp.pay_with names the dollar, usdc.e or pathusd; another one cannot pay the fee",
         ),
-        line(
+        Finding(
             f"{where}.feePayer",
             str(told.fee_payer).lower(),
             "false or true" if terms.sponsored_s else "false",
@@ -257,16 +254,16 @@ def findings(due: Due, terms: Terms, digest: str) -> list[Finding]:
             "rails.mpp.sponsored = true pays an offer whose fee the seller pays: what is signed is completed by the"
             " seller, so that it is found by its memo, and has to be proven dead before anything takes its place",
         ),
-        line(f"{where}.splits", f"{len(told.splits)} of them", "none", not told.splits, of_seller),
-        line(f"{where}.memo", "none" if told.memo is None else "theirs", "none", told.memo is None, of_seller),
-        line(
+        Finding(f"{where}.splits", f"{len(told.splits)} of them", "none", not told.splits, of_seller),
+        Finding(f"{where}.memo", "none" if told.memo is None else "theirs", "none", told.memo is None, of_seller),
+        Finding(
             f"{where}.supportedModes",
             modes[:80] if told.modes is not None else "any",
             "pull among them",
             told.modes is None or "pull" in told.modes,
             of_seller,
         ),
-        line("expires", _said(told.expires), "named", told.expires is not None, of_seller),
+        Finding("expires", _said(told.expires), "named", told.expires is not None, of_seller),
     ]
 
 

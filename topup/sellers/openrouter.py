@@ -25,7 +25,7 @@ from topup.domain.json_document import PARTS_MAX, NoJson, Repeated, Unreadable, 
 from topup.domain.money import WIDE, Usd, plain
 from topup.ports.account import Key
 from topup.wire.clean import SENTENCE_MAX, clean
-from topup.wire.exchange import Exchange, fail, instead
+from topup.wire.exchange import Asked, Exchange, fail, instead
 from topup.wire.reading import reading
 from topup.wire.secrets import Masker
 
@@ -69,29 +69,15 @@ def _heard(who: str) -> Callable[[_Asks[P, T]], _Asks[P, T]]:
     return around
 
 
-class OpenRouter:
+class OpenRouter(Asked):
     """The API of one account."""
 
     def __init__(self, exchange: Exchange, key: str, *, now_ms: Callable[[], int]) -> None:
         """Keep the way to the API; nothing is sent yet."""
-        self._exchange = exchange
+        super().__init__(exchange)
         self._key = key
         self._hide = Masker([key])
         self._now_ms = now_ms
-
-    @property
-    def requests(self) -> int:
-        """Return how many HTTP requests were made so far."""
-        return self._exchange.requests
-
-    @property
-    def date(self) -> str:
-        """Return the Date header of the newest answer, "" without one."""
-        return self._exchange.date
-
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._exchange.close()
 
     @_heard("/credits")
     async def credits(self) -> Reading:

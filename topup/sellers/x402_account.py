@@ -19,7 +19,7 @@ from topup.domain.errors import ApiGone, ApiUnauthorized, ApiUnknown
 from topup.domain.money import Usd
 from topup.ports.account import Key
 from topup.sellers.x402_profile import Login, Profile, identity
-from topup.wire.exchange import Answered, Exchange, fail
+from topup.wire.exchange import Answered, Asked, Exchange, fail
 from topup.wire.reading import walled
 
 # Less is no purchase (sellers take a dollar at least): two replicas that differ by cents would otherwise be taken for
@@ -27,7 +27,7 @@ from topup.wire.reading import walled
 RISE_MIN: Final = Usd.of("0.50")
 
 
-class Prepaid:
+class Prepaid(Asked):
     """The account of one wallet, or of one key, at a gateway that sells for x402."""
 
     def __init__(
@@ -45,27 +45,13 @@ class Prepaid:
 
         `wallet` is the account where the seller keeps one for each wallet, b"" where the key alone tells it.
         """
-        self._exchange = exchange
+        super().__init__(exchange)
         self._profile = profile
         self._key = key
         self._login = login
         self._wallet = wallet
         self._last = last
         self._now_ms = now_ms
-
-    @property
-    def requests(self) -> int:
-        """Return how many HTTP requests were made so far."""
-        return self._exchange.requests
-
-    @property
-    def date(self) -> str:
-        """Return the Date header of the newest answer, "" without one."""
-        return self._exchange.date
-
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._exchange.close()
 
     @walled("the balance", ApiUnknown)
     async def credits(self) -> Reading:

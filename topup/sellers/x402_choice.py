@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from topup.domain.demand import Finding
+from topup.domain.demand import Finding, checksummed
 from topup.domain.errors import ChargeRefused
 from topup.domain.money import Asset, Bps, Usd, Usdc
 from topup.sellers.x402_wire import Offer, Unread
@@ -148,8 +148,8 @@ def judge(offer: Offer, wanted: Wanted) -> list[Finding]:
         ),
         Finding(
             "asset",
-            _checksummed(offer.asset),
-            f"{_checksummed(token.address)} ({token.asset})",
+            checksummed(offer.asset),
+            f"{checksummed(token.address)} ({token.asset})",
             asset_right,
             remedy=f"nothing decides it: {token.asset} alone is paid with on chain {token.chain_id}",
         ),
@@ -199,13 +199,13 @@ def _limits(wanted: Wanted) -> list[Finding]:
 
 
 def _recipient(offer: Offer, wanted: Wanted) -> Finding:
-    field, was = "payTo", _checksummed(offer.pay_to)
+    field, was = "payTo", checksummed(offer.pay_to)
     if offer.pay_to in (b"\x00" * 20, wanted.sender, wanted.token.address):
         should_be = "neither null, nor this wallet, nor the token itself"
         return Finding(field, was, should_be, right=False, remedy="nothing decides it: ask the seller whom it pays")
     if wanted.recipients is None:
         return Finding(field, was, "anybody: rails.x402.recipients names nobody", right=True)
-    should_be = " or ".join(map(_checksummed, sorted(wanted.recipients)))
+    should_be = " or ".join(map(checksummed, sorted(wanted.recipients)))
     remedy = "rails.x402.recipients decides it: add this one only where the seller publishes it"
     return Finding(field, was, should_be, offer.pay_to in wanted.recipients, remedy=remedy)
 
@@ -238,7 +238,7 @@ def _ambiguous(passing: Sequence[Offer], wanted: Wanted) -> ChargeRefused:
     payees = {one.pay_to for one in passing}
     totals = {wanted.total(one) for one in passing}
     means = list(dict.fromkeys(_means(one, wanted) for one in passing))
-    listed = "; ".join(f"{total} to {_checksummed(to)}" for _, _, to, total in means[:TOLD_MAX])
+    listed = "; ".join(f"{total} to {checksummed(to)}" for _, _, to, total in means[:TOLD_MAX])
     by = (["rails.x402.recipients, to name the one to be paid"] if len(payees) > 1 else []) + (
         ["rails.x402.fee_ceiling_bps, so that one amount remains"] if len(totals) > 1 else []
     )
@@ -272,9 +272,3 @@ def _told(one: Judged) -> str:
 
 def _short(value: object) -> str:
     return value[:80] if isinstance(value, str) and value.isprintable() else ascii(value)[:80]
-
-
-def _checksummed(address: bytes) -> str:
-    from eth_utils.address import to_checksum_address
-
-    return to_checksum_address(address)

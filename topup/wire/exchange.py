@@ -160,3 +160,25 @@ def _retry_after(answered: Answered) -> int:
     except (ValueError, TypeError, ArithmeticError, LookupError):  # ArithmeticError: a year beyond datetime's
         return RETRY_AFTER_DEFAULT_S
     return min(max(wait.days * 86_400 + wait.seconds, 0), RETRY_AFTER_MAX_S)
+
+
+class Asked:
+    """Whoever is asked through an exchange: how often that was, when it answered last, and its end."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        """Keep the way to it; nothing is sent yet."""
+        self._exchange = exchange
+
+    @property
+    def requests(self) -> int:
+        """Return how many HTTP requests were made so far."""
+        return self._exchange.requests
+
+    @property
+    def date(self) -> str:
+        """Return the Date header of the newest answer, "" without one."""
+        return self._exchange.date
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._exchange.close()
