@@ -82,8 +82,8 @@ async def past(rpc: Rpc, chain_id: int, final: int) -> tuple[Head, Head]:
     """
     spoken, latest, own_final, agreed = await rpc.batch([CHAIN_ID, LATEST, FINAL, numbered(final)])
     right_chain(rpc, spoken, chain_id)
-    newest, at = shown(rpc, latest, "newest block"), at_height(rpc, agreed, final)
-    if shown(rpc, own_final, "final block").number < final or newest.number < final:
+    newest, at = shown(rpc, latest, "newest block"), shown(rpc, agreed, f"block {final}")
+    if at.number != final or shown(rpc, own_final, "final block").number < final or newest.number < final:
         raise ChainUnknown(f"{rpc.host} is not past the final block {final}")
     return newest, at
 
