@@ -35,8 +35,8 @@ from tests.world.served import PATIENCE_S, TOPUP, Running, Served, served
 from tests.world.stage import Stage
 from topup.domain.errors import StoreUnusable
 from topup.domain.lifecycle import State
+from topup.domain.notes import Note
 from topup.ledger.location import FILE
-from topup.ledger.lock import SEED
 from topup.ledger.schema import MIGRATIONS
 from topup.ledger.store import SqliteStore
 from topup.sandbox.evm import Evm
@@ -495,7 +495,7 @@ def out_there(world: World, directory: Path) -> Ledger:
 
 
 def _of_the_opening(line: str) -> bool:
-    return line.startswith(('INSERT INTO "ledger"', f"INSERT INTO \"control\" VALUES('','{SEED}'"))
+    return line.startswith(('INSERT INTO "ledger"', f"INSERT INTO \"control\" VALUES('','{Note.SEED}'"))
 
 
 def said_by(directory: Path) -> str:

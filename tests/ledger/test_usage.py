@@ -44,8 +44,9 @@ from topup.domain.credits import DAY_MS, HOUR_MS, Reading
 from topup.domain.errors import ApiError, ApiGone, ApiUnknown
 from topup.domain.events import Event, UsageUnknown
 from topup.domain.money import Usd
+from topup.domain.notes import Note
 from topup.ledger.store import SqliteStore
-from topup.payment.usage_sync import KEYS_A_PASS, PAGES_A_PASS, TALLY, UsageSync
+from topup.payment.usage_sync import KEYS_A_PASS, PAGES_A_PASS, UsageSync
 
 # Noon of a day to come: ledger time is then this, whatever the machine's clock says.
 NOON_MS = int(datetime(2099, 11, 23, 12, tzinfo=UTC).timestamp()) * 1000
@@ -133,7 +134,7 @@ class Told:
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     """An empty ledger that has seen this account an hour ago."""
     with closing(SqliteStore.open_writer(tmp_path)) as opened:
-        opened.say(ACCOUNT, TALLY, "", NOON_MS - HOUR_MS, "topup")
+        opened.say(ACCOUNT, Note.USAGE, "", NOON_MS - HOUR_MS, "topup")
         yield opened
 
 
@@ -170,7 +171,7 @@ def test_a_day_is_asked_for_once_it_has_settled_and_then_never_again(store: Sqli
     """Until six in the morning nothing is asked; afterwards once, and the next day only for the next day."""
     provider = Provider(now_ms=NOON_MS - 7 * HOUR_MS)
     provider.use(TODAY - timedelta(days=1), 1, "big", DOLLAR)
-    store.say(ACCOUNT, TALLY, "", 0, "topup")
+    store.say(ACCOUNT, Note.USAGE, "", 0, "topup")
     keeper = tally(store, provider)
     keep_up(keeper)
     assert provider.asked == []
@@ -205,7 +206,7 @@ def test_many_keys_are_asked_a_few_at_a_time_and_across_starts(store: SqliteStor
     for _ in range(2):
         keep_up(tally(store, provider))
         assert by(store, "key") == {}, "half a day is none"
-        assert store.told_at(ACCOUNT, TALLY) < NOON_MS
+        assert store.told_at(ACCOUNT, Note.USAGE) < NOON_MS
     keep_up(tally(store, provider))
     assert len(by(store, "key")) == count
     asked = [one for one in provider.asked if one not in (None, "keys")]
@@ -279,7 +280,7 @@ def test_a_question_that_fails_loses_nothing(store: SqliteStore) -> None:
     keep_up(keeper)
     assert provider.asked[4:] == ["keys", key_hash(2), key_hash(3), key_hash(4), None]
     assert len(by(store, "key")) == 5
-    assert store.told(ACCOUNT, TALLY) == ""
+    assert store.told(ACCOUNT, Note.USAGE) == ""
 
 
 def test_a_provider_without_the_endpoint_is_asked_once_a_day_and_said_once(store: SqliteStore) -> None:

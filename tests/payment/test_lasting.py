@@ -27,8 +27,9 @@ from topup.domain.errors import Exit, WrongChain
 from topup.domain.events import Event
 from topup.domain.lifecycle import State
 from topup.domain.money import Usd
+from topup.domain.notes import Note
 from topup.ledger.store import SqliteStore
-from topup.payment.lasting import SOON_S, UNPLANNED, Lasting
+from topup.payment.lasting import SOON_S, Lasting
 from topup.ports.ledger import Told, Wish
 
 ALERT_S, HOUR_S = 1800, 3600
@@ -404,4 +405,4 @@ def test_a_series_belongs_to_the_need_it_was_stored_for(tmp_path: Path) -> None:
         lasting.ended(other)
         lasting.failed(other, "chain_unknown", "nobody answers")
         assert len(sink.told) == 1
-        assert begun < store.told_at("default", UNPLANNED) == now[0]
+        assert begun < store.told_at("default", Note.UNPLANNED) == now[0]

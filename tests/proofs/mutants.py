@@ -338,8 +338,7 @@ MUTANTS: Final = (
     Mutant(
         "a-stranger-pauses-nothing",
         "topup/payment/tracking.py",
-        '            self._store.say(self._account.name, "paused", "1", self._clock.now(), BY)\n'
-        '            said += f"; {ELSEWHERE}"\n',
+        '            self._store.pause(self._account.name, self._clock.now())\n            said += f"; {ELSEWHERE}"\n',
         '            said += f"; {ELSEWHERE}"\n',
         "tests/payment/test_ways_out.py::test_a_stranger_at_our_nonce_ends_the_top_up_and_pauses",
     ),

@@ -13,6 +13,7 @@ from enum import StrEnum
 from topup.accounting import journal
 from topup.domain.lifecycle import TERMINAL, Attempt, ChargeRow, Inclusion, Kind, Plan, State, TopUp
 from topup.domain.money import Asset, Usd, Usdc, Wei
+from topup.domain.notes import Note
 
 # Where the USDC of an adopted payment goes: what it bought is in credits this ledger never counted.
 ADOPTED = "equity:adopted"
@@ -89,7 +90,7 @@ class UnknownPayment:
     def word(self) -> str:
         """Return the name under which a person's taking it over is kept."""
         one = self.transfer
-        return f"adopted_carried:{self.chain_id}:{one.contract.hex()}:{one.operator.hex()}:{one.intent_id.hex()}"
+        return Note.ADOPTED_CARRIED.of(self.chain_id, one.contract.hex(), one.operator.hex(), one.intent_id.hex())
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from topup.domain.errors import SettingsError, SignerError
 from topup.domain.json_document import read
 from topup.domain.lifecycle import MONEY_OUT
 from topup.domain.money import WEI_PER_ETH, Asset, Bps, EthPrice, Usd, Wei
+from topup.domain.notes import Note
 from topup.domain.policy import Ceilings, Limits, worst_spend
 from topup.ledger.store import SqliteStore
 from topup.payment.config import COINBASE, MPP, X402, Account, Pace, Route, Terms
@@ -43,7 +44,7 @@ if TYPE_CHECKING:  # what a command that only reads the ledger need not load
     from topup.wire.exchange import Exchange
     from topup.wire.secrets import Masker
 
-PINNED = "pinned_recipients"
+PINNED = Note.PINNED.value
 # A block of Base is safe within minutes; after this the provider or the chain deserves a look.
 SAFE_LATE_S = 900
 # How long the credits of a small purchase take to be posted, the staleness of the API included.

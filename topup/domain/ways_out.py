@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from topup.domain.lifecycle import Broadcaster, State, TopUp
+from topup.domain.notes import Note
 
 # The name under which `topup resolve ID` leaves a person's word, and what it may say.
-RESOLVE: Final = "resolve:"
+RESOLVE: Final = Note.RESOLVE.value
 LOOK: Final = "look"
 ATTEST: Final = "attest-unpaid"
 CANCEL: Final = "cancel"

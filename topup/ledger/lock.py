@@ -14,13 +14,11 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Final, Self
+from typing import IO, Self
 
 from topup.domain.errors import Exit, StoreBusy, StoreFenced, StoreUnusable
+from topup.domain.notes import Note
 from topup.ledger import database, location
-
-# The name under which a ledger keeps what tells it from every other: drawn once, carried along by each copy.
-SEED: Final = "seed"
 
 
 class Ledger:
@@ -76,7 +74,7 @@ class Ledger:
                 database.migrate(connection, directory)
                 with database.transaction(connection):
                     connection.execute("UPDATE ledger SET epoch = epoch + 1")
-                    seed = ("", SEED, secrets.token_hex(16), 0, "topup")
+                    seed = ("", Note.SEED, secrets.token_hex(16), 0, "topup")
                     connection.execute("INSERT OR IGNORE INTO control VALUES (?,?,?,?,?)", seed)
                     (epoch,) = connection.execute("SELECT epoch FROM ledger").fetchone()
                 store = cls(connection, lock, epoch)

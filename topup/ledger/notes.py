@@ -1,26 +1,54 @@
-"""What have people told the ledger? Any process may say it."""
+"""What have people told the ledger, and what does it keep in mind? Any process may say it."""
 
 from __future__ import annotations
 
+from topup.domain.lifecycle import TopUp
+from topup.domain.notes import Note
 from topup.ledger import database
 from topup.ledger.lock import Ledger
-from topup.ports.ledger import GONE, Control
+from topup.ports.ledger import Control
 
 
-class Words(Ledger):
-    """Pause, resume, and tombstones of rails."""
+class Notes(Ledger):
+    """The notes of each account, see `domain/notes.py`."""
 
     def control(self, account: str) -> Control:
         """Return what people have told this ledger."""
         rows = self._all("SELECT name, value, by, at_ms FROM control WHERE account = ?", account)
         said = {row["name"]: (row["value"], row["by"], row["at_ms"]) for row in rows}
-        paused, by, at_ms = said.get("paused", ("0", "", 0))
-        gone = {name.removeprefix(GONE) for name, told in said.items() if name.startswith(GONE) and told[0] == "1"}
+        paused, by, at_ms = said.get(Note.PAUSED, ("0", "", 0))
+        gone = {name.removeprefix(Note.GONE) for name in said if name.startswith(Note.GONE) and said[name][0] == "1"}
         return Control(paused == "1", frozenset(gone), paused_by=by, resumed_ms=at_ms if paused == "0" else 0)
+
+    def pause(self, account: str, at_ms: int) -> None:
+        """Let nothing new be bought until a person resumes it."""
+        self.say(account, Note.PAUSED, "1", at_ms, "topup")
 
     def set_gone(self, account: str, rail: str, *, gone: bool, at_ms: int) -> None:
         """Put up or take down the tombstone of a rail."""
-        self.say(account, GONE + rail, str(int(gone)), at_ms, "topup")
+        self.say(account, Note.GONE.of(rail), str(int(gone)), at_ms, "topup")
+
+    def word(self, topup: TopUp) -> str:
+        """Return what a person said about this top-up and nobody has obeyed yet; "" where there is nothing."""
+        return self.told(topup.account, Note.RESOLVE.of(topup.id)) or ""
+
+    def new_word(self, topup: TopUp) -> str:
+        """Return the same, unless it was said before the top-up came to its state: that was about something else."""
+        newer = self.told_at(topup.account, Note.RESOLVE.of(topup.id)) >= topup.moved_ms
+        return self.word(topup) if newer else ""
+
+    def obeyed(self, topup: TopUp, at_ms: int) -> None:
+        """Use a person's word up, before it is acted on: the next halt needs a word of its own."""
+        self.say(topup.account, Note.RESOLVE.of(topup.id), "", at_ms, "topup")
+
+    def usage_rests(self, account: str) -> tuple[str, int] | None:
+        """Return why nothing came of the last question for usage, and from when on the next one may be asked."""
+        why = self.told(account, Note.USAGE)
+        return None if why is None else (why, self.told_at(account, Note.USAGE))
+
+    def rest_usage(self, account: str, why: str, until_ms: int) -> None:
+        """Store that usage is asked for no more until then; the note's own time is that moment."""
+        self.say(account, Note.USAGE, why, until_ms, "topup")
 
     def say(self, account: str, name: str, value: str, at_ms: int, by: str) -> None:
         """Store what a person wants of this ledger; any process may."""

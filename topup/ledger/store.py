@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from topup.accounting.closing import BalanceAssertion, Closed
 from topup.accounting.journal import Commodity, Entry
 from topup.domain.lifecycle import Attempt, TopUp
+from topup.domain.notes import Note
 from topup.domain.policy import Past
 from topup.ledger import journal, log_ranges, spending, usage
 from topup.ledger.readings import Readings
@@ -25,9 +26,6 @@ from topup.ledger.wishes import Wishes
 if TYPE_CHECKING:
     from topup.accounting.usage import ApiKey, DayUsed, Used
     from topup.ports.chain import Piece
-
-# The name under which the newest closing of the books is kept.
-CLOSED = "closed"
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,7 @@ class SqliteStore(Readings, Adoptions, Wishes):
 
     def closed(self, account: str) -> Closed | None:
         """Return up to where the books are closed, None before the first time."""
-        told = self.told(account, CLOSED)
+        told = self.told(account, Note.CLOSED)
         return Closed(**json.loads(told)) if told is not None else None
 
     def posted(self, account: str, until_ms: int) -> int:
@@ -147,7 +145,7 @@ class SqliteStore(Readings, Adoptions, Wishes):
         with self._write(now_ms) as db:
             for entry in entries:
                 journal.post(db, account, entry, self.hide)
-            self._say(account, CLOSED, json.dumps(asdict(at)), now_ms, "topup")
+            self._say(account, Note.CLOSED, json.dumps(asdict(at)), now_ms, "topup")
 
     def balance_assertions(self, account: str, before_ms: int | None = None) -> list[BalanceAssertion]:
         """Return the newest checkpoint of each commodity: of all, or of those before a moment."""

@@ -15,22 +15,20 @@ from topup.domain.credits import Reading
 from topup.domain.errors import StoreFenced, StoreUnusable
 from topup.domain.lifecycle import TERMINAL, Attempt, ChargeRow, Fact, Plan, State, TopUp, advance
 from topup.domain.money import Usd, Wei
+from topup.domain.notes import Note
 from topup.ledger import database, journal, rows
-from topup.ledger.lock import SEED
-from topup.ledger.notes import Words
-from topup.ports.ledger import GONE
+from topup.ledger.notes import Notes
+from topup.ports.chain import Seen, Sent, Taken
 
 if TYPE_CHECKING:
     from topup.domain.demand import Verified
     from topup.ports.chain import Seen, Sent, Taken
 
-# The name under which charges requested by hand are counted.
-BY_HAND = "charges_by_hand"
 # The key of a slot, for the statements below.
 PLACE = "chain_id = ? AND address = ? AND lane = ? AND nonce = ?"
 
 
-class TopUps(Words):
+class TopUps(Notes):
     """Top-ups with their charges, attempts and nonces."""
 
     # -- what is asked of them ----------------------------------------------------------------------------------
@@ -72,7 +70,7 @@ class TopUps(Words):
         """Return the times charges were requested, oldest first; those requested by hand count as well."""
         sql = "SELECT requested_ms FROM charge WHERE account = ? AND requested_ms >= ?"
         asked = [int(row["requested_ms"]) for row in self._all(sql, account, since_ms)]
-        by_hand = [int(at) for at in (self.told(account, BY_HAND) or "").split()]
+        by_hand = [int(at) for at in (self.told(account, Note.BY_HAND) or "").split()]
         return sorted(asked + [at for at in by_hand if at >= since_ms])
 
     def ask_by_hand(self, account: str, at_ms: int, keep_ms: int) -> None:
@@ -81,8 +79,8 @@ class TopUps(Words):
         Those older than `keep_ms` before this one are forgotten.
         """
         with self._db_errors(), database.transaction(self._db):
-            kept = [at for at in (self.told(account, BY_HAND) or "").split() if int(at) >= at_ms - keep_ms]
-            self._say(account, BY_HAND, " ".join([*kept, str(at_ms)]), at_ms, "topup")
+            kept = [at for at in (self.told(account, Note.BY_HAND) or "").split() if int(at) >= at_ms - keep_ms]
+            self._say(account, Note.BY_HAND, " ".join([*kept, str(at_ms)]), at_ms, "topup")
 
     def seen_intents(self, topup_id: str) -> list[tuple[bytes, bytes]]:
         """Return (operator, id) of every proven charge but the newest of this top-up, which may be proven again."""
@@ -183,7 +181,7 @@ class TopUps(Words):
         what can run once on the chain.
         """
         (count,) = self._all("SELECT count(*) FROM topup")[0]
-        return "t" + hashlib.sha256(f"{self.told('', SEED)}/{count}".encode()).hexdigest()[:12]
+        return "t" + hashlib.sha256(f"{self.told('', Note.SEED)}/{count}".encode()).hexdigest()[:12]
 
     def begin(self, topup: TopUp) -> TopUp:
         """Store a new decision; the database refuses a second open one for the account."""
@@ -458,7 +456,7 @@ class TopUps(Words):
     def endpoint_gone(self, topup: TopUp, reason: str, at_ms: int) -> TopUp:
         """Put up the tombstone of the top-up's rail and drop the top-up that met it."""
         with self._write(at_ms):
-            self._say(topup.account, GONE + topup.rail, "1", at_ms, "topup")
+            self._say(topup.account, Note.GONE.of(topup.rail), "1", at_ms, "topup")
             self._advance(topup, Fact.DROP, at_ms, reason)
         return self.topup(topup.id)
 
@@ -604,4 +602,4 @@ def current(topup: TopUp) -> Attempt:
 
 def adopted_name(chain_id: int, wallet: bytes) -> str:
     """Return under which name stands below which nonce a wallet's transactions were taken over."""
-    return f"adopted_nonce:{chain_id}:{wallet.hex()}"
+    return Note.ADOPTED_NONCE.of(chain_id, wallet.hex())

@@ -15,6 +15,7 @@ from topup.accounting.journal import Commodity
 from topup.domain import events
 from topup.domain.credits import DAY_MS, HOUR_MS
 from topup.domain.errors import StoreError, TopupError
+from topup.domain.notes import Note
 from topup.payment.config import COINBASE, Route, Terms
 from topup.payment.ledger_clock import LedgerClock
 from topup.ports.account import Sink
@@ -23,8 +24,6 @@ from topup.ports.rail import Rail
 
 # A chain that is only silent for a while is no news: the passes that need it say what is wrong with it.
 OVERDUE_MS = 6 * HOUR_MS
-# Under this name the ledger keeps what kept the wallet of a chain from being looked at, and when that was said.
-UNCHECKED = "wallet_unchecked:"
 
 
 class Bookkeeping:
@@ -80,7 +79,7 @@ class Bookkeeping:
 
     def _unchecked(self, chain_id: int, last_ms: int | None, why: str) -> None:
         """Say, at most once a day, that a chain's part of the wallet has not been looked at since `last_ms`."""
-        now, name = self._clock.now(), f"{UNCHECKED}{chain_id}"
+        now, name = self._clock.now(), Note.WALLET_UNCHECKED.of(chain_id)
         if now - self._store.told_at(self._account.name, name) < DAY_MS:
             return
         last_h = (now - last_ms) // HOUR_MS if last_ms is not None else None

@@ -16,7 +16,7 @@ from topup.domain import events
 from topup.domain.errors import ChainError, ChainUnknown
 from topup.domain.lifecycle import TERMINAL, Attempt, Fact, Inclusion, Kind, State, TopUp
 from topup.domain.nonpayment import WITNESSES
-from topup.domain.ways_out import ATTEST, LOOK, RESOLVE
+from topup.domain.ways_out import ATTEST, LOOK
 from topup.payment.config import Account
 from topup.payment.hourly import Hourly
 from topup.payment.ledger_clock import LedgerClock
@@ -69,7 +69,7 @@ class Confirmation:
         worded = topup.state in PAYING and self._worded(topup)
         topup = self._lost(topup, observation)
         if worded and topup.state is State.SENT:  # the word has done what it was said for
-            self._store.say(topup.account, RESOLVE + topup.id, "", self._clock.now(), BY)
+            self._store.obeyed(topup, self._clock.now())
         topup = self._found(topup, observation, others)
         topup = self._concluded(topup, others)
         return self._settled(topup, observation), observation
@@ -127,9 +127,7 @@ class Confirmation:
 
     def _worded(self, topup: TopUp) -> bool:
         """Tell whether a person has said, since this top-up came to its state, that the chain may take it back."""
-        name = RESOLVE + topup.id
-        said = self._store.told(topup.account, name) in (LOOK, ATTEST)
-        return said and self._store.told_at(topup.account, name) >= topup.moved_ms
+        return self._store.new_word(topup) in (LOOK, ATTEST)
 
     def _denied(self, topup: TopUp, attempt: Attempt, *, alone: bool) -> None:
         """Say, once an hour, that an inclusion is denied and not taken back."""
@@ -350,7 +348,7 @@ class Confirmation:
             self._store.vanished(owner, attempt, None, now)
             return
         # The pause comes first: a death between the two must not let the next decision pass.
-        self._store.say(owner.account, "paused", "1", now, BY)
+        self._store.pause(owner.account, now)
         block = attempt.inclusion.block_number
         self._sink.emit(events.PaymentUndone(topup_id=owner.id, tx_hash=attempt.hash, block=block))
         self._taken_back(owner, attempt, attempt.inclusion, None, by_one=True)
@@ -370,7 +368,7 @@ class Confirmation:
         """Pause and say it before it is stored: a death in between repeats both, and hides neither."""
         tx_hash = seen.inclusion.tx_hash or attempt.hash
         assert tx_hash is not None
-        self._store.say(owner.account, "paused", "1", self._clock.now(), BY)
+        self._store.pause(owner.account, self._clock.now())
         self._sink.emit(
             events.PaidAfterAll(
                 topup_id=owner.id,

@@ -13,15 +13,13 @@ from dataclasses import dataclass, field
 
 from topup.domain import events
 from topup.domain.lifecycle import MONEY_OUT, TopUp
+from topup.domain.notes import Note
 from topup.payment.hourly import Hourly
 from topup.ports.account import Sink
 from topup.ports.ledger import Store
 
 # What lasts so long does not pass with the next block. Passes follow each other faster: it is said within a minute.
 SOON_S = 20
-# The names under which the ledger keeps since when no payment could be planned, or what is out not be looked at.
-UNPLANNED = "unplanned"
-UNSEEN = "unseen"
 ASK = "`topup doctor` asks each provider; replace those that fail, or add one of another owner"
 
 
@@ -113,4 +111,4 @@ class Lasting:
 
 
 def _name(topup: TopUp) -> str:
-    return UNSEEN if topup.state in MONEY_OUT else UNPLANNED
+    return Note.UNSEEN if topup.state in MONEY_OUT else Note.UNPLANNED

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from topup.domain import events
 from topup.domain.lost_time import Lived
+from topup.domain.notes import Note
 from topup.payment.config import MPP, X402, Terms
 from topup.ports.account import Clock, Sink
 from topup.ports.ledger import Store
 
 CLOCK_BEHIND_MS = 60_000
-# The name under which the ledger keeps when time was last found to have gone by that no process lived through.
-LEAPT = "leapt"
 
 
 class LedgerClock:
@@ -68,7 +67,7 @@ class LedgerClock:
             return
         self._began = self._anchor
         # The next process has to know of it as well: it would take an old wish for one that is made now.
-        self._store.say(self._account, LEAPT, str(by_ms), self._anchor[0], "topup")
+        self._store.say(self._account, Note.LEAPT, str(by_ms), self._anchor[0], "topup")
         self._sink.emit(events.TimeNotLived(clock=clock, leapt_s=by_ms // 1000))
 
     def began_ms(self) -> int:
@@ -80,7 +79,7 @@ class LedgerClock:
     def vouched(self, asked_ms: int) -> bool:
         """Tell whether who asked then can have known what was before: no time has been lost since."""
         self.now()
-        return asked_ms > self._store.told_at(self._account, LEAPT)
+        return asked_ms > self._store.told_at(self._account, Note.LEAPT)
 
     def watched_ms(self) -> int:
         """Return for how long this process has been watching, in ms; setting a clock adds nothing to it."""

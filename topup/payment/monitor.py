@@ -22,6 +22,7 @@ from topup.domain.credits import (
 from topup.domain.errors import ApiError, ApiGone, ApiLimited, ApiUnauthorized
 from topup.domain.lifecycle import TopUp
 from topup.domain.money import Usd
+from topup.domain.notes import Note
 from topup.domain.policy import Snapshot
 from topup.payment.config import PurchaseOrder, Terms
 from topup.payment.hourly import Hourly
@@ -30,7 +31,7 @@ from topup.ports.account import Api, Sink
 from topup.ports.ledger import Store
 
 # The name under which `topup resolve --accept-reading` leaves its word.
-ACCEPT_READING = "accept_reading"
+ACCEPT_READING = Note.ACCEPT_READING.value
 
 
 class Monitor:

@@ -24,6 +24,7 @@ from topup.domain.errors import (
 )
 from topup.domain.lifecycle import Attempt, Broadcaster, Fact, Kind, Plan, State, TopUp
 from topup.domain.money import deviation_bps_up
+from topup.domain.notes import Note
 from topup.domain.policy import Buy, Hold, Refuse, Why, decide, over_budget
 from topup.domain.reasons import Reason
 from topup.domain.remedies import REMEDIES
@@ -33,7 +34,7 @@ from topup.payment.step import Ports, Step, Steps, fair
 from topup.ports.chain import Preflight
 
 # The name under which `topup resolve --adopt-nonce` leaves a person's word; it counts for an hour.
-ADOPT_NONCE = "adopt_nonce"
+ADOPT_NONCE = Note.ADOPT_NONCE.value
 ADOPTION_MS = HOUR_MS
 # Why an attempt that was never sent is withdrawn.
 RESTARTED = "restarted before sending"
@@ -81,7 +82,7 @@ class Preparation(Steps):
     # -- the charge ---------------------------------------------------------------------------------------------
 
     async def _ask(self, topup: TopUp) -> Step:
-        if self._word(topup) == CANCEL:
+        if self._store.word(topup) == CANCEL:
             return self._cancelled(topup)
         if self._paused():
             return self._wait(topup, Why.PAUSED, "buying is paused", self._pace.poll_fastest_s)
@@ -172,7 +173,7 @@ class Preparation(Steps):
             if seen.may_still_pay and observation.head.timestamp_s > self._deadline_s(seen):
                 return self._move(seen, Fact.EXPIRED, "the deadline passed after a revert")
             topup = seen
-        if self._word(topup) == CANCEL:
+        if self._store.word(topup) == CANCEL:
             return self._cancelled(topup)
         return await self._prepare(topup)
 

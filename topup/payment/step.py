@@ -14,11 +14,12 @@ from topup.domain.errors import ChainError, PaymentForbidden, SettingsError
 from topup.domain.lifecycle import MONEY_OUT, Attempt, Fact, Plan, TopUp
 from topup.domain.money import Asset, EthPrice, Wei
 from topup.domain.nonpayment import may_sign
+from topup.domain.notes import Note
 from topup.domain.policy import Wallet, permit
 from topup.domain.reasons import Reason
-from topup.domain.ways_out import ATTEST, CREDITED, LOOK, RESOLVE
+from topup.domain.ways_out import ATTEST, CREDITED, LOOK
 from topup.payment.config import PassResult, Terms
-from topup.payment.confirmation import BY, Confirmation
+from topup.payment.confirmation import Confirmation
 from topup.payment.hourly import Hourly
 from topup.payment.lasting import Lasting
 from topup.payment.ledger_clock import LedgerClock
@@ -134,19 +135,14 @@ class Steps:
         """Return the attempts of this top-up that may still be included."""
         return topup.pending(self._store.at_same_nonce(topup))
 
-    def _word(self, topup: TopUp) -> str | None:
-        """Return what a person said about this top-up and nobody has obeyed yet."""
-        return self._store.told(self._account.name, RESOLVE + topup.id) or None
-
     def _new_word(self, topup: TopUp) -> str | None:
         """Return what a person said of a top-up that waits for it; what was said earlier was about something else."""
-        word = self._word(topup)
-        newer = self._store.told_at(self._account.name, RESOLVE + topup.id) >= topup.moved_ms
-        return word if word in (LOOK, ATTEST, CREDITED) and newer else None
+        word = self._store.new_word(topup)
+        return word if word in (LOOK, ATTEST, CREDITED) else None
 
     def _obeyed(self, topup: TopUp) -> None:
         """Use a person's word up, before it is acted on: the next halt needs a word of its own."""
-        self._store.say(self._account.name, RESOLVE + topup.id, "", self._clock.now(), BY)
+        self._store.obeyed(topup, self._clock.now())
 
     def _credited(self, topup: TopUp) -> TopUp:
         """Take a person's word, which is used up already, that the credits of what was paid are there."""
@@ -179,4 +175,4 @@ def fair(plan: Plan, verified: Verified, preflight: Preflight) -> Wei | None:
 
 def flag_name(topup: TopUp, demand: Demand) -> str:
     """Return the name under which the self-test of a contract's mark of paid charges is remembered."""
-    return f"flag_tested:{topup.chain_id}:{demand.contract.hex()}"
+    return Note.FLAG_TESTED.of(topup.chain_id, demand.contract.hex())

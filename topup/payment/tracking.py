@@ -13,6 +13,7 @@ from topup.domain import events
 from topup.domain.errors import ChainUnknown, ChargeRefused, PaymentForbidden, Reverted, SignerError
 from topup.domain.lifecycle import Attempt, Fact, Kind, Plan, State, TopUp
 from topup.domain.nonpayment import WITNESSES, ChargeStatus, More, NonPaymentProof, Paid, Undecided, non_payment_proof
+from topup.domain.notes import Note
 from topup.domain.reasons import Reason
 from topup.domain.ways_out import ATTEST, CANCEL, CREDITED
 from topup.payment.config import PassResult
@@ -29,8 +30,6 @@ SELLER_RESEND_MS = 600_000
 FINALITY_LATE_S = 3600
 # An index of receipts lags behind its chain by seconds, rarely by minutes; only after this somebody should be woken.
 RECEIPT_LATE_S = 300
-# Under this name, and the number of the attempt, the ledger keeps of which use of its nonce the alarm was given.
-NONCE_MOVED = "nonce_moved:"
 # Where a pass has used its budget up, the next one goes on so soon.
 MORE_S = 1
 FOREIGN = "was used, in a final block, by a transaction that is none of ours"
@@ -125,7 +124,8 @@ class Tracking(Steps):
         if not pending or any(a.place not in self._contest.gone for a in self._contest.used):
             return self._nonce_moved(topup)
         newest = pending[-1]
-        if self._word(topup) == CANCEL and newest.plan.kind is not Kind.CANCEL and self._clock.now() >= self._bump_ms:
+        cancel = self._store.word(topup) == CANCEL and newest.plan.kind is not Kind.CANCEL
+        if cancel and self._clock.now() >= self._bump_ms:
             topup = await self._outbid(topup, observation, cancel=True)
         elif self._bump_due(newest, pending):
             topup = await self._outbid(topup, observation, cancel=newest.plan.kind is Kind.CANCEL)
@@ -150,7 +150,7 @@ class Tracking(Steps):
         """Say of each nonce, once, that something unknown has used it, when that has been so for long enough."""
         now = self._clock.now()
         for attempt, since_ms in zip(self._contest.used, self._contest.since, strict=True):
-            name = f"{NONCE_MOVED}{attempt.id}"
+            name = Note.NONCE_MOVED.of(attempt.id)
             if now - since_ms < after_s * 1000 or self._store.told(topup.account, name) == str(since_ms):
                 continue
             # Said before it is stored: a death between the two repeats it, and hides nothing.
@@ -382,7 +382,7 @@ class Tracking(Steps):
         )
         final, by = payment_status.final_number, payment_status.witnesses
         said = f"{proof.value}: proven at final block {final} by {by} providers"
-        if topup.state is State.HALTED or self._word(topup) == CANCEL or foreign(topup, seq, self._contest.gone):
+        if topup.state is State.HALTED or self._store.word(topup) == CANCEL or foreign(topup, seq, self._contest.gone):
             return self._failed(topup, said)
         return self._move(topup, Fact.PROVEN_DEAD, said)
 
@@ -391,7 +391,7 @@ class Tracking(Steps):
         if self._contest.used or self._contest.gone:
             self._alarm(topup, 0)
             # The pause comes first: a death between the two must not let the next decision pass.
-            self._store.say(self._account.name, "paused", "1", self._clock.now(), BY)
+            self._store.pause(self._account.name, self._clock.now())
             said += f"; {ELSEWHERE}"
         return self._move(topup, Fact.FAIL, said)
 
@@ -413,7 +413,7 @@ class Tracking(Steps):
             return topup
         if observation.head.timestamp_s > self._deadline_s(topup):
             return self._move(topup, Fact.EXPIRED, "the deadline passed after a revert")
-        if self._word(topup) == CANCEL:
+        if self._store.word(topup) == CANCEL:
             return self._move(topup, Fact.GIVEN_UP, "cancelled by hand")
         newest = [a.inclusion for a in topup.out if a.inclusion is not None and a.charge_seq == len(topup.charges)]
         failed = [told for told in newest if not told.success]

@@ -14,11 +14,10 @@ from topup.accounting.usage import REMEMBERED_DAYS, ApiKey, Contradiction, due, 
 from topup.domain import events
 from topup.domain.credits import DAY_MS, HOUR_MS
 from topup.domain.errors import ApiError, ApiGone, ApiUnauthorized
+from topup.domain.notes import Note
 from topup.ports.account import Sink, Usage
 from topup.ports.ledger import UsageDays
 
-# Under this name the ledger keeps why nothing came of the last question, and from when on the next one may be asked.
-TALLY = "usage"
 KEYS_A_PASS = 20
 # The list itself comes in pages.
 PAGES_A_PASS = 10
@@ -45,12 +44,13 @@ class UsageSync:
     async def keep_up(self) -> None:
         """Ask for what is missing: once an hour while something is, and for a few keys with each pass."""
         now = self._now()
-        if self._store.told(self._account, TALLY) is None:
+        rests = self._store.usage_rests(self._account)
+        if rests is None:
             # On first sight of an account there are other questions; these begin an hour later.
             seen = self._store.readings(self._account, 0)
             if not seen or seen[0].at_ms > now - HOUR_MS:
                 return
-        if self._waiting is None and not self._offset and now < self._store.told_at(self._account, TALLY):
+        elif self._waiting is None and not self._offset and now < rests[1]:
             return
         today = utc_day(now)
         days = due(self._store.usage_known(self._account, today - timedelta(days=REMEMBERED_DAYS), today), now)
@@ -113,6 +113,6 @@ class UsageSync:
 
     def _rest(self, why: str, until_ms: int) -> None:
         self._waiting, self._listed, self._offset = None, {}, 0
-        if why and why != self._store.told(self._account, TALLY):
+        if why and why != self._store.told(self._account, Note.USAGE):
             self._sink.emit(events.UsageUnknown(detail=why))
-        self._store.say(self._account, TALLY, why, until_ms, "topup")
+        self._store.rest_usage(self._account, why, until_ms)
