@@ -459,8 +459,8 @@ MUTANTS: Final = (
     Mutant(
         "piece-of-another-owner-counts",
         "topup/ledger/log_ranges.py",
-        '        " WHERE chain_id = ? AND subject = ? AND owner = ?",\n        (chain_id, subject, owner),\n',
-        '        " WHERE chain_id = ? AND subject = ?",\n        (chain_id, subject),\n',
+        '" WHERE chain_id = ? AND subject = ? AND owner = ?",\n            *(chain_id, subject, owner),\n',
+        '" WHERE chain_id = ? AND subject = ?",\n            *(chain_id, subject),\n',
         "tests/chain/test_long_logs.py::test_a_ledger_keeps_a_piece_as_it_was",
     ),
     Mutant(

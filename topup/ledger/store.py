@@ -1,31 +1,27 @@
 """What does SQLite need to know? The `Store` port over one file: WAL, synchronous=FULL, one writer.
 
-What is kept has its rooms. Those that write transactions of their own are classes, each built on what it needs:
-`writer.py`, `words.py`, `readings.py`, `topups.py`, `wishes.py`, `adopted.py`. The others are functions over a
-connection.
+What is kept has its rooms: classes over `lock.Ledger`, each built on what it needs, of which the store is made. The
+journal and what counts against the caps are functions over a connection.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from topup.accounting.closing import BalanceAssertion, Closed
 from topup.accounting.journal import Commodity, Entry
 from topup.domain.lifecycle import Attempt, TopUp
 from topup.domain.notes import Note
 from topup.domain.policy import Past
-from topup.ledger import journal, log_ranges, spending, usage
+from topup.ledger import journal, spending
+from topup.ledger.log_ranges import LogRanges
 from topup.ledger.readings import Readings
 from topup.ledger.recovered import Adoptions
+from topup.ledger.usage import UsageDays
 from topup.ledger.wishes import Wishes
-
-if TYPE_CHECKING:
-    from topup.accounting.usage import ApiKey, DayUsed, Used
-    from topup.ports.chain import Piece
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class Life:
     adopted: list[dict[str, Any]]
 
 
-class SqliteStore(Readings, Adoptions, Wishes):
+class SqliteStore(Readings, Adoptions, Wishes, UsageDays, LogRanges):
     """The ledger in one SQLite file. Use `open_writer` or `open_reader`."""
 
     def life(self, topup_id: str) -> Life:
@@ -168,63 +164,3 @@ class SqliteStore(Readings, Adoptions, Wishes):
             for entry in entries:
                 journal.post(db, account, entry, self.hide)
             journal.keep(db, account, at)
-
-    # -- how far was looked -------------------------------------------------------------------------------------
-
-    def piece(self, chain_id: int, subject: bytes, owner: str) -> Piece | None:
-        """Return how far the logs of a payment were read through the providers of one owner."""
-        with self._db_errors():
-            return log_ranges.load(self._db, chain_id, subject, owner)
-
-    def keep_piece(self, chain_id: int, subject: bytes, owner: str, piece: Piece, clock_ms: int) -> None:
-        """Store how far they were read by now."""
-        at_ms = self.now_ms(clock_ms)
-        with self._write(at_ms) as db:
-            log_ranges.keep(db, chain_id, subject, owner, piece, at_ms)
-
-    # -- what was used ------------------------------------------------------------------------------------------
-
-    def usage_known(self, account: str, first: date, last: date) -> list[date]:
-        """Return the UTC days whose usage is stored whole, within first and last, both included."""
-        with self._db_errors():
-            return usage.known(self._db, account, first, last)
-
-    def keys_used(self, account: str) -> dict[str, tuple[str, int]]:
-        """Return of each key, by its hash, name and what it had used (nano) before the day it was asked for last."""
-        with self._db_errors():
-            return usage.keys(self._db, account)
-
-    def keep_key_used(self, account: str, key: ApiKey, days: Mapping[date, Used], now_ms: int) -> None:
-        """Store what a key has used on days that are not whole yet."""
-        with self._write(now_ms) as db:
-            usage.keep_key(db, account, key, days)
-
-    def keys_used_on(self, account: str, day: date) -> list[Used]:
-        """Return what each key, by its hash, has used on a day that is not whole yet, as far as it was asked for."""
-        with self._db_errors():
-            return usage.on_its_way(self._db, account, day)
-
-    def keep_usage(self, account: str, told: DayUsed, now_ms: int) -> None:
-        """Store a whole day; one that is stored already stands."""
-        with self._write(now_ms) as db:
-            usage.keep_day(db, account, told, now_ms)
-
-    def forget_keys_gone(self, account: str, listed: Collection[str], now_ms: int) -> None:
-        """Forget the keys, by their hashes, that are not listed any more and have used nothing that is stored."""
-        with self._write(now_ms) as db:
-            usage.forget_gone(db, account, listed)
-
-    def forget_keys_used(self, account: str, now_ms: int) -> None:
-        """Forget how far the keys were asked for, so that each is asked for again."""
-        with self._write(now_ms) as db:
-            usage.forget_keys(db, account)
-
-    def used_by(self, account: str, split: str, first: date, last: date) -> list[Used]:
-        """Return what each "model", or each "key" by its hash, has used on the whole days from first to last."""
-        with self._db_errors():
-            return usage.by(self._db, account, split, first, last)
-
-    def used_by_day(self, account: str, first: date, last: date) -> list[tuple[date, Used]]:
-        """Return what was used on each whole day, oldest first."""
-        with self._db_errors():
-            return usage.by_day(self._db, account, first, last)
