@@ -126,12 +126,13 @@ class World:
 
 @dataclass
 class Lap:
-    """What one purchase cost. Times in nanoseconds; requests as (rpc, api); commits of the ledger."""
+    """What one purchase cost. Times in nanoseconds; requests as (rpc, api); commits of the ledger; modules loaded."""
 
     ns: int = 0
     cpu_ns: int = 0
     requests: tuple[int, int] = (0, 0)
     commits: int = 0
+    loads: int = 0
     total_cpu_ns: int = 0
     total_requests: tuple[int, int] = (0, 0)
     total_commits: int = 0
@@ -139,12 +140,13 @@ class Lap:
 
 @dataclass
 class Mark:
-    """A moment: wall and CPU time in nanoseconds, requests as (rpc, api) and commits so far."""
+    """A moment: wall and CPU time in nanoseconds; requests as (rpc, api), commits and modules loaded so far."""
 
     ns: int
     cpu_ns: int
     requests: tuple[int, int]
     commits: int
+    modules: int
 
 
 class Watched:
@@ -212,7 +214,7 @@ class Topup:
 
     def _mark(self) -> Mark:
         requests = (self._works.rpc_requests(), self._works.api.requests)
-        return Mark(time.perf_counter_ns(), time.process_time_ns(), requests, self._commits.count)
+        return Mark(time.perf_counter_ns(), time.process_time_ns(), requests, self._commits.count, len(sys.modules))
 
     async def buy(self) -> Lap:
         """Buy once, from decision to done, with blocks in between."""
@@ -233,7 +235,7 @@ class Topup:
         assert began is not None
         assert sent is not None
         lap = Lap(sent.ns - began.ns, sent.cpu_ns - began.cpu_ns, _less(sent.requests, began.requests))
-        lap.commits = sent.commits - began.commits
+        lap.commits, lap.loads = sent.commits - began.commits, sent.modules - began.modules
         lap.total_cpu_ns = ended.cpu_ns - began.cpu_ns
         lap.total_requests, lap.total_commits = _less(ended.requests, began.requests), ended.commits - began.commits
         return lap
@@ -340,10 +342,10 @@ def _told(after: dict[str, int], before: dict[str, int]) -> tuple[int, int]:
 
 async def race(world: World, rtt_ms: int, rounds: int, directory: Path) -> dict[str, Any]:
     """Buy in turn, after one purchase each that warms up; return the figures of both and their ratios."""
-    topup, plain = Topup(world, rtt_ms, directory), Plain(world, rtt_ms)
-    ours, theirs = Laps(), Laps()
+    topup, ours, theirs = Topup(world, rtt_ms, directory), Laps(), Laps()
     try:
-        cold = await topup.buy()
+        cold = await topup.buy()  # before the other has loaded anything for it
+        plain = Plain(world, rtt_ms)
         plain.buy()
         for _ in range(rounds):
             ours.add(await topup.buy())
@@ -356,6 +358,8 @@ async def race(world: World, rtt_ms: int, rounds: int, directory: Path) -> dict[
         "topup": {
             **ours.figures(),
             "first_ms": _ms(cold.ns),
+            "first_cpu_ms": _ms(cold.cpu_ns),
+            "first_loads": cold.loads,
             "commits": ours.one("commits"),
             "total_commits": ours.one("total_commits"),
         },
@@ -549,7 +553,8 @@ def lines(told: dict[str, Any]) -> Iterator[str]:
                 f"  rpc {one['total_rpc_requests']} api {one['total_api_requests']}"
             )
         one, idle = path["topup"], path["idle_cycle"]
-        yield f"  topup: commits {one['commits']}, until done {one['total_commits']}; first purchase {one['first_ms']}"
+        yield f"  topup: commits {one['commits']}, until done {one['total_commits']}; first purchase {one['first_ms']},"
+        yield f"    CPU {one['first_cpu_ms']}, {one['first_loads']} modules loaded on its way"
         yield (
             f"  idle cycle: {idle['median_ms']}  CPU {idle['cpu_ms']}  rpc {idle['rpc_requests']}"
             f" api {idle['api_requests']} commits {idle['commits']}"

@@ -61,6 +61,12 @@ def test_a_payment_takes_four_round_trips_from_decision_to_accepted(told: Any) -
 
 
 @pytest.mark.slow
+def test_the_first_purchase_of_a_process_loads_nothing_on_its_way(told: Any) -> None:
+    """Whatever code a payment runs through is there before the decision stands in the ledger."""
+    assert [path["topup"]["first_loads"] for path in told["path"]] == [0, 0]
+
+
+@pytest.mark.slow
 def test_each_step_to_the_sent_payment_is_committed(told: Any) -> None:
     """Request, answer, proof, reserved nonce, signed bytes and the intent to send: six commits after the decision's."""
     for path in told["path"]:

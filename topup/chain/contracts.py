@@ -14,12 +14,14 @@ from typing import Any, Final
 
 from eth_abi.abi import decode
 from eth_abi.abi import encode as abi_encode
+from eth_abi.registry import registry
 from eth_utils.crypto import keccak
 
 from topup.chain.rpc import unhexed
 from topup.domain.coinbase_charge import Intent
 from topup.domain.errors import ChainUnknown
 
+INTERFACES: Final = ("aggregator_v3", "erc20", "gas_price_oracle", "payment_protocol", "quoter_v2")
 # The topics of ERC-20's two events, each over (address, address, uint256): both addresses are indexed.
 TRANSFER: Final = keccak(text="Transfer(address,address,uint256)")
 APPROVAL: Final = keccak(text="Approval(address,address,uint256)")
@@ -43,6 +45,14 @@ def _entry(name: str, kind: str, called: str) -> tuple[bytes, list[dict[str, Any
         if called in (one["name"], signature):
             return keccak(text=signature), inputs
     raise LookupError(f"{name} has no {kind} {called}")
+
+
+def ready() -> None:
+    """Read ahead of need what every call of ours is encoded by."""
+    for name in INTERFACES:
+        for entry in interface(name):
+            for kind in map(_type, entry["inputs"]) if entry["type"] == "function" else ():
+                registry.get_encoder(kind)
 
 
 def _type(entry: dict[str, Any]) -> str:

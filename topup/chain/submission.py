@@ -6,6 +6,7 @@ Slow to load, so only what plans a payment loads it: a payment that an earlier p
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from typing import Any
 
 from web3 import AsyncWeb3
@@ -40,6 +41,12 @@ class Transport(AsyncJSONBaseProvider):
             return {"jsonrpc": "2.0", "id": 1, "error": {"code": error.code, "message": error.message}}
 
 
+@lru_cache(maxsize=8)
+def _over(rpc: Rpc) -> AsyncWeb3[Transport]:
+    """Return web3.py over a provider: to make it anew takes longer than to send by it."""
+    return AsyncWeb3(Transport(rpc))
+
+
 async def submit(rpc: Rpc, raw: bytes) -> bytes:
     """Hand bytes to one provider; return the hash that it answers.
 
@@ -48,7 +55,7 @@ async def submit(rpc: Rpc, raw: bytes) -> bytes:
         ChainUnknown: no usable answer.
     """
     try:
-        return bytes(await AsyncWeb3(Transport(rpc)).eth.send_raw_transaction(raw))
+        return bytes(await _over(rpc).eth.send_raw_transaction(raw))
     except Web3RPCError as error:
         failure = (error.rpc_response or {}).get("error")
         told: dict[str, Any] = dict(failure) if isinstance(failure, dict) else {}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 from topup.domain.lifecycle import TopUp
@@ -44,10 +45,14 @@ RAILS: Final = (COINBASE, MPP, X402)
 
 @dataclass(frozen=True)
 class Route:
-    """A way to pay: which rail, on which chain."""
+    """A way to pay: which rail, on which chain.
+
+    `load` brings in the code that such a payment runs through, which an idle process does without.
+    """
 
     rail: str
     chain_id: int
+    load: Callable[[], None] = field(default=lambda: None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Nothing in the flow knows HTTP, JSON-RPC, SQLite or a key.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import assert_never
+from typing import Final, assert_never
 
 from topup.domain import events
 from topup.domain.credits import DAY_MS, Reading, Runway, Unknown, burn_usd_per_hour, next_poll_s, runway
@@ -28,6 +28,9 @@ from topup.ports.account import Api, Clock, Sink, Usage
 from topup.ports.budget import Budget
 from topup.ports.ledger import Store
 from topup.ports.rail import Rail
+
+# Within so many hours of the floor, the time between two passes is used to load what a payment takes.
+SOON_H: Final = 1
 
 
 class Cycle:
@@ -175,6 +178,7 @@ class Cycle:
         gone = self._store.control(self._account.name).gone
         # The first that lives; from here to the end of this top-up there is no other.
         route = next(r for r in self._account.routes if r.rail not in gone)
+        route.load()  # before anything is asked for: what is quoted then grows no older while code is read
         topup = TopUp(
             id=self._store.next_id(),
             account=self._account.name,
@@ -206,6 +210,8 @@ class Cycle:
 
     def _hold(self, decision: Hold, snapshot: Snapshot) -> PassResult:
         left = self._runway(snapshot)
+        if self._limits.live and left.to_floor_h is not None and left.to_floor_h < SOON_H:
+            self._account.routes[0].load()
         next_s = next_poll_s(
             left, snapshot.burn, fastest_s=self._pace.poll_fastest_s, slowest_s=self._pace.poll_slowest_s
         )
