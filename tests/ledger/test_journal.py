@@ -25,7 +25,7 @@ from tests.world.stage import Stage
 from topup.accounting.closing import ELSEWHERE, OPENING, USAGE, Closed
 from topup.accounting.journal import CREDITS, Commodity, Entry, Line, chained, reversal
 from topup.commands.cli import app
-from topup.commands.status import audit_lines
+from topup.commands.ledger_verify import audit_lines
 from topup.domain.credits import DAY_MS
 from topup.domain.errors import Exit
 from topup.domain.lifecycle import Fact

@@ -15,15 +15,15 @@ import atexit  # noqa: E402
 import gc  # noqa: E402
 import os  # noqa: E402
 import traceback  # noqa: E402
-from collections.abc import Callable, Coroutine  # noqa: E402
-from enum import StrEnum  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, TypeVar  # noqa: E402
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn  # noqa: E402
 
 import typer  # noqa: E402
 
 from topup import __version__  # noqa: E402
-from topup.app.output import document, leave, lost, prepare, say, warn, why_lost, write  # noqa: E402
+from topup.app.output import document, leave, lost, prepare, say, warn, why_lost  # noqa: E402
+from topup.commands.answer import Answer, deliver  # noqa: E402
 from topup.domain.errors import Exit, SettingsError, TopupError  # noqa: E402
 
 if TYPE_CHECKING:
@@ -50,7 +50,6 @@ app.add_typer(ledger, name="ledger")
 wallet = typer.Typer(help="The wallet's key.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(wallet, name="wallet")
 
-T = TypeVar("T")
 TIMEOUT_S = 600
 Json = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 
@@ -81,16 +80,6 @@ def main() -> None:
     sys.exit(code)
 
 
-def load() -> Settings:
-    """Read the settings; pydantic is loaded here, so that `--help` does not wait for it."""
-    from topup.app import exposure, settings
-
-    found = settings.load()
-    if said := exposure.close(os.environ):
-        warn(f"topup: {said}")
-    return found
-
-
 def held_ledger(settings: Settings, command: str) -> SqliteStore:
     """Take the ledger as its writer for a command, and say what of it was open to others."""
     from topup.ledger.store import SqliteStore
@@ -101,14 +90,6 @@ def held_ledger(settings: Settings, command: str) -> SqliteStore:
     return store
 
 
-def wait_for(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end."""
-    import asyncio
-
-    gc.enable()  # whatever waits may go on for long
-    return asyncio.run(work)
-
-
 def fail(error: TopupError) -> NoReturn:
     """Print what is wrong and what to do about it, and leave with the error's exit code."""
     warn(f"topup: {error}")
@@ -117,13 +98,14 @@ def fail(error: TopupError) -> NoReturn:
     raise typer.Exit(error.exit_code)
 
 
-def guarded(act: Callable[[], int], *, does: bool = False) -> None:
-    """Run a command's body; every error of ours becomes a sentence and an exit code.
+def guarded(work: Callable[[], Answer | int], *, as_json: bool = False, does: bool = False) -> None:
+    """Do a command's work and print its answer; every error of ours becomes a sentence and an exit code.
 
     The result of a command that only tells is its output. One that `does` something has done it, whoever reads that.
     """
     try:
-        code = act()
+        answer = work()
+        code = deliver(answer, as_json=as_json) if isinstance(answer, Answer) else answer
     except TopupError as error:
         fail(error)
     except (typer.Exit, typer.Abort):
@@ -157,6 +139,7 @@ def _run() -> Exit:
     from topup.app.assembly import limits, masker, works
     from topup.app.daemon import DAEMON, Daemon, SdNotify
     from topup.app.log import LogSink
+    from topup.commands.start import load, wait_for
     from topup.domain import events
     from topup.wire.clock import SystemClock
 
@@ -254,6 +237,7 @@ def _name(text: str | None) -> str | None:
 def _once(
     asked: tuple[str | None, str | None], timeout_s: int, *, dry_run: bool, yes: bool, force: bool, as_json: bool
 ) -> int:
+    from topup.commands.start import load
     from topup.ports.ledger import Wish
 
     wish = Wish(_amount(asked[0]), force, _name(asked[1]), os.getuid())
@@ -304,6 +288,7 @@ def _bought(settings: Settings, wish: Wish, timeout_s: int) -> Ending:
     from topup.app.assembly import masker
     from topup.app.log import LogSink
     from topup.commands.once import Once
+    from topup.commands.start import wait_for
     from topup.wire.clock import SystemClock
 
     clock = SystemClock()
@@ -321,6 +306,7 @@ def check(as_json: Json = False) -> None:
 
 
 def _check(*, as_json: bool) -> Exit:
+    from topup.commands.start import load
     from topup.payment.config import PurchaseOrder
 
     return _decide(load(), PurchaseOrder(), as_json=as_json)
@@ -328,6 +314,7 @@ def _check(*, as_json: bool) -> Exit:
 
 def _decide(settings: Settings, wish: Any, *, as_json: bool) -> Exit:
     from topup.commands.check import ask_and_decide
+    from topup.commands.start import wait_for
 
     result = wait_for(ask_and_decide(settings, wish))
     if as_json:
@@ -343,55 +330,25 @@ def status(
     live: Annotated[bool, typer.Option("--live", help="ask the API and the chain as well")] = False,
 ) -> None:
     """Say how things stand, from the ledger. Example: topup status --json."""
-    guarded(lambda: _status(as_json=as_json, live=live))
 
+    def work() -> Answer:
+        from topup.commands import status
 
-def _status(*, as_json: bool, live: bool) -> Exit:
-    from topup.app.assembly import limits
-    from topup.commands.status import status as report
-    from topup.commands.status import status_lines
-    from topup.ledger.store import SqliteStore
-    from topup.wire.clock import SystemClock
+        return status.answer(live=live)
 
-    settings = load()
-    store = SqliteStore.open_reader(settings.state_dir)
-    told = report(store, settings.account, limits(settings), SystemClock().now_ms())
-    if live:
-        from topup.commands.check import ask_live
-
-        told["live"] = wait_for(ask_live(settings))
-    if as_json:
-        document(told)
-    else:
-        for line in status_lines(told):
-            say(line)
-    unfinished = told["open"]
-    return Exit.MONEY_MAY_HAVE_MOVED if unfinished and unfinished["state"] in ("halted", "uncredited") else Exit.OK
+    guarded(work, as_json=as_json)
 
 
 @app.command()
 def forecast(as_json: Json = False) -> None:
     """Say how long credits and wallet may last, from the ledger. Example: topup forecast."""
-    guarded(lambda: _forecast(as_json=as_json))
 
+    def work() -> Answer:
+        from topup.commands import forecast
 
-def _forecast(*, as_json: bool) -> Exit:
-    from topup.app.assembly import ceilings, limits
-    from topup.commands.forecast import forecast_document, forecast_lines, forecast_of
-    from topup.ledger.store import SqliteStore
-    from topup.wire.clock import SystemClock
+        return forecast.answer()
 
-    settings = load()
-    store, allowed = SqliteStore.open_reader(settings.state_dir), limits(settings)
-    now_ms = store.now_ms(SystemClock().now_ms())
-    found = forecast_of(store, settings.account, allowed, ceilings(settings).reserve, now_ms)
-    told = forecast_document(found, settings.account, allowed, now_ms)
-    if as_json:
-        document(told)
-    else:
-        for line in forecast_lines(told):
-            say(line)
-    return Exit.OK
+    guarded(work, as_json=as_json)
 
 
 @app.command()
@@ -399,22 +356,13 @@ def history(
     as_json: Json = False, count: Annotated[int, typer.Option(min=1, max=100_000, help="how many, newest first")] = 20
 ) -> None:
     """List past top-ups, newest first. Example: topup history --count 5."""
-    guarded(lambda: _history(count, as_json=as_json))
 
+    def work() -> Answer:
+        from topup.commands import history
 
-def _history(count: int, *, as_json: bool) -> Exit:
-    from topup.commands.status import history_lines, topup_document
-    from topup.ledger.store import SqliteStore
+        return history.answer(count)
 
-    settings = load()
-    store = SqliteStore.open_reader(settings.state_dir)
-    told = [topup_document(t) for t in store.latest(settings.account, count)]
-    if as_json:
-        document({"schema": 1, "account": settings.account, "topups": told})
-    else:
-        for line in history_lines(told):
-            say(line)
-    return Exit.OK
+    guarded(work, as_json=as_json)
 
 
 @app.command("show")
@@ -426,68 +374,37 @@ def show_topup(
     ] = False,
 ) -> None:
     """Tell the whole life of one top-up, from the ledger. Example: topup show t0123456789ab."""
-    guarded(lambda: _show(topup_id, dossier=dossier, as_json=as_json))
 
+    def work() -> Answer:
+        from topup.commands import show
 
-def _show(topup_id: str, *, dossier: bool, as_json: bool) -> Exit:
-    from topup.commands.show import dossier_document, dossier_lines, find, life_document, life_lines
-    from topup.ledger.store import SqliteStore
-    from topup.wire.clock import SystemClock
+        return show.answer(topup_id, dossier=dossier)
 
-    settings = load()
-    store = SqliteStore.open_reader(settings.state_dir)
-    life = find(store, settings.account, topup_id)
-    if dossier:
-        told = dossier_document(store, life)
-        lines = dossier_lines(told)
-    else:
-        told = life_document(life, store.now_ms(SystemClock().now_ms()))
-        lines = life_lines(told)
-    if as_json:
-        document(told)
-    else:
-        for line in lines:
-            say(line)
-    return Exit.OK
+    guarded(work, as_json=as_json)
 
 
 @app.command()
 def pause(as_json: Json = False) -> None:
     """Stop deciding, signing and first sends; what is out is still followed. Example: topup pause."""
-    said = "paused: nothing new is bought; what is out is still followed"
-    guarded(lambda: _tell("paused", "1", said, as_json=as_json), does=True)
+
+    def work() -> Answer:
+        from topup.commands import pause
+
+        return pause.answer(on=True)
+
+    guarded(work, as_json=as_json, does=True)
 
 
 @app.command()
 def resume(as_json: Json = False) -> None:
     """Go on after a pause, after failures in a row, or after a rail was gone. Example: topup resume."""
-    guarded(lambda: _resume(as_json=as_json), does=True)
 
+    def work() -> Answer:
+        from topup.commands import pause
 
-def _resume(*, as_json: bool) -> Exit:
-    from topup.payment.config import RAILS
-    from topup.ports.ledger import GONE
+        return pause.answer(on=False)
 
-    for rail in RAILS:
-        _tell(GONE + rail, "0", None, as_json=as_json)
-    return _tell("paused", "0", "resumed", as_json=as_json)
-
-
-def _tell(name: str, value: str, sentence: str | None, *, as_json: bool) -> Exit:
-    from topup.ledger.store import SqliteStore
-    from topup.wire.clock import SystemClock
-
-    settings = load()
-    if not SqliteStore.exists(settings.state_dir):
-        SqliteStore.open_writer(settings.state_dir).close()
-    store = SqliteStore.open_reader(settings.state_dir)
-    # Ledger time, which may be ahead of the machine's: what a person says now must not look long past.
-    store.say(settings.account, name, value, store.now_ms(SystemClock().now_ms()), f"uid {os.getuid()}")
-    if sentence is not None and as_json:
-        document({"schema": 1, "account": settings.account, "said": name, "value": value, "detail": sentence})
-    elif sentence is not None:
-        say(sentence)
-    return Exit.OK
+    guarded(work, as_json=as_json, does=True)
 
 
 @config.command("show")
@@ -496,23 +413,13 @@ def config_show(
     defaults: Annotated[bool, typer.Option("--defaults", help="show the defaults and what each setting means")] = False,
 ) -> None:
     """Print every setting, its value and where it came from; secrets are masked. Example: topup config show."""
-    guarded(lambda: _config_show(as_json=as_json, defaults=defaults))
 
+    def work() -> Answer:
+        from topup.commands import config_show
 
-def _config_show(*, as_json: bool, defaults: bool) -> Exit:
-    from topup.app.settings import env_name, names, provenance
+        return config_show.answer(defaults=defaults)
 
-    if defaults:
-        for name, found in names().items():
-            say(f"{env_name(name):<44} {found.description}")
-        return Exit.OK
-    rows = provenance(load(), os.environ)
-    if as_json:
-        document({"schema": 1, "settings": {n: {"value": v, "from": w} for n, v, w in rows}})
-    else:
-        for name, value, where in rows:
-            say(f"{name:<36} {value:<44} {where}")
-    return Exit.OK
+    guarded(work, as_json=as_json)
 
 
 @app.command()
@@ -613,6 +520,7 @@ def pin(yes: Annotated[bool, typer.Option("--yes", help="pin without asking")] =
 def _pin(*, yes: bool, as_json: bool) -> Exit:
     from topup.commands.check import named
     from topup.commands.pin import propose, remember
+    from topup.commands.start import load, wait_for
     from topup.payment.config import COINBASE
 
     settings = load()
@@ -651,6 +559,7 @@ def doctor(
 def _offers(rail: str, *, as_json: bool) -> Exit:
     from topup.app.settings import fixed_amount
     from topup.commands import offers
+    from topup.commands.start import load, wait_for
     from topup.domain.money import Usd
 
     settings = load()
@@ -665,6 +574,7 @@ def _offers(rail: str, *, as_json: bool) -> Exit:
 
 def _doctor(*, as_json: bool) -> Exit:
     from topup.commands.doctor import examine
+    from topup.commands.start import wait_for
 
     checks = wait_for(examine(os.environ))
     failed = [c for c in checks if not c.ok]
@@ -699,8 +609,11 @@ def resolve(
     as_json: Json = False,
 ) -> None:
     """Tell the ledger what only a person can know. Example: topup resolve t0123456789ab --attest-unpaid."""
-    guarded(
-        lambda: _resolve(
+
+    def work() -> Answer:
+        from topup.commands import resolve
+
+        return resolve.answer(
             topup_id,
             attest=attest_unpaid,
             cancel=cancel,
@@ -708,66 +621,9 @@ def resolve(
             reading=accept_reading,
             nonce=adopt_nonce,
             dry_run=dry_run,
-            as_json=as_json,
-        ),
-        does=True,
-    )
+        )
 
-
-def _resolve(
-    topup_id: str | None,
-    *,
-    attest: bool,
-    cancel: bool,
-    credited: bool,
-    reading: bool,
-    nonce: bool,
-    dry_run: bool,
-    as_json: bool,
-) -> Exit:
-    from topup.domain.errors import SettingsError
-    from topup.domain.ways_out import ATTEST, CANCEL, CREDITED, LOOK, RESOLVE
-    from topup.payment.monitor import ACCEPT_READING
-    from topup.payment.preparation import ADOPT_NONCE
-
-    if topup_id is not None:
-        words = [word for word, said in ((ATTEST, attest), (CANCEL, cancel), (CREDITED, credited)) if said] or [LOOK]
-        if len(words) > 1:
-            said = "--attest-unpaid, --cancel and --credited contradict each other"
-            raise SettingsError(said, remedy="choose one")
-        name, value, does = RESOLVE + topup_id, words[0], _answered(topup_id, words[0])
-    elif reading:
-        name, value = ACCEPT_READING, "1"
-        does = "for a day from now, a lower total is believed once it has been seen for a day"
-    elif nonce:
-        name, value = ADOPT_NONCE, "1"
-        does = "for an hour from now, the wallet's other transactions are taken as they are"
-    else:
-        raise SettingsError("nothing to resolve was named", remedy="`topup resolve --help`")
-    if not dry_run:
-        return _tell(name, value, does, as_json=as_json)
-    if as_json:
-        document({"schema": 1, "account": load().account, "said": None, "value": value, "detail": does})
-    else:
-        say(f"nothing was stored; {does}")
-    return Exit.OK
-
-
-def _answered(topup_id: str, word: str) -> str:
-    """Return what this word about a top-up will do, or refuse one that can do nothing."""
-    from topup.domain.errors import SettingsError
-    from topup.domain.ways_out import answer
-    from topup.ledger.store import SqliteStore
-
-    store = SqliteStore.open_reader(load().state_dir)
-    try:
-        topup = store.topup(topup_id)
-    except KeyError:
-        raise SettingsError(f"there is no top-up {topup_id}", remedy="`topup history` lists them") from None
-    told = answer(topup, word, contested=bool(store.taken(topup_id)))
-    if not told.taken:
-        raise SettingsError(f"{topup_id} is {topup.state}: {told.sentence}", remedy=told.remedy or "`topup status`")
-    return f"{topup_id} is {topup.state}; with its next pass, this {told.sentence}"
+    guarded(work, as_json=as_json, does=True)
 
 
 @app.command()
@@ -787,6 +643,7 @@ def reconcile(
 
 def _reconcile(since: str | None, *, take_over: bool, yes: bool, as_json: bool) -> Exit:
     from topup.commands.reconcile import adopt, examine, ledger
+    from topup.commands.start import load, wait_for
 
     settings = load()
     store = ledger(settings, adopt=take_over)
@@ -814,35 +671,13 @@ def ledger_verify(
     as_json: Json = False,
 ) -> None:
     """Hold every entry of the journal against its hash, and against the top-ups. Example: topup ledger verify."""
-    guarded(lambda: _ledger_verify(head, as_json=as_json))
 
+    def work() -> Answer:
+        from topup.commands import ledger_verify
 
-def _ledger_verify(head: str | None, *, as_json: bool) -> Exit:
-    from topup.commands.status import audit_lines
-    from topup.ledger.store import SqliteStore
+        return ledger_verify.answer(head)
 
-    if head is not None and (len(head) != 64 or not set(head.lower()) <= set("0123456789abcdef")):
-        raise SettingsError(f"--head {head[:80]!r} is no hash of a ledger", remedy="give the 64 hex digits as printed")
-    settings = load()
-    sought = bytes.fromhex(head) if head is not None else None
-    audit = SqliteStore.open_reader(settings.state_dir).audit(sought)
-    fine = audit.wrong is None and (sought is None or audit.since is not None) and not audit.gaps
-    if as_json:
-        document(
-            {
-                "schema": 1,
-                "verified": fine,
-                "entries": audit.count,
-                "ledger_head": audit.head.hex() or None,
-                "wrong_entry": audit.wrong[0] if audit.wrong is not None else None,
-                "entries_since": audit.since,
-                "gaps": list(audit.gaps),
-            }
-        )
-    else:
-        for line in audit_lines(audit, head):
-            say(line)
-    return Exit.OK if fine else Exit.PERSON
+    guarded(work, as_json=as_json)
 
 
 @wallet.command("limit")
@@ -882,6 +717,7 @@ def wallet_limit(
 
 def _limit_shown(amount: str | None, *, as_json: bool) -> Exit:
     from topup.commands import wallet_limit
+    from topup.commands.start import load, wait_for
 
     if amount is not None:
         raise SettingsError("--show and --amount contradict each other", remedy="choose one")
@@ -902,6 +738,7 @@ def _limit_set(
     as_json: bool,
 ) -> Exit:
     from topup.commands import wallet_limit
+    from topup.commands.start import load, wait_for
 
     amount, (_, period_days, expires_days), (keystore, password) = _amount(wish[0]), wish, files
     if amount is None or period_days is None:
@@ -938,18 +775,9 @@ def _limit_set(
 Month = Annotated[str | None, typer.Option(help="a month, such as 2026-11; default: this one")]
 First = Annotated[str | None, typer.Option("--from", help="first day, such as 2026-11-01 (UTC)")]
 Last = Annotated[str | None, typer.Option("--to", help="last day, included")]
-
-
-class Form(StrEnum):
-    """As what a statement is written."""
-
-    TEXT = "text"
-    JSON = "json"
-    CSV = "csv"
-    BEANCOUNT = "beancount"
-    HLEDGER = "hledger"
-    KOINLY = "koinly"
-    ROTKI = "rotki"
+Form = Literal["text", "json", "csv", "beancount", "hledger", "koinly", "rotki"]
+Table = Literal["text", "json", "csv"]
+Split = Literal["day", "model", "key", "label"]
 
 
 @app.command()
@@ -957,118 +785,39 @@ def statement(
     month: Month = None,
     first: First = None,
     last: Last = None,
-    form: Annotated[Form, typer.Option("--format", help="as what it is written")] = Form.TEXT,
+    form: Annotated[Form, typer.Option("--format", help="as what it is written")] = "text",
     html: Annotated[Path | None, typer.Option(help="write a page with pictures into this file instead")] = None,
     as_json: Json = False,
 ) -> None:
     """Say what was bought, used and paid in a period. Example: topup statement --month 2026-11 --format beancount."""
-    guarded(lambda: _statement((month, first, last), Form.JSON if as_json else form, html))
+    form = "json" if as_json else form
 
+    def work() -> Answer:
+        from topup.commands import statement
 
-def _statement(days: tuple[str | None, str | None, str | None], form: Form, html: Path | None) -> Exit:
-    from topup.accounting.formats import csv_journal, plaintext, tax, text
-    from topup.accounting.formats import html as pages
-    from topup.app.assembly import ceilings, limits
-    from topup.commands.forecast import bands, forecast_of
-    from topup.commands.statement import period_of, statement_of
-    from topup.commands.usage import spend_of
-    from topup.domain.money import Usd
-    from topup.ledger.store import SqliteStore
-    from topup.wire.clock import SystemClock
+        return statement.answer((month, first, last), form, html)
 
-    settings = load()
-    store = SqliteStore.open_reader(settings.state_dir)
-    now_ms = store.now_ms(SystemClock().now_ms())
-    told = statement_of(store, settings.account, period_of(*days, now_ms), now_ms)
-    if html is not None:
-        spend = spend_of(store, settings.account, told.period, settings.labels)
-        ahead = []
-        if now_ms in told.period:
-            allowed = limits(settings)
-            expected = forecast_of(store, settings.account, allowed, ceilings(settings).reserve, now_ms)
-            ahead = [pages.Band(*one) for one in bands(expected)]
-        readings = store.readings(settings.account, told.period.first_ms)
-        _write(html, pages.page(told, pages.Pictures(readings, Usd(settings.policy.floor), spend, ahead)))
-        return Exit.OK
-    match form:
-        case Form.TEXT:
-            say("\n".join(text.lines(told)))
-        case Form.JSON:
-            document(text.document(told))
-        case Form.CSV:
-            write(csv_journal.write(told.entries, told.wallets))
-        case Form.BEANCOUNT:
-            write(plaintext.beancount(told))
-        case Form.HLEDGER:
-            write(plaintext.hledger(told))
-        case Form.KOINLY:
-            write(tax.koinly(told))
-        case Form.ROTKI:
-            write(tax.rotki(told))
-    return Exit.OK
-
-
-class Table(StrEnum):
-    """As what a table is written."""
-
-    TEXT = "text"
-    JSON = "json"
-    CSV = "csv"
-
-
-class Split(StrEnum):
-    """By what usage is split."""
-
-    DAY = "day"
-    MODEL = "model"
-    KEY = "key"
-    LABEL = "label"
+    guarded(work, as_json=form == "json")
 
 
 @app.command()
 def usage(
-    by: Annotated[Split, typer.Option(help="by what it is split; labels are of `labels` in the settings")] = Split.DAY,
+    by: Annotated[Split, typer.Option(help="by what it is split; labels are of `labels` in the settings")] = "day",
     month: Month = None,
     first: First = None,
     last: Last = None,
-    form: Annotated[Table, typer.Option("--format", help="as what it is written")] = Table.TEXT,
+    form: Annotated[Table, typer.Option("--format", help="as what it is written")] = "text",
     as_json: Json = False,
 ) -> None:
     """Say who used what, and what it has cost. Example: topup usage --by label --month 2026-11 --format csv."""
-    guarded(lambda: _usage(by, (month, first, last), Table.JSON if as_json else form))
+    form = "json" if as_json else form
 
+    def work() -> Answer:
+        from topup.commands import usage
 
-def _usage(by: Split, days: tuple[str | None, str | None, str | None], form: Table) -> Exit:
-    from topup.accounting.formats import usage as written
-    from topup.commands.statement import period_of
-    from topup.commands.usage import usage_of
-    from topup.ledger.store import SqliteStore
-    from topup.wire.clock import SystemClock
+        return usage.answer(by, (month, first, last), form)
 
-    settings = load()
-    store = SqliteStore.open_reader(settings.state_dir)
-    now_ms = store.now_ms(SystemClock().now_ms())
-    told = usage_of(store, settings.account, written.By(by.value), period_of(*days, now_ms), settings.labels, now_ms)
-    match form:
-        case Table.TEXT:
-            say("\n".join(written.lines(told)))
-        case Table.JSON:
-            document(written.document(told))
-        case Table.CSV:
-            write(written.write(told))
-    return Exit.OK
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file in one go.
-
-    Raises:
-        SettingsError: it cannot be written.
-    """
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be written: {error.strerror}", remedy="give a file that can") from None
+    guarded(work, as_json=form == "json")
 
 
 def _agreed_to(lines: list[str]) -> bool:

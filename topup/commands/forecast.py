@@ -8,8 +8,11 @@ from fractions import Fraction
 from typing import Any, Final
 
 from topup.accounting import forecast as ahead
+from topup.commands.answer import Answer
+from topup.commands.start import opened
 from topup.commands.status import hours, moment
 from topup.domain.credits import DAY_MS, HOUR_MS, USUAL_DAYS_MIN, Runway
+from topup.domain.errors import Exit
 from topup.domain.money import Usd, Wei, plain
 from topup.domain.policy import Limits
 from topup.ledger.store import SqliteStore
@@ -19,6 +22,17 @@ LOOKED_BACK: Final = 50
 ENDS: Final = (("usually", "usual_floor_ms"), ("busy", "busy_floor_ms"))
 # Beyond it there is no calendar to name a day by.
 FAR_MS: Final = 253_370_764_800_000
+
+
+def answer() -> Answer:
+    """Say how long credits and wallet may last."""
+    from topup.app.assembly import ceilings, limits
+
+    settings, store, now_ms = opened()
+    allowed = limits(settings)
+    forecast = forecast_of(store, settings.account, allowed, ceilings(settings).reserve, now_ms)
+    document = forecast_document(forecast, settings.account, allowed, now_ms)
+    return Answer(document, forecast_lines(document), Exit.OK)
 
 
 def forecast_of(store: SqliteStore, account: str, limits: Limits, reserve: Wei, now_ms: int) -> ahead.Forecast:

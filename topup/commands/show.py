@@ -14,8 +14,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from topup.accounting.journal import CONVERSION, Commodity
+from topup.commands.answer import Answer
+from topup.commands.start import opened
 from topup.domain.coinbase_charge import Charge, parse
-from topup.domain.errors import ChargeRefused, SettingsError
+from topup.domain.errors import ChargeRefused, Exit, SettingsError
 from topup.domain.events import show
 from topup.domain.json_document import read
 from topup.domain.lifecycle import TERMINAL, Attempt, Broadcaster, Inclusion, TopUp
@@ -28,6 +30,21 @@ from topup.sellers.mpp_wire import challenges
 SECOND_MS = 1_000
 MINUTE_MS = 60 * SECOND_MS
 HOUR_MS = 60 * MINUTE_MS
+
+
+def answer(beginning: str, *, dossier: bool) -> Answer:
+    """Tell the whole life of a top-up, or only what the provider's support has to know of it.
+
+    Raises:
+        SettingsError: no top-up has this id, or several begin with it.
+    """
+    settings, store, now_ms = opened()
+    life = find(store, settings.account, beginning)
+    if dossier:
+        document = dossier_document(store, life)
+        return Answer(document, dossier_lines(document), Exit.OK)
+    document = life_document(life, now_ms)
+    return Answer(document, life_lines(document), Exit.OK)
 
 
 def find(store: SqliteStore, account: str, beginning: str) -> Life:

@@ -1,12 +1,73 @@
-"""What does the ledger hold of a period?"""
+"""What was bought, used and paid in a period? From the ledger alone, in the forms that other programs read."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
 
+from topup.accounting.formats import csv_journal, html, plaintext, tax, text
 from topup.accounting.statement import Period, Statement, draw
-from topup.domain.errors import SettingsError
+from topup.app.settings import Settings
+from topup.commands.answer import Answer
+from topup.commands.start import opened
+from topup.domain.errors import Exit, SettingsError
+from topup.domain.money import Usd
 from topup.ledger.store import SqliteStore
+
+# The forms that other programs read.
+FILES: Final[dict[str, Callable[[Statement], str]]] = {
+    "csv": lambda statement: csv_journal.write(statement.entries, statement.wallets),
+    "beancount": plaintext.beancount,
+    "hledger": plaintext.hledger,
+    "koinly": tax.koinly,
+    "rotki": tax.rotki,
+}
+
+
+def answer(days: tuple[str | None, str | None, str | None], form: str, page: Path | None) -> Answer:
+    """Say what was bought, used and paid in the period that these options name; `page` is a file for a page of it.
+
+    Raises:
+        SettingsError: they name no period, or the page cannot be written.
+    """
+    settings, store, now_ms = opened()
+    statement = statement_of(store, settings.account, period_of(*days, now_ms), now_ms)
+    if page is not None:
+        _write(page, _page(settings, store, statement, now_ms))
+        return Answer(None, (), Exit.OK)
+    if form in FILES:
+        return Answer(None, (), Exit.OK, file=FILES[form](statement))
+    return Answer(text.document(statement), text.lines(statement), Exit.OK)
+
+
+def _page(settings: Settings, store: SqliteStore, statement: Statement, now_ms: int) -> str:
+    """Draw a statement with its pictures; where its period is not over, with what is expected."""
+    from topup.app.assembly import ceilings, limits
+    from topup.commands.forecast import bands, forecast_of
+    from topup.commands.usage import spend_of
+
+    spend = spend_of(store, settings.account, statement.period, settings.labels)
+    ahead = []
+    if now_ms in statement.period:
+        allowed = limits(settings)
+        expected = forecast_of(store, settings.account, allowed, ceilings(settings).reserve, now_ms)
+        ahead = [html.Band(*band) for band in bands(expected)]
+    readings = store.readings(settings.account, statement.period.first_ms)
+    return html.page(statement, html.Pictures(readings, Usd(settings.policy.floor), spend, ahead))
+
+
+def _write(path: Path, content: str) -> None:
+    """Write a file in one go.
+
+    Raises:
+        SettingsError: it cannot be written.
+    """
+    try:
+        path.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written: {error.strerror}", remedy="give a file that can") from None
 
 
 def period_of(month: str | None, first: str | None, last: str | None, now_ms: int) -> Period:

@@ -1,20 +1,19 @@
-"""What does the ledger say? Status and history as documents, from the store alone: no web3, no network."""
+"""How do things stand? From the ledger alone, without web3 and the network, unless they are asked for."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from topup.commands.answer import Answer
+from topup.commands.start import load, wait_for
 from topup.domain.credits import DAY_MS, burn_usd_per_hour, runway
+from topup.domain.errors import Exit
 from topup.domain.lifecycle import TERMINAL, State, TopUp
 from topup.domain.money import Usd, plain
 from topup.domain.policy import Limits
 from topup.ledger.store import SqliteStore
-
-if TYPE_CHECKING:
-    from topup.ledger.journal import Audit
-
 
 # What has to happen next, for as long as a top-up stays in a state; those that are over wait for nothing.
 WAITS: dict[State, str] = {
@@ -31,6 +30,23 @@ WAITS: dict[State, str] = {
     State.UNCREDITED: "for the credits, late as they are, or for a person: `topup show` has what support needs",
     State.HALTED: "for a person: see `topup show` and docs/runbook.md",
 }
+
+
+def answer(*, live: bool) -> Answer:
+    """Say how things stand; with `live` the API and the chain are asked as well."""
+    from topup.app.assembly import limits
+    from topup.wire.clock import SystemClock
+
+    settings = load()
+    store = SqliteStore.open_reader(settings.state_dir)
+    document = status(store, settings.account, limits(settings), SystemClock().now_ms())
+    if live:
+        from topup.commands.check import ask_live
+
+        document["live"] = wait_for(ask_live(settings))
+    unfinished = document["open"]
+    stuck = unfinished is not None and unfinished["state"] in (State.HALTED, State.UNCREDITED)
+    return Answer(document, status_lines(document), Exit.MONEY_MAY_HAVE_MOVED if stuck else Exit.OK)
 
 
 def topup_document(topup: TopUp) -> dict[str, Any]:
@@ -89,27 +105,6 @@ def status(store: SqliteStore, account: str, limits: Limits, now_ms: int) -> dic
     }
 
 
-def audit_lines(audit: Audit, sought: str | None) -> list[str]:
-    """Return for a terminal what reading the whole journal has shown."""
-    if audit.wrong is not None:
-        number, why = audit.wrong
-        return [
-            f"CHANGED   entry {number}: {why}",
-            f"          the {audit.count} before it are what was written",
-            "to do     compare with a backup, and find out who can write to this file; do not let it buy meanwhile",
-        ]
-    lines = [f"verified  {audit.count} entries, each balanced and chained", f"head      {audit.head.hex() or 'none'}"]
-    if sought is not None and audit.since is None:
-        lines[0] = f"CHANGED   {audit.count} entries follow one another, and none has the hash {sought}"
-        lines.append("to do     the ledger was replaced, or cut and written anew, since that hash was printed")
-    elif sought is not None:
-        lines.append(f"since     {audit.since} entries after {sought}")
-    if audit.gaps:
-        lines += [f"GAP       {gap}" for gap in audit.gaps]
-        lines.append("to do     compare with a backup; what was paid is on the chain, see `topup reconcile`")
-    return lines
-
-
 def status_lines(told: dict[str, Any]) -> list[str]:
     """Return the status for a terminal."""
     lines = [f"account   {told['account']} ({told['mode']}{', paused' if told['paused'] else ''})"]
@@ -126,16 +121,11 @@ def status_lines(told: dict[str, Any]) -> list[str]:
     if told["rails_gone"]:
         gone = ", ".join(told["rails_gone"])
         lines.append(f"gone      {gone}: answered that it is gone (410, 404 or 501); `topup resume` asks again")
-    lines.append(f"open      {_brief(told['open']) if told['open'] is not None else 'nothing'}")
+    lines.append(f"open      {brief(told['open']) if told['open'] is not None else 'nothing'}")
     if told["open"] is not None and told["open"]["waits_for"]:
         lines.append(f"waits     {told['open']['waits_for']}")
     lines += [f"{name:<9} {value}" for name, value in told.get("live", {}).items()]
     return lines
-
-
-def history_lines(told: list[dict[str, Any]]) -> list[str]:
-    """Return the history for a terminal."""
-    return [f"{moment(t['decided_ms'])}  {_brief(t)}" for t in told] or ["no top-ups yet"]
 
 
 def hours(found: Decimal | None) -> str | None:
@@ -143,7 +133,8 @@ def hours(found: Decimal | None) -> str | None:
     return plain(found) if found is not None else None
 
 
-def _brief(told: dict[str, Any]) -> str:
+def brief(told: dict[str, Any]) -> str:
+    """Return one top-up in a line."""
     end = " ".join(told["tx_hashes"]) or told["reason"]
     return f"{told['id']}  {told['state']:<10} {told['amount_usd']:>8} dollars  {end}".rstrip()
 

@@ -12,18 +12,35 @@ from datetime import date, timedelta
 from decimal import Decimal
 
 from topup.accounting.closing import USAGE
+from topup.accounting.formats import usage as written
 from topup.accounting.formats.usage import By, Row, Source, Usage, rows
 from topup.accounting.journal import CREDITS, Entry
 from topup.accounting.provider_check import Books
 from topup.accounting.statement import Period, Refill, refill
 from topup.accounting.usage import REMEMBERED_DAYS, Used, days, holes, labelled, ranked, shares, utc_day
-from topup.commands.statement import statement_of
+from topup.commands.answer import Answer
+from topup.commands.start import opened
+from topup.commands.statement import period_of, statement_of
 from topup.domain.credits import DAY_MS
+from topup.domain.errors import Exit
 from topup.domain.money import WIDE, Usd
 from topup.ledger.store import SqliteStore
 
 # 10^-9 dollars in one of the journal's units of credit.
 NANO = 1000
+
+
+def answer(by: str, days: tuple[str | None, str | None, str | None], form: str) -> Answer:
+    """Say who used what in the period that these options name, and what it has cost.
+
+    Raises:
+        SettingsError: they name no period.
+    """
+    settings, store, now_ms = opened()
+    usage = usage_of(store, settings.account, By(by), period_of(*days, now_ms), settings.labels, now_ms)
+    if form == "csv":
+        return Answer(None, (), Exit.OK, file=written.write(usage))
+    return Answer(written.document(usage), written.lines(usage), Exit.OK)
 
 
 def usage_of(store: SqliteStore, account: str, by: By, period: Period, labels: Mapping[str, str], now_ms: int) -> Usage:

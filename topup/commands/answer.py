@@ -1,0 +1,36 @@
+"""What does a command answer? A document for programs, the same in lines for a person, and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from topup.app.output import document, say, write
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one command has to say, and the exit code that it leaves with.
+
+    `document` is what `--json` prints; None where the command speaks in lines only. `file` is a text in another format:
+    it is written as it is, in place of both. `then` is what remains to be done when the answer has been printed, and
+    returns the exit code.
+    """
+
+    document: dict[str, Any] | None
+    lines: Sequence[str]
+    exit: int
+    file: str | None = None
+    then: Callable[[], int] | None = None
+
+
+def deliver(answer: Answer, *, as_json: bool) -> int:
+    """Print an answer, do what remains to be done, and return the exit code."""
+    if answer.file is not None:
+        write(answer.file)
+    elif as_json and answer.document is not None:
+        document(answer.document)
+    elif answer.lines:
+        say("\n".join(answer.lines))
+    return answer.exit if answer.then is None else answer.then()

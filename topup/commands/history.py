@@ -1,0 +1,24 @@
+"""Which top-ups were there? From the ledger alone, newest first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from topup.commands.answer import Answer
+from topup.commands.start import load
+from topup.commands.status import brief, moment, topup_document
+from topup.domain.errors import Exit
+from topup.ledger.store import SqliteStore
+
+
+def answer(count: int) -> Answer:
+    """List the newest `count` top-ups."""
+    settings = load()
+    store = SqliteStore.open_reader(settings.state_dir)
+    topups = [topup_document(topup) for topup in store.latest(settings.account, count)]
+    return Answer({"schema": 1, "account": settings.account, "topups": topups}, history_lines(topups), Exit.OK)
+
+
+def history_lines(told: list[dict[str, Any]]) -> list[str]:
+    """Return the history for a terminal."""
+    return [f"{moment(t['decided_ms'])}  {brief(t)}" for t in told] or ["no top-ups yet"]

@@ -1,0 +1,45 @@
+"""How does a person stop the buying, and let it go on? By a word in the ledger, which the daemon heeds."""
+
+from __future__ import annotations
+
+import os
+
+from topup.app.settings import Settings
+from topup.commands.answer import Answer
+from topup.commands.start import load
+from topup.domain.errors import Exit
+from topup.ledger.store import SqliteStore
+from topup.wire.clock import SystemClock
+
+
+def answer(*, on: bool) -> Answer:
+    """Pause, or resume: that ends a pause, a stop after failures in a row, and a rail's absence."""
+    settings = load()
+    if on:
+        return noted(settings, "paused", "1", "paused: nothing new is bought; what is out is still followed")
+    from topup.payment.config import RAILS
+    from topup.ports.ledger import GONE
+
+    for rail in RAILS:
+        note(settings, GONE + rail, "0")
+    return noted(settings, "paused", "0", "resumed")
+
+
+def noted(settings: Settings, name: str, value: str, effect: str) -> Answer:
+    """Write a person's word into the ledger, and answer with its effect."""
+    note(settings, name, value)
+    document = {"schema": 1, "account": settings.account, "said": name, "value": value, "detail": effect}
+    return Answer(document, [effect], Exit.OK)
+
+
+def note(settings: Settings, name: str, value: str) -> None:
+    """Write a person's word into the ledger, which is created where there is none.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    if not SqliteStore.exists(settings.state_dir):
+        SqliteStore.open_writer(settings.state_dir).close()
+    store = SqliteStore.open_reader(settings.state_dir)
+    # Ledger time, which may be ahead of the machine's: what a person says now must not look long past.
+    store.say(settings.account, name, value, store.now_ms(SystemClock().now_ms()), f"uid {os.getuid()}")

@@ -1,0 +1,53 @@
+"""How does a command begin? It reads the settings, opens the ledger, and waits for whom it asks."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from topup.app import exposure, settings
+from topup.app.output import warn
+from topup.app.settings import Settings
+
+if TYPE_CHECKING:  # what only asks for the settings opens no ledger
+    from topup.ledger.store import SqliteStore
+
+T = TypeVar("T")
+
+
+def load() -> Settings:
+    """Read the settings, and close their file where a key in it was open to others.
+
+    Raises:
+        SettingsError: they are wrong, or their file is open to others and not ours to close.
+    """
+    found = settings.load()
+    if mended := exposure.close(os.environ):
+        warn(f"topup: {mended}")
+    return found
+
+
+def opened() -> tuple[Settings, SqliteStore, int]:
+    """Read the settings and open the ledger beside whoever writes it; return both, and the ledger's time.
+
+    The ledger's time may be ahead of the machine's.
+
+    Raises:
+        SettingsError, StoreError: the settings are wrong, or the ledger cannot be read.
+    """
+    from topup.ledger.store import SqliteStore
+    from topup.wire.clock import SystemClock
+
+    found = load()
+    store = SqliteStore.open_reader(found.state_dir)
+    return found, store, store.now_ms(SystemClock().now_ms())
+
+
+def wait_for(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end."""
+    import asyncio
+
+    gc.enable()  # whatever waits may go on for long
+    return asyncio.run(work)
