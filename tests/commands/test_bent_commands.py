@@ -150,7 +150,7 @@ def test_check_decides_or_says_why_not(seed: int, place: Served) -> None:
         own = load(environment)
         told = outcome(lambda: ask_and_decide(own, PurchaseOrder(forced=True)))
         live = outcome(lambda: ask_live(own))
-    for sentence in (told.sentence, *live.values()):
+    for sentence in (told.lines[0], *live.values()):
         sound(sentence)
 
 

@@ -121,7 +121,7 @@ def test_a_410_is_remembered_and_not_asked_again(world: World, tmp_path: Path) -
     assert world.gateway.count("coinbase") == 1
     assert SqliteStore.open_reader(tmp_path).control(own.account).gone
     refused = asyncio.run(ask_and_decide(own, PurchaseOrder()))
-    assert "it is gone (410, 404 or 501)" in refused.sentence
+    assert "it is gone (410, 404 or 501)" in refused.lines[0]
 
 
 def test_requests_by_hand_count_towards_the_hourly_bound(world: World, tmp_path: Path) -> None:
@@ -147,11 +147,11 @@ def test_pinning_needs_to_know_who_would_pay(world: World, tmp_path: Path) -> No
 def test_check_says_that_a_top_up_is_due(world: World, tmp_path: Path) -> None:
     """Below the floor the exit code is 6, in observe mode too, and no ledger appears."""
     due = asyncio.run(ask_and_decide(settings(world, tmp_path / "none"), PurchaseOrder()))
-    assert (due.exit_code, due.document["decision"]) == (Exit.LOW, "buy")
-    assert "not simulated" in due.sentence
+    assert (due.exit, due.document["decision"]) == (Exit.LOW, "buy")
+    assert "not simulated" in due.lines[0]
     watching = asyncio.run(ask_and_decide(settings(world, tmp_path / "none", mode="observe"), PurchaseOrder()))
-    assert watching.exit_code == Exit.LOW
-    assert "mode is observe" in watching.sentence
+    assert watching.exit == Exit.LOW
+    assert "mode is observe" in watching.lines[0]
     assert not (tmp_path / "none").exists()
     assert world.gateway.count("coinbase") == 0
 
@@ -163,7 +163,7 @@ def test_check_changes_nothing_in_the_ledger(world: World, tmp_path: Path) -> No
     own = settings(world, tmp_path)
     store.say(own.account, "paused", "1", 1, "test")
     held = asyncio.run(ask_and_decide(own, PurchaseOrder()))
-    assert (held.exit_code, held.document["why"]) == (Exit.PERSON, "paused")
+    assert (held.exit, held.document["why"]) == (Exit.PERSON, "paused")
     assert store.last_reading(own.account) is None
 
 
@@ -171,25 +171,25 @@ def test_check_tells_unknown_from_low(world: World, tmp_path: Path) -> None:
     """An answer that cannot be believed is exit 4, an ordinary key exit 3; neither is a top-up that is due."""
     own = settings(world, tmp_path)
     world.do(lambda: world.gateway.switch_on("credits", "nan"))
-    assert asyncio.run(ask_and_decide(own, PurchaseOrder())).exit_code == Exit.LATER
+    assert asyncio.run(ask_and_decide(own, PurchaseOrder())).exit == Exit.LATER
     world.do(world.gateway.switch_off)
     world.do(lambda: world.gateway.switch_on("key", "ordinary-key"))
-    assert asyncio.run(ask_and_decide(own, PurchaseOrder())).exit_code == Exit.PERSON
+    assert asyncio.run(ask_and_decide(own, PurchaseOrder())).exit == Exit.PERSON
 
 
 def test_check_says_nothing_to_do_above_the_floor(world: World, tmp_path: Path) -> None:
     """Above the floor the exit code is 0; an amount asked for is due all the same."""
     own = settings(world, tmp_path, policy__floor="1")
-    assert asyncio.run(ask_and_decide(own, PurchaseOrder())).exit_code == Exit.OK
-    assert asyncio.run(ask_and_decide(own, PurchaseOrder(Usd.of(20)))).exit_code == Exit.LOW
+    assert asyncio.run(ask_and_decide(own, PurchaseOrder())).exit == Exit.OK
+    assert asyncio.run(ask_and_decide(own, PurchaseOrder(Usd.of(20)))).exit == Exit.LOW
 
 
 def test_check_sees_an_empty_wallet(tmp_path: Path) -> None:
     """A top-up that is due and cannot be paid is for a person, and the sentence says what is missing."""
     with World(embedded, usage_usd=Decimal(15), wallet_wei=10**15) as poor:
         told = asyncio.run(ask_and_decide(settings(poor, tmp_path), PurchaseOrder()))
-    assert (told.exit_code, told.document["why"]) == (Exit.PERSON, "wallet_low")
-    assert "send at least" in told.sentence
+    assert (told.exit, told.document["why"]) == (Exit.PERSON, "wallet_low")
+    assert "send at least" in told.lines[0]
 
 
 def test_live_status_says_unknown_part_by_part(world: World, tmp_path: Path) -> None:
@@ -258,13 +258,13 @@ def test_check_asks_tempo_for_what_tempo_pays(tmp_path: Path) -> None:
         told = asyncio.run(ask_and_decide(own, PurchaseOrder(Usd.of(10))))
         live = asyncio.run(ask_live(own))
         dear = asyncio.run(ask_and_decide(own, PurchaseOrder(Usd.of(24))))
-    assert told.exit_code == Exit.LOW
-    assert "at most 10.6 USDC.e and 0." in told.sentence
-    assert "from a wallet of 25 USDC.e on Tempo" in told.sentence
+    assert told.exit == Exit.LOW
+    assert "at most 10.6 USDC.e and 0." in told.lines[0]
+    assert "from a wallet of 25 USDC.e on Tempo" in told.lines[0]
     assert live["wallet"] == "25 USDC.e on Tempo"
     assert live["refills"] == "2 of at most 10.7 USDC.e each, fees included"
     assert "nonce" not in live
-    assert (dear.exit_code, dear.document["why"]) == (Exit.PERSON, "wallet_low")
+    assert (dear.exit, dear.document["why"]) == (Exit.PERSON, "wallet_low")
 
 
 def test_check_holds_the_root_against_the_payment(tmp_path: Path) -> None:
@@ -274,12 +274,12 @@ def test_check_holds_the_root_against_the_payment(tmp_path: Path) -> None:
             world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=world.rpc.url, rails__mpp__root="0x" + "11" * 20
         )
         told = asyncio.run(ask_and_decide(own, PurchaseOrder(Usd.of(10))))
-    assert (told.exit_code, told.document["why"]) == (Exit.PERSON, "wallet_low")
+    assert (told.exit, told.document["why"]) == (Exit.PERSON, "wallet_low")
 
 
 def test_a_chain_that_cannot_be_asked_is_unknown_and_no_refusal(tmp_path: Path, world: World) -> None:
     """Tempo is away: a top-up is due all the same, and whether it can be paid is said to be unknown."""
     own = settings(world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=NOBODY)
     told = asyncio.run(ask_and_decide(own, PurchaseOrder()))
-    assert told.exit_code == Exit.LOW
-    assert "whether it can be paid is unknown" in told.sentence
+    assert told.exit == Exit.LOW
+    assert "whether it can be paid is unknown" in told.lines[0]

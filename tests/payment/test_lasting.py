@@ -21,7 +21,7 @@ from tests.world.house import NONCE, House, Paced
 from tests.world.proxy import Fault, drop, status, wrong
 from topup.app.log import LogSink
 from topup.app.settings import load
-from topup.commands.once import Ending, Once
+from topup.commands.wish import Ending, Once
 from topup.domain import events
 from topup.domain.errors import Exit, WrongChain
 from topup.domain.events import Event

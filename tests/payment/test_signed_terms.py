@@ -17,7 +17,7 @@ from tests.world.stage import Stage
 from topup.accounting.journal import WALLET, Commodity
 from topup.app import assembly
 from topup.app.settings import load
-from topup.commands.once import Once
+from topup.commands.wish import Once
 from topup.domain.events import Event
 from topup.domain.lifecycle import Fact, State
 from topup.domain.money import Usd

@@ -601,7 +601,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "root-key-signs-unasked",
-        "topup/commands/cli.py",
+        "topup/commands/wallet_limit.py",
         "        if not yes and not (sys.stdin.isatty()",
         "        if dry_run and not (sys.stdin.isatty()",
         "tests/commands/test_limit.py::test_the_call_is_shown_before_anything_is_signed",
@@ -636,7 +636,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "safe-to-ask-again-though-sent",
-        "topup/commands/once.py",
+        "topup/commands/wish.py",
         "            if unfinished is not None and (stuck is not None or unfinished.out):\n",
         "            if unfinished is None and stuck is not None:\n",
         "tests/commands/test_wishes.py::test_stopped_while_the_payment_is_out_it_says_so",

@@ -13,12 +13,12 @@ from topup.app.output import document, say, write
 class Answer:
     """What one command has to say, and the exit code that it leaves with.
 
-    `document` is what `--json` prints; None where the command speaks in lines only. `file` is a text in another format:
-    it is written as it is, in place of both. `then` is what remains to be done when the answer has been printed, and
-    returns the exit code.
+    `document` is what `--json` prints; it is empty where the command speaks in lines alone. `file` is a text in another
+    format, which is written as it is, in place of both. `then` does what remains when the answer has been printed, and
+    returns the exit code in place of `exit`.
     """
 
-    document: dict[str, Any] | None
+    document: dict[str, Any]
     lines: Sequence[str]
     exit: int
     file: str | None = None
@@ -29,7 +29,7 @@ def deliver(answer: Answer, *, as_json: bool) -> int:
     """Print an answer, do what remains to be done, and return the exit code."""
     if answer.file is not None:
         write(answer.file)
-    elif as_json and answer.document is not None:
+    elif as_json and answer.document:
         document(answer.document)
     elif answer.lines:
         say("\n".join(answer.lines))

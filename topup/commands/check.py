@@ -13,6 +13,8 @@ from typing import Any
 from topup.app import assembly
 from topup.app.settings import Settings
 from topup.chain.owners import quorum
+from topup.commands.answer import Answer
+from topup.commands.start import load, wait_for
 from topup.domain.credits import LASTING, Reading, Unknown, runway
 from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLARS, Dollar
 from topup.domain.errors import Exit, PaymentForbidden, TopupError
@@ -41,15 +43,6 @@ from topup.wire.clock import SystemClock
 
 # What a payment through the smallest pools needs as a limit, measured (docs: gas of the payment protocol).
 GAS_LIMIT_USUAL = 335_000
-
-
-@dataclass(frozen=True)
-class Result:
-    """What would be done, as a document, in a sentence, and as an exit code."""
-
-    document: dict[str, Any]
-    sentence: str
-    exit_code: Exit
 
 
 @dataclass(frozen=True)
@@ -149,7 +142,17 @@ class Quiet:
         """Take one event."""
 
 
-async def ask_and_decide(settings: Settings, wish: PurchaseOrder) -> Result:
+def answer() -> Answer:
+    """Read and decide; nothing is written or bought."""
+    return decided(load(), PurchaseOrder())
+
+
+def decided(settings: Settings, order: PurchaseOrder) -> Answer:
+    """Say what would be done now about an order."""
+    return wait_for(ask_and_decide(settings, order))
+
+
+async def ask_and_decide(settings: Settings, wish: PurchaseOrder) -> Answer:
     """Read the account, apply the rules, and say what would be done; nothing is written or bought.
 
     In observe mode the rules are applied as if it were live, because the question is whether a top-up is due. In
@@ -210,7 +213,7 @@ def _told(
     unfinished: TopUp | None,
     notes: list[str],
     forbidden: PaymentForbidden | None,
-) -> Result:
+) -> Answer:
     reading = snapshot.reading if isinstance(snapshot.reading, Reading) else None
     left = runway(reading.balance, allowed.floor, snapshot.burn) if reading is not None else None
     word, sentence, code = _verdict(snapshot, decision, unfinished)
@@ -238,7 +241,7 @@ def _told(
         "exit_code": int(code),
     }
     to_do = f"; to do: {remedy}" if remedy else ""
-    return Result(document, "; ".join([sentence, *notes]) + to_do, code)
+    return Answer(document, ["; ".join([sentence, *notes]) + to_do], code)
 
 
 def _verdict(snapshot: Snapshot, decision: Decision, unfinished: TopUp | None) -> tuple[str, str, Exit]:

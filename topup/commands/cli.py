@@ -17,21 +17,14 @@ import os  # noqa: E402
 import traceback  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn  # noqa: E402
+from typing import Annotated, Literal, NoReturn  # noqa: E402
 
 import typer  # noqa: E402
 
 from topup import __version__  # noqa: E402
-from topup.app.output import document, leave, lost, prepare, say, warn, why_lost  # noqa: E402
+from topup.app.output import leave, prepare, say, warn, why_lost  # noqa: E402
 from topup.commands.answer import Answer, deliver  # noqa: E402
-from topup.domain.errors import Exit, SettingsError, TopupError  # noqa: E402
-
-if TYPE_CHECKING:
-    from topup.app.settings import Settings
-    from topup.commands.once import Ending
-    from topup.domain.money import Usd
-    from topup.ledger.store import SqliteStore
-    from topup.ports.ledger import Wish
+from topup.domain.errors import Exit, TopupError  # noqa: E402
 
 app = typer.Typer(
     name="topup",
@@ -80,16 +73,6 @@ def main() -> None:
     sys.exit(code)
 
 
-def held_ledger(settings: Settings, command: str) -> SqliteStore:
-    """Take the ledger as its writer for a command, and say what of it was open to others."""
-    from topup.ledger.store import SqliteStore
-
-    store = SqliteStore.open_writer(settings.state_dir, command)
-    for said in store.mended:
-        warn(f"topup: {said}")
-    return store
-
-
 def fail(error: TopupError) -> NoReturn:
     """Print what is wrong and what to do about it, and leave with the error's exit code."""
     warn(f"topup: {error}")
@@ -98,14 +81,13 @@ def fail(error: TopupError) -> NoReturn:
     raise typer.Exit(error.exit_code)
 
 
-def guarded(work: Callable[[], Answer | int], *, as_json: bool = False, does: bool = False) -> None:
+def guarded(work: Callable[[], Answer], *, as_json: bool = False, does: bool = False) -> None:
     """Do a command's work and print its answer; every error of ours becomes a sentence and an exit code.
 
     The result of a command that only tells is its output. One that `does` something has done it, whoever reads that.
     """
     try:
-        answer = work()
-        code = deliver(answer, as_json=as_json) if isinstance(answer, Answer) else answer
+        code = deliver(work(), as_json=as_json)
     except TopupError as error:
         fail(error)
     except (typer.Exit, typer.Abort):
@@ -132,56 +114,13 @@ def _top(version: Annotated[bool, typer.Option("--version", help="print the vers
 @app.command()
 def run() -> None:
     """Watch the credits and refill them, until stopped. Example: TOPUP_MODE=live topup run."""
-    guarded(_run, does=True)
 
+    def work() -> Answer:
+        from topup.commands import run
 
-def _run() -> Exit:
-    from topup.app.assembly import limits, masker, works
-    from topup.app.daemon import DAEMON, Daemon, SdNotify
-    from topup.app.log import LogSink
-    from topup.commands.start import load, wait_for
-    from topup.domain import events
-    from topup.wire.clock import SystemClock
+        return run.answer()
 
-    settings, clock = load(), SystemClock()
-    sink = LogSink(level=settings.log.level, form=settings.log.format, now_ms=clock.now_ms, hide=masker(settings))
-    store = held_ledger(settings, DAEMON)
-    running = works(settings, store, sink, clock)
-    allowed = limits(settings)
-    sink.emit(
-        events.Started(
-            version=__version__,
-            mode=settings.mode,
-            account=settings.account,
-            chain_id=settings.chain.id,
-            wallet="0x" + running.wallet.hex() if running.wallet is not None else None,
-            api_host=_host(settings.api.url),
-            rpc_hosts=" ".join(_host(url) for url in settings.chain.rpc_urls),
-            floor_usd=allowed.floor,
-            cap_24h_usd=allowed.cap_24h,
-            ledger=str(settings.state_dir),
-        )
-    )
-
-    raw = settings.wallet.private_key or settings.wallet.private_key_file
-    if settings.mode == "live" and raw is not None:
-        name = "wallet.private_key" if settings.wallet.private_key is not None else "wallet.private_key_file"
-        sink.emit(events.RawKeyInUse(setting=name))
-
-    async def serve() -> Exit:
-        daemon = Daemon(running.cycle, store, clock, sink, settings.account, SdNotify.of(os.environ))
-        daemon.listen()
-        try:
-            return await daemon.run()
-        finally:
-            await running.close()
-            sink.close()
-
-    return wait_for(serve())
-
-
-def _host(url: str) -> str:
-    return url.split("://", 1)[-1].split("/", 1)[0].rpartition("@")[2]
+    guarded(work, does=True)
 
 
 @app.command()
@@ -201,127 +140,25 @@ def once(
     as_json: Json = False,
 ) -> None:
     """Make one cycle: look, and refill if it is due. Example: topup once --amount 25 --request-id june --yes."""
-    guarded(
-        lambda: _once((amount, request_id), timeout, dry_run=dry_run, yes=yes, force=force, as_json=as_json), does=True
-    )
 
+    def work() -> Answer:
+        from topup.commands import once
 
-def _amount(text: str | None) -> Usd | None:
-    """Read --amount: whole cents, and no more of them than a treasury holds."""
-    from topup.domain.errors import SettingsError
-    from topup.domain.money import Usd
+        return once.answer(amount, request_id, timeout, dry_run=dry_run, yes=yes, force=force)
 
-    if text is None:
-        return None
-    try:
-        amount = Usd.of(text)
-        plain = all(c in "0123456789." for c in text)
-        sound = plain and 0 < amount.amount < 10**9 and amount == amount.cents_down()
-    except ValueError:
-        sound = False
-    if not sound:
-        raise SettingsError(
-            f"--amount {text[:40]} is no amount to buy", remedy="give dollars and cents: --amount 12.50"
-        )
-    return amount
-
-
-def _name(text: str | None) -> str | None:
-    """Read --request-id: short, and what can be printed."""
-    if text is not None and not (text.isprintable() and 0 < len(text.strip()) == len(text) <= 200):
-        remedy = "give up to 200 printable characters, such as an invoice's number"
-        raise SettingsError(f"--request-id {text[:40]!a} is no name for a wish", remedy=remedy)
-    return text
-
-
-def _once(
-    asked: tuple[str | None, str | None], timeout_s: int, *, dry_run: bool, yes: bool, force: bool, as_json: bool
-) -> int:
-    from topup.commands.start import load
-    from topup.ports.ledger import Wish
-
-    wish = Wish(_amount(asked[0]), force, _name(asked[1]), os.getuid())
-    settings = load()
-    if dry_run:
-        from topup.payment.config import PurchaseOrder
-
-        return _decide(settings, PurchaseOrder(wish.amount, wish.forced), as_json=as_json)
-    from topup.commands.once import remember
-
-    if settings.mode == "live" and sys.stdin.isatty() and not yes:
-        interrupted = _asked(settings, wish)
-        if interrupted is not None:
-            return interrupted
-    ending = _bought(settings, wish, timeout_s)
-    if as_json:
-        document(ending.document())
-    else:
-        say(ending.line())
-    # Where all is well a log that somebody reads holds no advice; a person at a terminal may want to know.
-    if ending.remedy and (ending.code or ending.repeated or sys.stderr.isatty()):
-        warn(f"topup: to do: {ending.remedy}")
-    remember(settings, ending, reached=not lost())
-    return ending.code
-
-
-def _asked(settings: Settings, wish: Wish) -> int | None:
-    """Ask a person before buying; return the exit code where the question was interrupted.
-
-    Raises:
-        typer.Abort: the answer was no.
-    """
-    from topup.commands.once import unbegun
-    from topup.wire.clock import SystemClock
-
-    what = f"buy {wish.amount} dollars of credit" if wish.amount is not None else "refill if it is due"
-    try:
-        with signals.Raised():
-            typer.confirm(f"{what} from the wallet?", abort=True, err=True)
-    except (KeyboardInterrupt, typer.Abort):
-        if signals.first() is None:
-            raise
-        return unbegun(settings, wish, SystemClock())
-    return None
-
-
-def _bought(settings: Settings, wish: Wish, timeout_s: int) -> Ending:
-    from topup.app.assembly import masker
-    from topup.app.log import LogSink
-    from topup.commands.once import Once
-    from topup.commands.start import wait_for
-    from topup.wire.clock import SystemClock
-
-    clock = SystemClock()
-    sink = LogSink(level=settings.log.level, form=settings.log.format, now_ms=clock.now_ms, hide=masker(settings))
-    try:
-        return wait_for(Once(settings, wish, timeout_s=timeout_s, clock=clock, sink=sink, warn=warn).run())
-    finally:
-        sink.close()
+    guarded(work, as_json=as_json, does=True)
 
 
 @app.command()
 def check(as_json: Json = False) -> None:
     """Read and decide, buy nothing; exit 6 when a top-up is due. Example: topup check --json."""
-    guarded(lambda: _check(as_json=as_json))
 
+    def work() -> Answer:
+        from topup.commands import check
 
-def _check(*, as_json: bool) -> Exit:
-    from topup.commands.start import load
-    from topup.payment.config import PurchaseOrder
+        return check.answer()
 
-    return _decide(load(), PurchaseOrder(), as_json=as_json)
-
-
-def _decide(settings: Settings, wish: Any, *, as_json: bool) -> Exit:
-    from topup.commands.check import ask_and_decide
-    from topup.commands.start import wait_for
-
-    result = wait_for(ask_and_decide(settings, wish))
-    if as_json:
-        document(result.document)
-    else:
-        say(result.sentence)
-    return result.exit_code
+    guarded(work, as_json=as_json)
 
 
 @app.command()
@@ -438,113 +275,31 @@ def sandbox(
     ] = None,
 ) -> None:
     """Show a refill from end to end on an embedded chain: no account, no key, no money. Example: topup sandbox."""
-    if days is not None:
-        guarded(lambda: _days(days, rail, pay_with, keep, anvil, as_json=as_json))
-    guarded(lambda: _sandbox(rail, pay_with, fault, keep, anvil, as_json=as_json, list_faults=list_faults, serve=serve))
+
+    def work() -> Answer:
+        from topup.commands import sandbox
+
+        wanted = sandbox.Wanted(rail, pay_with, anvil, keep)
+        tell = _silent if as_json else say
+        return sandbox.answer(wanted, fault=fault, days=days, list_faults=list_faults, serve=serve, tell=tell)
+
+    guarded(work, as_json=as_json)
 
 
-def _days(days: int, rail: str, pay_with: str, keep: Path | None, anvil: Path | None, *, as_json: bool) -> Exit:
-    gc.enable()
-    if keep is None:
-        raise SettingsError("--days leaves a ledger, and --keep does not say where", remedy="add --keep DIRECTORY")
-    try:
-        from topup.commands import demo_days as life
-    except ModuleNotFoundError as error:
-        raise SettingsError(f"the sandbox needs {error.name}", remedy="pip install 'topup[sandbox]'") from None
-    silent = (lambda _: None) if as_json else say
-    told, code = life.live(keep, days=days, rail=rail, pay_with=pay_with, anvil=anvil, say=silent)
-    if as_json:
-        document(told)
-    else:
-        for line in life.summary(told, keep):
-            say(line)
-    return code
-
-
-def _sandbox(
-    rail: str,
-    pay_with: str,
-    fault: str | None,
-    keep: Path | None,
-    anvil: Path | None,
-    *,
-    as_json: bool,
-    list_faults: bool,
-    serve: bool,
-) -> Exit:
-    import tempfile
-
-    from topup.domain.errors import SettingsError
-
-    gc.enable()
-
-    try:
-        from topup.commands import demo
-        from topup.sandbox.faults import of_rail
-
-        faults = of_rail(rail, pay_with)
-    except ModuleNotFoundError as error:
-        raise SettingsError(f"the sandbox needs {error.name}", remedy="pip install 'topup[sandbox]'") from None
-    if list_faults:
-        for one in faults.values():
-            say(f"{one.name:<34} {one.expected_result:<12} exit {int(one.expected_exit)}  {one.says}")
-        return Exit.OK
-    if fault is not None and fault not in faults:
-        asked = f"`topup sandbox --rail {rail} --list-faults`"
-        raise SettingsError(f"--fault {fault} is not known", remedy=f"{asked} names them all")
-    if serve:
-        return demo.serve(rail, pay_with, anvil, say)
-    with tempfile.TemporaryDirectory(prefix="topup-sandbox-") as temporary:
-        told, code = demo.perform(
-            keep if keep is not None else Path(temporary),
-            rail=rail,
-            pay_with=pay_with,
-            fault=faults[fault] if fault is not None else None,
-            anvil=anvil,
-            say=(lambda _: None) if as_json else say,
-        )
-    if as_json:
-        document(told)
-    else:
-        for line in demo.summary(told):
-            say(line)
-    return code
+def _silent(_: str) -> None:
+    """Take a line of a story that nobody reads."""
 
 
 @app.command()
 def pin(yes: Annotated[bool, typer.Option("--yes", help="pin without asking")] = False, as_json: Json = False) -> None:
     """Show who would be paid, and pin the recipient of a Coinbase charge, asked for and unpaid. Example: topup pin."""
-    guarded(lambda: _pin(yes=yes, as_json=as_json), does=True)
 
+    def work() -> Answer:
+        from topup.commands import pin
 
-def _pin(*, yes: bool, as_json: bool) -> Exit:
-    from topup.commands.check import named
-    from topup.commands.pin import propose, remember
-    from topup.commands.start import load, wait_for
-    from topup.payment.config import COINBASE
+        return pin.answer(yes=yes)
 
-    settings = load()
-    others = named(settings)  # whose recipients stand in the settings; a charge is asked for where one is bought
-    proposal = wait_for(propose(settings)) if COINBASE in settings.rails.use else None
-    if as_json:
-        shown = {"schema": 1} if proposal is None else proposal.document
-        document(shown | ({"settings": [one.document() for one in others]} if others else {}))
-    else:
-        for line in [*(proposal.lines if proposal is not None else ()), *(one.line() for one in others)]:
-            say(line)
-    if proposal is None:
-        return Exit.OK if all(one.recipients for one in others) else Exit.PERSON
-    if proposal.known:
-        return Exit.OK
-    if not yes:
-        if not sys.stdin.isatty():
-            warn("topup: not pinned: pass --yes, or answer on a terminal")
-            return Exit.PERSON
-        if not typer.confirm(f"pin {proposal.recipient} as the one to be paid?", err=True):
-            return Exit.PERSON
-    remember(settings, proposal)
-    warn(f"topup: pinned {proposal.recipient}")
-    return Exit.OK
+    guarded(work, as_json=as_json, does=True)
 
 
 @app.command()
@@ -553,37 +308,17 @@ def doctor(
     rail: Annotated[str | None, typer.Option(help="show what this rail's seller demands, unpaid: mpp or x402")] = None,
 ) -> None:
     """Check that everything is in place; one line a check, nothing is spent. Example: topup doctor."""
-    guarded(lambda: _doctor(as_json=as_json) if rail is None else _offers(rail, as_json=as_json))
 
+    def work() -> Answer:
+        if rail is not None:
+            from topup.commands import offers
 
-def _offers(rail: str, *, as_json: bool) -> Exit:
-    from topup.app.settings import fixed_amount
-    from topup.commands import offers
-    from topup.commands.start import load, wait_for
-    from topup.domain.money import Usd
+            return offers.answer(rail)
+        from topup.commands import doctor
 
-    settings = load()
-    told = wait_for(offers.look(settings, rail, Usd(fixed_amount(settings) or settings.policy.topup_min)))
-    if as_json:
-        document(told)
-    else:
-        for line in offers.lines(told):
-            say(line)
-    return Exit.OK if told["fits"] else Exit.PERSON
+        return doctor.answer()
 
-
-def _doctor(*, as_json: bool) -> Exit:
-    from topup.commands.doctor import examine
-    from topup.commands.start import wait_for
-
-    checks = wait_for(examine(os.environ))
-    failed = [c for c in checks if not c.ok]
-    if as_json:
-        document({"schema": 1, "ok": not failed, "checks": [c.document() for c in checks]})
-    else:
-        for one in checks:
-            say(one.line())
-    return Exit.PERSON if failed else Exit.OK
+    guarded(work, as_json=as_json)
 
 
 @app.command()
@@ -638,29 +373,13 @@ def reconcile(
     as_json: Json = False,
 ) -> None:
     """Hold the ledger against all this wallet did on the chain. Example: topup reconcile --since 2026-01-31."""
-    guarded(lambda: _reconcile(since, take_over=adopt, yes=yes, as_json=as_json), does=adopt)
 
+    def work() -> Answer:
+        from topup.commands import reconcile
 
-def _reconcile(since: str | None, *, take_over: bool, yes: bool, as_json: bool) -> Exit:
-    from topup.commands.reconcile import adopt, examine, ledger
-    from topup.commands.start import load, wait_for
+        return reconcile.answer(since, take_over=adopt, yes=yes)
 
-    settings = load()
-    store = ledger(settings, adopt=take_over)
-    try:
-        report = wait_for(examine(settings, store, since))
-        if take_over and report.adoptable and not (yes or _agreed_to(report.lines())):
-            warn("topup: nothing was adopted: pass --yes, or answer on a terminal")
-        elif take_over:
-            adopt(report, store, f"uid {os.getuid()}")
-    finally:
-        store.close()
-    if as_json:
-        document(report.document())
-    else:
-        for line in report.lines():
-            say(line)
-    return report.exit_code
+    guarded(work, as_json=as_json, does=adopt)
 
 
 @ledger.command("verify")
@@ -701,75 +420,20 @@ def wallet_limit(
     as_json: Json = False,
 ) -> None:
     """Say or set what the wallet's access key may spend on Tempo. Example: topup wallet limit --show."""
-    if amount is None or show:
-        guarded(lambda: _limit_shown(amount, as_json=as_json))
-    guarded(
-        lambda: _limit_set(
+
+    def work() -> Answer:
+        from topup.commands import wallet_limit
+
+        return wallet_limit.answer(
             (amount, period_days, expires_days),
             (root_keystore, root_password_file),
+            show=show,
             dry_run=dry_run,
             yes=yes,
-            as_json=as_json,
-        ),
-        does=not dry_run,
-    )
-
-
-def _limit_shown(amount: str | None, *, as_json: bool) -> Exit:
-    from topup.commands import wallet_limit
-    from topup.commands.start import load, wait_for
-
-    if amount is not None:
-        raise SettingsError("--show and --amount contradict each other", remedy="choose one")
-    state = wait_for(wallet_limit.look(load()))
-    if as_json:
-        document(state.document())
-    else:
-        say("\n".join(state.lines()))
-    return state.exit_code
-
-
-def _limit_set(
-    wish: tuple[str | None, int | None, int | None],
-    files: tuple[Path | None, Path | None],
-    *,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-) -> Exit:
-    from topup.commands import wallet_limit
-    from topup.commands.start import load, wait_for
-
-    amount, (_, period_days, expires_days), (keystore, password) = _amount(wish[0]), wish, files
-    if amount is None or period_days is None:
-        raise SettingsError("--period-days is missing", remedy="say how long a period is: --period-days 1")
-    if not dry_run and (keystore is None or password is None):
-        remedy = "give --root-keystore FILE and --root-password-file FILE, or --dry-run; the daemon never needs them"
-        raise SettingsError("the root key of the account is not named", remedy=remedy)
-    settings = load()
-    proposed = wait_for(wallet_limit.propose(settings, amount, period_days, expires_days))
-    (warn if as_json else say)("\n".join(proposed.lines()))
-    after, tx_hash, code = None, None, Exit.OK
-    if keystore is not None and password is not None and not dry_run:
-        key = wallet_limit.root_key(settings, keystore, password)
-        if not yes and not (sys.stdin.isatty() and typer.confirm("sign and send this?", err=True)):
-            warn("topup: not sent: pass --yes, or answer on a terminal")
-            code = Exit.PERSON
-        else:
-            after, tx_hash = wait_for(wallet_limit.send(settings, proposed, key))
-    if as_json:
-        document(
-            {
-                "schema": 1,
-                "before": proposed.before.document(),
-                "proposed": proposed.document(),
-                "tx_hash": "0x" + tx_hash.hex() if tx_hash is not None else None,
-                "after": after.document() if after is not None else None,
-            }
+            tell=warn if as_json else say,
         )
-    elif after is not None and tx_hash is not None:
-        say("\n".join(["", f"done by      0x{tx_hash.hex()}", *after.lines()]))
-    return code
+
+    guarded(work, as_json=as_json, does=not (amount is None or show or dry_run))
 
 
 Month = Annotated[str | None, typer.Option(help="a month, such as 2026-11; default: this one")]
@@ -818,11 +482,3 @@ def usage(
         return usage.answer(by, (month, first, last), form)
 
     guarded(work, as_json=form == "json")
-
-
-def _agreed_to(lines: list[str]) -> bool:
-    """Show on a terminal what would be done, and ask."""
-    if not sys.stdin.isatty():
-        return False
-    warn("\n".join(lines))
-    return typer.confirm("take all this over into the ledger?", err=True)

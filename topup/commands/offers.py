@@ -11,13 +11,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from topup.app import assembly
-from topup.app.settings import Settings
+from topup.app.settings import Settings, fixed_amount
 from topup.chain.rpc import Rpc
 from topup.commands import x402_look
+from topup.commands.answer import Answer
 from topup.commands.check import payer
+from topup.commands.start import load, wait_for
 from topup.commands.x402_look import line_of
 from topup.domain.demand import Demand, Finding, Request
-from topup.domain.errors import ChargeRefused, PaymentForbidden, SettingsError, TopupError
+from topup.domain.errors import ChargeRefused, Exit, PaymentForbidden, SettingsError, TopupError
 from topup.domain.events import Event
 from topup.domain.json_document import read
 from topup.domain.money import Usd
@@ -34,6 +36,18 @@ class Quiet:
 
     def emit(self, event: Event) -> None:
         """Take an event, and say nothing."""
+
+
+def answer(rail: str) -> Answer:
+    """Show what this rail's seller demands for the next refill, unpaid; PERSON where it would not be paid.
+
+    Raises:
+        SettingsError: this rail has no offers to look at, or something to ask with is missing.
+        ApiError: the seller did not answer with an offer.
+    """
+    settings = load()
+    document = wait_for(look(settings, rail, Usd(fixed_amount(settings) or settings.policy.topup_min)))
+    return Answer(document, lines(document), Exit.OK if document["fits"] else Exit.PERSON)
 
 
 async def look(settings: Settings, name: str, amount: Usd) -> dict[str, Any]:

@@ -8,16 +8,23 @@ rails' recipients stand in the settings, see `topup.commands.check.named`.
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import typer
+
 from topup.app import assembly
+from topup.app.output import warn
 from topup.app.settings import Settings
+from topup.commands.answer import Answer
+from topup.commands.check import named
+from topup.commands.start import load, wait_for
 from topup.domain.coinbase_charge import Charge, Pins, parse, verify
-from topup.domain.credits import HOUR_MS
 from topup.domain.demand import Clocks, Request
-from topup.domain.errors import ApiGone, ChargeRefused, PaymentForbidden, SettingsError
+from topup.domain.credits import HOUR_MS
+from topup.domain.errors import ApiGone, ChargeRefused, Exit, PaymentForbidden, SettingsError
 from topup.domain.money import Usd, Usdc
 from topup.domain.remedies import REMEDIES
 from topup.ledger.store import SqliteStore
@@ -34,6 +41,34 @@ class Proposal:
     lines: list[str]
     recipient: str
     known: bool
+
+
+def answer(*, yes: bool) -> Answer:
+    """Show who would be paid; ask a person, unless `yes`, and pin the recipient of a Coinbase charge."""
+    settings = load()
+    others = named(settings)  # whose recipients stand in the settings; a charge is asked for where one is bought
+    proposal = wait_for(propose(settings)) if COINBASE in settings.rails.use else None
+    document = {"schema": 1} if proposal is None else proposal.document
+    document = document | ({"settings": [rail.document() for rail in others]} if others else {})
+    lines = [*(proposal.lines if proposal is not None else ()), *(rail.line() for rail in others)]
+    if proposal is None:
+        return Answer(document, lines, Exit.OK if all(rail.recipients for rail in others) else Exit.PERSON)
+    if proposal.known:
+        return Answer(document, lines, Exit.OK)
+    return Answer(document, lines, Exit.OK, then=lambda: _agreed(settings, proposal, yes=yes))
+
+
+def _agreed(settings: Settings, proposal: Proposal, *, yes: bool) -> Exit:
+    """Pin a proposal that has been shown, once a person agrees."""
+    if not yes:
+        if not sys.stdin.isatty():
+            warn("topup: not pinned: pass --yes, or answer on a terminal")
+            return Exit.PERSON
+        if not typer.confirm(f"pin {proposal.recipient} as the one to be paid?", err=True):
+            return Exit.PERSON
+    remember(settings, proposal)
+    warn(f"topup: pinned {proposal.recipient}")
+    return Exit.OK
 
 
 async def propose(settings: Settings) -> Proposal:

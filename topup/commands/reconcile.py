@@ -9,12 +9,16 @@ the scan is written.
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, TypeVar
+
+import typer
 
 from topup.accounting import provider_check, reconciliation
 from topup.accounting.journal import Commodity
@@ -30,13 +34,16 @@ from topup.accounting.reconciliation import (
 )
 from topup.accounting.usage import Contradiction, per_day
 from topup.app import assembly
+from topup.app.output import warn
 from topup.app.settings import Settings
 from topup.chain import history, logs
 from topup.chain.owners import quorum
 from topup.chain.paging import Pager
 from topup.chain.profiles import Profile
 from topup.chain.rpc import Rpc
+from topup.commands.answer import Answer
 from topup.commands.check import Funding, funding, payer
+from topup.commands.start import load, wait_for
 from topup.commands.usage import books_of
 from topup.domain.coinbase_charge import parse
 from topup.domain.errors import (
@@ -236,6 +243,33 @@ def _line(one: Difference) -> str:
     ]
     named = ", ".join([*filter(None, place), *([f"0x{one.tx_hash.hex()}"] if one.tx_hash is not None else [])])
     return f"{one.what}: {one.detail}" + (f" ({named})" if named else "")
+
+
+def answer(since: str | None, *, take_over: bool, yes: bool) -> Answer:
+    """Hold the ledger against the chain; where it is wanted and agreed to, take over what only the chain knows.
+
+    Raises:
+        SettingsError, StoreError, ChainError: see `ledger` and `examine`.
+    """
+    settings = load()
+    store = ledger(settings, adopt=take_over)
+    try:
+        report = wait_for(examine(settings, store, since))
+        if take_over and report.adoptable and not (yes or _agreed_to(report.lines())):
+            warn("topup: nothing was adopted: pass --yes, or answer on a terminal")
+        elif take_over:
+            adopt(report, store, f"uid {os.getuid()}")
+    finally:
+        store.close()
+    return Answer(report.document(), report.lines(), report.exit_code)
+
+
+def _agreed_to(lines: list[str]) -> bool:
+    """Show on a terminal what would be done, and ask."""
+    if not sys.stdin.isatty():
+        return False
+    warn("\n".join(lines))
+    return typer.confirm("take all this over into the ledger?", err=True)
 
 
 def ledger(settings: Settings, *, adopt: bool) -> SqliteStore:

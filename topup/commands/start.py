@@ -1,4 +1,4 @@
-"""How does a command begin? It reads the settings, opens the ledger, and waits for whom it asks."""
+"""How does a command begin? It reads options and settings, opens the ledger, and waits for whom it asks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from topup.app import exposure, settings
 from topup.app.output import warn
 from topup.app.settings import Settings
+from topup.domain.errors import SettingsError
+from topup.domain.money import Usd
 
 if TYPE_CHECKING:  # what only asks for the settings opens no ledger
     from topup.ledger.store import SqliteStore
@@ -43,6 +45,27 @@ def opened() -> tuple[Settings, SqliteStore, int]:
     found = load()
     store = SqliteStore.open_reader(found.state_dir)
     return found, store, store.now_ms(SystemClock().now_ms())
+
+
+def dollars_of(text: str | None) -> Usd | None:
+    """Read --amount: whole cents, and no more of them than a treasury holds.
+
+    Raises:
+        SettingsError: it is something else.
+    """
+    if text is None:
+        return None
+    try:
+        amount = Usd.of(text)
+        plain = all(c in "0123456789." for c in text)
+        sound = plain and 0 < amount.amount < 10**9 and amount == amount.cents_down()
+    except ValueError:
+        sound = False
+    if not sound:
+        raise SettingsError(
+            f"--amount {text[:40]} is no amount to buy", remedy="give dollars and cents: --amount 12.50"
+        )
+    return amount
 
 
 def wait_for(work: Coroutine[Any, Any, T]) -> T:

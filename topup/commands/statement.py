@@ -36,9 +36,9 @@ def answer(days: tuple[str | None, str | None, str | None], form: str, page: Pat
     statement = statement_of(store, settings.account, period_of(*days, now_ms), now_ms)
     if page is not None:
         _write(page, _page(settings, store, statement, now_ms))
-        return Answer(None, (), Exit.OK)
+        return Answer({}, (), Exit.OK)
     if form in FILES:
-        return Answer(None, (), Exit.OK, file=FILES[form](statement))
+        return Answer({}, (), Exit.OK, file=FILES[form](statement))
     return Answer(text.document(statement), text.lines(statement), Exit.OK)
 
 

@@ -39,7 +39,7 @@ def answer(by: str, days: tuple[str | None, str | None, str | None], form: str) 
     settings, store, now_ms = opened()
     usage = usage_of(store, settings.account, By(by), period_of(*days, now_ms), settings.labels, now_ms)
     if form == "csv":
-        return Answer(None, (), Exit.OK, file=written.write(usage))
+        return Answer({}, (), Exit.OK, file=written.write(usage))
     return Answer(written.document(usage), written.lines(usage), Exit.OK)
 
 

@@ -7,17 +7,23 @@ nothing but the transfer. Only the account's root key can say so. It signs here,
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import typer
+
 from topup.app import assembly
+from topup.app.output import warn
 from topup.app.settings import Settings
 from topup.chain.blocks import head
 from topup.chain.preflight import reason
 from topup.chain.rpc import Rpc, RpcError, quantity
+from topup.commands.answer import Answer
 from topup.commands.check import access_key, dollars, funding, payer, refill_total
+from topup.commands.start import dollars_of, load, wait_for
 from topup.domain import tempo
 from topup.domain.dollars import TEMPO_TOKENS
 from topup.domain.errors import ChainError, ChainUnknown, Exit, PaymentForbidden, Reverted, SettingsError, SignerError
@@ -182,6 +188,74 @@ class Proposal:
             "expires_at": moment(grant.expires_s),
             "fee_max_usdc": plain(self.fee.usdc),
         }
+
+
+def answer(
+    wish: tuple[str | None, int | None, int | None],
+    root: tuple[Path | None, Path | None],
+    *,
+    show: bool,
+    dry_run: bool,
+    yes: bool,
+    tell: Callable[[str], None],
+) -> Answer:
+    """Say what the access key may spend; with an amount, change that once a person agrees.
+
+    Args:
+        wish: how many dollars, in a period of how many days, until how many days from now.
+        root: the files of the root key's keystore and of its password.
+        show: only say it.
+        dry_run: show the call that would change it, and sign nothing.
+        yes: sign and send without asking.
+        tell: takes the call, to be read before it is signed.
+
+    Raises:
+        SettingsError, SignerError: the options contradict each other, or a key cannot be opened; see `keys`.
+        PaymentForbidden, ChainError: see `propose` and `send`.
+    """
+    if wish[0] is not None and not show:
+        return _granted(wish, root, dry_run=dry_run, yes=yes, tell=tell)
+    if wish[0] is not None:
+        raise SettingsError("--show and --amount contradict each other", remedy="choose one")
+    state = wait_for(look(load()))
+    return Answer(state.document(), state.lines(), state.exit_code)
+
+
+def _granted(
+    wish: tuple[str | None, int | None, int | None],
+    root: tuple[Path | None, Path | None],
+    *,
+    dry_run: bool,
+    yes: bool,
+    tell: Callable[[str], None],
+) -> Answer:
+    amount, (_, period_days, expires_days), (keystore, password) = dollars_of(wish[0]), wish, root
+    if amount is None or period_days is None:
+        raise SettingsError("--period-days is missing", remedy="say how long a period is: --period-days 1")
+    if not dry_run and (keystore is None or password is None):
+        remedy = "give --root-keystore FILE and --root-password-file FILE, or --dry-run; the daemon never needs them"
+        raise SettingsError("the root key of the account is not named", remedy=remedy)
+    settings = load()
+    proposed = wait_for(propose(settings, amount, period_days, expires_days))
+    tell("\n".join(proposed.lines()))
+    after, tx_hash, code = None, None, Exit.OK
+    if keystore is not None and password is not None and not dry_run:
+        key = root_key(settings, keystore, password)
+        if not yes and not (sys.stdin.isatty() and typer.confirm("sign and send this?", err=True)):
+            warn("topup: not sent: pass --yes, or answer on a terminal")
+            code = Exit.PERSON
+        else:
+            after, tx_hash = wait_for(send(settings, proposed, key))
+    document = {
+        "schema": 1,
+        "before": proposed.before.document(),
+        "proposed": proposed.document(),
+        "tx_hash": "0x" + tx_hash.hex() if tx_hash is not None else None,
+        "after": after.document() if after is not None else None,
+    }
+    if after is None or tx_hash is None:
+        return Answer(document, (), code)
+    return Answer(document, ["", f"done by      0x{tx_hash.hex()}", *after.lines()], code)
 
 
 def keys(settings: Settings) -> Keys:

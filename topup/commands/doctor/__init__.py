@@ -7,18 +7,29 @@ at beside each other. What depends on something that failed is skipped and says 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from typing import Final
 
 from topup.app.exposure import settings_file
 from topup.app.settings import load
+from topup.commands.answer import Answer
 from topup.commands.doctor import account, machine, wallet
 from topup.commands.doctor.finding import Check, failed, safely, skipped
-from topup.domain.errors import TopupError
+from topup.commands.start import wait_for
+from topup.domain.errors import Exit, TopupError
 
-__all__ = ["Check", "examine"]
+__all__ = ["Check", "answer", "examine"]
 
 LATER: Final = ("ledger", "api", "key files", "wallet", "recipients", "providers")
+
+
+def answer() -> Answer:
+    """Check that everything is in place; PERSON where anything is not."""
+    checks = wait_for(examine(os.environ))
+    sound = all(check.ok for check in checks)
+    document = {"schema": 1, "ok": sound, "checks": [check.document() for check in checks]}
+    return Answer(document, [check.line() for check in checks], Exit.OK if sound else Exit.PERSON)
 
 
 async def examine(environ: Mapping[str, str]) -> list[Check]:

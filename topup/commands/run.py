@@ -1,0 +1,64 @@
+"""What does the daemon need before it runs? The ledger as its writer, a log, and a first event that says what it is."""
+
+from __future__ import annotations
+
+import os
+
+from topup import __version__
+from topup.app.assembly import limits, masker, works
+from topup.app.daemon import DAEMON, Daemon, SdNotify
+from topup.app.log import LogSink
+from topup.app.output import warn
+from topup.app.settings import Settings
+from topup.commands.answer import Answer
+from topup.commands.start import load, wait_for
+from topup.domain import events
+from topup.domain.errors import Exit
+from topup.ledger.store import SqliteStore
+from topup.wire.clock import SystemClock
+
+
+def answer() -> Answer:
+    """Watch the credits and refill them, until stopped."""
+    settings, clock = load(), SystemClock()
+    sink = LogSink(level=settings.log.level, form=settings.log.format, now_ms=clock.now_ms, hide=masker(settings))
+    store = SqliteStore.open_writer(settings.state_dir, DAEMON)
+    for mended in store.mended:
+        warn(f"topup: {mended}")
+    running = works(settings, store, sink, clock)
+    sink.emit(_started(settings, running.wallet))
+    raw = settings.wallet.private_key or settings.wallet.private_key_file
+    if settings.mode == "live" and raw is not None:
+        name = "wallet.private_key" if settings.wallet.private_key is not None else "wallet.private_key_file"
+        sink.emit(events.RawKeyInUse(setting=name))
+
+    async def serve() -> Exit:
+        daemon = Daemon(running.cycle, store, clock, sink, settings.account, SdNotify.of(os.environ))
+        daemon.listen()
+        try:
+            return await daemon.run()
+        finally:
+            await running.close()
+            sink.close()
+
+    return Answer({}, (), wait_for(serve()))
+
+
+def _started(settings: Settings, wallet: bytes | None) -> events.Started:
+    allowed = limits(settings)
+    return events.Started(
+        version=__version__,
+        mode=settings.mode,
+        account=settings.account,
+        chain_id=settings.chain.id,
+        wallet="0x" + wallet.hex() if wallet is not None else None,
+        api_host=_host(settings.api.url),
+        rpc_hosts=" ".join(_host(url) for url in settings.chain.rpc_urls),
+        floor_usd=allowed.floor,
+        cap_24h_usd=allowed.cap_24h,
+        ledger=str(settings.state_dir),
+    )
+
+
+def _host(url: str) -> str:
+    return url.split("://", 1)[-1].split("/", 1)[0].rpartition("@")[2]
