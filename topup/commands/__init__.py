@@ -1,1 +1,36 @@
-"""What a person runs, one file a command."""
+"""What a person runs, one file a command. Each is loaded when it is first asked for: most are slow to load."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from topup.commands import (
+        check,
+        config_show,
+        doctor,
+        forecast,
+        history,
+        ledger_verify,
+        offers,
+        once,
+        pause,
+        pin,
+        reconcile,
+        resolve,
+        run,
+        sandbox,
+        show,
+        statement,
+        status,
+        usage,
+        wallet_limit,
+    )
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name.startswith("_"):
+        raise AttributeError(name)
+    return import_module(f"{__name__}.{name}")

@@ -17,11 +17,11 @@ import os  # noqa: E402
 import traceback  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Annotated, Literal, NoReturn  # noqa: E402
+from typing import Annotated, Literal  # noqa: E402
 
 import typer  # noqa: E402
 
-from topup import __version__  # noqa: E402
+from topup import __version__, commands  # noqa: E402
 from topup.app.output import leave, prepare, say, warn, why_lost  # noqa: E402
 from topup.commands.answer import Answer, deliver  # noqa: E402
 from topup.domain.errors import Exit, TopupError  # noqa: E402
@@ -73,14 +73,6 @@ def main() -> None:
     sys.exit(code)
 
 
-def fail(error: TopupError) -> NoReturn:
-    """Print what is wrong and what to do about it, and leave with the error's exit code."""
-    warn(f"topup: {error}")
-    if error.remedy:
-        warn(f"topup: to do: {error.remedy}")
-    raise typer.Exit(error.exit_code)
-
-
 def guarded(work: Callable[[], Answer], *, as_json: bool = False, does: bool = False) -> None:
     """Do a command's work and print its answer; every error of ours becomes a sentence and an exit code.
 
@@ -89,7 +81,10 @@ def guarded(work: Callable[[], Answer], *, as_json: bool = False, does: bool = F
     try:
         code = deliver(work(), as_json=as_json)
     except TopupError as error:
-        fail(error)
+        warn(f"topup: {error}")
+        if error.remedy:
+            warn(f"topup: to do: {error.remedy}")
+        raise typer.Exit(error.exit_code) from None
     except (typer.Exit, typer.Abort):
         raise
     except KeyboardInterrupt:
@@ -114,13 +109,7 @@ def _top(version: Annotated[bool, typer.Option("--version", help="print the vers
 @app.command()
 def run() -> None:
     """Watch the credits and refill them, until stopped. Example: TOPUP_MODE=live topup run."""
-
-    def work() -> Answer:
-        from topup.commands import run
-
-        return run.answer()
-
-    guarded(work, does=True)
+    guarded(lambda: commands.run.answer(), does=True)
 
 
 @app.command()
@@ -140,25 +129,17 @@ def once(
     as_json: Json = False,
 ) -> None:
     """Make one cycle: look, and refill if it is due. Example: topup once --amount 25 --request-id june --yes."""
-
-    def work() -> Answer:
-        from topup.commands import once
-
-        return once.answer(amount, request_id, timeout, dry_run=dry_run, yes=yes, force=force)
-
-    guarded(work, as_json=as_json, does=True)
+    guarded(
+        lambda: commands.once.answer(amount, request_id, timeout, dry_run=dry_run, yes=yes, force=force),
+        as_json=as_json,
+        does=True,
+    )
 
 
 @app.command()
 def check(as_json: Json = False) -> None:
     """Read and decide, buy nothing; exit 6 when a top-up is due. Example: topup check --json."""
-
-    def work() -> Answer:
-        from topup.commands import check
-
-        return check.answer()
-
-    guarded(work, as_json=as_json)
+    guarded(lambda: commands.check.answer(), as_json=as_json)
 
 
 @app.command()
@@ -167,25 +148,13 @@ def status(
     live: Annotated[bool, typer.Option("--live", help="ask the API and the chain as well")] = False,
 ) -> None:
     """Say how things stand, from the ledger. Example: topup status --json."""
-
-    def work() -> Answer:
-        from topup.commands import status
-
-        return status.answer(live=live)
-
-    guarded(work, as_json=as_json)
+    guarded(lambda: commands.status.answer(live=live), as_json=as_json)
 
 
 @app.command()
 def forecast(as_json: Json = False) -> None:
     """Say how long credits and wallet may last, from the ledger. Example: topup forecast."""
-
-    def work() -> Answer:
-        from topup.commands import forecast
-
-        return forecast.answer()
-
-    guarded(work, as_json=as_json)
+    guarded(lambda: commands.forecast.answer(), as_json=as_json)
 
 
 @app.command()
@@ -193,13 +162,7 @@ def history(
     as_json: Json = False, count: Annotated[int, typer.Option(min=1, max=100_000, help="how many, newest first")] = 20
 ) -> None:
     """List past top-ups, newest first. Example: topup history --count 5."""
-
-    def work() -> Answer:
-        from topup.commands import history
-
-        return history.answer(count)
-
-    guarded(work, as_json=as_json)
+    guarded(lambda: commands.history.answer(count), as_json=as_json)
 
 
 @app.command("show")
@@ -211,37 +174,19 @@ def show_topup(
     ] = False,
 ) -> None:
     """Tell the whole life of one top-up, from the ledger. Example: topup show t0123456789ab."""
-
-    def work() -> Answer:
-        from topup.commands import show
-
-        return show.answer(topup_id, dossier=dossier)
-
-    guarded(work, as_json=as_json)
+    guarded(lambda: commands.show.answer(topup_id, dossier=dossier), as_json=as_json)
 
 
 @app.command()
 def pause(as_json: Json = False) -> None:
     """Stop deciding, signing and first sends; what is out is still followed. Example: topup pause."""
-
-    def work() -> Answer:
-        from topup.commands import pause
-
-        return pause.answer(on=True)
-
-    guarded(work, as_json=as_json, does=True)
+    guarded(lambda: commands.pause.answer(on=True), as_json=as_json, does=True)
 
 
 @app.command()
 def resume(as_json: Json = False) -> None:
     """Go on after a pause, after failures in a row, or after a rail was gone. Example: topup resume."""
-
-    def work() -> Answer:
-        from topup.commands import pause
-
-        return pause.answer(on=False)
-
-    guarded(work, as_json=as_json, does=True)
+    guarded(lambda: commands.pause.answer(on=False), as_json=as_json, does=True)
 
 
 @config.command("show")
@@ -250,13 +195,7 @@ def config_show(
     defaults: Annotated[bool, typer.Option("--defaults", help="show the defaults and what each setting means")] = False,
 ) -> None:
     """Print every setting, its value and where it came from; secrets are masked. Example: topup config show."""
-
-    def work() -> Answer:
-        from topup.commands import config_show
-
-        return config_show.answer(defaults=defaults)
-
-    guarded(work, as_json=as_json)
+    guarded(lambda: commands.config_show.answer(defaults=defaults), as_json=as_json)
 
 
 @app.command()
@@ -275,31 +214,19 @@ def sandbox(
     ] = None,
 ) -> None:
     """Show a refill from end to end on an embedded chain: no account, no key, no money. Example: topup sandbox."""
-
-    def work() -> Answer:
-        from topup.commands import sandbox
-
-        wanted = sandbox.Wanted(rail, pay_with, anvil, keep)
-        tell = _silent if as_json else say
-        return sandbox.answer(wanted, fault=fault, days=days, list_faults=list_faults, serve=serve, tell=tell)
-
-    guarded(work, as_json=as_json)
-
-
-def _silent(_: str) -> None:
-    """Take a line of a story that nobody reads."""
+    tell = (lambda _: None) if as_json else say
+    guarded(
+        lambda: commands.sandbox.answer(
+            rail, pay_with, anvil, keep, fault=fault, days=days, list_faults=list_faults, serve=serve, tell=tell
+        ),
+        as_json=as_json,
+    )
 
 
 @app.command()
 def pin(yes: Annotated[bool, typer.Option("--yes", help="pin without asking")] = False, as_json: Json = False) -> None:
     """Show who would be paid, and pin the recipient of a Coinbase charge, asked for and unpaid. Example: topup pin."""
-
-    def work() -> Answer:
-        from topup.commands import pin
-
-        return pin.answer(yes=yes)
-
-    guarded(work, as_json=as_json, does=True)
+    guarded(lambda: commands.pin.answer(yes=yes), as_json=as_json, does=True)
 
 
 @app.command()
@@ -308,17 +235,10 @@ def doctor(
     rail: Annotated[str | None, typer.Option(help="show what this rail's seller demands, unpaid: mpp or x402")] = None,
 ) -> None:
     """Check that everything is in place; one line a check, nothing is spent. Example: topup doctor."""
-
-    def work() -> Answer:
-        if rail is not None:
-            from topup.commands import offers
-
-            return offers.answer(rail)
-        from topup.commands import doctor
-
-        return doctor.answer()
-
-    guarded(work, as_json=as_json)
+    guarded(
+        lambda: commands.doctor.answer() if rail is None else commands.offers.answer(rail),
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -344,11 +264,8 @@ def resolve(
     as_json: Json = False,
 ) -> None:
     """Tell the ledger what only a person can know. Example: topup resolve t0123456789ab --attest-unpaid."""
-
-    def work() -> Answer:
-        from topup.commands import resolve
-
-        return resolve.answer(
+    guarded(
+        lambda: commands.resolve.answer(
             topup_id,
             attest=attest_unpaid,
             cancel=cancel,
@@ -356,9 +273,10 @@ def resolve(
             reading=accept_reading,
             nonce=adopt_nonce,
             dry_run=dry_run,
-        )
-
-    guarded(work, as_json=as_json, does=True)
+        ),
+        as_json=as_json,
+        does=True,
+    )
 
 
 @app.command()
@@ -373,13 +291,7 @@ def reconcile(
     as_json: Json = False,
 ) -> None:
     """Hold the ledger against all this wallet did on the chain. Example: topup reconcile --since 2026-01-31."""
-
-    def work() -> Answer:
-        from topup.commands import reconcile
-
-        return reconcile.answer(since, take_over=adopt, yes=yes)
-
-    guarded(work, as_json=as_json, does=adopt)
+    guarded(lambda: commands.reconcile.answer(since, take_over=adopt, yes=yes), as_json=as_json, does=adopt)
 
 
 @ledger.command("verify")
@@ -390,13 +302,7 @@ def ledger_verify(
     as_json: Json = False,
 ) -> None:
     """Hold every entry of the journal against its hash, and against the top-ups. Example: topup ledger verify."""
-
-    def work() -> Answer:
-        from topup.commands import ledger_verify
-
-        return ledger_verify.answer(head)
-
-    guarded(work, as_json=as_json)
+    guarded(lambda: commands.ledger_verify.answer(head), as_json=as_json)
 
 
 @wallet.command("limit")
@@ -420,20 +326,18 @@ def wallet_limit(
     as_json: Json = False,
 ) -> None:
     """Say or set what the wallet's access key may spend on Tempo. Example: topup wallet limit --show."""
-
-    def work() -> Answer:
-        from topup.commands import wallet_limit
-
-        return wallet_limit.answer(
+    guarded(
+        lambda: commands.wallet_limit.answer(
             (amount, period_days, expires_days),
             (root_keystore, root_password_file),
             show=show,
             dry_run=dry_run,
             yes=yes,
             tell=warn if as_json else say,
-        )
-
-    guarded(work, as_json=as_json, does=not (amount is None or show or dry_run))
+        ),
+        as_json=as_json,
+        does=not (amount is None or show or dry_run),
+    )
 
 
 Month = Annotated[str | None, typer.Option(help="a month, such as 2026-11; default: this one")]
@@ -455,13 +359,7 @@ def statement(
 ) -> None:
     """Say what was bought, used and paid in a period. Example: topup statement --month 2026-11 --format beancount."""
     form = "json" if as_json else form
-
-    def work() -> Answer:
-        from topup.commands import statement
-
-        return statement.answer((month, first, last), form, html)
-
-    guarded(work, as_json=form == "json")
+    guarded(lambda: commands.statement.answer((month, first, last), form, html), as_json=form == "json")
 
 
 @app.command()
@@ -475,10 +373,4 @@ def usage(
 ) -> None:
     """Say who used what, and what it has cost. Example: topup usage --by label --month 2026-11 --format csv."""
     form = "json" if as_json else form
-
-    def work() -> Answer:
-        from topup.commands import usage
-
-        return usage.answer(by, (month, first, last), form)
-
-    guarded(work, as_json=form == "json")
+    guarded(lambda: commands.usage.answer(by, (month, first, last), form), as_json=form == "json")

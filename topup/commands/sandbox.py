@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from topup.app.output import say
@@ -13,18 +12,17 @@ from topup.commands.answer import Answer
 from topup.domain.errors import Exit, SettingsError
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """How the credits are bought and paid, on which chain, and where the ledger is left."""
-
-    rail: str
-    pay_with: str
-    anvil: Path | None
-    keep: Path | None
-
-
 def answer(
-    wanted: Wanted, *, fault: str | None, days: int | None, list_faults: bool, serve: bool, tell: Callable[[str], None]
+    rail: str,
+    pay_with: str,
+    anvil: Path | None,
+    keep: Path | None,
+    *,
+    fault: str | None,
+    days: int | None,
+    list_faults: bool,
+    serve: bool,
+    tell: Callable[[str], None],
 ) -> Answer:
     """Show a refill from end to end, or so many days of them; `tell` takes the lines of the story.
 
@@ -32,17 +30,16 @@ def answer(
         SettingsError: something that it needs is not installed, not named or not known.
     """
     gc.enable()
-    if days is not None and wanted.keep is None:
+    if days is not None and keep is None:
         raise SettingsError("--days leaves a ledger, and --keep does not say where", remedy="add --keep DIRECTORY")
     try:
         from topup.commands import demo, demo_days
         from topup.sandbox.faults import of_rail
     except ModuleNotFoundError as error:
         raise SettingsError(f"the sandbox needs {error.name}", remedy="pip install 'topup[sandbox]'") from None
-    rail, pay_with, anvil = wanted.rail, wanted.pay_with, wanted.anvil
-    if days is not None and wanted.keep is not None:
-        document, code = demo_days.live(wanted.keep, days=days, rail=rail, pay_with=pay_with, anvil=anvil, say=tell)
-        return Answer(document, demo_days.summary(document, wanted.keep), code)
+    if days is not None and keep is not None:
+        document, code = demo_days.live(keep, days=days, rail=rail, pay_with=pay_with, anvil=anvil, say=tell)
+        return Answer(document, demo_days.summary(document, keep), code)
     faults = of_rail(rail, pay_with)
     if list_faults:
         each = faults.values()
@@ -55,7 +52,7 @@ def answer(
         return Answer({}, (), demo.serve(rail, pay_with, anvil, say))
     with tempfile.TemporaryDirectory(prefix="topup-sandbox-") as temporary:
         document, code = demo.perform(
-            wanted.keep if wanted.keep is not None else Path(temporary),
+            keep if keep is not None else Path(temporary),
             rail=rail,
             pay_with=pay_with,
             fault=faults[fault] if fault is not None else None,
