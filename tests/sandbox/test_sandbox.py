@@ -34,7 +34,7 @@ def expected_spend() -> int:
 def perform(directory: Path, fault: str | None = None) -> tuple[dict[str, Any], int, list[str]]:
     """Run a rehearsal in this process; return its document, its exit code and its story."""
     lines: list[str] = []
-    told, code = demo.perform(directory, fault=FAULTS[fault] if fault else None, anvil=None, say=lines.append)
+    told, code = demo.perform(demo.ground(), directory, fault=FAULTS[fault] if fault else None, say=lines.append)
     return told, int(code), lines
 
 

@@ -1,4 +1,7 @@
-"""What does a command answer? A document for programs, the same in lines for a person, and an exit code."""
+"""What does a command answer? A document for programs, the same in lines for a person, and an exit code.
+
+What a command cannot answer it raises as a `TopupError`, and the command line prints that in its place.
+"""
 
 from __future__ import annotations
 

@@ -235,10 +235,7 @@ def doctor(
     rail: Annotated[str | None, typer.Option(help="show what this rail's seller demands, unpaid: mpp or x402")] = None,
 ) -> None:
     """Check that everything is in place; one line a check, nothing is spent. Example: topup doctor."""
-    guarded(
-        lambda: commands.doctor.answer() if rail is None else commands.offers.answer(rail),
-        as_json=as_json,
-    )
+    guarded(lambda: commands.doctor.answer() if rail is None else commands.offers.answer(rail), as_json=as_json)
 
 
 @app.command()

@@ -495,35 +495,20 @@ def _audit(
 
 
 def perform(
-    directory: Path,
-    *,
-    rail: str = "coinbase",
-    pay_with: str = "eth",
-    fault: Fault | None,
-    anvil: Path | None,
-    say: Callable[[str], None],
+    on: Ground, directory: Path, *, fault: Fault | None, say: Callable[[str], None]
 ) -> tuple[dict[str, Any], Exit]:
-    """Start a world, run the daemon in it, and end both.
-
-    Raises:
-        SettingsError: the rail cannot be shown with what is given.
-    """
-    on = ground(rail, pay_with, anvil)
+    """Start a world on this ground, run the daemon in it, and end both."""
     with on.build(SCALE, fault.wallet_wei if fault is not None else WALLET_WEI) as world:
         conduct = world.gateway.conduct
         conduct.staleness_ms, conduct.posting_delay_ms, conduct.late_ms = 20_000, 10_000, 480_000
         return asyncio.run(rehearse(world, directory, fault=fault, say=say, settings={}, on=on))
 
 
-def serve(rail: str, pay_with: str, anvil: Path | None, say: Callable[[str], None]) -> Exit:
+def serve(on: Ground, say: Callable[[str], None]) -> Exit:
     """Keep a world up at the machine's own pace until interrupted, and print how to reach it.
 
     The environment names a ledger and a settings file of its own: nothing of the sandbox may end up in a real ledger.
-
-    Raises:
-        SettingsError: the rail cannot be shown with what is given.
     """
-    on = ground(rail, pay_with, anvil)
     with tempfile.TemporaryDirectory(prefix="topup-sandbox-") as ledger, on.build(1, WALLET_WEI) as world:
         world.gateway.conduct.posting_delay_ms = 2_000
         own = {"TOPUP_STATE_DIR": ledger, "TOPUP_CONFIG": os.devnull}

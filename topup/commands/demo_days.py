@@ -18,7 +18,7 @@ from topup.accounting.journal import CREDITS, WALLET, Commodity
 from topup.app.assembly import works
 from topup.app.daemon import Daemon, SdNotify
 from topup.app.settings import load
-from topup.commands.demo import REHEARSED, ground
+from topup.commands.demo import REHEARSED, Ground
 from topup.domain import events
 from topup.domain.credits import DAY_MS
 from topup.domain.errors import Exit
@@ -71,15 +71,8 @@ class Life:
             self.say(f"somebody buys {BY_CARD} dollars by card")
 
 
-def live(
-    directory: Path, *, days: int, rail: str, pay_with: str, anvil: Path | None, say: Callable[[str], None]
-) -> tuple[dict[str, Any], Exit]:
-    """Let the daemon run for so many days of a world, and hold its books against chain and provider.
-
-    Raises:
-        SettingsError: the rail cannot be shown with what is given.
-    """
-    on = ground(rail, pay_with, anvil)
+def live(on: Ground, directory: Path, *, days: int, say: Callable[[str], None]) -> tuple[dict[str, Any], Exit]:
+    """Let the daemon run for so many days of a world, and hold its books against chain and provider."""
     with on.build(SCALE, WEALTH) as world:
         conduct = world.gateway.conduct
         conduct.staleness_ms, conduct.posting_delay_ms = 20_000, 10_000

@@ -10,11 +10,7 @@ from topup.ledger.store import SqliteStore
 
 
 def answer(head: str | None) -> Answer:
-    """Read the whole journal, and look in it for the entry with the hash `head`.
-
-    Raises:
-        SettingsError: `head` is no hash.
-    """
+    """Read the whole journal, and look in it for the entry with the hash `head`."""
     if head is not None and (len(head) != 64 or not set(head.lower()) <= set("0123456789abcdef")):
         raise SettingsError(f"--head {head[:80]!r} is no hash of a ledger", remedy="give the 64 hex digits as printed")
     settings = load()

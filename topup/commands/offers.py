@@ -15,12 +15,11 @@ from topup.app.settings import Settings, fixed_amount
 from topup.chain.rpc import Rpc
 from topup.commands import x402_look
 from topup.commands.answer import Answer
-from topup.commands.check import payer
+from topup.commands.check import Quiet, payer
 from topup.commands.start import load, wait_for
 from topup.commands.x402_look import line_of
 from topup.domain.demand import Demand, Finding, Request
 from topup.domain.errors import ChargeRefused, Exit, PaymentForbidden, SettingsError, TopupError
-from topup.domain.events import Event
 from topup.domain.json_document import read
 from topup.domain.money import Usd
 from topup.ledger.store import SqliteStore
@@ -31,20 +30,8 @@ from topup.wire.clock import SystemClock
 from topup.wire.exchange import Exchange
 
 
-class Quiet:
-    """A sink for a look that leaves nothing behind."""
-
-    def emit(self, event: Event) -> None:
-        """Take an event, and say nothing."""
-
-
 def answer(rail: str) -> Answer:
-    """Show what this rail's seller demands for the next refill, unpaid; PERSON where it would not be paid.
-
-    Raises:
-        SettingsError: this rail has no offers to look at, or something to ask with is missing.
-        ApiError: the seller did not answer with an offer.
-    """
+    """Show what this rail's seller demands for the next refill, unpaid; PERSON where it would not be paid."""
     settings = load()
     document = wait_for(look(settings, rail, Usd(fixed_amount(settings) or settings.policy.topup_min)))
     return Answer(document, lines(document), Exit.OK if document["fits"] else Exit.PERSON)

@@ -6,9 +6,8 @@ import os
 
 from topup.app.settings import Settings
 from topup.commands.answer import Answer
-from topup.commands.start import load
+from topup.commands.start import beside, load
 from topup.domain.errors import Exit
-from topup.ledger.store import SqliteStore
 from topup.wire.clock import SystemClock
 
 
@@ -38,8 +37,6 @@ def note(settings: Settings, name: str, value: str) -> None:
     Raises:
         StoreError: it cannot be written.
     """
-    if not SqliteStore.exists(settings.state_dir):
-        SqliteStore.open_writer(settings.state_dir).close()
-    store = SqliteStore.open_reader(settings.state_dir)
+    store = beside(settings)
     # Ledger time, which may be ahead of the machine's: what a person says now must not look long past.
     store.say(settings.account, name, value, store.now_ms(SystemClock().now_ms()), f"uid {os.getuid()}")

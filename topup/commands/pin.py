@@ -20,7 +20,7 @@ from topup.app.output import warn
 from topup.app.settings import Settings
 from topup.commands.answer import Answer
 from topup.commands.check import named
-from topup.commands.start import load, wait_for
+from topup.commands.start import beside, load, wait_for
 from topup.domain.coinbase_charge import Charge, Pins, parse, verify
 from topup.domain.demand import Clocks, Request
 from topup.domain.credits import HOUR_MS
@@ -86,7 +86,7 @@ async def propose(settings: Settings) -> Proposal:
     if sender is None:
         raise SettingsError("pinning needs the wallet's address", remedy="set wallet.address, or wallet.keystore")
     asked = Request(Usd(settings.policy.topup_min), sender, settings.chain.id)
-    store = _ledger(settings)
+    store = beside(settings)
     rpcs = assembly.providers(settings)
     try:
         raw = await _charge(settings, store, asked)
@@ -117,7 +117,7 @@ def remember(settings: Settings, proposal: Proposal) -> None:
     Raises:
         StoreError: the ledger cannot be written.
     """
-    store = _ledger(settings)
+    store = beside(settings)
     try:
         pinned = (store.told(settings.account, assembly.PINNED) or "").split(",")
         wanted = [one for one in pinned if one and one != proposal.recipient] + [proposal.recipient]
@@ -125,13 +125,6 @@ def remember(settings: Settings, proposal: Proposal) -> None:
         store.say(settings.account, assembly.PINNED, ",".join(wanted), now_ms, f"uid {os.getuid()}")
     finally:
         store.close()
-
-
-def _ledger(settings: Settings) -> SqliteStore:
-    """Open the ledger beside its writer, creating it when there is none."""
-    if not SqliteStore.exists(settings.state_dir):
-        SqliteStore.open_writer(settings.state_dir).close()
-    return SqliteStore.open_reader(settings.state_dir)
 
 
 async def _charge(settings: Settings, store: SqliteStore, asked: Request) -> bytes:

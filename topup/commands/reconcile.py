@@ -246,11 +246,7 @@ def _line(one: Difference) -> str:
 
 
 def answer(since: str | None, *, take_over: bool, yes: bool) -> Answer:
-    """Hold the ledger against the chain; where it is wanted and agreed to, take over what only the chain knows.
-
-    Raises:
-        SettingsError, StoreError, ChainError: see `ledger` and `examine`.
-    """
+    """Hold the ledger against the chain; where it is wanted and agreed to, take over what only the chain knows."""
     settings = load()
     store = ledger(settings, adopt=take_over)
     try:

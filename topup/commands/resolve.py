@@ -23,11 +23,7 @@ def answer(
     nonce: bool,
     dry_run: bool,
 ) -> Answer:
-    """Tell the ledger what a person has seen; with `dry_run` only say what that would do.
-
-    Raises:
-        SettingsError: nothing is named, too much is, or the top-up is not in a state for it.
-    """
+    """Tell the ledger what a person has seen; with `dry_run` only say what that would do."""
     if topup_id is not None:
         words = [word for word, said in ((ATTEST, attest), (CANCEL, cancel), (CREDITED, credited)) if said] or [LOOK]
         if len(words) > 1:

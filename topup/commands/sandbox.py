@@ -24,11 +24,7 @@ def answer(
     serve: bool,
     tell: Callable[[str], None],
 ) -> Answer:
-    """Show a refill from end to end, or so many days of them; `tell` takes the lines of the story.
-
-    Raises:
-        SettingsError: something that it needs is not installed, not named or not known.
-    """
+    """Show a refill from end to end, or so many days of them; `tell` takes the lines of the story."""
     gc.enable()
     if days is not None and keep is None:
         raise SettingsError("--days leaves a ledger, and --keep does not say where", remedy="add --keep DIRECTORY")
@@ -38,25 +34,19 @@ def answer(
     except ModuleNotFoundError as error:
         raise SettingsError(f"the sandbox needs {error.name}", remedy="pip install 'topup[sandbox]'") from None
     if days is not None and keep is not None:
-        document, code = demo_days.live(keep, days=days, rail=rail, pay_with=pay_with, anvil=anvil, say=tell)
+        document, code = demo_days.live(demo.ground(rail, pay_with, anvil), keep, days=days, say=tell)
         return Answer(document, demo_days.summary(document, keep), code)
     faults = of_rail(rail, pay_with)
     if list_faults:
-        each = faults.values()
-        lines = [f"{one.name:<34} {one.expected_result:<12} exit {int(one.expected_exit)}  {one.says}" for one in each]
-        return Answer({}, lines, Exit.OK)
+        each = [(known, f"exit {int(known.expected_exit)}") for known in faults.values()]
+        return Answer({}, [f"{f.name:<34} {f.expected_result:<12} {code}  {f.says}" for f, code in each], Exit.OK)
     if fault is not None and fault not in faults:
         remedy = f"`topup sandbox --rail {rail} --list-faults` names them all"
         raise SettingsError(f"--fault {fault} is not known", remedy=remedy)
+    on = demo.ground(rail, pay_with, anvil)
     if serve:
-        return Answer({}, (), demo.serve(rail, pay_with, anvil, say))
+        return Answer({}, (), demo.serve(on, say))
     with tempfile.TemporaryDirectory(prefix="topup-sandbox-") as temporary:
-        document, code = demo.perform(
-            keep if keep is not None else Path(temporary),
-            rail=rail,
-            pay_with=pay_with,
-            fault=faults[fault] if fault is not None else None,
-            anvil=anvil,
-            say=tell,
-        )
+        directory = keep if keep is not None else Path(temporary)
+        document, code = demo.perform(on, directory, fault=faults[fault] if fault is not None else None, say=tell)
     return Answer(document, demo.summary(document), code)

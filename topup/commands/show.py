@@ -33,11 +33,7 @@ HOUR_MS = 60 * MINUTE_MS
 
 
 def answer(beginning: str, *, dossier: bool) -> Answer:
-    """Tell the whole life of a top-up, or only what the provider's support has to know of it.
-
-    Raises:
-        SettingsError: no top-up has this id, or several begin with it.
-    """
+    """Tell the whole life of a top-up, or only what the provider's support has to know of it."""
     settings, store, now_ms = opened()
     life = find(store, settings.account, beginning)
     if dossier:

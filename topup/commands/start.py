@@ -47,6 +47,15 @@ def opened() -> tuple[Settings, SqliteStore, int]:
     return found, store, store.now_ms(SystemClock().now_ms())
 
 
+def beside(found: Settings) -> SqliteStore:
+    """Open the ledger beside whoever writes it, and create it where there is none."""
+    from topup.ledger.store import SqliteStore
+
+    if not SqliteStore.exists(found.state_dir):
+        SqliteStore.open_writer(found.state_dir).close()
+    return SqliteStore.open_reader(found.state_dir)
+
+
 def dollars_of(text: str | None) -> Usd | None:
     """Read --amount: whole cents, and no more of them than a treasury holds.
 

@@ -27,11 +27,7 @@ FILES: Final[dict[str, Callable[[Statement], str]]] = {
 
 
 def answer(days: tuple[str | None, str | None, str | None], form: str, page: Path | None) -> Answer:
-    """Say what was bought, used and paid in the period that these options name; `page` is a file for a page of it.
-
-    Raises:
-        SettingsError: they name no period, or the page cannot be written.
-    """
+    """Say what was bought, used and paid in the period that these options name; `page` is a file for a page of it."""
     settings, store, now_ms = opened()
     statement = statement_of(store, settings.account, period_of(*days, now_ms), now_ms)
     if page is not None:

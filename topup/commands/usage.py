@@ -31,11 +31,7 @@ NANO = 1000
 
 
 def answer(by: str, days: tuple[str | None, str | None, str | None], form: str) -> Answer:
-    """Say who used what in the period that these options name, and what it has cost.
-
-    Raises:
-        SettingsError: they name no period.
-    """
+    """Say who used what in the period that these options name, and what it has cost."""
     settings, store, now_ms = opened()
     usage = usage_of(store, settings.account, By(by), period_of(*days, now_ms), settings.labels, now_ms)
     if form == "csv":

@@ -137,11 +137,6 @@ class State:
             "remedy": wrong.remedy if wrong is not None else self.unwise[1],
         }
 
-    @property
-    def exit_code(self) -> Exit:
-        """Return PERSON where the key could not pay a refill."""
-        return Exit.PERSON if self.wrong is not None else Exit.OK
-
 
 @dataclass(frozen=True)
 class Proposal:
@@ -201,24 +196,15 @@ def answer(
 ) -> Answer:
     """Say what the access key may spend; with an amount, change that once a person agrees.
 
-    Args:
-        wish: how many dollars, in a period of how many days, until how many days from now.
-        root: the files of the root key's keystore and of its password.
-        show: only say it.
-        dry_run: show the call that would change it, and sign nothing.
-        yes: sign and send without asking.
-        tell: takes the call, to be read before it is signed.
-
-    Raises:
-        SettingsError, SignerError: the options contradict each other, or a key cannot be opened; see `keys`.
-        PaymentForbidden, ChainError: see `propose` and `send`.
+    `wish` holds the dollars, the days of a period, and the days until the key expires; `root` the files of the root
+    key's keystore and of its password. `tell` takes the call, which is to be read before it is signed.
     """
     if wish[0] is not None and not show:
         return _granted(wish, root, dry_run=dry_run, yes=yes, tell=tell)
     if wish[0] is not None:
         raise SettingsError("--show and --amount contradict each other", remedy="choose one")
     state = wait_for(look(load()))
-    return Answer(state.document(), state.lines(), state.exit_code)
+    return Answer(state.document(), state.lines(), Exit.PERSON if state.wrong is not None else Exit.OK)
 
 
 def _granted(

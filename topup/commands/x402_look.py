@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from topup.chain.rpc import unhexed
+from topup.chain.rpc import Rpc, unhexed
 from topup.domain.demand import Finding, Request
 from topup.domain.errors import ChainError, ChargeRefused
 from topup.domain.json_document import read
@@ -20,16 +19,6 @@ from topup.sellers.x402 import X402
 # How the code of an account begins that has handed itself to a contract (EIP-7702); the contract's address follows.
 DELEGATED: Final = bytes.fromhex("ef0100")
 BODY_SHOWN_MAX: Final = 4_000
-
-
-class Asks(Protocol):
-    """A provider; see `chain.rpc.Rpc`."""
-
-    async def read(self, method: str, *params: Any) -> Any:
-        """Ask one thing."""
-
-    def heard(self) -> AbstractContextManager[None]:
-        """Let nothing out of what is said that is neither a value nor an error of the chain."""
 
 
 def came(raw: bytes) -> dict[str, Any]:
@@ -87,7 +76,7 @@ def line_of(finding: Finding) -> dict[str, Any]:
     }
 
 
-async def code(rpcs: Sequence[Asks], wallet: bytes) -> str | None:
+async def code(rpcs: Sequence[Rpc], wallet: bytes) -> str | None:
     """Return what the wallet's code means for its signatures: "" without any, None where no provider told."""
     for rpc in rpcs:
         try:
