@@ -22,8 +22,8 @@ from topup.commands.answer import Answer
 from topup.commands.check import named
 from topup.commands.start import beside, load, wait_for
 from topup.domain.coinbase_charge import Charge, Pins, parse, verify
-from topup.domain.demand import Clocks, Request
 from topup.domain.credits import HOUR_MS
+from topup.domain.demand import Clocks, Request
 from topup.domain.errors import ApiGone, ChargeRefused, Exit, PaymentForbidden, SettingsError
 from topup.domain.money import Usd, Usdc
 from topup.domain.remedies import REMEDIES

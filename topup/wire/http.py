@@ -9,20 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import httpx
 
 from topup.wire.egress import way
 from topup.wire.unpack import Packed, Unpacker
-
-# httpcore asks for it at every lock and connection, and where it is not installed Python would look through all folders
-# each time, some twenty times a purchase. None makes that import fail at once, which httpcore allows.
-if find_spec("sniffio") is None:
-    sys.modules["sniffio"] = None  # type: ignore[assignment]
 
 
 class NoAnswer(Exception):
