@@ -389,7 +389,7 @@ MUTANTS: Final = (
     Mutant(
         "mpp-proof-skips-the-splits",
         "topup/sellers/mpp_choice.py",
-        '"none", not told.splits, of_seller)',
+        '"none", not charge.splits, of_seller)',
         '"none", True, of_seller)',
         "tests/sellers/test_rails_safety.py::test_a_challenge_with_one_thing_wrong_is_refused[splits]",
     ),
@@ -417,7 +417,7 @@ MUTANTS: Final = (
     Mutant(
         "x402-takes-the-first-of-several-that-differ",
         "topup/sellers/x402_choice.py",
-        "if len({_means(one, wanted) for one in passing}) == 1 else None",
+        "if len({_means(offer, wanted) for offer in passing}) == 1 else None",
         "if passing else None",
         "tests/sellers/test_x402_choice.py::test_offers_that_differ_are_refused_until_a_setting_decides",
     ),

@@ -128,7 +128,7 @@ def preflight_of(answers: Answers[Preflight], quorum: int) -> Agreed[Preflight]:
         tier: [Vote(v.owner, v.name, v.value.quotes[tier]) for v in camp if tier in v.value.quotes]
         for tier in sorted({tier for vote in camp for tier in vote.value.quotes})
     }
-    quotes = {tier: reached(told, lambda q: q, quorum) for tier, told in offers.items() if owners(told) >= quorum}
+    quotes = {tier: reached(quoted, lambda q: q, quorum) for tier, quoted in offers.items() if owners(quoted) >= quorum}
     first = camp[0].value
     agreed = Preflight(
         head=_head(camp, lambda s: s.head, quorum),
@@ -151,20 +151,20 @@ def preflight_of(answers: Answers[Preflight], quorum: int) -> Agreed[Preflight]:
 
 def _standing(preflight: Preflight) -> tuple[int, bool, bool] | None:
     """Return what is a fact of an access key: its end, whether it was revoked, whether a limit is kept."""
-    told = preflight.permission
-    return None if told is None else (told.expires_s, told.revoked, told.left is None)
+    permission = preflight.permission
+    return None if permission is None else (permission.expires_s, permission.revoked, permission.left is None)
 
 
 def _permission(camp: Sequence[Vote[Preflight]], first: Permission, quorum: int) -> Permission:
-    told = [Vote(v.owner, v.name, v.value.permission) for v in camp if v.value.permission is not None]
-    left = None if first.left is None else reached(told, lambda p: p.left or Usdc(0), quorum)
-    return replace(first, left=left, ends_s=kept(told, lambda p: p.ends_s, quorum))
+    votes = [Vote(v.owner, v.name, v.value.permission) for v in camp if v.value.permission is not None]
+    left = None if first.left is None else reached(votes, lambda p: p.left or Usdc(0), quorum)
+    return replace(first, left=left, ends_s=kept(votes, lambda p: p.ends_s, quorum))
 
 
 def _head(votes: Sequence[Vote[T]], head: Callable[[T], Head], quorum: int) -> Head:
     """Return the last block that enough reach; where they differ in what stands there, what most of them show."""
     number = reached(votes, lambda value: head(value).number, quorum)
-    there = [Vote(v.owner, v.name, found) for v in votes if (found := head(v.value)).number == number]
+    there = [Vote(v.owner, v.name, block) for v in votes if (block := head(v.value)).number == number]
     return max((vote.value for vote in there), key=lambda h: owners([v for v in there if v.value == h]))
 
 
@@ -226,7 +226,7 @@ def observation(answers: Answers[ProviderObservation], quorum: int) -> Agreed[Ob
         h: [Vote(v.owner, v.name, v.value.observation.seen[h]) for v in votes if h in v.value.observation.seen]
         for h in {h for vote in votes for h in vote.value.observation.seen}
     }
-    seen = {h: _careful(camp) for h, told in showing.items() if (camp := agreeing(told, _place, quorum))}
+    seen = {h: _careful(camp) for h, shown in showing.items() if (camp := agreeing(shown, _place, quorum))}
     marked = {h for vote in votes for h in vote.value.observation.used}
     recorded = votes[0].value.recorded
     says_other = [(v, h) for v in votes for h in v.value.observation.replaced]
@@ -248,9 +248,9 @@ def observation(answers: Answers[ProviderObservation], quorum: int) -> Agreed[Ob
     dissent += [
         f"{v.name} shows that 0x{h.hex()} cannot be where it was recorded" for v, h in says_unspent if h in doubted
     ]
-    for told in (told for h, told in showing.items() if h not in seen and owners(told) > 1):
+    for shown in (shown for h, shown in showing.items() if h not in seen and owners(shown) > 1):
         dissent += [
-            f"{v.name} shows it in block {v.value.inclusion.block_number}: {v.value.reason or 'paid'}" for v in told
+            f"{v.name} shows it in block {v.value.inclusion.block_number}: {v.value.reason or 'paid'}" for v in shown
         ]
     # Its time tells that a deadline has passed, so it is no later than what enough of them say.
     time_s = reached(votes, lambda v: v.observation.head.timestamp_s, quorum)
@@ -283,31 +283,31 @@ def _height(
     ends: Sequence[int],
 ) -> int | None:
     """Return a height that enough reach, None when too few know one; never above any of `ends`."""
-    told = reached(votes, lambda v: -1 if (h := height(v.observation)) is None else h, quorum)
-    told = min(told, *ends) if ends else told
-    return None if told < 0 else told
+    agreed = reached(votes, lambda v: -1 if (h := height(v.observation)) is None else h, quorum)
+    agreed = min(agreed, *ends) if ends else agreed
+    return None if agreed < 0 else agreed
 
 
 def _careful(camp: Sequence[Vote[Seen]]) -> Seen:
     """Return one of these, which are of one place and cost; where they differ in the rest, the more careful reading."""
-    told = [vote.value for vote in camp]
-    careful = min(told, key=lambda s: (s.trusted, s.inclusion.transient, s.wallet_check == UNMEASURED))
-    if not careful.trusted and len({s.inclusion.spent for s in told if s.wallet_check != UNMEASURED}) > 1:
+    readings = [vote.value for vote in camp]
+    careful = min(readings, key=lambda s: (s.trusted, s.inclusion.transient, s.wallet_check == UNMEASURED))
+    if not careful.trusted and len({s.inclusion.spent for s in readings if s.wallet_check != UNMEASURED}) > 1:
         careful = replace(careful, wallet_check="not verified: the providers differ in what left")
-    if len({s.inclusion.l1_fee for s in told}) == 1:
+    if len({s.inclusion.l1_fee for s in readings}) == 1:
         return careful
     # Too low by no more than the fee itself, where too high would have no bound.
-    lowest = min(s.inclusion.l1_fee for s in told)
+    lowest = min(s.inclusion.l1_fee for s in readings)
     check = "not verified: the providers differ in the L1 fee"
     return replace(careful, inclusion=replace(careful.inclusion, l1_fee=lowest), wallet_check=check)
 
 
 def _place(seen: Seen) -> Hashable:
-    told = seen.inclusion
+    inclusion = seen.inclusion
     # Without an event what it took is measured, by whoever still has the state: not a fact to agree on.
-    left = seen.trusted and (told.spent, told.tokens)
-    where = (told.block_number, told.block_hash, told.block_ms, told.tx_hash)
-    return where, told.success, told.gas, told.token_fee, left
+    left = seen.trusted and (inclusion.spent, inclusion.tokens)
+    where = (inclusion.block_number, inclusion.block_hash, inclusion.block_ms, inclusion.tx_hash)
+    return where, inclusion.success, inclusion.gas, inclusion.token_fee, left
 
 
 def final(answers: Answers[Ends], quorum: int) -> int:
@@ -344,16 +344,16 @@ def payment_status(answers: Answers[Account]) -> ChargeStatus:
         Disagreement: any two differ in the final block, the mark, the payers or the control.
     """
     votes = answers.votes
-    told = votes[0].value
-    if any(replace(v.value, newest=told.newest) != told for v in votes):
+    first = votes[0].value
+    if any(replace(v.value, newest=first.newest) != first for v in votes):
         shown = (
             f"{v.name} has 0x{v.value.final.hash.hex()} at {v.value.final.number}, "
             f"{'the' if v.value.flag else 'no'} mark and {len(v.value.payers)} payments"
             for v in votes
         )
         raise Disagreement("what became of a charge", joined(list(shown), SAID_MAX))
-    at = told.final
-    return ChargeStatus(at.number, at.timestamp_s, told.flag, told.payers, owners(votes))
+    at = first.final
+    return ChargeStatus(at.number, at.timestamp_s, first.flag, first.payers, owners(votes))
 
 
 def spent(answers: Answers[Spent], quorum: int) -> Spent:
@@ -378,16 +378,16 @@ def holdings(answers: Answers[Held]) -> Holdings:
         Disagreement: any two differ in the block or in what is held.
     """
     votes = answers.votes
-    told = votes[0].value
-    if any((v.value.at, v.value.units) != (told.at, told.units) for v in votes):
+    first = votes[0].value
+    if any((v.value.at, v.value.units) != (first.at, first.units) for v in votes):
         shown = (
             f"{v.name}: {', '.join(f'{n} units of {asset}' for asset, n in v.value.units.items())}"
             f" at block 0x{v.value.at.hash.hex()}"
             for v in votes
         )
         raise Disagreement("what the wallet holds", joined(list(shown), SAID_MAX))
-    same = all(v.value.price_e8 == told.price_e8 for v in votes)
-    return Holdings(told.at, told.units, told.price_e8 if same else None)
+    same = all(v.value.price_e8 == first.price_e8 for v in votes)
+    return Holdings(first.at, first.units, first.price_e8 if same else None)
 
 
 def mark(answers: Answers[tuple[Head, bool]]) -> bool:

@@ -38,14 +38,14 @@ async def look(rpc: Rpc, chain_id: int, uses: Sequence[Traced], search: Search |
         WrongChain: the provider speaks for another chain.
         ChainUnknown: the newest block, every receipt, or what a receipt holds could not be read.
     """
-    recorded = {use.key: told for use, told in uses if told is not None}
+    recorded = {use.key: inclusion for use, inclusion in uses if inclusion is not None}
     named = [use for use, _ in uses if use.hash is not None]
     marked = [use for use, _ in uses if use.mark is not None]
     queries: list[Query] = [
         *HEADS,
         *(mark(use, "latest") for use in marked),
         *(_receipt(use.hash or b"") for use in named),
-        *(numbered(told.block_number) for told in recorded.values()),
+        *(numbered(inclusion.block_number) for inclusion in recorded.values()),
     ]
     said = await rpc.batch(queries)
     reach, rest = heads(rpc, chain_id, said)
@@ -55,25 +55,28 @@ async def look(rpc: Rpc, chain_id: int, uses: Sequence[Traced], search: Search |
     blocks: dict[bytes, Answer] = {key: next(answers) for key in recorded}
     if receipts and all(isinstance(answer, RpcError) for answer in receipts.values()):
         known(next(iter(receipts.values())), "a receipt")
-    found: list[_Place] = []
+    places: list[_Place] = []
     for use, _ in uses:
         if use.hash is not None:
-            found += _named(use, receipts[use.key])
+            places += _named(use, receipts[use.key])
         elif marks.get(use.key) != 0:  # while its mark is zero there is no log to look for
-            found += await _carried(rpc, use, end, now, search or alone(chain_id))
+            places += await _carried(rpc, use, end, now, search or alone(chain_id))
     there = {key: unhexed(block.get("hash")) for key, block in blocks.items() if isinstance(block, dict)}
     standing = frozenset(key for key, shown in there.items() if shown == recorded[key].block_hash)
-    seen = await _weighed(rpc, found)
+    seen = await _weighed(rpc, places)
     doubted = [
         use
-        for use, told in uses
-        if told is not None and use.key not in seen and told.block_number < now.number and marks.get(use.key) == 0
+        for use, inclusion in uses
+        if inclusion is not None
+        and use.key not in seen
+        and inclusion.block_number < now.number
+        and marks.get(use.key) == 0
     ]
     unheld = {
         use.key
-        for use, told in uses
-        if told is not None and use.mark is None and use.key in standing - seen.keys()
-        if told.block_number < now.number and _lacks(blocks[use.key], told.tx_hash)
+        for use, inclusion in uses
+        if inclusion is not None and use.mark is None and use.key in standing - seen.keys()
+        if inclusion.block_number < now.number and _lacks(blocks[use.key], inclusion.tx_hash)
     }
     observation = Observation(
         head=now,
@@ -86,7 +89,9 @@ async def look(rpc: Rpc, chain_id: int, uses: Sequence[Traced], search: Search |
         used=frozenset(key for key, word in marks.items() if word),
         unspent=await _unspent(rpc, doubted, now) | unheld,
     )
-    return ProviderObservation(observation, {key: told.block_number for key, told in recorded.items()}, standing)
+    return ProviderObservation(
+        observation, {key: inclusion.block_number for key, inclusion in recorded.items()}, standing
+    )
 
 
 async def account(
@@ -185,11 +190,11 @@ def _sought(use: AuthorizationUse, *, over: bool = False) -> Sought:
     wanted = {"address": "0x" + address.hex(), "topics": [None if t is None else "0x" + t.hex() for t in topics]}
 
     def carrier(log: Any, first: int, last: int) -> tuple[bytes, int]:
-        (one,) = _listed([log])
-        number = count(one.get("blockNumber"), "a log's block")
-        if one.get("removed") or not _is(one, *use.log) or not first <= number <= last:
+        (seen,) = _listed([log])
+        number = count(seen.get("blockNumber"), "a log's block")
+        if seen.get("removed") or not _is(seen, *use.log) or not first <= number <= last:
             raise ChainUnknown("a log was not asked for")
-        return unhex(one.get("transactionHash"), "a log's transaction", 32), number
+        return unhex(seen.get("transactionHash"), "a log's transaction", 32), number
 
     again = AGAIN if use.mark is None and not over else 0
     return Sought(over_subject(use) if over else address + use.key, wanted, use.since, carrier, again)
@@ -295,7 +300,9 @@ def _checked(moved: Usdc | None, due: Usdc) -> str:
 def _lacks(block: Answer, tx_hash: bytes) -> bool:
     """Tell whether a block's own list of transactions lacks this one: whoever shows it there has made it up."""
     listed = block.get("transactions") if isinstance(block, dict) else None
-    return isinstance(listed, list) and all(isinstance(one, str) and unhexed(one) != tx_hash for one in listed)
+    return isinstance(listed, list) and all(
+        isinstance(listed_hash, str) and unhexed(listed_hash) != tx_hash for listed_hash in listed
+    )
 
 
 # -- questions and answers --------------------------------------------------------------------------------------
@@ -360,5 +367,5 @@ def _is(log: dict[str, Any], address: bytes, topics: Sequence[bytes | None]) -> 
     if not isinstance(shown, list) or unhexed(log.get("address")) != address:
         return False
     return len(shown) >= len(topics) and all(
-        topic is None or topic == unhexed(one) for one, topic in zip(shown, topics, strict=False)
+        topic is None or topic == unhexed(shown_topic) for shown_topic, topic in zip(shown, topics, strict=False)
     )

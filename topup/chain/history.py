@@ -157,15 +157,15 @@ async def hash_at_nonce(rpc: Rpc, wallet: bytes, nonce: int, number: int) -> byt
     Raises:
         ChainUnknown: the block could not be read.
     """
-    found = await _ask(rpc, "eth_getBlockByNumber", hex(number), True)
-    listed = found.get("transactions") if isinstance(found, dict) else None
+    block = await _ask(rpc, "eth_getBlockByNumber", hex(number), True)
+    listed = block.get("transactions") if isinstance(block, dict) else None
     if not isinstance(listed, list):
         raise ChainUnknown(f"{rpc.host}: block {number} lists no transactions")
-    for told in listed:
-        if not isinstance(told, dict):
+    for sent in listed:
+        if not isinstance(sent, dict):
             raise ChainUnknown(f"{rpc.host}: block {number} lists hashes where transactions were asked for")
-        if unhexed(told.get("from")) == wallet and count(told.get("nonce"), "a nonce") == nonce:
-            return unhex(told.get("hash"), "a hash")
+        if unhexed(sent.get("from")) == wallet and count(sent.get("nonce"), "a nonce") == nonce:
+            return unhex(sent.get("hash"), "a hash")
     return None
 
 
@@ -178,16 +178,16 @@ async def transaction(
         ChainUnknown: something could not be read, or does not fit together.
     """
     named = "0x" + tx_hash.hex()
-    told, receipt = await rpc.batch([("eth_getTransactionByHash", [named]), ("eth_getTransactionReceipt", [named])])
-    told, receipt = known(told, "a transaction"), known(receipt, "a receipt")
-    if not isinstance(told, dict) or not isinstance(receipt, dict) or not receipt.get("blockHash"):
+    sent, receipt = await rpc.batch([("eth_getTransactionByHash", [named]), ("eth_getTransactionReceipt", [named])])
+    sent, receipt = known(sent, "a transaction"), known(receipt, "a receipt")
+    if not isinstance(sent, dict) or not isinstance(receipt, dict) or not receipt.get("blockHash"):
         return None
     number = count(receipt.get("blockNumber"), "the receipt's block")
     if number > final:
         return None
     me = "0x" + wallet.hex()
-    if unhexed(told.get("from")) != wallet:
-        raise ChainUnknown(f"{rpc.host}: {named} was sent by {str(told.get('from'))[:42]}, not by the wallet")
+    if unhexed(sent.get("from")) != wallet:
+        raise ChainUnknown(f"{rpc.host}: {named} was sent by {str(sent.get('from'))[:42]}, not by the wallet")
     stood, before, after = await rpc.batch(
         [
             numbered(number),
@@ -201,17 +201,17 @@ async def transaction(
         return None
     # Older forms name one price, which is all that they pay.
     cap, most = (
-        Wei(quantity(told.get(name) or told.get("gasPrice"), name)) for name in ("maxFeePerGas", "maxPriorityFeePerGas")
+        Wei(quantity(sent.get(name) or sent.get("gasPrice"), name)) for name in ("maxFeePerGas", "maxPriorityFeePerGas")
     )
     price = paid_per_gas(receipt, block, (cap, most))
     if price is None:
         raise ChainUnknown(f"{rpc.host}: neither receipt nor block tells what gas has cost")
     gas = price.times(count(receipt.get("gasUsed"), "gasUsed"))
-    return _done(told, receipt, at, tx_hash, (wallet, profile), (gas, before, after))
+    return _done(sent, receipt, at, tx_hash, (wallet, profile), (gas, before, after))
 
 
 def _done(
-    told: dict[str, Any],
+    sent: dict[str, Any],
     receipt: dict[str, Any],
     at: Head,
     tx_hash: bytes,
@@ -223,8 +223,8 @@ def _done(
     events = [e for e in transferred(receipt, profile.contract) if bytes.fromhex(e["sender"][2:]) == wallet]
     success = quantity(receipt.get("status"), "the receipt's status") == 1
     spent = sum((Wei(int(e["spentAmount"])) for e in events if _currency(e) == NATIVE), Wei(0))
-    value, data = Wei(quantity(told.get("value"), "the value")), unhex(told.get("input"), "the call data")
-    to = unhex(told["to"], "the receiver") if told.get("to") else b""
+    value, data = Wei(quantity(sent.get("value"), "the value")), unhex(sent.get("input"), "the call data")
+    to = unhex(sent["to"], "the receiver") if sent.get("to") else b""
     moved = Wei(0) if not success else spent if events else value
     tokens = _tokens_out(receipt, profile.currency, wallet) if success else NO_TOKENS
     l1_fee = _l1_fee(receipt, gas + moved, (balances[0], balances[1]))
@@ -233,19 +233,19 @@ def _done(
         paid = None
     allowed = _allowed(data, profile.contract) if to == profile.currency and success and not events else None
     in_tokens = allowed is not None or (paid is not None and paid.asset is Asset.USDC)
-    price = told.get("maxFeePerGas") or told.get("gasPrice")
+    price = sent.get("maxFeePerGas") or sent.get("gasPrice")
     plan = Plan(
         kind=Kind.PAY if allowed is None else Kind.APPROVE,
         to=to,
         data=data,
         value=value,
-        gas_limit=count(told.get("gas"), "the gas limit"),
+        gas_limit=count(sent.get("gas"), "the gas limit"),
         max_fee_per_gas=Wei(quantity(price, "the fee")),
-        max_priority_fee_per_gas=Wei(quantity(told.get("maxPriorityFeePerGas") or price, "the tip")),
+        max_priority_fee_per_gas=Wei(quantity(sent.get("maxPriorityFeePerGas") or price, "the tip")),
         l1_fee=l1_fee,
         lane=0,
-        nonce=count(told.get("nonce"), "the nonce"),
-        chain_id=count(told["chainId"], "the chain id") if told.get("chainId") else 0,
+        nonce=count(sent.get("nonce"), "the nonce"),
+        chain_id=count(sent["chainId"], "the chain id") if sent.get("chainId") else 0,
         quote=spent,
         tier=paid.tier if paid is not None else 0,
         eth_price_e8=0,
@@ -256,7 +256,7 @@ def _done(
     )
     inclusion = Inclusion(at.number, at.hash, at.timestamp_s * 1000, success, gas, l1_fee, spent, tokens=tokens)
     intent, total = (paid.intent, paid.total) if paid is not None else (None, None)
-    return WalletTransaction(plan, tx_hash, _signed(told, tx_hash, wallet), inclusion, intent, total, len(events))
+    return WalletTransaction(plan, tx_hash, _signed(sent, tx_hash, wallet), inclusion, intent, total, len(events))
 
 
 @dataclass(frozen=True)
@@ -278,11 +278,13 @@ def _paid(data: bytes, currency: bytes) -> _Paid | None:
         intent, *tier = decode(types, data[4:])
     except Exception:  # noqa: BLE001 - a decoder raises what it likes
         return None
-    amount, _, _, token, _, fee, one, operator, _, _ = intent
+    amount, _, _, token, _, fee, intent_id, operator, _, _ = intent
     if bytes.fromhex(token[2:]) != currency:
         return None  # not dollars
     asset = Asset.ETH if tier else Asset.USDC
-    return _Paid((bytes.fromhex(operator[2:]), bytes(one)), Usdc(amount + fee), asset, int(tier[0]) if tier else 0)
+    return _Paid(
+        (bytes.fromhex(operator[2:]), bytes(intent_id)), Usdc(amount + fee), asset, int(tier[0]) if tier else 0
+    )
 
 
 def _as_said(paid: _Paid, event: dict[str, Any], currency: bytes, tokens: Usdc) -> bool:
@@ -328,9 +330,9 @@ def _tokens_out(receipt: dict[str, Any], currency: bytes, wallet: bytes) -> Usdc
 
 def _l1_fee(receipt: dict[str, Any], cost: Wei, balances: tuple[Answer, Answer]) -> Wei:
     """Return what the network took beside gas: what the receipt says, or else what the balance shows."""
-    told = l1_fee_told(receipt)
-    if told is not None:
-        return told
+    in_receipt = l1_fee_told(receipt)
+    if in_receipt is not None:
+        return in_receipt
     before, after = balances
     if isinstance(before, RpcError) or isinstance(after, RpcError):
         return Wei(0)
@@ -338,7 +340,7 @@ def _l1_fee(receipt: dict[str, Any], cost: Wei, balances: tuple[Answer, Answer])
     return rest if Wei(0) <= rest <= L1_FEE_BELIEVED else Wei(0)
 
 
-def _signed(told: dict[str, Any], tx_hash: bytes, wallet: bytes) -> bytes | None:
+def _signed(sent: dict[str, Any], tx_hash: bytes, wallet: bytes) -> bytes | None:
     """Rebuild the signed bytes and prove them by hash and signature; None for kinds unknown here.
 
     Raises:
@@ -346,12 +348,12 @@ def _signed(told: dict[str, Any], tx_hash: bytes, wallet: bytes) -> bytes | None
     """
 
     def number(name: str) -> int:
-        return quantity(told.get(name), name)
+        return quantity(sent.get(name), name)
 
-    kind = number("type") if told.get("type") is not None else 0
-    to = unhex(told["to"], "the receiver") if told.get("to") else b""
-    body: list[Any] = [number("gas"), to, number("value"), unhex(told.get("input"), "the call data")]
-    parity = number("yParity") if told.get("yParity") is not None else number("v")
+    kind = number("type") if sent.get("type") is not None else 0
+    to = unhex(sent["to"], "the receiver") if sent.get("to") else b""
+    body: list[Any] = [number("gas"), to, number("value"), unhex(sent.get("input"), "the call data")]
+    parity = number("yParity") if sent.get("yParity") is not None else number("v")
     head_of, ends, last = b"", [], parity
     if kind == 0:
         # EIP-155 signs the chain id too, and hides it in v; without it v is 27 or 28.
@@ -361,7 +363,7 @@ def _signed(told: dict[str, Any], tx_hash: bytes, wallet: bytes) -> bytes | None
         parity = (last - 35) % 2 if last >= 35 else last - 27
     elif kind in (1, 2):
         fees = [number("gasPrice")] if kind == 1 else [number("maxPriorityFeePerGas"), number("maxFeePerGas")]
-        body = [number("chainId"), number("nonce"), *fees, *body, _accesses(told.get("accessList") or [])]
+        body = [number("chainId"), number("nonce"), *fees, *body, _accesses(sent.get("accessList") or [])]
         head_of = bytes([kind])
     else:
         return None
@@ -393,6 +395,6 @@ async def _ask(rpc: Rpc, method: str, *params: Any) -> Any:
     try:
         return await rpc.read(method, *params)
     except RpcError as error:
-        told = f"{rpc.host}: {method}: {error.message}"
+        failure = f"{rpc.host}: {method}: {error.message}"
         gone = any(words in error.message.lower() for words in NO_STATE)
-        raise (StateGone if gone else ChainUnknown)(told) from None
+        raise (StateGone if gone else ChainUnknown)(failure) from None

@@ -57,20 +57,20 @@ async def look(rpc: Rpc, chain_id: int, wallet: bytes, attempts: Sequence[Sought
     queries += [numbered(i.block_number) for i in recorded.values()]
     reach, (nonce, *rest) = heads(rpc, chain_id, await rpc.batch(queries))
     receipts, blocks = rest[: len(attempts)], dict(zip(recorded, rest[len(attempts) :], strict=True))
-    found: list[tuple[Sought, dict[str, Any]]] = []
+    with_receipt: list[tuple[Sought, dict[str, Any]]] = []
     if receipts and all(isinstance(answer, RpcError) for answer in receipts):
         known(receipts[0], "a receipt")
     for sought, answer in zip(attempts, receipts, strict=True):
         # One that fails is not seen, which says nothing; a node that fails for all of them is no witness at all.
         receipt: Any = None if isinstance(answer, RpcError) else answer
         if isinstance(receipt, dict) and receipt.get("blockHash"):
-            found.append((sought, receipt))
+            with_receipt.append((sought, receipt))
     there = {h: unhexed(block.get("hash")) for h, block in blocks.items() if isinstance(block, dict)}
     # A block that cannot be read proves nothing: neither that it stands nor that another does.
     standing = frozenset(h for h, shown in there.items() if shown == recorded[h].block_hash)
     replaced = frozenset(h for h, shown in there.items() if shown is not None) - standing
     now, next_nonce = reach.newest, count(known(nonce, "the nonce"), "the nonce", bare=True)
-    seen = await _weighed(rpc, wallet, found)
+    seen = await _weighed(rpc, wallet, with_receipt)
     # What was recorded, is not shown, and has its nonce still to come: looked at once more, on one block.
     doubted = {
         a.hash: a.plan.nonce
@@ -89,7 +89,7 @@ async def look(rpc: Rpc, chain_id: int, wallet: bytes, attempts: Sequence[Sought
         replaced=replaced,
         unspent=await _unspent(rpc, wallet, doubted, now),
     )
-    return ProviderObservation(observation, {h: told.block_number for h, told in recorded.items()}, standing)
+    return ProviderObservation(observation, {h: inclusion.block_number for h, inclusion in recorded.items()}, standing)
 
 
 async def _unspent(rpc: Rpc, wallet: bytes, doubted: dict[bytes, int], at: Head) -> frozenset[bytes]:
@@ -111,13 +111,13 @@ async def _unspent(rpc: Rpc, wallet: bytes, doubted: dict[bytes, int], at: Head)
     return frozenset(key for key, own in doubted.items() if next_nonce <= own)
 
 
-async def _weighed(rpc: Rpc, wallet: bytes, found: Sequence[tuple[Sought, dict[str, Any]]]) -> dict[bytes, Seen]:
+async def _weighed(rpc: Rpc, wallet: bytes, with_receipt: Sequence[tuple[Sought, dict[str, Any]]]) -> dict[bytes, Seen]:
     """Ask in one request what tells a receipt's worth, and weigh each."""
-    if not found:
+    if not with_receipt:
         return {}
     me = "0x" + wallet.hex()
     queries: list[Query] = []
-    for (attempt, _), receipt in found:
+    for (attempt, _), receipt in with_receipt:
         number, plan = count(receipt.get("blockNumber"), "the receipt's block"), attempt.plan
         body = {"from": me, "to": "0x" + plan.to.hex(), "data": "0x" + plan.data.hex(), "value": hex(plan.value.units)}
         queries += [
@@ -128,10 +128,10 @@ async def _weighed(rpc: Rpc, wallet: bytes, found: Sequence[tuple[Sought, dict[s
         ]
     answers = await rpc.batch(queries)
     seen = {}
-    for place, (sought, receipt) in enumerate(found):
-        one = _weigh(sought, receipt, answers[4 * place : 4 * place + 4])
-        if one is not None and sought[0].hash is not None:
-            seen[sought[0].hash] = one
+    for place, (sought, receipt) in enumerate(with_receipt):
+        weighed = _weigh(sought, receipt, answers[4 * place : 4 * place + 4])
+        if weighed is not None and sought[0].hash is not None:
+            seen[sought[0].hash] = weighed
     return seen
 
 
@@ -149,16 +149,16 @@ def _weigh(sought: Sought, receipt: dict[str, Any], answers: Sequence[Answer]) -
     payments = [e for e in transferred(receipt, plan.to) if is_payment(e, demand)] if pays else []
     took = int(payments[0]["spentAmount"]) if len(payments) == 1 else 0
     spent, tokens = (Wei(took), NO_TOKENS) if plan.asset is Asset.ETH else (Wei(0), Usdc(took))
-    moved, told = _moved(before, after), l1_fee_told(receipt)
+    moved, l1_fee_named = _moved(before, after), l1_fee_told(receipt)
     price = paid_per_gas(receipt, block, (plan.max_fee_per_gas, plan.max_priority_fee_per_gas))
-    gas = price.times(used) if price is not None else _left_for_gas(moved, spent + (told or Wei(0)), plan, used)
+    gas = price.times(used) if price is not None else _left_for_gas(moved, spent + (l1_fee_named or Wei(0)), plan, used)
     trusted = not pays or len(payments) == 1
     if trusted:
-        l1_fee, check = _reconciled(moved, spent + gas, told, plan.l1_fee)
+        l1_fee, check = _reconciled(moved, spent + gas, l1_fee_named, plan.l1_fee)
         why, transient = ("", True) if success else _failure(used, plan.gas_limit, again)
     else:
         # No event says what it took: whatever left beyond the fees that are told, or else all that was sent.
-        l1_fee, transient = told or Wei(0), False
+        l1_fee, transient = l1_fee_named or Wei(0), False
         spent, check = (plan.value, UNMEASURED) if moved is None else (moved - gas - l1_fee, "by the balance alone")
         tokens = plan.tokens
         why = f"status 1 with {len(payments)} Transferred events of ours"
@@ -196,15 +196,15 @@ def _moved(before: Answer, after: Answer) -> Wei | None:
     return Wei(quantity(before, "the balance", bare=True)) - Wei(quantity(after, "the balance", bare=True))
 
 
-def _reconciled(moved: Wei | None, known_cost: Wei, told: Wei | None, bound: Wei) -> tuple[Wei, str]:
+def _reconciled(moved: Wei | None, known_cost: Wei, l1_fee_named: Wei | None, bound: Wei) -> tuple[Wei, str]:
     """Return the L1 fee to book, and what the wallet's balance says of the whole cost."""
     if moved is None:
-        return told or Wei(0), UNMEASURED
-    if told is None:
+        return l1_fee_named or Wei(0), UNMEASURED
+    if l1_fee_named is None:
         # A node that charges the fee without saying so in the receipt shows it in the balance, within its bound.
         rest = moved - known_cost
         if Wei(0) <= rest <= bound:
             return rest, "exact" if rest == Wei(0) else "exact, L1 fee read from the balance"
         return Wei(0), f"differs by {rest.units} wei"
-    rest = moved - known_cost - told
-    return told, "exact" if rest == Wei(0) else f"differs by {rest.units} wei"
+    rest = moved - known_cost - l1_fee_named
+    return l1_fee_named, "exact" if rest == Wei(0) else f"differs by {rest.units} wei"

@@ -116,6 +116,10 @@ class Finding:
     right: bool
     remedy: str = ""
 
+    def refusal(self) -> ChargeRefused:
+        """Return the refusal of a demand in which this is wrong."""
+        return ChargeRefused(self.field, self.was, self.should_be, remedy=self.remedy)
+
 
 class _Seal:
     """Only this module holds one."""
@@ -171,7 +175,7 @@ def prove(
     """
     for finding in (*findings, *common(demand, request, bounds, clocks)):
         if not finding.right:
-            raise ChargeRefused(finding.field, finding.was, finding.should_be, remedy=finding.remedy)
+            raise finding.refusal()
     if seen(*demand.identity):
         remedy = "ask again; report to the seller if it stays"
         raise ChargeRefused("id", demand.charge_id, "an id never seen before", remedy=remedy)

@@ -35,12 +35,12 @@ TEMPO_DOLLAR = Dollar(4217, Asset.USDC_E, _address("0x20C000000000000000000000b9
 PATH_DOLLAR = Dollar(
     4217, Asset.PATH_USD, _address("0x20c0000000000000000000000000000000000000"), "", "", pays_fee=True
 )
-DOLLARS: dict[int, Dollar] = {one.chain_id: one for one in (BASE_DOLLAR, TEMPO_DOLLAR)}
+DOLLARS: dict[int, Dollar] = {dollar.chain_id: dollar for dollar in (BASE_DOLLAR, TEMPO_DOLLAR)}
 # The two that the network takes its fee in, by the name that the settings give them.
-TEMPO_DOLLARS: dict[str, Dollar] = {one.asset.value.lower(): one for one in (TEMPO_DOLLAR, PATH_DOLLAR)}
+TEMPO_DOLLARS: dict[str, Dollar] = {dollar.asset.value.lower(): dollar for dollar in (TEMPO_DOLLAR, PATH_DOLLAR)}
 # What sellers offer on Tempo, by address, so that a refusal says what was offered (pympp 0.16, `_defaults.py`).
 TEMPO_TOKENS: dict[bytes, str] = {
-    **{one.token: one.asset.value for one in TEMPO_DOLLARS.values()},
+    **{dollar.token: dollar.asset.value for dollar in TEMPO_DOLLARS.values()},
     _address("0x20c0000000000000000000006a37DA5C996874BE"): "OUSD",
     _address("0x20c000000000000000000000f37de3740ADec032"): "MACH",
 }

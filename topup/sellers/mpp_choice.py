@@ -110,8 +110,8 @@ class Due:
     @property
     def paid(self) -> tuple[object, ...]:
         """Return what is paid, and how: two challenges that agree in this are the same offer made twice."""
-        told = self.terms
-        return told.chain_id, told.currency, told.recipient, told.amount, told.fee_payer, "pull"
+        terms = self.terms
+        return terms.chain_id, terms.currency, terms.recipient, terms.amount, terms.fee_payer, "pull"
 
 
 @dataclass(frozen=True)
@@ -146,13 +146,11 @@ def judge(
         return Judged(challenge, None, (), ChargeRefused("method", other, " ".join(METHOD), remedy=ANOTHER_WAY))
     try:
         due = made(challenge, tempo_charge(challenge))
-    except ChargeRefused as wrong:
-        return Judged(challenge, None, (), wrong)
-    found = tuple(lines(due))
-    for one in found:
-        if not one.right:
-            return Judged(challenge, due, found, ChargeRefused(one.field, one.was, one.should_be, remedy=one.remedy))
-    return Judged(challenge, due, found, None)
+    except ChargeRefused as unreadable:
+        return Judged(challenge, None, (), unreadable)
+    findings = tuple(lines(due))
+    wrong = next((finding.refusal() for finding in findings if not finding.right), None)
+    return Judged(challenge, due, findings, wrong)
 
 
 def choose(judged: Sequence[Judged]) -> Due:
@@ -164,12 +162,12 @@ def choose(judged: Sequence[Judged]) -> Due:
         ChargeRefused: none can be paid, with what is wrong with each; or those that can be paid differ.
     """
     by_id: dict[str, Challenge] = {}
-    for one in judged:
+    for challenge in (candidate.challenge for candidate in judged):
         # One without an id is never what is stored, so that it is mistaken for no other.
-        if one.challenge.id and by_id.setdefault(one.challenge.id, one.challenge) != one.challenge:
-            was = f"two challenges of one id {ascii(one.challenge.id)[:80]}"
+        if challenge.id and by_id.setdefault(challenge.id, challenge) != challenge:
+            was = f"two challenges of one id {ascii(challenge.id)[:80]}"
             raise ChargeRefused(FIELD, was, "of one reading", remedy=UNREADABLE)
-    passing = [one.due for one in judged if one.due is not None and one.wrong is None]
+    passing = [candidate.due for candidate in judged if candidate.due is not None and candidate.wrong is None]
     if not passing:
         raise _none(judged)
     passing = [due for due in passing if not due.terms.fee_payer] or passing
@@ -188,15 +186,17 @@ def offered(due: Due) -> str:
 
 def _none(judged: Sequence[Judged]) -> ChargeRefused:
     """Say what is wrong with the one challenge of ours, or with each of them."""
-    ours = [one for one in judged if is_ours(one.challenge)]
+    ours = [candidate for candidate in judged if is_ours(candidate.challenge)]
     if len(ours) == 1 and ours[0].wrong is not None:
         return ours[0].wrong
     should_be = "one challenge of method tempo, intent charge, that can be paid"
     if ours:
-        was = f"{len(ours)} of them, none payable: " + "; ".join(str(one.wrong) for one in ours)
+        was = f"{len(ours)} of them, none payable: " + "; ".join(str(candidate.wrong) for candidate in ours)
         last = ours[-1].wrong
         return ChargeRefused(FIELD, was[:600], should_be, remedy=last.remedy if last is not None else "")
-    methods = ascii(", ".join(f"{one.challenge.method} {one.challenge.intent}" for one in judged))[1:-1]
+    methods = ascii(", ".join(f"{candidate.challenge.method} {candidate.challenge.intent}" for candidate in judged))[
+        1:-1
+    ]
     return ChargeRefused(FIELD, methods[:120] or "without a challenge", should_be, remedy=ANOTHER_WAY)
 
 
@@ -208,9 +208,9 @@ def named(terms: Terms, token: bytes) -> str:
 
 def findings(due: Due, terms: Terms, digest: str) -> list[Finding]:
     """Judge what only this rail knows; `digest` is that of the body the challenge was asked for with."""
-    told, challenge = due.terms, due.challenge
+    charge, challenge = due.terms, due.challenge
     realm, header, body = challenge.realm, challenge.get("header"), challenge.get("digest")
-    modes = ascii(", ".join(told.modes or ()))[1:-1]
+    modes = ascii(", ".join(charge.modes or ()))[1:-1]
     own = next((address for address, name in terms.tokens.items() if name == terms.asset), b"")
     where = "request.methodDetails"
 
@@ -238,7 +238,7 @@ def findings(due: Due, terms: Terms, digest: str) -> list[Finding]:
             body in ("", digest),
             "see rails.mpp.fields: the seller read another request than the one that was sent",
         ),
-        Finding(f"{where}.chainId", _said(told.chain_id), "named", told.chain_id is not None, of_seller),
+        Finding(f"{where}.chainId", _said(charge.chain_id), "named", charge.chain_id is not None, of_seller),
         Finding(
             "token",
             named(terms, due.contract),
@@ -248,22 +248,22 @@ def findings(due: Due, terms: Terms, digest: str) -> list[Finding]:
         ),
         Finding(
             f"{where}.feePayer",
-            str(told.fee_payer).lower(),
+            str(charge.fee_payer).lower(),
             "false or true" if terms.sponsored_s else "false",
-            not told.fee_payer or terms.sponsored_s > 0,
+            not charge.fee_payer or terms.sponsored_s > 0,
             "rails.mpp.sponsored = true pays an offer whose fee the seller pays: what is signed is completed by the"
             " seller, so that it is found by its memo, and has to be proven dead before anything takes its place",
         ),
-        Finding(f"{where}.splits", f"{len(told.splits)} of them", "none", not told.splits, of_seller),
-        Finding(f"{where}.memo", "none" if told.memo is None else "theirs", "none", told.memo is None, of_seller),
+        Finding(f"{where}.splits", f"{len(charge.splits)} of them", "none", not charge.splits, of_seller),
+        Finding(f"{where}.memo", "none" if charge.memo is None else "theirs", "none", charge.memo is None, of_seller),
         Finding(
             f"{where}.supportedModes",
-            modes[:80] if told.modes is not None else "any",
+            modes[:80] if charge.modes is not None else "any",
             "pull among them",
-            told.modes is None or "pull" in told.modes,
+            charge.modes is None or "pull" in charge.modes,
             of_seller,
         ),
-        Finding("expires", _said(told.expires), "named", told.expires is not None, of_seller),
+        Finding("expires", _said(charge.expires), "named", charge.expires is not None, of_seller),
     ]
 
 

@@ -82,10 +82,10 @@ class Judged:
 def judged(listed: Sequence[Offer | Unread], wanted: Wanted) -> tuple[Judged, ...]:
     """Judge each offer by itself."""
     return tuple(
-        Judged(one.index, one, tuple(judge(one, wanted)))
-        if isinstance(one, Offer)
-        else Judged(one.index, None, (_unread(one),))
-        for one in listed
+        Judged(offer.index, offer, tuple(judge(offer, wanted)))
+        if isinstance(offer, Offer)
+        else Judged(offer.index, None, (_unread(offer),))
+        for offer in listed
     )
 
 
@@ -94,18 +94,18 @@ def chosen(each: Sequence[Judged], wanted: Wanted) -> int | None:
 
     Where none passes it is the only one in our token on our chain, so that the proof can say what is wrong with it.
     """
-    passing = [one.offer for one in each if one.payable and one.offer is not None]
+    passing = [offer.offer for offer in each if offer.payable and offer.offer is not None]
     if passing:
-        return passing[0].index if len({_means(one, wanted) for one in passing}) == 1 else None
-    near = [one.index for one in each if one.offer is not None and _ours(one.offer, wanted)]
+        return passing[0].index if len({_means(offer, wanted) for offer in passing}) == 1 else None
+    near = [offer.index for offer in each if offer.offer is not None and _ours(offer.offer, wanted)]
     return near[0] if len(near) == 1 else None
 
 
 def refusal(each: Sequence[Judged], wanted: Wanted) -> ChargeRefused:
     """Return why nothing was chosen."""
-    passing = [one.offer for one in each if one.payable and one.offer is not None]
+    passing = [offer.offer for offer in each if offer.payable and offer.offer is not None]
     token = wanted.token
-    if len({_means(one, wanted) for one in passing}) > 1:
+    if len({_means(offer, wanted) for offer in passing}) > 1:
         return _ambiguous(passing, wanted)
     if passing:
         return ChargeRefused(
@@ -114,11 +114,11 @@ def refusal(each: Sequence[Judged], wanted: Wanted) -> ChargeRefused:
             "an offer that could be paid then",
             remedy="nothing: the next top-up asks anew, by the present settings",
         )
-    told = "; ".join(_told(one) for one in each[:TOLD_MAX])
+    reasons = "; ".join(_told(offer) for offer in each[:TOLD_MAX])
     more = f"; and {len(each) - TOLD_MAX} more" if len(each) > TOLD_MAX else ""
     return ChargeRefused(
         "accepts",
-        f"{len(each)} offers, none of which can be paid: {told}{more}" if each else "empty",
+        f"{len(each)} offers, none of which can be paid: {reasons}{more}" if each else "empty",
         f"an offer `exact` of {token.asset} on chain {token.chain_id}",
         remedy="`topup doctor --rail x402` shows every line of every offer",
     )
@@ -235,9 +235,9 @@ def _names(offer: Offer, token: Token) -> list[Finding]:
 
 
 def _ambiguous(passing: Sequence[Offer], wanted: Wanted) -> ChargeRefused:
-    payees = {one.pay_to for one in passing}
-    totals = {wanted.total(one) for one in passing}
-    means = list(dict.fromkeys(_means(one, wanted) for one in passing))
+    payees = {offer.pay_to for offer in passing}
+    totals = {wanted.total(offer) for offer in passing}
+    means = list(dict.fromkeys(_means(offer, wanted) for offer in passing))
     listed = "; ".join(f"{total} to {checksummed(to)}" for _, _, to, total in means[:TOLD_MAX])
     by = (["rails.x402.recipients, to name the one to be paid"] if len(payees) > 1 else []) + (
         ["rails.x402.fee_ceiling_bps, so that one amount remains"] if len(totals) > 1 else []
@@ -259,14 +259,14 @@ def _ours(offer: Offer, wanted: Wanted) -> bool:
     return (offer.chain_id, offer.asset, offer.scheme) == (wanted.token.chain_id, wanted.token.address, "exact")
 
 
-def _unread(one: Unread) -> Finding:
-    remedy = one.remedy or "nothing decides it: this offer is passed over, and spoils no other"
-    return Finding(one.field, one.was, one.should_be, right=False, remedy=remedy)
+def _unread(unread: Unread) -> Finding:
+    remedy = unread.remedy or "nothing decides it: this offer is passed over, and spoils no other"
+    return Finding(unread.field, unread.was, unread.should_be, right=False, remedy=remedy)
 
 
-def _told(one: Judged) -> str:
-    wrong = next(line for line in one.lines if not line.right)
-    place = "" if one.offer is None else f"accepts[{one.index}]."  # an unread one's field says its place
+def _told(judgement: Judged) -> str:
+    wrong = next(line for line in judgement.lines if not line.right)
+    place = "" if judgement.offer is None else f"accepts[{judgement.index}]."  # an unread one's field says its place
     return f"{place}{wrong.field} is {wrong.was[:60]}"
 
 
