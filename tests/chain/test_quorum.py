@@ -27,7 +27,7 @@ from topup.chain.agreement import Answers, Disagreement, Vote
 from topup.chain.charge_status import Account
 from topup.chain.contract_chain import EvmChain
 from topup.chain.contracts import payment_data
-from topup.chain.logs import Chunk, transfers
+from topup.chain.logs import Chunk, patient, transfers
 from topup.chain.owners import owner, quorum
 from topup.chain.profiles import BASE
 from topup.chain.providers import FAILURES_MAX, PAUSE_S, Providers
@@ -956,7 +956,7 @@ def scanned(house: House, first: int, last: int) -> list[Chunk]:
         rpc = Rpc(house.servers[0].url, timeout_s=5)
         operator = builders.address(house.stand.world.operator.address)
         try:
-            return [c async for c in transfers(rpc, BASE.contract, operator, first, last)]
+            return [c async for c in transfers(rpc, BASE.contract, operator, first, last, patient())]
         finally:
             await rpc.close()
 
@@ -1003,7 +1003,7 @@ def test_a_chunk_that_cannot_be_had_ends_the_scan_at_its_place(sole: House) -> N
         rpc = Rpc(sole.servers[0].url, timeout_s=5)
         operator = builders.address(sole.stand.world.operator.address)
         try:
-            async for chunk in transfers(rpc, BASE.contract, operator, 0, 10):
+            async for chunk in transfers(rpc, BASE.contract, operator, 0, 10, patient()):
                 done.append(chunk.last)  # noqa: PERF401 - what was handed out before the end has to be seen
         finally:
             await rpc.close()

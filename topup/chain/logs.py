@@ -54,7 +54,7 @@ class Chunk:
 
 
 async def transfers(
-    rpc: Rpc, contract: bytes, operator: bytes, first: int, last: int, pager: Pager | None = None
+    rpc: Rpc, contract: bytes, operator: bytes, first: int, last: int, pager: Pager
 ) -> AsyncIterator[Chunk]:
     """Read the contract's Transferred events of one operator from block `first` to block `last`, in order.
 
@@ -64,7 +64,7 @@ async def transfers(
         ChainUnknown: a chunk could not be had, or holds what was not asked for.
     """
     wanted = [of_operator(contract, operator)]
-    async for page in (pager or patient()).pages(rpc, wanted, (first, last)):
+    async for page in pager.pages(rpc, wanted, (first, last)):
         told = tuple(transfer(log, contract, operator, page.first, page.last) for log in page.logs[0])
         yield Chunk(page.first, page.last, told)
 
@@ -83,7 +83,7 @@ def patient() -> Pager:
 
 
 async def authorizations(
-    rpc: Rpc, token: bytes, payer: bytes, first: int, last: int, pager: Pager | None = None
+    rpc: Rpc, token: bytes, payer: bytes, first: int, last: int, pager: Pager
 ) -> AsyncIterator[Chunk]:
     """Read which authorizations (EIP-3009) of `payer` the token has used, each with the transfer it made.
 
@@ -91,7 +91,7 @@ async def authorizations(
         ChainUnknown: as above, or a use stands there without its transfer.
     """
     wanted = [of_payer(token, AUTHORIZATION_USED, payer), of_payer(token, TRANSFER, payer)]
-    async for page in (pager or patient()).pages(rpc, wanted, (first, last), spans=(SPAN, SPAN_MAX)):
+    async for page in pager.pages(rpc, wanted, (first, last), spans=(SPAN, SPAN_MAX)):
         (begin, end), (uses, moves) = (page.first, page.last), page.logs
         used = sorted((_stands(log, wanted[0], begin, end) for log in uses), key=lambda at: at.place)
         moved = sorted((_stands(log, wanted[1], begin, end) for log in moves), key=lambda at: at.place)
@@ -105,16 +105,14 @@ async def authorizations(
         )
 
 
-async def memos(
-    rpc: Rpc, token: bytes, payer: bytes, first: int, last: int, pager: Pager | None = None
-) -> AsyncIterator[Chunk]:
+async def memos(rpc: Rpc, token: bytes, payer: bytes, first: int, last: int, pager: Pager) -> AsyncIterator[Chunk]:
     """Read what `payer` has sent of a token under a memo (TIP-20), as machine payments are.
 
     Raises:
         ChainUnknown: as above.
     """
     wanted = of_payer(token, TRANSFERRED_WITH_MEMO, payer)
-    async for page in (pager or patient()).pages(rpc, [wanted], (first, last), spans=(SPAN, SPAN_MAX)):
+    async for page in pager.pages(rpc, [wanted], (first, last), spans=(SPAN, SPAN_MAX)):
         begin, end = page.first, page.last
         found = [_stands(log, wanted, begin, end) for log in page.logs[0]]
         yield Chunk(begin, end, tuple(_carried(at, payer, at.tx_hash + at.place[1].to_bytes(8, "big")) for at in found))

@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, Never, Protocol
 
 from topup.domain import json_document as plain
-from topup.domain.demand import RAW_BYTES_MAX
+from topup.domain.demand import RAW_BYTES_MAX, checksummed
 from topup.domain.errors import ChargeRefused
 from topup.wire.verbatim import Numeral, read, write
 
@@ -181,7 +181,7 @@ def payment_header(
     assert authorization.recipient == offer.pay_to, "what was signed pays whom the offer names"
     payload = {
         "authorization": {
-            "from": _checksummed(authorization.sender),
+            "from": checksummed(authorization.sender),
             "to": offer.raw["payTo"],
             "value": str(authorization.value),
             "validAfter": str(authorization.valid_after),
@@ -240,7 +240,7 @@ def login_message(
     return "\n".join(
         (
             f"{domain} wants you to sign in with your Ethereum account:",
-            _checksummed(address),
+            checksummed(address),
             "",
             statement,
             "",
@@ -258,7 +258,7 @@ def login_header(address: bytes, message: str, signature: bytes, timestamp_ms: i
     """Return the value of the header SIGN-IN-WITH-X that presents a signed login as Venice reads it."""
     return _encoded(
         {
-            "address": _checksummed(address),
+            "address": checksummed(address),
             "message": message,
             "signature": "0x" + signature.hex(),
             "timestamp": timestamp_ms,
@@ -433,12 +433,6 @@ def _said(value: Any) -> str:
 
 def _encoded(document: Mapping[str, Any]) -> str:
     return base64.b64encode(write(document).encode()).decode()
-
-
-def _checksummed(address: bytes) -> str:
-    from eth_utils.address import to_checksum_address
-
-    return to_checksum_address(address)
 
 
 def _moment(ms: int) -> str:
