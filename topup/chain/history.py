@@ -16,11 +16,11 @@ from eth_keys.exceptions import BadSignature, ValidationError
 from eth_utils.crypto import keccak
 
 from topup.accounting.reconciliation import WalletTransaction
-from topup.chain.blocks import CHAIN_ID, FINAL, LATEST, head, numbered, right_chain
+from topup.chain.blocks import CHAIN_ID, FINAL, LATEST, head, numbered, right_chain, shown
 from topup.chain.contracts import TRANSFER, transferred
 from topup.chain.fees import l1_fee_told, paid_per_gas
 from topup.chain.profiles import Profile
-from topup.chain.rpc import Answer, Rpc, RpcError, count, known, quantity, unhex, unhexed
+from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhex, unhexed
 from topup.domain.errors import ChainUnknown
 from topup.domain.lifecycle import NO_TOKENS, Inclusion, Kind, Plan
 from topup.domain.money import Asset, Usdc, Wei
@@ -70,20 +70,11 @@ async def standing(rpc: Rpc, chain_id: int, wallet: bytes) -> Standing:
         WrongChain: the provider speaks for another chain.
         ChainUnknown: something was not answered, or no block is final yet.
     """
-    newest, final, nonce, spoken = await rpc.batch(
-        [
-            LATEST,
-            FINAL,
-            ("eth_getTransactionCount", ["0x" + wallet.hex(), "latest"]),
-            CHAIN_ID,
-        ]
-    )
+    nonce_query: Query = ("eth_getTransactionCount", ["0x" + wallet.hex(), "latest"])
+    spoken, newest, final, nonce = await rpc.batch([CHAIN_ID, LATEST, FINAL, nonce_query])
     right_chain(rpc, spoken, chain_id)
-    return Standing(
-        head(known(newest, "the newest block")),
-        head(known(final, "the final block")),
-        count(known(nonce, "the nonce"), "the nonce", bare=True),
-    )
+    next_nonce = count(known(nonce, "the nonce"), "the nonce", bare=True)
+    return Standing(shown(rpc, newest, "newest block"), shown(rpc, final, "final block"), next_nonce)
 
 
 async def block(rpc: Rpc, number: int) -> Head:

@@ -20,7 +20,7 @@ LOOK: Final = "look"
 ATTEST: Final = "attest-unpaid"
 CANCEL: Final = "cancel"
 CREDITED: Final = "credited"
-WORDS: Final = (LOOK, ATTEST, CANCEL, CREDITED)
+
 # How a person says each of them.
 COMMANDS: Final = {
     LOOK: "topup resolve ID",
@@ -130,7 +130,7 @@ def answer(topup: TopUp, word: str, *, contested: bool = False) -> Answer:
 
     Args:
         topup: the top-up as it is stored.
-        word: one of `WORDS`.
+        word: one of those in `COMMANDS`.
         contested: whether the ledger holds that something unknown has used a nonce of it.
     """
     way, state = WAYS[topup.state], topup.state
