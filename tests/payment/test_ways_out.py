@@ -26,6 +26,7 @@ from topup.payment import foreign_nonce
 from topup.payment.preparation import Preparation
 from topup.payment.reorg import confirmed
 from topup.ports.chain import Head, Observation, Spent
+from topup.ports.rail import sends
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
@@ -515,6 +516,7 @@ def test_a_block_that_was_replaced_shows_no_nonce_used_for_ever(
         async def spent(_: bytes, number: int) -> Spent:
             return Spent(there if number == there.number else Head(number, b"\x77" * 32, 2), final, 1)
 
+        assert sends(rail)
         rail.spent = spent  # type: ignore[method-assign, assignment]
         at = Observation(Head(90, b"\x77" * 32, 2), 80, 80, 2, 1, {}, frozenset())
         got = await foreign_nonce.contest(rail, stage.store, topup, at, [attempt], world.clock.now_ms())

@@ -44,7 +44,7 @@ class Revoke(Steps):
         if out:
             await self._send(topup, out[-1])
             return
-        rail = self._rail(topup)
+        rail = self._wallet_rail(topup)
         plan = await rail.revocation(topup)
         topup = self._store.append(topup, plan, rail.sign_revocation(plan), now)
         await self._send(topup, topup.attempts[-1])

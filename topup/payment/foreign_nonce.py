@@ -17,7 +17,7 @@ from topup.domain.lifecycle import Attempt, TopUp
 from topup.payment.confirmation import spent
 from topup.ports.chain import Observation, Spent, Taken
 from topup.ports.ledger import ForeignNonces
-from topup.ports.rail import Rail
+from topup.ports.rail import Rail, WalletRail, sends
 
 Place = tuple[int, int]
 
@@ -81,7 +81,7 @@ async def contest(
     for attempt in oldest.values():
         before = known.get(attempt.id)
         after = before or Taken(now_ms, None, b"")
-        if attempt.ours:
+        if attempt.ours and sends(rail):
             after, settled = await _placed(rail, topup, attempt, after, observation)
             if settled:
                 gone, gone_by = gone | {attempt.place}, max(gone_by, after.block_number or 0)
@@ -93,7 +93,7 @@ async def contest(
 
 
 async def _placed(
-    rail: Rail, topup: TopUp, attempt: Attempt, taken: Taken, observation: Observation
+    rail: WalletRail, topup: TopUp, attempt: Attempt, taken: Taken, observation: Observation
 ) -> tuple[Taken, bool]:
     """Return in which block the nonce is known used, and whether that is for ever."""
     try:

@@ -27,7 +27,7 @@ from topup.payment.monitor import Monitor
 from topup.ports.account import Sink
 from topup.ports.chain import Observation, Preflight
 from topup.ports.ledger import Store
-from topup.ports.rail import Rail
+from topup.ports.rail import Rail, WalletRail, sends
 
 Step = TopUp | PassResult
 
@@ -89,6 +89,18 @@ class Steps:
         """Wait until the chain can be asked again, or believed; say what lasts."""
         self._lasting.failed(topup, Reason.CHAIN_UNKNOWN, detail, began_ms=began_ms)
         return self._wait(topup, Reason.CHAIN_UNKNOWN, detail, self._pace.resend_s)
+
+    def _wallet_rail(self, topup: TopUp) -> WalletRail:
+        """Return the rail of a top-up whose payments are transactions of our own wallet.
+
+        Raises:
+            PaymentForbidden: a seller carries them.
+        """
+        rail = self._rail(topup)
+        if not sends(rail):
+            says = "what a seller holds cannot be taken back"
+            raise PaymentForbidden(Reason.NO_CANCEL, says, remedy="wait for its deadline")
+        return rail
 
     def _forbid(self, topup: TopUp, error: PaymentForbidden) -> PassResult:
         """Say why a payment is not permitted now: at once for each new reason, and again every hour."""

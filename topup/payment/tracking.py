@@ -275,7 +275,7 @@ class Tracking(Steps):
         return plan, rail.sign(plan, verified)
 
     def _plan_cancel(self, topup: TopUp, observation: Observation) -> tuple[Plan, tuple[bytes, bytes]]:
-        rail, nonce = self._rail(topup), observation.nonce_latest
+        rail, nonce = self._wallet_rail(topup), observation.nonce_latest
         plan = rail.cancel(topup, [a for a in self._over(topup, nonce) if a.plan.nonce == nonce])
         return plan, rail.sign_cancel(plan)
 

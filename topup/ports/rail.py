@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeGuard
 
+from topup.domain.lifecycle import Broadcaster
 from topup.ports.chain import Holdings, Observation, Preflight, Sent, Spent
 
 if TYPE_CHECKING:  # what only reads the ledger need not wait for them to load
     from topup.domain.demand import Demand, Request, Verified
-    from topup.domain.lifecycle import Attempt, Broadcaster, Plan, TopUp
+    from topup.domain.lifecycle import Attempt, Plan, TopUp
     from topup.domain.nonpayment import ChargeStatus, More
 
 
@@ -63,29 +64,8 @@ class Rail(Protocol):
         `bump` says that they are of the same charge, and that leaving them as they are is the alternative.
         """
 
-    def cancel(self, topup: TopUp, over: Sequence[Attempt]) -> Plan:
-        """Plan a transaction that takes the nonce of these attempts, all at one, and moves nothing.
-
-        Raises:
-            PaymentForbidden: this rail cannot cancel what is out.
-        """
-
-    async def revocation(self, topup: TopUp) -> Plan:
-        """Plan a transaction after which the contract may take none of the token any more.
-
-        Raises:
-            PaymentForbidden: it cannot be sent now, or there is nothing to take back.
-            ChainError: the chain could not be asked.
-        """
-
-    def sign_revocation(self, plan: Plan) -> tuple[bytes, bytes]:
-        """Sign a planned revocation; return raw bytes and hash."""
-
     def sign(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
         """Sign the plan; return raw bytes and hash."""
-
-    def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
-        """Sign a planned cancel; return raw bytes and hash."""
 
     async def send(self, topup: TopUp, attempt: Attempt) -> Sent:
         """Put a stored attempt on its way, byte for byte."""
@@ -96,10 +76,7 @@ class Rail(Protocol):
         """Look for evidence of these attempts, each given with its top-up; `every` as for `Chain.look`."""
 
     async def payment_status(self, topup: TopUp, charge_seq: int) -> ChargeStatus | More:
-        """Ask whether a charge was ever paid, at a final block; see `Chain.fate`."""
-
-    async def spent(self, wallet: bytes, number: int) -> Spent:
-        """Read how many transactions the wallet had sent by the end of a block; see `Chain.spent`."""
+        """Ask whether a charge was ever paid, at a final block; see `Chain.payment_status`."""
 
     async def flag(self, topup: TopUp, charge_seq: int) -> bool:
         """Read the contract's mark that a charge was paid; see `Chain.flag`."""
@@ -113,3 +90,36 @@ class Rail(Protocol):
 
     async def claim(self, topup: TopUp) -> Claim:
         """Ask the seller what became of a paid top-up; evidence beside the credits, never instead of them."""
+
+
+class WalletRail(Rail, Protocol):
+    """A rail whose payments are transactions of our own wallet: they have a nonce, and so has what takes them back."""
+
+    def cancel(self, topup: TopUp, over: Sequence[Attempt]) -> Plan:
+        """Plan a transaction that takes the nonce of these attempts, all at one, and moves nothing.
+
+        Raises:
+            PaymentForbidden: this rail cannot cancel what is out.
+        """
+
+    def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
+        """Sign a planned cancel; return raw bytes and hash."""
+
+    async def revocation(self, topup: TopUp) -> Plan:
+        """Plan a transaction after which the contract may take none of the token any more.
+
+        Raises:
+            PaymentForbidden: it cannot be sent now, or there is nothing to take back.
+            ChainError: the chain could not be asked.
+        """
+
+    def sign_revocation(self, plan: Plan) -> tuple[bytes, bytes]:
+        """Sign a planned revocation; return raw bytes and hash."""
+
+    async def spent(self, wallet: bytes, number: int) -> Spent:
+        """Read how many transactions the wallet had sent by the end of a block; see `Chain.spent`."""
+
+
+def sends(rail: Rail) -> TypeGuard[WalletRail]:
+    """Tell whether its payments are transactions of our own wallet."""
+    return rail.broadcaster is Broadcaster.US

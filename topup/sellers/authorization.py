@@ -17,7 +17,7 @@ from topup.domain.lifecycle import REPLACED_BLOCKS, Attempt, Broadcaster, Kind, 
 from topup.domain.money import Asset, Wei
 from topup.domain.nonpayment import ChargeStatus, More
 from topup.ports.account import Clock
-from topup.ports.chain import AuthorizationUse, Delivery, Observation, Preflight, Sent, Spent, TokenChain
+from topup.ports.chain import AuthorizationUse, Delivery, Observation, Preflight, Sent, TokenChain
 from topup.ports.signer import Signer
 from topup.sellers.on_chain import OnChain
 from topup.wire.exchange import Answered, Exchange, fail
@@ -184,14 +184,6 @@ class Authorized(OnChain[TokenChain], ABC, Generic[D]):
             return replace(status, flag=False)
         return status
 
-    async def spent(self, wallet: bytes, number: int) -> Spent:  # noqa: ARG002
-        """Refuse: no nonce of the wallet tells of what somebody else carries to the chain.
-
-        Raises:
-            ChainUnknown: always.
-        """
-        raise ChainUnknown("an authorization has no place among the wallet's own transactions")
-
     async def flag(self, topup: TopUp, charge_seq: int) -> bool:
         """Read the chain's mark that a charge's authorization was used."""
         attempt = self._of(topup, charge_seq)
@@ -204,22 +196,6 @@ class Authorized(OnChain[TokenChain], ABC, Generic[D]):
         if found is None:
             raise ChainUnknown(f"{topup.id} has signed nothing for charge {charge_seq}")
         return found
-
-    def cancel(self, topup: TopUp, over: Sequence[Attempt]) -> Plan:  # noqa: ARG002
-        """Refuse.
-
-        Raises:
-            PaymentForbidden: always.
-        """
-        raise PaymentForbidden("no_cancel", "what a seller holds cannot be taken back", remedy="wait for its deadline")
-
-    async def revocation(self, topup: TopUp) -> Plan:
-        """Refuse.
-
-        Raises:
-            PaymentForbidden: always.
-        """
-        raise PaymentForbidden("no_approval", f"{topup.id} has approved nothing", remedy="nothing")
 
     @staticmethod
     def _alone(over: Sequence[Attempt], *, bump: bool) -> None:
