@@ -255,6 +255,6 @@ def test_the_key_shows_nowhere() -> None:
 
 def test_the_prefix_behind_which_an_operator_signed_is_checked_again() -> None:
     """A key whose owner allows another prefix signs no charge behind this one, whatever was proven before."""
-    other = LocalSigner(Account.from_key(KEY), replace(CEILINGS, prefixes=frozenset({b""})))
+    other = LocalSigner(PrivateKey(KEY), replace(CEILINGS, prefixes=frozenset({b""})))
     with pytest.raises(SignerError, match="prefix"):
         other.sign_payment(RIGHT, CHARGE)

@@ -736,7 +736,7 @@ def _moody(house: House, down: int) -> None:
     """Put the key of the running topup into such a service."""
     rail: Any = house.stage.works.rail()
     signer: Any = rail._signer._opened() if isinstance(rail._signer, LateSigner) else rail._signer
-    service = Moody(signer._account, signer._ceilings)
+    service = Moody(signer._key(), signer._ceilings)
     service.down = down
     rail._signer = service
 

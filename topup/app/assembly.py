@@ -650,7 +650,7 @@ RUNS: dict[str, tuple[str, ...]] = {
 
 def loaded(rail: str) -> None:
     """Load the code that a payment by a rail runs through; what is loaded already costs nothing."""
-    for module in RUNS[rail]:
+    for module in (*RUNS[rail], "topup.signers.keystore"):  # the last brings what signs, whatever kind of key it is
         import_module(module)
     if rail == COINBASE:
         from topup.chain import contracts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Mapping
 from typing import Final
@@ -65,5 +64,7 @@ def _shown(name: str) -> str:
 
 def nearest(name: str, known: Collection[str], prefix: str = "") -> str | None:
     """Return the known name that this one is almost."""
+    import difflib  # for the one who has mistyped
+
     sought = name.upper() if prefix and name.upper().startswith(prefix) else name
     return next(iter(difflib.get_close_matches(sought, known, n=1, cutoff=0.75)), None)

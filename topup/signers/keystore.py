@@ -32,6 +32,12 @@ MISMATCH: Final = "MAC mismatch"
 NO_KEYSTORE: Final = "name the keystore v3 that geth, MetaMask's export or `eth_account` has written"
 
 
+def account(key: bytes) -> LocalAccount:
+    """Return what signs by a key of 32 bytes."""
+    made: LocalAccount = Account.from_key(key)
+    return made
+
+
 def opened(path: Path, password: str, named: str) -> LocalAccount:
     """Open a keystore v3 file, which the setting or option `named` names.
 
@@ -41,16 +47,16 @@ def opened(path: Path, password: str, named: str) -> LocalAccount:
         MemoryShort: its key cannot be derived in the memory there is.
     """
     document = _document(path, named)
-    account: LocalAccount = Account.from_key(_key(document, password, path, named))
+    found = account(_key(document, password, path, named))
     told = str(document.get("address") or "").strip().lower().removeprefix("0x")
-    own = account.address[2:].lower()
+    own = found.address[2:].lower()
     if told and told != own:
         whose = f"0x{told}" if re.fullmatch("[0-9a-f]{40}", told) else f"{told[:60]!a}, which is no address"
         raise SettingsError(
             f"{named}: {path} says that it holds the key of {whose}, and holds that of 0x{own}",
             remedy=f"name the right file in {named}; somebody has changed this one",
         )
-    return account
+    return found
 
 
 def _document(path: Path, named: str) -> dict[str, Any]:

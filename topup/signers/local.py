@@ -8,13 +8,14 @@ network fee. Beside payments it signs cancels, which move nothing. There is no m
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from eth_abi.abi import encode
-from eth_account import Account
-from eth_account.signers.local import LocalAccount
+from eth_keys.datatypes import PrivateKey
 from eth_keys.exceptions import ValidationError
 from eth_typing import Hash32
 from eth_utils.crypto import keccak
@@ -25,7 +26,9 @@ from topup.domain.demand import Verified
 from topup.domain.errors import SettingsError, SignerError
 from topup.domain.lifecycle import NO_TOKENS, Broadcaster, Kind, Plan
 from topup.domain.money import Asset, EthPrice, Usdc, Wei, gas_dollars
-from topup.signers import keystore
+
+if TYPE_CHECKING:
+    from eth_account.signers.local import LocalAccount
 
 INTENT: Final = "(uint256,uint256,address,address,address,uint256,bytes16,address,bytes,bytes)"
 SWAP: Final = keccak(text=f"swapAndTransferUniswapV3Native({INTENT},uint24)")[:4]
@@ -69,15 +72,22 @@ class Ceilings:
 class LocalSigner:
     """A secp256k1 key in this process."""
 
-    def __init__(self, account: LocalAccount, ceilings: Ceilings) -> None:
+    def __init__(self, key: PrivateKey, ceilings: Ceilings) -> None:
         """Keep the key and its ceilings."""
-        self._account = account
+        self._key: Callable[[], PrivateKey] = lambda: key  # not the key itself: its `repr` shows it
         self._ceilings = ceilings
-        self.address = bytes.fromhex(account.address[2:])
+        self.address = key.public_key.to_canonical_address()
 
     def __repr__(self) -> str:
         """Show the address, never the key."""
-        return f"LocalSigner({self._account.address})"
+        return f"LocalSigner({self._key().public_key.to_checksum_address()})"
+
+    @cached_property
+    def _account(self) -> LocalAccount:
+        """Return what signs by this key; to load it takes memory that an idle daemon does without."""
+        from topup.signers import keystore
+
+        return keystore.account(self._key().to_bytes())
 
     def sign_payment(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
         """Sign the planned payment of a verified charge, or the approval of exactly its total.
@@ -312,7 +322,9 @@ def from_keystore(path: Path, password: str, ceilings: Ceilings) -> LocalSigner:
     Raises:
         SettingsError, MemoryShort: see `keystore.opened`.
     """
-    return LocalSigner(keystore.opened(path, password, "wallet.keystore"), ceilings)
+    from topup.signers import keystore
+
+    return LocalSigner(PrivateKey(bytes(keystore.opened(path, password, "wallet.keystore").key)), ceilings)
 
 
 def from_private_key(text: str, ceilings: Ceilings) -> LocalSigner:
@@ -324,7 +336,7 @@ def from_private_key(text: str, ceilings: Ceilings) -> LocalSigner:
     found = re.fullmatch(r"(?:0x)?([0-9a-fA-F]{64})", text.strip())
     try:
         # The library would also take fewer digits, and open another wallet.
-        key = Account.from_key(bytes.fromhex(found[1])) if found else None
+        key = PrivateKey(bytes.fromhex(found[1])) if found else None
     except (ValueError, ValidationError):
         key = None
     if key is None:  # not raised inside the handler: what the library says may hold the key

@@ -8,7 +8,6 @@ of them, that place is masked in the text itself.
 from __future__ import annotations
 
 import base64
-import html
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
@@ -175,7 +174,11 @@ def _meant(found: re.Match[str]) -> str:
         if found[group]:
             number = int(found[group], base)
             return chr(number) if number < 0x110000 else "?"
-    return html.unescape(found[6]) if found[6] else _LETTERS.get(found[7], found[7])
+    if found[6]:
+        import html  # its list of two thousand names is rarely wanted, and a daemon would keep it
+
+        return html.unescape(found[6])
+    return _LETTERS.get(found[7], found[7])
 
 
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{16,}")
