@@ -7,6 +7,7 @@ fee of an OP chain (charged to the sender, told in the receipt), and the error t
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -178,6 +179,8 @@ class Evm:
         self._pool: list[Signed] = []
         self._places: dict[bytes, tuple[int, int]] = {}
         self._branch = 0
+        # What was run dry since the newest block, by all that decides what it comes to.
+        self._ran: dict[tuple[bytes, bytes, int, str], Any] = {}
         self._blocks: list[Block] = []
         state = PragueState(self._db, self._context(0, now(), base_fee), BLANK_ROOT_HASH)
         for text, account in genesis.items():
@@ -213,6 +216,7 @@ class Evm:
             elif sent.nonce == nonce and (done := self._applied(state, sent, receipts)) is not None:
                 receipts.append(done)
         state.persist()
+        self._ran.clear()
         self._blocks.append(self._sealed(number, parent.hash, at, state.state_root, tuple(receipts)))
         self._places |= {done.sent.hash: (number, done.index) for done in receipts}
         self._pool = left
@@ -579,13 +583,22 @@ class Evm:
         return computation is not None and not computation.is_error
 
     def _run(self, call: dict[str, str], tag: Json, gas: int, changed: Json = None) -> Any:
-        """Execute a call on the state after a block, leaving no trace; None when `gas` does not cover its data.
+        """Return what a call comes to on the state after a block; None when `gas` does not cover its data.
 
-        `changed` holds slots that have other values for this call, by address, under `stateDiff`.
+        `changed` holds slots that have other values for this call, by address, under `stateDiff`. The same call on the
+        same state comes to the same, and is not executed again.
         """
         if gas < _least_gas(call):
             return None
-        state = self._at(tag)
+        block = self._known(tag)
+        key = (block.hash, block.root, gas, json.dumps([call, changed], sort_keys=True))
+        if key not in self._ran:
+            self._ran[key] = self._executed(call, block, gas, changed)
+        return self._ran[key]
+
+    def _executed(self, call: dict[str, str], block: Block, gas: int, changed: Json) -> Any:
+        """Execute it, leaving no trace."""
+        state = self._state(block.root, self._context(block.number, block.timestamp, block.base_fee))
         for address, change in (changed or {}).items():
             for slot, value in change["stateDiff"].items():
                 state.set_storage(_address(address), int(slot, 16), int(value, 16))
