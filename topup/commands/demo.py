@@ -183,7 +183,7 @@ def _tempo(anvil: Path | None) -> Ground:
         world = World(
             chain, scale=scale, make_gateway=lambda world, account: Seller(account, world.chain), settings=settings
         )
-        world.tick_s = float(BLOCK_S) / scale
+        world.tick_s = float(BLOCK_S) / (scale or 1)
         return world
 
     return Ground("mpp", Asset.USDC_E, USDC_E, lambda _: (RECIPIENT,), build)

@@ -25,10 +25,10 @@ from topup.domain.errors import Exit
 from topup.domain.events import Event
 from topup.domain.money import WEI_PER_ETH, Asset
 from topup.ledger.store import SqliteStore
-from topup.sandbox.world import World
+from topup.sandbox.world import STEPPED, World
 
-# World seconds in a real one: a block passes in a fiftieth of a second.
-SCALE: Final = 100
+# Time passes in sleeps alone: however slow the machine, no quote grows old while it is judged.
+SCALE: Final = STEPPED
 WEALTH: Final = WEI_PER_ETH
 PACE: Final = {"TOPUP_WATCH__POLL_SLOWEST_S": "3600"}
 # Dollars an hour: on working days between eight and nineteen o'clock, and else.

@@ -11,7 +11,7 @@ import json
 import re
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from decimal import ROUND_DOWN, Decimal
 from typing import Final, Literal, NoReturn, get_args
@@ -161,6 +161,8 @@ class Gateway:
         self.watch = Watch(self.operator, chain) if chain else None
         self.conduct = conduct or Conduct()
         self.wire = Wire()
+        # How whoever waits here for the chain lets time pass; None: by the machine's time.
+        self.sleep: Callable[[float], Awaitable[None]] | None = None
         self.management_key = "sk-or-v1-" + secrets.token_hex(32)
         self.ordinary_key = "sk-or-v1-" + secrets.token_hex(32)
         self.requests: list[Seen] = []

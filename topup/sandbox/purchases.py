@@ -78,7 +78,8 @@ class MppConduct(Conduct):
         lifetime_s: of a challenge, in seconds.
         fee_bps: what the challenge asks for beyond the credits, rounded up to a cent.
         recipient_per_purchase: a deposit address for each purchase instead of one for all.
-        wait_s: how long a payment is waited for before the answer is 503, in seconds of the machine.
+        wait_s: how long a payment is waited for before the answer is 503, in seconds of the machine, or of a
+            stepped world.
         settles_late_ms: how long `settles-late` keeps a transaction back.
         currency: the token that is asked for.
         sponsored: whether the seller pays the network's fee, and completes the transaction itself.
@@ -396,7 +397,7 @@ class Seller(ChainSeller):
             payment.due_ms = payment.due_ms or self.now_ms() + self.conduct.settles_late_ms
             return
         self._broadcast(payment)
-        await wait_until(lambda: self._look(payment), self.conduct.wait_s)
+        await wait_until(lambda: self._look(payment), self.conduct.wait_s, self.sleep)
         if payment.reverted:
             raise Refused(500, "internal-payment-error", "The transaction reverted.")
         if fault == "fails-after-settling":

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from math import ceil
 from typing import Any, ClassVar, Final, cast
 
 from topup.sandbox import gateway
@@ -16,6 +17,7 @@ from topup.sandbox.wire import WIRE_FAULTS
 Json = Any
 
 LOOK_S: Final = 0.05
+STEP_S: Final = 2
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -104,8 +106,19 @@ class ChainSeller(Gateway):
         return self.now_ms() >= settled_ms + delay_ms + (self.conduct.late_ms if fault == "posts-late" else 0)
 
 
-async def wait_until(done: Callable[[], bool], seconds: float) -> None:
-    """Ask again and again whether the chain has decided, for so many seconds of the machine at most."""
+async def wait_until(
+    done: Callable[[], bool], seconds: float, sleep: Callable[[float], Awaitable[None]] | None = None
+) -> None:
+    """Ask again and again whether the chain has decided, for so many seconds of the machine at most.
+
+    Where time passes only in sleeps it is `sleep` that lets blocks come, and the seconds are the world's.
+    """
+    if sleep is not None:
+        for _ in range(ceil(seconds / STEP_S)):
+            if done():
+                return
+            await sleep(STEP_S)
+        return
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
     while not done() and loop.time() < end:  # noqa: ASYNC110 - a chain does not call back

@@ -1,7 +1,8 @@
 """How do chain, provider and clock make one world? Started in a thread of its own, mined and polled on a timer.
 
 The world's clock may run faster than the machine's, and leaps over the sleeps of whoever lives in it, so that an
-hour of waiting takes a second and every timestamp still agrees. Keys are fresh in each run. The daemon reaches
+hour of waiting takes a second and every timestamp still agrees. In a stepped world time passes in those sleeps alone:
+what happens there does not depend on how fast the machine is. Keys are fresh in each run. The daemon reaches
 the world through sockets on loopback, with production settings but for the addresses printed by `environment`.
 """
 
@@ -11,9 +12,9 @@ import asyncio
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from eth_keys.datatypes import PrivateKey
 
@@ -26,6 +27,10 @@ from topup.sandbox.rpc import Chain, RpcServer
 T = TypeVar("T")
 ETH_USD_E8 = 3000 * 10**8
 BLOCK_S = 2
+# The scale of a world whose time stands still while nobody sleeps.
+STEPPED: Final = 0
+# In a stepped world, at most so many blocks come in one sleep; in a long one they lie further apart.
+BLOCKS_A_SLEEP_MAX = 6
 L1_FEE_PER_BYTE = 15_000_000
 FEE_DESTINATION = named_address("topup sandbox: fee destination")
 
@@ -69,6 +74,27 @@ class WorldClock:
         self._leapt_ms += max(0, ms)
 
 
+class SteppedClock(WorldClock):
+    """The `Clock` port of a stepped world: time stands still until somebody sleeps, and no sleep takes any."""
+
+    def __init__(self, beat: Callable[[], Awaitable[None]]) -> None:
+        """Start where a world begins; `beat` lets the world do what it does every two seconds."""
+        super().__init__(1)
+        self._zero_ms = begins_ms()
+        self._beat = beat
+
+    def now_ms(self) -> int:
+        """Return the world's time in milliseconds since the epoch."""
+        return self._zero_ms + self._leapt_ms
+
+    async def sleep(self, seconds: float) -> None:
+        """Let `seconds` of the world pass at once, with the blocks that come in them."""
+        until = self.now_ms() + int(seconds * 1000)
+        for left in range(max(1, min(BLOCKS_A_SLEEP_MAX, int(seconds // BLOCK_S))), 0, -1):
+            self.leap((until - self.now_ms()) // left)
+            await self._beat()
+
+
 class World:
     """Chain, provider, wallet and clock; a context manager that starts and stops them."""
 
@@ -87,9 +113,11 @@ class World:
     ) -> None:
         """Create keys and state; nothing listens until the context is entered.
 
+        With the scale `STEPPED` time passes only while somebody sleeps by the world's clock.
         `settings` returns what is set otherwise where another rail is paid by: variables over the world's own.
         """
-        self.clock = WorldClock(scale)
+        self.stepped = scale == STEPPED
+        self.clock = SteppedClock(self._stepping) if self.stepped else WorldClock(scale)
         self.key = PrivateKey(secrets.token_bytes(32))
         self.wallet: str = self.key.public_key.to_checksum_address()
         self.operator = Operator()
@@ -107,7 +135,7 @@ class World:
         self._more: list[RpcServer] = []
         self._end: asyncio.Event | None = None
         self.mining = True
-        self.tick_s = BLOCK_S / scale
+        self.tick_s = BLOCK_S / (scale or 1)
 
     # What stands once the context is entered.
     chain: Chain
@@ -142,7 +170,7 @@ class World:
             # The clock leaps; until the next tick of the world its newest block looks that much older.
             **(
                 {"TOPUP_CHAIN__HEAD_AGE_MAX_S": "86400", "TOPUP_CHAIN__LAG_MAX_S": "3600"}
-                if self.clock.scale > 1
+                if self.stepped or self.clock.scale > 1
                 else {}
             ),
             **(self._settings(self) if self._settings is not None else {}),
@@ -219,21 +247,37 @@ class World:
         try:
             await self.gateway.start()
             await self.rpc.start()
+            if self.stepped:
+                self.gateway.sleep = self.clock.sleep
+                self._beat()
             self._ready.set()
             while not self._end.is_set():
-                await self._tick()
+                await (self._end.wait() if self.stepped else self._tick())
         finally:
             await self.gateway.stop()
             for server in (self.rpc, *self._more):
                 await server.stop()
             self.chain.stop()
 
-    async def _tick(self) -> None:
+    def _beat(self) -> None:
         """Mine a block and let the provider look at it."""
-        began = time.monotonic()
         if self.mining:
             self.chain.mine(self.clock.now_s())
             self.gateway.poll()
+
+    async def _stepping(self) -> None:
+        """Do what comes every two seconds, in the world's own thread, whoever sleeps in whichever."""
+        assert self._loop is not None
+
+        async def inside() -> None:
+            self._beat()
+
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(inside(), self._loop))
+
+    async def _tick(self) -> None:
+        """Do it, and wait until it is to be done again."""
+        began = time.monotonic()
+        self._beat()
         assert self._end is not None
         rest = max(0.005, self.tick_s - (time.monotonic() - began))
         try:

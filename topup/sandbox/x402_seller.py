@@ -39,7 +39,8 @@ class X402Conduct(Conduct):
 
     Attributes:
         timeout_s: how long an authorization may be good for, in seconds.
-        wait_s: how long the chain is waited for before the answer is 504, in seconds of the machine.
+        wait_s: how long the chain is waited for before the answer is 504, in seconds of the machine, or of a
+            stepped world.
         settles_late_ms: how long a payment is kept back by the faults that settle late.
         again: what becomes of a payment that was settled before: the first answer once more, or a refusal.
         version: which version of the protocol a seller speaks whose record does not say.
@@ -338,7 +339,7 @@ class X402Seller(ChainSeller):
         if fault == "settles-twice":
             with suppress(RpcError):  # The token takes it once; the second one reverts in its block.
                 self.facilitator.submit(settlement.authorization)
-        await wait_until(lambda: self._look(settlement), self.conduct.wait_s)
+        await wait_until(lambda: self._look(settlement), self.conduct.wait_s, self.sleep)
 
     def _submit(self, settlement: Settlement) -> None:
         settlement.due_ms = None
