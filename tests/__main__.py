@@ -1,14 +1,23 @@
-"""Is everything in order? Lint, types, layers and all tests: `python -m tests [arguments for pytest]`.
+"""Is everything in order? Lint, types, layers and all tests: `python -m tests [--beside N] [arguments for pytest]`.
 
-Installs what the tests take from npm first (tests/npm/package-lock.json); a machine without node 18 gets one from
-PyPI. Everything runs even when something before it failed; the exit status is 0 only when all of it passed.
+    python -m tests long         what takes too long for every time: the other rows of all sweeps, the whole kill matrix
+    python -m tests --beside 4   the same beside four busy processes: no verdict may depend on how fast a machine is
+
+Says first what this machine lacks and how long it will take; what was missing is in the last line as well. What the
+tests take from npm is installed before that (tests/npm/package-lock.json); a machine without node 18 gets it from PyPI.
+Everything runs even when something before it failed; the exit status is 0 only when all of it passed.
 """
 
+import argparse
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
 from tests import tools
 
@@ -60,17 +69,78 @@ def _passes(name: str, command: list[str]) -> bool:
     return done.returncode == 0
 
 
-def main(arguments: list[str]) -> int:
-    """Run everything; pytest comes last, so that its summary and the count of skips close the output."""
-    _from_npm()
-    failed = [name for name, command in CHECKS.items() if not _passes(name, command)]
+# Where it is kept how long it took the last time, beside what pytest remembers of this clone.
+LASTED: Final = tools.ROOT / ".pytest_cache"
+
+
+def _lasted(name: str) -> Path:
+    return LASTED / f"topup-lasted-{name}"
+
+
+def _foretold(name: str, lacking: list[str]) -> str:
+    """Return what to expect: what will be skipped, and how long it takes."""
+    lacks = f"missing here, so that their tests skip: {', '.join(lacking)}" if lacking else "nothing is missing here"
+    try:
+        minutes = f"it took {int(_lasted(name).read_text(encoding='utf-8')) / 60:.0f} minutes the last time"
+    except (OSError, ValueError):
+        minutes = {
+            "tests": "some 18 minutes on two processors with nothing else to do",
+            "long": "more than an hour on two processors",
+        }[name]
+    return f"{lacks}; {minutes}"
+
+
+@contextlib.contextmanager
+def _busy(count: int) -> Iterator[None]:
+    """Keep so many processes busy beside what is done meanwhile."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def _tests(arguments: list[str]) -> int:
+    """Run pytest."""
     workers = 1 + 2 * (os.cpu_count() or 1)  # most of them wait for blocks and processes most of the time
     # Whoever is done takes over from the others: the longest tests stand in rows.
     pytest = [sys.executable, "-m", "pytest", f"--numprocesses={workers}", "--dist=worksteal", *arguments]
-    code = subprocess.run(pytest, cwd=tools.ROOT, check=False).returncode
-    if failed:
-        print(f"FAILED before the tests: {', '.join(failed)}", flush=True)
-    return code or int(bool(failed))
+    return subprocess.run(pytest, cwd=tools.ROOT, check=False).returncode
+
+
+def _matrix() -> int:
+    """Kill it at every step of every life."""
+    # A cell mostly waits for blocks: more of them than there are processors.
+    jobs = str(5 * (os.cpu_count() or 1))
+    matrix = [sys.executable, "-m", "tests.proofs.kill_matrix", "--jobs", jobs]
+    return subprocess.run(matrix, cwd=tools.ROOT, check=False).returncode
+
+
+def main(arguments: list[str]) -> int:
+    """Run everything; return 0 only when all of it passed."""
+    reader = argparse.ArgumentParser(prog="python -m tests", allow_abbrev=False, add_help=False)
+    reader.add_argument("--beside", type=int, default=0)
+    asked, rest = reader.parse_known_args(arguments)
+    name = "long" if rest[:1] == ["long"] else "tests"
+    _from_npm()
+    lacking = tools.lacking()
+    print(_foretold(name, lacking), flush=True)
+    began = time.monotonic()
+    with _busy(asked.beside):
+        if name == "long":
+            codes = {"the long rows": _tests(["-m", "long", *rest[1:]]), "the kill matrix": _matrix()}
+        else:
+            codes = {check: 0 if _passes(check, command) else 1 for check, command in CHECKS.items()}
+            codes["the tests"] = _tests(rest)
+    if not rest[name == "long" :]:
+        LASTED.mkdir(exist_ok=True)
+        _lasted(name).write_text(f"{time.monotonic() - began:.0f}", encoding="utf-8")
+    failed = [check for check, code in codes.items() if code]
+    said = f"FAILED: {', '.join(failed)}" if failed else "all passed"
+    print(f"{said}; missing here: {', '.join(lacking) or 'nothing'}", flush=True)
+    return next(filter(None, codes.values()), 0)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,25 @@ _FINDERS: Final[dict[str, Callable[[], Path | None]]] = {
     "uniswap": lambda: _present(MODULES / "@uniswap"),  # the folder of Uniswap's npm packages
 }
 
+# Everything that some test requires.
+REQUIRED: Final = (
+    "anvil",
+    "bean-check",
+    "chromium",
+    "hadolint",
+    "hledger",
+    "node",
+    "shellcheck",
+    "solc",
+    "systemd-analyze",
+    "uniswap",
+)
+
+
+def lacking() -> list[str]:
+    """Return what this machine lacks, so that the tests which require it are skipped."""
+    return [name for name in REQUIRED if find(name) is None]
+
 
 def find(name: str) -> Path | None:
     """Find what tests know by this name: one of npm's things above, else a program."""

@@ -1,0 +1,77 @@
+"""Does `python -m tests` say beforehand what this machine lacks, and afterwards what failed?"""
+
+import re
+import subprocess
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests import __main__ as run
+from tests import tools
+
+
+class Called(NamedTuple):
+    """A command that was run: its words, and what was busy beside it."""
+
+    words: list[str]
+    busy: int
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> list[Called]:
+    """Every program that the command runs, none of which is run: all of them succeed but mypy."""
+    calls: list[Called] = []
+    loops: list[subprocess.Popen[bytes]] = []
+
+    class Counted(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *args: Any, **named: Any) -> None:
+            super().__init__(*args, **named)
+            loops.append(self)
+
+    def instead(words: list[Any], **_: Any) -> subprocess.CompletedProcess[str]:
+        calls.append(Called([str(word) for word in words], sum(loop.poll() is None for loop in loops)))
+        return subprocess.CompletedProcess(words, int("mypy" in str(words[0])), "an error")
+
+    monkeypatch.setattr(run, "_from_npm", lambda: None)
+    monkeypatch.setattr(run, "LASTED", tmp_path)
+    monkeypatch.setattr(tools, "lacking", lambda: ["hledger"])
+    monkeypatch.setattr(subprocess, "Popen", Counted)
+    monkeypatch.setattr(subprocess, "run", instead)
+    return calls
+
+
+def test_what_is_missing_stands_at_both_ends(called: list[Called], capsys: pytest.CaptureFixture[str]) -> None:
+    """The first line says what will skip and how long it takes, the last one what failed and what was missing."""
+    assert run.main([]) == 1
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("missing here, so that their tests skip: hledger; some 18 minutes")
+    assert last == "FAILED: types; missing here: hledger"
+    run.main([])
+    assert "; it took 0 minutes the last time" in capsys.readouterr().out.splitlines()[0]
+    assert any("pytest" in one.words for one in called)
+
+
+def test_busy_processes_run_beside_it_and_end_with_it(called: list[Called]) -> None:
+    """Two loops are busy for as long as the tests run, and none is when they are over."""
+    run.main(["--beside", "2", "tests/domain"])
+    assert {one.busy for one in called} == {2}
+    assert called[-1].words[-1] == "tests/domain"
+    called.clear()
+    run.main([])
+    assert {one.busy for one in called} == {0}
+
+
+def test_the_long_run_has_the_other_rows_and_the_whole_matrix(called: list[Called]) -> None:
+    """`long` runs what is marked so, and every cell."""
+    assert run.main(["long"]) == 0
+    rows, matrix = called
+    assert rows.words[-2:] == ["-m", "long"]
+    assert "tests.proofs.kill_matrix" in matrix.words
+    assert "--sample" not in matrix.words
+
+
+def test_whatever_a_test_requires_is_looked_for_at_the_start() -> None:
+    """Every program that stands in a `require` is one of those which are told to be missing."""
+    texts = (path.read_text(encoding="utf-8") for path in (tools.ROOT / "tests").rglob("*.py"))
+    required = {name for text in texts for name in re.findall(r'require\("([a-z-]+)"\)', text)}
+    assert required - {"false", "no-such-program"} <= set(tools.REQUIRED)
