@@ -19,12 +19,11 @@ from eth_keys.datatypes import PrivateKey
 from eth_utils.crypto import keccak
 
 from tests.domain.test_tempo import AUTHORIZE, RESTRICTIONS, Chain, paying, raw_of
-from tests.payment.test_adversary import story
 from tests.sellers.test_mpp import held, stage_of
 from tests.tools import require
 from tests.world import builders
 from tests.world.served import TOPUP, ran
-from tests.world.stage import Stage
+from tests.world.stage import Stage, story
 from topup.app.settings import load
 from topup.chain import agreement
 from topup.chain.agreement import Answers, Disagreement, Vote

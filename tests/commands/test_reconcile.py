@@ -18,12 +18,11 @@ from typing import Any
 import pytest
 from eth_account import Account
 
-from tests.payment.test_adversary import story
 from tests.sellers.test_mpp import selling as mpp_world
 from tests.world import ledger, worlds
 from tests.world.builders import NOW_MS, WALLET, operator
 from tests.world.served import Served, served
-from tests.world.stage import Stage
+from tests.world.stage import Stage, story
 from topup.accounting.reconciliation import Adopted
 from topup.app import assembly
 from topup.app.settings import load

@@ -14,12 +14,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.payment.test_adversary import story
 from tests.sellers.test_mpp import selling as mpp_world
 from tests.sellers.test_mpp import stage_of
 from tests.world import ledger
 from tests.world.builders import ACCOUNT, NOW_MS, WALLET, operator, topup
-from tests.world.stage import Stage
+from tests.world.stage import Stage, story
 from topup.accounting.journal import attempt_entry, posting_entry
 from topup.commands.cli import app
 from topup.commands.show import life_document

@@ -17,11 +17,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tests.payment.test_adversary import story
 from tests.tools import ROOT
 from tests.world.builders import ACCOUNT, NOW_MS, operator
 from tests.world.ledger import IN_BLOCK, paid, sent
-from tests.world.stage import Stage
+from tests.world.stage import Stage, story
 from topup.accounting.closing import ELSEWHERE, OPENING, USAGE, Closed
 from topup.accounting.journal import CREDITS, Commodity, Entry, Line, chained, reversal
 from topup.commands.cli import app

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,35 +10,30 @@ from typing import Any
 import pytest
 from eth_utils.crypto import keccak
 
-from tests.world.stage import Stage
+from tests.world.stage import Stage, story
 from topup.domain.errors import ApiUnknown
 from topup.domain.lifecycle import Attempt, State, TopUp
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import Next, RpcError
-from topup.sandbox.world import World, embedded
+from topup.sandbox.world import STEPPED, World, embedded
 from topup.sellers.coinbase import Coinbase
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 # Past the deadline of a charge, which is two days after it was made.
 EXPIRY_MS = 49 * HOUR_MS
-# No story takes longer, in seconds; a pass that never ended would.
-STORY_S = 60
 
 
 @pytest.fixture
 def world() -> Iterator[World]:
     """An account below its floor, burning slowly, whose payments are posted after ten seconds."""
     conduct = Conduct(posting_delay_ms=10_000)
-    with World(embedded, scale=10, conduct=conduct, usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(1)) as made:
+    with World(
+        embedded, scale=STEPPED, conduct=conduct, usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(1)
+    ) as made:
         yield made
-
-
-def story(tell: Coroutine[Any, Any, None]) -> None:
-    """Run a story, and let it fail where it hangs."""
-    asyncio.run(asyncio.wait_for(tell, STORY_S))
 
 
 def two(world: World) -> dict[str, str]:

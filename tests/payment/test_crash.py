@@ -18,7 +18,7 @@ from topup.ledger.store import SqliteStore
 from topup.payment.config import PurchaseOrder
 from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct
-from topup.sandbox.world import World, embedded
+from topup.sandbox.world import STEPPED, World, embedded
 
 WRITES = (
     "begin",
@@ -78,7 +78,9 @@ class Silent:
 @pytest.fixture
 def world() -> Iterator[World]:
     """A world of its own, fast and below the floor."""
-    with World(embedded, scale=10, conduct=Conduct(), usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(1)) as made:
+    with World(
+        embedded, scale=STEPPED, conduct=Conduct(), usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(1)
+    ) as made:
         yield made
 
 

@@ -11,19 +11,18 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
-from tests.payment.test_adversary import story
-from tests.world.stage import Stage
+from tests.world.stage import Stage, story
 from topup.app import assembly
 from topup.app.late_signer import LateSigner
 from topup.domain.errors import SignerError
 from topup.domain.lifecycle import State
-from topup.sandbox.world import World, embedded
+from topup.sandbox.world import STEPPED, World, embedded
 
 
 @pytest.fixture
 def world() -> Iterator[World]:
     """An account below its floor."""
-    with World(embedded, scale=10) as made:
+    with World(embedded, scale=STEPPED) as made:
         yield made
 
 

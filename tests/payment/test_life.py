@@ -25,7 +25,7 @@ from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import Drop, Next
-from topup.sandbox.world import World, embedded
+from topup.sandbox.world import STEPPED, World, embedded
 
 HOUR_MS = 3_600_000
 BELOW = Decimal("10.5")
@@ -35,7 +35,7 @@ BELOW = Decimal("10.5")
 def world() -> Iterator[World]:
     """An account below its floor, burning slowly, whose payments are posted after ten seconds."""
     conduct = Conduct(posting_delay_ms=10_000)
-    with World(embedded, scale=10, conduct=conduct, usage_usd=BELOW, burn_usd_per_hour=Decimal(1)) as made:
+    with World(embedded, scale=STEPPED, conduct=conduct, usage_usd=BELOW, burn_usd_per_hour=Decimal(1)) as made:
         yield made
 
 

@@ -35,7 +35,7 @@ from topup.payment.monitor import Monitor
 from topup.ports.account import Key
 from topup.ports.chain import Delivery, Seen, Sent
 from topup.sandbox.gateway import Conduct
-from topup.sandbox.world import World, embedded
+from topup.sandbox.world import STEPPED, World, embedded
 
 SECOND_MS = 1000
 # Thousands of commits: what a disk does with them is tested elsewhere.
@@ -393,7 +393,7 @@ def world() -> Iterator[World]:
     """An account that is idle and half a dollar below its floor of ten."""
     conduct = Conduct(posting_delay_ms=10_000)
     with World(
-        embedded, scale=10, conduct=conduct, usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(0)
+        embedded, scale=STEPPED, conduct=conduct, usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(0)
     ) as made:  # fmt: skip
         yield made
 

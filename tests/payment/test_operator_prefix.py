@@ -15,7 +15,7 @@ from tests.world.stage import Stage
 from topup.domain.coinbase_charge import K2_PREFIX
 from topup.domain.lifecycle import State
 from topup.sandbox.gateway import Conduct
-from topup.sandbox.world import World, embedded
+from topup.sandbox.world import STEPPED, World, embedded
 
 K2 = "0x" + K2_PREFIX.hex()
 SETTING = "TOPUP_RAILS__COINBASE__PREFIXES"
@@ -24,7 +24,9 @@ SETTING = "TOPUP_RAILS__COINBASE__PREFIXES"
 @pytest.fixture
 def world() -> Iterator[World]:
     """An account that is low, at a gateway whose operator signs as plain messages are signed."""
-    with World(embedded, scale=10, conduct=Conduct(), usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(1)) as world:
+    with World(
+        embedded, scale=STEPPED, conduct=Conduct(), usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(1)
+    ) as world:
         world.do(lambda: world.gateway.switch_on("coinbase", "no-prefix"))
         yield world
 

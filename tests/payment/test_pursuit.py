@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.world.house import Killed
-from tests.world.stage import Shifted, Stage
+from tests.world.stage import Shifted, Stage, story
 from topup.domain.coinbase_charge import parse
 from topup.domain.lifecycle import Attempt, Fact, Kind, State, TopUp
 from topup.domain.money import Bps
@@ -24,7 +23,7 @@ from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import Next, RpcError, RpcServer
-from topup.sandbox.world import World, embedded
+from topup.sandbox.world import STEPPED, World, embedded
 
 HOUR_MS = 3_600_000
 DAYS_MS = 49 * HOUR_MS
@@ -34,7 +33,9 @@ DAYS_MS = 49 * HOUR_MS
 def world() -> Iterator[World]:
     """An account below its floor, burning slowly, whose payments are posted after ten seconds."""
     conduct = Conduct(posting_delay_ms=10_000)
-    with World(embedded, scale=10, conduct=conduct, usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(1)) as made:
+    with World(
+        embedded, scale=STEPPED, conduct=conduct, usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(1)
+    ) as made:
         yield made
 
 
@@ -85,11 +86,6 @@ async def bumped(stage: Stage, attempts: int = 2) -> TopUp:
         if stage.store.latest("default", 1) and len(stage.topup.out) >= attempts:
             return stage.topup
     raise AssertionError([e.name() for e in stage.told][-12:])
-
-
-def story(tell: Any) -> None:
-    """Run a story."""
-    asyncio.run(tell)
 
 
 def test_a_late_payment_is_outbid_at_its_own_nonce_and_paid_once(world: World, tmp_path: Path) -> None:

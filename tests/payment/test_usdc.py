@@ -13,9 +13,9 @@ from eth_account import Account
 from eth_utils.crypto import keccak
 
 from tests.chain.test_chain import Stand
-from tests.payment.test_adversary import hold, passes, say, story
+from tests.payment.test_adversary import hold, passes, say
 from tests.world import worlds
-from tests.world.stage import Stage
+from tests.world.stage import Stage, story
 from topup.accounting.journal import IN_TRANSIT, WALLET, Commodity
 from topup.chain.contracts import token_payment_data
 from topup.chain.profiles import BASE, Profile
@@ -28,7 +28,7 @@ from topup.ports.chain import UNTRIED, Call, Simulation
 from topup.sandbox import contracts
 from topup.sandbox.anvil import Anvil
 from topup.sandbox.rpc import Next, RpcError, RpcServer
-from topup.sandbox.world import World, embedded
+from topup.sandbox.world import STEPPED, World, embedded
 
 USDC = {"TOPUP_RAILS__COINBASE__PAY_WITH": "usdc"}
 HELD = 20_000_000
@@ -38,7 +38,7 @@ TOTAL = 10_500_000
 @pytest.fixture
 def world() -> Iterator[World]:
     """A world whose wallet holds twenty dollars beside its ETH."""
-    world = World(embedded, scale=10)
+    world = World(embedded, scale=STEPPED)
     with world:
         world.do(lambda: world.write(contracts.usdc_balance(world.wallet, HELD)))
         yield world

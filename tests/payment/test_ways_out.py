@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +13,7 @@ from eth_account import Account
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.world.stage import Stage
+from tests.world.stage import Stage, story
 from tests.world.stories_foreign import invents
 from topup.accounting.reconciliation import Adopted
 from topup.domain.coinbase_charge import parse
@@ -31,24 +30,20 @@ from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import Next
-from topup.sandbox.world import World, embedded
+from topup.sandbox.world import STEPPED, World, embedded
 from topup.sellers.coinbase import Coinbase
 
 HOUR_MS = 3_600_000
-STORY_S = 90
 
 
 @pytest.fixture
 def world() -> Iterator[World]:
     """An account below its floor, burning slowly, whose payments are posted after ten seconds."""
     conduct = Conduct(posting_delay_ms=10_000)
-    with World(embedded, scale=10, conduct=conduct, usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(1)) as made:
+    with World(
+        embedded, scale=STEPPED, conduct=conduct, usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(1)
+    ) as made:
         yield made
-
-
-def story(tell: Coroutine[Any, Any, None]) -> None:
-    """Run a story, and let it fail where it hangs."""
-    asyncio.run(asyncio.wait_for(tell, STORY_S))
 
 
 def honest(world: World, count: int) -> dict[str, str]:

@@ -13,9 +13,8 @@ import httpx
 import pytest
 
 from tests.oracles import mppx_seller, pympp_seller
-from tests.payment.test_adversary import story
 from tests.tools import require
-from tests.world.stage import Stage
+from tests.world.stage import Stage, story
 from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.domain.lifecycle import State, TopUp
 from topup.domain.money import Asset, Usd, Usdc

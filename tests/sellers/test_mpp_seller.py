@@ -13,10 +13,9 @@ from typing import Any, Final
 
 import pytest
 
-from tests.payment.test_adversary import story
 from tests.sellers.test_mpp import HELD, stage_of
 from tests.tools import ROOT, require
-from tests.world.stage import Stage
+from tests.world.stage import Stage, story
 from topup.accounting.journal import WALLET, Commodity
 from topup.app.settings import MppFieldsSection, load
 from topup.domain.errors import SettingsError

@@ -15,12 +15,11 @@ import pytest
 from eth_utils.crypto import keccak
 
 from tests.oracles import pympp_seller
-from tests.payment.test_adversary import story
 from tests.sellers.test_mpp import Front, booked, held
 from tests.sellers.test_rails_safety import KEY, MPP_TERMS, PAYER, SOLD_TO, TEN, asked, mpp_rail, proven
 from tests.tools import require
 from tests.world import builders
-from tests.world.stage import Stage
+from tests.world.stage import Stage, story
 from topup.accounting import reconciliation
 from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.accounting.reconciliation import Transfer

@@ -12,15 +12,15 @@ import pytest
 from eth_keys.datatypes import PrivateKey
 
 from tests.oracles import python
-from tests.payment.test_adversary import passes, say, story
+from tests.payment.test_adversary import passes, say
 from tests.tools import ROOT
-from tests.world.stage import Stage
+from tests.world.stage import Stage, story
 from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.domain.lifecycle import State
 from topup.domain.money import Asset, Usd, Usdc
 from topup.payment.config import PurchaseOrder
 from topup.sandbox import contracts
-from topup.sandbox.world import World, embedded
+from topup.sandbox.world import STEPPED, World, embedded
 from topup.sandbox.x402 import selling as selling_as
 from topup.sandbox.x402_seller import RECIPIENT as SELLS_FOR
 
@@ -114,7 +114,7 @@ def test_each_kind_of_seller_is_paid_once(tmp_path: Path, profile: str) -> None:
         assert stage.left() == 0
         await stage.close()
 
-    with World(embedded, scale=10, make_gateway=selling_as(profile)) as world:
+    with World(embedded, scale=STEPPED, make_gateway=selling_as(profile)) as world:
         story(tell(world))
 
 
@@ -129,7 +129,7 @@ def test_a_header_that_is_no_base64_is_refused_and_said(tmp_path: Path) -> None:
         assert stage.inside(lambda: world.usdc(SELLS_FOR)) == 0
         await stage.close()
 
-    with World(embedded, scale=10, make_gateway=selling_as("venice")) as world:
+    with World(embedded, scale=STEPPED, make_gateway=selling_as("venice")) as world:
         story(tell(world))
 
 
@@ -162,5 +162,5 @@ def test_a_posting_hidden_by_usage_ends_by_a_persons_word(tmp_path: Path) -> Non
         assert stage.inside(lambda: world.usdc(SELLS_FOR)) == 10_000_000
         await stage.close()
 
-    with World(embedded, scale=10, make_gateway=selling_as("venice")) as world:
+    with World(embedded, scale=STEPPED, make_gateway=selling_as("venice")) as world:
         story(tell(world))

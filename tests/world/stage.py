@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,14 @@ from topup.ports.account import Clock
 from topup.sandbox import contracts
 from topup.sandbox.world import World
 
+# A pass that never ended would take longer, in seconds of the machine; however slow it is, no other does.
+HANGS_S = 900
 TRANSFERRED = "0xb7ee4fafa10d16ee883a136a3dcc9179d8e6041ba71cc29c2b0bce4f7bdd6e86"
+
+
+def story(tell: Coroutine[Any, Any, None]) -> None:
+    """Run a story, and let it fail where it hangs."""
+    asyncio.run(asyncio.wait_for(tell, HANGS_S))
 
 
 class Shifted:
