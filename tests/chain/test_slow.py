@@ -33,7 +33,7 @@ from topup.ports.chain import Call
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.http import Request, Response, Server
 from topup.sandbox.rpc import Intercept, Next, RpcError
-from topup.sandbox.world import World, embedded
+from topup.sandbox.world import STEPPED, World, embedded
 
 T = TypeVar("T")
 Asked = Callable[[EvmChain], Awaitable[Any]]
@@ -372,7 +372,9 @@ def test_a_refill_is_paid_though_one_of_three_is_always_eleven_seconds_late(
     """Right but late each time: paid once, within five passes, and the slow one is named."""
     monkeypatch.setattr(providers, "GRACE_S", 2.5)
     conduct = Conduct(posting_delay_ms=10_000)
-    with World(embedded, scale=10, conduct=conduct, usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(1)) as world:
+    with World(
+        embedded, scale=STEPPED, conduct=conduct, usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(1)
+    ) as world:
         servers = [world.rpc, world.provider(), world.provider()]
         urls = {"TOPUP_CHAIN__RPC_URLS": ",".join(server.url for server in servers), "TOPUP_CHAIN__LAG_MAX_S": "3600"}
         # Two cores that do other things as well take longer to simulate than any provider does.

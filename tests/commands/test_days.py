@@ -13,6 +13,7 @@ import pytest
 
 from tests import tools
 from tests.accounting.test_statement import checked
+from tests.world.stage import HANGS_S
 from topup.accounting.journal import Commodity
 from topup.ledger.store import SqliteStore
 
@@ -24,7 +25,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ledger of three days: a refill each day at least, and books closed twice."""
     folder = tmp_path_factory.mktemp("lived")
     command = [TOPUP, "sandbox", "--days", "3", "--keep", str(folder), "--json"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=HANGS_S)
     told = json.loads(done.stdout)
     assert (told["books_match_chain"], told["books_match_provider"], told["halted"]) == (True, True, [])
     assert told["topups"] >= 2

@@ -26,7 +26,7 @@ from topup.domain.events import Event, ProviderSetAside
 from topup.domain.lifecycle import State
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import RpcError
-from topup.sandbox.world import World, embedded
+from topup.sandbox.world import STEPPED, World, embedded
 
 HUGE = "0x" + "f" * 4000
 SENDS = "eth_sendRawTransaction"
@@ -41,7 +41,9 @@ def revert(text: bytes) -> str:
 @pytest.fixture
 def town(tmp_path: Path) -> Iterator[Callable[[int], Town]]:
     conduct, made = Conduct(posting_delay_ms=10_000), list[Town]()
-    with World(embedded, scale=10, conduct=conduct, usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(1)) as world:
+    with World(
+        embedded, scale=STEPPED, conduct=conduct, usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(1)
+    ) as world:
 
         def make(count: int) -> Town:
             made.append(Town(world, tmp_path, count))
