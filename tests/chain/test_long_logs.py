@@ -464,7 +464,7 @@ def paid(one: Charge, number: int, blocks: Blocks) -> dict[str, Any]:
     words = [intent.id.ljust(32, b"\0"), b"\x05".rjust(32, b"\0"), b"\x06".rjust(32, b"\0"), bytes(32), bytes(32)]
     return {
         "address": "0x" + one.contract.hex(),
-        "topics": [TRANSFERRED, "0x" + intent.operator.rjust(32, b"\0").hex()],
+        "topics": ["0x" + TRANSFERRED.hex(), "0x" + intent.operator.rjust(32, b"\0").hex()],
         "data": "0x" + b"".join(words).hex(),
         "blockNumber": hex(number),
         "blockHash": "0x" + blocks.hash(number).hex(),
