@@ -144,7 +144,7 @@ MPP, ETH, X402, USDC = range(0, 400, 4), range(1, 600, 4), range(2, 600, 4), ran
 
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take silence for proof: what is not seen within 5 s is dead."""
-    monkeypatch.setattr(tracking, "verdict", lambda *_, **__: NonPaymentProof.DEADLINE)
+    monkeypatch.setattr(tracking, "non_payment_proof", lambda *_, **__: NonPaymentProof.DEADLINE)
     monkeypatch.setattr(tracking.Tracking, "_settled_for_ever", lambda *_: True)
     expired = tracking.Tracking._unseen
 
