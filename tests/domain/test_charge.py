@@ -7,6 +7,7 @@ import dataclasses
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -629,6 +630,13 @@ def test_the_deadline_is_held_against_both_clocks(chain_s: int, local_s: int, be
         refused = refusal(demand, PINS_4, clocks)
         assert refused.field == "call_data.deadline"
         assert ("the chain's" in refused.was) == (chain_s not in (0, 600))
+
+
+@pytest.mark.parametrize("chain_id", [-1, 2**256], ids=["negative", "too large"])
+def test_a_chain_that_no_signature_could_name_is_refused_by_name(chain_id: int) -> None:
+    """What is signed over is computed only for the chain that was asked for: nothing overflows on the way."""
+    refused = refusal(replace(signed(operator(4)), chain_id=chain_id), PINS_4)
+    assert refused.field == "metadata.chain_id"
 
 
 def test_the_deadline_that_is_signed_is_the_one_that_is_written() -> None:

@@ -46,15 +46,15 @@ READS: Final = frozenset(
     {
         "api.credits",
         "api.key",
-        "chain.survey",
+        "chain.preflight",
         "chain.simulate",
         "chain.look",
-        "chain.fate",
+        "chain.payment_status",
         "chain.flag",
-        "tokens.survey",
+        "tokens.preflight",
         "tokens.rehearse",
         "tokens.look",
-        "tokens.fate",
+        "tokens.payment_status",
         "seller.get",
     }
 )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import InitVar, dataclass, replace
+from itertools import chain as chained
 from typing import Final, Protocol, final
 
 from topup.domain.errors import ChargeRefused
@@ -173,7 +174,8 @@ def prove(
     Raises:
         ChargeRefused: naming the first field that is not as it should be.
     """
-    for finding in (*findings, *common(demand, request, bounds, clocks)):
+    # One after the other: what is judged later may be computed only of what was right so far.
+    for finding in chained(findings, common(demand, request, bounds, clocks)):
         if not finding.right:
             raise finding.refusal()
     if seen(*demand.identity):
