@@ -294,7 +294,10 @@ ARROWS: Final[dict[lifecycle.Fact, tuple[str, str]]] = {
     FACT.ANSWERED: ("the answer, byte for byte", "the charge is proven, quoted and simulated"),
     FACT.APPROVED: ("the block in which the contract was allowed the token", "the payment itself is planned"),
     FACT.ANSWER_LOST: ("that this charge is abandoned", "another is requested after a while"),
-    FACT.CHARGE_DEAD: ("that this charge grew too old; no payment of it was ever sent", "another is requested"),
+    FACT.CHARGE_DEAD: (
+        "that it grew too old, or that a lost copy of this ledger used its name; no payment of it was ever sent",
+        "another is requested",
+    ),
     FACT.RESERVE: ("the unsigned payment, its nonce, the credits before it", "the key signs"),
     FACT.SIGNED: ("the signed bytes and their hash", "nothing yet"),
     FACT.INTEND: ("the intent to send", "the bytes go to every provider"),

@@ -350,6 +350,43 @@ def test_a_machine_that_is_put_back_with_no_time_lost_pays_once(tmp_path: Path) 
     told(tell, settles_late_ms=400_000)
 
 
+def test_a_copy_that_lacks_many_purchases_waits_and_goes_on_buying(tmp_path: Path) -> None:
+    """The lost ledger has used the names of six top-ups: the copy waits, takes another for each, and stops at none."""
+
+    async def tell(world: World) -> None:
+        usage = Decimal("10.5")
+
+        async def buy(stage: Stage) -> None:
+            nonlocal usage
+            paid, end_ms = left_the_wallet(world) + TEN, world.clock.now_ms() + 4 * 3_600_000
+            while world.clock.now_ms() < end_ms and (left_the_wallet(world) < paid or stage.topup.state != State.DONE):
+                await stage.step()
+                stage.inside(seller(world).poll)
+            assert left_the_wallet(world) == paid
+            usage += 10
+            world.do(lambda: world.gateway.account.set_usage(usage))
+            world.clock.leap(3_600_000)
+            world.do(lambda: world.chain.mine(world.clock.now_s()))
+
+        lost = staged(world, tmp_path / "lost", rails__young_s="0")
+        lost.store.pause("default", world.clock.now_ms())
+        await lost.step()
+        copied(tmp_path / "lost", tmp_path / "copy")
+        lost.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
+        for _ in range(6):
+            await buy(lost)
+        await lost.close()
+        copy = staged(world, tmp_path / "copy", rails__young_s="1200", rails__x402__life_max_s="900")
+        copy.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
+        for _ in range(4):
+            await buy(copy)
+        assert [said.clock for said in copy.named("time_not_lived")] == ["ledger"] * 4
+        assert copy.named("top_up_dropped") == []
+        await copy.close()
+
+    told(tell)
+
+
 def state_of(stage: Stage) -> dict[str, Any]:
     """Return what a process remembers of its own time."""
     kept = vars(stage.works.cycle._clock)

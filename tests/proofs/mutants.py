@@ -487,8 +487,8 @@ MUTANTS: Final = (
     Mutant(
         "used-authorization-planned-with",
         "topup/chain/token_chain.py",
-        '        if known_word(answer, "an authorization\'s mark"):\n',
-        '        if known_word(answer, "an authorization\'s mark") > 1:\n',
+        '    if any(known_word(answer, "an authorization\'s mark") for answer in marks):\n',
+        '    if any(known_word(answer, "an authorization\'s mark") > 1 for answer in marks):\n',
         "tests/sellers/test_rails_safety.py::test_what_was_used_is_found_by_its_log_and_planned_with_no_more",
     ),
     Mutant(
@@ -584,6 +584,13 @@ MUTANTS: Final = (
         "left_ms = self._pace.young_s * 1000 - self._clock.watched_ms()\n",
         "left_ms = 0\n",
         "tests/payment/test_signed_terms.py::test_a_copy_that_was_put_back_waits_as_well",
+    ),
+    Mutant(
+        "a-name-that-a-copy-used-is-kept",
+        "topup/payment/step.py",
+        "failed += sum(charge.abandoned == Reason.AUTHORIZATION_USED for charge in topup.charges)",
+        "failed += 0",
+        "tests/payment/test_signed_terms.py::test_a_copy_that_lacks_many_purchases_waits_and_goes_on_buying",
     ),
     Mutant(
         "a-nonce-that-no-purchase-gives",

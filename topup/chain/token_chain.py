@@ -131,13 +131,12 @@ async def preflight_of(
         raise PaymentForbidden(
             "no_code", f"there is no token at 0x{token.hex()} on chain {chain_id}", remedy="correct the token's address"
         )
-    for use, answer in zip(marked, marks, strict=True):
-        if known_word(answer, "an authorization's mark"):
-            raise PaymentForbidden(
-                "authorization_used",
-                f"the authorization 0x{use.key.hex()} was used already",
-                remedy="wait for its credits; where none come, a copy of this ledger has paid: `topup reconcile`",
-            )
+    if any(known_word(answer, "an authorization's mark") for answer in marks):
+        raise PaymentForbidden(
+            "authorization_used",
+            "the authorization that would be signed was used already, and not by this ledger",
+            remedy="nothing, where a copy of the ledger was put back; else find out who has the key",
+        )
     return Preflight(
         head=now,
         balance=Wei(0),

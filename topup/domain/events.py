@@ -149,7 +149,7 @@ class ClockBehind(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class TimeNotLived(Event):
-    """A clock has gone further than this process has run: it slept, or was put back; it waits as after a start."""
+    """Some time was not lived through: the machine slept, or it or its ledger was put back; it waits as at a start."""
 
     level: ClassVar[Level] = "warning"
     todo: ClassVar[str] = "nothing when the machine slept or its clock was set; else find out who put it back"

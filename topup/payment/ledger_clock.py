@@ -61,6 +61,11 @@ class LedgerClock:
             self.now()
             self._leapt("chain", self._lived.chain(self._clock.monotonic_ms(), time_s * 1000))
 
+    def contradicted(self) -> None:
+        """Count this process as young again: the chain holds what only a lost copy of this ledger can have signed."""
+        self.now()
+        self._leapt("ledger", 0)
+
     def _leapt(self, clock: str, by_ms: int | None) -> None:
         """Count this process as young again: it did not live through so much of the time."""
         if by_ms is None or self._anchor is None:

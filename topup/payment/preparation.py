@@ -240,6 +240,8 @@ class Preparation(Steps):
         except ChargeRefused as error:
             return self._refused(topup, error)
         except PaymentForbidden as error:
+            if error.reason == Reason.AUTHORIZATION_USED and self._unsigned(topup) and self._pace.young_s:
+                return self._used_by_a_copy(topup, error)
             return self._hindered(topup, error)
         except ChainError as error:
             if not error.again:
@@ -249,6 +251,20 @@ class Preparation(Steps):
         assert baseline is not None, "nothing is bought without a reading"
         self._verified[topup.id] = (verified, began_ms)
         return self._store.reserve(topup, plan, baseline, preflight.balance, self._clock.now())
+
+    def _unsigned(self, topup: TopUp) -> bool:
+        """Tell whether this ledger has signed nothing for the newest charge."""
+        return all(attempt.charge_seq != len(topup.charges) for attempt in topup.attempts)
+
+    def _used_by_a_copy(self, topup: TopUp, error: PaymentForbidden) -> TopUp:
+        """Take another name for this purchase, once what a lost copy of this ledger may have signed has ended.
+
+        The name follows from this ledger, so only a copy that went on from the same state can have used it. Its payment
+        is posted by then, or was for nothing; whether the purchase is still wanted is decided again after the wait.
+        """
+        self._hindered(topup, error)
+        self._clock.contradicted()
+        return self._move(topup, Fact.CHARGE_DEAD, Reason.AUTHORIZATION_USED.value)
 
     def _hindered(self, topup: TopUp, error: PaymentForbidden) -> PassResult:
         """Say why no payment can leave now, and louder when that lasts: credits are needed."""

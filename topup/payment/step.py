@@ -169,8 +169,10 @@ class Steps:
         return PassResult("following", str(why), detail, next_s, topup, remedy)
 
     def _request(self, topup: TopUp) -> Request:
-        # What was carried to the chain and failed has used its place up: the next authorization takes another.
+        # What was carried to the chain and failed has used its place up, and so has what a lost copy of this ledger
+        # signed: the next authorization takes another.
         failed = sum(1 for a in topup.out if not a.ours and a.inclusion is not None and not a.inclusion.success)
+        failed += sum(charge.abandoned == Reason.AUTHORIZATION_USED for charge in topup.charges)
         proven = sum(charge.proven for charge in topup.charges)
         return Request(topup.amount, topup.wallet, topup.chain_id, f"{topup.id}/{failed}", proven)
 
