@@ -21,6 +21,7 @@ from topup.commands.cli import app
 from topup.commands.pin import propose, remember
 from topup.domain.errors import ApiGone, ApiUnknown, ChargeRefused, Exit, PaymentForbidden, SettingsError
 from topup.domain.money import Usd
+from topup.domain.notes import Note
 from topup.ledger.store import SqliteStore
 from topup.payment.config import PurchaseOrder
 from topup.sandbox.world import World, embedded
@@ -54,7 +55,7 @@ def test_a_recipient_is_shown_proven_around_and_pinned(world: World, tmp_path: P
     remember(own, first)
     assert asyncio.run(propose(own)).known
     store = SqliteStore.open_reader(tmp_path)
-    pinned = assembly.pins(own, store.told(own.account, assembly.PINNED)).recipients
+    pinned = assembly.pins(own, store.told(own.account, Note.PINNED)).recipients
     assert pinned == {bytes.fromhex(recipient(world)[2:])}
     assert world.do(lambda: world.balance(world.wallet)) == world.wallet_wei
 
@@ -64,7 +65,7 @@ def test_a_recipient_is_pinned_beside_the_daemon(world: World, tmp_path: Path) -
     own = settings(world, tmp_path)
     writer = SqliteStore.open_writer(tmp_path)
     remember(own, asyncio.run(propose(own)))
-    assert writer.told(own.account, assembly.PINNED) == recipient(world)
+    assert writer.told(own.account, Note.PINNED) == recipient(world)
     writer.close()
 
 
@@ -74,9 +75,9 @@ def test_pinning_twice_keeps_one(world: World, tmp_path: Path) -> None:
     proposal = asyncio.run(propose(own))
     remember(own, proposal)
     remember(own, proposal)
-    SqliteStore.open_reader(tmp_path).say(own.account, assembly.PINNED, "0x" + "11" * 20, 1, "test")
+    SqliteStore.open_reader(tmp_path).say(own.account, Note.PINNED, "0x" + "11" * 20, 1, "test")
     remember(own, proposal)
-    told = SqliteStore.open_reader(tmp_path).told(own.account, assembly.PINNED)
+    told = SqliteStore.open_reader(tmp_path).told(own.account, Note.PINNED)
     assert told == f"0x{'11' * 20},{recipient(world)}"
 
 

@@ -46,10 +46,10 @@ from topup.chain.rpc import Nonsense
 from topup.domain.credits import DAY_MS, HOUR_MS, Doubt
 from topup.domain.errors import StoreFenced, TopupError, WrongChain
 from topup.domain.lifecycle import State
+from topup.domain.notes import Note
 from topup.domain.policy import Why
 from topup.domain.ways_out import CREDITED, RESOLVE
 from topup.payment.config import PassResult
-from topup.payment.monitor import ACCEPT_READING
 from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import FEE_DESTINATION, embedded
@@ -336,8 +336,8 @@ class Round:
         if last is not None and clock.now_ms() - last.at_ms > DAY_MS + HOUR_MS:
             doubts = {doubted.doubt for doubted in store.doubted("default", last.at_ms)}
             if doubts & {Doubt.CREDITS_FELL, Doubt.USAGE_FELL}:
-                self.words.append(ACCEPT_READING)
-                store.say("default", ACCEPT_READING, "1", clock.now_ms(), "a person")
+                self.words.append(Note.ACCEPT_READING)
+                store.say("default", Note.ACCEPT_READING, "1", clock.now_ms(), "a person")
         known = store.latest("default", 1)
         if known and known[0].state is State.UNCREDITED and clock.now_ms() - known[0].moved_ms > 3 * DAY_MS:
             self.words.append(CREDITED)

@@ -46,7 +46,6 @@ if TYPE_CHECKING:  # what a command that only reads the ledger need not load
     from topup.wire.exchange import Exchange
     from topup.wire.secrets import Masker
 
-PINNED = Note.PINNED.value
 # A block of Base is safe within minutes; after this the provider or the chain deserves a look.
 SAFE_LATE_S = 900
 # How long the credits of a small purchase take to be posted, the staleness of the API included.
@@ -552,7 +551,7 @@ def _coinbase(p: Parts) -> Rail:
     )
 
     def known() -> Pins:
-        return pins(s, p.store.told(s.account, PINNED))
+        return pins(s, p.store.told(s.account, Note.PINNED))
 
     own = chain(s, p.rpcs, p.clock, p.sink.emit, p.search(s.chain.id))
     return coinbase.Coinbase(p.api, own, p.key, p.clock, known, terms, ours=Masker(_keys(s)))

@@ -10,9 +10,10 @@ from typing import Any, Final
 from topup.accounting import forecast as ahead
 from topup.commands.answer import Answer
 from topup.commands.start import opened
-from topup.commands.status import hours, moment
+from topup.commands.status import hours
 from topup.domain.credits import DAY_MS, HOUR_MS, USUAL_DAYS_MIN, Runway
 from topup.domain.errors import Exit
+from topup.domain.moments import moment
 from topup.domain.money import Usd, Wei, plain
 from topup.domain.policy import Limits
 from topup.ledger.store import SqliteStore
@@ -162,7 +163,7 @@ def _wallet_line(told: dict[str, Any]) -> str:
     if wallet is None:
         return "wallet    unknown to the ledger, which writes down only ETH; `topup status --live` asks the chain"
     held = f"{wallet['spare_eth']} ETH to spare {wallet['age_s'] // 3600} h ago, after the newest top-up"
-    until = [f"{name} {moment(wallet[key])}" for name, key in ENDS if (wallet[key] or FAR_MS) < FAR_MS]
+    until = [f"{name} {moment(wallet[key] // 1000)}" for name, key in ENDS if (wallet[key] or FAR_MS) < FAR_MS]
     last = f", the floor is then reached {', '.join(until)}" if until else ""
     return f"wallet    {held}: {wallet['refills']} refills of {told['refill_usd']} dollars at its price{last}"
 
@@ -192,8 +193,8 @@ def _cap_line(told: dict[str, Any]) -> str:
         return f"caps      hold no refill within 30 days, {pace}"
     end = "for good"
     if caps["until_ms"] is not None:
-        end = f"until {moment(caps['until_ms'])}, with {caps['balance_then_usd']} dollars left by then"
-    return f"caps      {caps['holds']} holds a refill from {moment(caps['from_ms'])} {end}, {pace}"
+        end = f"until {moment(caps['until_ms'] // 1000)}, with {caps['balance_then_usd']} dollars left by then"
+    return f"caps      {caps['holds']} holds a refill from {moment(caps['from_ms'] // 1000)} {end}, {pace}"
 
 
 def _text(amount: Usd | None) -> str | None:

@@ -6,8 +6,9 @@ from typing import Any
 
 from topup.commands.answer import Answer
 from topup.commands.start import load
-from topup.commands.status import brief, moment, topup_document
+from topup.commands.status import brief, topup_document
 from topup.domain.errors import Exit
+from topup.domain.moments import moment
 from topup.ledger.store import SqliteStore
 
 
@@ -21,4 +22,4 @@ def answer(count: int) -> Answer:
 
 def history_lines(told: list[dict[str, Any]]) -> list[str]:
     """Return the history for a terminal."""
-    return [f"{moment(t['decided_ms'])}  {brief(t)}" for t in told] or ["no top-ups yet"]
+    return [f"{moment(t['decided_ms'] // 1000)}  {brief(t)}" for t in told] or ["no top-ups yet"]

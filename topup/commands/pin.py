@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 import typer
@@ -25,7 +24,9 @@ from topup.domain.coinbase_charge import Charge, Pins, parse, verify
 from topup.domain.credits import HOUR_MS
 from topup.domain.demand import Clocks, Request
 from topup.domain.errors import ApiGone, ChargeRefused, Exit, PaymentForbidden, SettingsError
+from topup.domain.moments import moment
 from topup.domain.money import Usd, Usdc
+from topup.domain.notes import Note
 from topup.domain.remedies import REMEDIES
 from topup.ledger.store import SqliteStore
 from topup.payment.config import COINBASE
@@ -92,7 +93,7 @@ async def propose(settings: Settings) -> Proposal:
         raw = await _charge(settings, store, asked)
         demand = parse(raw)
         _payable(demand)
-        pins = assembly.pins(settings, store.told(settings.account, assembly.PINNED))
+        pins = assembly.pins(settings, store.told(settings.account, Note.PINNED))
         opened = replace(pins, recipients=pins.recipients | {demand.intent.recipient})
         used = frozenset(store.seen_intents(""))
 
@@ -119,10 +120,10 @@ def remember(settings: Settings, proposal: Proposal) -> None:
     """
     store = beside(settings)
     try:
-        pinned = (store.told(settings.account, assembly.PINNED) or "").split(",")
+        pinned = (store.told(settings.account, Note.PINNED) or "").split(",")
         wanted = [one for one in pinned if one and one != proposal.recipient] + [proposal.recipient]
         now_ms = SystemClock().now_ms()
-        store.say(settings.account, assembly.PINNED, ",".join(wanted), now_ms, f"uid {os.getuid()}")
+        store.say(settings.account, Note.PINNED, ",".join(wanted), now_ms, f"uid {os.getuid()}")
     finally:
         store.close()
 
@@ -173,7 +174,7 @@ def _payable(demand: Charge) -> None:
 
 def _proposal(demand: Charge, asked: Request, pins: Pins, preflight: Preflight) -> Proposal:
     intent = demand.intent
-    deadline = datetime.fromtimestamp(intent.deadline, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    deadline = moment(intent.deadline)
     recipient, contract, operator = (f"0x{a.hex()}" for a in (intent.recipient, demand.contract, intent.operator))
     left_h = (intent.deadline - preflight.head.timestamp_s) // 3600
     known = intent.recipient in pins.recipients

@@ -7,10 +7,9 @@ from topup.commands.pause import noted
 from topup.commands.start import load
 from topup.domain import ways_out
 from topup.domain.errors import Exit, SettingsError
+from topup.domain.notes import Note
 from topup.domain.ways_out import ATTEST, CANCEL, CREDITED, LOOK, RESOLVE
 from topup.ledger.store import SqliteStore
-from topup.payment.monitor import ACCEPT_READING
-from topup.payment.preparation import ADOPT_NONCE
 
 
 def answer(
@@ -31,10 +30,10 @@ def answer(
             raise SettingsError(says, remedy="choose one")
         name, value, effect = RESOLVE + topup_id, words[0], _effect(topup_id, words[0])
     elif reading:
-        name, value = ACCEPT_READING, "1"
+        name, value = Note.ACCEPT_READING, "1"
         effect = "for a day from now, a lower total is believed once it has been seen for a day"
     elif nonce:
-        name, value = ADOPT_NONCE, "1"
+        name, value = Note.ADOPT_NONCE, "1"
         effect = "for an hour from now, the wallet's other transactions are taken as they are"
     else:
         raise SettingsError("nothing to resolve was named", remedy="`topup resolve --help`")

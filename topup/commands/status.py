@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -137,8 +136,3 @@ def brief(told: dict[str, Any]) -> str:
     """Return one top-up in a line."""
     end = " ".join(told["tx_hashes"]) or told["reason"]
     return f"{told['id']}  {told['state']:<10} {told['amount_usd']:>8} dollars  {end}".rstrip()
-
-
-def moment(ms: int) -> str:
-    """Return a moment in UTC as it is printed, to the second."""
-    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -30,9 +30,6 @@ from topup.payment.ledger_clock import LedgerClock
 from topup.ports.account import Api, Sink
 from topup.ports.ledger import Store
 
-# The name under which `topup resolve --accept-reading` leaves its word.
-ACCEPT_READING = Note.ACCEPT_READING.value
-
 
 class Monitor:
     """The readings of one account. `not_before_ms` is when the API allows the next question."""
@@ -123,12 +120,12 @@ class Monitor:
         """Tell whether a person has accepted a lower total that was seen for a day; the acceptance is used up."""
         account = self._account.name
         if judged.doubt not in (Doubt.CREDITS_FELL, Doubt.USAGE_FELL) or not self._store.said_within(
-            account, ACCEPT_READING, self._clock.now(), DAY_MS
+            account, Note.ACCEPT_READING, self._clock.now(), DAY_MS
         ):
             return False
         if not fallen_for_a_day(self._store.doubted(account, last.at_ms if last is not None else 0), said):
             return False
-        self._store.say(account, ACCEPT_READING, "0", self._clock.now(), "topup")
+        self._store.say(account, Note.ACCEPT_READING, "0", self._clock.now(), "topup")
         return True
 
     async def _check_key(self, now: int) -> None:

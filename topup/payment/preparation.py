@@ -33,8 +33,6 @@ from topup.payment.config import PassResult, PurchaseOrder, Terms
 from topup.payment.step import Ports, Step, Steps, fair
 from topup.ports.chain import Preflight
 
-# The name under which `topup resolve --adopt-nonce` leaves a person's word; it counts for an hour.
-ADOPT_NONCE = Note.ADOPT_NONCE.value
 ADOPTION_MS = HOUR_MS
 # Why an attempt that was never sent is withdrawn.
 RESTARTED = "restarted before sending"
@@ -315,7 +313,7 @@ class Preparation(Steps):
         if preflight.nonce_latest == expected:
             return None
         account = self._account.name
-        if not self._store.said_within(account, ADOPT_NONCE, self._clock.now(), ADOPTION_MS):
+        if not self._store.said_within(account, Note.ADOPT_NONCE, self._clock.now(), ADOPTION_MS):
             raise _nonce_ahead(preflight.nonce_latest, expected)
         self._store.adopt_nonce(topup.chain_id, topup.wallet, preflight.nonce_latest, self._clock.now())
         return None

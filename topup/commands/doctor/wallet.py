@@ -10,6 +10,7 @@ from topup.commands.check import funding, named
 from topup.commands.doctor import carried, contract
 from topup.commands.doctor.finding import Check, failed, safely
 from topup.domain.errors import TopupError
+from topup.domain.notes import Note
 from topup.ledger.store import SqliteStore
 from topup.payment.config import COINBASE
 
@@ -62,7 +63,7 @@ def _pinned(settings: Settings) -> Check:
     try:
         store = SqliteStore.open_copy(settings.state_dir)
         try:
-            learnt = store.told(settings.account, assembly.PINNED)
+            learnt = store.told(settings.account, Note.PINNED)
         finally:
             store.close()
     except TopupError as error:
