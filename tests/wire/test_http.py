@@ -1,0 +1,31 @@
+"""What does asking over HTTP cost beside the question?"""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from httpcore import _synchronization
+
+from topup.wire import http
+
+
+class Searches:
+    """A finder that finds nothing and keeps what it was asked for."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.names: list[str] = []
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Keep the name."""
+        self.names.append(name)
+
+
+def test_a_request_searches_for_no_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each search for what is not installed reads all of sys.path, and httpcore begins a dozen for one request."""
+    searches = Searches()
+    monkeypatch.setattr(sys, "meta_path", [searches, *sys.meta_path])
+    assert http.Client is not None
+    assert _synchronization.current_async_library() == "asyncio"
+    assert searches.names == []
