@@ -23,6 +23,7 @@ import asyncio
 import io
 import json
 import random
+import resource
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -456,6 +457,22 @@ def _memory() -> str | None:
     return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 
 
+# More than any round takes; a process that is stopped by the system names no round.
+MEMORY_MAX: Final = 8 << 30
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Let what takes too much memory end as an error of the round that takes it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = MEMORY_MAX if hard == resource.RLIM_INFINITY else min(MEMORY_MAX, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
 @dataclass
 class Found:
     """What came of rounds: in how many an answer was bent, how many answers were, and which rounds broke a rule."""
@@ -471,7 +488,8 @@ def play(kind: str, numbers: Sequence[int], seed: int) -> Found:
     try:
         for number in numbers:
             try:
-                answers = round_of(kind, seed, number, tempos)
+                with _bounded():
+                    answers = round_of(kind, seed, number, tempos)
             except Broken as error:
                 found.broken.append(str(error))
             else:
