@@ -191,8 +191,8 @@ MUTANTS: Final = (
     Mutant(
         "the-month-is-a-day",
         "topup/domain/policy.py",
-        '(Why.CAP_30D, limits.cap_30d, month, "policy.cap_30d"),',
-        '(Why.CAP_30D, limits.cap_30d, day, "policy.cap_30d"),',
+        "(Why.CAP_30D, limits.cap_30d, month, 30 * DAY_MS),",
+        "(Why.CAP_30D, limits.cap_30d, day, 30 * DAY_MS),",
         "tests/domain/test_policy.py",
     ),
     Mutant(

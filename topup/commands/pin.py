@@ -27,7 +27,7 @@ from topup.domain.errors import ApiGone, ChargeRefused, Exit, PaymentForbidden, 
 from topup.domain.moments import moment
 from topup.domain.money import Usd, Usdc
 from topup.domain.notes import Note
-from topup.domain.remedies import REMEDIES
+from topup.domain.policy import Why
 from topup.ledger.store import SqliteStore
 from topup.payment.config import COINBASE
 from topup.ports.chain import Preflight
@@ -139,11 +139,7 @@ async def _charge(settings: Settings, store: SqliteStore, asked: Request) -> byt
         )
     count = len(store.charge_requests(account, now - HOUR_MS))
     if count >= settings.policy.charges_per_hour:
-        raise PaymentForbidden(
-            "charge_rate",
-            f"{count} charges requested within an hour",
-            remedy=REMEDIES["charge_rate"],
-        )
+        raise PaymentForbidden(Why.CHARGE_RATE, f"{count} charges requested within an hour")
     store.ask_by_hand(account, now, HOUR_MS)
     try:
         return await client.charge(asked)

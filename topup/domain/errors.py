@@ -30,6 +30,8 @@ from __future__ import annotations
 
 from enum import IntEnum, StrEnum
 
+from topup.domain.remedies import REMEDIES
+
 
 class Exit(IntEnum):
     """The exit codes of every command; stable."""
@@ -178,9 +180,9 @@ class PaymentForbidden(TopupError):
     exit_code = Exit.PERSON
     again = True
 
-    def __init__(self, reason: str, message: str, *, remedy: str = "") -> None:
-        """Keep the stable reason word beside the sentence."""
-        super().__init__(message, remedy=remedy)
+    def __init__(self, reason: str, message: str, *, remedy: str | None = None) -> None:
+        """Keep the stable reason word beside the sentence; without a remedy of its own it has that of the word."""
+        super().__init__(message, remedy=REMEDIES.get(reason, "") if remedy is None else remedy)
         self.reason = str(reason)
 
 

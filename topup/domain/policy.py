@@ -10,13 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
+from typing import Final
 
 from topup.domain.credits import DAY_MS, HOUR_MS, NOTHING, Reading, Runway, Spending, Unknown, runway
 from topup.domain.errors import PaymentForbidden
 from topup.domain.lifecycle import NO_TOKENS, Broadcaster, Plan
 from topup.domain.moments import moment
 from topup.domain.money import Asset, Bps, EthPrice, Usd, Usdc, Wei, deviation_bps_up
+from topup.domain.reasons import Reason
 from topup.domain.remedies import REMEDIES
+
+NEW_KEY: Final = "make a new key, name it in wallet.keystore, and authorize it: `topup wallet limit`"
 
 
 @dataclass(frozen=True)
@@ -144,12 +148,16 @@ class Buy:
 
 @dataclass(frozen=True)
 class Refuse:
-    """Credits are needed and a rule forbids buying them: a person should know. `remedy` says what to do."""
+    """Credits are needed and a rule forbids buying them: a person should know."""
 
     why: Why
     detail: str
-    remedy: str
     until_ms: int | None = None
+
+    @property
+    def remedy(self) -> str:
+        """Say what to do about it."""
+        return REMEDIES[self.why]
 
 
 Decision = Hold | Buy | Refuse
@@ -216,32 +224,20 @@ def _switches(now: Snapshot, limits: Limits) -> Hold | Refuse | None:
             remedy="wait until it is; `topup status` says what it waits for",
         )
     if now.paused:
-        return Refuse(Why.PAUSED, "buying is paused", REMEDIES["paused"])
+        return Refuse(Why.PAUSED, "buying is paused")
     if now.gone:
-        return Refuse(
-            Why.ENDPOINT_GONE,
-            "the seller's endpoint answered that it is gone (410, 404 or 501)",
-            REMEDIES["endpoint_gone"],
-        )
+        return Refuse(Why.ENDPOINT_GONE, "the seller's endpoint answered that it is gone (410, 404 or 501)")
     if not limits.live:
-        return Refuse(Why.OBSERVE_ONLY, "mode is observe: nothing is ever signed", REMEDIES["observe_only"])
+        return Refuse(Why.OBSERVE_ONLY, "mode is observe: nothing is ever signed")
     return None
 
 
 def _size(now: Snapshot, limits: Limits, due: Buy) -> Refuse | None:
     if not limits.topup_min <= due.amount <= limits.topup_max or due.amount != due.amount.cents_down():
         bounds = f"{limits.topup_min} to {limits.topup_max} in whole cents"
-        return Refuse(
-            Why.AMOUNT_OUT_OF_BOUNDS,
-            f"{due.amount} is outside {bounds}",
-            REMEDIES["amount_out_of_bounds"],
-        )
+        return Refuse(Why.AMOUNT_OUT_OF_BOUNDS, f"{due.amount} is outside {bounds}")
     if not now.ever_non_zero and now.asked_amount is None:
-        return Refuse(
-            Why.FIRST_PURCHASE,
-            "the account has never shown anything but 0 bought and 0 used",
-            REMEDIES["first_purchase"],
-        )
+        return Refuse(Why.FIRST_PURCHASE, "the account has never shown anything but 0 bought and 0 used")
     return None
 
 
@@ -251,31 +247,23 @@ def _runaway(now: Snapshot, limits: Limits) -> Refuse | None:
     Said before the caps, whose remedy would be to raise them. An amount asked for is a person's wish of this moment
     and passes; `forced` alone does not. Without a usual pace the caps alone bound what is spent.
     """
-    told = now.spending
+    spending = now.spending
     if limits.burn_factor_max == 0 or now.asked_amount is not None:
         return None
-    if told is None or told.fastest is None or told.usual is None:
+    if spending is None or spending.fastest is None or spending.usual is None:
         return None
-    most = max(told.usual.times(limits.burn_factor_max), limits.burn_floor)
-    if told.fastest <= most:
+    most = max(spending.usual.times(limits.burn_factor_max), limits.burn_floor)
+    if spending.fastest <= most:
         return None
-    return Refuse(
-        Why.RUNAWAY,
-        f"the fastest hour of the last day used {told.fastest}, of a usual day {told.usual}; the most is {most}",
-        REMEDIES["runaway"],
-    )
+    paces = f"the fastest hour of the last day used {spending.fastest}, of a usual day {spending.usual}"
+    return Refuse(Why.RUNAWAY, f"{paces}; the most is {most}")
 
 
 def _budgets(now: Snapshot, limits: Limits, due: Buy) -> Refuse | None:
     asked = [at for at in now.charge_requests_ms if at > now.now_ms - HOUR_MS]
     refused = over_budget(due.amount, now.past, now.now_ms, limits)
     if refused is None and len(asked) >= limits.charges_per_hour:
-        return Refuse(
-            Why.CHARGE_RATE,
-            f"{len(asked)} charges requested within an hour",
-            REMEDIES["charge_rate"],
-            asked[0] + HOUR_MS,
-        )
+        return Refuse(Why.CHARGE_RATE, f"{len(asked)} charges requested within an hour", asked[0] + HOUR_MS)
     return refused
 
 
@@ -284,35 +272,21 @@ def over_budget(amount: Usd, past: Sequence[Past], now_ms: int, limits: Limits) 
     day = [p for p in past if p.decided_ms > now_ms - DAY_MS]
     month = [p for p in past if p.decided_ms > now_ms - 30 * DAY_MS]
     cost = worst_spend(amount, limits)
-    for why, cap, inside, setting in (
-        (Why.CAP_24H, limits.cap_24h, day, "policy.cap_24h"),
-        (Why.CAP_30D, limits.cap_30d, month, "policy.cap_30d"),
+    for why, cap, inside, span in (
+        (Why.CAP_24H, limits.cap_24h, day, DAY_MS),
+        (Why.CAP_30D, limits.cap_30d, month, 30 * DAY_MS),
     ):
         spent = sum((p.spent for p in inside), Usd(Decimal(0)))
         if spent + cost > cap:
             oldest = min((p.decided_ms for p in inside if p.spent.amount > 0), default=None)
-            span = DAY_MS if why is Why.CAP_24H else 30 * DAY_MS
-            return Refuse(
-                why,
-                f"{spent} spent or pending, {cost} more would pass {cap}",
-                f"raise {setting} or wait",
-                None if oldest is None else oldest + span,
-            )
+            until = None if oldest is None else oldest + span
+            return Refuse(why, f"{spent} spent or pending, {cost} more would pass {cap}", until)
     bought = [p for p in day if p.spent.amount > 0 and not p.failed and not p.written_off]
     if len(bought) >= limits.count_24h:
-        return Refuse(
-            Why.COUNT_24H,
-            f"{len(bought)} top-ups within 24 h",
-            "raise policy.count_24h or wait",
-            bought[0].decided_ms + DAY_MS,
-        )
+        return Refuse(Why.COUNT_24H, f"{len(bought)} top-ups within 24 h", bought[0].decided_ms + DAY_MS)
     gas = sum((p.revert_gas for p in day), Wei(0))
     if gas > limits.revert_gas_24h:
-        return Refuse(
-            Why.REVERT_GAS,
-            f"reverted payments cost {gas} within 24 h",
-            REMEDIES["revert_gas"],
-        )
+        return Refuse(Why.REVERT_GAS, f"reverted payments cost {gas} within 24 h")
     return None
 
 
@@ -321,16 +295,12 @@ def _patience(now: Snapshot, limits: Limits) -> Hold | Refuse | None:
     if not past:
         return None
     failures = 0
-    for one in reversed(past):
-        if not one.failed or one.decided_ms < now.resumed_ms:
+    for earlier in reversed(past):
+        if not earlier.failed or earlier.decided_ms < now.resumed_ms:
             break
         failures += 1
     if failures >= limits.failures_max:
-        return Refuse(
-            Why.TOO_MANY_FAILURES,
-            f"{failures} top-ups failed in a row",
-            REMEDIES["too_many_failures"],
-        )
+        return Refuse(Why.TOO_MANY_FAILURES, f"{failures} top-ups failed in a row")
     if now.forced:
         return None
     newest = past[-1].decided_ms
@@ -410,20 +380,13 @@ def permit(plan: Plan, *, total: Usdc, fair: Wei | None, wallet: Wallet, ceiling
     """
     most = min(ceilings.payment, ceilings.price_min.wei_for_up(total))
     if plan.value > most:
-        raise PaymentForbidden(
-            "payment_max",
-            f"the payment may cost {plan.value}, the most that is ever paid for {total} is {most}",
-            remedy=REMEDIES["payment_max"],
-        )
+        says = f"the payment may cost {plan.value}, the most that is ever paid for {total} is {most}"
+        raise PaymentForbidden(Reason.PAYMENT_MAX, says)
     if fair is not None:
         deviation = deviation_bps_up(plan.value, fair)
         if deviation > ceilings.price_deviation:
-            above = f"{deviation} above the feed's {fair}"
-            raise PaymentForbidden(
-                "price_deviation",
-                f"the payment may cost {plan.value}, {above}; the ceiling is {ceilings.price_deviation}",
-                remedy=REMEDIES["price_deviation"],
-            )
+            above = f"{deviation} above the feed's {fair}; the ceiling is {ceilings.price_deviation}"
+            raise PaymentForbidden(Reason.PRICE_DEVIATION, f"the payment may cost {plan.value}, {above}")
     if plan.asset is not Asset.ETH:
         _permit_tokens(plan, total, wallet.tokens or Usdc(0), ceilings)
     if wallet.permission is not None:
@@ -435,22 +398,19 @@ def permit(plan: Plan, *, total: Usdc, fair: Wei | None, wallet: Wallet, ceiling
 def _permit_gas(plan: Plan, held: Wei, ceilings: Ceilings) -> None:
     """Judge what a transaction of the wallet's own costs beyond what it pays for."""
     if plan.max_fee_per_gas > ceilings.gas_price:
-        raise PaymentForbidden(
-            "gas_price",
-            f"{plan.max_fee_per_gas.units} wei per gas is above the ceiling of {ceilings.gas_price.units}",
-            remedy=REMEDIES["gas_price"],
-        )
+        says = f"{plan.max_fee_per_gas.units} wei per gas is above the ceiling of {ceilings.gas_price.units}"
+        raise PaymentForbidden(Reason.GAS_PRICE, says)
     network = plan.max_fee_per_gas.times(plan.gas_limit) + plan.l1_fee
     if network > ceilings.network_fee:
         raise PaymentForbidden(
-            "network_fee",
+            Reason.NETWORK_FEE,
             f"the network may take {network}, the ceiling is {ceilings.network_fee}",
             remedy="wait, or raise fees.network_fee_max_eth",
         )
     need = plan.cost_max + ceilings.reserve
     if held < need:
         raise PaymentForbidden(
-            "wallet_low",
+            Reason.WALLET_LOW,
             f"the wallet holds {held}, this payment and the reserve need {need}",
             remedy=f"send at least {need - held} to the wallet",
         )
@@ -459,19 +419,17 @@ def _permit_gas(plan: Plan, held: Wei, ceilings: Ceilings) -> None:
 def _permit_tokens(plan: Plan, total: Usdc, held: Usdc, ceilings: Ceilings) -> None:
     """Judge what would leave in a token: exactly the total, and no more than the ceiling for the network."""
     if plan.tokens != total:
-        raise PaymentForbidden(
-            "total", f"{plan.tokens} would leave, due are {total}", remedy="report it: it is a defect"
-        )
+        raise PaymentForbidden(Reason.TOTAL, f"{plan.tokens} would leave, due are {total}")
     if plan.token_fee > ceilings.token_fee:
         raise PaymentForbidden(
-            "network_fee",
+            Reason.NETWORK_FEE,
             f"the network may take {plan.token_fee}, the ceiling is {ceilings.token_fee}",
             remedy="wait, or raise rails.mpp.network_fee_max_usd",
         )
     need = plan.tokens + plan.token_fee
     if held < need:
         raise PaymentForbidden(
-            "wallet_low",
+            Reason.WALLET_LOW,
             f"the wallet holds {held} of {plan.asset}, this payment needs {need}",
             remedy=f"send at least {need - held} of {plan.asset} to the wallet, on chain {plan.chain_id}",
         )
@@ -487,7 +445,7 @@ def _permit_key(key: Permission, need: Usdc, ends_s: int) -> None:
     raised = "raise the limit: `topup wallet limit --amount USD`"
     again = key.ends_s and (key.limit is None or need <= key.limit)
     raise PaymentForbidden(
-        "access_limit",
+        Reason.ACCESS_LIMIT,
         f"the access key may still spend {key.left}{whole}{until}, this payment needs {need}, its fee included",
         remedy=f"wait until {moment(key.ends_s)}, or {raised}" if again else raised,
     )
@@ -500,20 +458,12 @@ def usable(key: Permission, ends_s: int = 0) -> None:
         PaymentForbidden: it is not authorized, or no more by then.
     """
     if key.revoked:
-        raise PaymentForbidden(
-            "access_key",
-            "the account has revoked this access key, and a key once revoked stays so",
-            remedy="make a new key, name it in wallet.keystore, and authorize it: `topup wallet limit`",
-        )
-    if key.expires_s == 0:
-        raise PaymentForbidden(
-            "access_key",
-            "the account knows no such access key",
-            remedy="authorize it: `topup wallet limit --amount USD --period-days N`; or correct rails.mpp.root",
-        )
-    if key.expires_s <= max(ends_s, key.now_s):
-        raise PaymentForbidden(
-            "access_key",
-            f"the access key expires at {moment(key.expires_s)}, and a key cannot be prolonged",
-            remedy="make a new key, name it in wallet.keystore, and authorize it: `topup wallet limit`",
-        )
+        says, remedy = "the account has revoked this access key, and a key once revoked stays so", NEW_KEY
+    elif key.expires_s == 0:
+        says = "the account knows no such access key"
+        remedy = "authorize it: `topup wallet limit --amount USD --period-days N`; or correct rails.mpp.root"
+    elif key.expires_s <= max(ends_s, key.now_s):
+        says, remedy = f"the access key expires at {moment(key.expires_s)}, and a key cannot be prolonged", NEW_KEY
+    else:
+        return
+    raise PaymentForbidden(Reason.ACCESS_KEY, says, remedy=remedy)

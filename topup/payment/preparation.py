@@ -27,7 +27,6 @@ from topup.domain.money import deviation_bps_up
 from topup.domain.notes import Note
 from topup.domain.policy import Buy, Hold, Refuse, Why, decide, over_budget
 from topup.domain.reasons import Reason
-from topup.domain.remedies import REMEDIES
 from topup.domain.ways_out import CANCEL
 from topup.payment.config import PassResult, PurchaseOrder, Terms
 from topup.payment.step import Ports, Step, Steps, fair
@@ -427,8 +426,7 @@ class Preparation(Steps):
         """Give the nonce back; what grew stale or is paused is not planned again in the same breath."""
         topup = self._store.withdraw(topup, stale or RESTARTED, self._clock.now())
         if stale == STALE:
-            remedy = REMEDIES[Reason.PLAN_STALE]
-            return self._hindered(topup, PaymentForbidden(Reason.PLAN_STALE, stale, remedy=remedy))
+            return self._hindered(topup, PaymentForbidden(Reason.PLAN_STALE, stale))
         return topup if stale in (None, RESTARTED) else self._wait(topup, stale, stale, self._pace.poll_fastest_s)
 
     def _unsendable(self, topup: TopUp) -> str | None:
@@ -446,11 +444,8 @@ class Preparation(Steps):
 
 
 def _nonce_ahead(sent: int, known: int) -> PaymentForbidden:
-    return PaymentForbidden(
-        Reason.NONCE_AHEAD,
-        f"the wallet has sent {sent} transactions, the ledger knows of {known}",
-        remedy=REMEDIES[Reason.NONCE_AHEAD],
-    )
+    says = f"the wallet has sent {sent} transactions, the ledger knows of {known}"
+    return PaymentForbidden(Reason.NONCE_AHEAD, says)
 
 
 def _approved_once(topup: TopUp, plan: Plan) -> None:
@@ -462,5 +457,4 @@ def _approved_once(topup: TopUp, plan: Plan) -> None:
         raise PaymentForbidden(
             Reason.APPROVAL_UNSEEN,
             f"an approval of this charge stands in block {block}, and what it allows is not shown",
-            remedy=REMEDIES[Reason.APPROVAL_UNSEEN],
         )

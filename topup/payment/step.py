@@ -136,7 +136,7 @@ class Steps:
     def _rule_r(self, topup: TopUp) -> None:
         forbidden = may_sign(topup, len(topup.charges))
         if forbidden is not None:
-            raise PaymentForbidden(Reason.RULE_R, forbidden, remedy="report it: it is a defect")
+            raise PaymentForbidden(Reason.RULE_R, forbidden)
 
     def _permit(self, plan: Plan, verified: Verified, preflight: Preflight) -> None:
         worth = fair(plan, verified, preflight)
