@@ -81,7 +81,7 @@ BESIDE = {
     "adopt_foreign": "a person's command",
     "adopt_nonce": "a person's command",
     "adopt_payment": "a person's command",
-    "adopt_stray": "a person's command",
+    "adopt_carried": "a person's command",
     "answer_request": "no money: what an agent asked for",
     "close_wallet": "no money: a mark in the books",
     "endpoint_gone": "no money: a mark, set again by the next answer",

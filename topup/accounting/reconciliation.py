@@ -228,7 +228,7 @@ class Findings:
     lost: list[tuple[TopUp, int, WalletTransaction]] = field(default_factory=list)
     approvals: list[WalletTransaction] = field(default_factory=list)
     foreign: list[Adopted] = field(default_factory=list)
-    strays: list[UnknownPayment] = field(default_factory=list)
+    carried: list[UnknownPayment] = field(default_factory=list)
 
     def tell(self, what: What, detail: str, place: Place, topup_id: str | None = None) -> None:
         """Add a difference."""

@@ -171,7 +171,7 @@ class Adoptions(TopUps):
             if booked is not None:
                 journal.post(db, *booked, self.hide)
 
-    def adopt_stray(self, account: str, one: UnknownPayment, at_ms: int, by: str) -> None:
+    def adopt_carried(self, account: str, one: UnknownPayment, at_ms: int, by: str) -> None:
         """Store that a person takes over a payment which a seller carried and no top-up explains, and book it."""
         with self._write(at_ms) as db:
             row = ("", one.word, one.transfer.tx_hash.hex(), at_ms, by)
