@@ -11,13 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from eth_utils.address import to_checksum_address
-
 from topup.chain.blocks import FINAL, HEADS, head, heads, numbered
 from topup.chain.charge_status import Account, Unread, looked, past, still
-from topup.chain.contracts import TRANSFER, encode
+from topup.chain.contracts import TRANSFER
 from topup.chain.control import Uncontrolled, control
-from topup.chain.preflight import call
+from topup.chain.preflight import balance, call
 from topup.chain.receipts import ProviderObservation
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhex, unhexed
 from topup.chain.search import Search, Sought, alone
@@ -312,11 +310,6 @@ def mark(use: AuthorizationUse, at: str) -> Query:
     """Ask for the word that is not zero once this authorization is used."""
     assert use.mark is not None
     return call(*use.mark, at)
-
-
-def balance(token: bytes, holder: bytes, at: str) -> Query:
-    """Ask how much of a token an address holds, in the token's unit."""
-    return call(token, encode("erc20", "balanceOf", to_checksum_address(holder)), at)
 
 
 def _receipt(tx_hash: bytes) -> Query:

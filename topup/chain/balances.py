@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from topup.chain.authorizations import balance, known_word
+from topup.chain.authorizations import known_word
 from topup.chain.blocks import at_height, numbered
 from topup.chain.charge_status import ends
-from topup.chain.preflight import feed_price, latest_round
+from topup.chain.preflight import balance, feed_price, latest_round
 from topup.chain.profiles import Profile
 from topup.chain.rpc import Query, Rpc, known, quantity
 from topup.domain.errors import ChainUnknown, PaymentForbidden
@@ -64,7 +64,7 @@ async def held(
         units[Asset.ETH] = quantity(known(rest[len(tokens)], what), what, bare=True)
         if feed is not None:
             try:
-                price = feed_price(rest[-1], native, at)
+                price, _ = feed_price(rest[-1], native, at)
             except (PaymentForbidden, ChainUnknown):
                 price = None  # what was held is a fact without it
     return Held(far.newest, at, units, price)

@@ -17,20 +17,57 @@ from topup.domain.money import Asset, Usdc, Wei
 from topup.ports.chain import Head, Preflight
 
 ROUND = ["uint80", "int256", "uint256", "uint256", "uint80"]
+QUOTE = ["uint256", "uint160", "uint32", "uint256"]
 # What a survey says of itself where nobody could tell what waits for a block.
 NO_PENDING = "the provider does not count what is pending: a transaction of the wallet that is not ours would not show"
 # Dollars with 8 decimals: a feed that shows more for one ETH shows no price.
 PRICE_END = 10**16
 
 
-def tag(number: int | str) -> str:
-    """Return a block parameter for JSON-RPC."""
-    return hex(number) if isinstance(number, int) else number
-
-
 def call(to: bytes, data: bytes, at: int | str) -> Query:
-    """Return a plain eth_call without a sender."""
-    return ("eth_call", [{"to": "0x" + to.hex(), "data": "0x" + data.hex()}, tag(at)])
+    """Return a plain eth_call without a sender, at a block or a tag."""
+    body = {"to": "0x" + to.hex(), "data": "0x" + data.hex()}
+    return ("eth_call", [body, hex(at) if isinstance(at, int) else at])
+
+
+def balance(token: bytes, holder: bytes, at: int | str) -> Query:
+    """Ask how much of a token an address holds, in the token's unit."""
+    return call(token, encode("erc20", "balanceOf", to_checksum_address(holder)), at)
+
+
+def latest_round(feed: bytes, at: int | str) -> Query:
+    """Ask a price feed for its newest round."""
+    return call(feed, encode("aggregator_v3", "latestRoundData"), at)
+
+
+def questions(
+    rpc: Rpc, profile: Profile, wallet: bytes, total: Usdc, contract: bytes, pay_with: Asset = Asset.ETH
+) -> dict[str, Query]:
+    """Return by name all that a payment is planned on; the price of a fee tier is asked for as `quote 500`."""
+    me = "0x" + wallet.hex()
+    asked: dict[str, Query] = {
+        "chain": CHAIN_ID,
+        "newest": LATEST,
+        "balance": ("eth_getBalance", [me, "latest"]),
+        "nonce": ("eth_getTransactionCount", [me, "latest"]),
+        "pending": ("eth_getTransactionCount", [me, "pending"]),
+        "tip": tip_query(rpc),
+        "code": ("eth_getCode", ["0x" + contract.hex(), "latest"]),
+    }
+    if pay_with is Asset.ETH:
+        for tier in profile.tiers:
+            arguments = (profile.wrapped_native, profile.currency, total.units, tier, 0)
+            data = encode("quoter_v2", "quoteExactOutputSingle", arguments)
+            asked[f"quote {tier}"] = call(profile.quoter, data, "latest")
+    else:
+        parties = (to_checksum_address(wallet), to_checksum_address(contract))
+        asked["tokens"] = balance(profile.currency, wallet, "latest")
+        asked["allowance"] = call(profile.currency, encode("erc20", "allowance", *parties), "latest")
+    if profile.price_feed is not None:
+        asked["price"] = latest_round(profile.price_feed, "latest")
+    if profile.sequencer_feed is not None:
+        asked["sequencer"] = latest_round(profile.sequencer_feed, "latest")
+    return asked
 
 
 async def preflight_of(
@@ -43,58 +80,38 @@ async def preflight_of(
         WrongChain: the provider speaks for another chain.
         PaymentForbidden: the price feed is stale, the sequencer is down, or the contract's code is not the pinned one.
     """
-    me = "0x" + wallet.hex()
-    fixed: list[Query] = [
-        CHAIN_ID,
-        LATEST,
-        ("eth_getBalance", [me, "latest"]),
-        ("eth_getTransactionCount", [me, "latest"]),
-        ("eth_getTransactionCount", [me, "pending"]),
-        tip_query(rpc),
-        ("eth_getCode", ["0x" + contract.hex(), "latest"]),
-    ]
-    tiers = profile.tiers if pay_with is Asset.ETH else ()
-    quotes = [_quote_query(profile, total, tier) for tier in tiers]
-    holder = to_checksum_address(wallet)
-    tokens = (
-        [
-            call(profile.currency, encode("erc20", "balanceOf", holder), "latest"),
-            call(profile.currency, encode("erc20", "allowance", holder, to_checksum_address(contract)), "latest"),
-        ]
-        if pay_with is not Asset.ETH
-        else []
-    )
-    feeds = [f for f in (profile.price_feed, profile.sequencer_feed) if f is not None]
-    answers = await rpc.batch([*fixed, *tokens, *quotes, *(latest_round(f, "latest") for f in feeds)])
-    right_chain(rpc, answers[0], profile.chain_id)
-    block = head(known(answers[1], "the newest block"))
-    held, allowed = map(_units, answers[len(fixed) : len(fixed) + 2]) if tokens else (None, None)
-    behind = len(fixed) + len(tokens)
-    told = dict(zip(tiers, answers[behind : behind + len(quotes)], strict=True))
-    rounds = iter(answers[behind + len(quotes) :])
-    price = feed_price(next(rounds), profile, block) if profile.price_feed is not None else None
-    if profile.sequencer_feed is not None:
-        _sequencer(next(rounds), profile, block)
-    nonce = count(known(answers[3], "the nonce"), "the nonce", bare=True)
-    pending, doubt = _pending(answers[4], nonce)
+    answers = await rpc.named(questions(rpc, profile, wallet, total, contract, pay_with))
+    right_chain(rpc, answers["chain"], profile.chain_id)
+    newest = known(answers["newest"], "the newest block")
+    block = head(newest)
+    price, _ = feed_price(answers["price"], profile, block) if "price" in answers else (None, 0)
+    if "sequencer" in answers:
+        sequencer_up_s(answers["sequencer"], profile, block)
+    nonce = count(known(answers["nonce"], "the nonce"), "the nonce", bare=True)
+    pending, doubt = pending_nonce(answers["pending"], nonce)
+    quotes = {tier: quoted(answers[f"quote {tier}"], tier) for tier in profile.tiers if f"quote {tier}" in answers}
     return Preflight(
         head=block,
-        balance=Wei(quantity(known(answers[2], "the balance"), "the balance", bare=True)),
+        balance=Wei(quantity(known(answers["balance"], "the balance"), "the balance", bare=True)),
         nonce_latest=nonce,
         nonce_pending=pending,
-        base_fee=Wei(quantity(known(answers[1], "the newest block").get("baseFeePerGas"), "baseFeePerGas", bare=True)),
-        tip=max(TIP_MIN, await tip(rpc, answers[5])),
-        code_hash=_code(known(answers[6], "the contract's code"), profile, contract),
-        quotes=_quotes(told),
+        base_fee=Wei(quantity(newest.get("baseFeePerGas"), "baseFeePerGas", bare=True)),
+        tip=max(TIP_MIN, await tip(rpc, answers["tip"])),
+        code_hash=code_hash(answers["code"], profile, contract),
+        quotes={tier: amount for tier, amount in quotes.items() if amount is not None},
         price_e8=price,
-        tokens=held,
-        allowance=allowed,
+        tokens=_units(answers["tokens"]) if "tokens" in answers else None,
+        allowance=_units(answers["allowance"]) if "allowance" in answers else None,
         doubt=doubt,
     )
 
 
-def _pending(answer: Answer, latest: int) -> tuple[int, str]:
-    """Return the nonce with what is pending, and a doubt: a provider that does not count it shows the latest alone."""
+def pending_nonce(answer: Answer, latest: int) -> tuple[int, str]:
+    """Return the nonce with what is pending, and a doubt: a provider that does not count it shows the latest alone.
+
+    Raises:
+        ChainUnknown: it was not answered.
+    """
     if isinstance(answer, RpcError) and speaks_of_absence(answer.code, answer.message):
         return latest, NO_PENDING
     return count(known(answer, "the pending nonce"), "the pending nonce", bare=True), ""
@@ -105,34 +122,22 @@ def _units(answer: Answer) -> Usdc:
     return Usdc(units)
 
 
-def _quote_query(profile: Profile, total: Usdc, tier: int) -> Query:
-    arguments = (profile.wrapped_native, profile.currency, total.units, tier, 0)
-    return call(profile.quoter, encode("quoter_v2", "quoteExactOutputSingle", arguments), "latest")
+def quoted(answer: Answer, tier: int) -> Wei | None:
+    """Return what a pool asks for the total; None where it reverts, for there is no pool or too little in it.
+
+    Raises:
+        ChainUnknown: any other failure.
+    """
+    if isinstance(answer, RpcError):
+        if not reverted(answer):
+            raise ChainUnknown(f"the quote of tier {tier}: {answer.message}")
+        return None
+    amount, _, _, _ = returned(QUOTE, unhex(answer, "a quote"), f"the quoter for tier {tier}")
+    return Wei(amount) if amount > 0 else None
 
 
-def _quotes(told: dict[int, Answer]) -> dict[int, Wei]:
-    """Keep the tiers that quote. One that reverts has no pool or too little in it; any other failure is unknown."""
-    quotes = {}
-    for tier, answer in told.items():
-        if isinstance(answer, RpcError):
-            if not reverted(answer):
-                raise ChainUnknown(f"the quote of tier {tier}: {answer.message}")
-            continue
-        amount, _, _, _ = returned(
-            ["uint256", "uint160", "uint32", "uint256"], unhex(answer, "a quote"), f"the quoter for tier {tier}"
-        )
-        if amount > 0:
-            quotes[tier] = Wei(amount)
-    return quotes
-
-
-def latest_round(feed: bytes, at: int | str) -> Query:
-    """Ask a price feed for its newest round."""
-    return call(feed, encode("aggregator_v3", "latestRoundData"), at)
-
-
-def feed_price(answer: Answer, profile: Profile, block: Head) -> int:
-    """Return the feed's dollars per ETH at a block, 8 decimals.
+def feed_price(answer: Answer, profile: Profile, block: Head) -> tuple[int, int]:
+    """Return the feed's dollars per ETH at a block, 8 decimals, and how old they are in seconds.
 
     Raises:
         ChainUnknown: it was not answered.
@@ -148,10 +153,16 @@ def feed_price(answer: Answer, profile: Profile, block: Head) -> int:
             f"the ETH/USD feed says {price} from {age} s ago, round {answered_in} of {round_id}",
             remedy=f"wait for a fresh, positive and complete round (at most {profile.price_feed_age_s} s old)",
         )
-    return int(price)
+    return int(price), int(age)
 
 
-def _sequencer(answer: Answer, profile: Profile, block: Head) -> None:
+def sequencer_up_s(answer: Answer, profile: Profile, block: Head) -> int:
+    """Return for how many seconds the chain's sequencer has been up at a block.
+
+    Raises:
+        ChainUnknown: it was not answered.
+        PaymentForbidden: it is down, or was until just now.
+    """
     _, down, started_s, _, _ = returned(
         ROUND, unhex(known(answer, "the sequencer feed"), "the sequencer"), "the sequencer feed"
     )
@@ -163,10 +174,17 @@ def _sequencer(answer: Answer, profile: Profile, block: Head) -> None:
             f"the chain's sequencer is {state}",
             remedy=f"wait until it has been up for {profile.sequencer_grace_s} s",
         )
+    return int(up_for)
 
 
-def _code(answer: object, profile: Profile, contract: bytes) -> bytes:
-    code = unhex(answer, "the contract's code")
+def code_hash(answer: Answer, profile: Profile, contract: bytes) -> bytes:
+    """Return the keccak256 hash of the payment contract's code.
+
+    Raises:
+        ChainUnknown: it was not answered.
+        PaymentForbidden: there is none, or it is not the pinned one.
+    """
+    code = unhex(known(answer, "the contract's code"), "the contract's code")
     if not code:
         raise PaymentForbidden(
             "no_code",

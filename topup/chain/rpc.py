@@ -12,9 +12,9 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from topup.chain.batches import Batches, Refused
@@ -71,6 +71,7 @@ class RpcError(ChainError):
 
 
 Answer = Any | RpcError
+K = TypeVar("K", bound=Hashable)
 Query = tuple[str, list[Any]]
 
 
@@ -121,6 +122,10 @@ class Rpc:
             ChainUnknown: no usable answer as a whole.
         """
         return await self._patiently(queries, singly=False)
+
+    async def named(self, queries: Mapping[K, Query]) -> dict[K, Answer]:
+        """Ask a batch whose questions have names, and return each answer under that of its question."""
+        return dict(zip(queries, await self.batch(list(queries.values())), strict=True))
 
     async def _patiently(self, queries: Sequence[Query], *, singly: bool) -> list[Answer]:
         try:

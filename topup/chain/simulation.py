@@ -72,10 +72,7 @@ async def _simulated(rpc: Rpc, profile: Profile, payment: Call, demand: Charge, 
     for answer in answers[:2]:
         if isinstance(answer, RpcError):
             raise reason(answer)
-    l1_fee = Wei(0)
-    if profile.gas_oracle is not None:
-        (bound,) = returned(["uint256"], unhex(known(answers[5], "the gas oracle"), "the L1 fee"), "the gas oracle")
-        l1_fee = Wei(bound)
+    l1_fee = Wei(0) if profile.gas_oracle is None else l1_fee_bound(answers[5])
     tried = payment.then is None or not isinstance(answers[2], RpcError)
     if payment.then is not None and unhexed(answers[-2]) == bytes.fromhex(_word(payment.approves)):
         tried = True
@@ -96,11 +93,25 @@ def questions(profile: Profile, payment: Call, at: Head) -> list[Query]:
         numbered(at.number),
     ]
     if profile.gas_oracle is not None:
-        size = len(payment.data) + ENVELOPE_BYTES
-        queries.append(call(profile.gas_oracle, encode("gas_price_oracle", "getL1FeeUpperBound", size), at.number))
+        queries.append(l1_fee_query(profile.gas_oracle, len(payment.data) + ENVELOPE_BYTES, at.number))
     if payment.then is not None:
         queries += _as_if(profile, payment, payment.then, at)
     return queries
+
+
+def l1_fee_query(gas_oracle: bytes, size: int, at: int | str) -> Query:
+    """Ask for the most that a transaction of so many bytes pays for its data on L1."""
+    return call(gas_oracle, encode("gas_price_oracle", "getL1FeeUpperBound", size), at)
+
+
+def l1_fee_bound(answer: Answer) -> Wei:
+    """Read the answer to `l1_fee_query`.
+
+    Raises:
+        ChainUnknown: there is none.
+    """
+    (bound,) = returned(["uint256"], unhex(known(answer, "the gas oracle"), "the L1 fee"), "the gas oracle")
+    return Wei(bound)
 
 
 def _run(payment: Call) -> list[Call]:

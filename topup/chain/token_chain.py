@@ -9,11 +9,11 @@ from eth_utils.crypto import keccak
 
 from topup.chain.access_keys import permission, queries
 from topup.chain.agreement import Disagreement
-from topup.chain.authorizations import Traced, account, balance, known_word, look, mark, over_subject
+from topup.chain.authorizations import Traced, account, known_word, look, mark, over_subject
 from topup.chain.blocks import CHAIN_ID, LATEST, head, numbered, right_chain, same_block
 from topup.chain.contracts import encode, returned
 from topup.chain.fees import tip, tip_query
-from topup.chain.preflight import reason
+from topup.chain.preflight import balance, reason
 from topup.chain.providers import Providers
 from topup.chain.quorum import Quorum
 from topup.chain.rpc import Rpc, RpcError, known, quantity, unhex

@@ -7,8 +7,8 @@ from typing import Final
 
 from topup.app import assembly
 from topup.app.settings import Settings
-from topup.chain.authorizations import balance
 from topup.chain.logs import of_payer
+from topup.chain.preflight import balance
 from topup.chain.rpc import Rpc
 from topup.chain.token_chain import preflight_of
 from topup.commands import wallet_limit
