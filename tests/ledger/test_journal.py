@@ -29,7 +29,7 @@ from topup.domain.credits import DAY_MS
 from topup.domain.errors import Exit
 from topup.domain.lifecycle import Fact
 from topup.domain.money import Usd
-from topup.ledger import database, journal, schema
+from topup.ledger import database, schema
 from topup.ledger.location import FILE
 from topup.ledger.store import SqliteStore
 from topup.sandbox.world import World, embedded
@@ -202,7 +202,7 @@ def rechained(place: Path, *statements: str) -> None:
     tampered(place, *statements, "UPDATE entry SET hash = NULL")
     with closing(sqlite3.connect(place / FILE)) as db, db:
         db.row_factory = sqlite3.Row
-        journal.chain_all(db)
+        database.chain_all(db)
 
 
 def gaps(place: Path) -> list[str]:
@@ -327,7 +327,7 @@ def test_a_death_while_it_is_chained_leaves_it_as_it_was(older: Path, monkeypatc
 
     before = shutil.copytree(older, older.parent / "before")
     with monkeypatch.context() as patch:
-        patch.setattr(journal, "chain_all", dies)
+        patch.setattr(database, "chain_all", dies)
         with pytest.raises(KeyboardInterrupt):
             SqliteStore.open_writer(older)
     with closing(sqlite3.connect(older / FILE)) as db, closing(sqlite3.connect(before / FILE)) as was:

@@ -30,7 +30,7 @@ from topup.accounting.statement import Period, draw, refill
 from topup.commands.forecast import LOOKED_BACK
 from topup.commands.usage import usage_of
 from topup.domain.credits import DAY_MS
-from topup.ledger.journal import Broken
+from topup.ledger.rows import Broken
 from topup.ledger.store import SqliteStore
 
 ACCOUNT = "default"

@@ -267,7 +267,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "booked-twice",
-        "topup/ledger/topups.py",
+        "topup/ledger/steps.py",
         '"UPDATE attempt SET booked = 1 WHERE id = ? AND booked = 0"',
         '"UPDATE attempt SET booked = 1 WHERE id = ?"',
         "tests/ledger/test_store.py::test_an_attempt_is_booked_once",

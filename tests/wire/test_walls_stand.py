@@ -19,7 +19,6 @@ from tests.world.builders import ACCOUNT, NOW_MS, operator, topup
 from topup.accounting.journal import Entry
 from topup.domain.credits import Doubt, Unknown
 from topup.domain.lifecycle import Fact, TopUp
-from topup.ledger import journal
 from topup.ledger.store import SqliteStore
 from topup.ports.chain import Delivery, Sent
 from topup.wire.secrets import Masker
@@ -31,7 +30,7 @@ OWN_JSON = {
     "topup/chain/contracts.py",
     "topup/ledger/rows.py",
     "topup/ledger/log_ranges.py",
-    "topup/ledger/store.py",
+    "topup/ledger/journal.py",
 }
 # The one place that knows which secrets a provider must not make us say.
 BUILDS_PROVIDERS = {"topup/app/assembly.py"}
@@ -73,8 +72,8 @@ def test_an_entry_of_the_journal_is_masked_before_it_is_chained(name: str, tmp_p
     entry = dataclasses.replace(entry, **{name: f"before {SECRET} behind"})  # type: ignore[arg-type]
     with closing(SqliteStore.open_writer(tmp_path)) as store:
         store.hide = Masker([SECRET])
-        with store._write(NOW_MS) as db:
-            journal.post(db, ACCOUNT, entry, store.hide)
+        with store._write(NOW_MS):
+            store._post(ACCOUNT, entry)
         (kept,) = store.entries(ACCOUNT)
         assert getattr(kept, name) == "before … behind"
         assert store.damage() is None

@@ -8,6 +8,7 @@ from topup.app.settings import Settings
 from topup.commands.answer import Answer
 from topup.commands.start import beside, load
 from topup.domain.errors import Exit
+from topup.domain.notes import Note
 from topup.wire.clock import SystemClock
 
 
@@ -15,13 +16,12 @@ def answer(*, on: bool) -> Answer:
     """Pause, or resume: that ends a pause, a stop after failures in a row, and a rail's absence."""
     settings = load()
     if on:
-        return noted(settings, "paused", "1", "paused: nothing new is bought; what is out is still followed")
+        return noted(settings, Note.PAUSED, "1", "paused: nothing new is bought; what is out is still followed")
     from topup.payment.config import RAILS
-    from topup.ports.ledger import GONE
 
     for rail in RAILS:
-        note(settings, GONE + rail, "0")
-    return noted(settings, "paused", "0", "resumed")
+        note(settings, Note.GONE.of(rail), "0")
+    return noted(settings, Note.PAUSED, "0", "resumed")
 
 
 def noted(settings: Settings, name: str, value: str, effect: str) -> Answer:

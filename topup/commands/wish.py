@@ -22,12 +22,13 @@ from topup.commands.status import topup_document
 from topup.domain import events
 from topup.domain.errors import Exit, StoreBusy, StoreError, TopupError
 from topup.domain.lifecycle import MONEY_OUT, TERMINAL, State, TopUp
+from topup.domain.reasons import Reason
 from topup.domain.remedies import remedy
 from topup.ledger.store import SqliteStore
 from topup.payment.config import PassResult, PurchaseOrder
 from topup.payment.cycle import Cycle
 from topup.ports.account import Clock, Sink
-from topup.ports.ledger import WITHDRAWN, Requested, Told, Wish
+from topup.ports.ledger import Requested, Told, Wish
 
 T = TypeVar("T")
 ONCE = "once"
@@ -240,7 +241,7 @@ class Once:
                         return self._settled(store, asked, code, repeated=arrived and code in FINAL)
                     if asked.withdrawn:
                         return self._ending(
-                            store, Exit.LATER, PassResult("unknown", WITHDRAWN, "withdrawn by its twin", 0)
+                            store, Exit.LATER, PassResult("unknown", Reason.WITHDRAWN, "withdrawn by its twin", 0)
                         )
                     arrived, daemon = False, SqliteStore.writer(self._settings.state_dir) == DAEMON
                     if SqliteStore.held(self._settings.state_dir):
@@ -260,7 +261,7 @@ class Once:
             await self._within(self._clock.sleep(LOOK_S))
         except Stopped:
             code, words = self._why_stopped()
-            return Ending(int(code), "unknown", WITHDRAWN, f"{words}; nothing was asked for yet")
+            return Ending(int(code), "unknown", Reason.WITHDRAWN, f"{words}; nothing was asked for yet")
         return None
 
     def _say_for_whom(self, *, daemon: bool) -> None:
@@ -279,7 +280,7 @@ class Once:
         asked = self._row(store)
         if store.withdraw_request(asked.number, self._now(store)):
             detail = f"{words}; nothing of this wish is out, and nobody acts on it any more"
-            return self._ending(store, code, PassResult("unknown", WITHDRAWN, detail, 0))
+            return self._ending(store, code, PassResult("unknown", Reason.WITHDRAWN, detail, 0))
         settled = payment_status(self._row(store), self._topup(store, asked))
         if settled in FINAL:
             return self._settled(store, self._row(store), settled, repeated=False)
@@ -311,7 +312,9 @@ class Once:
             if settled in FINAL:
                 return self._settled(store, asked, settled, repeated=True)
             if not store.take_request(asked.number, self._now(store)) and self._topup(store, asked) is None:
-                return self._ending(store, Exit.LATER, PassResult("unknown", WITHDRAWN, "withdrawn by its twin", 0))
+                return self._ending(
+                    store, Exit.LATER, PassResult("unknown", Reason.WITHDRAWN, "withdrawn by its twin", 0)
+                )
             return await self._act(running.cycle, store)
         finally:
             await running.close()
@@ -410,7 +413,7 @@ class Once:
         before = store.bought(asked.number)
         stuck = store.let_go(asked.number, told, self._now(store))
         if before is not None and stuck is None and before.state not in TERMINAL:
-            self._sink.emit(events.TopUpDropped(topup_id=before.id, reason=WITHDRAWN, detail=told.outcome))
+            self._sink.emit(events.TopUpDropped(topup_id=before.id, reason=Reason.WITHDRAWN, detail=told.outcome))
         return stuck
 
     def _left(self, store: SqliteStore, code: int, words: str) -> Ending:
@@ -420,14 +423,14 @@ class Once:
             settled = payment_status(asked, self._topup(store, asked))
             if settled in FINAL:
                 return self._settled(store, asked, settled, repeated=False)
-            stuck = self._let_go(store, Told(f"unknown: {words}", WITHDRAWN, int(Exit.LATER)))
+            stuck = self._let_go(store, Told(f"unknown: {words}", Reason.WITHDRAWN, int(Exit.LATER)))
             unfinished = stuck or store.open_topup(self._account)
             if unfinished is not None and (stuck is not None or unfinished.out):
                 detail = f"{words}; {unfinished.id} is {unfinished.state} and is followed up: see `topup status`"
                 rest = PassResult("following", unfinished.state.value, detail, 0, unfinished)
                 return self._ending(store, Exit.MONEY_MAY_HAVE_MOVED, rest)
             detail = f"{words}; nothing of this wish is out, and nobody acts on it any more"
-            return self._ending(store, code, PassResult("unknown", WITHDRAWN, detail, 0))
+            return self._ending(store, code, PassResult("unknown", Reason.WITHDRAWN, detail, 0))
         except StoreError as error:
             detail = f"{words}, and the ledger does not take that: {error}; see `topup status`"
             return Ending(int(Exit.MONEY_MAY_HAVE_MOVED), "unknown", "store", detail)

@@ -12,10 +12,10 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from topup.accounting.journal import chained
 from topup.domain.errors import StoreBusy, StoreUnusable
-from topup.ledger import journal
 from topup.ledger.location import BACK, FILE, sync
-from topup.ledger.rows import RESTORE
+from topup.ledger.rows import RESTORE, entries
 from topup.ledger.schema import CHAINED_FROM, MIGRATIONS
 
 BUSY_TIMEOUT_MS = 5_000
@@ -130,8 +130,16 @@ def migrate(connection: sqlite3.Connection, directory: Path) -> None:
             for statement in _statements(MIGRATIONS[number]):
                 connection.execute(statement)
             if number + 1 == CHAINED_FROM:
-                journal.chain_all(connection)
+                chain_all(connection)
             connection.execute(f"PRAGMA user_version = {number + 1}")
+
+
+def chain_all(connection: sqlite3.Connection) -> None:
+    """Chain the entries of a ledger that was written before there were hashes; within the caller's transaction."""
+    last = b""
+    for number, account, entry, _ in list(entries(connection, "true", (), "entry.id")):
+        last = chained(last, account, entry)
+        connection.execute("UPDATE entry SET hash = ? WHERE id = ?", (last, number))
 
 
 def must_be_known(connection: sqlite3.Connection, directory: Path) -> None:

@@ -225,34 +225,39 @@ class Ledger:
 
     @contextlib.contextmanager
     def _db_errors(self) -> Iterator[None]:
-        self._stands()
-        try:
+        with self._explained("written", "; nothing is spent until then"):
             yield
             if self._files is not None:
                 self._files.settled()
                 self._stands()  # a commit that went into a file without a name is none
+
+    @contextlib.contextmanager
+    def _explained(self, done: str, besides: str = "") -> Iterator[None]:
+        """Turn what SQLite says of this ledger into an error with a remedy."""
+        self._stands()
+        try:
+            yield
         except sqlite3.IntegrityError as error:
             raise StoreUnusable(
                 f"the ledger {self._file} refuses this: {error}", remedy="run `topup status`; nothing was changed"
             ) from error
         except sqlite3.Error as error:
             raise StoreUnusable(
-                f"the ledger {self._file} cannot be written: {error}",
-                remedy=f"{database.remedy(error, self._directory)}; nothing is spent until then",
+                f"the ledger {self._file} cannot be {done}: {error}",
+                remedy=database.remedy(error, self._directory) + besides,
                 passing=database.passing(error, self._directory),
             ) from error
 
     def _all(self, sql: str, *values: object) -> list[sqlite3.Row]:
-        self._stands()
-        try:
+        with self._explained("read"):
             return self._db.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            raise StoreUnusable(
-                f"the ledger {self._file} cannot be read: {error}",
-                remedy=database.remedy(error, self._directory),
-                passing=database.passing(error, self._directory),
-            ) from error
 
     def _one(self, sql: str, *values: object) -> sqlite3.Row:
         (row,) = self._all(sql, *values)
         return row
+
+    def _insert(self, table: str, **values: object) -> int:
+        """Add a row within the caller's transaction; return its number."""
+        names, marks = ", ".join(values), ", ".join("?" * len(values))
+        sql = f"INSERT INTO {table} ({names}) VALUES ({marks})"
+        return self._db.execute(sql, tuple(values.values())).lastrowid or 0

@@ -14,14 +14,16 @@ from topup.accounting.reconciliation import (
     WalletTransaction,
     unknown_payment_entry,
 )
-from topup.domain.lifecycle import Broadcaster, Fact, State, TopUp
+from topup.domain.lifecycle import Fact, State, TopUp
 from topup.domain.money import Wei
+from topup.domain.notes import Note
 from topup.domain.reasons import Reason
-from topup.ledger import database, journal, rows
-from topup.ledger.topups import PLACE, TopUps, adopted_name, current
+from topup.ledger import database, rows
+from topup.ledger.steps import TopUpSteps
+from topup.ledger.topups import SLOT
 
 
-class Adoptions(TopUps):
+class Recovered(TopUpSteps):
     """What the chain has shown of a wallet beside what the ledger knew."""
 
     def scanned(self, chain_id: int, wallet: bytes, contract: bytes, operator: bytes) -> tuple[int, int] | None:
@@ -36,34 +38,22 @@ class Adoptions(TopUps):
         wallet: bytes,
         pair: tuple[bytes, bytes],
         blocks: tuple[int, int],
-        found: Sequence[Transfer],
+        transfers: Sequence[Transfer],
         at_ms: int,
     ) -> None:
         """Store how far a scan came and what it found; `pair` is contract and operator. Any process may."""
         with self._db_errors(), database.transaction(self._db):
-            row = (chain_id, wallet, *pair, *blocks, at_ms)
-            self._db.execute("INSERT OR REPLACE INTO scan VALUES (?,?,?,?,?,?,?)", row)
-            for t in found:
-                told = (t.contract, *t.intent, t.recipient, str(t.spent), t.tx_hash, t.block_number)
-                self._db.execute(
-                    "INSERT OR REPLACE INTO transfer VALUES (?,?,?,?,?,?,?,?,?)", (chain_id, wallet, *told)
-                )
+            scan = (chain_id, wallet, *pair, *blocks, at_ms)
+            self._db.execute("INSERT OR REPLACE INTO scan VALUES (?,?,?,?,?,?,?)", scan)
+            for t in transfers:
+                row = (chain_id, wallet, t.contract, *t.intent, t.recipient, str(t.spent), t.tx_hash, t.block_number)
+                self._db.execute("INSERT OR REPLACE INTO transfer VALUES (?,?,?,?,?,?,?,?,?)", row)
 
     def transfers(self, chain_id: int, wallet: bytes) -> list[Transfer]:
         """Return every payment of a wallet that was found on the chain, in the order of its blocks."""
         sql = "SELECT * FROM transfer WHERE chain_id = ? AND wallet = ? ORDER BY block_number, tx_hash"
-        return [
-            Transfer(
-                row["contract"],
-                row["operator"],
-                row["intent_id"],
-                row["recipient"],
-                int(row["spent"]),
-                row["tx_hash"],
-                row["block_number"],
-            )
-            for row in self._all(sql, chain_id, wallet)
-        ]
+        stored = self._all(sql, chain_id, wallet)
+        return [rows.record(Transfer, row, spent=int(row["spent"]), tx_hash=row["tx_hash"]) for row in stored]
 
     def known(self, chain_id: int, wallet: bytes) -> Known:
         """Return everything this ledger holds of a wallet's transactions."""
@@ -88,7 +78,7 @@ class Adoptions(TopUps):
                 )
                 for a in adopted
             ],
-            below=int(self.told("", adopted_name(chain_id, wallet)) or 0),
+            below=int(self.told("", Note.ADOPTED_NONCE.of(chain_id, wallet.hex())) or 0),
             next_nonce=self.next_nonce(chain_id, wallet),
         )
 
@@ -98,10 +88,7 @@ class Adoptions(TopUps):
         """Store a payment of a lost ledger as an ended, booked top-up; drop the unsent one it overtook, if any."""
         assert done.intent is not None
         with self._write(at_ms) as db:
-            row = (topup.id, topup.account, topup.rail, topup.chain_id, topup.wallet, State.DONE.value)
-            told = (str(topup.amount), topup.why, 0, topup.decided_ms, topup.moved_ms, None, None, None, "", None)
-            db.execute("INSERT INTO topup VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,NULL)", (*row, *told))
-            self._arrow(topup.id, at_ms, WHY, State.DONE, by)
+            self._add_topup(topup, at_ms, WHY, by)
             # An id belongs to one charge: an ended top-up that was taken for unpaid gives it up.
             given_up = "UPDATE charge SET operator = NULL, intent_id = NULL WHERE operator = ? AND intent_id = ?"
             db.execute(given_up, done.intent)
@@ -109,14 +96,14 @@ class Adoptions(TopUps):
                 "INSERT INTO charge (topup, seq, account, requested_ms, operator, intent_id) VALUES (?,1,?,?,?,?)",
                 (topup.id, topup.account, topup.decided_ms, *done.intent),
             )
-            self._adopt(topup.id, 1, topup.wallet, done, at_ms, by)
+            self._adopt(topup, 1, done, at_ms, by)
             db.execute(
                 "UPDATE attempt SET inclusion = ?, booked = 1, final = 1 WHERE hash = ?",
-                (rows.inclusion_json(done.inclusion), done.hash),
+                (rows.as_json(done.inclusion), done.hash),
             )
-            journal.post(db, topup.account, entry, self.hide)
+            self._post(topup.account, entry)
             if overtaken is not None:
-                self._advance(self._unsend(overtaken, at_ms), Fact.DROP, at_ms, Reason.NO_LONGER_NEEDED.value)
+                self._advance(self._unsend(overtaken, at_ms), Fact.DROP, at_ms, Reason.NO_LONGER_NEEDED)
         return self.topup(topup.id)
 
     def adopt_attempt(
@@ -149,14 +136,14 @@ class Adoptions(TopUps):
                     "UPDATE topup SET baseline = coalesce(baseline, ?) WHERE id = ?",
                     (before[0]["total_credits"], topup.id),
                 )
-            self._adopt(topup.id, seq, topup.wallet, done, at_ms, by)
+            self._adopt(topup, seq, done, at_ms, by)
         return self.topup(topup.id)
 
     def adopt_foreign(
         self,
         chain_id: int,
         wallet: bytes,
-        one: Adopted,
+        adopted: Adopted,
         at_ms: int,
         by: str,
         *,
@@ -166,74 +153,48 @@ class Adoptions(TopUps):
 
         `booked` is the account and the entry that books what it cost, where it was ours.
         """
-        with self._write(at_ms) as db:
-            self._adopted_row(chain_id, wallet, one, at_ms, by)
+        with self._write(at_ms):
+            self._adopted_row(chain_id, wallet, adopted, at_ms, by)
             if booked is not None:
-                journal.post(db, *booked, self.hide)
+                self._post(*booked)
 
-    def adopt_carried(self, account: str, one: UnknownPayment, at_ms: int, by: str) -> None:
+    def adopt_carried(self, account: str, payment: UnknownPayment, at_ms: int, by: str) -> None:
         """Store that a person takes over a payment which a seller carried and no top-up explains, and book it."""
-        with self._write(at_ms) as db:
-            row = ("", one.word, one.transfer.tx_hash.hex(), at_ms, by)
-            db.execute("INSERT INTO control VALUES (?,?,?,?,?)", row)
-            journal.post(db, account, unknown_payment_entry(one), self.hide)
+        value = payment.transfer.tx_hash.hex()
+        with self._write(at_ms):
+            self._insert("control", account="", name=payment.word, value=value, at_ms=at_ms, by=by)
+            self._post(account, unknown_payment_entry(payment))
 
     def adopt_below(self, chain_id: int, wallet: bytes, nonce: int, at_ms: int, by: str) -> None:
         """Store that everything below `nonce` was looked at and taken over."""
         with self._write(at_ms):
-            self._say("", adopted_name(chain_id, wallet), str(nonce), at_ms, by)
+            self._say("", Note.ADOPTED_NONCE.of(chain_id, wallet.hex()), str(nonce), at_ms, by)
 
-    def _adopt(self, topup_id: str, seq: int, wallet: bytes, done: WalletTransaction, at_ms: int, by: str) -> None:
+    def _adopt(self, topup: TopUp, seq: int, done: WalletTransaction, at_ms: int, by: str) -> None:
         """Store slot, attempt, evidence and adoption of a transaction of ours."""
         plan, block_ms = done.plan, done.inclusion.block_ms
-        place = (plan.chain_id, wallet, rows.word(plan.lane), rows.word(plan.nonce))
-        self._db.execute(
-            "INSERT INTO slot VALUES (?,?,?,?,?,'used')"
-            " ON CONFLICT DO UPDATE SET state = 'used', topup = excluded.topup",
-            (*place, topup_id),
-        )
-        cursor = self._db.execute(
-            "INSERT INTO attempt (topup, charge_seq, chain_id, address, lane, nonce, kind, broadcaster, plan, raw,"
-            " hash, planned_ms, signed_ms, intended_ms, last_sent_ms, answer) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-            (
-                topup_id,
-                seq,
-                *place,
-                plan.kind.value,
-                Broadcaster.US.value,
-                rows.plan_json(plan),
-                done.raw,
-                done.hash,
-                *[block_ms] * 4,
-                WHY,
-            ),
-        )
-        self._db.execute(
-            "INSERT INTO evidence (topup, attempt, at_ms, kind, detail) VALUES (?,?,?,?,?)",
-            (topup_id, cursor.lastrowid, at_ms, WHY, rows.inclusion_json(done.inclusion)),
-        )
-        one = Adopted(plan.nonce, done.hash, done.inclusion.block_number, topup_id, done.cost)
-        self._adopted_row(plan.chain_id, wallet, one, at_ms, by)
+        self._put_slot(topup, plan, "used")
+        signed = {"raw": done.raw, "hash": done.hash, "answer": WHY}
+        times = dict.fromkeys(("planned_ms", "signed_ms", "intended_ms", "last_sent_ms"), block_ms)
+        attempt = self._add_attempt(topup, seq, plan, **signed, **times)
+        self._evidence(topup, attempt, at_ms, WHY, rows.as_json(done.inclusion))
+        adopted = Adopted(plan.nonce, done.hash, done.inclusion.block_number, topup.id, done.cost)
+        self._adopted_row(plan.chain_id, topup.wallet, adopted, at_ms, by)
 
-    def _adopted_row(self, chain_id: int, wallet: bytes, one: Adopted, at_ms: int, by: str) -> None:
-        cost = str(one.cost.units) if one.cost is not None else None
-        self._db.execute(
-            "INSERT INTO adopted VALUES (?,?,?,?,?,?,?,?,?)",
-            (chain_id, wallet, rows.word(one.nonce), one.tx_hash, one.block_number, one.topup_id, cost, at_ms, by),
-        )
+    def _adopted_row(self, chain_id: int, wallet: bytes, adopted: Adopted, at_ms: int, by: str) -> None:
+        cost = str(adopted.cost.units) if adopted.cost is not None else None
+        nonce = rows.word(adopted.nonce)
+        row = (chain_id, wallet, nonce, adopted.tx_hash, adopted.block_number, adopted.topup_id, cost, at_ms, by)
+        self._db.execute("INSERT INTO adopted VALUES (?,?,?,?,?,?,?,?,?)", row)
         # Nothing else can be included at this nonce any more; other lanes belong to authorizations.
-        place = (chain_id, wallet, rows.word(0), rows.word(one.nonce))
         self._db.execute(
-            f"UPDATE attempt SET final = 1 WHERE {PLACE} AND inclusion IS NULL AND hash IS NOT ?",  # noqa: S608 - a constant
-            (*place, one.tx_hash),
+            f"UPDATE attempt SET final = 1 WHERE {SLOT} AND inclusion IS NULL AND hash IS NOT ?",
+            (chain_id, wallet, rows.word(0), nonce, adopted.tx_hash),
         )
 
     def _unsend(self, topup: TopUp, at_ms: int) -> TopUp:
         """Take back what was reserved or signed and, as far as this ledger knows, never sent."""
         if topup.state not in (State.RESERVED, State.SIGNED):
             return topup
-        attempt = current(topup)
-        self._db.execute("UPDATE attempt SET withdrawn = 1, raw = NULL, hash = NULL WHERE id = ?", (attempt.id,))
-        self._slot(topup, attempt, "released")
-        self._advance(topup, Fact.WITHDRAWN, at_ms, "paid by a transaction that this ledger did not hold")
+        self._give_back(topup, "paid by a transaction that this ledger did not hold", at_ms)
         return self.topup(topup.id)

@@ -5,15 +5,22 @@ from __future__ import annotations
 import functools
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
-from typing import Any, Final, ParamSpec, TypeVar
+from enum import StrEnum
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
+from topup.accounting.journal import Commodity, Entry, Line
 from topup.domain.credits import Doubt, Reading, Unknown
 from topup.domain.errors import StoreUnusable
-from topup.domain.lifecycle import Attempt, Broadcaster, Inclusion, Kind, Plan
+from topup.domain.lifecycle import Attempt, Broadcaster, Inclusion, Kind, Plan, State
 from topup.domain.money import Asset, Usd, Usdc, Wei
 from topup.ports.ledger import Requested
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 # How long a wish was good for that was stored before wishes said so themselves.
 UNNAMED_LIFE_MS = 120_000
@@ -21,6 +28,17 @@ RESTORE: Final = "restore it from a backup, see docs/runbook.md"
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Record = TypeVar("Record", bound="DataclassInstance")
+EntryRow = tuple[int, str, Entry, bytes | None]
+
+
+class Broken(ValueError):
+    """An entry that no program of this house has written; `number` is its id."""
+
+    def __init__(self, number: int, why: str) -> None:
+        """Name the entry."""
+        super().__init__(why)
+        self.number = number
 
 
 def legible(what: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
@@ -92,72 +110,105 @@ def _usdc(text: str) -> Usdc:
     return Usdc(int(text))
 
 
-# How the parts of a stored plan or inclusion are read that JSON cannot hold; the rest is read as it stands.
-_READ: dict[str, Callable[[str], object]] = {
+# How the fields of records are read that neither a row nor JSON holds as they are; the rest is read as it stands.
+_READ: dict[str, Callable[[Any], object]] = {
     **dict.fromkeys(("value", "max_fee_per_gas", "max_priority_fee_per_gas", "l1_fee", "quote", "gas", "spent"), _wei),
     **dict.fromkeys(("tokens", "token_fee"), _usdc),
     **dict.fromkeys(("to", "data", "block_hash", "tx_hash"), bytes.fromhex),
+    **dict.fromkeys(("forced", "withdrawn", "booked"), bool),
+    **dict.fromkeys(("baseline", "balance_before"), usd),
+    "amount": Usd.of,
+    "wallet_before": lambda text: None if text is None else _wei(text),
+    "state": State,
     "kind": Kind,
     "asset": Asset,
     "broadcaster": Broadcaster,
 }
 
 
-def _flat(record: Plan | Inclusion) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _read(stored: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _READ[name](value) if name in _READ else value for name, value in stored.items()}
+
+
+def record(kind: type[Record], row: sqlite3.Row, **beside: object) -> Record:
+    """Make a record of a row whose columns are called as its fields are; `beside` are the fields that are none."""
+    names = (field.name for field in fields(kind) if field.name not in beside)
+    return kind(**_read({name: row[name] for name in names}), **beside)
+
+
+def columns(record: DataclassInstance) -> dict[str, Any]:
+    """Return the fields of a record by their names, each as a column holds it; what is a tuple is left out."""
+    stored: dict[str, Any] = {}
     for field in fields(record):
-        value = getattr(record, field.name)
-        match value:
+        match getattr(record, field.name):
             case Wei(units=units) | Usdc(units=units):
-                flat[field.name] = str(units)
-            case bytes():
-                flat[field.name] = value.hex()
-            case Kind() | Asset() | Broadcaster():
-                flat[field.name] = value.value
-            case _:
-                flat[field.name] = value
-    return flat
+                stored[field.name] = str(units)
+            case Usd() | StrEnum() as value:
+                stored[field.name] = str(value)
+            case tuple():
+                pass  # rows of their own
+            case value:
+                stored[field.name] = value
+    return stored
 
 
-def _unflat(flat: dict[str, Any]) -> dict[str, Any]:
-    read: dict[str, Any] = {}
-    for name, value in flat.items():
-        read[name] = _READ[name](value) if name in _READ else value
-    return read
-
-
-def plan_json(plan: Plan) -> str:
-    """Write a plan."""
-    return json.dumps(_flat(plan))
-
-
-def inclusion_json(inclusion: Inclusion) -> str:
-    """Write where a transaction stands and what it cost."""
-    return json.dumps(_flat(inclusion))
+def as_json(record: Plan | Inclusion) -> str:
+    """Write a plan, or where a transaction stands and what it cost."""
+    return json.dumps(columns(record), default=bytes.hex)
 
 
 @legible("inclusion")
 def inclusion(row: sqlite3.Row) -> Inclusion | None:
     """Read where a transaction stands; None where it was not seen."""
-    return Inclusion(**_unflat(json.loads(row["inclusion"]))) if row["inclusion"] else None
+    return Inclusion(**_read(json.loads(row["inclusion"]))) if row["inclusion"] else None
 
 
 @legible("payment")
 def attempt(row: sqlite3.Row) -> Attempt:
     """Read an attempt."""
-    plan = Plan(**_unflat(json.loads(row["plan"])))
-    return Attempt(
-        id=row["id"],
-        charge_seq=row["charge_seq"],
-        plan=plan,
-        raw=row["raw"],
-        hash=row["hash"],
-        intended_ms=row["intended_ms"],
-        last_sent_ms=row["last_sent_ms"],
-        sends=row["sends"],
-        withdrawn=bool(row["withdrawn"]),
-        inclusion=inclusion(row),
-        booked=bool(row["booked"]),
-        answer=row["answer"],
-        reference=row["reference"],
+    return record(Attempt, row, plan=Plan(**_read(json.loads(row["plan"]))), inclusion=inclusion(row))
+
+
+def entries(db: sqlite3.Connection, where: str, values: tuple[object, ...], order: str) -> Iterator[EntryRow]:
+    """Yield number, account, entry and stored hash of each of these entries of the journal.
+
+    One statement, so that what is written meanwhile is seen whole or not at all; one entry is held at a time.
+
+    Raises:
+        Broken: an entry does not balance, or holds what no entry can.
+    """
+    sql = (
+        "SELECT entry.*, line.account AS place, line.commodity, line.units FROM entry"
+        f" LEFT JOIN line ON line.entry = entry.id WHERE {where} ORDER BY {order}, line.n"
     )
+    for number, lines in groupby(db.execute(sql, values), key=itemgetter("id")):
+        held = list(lines)
+        try:
+            entry = _entry(held)
+        except (ValueError, TypeError, ArithmeticError) as error:
+            raise Broken(number, str(error)) from error
+        yield number, held[0]["account"], entry, held[0]["hash"]
+
+
+def _entry(rows: list[sqlite3.Row]) -> Entry:
+    """Return the entry that stands in these rows, one for each line; a single row without a place has no line."""
+    row = rows[0]
+    entry = Entry(
+        at_ms=row["at_ms"],
+        topup_id=row["topup"] or "",
+        text=row["text"],
+        tx_hash=row["tx_hash"],
+        charge_id=row["charge_id"],
+        block_number=row["block_number"],
+        usd_value=Usd.of(row["usd_value"]) if row["usd_value"] is not None else None,
+        price_source=row["price_source"],
+        lines=tuple(
+            Line(x["place"], Commodity(x["commodity"]), int(x["units"])) for x in rows if x["place"] is not None
+        ),
+    )
+    # What reads alike and is written otherwise (01 for 1) has the same hash, and nobody here has written it.
+    written = [row["topup"], row["usd_value"], *(x["units"] for x in rows if x["place"] is not None)]
+    value = str(entry.usd_value) if entry.usd_value is not None else None
+    if written != [entry.topup_id or None, value, *(str(x.units) for x in entry.lines)]:
+        raise ValueError("a number or name in it is not written as this program writes it")
+    return entry

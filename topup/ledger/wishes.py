@@ -13,9 +13,10 @@ from topup.domain.credits import DAY_MS
 from topup.domain.errors import Exit, SettingsError
 from topup.domain.lifecycle import TERMINAL, Fact, State, TopUp
 from topup.domain.money import Usd
+from topup.domain.reasons import Reason
 from topup.ledger import database, rows
-from topup.ledger.topups import TopUps
-from topup.ports.ledger import WITHDRAWN, Requested, Told, Wish
+from topup.ledger.steps import TopUpSteps
+from topup.ports.ledger import Requested, Told, Wish
 
 # After one of these whoever asked has got the answer: the same command is a new wish.
 FINAL = (Exit.OK, Exit.PERSON)
@@ -27,7 +28,7 @@ WAITING = "outcome IS NULL AND withdrawn_ms IS NULL"
 COUNTS = "wish = ? AND NOT (state = 'dropped' AND reason = ?)"
 
 
-class Wishes(TopUps):
+class Wishes(TopUpSteps):
     """Wishes, from the first asking to the answer."""
 
     # -- whoever asks: any process ------------------------------------------------------------------------------
@@ -44,19 +45,11 @@ class Wishes(TopUps):
         with self._db_errors(), database.transaction(self._db):
             number = self._earlier(account, wish, at_ms)
             if number is None:
-                cursor = self._db.execute(
-                    "INSERT INTO request (account, at_ms, amount, forced, name, uid, until_ms) VALUES (?,?,?,?,?,?,?)",
-                    (
-                        account,
-                        at_ms,
-                        str(wish.amount) if wish.amount is not None else None,
-                        int(wish.forced),
-                        wish.name,
-                        wish.uid,
-                        until_ms,
-                    ),
+                amount = str(wish.amount) if wish.amount is not None else None
+                asked = {"forced": wish.forced, "name": wish.name, "uid": wish.uid}
+                number = self._insert(
+                    "request", account=account, at_ms=at_ms, amount=amount, **asked, until_ms=until_ms
                 )
-                number = int(cursor.lastrowid or 0)
             else:
                 self._again(number, until_ms)
         return self.requested(number)
@@ -104,7 +97,7 @@ class Wishes(TopUps):
         """
         with self._db_errors(), database.transaction(self._db):
             won = self._db.execute(
-                f"UPDATE request SET withdrawn_ms = ? WHERE id = ? AND taken_ms IS NULL AND {WAITING}",  # noqa: S608 - a constant
+                f"UPDATE request SET withdrawn_ms = ? WHERE id = ? AND taken_ms IS NULL AND {WAITING}",
                 (at_ms, number),
             ).rowcount
             asked = self.requested(number)
@@ -122,15 +115,15 @@ class Wishes(TopUps):
 
     def bought(self, number: int) -> TopUp | None:
         """Return the newest top-up that was decided for a wish; one that was withdrawn unsent is none."""
-        sql = f"SELECT * FROM topup WHERE {COUNTS} ORDER BY rowid DESC LIMIT 1"  # noqa: S608 - a constant
-        found = self._all(sql, number, WITHDRAWN)
+        sql = f"SELECT * FROM topup WHERE {COUNTS} ORDER BY rowid DESC LIMIT 1"
+        found = self._all(sql, number, Reason.WITHDRAWN)
         return self._load(found[0]) if found else None
 
     # -- whoever acts: the one writer ---------------------------------------------------------------------------
 
     def next_request(self, account: str) -> Requested | None:
         """Return the oldest wish nobody has answered."""
-        sql = f"SELECT * FROM request WHERE account = ? AND {WAITING} ORDER BY id LIMIT 1"  # noqa: S608 - a constant
+        sql = f"SELECT * FROM request WHERE account = ? AND {WAITING} ORDER BY id LIMIT 1"
         found = self._all(sql, account)
         return rows.request(found[0]) if found else None
 
@@ -140,7 +133,7 @@ class Wishes(TopUps):
         There is one writer: what is taken already was taken by a process that has ended, or by this one.
         """
         with self._write(at_ms) as db:
-            sql = f"UPDATE request SET taken_ms = ? WHERE id = ? AND {WAITING}"  # noqa: S608 - a constant
+            sql = f"UPDATE request SET taken_ms = ? WHERE id = ? AND {WAITING}"
             return db.execute(sql, (at_ms, number)).rowcount == 1
 
     def answer_request(self, number: int, told: Told, at_ms: int) -> None:
@@ -174,9 +167,9 @@ class Wishes(TopUps):
     def _drop_unsent(self, topup: TopUp, at_ms: int) -> None:
         """Drop a top-up of which no bytes were meant to leave; a nonce that it holds is given back."""
         if topup.state in (State.RESERVED, State.SIGNED):
-            self._give_back(topup, WITHDRAWN, at_ms)
+            self._give_back(topup, Reason.WITHDRAWN, at_ms)
             topup = replace(topup, state=State.CHARGED)
-        self._advance(topup, Fact.DROP, at_ms, WITHDRAWN)
+        self._advance(topup, Fact.DROP, at_ms, Reason.WITHDRAWN)
 
 
 def _told(amount: Usd | None) -> str:

@@ -67,7 +67,7 @@ async def contest(
 
     Nothing is asked while no nonce is; a chain that does not answer leaves it as it was.
     """
-    adopted = store.adopted_places(topup)
+    adopted = store.adopted_nonces(topup)
     left = [a for a in pending if a.place not in adopted]
     oldest = {a.place: a for a in reversed(left) if spent(a, observation)}
     known = store.taken(topup.id)

@@ -8,12 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from topup.domain.money import Usd, Wei
-from topup.domain.notes import Note
-from topup.domain.reasons import Reason
-from topup.ports.chain import Seen, Sent, Taken
 
 if TYPE_CHECKING:  # what only reads the ledger need not wait for them to load
     from topup.accounting.closing import BalanceAssertion, Closed
@@ -26,10 +23,6 @@ if TYPE_CHECKING:  # what only reads the ledger need not wait for them to load
     from topup.ports.chain import Seen, Sent, Taken
 
 
-# Under this name and the rail's own stands its tombstone.
-GONE: Final = Note.GONE.value
-
-
 @dataclass(frozen=True)
 class Control:
     """What people have told this ledger, and the tombstones of rails."""
@@ -40,10 +33,6 @@ class Control:
     paused_by: str = ""
     # When buying was last resumed by hand; failures before that are forgiven.
     resumed_ms: int = 0
-
-
-# Why a top-up is dropped of which nothing has left, because whoever asked for it does not wait for it any more.
-WITHDRAWN: Final = Reason.WITHDRAWN.value
 
 
 @dataclass(frozen=True)
@@ -181,7 +170,7 @@ class ForeignNonces(Protocol):
     def taken(self, topup_id: str) -> dict[int, Taken]: ...
     def keep_taken(self, topup: TopUp, attempt: Attempt, one: Taken, at_ms: int) -> None: ...
     def forget_taken(self, topup: TopUp, attempts: Sequence[int], at_ms: int) -> None: ...
-    def adopted_places(self, topup: TopUp) -> frozenset[tuple[int, int]]: ...
+    def adopted_nonces(self, topup: TopUp) -> frozenset[tuple[int, int]]: ...
 
 
 class Books(Notes, Readings, Protocol):
