@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from tests.oracles import python
 from tests.tools import ROOT
-from topup.domain.demand import RAW_BYTES_MAX
 from topup.domain.errors import ChargeRefused
+from topup.domain.json_document import RAW_BYTES_MAX
 from topup.domain.typed_data import Domain, authorization_digest, mark_call, personal_digest
 from topup.sandbox import contracts
 from topup.sandbox.world import World, embedded

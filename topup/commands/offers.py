@@ -137,8 +137,8 @@ def _ways(rail: Mpp, raw: bytes, asked: Request) -> dict[str, Any]:
     ways: list[dict[str, Any]] = []
     for one in judged:
         told: dict[str, Any] = {
-            "method": shown(one.challenge.method),
-            "intent": shown(one.challenge.intent),
+            "method": shown(one.challenge.get("method")),
+            "intent": shown(one.challenge.get("intent")),
             "id": shown(one.challenge.id),
             "paid": one.challenge.id == kept.get("chosen"),
             "refused": None if one.wrong is None else str(one.wrong),

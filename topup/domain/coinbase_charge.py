@@ -13,13 +13,12 @@ The curve and the hash are loaded by the first proof, as in `demand`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Never
+from typing import Final
 
 from topup.domain.demand import (
-    RAW_BYTES_MAX,
     Bounds,
     Clocks,
     Finding,
@@ -31,8 +30,7 @@ from topup.domain.demand import (
     lifetimes,
     prove,
 )
-from topup.domain.errors import ChargeRefused
-from topup.domain.json_document import NoJson, Twice, Unreadable, read
+from topup.domain.json_document import Members, document
 from topup.domain.money import Bps, Usdc
 
 # The order of secp256k1: OpenZeppelin's ECDSA refuses the upper half of s, so two signatures cannot say the same.
@@ -59,19 +57,8 @@ class Intent:
 
     @property
     def struct(self) -> tuple[object, ...]:
-        """Return the fields in the order of the contract's struct TransferIntent."""
-        return (
-            self.recipient_amount,
-            self.deadline,
-            self.recipient,
-            self.recipient_currency,
-            self.refund_destination,
-            self.fee_amount,
-            self.id,
-            self.operator,
-            self.signature,
-            self.prefix,
-        )
+        """Return the fields in the order of the contract's struct TransferIntent, which is the order above."""
+        return astuple(self)
 
     @property
     def total(self) -> Usdc:
@@ -161,35 +148,28 @@ def parse(raw: bytes) -> Charge:
     Raises:
         ChargeRefused: a field is missing, of another type or malformed.
     """
-    data = _object(_document(raw), "", "data")
-    intent = _object(_object(data, "data", "web3_data"), "data.web3_data", "transfer_intent")
-    meta = _object(intent, "transfer_intent", "metadata")
-    call = _object(intent, "transfer_intent", "call_data")
-    chain_id = meta.get("chain_id")
-    if type(chain_id) is not int:
-        _refuse("metadata.chain_id", "missing" if chain_id is None else ascii(chain_id)[:80], "a JSON integer")
-    charge_id = data.get("id")
-    # Printable ASCII: it goes into the ledger and the log, which cannot hold a lone surrogate.
-    if not (
-        isinstance(charge_id, str) and 0 < len(charge_id) <= 200 and charge_id.isascii() and charge_id.isprintable()
-    ):
-        _refuse("data.id", "missing" if charge_id is None else ascii(charge_id)[:80], "a short text in ASCII")
+    answer = document(raw)
+    data = Members(answer if isinstance(answer, dict) else {}).inner("data")
+    intent = data.inner("web3_data").inner("transfer_intent", where="transfer_intent")
+    meta, call = intent.inner("metadata", where="metadata"), intent.inner("call_data", where="call_data")
+    if not data.word("id").isascii():
+        data.refuse("id", "a short text in ASCII")
     return Charge(
-        charge_id=charge_id,
-        chain_id=chain_id,
-        contract=_bytes(meta, "metadata", "contract_address", 20),
-        sender=_bytes(meta, "metadata", "sender", 20),
+        charge_id=data.word("id"),
+        chain_id=meta.need("chain_id", int),
+        contract=meta.hexed("contract_address", 20),
+        sender=meta.hexed("sender", 20),
         intent=Intent(
-            recipient_amount=_uint(call, "recipient_amount"),
+            recipient_amount=call.units("recipient_amount"),
             deadline=_deadline(call),
-            recipient=_bytes(call, "call_data", "recipient", 20),
-            recipient_currency=_bytes(call, "call_data", "recipient_currency", 20),
-            refund_destination=_bytes(call, "call_data", "refund_destination", 20),
-            fee_amount=_uint(call, "fee_amount"),
-            id=_bytes(call, "call_data", "id", 16),
-            operator=_bytes(call, "call_data", "operator", 20),
-            signature=_bytes(call, "call_data", "signature", 65),
-            prefix=_bytes(call, "call_data", "prefix", None),
+            recipient=call.hexed("recipient", 20),
+            recipient_currency=call.hexed("recipient_currency", 20),
+            refund_destination=call.hexed("refund_destination", 20),
+            fee_amount=call.units("fee_amount"),
+            id=call.hexed("id", 16),
+            operator=call.hexed("operator", 20),
+            signature=call.hexed("signature", 65),
+            prefix=call.hexed("prefix", None),
         ),
     )
 
@@ -284,63 +264,11 @@ def recover(demand: Charge) -> bytes | None:
         return None
 
 
-def _document(raw: bytes) -> Any:
-    """Decode JSON of bounded size: no name given twice, fractions as Decimal."""
-    if len(raw) > RAW_BYTES_MAX:
-        _refuse("answer", f"{len(raw)} bytes", f"at most {RAW_BYTES_MAX} bytes")
-    try:
-        return read(raw)
-    except Twice as error:
-        _refuse(ascii(error.name)[1:-1][:80], "given twice", "given once")
-    except NoJson:
-        _refuse("answer", "no JSON", "a JSON document")
-    except Unreadable as error:
-        _refuse("answer", str(error), "a JSON document of ordinary size")
-
-
-def _refuse(field: str, was: str, should_be: str) -> Never:
-    raise ChargeRefused(field, was, should_be)
-
-
-def _object(parent: Any, where: str, name: str) -> Mapping[str, Any]:
-    value = parent.get(name) if isinstance(parent, dict) else None
-    if not isinstance(value, dict):
-        _refuse(f"{where}.{name}".lstrip("."), "missing" if value is None else type(value).__name__, "an object")
-    return value
-
-
-def _text(parent: Mapping[str, Any], where: str, name: str) -> str:
-    value = parent.get(name)
-    if not isinstance(value, str):
-        _refuse(f"{where}.{name}", "missing" if value is None else type(value).__name__, "a text")
-    return value
-
-
-def _bytes(parent: Mapping[str, Any], where: str, name: str, length: int | None) -> bytes:
-    text = _text(parent, where, name)
-    should_be = f"0x and {length * 2} hex digits" if length is not None else "0x and hex digits"
-    digits = text[2:]
-    hexadecimal = text.startswith("0x") and len(digits) % 2 == 0 and all(c in "0123456789abcdefABCDEF" for c in digits)
-    if not hexadecimal or (length is not None and len(digits) != 2 * length) or len(digits) > 2048:
-        _refuse(f"{where}.{name}", ascii(text[:80]), should_be)
-    return bytes.fromhex(digits)
-
-
-def _uint(call: Mapping[str, Any], name: str) -> int:
-    text = _text(call, "call_data", name)
-    if not (text.isascii() and text.isdigit() and len(text) <= 78):
-        _refuse(f"call_data.{name}", ascii(text[:80]), "a decimal integer in token units")
-    number = int(text)
-    if number >= 2**256:
-        _refuse(f"call_data.{name}", text, "below 2^256")
-    return number
-
-
-def _deadline(call: Mapping[str, Any]) -> int:
-    if type(call.get("deadline")) is int:  # signed as a number, and told as one: which unit, only a text says
-        was = f"the JSON number {call['deadline']}" if abs(call["deadline"]) < 10**15 else "a huge JSON number"
-        _refuse("call_data.deadline", was, "a text: unix seconds, or ISO 8601 in whole seconds with a zone")
-    text = _text(call, "call_data", "deadline")
+def _deadline(call: Members) -> int:
+    # It is signed as a number; which unit it is told in, only a text says.
+    text, should_be = call.values.get("deadline"), "a text: unix seconds, or ISO 8601 in whole seconds with a zone"
+    if not isinstance(text, str):
+        call.refuse("deadline", should_be)
     if text.isascii() and text.isdigit() and len(text) <= 12:
         return int(text)
     try:
@@ -348,11 +276,11 @@ def _deadline(call: Mapping[str, Any]) -> int:
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None or moment.microsecond:
-        _refuse("call_data.deadline", ascii(text[:80]), "unix seconds, or ISO 8601 in whole seconds with a zone")
+        call.refuse("deadline", should_be)
     # Integers all the way: total_seconds() would pass through a float, and this number is signed over.
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)
     if since.days < 0:
-        _refuse("call_data.deadline", ascii(text[:80]), "after 1970")
+        call.refuse("deadline", "after 1970")
     return since.days * 86_400 + since.seconds
 
 

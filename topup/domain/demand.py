@@ -18,8 +18,6 @@ from typing import Final, Protocol, final
 from topup.domain.errors import ChargeRefused
 from topup.domain.money import Bps, Usd, Usdc
 
-# The largest answer that can be a charge; the real ones have about 1.5 kB.
-RAW_BYTES_MAX: Final = 64 * 1024
 # The fields that name until when a charge can be paid: one that was right may grow too old.
 DEADLINES: Final = frozenset({"call_data.deadline", "expires"})
 

@@ -28,9 +28,9 @@ from topup.ports.chain import AuthorizationUse, Delivery, Preflight, Sent, Token
 from topup.ports.rail import Claim
 from topup.ports.signer import Signer
 from topup.sellers.authorization import Authorized, Seller
-from topup.sellers.mpp_choice import Due, Judged, Terms, choose, findings, is_ours, judge
+from topup.sellers.mpp_choice import METHOD, Due, Judged, Terms, choose, findings, judge, kind_of
 from topup.sellers.mpp_fields import OPENROUTER, Fields
-from topup.sellers.mpp_wire import FIELD, Challenge, TempoCharge, challenges, credential, payer, receipt, tempo_charge
+from topup.sellers.mpp_wire import FIELD, Challenge, TempoCharge, challenges, credential, payer, settled, tempo_charge
 from topup.sellers.receipt import unclear, unreadable
 from topup.wire.exchange import Answered
 from topup.wire.reading import walled
@@ -111,7 +111,7 @@ class Mpp(Authorized[Due]):
         if "chosen" in kept:
             fitting = [one for one in found if one.id == kept["chosen"]][:1]
         else:  # as it was stored before several were taken
-            fitting = [one for one in found if is_ours(one)]
+            fitting = [one for one in found if kind_of(one) == METHOD]
         if len(fitting) != 1:
             raise ChargeRefused(FIELD, f"{len(fitting)} challenges to pay", "the one that was chosen")
         return self._due(kept, fitting[0], tempo_charge(fitting[0]))
@@ -211,9 +211,8 @@ class Mpp(Authorized[Due]):
             answered = await self._post(due.path, body, due.key, paying, timeout_s=self._seller.pay_timeout_s)
         except ApiError as error:
             return Sent(Delivery.UNCLEAR, str(error))
-        told = receipt(answered.first("payment-receipt"))
-        settled = told.transaction if told is not None else None
-        detail = f"{answered.status}" + (f", receipt for 0x{settled.hex()}" if settled else "")
+        hint = settled(answered.first("payment-receipt"))
+        detail = f"{answered.status}" + (f", receipt for 0x{hint.hex()}" if hint else "")
         reference = _reference(answered, self._fields, self._seller.key)
         if 200 <= answered.status < 300:
             return Sent(Delivery.ACCEPTED, detail, reference)

@@ -132,17 +132,17 @@ class Judged:
         return f"{method} {intent}: {self.wrong}"
 
 
-def is_ours(challenge: Challenge) -> bool:
-    """Tell whether a challenge is of the one method and intent that is paid here."""
-    return (challenge.get("method"), challenge.get("intent")) == METHOD
+def kind_of(challenge: Challenge) -> tuple[str, str]:
+    """Return by which means it is paid, and what the payment is to be; `METHOD` is paid here."""
+    return challenge.get("method"), challenge.get("intent")
 
 
 def judge(
     challenge: Challenge, made: Callable[[Challenge, TempoCharge], Due], lines: Callable[[Due], Sequence[Finding]]
 ) -> Judged:
     """Judge one challenge alone; what cannot be read is no worse than what cannot be paid."""
-    if not is_ours(challenge):
-        other = ascii(f"{challenge.get('method')} {challenge.get('intent')}")[1:-1][:80]
+    if kind_of(challenge) != METHOD:
+        other = ascii(" ".join(kind_of(challenge)))[1:-1][:80]
         return Judged(challenge, None, (), ChargeRefused("method", other, " ".join(METHOD), remedy=ANOTHER_WAY))
     try:
         due = made(challenge, tempo_charge(challenge))
@@ -186,7 +186,7 @@ def offered(due: Due) -> str:
 
 def _none(judged: Sequence[Judged]) -> ChargeRefused:
     """Say what is wrong with the one challenge of ours, or with each of them."""
-    ours = [candidate for candidate in judged if is_ours(candidate.challenge)]
+    ours = [candidate for candidate in judged if kind_of(candidate.challenge) == METHOD]
     if len(ours) == 1 and ours[0].wrong is not None:
         return ours[0].wrong
     should_be = "one challenge of method tempo, intent charge, that can be paid"
@@ -194,9 +194,7 @@ def _none(judged: Sequence[Judged]) -> ChargeRefused:
         was = f"{len(ours)} of them, none payable: " + "; ".join(str(candidate.wrong) for candidate in ours)
         last = ours[-1].wrong
         return ChargeRefused(FIELD, was[:600], should_be, remedy=last.remedy if last is not None else "")
-    methods = ascii(", ".join(f"{candidate.challenge.method} {candidate.challenge.intent}" for candidate in judged))[
-        1:-1
-    ]
+    methods = ascii(", ".join(" ".join(kind_of(candidate.challenge)) for candidate in judged))[1:-1]
     return ChargeRefused(FIELD, methods[:120] or "without a challenge", should_be, remedy=ANOTHER_WAY)
 
 

@@ -23,7 +23,7 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from topup.domain.errors import ChargeRefused
-from topup.domain.json_document import Twice, Unreadable, read
+from topup.domain.json_document import Members, document, read, shown, unhexed
 
 SCHEME: Final = "payment"
 FIELD: Final = "WWW-Authenticate"
@@ -78,16 +78,6 @@ class Challenge:
         return self.get("realm")
 
     @property
-    def method(self) -> str:
-        """Return by which means it is paid."""
-        return self.get("method")
-
-    @property
-    def intent(self) -> str:
-        """Return what the payment is to be, such as `charge`."""
-        return self.get("intent")
-
-    @property
     def header(self) -> str:
         """Return the name of the header that a credential goes into."""
         return self.get("header") or DEFAULT_HEADER
@@ -120,18 +110,6 @@ class TempoCharge:
     expires: int | None
 
 
-@dataclass(frozen=True)
-class Receipt:
-    """What the seller says became of a payment: a hint where to look, never a proof.
-
-    `transaction` is its hash, None where none is named.
-    """
-
-    success: bool
-    method: str
-    transaction: bytes | None
-
-
 def challenges(lines: Iterable[str]) -> tuple[Challenge, ...]:
     """Read the challenges of the Payment scheme from all WWW-Authenticate lines, in their order; possibly none.
 
@@ -159,16 +137,11 @@ def demanded(challenge: Challenge) -> dict[str, Any]:
     text = challenge.get("request")
     raw = _base64url(text)
     if raw is None:
-        _refuse("request", ascii(text[:80]), "base64url without padding")
-    try:
-        told = read(raw, fraction=_no_number)
-    except Twice as error:
-        _refuse(f"request.{ascii(error.name)[1:-1][:80]}", "given twice", "given once")
-    except Unreadable as error:
-        _refuse("request", str(error), "a JSON object")
-    if not isinstance(told, dict):
-        _refuse("request", _shown(told), "a JSON object")
-    return told
+        _refuse("request", shown(text), "base64url without padding")
+    stated = document(raw, "request", UNREADABLE, fraction=_no_number)
+    if not isinstance(stated, dict):
+        _refuse("request", shown(stated), "a JSON object")
+    return stated
 
 
 def tempo_charge(challenge: Challenge) -> TempoCharge:
@@ -182,21 +155,20 @@ def tempo_charge(challenge: Challenge) -> TempoCharge:
             _refuse(f"{FIELD}.{name}", "missing", "given once")
     for name, should_be in (("method", "tempo"), ("intent", "charge")):
         if challenge.get(name) != should_be:
-            _refuse(name, ascii(challenge.get(name)[:80]), should_be)
-    told = demanded(challenge)
-    details = _optional(told, "request", "methodDetails", dict) or {}
-    where = "request.methodDetails"
-    modes = _optional(details, where, "supportedModes", list)
+            _refuse(name, shown(challenge.get(name)), should_be)
+    stated = Members(demanded(challenge), "request", UNREADABLE)
+    details = Members(stated.get("methodDetails", dict) or {}, "request.methodDetails", UNREADABLE)
+    modes = details.get("supportedModes", list)
     if modes is not None and not all(isinstance(mode, str) for mode in modes):
-        _refuse(f"{where}.supportedModes", _shown(modes), "a list of texts")
+        details.refuse("supportedModes", "a list of texts")
     return TempoCharge(
-        amount=_uint(told, "request", "amount"),
-        currency=_address(told, "request", "currency"),
-        recipient=_address(told, "request", "recipient"),
-        chain_id=_optional(details, where, "chainId", int),
-        fee_payer=_optional(details, where, "feePayer", bool) or False,
-        splits=tuple(_optional(details, where, "splits", list) or ()),
-        memo=_optional(details, where, "memo", str),
+        amount=stated.units("amount"),
+        currency=stated.hexed("currency", 20),
+        recipient=stated.hexed("recipient", 20),
+        chain_id=details.get("chainId", int),
+        fee_payer=details.get("feePayer", bool) or False,
+        splits=tuple(details.get("splits", list) or ()),
+        memo=details.get("memo", str),
         modes=None if modes is None else tuple(modes),
         expires=_seconds(challenge.get("expires")) if challenge.get("expires") else None,
     )
@@ -226,22 +198,14 @@ def memo(realm: str, challenge_id: str) -> bytes:
     return MEMO_TAG + keccak(text=realm)[:10] + ANONYMOUS + keccak(text=challenge_id)[:7]
 
 
-def receipt(value: str) -> Receipt | None:
-    """Read the header Payment-Receipt; None where it says nothing readable."""
+def settled(value: str) -> bytes | None:
+    """Return the transaction that the header Payment-Receipt names: a hint where to look, never a proof."""
     try:
         text = value.strip().rstrip("=")
         told = read(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True), twice="last")
     except ValueError:
         return None
-    if not isinstance(told, dict):
-        return None
-    reference = told.get("reference")
-    method = told.get("method")
-    return Receipt(
-        success=told.get("status") == "success",
-        method=ascii(method)[1:-1][:80] if isinstance(method, str) else "",
-        transaction=_hex(reference, 32) if isinstance(reference, str) else None,
-    )
+    return unhexed(told.get("reference"), 32) if isinstance(told, dict) else None
 
 
 def _schemes(line: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
@@ -298,10 +262,6 @@ def _refuse(field: str, was: str, should_be: str) -> Never:
     raise ChargeRefused(field, was, should_be, remedy=UNREADABLE)
 
 
-def _shown(value: Any) -> str:
-    return "missing" if value is None else ascii(value)[:80]
-
-
 def _base64url(text: str) -> bytes | None:
     """Decode it if this is the one way to write these bytes."""
     try:
@@ -313,43 +273,6 @@ def _base64url(text: str) -> bytes | None:
 
 def _no_number(text: str) -> Never:
     _refuse("request", text[:80], "free of fractions")
-
-
-def _optional(parent: Mapping[str, Any], where: str, name: str, kind: type) -> Any:
-    """Return a member of exactly this JSON type; None only where there is none."""
-    if name not in parent:
-        return None
-    value = parent[name]
-    if type(value) is not kind:
-        words = {dict: "an object", list: "a list", str: "a text", int: "an integer", bool: "true or false"}
-        _refuse(f"{where}.{name}", "null" if value is None else _shown(value), words[kind])
-    return value
-
-
-def _text(parent: Mapping[str, Any], where: str, name: str) -> str:
-    value = _optional(parent, where, name, str)
-    if value is None:
-        _refuse(f"{where}.{name}", "missing", "a text")
-    return str(value)
-
-
-def _uint(parent: Mapping[str, Any], where: str, name: str) -> int:
-    text = _text(parent, where, name)
-    if not (text.isascii() and text.isdigit() and len(text) <= 78 and int(text) < 2**256):
-        _refuse(f"{where}.{name}", ascii(text[:80]), "a decimal integer in token units")
-    return int(text)
-
-
-def _address(parent: Mapping[str, Any], where: str, name: str) -> bytes:
-    text = _text(parent, where, name)
-    found = _hex(text, 20)
-    if found is None:
-        _refuse(f"{where}.{name}", ascii(text[:80]), "0x and 40 hex digits")
-    return found
-
-
-def _hex(text: str, length: int) -> bytes | None:
-    return bytes.fromhex(text[2:]) if re.fullmatch(rf"0x[0-9a-fA-F]{{{2 * length}}}", text) else None
 
 
 def _seconds(text: str) -> int:

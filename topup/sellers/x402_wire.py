@@ -19,8 +19,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, Never, Protocol
 
 from topup.domain import json_document as plain
-from topup.domain.demand import RAW_BYTES_MAX, checksummed
+from topup.domain.demand import checksummed
 from topup.domain.errors import ChargeRefused
+from topup.domain.json_document import RAW_BYTES_MAX, Members, shown, unhexed
 from topup.wire.verbatim import Numeral, read, write
 
 # What is echoed to the seller is no deeper than this, its numbers no longer, and of more offers nobody means one.
@@ -146,23 +147,21 @@ def listed(raw: bytes, assumed: Assumed = NOTHING) -> tuple[Offer | Unread, ...]
     Raises:
         ChargeRefused: it is no JSON document of version 1 or 2 with a list of offers.
     """
-    told = read(raw)
-    if not isinstance(told, dict):
-        _refuse("answer", type(told).__name__, "an object")
-    version = told.get("x402Version", assumed.version)
+    stated = read(raw)
+    if not isinstance(stated, dict):
+        _refuse("answer", type(stated).__name__, "an object")
+    version = stated.get("x402Version", assumed.version)
     if type(version) is not int or version not in (1, 2):
         remedy = UNSAID if version is None else TELL
-        raise ChargeRefused("x402Version", _shown(version), "1 or 2", remedy=remedy)
-    accepts = told.get("accepts")
-    if not isinstance(accepts, list):
-        _refuse("accepts", _shown(accepts), "a list")
+        raise ChargeRefused("x402Version", shown(version), "1 or 2", remedy=remedy)
+    accepts = Members(stated, remedy=TELL).need("accepts", list)
     if len(accepts) > OFFERS_MAX:
         _refuse("accepts", f"{len(accepts)} offers", f"at most {OFFERS_MAX}")
     resource = extensions = None
     if version == 2:
-        resource, extensions = _echo(told, "resource"), _echo(told, "extensions")
+        resource, extensions = _echo(stated, "resource"), _echo(stated, "extensions")
     reading = _Reading(version, assumed.timeout_s, resource, extensions)
-    return tuple(_one(reading, index, stated) for index, stated in enumerate(accepts))
+    return tuple(_one(reading, index, offer) for index, offer in enumerate(accepts))
 
 
 def payment_header(
@@ -216,7 +215,7 @@ def settled(headers: Mapping[str, str]) -> Settlement | None:
                 return Settlement(
                     success=told.get("success") is True,
                     network=_said(told.get("network")),
-                    transaction=_hex(told.get("transaction"), 32),
+                    transaction=unhexed(told.get("transaction"), 32),
                     reason=_said(told.get("errorReason")),
                 )
     return None
@@ -287,46 +286,44 @@ def _one(reading: _Reading, index: int, stated: Any) -> Offer | Unread:
 def _offer(reading: _Reading, index: int, stated: Any) -> Offer:
     where = f"accepts[{index}]"
     if not isinstance(stated, dict):
-        _refuse(where, _shown(stated), "an object")
-    network = _text(stated, where, "network")
+        _refuse(where, shown(stated), "an object")
+    offer = Members(stated, where, TELL)
+    network = offer.word("network")
     chain_id = _chain_id(reading.version, network)
     if chain_id is None:
-        named = "a chain by version 1's name, such as base" if reading.version == 1 else "eip155: and a chain's number"
-        _refuse(f"{where}.network", ascii(network[:80]), named)
-    scheme = _text(stated, where, "scheme")
+        offer.refuse(
+            "network",
+            "a chain by version 1's name, such as base" if reading.version == 1 else "eip155: and a chain's number",
+        )
     seconds = stated.get("maxTimeoutSeconds", reading.timeout_s)
     if type(seconds) is not int or not 0 < seconds < 2**32:
-        _refuse(f"{where}.maxTimeoutSeconds", _shown(seconds), "a number of seconds above 0")
-    extra = stated.get("extra")
-    if extra is None:
-        extra = {}
-    if not isinstance(extra, dict):
-        _refuse(f"{where}.extra", _shown(extra), "an object")
+        offer.refuse("maxTimeoutSeconds", "a number of seconds above 0")
+    extra = Members({}) if stated.get("extra") is None else offer.inner("extra")
     return Offer(
         index=index,
         version=reading.version,
-        scheme=scheme,
+        scheme=offer.word("scheme"),
         network=network,
         chain_id=chain_id,
-        asset=_address(stated, where, "asset"),
-        pay_to=_address(stated, where, "payTo"),
-        amount=_amount(reading.version, stated, where),
+        asset=offer.hexed("asset", 20),
+        pay_to=offer.hexed("payTo", 20),
+        amount=_amount(reading.version, offer),
         max_timeout_s=seconds,
-        name=_text(extra, f"{where}.extra", "name") if "name" in extra else None,
-        token_version=_text(extra, f"{where}.extra", "version") if "version" in extra else None,
+        name=extra.word("name") if "name" in extra.values else None,
+        token_version=extra.word("version") if "version" in extra.values else None,
         raw=_echoable(stated, where),
         resource=reading.resource,
         extensions=reading.extensions,
     )
 
 
-def _amount(version: int, stated: Mapping[str, Any], where: str) -> int:
+def _amount(version: int, offer: Members) -> int:
     """Return the units, by the name that the version has for them, or else the other's; both must say the same."""
     own, other = ("maxAmountRequired", "amount") if version == 1 else ("amount", "maxAmountRequired")
-    name = other if own not in stated and other in stated else own
-    units = _uint(stated, where, name)
-    if name == own and other in stated and _uint(stated, where, other) != units:
-        _refuse(f"{where}.{other}", _shown(stated[other]), f"the same as {own}, {units}")
+    name = other if own not in offer.values and other in offer.values else own
+    units = offer.units(name)
+    if name == own and other in offer.values and offer.units(other) != units:
+        offer.refuse(other, f"the same as {own}, {units}")
     return units
 
 
@@ -347,43 +344,12 @@ def _refuse(field: str, was: str, should_be: str) -> Never:
     raise ChargeRefused(field, was, should_be, remedy=TELL)
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, Numeral):
-        return value.text[:80]
-    return "missing" if value is None else ascii(value)[:80]
-
-
-def _text(parent: Mapping[str, Any], where: str, name: str) -> str:
-    value = parent.get(name)
-    # Printable, which a lone surrogate is not: it goes into the ledger and the log.
-    if not (isinstance(value, str) and 0 < len(value) <= 200 and value.isprintable()):
-        _refuse(f"{where}.{name}", _shown(value), "a short text")
-    return value
-
-
-def _address(parent: Mapping[str, Any], where: str, name: str) -> bytes:
-    found = _hex(parent.get(name), 20)
-    if found is None:
-        _refuse(f"{where}.{name}", _shown(parent.get(name)), "0x and 40 hex digits")
-    return found
-
-
-def _uint(parent: Mapping[str, Any], where: str, name: str) -> int:
-    text = _text(parent, where, name)
-    if not (text.isascii() and text.isdigit() and len(text) <= 78):
-        _refuse(f"{where}.{name}", ascii(text[:80]), "a decimal integer in token units")
-    number = int(text)
-    if number >= 2**256:
-        _refuse(f"{where}.{name}", text, "below 2^256")
-    return number
-
-
 def _echo(document: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
     value = document.get(name)
     if value is None:
         return None
     if not isinstance(value, dict):
-        _refuse(name, _shown(value), "an object")
+        _refuse(name, shown(value), "an object")
     _echoable(value, name)
     return value
 
@@ -419,12 +385,6 @@ def _base64(text: str) -> bytes | None:
         return base64.b64decode(text, validate=True)  # strict: what is skipped here might be read elsewhere
     except (binascii.Error, ValueError):
         return None
-
-
-def _hex(value: Any, length: int) -> bytes | None:
-    if isinstance(value, str) and re.fullmatch(rf"0x[0-9a-fA-F]{{{2 * length}}}", value):
-        return bytes.fromhex(value[2:])
-    return None
 
 
 def _said(value: Any) -> str:

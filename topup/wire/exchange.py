@@ -12,9 +12,8 @@ from email.utils import parsedate_to_datetime
 from typing import Final, Never
 from urllib.parse import urlsplit
 
-from topup.domain.demand import RAW_BYTES_MAX
 from topup.domain.errors import ApiGone, ApiLimited, ApiRejected, ApiUnauthorized, ApiUnknown
-from topup.domain.json_document import Unreadable, read
+from topup.domain.json_document import RAW_BYTES_MAX, Unreadable, read
 from topup.wire.clean import clean
 from topup.wire.http import Client, Heard, NoAnswer
 from topup.wire.secrets import Masker

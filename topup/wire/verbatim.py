@@ -11,9 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from topup.domain import json_document
-from topup.domain.demand import RAW_BYTES_MAX
-from topup.domain.errors import ChargeRefused
+from topup.domain.json_document import document
 
 # Integers of at most so many characters are read as integers: units of a token have 78.
 INTEGER_LENGTH_MAX: Final = 80
@@ -24,6 +22,10 @@ class Numeral:
     """A number as it stood in a document: carried, never reckoned with."""
 
     text: str
+
+    def __repr__(self) -> str:
+        """Show it as it stood."""
+        return self.text
 
 
 def integer(text: str) -> int | Numeral:
@@ -44,14 +46,7 @@ def read(raw: bytes) -> Any:
     Raises:
         ChargeRefused: it is none.
     """
-    if len(raw) > RAW_BYTES_MAX:
-        raise ChargeRefused("answer", f"{len(raw)} bytes", f"at most {RAW_BYTES_MAX} bytes", remedy=TELL)
-    try:
-        return json_document.read(raw, integer=integer, fraction=Numeral)
-    except json_document.Twice as error:
-        raise ChargeRefused(ascii(error.name)[1:-1][:80], "given twice", "given once", remedy=TELL) from None
-    except json_document.Unreadable as error:
-        raise ChargeRefused("answer", str(error), "a JSON document", remedy=TELL) from None
+    return document(raw, remedy=TELL, integer=integer, fraction=Numeral)
 
 
 def write(value: Any) -> str:
