@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.accounting import csv_reader
 from topup.accounting.closing import Closed, closing_entries
 from topup.accounting.formats import csv_journal
 from topup.accounting.journal import (
@@ -122,7 +123,7 @@ def test_whatever_happens_the_months_join_balance_and_come_back_from_csv(days: l
                 case _:
                     life.credits -= int(how[0])
         life.rest()
-    again = csv_journal.read(csv_journal.write(life.entries))
+    again = csv_reader.read(csv_journal.write(life.entries))
     told = [life.statement(period, life.entries) for period in MONTHS]
     assert [life.statement(period, again) for period in MONTHS] == told
     assert csv_journal.write(again) == csv_journal.write(life.entries)

@@ -36,13 +36,13 @@ from topup.accounting.usage import (
     per_day,
     shares,
     total,
-    utc_day,
     whole,
 )
 from topup.commands.cli import app
 from topup.domain.credits import DAY_MS, HOUR_MS, Reading
 from topup.domain.errors import ApiError, ApiGone, ApiUnknown
 from topup.domain.events import Event, UsageUnknown
+from topup.domain.moments import utc_day
 from topup.domain.money import Usd
 from topup.domain.notes import Note
 from topup.ledger.store import SqliteStore
@@ -86,7 +86,7 @@ class Provider:
         self._answer(key_hash)
         today = utc_day(self.now_ms)
         return [
-            Activity(on, model, nano, 3, 20, 10)
+            Activity(on, Used(model, nano, 3, 20, 10))
             for (on, key, model), nano in sorted(self.used.items())
             if today - timedelta(days=30) <= on < today and key_hash in (None, key)
         ]
@@ -309,7 +309,9 @@ def test_keys_that_used_more_than_the_account_are_not_stored(store: SqliteStore)
     class Confused(Provider):
         async def activity(self, *, key_hash: str | None = None) -> list[Activity]:
             told = await super().activity(key_hash=key_hash)
-            return told if key_hash is not None else [Activity(a.day, a.model, a.nano // 2, 1, 1, 1) for a in told]
+            if key_hash is not None:
+                return told
+            return [Activity(a.day, Used(a.used.name, a.used.nano // 2, 1, 1, 1)) for a in told]
 
     provider, told = Confused(), Told()
     provider.use(TODAY - timedelta(days=1), 1, "big", DOLLAR)
@@ -326,7 +328,7 @@ def test_keys_that_used_more_than_the_account_are_not_stored(store: SqliteStore)
 def test_negative_usage_is_refused() -> None:
     """Nobody uses less than nothing."""
     with pytest.raises(Contradiction, match=r"on 2099-11-23 big used -1 dollars, less than nothing"):
-        per_day([Activity(TODAY, "big", -DOLLAR, 1, 1, 1)], [TODAY])
+        per_day([Activity(TODAY, Used("big", -DOLLAR, 1, 1, 1))], [TODAY])
 
 
 amounts = st.integers(0, 10**13)
@@ -390,9 +392,9 @@ def test_shares_of_the_cost_sum_to_the_whole_cost(nanos: list[int], rate: Decima
     rows = [Used(str(n), nano) for n, nano in enumerate(nanos)]
     divided = shares(rows, rate)
     exact = sum((Decimal(n) for n in nanos), Decimal(0)).scaleb(-9) * rate
-    assert abs(sum((one.cost.amount for one in divided), Decimal(0)) - exact) <= Decimal("0.0000005")
-    for one in divided:
-        assert abs(one.cost.amount - one.used.usd.amount * rate) < Decimal("0.000001")
+    assert abs(sum((cost.amount for cost in divided), Decimal(0)) - exact) <= Decimal("0.0000005")
+    for used, cost in zip(rows, divided, strict=True):
+        assert abs(cost.amount - used.usd.amount * rate) < Decimal("0.000001")
 
 
 def test_a_label_is_found_by_hash_or_by_name() -> None:

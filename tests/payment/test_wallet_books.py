@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import tools
+from tests.accounting import csv_reader
 from tests.app.test_daemon import Account20, Heard, Leap
 from tests.world.builders import ACCOUNT, CHAIN_ID, NOW_MS, operator
 from tests.world.builders import WALLET as ADDRESS
@@ -371,7 +372,7 @@ def test_a_statement_names_the_wallet_once_there_are_two() -> None:
         assert (written.count(old), written.count(new)) == (2, 2)
     rows = list(csv.DictReader(io.StringIO(csv_journal.write(told.entries, told.wallets), newline="")))
     assert {(x["account"] == WALLET, x["wallet"] != "") for x in rows} == {(True, True), (False, False)}
-    assert csv_journal.read(csv_journal.write(told.entries, told.wallets)) == list(told.entries)
+    assert csv_reader.read(csv_journal.write(told.entries, told.wallets)) == list(told.entries)
 
 
 def test_a_statement_of_one_wallet_names_none() -> None:

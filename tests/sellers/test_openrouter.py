@@ -596,8 +596,8 @@ async def test_the_days_of_the_gateway_sum_to_what_its_totals_moved_by() -> None
     assert (len(days), days[-1]) == (30, formatted(midnight - 1))
     for day in days:
         nano = int(totals[day].scaleb(9))
-        assert sum(a.nano for a in told if a.day.isoformat() == day) == nano
-        assert sum(a.nano for its in by_key for a in its if a.day.isoformat() == day) == nano
+        assert sum(a.used.nano for a in told if a.day.isoformat() == day) == nano
+        assert sum(a.used.nano for its in by_key for a in its if a.day.isoformat() == day) == nano
     assert sum(key.nano for key in keys) == int(account.total_usage.scaleb(9))
     assert sum(key.until_today_nano for key in keys) == int(account.used_at(midnight).scaleb(9))
     assert [key.name for key in keys if key.disabled] == ["batch"], "a key that is switched off has used what it has"
@@ -628,8 +628,8 @@ async def test_endpoints_of_one_model_are_added_up() -> None:
     """What ran here and there on the same day is one line; a time of day says nothing."""
     async with says(listed(item(), item(date="2026-11-22 00:00:00", usage=0.25), item(model="n"))) as api:
         one, other = await api.activity()
-    assert (one.model, one.nano, one.requests, one.prompt_tokens) == ("m", 1_750_000_000, 4, 6)
-    assert (other.model, other.nano) == ("n", 1_500_000_000)
+    assert (one.used.name, one.used.nano, one.used.requests, one.used.prompt_tokens) == ("m", 1_750_000_000, 4, 6)
+    assert (other.used.name, other.used.nano) == ("n", 1_500_000_000)
 
 
 @pytest.mark.parametrize(

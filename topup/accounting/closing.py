@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from topup.accounting.journal import CREDITS, WALLET, Commodity, Entry, Line
 from topup.domain.credits import DAY_MS, Reading
+from topup.domain.moments import utc_day
 from topup.domain.money import EthPrice, Usd, Usdc, Wei
 
 USAGE = "expenses:usage"
@@ -94,7 +94,7 @@ def wallet_entries(at: BalanceAssertion, booked: int, price_e8: int | None, *, f
 def _worth(units: int, commodity: Commodity, price_e8: int | None) -> tuple[Usd | None, str]:
     """Return what units are worth in dollars, and by what; dollars are at par."""
     if commodity is not Commodity.ETH:
-        return Usd(Usdc(units).usdc), "par"
+        return Usdc(units).usd, "par"
     return (EthPrice(price_e8).usd_of_up(Wei(units)), "feed") if price_e8 else (None, "none")
 
 
@@ -133,17 +133,16 @@ def closing_entries(at: Closed, last: Closed | None) -> list[Entry]:
 
 
 def _kept(at: Closed, *moved: tuple[str, str, str, int]) -> list[Entry]:
-    day = datetime.fromtimestamp(at.at_ms // 1000, UTC).strftime("%Y-%m-%d")
     credit = Commodity.CREDIT
     return [
         Entry(
             at_ms=at.at_ms,
             topup_id="",
-            text=f"{text}, {day}" if text == "usage" else text,
+            text=f"{text}, {utc_day(at.at_ms)}" if text == "usage" else text,
             tx_hash=None,
             charge_id="",
             block_number=None,
-            usd_value=Usd(Usdc(units).usdc),
+            usd_value=Usdc(units).usd,
             price_source="provider",
             lines=(Line(to, credit, units), Line(of, credit, -units)),
         )

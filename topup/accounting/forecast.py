@@ -15,7 +15,7 @@ from itertools import pairwise
 from math import ceil
 from typing import Final
 
-from topup.accounting.journal import CREDITS, GAS, GAS_REVERTED, L1_FEE, WALLET, Commodity, Entry
+from topup.accounting.journal import CREDITS, NETWORK, TOKENS, WALLET, Commodity, Entry, by_topup
 from topup.domain.credits import (
     DAY_MS,
     HOUR_MS,
@@ -42,7 +42,6 @@ GAP_MAX_MS: Final = 36 * HOUR_MS
 # What the network takes is the mean over so many of the newest top-ups.
 PAYMENTS_MAX: Final = 30
 CAPS_AHEAD_MS: Final = MONTH * DAY_MS
-TOKENS: Final = (Commodity.USDC, Commodity.USDC_E, Commodity.PATH_USD)
 
 
 @dataclass(frozen=True)
@@ -320,18 +319,13 @@ def network_cost(entries: Sequence[Entry]) -> Network | None:
 
     In dollars at the price each payment was planned at. A top-up is left out where one of its payments has none.
     """
-    mine: dict[str, list[Entry]] = {}
-    posted: dict[str, None] = {}
-    for entry in entries:
-        if entry.topup_id:
-            mine.setdefault(entry.topup_id, []).append(entry)
-            if any(x.account == CREDITS for x in entry.lines):
-                posted[entry.topup_id] = None
+    posted = [entry for entry in entries if any(x.account == CREDITS for x in entry.lines)]
+    mine, posted_names = by_topup(entries), by_topup(posted)
     costs: list[Fraction] = []
-    for name in reversed(posted):
-        its = [_network_usd(e) for e in mine[name] if e.price_source != "provider"]
-        known = [one for one in its if one is not None]
-        if len(known) == len(its) and len(costs) < PAYMENTS_MAX:
+    for name in reversed(posted_names):
+        network = [_network_usd(e) for e in mine[name] if e.price_source != "provider"]
+        known = [usd for usd in network if usd is not None]
+        if len(known) == len(network) and len(costs) < PAYMENTS_MAX:
             costs.append(sum(known, Fraction(0)))
     return Network(rounded(_mean(costs)), len(costs)) if costs else None
 
@@ -352,13 +346,12 @@ def _network_usd(entry: Entry) -> Fraction | None:
     def units(accounts: Sequence[str], commodities: Sequence[Commodity]) -> int:
         return sum(x.units for x in entry.lines if x.account in accounts and x.commodity in commodities)
 
-    network = (GAS, GAS_REVERTED, L1_FEE)
-    tokens = Fraction(Usdc(units(network, TOKENS)).usdc)
+    tokens = Fraction(Usdc(units(NETWORK, TOKENS)).usdc)
     eth_out = -units((WALLET,), (Commodity.ETH,))
     if not eth_out:
         return tokens
     eth_usd = Fraction(entry.usd_value.amount) + Fraction(Usdc(units((WALLET,), TOKENS)).usdc)
-    return tokens + eth_usd * units(network, (Commodity.ETH,)) / eth_out
+    return tokens + eth_usd * units(NETWORK, (Commodity.ETH,)) / eth_out
 
 
 def _larger(amount: Usd, limits: Limits, day: Fraction | None, network: Network | None) -> tuple[Larger, ...]:

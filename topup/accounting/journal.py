@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
@@ -43,6 +44,9 @@ GAS_REVERTED = "expenses:gas:reverted"
 L1_FEE = "expenses:l1-data-fee"
 SWAP_COST = "expenses:swap-cost"
 LOST = "expenses:lost"
+# What the network takes, and the dollars that it or a payment may be paid in.
+NETWORK = (GAS, GAS_REVERTED, L1_FEE)
+TOKENS = (Commodity.USDC, Commodity.USDC_E, Commodity.PATH_USD)
 NO_WEI = Wei(0)
 # How the text of an entry begins that takes another one back.
 TAKEN_BACK = "taken back: "
@@ -80,6 +84,20 @@ class Entry:
         if wrong:
             raise ValueError(f"the entry {self.text!r} does not balance: {wrong}")
 
+    @property
+    def tx(self) -> str:
+        """Return the hash of the transaction that it books, "" where there is none."""
+        return "0x" + self.tx_hash.hex() if self.tx_hash is not None else ""
+
+
+def by_topup(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """Return the entries of each top-up in their order; those of none are left out."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if entry.topup_id:
+            groups.setdefault(entry.topup_id, []).append(entry)
+    return groups
+
 
 def chained(previous: bytes, account: str, entry: Entry) -> bytes:
     """Return the hash of an entry that follows the one with hash `previous` (b"" for the first), 32 bytes.
@@ -88,7 +106,7 @@ def chained(previous: bytes, account: str, entry: Entry) -> bytes:
     whose journal it is, at_ms, topup, text, tx_hash (hex), charge_id, block_number, usd_value, price_source, and a list
     of [account, commodity, units] for each line; units are text, and what is missing is null.
     """
-    told = [
+    facts = [
         account,
         entry.at_ms,
         entry.topup_id or None,
@@ -100,7 +118,7 @@ def chained(previous: bytes, account: str, entry: Entry) -> bytes:
         entry.price_source,
         [[line.account, line.commodity.value, str(line.units)] for line in entry.lines],
     ]
-    return hashlib.sha256(previous + json.dumps(told, separators=(",", ":")).encode()).digest()
+    return hashlib.sha256(previous + json.dumps(facts, separators=(",", ":")).encode()).digest()
 
 
 def payment_lines(spent: Wei, gas: Wei, l1_fee: Wei, total: Usdc, price_e8: int = 0) -> tuple[Line, ...]:
@@ -241,7 +259,7 @@ def _worth(told: Inclusion, price_e8: int) -> Usd | None:
     eth, tokens = told.spent + told.gas + told.l1_fee, told.tokens + told.token_fee
     if eth != NO_WEI and not price_e8:
         return None
-    return (EthPrice(price_e8).usd_of_up(eth) if eth != NO_WEI else Usd.of(0)) + Usd(tokens.usdc)
+    return (EthPrice(price_e8).usd_of_up(eth) if eth != NO_WEI else Usd.of(0)) + tokens.usd
 
 
 def network_cost(topup: TopUp) -> tuple[Wei, Wei]:

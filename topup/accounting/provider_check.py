@@ -16,7 +16,7 @@ from topup.accounting.closing import Closed
 from topup.accounting.usage import NOISE_NANO, Used, dollars, total
 from topup.domain.credits import Reading
 from topup.domain.moments import moment
-from topup.domain.money import Usd, Usdc
+from topup.domain.money import Usdc
 
 # A day of the totals begins and ends with a reading, not at midnight: what is used between the two is on another day.
 # Over several days only the outer ends are left; so much of the sum, and a cent, is forgiven for them.
@@ -49,14 +49,14 @@ def totals(books: Books, now: Reading) -> list[str]:
     found = []
     when = moment(closed.at_ms // 1000)
     if books.credits != closed.credits - closed.usage:
-        held, shown = _usd(books.credits), _usd(closed.credits - closed.usage)
+        held, shown = Usdc(books.credits).usd, Usdc(closed.credits - closed.usage).usd
         found.append(f"the journal holds {held} dollars of credit at {when}, where the provider showed {shown}")
     for name, is_now, then in (
-        ("total_credits", now.total_credits, closed.credits),
-        ("total_usage", now.total_usage, closed.usage),
+        ("total_credits", now.total_credits, Usdc(closed.credits).usd),
+        ("total_usage", now.total_usage, Usdc(closed.usage).usd),
     ):
-        if is_now < _usd(then):
-            found.append(f"{name} is {is_now} now, and was {_usd(then)} at {when}, up to which the books are closed")
+        if is_now < then:
+            found.append(f"{name} is {is_now} now, and was {then} at {when}, up to which the books are closed")
     return found
 
 
@@ -81,7 +81,3 @@ def explained(books: Books) -> list[str]:
         return []
     said = f"models used {dollars(by_model)} dollars, and total_usage moved by {dollars(by_totals)}"
     return [f"from {both[0]} to {both[-1]} {said}"]
-
-
-def _usd(units: int) -> Usd:
-    return Usd(Usdc(units).usdc)

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from topup.accounting import journal
 from topup.domain.lifecycle import TERMINAL, Attempt, ChargeRow, Inclusion, Kind, Plan, State, TopUp
-from topup.domain.money import Asset, Usd, Usdc, Wei
+from topup.domain.money import Asset, Usdc, Wei
 from topup.domain.notes import Note
 
 # Where the USDC of an adopted payment goes: what it bought is in credits this ledger never counted.
@@ -346,7 +346,7 @@ def topup_of(topup_id: str, account: str, rail: str, wallet: bytes, done: Wallet
         chain_id=done.plan.chain_id,
         wallet=wallet,
         state=State.DONE,
-        amount=Usd(done.total.usdc),
+        amount=done.total.usd,
         why=WHY,
         forced=False,
         decided_ms=at_ms,
@@ -377,7 +377,7 @@ def entry_of(topup_id: str, done: WalletTransaction) -> journal.Entry:
         tx_hash=done.hash,
         charge_id="",
         block_number=told.block_number,
-        usd_value=Usd(done.total.usdc),
+        usd_value=done.total.usd,
         price_source="paid",
         lines=lines,
     )
@@ -393,7 +393,7 @@ def unknown_payment_entry(one: UnknownPayment) -> journal.Entry:
         tx_hash=one.transfer.tx_hash,
         charge_id="",
         block_number=one.transfer.block_number,
-        usd_value=Usd(paid.usdc),
+        usd_value=paid.usd,
         price_source="paid",
         lines=(journal.Line(journal.WALLET, one.token, -paid.units), journal.Line(ADOPTED, one.token, paid.units)),
     )

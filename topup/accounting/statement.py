@@ -18,18 +18,18 @@ from topup.accounting.journal import (
     CREDITS,
     FEE_OPERATOR,
     FEE_PROVIDER,
-    GAS,
-    GAS_REVERTED,
     IN_TRANSIT,
-    L1_FEE,
+    NETWORK,
     SWAP_COST,
+    TOKENS,
     Commodity,
     Entry,
+    by_topup,
 )
 from topup.domain.credits import DAY_MS, Reading
 from topup.domain.errors import SettingsError
 from topup.domain.moments import moment
-from topup.domain.money import WIDE, Usd, Usdc
+from topup.domain.money import WIDE, Usd, Usdc, plain
 
 DECIMALS: Final[Mapping[Commodity, int]] = {
     Commodity.ETH: 18,
@@ -57,10 +57,9 @@ class Period:
         Raises:
             SettingsError: it is none.
         """
-        found = re.fullmatch(r"(\d{4})-(\d{2})", text)
-        if found is None or not 1 <= int(found[2]) <= 12 or not 1970 <= int(found[1]) <= 9998:
+        first = _date(f"{text}-01")
+        if first is None:
             raise SettingsError(f"--month {text!r} is no month", remedy="a month is written 2026-11")
-        first = date(int(found[1]), int(found[2]), 1)
         return cls(first, (first + timedelta(days=32)).replace(day=1) - timedelta(days=1))
 
     @classmethod
@@ -120,6 +119,11 @@ class Refill:
     tx_hashes: tuple[bytes, ...]
 
     @property
+    def posted(self) -> str:
+        """Return when its credits were booked, for a person to read."""
+        return moment(self.posted_ms // 1000) if self.posted_ms is not None else "not posted"
+
+    @property
     def usd_per_credit(self) -> Decimal | None:
         """Return the dollars that one dollar of credit has cost in all, to four decimals."""
         if self.usd is None or not self.credits.amount:
@@ -146,6 +150,12 @@ class Statement:
     differences: tuple[str, ...]
     wallets: Mapping[Entry, bytes]
 
+    @property
+    def balances(self) -> list[tuple[str, Commodity, int, int]]:
+        """Return account and commodity of each balance in order, with its units at the opening and at the closing."""
+        keys = sorted({*self.opening, *self.closing})
+        return [(*key, self.opening.get(key, 0), self.closing.get(key, 0)) for key in keys]
+
     def wallet(self, entry: Entry) -> str:
         """Return the address of the wallet that an entry has moved, "" where that goes without saying or is unknown."""
         return "0x" + self.wallets[entry].hex() if entry in self.wallets else ""
@@ -158,7 +168,7 @@ class Statement:
     @property
     def used(self) -> Usd:
         """Return the credits that were used, as far as the books are closed."""
-        return _credit(self.moved(USAGE, Commodity.CREDIT))
+        return Usdc(self.moved(USAGE, Commodity.CREDIT)).usd
 
     @property
     def bought(self) -> Usd:
@@ -168,7 +178,7 @@ class Statement:
     @property
     def elsewhere(self) -> Usd:
         """Return the credits that were bought elsewhere."""
-        return _credit(-self.moved(ELSEWHERE, Commodity.CREDIT))
+        return Usdc(-self.moved(ELSEWHERE, Commodity.CREDIT)).usd
 
 
 def draw(
@@ -222,13 +232,18 @@ def amount(units: int, commodity: Commodity) -> Decimal:
     return WIDE.scaleb(Decimal(units), -DECIMALS[commodity])
 
 
+def shown(units: int, commodity: Commodity) -> str:
+    """Return units of a commodity as exact text in whole ones."""
+    return plain(amount(units, commodity))
+
+
 def _differences(
     closing: Balances, within: Sequence[Entry], reading: Reading | None, period: Period, now_ms: int
 ) -> list[str]:
     said = []
     if now_ms < period.end_ms:
         said.append("the period is not over: what follows is provisional")
-    held = _credit(closing.get((CREDITS, Commodity.CREDIT), 0))
+    held = Usdc(closing.get((CREDITS, Commodity.CREDIT), 0)).usd
     if reading is None:
         said.append("the provider's balance was never read in this period, and cannot be held against the books")
     else:
@@ -257,12 +272,9 @@ def _moved(wallet: Sequence[tuple[BalanceAssertion, int]]) -> list[str]:
 
 
 def _refills(entries: Sequence[Entry], period: Period) -> tuple[Refill, ...]:
-    mine: dict[str, list[Entry]] = {}
-    for entry in entries:
-        if entry.topup_id and entry.at_ms < period.end_ms:
-            mine.setdefault(entry.topup_id, []).append(entry)
-    found = [refill(name, its) for name, its in mine.items() if any(e.at_ms in period for e in its)]
-    return tuple(sorted(found, key=lambda r: (r.posted_ms is None, r.posted_ms or 0)))
+    mine = by_topup([e for e in entries if e.at_ms < period.end_ms])
+    refills = [refill(name, its) for name, its in mine.items() if any(e.at_ms in period for e in its)]
+    return tuple(sorted(refills, key=lambda r: (r.posted_ms is None, r.posted_ms or 0)))
 
 
 def refill(topup_id: str, entries: Sequence[Entry]) -> Refill:
@@ -270,7 +282,6 @@ def refill(topup_id: str, entries: Sequence[Entry]) -> Refill:
     sums = _summed({}, entries)
     paid = [e for e in entries if e.tx_hash is not None and e.price_source != "provider"]
     posted = [e.at_ms for e in entries if any(x.account == CREDITS for x in e.lines)]
-    tokens = (Commodity.USDC, Commodity.USDC_E, Commodity.PATH_USD)
 
     def of(accounts: Sequence[str], commodities: Sequence[Commodity]) -> int:
         return sum(sums.get((a, c), 0) for a in accounts for c in commodities)
@@ -280,10 +291,10 @@ def refill(topup_id: str, entries: Sequence[Entry]) -> Refill:
     return Refill(
         topup_id=topup_id,
         posted_ms=posted[-1] if posted else None,
-        credits=_credit(sums.get((CREDITS, Commodity.CREDIT), 0)),
-        fees=Usdc(of((FEE_PROVIDER, FEE_OPERATOR), tokens)),
-        network_wei=of((GAS, GAS_REVERTED, L1_FEE), (Commodity.ETH,)),
-        network_tokens=Usdc(of((GAS, GAS_REVERTED), tokens)),
+        credits=Usdc(sums.get((CREDITS, Commodity.CREDIT), 0)).usd,
+        fees=Usdc(of((FEE_PROVIDER, FEE_OPERATOR), TOKENS)),
+        network_wei=of(NETWORK, (Commodity.ETH,)),
+        network_tokens=Usdc(of(NETWORK, TOKENS)),
         swap_wei=of((SWAP_COST,), (Commodity.ETH,)),
         usd=Usd(sum(known, Decimal(0))) if len(known) == len(values) else None,
         tx_hashes=tuple(dict.fromkeys(e.tx_hash for e in paid if e.tx_hash is not None)),
@@ -299,18 +310,19 @@ def _summed(start: Balances, entries: Sequence[Entry]) -> Balances:
     return {key: units for key, units in sums.items() if units}
 
 
-def _credit(units: int) -> Usd:
-    return Usd(Usdc(units).usdc)
-
-
 def _day(option: str, text: str) -> date:
+    day = _date(text)
+    if day is None:
+        raise SettingsError(f"{option} {text!r} is no day", remedy="a day is written 2026-11-23, and is meant in UTC")
+    return day
+
+
+def _date(text: str) -> date | None:
     try:
         day = date.fromisoformat(text) if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text) else None
     except ValueError:
-        day = None
-    if day is None or not 1970 <= day.year <= 9998:
-        raise SettingsError(f"{option} {text!r} is no day", remedy="a day is written 2026-11-23, and is meant in UTC")
-    return day
+        return None
+    return day if day is not None and 1970 <= day.year <= 9998 else None
 
 
 def _ms(day: date) -> int:

@@ -7,12 +7,13 @@ a provider's numbers are JSON doubles, and rounding each half to even leaves les
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final
 
 from topup.domain.credits import HOUR_MS
+from topup.domain.moments import utc_day
 from topup.domain.money import WIDE, Usd
 
 # A day that is over is asked for once, this long after its end: what was used in its last minutes is posted late.
@@ -26,22 +27,37 @@ NOBODY: Final = ""
 
 
 @dataclass(frozen=True)
-class Activity:
-    """What one model has used on one UTC day, of the whole account or of one key.
+class Used:
+    """What one model, key or label has used in 10^-9 dollars of credit; `name` is "" where nobody answers for it."""
 
-    Attributes:
-        day: the UTC day.
-        model: the provider's name of the model; "" where it names none.
-        nano: 10^-9 dollars of credit.
-        requests, prompt_tokens, completion_tokens: counts.
-    """
+    name: str
+    nano: int
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: Used) -> Used:
+        """Add what another has used, under this one's name."""
+        return Used(
+            self.name,
+            self.nano + other.nano,
+            self.requests + other.requests,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
+    @property
+    def usd(self) -> Usd:
+        """Return it in dollars of credit."""
+        return dollars(self.nano)
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What one model, "" where the provider names none, has used on one UTC day, of the whole account or of one key."""
 
     day: date
-    model: str
-    nano: int
-    requests: int
-    prompt_tokens: int
-    completion_tokens: int
+    used: Used
 
 
 @dataclass(frozen=True)
@@ -66,32 +82,6 @@ class ApiKey:
     def until_today_nano(self) -> int:
         """Return what it had used when the current UTC day began."""
         return self.nano - self.today_nano
-
-
-@dataclass(frozen=True)
-class Used:
-    """What one model, key or label has used; `name` is "" where nobody answers for it."""
-
-    name: str
-    nano: int
-    requests: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-    def __add__(self, other: Used) -> Used:
-        """Add what another has used, under this one's name."""
-        return Used(
-            self.name,
-            self.nano + other.nano,
-            self.requests + other.requests,
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-        )
-
-    @property
-    def usd(self) -> Usd:
-        """Return it in dollars of credit."""
-        return dollars(self.nano)
 
 
 @dataclass(frozen=True)
@@ -125,21 +115,20 @@ def due(known: Iterable[date], now_ms: int) -> list[date]:
     return [day for day in days if day not in stored]
 
 
-def per_day(told: Iterable[Activity], days: Iterable[date]) -> dict[date, tuple[Used, ...]]:
+def per_day(activities: Iterable[Activity], days: Iterable[date]) -> dict[date, tuple[Used, ...]]:
     """Return what each model has used on each of these days; what is of other days is left out.
 
     Raises:
         Contradiction: a model has used less than nothing.
     """
-    sums: dict[date, dict[str, Used]] = {day: {} for day in days}
-    for a in told:
-        if a.nano < 0:
-            raise Contradiction(f"on {a.day} {a.model or 'a model'} used {dollars(a.nano)} dollars, less than nothing")
-        if a.day in sums:
-            used = Used(a.model, a.nano, a.requests, a.prompt_tokens, a.completion_tokens)
-            models = sums[a.day]
-            models[a.model] = models[a.model] + used if a.model in models else used
-    return {day: ranked(models.values()) for day, models in sums.items()}
+    models: dict[date, list[Used]] = {day: [] for day in days}
+    for activity in activities:
+        day, used = activity.day, activity.used
+        if used.nano < 0:
+            raise Contradiction(f"on {day} {used.name or 'a model'} used {used.usd} dollars, less than nothing")
+        if day in models:
+            models[day].append(used)
+    return {day: _merged(rows) for day, rows in models.items()}
 
 
 def whole(day: date, models: Sequence[Used], keys: Sequence[Used]) -> DayUsed:
@@ -181,7 +170,7 @@ def total(rows: Iterable[Used]) -> Used:
 
 def ranked(rows: Iterable[Used]) -> tuple[Used, ...]:
     """Return the rows, the largest first; equal ones by name."""
-    return tuple(sorted(rows, key=lambda one: (-one.nano, one.name)))
+    return tuple(sorted(rows, key=lambda used: (-used.nano, used.name)))
 
 
 def labelled(keys: Iterable[Used], names: Mapping[str, str], labels: Mapping[str, str]) -> tuple[Used, ...]:
@@ -192,35 +181,32 @@ def labelled(keys: Iterable[Used], names: Mapping[str, str], labels: Mapping[str
         names: what its owner calls each key.
         labels: the label of each key, by its hash or by its name; the hash counts first.
     """
+    return _merged(
+        replace(key, name=labels.get(key.name) or labels.get(names.get(key.name, "")) or NOBODY) for key in keys
+    )
+
+
+def _merged(rows: Iterable[Used]) -> tuple[Used, ...]:
+    """Add up the rows of each name, and return the sums as `ranked` does."""
     sums: dict[str, Used] = {}
-    for one in keys:
-        label = labels.get(one.name) or labels.get(names.get(one.name, "")) or NOBODY
-        moved = Used(label, one.nano, one.requests, one.prompt_tokens, one.completion_tokens)
-        sums[label] = sums[label] + moved if label in sums else moved
+    for used in rows:
+        sums[used.name] = sums[used.name] + used if used.name in sums else used
     return ranked(sums.values())
 
 
-@dataclass(frozen=True)
-class Share:
-    """What one label has used, and what that has cost in all: credits, fees, network and swap."""
-
-    used: Used
-    cost: Usd
-
-
-def shares(rows: Sequence[Used], rate: Decimal) -> tuple[Share, ...]:
-    """Divide what was used among those who used it, at `rate` dollars paid for one of credit.
+def shares(rows: Sequence[Used], rate: Decimal) -> tuple[Usd, ...]:
+    """Return what each row has cost in all, credits, fees, network and swap: `rate` dollars for one of credit.
 
     The costs are whole 10^-6 dollars and sum to the whole's, which is rounded half to even: what rounding leaves goes,
     a millionth each, to those of whom most was cut off.
     """
-    exact = [WIDE.multiply(one.usd.amount, rate) for one in rows]
+    exact = [WIDE.multiply(used.usd.amount, rate) for used in rows]
     micros = [int(WIDE.scaleb(x, 6)) for x in exact]
     due_in_all = int(WIDE.scaleb(sum(exact, Decimal(0)), 6).to_integral_value(ROUND_HALF_EVEN, context=WIDE))
     cut = sorted(range(len(rows)), key=lambda n: (micros[n] - WIDE.scaleb(exact[n], 6), n))
     for n in cut[: due_in_all - sum(micros)]:
         micros[n] += 1
-    return tuple(Share(one, Usd(WIDE.scaleb(Decimal(m), -6))) for one, m in zip(rows, micros, strict=True))
+    return tuple(Usd(WIDE.scaleb(Decimal(m), -6)) for m in micros)
 
 
 def holes(first: date, last: date, known: Iterable[date]) -> list[tuple[date, date]]:
@@ -240,11 +226,6 @@ def holes(first: date, last: date, known: Iterable[date]) -> list[tuple[date, da
 def days(first: date, last: date) -> Iterator[date]:
     """Return each day from the first to the last, both included."""
     return (first + timedelta(days=n) for n in range((last - first).days + 1))
-
-
-def utc_day(at_ms: int) -> date:
-    """Return the UTC day of a moment."""
-    return datetime.fromtimestamp(at_ms // 1000, UTC).date()
 
 
 def dollars(nano: int) -> Usd:

@@ -17,12 +17,13 @@ from topup.accounting.formats.usage import By, Row, Source, Usage, rows
 from topup.accounting.journal import CREDITS, Entry
 from topup.accounting.provider_check import Books
 from topup.accounting.statement import Period, Refill, refill
-from topup.accounting.usage import REMEMBERED_DAYS, Used, days, holes, labelled, ranked, shares, utc_day
+from topup.accounting.usage import REMEMBERED_DAYS, Used, days, holes, labelled, ranked, shares
 from topup.commands.answer import Answer
 from topup.commands.start import opened
 from topup.commands.statement import period_of, statement_of
 from topup.domain.credits import DAY_MS
 from topup.domain.errors import Exit
+from topup.domain.moments import utc_day
 from topup.domain.money import WIDE, Usd
 from topup.ledger.store import SqliteStore
 
@@ -64,7 +65,7 @@ def usage_of(store: SqliteStore, account: str, by: By, period: Period, labels: M
         # Credits that were bought before are used now.
         end_ms = Period(last, last).end_ms
         rate = _rate(refill(its[0].topup_id, its) for its in store.by_topup(account, end_ms))
-    found = rows(by, told, shares(told, rate) if rate is not None else None, names if by is By.KEY else {})
+    found = rows(by, told, _costs(told, rate), names if by is By.KEY else {})
     missing, moved, notes = holes(period.first, last, known), _moved(statement.entries), []
     for first, end in missing:
         here = [(day.isoformat(), moved[day]) for day in days(first, end) if day in moved]
@@ -94,7 +95,7 @@ def spend_of(
     found = {}
     for by in (By.MODEL, By.KEY, *([By.LABEL] if labels else [])):
         told = _told(store, account, by, (period.first, period.last), names, labels)
-        shown = rows(by, told, None, names if by is By.KEY else {})
+        shown = rows(by, told, _costs(told, None), names if by is By.KEY else {})
         found[by.value] = [(row.name, row.used.usd) for row in shown]
     return {name: used for name, used in found.items() if used}
 
@@ -165,8 +166,12 @@ def _so_far(store: SqliteStore, account: str, today: date) -> list[tuple[str, in
 
 def _by_totals(moved: Sequence[tuple[str, int]], rate: Decimal | None, source: Source) -> list[Row]:
     used = [Used(name, NANO * units) for name, units in moved]
-    costs = [one.cost for one in shares(used, rate)] if rate is not None else [None] * len(used)
-    return [Row(one.name, "", one, cost, source) for one, cost in zip(used, costs, strict=True)]
+    return [Row(one.name, "", one, cost, source) for one, cost in zip(used, _costs(used, rate), strict=True)]
+
+
+def _costs(used: Sequence[Used], rate: Decimal | None) -> Sequence[Usd | None]:
+    """Return what each has cost, None where no refill tells what a credit costs."""
+    return shares(used, rate) if rate is not None else [None] * len(used)
 
 
 def _span(first: date, last: date) -> str:

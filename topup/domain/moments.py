@@ -1,8 +1,8 @@
-"""How is a moment written for a person to read? In UTC, to the second."""
+"""How is a moment written for a person to read, and on which day is it? In UTC, to the second."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Final
 
 # The first second that no calendar holds: an access key may end beyond it.
@@ -14,3 +14,8 @@ def moment(at_s: int) -> str:
     if at_s >= END_OF_CALENDAR_S:
         return "never"
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def utc_day(at_ms: int) -> date:
+    """Return the day of a moment given in unix milliseconds."""
+    return datetime.fromtimestamp(at_ms // 1000, UTC).date()

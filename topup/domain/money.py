@@ -74,6 +74,11 @@ class Usdc(_Units):
         """The same amount in whole USDC, exact."""
         return EXACT.divide(Decimal(self.units), Decimal(UNITS_PER_USDC))
 
+    @property
+    def usd(self) -> Usd:
+        """The same amount in dollars, at par."""
+        return Usd(self.usdc)
+
     def __str__(self) -> str:
         """Write the amount as USDC without an exponent."""
         return f"{plain(self.usdc)} USDC"

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 
-from topup.accounting.usage import REMEMBERED_DAYS, ApiKey, Contradiction, due, per_day, total, utc_day, whole
+from topup.accounting.usage import REMEMBERED_DAYS, ApiKey, Contradiction, due, per_day, total, whole
 from topup.domain import events
 from topup.domain.credits import DAY_MS, HOUR_MS
 from topup.domain.errors import ApiError, ApiGone, ApiUnauthorized
+from topup.domain.moments import utc_day
 from topup.domain.notes import Note
 from topup.ports.account import Sink, Usage
 from topup.ports.ledger import UsageDays

@@ -12,12 +12,11 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from dataclasses import replace
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from urllib.parse import urlencode, urlsplit
 
-from topup.accounting.usage import Activity, ApiKey
+from topup.accounting.usage import Activity, ApiKey, Used
 from topup.domain.credits import Reading
 from topup.domain.demand import Request
 from topup.domain.errors import ApiError, ApiGone, ApiRejected, ApiUnknown
@@ -113,19 +112,19 @@ class OpenRouter(Asked):
         Raises:
             ApiError: no usable answer, of the class that says why; `ApiGone` where there is no such endpoint.
         """
-        sums: dict[tuple[dt.date, str], Activity] = {}
+        sums: dict[tuple[dt.date, str], Used] = {}
         items = await self._list("/activity", {"api_key_hash": key_hash} if key_hash is not None else {})
         for number, item in enumerate(items):
-            used = _activity(item, f"/activity item {number}")
-            known = sums.get((used.day, used.model))
-            sums[used.day, used.model] = _added(known, used) if known is not None else used
+            on, used = _activity(item, f"/activity item {number}")
+            known = sums.get((on, used.name))
+            sums[on, used.name] = known + used if known is not None else used
         for on, models in Counter(on for on, _ in sums).items():
             if models > MODELS_A_DAY_MAX:
                 raise ApiUnknown(f"/activity: {models} models on {on}, more than can be")
         for name in ("nano", *COUNTS):
             if sum(getattr(one, name) for one in sums.values()) >= TOLD_MAX:
                 raise ApiUnknown(f"/activity: {'usage' if name == 'nano' else name} sums to more than can be")
-        return list(sums.values())
+        return [Activity(on, used) for (on, _), used in sums.items()]
 
     @_heard("/keys")
     async def keys(self, offset: int = 0) -> tuple[list[ApiKey], bool]:
@@ -209,13 +208,9 @@ def charge_body(request: Request) -> bytes:
     )
 
 
-def _activity(item: dict[str, Any], where: str) -> Activity:
-    return Activity(
-        _day(item, where),
-        _name(item, ("model", "model_permaslug"), where),
-        _nano(item, "usage", where),
-        *(_count(item, name, where) for name in COUNTS),
-    )
+def _activity(item: dict[str, Any], where: str) -> tuple[dt.date, Used]:
+    day, model = _day(item, where), _name(item, ("model", "model_permaslug"), where)
+    return day, Used(model, _nano(item, "usage", where), *(_count(item, name, where) for name in COUNTS))
 
 
 def _day(item: dict[str, Any], where: str) -> dt.date:
@@ -247,16 +242,6 @@ def _name(item: dict[str, Any], names: tuple[str, ...], where: str) -> str:
     if len(value) > NAME_MAX:
         raise ApiUnknown(f"{where}: {names[0]} is {len(value)} characters long, more than {NAME_MAX}")
     return value
-
-
-def _added(one: Activity, other: Activity) -> Activity:
-    return replace(
-        one,
-        nano=one.nano + other.nano,
-        requests=one.requests + other.requests,
-        prompt_tokens=one.prompt_tokens + other.prompt_tokens,
-        completion_tokens=one.completion_tokens + other.completion_tokens,
-    )
 
 
 def _api_key(item: dict[str, Any], where: str) -> ApiKey:

@@ -12,8 +12,8 @@ from decimal import ROUND_CEILING, Decimal
 from html import escape
 from typing import Final
 
-from topup.accounting.journal import Commodity
-from topup.accounting.statement import Refill, Statement, amount
+from topup.accounting.formats.text import printable
+from topup.accounting.statement import Refill, Statement, shown
 from topup.domain.credits import Reading
 from topup.domain.moments import moment
 from topup.domain.money import WIDE, Usd, plain
@@ -212,13 +212,13 @@ def _bars(title: str, rows: Sequence[tuple[str, Decimal, str]]) -> str:
         return ""
     most = max(value for _, value, _ in rows) or Decimal(1)
     parts, name_width, room = [], 220, WIDTH - 220 - 90
-    for number, (name, value, shown) in enumerate(rows):
+    for number, (name, value, label) in enumerate(rows):
         y, width = 8 + 24 * number, _px(Decimal(room) * max(Decimal(0), value) / most)
         parts.append(
             f'<text class="ink" x="{name_width - 8}" y="{y + 12}" text-anchor="end">{escape(_short(name))}</text>'
         )
         parts.append(f'<rect class="bar" x="{name_width}" y="{y}" width="{width}" height="16" rx="3"/>')
-        parts.append(f'<text class="ink" x="{_px(name_width + Decimal(width) + 6)}" y="{y + 12}">{shown}</text>')
+        parts.append(f'<text class="ink" x="{_px(name_width + Decimal(width) + 6)}" y="{y + 12}">{label}</text>')
     return _svg(title, parts, height=12 + 24 * len(rows))
 
 
@@ -231,7 +231,7 @@ def _refills(refills: Sequence[Refill]) -> str:
         network += [str(one.network_tokens)] if one.network_tokens.units else []
         rows.append(
             _row(
-                moment(one.posted_ms // 1000) if one.posted_ms is not None else "not posted",
+                one.posted,
                 f"<code>{escape(one.topup_id)}</code>",
                 _dollars(one.credits),
                 _dollars(one.usd) if one.usd is not None else "not known",
@@ -245,15 +245,9 @@ def _refills(refills: Sequence[Refill]) -> str:
 
 def _balances(told: Statement) -> str:
     rows = []
-    for account, commodity in sorted({*told.opening, *told.closing}, key=lambda key: (key[0], key[1].value)):
-        first, last = (b.get((account, commodity), 0) for b in (told.opening, told.closing))
-        rows.append(
-            _row(
-                escape(account),
-                commodity.value,
-                *(_amount(n, commodity) for n in (first, last - first, last)),
-            )
-        )
+    for account, commodity, first, last in told.balances:
+        amounts = (shown(units, commodity) for units in (first, last - first, last))
+        rows.append(_row(escape(account), commodity.value, *amounts))
     return _table(("account", "commodity", "opening", "moved", "closing"), 2, rows)
 
 
@@ -307,10 +301,6 @@ def _thinned(readings: Sequence[Reading]) -> list[Reading]:
     return [r for n, r in enumerate(readings) if n % every == 0 or n == len(readings) - 1]
 
 
-def _amount(units: int, commodity: Commodity) -> str:
-    return plain(amount(units, commodity))
-
-
 def _dollars(usd: Usd, to: str = "0.01") -> str:
     return f"{usd.amount.quantize(Decimal(to)):f} $"
 
@@ -321,7 +311,7 @@ def _gwei(units: int) -> str:
 
 
 def _short(name: str) -> str:
-    clean = "".join(c if c.isprintable() else "?" for c in name)
+    clean = printable(name)
     return clean if len(clean) <= 32 else clean[:31] + "…"
 
 

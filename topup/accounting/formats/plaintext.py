@@ -5,12 +5,14 @@ Each closing balance is asserted at the end, so that a changed line does not pas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, timedelta
 from typing import Final
 
-from topup.accounting.journal import Commodity, Entry
-from topup.accounting.statement import Balances, Statement, amount
+from topup.accounting.formats.text import printable
+from topup.accounting.journal import Commodity, Entry, Line
+from topup.accounting.statement import Statement, amount, shown
+from topup.domain.moments import utc_day
 from topup.domain.money import plain
 
 # Beancount wants capital letters in a commodity's name.
@@ -21,86 +23,77 @@ BEANS: Final[Mapping[Commodity, str]] = {
     Commodity.PATH_USD: "PATHUSD",
     Commodity.CREDIT: "USD.CREDIT",
 }
-OPENING_TEXT: Final = "opening balances"
+# hledger wants quotes around a name that is more than letters.
+NAMES: Final[Mapping[Commodity, str]] = {c: c.value if c.value.isalpha() else f'"{c.value}"' for c in Commodity}
 
 
-def beancount(told: Statement) -> str:
+def beancount(statement: Statement) -> str:
     """Return the statement for Beancount: `bean-check` accepts it, and each closing balance is asserted."""
-    first, after = told.period.first, told.period.last + timedelta(days=1)
-    used = _used(told)
+    first, after = statement.period.first, statement.period.last + timedelta(days=1)
+    closing = _closing(statement)
     out = [
-        f'option "title" "topup: {_quoted(told.account)}, {told.period}"',
-        f"; ledger head {told.head or 'none'}",
+        f'option "title" "topup: {_quoted(statement.account)}, {statement.period}"',
+        f"; ledger head {statement.head or 'none'}",
         "",
     ]
-    out += [f"{first} commodity {BEANS[one]}" for one in Commodity]
-    out += [f"{first} open {_bean(account)}" for account in sorted({account for account, _ in used})]
-    if told.opening:
-        out += ["", f'{first} * "{OPENING_TEXT}"', *(_posting(*one, _bean, BEANS) for one in _rows(told.opening))]
-    for entry in told.entries:
-        out += ["", f'{_date(entry)} * "{_quoted(entry.text)}"']
-        out += [f'  {key}: "{_quoted(value)}"' for key, value in _about(entry, told.wallet(entry)).items()]
-        out += [_posting(x.account, x.commodity, x.units, _bean, BEANS) for x in entry.lines]
+    out += [f"{first} commodity {name}" for name in BEANS.values()]
+    out += [f"{first} open {_bean(account)}" for account in sorted({account for account, _, _ in closing})]
+    for day, text, about, lines in _transactions(statement):
+        out += ["", f'{day} * "{_quoted(text)}"']
+        out += [f'  {key}: "{_quoted(value)}"' for key, value in about.items()]
+        out += [f"    {_bean(x.account)}  {shown(x.units, x.commodity)} {BEANS[x.commodity]}" for x in lines]
     out += [""]
-    for account, commodity in used:
-        units = told.closing.get((account, commodity), 0)
-        out.append(f"{after} balance {_bean(account)}  {plain(amount(units, commodity))} {BEANS[commodity]}")
+    out += [f"{after} balance {_bean(account)}  {held} {BEANS[commodity]}" for account, commodity, held in closing]
     return "\n".join(out) + "\n"
 
 
-def hledger(told: Statement) -> str:
+def hledger(statement: Statement) -> str:
     """Return the statement for hledger: `hledger check --strict` accepts it, each closing balance is asserted."""
-    used = _used(told)
-    names = {one: f'"{one.value}"' if not one.value.isalpha() else one.value for one in Commodity}
-    out = [f"; topup: {_one_line(told.account)}, {told.period}; ledger head {told.head or 'none'}", ""]
-    out += [f"commodity {plain(amount(1, one)).replace('1', '0')} {names[one]}" for one in Commodity]
-    out += [f"account {account}" for account in sorted({account for account, _ in used})]
-    if told.opening:
-        out += ["", f"{told.period.first} * {OPENING_TEXT}"]
-        out += [_posting(*one, str, names) for one in _rows(told.opening)]
-    for entry in told.entries:
-        about = ", ".join(
-            f"{key}:{_one_line(value).replace(',', ' ')}" for key, value in _about(entry, told.wallet(entry)).items()
-        )
+    closing = _closing(statement)
+    head = f"; topup: {printable(statement.account)}, {statement.period}; ledger head {statement.head or 'none'}"
+    out = [head, ""]
+    out += [f"commodity {plain(amount(1, commodity)).replace('1', '0')} {name}" for commodity, name in NAMES.items()]
+    out += [f"account {account}" for account in sorted({account for account, _, _ in closing})]
+    for day, text, about, lines in _transactions(statement):
+        tags = ", ".join(f"{key}:{printable(value).replace(',', ' ')}" for key, value in about.items())
         # A semicolon would begin a comment, a parenthesis at the start a transaction's code.
-        text = _one_line(entry.text).translate(str.maketrans(";()", ",[]"))
-        out += ["", f"{_date(entry)} * {text}" + (f"  ; {about}" if about else "")]
-        out += [_posting(x.account, x.commodity, x.units, str, names) for x in entry.lines]
-    if used:
-        out += ["", f"{told.period.last} * closing balances"]
-        for account, commodity in used:
-            units = told.closing.get((account, commodity), 0)
-            name = names[commodity]
-            out.append(f"    {account}  0 {name} = {plain(amount(units, commodity))} {name}")
+        title = printable(text).translate(str.maketrans(";()", ",[]"))
+        out += ["", f"{day} * {title}" + (f"  ; {tags}" if tags else "")]
+        out += [f"    {x.account}  {shown(x.units, x.commodity)} {NAMES[x.commodity]}" for x in lines]
+    if closing:
+        out += ["", f"{statement.period.last} * closing balances"]
+    for account, commodity, held in closing:
+        out.append(f"    {account}  0 {NAMES[commodity]} = {held} {NAMES[commodity]}")
     return "\n".join(out) + "\n"
 
 
-def _used(told: Statement) -> Sequence[tuple[str, Commodity]]:
-    lines = {(x.account, x.commodity) for entry in told.entries for x in entry.lines}
-    return sorted({*told.opening, *told.closing, *lines}, key=lambda one: (one[0], one[1].value))
+def _transactions(statement: Statement) -> Iterator[tuple[date, str, Mapping[str, str], Sequence[Line]]]:
+    """Yield day, text, what is known besides and lines of the opening balances and of each entry."""
+    if statement.opening:
+        opening = [Line(*key, units) for key, units in sorted(statement.opening.items())]
+        yield statement.period.first, "opening balances", {}, opening
+    for entry in statement.entries:
+        yield utc_day(entry.at_ms), entry.text, _about(entry, statement.wallet(entry)), entry.lines
 
 
-def _rows(balances: Balances) -> list[tuple[str, Commodity, int]]:
-    return [(account, commodity, units) for (account, commodity), units in sorted(balances.items())]
-
-
-def _posting(
-    account: str, commodity: Commodity, units: int, named: Callable[[str], str], names: Mapping[Commodity, str]
-) -> str:
-    return f"    {named(account)}  {plain(amount(units, commodity))} {names[commodity]}"
+def _closing(statement: Statement) -> list[tuple[str, Commodity, str]]:
+    """Return the closing balance of everything that was there or has moved, zeros too."""
+    lines = {(x.account, x.commodity) for entry in statement.entries for x in entry.lines}
+    keys = sorted({*statement.opening, *statement.closing, *lines})
+    return [(*key, shown(statement.closing.get(key, 0), key[1])) for key in keys]
 
 
 def _about(entry: Entry, wallet: str) -> dict[str, str]:
-    told = {
+    facts = {
         "topup": entry.topup_id,
-        "tx": "0x" + entry.tx_hash.hex() if entry.tx_hash is not None else "",
+        "tx": entry.tx,
         "block": str(entry.block_number) if entry.block_number is not None else "",
         "charge": entry.charge_id,
         "usd": str(entry.usd_value) if entry.usd_value is not None else "",
         "price": entry.price_source,
         "wallet": wallet,
     }
-    return {key: value for key, value in told.items() if value}
+    return {key: value for key, value in facts.items() if value}
 
 
 def _bean(account: str) -> str:
@@ -108,12 +101,4 @@ def _bean(account: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    return _one_line(text).replace("\\", "\\\\").replace('"', '\\"')
-
-
-def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
-def _date(entry: Entry) -> date:
-    return datetime.fromtimestamp(entry.at_ms // 1000, UTC).date()
+    return printable(text).replace("\\", "\\\\").replace('"', '\\"')

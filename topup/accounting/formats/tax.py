@@ -6,19 +6,16 @@ network took of a payment that failed is a cost of its own. Credits are no coin,
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from topup.accounting.closing import OPENING, PAD
-from topup.accounting.formats.csv_journal import safe
-from topup.accounting.journal import GAS, GAS_REVERTED, L1_FEE, WALLET, Commodity, Entry
-from topup.accounting.statement import Statement, amount
+from topup.accounting.formats.csv_journal import safe, sheet
+from topup.accounting.journal import NETWORK, WALLET, Commodity, Entry
+from topup.accounting.statement import Statement, shown
 from topup.domain.dollars import BASE_DOLLAR, PATH_DOLLAR, TEMPO_DOLLAR
 from topup.domain.moments import moment
-from topup.domain.money import plain
 
 # support.koinly.io, "How to create a custom CSV file", the universal template
 KOINLY: Final = (
@@ -63,6 +60,16 @@ class Moved:
     fee: int
 
     @property
+    def out(self) -> int:
+        """Return what left: the fee, where nothing did beside it."""
+        return self.units or self.fee
+
+    @property
+    def beside(self) -> int:
+        """Return the fee, 0 where it is all that left."""
+        return self.fee if self.units else 0
+
+    @property
     def transfer(self) -> bool:
         """Tell whether it was neither bought nor spent here: what was there before, or what somebody else moved."""
         return any(x.account in (PAD, OPENING) for x in self.entry.lines)
@@ -70,67 +77,53 @@ class Moved:
     @property
     def described(self) -> str:
         """Return what it was, of which top-up and wallet."""
-        return safe(" ".join(one for one in (self.entry.text, self.entry.topup_id, self.wallet) if one))
+        return safe(" ".join(filter(None, (self.entry.text, self.entry.topup_id, self.wallet))))
 
 
-def koinly(told: Statement) -> str:
+def koinly(statement: Statement) -> str:
     """Return the wallet's movements as Koinly's universal CSV, dates in UTC."""
-    return _csv(KOINLY, (_koinly(one) for one in _moved(told)))
+    return sheet(KOINLY, (_koinly(move) for move in _moves(statement)))
 
 
-def rotki(told: Statement) -> str:
+def rotki(statement: Statement) -> str:
     """Return the wallet's movements as rotki's generic events."""
-    return _csv(ROTKI, (_rotki(one) for one in _moved(told)))
+    return sheet(ROTKI, (_rotki(move) for move in _moves(statement)))
 
 
-def _koinly(one: Moved) -> tuple[object, ...]:
-    entry, name = one.entry, one.commodity.value
-    out, fee = (one.units, one.fee) if one.units else (one.fee, 0)
-    sent, received = (out, 0) if out >= 0 else (0, -out)
+def _koinly(move: Moved) -> tuple[object, ...]:
+    entry = move.entry
     alone = len([x for x in entry.lines if x.account == WALLET]) == 1
     worth = str(entry.usd_value) if entry.usd_value is not None and alone else ""
+    name = move.commodity.value
     return (
         moment(entry.at_ms // 1000).removesuffix("Z") + " UTC",
-        *(_told(sent, one.commodity), name if sent else ""),
-        *(_told(received, one.commodity), name if received else ""),
-        *(_told(fee, one.commodity), name if fee else ""),
+        *_coin(max(move.out, 0), move.commodity, name),
+        *_coin(max(-move.out, 0), move.commodity, name),
+        *_coin(move.beside, move.commodity, name),
         *(worth, "USD" if worth else ""),
-        "cost" if sent and not one.transfer else "",
-        one.described,
-        "0x" + entry.tx_hash.hex() if entry.tx_hash is not None else "",
+        "cost" if move.out > 0 and not move.transfer else "",
+        move.described,
+        entry.tx,
     )
 
 
-def _rotki(one: Moved) -> tuple[object, ...]:
-    entry, name = one.entry, ASSETS[one.commodity]
-    out, fee = (one.units, one.fee) if one.units else (one.fee, 0)
-    return (
-        _TYPES[one.transfer][out >= 0],
-        "blockchain",
-        *(name, _told(abs(out), one.commodity)),
-        *(_told(fee, one.commodity), name if fee else ""),
-        one.described,
-        entry.at_ms,
-    )
+def _rotki(move: Moved) -> tuple[object, ...]:
+    name = ASSETS[move.commodity]
+    amount, fee = shown(abs(move.out), move.commodity), _coin(move.beside, move.commodity, name)
+    kind = _TYPES[move.transfer][move.out >= 0]
+    return (kind, "blockchain", name, amount, *fee, move.described, move.entry.at_ms)
 
 
-def _moved(told: Statement) -> Iterator[Moved]:
-    for entry in told.entries:
+def _coin(units: int, commodity: Commodity, name: str) -> tuple[str, str]:
+    """Return an amount and the coin's name, both "" where it is nothing."""
+    return (shown(units, commodity), name) if units else ("", "")
+
+
+def _moves(statement: Statement) -> Iterator[Moved]:
+    for entry in statement.entries:
         for commodity in ASSETS:
-            mine = [x for x in entry.lines if x.commodity is commodity]
-            left = -sum(x.units for x in mine if x.account == WALLET)
-            fee = sum(x.units for x in mine if x.account in (GAS, GAS_REVERTED, L1_FEE))
+            lines = [x for x in entry.lines if x.commodity is commodity]
+            left = -sum(x.units for x in lines if x.account == WALLET)
+            fee = sum(x.units for x in lines if x.account in NETWORK)
             if left or fee:
-                yield Moved(entry, told.wallet(entry), commodity, left - fee, fee)
-
-
-def _told(units: int, commodity: Commodity) -> str:
-    return plain(amount(units, commodity)) if units else ""
-
-
-def _csv(head: tuple[str, ...], rows: Iterator[tuple[object, ...]]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow(head)
-    writer.writerows(rows)
-    return out.getvalue()
+                yield Moved(entry, statement.wallet(entry), commodity, left - fee, fee)

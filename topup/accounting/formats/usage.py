@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -11,26 +9,15 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from topup.accounting.formats.csv_journal import safe
+from topup.accounting.formats.csv_journal import safe, sheet
+from topup.accounting.formats.text import printable
 from topup.accounting.statement import Period
-from topup.accounting.usage import NOBODY, Share, Used, dollars
+from topup.accounting.usage import NOBODY, Used, dollars
 from topup.domain.money import Usd, plain
 
 SCHEMA = 1
-HEAD = (
-    "by",
-    "name",
-    "key",
-    "from",
-    "to",
-    "used_usd",
-    "usd_per_credit",
-    "cost_usd",
-    "requests",
-    "prompt_tokens",
-    "completion_tokens",
-    "state",
-)
+COUNTS = ("requests", "prompt_tokens", "completion_tokens")
+HEAD = ("by", "name", "key", "from", "to", "used_usd", "usd_per_credit", "cost_usd", *COUNTS, "state")
 
 
 class By(StrEnum):
@@ -69,6 +56,13 @@ class Row:
     cost: Usd | None
     source: Source
 
+    @property
+    def counts(self) -> tuple[int | None, int | None, int | None]:
+        """Return requests and tokens in and out, which only the provider's own account of a day tells."""
+        if self.source is not Source.FINAL:
+            return None, None, None
+        return self.used.requests, self.used.prompt_tokens, self.used.completion_tokens
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -95,9 +89,8 @@ class Usage:
         return dollars(sum(row.used.nano for row in self.rows))
 
 
-def rows(by: By, told: Sequence[Used], shares: Sequence[Share] | None, names: Mapping[str, str]) -> list[Row]:
-    """Return lines for what is final, named for a person; `shares` are of the same order as `told`."""
-    costs = [one.cost for one in shares] if shares is not None else [None] * len(told)
+def rows(by: By, used: Sequence[Used], costs: Sequence[Usd | None], names: Mapping[str, str]) -> list[Row]:
+    """Return lines for what is final, named for a person; `costs` are in the order of `used`."""
     return [
         Row(
             names.get(one.name, one.name) or UNNAMED[by],
@@ -106,76 +99,64 @@ def rows(by: By, told: Sequence[Used], shares: Sequence[Share] | None, names: Ma
             cost,
             Source.FINAL,
         )
-        for one, cost in zip(told, costs, strict=True)
+        for one, cost in zip(used, costs, strict=True)
     ]
 
 
-def document(told: Usage) -> dict[str, Any]:
+def document(usage: Usage) -> dict[str, Any]:
     """Return it as a JSON-ready document; amounts are exact decimal text in dollars."""
     return {
         "schema": SCHEMA,
-        "account": told.account,
-        "by": told.by.value,
-        "from": told.period.first.isoformat(),
-        "to": told.period.last.isoformat(),
+        "account": usage.account,
+        "by": usage.by.value,
+        "from": usage.period.first.isoformat(),
+        "to": usage.period.last.isoformat(),
         "zone": "UTC",
-        "total_usd": str(told.total),
-        "usd_per_credit": plain(told.rate) if told.rate is not None else None,
+        "total_usd": str(usage.total),
+        "usd_per_credit": plain(usage.rate) if usage.rate is not None else None,
         "rows": [
             {
                 "name": row.name,
                 "key": row.key or None,
                 "used_usd": str(row.used.usd),
                 "cost_usd": str(row.cost) if row.cost is not None else None,
-                "requests": row.used.requests if row.source is Source.FINAL else None,
-                "prompt_tokens": row.used.prompt_tokens if row.source is Source.FINAL else None,
-                "completion_tokens": row.used.completion_tokens if row.source is Source.FINAL else None,
+                **dict(zip(COUNTS, row.counts, strict=True)),
                 "state": row.source.value,
             }
-            for row in told.rows
+            for row in usage.rows
         ],
-        "missing": [{"from": first.isoformat(), "to": last.isoformat()} for first, last in told.missing],
-        "notes": list(told.notes),
+        "missing": [{"from": first.isoformat(), "to": last.isoformat()} for first, last in usage.missing],
+        "notes": list(usage.notes),
     }
 
 
-def lines(told: Usage) -> list[str]:
+def lines(usage: Usage) -> list[str]:
     """Return it for a terminal."""
-    width = max([len(row.name) for row in told.rows] + [12])
-    out = [f"Usage of {told.account} by {told.by}, {told.period}", ""]
-    if told.rows:
-        out.append(f"{told.by:<{width}}{'used $':>14}{'cost $':>14}{'requests':>12}{'tokens in':>14}{'out':>14}")
-    for row in told.rows:
-        known = row.source is Source.FINAL
-        counts = (row.used.requests, row.used.prompt_tokens, row.used.completion_tokens) if known else ("", "", "")
+    width = max([len(row.name) for row in usage.rows] + [12])
+    out = [f"Usage of {usage.account} by {usage.by}, {usage.period}", ""]
+    if usage.rows:
+        out.append(f"{usage.by:<{width}}{'used $':>14}{'cost $':>14}{'requests':>12}{'tokens in':>14}{'out':>14}")
+    for row in usage.rows:
+        counts = ["" if count is None else count for count in row.counts]
         cost = f"{row.cost.amount:.4f}" if row.cost is not None else "?"
-        mark = "" if known else f"  {row.source}"
+        mark = "" if row.source is Source.FINAL else f"  {row.source}"
         cells = f"{row.used.usd.amount:>14.4f}{cost:>14}{counts[0]:>12}{counts[1]:>14}{counts[2]:>14}{mark}"
-        out.append(f"{_printable(row.name):<{width}}{cells}")
-    out += ["", f"total {told.total} dollars of credit"]
-    if told.rate is not None:
-        out.append(f"cost: {plain(told.rate)} dollars paid for each, fees, network and swap included")
-    out += [f"note: {_printable(one)}" for one in told.notes]
+        out.append(f"{printable(row.name):<{width}}{cells}")
+    out += ["", f"total {usage.total} dollars of credit"]
+    if usage.rate is not None:
+        out.append(f"cost: {plain(usage.rate)} dollars paid for each, fees, network and swap included")
+    out += [f"note: {printable(note)}" for note in usage.notes]
     return out
 
 
-def write(told: Usage) -> str:
+def write(usage: Usage) -> str:
     """Return it as CSV, safe to open in a spreadsheet."""
-    out = io.StringIO()
-    table = csv.writer(out, lineterminator="\r\n")
-    table.writerow(HEAD)
-    rate = plain(told.rate) if told.rate is not None else ""
-    for row in told.rows:
-        final = row.source is Source.FINAL
-        counts = (row.used.requests, row.used.prompt_tokens, row.used.completion_tokens) if final else ("", "", "")
-        cost = plain(row.cost.amount) if row.cost is not None else ""
-        used = plain(row.used.usd.amount)
-        first, last = told.period.first, told.period.last
-        table.writerow(
-            (told.by.value, safe(row.name), safe(row.key), first, last, used, rate, cost, *counts, row.source)
-        )
-    return out.getvalue()
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)
+    period = (usage.period.first, usage.period.last)
+    rate = plain(usage.rate) if usage.rate is not None else None
+    return sheet(
+        HEAD,
+        (
+            (usage.by, safe(row.name), safe(row.key), *period, row.used.usd, rate, row.cost, *row.counts, row.source)
+            for row in usage.rows
+        ),
+    )
