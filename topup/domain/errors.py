@@ -1,29 +1,7 @@
-"""What can go wrong? The tree of errors, where each leaf says what it means for money and for the next try.
+"""What can go wrong? The tree of errors, where each leaf says what it means for the next try.
 
-    TopupError
-    ├── SettingsError        the settings contradict themselves or lack something
-    │   └── FileAway           a file that they name is not there, or cannot be read now
-    ├── ApiError             the credits API
-    │   ├── ApiUnknown         no usable answer: time-out, reset, 5xx, HTML, garbage
-    │   ├── ApiLimited         429 or 503 with a time to wait
-    │   ├── ApiUnauthorized    401 or 403
-    │   ├── ApiRejected        400, 402, 404, 405, 413, 415, 422: our request was understood and declined
-    │   └── ApiGone            410: the endpoint no longer exists
-    ├── ChainError           the chain, through a provider
-    │   ├── ChainUnknown       no usable answer
-    │   ├── WrongChain         a provider speaks for another chain
-    │   └── Reverted           the call was executed and reverted, with its decoded reason
-    ├── ChargeRefused        a charge is not what was asked for; names the field
-    ├── PaymentForbidden     the price, the fees or the wallet do not permit this payment
-    ├── SignerError          the key cannot be used, or was asked for something it must not sign
-    │   └── MemoryShort        there is too little memory to open it
-    └── StoreError           the ledger
-        ├── StoreBusy          another topup holds it
-        ├── StoreFenced        another topup took it over; this one must stop
-        └── StoreUnusable      newer, damaged, full or read-only
-
-Each class carries `exit_code` (see `Exit`), `money` (may money have moved because of this?) and `again`
-(does trying again later make sense without a person?).
+Each class carries `exit_code` (see `Exit`) and `again` (does trying again later make sense without a person?), which
+those derived from it have as well where they name none.
 """
 
 from __future__ import annotations
@@ -56,9 +34,16 @@ class Money(StrEnum):
 class TopupError(Exception):
     """The root; `remedy` says what a person can do."""
 
-    exit_code = Exit.INTERNAL
-    money = Money.NO
-    again = False
+    exit_code: Exit = Exit.INTERNAL
+    again: bool = False
+
+    def __init_subclass__(cls, *, exit_code: Exit | None = None, again: bool | None = None) -> None:
+        """Keep what the class line says of a class."""
+        super().__init_subclass__()
+        if exit_code is not None:
+            cls.exit_code = exit_code
+        if again is not None:
+            cls.again = again
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         """Keep the sentence and the remedy apart, so that each has its place in the log."""
@@ -66,32 +51,24 @@ class TopupError(Exception):
         self.remedy = remedy
 
 
-class SettingsError(TopupError):
+class SettingsError(TopupError, exit_code=Exit.USAGE):
     """The settings are incomplete or contradict themselves; the message names the field."""
 
-    exit_code = Exit.USAGE
 
-
-class FileAway(SettingsError):
+class FileAway(SettingsError, exit_code=Exit.LATER, again=True):
     """A file that the settings name is mistyped or not mounted yet, which nobody can tell apart: tried again."""
 
-    exit_code = Exit.LATER
-    again = True
 
-
-class ApiError(TopupError):
+class ApiError(TopupError, exit_code=Exit.LATER, again=True):
     """The credits API did not do what was asked."""
-
-    exit_code = Exit.LATER
-    again = True
 
 
 class ApiUnknown(ApiError):
-    """No usable answer: nothing may be concluded from it."""
+    """No usable answer, but a time-out, 5xx or garbage: nothing may be concluded from it."""
 
 
 class ApiLimited(ApiError):
-    """The API asks for patience."""
+    """429 or 503: the API asks for patience."""
 
     def __init__(self, message: str, *, retry_after_s: int) -> None:
         """Keep the time to wait, in seconds."""
@@ -99,43 +76,28 @@ class ApiLimited(ApiError):
         self.retry_after_s = retry_after_s
 
 
-class ApiUnauthorized(ApiError):
-    """The key is missing, wrong or of the wrong kind."""
-
-    exit_code = Exit.PERSON
-    again = False
+class ApiUnauthorized(ApiError, exit_code=Exit.PERSON, again=False):
+    """401 or 403: the key is missing, wrong or of the wrong kind."""
 
 
-class ApiRejected(ApiError):
-    """The request was understood and declined."""
-
-    exit_code = Exit.PERSON
-    again = False
+class ApiRejected(ApiError, exit_code=Exit.PERSON, again=False):
+    """400, 402, 404, 405, 413, 415 or 422: the request was understood and declined."""
 
 
-class ApiGone(ApiError):
-    """The endpoint does not exist any more; asking again is pointless until a person says so."""
-
-    exit_code = Exit.PERSON
-    again = False
+class ApiGone(ApiError, exit_code=Exit.PERSON, again=False):
+    """410: the endpoint does not exist any more; asking again is pointless until a person says so."""
 
 
-class ChainError(TopupError):
+class ChainError(TopupError, exit_code=Exit.LATER, again=True):
     """A provider or the chain behind it."""
-
-    exit_code = Exit.LATER
-    again = True
 
 
 class ChainUnknown(ChainError):
     """No usable answer: nothing may be concluded from it."""
 
 
-class WrongChain(ChainError):
+class WrongChain(ChainError, exit_code=Exit.PERSON, again=False):
     """A provider answers for another chain id than the one configured."""
-
-    exit_code = Exit.PERSON
-    again = False
 
 
 class Reverted(ChainError):
@@ -155,7 +117,7 @@ class Reverted(ChainError):
         self.data = data
 
 
-class ChargeRefused(TopupError):
+class ChargeRefused(TopupError, exit_code=Exit.PERSON):
     """A charge is not what was asked for.
 
     Attributes:
@@ -163,8 +125,6 @@ class ChargeRefused(TopupError):
         was: what it held.
         should_be: what would have been right.
     """
-
-    exit_code = Exit.PERSON
 
     def __init__(self, field: str, was: str, should_be: str, *, remedy: str = "") -> None:
         """Name the field, what it held and what it should have held."""
@@ -174,11 +134,8 @@ class ChargeRefused(TopupError):
         self.should_be = should_be
 
 
-class PaymentForbidden(TopupError):
+class PaymentForbidden(TopupError, exit_code=Exit.PERSON, again=True):
     """A proven charge may not be paid now: price, fees, wallet, or a rule of the policy."""
-
-    exit_code = Exit.PERSON
-    again = True
 
     def __init__(self, reason: str, message: str, *, remedy: str | None = None) -> None:
         """Keep the stable reason word beside the sentence; without a remedy of its own it has that of the word."""
@@ -186,30 +143,20 @@ class PaymentForbidden(TopupError):
         self.reason = str(reason)
 
 
-class SignerError(TopupError):
+class SignerError(TopupError, exit_code=Exit.PERSON):
     """The key cannot be used, or was asked to sign what it must not."""
 
-    exit_code = Exit.PERSON
 
-
-class MemoryShort(SignerError):
+class MemoryShort(SignerError, exit_code=Exit.LATER, again=True):
     """Opening the key takes more memory than there is now."""
 
-    exit_code = Exit.LATER
-    again = True
 
-
-class StoreError(TopupError):
+class StoreError(TopupError, exit_code=Exit.PERSON):
     """The ledger cannot be relied on; nothing is spent."""
 
-    exit_code = Exit.PERSON
 
-
-class StoreBusy(StoreError):
+class StoreBusy(StoreError, exit_code=Exit.LATER, again=True):
     """Another topup holds this ledger."""
-
-    exit_code = Exit.LATER
-    again = True
 
 
 class StoreFenced(StoreError):

@@ -14,7 +14,7 @@ class Note(StrEnum):
 
     # What people say, and the program obeys.
     PAUSED = "paused"  # "1" while nothing new is bought
-    RESOLVE = "resolve:"  # and a top-up: one of `ways_out.WORDS`, "" once it is obeyed
+    RESOLVE = "resolve:"  # and a top-up: one of `ways_out.COMMANDS`, "" once it is obeyed
     ADOPT_NONCE = "adopt_nonce"  # "1": what the wallet sent without this ledger is accepted, for an hour
     ACCEPT_READING = "accept_reading"  # "1": a lower total is accepted, for a day; "0" once it is used up
     PINNED = "pinned_recipients"  # addresses with commas between them

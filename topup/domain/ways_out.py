@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from topup.domain.lifecycle import Broadcaster, State, TopUp
+from topup.domain.lifecycle import TERMINAL, Broadcaster, State, TopUp
 from topup.domain.notes import Note
 
 # The name under which `topup resolve ID` leaves a person's word, and what it may say.
@@ -110,9 +110,7 @@ WAYS: Final[Mapping[State, Way]] = {
             CREDITED: "goes on as `credited`, when the chain shows the payment",
         },
     ),
-    State.DONE: Way("", {LOOK: _AGAIN, ATTEST: _AGAIN}),
-    State.DROPPED: Way("", {LOOK: _AGAIN, ATTEST: _AGAIN}),
-    State.FAILED: Way("", {LOOK: _AGAIN, ATTEST: _AGAIN}),
+    **{state: Way("", {LOOK: _AGAIN, ATTEST: _AGAIN}) for state in (State.DONE, State.DROPPED, State.FAILED)},
 }
 
 
@@ -139,39 +137,37 @@ def answer(topup: TopUp, word: str, *, contested: bool = False) -> Answer:
         if refused is not None:
             return refused
     if word == CREDITED and state is State.HALTED and topup.payment is None:
-        return Answer(
-            taken=False, sentence="the chain shows no payment whose credits could be there", remedy="`topup show ID`"
-        )
-    if state in (State.DONE, State.DROPPED, State.FAILED) and all(a.inclusion is None for a in topup.out):
-        return Answer(taken=False, sentence="nothing of it stands in a block", remedy="`topup show ID`")
+        return _refused("the chain shows no payment whose credits could be there", "`topup show ID`")
+    if state in TERMINAL and all(a.inclusion is None for a in topup.out):
+        return _refused("nothing of it stands in a block", "`topup show ID`")
     if word in way.words:
         return Answer(taken=True, sentence=way.words[word])
-    others = ", ".join(f"`{COMMANDS[one]}`" for one in way.words)
+    others = ", ".join(f"`{COMMANDS[other]}`" for other in way.words)
     if contested and state is State.SENT:
-        return Answer(
-            taken=False,
-            sentence="its nonce was used by a transaction that the ledger does not know: it ends once a final block"
-            " shows that, or halts an hour after it was noticed, and takes a word then",
-            remedy="`topup reconcile` names that transaction, and `topup reconcile --adopt` takes it over now",
+        return _refused(
+            "its nonce was used by a transaction that the ledger does not know: it ends once a final block shows that,"
+            " or halts an hour after it was noticed, and takes a word then",
+            "`topup reconcile` names that transaction, and `topup reconcile --adopt` takes it over now",
         )
     if way.ends:
-        return Answer(taken=False, sentence=f"it goes on by itself: what ends this is {way.ends}", remedy=others)
-    return Answer(taken=False, sentence="this word can do nothing here", remedy=others or "`topup show ID`")
+        return _refused(f"it goes on by itself: what ends this is {way.ends}", others)
+    return _refused("this word can do nothing here", others or "`topup show ID`")
 
 
 def _no_cancel(topup: TopUp, *, contested: bool) -> Answer | None:
     newest = topup.attempt
     if newest is not None and newest.plan.broadcaster is Broadcaster.SERVER:
-        return Answer(
-            taken=False,
-            sentence="what a seller holds cannot be taken back: it is used, or ends at its deadline",
-            remedy="`topup show ID` names the deadline; `topup pause` keeps anything more from being bought",
+        return _refused(
+            "what a seller holds cannot be taken back: it is used, or ends at its deadline",
+            "`topup show ID` names the deadline; `topup pause` keeps anything more from being bought",
         )
     if contested:
-        return Answer(
-            taken=False,
-            sentence="a cancel can do nothing: the nonce it would take was used by a transaction that the ledger does"
-            " not know",
-            remedy="`topup reconcile` names it, and `topup reconcile --adopt` takes it over",
+        return _refused(
+            "a cancel can do nothing: the nonce it would take was used by a transaction that the ledger does not know",
+            "`topup reconcile` names it, and `topup reconcile --adopt` takes it over",
         )
     return None
+
+
+def _refused(sentence: str, remedy: str) -> Answer:
+    return Answer(taken=False, sentence=sentence, remedy=remedy)
