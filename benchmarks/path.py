@@ -200,7 +200,7 @@ class Topup:
 
     def __init__(self, world: World, rtt_ms: int, directory: Path) -> None:
         """Build it from settings, as `topup run` does."""
-        from topup.app import assembly
+        from topup.app.connections import Connections
         from topup.app.settings import load
         from topup.ledger.store import SqliteStore as Ledger
 
@@ -210,10 +210,10 @@ class Topup:
         self._commits.watch(self._ledger._db)  # noqa: SLF001 - statements are seen on the connection alone
         self._watched = Watched(self._ledger, self._mark)
         environment = world.environment(rtt_ms, directory) | OPEN | {"TOPUP_WATCH__KEY_RECHECK_S": "31536000"}
-        self._works = assembly.works(load(environment), cast("SqliteStore", self._watched), Silent(), world)
+        self._works = Connections(load(environment), cast("SqliteStore", self._watched), Silent(), world)
 
     def _mark(self) -> Mark:
-        requests = (self._works.rpc_requests(), self._works.api.requests)
+        requests = (sum(rpc.requests for rpc in self._works.rpcs), self._works.api.requests)
         return Mark(time.perf_counter_ns(), time.process_time_ns(), requests, self._commits.count, len(sys.modules))
 
     async def buy(self) -> Lap:

@@ -306,7 +306,9 @@ class ByMachine(ByCredential):
         key = secrets.token_hex(16)
         asked = self.session.post(url, data=body, headers={"idempotency-key": key}, timeout=ANSWER_S_MAX)
         lines = asked.raw.headers.getlist("www-authenticate")
-        challenge = next(one for one in challenges(lines) if (one.method, one.intent) == ("tempo", "charge"))
+        challenge = next(
+            one for one in challenges(lines) if (one.get("method"), one.get("intent")) == ("tempo", "charge")
+        )
         told = tempo_charge(challenge)
         chain_id = told.chain_id or 4217
         transaction = tempo.Transaction(

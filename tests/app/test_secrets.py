@@ -21,14 +21,14 @@ from eth_account import Account
 import tests.world.served
 from tests.world import worlds
 from tests.world.served import Served, served
-from topup.app import assembly
+from topup.app import keys
+from topup.app.connections import Connections
 from topup.app.settings import Settings, load
 from topup.commands import cli
 from topup.domain.errors import SettingsError, TopupError
 from topup.ledger.store import SqliteStore
 from topup.sandbox.rpc import RpcError
 from topup.sandbox.world import World
-from topup.wire.clock import SystemClock
 
 USER, PASSWORD, PATH, QUERY = "canaryuser7341", "canarypass9925", "canarypath5187", "canaryquery6630"
 KEYSTORE_PASSWORD = "canary keystore password 4402"
@@ -326,8 +326,8 @@ def test_a_malformed_secret_is_refused_without_being_repeated(name: str, spill: 
 
 def start(settings: Settings) -> None:
     """Open what a start opens, and spill nothing if it does not fail."""
-    assembly.signer(settings)
-    assembly.api(settings, SystemClock())
+    keys.signer(settings)
+    _ = Connections(settings).api
     raise AssertionError("it started")
 
 
@@ -346,9 +346,9 @@ def test_a_refused_start_tells_no_secret(spill: Spill, tmp_path: Path) -> None:
 def test_objects_that_hold_a_secret_do_not_show_it(spill: Spill, tmp_path: Path) -> None:
     """Settings, signer, client and the assembled whole can stand in a debugger's or a crash reporter's output."""
     settings = load(spill.place.environment())
-    signer = assembly.signer(settings)
+    signer = keys.signer(settings)
     store = SqliteStore.open_writer(tmp_path / "ledger")
-    works = assembly.works(settings, store, sink=_Nobody())
+    works = Connections(settings, store, _Nobody())
     try:
         for one in (signer, works, works.api, works.cycle, works.rpcs):
             spill.keep(type(one).__name__, f"{one} {one!r}".encode())

@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topup.app import assembly
+from topup.app.connections import Connections
 from topup.app.settings import env_name, load, names, provenance, secret
 from topup.domain.coinbase_charge import K2_PREFIX
 from topup.domain.credits import Reading
 from topup.domain.errors import SettingsError
 from topup.domain.money import Usd, Wei
 from topup.domain.policy import Buy, Hold, Past, Snapshot, decide, worst_spend
-from topup.wire.clock import SystemClock
 
 A = "0x" + "11" * 20
 KEY = "0x" + "5a" * 32
@@ -322,9 +322,9 @@ def test_a_key_file_that_holds_no_key_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("sk-1\nsk-2\n", encoding="utf-8")
     with pytest.raises(SettingsError, match=r"api\.key is no key"):
-        assembly.api(load(environ(api__key_file=str(file))), SystemClock())
+        _ = Connections(load(environ(api__key_file=str(file)))).api
     with pytest.raises(SettingsError, match=r"api\.key is missing"):
-        assembly.api(load(environ()), SystemClock())
+        _ = Connections(load(environ())).api
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])

@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from tests.sellers.test_mpp import selling
 from topup.app import assembly
+from topup.app.funding import named
 from topup.app.settings import Settings, load
-from topup.commands.check import ask_and_decide, ask_live, named
+from topup.commands.check import ask_and_decide, ask_live
 from topup.commands.cli import app
 from topup.commands.pin import propose, remember
 from topup.domain.errors import ApiGone, ApiUnknown, ChargeRefused, Exit, PaymentForbidden, SettingsError

@@ -24,7 +24,7 @@ from tests.world.builders import NOW_MS, WALLET, operator
 from tests.world.served import Served, served
 from tests.world.stage import Stage, story
 from topup.accounting.reconciliation import Adopted
-from topup.app import assembly
+from topup.app.connections import opened
 from topup.app.settings import load
 from topup.chain import history
 from topup.domain.errors import ChainUnknown, Exit
@@ -37,7 +37,6 @@ from topup.sandbox import contracts
 from topup.sandbox.rpc import Drop, RpcError, RpcServer
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling
-from topup.wire.clock import SystemClock
 
 BUY = ("once", "--amount", "10", "--yes", "--force")
 ADOPT = ("reconcile", "--adopt", "--yes")
@@ -260,15 +259,12 @@ def refilled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refilled]:
 
         async def refill() -> dict[str, Path]:
             copying = Copying(SqliteStore.open_writer(place.state), place.directory / "copies")
-            works = assembly.works(settings, copying, copying, SystemClock())  # type: ignore[arg-type]
-            try:
+            async with opened(settings, copying, copying) as connections:  # type: ignore[arg-type]
                 for _ in range(60):
-                    rest = await works.cycle.run()
+                    rest = await connections.cycle.run()
                     if rest.topup is not None and rest.topup.state is State.DONE:
                         return copying.copies
                     await asyncio.sleep(min(1, rest.next_s))
-            finally:
-                await works.close()
             raise AssertionError(f"never done: {rest}")
 
         copies = asyncio.run(refill())

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from topup.app import assembly
+from topup.app.connections import Connections
 from topup.app.settings import load
 from topup.domain.events import Event
 from topup.domain.lifecycle import TERMINAL, State, TopUp
@@ -84,22 +84,19 @@ def world() -> Iterator[World]:
         yield made
 
 
-async def live(world: World, directory: Path, store: Any, real: SqliteStore) -> TopUp:
+async def live(world: World, directory: Path, store: Any) -> TopUp:
     """Run passes on this store until the one top-up has ended."""
     loaded = load(world.environment() | {"TOPUP_STATE_DIR": str(directory), "TOPUP_CONFIG": "/dev/null"})
-    works = assembly.works(loaded, store, Silent(), world.clock)
+    connections = Connections(loaded, store, Silent(), world.clock)
     try:
         for _ in range(200):
-            rest = await works.cycle.run(PurchaseOrder())
+            rest = await connections.cycle.run(PurchaseOrder())
             if rest.topup is not None and rest.topup.state in TERMINAL:
                 return rest.topup
             await world.clock.sleep(rest.next_s)
         raise AssertionError(f"no end in sight: {rest}")
     finally:
-        await works.api.close()
-        for rpc in works.rpcs:
-            await rpc.close()
-        real.close()
+        await connections.close()
 
 
 def transferred(world: World) -> int:
@@ -113,7 +110,7 @@ def test_a_run_without_a_crash_makes_this_many_writes(world: World, tmp_path: Pa
     """The range of the crash points below covers a whole life; a new write makes this fail and the range grow."""
     real = SqliteStore.open_writer(tmp_path)
     fragile = Fragile(real, 10_000, before=False)
-    ended = asyncio.run(live(world, tmp_path, fragile, real))
+    ended = asyncio.run(live(world, tmp_path, fragile))
     assert ended.state is State.DONE
     assert 10_000 - fragile._left == LIFE
 
@@ -131,14 +128,14 @@ def test_a_crash_at_any_write_leads_to_exactly_one_payment(
     real = SqliteStore.open_writer(tmp_path)
     fragile = Fragile(real, point, before=before)
     with pytest.raises(Crash):
-        asyncio.run(live(world, tmp_path, fragile, real))
+        asyncio.run(live(world, tmp_path, fragile))
     again = SqliteStore.open_writer(tmp_path)
     open_one = again.open_topup("default")
     if open_one is None and again.latest("default", 1):
         ended = again.latest("default", 1)[0]  # it died after the last write of all
         again.close()
     else:
-        ended = asyncio.run(live(world, tmp_path, again, again))
+        ended = asyncio.run(live(world, tmp_path, again))
     assert ended.state is State.DONE, fragile.died_in
     assert transferred(world) == 1, fragile.died_in
     reader = SqliteStore.open_reader(tmp_path)

@@ -12,8 +12,8 @@ import pytest
 from eth_account import Account
 
 from tests.world.stage import Stage, story
-from topup.app import assembly
-from topup.app.late_signer import LateSigner
+from topup.app import keys
+from topup.app.keys import LateSigner
 from topup.domain.errors import SignerError
 from topup.domain.lifecycle import State
 from topup.sandbox.world import STEPPED, World, embedded
@@ -54,7 +54,7 @@ def test_a_restart_finds_a_payment_with_the_key_still_closed(
         def closed(*_: object) -> None:
             raise AssertionError("the key was opened")
 
-        monkeypatch.setattr(assembly, "signer", closed)
+        monkeypatch.setattr(keys, "signer", closed)
         stage = Stage(world, tmp_path, world.clock, own)
         await stage.until(State.DONE)
         await stage.close()

@@ -15,7 +15,7 @@ import pytest
 
 from tests.world.stage import Shifted, Stage, story
 from topup.accounting.journal import WALLET, Commodity
-from topup.app import assembly
+from topup.app.connections import Connections
 from topup.app.settings import load
 from topup.commands.wish import Once
 from topup.domain.events import Event
@@ -90,7 +90,7 @@ def test_a_shorter_life_in_the_settings_shortens_nothing_that_is_signed(tmp_path
         attempt = (await stage.until(State.SENT)).out[0]
         await stage.close()
         stage = staged(world, tmp_path, rails__x402__life_max_s="120", rails__x402__profile="plain")
-        demand = stage.works.rails("x402").read(stage.topup.raw_of(attempt))
+        demand = stage.works.rail("x402").read(stage.topup.raw_of(attempt))
         assert demand.deadline == attempt.plan.ends_s
         assert demand.total.units == TEN
         await stage.close()
@@ -107,7 +107,7 @@ def test_another_seller_in_the_settings_is_sent_nothing(tmp_path: Path) -> None:
         attempt = (await stage.until(State.SENT)).out[0]
         await stage.close()
         stage = staged(world, tmp_path, api__url=world.rpc.url)
-        rail = stage.works.rails("x402")
+        rail = stage.works.rail("x402")
         sent = await rail.send(stage.topup, attempt)
         assert (sent.delivery.value, sent.detail[:8]) == ("unclear", "not sent")
         await stage.close()
@@ -419,14 +419,13 @@ def test_a_command_that_is_put_back_with_its_memory_buys_its_wish_once(
     cycles: list[Cycle] = []
     memory: list[dict[str, Any]] = []
     taken_ms: list[int] = []
-    works, sign = assembly.works, X402.sign
+    built, sign = Connections.cycle_within, X402.sign
 
     def assembled(*given: Any) -> Any:
-        made = works(*given)
-        cycles.append(made.cycle)
+        cycles.append(built(*given))
         if len(cycles) == 2:  # the process that goes on from the copy
-            vars(made.cycle._clock).update(memory[0])
-        return made
+            vars(cycles[-1]._clock).update(memory[0])
+        return cycles[-1]
 
     async def tell(world: World) -> None:
         clock = Unhurried(world)
@@ -439,7 +438,7 @@ def test_a_command_that_is_put_back_with_its_memory_buys_its_wish_once(
                 taken_ms.append(world.clock.now_ms())
             return sign(*given)
 
-        monkeypatch.setattr(assembly, "works", assembled)
+        monkeypatch.setattr(Connections, "cycle_within", assembled)
         monkeypatch.setattr(X402, "sign", signed)
         world.do(lambda: seller(world).switch_on("payment", "settles-late", 1))
         first = await commanded(world, tmp_path / "first", clock, 30).run()

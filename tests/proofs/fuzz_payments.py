@@ -39,7 +39,7 @@ from eth_keys.datatypes import PrivateKey
 from tests.world.bending import KEY, Bend, Broken, said
 from tests.world.near import Near, Voice, hears
 from tests.world.stage import Stage
-from topup.app import assembly
+from topup.app import keys
 from topup.app.log import LogSink
 from topup.app.settings import load
 from topup.chain.providers import FAILURES_MAX, Lagging
@@ -233,17 +233,18 @@ class Round:
         always = kind == "provider" and self.luck.random() < 0.3
         self.bend = Bend(self.luck, 100 if always else self.luck.choice((10, 30, 50, 80)))
         rail: Any = self.stage.works.rail()
-        works = self.stage.works
+        works, seller = self.stage.works, getattr(rail, "_seller", None)
+        sellers = [seller.exchange] if seller is not None else []
         for rpc in works.rpcs:
             hears(rpc, Voice(world.provider_says, self.bend if rpc.host == BENT else None))
             rpc.can._now_s = world.running.time
         api = Voice(world.seller_says, None if kind == "provider" else self.bend)
-        for exchange in (works.api._exchange, *works.sellers):
+        for exchange in (works.api._exchange, *sellers):
             hears(exchange, api)
         self._watch(rail._chain._providers)
         environment = world.environment() | own | {"TOPUP_CONFIG": "/dev/null", "TOPUP_STATE_DIR": str(self.directory)}
         self.log = io.StringIO()
-        hide = assembly.masker(load(environment))
+        hide = keys.masker(load(environment))
         self.sink = LogSink(level="debug", form="json", stream=self.log, now_ms=world.clock.now_ms, hide=hide)
 
     def _watch(self, providers: Any) -> None:
@@ -332,7 +333,7 @@ class Round:
         store, clock = self.stage.store, self.place.world.clock
         if rest.why == Why.ENDPOINT_GONE:
             self.words.append("resume")
-            store.set_gone("default", self.stage.works.preferred, gone=False, at_ms=clock.now_ms())
+            store.set_gone("default", self.stage.works.settings.rails.use[0], gone=False, at_ms=clock.now_ms())
         last = store.last_reading("default")
         if last is not None and clock.now_ms() - last.at_ms > DAY_MS + HOUR_MS:
             doubts = {doubted.doubt for doubted in store.doubted("default", last.at_ms)}

@@ -4,7 +4,7 @@
 
 is `topup run`, and notes each call of a port in FOLDER/trace. At CELL it dies of SIGKILL; "-" lets it live. Two things
 are watched, so that no new step can be missed: every transaction that the ledger commits, whichever method commits it,
-and every call of the ports behind which foreign things are: api, chain, tokens and signer, as `topup.app.assembly`
+and every call of the ports behind which foreign things are: api, chain, tokens and signer, as `topup.app.connections`
 joins them, and every question to a seller that is not the api's own.
 The shipped program knows nothing of this.
 """
@@ -153,19 +153,21 @@ def watch_store(course: Course) -> None:
 
 
 def watch_ports(course: Course) -> None:
-    """Watch the ports: whatever class `topup.app.assembly` makes of them, each method that the port has."""
-    from topup.app import assembly
+    """Watch the ports: whatever class `topup.app.connections` makes of them, each method that the port has."""
+    from topup.app import keys
+    from topup.app.connections import Connections
     from topup.ports.account import Api
     from topup.ports.chain import Chain, TokenChain
     from topup.ports.signer import Signer
 
-    for maker, port, name in (
-        ("api", Api, "api"),
-        ("chain", Chain, "chain"),
-        ("authorized", TokenChain, "tokens"),
-        ("signer", Signer, "signer"),
+    api = Connections.__dict__["api"]
+    api.func = _watched(api.func, Api, "api", course)
+    for place, maker, port, name in (
+        (Connections, "chain", Chain, "chain"),
+        (Connections, "dollar_chain", TokenChain, "tokens"),
+        (keys, "signer", Signer, "signer"),
     ):
-        setattr(assembly, maker, _watched(getattr(assembly, maker), port, name, course))
+        setattr(place, maker, _watched(getattr(place, maker), port, name, course))
 
 
 def watch_sellers(course: Course) -> None:

@@ -15,9 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.app.test_settings import environ
-from topup.app import assembly
+from topup.app import keys
 from topup.app.settings import load
-from topup.commands import check
 from topup.domain.errors import FileAway, MemoryShort, SettingsError
 from topup.signers import keystore
 from topup.signers.keystore import opened
@@ -196,7 +195,7 @@ def settings(paths: tuple[Path, Path], **more: str) -> Any:
     return load(environ(mode="live", api__key="sk-1", **named, **more))
 
 
-USES: list[Callable[[Any], object]] = [assembly.wallet, assembly.signer, check.payer]
+USES: list[Callable[[Any], object]] = [keys.wallet, keys.signer, keys.payer]
 
 
 @pytest.mark.parametrize("use", USES, ids=["wallet", "signer", "payer"])
@@ -218,6 +217,6 @@ def test_with_a_root_the_address_is_the_roots(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"wallet\.address .* is not rails\.mpp\.root"):
         settings(paths, **mine, wallet__address=ADDRESS)
     both = settings(paths, **mine, wallet__address=OTHER)
-    assert check.payer(both) == bytes.fromhex(OTHER[2:])
-    assert check.access_key(both) == bytes.fromhex(ADDRESS[2:])
+    assert keys.payer(both) == bytes.fromhex(OTHER[2:])
+    assert keys.access_key(both) == bytes.fromhex(ADDRESS[2:])
     assert Decimal(both.policy.floor) == 10

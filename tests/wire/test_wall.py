@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.chain.test_quorum import Town, lie
-from topup.app import assembly
+from topup.app import keys
 from topup.app.log import FIELD_MAX, LogSink
 from topup.app.settings import load
 from topup.chain.providers import Providers
@@ -217,7 +217,7 @@ def test_a_provider_that_repeats_its_own_key_in_a_result_does_not_make_us_say_it
 def test_the_log_masks_and_cuts_what_came_through_all_the_same() -> None:
     """The second line: the settings' own secrets, in any field of any event."""
     key, out = "sk-or-v1-" + "5ec7e79a" * 8, io.StringIO()
-    hide = assembly.masker(load({"TOPUP_CONFIG": "/dev/null", "TOPUP_API__KEY": key, "TOPUP_MODE": "observe"}))
+    hide = keys.masker(load({"TOPUP_CONFIG": "/dev/null", "TOPUP_API__KEY": key, "TOPUP_MODE": "observe"}))
     sink = LogSink(form="json", stream=out, now_ms=lambda: 0, hide=hide)
     sink.emit(ProviderSetAside(provider="one", why="failing", detail=f"you said {key} " + "x" * 9000, pause_s=30))
     (line,) = out.getvalue().splitlines()

@@ -33,7 +33,7 @@ OWN_JSON = {
     "topup/ledger/journal.py",
 }
 # The one place that knows which secrets a provider must not make us say.
-BUILDS_PROVIDERS = {"topup/app/assembly.py"}
+BUILDS_PROVIDERS = {"topup/app/connections.py"}
 SECRET = "sk-or-v1-canary-0123456789abcdef"
 
 

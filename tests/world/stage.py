@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from topup.accounting.closing import OPENING
-from topup.app import assembly
+from topup.app.connections import Connections
 from topup.app.settings import load
 from topup.domain.events import Event
 from topup.domain.lifecycle import State, TopUp
@@ -68,7 +68,7 @@ class Stage:
         }
         self.store = SqliteStore.open_writer(self.directory)
         try:
-            self.works = assembly.works(load(environment | self.settings), self.store, self, self.clock)
+            self.works = Connections(load(environment | self.settings), self.store, self, self.clock)
         except BaseException:
             self.store.close()
             raise

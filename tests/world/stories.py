@@ -29,7 +29,7 @@ from eth_utils.crypto import keccak
 from tests.world.house import MINUTE_S, NONCE, SEND, House, Killed, Result, Script
 from tests.world.proxy import Fault, delay, lose, refuse, silent, status, wrong
 from tests.world.stage import Stage
-from topup.app.late_signer import LateSigner
+from topup.app.keys import LateSigner
 from topup.domain.errors import SignerError
 from topup.domain.lifecycle import Attempt, Kind, Plan, State, TopUp
 from topup.domain.ways_out import CANCEL, RESOLVE

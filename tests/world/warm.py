@@ -26,7 +26,7 @@ ENTRIES: Final = {"topup": ("topup.commands.cli", "main"), "tests.proofs.killed"
 LOADED: Final = (
     "asyncio",
     "tests.proofs.killed",
-    "topup.app.assembly",
+    "topup.app.connections",
     "topup.chain.contract_chain",
     "topup.chain.token_chain",
     "topup.commands.cli",

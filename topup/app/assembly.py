@@ -1,50 +1,25 @@
-"""How do settings become a running cycle? The one place where values from the settings meet concrete edges."""
+"""What do the settings mean in the terms of the flow? Below here, plain values are all that is known of them."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from topup.app.settings import Settings, fee_ceiling_bps, fixed_amount, secret, token
-from topup.domain.errors import SettingsError, SignerError
-from topup.domain.json_document import read
-from topup.domain.lifecycle import MONEY_OUT
+from topup.app.settings import Settings, fee_ceiling_bps, fixed_amount
+from topup.domain.errors import SettingsError
 from topup.domain.money import WEI_PER_ETH, Asset, Bps, EthPrice, Usd, Wei
-from topup.domain.notes import Note
-from topup.domain.policy import Ceilings, Limits, worst_spend
-from topup.ledger.store import SqliteStore
-from topup.payment.config import COINBASE, MPP, X402, Account, Pace, Route, Terms
-from topup.wire import files
-from topup.wire.clock import SystemClock
+from topup.domain.policy import Ceilings, Limits
+from topup.payment.config import COINBASE, MPP, X402, Account, Pace, Route
 
 if TYPE_CHECKING:  # what a command that only reads the ledger need not load
-    from topup.chain.contract_chain import EvmChain
     from topup.chain.profiles import Profile
-    from topup.chain.providers import Providers
-    from topup.chain.rpc import Rpc
-    from topup.chain.search import Search
-    from topup.chain.token_chain import AuthorizedChain
     from topup.domain.coinbase_charge import Pins
-    from topup.domain.dollars import Dollar
-    from topup.domain.events import Event
-    from topup.payment.cycle import Cycle
-    from topup.ports.account import Clock, Sink
-    from topup.ports.budget import Budget
-    from topup.ports.rail import Rail
-    from topup.ports.signer import Signer
     from topup.sellers.mpp_fields import Fields
-    from topup.sellers.openrouter import OpenRouter
-    from topup.sellers.x402_account import Prepaid
     from topup.sellers.x402_profile import Profile as Seller
-    from topup.sellers.x402_wire import Login
-    from topup.signers.local import LocalSigner
-    from topup.wire.exchange import Exchange
-    from topup.wire.secrets import Masker
 
 # A block of Base is safe within minutes; after this the provider or the chain deserves a look.
 SAFE_LATE_S = 900
@@ -54,37 +29,6 @@ POSTED_S = 300
 NONCE_LATE_S = 3600
 # An authorization with less time left than this would die on its way.
 LIFE_MIN_S = 30
-
-
-@dataclass
-class Works:
-    """A cycle with everything it runs on."""
-
-    cycle: Cycle
-    api: OpenRouter | Prepaid
-    store: SqliteStore
-    rails: Callable[[str], Rail]
-    rpcs: list[Rpc]
-    sellers: list[Exchange]
-    wallet: bytes | None
-    preferred: str
-
-    def rail(self) -> Rail:
-        """Return the rail that is preferred."""
-        return self.rails(self.preferred)
-
-    def rpc_requests(self) -> int:
-        """Return how many requests went to providers."""
-        return sum(rpc.requests for rpc in self.rpcs)
-
-    async def close(self) -> None:
-        """Close what is open."""
-        await self.api.close()
-        for seller in self.sellers:
-            await seller.close()
-        for rpc in self.rpcs:
-            await rpc.close()
-        self.store.close()
 
 
 def account(s: Settings, wallet: bytes | None) -> Account:
@@ -181,57 +125,6 @@ def pace(s: Settings) -> Pace:
     )
 
 
-def api_key(s: Settings) -> str:
-    """Return the key of the credits API.
-
-    Raises:
-        SettingsError: there is none.
-    """
-    key = secret(s.api.key, s.api.key_file, "topup-api-key", "api.key_file")
-    if key is None:
-        raise SettingsError(
-            "api.key is missing", remedy="set TOPUP_API__KEY_FILE to a file that holds a management key"
-        )
-    return token(key, "api.key")
-
-
-def api(s: Settings, clock: Clock, store: SqliteStore | None = None, key: Signer | None = None) -> OpenRouter | Prepaid:
-    """Return the client of whoever tells the credits; `key` logs in where a gateway knows the wallet.
-
-    Raises:
-        SettingsError: there is no key.
-    """
-    from topup.sellers.openrouter import OpenRouter
-    from topup.wire.exchange import Exchange
-
-    exchange = Exchange(s.api.url, timeout_s=s.api.timeout_s)
-    if s.api.kind == "openrouter":
-        return OpenRouter(exchange, api_key(s), now_ms=clock.now_ms)
-    from topup.sellers.x402_account import Prepaid
-
-    asked = _told_by(s)
-    login = _login(s, key) if asked.balance.auth == "login" else None
-    return Prepaid(
-        exchange,
-        asked,
-        key=api_key(s) if asked.balance.auth == "key" else "",
-        login=login,
-        wallet=(login.address if login is not None else _account(s, key)) if "{wallet}" in asked.balance.path else b"",
-        last=lambda: store.last_reading(s.account) if store is not None else None,
-        now_ms=clock.now_ms,
-    )
-
-
-def _told_by(s: Settings) -> Seller:
-    """Return who tells the balance, and how: the x402 rail's seller, or the mpp rail's, which wants a key."""
-    if s.api.kind != MPP:
-        return seller(s)
-    from topup.sellers.x402_profile import keyed
-
-    told = fields(s)
-    return keyed(told.balance_path, told.balance_field)
-
-
 def seller(s: Settings) -> Seller:
     """Return the record of the x402 rail's seller.
 
@@ -241,34 +134,6 @@ def seller(s: Settings) -> Seller:
     from topup.sellers import x402_profile
 
     return x402_profile.profile(s.rails.x402.profile)
-
-
-def _login(s: Settings, key: Signer | None) -> Login:
-    """Return who logs in where a seller knows the wallet.
-
-    Raises:
-        SettingsError: there is no key to sign with.
-    """
-    from topup.sellers.x402_wire import Login
-
-    owner = key if key is not None else signer(s)
-    if owner is None:
-        raise SettingsError("wallet.keystore is missing", remedy="this gateway is logged in to with the wallet's key")
-    return Login(owner, s.chain.id)
-
-
-def _account(s: Settings, key: Signer | None) -> bytes:
-    """Return the wallet whose account a seller keeps, where the key of its API is no key of the wallet.
-
-    Raises:
-        SettingsError: no wallet is set.
-    """
-    owner = key.address if key is not None else known(s) or wallet(s)
-    if owner is None:
-        raise SettingsError(
-            "no wallet is set", remedy="set wallet.address: this seller keeps an account for each wallet"
-        )
-    return owner
 
 
 def profile(s: Settings) -> Profile:
@@ -285,15 +150,15 @@ def profile(s: Settings) -> Profile:
     base, c, r = PROFILES[s.chain.id], s.chain, s.rails.coinbase
 
     def feed(said: str | None, own: bytes | None) -> bytes | None:
-        return own if said is None else None if said == "off" else _address(said)
+        return own if said is None else None if said == "off" else address(said)
 
     return replace(
         base,
-        contract=_address(r.contract) if r.contract else base.contract,
+        contract=address(r.contract) if r.contract else base.contract,
         contract_code_hash=bytes.fromhex(c.contract_code_hash[2:]) if c.contract_code_hash else base.contract_code_hash,
-        operators=frozenset(map(_address, r.operators)) or base.operators,
+        operators=addresses(r.operators) or base.operators,
         prefixes=frozenset(b"" if p == "eip191" else bytes.fromhex(p[2:]) for p in r.prefixes) or base.prefixes,
-        quoter=_address(c.quoter) if c.quoter else base.quoter,
+        quoter=address(c.quoter) if c.quoter else base.quoter,
         tiers=c.tiers or base.tiers,
         price_feed=feed(c.price_feed, base.price_feed),
         sequencer_feed=feed(c.sequencer_feed, base.sequencer_feed),
@@ -310,7 +175,7 @@ def pins(s: Settings, learnt: str | None) -> Pins:
         contract=chain.contract,
         currency=chain.currency,
         operators=chain.operators,
-        recipients=frozenset(map(_address, recipients)),
+        recipients=addresses(recipients),
         prefixes=chain.prefixes,
         fee_ceiling=Bps(r.fee_ceiling_bps),
         fee_part_ceiling=Bps(r.fee_part_bps),
@@ -319,326 +184,6 @@ def pins(s: Settings, learnt: str | None) -> Pins:
     )
 
 
-def signer(s: Settings) -> LocalSigner | None:
-    """Open the key; None when there is none to open.
-
-    Raises:
-        SettingsError, SignerError: it cannot be opened.
-    """
-    from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLARS
-    from topup.domain.typed_data import Domain
-    from topup.signers import local
-
-    chain = profile(s)
-    own = local.Ceilings(
-        chain.chain_id,
-        chain.contract,
-        wei(s.wallet.payment_max_eth),
-        wei(s.fees.network_fee_max_eth),
-        price_min(s),
-        chain.currency if pay_with(s) is Asset.USDC else b"",
-        worst_spend(Usd(s.policy.topup_max), limits(s)).usdc_up(),
-        chain.currency,
-        frozenset({Domain(d.name, d.version, d.chain_id, d.token) for d in (BASE_DOLLAR,) if X402 in s.rails.use}),
-        frozenset({(d.chain_id, d.token) for d in (TEMPO_DOLLARS[s.rails.mpp.pay_with],) if MPP in s.rails.use}),
-        Usd(s.rails.mpp.network_fee_max_usd).usdc_down(),
-        sponsored=s.rails.mpp.sponsored,
-        prefixes=chain.prefixes,
-        root=_address(s.rails.mpp.root) if s.rails.mpp.root else b"",
-    )
-    if s.wallet.keystore is not None:
-        named = s.wallet.keystore_password_file or files.credential("topup-keystore-password")
-        if named is None:
-            raise SettingsError(
-                "wallet.keystore_password_file is missing", remedy="name a file that holds the keystore's password"
-            )
-        password = files.password(named, "wallet.keystore_password_file")
-        return _of_the_wallet(s, local.from_keystore(s.wallet.keystore, password, own))
-    raw = secret(s.wallet.private_key, s.wallet.private_key_file, "topup-private-key", "wallet.private_key_file")
-    return None if raw is None else _of_the_wallet(s, local.from_private_key(raw, own))
-
-
-def _of_the_wallet(s: Settings, key: LocalSigner) -> LocalSigner:
-    _same(s, key.address)
-    return key
-
-
-def _same(s: Settings, own: bytes) -> None:
-    """See that the key is that of `wallet.address`, which with an access key is the account's that it belongs to.
-
-    Raises:
-        SettingsError: it is another's: one command would pay from one wallet, and another look at the other.
-    """
-    if s.wallet.address is None or s.rails.mpp.root is not None or _address(s.wallet.address) == own:
-        return
-    raise SettingsError(
-        f"wallet.address is {s.wallet.address}, and the key is that of 0x{own.hex()}",
-        remedy="correct or remove wallet.address, or name another key",
-    )
-
-
-def _signing(s: Settings, store: SqliteStore) -> Signer | None:
-    """Open the key, or promise to where a payment is out there and the wallet is known: it is looked for first."""
-    unfinished, own = store.open_topup(s.account), known(s)
-    if unfinished is None or unfinished.state not in MONEY_OUT or own is None:
-        return signer(s)
-    from topup.app.late_signer import LateSigner
-
-    def opened() -> Signer:
-        found = signer(s)
-        if found is None:
-            raise SignerError("there is no key to sign with", remedy="set mode = live and wallet.keystore")
-        return found
-
-    return LateSigner(own, opened)
-
-
-def known(s: Settings) -> bytes | None:
-    """Return the key's address where that takes no time: from the keystore, a raw key, or else the settings.
-
-    Raises:
-        SettingsError: `wallet.address` is another.
-    """
-    found = _told(s)
-    if found is not None:
-        _same(s, found)
-        return found
-    return _address(s.wallet.address) if s.wallet.address is not None and s.rails.mpp.root is None else None
-
-
-def _told(s: Settings) -> bytes | None:
-    """Return what the keystore says of its key, or the address of a raw one; None where that cannot be told."""
-    if s.wallet.keystore is None:
-        raw = secret(s.wallet.private_key, s.wallet.private_key_file, "topup-private-key", "wallet.private_key_file")
-        return None if raw is None else _address_of(raw)
-    try:
-        said = read(files.text(s.wallet.keystore, "wallet.keystore").encode())["address"]
-        found = bytes.fromhex(str(said).strip().lower().removeprefix("0x"))
-    except (ValueError, LookupError, TypeError):
-        return None  # whoever opens it says what is wrong with it
-    return found if len(found) == 20 else None
-
-
-def _address_of(raw: str) -> bytes | None:
-    from eth_keys.datatypes import PrivateKey  # the curve alone, without what signs transactions
-
-    digits = raw.strip().removeprefix("0x")
-    if len(digits) != 64 or set(digits) - set("0123456789abcdefABCDEF"):
-        return None  # whoever opens the key says what is wrong with it
-    return PrivateKey(bytes.fromhex(digits)).public_key.to_canonical_address()
-
-
-def wallet(s: Settings) -> bytes | None:
-    """Return the wallet's address, from the key and from `wallet.address`; None when neither is set.
-
-    Raises:
-        SettingsError, SignerError: the key cannot be opened, or is not that of `wallet.address`.
-    """
-    own = _told(s) if s.wallet.address is not None else None
-    if own is not None:
-        _same(s, own)
-        return own
-    key = signer(s)
-    if key is not None:
-        return key.address
-    return _address(s.wallet.address) if s.wallet.address is not None else None
-
-
-def masker(s: Settings) -> Masker:
-    """Return what masks our secrets: the API key, the wallet's, what opens it, and whatever in a URL may be one."""
-    from topup.wire.secrets import Masker, of_url
-
-    return Masker([*_keys(s), *(part for url in (*s.chain.rpc_urls, *s.rails.mpp.rpc_urls) for part in of_url(url))])
-
-
-def _keys(s: Settings) -> list[str]:
-    """Return what is secret for sure: no answer may hold it that is kept as it came."""
-    named = (
-        (s.api.key, s.api.key_file, "topup-api-key", "api.key_file"),
-        (None, s.wallet.keystore_password_file, "topup-keystore-password", "wallet.keystore_password_file"),
-        (s.wallet.private_key, s.wallet.private_key_file, "topup-private-key", "wallet.private_key_file"),
-    )
-    found: list[str] = []
-    for one in named:
-        with contextlib.suppress(SettingsError):  # whoever needs it says what is wrong with it
-            told = secret(*one)
-            found += [told.strip()] if told is not None else []
-    return found
-
-
-def providers(s: Settings) -> list[Rpc]:
-    """Return one client for each provider of the chain."""
-    return asked_at(s, s.chain.rpc_urls)
-
-
-def asked_at(s: Settings, urls: Sequence[str]) -> list[Rpc]:
-    """Return one client for each of these providers; none of them can make us say a secret of ours."""
-    from topup.chain.rpc import Rpc
-
-    hide = masker(s)
-    return [Rpc(url, timeout_s=s.chain.timeout_s, hide=hide) for url in urls]
-
-
-def chain(
-    s: Settings,
-    rpcs: list[Rpc],
-    clock: Clock,
-    say: Callable[[Event], None] | None = None,
-    search: Search | None = None,
-) -> EvmChain:
-    """Return the chain, which tells `say` what becomes of its providers; `search` is how it looks for payments."""
-    from topup.chain.contract_chain import EvmChain
-    from topup.chain.owners import quorum
-
-    return EvmChain(profile(s), watched(s, rpcs, quorum(s.chain.rpc_urls, s.chain.quorum), clock, say), search)
-
-
-def watched(
-    s: Settings,
-    rpcs: list[Rpc],
-    agreeing: int,
-    clock: Clock,
-    say: Callable[[Event], None] | None,
-) -> Providers:
-    """Return the providers of a chain, of which so many of different owners have to agree."""
-    from topup.chain.providers import Providers
-
-    return Providers(
-        rpcs,
-        quorum=agreeing,
-        now_s=lambda: clock.now_ms() // 1000,
-        head_age_max_s=s.chain.head_age_max_s,
-        lag_max_s=s.chain.lag_max_s,
-        say=say or (lambda _: None),
-        sleep=clock.sleep,
-    )
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What rails are built from."""
-
-    settings: Settings
-    api: OpenRouter | Prepaid
-    rpcs: list[Rpc]
-    opened: list[Rpc]  # every client of a provider, to be counted and closed
-    sellers: list[Exchange]  # every way to a seller that a rail has of its own, to be closed
-    key: Signer | None
-    clock: Clock
-    store: SqliteStore
-    sink: Sink
-    budget: Budget
-
-    def search(self, chain_id: int) -> Search:
-        """Return how payments of a chain are looked for: within the pass's budget, and on from what is stored."""
-        from topup.chain.paging import Pager
-        from topup.chain.search import Search
-
-        return Search(chain_id, Pager(self.budget), self.store, self.clock)
-
-
-def _coinbase(p: Parts) -> Rail:
-    from topup.sellers import coinbase
-    from topup.wire.secrets import Masker
-
-    s = p.settings
-    terms = coinbase.Terms(
-        slippage=Bps(s.price.slippage_bps),
-        gas_margin=Bps(s.fees.gas_margin_pct * 100),
-        bump=Bps(s.fees.bump_bps),
-        bump_times_max=s.fees.bump_times_max,
-        pay_with=pay_with(s),
-    )
-
-    def known() -> Pins:
-        return pins(s, p.store.told(s.account, Note.PINNED))
-
-    own = chain(s, p.rpcs, p.clock, p.sink.emit, p.search(s.chain.id))
-    return coinbase.Coinbase(p.api, own, p.key, p.clock, known, terms, ours=Masker(_keys(s)))
-
-
-def _x402(p: Parts) -> Rail:
-    from topup.chain.owners import quorum
-    from topup.domain.demand import Bounds
-    from topup.domain.dollars import BASE_DOLLAR
-    from topup.sellers import authorization as shared
-    from topup.sellers.x402 import X402
-    from topup.sellers.x402_choice import Token
-    from topup.wire.exchange import Exchange
-
-    s, r, d = p.settings, p.settings.rails.x402, BASE_DOLLAR
-    asked = seller(s)
-    pinned = frozenset(map(_address, r.recipients)) or asked.recipients
-    bounds = Bounds(d.token, pinned, Bps(r.fee_ceiling_bps), LIFE_MIN_S, r.life_max_s)
-    p.sellers.append(Exchange(s.api.url, timeout_s=s.api.timeout_s))
-    key = api_key(s) if asked.sell.auth == "key" else ""
-    return X402(
-        shared.Seller(p.sellers[-1], key, bounds, s.posting.pay_timeout_s),
-        authorized(
-            s,
-            p.rpcs,
-            d,
-            quorum(s.chain.rpc_urls, s.chain.quorum),
-            p.clock,
-            p.sink.emit,
-            p.search(d.chain_id),
-        ),
-        p.key,
-        p.clock,
-        profile=asked,
-        token=Token(d.chain_id, d.asset, d.token, d.name, d.version),
-        login=_login(s, p.key) if asked.sell.auth == "login" else None,
-    )
-
-
-def _mpp(p: Parts) -> Rail:
-    from topup.chain.owners import quorum
-    from topup.domain.demand import Bounds
-    from topup.domain.dollars import TEMPO_DOLLARS, TEMPO_TOKENS
-    from topup.sellers import mpp
-    from topup.sellers.authorization import Seller
-    from topup.sellers.mpp_choice import Terms
-    from topup.wire.exchange import Exchange
-
-    s, r = p.settings, p.settings.rails.mpp
-    dollar = TEMPO_DOLLARS[r.pay_with]
-    exchange = Exchange(s.api.url, timeout_s=s.api.timeout_s)
-    p.sellers.append(exchange)
-    rpcs = asked_at(s, r.rpc_urls)
-    p.opened.extend(rpcs)
-    pinned = frozenset(map(_address, r.recipients)) or None
-    bounds = Bounds(dollar.token, pinned, Bps(r.fee_ceiling_bps), r.life_min_s, r.life_max_s, "rails.mpp")
-    return mpp.Mpp(
-        Seller(exchange, api_key(s), bounds, s.posting.pay_timeout_s),
-        authorized(
-            s,
-            rpcs,
-            dollar,
-            quorum(r.rpc_urls, r.quorum),
-            p.clock,
-            p.sink.emit,
-            p.search(dollar.chain_id),
-        ),
-        p.key,
-        p.clock,
-        terms=Terms(
-            r.realm or exchange.host.partition(":")[0],
-            dollar.asset,
-            TEMPO_TOKENS,
-            r.sponsored_s if r.sponsored else 0,
-        ),
-        fields=fields(s),
-    )
-
-
-def fields(s: Settings) -> Fields:
-    """Return how the mpp seller is asked, in the words of its record."""
-    from topup.sellers.mpp_fields import Fields
-
-    return Fields(**s.rails.mpp.fields.model_dump())
-
-
-BUILDERS: dict[str, Callable[[Parts], Rail]] = {COINBASE: _coinbase, MPP: _mpp, X402: _x402}
 # What is loaded before a payment by a rail; web3.py, by which one of ours leaves, takes a third of a second.
 RUNS: dict[str, tuple[str, ...]] = {
     COINBASE: ("topup.sellers.coinbase", "topup.chain.contract_chain", "topup.chain.submission"),
@@ -657,67 +202,28 @@ def loaded(rail: str) -> None:
         contracts.ready()
 
 
-def authorized(
-    s: Settings,
-    rpcs: list[Rpc],
-    dollar: Dollar,
-    agreeing: int,
-    clock: Clock,
-    say: Callable[[Event], None] | None = None,
-    search: Search | None = None,
-) -> AuthorizedChain:
-    """Return the chain of a dollar as rails see it whose payments their sellers carry there."""
-    from topup.chain.token_chain import AuthorizedChain
+def told_by(s: Settings) -> Seller:
+    """Return who tells the balance, and how: the x402 rail's seller, or the mpp rail's, which wants a key."""
+    if s.api.kind != MPP:
+        return seller(s)
+    from topup.sellers.x402_profile import keyed
 
-    return AuthorizedChain(dollar.chain_id, watched(s, rpcs, agreeing, clock, say), dollar, search)
+    asked = fields(s)
+    return keyed(asked.balance_path, asked.balance_field)
 
 
-def works(s: Settings, store: SqliteStore, sink: Sink, clock: Clock | None = None) -> Works:
-    """Build a cycle from settings, around an open ledger.
+def fields(s: Settings) -> Fields:
+    """Return how the mpp seller is asked, in the words of its record."""
+    from topup.sellers.mpp_fields import Fields
 
-    Raises:
-        SettingsError, SignerError: something is missing or cannot be opened.
-    """
-    from topup.payment.cycle import Cycle
-    from topup.ports.budget import Budget
-    from topup.sellers.openrouter import OpenRouter
-    from topup.wire.exchange import Exchange
-
-    time = clock or SystemClock()
-    store.hide = masker(s)
-    known(s)  # in observe mode, too, two names of one wallet have to be of one
-    key = _signing(s, store) if s.mode == "live" else None
-    payer = (
-        _address(s.rails.mpp.root)
-        if s.rails.mpp.root
-        else key.address
-        if key is not None
-        else _address(s.wallet.address)
-        if s.wallet.address
-        else None
-    )
-    client, rpcs = api(s, time, store, key), providers(s)
-    built: dict[str, Rail] = {}
-    opened, sellers, budget = list(rpcs), list[Exchange](), Budget(time)
-
-    def rail(name: str) -> Rail:
-        if name not in built:
-            built[name] = BUILDERS[name](Parts(s, client, rpcs, opened, sellers, key, time, store, sink, budget))
-        return built[name]
-
-    cycle = Cycle(
-        Terms(account(s, payer), limits(s), ceilings(s), pace(s)),
-        api=client,
-        usage=client if isinstance(client, OpenRouter) else None,
-        rails=rail,
-        store=store,
-        clock=time,
-        sink=sink,
-        rpc_requests=lambda: sum(rpc.requests for rpc in opened),
-        budget=budget,
-    )
-    return Works(cycle, client, store, rail, opened, sellers, payer, s.rails.use[0])
+    return Fields(**s.rails.mpp.fields.model_dump())
 
 
-def _address(text: str) -> bytes:
+def address(text: str) -> bytes:
+    """Return an address as bytes; settings and ledger hold it as 0x and hex digits."""
     return bytes.fromhex(text.removeprefix("0x"))
+
+
+def addresses(texts: Iterable[str]) -> frozenset[bytes]:
+    """Return addresses as bytes."""
+    return frozenset(map(address, texts))

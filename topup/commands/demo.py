@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from topup.accounting.journal import CREDITS, FEE_OPERATOR, FEE_PROVIDER, IN_TRANSIT, WALLET, Commodity
-from topup.app.assembly import works
+from topup.app.connections import opened
 from topup.app.daemon import Daemon, SdNotify
 from topup.app.settings import load
 from topup.domain import events
@@ -385,9 +385,8 @@ async def rehearse(
         refills=fault.refills if fault is not None else 1,
     )
     store = SqliteStore.open_writer(directory)
-    running = works(loaded, store, witness, world.clock)
-    daemon = Daemon(running.cycle, store, world.clock, witness, loaded.account, SdNotify(None), glance_s=60)
-    try:
+    async with opened(loaded, store, witness, world.clock) as connections:
+        daemon = Daemon(connections.cycle, store, world.clock, witness, loaded.account, SdNotify(None), glance_s=60)
         task = asyncio.create_task(daemon.run())
         # The world's clock sets no asyncio.Event, so this looks.
         while witness.result is None and not task.done() and world.clock.now_s() - began < WORLD_SECONDS_MAX:  # noqa: ASYNC110
@@ -396,8 +395,6 @@ async def rehearse(
         await task
         after = world.do(lambda: _balances(world, here))
         return _audit(here, witness, store, loaded.account, before, after)
-    finally:
-        await running.close()
 
 
 def _switch(world: World, fault: Fault, *, early: bool) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from topup.accounting.journal import CREDITS, WALLET, Commodity
-from topup.app.assembly import works
+from topup.app.connections import opened
 from topup.app.daemon import Daemon, SdNotify
 from topup.app.settings import load
 from topup.commands.demo import REHEARSED, Ground
@@ -89,9 +89,8 @@ async def _run(
     began_ms = world.clock.now_ms()
     sink = Life(world, say, began_ms)
     store = SqliteStore.open_writer(directory)
-    running = works(loaded, store, sink, world.clock)
-    daemon = Daemon(running.cycle, store, world.clock, sink, loaded.account, SdNotify(None), glance_s=3600)
-    try:
+    async with opened(loaded, store, sink, world.clock) as connections:
+        daemon = Daemon(connections.cycle, store, world.clock, sink, loaded.account, SdNotify(None), glance_s=3600)
         task = asyncio.create_task(daemon.run())
 
         def over() -> bool:
@@ -121,8 +120,6 @@ async def _run(
             "ledger_head": store.head(),
         }
         return document, Exit.OK if chain and provider and not sink.halted else Exit.INTERNAL
-    finally:
-        await running.close()
 
 
 def rail_of(store: SqliteStore, account: str) -> str | None:

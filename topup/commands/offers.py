@@ -11,23 +11,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from topup.app import assembly
+from topup.app.connections import Connections, opened
 from topup.app.settings import Settings, fixed_amount
-from topup.chain.rpc import Rpc
 from topup.commands import x402_look
 from topup.commands.answer import Answer
-from topup.commands.check import Quiet, payer
 from topup.commands.start import load, wait_for
 from topup.commands.x402_look import line_of
 from topup.domain.demand import Demand, Finding, Request
 from topup.domain.errors import ChargeRefused, Exit, PaymentForbidden, SettingsError, TopupError
 from topup.domain.json_document import read
 from topup.domain.money import Usd
-from topup.ledger.store import SqliteStore
-from topup.ports.budget import Budget
+from topup.payment.config import MPP, X402
+from topup.sellers import x402
 from topup.sellers.mpp import Mpp
-from topup.sellers.x402 import X402
-from topup.wire.clock import SystemClock
-from topup.wire.exchange import Exchange
 
 
 def answer(rail: str) -> Answer:
@@ -44,32 +40,19 @@ async def look(settings: Settings, name: str, amount: Usd) -> dict[str, Any]:
         SettingsError: this rail has no offers to look at, or something to ask with is missing.
         ApiError: the seller did not answer with an offer.
     """
-    if name not in assembly.BUILDERS or name == "coinbase":
+    if name not in (MPP, X402):
         raise SettingsError(f"--rail {name} has no free offer", remedy="mpp or x402; `topup pin` shows a charge")
-    wallet = payer(settings)
-    if wallet is None:
-        raise SettingsError("no wallet is set", remedy="set wallet.address, or wallet.keystore")
-    clock = SystemClock()
-    store = SqliteStore.open_copy(settings.state_dir)
-    client, rpcs = assembly.api(settings, clock, store), assembly.providers(settings)
-    opened, sellers = list(rpcs), list[Exchange]()
-    rail = assembly.BUILDERS[name](
-        assembly.Parts(settings, client, rpcs, opened, sellers, None, clock, store, Quiet(), Budget(clock))
-    )
-    assert isinstance(rail, Mpp | X402)
-    try:
+    async with opened(settings) as connections:
+        wallet = connections.payer
+        if wallet is None:
+            raise SettingsError("no wallet is set", remedy="set wallet.address, or wallet.keystore")
+        rail = connections.rail(name)
+        assert isinstance(rail, Mpp | x402.X402)
         texts = await rail.texts() if isinstance(rail, Mpp) else {}
         asked = Request(amount, wallet, rail.chain_id, "doctor")
         offers = [_offer(rail, await rail.ask(asked), asked) for _ in range(2)]
         proof = await _proof(rail, await rail.ask(asked), asked)
-        about = await _about(settings, rpcs, wallet) if isinstance(rail, X402) else {}
-    finally:
-        for seller in sellers:
-            await seller.close()
-        await client.close()
-        for rpc in opened:
-            await rpc.close()
-        store.close()
+        about = await _about(connections, wallet) if isinstance(rail, x402.X402) else {}
     recipients = [one.get("recipient") for one in offers]
     return {
         "schema": 1,
@@ -85,12 +68,13 @@ async def look(settings: Settings, name: str, amount: Usd) -> dict[str, Any]:
     }
 
 
-async def _about(settings: Settings, rpcs: list[Rpc], wallet: bytes) -> dict[str, Any]:
+async def _about(connections: Connections, wallet: bytes) -> dict[str, Any]:
     """Return whose record the seller is asked by, and what the wallet's code means; None where nobody told."""
-    return {"seller": assembly.seller(settings).says(), "wallet": await x402_look.code(rpcs, wallet)}
+    rpcs = connections.providers(connections.settings.chain.rpc_urls)
+    return {"seller": assembly.seller(connections.settings).says(), "wallet": await x402_look.code(rpcs, wallet)}
 
 
-def _offer(rail: Mpp | X402, raw: bytes, asked: Request) -> dict[str, Any]:
+def _offer(rail: Mpp | x402.X402, raw: bytes, asked: Request) -> dict[str, Any]:
     """Decode what came, as far as it can be."""
     if isinstance(rail, Mpp):
         came, ways = {"challenges": read(raw)["challenges"]}, _ways(rail, raw, asked)
@@ -119,9 +103,9 @@ def _asked_for(demand: Demand) -> dict[str, Any]:
     }
 
 
-def _all(rail: Mpp | X402, raw: bytes, asked: Request) -> list[Finding]:
+def _all(rail: Mpp | x402.X402, raw: bytes, asked: Request) -> list[Finding]:
     """Return every line of what would be paid: of a machine payment, those of every rail too."""
-    if isinstance(rail, X402):
+    if isinstance(rail, x402.X402):
         return rail.findings(raw, asked)
     chosen = rail.read(raw).challenge.id
     return [line for one in rail.judged(raw, asked) if one.challenge.id == chosen for line in one.lines]
@@ -154,7 +138,7 @@ def shown(text: str) -> str:
     return ascii(text)[1:-1][:80]
 
 
-async def _proof(rail: Mpp | X402, raw: bytes, asked: Request) -> TopupError | None:
+async def _proof(rail: Mpp | x402.X402, raw: bytes, asked: Request) -> TopupError | None:
     """Return what the whole proof says, by both clocks; None when it fits."""
     try:
         await rail.prove(raw, asked, seen=())

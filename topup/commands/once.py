@@ -8,7 +8,7 @@ import sys
 import typer
 
 from topup.app import signals
-from topup.app.assembly import masker
+from topup.app.keys import masker
 from topup.app.log import LogSink
 from topup.app.output import lost, warn
 from topup.app.settings import Settings

@@ -2,23 +2,25 @@
 
 The recipient is the one thing a charge says that nothing else can prove: the operator signs whatever it is given.
 So a person looks at it once. The charge costs nothing and is forgotten. Only Coinbase charges are pinned so; other
-rails' recipients stand in the settings, see `topup.commands.check.named`.
+rails' recipients stand in the settings, see `topup.app.funding.named`.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
 import typer
 
 from topup.app import assembly
+from topup.app.connections import Connections, opened
+from topup.app.funding import named
 from topup.app.output import warn
 from topup.app.settings import Settings
 from topup.commands.answer import Answer
-from topup.commands.check import named
 from topup.commands.start import beside, load, wait_for
 from topup.domain.coinbase_charge import Charge, Pins, parse, verify
 from topup.domain.credits import HOUR_MS
@@ -28,7 +30,6 @@ from topup.domain.moments import moment
 from topup.domain.money import Usd, Usdc
 from topup.domain.notes import Note
 from topup.domain.policy import Why
-from topup.ledger.store import SqliteStore
 from topup.payment.config import COINBASE
 from topup.ports.chain import Preflight
 from topup.wire.clock import SystemClock
@@ -83,32 +84,25 @@ async def propose(settings: Settings) -> Proposal:
         ChargeRefused: something other than the recipient is wrong; nothing may be pinned from it.
         ChainError, PaymentForbidden: the chain could not confirm contract and time, or too many charges were requested.
     """
-    sender = assembly.wallet(settings)
-    if sender is None:
-        raise SettingsError("pinning needs the wallet's address", remedy="set wallet.address, or wallet.keystore")
-    asked = Request(Usd(settings.policy.topup_min), sender, settings.chain.id)
-    store = beside(settings)
-    rpcs = assembly.providers(settings)
-    try:
-        raw = await _charge(settings, store, asked)
-        demand = parse(raw)
+    async with opened(settings, beside(settings)) as connections:
+        sender, store = connections.payer, connections.store
+        if sender is None:
+            raise SettingsError("pinning needs the wallet's address", remedy="set wallet.address, or wallet.keystore")
+        asked = Request(Usd(settings.policy.topup_min), sender, settings.chain.id)
+        demand = parse(await _charge(connections, asked))
         _payable(demand)
         pins = assembly.pins(settings, store.told(settings.account, Note.PINNED))
-        opened = replace(pins, recipients=pins.recipients | {demand.intent.recipient})
+        trusting = replace(pins, recipients=pins.recipients | {demand.intent.recipient})
         used = frozenset(store.seen_intents(""))
 
         def proven(chain_s: int) -> None:
-            clocks = Clocks(chain_s, SystemClock().now_ms() // 1000)
+            clocks = Clocks(chain_s, connections.clock.now_ms() // 1000)
             # What comes of this is proven for showing alone and goes no further: its recipient was taken on trust.
-            verify(demand, asked, opened, clocks, seen=lambda operator, one: (operator, one) in used)
+            verify(demand, asked, trusting, clocks, seen=lambda operator, one: (operator, one) in used)
 
-        proven(SystemClock().now_ms() // 1000)
-        preflight = await assembly.chain(settings, rpcs, SystemClock()).preflight(sender, demand.total, pins.contract)
+        proven(connections.clock.now_ms() // 1000)
+        preflight = await connections.chain().preflight(sender, demand.total, pins.contract)
         proven(preflight.head.timestamp_s)
-    finally:
-        store.close()
-        for rpc in rpcs:
-            await rpc.close()
     return _proposal(demand, asked, pins, preflight)
 
 
@@ -118,20 +112,16 @@ def remember(settings: Settings, proposal: Proposal) -> None:
     Raises:
         StoreError: the ledger cannot be written.
     """
-    store = beside(settings)
-    try:
+    with closing(beside(settings)) as store:
         pinned = (store.told(settings.account, Note.PINNED) or "").split(",")
         wanted = [one for one in pinned if one and one != proposal.recipient] + [proposal.recipient]
         now_ms = SystemClock().now_ms()
         store.say(settings.account, Note.PINNED, ",".join(wanted), now_ms, f"uid {os.getuid()}")
-    finally:
-        store.close()
 
 
-async def _charge(settings: Settings, store: SqliteStore, asked: Request) -> bytes:
-    clock = SystemClock()
-    account, now = settings.account, clock.now_ms()
-    client = assembly.api(settings, clock)
+async def _charge(connections: Connections, asked: Request) -> bytes:
+    settings, store, clock = connections.settings, connections.store, connections.clock
+    account, now, api = settings.account, clock.now_ms(), connections.api
     if COINBASE in store.control(account).gone:
         raise ApiGone(
             "the charge endpoint answered that it is gone (410, 404 or 501) and is not asked again",
@@ -142,12 +132,10 @@ async def _charge(settings: Settings, store: SqliteStore, asked: Request) -> byt
         raise PaymentForbidden(Why.CHARGE_RATE, f"{count} charges requested within an hour")
     store.ask_by_hand(account, now, HOUR_MS)
     try:
-        return await client.charge(asked)
+        return await api.charge(asked)
     except ApiGone:
         store.set_gone(account, COINBASE, gone=True, at_ms=clock.now_ms())
         raise
-    finally:
-        await client.close()
 
 
 def _payable(demand: Charge) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 
 from topup import __version__
-from topup.app.assembly import limits, masker, works
+from topup.app.assembly import limits
+from topup.app.connections import opened
 from topup.app.daemon import DAEMON, Daemon, SdNotify
+from topup.app.keys import masker
 from topup.app.log import LogSink
 from topup.app.output import warn
 from topup.app.settings import Settings
@@ -20,28 +23,26 @@ from topup.wire.clock import SystemClock
 
 def answer() -> Answer:
     """Watch the credits and refill them, until stopped."""
-    settings, clock = load(), SystemClock()
+    return Answer({}, (), wait_for(_served(load())))
+
+
+async def _served(settings: Settings) -> Exit:
+    clock = SystemClock()
     sink = LogSink(level=settings.log.level, form=settings.log.format, now_ms=clock.now_ms, hide=masker(settings))
-    store = SqliteStore.open_writer(settings.state_dir, DAEMON)
-    for mended in store.mended:
-        warn(f"topup: {mended}")
-    running = works(settings, store, sink, clock)
-    sink.emit(_started(settings, running.wallet))
-    raw = settings.wallet.private_key or settings.wallet.private_key_file
-    if settings.mode == "live" and raw is not None:
-        name = "wallet.private_key" if settings.wallet.private_key is not None else "wallet.private_key_file"
-        sink.emit(events.RawKeyInUse(setting=name))
-
-    async def serve() -> Exit:
-        daemon = Daemon(running.cycle, store, clock, sink, settings.account, SdNotify.of(os.environ))
-        daemon.listen()
-        try:
+    with closing(sink):
+        store = SqliteStore.open_writer(settings.state_dir, DAEMON)
+        async with opened(settings, store, sink, clock) as connections:
+            for mended in store.mended:
+                warn(f"topup: {mended}")
+            cycle = connections.cycle
+            sink.emit(_started(settings, connections.paying))
+            raw = settings.wallet.private_key or settings.wallet.private_key_file
+            if settings.mode == "live" and raw is not None:
+                name = "wallet.private_key" if settings.wallet.private_key is not None else "wallet.private_key_file"
+                sink.emit(events.RawKeyInUse(setting=name))
+            daemon = Daemon(cycle, store, clock, sink, settings.account, SdNotify.of(os.environ))
+            daemon.listen()
             return await daemon.run()
-        finally:
-            await running.close()
-            sink.close()
-
-    return Answer({}, (), wait_for(serve()))
 
 
 def _started(settings: Settings, wallet: bytes | None) -> events.Started:

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from topup.app import assembly
+from topup.app.connections import Connections, opened
+from topup.app.funding import funding, refill_total
 from topup.app.output import warn
 from topup.app.settings import Settings
 from topup.chain.blocks import head
 from topup.chain.preflight import reason
 from topup.chain.rpc import Rpc, RpcError, quantity
 from topup.commands.answer import Answer
-from topup.commands.check import access_key, dollars, funding, payer, refill_total
 from topup.commands.start import dollars_of, load, wait_for
 from topup.domain import tempo
 from topup.domain.dollars import TEMPO_TOKENS
@@ -244,13 +244,13 @@ def _granted(
     return Answer(document, ["", f"done by      0x{tx_hash.hex()}", *after.lines()], code)
 
 
-def keys(settings: Settings) -> Keys:
+def keys_of(connections: Connections) -> Keys:
     """Return the account that pays, and its access key.
 
     Raises:
         SettingsError, SignerError: the settings name none, or the key cannot be opened.
     """
-    account, key = payer(settings), access_key(settings)
+    settings, account, key = connections.settings, connections.payer, connections.access_key
     if settings.rails.mpp.root is None or account is None:
         raise SettingsError(
             "rails.mpp.root is missing: the wallet's key pays from its own account, which no limit of the chain bounds",
@@ -268,13 +268,18 @@ async def look(settings: Settings) -> State:
     """Read what the access key may spend.
 
     Raises:
-        SettingsError, SignerError: see `keys`.
+        SettingsError, SignerError: see `keys_of`.
         ChainError: the chain could not be asked.
     """
-    own = keys(settings)
-    found = await dollars(settings, funding(settings, MPP), own.account)
-    assert found.permission is not None
-    return State(own, found.permission, refill(settings))
+    async with opened(settings) as connections:
+        return await _state(connections)
+
+
+async def _state(connections: Connections) -> State:
+    settings, own = connections.settings, keys_of(connections)
+    permission = (await connections.dollars(funding(settings, MPP), own.account)).permission
+    assert permission is not None
+    return State(own, permission, refill(settings))
 
 
 def refill(settings: Settings) -> Usdc:
@@ -286,12 +291,18 @@ async def propose(settings: Settings, amount: Usd, period_days: int, expires_day
     """Say which call lets the access key spend `amount` in each period; nothing is signed.
 
     Raises:
-        SettingsError, SignerError: see `keys`; or what is authorized already cannot be changed to this.
+        SettingsError, SignerError: see `keys_of`; or what is authorized already cannot be changed to this.
         PaymentForbidden: the account cannot pay the fee, or the key was revoked or has expired.
         ChainError: the chain could not be asked, or would refuse the call.
     """
-    own, one = keys(settings), funding(settings, MPP)
-    found = await dollars(settings, one, own.account)
+    async with opened(settings) as connections:
+        return await _proposed(connections, amount, period_days, expires_days)
+
+
+async def _proposed(connections: Connections, amount: Usd, period_days: int, expires_days: int | None) -> Proposal:
+    settings, own = connections.settings, keys_of(connections)
+    funds = funding(settings, MPP)
+    found = await connections.dollars(funds, own.account)
     told = found.permission
     assert told is not None
     if told.revoked or told.expires_s:
@@ -302,9 +313,9 @@ async def propose(settings: Settings, amount: Usd, period_days: int, expires_day
     units, period_s = amount.usdc_up().units, period_days * DAY_S
     grant = tempo.Grant(own.account, own.key, own.token, units, period_s, expires_s, renews=told.expires_s > 0)
     price = found.base_fee.units * 3 // 2 + found.tip.units
-    gas = await _asked(settings, lambda rpc: _estimate(rpc, grant))
+    gas = await _asked(connections.providers(funds.urls), lambda rpc: _estimate(rpc, grant))
     call = tempo.Transaction(
-        chain_id=one.dollar.chain_id,
+        chain_id=funds.dollar.chain_id,
         gas_price=price,
         # A lane that nothing has used costs more than the estimate knows of.
         gas_limit=gas * 5 // 4 + 300_000,
@@ -320,7 +331,9 @@ async def propose(settings: Settings, amount: Usd, period_days: int, expires_day
         says = (
             f"the account holds {_shown(held, own.token)}, the network may take {_shown(fee, own.token)} for this call"
         )
-        raise PaymentForbidden("wallet_low", says, remedy=f"send {one.dollar.asset} on Tempo to 0x{own.account.hex()}")
+        raise PaymentForbidden(
+            "wallet_low", says, remedy=f"send {funds.dollar.asset} on Tempo to 0x{own.account.hex()}"
+        )
     return Proposal(State(own, told, refill(settings)), grant, call, fee)
 
 
@@ -332,7 +345,7 @@ def root_key(settings: Settings, keystore: Path, password_file: Path) -> RootKey
     """
     from topup.signers import root
 
-    own = keys(settings)
+    own = keys_of(Connections(settings))  # of which nothing is opened that would have to be closed
     password = files.password(password_file, "--root-password-file")
     found = root.from_keystore(keystore, password, funding(settings, MPP).dollar.chain_id, own.token)
     if found.address != own.account:
@@ -354,22 +367,19 @@ async def send(settings: Settings, proposed: Proposal, key: RootKey) -> tuple[St
         ChainError: it ran and failed, or never ran, or whether it did could not be learnt.
     """
     raw, tx_hash = key.sign_grant(proposed.grant, proposed.call)
-    rpcs = _rpcs(settings)
-    try:
+    async with opened(settings) as connections:
+        rpcs = connections.providers(settings.rails.mpp.rpc_urls)
         refused = [await _handed(rpc, raw) for rpc in rpcs]
         if all(refused):
             raise ChainUnknown(f"nobody takes the call: {refused[0]}", remedy="nothing was changed; try again later")
         await _ran(rpcs, tx_hash, proposed.call.valid_before)
-    finally:
-        for rpc in rpcs:
-            await rpc.close()
-    return await _took_hold(settings, proposed.grant), tx_hash
+        return await _took_hold(connections, proposed.grant), tx_hash
 
 
-async def _took_hold(settings: Settings, grant: tempo.Grant) -> State:
+async def _took_hold(connections: Connections, grant: tempo.Grant) -> State:
     """Read the limit again until the providers tell what was granted: one of them may be late."""
     for _ in range(LOOKS):
-        after = await look(settings)
+        after = await _state(connections)
         told = after.told
         if told.expires_s == grant.expires_s and told.left is not None and told.limit in (None, Usdc(grant.units)):
             return after
@@ -400,26 +410,17 @@ def _days(seconds: int) -> str:
     return f"{seconds} s" if rest else "day" if days == 1 else f"{days} days"
 
 
-def _rpcs(settings: Settings) -> list[Rpc]:
-    return assembly.asked_at(settings, settings.rails.mpp.rpc_urls)
-
-
-async def _asked(settings: Settings, ask: Callable[[Rpc], Awaitable[int]]) -> int:
+async def _asked(rpcs: list[Rpc], ask: Callable[[Rpc], Awaitable[int]]) -> int:
     """Ask one provider after the other, until one answers."""
-    rpcs = _rpcs(settings)
-    try:
-        for rpc in rpcs:
-            try:
-                with rpc.heard():
-                    return await ask(rpc)
-            except Reverted:
-                raise
-            except ChainError as error:
-                last = error
-        raise last
-    finally:
-        for rpc in rpcs:
-            await rpc.close()
+    for rpc in rpcs:
+        try:
+            with rpc.heard():
+                return await ask(rpc)
+        except Reverted:
+            raise
+        except ChainError as error:
+            last = error
+    raise last
 
 
 async def _estimate(rpc: Rpc, grant: tempo.Grant) -> int:

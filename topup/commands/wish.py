@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from topup.app import assembly, signals
+from topup.app.connections import opened
 from topup.app.daemon import DAEMON, PASSING, outcome_exit
 from topup.app.settings import Settings
 from topup.commands.status import topup_document
@@ -301,13 +302,8 @@ class Once:
 
     async def _holding(self, store: SqliteStore) -> Ending:
         """Act on the wish: nobody else can, as long as this process holds the ledger."""
-        try:
-            running = assembly.works(self._settings, store, self._sink, self._clock)
-        except BaseException:
-            store.close()
-            raise
-        try:
-            asked = self._row(store)
+        async with opened(self._settings, store, self._sink, self._clock) as connections:
+            cycle, asked = connections.cycle, self._row(store)
             settled = payment_status(asked, self._topup(store, asked))
             if settled in FINAL:
                 return self._settled(store, asked, settled, repeated=True)
@@ -315,9 +311,7 @@ class Once:
                 return self._ending(
                     store, Exit.LATER, PassResult("unknown", Reason.WITHDRAWN, "withdrawn by its twin", 0)
                 )
-            return await self._act(running.cycle, store)
-        finally:
-            await running.close()
+            return await self._act(cycle, store)
 
     async def _act(self, cycle: Cycle, store: SqliteStore) -> Ending:
         """Make passes until the wish is over, time is up, or something forbids it."""

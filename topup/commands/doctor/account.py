@@ -7,23 +7,21 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from topup.app import assembly
+from topup.app.connections import Connections, opened
 from topup.app.settings import Settings
 from topup.commands.doctor.finding import Check, failed, skew, skipped
 from topup.domain.credits import LASTING, Reading, believe
 from topup.domain.errors import ApiError, TopupError
-from topup.ledger.store import SqliteStore
-from topup.wire.clock import SystemClock
 
 
 async def api(settings: Settings) -> list[Check]:
     """Look at the API that tells the credits."""
     names = ("api key", "credits", "clock and API")
-    clock = SystemClock()
-    try:
-        client = assembly.api(settings, clock)
-    except TopupError as error:
-        return [failed("api", error), *skipped(names, "the API cannot be asked like this")]
-    try:
+    async with opened(settings) as connections:
+        try:
+            client = connections.api
+        except TopupError as error:
+            return [failed("api", error), *skipped(names, "the API cannot be asked like this")]
         try:
             key = await client.key()
         except ApiError as error:
@@ -35,23 +33,16 @@ async def api(settings: Settings) -> list[Check]:
                   remedy="" if key.management else "create a management key: an ordinary one reads no credits"),
         ]  # fmt: skip
         try:
-            said = await client.credits()
+            found.append(_credits(connections, await client.credits(), management=key.management))
         except ApiError as error:
             found.append(failed("credits", error, "see what the API says of the request"))
-        else:
-            found.append(_credits(settings, said, management=key.management))
-        return [*found, skew("clock and API", _date_s(client.date), clock.now_ms() // 1000)]
-    finally:
-        await client.close()
+        return [*found, skew("clock and API", _date_s(client.date), connections.clock.now_ms() // 1000)]
 
 
-def _credits(settings: Settings, said: Reading, *, management: bool) -> Check:
-    store = SqliteStore.open_copy(settings.state_dir)
-    try:
-        last, ever = store.last_reading(settings.account), store.ever_non_zero(settings.account)
-        doubted = store.doubted(settings.account, last.at_ms) if last is not None else []
-    finally:
-        store.close()
+def _credits(connections: Connections, said: Reading, *, management: bool) -> Check:
+    settings, store = connections.settings, connections.store
+    last, ever = store.last_reading(settings.account), store.ever_non_zero(settings.account)
+    doubted = store.doubted(settings.account, last.at_ms) if last is not None else []
     judged = believe(
         said,
         management_key=management,

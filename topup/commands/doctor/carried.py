@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import Final
 
 from topup.app import assembly
+from topup.app.connections import opened
+from topup.app.funding import Funding, network_fee, refill_total
+from topup.app.keys import payer
 from topup.app.settings import Settings
 from topup.chain.logs import of_payer
 from topup.chain.preflight import balance
 from topup.chain.rpc import Rpc
 from topup.chain.token_chain import preflight_of
 from topup.commands import wallet_limit
-from topup.commands.check import Funding, network_fee, payer, refill_total
 from topup.commands.doctor.finding import REFILLS_LOW, Check, safely, skipped
 from topup.commands.doctor.providers import Chain, longest, questioned
 from topup.commands.x402_look import CODE_REMEDY, code
@@ -53,18 +55,14 @@ async def examined(settings: Settings, one: Funding, wallet: bytes | None) -> li
     """Look at the chain of a rail whose seller carries the payment: its providers, its dollar, and who pays."""
     own = payer(settings) if settings.rails.mpp.root is not None else wallet
     key = None if own == wallet else wallet
-    rpcs = assembly.asked_at(settings, one.urls)
-    try:
-        found, good = await questioned(settings, rpcs, _chain(settings, one, own, key))
+    async with opened(settings) as connections:
+        found, good = await questioned(settings, connections.providers(one.urls), _chain(settings, one, own, key))
         if not good:
             return [*found, *skipped((f"{one.rail} balance",), "no provider can be asked")]
         found += await safely(f"{one.rail} balance", _dollars(settings, good[0], one, own, key), good[0])
         if one.rail == X402:
             found += [_seller(settings), *await _code(good, own)]
         return found
-    finally:
-        for rpc in rpcs:
-            await rpc.close()
 
 
 def _seller(settings: Settings) -> Check:

@@ -7,6 +7,8 @@ from typing import Final
 from eth_utils.crypto import keccak
 
 from topup.app import assembly
+from topup.app.connections import opened
+from topup.app.funding import refill_total, refills
 from topup.app.settings import Settings
 from topup.chain import preflight
 from topup.chain.blocks import head
@@ -16,7 +18,6 @@ from topup.chain.preflight import call
 from topup.chain.profiles import Profile
 from topup.chain.rpc import Answer, Rpc, RpcError, count, known, quantity, unhex
 from topup.chain.simulation import l1_fee_bound, l1_fee_query, questions
-from topup.commands.check import refill_total, refills
 from topup.commands.doctor.finding import REFILLS_LOW, Check, failed, safely, skipped
 from topup.commands.doctor.providers import Chain, longest, questioned
 from topup.domain.errors import ChainError, PaymentForbidden, StoreError
@@ -59,15 +60,12 @@ def _chain(settings: Settings, wallet: bytes | None) -> Chain:
 
 async def examined(settings: Settings, wallet: bytes | None) -> list[Check]:
     """Look at the chain to which the wallet itself sends payments: providers, contract, prices, wallet."""
-    rpcs = assembly.providers(settings)
-    try:
+    async with opened(settings) as connections:
+        rpcs = connections.providers(settings.chain.rpc_urls)
         found, good = await questioned(settings, rpcs, _chain(settings, wallet))
         if not good:
             return [*found, *skipped(CHAIN_LOOKS, "no provider can be asked")]
         return [*found, *await safely("chain", _stands(settings, good[0], wallet), good[0])]
-    finally:
-        for rpc in rpcs:
-            await rpc.close()
 
 
 async def _stands(settings: Settings, rpc: Rpc, wallet: bytes | None) -> list[Check]:

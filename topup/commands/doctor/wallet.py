@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from topup.app import assembly
+from topup.app import assembly, keys
+from topup.app.funding import funding, named
 from topup.app.settings import Settings
-from topup.commands.check import funding, named
 from topup.commands.doctor import carried, contract
 from topup.commands.doctor.finding import Check, failed, safely
 from topup.domain.errors import TopupError
@@ -34,7 +34,7 @@ async def chains(settings: Settings) -> list[Check]:
 def _wallet(settings: Settings) -> tuple[list[Check], bytes | None]:
     own = settings.wallet.address
     try:
-        key = assembly.signer(settings)
+        key = keys.signer(settings)
     except TopupError as error:
         return [failed("wallet", error)], bytes.fromhex(own[2:]) if own else None
     if key is not None:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Final
 
 import typer
@@ -20,11 +18,11 @@ from topup.accounting import provider_check, reconciliation
 from topup.accounting.reconciliation import Adopted, Difference, What
 from topup.accounting.usage import Contradiction, per_day
 from topup.app import assembly
+from topup.app.connections import Connections, opened
+from topup.app.funding import funding
 from topup.app.output import warn
 from topup.app.settings import Settings
-from topup.chain.owners import quorum
 from topup.commands.answer import Answer
-from topup.commands.check import Funding, funding, payer
 from topup.commands.reconcile import own
 from topup.commands.reconcile.carried import LOGS, CarriedPayments
 from topup.commands.reconcile.comparison import Comparison
@@ -147,35 +145,37 @@ async def examine(settings: Settings, store: SqliteStore, since: str | None) -> 
         SettingsError: there is no wallet, or `since` is neither block nor day.
         ChainError: not even the final block and the nonces could be learnt.
     """
-    wallet = payer(settings)
-    if wallet is None:
-        raise SettingsError("no wallet is set", remedy="set wallet.address, or wallet.keystore")
-    comparison = Comparison(settings.account, wallet)
-    funded = {rail: funding(settings, rail) for rail in _rails(settings, store, wallet)}
-    if since is not None and is_block(since) and len({one.dollar.chain_id for one in funded.values()}) > 1:
-        raise SettingsError(f"--since {since} is a block of which chain?", remedy="name a day: --since 2026-01-31")
-    if COINBASE in funded:
-        profile = assembly.profile(settings)
-        async with _panel(funded[COINBASE], settings, profile.chain_id) as panel:
+    async with opened(settings) as connections:
+        wallet = connections.payer
+        if wallet is None:
+            raise SettingsError("no wallet is set", remedy="set wallet.address, or wallet.keystore")
+        comparison = Comparison(settings.account, wallet)
+        funded = {rail: funding(settings, rail) for rail in _rails(settings, store, wallet)}
+        chains = {funds.dollar.chain_id for funds in funded.values()}
+        if since is not None and is_block(since) and len(chains) > 1:
+            raise SettingsError(f"--since {since} is a block of which chain?", remedy="name a day: --since 2026-01-31")
+        if COINBASE in funded:
+            profile = assembly.profile(settings)
+            panel = Panel(connections.agreeing(funded[COINBASE]), profile.chain_id)
             await own.compare(store, panel, profile, comparison, since)
-    for rail in (rail for rail in funded if rail in LOGS):
-        async with _panel(funded[rail], settings, funded[rail].dollar.chain_id) as panel:
-            await CarriedPayments(store, panel, funded[rail], comparison).compare(since)
-    await _held_against_provider(settings, store, comparison)
+        for funds in (funds for rail, funds in funded.items() if rail in LOGS):
+            panel = Panel(connections.agreeing(funds), funds.dollar.chain_id)
+            await CarriedPayments(store, panel, funds, comparison).compare(since)
+        await _held_against_provider(connections, store, comparison)
     return comparison
 
 
-async def _held_against_provider(settings: Settings, store: SqliteStore, comparison: Comparison) -> None:
+async def _held_against_provider(connections: Connections, store: SqliteStore, comparison: Comparison) -> None:
     """Hold the journal against what the seller of the credits says now: totals, and usage of the days it still tells.
 
     What it does not say is a note: money is on the chain, and that was looked at.
     """
     try:
-        client = assembly.api(settings, SystemClock(), store)
+        client = connections.api
     except SettingsError as error:
         comparison.notes.append(f"the books were not held against the provider: {error}")
         return
-    books = books_of(store, settings.account)
+    books = books_of(store, comparison.account)
     try:
         differing = provider_check.totals(books, await client.credits()) + provider_check.explained(books)
         if isinstance(client, OpenRouter) and books.told:
@@ -183,8 +183,6 @@ async def _held_against_provider(settings: Settings, store: SqliteStore, compari
         comparison.findings.differences += [Difference(What.PROVIDER, detail) for detail in differing]
     except (ApiError, Contradiction) as error:
         comparison.notes.append(f"the books were not held against the provider, or not all of them: {error}")
-    finally:
-        await client.close()
 
 
 def _rails(settings: Settings, store: SqliteStore, wallet: bytes) -> list[str]:
@@ -192,15 +190,3 @@ def _rails(settings: Settings, store: SqliteStore, wallet: bytes) -> list[str]:
     chains = {settings.chain.id, *(funding(settings, rail).dollar.chain_id for rail in LOGS)}
     sent = {t.rail for chain_id in chains for t in store.known(chain_id, wallet).topups if t.out}
     return [rail for rail in RAILS if rail in settings.rails.use or rail in sent]
-
-
-@asynccontextmanager
-async def _panel(paid: Funding, settings: Settings, chain_id: int) -> AsyncIterator[Panel]:
-    """Open the providers of a rail's chain, and close them."""
-    rpcs = assembly.asked_at(settings, paid.urls)
-    try:
-        agreeing = quorum(paid.urls, paid.wanted)
-        yield Panel(assembly.watched(settings, rpcs, agreeing, SystemClock(), None), chain_id)
-    finally:
-        for rpc in rpcs:
-            await rpc.close()

@@ -14,10 +14,10 @@ from typing import Final
 from topup.accounting import reconciliation
 from topup.accounting.journal import Commodity
 from topup.accounting.reconciliation import Transfer, UnknownPayment, What
+from topup.app.funding import Funding
 from topup.chain import logs
 from topup.chain.paging import Pager
 from topup.chain.rpc import Rpc
-from topup.commands.check import Funding
 from topup.commands.reconcile.comparison import Carried, Comparison
 from topup.commands.reconcile.panel import Blocks, Panel, Progress, kept
 from topup.domain.errors import ChainError, ChainUnknown

@@ -1,0 +1,98 @@
+"""Is everything closed that a command has opened, whatever becomes of it?"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from topup.app.connections import Connections, opened
+from topup.app.settings import Settings, load
+from topup.domain.errors import SettingsError
+from topup.ledger.store import SqliteStore
+from topup.wire.http import Client
+
+
+@pytest.fixture
+def closed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was closed, in that order; the first provider fails to."""
+    order: list[str] = []
+    honest, end = Client.close, SqliteStore.close
+
+    async def close(client: Any) -> None:
+        order.append(client.url)
+        await honest(client)
+        if client.url.endswith(":1"):
+            raise OSError
+
+    def close_store(store: SqliteStore) -> None:
+        order.append("ledger")
+        end(store)
+
+    made = Client.__init__
+
+    def noted(client: Any, url: str, **more: Any) -> None:
+        client.url = url
+        made(client, url, **more)
+
+    monkeypatch.setattr(Client, "__init__", noted)
+    monkeypatch.setattr(Client, "close", close)
+    monkeypatch.setattr(SqliteStore, "close", close_store)
+    return order
+
+
+def settings(directory: Path, **more: str) -> Settings:
+    """Settings of an account at a seller that listens nowhere."""
+    said = {"STATE_DIR": str(directory), "API__URL": "http://127.0.0.1:9", "API__KEY": "sk-1", **more}
+    said |= {"CHAIN__RPC_URLS": "http://127.0.0.1:1,http://127.0.0.1:2"}
+    return load({"TOPUP_CONFIG": "/dev/null"} | {f"TOPUP_{name}": value for name, value in said.items()})
+
+
+def test_nothing_is_opened_that_is_not_used(tmp_path: Path, closed: list[str]) -> None:
+    """No client, no ledger, no key: a command that only looks at one thing opens that alone."""
+
+    async def idle() -> None:
+        async with opened(settings(tmp_path / "none")) as connections:
+            assert connections.rpcs == []
+
+    asyncio.run(idle())
+    assert closed == []
+    assert not (tmp_path / "none").exists()
+
+
+def test_all_is_closed_the_last_one_first_even_where_one_fails(tmp_path: Path, closed: list[str]) -> None:
+    """The ledger comes last, since everything else may still write to it, and is closed whatever went wrong before."""
+
+    async def used() -> None:
+        own = settings(tmp_path)
+        async with opened(own, SqliteStore.open_writer(tmp_path)) as connections:
+            _ = connections.api
+            assert len(connections.providers(own.chain.rpc_urls)) == 2
+            assert connections.providers(own.chain.rpc_urls) == connections.rpcs, "they are opened once"
+
+    with pytest.raises(OSError):  # noqa: PT011 - of the provider that could not be closed
+        asyncio.run(used())
+    assert closed == ["http://127.0.0.1:2", "http://127.0.0.1:1", "http://127.0.0.1:9", "ledger"]
+    SqliteStore.open_writer(tmp_path).close()  # it is held by nobody
+
+
+def test_the_ledger_is_closed_when_opening_fails_half_way(tmp_path: Path, closed: list[str]) -> None:
+    """There is no API key: no cycle comes of it, and the next start is not told that another holds the ledger."""
+
+    async def begun() -> None:
+        own = settings(tmp_path).model_copy(update={"api": settings(tmp_path).api.model_copy(update={"key": None})})
+        async with opened(own, SqliteStore.open_writer(tmp_path)) as connections:
+            _ = connections.cycle
+
+    with pytest.raises(SettingsError, match=r"api\.key is missing"):
+        asyncio.run(begun())
+    assert closed == ["http://127.0.0.1:9", "ledger"]
+
+
+def test_a_command_without_the_ledger_has_no_key_for_a_payment(tmp_path: Path) -> None:
+    """It reads a copy: what it might decide there, or store, can never lead to a signature."""
+    own = settings(tmp_path, MODE="live", WALLET__PRIVATE_KEY="0x" + "11" * 32)
+    rail: Any = Connections(own).rail()
+    assert rail._signer is None

@@ -1,0 +1,269 @@
+"""Which keys are there: who pays, what signs for it, what opens the API, and which words must never be said?"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from topup.app.assembly import limits, pay_with, price_min, profile, wei
+from topup.app.settings import Settings, secret, token
+from topup.domain.demand import Verified
+from topup.domain.errors import SettingsError, SignerError
+from topup.domain.json_document import read
+from topup.domain.lifecycle import MONEY_OUT, Plan
+from topup.domain.money import Asset, Usd
+from topup.domain.policy import worst_spend
+from topup.ledger.store import SqliteStore
+from topup.payment.config import MPP, X402
+from topup.ports.signer import Signer
+from topup.wire import files
+from topup.wire.secrets import Masker, of_url
+
+if TYPE_CHECKING:  # what signs takes half a second to load
+    from topup.signers.local import LocalSigner
+
+
+def api_key(s: Settings) -> str:
+    """Return the key of the credits API.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    key = secret(s.api.key, s.api.key_file, "topup-api-key", "api.key_file")
+    if key is None:
+        raise SettingsError(
+            "api.key is missing", remedy="set TOPUP_API__KEY_FILE to a file that holds a management key"
+        )
+    return token(key, "api.key")
+
+
+def signer(s: Settings) -> LocalSigner | None:
+    """Open the wallet's key; None when there is none to open.
+
+    Raises:
+        SettingsError, SignerError: it cannot be opened, or is not that of `wallet.address`.
+    """
+    from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLARS
+    from topup.domain.typed_data import Domain
+    from topup.signers import local
+
+    chain = profile(s)
+    own = local.Ceilings(
+        chain.chain_id,
+        chain.contract,
+        wei(s.wallet.payment_max_eth),
+        wei(s.fees.network_fee_max_eth),
+        price_min(s),
+        chain.currency if pay_with(s) is Asset.USDC else b"",
+        worst_spend(Usd(s.policy.topup_max), limits(s)).usdc_up(),
+        chain.currency,
+        frozenset({Domain(d.name, d.version, d.chain_id, d.token) for d in (BASE_DOLLAR,) if X402 in s.rails.use}),
+        frozenset({(d.chain_id, d.token) for d in (TEMPO_DOLLARS[s.rails.mpp.pay_with],) if MPP in s.rails.use}),
+        Usd(s.rails.mpp.network_fee_max_usd).usdc_down(),
+        sponsored=s.rails.mpp.sponsored,
+        prefixes=chain.prefixes,
+        root=_root(s) or b"",
+    )
+    if s.wallet.keystore is not None:
+        named = s.wallet.keystore_password_file or files.credential("topup-keystore-password")
+        if named is None:
+            raise SettingsError(
+                "wallet.keystore_password_file is missing", remedy="name a file that holds the keystore's password"
+            )
+        password = files.password(named, "wallet.keystore_password_file")
+        key = local.from_keystore(s.wallet.keystore, password, own)
+    elif (raw := _raw_key(s)) is not None:
+        key = local.from_private_key(raw, own)
+    else:
+        return None
+    _must_be_of_the_wallet(s, key.address)
+    return key
+
+
+def signing(s: Settings, store: SqliteStore) -> Signer | None:
+    """Open the key, or promise to where a payment is out there and the wallet is known: it is looked for first.
+
+    Raises:
+        SettingsError, SignerError: it cannot be opened.
+    """
+    unfinished, own = store.open_topup(s.account), known(s)
+    if unfinished is None or unfinished.state not in MONEY_OUT or own is None:
+        return signer(s)
+    return LateSigner(own, lambda: signer(s))
+
+
+def known(s: Settings) -> bytes | None:
+    """Return the key's address where that takes no time: from the keystore, a raw key, or else the settings.
+
+    Raises:
+        SettingsError: `wallet.address` is another.
+    """
+    address = _told(s)
+    if address is not None:
+        _must_be_of_the_wallet(s, address)
+        return address
+    return _configured(s) if _root(s) is None else None
+
+
+def wallet(s: Settings) -> bytes | None:
+    """Return the wallet's address, from the key and from `wallet.address`; None when neither is set.
+
+    Raises:
+        SettingsError, SignerError: the key cannot be opened, or is not that of `wallet.address`.
+    """
+    address = _told(s) if s.wallet.address is not None else None
+    if address is not None:
+        _must_be_of_the_wallet(s, address)
+        return address
+    key = signer(s)
+    return key.address if key is not None else _configured(s)
+
+
+def payer(s: Settings) -> bytes | None:
+    """Return the account that pays: the root where the key is one of its access keys, else the wallet; None for none.
+
+    Raises:
+        SettingsError, SignerError: the key cannot be opened.
+    """
+    return _root(s) or wallet(s)
+
+
+def paying(s: Settings, key: Signer | None) -> bytes | None:
+    """Return the account that pays as far as that is known when this key, or none, is open."""
+    return _root(s) or (key.address if key is not None else _configured(s))
+
+
+def access_key(s: Settings) -> bytes | None:
+    """Return the wallet's key where it is an access key of another account; None where it pays for itself.
+
+    Raises:
+        SettingsError, SignerError: the key cannot be opened.
+    """
+    root = _root(s)
+    if root is None:
+        return None
+    own = wallet(s)
+    return None if own == root else own
+
+
+def masker(s: Settings) -> Masker:
+    """Return what masks our secrets: the API key, the wallet's, what opens it, and whatever in a URL may be one."""
+    return Masker([*secrets(s), *(part for url in (*s.chain.rpc_urls, *s.rails.mpp.rpc_urls) for part in of_url(url))])
+
+
+def secrets(s: Settings) -> list[str]:
+    """Return what is secret for sure: no answer may hold it that is kept as it came."""
+    named = (
+        (s.api.key, s.api.key_file, "topup-api-key", "api.key_file"),
+        (None, s.wallet.keystore_password_file, "topup-keystore-password", "wallet.keystore_password_file"),
+        (s.wallet.private_key, s.wallet.private_key_file, "topup-private-key", "wallet.private_key_file"),
+    )
+    known_ones: list[str] = []
+    for where in named:
+        with contextlib.suppress(SettingsError):  # whoever needs it says what is wrong with it
+            text = secret(*where)
+            known_ones += [text.strip()] if text is not None else []
+    return known_ones
+
+
+def _must_be_of_the_wallet(s: Settings, own: bytes) -> None:
+    """See that the key is that of `wallet.address`, which with an access key is the account's that it belongs to.
+
+    Raises:
+        SettingsError: it is another's: one command would pay from one wallet, and another look at the other.
+    """
+    if _root(s) is not None or _configured(s) in (None, own):
+        return
+    raise SettingsError(
+        f"wallet.address is {s.wallet.address}, and the key is that of 0x{own.hex()}",
+        remedy="correct or remove wallet.address, or name another key",
+    )
+
+
+def _configured(s: Settings) -> bytes | None:
+    return bytes.fromhex(s.wallet.address[2:]) if s.wallet.address is not None else None
+
+
+def _root(s: Settings) -> bytes | None:
+    return bytes.fromhex(s.rails.mpp.root[2:]) if s.rails.mpp.root is not None else None
+
+
+def _raw_key(s: Settings) -> str | None:
+    return secret(s.wallet.private_key, s.wallet.private_key_file, "topup-private-key", "wallet.private_key_file")
+
+
+def _told(s: Settings) -> bytes | None:
+    """Return what the keystore says of its key, or the address of a raw one; None where that cannot be told."""
+    if s.wallet.keystore is None:
+        raw = _raw_key(s)
+        return None if raw is None else _address_of(raw)
+    try:
+        said = read(files.text(s.wallet.keystore, "wallet.keystore").encode())["address"]
+        address = bytes.fromhex(str(said).strip().lower().removeprefix("0x"))
+    except (ValueError, LookupError, TypeError):
+        return None  # whoever opens it says what is wrong with it
+    return address if len(address) == 20 else None
+
+
+def _address_of(raw: str) -> bytes | None:
+    from eth_keys.datatypes import PrivateKey  # the curve alone, without what signs transactions
+
+    digits = raw.strip().removeprefix("0x")
+    if len(digits) != 64 or set(digits) - set("0123456789abcdefABCDEF"):
+        return None  # whoever opens the key says what is wrong with it
+    return PrivateKey(bytes.fromhex(digits)).public_key.to_canonical_address()
+
+
+class LateSigner:
+    """The `Signer` port over a key that is opened by its first use; its address is known before.
+
+    Opening a keystore takes a second on purpose, and loading what opens it half of one. Neither is needed to find a
+    payment or to send the same bytes again.
+    """
+
+    def __init__(self, address: bytes, opening: Callable[[], Signer | None]) -> None:
+        """Keep how the key is opened."""
+        self.address = address
+        self._opening = opening
+        self._signer: Signer | None = None
+
+    def sign_payment(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
+        """Sign a planned payment; see the port."""
+        return self._opened().sign_payment(plan, verified)
+
+    def sign_authorization(self, plan: Plan, verified: Verified) -> bytes:
+        """Sign a transfer that somebody else carries to the chain; see the port."""
+        return self._opened().sign_authorization(plan, verified)
+
+    def sign_tempo(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
+        """Sign a Tempo transaction; see the port."""
+        return self._opened().sign_tempo(plan, verified)
+
+    def sign_login(self, text: str) -> bytes:
+        """Sign a login; see the port."""
+        return self._opened().sign_login(text)
+
+    def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
+        """Sign a cancel; see the port."""
+        return self._opened().sign_cancel(plan)
+
+    def sign_revocation(self, plan: Plan) -> tuple[bytes, bytes]:
+        """Sign a revocation; see the port."""
+        return self._opened().sign_revocation(plan)
+
+    def _opened(self) -> Signer:
+        if self._signer is None:
+            try:
+                signer = self._opening()
+            except SettingsError as error:  # what cannot be opened signs nothing, and the payment is planned again
+                raise SignerError(str(error), remedy=error.remedy) from None
+            if signer is None:
+                raise SignerError("there is no key to sign with", remedy="set mode = live and wallet.keystore")
+            if signer.address != self.address:
+                raise SignerError(
+                    f"the key belongs to 0x{signer.address.hex()}, not to 0x{self.address.hex()}",
+                    remedy="correct wallet.address, or wallet.keystore",
+                )
+            self._signer = signer
+        return self._signer
