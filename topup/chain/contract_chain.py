@@ -32,7 +32,7 @@ class EvmChain(Quorum):
         self._hand: Hand = plainly
 
     async def preflight(self, wallet: bytes, total: Usdc, contract: bytes, *, pay_with: Asset = Asset.ETH) -> Preflight:
-        """Read all a payment is planned on, in one batch of each provider."""
+        """Read all a payment is planned on, in one batch of each provider: quotes, or tokens and allowance."""
         from topup.chain.submission import submit  # loaded here, so that what is signed leaves at once
 
         self._hand = submit
@@ -52,36 +52,54 @@ class EvmChain(Quorum):
         return Call(charge.sender, charge.contract, token_payment_data(charge.intent), Wei(0), tokens=charge.total)
 
     def approval(self, wallet: bytes, contract: bytes, units: Usdc) -> Call:
-        """Encode that `contract` may take exactly so much of the token."""
+        """Encode that `contract` may take exactly so much of the token; none takes it back."""
         data = encode("erc20", "approve", to_checksum_address(contract), units.units)
         return Call(wallet, self._profile.currency, data, Wei(0), approves=units)
 
     async def simulate(self, call: Call, demand: Charge, at: Head) -> Simulation:
-        """Run the call dry on the block `at`."""
+        """Run the call dry on the block `at`, and hold its effects against the demand.
+
+        Raises:
+            Reverted: it would fail, with the contract's reason.
+        """
         return await self._dry(lambda rpc: simulation.simulate(rpc, self._profile, call, demand, at))
 
     async def send(self, raw: bytes, tx_hash: bytes) -> Sent:
-        """Hand signed bytes to every provider once, also to those that were set aside."""
+        """Hand signed bytes to every provider once, also to those that were set aside; never raises."""
         return await broadcast(self._providers.rpcs, raw, tx_hash, self._hand)
 
     async def look(
         self, wallet: bytes, attempts: Sequence[tuple[Attempt, Charge]], *, every: bool = False
     ) -> Observation:
-        """Look for these attempts in canonical blocks; with `every`, through all, and two where two are configured."""
+        """Look for these attempts, each of its own charge, in canonical blocks.
+
+        Absent from `seen` means "not seen", never "not paid". With `every`, all providers are asked and what is seen
+        is what two that are independent show, whatever the quorum, where two are configured.
+        """
         chain_id = self._chain_id
         return await self._seen(
             "a payment's block", lambda rpc: receipts.look(rpc, chain_id, wallet, attempts), every=every
         )
 
     async def payment_status(self, demand: Charge, since: int) -> ChargeStatus | More:
-        """Ask every provider whether a charge was ever paid: first how far the chain is final, then on that block."""
+        """Ask every provider whether a charge was ever paid: first how far the chain is final, then on that block.
+
+        Logs are read from block `since` on. That may take more than one pass: `More` says how far it is.
+
+        Raises:
+            ChainUnknown: any error, null or disagreement: undecided, which is never "no".
+        """
         chain_id, search = self._chain_id, self._search
         return await self._became(
             "a charge", since, lambda rpc, final: charge_status.account(rpc, chain_id, demand, since, final, search)
         )
 
     async def spent(self, wallet: bytes, number: int) -> Spent:
-        """Ask every provider how many transactions a wallet had sent by the end of a block, and whether it is final."""
+        """Ask every provider how many transactions a wallet had sent by the end of a block, and whether it is final.
+
+        Raises:
+            ChainUnknown: too few show the same block there.
+        """
         chain_id = self._chain_id
         answers = await self._providers.ask(lambda rpc: charge_status.spent(rpc, chain_id, wallet, number), every=True)
         needed = self._enough(answers)
@@ -92,7 +110,7 @@ class EvmChain(Quorum):
         return await self._held(wallet, {Asset.USDC: self._profile.currency}, self._profile)
 
     async def flag(self, demand: Charge) -> bool:
-        """Read the contract's own mark that this charge was paid."""
+        """Read the contract's own mark that this charge was paid, at the newest block."""
         chain_id = self._chain_id
         answers = await self._providers.ask(
             lambda rpc: charge_status.mark(rpc, chain_id, demand), lambda told: told[0], every=True

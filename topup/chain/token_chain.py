@@ -38,16 +38,27 @@ class AuthorizedChain(Quorum):
     async def preflight(
         self, wallet: bytes, token: bytes, uses: Sequence[AuthorizationUse] = (), *, key: bytes | None = None
     ) -> Preflight:
-        """Read newest block, fees, the wallet's tokens and what `key` may spend of them, from each provider."""
+        """Read newest block, fees, the wallet's tokens and what the access `key` may spend, from each provider.
+
+        Raises:
+            PaymentForbidden: one of these authorizations was used already.
+        """
         chain_id = self._chain_id
         return await self._planned("wallet or token", lambda rpc: preflight_of(rpc, chain_id, wallet, token, uses, key))
 
     async def rehearse(self, wallet: bytes, token: bytes, paying: tuple[bytes, Usdc], at: Head) -> None:
-        """Run the transfer dry on the block `at`, through enough providers."""
+        """Run the transfer dry on the block `at`, through enough providers.
+
+        Raises:
+            Reverted: it would fail, with the token's reason.
+        """
         await self._dry(lambda rpc: rehearse(rpc, self._chain_id, wallet, token, paying, at))
 
     async def look(self, uses: Sequence[Traced], *, every: bool = False) -> Observation:
-        """Look for their use in canonical blocks; with `every`, through all, and two where two are configured."""
+        """Look for their use in canonical blocks; with `every`, through all, and two where two are configured.
+
+        Each is given with where it was recorded before. Nothing is concluded from absence.
+        """
         chain_id, search = self._chain_id, self._search
         return await self._seen(
             "the use of an authorization", lambda rpc: look(rpc, chain_id, uses, search), every=every

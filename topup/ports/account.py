@@ -40,27 +40,17 @@ class Key:
 
 
 class Api(Protocol):
-    """The prepaid account. Every failure is an `ApiError`."""
+    """The prepaid account; see `topup/sellers/openrouter.py`. Every failure is an `ApiError`."""
 
     @property
-    def requests(self) -> int:
-        """Return how many HTTP requests were made so far."""
-
-    async def credits(self) -> Reading:
-        """Read the account's two totals, stamped with the time the request was sent."""
-
-    async def key(self) -> Key:
-        """Ask what kind of key this is."""
-
-    async def charge(self, request: Request) -> bytes:
-        """Request a charge; return the answer's raw bytes. Two calls are two charges."""
+    def requests(self) -> int: ...
+    async def credits(self) -> Reading: ...
+    async def key(self) -> Key: ...
+    async def charge(self, request: Request) -> bytes: ...
 
 
 class Usage(Protocol):
     """What the provider tells of usage, beyond the totals. Every failure is an `ApiError`."""
 
-    async def activity(self, *, key_hash: str | None = None) -> list[Activity]:
-        """Ask what was used on the UTC days that are over, newest 30; of one key where that is named."""
-
-    async def keys(self, offset: int = 0) -> tuple[list[ApiKey], bool]:
-        """Ask for a page of the account's keys, disabled ones included; tell whether there may be more behind it."""
+    async def activity(self, *, key_hash: str | None = None) -> list[Activity]: ...
+    async def keys(self, offset: int = 0) -> tuple[list[ApiKey], bool]: ...

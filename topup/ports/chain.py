@@ -210,80 +210,32 @@ class Piece:
 class Pieces(Protocol):
     """Where pieces are kept, by chain, what was looked for, and whose provider it was."""
 
-    def piece(self, chain_id: int, subject: bytes, owner: str) -> Piece | None:
-        """Return the piece that is kept."""
-
-    def keep_piece(self, chain_id: int, subject: bytes, owner: str, piece: Piece, clock_ms: int) -> None:
-        """Keep a piece in place of the one before it."""
+    def piece(self, chain_id: int, subject: bytes, owner: str) -> Piece | None: ...
+    def keep_piece(self, chain_id: int, subject: bytes, owner: str, piece: Piece, clock_ms: int) -> None: ...
 
 
 class Chain(Protocol):
-    """The chain, through however many providers. Every failure is a `ChainError`."""
+    """The chain, through however many providers; see `topup/chain/contract_chain.py`. It fails with `ChainError`."""
 
     @property
-    def chain_id(self) -> int:
-        """Return which chain it is."""
-
+    def chain_id(self) -> int: ...
     @property
-    def owners(self) -> int:
-        """Return how many independent providers are configured, whether or not they answer now."""
-
-    async def preflight(self, wallet: bytes, total: Usdc, contract: bytes, *, pay_with: Asset = Asset.ETH) -> Preflight:
-        """Read all a payment is planned on, in one batch: quotes where ETH is paid with, else tokens and allowance."""
-
-    def payment(self, verified: Verified, tier: int, value: Wei, wallet: bytes) -> Call:
-        """Encode the payment of a verified charge."""
-
-    def token_payment(self, verified: Verified) -> Call:
-        """Encode the payment of a verified charge in its own token, of which the contract may take the total."""
-
-    def approval(self, wallet: bytes, contract: bytes, units: Usdc) -> Call:
-        """Encode that `contract` may take exactly so much of the token; none takes it back."""
-
-    async def simulate(self, call: Call, demand: Charge, at: Head) -> Simulation:
-        """Run the call on the block `at` without sending it, and hold its effects against the demand.
-
-        Raises:
-            Reverted: it would fail, with the contract's reason.
-        """
-
-    async def send(self, raw: bytes, tx_hash: bytes) -> Sent:
-        """Hand signed bytes to the provider(s) once; never retried below this call, never raises."""
-
+    def owners(self) -> int: ...
+    async def preflight(
+        self, wallet: bytes, total: Usdc, contract: bytes, *, pay_with: Asset = Asset.ETH
+    ) -> Preflight: ...
+    def payment(self, verified: Verified, tier: int, value: Wei, wallet: bytes) -> Call: ...
+    def token_payment(self, verified: Verified) -> Call: ...
+    def approval(self, wallet: bytes, contract: bytes, units: Usdc) -> Call: ...
+    async def simulate(self, call: Call, demand: Charge, at: Head) -> Simulation: ...
+    async def send(self, raw: bytes, tx_hash: bytes) -> Sent: ...
     async def look(
         self, wallet: bytes, attempts: Sequence[tuple[Attempt, Charge]], *, every: bool = False
-    ) -> Observation:
-        """Look for these attempts, each of its own charge, in canonical blocks.
-
-        Absent from `seen` means "not seen", never "not paid". With `every`, all providers are asked and what is seen
-        is what two that are independent show, whatever the quorum, where two are configured.
-        """
-
-    async def payment_status(self, demand: Charge, since: int) -> ChargeStatus | More:
-        """Ask whether a charge was ever paid, at a final block and after it; logs are read from block `since` on.
-
-        That may take more than one pass: `More` says how far it is.
-
-        Raises:
-            ChainUnknown: any error, null or disagreement: undecided, which is never "no".
-        """
-
-    async def spent(self, wallet: bytes, number: int) -> Spent:
-        """Read how many transactions a wallet had sent by the end of block `number`; two show it where there are two.
-
-        Raises:
-            ChainUnknown: too few show the same block there.
-        """
-
-    async def holdings(self, wallet: bytes) -> Holdings:
-        """Read what a wallet holds of ETH and the token at a final block, as every provider says."""
-
-    async def flag(self, demand: Charge) -> bool:
-        """Read the contract's own mark that this charge was paid, at the newest block.
-
-        Raises:
-            ChainUnknown: it could not be read.
-        """
+    ) -> Observation: ...
+    async def payment_status(self, demand: Charge, since: int) -> ChargeStatus | More: ...
+    async def spent(self, wallet: bytes, number: int) -> Spent: ...
+    async def holdings(self, wallet: bytes) -> Holdings: ...
+    async def flag(self, demand: Charge) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -318,44 +270,18 @@ class AuthorizationUse:
 
 
 class TokenChain(Protocol):
-    """A chain as the rails see it whose payments somebody else carries there. Every failure is a `ChainError`."""
+    """A chain to which somebody else carries payments; see `topup/chain/token_chain.py`. It fails with `ChainError`."""
 
     @property
-    def chain_id(self) -> int:
-        """Return which chain it is."""
-
+    def chain_id(self) -> int: ...
     @property
-    def owners(self) -> int:
-        """Return how many independent providers are configured, whether or not they answer now."""
-
+    def owners(self) -> int: ...
     async def preflight(
         self, wallet: bytes, token: bytes, uses: Sequence[AuthorizationUse] = (), *, key: bytes | None = None
-    ) -> Preflight:
-        """Read newest block, fees and the wallet's tokens; a `used` trace among these is refused.
-
-        `key` is the access key that signs for the wallet: what it may spend is read, too.
-
-        Raises:
-            PaymentForbidden: one of these authorizations was used already.
-        """
-
-    async def rehearse(self, wallet: bytes, token: bytes, paying: tuple[bytes, Usdc], at: Head) -> None:
-        """Run on the block `at` what an authorization will do: move so much of the token to this recipient.
-
-        Raises:
-            Reverted: it would fail, with the token's reason.
-        """
-
+    ) -> Preflight: ...
+    async def rehearse(self, wallet: bytes, token: bytes, paying: tuple[bytes, Usdc], at: Head) -> None: ...
     async def look(
         self, uses: Sequence[tuple[AuthorizationUse, Inclusion | None]], *, every: bool = False
-    ) -> Observation:
-        """Look for the use of these authorizations in canonical blocks, each with where it was recorded before.
-
-        `seen` is by `Trace.key`; `used` holds those whose mark is set, seen or not. Nothing is concluded from absence.
-        """
-
-    async def payment_status(self, use: AuthorizationUse) -> ChargeStatus | More:
-        """Ask whether an authorization was ever used, at a final block and after it; see `Chain.fate`."""
-
-    async def holdings(self, wallet: bytes) -> Holdings:
-        """Read what a wallet holds of the chain's dollar at a final block, as every provider says."""
+    ) -> Observation: ...
+    async def payment_status(self, use: AuthorizationUse) -> ChargeStatus | More: ...
+    async def holdings(self, wallet: bytes) -> Holdings: ...

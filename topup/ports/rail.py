@@ -73,13 +73,13 @@ class Rail(Protocol):
     async def look(
         self, wallet: bytes, attempts: Sequence[tuple[TopUp, Attempt]], *, every: bool = False
     ) -> Observation:
-        """Look for evidence of these attempts, each given with its top-up; `every` as for `Chain.look`."""
+        """Look for evidence of these attempts, each given with its top-up; `every` as for `EvmChain.look`."""
 
     async def payment_status(self, topup: TopUp, charge_seq: int) -> ChargeStatus | More:
-        """Ask whether a charge was ever paid, at a final block; see `Chain.payment_status`."""
+        """Ask whether a charge was ever paid, at a final block; see `EvmChain.payment_status`."""
 
     async def flag(self, topup: TopUp, charge_seq: int) -> bool:
-        """Read the contract's mark that a charge was paid; see `Chain.flag`."""
+        """Read the contract's mark that a charge was paid; see `EvmChain.flag`."""
 
     async def holdings(self, wallet: bytes) -> Holdings:
         """Read at a final block what a wallet holds of each asset that this rail may take.
@@ -117,7 +117,7 @@ class WalletRail(Rail, Protocol):
         """Sign a planned revocation; return raw bytes and hash."""
 
     async def spent(self, wallet: bytes, number: int) -> Spent:
-        """Read how many transactions the wallet had sent by the end of a block; see `Chain.spent`."""
+        """Read how many transactions the wallet had sent by the end of a block; see `EvmChain.spent`."""
 
 
 def sends(rail: Rail) -> TypeGuard[WalletRail]:
