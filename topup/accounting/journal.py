@@ -15,7 +15,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from topup.domain.lifecycle import Attempt, Inclusion, Kind, TopUp
+from topup.domain.lifecycle import NO_WEI, Attempt, Inclusion, Kind, TopUp
 from topup.domain.money import WIDE, Asset, EthPrice, Usd, Usdc, Wei
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ LOST = "expenses:lost"
 # What the network takes, and the dollars that it or a payment may be paid in.
 NETWORK = (GAS, GAS_REVERTED, L1_FEE)
 TOKENS = (Commodity.USDC, Commodity.USDC_E, Commodity.PATH_USD)
-NO_WEI = Wei(0)
 # How the text of an entry begins that takes another one back.
 TAKEN_BACK = "taken back: "
 

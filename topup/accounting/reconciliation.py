@@ -351,13 +351,7 @@ def topup_of(topup_id: str, account: str, rail: str, wallet: bytes, done: Wallet
         forced=False,
         decided_ms=at_ms,
         moved_ms=at_ms,
-        baseline=None,
-        balance_before=None,
-        wallet_before=None,
-        reason="",
-        credited_ms=None,
         charges=(ChargeRow(1, at_ms, None, None, proven=True),),
-        attempts=(),
     )
 
 

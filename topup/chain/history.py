@@ -239,7 +239,6 @@ def _done(
         chain_id=count(sent["chainId"], "the chain id") if sent.get("chainId") else 0,
         quote=spent,
         tier=paid.tier if paid is not None else 0,
-        eth_price_e8=0,
         block_number=max(0, at.number - 1),
         proof="the chain",
         asset=Asset.USDC if in_tokens else Asset.ETH,

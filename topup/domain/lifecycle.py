@@ -35,6 +35,7 @@ from typing import Final
 
 from topup.domain.money import Asset, Usd, Usdc, Wei
 
+NO_WEI: Final = Wei(0)
 NO_TOKENS: Final = Usdc(0)
 # What a sponsor holds leaves no mark on the chain but its log. It is dead once a final block is so far past its end,
 # and the logs of that time are known to be there.
@@ -192,7 +193,7 @@ class ChargeRow:
     dead: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """An unsigned payment: everything that will be signed, and what it was judged on."""
 
@@ -203,13 +204,14 @@ class Plan:
     gas_limit: int
     max_fee_per_gas: Wei
     max_priority_fee_per_gas: Wei
-    l1_fee: Wei
+    l1_fee: Wei = NO_WEI
     lane: int
     nonce: int
     chain_id: int
-    quote: Wei
-    tier: int
-    eth_price_e8: int
+    # What the pool of this tier quoted, and what ETH cost by the feed; 0 where none was asked.
+    quote: Wei = NO_WEI
+    tier: int = 0
+    eth_price_e8: int = 0
     block_number: int
     proof: str
     asset: Asset = Asset.ETH
@@ -316,13 +318,13 @@ class TopUp:
     forced: bool
     decided_ms: int
     moved_ms: int
-    baseline: Usd | None
-    balance_before: Usd | None
-    wallet_before: Wei | None
-    reason: str
-    credited_ms: int | None
-    charges: tuple[ChargeRow, ...]
-    attempts: tuple[Attempt, ...]
+    baseline: Usd | None = None
+    balance_before: Usd | None = None
+    wallet_before: Wei | None = None
+    reason: str = ""
+    credited_ms: int | None = None
+    charges: tuple[ChargeRow, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
     # The number of the wish it was decided for; None where nobody asked for it.
     wish: int | None = None
 

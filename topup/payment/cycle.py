@@ -191,13 +191,7 @@ class Cycle:
             forced=snapshot.forced or snapshot.asked_amount is not None,
             decided_ms=snapshot.now_ms,
             moved_ms=snapshot.now_ms,
-            baseline=None,
             balance_before=snapshot.reading.balance,
-            wallet_before=None,
-            reason="",
-            credited_ms=None,
-            charges=(),
-            attempts=(),
             wish=wish,
         )
         stored = self._store.begin(topup)

@@ -201,8 +201,6 @@ class Coinbase(OnChain[Chain]):
             lane=0,
             nonce=preflight.nonce_latest,
             chain_id=chain_id,
-            quote=Wei(0),
-            tier=0,
             eth_price_e8=preflight.price_e8 or 0,
             block_number=preflight.head.number,
             proof=dry.proof,
