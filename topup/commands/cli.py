@@ -169,12 +169,12 @@ def history(
 def show_topup(
     topup_id: Annotated[str, typer.Argument(help="its id, or the beginning of it", show_default=False)],
     as_json: Json = False,
-    dossier: Annotated[
+    for_support: Annotated[
         bool, typer.Option("--dossier", help="only what the provider's support needs to find the payment")
     ] = False,
 ) -> None:
     """Tell the whole life of one top-up, from the ledger. Example: topup show t0123456789ab."""
-    guarded(lambda: commands.show.answer(topup_id, dossier=dossier), as_json=as_json)
+    guarded(lambda: commands.show.answer(topup_id, for_support=for_support), as_json=as_json)
 
 
 @app.command()
