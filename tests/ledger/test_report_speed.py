@@ -18,7 +18,7 @@ from eth_utils.address import to_checksum_address
 
 from tests.world import ledger
 from tests.world.builders import ACCOUNT, NOW_MS, WALLET, operator, topup
-from topup.app import settings
+from topup.app import setting_types
 from topup.domain.credits import (
     DAY_MS,
     HOUR_MS,
@@ -319,7 +319,7 @@ def test_an_address_is_checked_as_erc_55_says_without_what_is_slow_to_load() -> 
     rng = random.Random(55)
     for _ in range(300):
         digits = rng.randbytes(20).hex()
-        assert "0x" + settings._checksum(digits) == to_checksum_address("0x" + digits), "seed 55"
+        assert "0x" + setting_types._checksum(digits) == to_checksum_address("0x" + digits), "seed 55"
 
 
 @pytest.mark.parametrize("command", [["status"], ["history"]])

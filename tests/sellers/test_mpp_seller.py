@@ -17,7 +17,8 @@ from tests.sellers.test_mpp import HELD, stage_of
 from tests.tools import ROOT, require
 from tests.world.stage import Stage, story
 from topup.accounting.journal import WALLET, Commodity
-from topup.app.settings import MppFieldsSection, load
+from topup.app.sections import MppFieldsSection
+from topup.app.settings import load
 from topup.domain.errors import SettingsError
 from topup.domain.lifecycle import State
 from topup.domain.money import Asset

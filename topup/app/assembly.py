@@ -9,7 +9,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from topup.app.settings import Settings, fee_ceiling_bps, fixed_amount
+from topup.app.settings import Settings
 from topup.domain.errors import SettingsError
 from topup.domain.money import WEI_PER_ETH, Asset, Bps, EthPrice, Usd, Wei
 from topup.domain.policy import Ceilings, Limits
@@ -51,8 +51,7 @@ def wei(eth: Decimal) -> Wei:
 
 def limits(s: Settings) -> Limits:
     """Return the policy's limits."""
-    p = s.policy
-    amount = fixed_amount(s)
+    p, amount = s.policy, s.policy.fixed_amount
     return Limits(
         live=s.mode == "live",
         floor=Usd(p.floor),
@@ -61,7 +60,7 @@ def limits(s: Settings) -> Limits:
         target=None if p.target is None else Usd(p.target),
         topup_min=Usd(p.topup_min),
         topup_max=Usd(p.topup_max),
-        fee_ceiling=Bps(fee_ceiling_bps(s)),
+        fee_ceiling=Bps(s.rails.fee_ceiling_bps),
         cap_24h=Usd(p.cap_24h),
         cap_30d=Usd(p.cap_30d),
         count_24h=p.count_24h,

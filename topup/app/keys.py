@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from topup.app.assembly import limits, pay_with, price_min, profile, wei
-from topup.app.settings import Settings, secret, token
+from topup.app.setting_types import token
+from topup.app.settings import Settings, secret
 from topup.domain.demand import Verified
 from topup.domain.errors import SettingsError, SignerError
 from topup.domain.json_document import read

@@ -12,7 +12,7 @@ from typing import Any
 
 from topup.app import assembly
 from topup.app.connections import Connections, opened
-from topup.app.settings import Settings, fixed_amount
+from topup.app.settings import Settings
 from topup.commands import x402_look
 from topup.commands.answer import Answer
 from topup.commands.start import load, wait_for
@@ -29,7 +29,7 @@ from topup.sellers.mpp import Mpp
 def answer(rail: str) -> Answer:
     """Show what this rail's seller demands for the next refill, unpaid; PERSON where it would not be paid."""
     settings = load()
-    document = wait_for(look(settings, rail, Usd(fixed_amount(settings) or settings.policy.topup_min)))
+    document = wait_for(look(settings, rail, Usd(settings.policy.fixed_amount or settings.policy.topup_min)))
     return Answer(document, lines(document), Exit.OK if document["fits"] else Exit.PERSON)
 
 

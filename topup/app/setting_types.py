@@ -1,0 +1,194 @@
+"""What may a setting hold? Each type reads what was written, and says in a sentence why it cannot be that."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
+
+from topup.domain.errors import SettingsError
+from topup.domain.money import plain
+from topup.wire import files
+
+T = TypeVar("T")
+# No plain number of a setting is longer than this.
+DIGITS_MAX = 40
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def _exact(places: int) -> Any:
+    """Return a reader of plain decimal numbers with at most `places` digits behind the point; nothing is rounded."""
+
+    def read(value: object) -> Decimal:
+        # A float has already lost what it was, and `true` is an int to Python.
+        if isinstance(value, bool | float) or not isinstance(value, str | int | Decimal):
+            raise ValueError("expected a plain number, such as 10 or 12.5")  # noqa: TRY004 - pydantic wants ValueError
+        text = str(value).strip()
+        if isinstance(value, str) and not (0 < len(text) <= DIGITS_MAX and set(text) <= set("0123456789.-")):
+            raise ValueError("expected a plain number, such as 10 or 12.5")
+        try:
+            number = Decimal(text)
+        except ArithmeticError:
+            raise ValueError("expected a plain number, such as 10 or 12.5") from None
+        tiny = number.is_finite() and int(number.as_tuple().exponent) < -DIGITS_MAX
+        if not number.is_finite() or number.adjusted() > DIGITS_MAX or tiny:
+            raise ValueError("expected a finite number of ordinary size")
+        if len(plain(number).partition(".")[2]) > places:
+            raise ValueError(f"has more than {places} digits behind the point")
+        return number
+
+    return read
+
+
+def _listed(value: object) -> object:
+    """Environment lists are separated by commas."""
+    if isinstance(value, int):  # pydantic-settings has read the text "500" as JSON
+        return [value]
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("names the same thing twice")
+    return values
+
+
+def _hex(digits: int) -> Any:
+    def check(value: str) -> str:
+        body = value[2:]
+        if value[:2] not in ("0x", "0X") or len(body) != digits or set(body) - set("0123456789abcdefABCDEF"):
+            raise ValueError(f"expected 0x and {digits} hex digits")
+        return "0x" + body.lower()
+
+    return check
+
+
+def _address(value: str) -> str:
+    lower: str = _hex(40)(value)
+    if lower == "0x" + "0" * 40:
+        raise ValueError("is the null address")
+    if value[2:] not in (value[2:].lower(), value[2:].upper()) and _checksum(lower[2:]) != value[2:]:
+        raise ValueError("has a wrong checksum: a digit or a letter's case is mistyped")
+    return lower
+
+
+def _prefix(value: str) -> str:
+    """Read how an operator signs: by EIP-191, which the contract takes an empty prefix for, or behind these bytes."""
+    if value.lower() == "eip191":
+        return "eip191"
+    body = value[2:].lower()
+    if value[:2] != "0x" or not 2 <= len(body) <= 128 or len(body) % 2 or set(body) - set("0123456789abcdef"):
+        raise ValueError("expected eip191, or 0x and the bytes of a prefix in hex, 64 at most")
+    return "0x" + body
+
+
+def _checksum(digits: str) -> str:
+    """Write the 40 lower-case digits of an address in the case that ERC-55 gives them."""
+    from eth_hash.auto import keccak  # eth_utils has this function, and every command would wait 0.2 s for the rest
+
+    marks = keccak(digits.encode()).hex()
+    return "".join(d.upper() if int(m, 16) >= 8 else d for d, m in zip(digits, marks, strict=False))
+
+
+def _url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        parts, host = None, None
+    strange = any(c.isspace() or not c.isprintable() or c == "\\" for c in value)
+    if parts is None or parts.scheme not in ("http", "https") or not host or strange or parts.fragment:
+        raise ValueError("expected a URL that begins with https:// (or http:// for loopback)")
+    if parts.scheme == "http" and host not in LOOPBACK:
+        raise ValueError("plain http is allowed for loopback only: keys and payments would travel in the clear")
+    netloc = parts.netloc.rpartition("@")
+    # A key at a query's end may end in a slash that belongs to it.
+    path = parts.path.rstrip("/") if not parts.query else parts.path
+    return urlunsplit(parts._replace(netloc=netloc[0] + netloc[1] + netloc[2].lower(), path=path))
+
+
+def _base_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.query or parts.username is not None:
+        raise ValueError("expected a base URL without user or query: paths are appended to it")
+    return value
+
+
+def _realm(value: str) -> str:
+    # As a challenge's header can hold it; mppx calls itself "MPP Payment".
+    if not (0 < len(value) <= 253 and value.isascii() and value.isprintable() and value == value.strip()):
+        raise ValueError("expected up to 253 printable characters of ASCII, without a blank at either end")
+    return value
+
+
+def _path(value: object) -> object:
+    if value in ("", Path()):
+        raise ValueError("is empty: name a file, or leave it out")
+    if isinstance(value, str | Path) and (wrong := files.stray(str(value))):
+        raise ValueError(wrong)
+    return value
+
+
+def _private_key(value: SecretStr) -> SecretStr:
+    body = value.get_secret_value().strip().removeprefix("0x")
+    if len(body) != 64 or set(body) - set("0123456789abcdefABCDEF"):
+        raise ValueError("expected 0x and 64 hex digits")
+    return value
+
+
+def token(text: str, what: str) -> str:
+    """Return `text` when it can stand in an HTTP header.
+
+    Raises:
+        SettingsError: it is empty, or holds a blank or something else than printable ASCII; `what` names the setting.
+    """
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise SettingsError(
+            f"{what} is {'empty' if not text else 'no key: it holds blanks or letters that no key has'}",
+            remedy="copy the key again, alone and on one line",
+        )
+    if text[0] in "\"'`" or re.match(r"(export\s+)?[A-Z][A-Z0-9_]*=", text):
+        raise SettingsError(
+            f"{what} is no key: quotes or a variable's name stand before it", remedy="copy the key alone, on one line"
+        )
+    return text
+
+
+def _token(value: SecretStr) -> SecretStr:
+    try:
+        token(value.get_secret_value().strip(), "it")
+    except SettingsError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
+Dollars = Annotated[Decimal, BeforeValidator(_exact(6)), Field(ge=0, le=1_000_000)]
+Eth = Annotated[Decimal, BeforeValidator(_exact(18)), Field(ge=0, le=1000)]
+Gwei = Annotated[Decimal, BeforeValidator(_exact(9)), Field(le=1_000_000)]
+Hours = Annotated[Decimal, BeforeValidator(_exact(6)), Field(gt=0, le=8760)]
+Seconds = Annotated[int, Field(ge=0, le=31_536_000)]
+Timeout = Annotated[int, Field(ge=1, le=300)]
+Margin = Annotated[int, Field(ge=0, le=2000)]
+Quorum = Annotated[int, Field(ge=1, le=2)]
+Address = Annotated[str, AfterValidator(_address)]
+Hash = Annotated[str, AfterValidator(_hex(64))]
+Prefix = Annotated[str, AfterValidator(_prefix)]
+Url = Annotated[str, AfterValidator(_url)]
+BaseUrl = Annotated[Url, AfterValidator(_base_url)]
+File = Annotated[Path, BeforeValidator(_path)]
+PrivateKey = Annotated[SecretStr, AfterValidator(_private_key)]
+ApiKey = Annotated[SecretStr, AfterValidator(_token)]
+Realm = Annotated[str, AfterValidator(_realm)]
+UrlPath = Annotated[str, Field(pattern=r"^/[!-~]{1,255}$")]
+UrlPathOrNone = Annotated[str, Field(pattern=r"^(/[!-~]{1,255})?$")]
+PurchasePath = Annotated[str, Field(pattern=r"^(/[!-z|~]{0,200}\{id\}[!-z|~]{0,55})?$")]
+Member = Annotated[str, Field(pattern=r"^[!-~]{0,64}$")]
+Name = Annotated[str, Field(pattern=r"^[!-~]{1,64}$")]
+AccountName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+Tier = Annotated[int, Field(ge=1, le=999_999)]
+Many = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_distinct)]
