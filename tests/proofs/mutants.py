@@ -609,8 +609,8 @@ MUTANTS: Final = (
     Mutant(
         "root-key-signs-unasked",
         "topup/commands/wallet_limit.py",
-        "        if not yes and not (sys.stdin.isatty()",
-        "        if dry_run and not (sys.stdin.isatty()",
+        '        if agreed("sign and send this?", yes=yes,',
+        '        if agreed("sign and send this?", yes=not dry_run,',
         "tests/commands/test_limit.py::test_the_call_is_shown_before_anything_is_signed",
     ),
     Mutant(

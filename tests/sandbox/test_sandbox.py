@@ -13,6 +13,7 @@ import pytest
 
 from tests.world.served import TOPUP, ran
 from topup.commands import demo
+from topup.commands.demo_ground import ground
 from topup.ledger.store import SqliteStore
 from topup.sandbox import contracts
 from topup.sandbox.faults import FAULTS
@@ -34,7 +35,7 @@ def expected_spend() -> int:
 def perform(directory: Path, fault: str | None = None) -> tuple[dict[str, Any], int, list[str]]:
     """Run a rehearsal in this process; return its document, its exit code and its story."""
     lines: list[str] = []
-    told, code = demo.perform(demo.ground(), directory, fault=FAULTS[fault] if fault else None, say=lines.append)
+    told, code = demo.perform(ground(), directory, fault=FAULTS[fault] if fault else None, say=lines.append)
     return told, int(code), lines
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from topup.app.assembly import limits, pay_with, price_min, profile, wei
 from topup.app.setting_types import token
 from topup.app.settings import Settings, secret
-from topup.domain.demand import Verified
 from topup.domain.errors import SettingsError, SignerError
 from topup.domain.json_document import read
-from topup.domain.lifecycle import MONEY_OUT, Plan
+from topup.domain.lifecycle import MONEY_OUT
 from topup.domain.money import Asset, Usd
 from topup.domain.policy import worst_spend
 from topup.ledger.store import SqliteStore
@@ -91,7 +90,7 @@ def signing(s: Settings, store: SqliteStore) -> Signer | None:
     unfinished, own = store.open_topup(s.account), known(s)
     if unfinished is None or unfinished.state not in MONEY_OUT or own is None:
         return signer(s)
-    return LateSigner(own, lambda: signer(s))
+    return cast("Signer", LateSigner(own, lambda: signer(s)))
 
 
 def known(s: Settings) -> bytes | None:
@@ -217,7 +216,7 @@ def _address_of(raw: str) -> bytes | None:
 
 
 class LateSigner:
-    """The `Signer` port over a key that is opened by its first use; its address is known before.
+    """A `Signer` that opens its key when it is first told to sign; its address is known before.
 
     Opening a keystore takes a second on purpose, and loading what opens it half of one. Neither is needed to find a
     payment or to send the same bytes again.
@@ -229,29 +228,9 @@ class LateSigner:
         self._opening = opening
         self._signer: Signer | None = None
 
-    def sign_payment(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
-        """Sign a planned payment; see the port."""
-        return self._opened().sign_payment(plan, verified)
-
-    def sign_authorization(self, plan: Plan, verified: Verified) -> bytes:
-        """Sign a transfer that somebody else carries to the chain; see the port."""
-        return self._opened().sign_authorization(plan, verified)
-
-    def sign_tempo(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
-        """Sign a Tempo transaction; see the port."""
-        return self._opened().sign_tempo(plan, verified)
-
-    def sign_login(self, text: str) -> bytes:
-        """Sign a login; see the port."""
-        return self._opened().sign_login(text)
-
-    def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
-        """Sign a cancel; see the port."""
-        return self._opened().sign_cancel(plan)
-
-    def sign_revocation(self, plan: Plan) -> tuple[bytes, bytes]:
-        """Sign a revocation; see the port."""
-        return self._opened().sign_revocation(plan)
+    def __getattr__(self, name: str) -> Any:
+        """Return what the opened key does."""
+        return getattr(self._opened(), name)
 
     def _opened(self) -> Signer:
         if self._signer is None:

@@ -19,12 +19,15 @@ import time
 from collections import deque
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, Self, TextIO
 
 import structlog
 
+from topup.app.keys import masker
+from topup.app.settings import Settings
 from topup.domain.errors import Money
 from topup.domain.events import Event, LogLinesLost, Shown
+from topup.ports.account import Clock
 
 Format = Literal["auto", "json", "console", "logfmt"]
 # The longest field of a line; none of ours is as long.
@@ -137,6 +140,12 @@ class LogSink:
         )
         self._gaps = io.StringIO()
         self._gap_logger: Any = structlog.wrap_logger(structlog.WriteLogger(self._gaps), processors=processors)
+
+    @classmethod
+    def of(cls, settings: Settings, clock: Clock) -> Self:
+        """Return the log that the settings ask for, which says none of our secrets."""
+        log = settings.log
+        return cls(level=log.level, form=log.format, now_ms=clock.now_ms, hide=masker(settings))
 
     def close(self) -> None:
         """Give a reader that has stopped a moment to take the last lines."""

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from topup.app.output import document, say, write
+from topup.domain.money import plain
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,16 @@ class Answer:
     exit: int
     file: str | None = None
     then: Callable[[], int] | None = None
+
+
+def shown(value: object) -> str | None:
+    """Return a value as documents hold it: as text, so that no reader rounds it, and null where there is none."""
+    return None if value is None else plain(value) if isinstance(value, Decimal) else str(value)
+
+
+def to_do(remedy: str) -> str:
+    """Return what a person should do, as the end of a sentence; nothing where there is nothing to do."""
+    return f"; to do: {remedy}" if remedy else ""
 
 
 def deliver(answer: Answer, *, as_json: bool) -> int:

@@ -13,11 +13,10 @@ from topup.app import assembly, keys
 from topup.app.connections import Connections, opened
 from topup.app.funding import Funding, funding, network_fee, refill_total, refills
 from topup.app.settings import Settings
-from topup.commands.answer import Answer
+from topup.commands.answer import Answer, shown, to_do
 from topup.commands.start import load, wait_for
 from topup.domain.credits import LASTING, Reading, Unknown, runway
 from topup.domain.errors import Exit, PaymentForbidden, TopupError
-from topup.domain.events import show
 from topup.domain.lifecycle import NO_TOKENS, Broadcaster, Kind, Plan, State, TopUp
 from topup.domain.money import Asset, Bps, EthPrice, Usdc, Wei
 from topup.domain.policy import Buy, Decision, Hold, Limits, Refuse, Snapshot, Wallet, Why, permit, worst_spend
@@ -118,19 +117,18 @@ def _told(judged: Judged, allowed: Limits, notes: list[str], forbidden: PaymentF
         "why": why,
         "detail": decision.detail,
         "remedy": remedy,
-        "amount_usd": str(decision.amount) if isinstance(decision, Buy) else None,
-        "most_it_may_cost_usd": str(worst_spend(decision.amount, allowed)) if isinstance(decision, Buy) else None,
+        "amount_usd": shown(decision.amount) if isinstance(decision, Buy) else None,
+        "most_it_may_cost_usd": shown(worst_spend(decision.amount, allowed)) if isinstance(decision, Buy) else None,
         "balance_usd": str(reading.balance) if reading is not None else None,
         "floor_usd": str(allowed.floor),
-        "burn_usd_per_hour": show(snapshot.burn),
-        "hours_to_empty": show(left.to_empty_h) if left is not None else None,
+        "burn_usd_per_hour": shown(snapshot.burn),
+        "hours_to_empty": shown(left.to_empty_h) if left is not None else None,
         "open_topup": unfinished.id if unfinished is not None else None,
         "mode": "live" if allowed.live else "observe",
         "notes": notes,
         "exit_code": int(code),
     }
-    to_do = f"; to do: {remedy}" if remedy else ""
-    return Answer(document, ["; ".join([sentence, *notes]) + to_do], code)
+    return Answer(document, ["; ".join([sentence, *notes]) + to_do(remedy)], code)
 
 
 def _verdict(snapshot: Snapshot, decision: Decision, unfinished: TopUp | None) -> tuple[str, str, Exit]:

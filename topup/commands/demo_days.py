@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from topup.accounting.journal import CREDITS, WALLET, Commodity
-from topup.app.connections import opened
-from topup.app.daemon import Daemon, SdNotify
-from topup.app.settings import load
-from topup.commands.demo import REHEARSED, Ground
+from topup.commands.demo import ACCOUNT, booked, ran
+from topup.commands.demo_ground import Ground
 from topup.domain import events
 from topup.domain.credits import DAY_MS
 from topup.domain.errors import Exit
 from topup.domain.events import Event
-from topup.domain.money import WEI_PER_ETH, Asset
+from topup.domain.money import WEI_PER_ETH
 from topup.ledger.store import SqliteStore
 from topup.sandbox.world import STEPPED, World
 
@@ -76,42 +74,34 @@ def live(on: Ground, directory: Path, *, days: int, say: Callable[[str], None]) 
     with on.build(SCALE, WEALTH) as world:
         conduct = world.gateway.conduct
         conduct.staleness_ms, conduct.posting_delay_ms = 20_000, 10_000
-        return asyncio.run(_run(world, directory, days, on.asset, on.dollar, say))
+        return asyncio.run(_run(world, directory, days, on, say))
 
 
 async def _run(
-    world: World, directory: Path, days: int, asset: Asset, dollar: str, say: Callable[[str], None]
+    world: World, directory: Path, days: int, on: Ground, say: Callable[[str], None]
 ) -> tuple[dict[str, Any], Exit]:
-    environment = world.environment() | REHEARSED | PACE
-    loaded = load(environment | {"TOPUP_STATE_DIR": str(directory), "TOPUP_CONFIG": "/dev/null"})
-    dollar_of = Commodity.USDC if asset is Asset.ETH else Commodity(asset)
-    wei, units = world.do(lambda: (world.balance(world.wallet), world.tokens(dollar, world.wallet)))
-    began_ms = world.clock.now_ms()
+    def held() -> dict[Commodity, int]:
+        dollars = world.do(lambda: world.tokens(on.dollar, world.wallet))
+        return {Commodity.ETH: world.do(lambda: world.balance(world.wallet)), on.commodity: dollars}
+
+    began, began_ms = held(), world.clock.now_ms()
     sink = Life(world, say, began_ms)
-    store = SqliteStore.open_writer(directory)
-    async with opened(loaded, store, sink, world.clock) as connections:
-        daemon = Daemon(connections.cycle, store, world.clock, sink, loaded.account, SdNotify(None), glance_s=3600)
-        task = asyncio.create_task(daemon.run())
 
-        def over() -> bool:
-            late = world.clock.now_ms() - began_ms >= days * DAY_MS
-            return task.done() or bool(sink.halted) or (late and store.open_topup(loaded.account) is None)
+    def over(store: SqliteStore) -> bool:
+        late = world.clock.now_ms() - began_ms >= days * DAY_MS
+        return bool(sink.halted) or (late and store.open_topup(ACCOUNT) is None)
 
-        while not over():  # noqa: ASYNC110 - the world's clock sets no asyncio.Event, so this looks
-            await asyncio.sleep(0.01)
-        daemon.stop("the days are over")
-        await task
-        left_wei, left = world.do(lambda: (world.balance(world.wallet), world.tokens(dollar, world.wallet)))
-        known = {one.commodity for one in store.balance_assertions(loaded.account)}
+    async with ran(world, directory, sink, PACE, glance_s=3600, over=over) as store:
+        known = {at.commodity for at in store.balance_assertions(ACCOUNT)}
         # What the wallet began with is booked at its first checkpoint, on the second day.
-        began = {Commodity.ETH: wei, dollar_of: units}
-        wanted = {Commodity.ETH: left_wei, dollar_of: left}
-        wanted = {one: held - (0 if one in known else began[one]) for one, held in wanted.items()}
-        chain = _booked(store, loaded.account) == {k: v for k, v in wanted.items() if v}
-        provider = _closed(store, loaded.account)
+        wanted = {name: units - (0 if name in known else began[name]) for name, units in held().items()}
+        sums = booked(store.entries(ACCOUNT))
+        wallet = {name: units for (place, name), units in sums.items() if place == WALLET and units}
+        chain = wallet == {name: units for name, units in wanted.items() if units}
+        provider = _closed(store)
         document = {
             "schema": 1,
-            "rail": rail_of(store, loaded.account),
+            "rail": next((topup.rail for topup in store.latest(ACCOUNT, 1)), None),
             "days": days,
             "topups": sink.done,
             "halted": sink.halted,
@@ -120,11 +110,6 @@ async def _run(
             "ledger_head": store.head(),
         }
         return document, Exit.OK if chain and provider and not sink.halted else Exit.INTERNAL
-
-
-def rail_of(store: SqliteStore, account: str) -> str | None:
-    """Return the rail of the newest top-up, None before the first."""
-    return next((one.rail for one in store.latest(account, 1)), None)
 
 
 def summary(told: dict[str, Any], directory: Path) -> list[str]:
@@ -139,18 +124,10 @@ def summary(told: dict[str, Any], directory: Path) -> list[str]:
     ]
 
 
-def _booked(store: SqliteStore, account: str) -> dict[Commodity, int]:
-    sums: dict[Commodity, int] = {}
-    for line in (x for entry in store.entries(account) for x in entry.lines if x.account == WALLET):
-        sums[line.commodity] = sums.get(line.commodity, 0) + line.units
-    return {commodity: units for commodity, units in sums.items() if units}
-
-
-def _closed(store: SqliteStore, account: str) -> bool:
+def _closed(store: SqliteStore) -> bool:
     """Tell whether the books hold, at their last closing, exactly what the provider showed then."""
-    closed = store.closed(account)
+    closed = store.closed(ACCOUNT)
     if closed is None:
         return False
-    before = (e for e in store.entries(account) if e.at_ms <= closed.at_ms)
-    held = sum(x.units for e in before for x in e.lines if x.account == CREDITS)
-    return held == closed.credits - closed.usage
+    sums = booked(entry for entry in store.entries(ACCOUNT) if entry.at_ms <= closed.at_ms)
+    return sums[CREDITS, Commodity.CREDIT] == closed.credits - closed.usage

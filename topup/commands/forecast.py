@@ -8,9 +8,8 @@ from fractions import Fraction
 from typing import Any, Final
 
 from topup.accounting import forecast as ahead
-from topup.commands.answer import Answer
+from topup.commands.answer import Answer, shown
 from topup.commands.start import opened
-from topup.commands.status import hours
 from topup.domain.credits import DAY_MS, HOUR_MS, USUAL_DAYS_MIN, Runway
 from topup.domain.errors import Exit
 from topup.domain.moments import moment
@@ -72,36 +71,25 @@ def forecast_document(told: ahead.Forecast, account: str, limits: Limits, now_ms
         "account": account,
         "read_ms": read.at_ms if read is not None else None,
         "read_s_ago": (now_ms - read.at_ms) // 1000 if read is not None else None,
-        "balance_usd": _text(read.balance) if read is not None else None,
+        "balance_usd": shown(read.balance) if read is not None else None,
         "floor_usd": str(limits.floor),
-        "last_24h": {"burn_usd_per_hour": _text(told.burn), **_runway(told.now)},
+        "last_24h": {"burn_usd_per_hour": shown(told.burn), **_runway(told.now)},
         "days_known": told.days,
         "days_needed": USUAL_DAYS_MIN,
         "by_weekday": pace.by_weekday if pace is not None else None,
-        "usual": {"a_day_usd": _text(_a_day(pace.likely) if pace is not None else None), **_runway(told.usual)},
-        "calm": {"a_day_usd": _text(_a_day(pace.low) if pace is not None else None)},
-        "busy": {"a_day_usd": _text(_a_day(pace.high) if pace is not None else None), **_runway(told.busy)},
-        "next_days": [
-            {
-                "from_ms": start + n * DAY_MS,
-                **{
-                    f"{name}_usd": _text(ahead.rounded(days[n % len(days)]))
-                    for name, days in (("calm", pace.low), ("usual", pace.likely), ("busy", pace.high))
-                },
-            }
-            for n in range(ahead.WEEK)
-        ]
-        if pace is not None
-        else None,
-        "floor_lasts_hours": hours(told.floor_h),
+        "usual": {"a_day_usd": shown(_a_day(pace.likely) if pace is not None else None), **_runway(told.usual)},
+        "calm": {"a_day_usd": shown(_a_day(pace.low) if pace is not None else None)},
+        "busy": {"a_day_usd": shown(_a_day(pace.high) if pace is not None else None), **_runway(told.busy)},
+        "next_days": _next_days(pace, start) if pace is not None else None,
+        "floor_lasts_hours": shown(told.floor_h),
         "refill_usd": str(told.amount),
-        "refills_a_month": hours(told.refills),
-        "network": {"mean_usd": _text(network.mean), "topups": network.topups} if network is not None else None,
+        "refills_a_month": shown(told.refills),
+        "network": {"mean_usd": shown(network.mean), "topups": network.topups} if network is not None else None,
         "larger": [
             {
                 "refill_usd": str(one.amount),
                 "refills_a_month": plain(one.refills),
-                "saves_usd_a_month": _text(one.saves),
+                "saves_usd_a_month": shown(one.saves),
             }
             for one in told.larger
         ],
@@ -117,15 +105,26 @@ def forecast_document(told: ahead.Forecast, account: str, limits: Limits, now_ms
         if funding is not None
         else None,
         "caps": {
-            "burn_usd_per_day": _text(ahead.rounded(told.capped_at)),
+            "burn_usd_per_day": shown(ahead.rounded(told.capped_at)),
             "holds": held.why.value if held is not None else None,
             "from_ms": held.at_ms if held is not None else None,
             "until_ms": held.until_ms if held is not None else None,
-            "balance_then_usd": _text(held.left) if held is not None else None,
+            "balance_then_usd": shown(held.left) if held is not None else None,
         }
         if told.capped_at is not None
         else None,
     }
+
+
+def _next_days(pace: ahead.Pace, start_ms: int) -> list[dict[str, Any]]:
+    paces = {"calm_usd": pace.low, "usual_usd": pace.likely, "busy_usd": pace.high}
+    return [
+        {
+            "from_ms": start_ms + n * DAY_MS,
+            **{name: shown(ahead.rounded(days[n % len(days)])) for name, days in paces.items()},
+        }
+        for n in range(ahead.WEEK)
+    ]
 
 
 def forecast_lines(told: dict[str, Any]) -> list[str]:
@@ -197,12 +196,8 @@ def _cap_line(told: dict[str, Any]) -> str:
     return f"caps      {caps['holds']} holds a refill from {moment(caps['from_ms'] // 1000)} {end}, {pace}"
 
 
-def _text(amount: Usd | None) -> str | None:
-    return str(amount) if amount is not None else None
-
-
 def _runway(left: Runway) -> dict[str, str | None]:
-    return {"hours_to_floor": hours(left.to_floor_h), "hours_to_empty": hours(left.to_empty_h)}
+    return {"hours_to_floor": shown(left.to_floor_h), "hours_to_empty": shown(left.to_empty_h)}
 
 
 def _left(told: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from topup.app import assembly
 from topup.app.connections import Connections, opened
 from topup.app.settings import Settings
 from topup.commands import x402_look
-from topup.commands.answer import Answer
+from topup.commands.answer import Answer, to_do
 from topup.commands.start import load, wait_for
 from topup.commands.x402_look import line_of
 from topup.domain.demand import Demand, Finding, Request
@@ -161,7 +161,6 @@ def lines(told: Mapping[str, Any]) -> list[str]:
     who = [f"{name:<10} {told[name]}" for name in ("seller", "wallet") if told.get(name)]
     left = [f"left out   {offer['left_out']} headers that are no plain ASCII"] if offer.get("left_out") else []
     again = {None: "no recipient was read", True: "the same recipient", False: "another recipient"}
-    to_do = [f"to do      {told['remedy']}"] if told["remedy"] else []
     return [
         *who,
         *texts,
@@ -172,7 +171,7 @@ def lines(told: Mapping[str, Any]) -> list[str]:
         *left,
         f"again      {again[told['same_recipient']]} when asked again",
         f"proof      {told['proof']}",
-        *to_do,
+        *([f"to do      {told['remedy']}"] if told["remedy"] else []),
     ]
 
 
@@ -186,13 +185,12 @@ def _way(number: int, one: Mapping[str, Any]) -> list[str]:
     what = "an offer that cannot be read" if one["method"] is None else f"{one['method']} {one['intent']}"
     payment_status = "would be paid" if one["paid"] else f"not paid: {one['refused']}" if one["refused"] else "not paid"
     asks = f", {one['amount']} of {one['token']} to {one['recipient']}" if "amount" in one else ""
-    to_do = [f"           to do: {one['remedy']}"] if one["remedy"] and not one["lines"] else []
-    return [f"way {number:<6} {what}{asks}: {payment_status}", *to_do, *map(_judged, one["lines"])]
+    remedy = [f"           to do: {one['remedy']}"] if one["remedy"] and not one["lines"] else []
+    return [f"way {number:<6} {what}{asks}: {payment_status}", *remedy, *map(_judged, one["lines"])]
 
 
 def _judged(one: Mapping[str, Any]) -> str:
     """Return one line of a proof for a terminal."""
     if one["right"]:
         return f"{'ok':<7} {one['field']}: {one['was']}"
-    to_do = f"; to do: {one['remedy']}" if one["remedy"] else ""
-    return f"{'NOT SO':<7} {one['field']}: {one['was']}, it should be {one['should_be']}{to_do}"
+    return f"{'NOT SO':<7} {one['field']}: {one['was']}, it should be {one['should_be']}{to_do(one['remedy'])}"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import closing
 
 import typer
 
 from topup.app import signals
-from topup.app.keys import masker
 from topup.app.log import LogSink
 from topup.app.output import lost, warn
 from topup.app.settings import Settings
@@ -71,11 +71,8 @@ def _asked(settings: Settings, wish: Wish) -> int | None:
 
 def _bought(settings: Settings, wish: Wish, timeout_s: int) -> Ending:
     clock = SystemClock()
-    sink = LogSink(level=settings.log.level, form=settings.log.format, now_ms=clock.now_ms, hide=masker(settings))
-    try:
+    with closing(LogSink.of(settings, clock)) as sink:
         return wait_for(Once(settings, wish, timeout_s=timeout_s, clock=clock, sink=sink, warn=warn).run())
-    finally:
-        sink.close()
 
 
 def _delivered(settings: Settings, ending: Ending) -> int:

@@ -8,12 +8,9 @@ rails' recipients stand in the settings, see `topup.app.funding.named`.
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
-
-import typer
 
 from topup.app import assembly
 from topup.app.connections import Connections, opened
@@ -21,7 +18,7 @@ from topup.app.funding import named
 from topup.app.output import warn
 from topup.app.settings import Settings
 from topup.commands.answer import Answer
-from topup.commands.start import beside, load, wait_for
+from topup.commands.start import agreed, beside, load, wait_for
 from topup.domain.coinbase_charge import Charge, Pins, parse, verify
 from topup.domain.credits import HOUR_MS
 from topup.domain.demand import Clocks, Request
@@ -62,12 +59,8 @@ def answer(*, yes: bool) -> Answer:
 
 def _agreed(settings: Settings, proposal: Proposal, *, yes: bool) -> Exit:
     """Pin a proposal that has been shown, once a person agrees."""
-    if not yes:
-        if not sys.stdin.isatty():
-            warn("topup: not pinned: pass --yes, or answer on a terminal")
-            return Exit.PERSON
-        if not typer.confirm(f"pin {proposal.recipient} as the one to be paid?", err=True):
-            return Exit.PERSON
+    if not agreed(f"pin {proposal.recipient} as the one to be paid?", yes=yes, otherwise="not pinned"):
+        return Exit.PERSON
     remember(settings, proposal)
     warn(f"topup: pinned {proposal.recipient}")
     return Exit.OK

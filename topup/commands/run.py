@@ -9,7 +9,6 @@ from topup import __version__
 from topup.app.assembly import limits
 from topup.app.connections import opened
 from topup.app.daemon import DAEMON, Daemon, SdNotify
-from topup.app.keys import masker
 from topup.app.log import LogSink
 from topup.app.output import warn
 from topup.app.settings import Settings
@@ -28,8 +27,7 @@ def answer() -> Answer:
 
 async def _served(settings: Settings) -> Exit:
     clock = SystemClock()
-    sink = LogSink(level=settings.log.level, form=settings.log.format, now_ms=clock.now_ms, hide=masker(settings))
-    with closing(sink):
+    with closing(LogSink.of(settings, clock)) as sink:
         store = SqliteStore.open_writer(settings.state_dir, DAEMON)
         async with opened(settings, store, sink, clock) as connections:
             for mended in store.mended:

@@ -30,11 +30,12 @@ def answer(
         raise SettingsError("--days leaves a ledger, and --keep does not say where", remedy="add --keep DIRECTORY")
     try:
         from topup.commands import demo, demo_days
+        from topup.commands.demo_ground import ground
         from topup.sandbox.faults import of_rail
     except ModuleNotFoundError as error:
         raise SettingsError(f"the sandbox needs {error.name}", remedy="pip install 'topup[sandbox]'") from None
     if days is not None and keep is not None:
-        document, code = demo_days.live(demo.ground(rail, pay_with, anvil), keep, days=days, say=tell)
+        document, code = demo_days.live(ground(rail, pay_with, anvil), keep, days=days, say=tell)
         return Answer(document, demo_days.summary(document, keep), code)
     faults = of_rail(rail, pay_with)
     if list_faults:
@@ -43,7 +44,7 @@ def answer(
     if fault is not None and fault not in faults:
         remedy = f"`topup sandbox --rail {rail} --list-faults` names them all"
         raise SettingsError(f"--fault {fault} is not known", remedy=remedy)
-    on = demo.ground(rail, pay_with, anvil)
+    on = ground(rail, pay_with, anvil)
     if serve:
         return Answer({}, (), demo.serve(on, say))
     with tempfile.TemporaryDirectory(prefix="topup-sandbox-") as temporary:

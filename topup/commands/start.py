@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -75,6 +76,18 @@ def dollars_of(text: str | None) -> Usd | None:
             f"--amount {text[:40]} is no amount to buy", remedy="give dollars and cents: --amount 12.50"
         )
     return amount
+
+
+def agreed(question: str, *, yes: bool, otherwise: str) -> bool:
+    """Ask on a terminal, unless a person has agreed before; where neither is so, warn that it is `otherwise`."""
+    import typer
+
+    if yes:
+        return True
+    if sys.stdin.isatty():
+        return typer.confirm(question, err=True)
+    warn(f"topup: {otherwise}: pass --yes, or answer on a terminal")
+    return False
 
 
 def wait_for(work: Coroutine[Any, Any, T]) -> T:

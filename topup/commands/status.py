@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
-from topup.commands.answer import Answer
+from topup.commands.answer import Answer, shown
 from topup.commands.start import load, wait_for
 from topup.domain.credits import DAY_MS, burn_usd_per_hour, runway
 from topup.domain.errors import Exit
 from topup.domain.lifecycle import TERMINAL, State, TopUp
-from topup.domain.money import Usd, plain
+from topup.domain.money import Usd
 from topup.domain.policy import Limits
 from topup.ledger.store import SqliteStore
 
@@ -92,9 +91,9 @@ def status(store: SqliteStore, account: str, limits: Limits, now_ms: int) -> dic
         "read_ms": last.at_ms if last is not None else None,
         "read_s_ago": (now_ms - last.at_ms) // 1000 if last is not None else None,
         "floor_usd": str(limits.floor),
-        "burn_usd_per_hour": str(burn) if burn is not None else None,
-        "hours_to_floor": hours(left.to_floor_h) if left is not None else None,
-        "hours_to_empty": hours(left.to_empty_h) if left is not None else None,
+        "burn_usd_per_hour": shown(burn),
+        "hours_to_floor": shown(left.to_floor_h) if left is not None else None,
+        "hours_to_empty": shown(left.to_empty_h) if left is not None else None,
         "spent_24h_usd": str(day),
         "cap_24h_usd": str(limits.cap_24h),
         "spent_30d_usd": str(month),
@@ -125,11 +124,6 @@ def status_lines(told: dict[str, Any]) -> list[str]:
         lines.append(f"waits     {told['open']['waits_for']}")
     lines += [f"{name:<9} {value}" for name, value in told.get("live", {}).items()]
     return lines
-
-
-def hours(found: Decimal | None) -> str | None:
-    """Return hours as they are printed; None where they are unknown or never end."""
-    return plain(found) if found is not None else None
 
 
 def brief(told: dict[str, Any]) -> str:

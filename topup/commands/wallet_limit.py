@@ -7,23 +7,19 @@ nothing but the transfer. Only the account's root key can say so. It signs here,
 from __future__ import annotations
 
 import secrets
-import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import typer
-
 from topup.app.connections import Connections, opened
 from topup.app.funding import funding, refill_total
-from topup.app.output import warn
 from topup.app.settings import Settings
 from topup.chain.blocks import head
 from topup.chain.preflight import reason
 from topup.chain.rpc import Rpc, RpcError, quantity
-from topup.commands.answer import Answer
-from topup.commands.start import dollars_of, load, wait_for
+from topup.commands.answer import Answer, to_do
+from topup.commands.start import agreed, dollars_of, load, wait_for
 from topup.domain import tempo
 from topup.domain.dollars import TEMPO_TOKENS
 from topup.domain.errors import ChainError, ChainUnknown, Exit, PaymentForbidden, Reverted, SettingsError, SignerError
@@ -109,13 +105,13 @@ class State:
     def lines(self) -> list[str]:
         """Return it for a person."""
         shown = [f"account      0x{self.keys.account.hex()}", f"access key   0x{self.keys.key.hex()}"]
-        wrong, (unwise, to_do) = self.wrong, self.unwise
+        wrong, (unwise, remedy) = self.wrong, self.unwise
         if self.told.expires_s:
             shown.append(f"permission   {self.says()}")
         if wrong is not None:
-            shown.append(f"wrong        {wrong}; to do: {wrong.remedy}")
+            shown.append(f"wrong        {wrong}{to_do(wrong.remedy)}")
         elif unwise:
-            shown.append(f"mind         {unwise}" + (f"; to do: {to_do}" if to_do else ""))
+            shown.append(f"mind         {unwise}{to_do(remedy)}")
         return shown
 
     def document(self) -> dict[str, Any]:
@@ -227,11 +223,10 @@ def _granted(
     after, tx_hash, code = None, None, Exit.OK
     if keystore is not None and password is not None and not dry_run:
         key = root_key(settings, keystore, password)
-        if not yes and not (sys.stdin.isatty() and typer.confirm("sign and send this?", err=True)):
-            warn("topup: not sent: pass --yes, or answer on a terminal")
-            code = Exit.PERSON
-        else:
+        if agreed("sign and send this?", yes=yes, otherwise="not sent"):
             after, tx_hash = wait_for(send(settings, proposed, key))
+        else:
+            code = Exit.PERSON
     document = {
         "schema": 1,
         "before": proposed.before.document(),
