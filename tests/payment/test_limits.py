@@ -32,8 +32,10 @@ from topup.ledger.store import SqliteStore
 from topup.payment.config import Account, PurchaseOrder, Route, Terms
 from topup.payment.ledger_clock import LedgerClock
 from topup.payment.monitor import Monitor
+from topup.payment.part import Ports
 from topup.ports.account import Key
 from topup.ports.chain import Delivery, Seen, Sent
+from topup.ports.rail import Rail
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import STEPPED, World, embedded
 
@@ -108,6 +110,11 @@ class Poor:
         raise AssertionError(request)
 
 
+def no_rail(name: str) -> Rail:
+    """Nothing is paid here."""
+    raise AssertionError(name)
+
+
 class Silence:
     """A sink for events that no test here looks at."""
 
@@ -143,7 +150,7 @@ class Limited(RuleBasedStateMachine):
         """Start the program."""
         self.store = SqliteStore.open_writer(Path(self.folder.name))
         self.clock = LedgerClock(TERMS, store=self.store, clock=self.machine, sink=Silence())
-        self.watch = Monitor(TERMS, api=self.api, store=self.store, clock=self.clock, sink=Silence())
+        self.watch = Monitor(TERMS, Ports(self.api, no_rail, self.store, self.clock, Silence()))
 
     def teardown(self) -> None:
         """Leave the process as it was."""

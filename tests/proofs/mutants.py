@@ -261,7 +261,7 @@ MUTANTS: Final = (
     Mutant(
         "pause-forgotten-before-signing",
         "topup/payment/preparation.py",
-        '        if self._paused():\n            return "paused"\n',
+        "        if self._paused():\n            return Why.PAUSED.value\n",
         "",
         "tests/payment/test_life.py::test_a_pause_between_plan_and_signature_signs_nothing",
     ),
@@ -508,10 +508,10 @@ MUTANTS: Final = (
     Mutant(
         "refusal-taken-for-unpaid",
         "topup/payment/tracking.py",
-        "            if topup.state is State.HALTED:\n                return topup\n        looked",
+        "            if topup.state is State.HALTED:\n                return topup\n        if topup",
         '            if topup.state is State.HALTED or topup.out[-1].answer.startswith("refused"):\n'
         '                return self._move(self._move(topup, Fact.EXPIRED, "refused"), Fact.FAIL, "refused")\n'
-        "        looked",
+        "        if topup",
         "tests/sellers/test_rails_safety.py::test_a_402_after_settling_is_not_called_unpaid",
     ),
     Mutant(

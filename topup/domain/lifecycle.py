@@ -288,6 +288,12 @@ class Attempt:
         return (self.inclusion.tx_hash if self.inclusion is not None else b"") or self.hash
 
     @property
+    def signed_hash(self) -> bytes:
+        """Return the hash of what was signed, which what may be out has."""
+        assert self.hash is not None, "nothing is sent that is not signed"
+        return self.hash
+
+    @property
     def ours(self) -> bool:
         """Tell whether we put it on the chain; else it is an authorization that somebody else may carry there."""
         return self.plan.broadcaster is Broadcaster.US
@@ -332,6 +338,14 @@ class TopUp:
     def charge(self) -> ChargeRow | None:
         """Return the newest charge."""
         return self.charges[-1] if self.charges else None
+
+    @property
+    def answer(self) -> bytes:
+        """Return the answer that the newest charge came with."""
+        charge = self.charge
+        assert charge is not None
+        assert charge.raw is not None
+        return charge.raw
 
     @property
     def attempt(self) -> Attempt | None:

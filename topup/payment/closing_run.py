@@ -8,39 +8,24 @@ forgotten the state of final blocks fails at nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from topup.accounting.closing import BalanceAssertion, Closed, closing_entries, due, wallet_due, wallet_entries
 from topup.accounting.journal import Commodity
 from topup.domain import events
 from topup.domain.credits import DAY_MS, HOUR_MS
 from topup.domain.errors import StoreError, TopupError
 from topup.domain.notes import Note
-from topup.payment.config import COINBASE, Route, Terms
-from topup.payment.ledger_clock import LedgerClock
-from topup.ports.account import Sink
-from topup.ports.ledger import Books
-from topup.ports.rail import Rail
+from topup.payment.config import COINBASE, Route
+from topup.payment.part import Part
 
 # A chain that is only silent for a while is no news: the passes that need it say what is wrong with it.
 OVERDUE_MS = 6 * HOUR_MS
 
 
-class Bookkeeping:
+class Bookkeeping(Part):
     """Closes the books of one account."""
 
-    def __init__(
-        self, terms: Terms, *, rails: Callable[[str], Rail], clock: LedgerClock, store: Books, sink: Sink
-    ) -> None:
-        """Join the ports; nothing is asked yet."""
-        self._account = terms.account
-        self._live = terms.limits.live
-        self._rails = rails
-        self._clock = clock
-        self._store = store
-        self._sink = sink
-        # In which hour it was last looked whether there is anything to close.
-        self._hour = self._wallet_hour = -1
+    # In which hour it was last looked whether there is anything to close.
+    _hour = _wallet_hour = -1
 
     def close(self) -> None:
         """Close the account's books where that is due; looked at once an hour."""
@@ -58,7 +43,7 @@ class Bookkeeping:
     async def hold_wallet(self) -> None:
         """Hold the wallet's books against each chain that pays, where that is due; a silent one is asked hourly."""
         now, wallet, closed = self._clock.now(), self._account.wallet, self._store.closed(self._account.name)
-        if now // HOUR_MS == self._wallet_hour or closed is None or not self._live or wallet is None:
+        if now // HOUR_MS == self._wallet_hour or closed is None or not self._limits.live or wallet is None:
             return
         self._wallet_hour = now // HOUR_MS
         last = {one.commodity: one for one in self._store.balance_assertions(self._account.name)}

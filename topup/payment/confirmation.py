@@ -8,8 +8,9 @@ booked. Nothing is ever concluded from absence.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from topup.accounting import journal
 from topup.domain import events
@@ -17,13 +18,9 @@ from topup.domain.errors import ChainError, ChainUnknown
 from topup.domain.lifecycle import TERMINAL, Attempt, Fact, Inclusion, Kind, State, TopUp
 from topup.domain.nonpayment import WITNESSES
 from topup.domain.ways_out import ATTEST, LOOK
-from topup.payment.config import Account
-from topup.payment.hourly import Hourly
-from topup.payment.ledger_clock import LedgerClock
+from topup.payment.part import Part
 from topup.payment.reorg import confirmed, gone
-from topup.ports.account import Sink
 from topup.ports.chain import Observation, Seen
-from topup.ports.ledger import Store
 from topup.ports.rail import Rail
 
 # States in which a payment of ours stands in a block.
@@ -37,17 +34,10 @@ OVER_S = 86_400
 BY = "topup"
 
 
-class Confirmation:
+class Confirmation(Part):
     """Looks at the chain, and keeps the ledger to what it shows."""
 
-    def __init__(self, *, clock: LedgerClock, rails: Callable[[str], Rail], store: Store, sink: Sink) -> None:
-        """Join the ports; a rail is built when there is something to look for, not before."""
-        self._clock = clock
-        self._rails = rails
-        self._store = store
-        self._sink = sink
-        self._back_ms = 0
-        self._denials = Hourly()
+    _back_ms = 0
 
     async def look(self, topup: TopUp, *, behind: int | None = None) -> tuple[TopUp, Observation]:
         """Look for every attempt of an open top-up that may be out, and store what the chain shows.
@@ -79,12 +69,12 @@ class Confirmation:
         left = self._store.afterwards(topup.account, topup.wallet)
         return [(owner, a) for owner, a in left if (owner.rail, owner.chain_id) == (topup.rail, topup.chain_id)]
 
-    async def look_back(self, account: Account) -> None:
+    async def look_back(self) -> None:
         """Once in a while, look for what ended top-ups have left to the chain; a silent chain is asked again later."""
-        now = self._clock.now()
-        if now < self._back_ms or account.wallet is None:
+        now, wallet = self._clock.now(), self._account.wallet
+        if now < self._back_ms or wallet is None:
             return
-        beside = self._store.afterwards(account.name, account.wallet)
+        beside = self._store.afterwards(self._account.name, wallet)
         # What was given up and is in no block may stay so for ever: it costs gas at most when it is mined after all.
         included = any(a.inclusion is not None for _, a in beside)
         self._back_ms = now + (BACK_MS if included or not beside else BACK_LOOSE_MS)
@@ -93,7 +83,7 @@ class Confirmation:
             if rail.chain_id != way[1]:
                 continue  # the settings name another chain now, which knows nothing of these
             with contextlib.suppress(ChainError):  # the passes themselves say what is wrong with the chain
-                observation = await self._sighted(rail, account.wallet, left)
+                observation = await self._sighted(rail, wallet, left)
                 for owner, attempt in left:
                     self._after(owner, attempt, observation)
 
@@ -131,33 +121,23 @@ class Confirmation:
 
     def _denied(self, topup: TopUp, attempt: Attempt, *, alone: bool) -> None:
         """Say, once an hour, that an inclusion is denied and not taken back."""
-        if not self._denials.due(str(attempt.id), self._clock.now()):
-            return
-        assert attempt.inclusion is not None
-        assert attempt.hash is not None
         why = "one provider is no proof" if alone else "too few independent providers show it"
-        self._sink.emit(
-            events.InclusionDenied(
-                topup_id=topup.id, tx_hash=attempt.hash, block=attempt.inclusion.block_number, detail=why
-            )
-        )
+        assert attempt.inclusion is not None
+        if self._new(str(attempt.id)):
+            block, tx_hash = attempt.inclusion.block_number, attempt.signed_hash
+            self._sink.emit(events.InclusionDenied(topup_id=topup.id, tx_hash=tx_hash, block=block, detail=why))
 
     # -- the open top-up ----------------------------------------------------------------------------------------
 
     def _lost(self, topup: TopUp, observation: Observation) -> TopUp:
         """Store that known inclusions do not stand any more, or never did."""
         for attempt in topup.out:
-            told = attempt.inclusion
-            if told is None or attempt.hash is None or attempt.hash not in gone(observation):
+            stood = attempt.inclusion
+            if stood is None or attempt.signed_hash not in gone(observation):
                 continue
-            self._sink.emit(
-                events.PaymentVanished(
-                    topup_id=topup.id,
-                    tx_hash=attempt.hash,
-                    block=told.block_number,
-                    proof="replaced" if attempt.hash in observation.replaced else "unspent",
-                )
-            )
+            proof = "replaced" if attempt.hash in observation.replaced else "unspent"
+            block, tx_hash = stood.block_number, attempt.signed_hash
+            self._sink.emit(events.PaymentVanished(topup_id=topup.id, tx_hash=tx_hash, block=block, proof=proof))
             still = any(a.paid for a in topup.out if a.id != attempt.id)
             lost = attempt.paid and topup.state in PAYING and not still
             # What vanishes of an earlier charge, which is dead, changes nothing for the one that is being paid.
@@ -165,20 +145,21 @@ class Confirmation:
             again = newest and topup.state in (State.REVERTED, State.CHARGED)
             fact = Fact.VANISHED if lost or again else None
             if attempt.booked:
-                topup = self._taken_back(topup, attempt, told, fact, by_one=attempt.hash not in observation.unspent)
+                topup = self._taken_back(topup, attempt, fact, by_one=attempt.hash not in observation.unspent)
             else:
                 topup = self._store.vanished(topup, attempt, fact, self._clock.now())
         return topup
 
-    def _taken_back(self, topup: TopUp, attempt: Attempt, told: Inclusion, fact: Fact | None, *, by_one: bool) -> TopUp:
+    def _taken_back(self, topup: TopUp, attempt: Attempt, fact: Fact | None, *, by_one: bool) -> TopUp:
         """Take a booked attempt out of the books again, with the arrow that this takes.
 
         Where one provider alone says that a safe block was replaced, a person has to look: `by_one` is False where a
         person has looked.
         """
         now = self._clock.now()
+        assert attempt.inclusion is not None
         entry = self._store.booked(topup.id, attempt)  # as it was written, whatever it would be today
-        reason = f"block {told.block_number} was safe, is in the books, and has been replaced"
+        reason = f"block {attempt.inclusion.block_number} was safe, is in the books, and has been replaced"
         alone = by_one and self._rails(topup.rail).owners < WITNESSES
         halt = reason if alone and topup.state not in {*TERMINAL, State.HALTED} else None
         reversed_ = journal.reversal(entry, now)
@@ -190,7 +171,7 @@ class Confirmation:
     def _found(self, topup: TopUp, observation: Observation, beside: Sequence[Attempt]) -> TopUp:
         """Store inclusions that were not known before."""
         for attempt in topup.out:
-            seen = observation.seen.get(attempt.hash) if attempt.hash is not None else None
+            seen = observation.seen.get(attempt.signed_hash)
             if attempt.inclusion is not None or seen is None:
                 continue
             fact = self._fact_of(topup, attempt, seen, beside)
@@ -230,81 +211,46 @@ class Confirmation:
         return self._store.move(topup, fact, self._clock.now(), "another transaction of ours took the nonce")
 
     def _tell(self, topup: TopUp, attempt: Attempt, seen: Seen) -> None:
-        told = seen.inclusion
-        tx_hash = told.tx_hash or attempt.hash
-        assert tx_hash is not None
-        if attempt.plan.kind is Kind.CANCEL:
-            self._sink.emit(
-                events.PaymentCancelled(
-                    topup_id=topup.id,
-                    tx_hash=tx_hash,
-                    block=told.block_number,
-                    gas_wei=told.gas,
-                    l1_fee_wei=told.l1_fee,
-                )
-            )
-        elif attempt.plan.kind is Kind.APPROVE and told.success and not attempt.plan.tokens.units:
-            self._sink.emit(
-                events.ApprovalRevoked(
-                    topup_id=topup.id,
-                    tx_hash=tx_hash,
-                    block=told.block_number,
-                    gas_wei=told.gas,
-                    l1_fee_wei=told.l1_fee,
-                )
-            )
-        elif attempt.plan.kind is Kind.APPROVE and told.success:
-            self._sink.emit(
-                events.TokenApproved(
-                    topup_id=topup.id,
-                    tx_hash=tx_hash,
-                    block=told.block_number,
-                    units=attempt.plan.tokens,
-                    gas_wei=told.gas,
-                    l1_fee_wei=told.l1_fee,
-                )
-            )
-        elif told.success and seen.trusted:
+        """Say what an inclusion is: a payment, an approval, what takes one back, a cancel, or a failure of any."""
+        stored, kind = seen.inclusion, attempt.plan.kind
+        said: dict[str, Any] = {
+            "topup_id": topup.id,
+            "tx_hash": stored.tx_hash or attempt.signed_hash,
+            "block": stored.block_number,
+            "gas_wei": stored.gas,
+            "l1_fee_wei": stored.l1_fee,
+        }
+        if kind is Kind.CANCEL:
+            self._sink.emit(events.PaymentCancelled(**said))
+        elif kind is Kind.APPROVE and stored.success:
+            units = attempt.plan.tokens
+            approved = events.TokenApproved(units=units, **said) if units.units else events.ApprovalRevoked(**said)
+            self._sink.emit(approved)
+        elif stored.success and seen.trusted:
             self._sink.emit(
                 events.PaymentIncluded(
-                    topup_id=topup.id,
-                    tx_hash=tx_hash,
-                    block=told.block_number,
-                    spent_wei=told.spent,
-                    gas_wei=told.gas,
-                    l1_fee_wei=told.l1_fee,
+                    spent_wei=stored.spent,
                     wallet_check=seen.wallet_check,
                     asset=attempt.plan.asset.value,
-                    spent_units=told.tokens,
-                    fee_units=told.token_fee,
+                    spent_units=stored.tokens,
+                    fee_units=stored.token_fee,
+                    **said,
                 )
             )
         else:
-            self._sink.emit(
-                events.PaymentReverted(
-                    topup_id=topup.id,
-                    tx_hash=tx_hash,
-                    block=told.block_number,
-                    gas_wei=told.gas,
-                    l1_fee_wei=told.l1_fee,
-                    reason=seen.reason,
-                )
-            )
+            self._sink.emit(events.PaymentReverted(reason=seen.reason, **said))
 
     def _settled(self, topup: TopUp, observation: Observation) -> TopUp:
         """Book every included attempt whose block is safe."""
         for attempt in topup.out:
-            told = attempt.inclusion
-            if told is None or attempt.booked or observation.safe is None or observation.safe < told.block_number:
-                continue
-            topup = self._book(topup, attempt)
+            stands = attempt.inclusion
+            if stands is not None and not attempt.booked and _reaches(observation.safe, stands):
+                topup = self._book(topup, attempt)
         return topup
 
     def _book(self, topup: TopUp, attempt: Attempt) -> TopUp:
-        return self._store.settle(topup, attempt, self._entry(topup, attempt), self._clock.now())
-
-    def _entry(self, topup: TopUp, attempt: Attempt) -> journal.Entry:
-        return journal.attempt_entry(topup.id, attempt, self._rails(topup.rail).read(topup.raw_of(attempt)))
+        entry = journal.attempt_entry(topup.id, attempt, self._rails(topup.rail).read(topup.raw_of(attempt)))
+        return self._store.settle(topup, attempt, entry, self._clock.now())
 
     def halt(self, topup: TopUp, reason: str) -> TopUp:
         """Stop a top-up for a person, and say why; one that is halted stays as it is."""
@@ -317,21 +263,20 @@ class Confirmation:
 
     def _after(self, owner: TopUp, attempt: Attempt, observation: Observation) -> None:
         """Follow one attempt of an ended top-up until a final block has settled it."""
-        assert attempt.hash is not None
-        told = attempt.inclusion
-        if told is not None and attempt.hash in gone(observation):
-            self._undone(owner, attempt)
-        elif told is None and attempt.hash in observation.seen:
-            self._late(owner, attempt, observation.seen[attempt.hash])
-        elif told is not None and not attempt.booked:
-            if observation.safe is not None and observation.safe >= told.block_number:
+        stands, tx_hash = attempt.inclusion, attempt.signed_hash
+        if stands is None:
+            if tx_hash in observation.seen:
+                self._late(owner, attempt, observation.seen[tx_hash])
+            elif self._over(attempt, observation):
+                self._store.over(attempt, self._clock.now())
+        elif tx_hash in gone(observation):
+            self._undone(owner, attempt, stands)
+        elif not attempt.booked:
+            if _reaches(observation.safe, stands):
                 self._book(owner, attempt)
-        elif told is not None and observation.finalized is not None and observation.finalized >= told.block_number:
-            # Final by those who are asked today, who need not be those that showed it.
-            if attempt.hash in observation.seen or spent(attempt, observation):
-                self._store.final(attempt, self._clock.now())
-        elif told is None and self._over(attempt, observation):
-            self._store.over(attempt, self._clock.now())
+        # Final by those who are asked today, who need not be those that showed it.
+        elif _reaches(observation.finalized, stands) and (tx_hash in observation.seen or spent(attempt, observation)):
+            self._store.final(attempt, self._clock.now())
 
     @staticmethod
     def _over(attempt: Attempt, observation: Observation) -> bool:
@@ -340,39 +285,34 @@ class Confirmation:
             return False
         return observation.finalized_s > attempt.plan.ends_s + OVER_S
 
-    def _undone(self, owner: TopUp, attempt: Attempt) -> None:
-        assert attempt.inclusion is not None
-        assert attempt.hash is not None
+    def _undone(self, owner: TopUp, attempt: Attempt, stood: Inclusion) -> None:
         now = self._clock.now()
         if not attempt.booked:
             self._store.vanished(owner, attempt, None, now)
             return
         # The pause comes first: a death between the two must not let the next decision pass.
         self._store.pause(owner.account, now)
-        block = attempt.inclusion.block_number
-        self._sink.emit(events.PaymentUndone(topup_id=owner.id, tx_hash=attempt.hash, block=block))
-        self._taken_back(owner, attempt, attempt.inclusion, None, by_one=True)
+        block, tx_hash = stood.block_number, attempt.signed_hash
+        self._sink.emit(events.PaymentUndone(topup_id=owner.id, tx_hash=tx_hash, block=block))
+        self._taken_back(owner, attempt, None, by_one=True)
 
     def _late(self, owner: TopUp, attempt: Attempt, seen: Seen) -> None:
-        assert attempt.hash is not None
         now = self._clock.now()
         paid = seen.inclusion.success and attempt.plan.kind is Kind.PAY
-        if not (paid and owner.state is not State.DONE) and not _again(owner, attempt, seen):
-            self._store.included(owner, attempt, _judged(seen), None, now)
-            self._tell(owner, attempt, seen)
-            return
-        self._paid_after_all(owner, attempt, seen)
+        after_all = (paid and owner.state is not State.DONE) or _again(owner, attempt, seen)
+        if after_all:
+            self._paid_after_all(owner, attempt, seen)
         self._store.included(owner, attempt, _judged(seen), None, now)
+        if not after_all:
+            self._tell(owner, attempt, seen)
 
     def _paid_after_all(self, owner: TopUp, attempt: Attempt, seen: Seen) -> None:
         """Pause and say it before it is stored: a death in between repeats both, and hides neither."""
-        tx_hash = seen.inclusion.tx_hash or attempt.hash
-        assert tx_hash is not None
         self._store.pause(owner.account, self._clock.now())
         self._sink.emit(
             events.PaidAfterAll(
                 topup_id=owner.id,
-                tx_hash=tx_hash,
+                tx_hash=seen.inclusion.tx_hash or attempt.signed_hash,
                 block=seen.inclusion.block_number,
                 spent_wei=seen.inclusion.spent,
                 asset=attempt.plan.asset.value,
@@ -386,6 +326,11 @@ def spent(attempt: Attempt, observation: Observation) -> bool:
     if attempt.ours:
         return observation.nonce_latest > attempt.plan.nonce
     return attempt.hash in observation.used
+
+
+def _reaches(height: int | None, inclusion: Inclusion) -> bool:
+    """Tell whether the block of an inclusion is among those up to this height; None reaches nothing."""
+    return height is not None and height >= inclusion.block_number
 
 
 def _again(topup: TopUp, attempt: Attempt, seen: Seen) -> bool:

@@ -17,11 +17,11 @@ from topup.payment.approvals import Revoke
 from topup.payment.closing_run import Bookkeeping
 from topup.payment.config import PassResult, PurchaseOrder, Terms
 from topup.payment.confirmation import Confirmation
-from topup.payment.hourly import Hourly
 from topup.payment.lasting import Lasting
 from topup.payment.ledger_clock import LedgerClock
 from topup.payment.monitor import Monitor
-from topup.payment.step import Ports
+from topup.payment.part import Part, Ports
+from topup.payment.step import Watch
 from topup.payment.topup import TopUpDriver
 from topup.payment.usage_sync import UsageSync
 from topup.ports.account import Api, Clock, Sink, Usage
@@ -33,7 +33,7 @@ from topup.ports.rail import Rail
 SOON_H: Final = 1
 
 
-class Cycle:
+class Cycle(Part):
     """The passes over one account."""
 
     def __init__(
@@ -53,30 +53,24 @@ class Cycle:
 
         `budget` is what the rails' long work takes its questions from, if they have any.
         """
-        self._account = terms.account
-        self._limits = terms.limits
-        self._pace = terms.pace
-        self._api = api
-        self._store = store
-        self._sink = sink
+        ports = Ports(api, rails, store, LedgerClock(terms, store=store, clock=clock, sink=sink), sink)
+        super().__init__(terms, ports)
         self._rpc_requests = rpc_requests
         self._budget = budget
-        self._clock = LedgerClock(terms, store=store, clock=clock, sink=sink)
-        self._monitor = Monitor(terms, api=api, store=store, clock=self._clock, sink=sink)
-        self._confirmation = Confirmation(clock=self._clock, rails=rails, store=store, sink=sink)
+        self._monitor = Monitor(terms, ports)
+        self._confirmation = Confirmation(terms, ports)
         lasting = Lasting(
             terms.account.name, alert_s=terms.pace.unknown_alert_s, now=self._clock.now, store=store, sink=sink
         )
-        ports = Ports(self._clock, self._monitor, rails, store, sink, self._confirmation, lasting)
-        self._driver = TopUpDriver(terms, ports)
-        self._revoke = Revoke(terms, ports)
-        self._bookkeeping = Bookkeeping(terms, rails=rails, clock=self._clock, store=store, sink=sink)
+        watch = Watch(self._monitor, self._confirmation, lasting)
+        self._driver = TopUpDriver(terms, ports, watch)
+        self._revoke = Revoke(terms, ports, watch)
+        self._bookkeeping = Bookkeeping(terms, ports)
         self._usage_sync: UsageSync | None = None
         if usage is not None:
             self._usage_sync = UsageSync(terms.account.name, api=usage, now=self._clock.now, store=store, sink=sink)
         self._cycles = 0
         self._paused: bool | None = None
-        self._refusals = Hourly()
 
     # -- one pass -----------------------------------------------------------------------------------------------
 
@@ -143,7 +137,7 @@ class Cycle:
                 raise
             await self._monitor.keep()
             return rest
-        await self._confirmation.look_back(self._account)
+        await self._confirmation.look_back()
         snapshot, decision = await self.judge(asked or PurchaseOrder())
         self._bookkeeping.close()
         if not isinstance(decision, Buy):
@@ -152,7 +146,7 @@ class Cycle:
             await self._bookkeeping.hold_wallet()
             if self._usage_sync is not None:
                 await self._usage_sync.keep_up()
-        self._refusals.forget(but=decision.why.value if isinstance(decision, Refuse) else "")
+        self._hourly.forget(but=decision.why.value if isinstance(decision, Refuse) else "")
         match decision:
             case Hold():
                 return self._hold(decision, snapshot)
@@ -220,7 +214,7 @@ class Cycle:
 
     def _refuse(self, decision: Refuse) -> PassResult:
         """Say it at once for each new reason, then hourly: a log that repeats itself hides what changed."""
-        if self._refusals.due(decision.why.value, self._clock.now()):
+        if self._new(decision.why.value):
             self._sink.emit(
                 events.TopUpForbidden(why=decision.why.value, detail=decision.detail, remedy=decision.remedy)
             )

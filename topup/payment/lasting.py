@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from topup.domain import events
 from topup.domain.lifecycle import MONEY_OUT, TopUp
 from topup.domain.notes import Note
-from topup.payment.hourly import Hourly
+from topup.payment.part import Hourly
 from topup.ports.account import Sink
 from topup.ports.ledger import Store
 

@@ -24,35 +24,22 @@ from topup.domain.lifecycle import TopUp
 from topup.domain.money import Usd
 from topup.domain.notes import Note
 from topup.domain.policy import Snapshot
-from topup.payment.config import PurchaseOrder, Terms
-from topup.payment.hourly import Hourly
-from topup.payment.ledger_clock import LedgerClock
-from topup.ports.account import Api, Sink
-from topup.ports.ledger import Store
+from topup.payment.config import PurchaseOrder
+from topup.payment.part import Part
 
 
-class Monitor:
+class Monitor(Part):
     """The readings of one account. `not_before_ms` is when the API allows the next question."""
 
-    def __init__(self, terms: Terms, *, api: Api, store: Store, clock: LedgerClock, sink: Sink) -> None:
-        """Join the ports; nothing is asked yet."""
-        self._account = terms.account
-        self._limits = terms.limits
-        self._pace = terms.pace
-        self._api = api
-        self._store = store
-        self._clock = clock
-        self._sink = sink
-        self._management: bool | None = None
-        self._key_checked_ms: int | None = None
-        # Why the newest question for it told nothing, "" where it did.
-        self._key_said = ""
-        self._unknown_since_ms: int | None = None
-        self._alerts = Hourly()
-        self._doubt: Doubt | None = None
-        self._read_ms: int | None = None
-        self._thinned_ms: int | None = None
-        self.not_before_ms = 0
+    not_before_ms = 0
+    _management: bool | None = None
+    _key_checked_ms: int | None = None
+    # Why the newest question for it told nothing, "" where it did.
+    _key_said = ""
+    _unknown_since_ms: int | None = None
+    _doubt: Doubt | None = None
+    _read_ms: int | None = None
+    _thinned_ms: int | None = None
 
     async def read(self) -> Reading | Unknown:
         """Read the account, judge the reading, keep it, and say what is worth saying."""
@@ -66,7 +53,7 @@ class Monitor:
             self._unknown(reading)
             return reading
         self._unknown_since_ms = self._doubt = None
-        self._alerts.forget()
+        self._hourly.forget()
         self._sink.emit(
             events.ReadingTaken(
                 total_credits_usd=reading.total_credits,
@@ -152,7 +139,7 @@ class Monitor:
             last = self._store.last_reading(self._account.name)
             self._unknown_since_ms = last.at_ms if last is not None else reading.at_ms
         lasting = reading.at_ms - self._unknown_since_ms
-        if lasting >= self._pace.unknown_alert_s * 1000 and self._alerts.due("unknown", reading.at_ms):
+        if lasting >= self._pace.unknown_alert_s * 1000 and self._hourly.due("unknown", reading.at_ms):
             self._sink.emit(events.UnknownTooLong(unknown_s=lasting // 1000, doubt=reading.doubt.value))
 
     def snapshot(self, reading: Reading | Unknown, asked: PurchaseOrder, *, beside: TopUp | None = None) -> Snapshot:

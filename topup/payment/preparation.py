@@ -6,7 +6,6 @@ same step runs on the same row.
 
 from __future__ import annotations
 
-import contextlib
 from typing import assert_never
 
 from topup.domain import events
@@ -29,7 +28,8 @@ from topup.domain.policy import Buy, Hold, Refuse, Why, decide, over_budget
 from topup.domain.reasons import Reason
 from topup.domain.ways_out import CANCEL
 from topup.payment.config import PassResult, PurchaseOrder, Terms
-from topup.payment.step import Ports, Step, Steps, fair
+from topup.payment.part import Ports
+from topup.payment.step import Step, Steps, Watch, fair
 from topup.ports.chain import Preflight
 
 ADOPTION_MS = HOUR_MS
@@ -47,9 +47,9 @@ class Preparation(Steps):
     # What the last top-up was dropped for, and what would change that; the log has it from its event.
     _dropped = ("", "", "")
 
-    def __init__(self, terms: Terms, ports: Ports) -> None:
-        """Take the terms, and what can be reached."""
-        super().__init__(terms, ports)
+    def __init__(self, terms: Terms, ports: Ports, watch: Watch) -> None:
+        """Take the same; nothing is proven yet."""
+        super().__init__(terms, ports, watch)
         # Proofs live only as long as this process: after a restart a charge is proven again before it is signed.
         self._verified: dict[str, tuple[Verified, int]] = {}
 
@@ -182,9 +182,6 @@ class Preparation(Steps):
 
     async def _prepare(self, topup: TopUp) -> Step:
         """Prove the stored charge, decide again, plan the payment, and take the nonce for it."""
-        charge = topup.charge
-        assert charge is not None
-        assert charge.raw is not None
         if self._paused():
             return self._wait(topup, Why.PAUSED, "buying is paused", self._pace.poll_fastest_s)
         # A copy of the ledger that was put back may hold this very charge, and the lost one have signed for it.
@@ -196,15 +193,11 @@ class Preparation(Steps):
             return unwanted
         rail, began_ms = self._rail(topup), self._clock.now()
         try:
-            verified, preflight = await rail.prove(
-                charge.raw, self._request(topup), seen=self._store.seen_intents(topup.id)
-            )
+            verified, preflight = await self._prove(topup)
             self._clock.heard_chain(preflight.head.timestamp_s)
             if (young := self._young(topup)) is not None:
                 return young
-            if not charge.proven:
-                topup = self._store.proven(topup, verified)
-                self._proven(topup, verified)
+            topup = self._proven(topup, verified)
             self._caps_by_chain(topup, preflight)
             lagging = self._nonce_rule(topup, preflight) if rail.broadcaster is Broadcaster.US else None
             if lagging is not None:
@@ -214,25 +207,7 @@ class Preparation(Steps):
             self._rule_r(topup)
             plan = await rail.plan(verified, preflight, self._outbid(topup, preflight))
             _approved_once(topup, plan)
-            worth = fair(plan, verified, preflight)
-            deviation = deviation_bps_up(plan.value, worth) if worth is not None else None
-            self._sink.emit(
-                events.PaymentPlanned(
-                    topup_id=topup.id,
-                    tier=plan.tier,
-                    quote_wei=plan.quote,
-                    value_wei=plan.value,
-                    asset=plan.asset.value,
-                    units=plan.tokens,
-                    deviation_bps=deviation,
-                    gas_limit=plan.gas_limit,
-                    max_fee_per_gas_wei=plan.max_fee_per_gas,
-                    l1_fee_wei=plan.l1_fee,
-                    block=plan.block_number,
-                    proof=plan.proof,
-                    doubt=preflight.doubt,
-                )
-            )
+            self._planned(topup, plan, verified, preflight)
             self._permit(plan, verified, preflight)
         except ChargeRefused as error:
             return self._refused(topup, error)
@@ -284,23 +259,6 @@ class Preparation(Steps):
         known = [*self._pending(topup), *stale]
         return [a for a in known if a.ours and a.plan.nonce >= preflight.nonce_latest]
 
-    async def stand(self) -> None:
-        """At start, say when the wallet has sent more than the ledger knows, before a payment is refused for it."""
-        wallet = self._account.wallet
-        if wallet is None or not self._limits.live or self._store.open_topup(self._account.name) is not None:
-            return
-        for route in self._account.routes:
-            rail = self._rails(route.rail)
-            if rail.broadcaster is not Broadcaster.US:
-                continue
-            with contextlib.suppress(ChainError):  # the passes themselves say what is wrong with the chain
-                sent = (await rail.look(wallet, [])).nonce_latest
-                known = self._store.next_nonce(route.chain_id, wallet)
-                if sent > known:
-                    error = _nonce_ahead(sent, known)
-                    told = events.TopUpForbidden(why=error.reason, detail=str(error), remedy=error.remedy)
-                    self._sink.emit(told)
-
     def _nonce_rule(self, topup: TopUp, preflight: Preflight) -> str | None:
         """Hold the wallet's nonce against the ledger's: ahead means a lost ledger or a second user of the key.
 
@@ -313,7 +271,7 @@ class Preparation(Steps):
             return None
         account = self._account.name
         if not self._store.said_within(account, Note.ADOPT_NONCE, self._clock.now(), ADOPTION_MS):
-            raise _nonce_ahead(preflight.nonce_latest, expected)
+            raise nonce_ahead(preflight.nonce_latest, expected)
         self._store.adopt_nonce(topup.chain_id, topup.wallet, preflight.nonce_latest, self._clock.now())
         return None
 
@@ -356,8 +314,12 @@ class Preparation(Steps):
             self._sink.emit(events.BaselineUnsettled(topup_id=topup.id, waited_s=waited_s))
         return self._wait(topup, Reason.BASELINE_UNSETTLED, "credits rose moments ago", self._pace.posting_poll_s)
 
-    def _proven(self, topup: TopUp, verified: Verified) -> None:
+    def _proven(self, topup: TopUp, verified: Verified) -> TopUp:
+        """Store and say, once, what the newest charge is."""
         demand: Demand = verified.demand
+        if topup.charge is not None and topup.charge.proven:
+            return topup
+        topup = self._store.proven(topup, verified)
         self._sink.emit(
             events.ChargeProven(
                 topup_id=topup.id,
@@ -368,6 +330,27 @@ class Preparation(Steps):
                 fee_units=demand.fee,
                 recipient=demand.recipient,
                 deadline_s=demand.deadline,
+            )
+        )
+        return topup
+
+    def _planned(self, topup: TopUp, plan: Plan, verified: Verified, preflight: Preflight) -> None:
+        worth = fair(plan, verified, preflight)
+        self._sink.emit(
+            events.PaymentPlanned(
+                topup_id=topup.id,
+                tier=plan.tier,
+                quote_wei=plan.quote,
+                value_wei=plan.value,
+                asset=plan.asset.value,
+                units=plan.tokens,
+                deviation_bps=deviation_bps_up(plan.value, worth) if worth is not None else None,
+                gas_limit=plan.gas_limit,
+                max_fee_per_gas_wei=plan.max_fee_per_gas,
+                l1_fee_wei=plan.l1_fee,
+                block=plan.block_number,
+                proof=plan.proof,
+                doubt=preflight.doubt,
             )
         )
 
@@ -432,7 +415,7 @@ class Preparation(Steps):
     def _unsendable(self, topup: TopUp) -> str | None:
         """Say why a planned payment may no longer leave: paused, or the survey it rests on is too old."""
         if self._paused():
-            return "paused"
+            return Why.PAUSED.value
         if (young := self._young(topup)) is not None:
             return young.why
         known = self._verified.get(topup.id)
@@ -443,7 +426,8 @@ class Preparation(Steps):
         return None
 
 
-def _nonce_ahead(sent: int, known: int) -> PaymentForbidden:
+def nonce_ahead(sent: int, known: int) -> PaymentForbidden:
+    """Return the refusal to sign while the wallet has sent more than the ledger knows."""
     says = f"the wallet has sent {sent} transactions, the ledger knows of {known}"
     return PaymentForbidden(Reason.NONCE_AHEAD, says)
 

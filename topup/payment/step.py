@@ -5,7 +5,6 @@ A step is given a top-up as it is stored and returns it as it is stored next, or
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from topup.domain import events
@@ -20,48 +19,33 @@ from topup.domain.reasons import Reason
 from topup.domain.ways_out import ATTEST, CREDITED, LOOK
 from topup.payment.config import PassResult, Terms
 from topup.payment.confirmation import Confirmation
-from topup.payment.hourly import Hourly
 from topup.payment.lasting import Lasting
-from topup.payment.ledger_clock import LedgerClock
 from topup.payment.monitor import Monitor
-from topup.ports.account import Sink
+from topup.payment.part import Part, Ports
 from topup.ports.chain import Observation, Preflight
-from topup.ports.ledger import Store
 from topup.ports.rail import Rail, WalletRail, sends
 
 Step = TopUp | PassResult
 
 
 @dataclass(frozen=True)
-class Ports:
-    """What a step can reach; a rail is built when something has to be paid or looked for, not before."""
+class Watch:
+    """The parts that look for all steps: at the account, at the chain, and at what does not get on."""
 
-    clock: LedgerClock
     monitor: Monitor
-    rails: Callable[[str], Rail]
-    store: Store
-    sink: Sink
     confirmation: Confirmation
     lasting: Lasting
 
 
-class Steps:
-    """What the rooms that take steps have in common."""
+class Steps(Part):
+    """What the parts that take steps have in common."""
 
-    def __init__(self, terms: Terms, ports: Ports) -> None:
-        """Take the terms, and what can be reached."""
-        self._account = terms.account
-        self._limits = terms.limits
-        self._ceilings = terms.ceilings
-        self._pace = terms.pace
-        self._clock = ports.clock
-        self._monitor = ports.monitor
-        self._rails = ports.rails
-        self._store = ports.store
-        self._sink = ports.sink
-        self._confirmation = ports.confirmation
-        self._lasting = ports.lasting
-        self._hourly = Hourly()
+    def __init__(self, terms: Terms, ports: Ports, watch: Watch) -> None:
+        """Take the terms, what can be reached, and who looks."""
+        super().__init__(terms, ports)
+        self._monitor = watch.monitor
+        self._confirmation = watch.confirmation
+        self._lasting = watch.lasting
 
     def _rail(self, topup: TopUp) -> Rail:
         rail = self._rails(topup.rail)
@@ -110,11 +94,13 @@ class Steps:
             )
         return self._wait(topup, error.reason, str(error), self._pace.poll_fastest_s, error.remedy)
 
+    async def _prove(self, topup: TopUp) -> tuple[Verified, Preflight]:
+        """Prove that the newest charge is what was asked for; return what a payment is planned on beside it."""
+        request, seen = self._request(topup), self._store.seen_intents(topup.id)
+        return await self._rail(topup).prove(topup.answer, request, seen=seen)
+
     def _demand(self, topup: TopUp) -> Demand:
-        charge = topup.charge
-        assert charge is not None
-        assert charge.raw is not None
-        return self._rail(topup).read(charge.raw)
+        return self._rail(topup).read(topup.answer)
 
     def _deadline_s(self, topup: TopUp) -> int:
         """Return until when the newest charge may be paid: as it says, and as was signed for it."""
@@ -160,10 +146,6 @@ class Steps:
         """Take a person's word, which is used up already, that the credits of what was paid are there."""
         self._sink.emit(events.CreditsAttested(topup_id=topup.id, amount_usd=topup.amount))
         return self._move(topup, Fact.POSTED, "attested by hand: the credits are in the account")
-
-    def _new(self, what: str) -> bool:
-        """Tell whether this is worth saying: it was not said within an hour."""
-        return self._hourly.due(what, self._clock.now())
 
     def _wait(self, topup: TopUp, why: str, detail: str, next_s: int, remedy: str = "") -> PassResult:
         return PassResult("following", str(why), detail, next_s, topup, remedy)

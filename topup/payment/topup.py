@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import assert_never
 
-from topup.domain.errors import StoreError, TopupError
+from topup.domain import events
+from topup.domain.errors import ChainError, StoreError, TopupError
 from topup.domain.lifecycle import TERMINAL, State, TopUp
 from topup.domain.reasons import Reason
 from topup.payment.config import PassResult, Terms
 from topup.payment.lasting import ASK
+from topup.payment.part import Ports
 from topup.payment.posting import CreditPosting
-from topup.payment.preparation import Preparation
-from topup.payment.step import Ports, Step, Steps
+from topup.payment.preparation import Preparation, nonce_ahead
+from topup.payment.step import Step, Steps, Watch
 from topup.payment.tracking import Tracking
+from topup.ports.rail import sends
 
 # Steps of one pass; a life has about a dozen, and a world that flickers must not keep the watch from its readings.
 STEPS_MAX = 25
@@ -21,16 +25,29 @@ STEPS_MAX = 25
 class TopUpDriver(Steps):
     """Follows the one open top-up through all of its states."""
 
-    def __init__(self, terms: Terms, ports: Ports) -> None:
-        """Take the terms, and what can be reached."""
-        super().__init__(terms, ports)
-        self._preparation = Preparation(terms, ports)
-        self._tracking = Tracking(terms, ports)
-        self._posting = CreditPosting(terms, ports)
+    def __init__(self, terms: Terms, ports: Ports, watch: Watch) -> None:
+        """Build who takes the steps of each state."""
+        super().__init__(terms, ports, watch)
+        self._preparation = Preparation(terms, ports, watch)
+        self._tracking = Tracking(terms, ports, watch)
+        self._posting = CreditPosting(terms, ports, watch)
 
     async def stand(self) -> None:
-        """At start, say when the wallet has sent more than the ledger knows."""
-        await self._preparation.stand()
+        """At start, say when the wallet has sent more than the ledger knows, before a payment is refused for it."""
+        wallet = self._account.wallet
+        if wallet is None or not self._limits.live or self._store.open_topup(self._account.name) is not None:
+            return
+        for route in self._account.routes:
+            rail = self._rails(route.rail)
+            if not sends(rail):
+                continue
+            with contextlib.suppress(ChainError):  # the passes themselves say what is wrong with the chain
+                sent = (await rail.look(wallet, [])).nonce_latest
+                known = self._store.next_nonce(route.chain_id, wallet)
+                if sent > known:
+                    error = nonce_ahead(sent, known)
+                    said = events.TopUpForbidden(why=error.reason, detail=str(error), remedy=error.remedy)
+                    self._sink.emit(said)
 
     async def follow(self, topup: TopUp) -> PassResult:
         """Take steps until the top-up ends or has to wait for the world."""

@@ -47,25 +47,49 @@ class Tracking(Steps):
     _began_ms: int | None = None
 
     async def step(self, topup: TopUp) -> Step:
-        """Take the next step of a top-up that may be out there."""
+        """Send what has not been sent, look for all that may be out, and go on from what the chain shows."""
         if self._began_ms is None:
             self._began_ms = self._clock.now()
-        match topup.state:
-            case State.REVERTED:
-                return await self._reverted(topup)
+        if topup.state is State.SENT:
+            topup = await self._sent_first(topup)
+            if topup.state is State.HALTED:
+                return topup
+        if topup.state is State.HALTED and not topup.out:
+            return await self._halted(topup, None)
+        looked = await self._look(topup)
+        if isinstance(looked, PassResult):
+            return looked
+        seen, observation = looked
+        if seen.state is not topup.state:
+            return seen
+        if seen.state is State.REVERTED:
+            return self._reverted(seen, observation)
+        await self._contested(seen, observation)
+        match seen.state:
             case State.HALTED:
-                return await self._halted(topup)
+                return await self._halted(seen, observation)
+            case State.DEATHWATCH:
+                return await self._deathwatch(seen, observation)
             case _:
-                return await self._find(topup)
+                return await self._unseen(seen, observation)
+
+    async def _sent_first(self, topup: TopUp) -> TopUp:
+        """Send what was just stored with the intent to send it; what is older is looked for first."""
+        attempt = topup.attempt
+        assert attempt is not None
+        assert attempt.intended_ms is not None
+        fresh = self._clock.now() - attempt.intended_ms < self._pace.resend_s * 1000
+        if attempt.last_sent_ms is None and fresh and not self._paused():
+            return await self._send(topup, attempt)
+        return topup
 
     async def _send(self, topup: TopUp, attempt: Attempt) -> TopUp:
         sent = await self._rail(topup).send(topup, attempt)
         topup = self._store.delivered(topup, attempt, sent, self._clock.now())
-        assert attempt.hash is not None
         self._sink.emit(
             events.PaymentSent(
                 topup_id=topup.id,
-                tx_hash=attempt.hash,
+                tx_hash=attempt.signed_hash,
                 answer=sent.delivery.value,
                 detail=sent.detail,
                 times=attempt.sends + 1,
@@ -79,40 +103,21 @@ class Tracking(Steps):
         That bytes are invalid does not change by sending them again: it is a defect, and a person's to look at. What
         may be out is followed all the same: whatever was answered before this may have been true.
         """
-        assert attempt.hash is not None
+        tx_hash = attempt.signed_hash
         if sent.delivery is Delivery.REPLACEMENT:
             beside = [*topup.out, *self._store.at_same_nonce(topup)]
             ours = any(a.place == attempt.place and a.id != attempt.id for a in beside)
             if not ours and self._new(f"contested {attempt.place}"):
-                said = events.NonceContested(topup_id=topup.id, tx_hash=attempt.hash, nonce=attempt.plan.nonce)
-                self._sink.emit(said)
+                nonce = attempt.plan.nonce
+                self._sink.emit(events.NonceContested(topup_id=topup.id, tx_hash=tx_hash, nonce=nonce))
         elif sent.delivery is Delivery.REFUSED:
             if self._new(f"refused {attempt.id}"):
-                self._sink.emit(events.PaymentRefused(topup_id=topup.id, tx_hash=attempt.hash, detail=sent.detail))
+                self._sink.emit(events.PaymentRefused(topup_id=topup.id, tx_hash=tx_hash, detail=sent.detail))
             # The second time is for a process that died after it had stored the first answer.
             first = attempt.sends == 0 or (attempt.sends == 1 and attempt.answer.startswith(Delivery.REFUSED.value))
             if topup.state is State.SENT and first and len(self._of_charge(topup)) == 1:
                 return self._halt(topup, f"every provider calls what was signed invalid: {sent.detail}")
         return topup
-
-    async def _find(self, topup: TopUp) -> Step:
-        """Send what has not been sent, then look for it; send the same bytes again while it is nowhere."""
-        attempt, now = topup.attempt, self._clock.now()
-        assert attempt is not None
-        assert attempt.intended_ms is not None
-        fresh = now - attempt.intended_ms < self._pace.resend_s * 1000
-        if topup.state is State.SENT and attempt.last_sent_ms is None and fresh and not self._paused():
-            topup = await self._send(topup, attempt)
-            if topup.state is State.HALTED:
-                return topup
-        looked = await self._look(topup)
-        if isinstance(looked, PassResult):
-            return looked
-        seen, observation = looked
-        if seen.state is not topup.state:
-            return seen
-        await self._contested(seen, observation)
-        return await (self._deathwatch if seen.state is State.DEATHWATCH else self._unseen)(seen, observation)
 
     async def _unseen(self, topup: TopUp, observation: Observation) -> Step:
         """Follow a payment that is in no block yet: outbid it when it is late, and send it again."""
@@ -137,13 +142,11 @@ class Tracking(Steps):
     async def _contested(self, topup: TopUp, observation: Observation) -> None:
         """Find out whether something unknown has used a nonce of what is out; say so, and louder when it lasts."""
         pending, self._contest = super()._pending(topup), NONE
-        if topup.out:
-            now = self._clock.now()
-            self._contest = await contest(self._rail(topup), self._store, topup, observation, pending, now)
+        now = self._clock.now()
+        self._contest = await contest(self._rail(topup), self._store, topup, observation, pending, now)
         for attempt in self._contest.new:
-            assert attempt.hash is not None
-            said = events.ReceiptAwaited(topup_id=topup.id, tx_hash=attempt.hash, nonce=attempt.plan.nonce)
-            self._sink.emit(said)
+            tx_hash, nonce = attempt.signed_hash, attempt.plan.nonce
+            self._sink.emit(events.ReceiptAwaited(topup_id=topup.id, tx_hash=tx_hash, nonce=nonce))
         self._alarm(topup, RECEIPT_LATE_S)
 
     def _alarm(self, topup: TopUp, after_s: int) -> None:
@@ -186,7 +189,6 @@ class Tracking(Steps):
         pending = self._of_charge(topup)
         newest = {a.place: a for a in pending}
         for attempt in sorted(pending, key=lambda a: (a.plan.nonce, -a.id)):
-            assert attempt.hash is not None
             assert attempt.intended_ms is not None
             if attempt.last_sent_ms is None and self._paused() and attempt.plan.kind is not Kind.CANCEL:
                 continue  # a pause stops first sends, never repeated ones
@@ -198,7 +200,7 @@ class Tracking(Steps):
             if now - sent_ms < self._resend_ms(attempt) and not another:
                 continue
             waited_s = (now - attempt.intended_ms) // 1000
-            self._sink.emit(events.PaymentUnseen(topup_id=topup.id, tx_hash=attempt.hash, waited_s=waited_s))
+            self._sink.emit(events.PaymentUnseen(topup_id=topup.id, tx_hash=attempt.signed_hash, waited_s=waited_s))
             topup = await self._send(topup, attempt)
             if topup.state is State.HALTED:
                 break
@@ -239,8 +241,6 @@ class Tracking(Steps):
             return topup
         same_nonce = [a for a in self._pending(topup) if a.plan.nonce == plan.nonce]
         assert same_nonce, "what outbids a payment takes its nonce"
-        outbid = same_nonce[-1].hash
-        assert outbid is not None
         topup = self._store.replace(topup, Fact.CANCEL if cancel else Fact.BUMP, plan, signed, self._clock.now())
         if cancel:
             self._sink.emit(events.CancelSigned(topup_id=topup.id, tx_hash=signed[1], nonce=plan.nonce))
@@ -249,7 +249,7 @@ class Tracking(Steps):
                 events.PaymentBumped(
                     topup_id=topup.id,
                     tx_hash=signed[1],
-                    outbids=outbid,
+                    outbids=same_nonce[-1].signed_hash,
                     nonce=plan.nonce,
                     value_wei=plan.value,
                     max_fee_per_gas_wei=plan.max_fee_per_gas,
@@ -263,12 +263,8 @@ class Tracking(Steps):
     async def _plan_bump(self, topup: TopUp) -> tuple[Plan, tuple[bytes, bytes]]:
         """Prove, quote and simulate again, as for a first payment; only the fees have to outbid."""
         self._rule_r(topup)
-        charge, rail = topup.charge, self._rail(topup)
-        assert charge is not None
-        assert charge.raw is not None
-        verified, preflight = await rail.prove(
-            charge.raw, self._request(topup), seen=self._store.seen_intents(topup.id)
-        )
+        rail = self._rail(topup)
+        verified, preflight = await self._prove(topup)
         over = self._over(topup, preflight.nonce_latest)
         plan = await rail.plan(verified, preflight, over, bump=True)
         self._permit(plan, verified, preflight)
@@ -299,19 +295,26 @@ class Tracking(Steps):
                 return self._undecided(topup, f"no block past the deadline is final after {late_s} s")
             detail = "waiting for a final block past the deadline, or past everything that was sent"
             return self._wait(topup, Reason.DEATHWATCH, detail, self._pace.poll_fastest_s)
+        return await self._end(topup, observation, self._new_word(topup))
+
+    async def _end(self, topup: TopUp, observation: Observation, word: str | None) -> Step:
+        """Act on what is proven of the newest charge, or on a person's word where the chain does not object."""
         judged = await self._judged(topup, observation)
         match judged:
             case (NonPaymentProof() as proof, payment_status):
+                if topup.state is State.HALTED:
+                    self._obeyed(topup)
                 return self._dead(topup, proof, payment_status)
             case (Paid(by=by), _):
                 return self._paid_elsewhere(topup, by)
-            case (Undecided(), _) if self._new_word(topup) == ATTEST:
+            case (Undecided(), _) if word == ATTEST:
                 self._obeyed(topup)
                 return self._failed(topup, "attested by hand: never paid")
             case (Undecided(why=why, if_confirmed=proof), _):
-                if proof is not None and self._rail(topup).owners < WITNESSES:
+                alone = self._rail(topup).owners < WITNESSES
+                if topup.state is State.DEATHWATCH and proof is not None and alone:
                     return self._halt(topup, f"the charge can never be paid as far as one provider shows; {why}")
-                return self._undecided(topup, why)
+                return self._undecided(topup, why)  # a word stands until there is an answer
             case More(detail=why):
                 return self._undecided(topup, why, MORE_S)
             case str() as why:
@@ -346,7 +349,14 @@ class Tracking(Steps):
             payment_status = replace(
                 payment_status, final_number=min(payment_status.final_number, observation.finalized or 0)
             )
-            judged = self._verdict(topup, payment_status)
+            judged = non_payment_proof(
+                topup,
+                len(topup.charges),
+                deadline_s=self._deadline_s(topup),
+                payment_status=payment_status,
+                flag_tested=self._store.told("", flag_name(topup, self._demand(topup))) == "1",
+                gone=self._contest.gone if payment_status.final_number >= self._contest.gone_by else (),
+            )
             if judged in (NonPaymentProof.NONCE, NonPaymentProof.FOREIGN) and not await self._shown_by_enough(topup):
                 judged = Undecided("too few independent providers show what took the nonce")
         except ChainUnknown as error:
@@ -355,25 +365,10 @@ class Tracking(Steps):
 
     async def _shown_by_enough(self, topup: TopUp) -> bool:
         """Tell whether independent providers show every inclusion the proof by nonce rests on, in the same block."""
-        placed = [a for a in topup.out if a.inclusion is not None]
-        shown = await self._rail(topup).look(topup.wallet, [(topup, a) for a in placed], every=True)
-        return all(
-            a.hash in shown.seen
-            and a.inclusion is not None
-            and shown.seen[a.hash].inclusion.block_hash == a.inclusion.block_hash
-            for a in placed
-            if a.hash is not None
-        )
-
-    def _verdict(self, topup: TopUp, payment_status: ChargeStatus) -> NonPaymentProof | Paid | Undecided:
-        return non_payment_proof(
-            topup,
-            len(topup.charges),
-            deadline_s=self._deadline_s(topup),
-            payment_status=payment_status,
-            flag_tested=self._store.told("", flag_name(topup, self._demand(topup))) == "1",
-            gone=self._contest.gone if payment_status.final_number >= self._contest.gone_by else (),
-        )
+        placed = [(a, a.inclusion) for a in topup.out if a.inclusion is not None]
+        shown = await self._rail(topup).look(topup.wallet, [(topup, a) for a, _ in placed], every=True)
+        pairs = [(shown.seen.get(attempt.signed_hash), stored) for attempt, stored in placed]
+        return all(seen is not None and seen.inclusion.block_hash == stored.block_hash for seen, stored in pairs)
 
     def _dead(self, topup: TopUp, proof: NonPaymentProof, payment_status: ChargeStatus) -> TopUp:
         seq = len(topup.charges)
@@ -396,21 +391,21 @@ class Tracking(Steps):
         return self._move(topup, Fact.FAIL, said)
 
     def _paid_elsewhere(self, topup: TopUp, by: frozenset[bytes]) -> Step:
+        hashes = ", ".join("0x" + tx_hash.hex() for tx_hash in by)
+        if topup.state is State.HALTED:
+            self._obeyed(topup)
+            reason = "the chain shows it paid: " + (hashes or "by the contract's own mark")
+            self._sink.emit(events.TopUpHalted(topup_id=topup.id, reason=reason))
+            return self._wait(topup, Reason.HALTED, topup.reason, self._pace.poll_fastest_s)
         # By its memo it can be nothing but what was signed for this charge, whoever has carried it.
         sponsored = any(a.plan.sponsored for a in topup.out if a.charge_seq == len(topup.charges))
         if by & {a.hash for a in topup.out} or (by and sponsored):
             return self._undecided(topup, "paid, as the log shows; its receipt is missing")
-        hashes = ", ".join("0x" + one.hex() for one in by) or "a transaction without an event"
+        hashes = hashes or "a transaction without an event"
         return self._halt(topup, f"the charge was paid by {hashes}, which is not in the ledger: see `topup reconcile`")
 
-    async def _reverted(self, topup: TopUp) -> Step:
+    def _reverted(self, topup: TopUp, observation: Observation) -> Step:
         """Try the same charge again where that can help: the contract pays an id once, so this cannot pay twice."""
-        looked = await self._look(topup)
-        if isinstance(looked, PassResult):
-            return looked
-        topup, observation = looked
-        if topup.state is not State.REVERTED:
-            return topup
         if observation.head.timestamp_s > self._deadline_s(topup):
             return self._move(topup, Fact.EXPIRED, "the deadline passed after a revert")
         if self._store.word(topup) == CANCEL:
@@ -424,15 +419,8 @@ class Tracking(Steps):
             return self._move(topup, Fact.GIVEN_UP, f"{len(failed)} attempts reverted: {topup.reason}")
         return self._move(topup, Fact.RETRY, "")
 
-    async def _halted(self, topup: TopUp) -> Step:
+    async def _halted(self, topup: TopUp, observation: Observation | None) -> Step:
         """Keep looking and booking; only a person's word leads out, and only where the chain does not object."""
-        observation: Observation | None = None
-        if topup.out:
-            looked = await self._look(topup)
-            if isinstance(looked, PassResult):
-                return looked
-            topup, observation = looked
-            await self._contested(topup, observation)
         word = self._new_word(topup)
         if word is None:
             return self._wait(topup, Reason.HALTED, topup.reason, self._pace.poll_fastest_s)
@@ -450,26 +438,4 @@ class Tracking(Steps):
         if not self._settled_for_ever(topup, observation, self._deadline_s(topup)):
             detail = f"{topup.reason}; waiting for a final block past the deadline before the word can count"
             return self._wait(topup, Reason.HALTED, detail, self._pace.poll_fastest_s)
-        return await self._obey(topup, observation, word)
-
-    async def _obey(self, topup: TopUp, observation: Observation, word: str) -> Step:
-        """Act on a person's word about a halted top-up, unless the chain objects."""
-        judged = await self._judged(topup, observation)
-        match judged:
-            case (NonPaymentProof() as proof, payment_status):
-                self._obeyed(topup)
-                return self._dead(topup, proof, payment_status)
-            case (Paid(by=by), _):
-                self._obeyed(topup)
-                hashes = ", ".join("0x" + one.hex() for one in by) or "by the contract's own mark"
-                self._sink.emit(events.TopUpHalted(topup_id=topup.id, reason=f"the chain shows it paid: {hashes}"))
-            case (Undecided(), _) if word == ATTEST:
-                self._obeyed(topup)
-                return self._failed(topup, "attested by hand: never paid")
-            case More(detail=why):
-                return self._undecided(topup, why, MORE_S)  # the word stands until there is an answer
-            case (Undecided(why=why), _) | (str() as why):
-                return self._undecided(topup, why)  # so it does here
-            case _:
-                assert_never(judged)
-        return self._wait(topup, Reason.HALTED, topup.reason, self._pace.poll_fastest_s)
+        return await self._end(topup, observation, word)
