@@ -254,8 +254,8 @@ MUTANTS: Final = (
     Mutant(
         "attestation-overrules-the-chain",
         "topup/payment/tracking.py",
-        "        if topup.payment is not None:\n            self._obeyed(topup)\n",
-        "        if topup.payment is not None and word != ATTEST:\n            self._obeyed(topup)\n",
+        "        if topup.payment is not None:\n            self._store.obeyed(",
+        "        if topup.payment is not None and word != ATTEST:\n            self._store.obeyed(",
         "tests/payment/test_life.py::test_an_attestation_does_not_overrule_the_chain",
     ),
     Mutant(
@@ -275,8 +275,8 @@ MUTANTS: Final = (
     Mutant(
         "replaced-block-stays-in-the-books",
         "topup/payment/confirmation.py",
-        "        reversed_ = journal.reversal(entry, now)\n",
-        "        reversed_ = entry\n",
+        "        reversed_ = journal.reversal(self._store.booked(topup.id, attempt), now)",
+        "        reversed_ = self._store.booked(topup.id, attempt)",
         "tests/payment/test_pursuit.py::test_a_block_replaced_after_the_end_is_taken_back_and_pauses_buying",
     ),
     Mutant(
@@ -459,8 +459,8 @@ MUTANTS: Final = (
     Mutant(
         "piece-of-another-owner-counts",
         "topup/ledger/log_ranges.py",
-        '" WHERE chain_id = ? AND subject = ? AND owner = ?",\n            *(chain_id, subject, owner),\n',
-        '" WHERE chain_id = ? AND subject = ?",\n            *(chain_id, subject),\n',
+        ' AND subject = ? AND owner = ?"\n        stored = self._all(sql, chain_id, subject, owner)\n',
+        ' AND subject = ?"\n        stored = self._all(sql, chain_id, subject)\n',
         "tests/chain/test_long_logs.py::test_a_ledger_keeps_a_piece_as_it_was",
     ),
     Mutant(
@@ -531,8 +531,8 @@ MUTANTS: Final = (
     Mutant(
         "foreign-bid-unseen",
         "topup/payment/tracking.py",
-        "            if not ours and self._new(",
-        "            if ours and self._new(",
+        "            if not ours:\n                contested",
+        "            if ours:\n                contested",
         "tests/payment/test_pursuit.py::test_another_transaction_at_our_nonce_is_an_alarm",
     ),
     Mutant(

@@ -198,16 +198,12 @@ def _copied(connection: sqlite3.Connection, copy: Path) -> None:
             raise sqlite3.DatabaseError("what the writer sees is not whole")
         # Else a log of its own would belong to it, under a name that it is about to lose.
         made.execute("PRAGMA journal_mode = DELETE")
-    handle = os.open(copy, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(copy)
 
 
-def sync(directory: Path) -> None:
-    """Make the names in a directory survive the loss of power."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Make a file, or the names in a directory, survive the loss of power."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -242,9 +238,13 @@ def exposed(directory: Path) -> str:
         return f"{directory} is open to every user (mode {mode:03o})"
     if mode & 0o020 and found.st_uid == os.geteuid():
         return f"{directory} can be written by its group (mode {mode:03o})"
-    files = [directory / name for name in (FILE, LOG, INDEX, "lock")]
-    wide = [one for one in files if one.exists() and stat.S_IMODE(one.stat().st_mode) & 0o077]
+    wide = _open_to_others(directory)
     return f"{wide[0]} is open to others than its owner" if wide else ""
+
+
+def _open_to_others(directory: Path) -> list[Path]:
+    paths = (directory / name for name in (FILE, LOG, INDEX, "lock"))
+    return [path for path in paths if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077]
 
 
 def narrow(directory: Path) -> list[str]:
@@ -267,9 +267,7 @@ def narrow(directory: Path) -> list[str]:
         except OSError:
             raise SettingsError(f"state_dir {wrong}, and user {os.geteuid()} may not close it", remedy=remedy) from None
         said.append(f"{wrong}; it was closed to others")
-    for name in (FILE, LOG, INDEX, "lock"):
-        path = directory / name
-        if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
-            path.chmod(0o600)
-            said.append(f"{path} was open to others than its owner; it was closed to them")
+    for path in _open_to_others(directory):
+        path.chmod(0o600)
+        said.append(f"{path} was open to others than its owner; it was closed to them")
     return said

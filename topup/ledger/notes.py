@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 from topup.domain.lifecycle import TopUp
 from topup.domain.notes import Note
 from topup.ledger import database
@@ -61,15 +63,17 @@ class Notes(Ledger):
 
     def told(self, account: str, name: str) -> str | None:
         """Return what was last said under `name`."""
-        rows = self._all("SELECT value FROM control WHERE account = ? AND name = ?", account, name)
-        return str(rows[0]["value"]) if rows else None
+        note = self._note(account, name)
+        return str(note["value"]) if note is not None else None
 
     def told_at(self, account: str, name: str) -> int:
         """Return when something was last said under `name`, 0 when it never was."""
-        rows = self._all("SELECT at_ms FROM control WHERE account = ? AND name = ?", account, name)
-        return int(rows[0]["at_ms"]) if rows else 0
+        note = self._note(account, name)
+        return int(note["at_ms"]) if note is not None else 0
 
     def said_within(self, account: str, name: str, now_ms: int, span_ms: int) -> bool:
         """Tell whether a person said `name` within the last `span_ms`."""
-        rows = self._all("SELECT at_ms FROM control WHERE account = ? AND name = ? AND value = '1'", account, name)
-        return bool(rows) and now_ms - int(rows[0]["at_ms"]) <= span_ms
+        return self.told(account, name) == "1" and now_ms - self.told_at(account, name) <= span_ms
+
+    def _note(self, account: str, name: str) -> sqlite3.Row | None:
+        return next(iter(self._all("SELECT * FROM control WHERE account = ? AND name = ?", account, name)), None)

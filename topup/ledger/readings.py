@@ -32,18 +32,15 @@ class Readings(Ledger):
     def record_reading(self, account: str, reading: Reading | Unknown) -> None:
         """Keep what the account showed."""
         said = reading if isinstance(reading, Reading) else reading.said
-        row = (
-            account,
-            reading.at_ms,
-            str(said.total_credits) if said else None,
-            str(said.total_usage) if said else None,
-            None if isinstance(reading, Reading) else reading.doubt.value,
-            "" if isinstance(reading, Reading) else self.hide(reading.detail),
-        )
-        with self._write(reading.at_ms) as db:
-            db.execute(
-                "INSERT INTO reading (account, at_ms, total_credits, total_usage, doubt, detail) VALUES (?,?,?,?,?,?)",
-                row,
+        with self._write(reading.at_ms):
+            self._insert(
+                "reading",
+                account=account,
+                at_ms=reading.at_ms,
+                total_credits=str(said.total_credits) if said else None,
+                total_usage=str(said.total_usage) if said else None,
+                doubt=None if isinstance(reading, Reading) else reading.doubt.value,
+                detail="" if isinstance(reading, Reading) else self.hide(reading.detail),
             )
 
     def readings(self, account: str, since_ms: int) -> list[Reading]:
@@ -53,10 +50,8 @@ class Readings(Ledger):
 
     def last_reading(self, account: str) -> Reading | None:
         """Return the newest believed reading."""
-        found = self._all(
-            "SELECT * FROM reading WHERE account = ? AND doubt IS NULL ORDER BY at_ms DESC, id DESC LIMIT 1", account
-        )
-        return rows.reading(found[0]) if found else None
+        sql = "SELECT * FROM reading WHERE account = ? AND doubt IS NULL ORDER BY at_ms DESC, id DESC LIMIT 1"
+        return next((rows.reading(row) for row in self._all(sql, account)), None)
 
     def doubted(self, account: str, since_ms: int) -> list[Unknown]:
         """Return readings that were not believed since then, oldest first."""

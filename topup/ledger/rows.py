@@ -36,7 +36,6 @@ class Broken(ValueError):
     """An entry that no program of this house has written; `number` is its id."""
 
     def __init__(self, number: int, why: str) -> None:
-        """Name the entry."""
         super().__init__(why)
         self.number = number
 
@@ -85,21 +84,9 @@ def unknown(row: sqlite3.Row) -> Unknown:
 def request(row: sqlite3.Row) -> Requested:
     """Read a wish."""
     until_ms = row["until_ms"] if row["until_ms"] is not None else row["at_ms"] + UNNAMED_LIFE_MS
-    return Requested(
-        number=row["id"],
-        at_ms=row["at_ms"],
-        amount=usd(row["amount"]),
-        forced=bool(row["forced"]),
-        name=row["name"],
-        until_ms=until_ms,
-        taken=row["taken_ms"] is not None,
-        withdrawn=row["withdrawn_ms"] is not None,
-        topup_id=row["topup"],
-        outcome=row["outcome"],
-        why=row["why"] or "",
-        code=row["code"],
-        told=row["told"],
-    )
+    ends = {"taken": row["taken_ms"] is not None, "withdrawn": row["withdrawn_ms"] is not None}
+    asked = {"number": row["id"], "amount": usd(row["amount"]), "until_ms": until_ms}
+    return record(Requested, row, **asked, **ends, topup_id=row["topup"], why=row["why"] or "")
 
 
 def _wei(text: str) -> Wei:

@@ -55,22 +55,22 @@ class TopUpSteps(TopUps):
 
     def answered(self, topup: TopUp, raw: bytes, at_ms: int) -> TopUp:
         """Store the raw answer."""
-        with self._write(at_ms) as db:
-            db.execute(
-                "UPDATE charge SET raw = ?, answered_ms = ? WHERE topup = ? AND seq = ?",
-                (raw, at_ms, topup.id, len(topup.charges)),
-            )
+        with self._write(at_ms):
+            self._set_charge(topup, raw=raw, answered_ms=at_ms)
             self._advance(topup, Fact.ANSWERED, at_ms)
         return self.topup(topup.id)
 
     def proven(self, topup: TopUp, verified: Verified) -> TopUp:
         """Store whose id the newest charge carries; an id belongs to one charge for ever."""
-        with self._write(topup.moved_ms) as db:
-            db.execute(
-                "UPDATE charge SET operator = ?, intent_id = ? WHERE topup = ? AND seq = ?",
-                (*verified.demand.identity, topup.id, len(topup.charges)),
-            )
+        operator, intent_id = verified.demand.identity
+        with self._write(topup.moved_ms):
+            self._set_charge(topup, operator=operator, intent_id=intent_id)
         return self.topup(topup.id)
+
+    def _set_charge(self, topup: TopUp, **values: object) -> None:
+        columns = ", ".join(f"{name} = ?" for name in values)
+        where = (topup.id, len(topup.charges))
+        self._db.execute(f"UPDATE charge SET {columns} WHERE topup = ? AND seq = ?", (*values.values(), *where))
 
     def reserve(self, topup: TopUp, plan: Plan, baseline: Reading, wallet: Wei, at_ms: int) -> TopUp:
         """Store the unsigned payment and take its nonce; refuses a second nonce in flight for the wallet."""
@@ -207,25 +207,15 @@ class TopUpSteps(TopUps):
             db.execute("UPDATE attempt SET final = 1 WHERE id = ?", (attempt.id,))
 
     def undone(
-        self,
-        topup: TopUp,
-        attempt: Attempt,
-        reversal: Entry,
-        halt: str | None,
-        at_ms: int,
-        *,
-        fact: Fact | None = None,
+        self, topup: TopUp, attempt: Attempt, reversal: Entry, fact: Fact | None, at_ms: int, reason: str = ""
     ) -> TopUp:
-        """Store that an inclusion in the books does not stand, and take back what was booked.
-
-        `halt` is the reason to halt; without one `fact` is the arrow this takes, as for `included`.
-        """
+        """Store that an inclusion in the books does not stand, and take back what was booked; `fact` as above."""
         with self._write(at_ms) as db:
             db.execute("UPDATE attempt SET inclusion = NULL, booked = 0, final = 0 WHERE id = ?", (attempt.id,))
             self._vacate(topup, attempt)
             self._evidence(topup, attempt.id, at_ms, "vanished", "")
             self._post(topup.account, reversal)
-            self._advance(topup, Fact.HALT if halt is not None else fact, at_ms, halt or "")
+            self._advance(topup, fact, at_ms, reason)
         return self.topup(topup.id)
 
     def rebase(self, topup: TopUp, baseline: Usd) -> TopUp:
@@ -239,10 +229,7 @@ class TopUpSteps(TopUps):
         reason = self.hide(reason)
         with self._write(at_ms) as db:
             if fact in (Fact.ANSWER_LOST, Fact.CHARGE_DEAD):
-                db.execute(
-                    "UPDATE charge SET abandoned = ? WHERE topup = ? AND seq = ?",
-                    (reason or fact, topup.id, len(topup.charges)),
-                )
+                self._set_charge(topup, abandoned=reason or fact)
             if fact in (Fact.PROVEN_DEAD, Fact.FAIL):
                 db.execute(
                     "UPDATE charge SET dead = ?, abandoned = coalesce(abandoned, ?) WHERE topup = ? AND seq = ?",

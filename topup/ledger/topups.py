@@ -21,15 +21,14 @@ class TopUps(Journal):
     def open_topup(self, account: str) -> TopUp | None:
         """Return the one top-up of this account that is not finished."""
         sql = "SELECT * FROM topup WHERE account = ? AND state NOT IN ('done', 'dropped', 'failed')"
-        rows = self._all(sql, account)
-        return self._load(rows[0]) if rows else None
+        return next((self._load(row) for row in self._all(sql, account)), None)
 
     def topup(self, topup_id: str) -> TopUp:
         """Return one top-up with its charges and attempts."""
-        rows = self._all("SELECT * FROM topup WHERE id = ?", topup_id)
-        if not rows:
+        stored = self._all("SELECT * FROM topup WHERE id = ?", topup_id)
+        if not stored:
             raise KeyError(topup_id)
-        return self._load(rows[0])
+        return self._load(stored[0])
 
     def latest(self, account: str, count: int) -> list[TopUp]:
         """Return the newest top-ups, newest first."""
@@ -81,8 +80,7 @@ class TopUps(Journal):
             "SELECT topup.* FROM attempt JOIN topup ON topup.id = attempt.topup WHERE topup.account = ?"
             " AND attempt.kind = 'approve' AND attempt.inclusion IS NOT NULL ORDER BY attempt.id DESC LIMIT 1"
         )
-        rows = self._all(sql, account)
-        return self._load(rows[0]) if rows else None
+        return next((self._load(row) for row in self._all(sql, account)), None)
 
     def afterwards(self, account: str, wallet: bytes) -> list[tuple[TopUp, Attempt]]:
         """Return attempts of ended top-ups of this wallet for which the chain may still change something."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from topup.accounting.reconciliation import UNSENT
 from topup.domain.credits import DAY_MS
 from topup.domain.errors import Exit, SettingsError
 from topup.domain.lifecycle import TERMINAL, Fact, State, TopUp
@@ -20,8 +21,6 @@ from topup.ports.ledger import Requested, Told, Wish
 
 # After one of these whoever asked has got the answer: the same command is a new wish.
 FINAL = (Exit.OK, Exit.PERSON)
-# From these a top-up may be dropped, as long as nothing of it has left.
-UNSENT = frozenset({State.DECIDED, State.ASKING, State.CHARGED, State.RESERVED, State.SIGNED})
 # A wish that somebody may still begin with. Every statement that takes or withdraws one holds this.
 WAITING = "outcome IS NULL AND withdrawn_ms IS NULL"
 # A top-up that speaks for its wish.
@@ -116,16 +115,14 @@ class Wishes(TopUpSteps):
     def bought(self, number: int) -> TopUp | None:
         """Return the newest top-up that was decided for a wish; one that was withdrawn unsent is none."""
         sql = f"SELECT * FROM topup WHERE {COUNTS} ORDER BY rowid DESC LIMIT 1"
-        found = self._all(sql, number, Reason.WITHDRAWN)
-        return self._load(found[0]) if found else None
+        return next((self._load(row) for row in self._all(sql, number, Reason.WITHDRAWN)), None)
 
     # -- whoever acts: the one writer ---------------------------------------------------------------------------
 
     def next_request(self, account: str) -> Requested | None:
         """Return the oldest wish nobody has answered."""
         sql = f"SELECT * FROM request WHERE account = ? AND {WAITING} ORDER BY id LIMIT 1"
-        found = self._all(sql, account)
-        return rows.request(found[0]) if found else None
+        return next((rows.request(row) for row in self._all(sql, account)), None)
 
     def take_request(self, number: int, at_ms: int) -> bool:
         """Store that a wish is being carried out; False where it was withdrawn or answered before.

@@ -36,22 +36,16 @@ class Revoke(Steps):
             raise
         except TopupError as error:
             # Nothing is due here: whatever is wrong with it must not keep a pass from looking at the account.
-            if self._new("revocation"):
-                self._sink.emit(events.ApprovalStands(topup_id=topup.id, detail=str(error)))
+            self._say(events.ApprovalStands(topup_id=topup.id, detail=str(error)), hourly="revocation")
 
     async def _take_back(self, topup: TopUp, now: int) -> None:
-        out = [a for a in self._pending(topup) if revokes(a)]
-        if out:
-            await self._send(topup, out[-1])
-            return
-        rail = self._wallet_rail(topup)
-        plan = await rail.revocation(topup)
-        topup = self._store.append(topup, plan, rail.sign_revocation(plan), now)
-        await self._send(topup, topup.attempts[-1])
-
-    async def _send(self, topup: TopUp, attempt: Attempt) -> None:
-        sent = await self._rail(topup).send(topup, attempt)
-        self._store.delivered(topup, attempt, sent, self._clock.now())
+        rail, out = self._wallet_rail(topup), [a for a in self._pending(topup) if revokes(a)]
+        if not out:
+            plan = await rail.revocation(topup)
+            topup = self._store.append(topup, plan, rail.sign_revocation(plan), now)
+            out = [topup.attempts[-1]]
+        sent = await rail.send(topup, out[-1])
+        self._store.delivered(topup, out[-1], sent, self._clock.now())
 
 
 def revokes(attempt: Attempt) -> bool:

@@ -68,7 +68,7 @@ class Bookkeeping(Part):
         if now - self._store.told_at(self._account.name, name) < DAY_MS:
             return
         last_h = (now - last_ms) // HOUR_MS if last_ms is not None else None
-        self._sink.emit(events.WalletUnchecked(chain_id=chain_id, last_h=last_h, detail=why))
+        self._say(events.WalletUnchecked(chain_id=chain_id, last_h=last_h, detail=why))
         self._store.say(self._account.name, name, why, now, "topup")
 
     async def _hold(self, route: Route, wallet: bytes, last: dict[Commodity, BalanceAssertion]) -> None:

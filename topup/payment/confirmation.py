@@ -123,9 +123,9 @@ class Confirmation(Part):
         """Say, once an hour, that an inclusion is denied and not taken back."""
         why = "one provider is no proof" if alone else "too few independent providers show it"
         assert attempt.inclusion is not None
-        if self._new(str(attempt.id)):
-            block, tx_hash = attempt.inclusion.block_number, attempt.signed_hash
-            self._sink.emit(events.InclusionDenied(topup_id=topup.id, tx_hash=tx_hash, block=block, detail=why))
+        block, tx_hash = attempt.inclusion.block_number, attempt.signed_hash
+        denied = events.InclusionDenied(topup_id=topup.id, tx_hash=tx_hash, block=block, detail=why)
+        self._say(denied, hourly=str(attempt.id))
 
     # -- the open top-up ----------------------------------------------------------------------------------------
 
@@ -137,7 +137,7 @@ class Confirmation(Part):
                 continue
             proof = "replaced" if attempt.hash in observation.replaced else "unspent"
             block, tx_hash = stood.block_number, attempt.signed_hash
-            self._sink.emit(events.PaymentVanished(topup_id=topup.id, tx_hash=tx_hash, block=block, proof=proof))
+            self._say(events.PaymentVanished(topup_id=topup.id, tx_hash=tx_hash, block=block, proof=proof))
             still = any(a.paid for a in topup.out if a.id != attempt.id)
             lost = attempt.paid and topup.state in PAYING and not still
             # What vanishes of an earlier charge, which is dead, changes nothing for the one that is being paid.
@@ -158,14 +158,13 @@ class Confirmation(Part):
         """
         now = self._clock.now()
         assert attempt.inclusion is not None
-        entry = self._store.booked(topup.id, attempt)  # as it was written, whatever it would be today
         reason = f"block {attempt.inclusion.block_number} was safe, is in the books, and has been replaced"
+        reversed_ = journal.reversal(self._store.booked(topup.id, attempt), now)  # as it was written then
         alone = by_one and self._rails(topup.rail).owners < WITNESSES
-        halt = reason if alone and topup.state not in {*TERMINAL, State.HALTED} else None
-        reversed_ = journal.reversal(entry, now)
-        topup = self._store.undone(topup, attempt, reversed_, halt, now, fact=None if halt is not None else fact)
-        if halt is not None:
-            self._sink.emit(events.TopUpHalted(topup_id=topup.id, reason=halt))
+        if not alone or topup.state in {*TERMINAL, State.HALTED}:
+            return self._store.undone(topup, attempt, reversed_, fact, now)
+        topup = self._store.undone(topup, attempt, reversed_, Fact.HALT, now, reason)
+        self._say(events.TopUpHalted(topup_id=topup.id, reason=reason))
         return topup
 
     def _found(self, topup: TopUp, observation: Observation, beside: Sequence[Attempt]) -> TopUp:
@@ -179,7 +178,7 @@ class Confirmation(Part):
                 self._paid_after_all(topup, attempt, seen)
             topup = self._store.included(topup, attempt, _judged(seen), fact, self._clock.now())
             if fact is Fact.HALT:
-                self._sink.emit(events.TopUpHalted(topup_id=topup.id, reason=topup.reason))
+                self._say(events.TopUpHalted(topup_id=topup.id, reason=topup.reason))
             else:
                 self._tell(topup, attempt, seen)
         return topup
@@ -221,13 +220,13 @@ class Confirmation(Part):
             "l1_fee_wei": stored.l1_fee,
         }
         if kind is Kind.CANCEL:
-            self._sink.emit(events.PaymentCancelled(**said))
+            self._say(events.PaymentCancelled(**said))
         elif kind is Kind.APPROVE and stored.success:
             units = attempt.plan.tokens
             approved = events.TokenApproved(units=units, **said) if units.units else events.ApprovalRevoked(**said)
-            self._sink.emit(approved)
+            self._say(approved)
         elif stored.success and seen.trusted:
-            self._sink.emit(
+            self._say(
                 events.PaymentIncluded(
                     spent_wei=stored.spent,
                     wallet_check=seen.wallet_check,
@@ -238,7 +237,7 @@ class Confirmation(Part):
                 )
             )
         else:
-            self._sink.emit(events.PaymentReverted(reason=seen.reason, **said))
+            self._say(events.PaymentReverted(reason=seen.reason, **said))
 
     def _settled(self, topup: TopUp, observation: Observation) -> TopUp:
         """Book every included attempt whose block is safe."""
@@ -251,13 +250,6 @@ class Confirmation(Part):
     def _book(self, topup: TopUp, attempt: Attempt) -> TopUp:
         entry = journal.attempt_entry(topup.id, attempt, self._rails(topup.rail).read(topup.raw_of(attempt)))
         return self._store.settle(topup, attempt, entry, self._clock.now())
-
-    def halt(self, topup: TopUp, reason: str) -> TopUp:
-        """Stop a top-up for a person, and say why; one that is halted stays as it is."""
-        if topup.state is State.HALTED:
-            return topup
-        self._sink.emit(events.TopUpHalted(topup_id=topup.id, reason=reason))
-        return self._store.move(topup, Fact.HALT, self._clock.now(), reason)
 
     # -- ended top-ups ------------------------------------------------------------------------------------------
 
@@ -293,7 +285,7 @@ class Confirmation(Part):
         # The pause comes first: a death between the two must not let the next decision pass.
         self._store.pause(owner.account, now)
         block, tx_hash = stood.block_number, attempt.signed_hash
-        self._sink.emit(events.PaymentUndone(topup_id=owner.id, tx_hash=tx_hash, block=block))
+        self._say(events.PaymentUndone(topup_id=owner.id, tx_hash=tx_hash, block=block))
         self._taken_back(owner, attempt, None, by_one=True)
 
     def _late(self, owner: TopUp, attempt: Attempt, seen: Seen) -> None:
@@ -309,7 +301,7 @@ class Confirmation(Part):
     def _paid_after_all(self, owner: TopUp, attempt: Attempt, seen: Seen) -> None:
         """Pause and say it before it is stored: a death in between repeats both, and hides neither."""
         self._store.pause(owner.account, self._clock.now())
-        self._sink.emit(
+        self._say(
             events.PaidAfterAll(
                 topup_id=owner.id,
                 tx_hash=seen.inclusion.tx_hash or attempt.signed_hash,

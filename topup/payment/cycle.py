@@ -85,7 +85,7 @@ class Cycle(Part):
         last = self._store.last_reading(self._account.name)
         burn = burn_usd_per_hour(self._store.readings(self._account.name, self._clock.now() - DAY_MS))
         left = runway(last.balance, self._limits.floor, burn) if last is not None else Runway(None, None)
-        self._sink.emit(
+        self._say(
             events.CycleDone(
                 cycle=self._cycles,
                 outcome=rest.outcome,
@@ -163,7 +163,7 @@ class Cycle(Part):
         """Say once that a person has paused or resumed buying since the last pass."""
         control = self._store.control(self._account.name)
         if self._paused is not None and self._paused != control.paused:
-            self._sink.emit(events.PauseChanged(paused=control.paused, by=control.paused_by))
+            self._say(events.PauseChanged(paused=control.paused, by=control.paused_by))
         self._paused = control.paused
 
     def _begin(self, decision: Buy, snapshot: Snapshot, wish: int | None) -> TopUp:
@@ -189,7 +189,7 @@ class Cycle(Part):
             wish=wish,
         )
         stored = self._store.begin(topup)
-        self._sink.emit(
+        self._say(
             events.TopUpDecided(
                 topup_id=stored.id, amount_usd=stored.amount, why=decision.why.value, detail=decision.detail
             )
@@ -214,10 +214,8 @@ class Cycle(Part):
 
     def _refuse(self, decision: Refuse) -> PassResult:
         """Say it at once for each new reason, then hourly: a log that repeats itself hides what changed."""
-        if self._new(decision.why.value):
-            self._sink.emit(
-                events.TopUpForbidden(why=decision.why.value, detail=decision.detail, remedy=decision.remedy)
-            )
+        forbidden = events.TopUpForbidden(why=decision.why.value, detail=decision.detail, remedy=decision.remedy)
+        self._say(forbidden, hourly=decision.why.value)
         next_s = self._pace.poll_fastest_s
         return PassResult("forbidden", decision.why.value, decision.detail, next_s, remedy=decision.remedy)
 

@@ -41,11 +41,6 @@ class Contest:
     new: tuple[Attempt, ...] = ()
     gone_by: int = 0
 
-    @property
-    def since_ms(self) -> int | None:
-        """Return since when the first of them is; None where there is none."""
-        return min(self.since, default=None)
-
 
 NONE = Contest()
 
@@ -53,11 +48,6 @@ NONE = Contest()
 def for_ever(taken: Taken, shown: Spent) -> bool:
     """Tell whether the block by whose end the nonce was used is final, and still the same one."""
     return shown.final and shown.block.number == taken.block_number and shown.block.hash == taken.block_hash
-
-
-def seen_used(attempt: Attempt, shown: Spent) -> bool:
-    """Tell whether this very block shows the nonce of an attempt used."""
-    return shown.nonce is not None and shown.nonce > attempt.plan.nonce
 
 
 async def contest(
@@ -107,7 +97,7 @@ async def _placed(
         shown = await rail.spent(topup.wallet, observation.head.number)
     except ChainUnknown:
         return taken, False
-    if not seen_used(attempt, shown):
+    if shown.nonce is None or shown.nonce <= attempt.plan.nonce:  # this very block does not show it used
         return Taken(taken.since_ms, None, b""), False
     return Taken(taken.since_ms, shown.block.number, shown.block.hash), False
 

@@ -16,7 +16,6 @@ class LedgerClock:
     """Ledger time, by the machine's clock, the monotonic one and the chain's."""
 
     def __init__(self, terms: Terms, *, store: Store, clock: Clock, sink: Sink) -> None:
-        """Join the ports; time is told when it is asked for."""
         self._account = terms.account.name
         self._store = store
         self._clock = clock

@@ -54,7 +54,7 @@ class Monitor(Part):
             return reading
         self._unknown_since_ms = self._doubt = None
         self._hourly.forget()
-        self._sink.emit(
+        self._say(
             events.ReadingTaken(
                 total_credits_usd=reading.total_credits,
                 total_usage_usd=reading.total_usage,
@@ -63,7 +63,7 @@ class Monitor(Part):
         )
         if last is not None and rose(last, reading) and self._store.open_topup(account) is None:
             by = reading.total_credits - last.total_credits
-            self._sink.emit(events.CreditsRose(by_usd=by, total_credits_usd=reading.total_credits))
+            self._say(events.CreditsRose(by_usd=by, total_credits_usd=reading.total_credits))
         return reading
 
     def _thin(self, now: int) -> None:
@@ -128,19 +128,19 @@ class Monitor(Part):
             return
         self._management, self._key_checked_ms, self._key_said = key.management, now, ""
         if not key.management:
-            self._sink.emit(events.KeyUnfit(detail="GET /key: is_management_key is false"))
+            self._say(events.KeyUnfit(detail="GET /key: is_management_key is false"))
 
     def _unknown(self, reading: Unknown) -> None:
         if reading.doubt is not self._doubt:
             # Said once for each new reason; the cycle's own line repeats it.
             self._doubt = reading.doubt
-            self._sink.emit(events.ReadingUnknown(doubt=reading.doubt.value, detail=reading.detail))
+            self._say(events.ReadingUnknown(doubt=reading.doubt.value, detail=reading.detail))
         if self._unknown_since_ms is None:
             last = self._store.last_reading(self._account.name)
             self._unknown_since_ms = last.at_ms if last is not None else reading.at_ms
         lasting = reading.at_ms - self._unknown_since_ms
         if lasting >= self._pace.unknown_alert_s * 1000 and self._hourly.due("unknown", reading.at_ms):
-            self._sink.emit(events.UnknownTooLong(unknown_s=lasting // 1000, doubt=reading.doubt.value))
+            self._say(events.UnknownTooLong(unknown_s=lasting // 1000, doubt=reading.doubt.value))
 
     def snapshot(self, reading: Reading | Unknown, asked: PurchaseOrder, *, beside: TopUp | None = None) -> Snapshot:
         """Gather what the rules look at; `beside` is the top-up being decided again, left out of its own past."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from topup.domain import events
 from topup.domain.credits import HOUR_MS
+from topup.domain.lifecycle import Fact, State, TopUp
 from topup.payment.config import Terms
 from topup.payment.ledger_clock import LedgerClock
 from topup.ports.account import Api, Sink
@@ -28,7 +30,6 @@ class Part:
     """A part of the passes over one account."""
 
     def __init__(self, terms: Terms, ports: Ports) -> None:
-        """Take the terms, and what can be reached; nothing is asked yet."""
         self._account = terms.account
         self._limits = terms.limits
         self._ceilings = terms.ceilings
@@ -40,9 +41,17 @@ class Part:
         self._sink = ports.sink
         self._hourly = Hourly()
 
-    def _new(self, what: str) -> bool:
-        """Tell whether this is worth saying: it was not said within an hour."""
-        return self._hourly.due(what, self._clock.now())
+    def _say(self, event: events.Event, *, hourly: str = "") -> None:
+        """Say it; what is said `hourly` under a name only where that was not said within the hour."""
+        if not hourly or self._hourly.due(hourly, self._clock.now()):
+            self._sink.emit(event)
+
+    def _halt(self, topup: TopUp, reason: str) -> TopUp:
+        """Stop a top-up for a person, and say why; one that is halted stays as it is."""
+        if topup.state is State.HALTED:
+            return topup
+        self._say(events.TopUpHalted(topup_id=topup.id, reason=reason))
+        return self._store.move(topup, Fact.HALT, self._clock.now(), reason)
 
 
 class Hourly:

@@ -32,7 +32,7 @@ class CreditPosting(Steps):
         if topup.state is State.CREDITED:
             return await self._safe(topup)
         if topup.state is State.UNCREDITED and self._new_word(topup) == CREDITED:
-            self._obeyed(topup)
+            self._store.obeyed(topup, self._clock.now())
             return self._credited(topup)
         return await self._posting(topup)
 
@@ -41,8 +41,8 @@ class CreditPosting(Steps):
             await self._test_flag(topup)
             return self._finish(topup)
         waited_s = (self._clock.now() - (topup.credited_ms or topup.moved_ms)) // 1000
-        if waited_s >= self._pace.safe_late_s and self._new(f"unsafe {topup.id}"):
-            self._sink.emit(events.NotYetSafe(topup_id=topup.id, waited_s=waited_s))
+        if waited_s >= self._pace.safe_late_s:
+            self._say(events.NotYetSafe(topup_id=topup.id, waited_s=waited_s), hourly=f"unsafe {topup.id}")
         next_s = self._pace.block_s if waited_s < 60 else self._pace.posting_poll_s
         return self._wait(topup, Reason.UNSAFE, "credited; waiting for a safe block", next_s)
 
@@ -56,7 +56,7 @@ class CreditPosting(Steps):
             trusted = await self._rail(topup).flag(topup, paid.charge_seq)
             if trusted:  # one answer makes it trusted; nothing makes it distrusted for ever
                 self._store.say("", name, "1", self._clock.now(), BY)
-            self._sink.emit(events.FlagTested(topup_id=topup.id, trusted=trusted))
+            self._say(events.FlagTested(topup_id=topup.id, trusted=trusted))
 
     async def _posting(self, topup: TopUp) -> Step:
         paid, _ = _paying(topup)
@@ -86,7 +86,7 @@ class CreditPosting(Steps):
         return self._wait(topup, topup.state.value, "waiting for the credits to be posted", self._pace.posting_poll_s)
 
     def _posted(self, topup: TopUp, reading: Reading, waited_s: int, *, ambiguous: bool) -> TopUp:
-        self._sink.emit(
+        self._say(
             events.CreditsPosted(
                 topup_id=topup.id,
                 amount_usd=topup.amount,
@@ -101,7 +101,7 @@ class CreditPosting(Steps):
         paid, inclusion = _paying(topup)
         demand = self._paid(topup)
         last = reading if isinstance(reading, Reading) else self._last_reading()
-        self._sink.emit(
+        self._say(
             events.PaidNotCredited(
                 topup_id=topup.id,
                 charge_id=demand.charge_id,
@@ -133,7 +133,7 @@ class CreditPosting(Steps):
         entry = journal.posting_entry(topup, paid, demand, topup.credited_ms or now)
         done = self._store.finish(topup, entry, now)
         gas, l1_fee = journal.network_cost(done)
-        self._sink.emit(
+        self._say(
             events.TopUpDone(
                 topup_id=done.id,
                 amount_usd=done.amount,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from topup.domain import events
-from topup.domain.credits import DAY_MS, HOUR_MS, Reading, Unknown, baseline_settled
+from topup.domain.credits import DAY_MS, HOUR_MS, baseline_settled
 from topup.domain.demand import DEADLINES, Demand, Verified
 from topup.domain.errors import (
     ApiError,
@@ -48,7 +48,6 @@ class Preparation(Steps):
     _dropped = ("", "", "")
 
     def __init__(self, terms: Terms, ports: Ports, watch: Watch) -> None:
-        """Take the same; nothing is proven yet."""
         super().__init__(terms, ports, watch)
         # Proofs live only as long as this process: after a restart a charge is proven again before it is signed.
         self._verified: dict[str, tuple[Verified, int]] = {}
@@ -92,16 +91,16 @@ class Preparation(Steps):
             return waited
         topup = self._store.ask(topup, self._clock.now())
         seq = len(topup.charges)
-        self._sink.emit(events.ChargeRequested(topup_id=topup.id, seq=seq, amount_usd=topup.amount))
+        self._say(events.ChargeRequested(topup_id=topup.id, seq=seq, amount_usd=topup.amount))
         try:
             raw = await self._rail(topup).ask(self._request(topup))
         except ApiGone as error:
             topup = self._store.endpoint_gone(topup, Why.ENDPOINT_GONE.value, self._clock.now())
-            self._sink.emit(events.EndpointGone(topup_id=topup.id, rail=topup.rail, error=str(error)))
-            self._sink.emit(events.TopUpDropped(topup_id=topup.id, reason=Why.ENDPOINT_GONE.value, detail=str(error)))
+            self._say(events.EndpointGone(topup_id=topup.id, rail=topup.rail, error=str(error)))
+            self._say(events.TopUpDropped(topup_id=topup.id, reason=Why.ENDPOINT_GONE.value, detail=str(error)))
             return topup
         except (ApiUnknown, ApiLimited) as error:
-            self._sink.emit(events.ChargeUnanswered(topup_id=topup.id, seq=seq, error=str(error)))
+            self._say(events.ChargeUnanswered(topup_id=topup.id, seq=seq, error=str(error)))
             self._lasting.failed(topup, Reason.CHARGE_UNANSWERED, str(error), remedy=SELLS, said=True)
             if isinstance(error, ApiLimited):
                 self._monitor.not_before_ms = self._clock.now() + error.retry_after_s * 1000
@@ -148,11 +147,8 @@ class Preparation(Steps):
         earliest = max(earliest, self._monitor.not_before_ms)
         if now >= earliest:
             return None
-        if (
-            topup.state is State.DECIDED
-            and not topup.may_still_pay
-            and now - topup.decided_ms > self._pace.unknown_alert_s * 1000
-        ):
+        lasts = now - topup.decided_ms > self._pace.unknown_alert_s * 1000
+        if topup.state is State.DECIDED and not topup.may_still_pay and lasts:
             return self._hindered(topup, PaymentForbidden(Reason.CHARGE_UNANSWERED, topup.reason, remedy=SELLS))
         return self._wait(topup, Reason.CHARGE_UNANSWERED, topup.reason, max(1, (earliest - now) // 1000))
 
@@ -212,7 +208,8 @@ class Preparation(Steps):
         except ChargeRefused as error:
             return self._refused(topup, error)
         except PaymentForbidden as error:
-            if error.reason == Reason.AUTHORIZATION_USED and self._unsigned(topup) and self._pace.young_s:
+            unsigned = all(attempt.charge_seq != len(topup.charges) for attempt in topup.attempts)
+            if error.reason == Reason.AUTHORIZATION_USED and unsigned and self._pace.young_s:
                 return self._used_by_a_copy(topup, error)
             return self._hindered(topup, error)
         except ChainError as error:
@@ -223,10 +220,6 @@ class Preparation(Steps):
         assert baseline is not None, "nothing is bought without a reading"
         self._verified[topup.id] = (verified, began_ms)
         return self._store.reserve(topup, plan, baseline, preflight.balance, self._clock.now())
-
-    def _unsigned(self, topup: TopUp) -> bool:
-        """Tell whether this ledger has signed nothing for the newest charge."""
-        return all(attempt.charge_seq != len(topup.charges) for attempt in topup.attempts)
 
     def _used_by_a_copy(self, topup: TopUp, error: PaymentForbidden) -> TopUp:
         """Take another name for this purchase, once what a lost copy of this ledger may have signed has ended.
@@ -279,11 +272,8 @@ class Preparation(Steps):
         """Decide again on a fresh reading: a charge lives for days and the world moves. None means: go on."""
         now = self._clock.now()
         last = self._store.last_reading(self._account.name)
-        reading: Reading | Unknown
-        if last is None or now - last.at_ms > self._limits.fresh_ms:
-            reading = await self._monitor.read()
-        else:
-            reading = last
+        fresh = last is not None and now - last.at_ms <= self._limits.fresh_ms
+        reading = last if last is not None and fresh else await self._monitor.read()
         asked = PurchaseOrder(topup.amount if topup.why == Why.ASKED.value else None, forced=True)
         decision = decide(self._monitor.snapshot(reading, asked, beside=topup), self._limits)
         match decision:
@@ -310,8 +300,9 @@ class Preparation(Steps):
         if self._unsettled is None or self._unsettled[0] != topup.id:
             self._unsettled = topup.id, now
         waited_s = (now - self._unsettled[1]) // 1000
-        if waited_s >= self._pace.unknown_alert_s and self._new("baseline_unsettled"):
-            self._sink.emit(events.BaselineUnsettled(topup_id=topup.id, waited_s=waited_s))
+        if waited_s >= self._pace.unknown_alert_s:
+            unsettled = events.BaselineUnsettled(topup_id=topup.id, waited_s=waited_s)
+            self._say(unsettled, hourly=Reason.BASELINE_UNSETTLED)
         return self._wait(topup, Reason.BASELINE_UNSETTLED, "credits rose moments ago", self._pace.posting_poll_s)
 
     def _proven(self, topup: TopUp, verified: Verified) -> TopUp:
@@ -320,7 +311,7 @@ class Preparation(Steps):
         if topup.charge is not None and topup.charge.proven:
             return topup
         topup = self._store.proven(topup, verified)
-        self._sink.emit(
+        self._say(
             events.ChargeProven(
                 topup_id=topup.id,
                 seq=len(topup.charges),
@@ -336,7 +327,7 @@ class Preparation(Steps):
 
     def _planned(self, topup: TopUp, plan: Plan, verified: Verified, preflight: Preflight) -> None:
         worth = fair(plan, verified, preflight)
-        self._sink.emit(
+        self._say(
             events.PaymentPlanned(
                 topup_id=topup.id,
                 tier=plan.tier,
@@ -370,11 +361,11 @@ class Preparation(Steps):
 
     def _refusal(self, topup: TopUp, seq: int, error: ChargeRefused) -> None:
         said = {"field": error.field, "was": error.was, "should_be": error.should_be, "remedy": error.remedy}
-        self._sink.emit(events.ChargeRefused(topup_id=topup.id, seq=seq, **said))
+        self._say(events.ChargeRefused(topup_id=topup.id, seq=seq, **said))
 
     def _drop(self, topup: TopUp, reason: str, detail: str, remedy: str = "") -> TopUp:
         self._dropped = (topup.id, detail, remedy)
-        self._sink.emit(events.TopUpDropped(topup_id=topup.id, reason=reason, detail=detail))
+        self._say(events.TopUpDropped(topup_id=topup.id, reason=reason, detail=detail))
         return self._move(topup, Fact.DROP, str(reason))
 
     # -- signing and sending ------------------------------------------------------------------------------------
@@ -391,7 +382,7 @@ class Preparation(Steps):
             topup = self._store.withdraw(topup, str(error), self._clock.now())
             return self._hindered(topup, PaymentForbidden(Reason.SIGNER, str(error), remedy=error.remedy))
         topup = self._store.signed(topup, raw, tx_hash, self._clock.now())
-        self._sink.emit(
+        self._say(
             events.PaymentSigned(
                 topup_id=topup.id, tx_hash=tx_hash, nonce=attempt.plan.nonce, value_wei=attempt.plan.value
             )

@@ -41,7 +41,6 @@ class Steps(Part):
     """What the parts that take steps have in common."""
 
     def __init__(self, terms: Terms, ports: Ports, watch: Watch) -> None:
-        """Take the terms, what can be reached, and who looks."""
         super().__init__(terms, ports)
         self._monitor = watch.monitor
         self._confirmation = watch.confirmation
@@ -88,10 +87,8 @@ class Steps(Part):
 
     def _forbid(self, topup: TopUp, error: PaymentForbidden) -> PassResult:
         """Say why a payment is not permitted now: at once for each new reason, and again every hour."""
-        if self._new(error.reason):
-            self._sink.emit(
-                events.PaymentForbidden(topup_id=topup.id, why=error.reason, detail=str(error), remedy=error.remedy)
-            )
+        said = {"why": error.reason, "detail": str(error), "remedy": error.remedy}
+        self._say(events.PaymentForbidden(topup_id=topup.id, **said), hourly=error.reason)
         return self._wait(topup, error.reason, str(error), self._pace.poll_fastest_s, error.remedy)
 
     async def _prove(self, topup: TopUp) -> tuple[Verified, Preflight]:
@@ -111,13 +108,10 @@ class Steps(Part):
 
     def _move(self, topup: TopUp, fact: Fact, reason: str) -> TopUp:
         if fact in (Fact.EXPIRED, Fact.GIVEN_UP):
-            self._sink.emit(events.ChargeGivenUp(topup_id=topup.id, seq=len(topup.charges), reason=reason))
+            self._say(events.ChargeGivenUp(topup_id=topup.id, seq=len(topup.charges), reason=reason))
         if fact is Fact.FAIL:
-            self._sink.emit(events.TopUpFailed(topup_id=topup.id, reason=reason))
+            self._say(events.TopUpFailed(topup_id=topup.id, reason=reason))
         return self._store.move(topup, fact, self._clock.now(), reason)
-
-    def _halt(self, topup: TopUp, reason: str) -> TopUp:
-        return self._confirmation.halt(topup, reason)
 
     def _rule_r(self, topup: TopUp) -> None:
         forbidden = may_sign(topup, len(topup.charges))
@@ -138,13 +132,9 @@ class Steps(Part):
         word = self._store.new_word(topup)
         return word if word in (LOOK, ATTEST, CREDITED) else None
 
-    def _obeyed(self, topup: TopUp) -> None:
-        """Use a person's word up, before it is acted on: the next halt needs a word of its own."""
-        self._store.obeyed(topup, self._clock.now())
-
     def _credited(self, topup: TopUp) -> TopUp:
         """Take a person's word, which is used up already, that the credits of what was paid are there."""
-        self._sink.emit(events.CreditsAttested(topup_id=topup.id, amount_usd=topup.amount))
+        self._say(events.CreditsAttested(topup_id=topup.id, amount_usd=topup.amount))
         return self._move(topup, Fact.POSTED, "attested by hand: the credits are in the account")
 
     def _wait(self, topup: TopUp, why: str, detail: str, next_s: int, remedy: str = "") -> PassResult:

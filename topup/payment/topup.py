@@ -26,7 +26,6 @@ class TopUpDriver(Steps):
     """Follows the one open top-up through all of its states."""
 
     def __init__(self, terms: Terms, ports: Ports, watch: Watch) -> None:
-        """Build who takes the steps of each state."""
         super().__init__(terms, ports, watch)
         self._preparation = Preparation(terms, ports, watch)
         self._tracking = Tracking(terms, ports, watch)
@@ -47,7 +46,7 @@ class TopUpDriver(Steps):
                 if sent > known:
                     error = nonce_ahead(sent, known)
                     said = events.TopUpForbidden(why=error.reason, detail=str(error), remedy=error.remedy)
-                    self._sink.emit(said)
+                    self._say(said)
 
     async def follow(self, topup: TopUp) -> PassResult:
         """Take steps until the top-up ends or has to wait for the world."""

@@ -86,7 +86,7 @@ class Tracking(Steps):
     async def _send(self, topup: TopUp, attempt: Attempt) -> TopUp:
         sent = await self._rail(topup).send(topup, attempt)
         topup = self._store.delivered(topup, attempt, sent, self._clock.now())
-        self._sink.emit(
+        self._say(
             events.PaymentSent(
                 topup_id=topup.id,
                 tx_hash=attempt.signed_hash,
@@ -107,12 +107,12 @@ class Tracking(Steps):
         if sent.delivery is Delivery.REPLACEMENT:
             beside = [*topup.out, *self._store.at_same_nonce(topup)]
             ours = any(a.place == attempt.place and a.id != attempt.id for a in beside)
-            if not ours and self._new(f"contested {attempt.place}"):
-                nonce = attempt.plan.nonce
-                self._sink.emit(events.NonceContested(topup_id=topup.id, tx_hash=tx_hash, nonce=nonce))
+            if not ours:
+                contested = events.NonceContested(topup_id=topup.id, tx_hash=tx_hash, nonce=attempt.plan.nonce)
+                self._say(contested, hourly=f"contested {attempt.place}")
         elif sent.delivery is Delivery.REFUSED:
-            if self._new(f"refused {attempt.id}"):
-                self._sink.emit(events.PaymentRefused(topup_id=topup.id, tx_hash=tx_hash, detail=sent.detail))
+            refused = events.PaymentRefused(topup_id=topup.id, tx_hash=tx_hash, detail=sent.detail)
+            self._say(refused, hourly=f"refused {attempt.id}")
             # The second time is for a process that died after it had stored the first answer.
             first = attempt.sends == 0 or (attempt.sends == 1 and attempt.answer.startswith(Delivery.REFUSED.value))
             if topup.state is State.SENT and first and len(self._of_charge(topup)) == 1:
@@ -146,7 +146,7 @@ class Tracking(Steps):
         self._contest = await contest(self._rail(topup), self._store, topup, observation, pending, now)
         for attempt in self._contest.new:
             tx_hash, nonce = attempt.signed_hash, attempt.plan.nonce
-            self._sink.emit(events.ReceiptAwaited(topup_id=topup.id, tx_hash=tx_hash, nonce=nonce))
+            self._say(events.ReceiptAwaited(topup_id=topup.id, tx_hash=tx_hash, nonce=nonce))
         self._alarm(topup, RECEIPT_LATE_S)
 
     def _alarm(self, topup: TopUp, after_s: int) -> None:
@@ -157,7 +157,7 @@ class Tracking(Steps):
             if now - since_ms < after_s * 1000 or self._store.told(topup.account, name) == str(since_ms):
                 continue
             # Said before it is stored: a death between the two repeats it, and hides nothing.
-            self._sink.emit(events.NonceMoved(topup_id=topup.id, nonce=attempt.plan.nonce))
+            self._say(events.NonceMoved(topup_id=topup.id, nonce=attempt.plan.nonce))
             self._store.say(topup.account, name, str(since_ms), now, BY)
 
     async def _dead_by_others(self, topup: TopUp, observation: Observation) -> bool:
@@ -171,9 +171,7 @@ class Tracking(Steps):
 
     def _nonce_moved(self, topup: TopUp) -> Step:
         """Wait for a receipt that lags behind its nonce, or for the proof that it cannot come; an hour in all."""
-        since_ms = self._contest.since_ms
-        assert since_ms is not None
-        if self._clock.now() - since_ms > self._pace.nonce_late_s * 1000:
+        if self._clock.now() - min(self._contest.since) > self._pace.nonce_late_s * 1000:
             named = nonces({a.place for a in self._contest.used})
             return self._halt(
                 topup, f"{named} was used by a transaction that is not in the ledger: see `topup reconcile`"
@@ -200,7 +198,7 @@ class Tracking(Steps):
             if now - sent_ms < self._resend_ms(attempt) and not another:
                 continue
             waited_s = (now - attempt.intended_ms) // 1000
-            self._sink.emit(events.PaymentUnseen(topup_id=topup.id, tx_hash=attempt.signed_hash, waited_s=waited_s))
+            self._say(events.PaymentUnseen(topup_id=topup.id, tx_hash=attempt.signed_hash, waited_s=waited_s))
             topup = await self._send(topup, attempt)
             if topup.state is State.HALTED:
                 break
@@ -236,16 +234,15 @@ class Tracking(Steps):
         except (ChargeRefused, PaymentForbidden, SignerError, ChainUnknown, Reverted) as error:
             self._bump_ms = self._clock.now() + self._pace.bump_after_s * 1000
             why = error.reason if isinstance(error, PaymentForbidden) else type(error).__name__
-            if self._new(f"bump {why}"):
-                self._sink.emit(events.BumpHeld(topup_id=topup.id, why=why, detail=str(error)))
+            self._say(events.BumpHeld(topup_id=topup.id, why=why, detail=str(error)), hourly=f"bump {why}")
             return topup
         same_nonce = [a for a in self._pending(topup) if a.plan.nonce == plan.nonce]
         assert same_nonce, "what outbids a payment takes its nonce"
         topup = self._store.replace(topup, Fact.CANCEL if cancel else Fact.BUMP, plan, signed, self._clock.now())
         if cancel:
-            self._sink.emit(events.CancelSigned(topup_id=topup.id, tx_hash=signed[1], nonce=plan.nonce))
+            self._say(events.CancelSigned(topup_id=topup.id, tx_hash=signed[1], nonce=plan.nonce))
         else:
-            self._sink.emit(
+            self._say(
                 events.PaymentBumped(
                     topup_id=topup.id,
                     tx_hash=signed[1],
@@ -303,12 +300,12 @@ class Tracking(Steps):
         match judged:
             case (NonPaymentProof() as proof, payment_status):
                 if topup.state is State.HALTED:
-                    self._obeyed(topup)
+                    self._store.obeyed(topup, self._clock.now())
                 return self._dead(topup, proof, payment_status)
             case (Paid(by=by), _):
                 return self._paid_elsewhere(topup, by)
             case (Undecided(), _) if word == ATTEST:
-                self._obeyed(topup)
+                self._store.obeyed(topup, self._clock.now())
                 return self._failed(topup, "attested by hand: never paid")
             case (Undecided(why=why, if_confirmed=proof), _):
                 alone = self._rail(topup).owners < WITNESSES
@@ -324,8 +321,7 @@ class Tracking(Steps):
 
     def _undecided(self, topup: TopUp, why: str, next_s: int | None = None) -> PassResult:
         """Wait for proof that should be there by now, and say every hour what keeps it away."""
-        if self._new(f"undecided {topup.id}"):
-            self._sink.emit(events.DeathUndecided(topup_id=topup.id, why=why))
+        self._say(events.DeathUndecided(topup_id=topup.id, why=why), hourly=f"undecided {topup.id}")
         return self._wait(topup, Reason.DEATHWATCH, f"undecided: {why}", next_s or self._pace.poll_fastest_s)
 
     def _settled_for_ever(self, topup: TopUp, observation: Observation, deadline_s: int) -> bool:
@@ -372,7 +368,7 @@ class Tracking(Steps):
 
     def _dead(self, topup: TopUp, proof: NonPaymentProof, payment_status: ChargeStatus) -> TopUp:
         seq = len(topup.charges)
-        self._sink.emit(
+        self._say(
             events.ChargeDead(topup_id=topup.id, seq=seq, proof=proof.value, final_block=payment_status.final_number)
         )
         final, by = payment_status.final_number, payment_status.witnesses
@@ -393,9 +389,9 @@ class Tracking(Steps):
     def _paid_elsewhere(self, topup: TopUp, by: frozenset[bytes]) -> Step:
         hashes = ", ".join("0x" + tx_hash.hex() for tx_hash in by)
         if topup.state is State.HALTED:
-            self._obeyed(topup)
-            reason = "the chain shows it paid: " + (hashes or "by the contract's own mark")
-            self._sink.emit(events.TopUpHalted(topup_id=topup.id, reason=reason))
+            self._store.obeyed(topup, self._clock.now())
+            paid = "the chain shows it paid: " + (hashes or "by the contract's own mark")
+            self._say(events.TopUpHalted(topup_id=topup.id, reason=paid))
             return self._wait(topup, Reason.HALTED, topup.reason, self._pace.poll_fastest_s)
         # By its memo it can be nothing but what was signed for this charge, whoever has carried it.
         sponsored = any(a.plan.sponsored for a in topup.out if a.charge_seq == len(topup.charges))
@@ -425,15 +421,15 @@ class Tracking(Steps):
         if word is None:
             return self._wait(topup, Reason.HALTED, topup.reason, self._pace.poll_fastest_s)
         if topup.payment is not None:
-            self._obeyed(topup)
+            self._store.obeyed(topup, self._clock.now())
             topup = self._move(topup, Fact.PAID, "resolved by hand: the chain shows the payment")
             return self._credited(topup) if word == CREDITED else topup
         if word == CREDITED:
-            self._obeyed(topup)
+            self._store.obeyed(topup, self._clock.now())
             detail = f"{topup.reason}; the chain shows no payment whose credits could be there"
             return self._wait(topup, Reason.HALTED, detail, self._pace.poll_fastest_s)
         if observation is None or not topup.may_still_pay:
-            self._obeyed(topup)
+            self._store.obeyed(topup, self._clock.now())
             return self._move(topup, Fact.FAIL, "resolved by hand: nothing that could still be paid was ever sent")
         if not self._settled_for_ever(topup, observation, self._deadline_s(topup)):
             detail = f"{topup.reason}; waiting for a final block past the deadline before the word can count"
