@@ -96,7 +96,7 @@ def test_a_late_payment_is_outbid_at_its_own_nonce_and_paid_once(world: World, t
         world.mining = False
         topup = await bumped(stage, 3)
         first, second, third = topup.out
-        assert {a.place for a in topup.out} == {first.place}
+        assert {a.nonce_slot for a in topup.out} == {first.nonce_slot}
         assert {a.charge_seq for a in topup.out} == {1}
         for old, new in ((first, second), (second, third)):
             assert new.plan.max_fee_per_gas.units * 8 >= old.plan.max_fee_per_gas.units * 9
@@ -366,7 +366,7 @@ def test_an_expired_charge_proven_dead_by_two_is_replaced_by_a_new_one(world: Wo
         assert [c.dead is not None for c in done.charges] == [True, False]
         first, last = done.out[0], done.out[-1]
         assert last.charge_seq == 2
-        assert last.place == first.place
+        assert last.nonce_slot == first.nonce_slot
         assert last.plan.max_fee_per_gas.units * 8 >= first.plan.max_fee_per_gas.units * 9
         assert stage.payments() == 1
         assert stage.booked() == stage.left()
@@ -869,7 +869,7 @@ def test_the_bytes_of_an_earlier_top_up_at_our_nonce_are_no_alarm(world: World, 
         while stage.topup.id == earlier.id or not stage.topup.out:
             await stage.step()
         await stage.step()
-        assert stage.topup.out[0].place == earlier.out[0].place
+        assert stage.topup.out[0].nonce_slot == earlier.out[0].nonce_slot
         assert stage.named("payment_sent")[-1].answer == "replacement_underpriced"
         assert stage.named("nonce_contested") == []
         await stage.close()

@@ -515,7 +515,7 @@ def test_a_block_that_was_replaced_shows_no_nonce_used_for_ever(
         rail.spent = spent  # type: ignore[method-assign, assignment]
         at = Observation(Head(90, b"\x77" * 32, 2), 80, 80, 2, 1, {}, frozenset())
         got = await foreign_nonce.contest(rail, stage.store, topup, at, [attempt], world.clock.now_ms())
-        assert got.gone == ({attempt.place} if final and same else frozenset())
+        assert got.gone == ({attempt.nonce_slot} if final and same else frozenset())
         after = stage.store.taken(topup.id)[attempt.id]
         assert (after.block_number == before.block_number) == same
         assert after.since_ms == before.since_ms

@@ -345,8 +345,8 @@ MUTANTS: Final = (
     Mutant(
         "one-of-its-nonces-is-enough",
         "topup/domain/nonpayment.py",
-        "    if all(a.place in taken or a.place in gone for a in payments):\n",
-        "    if all(a.place in taken for a in payments) or any(a.place in gone for a in payments):\n",
+        "    if all(a.nonce_slot in taken or a.nonce_slot in gone for a in payments):\n",
+        "    if all(a.nonce_slot in taken for a in payments) or any(a.nonce_slot in gone for a in payments):\n",
         "tests/proofs/test_rule_r.py",
     ),
     Mutant(

@@ -306,7 +306,7 @@ def test_what_was_never_submitted_is_replaced_once_it_is_proven_dead(tmp_path: P
         topup = await stage.until(State.DONE)
         assert [one.proof for one in stage.named("charge_dead")] == ["deadline"]
         assert [a.charge_seq for a in topup.out] == [1, 2]
-        assert topup.out[0].place != topup.out[1].place
+        assert topup.out[0].nonce_slot != topup.out[1].nonce_slot
         submitted(
             world, sponsor.completed(payload_of(first), sponsor.SPONSORS[1], USDC_E, first.plan.ends_s - WINDOW_S)
         )

@@ -549,7 +549,7 @@ async def accepted_then_dropped(house: House) -> None:
         house.hold(again >= 2, f"the first bytes went to a provider {again} times")
     house.hold(bool(house.named("payment_unseen")), "that it is nowhere was not said")
     house.hold(bool(house.named("payment_bumped")), "it was not outbid")
-    house.hold(len({a.place for a in topup.out}) == 1, "a second nonce was used")
+    house.hold(len({a.nonce_slot for a in topup.out}) == 1, "a second nonce was used")
     house.note("sent again, outbid at its own nonce")
 
 
@@ -848,7 +848,7 @@ async def fee_spike(house: House) -> None:
     """The L1 fee eats what the wallet had to spare: the same payment is kept and said, and lands when fees fall."""
     topup = await house.ends(passes=600)
     house.hold(len(topup.charges) == 1, "another charge was asked for")
-    house.hold(len({a.place for a in topup.out}) == 1, "a second nonce was used")
+    house.hold(len({a.nonce_slot for a in topup.out}) == 1, "a second nonce was used")
     said = set(_answers(house)) & {"insufficient_funds"}
     house.hold(bool(said or house.named("bump_held")), "that money is missing was not said")
     house.note("kept, and sent again until it could be paid")

@@ -363,7 +363,7 @@ async def invented_receipt(house: House) -> None:
     topup = await house.ends()
     proofs = [event.proof for event in house.named("payment_vanished")]
     house.hold(proofs == ["unspent"], f"taken back by {proofs}")
-    house.hold(len(topup.charges) == len({a.place for a in topup.out}) == 1, "something else was bought or signed")
+    house.hold(len(topup.charges) == len({a.nonce_slot for a in topup.out}) == 1, "something else was bought or signed")
     # These providers stand behind no wire of the house, so that it has not seen the payment leave.
     house.note("taken back by proof, and sent again as it was")
 

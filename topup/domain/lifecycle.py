@@ -299,7 +299,7 @@ class Attempt:
         return self.plan.broadcaster is Broadcaster.US
 
     @property
-    def place(self) -> tuple[int, int]:
+    def nonce_slot(self) -> tuple[int, int]:
         """Return its place in the wallet's order of transactions: lane and nonce, which is mined once."""
         return self.plan.lane, self.plan.nonce
 
@@ -375,8 +375,8 @@ class TopUp:
 
         `beside` are attempts of earlier top-ups, which may have taken a nonce as well.
         """
-        taken = {a.place for a in (*self.out, *beside) if a.inclusion is not None}
-        return tuple(a for a in self.out if a.inclusion is None and a.place not in taken)
+        taken = {a.nonce_slot for a in (*self.out, *beside) if a.inclusion is not None}
+        return tuple(a for a in self.out if a.inclusion is None and a.nonce_slot not in taken)
 
     @property
     def paying(self) -> Attempt | None:

@@ -140,12 +140,12 @@ def _shown(
     if payment_status.final_s > deadline_s:
         return NonPaymentProof.DEADLINE
     taken = {
-        a.place
+        a.nonce_slot
         for a in topup.out
         if a.inclusion is not None and a.inclusion.block_number <= payment_status.final_number
     }
-    if all(a.place in taken or a.place in gone for a in payments):
-        return NonPaymentProof.NONCE if all(a.place in taken for a in payments) else NonPaymentProof.FOREIGN
+    if all(a.nonce_slot in taken or a.nonce_slot in gone for a in payments):
+        return NonPaymentProof.NONCE if all(a.nonce_slot in taken for a in payments) else NonPaymentProof.FOREIGN
     return None
 
 

@@ -119,13 +119,13 @@ def migrate(connection: sqlite3.Connection, directory: Path) -> None:
     Raises:
         StoreUnusable: a newer program has written it.
     """
-    found = version(connection)
-    if found > len(MIGRATIONS):
+    written = version(connection)
+    if written > len(MIGRATIONS):
         raise StoreUnusable(
-            f"the ledger in {directory} has version {found}, this program knows {len(MIGRATIONS)}",
+            f"the ledger in {directory} has version {written}, this program knows {len(MIGRATIONS)}",
             remedy="use the newer topup that wrote it",
         )
-    for number in range(found, len(MIGRATIONS)):
+    for number in range(written, len(MIGRATIONS)):
         with transaction(connection):
             for statement in _statements(MIGRATIONS[number]):
                 connection.execute(statement)
@@ -148,19 +148,19 @@ def must_be_known(connection: sqlite3.Connection, directory: Path) -> None:
     Raises:
         StoreUnusable: it has another.
     """
-    found = version(connection)
-    if found != len(MIGRATIONS):
+    written = version(connection)
+    if written != len(MIGRATIONS):
         raise StoreUnusable(
-            f"the ledger in {directory} has version {found}, this program knows {len(MIGRATIONS)}",
+            f"the ledger in {directory} has version {written}, this program knows {len(MIGRATIONS)}",
             remedy="use the topup that wrote it, or let this one's daemon migrate it",
         )
 
 
 def examine(connection: sqlite3.Connection, directory: Path) -> None:
     """Read every page once before anything is spent: damage shows only where it is read."""
-    found = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
-    if found != ["ok"]:
-        raise StoreUnusable(f"the ledger in {directory} is damaged: {found[0]}", remedy=RESTORE)
+    says = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
+    if says != ["ok"]:
+        raise StoreUnusable(f"the ledger in {directory} is damaged: {says[0]}", remedy=RESTORE)
     if version(connection) == 0:
         raise StoreUnusable(f"{directory / FILE} is a database without a ledger in it", remedy=RESTORE)
 
@@ -213,10 +213,10 @@ def passing(error: Exception, directory: Path) -> bool:
 
 def _no_room(directory: Path) -> bool:
     try:
-        found = os.statvfs(directory)
+        disk = os.statvfs(directory)
     except OSError:
         return False
-    return found.f_bavail * found.f_frsize < ROOM_MIN or (found.f_files > 0 and found.f_favail == 0)
+    return disk.f_bavail * disk.f_frsize < ROOM_MIN or (disk.f_files > 0 and disk.f_favail == 0)
 
 
 def _code(error: Exception) -> int:

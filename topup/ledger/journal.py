@@ -164,16 +164,16 @@ class Journal(Notes):
 
     def audit(self, sought: bytes | None = None) -> Audit:
         """Read the whole journal, and hold each entry against its hash, and then against the top-ups."""
-        last, count, found = NOTHING_YET, 0, None
+        last, count, sought_at = NOTHING_YET, 0, None
         try:
             for number, account, entry, stored in self._entry_rows("true"):
                 if chained(last, account, entry) != stored:
                     return Audit(count, last, (number, "it is not what was written, or one before it is missing"), None)
                 last, count = stored, count + 1
-                found = count if stored == sought else found
+                sought_at = count if stored == sought else sought_at
         except Broken as broken:
             return Audit(count, last, (broken.number, str(broken)), None)
-        since = count - found if found is not None else None
+        since = count - sought_at if sought_at is not None else None
         return Audit(count, last, None, since, (*self._unbooked(), *self._unknown()))
 
     def _unbooked(self) -> Iterator[str]:

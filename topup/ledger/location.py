@@ -36,10 +36,10 @@ Inode = tuple[int, int]
 def inode(path: Path | None) -> Inode | None:
     """Return which file stands at `path` now; None for none."""
     try:
-        found = path.stat() if path is not None else None
+        status = path.stat() if path is not None else None
     except OSError:
         return None
-    return (found.st_dev, found.st_ino) if found is not None else None
+    return (status.st_dev, status.st_ino) if status is not None else None
 
 
 class Files:
@@ -49,7 +49,7 @@ class Files:
         """Keep which files they are; the log stands beside the ledger from the writer's first transaction on."""
         self._path = path
         self._log, self._index = path.with_name(LOG), path.with_name(INDEX)
-        self._inodes = {one: inode(one) for one in (path, self._log, self._index)}
+        self._inodes = {file: inode(file) for file in (path, self._log, self._index)}
         held = os.fstat(lock.fileno())
         self._lock = (held.st_dev, held.st_ino)
         self._log_size = 0
@@ -184,8 +184,8 @@ def marked(index: int | None) -> Mark | None:
 
 
 def _written(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _copied(connection: sqlite3.Connection, copy: Path) -> None:
@@ -232,11 +232,11 @@ def must_be_whole(directory: Path, held: Callable[[], bool]) -> None:
 
 def exposed(directory: Path) -> str:
     """Say who else can look into the ledger's directory, or change it; "" for nobody. It has to be there."""
-    found = directory.stat()
-    mode = stat.S_IMODE(found.st_mode)
+    status = directory.stat()
+    mode = stat.S_IMODE(status.st_mode)
     if mode & 0o007:
         return f"{directory} is open to every user (mode {mode:03o})"
-    if mode & 0o020 and found.st_uid == os.geteuid():
+    if mode & 0o020 and status.st_uid == os.geteuid():
         return f"{directory} can be written by its group (mode {mode:03o})"
     wide = _open_to_others(directory)
     return f"{wide[0]} is open to others than its owner" if wide else ""
@@ -258,7 +258,7 @@ def narrow(directory: Path) -> list[str]:
         return said  # whoever writes next says so
     if (wrong := exposed(directory)) and str(directory) + " " in wrong:
         mode = stat.S_IMODE(directory.stat().st_mode)
-        foreign = [one.name for one in directory.iterdir() if not one.name.startswith(FILE) and one.name != "lock"]
+        foreign = [path.name for path in directory.iterdir() if not path.name.startswith(FILE) and path.name != "lock"]
         remedy = f"name a directory below it in state_dir, which topup makes for itself, or `chmod 700 {directory}`"
         if mode & stat.S_ISVTX or (foreign and os.geteuid() == 0):
             raise SettingsError(f"state_dir {wrong}, and holds what is not topup's", remedy=remedy)

@@ -132,11 +132,11 @@ class Ledger:
     def holder(directory: Path) -> int | None:
         """Return the process that holds the ledger, as Linux tells it; None when it is free or cannot be told."""
         try:
-            place = str((directory / "lock").stat().st_ino)
+            inode = str((directory / "lock").stat().st_ino)
             held = [line.split() for line in Path("/proc/locks").read_text(encoding="utf-8").splitlines()]
         except OSError:
             return None
-        return next((int(h[4]) for h in held if "FLOCK" in h and h[5].split(":")[-1] == place), None)
+        return next((int(h[4]) for h in held if "FLOCK" in h and h[5].split(":")[-1] == inode), None)
 
     @staticmethod
     def held(directory: Path) -> bool:
@@ -166,8 +166,8 @@ class Ledger:
 
     def damage(self) -> str | None:
         """Read and check every page and index; return what is wrong first, or None."""
-        (found,) = self._one("PRAGMA integrity_check(1)")
-        return None if found == "ok" else str(found)
+        (says,) = self._one("PRAGMA integrity_check(1)")
+        return None if says == "ok" else str(says)
 
     def close(self) -> None:
         """Close the file and release the lock."""

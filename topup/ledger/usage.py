@@ -47,16 +47,16 @@ class UsageDays(Ledger):
         """Return what each key, by its hash, has used on a day that is not whole yet, as far as it was asked for."""
         return self._sums(account, "key", (day, day), whole=False)
 
-    def keep_usage(self, account: str, told: DayUsed, now_ms: int) -> None:
+    def keep_usage(self, account: str, whole: DayUsed, now_ms: int) -> None:
         """Store a whole day; one that is stored already stands."""
-        number = _number(told.day)
+        number = _number(whole.day)
         with self._write(now_ms) as db:
             if not db.execute("INSERT OR IGNORE INTO usage_known VALUES (?, ?, ?)", (account, number, now_ms)).rowcount:
                 return
             db.execute("DELETE FROM usage_day WHERE account = ? AND day = ?", (account, number))
-            for split, its in (("model", told.models), ("key", told.keys)):
+            for split, its in (("model", whole.models), ("key", whole.keys)):
                 for used in its:
-                    self._used(account, told.day, split, used)
+                    self._used(account, whole.day, split, used)
 
     def forget_keys_gone(self, account: str, listed: Collection[str], now_ms: int) -> None:
         """Forget the keys, by their hashes, that are not listed any more and have used nothing that is stored.

@@ -74,8 +74,8 @@ class Wishes(TopUpSteps):
             " AND (told IS NULL OR told NOT IN (?, ?)) ORDER BY id DESC"
         )
         values = (account, at_ms - DAY_MS, wish.uid, int(wish.forced), *map(int, FINAL))
-        found = [row for row in self._all(same, *values) if rows.usd(row["amount"]) == wish.amount]
-        return int(found[0]["id"]) if found else None
+        same_wishes = [row for row in self._all(same, *values) if rows.usd(row["amount"]) == wish.amount]
+        return int(same_wishes[0]["id"]) if same_wishes else None
 
     def _again(self, number: int, until_ms: int) -> None:
         """Open a wish anew that ended without anything that counts; else only wait longer for it."""
@@ -133,13 +133,13 @@ class Wishes(TopUpSteps):
             sql = f"UPDATE request SET taken_ms = ? WHERE id = ? AND {WAITING}"
             return db.execute(sql, (at_ms, number)).rowcount == 1
 
-    def answer_request(self, number: int, told: Told, at_ms: int) -> None:
+    def answer_request(self, number: int, ending: Told, at_ms: int) -> None:
         """Store what became of a wish."""
         with self._write(at_ms):
-            self._answer(number, told)
+            self._answer(number, ending)
 
-    def let_go(self, number: int, told: Told, at_ms: int) -> TopUp | None:
-        """End a wish of which nothing is out: drop its top-up where that was never sent, and store `told`.
+    def let_go(self, number: int, ending: Told, at_ms: int) -> TopUp | None:
+        """End a wish of which nothing is out: drop its top-up where that was never sent, and store `ending`.
 
         Returns its top-up where something of it is out, or may be, or was: then nothing is changed. With the lock in
         hand nobody else acts on it, whoever had taken it.
@@ -150,15 +150,15 @@ class Wishes(TopUpSteps):
                 if topup.out or topup.state not in UNSENT:
                     return topup
                 self._drop_unsent(topup, at_ms)
-            self._answer(number, told)
-            if told.code not in FINAL:
+            self._answer(number, ending)
+            if ending.code not in FINAL:
                 db.execute("UPDATE request SET withdrawn_ms = ? WHERE id = ?", (at_ms, number))
         return None
 
-    def _answer(self, number: int, told: Told) -> None:
+    def _answer(self, number: int, ending: Told) -> None:
         self._db.execute(
             "UPDATE request SET outcome = ?, why = ?, code = ?, topup = coalesce(?, topup) WHERE id = ?",
-            (self.hide(told.outcome), told.why, told.code, told.topup, number),
+            (self.hide(ending.outcome), ending.why, ending.code, ending.topup, number),
         )
 
     def _drop_unsent(self, topup: TopUp, at_ms: int) -> None:

@@ -46,10 +46,10 @@ class Bookkeeping(Part):
         if now // HOUR_MS == self._wallet_hour or closed is None or not self._limits.live or wallet is None:
             return
         self._wallet_hour = now // HOUR_MS
-        last = {one.commodity: one for one in self._store.balance_assertions(self._account.name)}
+        last = {at.commodity: at for at in self._store.balance_assertions(self._account.name)}
         # Coinbase's rail first: of its chain it reads ETH, too.
         for route in sorted(self._account.routes, key=lambda route: route.rail != COINBASE):
-            mine = max((one.at_ms for one in last.values() if one.chain_id == route.chain_id), default=None)
+            mine = max((at.at_ms for at in last.values() if at.chain_id == route.chain_id), default=None)
             since_ms = mine if mine is not None else closed.at_ms
             if not wallet_due(since_ms, now):
                 continue
@@ -72,14 +72,14 @@ class Bookkeeping(Part):
         self._store.say(self._account.name, name, why, now, "topup")
 
     async def _hold(self, route: Route, wallet: bytes, last: dict[Commodity, BalanceAssertion]) -> None:
-        name, told = self._account.name, await self._rails(route.rail).holdings(wallet)
-        for asset, units in told.units.items():
-            one, block = Commodity(asset), told.at.number
-            if one in last and last[one].block >= block:
+        name, held = self._account.name, await self._rails(route.rail).holdings(wallet)
+        for asset, units in held.units.items():
+            commodity, block = Commodity(asset), held.at.number
+            if commodity in last and last[commodity].block >= block:
                 continue
-            at = BalanceAssertion(route.chain_id, wallet, one, block, told.at.timestamp_s * 1000, units)
+            at = BalanceAssertion(route.chain_id, wallet, commodity, block, held.at.timestamp_s * 1000, units)
             entries = wallet_entries(
-                at, self._store.wallet_booked(name, one, block), told.price_e8, first=one not in last
+                at, self._store.wallet_booked(name, commodity, block), held.price_e8, first=commodity not in last
             )
             self._store.close_wallet(name, at, entries, self._clock.now())
-            last[one] = at
+            last[commodity] = at

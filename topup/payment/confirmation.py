@@ -194,7 +194,7 @@ class Confirmation(Part):
             return None
         if seen.inclusion.success and attempt.plan.kind is Kind.PAY:
             return Fact.PAID
-        left = [a for a in topup.pending(beside) if a.place != attempt.place]
+        left = [a for a in topup.pending(beside) if a.nonce_slot != attempt.nonce_slot]
         if left or topup.state is not State.SENT:
             return None
         return _end_of(attempt.plan.kind, success=seen.inclusion.success)

@@ -69,14 +69,14 @@ class Cycle(Part):
         self._usage_sync: UsageSync | None = None
         if usage is not None:
             self._usage_sync = UsageSync(terms.account.name, api=usage, now=self._clock.now, store=store, sink=sink)
-        self._cycles = 0
+        self.cycles = 0  # how many passes were begun
         self._paused: bool | None = None
 
     # -- one pass -----------------------------------------------------------------------------------------------
 
     async def run(self, asked: PurchaseOrder | None = None) -> PassResult:
         """Make one pass, and say in one line how it ended."""
-        self._cycles += 1
+        self.cycles += 1
         self._clock.begin_pass()
         if self._budget is not None:
             self._budget.renew()
@@ -87,7 +87,7 @@ class Cycle(Part):
         left = runway(last.balance, self._limits.floor, burn) if last is not None else Runway(None, None)
         self._say(
             events.CycleDone(
-                cycle=self._cycles,
+                cycle=self.cycles,
                 outcome=rest.outcome,
                 why=rest.why,
                 detail=rest.detail,
@@ -120,11 +120,6 @@ class Cycle(Part):
     def asked(self) -> int:
         """Return how many questions were asked so far: while it grows, a pass gets on."""
         return self._api.requests + self._rpc_requests()
-
-    @property
-    def cycles(self) -> int:
-        """Return how many passes were begun."""
-        return self._cycles
 
     async def _pass(self, asked: PurchaseOrder | None) -> PassResult:
         self._notice_pause()

@@ -19,7 +19,7 @@ from topup.ports.chain import Observation, Spent, Taken
 from topup.ports.ledger import ForeignNonces
 from topup.ports.rail import Rail, WalletRail, sends
 
-Place = tuple[int, int]
+NonceSlot = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class Contest:
     Attributes:
         used: the oldest attempt at each, whose receipt nobody shows.
         since: since when each of them is, in ms.
-        gone: places that a final block shows used, or that a person took over: nothing of ours is mined there any more.
+        gone: slots that a final block shows used, or that a person took over: nothing of ours is mined there any more.
         new: attempts of which this was not known before.
-        gone_by: the last block by whose end places in `gone` were used; who looked no further than before it has not
+        gone_by: the last block by whose end slots in `gone` were used; who looked no further than before it has not
             seen what used them.
     """
 
     used: tuple[Attempt, ...] = ()
     since: tuple[int, ...] = ()
-    gone: frozenset[Place] = frozenset()
+    gone: frozenset[NonceSlot] = frozenset()
     new: tuple[Attempt, ...] = ()
     gone_by: int = 0
 
@@ -58,15 +58,15 @@ async def contest(
     Nothing is asked while no nonce is; a chain that does not answer leaves it as it was.
     """
     adopted = store.adopted_nonces(topup)
-    left = [a for a in pending if a.place not in adopted]
-    oldest = {a.place: a for a in reversed(left) if spent(a, observation)}
+    left = [a for a in pending if a.nonce_slot not in adopted]
+    oldest = {a.nonce_slot: a for a in reversed(left) if spent(a, observation)}
     known = store.taken(topup.id)
     used = {a.id for a in oldest.values()}
     # Of a provider that is behind the block in which it was noticed, a free nonce says nothing.
-    free = [n for n, one in known.items() if n not in used and observation.head.number >= (one.block_number or 0)]
+    free = [n for n, taken in known.items() if n not in used and observation.head.number >= (taken.block_number or 0)]
     if free:
         store.forget_taken(topup, free, now_ms)
-    gone = {a.place for a in pending if a.place in adopted}
+    gone = {a.nonce_slot for a in pending if a.nonce_slot in adopted}
     since, new, gone_by = [], [], 0
     for attempt in oldest.values():
         before = known.get(attempt.id)
@@ -74,7 +74,7 @@ async def contest(
         if attempt.ours and sends(rail):
             after, settled = await _placed(rail, topup, attempt, after, observation)
             if settled:
-                gone, gone_by = gone | {attempt.place}, max(gone_by, after.block_number or 0)
+                gone, gone_by = gone | {attempt.nonce_slot}, max(gone_by, after.block_number or 0)
         if after != before:
             store.keep_taken(topup, attempt, after, now_ms)
         since.append(after.since_ms)
@@ -102,13 +102,13 @@ async def _placed(
     return Taken(taken.since_ms, shown.block.number, shown.block.hash), False
 
 
-def foreign(topup: TopUp, seq: int, gone: frozenset[Place]) -> bool:
+def foreign(topup: TopUp, seq: int, gone: frozenset[NonceSlot]) -> bool:
     """Tell whether something that is none of ours used a nonce at which a payment of this charge was sent."""
-    ours = {a.place for a in topup.out if a.inclusion is not None}
-    return any(a.place in gone - ours for a in topup.out if a.charge_seq == seq)
+    ours = {a.nonce_slot for a in topup.out if a.inclusion is not None}
+    return any(a.nonce_slot in gone - ours for a in topup.out if a.charge_seq == seq)
 
 
-def nonces(places: Collection[Place]) -> str:
-    """Name the nonces of these places, in words."""
-    numbers = sorted({nonce for _, nonce in places})
+def nonces(slots: Collection[NonceSlot]) -> str:
+    """Name these nonces, in words."""
+    numbers = sorted({nonce for _, nonce in slots})
     return f"nonce{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"

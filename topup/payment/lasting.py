@@ -56,17 +56,17 @@ class Lasting:
     ) -> None:
         """Count a failure that was begun at `began_ms`, and say what lasts; `said` where another event warns of it."""
         now, name = self._now(), _name(topup)
-        one = self._series(name, topup)
-        if one.since_ms is None:
-            one.since_ms = now if began_ms is None else began_ms
-            self._store.say(self._account, name, "1", one.since_ms, "topup")
-        lasting_s = (now - one.since_ms) // 1000
+        series = self._series(name, topup)
+        if series.since_ms is None:
+            series.since_ms = now if began_ms is None else began_ms
+            self._store.say(self._account, name, "1", series.since_ms, "topup")
+        lasting_s = (now - series.since_ms) // 1000
         kind: type[events.TopUpStalled] | None = None
         if lasting_s >= self._alert_s:
-            if one.hourly.due(name, now):
-                kind, one.warned = events.TopUpStuck, True
-        elif lasting_s >= SOON_S and not one.warned and not said:
-            kind, one.warned = events.TopUpStalled, True
+            if series.hourly.due(name, now):
+                kind, series.warned = events.TopUpStuck, True
+        elif lasting_s >= SOON_S and not series.warned and not said:
+            kind, series.warned = events.TopUpStalled, True
         if kind is not None:
             self._sink.emit(
                 kind(
@@ -83,11 +83,11 @@ class Lasting:
     def ended(self, topup: TopUp) -> None:
         """End the series of a state: what was planned may leave, or what is out was looked at."""
         name = _name(topup)
-        one = self._series(name, topup)
-        if one.since_ms is None:
+        series = self._series(name, topup)
+        if series.since_ms is None:
             return
         now = self._now()
-        lasted_s = (now - one.since_ms) // 1000
+        lasted_s = (now - series.since_ms) // 1000
         self._known[name] = _Series(None)
         self._store.say(self._account, name, "0", now, "topup")
         if lasted_s >= SOON_S:

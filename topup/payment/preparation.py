@@ -428,7 +428,7 @@ def _approved_once(topup: TopUp, plan: Plan) -> None:
     if plan.kind is not Kind.APPROVE:
         return
     stands = [a.inclusion for a in topup.out if a.plan.kind is Kind.APPROVE and a.charge_seq == len(topup.charges)]
-    for block in (told.block_number for told in stands if told is not None and told.success):
+    for block in (inclusion.block_number for inclusion in stands if inclusion is not None and inclusion.success):
         raise PaymentForbidden(
             Reason.APPROVAL_UNSEEN,
             f"an approval of this charge stands in block {block}, and what it allows is not shown",

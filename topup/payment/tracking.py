@@ -106,10 +106,10 @@ class Tracking(Steps):
         tx_hash = attempt.signed_hash
         if sent.delivery is Delivery.REPLACEMENT:
             beside = [*topup.out, *self._store.at_same_nonce(topup)]
-            ours = any(a.place == attempt.place and a.id != attempt.id for a in beside)
+            ours = any(a.nonce_slot == attempt.nonce_slot and a.id != attempt.id for a in beside)
             if not ours:
                 contested = events.NonceContested(topup_id=topup.id, tx_hash=tx_hash, nonce=attempt.plan.nonce)
-                self._say(contested, hourly=f"contested {attempt.place}")
+                self._say(contested, hourly=f"contested {attempt.nonce_slot}")
         elif sent.delivery is Delivery.REFUSED:
             refused = events.PaymentRefused(topup_id=topup.id, tx_hash=tx_hash, detail=sent.detail)
             self._say(refused, hourly=f"refused {attempt.id}")
@@ -126,7 +126,7 @@ class Tracking(Steps):
         pending = self._pending(topup)
         if not pending and (not self._contest.used or await self._dead_by_others(topup, observation)):
             return self._move(topup, Fact.GIVEN_UP, f"{nonces(self._contest.gone)} {FOREIGN}")
-        if not pending or any(a.place not in self._contest.gone for a in self._contest.used):
+        if not pending or any(a.nonce_slot not in self._contest.gone for a in self._contest.used):
             return self._nonce_moved(topup)
         newest = pending[-1]
         cancel = self._store.word(topup) == CANCEL and newest.plan.kind is not Kind.CANCEL
@@ -167,12 +167,12 @@ class Tracking(Steps):
 
     def _pending(self, topup: TopUp) -> tuple[Attempt, ...]:
         """Leave out what is dead for ever because a final block holds something else at its nonce."""
-        return tuple(a for a in super()._pending(topup) if a.place not in self._contest.gone)
+        return tuple(a for a in super()._pending(topup) if a.nonce_slot not in self._contest.gone)
 
     def _nonce_moved(self, topup: TopUp) -> Step:
         """Wait for a receipt that lags behind its nonce, or for the proof that it cannot come; an hour in all."""
         if self._clock.now() - min(self._contest.since) > self._pace.nonce_late_s * 1000:
-            named = nonces({a.place for a in self._contest.used})
+            named = nonces({a.nonce_slot for a in self._contest.used})
             return self._halt(
                 topup, f"{named} was used by a transaction that is not in the ledger: see `topup reconcile`"
             )
@@ -185,12 +185,12 @@ class Tracking(Steps):
         """
         now = self._clock.now()
         pending = self._of_charge(topup)
-        newest = {a.place: a for a in pending}
+        newest = {a.nonce_slot: a for a in pending}
         for attempt in sorted(pending, key=lambda a: (a.plan.nonce, -a.id)):
             assert attempt.intended_ms is not None
             if attempt.last_sent_ms is None and self._paused() and attempt.plan.kind is not Kind.CANCEL:
                 continue  # a pause stops first sends, never repeated ones
-            if attempt is not newest[attempt.place] and newest[attempt.place].answer.startswith(TAKEN):
+            if attempt is not newest[attempt.nonce_slot] and newest[attempt.nonce_slot].answer.startswith(TAKEN):
                 continue
             sent_ms = attempt.last_sent_ms or attempt.intended_ms
             # Of what another process sent nobody knows whether it left: it goes out at once, being the same bytes.
@@ -220,7 +220,7 @@ class Tracking(Steps):
         assert newest.intended_ms is not None
         now = self._clock.now()
         late = now - newest.intended_ms >= self._pace.bump_after_s * 1000
-        bumps = sum(1 for a in pending if a.place == newest.place) - 1
+        bumps = sum(1 for a in pending if a.nonce_slot == newest.nonce_slot) - 1
         paused = self._paused() and newest.plan.kind is not Kind.CANCEL
         return newest.ours and late and bumps < self._pace.bump_max and now >= self._bump_ms and not paused
 
@@ -407,10 +407,10 @@ class Tracking(Steps):
         if self._store.word(topup) == CANCEL:
             return self._move(topup, Fact.GIVEN_UP, "cancelled by hand")
         newest = [a.inclusion for a in topup.out if a.inclusion is not None and a.charge_seq == len(topup.charges)]
-        failed = [told for told in newest if not told.success]
-        for told in failed:
-            if not told.transient:
-                return self._move(topup, Fact.GIVEN_UP, f"reverted for good: {told.reason}")
+        failed = [inclusion for inclusion in newest if not inclusion.success]
+        for inclusion in failed:
+            if not inclusion.transient:
+                return self._move(topup, Fact.GIVEN_UP, f"reverted for good: {inclusion.reason}")
         if len(failed) > self._pace.retries_max:
             return self._move(topup, Fact.GIVEN_UP, f"{len(failed)} attempts reverted: {topup.reason}")
         return self._move(topup, Fact.RETRY, "")

@@ -76,8 +76,8 @@ class UsageSync:
             return False
         assert self._waiting is not None
         for key in self._waiting[:KEYS_A_PASS]:
-            told = per_day(await self._api.activity(key_hash=key.hash), days)
-            self._store.keep_key_used(self._account, key, {day: total(its) for day, its in told.items()}, now)
+            used = per_day(await self._api.activity(key_hash=key.hash), days)
+            self._store.keep_key_used(self._account, key, {day: total(its) for day, its in used.items()}, now)
             self._waiting.remove(key)
             if self._now() - now >= PASS_MS:
                 break

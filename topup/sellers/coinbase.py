@@ -130,7 +130,7 @@ class Coinbase(OnChain[Chain]):
             ChainError: the chain could not be asked.
         """
         wallet = verified.request.sender
-        pending = preflight.nonce_pending - preflight.nonce_latest - len({a.place for a in over})
+        pending = preflight.nonce_pending - preflight.nonce_latest - len({a.nonce_slot for a in over})
         if pending > 0:
             raise PaymentForbidden(
                 "nonce_busy",
