@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -252,31 +253,34 @@ class ByAuthorization(ByCredential):
         from topup.domain.typed_data import personal_digest
         from topup.sandbox.contracts import CHAIN_ID
         from topup.sellers.x402_profile import PROFILES
-        from topup.sellers.x402_wire import login_header, login_message
+        from topup.sellers.x402_wire import Login, login_header, login_message
 
         now = self.world.clock.now_ms()
+        signer: Any = SimpleNamespace(
+            address=self.sender, sign_login=lambda text: self.signature(personal_digest(text))
+        )
+        login = Login(signer, CHAIN_ID)
         text = login_message(
-            self.sender,
+            login,
             domain=urlsplit(url).netloc,
             uri=url,
             statement=PROFILES[self.seller.profile].login.statement,
-            chain_id=CHAIN_ID,
             nonce=secrets.token_hex(8),
-            issued_ms=now,
-            expires_ms=now + LOGIN_MS,
+            times_ms=(now, now + LOGIN_MS),
         )
-        return login_header(self.sender, text, self.signature(personal_digest(text)), now, CHAIN_ID)
+        return login_header(login, text, now)
 
     def pay(self, between: Callable[[], None]) -> None:
         """Ask for offers, sign the first, send it; what is not answered with 200 has failed."""
         from topup.domain.typed_data import Domain, authorization_digest
         from topup.sellers.x402_profile import PROFILES
-        from topup.sellers.x402_wire import Authorization, demanded, offers, payment_header
+        from topup.sellers.x402_wire import Authorization, Offer, demanded, listed, payment_header
 
         sale = PROFILES[self.seller.profile].sell
         url, body = f"{self.seller.url}{sale.path}", json.dumps({"amount": str(AMOUNT)})
         asked = self.session.post(url, data=body, timeout=ANSWER_S_MAX)
-        offer = offers(demanded(asked.headers, asked.content))[0]
+        every = listed(demanded(asked.headers, asked.content))
+        offer = next(one for one in every if isinstance(one, Offer))
         units = AMOUNT * UNITS if sale.minimum else offer.amount
         until = self.world.clock.now_s() + offer.max_timeout_s
         signed = Authorization(self.sender, offer.pay_to, units, 0, until, secrets.token_bytes(32))
@@ -300,15 +304,14 @@ class ByMachine(ByCredential):
     def pay(self, between: Callable[[], None]) -> None:
         """Ask for a challenge, sign, send; what is not answered with 202 has failed."""
         from topup.domain import tempo
+        from topup.sellers.mpp_choice import METHOD, kind_of
         from topup.sellers.mpp_wire import challenges, credential, memo, payer, tempo_charge
 
         url, body = f"{self.seller.url}/credits/purchases", json.dumps({"amount": AMOUNT})
         key = secrets.token_hex(16)
         asked = self.session.post(url, data=body, headers={"idempotency-key": key}, timeout=ANSWER_S_MAX)
         lines = asked.raw.headers.getlist("www-authenticate")
-        challenge = next(
-            one for one in challenges(lines) if (one.get("method"), one.get("intent")) == ("tempo", "charge")
-        )
+        challenge = next(one for one in challenges(lines) if kind_of(one) == METHOD)
         told = tempo_charge(challenge)
         chain_id = told.chain_id or 4217
         transaction = tempo.Transaction(

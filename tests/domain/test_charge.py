@@ -541,7 +541,7 @@ def test_a_hostile_charge_is_refused_on_the_field_it_lies_about(name: str) -> No
     first = charge_of(verified(one)).intent
     demand = parse(raw_of(one.hostile(name, ask())))
     with pytest.raises(ChargeRefused) as refused:
-        verify(demand, request(), pins_for(one), CLOCKS, seen=lambda *key: key == (first.operator, first.id))
+        verify(demand, request(), pins_for(one), CLOCKS, seen=[(first.operator, first.id)])
     assert refused.value.field == INTENDED[name]
     assert refused.value.was != refused.value.should_be
 

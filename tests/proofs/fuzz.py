@@ -274,7 +274,7 @@ def seller(rounds: int, seed: int) -> int:
 
         raw, _ = encoded(luck, bent(luck, {"data": charge}))
         demand = parse(raw)
-        proven = verify(demand, builders.request(), pins, Clocks(builders.NOW_S, builders.NOW_S), seen=lambda *_: False)
+        proven = verify(demand, builders.request(), pins, Clocks(builders.NOW_S, builders.NOW_S), seen=())
         if charge_of(proven).intent != parse(builders.raw_of(charge)).intent:
             raise Broken("another intent than the operator signed was proven")
 

@@ -41,7 +41,6 @@ from topup.sandbox.x402 import selling
 from topup.sandbox.x402_seller import RECIPIENT, X402Conduct
 from topup.sellers import authorization, mpp, x402
 from topup.sellers.mpp_choice import Terms
-from topup.sellers.mpp_fields import OPENROUTER
 from topup.sellers.x402_choice import Token
 from topup.sellers.x402_profile import PROFILES
 from topup.signers.local import APPROVE, Ceilings, from_private_key
@@ -225,8 +224,8 @@ def test_a_key_in_base64_is_not_kept_either(alphabet: Callable[[bytes], bytes], 
 )
 def test_a_purchase_is_never_called_by_the_key(answered: Answered) -> None:
     """What the seller calls a purchase is kept, shown to support and asked for by name: the key is not taken for it."""
-    assert mpp._reference(answered, OPENROUTER, "sk-secret") == ""
-    assert mpp._reference(answered, OPENROUTER, "sk-other") != ""
+    assert mpp_rail({}, {}, {}, key="sk-secret")._receipt(answered)[1] == ""
+    assert mpp_rail({}, {}, {}, key="sk-other")._receipt(answered)[1] != ""
 
 
 @pytest.mark.parametrize(
@@ -238,8 +237,8 @@ def test_the_api_key_is_no_purchases_name_however_it_is_written(write: Callable[
     """The name is kept, shown and handed on."""
     key = "sk-or-v1-" + "5ec7e79a" * 8
     answered = Answered("/credits/purchases", 200, (), json.dumps({"data": {"id": write(key)}}).encode())
-    assert mpp._reference(answered, OPENROUTER, "another-key-altogether") == write(key)
-    assert mpp._reference(answered, OPENROUTER, key) == ""
+    assert mpp_rail({}, {}, {}, key="another-key-altogether")._receipt(answered)[1] == write(key)
+    assert mpp_rail({}, {}, {}, key=key)._receipt(answered)[1] == ""
 
 
 def test_an_offer_as_long_as_the_longest_life_is_proven() -> None:

@@ -143,13 +143,10 @@ def test_the_other_login_text_is_a_setting(tmp_path: Path) -> None:
 
 def test_a_request_is_the_record_s() -> None:
     """Dria orders dollars as a text, GAIB as a number, Venice not at all; each where its pages have it."""
-    shown = {
-        name: (one.place(Usd.of("12.50"), WALLET), one.request(Usd.of("12.50"), WALLET))
-        for name, one in PROFILES.items()
-    }
-    assert shown["dria"] == ("/credits/topup", b'{"amount":"12.5"}')
-    assert shown["gaib"] == ("/topup", b'{"amount":12.5}')
-    assert shown["venice"] == shown["venice-ai"] == ("/x402/top-up", b"{}")
+    shown = {name: one.request(Usd.of("12.50"), WALLET) for name, one in PROFILES.items()}
+    assert shown["dria"] == ("POST", "/credits/topup", b'{"amount":"12.5"}')
+    assert shown["gaib"] == ("POST", "/topup", b'{"amount":12.5}')
+    assert shown["venice"] == shown["venice-ai"] == ("POST", "/x402/top-up", b"{}")
     assert PROFILES["gaib"].account(WALLET) == "/usage/0x" + WALLET.hex()
     assert PROFILES["gaib"].usd(Decimal(4_950_000)) == Decimal("4.95")
     assert {PROFILES[name].login.statement for name in ("venice", "venice-ai")} == {

@@ -7,7 +7,7 @@ import random
 from collections.abc import Awaitable
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
@@ -74,8 +74,7 @@ def request(amount: str = "10") -> Request:
 CLOCKS = Clocks(NOW_S, NOW_S)
 
 
-def unseen(_operator: bytes, _id: bytes) -> bool:
-    return False
+unseen: Final = frozenset[tuple[bytes, bytes]]()
 
 
 def verified(one: Operator, amount: str = "10") -> Verified:

@@ -161,7 +161,7 @@ class Connections:
         login = self._login if asked.balance.auth == "login" else None
         owner = b""
         if "{wallet}" in asked.balance.path:
-            owner = login.address if login is not None else self._account_holder()
+            owner = login.signer.address if login is not None else self._account_holder()
         return Prepaid(
             exchange,
             asked,

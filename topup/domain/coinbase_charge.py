@@ -13,7 +13,7 @@ The curve and the hash are loaded by the first proof, as in `demand`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -175,7 +175,7 @@ def parse(raw: bytes) -> Charge:
 
 
 def verify(
-    demand: Charge, request: Request, pins: Pins, clocks: Clocks, *, seen: Callable[[bytes, bytes], bool]
+    demand: Charge, request: Request, pins: Pins, clocks: Clocks, *, seen: Collection[tuple[bytes, bytes]]
 ) -> Verified:
     """Hold a charge against what was asked for.
 
@@ -184,7 +184,7 @@ def verify(
         request: what was asked for.
         pins: what is known beforehand of the other side.
         clocks: the chain's time and ours.
-        seen: tells for (operator, id) whether another charge already carried this id.
+        seen: operator and id of each charge before it.
 
     Raises:
         ChargeRefused: naming the first field that is not as it should be.
@@ -193,7 +193,7 @@ def verify(
 
 
 def _findings(
-    demand: Charge, request: Request, pins: Pins, clocks: Clocks, seen: Callable[[bytes, bytes], bool]
+    demand: Charge, request: Request, pins: Pins, clocks: Clocks, seen: Collection[tuple[bytes, bytes]]
 ) -> Iterator[Finding]:
     """Judge a charge under the names of its own fields; the signature last, because it costs the most."""
     intent, total = demand.intent, demand.total
@@ -213,8 +213,8 @@ def _findings(
     yield Finding("call_data.recipient_amount", "0", "more than the fee alone", intent.recipient_amount != 0)
     for _, finding in lifetimes("call_data.deadline", intent.deadline, pins.bounds, clocks):
         yield finding
-    known = seen(intent.operator, intent.id)
-    yield Finding("call_data.id", "0x" + intent.id.hex(), "an id never seen before", not known)
+    new = demand.identity not in seen
+    yield Finding("call_data.id", "0x" + intent.id.hex(), "an id never seen before", new)
     prefixes = " or ".join(map(_shown, sorted(pins.prefixes)))
     remedy = "ask the gateway how its operator signs; rails.coinbase.prefixes says what is allowed"
     yield Finding("call_data.prefix", _shown(intent.prefix), prefixes, intent.prefix in pins.prefixes, remedy)

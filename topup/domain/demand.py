@@ -10,7 +10,7 @@ prove anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import InitVar, dataclass, replace
 from itertools import chain as chained
 from typing import Final, Protocol, final
@@ -157,7 +157,7 @@ def prove(
     clocks: Clocks,
     findings: Iterable[Finding],
     *,
-    seen: Callable[[bytes, bytes], bool],
+    seen: Collection[tuple[bytes, bytes]],
 ) -> Verified:
     """Hold a demand against what was asked for: what its rail found first, then what holds for every rail.
 
@@ -167,7 +167,7 @@ def prove(
         bounds: what is known beforehand of the other side.
         clocks: the chain's time and ours.
         findings: what only the rail itself can judge, line by line.
-        seen: tells for an identity whether another charge already carried it.
+        seen: the identities that other charges carried before it.
 
     Raises:
         ChargeRefused: naming the first field that is not as it should be.
@@ -176,7 +176,7 @@ def prove(
     for finding in chained(findings, common(demand, request, bounds, clocks)):
         if not finding.right:
             raise finding.refusal()
-    if seen(*demand.identity):
+    if demand.identity in seen:
         remedy = "ask again; report to the seller if it stays"
         raise ChargeRefused("id", demand.charge_id, "an id never seen before", remedy=remedy)
     return Verified(demand, request, _SEAL)

@@ -6,24 +6,42 @@ nothing can outbid or cancel it, and nothing was approved that could be taken ba
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Protocol, TypeVar
 
 from topup.domain.demand import Bounds, Clocks, Demand, Finding, Request, Verified, prove
-from topup.domain.errors import ApiGone, ApiRejected, ApiUnknown, ChainUnknown, PaymentForbidden, Reverted
+from topup.domain.errors import (
+    ApiError,
+    ApiGone,
+    ApiRejected,
+    ApiUnknown,
+    ChainUnknown,
+    PaymentForbidden,
+    Reverted,
+)
 from topup.domain.lifecycle import REPLACED_BLOCKS, Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.domain.money import Asset, Wei
 from topup.domain.nonpayment import ChargeStatus, More
+from topup.domain.reasons import Reason
 from topup.ports.account import Clock
 from topup.ports.chain import AuthorizationUse, Delivery, Observation, Preflight, Sent, TokenChain
 from topup.ports.signer import Signer
-from topup.sellers.on_chain import OnChain
+from topup.sellers.on_chain import OnChain, unclear
 from topup.wire.exchange import Answered, Exchange, fail
 from topup.wire.secrets import Masker
 
-D = TypeVar("D", bound=Demand)
+
+class Owed(Demand, Protocol):
+    """A demand that says whose it is."""
+
+    @property
+    def seller(self) -> str:
+        """Return the base of the seller's URLs."""
+
+
+O = TypeVar("O", bound=Owed)  # noqa: E741 - it is no zero here
 
 
 @dataclass(frozen=True)
@@ -36,10 +54,12 @@ class Seller:
     pay_timeout_s: float
 
 
-class Authorized(OnChain[TokenChain], ABC, Generic[D]):
+class Authorized(OnChain[TokenChain, O]):
     """The half of the `Rail` port that is the same for all of them."""
 
     broadcaster = Broadcaster.SERVER
+    # The statuses by which the seller says that it has taken the payment.
+    taken = range(200, 300)
 
     def __init__(self, seller: Seller, chain: TokenChain, signer: Signer | None, clock: Clock) -> None:
         """Join the ports; the seller's key is "" where it knows the wallet instead."""
@@ -47,20 +67,20 @@ class Authorized(OnChain[TokenChain], ABC, Generic[D]):
         super().__init__(chain, signer, clock)
 
     @abstractmethod
-    def read(self, raw: bytes) -> D:
-        """Decode what was stored, without judging it.
-
-        Raises:
-            ChargeRefused: it is malformed, or nothing in it can be paid.
-        """
-
-    @abstractmethod
-    def _findings(self, demand: D, request: Request) -> list[Finding]:
+    def _findings(self, demand: O, request: Request) -> list[Finding]:
         """Judge what only this rail knows."""
 
     @abstractmethod
-    def _use(self, demand: D, key: bytes, first: int) -> AuthorizationUse:
+    def _use(self, demand: O, key: bytes, first: int) -> AuthorizationUse:
         """Return what its use leaves on the chain, from block `first` on; `key` is the attempt's hash."""
+
+    @abstractmethod
+    async def _present(self, topup: TopUp, demand: O, paying: str) -> Answered:
+        """Send the request of a demand again with what pays it."""
+
+    @abstractmethod
+    def _receipt(self, answered: Answered) -> tuple[str, str]:
+        """Return what the seller says of the payment, in a few words, and what it calls it: hints, never proofs."""
 
     def _access_key(self, sender: bytes) -> bytes | None:  # noqa: ARG002
         """Return which of the sender's access keys signs; None where the sender's own does."""
@@ -83,30 +103,12 @@ class Authorized(OnChain[TokenChain], ABC, Generic[D]):
         if answered.status != 402:
             fail(answered, self._seller.key)
 
-    async def prove(
-        self, raw: bytes, request: Request, *, seen: Sequence[tuple[bytes, bytes]]
-    ) -> tuple[Verified, Preflight]:
-        """Prove what is demanded by our clock, then by the chain's; nothing may have used its authorization.
+    def _verified(self, demand: O, request: Request, clocks: Clocks, seen: Collection[tuple[bytes, bytes]]) -> Verified:
+        return prove(demand, request, self._seller.bounds, clocks, self._findings(demand, request), seen=seen)
 
-        Raises:
-            ChargeRefused: it is not what was asked for.
-            ChainError: the chain's time could not be learnt.
-            PaymentForbidden: it was used, or there is no such token.
-        """
-        demand, used = self.read(raw), frozenset(seen)
-        now_s, findings = self._clock.now_ms() // 1000, self._findings(demand, request)
-
-        def judged(chain_s: int) -> Verified:
-            clocks = Clocks(chain_s, now_s)
-            return prove(
-                demand, request, self._seller.bounds, clocks, findings, seen=lambda whose, one: (whose, one) in used
-            )
-
-        judged(now_s)
-        preflight = await self._chain.preflight(
-            request.sender, demand.contract, [self._use(demand, b"", 0)], key=self._access_key(request.sender)
-        )
-        return judged(preflight.head.timestamp_s), preflight
+    async def _preflight(self, demand: O, request: Request) -> Preflight:
+        use = self._use(demand, b"", 0)
+        return await self._chain.preflight(request.sender, demand.contract, [use], key=self._access_key(request.sender))
 
     def findings(self, raw: bytes, request: Request) -> list[Finding]:
         """Return the lines of the proof that only this rail knows, for a person to read.
@@ -116,13 +118,13 @@ class Authorized(OnChain[TokenChain], ABC, Generic[D]):
         """
         return self._findings(self.read(raw), request)
 
-    async def _planned(self, demand: Demand, preflight: Preflight, lane: int, asset: Asset) -> Plan:
-        """Run the transfer dry on the survey's block, and plan the authorization of exactly that.
-
-        Raises:
-            PaymentForbidden: it would not move this.
-            ChainError: the chain could not be asked.
-        """
+    async def _planned(
+        self, demand: O, preflight: Preflight, over: Sequence[Attempt], *, bump: bool, lane: int, asset: Asset
+    ) -> Plan:
+        """Run the transfer dry on the survey's block, and plan the authorization of exactly that."""
+        if over or bump:
+            remedy = "nothing: it is sent again"
+            raise PaymentForbidden(Reason.NO_BUMP, "an authorization cannot be outbid", remedy=remedy)
         try:
             await self._chain.rehearse(demand.sender, demand.contract, (demand.recipient, demand.total), preflight.head)
         except Reverted as error:
@@ -147,11 +149,24 @@ class Authorized(OnChain[TokenChain], ABC, Generic[D]):
             ends_s=demand.deadline,
         )
 
-    def _held(self, seller: str) -> Sent | None:
-        """Return why nothing goes out: what was signed for one seller, with a key, is no business of another."""
-        if seller == self._seller.exchange.base:
-            return None
-        return Sent(Delivery.UNCLEAR, f"not sent: it was signed for {seller}, and api.url names another seller now")
+    @unclear
+    async def send(self, topup: TopUp, attempt: Attempt) -> Sent:
+        """Hand what was signed over with the same request; what is answered is a hint, never a verdict."""
+        assert attempt.raw is not None
+        assert attempt.intended_ms is not None, "the intent to send is stored first"
+        demand = self.read(topup.raw_of(attempt))
+        if demand.seller != self._seller.exchange.base:
+            # What was signed for one seller, with a key, is no business of another.
+            other = f"not sent: it was signed for {demand.seller}, and api.url names another seller now"
+            return Sent(Delivery.UNCLEAR, other)
+        try:
+            answered = await self._present(topup, demand, attempt.raw.decode())
+        except ApiError as error:
+            return Sent(Delivery.UNCLEAR, str(error))
+        said, reference = self._receipt(answered)
+        refused = Delivery.REFUSED if 400 <= answered.status < 500 else Delivery.UNCLEAR
+        delivery = Delivery.ACCEPTED if answered.status in self.taken else refused
+        return Sent(delivery, f"{answered.status}{said}", reference)
 
     def _traced(self, topup: TopUp, attempt: Attempt) -> AuthorizationUse:
         assert attempt.hash is not None
@@ -165,7 +180,6 @@ class Authorized(OnChain[TokenChain], ABC, Generic[D]):
         *,
         every: bool = False,
     ) -> Observation:
-        """Look for the use of these authorizations."""
         return await self._chain.look([(self._traced(t, a), a.inclusion) for t, a in attempts], every=every)
 
     async def payment_status(self, topup: TopUp, charge_seq: int) -> ChargeStatus | More:
@@ -181,19 +195,13 @@ class Authorized(OnChain[TokenChain], ABC, Generic[D]):
         return status
 
     async def flag(self, topup: TopUp, charge_seq: int) -> bool:
-        """Read the chain's mark that a charge's authorization was used."""
         attempt = self._of(topup, charge_seq)
         use = self._traced(topup, attempt)
         return use.key in (await self._chain.look([(use, attempt.inclusion)])).used
 
     @staticmethod
     def _of(topup: TopUp, charge_seq: int) -> Attempt:
-        found = next((a for a in topup.out if a.charge_seq == charge_seq), None)
-        if found is None:
+        signed = next((attempt for attempt in topup.out if attempt.charge_seq == charge_seq), None)
+        if signed is None:
             raise ChainUnknown(f"{topup.id} has signed nothing for charge {charge_seq}")
-        return found
-
-    @staticmethod
-    def _alone(over: Sequence[Attempt], *, bump: bool) -> None:
-        if over or bump:
-            raise PaymentForbidden("no_bump", "an authorization cannot be outbid", remedy="nothing: it is sent again")
+        return signed

@@ -7,21 +7,21 @@ allowed exactly the total before, by a transaction of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from topup.domain.coinbase_charge import Charge, Pins, charge_of, parse, verify
 from topup.domain.demand import Clocks, Request, Verified
-from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted
+from topup.domain.errors import ChainUnknown, ChargeRefused, PaymentForbidden, Reverted
 from topup.domain.lifecycle import NO_TOKENS, REPLACED_BLOCKS, Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.domain.money import Asset, Bps, Wei
 from topup.domain.nonpayment import ChargeStatus, More
+from topup.domain.reasons import Reason
 from topup.ports.account import Api, Clock
 from topup.ports.chain import Call, Chain, Observation, Preflight, Sent, Simulation, Spent
 from topup.ports.rail import Claim
 from topup.ports.signer import Signer
-from topup.sellers.on_chain import OnChain
-from topup.sellers.receipt import leaky, unreadable
+from topup.sellers.on_chain import OnChain, unreadable
 from topup.wire.reading import walled
 from topup.wire.secrets import NOTHING, Masker
 
@@ -44,7 +44,7 @@ class Terms:
     pay_with: Asset = Asset.ETH
 
 
-class Coinbase(OnChain[Chain]):
+class Coinbase(OnChain[Chain, Charge]):
     """The `Rail` port for Coinbase charges."""
 
     broadcaster = Broadcaster.US
@@ -71,48 +71,24 @@ class Coinbase(OnChain[Chain]):
         self._ours = ours
 
     async def ask(self, request: Request) -> bytes:
-        """Request a charge; return it raw.
-
-        Raises:
-            ApiError: no usable answer.
-            ChargeRefused: it repeats one of our secrets, so that it must not be kept.
-        """
         raw = await self._api.charge(request)
-        if self._ours.holds(raw):
-            raise leaky()
+        if self._ours.holds(raw):  # it would be kept, shown and handed on
+            remedy = "trust this seller with no key: change it"
+            raise ChargeRefused("answer", "one that repeats a secret of ours", "free of them", remedy=remedy)
         return raw
 
     @walled("the answer", unreadable)
     def read(self, raw: bytes) -> Charge:
-        """Decode a stored charge without judging it."""
         return parse(raw)
 
-    @walled("the answer", unreadable)
-    async def prove(
-        self, raw: bytes, request: Request, *, seen: Sequence[tuple[bytes, bytes]]
-    ) -> tuple[Verified, Preflight]:
-        """Prove a charge by our clock, then by the chain's; the survey that told its time is returned beside it.
+    def _verified(
+        self, demand: Charge, request: Request, clocks: Clocks, seen: Collection[tuple[bytes, bytes]]
+    ) -> Verified:
+        return verify(demand, request, self._pins(), clocks, seen=seen)
 
-        A charge that is refused by our clock alone never causes a question to the chain.
-
-        Raises:
-            ChargeRefused: it is not what was asked for.
-            ChainError: the chain's time could not be learnt.
-            PaymentForbidden: the chain is in no state to pay on.
-        """
-        demand = self.read(raw)
-        used, pins = frozenset(seen), self._pins()
-
-        def judged(chain_s: int) -> Verified:
-            clocks = Clocks(chain_s, self._clock.now_ms() // 1000)
-            return verify(demand, request, pins, clocks, seen=lambda operator, one: (operator, one) in used)
-
-        early = judged(self._clock.now_ms() // 1000)
-        preflight = await self._chain.preflight(
-            request.sender, early.total, pins.contract, pay_with=self._terms.pay_with
-        )
-        verified = judged(preflight.head.timestamp_s)
-        return verified, preflight
+    async def _preflight(self, demand: Charge, request: Request) -> Preflight:
+        pays = self._terms.pay_with
+        return await self._chain.preflight(request.sender, demand.total, self._pins().contract, pay_with=pays)
 
     async def plan(
         self, verified: Verified, preflight: Preflight, over: Sequence[Attempt] = (), *, bump: bool = False
@@ -121,19 +97,13 @@ class Coinbase(OnChain[Chain]):
 
         Of ETH, the cheapest tier that simulates. Of USDC, the payment where the contract may take exactly the total,
         else the approval of it: each is an attempt of its own, and the second is planned when the first is included.
-
-        `over` are attempts of ours from the wallet's next nonce on: this payment outbids those at the same nonce, so
-        that one at most of them is mined.
-
-        Raises:
-            PaymentForbidden: no tier quotes, every tier's simulation reverts, or outbidding would cost too much.
-            ChainError: the chain could not be asked.
+        What it outbids stands at the same nonce, so that one at most of them is mined.
         """
         wallet = verified.request.sender
         pending = preflight.nonce_pending - preflight.nonce_latest - len({a.nonce_slot for a in over})
         if pending > 0:
             raise PaymentForbidden(
-                "nonce_busy",
+                Reason.NONCE_BUSY,
                 f"the wallet has {pending} pending transaction(s) that are not ours",
                 remedy="wait for them; the wallet must not be used by anything else",
             )
@@ -142,7 +112,7 @@ class Coinbase(OnChain[Chain]):
             return await self._plan_tokens(verified, preflight, fee, tip)
         if not preflight.quotes:
             raise PaymentForbidden(
-                "no_pool", "no pool quotes this payment", remedy="wait, or check chain.quoter and chain.tiers"
+                Reason.NO_POOL, "no pool quotes this payment", remedy="wait, or check chain.quoter and chain.tiers"
             )
         failed: Reverted | None = None
         for tier, quote in sorted(preflight.quotes.items(), key=lambda item: item[1]):
@@ -150,7 +120,7 @@ class Coinbase(OnChain[Chain]):
             if preflight.balance < value:
                 # Told before the simulation, which on such a wallet fails without naming a reason.
                 raise PaymentForbidden(
-                    "wallet_low",
+                    Reason.WALLET_LOW,
                     f"the wallet holds {preflight.balance}, this payment alone needs {value}",
                     remedy=f"send at least {value - preflight.balance} and some for fees to the wallet",
                 )
@@ -163,14 +133,14 @@ class Coinbase(OnChain[Chain]):
             plan = self._plan(call, dry, preflight, fee, tip, verified.demand.chain_id)
             return replace(plan, quote=quote, tier=tier)
         assert failed is not None
-        raise PaymentForbidden("simulation", f"the payment would revert: {failed}", remedy=failed.remedy)
+        raise PaymentForbidden(Reason.SIMULATION, f"the payment would revert: {failed}", remedy=failed.remedy)
 
     async def _plan_tokens(self, verified: Verified, preflight: Preflight, fee: Wei, tip: Wei) -> Plan:
         """Plan the payment in USDC, or what has to be allowed before it."""
         charge, held = charge_of(verified), preflight.tokens or NO_TOKENS
         if held < charge.total:
             raise PaymentForbidden(
-                "wallet_low",
+                Reason.WALLET_LOW,
                 f"the wallet holds {held} USDC, this payment needs {charge.total}",
                 remedy=f"send at least {charge.total - held} USDC to the wallet",
             )
@@ -184,7 +154,7 @@ class Coinbase(OnChain[Chain]):
         try:
             dry = await self._chain.simulate(call, charge, preflight.head)
         except Reverted as error:
-            raise PaymentForbidden("simulation", f"it would revert: {error}", remedy=error.remedy) from error
+            raise PaymentForbidden(Reason.SIMULATION, f"it would revert: {error}", remedy=error.remedy) from error
         plan = self._plan(call, dry, preflight, fee, tip, charge.chain_id)
         return replace(plan, kind=Kind.PAY if pays else Kind.APPROVE, asset=Asset.USDC, tokens=charge.total)
 
@@ -219,7 +189,7 @@ class Coinbase(OnChain[Chain]):
             tip = max(tip, attempt.plan.max_priority_fee_per_gas.plus_bps_up(self._terms.bump))
         if bump and fee > asked.times(self._terms.bump_times_max):
             raise PaymentForbidden(
-                "bump_ceiling",
+                Reason.BUMP_CEILING,
                 f"outbidding takes {fee.units} wei per gas, more than {self._terms.bump_times_max} x {asked.units}",
                 remedy="nothing: what is out is sent again as it is; see fees.bump_times_max",
             )
@@ -246,36 +216,31 @@ class Coinbase(OnChain[Chain]):
         )
 
     def sign(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
-        """Sign the plan.
-
-        Raises:
-            SignerError: there is no key, or it refuses.
-        """
         return self._key().sign_payment(plan, verified)
 
-    async def revocation(self, topup: TopUp) -> Plan:
-        """Plan that the contract may take none of the wallet's USDC any more.
+    def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
+        return self._key().sign_cancel(plan)
 
-        Raises:
-            PaymentForbidden: there is nothing to take back, or something else of the wallet's is out.
-            ChainError: the chain could not be asked.
-        """
+    def sign_revocation(self, plan: Plan) -> tuple[bytes, bytes]:
+        return self._key().sign_revocation(plan)
+
+    async def revocation(self, topup: TopUp) -> Plan:
         # Whom it names was proven when it was signed; a later charge may be unanswered, or of anybody.
         approvals = [a for a in topup.out if a.plan.kind is Kind.APPROVE and a.inclusion is not None]
         if not approvals:
-            raise PaymentForbidden("no_approval", f"{topup.id} has approved nothing", remedy="")
+            raise PaymentForbidden(Reason.NO_APPROVAL, f"{topup.id} has approved nothing", remedy="")
         if self._key().address != topup.wallet:
             raise PaymentForbidden(
-                "other_wallet",
+                Reason.OTHER_WALLET,
                 f"the permission is that of the wallet 0x{topup.wallet.hex()}, whose key this is not",
                 remedy="take it back with that wallet's key, or move its USDC away",
             )
         charge = _demand(topup, approvals[-1].charge_seq)
         preflight = await self._chain.preflight(topup.wallet, charge.total, charge.contract, pay_with=Asset.USDC)
         if preflight.allowance == NO_TOKENS:
-            raise PaymentForbidden("no_approval", "nothing is allowed", remedy="")
+            raise PaymentForbidden(Reason.NO_APPROVAL, "nothing is allowed", remedy="")
         if preflight.nonce_pending != preflight.nonce_latest:
-            raise PaymentForbidden("nonce_busy", "the wallet has pending transactions", remedy="wait for them")
+            raise PaymentForbidden(Reason.NONCE_BUSY, "the wallet has pending transactions", remedy="wait for them")
         call = self._chain.approval(topup.wallet, charge.contract, NO_TOKENS)
         dry = await self._chain.simulate(call, charge, preflight.head)
         fee, tip = self._fees(preflight, (), bump=False)
@@ -286,7 +251,6 @@ class Coinbase(OnChain[Chain]):
         return Claim.SILENT
 
     async def send(self, topup: TopUp, attempt: Attempt) -> Sent:  # noqa: ARG002 - its bytes say it all
-        """Put a stored attempt on its way, byte for byte."""
         assert attempt.raw is not None
         assert attempt.hash is not None
         assert attempt.intended_ms is not None, "the intent to send is stored first"
@@ -295,7 +259,6 @@ class Coinbase(OnChain[Chain]):
     async def look(
         self, wallet: bytes, attempts: Sequence[tuple[TopUp, Attempt]], *, every: bool = False
     ) -> Observation:
-        """Look for evidence of these attempts, each of its own charge."""
         sought = [(a, _demand(topup, a.charge_seq)) for topup, a in attempts]
         return await self._chain.look(wallet, sought, every=every)
 
@@ -307,11 +270,9 @@ class Coinbase(OnChain[Chain]):
         return await self._chain.payment_status(_demand(topup, charge_seq), max(0, planned - REPLACED_BLOCKS))
 
     async def spent(self, wallet: bytes, number: int) -> Spent:
-        """Read how many transactions the wallet had sent by the end of a block."""
         return await self._chain.spent(wallet, number)
 
     async def flag(self, topup: TopUp, charge_seq: int) -> bool:
-        """Read the contract's mark that a charge was paid."""
         return await self._chain.flag(_demand(topup, charge_seq))
 
 

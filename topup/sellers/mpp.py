@@ -15,6 +15,8 @@ import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from re import fullmatch
 from typing import Any, Final
 
 from topup.domain import tempo
@@ -24,14 +26,14 @@ from topup.domain.json_document import Unreadable, read
 from topup.domain.lifecycle import Attempt, Plan, TopUp
 from topup.domain.money import Usdc, Wei, gas_dollars
 from topup.ports.account import Clock
-from topup.ports.chain import AuthorizationUse, Delivery, Preflight, Sent, TokenChain
+from topup.ports.chain import AuthorizationUse, Preflight, TokenChain
 from topup.ports.rail import Claim
 from topup.ports.signer import Signer
 from topup.sellers.authorization import Authorized, Seller
 from topup.sellers.mpp_choice import METHOD, Due, Judged, Terms, choose, findings, judge, kind_of
 from topup.sellers.mpp_fields import OPENROUTER, Fields
-from topup.sellers.mpp_wire import FIELD, Challenge, TempoCharge, challenges, credential, payer, settled, tempo_charge
-from topup.sellers.receipt import unclear, unreadable
+from topup.sellers.mpp_wire import FIELD, Challenge, challenges, credential, payer, settled, tempo_charge
+from topup.sellers.on_chain import unreadable
 from topup.wire.exchange import Answered
 from topup.wire.reading import walled
 from topup.wire.secrets import Masker
@@ -70,9 +72,6 @@ class Mpp(Authorized[Due]):
         """Ask what a purchase costs, unpaid; return the challenges, which of them is paid, and all that belongs to it.
 
         What was chosen is stored with the answer: whoever reads it again, under whatever settings, pays the same one.
-
-        Raises:
-            ApiError: anything but a 402 was answered.
         """
         key, path, body = secrets.token_hex(16), self._fields.request_path, self._fields.request(request.amount)
         answered = await self._post(path, body, key, {})
@@ -97,24 +96,20 @@ class Mpp(Authorized[Due]):
 
     @walled("the answer", unreadable)
     def read(self, raw: bytes) -> Due:
-        """Decode what was stored, and return the challenge that was chosen when it came.
-
-        Raises:
-            ChargeRefused: none could be chosen, or what was stored cannot be read.
-        """
+        """Decode what was stored, and return the challenge that was chosen when it came."""
         kept = _stored(raw)
         refused = kept.get("refused")
         if refused is not None:
             field, was, should_be, remedy = map(str, refused)
             raise ChargeRefused(field, was, should_be, remedy=remedy)
-        found = challenges(kept["challenges"])
+        every = challenges(kept["challenges"])
         if "chosen" in kept:
-            fitting = [one for one in found if one.id == kept["chosen"]][:1]
+            fitting = [challenge for challenge in every if challenge.id == kept["chosen"]][:1]
         else:  # as it was stored before several were taken
-            fitting = [one for one in found if kind_of(one) == METHOD]
+            fitting = [challenge for challenge in every if kind_of(challenge) == METHOD]
         if len(fitting) != 1:
             raise ChargeRefused(FIELD, f"{len(fitting)} challenges to pay", "the one that was chosen")
-        return self._due(kept, fitting[0], tempo_charge(fitting[0]))
+        return _due(kept, fitting[0])
 
     def judged(self, raw: bytes, request: Request) -> list[Judged]:
         """Judge every challenge of an answer, for a person to read; the time is this machine's.
@@ -122,24 +117,13 @@ class Mpp(Authorized[Due]):
         Raises:
             ChargeRefused: the header can be read in two ways, or what was stored cannot be read.
         """
-        return self._judged(_stored(raw), request)
-
-    def _judged(self, kept: dict[str, Any], request: Request) -> list[Judged]:
-        now_s = self._clock.now_ms() // 1000
+        kept, now_s = _stored(raw), self._clock.now_ms() // 1000
 
         def lines(due: Due) -> list[Finding]:
             own = self._findings(due, request)
             return [*own, *common(due, request, self._seller.bounds, Clocks(now_s, now_s))]
 
-        def made(challenge: Challenge, told: TempoCharge) -> Due:
-            return self._due(kept, challenge, told)
-
-        return [judge(one, made, lines) for one in challenges(kept["challenges"])]
-
-    def _due(self, kept: dict[str, Any], challenge: Challenge, told: TempoCharge) -> Due:
-        return Due(
-            kept["sender"], challenge, told, kept["lane"], kept["key"], kept["seller"], kept["path"], kept["body"]
-        )
+        return [judge(challenge, partial(_due, kept), lines) for challenge in challenges(kept["challenges"])]
 
     @walled("the answer", unreadable)
     def _findings(self, demand: Due, request: Request) -> list[Finding]:
@@ -158,12 +142,11 @@ class Mpp(Authorized[Due]):
             PaymentForbidden: it would not move exactly this, or it cannot be outbid.
             ChainError: the chain could not be asked.
         """
-        self._alone(over, bump=bump)
         due = verified.demand
         assert isinstance(due, Due)
         price = Wei(preflight.base_fee.units * 3 // 2 + preflight.tip.units)
         plan = replace(
-            await self._planned(due, preflight, due.place, self._terms.asset),
+            await self._planned(due, preflight, over, bump=bump, lane=due.own_lane, asset=self._terms.asset),
             data=tempo.transfer_with_memo(due.recipient, due.total.units, due.memo),
             max_fee_per_gas=price,
         )
@@ -184,9 +167,6 @@ class Mpp(Authorized[Due]):
         """Sign the transaction; return the credential that carries it, and its hash.
 
         The hash of what is sponsored is that of what was signed: the transaction's own is the sponsor's doing.
-
-        Raises:
-            SignerError: there is no key, or it refuses.
         """
         due = verified.demand
         assert isinstance(due, Due)
@@ -196,34 +176,33 @@ class Mpp(Authorized[Due]):
         payload = {"type": "transaction", "signature": "0x" + raw.hex()}
         return credential(due.challenge, payload, payer(due.chain_id, due.sender)).encode(), tx_hash
 
-    @unclear
-    async def send(self, topup: TopUp, attempt: Attempt) -> Sent:
-        """Hand the stored credential over with the same request; what is answered is a hint, never a verdict."""
-        assert attempt.raw is not None
-        assert attempt.intended_ms is not None, "the intent to send is stored first"
-        due = self.read(topup.raw_of(attempt))
-        if (held := self._held(due.seller)) is not None:
-            return held
-        paying = {due.challenge.header.lower(): attempt.raw.decode()}
+    async def _present(self, topup: TopUp, demand: Due, paying: str) -> Answered:
         # The same bytes as were asked with, whatever the settings say by now; earlier ledgers hold none.
-        body = due.body or self._fields.request(topup.amount)
-        try:
-            answered = await self._post(due.path, body, due.key, paying, timeout_s=self._seller.pay_timeout_s)
-        except ApiError as error:
-            return Sent(Delivery.UNCLEAR, str(error))
+        body = demand.body or self._fields.request(topup.amount)
+        header = {demand.challenge.header.lower(): paying}
+        return await self._post(demand.path, body, demand.key, header, timeout_s=self._seller.pay_timeout_s)
+
+    def _receipt(self, answered: Answered) -> tuple[str, str]:
+        """Return what it says; what it calls the purchase stands in a path, in the body, or in an error's metadata.
+
+        It is kept and shown, so that nothing which repeats the API key, however written, is taken for it.
+        """
         hint = settled(answered.first("payment-receipt"))
-        detail = f"{answered.status}" + (f", receipt for 0x{hint.hex()}" if hint else "")
-        reference = _reference(answered, self._fields, self._seller.key)
-        if 200 <= answered.status < 300:
-            return Sent(Delivery.ACCEPTED, detail, reference)
-        return Sent(Delivery.REFUSED if 400 <= answered.status < 500 else Delivery.UNCLEAR, detail, reference)
+        document = _told(answered.body, self._fields)
+        error = document.get("error")
+        metadata = error.get("metadata") if isinstance(error, dict) else None
+        said = metadata.get("purchase_id") if isinstance(metadata, dict) else document.get(self._fields.id_field)
+        name = (answered.first("location").rpartition("/")[2] if answered.status in self.taken else "") or said
+        if not isinstance(name, str) or not fullmatch(r"[A-Za-z0-9_-]{1,100}", name):
+            name = ""
+        leaks = Masker([self._seller.key])(name) != name
+        return f", receipt for 0x{hint.hex()}" if hint else "", "" if leaks else name
 
     async def claim(self, topup: TopUp) -> Claim:
-        """Ask the seller what it says of the purchase, where it has named one."""
         paid, fields = topup.paying, self._fields
         if paid is None or not paid.reference or not fields.purchase_path:
             return Claim.SILENT
-        if self._held(self.read(topup.raw_of(paid)).seller) is not None:
+        if self.read(topup.raw_of(paid)).seller != self._seller.exchange.base:
             return Claim.SILENT
         path = fields.purchase_path.replace("{id}", paid.reference)
         try:
@@ -285,33 +264,22 @@ def _stored(raw: bytes) -> dict[str, Any]:
     """
     try:
         kept = dict(read(raw))
-        kept["challenges"], kept["key"], kept["seller"] = (
-            list(kept["challenges"]),
-            str(kept["key"]),
-            str(kept["seller"]),
-        )
-        kept["sender"], kept["lane"] = bytes.fromhex(kept["sender"]), int(kept["lane"], 16)
-        kept["path"] = str(kept.get("path", OPENROUTER.request_path))
-        kept["body"] = str(kept.get("body", "")).encode()
+        return kept | {
+            "challenges": list(kept["challenges"]),
+            "key": str(kept["key"]),
+            "seller": str(kept["seller"]),
+            "sender": bytes.fromhex(kept["sender"]),
+            "lane": int(kept["lane"], 16),
+            "path": str(kept.get("path", OPENROUTER.request_path)),
+            "body": str(kept.get("body", "")).encode(),
+        }
     except (ValueError, LookupError, TypeError, AttributeError):
         raise ChargeRefused("answer", "not what was stored", "as it was stored", remedy="restore the ledger") from None
-    return kept
 
 
-def _reference(answered: Answered, fields: Fields, secret: str) -> str:
-    """Return what the seller calls the purchase: by the place it names, by the body, or by an error's metadata.
-
-    It is kept and shown, so that nothing which repeats the API key, however written, is taken for it.
-    """
-    document = _told(answered.body, fields)
-    error = document.get("error")
-    metadata = error.get("metadata") if isinstance(error, dict) else None
-    said = metadata.get("purchase_id") if isinstance(metadata, dict) else document.get(fields.id_field)
-    place = answered.first("location").rpartition("/")[2] if 200 <= answered.status < 300 else ""
-    named = place or said
-    plain_id = isinstance(named, str) and 0 < len(named) <= 100 and all(c.isalnum() or c in "_-" for c in named)
-    leaks = plain_id and Masker([secret])(str(named)) != named
-    return str(named) if plain_id and str(named).isascii() and not leaks else ""
+def _due(kept: dict[str, Any], challenge: Challenge) -> Due:
+    terms = tempo_charge(challenge)
+    return Due(kept["sender"], challenge, terms, kept["lane"], kept["key"], kept["seller"], kept["path"], kept["body"])
 
 
 def _told(body: bytes, fields: Fields) -> dict[str, Any]:

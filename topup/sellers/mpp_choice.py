@@ -18,7 +18,7 @@ from topup.domain.demand import Finding
 from topup.domain.errors import ChargeRefused
 from topup.domain.lifecycle import NO_TOKENS
 from topup.domain.money import Asset, Usdc
-from topup.sellers.mpp_wire import FIELD, UNREADABLE, Challenge, TempoCharge, memo, tempo_charge
+from topup.sellers.mpp_wire import FIELD, UNREADABLE, Challenge, TempoCharge, memo
 
 OWN_HEADER: Final = "Payment-Authorization"
 ID_MAX: Final = 4096
@@ -103,7 +103,7 @@ class Due:
         return memo(self.challenge.get("realm"), self.challenge.get("id"))
 
     @property
-    def place(self) -> int:
+    def own_lane(self) -> int:
         """Return the lane it is paid on; what is sponsored has none, and is told from all else by its own number."""
         return tempo.lane_of(b"sponsored" + self.key.encode()) if self.terms.fee_payer else self.lane
 
@@ -137,15 +137,13 @@ def kind_of(challenge: Challenge) -> tuple[str, str]:
     return challenge.get("method"), challenge.get("intent")
 
 
-def judge(
-    challenge: Challenge, made: Callable[[Challenge, TempoCharge], Due], lines: Callable[[Due], Sequence[Finding]]
-) -> Judged:
+def judge(challenge: Challenge, made: Callable[[Challenge], Due], lines: Callable[[Due], Sequence[Finding]]) -> Judged:
     """Judge one challenge alone; what cannot be read is no worse than what cannot be paid."""
     if kind_of(challenge) != METHOD:
         other = ascii(" ".join(kind_of(challenge)))[1:-1][:80]
         return Judged(challenge, None, (), ChargeRefused("method", other, " ".join(METHOD), remedy=ANOTHER_WAY))
     try:
-        due = made(challenge, tempo_charge(challenge))
+        due = made(challenge)
     except ChargeRefused as unreadable:
         return Judged(challenge, None, (), unreadable)
     findings = tuple(lines(due))

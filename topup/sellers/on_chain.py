@@ -1,19 +1,49 @@
-"""What do all rails share? The chain that they pay on, and the key that signs."""
+"""What do all rails share? How a demand is proven, the chain that they pay on, the key that signs, and their wall.
+
+An answer that cannot be read is a refusal before anything is signed, and silence after it was sent. What stands in it
+is judged, echoed and stored as it came, so that it is read whole or refused whole.
+"""
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any, Generic, ParamSpec, TypeVar
 
-from topup.domain.errors import SignerError
-from topup.domain.lifecycle import Plan
+from topup.domain.demand import Clocks, Demand, Request, Verified
+from topup.domain.errors import ChargeRefused, SignerError, TopupError
 from topup.ports.account import Clock
-from topup.ports.chain import Chain, Holdings, TokenChain
+from topup.ports.chain import Chain, Delivery, Holdings, Preflight, Sent, TokenChain
 from topup.ports.signer import Signer
+from topup.wire.reading import nonsense, walled
 
 C = TypeVar("C", bound=Chain | TokenChain)
+D = TypeVar("D", bound=Demand)
+P = ParamSpec("P")
 
 
-class OnChain(Generic[C]):
+def unreadable(said: str) -> ChargeRefused:
+    """Return the refusal of an answer that ends in an error nobody foresaw; `said` tells which."""
+    return ChargeRefused("answer", said, "one that can be read")
+
+
+def unclear(send: Callable[P, Coroutine[Any, Any, Sent]]) -> Callable[P, Coroutine[Any, Any, Sent]]:
+    """Put a rail's `send` behind the wall: once something has left, no answer ends anything."""
+
+    @functools.wraps(send)
+    async def sent(*arguments: P.args, **named: P.kwargs) -> Sent:
+        try:
+            return await send(*arguments, **named)
+        except TopupError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the payment may be on its way, whatever came back for it
+            return Sent(Delivery.UNCLEAR, f"the seller gave {nonsense(error)}")
+
+    return sent
+
+
+class OnChain(ABC, Generic[C, D]):
     """The part of the `Rail` port that is the same whoever sells."""
 
     def __init__(self, chain: C, signer: Signer | None, clock: Clock) -> None:
@@ -24,33 +54,40 @@ class OnChain(Generic[C]):
 
     @property
     def chain_id(self) -> int:
-        """Return the chain it pays on."""
         return self._chain.chain_id
 
     @property
     def owners(self) -> int:
-        """Return how many independent providers of it are configured."""
         return self._chain.owners
 
     async def holdings(self, wallet: bytes) -> Holdings:
-        """Read at a final block what a wallet holds of what is paid with."""
         return await self._chain.holdings(wallet)
 
-    def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
-        """Sign a planned cancel.
+    @abstractmethod
+    def read(self, raw: bytes) -> D:
+        pass
 
-        Raises:
-            SignerError: there is no key, or it refuses.
-        """
-        return self._key().sign_cancel(plan)
+    @walled("the answer", unreadable)
+    async def prove(
+        self, raw: bytes, request: Request, *, seen: Collection[tuple[bytes, bytes]]
+    ) -> tuple[Verified, Preflight]:
+        """Prove what is demanded by our clock, then by the chain's, which is asked nothing if ours refuses it."""
+        demand = self.read(raw)
 
-    def sign_revocation(self, plan: Plan) -> tuple[bytes, bytes]:
-        """Sign a planned revocation.
+        def verified(chain_s: int) -> Verified:
+            return self._verified(demand, request, Clocks(chain_s, self._clock.now_ms() // 1000), seen)
 
-        Raises:
-            SignerError: there is no key, or it refuses.
-        """
-        return self._key().sign_revocation(plan)
+        verified(self._clock.now_ms() // 1000)
+        preflight = await self._preflight(demand, request)
+        return verified(preflight.head.timestamp_s), preflight
+
+    @abstractmethod
+    def _verified(self, demand: D, request: Request, clocks: Clocks, seen: Collection[tuple[bytes, bytes]]) -> Verified:
+        """Hold a demand against everything but the chain's state."""
+
+    @abstractmethod
+    async def _preflight(self, demand: D, request: Request) -> Preflight:
+        """Learn what the chain says beside it."""
 
     def _key(self) -> Signer:
         if self._signer is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 import secrets
 from collections.abc import Sequence
@@ -19,16 +20,16 @@ from eth_utils.crypto import keccak
 
 from topup.domain import typed_data
 from topup.domain.demand import Finding, Request, Verified
-from topup.domain.errors import ApiError, ApiUnknown, ChargeRefused
+from topup.domain.errors import ApiUnknown, ChargeRefused
 from topup.domain.json_document import read
 from topup.domain.lifecycle import NO_TOKENS, Attempt, Plan, TopUp
 from topup.domain.money import Usd, Usdc
 from topup.ports.account import Clock
-from topup.ports.chain import AuthorizationUse, Delivery, Preflight, Sent, TokenChain
+from topup.ports.chain import AuthorizationUse, Preflight, TokenChain
 from topup.ports.rail import Claim
 from topup.ports.signer import Signer
 from topup.sellers.authorization import Authorized, Seller
-from topup.sellers.receipt import unclear, unreadable
+from topup.sellers.on_chain import unreadable
 from topup.sellers.x402_choice import Judged, Token, Wanted, chosen, judge, judged, refusal
 from topup.sellers.x402_profile import Profile, identity
 from topup.sellers.x402_wire import (
@@ -119,6 +120,8 @@ class Ask:
 class X402(Authorized[Ask]):
     """The `Rail` port for sellers that speak x402."""
 
+    taken = range(200, 201)
+
     def __init__(
         self,
         seller: Seller,
@@ -138,15 +141,9 @@ class X402(Authorized[Ask]):
 
     @walled("the seller", ApiUnknown)
     async def ask(self, request: Request) -> bytes:
-        """Ask what is demanded, unpaid; return the answer with the nonce that belongs to it.
-
-        Raises:
-            ApiError: anything but a 402 was answered.
-        """
-        sale = self._profile.sell
-        asking = (sale.method, self._profile.place(request.amount, request.sender))
-        body = self._profile.request(request.amount, request.sender)
-        answered = await self._exchanged((*asking, body), {})
+        """Ask what is demanded, unpaid; return the answer with the nonce that belongs to it."""
+        sale, asked = self._profile.sell, self._profile.request(request.amount, request.sender)
+        answered = await self._exchanged(asked, {})
         self._unpaid(answered)
         # Whatever is chosen for the offer is chosen now: settings may be others by the time it is read again.
         kept = {
@@ -159,21 +156,16 @@ class X402(Authorized[Ask]):
             "chain_id": request.chain_id,
             "units": request.amount.usdc_up().units,
             "usd": str(request.amount.amount),
-            "request": [*asking, None if body is None else base64.b64encode(body).decode()],
+            "request": [*asked[:2], None if asked[2] is None else _base64(asked[2])],
             "carrier": sale.offer_header,
             "assumed": [sale.version, sale.timeout_s],
             "headers": answered.all(sale.offer_header.lower()),
-            "body": base64.b64encode(answered.body).decode(),
+            "choice": None,
+            "body": _base64(answered.body),
         }
-        kept["choice"] = self._choice(json.dumps({**kept, "choice": None}).encode(), request)
+        with contextlib.suppress(ChargeRefused):  # `read` says why
+            kept["choice"] = self.offered(json.dumps(kept).encode(), request)[1]
         return json.dumps(kept).encode()
-
-    def _choice(self, raw: bytes, request: Request) -> int | None:
-        """Return which offer of an answer is paid; None where none is, or nobody knows which."""
-        try:
-            return self.offered(raw, request)[1]
-        except ChargeRefused:
-            return None  # `read` says why
 
     def offered(self, raw: bytes, request: Request) -> tuple[tuple[Judged, ...], int | None]:
         """Return every offer of an answer with its judgement, and which of them would be paid.
@@ -192,11 +184,7 @@ class X402(Authorized[Ask]):
 
     @walled("the answer", unreadable)
     def read(self, raw: bytes) -> Ask:
-        """Decode what was stored, and take the offer that was chosen when it came.
-
-        Raises:
-            ChargeRefused: the seller's answer is malformed, or offers nothing that was or could be chosen.
-        """
+        """Decode what was stored, and take the offer that was chosen when it came."""
         kept = _kept(raw)
         every = listed(kept.document, kept.assumed)
         offer = self._taken(kept, every)
@@ -248,22 +236,13 @@ class X402(Authorized[Ask]):
     async def plan(
         self, verified: Verified, preflight: Preflight, over: Sequence[Attempt] = (), *, bump: bool = False
     ) -> Plan:
-        """Plan the authorization on the survey's block, its transfer run dry; nothing is signed.
-
-        Raises:
-            PaymentForbidden: it would not move exactly this, or it cannot be outbid.
-            ChainError: the chain could not be asked.
-        """
-        self._alone(over, bump=bump)
-        nonce = verified.demand.identity[1]
-        return await self._planned(verified.demand, preflight, int.from_bytes(nonce, "big"), self._token.asset)
+        ask = verified.demand
+        assert isinstance(ask, Ask)
+        lane = int.from_bytes(ask.nonce, "big")
+        return await self._planned(ask, preflight, over, bump=bump, lane=lane, asset=self._token.asset)
 
     def sign(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
-        """Sign the authorization; return the header that pays, as one line, and the authorization's nonce.
-
-        Raises:
-            SignerError: there is no key, or it refuses.
-        """
+        """Sign the authorization; return the header that pays, as one line, and the authorization's nonce."""
         ask = verified.demand
         assert isinstance(ask, Ask)
         signature = self._key().sign_authorization(plan, verified)
@@ -271,31 +250,17 @@ class X402(Authorized[Ask]):
         header, value = payment_header(ask.offer, ask.authorization, signature, name)
         return f"{header}: {value}".encode(), ask.nonce
 
-    @unclear
-    async def send(self, topup: TopUp, attempt: Attempt) -> Sent:
-        """Hand the stored header over with the same request; what is answered is a hint, never a verdict."""
-        assert attempt.raw is not None
-        assert attempt.intended_ms is not None, "the intent to send is stored first"
-        ask = self.read(topup.raw_of(attempt))
-        if (held := self._held(ask.seller)) is not None:
-            return held
-        name, _, value = attempt.raw.decode().partition(": ")
-        profile = self._profile
-        same = ask.request or (
-            profile.sell.method,
-            profile.place(topup.amount, ask.sender),
-            profile.request(topup.amount, ask.sender),
-        )
-        try:
-            answered = await self._exchanged(same, {name: value}, timeout_s=self._seller.pay_timeout_s)
-        except ApiError as error:
-            return Sent(Delivery.UNCLEAR, str(error))
-        said = settled(dict(answered.headers))
-        detail = f"{answered.status}" + (f", settled {said.success}" if said is not None else "")
-        if answered.status == 200:
-            reference = "0x" + said.transaction.hex() if said is not None and said.transaction else ""
-            return Sent(Delivery.ACCEPTED, detail, reference)
-        return Sent(Delivery.REFUSED if 400 <= answered.status < 500 else Delivery.UNCLEAR, detail)
+    async def _present(self, topup: TopUp, demand: Ask, paying: str) -> Answered:
+        name, _, value = paying.partition(": ")
+        same = demand.request or self._profile.request(topup.amount, demand.sender)
+        return await self._exchanged(same, {name: value}, timeout_s=self._seller.pay_timeout_s)
+
+    def _receipt(self, answered: Answered) -> tuple[str, str]:
+        receipt = settled(dict(answered.headers))
+        if receipt is None:
+            return "", ""
+        paid = receipt.transaction if answered.status in self.taken else None
+        return f", settled {receipt.success}", "0x" + paid.hex() if paid else ""
 
     async def claim(self, topup: TopUp) -> Claim:  # noqa: ARG002
         """Say nothing: the credits themselves tell."""
@@ -318,16 +283,9 @@ class X402(Authorized[Ask]):
     async def _exchanged(
         self, request: tuple[str, str, bytes | None], paying: dict[str, str], *, timeout_s: float | None = None
     ) -> Answered:
-        method, path, body = request
-        exchange = self._seller.exchange
-        who = identity(
-            self._profile,
-            self._profile.sell.auth,
-            key=self._seller.key,
-            login=self._login,
-            at=exchange.base + path,
-            now_ms=self._clock.now_ms(),
-        )
+        (method, path, body), exchange = request, self._seller.exchange
+        at, auth, key = exchange.base + path, self._profile.sell.auth, self._seller.key
+        who = identity(self._profile, auth, at, self._clock.now_ms(), key=key, login=self._login)
         return await exchange.ask(method, path, headers={**who, **paying}, body=body, timeout_s=timeout_s)
 
 
@@ -366,7 +324,7 @@ def _kept(raw: bytes) -> _Kept:
             units=units,
             usd=str(kept.get("usd", Usdc(units).usdc)),
             choice=None if choice is None else int(choice),
-            request=None if request is None else (str(request[0]), str(request[1]), _bytes(request[2])),
+            request=None if request is None else (str(request[0]), str(request[1]), _unbase64(request[2])),
             document=demanded({carrier: headers[0]} if headers else {}, body, carrier),
             assumed=Assumed(*assumed),
         )
@@ -374,5 +332,9 @@ def _kept(raw: bytes) -> _Kept:
         raise ChargeRefused("answer", "not what was stored", "as it was stored") from None
 
 
-def _bytes(text: str | None) -> bytes | None:
+def _base64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+def _unbase64(text: str | None) -> bytes | None:
     return None if text is None else base64.b64decode(text, validate=True)

@@ -18,7 +18,8 @@ from topup.domain.demand import Request
 from topup.domain.errors import ApiGone, ApiUnauthorized, ApiUnknown
 from topup.domain.money import Usd
 from topup.ports.account import Key
-from topup.sellers.x402_profile import Login, Profile, identity
+from topup.sellers.x402_profile import Profile, identity
+from topup.sellers.x402_wire import Login
 from topup.wire.exchange import Answered, Asked, Exchange, fail
 from topup.wire.reading import walled
 
@@ -61,14 +62,8 @@ class Prepaid(Asked):
             ApiError: no usable answer, of the class that says why.
         """
         at_ms, path, told = self._now_ms(), self._profile.account(self._wallet), self._profile.balance
-        who = identity(
-            self._profile,
-            told.auth,
-            key=self._key,
-            login=self._login,
-            at=self._exchange.base + path,
-            now_ms=at_ms,
-        )
+        url = self._exchange.base + path
+        who = identity(self._profile, told.auth, url, at_ms, key=self._key, login=self._login)
         answered = await self._exchange.ask(told.method, path, headers=who)
         if answered.status != 200:
             self._refused(answered)

@@ -13,13 +13,14 @@ import secrets
 import tomllib
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from topup.domain.errors import SettingsError
 from topup.domain.money import Usd, plain
+from topup.sellers.x402_wire import Login, login_header, login_message
 from topup.wire import files
 from topup.wire.verbatim import Numeral, write
 
@@ -174,15 +175,11 @@ class Profile(_Table):
         read_in = f", read in {self.source}" if self.source else ""
         return f"{self.name}{read_in}: {'tried' if self.tried else 'documented, not tried against the live seller'}"
 
-    def place(self, amount: Usd, wallet: bytes) -> str:
-        """Return the path that sells so many dollars."""
-        return _filled(self.sell.path, amount, wallet)
-
-    def request(self, amount: Usd, wallet: bytes) -> bytes | None:
-        """Return the body of the request for so many dollars; None where there is none."""
-        if self.sell.body is None:
-            return None
-        return write(_with(self.sell.body, amount, wallet)).encode()
+    def request(self, amount: Usd, wallet: bytes) -> tuple[str, str, bytes | None]:
+        """Return method, path and body of the request that buys so many dollars of credit."""
+        path = _filled(self.sell.path, amount, wallet)
+        body = None if self.sell.body is None else write(_with(self.sell.body, amount, wallet)).encode()
+        return self.sell.method, path, body
 
     def account(self, wallet: bytes) -> str:
         """Return the path that tells the balance."""
@@ -193,33 +190,21 @@ class Profile(_Table):
         return told * UNITS[self.balance.unit]
 
 
-class Login(Protocol):
-    """Signs the text that a seller wants; see `ports.Signer.sign_login`."""
-
-    address: bytes
-
-    def header(self, *, domain: str, uri: str, statement: str, nonce: str, now_ms: int, life_ms: int) -> str:
-        """Return the value of the header that logs in."""
-
-
-def identity(profile: Profile, auth: Auth, *, key: str, login: Login | None, at: str, now_ms: int) -> dict[str, str]:
-    """Return the header that says who asks at the address `at`: the key, a login signed now, or none."""
+def identity(profile: Profile, auth: Auth, url: str, now_ms: int, *, key: str, login: Login | None) -> dict[str, str]:
+    """Return the header that says who asks at an address: the key, a login signed now, or none."""
     if auth == "key":
         return {profile.key.header: f"{profile.key.prefix}{key}"}
     if auth == "none":
         return {}
     assert login is not None, "where a login is wanted, somebody signs it"
-    text, parts = profile.login, urlsplit(at)
+    text, parts = profile.login, urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
-    value = login.header(
-        domain=host,
-        uri=at if text.uri == "request" else f"{parts.scheme}://{host}",
-        statement=text.statement,
-        nonce=secrets.token_hex(8),
-        now_ms=now_ms,
-        life_ms=text.life_s * 1000,
+    uri = url if text.uri == "request" else f"{parts.scheme}://{host}"
+    ends_ms = now_ms + text.life_s * 1000
+    message = login_message(
+        login, domain=host, uri=uri, statement=text.statement, nonce=secrets.token_hex(8), times_ms=(now_ms, ends_ms)
     )
-    return {text.header: value}
+    return {text.header: login_header(login, message, now_ms)}
 
 
 def _values(amount: Usd, wallet: bytes) -> dict[str, Any]:

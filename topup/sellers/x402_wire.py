@@ -16,12 +16,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple, Never, Protocol
+from typing import Any, Final, NamedTuple, Never
 
 from topup.domain import json_document as plain
 from topup.domain.demand import checksummed
 from topup.domain.errors import ChargeRefused
 from topup.domain.json_document import RAW_BYTES_MAX, Members, shown, unhexed
+from topup.ports.signer import Signer
 from topup.wire.verbatim import Numeral, read, write
 
 # What is echoed to the seller is no deeper than this, its numbers no longer, and of more offers nobody means one.
@@ -104,17 +105,22 @@ class Authorization(NamedTuple):
     nonce: bytes
 
 
+class Login(NamedTuple):
+    """Who logs in, on which chain."""
+
+    signer: Signer
+    chain_id: int
+
+
 @dataclass(frozen=True)
 class Settlement:
     """What the seller says became of a payment: a hint where to look, never a proof.
 
-    `transaction` is None, the texts empty, where nothing usable was said.
+    `transaction` is None where none was named.
     """
 
     success: bool
-    network: str
     transaction: bytes | None
-    reason: str
 
 
 def demanded(headers: Mapping[str, str], body: bytes, name: str = "payment-required") -> bytes:
@@ -130,15 +136,6 @@ def demanded(headers: Mapping[str, str], body: bytes, name: str = "payment-requi
     if raw is None:
         _refuse(name.upper(), ascii(given[0][:80]), "base64")
     return _bounded(raw)
-
-
-def offers(raw: bytes, assumed: Assumed = NOTHING) -> tuple[Offer, ...]:
-    """Read the offers of a document that can be read, in the seller's order; possibly none.
-
-    Raises:
-        ChargeRefused: see `listed`.
-    """
-    return tuple(one for one in listed(raw, assumed) if isinstance(one, Offer))
 
 
 def listed(raw: bytes, assumed: Assumed = NOTHING) -> tuple[Offer | Unread, ...]:
@@ -212,56 +209,38 @@ def settled(headers: Mapping[str, str]) -> Settlement | None:
             except plain.Unreadable:
                 continue
             if isinstance(told, dict):
-                return Settlement(
-                    success=told.get("success") is True,
-                    network=_said(told.get("network")),
-                    transaction=unhexed(told.get("transaction"), 32),
-                    reason=_said(told.get("errorReason")),
-                )
+                return Settlement(told.get("success") is True, unhexed(told.get("transaction"), 32))
     return None
 
 
-def login_message(
-    address: bytes, *, domain: str, uri: str, statement: str, chain_id: int, nonce: str, issued_ms: int, expires_ms: int
-) -> str:
+def login_message(login: Login, *, domain: str, uri: str, statement: str, nonce: str, times_ms: tuple[int, int]) -> str:
     """Return the text that a wallet signs to log in (EIP-4361).
 
     Args:
-        address: the wallet, 20 bytes.
+        login: who logs in.
         domain: who asks for the login, a host name.
         uri: what the login is for.
         statement: one line that the seller wants to stand there.
-        chain_id: on which chain the wallet lives.
         nonce: at least eight letters and digits, never used before.
-        issued_ms: from when it holds, in ms since the epoch.
-        expires_ms: until when it holds, likewise.
+        times_ms: from when until when it holds, in ms since the epoch.
     """
-    return "\n".join(
-        (
-            f"{domain} wants you to sign in with your Ethereum account:",
-            checksummed(address),
-            "",
-            statement,
-            "",
-            f"URI: {uri}",
-            "Version: 1",
-            f"Chain ID: {chain_id}",
-            f"Nonce: {nonce}",
-            f"Issued At: {_moment(issued_ms)}",
-            f"Expiration Time: {_moment(expires_ms)}",
-        )
+    issued, expires = map(_moment, times_ms)
+    return (
+        f"{domain} wants you to sign in with your Ethereum account:\n{checksummed(login.signer.address)}\n\n"
+        f"{statement}\n\nURI: {uri}\nVersion: 1\nChain ID: {login.chain_id}\nNonce: {nonce}\n"
+        f"Issued At: {issued}\nExpiration Time: {expires}"
     )
 
 
-def login_header(address: bytes, message: str, signature: bytes, timestamp_ms: int, chain_id: int) -> str:
-    """Return the value of the header SIGN-IN-WITH-X that presents a signed login as Venice reads it."""
+def login_header(login: Login, message: str, now_ms: int) -> str:
+    """Return the value of the header SIGN-IN-WITH-X that presents a login, signed here, as Venice reads it."""
     return _encoded(
         {
-            "address": checksummed(address),
+            "address": checksummed(login.signer.address),
             "message": message,
-            "signature": "0x" + signature.hex(),
-            "timestamp": timestamp_ms,
-            "chainId": chain_id,
+            "signature": "0x" + login.signer.sign_login(message).hex(),
+            "timestamp": now_ms,
+            "chainId": login.chain_id,
         }
     )
 
@@ -387,10 +366,6 @@ def _base64(text: str) -> bytes | None:
         return None
 
 
-def _said(value: Any) -> str:
-    return ascii(value)[1:-1][:200] if isinstance(value, str) else ""
-
-
 def _encoded(document: Mapping[str, Any]) -> str:
     return base64.b64encode(write(document).encode()).decode()
 
@@ -398,37 +373,3 @@ def _encoded(document: Mapping[str, Any]) -> str:
 def _moment(ms: int) -> str:
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-class Signs(Protocol):
-    """Whoever signs a login; see `ports.Signer.sign_login`."""
-
-    address: bytes
-
-    def sign_login(self, text: str) -> bytes:
-        """Return r, s and v."""
-
-
-class Login:
-    """Logs one wallet in, on one chain."""
-
-    def __init__(self, signer: Signs, chain_id: int) -> None:
-        """Keep who signs."""
-        self._signer = signer
-        self._chain_id = chain_id
-        self.address = signer.address
-
-    def header(self, *, domain: str, uri: str, statement: str, nonce: str, now_ms: int, life_ms: int) -> str:
-        """Return the value of the header that logs in."""
-        text = login_message(
-            self.address,
-            domain=domain,
-            uri=uri,
-            statement=statement,
-            chain_id=self._chain_id,
-            nonce=nonce,
-            issued_ms=now_ms,
-            expires_ms=now_ms + life_ms,
-        )
-        signature = self._signer.sign_login(text)
-        return login_header(self.address, text, signature, now_ms, self._chain_id)
