@@ -382,15 +382,15 @@ MUTANTS: Final = (
     Mutant(
         "mpp-proof-skips-the-realm",
         "topup/sellers/mpp_choice.py",
-        "            realm == terms.realm,\n",
-        "            True,\n",
+        "right=realm == terms.realm)",
+        "right=True)",
         "tests/sellers/test_rails_safety.py::test_a_challenge_with_one_thing_wrong_is_refused[realm]",
     ),
     Mutant(
         "mpp-proof-skips-the-splits",
         "topup/sellers/mpp_choice.py",
-        '"none", not charge.splits, of_seller)',
-        '"none", True, of_seller)',
+        '"none", right=not charge.splits)',
+        '"none", right=True)',
         "tests/sellers/test_rails_safety.py::test_a_challenge_with_one_thing_wrong_is_refused[splits]",
     ),
     Mutant(
@@ -410,8 +410,8 @@ MUTANTS: Final = (
     Mutant(
         "x402-proof-skips-the-tokens-name",
         "topup/sellers/x402_choice.py",
-        "            named in (own, None),\n",
-        "            right=True,\n",
+        "right=said in (own, None))",
+        "right=True)",
         "tests/sellers/test_rails_safety.py::test_an_offer_with_one_thing_wrong_is_refused",
     ),
     Mutant(

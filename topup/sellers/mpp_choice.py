@@ -25,6 +25,7 @@ ID_MAX: Final = 4096
 ANOTHER_WAY: Final = "nothing: topup pays this seller by machine payments on Tempo only"
 # What a person calls it, and what it would be paid with; anything else a seller may offer is passed over by name.
 METHOD: Final = ("tempo", "charge")
+DETAILS: Final = "request.methodDetails"
 
 
 @dataclass(frozen=True)
@@ -202,64 +203,52 @@ def named(terms: Terms, token: bytes) -> str:
     return f"{known} ({to_checksum_address(token)})" if known else to_checksum_address(token)
 
 
+# What decides each line of a challenge's judgement.
+REMEDIES: Final = {
+    "realm": "set rails.mpp.realm to what the challenge says, once you know that it is the seller's own",
+    "digest": "see rails.mpp.fields: the seller read another request than the one that was sent",
+    "token": "rails.mpp.pay_with names the dollar, usdc.e or pathusd; another one cannot pay the fee",
+    f"{DETAILS}.feePayer": "rails.mpp.sponsored = true pays an offer whose fee the seller pays: what is signed is"
+    " completed by the seller, so that it is found by its memo, and has to be proven dead before anything takes its"
+    " place",
+}
+
+
 def findings(due: Due, terms: Terms, digest: str) -> list[Finding]:
     """Judge what only this rail knows; `digest` is that of the body the challenge was asked for with."""
-    charge, challenge = due.terms, due.challenge
-    realm, header, body = challenge.realm, challenge.get("header"), challenge.get("digest")
-    modes = ascii(", ".join(charge.modes or ()))[1:-1]
+    charge, realm, ident = due.terms, due.challenge.realm, due.challenge.id
+    header, body = due.challenge.get("header"), due.challenge.get("digest")
+    modes = ascii(", ".join(charge.modes or ()))[1:-1][:80] if charge.modes is not None else "any"
     own = next((address for address, name in terms.tokens.items() if name == terms.asset), b"")
-    where = "request.methodDetails"
+    paid_in = named(terms, own) if own else str(terms.asset)
+    sponsored = terms.sponsored_s > 0
 
-    of_seller = "nothing: topup pays nothing of this kind; tell the seller"
+    def line(field: str, was: str, should_be: str, *, right: bool) -> Finding:
+        remedy = REMEDIES.get(field, "nothing: topup pays nothing of this kind; tell the seller")
+        return Finding(field, was, should_be, right, remedy)
+
     return [
-        Finding(
-            "realm",
-            ascii(realm)[1:-1][:80],
-            terms.realm,
-            realm == terms.realm,
-            "set rails.mpp.realm to what the challenge says, once you know that it is the seller's own",
-        ),
-        Finding(
-            "id",
-            ascii(challenge.id)[:80],
-            f"a text of up to {ID_MAX} characters",
-            len(challenge.id) <= ID_MAX,
-            of_seller,
-        ),
-        Finding("header", ascii(header)[:80], OWN_HEADER, header.lower() in ("", OWN_HEADER.lower()), of_seller),
-        Finding(
-            "digest",
-            ascii(body)[:80],
-            digest,
-            body in ("", digest),
-            "see rails.mpp.fields: the seller read another request than the one that was sent",
-        ),
-        Finding(f"{where}.chainId", _said(charge.chain_id), "named", charge.chain_id is not None, of_seller),
-        Finding(
-            "token",
-            named(terms, due.contract),
-            named(terms, own) if own else str(terms.asset),
-            not own or due.contract == own,
-            "rails.mpp.pay_with names the dollar, usdc.e or pathusd; another one cannot pay the fee",
-        ),
-        Finding(
-            f"{where}.feePayer",
+        line("realm", ascii(realm)[1:-1][:80], terms.realm, right=realm == terms.realm),
+        line("id", ascii(ident)[:80], f"a text of up to {ID_MAX} characters", right=len(ident) <= ID_MAX),
+        line("header", ascii(header)[:80], OWN_HEADER, right=header.lower() in ("", OWN_HEADER.lower())),
+        line("digest", ascii(body)[:80], digest, right=body in ("", digest)),
+        line(f"{DETAILS}.chainId", _said(charge.chain_id), "named", right=charge.chain_id is not None),
+        line("token", named(terms, due.contract), paid_in, right=not own or due.contract == own),
+        line(
+            f"{DETAILS}.feePayer",
             str(charge.fee_payer).lower(),
-            "false or true" if terms.sponsored_s else "false",
-            not charge.fee_payer or terms.sponsored_s > 0,
-            "rails.mpp.sponsored = true pays an offer whose fee the seller pays: what is signed is completed by the"
-            " seller, so that it is found by its memo, and has to be proven dead before anything takes its place",
+            "false or true" if sponsored else "false",
+            right=sponsored or not charge.fee_payer,
         ),
-        Finding(f"{where}.splits", f"{len(charge.splits)} of them", "none", not charge.splits, of_seller),
-        Finding(f"{where}.memo", "none" if charge.memo is None else "theirs", "none", charge.memo is None, of_seller),
-        Finding(
-            f"{where}.supportedModes",
-            modes[:80] if charge.modes is not None else "any",
+        line(f"{DETAILS}.splits", f"{len(charge.splits)} of them", "none", right=not charge.splits),
+        line(f"{DETAILS}.memo", "none" if charge.memo is None else "theirs", "none", right=charge.memo is None),
+        line(
+            f"{DETAILS}.supportedModes",
+            modes,
             "pull among them",
-            charge.modes is None or "pull" in charge.modes,
-            of_seller,
+            right=charge.modes is None or "pull" in charge.modes,
         ),
-        Finding("expires", _said(charge.expires), "named", charge.expires is not None, of_seller),
+        line("expires", _said(charge.expires), "named", right=charge.expires is not None),
     ]
 
 

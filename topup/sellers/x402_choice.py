@@ -76,7 +76,7 @@ class Judged:
     @property
     def payable(self) -> bool:
         """Tell whether it can be paid."""
-        return self.offer is not None and all(line.right for line in self.lines)
+        return all(line.right for line in self.lines)
 
 
 def judged(listed: Sequence[Offer | Unread], wanted: Wanted) -> tuple[Judged, ...]:
@@ -94,7 +94,7 @@ def chosen(each: Sequence[Judged], wanted: Wanted) -> int | None:
 
     Where none passes it is the only one in our token on our chain, so that the proof can say what is wrong with it.
     """
-    passing = [offer.offer for offer in each if offer.payable and offer.offer is not None]
+    passing = _passing(each)
     if passing:
         return passing[0].index if len({_means(offer, wanted) for offer in passing}) == 1 else None
     near = [offer.index for offer in each if offer.offer is not None and _ours(offer.offer, wanted)]
@@ -103,8 +103,7 @@ def chosen(each: Sequence[Judged], wanted: Wanted) -> int | None:
 
 def refusal(each: Sequence[Judged], wanted: Wanted) -> ChargeRefused:
     """Return why nothing was chosen."""
-    passing = [offer.offer for offer in each if offer.payable and offer.offer is not None]
-    token = wanted.token
+    passing, token = _passing(each), wanted.token
     if len({_means(offer, wanted) for offer in passing}) > 1:
         return _ambiguous(passing, wanted)
     if passing:
@@ -124,59 +123,49 @@ def refusal(each: Sequence[Judged], wanted: Wanted) -> ChargeRefused:
     )
 
 
+# What decides each line of an offer's judgement.
+REMEDIES: Final = {
+    "scheme": "nothing decides it: topup signs scheme `exact` alone, which moves exactly what is signed",
+    "network": "nothing decides it: x402 is paid on chain {0.chain_id} alone here",
+    "asset": "nothing decides it: {0.asset} alone is paid with on chain {0.chain_id}",
+    "maxTimeoutSeconds": "nothing decides it: an authorization that ends sooner would die on its way; ask the seller",
+    "extra.name": "nothing decides it: what is signed by another name than the token's own is worth nothing there",
+    "extra.assetTransferMethod": "nothing decides it: Permit2 wants an allowance, and topup gives none to a seller",
+    "extra.paymentFlow": "nothing decides it: topup signs an authorization and sends no transaction for a seller",
+}
+
+
 def judge(offer: Offer, wanted: Wanted) -> list[Finding]:
     """Hold an offer against what is wanted, line by line; a line that fails says what decides it."""
-    token = wanted.token
-    extra = offer.raw.get("extra") or {}
+    token, extra = wanted.token, offer.raw.get("extra") or {}
     how, flow = extra.get("assetTransferMethod", "eip3009"), extra.get("paymentFlow", "authorization")
-    scheme_right, asset_right = offer.scheme == "exact", offer.asset == token.address
+    lasts, least_s = offer.max_timeout_s, wanted.life_min_s
+
+    def line(field: str, was: str, should_be: str, *, right: bool) -> Finding:
+        remedy = REMEDIES.get(field, REMEDIES["extra.name"]).format(token)
+        return Finding(field, was, should_be, right, remedy)
+
+    def named(field: str, said: str | None, own: str) -> Finding:
+        was = "not given, so the token's own is signed" if said is None else said[:80]
+        return line(field, was, own, right=said in (own, None))
+
     return [
         *_limits(wanted),
-        Finding(
-            "scheme",
-            offer.scheme[:80],
-            "exact",
-            scheme_right,
-            remedy="nothing decides it: topup signs scheme `exact` alone, which moves exactly what is signed",
-        ),
-        Finding(
-            "network",
-            offer.network[:80],
-            f"chain {token.chain_id}",
-            offer.chain_id == token.chain_id,
-            remedy=f"nothing decides it: x402 is paid on chain {token.chain_id} alone here",
-        ),
-        Finding(
+        line("scheme", offer.scheme[:80], "exact", right=offer.scheme == "exact"),
+        line("network", offer.network[:80], f"chain {token.chain_id}", right=offer.chain_id == token.chain_id),
+        line(
             "asset",
             checksummed(offer.asset),
             f"{checksummed(token.address)} ({token.asset})",
-            asset_right,
-            remedy=f"nothing decides it: {token.asset} alone is paid with on chain {token.chain_id}",
+            right=offer.asset == token.address,
         ),
         _recipient(offer, wanted),
         _amount(offer, wanted),
-        Finding(
-            "maxTimeoutSeconds",
-            f"{offer.max_timeout_s} s",
-            f"at least {wanted.life_min_s} s",
-            offer.max_timeout_s >= wanted.life_min_s,
-            remedy="nothing decides it: an authorization that ends sooner would die on its way; ask the seller",
-        ),
-        *_names(offer, token),
-        Finding(
-            "extra.assetTransferMethod",
-            _short(how),
-            "eip3009",
-            how == "eip3009",
-            remedy="nothing decides it: Permit2 wants an allowance, and topup gives none to a seller",
-        ),
-        Finding(
-            "extra.paymentFlow",
-            _short(flow),
-            "authorization",
-            flow == "authorization",
-            remedy="nothing decides it: topup signs an authorization and sends no transaction for a seller",
-        ),
+        line("maxTimeoutSeconds", f"{lasts} s", f"at least {least_s} s", right=lasts >= least_s),
+        named("extra.name", offer.name, token.name),
+        named("extra.version", offer.token_version, token.version),
+        line("extra.assetTransferMethod", _short(how), "eip3009", right=how == "eip3009"),
+        line("extra.paymentFlow", _short(flow), "authorization", right=flow == "authorization"),
     ]
 
 
@@ -185,17 +174,10 @@ def _limits(wanted: Wanted) -> list[Finding]:
     if wanted.least is None and wanted.most is None:
         return []
     least, most = wanted.least or Decimal(0), wanted.most
-    should_be = f"at least {least}" if most is None else f"{least} to {most}"
+    sold = f"at least {least}" if most is None else f"{least} to {most}"
     right = least <= wanted.amount.amount and (most is None or wanted.amount.amount <= most)
-    return [
-        Finding(
-            "purchase",
-            f"{wanted.amount} dollars",
-            f"{should_be} dollars at {wanted.seller}",
-            right,
-            remedy="policy.amount decides it; where the seller's limits changed, a file with its own (docs/rails.md)",
-        )
-    ]
+    remedy = "policy.amount decides it; where the seller's limits changed, a file with its own (docs/rails.md)"
+    return [Finding("purchase", f"{wanted.amount} dollars", f"{sold} dollars at {wanted.seller}", right, remedy)]
 
 
 def _recipient(offer: Offer, wanted: Wanted) -> Finding:
@@ -220,18 +202,8 @@ def _amount(offer: Offer, wanted: Wanted) -> Finding:
     return Finding(field, str(asked), f"between {least} and {most}", Usdc(1) <= least <= asked <= most, remedy=remedy)
 
 
-def _names(offer: Offer, token: Token) -> list[Finding]:
-    remedy = "nothing decides it: what is signed by another name than the token's own is worth nothing to the seller"
-    return [
-        Finding(
-            f"extra.{field}",
-            "not given, so the token's own is signed" if named is None else named[:80],
-            own,
-            named in (own, None),
-            remedy=remedy,
-        )
-        for field, named, own in (("name", offer.name, token.name), ("version", offer.token_version, token.version))
-    ]
+def _passing(each: Sequence[Judged]) -> list[Offer]:
+    return [judgement.offer for judgement in each if judgement.payable and judgement.offer is not None]
 
 
 def _ambiguous(passing: Sequence[Offer], wanted: Wanted) -> ChargeRefused:

@@ -149,7 +149,7 @@ class LocalSigner:
         )
         assert domain is not None
         fields = (demand.sender, demand.recipient, verified.total.units, 0, demand.deadline, nonce)
-        return bytes(self._account.unsafe_sign_hash(Hash32(typed_data.authorization_digest(domain, fields))).signature)
+        return self._signature(typed_data.authorization_digest(domain, fields))
 
     def sign_tempo(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
         """Sign a Tempo transaction that pays exactly the total, on a lane of its own.
@@ -193,7 +193,7 @@ class LocalSigner:
             plan.sponsored,
         )
         digest = tempo.access_digest(unsigned, payer) if ceilings.root else tempo.digest(unsigned)
-        signature = bytes(self._account.unsafe_sign_hash(Hash32(digest)).signature)
+        signature = self._signature(digest)
         if plan.sponsored:
             payload = tempo.opened(unsigned, payer, signature)
             return payload, keccak(payload)
@@ -211,7 +211,7 @@ class LocalSigner:
         """
         asks, who, *_ = [*text.split("\n"), "", ""]
         self._refuse({"login": LOGIN.fullmatch(asks) is not None and who == self._account.address})
-        return bytes(self._account.unsafe_sign_hash(Hash32(typed_data.personal_digest(text))).signature)
+        return self._signature(typed_data.personal_digest(text))
 
     def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
         """Sign a transaction that takes a nonce and moves nothing.
@@ -233,6 +233,9 @@ class LocalSigner:
             }
         )
         return self._signed(plan)
+
+    def _signature(self, digest: bytes) -> bytes:
+        return bytes(self._account.unsafe_sign_hash(Hash32(digest)).signature)
 
     def _signed(self, plan: Plan) -> tuple[bytes, bytes]:
         signed = self._account.sign_transaction(
