@@ -39,7 +39,7 @@ from topup.domain.events import Event, ProviderSetAside
 from topup.ports.chain import Call
 from topup.sellers.openrouter import OpenRouter
 from topup.wire.exchange import Exchange
-from topup.wire.http import Heard, NoAnswer
+from topup.wire.http import Answered, NoAnswer
 
 BENT: Final = "one.example"
 SIDES: Final = ("provider", "api", "seller")
@@ -58,7 +58,7 @@ class Canned:
     async def close(self) -> None:
         """Close nothing."""
 
-    async def ask(self, method: str, url: str, *, who: str, body: bytes | None, bytes_max: int, **_: Any) -> Heard:
+    async def ask(self, method: str, url: str, *, who: str, body: bytes | None, bytes_max: int, **_: Any) -> Answered:
         """Answer at once."""
         from topup.wire.unpack import Packed, Unpacker
 
@@ -69,7 +69,7 @@ class Canned:
             unpacker.end()
         except Packed as error:
             raise NoAnswer(f"{who} {error}") from None
-        return Heard(status, tuple(headers.items()), plain)
+        return Answered(who, status, tuple(headers.items()), plain)
 
 
 @dataclass
@@ -260,7 +260,6 @@ def seller(rounds: int, seed: int) -> int:
     """
     from tests.sellers import test_rails_safety as sellers
     from topup.domain.money import Usdc
-    from topup.wire.exchange import Answered
 
     x402, _ = sellers.x402_rail()
     mpp = sellers.mpp_rail({}, {}, {})
@@ -299,7 +298,7 @@ def seller(rounds: int, seed: int) -> int:
                 )
             )
             headers = tuple((n, line if n == "www-authenticate" else v) for n, v in headers)
-        before[rail]._answer = Answered(was.path, was.status, headers, raw)
+        before[rail]._answer = Answered(was.who, was.status, headers, raw)
         chain_id = 8453 if rail is x402 else 4217
         proven, _ = await sellers.proven(rail, sellers.asked(chain_id))
         paid = proven.demand

@@ -27,7 +27,7 @@ from topup.sandbox.tempo import MACH, OUSD
 from topup.sellers import authorization, mpp
 from topup.sellers.mpp_choice import Terms
 from topup.sellers.mpp_fields import OPENROUTER, Fields
-from topup.wire.exchange import Answered
+from topup.wire.http import Answered
 
 REALM: Final = "seller.example"
 ENDS: Final = "2026-09-21T14:18:20Z"

@@ -15,7 +15,7 @@ from topup.domain.credits import Posting, Reading, baseline_settled, posting
 from topup.domain.money import Usd
 from topup.sellers.x402_account import RISE_MIN, Prepaid
 from topup.sellers.x402_profile import PROFILES
-from topup.wire.exchange import Answered
+from topup.wire.http import Answered
 
 
 class Told:

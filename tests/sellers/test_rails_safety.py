@@ -44,7 +44,7 @@ from topup.sellers.mpp_choice import Terms
 from topup.sellers.x402_choice import Token
 from topup.sellers.x402_profile import PROFILES
 from topup.signers.local import APPROVE, Ceilings, from_private_key
-from topup.wire.exchange import Answered
+from topup.wire.http import Answered
 
 KEY = b"\x09" * 32
 PAYER = PrivateKey(KEY).public_key.to_canonical_address()

@@ -50,7 +50,7 @@ from topup.ports.chain import (
     Spent,
 )
 from topup.sandbox.charges import STRANGER, Ask, named_address
-from topup.wire.exchange import Answered
+from topup.wire.http import Answered
 
 T = TypeVar("T")
 BLOCK_S = 2

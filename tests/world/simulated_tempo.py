@@ -37,7 +37,7 @@ from topup.domain.dollars import TEMPO_DOLLAR
 from topup.domain.lifecycle import Plan
 from topup.sandbox.charges import STRANGER
 from topup.sellers import mpp_choice, mpp_wire
-from topup.wire.exchange import Answered
+from topup.wire.http import Answered
 
 REALM: Final = "seller.example"
 KEY: Final = "sk-or-simulated-key-of-nobody"

@@ -29,7 +29,8 @@ from topup.ports.account import Clock
 from topup.ports.chain import AuthorizationUse, Delivery, Observation, Preflight, Sent, TokenChain
 from topup.ports.signer import Signer
 from topup.sellers.on_chain import OnChain, unclear
-from topup.wire.exchange import Answered, Exchange, fail
+from topup.wire.exchange import Exchange, fail
+from topup.wire.http import Answered
 from topup.wire.secrets import Masker
 
 
@@ -95,11 +96,11 @@ class Authorized(OnChain[TokenChain, O]):
         ours = Masker([self._seller.key])
         said = [value.encode("utf-8", "replace") for _, value in answered.headers] + [answered.body]
         if any(map(ours.holds, said)):
-            raise ApiRejected(f"{answered.path} repeats the API key", remedy="trust this seller with no key: change it")
+            raise ApiRejected(f"{answered.who} repeats the API key", remedy="trust this seller with no key: change it")
         if answered.status in (404, 501) and not answered.page:
-            raise ApiGone(f"{answered.path} answered {answered.status}", remedy="nothing is sold this way here")
+            raise ApiGone(f"{answered.who} answered {answered.status}", remedy="nothing is sold this way here")
         if 200 <= answered.status < 300:
-            raise ApiUnknown(f"{answered.path} answered {answered.status} to an unpaid request")
+            raise ApiUnknown(f"{answered.who} answered {answered.status} to an unpaid request")
         if answered.status != 402:
             fail(answered, self._seller.key)
 

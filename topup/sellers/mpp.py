@@ -34,7 +34,7 @@ from topup.sellers.mpp_choice import METHOD, Due, Judged, Terms, choose, finding
 from topup.sellers.mpp_fields import OPENROUTER, Fields
 from topup.sellers.mpp_wire import FIELD, Challenge, challenges, credential, payer, settled, tempo_charge
 from topup.sellers.on_chain import unreadable
-from topup.wire.exchange import Answered
+from topup.wire.http import Answered
 from topup.wire.reading import walled
 from topup.wire.secrets import Masker
 
@@ -223,7 +223,7 @@ class Mpp(Authorized[Due]):
             ApiUnknown: no usable answer.
         """
         answers = [await self._seller.exchange.ask("GET", path, headers={}) for path in self._fields.texts]
-        return {a.path: a.body.decode("utf-8", "replace") if a.status == 200 else "" for a in answers}
+        return {a.who: a.body.decode("utf-8", "replace") if a.status == 200 else "" for a in answers}
 
     def _access_key(self, sender: bytes) -> bytes | None:
         own = self._signer.address if self._signer is not None else sender

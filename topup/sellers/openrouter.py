@@ -166,7 +166,7 @@ class OpenRouter(Asked):
             "POST", "/credits/coinbase", headers={"authorization": f"Bearer {self._key}"}, body=charge_body(request)
         )
         if answered.status in (404, 501) and not answered.page:
-            raise ApiGone(f"{answered.path} answered {answered.status}", remedy="this API sells no charges")
+            raise ApiGone(f"{answered.who} answered {answered.status}", remedy="this API sells no charges")
         if answered.status != 200:
             fail(answered, self._key)
         raw = answered.body

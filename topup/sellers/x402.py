@@ -44,7 +44,7 @@ from topup.sellers.x402_wire import (
     payment_header,
     settled,
 )
-from topup.wire.exchange import Answered
+from topup.wire.http import Answered
 from topup.wire.reading import walled
 
 NONCE_BYTES: Final = 32

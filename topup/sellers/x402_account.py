@@ -20,7 +20,8 @@ from topup.domain.money import Usd
 from topup.ports.account import Key
 from topup.sellers.x402_profile import Profile, identity
 from topup.sellers.x402_wire import Login
-from topup.wire.exchange import Answered, Asked, Exchange, fail
+from topup.wire.exchange import Asked, Exchange, fail
+from topup.wire.http import Answered
 from topup.wire.reading import walled
 
 # Less is no purchase (sellers take a dollar at least): two replicas that differ by cents would otherwise be taken for
@@ -67,7 +68,7 @@ class Prepaid(Asked):
         answered = await self._exchange.ask(told.method, path, headers=who)
         if answered.status != 200:
             self._refused(answered)
-        balance, last = self._balance(answered.body, answered.path), self._last()
+        balance, last = self._balance(answered.body, answered.who), self._last()
         if last is None:
             return Reading(balance, Usd.of(0), at_ms, exact=False)
         moved = balance - last.balance

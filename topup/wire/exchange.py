@@ -7,7 +7,6 @@ the transport is `ApiUnknown`: the question may have arrived.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final, Never
 from urllib.parse import urlsplit
@@ -15,36 +14,13 @@ from urllib.parse import urlsplit
 from topup.domain.errors import ApiGone, ApiLimited, ApiRejected, ApiUnauthorized, ApiUnknown
 from topup.domain.json_document import RAW_BYTES_MAX, Unreadable, read
 from topup.wire.clean import clean
-from topup.wire.http import Client, Heard, NoAnswer
+from topup.wire.http import Answered, Client, NoAnswer
 from topup.wire.secrets import Masker
 
 BODY_BYTES_MAX: Final = RAW_BYTES_MAX
 RETRY_AFTER_DEFAULT_S: Final = 60
 RETRY_AFTER_MAX_S: Final = 3600
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-
-
-@dataclass(frozen=True)
-class Answered:
-    """An answer: to which path, its status, its headers in their order with names in lower case, its body."""
-
-    path: str
-    status: int
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-
-    def all(self, name: str) -> list[str]:
-        """Return every value of a header."""
-        return [value for given, value in self.headers if given == name]
-
-    def first(self, name: str) -> str:
-        """Return a header's first value, "" without one."""
-        return next(iter(self.all(name)), "")
-
-    @property
-    def page(self) -> bool:
-        """Tell whether this is a page for people, as whatever stands in front of an API writes them."""
-        return Heard(self.status, self.headers, self.body).page
 
 
 class Exchange:
@@ -86,7 +62,7 @@ class Exchange:
         """
         self.requests += 1
         try:
-            heard = await self._client.ask(
+            answered = await self._client.ask(
                 method,
                 self.base + path,
                 who=path,
@@ -97,7 +73,6 @@ class Exchange:
             )
         except NoAnswer as error:
             raise ApiUnknown(str(error)) from None
-        answered = Answered(path, heard.status, heard.headers, heard.body)
         self.date = answered.first("date")
         return answered
 
@@ -112,8 +87,8 @@ def fail(answered: Answered, secret: str) -> Never:
     if word is None:
         what = "with a page" if answered.page else "without a JSON error"
         redirect = " (a redirect, not followed)" if answered.status in REDIRECTS else ""
-        raise ApiUnknown(f"{answered.path} answered {answered.status} {what}, not the API's answer{redirect}")
-    said = f"{answered.path} answered {answered.status}: {clean(word, hide=Masker([secret]))}"
+        raise ApiUnknown(f"{answered.who} answered {answered.status} {what}, not the API's answer{redirect}")
+    said = f"{answered.who} answered {answered.status}: {clean(word, hide=Masker([secret]))}"
     match answered.status:
         case 401 | 403:
             raise ApiUnauthorized(said, remedy="put a valid management key into api.key")

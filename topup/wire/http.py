@@ -30,19 +30,27 @@ class NoAnswer(Exception):
 
 
 @dataclass(frozen=True)
-class Heard:
-    """An answer: its status, its headers in their order with names in lower case, its body as plain bytes."""
+class Answered:
+    """An answer: whose, its status, its headers in their order with names in lower case, its body as plain bytes."""
 
+    who: str
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
 
+    def all(self, name: str) -> list[str]:
+        """Return every value of a header."""
+        return [value for given, value in self.headers if given == name]
+
+    def first(self, name: str) -> str:
+        """Return a header's first value, "" without one."""
+        return next(iter(self.all(name)), "")
+
     @property
     def page(self) -> bool:
         """Tell whether this is a page for people, as whatever stands in front of a server writes them."""
-        kinds = [value.lower() for name, value in self.headers if name == "content-type"]
         begins = self.body.removeprefix(b"\xef\xbb\xbf")[:64].lstrip()
-        return any("html" in kind for kind in kinds) or begins.startswith(b"<")
+        return any("html" in kind.lower() for kind in self.all("content-type")) or begins.startswith(b"<")
 
 
 class Client:
@@ -75,7 +83,7 @@ class Client:
         body: bytes | None,
         timeout_s: float,
         bytes_max: int,
-    ) -> Heard:
+    ) -> Answered:
         """Ask once; an answer of more than `bytes_max` is none, however it was packed. `who` begins the sentences.
 
         Raises:
@@ -106,7 +114,7 @@ class Client:
             # Where another answer on the connection gave it up, the error is of that, in words of the library's own.
             why = self._way.failure(error) if self._client is client else "the connection was given up"
             raise NoAnswer(f"{who}: {why}") from None
-        return Heard(response.status_code, told, bytes(raw))
+        return Answered(who, response.status_code, told, bytes(raw))
 
     def _opened(self) -> httpx.AsyncClient:
         if self._client is None:
