@@ -323,7 +323,7 @@ def test_two_readings(field: str, raw: bytes) -> None:
 def test_carrier(headers: dict[str, str], body: bytes) -> None:
     """A header that is no base64 or stands twice is refused, never replaced by the body; so is what is too long."""
     with pytest.raises(ChargeRefused):
-        demanded(headers, body)
+        offers(demanded(headers, body))
 
 
 def test_other_fractions() -> None:

@@ -88,22 +88,18 @@ class Charge:
 
     @property
     def total(self) -> Usdc:
-        """Return what has to arrive: the recipient's part and the fee part."""
         return self.intent.total
 
     @property
     def fee(self) -> Usdc:
-        """Return the part the operator keeps."""
         return self.intent.operator_fee
 
     @property
     def recipient(self) -> bytes:
-        """Return who receives the rest."""
         return self.intent.recipient
 
     @property
     def deadline(self) -> int:
-        """Return until when the contract takes it."""
         return self.intent.deadline
 
 

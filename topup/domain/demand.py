@@ -23,43 +23,38 @@ DEADLINES: Final = frozenset({"call_data.deadline", "expires"})
 
 
 class Demand(Protocol):
-    """What a seller demands for credits, as it states it: well-formed, and not yet believed. Each rail has its own."""
+    """What a seller demands for credits, as it states it: well-formed, and not yet believed. Each rail has its own.
+
+    Attributes:
+        charge_id: what the seller calls it.
+        chain_id: where it is to be paid.
+        contract: which contract is called to pay it, 20 bytes.
+        sender: which wallet pays, 20 bytes.
+        identity: whose it is and which: a pair that belongs to one charge for ever.
+        total: what has to arrive in all.
+        fee: the part of the total that an operator in between keeps.
+        recipient: who receives it, 20 bytes.
+        deadline: until when it can be paid, by the chain's clock in unix seconds.
+    """
 
     @property
-    def charge_id(self) -> str:
-        """Return what the seller calls it."""
-
+    def charge_id(self) -> str: ...
     @property
-    def chain_id(self) -> int:
-        """Return where it is to be paid."""
-
+    def chain_id(self) -> int: ...
     @property
-    def contract(self) -> bytes:
-        """Return which contract is called to pay it, 20 bytes."""
-
+    def contract(self) -> bytes: ...
     @property
-    def sender(self) -> bytes:
-        """Return which wallet pays, 20 bytes."""
-
+    def sender(self) -> bytes: ...
     @property
-    def identity(self) -> tuple[bytes, bytes]:
-        """Return whose it is and which: a pair that belongs to one charge for ever."""
-
+    def identity(self) -> tuple[bytes, bytes]: ...
     @property
-    def total(self) -> Usdc:
-        """Return what has to arrive in all."""
-
+    def total(self) -> Usdc: ...
     @property
-    def fee(self) -> Usdc:
-        """Return the part of the total that an operator in between keeps."""
-
+    def fee(self) -> Usdc: ...
     @property
-    def recipient(self) -> bytes:
-        """Return who receives it, 20 bytes."""
-
+    def recipient(self) -> bytes: ...
     @property
-    def deadline(self) -> int:
-        """Return until when it can be paid, by the chain's clock in unix seconds."""
+    def deadline(self) -> int: ...
 
 
 @dataclass(frozen=True)

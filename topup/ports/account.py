@@ -50,7 +50,7 @@ class Api(Protocol):
 
 
 class Usage(Protocol):
-    """What the provider tells of usage, beyond the totals. Every failure is an `ApiError`."""
+    """What the provider tells of usage, beyond the totals. Every failure is an `ApiError`, `ApiGone` without any."""
 
     async def activity(self, *, key_hash: str | None = None) -> list[Activity]: ...
     async def keys(self, offset: int = 0) -> tuple[list[ApiKey], bool]: ...

@@ -19,7 +19,6 @@ from topup.domain.nonpayment import ChargeStatus, More
 from topup.domain.reasons import Reason
 from topup.ports.account import Api, Clock
 from topup.ports.chain import Call, Chain, Observation, Preflight, Sent, Simulation, Spent
-from topup.ports.rail import Claim
 from topup.ports.signer import Signer
 from topup.sellers.on_chain import OnChain, unreadable
 from topup.wire.reading import walled
@@ -245,10 +244,6 @@ class Coinbase(OnChain[Chain, Charge]):
         dry = await self._chain.simulate(call, charge, preflight.head)
         fee, tip = self._fees(preflight, (), bump=False)
         return replace(self._plan(call, dry, preflight, fee, tip, charge.chain_id), kind=Kind.APPROVE, asset=Asset.USDC)
-
-    async def claim(self, topup: TopUp) -> Claim:  # noqa: ARG002
-        """Say nothing: a charge cannot be asked for."""
-        return Claim.SILENT
 
     async def send(self, topup: TopUp, attempt: Attempt) -> Sent:  # noqa: ARG002 - its bytes say it all
         assert attempt.raw is not None

@@ -60,8 +60,7 @@ class Due:
 
     @property
     def charge_id(self) -> str:
-        """Return the challenge's id."""
-        return ascii(self.challenge.get("id"))[1:-1][:120]
+        return ascii(self.challenge.id)[1:-1][:120]
 
     @property
     def chain_id(self) -> int:
@@ -70,27 +69,22 @@ class Due:
 
     @property
     def contract(self) -> bytes:
-        """Return the token."""
         return self.terms.currency
 
     @property
     def identity(self) -> tuple[bytes, bytes]:
-        """Return whose challenge it is, and which."""
-        return keccak(text=self.challenge.get("realm")), keccak(text=self.challenge.get("id"))
+        return keccak(text=self.challenge.realm), keccak(text=self.challenge.id)
 
     @property
     def total(self) -> Usdc:
-        """Return what has to arrive."""
         return Usdc(self.terms.amount)
 
     @property
     def fee(self) -> Usdc:
-        """Return nothing: nobody stands in between."""
         return NO_TOKENS
 
     @property
     def recipient(self) -> bytes:
-        """Return who is paid."""
         return self.terms.recipient
 
     @property
@@ -101,7 +95,7 @@ class Due:
     @property
     def memo(self) -> bytes:
         """Return what binds the transfer to this challenge."""
-        return memo(self.challenge.get("realm"), self.challenge.get("id"))
+        return memo(self.challenge.realm, self.challenge.id)
 
     @property
     def own_lane(self) -> int:

@@ -13,8 +13,10 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from topup.domain.demand import Clocks, Demand, Request, Verified
 from topup.domain.errors import ChargeRefused, SignerError, TopupError
+from topup.domain.lifecycle import TopUp
 from topup.ports.account import Clock
 from topup.ports.chain import Chain, Delivery, Holdings, Preflight, Sent, TokenChain
+from topup.ports.rail import Claim
 from topup.ports.signer import Signer
 from topup.wire.reading import nonsense, walled
 
@@ -88,6 +90,10 @@ class OnChain(ABC, Generic[C, D]):
     @abstractmethod
     async def _preflight(self, demand: D, request: Request) -> Preflight:
         """Learn what the chain says beside it."""
+
+    async def claim(self, topup: TopUp) -> Claim:  # noqa: ARG002
+        """Say nothing, where the seller cannot be asked: the credits themselves tell."""
+        return Claim.SILENT
 
     def _key(self) -> Signer:
         if self._signer is None:

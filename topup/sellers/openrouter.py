@@ -75,27 +75,18 @@ class OpenRouter(Asked):
         """Keep the way to the API; nothing is sent yet."""
         super().__init__(exchange)
         self._key = key
+        self._bearer = {"authorization": f"Bearer {key}"}
         self._hide = Masker([key])
         self._now_ms = now_ms
 
     @_heard("/credits")
     async def credits(self) -> Reading:
-        """Read the account's two totals, stamped with the time the request was sent.
-
-        Raises:
-            ApiError: no usable answer, of the class that says why.
-        """
         at_ms = self._now_ms()
         data = await self._told("/credits")
         return Reading(_number(data, "total_credits", "/credits: "), _number(data, "total_usage", "/credits: "), at_ms)
 
     @_heard("/key")
     async def key(self) -> Key:
-        """Ask what kind of key this is.
-
-        Raises:
-            ApiError: no usable answer, of the class that says why.
-        """
         data = await self._told("/key")
         management = data.get("is_management_key")
         if not isinstance(management, bool):
@@ -128,65 +119,46 @@ class OpenRouter(Asked):
 
     @_heard("/keys")
     async def keys(self, offset: int = 0) -> tuple[list[ApiKey], bool]:
-        """Ask for a page of the account's keys, disabled ones included; tell whether there may be more behind it.
-
-        Raises:
-            ApiError: no usable answer, of the class that says why; `ApiGone` where there is no such endpoint.
-        """
         items = await self._list("/keys", {"offset": str(offset), "include_disabled": "true"})
         if offset + len(items) > KEYS_MAX:
             raise ApiUnknown(f"/keys has more than {KEYS_MAX} keys")
-        told = [_api_key(item, f"/keys item {offset + n}") for n, item in enumerate(items)]
-        return told, len(items) >= KEYS_A_PAGE
+        return [_api_key(x, f"/keys item {offset + n}") for n, x in enumerate(items)], len(items) >= KEYS_A_PAGE
 
     async def _list(self, path: str, asked: Mapping[str, str]) -> list[dict[str, Any]]:
         target = path + ("?" + urlencode(asked) if asked else "")
-        answered = await self._exchange.ask(
-            "GET", target, headers={"authorization": f"Bearer {self._key}"}, bytes_max=LIST_BYTES_MAX
-        )
+        answered = await self._exchange.ask("GET", target, headers=self._bearer, bytes_max=LIST_BYTES_MAX)
         if answered.status in (404, 405, 410, 501):
             raise ApiGone(f"{path} answered {answered.status}", remedy="this API tells no usage by model and key")
         if answered.status != 200:
             fail(answered, self._key)
         if sum(answered.body.count(part) for part in (b",", b"{", b"[")) > PARTS_MAX:
             raise ApiUnknown(f"{path} answered with more than {PARTS_MAX} parts")
-        told = _document(answered.body, path).get("data")
-        if not isinstance(told, list) or not all(isinstance(item, dict) for item in told):
+        items = _document(answered.body, path).get("data")
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             raise ApiUnknown(f"{path} answered without a list `data` of objects{instead(answered.body, self._key)}")
-        return told
+        return items
 
     @_heard("/credits/coinbase")
     async def charge(self, request: Request) -> bytes:
-        """Request a charge; return the answer's raw bytes. Two calls are two charges.
-
-        Raises:
-            ApiError: no usable answer; a charge may exist all the same and is harmless unpaid.
-        """
-        answered = await self._exchange.ask(
-            "POST", "/credits/coinbase", headers={"authorization": f"Bearer {self._key}"}, body=charge_body(request)
-        )
+        """Request a charge; where no usable answer came, one may exist all the same, and is harmless unpaid."""
+        path = "/credits/coinbase"
+        answered = await self._exchange.ask("POST", path, headers=self._bearer, body=charge_body(request))
         if answered.status in (404, 501) and not answered.page:
             raise ApiGone(f"{answered.who} answered {answered.status}", remedy="this API sells no charges")
         if answered.status != 200:
             fail(answered, self._key)
-        raw = answered.body
         # A page of HTML is no charge, honest or hostile: it is no answer. What an answer says is judged elsewhere,
         # names given twice included: there they are a refusal, which is louder than no answer.
-        _data(raw, "/credits/coinbase", self._key, twice="last")
-        return raw
-
-    async def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        answered = await self._exchange.ask(method, path, headers={"authorization": f"Bearer {self._key}"}, body=body)
-        if answered.status != 200:
-            with self._named():
-                fail(answered, self._key)
+        _data(answered.body, path, self._key, twice="last")
         return answered.body
 
     async def _told(self, path: str) -> dict[str, Any]:
         """Ask for an object `data`."""
-        raw = await self._ask("GET", path)
+        answered = await self._exchange.ask("GET", path, headers=self._bearer)
         with self._named():
-            return _data(raw, path, self._key)
+            if answered.status != 200:
+                fail(answered, self._key)
+            return _data(answered.body, path, self._key)
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
@@ -215,12 +187,10 @@ def _activity(item: dict[str, Any], where: str) -> tuple[dt.date, Used]:
 
 def _day(item: dict[str, Any], where: str) -> dt.date:
     value = item.get("date")
-    found = DAY.fullmatch(value) if isinstance(value, str) else None
-    try:
-        if found is not None:
-            return dt.date.fromisoformat(found[1])
-    except ValueError:
-        pass  # a 31st of November
+    day = DAY.fullmatch(value) if isinstance(value, str) else None
+    with contextlib.suppress(ValueError):  # a 31st of November
+        if day is not None:
+            return dt.date.fromisoformat(day[1])
     raise ApiUnknown(f"{where}: date is {ascii(value)[:40]}, not a day")
 
 

@@ -26,7 +26,6 @@ from topup.domain.lifecycle import NO_TOKENS, Attempt, Plan, TopUp
 from topup.domain.money import Usd, Usdc
 from topup.ports.account import Clock
 from topup.ports.chain import AuthorizationUse, Preflight, TokenChain
-from topup.ports.rail import Claim
 from topup.ports.signer import Signer
 from topup.sellers.authorization import Authorized, Seller
 from topup.sellers.on_chain import unreadable
@@ -93,7 +92,6 @@ class Ask:
 
     @property
     def contract(self) -> bytes:
-        """Return the token."""
         return self.offer.asset
 
     @property
@@ -103,12 +101,10 @@ class Ask:
 
     @property
     def fee(self) -> Usdc:
-        """Return nothing: nobody stands in between."""
         return NO_TOKENS
 
     @property
     def recipient(self) -> bytes:
-        """Return who is paid."""
         return self.offer.pay_to
 
     @property
@@ -261,10 +257,6 @@ class X402(Authorized[Ask]):
             return "", ""
         paid = receipt.transaction if answered.status in self.taken else None
         return f", settled {receipt.success}", "0x" + paid.hex() if paid else ""
-
-    async def claim(self, topup: TopUp) -> Claim:  # noqa: ARG002
-        """Say nothing: the credits themselves tell."""
-        return Claim.SILENT
 
     def _use(self, demand: Ask, key: bytes, first: int) -> AuthorizationUse:
         return AuthorizationUse(

@@ -57,11 +57,7 @@ class Prepaid(Asked):
 
     @walled("the balance", ApiUnknown)
     async def credits(self) -> Reading:
-        """Read the balance, and carry the totals on from the last reading.
-
-        Raises:
-            ApiError: no usable answer, of the class that says why.
-        """
+        """Read the balance, and carry the totals on from the last reading."""
         at_ms, path, told = self._now_ms(), self._profile.account(self._wallet), self._profile.balance
         url = self._exchange.base + path
         who = identity(self._profile, told.auth, url, at_ms, key=self._key, login=self._login)
@@ -83,11 +79,7 @@ class Prepaid(Asked):
         return Key(management=True)
 
     async def charge(self, request: Request) -> bytes:  # noqa: ARG002
-        """Refuse: there is no charge to ask for here.
-
-        Raises:
-            ApiGone: always.
-        """
+        """Refuse: there is no charge to ask for here."""
         raise ApiGone(f"{self._exchange.host} sells no Coinbase charges", remedy="set rails.use to x402")
 
     def _refused(self, answered: Answered) -> Never:

@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple, Never
 from topup.domain import json_document as plain
 from topup.domain.demand import checksummed
 from topup.domain.errors import ChargeRefused
-from topup.domain.json_document import RAW_BYTES_MAX, Members, shown, unhexed
+from topup.domain.json_document import Members, shown, unhexed
 from topup.ports.signer import Signer
 from topup.wire.verbatim import Numeral, read, write
 
@@ -127,15 +127,15 @@ def demanded(headers: Mapping[str, str], body: bytes, name: str = "payment-requi
     """Return the JSON document of a 402, from the header `name` that version 2 has for it, else the body.
 
     Raises:
-        ChargeRefused: the header is given twice, is no base64, or the document is too long.
+        ChargeRefused: the header is given twice, or is no base64.
     """
     given = _headers(headers, name.lower())
     if len(given) > 1:
         _refuse(name.upper(), "given twice", "given once")
     raw = _base64(given[0]) if given else body
     if raw is None:
-        _refuse(name.upper(), ascii(given[0][:80]), "base64")
-    return _bounded(raw)
+        _refuse(name.upper(), shown(given[0]), "base64")
+    return raw
 
 
 def listed(raw: bytes, assumed: Assumed = NOTHING) -> tuple[Offer | Unread, ...]:
@@ -306,12 +306,6 @@ def _amount(version: int, offer: Members) -> int:
     return units
 
 
-def _bounded(raw: bytes) -> bytes:
-    if len(raw) > RAW_BYTES_MAX:
-        _refuse("answer", f"{len(raw)} bytes", f"at most {RAW_BYTES_MAX} bytes")
-    return raw
-
-
 def _chain_id(version: int, network: str) -> int | None:
     if version == 1:
         return V1_CHAINS.get(network)
@@ -324,12 +318,9 @@ def _refuse(field: str, was: str, should_be: str) -> Never:
 
 
 def _echo(document: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
-    value = document.get(name)
-    if value is None:
+    if document.get(name) is None:
         return None
-    if not isinstance(value, dict):
-        _refuse(name, shown(value), "an object")
-    _echoable(value, name)
+    value: Mapping[str, Any] = _echoable(Members(document, remedy=TELL).need(name, dict), name)
     return value
 
 
@@ -339,20 +330,12 @@ def _echoable(value: Any, where: str, depth: int = 0) -> Any:
         _refuse(where, "deeply nested", f"at most {DEPTH_MAX} deep")
     if isinstance(value, Numeral) and len(value.text) > NUMBER_LENGTH_MAX:
         _refuse(where, f"a number of {len(value.text)} characters", f"numbers of at most {NUMBER_LENGTH_MAX}")
-    if isinstance(value, str) and not _encodable(value):
-        _refuse(where, ascii(value)[:80], "text in UTF-8")
+    if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
+        _refuse(where, shown(value), "text in UTF-8")
     parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
     for part in parts:
         _echoable(part, where, depth + 1)
     return value
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _headers(headers: Mapping[str, str], name: str) -> list[str]:

@@ -66,32 +66,29 @@ def _document(path: Path, named: str) -> dict[str, Any]:
             f"{named}: {path} is no keystore: it looks like a raw private key",
             remedy="make a keystore of it, or name it in wallet.private_key_file",
         )
+    document, wrong = None, ""
     try:
         document = _lowered(read(text.encode("utf-8", "surrogatepass"))) if len(text) <= LENGTH_MAX else None
     except Twice as error:
-        raise SettingsError(
-            f"{named}: {path} gives {error.name[:40]!a} twice: two programs may read two keystores in it",
-            remedy=NO_KEYSTORE,
-        ) from None
+        wrong = f"gives {error.name[:40]!a} twice: two programs may read two keystores in it"
     except Unreadable:
-        document = None
-    if not isinstance(document, dict):
-        raise SettingsError(f"{named}: {path} is no keystore: it is no JSON object", remedy=NO_KEYSTORE)
-    crypto = document.get("crypto")
-    if str(document.get("version")) == "4" or (isinstance(crypto, dict) and "checksum" in crypto):
-        raise SettingsError(
-            f"{named}: {path} is a validator's keystore (EIP-2335): its key signs blocks and owns no wallet",
-            remedy=NO_KEYSTORE,
-        )
-    if not isinstance(crypto, dict) or str(document.get("version")) != "3":
-        raise SettingsError(
-            f"{named}: {path} is no keystore of version 3: its version is {str(document.get('version'))[:20]!a}"
-            f"{'' if isinstance(crypto, dict) else ', and `crypto` is missing'}",
-            remedy=NO_KEYSTORE,
-        )
-    if wrong := _too_much(crypto):
+        pass
+    wrong = wrong or _strange(document)
+    if not isinstance(document, dict) or wrong:
         raise SettingsError(f"{named}: {path} {wrong}", remedy=NO_KEYSTORE)
     return document | {"version": 3}
+
+
+def _strange(document: Any) -> str:
+    """Say why a document is no keystore of version 3 that can be opened; "" where it is one."""
+    if not isinstance(document, dict):
+        return "is no keystore: it is no JSON object"
+    version, crypto = str(document.get("version")), document.get("crypto")
+    if version == "4" or (isinstance(crypto, dict) and "checksum" in crypto):
+        return "is a validator's keystore (EIP-2335): its key signs blocks and owns no wallet"
+    if not isinstance(crypto, dict):
+        return f"is no keystore of version 3: its version is {version[:20]!a}, and `crypto` is missing"
+    return _too_much(crypto) if version == "3" else f"is no keystore of version 3: its version is {version[:20]!a}"
 
 
 def _too_much(crypto: dict[str, Any]) -> str:

@@ -244,17 +244,13 @@ def _trust(file: str, dirs: str) -> ssl.SSLContext:
     # OpenSSL looks a certificate up under the hash of its name, and takes no notice of any other file.
     hashed = any(fullmatch(r"[0-9a-f]{8}\.[0-9]+", found.name) for one in named for found in _names(one))
     if named and not hashed and not file:
-        raise SettingsError(
-            f"{CA_DIRS} names {dirs[:200]!a}, which holds no certificate under its hash",
-            remedy="run `openssl rehash` on it, name a file in SSL_CERT_FILE instead, or unset it for topup",
-        )
+        remedy = "run `openssl rehash` on it, name a file in SSL_CERT_FILE instead"
+        raise _unusable(CA_DIRS, dirs, "holds no certificate under its hash", remedy)
     try:
         context.load_verify_locations(cafile=file or None, capath=dirs or None)
     except (OSError, ValueError) as error:
-        raise SettingsError(
-            f"{CA_FILE} names {file[:200]!a}, which holds no certificates that can be read ({type(error).__name__})",
-            remedy=f"name a file of certificates in PEM in {CA_FILE}, or unset it for topup",
-        ) from None
+        wrong = f"holds no certificates that can be read ({type(error).__name__})"
+        raise _unusable(CA_FILE, file, wrong, f"name a file of certificates in PEM in {CA_FILE}") from None
     return context
 
 
@@ -265,22 +261,20 @@ def _must_be(name: str, said: str, kind: Callable[[int], bool], what: str) -> No
         wrong = "does not exist"
     except OSError as error:
         wrong = f"cannot be looked at ({errno.errorcode.get(error.errno or 0, 'unknown')})"
-    if not wrong:
-        return
-    raise SettingsError(
-        f"{name} names {said[:200]!a}, which {wrong}",
-        remedy=f"correct {name}, mount what it names, or unset it for topup",
-    )
+    if wrong:
+        raise _unusable(name, said, wrong, f"correct {name}, mount what it names")
 
 
 def _names(directory: str) -> Iterator[Path]:
     try:
         yield from Path(directory).iterdir()
     except OSError as error:
-        raise SettingsError(
-            f"{CA_DIRS} names {directory[:200]!a}, which cannot be read ({type(error).__name__})",
-            remedy=f"correct {CA_DIRS}, or unset it for topup",
-        ) from None
+        wrong = f"cannot be read ({type(error).__name__})"
+        raise _unusable(CA_DIRS, directory, wrong, f"correct {CA_DIRS}") from None
+
+
+def _unusable(name: str, said: str, wrong: str, remedy: str) -> SettingsError:
+    return SettingsError(f"{name} names {said[:200]!a}, which {wrong}", remedy=f"{remedy}, or unset it for topup")
 
 
 # -- why nobody was reached -----------------------------------------------------------------------------------
