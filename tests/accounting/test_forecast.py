@@ -30,9 +30,9 @@ from topup.accounting.forecast import (
     days_used,
     draw,
     network_cost,
-    purse_of,
     since,
     usual,
+    wallet_forecast,
 )
 from topup.accounting.journal import Commodity, Entry, credit_lines, payment_lines, reversal, token_lines
 from topup.app import assembly, settings
@@ -77,7 +77,7 @@ def dollars(value: Fraction) -> Usd:
 
 def look(readings: Sequence[Reading], **changes: Any) -> Forecast:
     """A forecast from readings alone."""
-    told: dict[str, Any] = {"past": [], "entries": [], "purse": None, "now_ms": NOW_MS}
+    told: dict[str, Any] = {"past": [], "entries": [], "wallet": None, "now_ms": NOW_MS}
     allowed = changes.pop("allowed", limits())
     return draw(readings, allowed, **(told | changes))
 
@@ -349,7 +349,7 @@ def bought(**changes: Any) -> TopUp:
 
 def test_a_wallet_holds_what_the_newest_payment_left() -> None:
     """One ETH less payment, gas, L1 fee and reserve; a refill of 25 dollars takes two and a half times the ETH."""
-    told = purse_of([bought()], Usd.of(25), Wei(10**15))
+    told = wallet_forecast([bought()], Usd.of(25), Wei(10**15))
     price = Wei(8_750_000_000_000_000) + inclusion().gas + inclusion().l1_fee
     assert told == WalletForecast(Wei(10**18) - PAYMENT_WEI - Wei(10**15), price, NOW_MS)
     assert told is not None and told.refills == (10**18 - PAYMENT_WEI.units - 10**15) // price.units
@@ -359,13 +359,13 @@ def test_a_later_look_counts_and_the_price_is_of_the_newest_payment() -> None:
     """A top-up that looked and paid nothing: what it saw is the wallet."""
     attempt = replace(bought().attempts[0], inclusion=None)
     later = bought(attempts=(attempt,), wallet_before=Wei(10**17), decided_ms=NOW_MS + 5)
-    told = purse_of([later, bought()], Usd.of(10), Wei(0))
+    told = wallet_forecast([later, bought()], Usd.of(10), Wei(0))
     assert told == WalletForecast(Wei(10**17), PAYMENT_WEI, NOW_MS + 5)
 
 
 def test_an_empty_wallet_covers_nothing() -> None:
     """Below the reserve it is no refill, not fewer than none."""
-    told = purse_of([bought()], Usd.of(10), Wei(2 * 10**18))
+    told = wallet_forecast([bought()], Usd.of(10), Wei(2 * 10**18))
     assert told is not None and told.refills == 0
 
 
@@ -381,12 +381,12 @@ def test_a_wallet_the_ledger_does_not_know_is_unknown(unknown: str) -> None:
         "never paid": [bought(attempts=(none_paid,))],
         "paid with a token": [bought(attempts=(in_dollars,))],
     }
-    assert purse_of(found[unknown], Usd.of(10), Wei(0)) is None
+    assert wallet_forecast(found[unknown], Usd.of(10), Wei(0)) is None
 
 
 def test_what_the_wallet_covers_is_added_to_the_balance() -> None:
     """Two refills of 25 dollars at a dollar an hour: fifty hours more, to the floor and to nothing."""
-    told = look(life([24] * 10, left="20"), purse=WalletForecast(Wei(25), Wei(10), NOW_MS))
+    told = look(life([24] * 10, left="20"), wallet=WalletForecast(Wei(25), Wei(10), NOW_MS))
     assert told.usual == Runway(Decimal(10), Decimal(20))
     assert told.covered == told.covered_busy == Runway(Decimal(60), Decimal(70))
 
@@ -655,10 +655,10 @@ def test_far_ends_have_no_day(place: Path) -> None:
 def test_what_is_left_lies_between_a_busy_week_and_a_calm_one(balance: Decimal, week: list[list[int]]) -> None:
     """At least, likely and at most, day after day: in that order, never rising, never below nothing."""
     low, likely, high = (tuple(Fraction(day[n]) for day in week) for n in range(3))
-    left = Pace(low, likely, high).left(Usd(balance), 14)
-    assert len(left) == 14
-    for at_least, expected, at_most in left:
-        assert Usd.of(0) <= at_least <= expected <= at_most <= Usd(balance)
-    for column in zip(*left, strict=True):
+    bands = Pace(low, likely, high).bands(Reading(Usd(balance), Usd.of(0), NOW_MS), 14)
+    assert [band.at_ms for band in bands] == [NOW_MS + n * DAY_MS for n in range(15)]
+    for band in bands:
+        assert Usd.of(0) <= band.low <= band.likely <= band.high <= Usd(balance)
+    for column in zip(*[(band.low, band.likely, band.high) for band in bands], strict=True):
         assert list(column) == sorted(column, reverse=True)
-    assert left[6][1].amount == max(Decimal(0), balance - sum(int(x) for x in likely))
+    assert bands[7].likely.amount == max(Decimal(0), balance - sum(int(x) for x in likely))

@@ -14,7 +14,8 @@ import pytest
 
 from tests import tools
 from tests.accounting.test_statement import NOVEMBER, START_MS, month, payment, posted
-from topup.accounting.formats.html import Band, Pictures, page
+from topup.accounting.forecast import Band
+from topup.accounting.formats.html import Pictures, page
 from topup.domain.credits import Reading
 from topup.domain.money import Usd
 

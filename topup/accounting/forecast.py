@@ -45,6 +45,16 @@ CAPS_AHEAD_MS: Final = MONTH * DAY_MS
 
 
 @dataclass(frozen=True)
+class Band:
+    """What may be left at a moment: the likely balance, and the lower and upper end of what is usual."""
+
+    at_ms: int
+    low: Usd
+    likely: Usd
+    high: Usd
+
+
+@dataclass(frozen=True)
 class Pace:
     """Dollars used on each of the days after the newest reading; after the last of them they begin again.
 
@@ -61,22 +71,17 @@ class Pace:
         """Tell whether the days of the week are told apart."""
         return len(self.likely) == WEEK
 
-    def left(self, balance: Usd, days: int) -> list[tuple[Usd, Usd, Usd]]:
-        """Return what is left after each of so many days if nothing is bought: at least, likely and at most."""
-        found = []
-        at_least = likely = at_most = Fraction(balance.amount)
+    def bands(self, reading: Reading, days: int) -> list[Band]:
+        """Return what a reading shows, and what may be left after each of so many days if nothing is bought."""
+        bands = [Band(reading.at_ms, reading.balance, reading.balance, reading.balance)]
+        low = likely = high = Fraction(reading.balance.amount)
         for n in range(days):
-            at_least -= self.high[n % len(self.high)]
+            low -= self.high[n % len(self.high)]
             likely -= self.likely[n % len(self.likely)]
-            at_most -= self.low[n % len(self.low)]
-            found.append(
-                (
-                    rounded(max(at_least, Fraction(0))),
-                    rounded(max(likely, Fraction(0))),
-                    rounded(max(at_most, Fraction(0))),
-                )
-            )
-        return found
+            high -= self.low[n % len(self.low)]
+            left = (rounded(max(dollars, Fraction(0))) for dollars in (low, likely, high))
+            bands.append(Band(reading.at_ms + (n + 1) * DAY_MS, *left))
+        return bands
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ class Forecast:
         refills: how many of them 30 days take at `day`.
         network: what the network takes of one.
         larger: amounts that need fewer refills.
-        purse: what the wallet holds.
+        wallet: what the wallet holds.
         covered: the time left if the wallet buys all it can, at the likely pace.
         covered_busy: the same on busy days.
         day: the pace that months and caps are judged by, in dollars a day: the mean of the likely week, or else `burn`.
@@ -157,12 +162,21 @@ class Forecast:
     refills: Decimal | None
     network: Network | None
     larger: tuple[Larger, ...]
-    purse: WalletForecast | None
+    wallet: WalletForecast | None
     covered: Runway
     covered_busy: Runway
     day: Fraction | None
     capped_at: Fraction | None
     held: Held | None
+
+    @property
+    def bands(self) -> list[Band]:
+        """Return what may be left in the week after the newest reading; none while no usual pace is known."""
+        if self.reading is None or self.pace is None:
+            return []
+        bands = self.pace.bands(self.reading, WEEK)
+        # Once nothing can be left even at the calmest, there is nothing more to foresee.
+        return bands[: next((n + 1 for n, band in enumerate(bands) if n and band.high.amount == 0), len(bands))]
 
 
 def draw(
@@ -171,7 +185,7 @@ def draw(
     *,
     past: Sequence[Past],
     entries: Sequence[Entry],
-    purse: WalletForecast | None,
+    wallet: WalletForecast | None,
     now_ms: int,
 ) -> Forecast:
     """Look ahead from the newest reading.
@@ -181,7 +195,7 @@ def draw(
         limits: floor, amount and caps.
         past: top-ups of the last 30 days as the caps see them.
         entries: those of the newest posted top-ups, or the whole journal; oldest first.
-        purse: what the wallet holds; None while that is unknown.
+        wallet: what the wallet holds; None while that is unknown.
         now_ms: ledger time.
     """
     last = readings[-1] if readings else None
@@ -194,9 +208,9 @@ def draw(
     likely, high = (pace.likely, pace.high) if pace is not None else ((), ())
     lately = Fraction(burn.amount) * 24 if burn is not None else None
     day = _mean(likely) if pace is not None else lately
-    capped_at = max((one for one in (day, lately) if one is not None), default=None)
+    capped_at = max((pace for pace in (day, lately) if pace is not None), default=None)
     amount, network = refill_amount(limits), network_cost(entries)
-    stock = balance + amount.times(purse.refills) if balance is not None and purse is not None else None
+    stock = balance + amount.times(wallet.refills) if balance is not None and wallet is not None else None
     held = None
     if last is not None and capped_at:
         held = _held(last.balance, capped_at, amount, past, now_ms, limits)
@@ -204,7 +218,7 @@ def draw(
         reading=last,
         burn=burn,
         now=runway(balance, limits.floor, burn) if balance is not None else Runway(None, None),
-        days=sum(one is not None for one in days),
+        days=sum(used is not None for used in days),
         pace=pace,
         usual=_left(balance, limits.floor, likely),
         busy=_left(balance, limits.floor, high),
@@ -213,7 +227,7 @@ def draw(
         refills=_decimal(day * MONTH / Fraction(amount.amount), 2) if day is not None else None,
         network=network,
         larger=_larger(amount, limits, day, network),
-        purse=purse,
+        wallet=wallet,
         covered=_left(stock, limits.floor, likely),
         covered_busy=_left(stock, limits.floor, high),
         day=day,
@@ -232,7 +246,7 @@ def refill_amount(limits: Limits) -> Usd:
     return amount_due(Reading(limits.floor, Usd.of(0), 0), limits)
 
 
-def purse_of(topups: Sequence[TopUp], amount: Usd, reserve: Wei) -> WalletForecast | None:
+def wallet_forecast(topups: Sequence[TopUp], amount: Usd, reserve: Wei) -> WalletForecast | None:
     """Return what the wallet held after the newest top-up that looked at it, None when the ledger cannot tell.
 
     Args:
@@ -272,12 +286,12 @@ def days_used(readings: Sequence[Reading]) -> list[Fraction | None]:
     newest = readings[-1].at_ms
     times, totals = [readings[0].at_ms], [Fraction(0)]
     unknown: set[int] = set()
-    for one, other in pairwise(readings):
-        risen = Fraction(other.total_usage.amount) - Fraction(one.total_usage.amount)
-        times.append(other.at_ms)
+    for earlier, later in pairwise(readings):
+        risen = Fraction(later.total_usage.amount) - Fraction(earlier.total_usage.amount)
+        times.append(later.at_ms)
         totals.append(totals[-1] + max(Fraction(0), risen))
-        if other.at_ms - one.at_ms > GAP_MAX_MS:
-            first, last = (newest - other.at_ms) // DAY_MS, (newest - one.at_ms - 1) // DAY_MS
+        if later.at_ms - earlier.at_ms > GAP_MAX_MS:
+            first, last = (newest - later.at_ms) // DAY_MS, (newest - earlier.at_ms - 1) // DAY_MS
             unknown |= set(range(first, min(last + 1, HISTORY_DAYS)))
 
     def total(at_ms: int) -> Fraction:
@@ -296,12 +310,12 @@ def usual(days: Sequence[Fraction | None]) -> Pace | None:
 
     The days of the week are told apart once each of them is known at least `EACH_WEEKDAY_MIN` times.
     """
-    known = [one for one in days if one is not None]
+    known = [used for used in days if used is not None]
     if len(known) < USUAL_DAYS_MIN:
         return None
     # The next day is the one that was seven days ago, the last in a week counted backwards.
-    weekdays = [[one for one in days[n::WEEK] if one is not None] for n in reversed(range(WEEK))]
-    kinds = weekdays if all(len(one) >= EACH_WEEKDAY_MIN for one in weekdays) else [known]
+    weekdays = [[used for used in days[n::WEEK] if used is not None] for n in reversed(range(WEEK))]
+    kinds = weekdays if all(len(its) >= EACH_WEEKDAY_MIN for its in weekdays) else [known]
     likely = [_mean(kind) for kind in kinds]
     low, high = zip(*map(_tenths, kinds), strict=True)
     return Pace(
@@ -360,15 +374,15 @@ def _larger(amount: Usd, limits: Limits, day: Fraction | None, network: Network 
         return ()
     within_cap = Usd(WIDE.divide(limits.cap_24h.amount, worst_spend(Usd.of(1), limits).amount)).cents_down()
     most = min(limits.topup_max, within_cap)
-    found = []
+    larger = []
     for other in sorted({min(amount.times(2), most), most}):
         if other <= amount:
             continue
         month = day * MONTH
         fewer = month / Fraction(amount.amount) - month / Fraction(other.amount)
         saves = rounded(fewer * Fraction(network.mean.amount)) if network is not None else None
-        found.append(Larger(other, _decimal(month / Fraction(other.amount), 2), saves))
-    return tuple(found)
+        larger.append(Larger(other, _decimal(month / Fraction(other.amount), 2), saves))
+    return tuple(larger)
 
 
 def _held(stock: Usd, day: Fraction, amount: Usd, past: Sequence[Past], now_ms: int, limits: Limits) -> Held | None:

@@ -139,27 +139,27 @@ def payment_lines(spent: Wei, gas: Wei, l1_fee: Wei, total: Usdc, price_e8: int 
     )
 
 
-def token_lines(told: Inclusion, token: Commodity) -> tuple[Line, ...]:
+def token_lines(inclusion: Inclusion, token: Commodity) -> tuple[Line, ...]:
     """Book a payment by token: it left the wallet and is in transit; the network took ETH, or more of the token."""
     eth = Commodity.ETH
     return _kept(
-        Line(WALLET, token, -(told.tokens + told.token_fee).units),
-        Line(GAS, token, told.token_fee.units),
-        Line(IN_TRANSIT, token, told.tokens.units),
-        Line(WALLET, eth, -(told.gas + told.l1_fee).units),
-        Line(GAS, eth, told.gas.units),
-        Line(L1_FEE, eth, told.l1_fee.units),
+        Line(WALLET, token, -(inclusion.tokens + inclusion.token_fee).units),
+        Line(GAS, token, inclusion.token_fee.units),
+        Line(IN_TRANSIT, token, inclusion.tokens.units),
+        Line(WALLET, eth, -(inclusion.gas + inclusion.l1_fee).units),
+        Line(GAS, eth, inclusion.gas.units),
+        Line(L1_FEE, eth, inclusion.l1_fee.units),
     )
 
 
-def unpaid_lines(told: Inclusion, token: Commodity) -> tuple[Line, ...]:
+def unpaid_lines(inclusion: Inclusion, token: Commodity) -> tuple[Line, ...]:
     """Book what was included and paid nothing, where a token was to be paid with."""
     return (
-        *revert_lines(told.gas, told.l1_fee, told.spent),
+        *revert_lines(inclusion.gas, inclusion.l1_fee, inclusion.spent),
         *_kept(
-            Line(WALLET, token, -(told.tokens + told.token_fee).units),
-            Line(LOST, token, told.tokens.units),
-            Line(GAS_REVERTED, token, told.token_fee.units),
+            Line(WALLET, token, -(inclusion.tokens + inclusion.token_fee).units),
+            Line(LOST, token, inclusion.tokens.units),
+            Line(GAS_REVERTED, token, inclusion.token_fee.units),
         ),
     )
 
@@ -195,32 +195,35 @@ def credit_lines(amount: Usd, total: Usdc, operator_fee: Usdc, usdc: Commodity =
 
 def attempt_entry(topup_id: str, attempt: Attempt, demand: Demand) -> Entry:
     """Book an included attempt, paid or reverted, at the feed's price of the moment it was planned."""
-    told = attempt.inclusion
-    assert told is not None, "only what stands in a block is booked"
+    inclusion = attempt.inclusion
+    assert inclusion is not None, "only what stands in a block is booked"
     plan, price = attempt.plan, attempt.plan.eth_price_e8
     if attempt.paid and plan.asset is Asset.ETH:
-        text, lines = "payment", payment_lines(told.spent, told.gas, told.l1_fee, demand.total, price)
+        text, lines = "payment", payment_lines(inclusion.spent, inclusion.gas, inclusion.l1_fee, demand.total, price)
     elif attempt.paid:
-        text, lines = "payment", token_lines(told, Commodity(plan.asset))
-    elif plan.kind is Kind.APPROVE and told.success:
-        text, lines = "token approved" if plan.tokens.units else "approval revoked", token_lines(told, Commodity.USDC)
+        text, lines = "payment", token_lines(inclusion, Commodity(plan.asset))
+    elif plan.kind is Kind.APPROVE and inclusion.success:
+        text, lines = (
+            "token approved" if plan.tokens.units else "approval revoked",
+            token_lines(inclusion, Commodity.USDC),
+        )
     elif attempt.plan.kind is Kind.CANCEL:
-        text, lines = "payment cancelled", revert_lines(told.gas, told.l1_fee)
+        text, lines = "payment cancelled", revert_lines(inclusion.gas, inclusion.l1_fee)
     else:
-        lost = told.spent != NO_WEI or told.tokens.units
+        lost = inclusion.spent != NO_WEI or inclusion.tokens.units
         text = "left the wallet without paying" if lost else "payment reverted"
         if plan.asset is Asset.ETH:
-            lines = revert_lines(told.gas, told.l1_fee, told.spent)
+            lines = revert_lines(inclusion.gas, inclusion.l1_fee, inclusion.spent)
         else:
-            lines = unpaid_lines(told, Commodity(plan.asset))
+            lines = unpaid_lines(inclusion, Commodity(plan.asset))
     return Entry(
-        at_ms=told.block_ms,
+        at_ms=inclusion.block_ms,
         topup_id=topup_id,
         text=text,
         tx_hash=attempt.tx_hash,
         charge_id=demand.charge_id,
-        block_number=told.block_number,
-        usd_value=_worth(told, price),
+        block_number=inclusion.block_number,
+        usd_value=_worth(inclusion, price),
         price_source=("feed" if price else "none") if attempt.ours else "par",
         lines=lines,
     )
@@ -253,9 +256,9 @@ def _dollar(asset: Asset) -> Commodity:
     return Commodity.USDC if asset is Asset.ETH else Commodity(asset)
 
 
-def _worth(told: Inclusion, price_e8: int) -> Usd | None:
+def _worth(inclusion: Inclusion, price_e8: int) -> Usd | None:
     """Return what left the wallet in dollars, tokens at par; None where ETH left and no feed has priced it."""
-    eth, tokens = told.spent + told.gas + told.l1_fee, told.tokens + told.token_fee
+    eth, tokens = inclusion.spent + inclusion.gas + inclusion.l1_fee, inclusion.tokens + inclusion.token_fee
     if eth != NO_WEI and not price_e8:
         return None
     return (EthPrice(price_e8).usd_of_up(eth) if eth != NO_WEI else Usd.of(0)) + tokens.usd

@@ -46,30 +46,30 @@ def totals(books: Books, now: Reading) -> list[str]:
     closed = books.closed
     if closed is None:
         return []
-    found = []
+    differences = []
     when = moment(closed.at_ms // 1000)
     if books.credits != closed.credits - closed.usage:
         held, shown = Usdc(books.credits).usd, Usdc(closed.credits - closed.usage).usd
-        found.append(f"the journal holds {held} dollars of credit at {when}, where the provider showed {shown}")
+        differences.append(f"the journal holds {held} dollars of credit at {when}, where the provider showed {shown}")
     for name, is_now, then in (
         ("total_credits", now.total_credits, Usdc(closed.credits).usd),
         ("total_usage", now.total_usage, Usdc(closed.usage).usd),
     ):
         if is_now < then:
-            found.append(f"{name} is {is_now} now, and was {then} at {when}, up to which the books are closed")
-    return found
+            differences.append(f"{name} is {is_now} now, and was {then} at {when}, up to which the books are closed")
+    return differences
 
 
 def retold(books: Books, now: Mapping[date, Sequence[Used]]) -> list[str]:
     """Hold what the provider says of stored days now against what it said when they were stored."""
-    found = []
+    differences = []
     for day in sorted(set(books.told) & set(now)):
         was, is_now = total(books.told[day]).nano, total(now[day]).nano
         if abs(was - is_now) > NOISE_NANO:
-            found.append(
+            differences.append(
                 f"{day}: the provider says {dollars(is_now)} dollars were used, and said {dollars(was)} before"
             )
-    return found
+    return differences
 
 
 def explained(books: Books) -> list[str]:

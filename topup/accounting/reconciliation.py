@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Self
 
 from topup.accounting import journal
 from topup.domain.lifecycle import TERMINAL, Attempt, ChargeRow, Inclusion, Kind, Plan, State, TopUp
@@ -71,10 +72,10 @@ class WalletTransaction:
     @property
     def cost(self) -> Wei:
         """Return what left the wallet by it: a payment's change comes back, a transfer's value does not."""
-        told, network = self.inclusion, self.inclusion.gas + self.inclusion.l1_fee
-        if not told.success:
+        inclusion, network = self.inclusion, self.inclusion.gas + self.inclusion.l1_fee
+        if not inclusion.success:
             return network
-        return network + (told.spent if self.transfers else self.plan.value)
+        return network + (inclusion.spent if self.transfers else self.plan.value)
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,9 @@ class UnknownPayment:
     @property
     def word(self) -> str:
         """Return the name under which a person's taking it over is kept."""
-        one = self.transfer
-        return Note.ADOPTED_CARRIED.of(self.chain_id, one.contract.hex(), one.operator.hex(), one.intent_id.hex())
+        payment = self.transfer
+        parts = (payment.contract.hex(), payment.operator.hex(), payment.intent_id.hex())
+        return Note.ADOPTED_CARRIED.of(self.chain_id, *parts)
 
 
 @dataclass(frozen=True)
@@ -104,46 +106,47 @@ class Adopted:
     cost: Wei | None
 
 
-class What(StrEnum):
-    """The stable word for a difference."""
-
-    UNKNOWN_PAYMENT = "unknown_payment"
-    UNKNOWN_APPROVAL = "unknown_approval"
-    UNKNOWN_CARRIED = "unknown_carried"
-    LOST_ATTEMPT = "lost_attempt"
-    FOREIGN = "foreign"
-    UNEXPLAINED = "unexplained_nonce"
-    UNSEEN = "unseen"
-    OTHER_BLOCK = "other_block"
-    NOT_ON_CHAIN = "not_on_chain"
-    CONFLICT = "conflict"
-    NONCE_AHEAD = "nonce_ahead"
-    NONCE_BEHIND = "nonce_behind"
-    BALANCE = "balance"
-    PROVIDER = "provider"
-
-
 ADOPT = "`topup reconcile --adopt` takes it over"
 FOLLOW = "`topup run` finds it by itself"
-REMEDY = {
-    What.UNKNOWN_PAYMENT: ADOPT,
-    What.UNKNOWN_APPROVAL: ADOPT,
-    What.UNKNOWN_CARRIED: "`topup pause`, and see by the seller's own list whether its credits have come; "
-    + ADOPT
-    + ", and no cap counts it; if you know nothing of it, somebody else has the key",
-    What.LOST_ATTEMPT: ADOPT + "; `topup run` then follows it to its end",
-    What.FOREIGN: "find out who used the key; if it was you, " + ADOPT,
-    What.UNEXPLAINED: "look the wallet up in a block explorer; if you know what it was, " + ADOPT,
-    What.UNSEEN: FOLLOW,
-    What.OTHER_BLOCK: FOLLOW,
-    What.NOT_ON_CHAIN: "spend nothing; hold the block explorer against `topup history` before you go on",
-    What.CONFLICT: "spend nothing; hold the block explorer against `topup history` before you go on",
-    What.NONCE_AHEAD: "`topup reconcile --adopt` accepts what is named here",
-    What.NONCE_BEHIND: "ask another provider; see that chain.id and the wallet are those of this ledger",
-    What.BALANCE: "find out who used the key, or the provider's state is wrong",
-    What.PROVIDER: "no money is at stake on the chain; ask the seller of the credits what its account means, and file"
-    " the answer with the statement",
-}
+SELLERS_LIST = "`topup pause`, and see by the seller's own list whether its credits have come"
+ASK_SELLER = "ask the seller of the credits what its account means"
+STOP = "spend nothing; hold the block explorer against `topup history` before you go on"
+
+
+class What(StrEnum):
+    """The stable word for a difference, and what to do about it."""
+
+    remedy: str
+
+    def __new__(cls, word: str, remedy: str) -> Self:
+        """Keep the remedy beside the word."""
+        what = str.__new__(cls, word)
+        what._value_ = word
+        what.remedy = remedy
+        return what
+
+    UNKNOWN_PAYMENT = "unknown_payment", ADOPT
+    UNKNOWN_APPROVAL = "unknown_approval", ADOPT
+    UNKNOWN_CARRIED = (
+        "unknown_carried",
+        f"{SELLERS_LIST}; {ADOPT}, and no cap counts it; if you know nothing of it, somebody else has the key",
+    )
+    LOST_ATTEMPT = "lost_attempt", f"{ADOPT}; `topup run` then follows it to its end"
+    FOREIGN = "foreign", f"find out who used the key; if it was you, {ADOPT}"
+    UNEXPLAINED = "unexplained_nonce", f"look the wallet up in a block explorer; if you know what it was, {ADOPT}"
+    UNSEEN = "unseen", FOLLOW
+    OTHER_BLOCK = "other_block", FOLLOW
+    NOT_ON_CHAIN = "not_on_chain", STOP
+    CONFLICT = "conflict", STOP
+    NONCE_AHEAD = "nonce_ahead", "`topup reconcile --adopt` accepts what is named here"
+    NONCE_BEHIND = "nonce_behind", "ask another provider; see that chain.id and the wallet are those of this ledger"
+    BALANCE = "balance", "find out who used the key, or the provider's state is wrong"
+    PROVIDER = (
+        "provider",
+        f"no money is at stake on the chain; {ASK_SELLER}, and file the answer with the statement",
+    )
+
+
 # What --adopt settles; the rest is for `topup run` or for a person.
 SETTLED = frozenset(
     {
@@ -168,11 +171,6 @@ class Difference:
     tx_hash: bytes | None = None
     block_number: int | None = None
     topup_id: str | None = None
-
-    @property
-    def remedy(self) -> str:
-        """Say what to do about it."""
-        return REMEDY[self.what]
 
 
 @dataclass(frozen=True)
@@ -253,13 +251,13 @@ def named(
     own = {a.tx_hash: a.hash for _, a in attempts if a.hash is not None}
     open_ones = [a for _, a in attempts if a.plan.sponsored and a.inclusion is None]
     keyed = list[tuple[bytes, Transfer]]()
-    for one in transfers:
-        key = one.intent_id if by_id else own.get(one.tx_hash, one.tx_hash)
-        alike = (a for a in open_ones if (a.plan.data[16:36], a.plan.tokens.units) == (one.recipient, one.spent))
-        if not by_id and one.tx_hash not in own and (made := next(alike, None)) is not None and made.hash is not None:
+    for paid in transfers:
+        key = paid.intent_id if by_id else own.get(paid.tx_hash, paid.tx_hash)
+        alike = (a for a in open_ones if (a.plan.data[16:36], a.plan.tokens.units) == (paid.recipient, paid.spent))
+        if not by_id and paid.tx_hash not in own and (made := next(alike, None)) is not None and made.hash is not None:
             open_ones.remove(made)
             key = made.hash
-        keyed.append((key, one))
+        keyed.append((key, paid))
     return keyed
 
 
@@ -267,61 +265,63 @@ def hold_against(
     attempts: Sequence[tuple[TopUp, Attempt]],
     shown: Mapping[bytes, Transfer],
     blocks: tuple[int, int],
-    found: Findings,
+    findings: Findings,
 ) -> None:
     """Compare attempts of the ledger with the payments between two blocks, both ways; these by the attempt's hash."""
     first, last = blocks
     for topup, attempt in attempts:
         transfer = shown.get(attempt.hash) if attempt.hash is not None else None
-        told = attempt.inclusion
+        booked = attempt.inclusion
         nonce = attempt.plan.nonce if attempt.ours else None
         place: Place = (nonce, transfer.tx_hash, transfer.block_number) if transfer is not None else NOWHERE
-        if transfer is not None and (told is None or not told.success):
+        if transfer is not None and (booked is None or not booked.success):
             detail = f"a payment of {topup.id} stands in block {transfer.block_number}, which the ledger has not seen"
-            found.tell(What.UNSEEN, detail, place, topup.id)
-        elif transfer is not None and told is not None and told.block_number != transfer.block_number:
-            detail = f"a payment of {topup.id} stands in block {transfer.block_number}, not in {told.block_number}"
-            found.tell(What.OTHER_BLOCK, detail, place, topup.id)
-        elif transfer is None and attempt.paid and told is not None and first <= told.block_number <= last:
-            detail = f"{topup.id} was paid in block {told.block_number} by the ledger; no provider shows such a payment"
-            found.tell(What.NOT_ON_CHAIN, detail, (nonce, attempt.tx_hash, told.block_number), topup.id)
+            findings.tell(What.UNSEEN, detail, place, topup.id)
+        elif transfer is not None and booked is not None and booked.block_number != transfer.block_number:
+            detail = f"a payment of {topup.id} stands in block {transfer.block_number}, not in {booked.block_number}"
+            findings.tell(What.OTHER_BLOCK, detail, place, topup.id)
+        elif transfer is None and attempt.paid and booked is not None and first <= booked.block_number <= last:
+            detail = (
+                f"{topup.id} was paid in block {booked.block_number} by the ledger; no provider shows such a payment"
+            )
+            findings.tell(What.NOT_ON_CHAIN, detail, (nonce, attempt.tx_hash, booked.block_number), topup.id)
 
 
-def sort(known: Known, done: WalletTransaction, found: Findings) -> None:
+def sort(known: Known, done: WalletTransaction, findings: Findings) -> None:
     """Say what a transaction is that the ledger does not hold, and whether it can be taken over."""
     if done.plan.kind is Kind.APPROVE:
         detail = f"an approval: the payment contract may take {done.plan.tokens}, by a transaction without a payment"
-        found.tell(What.UNKNOWN_APPROVAL, detail, done.place)
-        found.approvals.append(done)
+        findings.tell(What.UNKNOWN_APPROVAL, detail, done.place)
+        findings.approvals.append(done)
         return
     if not done.transfers:
         tokens = f" and {done.inclusion.tokens}" if done.inclusion.tokens.units else ""
         kind = "failed" if not done.inclusion.success else f"moved {done.plan.value}{tokens}"
         detail = f"a transaction to 0x{done.plan.to.hex()}, no payment, {kind}"
-        found.tell(What.FOREIGN, detail, done.place)
-        found.foreign.append(Adopted(*done.place, None, done.cost))
+        findings.tell(What.FOREIGN, detail, done.place)
+        findings.foreign.append(Adopted(*done.place, None, done.cost))
         return
     if done.intent is None or done.total is None or done.raw is None or done.transfers != 1:
         detail = f"a transaction with {done.transfers} payments of the wallet whose call data cannot be read"
-        found.tell(What.CONFLICT, detail, done.place)
+        findings.tell(What.CONFLICT, detail, done.place)
         return
     owner = known.owners.get(done.intent)
     topup = known.topup(owner[0]) if owner is not None else None
     paid = f"{done.total}" + (f" for {done.inclusion.spent}" if done.plan.asset is Asset.ETH else "")
     if topup is None or owner is None:
-        found.tell(What.UNKNOWN_PAYMENT, f"a payment of {paid} that the ledger does not know", done.place)
-        found.unknown.append(done)
+        findings.tell(What.UNKNOWN_PAYMENT, f"a payment of {paid} that the ledger does not know", done.place)
+        findings.unknown.append(done)
     elif topup.payment is not None:
         detail = f"a payment of {paid} for a charge of {topup.id}, which another transaction paid by the ledger"
-        found.tell(What.CONFLICT, detail, done.place, topup.id)
+        findings.tell(What.CONFLICT, detail, done.place, topup.id)
     elif topup.state in TERMINAL:
         detail = f"a payment of {paid} for a charge of {topup.id}, which ended as {topup.state}"
-        found.tell(What.UNKNOWN_PAYMENT, detail, done.place, topup.id)
-        found.unknown.append(done)
+        findings.tell(What.UNKNOWN_PAYMENT, detail, done.place, topup.id)
+        findings.unknown.append(done)
     else:
         detail = f"a payment of {paid} for the charge of {topup.id}, which is {topup.state}; its bytes are not stored"
-        found.tell(What.LOST_ATTEMPT, detail, done.place, topup.id)
-        found.lost.append((topup, owner[1], done))
+        findings.tell(What.LOST_ATTEMPT, detail, done.place, topup.id)
+        findings.lost.append((topup, owner[1], done))
 
 
 def superseded(topup: TopUp | None, done: WalletTransaction) -> bool:
@@ -358,63 +358,52 @@ def topup_of(topup_id: str, account: str, rail: str, wallet: bytes, done: Wallet
 def entry_of(topup_id: str, done: WalletTransaction) -> journal.Entry:
     """Book a payment that was taken over: what left as ever, its USDC to `equity:adopted`, balanced per commodity."""
     assert done.total is not None
-    told = done.inclusion
+    inclusion = done.inclusion
     if done.plan.asset is Asset.ETH:
-        paid = journal.payment_lines(told.spent, told.gas, told.l1_fee, done.total)
+        paid = journal.payment_lines(inclusion.spent, inclusion.gas, inclusion.l1_fee, done.total)
     else:
-        paid = journal.token_lines(told, journal.Commodity.USDC)
+        paid = journal.token_lines(inclusion, journal.Commodity.USDC)
     lines = tuple(journal.Line(ADOPTED, x.commodity, x.units) if x.account == journal.IN_TRANSIT else x for x in paid)
-    return journal.Entry(
-        at_ms=told.block_ms,
-        topup_id=topup_id,
-        text="payment adopted from the chain",
-        tx_hash=done.hash,
-        charge_id="",
-        block_number=told.block_number,
-        usd_value=done.total.usd,
-        price_source="paid",
-        lines=lines,
-    )
+    times = (inclusion.block_ms, inclusion.block_number)
+    return _entry("payment adopted from the chain", done.hash, times, lines, paid=done.total, topup_id=topup_id)
 
 
-def unknown_payment_entry(one: UnknownPayment) -> journal.Entry:
+def unknown_payment_entry(payment: UnknownPayment) -> journal.Entry:
     """Book a payment that a seller carried and that was taken over; a fee that the network took of it is not known."""
-    paid = Usdc(one.transfer.spent)
-    return journal.Entry(
-        at_ms=one.at_ms,
-        topup_id="",
-        text="payment carried by a seller, adopted from the chain",
-        tx_hash=one.transfer.tx_hash,
-        charge_id="",
-        block_number=one.transfer.block_number,
-        usd_value=paid.usd,
-        price_source="paid",
-        lines=(journal.Line(journal.WALLET, one.token, -paid.units), journal.Line(ADOPTED, one.token, paid.units)),
-    )
+    transfer, token, paid = payment.transfer, payment.token, Usdc(payment.transfer.spent)
+    lines = (journal.Line(journal.WALLET, token, -paid.units), journal.Line(ADOPTED, token, paid.units))
+    times = (payment.at_ms, transfer.block_number)
+    return _entry("payment carried by a seller, adopted from the chain", transfer.tx_hash, times, lines, paid=paid)
 
 
 def approval_entry(done: WalletTransaction) -> journal.Entry:
     """Book an approval that was taken over: the network's part in ETH, and nothing else."""
-    told = done.inclusion
-    return journal.Entry(
-        at_ms=told.block_ms,
-        topup_id="",
-        text="token approval adopted from the chain",
-        tx_hash=done.hash,
-        charge_id="",
-        block_number=told.block_number,
-        usd_value=None,
-        price_source="none",
-        lines=journal.token_lines(told, journal.Commodity.USDC),
-    )
+    lines = journal.token_lines(done.inclusion, journal.Commodity.USDC)
+    times = (done.inclusion.block_ms, done.inclusion.block_number)
+    return _entry("token approval adopted from the chain", done.hash, times, lines)
 
 
-def expected_balance(known: Known, found: Sequence[Wei], final: int) -> tuple[int, Wei] | None:
+def _entry(
+    text: str,
+    tx_hash: bytes,
+    times: tuple[int, int],
+    lines: tuple[journal.Line, ...],
+    *,
+    paid: Usdc | None = None,
+    topup_id: str = "",
+) -> journal.Entry:
+    """Return an entry for what stands in a block; `times` are the block's time and its number."""
+    at_ms, number = times
+    usd, source = (paid.usd, "paid") if paid is not None else (None, "none")
+    return journal.Entry(at_ms, topup_id, text, tx_hash, "", number, usd, source, lines)
+
+
+def expected_balance(known: Known, costs: Sequence[Wei], final: int) -> tuple[int, Wei] | None:
     """Return what the wallet should hold at block `final`, by its balance before the ledger's first payment.
 
     Args:
-        known: the ledger; `found` are costs of transactions it does not know yet.
-        found: what those took.
+        known: the ledger.
+        costs: what those transactions took that it does not know yet.
         final: the newest block that counts.
 
     Returns:
@@ -429,15 +418,15 @@ def expected_balance(known: Known, found: Sequence[Wei], final: int) -> tuple[in
         return None
     begun, held = min(starts, key=lambda s: s[0])
     for _, attempt in known.attempts:
-        told = attempt.inclusion
-        if told is not None and begun < told.block_number <= final:
-            held = held - (told.spent + told.gas + told.l1_fee)
-    for one in known.adopted:
-        if one.topup_id is None and (one.block_number is None or one.block_number > begun):
-            if one.cost is None:
+        booked = attempt.inclusion
+        if booked is not None and begun < booked.block_number <= final:
+            held = held - (booked.spent + booked.gas + booked.l1_fee)
+    for foreign in known.adopted:
+        if foreign.topup_id is None and (foreign.block_number is None or foreign.block_number > begun):
+            if foreign.cost is None:
                 return None
-            held = held - one.cost
-    return begun, held - sum(found, Wei(0))
+            held = held - foreign.cost
+    return begun, held - sum(costs, Wei(0))
 
 
 def first_known_block(known: Known) -> int | None:

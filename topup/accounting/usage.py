@@ -92,11 +92,6 @@ class DayUsed:
     models: tuple[Used, ...]
     keys: tuple[Used, ...]
 
-    @property
-    def whole(self) -> Used:
-        """Return the sum."""
-        return total(self.models)
-
 
 class Contradiction(ValueError):
     """What the provider says of a day cannot be true; the text says why."""

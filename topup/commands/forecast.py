@@ -43,28 +43,14 @@ def forecast_of(store: SqliteStore, account: str, limits: Limits, reserve: Wei, 
         limits,
         past=store.past(account, now_ms - 30 * DAY_MS, limits.fee_ceiling.bps),
         entries=store.newest(account, LOOKED_BACK),
-        purse=ahead.purse_of(store.latest(account, LOOKED_BACK), ahead.refill_amount(limits), reserve),
+        wallet=ahead.wallet_forecast(store.latest(account, LOOKED_BACK), ahead.refill_amount(limits), reserve),
         now_ms=now_ms,
     )
 
 
-def bands(told: ahead.Forecast) -> list[tuple[int, Usd, Usd, Usd]]:
-    """Return when, and what may be left then if nothing is bought, for each day of the week after the newest reading.
-
-    At least, likely, at most; the first is the reading itself. Empty while no usual pace is known.
-    """
-    if told.reading is None or told.pace is None:
-        return []
-    now, start = told.reading.balance, told.reading.at_ms
-    left = told.pace.left(now, ahead.WEEK)
-    # Once nothing can be left even at the calmest, there is nothing more to foresee.
-    left = left[: next((n + 1 for n, one in enumerate(left) if one[2].amount == 0), len(left))]
-    return [(start, now, now, now), *((start + (n + 1) * DAY_MS, *one) for n, one in enumerate(left))]
-
-
 def forecast_document(told: ahead.Forecast, account: str, limits: Limits, now_ms: int) -> dict[str, Any]:
     """Return a forecast as a JSON-ready document; what is unknown, or never comes, is null."""
-    read, pace, funding, network, held = told.reading, told.pace, told.purse, told.network, told.held
+    read, pace, funding, network, held = told.reading, told.pace, told.wallet, told.network, told.held
     start = read.at_ms if read is not None else 0
     return {
         "schema": 1,

@@ -41,7 +41,7 @@ def answer(days: tuple[str | None, str | None, str | None], form: str, page: Pat
 def _page(settings: Settings, store: SqliteStore, statement: Statement, now_ms: int) -> str:
     """Draw a statement with its pictures; where its period is not over, with what is expected."""
     from topup.app.assembly import ceilings, limits
-    from topup.commands.forecast import bands, forecast_of
+    from topup.commands.forecast import forecast_of
     from topup.commands.usage import spend_of
 
     spend = spend_of(store, settings.account, statement.period, settings.labels)
@@ -49,7 +49,7 @@ def _page(settings: Settings, store: SqliteStore, statement: Statement, now_ms: 
     if now_ms in statement.period:
         allowed = limits(settings)
         expected = forecast_of(store, settings.account, allowed, ceilings(settings).reserve, now_ms)
-        ahead = [html.Band(*band) for band in bands(expected)]
+        ahead = expected.bands
     readings = store.readings(settings.account, statement.period.first_ms)
     return html.page(statement, html.Pictures(readings, Usd(settings.policy.floor), spend, ahead))
 

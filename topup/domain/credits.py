@@ -86,10 +86,10 @@ class Unknown:
     said: Reading | None = None
 
 
-def same(one: Usd, other: Usd) -> bool:
+def same(total: Usd, other: Usd) -> bool:
     """Tell whether two totals are one, but for what a sum of doubles may differ by."""
-    larger = max(abs(one.amount), abs(other.amount))
-    return one == other or abs((one - other).amount) < WIDE.multiply(NOISE, larger)
+    larger = max(abs(total.amount), abs(other.amount))
+    return total == other or abs((total - other).amount) < WIDE.multiply(NOISE, larger)
 
 
 def believe(
@@ -148,14 +148,14 @@ def _refunded(said: Reading, last: Reading, doubted: Sequence[Unknown], most: Us
     if last.total_usage - said.total_usage > most:
         return False
     since, later = said.at_ms, said.total_usage
-    for one in reversed(doubted):
-        if one.said is None:
+    for unknown in reversed(doubted):
+        if unknown.said is None:
             continue  # no answer says nothing, neither that it stayed nor that it did not
-        usage = one.said.total_usage
-        fell = one.doubt is Doubt.USAGE_FELL and last.total_usage - usage <= most
+        usage = unknown.said.total_usage
+        fell = unknown.doubt is Doubt.USAGE_FELL and last.total_usage - usage <= most
         if not fell or not (usage <= later or same(usage, later)):
             break
-        since, later = one.at_ms, usage
+        since, later = unknown.at_ms, usage
     return said.at_ms - since >= REFUND_SEEN_MS
 
 
@@ -229,7 +229,7 @@ def spending(readings: Sequence[Reading], now_ms: int, *, resumed_ms: int = 0) -
     fastest = days.pop(0, None)
     if len(days) < USUAL_DAYS_MIN:
         return Spending(fastest, None)
-    usual = statistics.median_low([one for one in days.values() if one.amount > 0] or [Usd.of(0)])
+    usual = statistics.median_low([pace for pace in days.values() if pace.amount > 0] or [Usd.of(0)])
     if accepted is not None and now_ms - resumed_ms < USUAL_SPAN_MS:
         usual = max(usual, accepted)
     return Spending(fastest, usual)

@@ -39,9 +39,6 @@ class _Units:
         _same(self, other)
         return type(self)(self.units - other.units)
 
-    def __neg__(self) -> Self:
-        return type(self)(-self.units)
-
     def times(self, count: int) -> Self:
         """Return this amount `count` times."""
         return type(self)(self.units * count)
@@ -229,6 +226,6 @@ def plain(number: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def _same(one: object, other: object) -> None:
-    if type(one) is not type(other):
-        raise TypeError(f"{type(one).__name__} and {type(other).__name__} are different money")
+def _same(amount: object, other: object) -> None:
+    if type(amount) is not type(other):
+        raise TypeError(f"{type(amount).__name__} and {type(other).__name__} are different money")

@@ -5,13 +5,14 @@ Pictures are SVG. Positions are computed in `Decimal`, like everything that come
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
 from html import escape
 from typing import Final
 
+from topup.accounting.forecast import Band
 from topup.accounting.formats.text import printable
 from topup.accounting.statement import Refill, Statement, shown
 from topup.domain.credits import Reading
@@ -58,16 +59,6 @@ td code,td:first-child{overflow-wrap:normal;white-space:nowrap}
 
 
 @dataclass(frozen=True)
-class Band:
-    """What may be left at a later moment: the likely balance, and the lower and upper end of what is usual."""
-
-    at_ms: int
-    low: Usd
-    likely: Usd
-    high: Usd
-
-
-@dataclass(frozen=True)
 class Pictures:
     """What is drawn beside the figures of a statement; each part may be missing.
 
@@ -84,24 +75,24 @@ class Pictures:
     forecast: Sequence[Band] = ()
 
 
-def page(told: Statement, drawn: Pictures) -> str:
+def page(statement: Statement, drawn: Pictures) -> str:
     """Return the whole page as HTML."""
-    title = f"Statement of {told.account}, {told.period}"
+    title = f"Statement of {statement.account}, {statement.period}"
     body = [
-        f"<h1>Statement of {escape(told.account)}</h1>",
-        f'<p class="soft">{escape(str(told.period))}; drawn up {moment(told.drawn_ms // 1000)}</p>',
-        _tiles(told),
+        f"<h1>Statement of {escape(statement.account)}</h1>",
+        f'<p class="soft">{escape(str(statement.period))}; drawn up {moment(statement.drawn_ms // 1000)}</p>',
+        _tiles(statement),
         "<h2>Credits</h2>",
-        _figure(_credits(told, drawn), "no balance was read in this period"),
+        _figure(_credits(statement, drawn), "no balance was read in this period"),
         *(part for name, rows in drawn.spend.items() for part in _spend(name, rows)),
         "<h2>Refills</h2>",
-        _figure(_costs(told.refills), "no top-up was posted in this period"),
-        _refills(told.refills),
+        _figure(_costs(statement.refills), "no top-up was posted in this period"),
+        _refills(statement.refills),
         "<h2>Balances</h2>",
-        _balances(told),
+        _balances(statement),
         "<h2>Differences</h2>",
-        _differences(told.differences),
-        f'<p class="soft">Ledger head <code>{told.head or "none"}</code></p>',
+        _differences(statement.differences),
+        f'<p class="soft">Ledger head <code>{statement.head or "none"}</code></p>',
     ]
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     return (
@@ -114,18 +105,18 @@ def page(told: Statement, drawn: Pictures) -> str:
     )
 
 
-def _tiles(told: Statement) -> str:
-    spent = [r.usd for r in told.refills if r.posted_ms is not None]
-    known = [one.amount for one in spent if one is not None]
+def _tiles(statement: Statement) -> str:
+    spent = [r.usd for r in statement.refills if r.posted_ms is not None]
+    known = [usd.amount for usd in spent if usd is not None]
     all_known = len(known) == len(spent)
     paid = Usd(sum(known, Decimal(0)))
-    each = [_dollars(Usd(paid.amount / told.bought.amount), "0.0001")] if all_known and told.bought.amount else []
+    priced = all_known and statement.bought.amount
     tiles = [
-        ("bought", _dollars(told.bought)),
-        ("used", _dollars(told.used)),
-        ("bought elsewhere", _dollars(told.elsewhere)),
+        ("bought", _dollars(statement.bought)),
+        ("used", _dollars(statement.used)),
+        ("bought elsewhere", _dollars(statement.elsewhere)),
         ("left the wallet", _dollars(paid) if all_known else "not known"),
-        ("for one dollar of credit", each[0] if each else "–"),
+        ("for one dollar of credit", _dollars(Usd(paid.amount / statement.bought.amount), "0.0001") if priced else "–"),
     ]
     return (
         '<div class="tiles">'
@@ -154,17 +145,20 @@ class _Scale:
         room = Decimal(HEIGHT - TOP - BOTTOM) * max(Decimal(0), dollars) / self.top
         return _px(HEIGHT - BOTTOM - room)
 
+    def points(self, line: Iterable[tuple[int, Usd]]) -> str:
+        return " ".join(f"{self.x(at_ms)},{self.y(usd.amount)}" for at_ms, usd in line)
 
-def _credits(told: Statement, drawn: Pictures) -> str:
-    shown = _thinned([r for r in drawn.readings if r.at_ms in told.period])
+
+def _credits(statement: Statement, drawn: Pictures) -> str:
+    shown = _thinned([r for r in drawn.readings if r.at_ms in statement.period])
     if len(shown) < 2:
         return ""
     ahead = drawn.forecast
     highest = max([r.balance.amount for r in shown] + [b.high.amount for b in ahead] + [Decimal(1)])
     step = _step(highest)
-    end_ms = max([told.period.end_ms if not ahead else 0, shown[-1].at_ms, *(b.at_ms for b in ahead)])
-    at = _Scale(told.period.first_ms, end_ms, step * (highest / step).to_integral_value(rounding=ROUND_CEILING))
-    line = " ".join(f"{at.x(r.at_ms)},{at.y(r.balance.amount)}" for r in shown)
+    end_ms = max([statement.period.end_ms if not ahead else 0, shown[-1].at_ms, *(b.at_ms for b in ahead)])
+    at = _Scale(statement.period.first_ms, end_ms, step * (highest / step).to_integral_value(rounding=ROUND_CEILING))
+    line = at.points((r.at_ms, r.balance) for r in shown)
     base = HEIGHT - BOTTOM
     parts = [*_grid(at, step), *_days(at)]
     parts.append(
@@ -175,27 +169,25 @@ def _credits(told: Statement, drawn: Pictures) -> str:
         parts.append(f'<line class="floor" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
         parts.append(f'<text x="{LEFT + 6}" y="{Decimal(y) + 13}">floor {drawn.floor}</text>')
     if ahead:
-        edge = [f"{at.x(b.at_ms)},{at.y(b.high.amount)}" for b in ahead]
-        edge += [f"{at.x(b.at_ms)},{at.y(b.low.amount)}" for b in reversed(ahead)]
-        parts.append(f'<polygon class="band" points="{" ".join(edge)}"/>')
-        likely = " ".join(f"{at.x(b.at_ms)},{at.y(b.likely.amount)}" for b in ahead)
-        parts.append(f'<polyline class="guess" points="{likely}"/>')
+        edge = [(b.at_ms, b.high) for b in ahead] + [(b.at_ms, b.low) for b in reversed(ahead)]
+        parts.append(f'<polygon class="band" points="{at.points(edge)}"/>')
+        parts.append(f'<polyline class="guess" points="{at.points((b.at_ms, b.likely) for b in ahead)}"/>')
         where = f'x="{at.x(ahead[-1].at_ms)}" y="{HEIGHT - BOTTOM - 6}"'
         parts.append(f'<text {where} text-anchor="end">if nothing is bought</text>')
-    for one in told.refills:
-        if one.posted_ms is not None and one.posted_ms in told.period:
-            x = at.x(one.posted_ms)
+    for refill in statement.refills:
+        if refill.posted_ms is not None and refill.posted_ms in statement.period:
+            x = at.x(refill.posted_ms)
             parts.append(f'<line class="refill" x1="{x}" x2="{x}" y1="{TOP}" y2="{base}"/>')
-            about = f"{moment(one.posted_ms // 1000)}: {one.credits} dollars of credit"
+            about = f"{refill.posted}: {refill.credits} dollars of credit"
             parts.append(f'<circle class="mark" cx="{x}" cy="{TOP}" r="4"><title>{escape(about)}</title></circle>')
     parts.append(f'<polyline class="credit" points="{line}"/>')
     return _svg("Credits over time, refills marked", parts)
 
 
 def _costs(refills: Sequence[Refill]) -> str:
-    shown = [(r, r.usd_per_credit) for r in refills if r.usd_per_credit is not None and r.posted_ms is not None]
-    rows = [(moment((r.posted_ms or 0) // 1000)[:16], cost or Decimal(0)) for r, cost in shown[-BARS_MAX:]]
-    return _bars("Dollars for one dollar of credit", [(name, cost, plain(cost)) for name, cost in rows])
+    known = [(r.posted[:16], r.usd_per_credit) for r in refills if r.posted_ms is not None]
+    rows = [(name, cost, plain(cost)) for name, cost in known if cost is not None]
+    return _bars("Dollars for one dollar of credit", rows[-BARS_MAX:])
 
 
 def _spend(name: str, rows: Sequence[tuple[str, Usd]]) -> Iterator[str]:
@@ -226,26 +218,26 @@ def _refills(refills: Sequence[Refill]) -> str:
     if not refills:
         return ""
     rows = []
-    for one in refills:
-        network = [_gwei(one.network_wei)] if one.network_wei else []
-        network += [str(one.network_tokens)] if one.network_tokens.units else []
+    for refill in refills:
+        network = [_gwei(refill.network_wei)] if refill.network_wei else []
+        network += [str(refill.network_tokens)] if refill.network_tokens.units else []
         rows.append(
             _row(
-                one.posted,
-                f"<code>{escape(one.topup_id)}</code>",
-                _dollars(one.credits),
-                _dollars(one.usd) if one.usd is not None else "not known",
-                plain(one.fees.usdc),
+                refill.posted,
+                f"<code>{escape(refill.topup_id)}</code>",
+                _dollars(refill.credits),
+                _dollars(refill.usd) if refill.usd is not None else "not known",
+                plain(refill.fees.usdc),
                 "<br>".join(network) or "–",
-                _gwei(one.swap_wei) if one.swap_wei else "–",
+                _gwei(refill.swap_wei) if refill.swap_wei else "–",
             )
         )
     return _table(("posted", "top-up", "credits", "left the wallet", "fees", "network", "swap cost"), 2, rows)
 
 
-def _balances(told: Statement) -> str:
+def _balances(statement: Statement) -> str:
     rows = []
-    for account, commodity, first, last in told.balances:
+    for account, commodity, first, last in statement.balances:
         amounts = (shown(units, commodity) for units in (first, last - first, last))
         rows.append(_row(escape(account), commodity.value, *amounts))
     return _table(("account", "commodity", "opening", "moved", "closing"), 2, rows)
@@ -254,11 +246,11 @@ def _balances(told: Statement) -> str:
 def _differences(said: Sequence[str]) -> str:
     if not said:
         return "<p>None: the journal balances, and ends where the provider's balance is.</p>"
-    return "<ul>" + "".join(f"<li>{escape(one)}</li>" for one in said) + "</ul>"
+    return "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in said) + "</ul>"
 
 
 def _table(head: Sequence[str], numbers_from: int, rows: Sequence[str]) -> str:
-    cells = "".join(f"<th{' class=n' if n >= numbers_from else ''}>{one}</th>" for n, one in enumerate(head))
+    cells = "".join(f"<th{' class=n' if n >= numbers_from else ''}>{title}</th>" for n, title in enumerate(head))
     return f'<div class="wide"><table><tr>{cells}</tr>{"".join(rows)}</table></div>'
 
 

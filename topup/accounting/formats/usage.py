@@ -89,17 +89,17 @@ class Usage:
         return dollars(sum(row.used.nano for row in self.rows))
 
 
-def rows(by: By, used: Sequence[Used], costs: Sequence[Usd | None], names: Mapping[str, str]) -> list[Row]:
-    """Return lines for what is final, named for a person; `costs` are in the order of `used`."""
+def rows(by: By, all_used: Sequence[Used], costs: Sequence[Usd | None], names: Mapping[str, str]) -> list[Row]:
+    """Return lines for what is final, named for a person; `costs` are in the order of `all_used`."""
     return [
         Row(
-            names.get(one.name, one.name) or UNNAMED[by],
-            one.name if by is By.KEY and one.name != NOBODY else "",
-            one,
+            names.get(used.name, used.name) or UNNAMED[by],
+            used.name if by is By.KEY and used.name != NOBODY else "",
+            used,
             cost,
             Source.FINAL,
         )
-        for one, cost in zip(used, costs, strict=True)
+        for used, cost in zip(all_used, costs, strict=True)
     ]
 
 

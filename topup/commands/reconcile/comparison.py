@@ -110,7 +110,7 @@ class Comparison:
         lines += [carried.line() for carried in self.carried]
         lines += [f"adopted    {_line(d)}" for d in self.adopted]
         for difference in self.remaining:
-            lines += [f"differs    {_line(difference)}", f"           to do: {difference.remedy}"]
+            lines += [f"differs    {_line(difference)}", f"           to do: {difference.what.remedy}"]
         lines += [f"undecided  {why}" for why in self.undecided]
         lines += [f"not checked: {why}" for why in self.unchecked]
         lines += [f"note       {note}" for note in self.notes]
@@ -124,7 +124,7 @@ def _document(difference: Difference) -> dict[str, Any]:
     return {
         "what": difference.what.value,
         "detail": difference.detail,
-        "remedy": difference.remedy,
+        "remedy": difference.what.remedy,
         "nonce": difference.nonce,
         "tx_hash": show(difference.tx_hash),
         "block": difference.block_number,
