@@ -326,7 +326,7 @@ def test_an_address_is_checked_as_erc_55_says_without_what_is_slow_to_load() -> 
 def test_a_command_that_reads_the_ledger_loads_nothing_of_the_network(tmp_path: Path, command: list[str]) -> None:
     """Half of its time is loading: no event loop, no HTTP, no chain, and no event of the flow."""
     SqliteStore.open_writer(tmp_path).close()
-    heavy = ("httpx", "web3", "eth_utils", "structlog", "topup.domain.events", "topup.payment.cycle")
+    heavy = ("asyncio", "httpx", "web3", "eth_utils", "structlog", "topup.domain.events", "topup.payment.cycle")
     code = f"""
 import atexit, sys
 from topup.commands.cli import main

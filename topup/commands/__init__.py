@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -33,4 +34,9 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> ModuleType:
     if name.startswith("_"):
         raise AttributeError(name)
+    if "asyncio" not in sys.modules:
+        # pydantic-settings loads it for command lines of its own; a command that waits for nobody can do without.
+        sys.modules["asyncio"] = ModuleType("asyncio")
+        main = import_module("pydantic_settings.main")
+        del sys.modules["asyncio"], main.asyncio
     return import_module(f"{__name__}.{name}")
