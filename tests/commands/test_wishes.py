@@ -29,7 +29,7 @@ from topup.ledger.store import SqliteStore
 from topup.ports.ledger import Requested, Told, Wish
 from topup.sandbox.gateway import Account, Gateway
 from topup.sandbox.world import World, embedded
-from topup.sandbox.x402_plain import Plain
+from topup.sandbox.x402_seller import X402Seller
 
 ACCOUNT = "default"
 NOW_MS = 1_900_000_000_000
@@ -487,7 +487,7 @@ def slow(tmp_path: Path) -> Iterator[Served]:
     """A world below its floor whose seller carries the payment: a lost ledger may have signed one."""
 
     def seller(world: World, account: Account) -> Gateway:
-        return Plain(account, world.chain, world.wallet)
+        return X402Seller(account, world.chain, world.wallet)
 
     world = World(embedded, make_gateway=seller, usage_usd=Decimal(11), burn_usd_per_hour=Decimal(0))
     world.tick_s = 1.0

@@ -901,7 +901,7 @@ def test_this_machines_clock_ends_no_charge(world: World, tmp_path: Path) -> Non
 
     async def tell() -> None:
         operator = world.operator
-        operator.terms = replace(operator.terms, economics=replace(operator.terms.economics, lifetime_seconds=7200))
+        operator.terms = replace(operator.terms, lifetime_seconds=7200)
         clock = Shifted(world, 0)
         stage = Stage(world, tmp_path, clock, two(world) | {"TOPUP_FEES__BUMP_MAX": "0"})
         await held_back(stage)

@@ -18,7 +18,8 @@ from tests.world.rails_faults import AFTERWARDS, RESULTS, ROW_S, Ground, Play, r
 from topup.accounting.journal import Commodity
 from topup.domain.lifecycle import Kind, State
 from topup.sandbox import contracts
-from topup.sandbox.faults import Fault, of_rail
+from topup.sandbox.fault import Fault
+from topup.sandbox.faults import of_rail
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import FEE_DESTINATION, World, embedded
 

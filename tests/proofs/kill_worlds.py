@@ -29,7 +29,7 @@ from topup.sandbox.anvil import Anvil
 from topup.sandbox.gateway import Account, Conduct, Gateway
 from topup.sandbox.tempo import FEE_AMM, USDC_E, Tempo
 from topup.sandbox.world import World
-from topup.sandbox.x402_plain import Plain
+from topup.sandbox.x402_seller import X402Seller
 
 SEND: Final = "eth_sendRawTransaction"
 # Where every other call goes on the wire: through which proxies, and what those look for; None: where the rail sells.
@@ -118,8 +118,8 @@ def _anvil() -> Path:
     return binary
 
 
-def _plain(world: World, account: Account, delay_ms: int) -> Plain:
-    return Plain(account, world.chain, world.wallet, conduct=x402_seller.X402Conduct(posting_delay_ms=delay_ms))
+def _plain(world: World, account: Account, delay_ms: int) -> X402Seller:
+    return X402Seller(account, world.chain, world.wallet, conduct=x402_seller.X402Conduct(posting_delay_ms=delay_ms))
 
 
 def _machine(world: World, account: Account, delay_ms: int) -> purchases.Seller:

@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -747,28 +748,24 @@ class Asker:
         return answer.json()
 
 
-def served(story: Callable[[Asker], Awaitable[None]]) -> None:
-    """Tell a story with a server that stands before a young chain."""
-
-    async def told() -> None:
-        server = RpcServer(embedded())
-        await server.start()
-        async with httpx.AsyncClient(trust_env=False) as client:
-            await story(Asker(server, client))
-        await server.stop()
-        await asyncio.sleep(0)  # Cut connections end on the loop's next turn.
-
-    asyncio.run(asyncio.wait_for(told(), timeout=30))
+@asynccontextmanager
+async def served() -> AsyncIterator[Asker]:
+    """Serve a young chain to a client."""
+    server = RpcServer(embedded())
+    await server.start()
+    async with httpx.AsyncClient(trust_env=False) as client:
+        yield Asker(server, client)
+    await server.stop()
+    await asyncio.sleep(0)  # Cut connections end on the loop's next turn.
 
 
 def asking(method: str, *params: Any, name: Any = 1) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": name, "method": method, "params": list(params)}
 
 
-def test_server_single() -> None:
+async def test_server_single() -> None:
     """One question has one answer under its own id, whatever that is."""
-
-    async def story(ask: Asker) -> None:
+    async with served() as ask:
         for name in (7, "seven", None):
             assert await ask.post(asking("eth_chainId", name=name)) == {
                 "jsonrpc": "2.0",
@@ -776,21 +773,16 @@ def test_server_single() -> None:
                 "result": "0x2105",
             }
 
-    served(story)
 
-
-def test_server_batch() -> None:
+async def test_server_batch() -> None:
     """A batch is answered in one request, each part by itself: one failure spoils no other; all are counted."""
-
-    async def story(ask: Asker) -> None:
+    async with served() as ask:
         answers = await ask.post(
             [asking("eth_chainId", name=1), asking("eth_nope", name=2), 3, asking("eth_chainId", name=4)]
         )
         assert [answer["id"] for answer in answers] == [1, 2, None, 4]
         assert [answer.get("error", {}).get("code") for answer in answers] == [None, -32601, -32600, None]
         assert (ask.server.requests, ask.server.asked) == (1, {"eth_chainId": 2, "eth_nope": 1})
-
-    served(story)
 
 
 @pytest.mark.parametrize(
@@ -805,26 +797,20 @@ def test_server_batch() -> None:
         (b'{"id": 1, "method": "eth_chainId", "params": {"a": 1}}', -32602),
     ],
 )
-def test_server_malformed(body: bytes, code: int) -> None:
+async def test_server_malformed(body: bytes, code: int) -> None:
     """What is no question is answered with the error of the specification."""
-
-    async def story(ask: Asker) -> None:
+    async with served() as ask:
         assert (await ask.post(body))["error"]["code"] == code
 
-    served(story)
 
-
-def test_server_revert() -> None:
+async def test_server_revert() -> None:
     """Revert data travels through the server."""
-
-    async def story(ask: Asker) -> None:
+    async with served() as ask:
         answer = await ask.post(asking("eth_call", {"to": world.QUOTER_V2, "data": "0x12345678"}, "latest"))
         assert answer["error"] == {"code": 3, "message": "execution reverted", "data": "0x"}
 
-    served(story)
 
-
-def test_server_intercept() -> None:
+async def test_server_intercept() -> None:
     """An interceptor may change an answer, refuse, or fail, and let the rest through."""
 
     async def spoil(method: str, params: list[Any], honest: Callable[[], Any]) -> Any:
@@ -836,7 +822,7 @@ def test_server_intercept() -> None:
             raise KeyError(params)
         return honest()
 
-    async def story(ask: Asker) -> None:
+    async with served() as ask:
         ask.server.intercept = spoil
         names = ("eth_blockNumber", "eth_gasPrice", "net_version", "eth_chainId")
         answers = await ask.post([asking(name) for name in names])
@@ -847,10 +833,8 @@ def test_server_intercept() -> None:
             "0x2105",
         ]
 
-    served(story)
 
-
-def test_server_drop() -> None:
+async def test_server_drop() -> None:
     """An interceptor may take a transaction and cut the connection: the sender does not know, the chain does."""
 
     async def cut(method: str, _: list[Any], honest: Callable[[], Any]) -> Any:
@@ -859,14 +843,12 @@ def test_server_drop() -> None:
             raise Drop
         return told
 
-    async def story(ask: Asker) -> None:
+    async with served() as ask:
         ask.server.intercept = cut
         with pytest.raises(httpx.TransportError):
             await ask.post(asking("eth_sendRawTransaction", signed()))
         answer = await ask.post(asking("eth_getTransactionCount", PAYER, "pending"))
         assert answer["result"] == "0x1"
-
-    served(story)
 
 
 # =================================================================================================================

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import itertools
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, ParamSpec, cast, get_args
+from typing import Any
 
 import httpx
 import hypothesis
@@ -21,24 +20,14 @@ from hypothesis import strategies as st
 from topup.sandbox import faults
 from topup.sandbox.charges import HOSTILE, STRANGER, intent_of
 from topup.sandbox.faults import FAULTS
-from topup.sandbox.gateway import OWN_FAULTS, Account, BadAsk, Conduct, Gateway, Place, faults_of, json_text
+from topup.sandbox.gateway import FAULTS_AT, Account, BadAsk, Conduct, Gateway
+from topup.sandbox.http import json_text
 from topup.sandbox.postings import ERC20_TRANSFER, TRANSFERRED
 from topup.sandbox.wire import WIRE_FAULTS
 
-P = ParamSpec("P")
 START_MS = 1_790_000_000_000
 PAYER = "0xac8CeB5131449e5850030737D10d1E25C6b8D80B"
 ASK = {"amount": 10, "sender": PAYER, "chain_id": 8453}
-
-
-def story(tell: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Run an asynchronous test to its end."""
-
-    @functools.wraps(tell)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        asyncio.run(asyncio.wait_for(tell(*args, **kwargs), timeout=30))
-
-    return run
 
 
 def word(address: str) -> str:
@@ -136,7 +125,7 @@ class Scene:
         data: dict[str, Any] = answer.json()["data"]
         return data
 
-    async def at(self, place: Place) -> httpx.Response:
+    async def at(self, place: str) -> httpx.Response:
         """One honest request to an endpoint."""
         if place == "coinbase":
             return await self.ask()
@@ -162,7 +151,6 @@ async def scene(
 # Keys.
 
 
-@story
 async def test_without_a_key_every_endpoint_answers_401() -> None:
     """The error body is the documented one and its code is the status."""
     async with scene() as s:
@@ -176,7 +164,6 @@ async def test_without_a_key_every_endpoint_answers_401() -> None:
             assert answer.json() == {"error": {"code": 401, "message": "Missing Authentication header"}}
 
 
-@story
 async def test_a_wrong_key_answers_401_and_creates_nothing() -> None:
     """A key of the right form is still not the account's."""
     async with scene() as s:
@@ -186,7 +173,6 @@ async def test_a_wrong_key_answers_401_and_creates_nothing() -> None:
         assert not s.gateway.issued and [seen.key for seen in s.gateway.requests] == ["wrong", "wrong"]
 
 
-@story
 async def test_an_ordinary_key_reads_zero_and_zero_of_a_funded_account() -> None:
     """The documented trap: 200, and numbers that would make a naive buyer buy for ever."""
     async with scene() as s:
@@ -194,7 +180,6 @@ async def test_an_ordinary_key_reads_zero_and_zero_of_a_funded_account() -> None
         assert answer.status_code == 200 and answer.content == b'{"data":{"total_credits":0,"total_usage":0}}'
 
 
-@story
 async def test_an_ordinary_key_can_be_refused_instead() -> None:
     """As the API reference says it should be."""
     async with scene(Conduct(ordinary_key_sees="forbidden")) as s:
@@ -204,7 +189,6 @@ async def test_an_ordinary_key_can_be_refused_instead() -> None:
 
 
 @pytest.mark.parametrize("path", ["/key", "/auth/key"])
-@story
 async def test_a_key_says_of_what_kind_it_is(path: str) -> None:
     """Both paths tell a management key from an ordinary one, with every documented field."""
     async with scene() as s:
@@ -216,7 +200,6 @@ async def test_a_key_says_of_what_kind_it_is(path: str) -> None:
             assert s.gateway.management_key not in str(data) and s.gateway.ordinary_key not in str(data)
 
 
-@story
 async def test_what_does_not_exist_is_404_and_a_wrong_method_405() -> None:
     """Neither touches the account, and both are recorded."""
     async with scene() as s:
@@ -228,7 +211,6 @@ async def test_what_does_not_exist_is_404_and_a_wrong_method_405() -> None:
 # The account.
 
 
-@story
 async def test_usage_grows_with_the_clock_at_the_burn_rate() -> None:
     """Twelve dollars an hour are twenty cents a minute, written as plain digits."""
     async with scene(burn="12", bought="100.5", usage="25.75") as s:
@@ -237,7 +219,6 @@ async def test_usage_grows_with_the_clock_at_the_burn_rate() -> None:
         assert (await s.credits()).content == b'{"data":{"total_credits":100.5,"total_usage":25.95}}'
 
 
-@story
 async def test_a_new_burn_rate_leaves_what_was_burnt() -> None:
     """One hour at two dollars, then one at three."""
     async with scene(burn="2") as s:
@@ -249,7 +230,6 @@ async def test_a_new_burn_rate_leaves_what_was_burnt() -> None:
         assert await s.totals() == (20, Decimal("19.99"))
 
 
-@story
 async def test_readings_are_as_stale_as_told() -> None:
     """Within the span the old state is shown, afterwards the new one, and only then."""
     async with scene(Conduct(staleness_ms=60_000)) as s:
@@ -261,7 +241,6 @@ async def test_readings_are_as_stale_as_told() -> None:
         assert await s.totals() == (25, 0)
 
 
-@story
 async def test_a_purchase_elsewhere_raises_the_total_and_a_refund_lowers_it() -> None:
     """What happens to the account without us is visible at once when nothing is stale."""
     async with scene() as s:
@@ -283,7 +262,6 @@ def test_money_is_written_from_its_own_digits(value: str, text: str) -> None:
 # Charges.
 
 
-@story
 async def test_a_charge_is_what_was_asked_for() -> None:
     """Amount, payer and chain of the request are those of the answer, signed by the gateway's operator."""
     async with scene() as s:
@@ -295,7 +273,6 @@ async def test_a_charge_is_what_was_asked_for() -> None:
         assert charge["created_at"] == "2026-09-21T14:13:20Z" and charge["expires_at"] == "2026-09-23T14:13:20Z"
 
 
-@story
 async def test_two_requests_are_two_charges() -> None:
     """There is no idempotency: asking again never returns the same charge."""
     async with scene() as s:
@@ -323,7 +300,6 @@ async def test_two_requests_are_two_charges() -> None:
         (b'{"amount":1e999999999999999999,"sender":"%s","chain_id":8453}', "amount must be from 1 to 2000"),
     ],
 )
-@story
 async def test_a_wrong_request_is_400_and_creates_no_charge(body: bytes, because: str) -> None:
     """The message says what is wrong; a text is not a number."""
     async with scene() as s:
@@ -351,7 +327,6 @@ def test_no_request_body_breaks_the_server(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("amount", ["1", "2000", "1.5", "10.00"])
-@story
 async def test_an_amount_within_bounds_is_served(amount: str) -> None:
     """Both ends of the range, whole or broken."""
     async with scene() as s:
@@ -361,7 +336,6 @@ async def test_an_amount_within_bounds_is_served(amount: str) -> None:
         assert s.gateway.requests[-1].body == body and s.gateway.requests[-1].status == 200
 
 
-@story
 async def test_requests_are_counted_by_endpoint() -> None:
     """What a test must know about round trips is here."""
     async with scene() as s:
@@ -373,7 +347,6 @@ async def test_requests_are_counted_by_endpoint() -> None:
 # Posting.
 
 
-@story
 async def test_a_payment_on_the_chain_is_posted_once() -> None:
     """Ten dollars of credits for ten and a half of USDC, and never a second time."""
     async with scene() as s:
@@ -385,7 +358,6 @@ async def test_a_payment_on_the_chain_is_posted_once() -> None:
         assert (issued.tx_hash, issued.posted_ms) == (tx_hash, START_MS)
 
 
-@story
 async def test_an_unpaid_charge_posts_nothing() -> None:
     """Asking for a charge is free and worth nothing."""
     async with scene() as s:
@@ -394,7 +366,6 @@ async def test_an_unpaid_charge_posts_nothing() -> None:
         assert await s.totals() == (20, 0)
 
 
-@story
 async def test_posting_waits_its_delay_after_the_payment_was_seen() -> None:
     """By the injected clock, to the millisecond."""
     async with scene(Conduct(posting_delay_ms=3_000)) as s:
@@ -409,7 +380,6 @@ async def test_posting_waits_its_delay_after_the_payment_was_seen() -> None:
         assert await s.totals() == (30, 0)
 
 
-@story
 async def test_more_than_five_hundred_dollars_take_a_quarter_of_an_hour() -> None:
     """As the documentation says; five hundred itself does not."""
     async with scene() as s:
@@ -437,7 +407,6 @@ async def test_more_than_five_hundred_dollars_take_a_quarter_of_an_hour() -> Non
     ids=lambda says: next(iter(says)),
 )
 @pytest.mark.parametrize("heeds_filters", [True, False])
-@story
 async def test_what_is_not_quite_our_payment_is_not_posted(says: dict[str, Any], heeds_filters: bool) -> None:  # noqa: FBT001
     """One part of it is another's, or a unit is missing, or it reverted; even when the node ignores filters."""
     async with scene() as s:
@@ -447,7 +416,6 @@ async def test_what_is_not_quite_our_payment_is_not_posted(says: dict[str, Any],
         assert await s.totals() == (20, 0)
 
 
-@story
 async def test_an_announcement_without_money_is_not_posted() -> None:
     """The event alone proves nothing: one transfer cannot pay two charges of the same transaction."""
     async with scene() as s:
@@ -460,7 +428,6 @@ async def test_an_announcement_without_money_is_not_posted() -> None:
         assert await s.totals() == (30, 0)
 
 
-@story
 async def test_a_payment_taken_back_before_posting_is_awaited_again() -> None:
     """A reorganisation removes it, later it is mined anew, and it is posted once."""
     async with scene(Conduct(posting_delay_ms=1_000)) as s:
@@ -478,7 +445,6 @@ async def test_a_payment_taken_back_before_posting_is_awaited_again() -> None:
         assert await s.totals() == (30, 0)
 
 
-@story
 async def test_the_same_payment_mined_again_is_posted_once() -> None:
     """A reorganisation moves the very same transaction to a later block."""
     async with scene(Conduct(posting_delay_ms=1_000)) as s:
@@ -495,7 +461,6 @@ async def test_the_same_payment_mined_again_is_posted_once() -> None:
         assert await s.totals() == (30, 0)
 
 
-@story
 async def test_a_payment_that_reverts_when_mined_again_is_not_posted() -> None:
     """Same hash, other outcome: the receipt is read again before posting."""
     async with scene(Conduct(posting_delay_ms=1_000)) as s:
@@ -509,7 +474,6 @@ async def test_a_payment_that_reverts_when_mined_again_is_not_posted() -> None:
         assert await s.totals() == (20, 0)
 
 
-@story
 async def test_a_payment_that_moves_into_a_block_already_read_is_found() -> None:
     """A reorganisation can put it below the head that was last looked at."""
     async with scene() as s:
@@ -522,7 +486,6 @@ async def test_a_payment_that_moves_into_a_block_already_read_is_found() -> None
         assert await s.totals() == (30, 0)
 
 
-@story
 async def test_a_payment_is_found_however_many_blocks_came_between() -> None:
     """A charge lives for two days; so does the search for its payment."""
     async with scene() as s:
@@ -537,7 +500,6 @@ async def test_a_payment_is_found_however_many_blocks_came_between() -> None:
 
 
 @pytest.mark.parametrize("trick", ["other-recipient", "underpaid-total", "fee-part-too-high", "other-currency"])
-@story
 async def test_a_hostile_charge_brings_no_credits_when_paid(trick: str) -> None:
     """The account's owner did not get what the credits cost."""
     async with scene() as s:
@@ -547,7 +509,6 @@ async def test_a_hostile_charge_brings_no_credits_when_paid(trick: str) -> None:
         assert await s.totals() == (20, 0)
 
 
-@story
 async def test_never_posts_means_never() -> None:
     """However long one waits, until the fault ends."""
     async with scene() as s:
@@ -562,7 +523,6 @@ async def test_never_posts_means_never() -> None:
         assert await s.totals() == (30, 0)
 
 
-@story
 async def test_posts_late_adds_an_hour() -> None:
     """On top of the ordinary delay."""
     async with scene(Conduct(posting_delay_ms=5)) as s:
@@ -595,13 +555,12 @@ ANSWERED = {
     "gzip-bomb": (200, "application/json"),
 }
 CUT = {"time-out", "reset", "trickle", "short-body"}
-ENDPOINTS: list[Place] = ["credits", "key", "coinbase"]
+ENDPOINTS: list[str] = ["credits", "key", "coinbase"]
 
 
 @pytest.mark.parametrize("place", ENDPOINTS)
 @pytest.mark.parametrize("name", sorted(ANSWERED))
-@story
-async def test_a_fault_with_an_answer_gives_it_everywhere(place: Place, name: str) -> None:
+async def test_a_fault_with_an_answer_gives_it_everywhere(place: str, name: str) -> None:
     """Status, content type, and for errors the body of the API: code equal to status."""
     async with scene() as s:
         s.gateway.wire.oversized_bytes = 1 << 20
@@ -623,8 +582,7 @@ async def test_a_fault_with_an_answer_gives_it_everywhere(place: Place, name: st
         ("short-body", httpx.RemoteProtocolError),
     ],
 )
-@story
-async def test_a_fault_without_an_answer_is_felt_as_such(place: Place, name: str, felt: type[Exception]) -> None:
+async def test_a_fault_without_an_answer_is_felt_as_such(place: str, name: str, felt: type[Exception]) -> None:
     """A silence, a reset, a body that ends too early: three different errors of the client."""
     async with scene() as s:
         s.client.timeout = httpx.Timeout(0.1)
@@ -639,7 +597,6 @@ def test_every_wire_fault_is_shown_here() -> None:
     assert set(ANSWERED) | CUT == set(WIRE_FAULTS)
 
 
-@story
 async def test_gone_says_the_documented_words_whatever_the_key() -> None:
     """As the real endpoint answers today: without looking at the key."""
     async with scene() as s:
@@ -656,7 +613,6 @@ async def test_gone_says_the_documented_words_whatever_the_key() -> None:
 
 
 @pytest.mark.parametrize("name", ["rate-limited-429", "unavailable-503"])
-@story
 async def test_an_answer_that_asks_for_patience_says_how_much(name: str) -> None:
     """Retry-After in whole seconds, as set."""
     async with scene() as s:
@@ -665,7 +621,6 @@ async def test_an_answer_that_asks_for_patience_says_how_much(name: str) -> None
         assert (await s.credits()).headers["retry-after"] == "17"
 
 
-@story
 async def test_a_trickle_beats_a_time_out_between_bytes_but_never_ends() -> None:
     """Bytes keep coming well within the client's read time-out; only a total limit ends it."""
     async with scene() as s:
@@ -686,7 +641,6 @@ async def test_a_trickle_beats_a_time_out_between_bytes_but_never_ends() -> None
                 await s.credits()
 
 
-@story
 async def test_truncated_json_is_the_true_answer_cut_in_half() -> None:
     """The HTTP is whole, the document is not."""
     async with scene() as s:
@@ -698,7 +652,6 @@ async def test_truncated_json_is_the_true_answer_cut_in_half() -> None:
             json.loads(cut)
 
 
-@story
 async def test_a_followed_redirect_would_be_noticed() -> None:
     """It points to another origin, which remembers who came; nobody comes unless told to follow."""
     async with scene() as s:
@@ -711,7 +664,6 @@ async def test_a_followed_redirect_would_be_noticed() -> None:
         assert followed.json()["data"]["total_credits"] == 1_000_000 and len(s.gateway.elsewhere.requests) == 1
 
 
-@story
 async def test_an_oversized_answer_is_valid_in_the_end() -> None:
     """64 MB of blanks inside a true answer: only a limit on size refuses it, and early."""
     async with scene() as s:
@@ -722,7 +674,6 @@ async def test_an_oversized_answer_is_valid_in_the_end() -> None:
         assert len(answer.content) > 3 * 65536 and answer.json()["data"]["total_credits"] == 20
 
 
-@story
 async def test_a_bomb_is_small_on_the_wire() -> None:
     """What is counted must be what comes out of the decoder."""
     async with scene() as s:
@@ -732,7 +683,6 @@ async def test_a_bomb_is_small_on_the_wire() -> None:
         assert int(answer.headers["content-length"]) < 10_000 and len(answer.content) == 1 << 20
 
 
-@story
 async def test_a_lost_answer_has_created_its_charge() -> None:
     """The client sees a reset; the charge exists and would even be posted if somebody paid it."""
     async with scene() as s:
@@ -744,7 +694,6 @@ async def test_a_lost_answer_has_created_its_charge() -> None:
         assert (await s.charge()) and len(s.gateway.issued) == 2
 
 
-@story
 async def test_a_reset_creates_no_charge() -> None:
     """Unlike a lost answer."""
     async with scene() as s:
@@ -766,7 +715,6 @@ async def test_a_reset_creates_no_charge() -> None:
         ("nan", b'{"data":{"total_credits":NaN,"total_usage":1.5}}'),
     ],
 )
-@story
 async def test_a_wrong_balance_is_wrong_to_the_byte(name: str, body: bytes) -> None:
     """Each is a 200 with a body that must not be believed."""
     async with scene(usage="1.5") as s:
@@ -775,7 +723,6 @@ async def test_a_wrong_balance_is_wrong_to_the_byte(name: str, body: bytes) -> N
         assert (answer.status_code, answer.content) == (200, body)
 
 
-@story
 async def test_a_falling_total_falls_from_reading_to_reading() -> None:
     """The first is true, each later one is lower."""
     async with scene() as s:
@@ -784,7 +731,6 @@ async def test_a_falling_total_falls_from_reading_to_reading() -> None:
         assert totals[0] == 20 and all(later < earlier for earlier, later in itertools.pairwise(totals))
 
 
-@story
 async def test_a_frozen_balance_shows_its_first_reading_for_ever() -> None:
     """Neither usage nor purchases show."""
     async with scene(burn="1") as s:
@@ -795,12 +741,11 @@ async def test_a_frozen_balance_shows_its_first_reading_for_ever() -> None:
         assert await s.totals() == (20, 0)
 
 
-@story
 async def test_a_management_key_can_be_shown_as_an_ordinary_one() -> None:
     """The fault has two halves: the key's description and the zeros."""
     async with scene() as s:
         for switch in FAULTS["ordinary-key"].switches:
-            s.gateway.switch_on(cast("Place", switch.place), switch.name, switch.times)
+            s.gateway.switch_on(switch.place, switch.name, switch.times)
         assert (await s.at("key")).json()["data"]["is_management_key"] is False
         assert await s.totals() == (0, 0)
 
@@ -808,7 +753,6 @@ async def test_a_management_key_can_be_shown_as_an_ordinary_one() -> None:
 # Switching.
 
 
-@story
 async def test_a_fault_can_be_for_the_first_requests_only() -> None:
     """Two spoilt, the third honest; several faults take their turns."""
     async with scene() as s:
@@ -817,7 +761,6 @@ async def test_a_fault_can_be_for_the_first_requests_only() -> None:
         assert [(await s.credits()).status_code for _ in range(5)] == [500, 500, 429, 200, 200]
 
 
-@story
 async def test_a_permanent_fault_lasts_until_it_is_switched_off() -> None:
     """And only at its own endpoint."""
     async with scene() as s:
@@ -829,14 +772,13 @@ async def test_a_permanent_fault_lasts_until_it_is_switched_off() -> None:
 
 
 @pytest.mark.parametrize(("place", "name"), [("credits", "answer-lost"), ("key", "nan"), ("posting", "time-out")])
-def test_a_fault_of_another_endpoint_is_an_error(place: Place, name: str) -> None:
+def test_a_fault_of_another_endpoint_is_an_error(place: str, name: str) -> None:
     """A misspelt fault must not run an honest world."""
     with pytest.raises(KeyError, match=f"{place} has no fault called '{name}'"):
         Gateway(Account(lambda: START_MS)).switch_on(place, name)
 
 
 @pytest.mark.parametrize("name", sorted(HOSTILE))
-@story
 async def test_a_hostile_charge_is_served_by_its_name(name: str) -> None:
     """With 200 and the documented shape: only what it says is wrong."""
     async with scene() as s:
@@ -856,20 +798,18 @@ def test_every_fault_of_the_catalogue_can_be_switched_on(name: str) -> None:
     fault = FAULTS[name]
     gateway = Gateway(Account(lambda: START_MS))
     for switch in fault.switches:
-        gateway.switch_on(cast("Place", switch.place), switch.name, switch.times)
-    assert all(switch.name in faults_of(cast("Place", switch.place)) for switch in fault.switches)
+        gateway.switch_on(switch.place, switch.name, switch.times)
+    assert all(switch.name in FAULTS_AT[switch.place] for switch in fault.switches)
     assert fault.name == name and fault.says[0].isupper() and fault.says.endswith(".") and len(fault.says) < 100
 
 
 def test_the_catalogue_forgets_no_fault_of_the_gateway() -> None:
     """Every hostile charge, every own fault, and every wire fault of the balance and the charge endpoint."""
     listed = {(switch.place, switch.name) for fault in FAULTS.values() for switch in fault.switches}
-    own = {(place, name) for place, names in OWN_FAULTS.items() for name in names}
-    wire = {(place, name) for place in ("credits", "coinbase") for name in WIRE_FAULTS}
-    assert own | wire | {("coinbase", name) for name in HOSTILE} <= listed
+    switchable = {(place, name) for place, names in FAULTS_AT.items() for name in names}
+    assert {(p, name) for p, name in switchable if p in ("credits", "coinbase") or name not in WIRE_FAULTS} <= listed
 
 
 def test_the_catalogue_lists_each_fault_once() -> None:
     """Two lines of one name would hide one of them."""
-    assert set(OWN_FAULTS) == set(get_args(Place))
     assert len(faults._ALL) == len(FAULTS)

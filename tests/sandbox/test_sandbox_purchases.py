@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import functools
 import json
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, ParamSpec
+from typing import Any, Final
 
 import httpx
 import pytest
@@ -28,13 +27,12 @@ from eth_utils.crypto import keccak
 from tests.tools import require
 from topup.sandbox.charges import STRANGER
 from topup.sandbox.gateway import Account
-from topup.sandbox.mpp_faults import AFTER_SETTLING, FAULTS_AT, MPP_FAULTS, UNSETTLED, OwnPlace
+from topup.sandbox.mpp_faults import AFTER_SETTLING, FAULTS_AT, MPP_FAULTS, UNSETTLED
 from topup.sandbox.purchase_wire import PURCHASES
 from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller, Style
 from topup.sandbox.tempo import CHAIN_ID, PATH_USD, USDC_E, Tempo
 from topup.sandbox.wire import WIRE_FAULTS
 
-P = ParamSpec("P")
 TEN: Final = 10_000_000
 GAS_PRICE: Final = 30 * 10**9
 GAS: Final = 2_000_000
@@ -42,16 +40,6 @@ FEE_MAX: Final = GAS * GAS_PRICE // 10**12
 ENDLESS: Final = {"time-out", "trickle"}
 IMPATIENCE_S: Final = 0.5
 STYLES: Final[tuple[Style, ...]] = ("mppx", "pympp", "idempotent")
-
-
-def story(tell: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Run an asynchronous test to its end."""
-
-    @functools.wraps(tell)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        asyncio.run(asyncio.wait_for(tell(*args, **kwargs), timeout=30))
-
-    return run
 
 
 class Clock:
@@ -222,7 +210,6 @@ async def scene(chain: Prompt, **conduct: Any) -> AsyncIterator[Scene]:
 # Asking.
 
 
-@story
 async def test_an_unpaid_purchase_is_answered_with_one_challenge_for_each_way_to_pay(chain: Prompt) -> None:
     """402, a problem document, and two headers: a charge on Tempo and a card."""
     async with scene(chain) as one:
@@ -247,18 +234,12 @@ async def test_an_unpaid_purchase_is_answered_with_one_challenge_for_each_way_to
     ("body", "units"),
     [('{"amount":10}', 10_500_000), ('{"amount":"10"}', 10_500_000), ('{"amount":1.01}', 1_070_000)],
 )
-def test_the_fee_is_on_top_in_whole_cents_rounded_up(chain: Prompt, body: str, units: int) -> None:
+async def test_the_fee_is_on_top_in_whole_cents_rounded_up(chain: Prompt, body: str, units: int) -> None:
     """5 % more than the credits, whether they were asked for as a number or as a text."""
-
-    @story
-    async def tell() -> None:
-        async with scene(chain, fee_bps=500) as one:
-            assert int(unpack(challenges(await one.post("one", body=body))[0]["request"])["amount"]) == units
-
-    tell()
+    async with scene(chain, fee_bps=500) as one:
+        assert int(unpack(challenges(await one.post("one", body=body))[0]["request"])["amount"]) == units
 
 
-@story
 async def test_a_deposit_address_is_everybodys_or_a_purchases_own(chain: Prompt) -> None:
     """Both styles exist; asking again for the same purchase gives the same address and another challenge."""
     async with scene(chain) as one:
@@ -281,20 +262,14 @@ async def test_a_deposit_address_is_everybodys_or_a_purchases_own(chain: Prompt)
         ('{"amount":11}', 422),
     ],
 )
-def test_what_cannot_be_bought_is_not_priced(chain: Prompt, body: str, status: int) -> None:
+async def test_what_cannot_be_bought_is_not_priced(chain: Prompt, body: str, status: int) -> None:
     """Neither nonsense, nor too little, nor too much, nor something else under a key that was used."""
-
-    @story
-    async def tell() -> None:
-        async with scene(chain) as one:
-            await one.post("one")
-            assert (await one.post("one", body=body)).status_code == status
-            assert (await one.post("", body='{"amount":10}')).status_code == 400
-
-    tell()
+    async with scene(chain) as one:
+        await one.post("one")
+        assert (await one.post("one", body=body)).status_code == status
+        assert (await one.post("", body='{"amount":10}')).status_code == 400
 
 
-@story
 async def test_only_a_management_key_buys_and_everybody_may_read_how(chain: Prompt) -> None:
     """No key, a wrong one, an ordinary one: 401, 401, 403. The texts for agents ask for none."""
     async with scene(chain) as one:
@@ -314,7 +289,6 @@ async def test_only_a_management_key_buys_and_everybody_may_read_how(chain: Prom
 # Paying.
 
 
-@story
 async def test_a_paid_purchase_settles_and_is_credited_later(chain: Prompt) -> None:
     """202, where to look, a receipt with the hash; the wallet is lighter by the amount; credits come with the poll."""
     async with scene(chain, posting_delay_ms=5_000) as one:
@@ -336,7 +310,6 @@ async def test_a_paid_purchase_settles_and_is_credited_later(chain: Prompt) -> N
         assert (await one.status(location), one.seller.account.total_credits) == ("credited", Decimal(30))
 
 
-@story
 async def test_the_credential_may_take_the_place_of_the_key(chain: Prompt) -> None:
     """With the key in X-Api-Key, `Authorization` holds the payment."""
     async with scene(chain) as one:
@@ -349,25 +322,19 @@ async def test_the_credential_may_take_the_place_of_the_key(chain: Prompt) -> No
 
 
 @pytest.mark.parametrize(("style", "status", "fresh"), [("mppx", 402, 2), ("pympp", 403, 0), ("idempotent", 202, 0)])
-def test_what_was_settled_is_answered_as_each_server_does_and_never_taken_twice(
+async def test_what_was_settled_is_answered_as_each_server_does_and_never_taken_twice(
     chain: Prompt, style: Style, status: int, fresh: int
 ) -> None:
     """A fresh challenge, a plain refusal, or the same answer again: by HTTP alone nobody can tell."""
-
-    @story
-    async def tell() -> None:
-        async with scene(chain, style=style) as one:
-            credential = one.pay(await one.challenge())
-            first = await one.post("one", credential)
-            again = await one.post("one", credential)
-            assert (first.status_code, again.status_code, len(challenges(again))) == (202, status, fresh)
-            assert one.spent() == TEN
-            assert (first.content == again.content) == (style == "idempotent")
-
-    tell()
+    async with scene(chain, style=style) as one:
+        credential = one.pay(await one.challenge())
+        first = await one.post("one", credential)
+        again = await one.post("one", credential)
+        assert (first.status_code, again.status_code, len(challenges(again))) == (202, status, fresh)
+        assert one.spent() == TEN
+        assert (first.content == again.content) == (style == "idempotent")
 
 
-@story
 async def test_one_credential_sent_twice_at_once_settles_once() -> None:
     """On a chain that makes its own blocks, the second waits for the first and is then a resend."""
     clock = Clock()
@@ -384,35 +351,25 @@ async def test_one_credential_sent_twice_at_once_settles_once() -> None:
 
 
 @pytest.mark.parametrize("style", ["mppx", "pympp"])
-def test_two_credentials_on_one_lane_settle_once(chain: Prompt, style: Style) -> None:
+async def test_two_credentials_on_one_lane_settle_once(chain: Prompt, style: Style) -> None:
     """What protects is the chain: the lane's nonce is used up, and the second transaction is never seen."""
-
-    @story
-    async def tell() -> None:
-        async with scene(chain, style=style) as one:
-            first, second = await one.challenge(), await one.challenge()
-            credentials = [one.pay(first, lane=7), one.pay(second, lane=7, before=one.clock.now_s() + 199)]
-            answers = [await one.post("one", credential) for credential in credentials]
-            assert [answer.status_code for answer in answers] == [202, 503]
-            one.chain.mine()
-            assert one.spent() == TEN
-
-    tell()
+    async with scene(chain, style=style) as one:
+        first, second = await one.challenge(), await one.challenge()
+        credentials = [one.pay(first, lane=7), one.pay(second, lane=7, before=one.clock.now_s() + 199)]
+        answers = [await one.post("one", credential) for credential in credentials]
+        assert [answer.status_code for answer in answers] == [202, 503]
+        one.chain.mine()
+        assert one.spent() == TEN
 
 
 @pytest.mark.parametrize(("style", "spent"), [("mppx", 2 * TEN), ("pympp", 2 * TEN), ("idempotent", TEN)])
-def test_two_credentials_on_two_lanes_are_two_payments(chain: Prompt, style: Style, spent: int) -> None:
+async def test_two_credentials_on_two_lanes_are_two_payments(chain: Prompt, style: Style, spent: int) -> None:
     """The Idempotency-Key protects nobody, unless the server says so; credits are posted once."""
-
-    @story
-    async def tell() -> None:
-        async with scene(chain, style=style) as one:
-            for lane in (1, 2):
-                assert (await one.post("one", one.pay(await one.challenge(), lane=lane))).status_code == 202
-            one.seller.poll()
-            assert (one.spent(), one.seller.account.total_credits) == (spent, Decimal(30))
-
-    tell()
+    async with scene(chain, style=style) as one:
+        for lane in (1, 2):
+            assert (await one.post("one", one.pay(await one.challenge(), lane=lane))).status_code == 202
+        one.seller.poll()
+        assert (one.spent(), one.seller.account.total_credits) == (spent, Decimal(30))
 
 
 # What is refused is not taken.
@@ -434,47 +391,36 @@ def test_two_credentials_on_two_lanes_are_two_payments(chain: Prompt, style: Sty
     ids="-".join,
 )
 @pytest.mark.parametrize("style", STYLES)
-def test_a_transaction_that_is_not_what_was_asked_for_is_refused_before_it_leaves(
+async def test_a_transaction_that_is_not_what_was_asked_for_is_refused_before_it_leaves(
     chain: Prompt, style: Style, change: dict[str, Any]
 ) -> None:
     """Another recipient, amount, memo, chain or token, more than one call, none, too late: nothing is broadcast."""
-
-    @story
-    async def tell() -> None:
-        async with scene(chain, style=style) as one:
-            answer = await one.post("one", one.pay(await one.challenge(), **change))
-            statuses = {402}
-            if "memo" in change:
-                statuses = {403 if style == "pympp" else 402}
-            if "before" in change:
-                statuses = {500 if style == "mppx" else 503}
-            assert {answer.status_code} == statuses
-            assert (one.spent(), one.seller.payments) == (0, {})
-
-    tell()
+    async with scene(chain, style=style) as one:
+        answer = await one.post("one", one.pay(await one.challenge(), **change))
+        statuses = {402}
+        if "memo" in change:
+            statuses = {403 if style == "pympp" else 402}
+        if "before" in change:
+            statuses = {500 if style == "mppx" else 503}
+        assert {answer.status_code} == statuses
+        assert (one.spent(), one.seller.payments) == (0, {})
 
 
 @pytest.mark.parametrize("name", ["id", "realm", "method", "intent", "request", "expires", "header", "opaque"])
 @pytest.mark.parametrize("how", ["changed", "dropped"])
-def test_a_challenge_has_to_be_echoed_whole(chain: Prompt, name: str, how: str) -> None:
+async def test_a_challenge_has_to_be_echoed_whole(chain: Prompt, name: str, how: str) -> None:
     """What was changed or left out was not issued by this server."""
-
-    @story
-    async def tell() -> None:
-        async with scene(chain) as one:
-            challenge = await one.challenge()
-            echo = {key: told for key, told in challenge.items() if key != name}
-            if how == "changed":
-                echo[name] = challenge[name] + "x"
-            raw = one.wallet.sign(challenge, one.clock.now_s() + 200)
-            answer = await one.post("one", one.wallet.credential(echo, raw))
-            assert (answer.status_code, one.spent()) == (402, 0)
-            assert answer.json()["type"].endswith("/invalid-challenge")
-
-    tell()
+    async with scene(chain) as one:
+        challenge = await one.challenge()
+        echo = {key: told for key, told in challenge.items() if key != name}
+        if how == "changed":
+            echo[name] = challenge[name] + "x"
+        raw = one.wallet.sign(challenge, one.clock.now_s() + 200)
+        answer = await one.post("one", one.wallet.credential(echo, raw))
+        assert (answer.status_code, one.spent()) == (402, 0)
+        assert answer.json()["type"].endswith("/invalid-challenge")
 
 
-@story
 async def test_a_challenge_is_good_for_its_purchase_and_its_time(chain: Prompt) -> None:
     """Not for another Idempotency-Key, and not once it has expired."""
     async with scene(chain) as one:
@@ -496,19 +442,13 @@ async def test_a_challenge_is_good_for_its_purchase_and_its_time(chain: Prompt) 
         ("Payment " + "W" * 9_000, "malformed-credential"),
     ],
 )
-def test_nonsense_is_no_credential(chain: Prompt, credential: str, problem: str) -> None:
+async def test_nonsense_is_no_credential(chain: Prompt, credential: str, problem: str) -> None:
     """Not base64, not an object, an empty one, and 9 KB of brackets."""
-
-    @story
-    async def tell() -> None:
-        async with scene(chain) as one:
-            answer = await one.post("one", credential)
-            assert answer.status_code == 402 and answer.json()["type"].endswith(problem)
-
-    tell()
+    async with scene(chain) as one:
+        answer = await one.post("one", credential)
+        assert answer.status_code == 402 and answer.json()["type"].endswith(problem)
 
 
-@story
 async def test_a_signature_speaks_for_its_own_wallet_only(chain: Prompt) -> None:
     """The source that is named has to be the sender that is recovered, and what was signed cannot be altered."""
     async with scene(chain) as one:
@@ -525,20 +465,15 @@ async def test_a_signature_speaks_for_its_own_wallet_only(chain: Prompt) -> None
 
 
 @pytest.mark.parametrize(("style", "status"), [("mppx", 503), ("pympp", 503)])
-def test_an_empty_wallet_is_never_said_to_have_paid(chain: Prompt, style: Style, status: int) -> None:
+async def test_an_empty_wallet_is_never_said_to_have_paid(chain: Prompt, style: Style, status: int) -> None:
     """The server cannot confirm it, and names the purchase to poll; the recipient has nothing more."""
-
-    @story
-    async def tell() -> None:
-        async with scene(chain, style=style) as one:
-            before = one.paid_to(RECIPIENT)
-            one.chain.fund(one.wallet.address, TEN // 2)
-            answer = await one.bought()
-            assert answer.status_code in (status, 500)
-            one.seller.poll()
-            assert (one.paid_to(RECIPIENT), one.seller.account.total_credits) == (before, Decimal(20))
-
-    tell()
+    async with scene(chain, style=style) as one:
+        before = one.paid_to(RECIPIENT)
+        one.chain.fund(one.wallet.address, TEN // 2)
+        answer = await one.bought()
+        assert answer.status_code in (status, 500)
+        one.seller.poll()
+        assert (one.paid_to(RECIPIENT), one.seller.account.total_credits) == (before, Decimal(20))
 
 
 # Faults.
@@ -569,25 +504,19 @@ SHOWS: Final[Mapping[str, Callable[[dict[str, Any]], bool]]] = {
 
 
 @pytest.mark.parametrize("name", SHOWS)
-def test_a_hostile_challenge_differs_in_what_its_name_says(chain: Prompt, name: str) -> None:
+async def test_a_hostile_challenge_differs_in_what_its_name_says(chain: Prompt, name: str) -> None:
     """It is sealed rightly, and next to an honest one no other thing in its request has changed."""
-
-    @story
-    async def tell() -> None:
-        async with scene(chain) as one:
-            honest = requested(await one.challenge())
-            one.seller.switch_on("challenge", name, times=1)
-            hostile = requested(await one.challenge())
-            assert SHOWS[name](hostile)
-            assert not SHOWS[name](honest)
-            differing = {key for key in honest.keys() | hostile.keys() if honest.get(key) != hostile.get(key)}
-            assert len(differing - {"id", "request", "methodDetails"}) == 1
-            assert requested(await one.challenge()) == honest
-
-    tell()
+    async with scene(chain) as one:
+        honest = requested(await one.challenge())
+        one.seller.switch_on("challenge", name, times=1)
+        hostile = requested(await one.challenge())
+        assert SHOWS[name](hostile)
+        assert not SHOWS[name](honest)
+        differing = {key for key in honest.keys() | hostile.keys() if honest.get(key) != hostile.get(key)}
+        assert len(differing - {"id", "request", "methodDetails"}) == 1
+        assert requested(await one.challenge()) == honest
 
 
-@story
 async def test_whoever_pays_a_hostile_challenge_has_paid(chain: Prompt) -> None:
     """The seller does not save a client that does not look: the stranger has the money."""
     async with scene(chain) as one:
@@ -597,7 +526,6 @@ async def test_whoever_pays_a_hostile_challenge_has_paid(chain: Prompt) -> None:
         assert one.paid_to(STRANGER) - before == TEN
 
 
-@story
 async def test_a_replayed_challenge_buys_the_next_purchase_too(chain: Prompt) -> None:
     """From the second purchase on its id is one that was paid before."""
     async with scene(chain) as one:
@@ -611,20 +539,14 @@ async def test_a_replayed_challenge_buys_the_next_purchase_too(chain: Prompt) ->
 
 
 @pytest.mark.parametrize(("name", "left_s"), [("expired", -1), ("about-to-expire", 4)])
-def test_a_challenge_may_leave_no_time(chain: Prompt, name: str, left_s: int) -> None:
+async def test_a_challenge_may_leave_no_time(chain: Prompt, name: str, left_s: int) -> None:
     """It expired a second ago, or will in four."""
-
-    @story
-    async def tell() -> None:
-        async with scene(chain) as one:
-            one.seller.switch_on("challenge", name)
-            expires = datetime.fromisoformat((await one.challenge())["expires"]).timestamp()
-            assert expires - one.clock.ms / 1000 == pytest.approx(left_s)
-
-    tell()
+    async with scene(chain) as one:
+        one.seller.switch_on("challenge", name)
+        expires = datetime.fromisoformat((await one.challenge())["expires"]).timestamp()
+        assert expires - one.clock.ms / 1000 == pytest.approx(left_s)
 
 
-@story
 async def test_the_options_themselves_can_be_wrong(chain: Prompt) -> None:
     """Only a card; two charges on Tempo; a parameter twice; a head that HTTP libraries refuse to read."""
     async with scene(chain) as one:
@@ -644,51 +566,40 @@ async def test_the_options_themselves_can_be_wrong(chain: Prompt) -> None:
 @pytest.mark.parametrize(
     "name", sorted(FAULTS_AT["payment"] - AFTER_SETTLING - {"settles-late", "never-settles", "accepts-never-settles"})
 )
-def test_what_fails_before_settling_takes_nothing_and_can_be_sent_again(chain: Prompt, name: str) -> None:
+async def test_what_fails_before_settling_takes_nothing_and_can_be_sent_again(chain: Prompt, name: str) -> None:
     """Whatever is said, the wallet is whole; the same bytes settle once the fault is gone."""
-
-    @story
-    async def tell() -> None:
-        async with scene(chain) as one:
-            credential = one.pay(await one.challenge())
-            one.seller.switch_on("payment", name, times=1)
-            one.patience_s = IMPATIENCE_S if name in ENDLESS else 10
-            with suppress(httpx.TransportError, TimeoutError):
-                assert (await one.post("one", credential)).status_code != 202
-            assert (one.spent(), one.seller.payments) == (0, {})
-            one.patience_s = 10
-            assert (await one.post("one", credential)).status_code == 202
-            assert one.spent() == TEN
-
-    tell()
+    async with scene(chain) as one:
+        credential = one.pay(await one.challenge())
+        one.seller.switch_on("payment", name, times=1)
+        one.patience_s = IMPATIENCE_S if name in ENDLESS else 10
+        with suppress(httpx.TransportError, TimeoutError):
+            assert (await one.post("one", credential)).status_code != 202
+        assert (one.spent(), one.seller.payments) == (0, {})
+        one.patience_s = 10
+        assert (await one.post("one", credential)).status_code == 202
+        assert one.spent() == TEN
 
 
 @pytest.mark.parametrize("name", sorted(AFTER_SETTLING))
-def test_what_fails_after_settling_has_taken_the_money_once(chain: Prompt, name: str) -> None:
+async def test_what_fails_after_settling_has_taken_the_money_once(chain: Prompt, name: str) -> None:
     """Whatever is said, and however often it is sent: one payment, and credits unless it is called failed."""
-
-    @story
-    async def tell() -> None:
-        async with scene(chain) as one:
-            credential = one.pay(await one.challenge())
-            one.seller.switch_on("payment", name)
-            one.patience_s = IMPATIENCE_S if name.removeprefix("settled-") in ENDLESS else 10
-            said = []
-            for _ in range(2):
-                with suppress(httpx.TransportError, TimeoutError):
-                    said.append((await one.post("one", credential)).status_code)
-            one.seller.poll()
-            assert one.spent() == TEN
-            credited = 20 if name == "fails-after-settling" else 30
-            assert one.seller.account.total_credits == credited
-            honest = {"no-purchase-id", "no-receipt", "lying-receipt", "fails-after-settling"}
-            assert (202 in said) == (name in honest)
-            assert not any("payment-authorization" in seen.headers for seen in one.seller.elsewhere.requests)
-
-    tell()
+    async with scene(chain) as one:
+        credential = one.pay(await one.challenge())
+        one.seller.switch_on("payment", name)
+        one.patience_s = IMPATIENCE_S if name.removeprefix("settled-") in ENDLESS else 10
+        said = []
+        for _ in range(2):
+            with suppress(httpx.TransportError, TimeoutError):
+                said.append((await one.post("one", credential)).status_code)
+        one.seller.poll()
+        assert one.spent() == TEN
+        credited = 20 if name == "fails-after-settling" else 30
+        assert one.seller.account.total_credits == credited
+        honest = {"no-purchase-id", "no-receipt", "lying-receipt", "fails-after-settling"}
+        assert (202 in said) == (name in honest)
+        assert not any("payment-authorization" in seen.headers for seen in one.seller.elsewhere.requests)
 
 
-@story
 async def test_a_payment_can_be_settled_late_or_not_at_all(chain: Prompt) -> None:
     """503 with the purchase id each time, or 202: only the chain knows."""
     async with scene(chain, settles_late_ms=2_000) as one:
@@ -709,7 +620,6 @@ async def test_a_payment_can_be_settled_late_or_not_at_all(chain: Prompt) -> Non
         assert await one.status(f"/credits/purchases/{purchase_id}") == "credited"
 
 
-@story
 async def test_the_answer_after_settling_can_keep_things_back(chain: Prompt) -> None:
     """No purchase id, no receipt, or a receipt for another transaction."""
     async with scene(chain) as one:
@@ -724,7 +634,6 @@ async def test_the_answer_after_settling_can_keep_things_back(chain: Prompt) -> 
         assert re.fullmatch("0x[0-9a-f]{64}", lie) and lie not in one.seller.payments
 
 
-@story
 async def test_a_purchase_can_be_spoken_of_wrongly(chain: Prompt) -> None:
     """Pending for ever, failed, credited, or in a word never heard of; failed for good when it was settled so."""
     async with scene(chain) as one:
@@ -740,7 +649,6 @@ async def test_a_purchase_can_be_spoken_of_wrongly(chain: Prompt) -> None:
         assert await one.status((await one.bought("two")).headers["location"]) == "failed"
 
 
-@story
 async def test_credits_can_come_late_or_never(chain: Prompt) -> None:
     """Late by an hour, or never while the fault is on."""
     async with scene(chain) as one:
@@ -759,7 +667,6 @@ async def test_credits_can_come_late_or_never(chain: Prompt) -> None:
         assert one.seller.account.total_credits == 30
 
 
-@story
 async def test_a_followed_redirect_would_be_seen(chain: Prompt) -> None:
     """307 keeps method, body and headers: whoever follows it has given the credential away, and the seller knows."""
     async with scene(chain) as one:
@@ -772,7 +679,7 @@ async def test_a_followed_redirect_would_be_seen(chain: Prompt) -> None:
 
 
 @pytest.mark.parametrize("place", ["challenge", "payment", "purchase", "texts"])
-def test_every_fault_has_its_place(place: OwnPlace) -> None:
+def test_every_fault_has_its_place(place: str) -> None:
     """What one place knows another may not; an unknown name is an error."""
     seller = Seller(Account(Clock().now_ms), Nowhere())
     for name in FAULTS_AT[place]:

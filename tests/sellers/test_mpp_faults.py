@@ -14,10 +14,9 @@ import pytest
 from tests.tools import require
 from tests.world.rails_faults import ROW_S, Ground, Play, crashed, outlived, run_row
 from topup.accounting.journal import Commodity
-from topup.sandbox.faults import Fault
+from topup.sandbox.fault import SETTLED, Fault
 from topup.sandbox.mpp_faults import MPP_FAULTS
 from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller, Style
-from topup.sandbox.seller_faults import SETTLED
 from topup.sandbox.tempo import FEE_AMM, USDC_E, Tempo
 from topup.sandbox.world import World
 

@@ -123,7 +123,7 @@ def test_a_header_that_is_no_base64_is_refused_and_said(tmp_path: Path) -> None:
 
     async def tell(world: World) -> None:
         stage = Stage(world, tmp_path, world.clock, world.gateway.environment())  # type: ignore[attr-defined]
-        stage.inside(lambda: world.gateway.switch_on("offer", "garbage", 1))  # type: ignore[arg-type]
+        stage.inside(lambda: world.gateway.switch_on("offer", "garbage", 1))
         await stage.until(State.DROPPED)
         assert stage.named("charge_refused")[0].field == "PAYMENT-REQUIRED"
         assert stage.inside(lambda: world.usdc(SELLS_FOR)) == 0

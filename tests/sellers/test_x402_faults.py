@@ -14,10 +14,10 @@ import pytest
 from tests.world.rails_faults import ROW_S, Ground, Play, crashed, outlived, run_row
 from topup.accounting.journal import Commodity
 from topup.sandbox import contracts
-from topup.sandbox.seller_faults import SETTLED
+from topup.sandbox.fault import SETTLED, Fault
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling
-from topup.sandbox.x402_faults import X402_FAULTS, X402Fault
+from topup.sandbox.x402_faults import X402_FAULTS
 from topup.sandbox.x402_seller import RECIPIENT, X402Conduct, X402Seller
 
 # Deeper than the embedded chain's final block.
@@ -52,7 +52,7 @@ AFTER_SETTLING: Final = [
 LOST: Final = [f for f in ALL if f.expected_result == "waiting" and f.switches[0].place == "payment"]
 
 
-def rows(faults: list[X402Fault], few: dict[str, str]) -> list[Any]:
+def rows(faults: list[Fault], few: dict[str, str]) -> list[Any]:
     """Name each row at each seller, and leave most of them to the long run."""
     return [
         pytest.param(f, one, id=f"{f.name}-{one}", marks=[] if few.get(f.name) == one else [pytest.mark.long])
@@ -124,13 +124,13 @@ def told(
 
 
 @pytest.mark.parametrize(("fault", "profile"), rows(ALL, FEW))
-def test_a_row(fault: X402Fault, profile: str, tmp_path: Path) -> None:
+def test_a_row(fault: Fault, profile: str, tmp_path: Path) -> None:
     """Offer, payment, balance and posting, each spoilt in one way: the result, and the money to the unit."""
     told(tmp_path, lambda play: run_row(play, fault), profile)
 
 
 @pytest.mark.parametrize(("fault", "profile"), rows(AFTER_SETTLING, FEW_SETTLED))
-def test_a_death_while_the_seller_settles(fault: X402Fault, profile: str, tmp_path: Path) -> None:
+def test_a_death_while_the_seller_settles(fault: Fault, profile: str, tmp_path: Path) -> None:
     """The payment is with the seller and the chain has it, when the process dies: the next one finds it."""
 
     async def tell(play: Play) -> None:
@@ -143,7 +143,7 @@ def test_a_death_while_the_seller_settles(fault: X402Fault, profile: str, tmp_pa
 
 @pytest.mark.parametrize("two", [False, True], ids=["one provider", "two providers"])
 @pytest.mark.parametrize(("fault", "profile"), rows(LOST, FEW_LOST))
-def test_a_payment_that_is_never_settled(fault: X402Fault, profile: str, two: bool, tmp_path: Path) -> None:  # noqa: FBT001
+def test_a_payment_that_is_never_settled(fault: Fault, profile: str, two: bool, tmp_path: Path) -> None:  # noqa: FBT001
     """Past its deadline one provider is no proof, a person has to look; two prove it dead, and one more is bought."""
     told(tmp_path, lambda play: outlived(play, fault), profile, two=two)
 

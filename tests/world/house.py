@@ -27,7 +27,7 @@ from topup.domain.lifecycle import State, TopUp
 from topup.ledger.store import SqliteStore
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
-from topup.sandbox.faults import WALLET_WEI
+from topup.sandbox.fault import WALLET_WEI
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import BLOCK_S, L1_FEE_PER_BYTE, World
 

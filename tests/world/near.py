@@ -165,7 +165,7 @@ class Near(World):
         """
         if method not in ("eth_call", "eth_estimateGas") or not isinstance(self.chain, Evm) or len(params) > 2:
             return None
-        block = self.chain._found(params[1] if len(params) > 1 else "latest")
+        block = self.chain._at_tag(params[1] if len(params) > 1 else "latest")
         return None if block is None else f"{method} {params[0]} {block.root.hex()} {block.timestamp // 600}"
 
     async def provider_says(self, request: Request) -> Response | Raw:

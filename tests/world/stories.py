@@ -35,7 +35,7 @@ from topup.domain.lifecycle import Attempt, Kind, Plan, State, TopUp
 from topup.domain.ways_out import CANCEL, RESOLVE
 from topup.ledger.location import FILE
 from topup.ports.chain import Sent
-from topup.sandbox.faults import WALLET_WEI
+from topup.sandbox.fault import WALLET_WEI
 from topup.sandbox.world import BLOCK_S, L1_FEE_PER_BYTE
 from topup.signers.local import LocalSigner
 

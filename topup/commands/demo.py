@@ -32,7 +32,7 @@ from topup.domain.events import show
 from topup.domain.money import UNITS_PER_USDC, Asset, Usd, Usdc, Wei, plain
 from topup.ledger.store import SqliteStore
 from topup.ports.account import Sink
-from topup.sandbox.faults import WALLET_WEI, Fault
+from topup.sandbox.fault import WALLET_WEI, Fault
 from topup.sandbox.world import World
 
 # A run that reaches no verdict within this many seconds of the world ends as it stands.

@@ -60,36 +60,37 @@ class Anvil:
         *,
         timestamp: int,
         now: Callable[[], int] = lambda: int(time.time()),
-        chain_id: int = contracts.CHAIN_ID,
         optimism: bool = False,
-        base_fee: int = BASE_FEE_WEI,
-        epoch_slots: int = 1,
     ) -> None:
         """Start it with these accounts; return once it answers.
 
         `timestamp` of the genesis, and `now`, in unix seconds. With `optimism` an L1 fee is charged. The safe block
-        is `epoch_slots` behind the newest, the finalized block twice as many; on a younger chain both are the genesis.
+        is one behind the newest, the finalized block two; on a younger chain both are the genesis.
         Raises RuntimeError, with what anvil said, when it does not start.
         """
-        self.base_fee = base_fee
+        self.base_fee = BASE_FEE_WEI
         self.before_mine: list[Callable[[], None]] = []
         self._now = now
-        options = ["--chain-id", str(chain_id), "--port", "0", "--no-mining", "--accounts", "0"]
-        options += ["--base-fee", str(base_fee), "--slots-in-an-epoch", str(epoch_slots)]
+        options = ["--no-mining", "--slots-in-an-epoch", "1"]
         options += ["--optimism"] if optimism else ["--hardfork", "prague"]
         with tempfile.TemporaryDirectory(prefix="topup-anvil-") as folder:
             world = Path(folder) / "genesis.json"
-            world.write_text(json.dumps(contracts.genesis_json(genesis, chain_id, timestamp)), encoding="utf-8")
-            self._process, port = _started([str(binary), "--init", str(world), *options], Path(folder) / "log")
-        atexit.register(self.stop)
-        self.url = f"http://127.0.0.1:{port}"
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_S_MAX)
-        self.rpc("anvil_setLoggingEnabled", [False])
+            world.write_text(json.dumps(contracts.genesis_json(genesis, timestamp)), encoding="utf-8")
+            self._start([str(binary), "--init", str(world), *options], contracts.CHAIN_ID)
         if optimism:
             for slot, value in _L1_STORAGE.items():
                 self.set_storage(_L1_BLOCK, slot, value)
             # Here a call without a sender must be able to pay the L1 fee too.
             self.set_balance("0x" + "00" * 20, 10**24)
+
+    def _start(self, command: list[str], chain_id: int) -> None:
+        options = ["--chain-id", str(chain_id), "--port", "0", "--accounts", "0", "--base-fee", str(self.base_fee)]
+        with tempfile.TemporaryDirectory(prefix="topup-anvil-") as folder:
+            self._process, port = _started([*command, *options], Path(folder) / "log")
+        atexit.register(self.stop)
+        self.url = f"http://127.0.0.1:{port}"
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_S_MAX)
+        self.rpc("anvil_setLoggingEnabled", [False])
 
     def mine(self, timestamp: int | None = None) -> int:
         """Mine what can be mined; return the block's number.
@@ -153,8 +154,8 @@ class Anvil:
             self._connection.close()  # the next question opens it again
             raise OSError(f"anvil did not answer {method}: {type(error).__name__}") from error
         if "error" in answer:
-            told = answer["error"]
-            raise RpcError(told["code"], told["message"], told.get("data"))
+            refusal = answer["error"]
+            raise RpcError(refusal["code"], refusal["message"], refusal.get("data"))
         return answer["result"]
 
     def stop(self) -> None:
@@ -179,12 +180,12 @@ def _started(command: list[str], log: Path) -> tuple[subprocess.Popen[bytes], in
     end = time.monotonic() + START_S_MAX
     while time.monotonic() < end:
         ended = process.poll() is not None
-        said = log.read_text(encoding="utf-8", errors="replace")
-        found = re.search(r"Listening on 127\.0\.0\.1:(\d+)", said)
-        if found and not ended:
-            return process, int(found[1])
+        output_text = log.read_text(encoding="utf-8", errors="replace")
+        listening = re.search(r"Listening on 127\.0\.0\.1:(\d+)", output_text)
+        if listening and not ended:
+            return process, int(listening[1])
         if ended:
-            raise RuntimeError(f"anvil ended with {process.returncode}: {said[-500:]}")
+            raise RuntimeError(f"anvil ended with {process.returncode}: {output_text[-500:]}")
         time.sleep(0.005)
     process.kill()
     process.wait()

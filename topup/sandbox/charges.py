@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Literal
 
+from eth_abi.packed import encode_packed
 from eth_keys.datatypes import PrivateKey
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
@@ -24,6 +25,9 @@ OLD_CONTRACT = "0xeADE6bE02d043b3550bE19E960504dbA14A14971"
 K2_PREFIX = bytes.fromhex("4b3220496e666f726d6174696f6e616c204d6573736167653a20333220")
 UNKNOWN_PREFIX = b"K3 Informational Message: 32 "
 SHORT_LIFE_SECONDS = 60
+# How dollars of credit become units of USDC, as seen in real charges: 1 USD -> 1 039 500 + 10 500.
+MARKUP = Decimal("0.05")  # On top of the credits asked for.
+FEE_SHARE = Decimal("0.01")  # Of the total, inside it.
 ABSURD_LIFE_SECONDS = 10 * 365 * 24 * 3600
 
 Charge = dict[str, Any]
@@ -35,31 +39,20 @@ def named_address(label: str) -> str:
 
 
 STRANGER = named_address("topup sandbox: stranger")
-
-
-@dataclass(frozen=True)
-class Economics:
-    """How dollars of credit become units of USDC, as seen in real charges: 1 USD -> 1 039 500 + 10 500."""
-
-    markup: Decimal = Decimal("0.05")  # On top of the credits asked for.
-    fee_share: Decimal = Decimal("0.01")  # Of the total, inside it.
-    lifetime_seconds: int = 48 * 3600
+OTHER_CURRENCY = named_address("topup sandbox: other currency")
+NO_CODE = named_address("topup sandbox: no code here")
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What every honest charge of one gateway has in common, and the decoys its hostile ones use."""
+    """What every honest charge of one gateway has in common."""
 
     contract: str = "0x03059433BCdB6144624cC2443159D9445C32b7a8"
     currency: str = "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"
     recipient: str = named_address("topup sandbox: recipient")
     chain_id: int = 8453
-    economics: Economics = Economics()
     deadline_as: Literal["iso", "unix"] = "iso"
-    # WETH has code and takes any call as a deposit: an unchecked payment there succeeds and is lost.
-    other_contract: str = WETH
-    other_currency: str = named_address("topup sandbox: other currency")
-    other_chain_id: int = 1
+    lifetime_seconds: int = 48 * 3600
 
 
 @dataclass(frozen=True)
@@ -92,30 +85,29 @@ class Draft:
 
 @dataclass(frozen=True)
 class Tricks:
-    """What a transformation may draw on besides the honest draft."""
+    """What a transformation may draw on besides the honest draft; `now` in unix seconds."""
 
-    ask: Ask
-    terms: Terms
+    now: int
     stranger_operator: str
     seen_id: bytes
 
 
 def packed_hash(draft: Draft) -> bytes:
     """Keccak of the 264 tightly packed bytes the contract hashes."""
-    packed = (
-        draft.recipient_amount.to_bytes(32, "big")
-        + draft.deadline.to_bytes(32, "big")
-        + _bytes20(draft.recipient)
-        + _bytes20(draft.currency)
-        + _bytes20(draft.refund)
-        + draft.fee_amount.to_bytes(32, "big")
-        + draft.id
-        + _bytes20(draft.operator)
-        + draft.chain_id.to_bytes(32, "big")
-        + _bytes20(draft.sender)
-        + _bytes20(draft.contract)
-    )
-    return bytes(keccak(packed))
+    covered = {
+        "recipient_amount": "uint256",
+        "deadline": "uint256",
+        "recipient": "address",
+        "currency": "address",
+        "refund": "address",
+        "fee_amount": "uint256",
+        "id": "bytes16",
+        "operator": "address",
+        "chain_id": "uint256",
+        "sender": "address",
+        "contract": "address",
+    }
+    return bytes(keccak(encode_packed(tuple(covered.values()), [getattr(draft, name) for name in covered])))
 
 
 def digest(draft: Draft) -> bytes:
@@ -124,7 +116,7 @@ def digest(draft: Draft) -> bytes:
 
 
 Before = Callable[[Draft, Tricks], Draft]
-After = Callable[[Charge, Tricks], None]
+After = Callable[[Charge], None]
 
 
 def _scaled(draft: Draft, factor: Decimal) -> Draft:
@@ -138,15 +130,11 @@ def _dear_fee(draft: Draft, _: Tricks) -> Draft:
     return replace(draft, recipient_amount=total - total // 2, fee_amount=total // 2)
 
 
-def _other_contract(address: str) -> Before:
-    return lambda draft, _: replace(draft, contract=address)
+def _claim_other_chain(charge: Charge) -> None:
+    intent_of(charge)["metadata"]["chain_id"] = 1
 
 
-def _claim_other_chain(charge: Charge, tricks: Tricks) -> None:
-    intent_of(charge)["metadata"]["chain_id"] = tricks.terms.other_chain_id
-
-
-def _flip_signature(charge: Charge, _: Tricks) -> None:
+def _flip_signature(charge: Charge) -> None:
     call = intent_of(charge)["call_data"]
     raw = bytearray(bytes.fromhex(call["signature"][2:]))
     raw[40] ^= 1  # A bit of s, well below its top: still a well-formed signature, of somebody else.
@@ -160,15 +148,16 @@ BEFORE_SIGNING: Mapping[str, Before] = {
     "zero-total": lambda d, _: replace(d, recipient_amount=0, fee_amount=0),
     "underpaid-total": lambda d, _: _scaled(d, Decimal("0.5")),
     "fee-part-too-high": _dear_fee,
-    "other-currency": lambda d, t: replace(d, currency=t.terms.other_currency),
-    "other-contract": lambda d, t: replace(d, contract=t.terms.other_contract),
-    "old-contract": _other_contract(OLD_CONTRACT),
-    "contract-without-code": _other_contract(named_address("topup sandbox: no code here")),
+    "other-currency": lambda d, _: replace(d, currency=OTHER_CURRENCY),
+    # WETH has code and takes any call as a deposit: an unchecked payment there succeeds and is lost.
+    "other-contract": lambda d, _: replace(d, contract=WETH),
+    "old-contract": lambda d, _: replace(d, contract=OLD_CONTRACT),
+    "contract-without-code": lambda d, _: replace(d, contract=NO_CODE),
     "other-sender": lambda d, _: replace(d, sender=STRANGER),
     "refund-elsewhere": lambda d, _: replace(d, refund=STRANGER),
-    "expired": lambda d, t: replace(d, deadline=t.ask.now - 1),
-    "short-lived": lambda d, t: replace(d, deadline=t.ask.now + SHORT_LIFE_SECONDS),
-    "absurd-deadline": lambda d, t: replace(d, deadline=t.ask.now + ABSURD_LIFE_SECONDS),
+    "expired": lambda d, t: replace(d, deadline=t.now - 1),
+    "short-lived": lambda d, t: replace(d, deadline=t.now + SHORT_LIFE_SECONDS),
+    "absurd-deadline": lambda d, t: replace(d, deadline=t.now + ABSURD_LIFE_SECONDS),
     "unregistered-operator": lambda d, t: replace(d, operator=t.stranger_operator),
     "duplicate-id": lambda d, t: replace(d, id=t.seen_id),
     "no-prefix": lambda d, _: replace(d, prefix=b""),
@@ -189,19 +178,19 @@ class Operator:
         """`random` gives that many bytes; a seeded one makes every charge repeatable."""
         self.terms = terms or Terms()
         self._random = random
-        self._keys = {str(key.public_key.to_checksum_address()): key for key in (_key(random), _key(random))}
+        keys = [PrivateKey(random(32)) for _ in range(2)]
+        self._keys = {str(key.public_key.to_checksum_address()): key for key in keys}
         self.address, self.stranger_address = self._keys
         self._first_id: bytes | None = None
 
     def draft(self, ask: Ask) -> Draft:
         """The honest terms for this request, unsigned, with a new id."""
-        economics = self.terms.economics
-        total = int((ask.amount * (1 + economics.markup) * USDC_UNITS).to_integral_value(ROUND_HALF_UP))
-        fee = int(total * economics.fee_share)
+        total = int((ask.amount * (1 + MARKUP) * USDC_UNITS).to_integral_value(ROUND_HALF_UP))
+        fee = int(total * FEE_SHARE)
         return Draft(
             recipient_amount=total - fee,
             fee_amount=fee,
-            deadline=ask.now + economics.lifetime_seconds,
+            deadline=ask.now + self.terms.lifetime_seconds,
             recipient=self.terms.recipient,
             currency=self.terms.currency,
             refund=ask.sender,
@@ -227,13 +216,13 @@ class Operator:
         """Sign a draft, with one trick of `HOSTILE` played on it when one is named."""
         if trick is not None and trick not in HOSTILE:
             raise KeyError(f"no hostile charge is called {trick!r}")
-        tricks = Tricks(ask, self.terms, self.stranger_address, self._first_id or draft.id)
+        tricks = Tricks(ask.now, self.stranger_address, self._first_id or draft.id)
         self._first_id = self._first_id or draft.id
-        if trick and trick in BEFORE_SIGNING:
+        if trick is not None and trick in BEFORE_SIGNING:
             draft = BEFORE_SIGNING[trick](draft, tricks)
         charge = self._document(draft, ask)
-        if trick and trick in AFTER_SIGNING:
-            AFTER_SIGNING[trick](charge, tricks)
+        if trick is not None and trick in AFTER_SIGNING:
+            AFTER_SIGNING[trick](charge)
         return charge
 
     def sign(self, draft: Draft) -> bytes:
@@ -246,7 +235,7 @@ class Operator:
         return {
             "id": str(uuid.UUID(bytes=self._random(16), version=4)),
             "created_at": iso(ask.now),
-            "expires_at": iso(ask.now + self.terms.economics.lifetime_seconds),
+            "expires_at": iso(ask.now + self.terms.lifetime_seconds),
             "web3_data": {
                 "transfer_intent": {
                     "metadata": {
@@ -280,14 +269,3 @@ def intent_of(charge: Charge) -> dict[str, dict[str, Any]]:
 def iso(unix_seconds: int) -> str:
     """Unix seconds as the API writes times: 2025-03-01T06:19:59Z."""
     return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _key(random: Callable[[int], bytes]) -> PrivateKey:
-    return PrivateKey(random(32))
-
-
-def _bytes20(address: str) -> bytes:
-    raw = bytes.fromhex(address.removeprefix("0x"))
-    if len(raw) != 20:
-        raise ValueError(f"an address has 20 bytes, this one {len(raw)}")
-    return raw

@@ -9,43 +9,37 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 from eth._utils.address import generate_contract_address
-from eth.constants import BLANK_ROOT_HASH, CREATE_CONTRACT_ADDRESS, EMPTY_UNCLE_HASH
+from eth.constants import BLANK_ROOT_HASH, CREATE_CONTRACT_ADDRESS
 from eth.db.atomic import AtomicDB
-from eth.exceptions import OutOfGas, Revert, VMError
+from eth.exceptions import VMError
 from eth.vm.execution_context import ExecutionContext
 from eth.vm.forks.cancun.transaction_context import CancunTransactionContext
 from eth.vm.forks.prague.state import PragueState
 from eth.vm.forks.prague.transactions import PragueTransactionBuilder
 from eth.vm.message import Message
-from eth_abi.abi import decode
-from eth_abi.exceptions import DecodingError
-from eth_bloom.bloom import BloomFilter
 from eth_typing import Address, BlockNumber, Hash32
+from eth_utils.address import to_canonical_address
 from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
+from eth_utils.hexadecimal import encode_hex
 
+from topup.sandbox import evm_json
+from topup.sandbox.contracts import CHAIN_ID, Account
+from topup.sandbox.evm_json import COINBASE, GAS_LIMIT, LEGACY, Block, Receipt, Signed
 from topup.sandbox.rpc import RpcError
 
 # py-evm, when imported, lets the whole process recurse so deep that nested JSON overflows the stack of C and kills it.
 # Python's own limit is ample for contracts that call each other five deep.
 sys.setrecursionlimit(1000)
 
-GAS_LIMIT = 60_000_000
 BASE_FEE_WEI = 5_000_000
 TIP_WEI = 1_000_000
-COINBASE = Address(bytes.fromhex("4200000000000000000000000000000000000011"))
 L1_FEE_VAULT = Address(bytes.fromhex("420000000000000000000000000000000000001a"))
-# What the signed transaction costs before anything runs: EIP-2028 by byte, EIP-7623's floor by token, EIP-3860 by word.
-TX_GAS = 21_000
-CREATE_GAS = 32_000
-ZERO_BYTE_GAS, BYTE_GAS = 4, 16
-FLOOR_GAS_PER_TOKEN = 10
-INIT_WORD_GAS = 2
 CALL_STIPEND = 2300
 # The search for a gas limit ends when its bounds are a 40th apart, 2.5 %; geth goes on to 1.5 %, but runs a payment
 # in less than a millisecond, not in twenty.
@@ -53,92 +47,7 @@ ESTIMATE_SLACK = 40
 # What geth's pool asks of a replacement, in percent of what it replaces, of both fees.
 REPLACEMENT_PERCENT = 110
 
-_SPACES = ("eth_", "net_", "web3_")
-_LEGACY, _ACCESS_LIST, _DYNAMIC_FEE = 0, 1, 2
-# Header fields that this chain has no use for, as an OP chain shows them.
-_UNUSED_FIELDS = {
-    "difficulty": "0x0",
-    "totalDifficulty": "0x0",
-    "nonce": "0x0000000000000000",
-    "extraData": "0x",
-    "mixHash": "0x" + "00" * 32,
-    "sha3Uncles": "0x" + EMPTY_UNCLE_HASH.hex(),
-    "uncles": [],
-}
-
 Json = Any
-Log = tuple[bytes, tuple[int, ...], bytes]
-
-
-class Allotted(Protocol):
-    """An account of the genesis."""
-
-    @property
-    def balance(self) -> int:
-        """Wei."""
-
-    @property
-    def nonce(self) -> int:
-        """Transactions sent."""
-
-    @property
-    def code(self) -> bytes:
-        """Runtime code."""
-
-    @property
-    def storage(self) -> Mapping[int, int]:
-        """Values by slot."""
-
-
-@dataclass(frozen=True)
-class Signed:
-    """A transaction as it was sent; fees in wei per gas."""
-
-    raw: bytes
-    hash: bytes
-    type: int
-    tx: Any
-    sender: Address
-    fee: int
-    tip: int
-
-    @property
-    def nonce(self) -> int:
-        """Which of the sender's transactions it is."""
-        return int(self.tx.nonce)
-
-    @property
-    def cost(self) -> int:
-        """The most it can take from the sender without the L1 fee, in wei."""
-        return int(self.tx.value) + int(self.tx.gas) * self.fee
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What became of a transaction; `price` in wei per gas, `l1_fee` in wei."""
-
-    sent: Signed
-    index: int
-    success: bool
-    gas_used: int
-    cumulative: int
-    price: int
-    l1_fee: int
-    created: bytes | None
-    logs: tuple[Log, ...]
-
-
-@dataclass(frozen=True)
-class Block:
-    """A block and the state after it."""
-
-    number: int
-    hash: bytes
-    parent: bytes
-    timestamp: int
-    root: Hash32
-    base_fee: int
-    receipts: tuple[Receipt, ...] = ()
 
 
 class Evm:
@@ -153,22 +62,19 @@ class Evm:
 
     def __init__(
         self,
-        genesis: Mapping[str, Allotted],
+        genesis: Mapping[str, Account],
         *,
         now: Callable[[], int],
         l1_fee_per_byte: Callable[[], int] | int,
-        chain_id: int = 8453,
         safe_depth: int = 2,
         finalized_depth: int = 4,
-        base_fee: int = BASE_FEE_WEI,
     ) -> None:
         """Begin with these accounts, by hexadecimal address.
 
         `now` in unix seconds; `l1_fee_per_byte` in wei per byte of a signed transaction, asked anew each time;
         `safe_depth` and `finalized_depth` in blocks behind the newest.
         """
-        self.chain_id = chain_id
-        self.base_fee = base_fee
+        self.base_fee = BASE_FEE_WEI
         self.before_mine: list[Callable[[], None]] = []
         self.held: set[str] = set()
         self.tags_known = True
@@ -182,9 +88,17 @@ class Evm:
         # What was run dry since the newest block, by all that decides what it comes to.
         self._ran: dict[tuple[bytes, bytes, int, str], Any] = {}
         self._blocks: list[Block] = []
-        state = PragueState(self._db, self._context(0, now(), base_fee), BLANK_ROOT_HASH)
+        self._facts: dict[str, Callable[[], Json]] = {
+            "net_version": lambda: str(CHAIN_ID),
+            "eth_chainId": lambda: hex(CHAIN_ID),
+            "eth_syncing": lambda: False,
+            "eth_blockNumber": lambda: hex(self._blocks[-1].number),
+            "eth_gasPrice": lambda: hex(self.base_fee + TIP_WEI),
+            "eth_maxPriorityFeePerGas": lambda: hex(TIP_WEI),
+        }
+        state = PragueState(self._db, self._context(0, now(), BASE_FEE_WEI), BLANK_ROOT_HASH)
         for text, account in genesis.items():
-            address = _address(text)
+            address = to_canonical_address(text)
             state.set_balance(address, account.balance)
             state.set_nonce(address, account.nonce)
             state.set_code(address, account.code)
@@ -205,12 +119,12 @@ class Evm:
             hook()
         parent = self._blocks[-1]
         number, at = parent.number + 1, max(parent.timestamp + 1, self._now() if timestamp is None else timestamp)
-        state = self._state(parent.root, self._context(number, at, self.base_fee))
+        state = PragueState(self._db, self._context(number, at, self.base_fee), parent.root)
         receipts: list[Receipt] = []
         left: list[Signed] = []
         for sent in sorted(self._pool, key=lambda waiting: waiting.nonce):
             nonce = state.get_nonce(sent.sender)
-            waits = sent.nonce > nonce or sent.fee < self.base_fee or _hex(sent.hash) in self.held
+            waits = sent.nonce > nonce or sent.fee < self.base_fee or encode_hex(sent.hash) in self.held
             if waits:
                 left.append(sent)
             elif sent.nonce == nonce and (done := self._applied(state, sent, receipts)) is not None:
@@ -224,15 +138,15 @@ class Evm:
 
     def set_storage(self, address: str, slot: int, value: int) -> None:
         """Change a slot in the newest state."""
-        self._change(lambda state: state.set_storage(_address(address), slot, value))
+        self._change(lambda state: state.set_storage(to_canonical_address(address), slot, value))
 
     def set_balance(self, address: str, wei: int) -> None:
         """Change a balance in the newest state."""
-        self._change(lambda state: state.set_balance(_address(address), wei))
+        self._change(lambda state: state.set_balance(to_canonical_address(address), wei))
 
     def set_code(self, address: str, code: bytes) -> None:
         """Change an account's code in the newest state."""
-        self._change(lambda state: state.set_code(_address(address), code))
+        self._change(lambda state: state.set_code(to_canonical_address(address), code))
 
     def pending(self) -> int:
         """Return how many transactions wait for a block."""
@@ -264,34 +178,13 @@ class Evm:
 
     def rpc(self, method: str, params: list[Json]) -> Json:
         """Answer one JSON-RPC question, or raise RpcError."""
-        answer = getattr(self, f"_{method}", None) if method.startswith(_SPACES) else None
+        answer = self._facts.get(method) or (getattr(self, f"_{method}", None) if method.startswith("eth_") else None)
         if answer is None:
             raise RpcError(-32601, f"the method {method} does not exist/is not available")
         try:
             return answer(*params)
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             raise RpcError(-32602, f"invalid params: {type(error).__name__}: {error}") from error
-
-    def _web3_clientVersion(self) -> str:
-        return "topup-sandbox/py-evm"
-
-    def _net_version(self) -> str:
-        return str(self.chain_id)
-
-    def _eth_chainId(self) -> str:
-        return hex(self.chain_id)
-
-    def _eth_syncing(self) -> bool:
-        return False
-
-    def _eth_blockNumber(self) -> str:
-        return hex(self._blocks[-1].number)
-
-    def _eth_gasPrice(self) -> str:
-        return hex(self.base_fee + TIP_WEI)
-
-    def _eth_maxPriorityFeePerGas(self) -> str:
-        return hex(TIP_WEI)
 
     def _eth_feeHistory(self, count: str | int, newest: str, percentiles: list[float] | None = None) -> Json:
         end = self._known(newest).number
@@ -301,31 +194,29 @@ class Evm:
         told: dict[str, Json] = {
             "oldestBlock": hex(end + 1 - size),
             "baseFeePerGas": [hex(fee) for fee in [*(block.base_fee for block in blocks), after]],
-            "gasUsedRatio": [_gas_used(block) / GAS_LIMIT for block in blocks],
+            "gasUsedRatio": [evm_json.gas_used_in(block) / GAS_LIMIT for block in blocks],
         }
         if percentiles:
-            told["reward"] = [[hex(_tip_at(block, share)) for share in percentiles] for block in blocks]
+            told["reward"] = [[hex(evm_json.tip_at(block, share)) for share in percentiles] for block in blocks]
         return told
 
     def _eth_getBlockByNumber(self, tag: str, full: bool = False) -> Json:
-        block = self._found(tag)
-        return _shown_block(block, full=full) if block is not None else None
+        return evm_json.shown_block(self._at_tag(tag), full=full)
 
     def _eth_getBlockByHash(self, digest: str, full: bool = False) -> Json:
-        block = self._by_hash(digest)
-        return _shown_block(block, full=full) if block is not None else None
+        return evm_json.shown_block(self._by_hash(digest), full=full)
 
     def _eth_getBalance(self, address: str, tag: Json = "latest") -> str:
-        return hex(self._at(tag).get_balance(_address(address)))
+        return hex(self._at(tag).get_balance(to_canonical_address(address)))
 
     def _eth_getCode(self, address: str, tag: Json = "latest") -> str:
-        return _hex(self._at(tag).get_code(_address(address)))
+        return encode_hex(self._at(tag).get_code(to_canonical_address(address)))
 
     def _eth_getStorageAt(self, address: str, slot: str, tag: Json = "latest") -> str:
-        return f"0x{self._at(tag).get_storage(_address(address), int(slot, 16)):064x}"
+        return f"0x{self._at(tag).get_storage(to_canonical_address(address), int(slot, 16)):064x}"
 
     def _eth_getTransactionCount(self, address: str, tag: Json = "latest") -> str:
-        sender = _address(address)
+        sender = to_canonical_address(address)
         nonce: int = self._at(tag).get_nonce(sender)
         if tag == "pending":
             waiting = {sent.nonce for sent in self._pool if sent.sender == sender}
@@ -334,13 +225,13 @@ class Evm:
         return hex(nonce)
 
     def _eth_call(self, call: dict[str, str], tag: Json = "latest", changed: Json = None) -> str:
-        gas = min(_quantity(call, "gas", GAS_LIMIT), GAS_LIMIT)
+        gas = min(evm_json.quantity(call, "gas", GAS_LIMIT), GAS_LIMIT)
         computation = self._run(call, tag, gas, changed)
         if computation is None:
-            raise RpcError(-32000, f"intrinsic gas too low: have {gas}, want {_least_gas(call)}")
+            raise RpcError(-32000, f"intrinsic gas too low: have {gas}, want {evm_json.least_gas(call)}")
         if computation.is_error:
-            raise _failed(computation, f"out of gas: supplied {gas}")
-        return _hex(computation.output)
+            raise evm_json.failed(computation, f"out of gas: supplied {gas}")
+        return encode_hex(computation.output)
 
     def _eth_estimateGas(self, call: dict[str, str], tag: Json = "latest") -> str:
         """Search like geth: run once at the ceiling, guess from what that took, then halve the interval."""
@@ -348,8 +239,8 @@ class Evm:
         first = self._run(call, tag, ceiling)
         if first is None or first.is_error:
             exceeded = f"gas required exceeds allowance ({ceiling})"
-            raise _failed(first, exceeded) if first is not None else RpcError(-32000, exceeded)
-        low = max(_least_gas(call), ceiling - int(first.get_gas_remaining())) - 1
+            raise evm_json.failed(first, exceeded) if first is not None else RpcError(-32000, exceeded)
+        low = max(evm_json.least_gas(call), ceiling - int(first.get_gas_remaining())) - 1
         if not first.children and self._suffices(call, tag, low + 1):
             return hex(low + 1)
         # A call hands on no more than all but a 64th of what is left, so that the limit must exceed what is used.
@@ -380,39 +271,22 @@ class Evm:
                 raise RpcError(-32000, "replacement transaction underpriced")
             self._pool.remove(rival)
         self._pool.append(sent)
-        return _hex(sent.hash)
+        return encode_hex(sent.hash)
 
     def _eth_getTransactionByHash(self, digest: str) -> Json:
-        place = self._places.get(_digest(digest))
+        place = self._places.get(evm_json.digest_of(digest))
         if place is not None:
             block = self._blocks[place[0]]
-            return _shown_transaction(block.receipts[place[1]].sent, block, place[1])
-        waiting = next((sent for sent in self._pool if sent.hash == _digest(digest)), None)
-        return _shown_transaction(waiting) if waiting is not None else None
+            return evm_json.shown_transaction(block.receipts[place[1]].sent, block, place[1])
+        waiting = next((sent for sent in self._pool if sent.hash == evm_json.digest_of(digest)), None)
+        return evm_json.shown_transaction(waiting) if waiting is not None else None
 
     def _eth_getTransactionReceipt(self, digest: str) -> Json:
-        place = self._places.get(_digest(digest))
+        place = self._places.get(evm_json.digest_of(digest))
         if place is None:
             return None
         block = self._blocks[place[0]]
-        done = block.receipts[place[1]]
-        return {
-            "transactionHash": _hex(done.sent.hash),
-            "transactionIndex": hex(done.index),
-            "blockHash": _hex(block.hash),
-            "blockNumber": hex(block.number),
-            "from": _hex(done.sent.sender),
-            "to": _hex(done.sent.tx.to) if done.sent.tx.to else None,
-            "status": hex(done.success),
-            "type": hex(done.sent.type),
-            "gasUsed": hex(done.gas_used),
-            "cumulativeGasUsed": hex(done.cumulative),
-            "effectiveGasPrice": hex(done.price),
-            "contractAddress": _hex(done.created) if done.created is not None else None,
-            "l1Fee": hex(done.l1_fee),
-            "logsBloom": _bloom([done]),
-            "logs": [log for log in _shown_logs(block) if log["transactionHash"] == _hex(done.sent.hash)],
-        }
+        return evm_json.shown_receipt(block, block.receipts[place[1]])
 
     def _eth_getLogs(self, wanted: dict[str, Json]) -> list[Json]:
         if "blockHash" in wanted:
@@ -421,30 +295,23 @@ class Evm:
                 raise RpcError(-32000, "unknown block")
             blocks = [block]
         else:
-            start = self._found(wanted.get("fromBlock") or "latest")
-            end = self._found(wanted.get("toBlock") or "latest") or self._blocks[-1]
+            start = self._at_tag(wanted.get("fromBlock") or "latest")
+            end = self._at_tag(wanted.get("toBlock") or "latest") or self._blocks[-1]
             blocks = self._blocks[start.number : end.number + 1] if start is not None else []
-        return [log for block in blocks for log in _shown_logs(block) if _wanted(log, wanted)]
+        return [log for block in blocks for log in evm_json.shown_logs(block) if evm_json.is_wanted(log, wanted)]
 
     # -- blocks and states --------------------------------------------------------------------------------------
 
     def _context(self, number: int, timestamp: int, base_fee: int) -> ExecutionContext:
         parents = [Hash32(block.hash) for block in reversed(self._blocks[max(0, number - 256) : number])]
+        unused = Hash32(bytes(32))
         return ExecutionContext(
-            COINBASE,
-            timestamp,
-            BlockNumber(number),
-            0,
-            Hash32(bytes(32)),
-            GAS_LIMIT,
-            parents,
-            self.chain_id,
-            base_fee,
-            0,
+            COINBASE, timestamp, BlockNumber(number), 0, unused, GAS_LIMIT, parents, CHAIN_ID, base_fee, 0
         )
 
-    def _state(self, root: Hash32, context: ExecutionContext) -> Any:
-        return PragueState(self._db, context, root)
+    def _after(self, block: Block) -> Any:
+        """Return the state after a block."""
+        return PragueState(self._db, self._context(block.number, block.timestamp, block.base_fee), block.root)
 
     def _sealed(self, number: int, parent: bytes, at: int, root: Hash32, receipts: tuple[Receipt, ...]) -> Block:
         # The branch keeps a block that was taken back apart from an equal one mined again.
@@ -454,12 +321,12 @@ class Evm:
     def _change(self, act: Callable[[Any], None]) -> None:
         """Change the newest state in place: the newest block simply ends otherwise than its transactions say."""
         head = self._blocks[-1]
-        state = self._state(head.root, self._context(head.number, head.timestamp, head.base_fee))
+        state = self._after(head)
         act(state)
         state.persist()
         self._blocks[-1] = replace(head, root=state.state_root)
 
-    def _found(self, tag: str) -> Block | None:
+    def _at_tag(self, tag: str) -> Block | None:
         head = self._blocks[-1].number
         if tag in ("latest", "pending"):
             return self._blocks[-1]
@@ -471,28 +338,27 @@ class Evm:
         return self._blocks[number] if 0 <= number <= head else None
 
     def _by_hash(self, digest: str) -> Block | None:
-        wanted = _digest(digest)
+        wanted = evm_json.digest_of(digest)
         return next((block for block in reversed(self._blocks) if block.hash == wanted), None)
 
     def _known(self, tag: Json) -> Block:
         """Return the block of a tag, a number, or an object with a hash or a number (EIP-1898)."""
         if isinstance(tag, dict):
-            block = self._by_hash(tag["blockHash"]) if "blockHash" in tag else self._found(tag["blockNumber"])
+            block = self._by_hash(tag["blockHash"]) if "blockHash" in tag else self._at_tag(tag["blockNumber"])
         else:
-            block = self._found(tag)
+            block = self._at_tag(tag)
         if block is None:
             raise RpcError(-32000, "header not found")
         return block
 
     def _at(self, tag: Json) -> Any:
-        block = self._known(tag)
-        return self._state(block.root, self._context(block.number, block.timestamp, block.base_fee))
+        return self._after(self._known(tag))
 
     # -- transactions -------------------------------------------------------------------------------------------
 
     def _decoded(self, raw: bytes) -> Signed:
-        kind = raw[0] if raw and raw[0] < 0x80 else _LEGACY
-        if kind not in (_LEGACY, _ACCESS_LIST, _DYNAMIC_FEE):
+        kind = raw[0] if raw and raw[0] < 0x80 else LEGACY
+        if kind not in evm_json.TAKEN:
             raise RpcError(-32000, "transaction type not supported")
         try:
             tx: Any = PragueTransactionBuilder.decode(raw)
@@ -501,8 +367,8 @@ class Evm:
             sender = Address(tx.sender)
         except Exception as error:  # py-evm and rlp raise all kinds on bytes that are no transaction
             raise RpcError(-32000, f"rlp: invalid transaction ({type(error).__name__})") from error
-        if tx.chain_id != self.chain_id:
-            raise RpcError(-32000, f"invalid chain id for signer: have {tx.chain_id} want {self.chain_id}")
+        if tx.chain_id != CHAIN_ID:
+            raise RpcError(-32000, f"invalid chain id for signer: have {tx.chain_id} want {CHAIN_ID}")
         return Signed(raw, keccak(raw), kind, tx, sender, int(tx.max_fee_per_gas), int(tx.max_priority_fee_per_gas))
 
     def _refuse_malformed(self, sent: Signed) -> None:
@@ -514,7 +380,7 @@ class Evm:
                 "max priority fee per gas higher than max fee per gas: "
                 f"maxPriorityFeePerGas: {sent.tip}, maxFeePerGas: {sent.fee}",
             )
-        least = _least_gas({"data": _hex(sent.tx.data), "to": _hex(sent.tx.to)})
+        least = evm_json.least_gas({"data": encode_hex(sent.tx.data), "to": encode_hex(sent.tx.to)})
         if sent.tx.gas < least:
             raise RpcError(-32000, f"intrinsic gas too low: gas {sent.tx.gas}, minimum needed {least}")
         if sent.fee < self.base_fee:
@@ -571,11 +437,11 @@ class Evm:
 
     def _allowance(self, call: dict[str, str], tag: Json) -> int:
         """Return the most gas an estimate may come to: what was asked for, and what the sender can pay."""
-        most = min(_quantity(call, "gas", GAS_LIMIT), GAS_LIMIT)
-        price = _price(call)
+        most = min(evm_json.quantity(call, "gas", GAS_LIMIT), GAS_LIMIT)
+        price = evm_json.price_of(call)
         if not price:
             return most
-        left = self._at(tag).get_balance(_sender(call)) - _quantity(call, "value", 0)
+        left = self._at(tag).get_balance(evm_json.sender_of(call)) - evm_json.quantity(call, "value", 0)
         return min(most, max(0, int(left)) // price)
 
     def _suffices(self, call: dict[str, str], tag: Json, gas: int) -> bool:
@@ -588,7 +454,7 @@ class Evm:
         `changed` holds slots that have other values for this call, by address, under `stateDiff`. The same call on the
         same state comes to the same, and is not executed again.
         """
-        if gas < _least_gas(call):
+        if gas < evm_json.least_gas(call):
             return None
         block = self._known(tag)
         key = (block.hash, block.root, gas, json.dumps([call, changed], sort_keys=True))
@@ -598,20 +464,21 @@ class Evm:
 
     def _executed(self, call: dict[str, str], block: Block, gas: int, changed: Json) -> Any:
         """Execute it, leaving no trace."""
-        state = self._state(block.root, self._context(block.number, block.timestamp, block.base_fee))
+        state = self._after(block)
         for address, change in (changed or {}).items():
             for slot, value in change["stateDiff"].items():
-                state.set_storage(_address(address), int(slot, 16), int(value, 16))
-        sender, value, data = _sender(call), _quantity(call, "value", 0), _input(call)
-        have, want = state.get_balance(sender), value + gas * _price(call)
+                state.set_storage(to_canonical_address(address), int(slot, 16), int(value, 16))
+        sender, value, data = evm_json.sender_of(call), evm_json.quantity(call, "value", 0), evm_json.input_of(call)
+        have, want = state.get_balance(sender), value + gas * evm_json.price_of(call)
         if have < want:
             raise RpcError(
-                -32000, f"insufficient funds for gas * price + value: address {_hex(sender)} have {have} want {want}"
+                -32000,
+                f"insufficient funds for gas * price + value: address {encode_hex(sender)} have {have} want {want}",
             )
-        to = _address(call["to"]) if call.get("to") else CREATE_CONTRACT_ADDRESS
+        to = to_canonical_address(call["to"]) if call.get("to") else CREATE_CONTRACT_ADDRESS
         created: Any = None if to else generate_contract_address(sender, state.get_nonce(sender))
         message = Message(
-            gas=gas - _intrinsic_gas(call),
+            gas=gas - evm_json.intrinsic_gas(call),
             to=to,
             sender=sender,
             value=value,
@@ -621,181 +488,6 @@ class Evm:
         )
         for warm in (sender, message.storage_address):
             state.mark_address_warm(warm)
-        context = CancunTransactionContext(gas_price=_price(call), origin=sender, blob_versioned_hashes=())
+        context = CancunTransactionContext(gas_price=evm_json.price_of(call), origin=sender, blob_versioned_hashes=())
         run = state.computation_class.apply_message if to else state.computation_class.apply_create_message
         return run(state, message, context)
-
-
-# -- what calls say -----------------------------------------------------------------------------------------------
-
-
-def _hex(raw: bytes) -> str:
-    return "0x" + bytes(raw).hex()
-
-
-def _address(text: str) -> Address:
-    raw = bytes.fromhex(text.removeprefix("0x"))
-    if len(raw) != 20:
-        raise ValueError(f"{text!r} is not an address")
-    return Address(raw)
-
-
-def _digest(text: str) -> bytes:
-    raw = bytes.fromhex(text.removeprefix("0x"))
-    if len(raw) != 32:
-        raise ValueError(f"{text!r} is not a hash")
-    return raw
-
-
-def _quantity(call: Mapping[str, str], name: str, default: int) -> int:
-    return int(call[name], 16) if call.get(name) else default
-
-
-def _price(call: Mapping[str, str]) -> int:
-    return _quantity(call, "maxFeePerGas", _quantity(call, "gasPrice", 0))
-
-
-def _sender(call: Mapping[str, str]) -> Address:
-    return _address(call["from"]) if call.get("from") else Address(bytes(20))
-
-
-def _input(call: Mapping[str, str]) -> bytes:
-    return bytes.fromhex((call.get("input") or call.get("data") or "0x")[2:])
-
-
-def _tokens(data: bytes) -> int:
-    """Return the size of calldata in tokens of EIP-7623: one for a zero byte, four for any other."""
-    return len(data) * 4 - data.count(0) * 3
-
-
-def _intrinsic_gas(call: Mapping[str, str]) -> int:
-    data = _input(call)
-    creation = 0 if len(call.get("to") or "0x") > 2 else CREATE_GAS + INIT_WORD_GAS * ((len(data) + 31) // 32)
-    return TX_GAS + creation + ZERO_BYTE_GAS * data.count(0) + BYTE_GAS * (len(data) - data.count(0))
-
-
-def _least_gas(call: Mapping[str, str]) -> int:
-    return max(_intrinsic_gas(call), TX_GAS + FLOOR_GAS_PER_TOKEN * _tokens(_input(call)))
-
-
-def _failed(computation: Any, out_of_gas: str) -> RpcError:
-    """Return the error of a dry run in geth's words; `out_of_gas` is said for that case."""
-    if isinstance(computation.error, OutOfGas):
-        return RpcError(-32000, out_of_gas)
-    if not isinstance(computation.error, Revert):
-        return RpcError(-32000, str(computation.error))
-    data = bytes(computation.output)
-    reason = ""
-    if data[:4] == bytes.fromhex("08c379a0"):  # Error(string)
-        try:
-            reason = ": " + decode(["string"], data[4:])[0]
-        except (DecodingError, UnicodeDecodeError):
-            reason = ""
-    return RpcError(3, f"execution reverted{reason}", _hex(data))
-
-
-# -- what answers say ---------------------------------------------------------------------------------------------
-
-
-def _gas_used(block: Block) -> int:
-    return block.receipts[-1].cumulative if block.receipts else 0
-
-
-def _tip_at(block: Block, percentile: float) -> int:
-    """Return the tip, in wei per gas, below which `percentile` of the block's gas was paid for; 0 in an empty block."""
-    reached = 0
-    for done in sorted(block.receipts, key=lambda one: one.price):
-        reached += done.gas_used
-        if reached * 100 >= percentile * _gas_used(block):
-            return done.price - block.base_fee
-    return 0
-
-
-def _bloom(receipts: Iterable[Receipt]) -> str:
-    bloom = BloomFilter()
-    for done in receipts:
-        for address, topics, _ in done.logs:
-            bloom.extend([address, *(topic.to_bytes(32, "big") for topic in topics)])
-    return _hex(int(bloom).to_bytes(256, "big"))
-
-
-def _shown_block(block: Block, *, full: bool) -> Json:
-    return _UNUSED_FIELDS | {
-        "number": hex(block.number),
-        "hash": _hex(block.hash),
-        "parentHash": _hex(block.parent),
-        "timestamp": hex(block.timestamp),
-        "stateRoot": _hex(block.root),
-        "baseFeePerGas": hex(block.base_fee),
-        "gasLimit": hex(GAS_LIMIT),
-        "gasUsed": hex(_gas_used(block)),
-        "logsBloom": _bloom(block.receipts),
-        "miner": _hex(COINBASE),
-        "size": hex(sum(len(done.sent.raw) for done in block.receipts)),
-        "transactions": [
-            _shown_transaction(done.sent, block, done.index) if full else _hex(done.sent.hash)
-            for done in block.receipts
-        ],
-    }
-
-
-def _shown_transaction(sent: Signed, block: Block | None = None, index: int | None = None) -> Json:
-    tx = sent.tx
-    told: dict[str, Json] = {
-        "hash": _hex(sent.hash),
-        "type": hex(sent.type),
-        "chainId": hex(tx.chain_id),
-        "nonce": hex(tx.nonce),
-        "from": _hex(sent.sender),
-        "to": _hex(tx.to) if tx.to else None,
-        "value": hex(tx.value),
-        "gas": hex(tx.gas),
-        "gasPrice": hex(sent.fee if block is None else min(sent.fee, block.base_fee + sent.tip)),
-        "input": _hex(tx.data),
-        "v": hex(tx.y_parity if sent.type else tx.v),
-        "r": hex(tx.r),
-        "s": hex(tx.s),
-        "blockNumber": hex(block.number) if block is not None else None,
-        "blockHash": _hex(block.hash) if block is not None else None,
-        "transactionIndex": hex(index) if index is not None else None,
-    }
-    if sent.type == _DYNAMIC_FEE:
-        told |= {"maxFeePerGas": hex(sent.fee), "maxPriorityFeePerGas": hex(sent.tip)}
-    if sent.type:
-        accesses = [(_hex(a), [f"0x{slot:064x}" for slot in slots]) for a, slots in tx.access_list]
-        told["accessList"] = [{"address": address, "storageKeys": keys} for address, keys in accesses]
-        told["yParity"] = told["v"]
-    return told
-
-
-def _shown_logs(block: Block) -> list[Json]:
-    logs = [(done, log) for done in block.receipts for log in done.logs]
-    return [
-        {
-            "address": _hex(address),
-            "topics": [f"0x{topic:064x}" for topic in topics],
-            "data": _hex(data),
-            "blockNumber": hex(block.number),
-            "blockHash": _hex(block.hash),
-            "transactionHash": _hex(done.sent.hash),
-            "transactionIndex": hex(done.index),
-            "logIndex": hex(index),
-            "removed": False,
-        }
-        for index, (done, (address, topics, data)) in enumerate(logs)
-    ]
-
-
-def _wanted(log: Mapping[str, Json], wanted: Mapping[str, Json]) -> bool:
-    """Tell whether a filter wants this log: any of the addresses, and at each place any of the topics."""
-    addresses = wanted.get("address")
-    if addresses is not None and log["address"] not in _choices(addresses):
-        return False
-    topics = wanted.get("topics") or []
-    if len(topics) > len(log["topics"]):
-        return False
-    return all(asked is None or told in _choices(asked) for asked, told in zip(topics, log["topics"], strict=False))
-
-
-def _choices(asked: str | list[str]) -> list[str]:
-    return [one.lower() for one in ([asked] if isinstance(asked, str) else asked)]

@@ -11,7 +11,7 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Final
 
 from eth_abi.abi import decode, encode
@@ -24,37 +24,28 @@ from eth_utils.crypto import keccak
 from topup.sandbox import contracts
 from topup.sandbox.postings import ERC20_TRANSFER, word
 from topup.sandbox.rpc import Chain, RpcError
+from topup.sandbox.seller import Refused
 
 Json = Any
 NETWORKS: Final = {"base": 8453, "base-sepolia": 84532}  # What version 1 calls chains.
 FUNDED_WEI: Final = 10**18
 GAS: Final = 200_000
 LEFT_S: Final = 6  # What an authorization must have left, or it may expire on the way.
-FIELDS: Final = ("address", "address", "uint256", "uint256", "uint256", "bytes32")
-TRANSFER: Final = bytes(
-    keccak(text="transferWithAuthorization(address,address,uint256,uint256,uint256,bytes32,bytes)")[:4]
-)
-TYPES: Final = {
-    "TransferWithAuthorization": [
-        {"name": name, "type": kind}
-        for name, kind in zip(("from", "to", "value", "validAfter", "validBefore", "nonce"), FIELDS, strict=True)
-    ]
+FIELDS: Final = {
+    "from": "address",
+    "to": "address",
+    "value": "uint256",
+    "validAfter": "uint256",
+    "validBefore": "uint256",
+    "nonce": "bytes32",
 }
-
-
-class Refused(Exception):
-    """A payment that is not taken: the code Venice has for it, the facilitators' word for it, and what was wrong."""
-
-    def __init__(self, code: str, reason: str, detail: str) -> None:
-        """Keep the three parts."""
-        super().__init__(detail)
-        self.code = code
-        self.reason = reason
+TRANSFER: Final = bytes(keccak(text=f"transferWithAuthorization({','.join(FIELDS.values())},bytes)")[:4])
+TYPES: Final = {"TransferWithAuthorization": [{"name": name, "type": kind} for name, kind in FIELDS.items()]}
 
 
 @dataclass(frozen=True)
 class Authorization:
-    """What a payer signed, and the signature as it came."""
+    """What a payer signed, in the order of `FIELDS`, and the signature as it came."""
 
     sender: str
     recipient: str
@@ -85,26 +76,28 @@ def read(header: str) -> Paid:
         # There is no third version, and none of the second without an echo.
         accepted = {1: None, 2: document.get("accepted", ())}[version]
         named = document if accepted is None else accepted
-        told = document["payload"]["authorization"]
+        signed = document["payload"]["authorization"]
         authorization = Authorization(
-            sender=_text(r"0x[0-9a-fA-F]{40}", told["from"]).lower(),
-            recipient=_text(r"0x[0-9a-fA-F]{40}", told["to"]).lower(),
-            value=int(_text(r"\d{1,77}", told["value"])),
-            valid_after=int(_text(r"\d{1,20}", told["validAfter"])),
-            valid_before=int(_text(r"\d{1,20}", told["validBefore"])),
-            nonce=bytes.fromhex(_text(r"0x[0-9a-fA-F]{64}", told["nonce"])[2:]),
+            sender=_text(r"0x[0-9a-fA-F]{40}", signed["from"]).lower(),
+            recipient=_text(r"0x[0-9a-fA-F]{40}", signed["to"]).lower(),
+            value=int(_text(r"\d{1,77}", signed["value"])),
+            valid_after=int(_text(r"\d{1,20}", signed["validAfter"])),
+            valid_before=int(_text(r"\d{1,20}", signed["validBefore"])),
+            nonce=bytes.fromhex(_text(r"0x[0-9a-fA-F]{64}", signed["nonce"])[2:]),
             signature=bytes.fromhex(_text(r"0x[0-9a-fA-F]{130}", document["payload"]["signature"])[2:]),
         )
         chain_id, extensions = chain_of(str(named["network"])), document.get("extensions")
         return Paid(version, str(named["scheme"]), chain_id, accepted, authorization, extensions)
     except (ValueError, LookupError, TypeError, RecursionError) as wrong:
-        raise Refused("INVALID_PAYMENT_FORMAT", "invalid_payload", f"The payment cannot be read: {wrong}") from wrong
+        raise Refused(
+            400, "invalid_payload", f"The payment cannot be read: {wrong}", "INVALID_PAYMENT_FORMAT"
+        ) from wrong
 
 
 def chain_of(network: str) -> int:
     """Return the chain id of a network by either version's name, 0 for one without an EVM."""
-    found = re.fullmatch(r"eip155:(\d{1,18})", network)
-    return int(found[1]) if found else NETWORKS.get(network, 0)
+    numbered = re.fullmatch(r"eip155:(\d{1,18})", network)
+    return int(numbered[1]) if numbered else NETWORKS.get(network, 0)
 
 
 def _text(pattern: str, value: Json) -> str:
@@ -137,30 +130,25 @@ class Facilitator:
         """Make sure that the token would take it now. Raises Refused."""
         now_s, holder = self.now_s(), authorization.sender
         if authorization.valid_after > now_s:
-            raise _invalid("authorization_valid_after", f"It is valid after {authorization.valid_after}, now {now_s}.")
-        if authorization.valid_before < now_s + LEFT_S:
-            raise _invalid("authorization_valid_before", f"It ended {authorization.valid_before}, now {now_s}.")
-        if self._signer(authorization) != holder:
-            raise _invalid("signature", "The signature is not the payer's.")
-        if self._ask("authorizationState(address,bytes32)", ("address", "bytes32"), (holder, authorization.nonce)):
-            raise Refused(
-                "PAYMENT_VERIFICATION_FAILED", "invalid_exact_evm_nonce_already_used", "It was used or cancelled."
+            raise unverified(
+                "invalid_exact_evm_payload_authorization_valid_after",
+                f"It is valid after {authorization.valid_after}, now {now_s}.",
             )
+        if authorization.valid_before < now_s + LEFT_S:
+            raise unverified(
+                "invalid_exact_evm_payload_authorization_valid_before",
+                f"It ended {authorization.valid_before}, now {now_s}.",
+            )
+        if self._signer(authorization) != holder:
+            raise unverified("invalid_exact_evm_payload_signature", "The signature is not the payer's.")
+        if self._ask("authorizationState(address,bytes32)", ("address", "bytes32"), (holder, authorization.nonce)):
+            raise unverified("invalid_exact_evm_nonce_already_used", "It was used or cancelled.")
         held = self._ask("balanceOf(address)", ("address",), (holder,))
         if held < authorization.value:
-            raise Refused("PAYMENT_VERIFICATION_FAILED", "insufficient_funds", f"The payer holds {held} units.")
+            raise unverified("insufficient_funds", f"The payer holds {held} units.")
 
     def submit(self, authorization: Authorization) -> str:
         """Send it to the chain; return the transaction's hash. Raises RpcError."""
-        given = (
-            authorization.sender,
-            authorization.recipient,
-            authorization.value,
-            authorization.valid_after,
-            authorization.valid_before,
-            authorization.nonce,
-            authorization.signature,
-        )
         price = int(self.chain.rpc("eth_gasPrice", []), 16)
         signed = self._account.sign_transaction(
             {
@@ -169,7 +157,7 @@ class Facilitator:
                 "nonce": int(self.chain.rpc("eth_getTransactionCount", [self.address, "pending"]), 16),
                 "to": self.token,
                 "value": 0,
-                "data": TRANSFER + encode((*FIELDS, "bytes"), given),
+                "data": TRANSFER + encode((*FIELDS.values(), "bytes"), astuple(authorization)),
                 "gas": GAS,
                 "maxFeePerGas": 3 * price,
                 "maxPriorityFeePerGas": price // 10,
@@ -200,14 +188,7 @@ class Facilitator:
                 "verifyingContract": self.token,
             },
             TYPES,
-            {
-                "from": authorization.sender,
-                "to": authorization.recipient,
-                "value": authorization.value,
-                "validAfter": authorization.valid_after,
-                "validBefore": authorization.valid_before,
-                "nonce": authorization.nonce,
-            },
+            dict(zip(FIELDS, astuple(authorization), strict=False)),
         )
         return recovered(signable, authorization.signature)
 
@@ -222,7 +203,9 @@ class Facilitator:
         try:
             return str(decode(["string"], self._call(signature))[0])
         except (DecodingError, RpcError) as wrong:
-            raise Refused("UNSUPPORTED_TOKEN", "invalid_payment_requirements", "There is no such token.") from wrong
+            raise Refused(
+                400, "invalid_payment_requirements", "There is no such token.", "UNSUPPORTED_TOKEN"
+            ) from wrong
 
 
 def recovered(signable: Any, signature: bytes) -> str:
@@ -233,5 +216,6 @@ def recovered(signable: Any, signature: bytes) -> str:
         return ""
 
 
-def _invalid(what: str, detail: str) -> Refused:
-    return Refused("PAYMENT_VERIFICATION_FAILED", f"invalid_exact_evm_payload_{what}", detail)
+def unverified(reason: str, detail: str) -> Refused:
+    """Return the refusal of a payment that the token would not take."""
+    return Refused(400, reason, detail, "PAYMENT_VERIFICATION_FAILED")

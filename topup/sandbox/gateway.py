@@ -1,8 +1,8 @@
 """How would OpenRouter answer, if it still sold credits for crypto? A compatible server on loopback.
 
 It keeps one account that burns credits, signs charges, and posts credits only for payments it finds on the chain.
-Every fault has a name and can be switched while the server runs: `WIRE_FAULTS` (any endpoint), `OWN_FAULTS`, and on
-`coinbase` every name of `charges.HOSTILE`. Shapes and codes: OpenRouter's API reference and its crypto guide.
+Every fault has a name and can be switched while the server runs, at the places of `FAULTS_AT`. Shapes
+and codes: OpenRouter's API reference and its crypto guide.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import json
 import re
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_DOWN, Decimal
-from typing import Final, Literal, NoReturn, get_args
+from typing import ClassVar, Final, Literal, NoReturn
 from urllib.parse import parse_qs
 
 from topup.sandbox.charges import HOSTILE, Ask, Operator, intent_of
-from topup.sandbox.http import Raw, Request, Response, Server
-from topup.sandbox.postings import Chain, Issued, Json, Watch
+from topup.sandbox.http import Raw, Request, Response, Server, answer_of, json_text
+from topup.sandbox.postings import Issued, Json, Watch
+from topup.sandbox.rpc import Asked
 from topup.sandbox.usage import DAYS, Parts
 from topup.sandbox.wire import WIRE_FAULTS, Wire, error, reset
 
-Place = Literal["credits", "key", "keys", "activity", "coinbase", "posting"]
-PATHS: Final[dict[str, tuple[str, Place]]] = {
+PATHS: Final[dict[str, tuple[str, str]]] = {
     "/api/v1/credits": ("GET", "credits"),
     "/api/v1/key": ("GET", "key"),
     "/api/v1/auth/key": ("GET", "key"),
@@ -32,12 +32,14 @@ PATHS: Final[dict[str, tuple[str, Place]]] = {
     "/api/v1/activity": ("GET", "activity"),
     "/api/v1/credits/coinbase": ("POST", "coinbase"),
 }
-OWN_FAULTS: Final[dict[Place, frozenset[str]]] = {
-    "credits": frozenset({"zero-credits", "falling-total", "frozen", "string-numbers", "nan", "ordinary-key"}),
-    "key": frozenset({"ordinary-key"}),
-    "keys": frozenset(),
-    "activity": frozenset(),
-    "coinbase": frozenset({"answer-lost"}),
+_WIRE: Final = frozenset(WIRE_FAULTS)
+# By place, the faults that can be switched on there.
+FAULTS_AT: Final[Mapping[str, frozenset[str]]] = {
+    "credits": _WIRE | {"zero-credits", "falling-total", "frozen", "string-numbers", "nan", "ordinary-key"},
+    "key": _WIRE | {"ordinary-key"},
+    "keys": _WIRE,
+    "activity": _WIRE,
+    "coinbase": _WIRE | HOSTILE | {"answer-lost"},
     "posting": frozenset({"never-posts", "posts-late"}),
 }
 MS_PER_HOUR = 3_600_000
@@ -120,9 +122,14 @@ class Account:
         """USD used so far, to a billionth, rounded down."""
         return self.used_at(self.now_ms())
 
+    @property
+    def balance(self) -> Decimal:
+        """USD left: credit is never lent."""
+        return max(Decimal(0), self.total_credits - self.total_usage)
+
     def used_at(self, at_ms: int) -> Decimal:
         """USD used up to a moment; before the account was looked at first, what it had used then."""
-        since_ms, usage, burn = next((one for one in reversed(self._curve) if one[0] <= at_ms), self._curve[0])
+        since_ms, usage, burn = next((point for point in reversed(self._curve) if point[0] <= at_ms), self._curve[0])
         return (usage + burn * max(0, at_ms - since_ms) / MS_PER_HOUR).quantize(USD_STEP, ROUND_DOWN)
 
     def set_usage(self, usd: Decimal) -> None:
@@ -144,14 +151,20 @@ class Account:
 
 
 class Gateway:
-    """The server, its account and its switches. `start` it, give the chain, and call `poll` on a timer."""
+    """The server, its account and its switches. `start` it, give the chain, and call `poll` on a timer.
+
+    Attributes:
+        faults_at: by place, the faults that can be switched on there.
+    """
+
+    faults_at: ClassVar[Mapping[str, frozenset[str]]] = FAULTS_AT
 
     def __init__(
         self,
         account: Account,
         *,
         operator: Operator | None = None,
-        chain: Chain | None = None,
+        chain: Asked | None = None,
         conduct: Conduct | None = None,
     ) -> None:
         """The account's clock is the server's clock; without a chain nothing is ever posted."""
@@ -170,7 +183,7 @@ class Gateway:
         self.elsewhere = Elsewhere()
         self._server = Server(self._answer)
         self._elsewhere_server = Server(self.elsewhere.answer)
-        self._switched: dict[Place, list[Switched]] = {place: [] for place in get_args(Place)}
+        self._switched: dict[str, list[Switched]] = {place: [] for place in self.faults_at}
         self._reading: tuple[int, Decimal, Decimal] | None = None
         self._frozen: tuple[Decimal, Decimal] | None = None
         self._falls = 0
@@ -193,57 +206,64 @@ class Gateway:
         await self._server.stop()
         await self._elsewhere_server.stop()
 
-    def count(self, place: Place) -> int:
+    def count(self, place: str) -> int:
         """How many requests one endpoint has had, answered or not."""
         return Counter(PATHS[seen.path][1] for seen in self.requests if seen.path in PATHS)[place]
 
     # Faults.
 
-    def switch_on(self, place: Place, name: str, times: int | None = None) -> None:
+    def switch_on(self, place: str, name: str, times: int | None = None) -> None:
         """Spoil the next `times` requests at `place` (None: all). Several faults act in the order of switching.
 
         Raises KeyError for a fault that this place does not have.
         """
-        if name not in faults_of(place):
+        if name not in self.faults_at[place]:
             raise KeyError(f"{place} has no fault called {name!r}")
         self._switched[place].append(Switched(name, times))
 
-    def switch_off(self, place: Place | None = None) -> None:
+    def switch_off(self, place: str | None = None) -> None:
         """End all faults, or those of one place."""
-        for one in [place] if place else list(self._switched):
-            self._switched[one].clear()
+        for each in [place] if place else list(self._switched):
+            self._switched[each].clear()
 
-    def _current(self, place: Place) -> str | None:
-        return next((fault.name for fault in self._switched[place] if fault.left != 0), None)
+    def _current(self, place: str) -> Switched | None:
+        return next((switched for switched in self._switched[place] if switched.left != 0), None)
 
-    def _spend(self, place: Place) -> str | None:
-        for fault in self._switched[place]:
-            if fault.left is None:
-                return fault.name
-            if fault.left > 0:
-                fault.left -= 1
-                return fault.name
-        return None
+    def _spoil(self, place: str, seen: Seen) -> str:
+        """Return the fault that spoils this request, noted in it; "" for none."""
+        switched = self._current(place)
+        if switched is None:
+            return ""
+        if switched.left is not None:
+            switched.left -= 1
+        seen.fault = switched.name
+        return switched.name
+
+    def _wired(self, fault: str, honest: bytes = b"{}") -> Response | Raw | None:
+        """Return what a fault of the wire makes of an honest body; None for a fault of another kind."""
+        return WIRE_FAULTS[fault](self.wire, lambda: honest) if fault in WIRE_FAULTS else None
+
+    def _redirect(self, path: str) -> Response:
+        """Answer with a redirect that keeps method, body and headers: a payment would follow it."""
+        return Response(307, b"", {"location": f"{self.wire.elsewhere}{path}"})
 
     # Requests.
 
     async def _answer(self, request: Request) -> Response | Raw:
-        key = self._key_of(request)
-        seen = Seen(self.now_ms(), request.method, request.path, request.body, key)
+        seen = Seen(self.now_ms(), request.method, request.path, request.body, self._key_of(request))
         self.requests.append(seen)
-        method, place = PATHS.get(request.path, (None, None))
-        if place is None:
-            answer: Response | Raw = error(404, "Not Found")
-        elif request.method != method:
-            answer = error(405, "Method Not Allowed")
-        else:
-            seen.fault = self._spend(place)
-            answer = self._answer_at(place, request, seen)
+        answer = await self._answer_own(request, seen)
         if isinstance(answer, Response):
             seen.status = answer.status
         return answer
 
-    def _answer_at(self, place: Place, request: Request, seen: Seen) -> Response | Raw:
+    async def _answer_own(self, request: Request, seen: Seen) -> Response | Raw:
+        method, place = PATHS.get(request.path, (None, None))
+        if place is None:
+            return error(404, "Not Found")
+        if request.method != method:
+            return error(405, "Method Not Allowed")
+
         def honest() -> Response | Raw:
             if seen.key == "none":
                 return error(401, "Missing Authentication header")
@@ -261,9 +281,8 @@ class Gateway:
             answer = honest()
             return answer.body if isinstance(answer, Response) else b"{}"
 
-        if seen.fault and seen.fault in WIRE_FAULTS:
-            return WIRE_FAULTS[seen.fault](self.wire, honest_body)
-        return honest()
+        fault = self._spoil(place, seen)
+        return WIRE_FAULTS[fault](self.wire, honest_body) if fault in WIRE_FAULTS else honest()
 
     def _key_of(self, request: Request) -> Literal["management", "ordinary", "none", "wrong"]:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -318,7 +337,7 @@ class Gateway:
             }
         )
 
-    def _usage(self, place: Place, request: Request, seen: Seen) -> Response:
+    def _usage(self, place: str, request: Request, seen: Seen) -> Response:
         if seen.key == "ordinary":
             return error(403, "Only management keys can perform this operation")
         parts = Parts(self.account.used_at, self.now_ms)
@@ -327,13 +346,13 @@ class Gateway:
             day = asked.get("date")
             if day is not None and not parts.tells(day):
                 return error(400, f"Date must be within the last {DAYS} (completed) UTC days")
-            return _list(list(parts.activity(day, asked.get("api_key_hash"))))
+            return _data(list(parts.activity(day, asked.get("api_key_hash"))))
         offset = asked.get("offset", "0")
         if re.fullmatch(r"[0-9]{1,9}", offset) is None:
             return error(400, "Invalid offset")
         keys = parts.keys(self.conduct.idle_keys, self.conduct.disabled_keys)
         shown = [key for key in keys if asked.get("include_disabled") == "true" or not key["disabled"]]
-        return _list(shown[int(offset) : int(offset) + KEYS_A_PAGE])
+        return _data(shown[int(offset) : int(offset) + KEYS_A_PAGE])
 
     def _coinbase(self, body: bytes, fault: str | None) -> Response | Raw:
         try:
@@ -375,48 +394,24 @@ class Gateway:
         if self.watch is None:
             return
         self.watch.look(self.issued.values(), self.now_ms())
-        for one in self.issued.values():
-            if self._is_due(one) and self.watch.still_paid(one):
-                self.account.total_credits += one.amount_usd
-                one.posted_ms = self.now_ms()
+        for issued in self.issued.values():
+            due = issued.posted_ms is None and self._must_credit(issued.seen_ms, issued.amount_usd)
+            if due and self.watch.still_paid(issued):
+                self.account.total_credits += issued.amount_usd
+                issued.posted_ms = self.now_ms()
 
-    def _is_due(self, one: Issued) -> bool:
-        fault = self._current("posting")
-        if one.seen_ms is None or one.posted_ms is not None or fault == "never-posts":
+    def _must_credit(self, settled_ms: int | None, usd: Decimal) -> bool:
+        """Tell whether credits for so many dollars are due, which the chain settled then (None: has not settled)."""
+        switched = self._current("posting")
+        fault = switched.name if switched is not None else ""
+        if settled_ms is None or fault == "never-posts":
             return False
-        large = one.amount_usd > LARGE_USD
-        delay_ms = self.conduct.large_posting_delay_ms if large else self.conduct.posting_delay_ms
-        return self.now_ms() >= one.seen_ms + delay_ms + (self.conduct.late_ms if fault == "posts-late" else 0)
+        delay_ms = self.conduct.large_posting_delay_ms if usd > LARGE_USD else self.conduct.posting_delay_ms
+        return self.now_ms() >= settled_ms + delay_ms + (self.conduct.late_ms if fault == "posts-late" else 0)
 
 
-def faults_of(place: Place) -> frozenset[str]:
-    """The names `switch_on` accepts for a place."""
-    names = OWN_FAULTS[place]
-    if place != "posting":
-        names |= frozenset(WIRE_FAULTS)
-    return names | HOSTILE if place == "coinbase" else names
-
-
-def json_text(value: Json) -> str:
-    """JSON in which a Decimal is a number with its own digits: no float on the way, no exponent."""
-    if isinstance(value, Decimal):
-        if not value.is_finite():
-            return "NaN"  # What a careless server writes; not JSON.
-        plain = f"{value:f}"
-        return plain.rstrip("0").rstrip(".") if "." in plain else plain
-    if isinstance(value, list):
-        return "[" + ",".join(map(json_text, value)) + "]"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{json.dumps(name)}:{json_text(one)}" for name, one in value.items()) + "}"
-    return json.dumps(value)
-
-
-def _data(value: dict[str, Json]) -> Response:
-    return Response(200, json_text({"data": value}).encode())
-
-
-def _list(items: list[Json]) -> Response:
-    return Response(200, json_text({"data": items}).encode())
+def _data(value: Json) -> Response:
+    return answer_of(200, {"data": value})
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -7,27 +7,16 @@ It serves both the chain's JSON-RPC and the OpenRouter-compatible API. A handler
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
+from http.client import responses
+from typing import Any
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_BODY_BYTES = 8 * 1024 * 1024
 ACCEPTING_TURNS = 5
-
-REASONS = {
-    200: "OK",
-    302: "Found",
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    410: "Gone",
-    429: "Too Many Requests",
-    500: "Internal Server Error",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-}
 
 
 @dataclass(frozen=True)
@@ -138,7 +127,26 @@ async def _read(reader: asyncio.StreamReader) -> Request | None:
 
 
 def _head(answer: Response) -> bytes:
-    lines = [f"HTTP/1.1 {answer.status} {REASONS.get(answer.status, 'Status')}"]
+    lines = [f"HTTP/1.1 {answer.status} {responses.get(answer.status, 'Status')}"]
     lines += [f"{name}: {value}" for name, value in answer.headers.items()]
     lines.append(f"content-length: {len(answer.body)}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def json_text(value: Any) -> str:
+    """JSON in which a Decimal is a number with its own digits: no float on the way, no exponent."""
+    if isinstance(value, Decimal):
+        if not value.is_finite():
+            return "NaN"  # What a careless server writes; not JSON.
+        plain = f"{value:f}"
+        return plain.rstrip("0").rstrip(".") if "." in plain else plain
+    if isinstance(value, list):
+        return "[" + ",".join(map(json_text, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{json.dumps(name)}:{json_text(each)}" for name, each in value.items()) + "}"
+    return json.dumps(value)
+
+
+def answer_of(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    """Return JSON in which a Decimal is a number with its own digits."""
+    return Response(status, json_text(body).encode(), {"content-type": "application/json", **(headers or {})})

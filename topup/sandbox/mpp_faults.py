@@ -1,6 +1,6 @@
 """What can a seller for machine payments do wrong, in a sentence each, and what must come of it?
 
-Fields and results are those of `faults.Fault`. A challenge is spoilt by one change each; a paid request is spoilt
+Fields and results are those of `fault.Fault`. A challenge is spoilt by one change each; a paid request is spoilt
 instead of settling it, or after: every fault of the wire has both forms, as `reset` has `settled-reset`.
 """
 
@@ -9,31 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from topup.domain.errors import Exit
-from topup.sandbox import gateway
+from topup.sandbox import fault
 from topup.sandbox.charges import STRANGER
-from topup.sandbox.faults import Fault, Switch
-from topup.sandbox.seller_faults import (
-    GONE,
-    HUGE_TEXT,
-    NOT_SERVED,
-    PRICE_OUTCOMES,
-    REFILLED,
-    REFUSED,
-    SETTLED,
-    UNCREDITED,
-    WAITING,
-    WIRE_ANSWERS,
-    Outcome,
-)
+from topup.sandbox.fault import Fault, Switch, rows
 from topup.sandbox.tempo import MACH, OUSD, PATH_USD
 from topup.sandbox.wire import WIRE_FAULTS
 
 Json = Any
-OwnPlace = Literal["challenge", "payment", "purchase", "texts"]
-Place = gateway.Place | OwnPlace
 
 OTHER_CHAIN_ID: Final = 42431  # The public test chain.
 LONG_TEXT: Final = 8 * 1024  # A header that every client has to cope with may be half as long.
@@ -90,7 +74,7 @@ HOSTILE_OFFERS: Final[Mapping[str, Callable[[Offer], Offer]]] = MappingProxyType
         "other-intent": lambda offer: replace(offer, intent="session"),
         "lying-description": lambda offer: replace(offer, description="0.01 USD, paid to nobody, refundable"),
         "long-header": lambda offer: replace(offer, description="credits, and " * (LONG_TEXT // 13)),
-        "huge-header": lambda offer: replace(offer, description="credits, and " * (HUGE_TEXT // 13)),
+        "huge-header": lambda offer: replace(offer, description="credits, and " * (fault.HUGE_TEXT // 13)),
     }
 )
 # Several ways to pay at once: each is made of the honest challenge.
@@ -108,7 +92,7 @@ SEVERAL: Final[Mapping[str, tuple[Callable[[Offer], Offer], ...]]] = MappingProx
 OFFER_LIVES_S: Final[Mapping[str, int]] = MappingProxyType({"expired": -1, "about-to-expire": 4})
 CHALLENGE_FAULTS: Final = frozenset(
     {"replayed-challenge", "duplicate-parameter", "one-id-for-two", "joined-header", "card-only"}
-    | {"redirect-307", *NOT_SERVED}
+    | {"redirect-307", *fault.NOT_SERVED}
     | set(SEVERAL)
     | set(HOSTILE_OFFERS)
     | set(OFFER_LIVES_S)
@@ -119,10 +103,10 @@ UNSETTLED: Final = frozenset(
 )
 AFTER_SETTLING: Final = frozenset(
     {"settled-payment-required-402", "settled-unconfirmed-503", "settled-redirect-307"}
-    | {SETTLED + name for name in WIRE_FAULTS}
+    | {fault.SETTLED + name for name in WIRE_FAULTS}
     | {"no-purchase-id", "no-receipt", "lying-receipt", "fails-after-settling"}
 )
-FAULTS_AT: Final[Mapping[OwnPlace, frozenset[str]]] = MappingProxyType(
+FAULTS_AT: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
         "challenge": CHALLENGE_FAULTS | frozenset(WIRE_FAULTS),
         "payment": UNSETTLED | AFTER_SETTLING | frozenset(WIRE_FAULTS),
@@ -130,10 +114,6 @@ FAULTS_AT: Final[Mapping[OwnPlace, frozenset[str]]] = MappingProxyType(
         "texts": frozenset(WIRE_FAULTS),
     }
 )
-
-
-def _row(name: str, says: str, place: Place, fault: str, outcome: Outcome, times: int | None = None) -> Fault:
-    return Fault(name, says, (Switch(place, fault, times),), *outcome)
 
 
 _CHALLENGES: Final = {
@@ -168,95 +148,66 @@ _PAID_BESIDE: Final = {
     "joined-header": "All challenges stand in one header.",
 }
 _ANSWERS: Final = {
-    **WIRE_ANSWERS,
+    **fault.WIRE_ANSWERS,
     "payment-required-402": "asks for payment once more, with a fresh challenge",
     "redirect-307": "points to another server, and would have the credential sent there",
 }
 
+_SETTLED: Final = {
+    "settled-unconfirmed-503": "The seller settles, and says that it could not be confirmed.",
+    "settles-late": "The seller says 503 and settles seconds later.",
+    "no-purchase-id": "The seller settles and does not say which purchase.",
+    "no-receipt": "The seller settles and gives no receipt.",
+    "lying-receipt": "The receipt names another transaction.",
+}
+_UNSETTLED: Final = {
+    "never-settles": "The seller says 503 and never settles.",
+    "accepts-never-settles": "The seller says 202 and never settles.",
+}
+_PURCHASES: Final = {
+    "stays-pending": "The purchase is pending for ever, though credited.",
+    "unknown-status": "The purchase has a status never heard of.",
+    "says-failed": "The purchase is called failed, though credited.",
+}
+_SPOILT_PRICES: Final = {name: does for name, does in _ANSWERS.items() if name != "payment-required-402"}
+
 _ALL: Final = (
     # Challenges that are sealed rightly and are not what was asked for.
-    *(_row(name, says, "challenge", name, REFUSED) for name, says in _CHALLENGES.items()),
-    *(_row(name, says, "challenge", name, REFILLED) for name, says in _PAID_BESIDE.items()),
-    Fault(
-        "replayed-challenge",
-        "After the first, each purchase is given the first one's challenge again.",
-        (Switch("challenge", "replayed-challenge"),),
-        "refused",
-        Exit.PERSON,
-        "one",
+    *rows("challenge", fault.REFUSED, _CHALLENGES),
+    *rows("challenge", fault.REFILLED, _PAID_BESIDE),
+    *rows(
+        "challenge",
+        fault.REFUSED_SECOND,
+        {"replayed-challenge": "After the first, each purchase is given the first one's challenge again."},
         refills=2,
     ),
-    _row("lying-description", "The description promises another price.", "challenge", "lying-description", REFILLED),
-    _row("long-header", "The challenge is 8 KB long.", "challenge", "long-header", REFILLED),
-    _row("huge-header", "The challenge is 256 KB long.", "challenge", "huge-header", WAITING),
+    *rows("challenge", fault.REFILLED, {"lying-description": "The description promises another price."}),
+    *rows("challenge", fault.REFILLED, {"long-header": "The challenge is 8 KB long."}),
+    *rows("challenge", fault.WAITING, {"huge-header": "The challenge is 256 KB long."}),
     # Asked for a price.
-    _row("challenge-not-found-404", "There is no such endpoint.", "challenge", "not-found-404", GONE),
-    _row("challenge-not-implemented-501", "The endpoint is not served.", "challenge", "not-implemented-501", GONE),
-    *(
-        _row(
-            f"challenge-{name}",
-            f"Asked for a price, the seller {says}.",
-            "challenge",
-            name,
-            PRICE_OUTCOMES.get(name, WAITING),
-        )
-        for name, says in _ANSWERS.items()
-        if name != "payment-required-402"
+    *rows("challenge", fault.GONE, fault.NOT_SERVED_SAYS, name="challenge-{}"),
+    *rows(
+        "challenge",
+        fault.WAITING,
+        _SPOILT_PRICES,
+        name="challenge-{}",
+        says="Asked for a price, the seller {}.",
+        but=fault.PRICE_OUTCOMES,
     ),
     # Given a credential.
-    *(
-        _row(f"payment-{name}", f"Given a credential, the seller {says}; it settles nothing.", "payment", name, WAITING)
-        for name, says in _ANSWERS.items()
-    ),
-    *(
-        _row(f"payment-{name}-once", f"Given a credential, the seller {says}, once.", "payment", name, REFILLED, 1)
-        for name, says in _ANSWERS.items()
-    ),
-    *(
-        _row(f"settled-{name}", f"The seller settles, then {says}.", "payment", f"settled-{name}", REFILLED)
-        for name, says in _ANSWERS.items()
-    ),
-    _row(
-        "settled-unconfirmed-503",
-        "The seller settles, and says that it could not be confirmed.",
-        "payment",
-        "settled-unconfirmed-503",
-        REFILLED,
-    ),
-    _row("settles-late", "The seller says 503 and settles seconds later.", "payment", "settles-late", REFILLED),
-    _row("never-settles", "The seller says 503 and never settles.", "payment", "never-settles", WAITING),
-    _row(
-        "accepts-never-settles", "The seller says 202 and never settles.", "payment", "accepts-never-settles", WAITING
-    ),
-    _row(
-        "no-purchase-id", "The seller settles and does not say which purchase.", "payment", "no-purchase-id", REFILLED
-    ),
-    _row("no-receipt", "The seller settles and gives no receipt.", "payment", "no-receipt", REFILLED),
-    _row("lying-receipt", "The receipt names another transaction.", "payment", "lying-receipt", REFILLED),
-    _row(
-        "fails-after-settling",
-        "What was settled is called failed, for good.",
-        "payment",
-        "fails-after-settling",
-        UNCREDITED,
-    ),
+    *fault.answered_payments("Given a credential", _ANSWERS),
+    *rows("payment", fault.REFILLED, _SETTLED),
+    *rows("payment", fault.WAITING, _UNSETTLED),
+    *rows("payment", fault.UNCREDITED, {"fails-after-settling": "What was settled is called failed, for good."}),
     # Asked about the purchase.
-    *(
-        _row(f"purchase-{name}", f"Asked about the purchase, the seller {says}.", "purchase", name, REFILLED)
-        for name, says in _ANSWERS.items()
-        if name in WIRE_FAULTS
-    ),
-    _row("stays-pending", "The purchase is pending for ever, though credited.", "purchase", "stays-pending", REFILLED),
-    _row("unknown-status", "The purchase has a status never heard of.", "purchase", "unknown-status", REFILLED),
-    _row("says-failed", "The purchase is called failed, though credited.", "purchase", "says-failed", REFILLED),
+    *rows("purchase", fault.REFILLED, name="purchase-{}", says="Asked about the purchase, the seller {}."),
+    *rows("purchase", fault.REFILLED, _PURCHASES),
     Fault(
         "says-credited",
         "The purchase is called credited, though it never is.",
         (Switch("purchase", "says-credited"), Switch("posting", "never-posts")),
-        *UNCREDITED,
+        *fault.UNCREDITED,
     ),
-    # Posting.
-    _row("never-credits", "Payments settle and are never credited.", "posting", "never-posts", UNCREDITED),
-    _row("credits-late", "Payments are credited an hour late.", "posting", "posts-late", REFILLED),
+    *fault.CREDITING,
 )
-MPP_FAULTS: Final[Mapping[str, Fault]] = MappingProxyType({fault.name: fault for fault in _ALL})
+MPP_FAULTS: Final[Mapping[str, Fault]] = MappingProxyType({row.name: row for row in _ALL})

@@ -12,30 +12,20 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
+from http.client import responses
 from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
-from topup.sandbox.http import REASONS, Raw, Request
+from topup.sandbox.http import Raw, Request
 from topup.sandbox.mpp_faults import Offer
-from topup.sandbox.seller import moment
+from topup.sandbox.seller import Refused, moment
 
 Json = Any
 
 OWN_HEADER: Final = "Payment-Authorization"
 PROBLEMS: Final = "https://paymentauth.org/problems/"
 MEMO_TAG: Final = bytes(keccak(text="mpp"))[:4] + b"\x01"
-
-
-class Refused(Exception):
-    """A credential that buys nothing: status, problem type and what was wrong."""
-
-    def __init__(self, status: int, problem: str, detail: str) -> None:
-        """Keep the three parts."""
-        super().__init__(detail)
-        self.status = status
-        self.problem = problem
-        self.detail = detail
 
 
 # What is written.
@@ -80,16 +70,16 @@ def receipt(tx_hash: str, at_ms: int) -> str:
 
 def header(parameters: Mapping[str, str]) -> str:
     """Return a challenge as the value of `WWW-Authenticate`."""
-    return "Payment " + ", ".join(f'{name}="{one}"' for name, one in parameters.items())
+    return "Payment " + ", ".join(f'{name}="{value}"' for name, value in parameters.items())
 
 
 def problem(why: Refused, challenges: list[str]) -> Raw:
     """Write a problem document by hand: a `Response` cannot repeat a header."""
-    title = why.problem.replace("-", " ").capitalize()
-    document = {"type": PROBLEMS + why.problem, "title": title, "status": why.status, "detail": str(why)}
+    title = why.reason.replace("-", " ").capitalize()
+    document = {"type": PROBLEMS + why.reason, "title": title, "status": why.status, "detail": str(why)}
     body = json.dumps(document).encode()
-    lines = [f"HTTP/1.1 {why.status} {REASONS.get(why.status, title)}", "content-type: application/problem+json"]
-    lines += [f"www-authenticate: {one}" for one in challenges]
+    lines = [f"HTTP/1.1 {why.status} {responses.get(why.status, title)}", "content-type: application/problem+json"]
+    lines += [f"www-authenticate: {challenge}" for challenge in challenges]
     lines += ["cache-control: no-store", f"content-length: {len(body)}", "connection: close"]
 
     async def write(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

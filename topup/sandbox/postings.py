@@ -9,22 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from topup.sandbox.charges import Operator
+from topup.sandbox.rpc import Asked
 
 TRANSFERRED: Final = "0xb7ee4fafa10d16ee883a136a3dcc9179d8e6041ba71cc29c2b0bce4f7bdd6e86"
 ERC20_TRANSFER: Final = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
 REORG_BLOCKS: Final = 64  # How far back each look reaches: a payment may move to another block.
 
 Json = Any
-
-
-class Chain(Protocol):
-    """The one thing asked of a chain: JSON-RPC, with hexadecimal answers."""
-
-    def rpc(self, method: str, params: list[Json]) -> Json:
-        """Answer one call with its `result`; raise what the chain raises."""
 
 
 @dataclass
@@ -45,7 +39,7 @@ class Watch:
     """Looks for payments of one operator on one chain; `head` is the last block it knows."""
 
     operator: Operator
-    chain: Chain
+    chain: Asked
     head: int = 0
     _counted: set[tuple[str, str]] = field(default_factory=set)  # Transfers (transaction, log index) already used.
 

@@ -15,9 +15,8 @@ from types import MappingProxyType
 from typing import Final
 
 from topup.sandbox.gateway import Conduct
-from topup.sandbox.http import Response
+from topup.sandbox.http import Response, answer_of
 from topup.sandbox.mpp_wire import OWN_HEADER, receipt
-from topup.sandbox.seller import answer_of
 
 
 @dataclass(frozen=True)
@@ -86,10 +85,10 @@ class Purchase:
 def amount_of(body: bytes, conduct: Conduct) -> Decimal:
     """Return the US dollars asked for. Raises ValueError."""
     asked = json.loads(body, parse_float=Decimal)
-    told = asked.get(WIRE.amount) if isinstance(asked, dict) else None
-    if isinstance(told, bool) or not re.fullmatch(r"\d{1,9}(\.\d{1,2})?", str(told)):
+    amount = asked.get(WIRE.amount) if isinstance(asked, dict) else None
+    if isinstance(amount, bool) or not re.fullmatch(r"\d{1,9}(\.\d{1,2})?", str(amount)):
         raise ValueError(f"{WIRE.amount} must be US dollars in whole cents")
-    usd = Decimal(str(told))
+    usd = Decimal(str(amount))
     if not conduct.amount_min_usd <= usd <= conduct.amount_max_usd:
         raise ValueError(f"{WIRE.amount} must be from {conduct.amount_min_usd} to {conduct.amount_max_usd}")
     return usd
@@ -97,8 +96,8 @@ def amount_of(body: bytes, conduct: Conduct) -> Decimal:
 
 def purchase_id_of(path: str) -> str | None:
     """Return which purchase a path asks about; None for another path."""
-    found = re.fullmatch(rf"{PURCHASES}/(pi_\w+)", path)
-    return found[1] if found else None
+    asked = re.fullmatch(rf"{PURCHASES}/(pi_\w+)", path)
+    return asked[1] if asked else None
 
 
 def document_of(status: int, purchase: Purchase, said: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -116,5 +115,4 @@ def accepted(purchase: Purchase, tx_hash: str, settled_ms: int) -> Response:
 def unconfirmed(purchase: Purchase) -> Response:
     """Answer 503: the payment may have settled, or may yet."""
     message = "The payment transfer could not be confirmed; poll the purchase before retrying"
-    body = {"error": {"code": 503, "message": message, "metadata": {"purchase_id": purchase.id}}}
-    return Response(503, json.dumps(body).encode())
+    return answer_of(503, {"error": {"code": 503, "message": message, "metadata": {"purchase_id": purchase.id}}})

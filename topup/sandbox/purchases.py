@@ -8,49 +8,24 @@ whatever the answer says. Sources: OpenRouter's API reference; the drafts `httpa
 from __future__ import annotations
 
 import hmac
-import json
 import re
 import secrets
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 from eth_utils.crypto import keccak
 
-from topup.sandbox import gateway
+from topup.sandbox import gateway, mpp_wire, purchase_wire
 from topup.sandbox.charges import named_address
-from topup.sandbox.gateway import Account, Conduct, Seen
-from topup.sandbox.http import Raw, Request, Response
-from topup.sandbox.mpp_faults import AFTER_SETTLING, FAULTS_AT, HOSTILE_OFFERS, OFFER_LIVES_S, SEVERAL, Offer, Place
-from topup.sandbox.mpp_wire import (
-    Refused,
-    credential_of,
-    header,
-    memo_of,
-    packed,
-    problem,
-    receipt,
-    seal,
-    sealed,
-    unpacked,
-)
-from topup.sandbox.purchase_wire import (
-    PURCHASES,
-    SCOPE,
-    TEXTS,
-    WIRE,
-    Purchase,
-    accepted,
-    amount_of,
-    document_of,
-    purchase_id_of,
-    unconfirmed,
-)
+from topup.sandbox.fault import NOT_SERVED, SETTLED
+from topup.sandbox.gateway import Account, Seen
+from topup.sandbox.http import Raw, Request, Response, answer_of
+from topup.sandbox.mpp_faults import AFTER_SETTLING, FAULTS_AT, HOSTILE_OFFERS, OFFER_LIVES_S, SEVERAL, Offer
+from topup.sandbox.purchase_wire import PURCHASES, WIRE, Purchase
 from topup.sandbox.rpc import Asked, RpcError
-from topup.sandbox.seller import ChainSeller, unix_ms_of, wait_until
-from topup.sandbox.seller_faults import NOT_SERVED, SETTLED
+from topup.sandbox.seller import Carried, CarryingConduct, ChainSeller, Refused, unix_ms_of
 from topup.sandbox.sponsor import SPONSORS, completed
 from topup.sandbox.tempo import CHAIN_ID, USDC_E
 from topup.sandbox.tempo_transfer import Transfer, decode, must_match, shows
@@ -68,7 +43,7 @@ ENOUGH_TIME_S: Final = 3  # What the chain's pool wants a transaction to have le
 
 
 @dataclass
-class MppConduct(Conduct):
+class MppConduct(CarryingConduct):
     """How the seller behaves when nothing is wrong; may be changed while it runs.
 
     Attributes:
@@ -78,9 +53,6 @@ class MppConduct(Conduct):
         lifetime_s: of a challenge, in seconds.
         fee_bps: what the challenge asks for beyond the credits, rounded up to a cent.
         recipient_per_purchase: a deposit address for each purchase instead of one for all.
-        wait_s: how long a payment is waited for before the answer is 503, in seconds of the machine, or of a
-            stepped world.
-        settles_late_ms: how long `settles-late` keeps a transaction back.
         currency: the token that is asked for.
         sponsored: whether the seller pays the network's fee, and completes the transaction itself.
     """
@@ -90,27 +62,23 @@ class MppConduct(Conduct):
     lifetime_s: int = 300
     fee_bps: int = 0
     recipient_per_purchase: bool = False
-    wait_s: int = 10
     settles_late_ms: int = 2_000
     currency: str = USDC_E
     sponsored: bool = False
 
 
 @dataclass
-class Payment:
-    """A transaction taken from a credential, and what became of it; `due_ms` when it is still to be broadcast."""
+class Payment(Carried):
+    """A transaction taken from a credential, and what became of it."""
 
     purchase: Purchase
     raw: bytes
     transfer: Transfer
-    due_ms: int | None = None
-    sent: bool = False
-    settled_ms: int | None = None
     reverted: bool = False
 
     def accepted(self) -> Response:
         """Answer that it was taken."""
-        return accepted(self.purchase, self.transfer.hash, self.settled_ms or 0)
+        return purchase_wire.accepted(self.purchase, self.transfer.hash, self.settled_ms or 0)
 
 
 @dataclass(frozen=True)
@@ -125,8 +93,8 @@ class Post:
 class Seller(ChainSeller):
     """The gateway's account and keys, with purchases over the Payment scheme in place of Coinbase charges.
 
-    `start` it, and call `poll` on a timer. Besides the gateway's places, faults can be switched at `challenge` (an
-    unpaid POST), `payment` (a paid one), `purchase` (the GET of one) and `texts`.
+    Besides the gateway's places, faults can be switched at `challenge` (an unpaid POST), `payment` (a paid one),
+    `purchase` (the GET of one) and `texts`.
 
     Attributes:
         posts: every purchase POST that came with a good key, in order.
@@ -135,8 +103,7 @@ class Seller(ChainSeller):
         handed: the hash of everything that was handed over to be paid with, in hex, as the payer has signed it.
     """
 
-    faults_at = FAULTS_AT
-    kept = frozenset(gateway.PATHS) - {COINBASE}
+    faults_at: ClassVar = {**gateway.FAULTS_AT, **FAULTS_AT}
 
     conduct: MppConduct
 
@@ -157,16 +124,17 @@ class Seller(ChainSeller):
         """What challenges of this seller are protected as."""
         return self.conduct.realm or "127.0.0.1"
 
-    def count(self, place: Place) -> int:
+    def count(self, place: str) -> int:
         """How many requests one endpoint has had, answered or not."""
         if place == "challenge":
             return sum(post.credential is None for post in self.posts)
         if place == "payment":
             return sum(post.credential is not None for post in self.posts)
         if place == "purchase":
-            return sum(seen.method == "GET" and purchase_id_of(seen.path) is not None for seen in self.requests)
+            asked = [purchase_wire.purchase_id_of(seen.path) for seen in self.requests if seen.method == "GET"]
+            return sum(purchase_id is not None for purchase_id in asked)
         if place == "texts":
-            return sum(seen.path in TEXTS for seen in self.requests)
+            return sum(seen.path in purchase_wire.TEXTS for seen in self.requests)
         return super().count(place)
 
     # Requests.
@@ -174,7 +142,9 @@ class Seller(ChainSeller):
     async def _answer_own(self, request: Request, seen: Seen) -> Response | Raw:
         if request.path == COINBASE:
             return error(410, GONE)
-        text, purchase_id = TEXTS.get(request.path), purchase_id_of(request.path)
+        if request.path in gateway.PATHS:
+            return await super()._answer_own(request, seen)
+        text, purchase_id = purchase_wire.TEXTS.get(request.path), purchase_wire.purchase_id_of(request.path)
         if text is None and purchase_id is None and request.path != PURCHASES:
             return error(404, "Not Found")
         if request.method != ("POST" if request.path == PURCHASES else "GET"):
@@ -199,7 +169,7 @@ class Seller(ChainSeller):
 
     def _show(self, purchase_id: str, seen: Seen) -> Response | Raw:
         fault = self._spoil("purchase", seen)
-        purchase = next((one for one in self.purchases.values() if one.id == purchase_id), None)
+        purchase = next((made for made in self.purchases.values() if made.id == purchase_id), None)
         if purchase is None:
             return error(404, "Purchase not found")
         said = {
@@ -208,16 +178,16 @@ class Seller(ChainSeller):
             "says-failed": WIRE.failed,
             "says-credited": WIRE.credited,
         }
-        document = document_of(200, purchase, said.get(fault, purchase.status))
+        document = purchase_wire.document_of(200, purchase, said.get(fault, purchase.status))
         return self._wired(fault, document.body) or document
 
     async def _sell(self, request: Request, seen: Seen) -> Response | Raw:
-        key, credential = request.headers.get("idempotency-key", ""), credential_of(request)
+        key, credential = request.headers.get("idempotency-key", ""), mpp_wire.credential_of(request)
         self.posts.append(Post(key, request.body, credential))
         if not key:
             return error(400, "Idempotency-Key is required")
         try:
-            amount = amount_of(request.body, self.conduct)
+            amount = purchase_wire.amount_of(request.body, self.conduct)
         except ValueError as wrong:
             return error(400, f"Invalid request body: {wrong}")
         purchase = self.purchases.setdefault(key, Purchase("pi_" + secrets.token_hex(12), key, request.body, amount))
@@ -248,15 +218,15 @@ class Seller(ChainSeller):
         """Write the 402 or, after a credential that was refused, that refusal with challenges beside it."""
         why = refused or Refused(402, "payment-required", "Payment is required.")
         seen.status = why.status
-        options = [header(one) for one in self._options(purchase, fault)]
+        options = [mpp_wire.header(option) for option in self._options(purchase, fault)]
         if fault == "duplicate-parameter":
-            options = [f'{one}, realm="{self.realm}"' for one in options]
+            options = [f'{option}, realm="{self.realm}"' for option in options]
         if fault == "joined-header":
             options = [", ".join(['Bearer realm="accounts"', *options])]
-        return problem(why, options)
+        return mpp_wire.problem(why, options)
 
     def _options(self, purchase: Purchase, fault: str) -> list[dict[str, str]]:
-        opaque = packed({"purchase": purchase.id})
+        opaque = mpp_wire.packed({"purchase": purchase.id})
         tempo = self._tempo(purchase, fault)
         card = replace(
             self._tempo(purchase, ""),
@@ -269,14 +239,14 @@ class Seller(ChainSeller):
         )
         ours = [made(tempo) for made in SEVERAL.get(fault, (lambda honest: honest,))]
         offers = [card] if fault == "card-only" else [*ours, card]
-        options = [sealed(offer, opaque, self._secret) for offer in offers]
+        options = [mpp_wire.sealed(offer, opaque, self._secret) for offer in offers]
         if fault == "one-id-for-two":
-            dear = sealed(HOSTILE_OFFERS["double-amount"](tempo), opaque, self._secret)
+            dear = mpp_wire.sealed(HOSTILE_OFFERS["double-amount"](tempo), opaque, self._secret)
             options.insert(1, dear | {"id": options[0]["id"]})
         self._first_options = self._first_options or options
         if fault != "replayed-challenge":
             return options
-        self._replayed |= {one["id"] for one in self._first_options}
+        self._replayed |= {option["id"] for option in self._first_options}
         return self._first_options
 
     def _tempo(self, purchase: Purchase, fault: str) -> Offer:
@@ -293,7 +263,7 @@ class Seller(ChainSeller):
                 "recipient": self.recipient(purchase),
                 "methodDetails": {"chainId": CHAIN_ID, "supportedModes": ["pull"]}
                 | ({"feePayer": True} if self.conduct.sponsored else {}),
-                "_mppx_scope": SCOPE,
+                "_mppx_scope": purchase_wire.SCOPE,
             },
         )
         return HOSTILE_OFFERS[fault](offer) if fault in HOSTILE_OFFERS else offer
@@ -319,7 +289,7 @@ class Seller(ChainSeller):
                 if not again:
                     await self._settle(payment, fault)
             if payment.settled_ms is None and fault != "accepts-never-settles":
-                return unconfirmed(purchase)
+                return purchase_wire.unconfirmed(purchase)
             if fault in AFTER_SETTLING:
                 return self._spoilt_answer(payment, fault, seen)
             if again and self.conduct.style != "idempotent":
@@ -334,9 +304,9 @@ class Seller(ChainSeller):
         if refused.status == 402 or self.conduct.style == "mppx":
             return self._ask_for_money(purchase, seen, refused=refused)
         if refused.status >= 500:
-            return unconfirmed(purchase)
+            return purchase_wire.unconfirmed(purchase)
         seen.status = refused.status
-        return problem(refused, [])
+        return mpp_wire.problem(refused, [])
 
     def _take(self, purchase: Purchase, credential: str) -> tuple[Payment, bool]:
         """Return what this credential pays with, and whether it settled something before. Raises Refused."""
@@ -356,15 +326,15 @@ class Seller(ChainSeller):
 
     def _verified(self, purchase: Purchase, credential: str) -> tuple[Mapping[str, str], bytes]:
         """Return the challenge that was echoed, proven ours, and the transaction. Raises Refused."""
-        document = unpacked(credential)
+        document = mpp_wire.unpacked(credential)
         challenge, payload = document.get("challenge"), document.get("payload")
         if not isinstance(challenge, dict) or not isinstance(payload, dict):
             raise Refused(402, "malformed-credential", "A credential has a challenge and a payload.")
-        if not hmac.compare_digest(str(challenge.get("id")).encode(), seal(challenge, self._secret).encode()):
+        if not hmac.compare_digest(str(challenge.get("id")).encode(), mpp_wire.seal(challenge, self._secret).encode()):
             raise Refused(402, "invalid-challenge", "This challenge was not issued by this server.")
         if challenge["method"] != "tempo" or payload.get("type") != "transaction":
             raise Refused(400, "method-unsupported", "Only transactions on Tempo are taken.")
-        if packed({"purchase": purchase.id}) != challenge["opaque"] and challenge["id"] not in self._replayed:
+        if mpp_wire.packed({"purchase": purchase.id}) != challenge["opaque"] and challenge["id"] not in self._replayed:
             raise Refused(402, "invalid-challenge", "This challenge belongs to another purchase.")
         if unix_ms_of(challenge["expires"]) <= self.now_ms():
             raise Refused(402, "payment-expired", "This challenge has expired.")
@@ -383,27 +353,20 @@ class Seller(ChainSeller):
 
     def _must_pay(self, challenge: Mapping[str, str], transfer: Transfer) -> None:
         """Raise Refused unless the transfer is exactly what the challenge asks for."""
-        must_match(transfer, unpacked(challenge["request"]))
-        if transfer.memo != memo_of(challenge["realm"], challenge["id"]):
+        must_match(transfer, mpp_wire.unpacked(challenge["request"]))
+        if transfer.memo != mpp_wire.memo_of(challenge["realm"], challenge["id"]):
             raise Refused(403 if self.conduct.style == "pympp" else 402, "verification-failed", "The memo is not ours.")
         if transfer.valid_before is not None and transfer.valid_before * 1000 <= self.now_ms() + ENOUGH_TIME_S * 1000:
             raise Refused(500, "internal-payment-error", "The transaction is no longer valid.")
 
     async def _settle(self, payment: Payment, fault: str) -> None:
-        """Broadcast it and wait until the chain has it, or not. Raises Refused for what the chain will not have."""
-        if fault in ("never-settles", "accepts-never-settles"):
-            return
-        if fault == "settles-late" and not payment.sent:
-            payment.due_ms = payment.due_ms or self.now_ms() + self.conduct.settles_late_ms
-            return
-        self._broadcast(payment)
-        await wait_until(lambda: self._look(payment), self.conduct.wait_s, self.sleep)
+        await super()._settle(payment, fault)
         if payment.reverted:
             raise Refused(500, "internal-payment-error", "The transaction reverted.")
         if fault == "fails-after-settling":
             payment.purchase.refused = True
 
-    def _broadcast(self, payment: Payment) -> None:
+    def _submit(self, payment: Payment, _: str = "") -> None:
         payment.due_ms, payment.sent = None, True
         try:
             self.chain.rpc("eth_sendRawTransaction", ["0x" + payment.raw.hex()])
@@ -412,13 +375,12 @@ class Seller(ChainSeller):
                 raise Refused(500, "internal-payment-error", f"The chain refuses it: {refused}") from refused
 
     def _look(self, payment: Payment) -> bool:
-        """Tell whether the chain has decided about a payment; mark it."""
         if payment.settled_ms is not None or payment.reverted:
             return True
-        found = self.chain.rpc("eth_getTransactionReceipt", [payment.transfer.hash])
-        if found is None:
+        receipt = self.chain.rpc("eth_getTransactionReceipt", [payment.transfer.hash])
+        if receipt is None:
             return False
-        if shows(found, payment.transfer):
+        if shows(receipt, payment.transfer):
             payment.settled_ms = self.now_ms()
             payment.purchase.settled_ms = payment.purchase.settled_ms or payment.settled_ms
         else:
@@ -434,27 +396,23 @@ class Seller(ChainSeller):
         if fault == "settled-payment-required-402":
             return self._ask_for_money(purchase, seen)
         if fault == "settled-unconfirmed-503":
-            return unconfirmed(purchase)
+            return purchase_wire.unconfirmed(purchase)
         if fault == "settled-redirect-307":
             return self._redirect(PURCHASES)
         if fault == "no-purchase-id":
-            headers = {name: one for name, one in answer.headers.items() if name != "location"}
-            return Response(202, json.dumps({WIRE.envelope: {}}).encode(), headers)
-        headers = {name: one for name, one in answer.headers.items() if name != "payment-receipt"}
+            headers = {name: text for name, text in answer.headers.items() if name != "location"}
+            return answer_of(202, {WIRE.envelope: {}}, headers)
+        headers = {name: text for name, text in answer.headers.items() if name != "payment-receipt"}
         if fault == "lying-receipt":
-            headers["payment-receipt"] = receipt("0x" + secrets.token_hex(32), self.now_ms())
+            headers["payment-receipt"] = mpp_wire.receipt("0x" + secrets.token_hex(32), self.now_ms())
         return answer if fault == "fails-after-settling" else Response(202, answer.body, headers)
 
     # The chain.
 
-    def poll(self) -> None:
-        """Broadcast what was kept back, look for what was not confirmed, and post the credits that are due."""
-        for payment in self.payments.values():
-            if payment.due_ms is not None and payment.due_ms <= self.now_ms():
-                with suppress(Refused):  # Nobody is left to be told; it will not settle.
-                    self._broadcast(payment)
-            if payment.sent:
-                self._look(payment)
+    def _carried(self) -> Iterable[Payment]:
+        return self.payments.values()
+
+    def _credit_due(self) -> None:
         for purchase in self.purchases.values():
             is_open = purchase.credited_ms is None and not purchase.refused
             if is_open and self._must_credit(purchase.settled_ms, purchase.amount_usd):

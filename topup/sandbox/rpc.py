@@ -25,8 +25,8 @@ class RpcError(Exception):
 
     def document(self) -> dict[str, Any]:
         """Return the error object."""
-        told: dict[str, Any] = {"code": self.code, "message": self.message}
-        return told if self.data is None else {**told, "data": self.data}
+        document: dict[str, Any] = {"code": self.code, "message": self.message}
+        return document if self.data is None else {**document, "data": self.data}
 
 
 class Asked(Protocol):
@@ -37,7 +37,7 @@ class Asked(Protocol):
 
 
 class Chain(Asked, Protocol):
-    """A chain that can be asked, mined and disturbed. Times in unix seconds, amounts in wei.
+    """A chain that can be asked, mined and disturbed, as `evm.Evm` describes it. Times in unix seconds, amounts in wei.
 
     Attributes:
         base_fee: of the blocks to come, in wei per gas.
@@ -47,29 +47,14 @@ class Chain(Asked, Protocol):
     base_fee: int
     before_mine: list[Callable[[], None]]
 
-    def mine(self, timestamp: int | None = None) -> int:
-        """Mine what is pending into a block at that time, or just after its parent; return its number."""
-
-    def set_storage(self, address: str, slot: int, value: int) -> None:
-        """Change a slot of a contract from now on."""
-
-    def set_balance(self, address: str, wei: int) -> None:
-        """Change a balance from now on."""
-
-    def set_code(self, address: str, code: bytes) -> None:
-        """Change a contract from now on."""
-
-    def pending(self) -> int:
-        """Return how many transactions wait for a block."""
-
-    def drop_pending(self) -> int:
-        """Forget what is waiting for a block; return how many transactions that were."""
-
-    def reorg(self, depth: int, *, drop: bool = False) -> None:
-        """Take back the newest blocks; their transactions wait again, or are forgotten with `drop`."""
-
-    def stop(self) -> None:
-        """End it."""
+    def mine(self, timestamp: int | None = None) -> int: ...
+    def set_storage(self, address: str, slot: int, value: int) -> None: ...
+    def set_balance(self, address: str, wei: int) -> None: ...
+    def set_code(self, address: str, code: bytes) -> None: ...
+    def pending(self) -> int: ...
+    def drop_pending(self) -> int: ...
+    def reorg(self, depth: int, *, drop: bool = False) -> None: ...
+    def stop(self) -> None: ...
 
 
 Next = Callable[[], Any]
@@ -80,7 +65,7 @@ class Drop(Exception):
     """Raised by an interceptor: cut the connection instead of answering."""
 
 
-class RpcServer:
+class RpcServer(Server):
     """A chain behind HTTP.
 
     Attributes:
@@ -92,24 +77,11 @@ class RpcServer:
 
     def __init__(self, chain: Asked) -> None:
         """Keep the chain; nothing listens until `start`."""
+        super().__init__(self._answer)
         self._chain = chain
-        self._server = Server(self._answer)
         self.intercept: Intercept | None = None
         self.asked: Counter[str] = Counter()
         self.requests = 0
-
-    @property
-    def url(self) -> str:
-        """The address to ask at."""
-        return self._server.url
-
-    async def start(self, port: int = 0) -> None:
-        """Listen on loopback."""
-        await self._server.start(port)
-
-    async def stop(self) -> None:
-        """Stop listening."""
-        await self._server.stop()
 
     async def _answer(self, request: Request) -> Response | Raw:
         self.requests += 1
@@ -136,14 +108,14 @@ class RpcServer:
             return self._chain.rpc(method, params)
 
         try:
-            told = await self.intercept(method, params, honest) if self.intercept is not None else honest()
+            result = await self.intercept(method, params, honest) if self.intercept is not None else honest()
         except RpcError as error:
             return _refused(name, error)
         except Drop:
             raise
         except Exception as error:  # noqa: BLE001 - a node that fails inside says so and lives on
             return _refused(name, RpcError(-32603, f"internal error: {type(error).__name__}: {error}"))
-        return {"jsonrpc": "2.0", "id": name, "result": told}
+        return {"jsonrpc": "2.0", "id": name, "result": result}
 
 
 def _refused(name: Any, error: RpcError) -> dict[str, Any]:

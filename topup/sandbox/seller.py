@@ -1,109 +1,96 @@
-"""What do sellers share that carry payments to the chain? Faults of their own, answers, and when credits are due."""
+"""How does a seller carry payments to the chain? Sent once, now or later, waited for, and credited when settled."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from math import ceil
-from typing import Any, ClassVar, Final, cast
+from typing import Any, Final
 
-from topup.sandbox import gateway
-from topup.sandbox.gateway import LARGE_USD, Account, Conduct, Gateway, Seen, Switched, json_text
-from topup.sandbox.http import Raw, Request, Response
-from topup.sandbox.wire import WIRE_FAULTS
-
-Json = Any
+from topup.sandbox.gateway import Conduct, Gateway
 
 LOOK_S: Final = 0.05
 STEP_S: Final = 2
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class ChainSeller(Gateway):
-    """A gateway that sells at endpoints of its own, spoilt at places of their own.
+class Refused(Exception):
+    """A payment that is not taken: the answer's status, a word for the reason, what was wrong, and a seller's code."""
+
+    def __init__(self, status: int, reason: str, detail: str, code: str = "") -> None:
+        """Keep the four parts."""
+        super().__init__(detail)
+        self.status = status
+        self.reason = reason
+        self.code = code
+
+
+@dataclass
+class CarryingConduct(Conduct):
+    """How a seller behaves that carries payments to the chain.
 
     Attributes:
-        faults_at: the faults of each of its own places; the gateway's places stay as they are.
-        kept: paths that are answered as the gateway answers them.
+        wait_s: how long the chain is waited for before the answer is that nothing is known yet, in seconds of the
+            machine, or of a stepped world.
+        settles_late_ms: how long a payment is kept back by the faults that settle late.
     """
 
-    faults_at: ClassVar[Mapping[Any, frozenset[str]]]
-    kept: ClassVar[frozenset[str]] = frozenset()
+    wait_s: float = 10
+    settles_late_ms: int = 10_000
 
-    def __init__(self, account: Account, *, conduct: Conduct) -> None:
-        """Sell to this account; its clock is the seller's."""
-        super().__init__(account, conduct=conduct)
-        self._spoilt: dict[str, list[Switched]] = {place: [] for place in self.faults_at}
 
-    # Faults.
+@dataclass(kw_only=True)
+class Carried:
+    """A payment that was taken, and what became of it; `due_ms` when it is still to be sent to the chain."""
 
-    def switch_on(self, place: str, name: str, times: int | None = None) -> None:
-        """Spoil the next `times` requests at `place` (None: all), as the gateway does.
+    due_ms: int | None = None
+    sent: bool = False
+    settled_ms: int | None = None
 
-        Raises KeyError for a fault that this place does not have.
-        """
-        if place not in self.faults_at:
-            super().switch_on(cast(gateway.Place, place), name, times)
-        elif name not in self.faults_at[place]:
-            raise KeyError(f"{place} has no fault called {name!r}")
-        else:
-            self._spoilt[place].append(Switched(name, times))
 
-    def switch_off(self, place: str | None = None) -> None:
-        """End all faults, or those of one place."""
-        if place is None:
-            super().switch_off()
-            for switched in self._spoilt.values():
-                switched.clear()
-        elif place in self.faults_at:
-            self._spoilt[place].clear()
-        else:
-            super().switch_off(cast(gateway.Place, place))
+class ChainSeller(Gateway):
+    """A gateway that takes signed payments, and settles each on the chain once."""
 
-    def _spoil(self, place: str, seen: Seen) -> str:
-        """Return the fault that spoils this request, noted in it; "" for none."""
-        for fault in self._spoilt[place]:
-            if fault.left != 0:
-                fault.left = None if fault.left is None else fault.left - 1
-                seen.fault = fault.name
-                return fault.name
-        return ""
+    conduct: CarryingConduct
 
-    def _wired(self, fault: str, honest: bytes = b"{}") -> Response | Raw | None:
-        """Return what a fault of the wire makes of an honest body; None for a fault of another kind."""
-        return WIRE_FAULTS[fault](self.wire, lambda: honest) if fault in WIRE_FAULTS else None
-
-    def _redirect(self, path: str) -> Response:
-        """Answer with a redirect that keeps method, body and headers: a payment would follow it."""
-        return Response(307, b"", {"location": f"{self.wire.elsewhere}{path}"})
-
-    # Requests.
-
-    async def _answer(self, request: Request) -> Response | Raw:
-        if request.path in self.kept:
-            return await super()._answer(request)
-        seen = Seen(self.now_ms(), request.method, request.path, request.body, self._key_of(request))
-        self.requests.append(seen)
-        answer = await self._answer_own(request, seen)
-        if isinstance(answer, Response):
-            seen.status = answer.status
-        return answer
-
-    async def _answer_own(self, request: Request, seen: Seen) -> Response | Raw:
-        """Answer a request to one of its own endpoints."""
+    def _carried(self) -> Iterable[Any]:
+        """Return every payment that was taken."""
         raise NotImplementedError
 
-    # Credits.
+    def _submit(self, payment: Any, fault: str = "") -> None:
+        """Send a payment to the chain. Raises Refused for what the chain will not have."""
+        raise NotImplementedError
 
-    def _must_credit(self, settled_ms: int | None, usd: Decimal) -> bool:
-        """Tell whether credits for so many dollars are due, which the chain settled then (None: has not settled)."""
-        fault = self._current("posting")
-        if settled_ms is None or fault == "never-posts":
-            return False
-        delay_ms = self.conduct.large_posting_delay_ms if usd > LARGE_USD else self.conduct.posting_delay_ms
-        return self.now_ms() >= settled_ms + delay_ms + (self.conduct.late_ms if fault == "posts-late" else 0)
+    def _look(self, payment: Any) -> bool:
+        """Tell whether the chain has decided about a payment; mark it."""
+        raise NotImplementedError
+
+    def _credit_due(self) -> None:
+        """Post the credits that are due."""
+        raise NotImplementedError
+
+    async def _settle(self, payment: Any, fault: str) -> None:
+        """Send a payment to the chain and wait until the chain has decided. Raises Refused."""
+        if payment.settled_ms is not None or fault in ("never-settles", "accepts-never-settles"):
+            return
+        if fault in ("settles-late", "refuses-settles-late") and not payment.sent:
+            payment.due_ms = payment.due_ms or self.now_ms() + self.conduct.settles_late_ms
+            return
+        self._submit(payment, fault)
+        await wait_until(lambda: self._look(payment), self.conduct.wait_s, self.sleep)
+
+    def poll(self) -> None:
+        """Send what was kept back, look for what was not confirmed, and post the credits that are due."""
+        for payment in list(self._carried()):
+            with suppress(Refused):  # Nobody is left to be told; it will not settle.
+                if payment.due_ms is not None and payment.due_ms <= self.now_ms():
+                    self._submit(payment)
+                if payment.sent:
+                    self._look(payment)
+        self._credit_due()
 
 
 async def wait_until(
@@ -123,11 +110,6 @@ async def wait_until(
     end = loop.time() + seconds
     while not done() and loop.time() < end:  # noqa: ASYNC110 - a chain does not call back
         await asyncio.sleep(LOOK_S)
-
-
-def answer_of(status: int, body: Mapping[str, Json], headers: Mapping[str, str] | None = None) -> Response:
-    """Return JSON in which a Decimal is a number with its own digits."""
-    return Response(status, json_text(body).encode(), {"content-type": "application/json", **(headers or {})})
 
 
 def moment(unix_ms: int) -> str:

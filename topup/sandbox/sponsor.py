@@ -13,7 +13,7 @@ import rlp  # type: ignore[import-untyped]
 from eth_keys.datatypes import PrivateKey
 from eth_utils.crypto import keccak
 
-from topup.sandbox.mpp_wire import Refused
+from topup.sandbox.seller import Refused
 from topup.sandbox.tempo import CHAIN_ID
 
 EXPIRING: Final = 2**256 - 1

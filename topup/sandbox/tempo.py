@@ -6,9 +6,6 @@ anvil brings Tempo's own contracts but no USDC.e: it is made here from one of an
 
 from __future__ import annotations
 
-import atexit
-import http.client
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +13,7 @@ from typing import Final
 
 from eth_utils.crypto import keccak
 
-from topup.sandbox.anvil import ANSWER_S_MAX, Anvil, _started
+from topup.sandbox.anvil import Anvil
 
 CHAIN_ID: Final = 4217
 BLOCK_S: Final = "0.5"
@@ -59,15 +56,9 @@ class Tempo(Anvil):
         self.base_fee = BASE_FEE
         self.before_mine: list[Callable[[], None]] = []
         self._now = now
-        options = ["--network", "tempo", "--hardfork", HARD_FORK, "--chain-id", str(CHAIN_ID), "--port", "0"]
-        options += ["--accounts", "0", "--base-fee", str(BASE_FEE), "--timestamp", str(now())]
+        options = ["--network", "tempo", "--hardfork", HARD_FORK, "--timestamp", str(now())]
         options += ["--no-mining"] if block_s is None else ["--block-time", block_s]
-        with tempfile.TemporaryDirectory(prefix="topup-anvil-") as folder:
-            self._process, port = _started([str(binary), *options], Path(folder) / "log")
-        atexit.register(self.stop)
-        self.url = f"http://127.0.0.1:{port}"
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_S_MAX)
-        self.rpc("anvil_setLoggingEnabled", [False])
+        self._start([str(binary), *options], CHAIN_ID)
         self._make_usdc()
         for address, units in (funded or {}).items():
             self.fund(address, units)

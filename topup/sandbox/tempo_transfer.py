@@ -15,8 +15,8 @@ from eth_keys.datatypes import Signature
 from eth_keys.exceptions import BadSignature, ValidationError
 from eth_utils.crypto import keccak
 
-from topup.sandbox.mpp_wire import Refused
 from topup.sandbox.postings import word
+from topup.sandbox.seller import Refused
 from topup.sandbox.tempo import CHAIN_ID
 
 Json = Any
@@ -75,21 +75,15 @@ def must_match(transfer: Transfer, request: Mapping[str, Json]) -> None:
     """Raise Refused unless chain, token, recipient, amount and who pays the fee are those of a challenge's request."""
     if transfer.sponsored and not request["methodDetails"].get("feePayer"):
         raise Refused(402, "verification-failed", "Fees are not sponsored here.")
-    asked = {
-        "chain": request["methodDetails"].get("chainId", CHAIN_ID),
-        "token": request["currency"].lower(),
-        "recipient": request["recipient"].lower(),
-        "amount": int(request["amount"]),
+    facts = {
+        "chain": (transfer.chain_id, request["methodDetails"].get("chainId", CHAIN_ID)),
+        "token": (transfer.token, request["currency"].lower()),
+        "recipient": (transfer.recipient, request["recipient"].lower()),
+        "amount": (transfer.amount, int(request["amount"])),
     }
-    given = {
-        "chain": transfer.chain_id,
-        "token": transfer.token,
-        "recipient": transfer.recipient,
-        "amount": transfer.amount,
-    }
-    for name, wanted in asked.items():
-        if given[name] != wanted:
-            raise Refused(402, "verification-failed", f"The {name} is {given[name]}, not {wanted}.")
+    for name, (given, wanted) in facts.items():
+        if given != wanted:
+            raise Refused(402, "verification-failed", f"The {name} is {given}, not {wanted}.")
 
 
 def shows(receipt: Json, transfer: Transfer) -> bool:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 import io
-import json
 import socket
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from topup.sandbox.http import Raw, Response
+from topup.sandbox.http import Raw, Response, answer_of
 
 JSON_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 CHUNK = b" " * 65536
@@ -39,8 +38,7 @@ WireFault = Callable[[Wire, Honest], Response | Raw]
 
 def error(code: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
     """An error in the API's own shape."""
-    body = json.dumps({"error": {"code": code, "message": message}}).encode()
-    return Response(code, body, {"content-type": "application/json", **(headers or {})})
+    return answer_of(code, {"error": {"code": code, "message": message}}, headers)
 
 
 def page(status: int, title: str) -> Response:

@@ -13,6 +13,7 @@ import secrets
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from decimal import Decimal
 from typing import Final, Self, TypeVar
 
@@ -20,7 +21,7 @@ from eth_keys.datatypes import PrivateKey
 
 from topup.sandbox import contracts
 from topup.sandbox.charges import Operator, named_address
-from topup.sandbox.faults import WALLET_WEI
+from topup.sandbox.fault import WALLET_WEI
 from topup.sandbox.gateway import Account, Conduct, Gateway
 from topup.sandbox.rpc import Chain, RpcServer
 
@@ -31,6 +32,7 @@ BLOCK_S = 2
 STEPPED: Final = 0
 # In a stepped world, at most so many blocks come in one sleep; in a long one they lie further apart.
 BLOCKS_A_SLEEP_MAX = 6
+LEAPING = {"TOPUP_CHAIN__HEAD_AGE_MAX_S": "86400", "TOPUP_CHAIN__LAG_MAX_S": "3600"}
 L1_FEE_PER_BYTE = 15_000_000
 FEE_DESTINATION = named_address("topup sandbox: fee destination")
 
@@ -168,11 +170,7 @@ class World:
             # A world begins with an empty ledger, and nothing was signed before it.
             "TOPUP_RAILS__YOUNG_S": "0",
             # The clock leaps; until the next tick of the world its newest block looks that much older.
-            **(
-                {"TOPUP_CHAIN__HEAD_AGE_MAX_S": "86400", "TOPUP_CHAIN__LAG_MAX_S": "3600"}
-                if self.stepped or self.clock.scale > 1
-                else {}
-            ),
+            **(LEAPING if self.stepped or self.clock.scale > 1 else {}),
             **(self._settings(self) if self._settings is not None else {}),
         }
 
@@ -192,12 +190,7 @@ class World:
 
     def do(self, act: Callable[[], T]) -> T:
         """Run `act` between two of the world's own steps, from any other thread."""
-        assert self._loop is not None
-
-        async def inside() -> T:
-            return act()
-
-        return asyncio.run_coroutine_threadsafe(inside(), self._loop).result(timeout=30)
+        return self._within(act).result(timeout=30)
 
     def provider(self) -> RpcServer:
         """Start one more provider of the same chain, from any other thread; it ends with the world."""
@@ -267,12 +260,15 @@ class World:
 
     async def _stepping(self) -> None:
         """Do what comes every two seconds, in the world's own thread, whoever sleeps in whichever."""
+        await asyncio.wrap_future(self._within(self._beat))
+
+    def _within(self, act: Callable[[], T]) -> Future[T]:
         assert self._loop is not None
 
-        async def inside() -> None:
-            self._beat()
+        async def inside() -> T:
+            return act()
 
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(inside(), self._loop))
+        return asyncio.run_coroutine_threadsafe(inside(), self._loop)
 
     async def _tick(self) -> None:
         """Do it, and wait until it is to be done again."""

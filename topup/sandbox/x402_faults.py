@@ -1,6 +1,6 @@
 """What can a seller for x402 do wrong, in a sentence each, and what must come of it?
 
-Fields and results are those of `faults.Fault`. An offer is spoilt by one change each; a paid request is spoilt instead
+Fields and results are those of `fault.Fault`. An offer is spoilt by one change each; a paid request is spoilt instead
 of settling it, or after: every name of the one kind has a twin of the other, as `reset` has `settled-reset`.
 """
 
@@ -9,29 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from topup.domain.errors import Exit
-from topup.sandbox import gateway
+from topup.sandbox import fault
 from topup.sandbox.charges import STRANGER, named_address
-from topup.sandbox.faults import Fault, Switch
-from topup.sandbox.seller_faults import (
-    GONE,
-    HUGE_TEXT,
-    NOT_SERVED,
-    PRICE_OUTCOMES,
-    REFILLED,
-    REFUSED,
-    SETTLED,
-    UNCREDITED,
-    WAITING,
-    WIRE_ANSWERS,
-    Outcome,
-)
+from topup.sandbox.fault import Fault, rows
 from topup.sandbox.wire import WIRE_FAULTS
-
-OwnPlace = Literal["offer", "payment", "balance", "transactions"]
-Place = gateway.Place | OwnPlace
 
 OTHER_CHAIN_ID: Final = 84532  # The public test chain.
 OTHER_TOKEN: Final = named_address("topup sandbox: other dollar")
@@ -80,7 +63,7 @@ HOSTILE_OFFERS: Final[Mapping[str, Callable[[Offer], Offer]]] = MappingProxyType
         "other-name": _extra(name="USDC"),
         "by-permit": _extra(assetTransferMethod="permit2"),
         "lying-description": _with(description="0.01 USD, paid to nobody, refundable"),
-        "huge-header": _with(description="credits, and " * (HUGE_TEXT // 13)),
+        "huge-header": _with(description="credits, and " * (fault.HUGE_TEXT // 13)),
     }
 )
 # Offers that cannot be read or paid, as they stand at real sellers: a role's name for a recipient elsewhere, an
@@ -108,33 +91,32 @@ FIRST_CROWD: Final[list[Any]] = [
     None,
 ]
 OFFER_FAULTS: Final = frozenset(
-    {"stranger-too", "crowd", "solana-only", "duplicate-keys", "garbage", "redirect-307", *NOT_SERVED, *HOSTILE_OFFERS}
+    {
+        "stranger-too",
+        "crowd",
+        "solana-only",
+        "duplicate-keys",
+        "garbage",
+        "redirect-307",
+        *fault.NOT_SERVED,
+        *HOSTILE_OFFERS,
+    }
 )
 ANSWERS_INSTEAD: Final = frozenset({"payment-required-402", "failed-402", "redirect-307", *WIRE_FAULTS})
 PAYMENT_FAULTS: Final = (
     ANSWERS_INSTEAD
-    | {SETTLED + name for name in ANSWERS_INSTEAD}
+    | {fault.SETTLED + name for name in ANSWERS_INSTEAD}
     | {"settles-late", "refuses-settles-late", "never-settles", "accepts-never-settles", "settles-twice"}
     | {"no-receipt", "lying-receipt"}
 )
-FAULTS_AT: Final[Mapping[OwnPlace, frozenset[str]]] = MappingProxyType(
+FAULTS_AT: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
         "offer": OFFER_FAULTS | frozenset(WIRE_FAULTS),
         "payment": PAYMENT_FAULTS,
         "balance": frozenset({"zero-balance", "frozen", "nan", "not-found-404", *WIRE_FAULTS}),
-        "transactions": frozenset({"not-found-404", *WIRE_FAULTS}),
     }
 )
 
-
-@dataclass(frozen=True)
-class X402Fault(Fault):
-    """One thing that goes wrong. `sellers` are the profiles that can do it."""
-
-    sellers: tuple[str, ...] = ("venice", "plain")
-
-
-_UNKNOWN: Final[Outcome] = ("unknown", Exit.LATER, "zero")
 
 # What the payer must not take, and why.
 _OFFERS: Final = {
@@ -158,87 +140,62 @@ _PRICES: Final = {
     "zero-amount": "The offer asks for nothing.",
 }
 _ANSWERS: Final = {
-    **WIRE_ANSWERS,
+    **fault.WIRE_ANSWERS,
     "redirect-307": "points to another server, and would have all of it sent there",
     "payment-required-402": "asks for payment once more",
     "failed-402": "says that settling failed and nothing was moved",
 }
-_OF_BALANCE: Final[Mapping[str, Outcome]] = dict.fromkeys(
-    ("gone-410", "unauthorized-401", "forbidden-403"), ("unknown", Exit.PERSON, "zero")
-)
-
-
-def _row(name: str, says: str, place: Place, fault: str, outcome: Outcome, times: int | None = None) -> X402Fault:
-    return X402Fault(name, says, (Switch(place, fault, times),), *outcome)
-
+_SPOILT_PRICES: Final = {
+    name: does for name, does in _ANSWERS.items() if name not in ("payment-required-402", "failed-402")
+}
+# What cannot be read or paid spoils nothing beside it, and the pins decide between recipients.
+_PAID: Final = {
+    "stranger-too": "Of two offers the first pays a stranger.",
+    "crowd": "The offer stands among five that nobody can read or pay.",
+    "no-extra": "The offer does not say what the token calls itself.",
+    "lying-description": "The description promises another price.",
+}
+_SETTLED: Final = {
+    "settles-late": "The seller stops waiting, and settles later.",
+    "refuses-settles-late": "The seller says that nothing was moved, and settles later.",
+    "settles-twice": "The seller sends it to the chain twice.",
+    "no-receipt": "The seller settles and does not say by what.",
+    "lying-receipt": "The seller names another transaction.",
+}
+_UNSETTLED: Final = {
+    "never-settles": "The seller stops waiting, and never settles.",
+    "accepts-never-settles": "The seller thanks for a payment that it never settles.",
+}
 
 _ALL: Final = (
-    *(_row(name, says, "offer", name, REFUSED) for name, says in _OFFERS.items()),
+    *rows("offer", fault.REFUSED, _OFFERS),
     # To Venice an amount is the least that it sells: below what is ordered, another one spoils nothing.
-    *(replace(_row(name, says, "offer", name, REFUSED), sellers=("plain",)) for name, says in _PRICES.items()),
-    # What cannot be read or paid spoils nothing beside it, and the pins decide between recipients.
-    _row("stranger-too", "Of two offers the first pays a stranger.", "offer", "stranger-too", REFILLED),
-    _row("crowd", "The offer stands among five that nobody can read or pay.", "offer", "crowd", REFILLED),
-    _row("huge-header", "The offer is 256 KB long.", "offer", "huge-header", WAITING),
-    _row("no-extra", "The offer does not say what the token calls itself.", "offer", "no-extra", REFILLED),
-    _row("lying-description", "The description promises another price.", "offer", "lying-description", REFILLED),
+    *rows("offer", fault.REFUSED, _PRICES, sellers=("plain",)),
+    *rows("offer", fault.REFILLED, _PAID),
+    *rows("offer", fault.WAITING, {"huge-header": "The offer is 256 KB long."}),
     # Asked for a price.
-    _row("offer-not-found-404", "There is no such endpoint.", "offer", "not-found-404", GONE),
-    _row("offer-not-implemented-501", "The endpoint is not served.", "offer", "not-implemented-501", GONE),
-    *(
-        _row(
-            f"offer-{name}", f"Asked for a price, the seller {says}.", "offer", name, PRICE_OUTCOMES.get(name, WAITING)
-        )
-        for name, says in _ANSWERS.items()
-        if name not in ("payment-required-402", "failed-402")
+    *rows("offer", fault.GONE, fault.NOT_SERVED_SAYS, name="offer-{}"),
+    *rows(
+        "offer",
+        fault.WAITING,
+        _SPOILT_PRICES,
+        name="offer-{}",
+        says="Asked for a price, the seller {}.",
+        but=fault.PRICE_OUTCOMES,
     ),
     # Given an authorization.
-    *(
-        _row(f"payment-{name}", f"Given a payment, the seller {says}; it settles nothing.", "payment", name, WAITING)
-        for name, says in _ANSWERS.items()
-    ),
-    *(
-        _row(f"payment-{name}-once", f"Given a payment, the seller {says}, once.", "payment", name, REFILLED, 1)
-        for name, says in _ANSWERS.items()
-    ),
-    *(
-        _row(f"settled-{name}", f"The seller settles, then {says}.", "payment", SETTLED + name, REFILLED)
-        for name, says in _ANSWERS.items()
-    ),
-    _row("settles-late", "The seller stops waiting, and settles later.", "payment", "settles-late", REFILLED),
-    _row(
-        "refuses-settles-late",
-        "The seller says that nothing was moved, and settles later.",
-        "payment",
-        "refuses-settles-late",
-        REFILLED,
-    ),
-    _row("never-settles", "The seller stops waiting, and never settles.", "payment", "never-settles", WAITING),
-    _row(
-        "accepts-never-settles",
-        "The seller thanks for a payment that it never settles.",
-        "payment",
-        "accepts-never-settles",
-        WAITING,
-    ),
-    _row("settles-twice", "The seller sends it to the chain twice.", "payment", "settles-twice", REFILLED),
-    _row("no-receipt", "The seller settles and does not say by what.", "payment", "no-receipt", REFILLED),
-    _row("lying-receipt", "The seller names another transaction.", "payment", "lying-receipt", REFILLED),
+    *fault.answered_payments("Given a payment", _ANSWERS),
+    *rows("payment", fault.REFILLED, _SETTLED),
+    *rows("payment", fault.WAITING, _UNSETTLED),
     # Asked for the balance.
-    *(
-        _row(
-            f"balance-{name}",
-            f"Asked for the balance, the seller {says}.",
-            "balance",
-            name,
-            _OF_BALANCE.get(name, _UNKNOWN),
-        )
-        for name, says in _ANSWERS.items()
-        if name in WIRE_FAULTS
+    *rows(
+        "balance",
+        fault.UNKNOWN,
+        name="balance-{}",
+        says="Asked for the balance, the seller {}.",
+        but=fault.BALANCE_OUTCOMES,
     ),
-    _row("balance-nan", "The balance is NaN.", "balance", "nan", _UNKNOWN),
-    # Credits.
-    _row("never-credits", "Payments settle and are never credited.", "posting", "never-posts", UNCREDITED),
-    _row("credits-late", "Payments are credited an hour late.", "posting", "posts-late", REFILLED),
+    *rows("balance", fault.UNKNOWN, {"nan": "The balance is NaN."}, name="balance-{}"),
+    *fault.CREDITING,
 )
-X402_FAULTS: Final[Mapping[str, X402Fault]] = MappingProxyType({fault.name: fault for fault in _ALL})
+X402_FAULTS: Final[Mapping[str, Fault]] = MappingProxyType({row.name: row for row in _ALL})

@@ -1,8 +1,10 @@
-"""What do sellers for x402 share? Offers, payments that are settled on the chain once, credits, and faults.
+"""How would a seller for x402 sell credits whose ways are a record? What the record says is wanted, this one wants.
 
 An unpaid request is answered with offers; a payment that comes back is verified, carried to the chain by the seller's
 own facilitator, and credited when the chain shows it. What the chain settles is taken, whatever the answer says; what
-it refuses never is. Sources: x402 specification; Venice's API reference and its page for agents; Dria's API reference.
+it refuses never is. What the record assumes where an answer does not say, this seller does not say. Sources: x402
+specification; the API references of Dria and GAIB, of which the latter's sample offers stand beside the honest one: a
+second dollar by Permit2 on the same chain.
 """
 
 from __future__ import annotations
@@ -10,38 +12,54 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, ClassVar, Final, Literal
 
 from topup.sandbox.charges import named_address
-from topup.sandbox.facilitator import Authorization, Facilitator, Paid, Refused, chain_of, read
-from topup.sandbox.gateway import Account, Conduct, Seen
-from topup.sandbox.http import Raw, Request, Response
+from topup.sandbox.facilitator import Authorization, Facilitator, Paid, read, unverified
+from topup.sandbox.fault import NOT_SERVED, SETTLED
+from topup.sandbox.gateway import FAULTS_AT as OF_GATEWAY
+from topup.sandbox.gateway import Account, Seen
+from topup.sandbox.http import Raw, Request, Response, answer_of
 from topup.sandbox.rpc import Chain, RpcError
-from topup.sandbox.seller import ChainSeller, answer_of, wait_until
-from topup.sandbox.seller_faults import NOT_SERVED, SETTLED
-from topup.sandbox.x402_faults import ANSWERS_INSTEAD, FAULTS_AT, HOSTILE_OFFERS, Offer, Place
+from topup.sandbox.seller import Carried, CarryingConduct, ChainSeller, Refused
+from topup.sandbox.x402_faults import ANSWERS_INSTEAD, FAULTS_AT, HOSTILE_OFFERS, Offer
+from topup.sandbox.x402_login import logged_in, presented
+from topup.sandbox.x402_wire import (
+    EXTENSIONS,
+    SOLANA,
+    UNITS,
+    crowded,
+    echoes,
+    garbled,
+    matched,
+    name_of,
+    ordered_usd,
+    packed,
+    written,
+    written_first,
+)
+from topup.sellers.x402_profile import PROFILES, Profile
 
 Json = Any
 
 RECIPIENT: Final = named_address("topup sandbox: seller for x402")
-UNITS: Final = Decimal(10**6)
+TETHER: Final = "0xdAC17F958D2ee523a2206206994597C13D831ec7"
+TOLD_IN: Final = {"usd": Decimal(1), "cents": Decimal(100), "micro": UNITS}
 
 
 @dataclass
-class X402Conduct(Conduct):
+class X402Conduct(CarryingConduct):
     """How the seller behaves when nothing is wrong; may be changed while it runs.
 
     Attributes:
         timeout_s: how long an authorization may be good for, in seconds.
-        wait_s: how long the chain is waited for before the answer is 504, in seconds of the machine, or of a
-            stepped world.
-        settles_late_ms: how long a payment is kept back by the faults that settle late.
         again: what becomes of a payment that was settled before: the first answer once more, or a refusal.
         version: which version of the protocol a seller speaks whose record does not say.
     """
@@ -49,103 +67,70 @@ class X402Conduct(Conduct):
     amount_min_usd: Decimal = Decimal(5)
     amount_max_usd: Decimal = Decimal(10_000)
     timeout_s: int = 300
-    wait_s: float = 10
-    settles_late_ms: int = 10_000
     again: Literal["answers", "refuses"] = "answers"
     version: Literal[1, 2] = 1
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of an account's statement, in USD; `amount` is negative for what was used."""
-
-    kind: Literal["TOP_UP", "CHARGE"]
-    amount: Decimal
-    balance_after: Decimal
-    at_ms: int
-    name: str = field(default_factory=lambda: secrets.token_hex(16))
-
-
 @dataclass
-class Statement:
-    """An account and its lines, the oldest first."""
-
-    account: Account
-    lines: list[Line] = field(default_factory=list)
-    charged: Decimal = Decimal(0)
-
-    def __post_init__(self) -> None:
-        """Begin with nothing to charge."""
-        self.charged = self.account.total_usage
-
-    @property
-    def balance(self) -> Decimal:
-        """USD left: credit is never lent."""
-        return max(Decimal(0), self.account.total_credits - self.account.total_usage)
-
-    def charge(self) -> None:
-        """Write down what was used since the last line."""
-        used = self.account.total_usage
-        if used > self.charged:
-            self.lines.append(Line("CHARGE", self.charged - used, self.balance, self.account.now_ms()))
-            self.charged = used
-
-    def credit(self, usd: Decimal) -> None:
-        """Add credits that were bought."""
-        self.charge()
-        self.account.total_credits += usd
-        self.lines.append(Line("TOP_UP", usd, self.balance, self.account.now_ms()))
-
-
-@dataclass
-class Settlement:
-    """A payment that was verified, and what became of it; `due_ms` when it is still to be sent to the chain."""
+class Settlement(Carried):
+    """A payment that was verified, and what became of it."""
 
     authorization: Authorization
-    version: int
     usd: Decimal
-    statement: Statement
+    account: Account
     id: str = field(default_factory=lambda: "x402-" + secrets.token_hex(16))
     tx_hash: str | None = None
-    due_ms: int | None = None
-    settled_ms: int | None = None
     credited_ms: int | None = None
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class X402Seller(ChainSeller):
-    """What both sellers share. `start` it, and call `poll` on a timer.
+    """The seller of a record. Accounts are the key's, or the wallets' where the balance is asked for by wallet.
 
-    Besides the gateway's `posting`, faults can be switched at `offer` (an unpaid request), `payment` (a paid one),
-    `balance` and `transactions`.
+    Besides the gateway's `posting`, faults can be switched at `offer` (an unpaid request), `payment` (a paid one) and
+    `balance`.
 
     Attributes:
+        record: how this seller wants to be asked, in whose name it is set.
+        headers: that a payment may come in, in lower case.
         asked: requests by place, answered or not.
         offered: every offer given out on a chain we can name; all of them can be paid.
         settlements: payments that were verified, by payer and nonce.
         extended: the extensions that stood beside the offers, each time they were given out: they have to come back.
     """
 
-    faults_at = FAULTS_AT
+    faults_at: ClassVar = {**OF_GATEWAY, **FAULTS_AT}
 
-    base: ClassVar[str]
-
-    profile: str
-    headers: tuple[str, ...]  # That a payment may come in.
+    base: ClassVar = "/v1"
+    default_record: ClassVar = "plain"
 
     conduct: X402Conduct
 
-    def __init__(self, account: Account, chain: Chain, wallet: str, *, conduct: X402Conduct | None = None) -> None:
-        """Sell on this chain; `account` is the wallet's, and its clock the seller's."""
+    def __init__(
+        self,
+        account: Account,
+        chain: Chain,
+        wallet: str,
+        *,
+        conduct: X402Conduct | None = None,
+        record: Profile | None = None,
+    ) -> None:
+        """Sell on this chain; `account` is the wallet's, and its clock the seller's. Others open theirs by paying."""
         super().__init__(account, conduct=conduct or X402Conduct())
+        self.record = record or PROFILES[self.default_record]
+        self.profile = self.record.name
+        self.version = self.record.sell.version or self.conduct.version
+        own = self.record.sell.payment_header
+        self.headers: tuple[str, ...] = ((own or ("x-payment" if self.version == 1 else "payment-signature")).lower(),)
         self.facilitator = Facilitator(chain)
         self.recipient = RECIPIENT
         self.wallet = wallet.lower()
-        self.statements = {self.wallet: Statement(account)}
+        self.accounts = {self.wallet: account}
         self.asked: Counter[str] = Counter()
         self.offered: list[Offer] = []
         self.settlements: dict[tuple[str, bytes], Settlement] = {}
         self.extended: list[Mapping[str, Json] | None] = []
+        self._logins: set[str] = set()
         self._first_balance: Decimal | None = None
 
     @property
@@ -164,62 +149,74 @@ class X402Seller(ChainSeller):
             "TOPUP_API__KEY": self.management_key,
         }
 
-    def count(self, place: Place) -> int:
+    def count(self, place: str) -> int:
         """How many requests one endpoint has had, answered or not."""
         return self.asked[place]
-
-    # Faults.
 
     def _spoil(self, place: str, seen: Seen) -> str:
         self.asked[place] += 1
         return super()._spoil(place, seen)
 
-    # What the two do differently.
-
-    def _ordered(self, request: Request) -> int:
-        """Return the units that an honest offer asks for. Raises Refused."""
-        raise NotImplementedError
-
-    def _enough(self, paid: Paid, offer: Offer) -> None:
-        """Raise Refused unless this much buys what was offered."""
-        raise NotImplementedError
-
-    def _statement(self, payer: str) -> Statement:
-        """Return whose account this payer fills."""
-        raise NotImplementedError
-
-    def _unpaid(self, ordered: int, fault: str = "", error: str = "Payment required") -> Response:
-        """Return the 402 with its offers."""
-        raise NotImplementedError
-
-    def _refusal(self, status: int, refused: Refused, ordered: int) -> Response:
-        """Return what is said of a payment that is not taken."""
-        raise NotImplementedError
-
-    def _thanks(self, settlement: Settlement) -> Response:
-        """Return what is said of a payment that was taken."""
-        raise NotImplementedError
-
-    async def _read(self, request: Request, seen: Seen) -> Response | Raw:
-        """Answer whatever is not the endpoint that sells."""
-        raise NotImplementedError
-
     # Requests.
 
     async def _answer_own(self, request: Request, seen: Seen) -> Response | Raw:
-        return await (self._sell(request, seen) if request.method == "POST" else self._read(request, seen))
+        sale, balance = self.record.sell, self.record.balance
+        target = request.path + (f"?{request.query}" if request.query else "")
+        sold, told = matched(self.base + sale.path, target), matched(self.base + balance.path, target)
+        if sold is None and told is None:
+            return answer_of(404, {"error": "Not Found"})
+        if request.method != (sale if sold is not None else balance).method:
+            return answer_of(405, {"error": "Method Not Allowed"})
+        if sold is not None:
+            refusal = self._refused_to(request, sale.auth)
+            return refusal or await self._sell(request, sold, seen)
+        assert told is not None
+        wallet = told.get("wallet", "").lower()
+        fault = self._spoil("balance", seen)
+        honest = self._refused_to(request, balance.auth, wallet) or answer_of(200, self._told(wallet, fault))
+        return self._instead(fault, 0, honest.body) or honest
 
-    async def _sell(self, request: Request, seen: Seen) -> Response | Raw:
+    def _refused_to(self, request: Request, auth: str, wallet: str = "") -> Response | None:
+        """Return what a stranger is told; None for whoever may ask, about this wallet where there is one."""
+        if wallet and not re.fullmatch(r"0x[0-9a-f]{40}", wallet):
+            return answer_of(400, {"error": "Invalid wallet address"})
+        key, wanted = self.record.key, self.record.login
+        if auth == "key":
+            right = request.headers.get(key.header.lower(), "") == f"{key.prefix}{self.management_key}"
+            return None if right else answer_of(401, {"error": "Invalid API key"})
+        if auth == "none":
+            return None
+        proof, chain_id = presented(request.headers, wanted), self.facilitator.chain_id
+        if proof is None:
+            return answer_of(402, {"x402Version": 2, "error": "Sign in", "accepts": []})
+        try:
+            who = logged_in(proof, wanted, url=self.url, chain_id=chain_id, now_ms=self.now_ms(), used=self._logins)
+        except (ValueError, LookupError, TypeError, RecursionError):
+            return answer_of(401, {"error": f"Invalid {wanted.header} signature"})
+        if wallet and who != wallet:
+            return answer_of(403, {"error": "Wallet address does not match the signed-in wallet"})
+        return None
+
+    async def _sell(self, request: Request, places: Mapping[str, str], seen: Seen) -> Response | Raw:
         header = next((request.headers[name] for name in self.headers if name in request.headers), None)
         fault = self._spoil("offer" if header is None else "payment", seen)
         ordered = 0
         try:
-            ordered = self._ordered(request)
+            ordered = self._ordered(request, places)
             if header is not None:
                 return await self._paid(header, ordered, fault)
         except Refused as refused:
-            return self._refusal(400, refused, ordered)
+            return self._refusal(refused, ordered)
         return self._instead(fault, ordered) or self._unpaid(ordered, fault)
+
+    def _ordered(self, request: Request, places: Mapping[str, str]) -> int:
+        """Return the units that an honest offer asks for. Raises Refused."""
+        sale = self.record.sell
+        usd = ordered_usd(places, sale.body, request.body)
+        least = self.conduct.amount_min_usd if sale.least_usd is None else sale.least_usd
+        if not least <= usd <= self.conduct.amount_max_usd:
+            raise Refused(400, "invalid_payload", "an amount of US dollars is wanted", "INVALID_AMOUNT")
+        return int(usd * UNITS)
 
     def _instead(self, fault: str, ordered: int, honest: bytes = b"{}") -> Response | Raw | None:
         """Return what a fault says in place of an honest answer; None for a fault of another kind."""
@@ -231,7 +228,7 @@ class X402Seller(ChainSeller):
         if fault == "payment-required-402":
             return self._unpaid(ordered)
         if fault == "failed-402":
-            return self._refusal(402, _failed("Nothing was moved."), ordered)
+            return self._refusal(_failed("Nothing was moved."), ordered)
         return self._wired(fault, honest)
 
     # Offers.
@@ -248,67 +245,120 @@ class X402Seller(ChainSeller):
         )
         return HOSTILE_OFFERS[fault](offer) if fault in HOSTILE_OFFERS else offer
 
-    def _offers(self, ordered: int, fault: str) -> list[Offer]:
+    def _offers(self, ordered: int, fault: str) -> list[Json]:
         """Return the offers on chains we can name, and keep them: whatever was offered may be paid."""
         offers = [] if fault == "solana-only" else [self._offer(ordered, fault)]
         if fault == "stranger-too":
             offers.insert(0, self._offer(ordered, "other-recipient"))
         self.offered += [offer for offer in offers if offer not in self.offered]
-        return offers
+        documents = [self._written(offer) for offer in offers]
+        return crowded(documents, first=self.version == 1) if fault == "crowd" else documents
 
     def _written(self, offer: Offer) -> dict[str, Json]:
         """Write an offer as this seller does."""
-        return written(offer)
+        if self.version == 1:
+            return written_first(offer, f"{self.url}{self.record.sell.path}")
+        document = written(offer)
+        if self.record.sell.version is None:
+            return document
+        del document["maxTimeoutSeconds"]
+        return {**document, "maxAmountRequired": str(offer.amount)}
+
+    def _unpaid(self, ordered: int, fault: str = "", error: str = "X-PAYMENT header is required") -> Response:
+        """Return the 402 with its offers."""
+        document = self._asking(ordered, fault, error)
+        if fault == "crowd" and self.version == 2:
+            document["extensions"] = EXTENSIONS
+        self.extended.append(document.get("extensions"))
+        text = garbled(json.dumps(document), fault)
+        if self.version == 1 or self.record.sell.version is not None:
+            return Response(402, text.encode())
+        header = "%%" if fault == "garbage" else base64.b64encode(text.encode()).decode()
+        named = self.record.sell.offer_header
+        return Response(402, text.encode(), {"content-type": "application/json", named: header})
+
+    def _asking(self, ordered: int, fault: str, error: str) -> dict[str, Json]:
+        """Return the document of the 402."""
+        other = SOLANA if self.version == 2 else {**SOLANA, "network": "solana", "maxAmountRequired": str(ordered)}
+        accepts = self._offers(ordered, fault) or [other]
+        if self.record.sell.version is None:
+            return {"x402Version": self.version, "error": error, "accepts": accepts}
+        if self.version == 2:  # as GAIB's sample: another dollar, by Permit2
+            permit = {**self._written(self._offer(ordered, fault)), "asset": TETHER}
+            accepts.append({**permit, "extra": {"assetTransferMethod": "permit2"}})
+        return {"error": error, "accepts": accepts}
 
     # Payments.
 
     async def _paid(self, header: str, ordered: int, fault: str) -> Response | Raw:
-        if fault in ANSWERS_INSTEAD and (said := self._instead(fault, ordered)) is not None:
-            return said
-        settlement = self._taken(read(header), ordered)
+        if fault in ANSWERS_INSTEAD and (instead := self._instead(fault, ordered)) is not None:
+            return instead
+        settlement = self._verified(read(header), ordered)
         if settlement.turn.locked():
-            return self._refusal(409, Refused("PAYMENT_IN_PROGRESS", "in_progress", "It is being settled."), ordered)
+            raise Refused(409, "in_progress", "It is being settled.", "PAYMENT_IN_PROGRESS")
         async with settlement.turn:
             before = settlement.settled_ms is not None
-            try:
-                await self._settle(settlement, fault)
-            except Refused as refused:
-                return self._refusal(402, refused, ordered)
+            await self._settle(settlement, fault)
         if settlement.settled_ms is None and fault != "accepts-never-settles":
-            late = Refused("SETTLEMENT_TIMEOUT", "settle_timeout", "The transfer may still settle.")
-            return self._instead("failed-402" if fault == "refuses-settles-late" else "", ordered) or self._refusal(
-                504, late, ordered
-            )
+            if fault == "refuses-settles-late":
+                raise _failed("Nothing was moved.")
+            raise Refused(504, "settle_timeout", "The transfer may still settle.", "SETTLEMENT_TIMEOUT")
         self._credit_due()
         if before and self.conduct.again == "refuses":
-            raise Refused("PAYMENT_VERIFICATION_FAILED", "invalid_exact_evm_nonce_already_used", "It was used.")
+            raise unverified("invalid_exact_evm_nonce_already_used", "It was used.")
+        return self._answer_after(settlement, ordered, fault)
+
+    def _answer_after(self, settlement: Settlement, ordered: int, fault: str) -> Response | Raw:
+        """Return what is said of a payment that was taken."""
         answer = self._thanks(settlement)
         if fault.startswith(SETTLED):
             return self._instead(fault.removeprefix(SETTLED), ordered, answer.body) or answer
         if fault in ("no-receipt", "lying-receipt"):
-            kept = {name: one for name, one in answer.headers.items() if not name.lower().endswith("payment-response")}
+            kept = {name: text for name, text in answer.headers.items() if not name.endswith("PAYMENT-RESPONSE")}
             lie = self._thanks(replace(settlement, tx_hash="0x" + secrets.token_hex(32)))
             return replace(answer, headers=kept if fault == "no-receipt" else lie.headers)
         return answer
 
-    def _taken(self, paid: Paid, ordered: int) -> Settlement:
+    def _refusal(self, refused: Refused, ordered: int) -> Response:
+        """Ask for payment once more where that may help, as the specification's version 1 does."""
+        if refused.status in (400, 402) and ordered:
+            return self._unpaid(ordered, error=refused.reason)
+        return answer_of(refused.status, {"error": refused.reason})
+
+    def _thanks(self, settlement: Settlement) -> Response:
+        chain_id = self.facilitator.chain_id
+        receipt = {
+            "success": True,
+            "network": f"eip155:{chain_id}" if self.version == 2 else name_of(chain_id),
+            "payer": settlement.authorization.sender,
+            "transaction": settlement.tx_hash or "0x" + secrets.token_hex(32),
+        }
+        name = "PAYMENT-RESPONSE" if self.version == 2 else "X-PAYMENT-RESPONSE"
+        return answer_of(200, self._credited(settlement), {name: packed(receipt)})
+
+    def _verified(self, paid: Paid, ordered: int) -> Settlement:
         """Return what this payment settles, verified now or before. Raises Refused."""
         authorization = paid.authorization
-        known = self.settlements.get((authorization.sender, authorization.nonce))
+        key = (authorization.sender, authorization.nonce)
+        known = self.settlements.get(key)
         if known is not None and known.authorization == authorization:
             return known
-        offer = self._matching(paid)
-        self._enough(paid, offer)
+        self._must_pay(paid, self._matching(paid))
         self.facilitator.verify(authorization)
-        usd = Decimal(authorization.value) / UNITS
-        settlement = Settlement(
-            authorization, paid.version, self._worth(usd, ordered), self._statement(authorization.sender)
-        )
-        self.settlements[authorization.sender, authorization.nonce] = settlement
+        usd = self._worth(Decimal(authorization.value) / UNITS, ordered)
+        settlement = Settlement(authorization, usd, self._account_of(authorization.sender))
+        self.settlements[key] = settlement
         return settlement
 
-    def _worth(self, usd: Decimal, ordered: int) -> Decimal:  # noqa: ARG002 - where the payer chooses, he ordered nothing
-        return usd
+    def _must_pay(self, paid: Paid, offer: Offer) -> None:
+        """Raise Refused unless this much buys what was offered."""
+        if paid.authorization.value != offer.amount:
+            reason = "invalid_exact_evm_payload_authorization_value"
+            raise Refused(400, reason, f"Pay {offer.amount} units.", "INVALID_AMOUNT")
+
+    def _worth(self, usd: Decimal, ordered: int) -> Decimal:
+        """An offer that asks for more than was ordered buys no more."""
+        return min(usd, Decimal(ordered) / UNITS)
 
     def _matching(self, paid: Paid) -> Offer:
         """Return the offer that is paid. Raises Refused."""
@@ -318,110 +368,89 @@ class X402Seller(ChainSeller):
             ("UNSUPPORTED_SCHEME", lambda offer: paid.scheme == offer.scheme == "exact"),
             ("INVALID_PAYMENT_RECIPIENT", lambda offer: to == offer.pay_to.lower()),
             ("UNSUPPORTED_TOKEN", lambda offer: offer.asset == self.facilitator.token),
-            ("INVALID_PAYMENT", lambda offer: paid.accepted is None or _echoes(paid.accepted, self._written(offer))),
+            ("INVALID_PAYMENT", lambda offer: paid.accepted is None or echoes(paid.accepted, self._written(offer))),
             ("INVALID_PAYMENT", lambda _: paid.accepted is None or paid.extensions in (self.extended or [None])),
         ]
         left = list(reversed(self.offered))
         for code, holds in rules:
             left = [offer for offer in left if holds(offer)]
             if not left:
-                raise Refused(code, "invalid_payment_requirements", "This was never offered.")
-        return next((one for one in left if one.amount == paid.authorization.value), left[0])
+                raise Refused(400, "invalid_payment_requirements", "This was never offered.", code)
+        return next((offer for offer in left if offer.amount == paid.authorization.value), left[0])
 
-    async def _settle(self, settlement: Settlement, fault: str) -> None:
-        """Send it to the chain and wait until the chain has it, or not. Raises Refused for what it will not have."""
-        if settlement.settled_ms is not None or fault in ("never-settles", "accepts-never-settles"):
-            return
-        if fault in ("settles-late", "refuses-settles-late") and settlement.tx_hash is None:
-            settlement.due_ms = settlement.due_ms or self.now_ms() + self.conduct.settles_late_ms
-            return
-        self._submit(settlement)
-        if fault == "settles-twice":
-            with suppress(RpcError):  # The token takes it once; the second one reverts in its block.
-                self.facilitator.submit(settlement.authorization)
-        await wait_until(lambda: self._look(settlement), self.conduct.wait_s, self.sleep)
+    # The chain.
 
-    def _submit(self, settlement: Settlement) -> None:
-        settlement.due_ms = None
+    def _carried(self) -> Iterable[Settlement]:
+        return self.settlements.values()
+
+    def _submit(self, payment: Settlement, fault: str = "") -> None:
+        payment.due_ms, payment.sent = None, True
         chain = self.facilitator.chain
-        if settlement.tx_hash and chain.rpc("eth_getTransactionByHash", [settlement.tx_hash]) is not None:
+        if payment.tx_hash and chain.rpc("eth_getTransactionByHash", [payment.tx_hash]) is not None:
             return
         try:
-            settlement.tx_hash = self.facilitator.submit(settlement.authorization)
+            payment.tx_hash = self.facilitator.submit(payment.authorization)
         except RpcError as refused:
             raise _failed(f"The chain refuses it: {refused}") from refused
+        if fault == "settles-twice":
+            with suppress(RpcError):  # The token takes it once; the second one reverts in its block.
+                self.facilitator.submit(payment.authorization)
 
-    def _look(self, settlement: Settlement) -> bool:
-        """Tell whether the chain has settled it. Raises Refused when it was reverted: it may be tried again."""
-        if settlement.settled_ms is None and settlement.tx_hash is not None:
-            moved = self.facilitator.outcome(settlement.tx_hash, settlement.authorization)
+    def _look(self, payment: Settlement) -> bool:
+        """Raise Refused when it was reverted: it may be tried again."""
+        if payment.settled_ms is None and payment.tx_hash is not None:
+            moved = self.facilitator.outcome(payment.tx_hash, payment.authorization)
             if moved is False:
-                settlement.tx_hash = None
-                self.settlements.pop((settlement.authorization.sender, settlement.authorization.nonce), None)
+                payment.tx_hash = None
+                self.settlements.pop((payment.authorization.sender, payment.authorization.nonce), None)
                 raise _failed("The transaction reverted.")
-            settlement.settled_ms = self.now_ms() if moved else None
-        return settlement.settled_ms is not None
-
-    def poll(self) -> None:
-        """Send what was kept back, look for what was not confirmed, and post the credits that are due."""
-        for settlement in list(self.settlements.values()):
-            with suppress(Refused):  # Nobody is left to be told; it will not settle.
-                if settlement.due_ms is not None and settlement.due_ms <= self.now_ms():
-                    self._submit(settlement)
-                self._look(settlement)
-        self._credit_due()
+            payment.settled_ms = self.now_ms() if moved else None
+        return payment.settled_ms is not None
 
     def _credit_due(self) -> None:
         for settlement in self.settlements.values():
             if settlement.credited_ms is None and self._must_credit(settlement.settled_ms, settlement.usd):
-                settlement.statement.credit(settlement.usd)
+                settlement.account.total_credits += settlement.usd
                 settlement.credited_ms = self.now_ms()
 
-    def _receipt(self, settlement: Settlement, network: str) -> str:
-        return packed(
-            {
-                "success": True,
-                "network": network,
-                "payer": settlement.authorization.sender,
-                "transaction": settlement.tx_hash or "0x" + secrets.token_hex(32),
-            }
-        )
+    # Balance.
 
-    def _told(self, statement: Statement, fault: str) -> Decimal:
+    def _account_of(self, payer: str) -> Account:
+        """Return the payer's account where wallets have some; whoever pays, else the key's is filled."""
+        if "{wallet}" not in self.record.balance.path:
+            return self.accounts[self.wallet]
+        return self.accounts.setdefault(payer, Account(self.now_ms, Decimal(0)))
+
+    def _credited(self, settlement: Settlement) -> dict[str, Json]:
+        """Return what is said of the credits that were bought."""
+        return {"credited_usdc": f"{settlement.usd:.2f}", **self._written_balance(settlement.account.balance)}
+
+    def _told(self, wallet: str, fault: str) -> dict[str, Json]:
+        """Return what is said of the balance."""
+        return self._written_balance(self._shown(self._account_of(wallet).balance, fault))
+
+    def _shown(self, balance: Decimal, fault: str) -> Decimal:
         """Return the balance as it is told, in USD."""
-        if fault == "zero-balance":
-            return Decimal(0)
-        if fault == "nan":
-            return Decimal("NaN")
         if fault == "frozen":
-            self._first_balance = statement.balance if self._first_balance is None else self._first_balance
+            self._first_balance = balance if self._first_balance is None else self._first_balance
             return self._first_balance
-        return statement.balance
+        return {"zero-balance": Decimal(0), "nan": Decimal("NaN")}.get(fault, balance)
 
-
-def packed(document: Mapping[str, Json]) -> str:
-    """Return base64 of JSON, as headers carry it."""
-    return base64.b64encode(json.dumps(document).encode()).decode()
+    def _written_balance(self, balance: Decimal) -> dict[str, Json]:
+        """Write a balance where the record has it, and in cents as well, as Dria does."""
+        told: Json
+        if balance.is_nan():
+            told = "NaN"
+        elif self.record.balance.unit == "usd":
+            told = f"{balance:.2f}"
+        else:
+            told = int(balance * TOLD_IN[self.record.balance.unit])
+        *above, last = self.record.balance.field.split(".")
+        document: dict[str, Json] = {last: told}
+        for name in reversed(above):
+            document = {name: document}
+        return {"balance": balance if balance.is_nan() else int(balance * 100), **document}
 
 
 def _failed(detail: str) -> Refused:
-    return Refused("SETTLEMENT_FAILED", "settle_failed", detail)
-
-
-def written(offer: Offer) -> dict[str, Json]:
-    """Write an offer as version 2 does."""
-    return {
-        "scheme": offer.scheme,
-        "network": f"eip155:{offer.chain_id}",
-        "amount": str(offer.amount),
-        "asset": offer.asset,
-        "payTo": offer.pay_to,
-        "maxTimeoutSeconds": offer.timeout_s,
-        **({} if offer.extra is None else {"extra": dict(offer.extra)}),
-    }
-
-
-def _echoes(accepted: Mapping[str, Json], stated: Mapping[str, Json]) -> bool:
-    """Tell whether an offer is echoed as it was written, but for the amount and the network's other name."""
-    network = f"eip155:{chain_of(str(accepted.get('network')))}"
-    return {**accepted, "network": network, "amount": ""} == {**stated, "amount": ""}
+    return Refused(402, "settle_failed", detail, "SETTLEMENT_FAILED")

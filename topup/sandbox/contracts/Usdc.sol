@@ -29,15 +29,6 @@ contract Usdc {
     event Transfer(address indexed from, address indexed to, uint256 value);
     event Approval(address indexed owner, address indexed spender, uint256 value);
     event AuthorizationUsed(address indexed authorizer, bytes32 indexed nonce);
-    event Pause();
-    event Unpause();
-    event Blacklisted(address indexed account);
-    event UnBlacklisted(address indexed account);
-
-    modifier onlyOwner() {
-        require(msg.sender == owner, "Ownable: caller is not the owner");
-        _;
-    }
 
     modifier whenNotPaused() {
         require(!paused, "Pausable: paused");
@@ -108,26 +99,6 @@ contract Usdc {
         return keccak256(
             abi.encode(DOMAIN_TYPEHASH, keccak256(bytes(name)), keccak256(bytes(version)), block.chainid, address(this))
         );
-    }
-
-    function pause() external onlyOwner {
-        paused = true;
-        emit Pause();
-    }
-
-    function unpause() external onlyOwner {
-        paused = false;
-        emit Unpause();
-    }
-
-    function blacklist(address account) external onlyOwner {
-        isBlacklisted[account] = true;
-        emit Blacklisted(account);
-    }
-
-    function unBlacklist(address account) external onlyOwner {
-        isBlacklisted[account] = false;
-        emit UnBlacklisted(account);
     }
 
     function authorised(

@@ -116,10 +116,10 @@ def genesis(
     return world
 
 
-def genesis_json(accounts: Mapping[str, Account], chain_id: int = CHAIN_ID, timestamp: int = 0) -> dict[str, Any]:
+def genesis_json(accounts: Mapping[str, Account], timestamp: int) -> dict[str, Any]:
     """Return the same world as a genesis document in geth's format, which `anvil --init` reads."""
     forks = ["homestead", "eip150", "eip155", "eip158", "byzantium", "constantinople", "petersburg", "istanbul"]
-    config: dict[str, Any] = {"chainId": chain_id, "terminalTotalDifficulty": 0, "terminalTotalDifficultyPassed": True}
+    config: dict[str, Any] = {"chainId": CHAIN_ID, "terminalTotalDifficulty": 0, "terminalTotalDifficultyPassed": True}
     config |= {f"{fork}Block": 0 for fork in [*forks, "berlin", "london"]}
     config |= {f"{fork}Time": 0 for fork in ("shanghai", "cancun", "prague")}
     return {
