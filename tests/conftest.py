@@ -4,7 +4,7 @@ import os
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -12,8 +12,10 @@ import pytest
 
 from tests.guard import sitecustomize as guard
 from tests.tools import MISSING
+from tests.world.stage import Stage, Start, low
 from topup.domain.credits import DAY_MS
-from topup.sandbox import world
+from topup.ports.account import Clock
+from topup.sandbox import world as worlds
 
 GUARD = Path(guard.__file__).parent
 
@@ -57,10 +59,10 @@ def _worlds_begin_at_noon(request: pytest.FixtureRequest) -> Iterator[None]:
 
     Worlds that keep the machine's time share it with others, and begin when they begin.
     """
-    noon_ms = world.begins_ms() // DAY_MS * DAY_MS + DAY_MS // 2
+    noon_ms = worlds.begins_ms() // DAY_MS * DAY_MS + DAY_MS // 2
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("machine_time") is None:
-            patch.setattr(world, "begins_ms", lambda: noon_ms)
+            patch.setattr(worlds, "begins_ms", lambda: noon_ms)
         yield
 
 
@@ -72,6 +74,39 @@ def _only_loopback(_guard_log: Path) -> Iterator[None]:
     if refused:
         os.truncate(_guard_log, 0)
         pytest.fail(f"outside loopback:\n{refused}", pytrace=False)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run every async test on asyncio."""
+    return "asyncio"
+
+
+@pytest.fixture
+def world() -> Iterator[worlds.World]:
+    """An account below its floor, burning slowly, whose payments are posted after ten seconds."""
+    with low() as made:
+        yield made
+
+
+@pytest.fixture
+async def start(world: worlds.World, tmp_path: Path) -> AsyncIterator[Start]:
+    """Start topup in this world, on one ledger; what still runs in the end is ended."""
+    stages: list[Stage] = []
+
+    def started(settings: dict[str, str] | None = None, *, clock: Clock | None = None) -> Stage:
+        stages.append(Stage(world, tmp_path, clock or world.clock, settings or {}))
+        return stages[-1]
+
+    yield started
+    for running in stages:
+        await running.close()
+
+
+@pytest.fixture
+async def stage(start: Start) -> Stage:
+    """Topup, started in this world with the world's own settings."""
+    return start()
 
 
 _skips: Counter[str] = Counter()

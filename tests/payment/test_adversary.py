@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,30 +9,19 @@ from typing import Any
 import pytest
 from eth_utils.crypto import keccak
 
-from tests.world.stage import Stage, story
+from tests.world.stage import Stage, Start
 from topup.domain.errors import ApiUnknown
 from topup.domain.lifecycle import Attempt, State, TopUp
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
-from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import Next, RpcError
-from topup.sandbox.world import STEPPED, World, embedded
+from topup.sandbox.world import World, embedded
 from topup.sellers.coinbase import Coinbase
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 # Past the deadline of a charge, which is two days after it was made.
 EXPIRY_MS = 49 * HOUR_MS
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    """An account below its floor, burning slowly, whose payments are posted after ten seconds."""
-    conduct = Conduct(posting_delay_ms=10_000)
-    with World(
-        embedded, scale=STEPPED, conduct=conduct, usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(1)
-    ) as made:
-        yield made
 
 
 def two(world: World) -> dict[str, str]:
@@ -91,521 +79,421 @@ async def another(stage: Stage, old: TopUp, *states: State, count: int = 120) ->
     raise AssertionError(f"never {states}: {stage.topup.state}, {rest.why}, {rest.detail}")
 
 
-def test_an_invented_revert_in_an_old_block_buys_no_second_payment(world: World, tmp_path: Path) -> None:
+async def test_an_invented_revert_in_an_old_block_buys_no_second_payment(world: World, start: Start) -> None:
     """One of two owners lies, and a quorum of one believes it: the charge is not given up for that, paid once."""
+    both = {"TOPUP_CHAIN__RPC_URLS": f"{world.rpc.url},{world.provider().url}", "TOPUP_CHAIN__QUORUM": "1"}
+    stage = start(both)
+    world.mining = False
+    for _ in range(80):
+        stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+    sent: list[str] = []
 
-    async def tell() -> None:
-        both = {"TOPUP_CHAIN__RPC_URLS": f"{world.rpc.url},{world.provider().url}", "TOPUP_CHAIN__QUORUM": "1"}
-        stage = Stage(world, tmp_path, world.clock, both)
-        world.mining = False
-        for _ in range(80):
-            stage.inside(lambda: world.chain.mine(world.clock.now_s()))
-        sent: list[str] = []
+    async def lie(method: str, params: list[Any], honest: Next) -> Any:
+        if method == "eth_sendRawTransaction":
+            sent.append(honest())
+            return sent[-1]
+        if sent and method == "eth_getTransactionCount":
+            return hex(1)
+        if sent and method == "eth_getTransactionReceipt" and params[0] == sent[0]:
+            block = world.chain.rpc("eth_getBlockByNumber", [hex(3), False])
+            place = {"transactionHash": params[0], "blockHash": block["hash"], "blockNumber": hex(3)}
+            cost = {"gasUsed": "0x5208", "effectiveGasPrice": "0x1", "l1Fee": "0x0"}
+            return {**place, **cost, "status": "0x0", "logs": []}
+        if sent and method == "eth_call" and params[1] == hex(3):
+            raise RpcError(3, "execution reverted", "0x" + keccak(text="NullRecipient()")[:4].hex())
+        return honest()
 
-        async def lie(method: str, params: list[Any], honest: Next) -> Any:
-            if method == "eth_sendRawTransaction":
-                sent.append(honest())
-                return sent[-1]
-            if sent and method == "eth_getTransactionCount":
-                return hex(1)
-            if sent and method == "eth_getTransactionReceipt" and params[0] == sent[0]:
-                block = world.chain.rpc("eth_getBlockByNumber", [hex(3), False])
-                place = {"transactionHash": params[0], "blockHash": block["hash"], "blockNumber": hex(3)}
-                cost = {"gasUsed": "0x5208", "effectiveGasPrice": "0x1", "l1Fee": "0x0"}
-                return {**place, **cost, "status": "0x0", "logs": []}
-            if sent and method == "eth_call" and params[1] == hex(3):
-                raise RpcError(3, "execution reverted", "0x" + keccak(text="NullRecipient()")[:4].hex())
-            return honest()
-
-        world.rpc.intercept = lie
-        await passes(stage, 30)
-        world.mining = True
-        await passes(stage, 20)
-        assert sent
-        assert stage.payments() == 1
-        assert len(stage.topup.charges) == 1
-        await stage.close()
-
-    story(tell())
+    world.rpc.intercept = lie
+    await passes(stage, 30)
+    world.mining = True
+    await passes(stage, 20)
+    assert sent
+    assert stage.payments() == 1
+    assert len(stage.topup.charges) == 1
 
 
-def test_stale_bytes_mined_under_a_resting_top_up_do_not_stop_it(world: World, tmp_path: Path) -> None:
+async def test_stale_bytes_mined_under_a_resting_top_up_do_not_stop_it(world: World, stage: Stage) -> None:
     """What an ended top-up left behind takes the nonce while the next waits for ETH: it goes on and pays."""
+    old = await expired(stage)
+    await stage.until(State.HALTED, passes=240)
+    say(stage, old, "attest-unpaid")
+    await stage.until(State.FAILED)
+    wei = stage.inside(lambda: world.balance(world.wallet))
+    stage.inside(lambda: world.chain.set_balance(world.wallet, 10**15))
+    world.clock.leap(26 * HOUR_MS)
+    await another(stage, old, State.CHARGED)
+    await stage.rests("wallet_low")
 
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        old = await expired(stage)
-        await stage.until(State.HALTED, passes=240)
-        say(stage, old, "attest-unpaid")
-        await stage.until(State.FAILED)
-        wei = stage.inside(lambda: world.balance(world.wallet))
-        stage.inside(lambda: world.chain.set_balance(world.wallet, 10**15))
-        world.clock.leap(26 * HOUR_MS)
-        await another(stage, old, State.CHARGED)
-        await stage.rests("wallet_low")
-
-        def mined() -> None:
-            world.chain.set_balance(world.wallet, wei)
-            assert isinstance(world.chain, Evm)
-            world.chain.held.clear()
-            world.chain.mine(world.clock.now_s())
-
-        stage.inside(mined)  # at once: between two of these a block would drop what the wallet cannot pay
-        await another(stage, old, State.DONE)
-        assert any(a.inclusion is not None for a in stage.store.topup(old.id).attempts)
-        assert stage.payments() == 1
-        await stage.close()
-
-    story(tell())
-
-
-def test_a_reorganisation_that_swaps_payment_and_bump_is_one_payment(world: World, tmp_path: Path) -> None:
-    """First the payment stands in a block, then its bump instead: no pass fails, and it is done once."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        world.mining = False
-        await stage.until(State.SENT)
-        while len(stage.topup.out) < 2:
-            await stage.step()
-        first, bump = stage.topup.out[:2]
-
-        def mine(attempt: Attempt) -> None:
-            world.chain.drop_pending()
-            world.chain.rpc("eth_sendRawTransaction", ["0x" + (attempt.raw or b"").hex()])
-            world.chain.mine(world.clock.now_s())
-
-        def payment_in() -> None:
-            world.chain.drop_pending()
-            world.chain.mine(world.clock.now_s())
-            world.chain.mine(world.clock.now_s())
-            mine(first)
-
-        def bump_in() -> None:
-            world.chain.reorg(2, drop=True)
-            mine(bump)
-
-        stage.inside(payment_in)
-        await stage.works.cycle.run()
-        assert stage.topup.state is State.PAID
-        stage.inside(bump_in)  # the new branch is the shorter one so far: the first block is merely not there
-        await stage.works.cycle.run()
-        stage.inside(lambda: world.chain.mine(world.clock.now_s()))
-        for _ in range(3):
-            await stage.works.cycle.run()
-        world.mining = True
-        done = await stage.until(State.DONE)
-        assert done.paying is not None
-        assert done.paying.id == bump.id
-        assert stage.payments() == 1
-        assert stage.booked() == stage.left()
-        await stage.close()
-
-    story(tell())
-
-
-def test_dear_dead_bytes_do_not_forbid_the_next_payment(world: World, tmp_path: Path) -> None:
-    """Signed when gas was a hundred times dearer, and forgotten by all nodes: its replacement is paid all the same."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock, two(world) | {"TOPUP_FEES__GAS_PRICE_MAX_GWEI": "50"})
+    def mined() -> None:
+        world.chain.set_balance(world.wallet, wei)
         assert isinstance(world.chain, Evm)
-        usual = world.chain.base_fee
-        stage.inside(lambda: setattr(world.chain, "base_fee", 100 * usual))
-        world.mining = False
-        stage.inside(lambda: world.chain.mine(world.clock.now_s()))
-        topup = await stage.until(State.SENT)
-        stage.inside(lambda: setattr(world.chain, "base_fee", usual))
-        hold(stage, topup)
-        world.clock.leap(EXPIRY_MS)
-        world.mining = True
-        await stage.until(State.DONE, passes=240)
-        assert [e.proof for e in stage.named("charge_dead")] == ["deadline"]
-        assert stage.payments() == 1
-        await stage.close()
+        world.chain.held.clear()
+        world.chain.mine(world.clock.now_s())
 
-    story(tell())
+    stage.inside(mined)  # at once: between two of these a block would drop what the wallet cannot pay
+    await another(stage, old, State.DONE)
+    assert any(a.inclusion is not None for a in stage.store.topup(old.id).attempts)
+    assert stage.payments() == 1
 
 
-def test_no_word_passes_over_a_payment_that_the_chain_shows(world: World, tmp_path: Path) -> None:
+async def test_a_reorganisation_that_swaps_payment_and_bump_is_one_payment(world: World, stage: Stage) -> None:
+    """First the payment stands in a block, then its bump instead: no pass fails, and it is done once."""
+    world.mining = False
+    await stage.until(State.SENT)
+    while len(stage.topup.out) < 2:
+        await stage.step()
+    first, bump = stage.topup.out[:2]
+
+    def mine(attempt: Attempt) -> None:
+        world.chain.drop_pending()
+        world.chain.rpc("eth_sendRawTransaction", ["0x" + (attempt.raw or b"").hex()])
+        world.chain.mine(world.clock.now_s())
+
+    def payment_in() -> None:
+        world.chain.drop_pending()
+        world.chain.mine(world.clock.now_s())
+        world.chain.mine(world.clock.now_s())
+        mine(first)
+
+    def bump_in() -> None:
+        world.chain.reorg(2, drop=True)
+        mine(bump)
+
+    stage.inside(payment_in)
+    await stage.works.cycle.run()
+    assert stage.topup.state is State.PAID
+    stage.inside(bump_in)  # the new branch is the shorter one so far: the first block is merely not there
+    await stage.works.cycle.run()
+    stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+    for _ in range(3):
+        await stage.works.cycle.run()
+    world.mining = True
+    done = await stage.until(State.DONE)
+    assert done.paying is not None
+    assert done.paying.id == bump.id
+    assert stage.payments() == 1
+    assert stage.booked() == stage.left()
+
+
+async def test_dear_dead_bytes_do_not_forbid_the_next_payment(world: World, start: Start) -> None:
+    """Signed when gas was a hundred times dearer, and forgotten by all nodes: its replacement is paid all the same."""
+    stage = start(two(world) | {"TOPUP_FEES__GAS_PRICE_MAX_GWEI": "50"})
+    assert isinstance(world.chain, Evm)
+    usual = world.chain.base_fee
+    stage.inside(lambda: setattr(world.chain, "base_fee", 100 * usual))
+    world.mining = False
+    stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+    topup = await stage.until(State.SENT)
+    stage.inside(lambda: setattr(world.chain, "base_fee", usual))
+    hold(stage, topup)
+    world.clock.leap(EXPIRY_MS)
+    world.mining = True
+    await stage.until(State.DONE, passes=240)
+    assert [e.proof for e in stage.named("charge_dead")] == ["deadline"]
+    assert stage.payments() == 1
+
+
+async def test_no_word_passes_over_a_payment_that_the_chain_shows(world: World, start: Start) -> None:
     """The ledger lost the bytes that paid: an attestation that nothing was paid is refused, and nothing is bought."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock, two(world))
-        world.mining = False
-        topup = await stage.until(State.SENT)
-        lost = (b"\x01" * 32, b"\x02" * 10, topup.out[0].id)
-        stage.store._db.execute("UPDATE attempt SET hash = ?, raw = ? WHERE id = ?", lost)
-        stage.inside(lambda: world.chain.mine(world.clock.now_s()))
-        assert stage.payments() == 1
-        world.mining = True
-        world.clock.leap(EXPIRY_MS)
-        halted = await stage.until(State.HALTED, passes=240)
-        assert "the charge was paid by" in halted.reason
-        world.clock.leap(1_000)
-        say(stage, topup, "attest-unpaid")
-        await passes(stage, 10)
-        assert stage.topup.id == topup.id
-        assert stage.topup.state is State.HALTED
-        assert stage.store.told("default", f"resolve:{topup.id}") == ""
-        assert stage.payments() == 1
-        await stage.close()
-
-    story(tell())
+    stage = start(two(world))
+    world.mining = False
+    topup = await stage.until(State.SENT)
+    lost = (b"\x01" * 32, b"\x02" * 10, topup.out[0].id)
+    stage.store._db.execute("UPDATE attempt SET hash = ?, raw = ? WHERE id = ?", lost)
+    stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+    assert stage.payments() == 1
+    world.mining = True
+    world.clock.leap(EXPIRY_MS)
+    halted = await stage.until(State.HALTED, passes=240)
+    assert "the charge was paid by" in halted.reason
+    world.clock.leap(1_000)
+    say(stage, topup, "attest-unpaid")
+    await passes(stage, 10)
+    assert stage.topup.id == topup.id
+    assert stage.topup.state is State.HALTED
+    assert stage.store.told("default", f"resolve:{topup.id}") == ""
+    assert stage.payments() == 1
 
 
-def test_a_word_said_before_the_halt_is_not_about_it(world: World, tmp_path: Path) -> None:
+async def test_a_word_said_before_the_halt_is_not_about_it(world: World, stage: Stage) -> None:
     """An attestation from before the halt ends nothing; one from after it does."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        topup = await expired(stage)
-        say(stage, topup, "attest-unpaid")
-        world.clock.leap(1_000)
-        await stage.until(State.HALTED, passes=240)
-        await passes(stage, 10)
-        assert stage.topup.state is State.HALTED
-        say(stage, topup, "attest-unpaid")
-        await stage.until(State.FAILED)
-        assert stage.payments() == 0
-        await stage.close()
-
-    story(tell())
+    topup = await expired(stage)
+    say(stage, topup, "attest-unpaid")
+    world.clock.leap(1_000)
+    await stage.until(State.HALTED, passes=240)
+    await passes(stage, 10)
+    assert stage.topup.state is State.HALTED
+    say(stage, topup, "attest-unpaid")
+    await stage.until(State.FAILED)
+    assert stage.payments() == 0
 
 
-def test_a_lagging_receipt_is_timed_for_each_payment_anew(world: World, tmp_path: Path) -> None:
+async def test_a_lagging_receipt_is_timed_for_each_payment_anew(world: World, stage: Stage) -> None:
     """A receipt lagged in yesterday's top-up; that of today's lags as well: it waits its hour, and is paid."""
 
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
+    async def lag(method: str, params: list[Any], honest: Next) -> Any:
+        if method == "eth_getTransactionReceipt":
+            return None
+        answer = honest()
+        if method == "eth_sendRawTransaction":
+            world.chain.mine(world.clock.now_s())  # taken while the answer is on its way
+        return answer
 
-        async def lag(method: str, params: list[Any], honest: Next) -> Any:
-            if method == "eth_getTransactionReceipt":
-                return None
-            answer = honest()
-            if method == "eth_sendRawTransaction":
-                world.chain.mine(world.clock.now_s())  # taken while the answer is on its way
-            return answer
-
-        world.rpc.intercept = lag
-        old = await stage.until(State.SENT)
-        await stage.rests("nonce_moved")
-        world.rpc.intercept = None
-        await stage.until(State.DONE)
-        world.clock.leap(26 * HOUR_MS)
-        world.rpc.intercept = lag
-        await another(stage, old, State.SENT, State.HALTED)
-        await stage.rests("nonce_moved")
-        assert stage.topup.state is State.SENT
-        world.rpc.intercept = None
-        await another(stage, old, State.DONE)
-        assert len(stage.named("receipt_awaited")) == 2
-        assert stage.named("nonce_moved") == []  # neither has lagged for five minutes
-        assert stage.named("top_up_halted") == []
-        assert stage.payments() == 2
-        await stage.close()
-
-    story(tell())
+    world.rpc.intercept = lag
+    old = await stage.until(State.SENT)
+    await stage.rests("nonce_moved")
+    world.rpc.intercept = None
+    await stage.until(State.DONE)
+    world.clock.leap(26 * HOUR_MS)
+    world.rpc.intercept = lag
+    await another(stage, old, State.SENT, State.HALTED)
+    await stage.rests("nonce_moved")
+    assert stage.topup.state is State.SENT
+    world.rpc.intercept = None
+    await another(stage, old, State.DONE)
+    assert len(stage.named("receipt_awaited")) == 2
+    assert stage.named("nonce_moved") == []  # neither has lagged for five minutes
+    assert stage.named("top_up_halted") == []
+    assert stage.payments() == 2
 
 
-def test_slow_providers_are_named_and_not_asked_without_end(world: World, tmp_path: Path) -> None:
+async def test_slow_providers_are_named_and_not_asked_without_end(world: World, stage: Stage) -> None:
     """Each answer takes eleven seconds, so every plan is stale when it is ready: each pass rests and says so."""
 
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
+    async def slow(method: str, params: list[Any], honest: Next) -> Any:
+        if method == "eth_chainId":
+            world.clock.leap(11_000)
+        return honest()
 
-        async def slow(method: str, params: list[Any], honest: Next) -> Any:
-            if method == "eth_chainId":
-                world.clock.leap(11_000)
-            return honest()
-
-        world.rpc.intercept = slow
-        rest = await stage.rests("plan_stale")
-        assert rest.next_s > 0
-        assert "plan_stale" in [e.why for e in stage.named("payment_forbidden")]
-        world.rpc.intercept = None
-        await stage.until(State.DONE)
-        assert stage.payments() == 1
-        await stage.close()
-
-    story(tell())
+    world.rpc.intercept = slow
+    rest = await stage.rests("plan_stale")
+    assert rest.next_s > 0
+    assert "plan_stale" in [e.why for e in stage.named("payment_forbidden")]
+    world.rpc.intercept = None
+    await stage.until(State.DONE)
+    assert stage.payments() == 1
 
 
-def test_a_pass_ends_though_the_chain_flickers(world: World, tmp_path: Path) -> None:
+async def test_a_pass_ends_though_the_chain_flickers(world: World, stage: Stage) -> None:
     """A provider shows a revert at one look and another block at the next, for ever: the pass rests all the same."""
+    for _ in range(5):
+        stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+    world.mining = False
+    assert isinstance(world.chain, Evm)
+    world.chain.tags_known = False
+    sent: list[str] = []
+    looks = [0]
 
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        for _ in range(5):
-            stage.inside(lambda: world.chain.mine(world.clock.now_s()))
-        world.mining = False
-        assert isinstance(world.chain, Evm)
-        world.chain.tags_known = False
-        sent: list[str] = []
-        looks = [0]
+    async def flicker(method: str, params: list[Any], honest: Next) -> Any:
+        if method == "eth_sendRawTransaction":
+            sent.append(honest())
+            return sent[-1]
+        looks[0] += method == "eth_chainId"
+        odd = looks[0] % 2
+        if sent and method == "eth_getTransactionCount":
+            return hex(1)
+        if sent and method == "eth_getTransactionReceipt":
+            place = {"transactionHash": params[0], "blockHash": "0x" + "aa" * 32, "blockNumber": hex(3)}
+            cost = {"gasUsed": "0x5208", "effectiveGasPrice": "0x1", "l1Fee": "0x0"}
+            return None if odd else {**place, **cost, "status": "0x0", "logs": []}
+        if sent and method == "eth_getBlockByNumber" and params[0] == hex(3):
+            return {**honest(), "hash": "0x" + ("bb" if odd else "aa") * 32}
+        return honest()
 
-        async def flicker(method: str, params: list[Any], honest: Next) -> Any:
-            if method == "eth_sendRawTransaction":
-                sent.append(honest())
-                return sent[-1]
-            looks[0] += method == "eth_chainId"
-            odd = looks[0] % 2
-            if sent and method == "eth_getTransactionCount":
-                return hex(1)
-            if sent and method == "eth_getTransactionReceipt":
-                place = {"transactionHash": params[0], "blockHash": "0x" + "aa" * 32, "blockNumber": hex(3)}
-                cost = {"gasUsed": "0x5208", "effectiveGasPrice": "0x1", "l1Fee": "0x0"}
-                return None if odd else {**place, **cost, "status": "0x0", "logs": []}
-            if sent and method == "eth_getBlockByNumber" and params[0] == hex(3):
-                return {**honest(), "hash": "0x" + ("bb" if odd else "aa") * 32}
-            return honest()
-
-        world.rpc.intercept = flicker
-        rest = await stage.rests("unsteady")
-        assert rest.next_s > 0
-        await stage.close()
-
-    story(tell())
+    world.rpc.intercept = flicker
+    rest = await stage.rests("unsteady")
+    assert rest.next_s > 0
 
 
-def test_a_dead_charge_holds_its_replacement_back_for_a_day_at_most(world: World, tmp_path: Path) -> None:
+async def test_a_dead_charge_holds_its_replacement_back_for_a_day_at_most(world: World, start: Start) -> None:
     """The cap of a day has room for one: a dead charge counts from its sending, and not again with each new try."""
-
-    async def tell() -> None:
-        caps = {"TOPUP_POLICY__CAP_24H": "12", "TOPUP_POLICY__CAP_30D": "200"}
-        stage = Stage(world, tmp_path, world.clock, two(world) | caps)
-        topup = await expired(stage)
-        expiry_ms = world.clock.now_ms()
-        await stage.until(State.DONE, passes=240)
-        assert stage.store.topup(topup.id).charges[0].dead is not None
-        assert world.clock.now_ms() - expiry_ms < DAY_MS
-        assert stage.payments() == 1
-        await stage.close()
-
-    story(tell())
+    caps = {"TOPUP_POLICY__CAP_24H": "12", "TOPUP_POLICY__CAP_30D": "200"}
+    stage = start(two(world) | caps)
+    topup = await expired(stage)
+    expiry_ms = world.clock.now_ms()
+    await stage.until(State.DONE, passes=240)
+    assert stage.store.topup(topup.id).charges[0].dead is not None
+    assert world.clock.now_ms() - expiry_ms < DAY_MS
+    assert stage.payments() == 1
 
 
-def test_a_cancel_before_anything_is_signed_drops_the_top_up(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_cancel_before_anything_is_signed_drops_the_top_up(
+    start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The API has not answered yet, and a person no longer wants it: dropped, and no charge is asked for again."""
 
     async def silent(*_: object) -> bytes:
         raise ApiUnknown("no answer")
 
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        monkeypatch.setattr(Coinbase, "ask", silent)
-        topup = await stage.until(State.DECIDED)
-        say(stage, topup, "cancel")
-        await stage.step()
-        dropped = stage.store.topup(topup.id)
-        assert (dropped.state, dropped.reason) == (State.DROPPED, "cancelled")
-        assert len(dropped.charges) == len(topup.charges)
-        await stage.close()
-
-    story(tell())
+    stage = start()
+    monkeypatch.setattr(Coinbase, "ask", silent)
+    topup = await stage.until(State.DECIDED)
+    say(stage, topup, "cancel")
+    await stage.step()
+    dropped = stage.store.topup(topup.id)
+    assert (dropped.state, dropped.reason) == (State.DROPPED, "cancelled")
+    assert len(dropped.charges) == len(topup.charges)
 
 
-def test_a_wrong_chain_does_not_blind_the_watch(world: World, tmp_path: Path) -> None:
+async def test_a_wrong_chain_does_not_blind_the_watch(world: World, stage: Stage) -> None:
     """The provider turns out to serve another chain: no pass fails for it, and the account is read in each."""
+    await stage.until(State.DONE)
 
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        await stage.until(State.DONE)
+    async def wrong(method: str, params: list[Any], honest: Next) -> Any:
+        return hex(84532) if method == "eth_chainId" else honest()
 
-        async def wrong(method: str, params: list[Any], honest: Next) -> Any:
-            return hex(84532) if method == "eth_chainId" else honest()
-
-        world.rpc.intercept = wrong
-        before = len(stage.named("reading_taken"))
-        for _ in range(4):
-            world.clock.leap(61_000)
-            await stage.step()
-        assert len(stage.named("reading_taken")) == before + 4
-        await stage.close()
-
-    story(tell())
+    world.rpc.intercept = wrong
+    before = len(stage.named("reading_taken"))
+    for _ in range(4):
+        world.clock.leap(61_000)
+        await stage.step()
+    assert len(stage.named("reading_taken")) == before + 4
 
 
 @pytest.mark.parametrize("stored", [True, False])
-def test_a_death_while_a_late_payment_is_stored_hides_it_from_nobody(
-    world: World, tmp_path: Path, *, stored: bool
+async def test_a_death_while_a_late_payment_is_stored_hides_it_from_nobody(
+    world: World, start: Start, *, stored: bool
 ) -> None:
     """Killed just before or just after the row is written: buying is paused, and it has been said."""
+    stage = start()
+    world.mining = False
+    topup = await stage.until(State.SENT)
+    # The end that a person's wrong word would bring, without the proofs that stand in its way.
+    stage.store._db.execute("UPDATE topup SET state = 'failed' WHERE id = ?", (topup.id,))
+    world.mining = True
+    ordinary = stage.store.included
 
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        world.mining = False
-        topup = await stage.until(State.SENT)
-        # The end that a person's wrong word would bring, without the proofs that stand in its way.
-        stage.store._db.execute("UPDATE topup SET state = 'failed' WHERE id = ?", (topup.id,))
-        world.mining = True
-        ordinary = stage.store.included
+    def die(*said: Any) -> TopUp:
+        if stored:
+            ordinary(*said)
+        raise KeyboardInterrupt
 
-        def die(*said: Any) -> TopUp:
-            if stored:
-                ordinary(*said)
-            raise KeyboardInterrupt
-
-        stage.store.included = die  # type: ignore[method-assign,assignment]
-        with pytest.raises(KeyboardInterrupt):
-            await slowly(stage, 10)
-        told = len(stage.named("paid_after_all"))
-        await stage.close()
-        stage = Stage(world, tmp_path, world.clock)
+    stage.store.included = die  # type: ignore[method-assign,assignment]
+    with pytest.raises(KeyboardInterrupt):
         await slowly(stage, 10)
-        assert told + len(stage.named("paid_after_all")) == (1 if stored else 2)
-        assert stage.store.control("default").paused
-        assert stage.payments() == 1
-        assert stage.booked() == stage.left()
-        await stage.close()
+    told = len(stage.named("paid_after_all"))
+    await stage.close()
+    stage = start()
+    await slowly(stage, 10)
+    assert told + len(stage.named("paid_after_all")) == (1 if stored else 2)
+    assert stage.store.control("default").paused
+    assert stage.payments() == 1
+    assert stage.booked() == stage.left()
 
-    story(tell())
 
-
-def test_what_was_paid_on_another_chain_is_not_undone_by_this_one(world: World, tmp_path: Path) -> None:
+async def test_what_was_paid_on_another_chain_is_not_undone_by_this_one(world: World, stage: Stage) -> None:
     """The settings name another chain now, where that height has another hash: nothing is paused or reversed."""
+    done = await stage.until(State.DONE)
+    assert done.payment is not None
+    height = done.payment.block_number
+    booked = stage.booked()
+    stage.store._db.execute("UPDATE topup SET chain_id = 84532")
 
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        done = await stage.until(State.DONE)
-        assert done.payment is not None
-        height = done.payment.block_number
-        booked = stage.booked()
-        stage.store._db.execute("UPDATE topup SET chain_id = 84532")
+    async def other(method: str, params: list[Any], honest: Next) -> Any:
+        answer = honest()
+        here = method == "eth_getBlockByNumber" and isinstance(answer, dict) and int(answer["number"], 16) == height
+        return {**answer, "hash": "0x" + "ab" * 32} if here else answer
 
-        async def other(method: str, params: list[Any], honest: Next) -> Any:
-            answer = honest()
-            here = method == "eth_getBlockByNumber" and isinstance(answer, dict) and int(answer["number"], 16) == height
-            return {**answer, "hash": "0x" + "ab" * 32} if here else answer
-
-        world.rpc.intercept = other
-        for _ in range(3):
-            world.clock.leap(120_000)
-            await stage.step()
-        assert not stage.store.control("default").paused
-        assert stage.named("payment_undone") == []
-        assert stage.booked() == booked
-        await stage.close()
-
-    story(tell())
+    world.rpc.intercept = other
+    for _ in range(3):
+        world.clock.leap(120_000)
+        await stage.step()
+    assert not stage.store.control("default").paused
+    assert stage.named("payment_undone") == []
+    assert stage.booked() == booked
 
 
-def test_each_payment_that_stays_unsafe_is_said_for_itself(world: World, tmp_path: Path) -> None:
+async def test_each_payment_that_stays_unsafe_is_said_for_itself(world: World, stage: Stage) -> None:
     """No provider names a safe block: said once for the first payment, and once more for the second."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        assert isinstance(world.chain, Evm)
-        world.chain.tags_known = False
-        old = await stage.until(State.CREDITED)
-        world.clock.leap(HOUR_MS)
-        await passes(stage, 5)
-        assert [e.topup_id for e in stage.named("not_yet_safe")] == [old.id]
-        world.chain.tags_known = True
-        await stage.until(State.DONE)
-        world.chain.tags_known = False
-        world.clock.leap(26 * HOUR_MS)
-        new = await another(stage, old, State.CREDITED)
-        world.clock.leap(HOUR_MS)
-        await passes(stage, 5)
-        assert [e.topup_id for e in stage.named("not_yet_safe")] == [old.id, new.id]
-        await stage.close()
-
-    story(tell())
+    assert isinstance(world.chain, Evm)
+    world.chain.tags_known = False
+    old = await stage.until(State.CREDITED)
+    world.clock.leap(HOUR_MS)
+    await passes(stage, 5)
+    assert [e.topup_id for e in stage.named("not_yet_safe")] == [old.id]
+    world.chain.tags_known = True
+    await stage.until(State.DONE)
+    world.chain.tags_known = False
+    world.clock.leap(26 * HOUR_MS)
+    new = await another(stage, old, State.CREDITED)
+    world.clock.leap(HOUR_MS)
+    await passes(stage, 5)
+    assert [e.topup_id for e in stage.named("not_yet_safe")] == [old.id, new.id]
 
 
-def test_money_that_leaves_without_our_event_is_in_the_books(world: World, tmp_path: Path) -> None:
+async def test_money_that_leaves_without_our_event_is_in_the_books(world: World, stage: Stage) -> None:
     """The contract's code was swapped for one that keeps the ETH: a person is asked, and the books match to the wei."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        world.mining = False
-        topup = await stage.until(State.SENT)
-        stage.inside(lambda: world.chain.set_code(contracts.PAYMENT_PROTOCOL, b"\x00"))
-        world.mining = True
-        await stage.until(State.HALTED)
-        await passes(stage, 20)
-        assert stage.topup.state is State.HALTED
-        assert not stage.named("payment_reverted")
-        assert stage.left() > topup.out[0].plan.value.units
-        assert stage.booked() == stage.left()
-        await stage.close()
-
-    story(tell())
+    world.mining = False
+    topup = await stage.until(State.SENT)
+    stage.inside(lambda: world.chain.set_code(contracts.PAYMENT_PROTOCOL, b"\x00"))
+    world.mining = True
+    await stage.until(State.HALTED)
+    await passes(stage, 20)
+    assert stage.topup.state is State.HALTED
+    assert not stage.named("payment_reverted")
+    assert stage.left() > topup.out[0].plan.value.units
+    assert stage.booked() == stage.left()
 
 
-def test_a_look_that_finds_no_proof_yet_is_not_used_up(world: World, tmp_path: Path) -> None:
+async def test_a_look_that_finds_no_proof_yet_is_not_used_up(world: World, start: Start) -> None:
     """The second provider cannot show its logs when a person says to look: the word holds until it can."""
+    stage = start()
+    await expired(stage)
+    halted = await stage.until(State.HALTED)
+    await stage.close()
+    second = world.provider()
 
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        await expired(stage)
-        halted = await stage.until(State.HALTED)
-        await stage.close()
-        second = world.provider()
+    async def silent(method: str, params: list[Any], honest: Next) -> Any:
+        if method == "eth_getLogs":
+            raise RpcError(-32000, "limit reached")
+        return honest()
 
-        async def silent(method: str, params: list[Any], honest: Next) -> Any:
-            if method == "eth_getLogs":
-                raise RpcError(-32000, "limit reached")
-            return honest()
-
-        second.intercept = silent
-        stage = Stage(world, tmp_path, world.clock, {"TOPUP_CHAIN__RPC_URLS": f"{world.rpc.url},{second.url}"})
-        say(stage, halted, "look")
-        await passes(stage, 4)
-        assert stage.topup.state is State.HALTED
-        second.intercept = None
-        await stage.until(State.FAILED)
-        await stage.close()
-
-    story(tell())
+    second.intercept = silent
+    stage = start({"TOPUP_CHAIN__RPC_URLS": f"{world.rpc.url},{second.url}"})
+    say(stage, halted, "look")
+    await passes(stage, 4)
+    assert stage.topup.state is State.HALTED
+    second.intercept = None
+    await stage.until(State.FAILED)
 
 
-def test_bytes_of_a_dead_charge_are_not_sent_again(world: World, tmp_path: Path) -> None:
+async def test_bytes_of_a_dead_charge_are_not_sent_again(world: World, start: Start) -> None:
     """The payment in its place is refused as underpriced for a while: the dead bytes would only burn gas."""
+    second = world.provider()
+    stage = start({"TOPUP_CHAIN__RPC_URLS": f"{world.rpc.url},{second.url}"})
+    world.mining = False
+    topup = await stage.until(State.SENT)
+    dead = ["0x" + (a.raw or b"").hex() for a in topup.out]
+    hold(stage, topup)
+    again: list[str] = []
 
-    async def tell() -> None:
-        second = world.provider()
-        stage = Stage(world, tmp_path, world.clock, {"TOPUP_CHAIN__RPC_URLS": f"{world.rpc.url},{second.url}"})
-        world.mining = False
-        topup = await stage.until(State.SENT)
-        dead = ["0x" + (a.raw or b"").hex() for a in topup.out]
-        hold(stage, topup)
-        again: list[str] = []
+    async def refuse(method: str, params: list[Any], honest: Next) -> Any:
+        if method != "eth_sendRawTransaction":
+            return honest()
+        if params[0] in dead:
+            again.append(params[0])
+        raise RpcError(-32000, "replacement transaction underpriced")
 
-        async def refuse(method: str, params: list[Any], honest: Next) -> Any:
-            if method != "eth_sendRawTransaction":
-                return honest()
-            if params[0] in dead:
-                again.append(params[0])
-            raise RpcError(-32000, "replacement transaction underpriced")
-
-        world.clock.leap(EXPIRY_MS)
-        world.mining = True
-        await stage.until(State.DECIDED, State.ASKING, State.CHARGED, State.SENT, passes=1)
-        world.rpc.intercept = second.intercept = refuse
-        for _ in range(120):
-            await stage.step()
-            if len(stage.topup.charges) == 2 and stage.topup.out[-1].charge_seq == 2:
-                break
-        again.clear()
-        await passes(stage, 12)
-        assert stage.topup.state is State.SENT
-        assert again == []
-        world.rpc.intercept = second.intercept = None
-        await stage.until(State.DONE)
-        assert stage.payments() == 1
-        await stage.close()
-
-    story(tell())
+    world.clock.leap(EXPIRY_MS)
+    world.mining = True
+    await stage.until(State.DECIDED, State.ASKING, State.CHARGED, State.SENT, passes=1)
+    world.rpc.intercept = second.intercept = refuse
+    for _ in range(120):
+        await stage.step()
+        if len(stage.topup.charges) == 2 and stage.topup.out[-1].charge_seq == 2:
+            break
+    again.clear()
+    await passes(stage, 12)
+    assert stage.topup.state is State.SENT
+    assert again == []
+    world.rpc.intercept = second.intercept = None
+    await stage.until(State.DONE)
+    assert stage.payments() == 1
 
 
-def test_a_baseline_that_never_settles_is_said_every_hour(tmp_path: Path) -> None:
+async def test_a_baseline_that_never_settles_is_said_every_hour(tmp_path: Path) -> None:
     """Somebody feeds the account as fast as it is used: nothing is signed, which is said, and said an hour later."""
-
-    async def tell(world: World) -> None:
+    with World(embedded) as world:
         account = world.gateway.account
         stage = Stage(world, tmp_path, world.clock)
 
@@ -626,6 +514,3 @@ def test_a_baseline_that_never_settles_is_said_every_hour(tmp_path: Path) -> Non
         assert len(stage.named("baseline_unsettled")) == 2
         assert stage.topup.out == ()
         await stage.close()
-
-    with World(embedded) as world:
-        story(tell(world))

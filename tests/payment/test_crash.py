@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.world.stage import Silence, payments
 from topup.app.connections import Connections
 from topup.app.settings import load
-from topup.domain.events import Event
 from topup.domain.lifecycle import TERMINAL, State, TopUp
 from topup.ledger.store import SqliteStore
 from topup.payment.config import PurchaseOrder
-from topup.sandbox import contracts
-from topup.sandbox.gateway import Conduct
-from topup.sandbox.world import STEPPED, World, embedded
+from topup.sandbox.world import World
 
 WRITES = (
     "begin",
@@ -68,26 +63,10 @@ class Fragile:
         return wrapped
 
 
-class Silent:
-    """A sink for nobody."""
-
-    def emit(self, event: Event) -> None:
-        """Forget it."""
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    """A world of its own, fast and below the floor."""
-    with World(
-        embedded, scale=STEPPED, conduct=Conduct(), usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(1)
-    ) as made:
-        yield made
-
-
 async def live(world: World, directory: Path, store: Any) -> TopUp:
     """Run passes on this store until the one top-up has ended."""
     loaded = load(world.environment() | {"TOPUP_STATE_DIR": str(directory), "TOPUP_CONFIG": "/dev/null"})
-    connections = Connections(loaded, store, Silent(), world.clock)
+    connections = Connections(loaded, store, Silence(), world.clock)
     try:
         for _ in range(200):
             rest = await connections.cycle.run(PurchaseOrder())
@@ -99,18 +78,11 @@ async def live(world: World, directory: Path, store: Any) -> TopUp:
         await connections.close()
 
 
-def transferred(world: World) -> int:
-    """Count the payment contract's Transferred events on the whole chain."""
-    topic = "0xb7ee4fafa10d16ee883a136a3dcc9179d8e6041ba71cc29c2b0bce4f7bdd6e86"
-    wanted = {"fromBlock": "0x0", "toBlock": "latest", "address": contracts.PAYMENT_PROTOCOL, "topics": [topic]}
-    return len(world.do(lambda: world.chain.rpc("eth_getLogs", [wanted])))
-
-
-def test_a_run_without_a_crash_makes_this_many_writes(world: World, tmp_path: Path) -> None:
+async def test_a_run_without_a_crash_makes_this_many_writes(world: World, tmp_path: Path) -> None:
     """The range of the crash points below covers a whole life; a new write makes this fail and the range grow."""
     real = SqliteStore.open_writer(tmp_path)
     fragile = Fragile(real, 10_000, before=False)
-    ended = asyncio.run(live(world, tmp_path, fragile))
+    ended = await live(world, tmp_path, fragile)
     assert ended.state is State.DONE
     assert 10_000 - fragile._left == LIFE
 
@@ -120,7 +92,7 @@ LIFE = 12
 
 @pytest.mark.parametrize("before", [False, True], ids=["after", "before"])
 @pytest.mark.parametrize("point", range(1, LIFE + 1))
-def test_a_crash_at_any_write_leads_to_exactly_one_payment(
+async def test_a_crash_at_any_write_leads_to_exactly_one_payment(
     point: int, world: World, tmp_path: Path, *, before: bool
 ) -> None:
     """Whatever write the process dies in, the next start finishes one payment and the books match the wallet."""
@@ -128,16 +100,16 @@ def test_a_crash_at_any_write_leads_to_exactly_one_payment(
     real = SqliteStore.open_writer(tmp_path)
     fragile = Fragile(real, point, before=before)
     with pytest.raises(Crash):
-        asyncio.run(live(world, tmp_path, fragile))
+        await live(world, tmp_path, fragile)
     again = SqliteStore.open_writer(tmp_path)
     open_one = again.open_topup("default")
     if open_one is None and again.latest("default", 1):
         ended = again.latest("default", 1)[0]  # it died after the last write of all
         again.close()
     else:
-        ended = asyncio.run(live(world, tmp_path, again))
+        ended = await live(world, tmp_path, again)
     assert ended.state is State.DONE, fragile.died_in
-    assert transferred(world) == 1, fragile.died_in
+    assert payments(world) == 1, fragile.died_in
     reader = SqliteStore.open_reader(tmp_path)
     booked = sum(x.units for e in reader.entries("default") for x in e.lines if x.account == "assets:wallet")
     assert world.do(lambda: world.balance(world.wallet)) - first == booked, fragile.died_in

@@ -7,7 +7,8 @@ import contextlib
 import io
 import json
 import tempfile
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,18 +37,15 @@ ALERT_S, HOUR_S = 1800, 3600
 PAGE = status(503, b"<html><body>no healthy upstream</body></html>", {"content-type": "text/html"})
 
 
-def story(house: House, tell: Callable[[], Coroutine[Any, Any, None]], **terms: str) -> None:
-    """Run a story in a house that stands, and end what still runs."""
-
-    async def told() -> None:
+@asynccontextmanager
+async def living(house: House, **terms: str) -> AsyncIterator[None]:
+    """Let a house stand and topup run in it, and end what still runs."""
+    with house:
         house.start(**terms)
         try:
-            await tell()
+            yield
         finally:
             await house.stop()
-
-    with house:
-        asyncio.run(told())
 
 
 def down(house: House, fault: Fault) -> Callable[[], None]:
@@ -80,16 +78,14 @@ def said(house: House) -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize(("fault", "providers"), [(drop(), 1), (PAGE, 3)], ids=["one_refuses", "three_show_a_page"])
-def test_no_usable_provider_is_a_warning_within_a_minute_and_then_critical(
+async def test_no_usable_provider_is_a_warning_within_a_minute_and_then_critical(
     fault: Fault, providers: int, tmp_path: Path
 ) -> None:
     """A refill is due and nobody answers: a warning, after half an hour an alarm, and one more each hour.
 
     Once they are back it is paid once, and that it gets on is said.
     """
-    house = House(tmp_path, providers=providers)
-
-    async def tell() -> None:
+    async with living(house := House(tmp_path, providers=providers)):
         again = down(house, fault)
         await passes(house, 60)
         assert said(house) == (1, 0, 0)
@@ -112,19 +108,15 @@ def test_no_usable_provider_is_a_warning_within_a_minute_and_then_critical(
         assert said(house) == (1, 2, 1)
         assert house.payments() == 1
 
-    story(house, tell)
 
-
-def test_the_log_at_level_warning_shows_both(tmp_path: Path) -> None:
+async def test_the_log_at_level_warning_shows_both(tmp_path: Path) -> None:
     """What an alert reads has the warning and the alarm, each with what is to be done, and no money moved."""
     house, out = House(tmp_path), io.StringIO()
 
-    async def tell() -> None:
+    async with living(house):
         down(house, drop())
         await passes(house, 60)
         await passes(house, ALERT_S + 100)
-
-    story(house, tell)
     sink = LogSink(level="warning", form="json", stream=out, now_ms=lambda: 0)
     for event in house.told:
         sink.emit(event)
@@ -135,11 +127,9 @@ def test_the_log_at_level_warning_shows_both(tmp_path: Path) -> None:
         assert "money_moved" not in lines[name]
 
 
-def test_a_second_trouble_is_a_series_of_its_own(tmp_path: Path) -> None:
+async def test_a_second_trouble_is_a_series_of_its_own(tmp_path: Path) -> None:
     """Away for ten minutes, back, and away again: what was over does not count towards the alarm."""
-    house = House(tmp_path)
-
-    async def tell() -> None:
+    async with living(house := House(tmp_path)):
         for number in (1, 2):
             again = down(house, drop())
             await passes(house, 1000)
@@ -149,14 +139,10 @@ def test_a_second_trouble_is_a_series_of_its_own(tmp_path: Path) -> None:
             assert said(house) == (number, 0, number)
             house.low()
 
-    story(house, tell)
 
-
-def test_a_restart_does_not_begin_the_time_anew(tmp_path: Path) -> None:
+async def test_a_restart_does_not_begin_the_time_anew(tmp_path: Path) -> None:
     """Started anew every five minutes, for as long as nobody answers: the alarm comes after half an hour in all."""
-    house = House(tmp_path)
-
-    async def tell() -> None:
+    async with living(house := House(tmp_path)):
         again = down(house, drop())
         for number in range(5):
             await passes(house, 300)
@@ -174,14 +160,10 @@ def test_a_restart_does_not_begin_the_time_anew(tmp_path: Path) -> None:
         await passes(house, 300)
         assert said(house)[1] == 1  # the series of the first top-up is over, for this process as well
 
-    story(house, tell)
 
-
-def test_a_pass_in_which_nothing_was_asked_ends_nothing(tmp_path: Path) -> None:
+async def test_a_pass_in_which_nothing_was_asked_ends_nothing(tmp_path: Path) -> None:
     """Buying is paused for a while in the midst of it: nobody has shown meanwhile that a payment could be planned."""
-    house = House(tmp_path)
-
-    async def tell() -> None:
+    async with living(house := House(tmp_path)):
         down(house, drop())
         await passes(house, 900)
         house.stage.store.say("default", "paused", "1", house.clock.now_ms(), "a test")
@@ -191,8 +173,6 @@ def test_a_pass_in_which_nothing_was_asked_ends_nothing(tmp_path: Path) -> None:
         assert said(house) == (1, 0, 0)
         await passes(house, 200)
         assert said(house) == (1, 1, 0)
-
-    story(house, tell)
 
 
 # -- what else keeps a payment from being planned ---------------------------------------------------------------------
@@ -240,13 +220,11 @@ def no_seller(house: House) -> None:
     ],
     ids=["lags", "another_chain", "slow", "poor", "no_seller"],
 )
-def test_whatever_keeps_a_payment_from_being_planned_is_critical_when_it_lasts(
+async def test_whatever_keeps_a_payment_from_being_planned_is_critical_when_it_lasts(
     trouble: Callable[[House], None], why: str, warns: str, tmp_path: Path
 ) -> None:
     """Each kind is warned of by one event within a minute, and wakes somebody after half an hour."""
-    house = House(tmp_path)
-
-    async def tell() -> None:
+    async with living(house := House(tmp_path), policy__charges_per_hour="100"):
         await house.ends()
         house.low()
         paid, before = house.payments(), len(house.told)
@@ -262,20 +240,16 @@ def test_whatever_keeps_a_payment_from_being_planned_is_critical_when_it_lasts(
         assert stuck.remedy
         assert house.payments() == paid
 
-    story(house, tell, policy__charges_per_hour="100")
-
 
 # -- what is out ------------------------------------------------------------------------------------------------------
 
 
-def test_a_payment_that_nobody_can_look_at_is_said_as_what_it_is(tmp_path: Path) -> None:
+async def test_a_payment_that_nobody_can_look_at_is_said_as_what_it_is(tmp_path: Path) -> None:
     """Every provider is gone right after the payment left: a warning and an alarm say that money may have moved.
 
     Once they are back the payment is found, and nothing is paid twice.
     """
-    house = House(tmp_path)
-
-    async def tell() -> None:
+    async with living(house := House(tmp_path)):
         house.mining = False
         await house.out(1)
         house.mining = True
@@ -290,8 +264,6 @@ def test_a_payment_that_nobody_can_look_at_is_said_as_what_it_is(tmp_path: Path)
         await house.ends()
         assert said(house) == (1, 1, 1)
         assert house.payments() == 1
-
-    story(house, tell)
 
 
 # -- `topup once` -----------------------------------------------------------------------------------------------------
@@ -321,13 +293,11 @@ class Patient(Paced):
             await asyncio.sleep(0.001)
 
 
-def test_once_that_is_repeated_says_it_of_the_wish(tmp_path: Path) -> None:
+async def test_once_that_is_repeated_says_it_of_the_wish(tmp_path: Path) -> None:
     """A cron job wishes for the same every quarter of an hour: each says so, and the third, of half an hour, loudly."""
-    house = House(tmp_path)
-
-    async def tell() -> list[tuple[Ending, list[str]]]:
+    endings: list[tuple[Ending, list[str]]] = []
+    with House(tmp_path) as house:
         down(house, drop())
-        endings = []
         place = {"TOPUP_STATE_DIR": str(house.state), "TOPUP_CONFIG": "/dev/null"}
         terms = load(house.environment() | place)
         for _ in range(3):
@@ -335,10 +305,6 @@ def test_once_that_is_repeated_says_it_of_the_wish(tmp_path: Path) -> None:
             once = Once(terms, wish, timeout_s=120, clock=Patient(house), sink=sink, warn=lambda _: None)
             endings.append((await once.run(), [event.name() for event in sink.told]))
             house.wait(900)
-        return endings
-
-    with house:
-        endings = asyncio.run(tell())
     assert [ending.code for ending, _ in endings] == [Exit.LATER] * 3
     assert [names.count("top_up_stalled") for _, names in endings] == [1, 1, 0]
     assert [names.count("top_up_stuck") for _, names in endings] == [0, 0, 1]

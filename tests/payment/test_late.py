@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
-from tests.world.stage import Stage, story
+from tests.world.stage import Start
 from topup.app import keys
 from topup.app.keys import LateSigner
 from topup.domain.errors import SignerError
@@ -34,32 +34,27 @@ def keystore(world: World, folder: Path) -> dict[str, str]:
     return {"TOPUP_WALLET__KEYSTORE": str(path), "TOPUP_WALLET__KEYSTORE_PASSWORD_FILE": str(password)}
 
 
-def test_a_restart_finds_a_payment_with_the_key_still_closed(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_restart_finds_a_payment_with_the_key_still_closed(
+    world: World, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bytes are stored, so that nothing has to be signed: the payment is found, posted and booked."""
+    plain = world.environment()
+    monkeypatch.setattr(
+        world, "environment", lambda: {k: v for k, v in plain.items() if k != "TOPUP_WALLET__PRIVATE_KEY"}
+    )
+    own = keystore(world, tmp_path)
+    world.mining = False
+    stage = start(own)
+    await stage.until(State.SENT)
+    await stage.close()
+    world.mining = True
 
-    async def tell() -> None:
-        plain = world.environment()
-        monkeypatch.setattr(
-            world, "environment", lambda: {k: v for k, v in plain.items() if k != "TOPUP_WALLET__PRIVATE_KEY"}
-        )
-        own = keystore(world, tmp_path)
-        world.mining = False
-        stage = Stage(world, tmp_path, world.clock, own)
-        await stage.until(State.SENT)
-        await stage.close()
-        world.mining = True
+    def closed(*_: object) -> None:
+        raise AssertionError("the key was opened")
 
-        def closed(*_: object) -> None:
-            raise AssertionError("the key was opened")
-
-        monkeypatch.setattr(keys, "signer", closed)
-        stage = Stage(world, tmp_path, world.clock, own)
-        await stage.until(State.DONE)
-        await stage.close()
-
-    story(tell())
+    monkeypatch.setattr(keys, "signer", closed)
+    stage = start(own)
+    await stage.until(State.DONE)
 
 
 def test_a_key_of_another_wallet_signs_nothing(world: World) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 import pytest
 from eth_account import Account
 
-from tests.world.stage import Shifted, Stage
+from tests.world.stage import Shifted, Stage, Start
 from topup.app.daemon import Daemon, SdNotify
 from topup.domain import events
 from topup.domain.errors import StoreFenced
@@ -23,20 +21,11 @@ from topup.ledger.store import SqliteStore
 from topup.ports.ledger import Wish
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
-from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import Drop, Next
-from topup.sandbox.world import STEPPED, World, embedded
+from topup.sandbox.world import World
 
 HOUR_MS = 3_600_000
 BELOW = Decimal("10.5")
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    """An account below its floor, burning slowly, whose payments are posted after ten seconds."""
-    conduct = Conduct(posting_delay_ms=10_000)
-    with World(embedded, scale=STEPPED, conduct=conduct, usage_usd=BELOW, burn_usd_per_hour=Decimal(1)) as made:
-        yield made
 
 
 def chain(world: World) -> Evm:
@@ -52,18 +41,13 @@ def price(world: World, percent: int) -> None:
 
 
 @pytest.mark.parametrize("skew_s", [-600, -120, 120, 600])
-def test_a_machine_whose_clock_is_off_still_sees_its_credits(skew_s: int, world: World, tmp_path: Path) -> None:
+async def test_a_machine_whose_clock_is_off_still_sees_its_credits(skew_s: int, world: World, start: Start) -> None:
     """Posting is judged by one clock alone: a skew larger than the posting delay does not hide our own credits."""
-
-    async def story() -> None:
-        stage = Stage(world, tmp_path, Shifted(world, skew_s * 1000))
-        topup = await stage.until(State.DONE)
-        assert topup.state is State.DONE
-        assert stage.payments() == 1
-        assert not stage.named("paid_not_credited")
-        await stage.close()
-
-    asyncio.run(story())
+    stage = start(clock=Shifted(world, skew_s * 1000))
+    topup = await stage.until(State.DONE)
+    assert topup.state is State.DONE
+    assert stage.payments() == 1
+    assert not stage.named("paid_not_credited")
 
 
 def _until_sent(world: World, stage: Stage) -> Any:
@@ -71,360 +55,261 @@ def _until_sent(world: World, stage: Stage) -> Any:
     return stage.until(State.SENT)
 
 
-def test_a_payment_mined_after_its_deadline_halts_and_a_person_ends_it(world: World, tmp_path: Path) -> None:
+async def test_a_payment_mined_after_its_deadline_halts_and_a_person_ends_it(world: World, stage: Stage) -> None:
     """It reverts as expired, its gas is booked, no new charge is asked for, and only an attestation leads out."""
-
-    async def story() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        await _until_sent(world, stage)
-        world.clock.leap(49 * HOUR_MS)
-        world.mining = True
-        halted = await stage.until(State.HALTED)
-        assert len(halted.charges) == 1
-        assert stage.payments() == 0
-        for _ in range(8):
-            await stage.step()
-        assert stage.topup.state is State.HALTED
-        assert stage.booked() == stage.left() > 0
-        stage.store.say("default", f"resolve:{halted.id}", "attest-unpaid", world.clock.now_ms(), "a test")
-        failed = await stage.until(State.FAILED)
-        assert failed.id == halted.id
-        await stage.close()
-
-    asyncio.run(story())
+    await _until_sent(world, stage)
+    world.clock.leap(49 * HOUR_MS)
+    world.mining = True
+    halted = await stage.until(State.HALTED)
+    assert len(halted.charges) == 1
+    assert stage.payments() == 0
+    for _ in range(8):
+        await stage.step()
+    assert stage.topup.state is State.HALTED
+    assert stage.booked() == stage.left() > 0
+    stage.store.say("default", f"resolve:{halted.id}", "attest-unpaid", world.clock.now_ms(), "a test")
+    failed = await stage.until(State.FAILED)
+    assert failed.id == halted.id
 
 
-def test_an_attestation_does_not_overrule_the_chain(world: World, tmp_path: Path) -> None:
+async def test_an_attestation_does_not_overrule_the_chain(world: World, stage: Stage) -> None:
     """Attested unpaid, and the chain shows the payment after all: it goes on as paid."""
-
-    async def story() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        await stage.until(State.PAID)
-        stage.store.move(stage.topup, Fact.HALT, world.clock.now_ms(), "for the test")
-        stage.store.say("default", f"resolve:{stage.topup.id}", "attest-unpaid", world.clock.now_ms(), "a test")
-        topup = await stage.until(State.DONE, State.FAILED)
-        assert topup.state is State.DONE
-        assert stage.booked() == stage.left()
-        await stage.close()
-
-    asyncio.run(story())
+    await stage.until(State.PAID)
+    stage.store.move(stage.topup, Fact.HALT, world.clock.now_ms(), "for the test")
+    stage.store.say("default", f"resolve:{stage.topup.id}", "attest-unpaid", world.clock.now_ms(), "a test")
+    topup = await stage.until(State.DONE, State.FAILED)
+    assert topup.state is State.DONE
+    assert stage.booked() == stage.left()
 
 
-def test_a_revert_that_a_reorganisation_turns_into_a_payment_is_found(world: World, tmp_path: Path) -> None:
+async def test_a_revert_that_a_reorganisation_turns_into_a_payment_is_found(world: World, stage: Stage) -> None:
     """The first attempt reverts, its retry is forbidden, the block is replaced, the attempt succeeds: paid once."""
+    await _until_sent(world, stage)
+    # The dear pool outlives the block of the revert, so that the retry is not permitted.
+    stage.inside(lambda: price(world, 90))
+    stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+    await stage.until(State.REVERTED, State.CHARGED)
+    await stage.rests("price_deviation")
 
-    async def story() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        await _until_sent(world, stage)
-        # The dear pool outlives the block of the revert, so that the retry is not permitted.
-        stage.inside(lambda: price(world, 90))
-        stage.inside(lambda: world.chain.mine(world.clock.now_s()))
-        await stage.until(State.REVERTED, State.CHARGED)
-        await stage.rests("price_deviation")
+    def reorganise() -> None:
+        world.chain.reorg(1)
+        price(world, 100)
 
-        def reorganise() -> None:
-            world.chain.reorg(1)
-            price(world, 100)
-
-        stage.inside(reorganise)
-        world.mining = True
-        topup = await stage.until(State.DONE)
-        assert len(topup.attempts) == 1
-        assert stage.payments() == 1
-        assert stage.booked() == stage.left()
-        await stage.close()
-
-    asyncio.run(story())
+    stage.inside(reorganise)
+    world.mining = True
+    topup = await stage.until(State.DONE)
+    assert len(topup.attempts) == 1
+    assert stage.payments() == 1
+    assert stage.booked() == stage.left()
 
 
-def test_a_wallet_that_sent_more_than_the_ledger_knows_signs_nothing(world: World, tmp_path: Path) -> None:
+async def test_a_wallet_that_sent_more_than_the_ledger_knows_signs_nothing(world: World, stage: Stage) -> None:
     """A lost ledger or a second user of the key: refused until a person adopts the nonce."""
-
-    async def story() -> None:
-        key = Account.from_key(world.key.to_hex())
-        foreign = key.sign_transaction(
-            {
-                "type": 2,
-                "chainId": 8453,
-                "nonce": 0,
-                "to": contracts.OWNER,
-                "value": 1,
-                "gas": 21_000,
-                "maxFeePerGas": 10**9,
-                "maxPriorityFeePerGas": 10**6,
-            }
-        )
-        raw = "0x" + bytes(foreign.raw_transaction).hex()
-        stage = Stage(world, tmp_path, world.clock)
-        stage.inside(lambda: world.chain.rpc("eth_sendRawTransaction", [raw]))
-        stage.inside(lambda: world.chain.mine(world.clock.now_s()))
-        await stage.works.cycle.stand()
-        assert [e.why for e in stage.named("top_up_forbidden")] == ["nonce_ahead"]
-        await stage.rests("nonce_ahead")
-        assert stage.topup.attempts == ()
-        stage.store.say("default", "adopt_nonce", "1", world.clock.now_ms(), "a test")
-        topup = await stage.until(State.DONE)
-        assert topup.attempts[0].plan.nonce == 1
-        await stage.close()
-
-    asyncio.run(story())
+    key = Account.from_key(world.key.to_hex())
+    foreign = key.sign_transaction(
+        {
+            "type": 2,
+            "chainId": 8453,
+            "nonce": 0,
+            "to": contracts.OWNER,
+            "value": 1,
+            "gas": 21_000,
+            "maxFeePerGas": 10**9,
+            "maxPriorityFeePerGas": 10**6,
+        }
+    )
+    raw = "0x" + bytes(foreign.raw_transaction).hex()
+    stage.inside(lambda: world.chain.rpc("eth_sendRawTransaction", [raw]))
+    stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+    await stage.works.cycle.stand()
+    assert [e.why for e in stage.named("top_up_forbidden")] == ["nonce_ahead"]
+    await stage.rests("nonce_ahead")
+    assert stage.topup.attempts == ()
+    stage.store.say("default", "adopt_nonce", "1", world.clock.now_ms(), "a test")
+    topup = await stage.until(State.DONE)
+    assert topup.attempts[0].plan.nonce == 1
 
 
-def test_a_provider_that_lies_about_quote_and_feed_cannot_overpay_beyond_the_owners_price(
-    world: World, tmp_path: Path
+async def test_a_provider_that_lies_about_quote_and_feed_cannot_overpay_beyond_the_owners_price(
+    world: World, stage: Stage
 ) -> None:
     """Quote and feed agree on ETH at 120 dollars: refused by price.eth_usd_min, and nothing is signed."""
-
-    async def story() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        stage.inside(lambda: price(world, 4))
-        stage.inside(lambda: world.write(contracts.feed_answer(contracts.ETH_USD_FEED, world.eth_usd_e8 * 4 // 100)))
-        await stage.rests("payment_max")
-        assert stage.topup.attempts == ()
-        await stage.close()
-
-    asyncio.run(story())
+    stage.inside(lambda: price(world, 4))
+    stage.inside(lambda: world.write(contracts.feed_answer(contracts.ETH_USD_FEED, world.eth_usd_e8 * 4 // 100)))
+    await stage.rests("payment_max")
+    assert stage.topup.attempts == ()
 
 
-def test_a_chain_without_a_safe_block_is_said_to_be_stuck(world: World, tmp_path: Path) -> None:
+async def test_a_chain_without_a_safe_block_is_said_to_be_stuck(world: World, stage: Stage) -> None:
     """Credited, and `safe` is null: nothing more is bought, and after a while that is said once."""
-
-    async def story() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        chain(world).tags_known = False
-        await stage.until(State.CREDITED)
-        world.clock.leap(HOUR_MS)
-        for _ in range(4):
-            await stage.step()
-        assert len(stage.named("not_yet_safe")) == 1
-        assert stage.topup.state is State.CREDITED
-        chain(world).tags_known = True
-        await stage.until(State.DONE)
-        assert stage.booked() == stage.left()
-        await stage.close()
-
-    asyncio.run(story())
+    chain(world).tags_known = False
+    await stage.until(State.CREDITED)
+    world.clock.leap(HOUR_MS)
+    for _ in range(4):
+        await stage.step()
+    assert len(stage.named("not_yet_safe")) == 1
+    assert stage.topup.state is State.CREDITED
+    chain(world).tags_known = True
+    await stage.until(State.DONE)
+    assert stage.booked() == stage.left()
 
 
-def test_a_pause_stops_a_first_send_even_after_the_intent(world: World, tmp_path: Path) -> None:
+async def test_a_pause_stops_a_first_send_even_after_the_intent(world: World, start: Start) -> None:
     """Killed between intent and send, paused, restarted: nothing leaves until it is resumed, then it is paid once."""
+    world.mining = False
+    stage = start()
+    real = stage.store.intend
 
-    async def story() -> None:
-        world.mining = False
-        stage = Stage(world, tmp_path, world.clock)
-        real = stage.store.intend
+    def die(*arguments: Any) -> Any:
+        real(*arguments)
+        raise KeyboardInterrupt
 
-        def die(*arguments: Any) -> Any:
-            real(*arguments)
-            raise KeyboardInterrupt
-
-        stage.store.intend = die  # type: ignore[method-assign, assignment]
-        with pytest.raises(KeyboardInterrupt):
-            await stage.until(State.SENT)
-        await stage.close()
-        again = Stage(world, tmp_path, world.clock)
-        again.store.say("default", "paused", "1", world.clock.now_ms(), "a test")
-        for _ in range(10):
-            await again.step()
-        assert stage.inside(lambda: chain(world).pending()) == 0
-        again.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
-        world.mining = True
-        await again.until(State.DONE)
-        assert again.payments() == 1
-        await again.close()
-
-    asyncio.run(story())
+    stage.store.intend = die  # type: ignore[method-assign, assignment]
+    with pytest.raises(KeyboardInterrupt):
+        await stage.until(State.SENT)
+    await stage.close()
+    again = start()
+    again.store.say("default", "paused", "1", world.clock.now_ms(), "a test")
+    for _ in range(10):
+        await again.step()
+    assert stage.inside(lambda: chain(world).pending()) == 0
+    again.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
+    world.mining = True
+    await again.until(State.DONE)
+    assert again.payments() == 1
 
 
-def test_a_clock_put_forward_releases_no_cap(world: World, tmp_path: Path) -> None:
+async def test_a_clock_put_forward_releases_no_cap(world: World, start: Start) -> None:
     """A clock leapt a day ahead and was set right, ledger time stays ahead: the cap holds by the chain's clock."""
-
-    async def story() -> None:
-        clock = Shifted(world, 0)
-        caps = {"TOPUP_POLICY__CAP_24H": "15", "TOPUP_POLICY__COOLDOWN_S": "60"}
-        stage = Stage(world, tmp_path, clock, caps)
-        await stage.until(State.DONE)
-        stage.inside(lambda: world.gateway.account.set_usage(Decimal("20.5")))
-        clock.by_ms = 25 * HOUR_MS
-        await stage.step()
-        clock.by_ms = 0
-        rest = await stage.rests("cap_24h")
-        assert rest.detail.endswith("by the chain's clock")
-        assert stage.payments() == 1
-        await stage.close()
-
-    asyncio.run(story())
+    clock = Shifted(world, 0)
+    caps = {"TOPUP_POLICY__CAP_24H": "15", "TOPUP_POLICY__COOLDOWN_S": "60"}
+    stage = start(caps, clock=clock)
+    await stage.until(State.DONE)
+    stage.inside(lambda: world.gateway.account.set_usage(Decimal("20.5")))
+    clock.by_ms = 25 * HOUR_MS
+    await stage.step()
+    clock.by_ms = 0
+    rest = await stage.rests("cap_24h")
+    assert rest.detail.endswith("by the chain's clock")
+    assert stage.payments() == 1
 
 
-def test_a_pause_between_plan_and_signature_signs_nothing(world: World, tmp_path: Path) -> None:
+async def test_a_pause_between_plan_and_signature_signs_nothing(world: World, stage: Stage) -> None:
     """Paused in the very moment in which the nonce was taken: it is given back, and nothing is signed."""
+    reserve = stage.store.reserve
 
-    async def story() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        reserve = stage.store.reserve
+    def paused_meanwhile(*given: Any) -> Any:
+        stage.store.say("default", "paused", "1", world.clock.now_ms(), "a test")
+        return reserve(*given)
 
-        def paused_meanwhile(*given: Any) -> Any:
-            stage.store.say("default", "paused", "1", world.clock.now_ms(), "a test")
-            return reserve(*given)
-
-        stage.store.reserve = paused_meanwhile  # type: ignore[method-assign, assignment]
-        await stage.rests("paused")
-        assert [a.withdrawn for a in stage.topup.attempts] == [True]
-        assert not stage.named("payment_signed")
-        await stage.close()
-
-    asyncio.run(story())
+    stage.store.reserve = paused_meanwhile  # type: ignore[method-assign, assignment]
+    await stage.rests("paused")
+    assert [a.withdrawn for a in stage.topup.attempts] == [True]
+    assert not stage.named("payment_signed")
 
 
-def test_a_pause_by_hand_is_said_once_with_who_did_it(world: World, tmp_path: Path) -> None:
+async def test_a_pause_by_hand_is_said_once_with_who_did_it(world: World, stage: Stage) -> None:
     """Paused between two passes: one event names who, and the next pass repeats nothing."""
-
-    async def story() -> None:
-        world.do(lambda: world.gateway.account.set_usage(Decimal(1)))
-        stage = Stage(world, tmp_path, world.clock)
-        await stage.step()
-        stage.store.say("default", "paused", "1", world.clock.now_ms(), "uid 7")
-        await stage.step()
-        await stage.step()
-        (said,) = stage.named("pause_changed")
-        assert (said.paused, said.by) == (True, "uid 7")
-        await stage.close()
-
-    asyncio.run(story())
+    world.do(lambda: world.gateway.account.set_usage(Decimal(1)))
+    await stage.step()
+    stage.store.say("default", "paused", "1", world.clock.now_ms(), "uid 7")
+    await stage.step()
+    await stage.step()
+    (said,) = stage.named("pause_changed")
+    assert (said.paused, said.by) == (True, "uid 7")
 
 
-def test_the_account_is_watched_while_a_payment_is_stuck(world: World, tmp_path: Path) -> None:
+async def test_the_account_is_watched_while_a_payment_is_stuck(world: World, stage: Stage) -> None:
     """Nothing is mined for an hour: the balance is still read, and an unreadable one still alarms."""
-
-    async def story() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        await _until_sent(world, stage)
-        before = len(stage.named("reading_taken"))
-        for _ in range(5):
-            world.clock.leap(120_000)
-            await stage.step()
-        assert len(stage.named("reading_taken")) > before
-        world.do(lambda: world.gateway.switch_on("credits", "server-error-500"))
-        for _ in range(4):
-            world.clock.leap(HOUR_MS)
-            await stage.step()
-        assert stage.named("unknown_too_long")
-        await stage.close()
-
-    asyncio.run(story())
+    await _until_sent(world, stage)
+    before = len(stage.named("reading_taken"))
+    for _ in range(5):
+        world.clock.leap(120_000)
+        await stage.step()
+    assert len(stage.named("reading_taken")) > before
+    world.do(lambda: world.gateway.switch_on("credits", "server-error-500"))
+    for _ in range(4):
+        world.clock.leap(HOUR_MS)
+        await stage.step()
+    assert stage.named("unknown_too_long")
 
 
-def test_ledger_time_goes_on_when_the_clock_was_years_ahead(world: World, tmp_path: Path) -> None:
+async def test_ledger_time_goes_on_when_the_clock_was_years_ahead(world: World, start: Start) -> None:
     """A clock ten years ahead is set right again: said once, and the next purchase still comes."""
-
-    async def story() -> None:
-        ahead = Shifted(world, 10 * 365 * 24 * HOUR_MS)
-        stage = Stage(world, tmp_path, ahead)
-        await stage.step()
-        ahead.by_ms = 0
-        topup = await stage.until(State.DONE)
-        assert topup.state is State.DONE
-        assert len(stage.named("clock_behind")) == 1
-        await stage.close()
-
-    asyncio.run(story())
+    ahead = Shifted(world, 10 * 365 * 24 * HOUR_MS)
+    stage = start(clock=ahead)
+    await stage.step()
+    ahead.by_ms = 0
+    topup = await stage.until(State.DONE)
+    assert topup.state is State.DONE
+    assert len(stage.named("clock_behind")) == 1
 
 
-def test_a_lost_answer_of_the_send_is_not_paid_twice(world: World, tmp_path: Path) -> None:
+async def test_a_lost_answer_of_the_send_is_not_paid_twice(world: World, stage: Stage) -> None:
     """The provider takes the transaction and cuts the line; the same bytes are sent again and known; one payment."""
+    lost = [True]
 
-    async def story() -> None:
-        lost = [True]
+    async def cut(method: str, params: list[Any], answer: Next) -> Any:
+        told = answer()
+        if method == "eth_sendRawTransaction" and lost:
+            lost.clear()
+            raise Drop
+        return told
 
-        async def cut(method: str, params: list[Any], answer: Next) -> Any:
-            told = answer()
-            if method == "eth_sendRawTransaction" and lost:
-                lost.clear()
-                raise Drop
-            return told
-
-        world.rpc.intercept = cut
-        stage = Stage(world, tmp_path, world.clock)
-        await stage.until(State.DONE)
-        assert not lost
-        assert stage.payments() == 1
-        assert {a.charge_seq for a in stage.topup.attempts} == {1}
-        await stage.close()
-
-    asyncio.run(story())
+    world.rpc.intercept = cut
+    await stage.until(State.DONE)
+    assert not lost
+    assert stage.payments() == 1
+    assert {a.charge_seq for a in stage.topup.attempts} == {1}
 
 
-def test_a_wish_is_carried_out_at_most_once_and_only_for_a_while(world: World, tmp_path: Path) -> None:
+async def test_a_wish_is_carried_out_at_most_once_and_only_for_a_while(world: World, stage: Stage) -> None:
     """An old one is answered and not obeyed; one that was taken when the process died is carried out, and once."""
-
-    async def story() -> None:
-        world.do(lambda: world.gateway.account.set_usage(Decimal(1)))
-        stage = Stage(world, tmp_path, world.clock)
-        await stage.step()
-        daemon = Daemon(stage.works.cycle, stage.store, world.clock, stage, "default", SdNotify(None))
-        now = world.clock.now_ms()
-        ten = Wish(Usd.of("10"), forced=False, name=None, uid=1)
-        old = stage.store.wish("default", ten, now - HOUR_MS, now - 1).number
-        await daemon._pass()
-        assert stage.store.latest("default", 5) == []
-        assert "nothing was bought" in str(stage.store.requested(old).outcome)
-        taken = stage.store.wish("default", replace(ten, name="june"), now, now + HOUR_MS).number
-        assert stage.store.take_request(taken, world.clock.now_ms())
-        await daemon._pass()
-        await daemon._pass()
-        assert stage.topup.wish == taken
-        assert stage.store.requested(taken).topup_id == stage.topup.id
-        assert len(stage.store.latest("default", 5)) == 1
-        await stage.close()
-
-    asyncio.run(story())
+    world.do(lambda: world.gateway.account.set_usage(Decimal(1)))
+    await stage.step()
+    daemon = Daemon(stage.works.cycle, stage.store, world.clock, stage, "default", SdNotify(None))
+    now = world.clock.now_ms()
+    ten = Wish(Usd.of("10"), forced=False, name=None, uid=1)
+    old = stage.store.wish("default", ten, now - HOUR_MS, now - 1).number
+    await daemon._pass()
+    assert stage.store.latest("default", 5) == []
+    assert "nothing was bought" in str(stage.store.requested(old).outcome)
+    taken = stage.store.wish("default", replace(ten, name="june"), now, now + HOUR_MS).number
+    assert stage.store.take_request(taken, world.clock.now_ms())
+    await daemon._pass()
+    await daemon._pass()
+    assert stage.topup.wish == taken
+    assert stage.store.requested(taken).topup_id == stage.topup.id
+    assert len(stage.store.latest("default", 5)) == 1
 
 
-def test_credits_bought_elsewhere_do_not_pass_for_ours(world: World, tmp_path: Path) -> None:
+async def test_credits_bought_elsewhere_do_not_pass_for_ours(world: World, stage: Stage) -> None:
     """A larger rise while our payment is unposted is ambiguous: waited out, never taken at once."""
-
-    async def story() -> None:
-        world.do(lambda: world.gateway.switch_on("posting", "never-posts"))
-        stage = Stage(world, tmp_path, world.clock)
-        await stage.until(State.PAID)
-        world.do(lambda: world.gateway.account.buy_elsewhere(Decimal(25)))
-        rest = await stage.rests("ambiguous", passes=5)
-        assert rest.topup is not None
-        assert rest.topup.state is State.PAID
-        await stage.until(State.DONE)
-        (posted,) = stage.named("credits_posted")
-        assert posted.ambiguous is True
-        await stage.close()
-
-    asyncio.run(story())
+    world.do(lambda: world.gateway.switch_on("posting", "never-posts"))
+    await stage.until(State.PAID)
+    world.do(lambda: world.gateway.account.buy_elsewhere(Decimal(25)))
+    rest = await stage.rests("ambiguous", passes=5)
+    assert rest.topup is not None
+    assert rest.topup.state is State.PAID
+    await stage.until(State.DONE)
+    (posted,) = stage.named("credits_posted")
+    assert posted.ambiguous is True
 
 
-def test_a_second_program_cannot_write_beside_the_first(world: World, tmp_path: Path) -> None:
+async def test_a_second_program_cannot_write_beside_the_first(world: World, stage: Stage, tmp_path: Path) -> None:
     """The lock is broken by force and the ledger taken over: the first program's next write fails, nothing is sent."""
-
-    async def story() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        stage.store._lock.close()  # type: ignore[union-attr]
-        second = SqliteStore.open_writer(tmp_path)
-        with pytest.raises(StoreFenced):
-            await stage.until(State.SENT)
-        assert stage.inside(lambda: chain(world).pending()) == 0
-        second.close()
-        await stage.close()
-
-    asyncio.run(story())
+    stage.store._lock.close()  # type: ignore[union-attr]
+    second = SqliteStore.open_writer(tmp_path)
+    with pytest.raises(StoreFenced):
+        await stage.until(State.SENT)
+    assert stage.inside(lambda: chain(world).pending()) == 0
+    second.close()
 
 
-def test_every_event_of_a_life_carries_the_same_id(world: World, tmp_path: Path) -> None:
+async def test_every_event_of_a_life_carries_the_same_id(stage: Stage) -> None:
     """From decision to done, each event that is about the top-up names it."""
-
-    async def story() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        topup = await stage.until(State.DONE)
-        about = [e for e in stage.told if hasattr(e, "topup_id") and not isinstance(e, events.CycleDone)]
-        assert {e.topup_id for e in about if isinstance(e, Event)} == {topup.id}
-        assert about[0].name() == "top_up_decided"
-        assert about[-1].name() == "top_up_done"
-        await stage.close()
-
-    asyncio.run(story())
+    topup = await stage.until(State.DONE)
+    about = [e for e in stage.told if hasattr(e, "topup_id") and not isinstance(e, events.CycleDone)]
+    assert {e.topup_id for e in about if isinstance(e, Event)} == {topup.id}
+    assert about[0].name() == "top_up_decided"
+    assert about[-1].name() == "top_up_done"

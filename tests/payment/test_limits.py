@@ -19,12 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.world.builders import ACCOUNT, CHAIN_ID, NOW_MS, WALLET, inclusion, plan, signed_bytes, topup
-from tests.world.stage import Stage
+from tests.world.stage import Silence, Stage, Start, low
 from topup.app import assembly
 from topup.app.settings import load
 from topup.domain.credits import DAY_MS, HOUR_MS, Reading
 from topup.domain.demand import Request
-from topup.domain.events import Event
 from topup.domain.lifecycle import Fact, State, TopUp
 from topup.domain.money import Usd, Wei
 from topup.domain.policy import Buy, Why, decide, worst_spend
@@ -36,8 +35,7 @@ from topup.payment.part import Ports
 from topup.ports.account import Key
 from topup.ports.chain import Delivery, Seen, Sent
 from topup.ports.rail import Rail
-from topup.sandbox.gateway import Conduct
-from topup.sandbox.world import STEPPED, World, embedded
+from topup.sandbox.world import World
 
 SECOND_MS = 1000
 # Thousands of commits: what a disk does with them is tested elsewhere.
@@ -113,13 +111,6 @@ class Poor:
 def no_rail(name: str) -> Rail:
     """Nothing is paid here."""
     raise AssertionError(name)
-
-
-class Silence:
-    """A sink for events that no test here looks at."""
-
-    def emit(self, event: Event) -> None:
-        """Forget it."""
 
 
 @dataclass(frozen=True)
@@ -398,10 +389,7 @@ def test_a_leap_ahead_and_back_in_one_run_does_not_stop_the_ledgers_time(limited
 @pytest.fixture
 def world() -> Iterator[World]:
     """An account that is idle and half a dollar below its floor of ten."""
-    conduct = Conduct(posting_delay_ms=10_000)
-    with World(
-        embedded, scale=STEPPED, conduct=conduct, usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(0)
-    ) as made:  # fmt: skip
+    with low(burn_usd_per_hour=Decimal(0)) as made:
         yield made
 
 
@@ -413,97 +401,75 @@ def remember(stage: Stage, *, days: int, per_day: str, until_ms: int) -> None:
         stage.store.record_reading("default", Reading(Usd.of(20), used, at_ms))
 
 
-def test_a_runaway_is_refused_and_said_until_a_person_resumes(world: World, tmp_path: Path) -> None:
+async def test_a_runaway_is_refused_and_said_until_a_person_resumes(world: World, start: Start) -> None:
     """Ten cents a day for nine days, then nine dollars within an hour: nothing is bought, a person is told why."""
-
-    async def story() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        remember(stage, days=9, per_day="0.1", until_ms=world.clock.now_ms() - HOUR_MS)
-        rest = await stage.step()
-        assert (rest.outcome, rest.why) == ("forbidden", "runaway")
-        (said,) = stage.named("top_up_forbidden")
-        assert said.why == "runaway"
-        assert "topup resume" in said.remedy
-        await stage.close()
-        # A restart forgets nothing of it.
-        stage = Stage(world, tmp_path, world.clock)
-        assert (await stage.step()).why == "runaway"
-        stage.store.say("default", "paused", "0", stage.store.now_ms(world.clock.now_ms()), "uid 7")
-        assert (await stage.until(State.DONE)).why == "below_floor"
-        await stage.close()
-
-    asyncio.run(story())
+    stage = start()
+    remember(stage, days=9, per_day="0.1", until_ms=world.clock.now_ms() - HOUR_MS)
+    rest = await stage.step()
+    assert (rest.outcome, rest.why) == ("forbidden", "runaway")
+    (said,) = stage.named("top_up_forbidden")
+    assert said.why == "runaway"
+    assert "topup resume" in said.remedy
+    await stage.close()
+    # A restart forgets nothing of it.
+    stage = start()
+    assert (await stage.step()).why == "runaway"
+    stage.store.say("default", "paused", "0", stage.store.now_ms(world.clock.now_ms()), "uid 7")
+    assert (await stage.until(State.DONE)).why == "below_floor"
 
 
-def test_an_amount_asked_for_passes_the_breaker_to_its_end(world: World, tmp_path: Path) -> None:
+async def test_an_amount_asked_for_passes_the_breaker_to_its_end(world: World, stage: Stage) -> None:
     """A person who asks for an amount gets it, although the account runs away, and nothing after it."""
-
-    async def story() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        remember(stage, days=9, per_day="0.1", until_ms=world.clock.now_ms() - HOUR_MS)
-        done = await stage.until(State.DONE, asked=PurchaseOrder(Usd.of(10)))
-        assert done.why == "asked"
-        world.do(lambda: world.gateway.account.set_usage(Decimal(25)))
-        world.clock.leap(HOUR_MS)
-        assert (await stage.step()).why == "runaway"
-        assert stage.payments() == 1
-        await stage.close()
-
-    asyncio.run(story())
+    remember(stage, days=9, per_day="0.1", until_ms=world.clock.now_ms() - HOUR_MS)
+    done = await stage.until(State.DONE, asked=PurchaseOrder(Usd.of(10)))
+    assert done.why == "asked"
+    world.do(lambda: world.gateway.account.set_usage(Decimal(25)))
+    world.clock.leap(HOUR_MS)
+    assert (await stage.step()).why == "runaway"
+    assert stage.payments() == 1
 
 
-def test_a_runaway_holds_a_top_up_that_is_not_signed_yet(world: World, tmp_path: Path) -> None:
+async def test_a_runaway_holds_a_top_up_that_is_not_signed_yet(world: World, stage: Stage) -> None:
     """Decided while all was usual, its charge still unanswered when the consumer runs away: nothing is signed."""
-
-    async def story() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        now = world.clock.now_ms()
-        remember(stage, days=9, per_day="1.05", until_ms=now)
-        world.do(lambda: world.gateway.switch_on("coinbase", "answer-lost"))
-        await stage.step()
-        assert stage.topup.state is State.DECIDED
-        world.do(lambda: world.gateway.account.set_usage(Decimal(60)))
-        world.do(lambda: world.gateway.switch_off("coinbase"))
-        world.clock.leap(600_000)
-        rest = await stage.rests("runaway", passes=5)
-        assert rest.topup is not None
-        assert not rest.topup.attempts
-        stage.store.say("default", "paused", "0", stage.store.now_ms(world.clock.now_ms()), "uid 7")
-        assert (await stage.until(State.DONE)).state is State.DONE
-        await stage.close()
-
-    asyncio.run(story())
+    now = world.clock.now_ms()
+    remember(stage, days=9, per_day="1.05", until_ms=now)
+    world.do(lambda: world.gateway.switch_on("coinbase", "answer-lost"))
+    await stage.step()
+    assert stage.topup.state is State.DECIDED
+    world.do(lambda: world.gateway.account.set_usage(Decimal(60)))
+    world.do(lambda: world.gateway.switch_off("coinbase"))
+    world.clock.leap(600_000)
+    rest = await stage.rests("runaway", passes=5)
+    assert rest.topup is not None
+    assert not rest.topup.attempts
+    stage.store.say("default", "paused", "0", stage.store.now_ms(world.clock.now_ms()), "uid 7")
+    assert (await stage.until(State.DONE)).state is State.DONE
 
 
 # -- a story of lost answers ------------------------------------------------------------------------------------
 
 
-def test_lost_answers_are_asked_again_ever_more_slowly(world: World, tmp_path: Path) -> None:
+async def test_lost_answers_are_asked_again_ever_more_slowly(world: World, start: Start) -> None:
     """Each answer is lost, over two hours and a restart: requests come 10 s apart, then 20 up to 300, ten in an hour.
 
     An unanswered request is no failure of the top-up, so that neither back-off nor the stop after failures counts it;
     this spacing and the hourly bound are what keeps a broken gateway from being asked without end.
     """
-
-    async def story() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        world.do(lambda: world.gateway.switch_on("coinbase", "answer-lost"))
-        began = world.clock.now_ms()
-        restarted = False
-        while world.clock.now_ms() < began + 2 * HOUR_MS:
-            rest = await stage.works.cycle.run()
-            world.clock.leap(rest.next_s * SECOND_MS)
-            if not restarted and world.clock.now_ms() > began + HOUR_MS // 4:
-                restarted = True
-                await stage.close()
-                stage = Stage(world, tmp_path, world.clock)
-        times = stage.store.charge_requests("default", 0)
-        waits = [(b - a) // SECOND_MS for a, b in pairwise(times)]
-        assert all(wait >= min(10 * 2**n, 300) for n, wait in enumerate(waits))
-        assert max(sum(1 for t in times if at <= t < at + HOUR_MS) for at in times) == 10
-        assert len(times) >= 15, "it never gives up either"
-        assert len(stage.store.latest("default", 5)) == 1
-        assert stage.payments() == 0
-        await stage.close()
-
-    asyncio.run(story())
+    stage = start()
+    world.do(lambda: world.gateway.switch_on("coinbase", "answer-lost"))
+    began = world.clock.now_ms()
+    restarted = False
+    while world.clock.now_ms() < began + 2 * HOUR_MS:
+        rest = await stage.works.cycle.run()
+        world.clock.leap(rest.next_s * SECOND_MS)
+        if not restarted and world.clock.now_ms() > began + HOUR_MS // 4:
+            restarted = True
+            await stage.close()
+            stage = start()
+    times = stage.store.charge_requests("default", 0)
+    waits = [(b - a) // SECOND_MS for a, b in pairwise(times)]
+    assert all(wait >= min(10 * 2**n, 300) for n, wait in enumerate(waits))
+    assert max(sum(1 for t in times if at <= t < at + HOUR_MS) for at in times) == 10
+    assert len(times) >= 15, "it never gives up either"
+    assert len(stage.store.latest("default", 5)) == 1
+    assert stage.payments() == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
 from decimal import Decimal
@@ -37,43 +36,39 @@ def stage(world: World, directory: Path, prefixes: str) -> Stage:
 
 
 @pytest.mark.parametrize("prefixes", ["eip191", f"{K2},eip191"])
-def test_with_the_setting_it_is_paid_once(prefixes: str, world: World, tmp_path: Path) -> None:
+async def test_with_the_setting_it_is_paid_once(prefixes: str, world: World, tmp_path: Path) -> None:
     """The contract takes a plain signed message, and the account is credited."""
     there = stage(world, tmp_path, prefixes)
 
-    async def story() -> None:
-        done = await there.until(State.DONE)
-        assert done.state is State.DONE
-        await there.close()
-
-    asyncio.run(story())
+    done = await there.until(State.DONE)
+    assert done.state is State.DONE
+    await there.close()
     assert there.payments() == 1
 
 
 @pytest.mark.parametrize("prefixes", ["", K2])
-def test_without_it_nothing_is_signed_and_the_remedy_names_the_setting(
+async def test_without_it_nothing_is_signed_and_the_remedy_names_the_setting(
     prefixes: str, world: World, tmp_path: Path
 ) -> None:
     """Whoever reads the refusal learns what was found, what was wanted, and which setting decides it."""
     there = stage(world, tmp_path, prefixes)
 
-    async def story() -> None:
+    rest = await there.step()
+    while not there.named("charge_refused"):
         rest = await there.step()
-        while not there.named("charge_refused"):
-            rest = await there.step()
-        refused = there.named("charge_refused")[0]
-        assert refused.field == "call_data.prefix"
-        assert "rails.coinbase.prefixes" in refused.remedy
-        assert there.topup.state is State.DROPPED
-        assert rest.remedy == refused.remedy
-        await there.close()
-
-    asyncio.run(story())
+    refused = there.named("charge_refused")[0]
+    assert refused.field == "call_data.prefix"
+    assert "rails.coinbase.prefixes" in refused.remedy
+    assert there.topup.state is State.DROPPED
+    assert rest.remedy == refused.remedy
+    await there.close()
     assert there.payments() == 0
 
 
 @pytest.mark.parametrize("told", ["0x", K2, "0x4b32"])
-def test_with_both_allowed_a_signature_that_fits_neither_is_refused(told: str, world: World, tmp_path: Path) -> None:
+async def test_with_both_allowed_a_signature_that_fits_neither_is_refused(
+    told: str, world: World, tmp_path: Path
+) -> None:
     """What is allowed is a way to sign; whose signature it is stays to be proven."""
     there = stage(world, tmp_path, f"{K2},eip191")
     if told == "0x":
@@ -87,12 +82,9 @@ def test_with_both_allowed_a_signature_that_fits_neither_is_refused(told: str, w
 
     there.works.api.charge = bent  # type: ignore[method-assign]
 
-    async def story() -> None:
-        while not there.named("charge_refused"):
-            await there.step()
-        field = there.named("charge_refused")[0].field
-        assert field == ("call_data.prefix" if told == "0x4b32" else "call_data.signature")
-        await there.close()
-
-    asyncio.run(story())
+    while not there.named("charge_refused"):
+        await there.step()
+    field = there.named("charge_refused")[0].field
+    assert field == ("call_data.prefix" if told == "0x4b32" else "call_data.signature")
+    await there.close()
     assert there.payments() == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.world.house import Killed
-from tests.world.stage import Shifted, Stage, story
+from tests.world.stage import Shifted, Stage, Start
 from topup.domain.coinbase_charge import parse
 from topup.domain.lifecycle import Attempt, Fact, Kind, State, TopUp
 from topup.domain.money import Bps
@@ -21,22 +21,11 @@ from topup.payment import tracking
 from topup.ports.chain import Sent
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
-from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import Next, RpcError, RpcServer
-from topup.sandbox.world import STEPPED, World, embedded
+from topup.sandbox.world import World
 
 HOUR_MS = 3_600_000
 DAYS_MS = 49 * HOUR_MS
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    """An account below its floor, burning slowly, whose payments are posted after ten seconds."""
-    conduct = Conduct(posting_delay_ms=10_000)
-    with World(
-        embedded, scale=STEPPED, conduct=conduct, usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(1)
-    ) as made:
-        yield made
 
 
 def chain(world: World) -> Evm:
@@ -88,294 +77,231 @@ async def bumped(stage: Stage, attempts: int = 2) -> TopUp:
     raise AssertionError([e.name() for e in stage.told][-12:])
 
 
-def test_a_late_payment_is_outbid_at_its_own_nonce_and_paid_once(world: World, tmp_path: Path) -> None:
+async def test_a_late_payment_is_outbid_at_its_own_nonce_and_paid_once(world: World, stage: Stage) -> None:
     """Nothing is mined for a while: a dearer payment of the same charge, at least an eighth more on both fees."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        world.mining = False
-        topup = await bumped(stage, 3)
-        first, second, third = topup.out
-        assert {a.nonce_slot for a in topup.out} == {first.nonce_slot}
-        assert {a.charge_seq for a in topup.out} == {1}
-        for old, new in ((first, second), (second, third)):
-            assert new.plan.max_fee_per_gas.units * 8 >= old.plan.max_fee_per_gas.units * 9
-            assert new.plan.max_priority_fee_per_gas.units * 8 >= old.plan.max_priority_fee_per_gas.units * 9
-        world.mining = True
-        done = await stage.until(State.DONE)
-        assert stage.payments() == 1
-        assert done.paying is not None
-        assert done.paying.id == third.id
-        assert stage.booked() == stage.left()
-        await stage.close()
-
-    story(tell())
+    world.mining = False
+    topup = await bumped(stage, 3)
+    first, second, third = topup.out
+    assert {a.nonce_slot for a in topup.out} == {first.nonce_slot}
+    assert {a.charge_seq for a in topup.out} == {1}
+    for old, new in ((first, second), (second, third)):
+        assert new.plan.max_fee_per_gas.units * 8 >= old.plan.max_fee_per_gas.units * 9
+        assert new.plan.max_priority_fee_per_gas.units * 8 >= old.plan.max_priority_fee_per_gas.units * 9
+    world.mining = True
+    done = await stage.until(State.DONE)
+    assert stage.payments() == 1
+    assert done.paying is not None
+    assert done.paying.id == third.id
+    assert stage.booked() == stage.left()
 
 
-def test_an_outbid_payment_that_is_mined_after_all_is_the_payment(world: World, tmp_path: Path) -> None:
+async def test_an_outbid_payment_that_is_mined_after_all_is_the_payment(world: World, stage: Stage) -> None:
     """The dearer one is held back and the first is mined: paid once, and the other can never be."""
+    world.mining = False
+    topup = await stage.until(State.SENT)
+    first = topup.out[0]
+    raw = first.raw
+    assert raw is not None
+    topup = await bumped(stage)
 
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        world.mining = False
-        topup = await stage.until(State.SENT)
-        first = topup.out[0]
-        raw = first.raw
-        assert raw is not None
-        topup = await bumped(stage)
+    def put_the_first_back() -> None:
+        world.chain.drop_pending()
+        world.chain.rpc("eth_sendRawTransaction", ["0x" + raw.hex()])
+        world.chain.mine(world.clock.now_s())
 
-        def put_the_first_back() -> None:
-            world.chain.drop_pending()
-            world.chain.rpc("eth_sendRawTransaction", ["0x" + raw.hex()])
-            world.chain.mine(world.clock.now_s())
-
-        stage.inside(put_the_first_back)
-        world.mining = True
-        done = await stage.until(State.DONE)
-        assert done.paying is not None
-        assert done.paying.id == first.id
-        assert stage.payments() == 1
-        assert stage.booked() == stage.left()
-        await stage.close()
-
-    story(tell())
+    stage.inside(put_the_first_back)
+    world.mining = True
+    done = await stage.until(State.DONE)
+    assert done.paying is not None
+    assert done.paying.id == first.id
+    assert stage.payments() == 1
+    assert stage.booked() == stage.left()
 
 
-def test_a_refused_bump_leaves_what_is_out_on_its_way(world: World, tmp_path: Path) -> None:
+async def test_a_refused_bump_leaves_what_is_out_on_its_way(world: World, stage: Stage) -> None:
     """The node calls every replacement underpriced: the first bytes are sent again and again, and are mined."""
+    world.mining = False
+    await stage.until(State.SENT)
+    first = stage.topup.out[0]
 
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        world.mining = False
-        await stage.until(State.SENT)
-        first = stage.topup.out[0]
+    async def refuse(method: str, params: list[Any], honest: Next) -> Any:
+        if method == "eth_sendRawTransaction" and params[0] != "0x" + (first.raw or b"").hex():
+            raise RpcError(-32000, "replacement transaction underpriced")
+        return honest()
 
-        async def refuse(method: str, params: list[Any], honest: Next) -> Any:
-            if method == "eth_sendRawTransaction" and params[0] != "0x" + (first.raw or b"").hex():
-                raise RpcError(-32000, "replacement transaction underpriced")
-            return honest()
-
-        world.rpc.intercept = refuse
-        await bumped(stage)
-        stage.inside(world.chain.drop_pending)
-        for _ in range(20):
-            await stage.step()
-        world.mining = True
-        done = await stage.until(State.DONE)
-        assert done.paying is not None
-        assert done.paying.id == first.id
-        assert stage.payments() == 1
-        await stage.close()
-
-    story(tell())
+    world.rpc.intercept = refuse
+    await bumped(stage)
+    stage.inside(world.chain.drop_pending)
+    for _ in range(20):
+        await stage.step()
+    world.mining = True
+    done = await stage.until(State.DONE)
+    assert done.paying is not None
+    assert done.paying.id == first.id
+    assert stage.payments() == 1
 
 
-def test_no_bump_goes_beyond_the_ceiling_on_the_gas_price(world: World, tmp_path: Path) -> None:
+async def test_no_bump_goes_beyond_the_ceiling_on_the_gas_price(world: World, start: Start) -> None:
     """A replacement is a payment: the owner's ceilings hold for it, and it is said why nothing is outbid."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        world.mining = False
-        await stage.until(State.SENT)
-        first = stage.topup.out[0]
-        ceiling = Decimal(first.plan.max_fee_per_gas.units + 1) / 10**9
-        await stage.close()
-        stage = Stage(world, tmp_path, world.clock, {"TOPUP_FEES__GAS_PRICE_MAX_GWEI": str(ceiling)})
-        for _ in range(40):
-            await stage.step()
-        assert [a.id for a in stage.topup.out] == [first.id]
-        assert [e.why for e in stage.named("bump_held")] == ["gas_price"]
-        world.mining = True
-        await stage.until(State.DONE)
-        await stage.close()
-
-    story(tell())
+    stage = start()
+    world.mining = False
+    await stage.until(State.SENT)
+    first = stage.topup.out[0]
+    ceiling = Decimal(first.plan.max_fee_per_gas.units + 1) / 10**9
+    await stage.close()
+    stage = start({"TOPUP_FEES__GAS_PRICE_MAX_GWEI": str(ceiling)})
+    for _ in range(40):
+        await stage.step()
+    assert [a.id for a in stage.topup.out] == [first.id]
+    assert [e.why for e in stage.named("bump_held")] == ["gas_price"]
+    world.mining = True
+    await stage.until(State.DONE)
 
 
-def test_no_bump_goes_beyond_the_multiple_of_what_is_asked_now(world: World, tmp_path: Path) -> None:
+async def test_no_bump_goes_beyond_the_multiple_of_what_is_asked_now(world: World, start: Start) -> None:
     """Fees have not risen, so outbidding costs more than once what the chain asks: what is out goes on as it is."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock, {"TOPUP_FEES__BUMP_TIMES_MAX": "1"})
-        world.mining = False
-        await stage.until(State.SENT)
-        for _ in range(40):
-            await stage.step()
-        assert [e.why for e in stage.named("bump_held")] == ["bump_ceiling"]
-        assert len(stage.topup.out) == 1
-        assert stage.topup.out[0].sends > 1
-        world.mining = True
-        await stage.until(State.DONE)
-        await stage.close()
-
-    story(tell())
+    stage = start({"TOPUP_FEES__BUMP_TIMES_MAX": "1"})
+    world.mining = False
+    await stage.until(State.SENT)
+    for _ in range(40):
+        await stage.step()
+    assert [e.why for e in stage.named("bump_held")] == ["bump_ceiling"]
+    assert len(stage.topup.out) == 1
+    assert stage.topup.out[0].sends > 1
+    world.mining = True
+    await stage.until(State.DONE)
 
 
-def test_a_bump_sends_what_the_charge_costs_by_then(world: World, tmp_path: Path) -> None:
+async def test_a_bump_sends_what_the_charge_costs_by_then(world: World, stage: Stage) -> None:
     """Ether has become cheaper: the bump is quoted anew, and each attempt keeps the value it was signed with."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        world.mining = False
-        before = (await stage.until(State.SENT)).out[0].plan
-        world.do(lambda: price_of_ether(world, 99))
-        first, second = (a.plan for a in (await bumped(stage)).out)
-        assert first.value == before.value
-        assert second.quote > first.quote
-        assert second.value == second.quote.plus_bps_up(Bps(100))
-        world.mining = True
-        await stage.until(State.DONE)
-        assert stage.payments() == 1
-        assert stage.booked() == stage.left()
-        await stage.close()
-
-    story(tell())
+    world.mining = False
+    before = (await stage.until(State.SENT)).out[0].plan
+    world.do(lambda: price_of_ether(world, 99))
+    first, second = (a.plan for a in (await bumped(stage)).out)
+    assert first.value == before.value
+    assert second.quote > first.quote
+    assert second.value == second.quote.plus_bps_up(Bps(100))
+    world.mining = True
+    await stage.until(State.DONE)
+    assert stage.payments() == 1
+    assert stage.booked() == stage.left()
 
 
-def test_a_charge_is_not_retried_for_ever(world: World, tmp_path: Path) -> None:
+async def test_a_charge_is_not_retried_for_ever(world: World, start: Start) -> None:
     """Each try meets a price that rose after it was planned: what may pass is tried again so often, and no more."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock, {"TOPUP_POSTING__RETRIES_MAX": "1"})
-        world.mining = False
-        await stage.until(State.SENT)
-        for tries in (2, 3):
-            world.do(lambda: price_of_ether(world, 90))
-            stage.inside(lambda: world.chain.mine(world.clock.now_s()))
-            world.do(lambda: price_of_ether(world, 100))
-            for _ in range(6):
-                await stage.step()
-            if tries == 2:
-                assert stage.topup.state is State.SENT
-        assert stage.topup.state is State.DEATHWATCH
-        assert [a.inclusion is not None and a.inclusion.transient for a in stage.topup.out] == [True, True]
-        assert len(stage.named("charge_given_up")) == 1
-        await stage.close()
-
-    story(tell())
-
-
-def test_bumps_end_after_so_many(world: World, tmp_path: Path) -> None:
-    """`fees.bump_max` bounds them; the last one is sent again as it is."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock, {"TOPUP_FEES__BUMP_MAX": "2"})
-        world.mining = False
-        await stage.until(State.SENT)
-        for _ in range(90):
+    stage = start({"TOPUP_POSTING__RETRIES_MAX": "1"})
+    world.mining = False
+    await stage.until(State.SENT)
+    for tries in (2, 3):
+        world.do(lambda: price_of_ether(world, 90))
+        stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+        world.do(lambda: price_of_ether(world, 100))
+        for _ in range(6):
             await stage.step()
-        assert len(stage.topup.out) == 3
-        world.mining = True
-        await stage.until(State.DONE)
-        assert stage.payments() == 1
-        await stage.close()
-
-    story(tell())
+        if tries == 2:
+            assert stage.topup.state is State.SENT
+    assert stage.topup.state is State.DEATHWATCH
+    assert [a.inclusion is not None and a.inclusion.transient for a in stage.topup.out] == [True, True]
+    assert len(stage.named("charge_given_up")) == 1
 
 
-def test_a_restart_between_a_bump_s_commit_and_its_sending_sends_it(world: World, tmp_path: Path) -> None:
+async def test_bumps_end_after_so_many(world: World, start: Start) -> None:
+    """`fees.bump_max` bounds them; the last one is sent again as it is."""
+    stage = start({"TOPUP_FEES__BUMP_MAX": "2"})
+    world.mining = False
+    await stage.until(State.SENT)
+    for _ in range(90):
+        await stage.step()
+    assert len(stage.topup.out) == 3
+    world.mining = True
+    await stage.until(State.DONE)
+    assert stage.payments() == 1
+
+
+async def test_a_restart_between_a_bump_s_commit_and_its_sending_sends_it(world: World, start: Start) -> None:
     """What was stored with the intent to send is found and sent by the next start, byte for byte."""
+    stage = start()
+    world.mining = False
+    await stage.until(State.SENT)
+    rail = stage.works.rail()
 
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        world.mining = False
-        await stage.until(State.SENT)
-        rail = stage.works.rail()
+    ordinary = rail.send
 
-        ordinary = rail.send
+    async def die(topup: TopUp, attempt: Attempt) -> Sent:
+        if attempt.sends == 0:
+            raise KeyboardInterrupt
+        return await ordinary(topup, attempt)
 
-        async def die(topup: TopUp, attempt: Attempt) -> Sent:
-            if attempt.sends == 0:
-                raise KeyboardInterrupt
-            return await ordinary(topup, attempt)
-
-        rail.send = die  # type: ignore[method-assign]
-        with pytest.raises(KeyboardInterrupt):
-            await bumped(stage)
-        stored = stage.topup
-        assert len(stored.out) == 2
-        assert stored.out[1].last_sent_ms is None
-        await stage.close()
-        stage = Stage(world, tmp_path, world.clock)
-        world.mining = True
-        done = await stage.until(State.DONE)
-        assert [a.hash for a in done.out] == [a.hash for a in stored.out]
-        assert stage.payments() == 1
-        await stage.close()
-
-    story(tell())
-
-
-def test_a_cancel_that_wins_ends_the_top_up_once_a_final_block_proves_it(world: World, tmp_path: Path) -> None:
-    """The nonce is gone: two providers prove at a final block that nothing was paid; its gas is in the books."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock, two(world))
-        world.mining = False
-        topup = await stage.until(State.SENT)
-        stage.store.say("default", f"resolve:{topup.id}", "cancel", world.clock.now_ms(), "a test")
-        topup = await bumped(stage)
-        assert topup.out[-1].plan.kind is Kind.CANCEL
-        world.mining = True
-        failed = await stage.until(State.FAILED)
-        assert [e.proof for e in stage.named("charge_dead")] == ["nonce"]
-        assert stage.payments() == 0
-        assert failed.reason.startswith("nonce")
-        assert stage.booked() == stage.left() > 0
-        await stage.close()
-
-    story(tell())
-
-
-def test_a_cancel_that_loses_its_race_is_a_payment(world: World, tmp_path: Path) -> None:
-    """The payment is mined before the cancel: paid, posted, done; never cancelled."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        world.mining = False
-        topup = await stage.until(State.SENT)
-        raw = topup.out[0].raw
-        assert raw is not None
-        stage.store.say("default", f"resolve:{topup.id}", "cancel", world.clock.now_ms(), "a test")
+    rail.send = die  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
         await bumped(stage)
-
-        def the_payment_wins() -> None:
-            world.chain.drop_pending()
-            world.chain.rpc("eth_sendRawTransaction", ["0x" + raw.hex()])
-            world.chain.mine(world.clock.now_s())
-
-        stage.inside(the_payment_wins)
-        world.mining = True
-        await stage.until(State.DONE)
-        assert stage.payments() == 1
-        assert stage.booked() == stage.left()
-        await stage.close()
-
-    story(tell())
+    stored = stage.topup
+    assert len(stored.out) == 2
+    assert stored.out[1].last_sent_ms is None
+    await stage.close()
+    stage = start()
+    world.mining = True
+    done = await stage.until(State.DONE)
+    assert [a.hash for a in done.out] == [a.hash for a in stored.out]
+    assert stage.payments() == 1
 
 
-def test_an_expired_charge_proven_dead_by_two_is_replaced_by_a_new_one(world: World, tmp_path: Path) -> None:
+async def test_a_cancel_that_wins_ends_the_top_up_once_a_final_block_proves_it(world: World, start: Start) -> None:
+    """The nonce is gone: two providers prove at a final block that nothing was paid; its gas is in the books."""
+    stage = start(two(world))
+    world.mining = False
+    topup = await stage.until(State.SENT)
+    stage.store.say("default", f"resolve:{topup.id}", "cancel", world.clock.now_ms(), "a test")
+    topup = await bumped(stage)
+    assert topup.out[-1].plan.kind is Kind.CANCEL
+    world.mining = True
+    failed = await stage.until(State.FAILED)
+    assert [e.proof for e in stage.named("charge_dead")] == ["nonce"]
+    assert stage.payments() == 0
+    assert failed.reason.startswith("nonce")
+    assert stage.booked() == stage.left() > 0
+
+
+async def test_a_cancel_that_loses_its_race_is_a_payment(world: World, stage: Stage) -> None:
+    """The payment is mined before the cancel: paid, posted, done; never cancelled."""
+    world.mining = False
+    topup = await stage.until(State.SENT)
+    raw = topup.out[0].raw
+    assert raw is not None
+    stage.store.say("default", f"resolve:{topup.id}", "cancel", world.clock.now_ms(), "a test")
+    await bumped(stage)
+
+    def the_payment_wins() -> None:
+        world.chain.drop_pending()
+        world.chain.rpc("eth_sendRawTransaction", ["0x" + raw.hex()])
+        world.chain.mine(world.clock.now_s())
+
+    stage.inside(the_payment_wins)
+    world.mining = True
+    await stage.until(State.DONE)
+    assert stage.payments() == 1
+    assert stage.booked() == stage.left()
+
+
+async def test_an_expired_charge_proven_dead_by_two_is_replaced_by_a_new_one(world: World, start: Start) -> None:
     """Never mined, its deadline final at two providers: a second charge is bought, and outbids the stale bytes."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock, two(world))
-        await expired(stage)
-        world.mining = True
-        done = await stage.until(State.DONE, passes=240)
-        assert [e.proof for e in stage.named("charge_dead")] == ["deadline"]
-        assert [c.dead is not None for c in done.charges] == [True, False]
-        first, last = done.out[0], done.out[-1]
-        assert last.charge_seq == 2
-        assert last.nonce_slot == first.nonce_slot
-        assert last.plan.max_fee_per_gas.units * 8 >= first.plan.max_fee_per_gas.units * 9
-        assert stage.payments() == 1
-        assert stage.booked() == stage.left()
-        await stage.close()
-
-    story(tell())
+    stage = start(two(world))
+    await expired(stage)
+    world.mining = True
+    done = await stage.until(State.DONE, passes=240)
+    assert [e.proof for e in stage.named("charge_dead")] == ["deadline"]
+    assert [c.dead is not None for c in done.charges] == [True, False]
+    first, last = done.out[0], done.out[-1]
+    assert last.charge_seq == 2
+    assert last.nonce_slot == first.nonce_slot
+    assert last.plan.max_fee_per_gas.units * 8 >= first.plan.max_fee_per_gas.units * 9
+    assert stage.payments() == 1
+    assert stage.booked() == stage.left()
 
 
-def test_a_proof_that_takes_many_passes_goes_on_from_the_ledger_and_is_had_once(world: World, tmp_path: Path) -> None:
+async def test_a_proof_that_takes_many_passes_goes_on_from_the_ledger_and_is_had_once(
+    world: World, start: Start, tmp_path: Path
+) -> None:
     """Three blocks of logs a question, a few questions a pass, another process with each pass: one payment in the end.
 
     While it is being read nothing is signed, and each pass asks no more than it may.
@@ -386,336 +312,259 @@ def test_a_proof_that_takes_many_passes_goes_on_from_the_ledger_and_is_had_once(
             raise RpcError(-32600, "eth_getLogs is limited to a 3 range")
         return honest()
 
-    async def tell() -> None:
-        settings = two(world, other := world.provider())
-        stage = Stage(world, tmp_path, world.clock, settings)
-        await expired(stage)
-        stage.inside(lambda: [world.chain.mine(world.clock.now_s()) for _ in range(300)])
-        world.rpc.intercept = other.intercept = narrow
-        read, passes = 0, 0
-        for _ in range(60):
-            await stage.close()
-            stage = Stage(world, tmp_path, world.clock, settings)
-            assert stage.works.cycle._budget is not None
-            stage.works.cycle._budget.questions = 20
-            before = world.rpc.asked["eth_getLogs"]
-            rest = await stage.step()
-            if "the logs are being read" not in rest.detail:
-                continue
-            rows = sqlite3.connect(tmp_path / FILE).execute("SELECT last, anchor FROM piece").fetchall()
-            assert len(rows) == 2
-            assert all(last <= anchor for last, anchor in rows)
-            assert min(rows)[0] > read
-            assert world.rpc.asked["eth_getLogs"] - before <= 21
-            assert len(stage.topup.charges) == 1
-            read, passes = min(rows)[0], passes + 1
-            if passes == 3:
-                break
-        assert passes == 3
-        world.rpc.intercept = other.intercept = None
-        world.mining = True
-        done = await stage.until(State.DONE, passes=240)
-        assert [c.dead is not None for c in done.charges] == [True, False]
-        assert stage.payments() == 1
-        assert stage.booked() == stage.left()
+    settings = two(world, other := world.provider())
+    stage = start(settings)
+    await expired(stage)
+    stage.inside(lambda: [world.chain.mine(world.clock.now_s()) for _ in range(300)])
+    world.rpc.intercept = other.intercept = narrow
+    read, passes = 0, 0
+    for _ in range(60):
         await stage.close()
+        stage = start(settings)
+        assert stage.works.cycle._budget is not None
+        stage.works.cycle._budget.questions = 20
+        before = world.rpc.asked["eth_getLogs"]
+        rest = await stage.step()
+        if "the logs are being read" not in rest.detail:
+            continue
+        rows = sqlite3.connect(tmp_path / FILE).execute("SELECT last, anchor FROM piece").fetchall()
+        assert len(rows) == 2
+        assert all(last <= anchor for last, anchor in rows)
+        assert min(rows)[0] > read
+        assert world.rpc.asked["eth_getLogs"] - before <= 21
+        assert len(stage.topup.charges) == 1
+        read, passes = min(rows)[0], passes + 1
+        if passes == 3:
+            break
+    assert passes == 3
+    world.rpc.intercept = other.intercept = None
+    world.mining = True
+    done = await stage.until(State.DONE, passes=240)
+    assert [c.dead is not None for c in done.charges] == [True, False]
+    assert stage.payments() == 1
+    assert stage.booked() == stage.left()
 
-    story(tell())
 
-
-def test_an_expired_charge_seen_by_one_provider_alone_needs_a_person(world: World, tmp_path: Path) -> None:
+async def test_an_expired_charge_seen_by_one_provider_alone_needs_a_person(world: World, stage: Stage) -> None:
     """One provider is no proof: halted once the deadline is final, and no other charge is ever asked for."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        topup = await expired(stage)
-        world.mining = True
-        halted = await stage.until(State.HALTED, passes=240)
-        assert "one provider" in halted.reason
-        for _ in range(5):
-            await stage.step()
-        assert len(stage.topup.charges) == 1
-        stage.store.say("default", f"resolve:{topup.id}", "attest-unpaid", world.clock.now_ms(), "a test")
-        await stage.until(State.FAILED)
-        assert stage.payments() == 0
-        await stage.close()
-
-    story(tell())
+    topup = await expired(stage)
+    world.mining = True
+    halted = await stage.until(State.HALTED, passes=240)
+    assert "one provider" in halted.reason
+    for _ in range(5):
+        await stage.step()
+    assert len(stage.topup.charges) == 1
+    stage.store.say("default", f"resolve:{topup.id}", "attest-unpaid", world.clock.now_ms(), "a test")
+    await stage.until(State.FAILED)
+    assert stage.payments() == 0
 
 
-def test_a_halt_for_want_of_a_second_provider_ends_when_there_is_one(world: World, tmp_path: Path) -> None:
+async def test_a_halt_for_want_of_a_second_provider_ends_when_there_is_one(world: World, start: Start) -> None:
     """`topup resolve ID` after a second provider was added: the proof is had and the top-up ends by it."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        topup = await expired(stage)
-        world.mining = True
-        await stage.until(State.HALTED, passes=240)
-        await stage.close()
-        stage = Stage(world, tmp_path, world.clock, two(world))
-        stage.store.say("default", f"resolve:{topup.id}", "look", world.clock.now_ms(), "a test")
-        failed = await stage.until(State.FAILED)
-        assert failed.charges[0].dead is not None
-        await stage.close()
-
-    story(tell())
+    stage = start()
+    topup = await expired(stage)
+    world.mining = True
+    await stage.until(State.HALTED, passes=240)
+    await stage.close()
+    stage = start(two(world))
+    stage.store.say("default", f"resolve:{topup.id}", "look", world.clock.now_ms(), "a test")
+    failed = await stage.until(State.FAILED)
+    assert failed.charges[0].dead is not None
 
 
-def test_stale_bytes_of_a_failed_top_up_that_are_mined_late_are_booked(world: World, tmp_path: Path) -> None:
+async def test_stale_bytes_of_a_failed_top_up_that_are_mined_late_are_booked(world: World, stage: Stage) -> None:
     """A payment attested unpaid is mined late, reverts as expired, and its gas is in the books of its own top-up."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        world.mining = False
-        topup = await stage.until(State.SENT)
-        stale = {"0x" + (a.hash or b"").hex() for a in topup.out}
-        stage.inside(lambda: chain(world).held.update(stale))
-        world.clock.leap(DAYS_MS)
-        world.mining = True
-        await stage.until(State.HALTED, passes=240)
-        stage.store.say("default", f"resolve:{topup.id}", "attest-unpaid", world.clock.now_ms(), "a test")
-        await stage.until(State.FAILED)
-        stage.store.say("default", "paused", "1", world.clock.now_ms(), "a test")
-        stage.inside(chain(world).held.clear)
-        for _ in range(8):
-            await stage.step()
-            world.clock.leap(HOUR_MS)
-        old = stage.store.topup(topup.id)
-        assert any(a.inclusion is not None and a.booked for a in old.attempts)
-        assert old.state is State.FAILED
-        assert stage.booked() == stage.left() > 0
-        await stage.close()
-
-    story(tell())
+    world.mining = False
+    topup = await stage.until(State.SENT)
+    stale = {"0x" + (a.hash or b"").hex() for a in topup.out}
+    stage.inside(lambda: chain(world).held.update(stale))
+    world.clock.leap(DAYS_MS)
+    world.mining = True
+    await stage.until(State.HALTED, passes=240)
+    stage.store.say("default", f"resolve:{topup.id}", "attest-unpaid", world.clock.now_ms(), "a test")
+    await stage.until(State.FAILED)
+    stage.store.say("default", "paused", "1", world.clock.now_ms(), "a test")
+    stage.inside(chain(world).held.clear)
+    for _ in range(8):
+        await stage.step()
+        world.clock.leap(HOUR_MS)
+    old = stage.store.topup(topup.id)
+    assert any(a.inclusion is not None and a.booked for a in old.attempts)
+    assert old.state is State.FAILED
+    assert stage.booked() == stage.left() > 0
 
 
-def test_a_payment_attested_unpaid_that_is_paid_after_all_pauses_buying(world: World, tmp_path: Path) -> None:
+async def test_a_payment_attested_unpaid_that_is_paid_after_all_pauses_buying(world: World, stage: Stage) -> None:
     """A person was wrong: the late payment is booked, said loudly, and nothing is bought until somebody has looked."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        world.mining = False
-        topup = await stage.until(State.SENT)
-        # The end that a person's wrong word would bring, without the proofs that stand in its way.
-        stage.store._db.execute("UPDATE topup SET state = 'failed' WHERE id = ?", (topup.id,))
-        world.mining = True
-        for _ in range(10):
-            await stage.step()
-            world.clock.leap(120_000)
-        assert len(stage.named("paid_after_all")) == 1
-        assert stage.store.control("default").paused
-        assert stage.payments() == 1
-        assert stage.booked() == stage.left()
-        await stage.close()
-
-    story(tell())
+    world.mining = False
+    topup = await stage.until(State.SENT)
+    # The end that a person's wrong word would bring, without the proofs that stand in its way.
+    stage.store._db.execute("UPDATE topup SET state = 'failed' WHERE id = ?", (topup.id,))
+    world.mining = True
+    for _ in range(10):
+        await stage.step()
+        world.clock.leap(120_000)
+    assert len(stage.named("paid_after_all")) == 1
+    assert stage.store.control("default").paused
+    assert stage.payments() == 1
+    assert stage.booked() == stage.left()
 
 
-def test_a_block_replaced_after_the_end_is_taken_back_and_pauses_buying(world: World, tmp_path: Path) -> None:
+async def test_a_block_replaced_after_the_end_is_taken_back_and_pauses_buying(world: World, stage: Stage) -> None:
     """Done at a safe block, and that block is replaced before it is final: the entry is reversed, buying is paused."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        done = await stage.until(State.DONE)
-        paid = done.payment
-        assert paid is not None
-        head = int(stage.inside(lambda: world.chain.rpc("eth_blockNumber", [])), 16)
-        world.mining = False
-        stage.inside(lambda: world.chain.reorg(head - paid.block_number + 1, drop=True))
-        for _ in range(head - paid.block_number + 3):
-            stage.inside(lambda: world.chain.mine(world.clock.now_s()))
-        world.clock.leap(120_000)
+    done = await stage.until(State.DONE)
+    paid = done.payment
+    assert paid is not None
+    head = int(stage.inside(lambda: world.chain.rpc("eth_blockNumber", [])), 16)
+    world.mining = False
+    stage.inside(lambda: world.chain.reorg(head - paid.block_number + 1, drop=True))
+    for _ in range(head - paid.block_number + 3):
         stage.inside(lambda: world.chain.mine(world.clock.now_s()))
-        await stage.step()
-        assert len(stage.named("payment_undone")) == 1
-        assert stage.store.control("default").paused
-        assert stage.booked() == stage.left() == 0
-        await stage.close()
+    world.clock.leap(120_000)
+    stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+    await stage.step()
+    assert len(stage.named("payment_undone")) == 1
+    assert stage.store.control("default").paused
+    assert stage.booked() == stage.left() == 0
 
-    story(tell())
 
-
-def test_what_is_final_is_not_looked_at_any_more(world: World, tmp_path: Path) -> None:
+async def test_what_is_final_is_not_looked_at_any_more(world: World, stage: Stage) -> None:
     """Once the payment's block is final, an idle pass asks the chain nothing."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        await stage.until(State.DONE)
-        for _ in range(60):
-            stage.inside(lambda: world.chain.mine(world.clock.now_s()))
-        for _ in range(4):
-            world.clock.leap(120_000)
-            await stage.step()
-        wallet = bytes.fromhex(world.wallet[2:])
-        assert stage.store.afterwards("default", wallet) == []
-        asked = world.rpc.requests
+    await stage.until(State.DONE)
+    for _ in range(60):
+        stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+    for _ in range(4):
         world.clock.leap(120_000)
         await stage.step()
-        assert world.rpc.requests == asked
-        await stage.close()
+    wallet = bytes.fromhex(world.wallet[2:])
+    assert stage.store.afterwards("default", wallet) == []
+    asked = world.rpc.requests
+    world.clock.leap(120_000)
+    await stage.step()
+    assert world.rpc.requests == asked
 
-    story(tell())
 
-
-def test_a_charge_that_reverts_for_good_is_given_up_and_replaced(world: World, tmp_path: Path) -> None:
+async def test_a_charge_that_reverts_for_good_is_given_up_and_replaced(world: World, start: Start) -> None:
     """Mined after its deadline: paying it again cannot help; proven dead, another is bought at the next nonce."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock, two(world))
-        world.mining = False
-        await stage.until(State.SENT)
-        world.clock.leap(DAYS_MS)
-        world.mining = True
-        done = await stage.until(State.DONE, passes=240)
-        first, last = done.out[0], done.out[-1]
-        assert first.inclusion is not None
-        assert not first.inclusion.transient
-        assert len(stage.named("charge_dead")) == 1
-        assert (first.charge_seq, last.charge_seq) == (1, 2)
-        assert last.plan.nonce == first.plan.nonce + 1
-        assert stage.payments() == 1
-        assert stage.booked() == stage.left()
-        await stage.close()
-
-    story(tell())
+    stage = start(two(world))
+    world.mining = False
+    await stage.until(State.SENT)
+    world.clock.leap(DAYS_MS)
+    world.mining = True
+    done = await stage.until(State.DONE, passes=240)
+    first, last = done.out[0], done.out[-1]
+    assert first.inclusion is not None
+    assert not first.inclusion.transient
+    assert len(stage.named("charge_dead")) == 1
+    assert (first.charge_seq, last.charge_seq) == (1, 2)
+    assert last.plan.nonce == first.plan.nonce + 1
+    assert stage.payments() == 1
+    assert stage.booked() == stage.left()
 
 
-def test_a_mark_that_was_never_tested_ends_nothing(world: World, tmp_path: Path) -> None:
+async def test_a_mark_that_was_never_tested_ends_nothing(world: World, start: Start) -> None:
     """The contract says processed, no event is found, the mark was never tested: undecided, and no other charge."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock, two(world))
-        world.mining = False
-        topup = await stage.until(State.SENT)
-        intent = parse(topup.raw_of(topup.out[0])).intent
-        marked = contracts.processed(world.operator.address, intent.id)
-        stage.inside(lambda: world.write(marked))
-        world.mining = True
-        for _ in range(30):
-            await stage.step()
-        assert stage.topup.state is State.DEATHWATCH
-        assert stage.topup.reason.startswith("reverted for good: AlreadyProcessed")
-        assert stage.payments() == 0
-        assert len(stage.topup.charges) == 1
-        await stage.close()
-
-    story(tell())
-
-
-def test_a_nonce_used_by_nobody_we_know_halts_after_an_hour(world: World, tmp_path: Path) -> None:
-    """Its receipt never shows up: one alarm after five minutes, a halt after an hour, and never a second charge."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        world.mining = False
-        await stage.until(State.SENT)
-
-        async def blind(method: str, params: list[Any], honest: Next) -> Any:
-            return None if method == "eth_getTransactionReceipt" else honest()
-
-        world.rpc.intercept = blind
-        world.mining = True
-        await stage.rests("nonce_moved")
-        for _ in range(10):
-            await stage.step()
-        assert len(stage.named("receipt_awaited")) == 1
-        assert stage.named("nonce_moved") == []
-        world.clock.leap(300_000)
-        for _ in range(3):
-            await stage.step()
-        assert stage.topup.state is State.SENT
-        assert len(stage.named("nonce_moved")) == 1
-        world.clock.leap(HOUR_MS + 60_000)
-        await stage.until(State.HALTED)
-        assert len(stage.topup.charges) == 1
-        world.rpc.intercept = None
-        stage.store.say("default", f"resolve:{stage.topup.id}", "look", world.clock.now_ms(), "a test")
-        await stage.until(State.DONE)
-        assert stage.payments() == 1
-        await stage.close()
-
-    story(tell())
-
-
-def test_the_contract_s_mark_is_tested_on_our_own_first_payment(world: World, tmp_path: Path) -> None:
-    """Trusted only once it was seen to be right: said with the first payment, remembered for the next."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        await stage.until(State.DONE)
-        assert [e.trusted for e in stage.named("flag_tested")] == [True]
-        name = f"flag_tested:8453:{contracts.PAYMENT_PROTOCOL[2:].lower()}"
-        assert stage.store.told("", name) == "1"
-        await stage.close()
-
-    story(tell())
-
-
-def test_no_bytes_leave_that_are_not_stored_with_their_intent(world: World, tmp_path: Path) -> None:
-    """Whatever reaches a provider stands in the ledger already, intended: payment, bump and cancel."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        reader = sqlite3.connect(tmp_path / "ledger.sqlite3", check_same_thread=False)
-        unknown: list[str] = []
-
-        async def look_it_up(method: str, params: list[Any], honest: Next) -> Any:
-            if method == "eth_sendRawTransaction":
-                raw = bytes.fromhex(params[0][2:])
-                row = reader.execute("SELECT intended_ms FROM attempt WHERE raw = ?", (raw,)).fetchone()
-                if row is None or row[0] is None:
-                    unknown.append(params[0])
-            return honest()
-
-        world.rpc.intercept = look_it_up
-        world.mining = False
-        topup = await bumped(stage)
-        stage.store.say("default", f"resolve:{topup.id}", "cancel", world.clock.now_ms(), "a test")
-        await bumped(stage, 3)
-        assert unknown == []
-        await stage.close()
-
-    story(tell())
-
-
-def test_nothing_is_dead_before_a_final_block_says_so(world: World, tmp_path: Path) -> None:
-    """The newest block is past the deadline and no final one is: no proof is even asked for."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock, two(world))
-        await expired(stage)
-        stage.inside(lambda: world.chain.mine(world.clock.now_s()))
-        await stage.until(State.DEATHWATCH)
-        asked = world.rpc.asked["eth_getLogs"] + world.rpc.asked["eth_getStorageAt"]
-        for _ in range(6):
-            await stage.step()
-        assert stage.topup.state is State.DEATHWATCH
-        assert world.rpc.asked["eth_getLogs"] + world.rpc.asked["eth_getStorageAt"] == asked
-        await stage.close()
-
-    story(tell())
-
-
-def test_finality_that_does_not_come_is_said(world: World, tmp_path: Path) -> None:
-    """An hour past the deadline no block past it is final: said once an hour, and nothing is concluded."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock, two(world))
-        await expired(stage)
-        stage.inside(lambda: world.chain.mine(world.clock.now_s()))
-        await stage.until(State.DEATHWATCH)
+    stage = start(two(world))
+    world.mining = False
+    topup = await stage.until(State.SENT)
+    intent = parse(topup.raw_of(topup.out[0])).intent
+    marked = contracts.processed(world.operator.address, intent.id)
+    stage.inside(lambda: world.write(marked))
+    world.mining = True
+    for _ in range(30):
         await stage.step()
-        assert stage.named("death_undecided") == []
-        for hours in (1, 2):
-            world.clock.leap(HOUR_MS + 60_000)
-            await stage.step()
-            await stage.step()
-            assert len(stage.named("death_undecided")) == hours
-        assert "is final" in stage.named("death_undecided")[0].why
-        assert stage.topup.state is State.DEATHWATCH
-        await stage.close()
+    assert stage.topup.state is State.DEATHWATCH
+    assert stage.topup.reason.startswith("reverted for good: AlreadyProcessed")
+    assert stage.payments() == 0
+    assert len(stage.topup.charges) == 1
 
-    story(tell())
+
+async def test_a_nonce_used_by_nobody_we_know_halts_after_an_hour(world: World, stage: Stage) -> None:
+    """Its receipt never shows up: one alarm after five minutes, a halt after an hour, and never a second charge."""
+    world.mining = False
+    await stage.until(State.SENT)
+
+    async def blind(method: str, params: list[Any], honest: Next) -> Any:
+        return None if method == "eth_getTransactionReceipt" else honest()
+
+    world.rpc.intercept = blind
+    world.mining = True
+    await stage.rests("nonce_moved")
+    for _ in range(10):
+        await stage.step()
+    assert len(stage.named("receipt_awaited")) == 1
+    assert stage.named("nonce_moved") == []
+    world.clock.leap(300_000)
+    for _ in range(3):
+        await stage.step()
+    assert stage.topup.state is State.SENT
+    assert len(stage.named("nonce_moved")) == 1
+    world.clock.leap(HOUR_MS + 60_000)
+    await stage.until(State.HALTED)
+    assert len(stage.topup.charges) == 1
+    world.rpc.intercept = None
+    stage.store.say("default", f"resolve:{stage.topup.id}", "look", world.clock.now_ms(), "a test")
+    await stage.until(State.DONE)
+    assert stage.payments() == 1
+
+
+async def test_the_contract_s_mark_is_tested_on_our_own_first_payment(stage: Stage) -> None:
+    """Trusted only once it was seen to be right: said with the first payment, remembered for the next."""
+    await stage.until(State.DONE)
+    assert [e.trusted for e in stage.named("flag_tested")] == [True]
+    name = f"flag_tested:8453:{contracts.PAYMENT_PROTOCOL[2:].lower()}"
+    assert stage.store.told("", name) == "1"
+
+
+async def test_no_bytes_leave_that_are_not_stored_with_their_intent(world: World, stage: Stage, tmp_path: Path) -> None:
+    """Whatever reaches a provider stands in the ledger already, intended: payment, bump and cancel."""
+    reader = sqlite3.connect(tmp_path / "ledger.sqlite3", check_same_thread=False)
+    unknown: list[str] = []
+
+    async def look_it_up(method: str, params: list[Any], honest: Next) -> Any:
+        if method == "eth_sendRawTransaction":
+            raw = bytes.fromhex(params[0][2:])
+            row = reader.execute("SELECT intended_ms FROM attempt WHERE raw = ?", (raw,)).fetchone()
+            if row is None or row[0] is None:
+                unknown.append(params[0])
+        return honest()
+
+    world.rpc.intercept = look_it_up
+    world.mining = False
+    topup = await bumped(stage)
+    stage.store.say("default", f"resolve:{topup.id}", "cancel", world.clock.now_ms(), "a test")
+    await bumped(stage, 3)
+    assert unknown == []
+
+
+async def test_nothing_is_dead_before_a_final_block_says_so(world: World, start: Start) -> None:
+    """The newest block is past the deadline and no final one is: no proof is even asked for."""
+    stage = start(two(world))
+    await expired(stage)
+    stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+    await stage.until(State.DEATHWATCH)
+    asked = world.rpc.asked["eth_getLogs"] + world.rpc.asked["eth_getStorageAt"]
+    for _ in range(6):
+        await stage.step()
+    assert stage.topup.state is State.DEATHWATCH
+    assert world.rpc.asked["eth_getLogs"] + world.rpc.asked["eth_getStorageAt"] == asked
+
+
+async def test_finality_that_does_not_come_is_said(world: World, start: Start) -> None:
+    """An hour past the deadline no block past it is final: said once an hour, and nothing is concluded."""
+    stage = start(two(world))
+    await expired(stage)
+    stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+    await stage.until(State.DEATHWATCH)
+    await stage.step()
+    assert stage.named("death_undecided") == []
+    for hours in (1, 2):
+        world.clock.leap(HOUR_MS + 60_000)
+        await stage.step()
+        await stage.step()
+        assert len(stage.named("death_undecided")) == hours
+    assert "is final" in stage.named("death_undecided")[0].why
+    assert stage.topup.state is State.DEATHWATCH
 
 
 def says(text: str, *, but: bytes | None = None) -> Callable[[str, list[Any], Next], Any]:
@@ -729,31 +578,26 @@ def says(text: str, *, but: bytes | None = None) -> Callable[[str, list[Any], Ne
     return refuse
 
 
-def test_bytes_that_every_provider_calls_invalid_halt(world: World, tmp_path: Path) -> None:
+async def test_bytes_that_every_provider_calls_invalid_halt(world: World, start: Start) -> None:
     """Sending them again changes nothing: they are sent once, said, and left to a person; the charge stays alone."""
-
-    async def tell() -> None:
-        second = world.provider()
-        world.rpc.intercept = second.intercept = says("intrinsic gas too low: gas 1, minimum needed 21000")
-        stage = Stage(world, tmp_path, world.clock, two(world, second))
-        halted = await stage.until(State.HALTED)
-        assert "invalid" in halted.reason
-        assert "intrinsic gas too low" in halted.reason
-        for _ in range(6):
-            world.clock.leap(60_000)
-            await stage.step()
-        assert len(stage.named("payment_sent")) == len(stage.named("payment_refused")) == 1
-        assert len(stage.topup.charges) == 1
-        stage.store.say("default", f"resolve:{halted.id}", "look", world.clock.now_ms(), "a test")
+    second = world.provider()
+    world.rpc.intercept = second.intercept = says("intrinsic gas too low: gas 1, minimum needed 21000")
+    stage = start(two(world, second))
+    halted = await stage.until(State.HALTED)
+    assert "invalid" in halted.reason
+    assert "intrinsic gas too low" in halted.reason
+    for _ in range(6):
+        world.clock.leap(60_000)
         await stage.step()
-        assert stage.topup.state is State.HALTED
-        world.clock.leap(DAYS_MS)
-        failed = await stage.until(State.FAILED)
-        assert failed.charges[0].dead is not None
-        assert stage.payments() == 0
-        await stage.close()
-
-    story(tell())
+    assert len(stage.named("payment_sent")) == len(stage.named("payment_refused")) == 1
+    assert len(stage.topup.charges) == 1
+    stage.store.say("default", f"resolve:{halted.id}", "look", world.clock.now_ms(), "a test")
+    await stage.step()
+    assert stage.topup.state is State.HALTED
+    world.clock.leap(DAYS_MS)
+    failed = await stage.until(State.FAILED)
+    assert failed.charges[0].dead is not None
+    assert stage.payments() == 0
 
 
 def killed(*_: Any) -> Any:
@@ -761,215 +605,154 @@ def killed(*_: Any) -> Any:
     raise Killed
 
 
-def test_invalid_bytes_halt_where_the_process_died_with_the_answer(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_invalid_bytes_halt_where_the_process_died_with_the_answer(
+    world: World, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer is stored and the halt is not: sent once more after the restart, and halted then."""
-
-    async def tell() -> None:
-        world.rpc.intercept = says("invalid sender")
-        stage = Stage(world, tmp_path, world.clock)
-        with monkeypatch.context() as dying:
-            dying.setattr(tracking.Tracking, "_alarmed", killed)
-            with pytest.raises(Killed):
-                await stage.until(State.HALTED)
-        await stage.close()
-        again = Stage(world, tmp_path, world.clock)
-        assert (again.topup.state, again.topup.out[0].sends) == (State.SENT, 1)
-        await again.until(State.HALTED)
-        assert again.topup.out[0].sends == 2
-        assert len(again.topup.charges) == 1
-        await again.close()
-
-    story(tell())
+    world.rpc.intercept = says("invalid sender")
+    stage = start()
+    with monkeypatch.context() as dying:
+        dying.setattr(tracking.Tracking, "_alarmed", killed)
+        with pytest.raises(Killed):
+            await stage.until(State.HALTED)
+    await stage.close()
+    again = start()
+    assert (again.topup.state, again.topup.out[0].sends) == (State.SENT, 1)
+    await again.until(State.HALTED)
+    assert again.topup.out[0].sends == 2
+    assert len(again.topup.charges) == 1
 
 
-def test_bytes_that_were_taken_before_are_followed_on(world: World, tmp_path: Path) -> None:
+async def test_bytes_that_were_taken_before_are_followed_on(world: World, start: Start) -> None:
     """Taken, then called invalid time and again: said, and still waited for, because it may be mined."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock, {"TOPUP_FEES__BUMP_MAX": "0"})
-        topup = await held_back(stage)
-        world.rpc.intercept = says("exceeds block gas limit")
-        while stage.topup.out[0].sends < 4:
-            await stage.step()
-            assert stage.topup.state is State.SENT
-        assert len(stage.named("payment_refused")) == 1
-        world.do(chain(world).held.clear)
-        world.rpc.intercept = None
-        done = await stage.until(State.DONE)
-        assert done.id == topup.id
-        assert stage.payments() == 1
-        await stage.close()
-
-    story(tell())
-
-
-def test_one_provider_that_calls_the_bytes_invalid_stops_nothing(world: World, tmp_path: Path) -> None:
-    """Another one takes them: paid, and nobody is called."""
-
-    async def tell() -> None:
-        second = world.provider()
-        second.intercept = says("invalid sender")
-        stage = Stage(world, tmp_path, world.clock, two(world, second))
-        await stage.until(State.DONE)
-        assert stage.named("payment_refused") == []
-        assert stage.payments() == 1
-        await stage.close()
-
-    story(tell())
-
-
-def test_another_transaction_at_our_nonce_is_an_alarm(world: World, tmp_path: Path) -> None:
-    """A node wants more to drop what it holds there, and none of it is ours: said once, and the payment goes on."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        world.rpc.intercept = says("replacement transaction underpriced")
-        await stage.until(State.SENT)
-        for _ in range(4):
-            await stage.step()
-        assert [e.nonce for e in stage.named("nonce_contested")] == [stage.topup.out[0].plan.nonce]
-        world.rpc.intercept = None
-        await stage.until(State.DONE)
-        assert stage.payments() == 1
-        await stage.close()
-
-    story(tell())
-
-
-def test_a_bump_that_is_too_cheap_beside_our_own_is_no_alarm(world: World, tmp_path: Path) -> None:
-    """The other transaction at this nonce is the one it outbids: nothing is wrong."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        sent = await held_back(stage)
-        world.rpc.intercept = says("replacement transaction underpriced", but=sent.out[0].raw)
-        await bumped(stage)
-        # What it outbids may have gone out once more after it, where this machine was slow.
-        assert "replacement_underpriced" in {e.answer for e in stage.named("payment_sent")}
-        assert stage.named("nonce_contested") == []
-        await stage.close()
-
-    story(tell())
-
-
-def test_the_bytes_of_an_earlier_top_up_at_our_nonce_are_no_alarm(world: World, tmp_path: Path) -> None:
-    """The other transaction at this nonce is one of ours whose charge is dead: nothing is wrong."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        earlier = await expired(stage)
-        world.mining = True
-        await stage.until(State.HALTED, passes=240)
-        stage.store.say("default", f"resolve:{earlier.id}", "attest-unpaid", world.clock.now_ms(), "a test")
-        await stage.until(State.FAILED)
-        world.rpc.intercept = says("replacement transaction underpriced")
-        world.clock.leap(DAYS_MS)
-        while stage.topup.id == earlier.id or not stage.topup.out:
-            await stage.step()
+    stage = start({"TOPUP_FEES__BUMP_MAX": "0"})
+    topup = await held_back(stage)
+    world.rpc.intercept = says("exceeds block gas limit")
+    while stage.topup.out[0].sends < 4:
         await stage.step()
-        assert stage.topup.out[0].nonce_slot == earlier.out[0].nonce_slot
-        assert stage.named("payment_sent")[-1].answer == "replacement_underpriced"
-        assert stage.named("nonce_contested") == []
-        await stage.close()
+        assert stage.topup.state is State.SENT
+    assert len(stage.named("payment_refused")) == 1
+    world.do(chain(world).held.clear)
+    world.rpc.intercept = None
+    done = await stage.until(State.DONE)
+    assert done.id == topup.id
+    assert stage.payments() == 1
 
-    story(tell())
+
+async def test_one_provider_that_calls_the_bytes_invalid_stops_nothing(world: World, start: Start) -> None:
+    """Another one takes them: paid, and nobody is called."""
+    second = world.provider()
+    second.intercept = says("invalid sender")
+    stage = start(two(world, second))
+    await stage.until(State.DONE)
+    assert stage.named("payment_refused") == []
+    assert stage.payments() == 1
 
 
-def test_a_payment_that_is_out_is_outbid_when_its_rail_is_no_longer_used(world: World, tmp_path: Path) -> None:
+async def test_another_transaction_at_our_nonce_is_an_alarm(world: World, stage: Stage) -> None:
+    """A node wants more to drop what it holds there, and none of it is ours: said once, and the payment goes on."""
+    world.rpc.intercept = says("replacement transaction underpriced")
+    await stage.until(State.SENT)
+    for _ in range(4):
+        await stage.step()
+    assert [e.nonce for e in stage.named("nonce_contested")] == [stage.topup.out[0].plan.nonce]
+    world.rpc.intercept = None
+    await stage.until(State.DONE)
+    assert stage.payments() == 1
+
+
+async def test_a_bump_that_is_too_cheap_beside_our_own_is_no_alarm(world: World, stage: Stage) -> None:
+    """The other transaction at this nonce is the one it outbids: nothing is wrong."""
+    sent = await held_back(stage)
+    world.rpc.intercept = says("replacement transaction underpriced", but=sent.out[0].raw)
+    await bumped(stage)
+    # What it outbids may have gone out once more after it, where this machine was slow.
+    assert "replacement_underpriced" in {e.answer for e in stage.named("payment_sent")}
+    assert stage.named("nonce_contested") == []
+
+
+async def test_the_bytes_of_an_earlier_top_up_at_our_nonce_are_no_alarm(world: World, stage: Stage) -> None:
+    """The other transaction at this nonce is one of ours whose charge is dead: nothing is wrong."""
+    earlier = await expired(stage)
+    world.mining = True
+    await stage.until(State.HALTED, passes=240)
+    stage.store.say("default", f"resolve:{earlier.id}", "attest-unpaid", world.clock.now_ms(), "a test")
+    await stage.until(State.FAILED)
+    world.rpc.intercept = says("replacement transaction underpriced")
+    world.clock.leap(DAYS_MS)
+    while stage.topup.id == earlier.id or not stage.topup.out:
+        await stage.step()
+    await stage.step()
+    assert stage.topup.out[0].nonce_slot == earlier.out[0].nonce_slot
+    assert stage.named("payment_sent")[-1].answer == "replacement_underpriced"
+    assert stage.named("nonce_contested") == []
+
+
+async def test_a_payment_that_is_out_is_outbid_when_its_rail_is_no_longer_used(world: World, start: Start) -> None:
     """Restarted with mpp alone: what was begun by a Coinbase charge is still outbid, and paid once."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        topup = await held_back(stage)
-        await stage.close()
-        mpp = {"TOPUP_RAILS__USE": "mpp", "TOPUP_RAILS__MPP__RPC_URLS": world.rpc.url}
-        again = Stage(world, tmp_path, world.clock, mpp)
-        await bumped(again)
-        assert again.topup.id == topup.id
-        again.inside(chain(world).held.clear)
-        await again.until(State.DONE)
-        assert again.payments() == 1
-        await again.close()
-
-    story(tell())
+    stage = start()
+    topup = await held_back(stage)
+    await stage.close()
+    mpp = {"TOPUP_RAILS__USE": "mpp", "TOPUP_RAILS__MPP__RPC_URLS": world.rpc.url}
+    again = start(mpp)
+    await bumped(again)
+    assert again.topup.id == topup.id
+    again.inside(chain(world).held.clear)
+    await again.until(State.DONE)
+    assert again.payments() == 1
 
 
-def test_this_machines_clock_ends_no_charge(world: World, tmp_path: Path) -> None:
+async def test_this_machines_clock_ends_no_charge(world: World, start: Start) -> None:
     """Its clock is past the deadline, the chain's is not: the payment is still waited for, and nothing else bought."""
-
-    async def tell() -> None:
-        operator = world.operator
-        operator.terms = replace(operator.terms, lifetime_seconds=7200)
-        clock = Shifted(world, 0)
-        stage = Stage(world, tmp_path, clock, two(world) | {"TOPUP_FEES__BUMP_MAX": "0"})
-        await held_back(stage)
-        clock.by_ms = 3 * HOUR_MS
-        for _ in range(12):
-            rest = await stage.step()
-        assert (stage.topup.state, rest.why) == (State.SENT, "sent")
-        assert len(stage.topup.charges) == 1
-        await stage.close()
-
-    story(tell())
+    operator = world.operator
+    operator.terms = replace(operator.terms, economics=replace(operator.terms.economics, lifetime_seconds=7200))
+    clock = Shifted(world, 0)
+    stage = start(two(world) | {"TOPUP_FEES__BUMP_MAX": "0"}, clock=clock)
+    await held_back(stage)
+    clock.by_ms = 3 * HOUR_MS
+    for _ in range(12):
+        rest = await stage.step()
+    assert (stage.topup.state, rest.why) == (State.SENT, "sent")
+    assert len(stage.topup.charges) == 1
 
 
-def test_a_word_that_nothing_was_paid_counts_only_once_nothing_can_be(world: World, tmp_path: Path) -> None:
+async def test_a_word_that_nothing_was_paid_counts_only_once_nothing_can_be(world: World, stage: Stage) -> None:
     """Attested while the payment may still be mined: halted until a final block is past the charge's deadline."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        topup = await held_back(stage)
-        stage.store.move(topup, Fact.HALT, world.clock.now_ms(), "for the test")
-        stage.store.say("default", f"resolve:{topup.id}", "attest-unpaid", world.clock.now_ms(), "a test")
-        for _ in range(8):
-            assert (await stage.step()).why == "halted"
-        assert stage.topup.state is State.HALTED
-        world.clock.leap(DAYS_MS)
-        await stage.until(State.FAILED, passes=240)
-        assert stage.payments() == 0
-        await stage.close()
-
-    story(tell())
+    topup = await held_back(stage)
+    stage.store.move(topup, Fact.HALT, world.clock.now_ms(), "for the test")
+    stage.store.say("default", f"resolve:{topup.id}", "attest-unpaid", world.clock.now_ms(), "a test")
+    for _ in range(8):
+        assert (await stage.step()).why == "halted"
+    assert stage.topup.state is State.HALTED
+    world.clock.leap(DAYS_MS)
+    await stage.until(State.FAILED, passes=240)
+    assert stage.payments() == 0
 
 
-def test_what_is_halted_is_looked_for_and_not_sent(world: World, tmp_path: Path) -> None:
+async def test_what_is_halted_is_looked_for_and_not_sent(world: World, stage: Stage) -> None:
     """Long after bytes would have gone out again, and been outbid, no provider has been handed any."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        topup = await held_back(stage)
-        stage.store.move(topup, Fact.HALT, world.clock.now_ms(), "for the test")
-        asked = world.rpc.asked
-        sent, looked = asked["eth_sendRawTransaction"], asked["eth_getTransactionReceipt"]
-        assert sent
-        for _ in range(20):
-            await stage.step()
-        assert asked["eth_sendRawTransaction"] == sent
-        assert asked["eth_getTransactionReceipt"] > looked
-        assert len(stage.topup.attempts) == len(topup.attempts)
-        await stage.close()
-
-    story(tell())
+    topup = await held_back(stage)
+    stage.store.move(topup, Fact.HALT, world.clock.now_ms(), "for the test")
+    asked = world.rpc.asked
+    sent, looked = asked["eth_sendRawTransaction"], asked["eth_getTransactionReceipt"]
+    assert sent
+    for _ in range(20):
+        await stage.step()
+    assert asked["eth_sendRawTransaction"] == sent
+    assert asked["eth_getTransactionReceipt"] > looked
+    assert len(stage.topup.attempts) == len(topup.attempts)
 
 
-def test_only_a_word_leads_out_of_a_halt(world: World, tmp_path: Path) -> None:
+async def test_only_a_word_leads_out_of_a_halt(world: World, stage: Stage) -> None:
     """The payment turns up while it is halted: seen and booked, and still halted until a person says so."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        world.mining = False
-        topup = await stage.until(State.SENT)
-        stage.store.move(topup, Fact.HALT, world.clock.now_ms(), "for the test")
-        world.mining = True
-        for _ in range(8):
-            await stage.step()
-        assert stage.topup.payment is not None
-        assert stage.topup.state is State.HALTED
-        stage.store.say("default", f"resolve:{topup.id}", "look", world.clock.now_ms(), "a test")
-        await stage.until(State.DONE)
-        assert stage.payments() == 1
-        await stage.close()
-
-    story(tell())
+    world.mining = False
+    topup = await stage.until(State.SENT)
+    stage.store.move(topup, Fact.HALT, world.clock.now_ms(), "for the test")
+    world.mining = True
+    for _ in range(8):
+        await stage.step()
+    assert stage.topup.payment is not None
+    assert stage.topup.state is State.HALTED
+    stage.store.say("default", f"resolve:{topup.id}", "look", world.clock.now_ms(), "a test")
+    await stage.until(State.DONE)
+    assert stage.payments() == 1

@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import copy
 import sqlite3
-from collections.abc import Callable, Coroutine
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.world.stage import Shifted, Stage, story
+from tests.world.stage import Shifted, Silence, Stage, low
 from topup.accounting.journal import WALLET, Commodity
 from topup.app.connections import Connections
 from topup.app.settings import load
 from topup.commands.wish import Once
-from topup.domain.events import Event
 from topup.domain.lifecycle import Fact, State
 from topup.domain.money import Usd
 from topup.ledger.location import FILE
@@ -27,13 +26,12 @@ from topup.payment.cycle import Cycle
 from topup.ports.account import Clock
 from topup.ports.ledger import Wish
 from topup.sandbox import contracts
-from topup.sandbox.world import BLOCK_S, STEPPED, World, embedded
+from topup.sandbox.world import BLOCK_S, World
 from topup.sandbox.x402 import selling
 from topup.sandbox.x402_seller import RECIPIENT, X402Conduct
 from topup.sellers.x402 import X402
 
 TEN = 10_000_000
-Tale = Callable[[World], Coroutine[Any, Any, None]]
 
 
 def seller(world: World) -> Any:
@@ -41,20 +39,13 @@ def seller(world: World) -> Any:
     return world.gateway
 
 
-def told(tell: Tale, settles_late_ms: int = 60_000) -> None:
-    """Tell a story in a world whose seller speaks x402 as Venice does, and whose account is below its floor."""
-    sold_by = selling(
-        "venice", conduct=X402Conduct(posting_delay_ms=10_000, late_ms=600_000, settles_late_ms=settles_late_ms)
-    )
-    with World(
-        embedded,
-        scale=STEPPED,
-        make_gateway=sold_by,
-        usage_usd=Decimal("10.5"),
-        burn_usd_per_hour=Decimal(0),
-    ) as world:
+@contextmanager
+def selling_late(settles_late_ms: int = 60_000) -> Iterator[World]:
+    """A world whose seller speaks x402 as Venice does, and whose account is below its floor."""
+    conduct = X402Conduct(posting_delay_ms=10_000, late_ms=600_000, settles_late_ms=settles_late_ms)
+    with low(make_gateway=selling("venice", conduct=conduct), burn_usd_per_hour=Decimal(0)) as world:
         world.do(lambda: world.write(contracts.usdc_balance(world.wallet, 10 * TEN)))
-        story(tell(world))
+        yield world
 
 
 def staged(world: World, directory: Path, clock: Clock | None = None, /, **settings: str) -> Stage:
@@ -81,10 +72,9 @@ def left(stage: Stage) -> int:
     return -sum(x.units for x in lines if (x.account, x.commodity) == (WALLET, Commodity.USDC))
 
 
-def test_a_shorter_life_in_the_settings_shortens_nothing_that_is_signed(tmp_path: Path) -> None:
+async def test_a_shorter_life_in_the_settings_shortens_nothing_that_is_signed(tmp_path: Path) -> None:
     """Restarted with another `life_max_s`, the charge has the deadline that its signature has."""
-
-    async def tell(world: World) -> None:
+    with selling_late(settles_late_ms=600_000) as world:
         stage = staged(world, tmp_path, rails__x402__life_max_s="900")
         stage.inside(lambda: seller(world).switch_on("payment", "settles-late", None))
         attempt = (await stage.until(State.SENT)).out[0]
@@ -95,13 +85,10 @@ def test_a_shorter_life_in_the_settings_shortens_nothing_that_is_signed(tmp_path
         assert demand.total.units == TEN
         await stage.close()
 
-    told(tell, settles_late_ms=600_000)
 
-
-def test_another_seller_in_the_settings_is_sent_nothing(tmp_path: Path) -> None:
+async def test_another_seller_in_the_settings_is_sent_nothing(tmp_path: Path) -> None:
     """What was signed for one seller does not go to the next one that `api.url` names."""
-
-    async def tell(world: World) -> None:
+    with selling_late() as world:
         stage = staged(world, tmp_path)
         stage.inside(lambda: seller(world).switch_on("payment", "never-settles", None))
         attempt = (await stage.until(State.SENT)).out[0]
@@ -112,13 +99,10 @@ def test_another_seller_in_the_settings_is_sent_nothing(tmp_path: Path) -> None:
         assert (sent.delivery.value, sent.detail[:8]) == ("unclear", "not sent")
         await stage.close()
 
-    told(tell)
 
-
-def test_what_is_used_after_it_was_proven_dead_is_booked_and_pauses(tmp_path: Path) -> None:
+async def test_what_is_used_after_it_was_proven_dead_is_booked_and_pauses(tmp_path: Path) -> None:
     """Should a proof of death ever be false, both payments are in the books, and nothing more is bought."""
-
-    async def tell(world: World) -> None:
+    with selling_late(settles_late_ms=60_000) as world:
         stage = staged(world, tmp_path)
         stage.inside(lambda: seller(world).switch_on("payment", "settles-late", 1))
         topup = await stage.until(State.SENT)
@@ -136,13 +120,10 @@ def test_what_is_used_after_it_was_proven_dead_is_booked_and_pauses(tmp_path: Pa
         assert stage.store.control("default").paused
         await stage.close()
 
-    told(tell, settles_late_ms=60_000)
 
-
-def test_an_unused_authorization_is_looked_for_a_day_past_its_end(tmp_path: Path) -> None:
+async def test_an_unused_authorization_is_looked_for_a_day_past_its_end(tmp_path: Path) -> None:
     """A day after it ended, by a final block, it is looked for no more; before that it is."""
-
-    async def tell(world: World) -> None:
+    with selling_late() as world:
         second = world.provider().url
         stage = staged(world, tmp_path, chain__rpc_urls=f"{world.rpc.url},{second}", rails__x402__life_max_s="120")
         stage.inside(lambda: seller(world).switch_on("payment", "never-settles", None))
@@ -163,8 +144,6 @@ def test_an_unused_authorization_is_looked_for_a_day_past_its_end(tmp_path: Path
         assert unused not in [a.id for _, a in stage.store.afterwards("default", topup.wallet)]
         await stage.close()
 
-    told(tell)
-
 
 class Looked(Shifted):
     """The world's clock for one to whom every look at it takes a moment."""
@@ -179,10 +158,9 @@ class Looked(Shifted):
         return super().monotonic_ms()
 
 
-def test_a_new_ledger_waits_until_what_a_lost_one_signed_has_ended(tmp_path: Path) -> None:
+async def test_a_new_ledger_waits_until_what_a_lost_one_signed_has_ended(tmp_path: Path) -> None:
     """An authorization leaves no trace before it is used: a ledger that has just begun to watch buys nothing yet."""
-
-    async def tell(world: World) -> None:
+    with selling_late() as world:
         stage = staged(world, tmp_path, Looked(world), rails__young_s="600")
         rest = await stage.rests("young_ledger")
         assert 0 < rest.next_s <= 600
@@ -191,14 +169,11 @@ def test_a_new_ledger_waits_until_what_a_lost_one_signed_has_ended(tmp_path: Pat
         assert stage.topup.charges[0].requested_ms >= stage.topup.decided_ms + 500_000
         await stage.close()
 
-    told(tell)
-
 
 @pytest.mark.parametrize("age_s", [0, 600, 1500])
-def test_a_copy_that_was_put_back_waits_as_well(tmp_path: Path, age_s: int) -> None:
+async def test_a_copy_that_was_put_back_waits_as_well(tmp_path: Path, age_s: int) -> None:
     """However young the copy: what the lost ledger signed is used and posted before anything else is signed."""
-
-    async def tell(world: World) -> None:
+    with selling_late(settles_late_ms=120_000) as world:
         terms = {"rails__young_s": "1200", "rails__x402__life_max_s": "900"}
         lost = staged(world, tmp_path / "lost", **terms)
         lost.store.say("default", "paused", "1", world.clock.now_ms(), "a test")
@@ -227,13 +202,10 @@ def test_a_copy_that_was_put_back_waits_as_well(tmp_path: Path, age_s: int) -> N
         assert back.topup.state is State.DROPPED
         await back.close()
 
-    told(tell, settles_late_ms=120_000)
 
-
-def test_a_charge_in_a_copy_that_was_put_back_is_not_signed_for(tmp_path: Path) -> None:
+async def test_a_charge_in_a_copy_that_was_put_back_is_not_signed_for(tmp_path: Path) -> None:
     """The copy holds a charge and no signature: the lost ledger may have signed, so this one lets it grow too old."""
-
-    async def tell(world: World) -> None:
+    with selling_late() as world:
         world.do(lambda: world.write(contracts.usdc_balance(world.wallet, 0)))
         lost = staged(world, tmp_path / "lost", rails__young_s="1200")
         await lost.until(State.CHARGED, asked=PurchaseOrder(forced=True))
@@ -246,8 +218,6 @@ def test_a_charge_in_a_copy_that_was_put_back_is_not_signed_for(tmp_path: Path) 
         assert back.topup.state is State.CHARGED
         assert not back.topup.attempts
         await back.close()
-
-    told(tell)
 
 
 class PutBack:
@@ -283,10 +253,9 @@ class Unhurried(PutBack):
 
 
 @pytest.mark.parametrize("set_again", [True, False], ids=["its clock is set again", "its clock is put back as well"])
-def test_a_machine_that_is_put_back_with_its_memory_pays_once(tmp_path: Path, *, set_again: bool) -> None:
+async def test_a_machine_that_is_put_back_with_its_memory_pays_once(tmp_path: Path, *, set_again: bool) -> None:
     """Disk and memory return to a moment before the signature: what the lost time may have signed is waited out."""
-
-    async def tell(world: World) -> None:
+    with selling_late(settles_late_ms=120_000) as world:
         often = {"watch__poll_slowest_s": "60", "watch__poll_fastest_s": "60"}
         terms = {"rails__young_s": "1200", "rails__x402__life_max_s": "900", **often}
         clock = PutBack(world)
@@ -296,7 +265,7 @@ def test_a_machine_that_is_put_back_with_its_memory_pays_once(tmp_path: Path, *,
         while world.clock.now_ms() < end_ms:
             await first.step()
         copied(tmp_path / "first", tmp_path / "second")
-        memory, taken_ms = copy.deepcopy(state_of(first)), world.clock.now_ms()
+        memory, taken_ms = copy.deepcopy(state_of(first.works.cycle)), world.clock.now_ms()
         first.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
         first.inside(lambda: seller(world).switch_on("payment", "settles-late", 1))
         await first.until(State.SENT, passes=200)
@@ -320,13 +289,10 @@ def test_a_machine_that_is_put_back_with_its_memory_pays_once(tmp_path: Path, *,
         assert said.leapt_s >= 200
         await second.close()
 
-    told(tell, settles_late_ms=120_000)
 
-
-def test_a_machine_that_is_put_back_with_no_time_lost_pays_once(tmp_path: Path) -> None:
+async def test_a_machine_that_is_put_back_with_no_time_lost_pays_once(tmp_path: Path) -> None:
     """No clock tells of it: the copy signs again, for the same purchase, of which the token takes one authorization."""
-
-    async def tell(world: World) -> None:
+    with selling_late(settles_late_ms=400_000) as world:
         first = staged(world, tmp_path / "first", rails__young_s="0")
         first.store.say("default", "paused", "1", world.clock.now_ms(), "a test")
         await first.step()
@@ -347,13 +313,10 @@ def test_a_machine_that_is_put_back_with_no_time_lost_pays_once(tmp_path: Path) 
         assert left_the_wallet(world) == TEN
         await second.close()
 
-    told(tell, settles_late_ms=400_000)
 
-
-def test_a_copy_that_lacks_many_purchases_waits_and_goes_on_buying(tmp_path: Path) -> None:
+async def test_a_copy_that_lacks_many_purchases_waits_and_goes_on_buying(tmp_path: Path) -> None:
     """The lost ledger has used the names of six top-ups: the copy waits, takes another for each, and stops at none."""
-
-    async def tell(world: World) -> None:
+    with selling_late() as world:
         usage = Decimal("10.5")
 
         async def buy(stage: Stage) -> None:
@@ -384,20 +347,11 @@ def test_a_copy_that_lacks_many_purchases_waits_and_goes_on_buying(tmp_path: Pat
         assert copy.named("top_up_dropped") == []
         await copy.close()
 
-    told(tell)
 
-
-def state_of(stage: Stage) -> dict[str, Any]:
+def state_of(cycle: Cycle) -> dict[str, Any]:
     """Return what a process remembers of its own time."""
-    kept = vars(stage.works.cycle._clock)
+    kept = vars(cycle._clock)
     return {name: kept[name] for name in ("_anchor", "_began", "_lived", "_behind")}
-
-
-class Kept:
-    """Where events go that nobody reads."""
-
-    def emit(self, event: Event) -> None:
-        """Keep nothing."""
 
 
 def commanded(world: World, directory: Path, clock: Clock, timeout_s: int) -> Once:
@@ -406,10 +360,10 @@ def commanded(world: World, directory: Path, clock: Clock, timeout_s: int) -> On
     place = {"TOPUP_STATE_DIR": str(directory), "TOPUP_CONFIG": "/dev/null"}
     settings = load(world.environment() | seller(world).environment() | place | own)
     wish = Wish(Usd.of(10), forced=False, name=None, uid=0)
-    return Once(settings, wish, timeout_s=timeout_s, clock=clock, sink=Kept(), warn=lambda _: None)
+    return Once(settings, wish, timeout_s=timeout_s, clock=clock, sink=Silence(), warn=lambda _: None)
 
 
-def test_a_command_that_is_put_back_with_its_memory_buys_its_wish_once(
+async def test_a_command_that_is_put_back_with_its_memory_buys_its_wish_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It returns to the moment before it signed: the wish is older than the time that was lost, so nobody vouches.
@@ -427,14 +381,13 @@ def test_a_command_that_is_put_back_with_its_memory_buys_its_wish_once(
             vars(cycles[-1]._clock).update(memory[0])
         return cycles[-1]
 
-    async def tell(world: World) -> None:
+    with selling_late(settles_late_ms=120_000) as world:
         clock = Unhurried(world)
 
         def signed(*given: Any) -> Any:
             if not taken_ms:
                 copied(tmp_path / "first", tmp_path / "second")
-                kept = vars(cycles[0]._clock)
-                memory.append(copy.deepcopy({name: kept[name] for name in ("_anchor", "_began", "_lived", "_behind")}))
+                memory.append(copy.deepcopy(state_of(cycles[0])))
                 taken_ms.append(world.clock.now_ms())
             return sign(*given)
 
@@ -456,26 +409,19 @@ def test_a_command_that_is_put_back_with_its_memory_buys_its_wish_once(
             world.do(lambda: world.chain.mine(world.clock.now_s()))
         assert left_the_wallet(world) == TEN
 
-    told(tell, settles_late_ms=120_000)
 
-
-@pytest.mark.parametrize("asked", [PurchaseOrder(forced=True)], ids=["now"])
-def test_a_person_who_asks_need_not_wait(tmp_path: Path, asked: PurchaseOrder) -> None:
+async def test_a_person_who_asks_need_not_wait(tmp_path: Path) -> None:
     """`topup now` buys with a new ledger: whoever says it answers for what was before."""
-
-    async def tell(world: World) -> None:
+    with selling_late() as world:
         stage = staged(world, tmp_path, rails__young_s="600")
-        topup = await stage.until(State.SENT, State.PAID, State.DONE, asked=asked, passes=20)
+        topup = await stage.until(State.SENT, State.PAID, State.DONE, asked=PurchaseOrder(forced=True), passes=20)
         assert len(topup.charges) == 1
         await stage.close()
 
-    told(tell)
 
-
-def test_a_seller_that_carries_nothing_is_asked_less_and_less_often(tmp_path: Path) -> None:
+async def test_a_seller_that_carries_nothing_is_asked_less_and_less_often(tmp_path: Path) -> None:
     """The same header goes out again after ten, twenty, forty seconds and so on: no seller is pressed."""
-
-    async def tell(world: World) -> None:
+    with selling_late() as world:
         stage = staged(world, tmp_path)
         stage.inside(lambda: seller(world).switch_on("payment", "never-settles", None))
         await stage.until(State.SENT)
@@ -484,5 +430,3 @@ def test_a_seller_that_carries_nothing_is_asked_less_and_less_often(tmp_path: Pa
             await stage.step()
         assert 4 <= stage.topup.out[0].sends <= 6
         await stage.close()
-
-    told(tell)

@@ -15,7 +15,7 @@ from eth_utils.crypto import keccak
 from tests.chain.test_chain import Stand
 from tests.payment.test_adversary import hold, passes, say
 from tests.world import worlds
-from tests.world.stage import Stage, story
+from tests.world.stage import Stage, Start, story
 from topup.accounting.journal import IN_TRANSIT, WALLET, Commodity
 from topup.chain.contracts import token_payment_data
 from topup.chain.profiles import BASE, Profile
@@ -62,79 +62,59 @@ def booked(stage: Stage, account: str, commodity: Commodity) -> int:
     return sum(x.units for x in lines if (x.account, x.commodity) == (account, commodity))
 
 
-def test_a_charge_is_paid_in_usdc_by_two_transactions(world: World, tmp_path: Path) -> None:
+async def test_a_charge_is_paid_in_usdc_by_two_transactions(start: Start) -> None:
     """The contract is allowed exactly the total, takes it, and may take nothing afterwards; the books match."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock, USDC)
-        topup = await stage.until(State.DONE)
-        approval, payment = topup.out
-        assert (approval.plan.kind, payment.plan.kind) == (Kind.APPROVE, Kind.PAY)
-        assert approval.plan.asset is payment.plan.asset is Asset.USDC
-        assert payment.inclusion is not None
-        assert payment.inclusion.tokens == Usdc(TOTAL)
-        assert held(stage) == HELD - TOTAL
-        assert allowed(stage) == 0
-        assert booked(stage, WALLET, Commodity.USDC) == -TOTAL
-        assert booked(stage, IN_TRANSIT, Commodity.USDC) == 0
-        assert stage.left() == -booked(stage, WALLET, Commodity.ETH)
-        assert stage.payments() == 1
-        await stage.close()
-
-    story(tell())
+    stage = start(USDC)
+    topup = await stage.until(State.DONE)
+    approval, payment = topup.out
+    assert (approval.plan.kind, payment.plan.kind) == (Kind.APPROVE, Kind.PAY)
+    assert approval.plan.asset is payment.plan.asset is Asset.USDC
+    assert payment.inclusion is not None
+    assert payment.inclusion.tokens == Usdc(TOTAL)
+    assert held(stage) == HELD - TOTAL
+    assert allowed(stage) == 0
+    assert booked(stage, WALLET, Commodity.USDC) == -TOTAL
+    assert booked(stage, IN_TRANSIT, Commodity.USDC) == 0
+    assert stage.left() == -booked(stage, WALLET, Commodity.ETH)
+    assert stage.payments() == 1
 
 
-def test_nothing_is_approved_that_the_wallet_does_not_hold(world: World, tmp_path: Path) -> None:
+async def test_nothing_is_approved_that_the_wallet_does_not_hold(world: World, start: Start) -> None:
     """A wallet that is short of dollars rests, says how many are missing, and has sent nothing."""
-
-    async def tell() -> None:
-        world.do(lambda: world.write(contracts.usdc_balance(world.wallet, TOTAL - 1)))
-        stage = Stage(world, tmp_path, world.clock, USDC)
-        rest = await stage.rests("wallet_low")
-        assert "0.000001" in stage.named("payment_forbidden")[-1].remedy
-        assert "10.499999" in rest.detail
-        assert stage.topup.out == ()
-        await stage.close()
-
-    story(tell())
+    world.do(lambda: world.write(contracts.usdc_balance(world.wallet, TOTAL - 1)))
+    stage = start(USDC)
+    rest = await stage.rests("wallet_low")
+    assert "0.000001" in stage.named("payment_forbidden")[-1].remedy
+    assert "10.499999" in rest.detail
+    assert stage.topup.out == ()
 
 
-def test_a_process_that_dies_between_the_two_pays_once(world: World, tmp_path: Path) -> None:
+async def test_a_process_that_dies_between_the_two_pays_once(world: World, start: Start) -> None:
     """The approval stands in a block when memory is lost: the next process finds it and only pays."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock, USDC)
-        world.mining = False
-        await stage.until(State.SENT)
-        await stage.close()
-        world.mining = True
-        stage = Stage(world, tmp_path, world.clock, USDC)
-        topup = await stage.until(State.DONE)
-        assert [a.plan.kind for a in topup.out] == [Kind.APPROVE, Kind.PAY]
-        assert held(stage) == HELD - TOTAL
-        assert stage.payments() == 1
-        await stage.close()
-
-    story(tell())
+    stage = start(USDC)
+    world.mining = False
+    await stage.until(State.SENT)
+    await stage.close()
+    world.mining = True
+    stage = start(USDC)
+    topup = await stage.until(State.DONE)
+    assert [a.plan.kind for a in topup.out] == [Kind.APPROVE, Kind.PAY]
+    assert held(stage) == HELD - TOTAL
+    assert stage.payments() == 1
 
 
-def test_an_approval_that_is_late_is_outbid_by_itself(world: World, tmp_path: Path) -> None:
+async def test_an_approval_that_is_late_is_outbid_by_itself(world: World, start: Start) -> None:
     """No block takes the approval: the same is sent dearer at its nonce, and the payment follows once."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock, USDC)
-        world.mining = False
-        topup = await stage.until(State.SENT)
-        hold(stage, topup)
-        world.mining = True
-        await stage.until(State.DONE)
-        kinds = [(a.plan.kind, a.plan.nonce) for a in stage.topup.out]
-        assert kinds == [(Kind.APPROVE, 0), (Kind.APPROVE, 0), (Kind.PAY, 1)]
-        assert held(stage) == HELD - TOTAL
-        assert stage.left() == -booked(stage, WALLET, Commodity.ETH)
-        await stage.close()
-
-    story(tell())
+    stage = start(USDC)
+    world.mining = False
+    topup = await stage.until(State.SENT)
+    hold(stage, topup)
+    world.mining = True
+    await stage.until(State.DONE)
+    kinds = [(a.plan.kind, a.plan.nonce) for a in stage.topup.out]
+    assert kinds == [(Kind.APPROVE, 0), (Kind.APPROVE, 0), (Kind.PAY, 1)]
+    assert held(stage) == HELD - TOTAL
+    assert stage.left() == -booked(stage, WALLET, Commodity.ETH)
 
 
 async def approved_and_paused(stage: Stage) -> TopUp:
@@ -148,28 +128,23 @@ async def approved_and_paused(stage: Stage) -> TopUp:
     return topup
 
 
-def test_an_approval_that_outlives_its_charge_is_taken_back(world: World, tmp_path: Path) -> None:
+async def test_an_approval_that_outlives_its_charge_is_taken_back(world: World, start: Start) -> None:
     """A person cancels between approval and payment: the permission is set to none, and booked as gas."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock, USDC | {"TOPUP_POLICY__COOLDOWN_S": "86400"})
-        topup = await approved_and_paused(stage)
-        assert allowed(stage) == TOTAL
-        say(stage, topup, "cancel")
-        await passes(stage, 2)
-        assert stage.topup.state is State.DROPPED
-        stage.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
-        for _ in range(80):
-            await stage.step()
-            if stage.named("approval_revoked") and stage.left() == -booked(stage, WALLET, Commodity.ETH):
-                break
-        assert allowed(stage) == 0
-        assert len(stage.named("approval_revoked")) == 1
-        assert stage.left() == -booked(stage, WALLET, Commodity.ETH)
-        assert booked(stage, WALLET, Commodity.USDC) == 0
-        await stage.close()
-
-    story(tell())
+    stage = start(USDC | {"TOPUP_POLICY__COOLDOWN_S": "86400"})
+    topup = await approved_and_paused(stage)
+    assert allowed(stage) == TOTAL
+    say(stage, topup, "cancel")
+    await passes(stage, 2)
+    assert stage.topup.state is State.DROPPED
+    stage.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
+    for _ in range(80):
+        await stage.step()
+        if stage.named("approval_revoked") and stage.left() == -booked(stage, WALLET, Commodity.ETH):
+            break
+    assert allowed(stage) == 0
+    assert len(stage.named("approval_revoked")) == 1
+    assert stage.left() == -booked(stage, WALLET, Commodity.ETH)
+    assert booked(stage, WALLET, Commodity.USDC) == 0
 
 
 def test_a_provider_that_denies_the_approval_burns_no_gas(world: World, tmp_path: Path) -> None:
@@ -199,29 +174,24 @@ def test_a_provider_that_denies_the_approval_burns_no_gas(world: World, tmp_path
     story(tell(world.provider()))
 
 
-def test_a_permission_of_another_wallet_is_not_taken_back_with_this_key(world: World, tmp_path: Path) -> None:
+async def test_a_permission_of_another_wallet_is_not_taken_back_with_this_key(world: World, start: Start) -> None:
     """The key was changed while an approval stood: nothing is signed for the old wallet, and that is said."""
-
-    async def tell() -> None:
-        settings = USDC | {"TOPUP_POLICY__COOLDOWN_S": "600"}
-        stage = Stage(world, tmp_path, world.clock, settings)
-        topup = await approved_and_paused(stage)
-        say(stage, topup, "cancel")
-        await passes(stage, 2)
-        await stage.close()
-        key = "0x" + "11" * 32
-        stage = Stage(world, tmp_path, world.clock, settings | {"TOPUP_WALLET__PRIVATE_KEY": key})
-        stage.inside(lambda: world.chain.set_balance(Account.from_key(key).address, 10**18))
-        stage.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
-        await passes(stage, 20)
-        assert len(stage.named("approval_stands")) == 1
-        assert "whose key this is not" in stage.named("approval_stands")[0].detail
-        kept = next(t for t in stage.store.latest("default", 9) if t.id == topup.id)
-        assert [a.plan.kind for a in kept.out] == [Kind.APPROVE]
-        assert allowed(stage) == TOTAL
-        await stage.close()
-
-    story(tell())
+    settings = USDC | {"TOPUP_POLICY__COOLDOWN_S": "600"}
+    stage = start(settings)
+    topup = await approved_and_paused(stage)
+    say(stage, topup, "cancel")
+    await passes(stage, 2)
+    await stage.close()
+    key = "0x" + "11" * 32
+    stage = start(settings | {"TOPUP_WALLET__PRIVATE_KEY": key})
+    stage.inside(lambda: world.chain.set_balance(Account.from_key(key).address, 10**18))
+    stage.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
+    await passes(stage, 20)
+    assert len(stage.named("approval_stands")) == 1
+    assert "whose key this is not" in stage.named("approval_stands")[0].detail
+    kept = next(t for t in stage.store.latest("default", 9) if t.id == topup.id)
+    assert [a.plan.kind for a in kept.out] == [Kind.APPROVE]
+    assert allowed(stage) == TOTAL
 
 
 @pytest.mark.parametrize(
@@ -255,77 +225,63 @@ STOPS: Final[dict[str, tuple[Writes, str]]] = {
 
 
 @pytest.mark.parametrize("why", STOPS)
-def test_nothing_is_approved_for_a_payment_that_cannot_go_through(world: World, tmp_path: Path, why: str) -> None:
+async def test_nothing_is_approved_for_a_payment_that_cannot_go_through(world: World, start: Start, why: str) -> None:
     """The contract's own reason is told before anything is signed: no gas is spent, and no allowance is left behind."""
     writes, words = STOPS[why]
 
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock, USDC)
-        stage.inside(lambda: world.write(writes(world)))
-        rest = await stage.rests("simulation")
-        assert words in rest.detail
-        assert stage.topup.attempts == ()
-        assert (held(stage), allowed(stage), stage.left()) == (HELD, 0, 0)
-        await stage.close()
-
-    story(tell())
+    stage = start(USDC)
+    stage.inside(lambda: world.write(writes(world)))
+    rest = await stage.rests("simulation")
+    assert words in rest.detail
+    assert stage.topup.attempts == ()
+    assert (held(stage), allowed(stage), stage.left()) == (HELD, 0, 0)
 
 
-def test_a_contract_that_is_paused_after_the_approval_is_waited_for(world: World, tmp_path: Path) -> None:
+async def test_a_contract_that_is_paused_after_the_approval_is_waited_for(world: World, start: Start) -> None:
     """The payment contract stops between the two: the dry run refuses, nothing more is sent, and it goes on later."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock, USDC)
-        world.mining = False
-        await stage.until(State.SENT)
-        world.do(lambda: world.write(contracts.payments_paused(paused=True)))
-        world.mining = True
-        await stage.rests("simulation")
-        assert [a.plan.kind for a in stage.topup.out] == [Kind.APPROVE]
-        world.do(lambda: world.write(contracts.payments_paused(paused=False)))
-        await stage.until(State.DONE)
-        assert stage.payments() == 1
-        await stage.close()
-
-    story(tell())
+    stage = start(USDC)
+    world.mining = False
+    await stage.until(State.SENT)
+    world.do(lambda: world.write(contracts.payments_paused(paused=True)))
+    world.mining = True
+    await stage.rests("simulation")
+    assert [a.plan.kind for a in stage.topup.out] == [Kind.APPROVE]
+    world.do(lambda: world.write(contracts.payments_paused(paused=False)))
+    await stage.until(State.DONE)
+    assert stage.payments() == 1
 
 
 @pytest.mark.parametrize("pay_with", ["usdc", "eth"])
-def test_an_approval_is_taken_back_although_the_next_charge_was_refused(
-    world: World, tmp_path: Path, pay_with: str
+async def test_an_approval_is_taken_back_although_the_next_charge_was_refused(
+    world: World, start: Start, pay_with: str
 ) -> None:
     """The seller is gone when the second charge is asked for: each pass goes on, and the permission is set to none.
 
     It is the first charge's, whatever came after it; and it can be taken back when ETH is paid with again.
     """
-
-    async def tell() -> None:
-        settings = {**USDC, "TOPUP_POLICY__COOLDOWN_S": "86400"}
-        stage = Stage(world, tmp_path, world.clock, settings)
-        world.mining = False
-        await stage.until(State.SENT)
-        stage.inside(lambda: world.write(contracts.payments_paused(paused=True)))
-        world.mining = True
-        await stage.rests("simulation")
-        stage.inside(lambda: world.gateway.switch_on("coinbase", "gone-410", None))
-        for _ in range(6):
-            world.clock.leap(25 * 3_600_000)
-            stage.inside(lambda: world.chain.mine(world.clock.now_s()))
-            await stage.step()
-            if stage.topup.state is State.DROPPED:
-                break
-        assert [c.raw is None for c in stage.topup.charges] == [False, True]
-        await stage.close()
-        again = Stage(world, tmp_path, world.clock, {**settings, "TOPUP_RAILS__COINBASE__PAY_WITH": pay_with})
-        for _ in range(40):
-            assert (await again.step()).why == "endpoint_gone"
-            if again.named("approval_revoked"):
-                break
-        assert allowed(again) == 0
-        assert [a.charge_seq for a in again.topup.out] == [1, 1]
-        await again.close()
-
-    story(tell())
+    settings = {**USDC, "TOPUP_POLICY__COOLDOWN_S": "86400"}
+    stage = start(settings)
+    world.mining = False
+    await stage.until(State.SENT)
+    stage.inside(lambda: world.write(contracts.payments_paused(paused=True)))
+    world.mining = True
+    await stage.rests("simulation")
+    stage.inside(lambda: world.gateway.switch_on("coinbase", "gone-410", None))
+    for _ in range(6):
+        world.clock.leap(25 * 3_600_000)
+        stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+        await stage.step()
+        if stage.topup.state is State.DROPPED:
+            break
+    assert [c.raw is None for c in stage.topup.charges] == [False, True]
+    await stage.close()
+    again = start({**settings, "TOPUP_RAILS__COINBASE__PAY_WITH": pay_with})
+    for _ in range(40):
+        assert (await again.step()).why == "endpoint_gone"
+        if again.named("approval_revoked"):
+            break
+    assert allowed(again) == 0
+    assert [a.charge_seq for a in again.topup.out] == [1, 1]
 
 
 # -- the dry run of an approval ---------------------------------------------------------------------------------

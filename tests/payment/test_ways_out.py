@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from eth_account import Account
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.world.stage import Stage, story
+from tests.world.stage import Stage, Start
 from tests.world.stories_foreign import invents
 from topup.accounting.reconciliation import Adopted
 from topup.domain.coinbase_charge import parse
@@ -28,22 +26,11 @@ from topup.ports.chain import Head, Observation, Spent
 from topup.ports.rail import sends
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
-from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import Next
-from topup.sandbox.world import STEPPED, World, embedded
+from topup.sandbox.world import World
 from topup.sellers.coinbase import Coinbase
 
 HOUR_MS = 3_600_000
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    """An account below its floor, burning slowly, whose payments are posted after ten seconds."""
-    conduct = Conduct(posting_delay_ms=10_000)
-    with World(
-        embedded, scale=STEPPED, conduct=conduct, usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(1)
-    ) as made:
-        yield made
 
 
 def honest(world: World, count: int) -> dict[str, str]:
@@ -76,147 +63,119 @@ async def invented(world: World, directory: Path) -> Stage:
 # -- an inclusion that was invented -----------------------------------------------------------------------------
 
 
-def test_an_invented_inclusion_is_taken_back_by_two_and_the_payment_is_made(world: World, tmp_path: Path) -> None:
+async def test_an_invented_inclusion_is_taken_back_by_two_and_the_payment_is_made(
+    world: World, start: Start, tmp_path: Path
+) -> None:
     """Booked and uncredited by a sole provider's invention: three honest ones take it back, and it is paid once."""
-
-    async def tell() -> None:
-        stage = await invented(world, tmp_path)
-        sent, entries = stage.topup.out[0].raw, stage.store.entries("default")
-        await stage.close()
-        stage = Stage(world, tmp_path, world.clock, honest(world, 3))
-        await stage.until(State.SENT, passes=3)
-        (said,) = stage.named("payment_vanished")
-        assert said.proof == "unspent"
-        assert stage.store.entries("default")[: len(entries)] == entries  # what was written stays, and is reversed
-        assert stage.booked() == 0
-        done = await stage.until(State.DONE)
-        assert done.out[0].raw == sent
-        assert stage.payments() == 1
-        assert stage.booked() == stage.left() > 0
-        await stage.close()
-
-    story(tell())
+    stage = await invented(world, tmp_path)
+    sent, entries = stage.topup.out[0].raw, stage.store.entries("default")
+    await stage.close()
+    stage = start(honest(world, 3))
+    await stage.until(State.SENT, passes=3)
+    (said,) = stage.named("payment_vanished")
+    assert said.proof == "unspent"
+    assert stage.store.entries("default")[: len(entries)] == entries  # what was written stays, and is reversed
+    assert stage.booked() == 0
+    done = await stage.until(State.DONE)
+    assert done.out[0].raw == sent
+    assert stage.payments() == 1
+    assert stage.booked() == stage.left() > 0
 
 
-def test_one_honest_provider_says_it_and_waits_for_a_person(world: World, tmp_path: Path) -> None:
+async def test_one_honest_provider_says_it_and_waits_for_a_person(world: World, start: Start, tmp_path: Path) -> None:
     """One provider is no proof: the inclusion is denied aloud and stays, until a person lets it be taken back."""
-
-    async def tell() -> None:
-        await (await invented(world, tmp_path)).close()
-        stage = Stage(world, tmp_path, world.clock, honest(world, 1))
-        for _ in range(6):
-            await stage.step()
-        assert stage.topup.state is State.UNCREDITED
-        assert len(stage.named("inclusion_denied")) == 1
-        say(stage, "look")
-        await stage.until(State.SENT, passes=3)
-        assert stage.booked() == 0
-        await stage.until(State.DONE)
-        assert stage.payments() == 1
-        assert stage.booked() == stage.left()
-        await stage.close()
-
-    story(tell())
+    await (await invented(world, tmp_path)).close()
+    stage = start(honest(world, 1))
+    for _ in range(6):
+        await stage.step()
+    assert stage.topup.state is State.UNCREDITED
+    assert len(stage.named("inclusion_denied")) == 1
+    say(stage, "look")
+    await stage.until(State.SENT, passes=3)
+    assert stage.booked() == 0
+    await stage.until(State.DONE)
+    assert stage.payments() == 1
+    assert stage.booked() == stage.left()
 
 
-def test_one_liar_of_three_takes_nothing_back(world: World, tmp_path: Path) -> None:
+async def test_one_liar_of_three_takes_nothing_back(world: World, start: Start) -> None:
     """The payment stands; one of three calls its nonce unused and hides its receipt: nothing is taken back for that."""
+    others = [world.provider() for _ in range(3)]
+    stage = start({"TOPUP_CHAIN__RPC_URLS": ",".join(o.url for o in others)})
+    await stage.until(State.PAID)
 
-    async def tell() -> None:
-        others = [world.provider() for _ in range(3)]
-        stage = Stage(world, tmp_path, world.clock, {"TOPUP_CHAIN__RPC_URLS": ",".join(o.url for o in others)})
-        await stage.until(State.PAID)
+    async def denies(method: str, _: list[Any], ask: Next) -> Any:
+        if method == "eth_getTransactionReceipt":
+            return None
+        return hex(0) if method == "eth_getTransactionCount" else ask()
 
-        async def denies(method: str, _: list[Any], ask: Next) -> Any:
-            if method == "eth_getTransactionReceipt":
-                return None
-            return hex(0) if method == "eth_getTransactionCount" else ask()
-
-        others[0].intercept = denies
-        await stage.until(State.DONE)
-        assert stage.named("payment_vanished") == []
-        assert stage.payments() == 1
-        await stage.close()
-
-    story(tell())
+    others[0].intercept = denies
+    await stage.until(State.DONE)
+    assert stage.named("payment_vanished") == []
+    assert stage.payments() == 1
 
 
-def test_a_missing_receipt_takes_nothing_back(world: World, tmp_path: Path) -> None:
+async def test_a_missing_receipt_takes_nothing_back(world: World, start: Start) -> None:
     """All receipts are gone from all providers, and the nonce is used: it stays paid, and ends by its credits."""
+    others = [world.provider() for _ in range(2)]
+    stage = start({"TOPUP_CHAIN__RPC_URLS": ",".join(o.url for o in others)})
+    await stage.until(State.PAID)
 
-    async def tell() -> None:
-        others = [world.provider() for _ in range(2)]
-        stage = Stage(world, tmp_path, world.clock, {"TOPUP_CHAIN__RPC_URLS": ",".join(o.url for o in others)})
-        await stage.until(State.PAID)
+    async def blind(method: str, _: list[Any], ask: Next) -> Any:
+        return None if method == "eth_getTransactionReceipt" else ask()
 
-        async def blind(method: str, _: list[Any], ask: Next) -> Any:
-            return None if method == "eth_getTransactionReceipt" else ask()
-
-        for one in others:
-            one.intercept = blind
-        await stage.until(State.DONE)
-        assert stage.named("payment_vanished") == []
-        await stage.close()
-
-    story(tell())
+    for one in others:
+        one.intercept = blind
+    await stage.until(State.DONE)
+    assert stage.named("payment_vanished") == []
 
 
-def test_a_node_that_is_a_block_behind_in_its_pool_takes_nothing_back(world: World, tmp_path: Path) -> None:
+async def test_a_node_that_is_a_block_behind_in_its_pool_takes_nothing_back(world: World, start: Start) -> None:
     """Behind one address the newest nonce comes from a node that lags: asked of one block it is used, as it was."""
+    others = [world.provider() for _ in range(2)]
+    stage = start({"TOPUP_CHAIN__RPC_URLS": ",".join(o.url for o in others)})
+    await stage.until(State.PAID)
 
-    async def tell() -> None:
-        others = [world.provider() for _ in range(2)]
-        stage = Stage(world, tmp_path, world.clock, {"TOPUP_CHAIN__RPC_URLS": ",".join(o.url for o in others)})
-        await stage.until(State.PAID)
+    async def pool(method: str, params: list[Any], ask: Next) -> Any:
+        if method == "eth_getTransactionCount" and params[1] == "latest":
+            return hex(0)
+        return None if method == "eth_getTransactionReceipt" else ask()
 
-        async def pool(method: str, params: list[Any], ask: Next) -> Any:
-            if method == "eth_getTransactionCount" and params[1] == "latest":
-                return hex(0)
-            return None if method == "eth_getTransactionReceipt" else ask()
-
-        for one in others:
-            one.intercept = pool
-        for _ in range(6):
-            await stage.step()
-        assert stage.topup.payment is not None
-        assert stage.named("payment_vanished") == []
-        await stage.close()
-
-    story(tell())
+    for one in others:
+        one.intercept = pool
+    for _ in range(6):
+        await stage.step()
+    assert stage.topup.payment is not None
+    assert stage.named("payment_vanished") == []
 
 
-def test_what_was_final_by_a_liar_does_not_jam_the_wallet(world: World, tmp_path: Path) -> None:
+async def test_what_was_final_by_a_liar_does_not_jam_the_wallet(world: World, start: Start) -> None:
     """Done and final by an invention, credited by somebody else: the next payment finds its nonce unused."""
-
-    async def tell() -> None:
-        invents(world, world.rpc)
-        stage = Stage(world, tmp_path, world.clock, {"TOPUP_POSTING__LATE_S": "5000"})
-        await stage.until(State.PAID)
-        first = stage.topup.id
-        stage.inside(lambda: setattr(world.gateway.account, "total_credits", world.gateway.account.total_credits + 10))
-        await stage.until(State.DONE)
-        on(world, 70)
-        for _ in range(4):
-            world.clock.leap(120_000)
-            await stage.step()
-        wallet = bytes.fromhex(world.wallet[2:])
-        assert stage.store.afterwards("default", wallet) == []
-        await stage.close()
-        stage = Stage(world, tmp_path, world.clock, honest(world, 2) | {"TOPUP_POLICY__FLOOR": "15"})
-        world.clock.leap(24 * HOUR_MS)
-        for _ in range(20):
-            await stage.step()
-            if stage.named("payment_undone"):
-                break
-        assert stage.store.control("default").paused
-        assert stage.store.topup(first).payment is None
-        stage.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
-        await stage.until(State.DONE)
-        assert stage.topup.id != first
-        assert stage.payments() == 1
-        await stage.close()
-
-    story(tell())
+    invents(world, world.rpc)
+    stage = start({"TOPUP_POSTING__LATE_S": "5000"})
+    await stage.until(State.PAID)
+    first = stage.topup.id
+    stage.inside(lambda: setattr(world.gateway.account, "total_credits", world.gateway.account.total_credits + 10))
+    await stage.until(State.DONE)
+    on(world, 70)
+    for _ in range(4):
+        world.clock.leap(120_000)
+        await stage.step()
+    wallet = bytes.fromhex(world.wallet[2:])
+    assert stage.store.afterwards("default", wallet) == []
+    await stage.close()
+    stage = start(honest(world, 2) | {"TOPUP_POLICY__FLOOR": "15"})
+    world.clock.leap(24 * HOUR_MS)
+    for _ in range(20):
+        await stage.step()
+        if stage.named("payment_undone"):
+            break
+    assert stage.store.control("default").paused
+    assert stage.store.topup(first).payment is None
+    stage.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
+    await stage.until(State.DONE)
+    assert stage.topup.id != first
+    assert stage.payments() == 1
 
 
 heights = st.none() | st.integers(0, 20)
@@ -298,386 +257,321 @@ def replaced(stage: Stage) -> None:
     stage.inside(lambda: stage.world.chain.reorg(min(newest - 1, 40), drop=True))
 
 
-def test_a_stranger_at_our_nonce_ends_the_top_up_and_pauses(world: World, tmp_path: Path) -> None:
+async def test_a_stranger_at_our_nonce_ends_the_top_up_and_pauses(world: World, tmp_path: Path) -> None:
     """Two owners show a final block by which the nonce was used, and nothing paid: failed, and paused."""
-
-    async def tell() -> None:
-        stage = await contested(world, tmp_path, honest(world, 2))
-        assert not stage.store.control("default").paused
-        on(world, 70)
-        failed = await stage.until(State.FAILED, passes=20)
-        assert [e.proof for e in stage.named("charge_dead")] == ["foreign"]
-        assert "topup reconcile" in failed.reason
-        assert stage.store.control("default").paused
-        assert len(stage.named("nonce_moved")) == 1
-        assert stage.payments() == 0
-        # A resume alone signs nothing: the ledger does not know who used the nonce.
-        world.clock.leap(24 * HOUR_MS)
-        stage.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
-        await stage.rests("nonce_ahead")
-        place = (contracts.CHAIN_ID, bytes.fromhex(world.wallet[2:]))
-        stage.store.adopt_foreign(*place, Adopted(0, b"\x07" * 32, 1, None, Wei(1)), world.clock.now_ms(), "a test")
-        stage.store.adopt_below(*place, 1, world.clock.now_ms(), "a test")
-        await stage.until(State.DONE)
-        assert stage.payments() == 1
-        await stage.close()
-
-    story(tell())
+    stage = await contested(world, tmp_path, honest(world, 2))
+    assert not stage.store.control("default").paused
+    on(world, 70)
+    failed = await stage.until(State.FAILED, passes=20)
+    assert [e.proof for e in stage.named("charge_dead")] == ["foreign"]
+    assert "topup reconcile" in failed.reason
+    assert stage.store.control("default").paused
+    assert len(stage.named("nonce_moved")) == 1
+    assert stage.payments() == 0
+    # A resume alone signs nothing: the ledger does not know who used the nonce.
+    world.clock.leap(24 * HOUR_MS)
+    stage.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
+    await stage.rests("nonce_ahead")
+    place = (contracts.CHAIN_ID, bytes.fromhex(world.wallet[2:]))
+    stage.store.adopt_foreign(*place, Adopted(0, b"\x07" * 32, 1, None, Wei(1)), world.clock.now_ms(), "a test")
+    stage.store.adopt_below(*place, 1, world.clock.now_ms(), "a test")
+    await stage.until(State.DONE)
+    assert stage.payments() == 1
+    await stage.close()
 
 
-def test_nothing_ends_before_the_block_that_used_the_nonce_is_final(world: World, tmp_path: Path) -> None:
+async def test_nothing_ends_before_the_block_that_used_the_nonce_is_final(world: World, tmp_path: Path) -> None:
     """The stranger's block is replaced before it is final, and the nonce is free again: our payment pays."""
-
-    async def tell() -> None:
-        stage = await contested(world, tmp_path, honest(world, 2))
-        assert stage.topup.state is State.SENT
-        world.mining = False
-        replaced(stage)
-        world.mining = True
-        done = await stage.until(State.DONE)
-        assert len(done.charges) == 1
-        assert stage.payments() == 1
-        assert stage.store.taken(done.id) == {}
-        await stage.close()
-
-    story(tell())
+    stage = await contested(world, tmp_path, honest(world, 2))
+    assert stage.topup.state is State.SENT
+    world.mining = False
+    replaced(stage)
+    world.mining = True
+    done = await stage.until(State.DONE)
+    assert len(done.charges) == 1
+    assert stage.payments() == 1
+    assert stage.store.taken(done.id) == {}
+    await stage.close()
 
 
-def test_the_hour_of_a_used_nonce_is_not_begun_anew_by_a_restart(world: World, tmp_path: Path) -> None:
+async def test_the_hour_of_a_used_nonce_is_not_begun_anew_by_a_restart(
+    world: World, start: Start, tmp_path: Path
+) -> None:
     """Restarted every half hour: halted an hour after it was noticed, and not an hour after the last start."""
-
-    async def tell() -> None:
-        stage = await contested(world, tmp_path, honest(world, 1))
-        world.mining = False  # no block becomes final: only the hour ends it
-        began = world.clock.now_ms()
-        for _ in range(2):
-            await stage.close()
-            world.clock.leap(HOUR_MS // 2 + 60_000)
-            on(world, 1)
-            stage = Stage(world, tmp_path, world.clock, honest(world, 1))
-            await stage.step()
-        assert stage.topup.state is State.HALTED
-        assert world.clock.now_ms() - began < 2 * HOUR_MS
-        assert "topup reconcile" in stage.topup.reason
+    stage = await contested(world, tmp_path, honest(world, 1))
+    world.mining = False  # no block becomes final: only the hour ends it
+    began = world.clock.now_ms()
+    for _ in range(2):
         await stage.close()
+        world.clock.leap(HOUR_MS // 2 + 60_000)
+        on(world, 1)
+        stage = start(honest(world, 1))
+        await stage.step()
+    assert stage.topup.state is State.HALTED
+    assert world.clock.now_ms() - began < 2 * HOUR_MS
+    assert "topup reconcile" in stage.topup.reason
 
-    story(tell())
 
-
-def test_the_alarm_of_a_used_nonce_is_given_once_whoever_restarts(world: World, tmp_path: Path) -> None:
+async def test_the_alarm_of_a_used_nonce_is_given_once_whoever_restarts(world: World, tmp_path: Path) -> None:
     """Restarted each two minutes: told of at first sight, an alarm after five minutes in all, and no second one."""
-
-    async def tell() -> None:
-        stage = await contested(world, tmp_path, honest(world, 1))
-        world.mining = False  # no block becomes final
-        alarms = []
-        for _ in range(6):
-            told = stage.told
-            await stage.close()
-            world.clock.leap(120_000)
-            on(world, 1)
-            stage = Stage(world, tmp_path, world.clock, honest(world, 1), told=told)
-            await stage.step()
-            alarms.append(len(stage.named("nonce_moved")))
-        assert stage.topup.state is State.SENT
-        assert alarms == [0, 0, 1, 1, 1, 1]
-        assert len(stage.named("receipt_awaited")) == 1
+    stage = await contested(world, tmp_path, honest(world, 1))
+    world.mining = False  # no block becomes final
+    alarms = []
+    for _ in range(6):
+        told = stage.told
         await stage.close()
+        world.clock.leap(120_000)
+        on(world, 1)
+        stage = Stage(world, tmp_path, world.clock, honest(world, 1), told=told)
+        await stage.step()
+        alarms.append(len(stage.named("nonce_moved")))
+    assert stage.topup.state is State.SENT
+    assert alarms == [0, 0, 1, 1, 1, 1]
+    assert len(stage.named("receipt_awaited")) == 1
+    await stage.close()
 
-    story(tell())
 
-
-def test_a_nonce_that_is_used_again_after_it_was_free_gives_an_alarm_of_its_own(world: World, tmp_path: Path) -> None:
+async def test_a_nonce_that_is_used_again_after_it_was_free_gives_an_alarm_of_its_own(
+    world: World, tmp_path: Path
+) -> None:
     """The stranger's block is replaced after the alarm; the next stranger is told of like the first."""
-
-    async def tell() -> None:
-        stage = await contested(world, tmp_path, honest(world, 1))
-        world.mining = False
-        for wanted in (1, 2):
-            world.clock.leap(301_000)
-            on(world, 1)
-            await stage.step()
-            assert len(stage.named("nonce_moved")) == wanted
-            if wanted == 1:
-                replaced(stage)
-                on(world, 60)
-                await stage.rests("sent")
-                stranger(world)
-                await stage.rests("nonce_moved")
-        assert len(stage.named("receipt_awaited")) == 2
-        await stage.close()
-
-    story(tell())
+    stage = await contested(world, tmp_path, honest(world, 1))
+    world.mining = False
+    for wanted in (1, 2):
+        world.clock.leap(301_000)
+        on(world, 1)
+        await stage.step()
+        assert len(stage.named("nonce_moved")) == wanted
+        if wanted == 1:
+            replaced(stage)
+            on(world, 60)
+            await stage.rests("sent")
+            stranger(world)
+            await stage.rests("nonce_moved")
+    assert len(stage.named("receipt_awaited")) == 2
+    await stage.close()
 
 
 @pytest.mark.parametrize("owners", [1, 2])
-def test_a_person_who_takes_the_strangers_transaction_over_ends_it(owners: int, world: World, tmp_path: Path) -> None:
+async def test_a_person_who_takes_the_strangers_transaction_over_ends_it(
+    owners: int, world: World, tmp_path: Path
+) -> None:
     """`reconcile --adopt` says what used the nonce: failed by two; with one provider halted, and failed by a word."""
-
-    async def tell() -> None:
-        stage = await contested(world, tmp_path, honest(world, owners))
-        on(world, 70)
-        place = (contracts.CHAIN_ID, bytes.fromhex(world.wallet[2:]))
-        stage.store.adopt_foreign(*place, Adopted(0, b"\x07" * 32, 1, None, Wei(1)), world.clock.now_ms(), "a test")
-        if owners == 1:
-            halted = await stage.until(State.HALTED, passes=10)
-            assert "one provider" in halted.reason
-            say(stage, "attest-unpaid")
-        await stage.until(State.FAILED, passes=10)
-        assert stage.store.control("default").paused
-        assert stage.payments() == 0
-        await stage.close()
-
-    story(tell())
-
-
-def test_a_mark_that_was_never_tested_is_ended_by_a_persons_word(world: World, tmp_path: Path) -> None:
-    """Undecided for ever by two providers: a person who attests it unpaid ends it at last."""
-
-    async def tell() -> None:
-        stage = await contested(world, tmp_path, honest(world, 2))
-        intent = parse(stage.topup.raw_of(stage.topup.out[0])).intent
-        stage.inside(lambda: world.write(contracts.processed(world.operator.address, intent.id)))
-        on(world, 70)
-        world.clock.leap(49 * HOUR_MS)
-        on(world, 70)
-        for _ in range(4):
-            await stage.step()
-        assert stage.topup.state is State.DEATHWATCH
+    stage = await contested(world, tmp_path, honest(world, owners))
+    on(world, 70)
+    place = (contracts.CHAIN_ID, bytes.fromhex(world.wallet[2:]))
+    stage.store.adopt_foreign(*place, Adopted(0, b"\x07" * 32, 1, None, Wei(1)), world.clock.now_ms(), "a test")
+    if owners == 1:
+        halted = await stage.until(State.HALTED, passes=10)
+        assert "one provider" in halted.reason
         say(stage, "attest-unpaid")
-        await stage.until(State.FAILED, passes=5)
-        assert stage.store.control("default").paused
-        await stage.close()
+    await stage.until(State.FAILED, passes=10)
+    assert stage.store.control("default").paused
+    assert stage.payments() == 0
+    await stage.close()
 
-    story(tell())
 
-
-def test_since_when_a_nonce_is_used_survives_in_the_ledger(world: World, tmp_path: Path) -> None:
-    """Time and block stand in the ledger, by the oldest attempt at that nonce."""
-
-    async def tell() -> None:
-        stage = await contested(world, tmp_path, honest(world, 2))
+async def test_a_mark_that_was_never_tested_is_ended_by_a_persons_word(world: World, tmp_path: Path) -> None:
+    """Undecided for ever by two providers: a person who attests it unpaid ends it at last."""
+    stage = await contested(world, tmp_path, honest(world, 2))
+    intent = parse(stage.topup.raw_of(stage.topup.out[0])).intent
+    stage.inside(lambda: world.write(contracts.processed(world.operator.address, intent.id)))
+    on(world, 70)
+    world.clock.leap(49 * HOUR_MS)
+    on(world, 70)
+    for _ in range(4):
         await stage.step()
-        (attempt,) = stage.store.taken(stage.topup.id).items()
-        await stage.close()
-        reader = SqliteStore.open_reader(tmp_path)
-        assert reader.taken(reader.latest("default", 1)[0].id) == dict([attempt])
-        reader.close()
-        assert attempt[1].block_number is not None
+    assert stage.topup.state is State.DEATHWATCH
+    say(stage, "attest-unpaid")
+    await stage.until(State.FAILED, passes=5)
+    assert stage.store.control("default").paused
+    await stage.close()
 
-    story(tell())
+
+async def test_since_when_a_nonce_is_used_survives_in_the_ledger(world: World, tmp_path: Path) -> None:
+    """Time and block stand in the ledger, by the oldest attempt at that nonce."""
+    stage = await contested(world, tmp_path, honest(world, 2))
+    await stage.step()
+    (attempt,) = stage.store.taken(stage.topup.id).items()
+    await stage.close()
+    reader = SqliteStore.open_reader(tmp_path)
+    assert reader.taken(reader.latest("default", 1)[0].id) == dict([attempt])
+    reader.close()
+    assert attempt[1].block_number is not None
 
 
 @pytest.mark.parametrize("short", [0, 1])
-def test_whoever_looked_no_further_than_before_a_nonce_was_used_proves_nothing_by_it(
+async def test_whoever_looked_no_further_than_before_a_nonce_was_used_proves_nothing_by_it(
     world: World, tmp_path: Path, short: int
 ) -> None:
     """Our own payment may be what used it, in a block that those who show no mark and no event had not seen."""
+    stage = await contested(world, tmp_path, honest(world, 2))
+    on(world, 70)
+    (attempt,), rail = stage.topup.out, stage.works.rail()
+    by = stage.store.taken(stage.topup.id)[attempt.id].block_number
+    assert by is not None
 
-    async def tell() -> None:
-        stage = await contested(world, tmp_path, honest(world, 2))
-        on(world, 70)
-        (attempt,), rail = stage.topup.out, stage.works.rail()
-        by = stage.store.taken(stage.topup.id)[attempt.id].block_number
-        assert by is not None
+    async def payment_status(*_: object) -> ChargeStatus:
+        return ChargeStatus(by - short, 1, flag=False, payers=frozenset(), witnesses=2)
 
-        async def payment_status(*_: object) -> ChargeStatus:
-            return ChargeStatus(by - short, 1, flag=False, payers=frozenset(), witnesses=2)
-
-        rail.payment_status = payment_status  # type: ignore[method-assign, assignment]
-        for _ in range(6):
-            await stage.step()
-        assert (stage.topup.state is State.FAILED) == (short == 0)
-        await stage.close()
-
-    story(tell())
+    rail.payment_status = payment_status  # type: ignore[method-assign, assignment]
+    for _ in range(6):
+        await stage.step()
+    assert (stage.topup.state is State.FAILED) == (short == 0)
+    await stage.close()
 
 
 @pytest.mark.parametrize("final", [True, False])
 @pytest.mark.parametrize("same", [True, False])
-def test_a_block_that_was_replaced_shows_no_nonce_used_for_ever(
+async def test_a_block_that_was_replaced_shows_no_nonce_used_for_ever(
     world: World, tmp_path: Path, *, final: bool, same: bool
 ) -> None:
     """Only the very block by whose end the nonce was used counts, and only once it is final; else it is placed anew."""
+    stage = await contested(world, tmp_path, honest(world, 2))
+    await stage.step()
+    topup, rail = stage.topup, stage.works.rail()
+    (attempt,), before = topup.out, stage.store.taken(topup.id)[topup.out[0].id]
+    assert before.block_number is not None
+    there = Head(before.block_number, before.block_hash if same else b"\x66" * 32, 1)
 
-    async def tell() -> None:
-        stage = await contested(world, tmp_path, honest(world, 2))
-        await stage.step()
-        topup, rail = stage.topup, stage.works.rail()
-        (attempt,), before = topup.out, stage.store.taken(topup.id)[topup.out[0].id]
-        assert before.block_number is not None
-        there = Head(before.block_number, before.block_hash if same else b"\x66" * 32, 1)
+    async def spent(_: bytes, number: int) -> Spent:
+        return Spent(there if number == there.number else Head(number, b"\x77" * 32, 2), final, 1)
 
-        async def spent(_: bytes, number: int) -> Spent:
-            return Spent(there if number == there.number else Head(number, b"\x77" * 32, 2), final, 1)
-
-        assert sends(rail)
-        rail.spent = spent  # type: ignore[method-assign, assignment]
-        at = Observation(Head(90, b"\x77" * 32, 2), 80, 80, 2, 1, {}, frozenset())
-        got = await foreign_nonce.contest(rail, stage.store, topup, at, [attempt], world.clock.now_ms())
-        assert got.gone == ({attempt.nonce_slot} if final and same else frozenset())
-        after = stage.store.taken(topup.id)[attempt.id]
-        assert (after.block_number == before.block_number) == same
-        assert after.since_ms == before.since_ms
-        await stage.close()
-
-    story(tell())
+    assert sends(rail)
+    rail.spent = spent  # type: ignore[method-assign, assignment]
+    at = Observation(Head(90, b"\x77" * 32, 2), 80, 80, 2, 1, {}, frozenset())
+    got = await foreign_nonce.contest(rail, stage.store, topup, at, [attempt], world.clock.now_ms())
+    assert got.gone == ({attempt.nonce_slot} if final and same else frozenset())
+    after = stage.store.taken(topup.id)[attempt.id]
+    assert (after.block_number == before.block_number) == same
+    assert after.since_ms == before.since_ms
+    await stage.close()
 
 
 # -- each word that is taken ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("state", [State.ASKING, State.RESERVED, State.SIGNED])
-def test_a_cancel_ends_what_was_never_sent(
-    state: State, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_cancel_ends_what_was_never_sent(
+    state: State, world: World, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process dies before the first byte, and a person cancels: dropped with the next pass, and nothing is sent."""
 
     def dies(*_: object) -> Any:
         raise KeyboardInterrupt
 
-    async def tell() -> None:
-        place: dict[State, tuple[type, str]] = {
-            State.ASKING: (Coinbase, "ask"),
-            State.RESERVED: (Coinbase, "sign"),
-            State.SIGNED: (Preparation, "_intend"),
-        }
-        stage = Stage(world, tmp_path, world.clock)
-        with monkeypatch.context() as dying:
-            dying.setattr(*place[state], dies)
-            with pytest.raises(KeyboardInterrupt):
-                await stage.until(State.SENT)
-        assert stage.topup.state is state
-        say(stage, "cancel")
-        await stage.close()
-        stage = Stage(world, tmp_path, world.clock)
-        await stage.step()
-        assert stage.topup.state is State.DROPPED
-        assert world.rpc.asked["eth_sendRawTransaction"] == 0
-        await stage.close()
-
-    story(tell())
+    place: dict[State, tuple[type, str]] = {
+        State.ASKING: (Coinbase, "ask"),
+        State.RESERVED: (Coinbase, "sign"),
+        State.SIGNED: (Preparation, "_intend"),
+    }
+    stage = start()
+    with monkeypatch.context() as dying:
+        dying.setattr(*place[state], dies)
+        with pytest.raises(KeyboardInterrupt):
+            await stage.until(State.SENT)
+    assert stage.topup.state is state
+    say(stage, "cancel")
+    await stage.close()
+    stage = start()
+    await stage.step()
+    assert stage.topup.state is State.DROPPED
+    assert world.rpc.asked["eth_sendRawTransaction"] == 0
 
 
-def test_a_cancel_after_a_revert_gives_the_charge_up(world: World, tmp_path: Path) -> None:
+async def test_a_cancel_after_a_revert_gives_the_charge_up(world: World, start: Start) -> None:
     """It could be tried again, and a person no longer wants it: failed once the charge is proven dead."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock, honest(world, 2))
-        world.mining = False
-        await stage.until(State.SENT)
-        dear = world.eth_usd_e8 * 90 // 100
-        stage.inside(lambda: world.write(contracts.pool_price(500, dear) + contracts.pool_price(3000, dear)))
-        on(world, 1)
-        say(stage, "cancel")
-        await stage.until(State.DEATHWATCH, passes=5)
-        assert stage.topup.reason == "cancelled by hand"
-        world.mining = True
-        await stage.until(State.FAILED, passes=200)
-        assert (len(stage.topup.out), len(stage.topup.charges), stage.payments()) == (1, 1, 0)
-        await stage.close()
-
-    story(tell())
+    stage = start(honest(world, 2))
+    world.mining = False
+    await stage.until(State.SENT)
+    dear = world.eth_usd_e8 * 90 // 100
+    stage.inside(lambda: world.write(contracts.pool_price(500, dear) + contracts.pool_price(3000, dear)))
+    on(world, 1)
+    say(stage, "cancel")
+    await stage.until(State.DEATHWATCH, passes=5)
+    assert stage.topup.reason == "cancelled by hand"
+    world.mining = True
+    await stage.until(State.FAILED, passes=200)
+    assert (len(stage.topup.out), len(stage.topup.charges), stage.payments()) == (1, 1, 0)
 
 
-def test_a_cancel_after_the_deadline_buys_no_other_charge(world: World, tmp_path: Path) -> None:
+async def test_a_cancel_after_the_deadline_buys_no_other_charge(world: World, start: Start) -> None:
     """The charge waits for its proof of death, and a person no longer wants it: failed, and nothing asked for again."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock, honest(world, 2))
-        chain = world.chain
-        assert isinstance(chain, Evm)
-        world.mining = False
-        topup = await stage.until(State.SENT)
-        stage.inside(lambda: chain.held.update("0x" + (a.hash or b"").hex() for a in topup.out))
-        world.clock.leap(49 * HOUR_MS)
-        on(world, 1)
-        await stage.until(State.DEATHWATCH, passes=5)
-        say(stage, "cancel")
-        world.mining = True
-        await stage.until(State.FAILED, passes=200)
-        assert len(stage.topup.charges) == 1
-        await stage.close()
-
-    story(tell())
+    stage = start(honest(world, 2))
+    chain = world.chain
+    assert isinstance(chain, Evm)
+    world.mining = False
+    topup = await stage.until(State.SENT)
+    stage.inside(lambda: chain.held.update("0x" + (a.hash or b"").hex() for a in topup.out))
+    world.clock.leap(49 * HOUR_MS)
+    on(world, 1)
+    await stage.until(State.DEATHWATCH, passes=5)
+    say(stage, "cancel")
+    world.mining = True
+    await stage.until(State.FAILED, passes=200)
+    assert len(stage.topup.charges) == 1
 
 
 @pytest.mark.parametrize("word", ["look", "attest-unpaid"])
 @pytest.mark.parametrize("state", [State.PAID, State.UNCREDITED, State.CREDITED])
-def test_a_word_takes_back_what_one_provider_denies(state: State, word: str, world: World, tmp_path: Path) -> None:
+async def test_a_word_takes_back_what_one_provider_denies(state: State, word: str, world: World, start: Start) -> None:
     """One honest provider shows the nonce of an invented payment unused: by a person's word it is sent again."""
-
-    async def tell() -> None:
-        invents(world, world.rpc)
-        stage = Stage(world, tmp_path, world.clock)
-        world.mining = state is not State.CREDITED  # or it would be safe, and done
-        await stage.until(State.PAID)
-        if state is State.UNCREDITED:
-            await stage.until(state, passes=200)
-        elif state is State.CREDITED:
-            world.gateway.account.total_credits += 10
-            await stage.until(state)
-        await stage.close()
-        world.mining = True
-        on(world, 1)
-        stage = Stage(world, tmp_path, world.clock, honest(world, 1))
-        await stage.step()
-        assert stage.topup.state is state
-        assert len(stage.named("inclusion_denied")) == 1
-        say(stage, word)
-        await stage.until(State.SENT, passes=2)
-        assert stage.booked() == 0
-        assert stage.store.told("default", f"resolve:{stage.topup.id}") == ""  # used up
-        await stage.close()
-
-    story(tell())
+    invents(world, world.rpc)
+    stage = start()
+    world.mining = state is not State.CREDITED  # or it would be safe, and done
+    await stage.until(State.PAID)
+    if state is State.UNCREDITED:
+        await stage.until(state, passes=200)
+    elif state is State.CREDITED:
+        world.gateway.account.total_credits += 10
+        await stage.until(state)
+    await stage.close()
+    world.mining = True
+    on(world, 1)
+    stage = start(honest(world, 1))
+    await stage.step()
+    assert stage.topup.state is state
+    assert len(stage.named("inclusion_denied")) == 1
+    say(stage, word)
+    await stage.until(State.SENT, passes=2)
+    assert stage.booked() == 0
+    assert stage.store.told("default", f"resolve:{stage.topup.id}") == ""  # used up
 
 
 @pytest.mark.parametrize("word", ["look", "attest-unpaid"])
 @pytest.mark.parametrize("end", [State.DONE, State.FAILED, State.DROPPED])
-def test_a_word_takes_back_what_had_ended(end: State, word: str, world: World, tmp_path: Path) -> None:
+async def test_a_word_takes_back_what_had_ended(end: State, word: str, world: World, start: Start) -> None:
     """An invented payment of a top-up that has ended is denied by one provider: by a word it is undone, and paused."""
-
-    async def tell() -> None:
-        invents(world, world.rpc)
-        stage = Stage(world, tmp_path, world.clock)
-        await stage.until(State.PAID)
-        world.gateway.account.total_credits += 10
-        done = await stage.until(State.DONE)
-        stage.store._db.execute("UPDATE topup SET state = ? WHERE id = ?", (end.value, done.id))
-        await stage.close()
-        world.clock.leap(120_000)
-        on(world, 1)
-        stage = Stage(world, tmp_path, world.clock, honest(world, 1) | {"TOPUP_POLICY__FLOOR": "1"})
-        await stage.step()
-        assert stage.topup.payment is not None
-        assert not stage.store.control("default").paused
-        say(stage, word)
-        world.clock.leap(120_000)
-        await stage.step()
-        assert stage.topup.payment is None
-        assert stage.store.control("default").paused
-        assert len(stage.named("payment_undone")) == 1
-        await stage.close()
-
-    story(tell())
+    invents(world, world.rpc)
+    stage = start()
+    await stage.until(State.PAID)
+    world.gateway.account.total_credits += 10
+    done = await stage.until(State.DONE)
+    stage.store._db.execute("UPDATE topup SET state = ? WHERE id = ?", (end.value, done.id))
+    await stage.close()
+    world.clock.leap(120_000)
+    on(world, 1)
+    stage = start(honest(world, 1) | {"TOPUP_POLICY__FLOOR": "1"})
+    await stage.step()
+    assert stage.topup.payment is not None
+    assert not stage.store.control("default").paused
+    say(stage, word)
+    world.clock.leap(120_000)
+    await stage.step()
+    assert stage.topup.payment is None
+    assert stage.store.control("default").paused
+    assert len(stage.named("payment_undone")) == 1
 
 
-def test_a_payment_in_a_halt_is_credited_by_a_persons_word(world: World, tmp_path: Path) -> None:
+async def test_a_payment_in_a_halt_is_credited_by_a_persons_word(world: World, stage: Stage) -> None:
     """Halted while it was mined, and its credits hidden: a person who has seen them ends the wait."""
-
-    async def tell() -> None:
-        stage = Stage(world, tmp_path, world.clock)
-        world.mining = False
-        topup = await stage.until(State.SENT)
-        stage.store.move(topup, Fact.HALT, world.clock.now_ms(), "for the test")
-        world.mining = True
-        for _ in range(8):
-            await stage.step()
-        assert (stage.topup.state, stage.topup.payment is not None) == (State.HALTED, True)
-        say(stage, "credited")
-        await stage.until(State.CREDITED, State.DONE, passes=3)
-        assert len(stage.named("credits_attested")) == 1
-        await stage.close()
-
-    story(tell())
+    world.mining = False
+    topup = await stage.until(State.SENT)
+    stage.store.move(topup, Fact.HALT, world.clock.now_ms(), "for the test")
+    world.mining = True
+    for _ in range(8):
+        await stage.step()
+    assert (stage.topup.state, stage.topup.payment is not None) == (State.HALTED, True)
+    say(stage, "credited")
+    await stage.until(State.CREDITED, State.DONE, passes=3)
+    assert len(stage.named("credits_attested")) == 1

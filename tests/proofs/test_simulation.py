@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import re
 from collections.abc import Iterable
@@ -228,7 +227,7 @@ class Colluding(Provider):
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_providers_and_api_that_lie_together_take_no_more_than_the_caps(count: int, tmp_path: Path) -> None:
+async def test_providers_and_api_that_lie_together_take_no_more_than_the_caps(count: int, tmp_path: Path) -> None:
     """Every payment looks reverted and dead, the account looks low for ever: one charge with one, the caps with two."""
     world = Simulation(1, tmp_path)
     world.each = [Colluding(world.net, world.rng, f"owner-{n}", lie="simulates_all") for n in range(count)]
@@ -244,11 +243,8 @@ def test_providers_and_api_that_lie_together_take_no_more_than_the_caps(count: i
 
     world.api.credits = low  # type: ignore[method-assign]
 
-    async def live() -> None:
-        for _ in range(300):
-            await world.step()
-
-    asyncio.run(live())
+    for _ in range(300):
+        await world.step()
     most = 1 if count == 1 else int(world.limits.cap_24h.amount / Decimal("10.5"))
     assert 1 <= len(world.net.tip.paid) <= most
     world.store.close()

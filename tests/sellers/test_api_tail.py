@@ -6,9 +6,8 @@ and what topup makes of it at each of the three endpoints. When the fault is gon
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from email.utils import formatdate
@@ -254,28 +253,19 @@ class Scene:
         assert not stage.named("top_up_halted")
 
 
-@contextmanager
-def scene(directory: Path, **settings: str) -> Iterator[Scene]:
+@asynccontextmanager
+async def scene(directory: Path, **settings: str) -> AsyncIterator[Scene]:
     """Serve a world in which time passes only when the cycle sleeps; an answer may take a second."""
     conduct = Conduct(posting_delay_ms=10_000)
     with World(embedded, conduct=conduct, usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(0)) as world:
         world.mining = False
         with Proxy(world.gateway.url) as proxy:
             given = {"TOPUP_API__URL": proxy.url, "TOPUP_API__TIMEOUT_S": "1"} | settings
-            yield Scene(Stage(world, directory, Leaping(world, 0), given), proxy, world)
-
-
-def told(directory: Path, tell: Callable[[Scene], Awaitable[None]], **settings: str) -> None:
-    """Run one story to its end."""
-
-    async def run(one: Scene) -> None:
-        try:
-            await tell(one)
-        finally:
-            await one.stage.close()
-
-    with scene(directory, **settings) as one:
-        asyncio.run(run(one))
+            stage = Stage(world, directory, Leaping(world, 0), given)
+            try:
+                yield Scene(stage, proxy, world)
+            finally:
+                await stage.close()
 
 
 async def doubted(one: Scene, where: str, fault: Fault, doubt: str) -> None:
@@ -331,10 +321,11 @@ async def awaited(one: Scene, fault: Fault, doubt: str) -> None:
 
 
 @pytest.mark.parametrize(("fault", "meaning"), FAULTS.values(), ids=FAULTS)
-def test_a_fault_that_visits_each_endpoint_delays_one_payment(fault: Fault, meaning: Meaning, tmp_path: Path) -> None:
+async def test_a_fault_that_visits_each_endpoint_delays_one_payment(
+    fault: Fault, meaning: Meaning, tmp_path: Path
+) -> None:
     """At the key, the balance, the charge and the credits in turn: each time its own event, in the end one payment."""
-
-    async def story(one: Scene) -> None:
+    async with scene(tmp_path) as one:
         await doubted(one, KEY, fault, meaning.key)
         await doubted(one, CREDITS, fault, meaning.credits)
         # Said once for each new reason, not in each pass.
@@ -344,14 +335,11 @@ def test_a_fault_that_visits_each_endpoint_delays_one_payment(fault: Fault, mean
         await awaited(one, fault, meaning.credits)
         await one.paid_once()
 
-    told(tmp_path, story)
-
 
 @pytest.mark.parametrize(("fault", "doubt"), TOTALS.values(), ids=TOTALS)
-def test_a_total_that_is_none(fault: Fault, doubt: str, tmp_path: Path) -> None:
+async def test_a_total_that_is_none(fault: Fault, doubt: str, tmp_path: Path) -> None:
     """The shape is right and a number is not: nothing is bought on it, in whichever direction it errs."""
-
-    async def story(one: Scene) -> None:
+    async with scene(tmp_path) as one:
         # A first reading that can be believed, so that there is something to fall from; nothing is due yet.
         one.world.gateway.account.set_usage(Decimal("9.5"))
         await one.stage.step()
@@ -360,25 +348,19 @@ def test_a_total_that_is_none(fault: Fault, doubt: str, tmp_path: Path) -> None:
         await doubted(one, CREDITS, fault, doubt)
         await one.paid_once()
 
-    told(tmp_path, story)
-
 
 @pytest.mark.parametrize(("fault", "doubt"), KINDS.values(), ids=KINDS)
-def test_a_kind_of_key_that_is_none(fault: Fault, doubt: str, tmp_path: Path) -> None:
+async def test_a_kind_of_key_that_is_none(fault: Fault, doubt: str, tmp_path: Path) -> None:
     """Only a plain yes, given once, proves a management key."""
-
-    async def story(one: Scene) -> None:
+    async with scene(tmp_path, TOPUP_WATCH__KEY_RECHECK_S="60") as one:
         await doubted(one, KEY, fault, doubt)
         await one.paid_once()
 
-    told(tmp_path, story, TOPUP_WATCH__KEY_RECHECK_S="60")
-
 
 @pytest.mark.parametrize(("fault", "field"), CHARGES.values(), ids=CHARGES)
-def test_a_charge_that_is_none(fault: Fault, field: str, tmp_path: Path) -> None:
+async def test_a_charge_that_is_none(fault: Fault, field: str, tmp_path: Path) -> None:
     """The shape is right and a field is not: refused by name, said loudly, dropped; a later honest one is paid."""
-
-    async def story(one: Scene) -> None:
+    async with scene(tmp_path) as one:
         rule = one.proxy.on(CHARGE, fault, times=1)
         rest = await one.stage.step()
         assert (rest.outcome, rest.why) == ("dropped", "charge_refused"), rest
@@ -390,22 +372,17 @@ def test_a_charge_that_is_none(fault: Fault, field: str, tmp_path: Path) -> None
         assert one.unpaid()
         await one.paid_once()
 
-    told(tmp_path, story)
-
 
 @pytest.mark.parametrize("where", [CREDITS, KEY, CHARGE])
 @pytest.mark.parametrize("fault", [answer_twice(), duplicate(), duplicate("second")], ids=lambda fault: fault.name)
-def test_what_is_doubled_changes_nothing(fault: Fault, where: str, tmp_path: Path) -> None:
+async def test_what_is_doubled_changes_nothing(fault: Fault, where: str, tmp_path: Path) -> None:
     """Two answers on the wire, or one question that arrived twice: one payment, and no doubt on the way."""
-
-    async def story(one: Scene) -> None:
+    async with scene(tmp_path) as one:
         rule = one.proxy.on(where, fault)
         await one.paid_once()
         assert rule.hits >= 1
         assert not one.stage.named("reading_unknown")
         assert not one.stage.named("charge_unanswered")
-
-    told(tmp_path, story)
 
 
 @pytest.mark.parametrize("where", [CREDITS, KEY, CHARGE])
@@ -422,10 +399,11 @@ def test_what_is_doubled_changes_nothing(fault: Fault, where: str, tmp_path: Pat
         ("soon", 60),
     ],
 )
-def test_the_api_is_left_alone_for_as_long_as_it_asked(where: str, after: str, wait_s: int, tmp_path: Path) -> None:
+async def test_the_api_is_left_alone_for_as_long_as_it_asked(
+    where: str, after: str, wait_s: int, tmp_path: Path
+) -> None:
     """Seconds or a date, at most an hour, a minute when it cannot be read: no question before, and then one soon."""
-
-    async def story(one: Scene) -> None:
+    async with scene(tmp_path) as one:
         one.proxy.on(where, _retry(429, after), times=1)
         await one.stage.works.cycle.run()
         refused_ms, asked = one.world.clock.now_ms(), len(one.proxy.log)
@@ -436,14 +414,11 @@ def test_the_api_is_left_alone_for_as_long_as_it_asked(where: str, after: str, w
         assert waited_ms >= (wait_s - 1) * 1000
         await one.paid_once()
 
-    told(tmp_path, story)
-
 
 @pytest.mark.parametrize("fault", [lose(), status(502, HTML, PAGE, forwarded=True)], ids=lambda fault: fault.name)
-def test_charges_that_are_never_answered_are_asked_for_within_bounds(fault: Fault, tmp_path: Path) -> None:
+async def test_charges_that_are_never_answered_are_asked_for_within_bounds(fault: Fault, tmp_path: Path) -> None:
     """Each lost answer is a charge that nobody pays; in no hour are there more than policy.charges_per_hour."""
-
-    async def story(one: Scene) -> None:
+    async with scene(tmp_path, TOPUP_POLICY__CHARGES_PER_HOUR="4") as one:
         rule = one.proxy.on(CHARGE, fault)
         end_ms = one.world.clock.now_ms() + 3 * HOUR_MS
         while one.world.clock.now_ms() < end_ms:
@@ -457,5 +432,3 @@ def test_charges_that_are_never_answered_are_asked_for_within_bounds(fault: Faul
         rule.end()
         await one.paid_once()
         assert len(one.stage.store.latest("default", 100)) == 1
-
-    told(tmp_path, story, TOPUP_POLICY__CHARGES_PER_HOUR="4")

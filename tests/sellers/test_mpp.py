@@ -14,7 +14,7 @@ import pytest
 
 from tests.oracles import mppx_seller, pympp_seller
 from tests.tools import require
-from tests.world.stage import Stage, story
+from tests.world.stage import Stage
 from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.domain.lifecycle import State, TopUp
 from topup.domain.money import Asset, Usd, Usdc
@@ -82,10 +82,9 @@ def paid_once(stage: Stage, topup: TopUp, dollars: int = 10) -> None:
     assert booked(stage, IN_TRANSIT, Commodity.USDC_E) == 0
 
 
-def test_a_machine_payment_buys_credits(tmp_path: Path) -> None:
+async def test_a_machine_payment_buys_credits(tmp_path: Path) -> None:
     """Challenge, credential, settlement on Tempo, credits: one transfer, fee and all in the books to the unit."""
-
-    async def tell(world: World) -> None:
+    with selling() as world:
         stage = stage_of(world, tmp_path)
         topup = await stage.until(State.DONE)
         (payment,) = topup.out
@@ -93,9 +92,6 @@ def test_a_machine_payment_buys_credits(tmp_path: Path) -> None:
         assert payment.reference.startswith("pi_")
         paid_once(stage, topup)
         await stage.close()
-
-    with selling() as world:
-        story(tell(world))
 
 
 class Front(Seller):
@@ -151,7 +147,7 @@ PACKAGES = [
 
 @pytest.mark.machine_time
 @pytest.mark.parametrize(("package", "realm", "offers", "joined"), PACKAGES)
-def test_sellers_with_their_own_defaults_are_paid_once(
+async def test_sellers_with_their_own_defaults_are_paid_once(
     tmp_path: Path,
     package: Callable[[str, str], AbstractContextManager[str]],
     realm: str,
@@ -164,19 +160,16 @@ def test_sellers_with_their_own_defaults_are_paid_once(
     def chain(world: World) -> Any:
         return Tempo(anvil, funded={world.wallet: HELD}, block_s=None, now=world.clock.now_s)
 
-    async def tell(world: World) -> None:
-        # Its clock is the machine's: the world's must not run away from a challenge's end.
-        stage = stage_of(world, tmp_path, TOPUP_RAILS__MPP__REALM=realm, TOPUP_POSTING__PAY_TIMEOUT_S="40")
-        topup = await stage.until(State.DONE, asked=PurchaseOrder(Usd.of(10)))
-        assert topup.out[0].answer.startswith("accepted: 202, receipt for 0x")
-        paid_once(stage, topup)
-        await stage.close()
-
     with World(chain, scale=8, make_gateway=lambda world, account: Front(account, world.chain, joined=joined)) as world:
         front: Any = world.gateway
         with package(front.chain.url, RECIPIENT) as url:
             front.behind = url
-            story(tell(world))
+            # Its clock is the machine's: the world's must not run away from a challenge's end.
+            stage = stage_of(world, tmp_path, TOPUP_RAILS__MPP__REALM=realm, TOPUP_POSTING__PAY_TIMEOUT_S="40")
+            topup = await stage.until(State.DONE, asked=PurchaseOrder(Usd.of(10)))
+            assert topup.out[0].answer.startswith("accepted: 202, receipt for 0x")
+            paid_once(stage, topup)
+            await stage.close()
         assert sum(line.count('method="tempo"') for line in front.challenged) == offers
         # mppx itself writes all of them into one header.
         assert len(front.challenged) == (1 if joined or "mppx" in repr(package) else offers)

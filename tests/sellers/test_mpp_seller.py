@@ -15,7 +15,7 @@ import pytest
 
 from tests.sellers.test_mpp import HELD, stage_of
 from tests.tools import ROOT, require
-from tests.world.stage import Stage, story
+from tests.world.stage import Stage
 from topup.accounting.journal import WALLET, Commodity
 from topup.app.sections import MppFieldsSection
 from topup.app.settings import load
@@ -79,10 +79,9 @@ def had(stage: Stage, address: str, token: str) -> int:
     return int(stage.inside(lambda: chain.balance(address, token)))
 
 
-def test_a_seller_of_pathusd_is_paid_in_it(tmp_path: Path) -> None:
+async def test_a_seller_of_pathusd_is_paid_in_it(tmp_path: Path) -> None:
     """The other dollar that pays its own fee: transfer, fee and books are in pathUSD, and USDC.e is not touched."""
-
-    async def tell(world: World) -> None:
+    with world_of(Seller, PATH_USD) as world:
         stage = stage_of(world, tmp_path, TOPUP_RAILS__MPP__PAY_WITH="pathusd")
         topup = await stage.until(State.DONE)
         (payment,) = topup.out
@@ -97,11 +96,8 @@ def test_a_seller_of_pathusd_is_paid_in_it(tmp_path: Path) -> None:
         assert -sum(x.units for x in spent) == left
         await stage.close()
 
-    with world_of(Seller, PATH_USD) as world:
-        story(tell(world))
 
-
-def test_another_seller_is_bought_from_by_its_record(tmp_path: Path) -> None:
+async def test_another_seller_is_bought_from_by_its_record(tmp_path: Path) -> None:
     """Other paths, other names, the amount as a text, a balance of its own: by the settings as documented."""
     fields = documented()["rails"]["mpp"]["fields"]
     own = {
@@ -109,15 +105,12 @@ def test_another_seller_is_bought_from_by_its_record(tmp_path: Path) -> None:
         for name, value in fields.items()
     }
 
-    async def tell(world: World) -> None:
+    with world_of(Other, USDC_E) as world:
         stage = stage_of(world, tmp_path, TOPUP_API__KIND="mpp", **own)
         topup = await stage.until(State.DONE)
         assert len(topup.out) == 1
         assert had(stage, RECIPIENT, USDC_E) == 10_000_000
         await stage.close()
-
-    with world_of(Other, USDC_E) as world:
-        story(tell(world))
 
 
 def test_the_documented_record_is_one(tmp_path: Path) -> None:

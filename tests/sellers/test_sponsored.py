@@ -19,7 +19,7 @@ from tests.sellers.test_mpp import Front, booked, held
 from tests.sellers.test_rails_safety import KEY, MPP_TERMS, PAYER, SOLD_TO, TEN, asked, mpp_rail, proven
 from tests.tools import require
 from tests.world import builders
-from tests.world.stage import Stage, story
+from tests.world.stage import Stage
 from topup.accounting import reconciliation
 from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.accounting.reconciliation import Transfer
@@ -151,10 +151,9 @@ def paid_once(stage: Stage) -> None:
     assert booked(stage, IN_TRANSIT, Commodity.USDC_E) == 0
 
 
-def test_a_sponsored_payment_buys_credits(tmp_path: Path) -> None:
+async def test_a_sponsored_payment_buys_credits(tmp_path: Path) -> None:
     """The seller completes it under a hash that nobody knew; it is found by its memo, and the fee is not ours."""
-
-    async def tell(world: World) -> None:
+    with selling() as world:
         stage = sponsoring(world, tmp_path)
         topup = await stage.until(State.DONE)
         (payment,) = topup.out
@@ -169,14 +168,10 @@ def test_a_sponsored_payment_buys_credits(tmp_path: Path) -> None:
         paid_once(stage)
         await stage.close()
 
-    with selling() as world:
-        story(tell(world))
 
-
-def test_of_one_payload_and_two_sponsors_one_is_executed(tmp_path: Path) -> None:
+async def test_of_one_payload_and_two_sponsors_one_is_executed(tmp_path: Path) -> None:
     """Whoever holds it may submit it after the seller has: the chain runs it once, and so it is booked."""
-
-    async def tell(world: World) -> None:
+    with selling() as world:
         stage, seller = sponsoring(world, tmp_path, two=True), seller_of(world)
         topup = await stage.until(State.PAID, State.CREDITED, State.DONE)
         (payment,) = topup.out
@@ -189,9 +184,6 @@ def test_of_one_payload_and_two_sponsors_one_is_executed(tmp_path: Path) -> None
         await stage.until(State.DONE)
         paid_once(stage)
         await stage.close()
-
-    with selling() as world:
-        story(tell(world))
 
 
 def both(world: World, payload: bytes, now_s: int) -> None:
@@ -209,10 +201,9 @@ def seller_of(world: World) -> Seller:
     return world.gateway
 
 
-def test_in_one_block_two_sponsors_pay_once(tmp_path: Path) -> None:
+async def test_in_one_block_two_sponsors_pay_once(tmp_path: Path) -> None:
     """Both transactions wait for the same block, and either may be the one: one transfer."""
-
-    async def tell(world: World) -> None:
+    with selling() as world:
         stage = sponsoring(world, tmp_path)
         seller_of(world).switch_on("payment", "never-settles")
         (payment,) = (await stage.until(State.SENT)).out
@@ -225,14 +216,10 @@ def test_in_one_block_two_sponsors_pay_once(tmp_path: Path) -> None:
         assert (topup.payment.token_fee, len(topup.out)) == (Usdc(0), 1)
         await stage.close()
 
-    with selling() as world:
-        story(tell(world))
 
-
-def test_an_offer_that_pays_its_own_fee_is_preferred(tmp_path: Path) -> None:
+async def test_an_offer_that_pays_its_own_fee_is_preferred(tmp_path: Path) -> None:
     """Where the seller makes both, the one on a lane is paid, with its fee."""
-
-    async def tell(world: World) -> None:
+    with selling(sponsored=False) as world:
         stage = sponsoring(world, tmp_path)
         seller_of(world).switch_on("challenge", "sponsored-beside")
         topup = await stage.until(State.DONE)
@@ -242,14 +229,10 @@ def test_an_offer_that_pays_its_own_fee_is_preferred(tmp_path: Path) -> None:
         assert payment.inclusion.token_fee > Usdc(0)
         await stage.close()
 
-    with selling(sponsored=False) as world:
-        story(tell(world))
 
-
-def test_by_default_it_is_refused_with_the_setting(tmp_path: Path) -> None:
+async def test_by_default_it_is_refused_with_the_setting(tmp_path: Path) -> None:
     """Nothing is signed, and the remedy names what would pay it."""
-
-    async def tell(world: World) -> None:
+    with selling() as world:
         stage = sponsoring(world, tmp_path, TOPUP_RAILS__MPP__SPONSORED="false")
         await stage.until(State.DROPPED)
         (told,) = stage.named("charge_refused")
@@ -258,14 +241,10 @@ def test_by_default_it_is_refused_with_the_setting(tmp_path: Path) -> None:
         assert stage.topup.out == ()
         await stage.close()
 
-    with selling() as world:
-        story(tell(world))
 
-
-def test_a_seller_that_keeps_it_to_the_last_second_is_paid_once(tmp_path: Path) -> None:
+async def test_a_seller_that_keeps_it_to_the_last_second_is_paid_once(tmp_path: Path) -> None:
     """It says 503, and submits it four seconds before its end: nothing else was signed in the meantime."""
-
-    async def tell(world: World) -> None:
+    with selling(settles_late_ms=(WINDOW_S - 7) * 1000) as world:
         stage = sponsoring(world, tmp_path, two=True)
         seller_of(world).switch_on("payment", "settles-late")
         topup = await stage.until(State.DONE)
@@ -274,9 +253,6 @@ def test_a_seller_that_keeps_it_to_the_last_second_is_paid_once(tmp_path: Path) 
         assert 0 < topup.out[0].plan.ends_s - topup.payment.block_ms // 1000 <= 10
         paid_once(stage)
         await stage.close()
-
-    with selling(settles_late_ms=(WINDOW_S - 7) * 1000) as world:
-        story(tell(world))
 
 
 async def given_up(stage: Stage) -> Attempt:
@@ -289,10 +265,9 @@ async def given_up(stage: Stage) -> Attempt:
     return payment
 
 
-def test_what_was_never_submitted_is_replaced_once_it_is_proven_dead(tmp_path: Path) -> None:
+async def test_what_was_never_submitted_is_replaced_once_it_is_proven_dead(tmp_path: Path) -> None:
     """Not by its time alone, nor by silence: two owners, a final block past its end, and a log of that time."""
-
-    async def tell(world: World) -> None:
+    with selling() as world:
         stage = sponsoring(world, tmp_path, two=True)
         seller_of(world).switch_on("payment", "never-settles")
         first = await given_up(stage)
@@ -315,14 +290,10 @@ def test_what_was_never_submitted_is_replaced_once_it_is_proven_dead(tmp_path: P
         paid_once(stage)
         await stage.close()
 
-    with selling() as world:
-        story(tell(world))
 
-
-def test_while_one_of_two_hides_the_log_nothing_takes_its_place(tmp_path: Path) -> None:
+async def test_while_one_of_two_hides_the_log_nothing_takes_its_place(tmp_path: Path) -> None:
     """It shows every log but ours, and blocks and receipts as they are: neither paid nor dead, until it stops."""
-
-    async def tell(world: World) -> None:
+    with selling() as world:
         hides = world.provider()
         stage = sponsoring(world, tmp_path, TOPUP_RAILS__MPP__RPC_URLS=f"{world.rpc.url},{hides.url}")
 
@@ -345,14 +316,10 @@ def test_while_one_of_two_hides_the_log_nothing_takes_its_place(tmp_path: Path) 
         paid_once(stage)
         await stage.close()
 
-    with selling() as world:
-        story(tell(world))
 
-
-def test_after_a_restart_the_same_payload_goes_out_again(tmp_path: Path) -> None:
+async def test_after_a_restart_the_same_payload_goes_out_again(tmp_path: Path) -> None:
     """The request was lost and the process died: what is stored is sent, byte for byte, and runs once."""
-
-    async def tell(world: World) -> None:
+    with selling() as world:
         first = sponsoring(world, tmp_path, TOPUP_POSTING__RESEND_S="5")
         seller_of(world).switch_on("payment", "reset", times=1)
         topup = await first.until(State.SENT)
@@ -368,14 +335,10 @@ def test_after_a_restart_the_same_payload_goes_out_again(tmp_path: Path) -> None
         assert runs(again, payload_of(again.topup.out[0])) == 1
         await again.close()
 
-    with selling() as world:
-        story(tell(world))
 
-
-def test_what_somebody_else_submits_is_found_as_well(tmp_path: Path) -> None:
+async def test_what_somebody_else_submits_is_found_as_well(tmp_path: Path) -> None:
     """The seller never does and denies it; another holder of the payload is its sponsor: paid, and booked as that."""
-
-    async def tell(world: World) -> None:
+    with selling() as world:
         stage = sponsoring(world, tmp_path, two=True)
         seller_of(world).switch_on("payment", "never-settles")
         (payment,) = (await stage.until(State.SENT)).out
@@ -387,9 +350,6 @@ def test_what_somebody_else_submits_is_found_as_well(tmp_path: Path) -> None:
         assert topup.payment.tx_hash.hex() not in {one[2:] for one in seller_of(world).payments}
         assert (held(stage, RECIPIENT), len(topup.out)) == (TEN, 1)
         await stage.close()
-
-    with selling() as world:
-        story(tell(world))
 
 
 # What sponsors of each version accept: the same payload, to the byte.
@@ -403,7 +363,7 @@ VERSIONS: Final = [
 
 @pytest.mark.machine_time
 @pytest.mark.parametrize(("version", "offers"), VERSIONS)
-def test_a_seller_on_pympp_sponsors_it(tmp_path: Path, version: str, offers: int) -> None:
+async def test_a_seller_on_pympp_sponsors_it(tmp_path: Path, version: str, offers: int) -> None:
     """It takes the payload, adds itself, and answers 202 with a receipt; nothing of the fee is the wallet's."""
     anvil = require("anvil")
     key = sponsor.SPONSORS[0].to_hex()
@@ -412,22 +372,19 @@ def test_a_seller_on_pympp_sponsors_it(tmp_path: Path, version: str, offers: int
         rich = {world.wallet: HELD} | sponsor.funds(FUNDS)
         return Tempo(anvil, funded=rich, block_s=None, now=world.clock.now_s)
 
-    async def tell(world: World) -> None:
-        # The package's clock is the machine's: until it is paid nobody leaps over anything.
-        stage = sponsoring(world, tmp_path, TOPUP_RAILS__MPP__REALM="localhost", TOPUP_POSTING__PAY_TIMEOUT_S="40")
-        await stage.works.cycle.run(PurchaseOrder(Usd.of(10)))
-        (payment,) = stage.topup.out
-        assert payment.answer.startswith("accepted: 202, receipt for 0x")
-        assert payment.plan.sponsored
-        await stage.until(State.DONE)
-        paid_once(stage)
-        await stage.close()
-
     with World(chain, make_gateway=lambda world, account: Front(account, world.chain)) as world:
         front: Any = world.gateway
         with pympp_seller(front.chain.url, RECIPIENT, version=version, sponsor=key) as url:
             front.behind = url
-            story(tell(world))
+            # The package's clock is the machine's: until it is paid nobody leaps over anything.
+            stage = sponsoring(world, tmp_path, TOPUP_RAILS__MPP__REALM="localhost", TOPUP_POSTING__PAY_TIMEOUT_S="40")
+            await stage.works.cycle.run(PurchaseOrder(Usd.of(10)))
+            (payment,) = stage.topup.out
+            assert payment.answer.startswith("accepted: 202, receipt for 0x")
+            assert payment.plan.sponsored
+            await stage.until(State.DONE)
+            paid_once(stage)
+            await stage.close()
         assert sum(line.count('method="tempo"') for line in front.challenged) == offers
 
 

@@ -14,7 +14,7 @@ from eth_keys.datatypes import PrivateKey
 from tests.oracles import python
 from tests.payment.test_adversary import passes, say
 from tests.tools import ROOT
-from tests.world.stage import Stage, story
+from tests.world.stage import Stage
 from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.domain.lifecycle import State
 from topup.domain.money import Asset, Usd, Usdc
@@ -75,34 +75,29 @@ def booked(stage: Stage, account: str, commodity: Commodity) -> int:
 
 @pytest.mark.machine_time  # the seller has no other
 @pytest.mark.parametrize("version", [1, 2])
-def test_the_packages_own_seller_is_paid(world: World, tmp_path: Path, version: int) -> None:
+async def test_the_packages_own_seller_is_paid(world: World, tmp_path: Path, version: int) -> None:
     """Its facilitator carries our authorization to the chain: one transfer, credits posted, books to the unit."""
-
-    async def tell() -> None:
-        with selling(world, version) as url:
-            stage = Stage(world, tmp_path, world.clock, settings(url))
-            topup = await stage.until(State.DONE, asked=PurchaseOrder(Usd.of(10)))
-            (payment,) = topup.out
-            assert payment.plan.asset is Asset.USDC
-            assert payment.inclusion is not None
-            assert payment.inclusion.tokens == Usdc(10_000_000)
-            assert payment.tx_hash != payment.hash
-            assert stage.inside(lambda: world.usdc(RECIPIENT)) == 10_000_000
-            assert stage.inside(lambda: world.usdc(world.wallet)) == HELD - 10_000_000
-            assert booked(stage, WALLET, Commodity.USDC) == -10_000_000
-            assert booked(stage, CREDITS, Commodity.CREDIT) == 10_000_000
-            assert booked(stage, IN_TRANSIT, Commodity.USDC) == 0
-            assert stage.left() == 0
-            await stage.close()
-
-    story(tell())
+    with selling(world, version) as url:
+        stage = Stage(world, tmp_path, world.clock, settings(url))
+        topup = await stage.until(State.DONE, asked=PurchaseOrder(Usd.of(10)))
+        (payment,) = topup.out
+        assert payment.plan.asset is Asset.USDC
+        assert payment.inclusion is not None
+        assert payment.inclusion.tokens == Usdc(10_000_000)
+        assert payment.tx_hash != payment.hash
+        assert stage.inside(lambda: world.usdc(RECIPIENT)) == 10_000_000
+        assert stage.inside(lambda: world.usdc(world.wallet)) == HELD - 10_000_000
+        assert booked(stage, WALLET, Commodity.USDC) == -10_000_000
+        assert booked(stage, CREDITS, Commodity.CREDIT) == 10_000_000
+        assert booked(stage, IN_TRANSIT, Commodity.USDC) == 0
+        assert stage.left() == 0
+        await stage.close()
 
 
 @pytest.mark.parametrize("profile", ["venice", "plain"])
-def test_each_kind_of_seller_is_paid_once(tmp_path: Path, profile: str) -> None:
+async def test_each_kind_of_seller_is_paid_once(tmp_path: Path, profile: str) -> None:
     """Venice by a login and a minimum, the plain one by a key: one transfer each, credits posted, books match."""
-
-    async def tell(world: World) -> None:
+    with World(embedded, scale=STEPPED, make_gateway=selling_as(profile)) as world:
         stage = Stage(world, tmp_path, world.clock, world.gateway.environment())  # type: ignore[attr-defined]
         before = stage.inside(lambda: world.usdc(world.wallet))
         topup = await stage.until(State.DONE)
@@ -114,14 +109,10 @@ def test_each_kind_of_seller_is_paid_once(tmp_path: Path, profile: str) -> None:
         assert stage.left() == 0
         await stage.close()
 
-    with World(embedded, scale=STEPPED, make_gateway=selling_as(profile)) as world:
-        story(tell(world))
 
-
-def test_a_header_that_is_no_base64_is_refused_and_said(tmp_path: Path) -> None:
+async def test_a_header_that_is_no_base64_is_refused_and_said(tmp_path: Path) -> None:
     """What cannot be read is stored as it came and refused by name; the next pass goes on."""
-
-    async def tell(world: World) -> None:
+    with World(embedded, scale=STEPPED, make_gateway=selling_as("venice")) as world:
         stage = Stage(world, tmp_path, world.clock, world.gateway.environment())  # type: ignore[attr-defined]
         stage.inside(lambda: world.gateway.switch_on("offer", "garbage", 1))
         await stage.until(State.DROPPED)
@@ -129,14 +120,10 @@ def test_a_header_that_is_no_base64_is_refused_and_said(tmp_path: Path) -> None:
         assert stage.inside(lambda: world.usdc(SELLS_FOR)) == 0
         await stage.close()
 
-    with World(embedded, scale=STEPPED, make_gateway=selling_as("venice")) as world:
-        story(tell(world))
 
-
-def test_a_posting_hidden_by_usage_ends_by_a_persons_word(tmp_path: Path) -> None:
+async def test_a_posting_hidden_by_usage_ends_by_a_persons_word(tmp_path: Path) -> None:
     """The credits arrive with usage of 40 % at once, and show as no posting; a person says that they are there."""
-
-    async def tell(world: World) -> None:
+    with World(embedded, scale=STEPPED, make_gateway=selling_as("venice")) as world:
         account = world.gateway.account
         stage = Stage(world, tmp_path, world.clock, world.gateway.environment())  # type: ignore[attr-defined]
         stage.inside(lambda: world.gateway.switch_on("posting", "never-posts"))
@@ -161,6 +148,3 @@ def test_a_posting_hidden_by_usage_ends_by_a_persons_word(tmp_path: Path) -> Non
         assert booked(stage, IN_TRANSIT, Commodity.USDC) == 0
         assert stage.inside(lambda: world.usdc(SELLS_FOR)) == 10_000_000
         await stage.close()
-
-    with World(embedded, scale=STEPPED, make_gateway=selling_as("venice")) as world:
-        story(tell(world))

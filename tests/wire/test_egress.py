@@ -234,36 +234,30 @@ async def asked(url: str) -> str:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_the_houses_own_authority_holds_on_this_machine_too(
+async def test_the_houses_own_authority_holds_on_this_machine_too(
     host: str, house: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With SSL_CERT_FILE a certificate of the house is trusted on loopback, and no proxy of the environment is used."""
     monkeypatch.setenv("SSL_CERT_FILE", str(house / "ca.pem"))
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
 
-    async def story() -> None:
-        async with serving(house) as port:
-            assert await asked(f"https://{host}:{port}") == "200"
-
-    asyncio.run(story())
+    async with serving(house) as port:
+        assert await asked(f"https://{host}:{port}") == "200"
 
 
-def test_dns_tls_and_a_closed_port_are_told_apart(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_dns_tls_and_a_closed_port_are_told_apart(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unknown authority, a server without TLS, a closed port and a proxy that is away: each has its own words."""
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
 
-    async def story() -> None:
-        async with serving(house) as port:
-            assert "TLS: its certificate is not trusted" in await asked(f"https://127.0.0.1:{port}")
-        async with serving(None) as port:
-            assert "TLS: what answers there does not speak it" in await asked(f"https://127.0.0.1:{port}")
-        assert "the connection was refused" in await asked(CLOSED)
-        monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-        said = await asked("https://gateway.example")
-        assert said == "/x: the connection was refused: nothing listens there (through the proxy of HTTPS_PROXY)"
-
-    asyncio.run(story())
+    async with serving(house) as port:
+        assert "TLS: its certificate is not trusted" in await asked(f"https://127.0.0.1:{port}")
+    async with serving(None) as port:
+        assert "TLS: what answers there does not speak it" in await asked(f"https://127.0.0.1:{port}")
+    assert "the connection was refused" in await asked(CLOSED)
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    said = await asked("https://gateway.example")
+    assert said == "/x: the connection was refused: nothing listens there (through the proxy of HTTPS_PROXY)"
 
 
 def test_a_name_that_nobody_knows_is_said_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,7 +337,7 @@ def test_every_command_that_goes_out_names_the_variable_at_once(command: str, tm
     assert done.returncode == (3 if command == "doctor" else 2), said
 
 
-def test_a_connection_that_two_give_up_is_not_another_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_that_two_give_up_is_not_another_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two questions side by side may both find an answer wrong; what a third opens meanwhile stays its own."""
     ends = [asyncio.Event(), asyncio.Event()]
     waited = iter(ends)
@@ -353,20 +347,17 @@ def test_a_connection_that_two_give_up_is_not_another_ones(monkeypatch: pytest.M
         await next(waited).wait()
         await close(self)
 
-    async def story() -> None:
-        client = Client("http://127.0.0.1:9", lasting=True)
-        client._opened()
-        with monkeypatch.context() as slow:
-            slow.setattr(httpx.AsyncClient, "aclose", slowly)
-            giving_up = [asyncio.create_task(client.close()) for _ in ends]
-            await asyncio.sleep(0)
-            ends[0].set()
-            await giving_up[0]
-            other = client._opened()
-            ends[1].set()
-            await giving_up[1]
-        assert client._client is other
-        await client.close()
-        assert other.is_closed
-
-    asyncio.run(story())
+    client = Client("http://127.0.0.1:9", lasting=True)
+    client._opened()
+    with monkeypatch.context() as slow:
+        slow.setattr(httpx.AsyncClient, "aclose", slowly)
+        giving_up = [asyncio.create_task(client.close()) for _ in ends]
+        await asyncio.sleep(0)
+        ends[0].set()
+        await giving_up[0]
+        other = client._opened()
+        ends[1].set()
+        await giving_up[1]
+    assert client._client is other
+    await client.close()
+    assert other.is_closed

@@ -5,11 +5,9 @@ Whole worlds: the real cycle, three providers of which one says what no decoder 
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 from collections.abc import Callable, Iterator
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +17,14 @@ from tests.chain.test_quorum import Town, lie
 from topup.app import keys
 from topup.app.log import FIELD_MAX, LogSink
 from topup.app.settings import load
+from topup.chain.blocks import right_chain
 from topup.chain.providers import Providers
 from topup.chain.rpc import Rpc, quantity
 from topup.domain.errors import ChainUnknown
 from topup.domain.events import Event, ProviderSetAside
 from topup.domain.lifecycle import State
-from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import RpcError
-from topup.sandbox.world import STEPPED, World, embedded
+from topup.sandbox.world import World
 
 HUGE = "0x" + "f" * 4000
 SENDS = "eth_sendRawTransaction"
@@ -39,35 +37,28 @@ def revert(text: bytes) -> str:
 
 
 @pytest.fixture
-def town(tmp_path: Path) -> Iterator[Callable[[int], Town]]:
-    conduct, made = Conduct(posting_delay_ms=10_000), list[Town]()
-    with World(
-        embedded, scale=STEPPED, conduct=conduct, usage_usd=Decimal("10.5"), burn_usd_per_hour=Decimal(1)
-    ) as world:
+def town(world: World, tmp_path: Path) -> Iterator[Callable[[int], Town]]:
+    made = list[Town]()
 
-        def make(count: int) -> Town:
-            made.append(Town(world, tmp_path, count))
-            return made[-1]
+    def make(count: int) -> Town:
+        made.append(Town(world, tmp_path, count))
+        return made[-1]
 
-        yield make
-        for one in made:
-            one.close()
+    yield make
+    for one in made:
+        one.close()
 
 
 def texts(told: list[Event]) -> list[str]:
     return [value for event in told for value in event.shown().values() if isinstance(value, str)]
 
 
-def lived(there: Town, *ends: State) -> None:
+async def lived(there: Town, *ends: State) -> None:
     """Let the top-up live to its end; what was said meanwhile is short and commands no terminal."""
-
-    async def tell() -> None:
-        await there.stage.until(*ends)
-        if State.DONE in ends:
-            there.sound()
-        await there.stage.close()
-
-    asyncio.run(tell())
+    await there.stage.until(*ends)
+    if State.DONE in ends:
+        there.sound()
+    await there.stage.close()
     said = texts(there.stage.told)
     assert max(map(len, said)) <= FIELD_MAX
     assert all(text.isprintable() for text in said)
@@ -77,18 +68,18 @@ def lived(there: Town, *ends: State) -> None:
     "method",
     ["eth_chainId", "eth_getTransactionCount", "eth_getBalance", "eth_maxPriorityFeePerGas", "eth_estimateGas"],
 )
-def test_a_number_of_thousands_of_digits_stops_nothing(town: Callable[[int], Town], method: str) -> None:
+async def test_a_number_of_thousands_of_digits_stops_nothing(town: Callable[[int], Town], method: str) -> None:
     """Wherever it stands, the payment is made once, and nobody but who said it is set aside."""
     there = town(3)
     there.servers[0].intercept = lie(method, lambda _: HUGE)
-    lived(there, State.DONE)
+    await lived(there, State.DONE)
     aside = [event for event in there.stage.told if isinstance(event, ProviderSetAside)]
     # Whether it is heard at all before the two others are enough is a matter of speed, and the next test's business.
     assert {event.provider for event in aside} <= {there.servers[0].url.removeprefix("http://")}
 
 
 @pytest.mark.parametrize("value", [HUGE, "0x" + "f" * 65, "text", 5, [], {"a": 1}], ids=lambda value: repr(value)[:12])
-def test_who_says_what_no_honest_one_says_is_set_aside_at_once_and_named(value: Any) -> None:
+async def test_who_says_what_no_honest_one_says_is_set_aside_at_once_and_named(value: Any) -> None:
     """Of three, one shows as a quantity what is none: once is enough, and the sentence quotes it in short."""
     said: list[Event] = []
     rpcs = [Rpc(f"https://{name}.example/key", timeout_s=1) for name in ("one", "two", "three")]
@@ -97,7 +88,7 @@ def test_who_says_what_no_honest_one_says_is_set_aside_at_once_and_named(value: 
     async def act(rpc: Rpc) -> int:
         return quantity(value if rpc.host == "one.example" else "0x1", "the balance")
 
-    assert [vote.value for vote in asyncio.run(every.ask(act)).votes] == [1, 1]
+    assert [vote.value for vote in (await every.ask(act)).votes] == [1, 1]
     (event,) = said
     assert isinstance(event, ProviderSetAside)
     assert event.provider == "one.example"
@@ -105,7 +96,7 @@ def test_who_says_what_no_honest_one_says_is_set_aside_at_once_and_named(value: 
     assert len(event.detail) < 200
 
 
-def test_a_number_of_thousands_of_digits_after_the_payment_has_left(town: Callable[[int], Town]) -> None:
+async def test_a_number_of_thousands_of_digits_after_the_payment_has_left(town: Callable[[int], Town]) -> None:
     """The money is followed to its end all the same."""
     there, sent = town(3), list[int]()
 
@@ -115,14 +106,14 @@ def test_a_number_of_thousands_of_digits_after_the_payment_has_left(town: Callab
         return HUGE if sent and method != SENDS else told
 
     there.servers[0].intercept = bent
-    lived(there, State.DONE)
+    await lived(there, State.DONE)
     assert {event.provider for event in there.stage.named("provider_set_aside")} <= {there.servers[0].url[7:]}
 
 
 @pytest.mark.parametrize(
     "text", [b"\xff\xfe", b"A" * 500_000, b"\x1b]0;owned\x07\x1b[2J"], ids=["no UTF-8", "long", "ESC"]
 )
-def test_revert_text_of_any_kind_stops_nothing(town: Callable[[int], Town], text: bytes) -> None:
+async def test_revert_text_of_any_kind_stops_nothing(town: Callable[[int], Town], text: bytes) -> None:
     """One of three answers every dry run with it: the payment is made once, and nothing of it is repeated at length."""
     there = town(3)
 
@@ -132,10 +123,10 @@ def test_revert_text_of_any_kind_stops_nothing(town: Callable[[int], Town], text
         return honest()
 
     there.servers[0].intercept = bent
-    lived(there, State.DONE)
+    await lived(there, State.DONE)
 
 
-def test_an_error_nobody_foresaw_sets_its_provider_aside_at_once() -> None:
+async def test_an_error_nobody_foresaw_sets_its_provider_aside_at_once() -> None:
     """Whatever is raised while one provider is read says so of that one; the others' answers are taken."""
     said: list[Event] = []
     rpcs = [Rpc(f"https://{name}.example/key", timeout_s=1) for name in ("one", "two", "three")]
@@ -146,14 +137,14 @@ def test_an_error_nobody_foresaw_sets_its_provider_aside_at_once() -> None:
             b"\xff".decode()
         return 1
 
-    assert [vote.name for vote in asyncio.run(every.ask(act)).votes] == ["two.example", "three.example"]
+    assert [vote.name for vote in (await every.ask(act)).votes] == ["two.example", "three.example"]
     (event,) = said
     assert isinstance(event, ProviderSetAside)
     assert event.provider == "one.example"
     assert event.detail.startswith("one.example gave nonsense (UnicodeDecodeError at topup/")
 
 
-def test_where_all_say_nonsense_nothing_is_known_and_each_is_named() -> None:
+async def test_where_all_say_nonsense_nothing_is_known_and_each_is_named() -> None:
     """A defect of ours looks the same: it ends no process, and the sentence says where it is."""
     rpcs = [Rpc(f"https://{name}.example/key", timeout_s=1) for name in ("one", "two")]
     every = Providers(rpcs, quorum=2, now_s=lambda: 0, head_age_max_s=60, lag_max_s=60, say=lambda _: None)
@@ -164,11 +155,13 @@ def test_where_all_say_nonsense_nothing_is_known_and_each_is_named() -> None:
     with pytest.raises(
         ChainUnknown, match=r"one.example gave nonsense \(RecursionError at .*two.example gave nonsense"
     ):
-        asyncio.run(every.ask(act))
+        await every.ask(act)
 
 
 @pytest.mark.parametrize("place", ["id", "deadline"])
-def test_a_charge_that_repeats_our_key_is_refused_before_it_is_kept(town: Callable[[int], Town], place: str) -> None:
+async def test_a_charge_that_repeats_our_key_is_refused_before_it_is_kept(
+    town: Callable[[int], Town], place: str
+) -> None:
     """Whether the proof would have looked there or not: no byte of the key reaches an event or the ledger."""
     there = town(1)
     stage, key = there.stage, there.world.gateway.management_key
@@ -180,7 +173,7 @@ def test_a_charge_that_repeats_our_key_is_refused_before_it_is_kept(town: Callab
         return json.dumps(raw).encode()
 
     stage.works.api.charge = echoing  # type: ignore[method-assign]
-    lived(there, State.DROPPED)
+    await lived(there, State.DROPPED)
     (refused,) = stage.named("charge_refused")
     assert refused.was == "one that repeats a secret of ours"
     assert not any(key[9:29] in text for text in texts(stage.told))
@@ -189,27 +182,22 @@ def test_a_charge_that_repeats_our_key_is_refused_before_it_is_kept(town: Callab
     assert there.stage.payments() == 0
 
 
-def test_a_provider_that_repeats_its_own_key_in_a_result_does_not_make_us_say_it(town: Callable[[int], Town]) -> None:
+async def test_a_provider_that_repeats_its_own_key_in_a_result_does_not_make_us_say_it(
+    town: Callable[[int], Town],
+) -> None:
     """What stands where a number belongs is quoted, and masked like an error."""
     there, key = town(1), "alchemyKey0123456789abcdefABCDEF"
     there.servers[0].intercept = lie("eth_chainId", lambda _: f"/v2/{key}")
     rpc = Rpc(f"{there.servers[0].url}/v2/{key}", timeout_s=5)
     every = Providers([rpc], quorum=1, now_s=lambda: 0, head_age_max_s=60, lag_max_s=60, say=lambda _: None)
 
-    async def asked() -> None:
-        from topup.chain.blocks import right_chain
-
-        async def act(rpc: Rpc) -> None:
-            right_chain(rpc, await rpc.ask("eth_chainId"), 8453)
-
-        try:
-            await every.ask(act)
-        finally:
-            await rpc.close()
-            await there.stage.close()
+    async def act(rpc: Rpc) -> None:
+        right_chain(rpc, await rpc.ask("eth_chainId"), 8453)
 
     with pytest.raises(ChainUnknown) as error:
-        asyncio.run(asked())
+        await every.ask(act)
+    await rpc.close()
+    await there.stage.close()
     assert "the chain id is '/v2/…', not a quantity" in str(error.value)
     assert key[:10] not in str(error.value)
 

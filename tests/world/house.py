@@ -21,7 +21,7 @@ from eth_account import Account
 from eth_utils.crypto import keccak
 
 from tests.world.proxy import Proxy
-from tests.world.stage import TRANSFERRED, Stage
+from tests.world.stage import Stage, payers, payments
 from topup.domain.events import Event
 from topup.domain.lifecycle import State, TopUp
 from topup.ledger.store import SqliteStore
@@ -206,19 +206,9 @@ class House:
         """Return their hashes."""
         return ["0x" + keccak(hexstr=raw).hex() for raw in self.sent]
 
-    def payers(self) -> list[str]:
-        """Return the hash behind each Transferred event on the chain."""
-        wanted = {
-            "fromBlock": "0x0",
-            "toBlock": "latest",
-            "address": contracts.PAYMENT_PROTOCOL,
-            "topics": [TRANSFERRED],
-        }
-        return [log["transactionHash"] for log in self.inside(lambda: self.chain.rpc("eth_getLogs", [wanted]))]
-
     def payments(self) -> int:
         """Count the Transferred events on the whole chain."""
-        return len(self.payers())
+        return payments(self.world)
 
     def mined(self) -> dict[int, str]:
         """Return the hashes of the wallet's transactions in the whole chain, by their nonces, which have no gap."""
@@ -360,7 +350,7 @@ class House:
         self.hold(paid == payments, f"{paid} payments on the chain, not {payments}")
         store = self.stage.store
         known, topup = self._known(store), store.latest("default", 1)[0]
-        lost = not set(self.payers()) <= known
+        lost = not set(payers(self.world)) <= known
         self.hold(not lost, "a payment stands on the chain that the ledger does not know")
         strange = set(self.hashes) - known
         self.hold(not strange, f"{len(strange)} transactions have left that the ledger does not hold")

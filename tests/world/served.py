@@ -18,11 +18,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from tests.world.stage import payments
 from tests.world.warm import Forked, Warm, takes
 from topup.accounting.closing import OPENING
 from topup.domain.lifecycle import TopUp
 from topup.ledger.store import SqliteStore
-from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import World, embedded
 
@@ -30,7 +30,6 @@ Done = subprocess.CompletedProcess[str]
 TOPUP = [sys.executable, "-m", "topup"]
 # A condition that does not come true within this many real seconds never does.
 PATIENCE_S = 30
-TRANSFERRED = "0xb7ee4fafa10d16ee883a136a3dcc9179d8e6041ba71cc29c2b0bce4f7bdd6e86"
 # The machine's own clock rules here, so what can be quick is quick.
 HASTE = {
     "TOPUP_CONFIG": os.devnull,
@@ -183,13 +182,7 @@ class Served:
 
     def payments(self) -> int:
         """Count the payment contract's Transferred events on the whole chain."""
-        wanted = {
-            "fromBlock": "0x0",
-            "toBlock": "latest",
-            "address": contracts.PAYMENT_PROTOCOL,
-            "topics": [TRANSFERRED],
-        }
-        return len(self.world.do(lambda: self.world.chain.rpc("eth_getLogs", [wanted])))
+        return payments(self.world)
 
     def topups(self) -> list[TopUp]:
         """Return the ledger's top-ups, newest first."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from topup.accounting.closing import OPENING
 from topup.app.connections import Connections
@@ -17,7 +18,8 @@ from topup.ledger.store import SqliteStore
 from topup.payment.config import PassResult, PurchaseOrder
 from topup.ports.account import Clock
 from topup.sandbox import contracts
-from topup.sandbox.world import World
+from topup.sandbox.gateway import Conduct
+from topup.sandbox.world import STEPPED, World, embedded
 
 # A pass that never ended would take longer, in seconds of the machine; however slow it is, no other does.
 HANGS_S = 900
@@ -27,6 +29,44 @@ TRANSFERRED = "0xb7ee4fafa10d16ee883a136a3dcc9179d8e6041ba71cc29c2b0bce4f7bdd6e8
 def story(tell: Coroutine[Any, Any, None]) -> None:
     """Run a story, and let it fail where it hangs."""
     asyncio.run(asyncio.wait_for(tell, HANGS_S))
+
+
+def low(**changes: Any) -> World:
+    """Return a stepped world whose account is below its floor and burns slowly; payments are posted after ten seconds.
+
+    `changes` as for `World`.
+    """
+    terms: dict[str, Any] = {
+        "scale": STEPPED,
+        "conduct": Conduct(posting_delay_ms=10_000),
+        "usage_usd": Decimal("10.5"),
+        "burn_usd_per_hour": Decimal(1),
+    }
+    return World(embedded, **(terms | changes))
+
+
+def payers(world: World) -> list[str]:
+    """Return the hash behind each of the payment contract's Transferred events, on the whole chain."""
+    wanted = {"fromBlock": "0x0", "toBlock": "latest", "address": contracts.PAYMENT_PROTOCOL, "topics": [TRANSFERRED]}
+    return [log["transactionHash"] for log in world.do(lambda: world.chain.rpc("eth_getLogs", [wanted]))]
+
+
+def payments(world: World) -> int:
+    """Count those events."""
+    return len(payers(world))
+
+
+class Start(Protocol):
+    """Starts topup with these settings over the world's own, by the world's clock or another."""
+
+    def __call__(self, settings: dict[str, str] | None = None, *, clock: Clock | None = None) -> Stage: ...
+
+
+class Silence:
+    """A sink for events that nobody reads."""
+
+    def emit(self, event: Event) -> None:
+        """Forget it."""
 
 
 class Shifted:
@@ -61,6 +101,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         """Open the ledger and assemble the cycle, as a start of the program does."""
+        self._closed = False
         environment = self.world.environment() | {
             "TOPUP_STATE_DIR": str(self.directory),
             "TOPUP_CONFIG": "/dev/null",
@@ -111,18 +152,14 @@ class Stage:
         raise AssertionError(f"never {why}: {rest}")
 
     async def close(self) -> None:
-        """Close what is open, as an end of the program does."""
-        await self.works.close()
+        """Close what is open, as an end of the program does; once."""
+        if not self._closed:
+            self._closed = True
+            await self.works.close()
 
     def payments(self) -> int:
         """Count the Transferred events on the whole chain."""
-        wanted = {
-            "fromBlock": "0x0",
-            "toBlock": "latest",
-            "address": contracts.PAYMENT_PROTOCOL,
-            "topics": [TRANSFERRED],
-        }
-        return len(self.world.do(lambda: self.world.chain.rpc("eth_getLogs", [wanted])))
+        return payments(self.world)
 
     def booked(self) -> int:
         """Return what the journal says has left the wallet, in wei."""

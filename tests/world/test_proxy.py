@@ -157,7 +157,7 @@ def test_without_a_rule_everything_passes(bench: Bench) -> None:
     assert (bench.chain.asked(NONCE), bench.api.asked("/credits"), bench.api.asked("/key")) == (1, 1, 0)
 
 
-def test_a_request_arrives_unchanged_and_so_does_its_answer() -> None:
+async def test_a_request_arrives_unchanged_and_so_does_its_answer() -> None:
     """Method, path, query, headers, body, status and what is packed: the upstream sees what it would see without."""
     seen: list[Request] = []
 
@@ -165,40 +165,34 @@ def test_a_request_arrives_unchanged_and_so_does_its_answer() -> None:
         seen.append(request)
         return Response(418, b"\x1f\x8b not really", {"content-encoding": "gzip", "x-odd": "1"})
 
-    async def story() -> None:
-        server = Server(answer)
-        await server.start()
-        proxy = await asyncio.to_thread(Proxy(f"{server.url}/base").__enter__)
-        try:
-            assert proxy.url.endswith("/base")
-            async with httpx.AsyncClient(trust_env=False) as client:
-                for url in (f"{server.url}/base", proxy.url):
-                    headers = {"authorization": "Bearer x", "x-own": "Y", "host": "one"}
-                    sent = client.build_request("POST", f"{url}/way?q=1&r=", content=b"{}", headers=headers)
-                    told = await client.send(sent, stream=True)
-                    raw_body = b"".join([chunk async for chunk in told.aiter_raw()])
-                    assert (told.status_code, raw_body, told.headers["x-odd"]) == (418, b"\x1f\x8b not really", "1")
-            assert len({id(writer) for writer in proxy._server._open.values()}) <= 1
-        finally:
-            await asyncio.to_thread(proxy.__exit__)
-            await server.stop()
-        assert seen[0] == seen[1]
-
-    asyncio.run(story())
+    server = Server(answer)
+    await server.start()
+    proxy = await asyncio.to_thread(Proxy(f"{server.url}/base").__enter__)
+    try:
+        assert proxy.url.endswith("/base")
+        async with httpx.AsyncClient(trust_env=False) as client:
+            for url in (f"{server.url}/base", proxy.url):
+                headers = {"authorization": "Bearer x", "x-own": "Y", "host": "one"}
+                sent = client.build_request("POST", f"{url}/way?q=1&r=", content=b"{}", headers=headers)
+                told = await client.send(sent, stream=True)
+                raw_body = b"".join([chunk async for chunk in told.aiter_raw()])
+                assert (told.status_code, raw_body, told.headers["x-odd"]) == (418, b"\x1f\x8b not really", "1")
+        assert len({id(writer) for writer in proxy._server._open.values()}) <= 1
+    finally:
+        await asyncio.to_thread(proxy.__exit__)
+        await server.stop()
+    assert seen[0] == seen[1]
 
 
-def test_a_connection_is_kept(bench: Bench) -> None:
+async def test_a_connection_is_kept(bench: Bench) -> None:
     """Twenty questions of one client come over one connection."""
     peers: set[Any] = set()
 
-    async def story() -> None:
-        rpc = Rpc(bench.chain.url, timeout_s=10)
-        for _ in range(20):
-            await rpc.ask(CHAIN_ID)
-            peers.update(writer.get_extra_info("peername") for writer in bench.chain._server._open.values())
-        await rpc.close()
-
-    asyncio.run(story())
+    rpc = Rpc(bench.chain.url, timeout_s=10)
+    for _ in range(20):
+        await rpc.ask(CHAIN_ID)
+        peers.update(writer.get_extra_info("peername") for writer in bench.chain._server._open.values())
+    await rpc.close()
     assert len(peers) == 1
 
 
@@ -340,20 +334,16 @@ def test_each_fault_of_the_wire_hits_the_whole_batch(fault: Fault, said: str, be
     assert bench.batch(BATCH)[0] == ID
 
 
-def test_an_answer_written_twice_is_left_on_the_connection(bench: Bench) -> None:
+async def test_an_answer_written_twice_is_left_on_the_connection(bench: Bench) -> None:
     """A client that asks again on the same connection gets the old answer; its id gives it away."""
-
-    async def story() -> None:
-        rpc = Rpc(bench.chain.url, timeout_s=5)
-        try:
-            assert await rpc.ask(CHAIN_ID) == ID
-            with pytest.raises(ChainUnknown, match="another question"):
-                await rpc.ask(BLOCK)
-        finally:
-            await rpc.close()
-
     bench.chain.on(CHAIN_ID, answer_twice(), times=1)
-    asyncio.run(story())
+    rpc = Rpc(bench.chain.url, timeout_s=5)
+    try:
+        assert await rpc.ask(CHAIN_ID) == ID
+        with pytest.raises(ChainUnknown, match="another question"):
+            await rpc.ask(BLOCK)
+    finally:
+        await rpc.close()
 
 
 # -- the account ----------------------------------------------------------------------------------------------------

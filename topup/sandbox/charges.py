@@ -25,9 +25,6 @@ OLD_CONTRACT = "0xeADE6bE02d043b3550bE19E960504dbA14A14971"
 K2_PREFIX = bytes.fromhex("4b3220496e666f726d6174696f6e616c204d6573736167653a20333220")
 UNKNOWN_PREFIX = b"K3 Informational Message: 32 "
 SHORT_LIFE_SECONDS = 60
-# How dollars of credit become units of USDC, as seen in real charges: 1 USD -> 1 039 500 + 10 500.
-MARKUP = Decimal("0.05")  # On top of the credits asked for.
-FEE_SHARE = Decimal("0.01")  # Of the total, inside it.
 ABSURD_LIFE_SECONDS = 10 * 365 * 24 * 3600
 
 Charge = dict[str, Any]
@@ -44,6 +41,15 @@ NO_CODE = named_address("topup sandbox: no code here")
 
 
 @dataclass(frozen=True)
+class Economics:
+    """How dollars of credit become units of USDC, as seen in real charges: 1 USD -> 1 039 500 + 10 500."""
+
+    markup: Decimal = Decimal("0.05")  # On top of the credits asked for.
+    fee_share: Decimal = Decimal("0.01")  # Of the total, inside it.
+    lifetime_seconds: int = 48 * 3600
+
+
+@dataclass(frozen=True)
 class Terms:
     """What every honest charge of one gateway has in common."""
 
@@ -52,7 +58,7 @@ class Terms:
     recipient: str = named_address("topup sandbox: recipient")
     chain_id: int = 8453
     deadline_as: Literal["iso", "unix"] = "iso"
-    lifetime_seconds: int = 48 * 3600
+    economics: Economics = Economics()
 
 
 @dataclass(frozen=True)
@@ -185,12 +191,12 @@ class Operator:
 
     def draft(self, ask: Ask) -> Draft:
         """The honest terms for this request, unsigned, with a new id."""
-        total = int((ask.amount * (1 + MARKUP) * USDC_UNITS).to_integral_value(ROUND_HALF_UP))
-        fee = int(total * FEE_SHARE)
+        total = int((ask.amount * (1 + self.terms.economics.markup) * USDC_UNITS).to_integral_value(ROUND_HALF_UP))
+        fee = int(total * self.terms.economics.fee_share)
         return Draft(
             recipient_amount=total - fee,
             fee_amount=fee,
-            deadline=ask.now + self.terms.lifetime_seconds,
+            deadline=ask.now + self.terms.economics.lifetime_seconds,
             recipient=self.terms.recipient,
             currency=self.terms.currency,
             refund=ask.sender,
@@ -235,7 +241,7 @@ class Operator:
         return {
             "id": str(uuid.UUID(bytes=self._random(16), version=4)),
             "created_at": iso(ask.now),
-            "expires_at": iso(ask.now + self.terms.lifetime_seconds),
+            "expires_at": iso(ask.now + self.terms.economics.lifetime_seconds),
             "web3_data": {
                 "transfer_intent": {
                     "metadata": {
