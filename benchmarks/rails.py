@@ -7,6 +7,7 @@ fault at the same seller for half an hour; then it is gone.
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -229,39 +230,49 @@ def _fared(recipe: type[ByCredential], on: AbstractContextManager[Ground], fault
 # -- the rows of each rail --------------------------------------------------------------------------------------------
 
 
-def _usdc() -> Iterator[tuple[Row, bool]]:
-    from tests.payment import test_usdc_faults as tests
+def _played(
+    ground: AbstractContextManager[Ground], directory: Path, tell: Observe, *, two: bool, fault: Any = None
+) -> None:
+    """Let the real flow live through a row."""
+    from tests.world.rails_faults import playing
 
-    def row(name: str, says: str, tell: Callable[[Play, Any], Coroutine[Any, Any, None]], *, two: bool = False) -> Row:
+    async def live() -> None:
+        async with playing(ground, directory, fault, two=two) as play:
+            await tell(play)
+
+    asyncio.run(live())
+
+
+def _usdc() -> Iterator[tuple[Row, bool]]:
+    from tests.world import grounds
+
+    def row(name: str, says: str, tell: Observe, *, two: bool = False, fault: Any = None) -> Row:
         def played(directory: Path, observed: Callable[[Observe], Observe]) -> None:
-            tests.told(directory, lambda play, wire: observed(lambda p: tell(p, wire))(play), two=two)
+            _played(grounds.in_usdc(), directory, observed(tell), two=two, fault=fault)
 
         return Row("coinbase-usdc", name, says, played)
 
-    def answers(fault: Any) -> Callable[[Play, Any], Coroutine[Any, Any, None]]:
-        return lambda play, _: tests.answered(play, fault)
-
-    for fault in tests.ALL:
-        yield row(fault.name, fault.says, answers(fault)), fault.name in USDC_ROWS
+    for fault in grounds.USDC_FAULTS:
+        yield row(fault.name, fault.says, partial(grounds.answered, fault=fault), fault=fault), fault.name in USDC_ROWS
     for nth, what in enumerate(("approval", "payment")):
         says = f"The process dies when the chain has the {what}, before it hears of it."
-        yield row(f"death-after-{what}", says, partial(tests.died, nth=nth)), True
+        yield row(f"death-after-{what}", says, partial(grounds.died, nth=nth)), True
     says = "The contract is paused between approval and payment, past the charge's deadline."
-    yield row("paused-past-deadline", says, lambda play, _: tests.paused(play)), True
+    yield row("paused-past-deadline", says, grounds.paused), True
 
 
 def _x402() -> Iterator[tuple[Row, bool]]:
-    from tests.sellers import test_x402_faults as tests
+    from tests.world.grounds import of_x402
     from topup.sandbox.x402_faults import X402_FAULTS
 
     def row(name: str, says: str, fault: Any, tell: Observe, *, two: bool = False, late_ms: int = 10_000) -> Row:
         profile = fault.sellers[0]
 
         def played(directory: Path, observed: Callable[[Observe], Observe]) -> None:
-            tests.told(directory, observed(tell), profile, two=two, settles_late_ms=late_ms)
+            _played(of_x402(profile, late_ms), directory, observed(tell), two=two, fault=fault)
 
         def fares() -> Fared:
-            return _fared(ByAuthorization, tests.ground(profile, late_ms), fault, dies=name == "death-while-settling")
+            return _fared(ByAuthorization, of_x402(profile, late_ms), fault, dies=name == "death-while-settling")
 
         return Row("x402", name, says, played, None if _endless(fault) else fares)
 
@@ -270,15 +281,15 @@ def _x402() -> Iterator[tuple[Row, bool]]:
 
 
 def _mpp() -> Iterator[tuple[Row, bool]]:
-    from tests.sellers import test_mpp_faults as tests
+    from tests.world.grounds import of_mpp
     from topup.sandbox.mpp_faults import MPP_FAULTS
 
     def row(name: str, says: str, fault: Any, tell: Observe, *, two: bool = False, late_ms: int = 2_000) -> Row:
         def played(directory: Path, observed: Callable[[Observe], Observe]) -> None:
-            tests.told(directory, observed(tell), two=two, settles_late_ms=late_ms)
+            _played(of_mpp("mppx", late_ms), directory, observed(tell), two=two, fault=fault)
 
         def fares() -> Fared:
-            return _fared(ByMachine, tests.ground("mppx", late_ms), fault, dies=name == "death-while-settling")
+            return _fared(ByMachine, of_mpp("mppx", late_ms), fault, dies=name == "death-while-settling")
 
         return Row("mpp", name, says, played, None if _endless(fault) else fares)
 

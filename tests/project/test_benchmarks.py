@@ -14,8 +14,8 @@ import pytest
 from benchmarks import rails
 from benchmarks.faults import lines, rows, sound
 from tests import tools
-from tests.sellers import test_x402_faults
 from tests.tools import ROOT
+from tests.world.grounds import of_x402
 from tests.world.rails_faults import HOUR_MS, Play
 from topup.domain.lifecycle import State
 
@@ -190,7 +190,9 @@ def test_a_second_payment_is_counted() -> None:
             play.pass_time(HOUR_MS)
 
     played = rails.told(
-        rails.Row("x402", "twice", "", lambda folder, observed: test_x402_faults.told(folder, observed(twice), "plain"))
+        rails.Row(
+            "x402", "twice", "", lambda folder, seen: rails._played(of_x402("plain"), folder, seen(twice), two=False)
+        )
     )
     assert (played["payments"], played["survived"]) == (2, False)
 

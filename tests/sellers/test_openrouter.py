@@ -6,7 +6,6 @@ Over real sockets: the sandbox's gateway for what it can do, a server of ten lin
 from __future__ import annotations
 
 import asyncio
-import functools
 import gzip
 import json
 import traceback
@@ -16,7 +15,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from email.utils import formatdate
-from typing import Any, ParamSpec
+from typing import Any
 
 import pytest
 
@@ -43,21 +42,10 @@ from topup.sandbox.wire import WIRE_FAULTS
 from topup.sellers.openrouter import OpenRouter, charge_body
 from topup.wire.exchange import BODY_BYTES_MAX, Exchange
 
-P = ParamSpec("P")
 # Only what hangs runs into a time-out; a busy machine must not.
 PATIENT_S = 20.0
 SHORT_S = 0.3
 HANGS = ("time-out", "trickle")
-
-
-def story(tell: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Run an asynchronous test to its end."""
-
-    @functools.wraps(tell)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        asyncio.run(asyncio.wait_for(tell(*args, **kwargs), timeout=60))
-
-    return run
 
 
 @asynccontextmanager
@@ -123,7 +111,6 @@ async def failed(call: Coroutine[Any, Any, Any]) -> ApiError:
 # -- numbers ----------------------------------------------------------------------------------------------------
 
 
-@story
 async def test_totals_are_read_exactly_and_stamped_with_the_time_of_asking() -> None:
     """What the account shows arrives digit by digit, with the moment the question was asked."""
     async with scene("100.500000001", "25.75") as (_, api):
@@ -145,7 +132,6 @@ async def test_totals_are_read_exactly_and_stamped_with_the_time_of_asking() -> 
         ("999999999999999", "999999999999999"),
     ],
 )
-@story
 async def test_a_number_means_its_digits(text: str, exact: str) -> None:
     """No float on the way: 0.1 is a tenth, and digits a double cannot hold are kept."""
     async with says(credits_of(text)) as api:
@@ -159,7 +145,6 @@ async def test_a_number_means_its_digits(text: str, exact: str) -> None:
         *("1e15", "1e400", "1e-31", "1e999999999999999999999", "1e-999999999999999999999", "9" * 16, "9" * 5000),
     ],
 )
-@story
 async def test_what_is_no_amount_is_unknown(text: str) -> None:
     """Strings, NaN, null and numbers no account can have: nothing is concluded from them, whichever total it is."""
     async with says(credits_of(text), credits_of("1", text)) as api:
@@ -168,7 +153,6 @@ async def test_what_is_no_amount_is_unknown(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["string-numbers", "nan"])
-@story
 async def test_a_careless_gateway_is_unknown(name: str) -> None:
     """The gateway's own faults in numbers give no reading."""
     async with scene() as (gateway, api):
@@ -198,7 +182,6 @@ LISTS = ("activity", "keys")
 
 @pytest.mark.parametrize("place", CALLS)
 @pytest.mark.parametrize("name", sorted(WIRE_FAULTS))
-@story
 async def test_each_fault_of_the_wire_has_its_meaning(name: str, place: str) -> None:
     """At each endpoint each fault becomes one class of error, without the key, and then it works again.
 
@@ -246,7 +229,6 @@ async def test_each_fault_of_the_wire_has_its_meaning(name: str, place: str) -> 
         (308, ApiUnknown, True),
     ],
 )
-@story
 async def test_each_status_has_its_meaning(status: int, kind: type[ApiError], again: bool) -> None:  # noqa: FBT001
     """Every documented status, and some that are not: its class, and whether waiting can help."""
     async with says(refusal(status, headers={"location": "http://127.0.0.1:9/"})) as api:
@@ -254,7 +236,6 @@ async def test_each_status_has_its_meaning(status: int, kind: type[ApiError], ag
     assert (type(error), error.again) == (kind, again)
 
 
-@story
 async def test_nobody_listening_is_unknown() -> None:
     """A refused connection says nothing about the account, and the message names no key."""
     async with scene() as (gateway, api):
@@ -285,7 +266,6 @@ async def test_nobody_listening_is_unknown() -> None:
     ],
     ids=str,
 )
-@story
 async def test_the_time_to_wait_is_read_in_both_forms(headers: dict[str, str], wait_s: int) -> None:
     """Seconds, or a date against the server's own clock; bounded by an hour, a minute when it cannot be read."""
     async with says(refusal(429, headers=headers)) as api:
@@ -294,7 +274,6 @@ async def test_the_time_to_wait_is_read_in_both_forms(headers: dict[str, str], w
     assert error.retry_after_s == wait_s
 
 
-@story
 async def test_503_without_a_time_to_wait_is_just_unknown() -> None:
     """With Retry-After it asks for patience, without it is one more failure."""
     async with says(refusal(503, headers={"retry-after": "9"}), refusal(503)) as api:
@@ -307,7 +286,6 @@ async def test_503_without_a_time_to_wait_is_just_unknown() -> None:
 @pytest.mark.parametrize(
     "message", [f"Invalid API key {KEY}", "line\nbreak \x1b[31mred", "\ud800", ["a", KEY], {"k": KEY}, None, "x" * 9000]
 )
-@story
 async def test_what_the_api_says_of_a_refusal_is_fit_for_the_log(message: Any) -> None:
     """A key it echoes is taken out, and nothing unprintable, unstorable or endless gets through."""
     async with says(refusal(401, message)) as api:
@@ -324,7 +302,6 @@ async def test_what_the_api_says_of_a_refusal_is_fit_for_the_log(message: Any) -
     ids=lambda body: repr(body[:12]),
 )
 @pytest.mark.parametrize("place", CALLS)
-@story
 async def test_200_without_an_answer_is_unknown(place: str, body: bytes) -> None:
     """The status alone is no answer, at no endpoint; an empty list is one where a list is asked for."""
     if place in LISTS and body == b'{"data":[]}':
@@ -345,14 +322,12 @@ async def test_200_without_an_answer_is_unknown(place: str, body: bytes) -> None
     ],
     ids=["total", "flag", "data", "deep", "utf-16"],
 )
-@story
 async def test_an_answer_that_two_readers_could_read_differently_is_unknown(place: str, body: bytes) -> None:
     """A name given twice, or text in another encoding: what another reader would make of it is not known."""
     async with says(http.Response(200, body)) as api:
         assert type(await failed(CALLS[place](api))) is ApiUnknown
 
 
-@story
 async def test_a_charge_with_a_name_given_twice_is_refused_by_name() -> None:
     """It is an answer, handed on untouched, and the proof of charges refuses it: louder than no answer at all."""
     async with scene() as (_, api):
@@ -365,7 +340,6 @@ async def test_a_charge_with_a_name_given_twice_is_refused_by_name() -> None:
         parse(raw)
 
 
-@story
 async def test_an_answer_may_be_as_large_as_it_may_be() -> None:
     """At the limit it is read, one byte beyond it is not."""
     body = credits_of("5").body
@@ -377,7 +351,6 @@ async def test_an_answer_may_be_as_large_as_it_may_be() -> None:
         assert type(await failed(api.credits())) is ApiUnknown
 
 
-@story
 async def test_a_packed_answer_is_unpacked() -> None:
     """We ask for plain bytes; what is packed all the same holds what it holds."""
     head = {"content-type": "application/json", "content-encoding": "gzip"}
@@ -385,7 +358,6 @@ async def test_a_packed_answer_is_unpacked() -> None:
         assert (await api.credits()).total_credits == Usd.of(5)
 
 
-@story
 async def test_a_packed_bomb_costs_no_memory() -> None:
     """Of 48 MB packed into less than 64 kB no more is unpacked than an answer may have."""
     bomb = gzip.compress(b" " * 48 * 1024 * 1024)
@@ -405,7 +377,6 @@ PAGE = b"<!DOCTYPE html><html><head><title>Just a moment...</title></head><body>
 
 @pytest.mark.parametrize("place", CALLS)
 @pytest.mark.parametrize("status", [200, 400, 401, 402, 403, 404, 410, 422, 429, 500, 503])
-@story
 async def test_a_page_is_not_the_apis_word(status: int, place: str) -> None:
     """What an edge writes in front of an API refuses no key, ends no endpoint and rejects no request."""
     if place in LISTS and status in (404, 410):
@@ -420,7 +391,6 @@ async def test_a_page_is_not_the_apis_word(status: int, place: str) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"forbidden", b"null", b'"no"', b'{"message":"no"}', b'{"error":{}}', b"[403]"])
-@story
 async def test_what_has_not_the_shape_of_the_apis_errors_is_not_its_word(body: bytes) -> None:
     """A status with something else behind it is anybody's."""
     async with says(http.Response(403, body, {"content-type": "application/json"})) as api:
@@ -430,7 +400,6 @@ async def test_what_has_not_the_shape_of_the_apis_errors_is_not_its_word(body: b
 
 
 @pytest.mark.parametrize("place", CALLS)
-@story
 async def test_an_error_within_200_is_told_in_the_apis_own_words(place: str) -> None:
     """Some answer 200 and put an error where the answer belongs: it is no answer, and its sentence is passed on."""
     said = json.dumps({"error": {"code": 502, "message": f"billing is being migrated, {KEY} may retry"}}).encode()
@@ -444,14 +413,12 @@ async def test_an_error_within_200_is_told_in_the_apis_own_words(place: str) -> 
     ("body", "words"),
     [(b'{"data":{"total_credits":5}}', "missing"), (b'{"data":{"total_credits":5,"total_usage":null}}', "null")],
 )
-@story
 async def test_a_total_that_is_not_there_is_called_so(body: bytes, words: str) -> None:
     """What is missing and what is null are told apart, in the words of JSON."""
     async with says(http.Response(200, body)) as api:
         assert f"total_usage is {words}, not an amount" in str(await failed(api.credits()))
 
 
-@story
 async def test_a_byte_order_mark_is_passed_over() -> None:
     """Some servers begin every text with one; what follows it is read as it is."""
     async with says(http.Response(200, b"\xef\xbb\xbf" + credits_of("5").body)) as api:
@@ -461,7 +428,6 @@ async def test_a_byte_order_mark_is_passed_over() -> None:
 # -- the key ----------------------------------------------------------------------------------------------------
 
 
-@story
 async def test_the_kind_of_key_is_told() -> None:
     """The management key is one, the ordinary key is none, and a wrong one is turned away."""
     async with scene() as (gateway, api):
@@ -485,7 +451,6 @@ async def test_the_kind_of_key_is_told() -> None:
         ({}, None),
     ],
 )
-@story
 async def test_a_key_is_proven_only_by_a_plain_yes_or_no(data: dict[str, Any], management: bool | None) -> None:  # noqa: FBT001
     """Anything but true or false is no proof, nor is the deprecated flag alone; what is missing is named."""
     async with says(http.Response(200, json.dumps({"data": data}).encode())) as api:
@@ -511,7 +476,6 @@ def test_the_amount_is_written_from_its_digits(amount: str, text: bytes) -> None
 
 
 @pytest.mark.parametrize(("amount", "text"), [("12.5", b"12.5"), ("1.1", b"1.1"), ("1E+2", b"100")])
-@story
 async def test_the_bytes_on_the_wire_are_those(amount: str, text: bytes) -> None:
     """What the gateway received, byte for byte; what it answered can be decoded as a charge for that amount."""
     async with scene() as (gateway, api):
@@ -523,7 +487,6 @@ async def test_the_bytes_on_the_wire_are_those(amount: str, text: bytes) -> None
 
 
 @pytest.mark.parametrize("name", sorted(HOSTILE))
-@story
 async def test_a_hostile_charge_is_an_answer(name: str) -> None:
     """Whether a charge is honest is judged elsewhere: its bytes come back untouched."""
     async with scene() as (gateway, api):
@@ -531,7 +494,6 @@ async def test_a_hostile_charge_is_an_answer(name: str) -> None:
         assert parse(await api.charge(REQUEST)).sender
 
 
-@story
 async def test_a_lost_answer_is_unknown_and_not_asked_again() -> None:
     """The gateway made a charge and the answer was cut off: one request, no second one by itself."""
     async with scene() as (gateway, api):
@@ -542,7 +504,6 @@ async def test_a_lost_answer_is_unknown_and_not_asked_again() -> None:
 
 @pytest.mark.parametrize("name", ["reset", "time-out", "server-error-500", "unavailable-503", "rate-limited-429"])
 @pytest.mark.parametrize("place", CALLS)
-@story
 async def test_nothing_is_asked_twice(place: str, name: str) -> None:
     """One call is one request, whatever goes wrong: when to ask again is decided above."""
     async with scene(timeout_s=SHORT_S if name in HANGS else PATIENT_S) as (gateway, api):
@@ -564,7 +525,6 @@ def test_every_fault_of_the_gateway_is_known_here() -> None:
 DAY_MS = 86_400_000
 
 
-@story
 async def test_the_days_of_the_gateway_sum_to_what_its_totals_moved_by() -> None:
     """By model and by key each day comes to the usage of that day, to the billionth; today only by key, so far."""
     clock = [NOW_MS]
@@ -621,7 +581,6 @@ def listed(*items: Any) -> http.Response:
     return http.Response(200, json.dumps({"data": items}).encode())
 
 
-@story
 async def test_endpoints_of_one_model_are_added_up() -> None:
     """What ran here and there on the same day is one line; a time of day says nothing."""
     async with says(listed(item(), item(date="2026-11-22 00:00:00", usage=0.25), item(model="n"))) as api:
@@ -659,7 +618,6 @@ async def test_endpoints_of_one_model_are_added_up() -> None:
     ],
     ids=lambda one: str(one)[:40],
 )
-@story
 async def test_a_line_of_usage_that_cannot_be_is_unknown_and_named(wrong: Any, named: str) -> None:
     """Holes, negative usage and wrong types: the whole answer is none, and the field is named."""
     async with says(listed(item(), wrong)) as api:
@@ -690,7 +648,6 @@ def api_key(**changes: Any) -> dict[str, Any]:
     ],
     ids=lambda one: ascii(one)[:60],
 )
-@story
 async def test_a_key_that_cannot_be_is_unknown(wrong: dict[str, Any], named: str) -> None:
     """Holes, wrong types, half a character, and amounts that no ledger holds: field and item are named."""
     async with says(listed(api_key(), wrong)) as api:
@@ -708,7 +665,6 @@ async def test_a_key_that_cannot_be_is_unknown(wrong: dict[str, Any], named: str
     ],
     ids=["a long name", "many keys"],
 )
-@story
 async def test_more_keys_or_longer_names_than_can_be_are_unknown(wrong: Any, named: str) -> None:
     """Each key is a question and a row, and its hash is stored for every day: neither is cut."""
     async with says(listed(*(wrong if isinstance(wrong, list) else (api_key(), wrong)))) as api:
@@ -717,7 +673,6 @@ async def test_more_keys_or_longer_names_than_can_be_are_unknown(wrong: Any, nam
     assert named in str(error)
 
 
-@story
 async def test_what_an_owner_calls_a_key_is_cut_and_cleaned() -> None:
     """It is only shown: no megabyte of it is stored, and nothing that steers a terminal."""
     async with says(listed(api_key(name="web\x1b[2J" + "n" * 100_000))) as api:
@@ -733,7 +688,6 @@ async def test_what_an_owner_calls_a_key_is_cut_and_cleaned() -> None:
     ],
     ids=["a long name", "many models"],
 )
-@story
 async def test_more_usage_than_can_be_is_unknown(lines: list[Any], named: str) -> None:
     """A model is a row of every day."""
     async with says(listed(*lines)) as api:
@@ -743,7 +697,6 @@ async def test_more_usage_than_can_be_is_unknown(lines: list[Any], named: str) -
 
 
 @pytest.mark.parametrize("body", [b"{}," * 1_300_000, b'"a",' * 250_001], ids=["bytes", "parts"])
-@story
 async def test_a_list_that_would_fill_the_memory_is_not_read(body: bytes) -> None:
     """A few megabytes of JSON can be half a gigabyte of objects: both are bounded before anything is decoded."""
     async with says(http.Response(200, b'{"data":[' + body + b"{}]}")) as api:
@@ -757,7 +710,6 @@ async def test_a_list_that_would_fill_the_memory_is_not_read(body: bytes) -> Non
 
 
 @pytest.mark.parametrize("call", LISTS)
-@story
 async def test_a_gateway_without_these_endpoints_is_told_apart(call: str) -> None:
     """404 is no failure of the question: there is nothing to be told."""
     async with says(refusal(404)) as api:
@@ -767,7 +719,6 @@ async def test_a_gateway_without_these_endpoints_is_told_apart(call: str) -> Non
 # -- the connection ---------------------------------------------------------------------------------------------
 
 
-@story
 async def test_each_question_has_a_connection_of_its_own() -> None:
     """Five readings, five connections: what is left over on one cannot be taken for the answer on another."""
     async with scene() as (gateway, api):
@@ -784,7 +735,6 @@ async def test_each_question_has_a_connection_of_its_own() -> None:
         assert api.requests == gateway.count("credits") == 5
 
 
-@story
 async def test_an_answer_written_twice_answers_one_question() -> None:
     """The second copy is old by the time of the next question, and is never taken for its answer."""
     async with scene() as (gateway, _):
@@ -800,7 +750,6 @@ async def test_an_answer_written_twice_answers_one_question() -> None:
             await asyncio.to_thread(proxy.__exit__)
 
 
-@story
 async def test_a_proxy_from_the_environment_is_not_used_on_loopback() -> None:
     """With a proxy set that does not exist, a gateway on this machine is reached all the same."""
     with pytest.MonkeyPatch.context() as patch:
@@ -810,7 +759,6 @@ async def test_a_proxy_from_the_environment_is_not_used_on_loopback() -> None:
             assert (await api.credits()).total_credits == Usd.of("100.5")
 
 
-@story
 async def test_an_address_without_its_path_is_named() -> None:
     """The host alone answers with a page or a 404: the refusal says what is missing from api.url."""
     async with scene() as (gateway, _):
@@ -821,7 +769,6 @@ async def test_an_address_without_its_path_is_named() -> None:
     assert "https://openrouter.ai/api/v1" in error.remedy
 
 
-@story
 async def test_a_slash_at_the_end_of_the_address_means_nothing() -> None:
     """With or without it the same endpoint is asked."""
     async with scene() as (gateway, _), client(gateway.url + "/", gateway.management_key) as api:

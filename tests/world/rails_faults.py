@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import pytest
+
+from tests.world.proxy import Proxy
 from tests.world.stage import Stage
 from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.domain.lifecycle import TERMINAL, Kind, State
@@ -27,17 +30,17 @@ FLOOR_USD: Final = 10
 HOUR_MS: Final = 3_600_000
 # Passes in which a row that waits has to show that it goes on waiting.
 PATIENCE: Final = 8
-# No row takes longer, in seconds.
-ROW_S: Final = 40
 # Rows are judged pass by pass: what holds back the next purchase is leapt over, and no death of old age interferes.
 PACE: Final = {
     "TOPUP_POLICY__COOLDOWN_S": "60",
     "TOPUP_POLICY__BACKOFF_S": "60",
     "TOPUP_POLICY__CHARGES_PER_HOUR": "1000",
     "TOPUP_POLICY__BURN_FACTOR_MAX": "0",
-    "TOPUP_API__TIMEOUT_S": "1",
-    "TOPUP_POSTING__PAY_TIMEOUT_S": "1",
 }
+# Seconds of the machine: who hangs is given up soon, and who answers is waited for, however slow the machine is.
+HANGS: Final = frozenset({"time-out", "trickle"})
+SOON_S: Final = 1
+PATIENCE_S: Final = 30
 
 
 class Switch(Protocol):
@@ -85,6 +88,7 @@ class Ground:
         credit: let what was paid for be credited, by whatever way is left; called inside the world.
         expiry_ms: past the deadline of whatever was signed.
         mend: undo what a row did to the chain's contracts; called inside the world.
+        wire: the one provider's wire, where there is one.
     """
 
     world: World
@@ -102,6 +106,7 @@ class Ground:
     through: str = ""
     parts: tuple[tuple[str, int], ...] = ()
     mend: Callable[[], object] = lambda: None
+    wire: Proxy | None = None
 
     @property
     def payment(self) -> list[tuple[str, int]]:
@@ -126,6 +131,7 @@ class Play:
 
     ground: Ground
     directory: Path
+    fault: Fault | None = None
     two: bool = False
     stage: Stage = field(init=False)
     needs: int = field(init=False, default=1)
@@ -134,7 +140,10 @@ class Play:
         """Start the program, and remember what the wallet holds."""
         self.world = self.ground.world
         self.seller: Any = self.world.gateway
-        self.own = PACE | self.ground.settings(self.two)
+        hangs = self.fault is not None and any(one.name in HANGS for one in self.fault.switches)
+        seconds = str(SOON_S if hangs else PATIENCE_S)
+        patience = {"TOPUP_API__TIMEOUT_S": seconds, "TOPUP_POSTING__PAY_TIMEOUT_S": seconds}
+        self.own = PACE | patience | self.ground.settings(self.two)
         self.begin()
         self.tokens, self.wei = self.held(), self.world.do(lambda: self.world.balance(self.world.wallet))
 
@@ -173,7 +182,8 @@ class Play:
                 continue
             if known[0].state in states:
                 return
-            if any(a.inclusion is not None and not a.booked for a in known[0].out):
+            unbooked = any(a.inclusion is not None and not a.booked for a in known[0].out)
+            if unbooked or known[0].state is State.DEATHWATCH:
                 self.bury()
         told = [f"{e.name()}: {e.shown()}" for e in self.stage.told if e.level not in ("debug", "info")][-4:]
         found = [f"{t.state} {t.reason}" for t in self.stage.store.latest("default", 2)]
@@ -224,6 +234,24 @@ class Play:
     async def close(self) -> None:
         """End the program."""
         await self.stage.close()
+
+
+@asynccontextmanager
+async def playing(
+    ground: AbstractContextManager[Ground], directory: Path, fault: Fault | None = None, *, two: bool = False
+) -> AsyncIterator[Play]:
+    """Start the program on this ground, to live through this fault, and end it with it."""
+    with ground as on:
+        play = Play(on, directory, fault, two)
+        try:
+            yield play
+        finally:
+            await play.close()
+
+
+def rows(faults: Iterable[Any], few: Collection[str]) -> list[Any]:
+    """Name each row, and leave all but a few to the long run."""
+    return [pytest.param(f, id=f.name, marks=[] if f.name in few else [pytest.mark.long]) for f in faults]
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from topup.payment.config import PassResult, PurchaseOrder
 from topup.ports.account import Clock
 from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct
+from topup.sandbox.rpc import Chain
 from topup.sandbox.world import STEPPED, World, embedded
 
 # A pass that never ended would take longer, in seconds of the machine; however slow it is, no other does.
@@ -31,7 +32,7 @@ def story(tell: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(tell, HANGS_S))
 
 
-def low(**changes: Any) -> World:
+def low(chain: Callable[[World], Chain] = embedded, /, **changes: Any) -> World:
     """Return a stepped world whose account is below its floor and burns slowly; payments are posted after ten seconds.
 
     `changes` as for `World`.
@@ -42,7 +43,7 @@ def low(**changes: Any) -> World:
         "usage_usd": Decimal("10.5"),
         "burn_usd_per_hour": Decimal(1),
     }
-    return World(embedded, **(terms | changes))
+    return World(chain, **(terms | changes))
 
 
 def payers(world: World) -> list[str]:
