@@ -5,7 +5,9 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -107,6 +109,23 @@ async def start(world: worlds.World, tmp_path: Path) -> AsyncIterator[Start]:
 async def stage(start: Start) -> Stage:
     """Topup, started in this world with the world's own settings."""
     return start()
+
+
+@pytest.fixture
+def town(world: worlds.World, tmp_path: Path) -> Any:
+    """Topup in this world with several providers; called with how many there are, and with settings."""
+    from tests.world.stand import Town
+
+    return partial(Town, world, tmp_path)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Any]:
+    """A world of its own, well above its floor, and topup's commands in it."""
+    from tests.world.served import served
+
+    with served(tmp_path) as made:
+        yield made
 
 
 _skips: Counter[str] = Counter()

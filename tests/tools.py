@@ -21,6 +21,13 @@ NPM: Final = ROOT / "tests" / "npm"
 MODULES: Final = NPM / "node_modules"
 NODE_MAJOR_MIN: Final = 18
 MISSING: Final = "missing "
+# A test that never ended would take longer, in seconds of the machine; however slow it is, no other does.
+HANGS_S: Final = 900
+
+
+def outside() -> dict[str, str]:
+    """Return this process's environment without any setting of topup's."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("TOPUP_")}
 
 
 def program(name: str) -> Path | None:

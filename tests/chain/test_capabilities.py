@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.world.client import client_of
 from topup.chain.batches import BEHIND_S, PATIENCE_S
 from topup.chain.capabilities import LEARNT_S, Capabilities
 from topup.chain.refusals import Refusal, refusal, speaks_of_absence, speaks_of_batches, speaks_of_rate
 from topup.chain.rpc import Query, Rpc, RpcError
 from topup.domain.errors import ChainUnknown
-from topup.sandbox.http import Request, Response, Server
+from topup.sandbox.http import Request, Response
 
 T = TypeVar("T")
 Item = dict[str, Any]
@@ -56,7 +57,6 @@ class Provider:
     serve: Callable[[list[Item]], list[Item]] | None = None
 
     async def __call__(self, request: Request) -> Response:
-        """Answer, or refuse."""
         asked = json.loads(request.body)
         items = asked if isinstance(asked, list) else [asked]
         self.sizes.append(len(items) if isinstance(asked, list) else 0)
@@ -83,40 +83,28 @@ class Provider:
         """Do something with a client of this provider."""
 
         async def done() -> T:
-            server = Server(self)
-            await server.start()
-            rpc = Rpc(server.url, timeout_s=10, now_s=lambda: self.now_s, sleep=self.sleep)
-            try:
+            async with client_of(self, now_s=lambda: self.now_s, sleep=self.sleep) as rpc:
                 return await act(rpc)
-            finally:
-                await rpc.close()
-                await server.stop()
 
         return asyncio.run(done())
 
 
 def ask(rpc: Rpc) -> Awaitable[list[Any]]:
-    """Ask what a survey is made of."""
     return rpc.batch(ELEVEN)
 
 
+def says(code: int, message: str, **more: Any) -> Callable[[list[Item]], Any]:
+    return lambda _: error(code, message, **more)
+
+
+SINGLY = [11, *[0] * 11]
 # How limits are told, and in which sizes the first batch goes out; 0 is a single question.
 TOLD: dict[str, tuple[int, Callable[[list[Item]], Any], int, list[int]]] = {
-    "one object": (10, lambda _: error(-32600, "batch too large: at most 10 calls"), 200, [11, 10, 1]),
-    "one object, another status": (10, lambda _: error(-32600, "batch size exceeds the limit of 10"), 413, [11, 10, 1]),
-    "the size is named too": (
-        10,
-        lambda items: error(-32000, f"batch limit 10 exceeded: {len(items)} requests given"),
-        400,
-        [11, 10, 1],
-    ),
-    "another number is named too": (10, lambda _: error(-32014, "maximum 10 calls in 1 batch"), 200, [11, 10, 1]),
-    "in the data": (
-        10,
-        lambda _: error(-32010, "The batch request was too large", data="Exceeded max limit of 10"),
-        200,
-        [11, 10, 1],
-    ),
+    "one object": (10, says(-32600, "batch too large: at most 10 calls"), 200, [11, 10, 1]),
+    "one object, another status": (10, says(-32600, "batch size exceeds the limit of 10"), 413, [11, 10, 1]),
+    "the size is named too": (10, says(-32000, "batch limit 10 exceeded: 11 requests given"), 400, [11, 10, 1]),
+    "another number is named too": (10, says(-32014, "maximum 10 calls in 1 batch"), 200, [11, 10, 1]),
+    "in the data": (10, says(-32010, "The batch request was too large", data="max limit of 10"), 200, [11, 10, 1]),
     "in every place": (
         3,
         lambda items: [error(31, "Batch of more than 3 requests are not allowed on free tier", i) for i in items],
@@ -124,26 +112,11 @@ TOLD: dict[str, tuple[int, Callable[[list[Item]], Any], int, list[int]]] = {
         [11, 3, 3, 3, 2],
     ),
     "in the first place alone": (5, lambda items: [error(-32600, "batch too large", items[0])], 200, [11, 5, 5, 1]),
-    "without a number": (3, lambda _: error(-32600, "batch too large"), 200, [11, 5, 5, 1, 2, 2, 2, 2, 2]),
-    "by an option's name": (
-        7,
-        lambda _: error(-32602, "Number of requests in batch exceeds --rpc-max-batch-size."),
-        200,
-        [11, 5, 5, 1],
-    ),
-    "no batches": (
-        0,
-        lambda _: error(-32005, "Batched requests are not supported by this server"),
-        200,
-        [11, *[0] * 11],
-    ),
-    "no arrays": (
-        0,
-        lambda _: error(-32700, "json: cannot unmarshal array into Go value of type rpc.request"),
-        400,
-        [11, *[0] * 11],
-    ),
-    "no valid request": (0, lambda _: error(-32600, "Invalid Request"), 400, [11, *[0] * 11]),
+    "without a number": (3, says(-32600, "batch too large"), 200, [11, 5, 5, 1, 2, 2, 2, 2, 2]),
+    "by an option's name": (7, says(-32602, "Number of requests exceeds --rpc-max-batch-size."), 200, [11, 5, 5, 1]),
+    "no batches": (0, says(-32005, "Batched requests are not supported by this server"), 200, SINGLY),
+    "no arrays": (0, says(-32700, "json: cannot unmarshal array into Go value of type rpc.request"), 400, SINGLY),
+    "no valid request": (0, says(-32600, "Invalid Request"), 400, SINGLY),
 }
 
 
@@ -424,17 +397,9 @@ class Pool:
         self.paused.append(seconds)
 
     def run(self, queries: list[Query]) -> list[Any]:
-        """Ask this pool."""
-
         async def done() -> list[Any]:
-            server = Server(self.serve)
-            await server.start()
-            rpc = Rpc(server.url, timeout_s=10, sleep=self.sleep)
-            try:
+            async with client_of(self.serve, sleep=self.sleep) as rpc:
                 return await rpc.batch(queries)
-            finally:
-                await rpc.close()
-                await server.stop()
 
         return asyncio.run(done())
 

@@ -6,193 +6,37 @@ for a provider that fails, lies, forgets or loses an answer.
 
 from __future__ import annotations
 
-import asyncio
-import copy
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
-from decimal import Decimal
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
-from eth_account import Account
 from eth_utils.crypto import keccak
 
-from tests.world import builders, worlds
+from tests.world import builders
+from tests.world.stand import ENOUGH, HEAD_AGE_MAX_S, TOTAL, Stand, failing, stand_on
 from topup.chain.broadcast import classify
 from topup.chain.contract_chain import EvmChain
-from topup.chain.contracts import payment_data
-from topup.chain.profiles import BASE, Profile
-from topup.chain.providers import Providers
-from topup.chain.rpc import Rpc
-from topup.domain.coinbase_charge import Charge, parse
+from topup.chain.profiles import BASE
+from topup.domain.coinbase_charge import Charge
 from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted, WrongChain
-from topup.domain.lifecycle import Attempt, Inclusion, Plan
-from topup.domain.money import Usdc, Wei
-from topup.ports.chain import Call, Delivery, Head, Observation, Preflight, Sent, Simulation
+from topup.domain.lifecycle import Attempt, Inclusion
+from topup.domain.money import Wei
+from topup.ports.chain import Delivery
 from topup.sandbox import contracts
-from topup.sandbox.charges import Ask, Draft
-from topup.sandbox.rpc import Drop, Intercept, Next, RpcError
-from topup.sandbox.world import FEE_DESTINATION, World
+from topup.sandbox.anvil import Anvil
+from topup.sandbox.charges import Draft
+from topup.sandbox.rpc import Drop, Next, RpcError
+from topup.sandbox.world import FEE_DESTINATION
 
-T = TypeVar("T")
-TOTAL = Usdc(10_500_000)
-HEAD_AGE_MAX_S = 60
-LAG_MAX_S = 30
-ENOUGH = Wei(4 * 10**15)
 NOBODY = "0x" + "00" * 20
 ANYONE = "0x" + "0e" * 20
-
-
-class Stand:
-    """A world that mines only when told to, and the chain's edge in front of it."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.wallet = builders.address(world.wallet)
-        self.planning = False  # whether what is sent was planned just before
-
-    def ask(self, act: Callable[[EvmChain], Awaitable[T]], profile: Profile = BASE) -> T:
-        """Do something with the edge, through a client of its own."""
-
-        async def asked() -> T:
-            rpc = Rpc(self.world.rpc.url, timeout_s=10)
-            try:
-                return await act(self.edge(rpc, profile=profile))
-            finally:
-                await rpc.close()
-
-        return asyncio.run(asked())
-
-    def edge(self, *rpcs: Rpc, profile: Profile = BASE) -> EvmChain:
-        return EvmChain(
-            profile,
-            Providers(
-                rpcs,
-                quorum=1,
-                now_s=self.world.clock.now_s,
-                head_age_max_s=HEAD_AGE_MAX_S,
-                lag_max_s=LAG_MAX_S,
-                say=lambda _: None,
-            ),
-        )
-
-    def mine(self, blocks: int = 1) -> None:
-        for _ in range(blocks):
-            self.world.do(lambda: self.world.chain.mine(self.world.clock.now_s()))
-
-    def mine_at(self, timestamp: int) -> None:
-        self.world.do(lambda: self.world.chain.mine(timestamp))
-
-    def write(self, *writes: contracts.StorageWrite) -> None:
-        self.world.do(lambda: self.world.write(list(writes)))
-
-    def rpc(self, method: str, *params: Any) -> Any:
-        return self.world.do(lambda: self.world.chain.rpc(method, list(params)))
-
-    def intercept(self, intercept: Intercept | None) -> None:
-        self.world.rpc.intercept = intercept
-
-    def answer(self, method: str, change: Callable[[Any], Any], *, when: Callable[[list[Any]], bool] = bool) -> None:
-        """Let the answers to a method be changed, where its parameters fit."""
-
-        async def changed(asked: str, params: list[Any], honest: Next) -> Any:
-            told = honest()
-            return change(copy.deepcopy(told)) if asked == method and when(params) else told
-
-        self.intercept(changed)
-
-    def refuse(self, method: str, error: RpcError, *, when: Callable[[list[Any]], bool] = lambda _: True) -> None:
-        """Let a method fail, where its parameters fit."""
-
-        async def refused(asked: str, params: list[Any], honest: Next) -> Any:
-            if asked == method and when(params):
-                raise error
-            return honest()
-
-        self.intercept(refused)
-
-    def preflight(self, profile: Profile = BASE, contract: bytes = BASE.contract) -> Preflight:
-        return self.ask(lambda chain: chain.preflight(self.wallet, TOTAL, contract), profile)
-
-    def demand(self, change: Callable[[Draft], Draft] = lambda draft: draft) -> Charge:
-        operator = self.world.operator
-        asked = Ask(Decimal(10), self.world.wallet, contracts.CHAIN_ID, self.world.clock.now_s())
-        return parse(builders.raw_of(operator.charge(change(operator.draft(asked)), asked)))
-
-    def simulate(self, demand: Charge, value: Wei = ENOUGH, tier: int = 500) -> Simulation:
-        call = Call(self.wallet, demand.contract, payment_data(demand.intent, tier), value)
-        at = self.head()
-        return self.ask(lambda chain: chain.simulate(call, demand, at))
-
-    def head(self) -> Head:
-        block = self.rpc("eth_getBlockByNumber", "latest", False)
-        return Head(int(block["number"], 16), bytes.fromhex(block["hash"][2:]), int(block["timestamp"], 16))
-
-    def attempt(self, demand: Charge, **changes: Any) -> Attempt:
-        """A signed payment of this demand, on its way only once `send` is called."""
-        plan = replace(
-            builders.plan(
-                to=demand.contract,
-                data=payment_data(demand.intent, 500),
-                value=ENOUGH,
-                nonce=int(self.rpc("eth_getTransactionCount", self.world.wallet, "latest"), 16),
-                l1_fee=Wei(10**13),
-            ),
-            **changes,
-        )
-        raw, tx_hash = self.signed(plan)
-        return Attempt(1, 1, plan, raw, tx_hash, 1, None, 0, withdrawn=False, inclusion=None, booked=False)
-
-    def signed(self, plan: Plan) -> tuple[bytes, bytes]:
-        fields = {"chainId": plan.chain_id, "nonce": plan.nonce, "to": plan.to, "value": plan.value.units}
-        fields |= {"type": 2, "data": plan.data, "gas": plan.gas_limit}
-        fields |= {"maxFeePerGas": plan.max_fee_per_gas.units}
-        fields |= {"maxPriorityFeePerGas": plan.max_priority_fee_per_gas.units}
-        done = Account.from_key(self.world.key.to_hex()).sign_transaction(fields)
-        return bytes(done.raw_transaction), bytes(done.hash)
-
-    def send(self, attempt: Attempt) -> Sent:
-        raw, tx_hash = attempt.raw, attempt.hash
-        assert raw is not None
-        assert tx_hash is not None
-
-        async def handed(chain: EvmChain) -> Sent:
-            if self.planning:
-                await chain.preflight(self.wallet, TOTAL, BASE.contract)
-            return await chain.send(raw, tx_hash)
-
-        return self.ask(handed)
-
-    def look(self, demand: Charge, *attempts: Attempt) -> Observation:
-        return self.ask(lambda chain: chain.look(self.wallet, [(a, demand) for a in attempts]))
-
-    def paid(self) -> tuple[Charge, Attempt]:
-        """A payment that stands in the newest block."""
-        demand = self.demand()
-        attempt = self.attempt(demand)
-        assert self.send(attempt).delivery is Delivery.ACCEPTED
-        self.mine()
-        return demand, attempt
-
-
-def stand_on(chain: str) -> Iterator[Stand]:
-    world = World(worlds.maker(chain))
-    world.mining = False
-    with world:
-        stand = Stand(world)
-        stand.mine(3)
-        yield stand
 
 
 @pytest.fixture(params=["embedded", "anvil"])
 def stand(request: pytest.FixtureRequest) -> Iterator[Stand]:
     yield from stand_on(request.param)
-
-
-@pytest.fixture
-def embedded() -> Iterator[Stand]:
-    yield from stand_on("embedded")
 
 
 @pytest.fixture
@@ -226,7 +70,7 @@ def test_a_waiting_transaction_shows_in_the_pending_nonce(stand: Stand) -> None:
 
 def test_another_chain_is_refused(stand: Stand) -> None:
     """A provider that speaks for Base Sepolia is not asked for prices."""
-    stand.answer("eth_chainId", lambda _: hex(84532), when=lambda _: True)
+    stand.bend(0, "eth_chainId", to=lambda _: hex(84532))
     with pytest.raises(WrongChain, match="speaks for chain 84532, not 8453"):
         stand.preflight()
 
@@ -240,7 +84,7 @@ def test_a_tier_without_a_pool_is_absent(stand: Stand) -> None:
 def test_a_quote_that_fails_otherwise_is_unknown(stand: Stand) -> None:
     """A rate limit is no word about the pool: nothing is concluded from it."""
     quoter = contracts.QUOTER_V2.lower()
-    stand.refuse("eth_call", RpcError(-32005, "rate limit exceeded"), when=lambda p: p[0]["to"] == quoter)
+    stand.bend(0, failing("eth_call", RpcError(-32005, "rate limit exceeded"), lambda p: p[0]["to"] == quoter))
     with pytest.raises(ChainUnknown, match="the quote of tier 500: rate limit exceeded"):
         stand.preflight()
 
@@ -334,15 +178,15 @@ def _instead(said: Any, _: Any) -> Any:
 
 
 @pytest.mark.parametrize("method", ASKED)
-def test_an_answer_that_is_missing_or_nonsense_is_unknown(method: str, embedded: Stand) -> None:
+def test_an_answer_that_is_missing_or_nonsense_is_unknown(method: str, sole: Stand) -> None:
     """Whatever a provider answers in place of the truth, the survey ends as "unknown", and never in a defect."""
     for nonsense in GARBAGE:
-        embedded.answer(method, partial(_instead, nonsense), when=lambda _: True)
+        sole.bend(0, method, to=partial(_instead, nonsense))
         with pytest.raises(ChainUnknown):
-            embedded.preflight()
-    embedded.refuse(method, RpcError(-32603, "header not found"))
+            sole.preflight()
+    sole.bend(0, failing(method, RpcError(-32603, "header not found")))
     with pytest.raises(ChainUnknown, match="header not found"):
-        embedded.preflight()
+        sole.preflight()
 
 
 # What a payment would do
@@ -444,19 +288,15 @@ def test_an_honest_payment_has_a_gas_estimate_and_a_bound_on_the_l1_fee(stand: S
     attempt = stand.attempt(demand, gas_limit=dry.gas)
     stand.send(attempt)
     stand.mine()
-    seen = stand.look(demand, attempt).seen[attempt.hash or b""]
+    seen = stand.seen(demand, attempt)
     assert seen.inclusion.success
     assert seen.inclusion.l1_fee <= dry.l1_fee
 
 
-def test_a_node_without_simulation_proves_less(embedded: Stand) -> None:
-    """Where eth_simulateV1 is unknown, the proof is named for what it was."""
-    assert embedded.simulate(embedded.demand()).proof == "eth_call"
-
-
-def test_a_node_with_simulation_proves_the_effects(anvil: Stand) -> None:
-    """The honest payment passes at the boundary."""
-    assert anvil.simulate(anvil.demand()).proof == "eth_simulateV1"
+def test_the_proof_is_named_for_what_was_tried(stand: Stand) -> None:
+    """Where eth_simulateV1 is unknown a call alone is tried; where it is known the effects are proven as well."""
+    proof = "eth_simulateV1" if isinstance(stand.world.chain, Anvil) else "eth_call"
+    assert stand.simulate(stand.demand()).proof == proof
 
 
 def _topic(address: str | bytes) -> str:
@@ -568,7 +408,7 @@ def test_a_simulation_with_other_effects_forbids_paying(how: str, anvil: Stand) 
         doctor(told[0]["calls"][0]["logs"], anvil)
         return told
 
-    anvil.answer("eth_simulateV1", doctored)
+    anvil.bend(0, "eth_simulateV1", to=doctored)
     with pytest.raises(PaymentForbidden, match=words) as refused:
         anvil.simulate(anvil.demand())
     assert refused.value.reason == "simulation"
@@ -592,14 +432,14 @@ def test_a_simulation_with_other_effects_forbids_paying(how: str, anvil: Stand) 
 )
 def test_a_simulation_in_an_unknown_form_is_unknown(spoil: Callable[[Any], Any], anvil: Stand) -> None:
     """What cannot be read proves nothing in either direction, and is no defect of ours."""
-    anvil.answer("eth_simulateV1", spoil)
+    anvil.bend(0, "eth_simulateV1", to=spoil)
     with pytest.raises(ChainUnknown):
         anvil.simulate(anvil.demand())
 
 
 def test_a_dry_run_that_fails_without_a_revert_is_unknown(stand: Stand) -> None:
     """A node that has no state for the block says nothing about the payment."""
-    stand.refuse("eth_call", RpcError(-32000, "missing trie node"))
+    stand.bend(0, failing("eth_call", RpcError(-32000, "missing trie node")))
     with pytest.raises(ChainUnknown, match="missing trie node"):
         stand.simulate(stand.demand())
 
@@ -663,17 +503,17 @@ ANSWERS: list[tuple[int, str, Delivery]] = [
 ]
 
 
-def test_every_nodes_words_are_understood(embedded: Stand, hand: str) -> None:
+def test_every_nodes_words_are_understood(sole: Stand, hand: str) -> None:
     """The text decides and the code never does; each is asked exactly once."""
-    embedded.planning = hand == "web3.py"
-    attempt = embedded.attempt(embedded.demand())
+    sole.planning = hand == "web3.py"
+    attempt = sole.attempt(sole.demand())
     for number, (code, text, expected) in enumerate(ANSWERS, 1):
-        embedded.refuse("eth_sendRawTransaction", RpcError(code, text))
-        sent = embedded.send(attempt)
+        sole.bend(0, failing("eth_sendRawTransaction", RpcError(code, text)))
+        sent = sole.send(attempt)
         assert sent.delivery is expected, (code, text)
         assert text[:60] in sent.detail
-        assert embedded.world.rpc.asked["eth_sendRawTransaction"] == number
-    assert embedded.world.do(embedded.world.chain.pending) == 0
+        assert sole.world.rpc.asked["eth_sendRawTransaction"] == number
+    assert sole.world.do(sole.world.chain.pending) == 0
 
 
 def test_case_does_not_matter_and_surroundings_do() -> None:
@@ -745,87 +585,61 @@ def test_a_lost_answer_is_unclear_and_never_sent_again(stand: Stand, hand: str) 
 
     demand = stand.demand()
     attempt = stand.attempt(demand)
-    stand.intercept(lost)
+    stand.bend(0, lost)
     assert stand.send(attempt).delivery is Delivery.UNCLEAR
     assert stand.world.rpc.asked["eth_sendRawTransaction"] == 1
-    stand.intercept(None)
+    stand.bend(0, None)
     stand.mine()
-    assert stand.look(demand, attempt).seen[attempt.hash or b""].inclusion.success
+    assert stand.seen(demand, attempt).inclusion.success
 
 
 @pytest.mark.parametrize("said", [None, 5, "", "0x", "0x12", "zz", {}, [], True, "0x" + "00" * 32])
-def test_an_answer_that_is_not_our_hash_is_unclear(said: Any, embedded: Stand, hand: str) -> None:
+def test_an_answer_that_is_not_our_hash_is_unclear(said: Any, sole: Stand, hand: str) -> None:
     """Accepted is only what is answered with our own hash."""
-    embedded.planning = hand == "web3.py"
-    embedded.answer("eth_sendRawTransaction", lambda _: said)
-    assert embedded.send(embedded.attempt(embedded.demand())).delivery is Delivery.UNCLEAR
+    sole.planning = hand == "web3.py"
+    sole.bend(0, "eth_sendRawTransaction", to=lambda _: said)
+    assert sole.send(sole.attempt(sole.demand())).delivery is Delivery.UNCLEAR
 
 
-def test_every_provider_is_handed_the_bytes_and_the_best_answer_counts(embedded: Stand) -> None:
+NOWHERE = "http://127.0.0.1:9/key"
+
+
+def test_every_provider_is_handed_the_bytes_and_the_best_answer_counts(sole: Stand) -> None:
     """One that is unreachable does not hide that another has them, and each is told apart."""
-    attempt = embedded.attempt(embedded.demand())
-
-    async def both() -> Sent:
-        dead, may_still_pay = Rpc("http://127.0.0.1:9/key", timeout_s=2), Rpc(embedded.world.rpc.url, timeout_s=5)
-        try:
-            return await embedded.edge(dead, may_still_pay).send(attempt.raw or b"", attempt.hash or b"")
-        finally:
-            await dead.close()
-            await may_still_pay.close()
-
-    sent = asyncio.run(both())
+    sent = sole.send(sole.attempt(sole.demand()), urls=[NOWHERE, sole.world.rpc.url], needs=1)
     assert sent.delivery is Delivery.ACCEPTED
     assert sent.detail == "127.0.0.1: 127.0.0.1: the connection was refused: nothing listens there; 127.0.0.1: accepted"
 
 
-def test_reads_go_on_with_the_next_provider(embedded: Stand) -> None:
+def test_reads_go_on_with_the_next_provider(sole: Stand) -> None:
     """An unreachable provider costs a try, not the survey; when none answers, all are named."""
-
-    async def asked(*urls: str) -> Preflight:
-        rpcs = [Rpc(url, timeout_s=5) for url in urls]
-        try:
-            return await embedded.edge(*rpcs).preflight(embedded.wallet, TOTAL, BASE.contract)
-        finally:
-            for rpc in rpcs:
-                await rpc.close()
-
-    dead = "http://127.0.0.1:9/key"
-    assert asyncio.run(asked(dead, embedded.world.rpc.url)).nonce_latest == 0
+    assert sole.preflight(urls=[NOWHERE, sole.world.rpc.url], needs=1).nonce_latest == 0
     with pytest.raises(ChainUnknown, match=r"no provider gave a usable answer: .+; .+") as unknown:
-        asyncio.run(asked(dead, dead))
+        sole.preflight(urls=[NOWHERE, NOWHERE], needs=1)
     assert "key" not in str(unknown.value)
 
 
 @pytest.fixture
 def two() -> Iterator[tuple[Stand, Stand]]:
-    """Two providers of which one can lie, lag or fail."""
+    """Two providers of which one can lie, lag or fail; the other is four blocks further."""
     for one in stand_on("embedded"):
         for other in stand_on("embedded"):
+            other.mine(4)
             yield one, other
 
 
-def through_both(one: Stand, other: Stand, act: Callable[[EvmChain], Awaitable[T]]) -> T:
-    async def asked() -> T:
-        rpcs = Rpc(one.world.rpc.url, timeout_s=5), Rpc(other.world.rpc.url, timeout_s=5)
-        try:
-            return await act(one.edge(*rpcs))
-        finally:
-            for rpc in rpcs:
-                await rpc.close()
-
-    return asyncio.run(asked())
+def through_both(one: Stand, other: Stand, act: Callable[[EvmChain], Awaitable[Any]]) -> Any:
+    return one.ask(act, urls=[one.world.rpc.url, other.world.rpc.url], needs=1)
 
 
 def test_a_lagging_provider_is_passed_over(two: tuple[Stand, Stand]) -> None:
     """Its newest block is older than the limit: the next one is asked, and alone it is no provider at all."""
     one, other = two
     old = hex(one.world.clock.now_s() - HEAD_AGE_MAX_S - 2)
-    one.answer("eth_getBlockByNumber", lambda told: {**told, "timestamp": old})
-    other.mine(4)
-    wallet, demand = other.wallet, other.demand()
-    assert through_both(one, other, lambda c: c.preflight(wallet, TOTAL, BASE.contract)).head.number == 7
-    assert through_both(one, other, lambda c: c.look(wallet, [])).head.number == 7
-    for act in (one.preflight, lambda: one.look(demand)):
+    one.bend(0, "eth_getBlockByNumber", to=lambda told: {**told, "timestamp": old})
+    assert through_both(one, other, lambda c: c.preflight(other.wallet, TOTAL, BASE.contract)).head.number == 7
+    assert through_both(one, other, lambda c: c.look(other.wallet, [])).head.number == 7
+    for act in (one.preflight, one.look):
         with pytest.raises(ChainUnknown, match=r"its newest block is 6[0-9] s old"):
             act()
 
@@ -833,19 +647,13 @@ def test_a_lagging_provider_is_passed_over(two: tuple[Stand, Stand]) -> None:
 def test_a_provider_of_another_chain_is_passed_over(two: tuple[Stand, Stand]) -> None:
     """After a failover to the wrong network the others still answer; when all speak for another, that is said."""
     one, other = two
-    one.answer("eth_chainId", lambda _: hex(84532), when=lambda _: True)
-    other.mine(4)
-    demand = other.demand()
+    one.bend(0, "eth_chainId", to=lambda _: hex(84532))
     assert through_both(one, other, lambda c: c.look(other.wallet, [])).head.number == 7
     with pytest.raises(WrongChain, match="84532"):
-        one.look(demand)
+        one.look()
 
 
 # What became of it
-
-
-def seen_of(stand: Stand, demand: Charge, attempt: Attempt) -> Any:
-    return stand.look(demand, attempt).seen.get(attempt.hash or b"")
 
 
 def test_what_waits_is_not_seen(stand: Stand) -> None:
@@ -862,7 +670,7 @@ def test_a_mined_payment_is_seen_with_its_cost(stand: Stand) -> None:
     """Block, gas and the swap's cost as the chain tells them; the wallet fell by exactly that."""
     before = int(stand.rpc("eth_getBalance", stand.world.wallet, "latest"), 16)
     demand, attempt = stand.paid()
-    seen = seen_of(stand, demand, attempt)
+    seen = stand.seen(demand, attempt)
     after = int(stand.rpc("eth_getBalance", stand.world.wallet, "latest"), 16)
     head = stand.head()
     found: Inclusion = seen.inclusion
@@ -877,7 +685,7 @@ def test_a_mined_payment_is_seen_with_its_cost(stand: Stand) -> None:
 def test_the_safe_and_the_final_block_follow(stand: Stand) -> None:
     """Both heights come from the node's own tags, behind the head and in order."""
     stand.mine(8)
-    observation = stand.look(stand.demand())
+    observation = stand.look()
     assert observation.safe is not None
     assert observation.finalized is not None
     assert 0 < observation.finalized < observation.safe < observation.head.number
@@ -893,42 +701,41 @@ def test_a_tag_the_node_does_not_know_means_not_yet(how: str, stand: Stand) -> N
         return params[0] in ("safe", "finalized")
 
     if how == "null":
-        stand.answer("eth_getBlockByNumber", lambda _: None, when=tag)
+        stand.bend(0, "eth_getBlockByNumber", to=lambda _: None, when=tag)
     else:
-        stand.refuse("eth_getBlockByNumber", RpcError(-39001, "unknown block"), when=tag)
-    observation = stand.look(stand.demand())
+        stand.bend(0, failing("eth_getBlockByNumber", RpcError(-39001, "unknown block"), tag))
+    observation = stand.look()
     assert (observation.safe, observation.finalized, observation.finalized_s) == (None, None, None)
 
 
-def test_a_receipt_of_another_block_is_not_counted(stand: Stand) -> None:
-    """A preconfirmation or an orphan names a block that is not the one at its height."""
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"blockHash": "0x" + "0f" * 32}, id="an-orphan-names-another-block"),
+        pytest.param({"blockNumber": hex(10_000)}, id="a-block-that-nobody-else-knows-yet"),
+        pytest.param({"blockHash": None, "blockNumber": None}, id="pending-receipts-of-some-nodes-have-none"),
+    ],
+)
+def test_a_receipt_of_no_block_is_not_counted(change: dict[str, Any], stand: Stand) -> None:
+    """It is no evidence, and no failure either."""
     demand, attempt = stand.paid()
-    stand.answer("eth_getTransactionReceipt", lambda told: {**told, "blockHash": "0x" + "0f" * 32})
-    assert seen_of(stand, demand, attempt) is None
+    stand.bend(0, "eth_getTransactionReceipt", to=lambda told: {**told, **change})
+    assert stand.look(demand, attempt).seen == {}
 
 
-def test_a_receipt_ahead_of_the_chain_is_not_counted(stand: Stand) -> None:
-    """A block that nobody else knows yet is no evidence, and no failure either."""
-    demand, attempt = stand.paid()
-    stand.answer("eth_getTransactionReceipt", lambda told: {**told, "blockNumber": hex(10_000)})
-    assert seen_of(stand, demand, attempt) is None
-
-
-def test_a_receipt_without_a_block_is_not_counted(stand: Stand) -> None:
-    """Pending receipts of some nodes have no block hash."""
-    demand, attempt = stand.paid()
-    stand.answer("eth_getTransactionReceipt", lambda told: {**told, "blockHash": None, "blockNumber": None})
-    assert seen_of(stand, demand, attempt) is None
+def failed(stand: Stand, *writes: contracts.StorageWrite, **changes: Any) -> tuple[Charge, Attempt]:
+    """A payment before whose block something changes, so that it fails there."""
+    demand = stand.demand()
+    attempt = stand.attempt(demand, **changes)
+    stand.send(attempt)
+    stand.write(*writes)
+    stand.mine()
+    return demand, attempt
 
 
 def test_a_revert_is_told_with_its_reason(stand: Stand) -> None:
     """The price jumps before the block: gas is gone, the swap is not, and the reason is the contract's own."""
-    demand = stand.demand()
-    attempt = stand.attempt(demand)
-    stand.send(attempt)
-    stand.write(*contracts.eth_price(1000 * 10**8))
-    stand.mine()
-    seen = seen_of(stand, demand, attempt)
+    seen = stand.seen(*failed(stand, *contracts.eth_price(1000 * 10**8)))
     assert not seen.inclusion.success
     assert seen.inclusion.spent == Wei(0)
     assert seen.inclusion.gas > Wei(0)
@@ -938,28 +745,19 @@ def test_a_revert_is_told_with_its_reason(stand: Stand) -> None:
 
 def test_running_out_of_gas_is_told_as_that(stand: Stand) -> None:
     """All the gas is used up: the reason is the limit, not the contract."""
-    demand = stand.demand()
-    attempt = stand.attempt(demand, gas_limit=60_000)
-    stand.send(attempt)
-    stand.mine()
-    seen = seen_of(stand, demand, attempt)
-    assert not seen.inclusion.success
-    assert seen.reason == "out of gas"
+    seen = stand.seen(*failed(stand, gas_limit=60_000))
+    assert (seen.inclusion.success, seen.reason) == (False, "out of gas")
 
 
 def test_a_revert_that_is_over_says_so(stand: Stand) -> None:
     """When the replay succeeds, there is no reason to be had from it."""
-    demand = stand.demand()
-    attempt = stand.attempt(demand)
-    stand.send(attempt)
-    stand.write(*contracts.payments_paused(paused=True))
-    stand.mine()
+    payment = failed(stand, *contracts.payments_paused(paused=True))
 
     async def recovered(method: str, _: list[Any], honest: Next) -> Any:
         return "0x" if method == "eth_call" else honest()
 
-    stand.intercept(recovered)
-    assert seen_of(stand, demand, attempt).reason == "reverted; it would succeed now"
+    stand.bend(0, recovered)
+    assert stand.seen(*payment).reason == "reverted; it would succeed now"
 
 
 @pytest.mark.parametrize("by", [1, -1])
@@ -968,8 +766,8 @@ def test_a_movement_that_is_not_ours_is_a_named_difference(by: int, stand: Stand
     demand, attempt = stand.paid()
     foreign = by * 10**15
     at = hex(stand.head().number)
-    stand.answer("eth_getBalance", lambda told: hex(int(told, 16) - foreign), when=lambda p: p[1] == at)
-    seen = seen_of(stand, demand, attempt)
+    stand.bend(0, "eth_getBalance", to=lambda told: hex(int(told, 16) - foreign), when=lambda p: p[1] == at)
+    seen = stand.seen(demand, attempt)
     assert seen.wallet_check == f"differs by {foreign} wei"
     assert seen.inclusion.success
 
@@ -979,8 +777,8 @@ def test_forgotten_state_leaves_the_balance_unverified(back: int, stand: Stand) 
     """A node that pruned either balance cannot confirm the cost; the payment counts all the same."""
     demand, attempt = stand.paid()
     at = hex(stand.head().number - back)
-    stand.refuse("eth_getBalance", RpcError(-32000, "missing trie node"), when=lambda p: p[1] == at)
-    seen = seen_of(stand, demand, attempt)
+    stand.bend(0, failing("eth_getBalance", RpcError(-32000, "missing trie node"), lambda p: p[1] == at))
+    seen = stand.seen(demand, attempt)
     assert seen.wallet_check.startswith("not verified")
     assert seen.inclusion.success
     assert seen.trusted
@@ -989,7 +787,7 @@ def test_forgotten_state_leaves_the_balance_unverified(back: int, stand: Stand) 
 def test_a_reorganisation_shows(stand: Stand) -> None:
     """The recorded block is replaced by another at its height; a height that is empty for now proves nothing."""
     demand, attempt = stand.paid()
-    recorded = replace(attempt, inclusion=seen_of(stand, demand, attempt).inclusion)
+    recorded = replace(attempt, inclusion=stand.seen(demand, attempt).inclusion)
     assert stand.look(demand, recorded).replaced == frozenset()
     stand.world.do(lambda: stand.world.chain.reorg(1))
     short = stand.look(demand, recorded)
@@ -1006,12 +804,9 @@ def test_a_reorganisation_shows(stand: Stand) -> None:
 def test_success_without_our_event_is_for_a_person(stand: Stand) -> None:
     """A transaction that succeeds at an address without code pays nobody, and is not taken for a payment."""
     demand = stand.demand()
-    attempt = stand.attempt(demand, to=builders.address(ANYONE))
-    stand.send(attempt)
-    stand.mine()
-    seen = seen_of(stand, demand, attempt)
-    assert seen.inclusion.success
-    assert not seen.trusted
+    attempt = stand.mined(stand.attempt(demand, to=builders.address(ANYONE)))
+    seen = stand.seen(demand, attempt)
+    assert (seen.inclusion.success, seen.trusted) == (True, False)
     assert seen.reason == "status 1 with 0 Transferred events of ours"
     assert seen.inclusion.spent == attempt.plan.value
 
@@ -1019,15 +814,14 @@ def test_success_without_our_event_is_for_a_person(stand: Stand) -> None:
 def test_the_payment_of_another_charge_is_not_ours(stand: Stand) -> None:
     """The event carries another id than the charge that is looked for."""
     _, attempt = stand.paid()
-    seen = seen_of(stand, stand.demand(), attempt)
-    assert not seen.trusted
+    assert not stand.seen(stand.demand(), attempt).trusted
 
 
 @pytest.mark.parametrize("method", ["eth_getTransactionReceipt", "eth_getTransactionCount", "eth_getBlockByNumber"])
 def test_a_failing_node_is_unknown_and_not_absence(method: str, stand: Stand) -> None:
     """An error for receipt, nonce or head is never read as "not paid"."""
     demand, attempt = stand.paid()
-    stand.refuse(method, RpcError(-32603, "internal error"), when=lambda p: p[0] not in ("safe", "finalized"))
+    stand.bend(0, failing(method, RpcError(-32603, "internal error"), lambda p: p[0] not in ("safe", "finalized")))
     with pytest.raises(ChainUnknown, match="internal error"):
         stand.look(demand, attempt)
 
@@ -1043,7 +837,7 @@ def test_a_failing_node_is_unknown_and_not_absence(method: str, stand: Stand) ->
 def test_a_receipt_that_cannot_be_read_is_unknown(field: str, said: Any, stand: Stand) -> None:
     """A field that is missing or nonsense is neither success nor failure."""
     demand, attempt = stand.paid()
-    stand.answer("eth_getTransactionReceipt", lambda told: {**told, field: said})
+    stand.bend(0, "eth_getTransactionReceipt", to=lambda told: {**told, field: said})
     with pytest.raises(ChainUnknown):
         stand.look(demand, attempt)
 
@@ -1052,19 +846,19 @@ def test_an_l1_fee_no_receipt_tells_is_the_rest_of_the_balance() -> None:
     """On an OP chain under anvil the fee is charged in silence: it is what is left, within its bound."""
     for stand in stand_on("optimism"):
         demand, attempt = stand.paid()
-        seen = seen_of(stand, demand, attempt)
+        seen = stand.seen(demand, attempt)
         assert seen.wallet_check == "exact, L1 fee read from the balance"
         assert Wei(0) < seen.inclusion.l1_fee <= stand.simulate(stand.demand()).l1_fee
 
 
-def test_the_operator_fee_of_an_op_chain_is_counted(embedded: Stand) -> None:
+def test_the_operator_fee_of_an_op_chain_is_counted(sole: Stand) -> None:
     """Isthmus takes gasUsed x scalar / 10^6 + constant beside the L1 fee, and names both in the receipt."""
-    demand, attempt = embedded.paid()
-    honest = seen_of(embedded, demand, attempt).inclusion
+    demand, attempt = sole.paid()
+    honest = sole.seen(demand, attempt).inclusion
     more = {"operatorFeeScalar": hex(2_000_000), "operatorFeeConstant": hex(11)}
-    embedded.answer("eth_getTransactionReceipt", lambda told: {**told, **more})
-    seen = seen_of(embedded, demand, attempt)
-    gas_used = int(embedded.rpc("eth_getTransactionReceipt", "0x" + (attempt.hash or b"").hex())["gasUsed"], 16)
+    sole.bend(0, "eth_getTransactionReceipt", to=lambda told: {**told, **more})
+    seen = sole.seen(demand, attempt)
+    gas_used = int(sole.rpc("eth_getTransactionReceipt", "0x" + (attempt.hash or b"").hex())["gasUsed"], 16)
     fee = 2 * gas_used + 11
     assert seen.inclusion.l1_fee == honest.l1_fee + Wei(fee)
     assert seen.wallet_check == f"differs by {-fee} wei"

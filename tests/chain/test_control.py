@@ -6,18 +6,18 @@ is whose fee somebody else pays.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.chain.test_token_chain import Authorization, Till, refused
 from tests.proofs import sponsored_model
 from tests.world import builders
 from tests.world.builders import settled
+from tests.world.stand import failing
+from tests.world.till import Authorization, Till, till_with
 from topup.chain import agreement, control
 from topup.chain.agreement import Answers, Disagreement, Vote
 from topup.chain.blocks import head
@@ -33,18 +33,13 @@ from topup.domain.money import Usdc, Wei
 from topup.domain.nonpayment import ChargeStatus, NonPaymentProof, Paid, Undecided, may_sign, non_payment_proof
 from topup.ports.budget import Budget
 from topup.ports.chain import AuthorizationUse, Head
-from topup.sandbox.world import World, embedded
+from topup.sandbox.rpc import RpcError
 from topup.wire.clock import SystemClock
 
 
 @pytest.fixture
 def till() -> Iterator[Till]:
-    world = World(embedded)
-    world.mining = False
-    with world:
-        made = Till(world)
-        made.providers(2)
-        yield made
+    yield from till_with(2)
 
 
 def unmarked(one: Authorization) -> AuthorizationUse:
@@ -68,12 +63,17 @@ def undecided(till: Till, one: Authorization) -> bool:
 
 def judged(told: ChargeStatus, ends_s: int) -> object:
     """Judge what is known of a sponsored attempt that ends then."""
-    plan = replace(builders.plan(broadcaster=Broadcaster.SERVER, nonce=0, lane=1), ends_s=ends_s)
-    assert plan.sponsored
-    attempt = Attempt(1, 1, plan, b"", b"\1" * 32, 1, 1, 1, withdrawn=False, inclusion=None, booked=False)
+    attempt = sponsored(ends_s)
+    assert attempt.plan.sponsored
     return non_payment_proof(
-        builders.topup(attempts=(attempt,)), 1, deadline_s=plan.over_s, payment_status=told, flag_tested=False
+        builders.topup(attempts=(attempt,)), 1, deadline_s=attempt.plan.over_s, payment_status=told, flag_tested=False
     )
+
+
+def sponsored(ends_s: int) -> Attempt:
+    """A sponsored attempt that may have left and ends then."""
+    plan = replace(builders.plan(broadcaster=Broadcaster.SERVER, nonce=0, lane=1), ends_s=ends_s)
+    return Attempt(1, 1, plan, b"", b"\1" * 32, 1, 1, 1, withdrawn=False, inclusion=None, booked=False)
 
 
 def over(till: Till, *, paid: bool = False, control_first: bool = False) -> Authorization:
@@ -175,20 +175,26 @@ def test_an_index_that_stops_before_the_payment_proves_nothing(till: Till) -> No
         till.payment_status(unmarked(one))
 
 
-def test_what_was_read_while_logs_were_behind_is_read_again(till: Till) -> None:
-    """Every look found nothing, and remembers to have read those blocks; the proof does not rest on it."""
-    one = till.authorization()
-    use = unmarked(one)
+def remembering(till: Till) -> Callable[[Callable[[AuthorizedChain], Any]], Any]:
+    """Return how to ask with a search that remembers what it has read."""
     clock = SystemClock()
     search = Search(1, Pager(Budget(clock)), Unkept(), clock)
 
-    def ask(act: Any) -> Any:
+    def ask(act: Callable[[AuthorizedChain], Any]) -> Any:
         async def on(chain: AuthorizedChain) -> Any:
             chain._search = search
             return await act(chain)
 
         return till.ask(on)
 
+    return ask
+
+
+def test_what_was_read_while_logs_were_behind_is_read_again(till: Till) -> None:
+    """Every look found nothing, and remembers to have read those blocks; the proof does not rest on it."""
+    one = till.authorization()
+    use = unmarked(one)
+    ask = remembering(till)
     last = int(till.rpc("eth_blockNumber"), 16)
     for number in (0, 1):
         behind(till, number, last)
@@ -210,21 +216,15 @@ def test_logs_that_are_a_few_blocks_behind_are_found_by_the_next_look(till: Till
     """The last minute's blocks are read again each time."""
     one = till.authorization()
     use = unmarked(one)
-    clock = SystemClock()
-    search = Search(1, Pager(Budget(clock)), Unkept(), clock)
     till.servers = till.servers[:1]
-
-    async def look(chain: AuthorizedChain) -> Any:
-        chain._search = search
-        return await chain.look([(use, None)])
-
+    ask = remembering(till)
     last = int(till.rpc("eth_blockNumber"), 16)
     behind(till, 0, last)
     till.carry(one)
     till.mine(20)
-    assert till.ask(look).seen == {}
+    assert ask(lambda chain: chain.look([(use, None)])).seen == {}
     till.servers[0].intercept = None
-    assert use.key in till.ask(look).seen
+    assert use.key in ask(lambda chain: chain.look([(use, None)])).seen
 
 
 def test_one_that_hides_the_payment_and_shows_the_control_decides_nothing(till: Till) -> None:
@@ -304,7 +304,7 @@ def test_a_control_that_is_no_log_of_its_block_is_refused(till: Till) -> None:
     for change in ({"topics": None}, {"address": "0x"}, {"logIndex": "x"}, {"blockHash": "0x" + "07" * 32}):
         till.bend(1, "eth_getLogs", to=partial(changed, change))
         assert undecided(till, one)
-    till.bend(1, "eth_getTransactionReceipt", to=refused)
+    till.bend(1, failing("eth_getTransactionReceipt", RpcError(-32005, "rate limit exceeded")))
     assert undecided(till, one)
 
 
@@ -348,14 +348,13 @@ def test_a_sender_that_asks_the_program_never_pays_a_sponsored_one_twice() -> No
 
 def test_a_charge_whose_sponsored_payment_left_is_never_signed_again() -> None:
     """The chain would run the second payload beside the first, for nothing but its bytes binds it."""
-    plan = replace(builders.plan(broadcaster=Broadcaster.SERVER, nonce=0, lane=1), ends_s=ENDS_S)
-    out = Attempt(1, 1, plan, b"", b"\1" * 32, 1, 1, 1, withdrawn=False, inclusion=None, booked=False)
+    out = sponsored(ENDS_S)
     row = (ChargeRow(1, 1, b"{}", None, proven=True),)
     forbidden = may_sign(builders.topup(charges=row, attempts=(out,)), 1)
     assert forbidden is not None
     assert "sponsored" in forbidden
     assert may_sign(builders.topup(charges=row, attempts=(replace(out, intended_ms=None),)), 1) is None
-    paid_by_us = replace(out, plan=replace(plan, token_fee=Usdc(1)))
+    paid_by_us = replace(out, plan=replace(out.plan, token_fee=Usdc(1)))
     assert may_sign(builders.topup(charges=row, attempts=(paid_by_us,)), 1) is None
 
 
@@ -371,17 +370,13 @@ def test_looking_for_a_control_takes_from_what_a_pass_may_ask(till: Till) -> Non
         taken.append(rpc)
         return len(taken) <= most
 
-    async def found(most: int) -> str:
-        rpc = Rpc(till.servers[0].url, timeout_s=20)
-        try:
-            final = head(await rpc.ask("eth_getBlockByNumber", "latest", False))
-            with pytest.raises(ChainUnknown) as error:
-                await control.control(rpc, final, one.valid_before, partial(may, most=most))
-        finally:
-            await rpc.close()
-        return str(error.value)
+    async def found(rpc: Rpc, most: int) -> None:
+        final = head(await rpc.ask("eth_getBlockByNumber", "latest", False))
+        await control.control(rpc, final, one.valid_before, partial(may, most=most))
 
-    assert "nothing shows that logs are kept" in asyncio.run(found(250))
+    with pytest.raises(ChainUnknown, match="nothing shows that logs are kept"):
+        till.through(partial(found, most=250))
     assert len(taken) == 2 * control.BLOCKS // control.AT_ONCE
     taken.clear()
-    assert "asked as much as a pass may" in asyncio.run(found(0))
+    with pytest.raises(ChainUnknown, match="asked as much as a pass may"):
+        till.through(partial(found, most=0))

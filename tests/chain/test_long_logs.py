@@ -33,7 +33,7 @@ from topup.domain.money import Usdc
 from topup.domain.nonpayment import ChargeStatus, More
 from topup.ledger.store import SqliteStore
 from topup.ports.budget import FIRST, QUESTIONS, SECONDS, Budget
-from topup.ports.chain import AuthorizationUse, Piece, Pieces
+from topup.ports.chain import AuthorizationUse, Head, Piece, Pieces
 
 WANTED = {"address": "0x" + "01" * 20, "topics": []}
 # The life of the longest charge, two days of Base, and the two hours below it.
@@ -56,6 +56,13 @@ def sought(since: int) -> Sought:
 
 def search(clock: Leaping, pieces: Pieces, budget: Budget | None = None) -> Search:
     return Search(8453, Pager(budget or Budget(clock)), pieces, clock)
+
+
+def one_pass(one: Search, provider: Provider, since: int = 0, final: Head | None = None) -> Piece:
+    """Search on through this provider until a pass ends."""
+    blocks = provider.blocks
+    ends = (final or blocks.head(blocks.final), blocks.head(blocks.newest))
+    return asyncio.run(one.through(provider.rpc, sought(since), *ends))
 
 
 # -- what an error says ------------------------------------------------------------------------------------------
@@ -126,55 +133,57 @@ def test_any_other_error_is_no_limit(text: str) -> None:
 # -- pages ---------------------------------------------------------------------------------------------------------
 
 
-def read(pager: Pager, provider: Provider, first: int, last: int) -> list[tuple[int, int]]:
-    async def asked() -> list[tuple[int, int]]:
-        return [(p.first, p.last) async for p in pager.pages(provider.rpc, [WANTED], (first, last))]
-
-    return asyncio.run(asked())
+async def read(pager: Pager, provider: Provider, first: int, last: int) -> list[tuple[int, int]]:
+    return [(page.first, page.last) async for page in pager.pages(provider.rpc, [WANTED], (first, last))]
 
 
-def test_a_rate_is_waited_for_and_never_shortens_a_range() -> None:
+def unbounded(clock: Leaping) -> Pager:
+    """A command's: no pass ends it."""
+    return Pager(Budget(clock, questions=None, seconds=None))
+
+
+async def test_a_rate_is_waited_for_and_never_shortens_a_range() -> None:
     """Ten questions a second, ranges of 2,000: every page but the last is as long as is granted."""
     clock = Leaping()
     provider = Provider("a", Blocks(90_000, 80_000), clock, most=2000, rate=10)
-    pages = read(Pager(Budget(clock, questions=None, seconds=None)), provider, 1, 86_400)
+    pages = await read(unbounded(clock), provider, 1, 86_400)
     assert pages[-1][1] == 86_400
     assert {last - first + 1 for first, last in pages[:-1]} == {2000}
     assert clock.slept
 
 
-def test_a_rate_is_waited_for_within_the_pass_alone() -> None:
+async def test_a_rate_is_waited_for_within_the_pass_alone() -> None:
     """Then the reading stops without an error, and the next pass goes on."""
     clock = Leaping()
     provider = Provider("a", Blocks(90_000, 80_000), clock, rate=0)
-    assert read(Pager(Budget(clock)), provider, 1, 86_400) == []
+    assert await read(Pager(Budget(clock)), provider, 1, 86_400) == []
     assert sum(clock.slept) <= SECONDS
     assert max(clock.slept) <= PATIENCE_MAX_S
 
 
-def test_who_asks_for_patience_for_ever_is_not_waited_for_by_a_command() -> None:
+async def test_who_asks_for_patience_for_ever_is_not_waited_for_by_a_command() -> None:
     """A minute without a page is an end with a sentence."""
     clock = Leaping()
     provider = Provider("a", Blocks(90_000, 80_000), clock, rate=0)
     with pytest.raises(ChainUnknown, match="has asked for patience"):
-        read(Pager(Budget(clock, questions=None, seconds=None)), provider, 1, 86_400)
+        await read(unbounded(clock), provider, 1, 86_400)
     assert sum(clock.slept) <= PATIENCE_OVER_S + PATIENCE_MAX_S
 
 
-def test_a_range_is_learnt_once_and_tried_again_after_an_hour() -> None:
+async def test_a_range_is_learnt_once_and_tried_again_after_an_hour() -> None:
     """One refusal teaches it; an hour later twice as much is asked for, and more where that is granted."""
     clock = Leaping()
     provider = Provider("a", Blocks(9_000_000, 8_000_000), clock, most=10)
-    pager = Pager(Budget(clock, questions=None, seconds=None))
-    read(pager, provider, 1, 100)
-    read(pager, provider, 101, 200)
+    pager = unbounded(clock)
+    await read(pager, provider, 1, 100)
+    await read(pager, provider, 101, 200)
     assert [n for n in provider.ranges if n > 10] == [100]
     clock.ms += AGAIN_MS
-    read(pager, provider, 201, 300)
+    await read(pager, provider, 201, 300)
     assert [n for n in provider.ranges if n > 10] == [100, 20]
     provider.most = 5000
     clock.ms += AGAIN_MS
-    read(pager, provider, 1, 100_000)
+    await read(pager, provider, 1, 100_000)
     assert max(provider.ranges[-3:]) == SPAN
 
 
@@ -229,9 +238,7 @@ def test_whatever_is_granted_and_wherever_it_dies_a_search_ends_with_exactly_the
             if len(blocks.logs) < 12:
                 blocks.logs[at] = log_at(at, blocks.salt)
         try:
-            piece = asyncio.run(
-                one.through(provider.rpc, sought(since), blocks.head(blocks.final), blocks.head(blocks.newest))
-            )
+            piece = one_pass(one, provider, since)
         except Died:
             one = search(clock, ledger, budget)
             continue
@@ -250,14 +257,13 @@ def test_what_was_read_is_kept_every_few_pages_and_where_a_pass_ends() -> None:
     blocks = Blocks(10_000, 9_000)
     provider = Provider("a", blocks, clock, most=10)
     provider.dies_at = 2 * PAGES_UNKEPT + 5
-    ends = (blocks.head(9_000), blocks.head(10_000))
     with pytest.raises(Died):
-        asyncio.run(search(clock, ledger).through(provider.rpc, sought(0), *ends))
+        one_pass(search(clock, ledger), provider)
     (kept,) = ledger.kept.values()
     assert kept.last >= 10 * PAGES_UNKEPT * 2 - 1
     assert kept.anchor == (9_000, blocks.hash(9_000))
     quick, none = Provider("b", blocks, clock), Ledger()
-    asyncio.run(search(clock, none).through(quick.rpc, sought(0), *ends))
+    one_pass(search(clock, none), quick)
     assert none.kept == {}
 
 
@@ -265,9 +271,8 @@ def test_what_was_read_is_kept_every_few_pages_and_where_a_pass_ends() -> None:
 def begun() -> tuple[Leaping, Ledger, Provider]:
     """One pass of a search that takes several."""
     clock, ledger = Leaping(), Ledger()
-    blocks = Blocks(10_000, 9_000)
-    provider = Provider("a", blocks, clock, most=10)
-    asyncio.run(search(clock, ledger).through(provider.rpc, sought(0), blocks.head(9_000), blocks.head(10_000)))
+    provider = Provider("a", Blocks(10_000, 9_000), clock, most=10)
+    one_pass(search(clock, ledger), provider)
     assert 0 < next(iter(ledger.kept.values())).last < 9_000
     return clock, ledger, provider
 
@@ -275,7 +280,7 @@ def begun() -> tuple[Leaping, Ledger, Provider]:
 def went_on(begun: tuple[Leaping, Ledger, Provider], provider: Provider) -> int:
     """Search on in another process; return the first block that it reads."""
     clock, ledger, _ = begun
-    blocks, before = provider.blocks, len(provider.ranges)
+    before = len(provider.ranges)
     seen: list[int] = []
     honest = provider._logs
 
@@ -284,9 +289,7 @@ def went_on(begun: tuple[Leaping, Ledger, Provider], provider: Provider) -> int:
         return honest(first, last)
 
     provider._logs = noted  # type: ignore[method-assign]
-    asyncio.run(
-        search(clock, ledger).through(provider.rpc, sought(0), blocks.head(blocks.final), blocks.head(blocks.newest))
-    )
+    one_pass(search(clock, ledger), provider)
     assert len(provider.ranges) > before
     return seen[0]
 
@@ -320,9 +323,7 @@ def test_a_node_that_is_behind_loses_nothing_that_was_read(begun: tuple[Leaping,
     before = dict(ledger.kept)
     behind = Provider("a", Blocks(8_500, 8_000), clock, most=10)
     with pytest.raises(ChainUnknown, match="has no block 9000"):
-        asyncio.run(
-            search(clock, ledger).through(behind.rpc, sought(0), behind.blocks.head(8_000), behind.blocks.head(8_500))
-        )
+        one_pass(search(clock, ledger), behind)
     assert ledger.kept == before
 
 
@@ -330,10 +331,9 @@ def test_a_node_of_another_chain_in_between_ends_the_page(begun: tuple[Leaping, 
     """Each page comes with the final block it is read below; another one at its place is no page."""
     clock, ledger, provider = begun
     last = next(iter(ledger.kept.values())).last
-    stale = provider.blocks.head(9_000)
-    other = replace(stale, hash=b"\x09" * 32)
+    other = replace(provider.blocks.head(9_000), hash=b"\x09" * 32)
     with pytest.raises(ChainUnknown, match="shows another block at 9000"):
-        asyncio.run(search(clock, ledger).through(provider.rpc, sought(0), other, provider.blocks.head(10_000)))
+        one_pass(search(clock, ledger), provider, final=other)
     assert next(iter(ledger.kept.values())).last == last
 
 
@@ -406,6 +406,12 @@ class Proof:
             self.clock.ms += 1000
 
 
+def proven(ended: ChargeStatus | More | str) -> ChargeStatus:
+    """Return what a proof that came to its end says."""
+    assert isinstance(ended, ChargeStatus), ended
+    return ended
+
+
 N = 50_000_000
 
 
@@ -442,9 +448,7 @@ def test_a_payment_in_what_was_read_passes_ago_keeps_a_charge_from_being_dead() 
     one = demand()
     blocks.logs[N - LONG] = paid(one, N - LONG, blocks)
     providers = [Provider(name, blocks, clock, most=200) for name in ("a", "b")]
-    told = Proof(Ledger(), clock, *providers).run(20)
-    assert isinstance(told, ChargeStatus)
-    assert told.payers == {b"\x77" * 32}
+    assert proven(Proof(Ledger(), clock, *providers).run(20)).payers == {b"\x77" * 32}
 
 
 def test_one_that_hides_what_the_other_shows_keeps_it_undecided() -> None:
@@ -459,7 +463,6 @@ def test_one_that_hides_what_the_other_shows_keeps_it_undecided() -> None:
 
 
 def paid(one: Charge, number: int, blocks: Blocks) -> dict[str, Any]:
-    """The log of its payment."""
     intent = one.intent
     words = [intent.id.ljust(32, b"\0"), b"\x05".rjust(32, b"\0"), b"\x06".rjust(32, b"\0"), bytes(32), bytes(32)]
     return {
@@ -478,9 +481,7 @@ def test_one_who_grants_a_block_a_question_is_asked_a_few_times_and_named() -> N
     clock, blocks = Leaping(), chain_of_two_days()
     liar = Provider("liar", blocks, clock, most=1)
     proof = Proof(Ledger(), clock, Provider("a", blocks, clock), Provider("b", blocks, clock), liar)
-    told = proof.run(1)
-    assert isinstance(told, ChargeStatus)
-    assert told.witnesses == 2
+    assert proven(proof.run(1)).witnesses == 2
     assert liar.requests < 10
     (said,) = proof.said
     assert isinstance(said, ProvidersDisagree)
@@ -499,9 +500,7 @@ def test_others_wait_two_hours_for_a_slow_one_and_no_longer() -> None:
     slow = Provider("slow", blocks, clock, most=10, wait_ms=14_000)
     proof = Proof(Ledger(), clock, Provider("a", blocks, clock), Provider("b", blocks, clock), slow)
     began_ms = clock.ms
-    told = proof.run(1000)
-    assert isinstance(told, ChargeStatus)
-    assert told.witnesses == 2
+    assert proven(proof.run(1000)).witnesses == 2
     assert LATE_MS < clock.ms - began_ms < 3 * LATE_MS
     assert proof.longest_ms < (SECONDS + 15 * (FIRST + 4)) * 1000
 
@@ -512,9 +511,7 @@ def test_others_wait_no_longer_for_one_that_only_asks_for_patience() -> None:
     spent = Provider("spent", blocks, clock, rate=0)
     proof = Proof(Ledger(), clock, Provider("a", blocks, clock), Provider("b", blocks, clock), spent, dies=False)
     began_ms = clock.ms
-    told = proof.run(2000)
-    assert isinstance(told, ChargeStatus)
-    assert told.witnesses == 2
+    assert proven(proof.run(2000)).witnesses == 2
     assert LATE_MS < clock.ms - began_ms < 3 * LATE_MS
     assert not spent.ranges
 
@@ -544,9 +541,7 @@ def test_one_whose_chain_is_another_with_each_pass_does_not_begin_to_be_waited_f
         dies=False,
     )
     began_ms = clock.ms
-    told = proof.run(2000)
-    assert isinstance(told, ChargeStatus)
-    assert told.witnesses == 2
+    assert proven(proof.run(2000)).witnesses == 2
     assert clock.ms - began_ms < 3 * LATE_MS
 
 
@@ -561,9 +556,7 @@ def test_the_mark_is_read_after_the_last_log() -> None:
         after = one.asked[one.asked.index("eth_getStorageAt") :]
         assert "eth_getLogs" not in after
     blocks.flag = True
-    marked = Proof(Ledger(), clock, *providers).run(5)
-    assert isinstance(marked, ChargeStatus)
-    assert marked.flag
+    assert proven(Proof(Ledger(), clock, *providers).run(5)).flag
 
 
 def test_an_owner_who_is_not_configured_any_more_says_nothing() -> None:
@@ -572,13 +565,9 @@ def test_an_owner_who_is_not_configured_any_more_says_nothing() -> None:
     a, b = Provider("a", blocks, clock, most=300), Provider("b", blocks, clock, most=300)
     assert isinstance(Proof(ledger, clock, a, b).run(1), More)
     assert {owner for _, _, owner in ledger.kept} == {"a", "b"}
-    alone = Proof(ledger, clock, a).run(5)
-    assert isinstance(alone, ChargeStatus)
-    assert alone.witnesses == 1
+    assert proven(Proof(ledger, clock, a).run(5)).witnesses == 1
     before = b.requests
-    again = Proof(ledger, clock, a, b).run(5)
-    assert isinstance(again, ChargeStatus)
-    assert again.witnesses == 2
+    assert proven(Proof(ledger, clock, a, b).run(5)).witnesses == 2
     assert b.requests - before < LONG // 300
 
 
@@ -600,7 +589,7 @@ def use(since: int) -> AuthorizationUse:
     )
 
 
-def test_one_look_asks_a_bounded_number_of_questions() -> None:
+async def test_one_look_asks_a_bounded_number_of_questions() -> None:
     """One of three says "used", and grants one block a question."""
     clock, blocks = Leaping(), chain_of_two_days()
     used = Blocks(N, N - 600, flag=True)
@@ -615,16 +604,16 @@ def test_one_look_asks_a_bounded_number_of_questions() -> None:
         say=lambda _: None,
     )
     chain = AuthorizedChain(8453, watched, search=search(clock, Ledger(), budget))
-    observation = asyncio.run(chain.look([(use(N - 3630), None)]))
+    observation = await chain.look([(use(N - 3630), None)])
     assert (observation.used, observation.seen) == (frozenset(), {})
     assert liar.requests < 10
     liar.wait_ms = 0
     budget.renew()
-    asyncio.run(chain.look([(use(N - 3630), None)]))
+    await chain.look([(use(N - 3630), None)])
     assert liar.requests < QUESTIONS + 20
 
 
-def test_the_use_of_an_authorization_is_found_over_several_passes() -> None:
+async def test_the_use_of_an_authorization_is_found_over_several_passes() -> None:
     """Ten blocks a question: each pass goes on, and what it finds is what one reading would."""
     clock, blocks = Leaping(), Blocks(N, N - 600, flag=True)
     at = N - 5
@@ -637,7 +626,7 @@ def test_the_use_of_an_authorization_is_found_over_several_passes() -> None:
     while not isinstance(told, Account):
         passes += 1
         budget.renew()
-        told = asyncio.run(account_of_trace(provider.rpc, 8453, use(N - 5_000), N - 600, one))
+        told = await account_of_trace(provider.rpc, 8453, use(N - 5_000), N - 600, one)
     assert passes == 3
     assert told.flag
     assert told.payers == {bytes.fromhex(log["transactionHash"][2:])}

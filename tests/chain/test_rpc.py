@@ -8,7 +8,6 @@ import gzip
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -16,10 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.world.client import client_of
 from topup.chain import rpc as transport
 from topup.chain.rpc import BYTES_MAX, Nonsense, Query, Rpc, RpcError, count, quantity, revert_data, unhex, unhexed
 from topup.domain.errors import ChainUnknown
-from topup.sandbox.http import Handler, Raw, Request, Response, Server
+from topup.sandbox.http import Handler, Raw, Request, Response
 
 T = TypeVar("T")
 KEY = "s3cr3t-key"
@@ -31,15 +31,8 @@ def against(handler: Handler, act: Callable[[Rpc], Awaitable[T]], *, timeout_s: 
     """Do something with a client of a provider that answers by this handler; its URL holds a key."""
 
     async def done() -> T:
-        server = Server(handler)
-        await server.start()
-        rpc = Rpc(f"{server.url}/v2/{KEY}?token={KEY}", timeout_s=timeout_s)
-        try:
+        async with client_of(handler, f"/v2/{KEY}?token={KEY}", timeout_s) as rpc:
             return await act(rpc)
-        finally:
-            await rpc.close()
-            await asyncio.sleep(0)
-            await server.stop()
 
     return asyncio.run(done())
 
@@ -187,13 +180,6 @@ def test_a_deeply_nested_answer_does_not_end_the_process() -> None:
     assert "RecursionError" in done.stderr
 
 
-def test_an_error_object_counts_whatever_the_status() -> None:
-    """Providers send errors with any HTTP status; the object is what is read."""
-    body = json.dumps({"id": None, "error": {"code": -32005, "message": "rate limited"}}).encode()
-    with pytest.raises(RpcError, match="rate limited"):
-        against(saying(body, 429), single)
-
-
 @pytest.mark.parametrize("error", ["text", 5, [], {}, {"code": "x"}, {"message": None}, {"message": ["a"]}, True])
 def test_a_malformed_error_is_still_an_error(error: Any) -> None:
     """Nothing that stands where errors stand is taken for a result."""
@@ -201,22 +187,29 @@ def test_a_malformed_error_is_still_an_error(error: Any) -> None:
         against(saying(json.dumps({"id": None, "error": error}).encode()), single)
 
 
+def refused(message: str, status: int = 200) -> str:
+    """Return what is told of an error object with this message."""
+    body = json.dumps({"id": None, "error": {"code": -32005, "message": message}}).encode()
+    with pytest.raises(RpcError) as error:
+        against(saying(body, status), single)
+    return str(error.value)
+
+
+def test_an_error_object_counts_whatever_the_status() -> None:
+    """Providers send errors with any HTTP status; the object is what is read."""
+    assert refused("rate limited", 429) == "rate limited"
+
+
 def test_a_long_error_is_cut() -> None:
     """A provider's text goes into log and ledger: it has a bound."""
-    body = json.dumps({"id": None, "error": {"code": 1, "message": "x" * 10_000}}).encode()
-    with pytest.raises(RpcError) as error:
-        against(saying(body), single)
-    assert len(str(error.value)) == 300
+    assert len(refused("x" * 10_000)) == 300
 
 
 def test_an_error_that_repeats_our_url_does_not_show_its_key() -> None:
     """Some providers quote the address they were asked at."""
-    text = f"limit reached for https://127.0.0.1/v2/{KEY}?token={KEY}"
-    body = json.dumps({"id": None, "error": {"code": 1, "message": text}}).encode()
-    with pytest.raises(RpcError) as error:
-        against(saying(body), single)
-    assert KEY not in str(error.value)
-    assert "limit reached" in str(error.value)
+    told = refused(f"limit reached for https://127.0.0.1/v2/{KEY}?token={KEY}")
+    assert KEY not in told
+    assert "limit reached" in told
 
 
 def test_an_oversized_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,9 +246,7 @@ def test_a_trickle_ends_at_the_deadline() -> None:
     async def handler(_: Request) -> Raw:
         return Raw(trickle)
 
-    began = time.monotonic()
     assert unknown(handler, single, timeout_s=0.2) == "127.0.0.1 did not answer within 0.2 s"
-    assert time.monotonic() - began < 2
 
 
 def test_silence_ends_at_the_deadline() -> None:
@@ -297,21 +288,13 @@ def test_a_redirect_is_not_followed() -> None:
     assert followed == [f"/v2/{KEY}"]
 
 
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:1/" + KEY, "http://127.0.0.1:99999/" + KEY, "ftp://127.0.0.1/" + KEY]
-)
-def test_an_unreachable_provider_is_named_by_its_host(url: str) -> None:
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "http://127.0.0.1:99999/", "ftp://127.0.0.1/"])
+async def test_an_unreachable_provider_is_named_by_its_host(url: str) -> None:
     """Neither a refused connection nor a bad address shows the key."""
-
-    async def asked() -> None:
-        rpc = Rpc(url, timeout_s=5)
-        try:
-            await rpc.ask("eth_chainId")
-        finally:
-            await rpc.close()
-
+    rpc = Rpc(url + KEY, timeout_s=5)
     with pytest.raises(ChainUnknown) as error:
-        asyncio.run(asked())
+        await rpc.ask("eth_chainId")
+    await rpc.close()
     assert KEY not in f"{error.value} {error.value!r}"
 
 

@@ -7,207 +7,63 @@ lie about it; at the end a whole transaction is carried on a Tempo chain.
 from __future__ import annotations
 
 import asyncio
-import copy
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
 import rlp  # type: ignore[import-untyped]
-from eth_account import Account
-from eth_account.messages import encode_typed_data
 from eth_keys.datatypes import PrivateKey
-from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import tools
-from tests.chain.test_chain import HEAD_AGE_MAX_S, LAG_MAX_S
 from tests.world import builders
 from tests.world.builders import settled
+from tests.world.stand import failing, limited
+from tests.world.till import DOLLAR, HELD, SELLER, TEN, Authorization, Till, till_with
 from topup.chain import agreement
 from topup.chain.agreement import Answers, Vote
-from topup.chain.contracts import encode
 from topup.chain.providers import Providers
 from topup.chain.receipts import ProviderObservation
 from topup.chain.rpc import Rpc
 from topup.chain.token_chain import AuthorizedChain
 from topup.domain.errors import ChainUnknown, PaymentForbidden, WrongChain
-from topup.domain.events import Event, ProvidersDisagree
+from topup.domain.events import ProvidersDisagree
 from topup.domain.lifecycle import Attempt, Broadcaster
 from topup.domain.money import Usdc, Wei
-from topup.domain.nonpayment import ChargeStatus, NonPaymentProof, Undecided, non_payment_proof
+from topup.domain.nonpayment import NonPaymentProof, Undecided, non_payment_proof
 from topup.ports.chain import UNMEASURED, AuthorizationUse, Head, Observation, Seen
 from topup.sandbox import contracts
-from topup.sandbox.rpc import Intercept, Next, RpcError, RpcServer
+from topup.sandbox.rpc import Next, RpcError
 from topup.sandbox.tempo import CHAIN_ID as TEMPO_ID
 from topup.sandbox.tempo import USDC_E, Tempo
-from topup.sandbox.world import World, embedded
 
 T = TypeVar("T")
-HELD = 50_000_000
-TEN = Usdc(10_000_000)
-SELLER = bytes.fromhex("5e11e5" + "00" * 17)
-DOLLAR = builders.address(contracts.USDC)
-USED = bytes(keccak(text="AuthorizationUsed(address,bytes32)"))
-CARRY = "transferWithAuthorization(address,address,uint256,uint256,uint256,bytes32,bytes)"
-PARTIES = [("from", "address"), ("to", "address"), ("value", "uint256")]
-TIMES = [("validAfter", "uint256"), ("validBefore", "uint256"), ("nonce", "bytes32")]
 STATES = 4  # the slot of authorizationState
 
 
-@dataclass(frozen=True)
-class Authorization:
-    """A signed transfer, what it leaves on the chain, and the call data that carry it there."""
-
-    nonce: bytes
-    valid_before: int
-    use: AuthorizationUse
-    data: bytes
-
-
-class Till:
-    """A world with dollars in the wallet, somebody who carries, and as many providers as are wanted."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.wallet = builders.address(world.wallet)
-        self.carrier = PrivateKey(secrets.token_bytes(32))
-        self.servers: list[RpcServer] = [world.rpc]
-        self.said: list[Event] = []
-        self.ahead_s = 0
-        carrier = self.carrier.public_key.to_checksum_address()
-        world.do(lambda: world.chain.set_balance(carrier, 10**18))
-        world.do(lambda: world.write(contracts.usdc_balance(world.wallet, HELD)))
-        self.mine(3)
-
-    def ask(
-        self,
-        act: Callable[[AuthorizedChain], Awaitable[T]],
-        chain_id: int = contracts.CHAIN_ID,
-        needs: int | None = None,
-    ) -> T:
-        """Do something with the edge; two providers have to agree where there are two, or as many as it `needs`."""
-
-        async def asked() -> T:
-            rpcs = [Rpc(server.url, timeout_s=20) for server in self.servers]
-            watched = Providers(
-                rpcs,
-                quorum=needs or min(2, len(rpcs)),
-                now_s=self.now_s,
-                head_age_max_s=HEAD_AGE_MAX_S,
-                lag_max_s=LAG_MAX_S,
-                say=self.said.append,
-            )
-            try:
-                return await act(AuthorizedChain(chain_id, watched))
-            finally:
-                for rpc in rpcs:
-                    await rpc.close()
-
-        return asyncio.run(asked())
-
-    def providers(self, count: int) -> None:
-        self.servers += [self.world.provider() for _ in range(count - len(self.servers))]
-
-    def bend(self, number: int, *methods: str, to: Callable[[Any], Any]) -> None:
-        """Let a provider answer these methods otherwise; `to` may raise."""
-        self.servers[number].intercept = bent(*methods, to=to)
-
-    def now_s(self) -> int:
-        return self.world.clock.now_s() + self.ahead_s
-
-    def later(self, seconds: int) -> None:
-        self.ahead_s += seconds
-        self.mine()
-
-    def mine(self, blocks: int = 1) -> None:
-        for _ in range(blocks):
-            self.world.do(lambda: self.world.chain.mine(self.now_s()))
-
-    def rpc(self, method: str, *params: Any) -> Any:
-        return self.world.do(lambda: self.world.chain.rpc(method, list(params)))
-
-    def authorization(self, units: Usdc = TEN, nonce: bytes | None = None) -> Authorization:
-        """Sign a transfer to the seller that is good for ten minutes."""
-        nonce, valid_before = nonce or secrets.token_bytes(32), self.now_s() + 600
-        me, seller = self.world.wallet, to_checksum_address(SELLER)
-        values = (me, seller, units.units, 0, valid_before, nonce)
-        kinds = [{"name": name, "type": kind} for name, kind in PARTIES + TIMES]
-        domain = {"name": "USD Coin", "version": "2", "chainId": contracts.CHAIN_ID}
-        signable = encode_typed_data(
-            {**domain, "verifyingContract": contracts.USDC},
-            {"TransferWithAuthorization": kinds},
-            dict(zip((kind["name"] for kind in kinds), values, strict=True)),
-        )
-        signature = bytes(Account.sign_message(signable, self.world.key.to_hex()).signature)
-        use = AuthorizationUse(
-            key=bytes(signable.body[:32]),
-            hash=None,
-            mark=(DOLLAR, encode("erc20", "authorizationState", me, nonce)),
-            log=(DOLLAR, (USED, self.wallet.rjust(32, b"\0"), nonce)),
-            token=DOLLAR,
-            sender=self.wallet,
-            recipient=SELLER,
-            tokens=units,
-            since=int(self.rpc("eth_blockNumber"), 16),
-            pays_fee=False,
-        )
-        return Authorization(nonce, valid_before, use, encode("erc20", CARRY, *values, signature))
-
-    def carry(self, *authorizations: Authorization) -> list[bytes]:
-        """Let the stranger send these in one block; return the transactions' hashes."""
-        me = self.carrier.public_key.to_checksum_address()
-        first = int(self.rpc("eth_getTransactionCount", me, "latest"), 16)
-        hashes = []
-        for number, authorization in enumerate(authorizations):
-            fields = {"chainId": contracts.CHAIN_ID, "nonce": first + number, "to": contracts.USDC, "value": 0}
-            fields |= {"data": authorization.data, "gas": 200_000, "type": 2}
-            fields |= {"maxFeePerGas": 10**9, "maxPriorityFeePerGas": 10**6}
-            done = Account.from_key(self.carrier.to_hex()).sign_transaction(fields)
-            self.rpc("eth_sendRawTransaction", "0x" + bytes(done.raw_transaction).hex())
-            hashes.append(bytes(done.hash))
-        self.mine()
-        return hashes
-
-    def paid(self) -> tuple[AuthorizationUse, bytes]:
-        one = self.authorization()
-        (tx_hash,) = self.carry(one)
-        return one.use, tx_hash
-
-    def look(self, *uses: AuthorizationUse) -> Observation:
-        return self.ask(lambda chain: chain.look([(use, None) for use in uses]))
-
-    def payment_status(self, use: AuthorizationUse) -> ChargeStatus:
-        return self.ask(lambda chain: settled(chain.payment_status(use)))
-
-    def seen(self, use: AuthorizationUse) -> Seen:
-        return self.look(use).seen[use.key]
-
-
-def bent(*methods: str, to: Callable[[Any], Any]) -> Intercept:
-    async def answered(asked: str, params: list[Any], honest: Next) -> Any:
-        return to(copy.deepcopy(honest())) if asked in methods else honest()
-
-    return answered
-
-
-def refused(_: Any) -> Any:
-    raise RpcError(-32005, "rate limit exceeded")
-
-
-def lacking(_: Any) -> Any:
-    raise RpcError(-32000, "missing trie node")
+RATE = RpcError(-32005, "rate limit exceeded")
 
 
 @pytest.fixture
 def till() -> Iterator[Till]:
-    world = World(embedded)
-    world.mining = False
-    with world:
-        yield Till(world)
+    yield from till_with(1)
+
+
+@pytest.fixture
+def both() -> Iterator[Till]:
+    yield from till_with(2)
+
+
+def only_marks(told: str) -> str:
+    """Whether an authorization was used is told, and no balance."""
+    if int(told, 16) > 1:
+        raise RATE
+    return told
 
 
 # What is seen
@@ -240,13 +96,8 @@ def test_what_nobody_carried_is_not_seen_and_costs_one_request(till: Till) -> No
 def test_a_node_without_tags_still_shows_the_payment(till: Till) -> None:
     """Safe and final are then unknown, which is not "at once"."""
     use, _ = till.paid()
-
-    async def tagless(asked: str, params: list[Any], honest: Next) -> Any:
-        if params[:1] in (["safe"], ["finalized"]):
-            raise RpcError(-32602, "unknown block tag")
-        return honest()
-
-    till.servers[0].intercept = tagless
+    tags = (["safe"], ["finalized"])
+    till.bend(0, failing("eth_getBlockByNumber", RpcError(-32602, "unknown block tag"), lambda p: p[:1] in tags))
     told = till.look(use)
     assert (told.safe, told.finalized, told.finalized_s) == (None, None, None)
     assert told.seen[use.key].trusted
@@ -297,34 +148,45 @@ def test_what_an_unbelieved_use_took_is_measured(till: Till) -> None:
     use, _ = till.paid()
     other = replace(use, tokens=Usdc(7))
     assert till.seen(other).inclusion.tokens == TEN
-    till.bend(0, "eth_call", to=lambda told: told if int(told, 16) <= 1 else refused(told))
+    till.bend(0, "eth_call", to=only_marks)
     seen = till.seen(other)
     assert (seen.inclusion.tokens, seen.wallet_check) == (Usdc(7), UNMEASURED)
 
 
-@pytest.mark.parametrize(("number", "uses", "transfers"), [(0, 2, 1), (1, 1, 2)], ids=["log", "transfer"])
-def test_a_receipt_that_says_it_twice_is_for_a_person(till: Till, number: int, uses: int, transfers: int) -> None:
-    """A second log of its use or a second transfer: what was paid is not clear."""
-    use, _ = till.paid()
-    till.bend(0, "eth_getTransactionReceipt", to=lambda told: {**told, "logs": [*told["logs"], told["logs"][number]]})
-    seen = till.seen(use)
-    assert not seen.trusted
-    assert f"{uses} logs of its use and {transfers} transfers" in seen.reason
+TWICE: dict[str, tuple[str, Callable[[Any], Any], str]] = {
+    "a second log of its use": (
+        "eth_getTransactionReceipt",
+        lambda told: {**told, "logs": [*told["logs"], told["logs"][0]]},
+        "2 logs of its use and 1 transfers",
+    ),
+    "a second transfer": (
+        "eth_getTransactionReceipt",
+        lambda told: {**told, "logs": [*told["logs"], told["logs"][1]]},
+        "1 logs of its use and 2 transfers",
+    ),
+    "a log in two transactions": (
+        "eth_getLogs",
+        lambda told: [*told, {**told[0], "transactionHash": "0x" + "07" * 32}],
+        "2 transactions carry it",
+    ),
+}
 
 
-def test_a_log_in_two_transactions_is_for_a_person(till: Till) -> None:
-    """An authorization works once: whoever shows it twice is not believed."""
+@pytest.mark.parametrize("how", TWICE)
+def test_what_is_said_twice_is_for_a_person(till: Till, how: str) -> None:
+    """An authorization works once: what was paid is not clear, and whoever shows it twice is not believed."""
+    method, to, words = TWICE[how]
     use, _ = till.paid()
-    till.bend(0, "eth_getLogs", to=lambda told: [*told, {**told[0], "transactionHash": "0x" + "07" * 32}])
+    till.bend(0, method, to=to)
     seen = till.seen(use)
     assert not seen.trusted
-    assert seen.reason.endswith("2 transactions carry it")
+    assert words in seen.reason
 
 
 def test_without_old_state_the_cost_is_not_verified(till: Till) -> None:
     """The receipt alone says what was paid, and the look says so."""
     use, _ = till.paid()
-    till.bend(0, "eth_call", to=lambda told: told if int(told, 16) <= 1 else refused(told))
+    till.bend(0, "eth_call", to=only_marks)
     seen = till.seen(use)
     assert (seen.trusted, seen.wallet_check, seen.inclusion.tokens) == (True, UNMEASURED, TEN)
 
@@ -335,7 +197,7 @@ def test_without_old_state_the_cost_is_not_verified(till: Till) -> None:
 def test_a_known_transaction_is_found_without_logs(till: Till) -> None:
     """Its receipt is asked for by hash; the rest is the same."""
     use, tx_hash = till.paid()
-    till.bend(0, "eth_getLogs", to=refused)
+    till.bend(0, failing("eth_getLogs", RATE))
     seen = till.seen(replace(use, hash=tx_hash))
     assert (seen.trusted, seen.inclusion.tokens, seen.inclusion.tx_hash) == (True, TEN, tx_hash)
 
@@ -358,7 +220,7 @@ def test_a_known_transaction_that_failed_moved_nothing_and_is_over(till: Till) -
 def test_a_node_that_shows_no_receipt_at_all_is_no_witness(till: Till) -> None:
     """It fails for all of them, so that another may be asked."""
     use, tx_hash = till.paid()
-    till.bend(0, "eth_getTransactionReceipt", to=refused)
+    till.bend(0, failing("eth_getTransactionReceipt", RATE))
     with pytest.raises(ChainUnknown, match="a receipt: rate limit exceeded"):
         till.look(replace(use, hash=tx_hash))
 
@@ -366,19 +228,21 @@ def test_a_node_that_shows_no_receipt_at_all_is_no_witness(till: Till) -> None:
 # What is not believed
 
 
-def test_a_receipt_of_a_block_that_is_not_there_is_not_seen(till: Till) -> None:
-    """A preconfirmation names a block that may never be."""
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"blockHash": "0x" + "07" * 32}, id="a preconfirmation names a block that may never be"),
+        pytest.param({"transactionHash": "0x" + "07" * 32}, id="an answer has to be of the transaction asked for"),
+        pytest.param({"status": "0x0"}, id="what was found by its log cannot have failed"),
+    ],
+)
+def test_a_receipt_that_cannot_be_of_this_use_is_not_seen(till: Till, change: dict[str, Any]) -> None:
+    """It is a lie, and no failure of ours."""
     use, tx_hash = till.paid()
-    till.bend(0, "eth_getTransactionReceipt", to=lambda told: {**told, "blockHash": "0x" + "07" * 32})
+    till.bend(0, "eth_getTransactionReceipt", to=lambda told: {**told, **change})
     assert till.look(use).seen == {}
-    assert till.look(replace(use, hash=tx_hash)).seen == {}
-
-
-def test_the_receipt_of_another_transaction_is_not_seen(till: Till) -> None:
-    """An answer has to be of the transaction that was asked for."""
-    use, _ = till.paid()
-    till.bend(0, "eth_getTransactionReceipt", to=lambda told: {**told, "transactionHash": "0x" + "07" * 32})
-    assert till.look(use).seen == {}
+    if "blockHash" in change:
+        assert till.look(replace(use, hash=tx_hash)).seen == {}
 
 
 def test_no_use_is_older_than_the_signature(till: Till) -> None:
@@ -409,7 +273,7 @@ def test_a_replaced_block_shows(till: Till) -> None:
 def test_logs_that_cannot_be_had_hide_the_payment_and_not_the_mark(till: Till) -> None:
     """Not seen, and used: nobody may take that for unpaid."""
     use, _ = till.paid()
-    till.bend(0, "eth_getLogs", to=refused)
+    till.bend(0, failing("eth_getLogs", RATE))
     told = till.look(use)
     assert (told.seen, told.used) == ({}, frozenset({use.key}))
 
@@ -419,11 +283,7 @@ def test_a_node_that_is_behind_the_logs_it_is_asked_for_says_nothing(till: Till)
     use, _ = till.paid()
     till.mine(12)
     last = till.rpc("eth_blockNumber")
-
-    async def behind(asked: str, params: list[Any], honest: Next) -> Any:
-        return None if asked == "eth_getBlockByNumber" and params[0] == last else honest()
-
-    till.servers[0].intercept = behind
+    till.bend(0, "eth_getBlockByNumber", to=lambda _: None, when=lambda p: p[0] == last)
     assert till.look(use).seen == {}
     with pytest.raises(ChainUnknown, match=f"has no block {int(last, 16)}"):
         till.payment_status(use)
@@ -432,16 +292,9 @@ def test_a_node_that_is_behind_the_logs_it_is_asked_for_says_nothing(till: Till)
 def test_a_mark_that_cannot_be_read_hides_no_log(till: Till) -> None:
     """Only a mark that is zero says that there is nothing to look for."""
     use, _ = till.paid()
-    till.bend(0, "eth_call", to=refused)
+    till.bend(0, failing("eth_call", RATE))
     told = till.look(use)
     assert (told.seen[use.key].trusted, told.used) == (True, frozenset())
-
-
-def test_what_failed_has_emitted_no_log(till: Till) -> None:
-    """A receipt that says 0 for a transaction that was found by its log is a lie, and no failure of ours."""
-    use, _ = till.paid()
-    till.bend(0, "eth_getTransactionReceipt", to=lambda told: {**told, "status": "0x0"})
-    assert till.look(use).seen == {}
 
 
 def test_a_range_that_is_too_long_is_read_in_halves(till: Till) -> None:
@@ -450,13 +303,7 @@ def test_a_range_that_is_too_long_is_read_in_halves(till: Till) -> None:
     till.mine(6)
     till.carry(one)
     till.mine(2)
-
-    async def short(asked: str, params: list[Any], honest: Next) -> Any:
-        if asked == "eth_getLogs" and int(params[0]["toBlock"], 16) - int(params[0]["fromBlock"], 16) > 1:
-            raise RpcError(-32005, "block range too large")
-        return honest()
-
-    till.servers[0].intercept = short
+    till.bend(0, limited(2, "block range too large"))
     assert till.seen(one.use).trusted
 
 
@@ -482,23 +329,21 @@ def unpaid(_: Any) -> str:
     return "0x" + "00" * 32
 
 
-def test_one_of_two_that_hides_the_payment_delays_it(till: Till) -> None:
+def test_one_of_two_that_hides_the_payment_delays_it(both: Till) -> None:
     """Neither seen nor used, until both show it."""
-    till.providers(2)
-    use, _ = till.paid()
-    assert till.seen(use).trusted
-    till.bend(1, "eth_call", to=unpaid)
-    told = till.look(use)
+    use, _ = both.paid()
+    assert both.seen(use).trusted
+    both.bend(1, "eth_call", to=unpaid)
+    told = both.look(use)
     assert (told.seen, told.used) == ({}, frozenset())
 
 
-def test_one_of_two_cannot_invent_a_payment(till: Till) -> None:
+def test_one_of_two_cannot_invent_a_payment(both: Till) -> None:
     """A mark that is set, a log and a receipt, by one alone: nothing is seen."""
-    till.providers(2)
-    _, tx_hash = till.paid()
-    mine = till.authorization().use
+    _, tx_hash = both.paid()
+    mine = both.authorization().use
     ours = ["0x" + (topic or b"").hex() for topic in mine.log[1]]
-    receipt = till.rpc("eth_getTransactionReceipt", "0x" + tx_hash.hex())
+    receipt = both.rpc("eth_getTransactionReceipt", "0x" + tx_hash.hex())
     log = {**receipt["logs"][0], "topics": ours}
 
     async def invents(asked: str, params: list[Any], honest: Next) -> Any:
@@ -506,12 +351,12 @@ def test_one_of_two_cannot_invent_a_payment(till: Till) -> None:
         lies |= {"eth_getTransactionReceipt": {**receipt, "logs": [log, *receipt["logs"][1:]]}}
         return lies.get(asked) or honest()
 
-    till.servers[1].intercept = invents
+    both.bend(1, invents)
     mine = replace(mine, since=mine.since - 1)
-    told = till.look(mine)
+    told = both.look(mine)
     assert (told.seen, told.used) == ({}, frozenset())
-    till.servers = till.servers[1:]  # alone it would have been believed
-    assert (till.look(mine).seen[mine.key].trusted, till.look(mine).used) == (True, frozenset({mine.key}))
+    both.servers = both.servers[1:]  # alone it would have been believed
+    assert (both.look(mine).seen[mine.key].trusted, both.look(mine).used) == (True, frozenset({mine.key}))
 
 
 def test_the_liar_among_three_is_outvoted(till: Till) -> None:
@@ -525,15 +370,14 @@ def test_the_liar_among_three_is_outvoted(till: Till) -> None:
 
 
 @pytest.mark.parametrize("lie", [{"gasUsed": "0xffffff"}, {"logs": []}, {"status": "0x0"}])
-def test_two_that_differ_in_what_it_took_show_nothing(till: Till, lie: dict[str, Any]) -> None:
+def test_two_that_differ_in_what_it_took_show_nothing(both: Till, lie: dict[str, Any]) -> None:
     """Fee, amount and success are facts: both have to show the same, and they are named."""
-    till.providers(2)
-    use, tx_hash = till.paid()
+    use, tx_hash = both.paid()
     paying = replace(use, hash=tx_hash, pays_fee=True)
-    assert till.seen(paying).inclusion.token_fee > Usdc(0)
-    till.bend(1, "eth_getTransactionReceipt", to=lambda told: {**told, **lie})
-    assert till.look(paying).seen == {}
-    assert [event.about for event in till.said if isinstance(event, ProvidersDisagree)] == [
+    assert both.seen(paying).inclusion.token_fee > Usdc(0)
+    both.bend(1, "eth_getTransactionReceipt", to=lambda told: {**told, **lie})
+    assert both.look(paying).seen == {}
+    assert [event.about for event in both.said if isinstance(event, ProvidersDisagree)] == [
         "the use of an authorization"
     ]
 
@@ -569,18 +413,17 @@ def joined(*told: Observation) -> Observation:
     return agreement.observation(Answers(votes), 2).value
 
 
-def test_a_look_at_every_provider_needs_two_of_them(till: Till) -> None:
+def test_a_look_at_every_provider_needs_two_of_them(both: Till) -> None:
     """Where one would do and two are configured: what both show counts, and one alone concludes nothing."""
-    till.providers(2)
-    use, _ = till.paid()
+    use, _ = both.paid()
 
     def looked(*, every: bool) -> Observation:
-        return till.ask(lambda chain: chain.look([(use, None)], every=every), needs=1)
+        return both.ask(lambda chain: chain.look([(use, None)], every=every), needs=1)
 
     assert looked(every=True).used == {use.key}
-    till.bend(1, "eth_call", to=unpaid)
+    both.bend(1, "eth_call", to=unpaid)
     assert (looked(every=False).used, looked(every=True).used) == (frozenset({use.key}), frozenset())
-    till.bend(1, "eth_getBlockByNumber", to=refused)
+    both.bend(1, failing("eth_getBlockByNumber", RATE))
     with pytest.raises(ChainUnknown, match="2 independent providers are needed, 1 answered"):
         looked(every=True)
 
@@ -600,11 +443,10 @@ def test_a_survey_is_one_request_and_says_what_the_wallet_holds(till: Till) -> N
     assert till.servers[0].asked["eth_getBalance"] == 0
 
 
-def test_the_least_tokens_of_two_providers_are_planned_with(till: Till) -> None:
+def test_the_least_tokens_of_two_providers_are_planned_with(both: Till) -> None:
     """Too many would plan what cannot be paid."""
-    till.providers(2)
-    till.bend(0, "eth_call", to=lambda told: f"0x{2 * int(told, 16):064x}")
-    assert till.ask(lambda chain: chain.preflight(till.wallet, DOLLAR)).tokens == Usdc(HELD)
+    both.bend(0, "eth_call", to=lambda told: f"0x{2 * int(told, 16):064x}")
+    assert both.ask(lambda chain: chain.preflight(both.wallet, DOLLAR)).tokens == Usdc(HELD)
 
 
 def test_a_used_authorization_is_not_planned_with(till: Till) -> None:
@@ -639,7 +481,7 @@ def test_another_chain_is_refused_everywhere(till: Till) -> None:
         lambda chain: chain.payment_status(use),
     ):
         with pytest.raises(WrongChain, match="speaks for chain 8453, not 4217"):
-            till.ask(act, TEMPO_ID)
+            till.ask(act, edge=partial(AuthorizedChain, TEMPO_ID))
 
 
 # What became of it
@@ -654,34 +496,32 @@ def judged(till: Till, one: Authorization) -> object:
     return non_payment_proof(kept, 1, deadline_s=one.valid_before, payment_status=told, flag_tested=True)
 
 
-def test_unused_past_its_deadline_it_is_dead_by_two_witnesses(till: Till) -> None:
+def test_unused_past_its_deadline_it_is_dead_by_two_witnesses(both: Till) -> None:
     """Not before a final block is past it, and never by one provider alone."""
-    till.providers(2)
-    one = till.authorization()
-    till.mine(12)
-    assert isinstance(judged(till, one), Undecided)
-    till.later(700)
-    till.mine(12)
-    assert judged(till, one) is NonPaymentProof.DEADLINE
-    payment_status = till.payment_status(one.use)
+    one = both.authorization()
+    both.mine(12)
+    assert isinstance(judged(both, one), Undecided)
+    both.later(700)
+    both.mine(12)
+    assert judged(both, one) is NonPaymentProof.DEADLINE
+    payment_status = both.payment_status(one.use)
     assert (payment_status.flag, payment_status.payers, payment_status.witnesses) == (False, frozenset(), 2)
-    till.servers = till.servers[:1]
+    both.servers = both.servers[:1]
     by_one = Undecided("one provider is no proof: two independent ones have to agree", NonPaymentProof.DEADLINE)
-    assert judged(till, one) == by_one
+    assert judged(both, one) == by_one
 
 
-def test_a_used_one_names_who_carried_it(till: Till) -> None:
+def test_a_used_one_names_who_carried_it(both: Till) -> None:
     """By its log, before any final block holds it; and by its hash where that is known and succeeded."""
-    till.providers(2)
-    one = till.authorization()
-    till.mine(12)
-    (tx_hash,) = till.carry(one)
-    payment_status = till.payment_status(one.use)
+    one = both.authorization()
+    both.mine(12)
+    (tx_hash,) = both.carry(one)
+    payment_status = both.payment_status(one.use)
     assert (payment_status.flag, payment_status.payers, payment_status.witnesses) == (True, frozenset({tx_hash}), 2)
     silent = replace(one.use, hash=tx_hash, log=(SELLER, one.use.log[1]))
-    assert till.payment_status(silent).payers == {tx_hash}
+    assert both.payment_status(silent).payers == {tx_hash}
     unsent = replace(silent, hash=b"\x07" * 32)
-    assert till.payment_status(unsent).payers == frozenset()
+    assert both.payment_status(unsent).payers == frozenset()
 
 
 def test_a_known_transaction_that_failed_is_no_payer(till: Till) -> None:
@@ -699,7 +539,7 @@ def test_a_fate_with_a_gap_is_undecided(till: Till, method: str) -> None:
     """A part of the logs, the mark or the receipt that cannot be had is never a "no"."""
     one = till.authorization()
     till.mine(12)
-    till.bend(0, method, to=lacking)
+    till.bend(0, failing(method, RpcError(-32000, "missing trie node")))
     with pytest.raises(ChainUnknown, match="missing trie node"):
         till.ask(lambda chain: chain.payment_status(replace(one.use, hash=b"\x07" * 32)))
 
@@ -720,7 +560,7 @@ def test_a_node_that_falls_back_behind_the_final_block_decides_nothing(till: Til
         asked_before.add(tag)
         return old if late and tag == falls_back else honest()
 
-    till.servers[0].intercept = exchanged
+    till.bend(0, exchanged)
     with pytest.raises(ChainUnknown, match="is not past the final block"):
         till.payment_status(one.use)
 
@@ -735,20 +575,19 @@ def test_the_mark_of_a_fate_is_read_at_the_block_it_speaks_of(till: Till) -> Non
         tags.extend(params[1:] if asked == "eth_call" else [])
         return honest()
 
-    till.servers[0].intercept = noted
+    till.bend(0, noted)
     till.payment_status(one.use)
     assert tags == [till.rpc("eth_blockNumber")]
 
 
-def test_two_that_differ_in_a_fate_decide_nothing(till: Till) -> None:
+def test_two_that_differ_in_a_fate_decide_nothing(both: Till) -> None:
     """One hides the log, the other shows it."""
-    till.providers(2)
-    one = till.authorization()
-    till.mine(12)
-    till.carry(one)
-    till.bend(1, "eth_getLogs", to=lambda _: [])
+    one = both.authorization()
+    both.mine(12)
+    both.carry(one)
+    both.bend(1, "eth_getLogs", to=lambda _: [])
     with pytest.raises(ChainUnknown, match="the providers disagree"):
-        till.payment_status(one.use)
+        both.payment_status(one.use)
 
 
 def test_a_fate_is_not_asked_before_the_signature_is_final(till: Till) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests import tools
 from tests.accounting.test_statement import checked
-from tests.world.stage import HANGS_S
+from tests.tools import HANGS_S
 from topup.accounting.journal import Commodity
 from topup.ledger.store import SqliteStore
 

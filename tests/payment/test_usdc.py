@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,11 +13,12 @@ from eth_abi.abi import encode
 from eth_account import Account
 from eth_utils.crypto import keccak
 
-from tests.chain.test_chain import Stand
 from tests.payment.test_adversary import hold, passes, say
 from tests.world import worlds
 from tests.world.stage import Stage, Start, story
+from tests.world.stand import Stand
 from topup.accounting.journal import IN_TRANSIT, WALLET, Commodity
+from topup.chain.contract_chain import EvmChain
 from topup.chain.contracts import token_payment_data
 from topup.chain.profiles import BASE, Profile
 from topup.chain.reverts import decoded, whose_pause
@@ -305,7 +307,7 @@ def dry_run(stand: Stand, demand: Charge, profile: Profile = BASE) -> Simulation
         lambda chain: chain.simulate(
             replace(chain.approval(stand.wallet, demand.contract, demand.total), then=payment), demand, at
         ),
-        profile,
+        edge=partial(EvmChain, profile),
     )
 
 
@@ -340,7 +342,7 @@ def test_a_node_that_changes_no_state_for_a_call(stand: Stand, how: str) -> None
             raise RpcError(-32602, "too many arguments, want at most 2")
         return stand.world.chain.rpc(asked, params[:2]) if asked == "eth_call" else honest()
 
-    stand.intercept(older)
+    stand.bend(0, older)
     assert dry_run(stand, stand.demand()).proof == "eth_call" + UNTRIED
 
 

@@ -25,9 +25,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tests.chain.test_chain import ENOUGH, HEAD_AGE_MAX_S, LAG_MAX_S, TOTAL, Stand, stand_on
 from tests.world import builders
 from tests.world.bending import KEY, Broken, bent, encoded, said
+from tests.world.stand import ENOUGH, HEAD_AGE_MAX_S, LAG_MAX_S, TOTAL, Stand, stand_on
 from topup.chain.contract_chain import EvmChain
 from topup.chain.contracts import payment_data
 from topup.chain.profiles import BASE

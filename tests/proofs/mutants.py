@@ -179,7 +179,7 @@ MUTANTS: Final = (
         "topup/chain/receipts.py",
         'if not isinstance(block, dict) or unhexed(block.get("hash")) != unhexed(receipt["blockHash"]):',
         "if not isinstance(block, dict):",
-        "tests/chain/test_chain.py::test_a_receipt_of_another_block_is_not_counted[embedded]",
+        "tests/chain/test_chain.py::test_a_receipt_of_no_block_is_not_counted[embedded-an-orphan-names-another-block]",
     ),
     Mutant(
         "caps-forget-what-is-pending",

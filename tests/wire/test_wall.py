@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.chain.test_quorum import Town, lie
+from tests.world.stand import Town, lie
 from topup.app import keys
 from topup.app.log import FIELD_MAX, LogSink
 from topup.app.settings import load
@@ -24,7 +23,6 @@ from topup.domain.errors import ChainUnknown
 from topup.domain.events import Event, ProviderSetAside
 from topup.domain.lifecycle import State
 from topup.sandbox.rpc import RpcError
-from topup.sandbox.world import World
 
 HUGE = "0x" + "f" * 4000
 SENDS = "eth_sendRawTransaction"
@@ -34,19 +32,6 @@ def revert(text: bytes) -> str:
     """Error(string) by hand, so that the bytes may be anything."""
     padded = text + bytes(-len(text) % 32)
     return "0x08c379a0" + (32).to_bytes(32, "big").hex() + len(text).to_bytes(32, "big").hex() + padded.hex()
-
-
-@pytest.fixture
-def town(world: World, tmp_path: Path) -> Iterator[Callable[[int], Town]]:
-    made = list[Town]()
-
-    def make(count: int) -> Town:
-        made.append(Town(world, tmp_path, count))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
 
 
 def texts(told: list[Event]) -> list[str]:
@@ -71,7 +56,7 @@ async def lived(there: Town, *ends: State) -> None:
 async def test_a_number_of_thousands_of_digits_stops_nothing(town: Callable[[int], Town], method: str) -> None:
     """Wherever it stands, the payment is made once, and nobody but who said it is set aside."""
     there = town(3)
-    there.servers[0].intercept = lie(method, lambda _: HUGE)
+    there.servers[0].intercept = lie(method, to=lambda _: HUGE)
     await lived(there, State.DONE)
     aside = [event for event in there.stage.told if isinstance(event, ProviderSetAside)]
     # Whether it is heard at all before the two others are enough is a matter of speed, and the next test's business.
@@ -187,7 +172,7 @@ async def test_a_provider_that_repeats_its_own_key_in_a_result_does_not_make_us_
 ) -> None:
     """What stands where a number belongs is quoted, and masked like an error."""
     there, key = town(1), "alchemyKey0123456789abcdefABCDEF"
-    there.servers[0].intercept = lie("eth_chainId", lambda _: f"/v2/{key}")
+    there.servers[0].intercept = lie("eth_chainId", to=lambda _: f"/v2/{key}")
     rpc = Rpc(f"{there.servers[0].url}/v2/{key}", timeout_s=5)
     every = Providers([rpc], quorum=1, now_s=lambda: 0, head_age_max_s=60, lag_max_s=60, say=lambda _: None)
 

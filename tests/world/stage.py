@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
+from tests.tools import HANGS_S
 from topup.accounting.closing import OPENING
 from topup.app.connections import Connections
 from topup.app.settings import load
@@ -22,8 +23,6 @@ from topup.sandbox.gateway import Conduct
 from topup.sandbox.rpc import Chain
 from topup.sandbox.world import STEPPED, World, embedded
 
-# A pass that never ended would take longer, in seconds of the machine; however slow it is, no other does.
-HANGS_S = 900
 TRANSFERRED = "0xb7ee4fafa10d16ee883a136a3dcc9179d8e6041ba71cc29c2b0bce4f7bdd6e86"
 
 
