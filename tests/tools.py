@@ -25,9 +25,24 @@ MISSING: Final = "missing "
 HANGS_S: Final = 900
 
 
+def environ(**values: str) -> dict[str, str]:
+    """An environment of these settings alone; `policy__floor` stands for TOPUP_POLICY__FLOOR."""
+    return {"TOPUP_CONFIG": "/dev/null"} | {"TOPUP_" + name.upper(): value for name, value in values.items()}
+
+
 def outside() -> dict[str, str]:
     """Return this process's environment without any setting of topup's."""
     return {name: value for name, value in os.environ.items() if not name.startswith("TOPUP_")}
+
+
+def shell(
+    script: str, environment: dict[str, str] | None = None, options: str = "-c"
+) -> subprocess.CompletedProcess[str]:
+    """Run a script in bash at the root of the repository."""
+    command = ["bash", options, script]
+    return subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=HANGS_S, check=False
+    )
 
 
 def program(name: str) -> Path | None:

@@ -46,7 +46,6 @@ class Life:
     readings: list[Reading] = field(default_factory=list)
 
     def book(self, text: str, lines: tuple[Line, ...], topup: str = "") -> Entry:
-        """Write an entry of a top-up."""
         topup = topup or f"t{self.number}"
         source = "provider" if text == "credits posted" else "feed"
         tx, charge = self.number.to_bytes(32, "big"), f"c{self.number}"
@@ -81,7 +80,6 @@ class Life:
         self.at_ms += HOUR_MS
 
     def statement(self, period: Period, entries: list[Entry]) -> Statement:
-        """Draw up the statement of a period."""
         shown = [r for r in self.readings if r.at_ms < period.end_ms]
         return draw(
             "default", period, entries, reading=shown[-1] if shown else None, head=None, now_ms=MONTHS[-1].end_ms

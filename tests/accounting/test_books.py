@@ -235,14 +235,6 @@ def test_an_entry_reads_back_as_it_was_booked(booked: SqliteStore) -> None:
     assert booked.entries("another") == []
 
 
-def test_an_attempt_is_booked_once(booked: SqliteStore) -> None:
-    """Settling the same attempt again, as after a restart, adds nothing."""
-    one = booked.topup("t1")
-    assert one.attempts[0].booked
-    booked.settle(one, one.attempts[0], entry(revert_lines(Wei(9), Wei(9))), NOW_MS)
-    assert len(booked.entries(ACCOUNT)) == 1
-
-
 @pytest.mark.parametrize(
     "lines", [payment_lines(Wei(10), Wei(2), Wei(1), Usdc(10_500_000)), ()], ids=["payment", "nothing moved"]
 )

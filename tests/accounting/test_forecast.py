@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -14,16 +13,18 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from tests.world import ledger
 from tests.world.builders import ACCOUNT, NOW_MS, inclusion, operator, plan, topup
+from tests.world.served import asked
 from topup.accounting.forecast import (
     EACH_WEEKDAY_MIN,
     GAP_MAX_MS,
     HISTORY_DAYS,
     PAYMENTS_MAX,
     Forecast,
+    Held,
     Network,
     Pace,
     WalletForecast,
@@ -36,7 +37,6 @@ from topup.accounting.forecast import (
 )
 from topup.accounting.journal import Commodity, Entry, credit_lines, payment_lines, reversal, token_lines
 from topup.app import assembly, settings
-from topup.commands.cli import app
 from topup.domain.credits import DAY_MS, HOUR_MS, Reading, Runway, lasts_h, runway
 from topup.domain.lifecycle import Attempt, ChargeRow, TopUp
 from topup.domain.money import Asset, Usd, Usdc, Wei
@@ -401,7 +401,6 @@ def paid_entry(name: str, at_ms: int = NOW_MS, usd: str | None = "10.51", source
 
 
 def posted_entry(name: str) -> Entry:
-    """Its credits."""
     lines = credit_lines(Usd.of(10), Usdc(10_500_000), Usdc(105_000))
     return Entry(NOW_MS, name, "credits posted", b"\1" * 32, "c", 7, Usd.of(10), "provider", lines)
 
@@ -472,47 +471,27 @@ def test_a_calm_account_is_held_by_no_cap() -> None:
     assert look(life([12] * 10)).held is None
 
 
-def test_the_cap_of_a_month_is_met_after_so_many_refills() -> None:
-    """At 48 dollars a day 18 refills of 25 fit into 500 with fees; the 19th waits until the first is a month old."""
-    held = look(life([48] * 10, left="10")).held
-    assert held is not None
-    count = 500 // worst_spend(Usd.of(25), limits()).amount
-    assert held.why is Why.CAP_30D
-    assert held.at_ms == NOW_MS + int(count) * 25 * DAY_MS // 48
-    assert held.until_ms == NOW_MS + 30 * DAY_MS
-    assert held.left is not None and held.left < Usd.of(0), "by then it would have run dry"
+# What happens, dollars a day for ten days, what is left, what was spent how many hours ago; by which cap the first
+# refill is held, after how many hours, until when, and what is left by then.
+CAPPED: list[tuple[str, int, str, list[tuple[int, int]], Why, str, int, int]] = [
+    ("18 refills fit into a month, and by its end it would have run dry", 48, "10", [], Why.CAP_30D, "225", 720, -980),
+    ("three refills fit into a day, the fourth waits", 240, "10", [], Why.CAP_24H, "7.5", 24, -155),
+    ("what was spent before counts until it is a day old", 24, "16", [(12, 90)], Why.CAP_24H, "6", 12, 4),
+    ("what makes no room for a refill frees nothing", 24, "10", [(20, 5), (14, 90)], Why.CAP_24H, "0", 10, 0),
+]
 
 
-def test_the_cap_of_a_day_holds_what_burns_too_fast() -> None:
-    """At ten dollars an hour three refills fit into a day; the fourth waits for the first to be a day old."""
-    held = look(life([240] * 10, left="10")).held
-    assert held is not None
-    assert (held.why, held.at_ms, held.until_ms) == (
-        Why.CAP_24H,
-        NOW_MS + 3 * 25 * HOUR_MS // 10,
-        NOW_MS + DAY_MS,
-    )
-    assert held.left == Usd.of(10 + 75 - 240)
-
-
-def test_what_was_spent_before_counts_until_it_is_old() -> None:
-    """The cap of a day is full with one top-up of twelve hours ago: until half a day from now nothing is bought."""
-    before = [Past(NOW_MS - DAY_MS // 2, Usd.of(90), failed=False, revert_gas=Wei(0))]
-    held = look(life([24] * 10, left="16"), past=before).held
-    assert held is not None
-    assert (held.why, held.at_ms, held.until_ms) == (Why.CAP_24H, NOW_MS + 6 * HOUR_MS, NOW_MS + DAY_MS // 2)
-    assert held.left == Usd.of(4)
-
-
-def test_a_cap_that_is_freed_in_parts_holds_until_it_is_enough() -> None:
-    """Five dollars fall out of the window first, and do not make room for a refill; ninety do, six hours later."""
-    before = [
-        Past(NOW_MS - hours * HOUR_MS, Usd.of(spent), failed=False, revert_gas=Wei(0))
-        for hours, spent in ((20, 5), (14, 90))
-    ]
-    held = look(life([24] * 10, left="10"), past=before).held
-    assert held is not None
-    assert (held.at_ms, held.until_ms) == (NOW_MS, NOW_MS + 10 * HOUR_MS)
+@pytest.mark.parametrize(
+    ("story", "daily", "left", "spent", "why", "from_h", "until_h", "by_then"), CAPPED, ids=[row[0] for row in CAPPED]
+)
+def test_the_first_refill_that_a_cap_holds_is_foreseen(
+    story: str, daily: int, left: str, spent: list[tuple[int, int]], why: Why, from_h: str, until_h: int, by_then: int
+) -> None:
+    """Refills of 25 dollars, counted with their fees; the cap of a day is 100 dollars, that of a month 500."""
+    before = [Past(NOW_MS - hours * HOUR_MS, Usd.of(usd), failed=False, revert_gas=Wei(0)) for hours, usd in spent]
+    held = look(life([daily] * 10, left=left), past=before).held
+    at_ms = NOW_MS + int(Decimal(from_h) * HOUR_MS)
+    assert held == Held(why, at_ms, NOW_MS + until_h * HOUR_MS, Usd.of(by_then))
 
 
 def test_an_old_reading_is_not_stretched_into_a_debt() -> None:
@@ -538,7 +517,6 @@ def test_the_faster_of_the_last_day_and_the_usual_meets_the_caps() -> None:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """An empty state directory."""
     return tmp_path / "state"
 
 
@@ -558,22 +536,20 @@ def fill(place: Path, readings: Sequence[Reading], *, bought_once: bool = False)
     store.close()
 
 
-def asked(place: Path, *options: str, **policy: str) -> Result:
-    """Run `topup forecast` in this process."""
-    own: dict[str, str | None] = {name: None for name in os.environ if name.startswith("TOPUP_")}
-    own |= {"TOPUP_STATE_DIR": str(place), "TOPUP_CONFIG": os.devnull}
-    own |= {f"TOPUP_POLICY__{name.upper()}": value for name, value in policy.items()}
-    return CliRunner().invoke(app, ["forecast", *options], env=own, catch_exceptions=False)
+def told_by(place: Path, *options: str, **policy: str) -> Result:
+    """Run `topup forecast` with these limits."""
+    limits_ = {f"TOPUP_POLICY__{name.upper()}": value for name, value in policy.items()}
+    return asked(place, "forecast", *options, **limits_)
 
 
 def test_an_empty_ledger_foresees_nothing(place: Path) -> None:
     """Exit 0, every figure null, and each thing that is unknown said."""
     fill(place, [])
-    told = json.loads(asked(place, "--json").stdout)
+    told = json.loads(told_by(place, "--json").stdout)
     known = {"schema", "account", "floor_usd", "days_known", "days_needed", "refill_usd"}
     nothing = {name: value for name, value in told.items() if name not in known}
     assert all(value in (None, []) or set(value.values()) == {None} for value in nothing.values()), nothing
-    shown = asked(place)
+    shown = told_by(place)
     assert shown.exit_code == 0
     assert shown.stdout.count("unknown") == 5
     assert "never read" in shown.stdout
@@ -582,15 +558,15 @@ def test_an_empty_ledger_foresees_nothing(place: Path) -> None:
 def test_one_reading_is_a_balance_and_no_pace(place: Path) -> None:
     """What is left is known, how long it lasts is not."""
     fill(place, life([], left="12.5"))
-    told = json.loads(asked(place, "--json").stdout)
+    told = json.loads(told_by(place, "--json").stdout)
     assert told["balance_usd"] == "12.5"
     assert (told["usual"]["hours_to_empty"], told["by_weekday"], told["caps"]) == (None, None, None)
-    assert "0 of the 7 days needed are known" in asked(place).stdout
+    assert "0 of the 7 days needed are known" in told_by(place).stdout
 
 
 def test_a_ledger_without_a_file_says_how_to_get_one(tmp_path: Path) -> None:
     """As `status` does: what to do, and nothing printed."""
-    done = asked(tmp_path / "none")
+    done = told_by(tmp_path / "none")
     assert (done.exit_code, done.stdout) == (3, "")
     assert "to do:" in done.stderr
 
@@ -599,7 +575,7 @@ def test_ten_years_of_hours_are_told_apart_by_the_day_of_the_week(place: Path) -
     """Thinned to a row a day but for the last months: the week is as it was, whatever was usual years ago."""
     week = [WORK] * 5 + [REST] * 2
     fill(place, life([200] * 7 * 510 + week * 12))
-    told = json.loads(asked(place, "--json").stdout)
+    told = json.loads(told_by(place, "--json").stdout)
     assert (told["by_weekday"], told["days_known"]) == (True, HISTORY_DAYS)
     assert [one["usual_usd"] for one in told["next_days"]] == [str(one) for one in week]
     assert [one["busy_usd"] for one in told["next_days"]] == [str(one) for one in week]
@@ -609,21 +585,21 @@ def test_ten_years_of_hours_are_told_apart_by_the_day_of_the_week(place: Path) -
 def test_a_refill_in_the_ledger_prices_the_next_ones(place: Path) -> None:
     """One ETH less a payment, at the price of that payment; no network is asked, and the age is said."""
     fill(place, life([24] * 20), bought_once=True)
-    told = json.loads(asked(place, "--json", amount="10").stdout)
+    told = json.loads(told_by(place, "--json", amount="10").stdout)
     wallet = told["wallet"]
     assert Decimal(wallet["refill_eth"]) == PAYMENT_WEI.eth
     assert wallet["refills"] == Decimal(wallet["spare_eth"]) // PAYMENT_WEI.eth
     assert wallet["at_ms"] == NOW_MS
     hours = (100 - 10 + 10 * wallet["refills"]) / Decimal(1)
     assert wallet["usual_floor_ms"] == NOW_MS + hours * HOUR_MS
-    shown = asked(place, amount="10").stdout
+    shown = told_by(place, amount="10").stdout
     assert f"{wallet['refills']} refills of 10 dollars at its price, the floor is then reached usually" in shown
 
 
 def test_a_terminal_reads_what_a_program_reads(place: Path) -> None:
     """Each line once, with the figures of the document."""
     fill(place, life([12] * 20, left="40"))
-    told, shown = json.loads(asked(place, "--json").stdout), asked(place).stdout
+    told, shown = json.loads(told_by(place, "--json").stdout), told_by(place).stdout
     names = [line[:10].strip() for line in shown.splitlines()]
     assert " ".join(names) == "account credits last 24h usual busy floor wallet refills larger larger  caps"
     assert told["last_24h"] == {"burn_usd_per_hour": "0.5", "hours_to_floor": "60", "hours_to_empty": "80"}
@@ -634,7 +610,7 @@ def test_a_terminal_reads_what_a_program_reads(place: Path) -> None:
 def test_a_cap_that_will_hold_is_said_with_its_name_and_end(place: Path) -> None:
     """The word is that of the log, the days are in UTC."""
     fill(place, life([240] * 10, left="10"))
-    told, shown = json.loads(asked(place, "--json").stdout), asked(place).stdout
+    told, shown = json.loads(told_by(place, "--json").stdout), told_by(place).stdout
     assert told["caps"]["holds"] == "cap_24h"
     assert "cap_24h holds a refill from " in shown
     assert told["caps"]["balance_then_usd"] in shown
@@ -643,7 +619,7 @@ def test_a_cap_that_will_hold_is_said_with_its_name_and_end(place: Path) -> None
 def test_far_ends_have_no_day(place: Path) -> None:
     """A cent a century: hours are counted, no calendar is asked, and nothing breaks."""
     fill(place, life([0] * 19 + ["0.000024"]), bought_once=True)
-    shown = asked(place)
+    shown = told_by(place)
     assert shown.exit_code == 0
     assert "the floor is then reached" not in shown.stdout
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import tools
-from tests.accounting.test_statement import NOVEMBER, START_MS, month, payment, posted
+from tests.world.november import NOVEMBER, START_MS, month, payment, posted
 from topup.accounting.forecast import Band
 from topup.accounting.formats.html import Pictures, page
 from topup.domain.credits import Reading
@@ -65,7 +65,6 @@ class Asked(HTMLParser):
         self.open: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note a tag."""
         self.loaded += [f"{tag} {name}" for name, value in attrs if name in ("src", "href", "srcset", "data") and value]
         self.loaded += [tag] if tag in ("script", "link", "iframe", "object", "img") else []
         if tag not in ("meta", "br"):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
-import os
+import re
 import subprocess
 from datetime import date
 from decimal import Decimal
@@ -14,69 +15,38 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from tests import tools
 from tests.accounting import csv_reader
+from tests.world.november import (
+    HEAD,
+    NOVEMBER,
+    PROGRAMS,
+    START_MS,
+    accepting,
+    checked,
+    month,
+    payment,
+    reading,
+    written,
+)
+from tests.world.served import asked
+from tests.world.stage import Stage
 from topup.accounting.closing import Closed, closing_entries, due
-from topup.accounting.formats import csv_journal, plaintext, tax, text
+from topup.accounting.formats import csv_journal, tax, text
 from topup.accounting.journal import (
     WALLET,
     Commodity,
     Entry,
     Line,
-    credit_lines,
-    payment_lines,
     reversal,
-    revert_lines,
 )
-from topup.accounting.statement import Period, Statement, draw
-from topup.commands.cli import app
-from topup.domain.credits import DAY_MS, Reading
+from topup.accounting.statement import Period, draw
+from topup.domain.credits import DAY_MS
 from topup.domain.errors import SettingsError
+from topup.domain.lifecycle import State
 from topup.domain.money import Usd, Usdc, Wei, plain
-
-NOVEMBER = Period.month("2026-11")
-START_MS = NOVEMBER.first_ms
-HEAD = "ab" * 32
-
-
-def reading(at_ms: int, bought: str, used: str) -> Reading:
-    """A believed reading."""
-    return Reading(Usd.of(bought), Usd.of(used), at_ms)
-
-
-def payment(at_ms: int, name: str, *, charge: str = "charge-1") -> Entry:
-    """Ten dollars of credit paid in ETH at 2510 dollars, for 10.50 in all."""
-    gas, l1_fee = Wei(2_000_000_000_000), Wei(30_000_000_001)
-    lines = payment_lines(Wei(4_200_000_000_000_000), gas, l1_fee, Usdc(10_500_000), 2510 * 10**8)
-    return Entry(at_ms, name, "payment", b"\x01" * 32, charge, 77, Usd.of("10.51"), "feed", lines)
-
-
-def posted(at_ms: int, name: str) -> Entry:
-    """Its credits, with what provider and operator kept."""
-    lines = credit_lines(Usd.of(10), Usdc(10_500_000), Usdc(105_000))
-    return Entry(at_ms, name, "credits posted", b"\x01" * 32, "charge-1", 77, Usd.of(10), "provider", lines)
-
-
-def month(*extra: Entry, last: Reading | None = None, now_ms: int = NOVEMBER.end_ms) -> Statement:
-    """November with an opening balance, one top-up, a reverted attempt, usage, and credits bought elsewhere."""
-    opened = Closed(START_MS - DAY_MS, 25_000_000, 5_000_000, 0)
-    then = Closed(START_MS + 5 * DAY_MS, 42_000_000, 19_000_000, 10_000_000)
-    reverted = revert_lines(Wei(1_000_000_000_000), Wei(5))
-    entries = [
-        *closing_entries(opened, None),
-        payment(START_MS + DAY_MS, "t1"),
-        Entry(
-            START_MS + DAY_MS, "t1", "payment reverted", b"\x02" * 32, "charge-1", 76, Usd.of("0.01"), "feed", reverted
-        ),
-        posted(START_MS + DAY_MS + 60_000, "t1"),
-        *closing_entries(then, opened),
-        *extra,
-    ]
-    shown = last or reading(START_MS + 5 * DAY_MS, "42", "19")
-    return draw("default", NOVEMBER, entries, reading=shown, head=HEAD, now_ms=now_ms)
-
+from topup.sandbox.world import STEPPED, World, embedded
 
 # -- what it says -------------------------------------------------------------------------------------------------
 
@@ -260,47 +230,23 @@ def test_json_holds_exact_amounts_as_text() -> None:
     assert told["ledger_head"] == HEAD
 
 
-def checked(command: list[str]) -> None:
-    """Run a program that has to accept what it is given."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
+@pytest.mark.parametrize("program", PROGRAMS)
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(journal())
-def test_beancount_accepts_any_statement(tmp_path: Path, entries: list[Entry]) -> None:
-    """`bean-check` finds every transaction balanced and every closing balance as asserted."""
-    program = tools.require("bean-check")
-    file = tmp_path / "statement.beancount"
-    earlier = [payment(START_MS - DAY_MS, "t0")]
-    file.write_text(plaintext.beancount(month(*earlier, *entries)), encoding="utf-8")
-    checked([str(program), str(file)])
-
-
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(journal())
-def test_hledger_accepts_any_statement(tmp_path: Path, entries: list[Entry]) -> None:
-    """`hledger check --strict` does too."""
-    program = tools.require("hledger")
-    file = tmp_path / "statement.journal"
-    earlier = [payment(START_MS - DAY_MS, "t0")]
-    file.write_text(plaintext.hledger(month(*earlier, *entries)), encoding="utf-8")
-    checked([str(program), "-f", str(file), "check", "--strict"])
-
-
-@pytest.mark.parametrize("name", ["bean-check", "hledger"])
-def test_a_changed_amount_is_not_accepted(tmp_path: Path, name: str) -> None:
-    """The checks can fail: one digit more in one posting, and the file is refused."""
-    program = tools.require(name)
-    write = plaintext.beancount if name == "bean-check" else plaintext.hledger
+@given(entries=journal())
+def test_bookkeeping_programs_accept_any_statement(tmp_path: Path, program: str, entries: list[Entry]) -> None:
+    """`bean-check` and `hledger check --strict` find every transaction balanced and every closing balance asserted."""
     file = tmp_path / "statement.txt"
-    file.write_text(
-        write(month())
-        .replace("    assets:wallet  -", "    assets:wallet  -1")
-        .replace("    Assets:Wallet  -", "    Assets:Wallet  -1")
-    )
-    command = [str(program), str(file)] if name == "bean-check" else [str(program), "-f", str(file), "check"]
-    assert subprocess.run(command, capture_output=True, check=False).returncode != 0
+    file.write_text(written(month(payment(START_MS - DAY_MS, "t0"), *entries), program), encoding="utf-8")
+    checked(accepting(program, file))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_changed_amount_is_not_accepted(tmp_path: Path, program: str) -> None:
+    """The checks can fail: one digit more in one posting, and the file is refused."""
+    file = tmp_path / "statement.txt"
+    changed = re.sub("(    [Aa]ssets:[Ww]allet  -)", r"\g<1>1", written(month(), program))
+    file.write_text(changed, encoding="utf-8")
+    assert subprocess.run(accepting(program, file), capture_output=True, check=False).returncode != 0
 
 
 def test_koinly_gets_what_left_the_wallet_with_its_fee() -> None:
@@ -328,50 +274,44 @@ def test_rotki_gets_the_same_as_events() -> None:
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment in which a sandbox has left its ledger."""
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where one refill has left its ledger."""
     folder = tmp_path_factory.mktemp("kept")
-    command = [str(tools.BIN / "topup"), "sandbox", "--keep", str(folder)]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    return {"TOPUP_STATE_DIR": str(folder), "TOPUP_CONFIG": "/dev/null"}
+
+    async def refill(world: World) -> None:
+        stage = Stage(world, folder, world.clock)
+        await stage.until(State.DONE)
+        await stage.close()
+
+    with World(embedded, scale=STEPPED, usage_usd=Decimal("10.5")) as world:
+        asyncio.run(refill(world))
+    return folder
 
 
-def asked(kept: dict[str, str], *options: str) -> Result:
-    """Run `topup statement` in this process."""
-    own: dict[str, str | None] = {name: None for name in os.environ if name.startswith("TOPUP_")}
-    return CliRunner().invoke(app, ["statement", *options], env={**own, **kept})
+def told_by(kept: Path, *options: str) -> Result:
+    return asked(kept, "statement", *options)
 
 
-def test_the_ledger_of_a_refill_becomes_a_statement(kept: dict[str, str]) -> None:
+def test_the_ledger_of_a_refill_becomes_a_statement(kept: Path) -> None:
     """Ten dollars of credit, at 1.05 dollars and the network's part; without any network."""
-    told = json.loads(asked(kept, "--json").stdout)
+    told = json.loads(told_by(kept, "--json").stdout)
     (one,) = told["topups"]
     assert one["credits_usd"] == "10"
     assert one["fees"] == "0.5"
     assert Decimal("1.05") <= Decimal(one["usd_per_credit"]) < Decimal("1.06")
 
 
-@pytest.mark.parametrize(("form", "program"), [("beancount", "bean-check"), ("hledger", "hledger")])
-def test_what_the_command_writes_is_accepted(kept: dict[str, str], tmp_path: Path, form: str, program: str) -> None:
-    """A real ledger, as the command prints it, passes the program it is for."""
-    found, file = tools.require(program), tmp_path / "statement.txt"
-    told = asked(kept, "--format", form)
-    assert "credits posted" in told.stdout
-    file.write_text(told.stdout, encoding="utf-8")
-    checked([str(found), str(file)] if form == "beancount" else [str(found), "-f", str(file), "check", "--strict"])
-
-
-def test_csv_of_the_command_is_the_journal(kept: dict[str, str]) -> None:
+def test_csv_of_the_command_is_the_journal(kept: Path) -> None:
     """What is printed reads back as the entries, and these balance."""
-    entries = csv_reader.read(asked(kept, "--format", "csv").stdout)
+    entries = csv_reader.read(told_by(kept, "--format", "csv").stdout)
     assert {e.text for e in entries} >= {"payment", "credits posted"}
 
 
-def test_a_page_is_written_where_it_is_wanted(kept: dict[str, str], tmp_path: Path) -> None:
+def test_a_page_is_written_where_it_is_wanted(kept: Path, tmp_path: Path) -> None:
     """The file holds the page; one that cannot be written is named."""
-    assert asked(kept, "--html", str(tmp_path / "page.html")).exit_code == 0
+    assert told_by(kept, "--html", str(tmp_path / "page.html")).exit_code == 0
     assert "Statement of" in (tmp_path / "page.html").read_text(encoding="utf-8")
-    refused = asked(kept, "--html", str(tmp_path / "no" / "page.html"))
+    refused = told_by(kept, "--html", str(tmp_path / "no" / "page.html"))
     assert refused.exit_code == 2
     assert "cannot be written" in refused.stderr
 
@@ -386,9 +326,9 @@ def test_a_page_is_written_where_it_is_wanted(kept: dict[str, str], tmp_path: Pa
     ],
     ids=str,
 )
-def test_a_wrong_option_is_named_and_mended(kept: dict[str, str], options: tuple[str, ...], named: str) -> None:
+def test_a_wrong_option_is_named_and_mended(kept: Path, options: tuple[str, ...], named: str) -> None:
     """A sentence and what to do, exit 2, nothing printed."""
-    done = asked(kept, *options)
+    done = told_by(kept, *options)
     assert (done.exit_code, done.stdout) == (2, "")
     assert named in done.stderr
     assert "to do:" in done.stderr

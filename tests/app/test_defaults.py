@@ -54,7 +54,6 @@ class Newcomer:
         }
 
     def types(self, *arguments: str) -> Done:
-        """Run a command."""
         return ran([*TOPUP, *arguments], self.settings | self.world, timeout_s=300)
 
 

@@ -13,12 +13,11 @@ import typing
 from collections.abc import Iterator
 from decimal import Decimal
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.world.served import TOPUP, Served, events_of, served
+from tests.world.served import TOPUP, Served, events_of
 from topup.app.log import Format, LogSink
 from topup.domain import events
 from topup.domain.lifecycle import State
@@ -40,13 +39,6 @@ SAMPLES: dict[Any, object] = {
     Bps: Bps(106),
     Decimal: Decimal("1.050"),
 }
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Served]:
-    """A world of its own, well above its floor."""
-    with served(tmp_path) as made:
-        yield made
 
 
 def sample(kind: type[events.Event], *, full: bool = True) -> events.Event:

@@ -18,7 +18,7 @@ from tests.world import builders
 from tests.world.stand import ENOUGH, HEAD_AGE_MAX_S, TOTAL, Stand, failing, stand_on
 from topup.chain.broadcast import classify
 from topup.chain.contract_chain import EvmChain
-from topup.chain.profiles import BASE
+from topup.chain.profiles import BASE, Profile
 from topup.domain.coinbase_charge import Charge
 from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted, WrongChain
 from topup.domain.lifecycle import Attempt, Inclusion
@@ -68,11 +68,86 @@ def test_a_waiting_transaction_shows_in_the_pending_nonce(stand: Stand) -> None:
     assert (told.nonce_latest, told.nonce_pending) == (0, 1)
 
 
-def test_another_chain_is_refused(stand: Stand) -> None:
-    """A provider that speaks for Base Sepolia is not asked for prices."""
-    stand.bend(0, "eth_chainId", to=lambda _: hex(84532))
-    with pytest.raises(WrongChain, match="speaks for chain 84532, not 8453"):
-        stand.preflight()
+def test_without_a_price_feed_there_is_no_price(stand: Stand) -> None:
+    """A chain without a feed is surveyed all the same; None is not zero."""
+    assert stand.preflight(replace(BASE, price_feed=None, sequencer_feed=None)).price_e8 is None
+
+
+Prepare = Callable[[Stand], object]
+
+
+def nothing(_: Stand) -> None:
+    pass
+
+
+def feed(writes: Callable[[int], list[contracts.StorageWrite]]) -> Prepare:
+    """Let a feed say something, by the time of the newest block."""
+    return lambda stand: stand.write(*writes(stand.head().timestamp_s))
+
+
+FEED = contracts.ETH_USD_FEED
+CODE = keccak(contracts.runtime("PaymentProtocol"))
+AT_QUOTER = failing(
+    "eth_call", RpcError(-32005, "rate limit exceeded"), lambda p: p[0]["to"] == contracts.QUOTER_V2.lower()
+)
+NO_PRICE = ("ETH/USD feed says", "price_unknown")
+# What is there, how it is asked, and what is said: in which words, for which reason where paying is forbidden.
+REFUSED: dict[str, tuple[Prepare, dict[str, Any], str, str]] = {
+    "a provider that speaks for another chain": (
+        lambda s: s.bend(0, "eth_chainId", to=lambda _: hex(84532)), {}, "speaks for chain 84532, not 8453", "",
+    ),
+    "a rate limit is no word about the pool": (
+        lambda s: s.bend(0, AT_QUOTER), {}, "the quote of tier 500: rate limit exceeded", "",
+    ),
+    "an address without code answers with nothing, which is no price of zero": (
+        nothing, {"profile": replace(BASE, quoter=builders.address(ANYONE))}, "tier 500 returned 0 bytes", "",
+    ),
+    "a price that is stale by a second": (feed(lambda now: contracts.feed_updated_at(FEED, now - 3601)), {}, *NO_PRICE),
+    "a price that was never updated": (feed(lambda _: contracts.feed_updated_at(FEED, 0)), {}, *NO_PRICE),
+    "a price of zero": (feed(lambda _: contracts.feed_answer(FEED, 0)), {}, *NO_PRICE),
+    "a negative price": (feed(lambda _: contracts.feed_answer(FEED, -1)), {}, *NO_PRICE),
+    "a price carried over from an earlier round": (feed(lambda _: contracts.feed_round(FEED, 7, 6)), {}, *NO_PRICE),
+    "a sequencer that is down": (
+        feed(lambda now: contracts.sequencer(up=False, since=now - 9999)), {}, "is down", "sequencer",
+    ),
+    "a sequencer that is up for a second less than its grace period": (
+        feed(lambda now: contracts.sequencer(up=True, since=now - 3599)), {}, "is up for only 3599 s", "sequencer",
+    ),
+    "ETH sent to an address without code would succeed and be lost": (
+        nothing, {"contract": builders.address(ANYONE)}, "there is no contract at 0x0e0e", "no_code",
+    ),
+    "another code than the pinned one, and both are shown": (
+        nothing, {"profile": replace(BASE, contract_code_hash=b"\x01" * 32)}, CODE.hex(), "code_changed",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_nothing_is_planned_on_is_refused(what: str, stand: Stand) -> None:
+    """Unknown, or forbidden with a reason and a remedy."""
+    prepare, how, words, reason = REFUSED[what]
+    prepare(stand)
+    with pytest.raises(PaymentForbidden if reason else (ChainUnknown, WrongChain), match=words) as refused:
+        stand.preflight(**how)
+    if isinstance(refused.value, PaymentForbidden):
+        assert (refused.value.reason, bool(refused.value.remedy)) == (reason, True)
+    assert isinstance(refused.value, WrongChain) == ("another chain" in what)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "profile"),
+    [
+        pytest.param(feed(lambda now: contracts.feed_updated_at(FEED, now - 3600)), BASE, id="a price of that age"),
+        pytest.param(
+            feed(lambda now: contracts.sequencer(up=True, since=now - 3600)), BASE, id="a sequencer up so long"
+        ),
+        pytest.param(nothing, replace(BASE, contract_code_hash=CODE), id="the code that is pinned"),
+    ],
+)
+def test_the_limit_itself_is_within_the_limit(prepare: Prepare, profile: Profile, stand: Stand) -> None:
+    """An hour is the age that a price may have, and the grace period of a sequencer."""
+    prepare(stand)
+    assert (stand.preflight(profile).price_e8, stand.preflight(profile).code_hash) == (3000 * 10**8, CODE)
 
 
 def test_a_tier_without_a_pool_is_absent(stand: Stand) -> None:
@@ -81,84 +156,7 @@ def test_a_tier_without_a_pool_is_absent(stand: Stand) -> None:
     assert stand.preflight(replace(BASE, tiers=(100,))).quotes == {}
 
 
-def test_a_quote_that_fails_otherwise_is_unknown(stand: Stand) -> None:
-    """A rate limit is no word about the pool: nothing is concluded from it."""
-    quoter = contracts.QUOTER_V2.lower()
-    stand.bend(0, failing("eth_call", RpcError(-32005, "rate limit exceeded"), lambda p: p[0]["to"] == quoter))
-    with pytest.raises(ChainUnknown, match="the quote of tier 500: rate limit exceeded"):
-        stand.preflight()
-
-
-def test_a_quoter_without_code_is_unknown(stand: Stand) -> None:
-    """An address without code answers with nothing, which is no price of zero."""
-    with pytest.raises(ChainUnknown, match="the quoter for tier 500 returned 0 bytes"):
-        stand.preflight(replace(BASE, quoter=builders.address(ANYONE)))
-
-
 FEED = contracts.ETH_USD_FEED
-
-
-@pytest.mark.parametrize(
-    "writes",
-    [
-        lambda now: contracts.feed_updated_at(FEED, now - 3601),
-        lambda _: contracts.feed_updated_at(FEED, 0),
-        lambda _: contracts.feed_answer(FEED, 0),
-        lambda _: contracts.feed_answer(FEED, -1),
-        lambda _: contracts.feed_round(FEED, 7, 6),
-    ],
-    ids=["stale", "never updated", "zero", "negative", "carried over"],
-)
-def test_a_price_that_means_nothing_forbids_paying(
-    writes: Callable[[int], list[contracts.StorageWrite]], stand: Stand
-) -> None:
-    """An hour old, never completed, zero, negative or carried over from an earlier round: no price."""
-    stand.write(*writes(stand.head().timestamp_s))
-    with pytest.raises(PaymentForbidden, match="ETH/USD feed says") as refused:
-        stand.preflight()
-    assert refused.value.reason == "price_unknown"
-    assert refused.value.remedy
-
-
-def test_a_price_of_just_the_permitted_age_counts(stand: Stand) -> None:
-    """The limit itself is within the limit."""
-    stand.write(*contracts.feed_updated_at(FEED, stand.head().timestamp_s - 3600))
-    assert stand.preflight().price_e8 == 3000 * 10**8
-
-
-def test_without_a_price_feed_there_is_no_price(stand: Stand) -> None:
-    """A chain without a feed is surveyed all the same; None is not zero."""
-    assert stand.preflight(replace(BASE, price_feed=None, sequencer_feed=None)).price_e8 is None
-
-
-@pytest.mark.parametrize(
-    ("up", "age", "says"), [(False, 9999, "is down"), (True, 3599, "is up for only 3599 s"), (True, 3600, None)]
-)
-def test_the_sequencer_has_to_be_up_for_its_grace_period(*, up: bool, age: int, says: str | None, stand: Stand) -> None:
-    """Down, or up for less than an hour by the chain's own clock, forbids paying; a second later it is fine."""
-    stand.write(*contracts.sequencer(up=up, since=stand.head().timestamp_s - age))
-    if says is None:
-        assert stand.preflight().price_e8 == 3000 * 10**8
-        return
-    with pytest.raises(PaymentForbidden, match=says) as refused:
-        stand.preflight()
-    assert refused.value.reason == "sequencer"
-
-
-def test_no_contract_no_payment(stand: Stand) -> None:
-    """ETH sent to an address without code would succeed and be lost."""
-    with pytest.raises(PaymentForbidden, match="there is no contract at 0x0e0e") as refused:
-        stand.preflight(contract=builders.address(ANYONE))
-    assert refused.value.reason == "no_code"
-
-
-def test_the_contracts_code_can_be_pinned(stand: Stand) -> None:
-    """The pinned hash passes, any other forbids paying and shows both."""
-    pinned = keccak(contracts.runtime("PaymentProtocol"))
-    assert stand.preflight(replace(BASE, contract_code_hash=pinned)).code_hash == pinned
-    with pytest.raises(PaymentForbidden, match=pinned.hex()) as refused:
-        stand.preflight(replace(BASE, contract_code_hash=b"\x01" * 32))
-    assert refused.value.reason == "code_changed"
 
 
 ASKED = [
@@ -196,15 +194,10 @@ def later(stand: Stand) -> None:
     stand.mine_at(stand.head().timestamp_s + 49 * 3600)
 
 
-def nothing(_: Stand) -> None:
-    pass
-
-
 def same(draft: Draft) -> Draft:
     return draft
 
 
-Prepare = Callable[[Stand], None]
 POOL = contracts.POOLS[500]
 CAUSES: dict[str, tuple[Prepare, Callable[[Draft], Draft], Wei, int, str, str, str]] = {
     "paused": (

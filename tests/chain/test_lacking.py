@@ -41,17 +41,6 @@ def test_where_no_block_is_called_safe_a_final_one_is(error: RpcError, sole: Sta
     assert told.safe == told.finalized
 
 
-def test_a_provider_that_calls_nothing_final_calls_nothing_safe_for_it(sole: Stand) -> None:
-    """Without either tag nothing is settled: no block is taken for final because none is."""
-    sole.mine(80)
-    sole.bend(
-        0,
-        failing("eth_getBlockByNumber", RpcError(-32000, "unsupported tag"), lambda p: p[0] in ("safe", "finalized")),
-    )
-    told = sole.look()
-    assert (told.safe, told.finalized) == (None, None)
-
-
 # -- what is pending ----------------------------------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from tests import tools
 from tests.world import builders
 from tests.world.builders import settled
-from tests.world.stand import failing, limited
+from tests.world.stand import failing, lie, limited
 from tests.world.till import DOLLAR, HELD, SELLER, TEN, Authorization, Till, till_with
 from topup.chain import agreement
 from topup.chain.agreement import Answers, Vote
@@ -38,7 +38,7 @@ from topup.domain.money import Usdc, Wei
 from topup.domain.nonpayment import NonPaymentProof, Undecided, non_payment_proof
 from topup.ports.chain import UNMEASURED, AuthorizationUse, Head, Observation, Seen
 from topup.sandbox import contracts
-from topup.sandbox.rpc import Next, RpcError
+from topup.sandbox.rpc import Intercept, Next, RpcError
 from topup.sandbox.tempo import CHAIN_ID as TEMPO_ID
 from topup.sandbox.tempo import USDC_E, Tempo
 
@@ -93,31 +93,26 @@ def test_what_nobody_carried_is_not_seen_and_costs_one_request(till: Till) -> No
     assert till.servers[0].asked["eth_getLogs"] == 0
 
 
-def test_a_node_without_tags_still_shows_the_payment(till: Till) -> None:
-    """Safe and final are then unknown, which is not "at once"."""
-    use, _ = till.paid()
-    tags = (["safe"], ["finalized"])
-    till.bend(0, failing("eth_getBlockByNumber", RpcError(-32602, "unknown block tag"), lambda p: p[:1] in tags))
-    told = till.look(use)
-    assert (told.safe, told.finalized, told.finalized_s) == (None, None, None)
-    assert told.seen[use.key].trusted
-
-
-def test_the_use_of_another_authorization_is_not_ours(till: Till) -> None:
-    """Same wallet, same seller, same amount, another nonce."""
-    mine = till.authorization()
-    till.carry(till.authorization())
-    told = till.look(mine.use)
-    assert (told.seen, told.used) == ({}, frozenset())
-
-
-def test_a_cancelled_authorization_is_used_and_paid_nothing(till: Till) -> None:
-    """The mark alone is no payment, and is told."""
-    one = till.authorization()
+def cancelled(till: Till, one: Authorization) -> None:
     slot = contracts.mapping_slot(STATES, till.world.wallet, one.nonce)
     till.world.do(lambda: till.world.chain.set_storage(contracts.USDC, slot, 1))
+
+
+@pytest.mark.parametrize(
+    ("act", "used"),
+    [
+        pytest.param(lambda till, _: till.carry(till.authorization()), False, id="another of same parties and amount"),
+        pytest.param(cancelled, True, id="cancelled: the mark alone is no payment, and is told"),
+    ],
+)
+def test_what_is_not_this_payment_is_not_seen(
+    till: Till, act: Callable[[Till, Authorization], Any], *, used: bool
+) -> None:
+    """Only its own log shows a payment."""
+    one = till.authorization()
+    act(till, one)
     told = till.look(one.use)
-    assert (told.seen, told.used) == ({}, frozenset({one.use.key}))
+    assert (told.seen, told.used) == ({}, frozenset({one.use.key} if used else ()))
 
 
 def test_two_payments_in_one_block_are_told_apart(till: Till) -> None:
@@ -228,21 +223,38 @@ def test_a_node_that_shows_no_receipt_at_all_is_no_witness(till: Till) -> None:
 # What is not believed
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        pytest.param({"blockHash": "0x" + "07" * 32}, id="a preconfirmation names a block that may never be"),
-        pytest.param({"transactionHash": "0x" + "07" * 32}, id="an answer has to be of the transaction asked for"),
-        pytest.param({"status": "0x0"}, id="what was found by its log cannot have failed"),
-    ],
-)
-def test_a_receipt_that_cannot_be_of_this_use_is_not_seen(till: Till, change: dict[str, Any]) -> None:
-    """It is a lie, and no failure of ours."""
+RECEIPT = "eth_getTransactionReceipt"
+TAGLESS = failing("eth_getBlockByNumber", RpcError(-32602, "unknown tag"), lambda p: p[0] in ("safe", "finalized"))
+# How a provider is bent, whether the payment is seen then, and whether its authorization is used.
+SHOWN: dict[str, tuple[Intercept, bool, bool]] = {
+    "a preconfirmation names a block that may never be": (
+        lie(RECEIPT, to=lambda told: {**told, "blockHash": "0x" + "07" * 32}), False, True,
+    ),
+    "an answer has to be of the transaction asked for": (
+        lie(RECEIPT, to=lambda told: {**told, "transactionHash": "0x" + "07" * 32}), False, True,
+    ),
+    "what was found by its log cannot have failed": (
+        lie(RECEIPT, to=lambda told: {**told, "status": "0x0"}), False, True,
+    ),
+    "without logs nobody may take it for unpaid": (failing("eth_getLogs", RATE), False, True),
+    "a mark that cannot be read hides no log": (failing("eth_call", RATE), True, False),
+    "a node without tags still shows the payment": (TAGLESS, True, True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", SHOWN)
+def test_what_is_not_shown_is_neither_believed_nor_denied(till: Till, how: str) -> None:
+    """Only a mark that is zero says that there is nothing to look for."""
+    bent, seen, used = SHOWN[how]
     use, tx_hash = till.paid()
-    till.bend(0, "eth_getTransactionReceipt", to=lambda told: {**told, **change})
-    assert till.look(use).seen == {}
-    if "blockHash" in change:
+    till.bend(0, bent)
+    told = till.look(use)
+    assert [one.trusted for one in told.seen.values()] == [True] * seen
+    assert told.used == ({use.key} if used else frozenset())
+    if "preconfirmation" in how:
         assert till.look(replace(use, hash=tx_hash)).seen == {}
+    if bent is TAGLESS:
+        assert (told.safe, told.finalized, told.finalized_s) == (None, None, None), "unknown, and not at once"
 
 
 def test_no_use_is_older_than_the_signature(till: Till) -> None:
@@ -270,14 +282,6 @@ def test_a_replaced_block_shows(till: Till) -> None:
     assert again.seen[use.key].inclusion.block_hash != recorded.block_hash
 
 
-def test_logs_that_cannot_be_had_hide_the_payment_and_not_the_mark(till: Till) -> None:
-    """Not seen, and used: nobody may take that for unpaid."""
-    use, _ = till.paid()
-    till.bend(0, failing("eth_getLogs", RATE))
-    told = till.look(use)
-    assert (told.seen, told.used) == ({}, frozenset({use.key}))
-
-
 def test_a_node_that_is_behind_the_logs_it_is_asked_for_says_nothing(till: Till) -> None:
     """Its answer to a range it does not have would look complete."""
     use, _ = till.paid()
@@ -287,14 +291,6 @@ def test_a_node_that_is_behind_the_logs_it_is_asked_for_says_nothing(till: Till)
     assert till.look(use).seen == {}
     with pytest.raises(ChainUnknown, match=f"has no block {int(last, 16)}"):
         till.payment_status(use)
-
-
-def test_a_mark_that_cannot_be_read_hides_no_log(till: Till) -> None:
-    """Only a mark that is zero says that there is nothing to look for."""
-    use, _ = till.paid()
-    till.bend(0, failing("eth_call", RATE))
-    told = till.look(use)
-    assert (told.seen[use.key].trusted, told.used) == (True, frozenset())
 
 
 def test_a_range_that_is_too_long_is_read_in_halves(till: Till) -> None:

@@ -21,9 +21,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.commands.test_limit import Owner, account
-from tests.commands.test_reconcile import buy
 from tests.world.bending import KEY, bent, encoded
+from tests.world.owner import Owner, account
 from tests.world.proxy import Fault, Proxy, rewrite
 from tests.world.served import Served, served
 from topup.app.settings import load
@@ -59,7 +58,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A wallet that has paid once, behind an account that runs low."""
     with served(tmp_path_factory.mktemp("paid")) as one:
-        buy(one)
+        one.buy()
         one.world.do(lambda: one.world.gateway.account.set_usage(one.world.gateway.account.total_credits))
         yield one
 
@@ -130,14 +129,14 @@ def test_doctor_tells_of_bent_answers(seed: int, place: Served) -> None:
         assert one.ok or one.remedy or one.says.startswith("skipped:"), one.line()
 
 
-def test_what_a_look_quotes_of_a_provider_is_masked() -> None:
+async def test_what_a_look_quotes_of_a_provider_is_masked() -> None:
     """A look may make a finding of an error itself; the key in the provider's own words is in none."""
     rpc = Rpc(f"https://provider.example/{KEY}", timeout_s=1)
 
     async def looked() -> list[Check]:
         return [failed("oracle", ChainUnknown(f"the oracle is '{KEY}\x1b[2J', not bytes"))]
 
-    (told,) = asyncio.run(safely("oracle", looked(), rpc))
+    (told,) = await safely("oracle", looked(), rpc)
     assert told.says.startswith("the oracle is '")
     sound(told.says)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -12,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import tools
-from tests.accounting.test_statement import checked
-from tests.tools import HANGS_S
+from tests.world.november import accepting, checked
 from topup.accounting.journal import Commodity
 from topup.ledger.store import SqliteStore
 
@@ -25,7 +23,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ledger of three days: a refill each day at least, and books closed twice."""
     folder = tmp_path_factory.mktemp("lived")
     command = [TOPUP, "sandbox", "--days", "3", "--keep", str(folder), "--json"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=HANGS_S)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=tools.HANGS_S)
     told = json.loads(done.stdout)
     assert (told["books_match_chain"], told["books_match_provider"], told["halted"]) == (True, True, [])
     assert told["topups"] >= 2
@@ -34,8 +32,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def topup(lived: Path, *arguments: str) -> str:
     """Run topup over that ledger, without any network."""
-    own = {k: v for k, v in os.environ.items() if not k.startswith("TOPUP_")}
-    env = own | {"TOPUP_STATE_DIR": str(lived), "TOPUP_CONFIG": "/dev/null"}
+    env = tools.outside() | {"TOPUP_STATE_DIR": str(lived), "TOPUP_CONFIG": "/dev/null"}
     return subprocess.run([TOPUP, *arguments], check=True, capture_output=True, text=True, env=env).stdout
 
 
@@ -60,10 +57,10 @@ def test_the_closed_days_have_no_difference(lived: Path) -> None:
 @pytest.mark.parametrize(("form", "program"), [("beancount", "bean-check"), ("hledger", "hledger")])
 def test_bookkeeping_programs_accept_it(lived: Path, tmp_path: Path, form: str, program: str) -> None:
     """The statement of those days passes `bean-check` and `hledger check --strict`."""
-    found, file = tools.require(program), tmp_path / "statement.txt"
+    file = tmp_path / "statement.txt"
     file.write_text(topup(lived, "statement", "--format", form, *days(lived)), encoding="utf-8")
     assert "usage" in file.read_text(encoding="utf-8")
-    checked([str(found), str(file)] if form == "beancount" else [str(found), "-f", str(file), "check", "--strict"])
+    checked(accepting(program, file))
 
 
 def test_the_journal_verifies_with_the_head_of_the_statement(lived: Path) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.sellers.test_mpp import selling
-from topup.commands.doctor import Check, examine
+from tests.world.examined import failed, looked
+from tests.world.stand import dead, failing, lie
 from topup.commands.doctor.account import _date_s
 from topup.ledger.location import FILE
 from topup.ledger.store import SqliteStore
@@ -32,23 +32,6 @@ def world() -> Iterator[World]:
     """A world in which everything is in place."""
     with World(embedded) as world:
         yield world
-
-
-def looked(world: World, directory: Path, **changes: str | None) -> dict[str, Check]:
-    """Examine with the world's settings and these changes (None removes one); return the checks by name."""
-    environment = world.environment() | {"TOPUP_STATE_DIR": str(directory), "TOPUP_CONFIG": "/dev/null"}
-    environment |= {f"TOPUP_{name.upper()}": value for name, value in changes.items() if value is not None}
-    for name in [f"TOPUP_{name.upper()}" for name, value in changes.items() if value is None]:
-        environment.pop(name, None)
-    return {check.name: check for check in asyncio.run(examine(environment))}
-
-
-def failed(found: dict[str, Check]) -> set[str]:
-    """The names of the failed checks, which all have to say what to do unless they were skipped."""
-    bad = {name for name, check in found.items() if not check.ok}
-    for name in bad:
-        assert found[name].remedy or found[name].says.startswith("skipped:"), found[name].line()
-    return bad
 
 
 def test_nothing_fails_in_a_sound_world(world: World, tmp_path: Path) -> None:
@@ -130,8 +113,7 @@ def test_two_owners_have_to_agree_and_one_that_is_away_fails(world: World, tmp_p
     assert found["providers"].says == "2 owners, of which 2 have to agree"
     assert f"provider {second.url.removeprefix('http://')} finality" in found
     assert looked(world, tmp_path, chain__rpc_urls=urls, chain__quorum="1")["providers"].line().startswith("warn ")
-    assert world._loop is not None
-    asyncio.run_coroutine_threadsafe(second.stop(), world._loop).result(timeout=10)
+    second.intercept = dead
     found = looked(world, tmp_path, chain__rpc_urls=urls)
     assert found["providers"].says.startswith("2 of different owners have to agree, and 1 can be believed now")
     assert not found["providers"].ok
@@ -140,14 +122,9 @@ def test_two_owners_have_to_agree_and_one_that_is_away_fails(world: World, tmp_p
 def test_a_provider_that_stands_still_is_found(world: World, tmp_path: Path) -> None:
     """A newest block older than chain.head_age_max_s is a failure; clocks are judged against it."""
     world.do(lambda: setattr(world, "mining", False))
-
-    async def old(method: str, params: list[object], honest: Callable[[], Any]) -> Any:
-        told = honest()
-        if method == "eth_getBlockByNumber":
-            return {**told, "timestamp": hex(int(told["timestamp"], 16) - 3600)}
-        return told
-
-    world.rpc.intercept = old
+    world.rpc.intercept = lie(
+        "eth_getBlockByNumber", to=lambda told: {**told, "timestamp": hex(int(told["timestamp"], 16) - 3600)}
+    )
     found = looked(world, tmp_path)
     assert "provider 127.0.0.1 clock" in failed(found)
     assert "s old" in found["provider 127.0.0.1 clock"].says
@@ -157,13 +134,8 @@ def test_a_provider_that_forgets_early_is_a_warning(world: World, tmp_path: Path
     """It has no balance at the final block: only the wallet's books need it, and the line says so."""
     sound = looked(world, tmp_path)["provider 127.0.0.1 final state"]
     assert sound.line().startswith("ok ")
-
-    async def pruned(method: str, params: list[object], honest: Callable[[], Any]) -> Any:
-        if method == "eth_getBalance" and params[1] != "latest":
-            raise RpcError(-32000, "missing trie node 00ff")
-        return honest()
-
-    world.rpc.intercept = pruned
+    gone = RpcError(-32000, "missing trie node 00ff")
+    world.rpc.intercept = failing("eth_getBalance", gone, lambda params: params[1] != "latest")
     found = looked(world, tmp_path)
     assert failed(found) == set()
     assert found["provider 127.0.0.1 final state"].line().startswith("warn ")
@@ -173,11 +145,7 @@ def test_a_provider_that_forgets_early_is_a_warning(world: World, tmp_path: Path
 
 def test_a_provider_of_another_chain_is_found(world: World, tmp_path: Path) -> None:
     """A provider that speaks for another chain is not asked anything else."""
-
-    async def ethereum(method: str, params: list[object], honest: Callable[[], Any]) -> Any:
-        return "0x1" if method == "eth_chainId" else honest()
-
-    world.rpc.intercept = ethereum
+    world.rpc.intercept = lie("eth_chainId", to=lambda _: "0x1")
     found = looked(world, tmp_path)
     assert found["provider 127.0.0.1"].says == "speaks for chain 1, not 8453"
     assert found["quotes"].says.startswith("skipped:")

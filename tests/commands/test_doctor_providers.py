@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands.test_doctor import failed, looked
+from tests.world.examined import failed, looked
 from tests.world.proxy import Proxy, crowded, ranged, refuse, status, wrong
 from topup.app.settings import load
 from topup.chain import batches
@@ -56,7 +56,6 @@ def seen(world: World, wire: Proxy, directory: Path) -> tuple[dict[str, Check], 
 
 
 def tagged(*tags: str) -> Callable[[Any], bool]:
-    """A question with one of these tags."""
     return lambda asked: any(tag in asked for tag in tags)
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -15,15 +12,14 @@ from typing import Any, Final
 import pytest
 from eth_abi.abi import encode
 from eth_account import Account
-from eth_keys.datatypes import PrivateKey
 from eth_utils.crypto import keccak
 
-from tests.domain.test_tempo import AUTHORIZE, RESTRICTIONS, Chain, paying, raw_of
 from tests.sellers.test_mpp import held, stage_of
 from tests.tools import require
 from tests.world import builders
-from tests.world.served import TOPUP, ran
-from tests.world.stage import Stage, story
+from tests.world.owner import HELD, KEY, ROOT, TOKEN, Owner, account, shown
+from tests.world.stage import Stage
+from tests.world.tempo_payments import AUTHORIZE, RESTRICTIONS, Chain, paying, raw_of
 from topup.app.settings import load
 from topup.chain import agreement
 from topup.chain.agreement import Answers, Disagreement, Vote
@@ -37,242 +33,155 @@ from topup.domain.money import Asset, Bps, EthPrice, Usd, Usdc, Wei
 from topup.domain.policy import Ceilings, Permission, Wallet, permit
 from topup.payment.config import PurchaseOrder
 from topup.ports.chain import Head, Preflight
-from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller
+from topup.sandbox.purchases import RECIPIENT
 from topup.sandbox.tempo import CHAIN_ID, USDC_E, Tempo
-from topup.sandbox.world import World
 from topup.signers import root
 
-KEY: Final = PrivateKey(b"\x21" * 32)
-ROOT: Final = KEY.public_key.to_canonical_address()
-TOKEN: Final = bytes.fromhex(USDC_E[2:])
-HELD: Final = 100_000_000
+
+@pytest.fixture
+def owner(tmp_path: Path) -> Iterator[Owner]:
+    """Who owns an account, and has granted nothing yet."""
+    with account() as world:
+        yield Owner(world, tmp_path)
 
 
-@contextmanager
-def account() -> Iterator[World]:
-    """A world whose wallet is an empty key, beside an account with a hundred dollars that knows nothing of it."""
-
-    def chain(world: World) -> Any:
-        return Tempo(require("anvil"), funded={shown(ROOT): HELD}, block_s=None, now=world.clock.now_s)
-
-    def seller(world: World, account: Any) -> Seller:
-        return Seller(account, world.chain, conduct=MppConduct(posting_delay_ms=10_000))
-
-    with World(chain, scale=10, make_gateway=seller) as world:
-        yield world
-
-
-def shown(data: bytes) -> str:
-    return "0x" + data.hex()
-
-
-class Owner:
-    """Who has the root key in a keystore of its own, and types commands."""
-
-    def __init__(self, world: World, directory: Path) -> None:
-        self.world, self.directory = world, directory
-        self.keystore, self.password = directory / "root.json", directory / "root.password"
-        encrypted = Account.encrypt(KEY.to_bytes(), "open", kdf="scrypt", iterations=2)
-        self.keystore.write_text(json.dumps(encrypted), encoding="utf-8")
-        self.password.write_text("open", encoding="utf-8")
-
-    def types(self, *arguments: str, **changes: str | None) -> subprocess.CompletedProcess[str]:
-        """Run a command with the daemon's settings, which name no root key; None removes one of them."""
-        return ran([*TOPUP, *arguments], {k: v for k, v in (self.settings() | changes).items() if v is not None})
-
-    def settings(self) -> dict[str, str | None]:
-        """Return the daemon's environment."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("TOPUP_")}
-        own = {
-            "TOPUP_CONFIG": os.devnull,
-            "TOPUP_STATE_DIR": str(self.directory / "state"),
-            "TOPUP_RAILS__USE": "mpp",
-            "TOPUP_RAILS__MPP__RPC_URLS": self.world.rpc.url,
-            "TOPUP_RAILS__MPP__ROOT": shown(ROOT),
-        }
-        return {**kept, **self.world.environment(), **own}
-
-    def sets(self, amount: str, *more: str) -> subprocess.CompletedProcess[str]:
-        """Set the limit of a day."""
-        files = ("--root-keystore", str(self.keystore), "--root-password-file", str(self.password))
-        return self.types("wallet", "limit", "--amount", amount, "--period-days", "1", *files, *more)
-
-    def reads(self) -> dict[str, Any]:
-        """Return what `topup wallet limit --show --json` says."""
-        told: dict[str, Any] = json.loads(self.types("wallet", "limit", "--show", "--json").stdout)
-        return told
-
-    def doctor(self) -> dict[str, Any]:
-        """Return what doctor says of the access key."""
-        checks = json.loads(self.types("doctor", "--json").stdout)["checks"]
-        (one,) = [check for check in checks if check["name"] == "mpp access key"]
-        found: dict[str, Any] = one
-        return found
-
-
-def on(world: World, directory: Path) -> Stage:
+def on(owner: Owner) -> Stage:
     """The daemon with the access key."""
     more = {"TOPUP_POLICY__COOLDOWN_S": "0", "TOPUP_POSTING__POLL_S": "20"}
-    return stage_of(world, directory, TOPUP_RAILS__MPP__ROOT=shown(ROOT), **more)
+    return stage_of(owner.world, owner.directory / "state", TOPUP_RAILS__MPP__ROOT=shown(ROOT), **more)
 
 
-def test_within_the_limit_it_pays_and_beyond_it_nothing_is_signed(tmp_path: Path) -> None:
+async def test_within_the_limit_it_pays_and_beyond_it_nothing_is_signed(owner: Owner) -> None:
     """The owner grants 15 dollars a day by the command: the first top-up of 10 is paid, the second costs no fee."""
-
-    async def tell(world: World) -> None:
-        owner = Owner(world, tmp_path)
-        granted = owner.sets("15", "--yes")
-        assert granted.returncode == Exit.OK, granted.stderr
-        stage = on(world, tmp_path / "state")
-        assert (await stage.until(State.DONE)).wallet == ROOT
-        left = held(stage, shown(ROOT))
-        said = owner.doctor()
-        assert said["ok"] and "4.98" in said["says"] and "of 15 USDC.e" in said["says"], said
-        await stage.step(PurchaseOrder(Usd.of(10), forced=True))
-        await stage.rests("access_limit")
-        (told,) = stage.named("payment_forbidden")
-        assert "may still spend 4.98" in told.detail and "of 15 USDC until 20" in told.detail
-        assert told.remedy.startswith("wait until 20") and "topup wallet limit" in told.remedy
-        assert stage.topup.out == ()
-        assert (held(stage, shown(ROOT)), held(stage, RECIPIENT)) == (left, 10_000_000)
-        again = owner.sets("30", "--yes")
-        assert again.returncode == Exit.OK, again.stderr
-        await stage.until(State.PAID, State.CREDITED, State.DONE)
-        assert held(stage, RECIPIENT) == 20_000_000
-        await stage.close()
-
-    with account() as world:
-        story(tell(world))
+    granted = owner.sets("15", "--yes")
+    assert granted.returncode == Exit.OK, granted.stderr
+    stage = on(owner)
+    assert (await stage.until(State.DONE)).wallet == ROOT
+    left = held(stage, shown(ROOT))
+    said = owner.doctor()
+    assert said["ok"] and "4.98" in said["says"] and "of 15 USDC.e" in said["says"], said
+    await stage.step(PurchaseOrder(Usd.of(10), forced=True))
+    await stage.rests("access_limit")
+    (told,) = stage.named("payment_forbidden")
+    assert "may still spend 4.98" in told.detail and "of 15 USDC until 20" in told.detail
+    assert told.remedy.startswith("wait until 20") and "topup wallet limit" in told.remedy
+    assert stage.topup.out == ()
+    assert (held(stage, shown(ROOT)), held(stage, RECIPIENT)) == (left, 10_000_000)
+    again = owner.sets("30", "--yes")
+    assert again.returncode == Exit.OK, again.stderr
+    await stage.until(State.PAID, State.CREDITED, State.DONE)
+    assert held(stage, RECIPIENT) == 20_000_000
+    await stage.close()
 
 
-def test_what_is_used_up_after_the_look_reverts_and_moves_nothing(tmp_path: Path) -> None:
+async def test_what_is_used_up_after_the_look_reverts_and_moves_nothing(owner: Owner) -> None:
     """Another use of the key between look and block: the chain itself keeps the limit, and only the fee is lost."""
-
-    async def tell(world: World) -> None:
-        assert Owner(world, tmp_path).sets("5", "--yes").returncode == Exit.OK
-        stage = on(world, tmp_path / "state")
-        rail: Any = stage.works.rail()
-        rail._access_key = lambda _: None
-        before = held(stage, shown(ROOT))
-        topup = await stage.until(State.DEATHWATCH)
-        assert topup.reason == "reverted for good: reverted: it moved nothing, and was used up"
-        assert [one.topup_id for one in stage.named("payment_reverted")] == [topup.id]
-        assert held(stage, RECIPIENT) == 0
-        assert 0 < before - held(stage, shown(ROOT)) < 30_000
-        await stage.close()
-
-    with account() as world:
-        story(tell(world))
+    assert owner.sets("5", "--yes").returncode == Exit.OK
+    stage = on(owner)
+    rail: Any = stage.works.rail()
+    rail._access_key = lambda _: None
+    before = held(stage, shown(ROOT))
+    topup = await stage.until(State.DEATHWATCH)
+    assert topup.reason == "reverted for good: reverted: it moved nothing, and was used up"
+    assert [one.topup_id for one in stage.named("payment_reverted")] == [topup.id]
+    assert held(stage, RECIPIENT) == 0
+    assert 0 < before - held(stage, shown(ROOT)) < 30_000
+    await stage.close()
 
 
-def test_a_key_that_was_never_authorized_signs_nothing(tmp_path: Path) -> None:
+async def test_a_key_that_was_never_authorized_signs_nothing(owner: Owner) -> None:
     """The rail waits, doctor and --show fail, all of them naming the command that helps."""
-
-    async def tell(world: World) -> None:
-        owner, stage = Owner(world, tmp_path), on(world, tmp_path / "state")
-        await stage.rests("access_key")
-        assert stage.topup.out == ()
-        await stage.close()
-        said = owner.doctor()
-        assert not said["ok"] and "topup wallet limit --amount" in said["remedy"]
-        none = owner.types("wallet", "limit", "--show")
-        assert none.returncode == Exit.PERSON
-        assert "knows no such access key" in none.stdout
-        assert held(stage, shown(ROOT)) == HELD
-
-    with account() as world:
-        story(tell(world))
+    stage = on(owner)
+    await stage.rests("access_key")
+    assert stage.topup.out == ()
+    await stage.close()
+    said = owner.doctor()
+    assert not said["ok"] and "topup wallet limit --amount" in said["remedy"]
+    none = owner.types("wallet", "limit", "--show")
+    assert none.returncode == Exit.PERSON
+    assert "knows no such access key" in none.stdout
+    assert held(stage, shown(ROOT)) == HELD
 
 
-def test_the_call_is_shown_before_anything_is_signed(tmp_path: Path) -> None:
+def test_the_call_is_shown_before_anything_is_signed(owner: Owner) -> None:
     """Neither --dry-run nor a pipe without --yes changes the chain; both print the call in full.
 
     Where the root key is, the daemon's keystore is enough: its address stands in it, and no password opens it.
     """
-    with account() as world:
-        owner, keystore = Owner(world, tmp_path), tmp_path / "daemons.json"
-        keystore.write_text(json.dumps({"version": 3, "address": world.wallet[2:].lower()}))
-        keystore.chmod(0o600)
-        elsewhere = {
-            "TOPUP_MODE": None,
-            "TOPUP_API__KEY": None,
-            "TOPUP_WALLET__PRIVATE_KEY": None,
-            "TOPUP_WALLET__ADDRESS": shown(ROOT),
-            "TOPUP_WALLET__KEYSTORE": str(keystore),
-            "TOPUP_WALLET__KEYSTORE_PASSWORD_FILE": str(owner.password),
-        }
-        asked = ("wallet", "limit", "--amount", "15", "--period-days", "1", "--dry-run")
-        dry, piped = owner.types(*asked, **elsewhere), owner.sets("15")
-        assert (dry.returncode, piped.returncode) == (Exit.OK, Exit.PERSON), dry.stderr
-        for one in (dry, piped):
-            assert "authorizeKey of the account keychain 0xaaaaaaaa" in one.stdout
-            assert "15 USDC.e every day, fees included" in one.stdout
-            assert world.wallet.lower() in one.stdout
-        assert not owner.reads()["authorized"]
-        assert world.do(lambda: world.tokens(USDC_E, shown(ROOT))) == HELD
+    keystore = owner.directory / "daemons.json"
+    keystore.write_text(json.dumps({"version": 3, "address": owner.world.wallet[2:].lower()}))
+    keystore.chmod(0o600)
+    elsewhere = {
+        "TOPUP_MODE": None,
+        "TOPUP_API__KEY": None,
+        "TOPUP_WALLET__PRIVATE_KEY": None,
+        "TOPUP_WALLET__ADDRESS": shown(ROOT),
+        "TOPUP_WALLET__KEYSTORE": str(keystore),
+        "TOPUP_WALLET__KEYSTORE_PASSWORD_FILE": str(owner.password),
+    }
+    asked = ("wallet", "limit", "--amount", "15", "--period-days", "1", "--dry-run")
+    dry, piped = owner.types(*asked, **elsewhere), owner.sets("15")
+    assert (dry.returncode, piped.returncode) == (Exit.OK, Exit.PERSON), dry.stderr
+    for one in (dry, piped):
+        assert "authorizeKey of the account keychain 0xaaaaaaaa" in one.stdout
+        assert "15 USDC.e every day, fees included" in one.stdout
+        assert owner.world.wallet.lower() in one.stdout
+    assert not owner.reads()["authorized"]
+    assert owner.world.do(lambda: owner.world.tokens(USDC_E, shown(ROOT))) == HELD
 
 
-def test_what_a_key_was_authorized_with_is_told_and_only_the_limit_changes(tmp_path: Path) -> None:
+def test_what_a_key_was_authorized_with_is_told_and_only_the_limit_changes(owner: Owner) -> None:
     """Limit, rest, period and end are read from the chain; a new amount is whole at once, another period is refused."""
-    with account() as world:
-        owner = Owner(world, tmp_path)
-        assert owner.sets("15", "--expires-days", "90", "--yes").returncode == Exit.OK
-        first = owner.reads()
-        assert (first["limit_usdc"], first["remaining_usdc"], first["period_s"]) == ("15", "15", 86_400)
-        assert first["expires_at"].startswith("20") and first["wrong"] == ""
-        more = owner.sets("40", "--yes", "--json")
-        assert more.returncode == Exit.OK
-        told, second = json.loads(more.stdout), owner.reads()
-        assert (second["limit_usdc"], second["expires_at"]) == ("40", first["expires_at"])
-        assert (told["schema"], told["before"], told["after"]) == (1, first, second)
-        assert (told["proposed"]["call"], told["proposed"]["limit_usdc"]) == ("updateSpendingLimit", "40")
-        assert told["tx_hash"].startswith("0x") and "updateSpendingLimit" in more.stderr
-        weekly = owner.types("wallet", "limit", "--amount", "40", "--period-days", "7", "--dry-run")
-        assert weekly.returncode == Exit.USAGE
-        assert "cannot be changed" in weekly.stderr and "make a new key" in weekly.stderr
-        low = owner.sets("5", "--yes")
-        assert low.returncode == Exit.OK
-        assert "less than a refill may cost" in low.stdout
-        assert not owner.doctor()["ok"]
+    assert owner.sets("15", "--expires-days", "90", "--yes").returncode == Exit.OK
+    first = owner.reads()
+    assert (first["limit_usdc"], first["remaining_usdc"], first["period_s"]) == ("15", "15", 86_400)
+    assert first["expires_at"].startswith("20") and first["wrong"] == ""
+    more = owner.sets("40", "--yes", "--json")
+    assert more.returncode == Exit.OK
+    told, second = json.loads(more.stdout), owner.reads()
+    assert (second["limit_usdc"], second["expires_at"]) == ("40", first["expires_at"])
+    assert (told["schema"], told["before"], told["after"]) == (1, first, second)
+    assert (told["proposed"]["call"], told["proposed"]["limit_usdc"]) == ("updateSpendingLimit", "40")
+    assert told["tx_hash"].startswith("0x") and "updateSpendingLimit" in more.stderr
+    weekly = owner.types("wallet", "limit", "--amount", "40", "--period-days", "7", "--dry-run")
+    assert weekly.returncode == Exit.USAGE
+    assert "cannot be changed" in weekly.stderr and "make a new key" in weekly.stderr
+    low = owner.sets("5", "--yes")
+    assert low.returncode == Exit.OK
+    assert "less than a refill may cost" in low.stdout
+    assert not owner.doctor()["ok"]
 
 
-def test_the_root_key_is_that_of_the_account(tmp_path: Path) -> None:
+def test_the_root_key_is_that_of_the_account(owner: Owner) -> None:
     """A keystore of another account is refused before anything is sent, and one that is not named is asked for."""
-    with account() as world:
-        owner = Owner(world, tmp_path)
-        other = Account.encrypt(b"\x22" * 32, "open", kdf="scrypt", iterations=2)
-        owner.keystore.write_text(json.dumps(other), encoding="utf-8")
-        wrong = owner.sets("15", "--yes")
-        assert wrong.returncode == Exit.PERSON
-        assert "rails.mpp.root" in wrong.stderr
-        unnamed = owner.types("wallet", "limit", "--amount", "15", "--period-days", "1", "--yes")
-        assert unnamed.returncode == Exit.USAGE
-        assert "--root-keystore" in unnamed.stderr
-        assert not owner.reads()["authorized"]
-        alone = owner.types("wallet", "limit", TOPUP_RAILS__MPP__ROOT=world.wallet)
-        assert alone.returncode == Exit.USAGE
-        assert "off this machine" in alone.stderr
+    other = Account.encrypt(b"\x22" * 32, "open", kdf="scrypt", iterations=2)
+    owner.keystore.write_text(json.dumps(other), encoding="utf-8")
+    wrong = owner.sets("15", "--yes")
+    assert wrong.returncode == Exit.PERSON
+    assert "rails.mpp.root" in wrong.stderr
+    unnamed = owner.types("wallet", "limit", "--amount", "15", "--period-days", "1", "--yes")
+    assert unnamed.returncode == Exit.USAGE
+    assert "--root-keystore" in unnamed.stderr
+    assert not owner.reads()["authorized"]
+    alone = owner.types("wallet", "limit", TOPUP_RAILS__MPP__ROOT=owner.world.wallet)
+    assert alone.returncode == Exit.USAGE
+    assert "off this machine" in alone.stderr
 
 
-def test_a_call_that_fails_says_so_and_that_nothing_else_is_lost(tmp_path: Path) -> None:
+async def test_a_call_that_fails_says_so_and_that_nothing_else_is_lost(owner: Owner) -> None:
     """Two owners at once: the second call runs and fails. One that comes too late is taken by nobody."""
-
-    async def tell(world: World) -> None:
-        own = Owner(world, tmp_path).settings()
-        settings = load({k: v for k, v in own.items() if v is not None})
-        first, second, late = [await wallet_limit.propose(settings, Usd.of(15), 1, None) for _ in range(3)]
-        after, tx_hash = await wallet_limit.send(settings, first, door())
-        assert after.told.limit == Usdc(15_000_000) and len(tx_hash) == 32
-        with pytest.raises(ChainUnknown, match="ran and failed") as failed:
-            await wallet_limit.send(settings, second, door())
-        assert "topup wallet limit --show" in failed.value.remedy
-        old = replace(late, call=replace(late.call, valid_before=late.before.told.now_s - 1))
-        with pytest.raises(ChainUnknown, match="nobody takes the call") as failed:
-            await wallet_limit.send(settings, old, door())
-        assert "again" in failed.value.remedy
-
-    with account() as world:
-        story(tell(world))
+    own = owner.settings()
+    settings = load({k: v for k, v in own.items() if v is not None})
+    first, second, late = [await wallet_limit.propose(settings, Usd.of(15), 1, None) for _ in range(3)]
+    after, tx_hash = await wallet_limit.send(settings, first, door())
+    assert after.told.limit == Usdc(15_000_000) and len(tx_hash) == 32
+    with pytest.raises(ChainUnknown, match="ran and failed") as failed:
+        await wallet_limit.send(settings, second, door())
+    assert "topup wallet limit --show" in failed.value.remedy
+    old = replace(late, call=replace(late.call, valid_before=late.before.told.now_s - 1))
+    with pytest.raises(ChainUnknown, match="nobody takes the call") as failed:
+        await wallet_limit.send(settings, old, door())
+    assert "again" in failed.value.remedy
 
 
 # -- what the chain says of a key ---------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +20,29 @@ from topup.sandbox.x402_seller import RECIPIENT as SELLS_FOR
 pytestmark = pytest.mark.machine_time
 
 
-def shown(settings: Settings, rail: str) -> dict[str, Any]:
-    """Look once, on a ledger that exists."""
+async def shown(settings: Settings, rail: str) -> dict[str, Any]:
     SqliteStore.open_writer(settings.state_dir).close()
-    return asyncio.run(offers.look(settings, rail, Usd.of(10)))
+    return await offers.look(settings, rail, Usd.of(10))
 
 
-def test_a_machine_payment_is_shown_and_not_made(tmp_path: Path) -> None:
-    """Every parameter, every line of the proof, the seller's own texts; the wallet is as it was."""
+async def challenged(tmp_path: Path, fault: str = "", **more: str) -> dict[str, Any]:
+    """Look at a seller whose challenge is spoilt in this way; the wallet is as it was."""
     with selling() as world:
-        own = {"TOPUP_RAILS__USE": "mpp", "TOPUP_RAILS__MPP__RPC_URLS": world.rpc.url}
+        gateway: Any = world.gateway
+        if fault:
+            world.do(lambda: gateway.switch_on("challenge", fault))
+        own = {"TOPUP_RAILS__USE": "mpp", "TOPUP_RAILS__MPP__RPC_URLS": world.rpc.url} | more
         environment = world.environment() | own | {"TOPUP_STATE_DIR": str(tmp_path), "TOPUP_CONFIG": "/dev/null"}
-        told = shown(load(environment), "mpp")
+        told = await shown(load(environment), "mpp")
         stage = stage_of(world, tmp_path)
         assert held(stage, world.wallet) == 25_000_000
-        asyncio.run(stage.close())
+        await stage.close()
+    return told
+
+
+async def test_a_machine_payment_is_shown_and_not_made(tmp_path: Path) -> None:
+    """Every parameter, every line of the proof, the seller's own texts."""
+    told = await challenged(tmp_path)
     assert told["fits"], told["proof"]
     assert told["same_recipient"]
     assert told["offer"]["chain_id"] == 4217
@@ -46,32 +53,17 @@ def test_a_machine_payment_is_shown_and_not_made(tmp_path: Path) -> None:
     assert "every line fits" in text
 
 
-def test_a_challenge_that_does_not_fit_says_where(tmp_path: Path) -> None:
+async def test_a_challenge_that_does_not_fit_says_where(tmp_path: Path) -> None:
     """The seller wants to split the payment: the line that is wrong is named."""
-    with selling() as world:
-        gateway: Any = world.gateway
-        world.do(lambda: gateway.switch_on("challenge", "splits"))
-        own = {"TOPUP_RAILS__USE": "mpp", "TOPUP_RAILS__MPP__RPC_URLS": world.rpc.url}
-        environment = world.environment() | own | {"TOPUP_STATE_DIR": str(tmp_path), "TOPUP_CONFIG": "/dev/null"}
-        told = shown(load(environment), "mpp")
+    told = await challenged(tmp_path, "splits")
     assert not told["fits"]
     assert "splits" in told["proof"]
     assert "NOT SO  request.methodDetails.splits" in "\n".join(offers.lines(told))
 
 
-def challenged(tmp_path: Path, fault: str, **more: str) -> dict[str, Any]:
-    """Look at a seller whose challenge is spoilt in this way."""
-    with selling() as world:
-        gateway: Any = world.gateway
-        world.do(lambda: gateway.switch_on("challenge", fault))
-        own = {"TOPUP_RAILS__USE": "mpp", "TOPUP_RAILS__MPP__RPC_URLS": world.rpc.url} | more
-        environment = world.environment() | own | {"TOPUP_STATE_DIR": str(tmp_path), "TOPUP_CONFIG": "/dev/null"}
-        return shown(load(environment), "mpp")
-
-
-def test_every_way_to_pay_is_shown(tmp_path: Path) -> None:
+async def test_every_way_to_pay_is_shown(tmp_path: Path) -> None:
     """OUSD, MACH, a session, USDC.e and a card: each decoded, one said to be paid, the others with the reason."""
-    told = challenged(tmp_path, "ousd-first")
+    told = await challenged(tmp_path, "ousd-first")
     assert told["fits"], told["proof"]
     ways = told["offer"]["ways"]
     assert [(w["method"], w["intent"], w["paid"]) for w in ways] == [
@@ -90,9 +82,9 @@ def test_every_way_to_pay_is_shown(tmp_path: Path) -> None:
     assert "missing" not in text
 
 
-def test_what_was_not_seen_is_not_said(tmp_path: Path) -> None:
+async def test_what_was_not_seen_is_not_said(tmp_path: Path) -> None:
     """Where no recipient was read nothing is said of it, and a header of two readings is not taken apart."""
-    told = challenged(tmp_path, "duplicate-parameter")
+    told = await challenged(tmp_path, "duplicate-parameter")
     assert told["same_recipient"] is None
     assert told["offer"]["ways"] is None
     text = "\n".join(offers.lines(told))
@@ -101,49 +93,49 @@ def test_what_was_not_seen_is_not_said(tmp_path: Path) -> None:
     assert "given twice" in text and "to do      tell the seller" in text
 
 
-def test_a_realm_that_is_not_set_names_its_setting(tmp_path: Path) -> None:
+async def test_a_realm_that_is_not_set_names_its_setting(tmp_path: Path) -> None:
     """A seller's own name for itself is no sign of a dishonest one: what decides is a setting."""
-    told = challenged(tmp_path, "other-realm")
+    told = await challenged(tmp_path, "other-realm")
     assert not told["fits"]
     assert "rails.mpp.realm" in told["remedy"]
     assert "NOT SO  realm: pay.example, it should be 127.0.0.1; to do: set rails.mpp.realm" in "\n".join(
         offers.lines(told)
     )
-    assert challenged(tmp_path, "other-realm", TOPUP_RAILS__MPP__REALM="pay.example")["fits"]
+    assert (await challenged(tmp_path, "other-realm", TOPUP_RAILS__MPP__REALM="pay.example"))["fits"]
 
 
-def test_a_sponsored_challenge_says_what_would_help(tmp_path: Path) -> None:
+async def test_a_sponsored_challenge_says_what_would_help(tmp_path: Path) -> None:
     """It is refused with the setting that pays it, and with that setting it fits."""
-    told = challenged(tmp_path, "fee-payer")
+    told = await challenged(tmp_path, "fee-payer")
     assert "rails.mpp.sponsored = true pays an offer whose fee the seller pays" in told["remedy"]
-    assert challenged(tmp_path, "fee-payer", TOPUP_RAILS__MPP__SPONSORED="true")["fits"]
+    assert (await challenged(tmp_path, "fee-payer", TOPUP_RAILS__MPP__SPONSORED="true"))["fits"]
 
 
-def test_an_x402_offer_is_shown_and_not_taken(tmp_path: Path) -> None:
-    """Venice's minimum, token and recipient, judged; nothing moves."""
-    with World(embedded, scale=10, make_gateway=selling_as("venice")) as world:
-        gateway: Any = world.gateway
-        own = gateway.environment() | {"TOPUP_STATE_DIR": str(tmp_path), "TOPUP_CONFIG": "/dev/null"}
-        told = shown(load(world.environment() | own), "x402")
-        assert world.do(lambda: world.usdc(SELLS_FOR)) == 0
+async def test_an_x402_offer_is_shown_and_not_taken(tmp_path: Path) -> None:
+    """Venice's minimum, token and recipient, judged."""
+    told = await offered(tmp_path)
     assert told["fits"], told["proof"]
     assert told["offer"]["amount"] == "10"
 
 
-def offered(tmp_path: Path, fault: str, seller: str = "venice", code: bytes = b"", **more: str) -> dict[str, Any]:
-    """Look at an x402 seller whose answer is spoilt in this way, by a wallet with this code."""
+async def offered(
+    tmp_path: Path, fault: str = "", seller: str = "venice", code: bytes = b"", **more: str
+) -> dict[str, Any]:
+    """Look at an x402 seller whose answer is spoilt in this way, by a wallet with this code; nothing moves."""
     with World(embedded, scale=10, make_gateway=selling_as(seller)) as world:
         gateway: Any = world.gateway
         world.do(lambda: world.chain.set_code(world.wallet, code))
         if fault:
             world.do(lambda: gateway.switch_on("offer", fault))
         own = gateway.environment() | {"TOPUP_STATE_DIR": str(tmp_path), "TOPUP_CONFIG": "/dev/null"} | more
-        return shown(load(world.environment() | own), "x402")
+        told = await shown(load(world.environment() | own), "x402")
+        assert world.do(lambda: world.usdc(SELLS_FOR)) == 0
+    return told
 
 
-def test_every_x402_offer_is_shown(tmp_path: Path) -> None:
+async def test_every_x402_offer_is_shown(tmp_path: Path) -> None:
     """Among offers that cannot be read or paid one is said to be paid; of each other what, what instead, and why."""
-    told = offered(tmp_path, "crowd")
+    told = await offered(tmp_path, "crowd")
     assert told["fits"], told["proof"]
     ways = told["offer"]["ways"]
     assert [way["paid"] for way in ways] == [False, False, False, True, False, False, False]
@@ -159,18 +151,18 @@ def test_every_x402_offer_is_shown(tmp_path: Path) -> None:
     assert "missing" not in "\n".join(line for line in text.splitlines() if line.startswith("ok"))
 
 
-def test_an_x402_recipient_that_is_not_pinned_names_its_setting(tmp_path: Path) -> None:
+async def test_an_x402_recipient_that_is_not_pinned_names_its_setting(tmp_path: Path) -> None:
     """Nobody is called dishonest: the found one, the wanted one, and the setting that decides."""
-    told = offered(tmp_path, "", TOPUP_RAILS__X402__RECIPIENTS="0x" + "ab" * 20)
+    told = await offered(tmp_path, TOPUP_RAILS__X402__RECIPIENTS="0x" + "ab" * 20)
     assert not told["fits"]
     assert not any(way["paid"] for way in told["offer"]["ways"])
     assert "rails.x402.recipients" in told["remedy"]
     assert "NOT SO  payTo: " in "\n".join(offers.lines(told))
 
 
-def test_of_an_unreadable_x402_answer_nothing_is_said_but_what_came(tmp_path: Path) -> None:
+async def test_of_an_unreadable_x402_answer_nothing_is_said_but_what_came(tmp_path: Path) -> None:
     """A name that is given twice refuses the whole: no recipient is spoken of, and the remedy is there."""
-    told = offered(tmp_path, "duplicate-keys", seller="plain")
+    told = await offered(tmp_path, "duplicate-keys", seller="plain")
     assert told["offer"]["ways"] is None
     assert told["same_recipient"] is None
     text = "\n".join(offers.lines(told))
@@ -179,19 +171,19 @@ def test_of_an_unreadable_x402_answer_nothing_is_said_but_what_came(tmp_path: Pa
     assert '"payTo":' in text, "the body is shown as it came"
 
 
-def test_a_wallet_with_code_is_told_who_judges_its_signatures(tmp_path: Path) -> None:
+async def test_a_wallet_with_code_is_told_who_judges_its_signatures(tmp_path: Path) -> None:
     """Who asks the code of an account that handed itself to a contract may refuse its key; without code, nothing."""
-    told = offered(tmp_path, "", code=bytes.fromhex("ef0100" + "cd" * 20))
+    told = await offered(tmp_path, code=bytes.fromhex("ef0100" + "cd" * 20))
     text = "\n".join(offers.lines(told))
     assert "hands itself to 0x" + "cd" * 20 + " (EIP-7702)" in text
     assert "ERC-1271" in text
     assert told["fits"], "a warning: the code may well know the key"
-    assert offered(tmp_path / "plain", "")["wallet"] == ""
+    assert (await offered(tmp_path / "plain"))["wallet"] == ""
 
 
-def test_a_charge_is_not_asked_for_here(tmp_path: Path) -> None:
+async def test_a_charge_is_not_asked_for_here(tmp_path: Path) -> None:
     """Each request for a Coinbase charge is one: `topup pin` is the place for that."""
     with World(embedded) as world:
         settings = load(world.environment() | {"TOPUP_STATE_DIR": str(tmp_path), "TOPUP_CONFIG": "/dev/null"})
         with pytest.raises(SettingsError, match="no free offer"):
-            shown(settings, "coinbase")
+            await shown(settings, "coinbase")

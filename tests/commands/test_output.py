@@ -7,22 +7,12 @@ import os
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.world.served import PATIENCE_S, TOPUP, Running, Served, served
+from tests.world.served import PATIENCE_S, TOPUP, Running, Served, until
 from topup.domain.lifecycle import State
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Served]:
-    """A world of its own, well above its floor."""
-    with served(tmp_path) as made:
-        yield made
-
 
 # -- output that nobody takes -----------------------------------------------------------------------------------------
 
@@ -92,12 +82,18 @@ COMMANDS = [
 ]
 
 
-def test_no_command_answers_a_lost_reader_with_a_traceback(place: Served) -> None:
-    """Whatever is done with either output: no traceback, no complaint of Python's own, no exit code of its own."""
+@pytest.mark.parametrize("all_ways", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_no_command_answers_a_lost_reader_with_a_traceback(all_ways: bool, place: Served) -> None:  # noqa: FBT001
+    """Whatever is done with either output: no traceback, no complaint of Python's own, no exit code of its own.
+
+    Each is a process of its own, for Python complains where it ends. Every command meets three of the eight ways, and
+    every way six commands; the whole table is for the long run.
+    """
+    ways = (*LOST, "2>/dev/full", "2>&-")
     assert place.run(*PURCHASE).returncode == 0
-    for command in COMMANDS:
+    for number, command in enumerate(COMMANDS):
         honest = place.run(*command).returncode
-        for way in (*LOST, "2>/dev/full", "2>&-"):
+        for way in ways if all_ways else [ways[(number + step) % len(ways)] for step in (0, 3, 6)]:
             done = shell(place, way, *command)
             assert "Traceback" not in done.stderr, (command, way)
             assert "Exception ignored" not in done.stderr, (command, way)
@@ -163,9 +159,7 @@ def test_a_hang_up_never_ends_the_daemon(place: Served) -> None:
     """Said once for each, from the first moment of its own on; a TERM still ends it."""
     place.cold = True
     daemon = place.start("run")
-    end = time.monotonic() + PATIENCE_S
-    while not _ignored(daemon) and time.monotonic() < end:
-        time.sleep(0.001)
+    until(lambda: _ignored(daemon))
     daemon.process.send_signal(signal.SIGHUP)
     daemon.await_event("cycle_done")
     daemon.process.send_signal(signal.SIGHUP)
@@ -182,15 +176,13 @@ def _ignored(running: Running) -> bool:
 
 
 def test_a_stop_that_comes_before_the_first_pass_ends_the_daemon_at_once(place: Served) -> None:
-    """A provider that does not answer holds up neither the stop nor anything else."""
+    """A provider that does not answer holds up neither the stop nor anything else, however long it might."""
     with contextlib.closing(_silent()) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        daemon = place.start("run", chain__rpc_urls=url, chain__timeout_s="20")
+        daemon = place.start("run", chain__rpc_urls=url, chain__timeout_s="300")
         silent.settimeout(PATIENCE_S)
         asked, _ = silent.accept()
-        began = time.monotonic()
         assert daemon.stop() == 0
-        assert time.monotonic() - began < 10
         asked.close()
 
 
@@ -213,10 +205,8 @@ def test_a_daemon_whose_log_is_stuck_buys_and_stops(place: Served) -> None:
     os.set_blocking(writing, True)
     daemon = subprocess.Popen([*TOPUP, "run"], env=place.environment(), stdin=subprocess.DEVNULL, stderr=writing)
     place.low()
-    end = time.monotonic() + PATIENCE_S
-    while not (place.state / "ledger.sqlite3").exists() or not any(t.state is State.DONE for t in place.topups()):
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    kept = place.state / "ledger.sqlite3"
+    until(lambda: kept.exists() and any(t.state is State.DONE for t in place.topups()))
     daemon.send_signal(signal.SIGTERM)
     assert daemon.wait(timeout=PATIENCE_S) == 0
     os.close(reading)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from tests.sellers.test_mpp import selling
+from tests.world.served import asked
 from topup.app import assembly
 from topup.app.funding import named
 from topup.app.settings import Settings, load
 from topup.commands.check import ask_and_decide, ask_live
-from topup.commands.cli import app
 from topup.commands.pin import propose, remember
 from topup.domain.errors import ApiGone, ApiUnknown, ChargeRefused, Exit, PaymentForbidden, SettingsError
 from topup.domain.money import Usd
@@ -46,34 +43,34 @@ def recipient(world: World) -> str:
     return world.operator.terms.recipient.lower()
 
 
-def test_a_recipient_is_shown_proven_around_and_pinned(world: World, tmp_path: Path) -> None:
+async def test_a_recipient_is_shown_proven_around_and_pinned(world: World, tmp_path: Path) -> None:
     """The first proposal is new; once remembered the next one is known, and the rail's pins hold it."""
     own = settings(world, tmp_path)
-    first = asyncio.run(propose(own))
+    first = await propose(own)
     assert (first.recipient, first.known) == (recipient(world), False)
     assert first.document["total_usdc"] == "5.25"
     assert any(line.startswith("recipient") and "NOT PROVEN" in line for line in first.lines)
     remember(own, first)
-    assert asyncio.run(propose(own)).known
+    assert (await propose(own)).known
     store = SqliteStore.open_reader(tmp_path)
     pinned = assembly.pins(own, store.told(own.account, Note.PINNED)).recipients
     assert pinned == {bytes.fromhex(recipient(world)[2:])}
     assert world.do(lambda: world.balance(world.wallet)) == world.wallet_wei
 
 
-def test_a_recipient_is_pinned_beside_the_daemon(world: World, tmp_path: Path) -> None:
+async def test_a_recipient_is_pinned_beside_the_daemon(world: World, tmp_path: Path) -> None:
     """While another process holds the ledger, pinning works and the next proof knows the recipient."""
     own = settings(world, tmp_path)
     writer = SqliteStore.open_writer(tmp_path)
-    remember(own, asyncio.run(propose(own)))
+    remember(own, await propose(own))
     assert writer.told(own.account, Note.PINNED) == recipient(world)
     writer.close()
 
 
-def test_pinning_twice_keeps_one(world: World, tmp_path: Path) -> None:
+async def test_pinning_twice_keeps_one(world: World, tmp_path: Path) -> None:
     """The same recipient pinned again stands once, and another one stands beside it."""
     own = settings(world, tmp_path)
-    proposal = asyncio.run(propose(own))
+    proposal = await propose(own)
     remember(own, proposal)
     remember(own, proposal)
     SqliteStore.open_reader(tmp_path).say(own.account, Note.PINNED, "0x" + "11" * 20, 1, "test")
@@ -92,19 +89,19 @@ def test_pinning_twice_keeps_one(world: World, tmp_path: Path) -> None:
         ("expired", "call_data.deadline"),
     ],
 )
-def test_nothing_is_proposed_from_a_hostile_charge(world: World, tmp_path: Path, fault: str, field: str) -> None:
+async def test_nothing_is_proposed_from_a_hostile_charge(world: World, tmp_path: Path, fault: str, field: str) -> None:
     """A charge that is wrong anywhere but in its recipient is refused by its field."""
     world.do(lambda: world.gateway.switch_on("coinbase", fault))
     with pytest.raises(ChargeRefused) as refused:
-        asyncio.run(propose(settings(world, tmp_path)))
+        await propose(settings(world, tmp_path))
     assert refused.value.field == field
 
 
-def test_a_recipient_nobody_could_want_is_refused(world: World, tmp_path: Path) -> None:
+async def test_a_recipient_nobody_could_want_is_refused(world: World, tmp_path: Path) -> None:
     """A charge that pays the payment contract itself is not shown for pinning."""
     world.do(lambda: setattr(world.operator, "terms", _paying(world, world.operator.terms.contract)))
     with pytest.raises(ChargeRefused, match="the payment contract"):
-        asyncio.run(propose(settings(world, tmp_path)))
+        await propose(settings(world, tmp_path))
 
 
 def _paying(world: World, address: str) -> object:
@@ -113,97 +110,97 @@ def _paying(world: World, address: str) -> object:
     return replace(world.operator.terms, recipient=address)
 
 
-def test_a_410_is_remembered_and_not_asked_again(world: World, tmp_path: Path) -> None:
+async def test_a_410_is_remembered_and_not_asked_again(world: World, tmp_path: Path) -> None:
     """After a 410 the endpoint is gone for daemon and pin alike; the second time nothing is requested."""
     own = settings(world, tmp_path)
     world.do(lambda: world.gateway.switch_on("coinbase", "gone-410"))
     for _ in range(2):
         with pytest.raises(ApiGone):
-            asyncio.run(propose(own))
+            await propose(own)
     assert world.gateway.count("coinbase") == 1
     assert SqliteStore.open_reader(tmp_path).control(own.account).gone
-    refused = asyncio.run(ask_and_decide(own, PurchaseOrder()))
+    refused = await ask_and_decide(own, PurchaseOrder())
     assert "it is gone (410, 404 or 501)" in refused.lines[0]
 
 
-def test_requests_by_hand_count_towards_the_hourly_bound(world: World, tmp_path: Path) -> None:
+async def test_requests_by_hand_count_towards_the_hourly_bound(world: World, tmp_path: Path) -> None:
     """A charge requested by hand uses up the bound, answered or not, and the ledger's count shows it."""
     own = settings(world, tmp_path, policy__charges_per_hour="2")
-    asyncio.run(propose(own))
+    await propose(own)
     world.do(lambda: world.gateway.switch_on("coinbase", "answer-lost"))
     with pytest.raises(ApiUnknown):
-        asyncio.run(propose(own))
+        await propose(own)
     with pytest.raises(PaymentForbidden, match="2 charges requested within an hour"):
-        asyncio.run(propose(own))
+        await propose(own)
     assert len(SqliteStore.open_reader(tmp_path).charge_requests(own.account, 0)) == 2
 
 
-def test_pinning_needs_to_know_who_would_pay(world: World, tmp_path: Path) -> None:
+async def test_pinning_needs_to_know_who_would_pay(world: World, tmp_path: Path) -> None:
     """Without a key and without an address there is nobody to make a charge out for."""
     environment = world.environment() | {"TOPUP_STATE_DIR": str(tmp_path), "TOPUP_MODE": "observe"}
     del environment["TOPUP_WALLET__PRIVATE_KEY"]
     with pytest.raises(SettingsError, match="wallet's address"):
-        asyncio.run(propose(load(environment | {"TOPUP_CONFIG": "/dev/null"})))
+        await propose(load(environment | {"TOPUP_CONFIG": "/dev/null"}))
 
 
-def test_check_says_that_a_top_up_is_due(world: World, tmp_path: Path) -> None:
+async def test_check_says_that_a_top_up_is_due(world: World, tmp_path: Path) -> None:
     """Below the floor the exit code is 6, in observe mode too, and no ledger appears."""
-    due = asyncio.run(ask_and_decide(settings(world, tmp_path / "none"), PurchaseOrder()))
+    due = await ask_and_decide(settings(world, tmp_path / "none"), PurchaseOrder())
     assert (due.exit, due.document["decision"]) == (Exit.LOW, "buy")
     assert "not simulated" in due.lines[0]
-    watching = asyncio.run(ask_and_decide(settings(world, tmp_path / "none", mode="observe"), PurchaseOrder()))
+    watching = await ask_and_decide(settings(world, tmp_path / "none", mode="observe"), PurchaseOrder())
     assert watching.exit == Exit.LOW
     assert "mode is observe" in watching.lines[0]
     assert not (tmp_path / "none").exists()
     assert world.gateway.count("coinbase") == 0
 
 
-def test_check_changes_nothing_in_the_ledger(world: World, tmp_path: Path) -> None:
+async def test_check_changes_nothing_in_the_ledger(world: World, tmp_path: Path) -> None:
     """A look beside a ledger leaves no reading in it, and a pause it holds counts."""
     SqliteStore.open_writer(tmp_path).close()
     store = SqliteStore.open_reader(tmp_path)
     own = settings(world, tmp_path)
     store.say(own.account, "paused", "1", 1, "test")
-    held = asyncio.run(ask_and_decide(own, PurchaseOrder()))
+    held = await ask_and_decide(own, PurchaseOrder())
     assert (held.exit, held.document["why"]) == (Exit.PERSON, "paused")
     assert store.last_reading(own.account) is None
 
 
-def test_check_tells_unknown_from_low(world: World, tmp_path: Path) -> None:
+async def test_check_tells_unknown_from_low(world: World, tmp_path: Path) -> None:
     """An answer that cannot be believed is exit 4, an ordinary key exit 3; neither is a top-up that is due."""
     own = settings(world, tmp_path)
     world.do(lambda: world.gateway.switch_on("credits", "nan"))
-    assert asyncio.run(ask_and_decide(own, PurchaseOrder())).exit == Exit.LATER
+    assert (await ask_and_decide(own, PurchaseOrder())).exit == Exit.LATER
     world.do(world.gateway.switch_off)
     world.do(lambda: world.gateway.switch_on("key", "ordinary-key"))
-    assert asyncio.run(ask_and_decide(own, PurchaseOrder())).exit == Exit.PERSON
+    assert (await ask_and_decide(own, PurchaseOrder())).exit == Exit.PERSON
 
 
-def test_check_says_nothing_to_do_above_the_floor(world: World, tmp_path: Path) -> None:
+async def test_check_says_nothing_to_do_above_the_floor(world: World, tmp_path: Path) -> None:
     """Above the floor the exit code is 0; an amount asked for is due all the same."""
     own = settings(world, tmp_path, policy__floor="1")
-    assert asyncio.run(ask_and_decide(own, PurchaseOrder())).exit == Exit.OK
-    assert asyncio.run(ask_and_decide(own, PurchaseOrder(Usd.of(20)))).exit == Exit.LOW
+    assert (await ask_and_decide(own, PurchaseOrder())).exit == Exit.OK
+    assert (await ask_and_decide(own, PurchaseOrder(Usd.of(20)))).exit == Exit.LOW
 
 
-def test_check_sees_an_empty_wallet(tmp_path: Path) -> None:
+async def test_check_sees_an_empty_wallet(tmp_path: Path) -> None:
     """A top-up that is due and cannot be paid is for a person, and the sentence says what is missing."""
     with World(embedded, usage_usd=Decimal(15), wallet_wei=10**15) as poor:
-        told = asyncio.run(ask_and_decide(settings(poor, tmp_path), PurchaseOrder()))
+        told = await ask_and_decide(settings(poor, tmp_path), PurchaseOrder())
     assert (told.exit, told.document["why"]) == (Exit.PERSON, "wallet_low")
     assert "send at least" in told.lines[0]
 
 
-def test_live_status_says_unknown_part_by_part(world: World, tmp_path: Path) -> None:
+async def test_live_status_says_unknown_part_by_part(world: World, tmp_path: Path) -> None:
     """A chain that cannot be asked hides the wallet only, and a missing API key hides the credits only."""
-    whole = asyncio.run(ask_live(settings(world, tmp_path)))
+    whole = await ask_live(settings(world, tmp_path))
     assert whole["wallet"] == "1 ETH"
     assert whole["credits"].endswith("dollars")
     assert whole["refills"].startswith("284 of at most 10.55 USDC")
-    dark = asyncio.run(ask_live(settings(world, tmp_path, chain__rpc_urls="http://127.0.0.1:9")))
+    dark = await ask_live(settings(world, tmp_path, chain__rpc_urls="http://127.0.0.1:9"))
     assert dark["credits"].endswith("dollars")
     assert dark["wallet"].startswith("unknown: 127.0.0.1")
-    mute = asyncio.run(ask_live(settings(world, tmp_path, api__url="http://127.0.0.1:9")))
+    mute = await ask_live(settings(world, tmp_path, api__url="http://127.0.0.1:9"))
     assert mute["credits"].startswith("unknown: no_answer")
     assert mute["wallet"] == "1 ETH"
 
@@ -215,10 +212,8 @@ NOBODY = "http://127.0.0.1:9"
 
 def pinned(world: World, directory: Path, **changes: str) -> tuple[int, dict[str, Any]]:
     """Run `topup pin --yes --json` on the world's settings with these changes; return exit code and document."""
-    environment = world.environment() | {"TOPUP_STATE_DIR": str(directory), "TOPUP_CONFIG": "/dev/null"}
-    environment |= {f"TOPUP_{name.upper()}": value for name, value in changes.items()}
-    others = dict.fromkeys(name for name in os.environ if name.startswith("TOPUP_"))  # None: not set
-    done = CliRunner().invoke(app, ["pin", "--yes", "--json"], env=others | environment)
+    own = world.environment() | {f"TOPUP_{name.upper()}": value for name, value in changes.items()}
+    done = asked(directory, "pin", "--yes", "--json", **own)
     assert done.stdout, done.stderr
     return done.exit_code, json.loads(done.stdout)
 
@@ -253,13 +248,13 @@ def test_pin_shows_every_rail_beside_the_charge(world: World, tmp_path: Path) ->
     assert [one["rail"] for one in told["settings"]] == ["mpp"]
 
 
-def test_check_asks_tempo_for_what_tempo_pays(tmp_path: Path) -> None:
+async def test_check_asks_tempo_for_what_tempo_pays(tmp_path: Path) -> None:
     """Base cannot be reached and is not asked: the cost, the fee and the wallet are Tempo's."""
     with selling() as world:
         own = settings(world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=world.rpc.url, chain__rpc_urls=NOBODY)
-        told = asyncio.run(ask_and_decide(own, PurchaseOrder(Usd.of(10))))
-        live = asyncio.run(ask_live(own))
-        dear = asyncio.run(ask_and_decide(own, PurchaseOrder(Usd.of(24))))
+        told = await ask_and_decide(own, PurchaseOrder(Usd.of(10)))
+        live = await ask_live(own)
+        dear = await ask_and_decide(own, PurchaseOrder(Usd.of(24)))
     assert told.exit == Exit.LOW
     assert "at most 10.6 USDC.e and 0." in told.lines[0]
     assert "from a wallet of 25 USDC.e on Tempo" in told.lines[0]
@@ -269,19 +264,19 @@ def test_check_asks_tempo_for_what_tempo_pays(tmp_path: Path) -> None:
     assert (dear.exit, dear.document["why"]) == (Exit.PERSON, "wallet_low")
 
 
-def test_check_holds_the_root_against_the_payment(tmp_path: Path) -> None:
+async def test_check_holds_the_root_against_the_payment(tmp_path: Path) -> None:
     """With an access key the account that pays is the root: it is empty here, whatever the key itself holds."""
     with selling() as world:
         own = settings(
             world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=world.rpc.url, rails__mpp__root="0x" + "11" * 20
         )
-        told = asyncio.run(ask_and_decide(own, PurchaseOrder(Usd.of(10))))
+        told = await ask_and_decide(own, PurchaseOrder(Usd.of(10)))
     assert (told.exit, told.document["why"]) == (Exit.PERSON, "wallet_low")
 
 
-def test_a_chain_that_cannot_be_asked_is_unknown_and_no_refusal(tmp_path: Path, world: World) -> None:
+async def test_a_chain_that_cannot_be_asked_is_unknown_and_no_refusal(tmp_path: Path, world: World) -> None:
     """Tempo is away: a top-up is due all the same, and whether it can be paid is said to be unknown."""
     own = settings(world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=NOBODY)
-    told = asyncio.run(ask_and_decide(own, PurchaseOrder()))
+    told = await ask_and_decide(own, PurchaseOrder())
     assert told.exit == Exit.LOW
     assert "whether it can be paid is unknown" in told.lines[0]

@@ -9,11 +9,11 @@ import asyncio
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from eth_account import Account
@@ -21,8 +21,9 @@ from eth_account import Account
 from tests.sellers.test_mpp import selling as mpp_world
 from tests.world import ledger, worlds
 from tests.world.builders import NOW_MS, WALLET, operator
-from tests.world.served import Served, served
+from tests.world.served import FINAL, Served, served
 from tests.world.stage import Stage, story
+from tests.world.stand import failing, lie
 from topup.accounting.reconciliation import Adopted
 from topup.app.connections import opened
 from topup.app.settings import load
@@ -34,22 +35,14 @@ from topup.domain.money import Wei
 from topup.ledger.location import FILE
 from topup.ledger.store import SqliteStore
 from topup.sandbox import contracts
-from topup.sandbox.rpc import Drop, RpcError, RpcServer
+from topup.sandbox.rpc import Drop, Intercept, Next, RpcError
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import selling
 
-BUY = ("once", "--amount", "10", "--yes", "--force")
 ADOPT = ("reconcile", "--adopt", "--yes")
 # What 10 dollars of credit cost in the sandbox, and the ceiling on fees by which the caps count what was paid.
 PAID_USD = "10.5"
-FINAL = 6
 TABLES = ("topup", "move", "charge", "slot", "attempt", "evidence", "entry", "line", "adopted", "transfer")
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Served]:
-    with served(tmp_path) as one:
-        yield one
 
 
 @pytest.fixture(params=["embedded", pytest.param("anvil", marks=pytest.mark.long)])
@@ -59,18 +52,6 @@ def anywhere(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
         yield one
 
 
-def mine(place: Served, count: int = FINAL) -> None:
-    """Let so many blocks pass that what was newest is final."""
-    place.world.do(lambda: [place.world.chain.mine() for _ in range(count)])
-
-
-def buy(place: Served) -> None:
-    """Buy 10 dollars of credit, and let the payment become final."""
-    done = place.run(*BUY)
-    assert done.returncode == 0, done.stdout + done.stderr
-    mine(place)
-
-
 def lose(place: Served) -> None:
     shutil.rmtree(place.state)
 
@@ -78,13 +59,29 @@ def lose(place: Served) -> None:
 def keep(place: Served, name: str) -> Path:
     """Copy the ledger as a backup would; return where it is."""
     target = place.directory / name
-    target.mkdir()
-    with (
-        closing(sqlite3.connect(place.state / FILE)) as own,
-        closing(sqlite3.connect(target / FILE)) as copy,
-    ):
+    target.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(place.state / FILE)) as own, closing(sqlite3.connect(target / FILE)) as copy:
         own.backup(copy)
     return target
+
+
+@contextmanager
+def bent(place: Served, how: Intercept) -> Iterator[None]:
+    place.world.rpc.intercept = how
+    try:
+        yield
+    finally:
+        place.world.rpc.intercept = None
+
+
+def beside(place: Served, how: Intercept) -> str:
+    """Let a second provider answer like this; return the URLs of both."""
+    liar = place.world.provider()
+    liar.intercept = how
+    return f"{place.world.rpc.url},{liar.url}"
+
+
+SILENT: Final = lie("eth_getLogs", to=lambda _: [])
 
 
 def restore(place: Served, copy: Path) -> None:
@@ -93,7 +90,6 @@ def restore(place: Served, copy: Path) -> None:
 
 
 def rows(place: Served) -> dict[str, list[Any]]:
-    """Everything the ledger says of money."""
     with closing(sqlite3.connect(place.state / FILE)) as db:
         return {table: db.execute(f"SELECT * FROM {table}").fetchall() for table in TABLES}  # noqa: S608
 
@@ -124,7 +120,7 @@ def elsewhere(place: Served, *, to: str, value: int, blocks: int = FINAL, data: 
         return sent
 
     sent = world.do(act)
-    mine(place, blocks)
+    place.mine(blocks)
     return sent
 
 
@@ -134,8 +130,8 @@ def elsewhere(place: Served, *, to: str, value: int, blocks: int = FINAL, data: 
 def test_a_ledger_deleted_after_two_payments_is_rebuilt(anywhere: Served) -> None:
     """Both payments come back with their cost to the wei, the caps count them, and the next refill is booked too."""
     place = anywhere
-    buy(place)
-    buy(place)
+    place.buy()
+    place.buy()
     lose(place)
 
     told = place.document("reconcile")
@@ -153,7 +149,7 @@ def test_a_ledger_deleted_after_two_payments_is_rebuilt(anywhere: Served) -> Non
     assert place.document("status")["paused"]
 
     place.run("resume")
-    buy(place)
+    place.buy()
     assert place.payments() == 3
     assert place.books_match()
     assert place.document("reconcile")["exit_code"] == 0
@@ -161,7 +157,7 @@ def test_a_ledger_deleted_after_two_payments_is_rebuilt(anywhere: Served) -> Non
 
 def test_caps_count_what_was_adopted(place: Served) -> None:
     """What a lost ledger spent today is spent: the cap refuses the refill that would exceed it."""
-    buy(place)
+    place.buy()
     lose(place)
     assert place.run(*ADOPT).returncode == 0
     place.run("resume")
@@ -174,7 +170,7 @@ def test_caps_count_what_was_adopted(place: Served) -> None:
 @pytest.mark.long
 def test_adopting_twice_changes_nothing(place: Served) -> None:
     """The second time there is nothing left to take over, and not a row differs."""
-    buy(place)
+    place.buy()
     elsewhere(place, to="0x" + "77" * 20, value=10**15)
     lose(place)
     assert place.run(*ADOPT).returncode == 0
@@ -187,9 +183,9 @@ def test_adopting_twice_changes_nothing(place: Served) -> None:
 
 def test_a_copy_from_before_the_last_payment(place: Served) -> None:
     """The one payment it lacks is named with its hash and taken over; what the copy knew stays as it was."""
-    buy(place)
+    place.buy()
     copy = keep(place, "yesterday")
-    buy(place)
+    place.buy()
     lost = place.topups()[0]
     restore(place, copy)
 
@@ -208,8 +204,8 @@ def test_a_copy_from_before_the_last_payment(place: Served) -> None:
 class Copying:
     """A ledger that is copied after each step of a top-up, as a backup might be at any moment."""
 
-    def __init__(self, store: SqliteStore, directory: Path) -> None:
-        self.store, self.directory = store, directory
+    def __init__(self, place: Served) -> None:
+        self.place, self.store = place, SqliteStore.open_writer(place.state)
         self.copies: dict[str, Path] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -226,13 +222,8 @@ class Copying:
         return copied
 
     def copy(self, name: str) -> None:
-        target = self.directory / name
-        if target.exists():
-            return
-        target.mkdir(parents=True)
-        with closing(sqlite3.connect(target / FILE)) as made:
-            self.store._db.backup(made)
-        self.copies[name] = target
+        if name not in self.copies:
+            self.copies[name] = keep(self.place, f"copies/{name}")
 
     def emit(self, event: Event) -> None:
         """Take one event."""
@@ -245,10 +236,13 @@ class Refilled:
     place: Served
     copies: dict[str, Path]
 
-    def restored(self, step: str) -> Path:
-        """Put the copy from after this step in place; return the ledger's file."""
+    def restored(self, step: str, *changes: str) -> Served:
+        """Put the copy from after this step in place, changed by these statements."""
         restore(self.place, self.copies[step])
-        return self.place.state / FILE
+        with closing(sqlite3.connect(self.place.state / FILE)) as db, db:
+            for change in changes:
+                db.execute(change)
+        return self.place
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +252,7 @@ def refilled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refilled]:
         settings = load(place.environment())
 
         async def refill() -> dict[str, Path]:
-            copying = Copying(SqliteStore.open_writer(place.state), place.directory / "copies")
+            copying = Copying(place)
             async with opened(settings, copying, copying) as connections:  # type: ignore[arg-type]
                 for _ in range(60):
                     rest = await connections.cycle.run()
@@ -268,7 +262,7 @@ def refilled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refilled]:
             raise AssertionError(f"never done: {rest}")
 
         copies = asyncio.run(refill())
-        mine(place)
+        place.mine()
         yield Refilled(place, copies)
 
 
@@ -291,8 +285,7 @@ STEPS = {
 )
 def test_a_copy_from_the_middle_of_a_payment_never_pays_again(refilled: Refilled, step: str) -> None:
     """At whatever step it was made: the refill is found on the chain and ends, paid once, booked to the wei."""
-    place = refilled.place
-    refilled.restored(step)
+    place = refilled.restored(step)
     told = place.document(*ADOPT)
     assert STEPS[step] in whats(told) + whats(told, "adopted")
     place.run("once", "--yes")
@@ -312,11 +305,8 @@ def test_every_step_before_the_payment_was_seen_has_its_copy(refilled: Refilled)
 @pytest.mark.parametrize("state", ["sent", "deathwatch", "halted"])
 def test_a_bump_that_the_copy_never_saw(refilled: Refilled, state: str) -> None:
     """The bytes that paid are not those the copy holds: they are given back to the top-up, which then ends as paid."""
-    with closing(sqlite3.connect(refilled.restored("intend-sent"))) as db:
-        db.execute("UPDATE attempt SET raw = x'02ff', hash = zeroblob(32)")
-        db.execute("UPDATE topup SET state = ?", (state,))
-        db.commit()
-    place = refilled.place
+    changed = ("UPDATE attempt SET raw = x'02ff', hash = zeroblob(32)", f"UPDATE topup SET state = '{state}'")  # noqa: S608
+    place = refilled.restored("intend-sent", *changed)
     assert "lost_attempt" in whats(place.document(*ADOPT), "adopted")
     place.run("once", "--yes")
     (topup,) = place.topups()
@@ -325,10 +315,7 @@ def test_a_bump_that_the_copy_never_saw(refilled: Refilled, state: str) -> None:
 
 def test_a_payment_of_a_top_up_that_ended_unpaid(refilled: Refilled) -> None:
     """What ended stays ended; the payment becomes a top-up of its own, to which the charge's id now belongs."""
-    with closing(sqlite3.connect(refilled.restored("proven-charged"))) as db:
-        db.execute("UPDATE topup SET state = 'dropped', reason = 'no_longer_needed'")
-        db.commit()
-    place = refilled.place
+    place = refilled.restored("proven-charged", "UPDATE topup SET state = 'dropped', reason = 'no_longer_needed'")
     told = place.document(*ADOPT)
     (one,) = [d for d in told["adopted"] if d["what"] == "unknown_payment"]
     ended, adopted = sorted(place.topups(), key=lambda t: t.why == "adopted")
@@ -338,11 +325,8 @@ def test_a_payment_of_a_top_up_that_ended_unpaid(refilled: Refilled) -> None:
 
 def test_a_top_up_that_would_have_asked_for_another_charge(refilled: Refilled) -> None:
     """The copy took its charge for useless when it had been paid: the top-up halts, looks, and ends as paid."""
-    with closing(sqlite3.connect(refilled.restored("proven-charged"))) as db:
-        db.execute("UPDATE topup SET state = 'decided'")
-        db.execute("UPDATE charge SET abandoned = 'too old'")
-        db.commit()
-    place = refilled.place
+    changed = ("UPDATE topup SET state = 'decided'", "UPDATE charge SET abandoned = 'too old'")
+    place = refilled.restored("proven-charged", *changed)
     assert "lost_attempt" in whats(place.document(*ADOPT), "adopted")
     assert [t.state for t in place.topups()] == [State.HALTED]
     place.run("once", "--yes")
@@ -353,17 +337,9 @@ def test_a_top_up_that_would_have_asked_for_another_charge(refilled: Refilled) -
 
 def test_a_payment_that_no_provider_shows(refilled: Refilled) -> None:
     """The ledger says paid and the logs are silent: that is told, and --adopt leaves it to a person."""
-    place = refilled.place
     refilled.restored(list(refilled.copies)[-1])
-
-    async def silent(method: str, params: list[Any], honest: Any) -> Any:
-        return [] if method == "eth_getLogs" else honest()
-
-    place.world.rpc.intercept = silent
-    try:
-        told = place.document(*ADOPT)
-    finally:
-        place.world.rpc.intercept = None
+    with bent(refilled.place, SILENT):
+        told = refilled.place.document(*ADOPT)
     assert (told["exit_code"], whats(told), told["adopted"]) == (3, ["not_on_chain"], [])
 
 
@@ -371,15 +347,8 @@ def test_a_payment_that_the_logs_withhold_is_found_by_its_nonce(refilled: Refill
     """Every nonce has to be explained: a provider that hides a log hides no payment."""
     place = refilled.place
     lose(place)
-
-    async def silent(method: str, params: list[Any], honest: Any) -> Any:
-        return [] if method == "eth_getLogs" else honest()
-
-    place.world.rpc.intercept = silent
-    try:
+    with bent(place, SILENT):
         told = place.document(*ADOPT)
-    finally:
-        place.world.rpc.intercept = None
     assert (told["payments_on_chain"], whats(told, "adopted")) == (0, ["nonce_ahead", "unknown_payment"])
     assert place.books_match()
 
@@ -390,7 +359,7 @@ def test_a_payment_that_the_logs_withhold_is_found_by_its_nonce(refilled: Refill
 @pytest.mark.long
 def test_a_plain_transfer_is_named_by_its_hash(place: Served) -> None:
     """It is no payment: adopting records it with what it took, and the next refill goes through."""
-    buy(place)
+    place.buy()
     sent = elsewhere(place, to="0x" + "77" * 20, value=10**15)
     told = place.document("reconcile")
     (foreign,) = [d for d in told["differences"] if d["what"] == "foreign"]
@@ -402,7 +371,7 @@ def test_a_plain_transfer_is_named_by_its_hash(place: Served) -> None:
 
     assert place.run(*ADOPT).returncode == 0
     assert place.run("once", "--yes", "--force").returncode == 0
-    mine(place)
+    place.mine()
     assert place.payments() == 2
     told = place.document("reconcile")
     assert (told["exit_code"], told["notes"]) == (0, [])
@@ -433,7 +402,7 @@ def test_a_nonce_taken_by_an_authorization(tmp_path: Path, monkeypatch: pytest.M
         raw = "0x" + Account.sign_transaction(body, other.key).raw_transaction.hex().removeprefix("0x")
         world.do(lambda: world.chain.set_balance(other.address, 10**18))
         world.do(lambda: world.chain.rpc("eth_sendRawTransaction", [raw]))
-        mine(place)
+        place.mine()
         told = place.document("reconcile")
         (one,) = [d for d in told["differences"] if d["what"] == "unexplained_nonce"]
         assert (one["nonce"], "EIP-7702" in one["detail"], one["block"] is not None) == (0, True, True)
@@ -443,12 +412,12 @@ def test_a_nonce_taken_by_an_authorization(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_balance_is_held_against_the_books(place: Served) -> None:
     """ETH that came in is a note; a single wei that is gone and that nothing explains is a difference."""
-    buy(place)
+    place.buy()
     world = place.world
     held = world.do(lambda: world.balance(world.wallet))
     for change, code, differs in ((1, 0, []), (-1, 3, ["balance"])):
         world.do(lambda wei=held + change: world.chain.set_balance(world.wallet, wei))  # type: ignore[misc]
-        mine(place)
+        place.mine()
         told = place.document("reconcile")
         assert (told["exit_code"], whats(told)) == (code, differs)
         assert [n for n in told["notes"] if "came in" in n] == ([] if differs else told["notes"])
@@ -458,14 +427,13 @@ def test_without_old_state_a_transaction_is_named_by_its_nonce(place: Served) ->
     """No provider can date it: the command asks where to begin, then names what it can by nonce alone."""
     elsewhere(place, to="0x" + "77" * 20, value=10**15)
 
-    async def forgetful(method: str, params: list[Any], honest: Any) -> Any:
-        if method == "eth_getTransactionCount" and params[1] not in ("latest", "pending"):
-            newest = int(place.world.chain.rpc("eth_blockNumber", []), 16)
-            if int(params[1], 16) < newest - 5:
-                raise RpcError(-32000, "missing trie node 5f3a (path )")
-        return honest()
+    def old(params: list[Any]) -> bool:
+        newest = int(place.world.chain.rpc("eth_blockNumber", []), 16)
+        return params[1] not in ("latest", "pending") and int(params[1], 16) < newest - 5
 
-    place.world.rpc.intercept = forgetful
+    place.world.rpc.intercept = failing(
+        "eth_getTransactionCount", RpcError(-32000, "missing trie node 5f3a (path )"), old
+    )
     asked = place.run("reconcile")
     assert (asked.returncode, "--since" in asked.stderr) == (2, True), asked.stderr
     told = place.document("reconcile", "--since", "1")
@@ -473,29 +441,40 @@ def test_without_old_state_a_transaction_is_named_by_its_nonce(place: Served) ->
     assert (one["nonce"], one["tx_hash"], told["exit_code"]) == (0, None, 3)
 
 
+class Narrow:
+    """A provider that grants few blocks of logs, and breaks off from a block on until it is mended."""
+
+    def __init__(self, place: Served, most: int, broken_from: int) -> None:
+        self.most, self.broken_from = most, broken_from
+        self.asked: list[tuple[int, int]] = []
+        place.world.rpc.intercept = self
+
+    async def __call__(self, method: str, params: list[Any], honest: Next) -> Any:
+        if method != "eth_getLogs":
+            return honest()
+        first, last = int(params[0]["fromBlock"], 16), int(params[0]["toBlock"], 16)
+        if last - first >= self.most:
+            raise RpcError(-32005, f"query exceeds max block range {self.most}")
+        self.asked.append((first, last))
+        if last >= self.broken_from:
+            raise Drop
+        return honest()
+
+    def mend(self) -> None:
+        """Break off no more, and forget what was asked for."""
+        self.broken_from = 2**63
+        self.asked.clear()
+
+
 # -- undecided ------------------------------------------------------------------------------------------------
 
 
 def test_a_failed_chunk_is_undecided_and_the_scan_goes_on_where_it_stopped(place: Served) -> None:
     """Nothing is adopted past a gap; the next run asks for no chunk again that was had before."""
-    buy(place)
+    place.buy()
     lose(place)
-    mine(place, 40)
-    asked: list[tuple[int, int]] = []
-    broken = [True]
-
-    async def narrow(method: str, params: list[Any], honest: Any) -> Any:
-        if method != "eth_getLogs":
-            return honest()
-        first, last = int(params[0]["fromBlock"], 16), int(params[0]["toBlock"], 16)
-        if last - first >= 8:
-            raise RpcError(-32005, "query exceeds max block range 8")
-        asked.append((first, last))
-        if broken[0] and last >= 30:
-            raise Drop
-        return honest()
-
-    place.world.rpc.intercept = narrow
+    place.mine(40)
+    narrow = Narrow(place, most=8, broken_from=30)
     told = place.document(*ADOPT)
     reached = told["decided_block"]
     assert (told["exit_code"], told["adopted"]) == (4, [])
@@ -503,10 +482,9 @@ def test_a_failed_chunk_is_undecided_and_the_scan_goes_on_where_it_stopped(place
     assert f"up to block {reached} " in " ".join(told["undecided"])
     assert place.topups() == []
 
-    broken[0] = False
-    asked.clear()
+    narrow.mend()
     told = place.document(*ADOPT)
-    assert min(first for first, _ in asked) == reached + 1
+    assert min(first for first, _ in narrow.asked) == reached + 1
     assert (told["exit_code"], whats(told, "adopted")) == (0, ["nonce_ahead", "unknown_payment"])
     assert place.books_match()
 
@@ -518,29 +496,16 @@ def test_what_is_not_final_yet_is_undecided(place: Served) -> None:
     told = place.document(*ADOPT)
     assert (told["exit_code"], told["nonce_latest"], told["nonce_final"], told["adopted"]) == (4, 1, 0, [])
     assert "not final yet" in " ".join(told["undecided"])
-    mine(place)
+    place.mine()
     assert whats(place.document("reconcile")) == ["foreign", "nonce_ahead"]
 
 
 def test_providers_that_disagree_decide_nothing(place: Served) -> None:
     """One of two independent providers calls the payment failed: undecided, and nothing is adopted."""
-    buy(place)
+    place.buy()
     lose(place)
-    world = place.world
-    assert world._loop is not None
-    liar = RpcServer(world.chain)
-
-    async def lying(method: str, params: list[Any], honest: Any) -> Any:
-        told = honest()
-        return {**told, "status": "0x0"} if method == "eth_getTransactionReceipt" and told else told
-
-    liar.intercept = lying
-    asyncio.run_coroutine_threadsafe(liar.start(), world._loop).result(10)
-    try:
-        both = f"{world.rpc.url},{liar.url}"
-        told = place.document(*ADOPT, chain__rpc_urls=both)
-    finally:
-        asyncio.run_coroutine_threadsafe(liar.stop(), world._loop).result(10)
+    lying = lie("eth_getTransactionReceipt", to=lambda told: told and {**told, "status": "0x0"})
+    told = place.document(*ADOPT, chain__rpc_urls=beside(place, lying))
     assert (told["exit_code"], told["adopted"]) == (4, [])
     assert "disagree" in " ".join(told["undecided"])
     assert place.topups() == []
@@ -639,7 +604,7 @@ def refill(place: Served, *states: State, copy: str = "") -> None:
     story(tell())
     if copy:
         keep(place, copy)
-    mine(place, 12)
+    place.mine(12)
 
 
 def booked(place: Served) -> dict[tuple[str, str], int]:
@@ -765,7 +730,7 @@ def mpp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         }
         place = Served(world, tmp_path_factory.mktemp("mpp"), own)
         refill(place)
-        mine(place, 80)  # anvil calls final what is two epochs old
+        place.mine(80)  # anvil calls final what is two epochs old
         yield place
 
 
@@ -836,21 +801,14 @@ def test_a_payment_that_a_seller_carried_is_taken_over_once(seller: Served, tmp_
 
 def test_what_no_provider_lets_one_look_at_is_not_checked(seller: Served, tmp_path: Path) -> None:
     """Logs are refused in any length: exit 4 and the reason, never that all is known; later it is found."""
-
-    async def refusing(method: str, params: list[Any], honest: Any) -> Any:
-        if method == "eth_getLogs":
-            raise RpcError(-32005, "logs are for those who pay")
-        return honest()
-
-    seller.world.rpc.intercept = refusing
-    done = seller.run("reconcile", **fresh(tmp_path))
-    assert done.returncode == Exit.LATER
-    assert "not checked: payments by " in done.stdout
-    assert "logs are for those who pay" in done.stdout
-    assert "knows everything" not in done.stdout
-    # A ledger that knows the payment is not told that it is missing where nobody could look.
-    assert seller.document("reconcile")["differences"] == []
-    seller.world.rpc.intercept = None
+    with bent(seller, failing("eth_getLogs", RpcError(-32005, "logs are for those who pay"))):
+        done = seller.run("reconcile", **fresh(tmp_path))
+        assert done.returncode == Exit.LATER
+        assert "not checked: payments by " in done.stdout
+        assert "logs are for those who pay" in done.stdout
+        assert "knows everything" not in done.stdout
+        # A ledger that knows the payment is not told that it is missing where nobody could look.
+        assert seller.document("reconcile")["differences"] == []
     assert whats(seller.document("reconcile", **fresh(tmp_path))) == ["unknown_carried"]
 
 
@@ -866,60 +824,30 @@ def test_the_search_goes_on_where_it_stopped(x402: Served, tmp_path: Path) -> No
 
     Only the block of a payment that is found is looked at once more.
     """
-    asked: list[tuple[int, int]] = []
-    broken = [True]
-
-    async def narrow(method: str, params: list[Any], honest: Any) -> Any:
-        if method != "eth_getLogs":
-            return honest()
-        first, last = int(params[0]["fromBlock"], 16), int(params[0]["toBlock"], 16)
-        if last - first >= 4:
-            raise RpcError(-32005, "query exceeds max block range 4")
-        asked.append((first, last))
-        if broken[0] and last >= 12:
-            raise Drop
-        return honest()
-
-    x402.world.rpc.intercept = narrow
+    narrow = Narrow(x402, most=4, broken_from=12)
     told = x402.document("reconcile", **fresh(tmp_path))
     assert (told["exit_code"], whats(told), len(told["unchecked"])) == (4, ["unknown_carried"], 1)
-    reached = max(last for _, last in asked if last < 12)
-    broken[0] = False
-    asked.clear()
+    reached = max(last for _, last in narrow.asked if last < 12)
+    narrow.mend()
     told = x402.document("reconcile", **fresh(tmp_path))
     x402.world.rpc.intercept = None
-    assert min(first for first, last in asked if first < last) == reached + 1
+    assert min(first for first, last in narrow.asked if first < last) == reached + 1
     assert (told["exit_code"], whats(told), told["unchecked"]) == (3, ["unknown_carried"], [])
 
 
 def test_one_of_two_providers_withholds_a_payment(x402: Served, tmp_path: Path) -> None:
     """No nonce would tell of it: both have to look, and what either shows counts, in whatever order they are named."""
-    world = x402.world
-    assert world._loop is not None
-    liar = RpcServer(world.chain)
-
-    async def silent(method: str, params: list[Any], honest: Any) -> Any:
-        return [] if method == "eth_getLogs" else honest()
-
-    liar.intercept = silent
-    asyncio.run_coroutine_threadsafe(liar.start(), world._loop).result(10)
-    try:
-        for n, both in enumerate((f"{world.rpc.url},{liar.url}", f"{liar.url},{world.rpc.url}")):
-            own = {"TOPUP_STATE_DIR": str(tmp_path / str(n)), "TOPUP_CHAIN__RPC_URLS": both}
-            assert whats(x402.document("reconcile", **own)) == ["unknown_carried"]
-    finally:
-        asyncio.run_coroutine_threadsafe(liar.stop(), world._loop).result(10)
+    honest, liar = beside(x402, SILENT).split(",")
+    for n, both in enumerate((f"{honest},{liar}", f"{liar},{honest}")):
+        own = {"TOPUP_STATE_DIR": str(tmp_path / str(n)), "TOPUP_CHAIN__RPC_URLS": both}
+        assert whats(x402.document("reconcile", **own)) == ["unknown_carried"]
 
 
 def test_the_use_of_an_authorization_without_its_transfer_is_not_checked(x402: Served, tmp_path: Path) -> None:
     """A provider that leaves the transfers out does not say how much was paid: that is no answer."""
-
-    async def without(method: str, params: list[Any], honest: Any) -> Any:
-        return [] if method == "eth_getLogs" and params[0]["topics"][0].startswith("0xddf252ad") else honest()
-
-    x402.world.rpc.intercept = without
-    told = x402.document("reconcile", **fresh(tmp_path))
-    x402.world.rpc.intercept = None
+    transfers = lie("eth_getLogs", to=lambda _: [], when=lambda p: p[0]["topics"][0].startswith("0xddf252ad"))
+    with bent(x402, transfers):
+        told = x402.document("reconcile", **fresh(tmp_path))
     assert (told["exit_code"], told["differences"]) == (4, [])
     assert "without the transfer" in told["unchecked"][0]
 
@@ -941,14 +869,8 @@ def test_nothing_is_known_of_blocks_that_are_yet_to_come(x402: Served, tmp_path:
 
 def test_two_payments_in_one_transaction_are_two(mpp: Served, tmp_path: Path) -> None:
     """Whoever has the key can pay twice at once: each is named."""
-
-    async def twice(method: str, params: list[Any], honest: Any) -> Any:
-        told = honest()
-        return [log | {"logIndex": hex(n)} for log in told for n in (7, 8)] if method == "eth_getLogs" else told
-
-    mpp.world.rpc.intercept = twice
-    told = mpp.document("reconcile", **fresh(tmp_path))
-    mpp.world.rpc.intercept = None
+    with bent(mpp, lie("eth_getLogs", to=lambda told: [log | {"logIndex": hex(n)} for log in told for n in (7, 8)])):
+        told = mpp.document("reconcile", **fresh(tmp_path))
     assert whats(told) == ["unknown_carried"] * 2
 
 
@@ -978,12 +900,8 @@ def test_a_foreign_transaction_ends_no_authorization(tmp_path: Path) -> None:
 
 def test_what_one_provider_shows_alone_is_named_and_not_booked(x402: Served) -> None:
     """One of two invents a payment of 5000 dollars: it is named, --adopt leaves it, and why is said."""
-    liar = x402.world.provider()
 
-    async def invented(method: str, _: list[Any], honest: Any) -> Any:
-        told = honest()
-        if method != "eth_getLogs":
-            return told
+    def invented(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
         more = []
         for log in told:
             topics, other = list(log["topics"]), {}
@@ -995,8 +913,7 @@ def test_what_one_provider_shows_alone_is_named_and_not_booked(x402: Served) -> 
             more.append({**log, "topics": topics, **place, **other})
         return [*told, *more]
 
-    liar.intercept = invented
-    both = {"TOPUP_CHAIN__RPC_URLS": f"{x402.world.rpc.url},{liar.url}"}
+    both = {"TOPUP_CHAIN__RPC_URLS": beside(x402, lie("eth_getLogs", to=invented))}
     told = x402.document("reconcile", "--adopt", "--yes", **both)
     assert "unknown_carried" in whats(told)
     assert told["adopted"] == []

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from tests.sellers.test_mpp import selling as mpp_world
 from tests.sellers.test_mpp import stage_of
 from tests.world import ledger
 from tests.world.builders import ACCOUNT, NOW_MS, WALLET, operator, topup
+from tests.world.served import asked
 from tests.world.stage import Stage, story
 from topup.accounting.journal import attempt_entry, posting_entry
-from topup.commands.cli import app
 from topup.commands.show import life_document
 from topup.domain import events
 from topup.domain.coinbase_charge import Charge, parse
@@ -41,26 +40,15 @@ SCREEN_LINES, SCREEN_COLUMNS = 50, 160
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    """A new ledger."""
     made = SqliteStore.open_writer(tmp_path / "state")
     yield made
     made.close()
 
 
 @pytest.fixture
-def show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`topup show` on this ledger."""
-    for name in [n for n in os.environ if n.startswith("TOPUP_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("TOPUP_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setenv("TOPUP_CONFIG", "/dev/null")
-    monkeypatch.setenv("TOPUP_API__KEY", "sk-or-v1-canary")
-    monkeypatch.setenv("TOPUP_CHAIN__RPC_URLS", "https://rpc.example.com/canary")
-
-    def run(*arguments: str) -> Result:
-        return CliRunner().invoke(app, ["show", *arguments])
-
-    return run
+def show(tmp_path: Path) -> Any:
+    own = {"TOPUP_API__KEY": "sk-or-v1-canary", "TOPUP_CHAIN__RPC_URLS": "https://rpc.example.com/canary"}
+    return partial(asked, tmp_path / "state", "show", **own)
 
 
 def demand_of(kept: TopUp) -> Charge:

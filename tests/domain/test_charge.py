@@ -408,11 +408,6 @@ def test_a_field_that_is_missing_or_malformed_is_refused_by_name(name: str, valu
     assert len(str(refused)) < 400
 
 
-def test_an_amount_in_other_digits_is_no_amount() -> None:
-    """Arabic-Indic digits are digits to Python and not to a contract."""
-    assert unreadable(with_value("call_data.fee_amount", "\u0661\u0662")).field == "call_data.fee_amount"
-
-
 # -- answers that are no charge ---------------------------------------------------------------------------------
 
 

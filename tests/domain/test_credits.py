@@ -220,12 +220,6 @@ def test_whatever_is_told_credits_never_fall_and_usage_only_as_a_refund(told: li
         mark, doubted = judged, []
 
 
-def test_a_refund_tells_no_rate() -> None:
-    """Where usage is lower at the end of a span than at its beginning, how much was used in it is unknown."""
-    readings = [read("50", "45.12", T), read("50", "45.11", T + HOUR_MS)]
-    assert burn_usd_per_hour(readings) is None
-
-
 @pytest.mark.parametrize(
     ("doubts", "acceptable"),
     [
@@ -251,34 +245,27 @@ def test_only_what_time_does_not_heal_lasts() -> None:
 # -- burning ----------------------------------------------------------------------------------------------------
 
 
-def test_burn_is_dollars_used_per_hour() -> None:
-    """Two dollars in half an hour are four an hour."""
-    assert burn_usd_per_hour([read("100", "10", T - HOUR_MS // 2), read("100", "12", T)]) == Usd.of(4)
+def used(*told: tuple[int, str]) -> list[Reading]:
+    """Readings of what had been used at these times, in milliseconds before now."""
+    return [read("100", usage, T - ago_ms) for ago_ms, usage in told]
 
 
-def test_only_the_newest_day_counts() -> None:
-    """What burned before the window is left out; a reading at its edge is in."""
-    old, edge, new = read("100", "0", T - DAY_MS - 1), read("100", "50", T - DAY_MS), read("100", "74", T)
-    assert burn_usd_per_hour([old, edge, new]) == Usd.of(1)
+BURNS: list[tuple[str, list[Reading], str | None]] = [
+    ("two dollars in half an hour are four an hour", used((HOUR_MS // 2, "10"), (0, "12")), "4"),
+    ("only the newest day counts, from its edge on", used((DAY_MS + 1, "0"), (DAY_MS, "50"), (0, "74")), "1"),
+    ("readings of one moment say nothing", used((0, "10"), (0, "11")), None),
+    ("below two minutes it is the API's cache", used((BURN_SPAN_MIN_MS - 1, "10"), (0, "11")), None),
+    ("two minutes are enough", used((BURN_SPAN_MIN_MS, "10"), (0, "11")), "30"),
+    ("without readings there is no rate", [], None),
+    ("zero of an idle account is not unknown", used((HOUR_MS, "10"), (0, "10")), "0"),
+    ("a refund tells no rate", used((HOUR_MS, "45.12"), (0, "45.11")), None),
+]
 
 
-@pytest.mark.parametrize(("span", "known"), [(0, False), (BURN_SPAN_MIN_MS - 1, False), (BURN_SPAN_MIN_MS, True)])
-def test_too_short_a_span_says_nothing(span: int, known: bool) -> None:  # noqa: FBT001
-    """Below two minutes a difference tells of the API's cache: the rate is unknown, not zero."""
-    burn = burn_usd_per_hour([read("100", "10", T - span), read("100", "11", T)])
-    assert (burn is not None) == known
-
-
-def test_nothing_read_burns_unknown() -> None:
-    """Without readings there is no rate."""
-    assert burn_usd_per_hour([]) is None
-
-
-def test_an_idle_account_burns_zero() -> None:
-    """Known to be zero is not unknown, and lasts for ever."""
-    burn = burn_usd_per_hour([read("100", "10", T - HOUR_MS), read("100", "10", T)])
-    assert burn == Usd.of(0)
-    assert runway(Usd.of(5), Usd.of(10), burn) == Runway(None, None)
+@pytest.mark.parametrize(("story", "readings", "burn"), BURNS, ids=[row[0] for row in BURNS])
+def test_burn_is_dollars_used_per_hour(story: str, readings: list[Reading], burn: str | None) -> None:
+    """Where too little is known, or usage is lower in the end, the rate is unknown, which is not zero."""
+    assert burn_usd_per_hour(readings) == (None if burn is None else Usd.of(burn))
 
 
 @pytest.mark.parametrize(
@@ -345,52 +332,38 @@ def life(*days: str, step_ms: int = HOUR_MS // 4, busy_h: int = 3) -> list[Readi
     return told
 
 
-def test_a_usual_day_is_no_runaway() -> None:
-    """Three busy hours of two dollars a day: the fastest hour of today is that of any day, not eight times the mean."""
-    assert spending(life(*["2"] * 14), T) == Spending(Usd.of(2), Usd.of(2))
+WEEK = ["5"] * 5 + ["0", "0"]
+# What happened, the fastest hour of the last day, and what is usual.
+PACES: list[tuple[str, list[Reading], str | None, str | None]] = [
+    ("three busy hours a day are no runaway, though eight times the mean", life(*["2"] * 14), "2", "2"),
+    ("today's runaway shows in the last day alone", life(*["2"] * 13, "500"), "500", "2"),
+    ("the usual day is one of work, not of rest", life(*WEEK, *WEEK, "5"), "5", "5"),
+    ("one job a week is usual", life("50", *["0"] * 6, "50", *["0"] * 6), "0", "50"),
+    ("of a slow and a fast day the slow one is usual", life(*["0"] * 6, "0.1", *["0"] * 4, "60", "0"), "0", "0.1"),
+    ("who used nothing is used to nothing", life(*["0"] * 13, "60"), "60", "0"),
+    ("today and six days before it say nothing of what is usual", life(*["2"] * 7), "2", None),
+    ("a seventh day before it does", life(*["2"] * 8), "2", "2"),
+    ("nothing was read", [], None, None),
+    ("one reading", [read("100")], None, None),
+    ("two within an hour", used((HOUR_MS - 1, "0"), (0, "99")), None, None),
+    (
+        "a gap is spread over its length",
+        used((11 * HOUR_MS, "0"), (HOUR_MS, "30"), (HOUR_MS - 60_000, "30")),
+        "3",
+        None,
+    ),
+    ("a burst is spread over an hour", used((2 * HOUR_MS, "0"), (HOUR_MS, "0"), (120_000, "0"), (0, "6")), "6", None),
+]
 
 
-def test_an_hour_faster_than_ever_is_seen_and_is_not_usual() -> None:
-    """Today's runaway shows in the last day alone, however fast it was."""
-    assert spending(life(*["2"] * 13, "500"), T) == Spending(Usd.of(500), Usd.of(2))
+@pytest.mark.parametrize(("story", "readings", "fastest", "usual"), PACES, ids=[row[0] for row in PACES])
+def test_the_pace_of_a_day(story: str, readings: list[Reading], fastest: str | None, usual: str | None) -> None:
+    """What a person may be asked about is an hour faster than the days before have shown."""
+    assert spending(readings, T) == fast(fastest, usual)
 
 
-def test_idle_days_do_not_make_a_working_day_strange() -> None:
-    """Five days of work and two of rest, or one job a week: the usual day is one on which something is used."""
-    assert spending(life(*["5"] * 5, "0", "0", *["5"] * 5, "0", "0", "5"), T).usual == Usd.of(5)
-    assert spending(life("50", *["0"] * 6, "50", *["0"] * 6), T).usual == Usd.of(50)
-
-
-def test_one_runaway_does_not_make_the_next_one_usual() -> None:
-    """Of a slow and a fast day the slow one is usual; an account that used nothing is used to nothing."""
-    assert spending(life(*["0"] * 6, "0.1", *["0"] * 4, "60", "0"), T).usual == Usd.of("0.1")
-    assert spending(life(*["0"] * 13, "60"), T) == Spending(Usd.of(60), Usd.of(0))
-
-
-@pytest.mark.parametrize(("days", "known"), [(7, False), (8, True)])
-def test_a_week_has_to_be_known(days: int, known: bool) -> None:  # noqa: FBT001
-    """Today and six days before it say nothing of what is usual; a seventh does."""
-    told = spending(life(*["2"] * days), T)
-    assert told.fastest == Usd.of(2)
-    assert (told.usual is not None) == known
-
-
-def test_nothing_read_is_no_pace() -> None:
-    """No reading, one, or two within an hour: neither fast nor slow."""
-    for readings in ([], [read("100")], [read("100", "0", T - HOUR_MS + 1), read("100", "99", T)]):
-        assert spending(readings, T) == Spending(None, None)
-
-
-def test_a_gap_is_spread_over_its_length() -> None:
-    """Nothing was read for ten hours in which thirty dollars went: three an hour, at the first reading and after it."""
-    gap = [read("100", "0", T - 11 * HOUR_MS), read("100", "30", T - HOUR_MS), read("100", "30", T - HOUR_MS + 60_000)]
-    assert spending(gap, T).fastest == Usd.of(3)
-
-
-def test_a_burst_is_spread_over_an_hour() -> None:
-    """Two minutes that used six dollars are six an hour, not a hundred and eighty."""
-    burst = [read("100", "0", T - 2 * HOUR_MS), read("100", "0", T - HOUR_MS), read("100", "0", T - 120_000)]
-    assert spending([*burst, read("100", "6", T)], T).fastest == Usd.of(6)
+def fast(fastest: str | None, usual: str | None) -> Spending:
+    return Spending(*(None if dollars is None else Usd.of(dollars) for dollars in (fastest, usual)))
 
 
 def test_a_runaway_is_held_against_the_account_for_a_day() -> None:

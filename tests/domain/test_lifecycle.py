@@ -37,7 +37,7 @@ from topup.domain.coinbase_charge import parse, verify
 from topup.domain.demand import Verified
 from topup.domain.errors import StoreUnusable
 from topup.domain.lifecycle import MONEY_OUT, TABLE, TERMINAL, Attempt, Fact, IllegalMove, State, TopUp, advance
-from topup.domain.money import Usd, Wei
+from topup.domain.money import Wei
 from topup.domain.nonpayment import may_sign
 from topup.ledger.store import SqliteStore
 from topup.ports.chain import Delivery, Seen, Sent
@@ -374,16 +374,6 @@ class Life(RuleBasedStateMachine):
 
 Life.TestCase.settings = settings(max_examples=50, stateful_step_count=40)
 test_any_life_holds_to_the_ledgers_rules = Life.TestCase
-
-
-def test_the_money_of_a_topup_is_what_was_decided() -> None:
-    """The amount is stored exactly, to the last digit a reading can have."""
-    amount = Usd.of("10.000000000000000000000000000001")
-    folder = Path(tempfile.mkdtemp())
-    store = SqliteStore.open_writer(folder)
-    assert store.begin(topup(amount=amount)).amount == amount
-    store.close()
-    shutil.rmtree(folder)
 
 
 def test_status_says_what_each_open_top_up_waits_for() -> None:

@@ -88,7 +88,6 @@ COMMANDS = commands()
 
 
 def options(command: str) -> set[str]:
-    """The options that a command takes."""
     return {option for one in COMMANDS[command].params for option in one.opts}
 
 
@@ -130,6 +129,6 @@ def test_a_purchase_that_is_held_ends_with_what_would_change_it(tmp_path: Path) 
         daemon = place.start("run")
         daemon.await_event("cycle_done", why="paused")
         paused = place.run("once", "--amount", "5", "--yes")
-        assert paused.returncode == 3, paused.stderr
+        assert (paused.returncode, paused.stdout) == (3, "forbidden: buying is paused\n"), paused.stderr
         assert f"topup: to do: {REMEDIES['paused']}" in paused.stderr
         assert place.payments() == 0

@@ -63,7 +63,6 @@ def names() -> frozenset[str]:
 
 
 def attempt(*, broadcaster: Broadcaster = Broadcaster.US, included: bool = False) -> Attempt:
-    """A payment that is out."""
     return Attempt(
         id=1,
         charge_seq=1,
@@ -80,7 +79,6 @@ def attempt(*, broadcaster: Broadcaster = Broadcaster.US, included: bool = False
 
 
 def at(state: State, *attempts: Attempt) -> TopUp:
-    """A top-up in this state."""
     return topup(state=state, attempts=attempts)
 
 

@@ -8,7 +8,6 @@ the payment by its hash.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import random
@@ -18,7 +17,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -31,7 +29,7 @@ import pytest
 
 import tests.world.served
 from tests.tools import MISSING, ROOT
-from tests.world.served import PATIENCE_S, TOPUP, Running, Served, served
+from tests.world.served import PATIENCE_S, TOPUP, Running, Served, until
 from tests.world.stage import Stage
 from topup.domain.errors import StoreUnusable
 from topup.domain.lifecycle import State
@@ -46,21 +44,6 @@ from topup.sandbox.world import World, embedded
 RAIL = "topup.sellers.coinbase:Coinbase"
 UNDER_TEST = [sys.executable, "-m", "tests.world.writer_under_test"]
 BUY = ("once", "--amount", "10", "--yes")
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Served]:
-    """A world well above its floor."""
-    with served(tmp_path) as made:
-        yield made
-
-
-def until(condition: Callable[[], Any], told: Callable[[], object]) -> None:
-    """Wait for a condition in real time; say what was told when it does not come true."""
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, told()
-        time.sleep(0.05)
 
 
 def refused(place: Served, done: subprocess.CompletedProcess[str], exit_code: int = 3) -> None:
@@ -90,7 +73,6 @@ class Limit:
         self._set(process, size)
 
     def free(self, process: Running) -> None:
-        """Let everything grow again."""
         self._set(process, None)
 
     def keep(self) -> None:
@@ -141,7 +123,6 @@ class Box:
                 return
 
     def free(self, _: Running | None = None) -> None:
-        """Remove the other file."""
         (self.inside / "filler").unlink()
 
     def remount(self, how: str) -> None:
@@ -472,26 +453,20 @@ def world() -> Iterator[World]:
 
 
 def pending(world: World) -> int:
-    """How many transactions wait for a block."""
     assert isinstance(world.chain, Evm)
     return world.do(world.chain.pending)
 
 
-def out_there(world: World, directory: Path) -> Ledger:
+async def out_there(world: World, directory: Path) -> Ledger:
     """Buy until a payment is sent, in no block yet; return the ledger as a kill at this moment leaves it."""
-
-    async def story() -> Ledger:
-        stage = Stage(world, directory, world.clock)
-        world.mining = False
-        while not (stage.store.latest("default", 1) and stage.topup.state is State.SENT):
-            await stage.works.cycle.run()
-        assert pending(world) == 1
-        ledger = Ledger.of(directory)
-        await stage.close()
-        return ledger
-
-    # A survey wants a block of its own time.
-    return asyncio.run(story())
+    stage = Stage(world, directory, world.clock)
+    world.mining = False
+    while not (stage.store.latest("default", 1) and stage.topup.state is State.SENT):
+        await stage.works.cycle.run()
+    assert pending(world) == 1
+    ledger = Ledger.of(directory)
+    await stage.close()
+    return ledger
 
 
 def _of_the_opening(line: str) -> bool:
@@ -504,33 +479,29 @@ def said_by(directory: Path) -> str:
         return "\n".join(line for line in hand.iterdump() if not _of_the_opening(line))
 
 
-def resume(world: World, directory: Path) -> tuple[str, str]:
+async def resume(world: World, directory: Path) -> tuple[str, str]:
     """Start on that ledger and make passes until it has found the payment or refuses to pay; return both states."""
-
-    async def story() -> tuple[str, str]:
-        stage = Stage(world, directory, world.clock)
-        begun = stage.store.open_topup("default")
-        why = ""
-        for _ in range(40):
-            rest = await stage.step()
-            why = rest.why
-            if why in ("nonce_ahead", "nonce_busy", "paid", "uncredited", "sent"):
-                break
-        if why == "nonce_ahead":
-            (told,) = stage.named("payment_forbidden")
-            assert "topup reconcile" in told.remedy
-        if begun is None or begun.state is not State.SENT:
-            assert not stage.named("payment_signed")
-        await stage.close()
-        return begun.state.value if begun is not None else "", why
-
-    return asyncio.run(story())
+    stage = Stage(world, directory, world.clock)
+    begun = stage.store.open_topup("default")
+    why = ""
+    for _ in range(40):
+        why = (await stage.step()).why
+        if why in ("nonce_ahead", "nonce_busy", "paid", "uncredited", "sent"):
+            break
+    if why == "nonce_ahead":
+        (told,) = stage.named("payment_forbidden")
+        assert "topup reconcile" in told.remedy
+    if begun is None or begun.state is not State.SENT:
+        assert not stage.named("payment_signed")
+    await stage.close()
+    return begun.state.value if begun is not None else "", why
 
 
 def histories(ledger: Ledger, folder: Path) -> Iterator[Path]:
     """Cut the log at each frame's end and in each frame's middle; yield a ledger for each history that comes of it."""
     known: set[str] = set()
     frames = (len(ledger.log) - WAL_HEADER) // FRAME
+    folder.mkdir()
     for half in range(2 * frames + 1):
         cut = WAL_HEADER + half * FRAME // 2
         torn = Ledger(ledger.main, ledger.log[:cut])
@@ -543,93 +514,90 @@ def histories(ledger: Ledger, folder: Path) -> Iterator[Path]:
             yield torn.put(folder / f"{half}-again")
 
 
-def test_a_ledger_that_lost_its_last_commits_never_pays_again(world: World, tmp_path: Path) -> None:
+async def outcomes(world: World, ledger: Ledger, folder: Path, waiting: int) -> dict[str, set[str]]:
+    """Resume each history; return by its last state what came of it. So many transactions wait all the while."""
+    found: dict[str, set[str]] = {}
+    for torn in histories(ledger, folder):
+        begun, why = await resume(world, torn)
+        found.setdefault(begun, set()).add(why)
+        assert pending(world) == waiting
+    return found
+
+
+async def test_a_ledger_that_lost_its_last_commits_never_pays_again(world: World, tmp_path: Path) -> None:
     """Stories 16 and 21: power is lost after a send and the log is torn anywhere; whatever is left, one payment.
 
     A ledger without the intent to send, in any state from nothing to signed, sees the wallet's count ahead of its own
     and refuses. One that has it finds the payment.
     """
-    ledger = out_there(world, tmp_path / "live")
+    ledger = await out_there(world, tmp_path / "live")
     world.mining = True
-    until(lambda: pending(world) == 0, lambda: "never mined")
-    found: dict[str, set[str]] = {}
-    (tmp_path / "torn").mkdir()
-    for torn in histories(ledger, tmp_path / "torn"):
-        begun, why = resume(world, torn)
-        found.setdefault(begun, set()).add(why)
-        assert pending(world) == 0
+    until(lambda: pending(world) == 0)
+    found = await outcomes(world, ledger, tmp_path / "torn", 0)
     assert found.pop("sent") <= {"paid", "uncredited"}
     assert found == {one: {"nonce_ahead"} for one in ("", "decided", "asking", "charged", "reserved", "signed")}
 
 
-def test_a_torn_ledger_sends_nothing_beside_a_payment_in_no_block_yet(world: World, tmp_path: Path) -> None:
+async def test_a_torn_ledger_sends_nothing_beside_a_payment_in_no_block_yet(world: World, tmp_path: Path) -> None:
     """The same while the payment still waits: the wallet has something pending that this ledger did not send."""
-    ledger = out_there(world, tmp_path / "live")
-    (tmp_path / "torn").mkdir()
-    found: dict[str, set[str]] = {}
-    for torn in histories(ledger, tmp_path / "torn"):
-        begun, why = resume(world, torn)
-        found.setdefault(begun, set()).add(why)
-        assert pending(world) == 1
+    found = await outcomes(world, await out_there(world, tmp_path / "live"), tmp_path / "torn", 1)
     assert found.pop("sent") == {"sent"}
     assert set.union(*found.values()) == {"nonce_busy"}
 
 
-def test_flipped_bytes_in_the_log_only_ever_shorten_history(world: World, tmp_path: Path) -> None:
-    """Every frame has a checksum: a ledger with a spoilt log holds one of its own pasts, never a mixture."""
-    ledger = out_there(world, tmp_path / "live")
-    (tmp_path / "torn").mkdir()
-    pasts = {said_by(torn) for torn in histories(ledger, tmp_path / "torn")}
+def chance() -> random.Random:
+    """Return luck whose seed is told where a test fails."""
     seed = random.SystemRandom().getrandbits(32)
     print("seed", seed)
-    chance = random.Random(seed)
+    return random.Random(seed)
+
+
+async def test_flipped_bytes_in_the_log_only_ever_shorten_history(world: World, tmp_path: Path) -> None:
+    """Every frame has a checksum: a ledger with a spoilt log holds one of its own pasts, never a mixture."""
+    ledger = await out_there(world, tmp_path / "live")
+    pasts = {said_by(torn) for torn in histories(ledger, tmp_path / "torn")}
+    luck = chance()
     for n in range(60):
         spoilt = bytearray(ledger.log)
-        spoilt[chance.randrange(len(spoilt))] ^= 1 << chance.randrange(8)
+        spoilt[luck.randrange(len(spoilt))] ^= 1 << luck.randrange(8)
         opened = Ledger(ledger.main, bytes(spoilt)).put(tmp_path / f"flip-{n}")
         SqliteStore.open_writer(opened).close()
         assert said_by(opened) in pasts
 
 
 @pytest.mark.long
-def test_flipped_bytes_in_the_database_never_pay_again(world: World, tmp_path: Path) -> None:
+async def test_flipped_bytes_in_the_database_never_pay_again(world: World, tmp_path: Path) -> None:
     """Its values have no checksum: the start is refused, or a pass ends in a defect, or it goes on; one payment."""
-    out_there(world, tmp_path / "live")
+    await out_there(world, tmp_path / "live")
     world.mining = True
-    until(lambda: pending(world) == 0, lambda: "never mined")
+    until(lambda: pending(world) == 0)
     whole = (tmp_path / "live" / FILE).read_bytes()  # closed since, so that all of it is in there
-    seed = random.SystemRandom().getrandbits(32)
-    print("seed", seed)
-    chance = random.Random(seed)
+    luck = chance()
     used = [n for n, byte in enumerate(whole) if byte]
     refusals = 0
     for n in range(40):
         spoilt = bytearray(whole)
-        spoilt[chance.choice(used)] ^= 1 << chance.randrange(8)
+        spoilt[luck.choice(used)] ^= 1 << luck.randrange(8)
         opened = Ledger(bytes(spoilt), b"").put(tmp_path / f"flip-{n}")
-        refusals += _stepped(world, opened)
+        refusals += await _stepped(world, opened)
         assert pending(world) == 0
         assert world.do(lambda: world.chain.rpc("eth_getTransactionCount", [world.wallet, "latest"])) == "0x1"
     assert refusals < 40
 
 
-def _stepped(world: World, directory: Path) -> bool:
+async def _stepped(world: World, directory: Path) -> bool:
     """Make three passes as the daemon does, which ends only the pass for an error; tell whether it did not start."""
-
-    async def story() -> bool:
+    try:
+        stage = Stage(world, directory, world.clock)
+    except StoreUnusable:
+        return True
+    for _ in range(3):
         try:
-            stage = Stage(world, directory, world.clock)
-        except StoreUnusable:
-            return True
-        for _ in range(3):
-            try:
-                await stage.step()
-            except Exception:  # noqa: BLE001, S112 - what the daemon calls a defect: it ends the pass, not the test
-                continue
-        await stage.close()
-        return False
-
-    return asyncio.run(story())
+            await stage.step()
+        except Exception:  # noqa: BLE001, S112 - what the daemon calls a defect: it ends the pass, not the test
+            continue
+    await stage.close()
+    return False
 
 
 def test_yesterdays_copy_is_noticed_before_anything_is_signed(place: Served) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import sqlite3
@@ -15,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from tests.tools import ROOT
 from tests.world.builders import ACCOUNT, NOW_MS, operator
 from tests.world.ledger import IN_BLOCK, paid, sent
-from tests.world.stage import Stage, story
+from tests.world.served import asked
+from tests.world.stage import Stage
 from topup.accounting.closing import ELSEWHERE, OPENING, USAGE, Closed
 from topup.accounting.journal import CREDITS, Commodity, Entry, Line, chained, reversal
-from topup.commands.cli import app
 from topup.commands.ledger_verify import audit_lines
 from topup.domain.credits import DAY_MS
 from topup.domain.errors import Exit
@@ -38,7 +36,6 @@ TRIGGERS = ("entry_stands", "entry_stays", "line_stands", "line_stays")
 
 
 def used(units: int, at_ms: int = NOW_MS) -> Entry:
-    """Credits that were used."""
     lines = (Line(USAGE, Commodity.CREDIT, units), Line(CREDITS, Commodity.CREDIT, -units))
     return Entry(at_ms, "", "usage", None, "", None, Usd.of(1), "provider", lines)
 
@@ -67,10 +64,7 @@ def tampered(place: Path, *statements: str) -> None:
 
 
 def verify(place: Path, *options: str) -> tuple[int, dict[str, Any]]:
-    """Run `topup ledger verify --json` on it."""
-    own: dict[str, str | None] = {name: None for name in os.environ if name.startswith("TOPUP_")}
-    env = {**own, "TOPUP_STATE_DIR": str(place), "TOPUP_CONFIG": "/dev/null"}
-    done = CliRunner().invoke(app, ["ledger", "verify", "--json", *options], env=env)
+    done = asked(place, "ledger", "verify", "--json", *options)
     return done.exit_code, json.loads(done.stdout) if done.stdout else {"error": done.stderr}
 
 
@@ -348,10 +342,9 @@ def held(stage: Stage, account: str) -> Decimal:
     return Decimal(units) / 10**6
 
 
-def test_the_books_end_each_day_where_the_balance_is(tmp_path: Path) -> None:
+async def test_the_books_end_each_day_where_the_balance_is(tmp_path: Path) -> None:
     """An opening balance, usage by the day, credits bought elsewhere and one top-up: all in the books, to the cent."""
-
-    async def tell(world: World) -> None:
+    with World(embedded, scale=10) as world:
         stage = Stage(world, tmp_path, world.clock)
         await stage.step()
         assert held(stage, OPENING) == -Decimal(str(stage.store.entries("default")[0].usd_value))
@@ -373,6 +366,3 @@ def test_the_books_end_each_day_where_the_balance_is(tmp_path: Path) -> None:
         days = {e.at_ms // DAY_MS for e in booked if e.text.startswith("usage")}
         assert len(days) >= 3
         await stage.close()
-
-    with World(embedded, scale=10) as world:
-        story(tell(world))

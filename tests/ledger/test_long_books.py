@@ -56,7 +56,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store(place: Path) -> Any:
-    """The ledger, open to read."""
     opened = SqliteStore.open_reader(place)
     yield opened
     opened.close()

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ledger.test_store import reading
 from tests.world.builders import ACCOUNT, NOW_MS
+from tests.world.ledger import reading
 from tests.world.served import PATIENCE_S, TOPUP, ran, served
 from topup.app import exposure
 from topup.app.settings import load
@@ -32,7 +32,6 @@ def rows(folder: Path) -> int:
 
 
 def writing(folder: Path, count: int = 3) -> SqliteStore:
-    """A writer that has stored some readings."""
     store = SqliteStore.open_writer(folder)
     for n in range(count):
         store.record_reading(ACCOUNT, reading(NOW_MS + n))

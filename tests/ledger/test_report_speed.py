@@ -47,7 +47,6 @@ DOUBTS = (Doubt.NO_ANSWER, Doubt.CREDITS_FELL, Doubt.USAGE_FELL, Doubt.KEY_UNPRO
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    """A new ledger."""
     made = SqliteStore.open_writer(tmp_path)
     yield made
     made.close()
@@ -77,7 +76,6 @@ def thin(store: SqliteStore, now_ms: int) -> int:
 
 
 def count(store: SqliteStore, where: str = "1") -> int:
-    """Count readings."""
     return int(store._one(f"SELECT count(*) FROM reading WHERE {where}")[0])  # noqa: S608 - of this file
 
 

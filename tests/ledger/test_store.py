@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from tests.world import ledger
 from tests.world.builders import ACCOUNT, CHAIN_ID, NOW_MS, WALLET, inclusion, operator, plan, topup, verified
+from tests.world.ledger import reading
 from topup.accounting.journal import attempt_entry, posting_entry, reversal
 from topup.domain.coinbase_charge import charge_of
 from topup.domain.credits import DAY_MS, HOUR_MS, Doubt, Reading, Unknown
@@ -59,10 +60,6 @@ def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[
 @pytest.fixture
 def store(reopen: Callable[[], SqliteStore]) -> SqliteStore:
     return reopen()
-
-
-def reading(at_ms: int = NOW_MS, credits: str = "100", usage: str = "90") -> Reading:  # noqa: A002
-    return Reading(Usd.of(credits), Usd.of(usage), at_ms)
 
 
 # -- the contract of every store --------------------------------------------------------------------------------

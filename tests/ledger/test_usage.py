@@ -6,7 +6,6 @@ import asyncio
 import csv
 import io
 import json
-import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -18,11 +17,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from tests.accounting.test_statement import payment, posted
 from tests.world.builders import ACCOUNT, operator
 from tests.world.ledger import paid
+from tests.world.november import payment, posted
+from tests.world.served import asked
 from topup.accounting.closing import Closed, closing_entries
 from topup.accounting.usage import (
     NOISE_NANO,
@@ -38,7 +37,6 @@ from topup.accounting.usage import (
     total,
     whole,
 )
-from topup.commands.cli import app
 from topup.domain.credits import DAY_MS, HOUR_MS, Reading
 from topup.domain.errors import ApiError, ApiGone, ApiUnknown
 from topup.domain.events import Event, UsageUnknown
@@ -73,7 +71,6 @@ class Provider:
     deaf: bool = False
 
     def now(self) -> int:
-        """Return the time."""
         return self.now_ms
 
     def use(self, day: date, key: int, model: str, nano: int) -> None:
@@ -121,12 +118,10 @@ class Told:
         self.events: list[Event] = []
 
     def emit(self, event: Event) -> None:
-        """Keep it."""
         self.events.append(event)
 
     @property
     def said(self) -> list[str]:
-        """What was said of usage."""
         return [e.detail for e in self.events if isinstance(e, UsageUnknown)]
 
 
@@ -144,13 +139,11 @@ def tally(store: SqliteStore, provider: Provider, told: Told | None = None) -> U
 
 
 def keep_up(keeper: UsageSync, passes: int = 1) -> None:
-    """Make so many passes."""
     for _ in range(passes):
         asyncio.run(keeper.keep_up())
 
 
 def by(store: SqliteStore, split: str, first: date = date(2099, 1, 1), last: date = TODAY) -> dict[str, int]:
-    """Return what is stored."""
     return {used.name: used.nano for used in store.used_by(ACCOUNT, split, first, last)}
 
 
@@ -456,15 +449,11 @@ def kept(tmp_path: Path) -> Path:
 
 
 def usage(place: Path, *options: str) -> tuple[int, str]:
-    """Run `topup usage`."""
-    own: dict[str, str | None] = {name: None for name in os.environ if name.startswith("TOPUP_")}
-    env = {**own, "TOPUP_STATE_DIR": str(place), "TOPUP_CONFIG": "/dev/null", "TOPUP_LABELS": LABELS}
-    done = CliRunner().invoke(app, ["usage", *options], env=env)
+    done = asked(place, "usage", *options, TOPUP_LABELS=LABELS)
     return done.exit_code, done.output
 
 
 def document(place: Path, *options: str) -> dict[str, Any]:
-    """Run it with `--json`."""
     code, told = usage(place, *options, "--from", "2099-11-17", "--to", "2099-11-23", "--json")
     assert code == 0, told
     parsed = json.loads(told)

@@ -38,7 +38,6 @@ class Oracle:
     """A package in a process of its own, which answers one line of JSON with one."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
-        """Talk to this process."""
         self._process = process
 
     def ask(self, what: str, **more: Any) -> Any:
@@ -59,7 +58,6 @@ def pympp() -> Iterator[Oracle]:
 
 @contextmanager
 def mppx() -> Iterator[Oracle]:
-    """Start the one in TypeScript."""
     with _started(*_on_node("mppx_oracle.mjs")) as process:
         yield Oracle(process)
 

@@ -34,7 +34,6 @@ NAMES = ("id", "realm", "method", "intent", "expires", "digest", "description", 
 
 
 def transaction(key: str, root: str | None, fields: dict[str, Any]) -> Any:
-    """Sign a transaction with one call."""
     call = Call.create(to=fields.pop("to"), data=fields.pop("data"))
     unsigned = TempoTransaction.create(**fields, calls=(call,))
     signed = unsigned.sign_access_key(key, root) if root else unsigned.sign(key)
@@ -91,7 +90,6 @@ def verify(value: str) -> Any:
 
 
 def issue(realm: str, request: dict[str, Any], **more: Any) -> Any:
-    """Seal a challenge."""
     challenge = Challenge.create(
         secret_key=SECRET, realm=realm, method="tempo", intent="charge", request=request, **more
     )
@@ -99,7 +97,6 @@ def issue(realm: str, request: dict[str, Any], **more: Any) -> Any:
 
 
 def answered(ask: str, asked: dict[str, Any]) -> Any:
-    """Answer one question."""
     match ask:
         case "transaction":
             return transaction(**asked)
@@ -119,7 +116,6 @@ def answered(ask: str, asked: dict[str, Any]) -> Any:
 
 
 def main() -> None:
-    """Answer until the input ends."""
     for line in sys.stdin:
         asked = json.loads(line)
         print(json.dumps(answered(asked.pop("ask"), asked)), flush=True)

@@ -66,7 +66,6 @@ class Seller:
         self._mpp = Mpp(methods=methods, realm=told.realm, secret_key=SECRET, requires_auth=told.own_header)
 
     async def sold(self, url: str, headers: dict[str, str], body: bytes) -> Answer:
-        """Answer one POST."""
         from mpp.server import Request, Response
 
         result = await self._mpp.charge(amount="10", **self._sponsors)(Request("POST", url, headers.items(), body))
@@ -94,7 +93,6 @@ class Older:
         self._mpp = Mpp.create(method=method, secret_key=SECRET, requires_auth=told.own_header, **realm)
 
     async def sold(self, _: str, headers: dict[str, str], __: bytes) -> Answer:
-        """Answer one POST."""
         given = (headers.get("authorization"), headers.get("payment-authorization"))
         result = await self._mpp.charge(given[0], "10", payment_authorization=given[1], **self._sponsors)
         asked = [result] if isinstance(result, Challenge) else getattr(result, "challenges", None)
@@ -138,7 +136,6 @@ def handler(seller: Seller | Older, loop: asyncio.AbstractEventLoop) -> type[Bas
 
 
 def main() -> None:
-    """Serve until killed."""
     asked = argparse.ArgumentParser()
     asked.add_argument("rpc_url")
     asked.add_argument("recipient")

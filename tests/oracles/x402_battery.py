@@ -174,7 +174,6 @@ async def bought(url: str, key: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answer until the input ends."""
     adapter.HostileServer = cli.HostileServer = Mirrored
     standing: Mirrored | None = None
     for line in sys.stdin:

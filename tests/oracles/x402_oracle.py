@@ -45,7 +45,6 @@ def pay(asked: dict[str, Any]) -> Any:
 
 
 def main() -> None:
-    """Answer until the input ends."""
     facilitator = x402FacilitatorSync()
     signer = FacilitatorWeb3Signer(sys.argv[2], sys.argv[1], confirmation_timeout_seconds=20)
     register.register_exact_evm_facilitator(facilitator, signer, "eip155:8453")

@@ -104,8 +104,6 @@ class Seller:
 
 
 def handler(seller: Seller) -> type[BaseHTTPRequestHandler]:
-    """Return what speaks HTTP for the seller."""
-
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -142,7 +140,6 @@ def handler(seller: Seller) -> type[BaseHTTPRequestHandler]:
 
 
 def main() -> None:
-    """Serve until killed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rpc", required=True)
     parser.add_argument("--key", required=True)

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from tests import tools
 from tests.accounting import csv_reader
-from tests.app.test_daemon import Account20, Heard, Leap
 from tests.world.builders import ACCOUNT, CHAIN_ID, NOW_MS, operator
 from tests.world.builders import WALLET as ADDRESS
+from tests.world.idle import Account20, Heard, Leap
 from tests.world.ledger import IN_BLOCK, charged, signed
 from topup.accounting.closing import OPENING, PAD, BalanceAssertion, Closed, wallet_due, wallet_entries
 from topup.accounting.formats import csv_journal, plaintext, tax, text

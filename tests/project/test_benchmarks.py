@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from decimal import Decimal
@@ -14,25 +13,24 @@ import pytest
 from benchmarks import rails
 from benchmarks.faults import lines, rows, sound
 from tests import tools
-from tests.tools import ROOT
+from tests.tools import HANGS_S, ROOT, outside
 from tests.world.grounds import of_x402
 from tests.world.rails_faults import HOUR_MS, Play
 from topup.domain.lifecycle import State
 
 
+def ran(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a benchmark to its end."""
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=HANGS_S, cwd=ROOT, env=outside(), check=False
+    )
+
+
 @pytest.fixture(scope="module")
 def told() -> Any:
     """The document of one round on the embedded chain."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("TOPUP_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.path", "--json", "--rounds", "1", "--embedded"],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        cwd=ROOT,
-        env=kept,
-        check=False,
-    )
+    done = ran("benchmarks.path", "--json", "--rounds", "1", "--embedded")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return json.loads(done.stdout)
@@ -99,16 +97,11 @@ def test_the_daemons_memory_is_told_in_each_of_its_states(told: Any) -> None:
 
 # -- faults --------------------------------------------------------------------------------------------------------
 
-FAULTS = [sys.executable, "-m", "benchmarks.faults"]
 TINY = ("--kill-sample", "-1", "--soak-steps", "200")
 
 
 def faults(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the benchmark of faults to its end."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("TOPUP_")}
-    return subprocess.run(
-        [*FAULTS, *arguments], capture_output=True, text=True, timeout=240, cwd=ROOT, env=kept, check=False
-    )
+    return ran("benchmarks.faults", *arguments)
 
 
 @pytest.mark.slow

@@ -45,15 +45,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 def test_every_served_command_of_the_readme_succeeds(environment: dict[str, str]) -> None:
     """In one shell, one after the other, each exits 0 against a served world; the page on the service goes on there."""
     script = "".join(block for mark, block in [*BLOCKS, *BLOCK.findall(SERVICE)] if mark == "test: served")
-    done = subprocess.run(
-        ["bash", "-evc", script],
-        env=environment,
-        cwd=tools.ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    done = tools.shell(script, environment, "-evc")
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "topup reconcile" in done.stderr, "the last line was reached"
 
@@ -86,9 +78,7 @@ def test_the_install_for_a_machine_with_a_key_works() -> None:
     if not (tools.BIN.parent / ".installed-run.txt").exists():
         pytest.skip("missing the run lock: start the tests by `python -m tests`")
     (line,) = [b.strip() for mark, b in BLOCKS if not mark]
-    done = subprocess.run(
-        ["bash", "-c", line], cwd=tools.ROOT, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = tools.shell(line)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"\d+\.\d+\.\d+", done.stdout.strip())
 
@@ -111,14 +101,7 @@ def test_every_proof_can_be_had(line: str) -> None:
     """Each line, with less to do, exits 0 and prints something; every option that it names is one."""
     command, _, says = line.partition("#")
     (module,) = re.findall(r"-m (\S+)", command)
-    done = subprocess.run(
-        ["bash", "-c", f"{command} {SMALL[module]}"],
-        cwd=tools.ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    done = tools.shell(f"{command} {SMALL[module]}")
     assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
     assert done.stdout
     assert says

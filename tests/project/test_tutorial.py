@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -22,15 +21,7 @@ def test_every_command_of_the_tutorial_ends_as_it_says(tmp_path: Path) -> None:
         for line in block.splitlines() if mark else []:
             wanted = code or "0"
             script += f"{line}\nended=$?; [ $ended = {wanted} ] || {{ echo '{line}' ended as $ended >&2; exit 1; }}\n"
-    done = subprocess.run(
-        ["bash", "-c", script],
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TOPUP_CONFIG": "/dev/null"},
-        cwd=tools.ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    done = tools.shell(script, {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TOPUP_CONFIG": "/dev/null"})
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "books      match the chain to the wei" in done.stdout
     assert "result     refused" in done.stdout

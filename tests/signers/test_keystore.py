@@ -14,7 +14,7 @@ from eth_keyfile.keyfile import create_keyfile_json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.app.test_settings import environ
+from tests.tools import environ
 from topup.app import keys
 from topup.app.settings import load
 from topup.domain.errors import FileAway, MemoryShort, SettingsError

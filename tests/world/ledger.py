@@ -49,3 +49,7 @@ def reverted(store: Store, one: Operator, **planned: Any) -> TopUp:
     """A payment that was included and failed."""
     kept = sent(store, one, **planned)
     return store.included(kept, kept.attempts[-1], FAILED, Fact.REVERTED, kept.moved_ms)
+
+
+def reading(at_ms: int = NOW_MS, credits: str = "100", usage: str = "90") -> Reading:  # noqa: A002
+    return Reading(Usd.of(credits), Usd.of(usage), at_ms)

@@ -11,16 +11,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner, Result
+
+from tests.tools import HANGS_S, outside
 from tests.world.stage import payments
 from tests.world.warm import Forked, Warm, takes
 from topup.accounting.closing import OPENING
+from topup.commands.cli import app
 from topup.domain.lifecycle import TopUp
 from topup.ledger.store import SqliteStore
 from topup.sandbox.gateway import Conduct
@@ -28,8 +32,10 @@ from topup.sandbox.world import World, embedded
 
 Done = subprocess.CompletedProcess[str]
 TOPUP = [sys.executable, "-m", "topup"]
-# A condition that does not come true within this many real seconds never does.
-PATIENCE_S = 30
+# A condition that does not come true within this many real seconds never does, however slow the machine is.
+PATIENCE_S = 120
+# What stands so many blocks deep is final on the embedded chain.
+FINAL = 6
 # The machine's own clock rules here, so what can be quick is quick.
 HASTE = {
     "TOPUP_CONFIG": os.devnull,
@@ -38,6 +44,21 @@ HASTE = {
     "TOPUP_POSTING__POLL_S": "1",
     "TOPUP_POSTING__RESEND_S": "2",
 }
+
+
+def until(condition: Callable[[], Any], told: Callable[[], object] = str) -> None:
+    """Wait until this is so; say what was told when it never is."""
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, told()
+        time.sleep(0.05)
+
+
+def asked(state: Path, *arguments: str, **settings: str) -> Result:
+    """Run a command in this process, on the ledger in this directory and with these settings alone."""
+    hidden = dict.fromkeys(name for name in os.environ if name.startswith("TOPUP_"))  # None: not set
+    own = {"TOPUP_STATE_DIR": str(state), "TOPUP_CONFIG": os.devnull} | settings
+    return CliRunner().invoke(app, arguments, env=hidden | own)
 
 
 def events_of(log: str) -> list[dict[str, Any]]:
@@ -53,7 +74,7 @@ def warm() -> Warm:
     return made
 
 
-def ran(command: Sequence[str], environment: Mapping[str, str], timeout_s: float = 60) -> Done:
+def ran(command: Sequence[str], environment: Mapping[str, str], timeout_s: float = HANGS_S) -> Done:
     """Run one command to its end, without the time that Python takes to load it where it can be forked.
 
     Raises:
@@ -111,6 +132,11 @@ class Running:
             time.sleep(0.05)
         raise AssertionError(f"no {name} {fields}, exit code {self.process.poll()}:\n{self.log()}")
 
+    def killed(self) -> None:
+        """Let it die at once."""
+        self.process.kill()
+        self.process.wait()
+
     def stop(self, number: signal.Signals = signal.SIGTERM, patience_s: float = PATIENCE_S) -> int:
         """Send a signal; return the exit code."""
         self.process.send_signal(number)
@@ -134,9 +160,8 @@ class Served:
 
     def environment(self, **changes: str | None) -> dict[str, str]:
         """Return a process's environment; `changes` are settings such as policy__floor="20", None removes one."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("TOPUP_")}
         own = {"TOPUP_STATE_DIR": str(self.state)}
-        made = kept | HASTE | self.world.environment() | own | self.settings
+        made = outside() | HASTE | self.world.environment() | own | self.settings
         for name, value in changes.items():
             variable = name if name.isupper() else f"TOPUP_{name.upper()}"
             made.pop(variable, None)
@@ -179,6 +204,16 @@ class Served:
     def mend(self) -> None:
         """Switch all of the gateway's faults off."""
         self.world.do(self.world.gateway.switch_off)
+
+    def mine(self, count: int = FINAL) -> None:
+        """Let so many blocks pass that what was newest is final."""
+        self.world.do(lambda: [self.world.chain.mine() for _ in range(count)])
+
+    def buy(self) -> None:
+        """Buy 10 dollars of credit, and let the payment become final."""
+        done = self.run("once", "--amount", "10", "--yes", "--force")
+        assert done.returncode == 0, done.stdout + done.stderr
+        self.mine()
 
     def payments(self) -> int:
         """Count the payment contract's Transferred events on the whole chain."""

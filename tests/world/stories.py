@@ -568,7 +568,7 @@ async def chain_halts_past_the_deadline(house: House) -> None:
 @told_in(11)
 def two_live_senders(directory: Path) -> Result:
     """One process is stopped with a payment in its hands, another takes over and pays: the first is fenced off."""
-    from tests.ledger.test_writer import STORE, Duel
+    from tests.world.duel import STORE, Duel
     from tests.world.served import served
 
     wrongs: list[str] = []
