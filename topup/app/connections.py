@@ -248,11 +248,13 @@ class Connections:
         """Return a way to pay, the preferred one where none is named; it is built when it is first asked for."""
         name = name or self.settings.rails.use[0]
         if name not in self._rails:
-            builders: dict[str, Callable[[], Rail]] = {COINBASE: self._coinbase, MPP: self._mpp, X402: self._x402}
+            builders: dict[str, Callable[[], Rail]] = {MPP: self._mpp, X402: self._x402}
+            builders[COINBASE] = lambda: self.coinbase(self.pins, self._key)
             self._rails[name] = builders[name]()
         return self._rails[name]
 
-    def _coinbase(self) -> Coinbase:
+    def coinbase(self, pinned: Callable[[], Pins], key: Signer | None = None) -> Coinbase:
+        """Return the rail of Coinbase charges that proves them against these pins; without a key it only looks."""
         from topup.sellers import coinbase
 
         s = self.settings
@@ -263,12 +265,12 @@ class Connections:
             bump_times_max=s.fees.bump_times_max,
             pay_with=pay_with(s),
         )
-
-        def known() -> Pins:
-            return pins(s, self.store.told(s.account, Note.PINNED))
-
         chain, ours = self.chain(self._search(s.chain.id)), Masker(keys.secrets(s))
-        return coinbase.Coinbase(self.api, chain, self._key, self.clock, known, terms, ours=ours)
+        return coinbase.Coinbase(self.api, chain, key, self.clock, pinned, terms, ours=ours)
+
+    def pins(self) -> Pins:
+        """Return what a charge must match, with whoever was pinned by hand until now."""
+        return pins(self.settings, self.store.told(self.settings.account, Note.PINNED))
 
     def _x402(self) -> x402.X402:
         from topup.sellers import x402

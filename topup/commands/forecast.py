@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from topup.accounting import forecast as ahead
 from topup.commands.answer import Answer, shown
-from topup.commands.start import opened
+from topup.commands.start import read_ledger
 from topup.domain.credits import DAY_MS, HOUR_MS, USUAL_DAYS_MIN, Runway
 from topup.domain.errors import Exit
 from topup.domain.moments import moment
@@ -28,7 +28,7 @@ def answer() -> Answer:
     """Say how long credits and wallet may last."""
     from topup.app.assembly import ceilings, limits
 
-    settings, store, now_ms = opened()
+    settings, store, now_ms = read_ledger()
     allowed = limits(settings)
     forecast = forecast_of(store, settings.account, allowed, ceilings(settings).reserve, now_ms)
     document = forecast_document(forecast, settings.account, allowed, now_ms)

@@ -12,16 +12,15 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from topup.app import assembly
 from topup.app.connections import Connections, opened
 from topup.app.funding import named
 from topup.app.output import warn
 from topup.app.settings import Settings
 from topup.commands.answer import Answer
 from topup.commands.start import agreed, beside, load, wait_for
-from topup.domain.coinbase_charge import Charge, Pins, parse, verify
+from topup.domain.coinbase_charge import Charge, Pins
 from topup.domain.credits import HOUR_MS
-from topup.domain.demand import Clocks, Request
+from topup.domain.demand import Request
 from topup.domain.errors import ApiGone, ChargeRefused, Exit, PaymentForbidden, SettingsError
 from topup.domain.moments import moment
 from topup.domain.money import Usd, Usdc
@@ -29,6 +28,7 @@ from topup.domain.notes import Note
 from topup.domain.policy import Why
 from topup.payment.config import COINBASE
 from topup.ports.chain import Preflight
+from topup.sellers.coinbase import Coinbase
 from topup.wire.clock import SystemClock
 
 
@@ -82,20 +82,14 @@ async def propose(settings: Settings) -> Proposal:
         if sender is None:
             raise SettingsError("pinning needs the wallet's address", remedy="set wallet.address, or wallet.keystore")
         asked = Request(Usd(settings.policy.topup_min), sender, settings.chain.id)
-        demand = parse(await _charge(connections, asked))
+        pins, trusted = connections.pins(), set[bytes]()
+        rail = connections.coinbase(lambda: replace(pins, recipients=pins.recipients | trusted))
+        raw = await _charge(connections, rail, asked)
+        demand = rail.read(raw)
         _payable(demand)
-        pins = assembly.pins(settings, store.told(settings.account, Note.PINNED))
-        trusting = replace(pins, recipients=pins.recipients | {demand.intent.recipient})
-        seen = store.seen_intents("")
-
-        def proven(chain_s: int) -> None:
-            clocks = Clocks(chain_s, connections.clock.now_ms() // 1000)
-            # What comes of this is proven for showing alone and goes no further: its recipient was taken on trust.
-            verify(demand, asked, trusting, clocks, seen=seen)
-
-        proven(connections.clock.now_ms() // 1000)
-        preflight = await connections.chain().preflight(sender, demand.total, pins.contract)
-        proven(preflight.head.timestamp_s)
+        # What comes of this is proven for showing alone and goes no further: its recipient was taken on trust.
+        trusted.add(demand.intent.recipient)
+        _, preflight = await rail.prove(raw, asked, seen=store.seen_intents(""))
     return _proposal(demand, asked, pins, preflight)
 
 
@@ -112,9 +106,9 @@ def remember(settings: Settings, proposal: Proposal) -> None:
         store.say(settings.account, Note.PINNED, ",".join(wanted), now_ms, f"uid {os.getuid()}")
 
 
-async def _charge(connections: Connections, asked: Request) -> bytes:
+async def _charge(connections: Connections, rail: Coinbase, asked: Request) -> bytes:
     settings, store, clock = connections.settings, connections.store, connections.clock
-    account, now, api = settings.account, clock.now_ms(), connections.api
+    account, now = settings.account, clock.now_ms()
     if COINBASE in store.control(account).gone:
         raise ApiGone(
             "the charge endpoint answered that it is gone (410, 404 or 501) and is not asked again",
@@ -125,7 +119,7 @@ async def _charge(connections: Connections, asked: Request) -> bytes:
         raise PaymentForbidden(Why.CHARGE_RATE, f"{count} charges requested within an hour")
     store.ask_by_hand(account, now, HOUR_MS)
     try:
-        return await api.charge(asked)
+        return await rail.ask(asked)
     except ApiGone:
         store.set_gone(account, COINBASE, gone=True, at_ms=clock.now_ms())
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from topup.app import exposure, settings
@@ -32,7 +32,7 @@ def load() -> Settings:
     return found
 
 
-def opened() -> tuple[Settings, SqliteStore, int]:
+def read_ledger() -> tuple[Settings, SqliteStore, int]:
     """Read the settings and open the ledger beside whoever writes it; return both, and the ledger's time.
 
     The ledger's time may be ahead of the machine's.
@@ -78,13 +78,15 @@ def dollars_of(text: str | None) -> Usd | None:
     return amount
 
 
-def agreed(question: str, *, yes: bool, otherwise: str) -> bool:
-    """Ask on a terminal, unless a person has agreed before; where neither is so, warn that it is `otherwise`."""
+def agreed(question: str, *, yes: bool, otherwise: str, about: Sequence[str] = ()) -> bool:
+    """Ask on a terminal, below what it is `about`, unless a person has agreed before; else warn: it is `otherwise`."""
     import typer
 
     if yes:
         return True
     if sys.stdin.isatty():
+        if about:
+            warn("\n".join(about))
         return typer.confirm(question, err=True)
     warn(f"topup: {otherwise}: pass --yes, or answer on a terminal")
     return False

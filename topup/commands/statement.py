@@ -11,7 +11,7 @@ from topup.accounting.formats import csv_journal, html, plaintext, tax, text
 from topup.accounting.statement import Period, Statement, draw
 from topup.app.settings import Settings
 from topup.commands.answer import Answer
-from topup.commands.start import opened
+from topup.commands.start import read_ledger
 from topup.domain.errors import Exit, SettingsError
 from topup.domain.money import Usd
 from topup.ledger.store import SqliteStore
@@ -28,7 +28,7 @@ FILES: Final[dict[str, Callable[[Statement], str]]] = {
 
 def answer(days: tuple[str | None, str | None, str | None], form: str, page: Path | None) -> Answer:
     """Say what was bought, used and paid in the period that these options name; `page` is a file for a page of it."""
-    settings, store, now_ms = opened()
+    settings, store, now_ms = read_ledger()
     statement = statement_of(store, settings.account, period_of(*days, now_ms), now_ms)
     if page is not None:
         _write(page, _page(settings, store, statement, now_ms))

@@ -19,7 +19,7 @@ from topup.accounting.provider_check import Books
 from topup.accounting.statement import Period, Refill, refill
 from topup.accounting.usage import REMEMBERED_DAYS, Used, days, holes, labelled, ranked, shares
 from topup.commands.answer import Answer
-from topup.commands.start import opened
+from topup.commands.start import read_ledger
 from topup.commands.statement import period_of, statement_of
 from topup.domain.credits import DAY_MS
 from topup.domain.errors import Exit
@@ -33,7 +33,7 @@ NANO = 1000
 
 def answer(by: str, days: tuple[str | None, str | None, str | None], form: str) -> Answer:
     """Say who used what in the period that these options name, and what it has cost."""
-    settings, store, now_ms = opened()
+    settings, store, now_ms = read_ledger()
     usage = usage_of(store, settings.account, By(by), period_of(*days, now_ms), settings.labels, now_ms)
     if form == "csv":
         return Answer({}, (), Exit.OK, file=written.write(usage))

@@ -9,10 +9,8 @@ the scan is written.
 from __future__ import annotations
 
 import os
-import sys
+from contextlib import closing
 from typing import Final
-
-import typer
 
 from topup.accounting import provider_check, reconciliation
 from topup.accounting.reconciliation import Adopted, Difference, What
@@ -20,14 +18,13 @@ from topup.accounting.usage import Contradiction, per_day
 from topup.app import assembly
 from topup.app.connections import Connections, opened
 from topup.app.funding import funding
-from topup.app.output import warn
 from topup.app.settings import Settings
 from topup.commands.answer import Answer
 from topup.commands.reconcile import own
 from topup.commands.reconcile.carried import LOGS, CarriedPayments
 from topup.commands.reconcile.comparison import Comparison
 from topup.commands.reconcile.panel import Panel, is_block
-from topup.commands.start import load, wait_for
+from topup.commands.start import agreed, load, wait_for
 from topup.commands.usage import books_of
 from topup.domain.errors import ApiError, SettingsError, StoreBusy
 from topup.domain.ways_out import LOOK, RESOLVE
@@ -43,24 +40,14 @@ HARMLESS: Final = {What.UNSEEN, What.OTHER_BLOCK, What.BALANCE, What.UNKNOWN_CAR
 def answer(since: str | None, *, take_over: bool, yes: bool) -> Answer:
     """Hold the ledger against the chain; where it is wanted and agreed to, take over what only the chain knows."""
     settings = load()
-    store = ledger(settings, adopt=take_over)
-    try:
+    with closing(ledger(settings, adopt=take_over)) as store:
         comparison = wait_for(examine(settings, store, since))
-        if take_over and comparison.adoptable and not (yes or _agreed_to(comparison.lines())):
-            warn("topup: nothing was adopted: pass --yes, or answer on a terminal")
-        elif take_over:
+        question, lines = "take all this over into the ledger?", comparison.lines()
+        if take_over and (
+            not comparison.adoptable or agreed(question, yes=yes, otherwise="nothing was adopted", about=lines)
+        ):
             adopt(comparison, store, f"uid {os.getuid()}")
-    finally:
-        store.close()
     return Answer(comparison.document(), comparison.lines(), comparison.exit_code)
-
-
-def _agreed_to(lines: list[str]) -> bool:
-    """Show on a terminal what would be done, and ask."""
-    if not sys.stdin.isatty():
-        return False
-    warn("\n".join(lines))
-    return typer.confirm("take all this over into the ledger?", err=True)
 
 
 def ledger(settings: Settings, *, adopt: bool) -> SqliteStore:

@@ -15,7 +15,7 @@ from typing import Any
 
 from topup.commands.answer import Answer
 from topup.commands.show import text
-from topup.commands.start import opened
+from topup.commands.start import read_ledger
 from topup.domain.coinbase_charge import Charge, parse
 from topup.domain.errors import ChargeRefused, Exit, SettingsError
 from topup.domain.events import show
@@ -30,7 +30,7 @@ from topup.sellers.mpp_wire import challenges
 
 def answer(beginning: str, *, for_support: bool) -> Answer:
     """Tell the whole life of a top-up, or only what the provider's support has to know of it."""
-    settings, store, now_ms = opened()
+    settings, store, now_ms = read_ledger()
     life = find(store, settings.account, beginning)
     if for_support:
         document = support_document(store, life)
