@@ -138,17 +138,9 @@ class Journal(Notes):
         """
         texts = {name: self.hide(getattr(entry, name)) for name in ("text", "charge_id", "price_source")}
         entry = replace(entry, **texts)  # type: ignore[arg-type]
-        number = self._insert(
-            "entry",
-            account=account,
-            topup=entry.topup_id or None,
-            at_ms=entry.at_ms,
-            **texts,
-            tx_hash=entry.tx_hash,
-            block_number=entry.block_number,
-            usd_value=str(entry.usd_value) if entry.usd_value is not None else None,
-            hash=chained(self._newest_hash(), account, entry),
-        )
+        row = rows.columns(entry)
+        row["topup"] = row.pop("topup_id") or None
+        number = self._insert("entry", account=account, **row, hash=chained(self._newest_hash(), account, entry))
         lines = [(number, n, x.account, x.commodity.value, str(x.units)) for n, x in enumerate(entry.lines)]
         self._db.executemany("INSERT INTO line VALUES (?,?,?,?,?)", lines)
 

@@ -64,19 +64,16 @@ class Recovered(TopUpSteps):
             chain_id,
             wallet,
         )
-        adopted = self._all("SELECT * FROM adopted WHERE chain_id = ? AND wallet = ? ORDER BY nonce", chain_id, wallet)
+        taken_over = "SELECT nonce, tx_hash, block_number, topup, cost FROM adopted"
+        adopted = self._all(f"{taken_over} WHERE chain_id = ? AND wallet = ? ORDER BY nonce", chain_id, wallet)
         return Known(
             topups=[self._load(row) for row in topups],
             owners={(o["operator"], o["intent_id"]): (o["topup"], o["seq"]) for o in owners},
             adopted=[
                 Adopted(
-                    int.from_bytes(a["nonce"], "big"),
-                    a["tx_hash"],
-                    a["block_number"],
-                    a["topup"],
-                    Wei(int(a["cost"])) if a["cost"] is not None else None,
+                    int.from_bytes(nonce, "big"), tx_hash, block, topup, Wei(int(cost)) if cost is not None else None
                 )
-                for a in adopted
+                for nonce, tx_hash, block, topup, cost in adopted
             ],
             below=int(self.told("", Note.ADOPTED_NONCE.of(chain_id, wallet.hex())) or 0),
             next_nonce=self.next_nonce(chain_id, wallet),

@@ -180,19 +180,9 @@ def entries(db: sqlite3.Connection, where: str, values: tuple[object, ...], orde
 def _entry(rows: list[sqlite3.Row]) -> Entry:
     """Return the entry that stands in these rows, one for each line; a single row without a place has no line."""
     row = rows[0]
-    entry = Entry(
-        at_ms=row["at_ms"],
-        topup_id=row["topup"] or "",
-        text=row["text"],
-        tx_hash=row["tx_hash"],
-        charge_id=row["charge_id"],
-        block_number=row["block_number"],
-        usd_value=Usd.of(row["usd_value"]) if row["usd_value"] is not None else None,
-        price_source=row["price_source"],
-        lines=tuple(
-            Line(x["place"], Commodity(x["commodity"]), int(x["units"])) for x in rows if x["place"] is not None
-        ),
-    )
+    lines = tuple(Line(x["place"], Commodity(x["commodity"]), int(x["units"])) for x in rows if x["place"] is not None)
+    names = {"topup_id": row["topup"] or "", "tx_hash": row["tx_hash"]}
+    entry = record(Entry, row, **names, usd_value=usd(row["usd_value"]), lines=lines)
     # What reads alike and is written otherwise (01 for 1) has the same hash, and nobody here has written it.
     written = [row["topup"], row["usd_value"], *(x["units"] for x in rows if x["place"] is not None)]
     value = str(entry.usd_value) if entry.usd_value is not None else None

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 
 from topup.accounting.usage import ApiKey, DayUsed, Used
+from topup.ledger import rows
 from topup.ledger.lock import Ledger
 
 EPOCH = date(1970, 1, 1)
@@ -22,8 +23,8 @@ class UsageDays(Ledger):
 
     def keys_used(self, account: str) -> dict[str, tuple[str, int]]:
         """Return of each key, by its hash, name and what it had used (nano) before the day it was asked for last."""
-        rows = self._all("SELECT hash, name, nano FROM api_key WHERE account = ?", account)
-        return {row["hash"]: (row["name"], row["nano"]) for row in rows}
+        stored = self._all("SELECT hash, name, nano FROM api_key WHERE account = ?", account)
+        return {row["hash"]: (row["name"], row["nano"]) for row in stored}
 
     def keep_key_used(self, account: str, key: ApiKey, days: Mapping[date, Used], now_ms: int) -> None:
         """Store what a key has used on days that are not whole yet, and what it had used when the current one began."""
@@ -87,27 +88,26 @@ class UsageDays(Ledger):
 
     def used_by_day(self, account: str, first: date, last: date) -> list[tuple[date, Used]]:
         """Return what was used on each whole day, oldest first; a day without usage has zeros."""
-        rows = self._all(
+        stored = self._all(
             "SELECT k.day, coalesce(sum(nano), 0), coalesce(sum(requests), 0),"
             " coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0) FROM usage_known k"
             " LEFT JOIN usage_day u ON u.account = k.account AND u.day = k.day AND u.split = 'model'"
             " WHERE k.account = ? AND k.day BETWEEN ? AND ? GROUP BY k.day ORDER BY k.day",
             *(account, _number(first), _number(last)),
         )
-        return [(EPOCH + timedelta(days=day), Used("", *sums)) for day, *sums in rows]
+        return [(EPOCH + timedelta(days=day), Used("", *sums)) for day, *sums in stored]
 
     def _sums(self, account: str, split: str, span: tuple[date, date], *, whole: bool) -> list[Used]:
-        rows = self._all(
+        stored = self._all(
             "SELECT name, sum(nano), sum(requests), sum(prompt_tokens), sum(completion_tokens) FROM usage_day u"
             " WHERE account = ? AND day BETWEEN ? AND ? AND split = ? AND (NOT ? OR EXISTS"
             " (SELECT 1 FROM usage_known k WHERE k.account = u.account AND k.day = u.day)) GROUP BY name",
             *(account, _number(span[0]), _number(span[1]), split, whole),
         )
-        return [Used(*row) for row in rows]
+        return [Used(*row) for row in stored]
 
-    def _used(self, account: str, day: date, split: str, x: Used) -> None:
-        values = (account, _number(day), split, x.name, x.nano, x.requests, x.prompt_tokens, x.completion_tokens)
-        self._db.execute("INSERT INTO usage_day VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+    def _used(self, account: str, day: date, split: str, used: Used) -> None:
+        self._insert("usage_day", account=account, day=_number(day), split=split, **rows.columns(used))
 
 
 def _number(day: date) -> int:

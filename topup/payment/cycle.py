@@ -192,7 +192,9 @@ class Cycle(Part):
         return stored
 
     def _hold(self, decision: Hold, snapshot: Snapshot) -> PassResult:
-        left = self._runway(snapshot)
+        left, reading = Runway(None, None), snapshot.reading
+        if isinstance(reading, Reading):
+            left = runway(reading.balance, self._limits.floor, snapshot.burn)
         if self._limits.live and left.to_floor_h is not None and left.to_floor_h < SOON_H:
             self._account.routes[0].load()
         next_s = next_poll_s(
@@ -202,8 +204,8 @@ class Cycle(Part):
             next_s = max(self._pace.poll_fastest_s, (self._monitor.not_before_ms - snapshot.now_ms) // 1000 + 1)
         elif decision.until_ms is not None:
             next_s = max(1, min(self._pace.poll_fastest_s, (decision.until_ms - snapshot.now_ms) // 1000 + 1))
-        if isinstance(snapshot.reading, Unknown):
-            return PassResult("unknown", snapshot.reading.doubt.value, snapshot.reading.detail, next_s)
+        if isinstance(reading, Unknown):
+            return PassResult("unknown", reading.doubt.value, reading.detail, next_s)
         outcome = "unknown" if decision.why is Why.STALE else "held"
         return PassResult(outcome, decision.why.value, decision.detail, next_s, remedy=decision.remedy)
 
@@ -213,8 +215,3 @@ class Cycle(Part):
         self._say(forbidden, hourly=decision.why.value)
         next_s = self._pace.poll_fastest_s
         return PassResult("forbidden", decision.why.value, decision.detail, next_s, remedy=decision.remedy)
-
-    def _runway(self, snapshot: Snapshot) -> Runway:
-        if not isinstance(snapshot.reading, Reading):
-            return Runway(None, None)
-        return runway(snapshot.reading.balance, self._limits.floor, snapshot.burn)

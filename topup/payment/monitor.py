@@ -105,10 +105,8 @@ class Monitor(Part):
 
     def _accepted(self, judged: Unknown, said: Reading, last: Reading | None) -> bool:
         """Tell whether a person has accepted a lower total that was seen for a day; the acceptance is used up."""
-        account = self._account.name
-        if judged.doubt not in (Doubt.CREDITS_FELL, Doubt.USAGE_FELL) or not self._store.said_within(
-            account, Note.ACCEPT_READING, self._clock.now(), DAY_MS
-        ):
+        account, fell = self._account.name, judged.doubt in (Doubt.CREDITS_FELL, Doubt.USAGE_FELL)
+        if not fell or not self._store.said_within(account, Note.ACCEPT_READING, self._clock.now(), DAY_MS):
             return False
         if not fallen_for_a_day(self._store.doubted(account, last.at_ms if last is not None else 0), said):
             return False

@@ -62,6 +62,8 @@ class Preparation(Steps):
                 return self._move(topup, Fact.ANSWER_LOST, "restarted while asking")
             case State.CHARGED:
                 return await self._charged(topup)
+            case State.RESERVED | State.SIGNED if (stale := self._unsendable(topup)) is not None:
+                return self._withdrawn(topup, stale)
             case State.RESERVED:
                 return self._sign(topup)
             case State.SIGNED:
@@ -372,12 +374,10 @@ class Preparation(Steps):
 
     def _sign(self, topup: TopUp) -> Step:
         """Sign what was planned moments ago by this very process; anything older is planned again."""
-        known, attempt = self._verified.get(topup.id), topup.attempt
+        (verified, _), attempt = self._verified[topup.id], topup.attempt
         assert attempt is not None
-        if (stale := self._unsendable(topup)) is not None or known is None:
-            return self._withdrawn(topup, stale)
         try:
-            raw, tx_hash = self._rail(topup).sign(attempt.plan, known[0])
+            raw, tx_hash = self._rail(topup).sign(attempt.plan, verified)
         except SignerError as error:
             topup = self._store.withdraw(topup, str(error), self._clock.now())
             return self._hindered(topup, PaymentForbidden(Reason.SIGNER, str(error), remedy=error.remedy))
@@ -390,18 +390,16 @@ class Preparation(Steps):
         return topup
 
     def _intend(self, topup: TopUp) -> Step:
-        if (stale := self._unsendable(topup)) is not None:
-            return self._withdrawn(topup, stale)
         self._hourly.forget()
         self._lasting.ended(topup)
         return self._store.intend(topup, self._clock.now())
 
-    def _withdrawn(self, topup: TopUp, stale: str | None) -> Step:
+    def _withdrawn(self, topup: TopUp, stale: str) -> Step:
         """Give the nonce back; what grew stale or is paused is not planned again in the same breath."""
-        topup = self._store.withdraw(topup, stale or RESTARTED, self._clock.now())
+        topup = self._store.withdraw(topup, stale, self._clock.now())
         if stale == STALE:
             return self._hindered(topup, PaymentForbidden(Reason.PLAN_STALE, stale))
-        return topup if stale in (None, RESTARTED) else self._wait(topup, stale, stale, self._pace.poll_fastest_s)
+        return topup if stale == RESTARTED else self._wait(topup, stale, stale, self._pace.poll_fastest_s)
 
     def _unsendable(self, topup: TopUp) -> str | None:
         """Say why a planned payment may no longer leave: paused, or the survey it rests on is too old."""

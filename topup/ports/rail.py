@@ -29,6 +29,7 @@ class Rail(Protocol):
 
     Attributes:
         chain_id: the chain it pays on.
+        owners: how many independent providers of that chain are configured, whether or not they answer now.
         broadcaster: who puts its payments on the chain. Where it is the seller, we sign an authorization that moves
             the money once or never and hand it over: it has no place among the wallet's own transactions, can be
             neither outbid nor cancelled, and dies at its deadline.
@@ -37,13 +38,9 @@ class Rail(Protocol):
     broadcaster: Broadcaster
 
     @property
-    def chain_id(self) -> int:
-        """Return the chain it pays on."""
-
+    def chain_id(self) -> int: ...
     @property
-    def owners(self) -> int:
-        """Return how many independent providers of it are configured, whether or not they answer now."""
-
+    def owners(self) -> int: ...
     async def ask(self, request: Request) -> bytes:
         """Request something payable; return it raw."""
 
@@ -70,54 +67,28 @@ class Rail(Protocol):
     async def send(self, topup: TopUp, attempt: Attempt) -> Sent:
         """Put a stored attempt on its way, byte for byte."""
 
+    # As the chain answers, see `EvmChain` and `AuthorizedChain`; attempts come with their top-ups, charges by number.
     async def look(
         self, wallet: bytes, attempts: Sequence[tuple[TopUp, Attempt]], *, every: bool = False
-    ) -> Observation:
-        """Look for evidence of these attempts, each given with its top-up; `every` as for `EvmChain.look`."""
-
-    async def payment_status(self, topup: TopUp, charge_seq: int) -> ChargeStatus | More:
-        """Ask whether a charge was ever paid, at a final block; see `EvmChain.payment_status`."""
-
-    async def flag(self, topup: TopUp, charge_seq: int) -> bool:
-        """Read the contract's mark that a charge was paid; see `EvmChain.flag`."""
-
-    async def holdings(self, wallet: bytes) -> Holdings:
-        """Read at a final block what a wallet holds of each asset that this rail may take.
-
-        Raises:
-            ChainError: it could not be learnt.
-        """
-
+    ) -> Observation: ...
+    async def payment_status(self, topup: TopUp, charge_seq: int) -> ChargeStatus | More: ...
+    async def flag(self, topup: TopUp, charge_seq: int) -> bool: ...
+    async def holdings(self, wallet: bytes) -> Holdings: ...
     async def claim(self, topup: TopUp) -> Claim:
         """Ask the seller what became of a paid top-up; evidence beside the credits, never instead of them."""
 
 
 class WalletRail(Rail, Protocol):
-    """A rail whose payments are transactions of our own wallet: they have a nonce, and so has what takes them back."""
+    """A rail whose payments are transactions of our own wallet: they have a nonce, and so has what takes them back.
 
-    def cancel(self, topup: TopUp, over: Sequence[Attempt]) -> Plan:
-        """Plan a transaction that takes the nonce of these attempts, all at one, and moves nothing.
+    See `topup/sellers/coinbase.py`. What cannot be cancelled or taken back now is a `PaymentForbidden`.
+    """
 
-        Raises:
-            PaymentForbidden: this rail cannot cancel what is out.
-        """
-
-    def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
-        """Sign a planned cancel; return raw bytes and hash."""
-
-    async def revocation(self, topup: TopUp) -> Plan:
-        """Plan a transaction after which the contract may take none of the token any more.
-
-        Raises:
-            PaymentForbidden: it cannot be sent now, or there is nothing to take back.
-            ChainError: the chain could not be asked.
-        """
-
-    def sign_revocation(self, plan: Plan) -> tuple[bytes, bytes]:
-        """Sign a planned revocation; return raw bytes and hash."""
-
-    async def spent(self, wallet: bytes, number: int) -> Spent:
-        """Read how many transactions the wallet had sent by the end of a block; see `EvmChain.spent`."""
+    def cancel(self, topup: TopUp, over: Sequence[Attempt]) -> Plan: ...
+    def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]: ...
+    async def revocation(self, topup: TopUp) -> Plan: ...
+    def sign_revocation(self, plan: Plan) -> tuple[bytes, bytes]: ...
+    async def spent(self, wallet: bytes, number: int) -> Spent: ...
 
 
 def sends(rail: Rail) -> TypeGuard[WalletRail]:
