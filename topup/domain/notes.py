@@ -7,6 +7,10 @@ the time and who said it.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
+
+# Who says what no person has said.
+PROGRAM: Final = "topup"
 
 
 class Note(StrEnum):

@@ -214,7 +214,7 @@ class Journal(Notes):
         with self._write(now_ms):
             for entry in entries:
                 self._post(account, entry)
-            self._say(account, Note.CLOSED, json.dumps(asdict(at)), now_ms, "topup")
+            self._say(account, Note.CLOSED, json.dumps(asdict(at)), now_ms)
 
     def balance_assertions(self, account: str, before_ms: int | None = None) -> list[BalanceAssertion]:
         """Return the newest checkpoint of each commodity: of all, or of those before a moment."""

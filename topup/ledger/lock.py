@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from topup.domain.errors import Exit, StoreBusy, StoreFenced, StoreUnusable
-from topup.domain.notes import Note
+from topup.domain.notes import PROGRAM, Note
 from topup.ledger import database, location
 
 
@@ -74,7 +74,7 @@ class Ledger:
                 database.migrate(connection, directory)
                 with database.transaction(connection):
                     connection.execute("UPDATE ledger SET epoch = epoch + 1")
-                    seed = ("", Note.SEED, secrets.token_hex(16), 0, "topup")
+                    seed = ("", Note.SEED, secrets.token_hex(16), 0, PROGRAM)
                     connection.execute("INSERT OR IGNORE INTO control VALUES (?,?,?,?,?)", seed)
                     (epoch,) = connection.execute("SELECT epoch FROM ledger").fetchone()
                 store = cls(connection, lock, epoch)

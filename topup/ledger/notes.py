@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from topup.domain.lifecycle import TopUp
-from topup.domain.notes import Note
+from topup.domain.notes import PROGRAM, Note
 from topup.ledger import database
 from topup.ledger.lock import Ledger
 from topup.ports.ledger import Control
@@ -24,11 +24,11 @@ class Notes(Ledger):
 
     def pause(self, account: str, at_ms: int) -> None:
         """Let nothing new be bought until a person resumes it."""
-        self.say(account, Note.PAUSED, "1", at_ms, "topup")
+        self.say(account, Note.PAUSED, "1", at_ms)
 
     def set_gone(self, account: str, rail: str, *, gone: bool, at_ms: int) -> None:
         """Put up or take down the tombstone of a rail."""
-        self.say(account, Note.GONE.of(rail), str(int(gone)), at_ms, "topup")
+        self.say(account, Note.GONE.of(rail), str(int(gone)), at_ms)
 
     def word(self, topup: TopUp) -> str:
         """Return what a person said about this top-up and nobody has obeyed yet; "" where there is nothing."""
@@ -41,7 +41,7 @@ class Notes(Ledger):
 
     def obeyed(self, topup: TopUp, at_ms: int) -> None:
         """Use a person's word up, before it is acted on: the next halt needs a word of its own."""
-        self.say(topup.account, Note.RESOLVE.of(topup.id), "", at_ms, "topup")
+        self.say(topup.account, Note.RESOLVE.of(topup.id), "", at_ms)
 
     def usage_rests(self, account: str) -> tuple[str, int] | None:
         """Return why nothing came of the last question for usage, and from when on the next one may be asked."""
@@ -50,14 +50,14 @@ class Notes(Ledger):
 
     def rest_usage(self, account: str, why: str, until_ms: int) -> None:
         """Store that usage is asked for no more until then; the note's own time is that moment."""
-        self.say(account, Note.USAGE, why, until_ms, "topup")
+        self.say(account, Note.USAGE, why, until_ms)
 
-    def say(self, account: str, name: str, value: str, at_ms: int, by: str) -> None:
+    def say(self, account: str, name: str, value: str, at_ms: int, by: str = PROGRAM) -> None:
         """Store what a person wants of this ledger; any process may."""
         with self._db_errors(), database.transaction(self._db):
             self._say(account, name, value, at_ms, by)
 
-    def _say(self, account: str, name: str, value: str, at_ms: int, by: str) -> None:
+    def _say(self, account: str, name: str, value: str, at_ms: int, by: str = PROGRAM) -> None:
         """Do the same within the caller's transaction."""
         self._db.execute("INSERT OR REPLACE INTO control VALUES (?,?,?,?,?)", (account, name, value, at_ms, by))
 

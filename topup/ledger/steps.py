@@ -245,7 +245,7 @@ class TopUpSteps(TopUps):
     def endpoint_gone(self, topup: TopUp, reason: str, at_ms: int) -> TopUp:
         """Put up the tombstone of the top-up's rail and drop the top-up that met it."""
         with self._write(at_ms):
-            self._say(topup.account, Note.GONE.of(topup.rail), "1", at_ms, "topup")
+            self._say(topup.account, Note.GONE.of(topup.rail), "1", at_ms)
             self._advance(topup, Fact.DROP, at_ms, reason)
         return self.topup(topup.id)
 

@@ -64,7 +64,7 @@ class TopUps(Journal):
         """
         with self._db_errors(), database.transaction(self._db):
             kept = [at for at in (self.told(account, Note.BY_HAND) or "").split() if int(at) >= at_ms - keep_ms]
-            self._say(account, Note.BY_HAND, " ".join([*kept, str(at_ms)]), at_ms, "topup")
+            self._say(account, Note.BY_HAND, " ".join([*kept, str(at_ms)]), at_ms)
 
     def seen_intents(self, topup_id: str) -> list[tuple[bytes, bytes]]:
         """Return (operator, id) of every proven charge but the newest of this top-up, which may be proven again."""
@@ -138,7 +138,7 @@ class TopUps(Journal):
     def adopt_nonce(self, chain_id: int, wallet: bytes, nonce: int, at_ms: int) -> None:
         """Store that a person accepts all transactions below `nonce` as none of ours."""
         with self._write(at_ms):
-            self._say("", Note.ADOPTED_NONCE.of(chain_id, wallet.hex()), str(nonce), at_ms, "topup")
+            self._say("", Note.ADOPTED_NONCE.of(chain_id, wallet.hex()), str(nonce), at_ms)
 
     # -- inside -------------------------------------------------------------------------------------------------
 

@@ -69,7 +69,7 @@ class Bookkeeping(Part):
             return
         last_h = (now - last_ms) // HOUR_MS if last_ms is not None else None
         self._say(events.WalletUnchecked(chain_id=chain_id, last_h=last_h, detail=why))
-        self._store.say(self._account.name, name, why, now, "topup")
+        self._store.say(self._account.name, name, why, now)
 
     async def _hold(self, route: Route, wallet: bytes, last: dict[Commodity, BalanceAssertion]) -> None:
         name, held = self._account.name, await self._rails(route.rail).holdings(wallet)

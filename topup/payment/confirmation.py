@@ -30,8 +30,6 @@ BACK_MS = 60_000
 BACK_LOOSE_MS = 600_000
 # An authorization that nobody has used is looked for so long past its end, by final blocks.
 OVER_S = 86_400
-# Who pauses buying when the past turns out to be another one.
-BY = "topup"
 
 
 class Confirmation(Part):
@@ -52,7 +50,7 @@ class Confirmation(Part):
         if behind is not None:
             beside += self._store.settled_from(topup, behind)
         sought = [*((topup, a) for a in topup.out), *beside]
-        observation = await self._sighted(self._rails(topup.rail), topup.wallet, sought)
+        observation = await self._observed(self._rails(topup.rail), topup.wallet, sought)
         for owner, attempt in beside:
             self._after(owner, attempt, observation)
         others = self._store.at_same_nonce(topup)
@@ -83,13 +81,13 @@ class Confirmation(Part):
             if rail.chain_id != way[1]:
                 continue  # the settings name another chain now, which knows nothing of these
             with contextlib.suppress(ChainError):  # the passes themselves say what is wrong with the chain
-                observation = await self._sighted(rail, wallet, left)
+                observation = await self._observed(rail, wallet, left)
                 for owner, attempt in left:
                     self._after(owner, attempt, observation)
 
     # -- looking ------------------------------------------------------------------------------------------------
 
-    async def _sighted(self, rail: Rail, wallet: bytes, sought: Sequence[tuple[TopUp, Attempt]]) -> Observation:
+    async def _observed(self, rail: Rail, wallet: bytes, sought: Sequence[tuple[TopUp, Attempt]]) -> Observation:
         """Look, and once more through every provider where an inclusion is to be taken back.
 
         Where only one is configured, nonces and marks count for that by a person's word.

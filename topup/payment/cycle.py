@@ -81,30 +81,30 @@ class Cycle(Part):
         if self._budget is not None:
             self._budget.renew()
         api, rpc = self._api.requests, self._rpc_requests()
-        rest = await self._pass(asked)
+        result = await self._pass(asked)
         last = self._store.last_reading(self._account.name)
         burn = burn_usd_per_hour(self._store.readings(self._account.name, self._clock.now() - DAY_MS))
         left = runway(last.balance, self._limits.floor, burn) if last is not None else Runway(None, None)
         self._say(
             events.CycleDone(
                 cycle=self.cycles,
-                outcome=rest.outcome,
-                why=rest.why,
-                detail=rest.detail,
+                outcome=result.outcome,
+                why=result.why,
+                detail=result.detail,
                 total_credits_usd=last.total_credits if last is not None else None,
                 balance_usd=last.balance if last is not None else None,
                 burn_usd_per_hour=burn,
                 hours_to_floor=left.to_floor_h,
                 hours_to_empty=left.to_empty_h,
-                topup_id=rest.topup.id if rest.topup is not None else None,
-                state=rest.topup.state.value if rest.topup is not None else None,
+                topup_id=result.topup.id if result.topup is not None else None,
+                state=result.topup.state.value if result.topup is not None else None,
                 ledger_head=self._store.head(),
-                next_s=rest.next_s,
+                next_s=result.next_s,
                 api_requests=self._api.requests - api,
                 rpc_requests=self._rpc_requests() - rpc,
             )
         )
-        return rest
+        return result
 
     async def stand(self) -> None:
         """Before the first pass: say when the wallet has sent more than the ledger knows."""
@@ -126,12 +126,12 @@ class Cycle(Part):
         unfinished = self._store.open_topup(self._account.name)
         if unfinished is not None:
             try:
-                rest = await self._driver.follow(unfinished)
+                result = await self._driver.follow(unfinished)
             except TopupError:
                 await self._monitor.keep()  # whatever is wrong with a payment must not blind the watch
                 raise
             await self._monitor.keep()
-            return rest
+            return result
         await self._confirmation.look_back()
         snapshot, decision = await self.judge(asked or PurchaseOrder())
         self._bookkeeping.close()

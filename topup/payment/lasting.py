@@ -59,7 +59,7 @@ class Lasting:
         series = self._series(name, topup)
         if series.since_ms is None:
             series.since_ms = now if began_ms is None else began_ms
-            self._store.say(self._account, name, "1", series.since_ms, "topup")
+            self._store.say(self._account, name, "1", series.since_ms)
         lasting_s = (now - series.since_ms) // 1000
         kind: type[events.TopUpStalled] | None = None
         if lasting_s >= self._alert_s:
@@ -89,7 +89,7 @@ class Lasting:
         now = self._now()
         lasted_s = (now - series.since_ms) // 1000
         self._known[name] = _Series(None)
-        self._store.say(self._account, name, "0", now, "topup")
+        self._store.say(self._account, name, "0", now)
         if lasted_s >= SOON_S:
             self._sink.emit(events.TopUpGoesOn(topup_id=topup.id, state=topup.state.value, lasted_s=lasted_s))
 

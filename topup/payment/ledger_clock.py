@@ -71,7 +71,7 @@ class LedgerClock:
             return
         self._began = self._anchor
         # The next process has to know of it as well: it would take an old wish for one that is made now.
-        self._store.say(self._account, Note.LEAPT, str(by_ms), self._anchor[0], "topup")
+        self._store.say(self._account, Note.LEAPT, str(by_ms), self._anchor[0])
         self._sink.emit(events.TimeNotLived(clock=clock, leapt_s=by_ms // 1000))
 
     def began_ms(self) -> int:

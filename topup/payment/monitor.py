@@ -110,7 +110,7 @@ class Monitor(Part):
             return False
         if not fallen_for_a_day(self._store.doubted(account, last.at_ms if last is not None else 0), said):
             return False
-        self._store.say(account, Note.ACCEPT_READING, "0", self._clock.now(), "topup")
+        self._store.say(account, Note.ACCEPT_READING, "0", self._clock.now())
         return True
 
     async def _check_key(self, now: int) -> None:

@@ -13,7 +13,7 @@ from topup.domain.lifecycle import Attempt, Fact, Inclusion, State, TopUp
 from topup.domain.reasons import Reason
 from topup.domain.ways_out import CREDITED
 from topup.payment.config import PassResult
-from topup.payment.confirmation import BY, PAYING
+from topup.payment.confirmation import PAYING
 from topup.payment.step import Step, Steps, flag_name
 from topup.ports.rail import Claim
 
@@ -55,7 +55,7 @@ class CreditPosting(Steps):
         with contextlib.suppress(ChainUnknown):  # else the next payment will tell
             trusted = await self._rail(topup).flag(topup, paid.charge_seq)
             if trusted:  # one answer makes it trusted; nothing makes it distrusted for ever
-                self._store.say("", name, "1", self._clock.now(), BY)
+                self._store.say("", name, "1", self._clock.now())
             self._say(events.FlagTested(topup_id=topup.id, trusted=trusted))
 
     async def _posting(self, topup: TopUp) -> Step:

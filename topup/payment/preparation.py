@@ -235,9 +235,9 @@ class Preparation(Steps):
 
     def _hindered(self, topup: TopUp, error: PaymentForbidden) -> PassResult:
         """Say why no payment can leave now, and louder when that lasts: credits are needed."""
-        rest = self._forbid(topup, error)
+        result = self._forbid(topup, error)
         self._lasting.failed(topup, error.reason, str(error), remedy=error.remedy, said=True)
-        return rest
+        return result
 
     def _caps_by_chain(self, topup: TopUp, preflight: Preflight) -> None:
         """Hold the caps a second time, by the chain's clock: a machine's clock put forward must release nothing."""

@@ -1,6 +1,6 @@
 """What do all steps of a top-up share? The ports, one look at the chain, and a few words for the ledger.
 
-A step is given a top-up as it is stored and returns it as it is stored next, or a rest: what it waits for.
+A step is given a top-up as it is stored and returns it as it is stored next, or what it waits for.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ from topup.domain.notes import Note
 from topup.domain.reasons import Reason
 from topup.domain.ways_out import ATTEST, CANCEL, CREDITED
 from topup.payment.config import PassResult
-from topup.payment.confirmation import BY
 from topup.payment.foreign_nonce import NONE, Contest, contest, foreign, nonces
 from topup.payment.step import Step, Steps, flag_name
 from topup.ports.chain import Delivery, Observation, Sent
@@ -158,7 +157,7 @@ class Tracking(Steps):
                 continue
             # Said before it is stored: a death between the two repeats it, and hides nothing.
             self._say(events.NonceMoved(topup_id=topup.id, nonce=attempt.plan.nonce))
-            self._store.say(topup.account, name, str(since_ms), now, BY)
+            self._store.say(topup.account, name, str(since_ms), now)
 
     async def _dead_by_others(self, topup: TopUp, observation: Observation) -> bool:
         """Tell whether the charge is proven unpaid and dead; where it was paid, its receipt may only be late."""
