@@ -57,7 +57,6 @@ from topup.payment.cycle import Cycle
 from topup.ports.rail import Rail
 from topup.sellers import authorization, coinbase, mpp, x402
 from topup.sellers.mpp_choice import Terms as MppTerms
-from topup.sellers.x402_choice import Token
 from topup.sellers.x402_profile import PROFILES
 
 # By a seed's remainder: rail, and what is paid with.
@@ -251,8 +250,7 @@ class Simulation:
 
     def _x402(self, exchange: Any, chain: Any, signer: Any) -> Rail:
         one, seller = BASE_DOLLAR, authorization.Seller(exchange, "", self._bounds(BASE_DOLLAR.token), 40)
-        token = Token(one.chain_id, one.asset, one.token, one.name, one.version)
-        return x402.X402(seller, chain, signer, self.clock, profile=PROFILES["plain"], token=token)
+        return x402.X402(seller, chain, signer, self.clock, profile=PROFILES["plain"], token=one)
 
     def _bounds(self, token: bytes) -> Bounds:
         sold_to = frozenset({builders.address(SELLER)})

@@ -41,7 +41,6 @@ from topup.sandbox.x402 import selling
 from topup.sandbox.x402_seller import RECIPIENT, X402Conduct
 from topup.sellers import authorization, mpp, x402
 from topup.sellers.mpp_choice import Terms
-from topup.sellers.x402_choice import Token
 from topup.sellers.x402_profile import PROFILES
 from topup.signers.local import APPROVE, Ceilings, from_private_key
 from topup.wire.http import Answered
@@ -117,9 +116,8 @@ def x402_before(
     world: Any = Standing(Answered("/credits/topup", 402, (), body))
     one = BASE_DOLLAR
     bounds = Bounds(one.token, pinned, Bps(600), 30, 900)
-    token = Token(one.chain_id, one.asset, one.token, one.name, one.version)
     told = authorization.Seller(world, "", bounds, 1)
-    rail = x402.X402(told, world, signer, world, profile=PROFILES["plain"], token=token)
+    rail = x402.X402(told, world, signer, world, profile=PROFILES["plain"], token=one)
     return rail, world
 
 

@@ -11,19 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from topup.domain.demand import Bounds, Request
 from topup.domain.dollars import BASE_DOLLAR
 from topup.domain.money import Bps, Usd
-from topup.sellers.x402_choice import Token, Wanted, chosen, judged, refusal
+from topup.sellers.x402_choice import Wanted, chosen, judged, refusal
 from topup.sellers.x402_wire import listed
 
 Json = dict[str, Any]
 OURS, OTHER, WALLET = b"\xaa" * 20, b"\xbb" * 20, b"\xcc" * 20
 USDC = "0x" + BASE_DOLLAR.token.hex()
 ONE = BASE_DOLLAR
-TOKEN = Token(ONE.chain_id, ONE.asset, ONE.token, ONE.name, ONE.version)
-WANTED = Wanted(
-    TOKEN, WALLET, Usd.of(10), minimum=False, recipients=frozenset({OURS}), fee_ceiling=Bps(0), life_min_s=30
-)
+BOUNDS = Bounds(ONE.token, frozenset({OURS}), Bps(0), 30, 900)
+WANTED = Wanted(ONE, Request(Usd.of(10), WALLET, ONE.chain_id), minimum=False, bounds=BOUNDS)
 GOOD: Json = {
     "scheme": "exact",
     "network": "eip155:8453",
@@ -115,15 +114,16 @@ def test_equal_offers_are_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "wanted", "setting"),
+    ("other", "bounds", "setting"),
     [
-        (GOOD | {"payTo": "0x" + OTHER.hex()}, replace(WANTED, recipients=None), "rails.x402.recipients"),
-        (GOOD | {"payTo": "0x" + OTHER.hex()}, replace(WANTED, recipients=frozenset({OURS, OTHER})), "recipients"),
-        (GOOD | {"amount": "10050000"}, replace(WANTED, fee_ceiling=Bps(100)), "rails.x402.fee_ceiling_bps"),
+        (GOOD | {"payTo": "0x" + OTHER.hex()}, replace(BOUNDS, recipients=None), "rails.x402.recipients"),
+        (GOOD | {"payTo": "0x" + OTHER.hex()}, replace(BOUNDS, recipients=frozenset({OURS, OTHER})), "recipients"),
+        (GOOD | {"amount": "10050000"}, replace(BOUNDS, fee_ceiling=Bps(100)), "rails.x402.fee_ceiling_bps"),
     ],
 )
-def test_offers_that_differ_are_refused_until_a_setting_decides(other: Json, wanted: Wanted, setting: str) -> None:
+def test_offers_that_differ_are_refused_until_a_setting_decides(other: Json, bounds: Bounds, setting: str) -> None:
     """Nobody knows which was meant: none is paid, the refusal names both and the setting; with it, one remains."""
+    wanted = replace(WANTED, bounds=bounds)
     for accepts in ([GOOD, other], [other, GOOD]):
         each = judged(listed(said(accepts)), wanted)
         assert all(one.payable for one in each)

@@ -274,7 +274,6 @@ class Connections:
 
     def _x402(self) -> x402.X402:
         from topup.sellers import x402
-        from topup.sellers.x402_choice import Token
 
         s, r = self.settings, self.settings.rails.x402
         funds, asked = funding(s, X402), seller(s)
@@ -286,7 +285,7 @@ class Connections:
             self._key,
             self.clock,
             profile=asked,
-            token=Token(d.chain_id, d.asset, d.token, d.name, d.version),
+            token=d,
             login=self._login if asked.sell.auth == "login" else None,
         )
 

@@ -20,6 +20,7 @@ from eth_utils.crypto import keccak
 
 from topup.domain import typed_data
 from topup.domain.demand import Finding, Request, Verified
+from topup.domain.dollars import Dollar
 from topup.domain.errors import ApiUnknown, ChargeRefused
 from topup.domain.json_document import read
 from topup.domain.lifecycle import NO_TOKENS, Attempt, Plan, TopUp
@@ -29,7 +30,7 @@ from topup.ports.chain import AuthorizationUse, Preflight, TokenChain
 from topup.ports.signer import Signer
 from topup.sellers.authorization import Authorized, Seller
 from topup.sellers.on_chain import unreadable
-from topup.sellers.x402_choice import Judged, Token, Wanted, chosen, judge, judged, refusal
+from topup.sellers.x402_choice import Judged, Wanted, chosen, judge, judged, refusal
 from topup.sellers.x402_profile import Profile, identity
 from topup.sellers.x402_wire import (
     TELL,
@@ -126,7 +127,7 @@ class X402(Authorized[Ask]):
         clock: Clock,
         *,
         profile: Profile,
-        token: Token,
+        token: Dollar,
         login: Login | None = None,
     ) -> None:
         """Join the ports; `profile` says how the seller is asked, `token` what is paid with, `login` who logs in."""
@@ -203,24 +204,14 @@ class X402(Authorized[Ask]):
         """Return the offer that is paid: nothing but what was stored decides it, so that it stays the same."""
         read = [one for one in every if isinstance(one, Offer)]
         if kept.choice == FIRST:
-            ours = (kept.chain_id, self._token.address, "exact")
+            ours = (kept.chain_id, self._token.token, "exact")
             return next((one for one in read if (one.chain_id, one.asset, one.scheme) == ours), None)
         return next((one for one in read if one.index == kept.choice), None)
 
     def _wanted(self, request: Request, *, minimum: bool) -> Wanted:
         bounds, sale = self._seller.bounds, self._profile.sell
-        return Wanted(
-            token=self._token,
-            sender=request.sender,
-            amount=request.amount,
-            minimum=minimum,
-            recipients=bounds.recipients,
-            fee_ceiling=bounds.fee_ceiling,
-            life_min_s=bounds.life_min_s,
-            least=sale.least_usd,
-            most=sale.most_usd,
-            seller=f"the seller {self._profile.name}",
-        )
+        seller = f"the seller {self._profile.name}"
+        return Wanted(self._token, request, minimum, bounds, sale.least_usd, sale.most_usd, seller)
 
     @walled("the answer", unreadable)
     def _findings(self, demand: Ask, request: Request) -> list[Finding]:

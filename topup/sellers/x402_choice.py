@@ -12,24 +12,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from topup.domain.demand import Finding, checksummed
+from topup.domain.demand import Bounds, Finding, Request, address, amount, checksummed
+from topup.domain.dollars import Dollar
 from topup.domain.errors import ChargeRefused
-from topup.domain.money import Asset, Bps, Usd, Usdc
+from topup.domain.money import Usdc
 from topup.sellers.x402_wire import Offer, Unread
 
 # So many offers are told of in one sentence.
 TOLD_MAX: Final = 4
-
-
-@dataclass(frozen=True)
-class Token:
-    """The dollar that is paid with: chain, address, and what it calls itself in signatures."""
-
-    chain_id: int
-    asset: Asset
-    address: bytes
-    name: str
-    version: str
 
 
 @dataclass(frozen=True)
@@ -38,31 +28,25 @@ class Wanted:
 
     Attributes:
         token: what is paid with, and on which chain.
-        sender: who pays.
-        amount: how many dollars of credit are wanted.
+        request: how many dollars of credit are wanted, and who pays.
         minimum: whether the offer's amount is the least that is taken, and the payer chooses.
-        recipients: who may be paid; None for anybody.
-        fee_ceiling: how much more than the amount may be asked.
-        life_min_s: for how long an authorization has to be good.
+        bounds: who may be paid, how much more than the amount, and for how long an authorization has to be good.
         least: what the seller sells at least, as far as is known.
         most: and at most.
         seller: the name of its record.
     """
 
-    token: Token
-    sender: bytes
-    amount: Usd
+    token: Dollar
+    request: Request
     minimum: bool
-    recipients: frozenset[bytes] | None
-    fee_ceiling: Bps
-    life_min_s: int
+    bounds: Bounds
     least: Decimal | None = None
     most: Decimal | None = None
     seller: str = ""
 
     def total(self, offer: Offer) -> Usdc:
         """Return what would be paid for an offer."""
-        return self.amount.usdc_up() if self.minimum else Usdc(offer.amount)
+        return self.request.amount.usdc_up() if self.minimum else Usdc(offer.amount)
 
 
 @dataclass(frozen=True)
@@ -139,7 +123,7 @@ def judge(offer: Offer, wanted: Wanted) -> list[Finding]:
     """Hold an offer against what is wanted, line by line; a line that fails says what decides it."""
     token, extra = wanted.token, offer.raw.get("extra") or {}
     how, flow = extra.get("assetTransferMethod", "eip3009"), extra.get("paymentFlow", "authorization")
-    lasts, least_s = offer.max_timeout_s, wanted.life_min_s
+    lasts, least_s = offer.max_timeout_s, wanted.bounds.life_min_s
 
     def line(field: str, was: str, should_be: str, *, right: bool) -> Finding:
         remedy = REMEDIES.get(field, REMEDIES["extra.name"]).format(token)
@@ -156,8 +140,8 @@ def judge(offer: Offer, wanted: Wanted) -> list[Finding]:
         line(
             "asset",
             checksummed(offer.asset),
-            f"{checksummed(token.address)} ({token.asset})",
-            right=offer.asset == token.address,
+            f"{checksummed(token.token)} ({token.asset})",
+            right=offer.asset == token.token,
         ),
         _recipient(offer, wanted),
         _amount(offer, wanted),
@@ -173,33 +157,32 @@ def _limits(wanted: Wanted) -> list[Finding]:
     """Hold the purchase against what the seller's record says it sells."""
     if wanted.least is None and wanted.most is None:
         return []
-    least, most = wanted.least or Decimal(0), wanted.most
+    dollars, least, most = wanted.request.amount, wanted.least or Decimal(0), wanted.most
     sold = f"at least {least}" if most is None else f"{least} to {most}"
-    right = least <= wanted.amount.amount and (most is None or wanted.amount.amount <= most)
+    right = least <= dollars.amount and (most is None or dollars.amount <= most)
     remedy = "policy.amount decides it; where the seller's limits changed, a file with its own (docs/rails.md)"
-    return [Finding("purchase", f"{wanted.amount} dollars", f"{sold} dollars at {wanted.seller}", right, remedy)]
+    return [Finding("purchase", f"{dollars} dollars", f"{sold} dollars at {wanted.seller}", right, remedy)]
 
 
 def _recipient(offer: Offer, wanted: Wanted) -> Finding:
-    field, was = "payTo", checksummed(offer.pay_to)
-    if offer.pay_to in (b"\x00" * 20, wanted.sender, wanted.token.address):
+    field, was, recipients = "payTo", checksummed(offer.pay_to), wanted.bounds.recipients
+    if offer.pay_to in (b"\x00" * 20, wanted.request.sender, wanted.token.token):
         should_be = "neither null, nor this wallet, nor the token itself"
         return Finding(field, was, should_be, right=False, remedy="nothing decides it: ask the seller whom it pays")
-    if wanted.recipients is None:
+    if recipients is None:
         return Finding(field, was, "anybody: rails.x402.recipients names nobody", right=True)
-    should_be = " or ".join(map(checksummed, sorted(wanted.recipients)))
     remedy = "rails.x402.recipients decides it: add this one only where the seller publishes it"
-    return Finding(field, was, should_be, offer.pay_to in wanted.recipients, remedy=remedy)
+    return address(field, offer.pay_to, recipients, remedy)
 
 
 def _amount(offer: Offer, wanted: Wanted) -> Finding:
-    least, most = wanted.amount.usdc_up(), wanted.amount.plus_bps(wanted.fee_ceiling).usdc_up()
-    asked, field = Usdc(offer.amount), "amount"
+    asked, least = Usdc(offer.amount), wanted.request.amount.usdc_up()
     if wanted.minimum:
         remedy = "policy.amount decides it: raise it to what this seller sells at least"
-        return Finding(field, f"at least {asked}", f"at most {least}", asked <= least, remedy=remedy)
-    remedy = f"rails.x402.fee_ceiling_bps ({wanted.fee_ceiling.bps}) decides how much more than policy.amount is paid"
-    return Finding(field, str(asked), f"between {least} and {most}", Usdc(1) <= least <= asked <= most, remedy=remedy)
+        return Finding("amount", f"at least {asked}", f"at most {least}", asked <= least, remedy=remedy)
+    ceiling = wanted.bounds.fee_ceiling.bps
+    remedy = f"rails.x402.fee_ceiling_bps ({ceiling}) decides how much more than policy.amount is paid"
+    return amount("amount", str(asked), asked, wanted.request, wanted.bounds, remedy)
 
 
 def _passing(each: Sequence[Judged]) -> list[Offer]:
@@ -207,13 +190,13 @@ def _passing(each: Sequence[Judged]) -> list[Offer]:
 
 
 def _ambiguous(passing: Sequence[Offer], wanted: Wanted) -> ChargeRefused:
-    payees = {offer.pay_to for offer in passing}
-    totals = {wanted.total(offer) for offer in passing}
     means = list(dict.fromkeys(_means(offer, wanted) for offer in passing))
     listed = "; ".join(f"{total} to {checksummed(to)}" for _, _, to, total in means[:TOLD_MAX])
-    by = (["rails.x402.recipients, to name the one to be paid"] if len(payees) > 1 else []) + (
-        ["rails.x402.fee_ceiling_bps, so that one amount remains"] if len(totals) > 1 else []
-    )
+    by = []
+    if len({to for _, _, to, _ in means}) > 1:
+        by.append("rails.x402.recipients, to name the one to be paid")
+    if len({total for *_, total in means}) > 1:
+        by.append("rails.x402.fee_ceiling_bps, so that one amount remains")
     return ChargeRefused(
         "accepts",
         f"{len(passing)} offers that can be paid and differ: {listed}",
@@ -228,7 +211,7 @@ def _means(offer: Offer, wanted: Wanted) -> tuple[int, bytes, bytes, Usdc]:
 
 
 def _ours(offer: Offer, wanted: Wanted) -> bool:
-    return (offer.chain_id, offer.asset, offer.scheme) == (wanted.token.chain_id, wanted.token.address, "exact")
+    return (offer.chain_id, offer.asset, offer.scheme) == (wanted.token.chain_id, wanted.token.token, "exact")
 
 
 def _unread(unread: Unread) -> Finding:
