@@ -272,9 +272,9 @@ class ByAuthorization(ByCredential):
 
     def pay(self, between: Callable[[], None]) -> None:
         """Ask for offers, sign the first, send it; what is not answered with 200 has failed."""
-        from topup.domain.typed_data import Domain, authorization_digest
+        from topup.domain.typed_data import Authorization, Domain, authorization_digest
         from topup.sellers.x402_profile import PROFILES
-        from topup.sellers.x402_wire import Authorization, Offer, demanded, listed, payment_header
+        from topup.sellers.x402_wire import Offer, demanded, listed, payment_header
 
         sale = PROFILES[self.seller.profile].sell
         url, body = f"{self.seller.url}{sale.path}", json.dumps({"amount": str(AMOUNT)})

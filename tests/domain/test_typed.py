@@ -38,13 +38,14 @@ TOKEN = bytes.fromhex(contracts.USDC[2:])
 DOMAIN = Domain("USD Coin", "2", 8453, TOKEN)
 FAR = 2**40
 NONCE = b"\x22" * 32
-DOLLARS_10: Authorization = (WALLET, SELLER, 10_000_000, 0, FAR, NONCE)
+DOLLARS_10 = Authorization(WALLET, SELLER, 10_000_000, 0, FAR, NONCE)
 
 # With v, r and s apart: of the two forms the one that every EIP-3009 token has.
 CARRIED = ("address", "address", "uint256", "uint256", "uint256", "bytes32", "uint8", "bytes32", "bytes32")
 
 words = st.integers(min_value=0, max_value=2**256 - 1)
 addresses = st.binary(min_size=20, max_size=20)
+nonces = st.binary(min_size=32, max_size=32)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 TYPES = {
     "EIP712Domain": [
@@ -71,7 +72,7 @@ def signed(authorization: Authorization, key: PrivateKey = PAYER) -> bytes:
 
 @given(
     domain=st.builds(Domain, texts, texts, words, addresses),
-    authorization=st.tuples(addresses, addresses, words, words, words, st.binary(min_size=32, max_size=32)),
+    authorization=st.builds(Authorization, addresses, addresses, words, words, words, nonces),
 )
 def test_digest(domain: Domain, authorization: Authorization) -> None:
     """The digest is the one that eth_account makes of the same typed data, whatever they hold."""
@@ -98,7 +99,7 @@ def test_every_field(position: int) -> None:
     """Each of the six fields changes the digest."""
     other: list[Any] = list(DOLLARS_10)
     other[position] = other[position] + 1 if isinstance(other[position], int) else b"\x77" * len(other[position])
-    assert authorization_digest(DOMAIN, tuple(other)) != authorization_digest(DOMAIN, DOLLARS_10)
+    assert authorization_digest(DOMAIN, Authorization(*other)) != authorization_digest(DOMAIN, DOLLARS_10)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_every_domain(changed: dict[str, Any]) -> None:
 def test_too_large(value: int) -> None:
     """An amount that fits no word is refused, not cut."""
     with pytest.raises(EncodingError):
-        authorization_digest(DOMAIN, (WALLET, SELLER, value, 0, FAR, NONCE))
+        authorization_digest(DOMAIN, Authorization(WALLET, SELLER, value, 0, FAR, NONCE))
 
 
 @pytest.fixture
@@ -185,10 +186,10 @@ def test_once(chain: Evm) -> None:
 
 def test_simulated(chain: Evm) -> None:
     """Asked beforehand, the token says why it would refuse; the mark of another nonce stays unset."""
-    stolen = transfer_call((WALLET, SELLER, 10_000_001, 0, FAR, NONCE), signed(DOLLARS_10))
+    stolen = transfer_call(DOLLARS_10._replace(value=10_000_001), signed(DOLLARS_10))
     with pytest.raises(RpcError, match="invalid signature"):
         ask(chain, stolen)
-    late: Authorization = (WALLET, SELLER, 1, 0, 1, NONCE)
+    late = Authorization(WALLET, SELLER, 1, 0, 1, NONCE)
     with pytest.raises(RpcError, match="expired"):
         ask(chain, transfer_call(late, signed(late)))
     assert ask(chain, transfer_call(DOLLARS_10, signed(DOLLARS_10))) == b""

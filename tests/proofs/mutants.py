@@ -499,8 +499,8 @@ MUTANTS: Final = (
     Mutant(
         "signed-for-longer-than-judged",
         "topup/signers/local.py",
-        "verified.total.units, 0, demand.deadline, nonce)",
-        "verified.total.units, 0, demand.deadline + 3600, nonce)",
+        "verified.total.units, 0, demand.deadline, nonce",
+        "verified.total.units, 0, demand.deadline + 3600, nonce",
         "tests/sellers/test_rails_safety.py::test_what_is_signed_ends_when_it_was_judged_to_end",
     ),
     Mutant(

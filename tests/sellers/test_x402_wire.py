@@ -20,19 +20,18 @@ from hypothesis import strategies as st
 
 from tests.oracles import python
 from tests.tools import ROOT
+from topup.domain.demand import Finding
 from topup.domain.errors import ChargeRefused
 from topup.domain.json_document import RAW_BYTES_MAX
-from topup.domain.typed_data import Domain, authorization_digest, mark_call, personal_digest
+from topup.domain.typed_data import Authorization, Domain, authorization_digest, mark_call, personal_digest
 from topup.sandbox import contracts
 from topup.sandbox.world import World, embedded
 from topup.sellers.x402_wire import (
     NOTHING,
     Assumed,
-    Authorization,
     Login,
     Offer,
     Settlement,
-    Unread,
     demanded,
     listed,
     login_header,
@@ -266,8 +265,8 @@ def test_malformed(field: str, stated: Any) -> None:
     """An offer that is not as the protocol has it is not read, its field is named, and those beside it are read."""
     document = {"x402Version": 2, "accepts": [EXACT_V2, stated, EXACT_V2]}
     first, unread, last = listed(raw_of(document))
-    assert isinstance(unread, Unread)
-    assert (unread.index, unread.field) == (1, f"accepts[1]{field}")
+    assert isinstance(unread, Finding)
+    assert (unread.field, unread.right) == (f"accepts[1]{field}", False)
     assert len(unread.was) < 200 and unread.was.isascii()
     assert isinstance(first, Offer) and isinstance(last, Offer)
     assert (first.raw, last.raw) == (EXACT_V2, EXACT_V2)

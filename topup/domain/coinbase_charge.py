@@ -103,28 +103,18 @@ class Charge:
         return self.intent.deadline
 
 
-@dataclass(frozen=True)
-class Pins:
-    """What a charge must match. Addresses are 20 bytes.
+@dataclass(frozen=True, kw_only=True)
+class Pins(Bounds):
+    """What a charge must match, beside what binds a demand of any rail. Addresses are 20 bytes.
 
-    `fee_ceiling` bounds total − amount as a share of the amount; `fee_part_ceiling` bounds the part the operator
-    keeps as a share of the total. Lifetimes are seconds from now to the deadline.
+    `fee_part_ceiling` bounds the part the operator keeps as a share of the total.
     """
 
-    contract: bytes
+    recipients: frozenset[bytes]
     currency: bytes
     operators: frozenset[bytes]
-    recipients: frozenset[bytes]
     prefixes: frozenset[bytes]
-    fee_ceiling: Bps
     fee_part_ceiling: Bps
-    life_min_s: int
-    life_max_s: int
-
-    @property
-    def bounds(self) -> Bounds:
-        """Return what of this binds a demand of any rail."""
-        return Bounds(self.contract, self.recipients, self.fee_ceiling, self.life_min_s, self.life_max_s)
 
 
 def charge_of(verified: Verified) -> Charge:
@@ -185,7 +175,7 @@ def verify(
     Raises:
         ChargeRefused: naming the first field that is not as it should be.
     """
-    return prove(demand, request, pins.bounds, clocks, _findings(demand, request, pins, clocks, seen), seen=seen)
+    return prove(demand, request, pins, clocks, _findings(demand, request, pins, clocks, seen), seen=seen)
 
 
 def _findings(
@@ -203,11 +193,11 @@ def _findings(
     remedy = "run `topup pin` to learn and pin a recipient by hand"
     yield address("call_data.recipient", intent.recipient, pins.recipients, remedy)
     yield address("call_data.refund_destination", intent.refund_destination, [request.sender])
-    yield amount("call_data.recipient_amount", f"{total} with the fee", total, request, pins.bounds)
+    yield amount("call_data.recipient_amount", f"{total} with the fee", total, request, pins)
     within = intent.fee_amount * 10_000 <= total.units * pins.fee_part_ceiling.bps
     yield Finding("call_data.fee_amount", str(demand.fee), f"at most {pins.fee_part_ceiling} of {total}", within)
     yield Finding("call_data.recipient_amount", "0", "more than the fee alone", intent.recipient_amount != 0)
-    for _, finding in lifetimes("call_data.deadline", intent.deadline, pins.bounds, clocks):
+    for _, finding in lifetimes("call_data.deadline", intent.deadline, pins, clocks):
         yield finding
     new = demand.identity not in seen
     yield Finding("call_data.id", "0x" + intent.id.hex(), "an id never seen before", new)

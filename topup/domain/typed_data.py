@@ -8,13 +8,10 @@ not fit raises eth_abi's EncodingError.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 from eth_abi.abi import encode
 from eth_utils.crypto import keccak
-
-# Who pays, who receives, how much, valid after, valid before, nonce: in the order in which the token reads them.
-Authorization: TypeAlias = tuple[bytes, bytes, int, int, int, bytes]
 
 _FIELDS: Final = ("address", "address", "uint256", "uint256", "uint256", "bytes32")
 
@@ -27,6 +24,17 @@ TRANSFER_TYPE: Final = keccak(
 AUTHORIZATION_USED: Final = keccak(text="AuthorizationUsed(address,bytes32)")
 
 _STATE: Final = keccak(text="authorizationState(address,bytes32)")[:4]
+
+
+class Authorization(NamedTuple):
+    """What the payer signs, in the order in which the token reads it; `nonce` is 32 bytes."""
+
+    sender: bytes
+    recipient: bytes
+    value: int
+    valid_after: int
+    valid_before: int
+    nonce: bytes
 
 
 class Domain(NamedTuple):

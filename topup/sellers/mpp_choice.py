@@ -121,11 +121,6 @@ class Judged:
     lines: tuple[Finding, ...]
     wrong: ChargeRefused | None
 
-    def said(self) -> str:
-        """Return in a few words which challenge it is and why it is not paid."""
-        method, intent = (ascii(self.challenge.get(name))[1:-1][:40] for name in ("method", "intent"))
-        return f"{method} {intent}: {self.wrong}"
-
 
 def kind_of(challenge: Challenge) -> tuple[str, str]:
     """Return by which means it is paid, and what the payment is to be; `METHOD` is paid here."""

@@ -25,6 +25,7 @@ from topup.domain.errors import ApiUnknown, ChargeRefused
 from topup.domain.json_document import read
 from topup.domain.lifecycle import NO_TOKENS, Attempt, Plan, TopUp
 from topup.domain.money import Usd, Usdc
+from topup.domain.typed_data import Authorization
 from topup.ports.account import Clock
 from topup.ports.chain import AuthorizationUse, Preflight, TokenChain
 from topup.ports.signer import Signer
@@ -35,10 +36,8 @@ from topup.sellers.x402_profile import Profile, identity
 from topup.sellers.x402_wire import (
     TELL,
     Assumed,
-    Authorization,
     Login,
     Offer,
-    Unread,
     demanded,
     listed,
     payment_header,
@@ -200,7 +199,7 @@ class X402(Authorized[Ask]):
             kept.request,
         )
 
-    def _taken(self, kept: _Kept, every: Sequence[Offer | Unread]) -> Offer | None:
+    def _taken(self, kept: _Kept, every: Sequence[Offer | Finding]) -> Offer | None:
         """Return the offer that is paid: nothing but what was stored decides it, so that it stays the same."""
         read = [one for one in every if isinstance(one, Offer)]
         if kept.choice == FIRST:

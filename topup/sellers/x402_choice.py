@@ -16,7 +16,7 @@ from topup.domain.demand import Bounds, Finding, Request, address, amount, check
 from topup.domain.dollars import Dollar
 from topup.domain.errors import ChargeRefused
 from topup.domain.money import Usdc
-from topup.sellers.x402_wire import Offer, Unread
+from topup.sellers.x402_wire import Offer
 
 # So many offers are told of in one sentence.
 TOLD_MAX: Final = 4
@@ -63,13 +63,11 @@ class Judged:
         return all(line.right for line in self.lines)
 
 
-def judged(listed: Sequence[Offer | Unread], wanted: Wanted) -> tuple[Judged, ...]:
+def judged(listed: Sequence[Offer | Finding], wanted: Wanted) -> tuple[Judged, ...]:
     """Judge each offer by itself."""
     return tuple(
-        Judged(offer.index, offer, tuple(judge(offer, wanted)))
-        if isinstance(offer, Offer)
-        else Judged(offer.index, None, (_unread(offer),))
-        for offer in listed
+        Judged(index, offer, tuple(judge(offer, wanted))) if isinstance(offer, Offer) else Judged(index, None, (offer,))
+        for index, offer in enumerate(listed)
     )
 
 
@@ -212,11 +210,6 @@ def _means(offer: Offer, wanted: Wanted) -> tuple[int, bytes, bytes, Usdc]:
 
 def _ours(offer: Offer, wanted: Wanted) -> bool:
     return (offer.chain_id, offer.asset, offer.scheme) == (wanted.token.chain_id, wanted.token.token, "exact")
-
-
-def _unread(unread: Unread) -> Finding:
-    remedy = unread.remedy or "nothing decides it: this offer is passed over, and spoils no other"
-    return Finding(unread.field, unread.was, unread.should_be, right=False, remedy=remedy)
 
 
 def _told(judgement: Judged) -> str:

@@ -19,9 +19,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, Never
 
 from topup.domain import json_document as plain
-from topup.domain.demand import checksummed
+from topup.domain.demand import Finding, checksummed
 from topup.domain.errors import ChargeRefused
 from topup.domain.json_document import Members, shown, unhexed
+from topup.domain.typed_data import Authorization
 from topup.ports.signer import Signer
 from topup.wire.verbatim import Numeral, read, write
 
@@ -73,17 +74,6 @@ class Offer:
     extensions: Mapping[str, Any] | None
 
 
-@dataclass(frozen=True)
-class Unread:
-    """An offer that cannot be read: its place, the field that was looked at last, what it held and what it should."""
-
-    index: int
-    field: str
-    was: str
-    should_be: str
-    remedy: str = ""
-
-
 class Assumed(NamedTuple):
     """What holds where an answer does not say: the protocol's version, and for how long an authorization is good."""
 
@@ -92,17 +82,6 @@ class Assumed(NamedTuple):
 
 
 NOTHING: Final = Assumed()
-
-
-class Authorization(NamedTuple):
-    """What the payer signs, in the order in which the token reads it; `nonce` is 32 bytes."""
-
-    sender: bytes
-    recipient: bytes
-    value: int
-    valid_after: int
-    valid_before: int
-    nonce: bytes
 
 
 class Login(NamedTuple):
@@ -138,8 +117,8 @@ def demanded(headers: Mapping[str, str], body: bytes, name: str = "payment-requi
     return raw
 
 
-def listed(raw: bytes, assumed: Assumed = NOTHING) -> tuple[Offer | Unread, ...]:
-    """Read every offer of a document by itself, in the seller's order.
+def listed(raw: bytes, assumed: Assumed = NOTHING) -> tuple[Offer | Finding, ...]:
+    """Read every offer of a document by itself, in the seller's order, or what is wrong with one that cannot be read.
 
     Raises:
         ChargeRefused: it is no JSON document of version 1 or 2 with a list of offers.
@@ -254,12 +233,13 @@ class _Reading(NamedTuple):
     extensions: Mapping[str, Any] | None
 
 
-def _one(reading: _Reading, index: int, stated: Any) -> Offer | Unread:
+def _one(reading: _Reading, index: int, stated: Any) -> Offer | Finding:
     try:
         return _offer(reading, index, stated)
     except ChargeRefused as refused:
         unsaid = refused.field.endswith("maxTimeoutSeconds") and refused.was == "missing"
-        return Unread(index, refused.field, refused.was, refused.should_be, UNSAID if unsaid else "")
+        remedy = UNSAID if unsaid else "nothing decides it: this offer is passed over, and spoils no other"
+        return Finding(refused.field, refused.was, refused.should_be, right=False, remedy=remedy)
 
 
 def _offer(reading: _Reading, index: int, stated: Any) -> Offer:

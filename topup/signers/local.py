@@ -148,8 +148,10 @@ class LocalSigner:
             }
         )
         assert domain is not None
-        fields = (demand.sender, demand.recipient, verified.total.units, 0, demand.deadline, nonce)
-        return self._signature(typed_data.authorization_digest(domain, fields))
+        authorization = typed_data.Authorization(
+            demand.sender, demand.recipient, verified.total.units, 0, demand.deadline, nonce
+        )
+        return self._signature(typed_data.authorization_digest(domain, authorization))
 
     def sign_tempo(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
         """Sign a Tempo transaction that pays exactly the total, on a lane of its own.
