@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Self
 
 from topup.accounting import journal
 from topup.domain.lifecycle import TERMINAL, Attempt, ChargeRow, Inclusion, Kind, Plan, State, TopUp
 from topup.domain.money import Asset, Usdc, Wei
 from topup.domain.notes import Note
+from topup.domain.reasons import Worded
 
 # Where the USDC of an adopted payment goes: what it bought is in credits this ledger never counted.
 ADOPTED = "equity:adopted"
@@ -113,17 +112,8 @@ ASK_SELLER = "ask the seller of the credits what its account means"
 STOP = "spend nothing; hold the block explorer against `topup history` before you go on"
 
 
-class What(StrEnum):
+class What(Worded):
     """The stable word for a difference, and what to do about it."""
-
-    remedy: str
-
-    def __new__(cls, word: str, remedy: str) -> Self:
-        """Keep the remedy beside the word."""
-        what = str.__new__(cls, word)
-        what._value_ = word
-        what.remedy = remedy
-        return what
 
     UNKNOWN_PAYMENT = "unknown_payment", ADOPT
     UNKNOWN_APPROVAL = "unknown_approval", ADOPT

@@ -15,6 +15,7 @@ from itertools import pairwise
 from math import ceil
 
 from topup.domain.money import WIDE, Usd
+from topup.domain.reasons import KEY, LOOK, TOTALS, Worded
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -38,19 +39,19 @@ USUAL_SPAN_MS = 14 * DAY_MS
 USUAL_DAYS_MIN = 7
 
 
-class Doubt(StrEnum):
+class Doubt(Worded):
     """Why a reading is unknown. Unknown is never low."""
 
-    NO_ANSWER = "no_answer"
-    MALFORMED = "malformed"
-    LIMITED = "limited"
-    UNAUTHORIZED = "unauthorized"
-    GONE = "gone"
-    KEY_UNPROVEN = "key_unproven"
-    ORDINARY_KEY = "ordinary_key"
-    ZERO_ZERO = "zero_zero"
-    CREDITS_FELL = "credits_fell"
-    USAGE_FELL = "usage_fell"
+    NO_ANSWER = "no_answer", LOOK
+    MALFORMED = "malformed", LOOK
+    LIMITED = "limited", "wait: the API asks for patience; watch.poll_fastest_s says how often it is asked"
+    UNAUTHORIZED = "unauthorized", KEY
+    GONE = "gone", "correct api.url, and see `topup doctor`"
+    KEY_UNPROVEN = "key_unproven", "wait for the next reading: whether the key may tell the credits is not known yet"
+    ORDINARY_KEY = "ordinary_key", KEY
+    ZERO_ZERO = "zero_zero", "see that api.key_file holds a key of this account"
+    CREDITS_FELL = "credits_fell", TOTALS
+    USAGE_FELL = "usage_fell", f"watch.usage_fall_max says what is believed after an hour; else {TOTALS}"
 
 
 # Waiting does not help against these: a person has to correct the key or the address.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from enum import IntEnum, StrEnum
 
-from topup.domain.remedies import REMEDIES
+from topup.domain.reasons import Worded
 
 
 class Exit(IntEnum):
@@ -139,7 +139,8 @@ class PaymentForbidden(TopupError, exit_code=Exit.PERSON, again=True):
 
     def __init__(self, reason: str, message: str, *, remedy: str | None = None) -> None:
         """Keep the stable reason word beside the sentence; without a remedy of its own it has that of the word."""
-        super().__init__(message, remedy=REMEDIES.get(reason, "") if remedy is None else remedy)
+        of_word = reason.remedy if isinstance(reason, Worded) else ""
+        super().__init__(message, remedy=of_word if remedy is None else remedy)
         self.reason = str(reason)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from enum import StrEnum
 from typing import Final
 
 from topup.domain.credits import DAY_MS, HOUR_MS, NOTHING, Reading, Runway, Spending, Unknown, runway
@@ -17,8 +16,7 @@ from topup.domain.errors import PaymentForbidden
 from topup.domain.lifecycle import NO_TOKENS, Broadcaster, Plan
 from topup.domain.moments import moment
 from topup.domain.money import Asset, Bps, EthPrice, Usd, Usdc, Wei, deviation_bps_up
-from topup.domain.reasons import Reason
-from topup.domain.remedies import REMEDIES
+from topup.domain.reasons import LOOK, Reason, Worded
 
 NEW_KEY: Final = "make a new key, name it in wallet.keystore, and authorize it: `topup wallet limit`"
 
@@ -101,30 +99,33 @@ class Snapshot:
     spending: Spending | None = None
 
 
-class Why(StrEnum):
+class Why(Worded):
     """The stable word for a decision, in the log and in `--json`."""
 
-    ABOVE_FLOOR = "above_floor"
+    ABOVE_FLOOR = (
+        "above_floor",
+        "nothing; to buy all the same, raise policy.floor, or name an amount: `topup once --amount USD`",
+    )
     BELOW_FLOOR = "below_floor"
     BELOW_RUNWAY = "below_runway"
     ASKED = "asked"
-    UNKNOWN = "unknown"
-    STALE = "stale"
-    OBSERVE_ONLY = "observe_only"
-    PAUSED = "paused"
-    ENDPOINT_GONE = "endpoint_gone"
-    OPEN_TOPUP = "open_topup"
-    COOLDOWN = "cooldown"
-    BACKOFF = "backoff"
-    TOO_MANY_FAILURES = "too_many_failures"
-    RUNAWAY = "runaway"
-    CAP_24H = "cap_24h"
-    CAP_30D = "cap_30d"
-    COUNT_24H = "count_24h"
-    REVERT_GAS = "revert_gas"
-    CHARGE_RATE = "charge_rate"
-    FIRST_PURCHASE = "first_purchase"
-    AMOUNT_OUT_OF_BOUNDS = "amount_out_of_bounds"
+    UNKNOWN = "unknown", LOOK
+    STALE = "stale", "wait for another reading; policy.fresh_s says how old one may be"
+    OBSERVE_ONLY = "observe_only", "set mode = live to let topup pay"
+    PAUSED = "paused", "`topup resume` when it may go on"
+    ENDPOINT_GONE = "endpoint_gone", "top up by hand, or point api.url at a gateway that serves it, then `topup resume`"
+    OPEN_TOPUP = "open_topup", "wait until it is finished; `topup status` says what it waits for"
+    COOLDOWN = "cooldown", "wait, lower policy.cooldown_s, or skip the wait: `topup once --force`"
+    BACKOFF = "backoff", "wait, lower policy.backoff_s, or skip the wait: `topup once --force`"
+    TOO_MANY_FAILURES = "too_many_failures", "find the cause in `topup history`, then `topup resume`"
+    RUNAWAY = "runaway", "find out what burns the credits; `topup resume` makes this pace the usual one for 14 days"
+    CAP_24H = "cap_24h", "raise policy.cap_24h, or wait until older payments are a day ago"
+    CAP_30D = "cap_30d", "raise policy.cap_30d, or wait until older payments are 30 days ago"
+    COUNT_24H = "count_24h", "raise policy.count_24h, or wait until older top-ups are a day ago"
+    REVERT_GAS = "revert_gas", "see `topup history`; wait, or raise policy.revert_gas_24h_eth"
+    CHARGE_RATE = "charge_rate", "wait, or raise policy.charges_per_hour"
+    FIRST_PURCHASE = "first_purchase", "make the first purchase by hand: `topup once --amount USD`"
+    AMOUNT_OUT_OF_BOUNDS = "amount_out_of_bounds", "choose an amount within policy.topup_min and policy.topup_max"
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class Refuse:
     @property
     def remedy(self) -> str:
         """Say what to do about it."""
-        return REMEDIES[self.why]
+        return self.why.remedy
 
 
 Decision = Hold | Buy | Refuse
