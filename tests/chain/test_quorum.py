@@ -35,6 +35,7 @@ from topup.domain.events import ProviderBack, ProvidersDisagree, ProviderSetAsid
 from topup.domain.lifecycle import Kind, State
 from topup.domain.money import Wei
 from topup.domain.nonpayment import ChargeStatus
+from topup.domain.reasons import Reason
 from topup.ports.chain import Delivery, Head, Observation, Preflight, Seen, Simulation
 from topup.sandbox import contracts
 from topup.sandbox.rpc import Intercept, Next, RpcError
@@ -127,7 +128,7 @@ preflights = st.builds(
     price_e8=st.integers(2990, 3020),
 )
 simulations = st.builds(Simulation, amounts, weis, st.sampled_from(["eth_call", "eth_simulateV1"]))
-refusals = st.sampled_from([PaymentForbidden("simulation", "it does harm"), Reverted("", "no", b"")])
+refusals = st.sampled_from([PaymentForbidden(Reason.SIMULATION, "it does harm"), Reverted("", "no", b"")])
 TXS = [b"\x0a" * 32, b"\x0b" * 32]
 RECORDED = {TXS[0]: 7}
 inclusions = st.builds(

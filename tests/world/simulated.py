@@ -35,6 +35,7 @@ from topup.domain.events import Event
 from topup.domain.lifecycle import Attempt, Inclusion, Kind, Plan
 from topup.domain.money import Asset, EthPrice, Usd, Usdc, Wei
 from topup.domain.nonpayment import ChargeStatus
+from topup.domain.reasons import Reason
 from topup.ports.account import Key
 from topup.ports.chain import (
     AuthorizationUse,
@@ -477,7 +478,7 @@ class Provider:
         """Answer what an authorization is planned on."""
         block = self.head()
         if any(self._marked(block, use) for use in uses):
-            raise PaymentForbidden("authorization_used", "it was used already", remedy="")
+            raise PaymentForbidden(Reason.AUTHORIZATION_USED, "it was used already", remedy="")
         return Preflight(
             head=block.head,
             balance=Wei(0),

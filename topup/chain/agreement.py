@@ -18,6 +18,7 @@ from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted
 from topup.domain.money import Bps, Usdc, Wei
 from topup.domain.nonpayment import WITNESSES, ChargeStatus, More
 from topup.domain.policy import Permission
+from topup.domain.reasons import Reason
 from topup.ports.chain import UNMEASURED, UNTRIED, Head, Holdings, Observation, Preflight, Seen, Simulation, Spent
 from topup.wire.clean import SENTENCE_MAX, joined
 
@@ -176,7 +177,9 @@ def _price(camp: Sequence[Vote[Preflight]], quorum: int) -> int | None:
     near = reached(camp, lambda s: s.price_e8 or 0, quorum)
     if abs(price - near) * 10_000 > min(price, near) * PRICE_SPREAD_MAX.bps:
         says = f"the providers show the ETH/USD feed at {low} and {high}, which is more than {PRICE_SPREAD_MAX} apart"
-        raise PaymentForbidden("price_unknown", says, remedy="nothing when it passes; else find out which one is wrong")
+        raise PaymentForbidden(
+            Reason.PRICE_UNKNOWN, says, remedy="nothing when it passes; else find out which one is wrong"
+        )
     return price
 
 

@@ -14,6 +14,7 @@ from topup.chain.reverts import decoded
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, reverted, unhex
 from topup.domain.errors import ChainUnknown, PaymentForbidden
 from topup.domain.money import Asset, Usdc, Wei
+from topup.domain.reasons import Reason
 from topup.ports.chain import Head, Preflight
 
 ROUND = ["uint80", "int256", "uint256", "uint256", "uint80"]
@@ -149,7 +150,7 @@ def feed_price(answer: Answer, profile: Profile, block: Head) -> tuple[int, int]
     age = block.timestamp_s - updated_s
     if not 0 < price < PRICE_END or updated_s == 0 or answered_in < round_id or age > profile.price_feed_age_s:
         raise PaymentForbidden(
-            "price_unknown",
+            Reason.PRICE_UNKNOWN,
             f"the ETH/USD feed says {price} from {age} s ago, round {answered_in} of {round_id}",
             remedy=f"wait for a fresh, positive and complete round (at most {profile.price_feed_age_s} s old)",
         )
@@ -170,7 +171,7 @@ def sequencer_up_s(answer: Answer, profile: Profile, block: Head) -> int:
     if down != 0 or started_s == 0 or up_for < profile.sequencer_grace_s:
         state = "down" if down else f"up for only {up_for} s"
         raise PaymentForbidden(
-            "sequencer",
+            Reason.SEQUENCER,
             f"the chain's sequencer is {state}",
             remedy=f"wait until it has been up for {profile.sequencer_grace_s} s",
         )
@@ -187,14 +188,14 @@ def code_hash(answer: Answer, profile: Profile, contract: bytes) -> bytes:
     code = unhex(known(answer, "the contract's code"), "the contract's code")
     if not code:
         raise PaymentForbidden(
-            "no_code",
+            Reason.NO_CODE,
             f"there is no contract at 0x{contract.hex()}: ETH sent there would be lost",
             remedy="correct rails.coinbase.contract",
         )
     found = keccak(code)
     if profile.contract_code_hash is not None and found != profile.contract_code_hash:
         raise PaymentForbidden(
-            "code_changed",
+            Reason.CODE_CHANGED,
             f"the contract's code hash is 0x{found.hex()}, pinned is 0x{profile.contract_code_hash.hex()}",
             remedy="find out why before you change chain.contract_code_hash",
         )

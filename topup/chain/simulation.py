@@ -25,6 +25,7 @@ from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity
 from topup.domain.coinbase_charge import Charge
 from topup.domain.errors import ChainError, ChainUnknown, PaymentForbidden, Reverted
 from topup.domain.money import Usdc, Wei
+from topup.domain.reasons import Reason
 from topup.ports.chain import UNTRIED, Call, Head, Simulation
 
 # What signature and envelope add to the call data of a signed transaction, generously (measured: about 120 bytes).
@@ -246,4 +247,4 @@ def is_payment(event: dict[str, Any], demand: Charge) -> bool:
 
 
 def _forbid(what: str) -> None:
-    raise PaymentForbidden("simulation", what, remedy="do not pay it; see docs/security.md")
+    raise PaymentForbidden(Reason.SIMULATION, what, remedy="do not pay it; see docs/security.md")

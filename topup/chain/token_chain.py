@@ -22,6 +22,7 @@ from topup.domain.dollars import DOLLARS, Dollar
 from topup.domain.errors import ChainUnknown, PaymentForbidden
 from topup.domain.money import Usdc, Wei
 from topup.domain.nonpayment import ChargeStatus, More
+from topup.domain.reasons import Reason
 from topup.ports.chain import AuthorizationUse, Head, Holdings, Observation, Preflight, Simulation
 
 
@@ -104,7 +105,9 @@ async def rehearse(
         raise reason(answer)
     (done,) = returned(["bool"], unhex(answer, "the transfer"), "the token")
     if not done:
-        raise PaymentForbidden("simulation", "the token would not move", remedy="see what holds the wallet's tokens")
+        raise PaymentForbidden(
+            Reason.SIMULATION, "the token would not move", remedy="see what holds the wallet's tokens"
+        )
     return Simulation(0, Wei(0), "eth_call")
 
 
@@ -140,11 +143,13 @@ async def preflight_of(
     runtime = unhex(known(code, "the token's code"), "the token's code")
     if not runtime:
         raise PaymentForbidden(
-            "no_code", f"there is no token at 0x{token.hex()} on chain {chain_id}", remedy="correct the token's address"
+            Reason.NO_CODE,
+            f"there is no token at 0x{token.hex()} on chain {chain_id}",
+            remedy="correct the token's address",
         )
     if any(known_word(answer, "an authorization's mark") for answer in marks):
         raise PaymentForbidden(
-            "authorization_used",
+            Reason.AUTHORIZATION_USED,
             "the authorization that would be signed was used already, and not by this ledger",
             remedy="nothing, where a copy of the ledger was put back; else find out who has the key",
         )

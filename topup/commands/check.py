@@ -20,6 +20,7 @@ from topup.domain.errors import Exit, PaymentForbidden, TopupError
 from topup.domain.lifecycle import NO_TOKENS, Broadcaster, Kind, Plan, State, TopUp
 from topup.domain.money import Asset, Bps, EthPrice, Usdc, Wei
 from topup.domain.policy import Buy, Decision, Hold, Limits, Refuse, Snapshot, Wallet, Why, permit, worst_spend
+from topup.domain.reasons import Reason
 from topup.payment.config import COINBASE, PurchaseOrder
 from topup.ports.chain import Preflight
 
@@ -186,7 +187,7 @@ def _rough_plan(settings: Settings, preflight: Preflight, total: Usdc) -> Plan:
     asset = assembly.pay_with(settings)
     if asset is Asset.ETH and not preflight.quotes:
         raise PaymentForbidden(
-            "no_pool", "no pool quotes this payment", remedy="wait, or check chain.quoter and chain.tiers"
+            Reason.NO_POOL, "no pool quotes this payment", remedy="wait, or check chain.quoter and chain.tiers"
         )
     quote = min(preflight.quotes.values(), default=Wei(0))
     return replace(

@@ -26,6 +26,7 @@ from topup.domain.errors import ChainError, ChainUnknown, Exit, PaymentForbidden
 from topup.domain.moments import END_OF_CALENDAR_S, moment
 from topup.domain.money import Usd, Usdc, plain
 from topup.domain.policy import Permission, usable
+from topup.domain.reasons import Reason
 from topup.payment.config import MPP
 from topup.wire import files
 from topup.wire.clock import SystemClock
@@ -70,7 +71,7 @@ class State:
         most = told.limit if told.limit is not None else told.left
         if most is not None and most < self.refill:
             says = f"the limit of {self._shown(most)} is less than a refill may cost: {self._shown(self.refill)}"
-            return PaymentForbidden("access_limit", says, remedy="raise it: `topup wallet limit --amount USD`")
+            return PaymentForbidden(Reason.ACCESS_LIMIT, says, remedy="raise it: `topup wallet limit --amount USD`")
         return None
 
     @property
@@ -327,7 +328,7 @@ async def _proposed(connections: Connections, amount: Usd, period_days: int, exp
             f"the account holds {_shown(held, own.token)}, the network may take {_shown(fee, own.token)} for this call"
         )
         raise PaymentForbidden(
-            "wallet_low", says, remedy=f"send {funds.dollar.asset} on Tempo to 0x{own.account.hex()}"
+            Reason.WALLET_LOW, says, remedy=f"send {funds.dollar.asset} on Tempo to 0x{own.account.hex()}"
         )
     return Proposal(State(own, told, refill(settings)), grant, call, fee)
 

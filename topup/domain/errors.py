@@ -137,11 +137,10 @@ class ChargeRefused(TopupError, exit_code=Exit.PERSON):
 class PaymentForbidden(TopupError, exit_code=Exit.PERSON, again=True):
     """A proven charge may not be paid now: price, fees, wallet, or a rule of the policy."""
 
-    def __init__(self, reason: str, message: str, *, remedy: str | None = None) -> None:
+    def __init__(self, reason: Worded, message: str, *, remedy: str | None = None) -> None:
         """Keep the stable reason word beside the sentence; without a remedy of its own it has that of the word."""
-        of_word = reason.remedy if isinstance(reason, Worded) else ""
-        super().__init__(message, remedy=of_word if remedy is None else remedy)
-        self.reason = str(reason)
+        super().__init__(message, remedy=reason.remedy if remedy is None else remedy)
+        self.reason = reason.value
 
 
 class SignerError(TopupError, exit_code=Exit.PERSON):

@@ -245,8 +245,7 @@ class Preparation(Steps):
         past = self._store.paid(self._account.name, now - 30 * DAY_MS, self._limits.fee_ceiling.bps)
         refused = over_budget(topup.amount, [p for p in past if p.topup_id != topup.id], now, self._limits)
         if refused is not None:
-            said = f"{refused.detail}, by the chain's clock"
-            raise PaymentForbidden(refused.why.value, said, remedy=refused.remedy)
+            raise PaymentForbidden(refused.why, f"{refused.detail}, by the chain's clock")
 
     def _outbid(self, topup: TopUp, preflight: Preflight) -> list[Attempt]:
         """Return bytes of ours that may still be out from the wallet's next nonce on."""
@@ -286,8 +285,7 @@ class Preparation(Steps):
             case Hold():
                 return self._wait(topup, decision.why.value, decision.detail, self._pace.poll_fastest_s)
             case Refuse():
-                refused = PaymentForbidden(decision.why.value, decision.detail, remedy=decision.remedy)
-                return self._forbid(topup, refused)
+                return self._forbid(topup, PaymentForbidden(decision.why, decision.detail))
             case _:
                 assert_never(decision)
 

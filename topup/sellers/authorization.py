@@ -129,7 +129,9 @@ class Authorized(OnChain[TokenChain, O]):
         try:
             await self._chain.rehearse(demand.sender, demand.contract, (demand.recipient, demand.total), preflight.head)
         except Reverted as error:
-            raise PaymentForbidden("simulation", f"the transfer would revert: {error}", remedy=error.remedy) from error
+            raise PaymentForbidden(
+                Reason.SIMULATION, f"the transfer would revert: {error}", remedy=error.remedy
+            ) from error
         none = Wei(0)
         return Plan(
             kind=Kind.PAY,
