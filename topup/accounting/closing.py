@@ -54,9 +54,9 @@ class BalanceAssertion:
 
 
 def wallet_due(last_ms: int, now_ms: int) -> bool:
-    """Tell whether the wallet has to be looked at: on another UTC day than that of the last checkpoint.
+    """Tell whether the wallet has to be looked at: on another UTC day than that of the last balance assertion.
 
-    `last_ms` is the time of the last checkpoint, before the first that of the last closing of the account: where the
+    `last_ms` is the time of the last assertion, before the first that of the last closing of the account: where the
     books were only opened, the wallet's follow with the first whole day.
     """
     return now_ms // DAY_MS > last_ms // DAY_MS
@@ -67,10 +67,10 @@ def wallet_entries(at: BalanceAssertion, booked: int, price_e8: int | None, *, f
 
     Args:
         at: what it held.
-        booked: what all lines of the wallet sum to whose block is at or before the checkpoint's, whenever they were
-            entered. What is booked late, or taken back, evens out at the next checkpoint.
+        booked: what all lines of the wallet sum to whose block is at or before the assertion's, whenever they were
+            entered. What is booked late, or taken back, evens out at the next assertion.
         price_e8: dollars per ETH at that block, 8 decimals; None when unknown.
-        first: whether it is the commodity's first checkpoint.
+        first: whether it is the commodity's first assertion.
     """
     units = at.units - booked
     if not units:

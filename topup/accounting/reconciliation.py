@@ -29,7 +29,7 @@ class Transfer:
 
     `spent` is in units of what was spent: wei, or the token's; the transaction says which. Of a payment that somebody
     else carried to the chain `contract` is the token, `operator` the wallet, and `intent_id` the authorization's nonce
-    (x402), or the transaction and the log's place (mpp).
+    (x402), or the transaction and the log's position (mpp).
     """
 
     contract: bytes
@@ -64,7 +64,7 @@ class WalletTransaction:
     transfers: int
 
     @property
-    def place(self) -> tuple[int, bytes, int]:
+    def position(self) -> tuple[int, bytes, int]:
         """Return its nonce, hash and block."""
         return self.plan.nonce, self.hash, self.inclusion.block_number
 
@@ -203,8 +203,8 @@ class Known:
 
 
 # Nonce, transaction hash and block of a difference, as far as they are known.
-Place = tuple[int | None, bytes | None, int | None]
-NOWHERE: Place = (None, None, None)
+Position = tuple[int | None, bytes | None, int | None]
+NOWHERE: Position = (None, None, None)
 
 
 @dataclass
@@ -218,15 +218,9 @@ class Findings:
     foreign: list[Adopted] = field(default_factory=list)
     carried: list[UnknownPayment] = field(default_factory=list)
 
-    def tell(self, what: What, detail: str, place: Place, topup_id: str | None = None) -> None:
+    def tell(self, what: What, detail: str, position: Position, topup_id: str | None = None) -> None:
         """Add a difference."""
-        self.differences.append(Difference(what, detail, *place, topup_id))
-
-
-def strangers(known: Known, transfers: Sequence[Transfer]) -> list[Transfer]:
-    """Return the payments whose transaction the ledger does not hold: they have to be read from the chain."""
-    held = known.hashes
-    return [t for t in transfers if t.tx_hash not in held]
+        self.differences.append(Difference(what, detail, *position, topup_id))
 
 
 def named(
@@ -263,13 +257,13 @@ def hold_against(
         transfer = shown.get(attempt.hash) if attempt.hash is not None else None
         booked = attempt.inclusion
         nonce = attempt.plan.nonce if attempt.ours else None
-        place: Place = (nonce, transfer.tx_hash, transfer.block_number) if transfer is not None else NOWHERE
+        position: Position = (nonce, transfer.tx_hash, transfer.block_number) if transfer is not None else NOWHERE
         if transfer is not None and (booked is None or not booked.success):
             detail = f"a payment of {topup.id} stands in block {transfer.block_number}, which the ledger has not seen"
-            findings.tell(What.UNSEEN, detail, place, topup.id)
+            findings.tell(What.UNSEEN, detail, position, topup.id)
         elif transfer is not None and booked is not None and booked.block_number != transfer.block_number:
             detail = f"a payment of {topup.id} stands in block {transfer.block_number}, not in {booked.block_number}"
-            findings.tell(What.OTHER_BLOCK, detail, place, topup.id)
+            findings.tell(What.OTHER_BLOCK, detail, position, topup.id)
         elif transfer is None and attempt.paid and booked is not None and first <= booked.block_number <= last:
             detail = (
                 f"{topup.id} was paid in block {booked.block_number} by the ledger; no provider shows such a payment"
@@ -281,36 +275,36 @@ def sort(known: Known, done: WalletTransaction, findings: Findings) -> None:
     """Say what a transaction is that the ledger does not hold, and whether it can be taken over."""
     if done.plan.kind is Kind.APPROVE:
         detail = f"an approval: the payment contract may take {done.plan.tokens}, by a transaction without a payment"
-        findings.tell(What.UNKNOWN_APPROVAL, detail, done.place)
+        findings.tell(What.UNKNOWN_APPROVAL, detail, done.position)
         findings.approvals.append(done)
         return
     if not done.transfers:
         tokens = f" and {done.inclusion.tokens}" if done.inclusion.tokens.units else ""
         kind = "failed" if not done.inclusion.success else f"moved {done.plan.value}{tokens}"
         detail = f"a transaction to 0x{done.plan.to.hex()}, no payment, {kind}"
-        findings.tell(What.FOREIGN, detail, done.place)
-        findings.foreign.append(Adopted(*done.place, None, done.cost))
+        findings.tell(What.FOREIGN, detail, done.position)
+        findings.foreign.append(Adopted(*done.position, None, done.cost))
         return
     if done.intent is None or done.total is None or done.raw is None or done.transfers != 1:
         detail = f"a transaction with {done.transfers} payments of the wallet whose call data cannot be read"
-        findings.tell(What.CONFLICT, detail, done.place)
+        findings.tell(What.CONFLICT, detail, done.position)
         return
     owner = known.owners.get(done.intent)
     topup = known.topup(owner[0]) if owner is not None else None
     paid = f"{done.total}" + (f" for {done.inclusion.spent}" if done.plan.asset is Asset.ETH else "")
     if topup is None or owner is None:
-        findings.tell(What.UNKNOWN_PAYMENT, f"a payment of {paid} that the ledger does not know", done.place)
+        findings.tell(What.UNKNOWN_PAYMENT, f"a payment of {paid} that the ledger does not know", done.position)
         findings.unknown.append(done)
     elif topup.payment is not None:
         detail = f"a payment of {paid} for a charge of {topup.id}, which another transaction paid by the ledger"
-        findings.tell(What.CONFLICT, detail, done.place, topup.id)
+        findings.tell(What.CONFLICT, detail, done.position, topup.id)
     elif topup.state in TERMINAL:
         detail = f"a payment of {paid} for a charge of {topup.id}, which ended as {topup.state}"
-        findings.tell(What.UNKNOWN_PAYMENT, detail, done.place, topup.id)
+        findings.tell(What.UNKNOWN_PAYMENT, detail, done.position, topup.id)
         findings.unknown.append(done)
     else:
         detail = f"a payment of {paid} for the charge of {topup.id}, which is {topup.state}; its bytes are not stored"
-        findings.tell(What.LOST_ATTEMPT, detail, done.place, topup.id)
+        findings.tell(What.LOST_ATTEMPT, detail, done.position, topup.id)
         findings.lost.append((topup, owner[1], done))
 
 

@@ -201,8 +201,8 @@ def draw(
         entries: the account's journal, oldest first; without `carried` the whole of it.
         carried: what those entries sum to that are left out; all of them before the period, and of top-ups without an
             entry in it.
-        wallet: the newest checkpoint of each commodity before the end of the period, each with what the books say that
-            the wallet held then.
+        wallet: the newest balance assertion of each commodity before the end of the period, each with what the books
+            say that the wallet held then.
         wallets: whose wallet each entry has moved; nothing where only one was ever used.
         reading: the last believed reading before the end of the period; None when there is none.
         head: the journal's newest hash, hex.

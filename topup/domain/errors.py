@@ -46,7 +46,6 @@ class TopupError(Exception):
             cls.again = again
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
-        """Keep the sentence and the remedy apart, so that each has its place in the log."""
         super().__init__(message)
         self.remedy = remedy
 
@@ -68,10 +67,9 @@ class ApiUnknown(ApiError):
 
 
 class ApiLimited(ApiError):
-    """429 or 503: the API asks for patience."""
+    """429 or 503: the API asks for patience, for so many seconds."""
 
     def __init__(self, message: str, *, retry_after_s: int) -> None:
-        """Keep the time to wait, in seconds."""
         super().__init__(message)
         self.retry_after_s = retry_after_s
 
@@ -110,7 +108,6 @@ class Reverted(ChainError):
     """
 
     def __init__(self, name: str, detail: str, data: bytes, *, remedy: str = "") -> None:
-        """Keep the decoded reason beside the raw data."""
         super().__init__(f"{name or 'revert'}{': ' if detail else ''}{detail}", remedy=remedy)
         self.name = name
         self.detail = detail
@@ -127,7 +124,6 @@ class ChargeRefused(TopupError, exit_code=Exit.PERSON):
     """
 
     def __init__(self, field: str, was: str, should_be: str, *, remedy: str = "") -> None:
-        """Name the field, what it held and what it should have held."""
         super().__init__(f"{field} is {was}, it should be {should_be}", remedy=remedy)
         self.field = field
         self.was = was
@@ -135,10 +131,12 @@ class ChargeRefused(TopupError, exit_code=Exit.PERSON):
 
 
 class PaymentForbidden(TopupError, exit_code=Exit.PERSON, again=True):
-    """A proven charge may not be paid now: price, fees, wallet, or a rule of the policy."""
+    """A proven charge may not be paid now: price, fees, wallet, or a rule of the policy.
+
+    Without a remedy of its own it has that of the reason's word.
+    """
 
     def __init__(self, reason: Worded, message: str, *, remedy: str | None = None) -> None:
-        """Keep the stable reason word beside the sentence; without a remedy of its own it has that of the word."""
         super().__init__(message, remedy=reason.remedy if remedy is None else remedy)
         self.reason = reason.value
 
@@ -164,10 +162,12 @@ class StoreFenced(StoreError):
 
 
 class StoreUnusable(StoreError):
-    """The ledger is newer than this program, damaged, full or read-only."""
+    """The ledger is newer than this program, damaged, full or read-only.
+
+    Where `passing` is set it is not the ledger but its disk, and trying again may help.
+    """
 
     def __init__(self, message: str, *, remedy: str = "", passing: bool = False) -> None:
-        """Say with `passing` that it is not the ledger but its disk, and that trying again may help."""
         super().__init__(message, remedy=remedy)
         if passing:
             self.exit_code, self.again = Exit.LATER, True

@@ -64,8 +64,8 @@ class Past:
 
     Of one that failed it is what the network took in dollars (mpp); what it took in ETH is `revert_gas`.
 
-    `buried` stands for a charge of a top-up whose payment left and that is proven dead, or attested to be: the proof
-    may be a lie that several told together, so the caps go on counting it, and nothing else does.
+    `written_off` is set of a charge whose payment left and that is proven dead, or attested to be: the proof may be a
+    lie that several told together, so the caps go on counting it, and nothing else does.
     `decided_ms` is when money last left for it, now while it is open, and when it was decided if none ever left.
     """
 

@@ -111,7 +111,7 @@ def _adopt_own(
     for foreign in found.foreign:
         store.adopt_foreign(chain_id, wallet, foreign, at_ms, by)
     for done in found.approvals:
-        foreign, booked = Adopted(*done.place, None, done.cost), (account, reconciliation.approval_entry(done))
+        foreign, booked = Adopted(*done.position, None, done.cost), (account, reconciliation.approval_entry(done))
         store.adopt_foreign(chain_id, wallet, foreign, at_ms, by, booked=booked)
     grave = {d.what for d in found.differences} - reconciliation.SETTLED - HARMLESS
     if not grave and nonce_final > store.next_nonce(chain_id, wallet):

@@ -153,7 +153,8 @@ class OwnTransactions:
     async def _strangers(self, transfers: Sequence[Transfer]) -> list[WalletTransaction]:
         """Read and sort the payments whose transaction the ledger does not hold."""
         read = []
-        for transfer in reconciliation.strangers(self.known, transfers):
+        known = self.known.hashes
+        for transfer in (t for t in transfers if t.tx_hash not in known):
             payment = f"a payment in block {transfer.block_number}"
             try:
                 done = await self._read(transfer.tx_hash)
@@ -240,7 +241,7 @@ class OwnTransactions:
                 if done is not None:
                     detail = f"a transaction of {topup.id} stands in block {done.inclusion.block_number}, unseen"
                     if not any(d.tx_hash == done.hash for d in self.comparison.findings.differences):
-                        self.comparison.findings.tell(What.UNSEEN, detail, done.place, topup.id)
+                        self.comparison.findings.tell(What.UNSEEN, detail, done.position, topup.id)
                     return nonce + 1
             number, tx_hash = await self.panel.first(lambda rpc: self._place(rpc, nonce))
             done = await self._read(tx_hash) if tx_hash is not None else None
