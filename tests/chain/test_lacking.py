@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.world.stand import TOTAL, Stand, failing, lie
-from topup.chain.capabilities import LEARNT_S
+from topup.chain.capabilities import LEARNT_S, Trouble
 from topup.chain.fees import TIP_MIN, tip
 from topup.chain.history import transaction
 from topup.chain.preflight import NO_PENDING, preflight_of
@@ -149,7 +149,7 @@ async def test_a_rate_limit_on_the_tip_is_no_missing_method() -> None:
     rpc = Rpc("http://127.0.0.1:9", timeout_s=1)
     with pytest.raises(ChainUnknown):
         await tip(rpc, Told(-32005, "rate limit exceeded, method is not available now", None))
-    assert not rpc.can.lacks("eth_maxPriorityFeePerGas")
+    assert not rpc.can.has_met(Trouble.NO_TIP)
 
 
 # -- the price of gas ---------------------------------------------------------------------------------------------

@@ -443,14 +443,14 @@ MUTANTS: Final = (
     Mutant(
         "piece-of-a-replaced-chain-counts",
         "topup/chain/search.py",
-        "                if isinstance(block, dict) and head(block).hash == one.anchor[1]:\n",
+        "                if isinstance(block, dict) and head(block).hash == digest:\n",
         "                if isinstance(block, dict):\n",
         "tests/chain/test_long_logs.py::test_what_was_read_of_another_chain_does_not_count",
     ),
     Mutant(
         "patience-is-asked-for-without-end",
         "topup/chain/search.py",
-        "spent_ms=piece.spent_ms + self._pager.budget.now_ms() - since_ms)\n            self",
+        "spent_ms=piece.spent_ms + self.pager.budget.now_ms() - since_ms)\n            self",
         "spent_ms=piece.spent_ms)\n            self",
         "tests/chain/test_long_logs.py::test_others_wait_no_longer_for_one_that_only_asks_for_patience",
     ),

@@ -11,7 +11,7 @@ from typing import Final
 
 from topup.chain.contracts import returned
 from topup.chain.preflight import call
-from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, unhex
+from topup.chain.rpc import Answer, Query, Rpc
 from topup.domain import tempo
 from topup.domain.money import Usdc
 from topup.domain.policy import Permission
@@ -33,28 +33,17 @@ async def permission(rpc: Rpc, answers: Sequence[Answer], whose: tuple[bytes, by
     Raises:
         ChainUnknown: one of the two answers cannot be read; the limit alone may stay unknown.
     """
-    held, remaining = (unhex(known(one, "the account keychain"), "the account keychain") for one in answers)
+    held, remaining = answers
     _, _, expires_s, enforced, revoked = returned(KEY, held, "the account keychain")
     left, ends_s = returned(REMAINING, remaining, "the account keychain")
     if not (expires_s and enforced):
         return Permission(now_s, expires_s, revoked, Usdc(0) if enforced or not expires_s else None, 0)
     limit, period_s = None, 0 if ends_s == 0 else None
     if now_s < ends_s < expires_s:
-        (later,) = await rpc.batch([_at(*whose, ends_s)])
-        whole, next_s = _told(later)
+        method, (body, block) = call(tempo.KEYCHAIN, tempo.remaining_call(*whose), "latest")
+        (later,) = await rpc.batch([(method, [body, block, {}, {"time": hex(ends_s)}])])
+        whole, next_s = returned(REMAINING, later, "the account keychain") if isinstance(later, str) else (0, 0)
         # A node that does not know how to answer for another time answers for this one.
         if next_s > ends_s:
             limit, period_s = Usdc(whole), next_s - ends_s
     return Permission(now_s, expires_s, revoked, Usdc(left), ends_s, limit, period_s)
-
-
-def _at(account: bytes, key: bytes, token: bytes, at_s: int) -> Query:
-    method, (body, block) = call(tempo.KEYCHAIN, tempo.remaining_call(account, key, token), "latest")
-    return method, [body, block, {}, {"time": hex(at_s)}]
-
-
-def _told(answer: Answer) -> tuple[int, int]:
-    if isinstance(answer, RpcError) or not isinstance(answer, str):
-        return 0, 0
-    whole, ends_s = returned(REMAINING, unhex(answer, "the account keychain"), "the account keychain")
-    return whole, ends_s

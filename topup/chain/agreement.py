@@ -39,7 +39,6 @@ class Disagreement(ChainUnknown):
     """Too few independent providers say the same; `about` names what they differ in."""
 
     def __init__(self, about: str, message: str) -> None:
-        """Keep the subject beside the sentence."""
         super().__init__(f"the providers disagree: {message}")
         self.about = about
 
@@ -151,7 +150,6 @@ def preflight_of(answers: Answers[Preflight], quorum: int) -> Agreed[Preflight]:
 
 
 def _standing(preflight: Preflight) -> tuple[int, bool, bool] | None:
-    """Return what is a fact of an access key: its end, whether it was revoked, whether a limit is kept."""
     permission = preflight.permission
     return None if permission is None else (permission.expires_s, permission.revoked, permission.left is None)
 

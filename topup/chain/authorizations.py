@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from topup.chain.blocks import FINAL, HEADS, head, heads, numbered
-from topup.chain.charge_status import Account, Unread, looked, past, still
-from topup.chain.contracts import TRANSFER
+from topup.chain.blocks import FINAL, HEADS, head, heads, numbered, same_block
+from topup.chain.charge_status import Account, Unread, looked, past
+from topup.chain.contracts import TRANSFER, known_word, word
 from topup.chain.control import Uncontrolled, control
 from topup.chain.preflight import balance, call
 from topup.chain.receipts import ProviderObservation
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhex, unhexed
-from topup.chain.search import Search, Sought, alone
+from topup.chain.search import Search, Sought
 from topup.domain.errors import ChainUnknown
 from topup.domain.lifecycle import NO_TOKENS, Inclusion
 from topup.domain.money import Usdc, Wei, gas_dollars
@@ -29,13 +29,8 @@ AGAIN: Final = 120
 Traced = tuple[AuthorizationUse, Inclusion | None]
 
 
-async def look(rpc: Rpc, chain_id: int, uses: Sequence[Traced], search: Search | None = None) -> ProviderObservation:
-    """Look for the use of these authorizations: one request, and more where one of them shows that it was used.
-
-    Raises:
-        WrongChain: the provider speaks for another chain.
-        ChainUnknown: the newest block, every receipt, or what a receipt holds could not be read.
-    """
+async def look(rpc: Rpc, chain_id: int, uses: Sequence[Traced], search: Search) -> ProviderObservation:
+    """Look for the use of these authorizations: one request, and more where one of them shows that it was used."""
     recorded = {use.key: inclusion for use, inclusion in uses if inclusion is not None}
     named = [use for use, _ in uses if use.hash is not None]
     marked = [use for use, _ in uses if use.mark is not None]
@@ -48,7 +43,7 @@ async def look(rpc: Rpc, chain_id: int, uses: Sequence[Traced], search: Search |
     said = await rpc.batch(queries)
     reach, rest = heads(rpc, chain_id, said)
     now, end, answers = reach.newest, _final(said[HEADS.index(FINAL)], reach.newest), iter(rest)
-    marks = {use.key: _word(next(answers)) for use in marked}
+    marks = {use.key: word(next(answers)) for use in marked}
     receipts = {use.key: next(answers) for use in named}
     blocks: dict[bytes, Answer] = {key: next(answers) for key in recorded}
     if receipts and all(isinstance(answer, RpcError) for answer in receipts.values()):
@@ -58,7 +53,7 @@ async def look(rpc: Rpc, chain_id: int, uses: Sequence[Traced], search: Search |
         if use.hash is not None:
             places += _named(use, receipts[use.key])
         elif marks.get(use.key) != 0:  # while its mark is zero there is no log to look for
-            places += await _carried(rpc, use, end, now, search or alone(chain_id))
+            places += await _carried(rpc, use, end, now, search)
     there = {key: unhexed(block.get("hash")) for key, block in blocks.items() if isinstance(block, dict)}
     standing = frozenset(key for key, shown in there.items() if shown == recorded[key].block_hash)
     seen = await _weighed(rpc, places)
@@ -84,7 +79,7 @@ async def look(rpc: Rpc, chain_id: int, uses: Sequence[Traced], search: Search |
         nonce_latest=0,
         seen=seen,
         replaced=frozenset(key for key, shown in there.items() if shown is not None) - standing,
-        used=frozenset(key for key, word in marks.items() if word),
+        used=frozenset(key for key, marked_word in marks.items() if marked_word),
         unspent=await _unspent(rpc, doubted, now) | unheld,
     )
     return ProviderObservation(
@@ -92,17 +87,9 @@ async def look(rpc: Rpc, chain_id: int, uses: Sequence[Traced], search: Search |
     )
 
 
-async def account(
-    rpc: Rpc, chain_id: int, use: AuthorizationUse, final: int, search: Search | None = None
-) -> Account | Unread:
-    """Read what became of an authorization, through a provider that is past the final block `final`.
-
-    Raises:
-        WrongChain: the provider speaks for another chain.
-        ChainUnknown: anything was not answered, or the provider is behind.
-    """
-    newest, at = await past(rpc, chain_id, final)
-    search = search or alone(chain_id)
+async def account(rpc: Rpc, chain_id: int, use: AuthorizationUse, final: int, search: Search) -> Account | Unread:
+    """Read what became of an authorization, through a provider that is past the final block `final`."""
+    newest, at, _ = await past(rpc, chain_id, final)
     # Where only a log shows it, it has to be known before that logs are there; what was read earlier does not count.
     try:
         shown = await control(rpc, at, use.ends_s, search.may) if use.mark is None else b""
@@ -114,12 +101,12 @@ async def account(
     payers = {tx_hash for tx_hash, _ in piece.carriers}
     last: Query = numbered(at.number)
     if use.mark is None:
-        still(rpc, (await rpc.batch([last]))[0], at)
+        same_block(rpc, (await rpc.batch([last]))[0], at)
         return Account(newest, at, flag=False, payers=frozenset(payers), control=shown)
     # The mark is read last, however long the logs took; and the final block once more.
     asked = [_receipt(use.hash)] if use.hash is not None else []
     marked, again, *receipts = await rpc.batch([mark(use, hex(newest.number)), last, *asked])
-    still(rpc, again, at)
+    same_block(rpc, again, at)
     if use.hash is not None and known(receipts[0], "the receipt") is not None and _succeeded(receipts[0]):
         payers.add(use.hash)
     return Account(newest, at, known_word(marked, "an authorization's mark") != 0, frozenset(payers))
@@ -133,7 +120,7 @@ async def _unspent(rpc: Rpc, doubted: Sequence[AuthorizationUse], at: Head) -> f
     block, *marks = await rpc.batch([numbered(at.number), *asked])
     if not isinstance(block, dict) or head(block) != at:
         return frozenset()
-    return frozenset(use.key for use, word in zip(doubted, marks, strict=True) if _word(word) == 0)
+    return frozenset(use.key for use, answer in zip(doubted, marks, strict=True) if word(answer) == 0)
 
 
 # -- where it was used ------------------------------------------------------------------------------------------
@@ -202,7 +189,6 @@ def _sought(use: AuthorizationUse, *, over: bool = False) -> Sought:
 
 
 async def _weighed(rpc: Rpc, places: Sequence[_Place]) -> dict[bytes, Seen]:
-    """Ask in one request what tells a transaction's worth, and weigh each."""
     if not places:
         return {}
     queries: list[Query] = []
@@ -261,7 +247,6 @@ def _weigh(place: _Place, receipt: Answer, block: Answer, before: Answer, after:
 
 
 def _moves(log: dict[str, Any], use: AuthorizationUse) -> bool:
-    """Tell whether this is the transfer that was authorized: token, sender, recipient and amount."""
     parties = (TRANSFER, use.sender.rjust(32, b"\0"), use.recipient.rjust(32, b"\0"))
     return _is(log, use.token, parties) and unhexed(log.get("data")) == use.tokens.units.to_bytes(32, "big")
 
@@ -283,8 +268,7 @@ def _fee(receipt: dict[str, Any], use: AuthorizationUse, left: Usdc | None) -> U
 
 
 def _moved(before: Answer, after: Answer) -> Usdc | None:
-    """By how much the wallet fell over the block; None when the node has forgotten that state."""
-    held, left = _word(before), _word(after)
+    held, left = word(before), word(after)
     return None if held is None or left is None else Usdc(held - left)
 
 
@@ -314,25 +298,6 @@ def mark(use: AuthorizationUse, at: str) -> Query:
 
 def _receipt(tx_hash: bytes) -> Query:
     return ("eth_getTransactionReceipt", ["0x" + tx_hash.hex()])
-
-
-def _word(answer: Answer) -> int | None:
-    """Read the one word a view returned; None when there is none, as from a node that has forgotten that state."""
-    word = unhexed(answer)
-    return int.from_bytes(word, "big") if word is not None and len(word) == 32 else None
-
-
-def known_word(answer: Answer, what: str) -> int:
-    """Read the one word a view returned.
-
-    Raises:
-        ChainUnknown: there is none; `what` names the question.
-    """
-    word = _word(known(answer, what))
-    if word is None:
-        shown = repr(answer[:80]) if isinstance(answer, str) else f"of type {type(answer).__name__}"
-        raise ChainUnknown(f"{what} is {shown}, not a word")
-    return word
 
 
 def _final(block: Answer, newest: Head) -> Head | None:

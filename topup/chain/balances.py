@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from topup.chain.authorizations import known_word
-from topup.chain.blocks import at_height, numbered
-from topup.chain.charge_status import ends
+from topup.chain.charge_status import past
+from topup.chain.contracts import known_word
 from topup.chain.preflight import balance, feed_price, latest_round
 from topup.chain.profiles import Profile
 from topup.chain.rpc import Query, Rpc, known, quantity
@@ -32,30 +31,15 @@ class Held:
 async def held(
     rpc: Rpc, chain_id: int, wallet: bytes, tokens: Mapping[Asset, bytes], final: int, native: Profile | None
 ) -> Held:
-    """Read what a wallet holds at the block `final`, through a provider to which it is final, too.
+    """Read what a wallet holds of these tokens at the block `final`, through a provider to which it is final, too.
 
-    Args:
-        rpc: the provider.
-        chain_id: which chain it has to speak for.
-        wallet: whose holdings.
-        tokens: the tokens that are asked for, and where they are.
-        final: the block.
-        native: the chain whose coin and price are asked for beside them, None for neither.
-
-    Raises:
-        WrongChain: the provider speaks for another chain.
-        ChainUnknown: something was not answered, or the provider is behind.
+    `native` is the chain whose coin and price are asked for beside them, None for neither.
     """
-    far = await ends(rpc, chain_id)
-    if far.final.number < final:
-        raise ChainUnknown(f"{rpc.host} is not past the final block {final}")
     feed = native.price_feed if native is not None else None
-    queries: list[Query] = [numbered(final)]
-    queries += [balance(token, wallet, hex(final)) for token in tokens.values()]
+    queries: list[Query] = [balance(token, wallet, final) for token in tokens.values()]
     queries += [("eth_getBalance", ["0x" + wallet.hex(), hex(final)])] if native is not None else []
     queries += [latest_round(feed, final)] if feed is not None else []
-    block, *rest = await rpc.batch(queries)
-    at = at_height(rpc, block, final)
+    newest, at, rest = await past(rpc, chain_id, final, *queries)
     then = f"at the final block {final}, {rpc.host}"
     units = {asset: known_word(word, f"the wallet's {asset} {then}") for asset, word in zip(tokens, rest, strict=False)}
     price = None
@@ -67,4 +51,4 @@ async def held(
                 price, _ = feed_price(rest[-1], native, at)
             except (PaymentForbidden, ChainUnknown):
                 price = None  # what was held is a fact without it
-    return Held(far.newest, at, units, price)
+    return Held(newest, at, units, price)

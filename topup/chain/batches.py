@@ -30,7 +30,6 @@ class Refused(ChainUnknown):
     """A batch was refused as a whole, with this code and these words."""
 
     def __init__(self, message: str, code: int, text: str) -> None:
-        """Keep the provider's code and words beside the sentence."""
         super().__init__(message)
         self.code = code
         self.text = text
@@ -51,105 +50,94 @@ class _Round(Generic[A]):
     refused: Refused | None = None
 
 
+@dataclass(frozen=True)
 class Batches(Generic[A]):
     """Asks one provider.
 
     `together` asks in one batch, `alone` asks one question; `refusal` reads code and words of an answer that refuses.
     """
 
-    def __init__(
-        self,
-        can: Capabilities,
-        together: Callable[[Sequence[Question]], Coroutine[Any, Any, list[A]]],
-        alone: Callable[[Question], Coroutine[Any, Any, A]],
-        refusal: Callable[[A], tuple[int, str] | None],
-        sleep: Callable[[float], Awaitable[None]],
-    ) -> None:
-        """Keep how to ask."""
-        self._can = can
-        self._together = together
-        self._alone = alone
-        self._refusal = refusal
-        self._sleep = sleep
+    can: Capabilities
+    together: Callable[[Sequence[Question]], Coroutine[Any, Any, list[A]]]
+    alone: Callable[[Question], Coroutine[Any, Any, A]]
+    refusal: Callable[[A], tuple[int, str] | None]
+    sleep: Callable[[float], Awaitable[None]]
 
     async def ask(self, queries: Sequence[Question], *, singly: bool = False) -> list[A]:
         """Ask everything; each answer stands in its question's place, also one that refuses to the end.
 
         With `singly` no question is in a batch, not even in one of its own.
-
-        Raises:
-            ChainUnknown: a piece had no usable answer.
         """
         answers: dict[int, A] = {}
         lacked: set[int] = set()
         todo, patience, behind = list(range(len(queries))), iter(PATIENCE_S), iter(BEHIND_S)
         while todo:
-            told = await self._round(queries, todo, singly=singly)
-            answers |= told.answers
-            singly = singly or told.singly
-            todo, pause_s = list(told.split), 0.0
-            if told.rated:
-                self._can.met(Trouble.RATE)
-            if lacked - set(told.behind):  # what one node lacked another has told
-                self._can.met(Trouble.BEHIND)
-            lacked = set(told.behind)
-            for again, pauses in ((told.rated, patience), (told.behind, behind)):
+            asked = await self._round(queries, todo, singly=singly)
+            answers |= asked.answers
+            singly = singly or asked.singly
+            todo, pause_s = list(asked.split), 0.0
+            if asked.rated:
+                self.can.met(Trouble.RATE)
+            if lacked - set(asked.behind):  # what one node lacked another has answered
+                self.can.met(Trouble.BEHIND)
+            lacked = set(asked.behind)
+            for again, pauses in ((asked.rated, patience), (asked.behind, behind)):
                 wait_s = next(pauses, None) if again else None
                 if wait_s is not None:
                     todo, pause_s = [*todo, *again], max(pause_s, wait_s)
-            if told.refused is not None and any(n not in answers and n not in todo for n in range(len(queries))):
-                raise told.refused
+            if asked.refused is not None and any(n not in answers and n not in todo for n in range(len(queries))):
+                raise asked.refused
             if pause_s:
-                await self._sleep(pause_s)
+                await self.sleep(pause_s)
         return [answers[place] for place in range(len(queries))]
 
     async def _round(self, queries: Sequence[Question], todo: Sequence[int], *, singly: bool) -> _Round[A]:
-        size = 1 if singly else self._can.batch_max or len(todo)
-        singly = singly or size == self._can.batch_max == 1
+        size = 1 if singly else self.can.batch_max or len(todo)
+        singly = singly or size == self.can.batch_max == 1
         pieces = [todo[n : n + size] for n in range(0, len(todo), size)]
-        told: _Round[A] = _Round()
+        asked: _Round[A] = _Round()
         said = await _side_by_side(
             [self._piece([queries[place] for place in piece], singly=singly) for piece in pieces]
         )
         for piece, answers in zip(pieces, said, strict=True):
             if isinstance(answers, Refused):
-                self._refused(piece, answers, told)
+                self._refused(piece, answers, asked)
                 continue
             for place, answer in zip(piece, answers, strict=True):
-                told.answers[place] = answer
-                self._answered(place, queries[place], answer, len(piece), told)
-        return told
+                asked.answers[place] = answer
+                self._answered(place, queries[place], answer, len(piece), asked)
+        return asked
 
     async def _piece(self, queries: Sequence[Question], *, singly: bool) -> list[A] | Refused:
         if singly:
-            return [await self._alone(query) for query in queries]
+            return [await self.alone(query) for query in queries]
         try:
-            return await self._together(queries)
+            return await self.together(queries)
         except Refused as refused:
             return refused
 
-    def _refused(self, piece: Sequence[int], said: Refused, told: _Round[A]) -> None:
-        if self._can.refused_batch(len(piece), said.code, said.text, whole=True):
-            told.split += piece
+    def _refused(self, piece: Sequence[int], said: Refused, asked: _Round[A]) -> None:
+        if self.can.refused_batch(len(piece), said.code, said.text, whole=True):
+            asked.split += piece
         elif speaks_of_rate(said.code, said.text):
-            told.rated += piece
-            told.refused = said
+            asked.rated += piece
+            asked.refused = said
         else:
             # That it has anything to do with their number is not said, so nothing is learnt; but it may.
-            told.split += piece
-            told.singly = True
+            asked.split += piece
+            asked.singly = True
 
-    def _answered(self, place: int, query: Question, answer: A, size: int, told: _Round[A]) -> None:
-        refusal = self._refusal(answer)
+    def _answered(self, place: int, query: Question, answer: A, size: int, asked: _Round[A]) -> None:
+        refusal = self.refusal(answer)
         if refusal is None:
             if answer is None and query[0] == "eth_getBlockByNumber" and _pinned(query):
-                told.behind.append(place)
-        elif self._can.refused_batch(size, *refusal, whole=False):
-            told.split.append(place)
+                asked.behind.append(place)
+        elif self.can.refused_batch(size, *refusal, whole=False):
+            asked.split.append(place)
         elif speaks_of_rate(*refusal):
-            told.rated.append(place)
+            asked.rated.append(place)
         elif (_pinned(query) or "latest" in query[1]) and speaks_of_a_node_behind(refusal[1]):
-            told.behind.append(place)
+            asked.behind.append(place)
 
 
 def _pinned(query: Question) -> bool:
@@ -157,9 +145,8 @@ def _pinned(query: Question) -> bool:
     return any(isinstance(p, str) and _NUMBER.fullmatch(p) for p in query[1])
 
 
-async def _side_by_side(asked: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """Await all; when one fails the others are given up, and their answers with them."""
-    tasks = [asyncio.ensure_future(one) for one in asked]
+async def _side_by_side(questions: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    tasks = [asyncio.ensure_future(question) for question in questions]
     try:
         return list(await asyncio.gather(*tasks))
     finally:

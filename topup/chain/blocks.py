@@ -24,11 +24,7 @@ def numbered(number: int) -> Query:
 
 
 def right_chain(rpc: Rpc, answer: Answer, wanted: int) -> None:
-    """Refuse a provider of another chain.
-
-    Raises:
-        WrongChain: it is one.
-    """
+    """Refuse a provider of another chain."""
     chain_id = quantity(known(answer, "eth_chainId"), "the chain id")
     if chain_id != wanted:
         raise WrongChain(f"{rpc.host} speaks for chain {chain_id}, not {wanted}", remedy="correct chain.rpc_urls")
@@ -50,11 +46,7 @@ def head(block: Any) -> Head:
 
 
 def shown(rpc: Rpc, answer: Answer, what: str) -> Head:
-    """Read the block that a provider shows; `what` names the question.
-
-    Raises:
-        ChainUnknown: it has none, or did not answer.
-    """
+    """Read the block that a provider shows; `what` names the question."""
     block = known(answer, f"{rpc.host}, the {what}")
     if block is None:
         raise ChainUnknown(f"{rpc.host} has no {what}")
@@ -62,11 +54,7 @@ def shown(rpc: Rpc, answer: Answer, what: str) -> Head:
 
 
 def at_height(rpc: Rpc, answer: Answer, number: int) -> Head:
-    """Read the block that a provider shows at a height.
-
-    Raises:
-        ChainUnknown: it has none there, did not answer, or answered with another.
-    """
+    """Read the block that a provider shows at a height."""
     at = shown(rpc, answer, f"block {number}")
     if at.number != number:
         raise ChainUnknown(f"{rpc.host} answers block {at.number} where {number} was asked for")
@@ -74,23 +62,14 @@ def at_height(rpc: Rpc, answer: Answer, number: int) -> Head:
 
 
 def same_block(rpc: Rpc, answer: Answer, at: Head) -> None:
-    """Refuse a provider that has another block at that height, or none.
-
-    Raises:
-        ChainUnknown: so it is, or it did not answer.
-    """
+    """Refuse a provider that has another block at that height, or none."""
     block = known(answer, f"{rpc.host}, block {at.number}")
     if block is None or head(block) != at:
         raise ChainUnknown(f"{rpc.host} does not have block 0x{at.hash.hex()} at {at.number}")
 
 
 async def block_at(rpc: Rpc, chain_id: int, number: int) -> Head:
-    """Read the block of that number.
-
-    Raises:
-        WrongChain: the provider speaks for another chain.
-        ChainUnknown: it has no such block.
-    """
+    """Read the block of that number."""
     spoken, block = await rpc.batch([CHAIN_ID, numbered(number)])
     right_chain(rpc, spoken, chain_id)
     return at_height(rpc, block, number)
@@ -110,10 +89,6 @@ def heads(rpc: Rpc, chain_id: int, answers: Sequence[Answer]) -> tuple[Heads, Se
     """Read the answers to `HEADS`, and return what was answered behind them.
 
     The chain is at least as safe as it is final, which some serve alone.
-
-    Raises:
-        WrongChain: the provider speaks for another chain.
-        ChainUnknown: it shows no newest block, or what cannot be read.
     """
     spoken, newest, *later = answers[: len(HEADS)]
     right_chain(rpc, spoken, chain_id)

@@ -19,20 +19,19 @@ LEARNT_S: Final = 3_600
 
 
 class Trouble(Enum):
-    """Why the same is asked once more; nothing else follows from it."""
+    """Why the same is asked once more, or in other words; nothing else follows from it."""
 
     RATE = "too many questions within a time"
     BEHIND = "a node of a pool is behind the others"
+    NO_TIP = "eth_maxPriorityFeePerGas is not served"
 
 
 class Capabilities:
     """What one provider takes. `now_s` is any clock that only goes forward."""
 
     def __init__(self, now_s: Callable[[], float]) -> None:
-        """Know nothing yet: everything is asked as if it were served."""
         self._now_s = now_s
         self._batch: tuple[int, float] | None = None
-        self._lacking: dict[str, float] = {}
         self._met: dict[Trouble, float] = {}
 
     @property
@@ -61,21 +60,9 @@ class Capabilities:
         return True
 
     def met(self, trouble: Trouble) -> None:
-        """Remember that it was asked once more for this reason."""
+        """Remember that this was met."""
         self._met[trouble] = self._now_s()
 
     def has_met(self, trouble: Trouble) -> bool:
-        """Tell whether it was asked once more for this reason within the hour."""
+        """Tell whether this was met within the hour."""
         return trouble in self._met and self._now_s() - self._met[trouble] < LEARNT_S
-
-    def lacks(self, method: str) -> bool:
-        """Tell whether it said within the hour that it does not serve this method."""
-        learnt = self._lacking.get(method)
-        if learnt is not None and self._now_s() - learnt >= LEARNT_S:
-            del self._lacking[method]
-            return False
-        return learnt is not None
-
-    def without(self, method: str) -> None:
-        """Remember that it does not serve this method."""
-        self._lacking[method] = self._now_s()

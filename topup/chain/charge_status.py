@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
-from topup.chain.blocks import CHAIN_ID, FINAL, LATEST, at_height, head, numbered, right_chain, shown
+from topup.chain.blocks import CHAIN_ID, FINAL, LATEST, at_height, head, numbered, right_chain, same_block, shown
 from topup.chain.logs import of_operator, transfer
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, unhex
-from topup.chain.search import Search, Sought, TooNarrow, alone
+from topup.chain.search import Search, Sought, TooNarrow
 from topup.domain.coinbase_charge import Charge
 from topup.domain.errors import ChainUnknown
 from topup.ports.chain import Head, Piece, Spent
@@ -73,61 +73,35 @@ async def ends(rpc: Rpc, chain_id: int) -> Ends:
     return Ends(shown(rpc, newest, "newest block"), shown(rpc, final, "final block"))
 
 
-async def past(rpc: Rpc, chain_id: int, final: int) -> tuple[Head, Head]:
-    """Read the newest block and block `final` through a provider for which that one is final.
-
-    Raises:
-        WrongChain: the provider speaks for another chain.
-        ChainUnknown: anything was not answered, or the provider is behind.
-    """
-    spoken, latest, own_final, agreed = await rpc.batch([CHAIN_ID, LATEST, FINAL, numbered(final)])
+async def past(rpc: Rpc, chain_id: int, final: int, *more: Query) -> tuple[Head, Head, list[Answer]]:
+    """Read the newest block, block `final` and what is asked beside, through a provider for which that one is final."""
+    spoken, latest, own_final, agreed, *answers = await rpc.batch([CHAIN_ID, LATEST, FINAL, numbered(final), *more])
     right_chain(rpc, spoken, chain_id)
     newest, at = shown(rpc, latest, "newest block"), shown(rpc, agreed, f"block {final}")
     if at.number != final or shown(rpc, own_final, "final block").number < final or newest.number < final:
         raise ChainUnknown(f"{rpc.host} is not past the final block {final}")
-    return newest, at
+    return newest, at, answers
 
 
-async def account(
-    rpc: Rpc, chain_id: int, demand: Charge, since: int, final: int, search: Search | None = None
-) -> Account | Unread:
-    """Read what became of a charge from block `since` on, through a provider that is past the final block `final`.
-
-    Raises:
-        WrongChain: the provider speaks for another chain.
-        ChainUnknown: anything was not answered, or the provider is behind.
-    """
-    newest, at = await past(rpc, chain_id, final)
-    piece = await looked(search or alone(chain_id), rpc, _sought(demand, since), at, newest)
+async def account(rpc: Rpc, chain_id: int, demand: Charge, since: int, final: int, search: Search) -> Account | Unread:
+    """Read what became of a charge from block `since` on, through a provider that is past the final block `final`."""
+    newest, at, _ = await past(rpc, chain_id, final)
+    piece = await looked(search, rpc, _sought(demand, since), at, newest)
     if isinstance(piece, Unread):
         return piece
     # The mark is read last, however long the logs took; and the final block once more.
     marked, again = await rpc.batch([_mark(demand, hex(newest.number)), numbered(at.number)])
-    still(rpc, again, at)
+    same_block(rpc, again, at)
     return Account(newest, at, _flag(marked), frozenset(tx_hash for tx_hash, _ in piece.carriers))
 
 
 async def looked(search: Search, rpc: Rpc, sought: Sought, final: Head, newest: Head) -> Piece | Unread:
-    """Look for a payment through one provider; return all there is, or how far it is.
-
-    Raises:
-        ChainUnknown: a part of the chain could not be had.
-    """
+    """Look for a payment through one provider; return all there is, or how far it is."""
     try:
         piece = await search.through(rpc, sought, final, newest)
     except TooNarrow as error:
         return Unread(newest, error.last, over=str(error))
     return piece if piece.last >= newest.number else Unread(newest, piece.last, search.late(piece))
-
-
-def still(rpc: Rpc, answer: Answer, at: Head) -> None:
-    """Refuse a provider whose final block is another one by now.
-
-    Raises:
-        ChainUnknown: it is, or was not answered.
-    """
-    if shown(rpc, answer, f"block {at.number}") != at:
-        raise ChainUnknown(f"{rpc.host} shows another block at {at.number} than it did before")
 
 
 def _sought(demand: Charge, since: int) -> Sought:
@@ -144,10 +118,6 @@ async def spent(rpc: Rpc, chain_id: int, wallet: bytes, number: int) -> Spent:
     """Read what stands at a height, whether it is final, and how many transactions the wallet had sent by its end.
 
     A node that no longer has that state still tells the block: its nonce is None.
-
-    Raises:
-        WrongChain: the provider speaks for another chain.
-        ChainUnknown: the block could not be read, or the provider has none at that height.
     """
     spoken, final, at, nonce = await rpc.batch(
         [

@@ -26,7 +26,6 @@ class EvmChain(Quorum):
     """One chain. Reads are agreed on by enough providers, signed bytes go to all of them."""
 
     def __init__(self, profile: Profile, providers: Providers, search: Search | None = None) -> None:
-        """Keep the profile, the providers, and by what is looked for payments."""
         super().__init__(profile.chain_id, providers, search)
         self._profile = profile
         self._hand: Hand = plainly
@@ -36,9 +35,9 @@ class EvmChain(Quorum):
         from topup.chain.submission import submit  # loaded here, so that what is signed leaves at once
 
         self._hand = submit
-        profile = self._profile
         return await self._planned(
-            "wallet or contract", lambda rpc: preflight.preflight_of(rpc, profile, wallet, total, contract, pay_with)
+            "wallet or contract",
+            lambda rpc: preflight.preflight_of(rpc, self._profile, wallet, total, contract, pay_with),
         )
 
     def payment(self, verified: Verified, tier: int, value: Wei, wallet: bytes) -> Call:
@@ -76,9 +75,8 @@ class EvmChain(Quorum):
         Absent from `seen` means "not seen", never "not paid". With `every`, all providers are asked and what is seen
         is what two that are independent show, whatever the quorum, where two are configured.
         """
-        chain_id = self._chain_id
         return await self._seen(
-            "a payment's block", lambda rpc: receipts.look(rpc, chain_id, wallet, attempts), every=every
+            "a payment's block", lambda rpc: receipts.look(rpc, self.chain_id, wallet, attempts), every=every
         )
 
     async def payment_status(self, demand: Charge, since: int) -> ChargeStatus | More:
@@ -89,9 +87,10 @@ class EvmChain(Quorum):
         Raises:
             ChainUnknown: any error, null or disagreement: undecided, which is never "no".
         """
-        chain_id, search = self._chain_id, self._search
         return await self._became(
-            "a charge", since, lambda rpc, final: charge_status.account(rpc, chain_id, demand, since, final, search)
+            "a charge",
+            since,
+            lambda rpc, final: charge_status.account(rpc, self.chain_id, demand, since, final, self._searching),
         )
 
     async def spent(self, wallet: bytes, number: int) -> Spent:
@@ -100,10 +99,11 @@ class EvmChain(Quorum):
         Raises:
             ChainUnknown: too few show the same block there.
         """
-        chain_id = self._chain_id
-        answers = await self._providers.ask(lambda rpc: charge_status.spent(rpc, chain_id, wallet, number), every=True)
+        answers = await self._providers.ask(
+            lambda rpc: charge_status.spent(rpc, self.chain_id, wallet, number), every=True
+        )
         needed = self._enough(answers)
-        return self._told("a block", lambda: Agreed(agreement.spent(answers, needed)))
+        return self._joined("a block", lambda: Agreed(agreement.spent(answers, needed)))
 
     async def holdings(self, wallet: bytes) -> Holdings:
         """Ask every provider what a wallet holds of ETH and the token at a final block."""
@@ -111,8 +111,7 @@ class EvmChain(Quorum):
 
     async def flag(self, demand: Charge) -> bool:
         """Read the contract's own mark that this charge was paid, at the newest block."""
-        chain_id = self._chain_id
         answers = await self._providers.ask(
-            lambda rpc: charge_status.mark(rpc, chain_id, demand), lambda told: told[0], every=True
+            lambda rpc: charge_status.mark(rpc, self.chain_id, demand), lambda shown: shown[0], every=True
         )
-        return self._told("the mark of a paid charge", lambda: Agreed(agreement.mark(answers)))
+        return self._joined("the mark of a paid charge", lambda: Agreed(agreement.mark(answers)))

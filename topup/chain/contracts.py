@@ -17,7 +17,7 @@ from eth_abi.abi import encode as abi_encode
 from eth_abi.registry import registry
 from eth_utils.crypto import keccak
 
-from topup.chain.rpc import unhexed
+from topup.chain.rpc import Answer, known, unhex, unhexed
 from topup.domain.coinbase_charge import Intent
 from topup.domain.errors import ChainUnknown
 
@@ -56,7 +56,6 @@ def ready() -> None:
 
 
 def _type(entry: dict[str, Any]) -> str:
-    """Return a type as signatures write it: a tuple by its parts."""
     kind = str(entry["type"])
     if not kind.startswith("tuple"):
         return kind
@@ -70,16 +69,37 @@ def encode(name: str, function: str, *arguments: Any) -> bytes:
     return signature[:4] + abi_encode(list(map(_type, inputs)), arguments)
 
 
-def returned(types: list[str], data: bytes, what: str) -> tuple[Any, ...]:
-    """Decode what a view returned.
+def arguments(name: str, function: str, data: bytes) -> tuple[Any, ...] | None:
+    """Read the call data of `function` of the interface `name`; None where it is of another, or cannot be read."""
+    signature, inputs = _entry(name, "function", function)
+    try:
+        return tuple(decode(list(map(_type, inputs)), data[4:])) if data[:4] == signature[:4] else None
+    except Exception:  # noqa: BLE001 - a decoder raises what it likes
+        return None
 
-    Raises:
-        ChainUnknown: it is not of these types, as from an address without code; `what` names the call.
-    """
+
+def returned(types: list[str], answer: Answer, what: str) -> tuple[Any, ...]:
+    """Decode what a view returned; of other types is also what comes from an address without code."""
+    data = unhex(known(answer, what), what)
     try:
         return tuple(decode(types, data))
     except Exception as error:  # noqa: BLE001 - a decoder raises what it likes, a text that is no UTF-8 another error
         raise ChainUnknown(f"{what} returned {len(data)} bytes that cannot be read: {type(error).__name__}") from None
+
+
+def word(answer: Answer) -> int | None:
+    """Read the one word a view returned; None when there is none, as from a node that has forgotten that state."""
+    data = unhexed(answer)
+    return int.from_bytes(data, "big") if data is not None and len(data) == 32 else None
+
+
+def known_word(answer: Answer, what: str) -> int:
+    """Read the one word a view returned, which has to be there."""
+    number = word(known(answer, what))
+    if number is None:
+        shown = repr(answer[:80]) if isinstance(answer, str) else f"of type {type(answer).__name__}"
+        raise ChainUnknown(f"{what} is {shown}, not a word")
+    return number
 
 
 def payment_data(intent: Intent, tier: int) -> bytes:

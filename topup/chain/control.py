@@ -10,13 +10,13 @@ the same one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
 from topup.chain.blocks import head, numbered
-from topup.chain.rpc import Query, Rpc, count, known, unhex
+from topup.chain.logs import Log, read_log
+from topup.chain.rpc import Query, Rpc, known, unhex
 from topup.domain.errors import ChainUnknown
 from topup.ports.chain import Head
 
@@ -31,22 +31,6 @@ class Uncontrolled(ChainUnknown):
     """Nothing shows that logs of that time are there: no fault of a provider, and no proof of anything."""
 
 
-@dataclass(frozen=True)
-class Control:
-    """One log: its block, transaction and index, whose it is, and its topics."""
-
-    block: Head
-    tx_hash: bytes
-    index: int
-    address: bytes
-    topics: tuple[bytes, ...]
-
-    @property
-    def name(self) -> bytes:
-        """Return what tells it from every other log."""
-        return keccak(self.block.hash + self.tx_hash + self.index.to_bytes(8, "big"))
-
-
 async def control(rpc: Rpc, final: Head, since_s: int, may: Callable[[Rpc], bool]) -> bytes:
     """Return the name of the control that this provider returns for the time from `since_s` to the final block.
 
@@ -54,19 +38,18 @@ async def control(rpc: Rpc, final: Head, since_s: int, may: Callable[[Rpc], bool
 
     Raises:
         Uncontrolled: there is none, it does not return it, or this pass may not ask for it any more.
-        ChainUnknown: it could not be asked, or answers what cannot be read.
     """
     found = await _found(rpc, final, since_s, may)
-    within = {"fromBlock": hex(found.block.number), "toBlock": hex(final.number)}
+    within = {"fromBlock": hex(found.block_number), "toBlock": hex(final.number)}
     wanted = {"address": "0x" + found.address.hex(), "topics": ["0x" + topic.hex() for topic in found.topics]}
     (answer,) = await _asked(rpc, [("eth_getLogs", [{**wanted, **within}])], may)
     logs = known(answer, "the logs of a control")
-    if not isinstance(logs, list) or found not in [one for log in logs if (one := _control(log, found.block))]:
+    if not isinstance(logs, list) or found not in [read_log(log) for log in logs]:
         raise Uncontrolled(
-            f"{rpc.host} does not return a log of block {found.block.number} that its receipts show: that it returns"
+            f"{rpc.host} does not return a log of block {found.block_number} that its receipts show: that it returns"
             " none of a payment says nothing"
         )
-    return found.name
+    return keccak(found.block_hash + found.tx_hash + found.index.to_bytes(8, "big"))
 
 
 async def _asked(rpc: Rpc, queries: list[Query], may: Callable[[Rpc], bool]) -> list[Any]:
@@ -75,8 +58,7 @@ async def _asked(rpc: Rpc, queries: list[Query], may: Callable[[Rpc], bool]) -> 
     return await rpc.batch(queries)
 
 
-async def _found(rpc: Rpc, final: Head, since_s: int, may: Callable[[Rpc], bool]) -> Control:
-    """Return the log of the last block that holds one, down from the final block."""
+async def _found(rpc: Rpc, final: Head, since_s: int, may: Callable[[Rpc], bool]) -> Log:
     for top in range(final.number, max(0, final.number - BLOCKS), -AT_ONCE):
         numbers = range(top, max(-1, top - AT_ONCE, final.number - BLOCKS), -1)
         queries: list[Query] = [numbered(number) for number in numbers]
@@ -92,7 +74,7 @@ async def _found(rpc: Rpc, final: Head, since_s: int, may: Callable[[Rpc], bool]
                 break
             hashes = block.get("transactions")
             some = hashes[:RECEIPTS] if isinstance(hashes, list) else []
-            sent += [(at, unhex(one, "a block's transaction", 32)) for one in some]
+            sent += [(at, unhex(tx_hash, "a block's transaction", 32)) for tx_hash in some]
         log = await _first(rpc, sent, may) if sent else None
         if log is not None:
             return log
@@ -103,33 +85,14 @@ async def _found(rpc: Rpc, final: Head, since_s: int, may: Callable[[Rpc], bool]
     )
 
 
-async def _first(rpc: Rpc, sent: list[tuple[Head, bytes]], may: Callable[[Rpc], bool]) -> Control | None:
-    """Return the first log that the receipts of these transactions hold."""
+async def _first(rpc: Rpc, sent: list[tuple[Head, bytes]], may: Callable[[Rpc], bool]) -> Log | None:
     receipts: list[Query] = [("eth_getTransactionReceipt", ["0x" + tx_hash.hex()]) for _, tx_hash in sent]
     for (at, tx_hash), answer in zip(sent, await _asked(rpc, receipts, may), strict=True):
         receipt = known(answer, "a receipt")
         logs = receipt.get("logs") if isinstance(receipt, dict) else None
         for log in logs[:1] if isinstance(logs, list) else ():
-            found = _control(log, at)
-            if found is not None and found.tx_hash == tx_hash:
+            found = read_log(log)
+            stands = (found.block_number, found.block_hash, found.tx_hash) == (at.number, at.hash, tx_hash)
+            if stands and not found.removed:
                 return found
     return None
-
-
-def _control(log: Any, at: Head) -> Control | None:
-    """Read a log of this block; None for one of another.
-
-    Raises:
-        ChainUnknown: it cannot be read.
-    """
-    if not isinstance(log, dict) or not isinstance(topics := log.get("topics"), list) or len(topics) > 4:
-        raise ChainUnknown("a log cannot be read")
-    if unhex(log.get("blockHash"), "a log's block hash", 32) != at.hash or log.get("removed"):
-        return None
-    return Control(
-        at,
-        unhex(log.get("transactionHash"), "a log's transaction", 32),
-        count(log.get("logIndex"), "a log's index"),
-        unhex(log.get("address"), "a log's address", 20),
-        tuple(unhex(topic, "a topic", 32) for topic in topics),
-    )

@@ -6,19 +6,19 @@ blocks, which needs a node that still has their state.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import rlp  # type: ignore[import-untyped]
-from eth_abi.abi import decode
 from eth_keys.datatypes import Signature
 from eth_keys.exceptions import BadSignature, ValidationError
 from eth_utils.crypto import keccak
 
 from topup.accounting.reconciliation import WalletTransaction
-from topup.chain.blocks import CHAIN_ID, FINAL, LATEST, head, numbered, right_chain, shown
-from topup.chain.contracts import TRANSFER, transferred
-from topup.chain.fees import l1_fee_told, paid_per_gas
+from topup.chain.blocks import CHAIN_ID, FINAL, head, numbered, right_chain, shown
+from topup.chain.contracts import TRANSFER, arguments, transferred
+from topup.chain.fees import fallen, l1_fee_shown, l1_fee_told, paid_per_gas
 from topup.chain.profiles import Profile
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhex, unhexed
 from topup.domain.errors import ChainUnknown
@@ -41,68 +41,29 @@ NO_STATE: Final = (
     "header not found",
     "block is out of range",
 )
-# The intent of the payment protocol, as every function that takes one takes it first.
-INTENT: Final = "(uint256,uint256,address,address,address,uint256,bytes16,address,bytes,bytes)"
-SWAP: Final = keccak(text=f"swapAndTransferUniswapV3Native({INTENT},uint24)")[:4]
-PRE_APPROVED: Final = keccak(text=f"transferTokenPreApproved({INTENT})")[:4]
-APPROVE: Final = keccak(text="approve(address,uint256)")[:4]
 # What the contract calls ETH where it names a currency.
 NATIVE: Final = bytes(20)
 
 
 class StateGone(ChainUnknown):
-    """The provider no longer has the state of that block; asking it again is pointless."""
+    """The provider no longer has the state that a nonce or a balance is read from; asking it again is pointless."""
 
 
-@dataclass(frozen=True)
-class Standing:
-    """Where one provider stands: its newest and its final block, and the wallet's nonce at the newest."""
-
-    head: Head
-    final: Head
-    nonce_latest: int
-
-
-async def standing(rpc: Rpc, chain_id: int, wallet: bytes) -> Standing:
-    """Ask a provider where it stands.
-
-    Raises:
-        WrongChain: the provider speaks for another chain.
-        ChainUnknown: something was not answered, or no block is final yet.
-    """
+async def standing(rpc: Rpc, chain_id: int, wallet: bytes) -> tuple[int, int]:
+    """Return how far the chain is final by one provider, and the wallet's nonce at the newest block."""
     nonce_query: Query = ("eth_getTransactionCount", ["0x" + wallet.hex(), "latest"])
-    spoken, newest, final, nonce = await rpc.batch([CHAIN_ID, LATEST, FINAL, nonce_query])
+    spoken, final, nonce = await rpc.batch([CHAIN_ID, FINAL, nonce_query])
     right_chain(rpc, spoken, chain_id)
-    next_nonce = count(known(nonce, "the nonce"), "the nonce", bare=True)
-    return Standing(shown(rpc, newest, "newest block"), shown(rpc, final, "final block"), next_nonce)
-
-
-async def block(rpc: Rpc, number: int) -> Head:
-    """Return the canonical block at this height.
-
-    Raises:
-        ChainUnknown: the provider does not know it.
-    """
-    return head(await _ask(rpc, "eth_getBlockByNumber", hex(number), False))
+    return shown(rpc, final, "final block").number, count(known(nonce, "the nonce"), "the nonce", bare=True)
 
 
 async def nonce_at(rpc: Rpc, wallet: bytes, number: int) -> int:
-    """Return the wallet's nonce after block `number`.
-
-    Raises:
-        StateGone: the provider no longer has that state.
-        ChainUnknown: it did not say.
-    """
+    """Return the wallet's nonce after block `number`."""
     return count(await _ask(rpc, "eth_getTransactionCount", "0x" + wallet.hex(), hex(number)), "the nonce", bare=True)
 
 
 async def balance_at(rpc: Rpc, wallet: bytes, number: int) -> Wei:
-    """Return the wallet's balance after block `number`.
-
-    Raises:
-        StateGone: the provider no longer has that state.
-        ChainUnknown: it did not say.
-    """
+    """Return the wallet's balance after block `number`."""
     return Wei(quantity(await _ask(rpc, "eth_getBalance", "0x" + wallet.hex(), hex(number)), "the balance", bare=True))
 
 
@@ -115,28 +76,27 @@ async def block_of_nonce(rpc: Rpc, wallet: bytes, nonce: int, low: int, high: in
     """
     if await nonce_at(rpc, wallet, high) <= nonce:
         raise ChainUnknown(f"{rpc.host}: nonce {nonce} is not taken at block {high}")
-    while high - low > 1:
-        middle = (low + high) // 2
-        if await nonce_at(rpc, wallet, middle) > nonce:
-            high = middle
-        else:
-            low = middle
-    return high
+
+    async def taken(number: int) -> bool:
+        return await nonce_at(rpc, wallet, number) > nonce
+
+    return await _first(low, high, taken)
 
 
 async def first_block_at(rpc: Rpc, timestamp_s: int, high: int) -> int:
-    """Return the first block at or after a unix time, at most `high`.
+    """Return the first block at or after a unix time, at most `high`."""
 
-    Raises:
-        ChainUnknown: a block could not be read.
-    """
-    low = -1
+    async def reached(number: int) -> bool:
+        return head(await _ask(rpc, "eth_getBlockByNumber", hex(number), False)).timestamp_s >= timestamp_s
+
+    return await _first(-1, high, reached)
+
+
+async def _first(low: int, high: int, holds: Callable[[int], Awaitable[bool]]) -> int:
+    """Return the first block above `low` of which it holds, as of all that follow, up to `high`."""
     while high - low > 1:
         middle = (low + high) // 2
-        if (await block(rpc, middle)).timestamp_s >= timestamp_s:
-            high = middle
-        else:
-            low = middle
+        low, high = (low, middle) if await holds(middle) else (middle, high)
     return high
 
 
@@ -144,9 +104,6 @@ async def hash_at_nonce(rpc: Rpc, wallet: bytes, nonce: int, number: int) -> byt
     """Return the transaction of the wallet with this nonce in block `number`; None when another's took the nonce.
 
     An authorization to act for the wallet (EIP-7702) takes a nonce without a transaction of its own.
-
-    Raises:
-        ChainUnknown: the block could not be read.
     """
     block = await _ask(rpc, "eth_getBlockByNumber", hex(number), True)
     listed = block.get("transactions") if isinstance(block, dict) else None
@@ -163,11 +120,7 @@ async def hash_at_nonce(rpc: Rpc, wallet: bytes, nonce: int, number: int) -> byt
 async def transaction(
     rpc: Rpc, profile: Profile, tx_hash: bytes, wallet: bytes, final: int
 ) -> WalletTransaction | None:
-    """Read one transaction of the wallet in full; None when no canonical block up to `final` holds it.
-
-    Raises:
-        ChainUnknown: something could not be read, or does not fit together.
-    """
+    """Read one transaction of the wallet in full; None when no canonical block up to `final` holds it."""
     named = "0x" + tx_hash.hex()
     sent, receipt = await rpc.batch([("eth_getTransactionByHash", [named]), ("eth_getTransactionReceipt", [named])])
     sent, receipt = known(sent, "a transaction"), known(receipt, "a receipt")
@@ -198,7 +151,7 @@ async def transaction(
     if price is None:
         raise ChainUnknown(f"{rpc.host}: neither receipt nor block tells what gas has cost")
     gas = price.times(count(receipt.get("gasUsed"), "gasUsed"))
-    return _done(sent, receipt, at, tx_hash, (wallet, profile), (gas, before, after))
+    return _done(sent, receipt, at, tx_hash, (wallet, profile), (gas, (before, after)))
 
 
 def _done(
@@ -207,10 +160,9 @@ def _done(
     at: Head,
     tx_hash: bytes,
     parties: tuple[bytes, Profile],
-    costs: tuple[Wei, Answer, Answer],
+    costs: tuple[Wei, tuple[Answer, Answer]],
 ) -> WalletTransaction:
-    """Read what it did; `costs` are its gas, and the wallet's balances before and after."""
-    (wallet, profile), (gas, *balances) = parties, costs
+    (wallet, profile), (gas, balances) = parties, costs
     events = [e for e in transferred(receipt, profile.contract) if bytes.fromhex(e["sender"][2:]) == wallet]
     success = quantity(receipt.get("status"), "the receipt's status") == 1
     spent = sum((Wei(int(e["spentAmount"])) for e in events if _currency(e) == NATIVE), Wei(0))
@@ -218,7 +170,9 @@ def _done(
     to = unhex(sent["to"], "the receiver") if sent.get("to") else b""
     moved = Wei(0) if not success else spent if events else value
     tokens = _tokens_out(receipt, profile.currency, wallet) if success else NO_TOKENS
-    l1_fee = _l1_fee(receipt, gas + moved, (balances[0], balances[1]))
+    l1_fee = l1_fee_told(receipt)
+    if l1_fee is None:
+        l1_fee, _ = l1_fee_shown(fallen(*balances), gas + moved, None, L1_FEE_BELIEVED)
     paid = _paid(data, profile.currency) if to == profile.contract and len(events) == 1 else None
     if paid is not None and not _as_said(paid, events[0], profile.currency, tokens):
         paid = None
@@ -261,24 +215,18 @@ class _Paid:
 
 def _paid(data: bytes, currency: bytes) -> _Paid | None:
     """Read call data of the payment contract; None for what pays no charge in dollars."""
-    types = {SWAP: [INTENT, "uint24"], PRE_APPROVED: [INTENT]}.get(data[:4])
-    if types is None:
+    swap = arguments("payment_protocol", "swapAndTransferUniswapV3Native", data)
+    called = swap or arguments("payment_protocol", "transferTokenPreApproved", data)
+    if called is None:
         return None
-    try:
-        intent, *tier = decode(types, data[4:])
-    except Exception:  # noqa: BLE001 - a decoder raises what it likes
-        return None
-    amount, _, _, token, _, fee, intent_id, operator, _, _ = intent
+    amount, _, _, token, _, fee, intent_id, operator, _, _ = called[0]
     if bytes.fromhex(token[2:]) != currency:
         return None  # not dollars
-    asset = Asset.ETH if tier else Asset.USDC
-    return _Paid(
-        (bytes.fromhex(operator[2:]), bytes(intent_id)), Usdc(amount + fee), asset, int(tier[0]) if tier else 0
-    )
+    intent, total = (bytes.fromhex(operator[2:]), bytes(intent_id)), Usdc(amount + fee)
+    return _Paid(intent, total, Asset.USDC, 0) if swap is None else _Paid(intent, total, Asset.ETH, int(swap[1]))
 
 
 def _as_said(paid: _Paid, event: dict[str, Any], currency: bytes, tokens: Usdc) -> bool:
-    """Tell whether the contract's event bears out what the call data says: charge, currency and, of dollars, amount."""
     if paid.intent != (bytes.fromhex(event["operator"][2:]), bytes(event["id"])):
         return False
     if paid.asset is Asset.ETH:
@@ -291,22 +239,11 @@ def _currency(event: dict[str, Any]) -> bytes:
 
 
 def _allowed(data: bytes, contract: bytes) -> Usdc | None:
-    """Return how much a call of the token allows the payment contract to take; None where it does something else."""
-    if data[:4] != APPROVE:
-        return None
-    try:
-        spender, units = decode(["address", "uint256"], data[4:])
-    except Exception:  # noqa: BLE001 - a decoder raises what it likes
-        return None
-    return Usdc(int(units)) if bytes.fromhex(spender[2:]) == contract else None
+    called = arguments("erc20", "approve", data)
+    return Usdc(int(called[1])) if called is not None and bytes.fromhex(called[0][2:]) == contract else None
 
 
 def _tokens_out(receipt: dict[str, Any], currency: bytes, wallet: bytes) -> Usdc:
-    """Return what a receipt says has left the wallet of a token.
-
-    Raises:
-        ChainUnknown: its logs cannot be read.
-    """
     wanted = ["0x" + TRANSFER.hex(), "0x" + wallet.rjust(32, b"\0").hex()]
     out = 0
     for log in receipt["logs"]:
@@ -316,18 +253,6 @@ def _tokens_out(receipt: dict[str, Any], currency: bytes, wallet: bytes) -> Usdc
         if [str(t).lower() for t in topics[:2]] == wanted:
             out += int.from_bytes(unhex(log.get("data"), "an amount"), "big")
     return Usdc(out)
-
-
-def _l1_fee(receipt: dict[str, Any], cost: Wei, balances: tuple[Answer, Answer]) -> Wei:
-    """Return what the network took beside gas: what the receipt says, or else what the balance shows."""
-    in_receipt = l1_fee_told(receipt)
-    if in_receipt is not None:
-        return in_receipt
-    before, after = balances
-    if isinstance(before, RpcError) or isinstance(after, RpcError):
-        return Wei(0)
-    rest = Wei(quantity(before, "the balance", bare=True)) - Wei(quantity(after, "the balance", bare=True)) - cost
-    return rest if Wei(0) <= rest <= L1_FEE_BELIEVED else Wei(0)
 
 
 def _signed(sent: dict[str, Any], tx_hash: bytes, wallet: bytes) -> bytes | None:
@@ -381,7 +306,6 @@ def _signer(digest: bytes, vrs: tuple[int, int, int]) -> bytes | None:
 
 
 async def _ask(rpc: Rpc, method: str, *params: Any) -> Any:
-    """Ask one thing; an error of the provider is an unknown."""
     try:
         return await rpc.read(method, *params)
     except RpcError as error:

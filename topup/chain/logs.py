@@ -8,13 +8,13 @@ block after the last chunk that was handed out.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
 from topup.chain.contracts import TRANSFER, transferred
-from topup.chain.paging import SPAN, SPAN_MAX, Pager, Wanted
+from topup.chain.paging import SPAN, SPAN_MAX, Page, Pager, Wanted
 from topup.chain.rpc import Rpc, count, unhex, unhexed
 from topup.domain.errors import ChainUnknown
 from topup.domain.tempo import TRANSFERRED_WITH_MEMO
@@ -59,9 +59,6 @@ async def transfers(
     """Read the contract's Transferred events of one operator from block `first` to block `last`, in order.
 
     Each chunk is complete when it is handed out. What the pager's budget does not allow any more is not read.
-
-    Raises:
-        ChainUnknown: a chunk could not be had, or holds what was not asked for.
     """
     wanted = [of_operator(contract, operator)]
     async for page in pager.pages(rpc, wanted, (first, last)):
@@ -92,38 +89,27 @@ async def authorizations(
     """
     wanted = [of_payer(token, AUTHORIZATION_USED, payer), of_payer(token, TRANSFER, payer)]
     async for page in pager.pages(rpc, wanted, (first, last), spans=(SPAN, SPAN_MAX)):
-        (begin, end), (uses, moves) = (page.first, page.last), page.logs
-        used = sorted((_stands(log, wanted[0], begin, end) for log in uses), key=lambda at: at.place)
-        moved = sorted((_stands(log, wanted[1], begin, end) for log in moves), key=lambda at: at.place)
+        used, moved = (_wanted(logs, of, page) for logs, of in zip(page.logs, wanted, strict=True))
         # The token says of each use first that, then what it moved.
         pairs = [(use, next((m for m in moved if m.place > use.place), None)) for use in used]
         made = [move for use, move in pairs if move is not None and move.tx_hash == use.tx_hash]
         if len({move.place for move in made}) != len(used):
             raise ChainUnknown(f"{rpc.host} shows the use of an authorization without the transfer it made")
-        yield Chunk(
-            begin, end, tuple(_carried(move, payer, use.topic(2)) for use, move in zip(used, made, strict=True))
-        )
+        transfers = (_carried(move, payer, use.topics[2]) for use, move in zip(used, made, strict=True))
+        yield Chunk(page.first, page.last, tuple(transfers))
 
 
 async def memos(rpc: Rpc, token: bytes, payer: bytes, first: int, last: int, pager: Pager) -> AsyncIterator[Chunk]:
-    """Read what `payer` has sent of a token under a memo (TIP-20), as machine payments are.
-
-    Raises:
-        ChainUnknown: as above.
-    """
+    """Read what `payer` has sent of a token under a memo (TIP-20), as machine payments are."""
     wanted = of_payer(token, TRANSFERRED_WITH_MEMO, payer)
     async for page in pager.pages(rpc, [wanted], (first, last), spans=(SPAN, SPAN_MAX)):
-        begin, end = page.first, page.last
-        found = [_stands(log, wanted, begin, end) for log in page.logs[0]]
-        yield Chunk(begin, end, tuple(_carried(at, payer, at.tx_hash + at.place[1].to_bytes(8, "big")) for at in found))
+        sent = _wanted(page.logs[0], wanted, page)
+        transfers = (_carried(at, payer, at.tx_hash + at.index.to_bytes(8, "big")) for at in sent)
+        yield Chunk(page.first, page.last, tuple(transfers))
 
 
 def transfer(log: Any, contract: bytes, operator: bytes, first: int, last: int) -> Transfer:
-    """Read a Transferred event of one operator that lies between two blocks.
-
-    Raises:
-        ChainUnknown: it is anything else.
-    """
+    """Read a Transferred event of one operator that lies between two blocks."""
     found = transferred({"logs": [log]}, contract)
     if len(found) != 1 or log.get("removed"):
         raise ChainUnknown("a log is none of the contract's Transferred events")
@@ -146,20 +132,39 @@ def transfer(log: Any, contract: bytes, operator: bytes, first: int, last: int) 
 
 
 @dataclass(frozen=True)
-class _Stands:
-    """A log that was asked for; `place` is its block and its index there."""
+class Log:
+    """A log where it stands, by its block and its index there; `data` as the provider has written it."""
 
-    place: tuple[int, int]
+    block_number: int
+    index: int
     block_hash: bytes
     tx_hash: bytes
+    address: bytes
     topics: tuple[bytes, ...]
-    data: bytes
+    removed: bool
+    data: object = field(compare=False)
 
-    def topic(self, number: int) -> bytes:
-        """Return a topic of 32 bytes."""
-        if len(self.topics) <= number or len(self.topics[number]) != 32:
-            raise ChainUnknown("a log has too few topics")
-        return self.topics[number]
+    @property
+    def place(self) -> tuple[int, int]:
+        """Return what tells it from the others of its chain, in their order."""
+        return self.block_number, self.index
+
+
+def read_log(log: Any) -> Log:
+    """Read a log, whatever it says."""
+    topics = log.get("topics") if isinstance(log, dict) else None
+    if not isinstance(topics, list) or len(topics) > 4:
+        raise ChainUnknown("a log cannot be read")
+    return Log(
+        count(log.get("blockNumber"), "a log's block"),
+        count(log.get("logIndex"), "a log's index"),
+        unhex(log.get("blockHash"), "a log's block hash", 32),
+        unhex(log.get("transactionHash"), "a log's transaction", 32),
+        unhex(log.get("address"), "a log's address", 20),
+        tuple(unhex(topic, "a topic", 32) for topic in topics),
+        bool(log.get("removed")),
+        log.get("data"),
+    )
 
 
 def of_payer(token: bytes, event: bytes, payer: bytes) -> Wanted:
@@ -167,25 +172,19 @@ def of_payer(token: bytes, event: bytes, payer: bytes) -> Wanted:
     return {"address": "0x" + token.hex(), "topics": ["0x" + event.hex(), "0x" + payer.rjust(32, b"\0").hex()]}
 
 
-def _stands(log: Any, wanted: Wanted, first: int, last: int) -> _Stands:
-    if not isinstance(log, dict) or not isinstance(log.get("topics"), list) or log.get("removed"):
-        raise ChainUnknown("a log cannot be read")
-    number, named = count(log.get("blockNumber"), "a log's block"), [unhex(t, "a topic") for t in log["topics"]]
-    of_token = unhexed(log.get("address")) == unhexed(wanted["address"])
-    if not of_token or named[:2] != [unhexed(t) for t in wanted["topics"]] or not first <= number <= last:
-        raise ChainUnknown("a log was not asked for")
-    return _Stands(
-        (number, count(log.get("logIndex"), "a log's index")),
-        unhex(log.get("blockHash"), "a log's block hash", 32),
-        unhex(log.get("transactionHash"), "a log's transaction", 32),
-        tuple(named),
-        unhex(log.get("data"), "a log's data"),
-    )
+def _wanted(logs: list[Any], wanted: Wanted, page: Page) -> list[Log]:
+    """Read logs of three topics that were asked for, in the order in which they were emitted."""
+    read = [read_log(log) for log in logs]
+    topics, address = [unhexed(topic) for topic in wanted["topics"]], unhexed(wanted["address"])
+    for log in read:
+        asked_for = (log.address, list(log.topics[:2])) == (address, topics)
+        if log.removed or not asked_for or len(log.topics) < 3 or not page.first <= log.block_number <= page.last:
+            raise ChainUnknown("a log was not asked for")
+    return sorted(read, key=lambda log: log.place)
 
 
-def _carried(at: _Stands, payer: bytes, key: bytes) -> Transfer:
+def _carried(at: Log, payer: bytes, key: bytes) -> Transfer:
     """Return what a log of a token says was sent: to its third topic, as much as its data."""
-    if len(at.data) != 32:
-        raise ChainUnknown(f"an amount has {len(at.data)} bytes")
-    to, units = at.topic(2)[12:], int.from_bytes(at.data, "big")
-    return Transfer(at.place[0], at.block_hash, at.tx_hash, payer, key, to, payer, units)
+    amount = unhex(at.data, "a log's data", 32)
+    units = int.from_bytes(amount, "big")
+    return Transfer(at.block_number, at.block_hash, at.tx_hash, payer, key, at.topics[2][12:], payer, units)

@@ -85,7 +85,6 @@ def _name(host: str) -> str:
 
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:
-    """Return the address that a host is, in one spelling; None when it is a name."""
     try:
         found = ip_address(host.partition("%")[0])  # a zone says by which way, not which machine
     except ValueError:

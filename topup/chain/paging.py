@@ -10,7 +10,7 @@ block that was asked for.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from topup.chain.blocks import head, numbered
@@ -72,13 +72,12 @@ class Page:
     asked: int
 
 
+@dataclass
 class Pager:
     """Reads logs of the providers of one chain, within a budget."""
 
-    def __init__(self, budget: Budget) -> None:
-        """Know nothing yet of any provider."""
-        self.budget = budget
-        self._grants: dict[Rpc, Grant] = {}
+    budget: Budget
+    _grants: dict[Rpc, Grant] = field(default_factory=dict)
 
     def questions(self, rpc: Rpc, blocks: int) -> int:
         """Return how many questions so many blocks take; as if nothing was learnt when that is to be tried again."""
@@ -108,9 +107,6 @@ class Pager:
         from a node that has exactly this block in its chain.
 
         `spans` are how many blocks are asked for at once in the beginning, and at most.
-
-        Raises:
-            ChainUnknown: a page could not be had.
         """
         (first, last), (span, most), grant = blocks, spans, self._grant(rpc)
         asked, waited, patience = 0, 0, PATIENCE_S

@@ -6,12 +6,11 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from topup.chain.blocks import CHAIN_ID, LATEST, head, right_chain
-from topup.chain.contracts import encode, returned
+from topup.chain.contracts import encode, known_word, returned
 from topup.chain.fees import TIP_MIN, tip, tip_query
 from topup.chain.profiles import Profile
-from topup.chain.refusals import speaks_of_absence
 from topup.chain.reverts import decoded
-from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, reverted, unhex
+from topup.chain.rpc import Answer, Query, Rpc, RpcError, absent, count, known, quantity, reverted, unhex
 from topup.domain.errors import ChainUnknown, PaymentForbidden
 from topup.domain.money import Asset, Usdc, Wei
 from topup.domain.reasons import Reason
@@ -77,8 +76,6 @@ async def preflight_of(
     """Read everything in one request and judge what has to be judged before a price can be believed.
 
     Raises:
-        ChainUnknown: something needed was not answered.
-        WrongChain: the provider speaks for another chain.
         PaymentForbidden: the price feed is stale, the sequencer is down, or the contract's code is not the pinned one.
     """
     answers = await rpc.named(questions(rpc, profile, wallet, total, contract, pay_with))
@@ -101,39 +98,26 @@ async def preflight_of(
         code_hash=code_hash(answers["code"], profile, contract),
         quotes={tier: amount for tier, amount in quotes.items() if amount is not None},
         price_e8=price,
-        tokens=_units(answers["tokens"]) if "tokens" in answers else None,
-        allowance=_units(answers["allowance"]) if "allowance" in answers else None,
+        tokens=Usdc(known_word(answers["tokens"], "the token")) if "tokens" in answers else None,
+        allowance=Usdc(known_word(answers["allowance"], "the token")) if "allowance" in answers else None,
         doubt=doubt,
     )
 
 
 def pending_nonce(answer: Answer, latest: int) -> tuple[int, str]:
-    """Return the nonce with what is pending, and a doubt: a provider that does not count it shows the latest alone.
-
-    Raises:
-        ChainUnknown: it was not answered.
-    """
-    if isinstance(answer, RpcError) and speaks_of_absence(answer.code, answer.message):
+    """Return the nonce with what is pending, and a doubt: a provider that does not count it shows the latest alone."""
+    if absent(answer):
         return latest, NO_PENDING
     return count(known(answer, "the pending nonce"), "the pending nonce", bare=True), ""
 
 
-def _units(answer: Answer) -> Usdc:
-    (units,) = returned(["uint256"], unhex(known(answer, "the token"), "the token"), "the token")
-    return Usdc(units)
-
-
 def quoted(answer: Answer, tier: int) -> Wei | None:
-    """Return what a pool asks for the total; None where it reverts, for there is no pool or too little in it.
-
-    Raises:
-        ChainUnknown: any other failure.
-    """
+    """Return what a pool asks for the total; None where it reverts, for there is no pool or too little in it."""
     if isinstance(answer, RpcError):
         if not reverted(answer):
             raise ChainUnknown(f"the quote of tier {tier}: {answer.message}")
         return None
-    amount, _, _, _ = returned(QUOTE, unhex(answer, "a quote"), f"the quoter for tier {tier}")
+    amount, _, _, _ = returned(QUOTE, answer, f"the quoter for tier {tier}")
     return Wei(amount) if amount > 0 else None
 
 
@@ -141,12 +125,9 @@ def feed_price(answer: Answer, profile: Profile, block: Head) -> tuple[int, int]
     """Return the feed's dollars per ETH at a block, 8 decimals, and how old they are in seconds.
 
     Raises:
-        ChainUnknown: it was not answered.
         PaymentForbidden: it is stale, incomplete or not positive.
     """
-    round_id, price, _, updated_s, answered_in = returned(
-        ROUND, unhex(known(answer, "the price feed"), "the price"), "the price feed"
-    )
+    round_id, price, _, updated_s, answered_in = returned(ROUND, answer, "the price feed")
     age = block.timestamp_s - updated_s
     if not 0 < price < PRICE_END or updated_s == 0 or answered_in < round_id or age > profile.price_feed_age_s:
         raise PaymentForbidden(
@@ -161,12 +142,9 @@ def sequencer_up_s(answer: Answer, profile: Profile, block: Head) -> int:
     """Return for how many seconds the chain's sequencer has been up at a block.
 
     Raises:
-        ChainUnknown: it was not answered.
         PaymentForbidden: it is down, or was until just now.
     """
-    _, down, started_s, _, _ = returned(
-        ROUND, unhex(known(answer, "the sequencer feed"), "the sequencer"), "the sequencer feed"
-    )
+    _, down, started_s, _, _ = returned(ROUND, answer, "the sequencer feed")
     up_for = block.timestamp_s - started_s
     if down != 0 or started_s == 0 or up_for < profile.sequencer_grace_s:
         state = "down" if down else f"up for only {up_for} s"
@@ -182,7 +160,6 @@ def code_hash(answer: Answer, profile: Profile, contract: bytes) -> bytes:
     """Return the keccak256 hash of the payment contract's code.
 
     Raises:
-        ChainUnknown: it was not answered.
         PaymentForbidden: there is none, or it is not the pinned one.
     """
     code = unhex(known(answer, "the contract's code"), "the contract's code")

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from topup.chain.agreement import Answers, Vote
 from topup.chain.rpc import Nonsense, Rpc
@@ -34,6 +34,8 @@ GRACE_S: Final = 2
 
 # Tells whether answers are enough to go on with: joins them, and raises where they are not.
 Join = Callable[[Answers[T]], object]
+# What one provider says: an answer, or why there is none.
+_Said: TypeAlias = T | PaymentForbidden | ChainError
 
 
 class Slow(ChainUnknown):
@@ -44,7 +46,7 @@ class Lagging(ChainUnknown):
     """The provider's newest block is behind what others have."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Watched:
     """A provider with what is known of its conduct, `slow` of its last failure; times in unix seconds."""
 
@@ -117,14 +119,14 @@ class Providers:
                 break
         for watched, error in heard.failed:
             self._failed(watched, error)
-        for one in heard.found.values():
+        for watched in heard.said:
             # Whoever is waited for answers in the end, which does not make it any faster.
-            if enough is not None or not one.watched.slow:
-                self._answered(one.watched)
+            if enough is not None or not watched.slow:
+                self._answered(watched)
         if heard.owners < self.quorum:
-            raise self._too_few(heard.found, heard.failed)
+            raise self._too_few(heard)
         # In the order of the settings, whoever was faster.
-        return _sorted(heard.found[id(w)] for w in self._watched if id(w) in heard.found)
+        return _sorted({w: heard.said[w] for w in self._watched if w in heard.said})
 
     async def _hear(
         self,
@@ -144,45 +146,40 @@ class Providers:
                 if grace is not None and not grace.done():
                     awaited.add(grace)
                 await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
-                for one in [one for one in asked if one in waiting and one.done()]:
-                    heard.add(asked[one], one.result())
-                    waiting.remove(one)
+                for answer in [answer for answer in asked if answer in waiting and answer.done()]:
+                    heard.add(asked[answer], answer.result())
+                    waiting.remove(answer)
                 usable = enough is not None and self._usable(heard, head, enough)
                 if usable and grace is None:
-                    grace = asyncio.ensure_future(self._moment())
+                    grace = asyncio.ensure_future(self._sleep(GRACE_S))
                 over = usable and grace is not None and grace.done()
         finally:
             # Cancelling closes its connection: an answer that comes too late is nobody's.
-            for one in waiting:
-                one.cancel()
+            for answer in waiting:
+                answer.cancel()
             if grace is not None:
                 grace.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
         if head is not None:
-            heard.failed += self._out_of_step(heard.found, head)
-        for one in (one for one in asked if one in waiting):
-            why = f"{asked[one].rpc.host} had not answered {GRACE_S} s after the others"
-            heard.failed.append((asked[one], Slow(why)))
-
-    async def _moment(self) -> None:
-        await self._sleep(GRACE_S)
+            heard.failed += self._out_of_step(heard.said, head)
+        for watched in (watched for answer, watched in asked.items() if answer in waiting):
+            why = f"{watched.rpc.host} had not answered {GRACE_S} s after the others"
+            heard.failed.append((watched, Slow(why)))
 
     def _usable(self, heard: _Heard[T], head: Callable[[T], Head] | None, enough: Join[T]) -> bool:
         """Tell whether what is at hand is enough; what would be taken out later does not count now."""
-        found = dict(heard.found)
+        in_step = _Heard(dict(heard.said))
         if head is not None:
-            self._out_of_step(found, head)
-        if len({one.watched.rpc.owner for one in found.values()}) < self.quorum:
-            return False
-        answers = _sorted(found.values())
-        if answers.refusals or not answers.votes:
+            self._out_of_step(in_step.said, head)
+        answers = _sorted(in_step.said)
+        if in_step.owners < self.quorum or answers.refusals or not answers.votes:
             return False  # what would forbid is heard out
         try:
             return enough(answers) is not False
         except TopupError:
             return False
 
-    async def _one(self, watched: _Watched, act: Callable[[Rpc], Awaitable[T]]) -> T | PaymentForbidden | ChainError:
+    async def _one(self, watched: _Watched, act: Callable[[Rpc], Awaitable[T]]) -> _Said[T]:
         """Ask one provider. Nothing of what it says gets further than this without being a value or a sentence."""
         try:
             with watched.rpc.heard():
@@ -190,45 +187,46 @@ class Providers:
         except (PaymentForbidden, ChainError) as error:
             return error
 
-    def _out_of_step(self, found: dict[int, _Found[T]], head: Callable[[T], Head]) -> list[tuple[_Watched, ChainError]]:
+    def _out_of_step(
+        self, said: dict[_Watched, _Said[T]], head: Callable[[T], Head]
+    ) -> list[tuple[_Watched, ChainError]]:
         """Take out who is too old or too far behind; ahead of this machine's clock counts for no more than now."""
         now = self._now_s()
         times = {
-            key: (one.watched, head(one.answer).timestamp_s)
-            for key, one in found.items()
-            if not isinstance(one.answer, PaymentForbidden | ChainError)
+            watched: head(answer).timestamp_s
+            for watched, answer in said.items()
+            if not isinstance(answer, PaymentForbidden | ChainError)
         }
         out: list[tuple[_Watched, ChainError]] = []
-        best = self._best(times.values(), now)
-        for key, (watched, time_s) in times.items():
+        best = self._best(times, now)
+        for watched, time_s in times.items():
             if now - time_s > self._head_age_max_s:
                 out.append((watched, ChainUnknown(f"{watched.rpc.host}: its newest block is {now - time_s} s old")))
             elif best - time_s > self._lag_max_s:
                 out.append((watched, Lagging(f"{watched.rpc.host} is {best - time_s} s behind the others")))
             else:
                 continue
-            del found[key]
+            del said[watched]
         return out
 
-    def _best(self, times: Iterable[tuple[_Watched, int]], now: int) -> int:
+    def _best(self, times: Mapping[_Watched, int], now: int) -> int:
         """Return the newest time that two owners reach, or as many as have to agree: one alone leaves nobody behind."""
         newest: dict[str, int] = {}
-        for watched, time_s in times:
+        for watched, time_s in times.items():
             newest[watched.rpc.owner] = max(min(time_s, now), newest.get(watched.rpc.owner, 0))
         reached = sorted(newest.values(), reverse=True)
         needed = max(self.quorum, min(2, len(reached)))
         return reached[needed - 1] if needed <= len(reached) else 0
 
-    def _too_few(self, found: dict[int, _Found[T]], failed: Sequence[tuple[_Watched, ChainError]]) -> ChainError:
-        errors = [error for _, error in failed]
-        if not found and all(isinstance(error, WrongChain) for error in errors):
+    def _too_few(self, heard: _Heard[T]) -> ChainError:
+        errors = [error for _, error in heard.failed]
+        if not heard.said and all(isinstance(error, WrongChain) for error in errors):
             return errors[0]
         missing = joined([str(error) for error in errors], SENTENCE_MAX - 100)
         if self.quorum == 1:
             return ChainUnknown(f"no provider gave a usable answer: {missing}")
-        usable = len({one.watched.rpc.owner for one in found.values()})
         return ChainUnknown(
-            f"{self.quorum} independent providers have to agree and {usable} can be believed: {missing}"
+            f"{self.quorum} independent providers have to agree and {heard.owners} can be believed: {missing}"
         )
 
     def _failed(self, watched: _Watched, error: ChainError) -> None:
@@ -268,41 +266,34 @@ class Providers:
             self._say(events.ProvidersDisagree(about=about, detail=clean(dissent, SENTENCE_MAX)))
 
 
-@dataclass(frozen=True)
-class _Found(Generic[T]):
-    watched: _Watched
-    answer: T | PaymentForbidden | ChainError
-
-
 @dataclass
 class _Heard(Generic[T]):
     """What was said to one question so far, by provider, and who failed."""
 
-    found: dict[int, _Found[T]] = field(default_factory=dict)
+    said: dict[_Watched, _Said[T]] = field(default_factory=dict)
     failed: list[tuple[_Watched, ChainError]] = field(default_factory=list)
 
     @property
     def owners(self) -> int:
-        """Count who gave an answer that can be used."""
-        return len({one.watched.rpc.owner for one in self.found.values()})
+        return len({watched.rpc.owner for watched in self.said})
 
-    def add(self, watched: _Watched, answer: T | PaymentForbidden | ChainError) -> None:
+    def add(self, watched: _Watched, answer: _Said[T]) -> None:
         """Keep an answer; a refusal of what was asked is one, a failure is none."""
         if isinstance(answer, ChainError) and not isinstance(answer, Reverted):
             self.failed.append((watched, answer))
         else:
-            self.found[id(watched)] = _Found(watched, answer)
+            self.said[watched] = answer
 
 
-def _sorted(found: Iterable[_Found[T]]) -> Answers[T]:
+def _sorted(said: Mapping[_Watched, _Said[T]]) -> Answers[T]:
     votes: list[Vote[T]] = []
     refusals: list[Vote[PaymentForbidden | Reverted]] = []
-    for one in found:
-        rpc = one.watched.rpc
-        if isinstance(one.answer, PaymentForbidden | Reverted):
-            refusals.append(Vote(rpc.owner, rpc.name, one.answer))
-        elif not isinstance(one.answer, ChainError):
-            votes.append(Vote(rpc.owner, rpc.name, one.answer))
+    for watched, answer in said.items():
+        owner, name = watched.rpc.owner, watched.rpc.name
+        if isinstance(answer, PaymentForbidden | Reverted):
+            refusals.append(Vote(owner, name, answer))
+        elif not isinstance(answer, ChainError):
+            votes.append(Vote(owner, name, answer))
     return Answers(votes, refusals)
 
 

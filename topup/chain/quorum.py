@@ -15,7 +15,7 @@ from topup.chain.profiles import Profile
 from topup.chain.providers import Providers
 from topup.chain.receipts import ProviderObservation
 from topup.chain.rpc import Rpc
-from topup.chain.search import Search
+from topup.chain.search import Search, alone
 from topup.domain.errors import ChainUnknown
 from topup.domain.money import Asset
 from topup.domain.nonpayment import ChargeStatus, More
@@ -29,34 +29,31 @@ class Quorum:
 
     def __init__(self, chain_id: int, providers: Providers, search: Search | None = None) -> None:
         """Keep which chain it is, the providers, and by what is looked for payments; None for one pass alone."""
-        self._chain_id = chain_id
+        self.chain_id = chain_id
         self._providers = providers
         self._search = search
 
     @property
-    def chain_id(self) -> int:
-        """Return which chain it is."""
-        return self._chain_id
-
-    @property
     def owners(self) -> int:
-        """Return how many independent providers are configured."""
+        """Return how many independent providers are configured, whether or not they answer now."""
         return len({rpc.owner for rpc in self._providers.rpcs})
 
+    @property
+    def _searching(self) -> Search:
+        return self._search or alone(self.chain_id)
+
     async def _planned(self, about: str, ask: Callable[[Rpc], Awaitable[Preflight]]) -> Preflight:
-        """Read what a payment is planned on, on a block that enough providers have."""
         needed = self._providers.quorum
         answers = await self._providers.ask(
-            ask, lambda told: told.head, enough=lambda said: agreement.preflight_of(said, needed)
+            ask, lambda shown: shown.head, enough=lambda said: agreement.preflight_of(said, needed)
         )
-        agreed = self._told(about, lambda: agreement.preflight_of(answers, needed))
+        agreed = self._joined(about, lambda: agreement.preflight_of(answers, needed))
         return replace(agreed, head=await self._standing(agreed.head, answers.votes))
 
     async def _dry(self, ask: Callable[[Rpc], Awaitable[Simulation]]) -> Simulation:
-        """Run something dry, through enough providers."""
         needed = self._providers.quorum
         answers = await self._providers.ask(ask, enough=lambda said: agreement.simulation(said, needed))
-        return self._told("dry run", lambda: agreement.simulation(answers, needed))
+        return self._joined("dry run", lambda: agreement.simulation(answers, needed))
 
     async def _became(
         self, what: str, since: int, ask: Callable[[Rpc, int], Awaitable[Account | Unread]]
@@ -65,19 +62,21 @@ class Quorum:
         final = await self._final()
         if since > final:
             raise ChainUnknown(f"{what} of block {since} is beyond the final block {final}")
-        answers = await self._providers.ask(lambda rpc: ask(rpc, final), lambda told: told.newest, every=True)
+        answers = await self._providers.ask(lambda rpc: ask(rpc, final), lambda said: said.newest, every=True)
         read = agreement.read(answers)
         if isinstance(read, More):
             return read
-        return self._told(f"what became of {what}", lambda: Agreed(agreement.payment_status(read.value), read.dissent))
+        return self._joined(
+            f"what became of {what}", lambda: Agreed(agreement.payment_status(read.value), read.dissent)
+        )
 
     async def _held(self, wallet: bytes, tokens: Mapping[Asset, bytes], native: Profile | None) -> Holdings:
         """Ask every provider what a wallet holds at a final block: of these tokens, and of the coin of `native`."""
-        final, chain_id = await self._final(), self._chain_id
+        final = await self._final()
         answers = await self._providers.ask(
-            lambda rpc: held(rpc, chain_id, wallet, tokens, final, native), lambda told: told.newest, every=True
+            lambda rpc: held(rpc, self.chain_id, wallet, tokens, final, native), lambda said: said.newest, every=True
         )
-        return self._told("what the wallet holds", lambda: Agreed(agreement.holdings(answers)))
+        return self._joined("what the wallet holds", lambda: Agreed(agreement.holdings(answers)))
 
     async def _seen(
         self, about: str, ask: Callable[[Rpc], Awaitable[ProviderObservation]], *, every: bool
@@ -88,14 +87,10 @@ class Quorum:
         answers = await self._providers.ask(ask, lambda view: view.observation.head, every=every, enough=early)
         if every:
             needed = self._enough(answers)
-        return self._told(about, lambda: agreement.observation(answers, needed))
+        return self._joined(about, lambda: agreement.observation(answers, needed))
 
     def _enough(self, answers: Answers[T]) -> int:
-        """Return how many have to say the same where something ends by it: two where two are configured.
-
-        Raises:
-            ChainUnknown: fewer have answered.
-        """
+        """Return how many have to say the same where something ends by it: two where two are configured."""
         needed = max(self._providers.quorum, min(2, self.owners))
         if (answered := agreement.owners(answers.votes)) < needed:
             raise ChainUnknown(f"{needed} independent providers are needed, {answered} answered")
@@ -106,21 +101,19 @@ class Quorum:
 
         Their newest blocks may be a few apart, and who is alone at a height may name a block that nobody has.
         """
-        needed, chain_id = self._providers.quorum, self._chain_id
+        needed = self._providers.quorum
         if agreement.owners([vote for vote in votes if vote.value.head == head]) >= needed:
             return head
         answers = await self._providers.ask(
-            lambda rpc: block_at(rpc, chain_id, head.number), enough=lambda said: agreement.block(said, needed)
+            lambda rpc: block_at(rpc, self.chain_id, head.number), enough=lambda said: agreement.block(said, needed)
         )
-        return self._told("newest block", lambda: agreement.block(answers, needed))
+        return self._joined("newest block", lambda: agreement.block(answers, needed))
 
     async def _final(self) -> int:
-        """Ask every provider how far the chain is final."""
-        chain_id, every = self._chain_id, self._providers
-        told = await every.ask(lambda rpc: ends(rpc, chain_id), lambda found: found.newest, every=True)
-        return agreement.final(told, every.quorum)
+        answers = await self._providers.ask(lambda rpc: ends(rpc, self.chain_id), lambda said: said.newest, every=True)
+        return agreement.final(answers, self._providers.quorum)
 
-    def _told(self, about: str, join: Callable[[], Agreed[T]]) -> T:
+    def _joined(self, about: str, join: Callable[[], Agreed[T]]) -> T:
         """Join what was answered, and say it when providers disagree."""
         try:
             agreed = join()

@@ -13,7 +13,7 @@ from typing import Any
 
 from topup.chain.blocks import HEADS, head, heads, numbered
 from topup.chain.contracts import transferred
-from topup.chain.fees import l1_fee_told, paid_per_gas
+from topup.chain.fees import fallen, l1_fee_shown, l1_fee_told, paid_per_gas
 from topup.chain.preflight import reason
 from topup.chain.reverts import lasting
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhexed
@@ -41,12 +41,7 @@ Sought = tuple[Attempt, Charge]
 
 
 async def look(rpc: Rpc, chain_id: int, wallet: bytes, attempts: Sequence[Sought]) -> ProviderObservation:
-    """Look for these attempts: one request, and a second one when a receipt turned up.
-
-    Raises:
-        WrongChain: the provider speaks for another chain.
-        ChainUnknown: head, nonce or a receipt could not be read.
-    """
+    """Look for these attempts: one request, and a second one when a receipt turned up."""
     me = "0x" + wallet.hex()
     queries: list[Query] = [
         *HEADS,
@@ -112,7 +107,6 @@ async def _unspent(rpc: Rpc, wallet: bytes, doubted: dict[bytes, int], at: Head)
 
 
 async def _weighed(rpc: Rpc, wallet: bytes, with_receipt: Sequence[tuple[Sought, dict[str, Any]]]) -> dict[bytes, Seen]:
-    """Ask in one request what tells a receipt's worth, and weigh each."""
     if not with_receipt:
         return {}
     me = "0x" + wallet.hex()
@@ -149,12 +143,12 @@ def _weigh(sought: Sought, receipt: dict[str, Any], answers: Sequence[Answer]) -
     payments = [e for e in transferred(receipt, plan.to) if is_payment(e, demand)] if pays else []
     took = int(payments[0]["spentAmount"]) if len(payments) == 1 else 0
     spent, tokens = (Wei(took), NO_TOKENS) if plan.asset is Asset.ETH else (Wei(0), Usdc(took))
-    moved, l1_fee_named = _moved(before, after), l1_fee_told(receipt)
+    moved, l1_fee_named = fallen(before, after), l1_fee_told(receipt)
     price = paid_per_gas(receipt, block, (plan.max_fee_per_gas, plan.max_priority_fee_per_gas))
     gas = price.times(used) if price is not None else _left_for_gas(moved, spent + (l1_fee_named or Wei(0)), plan, used)
     trusted = not pays or len(payments) == 1
     if trusted:
-        l1_fee, check = _reconciled(moved, spent + gas, l1_fee_named, plan.l1_fee)
+        l1_fee, check = l1_fee_shown(moved, spent + gas, l1_fee_named, plan.l1_fee)
         why, transient = ("", True) if success else _failure(used, plan.gas_limit, again)
     else:
         # No event says what it took: whatever left beyond the fees that are told, or else all that was sent.
@@ -180,31 +174,9 @@ def _left_for_gas(moved: Wei | None, rest: Wei, plan: Plan, used: int) -> Wei:
 
 
 def _failure(used: int, gas_limit: int, again: Answer) -> tuple[str, bool]:
-    """Return why it failed, as a replay on its own block tells, and whether another try may succeed."""
     if used * 100 >= gas_limit * 97:
         return "out of gas", True
     if not isinstance(again, RpcError):
         return "reverted; it would succeed now", True
     error = reason(again)
     return str(error), not (isinstance(error, Reverted) and lasting(error))
-
-
-def _moved(before: Answer, after: Answer) -> Wei | None:
-    """By how much the wallet fell over the block; None when the node has forgotten that state."""
-    if isinstance(before, RpcError) or isinstance(after, RpcError):
-        return None
-    return Wei(quantity(before, "the balance", bare=True)) - Wei(quantity(after, "the balance", bare=True))
-
-
-def _reconciled(moved: Wei | None, known_cost: Wei, l1_fee_named: Wei | None, bound: Wei) -> tuple[Wei, str]:
-    """Return the L1 fee to book, and what the wallet's balance says of the whole cost."""
-    if moved is None:
-        return l1_fee_named or Wei(0), UNMEASURED
-    if l1_fee_named is None:
-        # A node that charges the fee without saying so in the receipt shows it in the balance, within its bound.
-        rest = moved - known_cost
-        if Wei(0) <= rest <= bound:
-            return rest, "exact" if rest == Wei(0) else "exact, L1 fee read from the balance"
-        return Wei(0), f"differs by {rest.units} wei"
-    rest = moved - known_cost - l1_fee_named
-    return l1_fee_named, "exact" if rest == Wei(0) else f"differs by {rest.units} wei"

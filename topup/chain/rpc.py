@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from topup.chain.batches import Batches, Refused
 from topup.chain.capabilities import Capabilities
 from topup.chain.owners import owner
+from topup.chain.refusals import speaks_of_absence
 from topup.domain.errors import ChainError, ChainUnknown, PaymentForbidden, Reverted, TopupError
 from topup.domain.json_document import NoJson, Unreadable, read
 from topup.wire.clean import CHARS_MAX, clean
@@ -63,7 +64,6 @@ class RpcError(ChainError):
     """
 
     def __init__(self, code: int, message: str, data: bytes | None) -> None:
-        """Keep the three parts of the error object."""
         super().__init__(message)
         self.code = code
         self.message = message
@@ -117,9 +117,6 @@ class Rpc:
         """Ask what may be asked twice, in as few HTTP requests as the provider takes.
 
         An item that failed is an `RpcError` in its place.
-
-        Raises:
-            ChainUnknown: no usable answer as a whole.
         """
         return await self._patiently(queries, singly=False)
 
@@ -136,18 +133,13 @@ class Rpc:
             raise ChainUnknown(f"{self.host} did not answer within {self._timeout_s:g} s") from None
 
     async def _together(self, queries: Sequence[Query]) -> list[Answer]:
-        """Ask everything in one batch.
-
-        Raises:
-            Refused: in words about all of it.
-            ChainUnknown: no usable answer as a whole.
-        """
         first = self._next_id
         self._next_id += len(queries)
         body = [{"jsonrpc": "2.0", "id": first + n, "method": m, "params": p} for n, (m, p) in enumerate(queries)]
         document = await self._post(body, batch=True)
-        if isinstance(document, list) and len(document) == 1 < len(queries) and _is_error(document[0]):
-            document = document[0]  # said once, in the place of the first question or of none
+        match document:
+            case [{"error": error} as refused] if len(queries) > 1 and error is not None:
+                document = refused  # said once, in the place of the first question or of none
         if isinstance(document, dict):  # a provider that refuses the batch as a whole
             answer = self._answer(document)
             code, text = (answer.code, answer.message) if isinstance(answer, RpcError) else (0, "")
@@ -180,7 +172,6 @@ class Rpc:
 
         Raises:
             RpcError: the provider answered with an error.
-            ChainUnknown: no usable answer.
         """
         (answer,) = await self._patiently([(method, list(params))], singly=True)
         if isinstance(answer, RpcError):
@@ -192,7 +183,6 @@ class Rpc:
 
         Raises:
             RpcError: the provider answered with an error.
-            ChainUnknown: no usable answer.
         """
         # Another question may be asked while this one waits.
         asked = self._next_id
@@ -257,9 +247,9 @@ class Rpc:
         try:
             yield
         except (PaymentForbidden, ChainError) as error:
-            told = self.shown(error)
-            named = isinstance(error, PaymentForbidden | Reverted) or self.host in told
-            error.args = (told if named else self.shown(f"{self.host}: {told}"),)
+            said = self.shown(error)
+            named = isinstance(error, PaymentForbidden | Reverted) or self.host in said
+            error.args = (said if named else self.shown(f"{self.host}: {said}"),)
             raise
         except TopupError:
             raise  # ours, such as a ledger that cannot be written: no provider said anything of it
@@ -272,17 +262,13 @@ class Rpc:
         return text
 
 
-def _number(told: object) -> int | None:
+def _number(named: object) -> int | None:
     """Return which question an answer's id names; some providers write it as text, or as a fraction of none."""
-    if isinstance(told, Decimal) and 0 <= told < COUNT_END and told == int(told):
-        return int(told)
-    if isinstance(told, str) and re.fullmatch("0|[1-9][0-9]{0,17}", told):
-        return int(told)
-    return told if type(told) is int else None
-
-
-def _is_error(item: object) -> bool:
-    return isinstance(item, dict) and item.get("error") is not None
+    if isinstance(named, Decimal) and 0 <= named < COUNT_END and named == int(named):
+        return int(named)
+    if isinstance(named, str) and re.fullmatch("0|[1-9][0-9]{0,17}", named):
+        return int(named)
+    return named if type(named) is int else None
 
 
 def _refusal(answer: Answer) -> tuple[int, str] | None:
@@ -322,8 +308,7 @@ def quantity(value: object, what: str, *, bare: bool = False) -> int:
     """Read a JSON-RPC quantity of at most 256 bits; `bare` takes "0x" for zero, as some nodes write it.
 
     Raises:
-        ChainUnknown: it is missing; `what` names it.
-        Nonsense: it is something else.
+        Nonsense: it is something else; what is only missing is unknown, and `what` names it.
     """
     # int() would also take underscores and white space.
     if isinstance(value, str) and _QUANTITY.fullmatch(value):
@@ -337,8 +322,7 @@ def count(value: object, what: str, *, bare: bool = False) -> int:
     """Read a quantity that counts things: blocks, seconds, transactions, units of gas.
 
     Raises:
-        ChainUnknown: it is missing; `what` names it.
-        Nonsense: it is something else, or more than there can be, and than a ledger could hold.
+        Nonsense: as for a quantity, or it is more than there can be, and than a ledger could hold.
     """
     found = quantity(value, what, bare=bare)
     if found >= COUNT_END:
@@ -350,7 +334,6 @@ def unhex(value: object, what: str, size: int | None = None) -> bytes:
     """Read JSON-RPC bytes; `size` is how many there have to be.
 
     Raises:
-        ChainUnknown: they are missing; `what` names them.
         Nonsense: they are something else, or too many.
     """
     if isinstance(value, str) and len(value) > 2 * BYTES_MAX + 2:
@@ -372,14 +355,15 @@ def _no(value: object, what: str, kind: str) -> ChainUnknown:
 
 
 def known(answer: Answer, what: str) -> Any:
-    """Return an answer that has to be there.
-
-    Raises:
-        ChainUnknown: the provider answered with an error instead; `what` names the question.
-    """
+    """Return an answer that has to be there and is no error; `what` names the question."""
     if isinstance(answer, RpcError):
         raise ChainUnknown(f"{what}: {answer.message}")
     return answer
+
+
+def absent(answer: Answer) -> bool:
+    """Tell whether a provider says that it does not serve what was asked for."""
+    return isinstance(answer, RpcError) and speaks_of_absence(answer.code, answer.message)
 
 
 def reverted(answer: RpcError) -> bool:

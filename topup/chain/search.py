@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from topup.chain.blocks import head, numbered
@@ -58,31 +58,27 @@ class TooNarrow(ChainUnknown):
     """A provider grants ranges so short that it is not asked any further; `last` is how far it was read."""
 
     def __init__(self, message: str, last: int) -> None:
-        """Keep the block beside the sentence."""
         super().__init__(message)
         self.last = last
 
 
+@dataclass
 class Search:
     """Looks for payments through the providers of one chain."""
 
-    def __init__(self, chain_id: int, pager: Pager, pieces: Pieces, clock: Clock) -> None:
-        """Join what it needs; nothing is asked yet."""
-        self._chain_id = chain_id
-        self._pager = pager
-        self._pieces = pieces
-        self._clock = clock
-        self._newest: dict[tuple[str, bytes], Piece] = {}
-        # How many questions and ms each search has taken, also those that came to nothing or are of another chain.
-        self._taken: dict[tuple[str, bytes], tuple[int, int]] = {}
+    chain_id: int
+    pager: Pager
+    pieces: Pieces
+    clock: Clock
+    _newest: dict[tuple[str, bytes], Piece] = field(default_factory=dict)
+    # How many questions and ms each search has taken, also those that came to nothing or are of another chain.
+    _taken: dict[tuple[str, bytes], tuple[int, int]] = field(default_factory=dict)
 
     async def through(self, rpc: Rpc, sought: Sought, final: Head | None, newest: Head) -> Piece:
         """Look on through one provider, at whose place `final` and `newest` stand; return how far it is by now.
 
-        It is done when the piece ends at `newest`; else the budget of this pass is used up.
-
-        Raises:
-            ChainUnknown: a part of the chain could not be had; what was read before it is kept.
+        It is done when the piece ends at `newest`; else the budget of this pass is used up. What was read before a part
+        of the chain could not be had is kept.
         """
         piece, kept = await self._begun(rpc, sought)
         if final is not None and piece.last < final.number:
@@ -93,7 +89,7 @@ class Search:
 
     def may(self, rpc: Rpc) -> bool:
         """Take one more question from what this pass may ask a provider; False where none is left."""
-        return self._pager.budget.take(rpc)
+        return self.pager.budget.take(rpc)
 
     def forget(self, subject: bytes) -> None:
         """Read what was read of this within this process once more: the providers disagree on it."""
@@ -105,18 +101,19 @@ class Search:
 
     async def _begun(self, rpc: Rpc, sought: Sought) -> tuple[Piece, bool]:
         """Return the longest piece that still stands, and whether one is kept in the ledger."""
-        stored = self._pieces.piece(self._chain_id, sought.subject, rpc.owner)
+        stored = self.pieces.piece(self.chain_id, sought.subject, rpc.owner)
         latest = self._newest.get((rpc.owner, sought.subject))
-        begun = [one for one in (latest, stored) if one is not None and one.first <= sought.since]
+        begun = [piece for piece in (latest, stored) if piece is not None and piece.first <= sought.since]
         if begun:
-            queries: list[Query] = [numbered(one.anchor[0]) for one in begun]
-            for one, answer in zip(begun, await rpc.batch(queries), strict=True):
-                block = answer if one is latest and one is not stored else known(answer, f"block {one.anchor[0]}")
-                if isinstance(block, dict) and head(block).hash == one.anchor[1]:
-                    return self._with_all_taken(rpc, sought, one), stored is not None
-                if block is None and one is stored:
+            queries: list[Query] = [numbered(piece.anchor[0]) for piece in begun]
+            for piece, answer in zip(begun, await rpc.batch(queries), strict=True):
+                number, digest = piece.anchor
+                block = answer if piece is latest and piece is not stored else known(answer, f"block {number}")
+                if isinstance(block, dict) and head(block).hash == digest:
+                    return self._with_all_taken(rpc, sought, piece), stored is not None
+                if block is None and piece is stored:
                     # It is behind, which is no reason to forget what was read.
-                    raise ChainUnknown(f"{rpc.host} has no block {one.anchor[0]}")
+                    raise ChainUnknown(f"{rpc.host} has no block {number}")
         # What was asked so far counts on, whatever became of the chain.
         asked, spent = (stored.asked, stored.spent_ms) if stored is not None else (0, 0)
         none = Piece(sought.since, sought.since - 1, (0, b""), (), asked, spent)
@@ -134,13 +131,13 @@ class Search:
     async def _on(self, rpc: Rpc, sought: Sought, piece: Piece, end: Head, *, kept: bool | None) -> Piece:
         """Read on up to `end`; `kept` says whether a piece is in the ledger, None that this one is never kept there."""
         begun = piece
-        since_ms, unkept = self._pager.budget.now_ms(), 0
+        since_ms, unkept = self.pager.budget.now_ms(), 0
         self._bounded(rpc, piece, end)
         try:
-            pages = self._pager.pages(rpc, [sought.wanted], (piece.last + 1, end.number), anchor=end)
+            pages = self.pager.pages(rpc, [sought.wanted], (piece.last + 1, end.number), anchor=end)
             async with contextlib.aclosing(pages):
                 async for page in pages:
-                    now_ms = self._pager.budget.now_ms()
+                    now_ms = self.pager.budget.now_ms()
                     piece = replace(
                         piece,
                         last=page.last,
@@ -157,7 +154,7 @@ class Search:
         finally:
             read = piece is not begun
             # Who only asks for patience is waited for no less than who answers slowly.
-            piece = replace(piece, spent_ms=piece.spent_ms + self._pager.budget.now_ms() - since_ms)
+            piece = replace(piece, spent_ms=piece.spent_ms + self.pager.budget.now_ms() - since_ms)
             self._taken[rpc.owner, sought.subject] = (piece.asked, piece.spent_ms)
             if read:
                 self._newest[rpc.owner, sought.subject] = piece
@@ -168,8 +165,8 @@ class Search:
 
     def _bounded(self, rpc: Rpc, piece: Piece, end: Head) -> None:
         """Refuse to go on where it would take too many questions; a few of them are always allowed."""
-        budget = self._pager.budget
-        left = self._pager.questions(rpc, end.number - piece.last)
+        budget = self.pager.budget
+        left = self.pager.questions(rpc, end.number - piece.last)
         if budget.questions is not None and left > budget.questions and piece.asked + left > QUESTIONS_MAX:
             raise TooNarrow(
                 f"{rpc.host} grants so few blocks of logs at once that {left} questions more would be needed, after"
@@ -178,7 +175,7 @@ class Search:
             )
 
     def _keep(self, rpc: Rpc, sought: Sought, piece: Piece) -> None:
-        self._pieces.keep_piece(self._chain_id, sought.subject, rpc.owner, piece, self._clock.now_ms())
+        self.pieces.keep_piece(self.chain_id, sought.subject, rpc.owner, piece, self.clock.now_ms())
 
 
 def _joined(

@@ -17,11 +17,11 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from topup.chain.blocks import CHAIN_ID, numbered, right_chain, same_block
-from topup.chain.contracts import APPROVAL, TRANSFER, encode, returned, transferred
+from topup.chain.contracts import APPROVAL, TRANSFER, encode, known_word, returned, transferred
 from topup.chain.preflight import call, reason
 from topup.chain.profiles import Profile
 from topup.chain.reverts import decoded, said_paused, whose_pause
-from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhex, unhexed
+from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, quantity, unhex, unhexed
 from topup.domain.coinbase_charge import Charge
 from topup.domain.errors import ChainError, ChainUnknown, PaymentForbidden, Reverted
 from topup.domain.money import Usdc, Wei
@@ -43,17 +43,16 @@ async def simulate(rpc: Rpc, profile: Profile, payment: Call, demand: Charge, at
             raise
         try:
             data = encode("payment_protocol", "paused")  # the token's function has the same name
-            told = await rpc.batch([call(one, data, at.number) for one in (profile.contract, profile.currency)])
+            answers = await rpc.batch([call(asked, data, at.number) for asked in (profile.contract, profile.currency)])
         except ChainError:
             raise error from None
-        contract, token = map(_flag, told)
+        contract, token = map(_flag, answers)
         raise whose_pause(error, contract=contract, token=token) from None
 
 
 def _flag(answer: Answer) -> bool | None:
-    """Return what a contract says of itself, None where it says nothing that can be read."""
     try:
-        return bool(returned(["bool"], unhex(known(answer, "paused()"), "paused()"), "paused()")[0])
+        return bool(returned(["bool"], answer, "paused()")[0])
     except ChainError:
         return None
 
@@ -64,8 +63,6 @@ async def _simulated(rpc: Rpc, profile: Profile, payment: Call, demand: Charge, 
     Raises:
         Reverted: it would fail, or that payment would; with the contract's reason.
         PaymentForbidden: it would succeed and do something else than pay this charge.
-        WrongChain: the provider speaks for another chain.
-        ChainUnknown: the node could not tell, or has another block at that height or none.
     """
     answers = await rpc.batch(questions(profile, payment, at))
     right_chain(rpc, answers[3], profile.chain_id)
@@ -73,7 +70,7 @@ async def _simulated(rpc: Rpc, profile: Profile, payment: Call, demand: Charge, 
     for answer in answers[:2]:
         if isinstance(answer, RpcError):
             raise reason(answer)
-    l1_fee = Wei(0) if profile.gas_oracle is None else l1_fee_bound(answers[5])
+    l1_fee = Wei(0) if profile.gas_oracle is None else Wei(known_word(answers[5], "the L1 fee"))
     tried = payment.then is None or not isinstance(answers[2], RpcError)
     if payment.then is not None and unhexed(answers[-2]) == bytes.fromhex(_word(payment.approves)):
         tried = True
@@ -85,7 +82,7 @@ async def _simulated(rpc: Rpc, profile: Profile, payment: Call, demand: Charge, 
 
 def questions(profile: Profile, payment: Call, at: Head) -> list[Query]:
     """Return what a dry run on block `at` asks, in this order: call, gas, effects, chain, block, and the L1 fee."""
-    body, bodies = _body(payment), [_body(one) for one in _run(payment)]
+    body, bodies = _body(payment), [_body(sent) for sent in _run(payment)]
     queries: list[Query] = [
         ("eth_call", [body, hex(at.number)]),
         ("eth_estimateGas", [body, hex(at.number)]),
@@ -105,26 +102,16 @@ def l1_fee_query(gas_oracle: bytes, size: int, at: int | str) -> Query:
     return call(gas_oracle, encode("gas_price_oracle", "getL1FeeUpperBound", size), at)
 
 
-def l1_fee_bound(answer: Answer) -> Wei:
-    """Read the answer to `l1_fee_query`.
-
-    Raises:
-        ChainUnknown: there is none.
-    """
-    (bound,) = returned(["uint256"], unhex(known(answer, "the gas oracle"), "the L1 fee"), "the gas oracle")
-    return Wei(bound)
-
-
 def _run(payment: Call) -> list[Call]:
     return [payment] if payment.then is None else [payment, payment.then]
 
 
-def _body(one: Call) -> dict[str, str]:
+def _body(sent: Call) -> dict[str, str]:
     return {
-        "from": "0x" + one.sender.hex(),
-        "to": "0x" + one.to.hex(),
-        "data": "0x" + one.data.hex(),
-        "value": hex(one.value.units),
+        "from": "0x" + sent.sender.hex(),
+        "to": "0x" + sent.to.hex(),
+        "data": "0x" + sent.data.hex(),
+        "value": hex(sent.value.units),
     }
 
 
@@ -186,25 +173,24 @@ class Effects:
 
 
 def _effects(answer: Answer, payment: Call, demand: Charge) -> str:
-    """Judge the simulated logs; return the name of the proof that was had."""
     if isinstance(answer, RpcError):
         return "eth_call"  # the node knows no eth_simulateV1
-    for place, one in enumerate(_run(payment)):
+    for place, sent in enumerate(_run(payment)):
         try:
             result = answer[0]["calls"][place]
             status, failed = quantity(result["status"], "the simulated status"), result.get("error") or {}
             effects, logs = Effects(), result["logs"] if status == 1 else []
             for log in logs:
-                effects.add(log, one.sender, demand.intent.recipient_currency, one.tokens)
+                effects.add(log, sent.sender, demand.intent.recipient_currency, sent.tokens)
         except (LookupError, TypeError, ValueError, AttributeError):
             raise ChainUnknown("eth_simulateV1 answered in an unknown form") from None
         if status != 1 and place:
             raise decoded(unhex(failed.get("data") or "0x", "a revert"))
         if status != 1:
             raise ChainUnknown("eth_simulateV1 reverts where eth_call does not")
-        _own(effects, one, demand.contract)
-        if one.approves is None:
-            _pays(effects, logs, one, demand)
+        _own(effects, sent, demand.contract)
+        if sent.approves is None:
+            _pays(effects, logs, sent, demand)
     return "eth_simulateV1"
 
 

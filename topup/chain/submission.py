@@ -10,11 +10,11 @@ from functools import lru_cache
 from typing import Any
 
 from web3 import AsyncWeb3
-from web3.exceptions import Web3Exception, Web3RPCError
+from web3.exceptions import Web3Exception
 from web3.providers.async_base import AsyncJSONBaseProvider
 from web3.types import RPCEndpoint, RPCResponse
 
-from topup.chain.rpc import Rpc, RpcError, unhex
+from topup.chain.rpc import Rpc, unhex
 from topup.domain.errors import ChainUnknown
 
 # See topup.signers.local: web3 loads py_ecc too, whose recursion limit lets a nested JSON answer end the process.
@@ -27,18 +27,14 @@ class Transport(AsyncJSONBaseProvider):
     global_ccip_read_enabled = False
 
     def __init__(self, rpc: Rpc) -> None:
-        """Use the client of `rpc`."""
         super().__init__()
         self._rpc = rpc
 
     async def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
-        """Ask once."""
-        try:
-            # The one thing that is asked here is a hash; web3.py would make something of anything else.
-            answered = unhex(await self._rpc.ask(method, *params), "the hash of what was sent")
-            return {"jsonrpc": "2.0", "id": 1, "result": "0x" + answered.hex()}
-        except RpcError as error:
-            return {"jsonrpc": "2.0", "id": 1, "error": {"code": error.code, "message": error.message}}
+        """Ask once; what the provider refuses is raised as it is."""
+        # The one thing that is asked here is a hash; web3.py would make something of anything else.
+        answered = unhex(await self._rpc.ask(method, *params), "the hash of what was sent")
+        return {"jsonrpc": "2.0", "id": 1, "result": "0x" + answered.hex()}
 
 
 @lru_cache(maxsize=8)
@@ -56,9 +52,5 @@ async def submit(rpc: Rpc, raw: bytes) -> bytes:
     """
     try:
         return bytes(await _over(rpc).eth.send_raw_transaction(raw))
-    except Web3RPCError as error:
-        failure = (error.rpc_response or {}).get("error")
-        told: dict[str, Any] = dict(failure) if isinstance(failure, dict) else {}
-        raise RpcError(0, str(told.get("message", error)), None) from None
     except (Web3Exception, ValueError, TypeError) as error:
         raise ChainUnknown(str(error)) from None

@@ -9,9 +9,9 @@ from eth_utils.crypto import keccak
 
 from topup.chain.access_keys import permission, queries
 from topup.chain.agreement import Disagreement
-from topup.chain.authorizations import Traced, account, known_word, look, mark, over_subject
+from topup.chain.authorizations import Traced, account, look, mark, over_subject
 from topup.chain.blocks import CHAIN_ID, LATEST, head, numbered, right_chain, same_block
-from topup.chain.contracts import encode, returned
+from topup.chain.contracts import encode, known_word, returned
 from topup.chain.fees import tip, tip_query
 from topup.chain.preflight import balance, reason
 from topup.chain.providers import Providers
@@ -44,8 +44,9 @@ class AuthorizedChain(Quorum):
         Raises:
             PaymentForbidden: one of these authorizations was used already.
         """
-        chain_id = self._chain_id
-        return await self._planned("wallet or token", lambda rpc: preflight_of(rpc, chain_id, wallet, token, uses, key))
+        return await self._planned(
+            "wallet or token", lambda rpc: preflight_of(rpc, self.chain_id, wallet, token, uses, key)
+        )
 
     async def rehearse(self, wallet: bytes, token: bytes, paying: tuple[bytes, Usdc], at: Head) -> None:
         """Run the transfer dry on the block `at`, through enough providers.
@@ -53,36 +54,36 @@ class AuthorizedChain(Quorum):
         Raises:
             Reverted: it would fail, with the token's reason.
         """
-        await self._dry(lambda rpc: rehearse(rpc, self._chain_id, wallet, token, paying, at))
+        await self._dry(lambda rpc: rehearse(rpc, self.chain_id, wallet, token, paying, at))
 
     async def look(self, uses: Sequence[Traced], *, every: bool = False) -> Observation:
         """Look for their use in canonical blocks; with `every`, through all, and two where two are configured.
 
         Each is given with where it was recorded before. Nothing is concluded from absence.
         """
-        chain_id, search = self._chain_id, self._search
         return await self._seen(
-            "the use of an authorization", lambda rpc: look(rpc, chain_id, uses, search), every=every
+            "the use of an authorization", lambda rpc: look(rpc, self.chain_id, uses, self._searching), every=every
         )
 
     async def payment_status(self, use: AuthorizationUse) -> ChargeStatus | More:
         """Ask every provider whether it was ever used: first how far the chain is final, then on that block."""
-        chain_id, search = self._chain_id, self._search
         try:
             return await self._became(
-                "an authorization", use.since, lambda rpc, final: account(rpc, chain_id, use, final, search)
+                "an authorization",
+                use.since,
+                lambda rpc, final: account(rpc, self.chain_id, use, final, self._searching),
             )
         except Disagreement:
             # Nothing but logs tells of what has no mark: whoever hid one may show it by now.
-            if use.mark is None and search is not None:
-                search.forget(over_subject(use))
+            if use.mark is None and self._search is not None:
+                self._search.forget(over_subject(use))
             raise
 
     async def holdings(self, wallet: bytes) -> Holdings:
         """Ask every provider what a wallet holds of the chain's dollar at a final block."""
         dollar = self._dollar
         if dollar is None:
-            raise ChainUnknown(f"no dollar of chain {self._chain_id} is known")
+            raise ChainUnknown(f"no dollar of chain {self.chain_id} is known")
         return await self._held(wallet, {dollar.asset: dollar.token}, None)
 
 
@@ -93,8 +94,6 @@ async def rehearse(
 
     Raises:
         Reverted: it would fail; with the token's reason.
-        WrongChain: the provider speaks for another chain.
-        ChainUnknown: the node could not tell, or has another block at that height or none.
     """
     data = encode("erc20", "transfer", to_checksum_address(paying[0]), paying[1].units)
     body = {"from": "0x" + wallet.hex(), "to": "0x" + token.hex(), "data": "0x" + data.hex()}
@@ -103,7 +102,7 @@ async def rehearse(
     same_block(rpc, block, at)
     if isinstance(answer, RpcError):
         raise reason(answer)
-    (done,) = returned(["bool"], unhex(answer, "the transfer"), "the token")
+    (done,) = returned(["bool"], answer, "the transfer")
     if not done:
         raise PaymentForbidden(
             Reason.SIMULATION, "the token would not move", remedy="see what holds the wallet's tokens"
@@ -119,8 +118,6 @@ async def preflight_of(
     `key` is the access key that signs for the wallet, if one does.
 
     Raises:
-        ChainUnknown: something was not answered.
-        WrongChain: the provider speaks for another chain.
         PaymentForbidden: one of these authorizations was used, or the token's address has no code.
     """
     by = () if key is None else queries(wallet, key, token)

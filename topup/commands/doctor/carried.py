@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from topup.app import assembly
-from topup.app.connections import opened
 from topup.app.funding import Funding, network_fee, refill_total
 from topup.app.keys import payer
 from topup.app.settings import Settings
@@ -15,8 +14,9 @@ from topup.chain.preflight import balance
 from topup.chain.rpc import Rpc
 from topup.chain.token_chain import preflight_of
 from topup.commands import wallet_limit
-from topup.commands.doctor.finding import REFILLS_LOW, Check, safely, skipped
-from topup.commands.doctor.providers import Chain, longest, questioned
+from topup.commands.doctor import providers
+from topup.commands.doctor.finding import Check, covering, safely, skipped
+from topup.commands.doctor.providers import Chain, longest
 from topup.commands.x402_look import CODE_REMEDY, code
 from topup.domain.money import Asset, Usdc
 from topup.domain.tempo import TRANSFERRED_WITH_MEMO
@@ -27,22 +27,19 @@ from topup.payment.config import MPP, X402
 BLOCK_S: Final = {MPP: 0.5, X402: 2.0}
 
 
-def _chain(settings: Settings, one: Funding, own: bytes | None, key: bytes | None) -> Chain:
-    """Return the chain to which the seller carries what was signed."""
-    holder, token, chain_id = own or bytes(20), one.dollar.token, one.dollar.chain_id
-    life_s = settings.rails.mpp.life_max_s if one.rail == MPP else settings.rails.x402.life_max_s
+def _chain(settings: Settings, paid: Funding, own: bytes | None, key: bytes | None) -> Chain:
+    holder, token, chain_id = own or bytes(20), paid.dollar.token, paid.dollar.chain_id
+    life_s = settings.rails.mpp.life_max_s if paid.rail == MPP else settings.rails.x402.life_max_s
     return Chain(
-        before=f"{one.rail} ",
+        before=f"{paid.rail} ",
         chain_id=chain_id,
-        said=one.said,
-        remedy=f"correct {one.said}",
-        urls=one.urls,
-        wanted=one.wanted,
+        remedy=f"correct {paid.said}",
+        paid=paid,
         plan=lambda rpc: preflight_of(rpc, chain_id, holder, token, (), key),
         dry=None,
         old=lambda block: balance(token, holder, block),
-        logs=of_payer(token, TRANSFERRED_WITH_MEMO if one.rail == MPP else AUTHORIZATION_USED, holder),
-        blocks=longest(life_s, BLOCK_S[one.rail]),
+        logs=of_payer(token, TRANSFERRED_WITH_MEMO if paid.rail == MPP else AUTHORIZATION_USED, holder),
+        blocks=longest(life_s, BLOCK_S[paid.rail]),
         lost="it cannot bear out that an authorization was never used",
         alone=(
             "one owner: payments run, but that an unused authorization is dead cannot be proven: its top-up will HALT",
@@ -51,22 +48,19 @@ def _chain(settings: Settings, one: Funding, own: bytes | None, key: bytes | Non
     )
 
 
-async def examined(settings: Settings, one: Funding, wallet: bytes | None) -> list[Check]:
+async def examined(settings: Settings, paid: Funding, wallet: bytes | None) -> list[Check]:
     """Look at the chain of a rail whose seller carries the payment: its providers, its dollar, and who pays."""
     own = payer(settings) if settings.rails.mpp.root is not None else wallet
     key = None if own == wallet else wallet
-    async with opened(settings) as connections:
-        found, good = await questioned(settings, connections.providers(one.urls), _chain(settings, one, own, key))
-        if not good:
-            return [*found, *skipped((f"{one.rail} balance",), "no provider can be asked")]
-        found += await safely(f"{one.rail} balance", _dollars(settings, good[0], one, own, key), good[0])
-        if one.rail == X402:
-            found += [_seller(settings), *await _code(good, own)]
-        return found
+
+    async def rest(good: list[Rpc]) -> list[Check]:
+        found = await safely(f"{paid.rail} balance", _dollars(settings, good[0], paid, own, key), good[0])
+        return [*found, _seller(settings), *await _code(good, own)] if paid.rail == X402 else found
+
+    return await providers.examined(settings, _chain(settings, paid, own, key), (f"{paid.rail} balance",), rest)
 
 
 def _seller(settings: Settings) -> Check:
-    """Say by whose record the seller is asked, and how far that can be relied on."""
     says = assembly.seller(settings).says()
     return Check("x402 seller", ok=True, says=f"{says}; `topup doctor --rail x402` shows what it offers")
 
@@ -84,35 +78,28 @@ async def _code(rpcs: Sequence[Rpc], own: bytes | None) -> list[Check]:
     return [Check(name, ok=True, says="the wallet has no code: its key alone signs for it")]
 
 
-async def _dollars(settings: Settings, rpc: Rpc, one: Funding, own: bytes | None, key: bytes | None) -> list[Check]:
-    name, live = f"{one.rail} balance", settings.mode == "live"
+async def _dollars(settings: Settings, rpc: Rpc, paid: Funding, own: bytes | None, key: bytes | None) -> list[Check]:
+    name, live = f"{paid.rail} balance", settings.mode == "live"
     if own is None:
         return skipped((name,), "no wallet is known") if live else []
-    now, found = await preflight_of(rpc, one.dollar.chain_id, own, one.dollar.token, (), key), []
+    now, found = await preflight_of(rpc, paid.dollar.chain_id, own, paid.dollar.token, (), key), []
     if key is not None and now.permission is not None:
-        found.append(
-            _access_key(
-                wallet_limit.State(
-                    wallet_limit.Keys(own, key, one.dollar.token), now.permission, wallet_limit.refill(settings)
-                ),
-                live=live,
-            )
-        )
-    if one.dollar.pays_fee:
-        fee = network_fee(one, now)
-        right = fee <= one.fee_max
-        says = f"at most {one.amount(fee)} for a payment now, the ceiling is {one.amount(one.fee_max)}"
+        keys = wallet_limit.Keys(own, key, paid.dollar.token)
+        state = wallet_limit.State(keys, now.permission, wallet_limit.refill(settings))
+        found.append(_access_key(state, live=live))
+    if paid.dollar.pays_fee:
+        fee = network_fee(paid, now)
+        right = fee <= paid.fee_max
+        says = f"at most {paid.amount(fee)} for a payment now, the ceiling is {paid.amount(paid.fee_max)}"
         remedy = "" if right else "wait, or raise rails.mpp.network_fee_max_usd"
-        found.append(Check(f"{one.rail} network fee", ok=right, says=says, remedy=remedy))
-    each = refill_total(settings, None) + one.fee_max
+        found.append(Check(f"{paid.rail} network fee", ok=right, says=says, remedy=remedy))
+    each = refill_total(settings, None) + paid.fee_max
     held = now.tokens or Usdc(0)
     count = held.units // each.units
-    says = f"{one.amount(held)} on {one.chain} covers {count} refills of at most {one.amount(each)}, fees included"
-    enough = count >= 1 or not live
-    says = says if count >= REFILLS_LOW or not enough else f"warning: {says}"
-    bridged = ", brought there by hand: topup never bridges" if one.dollar.asset is Asset.USDC_E else ""
-    remedy = "" if count >= REFILLS_LOW else f"send {one.dollar.asset} on {one.chain} to 0x{own.hex()}{bridged}"
-    return [*found, Check(name, ok=enough, says=says, remedy=remedy)]
+    says = f"{paid.amount(held)} on {paid.chain} covers {count} refills of at most {paid.amount(each)}, fees included"
+    bridged = ", brought there by hand: topup never bridges" if paid.dollar.asset is Asset.USDC_E else ""
+    remedy = f"send {paid.dollar.asset} on {paid.chain} to 0x{own.hex()}{bridged}"
+    return [*found, covering(name, count, says, remedy, live=live)]
 
 
 def _access_key(state: wallet_limit.State, *, live: bool) -> Check:

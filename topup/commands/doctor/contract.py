@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Final
 
 from eth_utils.crypto import keccak
 
 from topup.app import assembly
-from topup.app.connections import opened
-from topup.app.funding import refill_total, refills
+from topup.app.funding import funding, refill_total, refills
 from topup.app.settings import Settings
 from topup.chain import preflight
 from topup.chain.blocks import head
-from topup.chain.contracts import encode, returned
+from topup.chain.contracts import encode, known_word, returned
 from topup.chain.logs import of_operator
 from topup.chain.preflight import call
 from topup.chain.profiles import Profile
 from topup.chain.rpc import Answer, Rpc, RpcError, count, known, quantity, unhex
-from topup.chain.simulation import l1_fee_bound, l1_fee_query, questions
-from topup.commands.doctor.finding import REFILLS_LOW, Check, failed, safely, skipped
-from topup.commands.doctor.providers import Chain, longest, questioned
+from topup.chain.simulation import l1_fee_query, questions
+from topup.commands.doctor import providers
+from topup.commands.doctor.finding import Check, covering, failed, safely, skipped
+from topup.commands.doctor.providers import Chain, longest
 from topup.domain.errors import ChainError, PaymentForbidden, StoreError
 from topup.domain.money import Bps, EthPrice, Usdc, Wei, deviation_bps_up
 from topup.ledger.store import SqliteStore
+from topup.payment.config import COINBASE
 from topup.ports.chain import Call, Head
 
 Answers = dict[str, Answer]
@@ -34,17 +36,14 @@ CHAIN_LOOKS: Final = ("contract", "operators", "quotes", "price feed", "sequence
 
 
 def _chain(settings: Settings, wallet: bytes | None) -> Chain:
-    """Return the chain to which the wallet itself sends what pays a Coinbase charge."""
     profile, own = assembly.profile(settings), wallet or bytes(20)
     total, asset = refill_total(settings, None), assembly.pay_with(settings)
     life_s = min(settings.rails.coinbase.life_max_s, CHARGE_LIFE_S)
     return Chain(
         before="",
         chain_id=settings.chain.id,
-        said="chain.rpc_urls",
         remedy="correct chain.rpc_urls or chain.id",
-        urls=settings.chain.rpc_urls,
-        wanted=settings.chain.quorum,
+        paid=funding(settings, COINBASE),
         plan=lambda rpc: preflight.preflight_of(rpc, profile, own, total, profile.contract, asset),
         dry=lambda at: questions(profile, Call(own, own, b"", Wei(0)), at),
         old=lambda block: ("eth_getBalance", ["0x" + own.hex(), block]),
@@ -60,12 +59,11 @@ def _chain(settings: Settings, wallet: bytes | None) -> Chain:
 
 async def examined(settings: Settings, wallet: bytes | None) -> list[Check]:
     """Look at the chain to which the wallet itself sends payments: providers, contract, prices, wallet."""
-    async with opened(settings) as connections:
-        rpcs = connections.providers(settings.chain.rpc_urls)
-        found, good = await questioned(settings, rpcs, _chain(settings, wallet))
-        if not good:
-            return [*found, *skipped(CHAIN_LOOKS, "no provider can be asked")]
-        return [*found, *await safely("chain", _stands(settings, good[0], wallet), good[0])]
+
+    def rest(good: list[Rpc]) -> Awaitable[list[Check]]:
+        return safely("chain", _stands(settings, good[0], wallet), good[0])
+
+    return await providers.examined(settings, _chain(settings, wallet), CHAIN_LOOKS, rest)
 
 
 async def _stands(settings: Settings, rpc: Rpc, wallet: bytes | None) -> list[Check]:
@@ -104,7 +102,7 @@ async def _contract(profile: Profile, rpc: Rpc, answers: Answers) -> list[Check]
             *(("eth_getStorageAt", ["0x" + profile.contract.hex(), "0x" + slot.hex(), "latest"]) for slot in slots),
         ]
     )
-    (paused,) = returned(["bool"], unhex(known(stopped, "paused()"), "paused()"), "paused()")
+    (paused,) = returned(["bool"], stopped, "paused()")
     second = Check("contract paused", ok=not paused, says="it takes no payments now" if paused else "no",
                    remedy="wait until its owner resumes it" if paused else "")  # fmt: skip
     absent = [
@@ -174,7 +172,7 @@ async def _gas_oracle(profile: Profile, rpc: Rpc) -> list[Check]:
         return [Check(name, ok=True, says="this chain has none")]
     try:
         (answer,) = await rpc.batch([l1_fee_query(profile.gas_oracle, 800, "latest")])
-        fee = l1_fee_bound(answer)
+        fee = Wei(known_word(answer, "the L1 fee"))
     except ChainError as error:
         return [failed(name, error, "check chain.id and the provider")]
     return [Check(name, ok=True, says=f"a payment's L1 data fee is at most {fee}")]
@@ -191,16 +189,12 @@ async def _holdings(
     if price is not None:
         covered = refills(balance, assembly.wei(settings.wallet.reserve_eth), price, total)
         says = f"{balance} covers {covered} refills of at most {total} above the reserve"
-        enough = covered >= 1 or settings.mode != "live"
-        says = says if covered >= REFILLS_LOW or not enough else f"warning: {says}"
-        remedy = "" if covered >= REFILLS_LOW else f"send ETH to 0x{wallet.hex()}"
-        first = Check(name, ok=enough, says=says, remedy=remedy)
+        first = covering(name, covered, says, f"send ETH to 0x{wallet.hex()}", live=settings.mode == "live")
     used = count(known(answers["nonce"], "the nonce"), "the nonce", bare=True)
     return [first, _waiting(used, answers["pending"]), _known_nonce(settings, wallet, used)]
 
 
 def _waiting(used: int, answer: Answer) -> Check:
-    """Say whether a transaction of the wallet waits for a block, where the provider counts those."""
     name = "wallet nonce"
     pending, doubt = preflight.pending_nonce(answer, used)
     if doubt:

@@ -49,6 +49,12 @@ def failed(name: str, error: TopupError, remedy: str = "") -> Check:
     return Check(name, ok=False, says=str(error), remedy=error.remedy or remedy)
 
 
+def covering(name: str, refills: int, says: str, remedy: str, *, live: bool) -> Check:
+    """Return whether there is money for a refill, and a warning where there is for few."""
+    enough, few = refills >= 1 or not live, refills < REFILLS_LOW
+    return Check(name, ok=enough, says=f"warning: {says}" if few and enough else says, remedy=remedy if few else "")
+
+
 async def safely(name: str, looking: Awaitable[list[Check]], rpc: Rpc | None = None) -> list[Check]:
     """Look; what breaks on the way is a finding, and names the provider `rpc` where that was asked.
 

@@ -16,17 +16,14 @@ async def ledger(settings: Settings) -> list[Check]:
     """Look at the ledger and where it lies."""
     directory = settings.state_dir
     writable = _writable(directory)
-    if not writable.ok or not SqliteStore.exists(directory):
-        why = "the ledger's directory is of no use" if not writable.ok else "there is no ledger yet"
-        return (
-            [writable, *skipped(("ledger", "charge endpoint"), why)]
-            if not writable.ok
-            else [
-                writable,
-                Check("ledger", ok=True, says="there is none yet; the first start creates it"),
-                Check("charge endpoint", ok=True, says="never asked from this ledger"),
-            ]
-        )
+    if not writable.ok:
+        return [writable, *skipped(("ledger", "charge endpoint"), "the ledger's directory is of no use")]
+    if not SqliteStore.exists(directory):
+        return [
+            writable,
+            Check("ledger", ok=True, says="there is none yet; the first start creates it"),
+            Check("charge endpoint", ok=True, says="never asked from this ledger"),
+        ]
     store = SqliteStore.open_reader(directory)
     try:
         damage, gone = store.damage(), store.control(settings.account).gone

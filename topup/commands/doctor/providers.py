@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from topup.app.connections import opened
+from topup.app.funding import Funding
 from topup.app.settings import Settings
 from topup.chain.blocks import HEADS, head
 from topup.chain.capabilities import Trouble
@@ -19,7 +21,7 @@ from topup.chain.owners import owner, quorum
 from topup.chain.paging import SPAN, Pager, Wanted
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, reverted
 from topup.chain.search import QUESTIONS_MAX, Search, Sought, TooNarrow, Unkept
-from topup.commands.doctor.finding import SKEW_MAX_S, Check, failed, skew
+from topup.commands.doctor.finding import SKEW_MAX_S, Check, failed, skew, skipped
 from topup.domain.errors import ChainError, ChainUnknown, PaymentForbidden
 from topup.domain.lifecycle import REPLACED_BLOCKS
 from topup.ports.budget import FIRST, QUESTIONS, SECONDS, Budget
@@ -38,19 +40,16 @@ TIP: Final = "eth_maxPriorityFeePerGas"
 class Chain:
     """A chain as one rail asks it.
 
-    `before` stands before the names of its checks, `said` is the setting that names the providers `urls`, of which
-    `wanted` have to agree; `remedy` is for those of another chain. `plan` asks what a payment is planned on, `dry` what
-    a dry run on a block asks, None where nothing is run dry, and `old` for a balance at a block. `logs` is what is
-    looked for in the last `blocks` blocks at most, without which `lost` is lost. `alone` says what a single owner
-    cannot show, and what two could.
+    `before` stands before the names of its checks, `paid` names its providers; `remedy` is for those of another chain.
+    `plan` asks what a payment is planned on, `dry` what a dry run on a block asks, None where nothing is run dry, and
+    `old` for a balance at a block. `logs` is what is looked for in the last `blocks` blocks at most, without which
+    `lost` is lost. `alone` says what a single owner cannot show, and what two could.
     """
 
     before: str
     chain_id: int
-    said: str
     remedy: str
-    urls: tuple[str, ...]
-    wanted: int | None
+    paid: Funding
     plan: Callable[[Rpc], Awaitable[Preflight]]
     dry: Callable[[Head], list[Query]] | None
     old: Callable[[str], Query]
@@ -81,24 +80,28 @@ def longest(life_s: int, block_s: float) -> int:
     return int(life_s / block_s) + REPLACED_BLOCKS
 
 
-async def questioned(settings: Settings, rpcs: Sequence[Rpc], chain: Chain) -> tuple[list[Check], list[Rpc]]:
-    """Look at a chain's providers, and return those that the other looks may use."""
-    hosts = [rpc.host for rpc in rpcs]
-    called = [rpc.host if hosts.count(rpc.host) == 1 else rpc.name for rpc in rpcs]
-    looks = await asyncio.gather(
-        *(_provider(settings, rpc, chain, f"{chain.before}provider {n}") for rpc, n in zip(rpcs, called, strict=True))
-    )
-    good = [rpc for rpc, (_, right) in zip(rpcs, looks, strict=True) if right]
-    return [*(check for look, _ in looks for check in look), _agreement(chain, good)], good
+async def examined(
+    settings: Settings, chain: Chain, names: Sequence[str], rest: Callable[[list[Rpc]], Awaitable[list[Check]]]
+) -> list[Check]:
+    """Look at a chain's providers, and by those that may be used at the rest, whose checks have these names."""
+    async with opened(settings) as connections:
+        rpcs = connections.providers(chain.paid.urls)
+        hosts = [rpc.host for rpc in rpcs]
+        called = [rpc.host if hosts.count(rpc.host) == 1 else rpc.name for rpc in rpcs]
+        named = [(rpc, f"{chain.before}provider {name}") for rpc, name in zip(rpcs, called, strict=True)]
+        looks = await asyncio.gather(*(_provider(settings, rpc, chain, name) for rpc, name in named))
+        good = [rpc for rpc, (_, right) in zip(rpcs, looks, strict=True) if right]
+        found = [*(check for look, _ in looks for check in look), _agreement(chain, good)]
+        return found + (await rest(good) if good else skipped(names, "no provider can be asked"))
 
 
 def _agreement(chain: Chain, good: Sequence[Rpc]) -> Check:
     """Say how many providers bear each other out, and what that is enough for."""
-    name, urls = f"{chain.before}providers", chain.urls
+    name, urls = f"{chain.before}providers", chain.paid.urls
     owners = {owner(url) for url in urls}
-    needed = quorum(urls, chain.wanted)
+    needed = quorum(urls, chain.paid.wanted)
     several = f"{len(urls)} URLs of {len(owners)} owner{'s' if len(owners) > 1 else ''}"
-    here = any(one.startswith("loopback:") for one in owners)
+    here = any(name.startswith("loopback:") for name in owners)
     kinds = "two names of one port of this machine" if here else "two of one registrable domain"
     twice = f"{several}: {kinds} count as one; " if len(urls) > len(owners) else ""
     believed = len({rpc.owner for rpc in good})
@@ -107,10 +110,10 @@ def _agreement(chain: Chain, good: Sequence[Rpc]) -> Check:
         return Check(name, ok=False, says=says, remedy="see each provider above, or add one of another owner")
     if len(owners) == 1:
         says, why = chain.alone
-        remedy = f"add a provider of another owner to {chain.said}: {why}"
+        remedy = f"add a provider of another owner to {chain.paid.said}: {why}"
         return Check(name, ok=True, says=f"warning: {twice}{says}", remedy=remedy)
     if needed == 1:
-        setting = chain.said.replace("rpc_urls", "quorum")
+        setting = chain.paid.said.replace("rpc_urls", "quorum")
         says = f"warning: {twice}{setting} = 1: whichever answers first is believed alone"
         return Check(name, ok=True, says=says, remedy=f"remove {setting}, so that two have to agree")
     return Check(name, ok=True, says=f"{twice}{len(owners)} owners, of which {needed} have to agree")
@@ -126,111 +129,111 @@ async def _provider(settings: Settings, rpc: Rpc, chain: Chain, name: str) -> tu
             at = head(known(newest, "the newest block")) if chain_id == chain.chain_id else None
             ended = head(final).number if at is not None and isinstance(final, dict) else None
     except ChainError as error:
-        return [failed(name, error, f"check {chain.said} and the network")], False
+        return [failed(name, error, f"check {chain.paid.said} and the network")], False
     if at is None:
         says = f"speaks for chain {chain_id}, not {chain.chain_id}"
         return [Check(name, ok=False, says=says, remedy=chain.remedy)], False
-    one = Provider(rpc, chain, name, at, ended)
-    one.found.append(Check(name, ok=True, says=f"chain {chain_id}, block {at.number}"))
-    one.found.append(_clock(settings, one))
-    _finality(one, safe, final)
-    await _look(one, "planning", _planning)
+    provider = Provider(rpc, chain, name, at, ended)
+    provider.found.append(Check(name, ok=True, says=f"chain {chain_id}, block {at.number}"))
+    provider.found.append(_clock(settings, provider))
+    _finality(provider, safe, final)
+    await _look(provider, "planning", _planning)
     if chain.dry is not None:
-        await _look(one, "dry run", _dry_run)
-    await _look(one, "history", _history)
-    await _look(one, "logs", _logs)
-    _limits(one)
-    return one.found, True
+        await _look(provider, "dry run", _dry_run)
+    await _look(provider, "history", _history)
+    await _look(provider, "logs", _logs)
+    _limits(provider)
+    return provider.found, True
 
 
-async def _look(one: Provider, what: str, look: Callable[[Provider], Awaitable[None]]) -> None:
+async def _look(provider: Provider, what: str, look: Callable[[Provider], Awaitable[None]]) -> None:
     try:
-        with one.rpc.heard():
-            await look(one)
+        with provider.rpc.heard():
+            await look(provider)
     except (ChainError, PaymentForbidden) as error:
         remedy = "use another provider: a payment asks exactly this, and waits until it is answered"
-        one.found.append(failed(f"{one.name} {what}", error, remedy))
+        provider.found.append(failed(f"{provider.name} {what}", error, remedy))
 
 
-def _clock(settings: Settings, one: Provider) -> Check:
-    name, now_s = f"{one.name} clock", SystemClock().now_ms() // 1000
-    age = now_s - one.newest.timestamp_s
+def _clock(settings: Settings, provider: Provider) -> Check:
+    name, now_s = f"{provider.name} clock", SystemClock().now_ms() // 1000
+    age = now_s - provider.newest.timestamp_s
     if age <= SKEW_MAX_S:
-        return skew(name, one.newest.timestamp_s, now_s)
+        return skew(name, provider.newest.timestamp_s, now_s)
     late = age > settings.chain.head_age_max_s
     remedy = "use another provider, or set this machine's clock" if late else ""
     return Check(name, ok=not late, says=f"its newest block is {age} s old", remedy=remedy)
 
 
-def _finality(one: Provider, safe: Answer, final: Answer) -> None:
+def _finality(provider: Provider, safe: Answer, final: Answer) -> None:
     lacks = [tag for tag, block in (("safe", safe), ("finalized", final)) if not isinstance(block, dict)]
     if not lacks:
-        one.tell("finality", "serves safe and finalized blocks")
+        provider.tell("finality", "serves safe and finalized blocks")
     elif lacks == ["safe"]:
         says = "warning: no tag safe: a payment is done only at the final block, some twenty minutes later"
-        one.tell("finality", says, "nothing, or a provider that serves it")
+        provider.tell("finality", says, "nothing, or a provider that serves it")
     elif lacks == ["finalized"]:
-        says = f"warning: no tag finalized: payments are done at the safe block; {one.chain.lost}"
-        one.tell("finality", says, "a provider that serves it")
+        says = f"warning: no tag finalized: payments are done at the safe block; {provider.chain.lost}"
+        provider.tell("finality", says, "a provider that serves it")
     else:
         remedy = "use another provider: without them nothing is ever settled"
-        one.tell("finality", "serves no safe blocks and no finalized blocks", remedy, ok=False)
+        provider.tell("finality", "serves no safe blocks and no finalized blocks", remedy, ok=False)
 
 
-async def _planning(one: Provider) -> None:
-    """Ask what a payment is planned on, by the code that plans it."""
+async def _planning(provider: Provider) -> None:
     name = "planning"
     try:
-        told = await one.chain.plan(one.rpc)
+        planned = await provider.chain.plan(provider.rpc)
     except PaymentForbidden as error:
-        one.tell(name, f"answers, and what it shows forbids a payment now: {error}; see the checks of the chain")
+        provider.tell(name, f"answers, and what it shows forbids a payment now: {error}; see the checks of the chain")
         return
-    one.tell(name, "answers all that a payment is planned on")
-    if told.doubt:
-        one.tell("pending", f"warning: {told.doubt}; payments go on", "use this wallet for nothing else")
+    provider.tell(name, "answers all that a payment is planned on")
+    if planned.doubt:
+        provider.tell("pending", f"warning: {planned.doubt}; payments go on", "use this wallet for nothing else")
 
 
-async def _dry_run(one: Provider) -> None:
-    """Ask what a dry run asks, of a transfer of nothing."""
-    assert one.chain.dry is not None
-    called, gas, effects, _, block, *_ = await one.rpc.batch(one.chain.dry(one.newest))
+async def _dry_run(provider: Provider) -> None:
+    assert provider.chain.dry is not None
+    called, gas, effects, _, block, *_ = await provider.rpc.batch(provider.chain.dry(provider.newest))
     for method, answer in (("eth_call", called), ("eth_estimateGas", gas)):
         # That the wallet is poor, or that its code objects, is an answer; other checks say it.
         if isinstance(answer, RpcError) and not reverted(answer) and "insufficient funds" not in answer.message:
             raise ChainUnknown(f"no {method} at a block that is named by its number: {answer.message}")
-    if known(block, f"block {one.newest.number}") is None:
-        raise ChainUnknown(f"block {one.newest.number}, which it has just shown, is not there")
+    if known(block, f"block {provider.newest.number}") is None:
+        raise ChainUnknown(f"block {provider.newest.number}, which it has just shown, is not there")
     without = "payments are proven by eth_call alone"
-    one.found.append(_ability(f"{one.name} simulation", "eth_simulateV1", effects, without))
+    provider.found.append(_ability(f"{provider.name} simulation", "eth_simulateV1", effects, without))
 
 
-async def _history(one: Provider) -> None:
-    back, final = hex(max(0, one.newest.number - HISTORY_BLOCKS)), one.final
-    old, *held = await one.rpc.batch([one.chain.old(back), *([one.chain.old(hex(final))] if final is not None else [])])
+async def _history(provider: Provider) -> None:
+    back, final = hex(max(0, provider.newest.number - HISTORY_BLOCKS)), provider.final
+    old, *held = await provider.rpc.batch(
+        [provider.chain.old(back), *([provider.chain.old(hex(final))] if final is not None else [])]
+    )
     lost = "the wallet's balance cannot verify older payments"
-    one.found.append(_ability(f"{one.name} history", "old balances", old, lost))
-    one.found += [_final_state(f"{one.name} final state", answer) for answer in held]
+    provider.found.append(_ability(f"{provider.name} history", "old balances", old, lost))
+    provider.found += [_final_state(f"{provider.name} final state", answer) for answer in held]
 
 
-async def _logs(one: Provider) -> None:
+async def _logs(provider: Provider) -> None:
     """Look for a payment that nobody made, as far back as a proof may have to, by the code that proves."""
-    chain, clock = one.chain, SystemClock()
+    chain, clock = provider.chain, SystemClock()
     pager = Pager(Budget(clock, questions=LOG_QUESTIONS, seconds=LOG_SECONDS))
     search = Search(chain.chain_id, pager, Unkept(), clock)
-    since = max(0, one.newest.number - chain.blocks + 1)
+    since = max(0, provider.newest.number - chain.blocks + 1)
     sought = Sought(b"", chain.logs, since, lambda *_: None)
     more = "a provider that serves longer ranges proves more"
     try:
-        piece = await search.through(one.rpc, sought, None, one.newest)
+        piece = await search.through(provider.rpc, sought, None, provider.newest)
     except TooNarrow as error:
-        one.tell("logs", f"warning: {error}; {chain.lost}", more)
+        provider.tell("logs", f"warning: {error}; {chain.lost}", more)
         return
     except ChainUnknown as error:
         says = f"warning: no logs of as many blocks as a proof needs: {error}; {chain.lost}"
-        one.tell("logs", says, "a provider that serves the contract's logs proves more")
+        provider.tell("logs", says, "a provider that serves the contract's logs proves more")
         return
-    says = _reach(piece, pager.most(one.rpc), chain, whole=piece.last >= one.newest.number)
-    one.tell("logs", says, more if says.startswith("warning:") else "")
+    says = _reach(piece, pager.most(provider.rpc), chain, whole=piece.last >= provider.newest.number)
+    provider.tell("logs", says, more if says.startswith("warning:") else "")
 
 
 def _reach(piece: Piece, most: int | None, chain: Chain, *, whole: bool) -> str:
@@ -249,22 +252,22 @@ def _reach(piece: Piece, most: int | None, chain: Chain, *, whole: bool) -> str:
     return f"{range_of}a proof of non-payment over {blocks} blocks takes {about}, with {asked} questions: kept to"
 
 
-def _limits(one: Provider) -> None:
+def _limits(provider: Provider) -> None:
     """Say what was learnt of it while it was asked."""
-    can, most = one.rpc.can, one.rpc.can.batch_max
+    can, most = provider.rpc.can, provider.rpc.can.batch_max
     if most is None:
-        one.tell("batches", "takes in one batch what a payment asks")
+        provider.tell("batches", "takes in one batch what a payment asks")
     elif most == 1:
-        one.tell("batches", "takes no batches: kept to, each question leaves by itself")
+        provider.tell("batches", "takes no batches: kept to, each question leaves by itself")
     else:
-        one.tell("batches", f"takes {most} calls in a batch: kept to, more leave as several requests side by side")
-    if can.lacks(TIP):
-        one.tell("tip", f"no {TIP}: the tip is what recent blocks have paid")
+        provider.tell("batches", f"takes {most} calls in a batch: kept to, more leave as several requests side by side")
+    if can.has_met(Trouble.NO_TIP):
+        provider.tell("tip", f"no {TIP}: the tip is what recent blocks have paid")
     if can.has_met(Trouble.BEHIND):
-        one.tell("nodes", "is a pool whose nodes are a block or more apart: what one lacks is asked once more")
+        provider.tell("nodes", "is a pool whose nodes are a block or more apart: what one lacks is asked once more")
     if can.has_met(Trouble.RATE):
         says = "warning: limits the rate of questions: topup waits and asks the same again, which makes it slower"
-        one.tell("rate", says, "nothing, or a provider that takes more questions")
+        provider.tell("rate", says, "nothing, or a provider that takes more questions")
 
 
 def _final_state(name: str, answer: Any) -> Check:

@@ -51,7 +51,6 @@ def _wallet(settings: Settings) -> tuple[list[Check], bytes | None]:
 
 
 def _recipients(settings: Settings) -> list[Check]:
-    """Say who may be paid by each rail in use."""
     found = [_pinned(settings)] if COINBASE in settings.rails.use else []
     for one in named(settings):
         says = f"{len(one.recipients)} named {one.whose}" if one.recipients else f"warning: anybody, {one.whose}"

@@ -94,7 +94,6 @@ def adopt(comparison: Comparison, store: SqliteStore, by: str) -> None:
 def _adopt_own(
     comparison: Comparison, store: SqliteStore, at_ms: int, by: str, chain_id: int, nonce_final: int
 ) -> None:
-    """Take over what the wallet has sent itself."""
     found, account, wallet = comparison.findings, comparison.account, comparison.wallet
     for done in sorted(found.unknown, key=lambda d: d.plan.nonce):
         topup_id = "t" + done.hash[:6].hex()
@@ -173,7 +172,6 @@ async def _held_against_provider(connections: Connections, store: SqliteStore, c
 
 
 def _rails(settings: Settings, store: SqliteStore, wallet: bytes) -> list[str]:
-    """Return the rails in use, and those by which this ledger has sent anything."""
     chains = {settings.chain.id, *(funding(settings, rail).dollar.chain_id for rail in LOGS)}
     sent = {t.rail for chain_id in chains for t in store.known(chain_id, wallet).topups if t.out}
     return [rail for rail in RAILS if rail in settings.rails.use or rail in sent]

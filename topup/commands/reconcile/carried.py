@@ -132,7 +132,6 @@ class CarriedPayments:
         return block.timestamp_s * 1000
 
     async def _shows(self, transfer: Transfer, rpc: Rpc) -> bool:
-        """Tell whether a provider shows exactly this payment in its block."""
         number, token = transfer.block_number, self.funding.dollar.token
         chunks = [chunk async for chunk in self._chunks(rpc, number, number)]
         return transfer in (kept(token, found) for chunk in chunks for found in chunk.transfers)

@@ -66,14 +66,17 @@ class OwnTransactions:
     known: Known
     own: Own
 
+    @property
+    def wallet(self) -> bytes:
+        """Return whose transactions they are."""
+        return self.comparison.wallet
+
     async def compare(self, begin: int | None, *, named: bool) -> None:
         """Compare from block `begin` on; None where that is to be found out. `named`: a person has said where."""
         chain_id, own = self.profile.chain_id, self.own
         if own.nonce_final:
             await self._scan(begin)
-        transfers = [
-            t for t in self.store.transfers(chain_id, self.comparison.wallet) if t.contract == self.profile.contract
-        ]
+        transfers = [t for t in self.store.transfers(chain_id, self.wallet) if t.contract == self.profile.contract]
         own.payments_on_chain = len(transfers)
         shown = {t.tx_hash: t for t in transfers}
         blocks = (own.first_block, own.decided_block)
@@ -99,9 +102,7 @@ class OwnTransactions:
         if below >= self.own.nonce_final:
             return final
         try:
-            return await self.panel.first(
-                lambda rpc: history.block_of_nonce(rpc, self.comparison.wallet, below, 0, final)
-            )
+            return await self.panel.first(lambda rpc: history.block_of_nonce(rpc, self.wallet, below, 0, final))
         except history.StateGone as error:
             raise SettingsError(f"the wallet's first payment cannot be dated: {error}", remedy=SINCE) from None
 
@@ -111,7 +112,7 @@ class OwnTransactions:
         asked = {operator for (operator, _), (by, _) in self.known.owners.items() if by in bought}
         scanned: list[Blocks] = []
         for operator in sorted(self.profile.operators | asked):
-            progress = Progress(self.store, self.own.chain_id, self.comparison.wallet, self.profile.contract, operator)
+            progress = Progress(self.store, self.own.chain_id, self.wallet, self.profile.contract, operator)
             done = progress.blocks
             if done is None or (since is not None and since < done[0]):
                 begin = since if since is not None else await self._begin()
@@ -143,15 +144,13 @@ class OwnTransactions:
     # -- transactions -------------------------------------------------------------------------------------------
 
     async def _read(self, tx_hash: bytes) -> WalletTransaction | None:
-        """Read a transaction as enough providers show it; None when no final block holds it."""
         final = self.own.final_block
         return await self.panel.agreed(
-            lambda rpc: history.transaction(rpc, self.profile, tx_hash, self.comparison.wallet, final),
+            lambda rpc: history.transaction(rpc, self.profile, tx_hash, self.wallet, final),
             f"0x{tx_hash.hex()}",
         )
 
     async def _strangers(self, transfers: Sequence[Transfer]) -> list[WalletTransaction]:
-        """Read and sort the payments whose transaction the ledger does not hold."""
         read = []
         known = self.known.hashes
         for transfer in (t for t in transfers if t.tx_hash not in known):
@@ -206,9 +205,7 @@ class OwnTransactions:
         if from_since and own.first_block:
             before = own.first_block - 1
             try:
-                begin = max(
-                    begin, await self.panel.first(lambda rpc: history.nonce_at(rpc, self.comparison.wallet, before))
-                )
+                begin = max(begin, await self.panel.first(lambda rpc: history.nonce_at(rpc, self.wallet, before)))
             except ChainUnknown:
                 self.comparison.notes.append(
                     f"no provider says how many transactions came before block {own.first_block}"
@@ -259,8 +256,8 @@ class OwnTransactions:
         return 0
 
     async def _place(self, rpc: Rpc, nonce: int) -> tuple[int, bytes | None]:
-        number = await history.block_of_nonce(rpc, self.comparison.wallet, nonce, 0, self.own.final_block)
-        return number, await history.hash_at_nonce(rpc, self.comparison.wallet, nonce, number)
+        number = await history.block_of_nonce(rpc, self.wallet, nonce, 0, self.own.final_block)
+        return number, await history.hash_at_nonce(rpc, self.wallet, nonce, number)
 
     def _unexplained(self, nonce: int, number: int | None, detail: str) -> None:
         self.comparison.findings.tell(What.UNEXPLAINED, detail, (nonce, None, number))
@@ -280,7 +277,7 @@ class OwnTransactions:
             return  # what is named already would only be counted twice
         begun, should = expected
         try:
-            holds = await self.panel.first(lambda rpc: history.balance_at(rpc, self.comparison.wallet, final))
+            holds = await self.panel.first(lambda rpc: history.balance_at(rpc, self.wallet, final))
         except ChainUnknown:
             self.comparison.notes.append("no provider has the balance at the final block")
             return

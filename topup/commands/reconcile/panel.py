@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 from topup.accounting.reconciliation import Transfer
 from topup.chain import history, logs
+from topup.chain.blocks import block_at
 from topup.chain.paging import Pager
 from topup.chain.providers import Providers
 from topup.chain.rpc import Rpc
@@ -35,13 +36,13 @@ class Panel:
     async def standing(self, wallet: bytes) -> tuple[int, int]:
         """Return the newest block that is final everywhere, and the wallet's newest nonce anywhere."""
         answers = await self.providers.ask(lambda rpc: history.standing(rpc, self.chain_id, wallet), every=True)
-        number = min(vote.value.final.number for vote in answers.votes)
-        await self.block(number)
-        return number, max(vote.value.nonce_latest for vote in answers.votes)
+        final, newest_nonces = zip(*(vote.value for vote in answers.votes), strict=True)
+        await self.block(min(final))
+        return min(final), max(newest_nonces)
 
     async def block(self, number: int) -> Head:
         """Return the block that all of them have at this height."""
-        return await self.agreed(lambda rpc: history.block(rpc, number), f"block {number}")
+        return await self.agreed(lambda rpc: block_at(rpc, self.chain_id, number), f"block {number}")
 
     async def agreed(self, ask: Callable[[Rpc], Awaitable[T]], what: str) -> T:
         """Ask every provider for what can only have one answer."""

@@ -133,7 +133,6 @@ def support_document(store: SqliteStore, life: Life) -> dict[str, Any]:
 
 
 def _bought(t: TopUp, row: dict[str, Any]) -> dict[str, Any]:
-    """Return what names a Coinbase charge that was paid."""
     charge = _charge(t, row)
     named = {name: charge[name] for name in ("charge_id", "intent_id", "operator", "recipient", "contract")}
     return {**named, "paid_units": charge["total_units"], "paid_usdc": charge["total_usdc"]}
@@ -273,7 +272,6 @@ def _demanded(topup: TopUp, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cost(topup: TopUp, total: Usdc | None) -> dict[str, Any]:
-    """Return what is demanded, and what of that buys no credits."""
     return {
         "total_units": show(total),
         "total_usdc": _usdc(total),
