@@ -227,7 +227,7 @@ def observation(answers: Answers[ProviderObservation], quorum: int) -> Agreed[Ob
         h: [Vote(v.owner, v.name, v.value.observation.seen[h]) for v in votes if h in v.value.observation.seen]
         for h in {h for vote in votes for h in vote.value.observation.seen}
     }
-    seen = {h: _careful(camp) for h, shown in showing.items() if (camp := agreeing(shown, _place, quorum))}
+    seen = {h: _careful(camp) for h, shown in showing.items() if (camp := agreeing(shown, _shown_fact, quorum))}
     marked = {h for vote in votes for h in vote.value.observation.used}
     recorded = votes[0].value.recorded
     says_other = [(v, h) for v in votes for h in v.value.observation.replaced]
@@ -303,7 +303,7 @@ def _careful(camp: Sequence[Vote[Seen]]) -> Seen:
     return replace(careful, inclusion=replace(careful.inclusion, l1_fee=lowest), wallet_check=check)
 
 
-def _place(seen: Seen) -> Hashable:
+def _shown_fact(seen: Seen) -> Hashable:
     inclusion = seen.inclusion
     # Without an event what it took is measured, by whoever still has the state: not a fact to agree on.
     left = seen.trusted and (inclusion.spent, inclusion.tokens)

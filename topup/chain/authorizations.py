@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from topup.chain.blocks import FINAL, HEADS, head, heads, numbered, same_block
+from topup.chain.blocks import FINAL, HEADS, head, heads, numbered, receipt_query, same_block
 from topup.chain.charge_status import Account, Unread, looked, past
 from topup.chain.contracts import TRANSFER, known_word, word
 from topup.chain.control import Uncontrolled, control
@@ -26,10 +26,10 @@ from topup.ports.chain import UNMEASURED, AuthorizationUse, Head, Observation, S
 
 # What only a log shows is looked for in the last minute's blocks again.
 AGAIN: Final = 120
-Traced = tuple[AuthorizationUse, Inclusion | None]
+RecordedUse = tuple[AuthorizationUse, Inclusion | None]
 
 
-async def look(rpc: Rpc, chain_id: int, uses: Sequence[Traced], search: Search) -> ProviderObservation:
+async def look(rpc: Rpc, chain_id: int, uses: Sequence[RecordedUse], search: Search) -> ProviderObservation:
     """Look for the use of these authorizations: one request, and more where one of them shows that it was used."""
     recorded = {use.key: inclusion for use, inclusion in uses if inclusion is not None}
     named = [use for use, _ in uses if use.hash is not None]
@@ -37,7 +37,7 @@ async def look(rpc: Rpc, chain_id: int, uses: Sequence[Traced], search: Search) 
     queries: list[Query] = [
         *HEADS,
         *(mark(use, "latest") for use in marked),
-        *(_receipt(use.hash or b"") for use in named),
+        *(receipt_query(use.hash or b"") for use in named),
         *(numbered(inclusion.block_number) for inclusion in recorded.values()),
     ]
     said = await rpc.batch(queries)
@@ -48,15 +48,15 @@ async def look(rpc: Rpc, chain_id: int, uses: Sequence[Traced], search: Search) 
     blocks: dict[bytes, Answer] = {key: next(answers) for key in recorded}
     if receipts and all(isinstance(answer, RpcError) for answer in receipts.values()):
         known(next(iter(receipts.values())), "a receipt")
-    places: list[_Place] = []
+    carriers: list[_Carrier] = []
     for use, _ in uses:
         if use.hash is not None:
-            places += _named(use, receipts[use.key])
+            carriers += _named(use, receipts[use.key])
         elif marks.get(use.key) != 0:  # while its mark is zero there is no log to look for
-            places += await _carried(rpc, use, end, now, search)
+            carriers += await _carried(rpc, use, end, now, search)
     there = {key: unhexed(block.get("hash")) for key, block in blocks.items() if isinstance(block, dict)}
     standing = frozenset(key for key, shown in there.items() if shown == recorded[key].block_hash)
-    seen = await _weighed(rpc, places)
+    seen = await _weighed(rpc, carriers)
     doubted = [
         use
         for use, inclusion in uses
@@ -104,7 +104,7 @@ async def account(rpc: Rpc, chain_id: int, use: AuthorizationUse, final: int, se
         same_block(rpc, (await rpc.batch([last]))[0], at)
         return Account(newest, at, flag=False, payers=frozenset(payers), control=shown)
     # The mark is read last, however long the logs took; and the final block once more.
-    asked = [_receipt(use.hash)] if use.hash is not None else []
+    asked = [receipt_query(use.hash)] if use.hash is not None else []
     marked, again, *receipts = await rpc.batch([mark(use, hex(newest.number)), last, *asked])
     same_block(rpc, again, at)
     if use.hash is not None and known(receipts[0], "the receipt") is not None and _succeeded(receipts[0]):
@@ -127,23 +127,23 @@ async def _unspent(rpc: Rpc, doubted: Sequence[AuthorizationUse], at: Head) -> f
 
 
 @dataclass(frozen=True)
-class _Place:
-    """A transaction that carries a trace, and how many do."""
+class _Carrier:
+    """A transaction that carries a use, and how many do."""
 
     use: AuthorizationUse
     tx_hash: bytes
     number: int
-    carriers: int = 1
+    in_all: int = 1
 
 
-def _named(use: AuthorizationUse, receipt: Answer) -> list[_Place]:
+def _named(use: AuthorizationUse, receipt: Answer) -> list[_Carrier]:
     """Return where the transaction stands whose hash was known before it was sent; one that fails is not seen."""
     if use.hash is None or not isinstance(receipt, dict) or not receipt.get("blockHash"):
         return []
-    return [_Place(use, use.hash, count(receipt.get("blockNumber"), "the receipt's block"))]
+    return [_Carrier(use, use.hash, count(receipt.get("blockNumber"), "the receipt's block"))]
 
 
-async def _carried(rpc: Rpc, use: AuthorizationUse, final: Head | None, newest: Head, search: Search) -> list[_Place]:
+async def _carried(rpc: Rpc, use: AuthorizationUse, final: Head | None, newest: Head, search: Search) -> list[_Carrier]:
     """Return the first transaction that carries the log; a part of the chain that cannot be read hides all of it.
 
     So does one that has not been read yet: the next look goes on there. What no mark shows used is looked for anew once
@@ -161,7 +161,7 @@ async def _carried(rpc: Rpc, use: AuthorizationUse, final: Head | None, newest: 
         return []
     if piece.last < newest.number:
         return []
-    return [_Place(use, tx_hash, number, len(piece.carriers)) for tx_hash, number in piece.carriers[:1]]
+    return [_Carrier(use, tx_hash, number, len(piece.carriers)) for tx_hash, number in piece.carriers[:1]]
 
 
 def over_subject(use: AuthorizationUse) -> bytes:
@@ -188,26 +188,26 @@ def _sought(use: AuthorizationUse, *, over: bool = False) -> Sought:
 # -- what it did there ------------------------------------------------------------------------------------------
 
 
-async def _weighed(rpc: Rpc, places: Sequence[_Place]) -> dict[bytes, Seen]:
-    if not places:
+async def _weighed(rpc: Rpc, carriers: Sequence[_Carrier]) -> dict[bytes, Seen]:
+    if not carriers:
         return {}
     queries: list[Query] = []
-    for place in places:
-        token, sender = place.use.token, place.use.sender
+    for carrier in carriers:
+        token, sender = carrier.use.token, carrier.use.sender
         queries += [
-            _receipt(place.tx_hash),
-            numbered(place.number),
-            balance(token, sender, hex(place.number - 1)),
-            balance(token, sender, hex(place.number)),
+            receipt_query(carrier.tx_hash),
+            numbered(carrier.number),
+            balance(token, sender, hex(carrier.number - 1)),
+            balance(token, sender, hex(carrier.number)),
         ]
     answers = await rpc.batch(queries)
-    weighed = ((p.use.key, _weigh(p, *answers[4 * n : 4 * n + 4])) for n, p in enumerate(places))
+    weighed = ((p.use.key, _weigh(p, *answers[4 * n : 4 * n + 4])) for n, p in enumerate(carriers))
     return {key: seen for key, seen in weighed if seen is not None}
 
 
-def _weigh(place: _Place, receipt: Answer, block: Answer, before: Answer, after: Answer) -> Seen | None:
-    use = place.use
-    if not isinstance(receipt, dict) or unhexed(receipt.get("transactionHash")) != place.tx_hash:
+def _weigh(carrier: _Carrier, receipt: Answer, block: Answer, before: Answer, after: Answer) -> Seen | None:
+    use = carrier.use
+    if not isinstance(receipt, dict) or unhexed(receipt.get("transactionHash")) != carrier.tx_hash:
         return None
     if not isinstance(block, dict) or unhexed(block.get("hash")) != unhexed(receipt.get("blockHash")):
         return None  # not canonical at this height, or this provider does not know it yet
@@ -217,7 +217,7 @@ def _weigh(place: _Place, receipt: Answer, block: Answer, before: Answer, after:
     logs = _listed(receipt.get("logs"))
     uses = sum(_is(log, *use.log) for log in logs)
     transfers = sum(_moves(log, use) for log in logs)
-    trusted = not success or (uses, transfers, place.carriers) == (1, 1, 1)
+    trusted = not success or (uses, transfers, carrier.in_all) == (1, 1, 1)
     moved = _moved(before, after)
     sent = use.tokens if success else NO_TOKENS
     fee = _fee(receipt, use, moved - sent if trusted and moved is not None else None)
@@ -228,7 +228,7 @@ def _weigh(place: _Place, receipt: Answer, block: Answer, before: Answer, after:
         # No transfer says what it took: whatever left beyond the fee, or else all that was authorized.
         tokens, check = (use.tokens, UNMEASURED) if moved is None else (moved - fee, "by the balance alone")
         why = f"status 1 with {uses} logs of its use and {transfers} transfers of {use.tokens.units} to the recipient"
-        why += f", and {place.carriers} transactions carry it" if place.carriers > 1 else ""
+        why += f", and {carrier.in_all} transactions carry it" if carrier.in_all > 1 else ""
     inclusion = Inclusion(
         block_number=at.number,
         block_hash=at.hash,
@@ -241,7 +241,7 @@ def _weigh(place: _Place, receipt: Answer, block: Answer, before: Answer, after:
         transient=success and trusted,
         tokens=tokens,
         token_fee=fee,
-        tx_hash=place.tx_hash,
+        tx_hash=carrier.tx_hash,
     )
     return Seen(inclusion, why, check, trusted)
 
@@ -294,10 +294,6 @@ def mark(use: AuthorizationUse, at: str) -> Query:
     """Ask for the word that is not zero once this authorization is used."""
     assert use.mark is not None
     return call(*use.mark, at)
-
-
-def _receipt(tx_hash: bytes) -> Query:
-    return ("eth_getTransactionReceipt", ["0x" + tx_hash.hex()])
 
 
 def _final(block: Answer, newest: Head) -> Head | None:

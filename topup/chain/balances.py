@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from topup.chain.blocks import ether_query
 from topup.chain.charge_status import past
 from topup.chain.contracts import known_word
 from topup.chain.preflight import balance, feed_price, latest_round
@@ -37,7 +38,7 @@ async def held(
     """
     feed = native.price_feed if native is not None else None
     queries: list[Query] = [balance(token, wallet, final) for token in tokens.values()]
-    queries += [("eth_getBalance", ["0x" + wallet.hex(), hex(final)])] if native is not None else []
+    queries += [ether_query(wallet, final)] if native is not None else []
     queries += [latest_round(feed, final)] if feed is not None else []
     newest, at, rest = await past(rpc, chain_id, final, *queries)
     then = f"at the final block {final}, {rpc.host}"

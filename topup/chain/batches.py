@@ -89,7 +89,7 @@ class Batches(Generic[A]):
                 raise asked.refused
             if pause_s:
                 await self.sleep(pause_s)
-        return [answers[place] for place in range(len(queries))]
+        return [answers[index] for index in range(len(queries))]
 
     async def _round(self, queries: Sequence[Question], todo: Sequence[int], *, singly: bool) -> _Round[A]:
         size = 1 if singly else self.can.batch_max or len(todo)
@@ -97,15 +97,15 @@ class Batches(Generic[A]):
         pieces = [todo[n : n + size] for n in range(0, len(todo), size)]
         asked: _Round[A] = _Round()
         said = await _side_by_side(
-            [self._piece([queries[place] for place in piece], singly=singly) for piece in pieces]
+            [self._piece([queries[index] for index in piece], singly=singly) for piece in pieces]
         )
         for piece, answers in zip(pieces, said, strict=True):
             if isinstance(answers, Refused):
                 self._refused(piece, answers, asked)
                 continue
-            for place, answer in zip(piece, answers, strict=True):
-                asked.answers[place] = answer
-                self._answered(place, queries[place], answer, len(piece), asked)
+            for index, answer in zip(piece, answers, strict=True):
+                asked.answers[index] = answer
+                self._answered(index, queries[index], answer, len(piece), asked)
         return asked
 
     async def _piece(self, queries: Sequence[Question], *, singly: bool) -> list[A] | Refused:
@@ -127,17 +127,17 @@ class Batches(Generic[A]):
             asked.split += piece
             asked.singly = True
 
-    def _answered(self, place: int, query: Question, answer: A, size: int, asked: _Round[A]) -> None:
+    def _answered(self, index: int, query: Question, answer: A, size: int, asked: _Round[A]) -> None:
         refusal = self.refusal(answer)
         if refusal is None:
             if answer is None and query[0] == "eth_getBlockByNumber" and _pinned(query):
-                asked.behind.append(place)
+                asked.behind.append(index)
         elif self.can.refused_batch(size, *refusal, whole=False):
-            asked.split.append(place)
+            asked.split.append(index)
         elif speaks_of_rate(*refusal):
-            asked.rated.append(place)
+            asked.rated.append(index)
         elif (_pinned(query) or "latest" in query[1]) and speaks_of_a_node_behind(refusal[1]):
-            asked.behind.append(place)
+            asked.behind.append(index)
 
 
 def _pinned(query: Question) -> bool:

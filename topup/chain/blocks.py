@@ -23,6 +23,21 @@ def numbered(number: int) -> Query:
     return ("eth_getBlockByNumber", [hex(number), False])
 
 
+def nonce_query(wallet: bytes, at: int | str) -> Query:
+    """Ask how many transactions a wallet has sent by the end of a block."""
+    return ("eth_getTransactionCount", ["0x" + wallet.hex(), hex(at) if isinstance(at, int) else at])
+
+
+def ether_query(wallet: bytes, at: int | str) -> Query:
+    """Ask what a wallet holds of the chain's coin at the end of a block."""
+    return ("eth_getBalance", ["0x" + wallet.hex(), hex(at) if isinstance(at, int) else at])
+
+
+def receipt_query(tx_hash: bytes) -> Query:
+    """Ask for the receipt of a transaction."""
+    return ("eth_getTransactionReceipt", ["0x" + tx_hash.hex()])
+
+
 def right_chain(rpc: Rpc, answer: Answer, wanted: int) -> None:
     """Refuse a provider of another chain."""
     chain_id = quantity(known(answer, "eth_chainId"), "the chain id")
@@ -34,15 +49,15 @@ def head(block: Any) -> Head:
     """Read a block's number, hash and timestamp."""
     if not isinstance(block, dict):
         raise ChainUnknown("there is no block" if block is None else f"a block is of type {type(block).__name__}")
-    found = Head(
+    block_head = Head(
         count(block.get("number"), "the block number"),
         unhex(block.get("hash"), "the block hash", 32),
         count(block.get("timestamp"), "the block time"),
     )
     # No chain will be there for some 30,000 years, and no ledger could store it in milliseconds.
-    if found.timestamp_s >= 2**40:
-        raise Nonsense(f"a block numbered {found.number} at {found.timestamp_s} s is none")
-    return found
+    if block_head.timestamp_s >= 2**40:
+        raise Nonsense(f"a block numbered {block_head.number} at {block_head.timestamp_s} s is none")
+    return block_head
 
 
 def shown(rpc: Rpc, answer: Answer, what: str) -> Head:

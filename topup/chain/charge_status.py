@@ -11,7 +11,18 @@ from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
-from topup.chain.blocks import CHAIN_ID, FINAL, LATEST, at_height, head, numbered, right_chain, same_block, shown
+from topup.chain.blocks import (
+    CHAIN_ID,
+    FINAL,
+    LATEST,
+    at_height,
+    head,
+    nonce_query,
+    numbered,
+    right_chain,
+    same_block,
+    shown,
+)
 from topup.chain.logs import of_operator, transfer
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, known, quantity, unhex
 from topup.chain.search import Search, Sought, TooNarrow
@@ -119,14 +130,7 @@ async def spent(rpc: Rpc, chain_id: int, wallet: bytes, number: int) -> Spent:
 
     A node that no longer has that state still tells the block: its nonce is None.
     """
-    spoken, final, at, nonce = await rpc.batch(
-        [
-            CHAIN_ID,
-            FINAL,
-            numbered(number),
-            ("eth_getTransactionCount", ["0x" + wallet.hex(), hex(number)]),
-        ]
-    )
+    spoken, final, at, nonce = await rpc.batch([CHAIN_ID, FINAL, numbered(number), nonce_query(wallet, number)])
     right_chain(rpc, spoken, chain_id)
     block = at_height(rpc, at, number)
     past = isinstance(final, dict) and head(final).number >= number

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
-from topup.chain.blocks import head, numbered
+from topup.chain.blocks import head, numbered, receipt_query
 from topup.chain.logs import Log, read_log
 from topup.chain.rpc import Query, Rpc, known, unhex
 from topup.domain.errors import ChainUnknown
@@ -39,17 +39,17 @@ async def control(rpc: Rpc, final: Head, since_s: int, may: Callable[[Rpc], bool
     Raises:
         Uncontrolled: there is none, it does not return it, or this pass may not ask for it any more.
     """
-    found = await _found(rpc, final, since_s, may)
-    within = {"fromBlock": hex(found.block_number), "toBlock": hex(final.number)}
-    wanted = {"address": "0x" + found.address.hex(), "topics": ["0x" + topic.hex() for topic in found.topics]}
+    shown = await _found(rpc, final, since_s, may)
+    within = {"fromBlock": hex(shown.block_number), "toBlock": hex(final.number)}
+    wanted = {"address": "0x" + shown.address.hex(), "topics": ["0x" + topic.hex() for topic in shown.topics]}
     (answer,) = await _asked(rpc, [("eth_getLogs", [{**wanted, **within}])], may)
     logs = known(answer, "the logs of a control")
-    if not isinstance(logs, list) or found not in [read_log(log) for log in logs]:
+    if not isinstance(logs, list) or shown not in [read_log(log) for log in logs]:
         raise Uncontrolled(
-            f"{rpc.host} does not return a log of block {found.block_number} that its receipts show: that it returns"
+            f"{rpc.host} does not return a log of block {shown.block_number} that its receipts show: that it returns"
             " none of a payment says nothing"
         )
-    return keccak(found.block_hash + found.tx_hash + found.index.to_bytes(8, "big"))
+    return keccak(shown.block_hash + shown.tx_hash + shown.index.to_bytes(8, "big"))
 
 
 async def _asked(rpc: Rpc, queries: list[Query], may: Callable[[Rpc], bool]) -> list[Any]:
@@ -86,13 +86,13 @@ async def _found(rpc: Rpc, final: Head, since_s: int, may: Callable[[Rpc], bool]
 
 
 async def _first(rpc: Rpc, sent: list[tuple[Head, bytes]], may: Callable[[Rpc], bool]) -> Log | None:
-    receipts: list[Query] = [("eth_getTransactionReceipt", ["0x" + tx_hash.hex()]) for _, tx_hash in sent]
+    receipts: list[Query] = [receipt_query(tx_hash) for _, tx_hash in sent]
     for (at, tx_hash), answer in zip(sent, await _asked(rpc, receipts, may), strict=True):
         receipt = known(answer, "a receipt")
         logs = receipt.get("logs") if isinstance(receipt, dict) else None
         for log in logs[:1] if isinstance(logs, list) else ():
-            found = read_log(log)
-            stands = (found.block_number, found.block_hash, found.tx_hash) == (at.number, at.hash, tx_hash)
-            if stands and not found.removed:
-                return found
+            shown = read_log(log)
+            stands = (shown.block_number, shown.block_hash, shown.tx_hash) == (at.number, at.hash, tx_hash)
+            if stands and not shown.removed:
+                return shown
     return None

@@ -16,7 +16,7 @@ from eth_keys.exceptions import BadSignature, ValidationError
 from eth_utils.crypto import keccak
 
 from topup.accounting.reconciliation import WalletTransaction
-from topup.chain.blocks import CHAIN_ID, FINAL, head, numbered, right_chain, shown
+from topup.chain.blocks import CHAIN_ID, FINAL, ether_query, head, nonce_query, numbered, right_chain, shown
 from topup.chain.contracts import TRANSFER, arguments, transferred
 from topup.chain.fees import fallen, l1_fee_shown, l1_fee_told, paid_per_gas
 from topup.chain.profiles import Profile
@@ -51,20 +51,19 @@ class StateGone(ChainUnknown):
 
 async def standing(rpc: Rpc, chain_id: int, wallet: bytes) -> tuple[int, int]:
     """Return how far the chain is final by one provider, and the wallet's nonce at the newest block."""
-    nonce_query: Query = ("eth_getTransactionCount", ["0x" + wallet.hex(), "latest"])
-    spoken, final, nonce = await rpc.batch([CHAIN_ID, FINAL, nonce_query])
+    spoken, final, nonce = await rpc.batch([CHAIN_ID, FINAL, nonce_query(wallet, "latest")])
     right_chain(rpc, spoken, chain_id)
     return shown(rpc, final, "final block").number, count(known(nonce, "the nonce"), "the nonce", bare=True)
 
 
 async def nonce_at(rpc: Rpc, wallet: bytes, number: int) -> int:
     """Return the wallet's nonce after block `number`."""
-    return count(await _ask(rpc, "eth_getTransactionCount", "0x" + wallet.hex(), hex(number)), "the nonce", bare=True)
+    return count(await _ask(rpc, nonce_query(wallet, number)), "the nonce", bare=True)
 
 
 async def balance_at(rpc: Rpc, wallet: bytes, number: int) -> Wei:
     """Return the wallet's balance after block `number`."""
-    return Wei(quantity(await _ask(rpc, "eth_getBalance", "0x" + wallet.hex(), hex(number)), "the balance", bare=True))
+    return Wei(quantity(await _ask(rpc, ether_query(wallet, number)), "the balance", bare=True))
 
 
 async def block_of_nonce(rpc: Rpc, wallet: bytes, nonce: int, low: int, high: int) -> int:
@@ -87,7 +86,7 @@ async def first_block_at(rpc: Rpc, timestamp_s: int, high: int) -> int:
     """Return the first block at or after a unix time, at most `high`."""
 
     async def reached(number: int) -> bool:
-        return head(await _ask(rpc, "eth_getBlockByNumber", hex(number), False)).timestamp_s >= timestamp_s
+        return head(await _ask(rpc, numbered(number))).timestamp_s >= timestamp_s
 
     return await _first(-1, high, reached)
 
@@ -105,7 +104,7 @@ async def hash_at_nonce(rpc: Rpc, wallet: bytes, nonce: int, number: int) -> byt
 
     An authorization to act for the wallet (EIP-7702) takes a nonce without a transaction of its own.
     """
-    block = await _ask(rpc, "eth_getBlockByNumber", hex(number), True)
+    block = await _ask(rpc, ("eth_getBlockByNumber", [hex(number), True]))
     listed = block.get("transactions") if isinstance(block, dict) else None
     if not isinstance(listed, list):
         raise ChainUnknown(f"{rpc.host}: block {number} lists no transactions")
@@ -129,16 +128,10 @@ async def transaction(
     number = count(receipt.get("blockNumber"), "the receipt's block")
     if number > final:
         return None
-    me = "0x" + wallet.hex()
     if unhexed(sent.get("from")) != wallet:
         raise ChainUnknown(f"{rpc.host}: {named} was sent by {str(sent.get('from'))[:42]}, not by the wallet")
-    stood, before, after = await rpc.batch(
-        [
-            numbered(number),
-            ("eth_getBalance", [me, hex(max(0, number - 1))]),
-            ("eth_getBalance", [me, hex(number)]),
-        ]
-    )
+    before_it, after_it = ether_query(wallet, max(0, number - 1)), ether_query(wallet, number)
+    stood, before, after = await rpc.batch([numbered(number), before_it, after_it])
     block = known(stood, "a block")
     at = head(block)
     if at.hash != unhex(receipt["blockHash"], "a block hash"):
@@ -305,7 +298,8 @@ def _signer(digest: bytes, vrs: tuple[int, int, int]) -> bytes | None:
         return None
 
 
-async def _ask(rpc: Rpc, method: str, *params: Any) -> Any:
+async def _ask(rpc: Rpc, query: Query) -> Any:
+    method, params = query
     try:
         return await rpc.read(method, *params)
     except RpcError as error:

@@ -31,7 +31,7 @@ class Transfer:
     """One payment where it stands; `spent` in units of the currency that was spent, wei for ETH.
 
     `operator` and `id` tell it from any other. Where somebody else carried it to the chain they are who signed, and
-    the authorization's nonce (EIP-3009), or the transaction and the log's place in its block (Tempo).
+    the authorization's nonce (EIP-3009), or the transaction and the log's position in its block (Tempo).
     """
 
     block_number: int
@@ -91,9 +91,9 @@ async def authorizations(
     async for page in pager.pages(rpc, wanted, (first, last), spans=(SPAN, SPAN_MAX)):
         used, moved = (_wanted(logs, of, page) for logs, of in zip(page.logs, wanted, strict=True))
         # The token says of each use first that, then what it moved.
-        pairs = [(use, next((m for m in moved if m.place > use.place), None)) for use in used]
+        pairs = [(use, next((m for m in moved if m.position > use.position), None)) for use in used]
         made = [move for use, move in pairs if move is not None and move.tx_hash == use.tx_hash]
-        if len({move.place for move in made}) != len(used):
+        if len({move.position for move in made}) != len(used):
             raise ChainUnknown(f"{rpc.host} shows the use of an authorization without the transfer it made")
         transfers = (_carried(move, payer, use.topics[2]) for use, move in zip(used, made, strict=True))
         yield Chunk(page.first, page.last, tuple(transfers))
@@ -145,7 +145,7 @@ class Log:
     data: object = field(compare=False)
 
     @property
-    def place(self) -> tuple[int, int]:
+    def position(self) -> tuple[int, int]:
         """Return what tells it from the others of its chain, in their order."""
         return self.block_number, self.index
 
@@ -180,7 +180,7 @@ def _wanted(logs: list[Any], wanted: Wanted, page: Page) -> list[Log]:
         asked_for = (log.address, list(log.topics[:2])) == (address, topics)
         if log.removed or not asked_for or len(log.topics) < 3 or not page.first <= log.block_number <= page.last:
             raise ChainUnknown("a log was not asked for")
-    return sorted(read, key=lambda log: log.place)
+    return sorted(read, key=lambda log: log.position)
 
 
 def _carried(at: Log, payer: bytes, key: bytes) -> Transfer:

@@ -86,18 +86,18 @@ def _name(host: str) -> str:
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:
     try:
-        found = ip_address(host.partition("%")[0])  # a zone says by which way, not which machine
+        address = ip_address(host.partition("%")[0])  # a zone says by which way, not which machine
     except ValueError:
         try:
             # The system takes 127.1, 0x7f000001 and 2130706433 for addresses as well.
             return IPv4Address(socket.inet_aton(host))
         except (OSError, ValueError):
             return None
-    if isinstance(found, IPv6Address):
-        if found in TRANSLATED:
-            return IPv4Address(int(found) & 0xFFFFFFFF)
-        return found.ipv4_mapped or IPv6Address(int(found))
-    return found
+    if isinstance(address, IPv6Address):
+        if address in TRANSLATED:
+            return IPv4Address(int(address) & 0xFFFFFFFF)
+        return address.ipv4_mapped or IPv6Address(int(address))
+    return address
 
 
 def quorum(urls: Sequence[str], wanted: int | None) -> int:

@@ -144,7 +144,7 @@ class Pager:
         """Ask for one page; None with what was said where it was refused."""
         first, until = blocks
         within = {"fromBlock": hex(first), "toBlock": hex(until)}
-        queries: list[Query] = [("eth_getLogs", [{**one, **within}]) for one in wanted]
+        queries: list[Query] = [("eth_getLogs", [{**kind, **within}]) for kind in wanted]
         # A node behind that block would answer the range with what it has, which looks complete.
         shown = until if anchor is None else anchor.number
         try:
@@ -155,9 +155,9 @@ class Pager:
             if refusal(said.text) is Refusal.OTHER:
                 raise
             return None, said
-        errors = [one for one in (*answers, end) if isinstance(one, RpcError)]
+        errors = [error for error in (*answers, end) if isinstance(error, RpcError)]
         # A rate may refuse the one half and not the other.
-        errors.sort(key=lambda one: refusal(one.message, one.code) is not Refusal.RATE)
+        errors.sort(key=lambda error: refusal(error.message, error.code) is not Refusal.RATE)
         if errors and (errors[0] is not end or refusal(errors[0].message, errors[0].code) is Refusal.RATE):
             return None, _Said(errors[0].message, errors[0].code)
         _stands(rpc, end, shown, anchor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from topup.chain.blocks import CHAIN_ID, LATEST, head, right_chain
+from topup.chain.blocks import CHAIN_ID, LATEST, ether_query, head, nonce_query, right_chain
 from topup.chain.contracts import encode, known_word, returned
 from topup.chain.fees import TIP_MIN, tip, tip_query
 from topup.chain.profiles import Profile
@@ -18,7 +18,7 @@ from topup.ports.chain import Head, Preflight
 
 ROUND = ["uint80", "int256", "uint256", "uint256", "uint80"]
 QUOTE = ["uint256", "uint160", "uint32", "uint256"]
-# What a survey says of itself where nobody could tell what waits for a block.
+# What a preflight says of itself where nobody could tell what waits for a block.
 NO_PENDING = "the provider does not count what is pending: a transaction of the wallet that is not ours would not show"
 # Dollars with 8 decimals: a feed that shows more for one ETH shows no price.
 PRICE_END = 10**16
@@ -44,13 +44,12 @@ def questions(
     rpc: Rpc, profile: Profile, wallet: bytes, total: Usdc, contract: bytes, pay_with: Asset = Asset.ETH
 ) -> dict[str, Query]:
     """Return by name all that a payment is planned on; the price of a fee tier is asked for as `quote 500`."""
-    me = "0x" + wallet.hex()
     asked: dict[str, Query] = {
         "chain": CHAIN_ID,
         "newest": LATEST,
-        "balance": ("eth_getBalance", [me, "latest"]),
-        "nonce": ("eth_getTransactionCount", [me, "latest"]),
-        "pending": ("eth_getTransactionCount", [me, "pending"]),
+        "balance": ether_query(wallet, "latest"),
+        "nonce": nonce_query(wallet, "latest"),
+        "pending": nonce_query(wallet, "pending"),
         "tip": tip_query(rpc),
         "code": ("eth_getCode", ["0x" + contract.hex(), "latest"]),
     }

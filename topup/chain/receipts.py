@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from topup.chain.blocks import HEADS, head, heads, numbered
+from topup.chain.blocks import HEADS, ether_query, head, heads, nonce_query, numbered, receipt_query
 from topup.chain.contracts import transferred
 from topup.chain.fees import fallen, l1_fee_shown, l1_fee_told, paid_per_gas
 from topup.chain.preflight import reason
@@ -42,13 +42,8 @@ Sought = tuple[Attempt, Charge]
 
 async def look(rpc: Rpc, chain_id: int, wallet: bytes, attempts: Sequence[Sought]) -> ProviderObservation:
     """Look for these attempts: one request, and a second one when a receipt turned up."""
-    me = "0x" + wallet.hex()
-    queries: list[Query] = [
-        *HEADS,
-        ("eth_getTransactionCount", [me, "latest"]),
-        *(("eth_getTransactionReceipt", ["0x" + (a.hash or b"").hex()]) for a, _ in attempts),
-    ]
     recorded = {a.hash: a.inclusion for a, _ in attempts if a.hash is not None and a.inclusion is not None}
+    queries: list[Query] = [*HEADS, nonce_query(wallet, "latest"), *(receipt_query(a.hash or b"") for a, _ in attempts)]
     queries += [numbered(i.block_number) for i in recorded.values()]
     reach, (nonce, *rest) = heads(rpc, chain_id, await rpc.batch(queries))
     receipts, blocks = rest[: len(attempts)], dict(zip(recorded, rest[len(attempts) :], strict=True))
@@ -94,12 +89,7 @@ async def _unspent(rpc: Rpc, wallet: bytes, doubted: dict[bytes, int], at: Head)
     """
     if not doubted:
         return frozenset()
-    block, nonce = await rpc.batch(
-        [
-            numbered(at.number),
-            ("eth_getTransactionCount", ["0x" + wallet.hex(), hex(at.number)]),
-        ]
-    )
+    block, nonce = await rpc.batch([numbered(at.number), nonce_query(wallet, at.number)])
     if not isinstance(block, dict) or head(block) != at or isinstance(nonce, RpcError):
         return frozenset()
     next_nonce = count(nonce, "the nonce")  # strictly: a bare 0x, which may be zero or nothing, takes nothing back
@@ -116,14 +106,14 @@ async def _weighed(rpc: Rpc, wallet: bytes, with_receipt: Sequence[tuple[Sought,
         body = {"from": me, "to": "0x" + plan.to.hex(), "data": "0x" + plan.data.hex(), "value": hex(plan.value.units)}
         queries += [
             numbered(number),
-            ("eth_getBalance", [me, hex(number - 1)]),
-            ("eth_getBalance", [me, hex(number)]),
+            ether_query(wallet, number - 1),
+            ether_query(wallet, number),
             ("eth_call", [{**body, "gas": hex(plan.gas_limit)}, hex(number)]),
         ]
     answers = await rpc.batch(queries)
     seen = {}
-    for place, (sought, receipt) in enumerate(with_receipt):
-        weighed = _weigh(sought, receipt, answers[4 * place : 4 * place + 4])
+    for index, (sought, receipt) in enumerate(with_receipt):
+        weighed = _weigh(sought, receipt, answers[4 * index : 4 * index + 4])
         if weighed is not None and sought[0].hash is not None:
             seen[sought[0].hash] = weighed
     return seen

@@ -286,8 +286,8 @@ def revert_data(data: object) -> bytes | None:
                 data = inner
             case str():
                 _, mark, digits = data.rpartition("0x")
-                found = unhexed(mark + digits)
-                return found[:4] if found is not None and len(found) > REVERT_BYTES_MAX else found
+                data_found = unhexed(mark + digits)
+                return data_found[:4] if data_found is not None and len(data_found) > REVERT_BYTES_MAX else data_found
             case _:
                 return None
     return None
@@ -298,10 +298,10 @@ def unhexed(value: object) -> bytes | None:
     if not isinstance(value, str) or value[:2] not in ("0x", "0X"):
         return None
     try:
-        found = bytes.fromhex(value[2:])
+        octets = bytes.fromhex(value[2:])
     except ValueError:
         return None
-    return found if 2 * len(found) + 2 == len(value) else None  # white space would be skipped
+    return octets if 2 * len(octets) + 2 == len(value) else None  # white space would be skipped
 
 
 def quantity(value: object, what: str, *, bare: bool = False) -> int:
@@ -324,10 +324,10 @@ def count(value: object, what: str, *, bare: bool = False) -> int:
     Raises:
         Nonsense: as for a quantity, or it is more than there can be, and than a ledger could hold.
     """
-    found = quantity(value, what, bare=bare)
-    if found >= COUNT_END:
-        raise Nonsense(f"{what} is {found}, more than there can be")
-    return found
+    number = quantity(value, what, bare=bare)
+    if number >= COUNT_END:
+        raise Nonsense(f"{what} is {number}, more than there can be")
+    return number
 
 
 def unhex(value: object, what: str, size: int | None = None) -> bytes:
@@ -338,12 +338,12 @@ def unhex(value: object, what: str, size: int | None = None) -> bytes:
     """
     if isinstance(value, str) and len(value) > 2 * BYTES_MAX + 2:
         raise Nonsense(f"{what} has {len(value)} characters")
-    found = unhexed(value)
-    if found is None:
+    octets = unhexed(value)
+    if octets is None:
         raise _no(value, what, "bytes")
-    if size is not None and len(found) != size:
-        raise Nonsense(f"{what} has {len(found)} bytes, not {size}")
-    return found
+    if size is not None and len(octets) != size:
+        raise Nonsense(f"{what} has {len(octets)} bytes, not {size}")
+    return octets
 
 
 def _no(value: object, what: str, kind: str) -> ChainUnknown:

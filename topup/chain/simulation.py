@@ -175,16 +175,16 @@ class Effects:
 def _effects(answer: Answer, payment: Call, demand: Charge) -> str:
     if isinstance(answer, RpcError):
         return "eth_call"  # the node knows no eth_simulateV1
-    for place, sent in enumerate(_run(payment)):
+    for index, sent in enumerate(_run(payment)):
         try:
-            result = answer[0]["calls"][place]
+            result = answer[0]["calls"][index]
             status, failed = quantity(result["status"], "the simulated status"), result.get("error") or {}
             effects, logs = Effects(), result["logs"] if status == 1 else []
             for log in logs:
                 effects.add(log, sent.sender, demand.intent.recipient_currency, sent.tokens)
         except (LookupError, TypeError, ValueError, AttributeError):
             raise ChainUnknown("eth_simulateV1 answered in an unknown form") from None
-        if status != 1 and place:
+        if status != 1 and index:
             raise decoded(unhex(failed.get("data") or "0x", "a revert"))
         if status != 1:
             raise ChainUnknown("eth_simulateV1 reverts where eth_call does not")

@@ -9,7 +9,7 @@ from eth_utils.crypto import keccak
 
 from topup.chain.access_keys import permission, queries
 from topup.chain.agreement import Disagreement
-from topup.chain.authorizations import Traced, account, look, mark, over_subject
+from topup.chain.authorizations import RecordedUse, account, look, mark, over_subject
 from topup.chain.blocks import CHAIN_ID, LATEST, head, numbered, right_chain, same_block
 from topup.chain.contracts import encode, known_word, returned
 from topup.chain.fees import tip, tip_query
@@ -56,7 +56,7 @@ class AuthorizedChain(Quorum):
         """
         await self._dry(lambda rpc: rehearse(rpc, self.chain_id, wallet, token, paying, at))
 
-    async def look(self, uses: Sequence[Traced], *, every: bool = False) -> Observation:
+    async def look(self, uses: Sequence[RecordedUse], *, every: bool = False) -> Observation:
         """Look for their use in canonical blocks; with `every`, through all, and two where two are configured.
 
         Each is given with where it was recorded before. Nothing is concluded from absence.

@@ -38,9 +38,9 @@ async def examine(environ: Mapping[str, str]) -> list[Check]:
         settings = load(environ)
     except TopupError as error:
         return [failed("settings", error), *skipped(LATER, "the settings cannot be read")]
-    found = [Check("settings", ok=True, says=f"mode {settings.mode}, account {settings.account}")]
+    checks = [Check("settings", ok=True, says=f"mode {settings.mode}, account {settings.account}")]
     if (file := settings_file(environ)) is not None and file.wrong:
-        found.append(machine.opened(file))
+        checks.append(machine.opened(file))
     ledger = await safely("ledger", machine.ledger(settings))
     parts = await asyncio.gather(
         safely("api", account.api(settings)),
@@ -48,5 +48,5 @@ async def examine(environ: Mapping[str, str]) -> list[Check]:
         safely("chain", wallet.chains(settings)),
     )
     for part in (ledger, *parts):
-        found += part
-    return found
+        checks += part
+    return checks

@@ -27,16 +27,16 @@ async def api(settings: Settings) -> list[Check]:
         except ApiError as error:
             return [failed("api", error, "check api.url and the network"), *skipped(names, "the API gave no answer")]
         host = urlsplit(settings.api.url).hostname
-        found = [
+        checks = [
             Check("api", ok=True, says=f"{host} answers"),
             Check("api key", ok=key.management, says="a management key" if key.management else "an ordinary key",
                   remedy="" if key.management else "create a management key: an ordinary one reads no credits"),
         ]  # fmt: skip
         try:
-            found.append(_credits(connections, await client.credits(), management=key.management))
+            checks.append(_credits(connections, await client.credits(), management=key.management))
         except ApiError as error:
-            found.append(failed("credits", error, "see what the API says of the request"))
-        return [*found, skew("clock and API", _date_s(client.date), connections.clock.now_ms() // 1000)]
+            checks.append(failed("credits", error, "see what the API says of the request"))
+        return [*checks, skew("clock and API", _date_s(client.date), connections.clock.now_ms() // 1000)]
 
 
 def _credits(connections: Connections, said: Reading, *, management: bool) -> Check:

@@ -54,8 +54,8 @@ async def examined(settings: Settings, paid: Funding, wallet: bytes | None) -> l
     key = None if own == wallet else wallet
 
     async def rest(good: list[Rpc]) -> list[Check]:
-        found = await safely(f"{paid.rail} balance", _dollars(settings, good[0], paid, own, key), good[0])
-        return [*found, _seller(settings), *await _code(good, own)] if paid.rail == X402 else found
+        checks = await safely(f"{paid.rail} balance", _dollars(settings, good[0], paid, own, key), good[0])
+        return [*checks, _seller(settings), *await _code(good, own)] if paid.rail == X402 else checks
 
     return await providers.examined(settings, _chain(settings, paid, own, key), (f"{paid.rail} balance",), rest)
 
@@ -82,24 +82,24 @@ async def _dollars(settings: Settings, rpc: Rpc, paid: Funding, own: bytes | Non
     name, live = f"{paid.rail} balance", settings.mode == "live"
     if own is None:
         return skipped((name,), "no wallet is known") if live else []
-    now, found = await preflight_of(rpc, paid.dollar.chain_id, own, paid.dollar.token, (), key), []
+    now, checks = await preflight_of(rpc, paid.dollar.chain_id, own, paid.dollar.token, (), key), []
     if key is not None and now.permission is not None:
         keys = wallet_limit.Keys(own, key, paid.dollar.token)
         state = wallet_limit.State(keys, now.permission, wallet_limit.refill(settings))
-        found.append(_access_key(state, live=live))
+        checks.append(_access_key(state, live=live))
     if paid.dollar.pays_fee:
         fee = network_fee(paid, now)
         right = fee <= paid.fee_max
         says = f"at most {paid.amount(fee)} for a payment now, the ceiling is {paid.amount(paid.fee_max)}"
         remedy = "" if right else "wait, or raise rails.mpp.network_fee_max_usd"
-        found.append(Check(f"{paid.rail} network fee", ok=right, says=says, remedy=remedy))
+        checks.append(Check(f"{paid.rail} network fee", ok=right, says=says, remedy=remedy))
     each = refill_total(settings, None) + paid.fee_max
     held = now.tokens or Usdc(0)
     count = held.units // each.units
     says = f"{paid.amount(held)} on {paid.chain} covers {count} refills of at most {paid.amount(each)}, fees included"
     bridged = ", brought there by hand: topup never bridges" if paid.dollar.asset is Asset.USDC_E else ""
     remedy = f"send {paid.dollar.asset} on {paid.chain} to 0x{own.hex()}{bridged}"
-    return [*found, covering(name, count, says, remedy, live=live)]
+    return [*checks, covering(name, count, says, remedy, live=live)]
 
 
 def _access_key(state: wallet_limit.State, *, live: bool) -> Check:

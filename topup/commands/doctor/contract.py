@@ -11,7 +11,7 @@ from topup.app import assembly
 from topup.app.funding import funding, refill_total, refills
 from topup.app.settings import Settings
 from topup.chain import preflight
-from topup.chain.blocks import head
+from topup.chain.blocks import ether_query, head
 from topup.chain.contracts import encode, known_word, returned
 from topup.chain.logs import of_operator
 from topup.chain.preflight import call
@@ -46,7 +46,7 @@ def _chain(settings: Settings, wallet: bytes | None) -> Chain:
         paid=funding(settings, COINBASE),
         plan=lambda rpc: preflight.preflight_of(rpc, profile, own, total, profile.contract, asset),
         dry=lambda at: questions(profile, Call(own, own, b"", Wei(0)), at),
-        old=lambda block: ("eth_getBalance", ["0x" + own.hex(), block]),
+        old=lambda block: ether_query(own, block),
         logs=of_operator(profile.contract, min(profile.operators)),
         blocks=longest(life_s, profile.block_s),
         lost="it cannot bear out that an expired charge was never paid",
@@ -140,30 +140,30 @@ def _sequencer(profile: Profile, answers: Answers, at: Head) -> Check:
 
 
 def _quotes(settings: Settings, answers: Answers, price: EthPrice | None, total: Usdc) -> list[Check]:
-    found, deviations, quotes = list[Check](), list[Bps](), 0
+    checks, deviations, quotes = list[Check](), list[Bps](), 0
     for tier in assembly.profile(settings).tiers:
         name, answer = f"quote tier {tier}", answers[f"quote {tier}"]
         if isinstance(answer, RpcError):
-            found.append(Check(name, ok=True, says=f"warning: no quote: {answer.message[:100]}"))
+            checks.append(Check(name, ok=True, says=f"warning: no quote: {answer.message[:100]}"))
             continue
         try:
             quote = preflight.quoted(answer, tier) or Wei(0)
         except ChainError as error:
-            found.append(failed(name, error, "correct chain.quoter"))
+            checks.append(failed(name, error, "correct chain.quoter"))
             continue
         quotes += 1
         deviations += [deviation_bps_up(quote, price.wei_for_up(total))] if price is not None else []
         off = f", {deviations[-1]} from the feed" if deviations else ""
-        found.append(Check(name, ok=True, says=f"{quote} for {total}{off}"))
+        checks.append(Check(name, ok=True, says=f"{quote} for {total}{off}"))
     if not quotes:
         remedy = "check chain.quoter and chain.tiers"
-        return [*found, Check("quotes", ok=False, says="no tier quotes a refill", remedy=remedy)]
+        return [*checks, Check("quotes", ok=False, says="no tier quotes a refill", remedy=remedy)]
     ceiling = settings.price.deviation_bps - settings.price.slippage_bps
     best = min(deviations, default=None)
     if best is not None and best.bps > ceiling:
         says = f"the best quote is {best} from the feed: with the slippage it passes price.deviation_bps"
-        return [*found, Check("quotes", ok=False, says=says, remedy="wait for the pool, or raise price.deviation_bps")]
-    return found
+        return [*checks, Check("quotes", ok=False, says=says, remedy="wait for the pool, or raise price.deviation_bps")]
+    return checks
 
 
 async def _gas_oracle(profile: Profile, rpc: Rpc) -> list[Check]:

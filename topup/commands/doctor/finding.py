@@ -62,8 +62,8 @@ async def safely(name: str, looking: Awaitable[list[Check]], rpc: Rpc | None = N
     """
     try:
         with rpc.heard() if rpc is not None else nullcontext():
-            found = await looking
-        return found if rpc is None else [replace(one, says=rpc.shown(one.says, SENTENCE_MAX)) for one in found]
+            checks = await looking
+        return checks if rpc is None else [replace(check, says=rpc.shown(check.says, SENTENCE_MAX)) for check in checks]
     except TopupError as error:
         return [failed(name, error, "" if rpc is None else "try again, or use another provider")]
     except Exception as error:  # noqa: BLE001 - a look that breaks is a finding, not the end of the examination

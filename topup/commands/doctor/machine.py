@@ -57,23 +57,23 @@ def _writable(directory: Path) -> Check:
 async def keys(settings: Settings) -> list[Check]:
     """Look at the files that hold keys."""
     wallet = settings.wallet
-    found = []
+    checks = []
     for name, path in key_files(settings).items():
         try:
-            found.append(opened(key_file(name, path)))
+            checks.append(opened(key_file(name, path)))
         except OSError as error:
             says = f"{path} cannot be looked at ({type(error).__name__})"
-            found.append(Check(name, ok=False, says=says, remedy=f"correct {name}, mount it, or its permissions"))
+            checks.append(Check(name, ok=False, says=says, remedy=f"correct {name}, mount it, or its permissions"))
     if wallet.private_key is not None or wallet.private_key_file is not None:
         says = "warning: a raw private key is in use; whoever reads it owns the wallet"
-        found.append(Check("raw private key", ok=True, says=says, remedy="use a keystore with a password file"))
-    return found
+        checks.append(Check("raw private key", ok=True, says=says, remedy="use a keystore with a password file"))
+    return checks
 
 
-def opened(found: Found) -> Check:
+def opened(file: Found) -> Check:
     """Say who else can read a file; where nobody can change that here, it is a warning."""
-    close = "chmod o=" if found.name == "settings file" else "chmod 600"
-    remedy = f"{close} {found.path}" if found.wrong and not found.passable else ""
-    if found.wrong and found.passable:
+    close = "chmod o=" if file.name == "settings file" else "chmod 600"
+    remedy = f"{close} {file.path}" if file.wrong and not file.passable else ""
+    if file.wrong and file.passable:
         remedy = "mount it with a mode that lets no other user read it, such as defaultMode 0400"
-    return Check(found.name, ok=not found.wrong or found.passable, says=found.says, remedy=remedy)
+    return Check(file.name, ok=not file.wrong or file.passable, says=file.says, remedy=remedy)

@@ -68,11 +68,11 @@ class Provider:
     name: str
     newest: Head
     final: int | None
-    found: list[Check] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
 
     def tell(self, what: str, says: str, remedy: str = "", *, ok: bool = True) -> None:
         """Add what was found."""
-        self.found.append(Check(f"{self.name} {what}", ok=ok, says=says, remedy=remedy))
+        self.checks.append(Check(f"{self.name} {what}", ok=ok, says=says, remedy=remedy))
 
 
 def longest(life_s: int, block_s: float) -> int:
@@ -91,8 +91,8 @@ async def examined(
         named = [(rpc, f"{chain.before}provider {name}") for rpc, name in zip(rpcs, called, strict=True)]
         looks = await asyncio.gather(*(_provider(settings, rpc, chain, name) for rpc, name in named))
         good = [rpc for rpc, (_, right) in zip(rpcs, looks, strict=True) if right]
-        found = [*(check for look, _ in looks for check in look), _agreement(chain, good)]
-        return found + (await rest(good) if good else skipped(names, "no provider can be asked"))
+        checks = [*(check for look, _ in looks for check in look), _agreement(chain, good)]
+        return checks + (await rest(good) if good else skipped(names, "no provider can be asked"))
 
 
 def _agreement(chain: Chain, good: Sequence[Rpc]) -> Check:
@@ -134,8 +134,8 @@ async def _provider(settings: Settings, rpc: Rpc, chain: Chain, name: str) -> tu
         says = f"speaks for chain {chain_id}, not {chain.chain_id}"
         return [Check(name, ok=False, says=says, remedy=chain.remedy)], False
     provider = Provider(rpc, chain, name, at, ended)
-    provider.found.append(Check(name, ok=True, says=f"chain {chain_id}, block {at.number}"))
-    provider.found.append(_clock(settings, provider))
+    provider.checks.append(Check(name, ok=True, says=f"chain {chain_id}, block {at.number}"))
+    provider.checks.append(_clock(settings, provider))
     _finality(provider, safe, final)
     await _look(provider, "planning", _planning)
     if chain.dry is not None:
@@ -143,7 +143,7 @@ async def _provider(settings: Settings, rpc: Rpc, chain: Chain, name: str) -> tu
     await _look(provider, "history", _history)
     await _look(provider, "logs", _logs)
     _limits(provider)
-    return provider.found, True
+    return provider.checks, True
 
 
 async def _look(provider: Provider, what: str, look: Callable[[Provider], Awaitable[None]]) -> None:
@@ -152,7 +152,7 @@ async def _look(provider: Provider, what: str, look: Callable[[Provider], Awaita
             await look(provider)
     except (ChainError, PaymentForbidden) as error:
         remedy = "use another provider: a payment asks exactly this, and waits until it is answered"
-        provider.found.append(failed(f"{provider.name} {what}", error, remedy))
+        provider.checks.append(failed(f"{provider.name} {what}", error, remedy))
 
 
 def _clock(settings: Settings, provider: Provider) -> Check:
@@ -202,7 +202,7 @@ async def _dry_run(provider: Provider) -> None:
     if known(block, f"block {provider.newest.number}") is None:
         raise ChainUnknown(f"block {provider.newest.number}, which it has just shown, is not there")
     without = "payments are proven by eth_call alone"
-    provider.found.append(_ability(f"{provider.name} simulation", "eth_simulateV1", effects, without))
+    provider.checks.append(_ability(f"{provider.name} simulation", "eth_simulateV1", effects, without))
 
 
 async def _history(provider: Provider) -> None:
@@ -211,8 +211,8 @@ async def _history(provider: Provider) -> None:
         [provider.chain.old(back), *([provider.chain.old(hex(final))] if final is not None else [])]
     )
     lost = "the wallet's balance cannot verify older payments"
-    provider.found.append(_ability(f"{provider.name} history", "old balances", old, lost))
-    provider.found += [_final_state(f"{provider.name} final state", answer) for answer in held]
+    provider.checks.append(_ability(f"{provider.name} history", "old balances", old, lost))
+    provider.checks += [_final_state(f"{provider.name} final state", answer) for answer in held]
 
 
 async def _logs(provider: Provider) -> None:

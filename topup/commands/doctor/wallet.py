@@ -18,8 +18,8 @@ from topup.payment.config import COINBASE
 async def chains(settings: Settings) -> list[Check]:
     """Look at the wallet, the recipients, and each chain that is paid on."""
     # A keystore takes a second of computing to open; the other looks go on meanwhile.
-    found, wallet = await asyncio.to_thread(_wallet, settings)
-    found += _recipients(settings)
+    checks, wallet = await asyncio.to_thread(_wallet, settings)
+    checks += _recipients(settings)
     looks = [
         safely("chain", contract.examined(settings, wallet))
         if rail == COINBASE
@@ -27,8 +27,8 @@ async def chains(settings: Settings) -> list[Check]:
         for rail in settings.rails.use
     ]
     for part in await asyncio.gather(*looks):
-        found += part
-    return found
+        checks += part
+    return checks
 
 
 def _wallet(settings: Settings) -> tuple[list[Check], bytes | None]:
@@ -51,11 +51,13 @@ def _wallet(settings: Settings) -> tuple[list[Check], bytes | None]:
 
 
 def _recipients(settings: Settings) -> list[Check]:
-    found = [_pinned(settings)] if COINBASE in settings.rails.use else []
-    for one in named(settings):
-        says = f"{len(one.recipients)} named {one.whose}" if one.recipients else f"warning: anybody, {one.whose}"
-        found.append(Check(f"{one.rail} recipients", ok=True, says=says, remedy=one.remedy))
-    return found
+    checks = [_pinned(settings)] if COINBASE in settings.rails.use else []
+    for payee in named(settings):
+        says = (
+            f"{len(payee.recipients)} named {payee.whose}" if payee.recipients else f"warning: anybody, {payee.whose}"
+        )
+        checks.append(Check(f"{payee.rail} recipients", ok=True, says=says, remedy=payee.remedy))
+    return checks
 
 
 def _pinned(settings: Settings) -> Check:

@@ -75,18 +75,18 @@ def adopt(comparison: Comparison, store: SqliteStore, by: str) -> None:
     """
     if comparison.undecided:
         return
-    found, at_ms = comparison.findings, store.now_ms(SystemClock().now_ms())
-    if found.unknown or found.carried:
+    findings, at_ms = comparison.findings, store.now_ms(SystemClock().now_ms())
+    if findings.unknown or findings.carried:
         # First of all, for a person to take back: the credits of what is adopted may still be to come, and
         # nothing here waits for them; a low balance would buy a second time.
         store.say(comparison.account, "paused", "1", at_ms, by)
         comparison.notes.append(
             "buying is paused: see that the credits of what was adopted have come, then `topup resume`"
         )
-    for payment in found.carried:
+    for payment in findings.carried:
         store.adopt_carried(comparison.account, payment, at_ms, by)
-    carried = {payment.transfer.tx_hash for payment in found.carried}
-    comparison.adopted += [d for d in found.differences if d.what is What.UNKNOWN_CARRIED and d.tx_hash in carried]
+    carried = {payment.transfer.tx_hash for payment in findings.carried}
+    comparison.adopted += [d for d in findings.differences if d.what is What.UNKNOWN_CARRIED and d.tx_hash in carried]
     if comparison.own is not None:
         _adopt_own(comparison, store, at_ms, by, comparison.own.chain_id, comparison.own.nonce_final)
 
@@ -94,8 +94,8 @@ def adopt(comparison: Comparison, store: SqliteStore, by: str) -> None:
 def _adopt_own(
     comparison: Comparison, store: SqliteStore, at_ms: int, by: str, chain_id: int, nonce_final: int
 ) -> None:
-    found, account, wallet = comparison.findings, comparison.account, comparison.wallet
-    for done in sorted(found.unknown, key=lambda d: d.plan.nonce):
+    findings, account, wallet = comparison.findings, comparison.account, comparison.wallet
+    for done in sorted(findings.unknown, key=lambda d: d.plan.nonce):
         topup_id = "t" + done.hash[:6].hex()
         open_topup = store.open_topup(account)
         overtaken = open_topup if open_topup is not None and reconciliation.superseded(open_topup, done) else None
@@ -104,19 +104,19 @@ def _adopt_own(
         if overtaken is not None:
             note = f"{overtaken.id} was {overtaken.state} and is dropped: {topup_id} was paid in its place"
             comparison.notes.append(note)
-    for topup, seq, done in found.lost:
+    for topup, seq, done in findings.lost:
         kept = store.adopt_attempt(topup, seq, done, (RESOLVE + topup.id, LOOK), at_ms, by)
         comparison.notes.append(f"{kept.id} is {kept.state} and holds the payment now; `topup run` follows it")
-    for foreign in found.foreign:
+    for foreign in findings.foreign:
         store.adopt_foreign(chain_id, wallet, foreign, at_ms, by)
-    for done in found.approvals:
+    for done in findings.approvals:
         foreign, booked = Adopted(*done.position, None, done.cost), (account, reconciliation.approval_entry(done))
         store.adopt_foreign(chain_id, wallet, foreign, at_ms, by, booked=booked)
-    grave = {d.what for d in found.differences} - reconciliation.SETTLED - HARMLESS
+    grave = {d.what for d in findings.differences} - reconciliation.SETTLED - HARMLESS
     if not grave and nonce_final > store.next_nonce(chain_id, wallet):
         store.adopt_below(chain_id, wallet, nonce_final, at_ms, by)
     settled = reconciliation.SETTLED - {What.UNKNOWN_CARRIED} - ({What.NONCE_AHEAD} if grave else set())
-    comparison.adopted += [d for d in found.differences if d.what in settled]
+    comparison.adopted += [d for d in findings.differences if d.what in settled]
 
 
 async def examine(settings: Settings, store: SqliteStore, since: str | None) -> Comparison:

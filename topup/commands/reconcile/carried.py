@@ -98,23 +98,23 @@ class CarriedPayments:
     async def _held_against_ledger(self, blocks: Blocks) -> list[Transfer]:
         """Compare what was found; nothing counts as missing on the chain where nobody looked."""
         rail, chain_id, wallet = self.funding.rail, self.panel.chain_id, self.comparison.wallet
-        found, token = self.comparison.findings, self.funding.dollar.token
+        findings, token = self.comparison.findings, self.funding.dollar.token
         transfers = [t for t in self.store.transfers(chain_id, wallet) if t.contract == token]
         attempts = self.store.known(chain_id, wallet).carried(rail)
         keyed = reconciliation.named(attempts, transfers, by_id=rail == X402)
-        reconciliation.hold_against(attempts, dict(keyed), blocks, found)
+        reconciliation.hold_against(attempts, dict(keyed), blocks, findings)
         ours = {a.hash for _, a in attempts}
         for transfer in (t for key, t in keyed if key not in ours):
             payment = UnknownPayment(chain_id, transfer, Commodity(self.funding.dollar.asset.value), 0)
             if self.store.told("", payment.word) is not None:
                 continue
             try:
-                found.carried.append(replace(payment, at_ms=await self._shown_at_ms(transfer)))
+                findings.carried.append(replace(payment, at_ms=await self._shown_at_ms(transfer)))
             except ChainError as error:
                 self._unchecked(f"a payment by {rail}: {error}")
             paid = f"{self.funding.amount(Usdc(transfer.spent))} to 0x{transfer.recipient.hex()}"
             detail = f"a payment by {rail} of {paid} that the ledger does not know"
-            found.tell(What.UNKNOWN_CARRIED, detail, (None, transfer.tx_hash, transfer.block_number))
+            findings.tell(What.UNKNOWN_CARRIED, detail, (None, transfer.tx_hash, transfer.block_number))
         return transfers
 
     async def _shown_at_ms(self, transfer: Transfer) -> int:
@@ -134,4 +134,4 @@ class CarriedPayments:
     async def _shows(self, transfer: Transfer, rpc: Rpc) -> bool:
         number, token = transfer.block_number, self.funding.dollar.token
         chunks = [chunk async for chunk in self._chunks(rpc, number, number)]
-        return transfer in (kept(token, found) for chunk in chunks for found in chunk.transfers)
+        return transfer in (kept(token, shown) for chunk in chunks for shown in chunk.transfers)

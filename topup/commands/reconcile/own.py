@@ -240,7 +240,7 @@ class OwnTransactions:
                     if not any(d.tx_hash == done.hash for d in self.comparison.findings.differences):
                         self.comparison.findings.tell(What.UNSEEN, detail, done.position, topup.id)
                     return nonce + 1
-            number, tx_hash = await self.panel.first(lambda rpc: self._place(rpc, nonce))
+            number, tx_hash = await self.panel.first(lambda rpc: self._taken_by(rpc, nonce))
             done = await self._read(tx_hash) if tx_hash is not None else None
         except history.StateGone as error:
             self._unexplained(nonce, None, f"no provider can show what took this nonce: {error}")
@@ -255,7 +255,7 @@ class OwnTransactions:
             reconciliation.sort(self.known, done, self.comparison.findings)
         return 0
 
-    async def _place(self, rpc: Rpc, nonce: int) -> tuple[int, bytes | None]:
+    async def _taken_by(self, rpc: Rpc, nonce: int) -> tuple[int, bytes | None]:
         number = await history.block_of_nonce(rpc, self.wallet, nonce, 0, self.own.final_block)
         return number, await history.hash_at_nonce(rpc, self.wallet, nonce, number)
 
@@ -265,14 +265,14 @@ class OwnTransactions:
 
     async def _balance(self) -> None:
         """Hold the wallet's balance at the final block against the books, where these know where they began."""
-        found, final = self.comparison.findings, self.own.final_block
-        costs = [d.cost for d in found.unknown] + [d.cost for _, _, d in found.lost]
-        costs += [d.cost for d in found.approvals] + [d.cost for d in found.foreign if d.cost is not None]
+        findings, final = self.comparison.findings, self.own.final_block
+        costs = [d.cost for d in findings.unknown] + [d.cost for _, _, d in findings.lost]
+        costs += [d.cost for d in findings.approvals] + [d.cost for d in findings.foreign if d.cost is not None]
         expected = reconciliation.expected_balance(self.known, costs, final)
         if (
             expected is None
             or self.comparison.undecided
-            or any(d.what is not What.NONCE_AHEAD for d in found.differences)
+            or any(d.what is not What.NONCE_AHEAD for d in findings.differences)
         ):
             return  # what is named already would only be counted twice
         begun, should = expected
@@ -283,6 +283,6 @@ class OwnTransactions:
             return
         if holds < should:
             detail = f"the wallet holds {holds}; by the books since block {begun} it should hold {should}"
-            found.tell(What.BALANCE, detail, reconciliation.NOWHERE)
+            findings.tell(What.BALANCE, detail, reconciliation.NOWHERE)
         elif holds > should:
             self.comparison.notes.append(f"{holds - should} came in since block {begun}")

@@ -107,6 +107,8 @@ class Progress:
         return first, last
 
 
-def kept(contract: bytes, found: logs.Transfer) -> Transfer:
+def kept(contract: bytes, payment: logs.Transfer) -> Transfer:
     """Return a payment as it is kept."""
-    return Transfer(contract, found.operator, found.id, found.recipient, found.spent, found.tx_hash, found.block_number)
+    return Transfer(
+        contract, payment.operator, payment.id, payment.recipient, payment.spent, payment.tx_hash, payment.block_number
+    )
