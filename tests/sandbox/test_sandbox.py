@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.world.served import TOPUP, ran
+from tests.sandbox.terminal import command
 from topup.commands import demo
 from topup.commands.demo_ground import ground
 from topup.ledger.store import SqliteStore
@@ -78,12 +75,6 @@ def test_a_revert_is_booked_and_the_same_charge_is_paid(tmp_path: Path) -> None:
     assert [e.text for e in store.entries("default") if e.topup_id] == ["payment reverted", "payment", "credits posted"]
 
 
-def command(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a topup command with a bare environment."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("TOPUP_")}
-    return ran([*TOPUP, *arguments], kept | (env or {}), 90)
-
-
 def test_the_sandbox_ignores_every_setting_of_its_surroundings(tmp_path: Path) -> None:
     """Hostile variables and a hostile settings file change nothing: the run refills and spends nobody's money."""
     hostile = tmp_path / "topup.toml"
@@ -132,30 +123,3 @@ def test_an_unknown_fault_is_a_usage_error() -> None:
     done = command("sandbox", "--fault", "no-such")
     assert done.returncode == 2
     assert "--list-faults" in done.stderr
-
-
-def test_a_served_world_works_for_commands_in_another_terminal() -> None:
-    """`--serve` prints an environment with a ledger of its own; check, purchase and status work in it."""
-    world = subprocess.Popen([*TOPUP, "sandbox", "--serve"], stdout=subprocess.PIPE, text=True)
-    assert world.stdout is not None
-    try:
-        env: dict[str, str] = {}
-        for line in world.stdout:
-            if line.startswith("#"):
-                break
-            name, _, value = line.removeprefix("export ").strip().partition("=")
-            env[name] = value.strip("'")
-        assert env["TOPUP_STATE_DIR"] != str(Path.home() / ".local" / "state" / "topup")
-        due = command("check", "--json", env=env)
-        assert due.returncode in (0, 6), due.stderr
-        bought = command("once", "--amount", "12.5", "--yes", "--json", env=env)
-        assert bought.returncode == 0, bought.stderr
-        told = json.loads(bought.stdout)
-        assert told["outcome"] == "done"
-        assert told["topup"]["amount_usd"] == "12.5"
-        status = command("status", "--json", env=env)
-        assert json.loads(status.stdout)["last"][0]["state"] == "done"
-    finally:
-        world.send_signal(signal.SIGTERM)
-        assert world.wait(timeout=20) == 0
-        world.stdout.close()

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,9 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from tests import tools
-from tests.sandbox.test_contracts import (
-    ENOUGH,
-    ETH_USD,
-    FEE_DESTINATION,
-    HONEST,
-    NOW,
-    OPERATOR,
-    TOTAL,
-    quote_data,
-    swap_data,
-)
-from tests.sandbox.test_contracts import PAYER_KEY as KEY
+from tests.sandbox import paying
+from tests.sandbox.paying import ENOUGH, HONEST, NOW, TOTAL, quote_data, swap_data
+from tests.sandbox.paying import PAYER_KEY as KEY
 from topup.chain.broadcast import classify
 from topup.ports.chain import Delivery
 from topup.sandbox import contracts as world
@@ -68,14 +59,7 @@ TOPIC_7 = f"0x{7:064x}"
 
 
 def genesis() -> dict[str, world.Account]:
-    return world.genesis(
-        operator=OPERATOR,
-        fee_destination=FEE_DESTINATION,
-        eth_usd=ETH_USD,
-        l1_fee_per_byte=L1_WEI_PER_BYTE,
-        timestamp=NOW,
-        funded={PAYER: ETHER},
-    )
+    return paying.genesis(l1_fee_per_byte=L1_WEI_PER_BYTE)
 
 
 def embedded(**more: Any) -> Evm:
@@ -197,30 +181,21 @@ def test_payment(chain: Chain) -> None:
 # -- dry runs -----------------------------------------------------------------------------------------------------
 
 
+SENTENCE = bytes.fromhex("08c379a0") + (32).to_bytes(32, "big") + (6).to_bytes(32, "big") + b"paused".ljust(32, b"\0")
+
+
 @pytest.mark.parametrize("method", ["eth_call", "eth_estimateGas"])
-def test_custom_error(chain: Chain, method: str) -> None:
-    """What a contract reverts with comes back whole, as code 3 and hexadecimal data."""
+@pytest.mark.parametrize("data", [INSUFFICIENT, SENTENCE, b""], ids=["custom-error", "sentence", "bare"])
+def test_revert(chain: Chain, method: str, data: bytes) -> None:
+    """What a contract reverts with comes back whole, as code 3 and hexadecimal data; a sentence is told as well.
+
+    A bare revert has empty data, which is not the same as none.
+    """
     chain.set_code(CONTRACT, REVERT_WITH_INPUT)
-    error = refused(chain, method, {"from": PAYER, "to": CONTRACT, "data": "0x" + INSUFFICIENT.hex()}, "latest")
-    assert (error.code, error.data) == (3, "0x" + INSUFFICIENT.hex())
+    error = refused(chain, method, {"from": PAYER, "to": CONTRACT, "data": "0x" + data.hex()}, "latest")
+    assert (error.code, error.data) == (3, "0x" + data.hex())
     assert error.message.startswith("execution reverted")
-
-
-def test_error_with_reason(chain: Chain) -> None:
-    """A revert with a sentence has the sentence in its message."""
-    chain.set_code(CONTRACT, REVERT_WITH_INPUT)
-    sentence = (
-        bytes.fromhex("08c379a0") + (32).to_bytes(32, "big") + (6).to_bytes(32, "big") + b"paused".ljust(32, b"\0")
-    )
-    error = refused(chain, "eth_call", {"from": PAYER, "to": CONTRACT, "data": "0x" + sentence.hex()}, "latest")
-    assert (error.message, error.data) == ("execution reverted: paused", "0x" + sentence.hex())
-
-
-def test_revert_without_data(chain: Chain) -> None:
-    """A bare revert has empty data, which is not the same as none."""
-    chain.set_code(CONTRACT, REVERT_WITH_INPUT)
-    error = refused(chain, "eth_call", {"from": PAYER, "to": CONTRACT}, "latest")
-    assert (error.code, error.data) == (3, "0x")
+    assert data != SENTENCE or error.message == "execution reverted: paused"
 
 
 def test_call_beyond_balance(chain: Chain) -> None:
@@ -759,30 +734,33 @@ async def served() -> AsyncIterator[Asker]:
     await asyncio.sleep(0)  # Cut connections end on the loop's next turn.
 
 
+@pytest.fixture
+def ask() -> AbstractAsyncContextManager[Asker]:
+    return served()
+
+
 def asking(method: str, *params: Any, name: Any = 1) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": name, "method": method, "params": list(params)}
 
 
-async def test_server_single() -> None:
+async def test_server_single(ask: Asker) -> None:
     """One question has one answer under its own id, whatever that is."""
-    async with served() as ask:
-        for name in (7, "seven", None):
-            assert await ask.post(asking("eth_chainId", name=name)) == {
-                "jsonrpc": "2.0",
-                "id": name,
-                "result": "0x2105",
-            }
+    for name in (7, "seven", None):
+        assert await ask.post(asking("eth_chainId", name=name)) == {
+            "jsonrpc": "2.0",
+            "id": name,
+            "result": "0x2105",
+        }
 
 
-async def test_server_batch() -> None:
+async def test_server_batch(ask: Asker) -> None:
     """A batch is answered in one request, each part by itself: one failure spoils no other; all are counted."""
-    async with served() as ask:
-        answers = await ask.post(
-            [asking("eth_chainId", name=1), asking("eth_nope", name=2), 3, asking("eth_chainId", name=4)]
-        )
-        assert [answer["id"] for answer in answers] == [1, 2, None, 4]
-        assert [answer.get("error", {}).get("code") for answer in answers] == [None, -32601, -32600, None]
-        assert (ask.server.requests, ask.server.asked) == (1, {"eth_chainId": 2, "eth_nope": 1})
+    answers = await ask.post(
+        [asking("eth_chainId", name=1), asking("eth_nope", name=2), 3, asking("eth_chainId", name=4)]
+    )
+    assert [answer["id"] for answer in answers] == [1, 2, None, 4]
+    assert [answer.get("error", {}).get("code") for answer in answers] == [None, -32601, -32600, None]
+    assert (ask.server.requests, ask.server.asked) == (1, {"eth_chainId": 2, "eth_nope": 1})
 
 
 @pytest.mark.parametrize(
@@ -797,20 +775,18 @@ async def test_server_batch() -> None:
         (b'{"id": 1, "method": "eth_chainId", "params": {"a": 1}}', -32602),
     ],
 )
-async def test_server_malformed(body: bytes, code: int) -> None:
+async def test_server_malformed(ask: Asker, body: bytes, code: int) -> None:
     """What is no question is answered with the error of the specification."""
-    async with served() as ask:
-        assert (await ask.post(body))["error"]["code"] == code
+    assert (await ask.post(body))["error"]["code"] == code
 
 
-async def test_server_revert() -> None:
+async def test_server_revert(ask: Asker) -> None:
     """Revert data travels through the server."""
-    async with served() as ask:
-        answer = await ask.post(asking("eth_call", {"to": world.QUOTER_V2, "data": "0x12345678"}, "latest"))
-        assert answer["error"] == {"code": 3, "message": "execution reverted", "data": "0x"}
+    answer = await ask.post(asking("eth_call", {"to": world.QUOTER_V2, "data": "0x12345678"}, "latest"))
+    assert answer["error"] == {"code": 3, "message": "execution reverted", "data": "0x"}
 
 
-async def test_server_intercept() -> None:
+async def test_server_intercept(ask: Asker) -> None:
     """An interceptor may change an answer, refuse, or fail, and let the rest through."""
 
     async def spoil(method: str, params: list[Any], honest: Callable[[], Any]) -> Any:
@@ -822,19 +798,18 @@ async def test_server_intercept() -> None:
             raise KeyError(params)
         return honest()
 
-    async with served() as ask:
-        ask.server.intercept = spoil
-        names = ("eth_blockNumber", "eth_gasPrice", "net_version", "eth_chainId")
-        answers = await ask.post([asking(name) for name in names])
-        assert [answer.get("result", answer.get("error", {}).get("code")) for answer in answers] == [
-            "0x1",
-            -32005,
-            -32603,
-            "0x2105",
-        ]
+    ask.server.intercept = spoil
+    names = ("eth_blockNumber", "eth_gasPrice", "net_version", "eth_chainId")
+    answers = await ask.post([asking(name) for name in names])
+    assert [answer.get("result", answer.get("error", {}).get("code")) for answer in answers] == [
+        "0x1",
+        -32005,
+        -32603,
+        "0x2105",
+    ]
 
 
-async def test_server_drop() -> None:
+async def test_server_drop(ask: Asker) -> None:
     """An interceptor may take a transaction and cut the connection: the sender does not know, the chain does."""
 
     async def cut(method: str, _: list[Any], honest: Callable[[], Any]) -> Any:
@@ -843,12 +818,11 @@ async def test_server_drop() -> None:
             raise Drop
         return told
 
-    async with served() as ask:
-        ask.server.intercept = cut
-        with pytest.raises(httpx.TransportError):
-            await ask.post(asking("eth_sendRawTransaction", signed()))
-        answer = await ask.post(asking("eth_getTransactionCount", PAYER, "pending"))
-        assert answer["result"] == "0x1"
+    ask.server.intercept = cut
+    with pytest.raises(httpx.TransportError):
+        await ask.post(asking("eth_sendRawTransaction", signed()))
+    answer = await ask.post(asking("eth_getTransactionCount", PAYER, "pending"))
+    assert answer["result"] == "0x1"
 
 
 # =================================================================================================================

@@ -11,6 +11,7 @@ import pytest
 from eth_account import Account
 from eth_account.messages import encode_defunct
 
+from tests.sandbox.paying import REAL, REAL_SIGNATURE
 from topup.sandbox.charges import (
     AFTER_SIGNING,
     BEFORE_SIGNING,
@@ -32,25 +33,6 @@ from topup.sandbox.charges import (
 PAYER = "0xac8CeB5131449e5850030737D10d1E25C6b8D80B"
 NOW = 1_740_637_199
 ASK = Ask(Decimal(10), PAYER, 8453, NOW)
-
-# A real charge, paid on Base in March 2025.
-REAL = Draft(
-    recipient_amount=9900,
-    fee_amount=100,
-    deadline=1_740_809_999,
-    recipient="0x5eA054aEea285Ebc3A92eCB1f722f44304F72581",
-    currency="0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913",
-    refund=PAYER,
-    id=bytes.fromhex("c8f9e661fe654bca8554192fe0d22ca4"),
-    operator="0x8fccc78dae0a8f93b0fe6799de888d4c57e273db",
-    chain_id=8453,
-    sender=PAYER,
-    contract="0x03059433BCdB6144624cC2443159D9445C32b7a8",
-)
-REAL_SIGNATURE = bytes.fromhex(
-    "b443cf656f962b42888621d23fdb90f4dea6801df07da4722ab381d1aacefd0c"
-    "1fbbc473762409427b899aaeb69e7afa00444e9221e297cdc9a2c7d99a86ae521c"
-)
 
 
 def read_back(charge: Charge, terms: Terms | None = None) -> tuple[Draft, bytes]:
@@ -112,7 +94,7 @@ def test_a_real_charge_hashes_to_its_known_hash() -> None:
 
 def test_a_real_charge_recovers_its_operator() -> None:
     """With the prefix honoured, the real signature is Coinbase Commerce's."""
-    assert str(Account._recover_hash(digest(REAL), signature=REAL_SIGNATURE)).lower() == REAL.operator
+    assert str(Account._recover_hash(digest(REAL), signature=REAL_SIGNATURE)).lower() == REAL.operator.lower()
 
 
 def test_an_empty_prefix_means_the_standard_signed_message() -> None:
@@ -181,36 +163,38 @@ def test_no_two_charges_share_an_id() -> None:
     assert len(ids) == 50 and Operator().address != operator.address
 
 
-# What each hostile charge changes besides its signature, against the honest charge of the same request.
-LIES = {
-    "other-recipient": {"recipient"},
-    "inflated-total": {"recipient_amount", "fee_amount"},
-    "zero-total": {"recipient_amount", "fee_amount"},
-    "underpaid-total": {"recipient_amount", "fee_amount"},
-    "fee-part-too-high": {"recipient_amount", "fee_amount"},
-    "other-currency": {"recipient_currency"},
-    "other-contract": {"contract_address"},
-    "old-contract": {"contract_address"},
-    "contract-without-code": {"contract_address"},
-    "other-sender": {"sender"},
-    "refund-elsewhere": {"refund_destination"},
-    "expired": {"deadline"},
-    "short-lived": {"deadline"},
-    "absurd-deadline": {"deadline"},
-    "unregistered-operator": {"operator"},
-    "duplicate-id": {"id"},
-    "no-prefix": {"prefix"},
-    "unknown-prefix": {"prefix"},
-    "other-chain": {"chain_id"},
-    "bad-signature": set(),
+# What each hostile charge changes besides its signature, against the honest charge of the same request: the honest ten
+# dollars cost 10 395 000 + 105 000. What is drawn anew each time, or follows from another line, is only named.
+LIES: dict[str, dict[str, Any]] = {
+    "other-recipient": {"recipient": STRANGER},
+    "inflated-total": {"recipient_amount": "103950000", "fee_amount": "1050000"},
+    "zero-total": {"recipient_amount": "0", "fee_amount": "0"},
+    "underpaid-total": {"recipient_amount": "5197500", "fee_amount": "52500"},
+    "fee-part-too-high": {"recipient_amount": "5250000", "fee_amount": "5250000"},
+    "other-currency": {"recipient_currency": ...},
+    "other-contract": {"contract_address": WETH},
+    "old-contract": {"contract_address": OLD_CONTRACT},
+    "contract-without-code": {"contract_address": ...},
+    "other-sender": {"sender": STRANGER},
+    "refund-elsewhere": {"refund_destination": STRANGER},
+    "expired": {"deadline": "2025-02-27T06:19:58Z"},
+    "short-lived": {"deadline": "2025-02-27T06:20:59Z"},
+    "absurd-deadline": {"deadline": "2035-02-25T06:19:59Z"},
+    "unregistered-operator": {"operator": ...},
+    "duplicate-id": {"id": ...},
+    "no-prefix": {"prefix": "0x"},
+    "unknown-prefix": {"prefix": "0x" + b"K3 Informational Message: 32 ".hex()},
+    "other-chain": {"chain_id": 1},
+    "bad-signature": {},
 }
 
 
 @pytest.mark.parametrize("name", sorted(HOSTILE))
 def test_a_hostile_charge_lies_about_one_thing_only(name: str) -> None:
-    """Nothing else differs from the honest charge, so nothing else can be what refuses it."""
+    """It says what its name says, and nothing else differs from the honest charge: nothing else can have refused it."""
     _, hostile, honest = twins(name)
-    assert changed(hostile, honest) - {"signature"} == LIES[name]
+    assert changed(hostile, honest) - {"signature"} == set(LIES[name])
+    assert all(_flat(hostile)[field] == said for field, said in LIES[name].items() if said is not ...)
 
 
 @pytest.mark.parametrize("name", sorted(BEFORE_SIGNING))
@@ -250,31 +234,6 @@ def test_a_duplicate_id_is_the_id_of_the_first_charge() -> None:
     first = intent_of(operator.honest(ASK))["call_data"]["id"]
     operator.honest(ASK)
     assert intent_of(operator.hostile("duplicate-id", ASK))["call_data"]["id"] == first
-
-
-@pytest.mark.parametrize(
-    ("name", "field", "value"),
-    [
-        ("other-recipient", "recipient", STRANGER),
-        ("other-contract", "contract_address", WETH),
-        ("old-contract", "contract_address", OLD_CONTRACT),
-        ("other-sender", "sender", STRANGER),
-        ("refund-elsewhere", "refund_destination", STRANGER),
-        ("inflated-total", "recipient_amount", "103950000"),
-        ("zero-total", "recipient_amount", "0"),
-        ("underpaid-total", "recipient_amount", "5197500"),
-        ("fee-part-too-high", "fee_amount", "5250000"),
-        ("expired", "deadline", "2025-02-27T06:19:58Z"),
-        ("short-lived", "deadline", "2025-02-27T06:20:59Z"),
-        ("absurd-deadline", "deadline", "2035-02-25T06:19:59Z"),
-        ("no-prefix", "prefix", "0x"),
-        ("unknown-prefix", "prefix", "0x" + b"K3 Informational Message: 32 ".hex()),
-    ],
-)
-def test_a_hostile_charge_says_what_its_name_says(name: str, field: str, value: str) -> None:
-    """The lie itself, field by field; the honest ten dollars cost 10 395 000 + 105 000."""
-    _, hostile, _ = twins(name)
-    assert _flat(hostile)[field] == value
 
 
 def test_every_hostile_charge_is_told_of_here() -> None:

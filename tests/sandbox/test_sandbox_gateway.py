@@ -7,7 +7,7 @@ import itertools
 import json
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -105,6 +105,11 @@ class Scene:
     def pass_ms(self, span: int) -> None:
         self.now[0] += span
 
+    def poll(self, after_ms: int = 0) -> None:
+        """Let so much time pass, and let the gateway look at the chain."""
+        self.pass_ms(after_ms)
+        self.gateway.poll()
+
     def key(self, key: str) -> dict[str, str]:
         return {"authorization": f"Bearer {key}"}
 
@@ -148,36 +153,38 @@ async def scene(
         await asyncio.sleep(0)  # Cut connections end on the loop's next turn.
 
 
+@pytest.fixture
+def s() -> AbstractAsyncContextManager[Scene]:
+    return scene()
+
+
 # Keys.
 
 
-async def test_without_a_key_every_endpoint_answers_401() -> None:
+async def test_without_a_key_every_endpoint_answers_401(s: Scene) -> None:
     """The error body is the documented one and its code is the status."""
-    async with scene() as s:
-        for answer in [
-            await s.client.get("/credits"),
-            await s.client.get("/key"),
-            await s.client.post("/credits/coinbase", json=ASK),
-            await s.client.get("/credits", headers={"authorization": "Basic abc"}),
-        ]:
-            assert answer.status_code == 401
-            assert answer.json() == {"error": {"code": 401, "message": "Missing Authentication header"}}
+    for answer in [
+        await s.client.get("/credits"),
+        await s.client.get("/key"),
+        await s.client.post("/credits/coinbase", json=ASK),
+        await s.client.get("/credits", headers={"authorization": "Basic abc"}),
+    ]:
+        assert answer.status_code == 401
+        assert answer.json() == {"error": {"code": 401, "message": "Missing Authentication header"}}
 
 
-async def test_a_wrong_key_answers_401_and_creates_nothing() -> None:
+async def test_a_wrong_key_answers_401_and_creates_nothing(s: Scene) -> None:
     """A key of the right form is still not the account's."""
-    async with scene() as s:
-        wrong = s.key("sk-or-v1-" + "0" * 64)
-        assert (await s.client.get("/credits", headers=wrong)).status_code == 401
-        assert (await s.client.post("/credits/coinbase", headers=wrong, json=ASK)).status_code == 401
-        assert not s.gateway.issued and [seen.key for seen in s.gateway.requests] == ["wrong", "wrong"]
+    wrong = s.key("sk-or-v1-" + "0" * 64)
+    assert (await s.client.get("/credits", headers=wrong)).status_code == 401
+    assert (await s.client.post("/credits/coinbase", headers=wrong, json=ASK)).status_code == 401
+    assert not s.gateway.issued and [seen.key for seen in s.gateway.requests] == ["wrong", "wrong"]
 
 
-async def test_an_ordinary_key_reads_zero_and_zero_of_a_funded_account() -> None:
+async def test_an_ordinary_key_reads_zero_and_zero_of_a_funded_account(s: Scene) -> None:
     """The documented trap: 200, and numbers that would make a naive buyer buy for ever."""
-    async with scene() as s:
-        answer = await s.credits(s.gateway.ordinary_key)
-        assert answer.status_code == 200 and answer.content == b'{"data":{"total_credits":0,"total_usage":0}}'
+    answer = await s.credits(s.gateway.ordinary_key)
+    assert answer.status_code == 200 and answer.content == b'{"data":{"total_credits":0,"total_usage":0}}'
 
 
 async def test_an_ordinary_key_can_be_refused_instead() -> None:
@@ -189,23 +196,21 @@ async def test_an_ordinary_key_can_be_refused_instead() -> None:
 
 
 @pytest.mark.parametrize("path", ["/key", "/auth/key"])
-async def test_a_key_says_of_what_kind_it_is(path: str) -> None:
+async def test_a_key_says_of_what_kind_it_is(s: Scene, path: str) -> None:
     """Both paths tell a management key from an ordinary one, with every documented field."""
-    async with scene() as s:
-        for key, management in [(s.gateway.management_key, True), (s.gateway.ordinary_key, False)]:
-            data = (await s.client.get(path, headers=s.key(key))).json()["data"]
-            assert data["is_management_key"] is management
-            assert {"label", "limit", "limit_remaining", "limit_reset", "usage", "usage_daily"} <= set(data)
-            assert {"is_free_tier", "creator_user_id", "expires_at", "rate_limit"} <= set(data)
-            assert s.gateway.management_key not in str(data) and s.gateway.ordinary_key not in str(data)
+    for key, management in [(s.gateway.management_key, True), (s.gateway.ordinary_key, False)]:
+        data = (await s.client.get(path, headers=s.key(key))).json()["data"]
+        assert data["is_management_key"] is management
+        assert {"label", "limit", "limit_remaining", "limit_reset", "usage", "usage_daily"} <= set(data)
+        assert {"is_free_tier", "creator_user_id", "expires_at", "rate_limit"} <= set(data)
+        assert s.gateway.management_key not in str(data) and s.gateway.ordinary_key not in str(data)
 
 
-async def test_what_does_not_exist_is_404_and_a_wrong_method_405() -> None:
+async def test_what_does_not_exist_is_404_and_a_wrong_method_405(s: Scene) -> None:
     """Neither touches the account, and both are recorded."""
-    async with scene() as s:
-        assert (await s.client.get("/nothing")).status_code == 404
-        assert (await s.client.get("/credits/coinbase")).status_code == 405
-        assert [seen.status for seen in s.gateway.requests] == [404, 405]
+    assert (await s.client.get("/nothing")).status_code == 404
+    assert (await s.client.get("/credits/coinbase")).status_code == 405
+    assert [seen.status for seen in s.gateway.requests] == [404, 405]
 
 
 # The account.
@@ -241,13 +246,12 @@ async def test_readings_are_as_stale_as_told() -> None:
         assert await s.totals() == (25, 0)
 
 
-async def test_a_purchase_elsewhere_raises_the_total_and_a_refund_lowers_it() -> None:
+async def test_a_purchase_elsewhere_raises_the_total_and_a_refund_lowers_it(s: Scene) -> None:
     """What happens to the account without us is visible at once when nothing is stale."""
-    async with scene() as s:
-        s.gateway.account.buy_elsewhere(Decimal("7.25"))
-        assert await s.totals() == (Decimal("27.25"), 0)
-        s.gateway.account.refund(Decimal(20))
-        assert await s.totals() == (Decimal("7.25"), 0)
+    s.gateway.account.buy_elsewhere(Decimal("7.25"))
+    assert await s.totals() == (Decimal("27.25"), 0)
+    s.gateway.account.refund(Decimal(20))
+    assert await s.totals() == (Decimal("7.25"), 0)
 
 
 @pytest.mark.parametrize(
@@ -262,22 +266,20 @@ def test_money_is_written_from_its_own_digits(value: str, text: str) -> None:
 # Charges.
 
 
-async def test_a_charge_is_what_was_asked_for() -> None:
+async def test_a_charge_is_what_was_asked_for(s: Scene) -> None:
     """Amount, payer and chain of the request are those of the answer, signed by the gateway's operator."""
-    async with scene() as s:
-        charge = await s.charge(amount=1)
-        intent = intent_of(charge)
-        assert intent["metadata"]["sender"] == PAYER == intent["call_data"]["refund_destination"]
-        assert intent["call_data"]["recipient_amount"] == "1039500" and intent["call_data"]["fee_amount"] == "10500"
-        assert intent["call_data"]["operator"] == s.gateway.operator.address.lower()
-        assert charge["created_at"] == "2026-09-21T14:13:20Z" and charge["expires_at"] == "2026-09-23T14:13:20Z"
+    charge = await s.charge(amount=1)
+    intent = intent_of(charge)
+    assert intent["metadata"]["sender"] == PAYER == intent["call_data"]["refund_destination"]
+    assert intent["call_data"]["recipient_amount"] == "1039500" and intent["call_data"]["fee_amount"] == "10500"
+    assert intent["call_data"]["operator"] == s.gateway.operator.address.lower()
+    assert charge["created_at"] == "2026-09-21T14:13:20Z" and charge["expires_at"] == "2026-09-23T14:13:20Z"
 
 
-async def test_two_requests_are_two_charges() -> None:
+async def test_two_requests_are_two_charges(s: Scene) -> None:
     """There is no idempotency: asking again never returns the same charge."""
-    async with scene() as s:
-        first, second = await s.charge(), await s.charge()
-        assert first["id"] != second["id"] and len(s.gateway.issued) == 2
+    first, second = await s.charge(), await s.charge()
+    assert first["id"] != second["id"] and len(s.gateway.issued) == 2
 
 
 @pytest.mark.parametrize(
@@ -300,14 +302,13 @@ async def test_two_requests_are_two_charges() -> None:
         (b'{"amount":1e999999999999999999,"sender":"%s","chain_id":8453}', "amount must be from 1 to 2000"),
     ],
 )
-async def test_a_wrong_request_is_400_and_creates_no_charge(body: bytes, because: str) -> None:
+async def test_a_wrong_request_is_400_and_creates_no_charge(s: Scene, body: bytes, because: str) -> None:
     """The message says what is wrong; a text is not a number."""
-    async with scene() as s:
-        headers = s.key(s.gateway.management_key)
-        answer = await s.client.post("/credits/coinbase", headers=headers, content=body % PAYER.encode())
-        assert answer.status_code == 400 and answer.json()["error"]["code"] == 400
-        assert answer.json()["error"]["message"] == f"Invalid credit amount or request body: {because}"
-        assert not s.gateway.issued
+    headers = s.key(s.gateway.management_key)
+    answer = await s.client.post("/credits/coinbase", headers=headers, content=body % PAYER.encode())
+    assert answer.status_code == 400 and answer.json()["error"]["code"] == 400
+    assert answer.json()["error"]["message"] == f"Invalid credit amount or request body: {because}"
+    assert not s.gateway.issued
 
 
 _LEAF = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(PAYER)
@@ -327,69 +328,60 @@ def test_no_request_body_breaks_the_server(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("amount", ["1", "2000", "1.5", "10.00"])
-async def test_an_amount_within_bounds_is_served(amount: str) -> None:
+async def test_an_amount_within_bounds_is_served(s: Scene, amount: str) -> None:
     """Both ends of the range, whole or broken."""
-    async with scene() as s:
-        body = f'{{"amount":{amount},"sender":"{PAYER}","chain_id":8453}}'.encode()
-        answer = await s.client.post("/credits/coinbase", headers=s.key(s.gateway.management_key), content=body)
-        assert answer.status_code == 200
-        assert s.gateway.requests[-1].body == body and s.gateway.requests[-1].status == 200
+    body = f'{{"amount":{amount},"sender":"{PAYER}","chain_id":8453}}'.encode()
+    answer = await s.client.post("/credits/coinbase", headers=s.key(s.gateway.management_key), content=body)
+    assert answer.status_code == 200
+    assert s.gateway.requests[-1].body == body and s.gateway.requests[-1].status == 200
 
 
-async def test_requests_are_counted_by_endpoint() -> None:
+async def test_requests_are_counted_by_endpoint(s: Scene) -> None:
     """What a test must know about round trips is here."""
-    async with scene() as s:
-        for place in ("credits", "credits", "key", "coinbase"):
-            await s.at(place)
-        assert [s.gateway.count(place) for place in ("credits", "key", "coinbase")] == [2, 1, 1]
+    for place in ("credits", "credits", "key", "coinbase"):
+        await s.at(place)
+    assert [s.gateway.count(place) for place in ("credits", "key", "coinbase")] == [2, 1, 1]
 
 
 # Posting.
 
 
-async def test_a_payment_on_the_chain_is_posted_once() -> None:
+async def test_a_payment_on_the_chain_is_posted_once(s: Scene) -> None:
     """Ten dollars of credits for ten and a half of USDC, and never a second time."""
-    async with scene() as s:
-        tx_hash = s.chain.pay(charge := await s.charge())
-        for _ in range(3):
-            s.gateway.poll()
-            assert await s.totals() == (30, 0)
-        issued = s.gateway.issued[intent_of(charge)["call_data"]["id"]]
-        assert (issued.tx_hash, issued.posted_ms) == (tx_hash, START_MS)
+    tx_hash = s.chain.pay(charge := await s.charge())
+    for _ in range(3):
+        s.poll()
+        assert await s.totals() == (30, 0)
+    issued = s.gateway.issued[intent_of(charge)["call_data"]["id"]]
+    assert (issued.tx_hash, issued.posted_ms) == (tx_hash, START_MS)
 
 
-async def test_an_unpaid_charge_posts_nothing() -> None:
+async def test_an_unpaid_charge_posts_nothing(s: Scene) -> None:
     """Asking for a charge is free and worth nothing."""
-    async with scene() as s:
-        await s.charge()
-        s.gateway.poll()
-        assert await s.totals() == (20, 0)
+    await s.charge()
+    s.poll()
+    assert await s.totals() == (20, 0)
 
 
 async def test_posting_waits_its_delay_after_the_payment_was_seen() -> None:
     """By the injected clock, to the millisecond."""
     async with scene(Conduct(posting_delay_ms=3_000)) as s:
         s.chain.pay(await s.charge())
-        s.pass_ms(500)
-        s.gateway.poll()
-        s.pass_ms(2_999)
-        s.gateway.poll()
+        s.poll(500)
+        s.poll(2_999)
         assert await s.totals() == (20, 0)
-        s.pass_ms(1)
-        s.gateway.poll()
+        s.poll(1)
         assert await s.totals() == (30, 0)
 
 
-async def test_more_than_five_hundred_dollars_take_a_quarter_of_an_hour() -> None:
+async def test_more_than_five_hundred_dollars_take_a_quarter_of_an_hour(s: Scene) -> None:
     """As the documentation says; five hundred itself does not."""
-    async with scene() as s:
-        s.chain.pay(await s.charge(amount=501))
-        s.chain.pay(await s.charge(amount=500))
-        s.gateway.poll()
-        assert await s.totals() == (520, 0)
-        s.pass_ms(15 * 60_000)
-        s.gateway.poll()
-        assert await s.totals() == (1021, 0)
+    s.chain.pay(await s.charge(amount=501))
+    s.chain.pay(await s.charge(amount=500))
+    s.poll()
+    assert await s.totals() == (520, 0)
+    s.poll(15 * 60_000)
+    assert await s.totals() == (1021, 0)
 
 
 @pytest.mark.parametrize(
@@ -407,25 +399,23 @@ async def test_more_than_five_hundred_dollars_take_a_quarter_of_an_hour() -> Non
     ids=lambda says: next(iter(says)),
 )
 @pytest.mark.parametrize("heeds_filters", [True, False])
-async def test_what_is_not_quite_our_payment_is_not_posted(says: dict[str, Any], heeds_filters: bool) -> None:  # noqa: FBT001
+async def test_what_is_not_quite_our_payment_is_not_posted(s: Scene, says: dict[str, Any], heeds_filters: bool) -> None:  # noqa: FBT001
     """One part of it is another's, or a unit is missing, or it reverted; even when the node ignores filters."""
-    async with scene() as s:
-        s.chain.heeds_filters = heeds_filters
-        s.chain.pay(await s.charge(), **says)
-        s.gateway.poll()
-        assert await s.totals() == (20, 0)
+    s.chain.heeds_filters = heeds_filters
+    s.chain.pay(await s.charge(), **says)
+    s.poll()
+    assert await s.totals() == (20, 0)
 
 
-async def test_an_announcement_without_money_is_not_posted() -> None:
+async def test_an_announcement_without_money_is_not_posted(s: Scene) -> None:
     """The event alone proves nothing: one transfer cannot pay two charges of the same transaction."""
-    async with scene() as s:
-        first, second = await s.charge(), await s.charge()
-        tx_hash = s.chain.pay(first)
-        logs = s.chain.blocks[-1][tx_hash]["logs"]
-        other = intent_of(second)["call_data"]["id"][2:]
-        logs.append({**logs[1], "data": "0x" + other + logs[1]["data"][34:], "logIndex": "0x2"})
-        s.gateway.poll()
-        assert await s.totals() == (30, 0)
+    first, second = await s.charge(), await s.charge()
+    tx_hash = s.chain.pay(first)
+    logs = s.chain.blocks[-1][tx_hash]["logs"]
+    other = intent_of(second)["call_data"]["id"][2:]
+    logs.append({**logs[1], "data": "0x" + other + logs[1]["data"][34:], "logIndex": "0x2"})
+    s.poll()
+    assert await s.totals() == (30, 0)
 
 
 async def test_a_payment_taken_back_before_posting_is_awaited_again() -> None:
@@ -433,15 +423,13 @@ async def test_a_payment_taken_back_before_posting_is_awaited_again() -> None:
     async with scene(Conduct(posting_delay_ms=1_000)) as s:
         charge = await s.charge()
         s.chain.pay(charge)
-        s.gateway.poll()
+        s.poll()
         s.chain.blocks[-1] = {}
-        s.pass_ms(1_000)
-        s.gateway.poll()
+        s.poll(1_000)
         assert await s.totals() == (20, 0)
         s.chain.pay(charge)
-        s.gateway.poll()
-        s.pass_ms(1_000)
-        s.gateway.poll()
+        s.poll()
+        s.poll(1_000)
         assert await s.totals() == (30, 0)
 
 
@@ -449,15 +437,13 @@ async def test_the_same_payment_mined_again_is_posted_once() -> None:
     """A reorganisation moves the very same transaction to a later block."""
     async with scene(Conduct(posting_delay_ms=1_000)) as s:
         s.chain.pay(await s.charge())
-        s.gateway.poll()
+        s.poll()
         taken, s.chain.blocks[-1] = s.chain.blocks[-1], {}
-        s.pass_ms(1_000)
-        s.gateway.poll()
+        s.poll(1_000)
         s.chain.blocks.append(taken)
-        s.gateway.poll()
-        s.pass_ms(1_000)
-        s.gateway.poll()
-        s.gateway.poll()
+        s.poll()
+        s.poll(1_000)
+        s.poll()
         assert await s.totals() == (30, 0)
 
 
@@ -465,62 +451,55 @@ async def test_a_payment_that_reverts_when_mined_again_is_not_posted() -> None:
     """Same hash, other outcome: the receipt is read again before posting."""
     async with scene(Conduct(posting_delay_ms=1_000)) as s:
         tx_hash = s.chain.pay(await s.charge())
-        s.gateway.poll()
+        s.poll()
         s.chain.blocks[-1] = {tx_hash: {"status": "0x0", "logs": []}}
-        s.pass_ms(1_000)
-        s.gateway.poll()
-        s.pass_ms(1_000)
-        s.gateway.poll()
+        s.poll(1_000)
+        s.poll(1_000)
         assert await s.totals() == (20, 0)
 
 
-async def test_a_payment_that_moves_into_a_block_already_read_is_found() -> None:
+async def test_a_payment_that_moves_into_a_block_already_read_is_found(s: Scene) -> None:
     """A reorganisation can put it below the head that was last looked at."""
-    async with scene() as s:
-        charge = await s.charge()
-        s.chain.blocks += [{}, {}, {}]
-        s.gateway.poll()
-        s.chain.pay(charge)
-        s.chain.blocks[-3] = s.chain.blocks.pop()
-        s.gateway.poll()
-        assert await s.totals() == (30, 0)
+    charge = await s.charge()
+    s.chain.blocks += [{}, {}, {}]
+    s.poll()
+    s.chain.pay(charge)
+    s.chain.blocks[-3] = s.chain.blocks.pop()
+    s.poll()
+    assert await s.totals() == (30, 0)
 
 
-async def test_a_payment_is_found_however_many_blocks_came_between() -> None:
+async def test_a_payment_is_found_however_many_blocks_came_between(s: Scene) -> None:
     """A charge lives for two days; so does the search for its payment."""
-    async with scene() as s:
-        charge = await s.charge()
-        for _ in range(3):
-            s.chain.blocks += [{}] * 200
-            s.gateway.poll()
-        s.chain.pay(charge)
+    charge = await s.charge()
+    for _ in range(3):
         s.chain.blocks += [{}] * 200
-        s.gateway.poll()
-        assert await s.totals() == (30, 0)
+        s.poll()
+    s.chain.pay(charge)
+    s.chain.blocks += [{}] * 200
+    s.poll()
+    assert await s.totals() == (30, 0)
 
 
 @pytest.mark.parametrize("trick", ["other-recipient", "underpaid-total", "fee-part-too-high", "other-currency"])
-async def test_a_hostile_charge_brings_no_credits_when_paid(trick: str) -> None:
+async def test_a_hostile_charge_brings_no_credits_when_paid(s: Scene, trick: str) -> None:
     """The account's owner did not get what the credits cost."""
-    async with scene() as s:
-        s.gateway.switch_on("coinbase", trick)
-        s.chain.pay(await s.charge())
-        s.gateway.poll()
-        assert await s.totals() == (20, 0)
+    s.gateway.switch_on("coinbase", trick)
+    s.chain.pay(await s.charge())
+    s.poll()
+    assert await s.totals() == (20, 0)
 
 
-async def test_never_posts_means_never() -> None:
+async def test_never_posts_means_never(s: Scene) -> None:
     """However long one waits, until the fault ends."""
-    async with scene() as s:
-        s.gateway.switch_on("posting", "never-posts")
-        s.chain.pay(await s.charge())
-        for _ in range(3):
-            s.pass_ms(86_400_000)
-            s.gateway.poll()
-            assert await s.totals() == (20, 0)
-        s.gateway.switch_off("posting")
-        s.gateway.poll()
-        assert await s.totals() == (30, 0)
+    s.gateway.switch_on("posting", "never-posts")
+    s.chain.pay(await s.charge())
+    for _ in range(3):
+        s.poll(86_400_000)
+        assert await s.totals() == (20, 0)
+    s.gateway.switch_off("posting")
+    s.poll()
+    assert await s.totals() == (30, 0)
 
 
 async def test_posts_late_adds_an_hour() -> None:
@@ -528,12 +507,10 @@ async def test_posts_late_adds_an_hour() -> None:
     async with scene(Conduct(posting_delay_ms=5)) as s:
         s.gateway.switch_on("posting", "posts-late")
         s.chain.pay(await s.charge())
-        s.gateway.poll()
-        s.pass_ms(3_600_004)
-        s.gateway.poll()
+        s.poll()
+        s.poll(3_600_004)
         assert await s.totals() == (20, 0)
-        s.pass_ms(1)
-        s.gateway.poll()
+        s.poll(1)
         assert await s.totals() == (30, 0)
 
 
@@ -560,17 +537,16 @@ ENDPOINTS: list[str] = ["credits", "key", "coinbase"]
 
 @pytest.mark.parametrize("place", ENDPOINTS)
 @pytest.mark.parametrize("name", sorted(ANSWERED))
-async def test_a_fault_with_an_answer_gives_it_everywhere(place: str, name: str) -> None:
+async def test_a_fault_with_an_answer_gives_it_everywhere(s: Scene, place: str, name: str) -> None:
     """Status, content type, and for errors the body of the API: code equal to status."""
-    async with scene() as s:
-        s.gateway.wire.oversized_bytes = 1 << 20
-        s.gateway.switch_on(place, name)
-        answer = await s.at(place)
-        status, kind = ANSWERED[name]
-        assert (answer.status_code, answer.headers.get("content-type")) == (status, kind)
-        assert s.gateway.requests[-1].fault == name
-        if status >= 400 and kind == "application/json":
-            assert set(answer.json()) == {"error"} and answer.json()["error"]["code"] == status
+    s.gateway.wire.oversized_bytes = 1 << 20
+    s.gateway.switch_on(place, name)
+    answer = await s.at(place)
+    status, kind = ANSWERED[name]
+    assert (answer.status_code, answer.headers.get("content-type")) == (status, kind)
+    assert s.gateway.requests[-1].fault == name
+    if status >= 400 and kind == "application/json":
+        assert set(answer.json()) == {"error"} and answer.json()["error"]["code"] == status
 
 
 @pytest.mark.parametrize("place", ENDPOINTS)
@@ -582,14 +558,15 @@ async def test_a_fault_with_an_answer_gives_it_everywhere(place: str, name: str)
         ("short-body", httpx.RemoteProtocolError),
     ],
 )
-async def test_a_fault_without_an_answer_is_felt_as_such(place: str, name: str, felt: type[Exception]) -> None:
+async def test_a_fault_without_an_answer_is_felt_as_such(
+    s: Scene, place: str, name: str, felt: type[Exception]
+) -> None:
     """A silence, a reset, a body that ends too early: three different errors of the client."""
-    async with scene() as s:
-        s.client.timeout = httpx.Timeout(0.1)
-        s.gateway.switch_on(place, name)
-        with pytest.raises(felt):
-            await s.at(place)
-        assert s.gateway.requests[-1].status is None
+    s.client.timeout = httpx.Timeout(0.1)
+    s.gateway.switch_on(place, name)
+    with pytest.raises(felt):
+        await s.at(place)
+    assert s.gateway.requests[-1].status is None
 
 
 def test_every_wire_fault_is_shown_here() -> None:
@@ -597,110 +574,99 @@ def test_every_wire_fault_is_shown_here() -> None:
     assert set(ANSWERED) | CUT == set(WIRE_FAULTS)
 
 
-async def test_gone_says_the_documented_words_whatever_the_key() -> None:
+async def test_gone_says_the_documented_words_whatever_the_key(s: Scene) -> None:
     """As the real endpoint answers today: without looking at the key."""
-    async with scene() as s:
-        s.gateway.switch_on("coinbase", "gone-410")
-        answer = await s.client.post("/credits/coinbase", json=ASK)
-        assert answer.json() == {
-            "error": {
-                "code": 410,
-                "message": "The Coinbase APIs used by this endpoint have been deprecated, so the Coinbase Commerce "
-                "credits API has been removed. Use the web credits purchase flow instead.",
-            }
+    s.gateway.switch_on("coinbase", "gone-410")
+    answer = await s.client.post("/credits/coinbase", json=ASK)
+    assert answer.json() == {
+        "error": {
+            "code": 410,
+            "message": "The Coinbase APIs used by this endpoint have been deprecated, so the Coinbase Commerce "
+            "credits API has been removed. Use the web credits purchase flow instead.",
         }
-        assert not s.gateway.issued
+    }
+    assert not s.gateway.issued
 
 
 @pytest.mark.parametrize("name", ["rate-limited-429", "unavailable-503"])
-async def test_an_answer_that_asks_for_patience_says_how_much(name: str) -> None:
+async def test_an_answer_that_asks_for_patience_says_how_much(s: Scene, name: str) -> None:
     """Retry-After in whole seconds, as set."""
-    async with scene() as s:
-        s.gateway.wire.retry_after_seconds = 17
-        s.gateway.switch_on("credits", name)
-        assert (await s.credits()).headers["retry-after"] == "17"
+    s.gateway.wire.retry_after_seconds = 17
+    s.gateway.switch_on("credits", name)
+    assert (await s.credits()).headers["retry-after"] == "17"
 
 
-async def test_a_trickle_beats_a_time_out_between_bytes_but_never_ends() -> None:
+async def test_a_trickle_beats_a_time_out_between_bytes_but_never_ends(s: Scene) -> None:
     """Bytes keep coming well within the client's read time-out; only a total limit ends it."""
-    async with scene() as s:
-        s.gateway.wire.trickle_seconds = 0.002
-        s.gateway.switch_on("credits", "trickle")
-        headers, received = s.key(s.gateway.management_key), b""
-        async with s.client.stream("GET", "/credits", headers=headers) as answer:
-            async for piece in answer.aiter_raw():
-                received += piece
-                if len(received) > 60:
-                    break
-        # The whole honest document but its last brace, then blanks: never complete.
-        assert (
-            received.startswith(b'{"data":{"total_credits":20,"total_usage":0}') and received.rstrip(b" ")[-2:] != b"}}"
-        )
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
-                await s.credits()
+    s.gateway.wire.trickle_seconds = 0.002
+    s.gateway.switch_on("credits", "trickle")
+    headers, received = s.key(s.gateway.management_key), b""
+    async with s.client.stream("GET", "/credits", headers=headers) as answer:
+        async for piece in answer.aiter_raw():
+            received += piece
+            if len(received) > 60:
+                break
+    # The whole honest document but its last brace, then blanks: never complete.
+    assert received.startswith(b'{"data":{"total_credits":20,"total_usage":0}') and received.rstrip(b" ")[-2:] != b"}}"
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await s.credits()
 
 
-async def test_truncated_json_is_the_true_answer_cut_in_half() -> None:
+async def test_truncated_json_is_the_true_answer_cut_in_half(s: Scene) -> None:
     """The HTTP is whole, the document is not."""
-    async with scene() as s:
-        whole = (await s.credits()).content
-        s.gateway.switch_on("credits", "truncated-json")
-        cut = (await s.credits()).content
-        assert cut and whole.startswith(cut) and len(cut) < len(whole)
-        with pytest.raises(ValueError, match=r"."):
-            json.loads(cut)
+    whole = (await s.credits()).content
+    s.gateway.switch_on("credits", "truncated-json")
+    cut = (await s.credits()).content
+    assert cut and whole.startswith(cut) and len(cut) < len(whole)
+    with pytest.raises(ValueError, match=r"."):
+        json.loads(cut)
 
 
-async def test_a_followed_redirect_would_be_noticed() -> None:
+async def test_a_followed_redirect_would_be_noticed(s: Scene) -> None:
     """It points to another origin, which remembers who came; nobody comes unless told to follow."""
-    async with scene() as s:
-        s.gateway.switch_on("coinbase", "redirect-302")
-        answer = await s.ask()
-        assert not s.gateway.elsewhere.requests
-        assert httpx.URL(answer.headers["location"]).port != httpx.URL(s.gateway.url).port
-        await s.client.get("/key")  # The connection is still good.
-        followed = await s.client.get(answer.headers["location"])
-        assert followed.json()["data"]["total_credits"] == 1_000_000 and len(s.gateway.elsewhere.requests) == 1
+    s.gateway.switch_on("coinbase", "redirect-302")
+    answer = await s.ask()
+    assert not s.gateway.elsewhere.requests
+    assert httpx.URL(answer.headers["location"]).port != httpx.URL(s.gateway.url).port
+    await s.client.get("/key")  # The connection is still good.
+    followed = await s.client.get(answer.headers["location"])
+    assert followed.json()["data"]["total_credits"] == 1_000_000 and len(s.gateway.elsewhere.requests) == 1
 
 
-async def test_an_oversized_answer_is_valid_in_the_end() -> None:
+async def test_an_oversized_answer_is_valid_in_the_end(s: Scene) -> None:
     """64 MB of blanks inside a true answer: only a limit on size refuses it, and early."""
-    async with scene() as s:
-        assert s.gateway.wire.oversized_bytes == 64 * 1024 * 1024
-        s.gateway.wire.oversized_bytes = 3 * 65536
-        s.gateway.switch_on("credits", "oversized")
-        answer = await s.credits()
-        assert len(answer.content) > 3 * 65536 and answer.json()["data"]["total_credits"] == 20
+    assert s.gateway.wire.oversized_bytes == 64 * 1024 * 1024
+    s.gateway.wire.oversized_bytes = 3 * 65536
+    s.gateway.switch_on("credits", "oversized")
+    answer = await s.credits()
+    assert len(answer.content) > 3 * 65536 and answer.json()["data"]["total_credits"] == 20
 
 
-async def test_a_bomb_is_small_on_the_wire() -> None:
+async def test_a_bomb_is_small_on_the_wire(s: Scene) -> None:
     """What is counted must be what comes out of the decoder."""
-    async with scene() as s:
-        s.gateway.wire.oversized_bytes = 1 << 20
-        s.gateway.switch_on("credits", "gzip-bomb")
-        answer = await s.credits()
-        assert int(answer.headers["content-length"]) < 10_000 and len(answer.content) == 1 << 20
+    s.gateway.wire.oversized_bytes = 1 << 20
+    s.gateway.switch_on("credits", "gzip-bomb")
+    answer = await s.credits()
+    assert int(answer.headers["content-length"]) < 10_000 and len(answer.content) == 1 << 20
 
 
-async def test_a_lost_answer_has_created_its_charge() -> None:
+async def test_a_lost_answer_has_created_its_charge(s: Scene) -> None:
     """The client sees a reset; the charge exists and would even be posted if somebody paid it."""
-    async with scene() as s:
-        s.gateway.switch_on("coinbase", "answer-lost")
-        with pytest.raises(httpx.ReadError):
-            await s.ask()
-        assert len(s.gateway.issued) == 1
-        s.gateway.switch_off()
-        assert (await s.charge()) and len(s.gateway.issued) == 2
+    s.gateway.switch_on("coinbase", "answer-lost")
+    with pytest.raises(httpx.ReadError):
+        await s.ask()
+    assert len(s.gateway.issued) == 1
+    s.gateway.switch_off()
+    assert (await s.charge()) and len(s.gateway.issued) == 2
 
 
-async def test_a_reset_creates_no_charge() -> None:
+async def test_a_reset_creates_no_charge(s: Scene) -> None:
     """Unlike a lost answer."""
-    async with scene() as s:
-        s.gateway.switch_on("coinbase", "reset")
-        with pytest.raises(httpx.ReadError):
-            await s.ask()
-        assert not s.gateway.issued
+    s.gateway.switch_on("coinbase", "reset")
+    with pytest.raises(httpx.ReadError):
+        await s.ask()
+    assert not s.gateway.issued
 
 
 # Faults of the numbers.
@@ -723,12 +689,11 @@ async def test_a_wrong_balance_is_wrong_to_the_byte(name: str, body: bytes) -> N
         assert (answer.status_code, answer.content) == (200, body)
 
 
-async def test_a_falling_total_falls_from_reading_to_reading() -> None:
+async def test_a_falling_total_falls_from_reading_to_reading(s: Scene) -> None:
     """The first is true, each later one is lower."""
-    async with scene() as s:
-        s.gateway.switch_on("credits", "falling-total")
-        totals = [(await s.totals())[0] for _ in range(5)]
-        assert totals[0] == 20 and all(later < earlier for earlier, later in itertools.pairwise(totals))
+    s.gateway.switch_on("credits", "falling-total")
+    totals = [(await s.totals())[0] for _ in range(5)]
+    assert totals[0] == 20 and all(later < earlier for earlier, later in itertools.pairwise(totals))
 
 
 async def test_a_frozen_balance_shows_its_first_reading_for_ever() -> None:
@@ -741,34 +706,31 @@ async def test_a_frozen_balance_shows_its_first_reading_for_ever() -> None:
         assert await s.totals() == (20, 0)
 
 
-async def test_a_management_key_can_be_shown_as_an_ordinary_one() -> None:
+async def test_a_management_key_can_be_shown_as_an_ordinary_one(s: Scene) -> None:
     """The fault has two halves: the key's description and the zeros."""
-    async with scene() as s:
-        for switch in FAULTS["ordinary-key"].switches:
-            s.gateway.switch_on(switch.place, switch.name, switch.times)
-        assert (await s.at("key")).json()["data"]["is_management_key"] is False
-        assert await s.totals() == (0, 0)
+    for switch in FAULTS["ordinary-key"].switches:
+        s.gateway.switch_on(switch.place, switch.name, switch.times)
+    assert (await s.at("key")).json()["data"]["is_management_key"] is False
+    assert await s.totals() == (0, 0)
 
 
 # Switching.
 
 
-async def test_a_fault_can_be_for_the_first_requests_only() -> None:
+async def test_a_fault_can_be_for_the_first_requests_only(s: Scene) -> None:
     """Two spoilt, the third honest; several faults take their turns."""
-    async with scene() as s:
-        s.gateway.switch_on("credits", "server-error-500", times=2)
-        s.gateway.switch_on("credits", "rate-limited-429", times=1)
-        assert [(await s.credits()).status_code for _ in range(5)] == [500, 500, 429, 200, 200]
+    s.gateway.switch_on("credits", "server-error-500", times=2)
+    s.gateway.switch_on("credits", "rate-limited-429", times=1)
+    assert [(await s.credits()).status_code for _ in range(5)] == [500, 500, 429, 200, 200]
 
 
-async def test_a_permanent_fault_lasts_until_it_is_switched_off() -> None:
+async def test_a_permanent_fault_lasts_until_it_is_switched_off(s: Scene) -> None:
     """And only at its own endpoint."""
-    async with scene() as s:
-        s.gateway.switch_on("credits", "server-error-500")
-        assert [(await s.credits()).status_code for _ in range(3)] == [500] * 3
-        assert (await s.at("key")).status_code == 200
-        s.gateway.switch_off("credits")
-        assert (await s.credits()).status_code == 200
+    s.gateway.switch_on("credits", "server-error-500")
+    assert [(await s.credits()).status_code for _ in range(3)] == [500] * 3
+    assert (await s.at("key")).status_code == 200
+    s.gateway.switch_off("credits")
+    assert (await s.credits()).status_code == 200
 
 
 @pytest.mark.parametrize(("place", "name"), [("credits", "answer-lost"), ("key", "nan"), ("posting", "time-out")])
@@ -779,14 +741,13 @@ def test_a_fault_of_another_endpoint_is_an_error(place: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(HOSTILE))
-async def test_a_hostile_charge_is_served_by_its_name(name: str) -> None:
+async def test_a_hostile_charge_is_served_by_its_name(s: Scene, name: str) -> None:
     """With 200 and the documented shape: only what it says is wrong."""
-    async with scene() as s:
-        honest = intent_of(await s.charge())["call_data"]
-        s.gateway.switch_on("coinbase", name)
-        hostile = intent_of(await s.charge())["call_data"]
-        assert set(hostile) == set(honest) and s.gateway.requests[-1].fault == name
-        assert (hostile["id"] == honest["id"]) is (name == "duplicate-id")
+    honest = intent_of(await s.charge())["call_data"]
+    s.gateway.switch_on("coinbase", name)
+    hostile = intent_of(await s.charge())["call_data"]
+    assert set(hostile) == set(honest) and s.gateway.requests[-1].fault == name
+    assert (hostile["id"] == honest["id"]) is (name == "duplicate-id")
 
 
 # The catalogue.

@@ -10,9 +10,8 @@ import base64
 import json
 import re
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -24,6 +23,7 @@ import rlp  # type: ignore[import-untyped]
 from eth_keys.datatypes import PrivateKey
 from eth_utils.crypto import keccak
 
+from tests.sandbox.paying import Clock
 from tests.tools import require
 from topup.sandbox.charges import STRANGER
 from topup.sandbox.gateway import Account
@@ -40,19 +40,6 @@ FEE_MAX: Final = GAS * GAS_PRICE // 10**12
 ENDLESS: Final = {"time-out", "trickle"}
 IMPATIENCE_S: Final = 0.5
 STYLES: Final[tuple[Style, ...]] = ("mppx", "pympp", "idempotent")
-
-
-class Clock:
-    """Time that only moves when told; it starts at the machine's."""
-
-    def __init__(self) -> None:
-        self.ms = time.time_ns() // 1_000_000
-
-    def now_ms(self) -> int:
-        return self.ms
-
-    def now_s(self) -> int:
-        return self.ms // 1000
 
 
 class Prompt:
@@ -178,6 +165,11 @@ class Scene:
     async def bought(self, order: str = "one") -> httpx.Response:
         return await self.post(order, self.pay(await self.challenge(order)))
 
+    def poll(self, after_ms: int = 0) -> None:
+        """Let so much time pass, and let the seller look at the chain."""
+        self.clock.ms += after_ms
+        self.seller.poll()
+
     def spent(self) -> int:
         """Units that have left the wallet, without the fees."""
         return (self.start_units - self.chain.balance(self.wallet.address)) // 1_000_000 * 1_000_000
@@ -207,14 +199,18 @@ async def scene(chain: Prompt, **conduct: Any) -> AsyncIterator[Scene]:
         await seller.stop()
 
 
+@pytest.fixture
+def one(chain: Prompt) -> AbstractAsyncContextManager[Scene]:
+    return scene(chain)
+
+
 # Asking.
 
 
-async def test_an_unpaid_purchase_is_answered_with_one_challenge_for_each_way_to_pay(chain: Prompt) -> None:
+async def test_an_unpaid_purchase_is_answered_with_one_challenge_for_each_way_to_pay(one: Scene, chain: Prompt) -> None:
     """402, a problem document, and two headers: a charge on Tempo and a card."""
-    async with scene(chain) as one:
-        answer = await one.post("one")
-        tempo, card = challenges(answer)
+    answer = await one.post("one")
+    tempo, card = challenges(answer)
     assert answer.status_code == 402 and answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["type"] == "https://paymentauth.org/problems/payment-required"
     assert (tempo["method"], tempo["intent"], tempo["header"]) == ("tempo", "charge", "Payment-Authorization")
@@ -262,28 +258,26 @@ async def test_a_deposit_address_is_everybodys_or_a_purchases_own(chain: Prompt)
         ('{"amount":11}', 422),
     ],
 )
-async def test_what_cannot_be_bought_is_not_priced(chain: Prompt, body: str, status: int) -> None:
+async def test_what_cannot_be_bought_is_not_priced(one: Scene, body: str, status: int) -> None:
     """Neither nonsense, nor too little, nor too much, nor something else under a key that was used."""
-    async with scene(chain) as one:
-        await one.post("one")
-        assert (await one.post("one", body=body)).status_code == status
-        assert (await one.post("", body='{"amount":10}')).status_code == 400
+    await one.post("one")
+    assert (await one.post("one", body=body)).status_code == status
+    assert (await one.post("", body='{"amount":10}')).status_code == 400
 
 
-async def test_only_a_management_key_buys_and_everybody_may_read_how(chain: Prompt) -> None:
+async def test_only_a_management_key_buys_and_everybody_may_read_how(one: Scene) -> None:
     """No key, a wrong one, an ordinary one: 401, 401, 403. The texts for agents ask for none."""
-    async with scene(chain) as one:
-        keys = [{}, {"x-api-key": "sk-wrong"}, {"x-api-key": one.seller.ordinary_key}]
-        answers = [await one.client.post("/credits/purchases", headers=key, json={"amount": 10}) for key in keys]
-        assert [answer.status_code for answer in answers] == [401, 401, 403]
-        assert one.seller.posts == []
-        for text in ("setup", "SKILL.md"):
-            answer = await one.client.get(f"/credits/purchases/{text}")
-            assert answer.status_code == 200 and "Idempotency-Key" in answer.text
-        assert (await one.client.post("/credits/coinbase", headers=one.key(), json={})).status_code == 410
-        assert (await one.client.get("/credits", headers=one.key())).json()["data"]["total_credits"] == 20
-        assert (await one.client.get("/credits/purchases", headers=one.key())).status_code == 405
-        assert (await one.client.get("/credits/purchases/pi_none", headers=one.key())).status_code == 404
+    keys = [{}, {"x-api-key": "sk-wrong"}, {"x-api-key": one.seller.ordinary_key}]
+    answers = [await one.client.post("/credits/purchases", headers=key, json={"amount": 10}) for key in keys]
+    assert [answer.status_code for answer in answers] == [401, 401, 403]
+    assert one.seller.posts == []
+    for text in ("setup", "SKILL.md"):
+        answer = await one.client.get(f"/credits/purchases/{text}")
+        assert answer.status_code == 200 and "Idempotency-Key" in answer.text
+    assert (await one.client.post("/credits/coinbase", headers=one.key(), json={})).status_code == 410
+    assert (await one.client.get("/credits", headers=one.key())).json()["data"]["total_credits"] == 20
+    assert (await one.client.get("/credits/purchases", headers=one.key())).status_code == 405
+    assert (await one.client.get("/credits/purchases/pi_none", headers=one.key())).status_code == 404
 
 
 # Paying.
@@ -302,22 +296,20 @@ async def test_a_paid_purchase_settles_and_is_credited_later(chain: Prompt) -> N
         assert one.paid_to(RECIPIENT) - before == TEN == one.spent()
         location = answer.headers["location"]
         assert answer.json()["data"]["id"] == location.rpartition("/")[2]
-        one.seller.poll()
+        one.poll()
         assert (await one.status(location), one.seller.account.total_credits) == ("pending", Decimal(20))
-        one.clock.ms += 5_000
-        one.seller.poll()
-        one.seller.poll()
+        one.poll(5_000)
+        one.poll()
         assert (await one.status(location), one.seller.account.total_credits) == ("credited", Decimal(30))
 
 
-async def test_the_credential_may_take_the_place_of_the_key(chain: Prompt) -> None:
+async def test_the_credential_may_take_the_place_of_the_key(one: Scene) -> None:
     """With the key in X-Api-Key, `Authorization` holds the payment."""
-    async with scene(chain) as one:
-        headers = {"x-api-key": one.seller.management_key, "idempotency-key": "one"}
-        asked = await one.client.post("/credits/purchases", headers=headers, json={"amount": 10})
-        headers["authorization"] = one.pay(challenges(asked)[0])
-        answer = await one.client.post("/credits/purchases", headers=headers, json={"amount": 10})
-        assert (answer.status_code, one.spent()) == (202, TEN)
+    headers = {"x-api-key": one.seller.management_key, "idempotency-key": "one"}
+    asked = await one.client.post("/credits/purchases", headers=headers, json={"amount": 10})
+    headers["authorization"] = one.pay(challenges(asked)[0])
+    answer = await one.client.post("/credits/purchases", headers=headers, json={"amount": 10})
+    assert (answer.status_code, one.spent()) == (202, TEN)
     assert [post.credential is not None for post in one.seller.posts] == [False, True]
 
 
@@ -368,7 +360,7 @@ async def test_two_credentials_on_two_lanes_are_two_payments(chain: Prompt, styl
     async with scene(chain, style=style) as one:
         for lane in (1, 2):
             assert (await one.post("one", one.pay(await one.challenge(), lane=lane))).status_code == 202
-        one.seller.poll()
+        one.poll()
         assert (one.spent(), one.seller.account.total_credits) == (spent, Decimal(30))
 
 
@@ -408,28 +400,26 @@ async def test_a_transaction_that_is_not_what_was_asked_for_is_refused_before_it
 
 @pytest.mark.parametrize("name", ["id", "realm", "method", "intent", "request", "expires", "header", "opaque"])
 @pytest.mark.parametrize("how", ["changed", "dropped"])
-async def test_a_challenge_has_to_be_echoed_whole(chain: Prompt, name: str, how: str) -> None:
+async def test_a_challenge_has_to_be_echoed_whole(one: Scene, name: str, how: str) -> None:
     """What was changed or left out was not issued by this server."""
-    async with scene(chain) as one:
-        challenge = await one.challenge()
-        echo = {key: told for key, told in challenge.items() if key != name}
-        if how == "changed":
-            echo[name] = challenge[name] + "x"
-        raw = one.wallet.sign(challenge, one.clock.now_s() + 200)
-        answer = await one.post("one", one.wallet.credential(echo, raw))
-        assert (answer.status_code, one.spent()) == (402, 0)
-        assert answer.json()["type"].endswith("/invalid-challenge")
+    challenge = await one.challenge()
+    echo = {key: told for key, told in challenge.items() if key != name}
+    if how == "changed":
+        echo[name] = challenge[name] + "x"
+    raw = one.wallet.sign(challenge, one.clock.now_s() + 200)
+    answer = await one.post("one", one.wallet.credential(echo, raw))
+    assert (answer.status_code, one.spent()) == (402, 0)
+    assert answer.json()["type"].endswith("/invalid-challenge")
 
 
-async def test_a_challenge_is_good_for_its_purchase_and_its_time(chain: Prompt) -> None:
+async def test_a_challenge_is_good_for_its_purchase_and_its_time(one: Scene) -> None:
     """Not for another Idempotency-Key, and not once it has expired."""
-    async with scene(chain) as one:
-        credential = one.pay(await one.challenge("one"))
-        await one.challenge("two")
-        other = await one.post("two", credential)
-        one.clock.ms += 300_000
-        late = await one.post("one", credential)
-        assert (other.status_code, late.status_code, one.spent()) == (402, 402, 0)
+    credential = one.pay(await one.challenge("one"))
+    await one.challenge("two")
+    other = await one.post("two", credential)
+    one.clock.ms += 300_000
+    late = await one.post("one", credential)
+    assert (other.status_code, late.status_code, one.spent()) == (402, 402, 0)
     assert late.json()["type"].endswith("/payment-expired")
 
 
@@ -442,26 +432,24 @@ async def test_a_challenge_is_good_for_its_purchase_and_its_time(chain: Prompt) 
         ("Payment " + "W" * 9_000, "malformed-credential"),
     ],
 )
-async def test_nonsense_is_no_credential(chain: Prompt, credential: str, problem: str) -> None:
+async def test_nonsense_is_no_credential(one: Scene, credential: str, problem: str) -> None:
     """Not base64, not an object, an empty one, and 9 KB of brackets."""
-    async with scene(chain) as one:
-        answer = await one.post("one", credential)
-        assert answer.status_code == 402 and answer.json()["type"].endswith(problem)
+    answer = await one.post("one", credential)
+    assert answer.status_code == 402 and answer.json()["type"].endswith(problem)
 
 
-async def test_a_signature_speaks_for_its_own_wallet_only(chain: Prompt) -> None:
+async def test_a_signature_speaks_for_its_own_wallet_only(one: Scene) -> None:
     """The source that is named has to be the sender that is recovered, and what was signed cannot be altered."""
-    async with scene(chain) as one:
-        challenge = await one.challenge()
-        raw = one.wallet.sign(challenge, one.clock.now_s() + 200)
-        altered = raw.replace(number(GAS_PRICE), number(GAS_PRICE + 1))
-        answers = [
-            await one.post("one", Wallet().credential(challenge, raw)),
-            await one.post("one", one.wallet.credential(challenge, altered)),
-            await one.post("one", one.wallet.credential(challenge, raw[:-1] + b"\x05")),
-        ]
-        assert [answer.status_code for answer in answers] == [402, 402, 402]
-        assert one.spent() == 0
+    challenge = await one.challenge()
+    raw = one.wallet.sign(challenge, one.clock.now_s() + 200)
+    altered = raw.replace(number(GAS_PRICE), number(GAS_PRICE + 1))
+    answers = [
+        await one.post("one", Wallet().credential(challenge, raw)),
+        await one.post("one", one.wallet.credential(challenge, altered)),
+        await one.post("one", one.wallet.credential(challenge, raw[:-1] + b"\x05")),
+    ]
+    assert [answer.status_code for answer in answers] == [402, 402, 402]
+    assert one.spent() == 0
 
 
 @pytest.mark.parametrize(("style", "status"), [("mppx", 503), ("pympp", 503)])
@@ -472,7 +460,7 @@ async def test_an_empty_wallet_is_never_said_to_have_paid(chain: Prompt, style: 
         one.chain.fund(one.wallet.address, TEN // 2)
         answer = await one.bought()
         assert answer.status_code in (status, 500)
-        one.seller.poll()
+        one.poll()
         assert (one.paid_to(RECIPIENT), one.seller.account.total_credits) == (before, Decimal(20))
 
 
@@ -504,100 +492,93 @@ SHOWS: Final[Mapping[str, Callable[[dict[str, Any]], bool]]] = {
 
 
 @pytest.mark.parametrize("name", SHOWS)
-async def test_a_hostile_challenge_differs_in_what_its_name_says(chain: Prompt, name: str) -> None:
+async def test_a_hostile_challenge_differs_in_what_its_name_says(one: Scene, name: str) -> None:
     """It is sealed rightly, and next to an honest one no other thing in its request has changed."""
-    async with scene(chain) as one:
-        honest = requested(await one.challenge())
-        one.seller.switch_on("challenge", name, times=1)
-        hostile = requested(await one.challenge())
-        assert SHOWS[name](hostile)
-        assert not SHOWS[name](honest)
-        differing = {key for key in honest.keys() | hostile.keys() if honest.get(key) != hostile.get(key)}
-        assert len(differing - {"id", "request", "methodDetails"}) == 1
-        assert requested(await one.challenge()) == honest
+    honest = requested(await one.challenge())
+    one.seller.switch_on("challenge", name, times=1)
+    hostile = requested(await one.challenge())
+    assert SHOWS[name](hostile)
+    assert not SHOWS[name](honest)
+    differing = {key for key in honest.keys() | hostile.keys() if honest.get(key) != hostile.get(key)}
+    assert len(differing - {"id", "request", "methodDetails"}) == 1
+    assert requested(await one.challenge()) == honest
 
 
-async def test_whoever_pays_a_hostile_challenge_has_paid(chain: Prompt) -> None:
+async def test_whoever_pays_a_hostile_challenge_has_paid(one: Scene) -> None:
     """The seller does not save a client that does not look: the stranger has the money."""
-    async with scene(chain) as one:
-        before = one.paid_to(STRANGER)
-        one.seller.switch_on("challenge", "other-recipient")
-        assert (await one.bought()).status_code == 202
-        assert one.paid_to(STRANGER) - before == TEN
+    before = one.paid_to(STRANGER)
+    one.seller.switch_on("challenge", "other-recipient")
+    assert (await one.bought()).status_code == 202
+    assert one.paid_to(STRANGER) - before == TEN
 
 
-async def test_a_replayed_challenge_buys_the_next_purchase_too(chain: Prompt) -> None:
+async def test_a_replayed_challenge_buys_the_next_purchase_too(one: Scene) -> None:
     """From the second purchase on its id is one that was paid before."""
-    async with scene(chain) as one:
-        one.seller.switch_on("challenge", "replayed-challenge")
-        first = await one.challenge("one")
-        assert (await one.post("one", one.pay(first))).status_code == 202
-        second = await one.challenge("two")
-        assert second == first
-        assert (await one.post("two", one.pay(second))).status_code == 202
-        assert one.spent() == 2 * TEN
+    one.seller.switch_on("challenge", "replayed-challenge")
+    first = await one.challenge("one")
+    assert (await one.post("one", one.pay(first))).status_code == 202
+    second = await one.challenge("two")
+    assert second == first
+    assert (await one.post("two", one.pay(second))).status_code == 202
+    assert one.spent() == 2 * TEN
 
 
 @pytest.mark.parametrize(("name", "left_s"), [("expired", -1), ("about-to-expire", 4)])
-async def test_a_challenge_may_leave_no_time(chain: Prompt, name: str, left_s: int) -> None:
+async def test_a_challenge_may_leave_no_time(one: Scene, name: str, left_s: int) -> None:
     """It expired a second ago, or will in four."""
-    async with scene(chain) as one:
-        one.seller.switch_on("challenge", name)
-        expires = datetime.fromisoformat((await one.challenge())["expires"]).timestamp()
-        assert expires - one.clock.ms / 1000 == pytest.approx(left_s)
+    one.seller.switch_on("challenge", name)
+    expires = datetime.fromisoformat((await one.challenge())["expires"]).timestamp()
+    assert expires - one.clock.ms / 1000 == pytest.approx(left_s)
 
 
-async def test_the_options_themselves_can_be_wrong(chain: Prompt) -> None:
+async def test_the_options_themselves_can_be_wrong(one: Scene) -> None:
     """Only a card; two charges on Tempo; a parameter twice; a head that HTTP libraries refuse to read."""
-    async with scene(chain) as one:
-        one.seller.switch_on("challenge", "card-only", times=1)
-        assert [option["method"] for option in challenges(await one.post("one"))] == ["stripe"]
-        one.seller.switch_on("challenge", "two-tempo-challenges", times=1)
-        options = challenges(await one.post("one"))
-        assert [option["method"] for option in options] == ["tempo", "tempo", "stripe"]
-        assert [requested(option)["recipient"] for option in options[:2]] == [RECIPIENT, STRANGER]
-        one.seller.switch_on("challenge", "duplicate-parameter", times=1)
-        assert (await one.post("one")).headers.get_list("www-authenticate")[0].count("realm=") == 2
-        one.seller.switch_on("challenge", "huge-header", times=1)
-        with pytest.raises(httpx.RemoteProtocolError):
-            await one.post("one")
+    one.seller.switch_on("challenge", "card-only", times=1)
+    assert [option["method"] for option in challenges(await one.post("one"))] == ["stripe"]
+    one.seller.switch_on("challenge", "two-tempo-challenges", times=1)
+    options = challenges(await one.post("one"))
+    assert [option["method"] for option in options] == ["tempo", "tempo", "stripe"]
+    assert [requested(option)["recipient"] for option in options[:2]] == [RECIPIENT, STRANGER]
+    one.seller.switch_on("challenge", "duplicate-parameter", times=1)
+    assert (await one.post("one")).headers.get_list("www-authenticate")[0].count("realm=") == 2
+    one.seller.switch_on("challenge", "huge-header", times=1)
+    with pytest.raises(httpx.RemoteProtocolError):
+        await one.post("one")
 
 
 @pytest.mark.parametrize(
     "name", sorted(FAULTS_AT["payment"] - AFTER_SETTLING - {"settles-late", "never-settles", "accepts-never-settles"})
 )
-async def test_what_fails_before_settling_takes_nothing_and_can_be_sent_again(chain: Prompt, name: str) -> None:
+async def test_what_fails_before_settling_takes_nothing_and_can_be_sent_again(one: Scene, name: str) -> None:
     """Whatever is said, the wallet is whole; the same bytes settle once the fault is gone."""
-    async with scene(chain) as one:
-        credential = one.pay(await one.challenge())
-        one.seller.switch_on("payment", name, times=1)
-        one.patience_s = IMPATIENCE_S if name in ENDLESS else 10
-        with suppress(httpx.TransportError, TimeoutError):
-            assert (await one.post("one", credential)).status_code != 202
-        assert (one.spent(), one.seller.payments) == (0, {})
-        one.patience_s = 10
-        assert (await one.post("one", credential)).status_code == 202
-        assert one.spent() == TEN
+    credential = one.pay(await one.challenge())
+    one.seller.switch_on("payment", name, times=1)
+    one.patience_s = IMPATIENCE_S if name in ENDLESS else 10
+    with suppress(httpx.TransportError, TimeoutError):
+        assert (await one.post("one", credential)).status_code != 202
+    assert (one.spent(), one.seller.payments) == (0, {})
+    one.patience_s = 10
+    assert (await one.post("one", credential)).status_code == 202
+    assert one.spent() == TEN
 
 
 @pytest.mark.parametrize("name", sorted(AFTER_SETTLING))
-async def test_what_fails_after_settling_has_taken_the_money_once(chain: Prompt, name: str) -> None:
+async def test_what_fails_after_settling_has_taken_the_money_once(one: Scene, name: str) -> None:
     """Whatever is said, and however often it is sent: one payment, and credits unless it is called failed."""
-    async with scene(chain) as one:
-        credential = one.pay(await one.challenge())
-        one.seller.switch_on("payment", name)
-        one.patience_s = IMPATIENCE_S if name.removeprefix("settled-") in ENDLESS else 10
-        said = []
-        for _ in range(2):
-            with suppress(httpx.TransportError, TimeoutError):
-                said.append((await one.post("one", credential)).status_code)
-        one.seller.poll()
-        assert one.spent() == TEN
-        credited = 20 if name == "fails-after-settling" else 30
-        assert one.seller.account.total_credits == credited
-        honest = {"no-purchase-id", "no-receipt", "lying-receipt", "fails-after-settling"}
-        assert (202 in said) == (name in honest)
-        assert not any("payment-authorization" in seen.headers for seen in one.seller.elsewhere.requests)
+    credential = one.pay(await one.challenge())
+    one.seller.switch_on("payment", name)
+    one.patience_s = IMPATIENCE_S if name.removeprefix("settled-") in ENDLESS else 10
+    said = []
+    for _ in range(2):
+        with suppress(httpx.TransportError, TimeoutError):
+            said.append((await one.post("one", credential)).status_code)
+    one.poll()
+    assert one.spent() == TEN
+    credited = 20 if name == "fails-after-settling" else 30
+    assert one.seller.account.total_credits == credited
+    honest = {"no-purchase-id", "no-receipt", "lying-receipt", "fails-after-settling"}
+    assert (202 in said) == (name in honest)
+    assert not any("payment-authorization" in seen.headers for seen in one.seller.elsewhere.requests)
 
 
 async def test_a_payment_can_be_settled_late_or_not_at_all(chain: Prompt) -> None:
@@ -611,71 +592,63 @@ async def test_a_payment_can_be_settled_late_or_not_at_all(chain: Prompt) -> Non
         assert [answer.status_code for answer in answers] == [503, 202, 503, 503]
         purchase_id = answers[0].json()["error"]["metadata"]["purchase_id"]
         assert answers[1].headers["location"] == f"{PURCHASES}/{purchase_id}"
-        one.clock.ms += 1_999
-        one.seller.poll()
+        one.poll(1_999)
         assert one.spent() == 0
-        one.clock.ms += 1
-        one.seller.poll()
+        one.poll(1)
         assert one.spent() == TEN
         assert await one.status(f"/credits/purchases/{purchase_id}") == "credited"
 
 
-async def test_the_answer_after_settling_can_keep_things_back(chain: Prompt) -> None:
+async def test_the_answer_after_settling_can_keep_things_back(one: Scene) -> None:
     """No purchase id, no receipt, or a receipt for another transaction."""
-    async with scene(chain) as one:
-        heads = {}
-        for name in ("no-purchase-id", "no-receipt", "lying-receipt"):
-            one.seller.switch_on("payment", name, times=1)
-            answer = await one.bought(name)
-            heads[name] = (answer.headers.get("location"), answer.headers.get("payment-receipt"))
-            assert answer.status_code == 202 and ("pi_" in answer.text) == (name != "no-purchase-id")
-        assert heads["no-purchase-id"][0] is None and heads["no-receipt"][1] is None
-        lie = unpack(heads["lying-receipt"][1] or "")["reference"]
-        assert re.fullmatch("0x[0-9a-f]{64}", lie) and lie not in one.seller.payments
+    heads = {}
+    for name in ("no-purchase-id", "no-receipt", "lying-receipt"):
+        one.seller.switch_on("payment", name, times=1)
+        answer = await one.bought(name)
+        heads[name] = (answer.headers.get("location"), answer.headers.get("payment-receipt"))
+        assert answer.status_code == 202 and ("pi_" in answer.text) == (name != "no-purchase-id")
+    assert heads["no-purchase-id"][0] is None and heads["no-receipt"][1] is None
+    lie = unpack(heads["lying-receipt"][1] or "")["reference"]
+    assert re.fullmatch("0x[0-9a-f]{64}", lie) and lie not in one.seller.payments
 
 
-async def test_a_purchase_can_be_spoken_of_wrongly(chain: Prompt) -> None:
+async def test_a_purchase_can_be_spoken_of_wrongly(one: Scene) -> None:
     """Pending for ever, failed, credited, or in a word never heard of; failed for good when it was settled so."""
-    async with scene(chain) as one:
-        location = (await one.bought()).headers["location"]
-        one.seller.poll()
-        for name, said in (("stays-pending", "pending"), ("says-failed", "failed"), ("says-credited", "credited")):
-            one.seller.switch_on("purchase", name, times=1)
-            assert await one.status(location) == said
-        one.seller.switch_on("purchase", "unknown-status", times=1)
-        assert await one.status(location) not in ("pending", "failed", "credited")
-        assert await one.status(location) == "credited"
-        one.seller.switch_on("payment", "fails-after-settling", times=1)
-        assert await one.status((await one.bought("two")).headers["location"]) == "failed"
+    location = (await one.bought()).headers["location"]
+    one.poll()
+    for name, said in (("stays-pending", "pending"), ("says-failed", "failed"), ("says-credited", "credited")):
+        one.seller.switch_on("purchase", name, times=1)
+        assert await one.status(location) == said
+    one.seller.switch_on("purchase", "unknown-status", times=1)
+    assert await one.status(location) not in ("pending", "failed", "credited")
+    assert await one.status(location) == "credited"
+    one.seller.switch_on("payment", "fails-after-settling", times=1)
+    assert await one.status((await one.bought("two")).headers["location"]) == "failed"
 
 
-async def test_credits_can_come_late_or_never(chain: Prompt) -> None:
+async def test_credits_can_come_late_or_never(one: Scene) -> None:
     """Late by an hour, or never while the fault is on."""
-    async with scene(chain) as one:
-        await one.bought()
-        one.seller.switch_on("posting", "posts-late")
-        one.clock.ms += 3_599_000
-        one.seller.poll()
-        assert one.seller.account.total_credits == 20
-        one.seller.switch_off("posting")
-        one.seller.switch_on("posting", "never-posts")
-        one.clock.ms += 10_000_000
-        one.seller.poll()
-        assert one.seller.account.total_credits == 20
-        one.seller.switch_off()
-        one.seller.poll()
-        assert one.seller.account.total_credits == 30
+    await one.bought()
+    one.seller.switch_on("posting", "posts-late")
+    one.poll(3_599_000)
+    assert one.seller.account.total_credits == 20
+    one.seller.switch_off("posting")
+    one.seller.switch_on("posting", "never-posts")
+    one.poll(10_000_000)
+    assert one.seller.account.total_credits == 20
+    one.seller.switch_off()
+    one.poll()
+    assert one.seller.account.total_credits == 30
 
 
-async def test_a_followed_redirect_would_be_seen(chain: Prompt) -> None:
+async def test_a_followed_redirect_would_be_seen(one: Scene) -> None:
     """307 keeps method, body and headers: whoever follows it has given the credential away, and the seller knows."""
-    async with scene(chain) as one:
-        credential = one.pay(await one.challenge())
-        one.seller.switch_on("payment", "redirect-307")
-        one.client.follow_redirects = True
-        await one.post("one", credential)
-        assert [seen.headers["payment-authorization"] for seen in one.seller.elsewhere.requests] == [credential]
-        assert one.spent() == 0
+    credential = one.pay(await one.challenge())
+    one.seller.switch_on("payment", "redirect-307")
+    one.client.follow_redirects = True
+    await one.post("one", credential)
+    assert [seen.headers["payment-authorization"] for seen in one.seller.elsewhere.requests] == [credential]
+    assert one.spent() == 0
 
 
 @pytest.mark.parametrize("place", ["challenge", "payment", "purchase", "texts"])

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -15,8 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests import tools
-from tests.sandbox.test_sandbox import command
-from tests.world.served import TOPUP
+from tests.sandbox.terminal import command, served
 from topup.accounting.journal import CREDITS, GAS, WALLET, Commodity
 from topup.commands.cli import app
 from topup.domain.errors import Exit
@@ -152,29 +147,11 @@ def test_what_does_not_go_together_is_a_usage_error(options: list[str], said: st
     assert done.stdout == ""
 
 
-@contextmanager
-def served(way: str) -> Iterator[dict[str, str]]:
-    """A world that is kept up, and the environment it prints."""
-    world = subprocess.Popen([*TOPUP, "sandbox", *arguments(way), "--serve"], stdout=subprocess.PIPE, text=True)
-    assert world.stdout is not None
-    try:
-        env = {}
-        for line in world.stdout:
-            if line.startswith("#"):
-                break
-            name, _, value = line.removeprefix("export ").strip().partition("=")
-            env[name] = value.strip("'")
-        yield env
-    finally:
-        world.send_signal(signal.SIGTERM)
-        assert world.wait(timeout=20) == 0
-        world.stdout.close()
-
-
-@pytest.mark.parametrize("way", ["x402", *(pytest.param(w, marks=pytest.mark.long) for w in ("usdc", "mpp"))])
+@pytest.mark.parametrize("way", ["eth", "x402", *(pytest.param(w, marks=pytest.mark.long) for w in ("usdc", "mpp"))])
 def test_a_served_world_sells_by_its_rail(way: str) -> None:
-    """The printed environment is all that check, purchase and status need."""
-    with served(way) as env:
+    """The printed environment is all that check, purchase and status need; the ledger in it is one of its own."""
+    with served([] if way == "eth" else arguments(way)) as env:
+        assert env["TOPUP_STATE_DIR"] != str(Path.home() / ".local" / "state" / "topup")
         due = command("check", "--json", env=env)
         assert due.returncode in (Exit.OK, Exit.LOW), due.stderr
         bought = command("once", "--amount", "12.5", "--yes", "--json", env=env)

@@ -11,9 +11,8 @@ import base64
 import json
 import secrets
 import ssl
-import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -25,8 +24,9 @@ import pytest
 from eth_account import Account as Key
 from eth_account.messages import encode_defunct, encode_typed_data
 
+from tests.sandbox.paying import Clock, genesis
 from topup.sandbox import contracts
-from topup.sandbox.charges import STRANGER, Operator, named_address
+from topup.sandbox.charges import STRANGER
 from topup.sandbox.evm import Evm
 from topup.sandbox.fault import SETTLED
 from topup.sandbox.gateway import Account
@@ -54,19 +54,6 @@ FIELDS: Final = {
         {"name": "nonce", "type": "bytes32"},
     ]
 }
-
-
-class Clock:
-    """Time that only moves when told; it starts at the machine's."""
-
-    def __init__(self) -> None:
-        self.ms = time.time_ns() // 1_000_000
-
-    def now_ms(self) -> int:
-        return self.ms
-
-    def now_s(self) -> int:
-        return self.ms // 1000
 
 
 class Prompt(Evm):
@@ -216,6 +203,11 @@ class Scene:
         data = "0x70a08231" + address[2:].lower().rjust(64, "0")
         return int(self.chain.rpc("eth_call", [{"to": contracts.USDC, "data": data}, "latest"]), 16)
 
+    def poll(self, after_ms: int = 0) -> None:
+        """Let so much time pass, and let the seller look at the chain."""
+        self.clock.ms += after_ms
+        self.seller.poll()
+
     def moved(self) -> tuple[int, int]:
         """What left the wallet and what the recipient got, in units."""
         return START - self.units(self.wallet.address), self.units(RECIPIENT)
@@ -224,15 +216,7 @@ class Scene:
 @asynccontextmanager
 async def scene(profile: str, **conduct: Any) -> AsyncIterator[Scene]:
     clock, wallet = Clock(), Wallet()
-    accounts = contracts.genesis(
-        operator=Operator().address,
-        fee_destination=named_address("fee destination"),
-        eth_usd=3000 * 10**8,
-        l1_fee_per_byte=L1_FEE_PER_BYTE,
-        timestamp=clock.now_s(),
-        funded={},
-        usdc={wallet.address: START},
-    )
+    accounts = genesis(clock.now_s(), funded={}, l1_fee_per_byte=L1_FEE_PER_BYTE, usdc={wallet.address: START})
     chain = Prompt(accounts, now=clock.now_s, l1_fee_per_byte=L1_FEE_PER_BYTE)
     account = Account(clock.now_ms, total_usage=Decimal(15))
     seller = SELLERS[profile](account, chain, wallet.address, conduct=X402Conduct(**{"wait_s": 0, **conduct}))
@@ -245,13 +229,22 @@ async def scene(profile: str, **conduct: Any) -> AsyncIterator[Scene]:
         await seller.stop()
 
 
+@pytest.fixture
+def profile() -> str:
+    return "venice"
+
+
+@pytest.fixture
+def one(profile: str) -> AbstractAsyncContextManager[Scene]:
+    return scene(profile)
+
+
 # Asking.
 
 
-async def test_venice_asks_for_at_least_five_dollars_on_base_or_solana() -> None:
+async def test_venice_asks_for_at_least_five_dollars_on_base_or_solana(one: Scene) -> None:
     """402; header and body are the same document of version 2, without a key."""
-    async with scene("venice") as one:
-        answer = await one.post(body="")
+    answer = await one.post(body="")
     document = unpack(answer.headers["payment-required"])
     assert answer.json() == document
     base, solana = document["accepts"]
@@ -301,40 +294,37 @@ async def test_the_plain_seller_wants_its_key() -> None:
 
 
 @pytest.mark.parametrize("profile", BOTH)
-async def test_a_payment_moves_the_dollars_and_is_credited(profile: str) -> None:
+async def test_a_payment_moves_the_dollars_and_is_credited(one: Scene, profile: str) -> None:
     """200, a receipt with the transaction; the recipient has ten dollars, the account ten credits more."""
-    async with scene(profile) as one:
-        before = await one.balance()
-        answer = await one.bought()
-        assert answer.status_code == 200, answer.text
-        receipt = unpack(answer.headers["payment-response" if profile == "venice" else "x-payment-response"])
-        mined = one.chain.rpc("eth_getTransactionReceipt", [receipt["transaction"]])
-        assert (receipt["success"], receipt["payer"], mined["status"]) == (True, one.wallet.address.lower(), "0x1")
-        assert receipt["network"] == ("eip155:8453" if profile == "venice" else "base")
-        assert mined["from"] == one.seller.facilitator.address.lower()
-        assert one.moved() == (TEN, TEN)
-        assert await one.balance() == before + 10
+    before = await one.balance()
+    answer = await one.bought()
+    assert answer.status_code == 200, answer.text
+    receipt = unpack(answer.headers["payment-response" if profile == "venice" else "x-payment-response"])
+    mined = one.chain.rpc("eth_getTransactionReceipt", [receipt["transaction"]])
+    assert (receipt["success"], receipt["payer"], mined["status"]) == (True, one.wallet.address.lower(), "0x1")
+    assert receipt["network"] == ("eip155:8453" if profile == "venice" else "base")
+    assert mined["from"] == one.seller.facilitator.address.lower()
+    assert one.moved() == (TEN, TEN)
+    assert await one.balance() == before + 10
 
 
-async def test_venice_says_what_was_credited() -> None:
+async def test_venice_says_what_was_credited(one: Scene) -> None:
     """The payer chooses how much above the minimum."""
-    async with scene("venice") as one:
-        answer = await one.post(one.pay(await one.offer(), value=7_250_000))
-        assert answer.json()["success"] is True
-        data = answer.json()["data"]
-        assert (data["walletAddress"], data["amountCredited"]) == (one.wallet.address.lower(), 7.25)
-        assert (data["newBalance"], data["paymentId"][:5]) == (12.25, "x402-")
-        assert one.moved() == (7_250_000, 7_250_000)
+    answer = await one.post(one.pay(await one.offer(), value=7_250_000))
+    assert answer.json()["success"] is True
+    data = answer.json()["data"]
+    assert (data["walletAddress"], data["amountCredited"]) == (one.wallet.address.lower(), 7.25)
+    assert (data["newBalance"], data["paymentId"][:5]) == (12.25, "x402-")
+    assert one.moved() == (7_250_000, 7_250_000)
 
 
 @pytest.mark.parametrize("name", ["x-402-payment", "x-payment"])
-async def test_venice_takes_the_older_names_of_the_header(name: str) -> None:
+async def test_venice_takes_the_older_names_of_the_header(one: Scene, name: str) -> None:
     """And the older form of the payload, with the chain's short name."""
-    async with scene("venice") as one:
-        offer = await one.offer() | {"x402Version": 1, "network": "base"}
-        (payment,) = one.pay(offer).values()
-        assert (await one.post({name: payment})).status_code == 200
-        assert one.moved() == (TEN, TEN)
+    offer = await one.offer() | {"x402Version": 1, "network": "base"}
+    (payment,) = one.pay(offer).values()
+    assert (await one.post({name: payment})).status_code == 200
+    assert one.moved() == (TEN, TEN)
 
 
 BAD: Final[dict[str, tuple[dict[str, Any], str]]] = {
@@ -355,15 +345,14 @@ BAD: Final[dict[str, tuple[dict[str, Any], str]]] = {
 
 
 @pytest.mark.parametrize("what", BAD)
-async def test_venice_refuses_what_its_token_would_not_take(what: str) -> None:
+async def test_venice_refuses_what_its_token_would_not_take(one: Scene, what: str) -> None:
     """400 with a code and a reason, and nothing moves."""
     changes, code = BAD[what]
 
-    async with scene("venice") as one:
-        answer = await one.post(one.pay(await one.offer(), **changes))
-        assert (answer.status_code, answer.json()["error"]) == (400, code)
-        assert answer.json()["details"]["reason"]
-        assert one.moved() == (0, 0)
+    answer = await one.post(one.pay(await one.offer(), **changes))
+    assert (answer.status_code, answer.json()["error"]) == (400, code)
+    assert answer.json()["details"]["reason"]
+    assert one.moved() == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -377,12 +366,11 @@ async def test_venice_refuses_what_its_token_would_not_take(what: str) -> None:
         ({"more": "than was offered"}, "INVALID_PAYMENT"),
     ],
 )
-async def test_venice_wants_its_offer_echoed(change: dict[str, Any], code: str) -> None:
+async def test_venice_wants_its_offer_echoed(one: Scene, change: dict[str, Any], code: str) -> None:
     """An offer that was never given out cannot be accepted, however well it is signed."""
-    async with scene("venice") as one:
-        answer = await one.post(one.pay(await one.offer() | change))
-        assert (answer.status_code, answer.json()["error"]) == (400, code)
-        assert one.moved() == (0, 0)
+    answer = await one.post(one.pay(await one.offer() | change))
+    assert (answer.status_code, answer.json()["error"]) == (400, code)
+    assert one.moved() == (0, 0)
 
 
 async def test_the_plain_seller_takes_exactly_its_price() -> None:
@@ -397,11 +385,10 @@ async def test_the_plain_seller_takes_exactly_its_price() -> None:
 
 
 @pytest.mark.parametrize("header", ["", "%%", "bm90IGpzb24=", pack([]), pack({"x402Version": 2}), pack({})])
-async def test_a_header_that_cannot_be_read_is_refused(header: str) -> None:
+async def test_a_header_that_cannot_be_read_is_refused(one: Scene, header: str) -> None:
     """Neither garbage nor half a payment is taken for one."""
-    async with scene("venice") as one:
-        answer = await one.post({"payment-signature": header})
-        assert (answer.status_code, answer.json()["error"]) == (400, "INVALID_PAYMENT_FORMAT")
+    answer = await one.post({"payment-signature": header})
+    assert (answer.status_code, answer.json()["error"]) == (400, "INVALID_PAYMENT_FORMAT")
 
 
 # Paying again.
@@ -420,15 +407,14 @@ async def test_a_payment_is_taken_once(profile: str, again: str) -> None:
         assert await one.balance() == 15
 
 
-async def test_a_second_seller_sees_that_a_payment_was_used() -> None:
+async def test_a_second_seller_sees_that_a_payment_was_used(one: Scene) -> None:
     """What this seller never settled is told by the token: the nonce is used."""
-    async with scene("venice") as one:
-        payment = one.pay(await one.offer())
-        await one.post(payment)
-        one.seller.settlements.clear()
-        answer = await one.post(payment)
-        assert answer.json()["details"]["reason"] == "invalid_exact_evm_nonce_already_used"
-        assert one.moved() == (TEN, TEN)
+    payment = one.pay(await one.offer())
+    await one.post(payment)
+    one.seller.settlements.clear()
+    answer = await one.post(payment)
+    assert answer.json()["details"]["reason"] == "invalid_exact_evm_nonce_already_used"
+    assert one.moved() == (TEN, TEN)
 
 
 async def test_a_payment_that_is_being_settled_is_not_settled_beside() -> None:
@@ -446,18 +432,17 @@ async def test_a_payment_that_is_being_settled_is_not_settled_beside() -> None:
         assert one.moved() == (TEN, TEN)
 
 
-async def test_a_slow_chain_is_not_waited_for_without_end() -> None:
+async def test_a_slow_chain_is_not_waited_for_without_end(one: Scene) -> None:
     """504 while it is in no block; credited by the poll after it is; the same payment again is answered then."""
-    async with scene("venice") as one:
-        one.chain.patience = 99
-        payment = one.pay(await one.offer())
-        answer = await one.post(payment)
-        assert (answer.status_code, answer.json()["error"]) == (504, "SETTLEMENT_TIMEOUT")
-        one.chain.mine()
-        one.seller.poll()
-        assert await one.balance() == 15
-        assert (await one.post(payment)).status_code == 200
-        assert one.moved() == (TEN, TEN)
+    one.chain.patience = 99
+    payment = one.pay(await one.offer())
+    answer = await one.post(payment)
+    assert (answer.status_code, answer.json()["error"]) == (504, "SETTLEMENT_TIMEOUT")
+    one.chain.mine()
+    one.poll()
+    assert await one.balance() == 15
+    assert (await one.post(payment)).status_code == 200
+    assert one.moved() == (TEN, TEN)
 
 
 async def test_a_transfer_that_fell_out_of_the_pool_is_sent_again() -> None:
@@ -472,31 +457,29 @@ async def test_a_transfer_that_fell_out_of_the_pool_is_sent_again() -> None:
         assert one.moved() == (TEN, TEN)
 
 
-async def test_a_transfer_that_reverts_buys_nothing() -> None:
+async def test_a_transfer_that_reverts_buys_nothing(one: Scene) -> None:
     """The payer emptied the wallet between the check and the block: 402, no credit."""
-    async with scene("venice") as one:
-        payment = one.pay(await one.offer())
-        (emptied,) = contracts.usdc_balance(one.wallet.address, 0)
-        one.chain.before_mine.append(lambda: one.chain.set_storage(emptied.address, emptied.slot, emptied.value))
-        answer = await one.post(payment)
-        assert (answer.status_code, answer.json()["error"]) == (402, "SETTLEMENT_FAILED")
-        one.seller.poll()
-        assert one.units(RECIPIENT) == 0
-        assert await one.balance() == 5
+    payment = one.pay(await one.offer())
+    (emptied,) = contracts.usdc_balance(one.wallet.address, 0)
+    one.chain.before_mine.append(lambda: one.chain.set_storage(emptied.address, emptied.slot, emptied.value))
+    answer = await one.post(payment)
+    assert (answer.status_code, answer.json()["error"]) == (402, "SETTLEMENT_FAILED")
+    one.poll()
+    assert one.units(RECIPIENT) == 0
+    assert await one.balance() == 5
 
 
 # Accounts.
 
 
-async def test_a_wallet_logs_in_to_read_its_balance_and_nobody_elses() -> None:
+async def test_a_wallet_logs_in_to_read_its_balance_and_nobody_elses(one: Scene) -> None:
     """200 for its own, 403 for another's, 402 without a login, 400 for no address."""
-    async with scene("venice") as one:
-        data = (await one.ask_balance()).json()["data"]
-        assert data["balanceUsd"] == 5 and data["canConsume"] is True
-        assert (data["walletAddress"], data["minimumTopUpUsd"]) == (one.wallet.address.lower(), 5)
-        assert (await one.ask_balance(Wallet())).status_code == 403
-        assert (await one.client.get(f"/x402/balance/{one.wallet.address}")).status_code == 402
-        assert (await one.client.get("/x402/balance/0x1234")).status_code == 400
+    data = (await one.ask_balance()).json()["data"]
+    assert data["balanceUsd"] == 5 and data["canConsume"] is True
+    assert (data["walletAddress"], data["minimumTopUpUsd"]) == (one.wallet.address.lower(), 5)
+    assert (await one.ask_balance(Wallet())).status_code == 403
+    assert (await one.client.get(f"/x402/balance/{one.wallet.address}")).status_code == 402
+    assert (await one.client.get("/x402/balance/0x1234")).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -513,32 +496,29 @@ async def test_a_wallet_logs_in_to_read_its_balance_and_nobody_elses() -> None:
         {"signer": Wallet()},
     ],
 )
-async def test_a_bad_login_is_no_login(change: dict[str, Any]) -> None:
+async def test_a_bad_login_is_no_login(one: Scene, change: dict[str, Any]) -> None:
     """Another site, another chain, too old, too long, or signed by somebody else: 401."""
-    async with scene("venice") as one:
-        headers = login(one.wallet, one.seller.url, one.clock.ms, **change)
-        answer = await one.client.get(f"/x402/balance/{one.wallet.address}", headers=headers)
-        assert answer.status_code == 401
+    headers = login(one.wallet, one.seller.url, one.clock.ms, **change)
+    answer = await one.client.get(f"/x402/balance/{one.wallet.address}", headers=headers)
+    assert answer.status_code == 401
 
 
-async def test_a_login_is_good_once() -> None:
+async def test_a_login_is_good_once(one: Scene) -> None:
     """Whoever overhears it cannot use it again."""
-    async with scene("venice") as one:
-        headers = login(one.wallet, one.seller.url, one.clock.ms)
-        path = f"/x402/balance/{one.wallet.address}"
-        statuses = [(await one.client.get(path, headers=headers)).status_code for _ in range(2)]
-        assert statuses == [200, 401]
+    headers = login(one.wallet, one.seller.url, one.clock.ms)
+    path = f"/x402/balance/{one.wallet.address}"
+    statuses = [(await one.client.get(path, headers=headers)).status_code for _ in range(2)]
+    assert statuses == [200, 401]
 
 
-async def test_another_wallets_payment_fills_its_own_account() -> None:
+async def test_another_wallets_payment_fills_its_own_account(one: Scene) -> None:
     """Credits belong to the wallet that paid."""
-    async with scene("venice") as one:
-        other = Wallet()
-        (write,) = contracts.usdc_balance(other.address, TEN)
-        one.chain.set_storage(write.address, write.slot, write.value)
-        answer = await one.post(other.pay(await one.offer(), one.clock.now_s(), value=TEN))
-        assert answer.json()["data"]["newBalance"] == 10
-        assert await one.balance() == 5
+    other = Wallet()
+    (write,) = contracts.usdc_balance(other.address, TEN)
+    one.chain.set_storage(write.address, write.slot, write.value)
+    answer = await one.post(other.pay(await one.offer(), one.clock.now_s(), value=TEN))
+    assert answer.json()["data"]["newBalance"] == 10
+    assert await one.balance() == 5
 
 
 # Faults.
@@ -575,26 +555,24 @@ async def test_a_spoilt_answer_says_nothing_of_the_money(profile: str, fault: st
         ("other-scheme", "scheme", "upto"),
     ],
 )
-async def test_a_hostile_offer_has_one_thing_wrong(fault: str, field: str, value: Any) -> None:
+async def test_a_hostile_offer_has_one_thing_wrong(one: Scene, fault: str, field: str, value: Any) -> None:
     """All else is as in the honest offer."""
-    async with scene("venice") as one:
-        honest = await one.offer()
-        one.seller.switch_on("offer", fault, 1)
-        hostile = await one.offer()
-        assert hostile.get(field) == value != honest[field]
-        assert {**hostile, field: 0} == {**honest, field: 0}
-        assert await one.offer() == honest
+    honest = await one.offer()
+    one.seller.switch_on("offer", fault, 1)
+    hostile = await one.offer()
+    assert hostile.get(field) == value != honest[field]
+    assert {**hostile, field: 0} == {**honest, field: 0}
+    assert await one.offer() == honest
 
 
 @pytest.mark.parametrize("profile", BOTH)
-async def test_whoever_pays_a_strangers_offer_has_paid_the_stranger(profile: str) -> None:
+async def test_whoever_pays_a_strangers_offer_has_paid_the_stranger(one: Scene, profile: str) -> None:
     """The trap is real: a client that falls for it loses the money."""
-    async with scene(profile) as one:
-        one.seller.switch_on("offer", "stranger-too")
-        stranger, honest = offers(await one.post())
-        assert (stranger["payTo"], honest["payTo"]) == (STRANGER, RECIPIENT)
-        assert (await one.post(one.pay(stranger))).status_code == 200
-        assert (one.units(STRANGER), one.units(RECIPIENT)) == (TEN, 0)
+    one.seller.switch_on("offer", "stranger-too")
+    stranger, honest = offers(await one.post())
+    assert (stranger["payTo"], honest["payTo"]) == (STRANGER, RECIPIENT)
+    assert (await one.post(one.pay(stranger))).status_code == 200
+    assert (one.units(STRANGER), one.units(RECIPIENT)) == (TEN, 0)
 
 
 async def test_an_offer_for_more_buys_no_more_than_was_ordered() -> None:
@@ -607,89 +585,81 @@ async def test_an_offer_for_more_buys_no_more_than_was_ordered() -> None:
 
 
 @pytest.mark.parametrize("profile", BOTH)
-async def test_two_readers_may_read_a_doubled_name_differently(profile: str) -> None:
+async def test_two_readers_may_read_a_doubled_name_differently(one: Scene, profile: str) -> None:
     """The recipient stands there twice, the stranger first."""
-    async with scene(profile) as one:
-        one.seller.switch_on("offer", "duplicate-keys")
-        answer = await one.post()
-        header = answer.headers.get("payment-required")
-        text = base64.b64decode(header).decode() if header else answer.text
-        first = json.loads(text, object_pairs_hook=lambda pairs: dict(reversed(pairs)))
-        assert first["accepts"][0]["payTo"] == STRANGER
-        assert json.loads(text)["accepts"][0]["payTo"] == RECIPIENT
+    one.seller.switch_on("offer", "duplicate-keys")
+    answer = await one.post()
+    header = answer.headers.get("payment-required")
+    text = base64.b64decode(header).decode() if header else answer.text
+    first = json.loads(text, object_pairs_hook=lambda pairs: dict(reversed(pairs)))
+    assert first["accepts"][0]["payTo"] == STRANGER
+    assert json.loads(text)["accepts"][0]["payTo"] == RECIPIENT
 
 
-async def test_an_offer_can_be_unreadable_too_long_or_elsewhere() -> None:
+async def test_an_offer_can_be_unreadable_too_long_or_elsewhere(one: Scene) -> None:
     """Garbage is no base64, a huge one breaks the client's parser, Solana alone is no offer of ours."""
-    async with scene("venice") as one:
-        one.seller.switch_on("offer", "garbage", 1)
-        assert (await one.post()).headers["payment-required"] == "%%"
-        one.seller.switch_on("offer", "huge-header", 1)
-        with pytest.raises(httpx.RemoteProtocolError):
-            await one.post()
-        one.seller.switch_on("offer", "solana-only", 1)
-        assert offers(await one.post()) == []
-        one.seller.switch_on("offer", "not-found-404", 1)
-        one.seller.switch_on("offer", "not-implemented-501", 1)
-        one.seller.switch_on("offer", "gone-410", 1)
-        assert [(await one.post()).status_code for _ in range(4)] == [404, 501, 410, 402]
+    one.seller.switch_on("offer", "garbage", 1)
+    assert (await one.post()).headers["payment-required"] == "%%"
+    one.seller.switch_on("offer", "huge-header", 1)
+    with pytest.raises(httpx.RemoteProtocolError):
+        await one.post()
+    one.seller.switch_on("offer", "solana-only", 1)
+    assert offers(await one.post()) == []
+    one.seller.switch_on("offer", "not-found-404", 1)
+    one.seller.switch_on("offer", "not-implemented-501", 1)
+    one.seller.switch_on("offer", "gone-410", 1)
+    assert [(await one.post()).status_code for _ in range(4)] == [404, 501, 410, 402]
 
 
 @pytest.mark.parametrize("profile", BOTH)
-async def test_a_redirect_would_carry_the_payment_elsewhere(profile: str) -> None:
+async def test_a_redirect_would_carry_the_payment_elsewhere(one: Scene, profile: str) -> None:
     """307 keeps method, body and headers: a client that follows it hands the signature over."""
-    async with scene(profile) as one:
-        payment = one.pay(await one.offer())
-        one.seller.switch_on("payment", "redirect-307")
-        assert (await one.post(payment)).status_code == 307
-        assert one.seller.elsewhere.requests == []
-        await one.client.post(one.path, headers={**one.key(), **payment}, json={"amount": "10"}, follow_redirects=True)
-        (seen,) = one.seller.elsewhere.requests
-        assert set(payment) < set(seen.headers)
-        assert one.moved() == (0, 0)
+    payment = one.pay(await one.offer())
+    one.seller.switch_on("payment", "redirect-307")
+    assert (await one.post(payment)).status_code == 307
+    assert one.seller.elsewhere.requests == []
+    await one.client.post(one.path, headers={**one.key(), **payment}, json={"amount": "10"}, follow_redirects=True)
+    (seen,) = one.seller.elsewhere.requests
+    assert set(payment) < set(seen.headers)
+    assert one.moved() == (0, 0)
 
 
 @pytest.mark.parametrize(("fault", "status"), [("settles-late", 504), ("refuses-settles-late", 402)])
-async def test_what_was_not_settled_may_be_settled_later(fault: str, status: int) -> None:
+async def test_what_was_not_settled_may_be_settled_later(one: Scene, fault: str, status: int) -> None:
     """Ten seconds after the answer the dollars move, and are credited, even if the answer denied it."""
-    async with scene("venice") as one:
-        one.seller.switch_on("payment", fault)
-        assert (await one.bought()).status_code == status
-        one.seller.poll()
-        assert one.moved() == (0, 0)
-        one.clock.ms += 10_000
-        one.seller.poll()
-        one.seller.poll()
-        assert one.moved() == (TEN, TEN)
-        assert await one.balance() == 15
+    one.seller.switch_on("payment", fault)
+    assert (await one.bought()).status_code == status
+    one.poll()
+    assert one.moved() == (0, 0)
+    one.poll(10_000)
+    one.poll()
+    assert one.moved() == (TEN, TEN)
+    assert await one.balance() == 15
 
 
 @pytest.mark.parametrize(("fault", "status"), [("never-settles", 504), ("accepts-never-settles", 200)])
-async def test_what_is_never_settled_is_never_credited(fault: str, status: int) -> None:
+async def test_what_is_never_settled_is_never_credited(one: Scene, fault: str, status: int) -> None:
     """Not even when it was thanked for, with a transaction that does not exist."""
-    async with scene("venice") as one:
-        one.seller.switch_on("payment", fault)
-        answer = await one.bought()
-        assert answer.status_code == status
-        one.clock.ms += 3_600_000
-        one.seller.poll()
-        assert one.moved() == (0, 0)
-        assert await one.balance() == 5
-        if status == 200:
-            named = unpack(answer.headers["payment-response"])["transaction"]
-            assert one.chain.rpc("eth_getTransactionByHash", [named]) is None
+    one.seller.switch_on("payment", fault)
+    answer = await one.bought()
+    assert answer.status_code == status
+    one.poll(3_600_000)
+    assert one.moved() == (0, 0)
+    assert await one.balance() == 5
+    if status == 200:
+        named = unpack(answer.headers["payment-response"])["transaction"]
+        assert one.chain.rpc("eth_getTransactionByHash", [named]) is None
 
 
-async def test_a_facilitator_that_sends_twice_moves_the_dollars_once() -> None:
+async def test_a_facilitator_that_sends_twice_moves_the_dollars_once(one: Scene) -> None:
     """Both transactions are in the block; the token refuses the second."""
-    async with scene("venice") as one:
-        one.chain.patience = 2
-        one.seller.switch_on("payment", "settles-twice")
-        assert (await one.bought()).status_code == 200
-        block = one.chain.rpc("eth_getBlockByNumber", ["latest", False])["transactions"]
-        assert [one.chain.rpc("eth_getTransactionReceipt", [sent])["status"] for sent in block] == ["0x1", "0x0"]
-        assert one.moved() == (TEN, TEN)
-        assert await one.balance() == 15
+    one.chain.patience = 2
+    one.seller.switch_on("payment", "settles-twice")
+    assert (await one.bought()).status_code == 200
+    block = one.chain.rpc("eth_getBlockByNumber", ["latest", False])["transactions"]
+    assert [one.chain.rpc("eth_getTransactionReceipt", [sent])["status"] for sent in block] == ["0x1", "0x0"]
+    assert one.moved() == (TEN, TEN)
+    assert await one.balance() == 15
 
 
 async def test_a_receipt_may_be_missing_or_name_another_transaction() -> None:
@@ -705,51 +675,46 @@ async def test_a_receipt_may_be_missing_or_name_another_transaction() -> None:
 
 
 @pytest.mark.parametrize("profile", BOTH)
-async def test_credits_may_come_late_or_never(profile: str) -> None:
+async def test_credits_may_come_late_or_never(one: Scene, profile: str) -> None:
     """Settled at once; credited after an hour, and not as long as the seller will not."""
-    async with scene(profile) as one:
-        one.seller.switch_on("posting", "posts-late")
-        await one.bought()
-        assert one.moved() == (TEN, TEN)
-        assert await one.balance() == 5
-        one.clock.ms += 3_600_000
-        one.seller.poll()
-        assert await one.balance() == 15
-        one.seller.switch_off()
-        one.seller.switch_on("posting", "never-posts")
-        await one.bought()
-        one.clock.ms += 24 * 3_600_000
-        one.seller.poll()
-        assert one.moved() == (2 * TEN, 2 * TEN)
-        assert await one.balance() == 15
+    one.seller.switch_on("posting", "posts-late")
+    await one.bought()
+    assert one.moved() == (TEN, TEN)
+    assert await one.balance() == 5
+    one.poll(3_600_000)
+    assert await one.balance() == 15
+    one.seller.switch_off()
+    one.seller.switch_on("posting", "never-posts")
+    await one.bought()
+    one.poll(24 * 3_600_000)
+    assert one.moved() == (2 * TEN, 2 * TEN)
+    assert await one.balance() == 15
 
 
-async def test_the_balance_may_lie() -> None:
+async def test_the_balance_may_lie(one: Scene) -> None:
     """Zero of a funded account, no number, or the same for ever."""
-    async with scene("venice") as one:
-        one.seller.switch_on("balance", "zero-balance", 1)
-        one.seller.switch_on("balance", "nan", 1)
-        one.seller.switch_on("balance", "frozen")
-        assert await one.balance() == 0
-        assert (await one.balance()).is_nan()
-        assert await one.balance() == 5
-        await one.bought()
-        assert await one.balance() == 5
-        one.seller.switch_off("balance")
-        assert await one.balance() == 15
+    one.seller.switch_on("balance", "zero-balance", 1)
+    one.seller.switch_on("balance", "nan", 1)
+    one.seller.switch_on("balance", "frozen")
+    assert await one.balance() == 0
+    assert (await one.balance()).is_nan()
+    assert await one.balance() == 5
+    await one.bought()
+    assert await one.balance() == 5
+    one.seller.switch_off("balance")
+    assert await one.balance() == 15
 
 
 @pytest.mark.parametrize("profile", BOTH)
-async def test_a_fault_that_a_place_does_not_have_cannot_be_switched(profile: str) -> None:
+async def test_a_fault_that_a_place_does_not_have_cannot_be_switched(one: Scene, profile: str) -> None:
     """Each name of the table can; a name of another place cannot."""
-    async with scene(profile) as one:
-        for fault in X402_FAULTS.values():
-            for switch in fault.switches:
-                one.seller.switch_on(switch.place, switch.name, switch.times)
-        with pytest.raises(KeyError):
-            one.seller.switch_on("offer", "settles-late")
-        with pytest.raises(KeyError):
-            one.seller.switch_on("payment", "other-recipient")
+    for fault in X402_FAULTS.values():
+        for switch in fault.switches:
+            one.seller.switch_on(switch.place, switch.name, switch.times)
+    with pytest.raises(KeyError):
+        one.seller.switch_on("offer", "settles-late")
+    with pytest.raises(KeyError):
+        one.seller.switch_on("payment", "other-recipient")
 
 
 def test_every_fault_is_in_the_table() -> None:

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 from eth_abi import decode
 from eth_utils.crypto import keccak
 
 from tests import tools
-from tests.sandbox.test_contracts import (
+from tests.sandbox import paying
+from tests.sandbox.paying import (
     ENOUGH,
-    ETH_USD,
     FEE_DESTINATION,
     HONEST,
     NOW,
-    OPERATOR,
     PAYER,
     RECIPIENT,
     TOTAL,
     Outcome,
+    World,
     calldata,
     quote_data,
     reason,
@@ -35,115 +27,54 @@ from tests.sandbox.test_contracts import (
 )
 from tests.world import uniswap
 from topup.sandbox import contracts as world
+from topup.sandbox.anvil import Anvil
+from topup.sandbox.rpc import RpcError
 
 
-class Reverted(Exception):
-    """The node refused; `data` is what a call reverted with, None when it was something else."""
+class Real(World):
+    """An anvil with our genesis, on which `uniswap.deploy` has put the real contracts."""
 
-    def __init__(self, error: dict[str, Any]) -> None:
-        super().__init__(error["message"])
-        self.data = bytes.fromhex(error["data"][2:]) if str(error.get("data")).startswith("0x") else None
+    def __init__(self) -> None:
+        binary = tools.require("anvil")
+        tools.require("uniswap")
+        self._anvil = Anvil(binary, paying.genesis(NOW - 60), timestamp=NOW - 60)
+        self.rpc = self._anvil.rpc
+        self.rpc("evm_setAutomine", [True])
+        uniswap.deploy(self.rpc)
 
-
-class Anvil:
-    def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=url, trust_env=False, timeout=30)
-        self._ids = itertools.count(1)
-
-    def rpc(self, method: str, params: list[Any]) -> Any:
-        body = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
-        answer = self._client.post("/", json=body).json()
-        if "error" in answer:
-            raise Reverted(answer["error"])
-        return answer["result"]
-
-    def call(self, to: str, data: bytes, value: int = 0) -> Outcome:
+    def call(self, to: str, data: bytes, *, value: int = 0) -> Outcome:
         transaction = {"from": PAYER, "to": to, "data": "0x" + data.hex(), "value": hex(value)}
         try:
             output = self.rpc("eth_call", [transaction, "latest"])
-        except Reverted as error:
+        except RpcError as error:
             if error.data is None:
                 raise
-            return Outcome(ok=False, output=error.data, gas_used=0, logs=())
+            return Outcome(ok=False, output=bytes.fromhex(error.data[2:]), gas_used=0, logs=())
         return Outcome(ok=True, output=bytes.fromhex(output[2:]), gas_used=0, logs=())
 
-    def quote(self, amount: int, fee: int) -> int:
-        outcome = self.call(world.QUOTER_V2, quote_data(amount, fee))
-        assert outcome.ok, reason(outcome)
-        return int(decode(["uint256"], outcome.output)[0])
-
-    def dollars(self, address: str) -> int:
-        data = calldata("balanceOf(address)", ["address"], [address])
-        return int.from_bytes(self.call(world.USDC, data).output, "big")
-
     def close(self) -> None:
-        self._client.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        self._anvil.stop()
 
 
 @pytest.fixture(scope="module")
-def anvil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Anvil]:
-    """An anvil with our genesis, on which `uniswap.deploy` has put the real contracts."""
-    binary = tools.require("anvil")
-    tools.require("uniswap")
-    accounts = world.genesis(
-        operator=OPERATOR,
-        fee_destination=FEE_DESTINATION,
-        eth_usd=ETH_USD,
-        l1_fee_per_byte=0,
-        timestamp=NOW - 60,
-        funded={PAYER: 10**18},
-    )
-    genesis: Path = tmp_path_factory.mktemp("anvil") / "genesis.json"
-    genesis.write_text(json.dumps(world.genesis_json(accounts, timestamp=NOW - 60)))
-    port = free_port()
-    options = [
-        "--init",
-        str(genesis),
-        "--chain-id",
-        str(world.CHAIN_ID),
-        "--port",
-        str(port),
-        "--silent",
-        "--hardfork",
-        "prague",
-    ]
-    process = subprocess.Popen([binary, *options], stdout=subprocess.DEVNULL)
-    client = Anvil(f"http://127.0.0.1:{port}")
-    try:
-        for attempt in itertools.count():
-            try:
-                client.rpc("eth_chainId", [])
-                break
-            except httpx.TransportError:
-                if attempt > 200 or process.poll() is not None:
-                    raise
-                time.sleep(0.02)
-        uniswap.deploy(client.rpc)
-        yield client
-    finally:
-        client.close()
-        process.kill()
-        process.wait()
+def real() -> Iterator[Real]:
+    made = Real()
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def chain(anvil: Anvil) -> Iterator[Anvil]:
+def chain(real: Real) -> Iterator[Real]:
     """The same world for every test."""
-    snapshot = anvil.rpc("evm_snapshot", [])
-    anvil.rpc("evm_setNextBlockTimestamp", [hex(NOW + 60)])
-    anvil.rpc("evm_mine", [])
-    yield anvil
-    anvil.rpc("evm_revert", [snapshot])
+    snapshot = real.rpc("evm_snapshot", [])
+    real.rpc("evm_setNextBlockTimestamp", [hex(NOW + 60)])
+    real.rpc("evm_mine", [])
+    yield real
+    real.rpc("evm_revert", [snapshot])
 
 
 @pytest.mark.parametrize("fee", [500, 3000])
-def test_quote_is_exact(chain: Anvil, fee: int) -> None:
+def test_quote_is_exact(chain: Real, fee: int) -> None:
     """Through the real pools and router too, the quote is spent to the wei and one wei less reverts."""
     quoted = chain.quote(TOTAL, fee)
     short = chain.call(world.PAYMENT_PROTOCOL, swap_data(HONEST, fee), value=quoted - 1)
@@ -163,13 +94,11 @@ def test_quote_is_exact(chain: Anvil, fee: int) -> None:
     assert chain.dollars(FEE_DESTINATION) == HONEST.fee_amount
 
 
-def test_price(chain: Anvil) -> None:
+def test_price(chain: Real) -> None:
     """Ours and Uniswap's pools of the same depth ask the same for ten dollars, but for a billionth."""
     real = chain.quote(TOTAL, 500)
     snapshot = chain.rpc("evm_snapshot", [])
-    genesis = world.genesis(
-        operator=OPERATOR, fee_destination=FEE_DESTINATION, eth_usd=ETH_USD, l1_fee_per_byte=0, timestamp=NOW, funded={}
-    )
+    genesis = paying.genesis()
     for address in (world.POOLS[500], world.QUOTER_V2):
         chain.rpc("anvil_setCode", [address, "0x" + genesis[address].code.hex()])
         for slot in range(8):
@@ -189,12 +118,12 @@ def test_price(chain: Anvil) -> None:
         (ENOUGH, 1, "SwapFailedBytes(b'')"),
     ],
 )
-def test_swap_failures(chain: Anvil, value: int, fee: int, words: str) -> None:
+def test_swap_failures(chain: Real, value: int, fee: int, words: str) -> None:
     """Too little value and a missing tier fail in the words of the published contract."""
     assert reason(chain.call(world.PAYMENT_PROTOCOL, swap_data(HONEST, fee), value=value)) == words
 
 
-def test_broken_dollar(chain: Anvil) -> None:
+def test_broken_dollar(chain: Real) -> None:
     """A paused dollar fails in the pool, a blacklisted recipient in the router."""
     writes = [*world.usdc_paused(paused=True), *world.usdc_paused(paused=False), *world.usdc_blacklisted(RECIPIENT)]
     words = ["SwapFailedString(TF)", "ok", "SwapFailedString(TRANSFER_FAILED)"]
@@ -203,13 +132,13 @@ def test_broken_dollar(chain: Anvil) -> None:
         assert reason(chain.call(world.PAYMENT_PROTOCOL, swap_data(HONEST), value=ENOUGH)) == expected
 
 
-def test_missing_tier(chain: Anvil) -> None:
+def test_missing_tier(chain: Real) -> None:
     """The real quoter too reverts without data for a tier that has no pool."""
     outcome = chain.call(world.QUOTER_V2, quote_data(TOTAL, 10_000))
     assert (outcome.ok, outcome.output) == (False, b"")
 
 
-def test_permit2(chain: Anvil) -> None:
+def test_permit2(chain: Real) -> None:
     """Permit2 knows this chain: its domain separator is the one of chain 8453 at its own address."""
     separator = chain.call(world.PERMIT2, calldata("DOMAIN_SEPARATOR()", [], [])).output
     kind = keccak(text="EIP712Domain(string name,uint256 chainId,address verifyingContract)")

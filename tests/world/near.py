@@ -259,7 +259,7 @@ class _Written:
 
 async def _told(answer: Response | Raw) -> Told:
     if isinstance(answer, Response):
-        return Told(answer.status, tuple(answer.headers.items()), answer.body)
+        return Told(answer.status, tuple(answer.fields()), answer.body)
     wire: Any = _Written()
     await answer.write(wire, wire)
     head, _, body = wire.raw.partition(b"\r\n\r\n")

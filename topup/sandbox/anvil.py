@@ -93,10 +93,6 @@ class Anvil:
         self.rpc("anvil_setLoggingEnabled", [False])
 
     def mine(self, timestamp: int | None = None) -> int:
-        """Mine what can be mined; return the block's number.
-
-        The block is at `timestamp` (None: now), or just after its parent when that is later.
-        """
         for hook in list(self.before_mine):
             hook()
         parent = self.rpc("eth_getBlockByNumber", ["latest", False])
@@ -107,32 +103,23 @@ class Anvil:
         return int(parent["number"], 16) + 1
 
     def set_storage(self, address: str, slot: int, value: int) -> None:
-        """Change a slot in the newest state."""
         self.rpc("anvil_setStorageAt", [address, f"0x{slot:064x}", f"0x{value:064x}"])
 
     def set_balance(self, address: str, wei: int) -> None:
-        """Change a balance in the newest state."""
         self.rpc("anvil_setBalance", [address, hex(wei)])
 
     def set_code(self, address: str, code: bytes) -> None:
-        """Change an account's code in the newest state."""
         self.rpc("anvil_setCode", [address, "0x" + code.hex()])
 
     def pending(self) -> int:
-        """Return how many transactions wait for a block."""
         return sum(int(count, 16) for count in self.rpc("txpool_status", []).values())
 
     def drop_pending(self) -> int:
-        """Forget what is waiting for a block; return how many transactions that were."""
         count = self.pending()
         self.rpc("anvil_dropAllTransactions", [])
         return count
 
     def reorg(self, depth: int, *, drop: bool = False) -> None:
-        """Take back the newest `depth` blocks, with every change made after them.
-
-        Their transactions wait again, or are forgotten with `drop`. Raises ValueError when it would take the genesis.
-        """
         head = int(self.rpc("eth_blockNumber", []), 16)
         if not 0 < depth <= head:
             raise ValueError(f"cannot take back {depth} of {head} blocks")
@@ -159,7 +146,6 @@ class Anvil:
         return answer["result"]
 
     def stop(self) -> None:
-        """End the process; it holds nothing worth a farewell."""
         self._connection.close()
         self._process.kill()
         self._process.wait()

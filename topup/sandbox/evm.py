@@ -310,7 +310,6 @@ class Evm:
         )
 
     def _after(self, block: Block) -> Any:
-        """Return the state after a block."""
         return PragueState(self._db, self._context(block.number, block.timestamp, block.base_fee), block.root)
 
     def _sealed(self, number: int, parent: bytes, at: int, root: Hash32, receipts: tuple[Receipt, ...]) -> Block:
@@ -463,7 +462,6 @@ class Evm:
         return self._ran[key]
 
     def _executed(self, call: dict[str, str], block: Block, gas: int, changed: Json) -> Any:
-        """Execute it, leaving no trace."""
         state = self._after(block)
         for address, change in (changed or {}).items():
             for slot, value in change["stateDiff"].items():

@@ -18,11 +18,12 @@ from typing import ClassVar, Final, Literal, NoReturn
 from urllib.parse import parse_qs
 
 from topup.sandbox.charges import HOSTILE, Ask, Operator, intent_of
+from topup.sandbox.fault import NOT_SERVED
 from topup.sandbox.http import Raw, Request, Response, Server, answer_of, json_text
 from topup.sandbox.postings import Issued, Json, Watch
 from topup.sandbox.rpc import Asked
 from topup.sandbox.usage import DAYS, Parts
-from topup.sandbox.wire import WIRE_FAULTS, Wire, error, reset
+from topup.sandbox.wire import FORBIDDEN, WIRE_FAULTS, Wire, error, reset
 
 PATHS: Final[dict[str, tuple[str, str]]] = {
     "/api/v1/credits": ("GET", "credits"),
@@ -183,6 +184,7 @@ class Gateway:
         self.elsewhere = Elsewhere()
         self._server = Server(self._answer)
         self._elsewhere_server = Server(self.elsewhere.answer)
+        self._asked: Counter[str] = Counter()
         self._switched: dict[str, list[Switched]] = {place: [] for place in self.faults_at}
         self._reading: tuple[int, Decimal, Decimal] | None = None
         self._frozen: tuple[Decimal, Decimal] | None = None
@@ -207,8 +209,8 @@ class Gateway:
         await self._elsewhere_server.stop()
 
     def count(self, place: str) -> int:
-        """How many requests one endpoint has had, answered or not."""
-        return Counter(PATHS[seen.path][1] for seen in self.requests if seen.path in PATHS)[place]
+        """How many requests one place has had, answered or not."""
+        return self._asked[place]
 
     # Faults.
 
@@ -231,6 +233,7 @@ class Gateway:
 
     def _spoil(self, place: str, seen: Seen) -> str:
         """Return the fault that spoils this request, noted in it; "" for none."""
+        self._asked[place] += 1
         switched = self._current(place)
         if switched is None:
             return ""
@@ -239,13 +242,13 @@ class Gateway:
         seen.fault = switched.name
         return switched.name
 
-    def _wired(self, fault: str, honest: bytes = b"{}") -> Response | Raw | None:
-        """Return what a fault of the wire makes of an honest body; None for a fault of another kind."""
+    def _instead(self, fault: str, honest: bytes = b"{}") -> Response | Raw | None:
+        """Return what a fault says in place of an honest answer, or makes of its body; None for another kind."""
+        if fault in NOT_SERVED:
+            return error(*NOT_SERVED[fault])
+        if fault == "redirect-307":  # It keeps method, body and headers: a payment would follow it.
+            return Response(307, b"", {"location": f"{self.wire.elsewhere}/"})
         return WIRE_FAULTS[fault](self.wire, lambda: honest) if fault in WIRE_FAULTS else None
-
-    def _redirect(self, path: str) -> Response:
-        """Answer with a redirect that keeps method, body and headers: a payment would follow it."""
-        return Response(307, b"", {"location": f"{self.wire.elsewhere}{path}"})
 
     # Requests.
 
@@ -265,17 +268,16 @@ class Gateway:
             return error(405, "Method Not Allowed")
 
         def honest() -> Response | Raw:
-            if seen.key == "none":
-                return error(401, "Missing Authentication header")
-            if seen.key == "wrong":
-                return error(401, "Invalid API key")
+            refusal = self._stranger(seen, ordinary=place in ("keys", "activity"))
+            if refusal is not None:
+                return refusal
             if place == "credits":
                 return self._credits(seen)
             if place == "key":
                 return self._describe_key(seen)
-            if place in ("keys", "activity"):
-                return self._usage(place, request, seen)
-            return self._coinbase(request.body, seen.fault)
+            if place == "coinbase":
+                return self._coinbase(request.body, seen.fault)
+            return self._usage(place, request)
 
         def honest_body() -> bytes:
             answer = honest()
@@ -292,6 +294,14 @@ class Gateway:
             return "management"
         return "ordinary" if secrets.compare_digest(token.encode(), self.ordinary_key.encode()) else "wrong"
 
+    def _stranger(self, seen: Seen, *, ordinary: bool) -> Response | None:
+        """Return what is told whoever has no key or, if that is `ordinary`, an ordinary one; else None."""
+        if seen.key == "none":
+            return error(401, "Missing Authentication header")
+        if seen.key == "wrong":
+            return error(401, "Invalid API key")
+        return error(403, FORBIDDEN) if ordinary and seen.key == "ordinary" else None
+
     def _read_account(self) -> tuple[Decimal, Decimal]:
         now = self.now_ms()
         if self._reading is None or now - self._reading[0] >= self.conduct.staleness_ms:
@@ -301,7 +311,7 @@ class Gateway:
     def _credits(self, seen: Seen) -> Response:
         ordinary = seen.key == "ordinary" or seen.fault == "ordinary-key"
         if ordinary and self.conduct.ordinary_key_sees == "forbidden":
-            return error(403, "Only management keys can perform this operation")
+            return error(403, FORBIDDEN)
         bought, used = self._read_account()
         if ordinary or seen.fault == "zero-credits":
             bought, used = Decimal(0), Decimal(0)
@@ -337,9 +347,7 @@ class Gateway:
             }
         )
 
-    def _usage(self, place: str, request: Request, seen: Seen) -> Response:
-        if seen.key == "ordinary":
-            return error(403, "Only management keys can perform this operation")
+    def _usage(self, place: str, request: Request) -> Response:
         parts = Parts(self.account.used_at, self.now_ms)
         asked = {name: values[0] for name, values in parse_qs(request.query).items()}
         if place == "activity":

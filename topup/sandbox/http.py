@@ -32,11 +32,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """An ordinary answer; Content-Length is added here."""
+    """An ordinary answer; Content-Length is added here. A header with a list of values stands there once for each."""
 
     status: int = 200
     body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
+    headers: Mapping[str, str | list[str]] = field(default_factory=lambda: {"content-type": "application/json"})
+
+    def fields(self) -> list[tuple[str, str]]:
+        """Return each header as it stands on the wire."""
+        named = [(name, [text] if isinstance(text, str) else text) for name, text in self.headers.items()]
+        return [(name, text) for name, texts in named for text in texts]
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ async def _read(reader: asyncio.StreamReader) -> Request | None:
 
 def _head(answer: Response) -> bytes:
     lines = [f"HTTP/1.1 {answer.status} {responses.get(answer.status, 'Status')}"]
-    lines += [f"{name}: {value}" for name, value in answer.headers.items()]
+    lines += [f"{name}: {value}" for name, value in answer.fields()]
     lines.append(f"content-length: {len(answer.body)}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
@@ -147,6 +152,6 @@ def json_text(value: Any) -> str:
     return json.dumps(value)
 
 
-def answer_of(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+def answer_of(status: int, body: Mapping[str, Any], headers: Mapping[str, str | list[str]] | None = None) -> Response:
     """Return JSON in which a Decimal is a number with its own digits."""
     return Response(status, json_text(body).encode(), {"content-type": "application/json", **(headers or {})})

@@ -6,18 +6,16 @@ milliseconds. Source: the draft `httpauth-payment`.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import hmac
 import json
 from collections.abc import Mapping
-from http.client import responses
 from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
-from topup.sandbox.http import Raw, Request
+from topup.sandbox.http import Request, Response, answer_of
 from topup.sandbox.mpp_faults import Offer
 from topup.sandbox.seller import Refused, moment
 
@@ -73,20 +71,12 @@ def header(parameters: Mapping[str, str]) -> str:
     return "Payment " + ", ".join(f'{name}="{value}"' for name, value in parameters.items())
 
 
-def problem(why: Refused, challenges: list[str]) -> Raw:
-    """Write a problem document by hand: a `Response` cannot repeat a header."""
+def problem(why: Refused, challenges: list[str]) -> Response:
+    """Return a problem document, and a header for each challenge."""
     title = why.reason.replace("-", " ").capitalize()
     document = {"type": PROBLEMS + why.reason, "title": title, "status": why.status, "detail": str(why)}
-    body = json.dumps(document).encode()
-    lines = [f"HTTP/1.1 {why.status} {responses.get(why.status, title)}", "content-type: application/problem+json"]
-    lines += [f"www-authenticate: {challenge}" for challenge in challenges]
-    lines += ["cache-control: no-store", f"content-length: {len(body)}", "connection: close"]
-
-    async def write(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body)
-        await writer.drain()
-
-    return Raw(write)
+    headers = {"content-type": "application/problem+json", "cache-control": "no-store"}
+    return answer_of(why.status, document, {**headers, "www-authenticate": challenges})
 
 
 # What is read.

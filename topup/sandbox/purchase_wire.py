@@ -1,6 +1,7 @@
 """What does OpenRouter's endpoint for purchases take, and what does it answer?
 
-Source: OpenRouter's API reference, which tells paths and codes; what it does not tell is in `Names`.
+Source: OpenRouter's API reference, which tells paths and codes. The fields of the JSON, and what stands in `status`, it
+does not tell.
 """
 
 from __future__ import annotations
@@ -18,28 +19,6 @@ from topup.sandbox.gateway import Conduct
 from topup.sandbox.http import Response, answer_of
 from topup.sandbox.mpp_wire import OWN_HEADER, receipt
 
-
-@dataclass(frozen=True)
-class Names:
-    """What OpenRouter's pages do not tell: the names and words of the JSON that goes in and out.
-
-    Attributes:
-        amount: of the request: US dollars, as a number or a text.
-        envelope: around every answer.
-        pending, credited, failed: values of `status`.
-    """
-
-    amount: str = "amount"
-    envelope: str = "data"
-    id: str = "id"
-    status: str = "status"
-    pending: str = "pending"
-    credited: str = "credited"
-    failed: str = "failed"
-
-
-WIRE: Final = Names()
-
 PURCHASES: Final = "/api/v1/credits/purchases"
 SCOPE: Final = f"POST {PURCHASES}"
 
@@ -47,10 +26,10 @@ SETUP: Final = f"""# Buying credits with a machine payment
 
 1. Create a management key.
 2. `{SCOPE}` with the key in `X-Api-Key` or as a Bearer token, an `Idempotency-Key` of your own, and a JSON body:
-   `{{"{WIRE.amount}": 10}}`, in US dollars.
+   `{{"amount": 10}}`, in US dollars.
 3. The answer is 402 with one `WWW-Authenticate: Payment` header for each way to pay: USDC on Tempo, or a card.
 4. Send the same request again with the credential in `{OWN_HEADER}`.
-5. The answer is 202 with a `Location`. Poll it until `{WIRE.status}` is `{WIRE.credited}` or `{WIRE.failed}`.
+5. The answer is 202 with a `Location`. Poll it until `status` is `credited` or `failed`.
 """
 SKILL: Final = f"""---
 name: buy-credits
@@ -78,19 +57,19 @@ class Purchase:
     def status(self) -> str:
         """What `GET /credits/purchases/{id}` says."""
         if self.refused and self.settled_ms is not None:
-            return WIRE.failed
-        return WIRE.pending if self.credited_ms is None else WIRE.credited
+            return "failed"
+        return "pending" if self.credited_ms is None else "credited"
 
 
 def amount_of(body: bytes, conduct: Conduct) -> Decimal:
     """Return the US dollars asked for. Raises ValueError."""
     asked = json.loads(body, parse_float=Decimal)
-    amount = asked.get(WIRE.amount) if isinstance(asked, dict) else None
+    amount = asked.get("amount") if isinstance(asked, dict) else None
     if isinstance(amount, bool) or not re.fullmatch(r"\d{1,9}(\.\d{1,2})?", str(amount)):
-        raise ValueError(f"{WIRE.amount} must be US dollars in whole cents")
+        raise ValueError("amount must be US dollars in whole cents")
     usd = Decimal(str(amount))
     if not conduct.amount_min_usd <= usd <= conduct.amount_max_usd:
-        raise ValueError(f"{WIRE.amount} must be from {conduct.amount_min_usd} to {conduct.amount_max_usd}")
+        raise ValueError(f"amount must be from {conduct.amount_min_usd} to {conduct.amount_max_usd}")
     return usd
 
 
@@ -102,7 +81,7 @@ def purchase_id_of(path: str) -> str | None:
 
 def document_of(status: int, purchase: Purchase, said: str, headers: Mapping[str, str] | None = None) -> Response:
     """Answer with a purchase; `said` is its status as it is told."""
-    body = {WIRE.envelope: {WIRE.id: purchase.id, WIRE.status: said, WIRE.amount: purchase.amount_usd}}
+    body = {"data": {"id": purchase.id, "status": said, "amount": purchase.amount_usd}}
     return answer_of(status, body, headers)
 
 

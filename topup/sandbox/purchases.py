@@ -19,11 +19,11 @@ from eth_utils.crypto import keccak
 
 from topup.sandbox import gateway, mpp_wire, purchase_wire
 from topup.sandbox.charges import named_address
-from topup.sandbox.fault import NOT_SERVED, SETTLED
+from topup.sandbox.fault import SETTLED
 from topup.sandbox.gateway import Account, Seen
 from topup.sandbox.http import Raw, Request, Response, answer_of
 from topup.sandbox.mpp_faults import AFTER_SETTLING, FAULTS_AT, HOSTILE_OFFERS, OFFER_LIVES_S, SEVERAL, Offer
-from topup.sandbox.purchase_wire import PURCHASES, WIRE, Purchase
+from topup.sandbox.purchase_wire import PURCHASES, Purchase
 from topup.sandbox.rpc import Asked, RpcError
 from topup.sandbox.seller import Carried, CarryingConduct, ChainSeller, Refused, unix_ms_of
 from topup.sandbox.sponsor import SPONSORS, completed
@@ -124,19 +124,6 @@ class Seller(ChainSeller):
         """What challenges of this seller are protected as."""
         return self.conduct.realm or "127.0.0.1"
 
-    def count(self, place: str) -> int:
-        """How many requests one endpoint has had, answered or not."""
-        if place == "challenge":
-            return sum(post.credential is None for post in self.posts)
-        if place == "payment":
-            return sum(post.credential is not None for post in self.posts)
-        if place == "purchase":
-            asked = [purchase_wire.purchase_id_of(seen.path) for seen in self.requests if seen.method == "GET"]
-            return sum(purchase_id is not None for purchase_id in asked)
-        if place == "texts":
-            return sum(seen.path in purchase_wire.TEXTS for seen in self.requests)
-        return super().count(place)
-
     # Requests.
 
     async def _answer_own(self, request: Request, seen: Seen) -> Response | Raw:
@@ -151,13 +138,10 @@ class Seller(ChainSeller):
             return error(405, "Method Not Allowed")
         if text is not None:
             page = Response(200, text.encode(), {"content-type": "text/markdown; charset=utf-8"})
-            return self._wired(self._spoil("texts", seen), page.body) or page
-        if seen.key == "none":
-            return error(401, "Missing Authentication header")
-        if seen.key == "wrong":
-            return error(401, "Invalid API key")
-        if seen.key == "ordinary":
-            return error(403, "Only management keys can perform this operation")
+            return self._instead(self._spoil("texts", seen), page.body) or page
+        refusal = self._stranger(seen, ordinary=True)
+        if refusal is not None:
+            return refusal
         return self._show(purchase_id, seen) if purchase_id else await self._sell(request, seen)
 
     def _key_of(self, request: Request) -> Literal["management", "ordinary", "none", "wrong"]:
@@ -173,13 +157,13 @@ class Seller(ChainSeller):
         if purchase is None:
             return error(404, "Purchase not found")
         said = {
-            "stays-pending": WIRE.pending,
+            "stays-pending": "pending",
             "unknown-status": "requires_review",
-            "says-failed": WIRE.failed,
-            "says-credited": WIRE.credited,
+            "says-failed": "failed",
+            "says-credited": "credited",
         }
         document = purchase_wire.document_of(200, purchase, said.get(fault, purchase.status))
-        return self._wired(fault, document.body) or document
+        return self._instead(fault, document.body) or document
 
     async def _sell(self, request: Request, seen: Seen) -> Response | Raw:
         key, credential = request.headers.get("idempotency-key", ""), mpp_wire.credential_of(request)
@@ -193,31 +177,19 @@ class Seller(ChainSeller):
         purchase = self.purchases.setdefault(key, Purchase("pi_" + secrets.token_hex(12), key, request.body, amount))
         if purchase.body != request.body:
             return error(422, "This Idempotency-Key was used with another body")
-        if credential is None:
-            return self._challenge(purchase, seen)
-        return await self._paid(purchase, credential, seen)
+        fault = self._spoil("challenge" if credential is None else "payment", seen)
+        instead = self._instead(fault)
+        if instead is not None:
+            return instead
+        if credential is None or fault == "payment-required-402":
+            return self._ask_for_money(purchase, fault)
+        return await self._paid(purchase, credential, fault)
 
     # Challenges.
 
-    def _challenge(self, purchase: Purchase, seen: Seen) -> Response | Raw:
-        fault = self._spoil("challenge", seen)
-        if fault in NOT_SERVED:
-            return error(*NOT_SERVED[fault])
-        if fault == "redirect-307":
-            return self._redirect(PURCHASES)
-        return self._wired(fault) or self._ask_for_money(purchase, seen, fault)
-
-    def _ask_for_money(
-        self,
-        purchase: Purchase,
-        seen: Seen,
-        fault: str = "",
-        *,
-        refused: Refused | None = None,
-    ) -> Raw:
+    def _ask_for_money(self, purchase: Purchase, fault: str = "", *, refused: Refused | None = None) -> Response:
         """Write the 402 or, after a credential that was refused, that refusal with challenges beside it."""
         why = refused or Refused(402, "payment-required", "Payment is required.")
-        seen.status = why.status
         options = [mpp_wire.header(option) for option in self._options(purchase, fault)]
         if fault == "duplicate-parameter":
             options = [f'{option}, realm="{self.realm}"' for option in options]
@@ -274,15 +246,7 @@ class Seller(ChainSeller):
 
     # Payments.
 
-    async def _paid(self, purchase: Purchase, credential: str, seen: Seen) -> Response | Raw:
-        fault = self._spoil("payment", seen)
-        wired = self._wired(fault)
-        if wired is not None:
-            return wired
-        if fault == "redirect-307":
-            return self._redirect(PURCHASES)
-        if fault == "payment-required-402":
-            return self._ask_for_money(purchase, seen)
+    async def _paid(self, purchase: Purchase, credential: str, fault: str) -> Response | Raw:
         try:
             async with purchase.turn:
                 payment, again = self._take(purchase, credential)
@@ -291,21 +255,20 @@ class Seller(ChainSeller):
             if payment.settled_ms is None and fault != "accepts-never-settles":
                 return purchase_wire.unconfirmed(purchase)
             if fault in AFTER_SETTLING:
-                return self._spoilt_answer(payment, fault, seen)
+                return self._spoilt_answer(payment, fault)
             if again and self.conduct.style != "idempotent":
                 status = 403 if self.conduct.style == "pympp" else 402
                 raise Refused(status, "verification-failed", "This transaction was used before.")  # noqa: TRY301
         except Refused as refused:
-            return self._refusal(purchase, refused, seen)
+            return self._refusal(purchase, refused)
         return payment.accepted()
 
-    def _refusal(self, purchase: Purchase, refused: Refused, seen: Seen) -> Response | Raw:
+    def _refusal(self, purchase: Purchase, refused: Refused) -> Response:
         """As the servers differ: mppx invites to pay after anything, pympp only with its 402."""
         if refused.status == 402 or self.conduct.style == "mppx":
-            return self._ask_for_money(purchase, seen, refused=refused)
+            return self._ask_for_money(purchase, refused=refused)
         if refused.status >= 500:
             return purchase_wire.unconfirmed(purchase)
-        seen.status = refused.status
         return mpp_wire.problem(refused, [])
 
     def _take(self, purchase: Purchase, credential: str) -> tuple[Payment, bool]:
@@ -387,21 +350,18 @@ class Seller(ChainSeller):
             payment.reverted = True
         return True
 
-    def _spoilt_answer(self, payment: Payment, fault: str, seen: Seen) -> Response | Raw:
-        """Return what is said though the chain has settled it."""
+    def _spoilt_answer(self, payment: Payment, fault: str) -> Response | Raw:
         answer, purchase = payment.accepted(), payment.purchase
-        wired = self._wired(fault.removeprefix(SETTLED), answer.body)
-        if wired is not None:
-            return wired
+        instead = self._instead(fault.removeprefix(SETTLED), answer.body)
+        if instead is not None:
+            return instead
         if fault == "settled-payment-required-402":
-            return self._ask_for_money(purchase, seen)
+            return self._ask_for_money(purchase)
         if fault == "settled-unconfirmed-503":
             return purchase_wire.unconfirmed(purchase)
-        if fault == "settled-redirect-307":
-            return self._redirect(PURCHASES)
         if fault == "no-purchase-id":
             headers = {name: text for name, text in answer.headers.items() if name != "location"}
-            return answer_of(202, {WIRE.envelope: {}}, headers)
+            return answer_of(202, {"data": {}}, headers)
         headers = {name: text for name, text in answer.headers.items() if name != "payment-receipt"}
         if fault == "lying-receipt":
             headers["payment-receipt"] = mpp_wire.receipt("0x" + secrets.token_hex(32), self.now_ms())

@@ -19,6 +19,7 @@ GONE = (
     "The Coinbase APIs used by this endpoint have been deprecated, so the Coinbase Commerce credits API has been "
     "removed. Use the web credits purchase flow instead."
 )
+FORBIDDEN = "Only management keys can perform this operation"
 PAGE = b"<!DOCTYPE html><html><head><title>%s</title></head><body><h1>%s</h1></body></html>"
 
 
@@ -143,7 +144,7 @@ def _gzip_bomb(wire: Wire, _: Honest) -> Response:
 WIRE_FAULTS: Mapping[str, WireFault] = {
     "gone-410": lambda *_: error(410, GONE),
     "unauthorized-401": lambda *_: error(401, "Missing Authentication header"),
-    "forbidden-403": lambda *_: error(403, "Only management keys can perform this operation"),
+    "forbidden-403": lambda *_: error(403, FORBIDDEN),
     "rate-limited-429": _rate_limited,
     "server-error-500": lambda *_: error(500, "Internal Server Error"),
     "bad-gateway-502": lambda *_: page(502, "502 Bad Gateway"),

@@ -14,7 +14,6 @@ import base64
 import json
 import re
 import secrets
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from topup.sandbox.charges import named_address
 from topup.sandbox.facilitator import Authorization, Facilitator, Paid, read, unverified
-from topup.sandbox.fault import NOT_SERVED, SETTLED
+from topup.sandbox.fault import SETTLED
 from topup.sandbox.gateway import FAULTS_AT as OF_GATEWAY
 from topup.sandbox.gateway import Account, Seen
 from topup.sandbox.http import Raw, Request, Response, answer_of
@@ -93,7 +92,6 @@ class X402Seller(ChainSeller):
     Attributes:
         record: how this seller wants to be asked, in whose name it is set.
         headers: that a payment may come in, in lower case.
-        asked: requests by place, answered or not.
         offered: every offer given out on a chain we can name; all of them can be paid.
         settlements: payments that were verified, by payer and nonce.
         extended: the extensions that stood beside the offers, each time they were given out: they have to come back.
@@ -126,7 +124,6 @@ class X402Seller(ChainSeller):
         self.recipient = RECIPIENT
         self.wallet = wallet.lower()
         self.accounts = {self.wallet: account}
-        self.asked: Counter[str] = Counter()
         self.offered: list[Offer] = []
         self.settlements: dict[tuple[str, bytes], Settlement] = {}
         self.extended: list[Mapping[str, Json] | None] = []
@@ -149,14 +146,6 @@ class X402Seller(ChainSeller):
             "TOPUP_API__KEY": self.management_key,
         }
 
-    def count(self, place: str) -> int:
-        """How many requests one endpoint has had, answered or not."""
-        return self.asked[place]
-
-    def _spoil(self, place: str, seen: Seen) -> str:
-        self.asked[place] += 1
-        return super()._spoil(place, seen)
-
     # Requests.
 
     async def _answer_own(self, request: Request, seen: Seen) -> Response | Raw:
@@ -174,7 +163,7 @@ class X402Seller(ChainSeller):
         wallet = told.get("wallet", "").lower()
         fault = self._spoil("balance", seen)
         honest = self._refused_to(request, balance.auth, wallet) or answer_of(200, self._told(wallet, fault))
-        return self._instead(fault, 0, honest.body) or honest
+        return self._instead(fault, honest.body) or honest
 
     def _refused_to(self, request: Request, auth: str, wallet: str = "") -> Response | None:
         """Return what a stranger is told; None for whoever may ask, about this wallet where there is one."""
@@ -207,7 +196,7 @@ class X402Seller(ChainSeller):
                 return await self._paid(header, ordered, fault)
         except Refused as refused:
             return self._refusal(refused, ordered)
-        return self._instead(fault, ordered) or self._unpaid(ordered, fault)
+        return self._spoilt(fault, ordered) or self._unpaid(ordered, fault)
 
     def _ordered(self, request: Request, places: Mapping[str, str]) -> int:
         """Return the units that an honest offer asks for. Raises Refused."""
@@ -218,18 +207,13 @@ class X402Seller(ChainSeller):
             raise Refused(400, "invalid_payload", "an amount of US dollars is wanted", "INVALID_AMOUNT")
         return int(usd * UNITS)
 
-    def _instead(self, fault: str, ordered: int, honest: bytes = b"{}") -> Response | Raw | None:
+    def _spoilt(self, fault: str, ordered: int, honest: bytes = b"{}") -> Response | Raw | None:
         """Return what a fault says in place of an honest answer; None for a fault of another kind."""
-        if fault in NOT_SERVED:
-            status, title = NOT_SERVED[fault]
-            return answer_of(status, {"error": title})
-        if fault == "redirect-307":
-            return self._redirect(self.base)
         if fault == "payment-required-402":
             return self._unpaid(ordered)
         if fault == "failed-402":
             return self._refusal(_failed("Nothing was moved."), ordered)
-        return self._wired(fault, honest)
+        return self._instead(fault, honest)
 
     # Offers.
 
@@ -255,7 +239,6 @@ class X402Seller(ChainSeller):
         return crowded(documents, first=self.version == 1) if fault == "crowd" else documents
 
     def _written(self, offer: Offer) -> dict[str, Json]:
-        """Write an offer as this seller does."""
         if self.version == 1:
             return written_first(offer, f"{self.url}{self.record.sell.path}")
         document = written(offer)
@@ -265,7 +248,6 @@ class X402Seller(ChainSeller):
         return {**document, "maxAmountRequired": str(offer.amount)}
 
     def _unpaid(self, ordered: int, fault: str = "", error: str = "X-PAYMENT header is required") -> Response:
-        """Return the 402 with its offers."""
         document = self._asking(ordered, fault, error)
         if fault == "crowd" and self.version == 2:
             document["extensions"] = EXTENSIONS
@@ -278,7 +260,6 @@ class X402Seller(ChainSeller):
         return Response(402, text.encode(), {"content-type": "application/json", named: header})
 
     def _asking(self, ordered: int, fault: str, error: str) -> dict[str, Json]:
-        """Return the document of the 402."""
         other = SOLANA if self.version == 2 else {**SOLANA, "network": "solana", "maxAmountRequired": str(ordered)}
         accepts = self._offers(ordered, fault) or [other]
         if self.record.sell.version is None:
@@ -291,7 +272,7 @@ class X402Seller(ChainSeller):
     # Payments.
 
     async def _paid(self, header: str, ordered: int, fault: str) -> Response | Raw:
-        if fault in ANSWERS_INSTEAD and (instead := self._instead(fault, ordered)) is not None:
+        if fault in ANSWERS_INSTEAD and (instead := self._spoilt(fault, ordered)) is not None:
             return instead
         settlement = self._verified(read(header), ordered)
         if settlement.turn.locked():
@@ -309,10 +290,9 @@ class X402Seller(ChainSeller):
         return self._answer_after(settlement, ordered, fault)
 
     def _answer_after(self, settlement: Settlement, ordered: int, fault: str) -> Response | Raw:
-        """Return what is said of a payment that was taken."""
         answer = self._thanks(settlement)
         if fault.startswith(SETTLED):
-            return self._instead(fault.removeprefix(SETTLED), ordered, answer.body) or answer
+            return self._spoilt(fault.removeprefix(SETTLED), ordered, answer.body) or answer
         if fault in ("no-receipt", "lying-receipt"):
             kept = {name: text for name, text in answer.headers.items() if not name.endswith("PAYMENT-RESPONSE")}
             lie = self._thanks(replace(settlement, tx_hash="0x" + secrets.token_hex(32)))
@@ -422,15 +402,12 @@ class X402Seller(ChainSeller):
         return self.accounts.setdefault(payer, Account(self.now_ms, Decimal(0)))
 
     def _credited(self, settlement: Settlement) -> dict[str, Json]:
-        """Return what is said of the credits that were bought."""
         return {"credited_usdc": f"{settlement.usd:.2f}", **self._written_balance(settlement.account.balance)}
 
     def _told(self, wallet: str, fault: str) -> dict[str, Json]:
-        """Return what is said of the balance."""
         return self._written_balance(self._shown(self._account_of(wallet).balance, fault))
 
     def _shown(self, balance: Decimal, fault: str) -> Decimal:
-        """Return the balance as it is told, in USD."""
         if fault == "frozen":
             self._first_balance = balance if self._first_balance is None else self._first_balance
             return self._first_balance
