@@ -291,9 +291,9 @@ class Tracking(Steps):
                 return self._undecided(topup, f"no block past the deadline is final after {late_s} s")
             detail = "waiting for a final block past the deadline, or past everything that was sent"
             return self._wait(topup, Reason.DEATHWATCH, detail, self._pace.poll_fastest_s)
-        return await self._end(topup, observation, self._new_word(topup))
+        return await self._end(topup, observation)
 
-    async def _end(self, topup: TopUp, observation: Observation, word: str | None) -> Step:
+    async def _end(self, topup: TopUp, observation: Observation) -> Step:
         """Act on what is proven of the newest charge, or on a person's word where the chain does not object."""
         judged = await self._judged(topup, observation)
         match judged:
@@ -303,7 +303,7 @@ class Tracking(Steps):
                 return self._dead(topup, proof, payment_status)
             case (Paid(by=by), _):
                 return self._paid_elsewhere(topup, by)
-            case (Undecided(), _) if word == ATTEST:
+            case (Undecided(), _) if self._new_word(topup) == ATTEST:
                 self._store.obeyed(topup, self._clock.now())
                 return self._failed(topup, "attested by hand: never paid")
             case (Undecided(why=why, if_confirmed=proof), _):
@@ -433,4 +433,4 @@ class Tracking(Steps):
         if not self._settled_for_ever(topup, observation, self._deadline_s(topup)):
             detail = f"{topup.reason}; waiting for a final block past the deadline before the word can count"
             return self._wait(topup, Reason.HALTED, detail, self._pace.poll_fastest_s)
-        return await self._end(topup, observation, word)
+        return await self._end(topup, observation)
