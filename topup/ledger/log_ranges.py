@@ -26,7 +26,7 @@ class LogRanges(Ledger):
         stored = self._all(sql, chain_id, subject, owner)
         if not stored:
             return None
-        (row,) = stored
+        row = stored[0]
         carriers = tuple((bytes.fromhex(tx_hash), int(number)) for tx_hash, number in json.loads(row["carriers"]))
         return rows.record(Piece, row, anchor=(row["anchor"], row["anchor_hash"]), carriers=carriers)
 
