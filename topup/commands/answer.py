@@ -5,7 +5,7 @@ What a command cannot answer it raises as a `TopupError`, and the command line p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -33,6 +33,11 @@ class Answer:
 def shown(value: object) -> str | None:
     """Return a value as documents hold it: as text, so that no reader rounds it, and null where there is none."""
     return None if value is None else plain(value) if isinstance(value, Decimal) else str(value)
+
+
+def labelled(width: int, rows: Mapping[str, str | None]) -> list[str]:
+    """Return a line for each row, its label in a column of its own; a row that says nothing is left out."""
+    return [f"{label:<{width}} {text}" for label, text in rows.items() if text]
 
 
 def to_do(remedy: str) -> str:

@@ -24,6 +24,7 @@ from topup.accounting.journal import CREDITS, FEE_OPERATOR, FEE_PROVIDER, IN_TRA
 from topup.app.connections import opened
 from topup.app.daemon import Daemon, SdNotify
 from topup.app.settings import load
+from topup.commands.answer import labelled
 from topup.commands.demo_ground import Ground, ground
 from topup.commands.demo_story import Follower, fees
 from topup.domain import events
@@ -252,19 +253,18 @@ def serve(on: Ground, say: Callable[[str], None]) -> Exit:
 def summary(told: dict[str, Any]) -> list[str]:
     """Return the end of the story."""
     asset, in_eth = told["asset"], told["asset"] == Asset.ETH
-    spent = f"{asset + ' spent':<10} {told['asset_spent']} {asset}"
     matches = f"match the chain to the {'wei' if in_eth else 'unit'}"
-    books = f"books      {matches if told['books_match_chain'] else 'DO NOT MATCH THE CHAIN'}"
+    books = {"books": matches if told["books_match_chain"] else "DO NOT MATCH THE CHAIN"}
+    spent = f"{told['asset_spent']} {asset}"
     if told["result"] != "refilled":
-        return ["", f"result     {told['result']}", spent, books]
+        return ["", *labelled(10, {"result": told["result"], f"{asset} spent": spent} | books)]
     fee = [] if in_eth or told["asset_fee"] == "0" else [f"{told['asset_fee']} {asset}"]
     low, high = Usd.of(told["credits_before"]), Usd.of(told["credits_after"])
     price = f"{told['usd_per_credit']} dollars per dollar of credit"
-    return [
-        "",
-        f"credits    {low.cents_down()} → {high.cents_down()} dollars",
-        f"{spent}, and {fees(fee, Wei(int(told['gas_wei'])))}",
-        f"price      {told['usd_per_eth']} dollars per ETH; {price}" if in_eth else f"price      {price}",
-        f"dip→posted {told['seconds_dip_to_posted']} s of the world",
-        books,
-    ]
+    rows = {
+        "credits": f"{low.cents_down()} → {high.cents_down()} dollars",
+        f"{asset} spent": f"{spent}, and {fees(fee, Wei(int(told['gas_wei'])))}",
+        "price": f"{told['usd_per_eth']} dollars per ETH; {price}" if in_eth else price,
+        "dip→posted": f"{told['seconds_dip_to_posted']} s of the world",
+    }
+    return ["", *labelled(10, rows | books)]

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any, Final
 
 from topup.accounting import forecast as ahead
-from topup.commands.answer import Answer, shown
+from topup.commands.answer import Answer, labelled, shown
 from topup.commands.start import read_ledger
 from topup.domain.credits import DAY_MS, HOUR_MS, USUAL_DAYS_MIN, Runway
 from topup.domain.errors import Exit
@@ -115,71 +115,68 @@ def _next_days(pace: ahead.Pace, start_ms: int) -> list[dict[str, Any]]:
 
 def forecast_lines(told: dict[str, Any]) -> list[str]:
     """Return a forecast for a terminal."""
-    lines = [f"account   {told['account']}"]
-    if told["balance_usd"] is None:
-        lines.append("credits   never read: nothing can be foreseen")
-    else:
-        lines.append(
-            f"credits   {told['balance_usd']} dollars, read {told['read_s_ago']} s ago; floor {told['floor_usd']}"
-        )
     lately, usual, busy = told["last_24h"], told["usual"], told["busy"]
-    if lately["burn_usd_per_hour"] is None:
-        lines.append("last 24h  unknown: an hour of readings is needed, and no total that fell")
-    else:
-        lines.append(f"last 24h  {lately['burn_usd_per_hour']} dollars an hour; {_left(lately)}")
-    if told["by_weekday"] is None:
-        known = f"{told['days_known']} of the {told['days_needed']} days needed are known"
-        lines.append(f"usual     unknown: {known}")
-    else:
-        kind = "by the day of the week, " if told["by_weekday"] else ""
-        spread = f"{told['calm']['a_day_usd']} to {busy['a_day_usd']}, {kind}from {told['days_known']} days"
-        lines.append(f"usual     {usual['a_day_usd']} dollars a day ({spread}); {_left(usual)}")
-        lines.append(f"busy      if every day is like the busiest tenth; {_left(busy)}")
-    if told["floor_lasts_hours"] is not None:
-        lines.append(f"floor     lasts {told['floor_lasts_hours']} h on busy days; another floor saves no fees")
-    lines.append(_wallet_line(told))
-    lines += _fee_lines(told)
-    lines.append(_cap_line(told))
-    return lines
+    kind = "by the day of the week, " if told["by_weekday"] else ""
+    spread = f"{told['calm']['a_day_usd']} to {busy['a_day_usd']}, {kind}from {told['days_known']} days"
+    known = told["by_weekday"] is not None
+    rows = {
+        "account": told["account"],
+        "credits": "never read: nothing can be foreseen"
+        if told["balance_usd"] is None
+        else f"{told['balance_usd']} dollars, read {told['read_s_ago']} s ago; floor {told['floor_usd']}",
+        "last 24h": "unknown: an hour of readings is needed, and no total that fell"
+        if lately["burn_usd_per_hour"] is None
+        else f"{lately['burn_usd_per_hour']} dollars an hour; {_left(lately)}",
+        "usual": f"{usual['a_day_usd']} dollars a day ({spread}); {_left(usual)}"
+        if known
+        else f"unknown: {told['days_known']} of the {told['days_needed']} days needed are known",
+        "busy": f"if every day is like the busiest tenth; {_left(busy)}" if known else None,
+        "floor": f"lasts {told['floor_lasts_hours']} h on busy days; another floor saves no fees"
+        if told["floor_lasts_hours"] is not None
+        else None,
+        "wallet": _wallet(told),
+        "refills": _refills(told),
+    }
+    lines, larger = labelled(9, rows), told["larger"] if told["refills_a_month"] is not None else []
+    for one in larger:
+        saves = f"saves {one['saves_usd_a_month']}" if one["saves_usd_a_month"] is not None else "saves an unknown sum"
+        lines.append(f"larger    {one['refill_usd']} dollars: {one['refills_a_month']} in 30 days, {saves}")
+    if larger:
+        lines.append("          assumed: the provider's fee is a share of the amount, the network's the same for each")
+    return lines + labelled(9, {"caps": _caps(told)})
 
 
-def _wallet_line(told: dict[str, Any]) -> str:
+def _wallet(told: dict[str, Any]) -> str:
     wallet = told["wallet"]
     if wallet is None:
-        return "wallet    unknown to the ledger, which writes down only ETH; `topup status --live` asks the chain"
+        return "unknown to the ledger, which writes down only ETH; `topup status --live` asks the chain"
     held = f"{wallet['spare_eth']} ETH to spare {wallet['age_s'] // 3600} h ago, after the newest top-up"
     until = [f"{name} {moment(wallet[key] // 1000)}" for name, key in ENDS if (wallet[key] or FAR_MS) < FAR_MS]
     last = f", the floor is then reached {', '.join(until)}" if until else ""
-    return f"wallet    {held}: {wallet['refills']} refills of {told['refill_usd']} dollars at its price{last}"
+    return f"{held}: {wallet['refills']} refills of {told['refill_usd']} dollars at its price{last}"
 
 
-def _fee_lines(told: dict[str, Any]) -> list[str]:
+def _refills(told: dict[str, Any]) -> str:
     if told["refills_a_month"] is None:
-        return ["refills   how many is unknown, as is what others would save"]
+        return "how many is unknown, as is what others would save"
     network = told["network"]
     took = "what the network takes of each is unknown"
     if network is not None:
         took = f"the network took {network['mean_usd']} dollars of each (mean of {network['topups']})"
-    lines = [f"refills   {told['refills_a_month']} of {told['refill_usd']} dollars in 30 days; {took}"]
-    for one in told["larger"]:
-        saves = f"saves {one['saves_usd_a_month']}" if one["saves_usd_a_month"] is not None else "saves an unknown sum"
-        lines.append(f"larger    {one['refill_usd']} dollars: {one['refills_a_month']} in 30 days, {saves}")
-    if told["larger"]:
-        lines.append("          assumed: the provider's fee is a share of the amount, the network's the same for each")
-    return lines
+    return f"{told['refills_a_month']} of {told['refill_usd']} dollars in 30 days; {took}"
 
 
-def _cap_line(told: dict[str, Any]) -> str:
+def _caps(told: dict[str, Any]) -> str:
     caps = told["caps"]
     if caps is None:
-        return "caps      whether they will hold a refill is unknown"
+        return "whether they will hold a refill is unknown"
     pace = f"at {caps['burn_usd_per_day']} dollars a day"
     if caps["holds"] is None:
-        return f"caps      hold no refill within 30 days, {pace}"
+        return f"hold no refill within 30 days, {pace}"
     end = "for good"
     if caps["until_ms"] is not None:
         end = f"until {moment(caps['until_ms'] // 1000)}, with {caps['balance_then_usd']} dollars left by then"
-    return f"caps      {caps['holds']} holds a refill from {moment(caps['from_ms'] // 1000)} {end}, {pace}"
+    return f"{caps['holds']} holds a refill from {moment(caps['from_ms'] // 1000)} {end}, {pace}"
 
 
 def _runway(left: Runway) -> dict[str, str | None]:

@@ -16,7 +16,7 @@ from topup.app.connections import Connections, opened
 from topup.app.funding import named
 from topup.app.output import warn
 from topup.app.settings import Settings
-from topup.commands.answer import Answer
+from topup.commands.answer import Answer, labelled
 from topup.commands.start import agreed, beside, load, wait_for
 from topup.domain.coinbase_charge import Charge, Pins
 from topup.domain.credits import HOUR_MS
@@ -151,18 +151,18 @@ def _proposal(demand: Charge, asked: Request, pins: Pins, preflight: Preflight) 
     known = intent.recipient in pins.recipients
     split = f"{Usdc(intent.recipient_amount)} to the recipient, {intent.operator_fee} to the operator"
     standing = "pinned already" if known else "NOT PROVEN: only your own knowledge can say who this is"
-    lines = [
-        f"charge     {demand.charge_id} over {asked.amount} dollars of credit, requested and not paid",
-        f"chain      {demand.chain_id}, as configured; newest block {preflight.head.number}",
-        f"contract   {contract}, as pinned; it has code with hash 0x{preflight.code_hash.hex()}",
-        f"operator   {operator}, as pinned; it signed exactly this charge for this wallet, chain and contract",
-        f"currency   0x{intent.recipient_currency.hex()}, the chain's USDC",
-        f"amount     {intent.total}: {split}; within the ceilings",
-        f"deadline   {deadline}, {left_h} h away; within bounds by the chain's clock and this machine's",
-        f"refund     0x{intent.refund_destination.hex()}, this wallet",
-        f"id         0x{intent.id.hex()}, never seen before",
-        f"recipient  {recipient}, {standing}",
-    ]
+    rows = {
+        "charge": f"{demand.charge_id} over {asked.amount} dollars of credit, requested and not paid",
+        "chain": f"{demand.chain_id}, as configured; newest block {preflight.head.number}",
+        "contract": f"{contract}, as pinned; it has code with hash 0x{preflight.code_hash.hex()}",
+        "operator": f"{operator}, as pinned; it signed exactly this charge for this wallet, chain and contract",
+        "currency": f"0x{intent.recipient_currency.hex()}, the chain's USDC",
+        "amount": f"{intent.total}: {split}; within the ceilings",
+        "deadline": f"{deadline}, {left_h} h away; within bounds by the chain's clock and this machine's",
+        "refund": f"0x{intent.refund_destination.hex()}, this wallet",
+        "id": f"0x{intent.id.hex()}, never seen before",
+        "recipient": f"{recipient}, {standing}",
+    }
     document = {
         "schema": 1,
         "charge_id": demand.charge_id,
@@ -180,4 +180,4 @@ def _proposal(demand: Charge, asked: Request, pins: Pins, preflight: Preflight) 
         "recipient": recipient,
         "known": known,
     }
-    return Proposal(document, lines, recipient, known)
+    return Proposal(document, labelled(10, rows), recipient, known)

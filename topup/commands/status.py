@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from topup.commands.answer import Answer, shown
+from topup.commands.answer import Answer, labelled, shown
 from topup.commands.start import load, wait_for
 from topup.domain.credits import DAY_MS, burn_usd_per_hour, runway
 from topup.domain.errors import Exit
@@ -105,25 +105,20 @@ def status(store: SqliteStore, account: str, limits: Limits, now_ms: int) -> dic
 
 def status_lines(told: dict[str, Any]) -> list[str]:
     """Return the status for a terminal."""
-    lines = [f"account   {told['account']} ({told['mode']}{', paused' if told['paused'] else ''})"]
-    if told["balance_usd"] is None:
-        lines.append("credits   never read")
-    else:
-        read = f"read {told['read_s_ago']} s ago; floor {told['floor_usd']}"
-        lines.append(f"credits   {told['balance_usd']} dollars, {read}")
-    if told["burn_usd_per_hour"] is not None:
-        left = f"{told['hours_to_floor'] or '?'} h to the floor, {told['hours_to_empty'] or '?'} h to empty"
-        lines.append(f"burn      {told['burn_usd_per_hour']} dollars an hour; {left}")
+    unfinished, gone, burn = told["open"], ", ".join(told["rails_gone"]), told["burn_usd_per_hour"]
+    left = f"{told['hours_to_floor'] or '?'} h to the floor, {told['hours_to_empty'] or '?'} h to empty"
+    read = f"{told['balance_usd']} dollars, read {told['read_s_ago']} s ago; floor {told['floor_usd']}"
     day, month = (f"{told[f'spent_{s}_usd']} of {told[f'cap_{s}_usd']}" for s in ("24h", "30d"))
-    lines.append(f"spent     {day} in 24 h, {month} in 30 d")
-    if told["rails_gone"]:
-        gone = ", ".join(told["rails_gone"])
-        lines.append(f"gone      {gone}: answered that it is gone (410, 404 or 501); `topup resume` asks again")
-    lines.append(f"open      {brief(told['open']) if told['open'] is not None else 'nothing'}")
-    if told["open"] is not None and told["open"]["waits_for"]:
-        lines.append(f"waits     {told['open']['waits_for']}")
-    lines += [f"{name:<9} {value}" for name, value in told.get("live", {}).items()]
-    return lines
+    rows = {
+        "account": f"{told['account']} ({told['mode']}{', paused' if told['paused'] else ''})",
+        "credits": read if told["balance_usd"] is not None else "never read",
+        "burn": f"{burn} dollars an hour; {left}" if burn is not None else None,
+        "spent": f"{day} in 24 h, {month} in 30 d",
+        "gone": f"{gone}: answered that it is gone (410, 404 or 501); `topup resume` asks again" if gone else None,
+        "open": brief(unfinished) if unfinished is not None else "nothing",
+        "waits": unfinished["waits_for"] if unfinished is not None else None,
+    }
+    return labelled(9, rows | told.get("live", {}))
 
 
 def brief(told: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from topup.app.settings import Settings
 from topup.chain.blocks import head
 from topup.chain.preflight import reason
 from topup.chain.rpc import Rpc, RpcError, quantity
-from topup.commands.answer import Answer, to_do
+from topup.commands.answer import Answer, labelled, to_do
 from topup.commands.start import agreed, dollars_of, load, wait_for
 from topup.domain import tempo
 from topup.domain.dollars import TEMPO_TOKENS
@@ -105,15 +105,15 @@ class State:
 
     def lines(self) -> list[str]:
         """Return it for a person."""
-        shown = [f"account      0x{self.keys.account.hex()}", f"access key   0x{self.keys.key.hex()}"]
         wrong, (unwise, remedy) = self.wrong, self.unwise
-        if self.told.expires_s:
-            shown.append(f"permission   {self.says()}")
-        if wrong is not None:
-            shown.append(f"wrong        {wrong}{to_do(wrong.remedy)}")
-        elif unwise:
-            shown.append(f"mind         {unwise}{to_do(remedy)}")
-        return shown
+        rows = {
+            "account": f"0x{self.keys.account.hex()}",
+            "access key": f"0x{self.keys.key.hex()}",
+            "permission": self.says() if self.told.expires_s else None,
+            "wrong": f"{wrong}{to_do(wrong.remedy)}" if wrong is not None else None,
+            "mind": f"{unwise}{to_do(remedy)}" if unwise and wrong is None else None,
+        }
+        return labelled(12, rows)
 
     def document(self) -> dict[str, Any]:
         """Return it as a JSON-ready document; what is not learnt or does not exist is null."""
@@ -144,34 +144,34 @@ class Proposal:
     call: tempo.Transaction
     fee: Usdc
 
+    @property
+    def method(self) -> str:
+        """Return what the keychain is told to do."""
+        return "updateSpendingLimit" if self.grant.renews else "authorizeKey"
+
     def lines(self) -> list[str]:
         """Return the exact call, for a person to read before it is signed."""
         grant, call = self.grant, self.call
-        what = "updateSpendingLimit" if grant.renews else "authorizeKey"
-        once = ["may call     nothing but transferWithMemo of that token"] if not grant.renews else []
-        note = (
-            ["at once      all of the limit is left again, whatever was spent in this period"] if grant.renews else []
-        )
-        return [
-            *self.before.lines(),
-            "",
-            f"call         {what} of the account keychain 0x{call.to.hex()}, chain {call.chain_id}",
-            f"signed by    the root key of 0x{grant.account.hex()}",
-            f"for          the access key 0x{grant.key.hex()}",
-            f"limit        {_shown(Usdc(grant.units), grant.token)} every {_days(grant.period_s)}, fees included",
-            f"token        0x{grant.token.hex()}",
-            f"expires      {moment(grant.expires_s)}",
-            *once,
-            *note,
-            f"network fee  at most {_shown(self.fee, grant.token)}",
-            f"call data    0x{call.data.hex()}",
-        ]
+        renewed = "all of the limit is left again, whatever was spent in this period"
+        rows = {
+            "call": f"{self.method} of the account keychain 0x{call.to.hex()}, chain {call.chain_id}",
+            "signed by": f"the root key of 0x{grant.account.hex()}",
+            "for": f"the access key 0x{grant.key.hex()}",
+            "limit": f"{_shown(Usdc(grant.units), grant.token)} every {_days(grant.period_s)}, fees included",
+            "token": f"0x{grant.token.hex()}",
+            "expires": moment(grant.expires_s),
+            "may call": None if grant.renews else "nothing but transferWithMemo of that token",
+            "at once": renewed if grant.renews else None,
+            "network fee": f"at most {_shown(self.fee, grant.token)}",
+            "call data": f"0x{call.data.hex()}",
+        }
+        return [*self.before.lines(), "", *labelled(12, rows)]
 
     def document(self) -> dict[str, Any]:
         """Return it as a JSON-ready document."""
         grant, call = self.grant, self.call
         return {
-            "call": "updateSpendingLimit" if grant.renews else "authorizeKey",
+            "call": self.method,
             "to": "0x" + call.to.hex(),
             "data": "0x" + call.data.hex(),
             "chain_id": call.chain_id,
@@ -237,7 +237,7 @@ def _granted(
     }
     if after is None or tx_hash is None:
         return Answer(document, (), code)
-    return Answer(document, ["", f"done by      0x{tx_hash.hex()}", *after.lines()], code)
+    return Answer(document, ["", *labelled(12, {"done by": f"0x{tx_hash.hex()}"}), *after.lines()], code)
 
 
 def keys_of(connections: Connections) -> Keys:
