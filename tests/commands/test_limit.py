@@ -174,11 +174,11 @@ async def test_a_call_that_fails_says_so_and_that_nothing_else_is_lost(owner: Ow
     settings = load({k: v for k, v in own.items() if v is not None})
     first, second, late = [await wallet_limit.propose(settings, Usd.of(15), 1, None) for _ in range(3)]
     after, tx_hash = await wallet_limit.send(settings, first, door())
-    assert after.told.limit == Usdc(15_000_000) and len(tx_hash) == 32
+    assert after.permission.limit == Usdc(15_000_000) and len(tx_hash) == 32
     with pytest.raises(ChainUnknown, match="ran and failed") as failed:
         await wallet_limit.send(settings, second, door())
     assert "topup wallet limit --show" in failed.value.remedy
-    old = replace(late, call=replace(late.call, valid_before=late.before.told.now_s - 1))
+    old = replace(late, call=replace(late.call, valid_before=late.before.permission.now_s - 1))
     with pytest.raises(ChainUnknown, match="nobody takes the call") as failed:
         await wallet_limit.send(settings, old, door())
     assert "again" in failed.value.remedy

@@ -30,8 +30,8 @@ class Found:
     @property
     def says(self) -> str:
         """Return it as a sentence."""
-        told = f"{self.path} has mode {self.mode:03o}{f': {self.wrong}' if self.wrong else ''}"
-        return f"warning: {told}" if self.wrong and self.passable else told
+        mode = f"{self.path} has mode {self.mode:03o}{f': {self.wrong}' if self.wrong else ''}"
+        return f"warning: {mode}" if self.wrong and self.passable else mode
 
 
 def key_file(name: str, path: Path) -> Found:
@@ -93,16 +93,16 @@ def close(environ: Mapping[str, str]) -> str:
     Raises:
         SettingsError: it is open, and not ours to close.
     """
-    found = settings_file(environ)
-    if found is None or not found.wrong or found.passable or not _holds_key(read_file(environ)):
+    file = settings_file(environ)
+    if file is None or not file.wrong or file.passable or not _holds_key(read_file(environ)):
         return ""
     try:
-        found.path.chmod(found.mode & ~0o027)
+        file.path.chmod(file.mode & ~0o027)
     except OSError:
-        if files.enclosed(found.path):
+        if files.enclosed(file.path):
             return ""
         raise SettingsError(
-            f"{found.says}, and this user may not close it",
-            remedy=f"chmod o= {found.path}, as its owner; or keep the key in a file of its own",
+            f"{file.says}, and this user may not close it",
+            remedy=f"chmod o= {file.path}, as its owner; or keep the key in a file of its own",
         ) from None
-    return f"{found.says}; it was closed to others"
+    return f"{file.says}; it was closed to others"

@@ -90,11 +90,11 @@ def named(settings: Settings) -> list[Named]:
     return rails
 
 
-def network_fee(one: Funding, preflight: Preflight) -> Usdc:
+def network_fee(funds: Funding, preflight: Preflight) -> Usdc:
     """Return the most that the network would take of a payment now, as the rail plans it; nothing where others pay."""
     from topup.sellers.mpp import GAS_LIMIT
 
-    if not one.dollar.pays_fee:
+    if not funds.dollar.pays_fee:
         return NO_TOKENS
     return gas_dollars(Wei(preflight.base_fee.units * 3 // 2 + preflight.tip.units), GAS_LIMIT)
 

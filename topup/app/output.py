@@ -62,8 +62,8 @@ def lost() -> bool:
 
 def why_lost() -> str | None:
     """Return why the result was lost where that is a fault; None where nothing was, or its reader had left."""
-    told = _lost[0] if _lost else None
-    return None if told is None or told.errno in (errno.EPIPE, errno.EBADF) else (told.strerror or str(told))
+    error = _lost[0] if _lost else None
+    return None if error is None or error.errno in (errno.EPIPE, errno.EBADF) else (error.strerror or str(error))
 
 
 def warn(text: str) -> None:
@@ -72,11 +72,11 @@ def warn(text: str) -> None:
         return
     try:
         sys.stderr.flush()
-        told = _plain(text) + "\n"
-        for start in range(0, len(told), PIPE_BUF // 4):  # a letter takes four bytes at most
+        line = _plain(text) + "\n"
+        for start in range(0, len(line), PIPE_BUF // 4):  # a letter takes four bytes at most
             if not _takes(sys.stderr):
                 return
-            sys.stderr.write(told[start : start + PIPE_BUF // 4])
+            sys.stderr.write(line[start : start + PIPE_BUF // 4])
             sys.stderr.flush()
     except (OSError, ValueError):
         _silence(2, sys.stderr)

@@ -91,14 +91,14 @@ class Settings(BaseSettings):
 
 def names(model: type[BaseModel] = Settings, before: str = "") -> dict[str, Any]:
     """Return every setting's dotted name with its pydantic field."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            found |= names(kind, f"{before}{name}.")
+            fields |= names(kind, f"{before}{name}.")
         else:
-            found[before + name] = field
-    return found
+            fields[before + name] = field
+    return fields
 
 
 def env_name(dotted: str) -> str:
@@ -199,13 +199,13 @@ def secret(value: SecretStr | None, file: Path | None, credential: str, what: st
 
 def _sentences(error: ValidationError) -> list[str]:
     """Return one sentence for each setting that is wrong; nothing that may be secret is repeated."""
-    told: dict[str, str] = {}
-    for one in error.errors():
+    sentences: dict[str, str] = {}
+    for wrong in error.errors():
         # Positions in a list and the branches of a union are no names of settings.
-        parts = [str(p) for p in one["loc"] if isinstance(p, str) and not p.startswith(("function-", "literal["))]
+        parts = [str(p) for p in wrong["loc"] if isinstance(p, str) and not p.startswith(("function-", "literal["))]
         dotted = ".".join(p for p in parts if "[" not in p)
-        told.setdefault(dotted, _sentence(dotted, one))
-    return list(told.values())
+        sentences.setdefault(dotted, _sentence(dotted, wrong))
+    return list(sentences.values())
 
 
 def _sentence(dotted: str, error: Any) -> str:

@@ -250,21 +250,21 @@ def serve(on: Ground, say: Callable[[str], None]) -> Exit:
     return Exit.OK
 
 
-def summary(told: dict[str, Any]) -> list[str]:
+def summary(document: dict[str, Any]) -> list[str]:
     """Return the end of the story."""
-    asset, in_eth = told["asset"], told["asset"] == Asset.ETH
+    asset, in_eth = document["asset"], document["asset"] == Asset.ETH
     matches = f"match the chain to the {'wei' if in_eth else 'unit'}"
-    books = {"books": matches if told["books_match_chain"] else "DO NOT MATCH THE CHAIN"}
-    spent = f"{told['asset_spent']} {asset}"
-    if told["result"] != "refilled":
-        return ["", *labelled(10, {"result": told["result"], f"{asset} spent": spent} | books)]
-    fee = [] if in_eth or told["asset_fee"] == "0" else [f"{told['asset_fee']} {asset}"]
-    low, high = Usd.of(told["credits_before"]), Usd.of(told["credits_after"])
-    price = f"{told['usd_per_credit']} dollars per dollar of credit"
+    books = {"books": matches if document["books_match_chain"] else "DO NOT MATCH THE CHAIN"}
+    spent = f"{document['asset_spent']} {asset}"
+    if document["result"] != "refilled":
+        return ["", *labelled(10, {"result": document["result"], f"{asset} spent": spent} | books)]
+    fee = [] if in_eth or document["asset_fee"] == "0" else [f"{document['asset_fee']} {asset}"]
+    low, high = Usd.of(document["credits_before"]), Usd.of(document["credits_after"])
+    price = f"{document['usd_per_credit']} dollars per dollar of credit"
     rows = {
         "credits": f"{low.cents_down()} → {high.cents_down()} dollars",
-        f"{asset} spent": f"{spent}, and {fees(fee, Wei(int(told['gas_wei'])))}",
-        "price": f"{told['usd_per_eth']} dollars per ETH; {price}" if in_eth else price,
-        "dip→posted": f"{told['seconds_dip_to_posted']} s of the world",
+        f"{asset} spent": f"{spent}, and {fees(fee, Wei(int(document['gas_wei'])))}",
+        "price": f"{document['usd_per_eth']} dollars per ETH; {price}" if in_eth else price,
+        "dip→posted": f"{document['seconds_dip_to_posted']} s of the world",
     }
     return ["", *labelled(10, rows | books)]

@@ -112,14 +112,14 @@ async def _run(
         return document, Exit.OK if chain and provider and not sink.halted else Exit.INTERNAL
 
 
-def summary(told: dict[str, Any], directory: Path) -> list[str]:
+def summary(document: dict[str, Any], directory: Path) -> list[str]:
     """Return the end of the story."""
-    chain = "match the chain to the last unit" if told["books_match_chain"] else "DO NOT MATCH THE CHAIN"
-    provider = "and the provider to the cent" if told["books_match_provider"] else "AND NOT THE PROVIDER"
+    chain = "match the chain to the last unit" if document["books_match_chain"] else "DO NOT MATCH THE CHAIN"
+    provider = "and the provider to the cent" if document["books_match_provider"] else "AND NOT THE PROVIDER"
     return [
         "",
-        f"refills    {told['topups']} in {told['days']} days",
-        f"books      {chain}, {provider}; head {told['ledger_head']}",
+        f"refills    {document['topups']} in {document['days']} days",
+        f"books      {chain}, {provider}; head {document['ledger_head']}",
         f"look       TOPUP_STATE_DIR={directory} topup statement",
     ]
 

@@ -48,9 +48,10 @@ def forecast_of(store: SqliteStore, account: str, limits: Limits, reserve: Wei, 
     )
 
 
-def forecast_document(told: ahead.Forecast, account: str, limits: Limits, now_ms: int) -> dict[str, Any]:
+def forecast_document(forecast: ahead.Forecast, account: str, limits: Limits, now_ms: int) -> dict[str, Any]:
     """Return a forecast as a JSON-ready document; what is unknown, or never comes, is null."""
-    read, pace, funding, network, held = told.reading, told.pace, told.wallet, told.network, told.held
+    read, pace, funding = forecast.reading, forecast.pace, forecast.wallet
+    network, held = forecast.network, forecast.held
     start = read.at_ms if read is not None else 0
     return {
         "schema": 1,
@@ -59,25 +60,25 @@ def forecast_document(told: ahead.Forecast, account: str, limits: Limits, now_ms
         "read_s_ago": (now_ms - read.at_ms) // 1000 if read is not None else None,
         "balance_usd": shown(read.balance) if read is not None else None,
         "floor_usd": str(limits.floor),
-        "last_24h": {"burn_usd_per_hour": shown(told.burn), **_runway(told.now)},
-        "days_known": told.days,
+        "last_24h": {"burn_usd_per_hour": shown(forecast.burn), **_runway(forecast.now)},
+        "days_known": forecast.days,
         "days_needed": USUAL_DAYS_MIN,
         "by_weekday": pace.by_weekday if pace is not None else None,
-        "usual": {"a_day_usd": shown(_a_day(pace.likely) if pace is not None else None), **_runway(told.usual)},
+        "usual": {"a_day_usd": shown(_a_day(pace.likely) if pace is not None else None), **_runway(forecast.usual)},
         "calm": {"a_day_usd": shown(_a_day(pace.low) if pace is not None else None)},
-        "busy": {"a_day_usd": shown(_a_day(pace.high) if pace is not None else None), **_runway(told.busy)},
+        "busy": {"a_day_usd": shown(_a_day(pace.high) if pace is not None else None), **_runway(forecast.busy)},
         "next_days": _next_days(pace, start) if pace is not None else None,
-        "floor_lasts_hours": shown(told.floor_h),
-        "refill_usd": str(told.amount),
-        "refills_a_month": shown(told.refills),
+        "floor_lasts_hours": shown(forecast.floor_h),
+        "refill_usd": str(forecast.amount),
+        "refills_a_month": shown(forecast.refills),
         "network": {"mean_usd": shown(network.mean), "topups": network.topups} if network is not None else None,
         "larger": [
             {
-                "refill_usd": str(one.amount),
-                "refills_a_month": plain(one.refills),
-                "saves_usd_a_month": shown(one.saves),
+                "refill_usd": str(larger.amount),
+                "refills_a_month": plain(larger.refills),
+                "saves_usd_a_month": shown(larger.saves),
             }
-            for one in told.larger
+            for larger in forecast.larger
         ],
         "wallet": {
             "at_ms": funding.at_ms,
@@ -85,19 +86,19 @@ def forecast_document(told: ahead.Forecast, account: str, limits: Limits, now_ms
             "spare_eth": plain(funding.spare.eth),
             "refill_eth": plain(funding.refill.eth),
             "refills": funding.refills,
-            "usual_floor_ms": _when(start, told.covered.to_floor_h),
-            "busy_floor_ms": _when(start, told.covered_busy.to_floor_h),
+            "usual_floor_ms": _when(start, forecast.covered.to_floor_h),
+            "busy_floor_ms": _when(start, forecast.covered_busy.to_floor_h),
         }
         if funding is not None
         else None,
         "caps": {
-            "burn_usd_per_day": shown(ahead.rounded(told.capped_at)),
+            "burn_usd_per_day": shown(ahead.rounded(forecast.capped_at)),
             "holds": held.why.value if held is not None else None,
             "from_ms": held.at_ms if held is not None else None,
             "until_ms": held.until_ms if held is not None else None,
             "balance_then_usd": shown(held.left) if held is not None else None,
         }
-        if told.capped_at is not None
+        if forecast.capped_at is not None
         else None,
     }
 
@@ -113,61 +114,62 @@ def _next_days(pace: ahead.Pace, start_ms: int) -> list[dict[str, Any]]:
     ]
 
 
-def forecast_lines(told: dict[str, Any]) -> list[str]:
+def forecast_lines(document: dict[str, Any]) -> list[str]:
     """Return a forecast for a terminal."""
-    lately, usual, busy = told["last_24h"], told["usual"], told["busy"]
-    kind = "by the day of the week, " if told["by_weekday"] else ""
-    spread = f"{told['calm']['a_day_usd']} to {busy['a_day_usd']}, {kind}from {told['days_known']} days"
-    known = told["by_weekday"] is not None
+    lately, usual, busy = document["last_24h"], document["usual"], document["busy"]
+    kind = "by the day of the week, " if document["by_weekday"] else ""
+    spread = f"{document['calm']['a_day_usd']} to {busy['a_day_usd']}, {kind}from {document['days_known']} days"
+    known = document["by_weekday"] is not None
     rows = {
-        "account": told["account"],
+        "account": document["account"],
         "credits": "never read: nothing can be foreseen"
-        if told["balance_usd"] is None
-        else f"{told['balance_usd']} dollars, read {told['read_s_ago']} s ago; floor {told['floor_usd']}",
+        if document["balance_usd"] is None
+        else f"{document['balance_usd']} dollars, read {document['read_s_ago']} s ago; floor {document['floor_usd']}",
         "last 24h": "unknown: an hour of readings is needed, and no total that fell"
         if lately["burn_usd_per_hour"] is None
         else f"{lately['burn_usd_per_hour']} dollars an hour; {_left(lately)}",
         "usual": f"{usual['a_day_usd']} dollars a day ({spread}); {_left(usual)}"
         if known
-        else f"unknown: {told['days_known']} of the {told['days_needed']} days needed are known",
+        else f"unknown: {document['days_known']} of the {document['days_needed']} days needed are known",
         "busy": f"if every day is like the busiest tenth; {_left(busy)}" if known else None,
-        "floor": f"lasts {told['floor_lasts_hours']} h on busy days; another floor saves no fees"
-        if told["floor_lasts_hours"] is not None
+        "floor": f"lasts {document['floor_lasts_hours']} h on busy days; another floor saves no fees"
+        if document["floor_lasts_hours"] is not None
         else None,
-        "wallet": _wallet(told),
-        "refills": _refills(told),
+        "wallet": _wallet(document),
+        "refills": _refills(document),
     }
-    lines, larger = labelled(9, rows), told["larger"] if told["refills_a_month"] is not None else []
-    for one in larger:
-        saves = f"saves {one['saves_usd_a_month']}" if one["saves_usd_a_month"] is not None else "saves an unknown sum"
-        lines.append(f"larger    {one['refill_usd']} dollars: {one['refills_a_month']} in 30 days, {saves}")
+    lines, larger = labelled(9, rows), document["larger"] if document["refills_a_month"] is not None else []
+    for refill in larger:
+        saved = refill["saves_usd_a_month"]
+        saves = f"saves {saved}" if saved is not None else "saves an unknown sum"
+        lines.append(f"larger    {refill['refill_usd']} dollars: {refill['refills_a_month']} in 30 days, {saves}")
     if larger:
         lines.append("          assumed: the provider's fee is a share of the amount, the network's the same for each")
-    return lines + labelled(9, {"caps": _caps(told)})
+    return lines + labelled(9, {"caps": _caps(document)})
 
 
-def _wallet(told: dict[str, Any]) -> str:
-    wallet = told["wallet"]
+def _wallet(document: dict[str, Any]) -> str:
+    wallet = document["wallet"]
     if wallet is None:
         return "unknown to the ledger, which writes down only ETH; `topup status --live` asks the chain"
     held = f"{wallet['spare_eth']} ETH to spare {wallet['age_s'] // 3600} h ago, after the newest top-up"
     until = [f"{name} {moment(wallet[key] // 1000)}" for name, key in ENDS if (wallet[key] or FAR_MS) < FAR_MS]
     last = f", the floor is then reached {', '.join(until)}" if until else ""
-    return f"{held}: {wallet['refills']} refills of {told['refill_usd']} dollars at its price{last}"
+    return f"{held}: {wallet['refills']} refills of {document['refill_usd']} dollars at its price{last}"
 
 
-def _refills(told: dict[str, Any]) -> str:
-    if told["refills_a_month"] is None:
+def _refills(document: dict[str, Any]) -> str:
+    if document["refills_a_month"] is None:
         return "how many is unknown, as is what others would save"
-    network = told["network"]
+    network = document["network"]
     took = "what the network takes of each is unknown"
     if network is not None:
         took = f"the network took {network['mean_usd']} dollars of each (mean of {network['topups']})"
-    return f"{told['refills_a_month']} of {told['refill_usd']} dollars in 30 days; {took}"
+    return f"{document['refills_a_month']} of {document['refill_usd']} dollars in 30 days; {took}"
 
 
-def _caps(told: dict[str, Any]) -> str:
-    caps = told["caps"]
+def _caps(document: dict[str, Any]) -> str:
+    caps = document["caps"]
     if caps is None:
         return "whether they will hold a refill is unknown"
     pace = f"at {caps['burn_usd_per_day']} dollars a day"
@@ -183,10 +185,10 @@ def _runway(left: Runway) -> dict[str, str | None]:
     return {"hours_to_floor": shown(left.to_floor_h), "hours_to_empty": shown(left.to_empty_h)}
 
 
-def _left(told: dict[str, Any]) -> str:
-    if told["hours_to_empty"] is None:
+def _left(document: dict[str, Any]) -> str:
+    if document["hours_to_empty"] is None:
         return "at this pace it lasts for ever"
-    return f"{told['hours_to_floor']} h to the floor, {told['hours_to_empty']} h to empty"
+    return f"{document['hours_to_floor']} h to the floor, {document['hours_to_empty']} h to empty"
 
 
 def _a_day(days: Sequence[Fraction]) -> Usd:

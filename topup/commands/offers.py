@@ -53,7 +53,7 @@ async def look(settings: Settings, name: str, amount: Usd) -> dict[str, Any]:
         offers = [_offer(rail, await rail.ask(asked), asked) for _ in range(2)]
         proof = await _proof(rail, await rail.ask(asked), asked)
         about = await _about(connections, wallet) if isinstance(rail, x402.X402) else {}
-    recipients = [one.get("recipient") for one in offers]
+    recipients = [offer.get("recipient") for offer in offers]
     return {
         "schema": 1,
         "rail": name,
@@ -69,7 +69,7 @@ async def look(settings: Settings, name: str, amount: Usd) -> dict[str, Any]:
 
 
 async def _about(connections: Connections, wallet: bytes) -> dict[str, Any]:
-    """Return whose record the seller is asked by, and what the wallet's code means; None where nobody told."""
+    """Return whose record the seller is asked by, and what the wallet's code means; None where nobody said."""
     rpcs = connections.providers(connections.settings.chain.rpc_urls)
     return {"seller": assembly.seller(connections.settings).says(), "wallet": await x402_look.code(rpcs, wallet)}
 
@@ -87,7 +87,7 @@ def _offer(rail: Mpp | x402.X402, raw: bytes, asked: Request) -> dict[str, Any]:
     return {
         "came": came,
         **_asked_for(demand),
-        "lines": [line_of(one) for one in (_all(rail, raw, asked))],
+        "lines": [line_of(line) for line in _all(rail, raw, asked)],
         **ways,
     }
 
@@ -108,7 +108,7 @@ def _all(rail: Mpp | x402.X402, raw: bytes, asked: Request) -> list[Finding]:
     if isinstance(rail, x402.X402):
         return rail.findings(raw, asked)
     chosen = rail.read(raw).challenge.id
-    return [line for one in rail.judged(raw, asked) if one.challenge.id == chosen for line in one.lines]
+    return [line for way in rail.judged(raw, asked) if way.challenge.id == chosen for line in way.lines]
 
 
 def _ways(rail: Mpp, raw: bytes, asked: Request) -> dict[str, Any]:
@@ -119,17 +119,17 @@ def _ways(rail: Mpp, raw: bytes, asked: Request) -> dict[str, Any]:
     except ChargeRefused:
         return {"ways": None, "left_out": kept["left_out"]}  # two readings: what it says of each is not known
     ways: list[dict[str, Any]] = []
-    for one in judged:
-        told: dict[str, Any] = {
-            "method": shown(one.challenge.get("method")),
-            "intent": shown(one.challenge.get("intent")),
-            "id": shown(one.challenge.id),
-            "paid": one.challenge.id == kept.get("chosen"),
-            "refused": None if one.wrong is None else str(one.wrong),
-            "remedy": "" if one.wrong is None else one.wrong.remedy,
-            "lines": [line_of(line) for line in one.lines],
+    for offered in judged:
+        way: dict[str, Any] = {
+            "method": shown(offered.challenge.get("method")),
+            "intent": shown(offered.challenge.get("intent")),
+            "id": shown(offered.challenge.id),
+            "paid": offered.challenge.id == kept.get("chosen"),
+            "refused": None if offered.wrong is None else str(offered.wrong),
+            "remedy": "" if offered.wrong is None else offered.wrong.remedy,
+            "lines": [line_of(line) for line in offered.lines],
         }
-        ways.append(told if one.due is None else told | _asked_for(one.due))
+        ways.append(way if offered.due is None else way | _asked_for(offered.due))
     return {"ways": ways, "left_out": kept["left_out"]}
 
 
@@ -149,16 +149,16 @@ async def _proof(rail: Mpp | x402.X402, raw: bytes, asked: Request) -> TopupErro
     return None
 
 
-def lines(told: Mapping[str, Any]) -> list[str]:
+def lines(document: Mapping[str, Any]) -> list[str]:
     """Return a look for a terminal."""
-    offer = told["offer"]
+    offer = document["offer"]
     apart = ("came", "lines", "ways", "remedy", "left_out")
     head = [f"{name:<10} {value}" for name, value in offer.items() if name not in apart]
-    came = [f"{name[:-1]:<10} {_printed(one)}" for name, many in offer["came"].items() for one in many]
-    texts = [_printed(line) for path, text in told["texts"].items() for line in (f"--- {path}", *text.splitlines())]
-    ways = [line for number, one in enumerate(offer.get("ways") or (), 1) for line in _way(number, one)]
-    judged = [] if ways else [_judged(one) for one in offer.get("lines", ())]
-    who = [f"{name:<10} {told[name]}" for name in ("seller", "wallet") if told.get(name)]
+    came = [f"{name[:-1]:<10} {_printed(text)}" for name, texts in offer["came"].items() for text in texts]
+    texts = [_printed(line) for path, text in document["texts"].items() for line in (f"--- {path}", *text.splitlines())]
+    ways = [line for number, way in enumerate(offer.get("ways") or (), 1) for line in _way(number, way)]
+    judged = [] if ways else [_judged(line) for line in offer.get("lines", ())]
+    who = [f"{name:<10} {document[name]}" for name in ("seller", "wallet") if document.get(name)]
     left = [f"left out   {offer['left_out']} headers that are no plain ASCII"] if offer.get("left_out") else []
     again = {None: "no recipient was read", True: "the same recipient", False: "another recipient"}
     return [
@@ -169,9 +169,9 @@ def lines(told: Mapping[str, Any]) -> list[str]:
         *ways,
         *judged,
         *left,
-        f"again      {again[told['same_recipient']]} when asked again",
-        f"proof      {told['proof']}",
-        *([f"to do      {told['remedy']}"] if told["remedy"] else []),
+        f"again      {again[document['same_recipient']]} when asked again",
+        f"proof      {document['proof']}",
+        *([f"to do      {document['remedy']}"] if document["remedy"] else []),
     ]
 
 
@@ -180,17 +180,17 @@ def _printed(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def _way(number: int, one: Mapping[str, Any]) -> list[str]:
+def _way(number: int, way: Mapping[str, Any]) -> list[str]:
     """Return one challenge or offer for a terminal."""
-    what = "an offer that cannot be read" if one["method"] is None else f"{one['method']} {one['intent']}"
-    payment_status = "would be paid" if one["paid"] else f"not paid: {one['refused']}" if one["refused"] else "not paid"
-    asks = f", {one['amount']} of {one['token']} to {one['recipient']}" if "amount" in one else ""
-    remedy = [f"           to do: {one['remedy']}"] if one["remedy"] and not one["lines"] else []
-    return [f"way {number:<6} {what}{asks}: {payment_status}", *remedy, *map(_judged, one["lines"])]
+    what = "an offer that cannot be read" if way["method"] is None else f"{way['method']} {way['intent']}"
+    payment_status = "would be paid" if way["paid"] else f"not paid: {way['refused']}" if way["refused"] else "not paid"
+    asks = f", {way['amount']} of {way['token']} to {way['recipient']}" if "amount" in way else ""
+    remedy = [f"           to do: {way['remedy']}"] if way["remedy"] and not way["lines"] else []
+    return [f"way {number:<6} {what}{asks}: {payment_status}", *remedy, *map(_judged, way["lines"])]
 
 
-def _judged(one: Mapping[str, Any]) -> str:
+def _judged(line: Mapping[str, Any]) -> str:
     """Return one line of a proof for a terminal."""
-    if one["right"]:
-        return f"{'ok':<7} {one['field']}: {one['was']}"
-    return f"{'NOT SO':<7} {one['field']}: {one['was']}, it should be {one['should_be']}{to_do(one['remedy'])}"
+    if line["right"]:
+        return f"{'ok':<7} {line['field']}: {line['was']}"
+    return f"{'NOT SO':<7} {line['field']}: {line['was']}, it should be {line['should_be']}{to_do(line['remedy'])}"

@@ -103,25 +103,25 @@ def status(store: SqliteStore, account: str, limits: Limits, now_ms: int) -> dic
     }
 
 
-def status_lines(told: dict[str, Any]) -> list[str]:
+def status_lines(document: dict[str, Any]) -> list[str]:
     """Return the status for a terminal."""
-    unfinished, gone, burn = told["open"], ", ".join(told["rails_gone"]), told["burn_usd_per_hour"]
-    left = f"{told['hours_to_floor'] or '?'} h to the floor, {told['hours_to_empty'] or '?'} h to empty"
-    read = f"{told['balance_usd']} dollars, read {told['read_s_ago']} s ago; floor {told['floor_usd']}"
-    day, month = (f"{told[f'spent_{s}_usd']} of {told[f'cap_{s}_usd']}" for s in ("24h", "30d"))
+    unfinished, gone, burn = document["open"], ", ".join(document["rails_gone"]), document["burn_usd_per_hour"]
+    left = f"{document['hours_to_floor'] or '?'} h to the floor, {document['hours_to_empty'] or '?'} h to empty"
+    read = f"{document['balance_usd']} dollars, read {document['read_s_ago']} s ago; floor {document['floor_usd']}"
+    day, month = (f"{document[f'spent_{s}_usd']} of {document[f'cap_{s}_usd']}" for s in ("24h", "30d"))
     rows = {
-        "account": f"{told['account']} ({told['mode']}{', paused' if told['paused'] else ''})",
-        "credits": read if told["balance_usd"] is not None else "never read",
+        "account": f"{document['account']} ({document['mode']}{', paused' if document['paused'] else ''})",
+        "credits": read if document["balance_usd"] is not None else "never read",
         "burn": f"{burn} dollars an hour; {left}" if burn is not None else None,
         "spent": f"{day} in 24 h, {month} in 30 d",
         "gone": f"{gone}: answered that it is gone (410, 404 or 501); `topup resume` asks again" if gone else None,
         "open": brief(unfinished) if unfinished is not None else "nothing",
         "waits": unfinished["waits_for"] if unfinished is not None else None,
     }
-    return labelled(9, rows | told.get("live", {}))
+    return labelled(9, rows | document.get("live", {}))
 
 
-def brief(told: dict[str, Any]) -> str:
+def brief(document: dict[str, Any]) -> str:
     """Return one top-up in a line."""
-    end = " ".join(told["tx_hashes"]) or told["reason"]
-    return f"{told['id']}  {told['state']:<10} {told['amount_usd']:>8} dollars  {end}".rstrip()
+    end = " ".join(document["tx_hashes"]) or document["reason"]
+    return f"{document['id']}  {document['state']:<10} {document['amount_usd']:>8} dollars  {end}".rstrip()

@@ -58,30 +58,30 @@ def usage_of(store: SqliteStore, account: str, by: By, period: Period, labels: M
     last = min(period.last, today - timedelta(days=1))
     known = store.usage_known(account, period.first, last)
     names = {key: name for key, (name, _) in store.keys_used(account).items()}
-    told = _told(store, account, by, (period.first, last), names, labels)
+    used = _told(store, account, by, (period.first, last), names, labels)
     statement = statement_of(store, account, period, now_ms)
     rate = _rate(statement.refills)
     if rate is None:
         # Credits that were bought before are used now.
         end_ms = Period(last, last).end_ms
         rate = _rate(refill(its[0].topup_id, its) for its in store.by_topup(account, end_ms))
-    found = rows(by, told, _costs(told, rate), names if by is By.KEY else {})
+    lines = rows(by, used, _costs(used, rate), names if by is By.KEY else {})
     missing, moved, notes = holes(period.first, last, known), _moved(statement.entries), []
     for first, end in missing:
         here = [(day.isoformat(), moved[day]) for day in days(first, end) if day in moved]
         if by is not By.DAY and here:
             here = [(_span(first, end), sum(units for _, units in here))]
-        found += _by_totals(here, rate, Source.TOTALS)
+        lines += _by_totals(here, rate, Source.TOTALS)
     if missing:
         notes.append("models and keys were not told of " + ", ".join(_span(*one) for one in missing))
     if why := store.told(account, "usage"):
         notes.append(f"when it was asked last: {why}")
     if period.first <= today <= period.last:
-        found += _by_totals(_so_far(store, account, today), rate, Source.PROVISIONAL)
+        lines += _by_totals(_so_far(store, account, today), rate, Source.PROVISIONAL)
         notes.append(f"{today} is not over: its models and keys are told when it is")
     if by is By.DAY:
-        found.sort(key=lambda row: row.name)
-    return Usage(account, by, period, tuple(found), rate, tuple(missing), tuple(notes))
+        lines.sort(key=lambda row: row.name)
+    return Usage(account, by, period, tuple(lines), rate, tuple(missing), tuple(notes))
 
 
 def spend_of(
@@ -94,8 +94,8 @@ def spend_of(
     names = {key: name for key, (name, _) in store.keys_used(account).items()}
     found = {}
     for by in (By.MODEL, By.KEY, *([By.LABEL] if labels else [])):
-        told = _told(store, account, by, (period.first, period.last), names, labels)
-        shown = rows(by, told, _costs(told, None), names if by is By.KEY else {})
+        used = _told(store, account, by, (period.first, period.last), names, labels)
+        shown = rows(by, used, _costs(used, None), names if by is By.KEY else {})
         found[by.value] = [(row.name, row.used.usd) for row in shown]
     return {name: used for name, used in found.items() if used}
 

@@ -57,18 +57,18 @@ class State:
     """What the chain holds of the access key now, and the most that a refill may take."""
 
     keys: Keys
-    told: Permission
+    permission: Permission
     refill: Usdc
 
     @property
     def wrong(self) -> PaymentForbidden | None:
         """Return what keeps the key from paying a refill, None where nothing does."""
-        told = self.told
+        may = self.permission
         try:
-            usable(told)
+            usable(may)
         except PaymentForbidden as error:
             return error
-        most = told.limit if told.limit is not None else told.left
+        most = may.limit if may.limit is not None else may.left
         if most is not None and most < self.refill:
             says = f"the limit of {self._shown(most)} is less than a refill may cost: {self._shown(self.refill)}"
             return PaymentForbidden(Reason.ACCESS_LIMIT, says, remedy="raise it: `topup wallet limit --amount USD`")
@@ -77,16 +77,16 @@ class State:
     @property
     def unwise(self) -> tuple[str, str]:
         """Return what a person should know although it works, and what to do; both "" where there is nothing."""
-        told = self.told
+        may = self.permission
         anew = "make a new key and authorize it with a limit: `topup wallet limit`"
-        if told.left is None:
+        if may.left is None:
             return "no limit is kept: whoever has the key can spend all that the account holds", anew
-        if told.ends_s == 0:
+        if may.ends_s == 0:
             return "the limit is for once, it does not begin anew", anew
-        if told.left < self.refill:
-            return f"less is left than the {self._shown(self.refill)} of a refill, until {moment(told.ends_s)}", ""
-        if told.expires_s - told.now_s < EXPIRES_SOON_S:
-            return f"it expires at {moment(told.expires_s)} and cannot be prolonged", anew
+        if may.left < self.refill:
+            return f"less is left than the {self._shown(self.refill)} of a refill, until {moment(may.ends_s)}", ""
+        if may.expires_s - may.now_s < EXPIRES_SOON_S:
+            return f"it expires at {moment(may.expires_s)} and cannot be prolonged", anew
         return "", ""
 
     def _shown(self, units: Usdc) -> str:
@@ -94,13 +94,13 @@ class State:
 
     def says(self) -> str:
         """Return it in a sentence."""
-        told = self.told
-        ends = "never expires" if told.expires_s >= END_OF_CALENDAR_S else f"expires {moment(told.expires_s)}"
-        if told.left is None:
+        may = self.permission
+        ends = "never expires" if may.expires_s >= END_OF_CALENDAR_S else f"expires {moment(may.expires_s)}"
+        if may.left is None:
             return f"{ends}, no limit"
-        rest = f"{self._shown(told.left)} left" + (f" of {self._shown(told.limit)}" if told.limit is not None else "")
-        until = f" until {moment(told.ends_s)}" if told.ends_s else ", for once"
-        every = f", then anew every {_days(told.period_s)}" if told.period_s else ""
+        rest = f"{self._shown(may.left)} left" + (f" of {self._shown(may.limit)}" if may.limit is not None else "")
+        until = f" until {moment(may.ends_s)}" if may.ends_s else ", for once"
+        every = f", then anew every {_days(may.period_s)}" if may.period_s else ""
         return f"{ends}, {rest}{until}{every}"
 
     def lines(self) -> list[str]:
@@ -109,7 +109,7 @@ class State:
         rows = {
             "account": f"0x{self.keys.account.hex()}",
             "access key": f"0x{self.keys.key.hex()}",
-            "permission": self.says() if self.told.expires_s else None,
+            "permission": self.says() if self.permission.expires_s else None,
             "wrong": f"{wrong}{to_do(wrong.remedy)}" if wrong is not None else None,
             "mind": f"{unwise}{to_do(remedy)}" if unwise and wrong is None else None,
         }
@@ -117,19 +117,19 @@ class State:
 
     def document(self) -> dict[str, Any]:
         """Return it as a JSON-ready document; what is not learnt or does not exist is null."""
-        told, wrong = self.told, self.wrong
+        may, wrong = self.permission, self.wrong
         return {
             "schema": 1,
             "account": "0x" + self.keys.account.hex(),
             "access_key": "0x" + self.keys.key.hex(),
             "token": "0x" + self.keys.token.hex(),
-            "authorized": told.expires_s > told.now_s,
-            "revoked": told.revoked,
-            "expires_at": moment(told.expires_s) if told.expires_s else None,
-            "limit_usdc": None if told.limit is None else plain(told.limit.usdc),
-            "remaining_usdc": None if told.left is None else plain(told.left.usdc),
-            "period_s": told.period_s,
-            "period_ends_at": moment(told.ends_s) if told.ends_s else None,
+            "authorized": may.expires_s > may.now_s,
+            "revoked": may.revoked,
+            "expires_at": moment(may.expires_s) if may.expires_s else None,
+            "limit_usdc": None if may.limit is None else plain(may.limit.usdc),
+            "remaining_usdc": None if may.left is None else plain(may.left.usdc),
+            "period_s": may.period_s,
+            "period_ends_at": moment(may.ends_s) if may.ends_s else None,
             "wrong": str(wrong) if wrong is not None else self.unwise[0],
             "remedy": wrong.remedy if wrong is not None else self.unwise[1],
         }
@@ -298,17 +298,17 @@ async def propose(settings: Settings, amount: Usd, period_days: int, expires_day
 async def _proposed(connections: Connections, amount: Usd, period_days: int, expires_days: int | None) -> Proposal:
     settings, own = connections.settings, keys_of(connections)
     funds = funding(settings, MPP)
-    found = await connections.dollars(funds, own.account)
-    told = found.permission
-    assert told is not None
-    if told.revoked or told.expires_s:
-        usable(told)
-        _changeable(told, period_days, expires_days)
-    now_s = found.head.timestamp_s
-    expires_s = told.expires_s or (tempo.NEVER if expires_days is None else now_s + expires_days * DAY_S)
+    preflight = await connections.dollars(funds, own.account)
+    permission = preflight.permission
+    assert permission is not None
+    if permission.revoked or permission.expires_s:
+        usable(permission)
+        _changeable(permission, period_days, expires_days)
+    now_s = preflight.head.timestamp_s
+    expires_s = permission.expires_s or (tempo.NEVER if expires_days is None else now_s + expires_days * DAY_S)
     units, period_s = amount.usdc_up().units, period_days * DAY_S
-    grant = tempo.Grant(own.account, own.key, own.token, units, period_s, expires_s, renews=told.expires_s > 0)
-    price = found.base_fee.units * 3 // 2 + found.tip.units
+    grant = tempo.Grant(own.account, own.key, own.token, units, period_s, expires_s, renews=permission.expires_s > 0)
+    price = preflight.base_fee.units * 3 // 2 + preflight.tip.units
     gas = await _asked(connections.providers(funds.urls), lambda rpc: _estimate(rpc, grant))
     call = tempo.Transaction(
         chain_id=funds.dollar.chain_id,
@@ -322,7 +322,7 @@ async def _proposed(connections: Connections, amount: Usd, period_days: int, exp
         fee_token=own.token,
     )
     fee = Usdc(-(-price * call.gas_limit // 10**12))
-    held = found.tokens or Usdc(0)
+    held = preflight.tokens or Usdc(0)
     if held < fee:
         says = (
             f"the account holds {_shown(held, own.token)}, the network may take {_shown(fee, own.token)} for this call"
@@ -330,7 +330,7 @@ async def _proposed(connections: Connections, amount: Usd, period_days: int, exp
         raise PaymentForbidden(
             Reason.WALLET_LOW, says, remedy=f"send {funds.dollar.asset} on Tempo to 0x{own.account.hex()}"
         )
-    return Proposal(State(own, told, refill(settings)), grant, call, fee)
+    return Proposal(State(own, permission, refill(settings)), grant, call, fee)
 
 
 def root_key(settings: Settings, keystore: Path, password_file: Path) -> RootKey:
@@ -343,13 +343,13 @@ def root_key(settings: Settings, keystore: Path, password_file: Path) -> RootKey
 
     own = keys_of(Connections(settings))  # of which nothing is opened that would have to be closed
     password = files.password(password_file, "--root-password-file")
-    found = root.from_keystore(keystore, password, funding(settings, MPP).dollar.chain_id, own.token)
-    if found.address != own.account:
+    key = root.from_keystore(keystore, password, funding(settings, MPP).dollar.chain_id, own.token)
+    if key.address != own.account:
         raise SignerError(
-            f"the key in --root-keystore is that of 0x{found.address.hex()}, not of 0x{own.account.hex()}",
+            f"the key in --root-keystore is that of 0x{key.address.hex()}, not of 0x{own.account.hex()}",
             remedy="name the keystore of the account in rails.mpp.root, or correct that",
         )
-    return found
+    return key
 
 
 async def send(settings: Settings, proposed: Proposal, key: RootKey) -> tuple[State, bytes]:
@@ -376,25 +376,25 @@ async def _took_hold(connections: Connections, grant: tempo.Grant) -> State:
     """Read the limit again until the providers tell what was granted: one of them may be late."""
     for _ in range(LOOKS):
         after = await _state(connections)
-        told = after.told
-        if told.expires_s == grant.expires_s and told.left is not None and told.limit in (None, Usdc(grant.units)):
+        may = after.permission
+        if may.expires_s == grant.expires_s and may.left is not None and may.limit in (None, Usdc(grant.units)):
             return after
         await SystemClock().sleep(LOOK_S)
     raise ChainUnknown(f"the call ran, but the providers tell: {after.says()}", remedy=f"`{SHOW}` in a minute")
 
 
-def _changeable(told: Permission, period_days: int, expires_days: int | None) -> None:
+def _changeable(permission: Permission, period_days: int, expires_days: int | None) -> None:
     remedy = "make a new key, name it in wallet.keystore, and authorize that one; then revoke this one"
-    if told.left is None or told.ends_s == 0:
+    if permission.left is None or permission.ends_s == 0:
         raise SettingsError("the key was authorized without a period, and none can be added", remedy=remedy)
-    if told.period_s is None:
+    if permission.period_s is None:
         says = "the period of the key could not be learnt: no provider answers for another time"
         raise SettingsError(says, remedy="name another provider in rails.mpp.rpc_urls")
-    if told.period_s != period_days * DAY_S:
-        was = _days(told.period_s)
+    if permission.period_s != period_days * DAY_S:
+        was = _days(permission.period_s)
         raise SettingsError(f"the period of the key is {was} and cannot be changed: --period-days", remedy=remedy)
     if expires_days is not None:
-        raise SettingsError(f"the key expires {moment(told.expires_s)}, which cannot be changed", remedy=remedy)
+        raise SettingsError(f"the key expires {moment(permission.expires_s)}, which cannot be changed", remedy=remedy)
 
 
 def _shown(units: Usdc, token: bytes) -> str:
