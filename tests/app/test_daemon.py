@@ -155,10 +155,10 @@ def test_the_heart_speaks_to_an_abstract_socket_and_forgives_a_missing_one(tmp_p
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
         ear.bind("\0" + name)
         ear.settimeout(5)
-        SdNotify.of({"NOTIFY_SOCKET": "@" + name}).say("READY=1", "STATUS=up")
+        SdNotify("@" + name).say("READY=1", "STATUS=up")
         assert ear.recv(100) == b"READY=1\nSTATUS=up"
-    SdNotify.of({"NOTIFY_SOCKET": "@" + name}).say("READY=1")
-    SdNotify.of({}).say("READY=1")
+    SdNotify("@" + name).say("READY=1")
+    SdNotify(None).say("READY=1")
 
 
 def test_a_pass_that_hangs_stops_the_heart_and_one_that_asks_does_not(
@@ -201,7 +201,7 @@ def test_a_pass_that_hangs_stops_the_heart_and_one_that_asks_does_not(
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
         ear.bind("\0" + name)
         ear.setblocking(False)
-        monkeypatch.setattr(fake.daemon, "_heart", SdNotify("@" + name))
+        monkeypatch.setattr(fake.daemon, "_supervisor", SdNotify("@" + name))
         may_still_pay, hung = asyncio.run(tell(ear))
     assert may_still_pay > 50
     assert 0 < hung <= STUCK_MS // 1000 // BEAT_S + 1

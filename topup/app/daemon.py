@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -44,14 +44,9 @@ PASS_MS_MAX = 1_800_000
 
 @dataclass(frozen=True)
 class SdNotify:
-    """systemd's notification socket; silent when there is none."""
+    """systemd's notification socket, as NOTIFY_SOCKET names it; silent when there is none."""
 
     address: str | None
-
-    @classmethod
-    def of(cls, environ: Mapping[str, str]) -> SdNotify:
-        """Read NOTIFY_SOCKET."""
-        return cls(environ.get("NOTIFY_SOCKET"))
 
     def say(self, *lines: str) -> None:
         """Send READY=1, WATCHDOG=1 and the like (sd_notify(3)); a supervisor that is gone is no error."""
@@ -88,7 +83,7 @@ class Daemon:
         clock: Clock,
         sink: Sink,
         account: str,
-        heart: SdNotify,
+        supervisor: SdNotify,
         *,
         glance_s: int = GLANCE_S,
     ) -> None:
@@ -98,7 +93,7 @@ class Daemon:
         self._clock = clock
         self._sink = sink
         self._account = account
-        self._heart = heart
+        self._supervisor = supervisor
         self._glance_s = glance_s
         self._stop = asyncio.Event()
         self._defects = 0
@@ -109,7 +104,7 @@ class Daemon:
             self._stop.set()
             unfinished = self._unfinished()
             self._sink.emit(events.Stopping(signal=by, open_topup=unfinished.id if unfinished is not None else None))
-            self._heart.say("STOPPING=1")
+            self._supervisor.say("STOPPING=1")
 
     def listen(self) -> None:
         """Stop on SIGTERM and SIGINT; on SIGHUP go on, and say so."""
@@ -120,7 +115,7 @@ class Daemon:
 
     async def run(self) -> Exit:
         """Make passes until stopped; return the exit code."""
-        self._heart.say("READY=1")
+        self._supervisor.say("READY=1")
         standing = await self._unless_stopped(self._cycle.stand(), 0)
         # Whatever is wrong there shows in the passes as well.
         with contextlib.suppress(TopupError, asyncio.CancelledError):
@@ -150,7 +145,7 @@ class Daemon:
 
     async def _pass(self) -> int | None:
         """Make one pass; return how long to wait, or None when this process should end."""
-        self._heart.say("WATCHDOG=1")
+        self._supervisor.say("WATCHDOG=1")
         asked: Requested | None = None
         try:
             asked = self._take()
@@ -176,14 +171,14 @@ class Daemon:
 
     async def _beat(self) -> None:
         """Tell the watchdog, in the machine's own time, that the pass gets on; and nothing once it does not."""
-        if self._heart.address is None:
+        if self._supervisor.address is None:
             return
         time = SystemClock()
         pulse = Pulse(self._cycle.asked, time.monotonic_ms())
         while True:
             await time.sleep(BEAT_S)
             if pulse.beats(self._cycle.asked, time.monotonic_ms()):
-                self._heart.say("WATCHDOG=1")
+                self._supervisor.say("WATCHDOG=1")
 
     def _take(self) -> Requested | None:
         """Take the oldest wish that may still be begun with.
@@ -254,7 +249,7 @@ class Daemon:
         until = self._clock.monotonic_ms() + seconds * 1000
         while not self._stop.is_set() and (left := until - self._clock.monotonic_ms()) > 0:
             await self._clock.sleep(min(self._glance_s, left / 1000))
-            self._heart.say("WATCHDOG=1")
+            self._supervisor.say("WATCHDOG=1")
             try:
                 if self._store.next_request(self._account) is not None:
                     return

@@ -10,14 +10,14 @@ and counted; nothing ever waits for the reader. As long as it reads, a line is o
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import io
 import os
 import select
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, Self, TextIO
 
@@ -76,9 +76,6 @@ class Outlet:
         self._keep(text, 1)
         self.drain()
 
-    def flush(self) -> None:
-        """Do nothing more: what could be sent was sent."""
-
     def drain(self, wait_s: float = 0) -> None:
         """Send what is kept, as far as it is taken; `wait_s` is the longest that this waits for the reader."""
         end = time.monotonic() + wait_s
@@ -131,15 +128,8 @@ class LogSink:
         # A process started with standard error closed has none: its lines are lost, and nothing else.
         out = stream or sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - kept for good
         self._now_ms = now_ms
+        self._least, self._render = LEVELS[level], _renderer(form, out)
         self._outlet = Outlet(out, self._gap)
-        processors = [self._stamp, _renderer(form, out)]
-        self._logger: Any = structlog.wrap_logger(
-            structlog.WriteLogger(self._outlet),  # type: ignore[arg-type]
-            processors=processors,
-            wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        )
-        self._gaps = io.StringIO()
-        self._gap_logger: Any = structlog.wrap_logger(structlog.WriteLogger(self._gaps), processors=processors)
 
     @classmethod
     def of(cls, settings: Settings, clock: Clock) -> Self:
@@ -151,35 +141,29 @@ class LogSink:
         """Give a reader that has stopped a moment to take the last lines."""
         self._outlet.drain(END_S)
 
-    def _gap(self, lines: int) -> str:
-        """Return the line that stands where lines were lost."""
-        event = LogLinesLost(lines=lines)
-        self._gaps.seek(0)
-        self._gaps.truncate()
-        self._gap_logger.warning(event.name(), **event.shown())
-        return self._gaps.getvalue()
-
     def emit(self, event: Event) -> None:
         """Write one event; an output that is gone loses the line, never the payment."""
+        if LEVELS[event.level] < self._least:
+            return
         shown = {k: _printable(v, self._hide) for k, v in event.shown().items() if v is not None}
         if event.moved() is not Money.NO:
             shown["money_moved"] = event.moved().value
         if event.todo:
             shown["todo"] = event.todo
-        try:
-            getattr(self._logger, event.level)(event.name(), **shown)
-        except (OSError, ValueError):
-            return
+        with contextlib.suppress(OSError, ValueError):
+            self._outlet.write(self._line(event, shown))
 
-    def _stamp(self, _: Any, level: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        moment = datetime.fromtimestamp(self._now_ms() // 1000, UTC).replace(microsecond=self._now_ms() % 1000 * 1000)
-        name = fields.pop("event")
-        return {
-            "timestamp": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "level": level,
-            "event": name,
-            **fields,
-        }
+    def _gap(self, lines: int) -> str:
+        """Return the line that stands where lines were lost."""
+        event = LogLinesLost(lines=lines)
+        return self._line(event, event.shown())
+
+    def _line(self, event: Event, fields: Mapping[str, Shown]) -> str:
+        now_ms = self._now_ms()
+        moment = datetime.fromtimestamp(now_ms // 1000, UTC).replace(microsecond=now_ms % 1000 * 1000)
+        stamp = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        head = {"timestamp": stamp, "level": event.level, "event": event.name()}
+        return f"{self._render(None, event.level, head | dict(fields))}\n"
 
 
 def _printable(value: Shown, hide: Callable[[str], str]) -> Shown:

@@ -38,7 +38,7 @@ async def _served(settings: Settings) -> Exit:
             if settings.mode == "live" and raw is not None:
                 name = "wallet.private_key" if settings.wallet.private_key is not None else "wallet.private_key_file"
                 sink.emit(events.RawKeyInUse(setting=name))
-            daemon = Daemon(cycle, store, clock, sink, settings.account, SdNotify.of(os.environ))
+            daemon = Daemon(cycle, store, clock, sink, settings.account, SdNotify(os.environ.get("NOTIFY_SOCKET")))
             daemon.listen()
             return await daemon.run()
 
