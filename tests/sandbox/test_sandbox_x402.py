@@ -28,12 +28,12 @@ from tests.sandbox.paying import Clock, genesis
 from topup.sandbox import contracts
 from topup.sandbox.charges import STRANGER
 from topup.sandbox.evm import Evm
-from topup.sandbox.fault import SETTLED
+from topup.sandbox.fault import NOT_SERVED, SETTLED
 from topup.sandbox.gateway import Account
 from topup.sandbox.wire import WIRE_FAULTS
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import SELLERS, Venice, selling
-from topup.sandbox.x402_faults import ANSWERS_INSTEAD, FAULTS_AT, X402_FAULTS
+from topup.sandbox.x402_faults import ANSWERS_INSTEAD, FAULTS_AT, HOSTILE_OFFERS, X402_FAULTS
 from topup.sandbox.x402_seller import RECIPIENT, X402Conduct, X402Seller
 
 TEN: Final = 10_000_000
@@ -718,11 +718,10 @@ async def test_a_fault_that_a_place_does_not_have_cannot_be_switched(one: Scene,
 
 
 def test_every_fault_is_in_the_table() -> None:
-    """A fault that can be switched has a row that says what must come of it."""
-    rows = {(switch.place, switch.name) for fault in X402_FAULTS.values() for switch in fault.switches}
-    switchable = {(place, name) for place, names in FAULTS_AT.items() for name in names}
-    # A reading of the balance that is believed and wrong is judged by the tests of readings, not by this table.
-    assert switchable - rows == {("balance", name) for name in ("zero-balance", "frozen", "not-found-404")}
+    """Whatever the seller can do wrong has a row that says what must come of it."""
+    wire = set(WIRE_FAULTS)
+    assert {*HOSTILE_OFFERS, *NOT_SERVED, *wire} <= FAULTS_AT["offer"] and wire <= FAULTS_AT["balance"]
+    assert wire | ANSWERS_INSTEAD | {SETTLED + name for name in ANSWERS_INSTEAD} <= FAULTS_AT["payment"]
 
 
 @pytest.mark.parametrize("profile", BOTH)

@@ -6,7 +6,7 @@ One row a fault. Results: refilled; refused (a person must look); gone; unknown 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -117,6 +117,12 @@ def rows(
         )
         for each, words in said.items()
     ]
+
+
+def switches_of(faults: Iterable[Fault]) -> dict[str, frozenset[str]]:
+    """Return what these faults switch on, by place."""
+    switches = [switch for fault in faults for switch in fault.switches]
+    return {place: frozenset(s.name for s in switches if s.place == place) for place in {s.place for s in switches}}
 
 
 def answered_payments(given: str, said: Mapping[str, str]) -> list[Fault]:

@@ -90,31 +90,6 @@ SEVERAL: Final[Mapping[str, tuple[Callable[[Offer], Offer], ...]]] = MappingProx
     }
 )
 OFFER_LIVES_S: Final[Mapping[str, int]] = MappingProxyType({"expired": -1, "about-to-expire": 4})
-CHALLENGE_FAULTS: Final = frozenset(
-    {"replayed-challenge", "duplicate-parameter", "one-id-for-two", "joined-header", "card-only"}
-    | {"redirect-307", *fault.NOT_SERVED}
-    | set(SEVERAL)
-    | set(HOSTILE_OFFERS)
-    | set(OFFER_LIVES_S)
-)
-# Instead of settling, and after it. Every wire fault has both forms too: `reset` and `settled-reset`.
-UNSETTLED: Final = frozenset(
-    {"settles-late", "never-settles", "accepts-never-settles", "payment-required-402", "redirect-307"}
-)
-AFTER_SETTLING: Final = frozenset(
-    {"settled-payment-required-402", "settled-unconfirmed-503", "settled-redirect-307"}
-    | {fault.SETTLED + name for name in WIRE_FAULTS}
-    | {"no-purchase-id", "no-receipt", "lying-receipt", "fails-after-settling"}
-)
-FAULTS_AT: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
-    {
-        "challenge": CHALLENGE_FAULTS | frozenset(WIRE_FAULTS),
-        "payment": UNSETTLED | AFTER_SETTLING | frozenset(WIRE_FAULTS),
-        "purchase": frozenset({"stays-pending", "unknown-status", "says-failed", "says-credited", *WIRE_FAULTS}),
-        "texts": frozenset(WIRE_FAULTS),
-    }
-)
-
 
 _CHALLENGES: Final = {
     "other-recipient": "The challenge pays a stranger; the recipient was pinned.",
@@ -211,3 +186,11 @@ _ALL: Final = (
     *fault.CREDITING,
 )
 MPP_FAULTS: Final[Mapping[str, Fault]] = MappingProxyType({row.name: row for row in _ALL})
+# By place, what can be switched on; and of that what is said after settling, not instead.
+FAULTS_AT: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {**fault.switches_of(_ALL), "texts": frozenset(WIRE_FAULTS)}
+)
+AFTER_SETTLING: Final = frozenset(
+    {fault.SETTLED + name for name in _ANSWERS}
+    | {"settled-unconfirmed-503", "no-purchase-id", "no-receipt", "lying-receipt", "fails-after-settling"}
+)

@@ -14,7 +14,6 @@ from typing import Any, Final
 from topup.sandbox import fault
 from topup.sandbox.charges import STRANGER, named_address
 from topup.sandbox.fault import Fault, rows
-from topup.sandbox.wire import WIRE_FAULTS
 
 OTHER_CHAIN_ID: Final = 84532  # The public test chain.
 OTHER_TOKEN: Final = named_address("topup sandbox: other dollar")
@@ -90,33 +89,6 @@ FIRST_CROWD: Final[list[Any]] = [
     {"scheme": "upto", "network": "base", "maxAmountRequired": "10000000"},
     None,
 ]
-OFFER_FAULTS: Final = frozenset(
-    {
-        "stranger-too",
-        "crowd",
-        "solana-only",
-        "duplicate-keys",
-        "garbage",
-        "redirect-307",
-        *fault.NOT_SERVED,
-        *HOSTILE_OFFERS,
-    }
-)
-ANSWERS_INSTEAD: Final = frozenset({"payment-required-402", "failed-402", "redirect-307", *WIRE_FAULTS})
-PAYMENT_FAULTS: Final = (
-    ANSWERS_INSTEAD
-    | {fault.SETTLED + name for name in ANSWERS_INSTEAD}
-    | {"settles-late", "refuses-settles-late", "never-settles", "accepts-never-settles", "settles-twice"}
-    | {"no-receipt", "lying-receipt"}
-)
-FAULTS_AT: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
-    {
-        "offer": OFFER_FAULTS | frozenset(WIRE_FAULTS),
-        "payment": PAYMENT_FAULTS,
-        "balance": frozenset({"zero-balance", "frozen", "nan", "not-found-404", *WIRE_FAULTS}),
-    }
-)
-
 
 # What the payer must not take, and why.
 _OFFERS: Final = {
@@ -199,3 +171,9 @@ _ALL: Final = (
     *fault.CREDITING,
 )
 X402_FAULTS: Final[Mapping[str, Fault]] = MappingProxyType({row.name: row for row in _ALL})
+ANSWERS_INSTEAD: Final = frozenset(_ANSWERS)
+# By place, what can be switched on: also a balance that is believed and wrong, which no row judges.
+_SWITCHES: Final = fault.switches_of(_ALL)
+FAULTS_AT: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {**_SWITCHES, "balance": _SWITCHES["balance"] | {"zero-balance", "frozen", "not-found-404"}}
+)
