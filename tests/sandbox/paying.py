@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import ssl
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 from eth_abi import decode, encode
 from eth_keys.datatypes import PrivateKey
 from eth_utils.crypto import keccak
@@ -16,6 +20,7 @@ from eth_utils.crypto import keccak
 from tests.tools import ROOT
 from topup.sandbox import contracts as world
 from topup.sandbox.charges import Draft, digest
+from topup.sandbox.gateway import Gateway
 
 ABI = ROOT / "abi"
 NOW = 1_790_000_000
@@ -83,6 +88,21 @@ REAL_SIGNATURE = bytes.fromhex(
     "b443cf656f962b42888621d23fdb90f4dea6801df07da4722ab381d1aacefd0c"
     "1fbbc473762409427b899aaeb69e7afa00444e9221e297cdc9a2c7d99a86ae521c"
 )
+
+
+NO_TLS = ssl.create_default_context()  # Never used; to make one for each client takes longer than a test.
+
+
+@asynccontextmanager
+async def client_of(seller: Gateway, timeout_s: float = 10) -> AsyncIterator[httpx.AsyncClient]:
+    """Let a seller listen, with a client of it."""
+    await seller.start()
+    try:
+        async with httpx.AsyncClient(base_url=seller.url, timeout=timeout_s, trust_env=False, verify=NO_TLS) as client:
+            yield client
+    finally:
+        await seller.stop()
+        await asyncio.sleep(0)  # Cut connections end on the loop's next turn.
 
 
 class Clock:

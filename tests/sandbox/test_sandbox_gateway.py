@@ -17,6 +17,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
+from tests.sandbox.paying import client_of
 from topup.sandbox import faults
 from topup.sandbox.charges import HOSTILE, STRANGER, intent_of
 from topup.sandbox.faults import FAULTS
@@ -144,13 +145,8 @@ async def scene(
     now, chain = [START_MS], Ledger()
     account = Account(lambda: now[0], Decimal(bought), Decimal(usage), Decimal(burn))
     gateway = Gateway(account, chain=chain, conduct=conduct)
-    await gateway.start()
-    try:
-        async with httpx.AsyncClient(base_url=gateway.url, timeout=0.5, trust_env=False) as client:
-            yield Scene(gateway, client, chain, now)
-    finally:
-        await gateway.stop()
-        await asyncio.sleep(0)  # Cut connections end on the loop's next turn.
+    async with client_of(gateway, 0.5) as client:
+        yield Scene(gateway, client, chain, now)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ import rlp  # type: ignore[import-untyped]
 from eth_keys.datatypes import PrivateKey
 from eth_utils.crypto import keccak
 
-from tests.sandbox.paying import Clock
+from tests.sandbox.paying import Clock, client_of
 from tests.tools import require
 from topup.sandbox.charges import STRANGER
 from topup.sandbox.fault import NOT_SERVED
@@ -199,12 +199,8 @@ async def scene(chain: Prompt, **conduct: Any) -> AsyncIterator[Scene]:
     account = Account(chain.clock.now_ms)
     seller = Seller(account, chain, conduct=MppConduct(**{"wait_s": 0, **conduct}))
     seller.wire.oversized_bytes = 1024 * 1024
-    await seller.start()
-    try:
-        async with httpx.AsyncClient(base_url=seller.url, timeout=10) as client:
-            yield Scene(seller, client, wallet, chain.tempo, chain.clock, chain.tempo.balance(wallet.address))
-    finally:
-        await seller.stop()
+    async with client_of(seller) as client:
+        yield Scene(seller, client, wallet, chain.tempo, chain.clock, chain.tempo.balance(wallet.address))
 
 
 @pytest.fixture
@@ -657,16 +653,6 @@ async def test_a_followed_redirect_would_be_seen(one: Scene) -> None:
     await one.post("one", credential)
     assert [seen.headers["payment-authorization"] for seen in one.seller.elsewhere.requests] == [credential]
     assert one.spent() == 0
-
-
-@pytest.mark.parametrize("place", ["challenge", "payment", "purchase", "texts"])
-def test_every_fault_has_its_place(place: str) -> None:
-    """What one place knows another may not; an unknown name is an error."""
-    seller = Seller(Account(Clock().now_ms), Nowhere())
-    for name in FAULTS_AT[place]:
-        seller.switch_on(place, name)
-    with pytest.raises(KeyError):
-        seller.switch_on(place, "frozen")
 
 
 class Nowhere:

@@ -10,7 +10,6 @@ import asyncio
 import base64
 import json
 import secrets
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ import pytest
 from eth_account import Account as Key
 from eth_account.messages import encode_defunct, encode_typed_data
 
-from tests.sandbox.paying import Clock, genesis
+from tests.sandbox.paying import Clock, client_of, genesis
 from topup.sandbox import contracts
 from topup.sandbox.charges import STRANGER
 from topup.sandbox.evm import Evm
@@ -33,13 +32,12 @@ from topup.sandbox.gateway import Account
 from topup.sandbox.wire import WIRE_FAULTS
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import SELLERS, Venice, selling
-from topup.sandbox.x402_faults import ANSWERS_INSTEAD, FAULTS_AT, HOSTILE_OFFERS, X402_FAULTS
+from topup.sandbox.x402_faults import ANSWERS_INSTEAD, FAULTS_AT, HOSTILE_OFFERS
 from topup.sandbox.x402_seller import RECIPIENT, X402Conduct, X402Seller
 
 TEN: Final = 10_000_000
 START: Final = 10 * TEN
 L1_FEE_PER_BYTE: Final = 15_000_000
-NO_TLS: Final = ssl.create_default_context()  # Never used; to make one for each client takes longer than a test.
 ENDLESS: Final = {"time-out", "trickle"}
 IMPATIENCE_S: Final = 0.3
 BOTH: Final = ("venice", "plain")
@@ -221,12 +219,8 @@ async def scene(profile: str, **conduct: Any) -> AsyncIterator[Scene]:
     account = Account(clock.now_ms, total_usage=Decimal(15))
     seller = SELLERS[profile](account, chain, wallet.address, conduct=X402Conduct(**{"wait_s": 0, **conduct}))
     seller.wire.oversized_bytes = 1024 * 1024
-    await seller.start()
-    try:
-        async with httpx.AsyncClient(base_url=seller.url, timeout=10, verify=NO_TLS) as client:
-            yield Scene(seller, client, wallet, chain, clock)
-    finally:
-        await seller.stop()
+    async with client_of(seller) as client:
+        yield Scene(seller, client, wallet, chain, clock)
 
 
 @pytest.fixture
@@ -703,18 +697,6 @@ async def test_the_balance_may_lie(one: Scene) -> None:
     assert await one.balance() == 5
     one.seller.switch_off("balance")
     assert await one.balance() == 15
-
-
-@pytest.mark.parametrize("profile", BOTH)
-async def test_a_fault_that_a_place_does_not_have_cannot_be_switched(one: Scene, profile: str) -> None:
-    """Each name of the table can; a name of another place cannot."""
-    for fault in X402_FAULTS.values():
-        for switch in fault.switches:
-            one.seller.switch_on(switch.place, switch.name, switch.times)
-    with pytest.raises(KeyError):
-        one.seller.switch_on("offer", "settles-late")
-    with pytest.raises(KeyError):
-        one.seller.switch_on("payment", "other-recipient")
 
 
 def test_every_fault_is_in_the_table() -> None:

@@ -50,6 +50,10 @@ REPLACEMENT_PERCENT = 110
 Json = Any
 
 
+def _refused(message: str) -> RpcError:
+    return RpcError(-32000, message)
+
+
 class Evm:
     """A chain in this process; one thread at a time.
 
@@ -127,12 +131,12 @@ class Evm:
             waits = sent.nonce > nonce or sent.fee < self.base_fee or encode_hex(sent.hash) in self.held
             if waits:
                 left.append(sent)
-            elif sent.nonce == nonce and (done := self._applied(state, sent, receipts)) is not None:
-                receipts.append(done)
+            elif sent.nonce == nonce and (receipt := self._applied(state, sent, receipts)) is not None:
+                receipts.append(receipt)
         state.persist()
         self._ran.clear()
         self._blocks.append(self._sealed(number, parent.hash, at, state.state_root, tuple(receipts)))
-        self._places |= {done.sent.hash: (number, done.index) for done in receipts}
+        self._places |= {receipt.sent.hash: (number, receipt.index) for receipt in receipts}
         self._pool = left
         return number
 
@@ -166,7 +170,7 @@ class Evm:
             raise ValueError(f"cannot take back {depth} of {len(self._blocks) - 1} blocks")
         gone, self._blocks = self._blocks[-depth:], self._blocks[:-depth]
         self._branch += 1
-        returned = [done.sent for block in gone for done in block.receipts]
+        returned = [receipt.sent for block in gone for receipt in block.receipts]
         for sent in returned:
             del self._places[sent.hash]
         self._pool += [] if drop else returned
@@ -191,14 +195,14 @@ class Evm:
         size = min(int(count, 16) if isinstance(count, str) else count, end + 1)
         blocks = self._blocks[end + 1 - size : end + 1]
         after = self._blocks[end + 1].base_fee if end + 1 < len(self._blocks) else self.base_fee
-        told: dict[str, Json] = {
+        history: dict[str, Json] = {
             "oldestBlock": hex(end + 1 - size),
             "baseFeePerGas": [hex(fee) for fee in [*(block.base_fee for block in blocks), after]],
             "gasUsedRatio": [evm_json.gas_used_in(block) / GAS_LIMIT for block in blocks],
         }
         if percentiles:
-            told["reward"] = [[hex(evm_json.tip_at(block, share)) for share in percentiles] for block in blocks]
-        return told
+            history["reward"] = [[hex(evm_json.tip_at(block, share)) for share in percentiles] for block in blocks]
+        return history
 
     def _eth_getBlockByNumber(self, tag: str, full: bool = False) -> Json:
         return evm_json.shown_block(self._at_tag(tag), full=full)
@@ -228,7 +232,7 @@ class Evm:
         gas = min(evm_json.quantity(call, "gas", GAS_LIMIT), GAS_LIMIT)
         computation = self._run(call, tag, gas, changed)
         if computation is None:
-            raise RpcError(-32000, f"intrinsic gas too low: have {gas}, want {evm_json.least_gas(call)}")
+            raise _refused(f"intrinsic gas too low: have {gas}, want {evm_json.least_gas(call)}")
         if computation.is_error:
             raise evm_json.failed(computation, f"out of gas: supplied {gas}")
         return encode_hex(computation.output)
@@ -239,7 +243,7 @@ class Evm:
         first = self._run(call, tag, ceiling)
         if first is None or first.is_error:
             exceeded = f"gas required exceeds allowance ({ceiling})"
-            raise evm_json.failed(first, exceeded) if first is not None else RpcError(-32000, exceeded)
+            raise evm_json.failed(first, exceeded) if first is not None else _refused(exceeded)
         low = max(evm_json.least_gas(call), ceiling - int(first.get_gas_remaining())) - 1
         if not first.children and self._suffices(call, tag, low + 1):
             return hex(low + 1)
@@ -258,17 +262,19 @@ class Evm:
     def _eth_sendRawTransaction(self, text: str) -> str:
         sent = self._decoded(bytes.fromhex(text[2:]))
         if sent.hash in self._places or any(waiting.hash == sent.hash for waiting in self._pool):
-            raise RpcError(-32000, "already known")
+            raise _refused("already known")
         self._refuse_malformed(sent)
         state = self._at("latest")
         nonce = state.get_nonce(sent.sender)
         if sent.nonce < nonce:
-            raise RpcError(-32000, f"nonce too low: next nonce {nonce}, tx nonce {sent.nonce}")
-        rival = next((one for one in self._pool if (one.sender, one.nonce) == (sent.sender, sent.nonce)), None)
+            raise _refused(f"nonce too low: next nonce {nonce}, tx nonce {sent.nonce}")
+        rival = next(
+            (waiting for waiting in self._pool if (waiting.sender, waiting.nonce) == (sent.sender, sent.nonce)), None
+        )
         self._refuse_unaffordable(sent, state.get_balance(sent.sender), rival)
         if rival is not None:
             if 100 * sent.fee < REPLACEMENT_PERCENT * rival.fee or 100 * sent.tip < REPLACEMENT_PERCENT * rival.tip:
-                raise RpcError(-32000, "replacement transaction underpriced")
+                raise _refused("replacement transaction underpriced")
             self._pool.remove(rival)
         self._pool.append(sent)
         return encode_hex(sent.hash)
@@ -292,7 +298,7 @@ class Evm:
         if "blockHash" in wanted:
             block = self._by_hash(wanted["blockHash"])
             if block is None:
-                raise RpcError(-32000, "unknown block")
+                raise _refused("unknown block")
             blocks = [block]
         else:
             start = self._at_tag(wanted.get("fromBlock") or "latest")
@@ -314,7 +320,7 @@ class Evm:
 
     def _sealed(self, number: int, parent: bytes, at: int, root: Hash32, receipts: tuple[Receipt, ...]) -> Block:
         # The branch keeps a block that was taken back apart from an equal one mined again.
-        parts = (self._branch, number, parent, at, root, self.base_fee, *(done.sent.hash for done in receipts))
+        parts = (self._branch, number, parent, at, root, self.base_fee, *(receipt.sent.hash for receipt in receipts))
         return Block(number, keccak(repr(parts).encode()), parent, at, root, self.base_fee, receipts)
 
     def _change(self, act: Callable[[Any], None]) -> None:
@@ -347,7 +353,7 @@ class Evm:
         else:
             block = self._at_tag(tag)
         if block is None:
-            raise RpcError(-32000, "header not found")
+            raise _refused("header not found")
         return block
 
     def _at(self, tag: Json) -> Any:
@@ -358,45 +364,42 @@ class Evm:
     def _decoded(self, raw: bytes) -> Signed:
         kind = raw[0] if raw and raw[0] < 0x80 else LEGACY
         if kind not in evm_json.TAKEN:
-            raise RpcError(-32000, "transaction type not supported")
+            raise _refused("transaction type not supported")
         try:
             tx: Any = PragueTransactionBuilder.decode(raw)
             tx.validate()
             tx.check_signature_validity()
             sender = Address(tx.sender)
         except Exception as error:  # py-evm and rlp raise all kinds on bytes that are no transaction
-            raise RpcError(-32000, f"rlp: invalid transaction ({type(error).__name__})") from error
+            raise _refused(f"rlp: invalid transaction ({type(error).__name__})") from error
         if tx.chain_id != CHAIN_ID:
-            raise RpcError(-32000, f"invalid chain id for signer: have {tx.chain_id} want {CHAIN_ID}")
+            raise _refused(f"invalid chain id for signer: have {tx.chain_id} want {CHAIN_ID}")
         return Signed(raw, keccak(raw), kind, tx, sender, int(tx.max_fee_per_gas), int(tx.max_priority_fee_per_gas))
 
     def _refuse_malformed(self, sent: Signed) -> None:
         if sent.tx.gas > GAS_LIMIT:
-            raise RpcError(-32000, "exceeds block gas limit")
+            raise _refused("exceeds block gas limit")
         if sent.tip > sent.fee:
-            raise RpcError(
-                -32000,
+            raise _refused(
                 "max priority fee per gas higher than max fee per gas: "
                 f"maxPriorityFeePerGas: {sent.tip}, maxFeePerGas: {sent.fee}",
             )
         least = evm_json.least_gas({"data": encode_hex(sent.tx.data), "to": encode_hex(sent.tx.to)})
         if sent.tx.gas < least:
-            raise RpcError(-32000, f"intrinsic gas too low: gas {sent.tx.gas}, minimum needed {least}")
+            raise _refused(f"intrinsic gas too low: gas {sent.tx.gas}, minimum needed {least}")
         if sent.fee < self.base_fee:
-            raise RpcError(
-                -32000,
+            raise _refused(
                 f"max fee per gas less than block base fee: maxFeePerGas: {sent.fee}, baseFee: {self.base_fee}",
             )
 
     def _refuse_unaffordable(self, sent: Signed, balance: int, rival: Signed | None) -> None:
         """Count everything of the sender that waits, except what this one replaces."""
         cost = sent.cost + self._l1_fee(sent)
-        others = [one for one in self._pool if one.sender == sent.sender and one is not rival]
-        queued = sum(one.cost + self._l1_fee(one) for one in others)
+        others = [other for other in self._pool if other.sender == sent.sender and other is not rival]
+        queued = sum(other.cost + self._l1_fee(other) for other in others)
         if balance < cost + queued:
             waiting = f"queued cost {queued}, " if queued else ""
-            raise RpcError(
-                -32000,
+            raise _refused(
                 f"insufficient funds for gas * price + value: balance {balance}, {waiting}tx cost {cost}, "
                 f"overshot {cost + queued - balance}",
             )
@@ -469,8 +472,7 @@ class Evm:
         sender, value, data = evm_json.sender_of(call), evm_json.quantity(call, "value", 0), evm_json.input_of(call)
         have, want = state.get_balance(sender), value + gas * evm_json.price_of(call)
         if have < want:
-            raise RpcError(
-                -32000,
+            raise _refused(
                 f"insufficient funds for gas * price + value: address {encode_hex(sender)} have {have} want {want}",
             )
         to = to_canonical_address(call["to"]) if call.get("to") else CREATE_CONTRACT_ADDRESS

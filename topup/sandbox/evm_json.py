@@ -168,17 +168,17 @@ def gas_used_in(block: Block) -> int:
 def tip_at(block: Block, percentile: float) -> int:
     """Return the tip, in wei per gas, below which `percentile` of the block's gas was paid for; 0 in an empty block."""
     reached = 0
-    for done in sorted(block.receipts, key=lambda receipt: receipt.price):
-        reached += done.gas_used
+    for receipt in sorted(block.receipts, key=lambda receipt: receipt.price):
+        reached += receipt.gas_used
         if reached * 100 >= percentile * gas_used_in(block):
-            return done.price - block.base_fee
+            return receipt.price - block.base_fee
     return 0
 
 
 def _bloom(receipts: Iterable[Receipt]) -> str:
     bloom = BloomFilter()
-    for done in receipts:
-        for address, topics, _ in done.logs:
+    for receipt in receipts:
+        for address, topics, _ in receipt.logs:
             bloom.extend([address, *(topic.to_bytes(32, "big") for topic in topics)])
     return encode_hex(int(bloom).to_bytes(256, "big"))
 
@@ -198,10 +198,10 @@ def shown_block(block: Block | None, *, full: bool) -> Json:
         "gasUsed": hex(gas_used_in(block)),
         "logsBloom": _bloom(block.receipts),
         "miner": encode_hex(COINBASE),
-        "size": hex(sum(len(done.sent.raw) for done in block.receipts)),
+        "size": hex(sum(len(receipt.sent.raw) for receipt in block.receipts)),
         "transactions": [
-            shown_transaction(done.sent, block, done.index) if full else encode_hex(done.sent.hash)
-            for done in block.receipts
+            shown_transaction(receipt.sent, block, receipt.index) if full else encode_hex(receipt.sent.hash)
+            for receipt in block.receipts
         ],
     }
 
@@ -236,28 +236,28 @@ def shown_transaction(sent: Signed, block: Block | None = None, index: int | Non
     return document
 
 
-def shown_receipt(block: Block, done: Receipt) -> Json:
+def shown_receipt(block: Block, receipt: Receipt) -> Json:
     """Return what became of a transaction, as an OP chain tells it."""
-    return _place_of(block, done) | {
-        "from": encode_hex(done.sent.sender),
-        "to": encode_hex(done.sent.tx.to) if done.sent.tx.to else None,
-        "status": hex(done.success),
-        "type": hex(done.sent.type),
-        "gasUsed": hex(done.gas_used),
-        "cumulativeGasUsed": hex(done.cumulative),
-        "effectiveGasPrice": hex(done.price),
-        "contractAddress": encode_hex(done.created) if done.created is not None else None,
-        "l1Fee": hex(done.l1_fee),
-        "logsBloom": _bloom([done]),
-        "logs": [log for log in shown_logs(block) if log["transactionHash"] == encode_hex(done.sent.hash)],
+    return _place_of(block, receipt) | {
+        "from": encode_hex(receipt.sent.sender),
+        "to": encode_hex(receipt.sent.tx.to) if receipt.sent.tx.to else None,
+        "status": hex(receipt.success),
+        "type": hex(receipt.sent.type),
+        "gasUsed": hex(receipt.gas_used),
+        "cumulativeGasUsed": hex(receipt.cumulative),
+        "effectiveGasPrice": hex(receipt.price),
+        "contractAddress": encode_hex(receipt.created) if receipt.created is not None else None,
+        "l1Fee": hex(receipt.l1_fee),
+        "logsBloom": _bloom([receipt]),
+        "logs": [log for log in shown_logs(block) if log["transactionHash"] == encode_hex(receipt.sent.hash)],
     }
 
 
 def shown_logs(block: Block) -> list[Json]:
     """Return the logs of a block in their order."""
-    logs = [(done, log) for done in block.receipts for log in done.logs]
+    logs = [(receipt, log) for receipt in block.receipts for log in receipt.logs]
     return [
-        _place_of(block, done)
+        _place_of(block, receipt)
         | {
             "address": encode_hex(address),
             "topics": [f"0x{topic:064x}" for topic in topics],
@@ -265,14 +265,14 @@ def shown_logs(block: Block) -> list[Json]:
             "logIndex": hex(index),
             "removed": False,
         }
-        for index, (done, (address, topics, data)) in enumerate(logs)
+        for index, (receipt, (address, topics, data)) in enumerate(logs)
     ]
 
 
-def _place_of(block: Block, done: Receipt) -> dict[str, Json]:
+def _place_of(block: Block, receipt: Receipt) -> dict[str, Json]:
     return {
-        "transactionHash": encode_hex(done.sent.hash),
-        "transactionIndex": hex(done.index),
+        "transactionHash": encode_hex(receipt.sent.hash),
+        "transactionIndex": hex(receipt.index),
         "blockHash": encode_hex(block.hash),
         "blockNumber": hex(block.number),
     }

@@ -44,7 +44,7 @@ def _detailed(**changes: Json) -> Callable[[Offer], Offer]:
 
 
 def _without_chain(offer: Offer) -> Offer:
-    details = {name: one for name, one in offer.request["methodDetails"].items() if name != "chainId"}
+    details = {name: detail for name, detail in offer.request["methodDetails"].items() if name != "chainId"}
     return _asking(methodDetails=details)(offer)
 
 

@@ -46,21 +46,21 @@ class Watch:
     def look(self, issued: Iterable[Issued], now_ms: int) -> None:
         """Mark the charges whose payment has appeared. Raises what the chain raises."""
         head = int(self.chain.rpc("eth_blockNumber", []), 16)
-        unpaid = {one.id: one for one in issued if one.seen_ms is None}
+        unpaid = {charge.id: charge for charge in issued if charge.seen_ms is None}
         if unpaid:
-            start = max(min(one.from_block for one in unpaid.values()), self.head - REORG_BLOCKS, 0)
+            start = max(min(charge.from_block for charge in unpaid.values()), self.head - REORG_BLOCKS, 0)
             for charge_id, tx_hash in self._payments(min(start, head), head):
-                one = unpaid.get(charge_id)
-                if one and one.seen_ms is None and self._count(tx_hash, one.owed):
-                    one.seen_ms, one.tx_hash = now_ms, tx_hash
+                charge = unpaid.get(charge_id)
+                if charge and charge.seen_ms is None and self._count(tx_hash, charge.owed):
+                    charge.seen_ms, charge.tx_hash = now_ms, tx_hash
         self.head = head
 
-    def still_paid(self, one: Issued) -> bool:
+    def still_paid(self, charge: Issued) -> bool:
         """Tell whether the payment seen is still on the chain; if a reorganisation took it, it is awaited again."""
-        if one.tx_hash and self._receipt(one.tx_hash):
+        if charge.tx_hash and self._receipt(charge.tx_hash):
             return True
-        self._counted = {used for used in self._counted if used[0] != one.tx_hash}
-        one.seen_ms = one.tx_hash = None
+        self._counted = {used for used in self._counted if used[0] != charge.tx_hash}
+        charge.seen_ms = charge.tx_hash = None
         return False
 
     def _payments(self, start: int, head: int) -> Iterator[tuple[str, str]]:

@@ -28,7 +28,7 @@ SPONSORS: Final = tuple(PrivateKey(bytes(keccak(text=f"topup sandbox: sponsor {n
 
 def funds(units: int) -> dict[str, int]:
     """Return what a chain gives the sponsors, to pay fees from."""
-    return {address(one): units for one in SPONSORS}
+    return {address(sponsor): units for sponsor in SPONSORS}
 
 
 def address(sponsor: PrivateKey) -> str:

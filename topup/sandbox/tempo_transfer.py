@@ -104,5 +104,5 @@ def _signer(digest: bytes, signature: bytes) -> str:
     if len(signature) != 65 or signature[64] not in (27, 28):
         raise ValueError("no signature of secp256k1")
     rsv = signature[:64] + bytes([signature[64] - 27])
-    found = Signature(rsv).recover_public_key_from_msg_hash(digest).to_canonical_address()
-    return "0x" + (account or found).hex()
+    signer = Signature(rsv).recover_public_key_from_msg_hash(digest).to_canonical_address()
+    return "0x" + (account or signer).hex()

@@ -151,16 +151,16 @@ class X402Seller(ChainSeller):
     async def _answer_own(self, request: Request, seen: Seen) -> Response | Raw:
         sale, balance = self.record.sell, self.record.balance
         target = request.path + (f"?{request.query}" if request.query else "")
-        sold, told = matched(self.base + sale.path, target), matched(self.base + balance.path, target)
-        if sold is None and told is None:
+        sold, asked = matched(self.base + sale.path, target), matched(self.base + balance.path, target)
+        if sold is None and asked is None:
             return answer_of(404, {"error": "Not Found"})
         if request.method != (sale if sold is not None else balance).method:
             return answer_of(405, {"error": "Method Not Allowed"})
         if sold is not None:
             refusal = self._refused_to(request, sale.auth)
             return refusal or await self._sell(request, sold, seen)
-        assert told is not None
-        wallet = told.get("wallet", "").lower()
+        assert asked is not None
+        wallet = asked.get("wallet", "").lower()
         fault = self._spoil("balance", seen)
         honest = self._refused_to(request, balance.auth, wallet) or answer_of(200, self._told(wallet, fault))
         return self._instead(fault, honest.body) or honest
@@ -415,15 +415,15 @@ class X402Seller(ChainSeller):
 
     def _written_balance(self, balance: Decimal) -> dict[str, Json]:
         """Write a balance where the record has it, and in cents as well, as Dria does."""
-        told: Json
+        amount: Json
         if balance.is_nan():
-            told = "NaN"
+            amount = "NaN"
         elif self.record.balance.unit == "usd":
-            told = f"{balance:.2f}"
+            amount = f"{balance:.2f}"
         else:
-            told = int(balance * TOLD_IN[self.record.balance.unit])
+            amount = int(balance * TOLD_IN[self.record.balance.unit])
         *above, last = self.record.balance.field.split(".")
-        document: dict[str, Json] = {last: told}
+        document: dict[str, Json] = {last: amount}
         for name in reversed(above):
             document = {name: document}
         return {"balance": balance if balance.is_nan() else int(balance * 100), **document}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -44,7 +45,7 @@ SEQUENCER_UP_FOR = 30 * 24 * 3600
 
 _PAUSED = 1 << 160  # The byte above the owner's address.
 _FEE_DESTINATIONS, _PROCESSED = 3, 4
-_ANSWER, _STARTED_AT, _UPDATED_AT, _HEARTBEAT, _ROUND, _ANSWERED_IN, _DECIMALS = range(7)
+_ANSWER, _STARTED_AT, _UPDATED_AT, _HEARTBEAT, _ROUND, _ANSWERED_IN = range(6)  # And the decimals.
 _RESERVE0, _RESERVE1 = 3, 4
 _USDC_BALANCES, _USDC_BLACKLIST, _USDC_SUPPLY = 1, 3, 5
 
@@ -69,8 +70,13 @@ class StorageWrite(NamedTuple):
 
 def runtime(name: str) -> bytes:
     """Return the runtime bytecode of one of our contracts, by the name of its source; KeyError when there is none."""
-    artifacts = json.loads((files(__package__) / "artifacts.json").read_text(encoding="utf-8"))
-    return bytes.fromhex(artifacts[name]["runtime"].removeprefix("0x"))
+    return bytes.fromhex(_artifacts()[name]["runtime"].removeprefix("0x"))
+
+
+@cache
+def _artifacts() -> dict[str, Any]:
+    artifacts: dict[str, Any] = json.loads((files(__package__) / "artifacts.json").read_text(encoding="utf-8"))
+    return artifacts
 
 
 def genesis(
@@ -118,12 +124,8 @@ def genesis(
 
 def genesis_json(accounts: Mapping[str, Account], timestamp: int) -> dict[str, Any]:
     """Return the same world as a genesis document in geth's format, which `anvil --init` reads."""
-    forks = ["homestead", "eip150", "eip155", "eip158", "byzantium", "constantinople", "petersburg", "istanbul"]
-    config: dict[str, Any] = {"chainId": CHAIN_ID, "terminalTotalDifficulty": 0, "terminalTotalDifficultyPassed": True}
-    config |= {f"{fork}Block": 0 for fork in [*forks, "berlin", "london"]}
-    config |= {f"{fork}Time": 0 for fork in ("shanghai", "cancun", "prague")}
     return {
-        "config": config,
+        "config": {"chainId": CHAIN_ID},
         "timestamp": hex(timestamp),
         "gasLimit": hex(60_000_000),
         "difficulty": "0x0",
@@ -246,30 +248,15 @@ _CODE: Mapping[str, str] = {
 
 
 def _payment_protocol(address: str, operator: str, destination: str) -> list[StorageWrite]:
-    values = {
-        0: int(OWNER, 16),
-        1: 1,  # The reentrancy lock, open.
-        2: int(OWNER, 16),
-        5: int(UNIVERSAL_ROUTER, 16),
-        6: int(WETH, 16),
-        7: int(PERMIT2, 16),
-        mapping_slot(_FEE_DESTINATIONS, operator): int(destination, 16),
-    }
-    return [StorageWrite(address, slot, value) for slot, value in values.items()]
+    # Owner, the reentrancy lock (open), sweeper, router, wrapped ether, Permit2.
+    values = {0: OWNER, 1: "0x1", 2: OWNER, 5: UNIVERSAL_ROUTER, 6: WETH, 7: PERMIT2}
+    values[mapping_slot(_FEE_DESTINATIONS, operator)] = destination
+    return [StorageWrite(address, slot, int(value, 16)) for slot, value in values.items()]
 
 
 def _feed(feed: str, answer: int, updated_at: int, heartbeat: int) -> list[StorageWrite]:
-    decimals = 0 if feed == SEQUENCER_FEED else 8
-    values = {
-        _ANSWER: answer,
-        _STARTED_AT: updated_at,
-        _UPDATED_AT: updated_at,
-        _HEARTBEAT: heartbeat,
-        _ROUND: 1,
-        _ANSWERED_IN: 1,
-        _DECIMALS: decimals,
-    }
-    return [StorageWrite(feed, slot, value) for slot, value in values.items()]
+    values = (answer, updated_at, updated_at, heartbeat, 1, 1, 0 if feed == SEQUENCER_FEED else 8)
+    return [StorageWrite(feed, slot, value) for slot, value in enumerate(values)]
 
 
 def _by_address(writes: Iterable[StorageWrite]) -> dict[str, dict[int, int]]:
