@@ -119,8 +119,8 @@ def _read(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 def record(kind: type[Record], row: sqlite3.Row, **beside: object) -> Record:
     """Make a record of a row whose columns are called as its fields are; `beside` are the fields that are none."""
-    names = (field.name for field in fields(kind) if field.name not in beside)
-    return kind(**_read({name: row[name] for name in names}), **beside)
+    stored = {name: row[name] for name in kind.__dataclass_fields__ if name not in beside}
+    return kind(**_read(stored), **beside)
 
 
 def columns(record: DataclassInstance) -> dict[str, Any]:
