@@ -163,14 +163,7 @@ def parse(raw: bytes) -> Charge:
 def verify(
     demand: Charge, request: Request, pins: Pins, clocks: Clocks, *, seen: Collection[tuple[bytes, bytes]]
 ) -> Verified:
-    """Hold a charge against what was asked for.
-
-    Args:
-        demand: the decoded answer.
-        request: what was asked for.
-        pins: what is known beforehand of the other side.
-        clocks: the chain's time and ours.
-        seen: operator and id of each charge before it.
+    """Hold a charge against what was asked for, as `prove` does; `pins` is what is known beforehand of the other side.
 
     Raises:
         ChargeRefused: naming the first field that is not as it should be.

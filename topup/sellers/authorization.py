@@ -28,9 +28,10 @@ from topup.domain.reasons import Reason
 from topup.ports.account import Clock
 from topup.ports.chain import AuthorizationUse, Delivery, Observation, Preflight, Sent, TokenChain
 from topup.ports.signer import Signer
-from topup.sellers.on_chain import OnChain, unclear
+from topup.sellers.on_chain import OnChain
 from topup.wire.exchange import Exchange, fail
 from topup.wire.http import Answered
+from topup.wire.reading import reading
 from topup.wire.secrets import Masker
 
 
@@ -152,7 +153,6 @@ class Authorized(OnChain[TokenChain, O]):
             ends_s=demand.deadline,
         )
 
-    @unclear
     async def send(self, topup: TopUp, attempt: Attempt) -> Sent:
         """Hand what was signed over with the same request; what is answered is a hint, never a verdict."""
         assert attempt.raw is not None
@@ -163,10 +163,11 @@ class Authorized(OnChain[TokenChain, O]):
             other = f"not sent: it was signed for {demand.seller}, and api.url names another seller now"
             return Sent(Delivery.UNCLEAR, other)
         try:
-            answered = await self._present(topup, demand, attempt.raw.decode())
-        except ApiError as error:
+            with reading("the seller", ApiUnknown):
+                answered = await self._present(topup, demand, attempt.raw.decode())
+                said, reference = self._receipt(answered)
+        except ApiError as error:  # the payment may be on its way, whatever came back for it
             return Sent(Delivery.UNCLEAR, str(error))
-        said, reference = self._receipt(answered)
         refused = Delivery.REFUSED if 400 <= answered.status < 500 else Delivery.UNCLEAR
         delivery = Delivery.ACCEPTED if answered.status in self.taken else refused
         return Sent(delivery, f"{answered.status}{said}", reference)

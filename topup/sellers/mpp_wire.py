@@ -43,9 +43,8 @@ _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"  # noqa: S105 - a grammar
 _ELEMENT: Final = re.compile(
     rf"(?:(?P<scheme>{_TOKEN})(?: ++|(?=,|$)))?"
     rf'(?:(?P<name>{_TOKEN}) *+= *+(?:"(?P<quoted>(?:[^"\\]|\\.)*+)"|(?P<plain>{_TOKEN}))'
-    r"|(?P<token>[0-9A-Za-z._~+/-]++=*+))? *+(?:,|$)"
+    r"|(?P<token>[0-9A-Za-z._~+/-]++=*+))? *+(?:,|$)[ ,]*+"
 )
-_GAP: Final = re.compile("[ ,]*+")
 # RFC 9110 lets a backslash stand before any character; both reference implementations write what lies beyond Latin-1
 # as \uXXXX in UTF-16, and read it so.
 _ESCAPED: Final = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|(.))")
@@ -213,7 +212,7 @@ def _schemes(line: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     if not line.isascii():
         _refuse(FIELD, ascii(line[:40]), "plain ASCII")
     scheme, parameters, may_follow = "", list[tuple[str, str]](), False
-    at = _gap(line, 0)
+    at = len(line) - len(line.lstrip(" ,"))
     while at < len(line):
         element = _ELEMENT.match(line, at)
         if element is None or not (element["scheme"] or (may_follow and element["name"])):
@@ -226,15 +225,9 @@ def _schemes(line: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
         if may_follow:
             plain = element["plain"]
             parameters.append((element["name"].lower(), _unescaped(element["quoted"]) if plain is None else plain))
-        at = _gap(line, element.end())
+        at = element.end()
     if scheme:
         yield scheme, parameters
-
-
-def _gap(line: str, at: int) -> int:
-    found = _GAP.match(line, at)
-    assert found is not None, "it matches nothing as well"
-    return found.end()
 
 
 def _unescaped(quoted: str) -> str:

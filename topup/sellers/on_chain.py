@@ -1,48 +1,31 @@
 """What do all rails share? How a demand is proven, the chain that they pay on, the key that signs, and their wall.
 
-An answer that cannot be read is a refusal before anything is signed, and silence after it was sent. What stands in it
-is judged, echoed and stored as it came, so that it is read whole or refused whole.
+An answer that cannot be read is a refusal before anything is signed. What stands in it is judged, echoed and stored as
+it came, so that it is read whole or refused whole.
 """
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Coroutine
-from typing import Any, Generic, ParamSpec, TypeVar
+from collections.abc import Collection
+from typing import Generic, TypeVar
 
 from topup.domain.demand import Clocks, Demand, Request, Verified
-from topup.domain.errors import ChargeRefused, SignerError, TopupError
+from topup.domain.errors import ChargeRefused, SignerError
 from topup.domain.lifecycle import TopUp
 from topup.ports.account import Clock
-from topup.ports.chain import Chain, Delivery, Holdings, Preflight, Sent, TokenChain
+from topup.ports.chain import Chain, Holdings, Preflight, TokenChain
 from topup.ports.rail import Claim
 from topup.ports.signer import Signer
-from topup.wire.reading import nonsense, walled
+from topup.wire.reading import walled
 
 C = TypeVar("C", bound=Chain | TokenChain)
 D = TypeVar("D", bound=Demand)
-P = ParamSpec("P")
 
 
 def unreadable(said: str) -> ChargeRefused:
     """Return the refusal of an answer that ends in an error nobody foresaw; `said` tells which."""
     return ChargeRefused("answer", said, "one that can be read")
-
-
-def unclear(send: Callable[P, Coroutine[Any, Any, Sent]]) -> Callable[P, Coroutine[Any, Any, Sent]]:
-    """Put a rail's `send` behind the wall: once something has left, no answer ends anything."""
-
-    @functools.wraps(send)
-    async def sent(*arguments: P.args, **named: P.kwargs) -> Sent:
-        try:
-            return await send(*arguments, **named)
-        except TopupError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the payment may be on its way, whatever came back for it
-            return Sent(Delivery.UNCLEAR, f"the seller gave {nonsense(error)}")
-
-    return sent
 
 
 class OnChain(ABC, Generic[C, D]):

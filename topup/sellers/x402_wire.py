@@ -21,10 +21,10 @@ from typing import Any, Final, NamedTuple, Never
 from topup.domain import json_document as plain
 from topup.domain.demand import Finding, checksummed
 from topup.domain.errors import ChargeRefused
-from topup.domain.json_document import Members, shown, unhexed
+from topup.domain.json_document import Members, document, shown, unhexed
 from topup.domain.typed_data import Authorization
 from topup.ports.signer import Signer
-from topup.wire.verbatim import Numeral, read, write
+from topup.wire.verbatim import Numeral, integer, write
 
 # What is echoed to the seller is no deeper than this, its numbers no longer, and of more offers nobody means one.
 DEPTH_MAX: Final = 40
@@ -123,7 +123,7 @@ def listed(raw: bytes, assumed: Assumed = NOTHING) -> tuple[Offer | Finding, ...
     Raises:
         ChargeRefused: it is no JSON document of version 1 or 2 with a list of offers.
     """
-    stated = read(raw)
+    stated = document(raw, remedy=TELL, integer=integer, fraction=Numeral)
     if not isinstance(stated, dict):
         _refuse("answer", type(stated).__name__, "an object")
     version = stated.get("x402Version", assumed.version)

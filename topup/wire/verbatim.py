@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from topup.domain.json_document import document
-
 # Integers of at most so many characters are read as integers: units of a token have 78.
 INTEGER_LENGTH_MAX: Final = 80
 
@@ -34,19 +32,6 @@ def integer(text: str) -> int | Numeral:
         return Numeral(text)
     number = int(text)
     return number if str(number) == text else Numeral(text)
-
-
-# What can be done about an answer that is none.
-TELL: Final = "tell the seller what is wrong with its answer"
-
-
-def read(raw: bytes) -> Any:
-    """Decode a document of bounded size in which no name is given twice; fractions are numerals.
-
-    Raises:
-        ChargeRefused: it is none.
-    """
-    return document(raw, remedy=TELL, integer=integer, fraction=Numeral)
 
 
 def write(value: Any) -> str:
