@@ -58,7 +58,7 @@ def test_a_day_that_is_told_otherwise_now_is_named() -> None:
     """What was stored stands, and the provider's new word is shown beside it; other days are let be."""
     now = {DAYS[1]: [Used("big", 1_100_000_000)], date(2026, 11, 9): [Used("big", 5)]}
     assert retold(BOOKS, now) == ["2026-11-02: the provider says 1.1 dollars were used, and said 1 before"]
-    assert retold(BOOKS, BOOKS.told) == []
+    assert retold(BOOKS, BOOKS.by_model) == []
 
 
 def test_models_that_do_not_add_up_to_the_totals_are_named() -> None:

@@ -15,7 +15,7 @@ from itertools import pairwise
 from math import ceil
 from typing import Final
 
-from topup.accounting.journal import CREDITS, NETWORK, TOKENS, WALLET, Commodity, Entry, by_topup
+from topup.accounting.journal import CREDITS, NETWORK, TOKENS, WALLET, Commodity, Entry, by_topup, units
 from topup.domain.credits import (
     DAY_MS,
     HOUR_MS,
@@ -357,15 +357,12 @@ def _network_usd(entry: Entry) -> Fraction | None:
     if entry.usd_value is None or entry.price_source not in ("feed", "par"):
         return None
 
-    def units(accounts: Sequence[str], commodities: Sequence[Commodity]) -> int:
-        return sum(x.units for x in entry.lines if x.account in accounts and x.commodity in commodities)
-
-    tokens = Fraction(Usdc(units(NETWORK, TOKENS)).usdc)
-    eth_out = -units((WALLET,), (Commodity.ETH,))
+    tokens = Fraction(Usdc(units(entry.lines, NETWORK, TOKENS)).usdc)
+    eth_out = -units(entry.lines, (WALLET,), (Commodity.ETH,))
     if not eth_out:
         return tokens
-    eth_usd = Fraction(entry.usd_value.amount) + Fraction(Usdc(units((WALLET,), TOKENS)).usdc)
-    return tokens + eth_usd * units(NETWORK, (Commodity.ETH,)) / eth_out
+    eth_usd = Fraction(entry.usd_value.amount) + Fraction(Usdc(units(entry.lines, (WALLET,), TOKENS)).usdc)
+    return tokens + eth_usd * units(entry.lines, NETWORK, (Commodity.ETH,)) / eth_out
 
 
 def _larger(amount: Usd, limits: Limits, day: Fraction | None, network: Network | None) -> tuple[Larger, ...]:

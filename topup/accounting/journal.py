@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
@@ -87,6 +87,11 @@ class Entry:
     def tx(self) -> str:
         """Return the hash of the transaction that it books, "" where there is none."""
         return "0x" + self.tx_hash.hex() if self.tx_hash is not None else ""
+
+
+def units(lines: Iterable[Line], accounts: Collection[str], commodities: Collection[Commodity]) -> int:
+    """Return what lines sum to on these accounts, in these commodities, which have to have the same smallest unit."""
+    return sum(x.units for x in lines if x.account in accounts and x.commodity in commodities)
 
 
 def by_topup(entries: Iterable[Entry]) -> dict[str, list[Entry]]:

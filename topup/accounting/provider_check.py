@@ -32,13 +32,13 @@ class Books:
         closed: up to where the books are closed; None when they never were.
         credits: what the journal holds as prepaid credits at that moment, 10^-6 dollars.
         moved: what the totals moved by on each UTC day, 10^-6 dollars.
-        told: what the provider has told of each day, by model.
+        by_model: what the provider has told that each model has used on a day.
     """
 
     closed: Closed | None
     credits: int
     moved: Mapping[date, int]
-    told: Mapping[date, Sequence[Used]]
+    by_model: Mapping[date, Sequence[Used]]
 
 
 def totals(books: Books, now: Reading) -> list[str]:
@@ -63,8 +63,8 @@ def totals(books: Books, now: Reading) -> list[str]:
 def retold(books: Books, now: Mapping[date, Sequence[Used]]) -> list[str]:
     """Hold what the provider says of stored days now against what it said when they were stored."""
     differences = []
-    for day in sorted(set(books.told) & set(now)):
-        was, is_now = total(books.told[day]).nano, total(now[day]).nano
+    for day in sorted(set(books.by_model) & set(now)):
+        was, is_now = total(books.by_model[day]).nano, total(now[day]).nano
         if abs(was - is_now) > NOISE_NANO:
             differences.append(
                 f"{day}: the provider says {dollars(is_now)} dollars were used, and said {dollars(was)} before"
@@ -74,8 +74,8 @@ def retold(books: Books, now: Mapping[date, Sequence[Used]]) -> list[str]:
 
 def explained(books: Books) -> list[str]:
     """Hold the sum of what models have used against what the totals moved by, on the days known to both."""
-    both = sorted(set(books.told) & set(books.moved))
-    by_model = sum(total(books.told[day]).nano for day in both)
+    both = sorted(set(books.by_model) & set(books.moved))
+    by_model = sum(total(books.by_model[day]).nano for day in both)
     by_totals = sum(1000 * books.moved[day] for day in both)
     if abs(by_model - by_totals) <= CENT_NANO + max(by_model, by_totals) // EDGES:
         return []

@@ -25,6 +25,7 @@ from topup.accounting.journal import (
     Commodity,
     Entry,
     by_topup,
+    units,
 )
 from topup.domain.credits import DAY_MS, Reading
 from topup.domain.errors import SettingsError
@@ -146,7 +147,6 @@ class Statement:
     closing: Balances
     entries: tuple[Entry, ...]
     refills: tuple[Refill, ...]
-    reading: Reading | None
     differences: tuple[str, ...]
     wallets: Mapping[Entry, bytes]
 
@@ -221,20 +221,19 @@ def draw(
         closing=closing,
         entries=within,
         refills=_refills(entries, period),
-        reading=reading,
         differences=(*_differences(closing, within, reading, period, now_ms), *_moved(wallet)),
         wallets=wallets or {},
     )
 
 
-def amount(units: int, commodity: Commodity) -> Decimal:
-    """Return units of a commodity in whole ones, exact."""
-    return WIDE.scaleb(Decimal(units), -DECIMALS[commodity])
+def amount(count: int, commodity: Commodity) -> Decimal:
+    """Return so many of a commodity's smallest unit in whole ones, exact."""
+    return WIDE.scaleb(Decimal(count), -DECIMALS[commodity])
 
 
-def shown(units: int, commodity: Commodity) -> str:
-    """Return units of a commodity as exact text in whole ones."""
-    return plain(amount(units, commodity))
+def shown(count: int, commodity: Commodity) -> str:
+    """Return so many of a commodity's smallest unit as exact text in whole ones."""
+    return plain(amount(count, commodity))
 
 
 def _differences(
@@ -255,9 +254,9 @@ def _differences(
                 f"the books hold {held} dollars of credit, the provider showed {reading.balance} at {when}: {why}"
             )
     for commodity in Commodity:
-        units = closing.get((IN_TRANSIT, commodity), 0)
-        if units:
-            said.append(f"{amount(units, commodity):f} {commodity} left the wallet and are not posted as credit yet")
+        left = closing.get((IN_TRANSIT, commodity), 0)
+        if left:
+            said.append(f"{amount(left, commodity):f} {commodity} left the wallet and are not posted as credit yet")
     said += [f"{e.text}: no price was known at payment time" for e in within if e.usd_value is None and e.tx_hash]
     return said
 
@@ -279,23 +278,20 @@ def _refills(entries: Sequence[Entry], period: Period) -> tuple[Refill, ...]:
 
 def refill(topup_id: str, entries: Sequence[Entry]) -> Refill:
     """Return what one top-up was, from its entries, oldest first."""
-    sums = _summed({}, entries)
+    lines = [x for e in entries for x in e.lines]
     paid = [e for e in entries if e.tx_hash is not None and e.price_source != "provider"]
     posted = [e.at_ms for e in entries if any(x.account == CREDITS for x in e.lines)]
-
-    def of(accounts: Sequence[str], commodities: Sequence[Commodity]) -> int:
-        return sum(sums.get((a, c), 0) for a in accounts for c in commodities)
 
     values = [e.usd_value for e in paid]
     known = [v.amount for v in values if v is not None]
     return Refill(
         topup_id=topup_id,
         posted_ms=posted[-1] if posted else None,
-        credits=Usdc(sums.get((CREDITS, Commodity.CREDIT), 0)).usd,
-        fees=Usdc(of((FEE_PROVIDER, FEE_OPERATOR), TOKENS)),
-        network_wei=of(NETWORK, (Commodity.ETH,)),
-        network_tokens=Usdc(of(NETWORK, TOKENS)),
-        swap_wei=of((SWAP_COST,), (Commodity.ETH,)),
+        credits=Usdc(units(lines, (CREDITS,), (Commodity.CREDIT,))).usd,
+        fees=Usdc(units(lines, (FEE_PROVIDER, FEE_OPERATOR), TOKENS)),
+        network_wei=units(lines, NETWORK, (Commodity.ETH,)),
+        network_tokens=Usdc(units(lines, NETWORK, TOKENS)),
+        swap_wei=units(lines, (SWAP_COST,), (Commodity.ETH,)),
         usd=Usd(sum(known, Decimal(0))) if len(known) == len(values) else None,
         tx_hashes=tuple(dict.fromkeys(e.tx_hash for e in paid if e.tx_hash is not None)),
     )
@@ -307,7 +303,7 @@ def _summed(start: Balances, entries: Sequence[Entry]) -> Balances:
         for line in entry.lines:
             key = (line.account, line.commodity)
             sums[key] = sums.get(key, 0) + line.units
-    return {key: units for key, units in sums.items() if units}
+    return {key: held for key, held in sums.items() if held}
 
 
 def _day(option: str, text: str) -> date:

@@ -12,7 +12,7 @@ from typing import Final
 
 from topup.accounting.closing import OPENING, PAD
 from topup.accounting.formats.csv_journal import safe, sheet
-from topup.accounting.journal import NETWORK, WALLET, Commodity, Entry
+from topup.accounting.journal import NETWORK, WALLET, Commodity, Entry, units
 from topup.accounting.statement import Statement, shown
 from topup.domain.dollars import BASE_DOLLAR, PATH_DOLLAR, TEMPO_DOLLAR
 from topup.domain.moments import moment
@@ -114,16 +114,14 @@ def _rotki(move: Moved) -> tuple[object, ...]:
     return (kind, "blockchain", name, amount, *fee, move.described, move.entry.at_ms)
 
 
-def _coin(units: int, commodity: Commodity, name: str) -> tuple[str, str]:
+def _coin(count: int, commodity: Commodity, name: str) -> tuple[str, str]:
     """Return an amount and the coin's name, both "" where it is nothing."""
-    return (shown(units, commodity), name) if units else ("", "")
+    return (shown(count, commodity), name) if count else ("", "")
 
 
 def _moves(statement: Statement) -> Iterator[Moved]:
     for entry in statement.entries:
         for commodity in ASSETS:
-            lines = [x for x in entry.lines if x.commodity is commodity]
-            left = -sum(x.units for x in lines if x.account == WALLET)
-            fee = sum(x.units for x in lines if x.account in NETWORK)
+            left, fee = -units(entry.lines, (WALLET,), (commodity,)), units(entry.lines, NETWORK, (commodity,))
             if left or fee:
                 yield Moved(entry, statement.wallet(entry), commodity, left - fee, fee)

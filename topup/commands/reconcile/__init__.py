@@ -164,8 +164,8 @@ async def _held_against_provider(connections: Connections, store: SqliteStore, c
     books = books_of(store, comparison.account)
     try:
         differing = provider_check.totals(books, await client.credits()) + provider_check.explained(books)
-        if isinstance(client, OpenRouter) and books.told:
-            differing += provider_check.retold(books, per_day(await client.activity(), books.told))
+        if isinstance(client, OpenRouter) and books.by_model:
+            differing += provider_check.retold(books, per_day(await client.activity(), books.by_model))
         comparison.findings.differences += [Difference(What.PROVIDER, detail) for detail in differing]
     except (ApiError, Contradiction) as error:
         comparison.notes.append(f"the books were not held against the provider, or not all of them: {error}")
