@@ -1,5 +1,6 @@
 """What holds for every test: no way out of this machine, no settings of the developer's, seeds that can be repeated."""
 
+import gc
 import os
 import random
 import tempfile
@@ -37,6 +38,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Choose the seed here, so that it can be printed and every worker has the same."""
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(random.SystemRandom().getrandbits(32))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is loaded by now, which lives as long as the process, out of every search for circles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

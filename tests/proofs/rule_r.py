@@ -17,9 +17,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, NamedTuple
 
-from tests.proofs import sponsored_model, wish_model
+from tests.proofs import explored, sponsored_model, wish_model
 
 # A chain is written as a text, a letter a block: a or b, in capitals when that charge is paid and small when it
 # reverts; x for another transaction that takes the nonce and pays nothing, such as a cancel; t for an empty block by
@@ -49,11 +50,13 @@ class State(NamedTuple):
 START: Final = State("", "", (0, 0), (False, False), noticed=0)
 
 
+@cache
 def used(blocks: str) -> int:
     """Return how many nonces are taken, which is the next one."""
     return sum(block in TAKES_NONCE for block in blocks)
 
 
+@cache
 def expired(blocks: str, charge: int) -> bool:
     """Tell whether these blocks end past the deadline of this charge."""
     return blocks.count("t") > charge
@@ -226,23 +229,29 @@ class Model:
 
     def world(self, state: State) -> Iterator[tuple[str, State]]:
         """Yield what the chain may do, whatever the sender does."""
-        chain, nonce = state.chain, used(state.chain)
-        blocks = "t" if chain.count("t") < 2 else ""
-        if chain.count(".") < self.idle:
-            blocks += "."
-        if nonce < self.nonces:
-            blocks += "x"
-            for charge in (0, 1):
-                if state.signed[charge] >> nonce & 1:
-                    blocks += CHARGES[charge]
-                    if not paid(chain, charge) and not expired(chain, charge):
-                        blocks += CHARGES[charge].upper()
-        for block in blocks:
-            yield f"block {block} {nonce}", state._replace(later=state.later + block)
-        for left in range(len(state.later)):
-            yield f"reorg {len(state.later) - left}", state._replace(later=state.later[:left])
-        if state.later:
-            yield "final", state._replace(final=state.final + state.later[0], later=state.later[1:])
+        kept = state[2:]
+        for step, final, later in happens(state.final, state.later, state.signed, self.nonces, self.idle):
+            yield step, State(final, later, *kept)
+
+
+@cache
+def happens(final: str, later: str, signed: tuple[int, int], nonces: int, idle: int) -> list[tuple[str, str, str]]:
+    """Return what the chain may do next, and its blocks after that; the same whatever the sender has marked or seen."""
+    chain = final + later
+    nonce = used(chain)
+    blocks = "t" if chain.count("t") < 2 else ""
+    if chain.count(".") < idle:
+        blocks += "."
+    if nonce < nonces:
+        blocks += "x"
+        for charge in (0, 1):
+            if signed[charge] >> nonce & 1:
+                blocks += CHARGES[charge]
+                if not paid(chain, charge) and not expired(chain, charge):
+                    blocks += CHARGES[charge].upper()
+    steps = [(f"block {block} {nonce}", final, later + block) for block in blocks]
+    steps += [(f"reorg {len(later) - left}", final, later[:left]) for left in range(len(later))]
+    return [*steps, ("final", final + later[0], later[1:])] if later else steps
 
 
 @dataclass(frozen=True)
@@ -288,18 +297,8 @@ class Result:
 
 def explore(model: Model) -> Result:
     """Visit every state, the nearest first, until both charges are paid or nothing is new."""
-    came: dict[State, tuple[State, str] | None] = {START: None}
-    queue = deque([START])
-    while queue:
-        state = queue.popleft()
-        for step, after in model.steps(state):
-            if after in came:
-                continue
-            came[after] = (state, step)
-            if both_paid(after):
-                return Result(len(came), _story(model.rule, came, after))
-            queue.append(after)
-    return Result(len(came), None)
+    states, way = explored.explore(START, model.steps, both_paid)
+    return Result(len(states), None if way is None else [_sentence(model.rule, step, state) for state, step in way])
 
 
 def reachable(model: Model) -> dict[State, list[tuple[str, State]]]:
@@ -335,17 +334,6 @@ def payable(graph: dict[State, list[tuple[str, State]]], charge: int) -> set[Sta
 
 
 # -- telling it -------------------------------------------------------------------------------------------------------
-
-
-def _story(rule: Rule, came: dict[State, tuple[State, str] | None], end: State) -> list[str]:
-    """Return the steps to a state, in words."""
-    told: list[str] = []
-    at = came[end]
-    while at is not None:
-        state, step = at
-        told.append(_sentence(rule, step, state))
-        at = came[state]
-    return told[::-1]
 
 
 def _sentence(rule: Rule, step: str, state: State) -> str:

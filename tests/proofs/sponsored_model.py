@@ -224,7 +224,8 @@ class Result:
 
 def explore(rule: Rule) -> Result:
     """Visit every state under a rule until two are paid or nothing is new."""
-    return Result(*explored.explore(State(), lambda state: steps(rule, state), twice))
+    reached, way = explored.explore(State(), lambda state: steps(rule, state), twice)
+    return Result(reached, explored.words(way))
 
 
 def tell() -> bool:

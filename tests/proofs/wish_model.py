@@ -199,8 +199,8 @@ class Result:
 
 def explore(rule: Rule, bad: Callable[[State], bool]) -> Result:
     """Visit every state under a rule until one is bad or nothing is new."""
-    reached, story = explored.explore(State(), lambda state: steps(rule, state), bad)
-    return Result(len(reached), frozenset() if story else frozenset(state.said for state in reached), story)
+    reached, way = explored.explore(State(), lambda state: steps(rule, state), bad)
+    return Result(len(reached), frozenset() if way else frozenset(state.said for state in reached), explored.words(way))
 
 
 def tell() -> bool:
