@@ -1,5 +1,7 @@
 """What would change that nothing is bought, where only the word for the reason is known?"""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Final
 
