@@ -1,7 +1,7 @@
 """Who used what, and what is each one's share of what it has cost?
 
-From the ledger alone: what the provider has told of days that are over (`tally.py`), what its totals moved by on the
-others, and what the refills have cost.
+From the ledger alone: what the provider has told of days that are over (`usage_sync.py`), what its totals moved by on
+the others, and what the refills have cost.
 """
 
 from __future__ import annotations
