@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,14 @@ import pytest
 
 from topup.app.connections import Connections, opened
 from topup.app.settings import Settings, load
+from topup.commands.check import ask_and_decide
+from topup.commands.demo_ground import ground
+from topup.domain.credits import Reading
 from topup.domain.errors import SettingsError
+from topup.domain.money import Usd
 from topup.ledger.store import SqliteStore
+from topup.payment.config import PurchaseOrder
+from topup.sandbox.fault import WALLET_WEI
 from topup.wire.http import Client
 
 
@@ -96,3 +103,14 @@ def test_a_command_without_the_ledger_has_no_key_for_a_payment(tmp_path: Path) -
     own = settings(tmp_path, MODE="live", WALLET__PRIVATE_KEY="0x" + "11" * 32)
     rail: Any = Connections(own).rail()
     assert rail._signer is None
+
+
+def test_check_reads_on_from_the_ledger_where_a_gateway_tells_a_balance_alone(tmp_path: Path) -> None:
+    """Such a gateway knows no totals: without the ledger's, they would begin anew, and a fall is not believed."""
+    with ground("x402").build(1, WALLET_WEI) as world:
+        own = load(world.environment() | {"TOPUP_STATE_DIR": str(tmp_path), "TOPUP_CONFIG": "/dev/null"})
+        with closing(SqliteStore.open_writer(tmp_path)) as store:
+            bought = Reading(Usd.of(900), Usd.of(891), world.clock.now_ms() - 60_000, exact=False)
+            store.record_reading(own.account, bought)
+        answer = asyncio.run(ask_and_decide(own, PurchaseOrder()))
+    assert answer.document["balance_usd"] is not None, answer.lines

@@ -41,6 +41,7 @@ LOOK_S = 0.5
 CANCEL_S = 5
 YOUNG = "young_ledger"
 FINAL = (Exit.OK, Exit.PERSON)
+NOTHING_OUT = "nothing of this wish is out, and nobody acts on it any more"
 # What a shell calls the end by a Ctrl-C.
 INTERRUPTED = 130
 
@@ -199,6 +200,9 @@ class Once:
         more["remedy"] = more.get("remedy") or rest.remedy or ("" if bought else remedy(rest.why))
         return Ending(int(code), rest.outcome, rest.why, rest.detail, asked, rest.topup, balance, **more)
 
+    def _withdrawn(self, store: SqliteStore, code: int, detail: str) -> Ending:
+        return self._ending(store, code, PassResult("unknown", Reason.WITHDRAWN, detail, 0))
+
     def _settled(self, store: SqliteStore, asked: Requested, code: Exit, *, repeated: bool) -> Ending:
         """Tell what became of a wish that is over."""
         topup = self._topup(store, asked)
@@ -241,9 +245,7 @@ class Once:
                     if code is not None:
                         return self._settled(store, asked, code, repeated=arrived and code in FINAL)
                     if asked.withdrawn:
-                        return self._ending(
-                            store, Exit.LATER, PassResult("unknown", Reason.WITHDRAWN, "withdrawn by its twin", 0)
-                        )
+                        return self._withdrawn(store, Exit.LATER, "withdrawn by its twin")
                     arrived, daemon = False, SqliteStore.writer(self._settings.state_dir) == DAEMON
                     if SqliteStore.held(self._settings.state_dir):
                         alone_s = 0.0
@@ -280,8 +282,7 @@ class Once:
         code, words = self._why_stopped()
         asked = self._row(store)
         if store.withdraw_request(asked.number, self._now(store)):
-            detail = f"{words}; nothing of this wish is out, and nobody acts on it any more"
-            return self._ending(store, code, PassResult("unknown", Reason.WITHDRAWN, detail, 0))
+            return self._withdrawn(store, code, f"{words}; {NOTHING_OUT}")
         settled = payment_status(self._row(store), self._topup(store, asked))
         if settled in FINAL:
             return self._settled(store, self._row(store), settled, repeated=False)
@@ -308,9 +309,7 @@ class Once:
             if settled in FINAL:
                 return self._settled(store, asked, settled, repeated=True)
             if not store.take_request(asked.number, self._now(store)) and self._topup(store, asked) is None:
-                return self._ending(
-                    store, Exit.LATER, PassResult("unknown", Reason.WITHDRAWN, "withdrawn by its twin", 0)
-                )
+                return self._withdrawn(store, Exit.LATER, "withdrawn by its twin")
             return await self._act(cycle, store)
 
     async def _act(self, cycle: Cycle, store: SqliteStore) -> Ending:
@@ -423,8 +422,7 @@ class Once:
                 detail = f"{words}; {unfinished.id} is {unfinished.state} and is followed up: see `topup status`"
                 rest = PassResult("following", unfinished.state.value, detail, 0, unfinished)
                 return self._ending(store, Exit.MONEY_MAY_HAVE_MOVED, rest)
-            detail = f"{words}; nothing of this wish is out, and nobody acts on it any more"
-            return self._ending(store, code, PassResult("unknown", Reason.WITHDRAWN, detail, 0))
+            return self._withdrawn(store, code, f"{words}; {NOTHING_OUT}")
         except StoreError as error:
             detail = f"{words}, and the ledger does not take that: {error}; see `topup status`"
             return Ending(int(Exit.MONEY_MAY_HAVE_MOVED), "unknown", "store", detail)
