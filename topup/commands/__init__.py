@@ -34,9 +34,11 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> ModuleType:
     if name.startswith("_"):
         raise AttributeError(name)
-    if "asyncio" not in sys.modules:
+    if not {"asyncio", "pydantic_settings"} & set(sys.modules):
         # pydantic-settings loads it for command lines of its own; a command that waits for nobody can do without.
         sys.modules["asyncio"] = ModuleType("asyncio")
-        main = import_module("pydantic_settings.main")
-        del sys.modules["asyncio"], main.asyncio
+        try:
+            del import_module("pydantic_settings.main").asyncio
+        finally:
+            del sys.modules["asyncio"]
     return import_module(f"{__name__}.{name}")

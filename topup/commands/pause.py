@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 
 from topup.app.settings import Settings
 from topup.commands.answer import Answer
@@ -37,6 +38,6 @@ def note(settings: Settings, name: str, value: str) -> None:
     Raises:
         StoreError: it cannot be written.
     """
-    store = beside(settings)
-    # Ledger time, which may be ahead of the machine's: what a person says now must not look long past.
-    store.say(settings.account, name, value, store.now_ms(SystemClock().now_ms()), f"uid {os.getuid()}")
+    with closing(beside(settings)) as store:
+        # Ledger time, which may be ahead of the machine's: what a person says now must not look long past.
+        store.say(settings.account, name, value, store.now_ms(SystemClock().now_ms()), f"uid {os.getuid()}")

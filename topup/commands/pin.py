@@ -7,7 +7,6 @@ rails' recipients stand in the settings, see `topup.app.funding.named`.
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +16,7 @@ from topup.app.funding import named
 from topup.app.output import warn
 from topup.app.settings import Settings
 from topup.commands.answer import Answer, labelled
+from topup.commands.pause import note
 from topup.commands.start import agreed, beside, load, wait_for
 from topup.domain.coinbase_charge import Charge, Pins
 from topup.domain.credits import HOUR_MS
@@ -29,7 +29,6 @@ from topup.domain.policy import Why
 from topup.payment.config import COINBASE
 from topup.ports.chain import Preflight
 from topup.sellers.coinbase import Coinbase
-from topup.wire.clock import SystemClock
 
 
 @dataclass(frozen=True)
@@ -101,9 +100,8 @@ def remember(settings: Settings, proposal: Proposal) -> None:
     """
     with closing(beside(settings)) as store:
         pinned = (store.told(settings.account, Note.PINNED) or "").split(",")
-        wanted = [one for one in pinned if one and one != proposal.recipient] + [proposal.recipient]
-        now_ms = SystemClock().now_ms()
-        store.say(settings.account, Note.PINNED, ",".join(wanted), now_ms, f"uid {os.getuid()}")
+    wanted = [text for text in pinned if text and text != proposal.recipient] + [proposal.recipient]
+    note(settings, Note.PINNED, ",".join(wanted))
 
 
 async def _charge(connections: Connections, rail: Coinbase, asked: Request) -> bytes:
