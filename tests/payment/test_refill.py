@@ -19,6 +19,7 @@ from eth_utils.crypto import keccak
 
 from tests.world import worlds
 from topup.commands import demo
+from topup.commands.demo_ground import ground
 from topup.domain.coinbase_charge import parse
 from topup.domain.lifecycle import Inclusion, State, TopUp
 from topup.ledger.store import SqliteStore
@@ -66,7 +67,7 @@ def refill(chain: str, directory: Path) -> Refill:
     conduct = Conduct(staleness_ms=20_000, posting_delay_ms=10_000)
     with World(worlds.maker(chain), scale=demo.SCALE, conduct=conduct) as world:
         before = world.do(lambda: money(world))
-        told, code = asyncio.run(demo.rehearse(world, directory, fault=None, say=lines.append, settings={}))
+        told, code = asyncio.run(demo.run(world, directory, ground(), fault=None, say=lines.append))
         assert code == 0, "\n".join(lines)
         after = world.do(lambda: money(world))
         wanted = {"fromBlock": "0x0", "address": contracts.PAYMENT_PROTOCOL, "topics": [TRANSFERRED]}

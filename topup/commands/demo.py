@@ -25,7 +25,7 @@ from topup.app.connections import opened
 from topup.app.daemon import Daemon, SdNotify
 from topup.app.settings import load
 from topup.commands.answer import labelled
-from topup.commands.demo_ground import Ground, ground
+from topup.commands.demo_ground import Ground
 from topup.commands.demo_story import Follower, fees
 from topup.domain import events
 from topup.domain.errors import Exit
@@ -58,7 +58,7 @@ SERVED = {
     "TOPUP_POSTING__POLL_S": "1",
 }
 # The sandbox shows a posting that is late without waiting half an hour for it.
-REHEARSED = {
+QUICK = {
     "TOPUP_POSTING__LATE_S": "300",
     "TOPUP_API__TIMEOUT_S": "1",
     "TOPUP_POSTING__PAY_TIMEOUT_S": "1",
@@ -78,7 +78,7 @@ async def ran(
 ) -> AsyncIterator[SqliteStore]:
     """Run the daemon in a started world until this is over, and give the ledger that it leaves."""
     own = {"TOPUP_STATE_DIR": str(directory), "TOPUP_CONFIG": os.devnull}
-    loaded = load(world.environment() | REHEARSED | own | settings)
+    loaded = load(world.environment() | QUICK | own | settings)
     store = SqliteStore.open_writer(directory)
     async with opened(loaded, store, sink, world.clock) as connections:
         daemon = Daemon(connections.cycle, store, world.clock, sink, loaded.account, SdNotify(None), glance_s=glance_s)
@@ -90,27 +90,19 @@ async def ran(
         yield store
 
 
-async def rehearse(
-    world: World,
-    directory: Path,
-    *,
-    fault: Fault | None,
-    say: Callable[[str], None],
-    settings: dict[str, str],
-    on: Ground | None = None,
+async def run(
+    world: World, directory: Path, on: Ground, *, fault: Fault | None, say: Callable[[str], None]
 ) -> tuple[dict[str, Any], Exit]:
     """Run the daemon in a started world until there is a verdict; return the audit and the exit code.
 
     Args:
         world: a world that is running.
         directory: where the ledger goes.
+        on: the ground that the world was built on.
         fault: what to switch on, or None.
         say: takes the lines of the story.
-        settings: environment variables over the world's own.
-        on: the ground that the world was built on; None: coinbase's, paid in ETH.
     """
-    here = on or ground()
-    before, began = world.do(lambda: _balances(world, here)), world.clock.now_s()
+    before, began = world.do(lambda: _balances(world, on)), world.clock.now_s()
     pending = [fault] if fault is not None else []
     if fault is not None:
         switched = fault
@@ -130,17 +122,17 @@ async def rehearse(
         lambda line: say(f"{world.clock.now_s() - began:>5} s  {line}"),
         first_reading,
         spend,
-        here.rail,
+        on.rail,
         refills=fault.refills if fault is not None else 1,
     )
 
     def over(_: SqliteStore) -> bool:
         return follower.result is not None or world.clock.now_s() - began >= WORLD_SECONDS_MAX
 
-    async with ran(world, directory, follower, settings, glance_s=60, over=over) as store:
-        after = world.do(lambda: _balances(world, here))
+    async with ran(world, directory, follower, {}, glance_s=60, over=over) as store:
+        after = world.do(lambda: _balances(world, on))
         moved = Balances(*(now - then for now, then in zip(after, before, strict=True)))
-        return _audit(here, follower, store, moved)
+        return _audit(on, follower, store, moved)
 
 
 def _switch(world: World, fault: Fault, *, early: bool) -> None:
@@ -229,7 +221,7 @@ def perform(
     with on.build(SCALE, fault.wallet_wei if fault is not None else WALLET_WEI) as world:
         conduct = world.gateway.conduct
         conduct.staleness_ms, conduct.posting_delay_ms, conduct.late_ms = 20_000, 10_000, 480_000
-        return asyncio.run(rehearse(world, directory, fault=fault, say=say, settings={}, on=on))
+        return asyncio.run(run(world, directory, on, fault=fault, say=say))
 
 
 def serve(on: Ground, say: Callable[[str], None]) -> Exit:

@@ -66,28 +66,21 @@ def ground(rail: str = "coinbase", pay_with: str = "eth", anvil: Path | None = N
 
 
 def _coinbase(chain: Callable[[World], Chain], pay_with: str) -> Ground:
+    def build(scale: int, wealth: int) -> World:
+        def with_dollars(world: World) -> Chain:
+            made = chain(world)
+            for cell in contracts.usdc_balance(world.wallet, _dollars(wealth)):
+                made.set_storage(cell.address, cell.slot, cell.value)
+            return made
+
+        if pay_with == "eth":
+            return World(chain, scale=scale, wallet_wei=wealth)
+        return World(with_dollars, scale=scale, settings=lambda _: {"TOPUP_RAILS__COINBASE__PAY_WITH": "usdc"})
+
     def payees(world: World) -> tuple[str, ...]:
         return world.operator.terms.recipient, FEE_DESTINATION
 
-    if pay_with == "eth":
-        return Ground(
-            "coinbase",
-            Asset.ETH,
-            contracts.USDC,
-            payees,
-            lambda scale, wealth: World(chain, scale=scale, wallet_wei=wealth),
-        )
-
-    def build(scale: int, wealth: int) -> World:
-        def funded(world: World) -> Chain:
-            made = chain(world)
-            for one in contracts.usdc_balance(world.wallet, _dollars(wealth)):
-                made.set_storage(one.address, one.slot, one.value)
-            return made
-
-        return World(funded, scale=scale, settings=lambda _: {"TOPUP_RAILS__COINBASE__PAY_WITH": "usdc"})
-
-    return Ground("coinbase", Asset.USDC, contracts.USDC, payees, build)
+    return Ground("coinbase", Asset(pay_with.upper()), contracts.USDC, payees, build)
 
 
 def _x402(chain: Callable[[World], Chain]) -> Ground:
