@@ -9,7 +9,7 @@ quorum of one, one provider was asked and what it says is taken as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
@@ -222,32 +222,32 @@ def observation(answers: Answers[ProviderObservation], quorum: int) -> Agreed[Ob
     An inclusion that was recorded and of which enough say neither that it stands nor that it cannot be is not settled:
     safe and final end below its block until they do.
     """
-    votes = answers.votes
+    votes, recorded = answers.votes, answers.votes[0].value.recorded
+
+    def enough(named: bytes, hashes: Callable[[ProviderObservation], Collection[bytes]]) -> bool:
+        return owners([vote for vote in votes if named in hashes(vote.value)]) >= quorum
+
     showing = {
         h: [Vote(v.owner, v.name, v.value.observation.seen[h]) for v in votes if h in v.value.observation.seen]
         for h in {h for vote in votes for h in vote.value.observation.seen}
     }
     seen = {h: _careful(camp) for h, shown in showing.items() if (camp := agreeing(shown, _shown_fact, quorum))}
     marked = {h for vote in votes for h in vote.value.observation.used}
-    recorded = votes[0].value.recorded
-    says_other = [(v, h) for v in votes for h in v.value.observation.replaced]
-    says_same = [(v, h) for v in votes for h in v.value.standing]
-    replaced = {h for h in recorded if owners([v for v, other in says_other if other == h]) >= quorum}
-    says_unspent = [(v, h) for v in votes for h in v.value.observation.unspent]
-    unspent = {
-        h for h in recorded.keys() - seen.keys() if owners([v for v, free in says_unspent if free == h]) >= quorum
-    }
+    replaced = {h for h in recorded if enough(h, lambda s: s.observation.replaced)}
+    unspent = {h for h in recorded.keys() - seen.keys() if enough(h, lambda s: s.observation.unspent)}
     # Whoever shows its block, and its nonce free behind it, does not say that it stands.
-    standing = {
-        h
-        for h in recorded
-        if owners([v for v, same in says_same if same == h and h not in v.value.observation.unspent]) >= quorum
-    }
+    standing = {h for h in recorded if enough(h, lambda s: s.standing - s.observation.unspent)}
     doubted = recorded.keys() - replaced - unspent - standing
     ends = [recorded[h] - 1 for h in doubted]
-    dissent = [f"{v.name} shows another block than was recorded for 0x{h.hex()}" for v, h in says_other if h in doubted]
+    dissent = [
+        f"{v.name} shows another block than was recorded for 0x{h.hex()}"
+        for v in votes
+        for h in v.value.observation.replaced & doubted
+    ]
     dissent += [
-        f"{v.name} shows that 0x{h.hex()} cannot be where it was recorded" for v, h in says_unspent if h in doubted
+        f"{v.name} shows that 0x{h.hex()} cannot be where it was recorded"
+        for v in votes
+        for h in v.value.observation.unspent & doubted
     ]
     for shown in (shown for h, shown in showing.items() if h not in seen and owners(shown) > 1):
         dissent += [
@@ -263,7 +263,7 @@ def observation(answers: Answers[ProviderObservation], quorum: int) -> Agreed[Ob
         nonce_latest=reached(votes, lambda v: v.observation.nonce_latest, quorum),
         seen=seen,
         replaced=frozenset(replaced),
-        used=frozenset(h for h in marked if owners([v for v in votes if h in v.value.observation.used]) >= quorum),
+        used=frozenset(h for h in marked if enough(h, lambda s: s.observation.used)),
         unspent=frozenset(unspent),
     )
     return Agreed(agreed, joined(dissent))

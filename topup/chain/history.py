@@ -137,14 +137,14 @@ async def transaction(
     if at.hash != unhex(receipt["blockHash"], "a block hash"):
         return None
     # Older forms name one price, which is all that they pay.
-    cap, most = (
+    max_fee, tip = (
         Wei(quantity(sent.get(name) or sent.get("gasPrice"), name)) for name in ("maxFeePerGas", "maxPriorityFeePerGas")
     )
-    price = paid_per_gas(receipt, block, (cap, most))
+    price = paid_per_gas(receipt, block, (max_fee, tip))
     if price is None:
         raise ChainUnknown(f"{rpc.host}: neither receipt nor block tells what gas has cost")
     gas = price.times(count(receipt.get("gasUsed"), "gasUsed"))
-    return _done(sent, receipt, at, tx_hash, (wallet, profile), (gas, (before, after)))
+    return _done(sent, receipt, at, tx_hash, (wallet, profile), (max_fee, tip, gas, before, after))
 
 
 def _done(
@@ -153,9 +153,9 @@ def _done(
     at: Head,
     tx_hash: bytes,
     parties: tuple[bytes, Profile],
-    costs: tuple[Wei, tuple[Answer, Answer]],
+    costs: tuple[Wei, Wei, Wei, Answer, Answer],
 ) -> WalletTransaction:
-    (wallet, profile), (gas, balances) = parties, costs
+    (wallet, profile), (max_fee, tip, gas, before, after) = parties, costs
     events = [e for e in transferred(receipt, profile.contract) if bytes.fromhex(e["sender"][2:]) == wallet]
     success = quantity(receipt.get("status"), "the receipt's status") == 1
     spent = sum((Wei(int(e["spentAmount"])) for e in events if _currency(e) == NATIVE), Wei(0))
@@ -165,21 +165,20 @@ def _done(
     tokens = _tokens_out(receipt, profile.currency, wallet) if success else NO_TOKENS
     l1_fee = l1_fee_told(receipt)
     if l1_fee is None:
-        l1_fee, _ = l1_fee_shown(fallen(*balances), gas + moved, None, L1_FEE_BELIEVED)
+        l1_fee, _ = l1_fee_shown(fallen(before, after), gas + moved, None, L1_FEE_BELIEVED)
     paid = _paid(data, profile.currency) if to == profile.contract and len(events) == 1 else None
     if paid is not None and not _as_said(paid, events[0], profile.currency, tokens):
         paid = None
     allowed = _allowed(data, profile.contract) if to == profile.currency and success and not events else None
     in_tokens = allowed is not None or (paid is not None and paid.asset is Asset.USDC)
-    price = sent.get("maxFeePerGas") or sent.get("gasPrice")
     plan = Plan(
         kind=Kind.PAY if allowed is None else Kind.APPROVE,
         to=to,
         data=data,
         value=value,
         gas_limit=count(sent.get("gas"), "the gas limit"),
-        max_fee_per_gas=Wei(quantity(price, "the fee")),
-        max_priority_fee_per_gas=Wei(quantity(sent.get("maxPriorityFeePerGas") or price, "the tip")),
+        max_fee_per_gas=max_fee,
+        max_priority_fee_per_gas=tip,
         l1_fee=l1_fee,
         lane=0,
         nonce=count(sent.get("nonce"), "the nonce"),

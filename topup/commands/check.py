@@ -275,15 +275,12 @@ async def _live_dollars(
 
 
 async def _live_eth(connections: Connections, wallet: bytes, reading: Reading | None, lines: dict[str, str]) -> None:
+    from topup.chain.blocks import ether_query, nonce_query
     from topup.chain.rpc import known, quantity
 
-    settings, me = connections.settings, "0x" + wallet.hex()
+    settings = connections.settings
     held, latest, pending = await connections.providers(settings.chain.rpc_urls)[0].batch(
-        [
-            ("eth_getBalance", [me, "latest"]),
-            ("eth_getTransactionCount", [me, "latest"]),
-            ("eth_getTransactionCount", [me, "pending"]),
-        ]
+        [ether_query(wallet, "latest"), nonce_query(wallet, "latest"), nonce_query(wallet, "pending")]
     )
     balance = Wei(quantity(known(held, "the balance"), "the balance"))
     lines["wallet"] = str(balance)
