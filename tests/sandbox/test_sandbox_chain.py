@@ -642,16 +642,9 @@ def test_same_block_again(evm: Evm) -> None:
 
 
 def test_creation(evm: Evm) -> None:
-    """A transaction without a receiver creates a contract where its receipt says."""
-    code = CALLER_FUNDS
-    initcode = bytes.fromhex(f"60{len(code):02x}600b5f3960{len(code):02x}5ff3").ljust(11, b"\0") + code
-    asked = {"from": PAYER, "data": "0x" + initcode.hex()}
-    gas = number(evm, "eth_estimateGas", asked)
-    assert evm.rpc("eth_call", [asked]) == "0x" + code.hex()
-    told = mined(evm, to=b"", value=0, data=asked["data"], gas=gas)
-    assert (told["status"], told["to"]) == ("0x1", None)
-    assert evm.rpc("eth_getCode", [told["contractAddress"]]) == "0x" + code.hex()
-    assert int.from_bytes(call(evm, to=told["contractAddress"])) == balance(evm, PAYER)
+    """Nobody here makes a contract: a transaction without a receiver is refused as what it is."""
+    error = refused(evm, "eth_sendRawTransaction", signed(to=b"", data="0x00"))
+    assert error.message == "contract creation not supported"
 
 
 @pytest.mark.parametrize(

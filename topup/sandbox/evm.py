@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from eth._utils.address import generate_contract_address
-from eth.constants import BLANK_ROOT_HASH, CREATE_CONTRACT_ADDRESS
+from eth.constants import BLANK_ROOT_HASH
 from eth.db.atomic import AtomicDB
 from eth.exceptions import VMError
 from eth.vm.execution_context import ExecutionContext
@@ -232,7 +231,7 @@ class Evm:
         gas = min(evm_json.quantity(call, "gas", GAS_LIMIT), GAS_LIMIT)
         computation = self._run(call, tag, gas, changed)
         if computation is None:
-            raise _refused(f"intrinsic gas too low: have {gas}, want {evm_json.least_gas(call)}")
+            raise _refused(f"intrinsic gas too low: have {gas}, want {evm_json.least_gas(evm_json.input_of(call))}")
         if computation.is_error:
             raise evm_json.failed(computation, f"out of gas: supplied {gas}")
         return encode_hex(computation.output)
@@ -244,7 +243,7 @@ class Evm:
         if first is None or first.is_error:
             exceeded = f"gas required exceeds allowance ({ceiling})"
             raise evm_json.failed(first, exceeded) if first is not None else _refused(exceeded)
-        low = max(evm_json.least_gas(call), ceiling - int(first.get_gas_remaining())) - 1
+        low = max(evm_json.least_gas(evm_json.input_of(call)), ceiling - int(first.get_gas_remaining())) - 1
         if not first.children and self._suffices(call, tag, low + 1):
             return hex(low + 1)
         # A call hands on no more than all but a 64th of what is left, so that the limit must exceed what is used.
@@ -372,6 +371,8 @@ class Evm:
             sender = Address(tx.sender)
         except Exception as error:  # py-evm and rlp raise all kinds on bytes that are no transaction
             raise _refused(f"rlp: invalid transaction ({type(error).__name__})") from error
+        if not tx.to:
+            raise _refused("contract creation not supported")
         if tx.chain_id != CHAIN_ID:
             raise _refused(f"invalid chain id for signer: have {tx.chain_id} want {CHAIN_ID}")
         return Signed(raw, keccak(raw), kind, tx, sender, int(tx.max_fee_per_gas), int(tx.max_priority_fee_per_gas))
@@ -384,7 +385,7 @@ class Evm:
                 "max priority fee per gas higher than max fee per gas: "
                 f"maxPriorityFeePerGas: {sent.tip}, maxFeePerGas: {sent.fee}",
             )
-        least = evm_json.least_gas({"data": encode_hex(sent.tx.data), "to": encode_hex(sent.tx.to)})
+        least = evm_json.least_gas(sent.tx.data)
         if sent.tx.gas < least:
             raise _refused(f"intrinsic gas too low: gas {sent.tx.gas}, minimum needed {least}")
         if sent.fee < self.base_fee:
@@ -431,7 +432,6 @@ class Evm:
             cumulative=used + (before[-1].cumulative if before else 0),
             price=min(sent.fee, self.base_fee + sent.tip),
             l1_fee=l1_fee,
-            created=None if tx.to else generate_contract_address(sent.sender, tx.nonce),
             logs=() if computation.is_error else tuple(computation.get_log_entries()),
         )
 
@@ -456,7 +456,7 @@ class Evm:
         `changed` holds slots that have other values for this call, by address, under `stateDiff`. The same call on the
         same state comes to the same, and is not executed again.
         """
-        if gas < evm_json.least_gas(call):
+        if gas < evm_json.least_gas(evm_json.input_of(call)):
             return None
         block = self._known(tag)
         key = (block.hash, block.root, gas, json.dumps([call, changed], sort_keys=True))
@@ -475,19 +475,10 @@ class Evm:
             raise _refused(
                 f"insufficient funds for gas * price + value: address {encode_hex(sender)} have {have} want {want}",
             )
-        to = to_canonical_address(call["to"]) if call.get("to") else CREATE_CONTRACT_ADDRESS
-        created: Any = None if to else generate_contract_address(sender, state.get_nonce(sender))
-        message = Message(
-            gas=gas - evm_json.intrinsic_gas(call),
-            to=to,
-            sender=sender,
-            value=value,
-            data=data if to else b"",
-            code=state.get_code(to) if to else data,
-            create_address=created,
-        )
+        to = to_canonical_address(call["to"])
+        gas_left = gas - evm_json.intrinsic_gas(data)
+        message = Message(gas=gas_left, to=to, sender=sender, value=value, data=data, code=state.get_code(to))
         for warm in (sender, message.storage_address):
             state.mark_address_warm(warm)
         context = CancunTransactionContext(gas_price=evm_json.price_of(call), origin=sender, blob_versioned_hashes=())
-        run = state.computation_class.apply_message if to else state.computation_class.apply_create_message
-        return run(state, message, context)
+        return state.computation_class.apply_message(state, message, context)

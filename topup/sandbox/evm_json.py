@@ -23,12 +23,10 @@ from topup.sandbox.rpc import RpcError
 
 GAS_LIMIT = 60_000_000
 COINBASE = Address(bytes.fromhex("4200000000000000000000000000000000000011"))
-# What the signed transaction costs before anything runs: EIP-2028 by byte, EIP-7623's floor by token, EIP-3860 by word.
+# What the signed transaction costs before anything runs: EIP-2028 by byte, EIP-7623's floor by token.
 TX_GAS = 21_000
-CREATE_GAS = 32_000
 ZERO_BYTE_GAS, BYTE_GAS = 4, 16
 FLOOR_GAS_PER_TOKEN = 10
-INIT_WORD_GAS = 2
 TAKEN = LEGACY, _ACCESS_LIST, DYNAMIC_FEE = 0, 1, 2  # Types of transactions.
 # Header fields that this chain has no use for, as an OP chain shows them.
 _UNUSED_FIELDS = {
@@ -79,7 +77,6 @@ class Receipt:
     cumulative: int
     price: int
     l1_fee: int
-    created: bytes | None
     logs: tuple[Log, ...]
 
 
@@ -127,18 +124,15 @@ def input_of(call: Mapping[str, str]) -> bytes:
     return bytes.fromhex((call.get("input") or call.get("data") or "0x")[2:])
 
 
-def intrinsic_gas(call: Mapping[str, str]) -> int:
-    """Return what a call's data and a creation cost before anything runs."""
-    data = input_of(call)
-    creation = 0 if len(call.get("to") or "0x") > 2 else CREATE_GAS + INIT_WORD_GAS * ((len(data) + 31) // 32)
-    return TX_GAS + creation + ZERO_BYTE_GAS * data.count(0) + BYTE_GAS * (len(data) - data.count(0))
+def intrinsic_gas(data: bytes) -> int:
+    """Return what a call with this data costs before anything runs."""
+    return TX_GAS + ZERO_BYTE_GAS * data.count(0) + BYTE_GAS * (len(data) - data.count(0))
 
 
-def least_gas(call: Mapping[str, str]) -> int:
+def least_gas(data: bytes) -> int:
     """Return the least gas that a transaction with this data must offer."""
-    data = input_of(call)
     tokens = len(data) * 4 - data.count(0) * 3  # one for a zero byte, four for any other
-    return max(intrinsic_gas(call), TX_GAS + FLOOR_GAS_PER_TOKEN * tokens)
+    return max(intrinsic_gas(data), TX_GAS + FLOOR_GAS_PER_TOKEN * tokens)
 
 
 def failed(computation: Any, out_of_gas: str) -> RpcError:
@@ -215,7 +209,7 @@ def shown_transaction(sent: Signed, block: Block | None = None, index: int | Non
         "chainId": hex(tx.chain_id),
         "nonce": hex(tx.nonce),
         "from": encode_hex(sent.sender),
-        "to": encode_hex(tx.to) if tx.to else None,
+        "to": encode_hex(tx.to),
         "value": hex(tx.value),
         "gas": hex(tx.gas),
         "gasPrice": hex(sent.fee if block is None else min(sent.fee, block.base_fee + sent.tip)),
@@ -240,13 +234,13 @@ def shown_receipt(block: Block, receipt: Receipt) -> Json:
     """Return what became of a transaction, as an OP chain tells it."""
     return _place_of(block, receipt) | {
         "from": encode_hex(receipt.sent.sender),
-        "to": encode_hex(receipt.sent.tx.to) if receipt.sent.tx.to else None,
+        "to": encode_hex(receipt.sent.tx.to),
         "status": hex(receipt.success),
         "type": hex(receipt.sent.type),
         "gasUsed": hex(receipt.gas_used),
         "cumulativeGasUsed": hex(receipt.cumulative),
         "effectiveGasPrice": hex(receipt.price),
-        "contractAddress": encode_hex(receipt.created) if receipt.created is not None else None,
+        "contractAddress": None,
         "l1Fee": hex(receipt.l1_fee),
         "logsBloom": _bloom([receipt]),
         "logs": [log for log in shown_logs(block) if log["transactionHash"] == encode_hex(receipt.sent.hash)],
