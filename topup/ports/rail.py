@@ -33,6 +33,9 @@ class Rail(Protocol):
         broadcaster: who puts its payments on the chain. Where it is the seller, we sign an authorization that moves
             the money once or never and hand it over: it has no place among the wallet's own transactions, can be
             neither outbid nor cancelled, and dies at its deadline.
+
+    To ask fails with an `ApiError`; what is read or proven is refused with `ChargeRefused`; a proof or a plan may also
+    end in `ChainError` or `PaymentForbidden`, a signature in `SignerError`.
     """
 
     broadcaster: Broadcaster

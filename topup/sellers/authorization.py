@@ -84,7 +84,7 @@ class Authorized(OnChain[TokenChain, O]):
     def _receipt(self, answered: Answered) -> tuple[str, str]:
         """Return what the seller says of the payment, in a few words, and what it calls it: hints, never proofs."""
 
-    def _access_key(self, sender: bytes) -> bytes | None:  # noqa: ARG002
+    def _access_key(self, sender: bytes) -> bytes | None:
         """Return which of the sender's access keys signs; None where the sender's own does."""
         return None
 
@@ -178,11 +178,7 @@ class Authorized(OnChain[TokenChain, O]):
         return replace(self._use(self.read(topup.raw_of(attempt)), attempt.hash, first), ends_s=attempt.plan.ends_s)
 
     async def look(
-        self,
-        wallet: bytes,  # noqa: ARG002
-        attempts: Sequence[tuple[TopUp, Attempt]],
-        *,
-        every: bool = False,
+        self, wallet: bytes, attempts: Sequence[tuple[TopUp, Attempt]], *, every: bool = False
     ) -> Observation:
         return await self._chain.look([(self._traced(t, a), a.inclusion) for t, a in attempts], every=every)
 

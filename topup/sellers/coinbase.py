@@ -224,6 +224,7 @@ class Coinbase(OnChain[Chain, Charge]):
         return self._key().sign_revocation(plan)
 
     async def revocation(self, topup: TopUp) -> Plan:
+        """Plan that the contract may take none of the wallet's USDC any more, where nothing else of its is out."""
         # Whom it names was proven when it was signed; a later charge may be unanswered, or of anybody.
         approvals = [a for a in topup.out if a.plan.kind is Kind.APPROVE and a.inclusion is not None]
         if not approvals:
@@ -245,7 +246,7 @@ class Coinbase(OnChain[Chain, Charge]):
         fee, tip = self._fees(preflight, (), bump=False)
         return replace(self._plan(call, dry, preflight, fee, tip, charge.chain_id), kind=Kind.APPROVE, asset=Asset.USDC)
 
-    async def send(self, topup: TopUp, attempt: Attempt) -> Sent:  # noqa: ARG002 - its bytes say it all
+    async def send(self, topup: TopUp, attempt: Attempt) -> Sent:
         assert attempt.raw is not None
         assert attempt.hash is not None
         assert attempt.intended_ms is not None, "the intent to send is stored first"

@@ -74,7 +74,7 @@ class OnChain(ABC, Generic[C, D]):
     async def _preflight(self, demand: D, request: Request) -> Preflight:
         """Learn what the chain says beside it."""
 
-    async def claim(self, topup: TopUp) -> Claim:  # noqa: ARG002
+    async def claim(self, topup: TopUp) -> Claim:
         """Say nothing, where the seller cannot be asked: the credits themselves tell."""
         return Claim.SILENT
 

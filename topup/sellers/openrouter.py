@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 from topup.accounting.usage import Activity, ApiKey, Used
@@ -45,29 +44,6 @@ TOLD_MAX: Final = 2**53
 COUNTS: Final = ("requests", "prompt_tokens", "completion_tokens")
 
 
-P = ParamSpec("P")
-T = TypeVar("T")
-_Asks = Callable[Concatenate["OpenRouter", P], Coroutine[Any, Any, T]]
-
-
-def _heard(who: str) -> Callable[[_Asks[P, T]], _Asks[P, T]]:
-    """Put a question behind the wall: what is said of its answer is a sentence of ours, without the key."""
-
-    def around(asks: _Asks[P, T]) -> _Asks[P, T]:
-        @functools.wraps(asks)
-        async def asked(self: OpenRouter, /, *arguments: P.args, **named: P.kwargs) -> T:
-            try:
-                with reading(who, ApiUnknown):
-                    return await asks(self, *arguments, **named)
-            except ApiError as error:
-                error.args = (clean(error, SENTENCE_MAX, hide=self._hide),)
-                raise
-
-        return asked
-
-    return around
-
-
 class OpenRouter(Asked):
     """The API of one account."""
 
@@ -79,22 +55,24 @@ class OpenRouter(Asked):
         self._hide = Masker([key])
         self._now_ms = now_ms
 
-    @_heard("/credits")
     async def credits(self) -> Reading:
-        at_ms = self._now_ms()
-        data = await self._told("/credits")
-        return Reading(_number(data, "total_credits", "/credits: "), _number(data, "total_usage", "/credits: "), at_ms)
+        """Read the account's two totals, stamped with the time the request was sent."""
+        with self._heard("/credits"):
+            at_ms = self._now_ms()
+            data = await self._told("/credits")
+            total, used = (_number(data, name, "/credits: ") for name in ("total_credits", "total_usage"))
+            return Reading(total, used, at_ms)
 
-    @_heard("/key")
     async def key(self) -> Key:
-        data = await self._told("/key")
-        management = data.get("is_management_key")
-        if not isinstance(management, bool):
-            # The older is_provisioning_key is deprecated: alone it proves nothing.
-            raise ApiUnknown("/key does not say whether this is a management key: is_management_key is missing")
-        return Key(management)
+        """Ask what kind of key this is."""
+        with self._heard("/key"):
+            data = await self._told("/key")
+            management = data.get("is_management_key")
+            if not isinstance(management, bool):
+                # The older is_provisioning_key is deprecated: alone it proves nothing.
+                raise ApiUnknown("/key does not say whether this is a management key: is_management_key is missing")
+            return Key(management)
 
-    @_heard("/activity")
     async def activity(self, *, key_hash: str | None = None) -> list[Activity]:
         """Ask what was used on the UTC days that are over, by model; of one key where that is named.
 
@@ -103,26 +81,28 @@ class OpenRouter(Asked):
         Raises:
             ApiError: no usable answer, of the class that says why; `ApiGone` where there is no such endpoint.
         """
-        sums: dict[tuple[dt.date, str], Used] = {}
-        items = await self._list("/activity", {"api_key_hash": key_hash} if key_hash is not None else {})
-        for number, item in enumerate(items):
-            on, used = _activity(item, f"/activity item {number}")
-            known = sums.get((on, used.name))
-            sums[on, used.name] = known + used if known is not None else used
-        for on, models in Counter(on for on, _ in sums).items():
-            if models > MODELS_A_DAY_MAX:
-                raise ApiUnknown(f"/activity: {models} models on {on}, more than can be")
-        for name in ("nano", *COUNTS):
-            if sum(getattr(one, name) for one in sums.values()) >= TOLD_MAX:
-                raise ApiUnknown(f"/activity: {'usage' if name == 'nano' else name} sums to more than can be")
-        return [Activity(on, used) for (on, _), used in sums.items()]
+        with self._heard("/activity"):
+            sums: dict[tuple[dt.date, str], Used] = {}
+            items = await self._list("/activity", {"api_key_hash": key_hash} if key_hash is not None else {})
+            for number, item in enumerate(items):
+                on, used = _activity(item, f"/activity item {number}")
+                known = sums.get((on, used.name))
+                sums[on, used.name] = known + used if known is not None else used
+            for on, models in Counter(on for on, _ in sums).items():
+                if models > MODELS_A_DAY_MAX:
+                    raise ApiUnknown(f"/activity: {models} models on {on}, more than can be")
+            for name in ("nano", *COUNTS):
+                if sum(getattr(one, name) for one in sums.values()) >= TOLD_MAX:
+                    raise ApiUnknown(f"/activity: {'usage' if name == 'nano' else name} sums to more than can be")
+            return [Activity(on, used) for (on, _), used in sums.items()]
 
-    @_heard("/keys")
     async def keys(self, offset: int = 0) -> tuple[list[ApiKey], bool]:
-        items = await self._list("/keys", {"offset": str(offset), "include_disabled": "true"})
-        if offset + len(items) > KEYS_MAX:
-            raise ApiUnknown(f"/keys has more than {KEYS_MAX} keys")
-        return [_api_key(x, f"/keys item {offset + n}") for n, x in enumerate(items)], len(items) >= KEYS_A_PAGE
+        """Ask for a page of the account's keys, disabled ones included; tell whether there may be more behind it."""
+        with self._heard("/keys"):
+            items = await self._list("/keys", {"offset": str(offset), "include_disabled": "true"})
+            if offset + len(items) > KEYS_MAX:
+                raise ApiUnknown(f"/keys has more than {KEYS_MAX} keys")
+            return [_api_key(x, f"/keys item {offset + n}") for n, x in enumerate(items)], len(items) >= KEYS_A_PAGE
 
     async def _list(self, path: str, asked: Mapping[str, str]) -> list[dict[str, Any]]:
         target = path + ("?" + urlencode(asked) if asked else "")
@@ -138,19 +118,21 @@ class OpenRouter(Asked):
             raise ApiUnknown(f"{path} answered without a list `data` of objects{instead(answered.body, self._key)}")
         return items
 
-    @_heard("/credits/coinbase")
     async def charge(self, request: Request) -> bytes:
-        """Request a charge; where no usable answer came, one may exist all the same, and is harmless unpaid."""
-        path = "/credits/coinbase"
-        answered = await self._exchange.ask("POST", path, headers=self._bearer, body=charge_body(request))
-        if answered.status in (404, 501) and not answered.page:
-            raise ApiGone(f"{answered.who} answered {answered.status}", remedy="this API sells no charges")
-        if answered.status != 200:
-            fail(answered, self._key)
-        # A page of HTML is no charge, honest or hostile: it is no answer. What an answer says is judged elsewhere,
-        # names given twice included: there they are a refusal, which is louder than no answer.
-        _data(answered.body, path, self._key, twice="last")
-        return answered.body
+        """Request a charge; return the answer's raw bytes. Two calls are two charges.
+
+        Where no usable answer came, a charge may exist all the same, and is harmless unpaid.
+        """
+        with self._heard(path := "/credits/coinbase"):
+            answered = await self._exchange.ask("POST", path, headers=self._bearer, body=charge_body(request))
+            if answered.status in (404, 501) and not answered.page:
+                raise ApiGone(f"{answered.who} answered {answered.status}", remedy="this API sells no charges")
+            if answered.status != 200:
+                fail(answered, self._key)
+            # A page of HTML is no charge, honest or hostile: it is no answer. What an answer says is judged elsewhere,
+            # names given twice included: there they are a refusal, which is louder than no answer.
+            _data(answered.body, path, self._key, twice="last")
+            return answered.body
 
     async def _told(self, path: str) -> dict[str, Any]:
         """Ask for an object `data`."""
@@ -159,6 +141,16 @@ class OpenRouter(Asked):
             if answered.status != 200:
                 fail(answered, self._key)
             return _data(answered.body, path, self._key)
+
+    @contextlib.contextmanager
+    def _heard(self, who: str) -> Iterator[None]:
+        """Read behind the wall: what is said of an answer is a sentence of ours, without the key."""
+        try:
+            with reading(who, ApiUnknown):
+                yield
+        except ApiError as error:
+            error.args = (clean(error, SENTENCE_MAX, hide=self._hide),)
+            raise
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:

@@ -78,7 +78,7 @@ class Prepaid(Asked):
         """Say that whoever reads the balance may: there is no lesser key at such a gateway."""
         return Key(management=True)
 
-    async def charge(self, request: Request) -> bytes:  # noqa: ARG002
+    async def charge(self, request: Request) -> bytes:
         """Refuse: there is no charge to ask for here."""
         raise ApiGone(f"{self._exchange.host} sells no Coinbase charges", remedy="set rails.use to x402")
 

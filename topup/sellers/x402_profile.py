@@ -219,11 +219,7 @@ def _values(amount: Usd, wallet: bytes) -> dict[str, Any]:
 
 def _filled(text: str, amount: Usd, wallet: bytes) -> str:
     values = _values(amount, wallet)
-
-    def shown(value: Any) -> str:
-        return value.text if isinstance(value, Numeral) else str(value)
-
-    return _PLACE.sub(lambda found: shown(values[found[1]]), text)
+    return _PLACE.sub(lambda name: str(values[name[1]]), text)
 
 
 def _with(part: Any, amount: Usd, wallet: bytes) -> Any:

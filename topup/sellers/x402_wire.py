@@ -133,11 +133,8 @@ def listed(raw: bytes, assumed: Assumed = NOTHING) -> tuple[Offer | Finding, ...
     accepts = Members(stated, remedy=TELL).need("accepts", list)
     if len(accepts) > OFFERS_MAX:
         _refuse("accepts", f"{len(accepts)} offers", f"at most {OFFERS_MAX}")
-    resource = extensions = None
-    if version == 2:
-        resource, extensions = _echo(stated, "resource"), _echo(stated, "extensions")
-    reading = _Reading(version, assumed.timeout_s, resource, extensions)
-    return tuple(_one(reading, index, offer) for index, offer in enumerate(accepts))
+    shared = {name: _echo(stated, name) if version == 2 else None for name in ("resource", "extensions")}
+    return tuple(_one(index, offer, version, assumed.timeout_s, **shared) for index, offer in enumerate(accepts))
 
 
 def payment_header(
@@ -224,55 +221,46 @@ def login_header(login: Login, message: str, now_ms: int) -> str:
     )
 
 
-class _Reading(NamedTuple):
-    """What all offers of a document share."""
-
-    version: int
-    timeout_s: int | None
-    resource: Mapping[str, Any] | None
-    extensions: Mapping[str, Any] | None
-
-
-def _one(reading: _Reading, index: int, stated: Any) -> Offer | Finding:
+def _one(
+    index: int, stated: Any, version: int, timeout_s: int | None, **shared: Mapping[str, Any] | None
+) -> Offer | Finding:
     try:
-        return _offer(reading, index, stated)
+        return _offer(index, stated, version, timeout_s, **shared)
     except ChargeRefused as refused:
         unsaid = refused.field.endswith("maxTimeoutSeconds") and refused.was == "missing"
         remedy = UNSAID if unsaid else "nothing decides it: this offer is passed over, and spoils no other"
         return Finding(refused.field, refused.was, refused.should_be, right=False, remedy=remedy)
 
 
-def _offer(reading: _Reading, index: int, stated: Any) -> Offer:
+def _offer(index: int, stated: Any, version: int, timeout_s: int | None, **shared: Mapping[str, Any] | None) -> Offer:
     where = f"accepts[{index}]"
     if not isinstance(stated, dict):
         _refuse(where, shown(stated), "an object")
     offer = Members(stated, where, TELL)
     network = offer.word("network")
-    chain_id = _chain_id(reading.version, network)
+    chain_id = _chain_id(version, network)
     if chain_id is None:
-        offer.refuse(
-            "network",
-            "a chain by version 1's name, such as base" if reading.version == 1 else "eip155: and a chain's number",
-        )
-    seconds = stated.get("maxTimeoutSeconds", reading.timeout_s)
+        version_1 = "a chain by version 1's name, such as base"
+        offer.refuse("network", version_1 if version == 1 else "eip155: and a chain's number")
+    seconds = stated.get("maxTimeoutSeconds", timeout_s)
     if type(seconds) is not int or not 0 < seconds < 2**32:
         offer.refuse("maxTimeoutSeconds", "a number of seconds above 0")
     extra = Members({}) if stated.get("extra") is None else offer.inner("extra")
     return Offer(
         index=index,
-        version=reading.version,
+        version=version,
         scheme=offer.word("scheme"),
         network=network,
         chain_id=chain_id,
         asset=offer.hexed("asset", 20),
         pay_to=offer.hexed("payTo", 20),
-        amount=_amount(reading.version, offer),
+        amount=_amount(version, offer),
         max_timeout_s=seconds,
         name=extra.word("name") if "name" in extra.values else None,
         token_version=extra.word("version") if "version" in extra.values else None,
         raw=_echoable(stated, where),
-        resource=reading.resource,
-        extensions=reading.extensions,
+        resource=shared["resource"],
+        extensions=shared["extensions"],
     )
 
 
