@@ -54,7 +54,7 @@ def test_a_pipe_whose_writer_does_not_come_to_an_end_is_not_waited_for_without_e
 
 @given(parts=st.lists(st.text("ab \N{SNOWMAN}", max_size=40), max_size=4))
 def test_a_pipe_is_read_whole_in_whatever_parts_it_is_written(parts: list[str]) -> None:
-    """As a shell hands over `<(command)`: a descriptor of a pipe, written while it is read."""
+    """As a shell hands over `<(command)`: a descriptor of a pipe, written while it is read. It says the same again."""
     reads, writes = os.pipe()
 
     def write() -> None:
@@ -64,6 +64,7 @@ def test_a_pipe_is_read_whole_in_whatever_parts_it_is_written(parts: list[str]) 
     writing = threading.Thread(target=write)
     writing.start()
     try:
+        assert files.text(Path(f"/dev/fd/{reads}"), NAMED) == "".join(parts)
         assert files.text(Path(f"/dev/fd/{reads}"), NAMED) == "".join(parts)
     finally:
         writing.join()

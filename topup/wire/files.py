@@ -30,6 +30,8 @@ WRONG: Final = frozenset({errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, 
 ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
 OTHERS: Final = 0o007
 GROUP: Final = 0o070
+# What pipes have said: each says it once, and whoever masks a secret reads it as well as whoever uses it.
+_HEARD: Final[dict[tuple[int, int], bytes]] = {}
 
 
 def text(path: Path, what: str) -> str:
@@ -61,10 +63,16 @@ def _bytes(path: Path, what: str) -> bytes:
         if not (stat.S_ISREG(kind.st_mode) or stat.S_ISDIR(kind.st_mode) or _spoken(path, kind.st_mode)):
             says = f"{what}: {path} is neither a file nor a pipe"
             raise SettingsError(says, remedy=f"name a file in {what}")
+        pipe = None if stat.S_ISREG(kind.st_mode) else (kind.st_dev, kind.st_ino)
+        if pipe in _HEARD:
+            return _HEARD[pipe]
         # Not blocking: opening a pipe that nobody writes into would wait for ever, and so might what took its place.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         try:
-            return _poured(descriptor, path, what)
+            raw = _poured(descriptor, path, what)
+            if pipe is not None:
+                _HEARD[pipe] = raw
+            return raw
         finally:
             os.close(descriptor)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in its name
