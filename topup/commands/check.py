@@ -251,6 +251,8 @@ async def _live_credits(connections: Connections) -> tuple[dict[str, str], Readi
 async def _live_wallet(connections: Connections, rail: str, reading: Reading | None) -> dict[str, str]:
     lines: dict[str, str] = {}
     names = ("wallet", "nonce", "refills") if rail == COINBASE else ("wallet", "refills")
+    if rail == COINBASE:
+        connections.providers(connections.settings.chain.rpc_urls)  # a way out that is set wrong ends the command
     try:
         wallet = connections.payer
         if wallet is None:
