@@ -325,17 +325,6 @@ def test_files_that_were_made_open_are_closed(tmp_path: Path) -> None:
         assert again.mended == []
 
 
-def test_the_lock_is_nobody_elses_to_hold(tmp_path: Path) -> None:
-    """Whatever the umask, a lock that is made now can be opened by its owner alone."""
-    before = os.umask(0)
-    try:
-        writing(tmp_path / "state").close()
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
-    assert stat.S_IMODE((tmp_path / "state" / "lock").stat().st_mode) == 0o600
-
-
 @pytest.mark.parametrize("what", ["sticky", "shared"])
 def test_a_directory_that_is_not_topups_alone_is_not_closed(what: str, tmp_path: Path) -> None:
     """The directory of all programs, named by mistake: refused with what to name instead, and left as it was."""

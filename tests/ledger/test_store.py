@@ -572,15 +572,15 @@ def test_a_commit_survives_the_loss_of_power(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
 def test_only_the_owner_reads_the_ledger(tmp_path: Path, umask: int) -> None:
-    """Whatever the umask: the folder is 0700, the database and its companions 0600."""
+    """Whatever the umask: the folder is 0700, the database, its companions and the lock 0600."""
     before = os.umask(umask)
     try:
         with closing(SqliteStore.open_writer(tmp_path / "state")) as store:
             store.begin(topup())
-            modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in (tmp_path / "state").glob("ledger*")}
+            modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in (tmp_path / "state").iterdir()}
     finally:
         os.umask(before)
-    assert modes == {FILE: 0o600, f"{FILE}-wal": 0o600, f"{FILE}-shm": 0o600}
+    assert modes == dict.fromkeys([FILE, f"{FILE}-wal", f"{FILE}-shm", "lock"], 0o600)
     assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
 
 
