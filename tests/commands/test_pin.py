@@ -205,6 +205,16 @@ async def test_live_status_says_unknown_part_by_part(world: World, tmp_path: Pat
     assert mute["wallet"] == "1 ETH"
 
 
+async def test_pin_without_a_wallet_leaves_no_ledger(world: World, tmp_path: Path) -> None:
+    """Nobody could be paid for: that is said before anything is made, or asked for."""
+    own = settings(world, tmp_path / "none", mode="observe")
+    bare = own.model_copy(update={"wallet": own.wallet.model_copy(update={"private_key": None})})
+    with pytest.raises(SettingsError, match="pinning needs the wallet's address"):
+        await propose(bare)
+    assert not (tmp_path / "none").exists()
+    assert world.gateway.count("coinbase") == 0
+
+
 # -- rails whose recipients stand in the settings --------------------------------------------------------------
 
 NOBODY = "http://127.0.0.1:9"

@@ -150,6 +150,8 @@ def _verdict(snapshot: Snapshot, decision: Decision, unfinished: TopUp | None) -
 
 async def _payable(connections: Connections, rail: str, total: Usdc) -> tuple[PaymentForbidden | None, str]:
     """Hold the dearest demand that would be accepted against the chain; simulation needs a real one."""
+    if rail == COINBASE:
+        connections.providers(connections.settings.chain.rpc_urls)  # a way out that is set wrong ends the command
     try:
         wallet = connections.payer
         if wallet is None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from topup.app.connections import Connections, opened
 from topup.app.funding import named
+from topup.app.keys import payer
 from topup.app.output import warn
 from topup.app.settings import Settings
 from topup.commands.answer import Answer, labelled
@@ -76,10 +77,10 @@ async def propose(settings: Settings) -> Proposal:
         ChargeRefused: something other than the recipient is wrong; nothing may be pinned from it.
         ChainError, PaymentForbidden: the chain could not confirm contract and time, or too many charges were requested.
     """
+    sender = payer(settings)
+    if sender is None:
+        raise SettingsError("pinning needs the wallet's address", remedy="set wallet.address, or wallet.keystore")
     async with opened(settings, beside(settings)) as connections:
-        sender, store = connections.payer, connections.store
-        if sender is None:
-            raise SettingsError("pinning needs the wallet's address", remedy="set wallet.address, or wallet.keystore")
         asked = Request(Usd(settings.policy.topup_min), sender, settings.chain.id)
         pins, trusted = connections.pins(), set[bytes]()
         rail = connections.coinbase(lambda: replace(pins, recipients=pins.recipients | trusted))
@@ -88,7 +89,7 @@ async def propose(settings: Settings) -> Proposal:
         _payable(demand)
         # What comes of this is proven for showing alone and goes no further: its recipient was taken on trust.
         trusted.add(demand.intent.recipient)
-        _, preflight = await rail.prove(raw, asked, seen=store.seen_intents(""))
+        _, preflight = await rail.prove(raw, asked, seen=connections.store.seen_intents(""))
     return _proposal(demand, asked, pins, preflight)
 
 
