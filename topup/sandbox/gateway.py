@@ -197,9 +197,9 @@ class Gateway:
         """The base as a client is configured with: http://127.0.0.1:PORT/api/v1."""
         return f"{self._server.url}/api/v1"
 
-    async def start(self, port: int = 0) -> None:
+    async def start(self) -> None:
         """Listen on loopback, and on a second port that only a followed redirect would reach."""
-        await self._server.start(port)
+        await self._server.start()
         await self._elsewhere_server.start()
         self.wire.elsewhere = self._elsewhere_server.url
 

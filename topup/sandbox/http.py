@@ -65,9 +65,9 @@ class Server:
         self._stopping = False
         self.url = ""
 
-    async def start(self, port: int = 0) -> None:
-        """Listen on 127.0.0.1; port 0 lets the system choose."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, limit=MAX_HEAD_BYTES)
+    async def start(self) -> None:
+        """Listen on 127.0.0.1, at a port that the system chooses."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=MAX_HEAD_BYTES)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def stop(self) -> None:

@@ -45,7 +45,6 @@ class Purchase:
     """What one Idempotency-Key buys. `refused` marks one that will be called failed, though it was paid."""
 
     id: str
-    key: str
     body: bytes
     amount_usd: Decimal
     settled_ms: int | None = None

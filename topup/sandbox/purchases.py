@@ -174,7 +174,7 @@ class Seller(ChainSeller):
             amount = purchase_wire.amount_of(request.body, self.conduct)
         except ValueError as wrong:
             return error(400, f"Invalid request body: {wrong}")
-        purchase = self.purchases.setdefault(key, Purchase("pi_" + secrets.token_hex(12), key, request.body, amount))
+        purchase = self.purchases.setdefault(key, Purchase("pi_" + secrets.token_hex(12), request.body, amount))
         if purchase.body != request.body:
             return error(422, "This Idempotency-Key was used with another body")
         fault = self._spoil("challenge" if credential is None else "payment", seen)

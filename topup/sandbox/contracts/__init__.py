@@ -229,9 +229,9 @@ def usdc_paused(*, paused: bool) -> list[StorageWrite]:
     return [StorageWrite(USDC, 0, int(OWNER, 16) | (_PAUSED if paused else 0))]
 
 
-def usdc_blacklisted(address: str, *, blacklisted: bool = True) -> list[StorageWrite]:
-    """Put an account on the dollar's blacklist, or take it off."""
-    return [StorageWrite(USDC, mapping_slot(_USDC_BLACKLIST, address), int(blacklisted))]
+def usdc_blacklisted(address: str) -> list[StorageWrite]:
+    """Put an account on the dollar's blacklist."""
+    return [StorageWrite(USDC, mapping_slot(_USDC_BLACKLIST, address), 1)]
 
 
 _CODE: Mapping[str, str] = {
