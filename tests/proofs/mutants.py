@@ -422,8 +422,8 @@ MUTANTS: Final = (
     Mutant(
         "x402-chooses-anew-by-the-present-settings",
         "topup/sellers/x402.py",
-        "        return next((one for one in read if one.index == kept.choice), None)\n",
-        "        return next((one for one in read if one.pay_to in (self._seller.bounds.recipients or ())), None)\n",
+        "if offer.index == kept.choice), None)",
+        "if offer.pay_to in (self._seller.bounds.recipients or ())), None)",
         "tests/sellers/test_rails_safety.py::test_what_was_chosen_stays_chosen_whatever_is_pinned_later",
     ),
     Mutant(

@@ -116,21 +116,21 @@ def _no_constant(name: str) -> Never:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    members: dict[str, Any] = {}
     for name, value in pairs:
-        if name in found:
+        if name in members:
             raise Twice(name)
-        found[name] = value
-    return found
+        members[name] = value
+    return members
 
 
 def _same(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    members = dict(pairs)
+    if len(members) != len(pairs):
         for name, value in pairs:
-            if found[name] != value or type(found[name]) is not type(value):
+            if members[name] != value or type(members[name]) is not type(value):
                 raise Twice(name)
-    return found
+    return members
 
 
 PAIRS: Final[dict[Repeated, Callable[[list[tuple[str, Any]]], dict[str, Any]]]] = {
@@ -196,10 +196,10 @@ class Members:
 
     def hexed(self, name: str, length: int | None) -> bytes:
         """Return the bytes that stand there in hex; None: of any length up to 1024."""
-        found = unhexed(self.need(name, str), length)
-        if found is None:
+        raw = unhexed(self.need(name, str), length)
+        if raw is None:
             self.refuse(name, f"0x and {length * 2} hex digits" if length is not None else "0x and hex digits")
-        return found
+        return raw
 
 
 def document(

@@ -16,22 +16,7 @@ from topup.domain.money import Usd, plain
 
 @dataclass(frozen=True)
 class Fields:
-    """One seller, in plain fields.
-
-    Attributes:
-        request_path: where a purchase is asked for, by POST.
-        amount_field: the member of the request that holds the dollars.
-        amount_as: whether they stand there as a JSON number or as a text.
-        body: other members of the request, always the same.
-        texts: paths of what the seller has written for machines; none is asked for while nothing is named.
-        envelope: the member that an answer is wrapped in, "" for none.
-        purchase_path: where a purchase is looked up, with `{id}` in it; "" where it cannot be.
-        id_field: the member that names a purchase.
-        status_field: the member that tells its state.
-        credited, failed: the words for the two states that end it.
-        balance_path: where the balance is read by GET, with the same key; "" where another API tells it.
-        balance_field: the members that lead to it, joined by points.
-    """
+    """One seller, in plain fields; docs/configuration.md says what each of them holds, under `rails.mpp.fields`."""
 
     request_path: str = "/credits/purchases"
     amount_field: str = "amount"

@@ -201,11 +201,11 @@ class X402(Authorized[Ask]):
 
     def _taken(self, kept: _Kept, every: Sequence[Offer | Finding]) -> Offer | None:
         """Return the offer that is paid: nothing but what was stored decides it, so that it stays the same."""
-        read = [one for one in every if isinstance(one, Offer)]
+        read = [offer for offer in every if isinstance(offer, Offer)]
         if kept.choice == FIRST:
             ours = (kept.chain_id, self._token.token, "exact")
-            return next((one for one in read if (one.chain_id, one.asset, one.scheme) == ours), None)
-        return next((one for one in read if one.index == kept.choice), None)
+            return next((offer for offer in read if (offer.chain_id, offer.asset, offer.scheme) == ours), None)
+        return next((offer for offer in read if offer.index == kept.choice), None)
 
     def _wanted(self, request: Request, *, minimum: bool) -> Wanted:
         bounds, sale = self._seller.bounds, self._profile.sell

@@ -26,21 +26,21 @@ from topup.wire.verbatim import Numeral, write
 
 FILE_BYTES_MAX: Final = 64 * 1024
 # What a path or a body may name of a purchase.
-PLACES: Final = ("usd", "usd_number", "cents", "units", "wallet")
-_PLACE = re.compile(r"\{([^{}]*)\}")
+PLACEHOLDERS: Final = ("usd", "usd_number", "cents", "units", "wallet")
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 UNITS: Final = {"usd": Decimal(1), "cents": Decimal("0.01"), "micro": Decimal("0.000001")}
 
 
 def _path(value: str) -> str:
     if not re.fullmatch(r"/[!-~]{0,500}", value):
         raise ValueError("expected a path that begins with / and holds neither blanks nor letters beyond ASCII")
-    return _placed(value)
+    return _with_placeholders(value)
 
 
-def _placed(value: str) -> str:
-    strange = [name for name in _PLACE.findall(value) if name not in PLACES]
-    if strange or value.count("{") != len(_PLACE.findall(value)):
-        raise ValueError(f"{{{(strange or [''])[0]}}} is no place: {', '.join(f'{{{p}}}' for p in PLACES)} are")
+def _with_placeholders(value: str) -> str:
+    strange = [name for name in _PLACEHOLDER.findall(value) if name not in PLACEHOLDERS]
+    if strange or value.count("{") != len(_PLACEHOLDER.findall(value)):
+        raise ValueError(f"{{{(strange or [''])[0]}}} is no place: {', '.join(f'{{{p}}}' for p in PLACEHOLDERS)} are")
     return value
 
 
@@ -49,9 +49,9 @@ def _body(value: dict[str, Any] | None) -> dict[str, Any] | None:
         if depth > 8 or not isinstance(part, str | int | Decimal | dict | list):
             raise ValueError("expected texts, numbers, true or false, and tables and lists of these")
         if isinstance(part, str):
-            _placed(part)
-        for one in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
-            look(one, depth + 1)
+            _with_placeholders(part)
+        for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+            look(inner, depth + 1)
 
     if value is not None:
         look(value, 0)
@@ -168,7 +168,7 @@ class Profile(_Table):
     @property
     def recipients(self) -> frozenset[bytes] | None:
         """Return whom the seller is known to be paid by, 20 bytes each; None where nobody has published that."""
-        return frozenset(bytes.fromhex(one[2:]) for one in self.sell.recipients) or None
+        return frozenset(bytes.fromhex(text[2:]) for text in self.sell.recipients) or None
 
     def says(self) -> str:
         """Say how far this record can be relied on."""
@@ -183,11 +183,11 @@ class Profile(_Table):
 
     def account(self, wallet: bytes) -> str:
         """Return the path that tells the balance."""
-        return _PLACE.sub(lambda _: "0x" + wallet.hex(), self.balance.path)
+        return _PLACEHOLDER.sub(lambda _: "0x" + wallet.hex(), self.balance.path)
 
-    def usd(self, told: Decimal) -> Decimal:
-        """Return what is told of the balance, in dollars."""
-        return told * UNITS[self.balance.unit]
+    def usd(self, amount: Decimal) -> Decimal:
+        """Return an amount that the balance tells, in dollars."""
+        return amount * UNITS[self.balance.unit]
 
 
 def identity(profile: Profile, auth: Auth, url: str, now_ms: int, *, key: str, login: Login | None) -> dict[str, str]:
@@ -219,20 +219,20 @@ def _values(amount: Usd, wallet: bytes) -> dict[str, Any]:
 
 def _filled(text: str, amount: Usd, wallet: bytes) -> str:
     values = _values(amount, wallet)
-    return _PLACE.sub(lambda name: str(values[name[1]]), text)
+    return _PLACEHOLDER.sub(lambda name: str(values[name[1]]), text)
 
 
 def _with(part: Any, amount: Usd, wallet: bytes) -> Any:
     """Fill the places of a body. A text that is one place alone becomes its value: {cents} is a number."""
     if isinstance(part, dict):
-        return {name: _with(one, amount, wallet) for name, one in part.items()}
+        return {name: _with(inner, amount, wallet) for name, inner in part.items()}
     if isinstance(part, list):
-        return [_with(one, amount, wallet) for one in part]
+        return [_with(inner, amount, wallet) for inner in part]
     if isinstance(part, Decimal):
         return Numeral(plain(part))
     if not isinstance(part, str):
         return part
-    alone = _PLACE.fullmatch(part)
+    alone = _PLACEHOLDER.fullmatch(part)
     return _values(amount, wallet)[alone[1]] if alone else _filled(part, amount, wallet)
 
 
@@ -282,13 +282,13 @@ _RECORDS: Final[dict[str, dict[str, Any]]] = {
         "balance": {"path": "/usage/{wallet}", "auth": "key", "field": "balance_usdc", "unit": "micro"},
     },
 }
-PROFILES: Final[dict[str, Profile]] = {name: Profile.model_validate(one) for name, one in _RECORDS.items()}
+PROFILES: Final[dict[str, Profile]] = {name: Profile.model_validate(record) for name, record in _RECORDS.items()}
 
 
 def keyed(path: str, field: str) -> Profile:
     """Return a record for a balance alone, told to whoever has the API key."""
-    told = {"path": path, "auth": "key", "field": field}
-    return Profile.model_validate({"name": "balance", "sell": {"path": "/"}, "balance": told})
+    balance = {"path": path, "auth": "key", "field": field}
+    return Profile.model_validate({"name": "balance", "sell": {"path": "/"}, "balance": balance})
 
 
 def profile(named: str) -> Profile:
@@ -315,8 +315,8 @@ def _from_file(path: Path) -> Profile:
     try:
         if len(text) > FILE_BYTES_MAX:
             raise ValueError(f"is longer than {FILE_BYTES_MAX} characters")  # noqa: TRY301 - said like all else
-        told = tomllib.loads(text, parse_float=Decimal)
-        return Profile.model_validate(_begun(told))
+        document = tomllib.loads(text, parse_float=Decimal)
+        return Profile.model_validate(_begun(document))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -329,17 +329,17 @@ def _from_file(path: Path) -> Profile:
         raise SettingsError(f"rails.x402.profile: {path} {error}", remedy="correct the file") from None
 
 
-def _begun(told: dict[str, Any]) -> dict[str, Any]:
+def _begun(document: dict[str, Any]) -> dict[str, Any]:
     """Lay a file over the record that it is like. A body is taken as a whole: its fields belong together."""
-    like = told.pop("like", None)
+    like = document.pop("like", None)
     if like is None:
-        return told
+        return document
     if like not in _RECORDS:
         raise ValueError(f"is like {str(like)[:60]!r}, which is none of {', '.join(_RECORDS)}")
     base = _RECORDS[like]
     # What the file says differs from what was read elsewhere, so the source is not the base's.
-    laid = {**base, "source": "", "name": f"{like}-own", **told}
+    laid = {**base, "source": "", "name": f"{like}-own", **document}
     for name, table in base.items():
-        if isinstance(table, dict) and isinstance(told.get(name, {}), dict):
-            laid[name] = {**table, **told.get(name, {})}
+        if isinstance(table, dict) and isinstance(document.get(name, {}), dict):
+            laid[name] = {**table, **document.get(name, {})}
     return laid

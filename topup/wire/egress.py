@@ -79,18 +79,18 @@ def way(url: str, environ: Mapping[str, str]) -> Way:
     if parts.scheme != "https":
         # On this machine, in the clear: there is nothing to trust, and no proxy has any business there.
         return Way(_nobody())
-    found, direct = _proxy(environ), _directly(environ)
+    proxied, direct = _proxy(environ), _directly(environ)
     trust = _trust(environ.get(CA_FILE, ""), environ.get(CA_DIRS, ""))
     host = _spelt(parts.hostname or "")
-    if found is None or loopback(host) or any(one.covers(host, parts.port or 443) for one in direct):
+    if proxied is None or loopback(host) or any(entry.covers(host, parts.port or 443) for entry in direct):
         return Way(trust)
-    return Way(trust, found[1], found[0])
+    return Way(trust, proxied[1], proxied[0])
 
 
 def loopback(host: str) -> bool:
     """Tell whether a host's name or address is this machine's own."""
-    found = _address(host)
-    return found.is_loopback if found is not None else host == "localhost" or host.endswith(".localhost")
+    address = _address(host)
+    return address.is_loopback if address is not None else host == "localhost" or host.endswith(".localhost")
 
 
 # -- proxies --------------------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ def loopback(host: str) -> bool:
 
 def _said(environ: Mapping[str, str], name: str) -> tuple[str, str]:
     """Return a variable as it is written and its value; most programs take the small letters before the capitals."""
-    written = next((one for one in (name.lower(), name) if environ.get(one, "").strip()), name)
+    written = next((spelling for spelling in (name.lower(), name) if environ.get(spelling, "").strip()), name)
     return written, environ.get(written, "").strip()
 
 
@@ -116,16 +116,16 @@ def _proxy(environ: Mapping[str, str]) -> tuple[str, str] | None:
 
 def _proxy_url(name: str, said: str) -> str:
     """Return the URL of a proxy; one without a scheme is reached by plain HTTP, as most programs take it."""
-    found = fullmatch(r"(?i:(?P<scheme>[a-z][a-z0-9+.-]*)://)?(?P<rest>[^/?#]+)/?", said)
+    parts = fullmatch(r"(?i:(?P<scheme>[a-z][a-z0-9+.-]*)://)?(?P<rest>[^/?#]+)/?", said)
     remedy = f"give {name} a URL such as http://proxy.example:3128, or unset it for topup"
-    scheme = (found["scheme"] or "http").lower() if found else ""
+    scheme = (parts["scheme"] or "http").lower() if parts else ""
     if scheme.startswith("socks"):
         raise SettingsError(f"{name} names a SOCKS proxy, which topup does not speak", remedy=remedy)
     strange = any(c.isspace() or not c.isprintable() or c == "\\" for c in said)
     # The value itself is not repeated: it may hold a password.
-    if found is None or scheme not in ("http", "https") or strange or not _authority(found["rest"]):
+    if parts is None or scheme not in ("http", "https") or strange or not _authority(parts["rest"]):
         raise SettingsError(f"{name} is no URL of an HTTP proxy: its scheme, host or port is wrong", remedy=remedy)
-    url = f"{scheme}://{found['rest']}"
+    url = f"{scheme}://{parts['rest']}"
     try:
         httpx.Proxy(url)
     except (ValueError, httpx.InvalidURL):
@@ -161,10 +161,10 @@ def _spelt(host: str) -> str:
 def _address(host: str) -> IPv4Address | IPv6Address | None:
     """Return the address that a host is, None for a name; one of IPv4 within IPv6 is that of IPv4."""
     try:
-        found = ip_address(host)
+        address = ip_address(host)
     except ValueError:
         return None
-    return getattr(found, "ipv4_mapped", None) or found
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class _Direct:
 
 def _directly(environ: Mapping[str, str]) -> list[_Direct]:
     name, said = _said(environ, EXCEPT)
-    return [_direct(name, part) for one in said.split(",") if (part := one.strip())]
+    return [_direct(name, part) for entry in said.split(",") if (part := entry.strip())]
 
 
 def _direct(variable: str, part: str) -> _Direct:
@@ -201,17 +201,17 @@ def _direct(variable: str, part: str) -> _Direct:
     if part == "*":
         return _Direct(part)
     address, slash, _ = part.partition("/")
-    found = _address(address)
-    if found is not None:
+    ip = _address(address)
+    if ip is not None:
         if slash and ":" in address:
             raise SettingsError(f"{variable} holds {shown}: ranges of IPv6 are not read there", remedy=remedy)
         with suppress(ValueError):
-            return _Direct(str(ip_network(part, strict=False)) if slash else str(found))
+            return _Direct(str(ip_network(part, strict=False)) if slash else str(ip))
     name, colon, port = part.rpartition("://")[2].partition(":")
     host = _spelt(name.removeprefix("*").removeprefix("."))
     at = _address(host)
     right = not colon or (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= PORT_MAX)
-    if found is not None or not right or not (at is not None or _named(host)):
+    if ip is not None or not right or not (at is not None or _named(host)):
         raise SettingsError(f"{variable} holds {shown}, which is no host, domain or address", remedy=remedy)
     return _Direct(host if at is None else str(at), int(port) if colon else None)
 
@@ -238,11 +238,11 @@ def _trust(file: str, dirs: str) -> ssl.SSLContext:
         return context
     if file:
         _must_be(CA_FILE, file, stat.S_ISREG, "file")
-    named = [one for one in dirs.split(":") if one] or [dirs] * bool(dirs)
-    for one in named:
-        _must_be(CA_DIRS, one, stat.S_ISDIR, "directory")
+    named = [directory for directory in dirs.split(":") if directory] or [dirs] * bool(dirs)
+    for directory in named:
+        _must_be(CA_DIRS, directory, stat.S_ISDIR, "directory")
     # OpenSSL looks a certificate up under the hash of its name, and takes no notice of any other file.
-    hashed = any(fullmatch(r"[0-9a-f]{8}\.[0-9]+", found.name) for one in named for found in _names(one))
+    hashed = any(fullmatch(r"[0-9a-f]{8}\.[0-9]+", path.name) for directory in named for path in _names(directory))
     if named and not hashed and not file:
         remedy = "run `openssl rehash` on it, name a file in SSL_CERT_FILE instead"
         raise _unusable(CA_DIRS, dirs, "holds no certificate under its hash", remedy)
@@ -286,24 +286,24 @@ NO_TLS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE",
 def why(error: BaseException) -> str:
     """Say why a question was not answered: name, TLS and a closed port are told apart."""
     below = list(_below(error, set()))
-    for one in below:
-        if isinstance(one, gaierror):
+    for cause in below:
+        if isinstance(cause, gaierror):
             return "the host's name cannot be resolved (DNS)"
-        if isinstance(one, ssl.SSLCertVerificationError):
-            told = one.verify_message if one.verify_message.isprintable() else ""
-            return f"TLS: its certificate is not trusted ({told[:120] or 'no reason given'})"
-        if isinstance(one, ssl.SSLError):
-            reason = str(one.reason or "")
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            reason = cause.verify_message if cause.verify_message.isprintable() else ""
+            return f"TLS: its certificate is not trusted ({reason[:120] or 'no reason given'})"
+        if isinstance(cause, ssl.SSLError):
+            reason = str(cause.reason or "")
             if reason in NO_TLS:
                 return f"TLS: what answers there does not speak it ({reason})"
-            return f"TLS: the connection failed ({reason or type(one).__name__})"
-    for one in below:
-        if isinstance(one, ConnectionRefusedError):
+            return f"TLS: the connection failed ({reason or type(cause).__name__})"
+    for cause in below:
+        if isinstance(cause, ConnectionRefusedError):
             return "the connection was refused: nothing listens there"
-        if isinstance(one, ConnectionResetError | BrokenPipeError):
+        if isinstance(cause, ConnectionResetError | BrokenPipeError):
             return "the connection was cut"
-        if isinstance(one, OSError) and one.errno is not None and one.strerror:
-            return f"the network says: {one.strerror}"
+        if isinstance(cause, OSError) and cause.errno is not None and cause.strerror:
+            return f"the network says: {cause.strerror}"
     if isinstance(error, httpx.ProxyError):
         return "the proxy refused"
     if isinstance(error, httpx.RemoteProtocolError):
@@ -317,7 +317,7 @@ def _below(error: BaseException | None, seen: set[int]) -> Iterator[BaseExceptio
         return
     seen.add(id(error))
     yield error
-    for one in getattr(error, "exceptions", ()):
-        yield from _below(one, seen)
+    for inner in getattr(error, "exceptions", ()):
+        yield from _below(inner, seen)
     yield from _below(error.__cause__, seen)
     yield from _below(error.__context__, seen)

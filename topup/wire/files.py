@@ -47,12 +47,12 @@ def text(path: Path, what: str) -> str:
     # Windows editors, and redirections of its shell, begin a file with a mark of its encoding.
     encoding = "utf-16" if raw.startswith(UTF16) else "utf-8-sig"
     try:
-        found = raw.decode(encoding)
+        decoded = raw.decode(encoding)
     except UnicodeDecodeError:
-        found = "\0"
-    if "\0" in found:
+        decoded = "\0"
+    if "\0" in decoded:
         raise SettingsError(f"{what}: {path} is no text in UTF-8", remedy="save it as UTF-8")
-    return found
+    return decoded
 
 
 def _bytes(path: Path, what: str) -> bytes:
@@ -133,10 +133,10 @@ def secret(path: Path, what: str) -> str:
     Raises:
         FileAway, SettingsError: see `text`; or it is empty.
     """
-    found = text(path, what).strip()
-    if not found:
+    secret_text = text(path, what).strip()
+    if not secret_text:
         raise SettingsError(f"{what}: {path} is empty", remedy="write the secret into it")
-    return found
+    return secret_text
 
 
 def password(path: Path, what: str) -> str:
@@ -196,12 +196,12 @@ def shared(path: Path) -> str:
     systemd gives credentials to a unit's user by an access list, and a cluster by the file's group: such a file is
     another's, its group may read it, and nobody else. Where a directory above lets nobody else in, nothing is open.
     """
-    found = path.stat()
-    mode = stat.S_IMODE(found.st_mode)
+    kept = path.stat()
+    mode = stat.S_IMODE(kept.st_mode)
     if not mode & (OTHERS | GROUP) or enclosed(path):
         return ""
     if mode & OTHERS:
         return "every user can write it" if mode & 0o002 else "every user can read it"
-    if found.st_uid != os.geteuid() and not mode & 0o020:
+    if kept.st_uid != os.geteuid() and not mode & 0o020:
         return ""  # read through its group, or through an access list whose mask is shown in the group's place
     return "its group can write it" if mode & 0o020 else "its group can read it"
