@@ -201,10 +201,10 @@ def settled(value: str) -> bytes | None:
     """Return the transaction that the header Payment-Receipt names: a hint where to look, never a proof."""
     try:
         text = value.strip().rstrip("=")
-        told = read(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True), twice="last")
+        receipt = read(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True), twice="last")
     except ValueError:
         return None
-    return unhexed(told.get("reference"), 32) if isinstance(told, dict) else None
+    return unhexed(receipt.get("reference"), 32) if isinstance(receipt, dict) else None
 
 
 def _schemes(line: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
@@ -232,7 +232,7 @@ def _schemes(line: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
 def _unescaped(quoted: str) -> str:
     """Return the text that a quoted string holds."""
-    units = _ESCAPED.sub(lambda found: chr(int(found[1], 16)) if found[1] else found[2], quoted)
+    units = _ESCAPED.sub(lambda escape: chr(int(escape[1], 16)) if escape[1] else escape[2], quoted)
     try:
         text = units.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
     except UnicodeDecodeError:
@@ -269,10 +269,10 @@ def _no_number(text: str) -> Never:
 
 
 def _seconds(text: str) -> int:
-    found = _MOMENT.fullmatch(text)
+    moment = _MOMENT.fullmatch(text)
     try:
         # Without its fraction, which rounds it down; integers all the way.
-        since = datetime.fromisoformat(found[1] + found[2]) - datetime(1970, 1, 1, tzinfo=UTC) if found else None
+        since = datetime.fromisoformat(moment[1] + moment[2]) - datetime(1970, 1, 1, tzinfo=UTC) if moment else None
     except (ValueError, OverflowError):
         since = None
     if since is None or since.days < 0:

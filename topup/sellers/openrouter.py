@@ -92,7 +92,7 @@ class OpenRouter(Asked):
                 if models > MODELS_A_DAY_MAX:
                     raise ApiUnknown(f"/activity: {models} models on {on}, more than can be")
             for name in ("nano", *COUNTS):
-                if sum(getattr(one, name) for one in sums.values()) >= TOLD_MAX:
+                if sum(getattr(used, name) for used in sums.values()) >= TOLD_MAX:
                     raise ApiUnknown(f"/activity: {'usage' if name == 'nano' else name} sums to more than can be")
             return [Activity(on, used) for (on, _), used in sums.items()]
 

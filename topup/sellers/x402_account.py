@@ -58,10 +58,10 @@ class Prepaid(Asked):
     @walled("the balance", ApiUnknown)
     async def credits(self) -> Reading:
         """Read the balance, and carry the totals on from the last reading."""
-        at_ms, path, told = self._now_ms(), self._profile.account(self._wallet), self._profile.balance
+        at_ms, path, source = self._now_ms(), self._profile.account(self._wallet), self._profile.balance
         url = self._exchange.base + path
-        who = identity(self._profile, told.auth, url, at_ms, key=self._key, login=self._login)
-        answered = await self._exchange.ask(told.method, path, headers=who)
+        who = identity(self._profile, source.auth, url, at_ms, key=self._key, login=self._login)
+        answered = await self._exchange.ask(source.method, path, headers=who)
         if answered.status != 200:
             self._refused(answered)
         balance, last = self._balance(answered.body, answered.who), self._last()
@@ -98,10 +98,10 @@ class Prepaid(Asked):
 
     def _balance(self, raw: bytes, path: str) -> Usd:
         try:
-            told: Any = json_document.read(raw)
+            value: Any = json_document.read(raw)
             for name in self._profile.balance.field.split("."):
-                told = told[int(name) if isinstance(told, list) else name]
-            amount = Decimal(told) if isinstance(told, str | int | Decimal) and not isinstance(told, bool) else None
+                value = value[int(name) if isinstance(value, list) else name]
+            amount = Decimal(value) if isinstance(value, str | int | Decimal) and not isinstance(value, bool) else None
         except (ValueError, ArithmeticError, RecursionError, LookupError, TypeError):
             amount = None
         if amount is None or not amount.is_finite() or amount.adjusted() >= 15 or int(amount.as_tuple().exponent) < -30:

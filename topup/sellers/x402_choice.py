@@ -214,8 +214,8 @@ def _ours(offer: Offer, wanted: Wanted) -> bool:
 
 def _told(judgement: Judged) -> str:
     wrong = next(line for line in judgement.lines if not line.right)
-    place = "" if judgement.offer is None else f"accepts[{judgement.index}]."  # an unread one's field says its place
-    return f"{place}{wrong.field} is {wrong.was[:60]}"
+    where = "" if judgement.offer is None else f"accepts[{judgement.index}]."  # an unread one's field says where
+    return f"{where}{wrong.field} is {wrong.was[:60]}"
 
 
 def _short(value: object) -> str:

@@ -181,11 +181,11 @@ def settled(headers: Mapping[str, str]) -> Settlement | None:
     for name in ("payment-response", "x-payment-response"):
         for value in _headers(headers, name):
             try:
-                told = plain.read(_base64(value) or b"", twice="last")
+                receipt = plain.read(_base64(value) or b"", twice="last")
             except plain.Unreadable:
                 continue
-            if isinstance(told, dict):
-                return Settlement(told.get("success") is True, unhexed(told.get("transaction"), 32))
+            if isinstance(receipt, dict):
+                return Settlement(receipt.get("success") is True, unhexed(receipt.get("transaction"), 32))
     return None
 
 
@@ -277,8 +277,8 @@ def _amount(version: int, offer: Members) -> int:
 def _chain_id(version: int, network: str) -> int | None:
     if version == 1:
         return V1_CHAINS.get(network)
-    found = _CAIP2.fullmatch(network)
-    return int(found[1]) if found else None
+    chain = _CAIP2.fullmatch(network)
+    return int(chain[1]) if chain else None
 
 
 def _refuse(field: str, was: str, should_be: str) -> Never:

@@ -47,16 +47,16 @@ def opened(path: Path, password: str, named: str) -> LocalAccount:
         MemoryShort: its key cannot be derived in the memory there is.
     """
     document = _document(path, named)
-    found = account(_key(document, password, path, named))
-    told = str(document.get("address") or "").strip().lower().removeprefix("0x")
-    own = found.address[2:].lower()
-    if told and told != own:
-        whose = f"0x{told}" if re.fullmatch("[0-9a-f]{40}", told) else f"{told[:60]!a}, which is no address"
+    opened_account = account(_key(document, password, path, named))
+    stated = str(document.get("address") or "").strip().lower().removeprefix("0x")
+    own = opened_account.address[2:].lower()
+    if stated and stated != own:
+        whose = f"0x{stated}" if re.fullmatch("[0-9a-f]{40}", stated) else f"{stated[:60]!a}, which is no address"
         raise SettingsError(
             f"{named}: {path} says that it holds the key of {whose}, and holds that of 0x{own}",
             remedy=f"name the right file in {named}; somebody has changed this one",
         )
-    return found
+    return opened_account
 
 
 def _document(path: Path, named: str) -> dict[str, Any]:
@@ -93,14 +93,14 @@ def _strange(document: Any) -> str:
 
 def _too_much(crypto: dict[str, Any]) -> str:
     """Say what keeps a key from being derived at all, or within minutes; "" where nothing does."""
-    kdf, told = crypto.get("kdf"), crypto.get("kdfparams")
+    kdf, params = crypto.get("kdf"), crypto.get("kdfparams")
     if kdf not in ("scrypt", "pbkdf2"):
         return f"derives its key by {str(kdf)[:20]!a}: only scrypt and pbkdf2 are known"
     names, most = (("n", "r", "p"), SCRYPT_MAX) if kdf == "scrypt" else (("c",), PBKDF2_MAX)
-    told = told if isinstance(told, dict) else {}
-    if kdf == "pbkdf2" and (prf := told.get("prf", "hmac-sha256")) != "hmac-sha256":
+    params = params if isinstance(params, dict) else {}
+    if kdf == "pbkdf2" and (prf := params.get("prf", "hmac-sha256")) != "hmac-sha256":
         return f"derives its key by pbkdf2 with {str(prf)[:20]!a}: only hmac-sha256 is known"
-    counts = {name: told[name] for name in (*names, "dklen") if type(told.get(name)) is int and told[name] > 0}
+    counts = {name: params[name] for name in (*names, "dklen") if type(params.get(name)) is int and params[name] > 0}
     if counts.pop("dklen", 0) > KEY_BYTES_MAX:
         return f"is no keystore that anybody uses: its key, `dklen`, has more than {KEY_BYTES_MAX} bytes"
     # However small `n` is, each of r × p blocks is made and mixed.
@@ -130,9 +130,9 @@ def _lowered(value: Any) -> Any:
 def _key(document: dict[str, Any], password: str, path: Path, named: str) -> bytes:
     # Only the kind of a failure is told: the message of a decryption library is not ours to vouch for.
     kind = ""
-    for one in _spellings(password):
+    for spelling in _spellings(password):
         try:
-            return bytes(Account.decrypt(document, one))
+            return bytes(Account.decrypt(document, spelling))
         except MemoryError:
             kind = "MemoryError"
         except Exception as error:  # noqa: BLE001 - whatever a library raises about a file that is wrong inside
@@ -157,15 +157,15 @@ def _key(document: dict[str, Any], password: str, path: Path, named: str) -> byt
 def _spellings(password: str) -> Iterator[str]:
     """Yield a password as it is written, then as it may be meant: without blanks, its accents otherwise."""
     written = [password, password.strip()]
-    forms = [unicodedata.normalize(form, one) for one in written for form in ("NFC", "NFD")]
+    forms = [unicodedata.normalize(form, text) for text in written for form in ("NFC", "NFD")]
     yield from dict.fromkeys([*written, *forms])
 
 
 def _need(document: dict[str, Any]) -> int:
     """Return how many bytes scrypt takes for this keystore, 0 where that cannot be told or nothing to speak of."""
     crypto = document["crypto"]
-    told = crypto.get("kdfparams")
-    n, r = (told.get("n"), told.get("r")) if isinstance(told, dict) and crypto.get("kdf") == "scrypt" else (0, 0)
+    params = crypto.get("kdfparams")
+    n, r = (params.get("n"), params.get("r")) if isinstance(params, dict) and crypto.get("kdf") == "scrypt" else (0, 0)
     return 128 * n * r if type(n) is int and type(r) is int and n > 0 and r > 0 else 0
 
 

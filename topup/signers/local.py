@@ -338,10 +338,10 @@ def from_private_key(text: str, ceilings: Ceilings) -> LocalSigner:
     Raises:
         SettingsError: it is none.
     """
-    found = re.fullmatch(r"(?:0x)?([0-9a-fA-F]{64})", text.strip())
+    digits = re.fullmatch(r"(?:0x)?([0-9a-fA-F]{64})", text.strip())
     try:
         # The library would also take fewer digits, and open another wallet.
-        key = PrivateKey(bytes.fromhex(found[1])) if found else None
+        key = PrivateKey(bytes.fromhex(digits[1])) if digits else None
     except (ValueError, ValidationError):
         key = None
     if key is None:  # not raised inside the handler: what the library says may hold the key

@@ -126,11 +126,11 @@ def _word(body: bytes) -> str | None:
 
 
 def _retry_after(answered: Answered) -> int:
-    told = answered.first("retry-after").strip()
-    if told.isascii() and told.isdigit():
-        return min(int(told[:9]), RETRY_AFTER_MAX_S)
+    after = answered.first("retry-after").strip()
+    if after.isascii() and after.isdigit():
+        return min(int(after[:9]), RETRY_AFTER_MAX_S)
     try:
-        wait = parsedate_to_datetime(told) - parsedate_to_datetime(answered.first("date"))
+        wait = parsedate_to_datetime(after) - parsedate_to_datetime(answered.first("date"))
     except (ValueError, TypeError, ArithmeticError, LookupError):  # ArithmeticError: a year beyond datetime's
         return RETRY_AFTER_DEFAULT_S
     return min(max(wait.days * 86_400 + wait.seconds, 0), RETRY_AFTER_MAX_S)

@@ -101,8 +101,8 @@ class Client:
                 asyncio.timeout(timeout_s),
                 client.stream(method, url, content=body, headers=sent) as response,
             ):
-                told = tuple((name.lower(), value) for name, value in response.headers.multi_items())
-                unpacker = Unpacker(",".join(value for name, value in told if name == "content-encoding"), bytes_max)
+                given = tuple((name.lower(), value) for name, value in response.headers.multi_items())
+                unpacker = Unpacker(",".join(value for name, value in given if name == "content-encoding"), bytes_max)
                 async for piece in response.aiter_raw():
                     raw += unpacker.feed(piece)
                 unpacker.end()
@@ -114,7 +114,7 @@ class Client:
             # Where another answer on the connection gave it up, the error is of that, in words of the library's own.
             why = self._way.failure(error) if self._client is client else "the connection was given up"
             raise NoAnswer(f"{who}: {why}") from None
-        return Answered(who, response.status_code, told, bytes(raw))
+        return Answered(who, response.status_code, given, bytes(raw))
 
     def _opened(self) -> httpx.AsyncClient:
         if self._client is None:

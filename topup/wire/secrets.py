@@ -46,9 +46,9 @@ class Masker:
         for secret in set(secrets):
             if len(secret) >= LENGTH_MIN:
                 pending, strict = _writings(secret)
-                folded.update(piece for one in pending for piece in _pieces(one.translate(_CAPITALS)))
-                exact.update(piece for one in strict for piece in _pieces(one))
-                self._short.update(one.translate(_CAPITALS) for one in pending if len(one) < WHOLE_MIN)
+                folded.update(piece for writing in pending for piece in _pieces(writing.translate(_CAPITALS)))
+                exact.update(piece for writing in strict for piece in _pieces(writing))
+                self._short.update(writing.translate(_CAPITALS) for writing in pending if len(writing) < WHOLE_MIN)
         # Each with the lengths of its pieces, and how a text has to be written to be looked up in it.
         self._known = tuple(
             (pieces, sorted({len(piece) for piece in pieces}), alphabet)
@@ -73,7 +73,7 @@ class Masker:
             if any(True for _ in self._found(text, WHOLE_MIN)):
                 return True
             views = [view.translate(_CAPITALS) for view, _, _ in _views(text)] if self._short else []
-            if any(one in view for one in self._short for view in views):
+            if any(short in view for short in self._short for view in views):
                 return True
         return False
 
@@ -102,20 +102,20 @@ def of_url(url: str) -> list[str]:
     """Return what of a URL may be a key: user, password, and each part of path and query that is long enough."""
     parts = urlsplit(url)
     said = [parts.username or "", parts.password or "", *re.split(r"[/?&=]", f"{parts.path}?{parts.query}")]
-    return [one for part in said for one in {part, unquote(part)} if len(one) >= 8]
+    return [text for part in said for text in {part, unquote(part)} if len(text) >= 8]
 
 
 def _writings(secret: str) -> tuple[list[str], list[str]]:
     """Return how a secret may be written: where capitals do not matter, and where they do."""
     raws, plain = [secret.encode("utf-8", "surrogatepass")], [secret]
-    found = _HEX.fullmatch(secret)
-    if found and len(found[1]) % 2 == 0:
-        plain = [found[1], str(int(found[1], 16))]
-        raws.append(bytes.fromhex(found[1]))
+    digits = _HEX.fullmatch(secret)
+    if digits and len(digits[1]) % 2 == 0:
+        plain = [digits[1], str(int(digits[1], 16))]
+        raws.append(bytes.fromhex(digits[1]))
     # Bytes that are looked at one by one, as they are within percent signs, are Latin-1.
     plain += [raws[0].decode("latin-1")]
-    pending = ["".join(c for c in one if _counts(c)) for one in plain] + [raw.hex() for raw in raws]
-    return [one for one in pending if len(one) >= LENGTH_MIN], [one for raw in raws for one in _aligned(raw)]
+    pending = ["".join(c for c in writing if _counts(c)) for writing in plain] + [raw.hex() for raw in raws]
+    return [text for text in pending if len(text) >= LENGTH_MIN], [text for raw in raws for text in _aligned(raw)]
 
 
 def _aligned(raw: bytes) -> Iterator[str]:
@@ -159,26 +159,26 @@ def _undone(view: _View) -> _View | None:
     """Undo one layer of escapes; None where there is none."""
     text, starts, ends = view
     shown, firsts, lasts, at = list[str](), list[int](), list[int](), 0
-    for found in _ESCAPED.finditer(text):
-        begin, end = found.span()
-        shown += [text[at:begin], _meant(found)]
+    for escape in _ESCAPED.finditer(text):
+        begin, end = escape.span()
+        shown += [text[at:begin], _meant(escape)]
         firsts += [*starts[at:begin], starts[begin]]
         lasts += [*ends[at:begin], ends[end - 1]]
         at = end
     return ("".join(shown) + text[at:], [*firsts, *starts[at:]], [*lasts, *ends[at:]]) if shown else None
 
 
-def _meant(found: re.Match[str]) -> str:
+def _meant(escape: re.Match[str]) -> str:
     """Return the one character that an escape stands for."""
     for group, base in ((1, 16), (2, 16), (3, 16), (4, 10), (5, 16)):
-        if found[group]:
-            number = int(found[group], base)
+        if escape[group]:
+            number = int(escape[group], base)
             return chr(number) if number < 0x110000 else "?"
-    if found[6]:
+    if escape[6]:
         import html  # its list of two thousand names is rarely wanted, and a daemon would keep it
 
-        return html.unescape(found[6])
-    return _LETTERS.get(found[7], found[7])
+        return html.unescape(escape[6])
+    return _LETTERS.get(escape[7], escape[7])
 
 
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{16,}")
