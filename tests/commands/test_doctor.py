@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.sellers.test_mpp import selling
 from tests.world.examined import failed, looked
 from tests.world.stand import dead, failing, lie
+from tests.world.tempo import selling
 from topup.commands.doctor.account import _date_s
 from topup.ledger.location import FILE
 from topup.ledger.store import SqliteStore

@@ -14,11 +14,11 @@ from eth_abi.abi import encode
 from eth_account import Account
 from eth_utils.crypto import keccak
 
-from tests.sellers.test_mpp import held, stage_of
 from tests.tools import require
 from tests.world import builders
 from tests.world.owner import HELD, KEY, ROOT, TOKEN, Owner, account, shown
 from tests.world.stage import Stage
+from tests.world.tempo import held, stage_of
 from tests.world.tempo_payments import AUTHORIZE, RESTRICTIONS, Chain, paying, raw_of
 from topup.app.settings import load
 from topup.chain import agreement

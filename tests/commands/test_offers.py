@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.sellers.test_mpp import held, selling, stage_of
+from tests.world.tempo import held, selling, stage_of
 from topup.app.settings import Settings, load
 from topup.commands import offers
 from topup.domain.errors import SettingsError

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.sellers.test_mpp import selling
 from tests.world.served import asked
+from tests.world.tempo import selling
 from topup.app import assembly
 from topup.app.funding import named
 from topup.app.settings import Settings, load

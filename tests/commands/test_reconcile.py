@@ -18,12 +18,12 @@ from typing import Any, Final
 import pytest
 from eth_account import Account
 
-from tests.sellers.test_mpp import selling as mpp_world
 from tests.world import ledger, worlds
 from tests.world.builders import NOW_MS, WALLET, operator
 from tests.world.served import FINAL, Served, served
 from tests.world.stage import Stage, story
 from tests.world.stand import failing, lie
+from tests.world.tempo import selling as mpp_world
 from topup.accounting.reconciliation import Adopted
 from topup.app.connections import opened
 from topup.app.settings import load

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from tests.sellers.test_mpp import selling as mpp_world
-from tests.sellers.test_mpp import stage_of
 from tests.world import ledger
 from tests.world.builders import ACCOUNT, NOW_MS, WALLET, operator, topup
 from tests.world.served import asked
 from tests.world.stage import Stage, story
+from tests.world.tempo import selling as mpp_world
+from tests.world.tempo import stage_of
 from topup.accounting.journal import attempt_entry, posting_entry
 from topup.commands.show import life_document
 from topup.domain import events

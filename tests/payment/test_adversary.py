@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from eth_utils.crypto import keccak
 
-from tests.world.stage import Stage, Start
+from tests.world.stage import Stage, Start, two
 from topup.domain.errors import ApiUnknown
 from topup.domain.lifecycle import Attempt, State, TopUp
 from topup.sandbox import contracts
@@ -24,35 +24,6 @@ DAY_MS = 24 * HOUR_MS
 EXPIRY_MS = 49 * HOUR_MS
 
 
-def two(world: World) -> dict[str, str]:
-    """Settings with two providers that do not depend on each other."""
-    return {"TOPUP_CHAIN__RPC_URLS": f"{world.rpc.url},{world.provider().url}"}
-
-
-def hold(stage: Stage, topup: TopUp) -> None:
-    """Keep what this top-up has sent out of every block."""
-    assert isinstance(stage.world.chain, Evm)
-    held = stage.world.chain.held
-    stage.inside(lambda: held.update("0x" + (a.hash or b"").hex() for a in topup.out))
-
-
-def release(stage: Stage) -> None:
-    """Let what was held be mined."""
-    assert isinstance(stage.world.chain, Evm)
-    stage.inside(stage.world.chain.held.clear)
-
-
-def say(stage: Stage, topup: TopUp, word: str) -> None:
-    """Leave a person's word about a top-up."""
-    stage.store.say("default", f"resolve:{topup.id}", word, stage.world.clock.now_ms(), "a test")
-
-
-async def passes(stage: Stage, count: int) -> None:
-    """Make so many passes."""
-    for _ in range(count):
-        await stage.step()
-
-
 async def slowly(stage: Stage, count: int) -> None:
     """Make so many passes, two minutes apart."""
     for _ in range(count):
@@ -64,7 +35,7 @@ async def expired(stage: Stage) -> TopUp:
     """Send a payment that no block takes until its charge has expired."""
     stage.world.mining = False
     topup = await stage.until(State.SENT)
-    hold(stage, topup)
+    stage.hold(topup)
     stage.world.clock.leap(EXPIRY_MS)
     stage.world.mining = True
     return topup
@@ -104,9 +75,9 @@ async def test_an_invented_revert_in_an_old_block_buys_no_second_payment(world: 
         return honest()
 
     world.rpc.intercept = lie
-    await passes(stage, 30)
+    await stage.steps(30)
     world.mining = True
-    await passes(stage, 20)
+    await stage.steps(20)
     assert sent
     assert stage.payments() == 1
     assert len(stage.topup.charges) == 1
@@ -116,7 +87,7 @@ async def test_stale_bytes_mined_under_a_resting_top_up_do_not_stop_it(world: Wo
     """What an ended top-up left behind takes the nonce while the next waits for ETH: it goes on and pays."""
     old = await expired(stage)
     await stage.until(State.HALTED, passes=240)
-    say(stage, old, "attest-unpaid")
+    stage.say("attest-unpaid", old)
     await stage.until(State.FAILED)
     wei = stage.inside(lambda: world.balance(world.wallet))
     stage.inside(lambda: world.chain.set_balance(world.wallet, 10**15))
@@ -185,7 +156,7 @@ async def test_dear_dead_bytes_do_not_forbid_the_next_payment(world: World, star
     stage.inside(lambda: world.chain.mine(world.clock.now_s()))
     topup = await stage.until(State.SENT)
     stage.inside(lambda: setattr(world.chain, "base_fee", usual))
-    hold(stage, topup)
+    stage.hold(topup)
     world.clock.leap(EXPIRY_MS)
     world.mining = True
     await stage.until(State.DONE, passes=240)
@@ -207,8 +178,8 @@ async def test_no_word_passes_over_a_payment_that_the_chain_shows(world: World, 
     halted = await stage.until(State.HALTED, passes=240)
     assert "the charge was paid by" in halted.reason
     world.clock.leap(1_000)
-    say(stage, topup, "attest-unpaid")
-    await passes(stage, 10)
+    stage.say("attest-unpaid", topup)
+    await stage.steps(10)
     assert stage.topup.id == topup.id
     assert stage.topup.state is State.HALTED
     assert stage.store.told("default", f"resolve:{topup.id}") == ""
@@ -218,12 +189,12 @@ async def test_no_word_passes_over_a_payment_that_the_chain_shows(world: World, 
 async def test_a_word_said_before_the_halt_is_not_about_it(world: World, stage: Stage) -> None:
     """An attestation from before the halt ends nothing; one from after it does."""
     topup = await expired(stage)
-    say(stage, topup, "attest-unpaid")
+    stage.say("attest-unpaid", topup)
     world.clock.leap(1_000)
     await stage.until(State.HALTED, passes=240)
-    await passes(stage, 10)
+    await stage.steps(10)
     assert stage.topup.state is State.HALTED
-    say(stage, topup, "attest-unpaid")
+    stage.say("attest-unpaid", topup)
     await stage.until(State.FAILED)
     assert stage.payments() == 0
 
@@ -328,7 +299,7 @@ async def test_a_cancel_before_anything_is_signed_drops_the_top_up(
     stage = start()
     monkeypatch.setattr(Coinbase, "ask", silent)
     topup = await stage.until(State.DECIDED)
-    say(stage, topup, "cancel")
+    stage.say("cancel", topup)
     await stage.step()
     dropped = stage.store.topup(topup.id)
     assert (dropped.state, dropped.reason) == (State.DROPPED, "cancelled")
@@ -409,7 +380,7 @@ async def test_each_payment_that_stays_unsafe_is_said_for_itself(world: World, s
     world.chain.tags_known = False
     old = await stage.until(State.CREDITED)
     world.clock.leap(HOUR_MS)
-    await passes(stage, 5)
+    await stage.steps(5)
     assert [e.topup_id for e in stage.named("not_yet_safe")] == [old.id]
     world.chain.tags_known = True
     await stage.until(State.DONE)
@@ -417,7 +388,7 @@ async def test_each_payment_that_stays_unsafe_is_said_for_itself(world: World, s
     world.clock.leap(26 * HOUR_MS)
     new = await another(stage, old, State.CREDITED)
     world.clock.leap(HOUR_MS)
-    await passes(stage, 5)
+    await stage.steps(5)
     assert [e.topup_id for e in stage.named("not_yet_safe")] == [old.id, new.id]
 
 
@@ -428,7 +399,7 @@ async def test_money_that_leaves_without_our_event_is_in_the_books(world: World,
     stage.inside(lambda: world.chain.set_code(contracts.PAYMENT_PROTOCOL, b"\x00"))
     world.mining = True
     await stage.until(State.HALTED)
-    await passes(stage, 20)
+    await stage.steps(20)
     assert stage.topup.state is State.HALTED
     assert not stage.named("payment_reverted")
     assert stage.left() > topup.out[0].plan.value.units
@@ -450,8 +421,8 @@ async def test_a_look_that_finds_no_proof_yet_is_not_used_up(world: World, start
 
     second.intercept = silent
     stage = start({"TOPUP_CHAIN__RPC_URLS": f"{world.rpc.url},{second.url}"})
-    say(stage, halted, "look")
-    await passes(stage, 4)
+    stage.say("look", halted)
+    await stage.steps(4)
     assert stage.topup.state is State.HALTED
     second.intercept = None
     await stage.until(State.FAILED)
@@ -464,7 +435,7 @@ async def test_bytes_of_a_dead_charge_are_not_sent_again(world: World, start: St
     world.mining = False
     topup = await stage.until(State.SENT)
     dead = ["0x" + (a.raw or b"").hex() for a in topup.out]
-    hold(stage, topup)
+    stage.hold(topup)
     again: list[str] = []
 
     async def refuse(method: str, params: list[Any], honest: Next) -> Any:
@@ -483,7 +454,7 @@ async def test_bytes_of_a_dead_charge_are_not_sent_again(world: World, start: St
         if len(stage.topup.charges) == 2 and stage.topup.out[-1].charge_seq == 2:
             break
     again.clear()
-    await passes(stage, 12)
+    await stage.steps(12)
     assert stage.topup.state is State.SENT
     assert again == []
     world.rpc.intercept = second.intercept = None

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from eth_account import Account
 
-from tests.world.stage import Shifted, Stage, Start
+from tests.world.stage import Shifted, Stage, Start, evm, price
 from topup.app.daemon import Daemon, SdNotify
 from topup.domain import events
 from topup.domain.errors import StoreFenced
@@ -20,24 +20,11 @@ from topup.domain.money import Usd
 from topup.ledger.store import SqliteStore
 from topup.ports.ledger import Wish
 from topup.sandbox import contracts
-from topup.sandbox.evm import Evm
 from topup.sandbox.rpc import Drop, Next
 from topup.sandbox.world import World
 
 HOUR_MS = 3_600_000
 BELOW = Decimal("10.5")
-
-
-def chain(world: World) -> Evm:
-    """Return the embedded chain with its own controls."""
-    assert isinstance(world.chain, Evm)
-    return world.chain
-
-
-def price(world: World, percent: int) -> None:
-    """Set the pools' price, in percent of the fair one."""
-    fair = world.eth_usd_e8 * percent // 100
-    world.write(contracts.pool_price(500, fair) + contracts.pool_price(3000, fair))
 
 
 @pytest.mark.parametrize("skew_s", [-600, -120, 120, 600])
@@ -63,8 +50,7 @@ async def test_a_payment_mined_after_its_deadline_halts_and_a_person_ends_it(wor
     halted = await stage.until(State.HALTED)
     assert len(halted.charges) == 1
     assert stage.payments() == 0
-    for _ in range(8):
-        await stage.step()
+    await stage.steps(8)
     assert stage.topup.state is State.HALTED
     assert stage.booked() == stage.left() > 0
     stage.store.say("default", f"resolve:{halted.id}", "attest-unpaid", world.clock.now_ms(), "a test")
@@ -142,14 +128,13 @@ async def test_a_provider_that_lies_about_quote_and_feed_cannot_overpay_beyond_t
 
 async def test_a_chain_without_a_safe_block_is_said_to_be_stuck(world: World, stage: Stage) -> None:
     """Credited, and `safe` is null: nothing more is bought, and after a while that is said once."""
-    chain(world).tags_known = False
+    evm(world).tags_known = False
     await stage.until(State.CREDITED)
     world.clock.leap(HOUR_MS)
-    for _ in range(4):
-        await stage.step()
+    await stage.steps(4)
     assert len(stage.named("not_yet_safe")) == 1
     assert stage.topup.state is State.CREDITED
-    chain(world).tags_known = True
+    evm(world).tags_known = True
     await stage.until(State.DONE)
     assert stage.booked() == stage.left()
 
@@ -170,9 +155,8 @@ async def test_a_pause_stops_a_first_send_even_after_the_intent(world: World, st
     await stage.close()
     again = start()
     again.store.say("default", "paused", "1", world.clock.now_ms(), "a test")
-    for _ in range(10):
-        await again.step()
-    assert stage.inside(lambda: chain(world).pending()) == 0
+    await again.steps(10)
+    assert stage.inside(lambda: evm(world).pending()) == 0
     again.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
     world.mining = True
     await again.until(State.DONE)
@@ -302,7 +286,7 @@ async def test_a_second_program_cannot_write_beside_the_first(world: World, stag
     second = SqliteStore.open_writer(tmp_path)
     with pytest.raises(StoreFenced):
         await stage.until(State.SENT)
-    assert stage.inside(lambda: chain(world).pending()) == 0
+    assert stage.inside(lambda: evm(world).pending()) == 0
     second.close()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.world.house import Killed
-from tests.world.stage import Shifted, Stage, Start
+from tests.world.stage import Shifted, Stage, Start, evm, price, two
 from topup.domain.coinbase_charge import parse
 from topup.domain.lifecycle import Attempt, Fact, Kind, State, TopUp
 from topup.domain.money import Bps
@@ -20,41 +20,18 @@ from topup.ledger.location import FILE
 from topup.payment import tracking
 from topup.ports.chain import Sent
 from topup.sandbox import contracts
-from topup.sandbox.evm import Evm
-from topup.sandbox.rpc import Next, RpcError, RpcServer
+from topup.sandbox.rpc import Next, RpcError
 from topup.sandbox.world import World
 
 HOUR_MS = 3_600_000
 DAYS_MS = 49 * HOUR_MS
 
 
-def chain(world: World) -> Evm:
-    """Return the embedded chain with its own controls."""
-    assert isinstance(world.chain, Evm)
-    return world.chain
-
-
-def two(world: World, second: RpcServer | None = None) -> dict[str, str]:
-    """Settings with two providers that do not depend on each other."""
-    return {"TOPUP_CHAIN__RPC_URLS": f"{world.rpc.url},{(second or world.provider()).url}"}
-
-
-def hold_back(world: World, topup: TopUp) -> None:
-    """Let nothing be mined of what is out."""
-    world.do(lambda: chain(world).held.update("0x" + (a.hash or b"").hex() for a in topup.out))
-
-
-def price_of_ether(world: World, percent: int) -> None:
-    """Let the pools sell ether for so much of what the feed says."""
-    price = world.eth_usd_e8 * percent // 100
-    world.write(contracts.pool_price(500, price) + contracts.pool_price(3000, price))
-
-
 async def expired(stage: Stage) -> TopUp:
     """Make passes until a payment is out; no block has it, and its deadline goes by."""
     stage.world.mining = False
     topup = await stage.until(State.SENT)
-    hold_back(stage.world, topup)
+    stage.hold(topup)
     stage.world.clock.leap(DAYS_MS)
     return topup
 
@@ -63,7 +40,7 @@ async def held_back(stage: Stage) -> TopUp:
     """Make passes until a payment is out; blocks go on, and none has it."""
     stage.world.mining = False
     topup = await stage.until(State.SENT)
-    hold_back(stage.world, topup)
+    stage.hold(topup)
     stage.world.mining = True
     return topup
 
@@ -132,8 +109,7 @@ async def test_a_refused_bump_leaves_what_is_out_on_its_way(world: World, stage:
     world.rpc.intercept = refuse
     await bumped(stage)
     stage.inside(world.chain.drop_pending)
-    for _ in range(20):
-        await stage.step()
+    await stage.steps(20)
     world.mining = True
     done = await stage.until(State.DONE)
     assert done.paying is not None
@@ -150,8 +126,7 @@ async def test_no_bump_goes_beyond_the_ceiling_on_the_gas_price(world: World, st
     ceiling = Decimal(first.plan.max_fee_per_gas.units + 1) / 10**9
     await stage.close()
     stage = start({"TOPUP_FEES__GAS_PRICE_MAX_GWEI": str(ceiling)})
-    for _ in range(40):
-        await stage.step()
+    await stage.steps(40)
     assert [a.id for a in stage.topup.out] == [first.id]
     assert [e.why for e in stage.named("bump_held")] == ["gas_price"]
     world.mining = True
@@ -163,8 +138,7 @@ async def test_no_bump_goes_beyond_the_multiple_of_what_is_asked_now(world: Worl
     stage = start({"TOPUP_FEES__BUMP_TIMES_MAX": "1"})
     world.mining = False
     await stage.until(State.SENT)
-    for _ in range(40):
-        await stage.step()
+    await stage.steps(40)
     assert [e.why for e in stage.named("bump_held")] == ["bump_ceiling"]
     assert len(stage.topup.out) == 1
     assert stage.topup.out[0].sends > 1
@@ -176,7 +150,7 @@ async def test_a_bump_sends_what_the_charge_costs_by_then(world: World, stage: S
     """Ether has become cheaper: the bump is quoted anew, and each attempt keeps the value it was signed with."""
     world.mining = False
     before = (await stage.until(State.SENT)).out[0].plan
-    world.do(lambda: price_of_ether(world, 99))
+    world.do(lambda: price(world, 99))
     first, second = (a.plan for a in (await bumped(stage)).out)
     assert first.value == before.value
     assert second.quote > first.quote
@@ -193,11 +167,10 @@ async def test_a_charge_is_not_retried_for_ever(world: World, start: Start) -> N
     world.mining = False
     await stage.until(State.SENT)
     for tries in (2, 3):
-        world.do(lambda: price_of_ether(world, 90))
+        world.do(lambda: price(world, 90))
         stage.inside(lambda: world.chain.mine(world.clock.now_s()))
-        world.do(lambda: price_of_ether(world, 100))
-        for _ in range(6):
-            await stage.step()
+        world.do(lambda: price(world, 100))
+        await stage.steps(6)
         if tries == 2:
             assert stage.topup.state is State.SENT
     assert stage.topup.state is State.DEATHWATCH
@@ -210,8 +183,7 @@ async def test_bumps_end_after_so_many(world: World, start: Start) -> None:
     stage = start({"TOPUP_FEES__BUMP_MAX": "2"})
     world.mining = False
     await stage.until(State.SENT)
-    for _ in range(90):
-        await stage.step()
+    await stage.steps(90)
     assert len(stage.topup.out) == 3
     world.mining = True
     await stage.until(State.DONE)
@@ -351,8 +323,7 @@ async def test_an_expired_charge_seen_by_one_provider_alone_needs_a_person(world
     world.mining = True
     halted = await stage.until(State.HALTED, passes=240)
     assert "one provider" in halted.reason
-    for _ in range(5):
-        await stage.step()
+    await stage.steps(5)
     assert len(stage.topup.charges) == 1
     stage.store.say("default", f"resolve:{topup.id}", "attest-unpaid", world.clock.now_ms(), "a test")
     await stage.until(State.FAILED)
@@ -377,14 +348,14 @@ async def test_stale_bytes_of_a_failed_top_up_that_are_mined_late_are_booked(wor
     world.mining = False
     topup = await stage.until(State.SENT)
     stale = {"0x" + (a.hash or b"").hex() for a in topup.out}
-    stage.inside(lambda: chain(world).held.update(stale))
+    stage.inside(lambda: evm(world).held.update(stale))
     world.clock.leap(DAYS_MS)
     world.mining = True
     await stage.until(State.HALTED, passes=240)
     stage.store.say("default", f"resolve:{topup.id}", "attest-unpaid", world.clock.now_ms(), "a test")
     await stage.until(State.FAILED)
     stage.store.say("default", "paused", "1", world.clock.now_ms(), "a test")
-    stage.inside(chain(world).held.clear)
+    stage.inside(evm(world).held.clear)
     for _ in range(8):
         await stage.step()
         world.clock.leap(HOUR_MS)
@@ -471,8 +442,7 @@ async def test_a_mark_that_was_never_tested_ends_nothing(world: World, start: St
     marked = contracts.processed(world.operator.address, intent.id)
     stage.inside(lambda: world.write(marked))
     world.mining = True
-    for _ in range(30):
-        await stage.step()
+    await stage.steps(30)
     assert stage.topup.state is State.DEATHWATCH
     assert stage.topup.reason.startswith("reverted for good: AlreadyProcessed")
     assert stage.payments() == 0
@@ -490,13 +460,11 @@ async def test_a_nonce_used_by_nobody_we_know_halts_after_an_hour(world: World, 
     world.rpc.intercept = blind
     world.mining = True
     await stage.rests("nonce_moved")
-    for _ in range(10):
-        await stage.step()
+    await stage.steps(10)
     assert len(stage.named("receipt_awaited")) == 1
     assert stage.named("nonce_moved") == []
     world.clock.leap(300_000)
-    for _ in range(3):
-        await stage.step()
+    await stage.steps(3)
     assert stage.topup.state is State.SENT
     assert len(stage.named("nonce_moved")) == 1
     world.clock.leap(HOUR_MS + 60_000)
@@ -544,8 +512,7 @@ async def test_nothing_is_dead_before_a_final_block_says_so(world: World, start:
     stage.inside(lambda: world.chain.mine(world.clock.now_s()))
     await stage.until(State.DEATHWATCH)
     asked = world.rpc.asked["eth_getLogs"] + world.rpc.asked["eth_getStorageAt"]
-    for _ in range(6):
-        await stage.step()
+    await stage.steps(6)
     assert stage.topup.state is State.DEATHWATCH
     assert world.rpc.asked["eth_getLogs"] + world.rpc.asked["eth_getStorageAt"] == asked
 
@@ -632,7 +599,7 @@ async def test_bytes_that_were_taken_before_are_followed_on(world: World, start:
         await stage.step()
         assert stage.topup.state is State.SENT
     assert len(stage.named("payment_refused")) == 1
-    world.do(chain(world).held.clear)
+    world.do(evm(world).held.clear)
     world.rpc.intercept = None
     done = await stage.until(State.DONE)
     assert done.id == topup.id
@@ -653,8 +620,7 @@ async def test_another_transaction_at_our_nonce_is_an_alarm(world: World, stage:
     """A node wants more to drop what it holds there, and none of it is ours: said once, and the payment goes on."""
     world.rpc.intercept = says("replacement transaction underpriced")
     await stage.until(State.SENT)
-    for _ in range(4):
-        await stage.step()
+    await stage.steps(4)
     assert [e.nonce for e in stage.named("nonce_contested")] == [stage.topup.out[0].plan.nonce]
     world.rpc.intercept = None
     await stage.until(State.DONE)
@@ -697,7 +663,7 @@ async def test_a_payment_that_is_out_is_outbid_when_its_rail_is_no_longer_used(w
     again = start(mpp)
     await bumped(again)
     assert again.topup.id == topup.id
-    again.inside(chain(world).held.clear)
+    again.inside(evm(world).held.clear)
     await again.until(State.DONE)
     assert again.payments() == 1
 
@@ -736,8 +702,7 @@ async def test_what_is_halted_is_looked_for_and_not_sent(world: World, stage: St
     asked = world.rpc.asked
     sent, looked = asked["eth_sendRawTransaction"], asked["eth_getTransactionReceipt"]
     assert sent
-    for _ in range(20):
-        await stage.step()
+    await stage.steps(20)
     assert asked["eth_sendRawTransaction"] == sent
     assert asked["eth_getTransactionReceipt"] > looked
     assert len(stage.topup.attempts) == len(topup.attempts)
@@ -749,8 +714,7 @@ async def test_only_a_word_leads_out_of_a_halt(world: World, stage: Stage) -> No
     topup = await stage.until(State.SENT)
     stage.store.move(topup, Fact.HALT, world.clock.now_ms(), "for the test")
     world.mining = True
-    for _ in range(8):
-        await stage.step()
+    await stage.steps(8)
     assert stage.topup.payment is not None
     assert stage.topup.state is State.HALTED
     stage.store.say("default", f"resolve:{topup.id}", "look", world.clock.now_ms(), "a test")

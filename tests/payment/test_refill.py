@@ -18,6 +18,7 @@ from eth_abi.abi import decode
 from eth_utils.crypto import keccak
 
 from tests.world import worlds
+from tests.world.stage import transferred
 from topup.commands import demo
 from topup.commands.demo_ground import ground
 from topup.domain.coinbase_charge import parse
@@ -25,9 +26,7 @@ from topup.domain.lifecycle import Inclusion, State, TopUp
 from topup.ledger.store import SqliteStore
 from topup.sandbox import contracts
 from topup.sandbox.gateway import Conduct
-from topup.sandbox.world import FEE_DESTINATION, World
-
-TRANSFERRED = "0xb7ee4fafa10d16ee883a136a3dcc9179d8e6041ba71cc29c2b0bce4f7bdd6e86"
+from topup.sandbox.world import FEE_DESTINATION, STEPPED, World
 
 
 @dataclass(frozen=True)
@@ -65,13 +64,12 @@ def money(world: World) -> Money:
 def refill(chain: str, directory: Path) -> Refill:
     lines: list[str] = []
     conduct = Conduct(staleness_ms=20_000, posting_delay_ms=10_000)
-    with World(worlds.maker(chain), scale=demo.SCALE, conduct=conduct) as world:
+    with World(worlds.maker(chain), scale=STEPPED, conduct=conduct) as world:
         before = world.do(lambda: money(world))
         told, code = asyncio.run(demo.run(world, directory, ground(), fault=None, say=lines.append))
         assert code == 0, "\n".join(lines)
         after = world.do(lambda: money(world))
-        wanted = {"fromBlock": "0x0", "address": contracts.PAYMENT_PROTOCOL, "topics": [TRANSFERRED]}
-        logs = world.do(lambda: world.chain.rpc("eth_getLogs", [wanted]))
+        logs = transferred(world)
         receipt = world.do(lambda: world.chain.rpc("eth_getTransactionReceipt", [told["tx_hash"]]))
     store = SqliteStore.open_reader(directory)
     (topup,) = store.latest("default", 10)

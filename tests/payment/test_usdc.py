@@ -13,7 +13,6 @@ from eth_abi.abi import encode
 from eth_account import Account
 from eth_utils.crypto import keccak
 
-from tests.payment.test_adversary import hold, passes, say
 from tests.world import worlds
 from tests.world.stage import Stage, Start, story
 from tests.world.stand import Stand
@@ -58,12 +57,6 @@ def allowed(stage: Stage) -> int:
     return int(stage.inside(lambda: stage.world.chain.rpc("eth_call", [call, "latest"])), 16)
 
 
-def booked(stage: Stage, account: str, commodity: Commodity) -> int:
-    """Return what the journal says of one account."""
-    lines = [x for e in stage.store.entries("default") for x in e.lines]
-    return sum(x.units for x in lines if (x.account, x.commodity) == (account, commodity))
-
-
 async def test_a_charge_is_paid_in_usdc_by_two_transactions(start: Start) -> None:
     """The contract is allowed exactly the total, takes it, and may take nothing afterwards; the books match."""
     stage = start(USDC)
@@ -75,9 +68,9 @@ async def test_a_charge_is_paid_in_usdc_by_two_transactions(start: Start) -> Non
     assert payment.inclusion.tokens == Usdc(TOTAL)
     assert held(stage) == HELD - TOTAL
     assert allowed(stage) == 0
-    assert booked(stage, WALLET, Commodity.USDC) == -TOTAL
-    assert booked(stage, IN_TRANSIT, Commodity.USDC) == 0
-    assert stage.left() == -booked(stage, WALLET, Commodity.ETH)
+    assert stage.in_books(WALLET, Commodity.USDC) == -TOTAL
+    assert stage.in_books(IN_TRANSIT, Commodity.USDC) == 0
+    assert stage.left() == -stage.in_books(WALLET, Commodity.ETH)
     assert stage.payments() == 1
 
 
@@ -110,13 +103,13 @@ async def test_an_approval_that_is_late_is_outbid_by_itself(world: World, start:
     stage = start(USDC)
     world.mining = False
     topup = await stage.until(State.SENT)
-    hold(stage, topup)
+    stage.hold(topup)
     world.mining = True
     await stage.until(State.DONE)
     kinds = [(a.plan.kind, a.plan.nonce) for a in stage.topup.out]
     assert kinds == [(Kind.APPROVE, 0), (Kind.APPROVE, 0), (Kind.PAY, 1)]
     assert held(stage) == HELD - TOTAL
-    assert stage.left() == -booked(stage, WALLET, Commodity.ETH)
+    assert stage.left() == -stage.in_books(WALLET, Commodity.ETH)
 
 
 async def approved_and_paused(stage: Stage) -> TopUp:
@@ -135,18 +128,18 @@ async def test_an_approval_that_outlives_its_charge_is_taken_back(world: World, 
     stage = start(USDC | {"TOPUP_POLICY__COOLDOWN_S": "86400"})
     topup = await approved_and_paused(stage)
     assert allowed(stage) == TOTAL
-    say(stage, topup, "cancel")
-    await passes(stage, 2)
+    stage.say("cancel", topup)
+    await stage.steps(2)
     assert stage.topup.state is State.DROPPED
     stage.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
     for _ in range(80):
         await stage.step()
-        if stage.named("approval_revoked") and stage.left() == -booked(stage, WALLET, Commodity.ETH):
+        if stage.named("approval_revoked") and stage.left() == -stage.in_books(WALLET, Commodity.ETH):
             break
     assert allowed(stage) == 0
     assert len(stage.named("approval_revoked")) == 1
-    assert stage.left() == -booked(stage, WALLET, Commodity.ETH)
-    assert booked(stage, WALLET, Commodity.USDC) == 0
+    assert stage.left() == -stage.in_books(WALLET, Commodity.ETH)
+    assert stage.in_books(WALLET, Commodity.USDC) == 0
 
 
 def test_a_provider_that_denies_the_approval_burns_no_gas(world: World, tmp_path: Path) -> None:
@@ -161,7 +154,7 @@ def test_a_provider_that_denies_the_approval_burns_no_gas(world: World, tmp_path
         second.intercept = denied
         stage = Stage(world, tmp_path, world.clock, USDC | {"TOPUP_CHAIN__RPC_URLS": f"{world.rpc.url},{second.url}"})
         await stage.rests("approval_unseen")
-        await passes(stage, 10)
+        await stage.steps(10)
         assert [a.plan.kind for a in stage.topup.out] == [Kind.APPROVE]
         (told,) = stage.store.past("default", 0, 0)
         assert told.revert_gas.units == stage.left() > 0
@@ -181,14 +174,14 @@ async def test_a_permission_of_another_wallet_is_not_taken_back_with_this_key(wo
     settings = USDC | {"TOPUP_POLICY__COOLDOWN_S": "600"}
     stage = start(settings)
     topup = await approved_and_paused(stage)
-    say(stage, topup, "cancel")
-    await passes(stage, 2)
+    stage.say("cancel", topup)
+    await stage.steps(2)
     await stage.close()
     key = "0x" + "11" * 32
     stage = start(settings | {"TOPUP_WALLET__PRIVATE_KEY": key})
     stage.inside(lambda: world.chain.set_balance(Account.from_key(key).address, 10**18))
     stage.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
-    await passes(stage, 20)
+    await stage.steps(20)
     assert len(stage.named("approval_stands")) == 1
     assert "whose key this is not" in stage.named("approval_stands")[0].detail
     kept = next(t for t in stage.store.latest("default", 9) if t.id == topup.id)

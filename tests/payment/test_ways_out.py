@@ -11,7 +11,7 @@ from eth_account import Account
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.world.stage import Stage, Start
+from tests.world.stage import Stage, Start, honest
 from tests.world.stories_foreign import invents
 from topup.accounting.reconciliation import Adopted
 from topup.domain.coinbase_charge import parse
@@ -31,16 +31,6 @@ from topup.sandbox.world import World
 from topup.sellers.coinbase import Coinbase
 
 HOUR_MS = 3_600_000
-
-
-def honest(world: World, count: int) -> dict[str, str]:
-    """Settings with so many providers of different owners, none of them the one that was there first."""
-    return {"TOPUP_CHAIN__RPC_URLS": ",".join(world.provider().url for _ in range(count))}
-
-
-def say(stage: Stage, word: str) -> None:
-    """Leave a person's word about the newest top-up."""
-    stage.store.say("default", f"resolve:{stage.topup.id}", word, stage.world.clock.now_ms(), "a test")
 
 
 def on(world: World, blocks: int) -> None:
@@ -86,11 +76,10 @@ async def test_one_honest_provider_says_it_and_waits_for_a_person(world: World, 
     """One provider is no proof: the inclusion is denied aloud and stays, until a person lets it be taken back."""
     await (await invented(world, tmp_path)).close()
     stage = start(honest(world, 1))
-    for _ in range(6):
-        await stage.step()
+    await stage.steps(6)
     assert stage.topup.state is State.UNCREDITED
     assert len(stage.named("inclusion_denied")) == 1
-    say(stage, "look")
+    stage.say("look")
     await stage.until(State.SENT, passes=3)
     assert stage.booked() == 0
     await stage.until(State.DONE)
@@ -143,8 +132,7 @@ async def test_a_node_that_is_a_block_behind_in_its_pool_takes_nothing_back(worl
 
     for one in others:
         one.intercept = pool
-    for _ in range(6):
-        await stage.step()
+    await stage.steps(6)
     assert stage.topup.payment is not None
     assert stage.named("payment_vanished") == []
 
@@ -364,7 +352,7 @@ async def test_a_person_who_takes_the_strangers_transaction_over_ends_it(
     if owners == 1:
         halted = await stage.until(State.HALTED, passes=10)
         assert "one provider" in halted.reason
-        say(stage, "attest-unpaid")
+        stage.say("attest-unpaid")
     await stage.until(State.FAILED, passes=10)
     assert stage.store.control("default").paused
     assert stage.payments() == 0
@@ -379,10 +367,9 @@ async def test_a_mark_that_was_never_tested_is_ended_by_a_persons_word(world: Wo
     on(world, 70)
     world.clock.leap(49 * HOUR_MS)
     on(world, 70)
-    for _ in range(4):
-        await stage.step()
+    await stage.steps(4)
     assert stage.topup.state is State.DEATHWATCH
-    say(stage, "attest-unpaid")
+    stage.say("attest-unpaid")
     await stage.until(State.FAILED, passes=5)
     assert stage.store.control("default").paused
     await stage.close()
@@ -415,8 +402,7 @@ async def test_whoever_looked_no_further_than_before_a_nonce_was_used_proves_not
         return ChargeStatus(by - short, 1, flag=False, payers=frozenset(), witnesses=2)
 
     rail.payment_status = payment_status  # type: ignore[method-assign, assignment]
-    for _ in range(6):
-        await stage.step()
+    await stage.steps(6)
     assert (stage.topup.state is State.FAILED) == (short == 0)
     await stage.close()
 
@@ -471,7 +457,7 @@ async def test_a_cancel_ends_what_was_never_sent(
         with pytest.raises(KeyboardInterrupt):
             await stage.until(State.SENT)
     assert stage.topup.state is state
-    say(stage, "cancel")
+    stage.say("cancel")
     await stage.close()
     stage = start()
     await stage.step()
@@ -487,7 +473,7 @@ async def test_a_cancel_after_a_revert_gives_the_charge_up(world: World, start: 
     dear = world.eth_usd_e8 * 90 // 100
     stage.inside(lambda: world.write(contracts.pool_price(500, dear) + contracts.pool_price(3000, dear)))
     on(world, 1)
-    say(stage, "cancel")
+    stage.say("cancel")
     await stage.until(State.DEATHWATCH, passes=5)
     assert stage.topup.reason == "cancelled by hand"
     world.mining = True
@@ -506,7 +492,7 @@ async def test_a_cancel_after_the_deadline_buys_no_other_charge(world: World, st
     world.clock.leap(49 * HOUR_MS)
     on(world, 1)
     await stage.until(State.DEATHWATCH, passes=5)
-    say(stage, "cancel")
+    stage.say("cancel")
     world.mining = True
     await stage.until(State.FAILED, passes=200)
     assert len(stage.topup.charges) == 1
@@ -532,7 +518,7 @@ async def test_a_word_takes_back_what_one_provider_denies(state: State, word: st
     await stage.step()
     assert stage.topup.state is state
     assert len(stage.named("inclusion_denied")) == 1
-    say(stage, word)
+    stage.say(word)
     await stage.until(State.SENT, passes=2)
     assert stage.booked() == 0
     assert stage.store.told("default", f"resolve:{stage.topup.id}") == ""  # used up
@@ -555,7 +541,7 @@ async def test_a_word_takes_back_what_had_ended(end: State, word: str, world: Wo
     await stage.step()
     assert stage.topup.payment is not None
     assert not stage.store.control("default").paused
-    say(stage, word)
+    stage.say(word)
     world.clock.leap(120_000)
     await stage.step()
     assert stage.topup.payment is None
@@ -569,9 +555,8 @@ async def test_a_payment_in_a_halt_is_credited_by_a_persons_word(world: World, s
     topup = await stage.until(State.SENT)
     stage.store.move(topup, Fact.HALT, world.clock.now_ms(), "for the test")
     world.mining = True
-    for _ in range(8):
-        await stage.step()
+    await stage.steps(8)
     assert (stage.topup.state, stage.topup.payment is not None) == (State.HALTED, True)
-    say(stage, "credited")
+    stage.say("credited")
     await stage.until(State.CREDITED, State.DONE, passes=3)
     assert len(stage.named("credits_attested")) == 1

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tests.world import builders
+from tests.world import memory_sellers as sellers
 from tests.world.bending import KEY, Broken, bent, encoded, said
 from tests.world.stand import ENOUGH, HEAD_AGE_MAX_S, LAG_MAX_S, TOTAL, Stand, stand_on
 from topup.chain.contract_chain import EvmChain
@@ -258,7 +259,6 @@ def seller(rounds: int, seed: int) -> int:
 
     What is proven all the same pays the right one, the right amount, in the right token.
     """
-    from tests.sellers import test_rails_safety as sellers
     from topup.domain.money import Usdc
 
     x402, _ = sellers.x402_rail()

@@ -14,15 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from tests import tools
 from tests.proofs.killed import ARMED, TRACE, Cell
 from tests.world import proxy
-from tests.world.served import PATIENCE_S, TOPUP, Running, Served
-from tests.world.warm import Forked, Warm, takes
+from tests.world.served import TOPUP, Running, Served
+from tests.world.warm import Forked
 from topup.accounting.journal import Commodity
 from topup.sandbox import contracts, purchases, sponsor, x402_seller
 from topup.sandbox.anvil import Anvil
@@ -47,12 +46,6 @@ TEN: Final = 10_000_000
 WINDOW_MS: Final = 120_000
 # Every process that was started, for the case that this one is told to stop.
 CHILDREN: Final[list[subprocess.Popen[bytes] | Forked]] = []
-
-
-@cache
-def loaded() -> Warm:
-    """Return the process that the others are forked from."""
-    return Warm()
 
 
 # -- grounds ----------------------------------------------------------------------------------------------------------
@@ -313,21 +306,10 @@ class House(Served):
         return {"api__url": api, self.life.ground.rpc_setting: ",".join(rpcs)}
 
     def launch(self, command: Sequence[str], **changes: str | None) -> Running:
-        """Start any command in the background."""
-        stem = self.directory / f"process-{len(self.started)}"
-        out, err = stem.with_suffix(".out"), stem.with_suffix(".err")
-        environment = self.environment(**self.addresses(), **changes)
-        process: subprocess.Popen[bytes] | Forked
-        if takes(command):
-            process = loaded().start(command, environment, out, err)
-        else:
-            with out.open("wb") as stdout, err.open("wb") as stderr:
-                process = subprocess.Popen(
-                    command, env=environment, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr
-                )
-        self.started.append(Running(process, out, err))
-        CHILDREN.append(process)
-        return self.started[-1]
+        """Start any command in the background, on its way through the proxies."""
+        running = super().launch(command, **self.addresses(), **changes)
+        CHILDREN.append(running.process)
+        return running
 
     def ordinary(self) -> Running:
         """Start topup as anybody would."""
@@ -381,16 +363,9 @@ def house_of(life: Life, directory: Path, *, wired: bool) -> Iterator[House]:
         if wired or life.wired:
             for name, url in {"api": world.gateway.url, **made.upstream}.items():
                 made.wires[name] = stack.enter_context(proxy.Proxy(url))
-        stack.callback(_end, made)
+        stack.callback(made.end)
         life.arrange(made)
         yield made
-
-
-def _end(house: House) -> None:
-    for one in house.started:
-        if one.process.poll() is None:
-            one.process.kill()
-        one.process.wait(timeout=PATIENCE_S)
 
 
 def held(running: Running) -> bool:

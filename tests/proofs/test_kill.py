@@ -35,7 +35,7 @@ def late(self, topup, attempt, sent, at_ms):
     return delivered(self, stored, attempt, sent, at_ms)
 
 SqliteStore.intend, SqliteStore.delivered = forgetful, late
-from tests import killed
+from tests.proofs import killed
 killed.main()
 """
 

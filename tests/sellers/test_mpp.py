@@ -2,69 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.oracles import mppx_seller, pympp_seller
-from tests.tools import require
 from tests.world.stage import Stage
+from tests.world.tempo import HELD, Front, held, on_tempo, selling, stage_of
 from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.domain.lifecycle import State, TopUp
 from topup.domain.money import Asset, Usd, Usdc
 from topup.payment.config import PurchaseOrder
-from topup.sandbox.gateway import Account, Seen
-from topup.sandbox.http import Raw, Request, Response
-from topup.sandbox.purchase_wire import PURCHASES
-from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller
-from topup.sandbox.tempo import Tempo
-from topup.sandbox.world import World
-
-HELD = 25_000_000
-
-
-@contextmanager
-def selling(conduct: MppConduct | None = None) -> Iterator[World]:
-    """A world whose chain is Tempo and whose provider sells for machine payments; the wallet holds 25 dollars."""
-    anvil = require("anvil")
-
-    def chain(world: World) -> Any:
-        return Tempo(anvil, funded={world.wallet: HELD}, block_s=None, now=world.clock.now_s)
-
-    def seller(world: World, account: Any) -> Seller:
-        return Seller(account, world.chain, conduct=conduct or MppConduct(posting_delay_ms=10_000))
-
-    with World(chain, scale=10, make_gateway=seller) as world:
-        yield world
-
-
-def stage_of(world: World, directory: Path, **more: str) -> Stage:
-    """The program in this world, with one provider of Tempo."""
-    own = {
-        "TOPUP_RAILS__USE": "mpp",
-        "TOPUP_RAILS__MPP__RPC_URLS": world.rpc.url,
-        "TOPUP_POSTING__PAY_TIMEOUT_S": "5",
-        "TOPUP_RAILS__MPP__REALM": "127.0.0.1",
-    }
-    return Stage(world, directory, world.clock, own | more)
-
-
-def held(stage: Stage, address: str) -> int:
-    """Return an account's USDC.e on the chain."""
-    chain: Any = stage.world.chain
-    return int(stage.inside(lambda: chain.balance(address)))
-
-
-def booked(stage: Stage, account: str, commodity: Commodity) -> int:
-    """Return what the journal says of one account."""
-    lines = [x for e in stage.store.entries("default") if e.topup_id for x in e.lines]
-    return sum(x.units for x in lines if (x.account, x.commodity) == (account, commodity))
+from topup.sandbox.purchases import RECIPIENT
+from topup.sandbox.world import STEPPED
 
 
 def paid_once(stage: Stage, topup: TopUp, dollars: int = 10) -> None:
@@ -77,14 +31,14 @@ def paid_once(stage: Stage, topup: TopUp, dollars: int = 10) -> None:
     left = HELD - held(stage, stage.world.wallet)
     fees = sum(a.inclusion.token_fee.units for a in topup.out if a.inclusion is not None)
     assert left == dollars * 10**6 + fees
-    assert booked(stage, WALLET, Commodity.USDC_E) == -left
-    assert booked(stage, CREDITS, Commodity.CREDIT) == dollars * 10**6
-    assert booked(stage, IN_TRANSIT, Commodity.USDC_E) == 0
+    assert stage.in_books(WALLET, Commodity.USDC_E) == -left
+    assert stage.in_books(CREDITS, Commodity.CREDIT) == dollars * 10**6
+    assert stage.in_books(IN_TRANSIT, Commodity.USDC_E) == 0
 
 
 async def test_a_machine_payment_buys_credits(tmp_path: Path) -> None:
     """Challenge, credential, settlement on Tempo, credits: one transfer, fee and all in the books to the unit."""
-    with selling() as world:
+    with selling(scale=STEPPED) as world:
         stage = stage_of(world, tmp_path)
         topup = await stage.until(State.DONE)
         (payment,) = topup.out
@@ -92,43 +46,6 @@ async def test_a_machine_payment_buys_credits(tmp_path: Path) -> None:
         assert payment.reference.startswith("pi_")
         paid_once(stage, topup)
         await stage.close()
-
-
-class Front(Seller):
-    """An account at a seller that runs on somebody else's package: purchases go through, credits are posted here.
-
-    With `joined` several headers of one name become one, as a proxy may do it; `challenged` keeps what was asked for.
-    """
-
-    def __init__(self, account: Account, chain: Any, *, joined: bool = False) -> None:
-        super().__init__(account, chain, conduct=MppConduct())
-        self.behind = ""
-        self.challenged: list[str] = []
-        self._joined = joined
-        self._posted = 0
-
-    async def _answer_own(self, request: Request, seen: Seen) -> Response | Raw:
-        if request.path != PURCHASES:
-            return await super()._answer_own(request, seen)
-        passed = {k: v for k, v in request.headers.items() if k not in ("host", "connection", "content-length")}
-        async with httpx.AsyncClient(timeout=40) as client:
-            told = await client.post(self.behind + PURCHASES, content=request.body, headers=passed)
-        hop = ("transfer-encoding", "content-length", "content-encoding", "connection")
-        items = told.headers.items() if self._joined else told.headers.multi_items()
-        kept = [f"{name}: {value}" for name, value in items if name not in hop]
-        self.challenged += [line for line in kept if line.startswith("www-authenticate")]
-        lines = [f"HTTP/1.1 {told.status_code} X", *kept, f"content-length: {len(told.content)}"]
-
-        async def write(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + told.content)
-            await writer.drain()
-
-        return Raw(write)
-
-    def poll(self) -> None:
-        arrived = self.chain.balance(RECIPIENT) // 10**6  # type: ignore[attr-defined]
-        self.account.total_credits += arrived - self._posted
-        self._posted = arrived
 
 
 OLD = [pytest.mark.long]
@@ -155,12 +72,7 @@ async def test_sellers_with_their_own_defaults_are_paid_once(
     joined: bool,  # noqa: FBT001
 ) -> None:
     """Whatever tokens a package's seller offers by itself, in one header or several: USDC.e is paid, once."""
-    anvil = require("anvil")
-
-    def chain(world: World) -> Any:
-        return Tempo(anvil, funded={world.wallet: HELD}, block_s=None, now=world.clock.now_s)
-
-    with World(chain, scale=8, make_gateway=lambda world, account: Front(account, world.chain, joined=joined)) as world:
+    with on_tempo(lambda world, account: Front(account, world.chain, joined=joined), scale=8) as world:
         front: Any = world.gateway
         with package(front.chain.url, RECIPIENT) as url:
             front.behind = url

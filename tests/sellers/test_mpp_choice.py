@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.sellers.test_rails_safety import SOLD_TO, TEN, Standing, asked, proven
 from tests.world import builders
+from tests.world.memory_sellers import SOLD_TO, TEN, Standing, asked, proven
 from tests.world.simulated import SELLER
 from topup.domain.demand import Bounds
 from topup.domain.dollars import PATH_DOLLAR, TEMPO_DOLLAR, TEMPO_TOKENS, Dollar

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from tests.sellers.test_mpp import HELD, stage_of
-from tests.tools import ROOT, require
-from tests.world.stage import Stage
+from tests.tools import ROOT
+from tests.world.tempo import HELD, held, on_tempo, stage_of
 from topup.accounting.journal import WALLET, Commodity
 from topup.app.sections import MppFieldsSection
 from topup.app.settings import load
@@ -25,7 +22,7 @@ from topup.domain.money import Asset
 from topup.sandbox.http import Raw, Request, Response
 from topup.sandbox.purchase_wire import PURCHASES
 from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller
-from topup.sandbox.tempo import PATH_USD, USDC_E, Tempo
+from topup.sandbox.tempo import PATH_USD, USDC_E
 from topup.sandbox.world import World
 from topup.sellers.mpp_fields import OPENROUTER
 
@@ -56,27 +53,10 @@ class Other(Seller):
         return await super()._answer(replace(request, path=PURCHASES, body=body))
 
 
-@contextmanager
-def world_of(kind: type[Seller], currency: str) -> Iterator[World]:
+def world_of(kind: type[Seller], currency: str) -> World:
     """A Tempo chain and a seller of this kind that wants this dollar, of which the wallet holds 25."""
-    anvil = require("anvil")
-
-    def chain(world: World) -> Any:
-        made = Tempo(anvil, block_s=None, now=world.clock.now_s)
-        made.fund(world.wallet, HELD, currency)
-        return made
-
-    def seller(world: World, account: Any) -> Seller:
-        return kind(account, world.chain, conduct=MppConduct(posting_delay_ms=10_000, currency=currency))
-
-    with World(chain, scale=10, make_gateway=seller) as world:
-        yield world
-
-
-def had(stage: Stage, address: str, token: str) -> int:
-    """Return what an account has of a token."""
-    chain: Any = stage.world.chain
-    return int(stage.inside(lambda: chain.balance(address, token)))
+    conduct = MppConduct(posting_delay_ms=10_000, currency=currency)
+    return on_tempo(lambda world, account: kind(account, world.chain, conduct=conduct), token=currency)
 
 
 async def test_a_seller_of_pathusd_is_paid_in_it(tmp_path: Path) -> None:
@@ -87,9 +67,9 @@ async def test_a_seller_of_pathusd_is_paid_in_it(tmp_path: Path) -> None:
         (payment,) = topup.out
         assert payment.plan.asset is Asset.PATH_USD
         assert payment.inclusion is not None
-        left = HELD - had(stage, world.wallet, PATH_USD)
+        left = HELD - held(stage, world.wallet, PATH_USD)
         assert left == 10_000_000 + payment.inclusion.token_fee.units
-        assert (had(stage, RECIPIENT, PATH_USD), had(stage, RECIPIENT, USDC_E)) == (10_000_000, 0)
+        assert (held(stage, RECIPIENT, PATH_USD), held(stage, RECIPIENT, USDC_E)) == (10_000_000, 0)
         lines = [x for entry in stage.store.entries("default") if entry.topup_id for x in entry.lines]
         spent = [x for x in lines if x.account == WALLET]
         assert {x.commodity for x in spent} == {Commodity.PATH_USD}
@@ -109,7 +89,7 @@ async def test_another_seller_is_bought_from_by_its_record(tmp_path: Path) -> No
         stage = stage_of(world, tmp_path, TOPUP_API__KIND="mpp", **own)
         topup = await stage.until(State.DONE)
         assert len(topup.out) == 1
-        assert had(stage, RECIPIENT, USDC_E) == 10_000_000
+        assert held(stage, RECIPIENT, USDC_E) == 10_000_000
         await stage.close()
 
 

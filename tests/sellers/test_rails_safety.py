@@ -1,7 +1,6 @@
 """Does each rule that keeps a rail from paying twice or the wrong party have a test of its own, small and fast?
 
-The sabotages of `tests.proofs.mutants` in the rails are noticed here where no larger test is quick enough. No seller
-listens: what one says is handed over in memory.
+The sabotages of `tests.proofs.mutants` in the rails are noticed here where no larger test is quick enough.
 """
 
 from __future__ import annotations
@@ -9,121 +8,39 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from eth_keys.datatypes import PrivateKey, Signature
+from eth_keys.datatypes import Signature
 
 from tests.proofs.simulation import Simulation
 from tests.world import builders
 from tests.world.builders import settled
-from tests.world.simulated import SELLER
+from tests.world.memory_sellers import KEY, PAYER, SOLD_TO, TEN, Json, asked, mpp_rail, proven, x402_before, x402_rail
 from tests.world.stage import Start
 from topup.domain import typed_data
 from topup.domain.coinbase_charge import parse as parsed
 from topup.domain.coinbase_charge import verify
-from topup.domain.demand import Bounds, Request, Verified
-from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLAR, TEMPO_TOKENS
+from topup.domain.demand import Request
+from topup.domain.dollars import BASE_DOLLAR
 from topup.domain.errors import ApiRejected, ChargeRefused, PaymentForbidden, SignerError
 from topup.domain.lifecycle import Attempt, Broadcaster, ChargeRow, Kind, State, TopUp
-from topup.domain.money import Asset, Bps, Usd, Usdc, Wei
-from topup.domain.nonpayment import ChargeStatus
+from topup.domain.money import Asset, Usdc, Wei
 from topup.payment.config import COINBASE, X402, Route
-from topup.ports.chain import AuthorizationUse, Head, Preflight
 from topup.ports.rail import Rail
 from topup.sandbox.charges import STRANGER, Ask
 from topup.sandbox.world import STEPPED, World, embedded
 from topup.sandbox.x402 import selling
 from topup.sandbox.x402_seller import RECIPIENT, X402Conduct
-from topup.sellers import authorization, mpp, x402
-from topup.sellers.mpp_choice import Terms
-from topup.sellers.x402_profile import PROFILES
+from topup.sellers import x402
 from topup.signers.local import APPROVE, Ceilings, from_private_key
 from topup.wire.http import Answered
 
-KEY = b"\x09" * 32
-PAYER = PrivateKey(KEY).public_key.to_canonical_address()
-SOLD_TO = builders.address(SELLER)
-TEN = 10_000_000
-HEAD = Head(100, b"\x01" * 32, builders.NOW_S)
-Json = dict[str, Any]
-
-
-class Standing:
-    """A clock that stands still, a chain on which nothing was used, and a seller that says one thing."""
-
-    chain_id = 0
-    owners = 2
-    requests = 0
-    base = "https://seller.example"
-
-    def __init__(self, answer: Answered) -> None:
-        self._answer = answer
-        self.fated = ChargeStatus(200, builders.NOW_S + 10**6, flag=True, payers=frozenset(), witnesses=2)
-
-    def now_ms(self) -> int:
-        return builders.NOW_MS
-
-    def monotonic_ms(self) -> int:
-        return builders.NOW_MS
-
-    async def sleep(self, seconds: float) -> None:
-        raise AssertionError(seconds)
-
-    async def ask(self, method: str, path: str, **_: Any) -> Answered:
-        return self._answer
-
-    async def preflight(self, wallet: bytes, token: bytes, uses: Any = (), *, key: bytes | None = None) -> Preflight:
-        return Preflight(HEAD, Wei(0), 0, 0, Wei(1), Wei(1), b"", {}, None, tokens=Usdc(10 * TEN))
-
-    async def rehearse(self, *_: Any) -> None:
-        return None
-
-    async def payment_status(self, use: AuthorizationUse) -> ChargeStatus:
-        return self.fated
-
-
-def asked(chain_id: int, purchase: str = "t1") -> Request:
-    return Request(Usd.of(10), PAYER, chain_id, purchase)
-
-
 # -- what an x402 seller offers -----------------------------------------------------------------------------------
-
-
-def x402_rail(signer: Any = None, **changes: Any) -> tuple[x402.X402, Any]:
-    """The rail, before a seller whose one offer differs from an honest one by `changes`."""
-    return x402_before([changes], signer)
-
-
-def x402_before(
-    offers: list[Json], signer: Any = None, *, pinned: frozenset[bytes] = frozenset({SOLD_TO})
-) -> tuple[x402.X402, Any]:
-    """The rail, before a seller with offers that differ from an honest one by these changes."""
-    offer: Json = {
-        "scheme": "exact",
-        "network": "base",
-        "maxAmountRequired": str(TEN),
-        "asset": "0x" + BASE_DOLLAR.token.hex(),
-        "payTo": SELLER,
-        "maxTimeoutSeconds": 300,
-        "extra": {"name": BASE_DOLLAR.name, "version": BASE_DOLLAR.version},
-    }
-    body = json.dumps({"x402Version": 1, "accepts": [offer | one for one in offers]}).encode()
-    world: Any = Standing(Answered("/credits/topup", 402, (), body))
-    one = BASE_DOLLAR
-    bounds = Bounds(one.token, pinned, Bps(600), 30, 900)
-    told = authorization.Seller(world, "", bounds, 1)
-    rail = x402.X402(told, world, signer, world, profile=PROFILES["plain"], token=one)
-    return rail, world
-
-
-async def proven(rail: Any, request: Request) -> tuple[Verified, Preflight]:
-    proof: tuple[Verified, Preflight] = await rail.prove(await rail.ask(request), request, seen=())
-    return proof
 
 
 def test_what_was_chosen_stays_chosen_whatever_is_pinned_later() -> None:
@@ -266,28 +183,6 @@ async def test_what_is_signed_ends_when_it_was_judged_to_end() -> None:
 
 
 # -- what a seller on Tempo demands -------------------------------------------------------------------------------
-
-
-MPP_TERMS = Terms("seller.example", TEMPO_DOLLAR.asset, TEMPO_TOKENS)
-
-
-def mpp_rail(
-    details: Mapping[str, Any], told: Mapping[str, Any], shown: Mapping[str, str], *, key: str = "k-e-y"
-) -> mpp.Mpp:
-    """The rail, before a seller whose one challenge differs from an honest one."""
-    request = {
-        "amount": str(TEN),
-        "currency": "0x" + TEMPO_DOLLAR.token.hex(),
-        "recipient": SELLER,
-        "methodDetails": {"chainId": TEMPO_DOLLAR.chain_id} | dict(details),
-    } | dict(told)
-    packed = base64.urlsafe_b64encode(json.dumps(request).encode()).rstrip(b"=").decode()
-    named = {"id": "one", "realm": "seller.example", "method": "tempo", "intent": "charge", "request": packed}
-    named |= {"expires": "2026-09-21T14:18:20Z"} | dict(shown)
-    line = "Payment " + ", ".join(f'{name}="{value}"' for name, value in named.items())
-    world: Any = Standing(Answered("/credits/purchases", 402, (("www-authenticate", line),), b""))
-    bounds = Bounds(TEMPO_DOLLAR.token, frozenset({SOLD_TO}), Bps(600), 30, 900)
-    return mpp.Mpp(authorization.Seller(world, key, bounds, 1), world, None, world, terms=MPP_TERMS)
 
 
 def test_an_honest_challenge_is_proven() -> None:

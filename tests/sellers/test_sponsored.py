@@ -15,11 +15,10 @@ import pytest
 from eth_utils.crypto import keccak
 
 from tests.oracles import pympp_seller
-from tests.sellers.test_mpp import Front, booked, held
-from tests.sellers.test_rails_safety import KEY, MPP_TERMS, PAYER, SOLD_TO, TEN, asked, mpp_rail, proven
-from tests.tools import require
 from tests.world import builders
+from tests.world.memory_sellers import KEY, MPP_TERMS, PAYER, SOLD_TO, TEN, asked, mpp_rail, proven
 from tests.world.stage import Stage
+from tests.world.tempo import HELD, Front, held, on_tempo
 from topup.accounting import reconciliation
 from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.accounting.reconciliation import Transfer
@@ -34,13 +33,12 @@ from topup.payment.config import PurchaseOrder
 from topup.sandbox import sponsor
 from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller
 from topup.sandbox.rpc import Next, RpcError
-from topup.sandbox.tempo import USDC_E, Tempo
+from topup.sandbox.tempo import USDC_E
 from topup.sandbox.tempo_transfer import decode
 from topup.sandbox.world import World
 from topup.sellers import mpp, mpp_choice
 from topup.signers.local import Ceilings, from_private_key
 
-HELD: Final = 25_000_000
 FUNDS: Final = 5_000_000
 # anvil knows the hard fork whose expiring nonces last half a minute.
 WINDOW_S: Final = 28
@@ -71,16 +69,12 @@ class Leaping:
 @contextmanager
 def selling(**conduct: Any) -> Iterator[World]:
     """A Tempo chain and a seller that pays the fee; two sponsors hold what fees are paid in."""
-    anvil = require("anvil")
-
-    def chain(world: World) -> Any:
-        return Tempo(anvil, funded={world.wallet: HELD} | sponsor.funds(FUNDS), block_s=None, now=world.clock.now_s)
 
     def seller(world: World, account: Any) -> Seller:
         own = {"posting_delay_ms": 10_000, "sponsored": True} | conduct
         return Seller(account, world.chain, conduct=MppConduct(**own))
 
-    with World(chain, scale=1, make_gateway=seller) as world:
+    with on_tempo(seller, scale=1, funds=sponsor.funds(FUNDS)) as world:
         yield world
 
 
@@ -146,9 +140,9 @@ def paid_once(stage: Stage) -> None:
     """The recipient has one payment, the wallet lost that and no fee, and the books say the same."""
     assert held(stage, RECIPIENT) == 10_000_000
     assert HELD - held(stage, stage.world.wallet) == 10_000_000
-    assert booked(stage, WALLET, Commodity.USDC_E) == -10_000_000
-    assert booked(stage, CREDITS, Commodity.CREDIT) == 10_000_000
-    assert booked(stage, IN_TRANSIT, Commodity.USDC_E) == 0
+    assert stage.in_books(WALLET, Commodity.USDC_E) == -10_000_000
+    assert stage.in_books(CREDITS, Commodity.CREDIT) == 10_000_000
+    assert stage.in_books(IN_TRANSIT, Commodity.USDC_E) == 0
 
 
 async def test_a_sponsored_payment_buys_credits(tmp_path: Path) -> None:
@@ -365,14 +359,8 @@ VERSIONS: Final = [
 @pytest.mark.parametrize(("version", "offers"), VERSIONS)
 async def test_a_seller_on_pympp_sponsors_it(tmp_path: Path, version: str, offers: int) -> None:
     """It takes the payload, adds itself, and answers 202 with a receipt; nothing of the fee is the wallet's."""
-    anvil = require("anvil")
-    key = sponsor.SPONSORS[0].to_hex()
-
-    def chain(world: World) -> Any:
-        rich = {world.wallet: HELD} | sponsor.funds(FUNDS)
-        return Tempo(anvil, funded=rich, block_s=None, now=world.clock.now_s)
-
-    with World(chain, make_gateway=lambda world, account: Front(account, world.chain)) as world:
+    key, rich = sponsor.SPONSORS[0].to_hex(), sponsor.funds(FUNDS)
+    with on_tempo(lambda world, account: Front(account, world.chain), scale=1, funds=rich) as world:
         front: Any = world.gateway
         with pympp_seller(front.chain.url, RECIPIENT, version=version, sponsor=key) as url:
             front.behind = url

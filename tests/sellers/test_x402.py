@@ -12,7 +12,6 @@ import pytest
 from eth_keys.datatypes import PrivateKey
 
 from tests.oracles import python
-from tests.payment.test_adversary import passes, say
 from tests.tools import ROOT
 from tests.world.stage import Stage
 from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
@@ -67,12 +66,6 @@ def settings(url: str) -> dict[str, str]:
     }
 
 
-def booked(stage: Stage, account: str, commodity: Commodity) -> int:
-    """Return what the journal says of one account."""
-    lines = [x for e in stage.store.entries("default") if e.topup_id for x in e.lines]
-    return sum(x.units for x in lines if (x.account, x.commodity) == (account, commodity))
-
-
 @pytest.mark.machine_time  # the seller has no other
 @pytest.mark.parametrize("version", [1, 2])
 async def test_the_packages_own_seller_is_paid(world: World, tmp_path: Path, version: int) -> None:
@@ -87,9 +80,9 @@ async def test_the_packages_own_seller_is_paid(world: World, tmp_path: Path, ver
         assert payment.tx_hash != payment.hash
         assert stage.inside(lambda: world.usdc(RECIPIENT)) == 10_000_000
         assert stage.inside(lambda: world.usdc(world.wallet)) == HELD - 10_000_000
-        assert booked(stage, WALLET, Commodity.USDC) == -10_000_000
-        assert booked(stage, CREDITS, Commodity.CREDIT) == 10_000_000
-        assert booked(stage, IN_TRANSIT, Commodity.USDC) == 0
+        assert stage.in_books(WALLET, Commodity.USDC) == -10_000_000
+        assert stage.in_books(CREDITS, Commodity.CREDIT) == 10_000_000
+        assert stage.in_books(IN_TRANSIT, Commodity.USDC) == 0
         assert stage.left() == 0
         await stage.close()
 
@@ -104,8 +97,8 @@ async def test_each_kind_of_seller_is_paid_once(tmp_path: Path, profile: str) ->
         assert topup.rail == "x402"
         assert stage.inside(lambda: world.usdc(SELLS_FOR)) == 10_000_000
         assert before - stage.inside(lambda: world.usdc(world.wallet)) == 10_000_000
-        assert booked(stage, WALLET, Commodity.USDC) == -10_000_000
-        assert booked(stage, CREDITS, Commodity.CREDIT) == 10_000_000
+        assert stage.in_books(WALLET, Commodity.USDC) == -10_000_000
+        assert stage.in_books(CREDITS, Commodity.CREDIT) == 10_000_000
         assert stage.left() == 0
         await stage.close()
 
@@ -128,13 +121,13 @@ async def test_a_posting_hidden_by_usage_ends_by_a_persons_word(tmp_path: Path) 
         stage = Stage(world, tmp_path, world.clock, world.gateway.environment())  # type: ignore[attr-defined]
         stage.inside(lambda: world.gateway.switch_on("posting", "never-posts"))
         topup = await stage.until(State.PAID)
-        say(stage, topup, "credited")
+        stage.say("credited", topup)
         stage.inside(lambda: account.buy_elsewhere(Decimal(10)))
         stage.inside(lambda: account.set_usage(account.total_usage + 4))
         await stage.until(State.UNCREDITED)
-        await passes(stage, 3)
+        await stage.steps(3)
         assert stage.topup.state is State.UNCREDITED, "what was said before is about something else"
-        say(stage, topup, "credited")
+        stage.say("credited", topup)
         ended = await stage.until(State.DONE)
         assert ended.id == topup.id
         (said,) = stage.named("credits_attested")
@@ -144,7 +137,7 @@ async def test_a_posting_hidden_by_usage_ends_by_a_persons_word(tmp_path: Path) 
             "attested by hand: the credits are in the account"
         ]
         assert stage.store.told("default", f"resolve:{topup.id}") == ""
-        assert booked(stage, CREDITS, Commodity.CREDIT) == 10_000_000
-        assert booked(stage, IN_TRANSIT, Commodity.USDC) == 0
+        assert stage.in_books(CREDITS, Commodity.CREDIT) == 10_000_000
+        assert stage.in_books(IN_TRANSIT, Commodity.USDC) == 0
         assert stage.inside(lambda: world.usdc(SELLS_FOR)) == 10_000_000
         await stage.close()

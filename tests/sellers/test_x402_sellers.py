@@ -38,8 +38,7 @@ def sold(directory: Path, record: str | Profile, **settings: str) -> Iterator[Se
         place = Served(world, directory, {**gateway.environment(), **settings})
         place.settings.setdefault("TOPUP_POLICY__AMOUNT", "10")
         yield place
-        for running in place.started:
-            running.process.kill()
+        place.end()
 
 
 def bought(place: Served) -> None:

@@ -21,7 +21,7 @@ from eth_account import Account
 from eth_utils.crypto import keccak
 
 from tests.world.proxy import Proxy
-from tests.world.stage import Stage, payers, payments
+from tests.world.stage import Stage, payments, price, transferred
 from topup.domain.events import Event
 from topup.domain.lifecycle import State, TopUp
 from topup.ledger.store import SqliteStore
@@ -223,8 +223,7 @@ class House:
 
     def price(self, percent: int) -> None:
         """Set the pools' price, in percent of the fair one; for scripts."""
-        fair = self.world.eth_usd_e8 * percent // 100
-        self.world.write(contracts.pool_price(500, fair) + contracts.pool_price(3000, fair))
+        price(self.world, percent)
 
     def foreign(self, *, fee_wei: int = 10**10) -> str:
         """Use the wallet's key beside its owner, at the wallet's next nonce; return the hash. For scripts."""
@@ -278,8 +277,7 @@ class House:
 
     async def steps(self, count: int) -> None:
         """Make so many passes."""
-        for _ in range(count):
-            await self.stage.step()
+        await self.stage.steps(count)
 
     async def dies(self, passes: int = 60) -> None:
         """Make passes until the process dies."""
@@ -350,7 +348,7 @@ class House:
         self.hold(paid == payments, f"{paid} payments on the chain, not {payments}")
         store = self.stage.store
         known, topup = self._known(store), store.latest("default", 1)[0]
-        lost = not set(payers(self.world)) <= known
+        lost = not {log["transactionHash"] for log in transferred(self.world)} <= known
         self.hold(not lost, "a payment stands on the chain that the ledger does not know")
         strange = set(self.hashes) - known
         self.hold(not strange, f"{len(strange)} transactions have left that the ledger does not hold")

@@ -213,8 +213,7 @@ class Play:
 
     def booked(self, account: str, commodity: Commodity) -> int:
         """Return what the journal says of one account."""
-        lines = [x for e in self.stage.store.entries("default") if e.topup_id for x in e.lines]
-        return sum(x.units for x in lines if (x.account, x.commodity) == (account, commodity))
+        return self.stage.in_books(account, commodity)
 
     def judge(self, payments: int) -> None:
         """So many payments have moved, each to the right one; the books say what the chain says, to the unit."""

@@ -181,11 +181,22 @@ class Served:
 
     def start(self, *arguments: str, **changes: str | None) -> Running:
         """Start a command in the background."""
+        return self.launch([*TOPUP, *arguments], **changes)
+
+    def launch(self, command: Sequence[str], **changes: str | None) -> Running:
+        """Start any command in the background."""
         stem = self.directory / f"process-{len(self.started)}"
         out, err = stem.with_suffix(".out"), stem.with_suffix(".err")
-        process = began([*TOPUP, *arguments], self.environment(**changes), out, err, cold=self.cold)
+        process = began(command, self.environment(**changes), out, err, cold=self.cold)
         self.started.append(Running(process, out, err))
         return self.started[-1]
+
+    def end(self) -> None:
+        """End every process."""
+        for running in self.started:
+            if running.process.poll() is None:
+                running.process.kill()
+            running.process.wait(timeout=PATIENCE_S)
 
     def low(self) -> None:
         """Let the account have used so much that it stands below its floor, and burn nothing more."""
@@ -261,7 +272,4 @@ def served(directory: Path, *, posting_delay_ms: int = 300) -> Iterator[Served]:
         try:
             yield made
         finally:
-            for one in made.started:
-                if one.process.poll() is None:
-                    one.process.kill()
-                one.process.wait(timeout=PATIENCE_S)
+            made.end()

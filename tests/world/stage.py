@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from tests.tools import HANGS_S
 from topup.accounting.closing import OPENING
+from topup.accounting.journal import Commodity
 from topup.app.connections import Connections
 from topup.app.settings import load
 from topup.domain.events import Event
@@ -19,8 +20,9 @@ from topup.ledger.store import SqliteStore
 from topup.payment.config import PassResult, PurchaseOrder
 from topup.ports.account import Clock
 from topup.sandbox import contracts
+from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
-from topup.sandbox.rpc import Chain
+from topup.sandbox.rpc import Chain, RpcServer
 from topup.sandbox.world import STEPPED, World, embedded
 
 TRANSFERRED = "0xb7ee4fafa10d16ee883a136a3dcc9179d8e6041ba71cc29c2b0bce4f7bdd6e86"
@@ -45,15 +47,37 @@ def low(chain: Callable[[World], Chain] = embedded, /, **changes: Any) -> World:
     return World(chain, **(terms | changes))
 
 
-def payers(world: World) -> list[str]:
-    """Return the hash behind each of the payment contract's Transferred events, on the whole chain."""
+def transferred(world: World) -> list[dict[str, Any]]:
+    """Return the payment contract's Transferred events on the whole chain."""
     wanted = {"fromBlock": "0x0", "toBlock": "latest", "address": contracts.PAYMENT_PROTOCOL, "topics": [TRANSFERRED]}
-    return [log["transactionHash"] for log in world.do(lambda: world.chain.rpc("eth_getLogs", [wanted]))]
+    return list(world.do(lambda: world.chain.rpc("eth_getLogs", [wanted])))
 
 
 def payments(world: World) -> int:
     """Count those events."""
-    return len(payers(world))
+    return len(transferred(world))
+
+
+def evm(world: World) -> Evm:
+    """Return the embedded chain with its own controls."""
+    assert isinstance(world.chain, Evm)
+    return world.chain
+
+
+def price(world: World, percent: int) -> None:
+    """Let the pools sell ether at so much, in percent, of what the feed says; called inside the world."""
+    fair = world.eth_usd_e8 * percent // 100
+    world.write(contracts.pool_price(500, fair) + contracts.pool_price(3000, fair))
+
+
+def two(world: World, second: RpcServer | None = None) -> dict[str, str]:
+    """Return settings with two providers that do not depend on each other."""
+    return {"TOPUP_CHAIN__RPC_URLS": f"{world.rpc.url},{(second or world.provider()).url}"}
+
+
+def honest(world: World, count: int) -> dict[str, str]:
+    """Return settings with so many providers of different owners, none of them the one that was there first."""
+    return {"TOPUP_CHAIN__RPC_URLS": ",".join(world.provider().url for _ in range(count))}
 
 
 class Start(Protocol):
@@ -133,6 +157,11 @@ class Stage:
         await self.clock.sleep(rest.next_s)
         return rest
 
+    async def steps(self, count: int) -> None:
+        """Make so many passes."""
+        for _ in range(count):
+            await self.step()
+
     async def until(self, *states: State, asked: PurchaseOrder | None = None, passes: int = 120) -> TopUp:
         """Make passes until the newest top-up is in one of these states."""
         for _ in range(passes):
@@ -160,6 +189,21 @@ class Stage:
     def payments(self) -> int:
         """Count the Transferred events on the whole chain."""
         return payments(self.world)
+
+    def say(self, word: str, topup: TopUp | None = None) -> None:
+        """Leave a person's word about a top-up, by default the newest."""
+        topup = topup or self.topup
+        self.store.say("default", f"resolve:{topup.id}", word, self.world.clock.now_ms(), "a test")
+
+    def hold(self, topup: TopUp) -> None:
+        """Keep what this top-up has sent out of every block."""
+        held = evm(self.world).held
+        self.inside(lambda: held.update("0x" + (a.hash or b"").hex() for a in topup.out))
+
+    def in_books(self, account: str, commodity: Commodity) -> int:
+        """Return what the journal says of one account, by all top-ups."""
+        lines = [x for e in self.store.entries("default") if e.topup_id for x in e.lines]
+        return sum(x.units for x in lines if (x.account, x.commodity) == (account, commodity))
 
     def booked(self) -> int:
         """Return what the journal says has left the wallet, in wei."""

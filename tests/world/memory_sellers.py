@@ -1,0 +1,119 @@
+"""What is a rail before a seller who says one thing? No seller listens: what one says is handed over in memory."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from eth_keys.datatypes import PrivateKey
+
+from tests.world import builders
+from tests.world.simulated import SELLER
+from topup.domain.demand import Bounds, Request, Verified
+from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLAR, TEMPO_TOKENS
+from topup.domain.money import Bps, Usd, Usdc, Wei
+from topup.domain.nonpayment import ChargeStatus
+from topup.ports.chain import AuthorizationUse, Head, Preflight
+from topup.sellers import authorization, mpp, x402
+from topup.sellers.mpp_choice import Terms
+from topup.sellers.x402_profile import PROFILES
+from topup.wire.http import Answered
+
+KEY = b"\x09" * 32
+PAYER = PrivateKey(KEY).public_key.to_canonical_address()
+SOLD_TO = builders.address(SELLER)
+TEN = 10_000_000
+HEAD = Head(100, b"\x01" * 32, builders.NOW_S)
+Json = dict[str, Any]
+MPP_TERMS = Terms("seller.example", TEMPO_DOLLAR.asset, TEMPO_TOKENS)
+
+
+class Standing:
+    """A clock that stands still, a chain on which nothing was used, and a seller that says one thing."""
+
+    chain_id = 0
+    owners = 2
+    requests = 0
+    base = "https://seller.example"
+
+    def __init__(self, answer: Answered) -> None:
+        self._answer = answer
+        self.fated = ChargeStatus(200, builders.NOW_S + 10**6, flag=True, payers=frozenset(), witnesses=2)
+
+    def now_ms(self) -> int:
+        return builders.NOW_MS
+
+    def monotonic_ms(self) -> int:
+        return builders.NOW_MS
+
+    async def sleep(self, seconds: float) -> None:
+        raise AssertionError(seconds)
+
+    async def ask(self, method: str, path: str, **_: Any) -> Answered:
+        return self._answer
+
+    async def preflight(self, wallet: bytes, token: bytes, uses: Any = (), *, key: bytes | None = None) -> Preflight:
+        return Preflight(HEAD, Wei(0), 0, 0, Wei(1), Wei(1), b"", {}, None, tokens=Usdc(10 * TEN))
+
+    async def rehearse(self, *_: Any) -> None:
+        return None
+
+    async def payment_status(self, use: AuthorizationUse) -> ChargeStatus:
+        return self.fated
+
+
+def asked(chain_id: int, purchase: str = "t1") -> Request:
+    return Request(Usd.of(10), PAYER, chain_id, purchase)
+
+
+def x402_rail(signer: Any = None, **changes: Any) -> tuple[x402.X402, Any]:
+    """The rail, before a seller whose one offer differs from an honest one by `changes`."""
+    return x402_before([changes], signer)
+
+
+def x402_before(
+    offers: list[Json], signer: Any = None, *, pinned: frozenset[bytes] = frozenset({SOLD_TO})
+) -> tuple[x402.X402, Any]:
+    """The rail, before a seller with offers that differ from an honest one by these changes."""
+    offer: Json = {
+        "scheme": "exact",
+        "network": "base",
+        "maxAmountRequired": str(TEN),
+        "asset": "0x" + BASE_DOLLAR.token.hex(),
+        "payTo": SELLER,
+        "maxTimeoutSeconds": 300,
+        "extra": {"name": BASE_DOLLAR.name, "version": BASE_DOLLAR.version},
+    }
+    body = json.dumps({"x402Version": 1, "accepts": [offer | one for one in offers]}).encode()
+    world: Any = Standing(Answered("/credits/topup", 402, (), body))
+    one = BASE_DOLLAR
+    bounds = Bounds(one.token, pinned, Bps(600), 30, 900)
+    told = authorization.Seller(world, "", bounds, 1)
+    rail = x402.X402(told, world, signer, world, profile=PROFILES["plain"], token=one)
+    return rail, world
+
+
+async def proven(rail: Any, request: Request) -> tuple[Verified, Preflight]:
+    proof: tuple[Verified, Preflight] = await rail.prove(await rail.ask(request), request, seen=())
+    return proof
+
+
+def mpp_rail(
+    details: Mapping[str, Any], told: Mapping[str, Any], shown: Mapping[str, str], *, key: str = "k-e-y"
+) -> mpp.Mpp:
+    """The rail, before a seller whose one challenge differs from an honest one."""
+    request = {
+        "amount": str(TEN),
+        "currency": "0x" + TEMPO_DOLLAR.token.hex(),
+        "recipient": SELLER,
+        "methodDetails": {"chainId": TEMPO_DOLLAR.chain_id} | dict(details),
+    } | dict(told)
+    packed = base64.urlsafe_b64encode(json.dumps(request).encode()).rstrip(b"=").decode()
+    named = {"id": "one", "realm": "seller.example", "method": "tempo", "intent": "charge", "request": packed}
+    named |= {"expires": "2026-09-21T14:18:20Z"} | dict(shown)
+    line = "Payment " + ", ".join(f'{name}="{value}"' for name, value in named.items())
+    world: Any = Standing(Answered("/credits/purchases", 402, (("www-authenticate", line),), b""))
+    bounds = Bounds(TEMPO_DOLLAR.token, frozenset({SOLD_TO}), Bps(600), 30, 900)
+    return mpp.Mpp(authorization.Seller(world, key, bounds, 1), world, None, world, terms=MPP_TERMS)

@@ -1,0 +1,105 @@
+"""Who lives where machine payments are made? Worlds on a real Tempo chain, and topup in them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from tests.tools import require
+from tests.world.stage import Stage
+from topup.sandbox.gateway import Account, Gateway, Seen
+from topup.sandbox.http import Raw, Request, Response
+from topup.sandbox.purchase_wire import PURCHASES
+from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller
+from topup.sandbox.tempo import USDC_E, Tempo
+from topup.sandbox.world import STEPPED, World
+
+HELD: Final = 25_000_000
+
+
+def on_tempo(
+    make_gateway: Callable[[World, Account], Gateway],
+    *,
+    scale: int = STEPPED,
+    funds: Mapping[str, int] | None = None,
+    token: str = USDC_E,
+) -> World:
+    """Return a world whose chain is Tempo; its wallet holds 25 dollars of a token, and others what `funds` says."""
+    anvil = require("anvil")
+
+    def chain(world: World) -> Any:
+        made = Tempo(anvil, funded=dict(funds or {}), block_s=None, now=world.clock.now_s)
+        made.fund(world.wallet, HELD, token)
+        return made
+
+    return World(chain, scale=scale, make_gateway=make_gateway)
+
+
+@contextmanager
+def selling(conduct: MppConduct | None = None, *, scale: int = 10) -> Iterator[World]:
+    """A world on Tempo whose provider sells for machine payments."""
+
+    def seller(world: World, account: Any) -> Seller:
+        return Seller(account, world.chain, conduct=conduct or MppConduct(posting_delay_ms=10_000))
+
+    with on_tempo(seller, scale=scale) as world:
+        yield world
+
+
+def stage_of(world: World, directory: Path, **more: str) -> Stage:
+    """The program in this world, with one provider of Tempo."""
+    own = {
+        "TOPUP_RAILS__USE": "mpp",
+        "TOPUP_RAILS__MPP__RPC_URLS": world.rpc.url,
+        "TOPUP_POSTING__PAY_TIMEOUT_S": "30",
+        "TOPUP_RAILS__MPP__REALM": "127.0.0.1",
+    }
+    return Stage(world, directory, world.clock, own | more)
+
+
+def held(stage: Stage, address: str, token: str = USDC_E) -> int:
+    """Return what an account holds of a token on the chain."""
+    chain: Any = stage.world.chain
+    return int(stage.inside(lambda: chain.balance(address, token)))
+
+
+class Front(Seller):
+    """An account at a seller that runs on somebody else's package: purchases go through, credits are posted here.
+
+    With `joined` several headers of one name become one, as a proxy may do it; `challenged` keeps what was asked for.
+    """
+
+    def __init__(self, account: Account, chain: Any, *, joined: bool = False) -> None:
+        super().__init__(account, chain, conduct=MppConduct())
+        self.behind = ""
+        self.challenged: list[str] = []
+        self._joined = joined
+        self._posted = 0
+
+    async def _answer_own(self, request: Request, seen: Seen) -> Response | Raw:
+        if request.path != PURCHASES:
+            return await super()._answer_own(request, seen)
+        passed = {k: v for k, v in request.headers.items() if k not in ("host", "connection", "content-length")}
+        async with httpx.AsyncClient(timeout=40) as client:
+            told = await client.post(self.behind + PURCHASES, content=request.body, headers=passed)
+        hop = ("transfer-encoding", "content-length", "content-encoding", "connection")
+        items = told.headers.items() if self._joined else told.headers.multi_items()
+        kept = [f"{name}: {value}" for name, value in items if name not in hop]
+        self.challenged += [line for line in kept if line.startswith("www-authenticate")]
+        lines = [f"HTTP/1.1 {told.status_code} X", *kept, f"content-length: {len(told.content)}"]
+
+        async def write(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + told.content)
+            await writer.drain()
+
+        return Raw(write)
+
+    def poll(self) -> None:
+        arrived = self.chain.balance(RECIPIENT) // 10**6  # type: ignore[attr-defined]
+        self.account.total_credits += arrived - self._posted
+        self._posted = arrived
