@@ -98,6 +98,20 @@ def test_the_ledger_is_closed_when_opening_fails_half_way(tmp_path: Path, closed
     assert closed == ["http://127.0.0.1:9", "ledger"]
 
 
+@pytest.mark.parametrize("rail", ["coinbase", "mpp"])
+async def test_a_way_out_that_is_set_wrong_ends_the_start_and_not_a_payment(
+    rail: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is wrong for the providers alone: no daemon starts that would only learn of it when it has to pay."""
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1")
+    said = {"STATE_DIR": str(tmp_path), "API__URL": "http://127.0.0.1:9", "API__KEY": "sk-1", "RAILS__USE": rail}
+    said |= {"CHAIN__RPC_URLS": "https://base.example", "RAILS__MPP__RPC_URLS": "https://tempo.example"}
+    own = load({"TOPUP_CONFIG": "/dev/null"} | {f"TOPUP_{name}": value for name, value in said.items()})
+    async with opened(own, SqliteStore.open_writer(tmp_path)) as connections:
+        with pytest.raises(SettingsError, match="HTTPS_PROXY names a SOCKS proxy"):
+            _ = connections.cycle
+
+
 def test_a_command_without_the_ledger_has_no_key_for_a_payment(tmp_path: Path) -> None:
     """It reads a copy: what it might decide there, or store, can never lead to a signature."""
     own = settings(tmp_path, MODE="live", WALLET__PRIVATE_KEY="0x" + "11" * 32)

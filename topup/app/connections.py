@@ -319,7 +319,10 @@ class Connections:
     def cycle(self) -> Cycle:
         """The passes over the account, by the settings."""
         keys.known(self.settings)  # in observe mode, too, two names of one wallet have to be of one
-        return self.cycle_within(limits(self.settings))
+        cycle = self.cycle_within(limits(self.settings))
+        for rail in self.settings.rails.use:
+            self.providers(funding(self.settings, rail).urls)  # a way out that is set wrong ends the start, no payment
+        return cycle
 
     def cycle_within(self, allowed: Limits) -> Cycle:
         """Return passes over the account within these limits."""
