@@ -824,10 +824,13 @@ def test_the_search_goes_on_where_it_stopped(x402: Served, tmp_path: Path) -> No
 
     Only the block of a payment that is found is looked at once more.
     """
-    narrow = Narrow(x402, most=4, broken_from=12)
+    _, block, _ = paid_there(x402)
+    x402.mine(16)
+    broken = block + 4
+    narrow = Narrow(x402, most=4, broken_from=broken)
     told = x402.document("reconcile", **fresh(tmp_path))
     assert (told["exit_code"], whats(told), len(told["unchecked"])) == (4, ["unknown_carried"], 1)
-    reached = max(last for _, last in narrow.asked if last < 12)
+    reached = max(last for _, last in narrow.asked if last < broken)
     narrow.mend()
     told = x402.document("reconcile", **fresh(tmp_path))
     x402.world.rpc.intercept = None
