@@ -157,7 +157,7 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking.Tracking, "_unseen", impatient)
 
 
-@pytest.mark.parametrize("seeds", [range(3781, 4180, 4), X402], ids=["coinbase", "x402"])
+@pytest.mark.parametrize("seeds", [range(4741, 5140, 4), X402], ids=["coinbase", "x402"])
 def test_a_charge_declared_dead_without_proof_is_caught(seeds: range, monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulation can fail: with silence taken for proof, some seed pays two charges for one decision."""
     impatience(monkeypatch)

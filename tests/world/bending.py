@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
 import gzip
 import json
 import random
@@ -135,6 +136,11 @@ def bent(luck: random.Random, document: Any) -> Any:
     return whole[0]
 
 
+def _strange(luck: random.Random, _: Any) -> Any:
+    """Return something else: a copy, since what is bent next may stand within it."""
+    return copy.deepcopy(luck.choice(STRANGE))
+
+
 def _capitals(_: random.Random, value: Any) -> Any:
     return value.upper() if isinstance(value, str) else value
 
@@ -160,13 +166,13 @@ def _deep(luck: random.Random, value: Any) -> Any:
 
 def _more(luck: random.Random, value: Any) -> Any:
     if isinstance(value, dict):
-        return value | {luck.choice(("data", "error", "result", "id", "x")): luck.choice(STRANGE)}
+        return value | {luck.choice(("data", "error", "result", "id", "x")): _strange(luck, value)}
     return [value] * luck.choice((2, 50))
 
 
 WAYS: Final[tuple[Callable[[random.Random, Any], Any], ...]] = (
-    lambda luck, _: luck.choice(STRANGE),
-    lambda luck, _: luck.choice(STRANGE),
+    _strange,
+    _strange,
     _near,
     _near,
     _capitals,

@@ -10,7 +10,7 @@ from dataclasses import fields
 from enum import StrEnum
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from topup.accounting.journal import Commodity, Entry, Line
 from topup.domain.credits import Doubt, Reading, Unknown
@@ -19,16 +19,13 @@ from topup.domain.lifecycle import Attempt, Broadcaster, Inclusion, Kind, Plan, 
 from topup.domain.money import Asset, Usd, Usdc, Wei
 from topup.ports.ledger import Requested
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
 # How long a wish was good for that was stored before wishes said so themselves.
 UNNAMED_LIFE_MS = 120_000
 RESTORE: Final = "restore it from a backup, see docs/runbook.md"
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Record = TypeVar("Record", bound="DataclassInstance")
+Record = TypeVar("Record")
 EntryRow = tuple[int, str, Entry, bytes | None]
 
 
@@ -119,11 +116,12 @@ def _read(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 def record(kind: type[Record], row: sqlite3.Row, **beside: object) -> Record:
     """Make a record of a row whose columns are called as its fields are; `beside` are the fields that are none."""
-    stored = {name: row[name] for name in kind.__dataclass_fields__ if name not in beside}
+    names = [field.name for field in fields(cast("Any", kind)) if field.name not in beside]
+    stored = {name: row[name] for name in names}
     return kind(**_read(stored), **beside)
 
 
-def columns(record: DataclassInstance) -> dict[str, Any]:
+def columns(record: Any) -> dict[str, Any]:
     """Return the fields of a record by their names, each as a column holds it; what is a tuple is left out."""
     stored: dict[str, Any] = {}
     for field in fields(record):
