@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.world.bending import KEY, bent, encoded
@@ -119,6 +119,7 @@ def outcome(act: Callable[[], Awaitable[Any]]) -> Any:
 
 @BENDING
 @given(seed=SEEDS)
+@example(seed=435897288)  # it gives our key for the balance at the final block
 def test_doctor_tells_of_bent_answers(seed: int, place: Served) -> None:
     """Each look is a check in a sentence; none of them broke."""
     with behind(place.environment(), "CHAIN__RPC_URLS", place.world.rpc.url, seed) as environment:
@@ -235,6 +236,7 @@ def _to(tx: dict[str, Any]) -> bytes:
 
 @BENDING
 @given(seed=SEEDS)
+@example(seed=435897288)  # it gives our key for the balance at the final block
 def test_doctor_tells_of_bent_answers_of_tempo(seed: int, owner: Owner) -> None:
     """The chain of a seller is looked at by other code: the same holds there."""
     environment = {name: value for name, value in owner.settings().items() if value is not None}

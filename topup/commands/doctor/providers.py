@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from topup.app.connections import opened
@@ -26,6 +26,7 @@ from topup.domain.errors import ChainError, ChainUnknown, PaymentForbidden
 from topup.domain.lifecycle import REPLACED_BLOCKS
 from topup.ports.budget import FIRST, QUESTIONS, SECONDS, Budget
 from topup.ports.chain import Head, Piece, Preflight
+from topup.wire.clean import SENTENCE_MAX
 from topup.wire.clock import SystemClock
 
 # Blocks to go back for a balance: what a payment's books need to be held against the wallet.
@@ -143,7 +144,8 @@ async def _provider(settings: Settings, rpc: Rpc, chain: Chain, name: str) -> tu
     await _look(provider, "history", _history)
     await _look(provider, "logs", _logs)
     _limits(provider)
-    return provider.checks, True
+    # A check may quote what the provider has said: it is cleaned and masked here, whatever look it came from.
+    return [replace(check, says=rpc.shown(check.says, SENTENCE_MAX)) for check in provider.checks], True
 
 
 async def _look(provider: Provider, what: str, look: Callable[[Provider], Awaitable[None]]) -> None:
