@@ -44,7 +44,7 @@ def test_what_is_missing_stands_at_both_ends(called: list[Called], capsys: pytes
     """The first line says what will skip and how long it takes, the last one what failed and what was missing."""
     assert run.main([]) == 1
     first, *_, last = capsys.readouterr().out.splitlines()
-    assert first.startswith("missing here, so that their tests skip: hledger; some 18 minutes")
+    assert first.startswith("missing here, so that their tests skip: hledger; some 10 minutes")
     assert last == "FAILED: types; missing here: hledger"
     run.main([])
     assert "; it took 0 minutes the last time" in capsys.readouterr().out.splitlines()[0]
