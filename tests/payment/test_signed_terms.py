@@ -279,11 +279,16 @@ async def test_a_machine_that_is_put_back_with_its_memory_pays_once(tmp_path: Pa
         second = staged(world, tmp_path / "second", clock, **terms)
         vars(second.works.cycle._clock).update(memory)
         second.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
-        end_ms = world.clock.now_ms() + 3_000_000
+        end_ms, woken_ms = world.clock.now_ms() + 3_000_000, clock.monotonic_ms()
+        signed_ms: list[int] = []
         while world.clock.now_ms() < end_ms:
             await second.step()
             second.inside(seller(world).poll)
+            if not signed_ms and any(topup.out for topup in second.store.latest("default", 1)):
+                signed_ms.append(clock.monotonic_ms())
         assert left_the_wallet(world) == TEN
+        # The token would take the same authorization once only; but nothing is signed before the time is over.
+        assert all(at_ms - woken_ms > 1_000_000 for at_ms in signed_ms)
         (said,) = second.named("time_not_lived")
         assert said.clock == ("machine" if set_again else "chain")
         assert said.leapt_s >= 200
