@@ -111,6 +111,16 @@ def test_an_answer_that_repeats_the_key_is_not_kept() -> None:
         asyncio.run(rail.ask(asked(4217)))
 
 
+def test_a_secret_that_this_seller_was_never_told_is_not_kept_either() -> None:
+    """Whoever told it to him: a seller to whom we log in has no key of ours, and none may stand in what is kept."""
+    answered = Answered("/credits", 402, (), b'{"note": "sk-or-v1-of-the-account"}')
+    rail, _ = x402_rail()
+    rail._unpaid(answered)
+    rail._seller = replace(rail._seller, secrets=("sk-or-v1-of-the-account",))
+    with pytest.raises(ApiRejected, match="repeats the API key"):
+        rail._unpaid(answered)
+
+
 @pytest.mark.parametrize("padding", ["", " ", "  "])
 @pytest.mark.parametrize("alphabet", [base64.b64encode, base64.urlsafe_b64encode])
 def test_a_key_in_base64_is_not_kept_either(alphabet: Callable[[bytes], bytes], padding: str) -> None:

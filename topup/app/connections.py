@@ -311,7 +311,8 @@ class Connections:
     def _seller(self, bounds: Bounds, key: str) -> Seller:
         from topup.sellers.authorization import Seller
 
-        return Seller(self._exchange(), key, bounds, self.settings.posting.pay_timeout_s)
+        secrets = tuple(keys.secrets(self.settings))
+        return Seller(self._exchange(), key, bounds, self.settings.posting.pay_timeout_s, secrets)
 
     # -- the passes ---------------------------------------------------------------------------------------------
 

@@ -48,12 +48,16 @@ O = TypeVar("O", bound=Owed)  # noqa: E741 - it is no zero here
 
 @dataclass(frozen=True)
 class Seller:
-    """Who sells, and within which bounds; `pay_timeout_s` is how long it may take to carry a payment to the chain."""
+    """Who sells, and within which bounds; `pay_timeout_s` is how long it may take to carry a payment to the chain.
+
+    `secrets` are ours beside its key: no demand is kept that holds one, whoever told it to him.
+    """
 
     exchange: Exchange
     key: str
     bounds: Bounds
     pay_timeout_s: float
+    secrets: tuple[str, ...] = ()
 
 
 class Authorized(OnChain[TokenChain, O]):
@@ -94,7 +98,7 @@ class Authorized(OnChain[TokenChain, O]):
         Raises:
             ApiError: it is anything but a 402.
         """
-        ours = Masker([self._seller.key])
+        ours = Masker([self._seller.key, *self._seller.secrets])
         said = [value.encode("utf-8", "replace") for _, value in answered.headers] + [answered.body]
         if any(map(ours.holds, said)):
             raise ApiRejected(f"{answered.who} repeats the API key", remedy="trust this seller with no key: change it")
