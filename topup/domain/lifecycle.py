@@ -204,7 +204,7 @@ class Plan:
     gas_limit: int
     max_fee_per_gas: Wei
     max_priority_fee_per_gas: Wei
-    l1_fee: Wei = NO_WEI
+    l1_fee: Wei
     lane: int
     nonce: int
     chain_id: int

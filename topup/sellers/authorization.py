@@ -146,6 +146,7 @@ class Authorized(OnChain[TokenChain, O]):
             gas_limit=0,
             max_fee_per_gas=none,
             max_priority_fee_per_gas=none,
+            l1_fee=none,
             lane=lane,
             nonce=0,
             chain_id=demand.chain_id,
