@@ -58,6 +58,7 @@ from topup.ports.rail import Rail
 from topup.sellers import authorization, coinbase, mpp, x402
 from topup.sellers.mpp_choice import Terms as MppTerms
 from topup.sellers.x402_profile import PROFILES
+from topup.wire.secrets import NOTHING, Masker
 
 # By a seed's remainder: rail, and what is paid with.
 WAYS = ((MPP, Asset.USDC_E), (COINBASE, Asset.ETH), (X402, Asset.USDC), (COINBASE, Asset.USDC))
@@ -245,11 +246,11 @@ class Simulation:
         return coinbase.Coinbase(api, chain, signer, self.clock, self.api.pins, terms)
 
     def _mpp(self, exchange: Any, chain: Any, signer: Any) -> Rail:
-        seller = authorization.Seller(exchange, KEY, self._bounds(TEMPO_DOLLAR.token), 40)
+        seller = authorization.Seller(exchange, KEY, self._bounds(TEMPO_DOLLAR.token), 40, Masker([KEY]))
         return mpp.Mpp(seller, chain, signer, self.clock, terms=MppTerms(REALM, TEMPO_DOLLAR.asset, {}))
 
     def _x402(self, exchange: Any, chain: Any, signer: Any) -> Rail:
-        one, seller = BASE_DOLLAR, authorization.Seller(exchange, "", self._bounds(BASE_DOLLAR.token), 40)
+        one, seller = BASE_DOLLAR, authorization.Seller(exchange, "", self._bounds(BASE_DOLLAR.token), 40, NOTHING)
         return x402.X402(seller, chain, signer, self.clock, profile=PROFILES["plain"], token=one)
 
     def _bounds(self, token: bytes) -> Bounds:

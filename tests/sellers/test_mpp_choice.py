@@ -28,6 +28,7 @@ from topup.sellers import authorization, mpp
 from topup.sellers.mpp_choice import Terms
 from topup.sellers.mpp_fields import OPENROUTER, Fields
 from topup.wire.http import Answered
+from topup.wire.secrets import NOTHING
 
 REALM: Final = "seller.example"
 ENDS: Final = "2026-09-21T14:18:20Z"
@@ -67,7 +68,9 @@ def rail_of(
     whom = frozenset({SOLD_TO}) if pinned else None
     bounds = Bounds(dollar.token, whom, Bps(600), 30, 900, "rails.mpp")
     terms = Terms(REALM, dollar.asset, TEMPO_TOKENS)
-    return mpp.Mpp(authorization.Seller(shop, "k-e-y", bounds, 1), shop, None, shop, terms=terms, fields=fields)
+    return mpp.Mpp(
+        authorization.Seller(shop, "k-e-y", bounds, 1, NOTHING), shop, None, shop, terms=terms, fields=fields
+    )
 
 
 def chosen(*lines: str, pinned: bool = True, dollar: Dollar = TEMPO_DOLLAR) -> str:

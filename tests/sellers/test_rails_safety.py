@@ -39,6 +39,7 @@ from topup.sandbox.x402_seller import RECIPIENT, X402Conduct
 from topup.sellers import x402
 from topup.signers.local import APPROVE, Ceilings, from_private_key
 from topup.wire.http import Answered
+from topup.wire.secrets import Masker
 
 # -- what an x402 seller offers -----------------------------------------------------------------------------------
 
@@ -116,7 +117,7 @@ def test_a_secret_that_this_seller_was_never_told_is_not_kept_either() -> None:
     answered = Answered("/credits", 402, (), b'{"note": "sk-or-v1-of-the-account"}')
     rail, _ = x402_rail()
     rail._unpaid(answered)
-    rail._seller = replace(rail._seller, secrets=("sk-or-v1-of-the-account",))
+    rail._seller = replace(rail._seller, ours=Masker(["sk-or-v1-of-the-account"]))
     with pytest.raises(ApiRejected, match="repeats the API key"):
         rail._unpaid(answered)
 
@@ -129,10 +130,10 @@ def test_a_key_in_base64_is_not_kept_either(alphabet: Callable[[bytes], bytes], 
     encoded = alphabet(f'{{"error":"{padding}Bearer {key}\xff is unpaid"}}'.encode("latin-1")).decode().rstrip("=")
     answered = Answered("/credits", 402, (("www-authenticate", f'Payment id="a", request="{encoded}"'),), b"")
     rail, _ = x402_rail()
-    rail._seller = replace(rail._seller, key=key)
+    rail._seller = replace(rail._seller, ours=Masker([key]))
     with pytest.raises(ApiRejected, match="repeats the API key"):
         rail._unpaid(answered)
-    rail._seller = replace(rail._seller, key="sk-another-0123")
+    rail._seller = replace(rail._seller, ours=Masker(["sk-another-0123"]))
     rail._unpaid(answered)
 
 

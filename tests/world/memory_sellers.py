@@ -20,6 +20,7 @@ from topup.sellers import authorization, mpp, x402
 from topup.sellers.mpp_choice import Terms
 from topup.sellers.x402_profile import PROFILES
 from topup.wire.http import Answered
+from topup.wire.secrets import NOTHING, Masker
 
 KEY = b"\x09" * 32
 PAYER = PrivateKey(KEY).public_key.to_canonical_address()
@@ -90,7 +91,7 @@ def x402_before(
     world: Any = Standing(Answered("/credits/topup", 402, (), body))
     one = BASE_DOLLAR
     bounds = Bounds(one.token, pinned, Bps(600), 30, 900)
-    told = authorization.Seller(world, "", bounds, 1)
+    told = authorization.Seller(world, "", bounds, 1, NOTHING)
     rail = x402.X402(told, world, signer, world, profile=PROFILES["plain"], token=one)
     return rail, world
 
@@ -116,4 +117,4 @@ def mpp_rail(
     line = "Payment " + ", ".join(f'{name}="{value}"' for name, value in named.items())
     world: Any = Standing(Answered("/credits/purchases", 402, (("www-authenticate", line),), b""))
     bounds = Bounds(TEMPO_DOLLAR.token, frozenset({SOLD_TO}), Bps(600), 30, 900)
-    return mpp.Mpp(authorization.Seller(world, key, bounds, 1), world, None, world, terms=MPP_TERMS)
+    return mpp.Mpp(authorization.Seller(world, key, bounds, 1, Masker([key])), world, None, world, terms=MPP_TERMS)

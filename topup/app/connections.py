@@ -136,6 +136,11 @@ class Connections:
         return keys.masker(self.settings)
 
     @cached_property
+    def _secrets(self) -> Masker:
+        """What is secret for sure: an answer that holds any of it is refused whole, and never kept."""
+        return Masker(keys.secrets(self.settings))
+
+    @cached_property
     def _login(self) -> Login:
         """Who logs in where a seller knows the wallet."""
         from topup.sellers.x402_wire import Login
@@ -265,8 +270,8 @@ class Connections:
             bump_times_max=s.fees.bump_times_max,
             pay_with=pay_with(s),
         )
-        chain, ours = self.chain(self._search(s.chain.id)), Masker(keys.secrets(s))
-        return coinbase.Coinbase(self.api, chain, key, self.clock, pinned, terms, ours=ours)
+        chain = self.chain(self._search(s.chain.id))
+        return coinbase.Coinbase(self.api, chain, key, self.clock, pinned, terms, ours=self._secrets)
 
     def pins(self) -> Pins:
         """Return what a charge must match, with whoever was pinned by hand until now."""
@@ -311,8 +316,7 @@ class Connections:
     def _seller(self, bounds: Bounds, key: str) -> Seller:
         from topup.sellers.authorization import Seller
 
-        secrets = tuple(keys.secrets(self.settings))
-        return Seller(self._exchange(), key, bounds, self.settings.posting.pay_timeout_s, secrets)
+        return Seller(self._exchange(), key, bounds, self.settings.posting.pay_timeout_s, self._secrets)
 
     # -- the passes ---------------------------------------------------------------------------------------------
 

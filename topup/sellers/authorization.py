@@ -28,7 +28,7 @@ from topup.domain.reasons import Reason
 from topup.ports.account import Clock
 from topup.ports.chain import AuthorizationUse, Delivery, Observation, Preflight, Sent, TokenChain
 from topup.ports.signer import Signer
-from topup.sellers.on_chain import OnChain
+from topup.sellers.on_chain import REPEATED, OnChain
 from topup.wire.exchange import Exchange, fail
 from topup.wire.http import Answered
 from topup.wire.reading import reading
@@ -50,14 +50,14 @@ O = TypeVar("O", bound=Owed)  # noqa: E741 - it is no zero here
 class Seller:
     """Who sells, and within which bounds; `pay_timeout_s` is how long it may take to carry a payment to the chain.
 
-    `secrets` are ours beside its key: no demand is kept that holds one, whoever told it to him.
+    `ours` finds our secrets, also those that he was never told: no demand is kept that holds one.
     """
 
     exchange: Exchange
     key: str
     bounds: Bounds
     pay_timeout_s: float
-    secrets: tuple[str, ...] = ()
+    ours: Masker
 
 
 class Authorized(OnChain[TokenChain, O]):
@@ -98,10 +98,9 @@ class Authorized(OnChain[TokenChain, O]):
         Raises:
             ApiError: it is anything but a 402.
         """
-        ours = Masker([self._seller.key, *self._seller.secrets])
         said = [value.encode("utf-8", "replace") for _, value in answered.headers] + [answered.body]
-        if any(map(ours.holds, said)):
-            raise ApiRejected(f"{answered.who} repeats the API key", remedy="trust this seller with no key: change it")
+        if any(map(self._seller.ours.holds, said)):
+            raise ApiRejected(f"{answered.who} repeats the API key, or another secret", remedy=REPEATED)
         if answered.status in (404, 501) and not answered.page:
             raise ApiGone(f"{answered.who} answered {answered.status}", remedy="nothing is sold this way here")
         if 200 <= answered.status < 300:

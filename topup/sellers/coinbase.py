@@ -20,7 +20,7 @@ from topup.domain.reasons import Reason
 from topup.ports.account import Api, Clock
 from topup.ports.chain import Call, Chain, Observation, Preflight, Sent, Simulation, Spent
 from topup.ports.signer import Signer
-from topup.sellers.on_chain import OnChain, unreadable
+from topup.sellers.on_chain import REPEATED, OnChain, unreadable
 from topup.wire.reading import walled
 from topup.wire.secrets import NOTHING, Masker
 
@@ -72,8 +72,7 @@ class Coinbase(OnChain[Chain, Charge]):
     async def ask(self, request: Request) -> bytes:
         raw = await self._api.charge(request)
         if self._ours.holds(raw):  # it would be kept, shown and handed on
-            remedy = "trust this seller with no key: change it"
-            raise ChargeRefused("answer", "one that repeats a secret of ours", "free of them", remedy=remedy)
+            raise ChargeRefused("answer", "one that repeats a secret of ours", "free of them", remedy=REPEATED)
         return raw
 
     @walled("the answer", unreadable)

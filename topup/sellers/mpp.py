@@ -36,7 +36,6 @@ from topup.sellers.mpp_wire import FIELD, Challenge, challenges, credential, pay
 from topup.sellers.on_chain import unreadable
 from topup.wire.http import Answered
 from topup.wire.reading import walled
-from topup.wire.secrets import Masker
 
 # What a payment takes at most, whatever the seller's own dry run wants to see; what is not used costs nothing.
 GAS_LIMIT: Final = 2_000_000
@@ -185,7 +184,7 @@ class Mpp(Authorized[Due]):
     def _receipt(self, answered: Answered) -> tuple[str, str]:
         """Return what it says; what it calls the purchase stands in a path, in the body, or in an error's metadata.
 
-        It is kept and shown, so that nothing which repeats the API key, however written, is taken for it.
+        It is kept and shown, so that nothing which repeats a secret of ours, however written, is taken for it.
         """
         hint = settled(answered.first("payment-receipt"))
         document = _told(answered.body, self._fields)
@@ -195,7 +194,7 @@ class Mpp(Authorized[Due]):
         name = (answered.first("location").rpartition("/")[2] if answered.status in self.taken else "") or said
         if not isinstance(name, str) or not fullmatch(r"[A-Za-z0-9_-]{1,100}", name):
             name = ""
-        leaks = Masker([self._seller.key])(name) != name
+        leaks = self._seller.ours(name) != name
         return f", receipt for 0x{hint.hex()}" if hint else "", "" if leaks else name
 
     async def claim(self, topup: TopUp) -> Claim:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from topup.domain.demand import Clocks, Demand, Request, Verified
 from topup.domain.errors import ChargeRefused, SignerError
@@ -21,6 +21,8 @@ from topup.wire.reading import walled
 
 C = TypeVar("C", bound=Chain | TokenChain)
 D = TypeVar("D", bound=Demand)
+# What to do about a seller whose answer holds a secret of ours.
+REPEATED: Final = "trust this seller with no key: change it"
 
 
 def unreadable(said: str) -> ChargeRefused:
