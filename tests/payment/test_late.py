@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -66,6 +67,17 @@ def test_a_key_of_another_wallet_signs_nothing(world: World) -> None:
     with pytest.raises(SignerError, match="belongs to"):
         LateSigner(b"\x02" * 20, Other).sign_login("")  # type: ignore[arg-type]
     assert world.wallet
+
+
+def test_a_key_is_opened_to_sign_and_for_nothing_else() -> None:
+    """Whoever looks for something else in it, as a copy or a debugger does, opens nothing and sees nothing."""
+
+    def opening() -> None:
+        raise AssertionError("the key was opened")
+
+    late = LateSigner(b"\x02" * 20, opening)
+    assert not any(hasattr(late, name) for name in ("_account", "_key", "__deepcopy__", "key"))
+    assert copy.copy(late).address == late.address
 
 
 def test_neither_web3_nor_a_keystore_is_needed_to_look() -> None:

@@ -229,7 +229,9 @@ class LateSigner:
         self._signer: Signer | None = None
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the opened key does."""
+        """Return how the opened key signs; for nothing else is it opened, and nothing else of it is shown."""
+        if not name.startswith("sign_"):
+            raise AttributeError(name)
         return getattr(self._opened(), name)
 
     def _opened(self) -> Signer:
