@@ -3,6 +3,7 @@
 A top-up ended: its charge is dead by proof, but its bytes may still be in some node, at the wallet's next nonce, and no
 block holds them. A purchase is wanted. Today's rule, `OVERTAKEN`, signs its payment at that nonce, so that it outbids
 what is there. The other one, `HELD`, first has something of the ended top-up mined: a cancel, unless the old bytes are.
+A third one, `SKIPPED`, is wrong: lest the old bytes take the nonce, it signs a payment at the next one as well.
 
 The chain mines one transaction a nonce. The old bytes revert, because their deadline has passed; nodes may forget them
 and may be given them again. Every way through is tried, for a wallet with so much ETH, paused or not, and with gas
@@ -16,7 +17,7 @@ from typing import Final, NamedTuple
 
 from tests.proofs.explored import explore
 
-OVERTAKEN, HELD = "overtaken", "held"
+OVERTAKEN, HELD, SKIPPED = "overtaken", "held", "skipped"
 # In units of gas for one transaction: what a cancel takes, what the old bytes take, and a payment with its gas.
 GAS: Final = 1
 PAYMENT: Final = 3
@@ -30,7 +31,7 @@ class State(NamedTuple):
     nonce: int = 0
     old: bool = True
     cancel: bool = False
-    payment: int | None = None
+    payments: tuple[int, ...] = ()
     paid: int = 0
     signed_while_paused: bool = False
 
@@ -54,16 +55,17 @@ def steps(case: Case, state: State) -> Iterator[tuple[str, State]]:
             yield ("the old bytes are mined, and revert", state._replace(eth=state.eth - GAS, nonce=1))
         if state.cancel and state.eth >= GAS:
             yield ("the cancel is mined", state._replace(eth=state.eth - GAS, nonce=1))
-    if state.payment == state.nonce and state.eth >= PAYMENT:
+    if state.nonce in state.payments and state.eth >= PAYMENT:
         mined = state._replace(eth=state.eth - PAYMENT, nonce=state.nonce + 1, paid=state.paid + 1)
         yield ("the payment is mined", mined)
 
 
 def _signed(case: Case, state: State) -> Iterator[tuple[str, State]]:
-    lost = state.payment is not None and state.payment < state.nonce
-    free = case.rule == OVERTAKEN or state.nonce > 0
-    if free and not case.paused and not state.paid and state.eth >= PAYMENT and (state.payment is None or lost):
-        yield ("a payment is signed", state._replace(payment=state.nonce))
+    out = any(nonce >= state.nonce for nonce in state.payments)
+    free = case.rule != HELD or state.nonce > 0
+    if free and not case.paused and not state.paid and state.eth >= PAYMENT and not out:
+        nonces = (0, 1) if case.rule == SKIPPED and state.nonce == 0 else (state.nonce,)
+        yield ("a payment is signed", state._replace(payments=(*state.payments, *nonces)))
     holds = case.rule == HELD and state.nonce == 0 and not state.cancel and state.eth >= GAS
     if holds and (not case.paused or case.cancels_while_paused):
         yield ("a cancel is signed", state._replace(cancel=True, signed_while_paused=case.paused))

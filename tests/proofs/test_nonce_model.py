@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.proofs.nonce_model import GAS, HELD, OVERTAKEN, PAYMENT, Case, found
+from tests.proofs.nonce_model import GAS, HELD, OVERTAKEN, PAYMENT, SKIPPED, Case, found
 
 
 @pytest.mark.parametrize("rule", [OVERTAKEN, HELD])
@@ -12,6 +12,11 @@ def test_neither_rule_pays_twice(rule: str) -> None:
     """Safety is no reason to choose between them, however much ETH there is."""
     cases = [Case(rule, paused, dear) for paused in (False, True) for dear in (False, True)]
     assert not any(found(case, eth)[0] for case in cases for eth in range(2 * PAYMENT + 2 * GAS))
+
+
+def test_a_payment_at_the_next_nonce_as_well_pays_twice() -> None:
+    """The model notices a rule that does not wait for one nonce to be lost before it takes another."""
+    assert found(Case(SKIPPED), 2 * PAYMENT)[0]
 
 
 def test_a_wallet_that_can_pay_buys_where_the_nonce_is_overtaken() -> None:
