@@ -39,9 +39,6 @@ ROUGH: Final = Plan(
     lane=0,
     nonce=0,
     chain_id=0,
-    quote=Wei(0),
-    tier=0,
-    eth_price_e8=0,
     block_number=0,
     proof="none",
 )
