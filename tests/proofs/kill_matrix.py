@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -33,7 +33,7 @@ from typing import Any, Final, NoReturn
 from tests.proofs import kill_worlds
 from tests.proofs.kill_lives import LIVES
 from tests.proofs.kill_worlds import CHILDREN, TEN, WIRE, House, Life, house_of, settle, until
-from tests.proofs.killed import FOREIGN, Cell
+from tests.proofs.killed import FOREIGN, LATER, UNSIGNED, Cell
 from tests.world import proxy
 from topup.accounting.closing import OPENING
 from topup.accounting.journal import WALLET, Commodity
@@ -60,8 +60,6 @@ READS: Final = frozenset(
 )
 # By these the signed bytes leave.
 SENDS: Final = frozenset({"chain.send", "seller.post"})
-# Until here nothing is signed; what is particular about most lives comes later.
-UNSIGNED: Final = frozenset({"start", "begin1", "ask1", "answered1", "proven1"})
 FAULT: Final[dict[str, Callable[[], proxy.Fault]]] = {
     "lost": proxy.lose,
     "delayed": proxy.hold,
@@ -334,10 +332,14 @@ def run(
         outcomes = list(pool.map(tried, chosen))
     # On a busy machine a block comes a moment later, and what follows it stands in another order: what was missed is
     # tried again with nothing beside it. A step that is missed even so is named and counts neither way, but only where
-    # its life has died of the same call, at the same moment, in another phase.
+    # its life has died of the same call, at the same moment, in another phase: of whichever comes first, if need be.
     lives_of = {life.name: life for life in lives}
     outcomes = [survive(lives_of[one.life], one.cell) if one.wrong == MISSED else one for one in outcomes]
     died = {_moment(one) for one in outcomes if not one.wrong}
+    for one in outcomes:
+        if one.wrong == MISSED and one.cell.call not in POLLED and _moment(one) not in died:
+            elsewhere = survive(lives_of[one.life], replace(one.cell, phase=LATER, nth=1))
+            died |= {_moment(elsewhere)} if not elsewhere.wrong else set()
     missed = tuple(one for one in outcomes if one.wrong == MISSED and (one.cell.call in POLLED or _moment(one) in died))
     tried_all = [one for one in outcomes if one not in missed]
     if len(missed) > MISSED_MAX * len(outcomes):

@@ -27,8 +27,11 @@ from typing import Any, Final, NoReturn, Self
 
 TRACE: Final = "trace"
 ARMED: Final = "armed"
-# A phase that stands for whichever it is.
+# A phase that stands for whichever it is, and one for whichever comes once something may have been signed.
 ANY: Final = "any"
+LATER: Final = "later"
+# Until here nothing is signed; what is particular about most lives comes later.
+UNSIGNED: Final = frozenset({"start", "begin1", "ask1", "answered1", "proven1"})
 COMMIT, FOREIGN, SIGN = "commit", "foreign", "sign"
 # Within a call that is watched already: what it asks over HTTP is its own affair.
 INSIDE: Final = ContextVar("inside", default=False)
@@ -86,10 +89,8 @@ class Course:
         os.write(self._use, f"{json.dumps(here)}\n".encode())
         cell = self._cell
         found = cell is not None and (cell.call, cell.nth) == (call, self._calls[call])
-        found = found and cell is not None and cell.phase in (ANY, self._phase)
-        if not found:
+        if cell is None or not found or cell.phase not in (ANY, self._phase, *self._later):
             return None
-        assert cell is not None
         if cell.when == "before":
             die()
         if cell.answer != "kept":
@@ -109,6 +110,10 @@ class Course:
         self._phases[method] += 1
         self._phase = f"{method}{self._phases[method]}"
         self._calls.clear()
+
+    @property
+    def _later(self) -> tuple[str, ...]:
+        return () if self._phase in UNSIGNED else (LATER,)
 
 
 def watch_store(course: Course) -> None:
