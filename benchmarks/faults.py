@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -151,10 +152,9 @@ def killed(sample: int, lives: Sequence[str], jobs: int) -> dict[str, Any]:
     if tools.find("anvil") is None:
         return {"cells": None, "survived": None, "reason": "anvil is missing: python -m tests installs it"}
     from tests.proofs import kill_matrix
-    from tests.proofs.kill_lives import LIVES
 
-    chosen = [LIVES[name] for name in lives]
-    result = kill_matrix.run(sample, SEED, jobs, lives=chosen)
+    with ThreadPoolExecutor(jobs) as pool:
+        result = kill_matrix.run(sample, SEED, pool, lives=lives)
     failures = [{"cell": one.name, "wrong": one.wrong} for one in result.failures]
     return {"cells": result.cells, "survived": result.survived, "failures": failures}
 

@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -294,51 +294,51 @@ def dangerous(cell: Cell) -> bool:
     return cell.call == "store.delivered" and cell.when == "before"
 
 
-def matrix(lives: Sequence[Life], jobs: int) -> list[tuple[Life, Cell]]:
+def matrix(lives: Sequence[str], pool: Executor) -> list[tuple[str, Cell]]:
     """Record these lives and return every cell of theirs.
 
     Raises:
         AssertionError: a life went wrong without any death.
     """
-    with ThreadPoolExecutor(jobs) as pool:
-        uses = list(zip(lives, pool.map(record, lives), strict=True))
+    uses = zip(lives, pool.map(_record, lives), strict=True)
     every = [(life, cell) for life, use in uses for cell in cells(use)]
-    return [(life, cell) for life, cell in every if life.early or cell.phase not in UNSIGNED]
+    return [(life, cell) for life, cell in every if LIVES[life].early or cell.phase not in UNSIGNED]
+
+
+def _record(life: str) -> list[dict[str, Any]]:
+    return record(LIVES[life])
+
+
+def _survive(life: str, cell: Cell) -> Outcome:
+    return survive(LIVES[life], cell)
 
 
 def run(
     sample: int | None,
     seed: int,
-    jobs: int,
+    pool: Executor,
     *,
-    lives: Sequence[Life] = tuple(LIVES.values()),
+    lives: Sequence[str] = tuple(LIVES),
     say: Callable[[Outcome], None] = lambda _: None,
 ) -> Result:
     """Try every cell of these lives, or the dangerous ones and `sample` others, chosen by `seed`."""
     began = time.monotonic()
-    every = matrix(lives, jobs)
+    every = matrix(lives, pool)
     others = [one for one in every if not dangerous(one[1])]
     random.Random(seed).shuffle(others)
     chosen = [one for one in every if dangerous(one[1])] + others[:sample]
-    lock = threading.Lock()
-
-    def tried(one: tuple[Life, Cell]) -> Outcome:
-        outcome = survive(*one)
-        with lock:
-            say(outcome)
-        return outcome
-
-    with ThreadPoolExecutor(jobs) as pool:
-        outcomes = list(pool.map(tried, chosen))
+    outcomes = []
+    for outcome in pool.map(_survive, *zip(*chosen, strict=True)):
+        say(outcome)
+        outcomes.append(outcome)
     # On a busy machine a block comes a moment later, and what follows it stands in another order: what was missed is
     # tried again with nothing beside it. A step that is missed even so is named and counts neither way, but only where
     # its life has died of the same call, at the same moment, in another phase: of whichever comes first, if need be.
-    lives_of = {life.name: life for life in lives}
-    outcomes = [survive(lives_of[one.life], one.cell) if one.wrong == MISSED else one for one in outcomes]
+    outcomes = [_survive(one.life, one.cell) if one.wrong == MISSED else one for one in outcomes]
     died = {_moment(one) for one in outcomes if not one.wrong}
     for one in outcomes:
         if one.wrong == MISSED and one.cell.call not in POLLED and _moment(one) not in died:
-            elsewhere = survive(lives_of[one.life], replace(one.cell, phase=LATER, nth=1))
+            elsewhere = _survive(one.life, replace(one.cell, phase=LATER, nth=1))
             died |= {_moment(elsewhere)} if not elsewhere.wrong else set()
     missed = tuple(one for one in outcomes if one.wrong == MISSED and (one.cell.call in POLLED or _moment(one) in died))
     tried_all = [one for one in outcomes if one not in missed]
@@ -355,11 +355,18 @@ def _moment(one: Outcome) -> tuple[str, str, str, str]:
 
 
 def _stop(*_: object) -> NoReturn:
-    """Leave no daemon behind."""
+    """Leave no daemon behind, and no process that lives lives."""
+    for worker in multiprocessing.active_children():
+        worker.terminate()
     for one in CHILDREN:
         if one.poll() is None:
             one.kill()
     os._exit(128 + signal.SIGTERM)
+
+
+def _stoppable() -> None:
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -373,8 +380,7 @@ def main(arguments: Sequence[str]) -> int:
     reader.add_argument("--json", action="store_true", help="print one JSON document")
     asked = reader.parse_args(arguments)
 
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, _stop)
+    _stoppable()
     tried = 0
 
     def say(one: Outcome) -> None:
@@ -392,8 +398,11 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{'lost' if outcome.wrong else 'survived'} in {outcome.seconds:.1f} s")
         return int(bool(outcome.wrong))
     seed = asked.seed if asked.seed is not None else random.SystemRandom().getrandbits(32)
-    lives = [LIVES[asked.life]] if asked.life else list(LIVES.values())
-    result = run(asked.sample, seed, asked.jobs, lives=lives, say=say)
+    lives = [asked.life] if asked.life else list(LIVES)
+    # Each world is a process of its own: what plays the world is Python too, and two of them would wait for each other.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(asked.jobs, mp_context=context, initializer=_stoppable) as pool:
+        result = run(asked.sample, seed, pool, lives=lives, say=say)
     told = {"schema": 1, "cells": result.cells, "survived": result.survived, "whole": result.whole, "seed": seed}
     told["missed"] = len(result.missed)
     if asked.json:

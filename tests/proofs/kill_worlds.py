@@ -37,7 +37,8 @@ WIRE: Final[dict[str, tuple[str, str | None]]] = {
     "chain.send": ("rpc", SEND),
     "seller.post": ("api", None),
 }
-LIFE_S: Final = 90
+# A life takes seconds, on a machine that is busy with other things minutes; after this it hangs.
+LIFE_S: Final = 900
 # keccak256 of Transfer(address,address,uint256).
 TRANSFER: Final = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
 HELD: Final = 45_000_000

@@ -6,6 +6,7 @@ The whole matrix is `python -m tests.proofs.kill_matrix`; continuous integration
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -53,7 +54,8 @@ def _anvil() -> None:
 def test_whoever_is_killed_pays_once_and_knows_it(name: str, request: pytest.FixtureRequest) -> None:
     """Killed at the dangerous steps of this life and at some others, then restarted: one payment, books that match."""
     seed = int(request.config.option.hypothesis_seed)
-    result = run(SAMPLE, seed, 4, lives=[LIVES[name]])
+    with ThreadPoolExecutor(4) as pool:
+        result = run(SAMPLE, seed, pool, lives=[name])
     print(f"{name}: {result.survived} of {result.cells} cells survived, of {result.whole}; seed {seed}")
     assert result.cells >= SAMPLE
     assert not result.failures, "\n".join(f"{one.replay}: {one.wrong}" for one in result.failures)
