@@ -65,30 +65,16 @@ def wallet_due(last_ms: int, now_ms: int) -> bool:
 def wallet_entries(at: BalanceAssertion, booked: int, price_e8: int | None, *, first: bool) -> list[Entry]:
     """Return what brings the wallet in the books to what it held, nothing where it is there.
 
-    Args:
-        at: what it held.
-        booked: what all lines of the wallet sum to whose block is at or before the assertion's, whenever they were
-            entered. What is booked late, or taken back, evens out at the next assertion.
-        price_e8: dollars per ETH at that block, 8 decimals; None when unknown.
-        first: whether it is the commodity's first assertion.
+    `booked` is what all lines of the wallet sum to whose block is at or before the assertion's, whenever they were
+    entered: what is booked late, or taken back, evens out at the next assertion. `price_e8` is dollars per ETH at that
+    block, 8 decimals, None when unknown; `first` says that it is the commodity's first assertion.
     """
     units = at.units - booked
     if not units:
         return []
-    value, source = _worth(abs(units), at.commodity, price_e8)
-    return [
-        Entry(
-            at_ms=at.at_ms,
-            topup_id="",
-            text="opening balance of the wallet" if first else "wallet moved by others",
-            tx_hash=None,
-            charge_id="",
-            block_number=at.block,
-            usd_value=value,
-            price_source=source,
-            lines=(Line(WALLET, at.commodity, units), Line(OPENING if first else PAD, at.commodity, -units)),
-        )
-    ]
+    text, other = ("opening balance of the wallet", OPENING) if first else ("wallet moved by others", PAD)
+    worth = _worth(abs(units), at.commodity, price_e8)
+    return [_moved(at.at_ms, at.block, text, worth, (WALLET, other), at.commodity, units)]
 
 
 def _worth(units: int, commodity: Commodity, price_e8: int | None) -> tuple[Usd | None, str]:
@@ -99,14 +85,11 @@ def _worth(units: int, commodity: Commodity, price_e8: int | None) -> tuple[Usd 
 
 
 def due(readings: Sequence[Reading], last: Closed | None, busy: Sequence[tuple[int, int]]) -> Reading | None:
-    """Return the reading to close the books at, None when it is not time.
-
-    Args:
-        readings: believed readings since the last closing, oldest first.
-        last: the last closing; None when there was none, and the newest reading is the opening balance.
-        busy: from when to when, inclusive, a top-up was on its way: its credits may show before they are booked.
+    """Return which of the believed readings since the last closing to close the books at, None when it is not time.
 
     The books are closed once a UTC day, at the last reading of a day that is over, so that a day's usage is that day's.
+    Without a last closing the newest reading is the opening balance. `busy` says from when to when, inclusive, a top-up
+    was on its way: its credits may show before they are booked.
     """
     calm = [r for r in readings if not any(first <= r.at_ms <= end for first, end in busy)]
     if last is None:
@@ -116,39 +99,34 @@ def due(readings: Sequence[Reading], last: Closed | None, busy: Sequence[tuple[i
 
 
 def closing_entries(at: Closed, last: Closed | None) -> list[Entry]:
-    """Return what brings the books to this reading.
-
-    Args:
-        at: the reading.
-        last: the last closing, None before the first.
-    """
+    """Return what brings the books from the last closing, None before the first, to this one."""
     if last is None:
-        opening = at.credits - at.usage - at.posted
-        return _kept(at, ("opening balance", CREDITS, OPENING, opening))
-    return _kept(
-        at,
-        ("usage", USAGE, CREDITS, at.usage - last.usage),
-        ("credits bought elsewhere", CREDITS, ELSEWHERE, (at.credits - last.credits) - (at.posted - last.posted)),
-    )
-
-
-def _kept(at: Closed, *moved: tuple[str, str, str, int]) -> list[Entry]:
-    credit = Commodity.CREDIT
+        moved = [("opening balance", (CREDITS, OPENING), at.credits - at.usage - at.posted)]
+    else:
+        elsewhere = (at.credits - last.credits) - (at.posted - last.posted)
+        moved = [
+            (f"usage, {utc_day(at.at_ms)}", (USAGE, CREDITS), at.usage - last.usage),
+            ("credits bought elsewhere", (CREDITS, ELSEWHERE), elsewhere),
+        ]
     return [
-        Entry(
-            at_ms=at.at_ms,
-            topup_id="",
-            text=f"{text}, {utc_day(at.at_ms)}" if text == "usage" else text,
-            tx_hash=None,
-            charge_id="",
-            block_number=None,
-            usd_value=Usdc(units).usd,
-            price_source="provider",
-            lines=(Line(to, credit, units), Line(of, credit, -units)),
-        )
-        for text, to, of, units in moved
+        _moved(at.at_ms, None, text, (Usdc(units).usd, "provider"), accounts, Commodity.CREDIT, units)
+        for text, accounts, units in moved
         if units
     ]
+
+
+def _moved(
+    at_ms: int,
+    block: int | None,
+    text: str,
+    worth: tuple[Usd | None, str],
+    accounts: tuple[str, str],
+    commodity: Commodity,
+    units: int,
+) -> Entry:
+    """Return the entry of what came to the first account from the second."""
+    lines = (Line(accounts[0], commodity, units), Line(accounts[1], commodity, -units))
+    return Entry(at_ms, "", text, None, "", block, *worth, lines)
 
 
 def _micros(total: Usd) -> int:

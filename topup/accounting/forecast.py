@@ -13,6 +13,7 @@ from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil
+from statistics import mean
 from typing import Final
 
 from topup.accounting.journal import CREDITS, NETWORK, TOKENS, WALLET, Commodity, Entry, by_topup, units
@@ -25,7 +26,6 @@ from topup.domain.credits import (
     Runway,
     burn_usd_per_hour,
     lasts_h,
-    runway,
 )
 from topup.domain.lifecycle import TopUp
 from topup.domain.money import WIDE, Asset, Usd, Usdc, Wei
@@ -188,26 +188,19 @@ def draw(
     wallet: WalletForecast | None,
     now_ms: int,
 ) -> Forecast:
-    """Look ahead from the newest reading.
+    """Look ahead from the newest believed reading; `since` says how far back they are wanted, oldest first.
 
-    Args:
-        readings: believed readings, oldest first; see `since` for how far back.
-        limits: floor, amount and caps.
-        past: top-ups of the last 30 days as the caps see them.
-        entries: those of the newest posted top-ups, or the whole journal; oldest first.
-        wallet: what the wallet holds; None while that is unknown.
-        now_ms: ledger time.
+    `past` are the top-ups of the last 30 days as the caps see them; `entries` are those of the newest posted top-ups,
+    or the whole journal, oldest first. `now_ms` is ledger time.
     """
     last = readings[-1] if readings else None
     balance = last.balance if last is not None else None
     burn = burn_usd_per_hour(readings, span_min_ms=RUNWAY_SPAN_MIN_MS)
-    if burn is not None and burn.amount < 0:
-        burn = None  # a person accepted a lower total: what was used that day cannot be told
     days = days_used(readings)
     pace = usual(days)
     likely, high = (pace.likely, pace.high) if pace is not None else ((), ())
     lately = Fraction(burn.amount) * 24 if burn is not None else None
-    day = _mean(likely) if pace is not None else lately
+    day = mean(likely) if pace is not None else lately
     capped_at = max((pace for pace in (day, lately) if pace is not None), default=None)
     amount, network = refill_amount(limits), network_cost(entries)
     stock = balance + amount.times(wallet.refills) if balance is not None and wallet is not None else None
@@ -217,7 +210,7 @@ def draw(
     return Forecast(
         reading=last,
         burn=burn,
-        now=runway(balance, limits.floor, burn) if balance is not None else Runway(None, None),
+        now=_left(balance, limits.floor, () if lately is None else (lately,)),
         days=sum(used is not None for used in days),
         pace=pace,
         usual=_left(balance, limits.floor, likely),
@@ -249,13 +242,9 @@ def refill_amount(limits: Limits) -> Usd:
 def wallet_forecast(topups: Sequence[TopUp], amount: Usd, reserve: Wei) -> WalletForecast | None:
     """Return what the wallet held after the newest top-up that looked at it, None when the ledger cannot tell.
 
-    Args:
-        topups: newest first.
-        amount: what a refill buys.
-        reserve: what is never spent.
-
-    Only ETH is written down with a top-up, so that it is unknown what a wallet holds that pays with a token. What has
-    come into the wallet since, or left it otherwise, is unknown as well. The price is that of the newest payment.
+    Top-ups come newest first; `amount` is what a refill buys, `reserve` is never spent. Only ETH is written down with a
+    top-up, so that it is unknown what a wallet holds that pays with a token. What has come into the wallet since, or
+    left it otherwise, is unknown as well. The price is that of the newest payment.
     """
     looked = next((t for t in topups if t.wallet_before is not None and t.attempts), None)
     bought = next((t for t in topups if t.paying is not None), None)
@@ -276,10 +265,8 @@ def wallet_forecast(topups: Sequence[TopUp], amount: Usd, reserve: Wei) -> Walle
 def days_used(readings: Sequence[Reading]) -> list[Fraction | None]:
     """Return the dollars used on each of the days before the newest reading, newest first; None where unknown.
 
-    Args:
-        readings: believed readings, oldest first.
-
-    Between two readings usage is taken as even. A total that a person accepted as lower is no usage.
+    Between two believed readings, oldest first, usage is taken as even. A total that a person accepted as lower is no
+    usage.
     """
     if not readings:
         return []
@@ -316,22 +303,16 @@ def usual(days: Sequence[Fraction | None]) -> Pace | None:
     # The next day is the one that was seven days ago, the last in a week counted backwards.
     weekdays = [[used for used in days[n::WEEK] if used is not None] for n in reversed(range(WEEK))]
     kinds = weekdays if all(len(its) >= EACH_WEEKDAY_MIN for its in weekdays) else [known]
-    likely = [_mean(kind) for kind in kinds]
+    likely = [mean(kind) for kind in kinds]
     low, high = zip(*map(_tenths, kinds), strict=True)
-    return Pace(
-        low=tuple(map(min, low, likely)),
-        likely=tuple(likely),
-        high=tuple(map(max, high, likely)),
-    )
+    return Pace(tuple(map(min, low, likely)), tuple(likely), tuple(map(max, high, likely)))
 
 
 def network_cost(entries: Sequence[Entry]) -> Network | None:
     """Return what the network took of the newest top-ups whose credits were posted; None without one it is known of.
 
-    Args:
-        entries: those of the newest posted top-ups, or the whole journal; oldest first.
-
-    In dollars at the price each payment was planned at. A top-up is left out where one of its payments has none.
+    In dollars at the price each payment was planned at. A top-up is left out where one of its payments has none. The
+    entries are those of the newest posted top-ups, or the whole journal; oldest first.
     """
     posted = [entry for entry in entries if any(x.account == CREDITS for x in entry.lines)]
     mine, posted_names = by_topup(entries), by_topup(posted)
@@ -341,7 +322,7 @@ def network_cost(entries: Sequence[Entry]) -> Network | None:
         known = [usd for usd in network if usd is not None]
         if len(known) == len(network) and len(costs) < PAYMENTS_MAX:
             costs.append(sum(known, Fraction(0)))
-    return Network(rounded(_mean(costs)), len(costs)) if costs else None
+    return Network(rounded(mean(costs)), len(costs)) if costs else None
 
 
 def rounded(dollars: Fraction) -> Usd:
@@ -417,10 +398,6 @@ def _tenths(days: Sequence[Fraction]) -> tuple[Fraction, Fraction]:
     ordered = sorted(days)
     edge = (len(ordered) - 1) // 10
     return ordered[edge], ordered[-1 - edge]
-
-
-def _mean(values: Sequence[Fraction]) -> Fraction:
-    return sum(values, Fraction(0)) / len(values)
 
 
 def _decimal(value: Fraction, places: int) -> Decimal:

@@ -348,50 +348,30 @@ def entry_of(topup_id: str, done: WalletTransaction) -> journal.Entry:
     else:
         paid = journal.token_lines(inclusion, journal.Commodity.USDC)
     lines = tuple(journal.Line(ADOPTED, x.commodity, x.units) if x.account == journal.IN_TRANSIT else x for x in paid)
-    times = (inclusion.block_ms, inclusion.block_number)
-    return _entry("payment adopted from the chain", done.hash, times, lines, paid=done.total, topup_id=topup_id)
+    at_ms, block, text = inclusion.block_ms, inclusion.block_number, "payment adopted from the chain"
+    return journal.Entry(at_ms, topup_id, text, done.hash, "", block, done.total.usd, "paid", lines)
 
 
 def unknown_payment_entry(payment: UnknownPayment) -> journal.Entry:
     """Book a payment that a seller carried and that was taken over; a fee that the network took of it is not known."""
     transfer, token, paid = payment.transfer, payment.token, Usdc(payment.transfer.spent)
     lines = (journal.Line(journal.WALLET, token, -paid.units), journal.Line(ADOPTED, token, paid.units))
-    times = (payment.at_ms, transfer.block_number)
-    return _entry("payment carried by a seller, adopted from the chain", transfer.tx_hash, times, lines, paid=paid)
+    block, text = transfer.block_number, "payment carried by a seller, adopted from the chain"
+    return journal.Entry(payment.at_ms, "", text, transfer.tx_hash, "", block, paid.usd, "paid", lines)
 
 
 def approval_entry(done: WalletTransaction) -> journal.Entry:
     """Book an approval that was taken over: the network's part in ETH, and nothing else."""
-    lines = journal.token_lines(done.inclusion, journal.Commodity.USDC)
-    times = (done.inclusion.block_ms, done.inclusion.block_number)
-    return _entry("token approval adopted from the chain", done.hash, times, lines)
-
-
-def _entry(
-    text: str,
-    tx_hash: bytes,
-    times: tuple[int, int],
-    lines: tuple[journal.Line, ...],
-    *,
-    paid: Usdc | None = None,
-    topup_id: str = "",
-) -> journal.Entry:
-    """Return an entry for what stands in a block; `times` are the block's time and its number."""
-    at_ms, number = times
-    usd, source = (paid.usd, "paid") if paid is not None else (None, "none")
-    return journal.Entry(at_ms, topup_id, text, tx_hash, "", number, usd, source, lines)
+    inclusion, text = done.inclusion, "token approval adopted from the chain"
+    lines = journal.token_lines(inclusion, journal.Commodity.USDC)
+    return journal.Entry(inclusion.block_ms, "", text, done.hash, "", inclusion.block_number, None, "none", lines)
 
 
 def expected_balance(known: Known, costs: Sequence[Wei], final: int) -> tuple[int, Wei] | None:
     """Return what the wallet should hold at block `final`, by its balance before the ledger's first payment.
 
-    Args:
-        known: the ledger.
-        costs: what those transactions took that it does not know yet.
-        final: the newest block that counts.
-
-    Returns:
-        The block it was counted from and the balance; None where the ledger knows no balance, or not every cost.
+    Before the balance stands the block that it was counted from; None where the ledger knows no balance, or not every
+    cost. `costs` are what those transactions took that it does not know yet.
     """
     starts = [
         (t.attempts[0].plan.block_number, t.wallet_before)

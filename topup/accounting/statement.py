@@ -32,13 +32,7 @@ from topup.domain.errors import SettingsError
 from topup.domain.moments import moment
 from topup.domain.money import WIDE, Usd, Usdc, plain
 
-DECIMALS: Final[Mapping[Commodity, int]] = {
-    Commodity.ETH: 18,
-    Commodity.USDC: 6,
-    Commodity.USDC_E: 6,
-    Commodity.PATH_USD: 6,
-    Commodity.CREDIT: 6,
-}
+DECIMALS: Final[Mapping[Commodity, int]] = {c: 18 if c is Commodity.ETH else 6 for c in Commodity}
 Balances = dict[tuple[str, Commodity], int]
 # A provider's numbers are JSON doubles: below half a cent two of them are the same.
 SAME = Usd(Decimal("0.005"))
@@ -193,20 +187,13 @@ def draw(
     head: str | None,
     now_ms: int,
 ) -> Statement:
-    """Draw up the statement of a period.
+    """Draw up the statement of a period from the account's journal, oldest entry first.
 
-    Args:
-        account: whose it is.
-        period: which days.
-        entries: the account's journal, oldest first; without `carried` the whole of it.
-        carried: what those entries sum to that are left out; all of them before the period, and of top-ups without an
-            entry in it.
-        wallet: the newest balance assertion of each commodity before the end of the period, each with what the books
-            say that the wallet held then.
-        wallets: whose wallet each entry has moved; nothing where only one was ever used.
-        reading: the last believed reading before the end of the period; None when there is none.
-        head: the journal's newest hash, hex.
-        now_ms: ledger time.
+    Without `carried` the entries are the whole journal. With it they are those that `Journal.within` returns, and it
+    holds what the others sum to. `wallet` is the newest balance assertion of each commodity before the end of the
+    period, each with what the books say that the wallet held then; `wallets` is whose wallet each entry has moved,
+    nothing where only one was ever used; `reading` is the last believed one before the end of the period; `head` is the
+    journal's newest hash in hex.
     """
     before = [e for e in entries if e.at_ms < period.first_ms]
     within = tuple(sorted((e for e in entries if e.at_ms in period), key=lambda e: e.at_ms))

@@ -169,12 +169,10 @@ def ranked(rows: Iterable[Used]) -> tuple[Used, ...]:
 
 
 def labelled(keys: Iterable[Used], names: Mapping[str, str], labels: Mapping[str, str]) -> tuple[Used, ...]:
-    """Return what each label has used.
+    """Return what each label has used, of what each key has used by its hash.
 
-    Args:
-        keys: what each key has used, by its hash.
-        names: what its owner calls each key.
-        labels: the label of each key, by its hash or by its name; the hash counts first.
+    `names` is what its owner calls each key; `labels` holds the label of a key by its hash, which counts first, or by
+    its name.
     """
     return _merged(
         replace(key, name=labels.get(key.name) or labels.get(names.get(key.name, "")) or NOBODY) for key in keys

@@ -16,13 +16,7 @@ from topup.domain.moments import utc_day
 from topup.domain.money import plain
 
 # Beancount wants capital letters in a commodity's name.
-BEANS: Final[Mapping[Commodity, str]] = {
-    Commodity.ETH: "ETH",
-    Commodity.USDC: "USDC",
-    Commodity.USDC_E: "USDC.E",
-    Commodity.PATH_USD: "PATHUSD",
-    Commodity.CREDIT: "USD.CREDIT",
-}
+BEANS: Final[Mapping[Commodity, str]] = {c: c.value.upper() for c in Commodity}
 # hledger wants quotes around a name that is more than letters.
 NAMES: Final[Mapping[Commodity, str]] = {c: c.value if c.value.isalpha() else f'"{c.value}"' for c in Commodity}
 
