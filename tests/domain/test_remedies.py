@@ -17,9 +17,8 @@ from tests.world.served import served
 from topup.app.settings import Settings
 from topup.commands.cli import app
 from topup.domain.credits import Doubt
-from topup.domain.policy import Why
+from topup.domain.policy import REMEDIES, Why, remedy
 from topup.domain.reasons import Reason
-from topup.domain.remedies import REMEDIES, remedy
 
 HERE = ROOT
 # Something was bought for these, or something is out.

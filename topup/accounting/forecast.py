@@ -377,7 +377,7 @@ def _held(stock: Usd, day: Fraction, amount: Usd, past: Sequence[Past], now_ms: 
         refused = over_budget(amount, counted, at_ms, limits)
         if refused is not None:
             break
-        counted.append(Past(at_ms, worst_spend(amount, limits), failed=False, revert_gas=Wei(0)))
+        counted.append(Past(at_ms, worst_spend(amount, limits)))
         stock += amount
     until = refused.until_ms
     # One that is out of its window may not make room enough.

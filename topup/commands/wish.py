@@ -23,8 +23,8 @@ from topup.commands.status import topup_document
 from topup.domain import events
 from topup.domain.errors import Exit, StoreBusy, StoreError, TopupError
 from topup.domain.lifecycle import MONEY_OUT, TERMINAL, State, TopUp
+from topup.domain.policy import remedy
 from topup.domain.reasons import Reason
-from topup.domain.remedies import remedy
 from topup.ledger.store import SqliteStore
 from topup.payment.config import PassResult, PurchaseOrder
 from topup.payment.cycle import Cycle

@@ -104,13 +104,10 @@ def believe(
 ) -> Reading | Unknown:
     """Judge what the API said against what is already known.
 
-    Args:
-        said: the parsed answer.
-        management_key: whether GET /key proved a management key; None when it could not be asked.
-        last: the last believed reading.
-        ever_non_zero: whether any reading of this account ever showed something other than 0/0.
-        doubted: readings that were not believed since `last`, oldest first.
-        usage_fall_max: by how much usage may be lower and be believed after an hour of it.
+    `management_key` says whether GET /key proved a management key, None when it could not be asked; `ever_non_zero`
+    whether any reading of this account ever showed something other than 0/0. `last` is the last believed reading,
+    `doubted` are those since that were not believed, oldest first. Usage that is lower by no more than `usage_fall_max`
+    is believed after an hour of it.
 
     An ordinary key is answered 200 with zeros on a funded account, and both totals only ever grow, so zeros and
     falling totals are unknown, not low. What differs by no more than a sum of doubles may is the higher of the two.
@@ -161,11 +158,9 @@ def _refunded(said: Reading, last: Reading, doubted: Sequence[Unknown], most: Us
 
 
 def fallen_for_a_day(doubted: Sequence[Unknown], said: Reading) -> bool:
-    """Tell whether a lower total has been seen for a day, so that a person may accept it.
+    """Tell whether a lower total has been seen for a day, so that a person may accept what the API says now.
 
-    Args:
-        doubted: readings that were not believed since the last believed one, oldest first.
-        said: what the API says now.
+    `doubted` are the readings that were not believed since the last believed one, oldest first.
     """
     lower = [u for u in doubted if u.doubt in (Doubt.CREDITS_FELL, Doubt.USAGE_FELL)]
     return bool(lower) and said.at_ms - lower[0].at_ms >= DAY_MS
@@ -201,12 +196,10 @@ class Spending:
 
 
 def spending(readings: Sequence[Reading], now_ms: int, *, resumed_ms: int = 0) -> Spending:
-    """Compare how fast the account was used in the last 24 hours with what it is used to.
+    """Compare how fast the account was used in the last 24 hours of ledger time with what it is used to.
 
-    Args:
-        readings: believed readings, oldest first; see `spending_since` for how far back.
-        now_ms: ledger time.
-        resumed_ms: when a person last said `resume`; the fastest hour of the day before counts as usual after it.
+    Believed readings come oldest first; see `spending_since` for how far back. When a person last said `resume`, the
+    fastest hour of the day before counts as usual after it.
 
     Both sides are the fastest hour of a day, so that a job that runs an hour a day is usual and not 24 times the mean.
     An hour is the shortest span looked at: a burst is spread over it, and what came to light after a gap in the
@@ -273,9 +266,7 @@ def runway(balance: Usd, floor: Usd, burn: Usd | None) -> Runway:
 def lasts_h(room: Usd, days: Sequence[Fraction]) -> Decimal | None:
     """Return for how many hours `room` is enough, to two decimals; None when it is for ever.
 
-    Args:
-        room: dollars that may be used; below zero is none.
-        days: dollars used on each of the next days, evenly over the day; after the last one they begin again.
+    On each of the next days so many dollars are used, evenly over the day; after the last one they begin again.
     """
     around = sum(days, Fraction(0))
     if around <= 0:
@@ -324,13 +315,9 @@ class Posted:
 
 
 def posting(baseline: Usd, amount: Usd, reading: Reading, sent_ms: int) -> Posted:
-    """Hold a reading against the baseline taken before the payment was signed.
+    """Hold a believed reading against the baseline, the total_credits before the payment was signed.
 
-    Args:
-        baseline: total_credits before the payment.
-        amount: the credits bought.
-        reading: a believed reading.
-        sent_ms: when the payment was about to be sent, by the same clock that stamps readings.
+    `sent_ms` is when the payment was about to be sent, by the same clock that stamps readings.
 
     A rise in a reading taken before that moment cannot be ours and moves the baseline. One of that very moment does
     neither: after a restart with the clock set back, ledger time stands where it was when the payment was sent, and the

@@ -154,15 +154,9 @@ def prove(
     *,
     seen: Collection[tuple[bytes, bytes]],
 ) -> Verified:
-    """Hold a demand against what was asked for: what its rail found first, then what holds for every rail.
+    """Hold a demand against what was asked for: what only its rail can judge first, then what holds for every rail.
 
-    Args:
-        demand: the decoded answer.
-        request: what was asked for.
-        bounds: what is known beforehand of the other side.
-        clocks: the chain's time and ours.
-        findings: what only the rail itself can judge, line by line.
-        seen: the identities that other charges carried before it.
+    `bounds` are known beforehand of the other side; `seen` are the identities that other charges carried before it.
 
     Raises:
         ChargeRefused: naming the first field that is not as it should be.

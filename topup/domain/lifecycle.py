@@ -342,10 +342,7 @@ class TopUp:
     @property
     def answer(self) -> bytes:
         """Return the answer that the newest charge came with."""
-        charge = self.charge
-        assert charge is not None
-        assert charge.raw is not None
-        return charge.raw
+        return self.answered(len(self.charges))
 
     @property
     def attempt(self) -> Attempt | None:
@@ -358,11 +355,16 @@ class TopUp:
         """Return the attempts that may have left this machine."""
         return tuple(a for a in self.attempts if a.intended_ms is not None)
 
-    def raw_of(self, attempt: Attempt) -> bytes:
-        """Return the answer that the charge of this attempt came with."""
-        raw = self.charges[attempt.charge_seq - 1].raw
+    def answered(self, seq: int) -> bytes:
+        """Return the answer that a charge came with, by its number from 1."""
+        assert seq > 0
+        raw = self.charges[seq - 1].raw
         assert raw is not None, "what was signed was answered"
         return raw
+
+    def raw_of(self, attempt: Attempt) -> bytes:
+        """Return the answer that the charge of this attempt came with."""
+        return self.answered(attempt.charge_seq)
 
     @property
     def may_still_pay(self) -> bool:

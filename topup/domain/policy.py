@@ -6,14 +6,14 @@ Two pure rules. `decide` looks at the account, the past and the limits, and hold
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
-from topup.domain.credits import DAY_MS, HOUR_MS, NOTHING, Reading, Runway, Spending, Unknown, runway
+from topup.domain.credits import DAY_MS, HOUR_MS, NOTHING, Doubt, Reading, Runway, Spending, Unknown, runway
 from topup.domain.errors import PaymentForbidden
-from topup.domain.lifecycle import NO_TOKENS, Broadcaster, Plan
+from topup.domain.lifecycle import NO_TOKENS, NO_WEI, Broadcaster, Plan
 from topup.domain.moments import moment
 from topup.domain.money import Asset, Bps, EthPrice, Usd, Usdc, Wei, deviation_bps_up
 from topup.domain.reasons import LOOK, Reason, Worded
@@ -71,8 +71,8 @@ class Past:
 
     decided_ms: int
     spent: Usd
-    failed: bool
-    revert_gas: Wei
+    failed: bool = False
+    revert_gas: Wei = NO_WEI
     topup_id: str = ""
     written_off: bool = False
 
@@ -128,6 +128,16 @@ class Why(Worded):
     AMOUNT_OUT_OF_BOUNDS = "amount_out_of_bounds", "choose an amount within policy.topup_min and policy.topup_max"
 
 
+WORDS: Final[tuple[Worded, ...]] = (*Why, *Doubt, *Reason)
+REMEDIES: Final[Mapping[str, str]] = {word.value: word.remedy for word in WORDS if word.remedy}
+STATE: Final = "`topup status` says what it waits for, and `topup show` the whole of it"
+
+
+def remedy(why: str) -> str:
+    """Return what would change that nothing is bought where only the word for it is known, or where to look for it."""
+    return REMEDIES.get(why, STATE)
+
+
 @dataclass(frozen=True)
 class Hold:
     """Nothing is due, or it has to wait; `until_ms` when that is known. `remedy` says what would change it."""
@@ -179,7 +189,14 @@ def decide(now: Snapshot, limits: Limits) -> Decision:
     due = _due(now, reading, limits)
     if isinstance(due, Hold):
         return due
-    return _forbidden(now, limits, due) or due
+    return (
+        _switches(now, limits)
+        or _size(now, limits, due)
+        or _runaway(now, limits)
+        or _budgets(now, limits, due)
+        or _patience(now, limits)
+        or due
+    )
 
 
 def amount_due(reading: Reading, limits: Limits) -> Usd:
@@ -205,16 +222,6 @@ def _due(now: Snapshot, reading: Reading, limits: Limits) -> Buy | Hold:
     if limits.floor_hours is not None and left.to_empty_h is not None and left.to_empty_h < limits.floor_hours:
         return Buy(amount, Why.BELOW_RUNWAY, f"{left.to_empty_h} h left, the floor is {limits.floor_hours} h")
     return Hold(Why.ABOVE_FLOOR, f"{balance} is not below the floor of {limits.floor}")
-
-
-def _forbidden(now: Snapshot, limits: Limits, due: Buy) -> Hold | Refuse | None:
-    return (
-        _switches(now, limits)
-        or _size(now, limits, due)
-        or _runaway(now, limits)
-        or _budgets(now, limits, due)
-        or _patience(now, limits)
-    )
 
 
 def _switches(now: Snapshot, limits: Limits) -> Hold | Refuse | None:
@@ -367,14 +374,9 @@ class Wallet:
 
 
 def permit(plan: Plan, *, total: Usdc, fair: Wei | None, wallet: Wallet, ceilings: Ceilings) -> None:
-    """Judge one planned payment by its worst case.
+    """Judge one planned payment, of which `total` has to arrive, by its worst case.
 
-    Args:
-        plan: the unsigned payment.
-        total: what has to arrive.
-        fair: what the total is worth in ETH by the price feeds; None when no feed is configured.
-        wallet: what the wallet holds.
-        ceilings: the limits.
+    `fair` is what the total is worth in ETH by the price feeds; None when no feed is configured.
 
     Raises:
         PaymentForbidden: with the reason word and a remedy.

@@ -124,18 +124,24 @@ class Answer:
 
 
 def answer(topup: TopUp, word: str, *, contested: bool = False) -> Answer:
-    """Say what a person's word about a top-up would do.
+    """Say what a person's word about a top-up, one of those in `COMMANDS`, would do.
 
-    Args:
-        topup: the top-up as it is stored.
-        word: one of those in `COMMANDS`.
-        contested: whether the ledger holds that something unknown has used a nonce of it.
+    `contested` says that the ledger holds that something unknown has used a nonce of it.
     """
     way, state = WAYS[topup.state], topup.state
     if word == CANCEL and state in (State.SENT, State.RESERVED, State.SIGNED):
-        refused = _no_cancel(topup, contested=contested)
-        if refused is not None:
-            return refused
+        newest = topup.attempt
+        if newest is not None and newest.plan.broadcaster is Broadcaster.SERVER:
+            return _refused(
+                "what a seller holds cannot be taken back: it is used, or ends at its deadline",
+                "`topup show ID` names the deadline; `topup pause` keeps anything more from being bought",
+            )
+        if contested:
+            return _refused(
+                "a cancel can do nothing: the nonce it would take was used by a transaction that the ledger does not"
+                " know",
+                "`topup reconcile` names it, and `topup reconcile --adopt` takes it over",
+            )
     if word == CREDITED and state is State.HALTED and topup.payment is None:
         return _refused("the chain shows no payment whose credits could be there", "`topup show ID`")
     if state in TERMINAL and all(a.inclusion is None for a in topup.out):
@@ -152,21 +158,6 @@ def answer(topup: TopUp, word: str, *, contested: bool = False) -> Answer:
     if way.ends:
         return _refused(f"it goes on by itself: what ends this is {way.ends}", others)
     return _refused("this word can do nothing here", others or "`topup show ID`")
-
-
-def _no_cancel(topup: TopUp, *, contested: bool) -> Answer | None:
-    newest = topup.attempt
-    if newest is not None and newest.plan.broadcaster is Broadcaster.SERVER:
-        return _refused(
-            "what a seller holds cannot be taken back: it is used, or ends at its deadline",
-            "`topup show ID` names the deadline; `topup pause` keeps anything more from being bought",
-        )
-    if contested:
-        return _refused(
-            "a cancel can do nothing: the nonce it would take was used by a transaction that the ledger does not know",
-            "`topup reconcile` names it, and `topup reconcile --adopt` takes it over",
-        )
-    return None
 
 
 def _refused(sentence: str, remedy: str) -> Answer:

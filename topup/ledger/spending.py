@@ -64,17 +64,11 @@ class Spending(Ledger):
             " WHERE topup.account = ? AND topup.moved_ms >= ? AND dead IS NOT NULL AND intended_ms IS NOT NULL"
             " GROUP BY charge.topup, charge.seq HAVING at >= ?"
         )
-        return [
-            Past(
-                row["at"],
-                Usd.of(row["amount"]).plus_bps(Bps(fee_bps)),
-                failed=False,
-                revert_gas=Wei(0),
-                topup_id=row["id"],
-                written_off=True,
-            )
-            for row in self._all(sql, account, since_ms, since_ms)
-        ]
+        charges = []
+        for row in self._all(sql, account, since_ms, since_ms):
+            spent = Usd.of(row["amount"]).plus_bps(Bps(fee_bps))
+            charges.append(Past(row["at"], spent, topup_id=row["id"], written_off=True))
+        return charges
 
     def paid(self, account: str, since_ms: int, fee_bps: int) -> list[Past]:
         """Return payments in blocks since then, each at the time of its block; oldest first.
@@ -93,5 +87,5 @@ class Spending(Ledger):
             if not whole and (inclusion.success or not inclusion.token_fee.units):
                 continue
             spent = Usd.of(row["amount"]).plus_bps(Bps(fee_bps)) if whole else Usd(inclusion.token_fee.usdc)
-            counted.append(Past(row["at"], spent, failed=not whole, revert_gas=Wei(0), topup_id=row["id"]))
+            counted.append(Past(row["at"], spent, failed=not whole, topup_id=row["id"]))
         return counted

@@ -83,7 +83,7 @@ class PassResult:
     detail: str
     next_s: int
     topup: TopUp | None = None
-    # What would change it, where that was decided with figures in hand; see `remedies`.
+    # What would change it, where that was decided with figures in hand; see `policy.remedy`.
     remedy: str = ""
 
 

@@ -272,6 +272,4 @@ class Coinbase(OnChain[Chain, Charge]):
 
 
 def _demand(topup: TopUp, charge_seq: int) -> Charge:
-    raw = topup.charges[charge_seq - 1].raw
-    assert raw is not None, "what was signed was answered"
-    return parse(raw)
+    return parse(topup.answered(charge_seq))

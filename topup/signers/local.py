@@ -92,42 +92,51 @@ class LocalSigner:
     def sign_payment(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
         """Sign the planned payment of a verified charge, or the approval of exactly its total.
 
-        Returns:
-            The raw transaction and its hash.
-
         Raises:
             SignerError: the plan does not pay exactly this charge, or exceeds the ceilings.
         """
-        self._check(plan, verified)
+        charge, ceilings = charge_of(verified), self._ceilings
+        pays = plan.kind is Kind.PAY
+        rules = {
+            **self._network(plan),
+            "chain": plan.chain_id == ceilings.chain_id == charge.chain_id,
+            "sender": self.address == charge.sender == charge.intent.refund_destination,
+            "total": verified.total.units > 0,
+            "prefix": charge.intent.prefix in ceilings.prefixes,
+        }
+        if plan.asset is Asset.ETH:
+            rules |= {
+                "kind": pays,
+                "destination": plan.to == ceilings.contract == charge.contract,
+                "call data": 0 <= plan.tier < 2**24 and plan.data == _swap(charge.intent, plan.tier),
+                "value": Wei(0) < plan.value <= ceilings.value,
+                "price": plan.value <= ceilings.price_min.wei_for_up(verified.total),
+            }
+        else:
+            data = _transfer(charge.intent) if pays else _approval(ceilings.contract, verified.total.units)
+            rules |= {
+                "kind": pays or plan.kind is Kind.APPROVE,
+                "asset": plan.asset is Asset.USDC,
+                "token": ceilings.token != b"" and charge.intent.recipient_currency == ceilings.token,
+                "destination": plan.to == (ceilings.contract if pays else ceilings.token),
+                "contract": ceilings.contract == charge.contract,
+                "call data": plan.data == data,
+                "value": plan.value == Wei(0),
+                "tokens": plan.tokens == verified.total <= ceilings.tokens,
+            }
+        self._refuse(rules)
         return self._signed(plan)
 
     def sign_revocation(self, plan: Plan) -> tuple[bytes, bytes]:
         """Sign that the payment contract may take none of the token any more.
 
-        Returns:
-            The raw transaction and its hash.
-
         Raises:
             SignerError: it would do anything else, or exceeds the ceiling on network fees.
         """
-        ceilings = self._ceilings
-        self._refuse(
-            {
-                "kind": plan.kind is Kind.APPROVE,
-                "chain": plan.chain_id == ceilings.chain_id,
-                "destination": ceilings.revocable != b"" and plan.to == ceilings.revocable,
-                "call data": plan.data == _approval(ceilings.contract, 0),
-                "value": plan.value == Wei(0),
-                **self._network(plan),
-            }
-        )
-        return self._signed(plan)
+        return self._takes_back(plan, Kind.APPROVE, self._ceilings.revocable, _approval(self._ceilings.contract, 0))
 
     def sign_authorization(self, plan: Plan, verified: Verified) -> bytes:
-        """Sign that exactly the total may be moved to the recipient, once.
-
-        Returns:
-            The signature: r, s and v.
+        """Sign (r, s and v) that exactly the total may be moved to the recipient, once.
 
         Raises:
             SignerError: the plan does not pay exactly this, or exceeds the ceilings.
@@ -156,10 +165,8 @@ class LocalSigner:
     def sign_tempo(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
         """Sign a Tempo transaction that pays exactly the total, on a lane of its own.
 
-        What is sponsored is left open for a sponsor instead, as what runs once and dies at its end.
-
-        Returns:
-            The raw transaction, or the payload for the sponsor, and its hash.
+        What is sponsored is left open for a sponsor instead, as what runs once and dies at its end: its payload is
+        returned in place of the raw transaction.
 
         Raises:
             SignerError: the plan does not pay exactly this, or exceeds the ceilings.
@@ -203,10 +210,7 @@ class LocalSigner:
         return raw, keccak(raw)
 
     def sign_login(self, text: str) -> bytes:
-        """Sign a message that proves to a seller whose wallet this is, and that no contract can spend.
-
-        Returns:
-            The signature: r, s and v.
+        """Sign (r, s and v) a message that proves to a seller whose wallet this is, and that no contract can spend.
 
         Raises:
             SignerError: it is no login of this wallet.
@@ -218,22 +222,21 @@ class LocalSigner:
     def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
         """Sign a transaction that takes a nonce and moves nothing.
 
-        Returns:
-            The raw transaction and its hash.
-
         Raises:
             SignerError: it would do anything else, or exceeds the ceiling on network fees.
         """
-        self._refuse(
-            {
-                "kind": plan.kind is Kind.CANCEL,
-                "chain": plan.chain_id == self._ceilings.chain_id,
-                "destination": plan.to == self.address,
-                "call data": plan.data == b"",
-                "value": plan.value == Wei(0),
-                **self._network(plan),
-            }
-        )
+        return self._takes_back(plan, Kind.CANCEL, self.address, b"")
+
+    def _takes_back(self, plan: Plan, kind: Kind, to: bytes, data: bytes) -> tuple[bytes, bytes]:
+        """Sign what moves nothing: this call to this address, and nothing else."""
+        rules = {
+            "kind": plan.kind is kind,
+            "chain": plan.chain_id == self._ceilings.chain_id,
+            "destination": to != b"" and plan.to == to,
+            "call data": plan.data == data,
+            "value": plan.value == Wei(0),
+        }
+        self._refuse(rules | self._network(plan))
         return self._signed(plan)
 
     def _signature(self, digest: bytes) -> bytes:
@@ -255,38 +258,6 @@ class LocalSigner:
             }
         )
         return bytes(signed.raw_transaction), bytes(signed.hash)
-
-    def _check(self, plan: Plan, verified: Verified) -> None:
-        charge, ceilings = charge_of(verified), self._ceilings
-        pays = plan.kind is Kind.PAY
-        rules = {
-            **self._network(plan),
-            "chain": plan.chain_id == ceilings.chain_id == charge.chain_id,
-            "sender": self.address == charge.sender == charge.intent.refund_destination,
-            "total": verified.total.units > 0,
-            "prefix": charge.intent.prefix in ceilings.prefixes,
-        }
-        if plan.asset is Asset.ETH:
-            rules |= {
-                "kind": pays,
-                "destination": plan.to == ceilings.contract == charge.contract,
-                "call data": 0 <= plan.tier < 2**24 and plan.data == _swap(charge.intent, plan.tier),
-                "value": Wei(0) < plan.value <= ceilings.value,
-                "price": plan.value <= ceilings.price_min.wei_for_up(verified.total),
-            }
-        else:
-            data = _transfer(charge.intent) if pays else _approval(ceilings.contract, verified.total.units)
-            rules |= {
-                "kind": pays or plan.kind is Kind.APPROVE,
-                "asset": plan.asset is Asset.USDC,
-                "token": ceilings.token != b"" and charge.intent.recipient_currency == ceilings.token,
-                "destination": plan.to == (ceilings.contract if pays else ceilings.token),
-                "contract": ceilings.contract == charge.contract,
-                "call data": plan.data == data,
-                "value": plan.value == Wei(0),
-                "tokens": plan.tokens == verified.total <= ceilings.tokens,
-            }
-        self._refuse(rules)
 
     def _network(self, plan: Plan) -> dict[str, bool]:
         """What holds for whatever is signed: fees and place."""

@@ -36,10 +36,7 @@ class RootKey:
         return f"RootKey({self._account.address})"
 
     def sign_grant(self, grant: tempo.Grant, call: tempo.Transaction) -> tuple[bytes, bytes]:
-        """Sign the call that tells the keychain exactly this grant.
-
-        Returns:
-            The raw transaction and its hash.
+        """Sign the call that tells the keychain exactly this grant; return the raw transaction and its hash.
 
         Raises:
             SignerError: the call does anything else, the grant has no bounds, or the fee exceeds the ceiling.
