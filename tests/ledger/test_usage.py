@@ -443,7 +443,7 @@ def kept(tmp_path: Path) -> Path:
             for key in asyncio.run(provider.keys())[0]:
                 its = per_day(asyncio.run(provider.activity(key_hash=key.hash)), [day])
                 store.keep_key_used(ACCOUNT, key, {day: total(its[day])}, NOON_MS)
-            store.keep_usage(ACCOUNT, whole(day, models, store.keys_used_on(ACCOUNT, day)), NOON_MS)
+            store.keep_usage(ACCOUNT, whole(day, models, store.used_by(ACCOUNT, "key", day, day, whole=False)), NOON_MS)
         store.close_books(ACCOUNT, closed or Closed(0, 0, 0, 0), [payment(noon, name), posted(noon, name)], NOON_MS)
     return tmp_path
 

@@ -262,7 +262,7 @@ async def test_a_stranger_at_our_nonce_ends_the_top_up_and_pauses(world: World, 
     await stage.rests("nonce_ahead")
     place = (contracts.CHAIN_ID, bytes.fromhex(world.wallet[2:]))
     stage.store.adopt_foreign(*place, Adopted(0, b"\x07" * 32, 1, None, Wei(1)), world.clock.now_ms(), "a test")
-    stage.store.adopt_below(*place, 1, world.clock.now_ms(), "a test")
+    stage.store.adopt_nonce(*place, 1, world.clock.now_ms(), "a test")
     await stage.until(State.DONE)
     assert stage.payments() == 1
     await stage.close()

@@ -456,7 +456,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "piece-of-another-owner-counts",
-        "topup/ledger/log_ranges.py",
+        "topup/ledger/recovered.py",
         ' AND subject = ? AND owner = ?"\n        stored = self._all(sql, chain_id, subject, owner)\n',
         ' AND subject = ?"\n        stored = self._all(sql, chain_id, subject)\n',
         "tests/chain/test_long_logs.py::test_a_ledger_keeps_a_piece_as_it_was",

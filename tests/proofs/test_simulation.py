@@ -78,7 +78,6 @@ COMMITS = {
 # The others: what no seed comes to, and why a death there is nothing new. Each is one transaction too.
 BESIDE = {
     "adopt_attempt": "a person's command",
-    "adopt_below": "a person's command",
     "adopt_foreign": "a person's command",
     "adopt_nonce": "a person's command",
     "adopt_payment": "a person's command",

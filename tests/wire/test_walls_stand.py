@@ -29,7 +29,7 @@ OWN_JSON = {
     "topup/domain/json_document.py",
     "topup/chain/contracts.py",
     "topup/ledger/rows.py",
-    "topup/ledger/log_ranges.py",
+    "topup/ledger/recovered.py",
     "topup/ledger/journal.py",
 }
 # The one place that knows which secrets a provider must not make us say.

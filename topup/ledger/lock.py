@@ -261,3 +261,8 @@ class Ledger:
         names, marks = ", ".join(values), ", ".join("?" * len(values))
         sql = f"INSERT INTO {table} ({names}) VALUES ({marks})"
         return self._db.execute(sql, tuple(values.values())).lastrowid or 0
+
+    def _set(self, table: str, where: dict[str, object], **values: object) -> None:
+        """Change the rows of which all of this is true, within the caller's transaction."""
+        sql = f"UPDATE {table} SET {' = ?, '.join(values)} = ? WHERE {' = ? AND '.join(where)} = ?"
+        self._db.execute(sql, (*values.values(), *where.values()))

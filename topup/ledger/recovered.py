@@ -1,8 +1,10 @@
-"""What was found on the chain and taken over? Scans, payments of the wallet, and what a person adopted of them."""
+"""What was found on the chain and taken over? How far was looked, payments of the wallet, and what was adopted."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from topup.accounting.journal import Entry
 from topup.accounting.reconciliation import (
@@ -16,15 +18,42 @@ from topup.accounting.reconciliation import (
 )
 from topup.domain.lifecycle import Fact, State, TopUp
 from topup.domain.money import Wei
-from topup.domain.notes import Note
 from topup.domain.reasons import Reason
 from topup.ledger import database, rows
 from topup.ledger.steps import TopUpSteps
 from topup.ledger.topups import SLOT
 
+if TYPE_CHECKING:  # what only reads the ledger need not wait for it to load
+    from topup.ports.chain import Piece
+
+# Nobody goes on with a piece that is older: what it is of has ended long before.
+KEPT_MS = 90 * 86_400_000
+
 
 class Recovered(TopUpSteps):
     """What the chain has shown of a wallet beside what the ledger knew."""
+
+    def piece(self, chain_id: int, subject: bytes, owner: str) -> Piece | None:
+        """Return how far the logs of a payment were read through the providers of one owner."""
+        from topup.ports.chain import Piece
+
+        sql = "SELECT * FROM piece WHERE chain_id = ? AND subject = ? AND owner = ?"
+        stored = self._all(sql, chain_id, subject, owner)
+        if not stored:
+            return None
+        row = stored[0]
+        carriers = tuple((bytes.fromhex(tx_hash), int(number)) for tx_hash, number in json.loads(row["carriers"]))
+        return rows.record(Piece, row, anchor=(row["anchor"], row["anchor_hash"]), carriers=carriers)
+
+    def keep_piece(self, chain_id: int, subject: bytes, owner: str, piece: Piece, clock_ms: int) -> None:
+        """Store how far they were read by now, in place of what was stored before, and drop what is old."""
+        at_ms = self.now_ms(clock_ms)
+        carriers = json.dumps([(tx_hash.hex(), number) for tx_hash, number in piece.carriers])
+        read = (piece.first, piece.last, *piece.anchor, carriers, piece.asked, piece.spent_ms)
+        with self._write(at_ms) as db:
+            row = (chain_id, subject, owner, *read, at_ms)
+            db.execute("INSERT OR REPLACE INTO piece VALUES (?,?,?,?,?,?,?,?,?,?,?)", row)
+            db.execute("DELETE FROM piece WHERE at_ms < ?", (at_ms - KEPT_MS,))
 
     def scanned(self, chain_id: int, wallet: bytes, contract: bytes, operator: bytes) -> tuple[int, int] | None:
         """Return the first and last block in which payments of a wallet were looked for; None when nobody looked."""
@@ -75,7 +104,7 @@ class Recovered(TopUpSteps):
                 )
                 for nonce, tx_hash, block, topup, cost in adopted
             ],
-            below=int(self.told("", Note.ADOPTED_NONCE.of(chain_id, wallet.hex())) or 0),
+            below=self._adopted_below(chain_id, wallet),
             next_nonce=self.next_nonce(chain_id, wallet),
         )
 
@@ -89,15 +118,11 @@ class Recovered(TopUpSteps):
             # An id belongs to one charge: an ended top-up that was taken for unpaid gives it up.
             given_up = "UPDATE charge SET operator = NULL, intent_id = NULL WHERE operator = ? AND intent_id = ?"
             db.execute(given_up, done.intent)
-            db.execute(
-                "INSERT INTO charge (topup, seq, account, requested_ms, operator, intent_id) VALUES (?,1,?,?,?,?)",
-                (topup.id, topup.account, topup.decided_ms, *done.intent),
-            )
+            charge = {"topup": topup.id, "seq": 1, "account": topup.account, "requested_ms": topup.decided_ms}
+            self._insert("charge", **charge, operator=done.intent[0], intent_id=done.intent[1])
             self._adopt(topup, 1, done, at_ms, by)
-            db.execute(
-                "UPDATE attempt SET inclusion = ?, booked = 1, final = 1 WHERE hash = ?",
-                (rows.as_json(done.inclusion), done.hash),
-            )
+            inclusion = rows.as_json(done.inclusion)
+            self._set("attempt", {"hash": done.hash}, inclusion=inclusion, booked=1, final=1)
             self._post(topup.account, entry)
             if overtaken is not None:
                 self._advance(self._unsend(overtaken, at_ms), Fact.DROP, at_ms, Reason.NO_LONGER_NEEDED)
@@ -118,21 +143,16 @@ class Recovered(TopUpSteps):
             topup.account,
             done.inclusion.block_ms,
         )
-        with self._write(at_ms) as db:
+        with self._write(at_ms):
             topup = self._unsend(topup, at_ms)
             if topup.state in (State.DECIDED, State.ASKING):
                 self._advance(topup, Fact.HALT, at_ms, "paid by a transaction that this ledger did not hold")
             if topup.state in (State.DECIDED, State.ASKING, State.HALTED):
                 self._say(topup.account, *word, at_ms, by)
-            db.execute(
-                "UPDATE charge SET operator = ?, intent_id = ?, abandoned = NULL WHERE topup = ? AND seq = ?",
-                (*done.intent, topup.id, seq),
-            )
-            if before:
-                db.execute(
-                    "UPDATE topup SET baseline = coalesce(baseline, ?) WHERE id = ?",
-                    (before[0]["total_credits"], topup.id),
-                )
+            proven = dict(zip(("operator", "intent_id"), done.intent, strict=True))
+            self._set("charge", {"topup": topup.id, "seq": seq}, **proven, abandoned=None)
+            if before and topup.baseline is None:
+                self._set("topup", {"id": topup.id}, baseline=before[0]["total_credits"])
             self._adopt(topup, seq, done, at_ms, by)
         return self.topup(topup.id)
 
@@ -161,11 +181,6 @@ class Recovered(TopUpSteps):
         with self._write(at_ms):
             self._insert("control", account="", name=payment.word, value=value, at_ms=at_ms, by=by)
             self._post(account, unknown_payment_entry(payment))
-
-    def adopt_below(self, chain_id: int, wallet: bytes, nonce: int, at_ms: int, by: str) -> None:
-        """Store that everything below `nonce` was looked at and taken over."""
-        with self._write(at_ms):
-            self._say("", Note.ADOPTED_NONCE.of(chain_id, wallet.hex()), str(nonce), at_ms, by)
 
     def _adopt(self, topup: TopUp, seq: int, done: WalletTransaction, at_ms: int, by: str) -> None:
         """Store slot, attempt, evidence and adoption of a transaction of ours."""

@@ -68,9 +68,7 @@ class TopUpSteps(TopUps):
         return self.topup(topup.id)
 
     def _set_charge(self, topup: TopUp, **values: object) -> None:
-        columns = ", ".join(f"{name} = ?" for name in values)
-        where = (topup.id, len(topup.charges))
-        self._db.execute(f"UPDATE charge SET {columns} WHERE topup = ? AND seq = ?", (*values.values(), *where))
+        self._set("charge", {"topup": topup.id, "seq": len(topup.charges)}, **values)
 
     def reserve(self, topup: TopUp, plan: Plan, baseline: Reading, wallet: Wei, at_ms: int) -> TopUp:
         """Store the unsigned payment and take its nonce; refuses a second nonce in flight for the wallet."""
@@ -90,20 +88,16 @@ class TopUpSteps(TopUps):
             self._add_attempt(topup, len(topup.charges), plan, planned_ms=at_ms)
             # Kept from the first payment of a charge on: its credits may be posted for a block that is then replaced.
             if not any(a.charge_seq == len(topup.charges) for a in topup.out):
-                db.execute(
-                    "UPDATE topup SET baseline = ?, balance_before = ?, wallet_before = ? WHERE id = ?",
-                    (str(baseline.total_credits), str(baseline.balance), str(wallet.units), topup.id),
-                )
+                before = {"baseline": str(baseline.total_credits), "balance_before": str(baseline.balance)}
+                self._set("topup", {"id": topup.id}, **before, wallet_before=str(wallet.units))
             self._advance(topup, Fact.RESERVE, at_ms)
         return self.topup(topup.id)
 
     def signed(self, topup: TopUp, raw: bytes, tx_hash: bytes, at_ms: int) -> TopUp:
         """Store the signed payment, provably not sent."""
         attempt = current(topup)
-        with self._write(at_ms) as db:
-            db.execute(
-                "UPDATE attempt SET raw = ?, hash = ?, signed_ms = ? WHERE id = ?", (raw, tx_hash, at_ms, attempt.id)
-            )
+        with self._write(at_ms):
+            self._set("attempt", {"id": attempt.id}, raw=raw, hash=tx_hash, signed_ms=at_ms)
             self._advance(topup, Fact.SIGNED, at_ms, "0x" + tx_hash.hex())
         return self.topup(topup.id)
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from topup.domain.lifecycle import TopUp
-from topup.ledger.log_ranges import LogRanges
 from topup.ledger.readings import Readings
 from topup.ledger.recovered import Recovered
 from topup.ledger.spending import Spending
@@ -30,7 +29,7 @@ class Life:
     adopted: list[dict[str, Any]]
 
 
-class SqliteStore(Readings, Recovered, Wishes, Spending, UsageDays, LogRanges):
+class SqliteStore(Readings, Recovered, Wishes, Spending, UsageDays):
     """The ledger in one SQLite file. Use `open_writer` or `open_reader`."""
 
     def life(self, topup_id: str) -> Life:

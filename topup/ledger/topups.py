@@ -7,7 +7,7 @@ from typing import Any
 
 from topup.domain.errors import StoreFenced
 from topup.domain.lifecycle import TERMINAL, Attempt, ChargeRow, Fact, Plan, State, TopUp, advance
-from topup.domain.notes import Note
+from topup.domain.notes import PROGRAM, Note
 from topup.ledger import database, rows
 from topup.ledger.journal import Journal
 
@@ -84,13 +84,8 @@ class TopUps(Journal):
 
     def afterwards(self, account: str, wallet: bytes) -> list[tuple[TopUp, Attempt]]:
         """Return attempts of ended top-ups of this wallet for which the chain may still change something."""
-        sql = (
-            "SELECT attempt.id AS attempt, topup.* FROM attempt JOIN topup ON topup.id = attempt.topup"
-            " WHERE attempt.final = 0 AND attempt.intended_ms IS NOT NULL AND topup.account = ?"
-            " AND topup.wallet = ? AND topup.state IN ('done', 'dropped', 'failed')"
-            " ORDER BY attempt.id"
-        )
-        return self._with_owner(sql, account, wallet)
+        sql = "WHERE attempt.final = 0 AND attempt.intended_ms IS NOT NULL AND topup.account = ? AND topup.wallet = ?"
+        return self._of_ended(sql, account, wallet)
 
     def settled_from(self, topup: TopUp, nonce: int) -> list[tuple[TopUp, Attempt]]:
         """Return what ended top-ups on the same way have in final blocks at this nonce or a later one.
@@ -98,17 +93,21 @@ class TopUps(Journal):
         What was adopted without its charge is left out: there is nothing to look for it by.
         """
         sql = (
-            "SELECT attempt.id AS attempt, topup.* FROM attempt JOIN topup ON topup.id = attempt.topup"
-            " JOIN charge ON charge.topup = attempt.topup AND charge.seq = attempt.charge_seq"
+            "JOIN charge ON charge.topup = attempt.topup AND charge.seq = attempt.charge_seq"
             " WHERE attempt.final = 1 AND attempt.inclusion IS NOT NULL AND charge.raw IS NOT NULL"
             " AND attempt.broadcaster = 'us' AND attempt.nonce >= ? AND topup.account = ? AND topup.wallet = ?"
             " AND topup.rail = ? AND topup.chain_id = ? AND topup.id != ?"
-            " AND topup.state IN ('done', 'dropped', 'failed') ORDER BY attempt.id LIMIT 100"
         )
         values = (rows.word(nonce), topup.account, topup.wallet, topup.rail, topup.chain_id, topup.id)
-        return self._with_owner(sql, *values)
+        return self._of_ended(sql, *values, most=100)
 
-    def _with_owner(self, sql: str, *values: object) -> list[tuple[TopUp, Attempt]]:
+    def _of_ended(self, which: str, *values: object, most: int = -1) -> list[tuple[TopUp, Attempt]]:
+        """Return these attempts of ended top-ups with their owners, oldest first, so many at most; -1: all of them."""
+        sql = (
+            f"SELECT attempt.id AS attempt, topup.* FROM attempt JOIN topup ON topup.id = attempt.topup {which}"
+            " AND topup.state IN ('done', 'dropped', 'failed') ORDER BY attempt.id LIMIT ?"
+        )
+        values = (*values, most)
         loaded = [(row["attempt"], self._load(row)) for row in self._all(sql, *values)]
         return [(topup, attempt) for number, topup in loaded for attempt in topup.attempts if attempt.id == number]
 
@@ -132,13 +131,15 @@ class TopUps(Journal):
             rows.word(0),  # the other lanes belong to authorizations
         )
         used = int.from_bytes(row["nonce"], "big") + 1 if row["nonce"] is not None else 0
-        adopted = self.told("", Note.ADOPTED_NONCE.of(chain_id, wallet.hex()))
-        return max(used, int(adopted) if adopted is not None else 0)
+        return max(used, self._adopted_below(chain_id, wallet))
 
-    def adopt_nonce(self, chain_id: int, wallet: bytes, nonce: int, at_ms: int) -> None:
-        """Store that a person accepts all transactions below `nonce` as none of ours."""
+    def _adopted_below(self, chain_id: int, wallet: bytes) -> int:
+        return int(self.told("", Note.ADOPTED_NONCE.of(chain_id, wallet.hex())) or 0)
+
+    def adopt_nonce(self, chain_id: int, wallet: bytes, nonce: int, at_ms: int, by: str = PROGRAM) -> None:
+        """Store that a person accepts all transactions below `nonce`: none is ours, or all were looked at."""
         with self._write(at_ms):
-            self._say("", Note.ADOPTED_NONCE.of(chain_id, wallet.hex()), str(nonce), at_ms)
+            self._say("", Note.ADOPTED_NONCE.of(chain_id, wallet.hex()), str(nonce), at_ms, by)
 
     # -- inside -------------------------------------------------------------------------------------------------
 

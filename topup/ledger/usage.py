@@ -44,10 +44,6 @@ class UsageDays(Ledger):
                 (account, key.hash, key.name, key.until_today_nano),
             )
 
-    def keys_used_on(self, account: str, day: date) -> list[Used]:
-        """Return what each key, by its hash, has used on a day that is not whole yet, as far as it was asked for."""
-        return self._sums(account, "key", (day, day), whole=False)
-
     def keep_usage(self, account: str, whole: DayUsed, now_ms: int) -> None:
         """Store a whole day; one that is stored already stands."""
         number = _number(whole.day)
@@ -82,10 +78,6 @@ class UsageDays(Ledger):
                 (account, account),
             )
 
-    def used_by(self, account: str, split: str, first: date, last: date) -> list[Used]:
-        """Return what each "model", or each "key" by its hash, has used on the whole days from first to last."""
-        return self._sums(account, split, (first, last), whole=True)
-
     def used_by_day(self, account: str, first: date, last: date) -> list[tuple[date, Used]]:
         """Return what was used on each whole day, oldest first; a day without usage has zeros."""
         stored = self._all(
@@ -97,12 +89,16 @@ class UsageDays(Ledger):
         )
         return [(EPOCH + timedelta(days=day), Used("", *sums)) for day, *sums in stored]
 
-    def _sums(self, account: str, split: str, span: tuple[date, date], *, whole: bool) -> list[Used]:
+    def used_by(self, account: str, split: str, first: date, last: date, *, whole: bool = True) -> list[Used]:
+        """Return what each "model", or each "key" by its hash, has used on the days from first to last.
+
+        Unless those are meant that are not `whole` yet too, as far as the keys were asked for, only whole ones count.
+        """
         stored = self._all(
             "SELECT name, sum(nano), sum(requests), sum(prompt_tokens), sum(completion_tokens) FROM usage_day u"
             " WHERE account = ? AND day BETWEEN ? AND ? AND split = ? AND (NOT ? OR EXISTS"
             " (SELECT 1 FROM usage_known k WHERE k.account = u.account AND k.day = u.day)) GROUP BY name",
-            *(account, _number(span[0]), _number(span[1]), split, whole),
+            *(account, _number(first), _number(last), split, whole),
         )
         return [Used(*row) for row in stored]
 

@@ -42,23 +42,24 @@ class Wishes(TopUpSteps):
             SettingsError: the name stands for another amount.
         """
         with self._db_errors(), database.transaction(self._db):
-            number = self._earlier(account, wish, at_ms)
-            if number is None:
+            earlier = self.earlier(account, wish, at_ms)
+            if earlier is None:
                 amount = str(wish.amount) if wish.amount is not None else None
                 asked = {"forced": wish.forced, "name": wish.name, "uid": wish.uid}
                 number = self._insert(
                     "request", account=account, at_ms=at_ms, amount=amount, **asked, until_ms=until_ms
                 )
             else:
-                self._again(number, until_ms)
+                number = earlier.number
+                self._again(earlier, until_ms)
         return self.requested(number)
 
     def earlier(self, account: str, wish: Wish, at_ms: int) -> Requested | None:
-        """Return the wish that this one repeats, and change nothing; None where it is a new one."""
-        number = self._earlier(account, wish, at_ms)
-        return self.requested(number) if number is not None else None
+        """Return the wish that this one repeats, and change nothing; None where it is a new one.
 
-    def _earlier(self, account: str, wish: Wish, at_ms: int) -> int | None:
+        Raises:
+            SettingsError: the name stands for another amount.
+        """
         if wish.name is not None:
             for row in self._all("SELECT * FROM request WHERE account = ? AND name = ?", account, wish.name):
                 amount = rows.usd(row["amount"])
@@ -67,27 +68,24 @@ class Wishes(TopUpSteps):
                         f"--request-id {wish.name} was used for {_told(amount)}, this asks for {_told(wish.amount)}",
                         remedy="repeat it with that amount, or give the new wish a name of its own",
                     )
-                return int(row["id"])
+                return rows.request(row)
             return None
         same = (
             "SELECT * FROM request WHERE account = ? AND at_ms > ? AND name IS NULL AND uid = ? AND forced = ?"
             " AND (told IS NULL OR told NOT IN (?, ?)) ORDER BY id DESC"
         )
         values = (account, at_ms - DAY_MS, wish.uid, int(wish.forced), *map(int, FINAL))
-        same_wishes = [row for row in self._all(same, *values) if rows.usd(row["amount"]) == wish.amount]
-        return int(same_wishes[0]["id"]) if same_wishes else None
+        each = map(rows.request, self._all(same, *values))
+        return next((request for request in each if request.amount == wish.amount), None)
 
-    def _again(self, number: int, until_ms: int) -> None:
+    def _again(self, asked: Requested, until_ms: int) -> None:
         """Open a wish anew that ended without anything that counts; else only wait longer for it."""
-        asked = self.requested(number)
+        number = asked.number
         self._db.execute("UPDATE request SET until_ms = max(coalesce(until_ms, 0), ?) WHERE id = ?", (until_ms, number))
         over = asked.withdrawn or (asked.outcome is not None and asked.code not in FINAL)
         if over and self.bought(number) is None:
-            self._db.execute(
-                "UPDATE request SET taken_ms = NULL, withdrawn_ms = NULL, outcome = NULL, why = NULL, code = NULL,"
-                " topup = NULL WHERE id = ?",
-                (number,),
-            )
+            ended = ("taken_ms", "withdrawn_ms", "outcome", "why", "code", "topup")
+            self._set("request", {"id": number}, **dict.fromkeys(ended))
 
     def withdraw_request(self, number: int, at_ms: int) -> bool:
         """Withdraw a wish beside the writer that may take it; False where that has taken it, or anything was decided.

@@ -107,9 +107,8 @@ class UsageSync:
     async def _days(self, days: Sequence[date], now: int) -> None:
         models = per_day(await self._api.activity(), days)
         for day in days:
-            self._store.keep_usage(
-                self._account, whole(day, models[day], self._store.keys_used_on(self._account, day)), now
-            )
+            keys = self._store.used_by(self._account, "key", day, day, whole=False)
+            self._store.keep_usage(self._account, whole(day, models[day], keys), now)
         self._rest("", now + HOUR_MS)
 
     def _rest(self, why: str, until_ms: int) -> None:

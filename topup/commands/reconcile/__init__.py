@@ -114,7 +114,7 @@ def _adopt_own(
         store.adopt_foreign(chain_id, wallet, foreign, at_ms, by, booked=booked)
     grave = {d.what for d in findings.differences} - reconciliation.SETTLED - HARMLESS
     if not grave and nonce_final > store.next_nonce(chain_id, wallet):
-        store.adopt_below(chain_id, wallet, nonce_final, at_ms, by)
+        store.adopt_nonce(chain_id, wallet, nonce_final, at_ms, by)
     settled = reconciliation.SETTLED - {What.UNKNOWN_CARRIED} - ({What.NONCE_AHEAD} if grave else set())
     comparison.adopted += [d for d in findings.differences if d.what in settled]
 
