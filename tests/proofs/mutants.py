@@ -324,8 +324,8 @@ MUTANTS: Final = (
     Mutant(
         "a-strangers-block-need-not-be-final",
         "topup/payment/foreign_nonce.py",
-        "    return shown.final and shown.block.number ==",
-        "    return shown.block.number ==",
+        "return taken, shown.final and shown.block.number ==",
+        "return taken, shown.block.number ==",
         "tests/payment/test_ways_out.py::test_a_block_that_was_replaced_shows_no_nonce_used_for_ever",
     ),
     Mutant(

@@ -130,19 +130,14 @@ class Forecast:
     """What may be expected of an account from its newest reading on; None is unknown, or for ever in a `Runway`.
 
     Attributes:
-        reading: the newest reading.
         burn: dollars an hour within the last 24 hours of readings, as the rule for `floor_hours` sees it.
         now: the time left at `burn`.
         days: of how many of the last `HISTORY_DAYS` it is known what they used.
-        pace: what a usual day uses.
         usual: the time left at the likely pace.
         busy: the time left if every day uses what only one in ten exceeds.
         floor_h: how long the floor itself would last on busy days.
         amount: dollars of credit that one refill buys.
         refills: how many of them 30 days take at `day`.
-        network: what the network takes of one.
-        larger: amounts that need fewer refills.
-        wallet: what the wallet holds.
         covered: the time left if the wallet buys all it can, at the likely pace.
         covered_busy: the same on busy days.
         day: the pace that months and caps are judged by, in dollars a day: the mean of the likely week, or else `burn`.

@@ -62,14 +62,9 @@ class Activity:
 
 @dataclass(frozen=True)
 class ApiKey:
-    """One API key of the account.
+    """One API key of the account; `hash` is what the provider calls it, no secret, `name` what its owner does, or "".
 
-    Attributes:
-        hash: what the provider calls it; no secret.
-        name: what its owner calls it; may be empty.
-        disabled: whether it is switched off.
-        nano: what it has used in all, 10^-9 dollars of credit.
-        today_nano: what it has used on the current UTC day.
+    It has used so much in all, and on the current UTC day; 10^-9 dollars of credit.
     """
 
     hash: str

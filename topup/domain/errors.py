@@ -99,12 +99,9 @@ class WrongChain(ChainError, exit_code=Exit.PERSON, again=False):
 
 
 class Reverted(ChainError):
-    """A call was executed and reverted.
+    """A call was executed and reverted; `name` is the error's as the contract declares it, "" when unknown.
 
-    Attributes:
-        name: the error's name as the contract declares it, such as `ExpiredIntent`; "" when unknown.
-        detail: its arguments in words.
-        data: the raw revert data.
+    `detail` are its arguments in words, `data` is the raw revert data.
     """
 
     def __init__(self, name: str, detail: str, data: bytes, *, remedy: str = "") -> None:
@@ -115,13 +112,7 @@ class Reverted(ChainError):
 
 
 class ChargeRefused(TopupError, exit_code=Exit.PERSON):
-    """A charge is not what was asked for.
-
-    Attributes:
-        field: the field that gave it away, such as `call_data.recipient`.
-        was: what it held.
-        should_be: what would have been right.
-    """
+    """A charge is not what was asked for; `field` is what gave it away, such as `call_data.recipient`."""
 
     def __init__(self, field: str, was: str, should_be: str, *, remedy: str = "") -> None:
         super().__init__(f"{field} is {was}, it should be {should_be}", remedy=remedy)

@@ -202,10 +202,9 @@ class Ledger:
             yield self._db
 
     def _stands(self) -> None:
-        """See that the ledger's files are the ones that were opened: what is written to others is lost.
+        """See that the ledger's files are those that were opened: what is written to others is lost.
 
-        Raises:
-            StoreFenced: they are not; what this process knew was saved where that was safe.
+        Where they are not, what this process knew is saved where that is safe, and it is fenced.
         """
         if self._files is None:
             return

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from topup.domain.errors import ChainUnknown
 from topup.domain.lifecycle import Attempt, TopUp
 from topup.payment.confirmation import spent
-from topup.ports.chain import Observation, Spent, Taken
+from topup.ports.chain import Observation, Taken
 from topup.ports.ledger import ForeignNonces
 from topup.ports.rail import Rail, WalletRail, sends
 
@@ -43,11 +43,6 @@ class Contest:
 
 
 NONE = Contest()
-
-
-def for_ever(taken: Taken, shown: Spent) -> bool:
-    """Tell whether the block by whose end the nonce was used is final, and still the same one."""
-    return shown.final and shown.block.number == taken.block_number and shown.block.hash == taken.block_hash
 
 
 async def contest(
@@ -92,7 +87,7 @@ async def _placed(
                 return taken, False
             shown = await rail.spent(topup.wallet, taken.block_number)
             if shown.block.hash == taken.block_hash:
-                return taken, for_ever(taken, shown)
+                return taken, shown.final and shown.block.number == taken.block_number
         # Never placed, or in a block that was replaced since.
         shown = await rail.spent(topup.wallet, observation.head.number)
     except ChainUnknown:

@@ -120,11 +120,6 @@ class CreditPosting(Steps):
         paid, _ = _paying(topup)
         return self._rail(topup).read(topup.raw_of(paid))
 
-    def _last_reading(self) -> Reading:
-        last = self._store.last_reading(self._account.name)
-        assert last is not None, "nothing is bought without a reading"
-        return last
-
     # -- books --------------------------------------------------------------------------------------------------
 
     def _finish(self, topup: TopUp) -> TopUp:

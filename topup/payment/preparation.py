@@ -10,7 +10,7 @@ from typing import assert_never
 
 from topup.domain import events
 from topup.domain.credits import DAY_MS, HOUR_MS, baseline_settled
-from topup.domain.demand import DEADLINES, Demand, Verified
+from topup.domain.demand import DEADLINES, Verified
 from topup.domain.errors import (
     ApiError,
     ApiGone,
@@ -109,8 +109,7 @@ class Preparation(Steps):
             return self._move(topup, Fact.ANSWER_LOST, str(error))
         except ChargeRefused as error:
             # Refused before it is stored: it must not be kept. Nothing was signed for it.
-            self._refusal(topup, seq, error)
-            return self._drop(topup, Reason.CHARGE_REFUSED, str(error), error.remedy)
+            return self._refusal(topup, seq, error)
         except ApiError as error:
             return self._drop(topup, Reason.CHARGE_REJECTED, str(error), error.remedy)
         return self._store.answered(topup, raw, self._clock.now())
@@ -218,10 +217,8 @@ class Preparation(Steps):
             if not error.again:
                 raise
             return self._unknown(topup, str(error), began_ms)
-        baseline = self._store.last_reading(self._account.name)
-        assert baseline is not None, "nothing is bought without a reading"
         self._verified[topup.id] = (verified, began_ms)
-        return self._store.reserve(topup, plan, baseline, preflight.balance, self._clock.now())
+        return self._store.reserve(topup, plan, self._last_reading(), preflight.balance, self._clock.now())
 
     def _used_by_a_copy(self, topup: TopUp, error: PaymentForbidden) -> TopUp:
         """Take another name for this purchase, once what a lost copy of this ledger may have signed has ended.
@@ -307,7 +304,7 @@ class Preparation(Steps):
 
     def _proven(self, topup: TopUp, verified: Verified) -> TopUp:
         """Store and say, once, what the newest charge is."""
-        demand: Demand = verified.demand
+        demand = verified.demand
         if topup.charge is not None and topup.charge.proven:
             return topup
         topup = self._store.proven(topup, verified)
@@ -354,14 +351,14 @@ class Preparation(Steps):
                 # Too old to pay again by some clock; dead only by the chain's, which is looked at before each step.
                 return self._wait(topup, Reason.CHARGE_OLD, str(error), self._pace.poll_fastest_s)
             return self._move(topup, Fact.CHARGE_DEAD, str(error))
-        self._refusal(topup, charge.seq, error)
+        return self._refusal(topup, charge.seq, error)
+
+    def _refusal(self, topup: TopUp, seq: int, error: ChargeRefused) -> TopUp:
+        said = {"field": error.field, "was": error.was, "should_be": error.should_be, "remedy": error.remedy}
+        self._say(events.ChargeRefused(topup_id=topup.id, seq=seq, **said))
         if topup.may_still_pay:
             return self._halt(topup, f"a charge that was being paid is now refused: {error}")
         return self._drop(topup, Reason.CHARGE_REFUSED, str(error), error.remedy)
-
-    def _refusal(self, topup: TopUp, seq: int, error: ChargeRefused) -> None:
-        said = {"field": error.field, "was": error.was, "should_be": error.should_be, "remedy": error.remedy}
-        self._say(events.ChargeRefused(topup_id=topup.id, seq=seq, **said))
 
     def _drop(self, topup: TopUp, reason: str, detail: str, remedy: str = "") -> TopUp:
         self._dropped = (topup.id, detail, remedy)

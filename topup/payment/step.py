@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from topup.domain import events
+from topup.domain.credits import Reading
 from topup.domain.demand import Demand, Request, Verified
 from topup.domain.errors import ChainError, PaymentForbidden, SettingsError
 from topup.domain.lifecycle import MONEY_OUT, Attempt, Fact, Plan, TopUp
@@ -74,11 +75,7 @@ class Steps(Part):
         return self._wait(topup, Reason.CHAIN_UNKNOWN, detail, self._pace.resend_s)
 
     def _wallet_rail(self, topup: TopUp) -> WalletRail:
-        """Return the rail of a top-up whose payments are transactions of our own wallet.
-
-        Raises:
-            PaymentForbidden: a seller carries them.
-        """
+        """Return the rail where payments are transactions of our own wallet; where a seller carries them, forbid it."""
         rail = self._rail(topup)
         if not sends(rail):
             says = "what a seller holds cannot be taken back"
@@ -112,6 +109,11 @@ class Steps(Part):
         if fact is Fact.FAIL:
             self._say(events.TopUpFailed(topup_id=topup.id, reason=reason))
         return self._store.move(topup, fact, self._clock.now(), reason)
+
+    def _last_reading(self) -> Reading:
+        last = self._store.last_reading(self._account.name)
+        assert last is not None, "nothing is bought without a reading"
+        return last
 
     def _rule_r(self, topup: TopUp) -> None:
         forbidden = may_sign(topup, len(topup.charges))

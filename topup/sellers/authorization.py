@@ -93,11 +93,7 @@ class Authorized(OnChain[TokenChain, O]):
         return None
 
     def _unpaid(self, answered: Answered) -> None:
-        """Let pass what an unpaid request should be answered.
-
-        Raises:
-            ApiError: it is anything but a 402.
-        """
+        """Let pass what an unpaid request should be answered, a 402; anything else is an `ApiError`."""
         said = [value.encode("utf-8", "replace") for _, value in answered.headers] + [answered.body]
         if any(map(self._seller.ours.holds, said)):
             raise ApiRejected(f"{answered.who} repeats the API key, or another secret", remedy=REPEATED)

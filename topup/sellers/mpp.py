@@ -256,11 +256,7 @@ class Mpp(Authorized[Due]):
 
 
 def _stored(raw: bytes) -> dict[str, Any]:
-    """Decode what `ask` has stored.
-
-    Raises:
-        ChargeRefused: it is something else.
-    """
+    """Decode what `ask` has stored, or refuse what is something else."""
     try:
         kept = dict(read(raw))
         return kept | {

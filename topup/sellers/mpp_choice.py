@@ -30,13 +30,10 @@ DETAILS: Final = "request.methodDetails"
 
 @dataclass(frozen=True)
 class Terms:
-    """What challenges are held against beside the bounds of every rail.
+    """What challenges are held against beside the bounds of every rail: who asks, and the dollar that is paid with.
 
-    Attributes:
-        realm: who has to be asking.
-        asset: the dollar that is paid with.
-        tokens: the names of the tokens that are known on the chain, by address.
-        sponsored_s: how long what is signed for a sponsored offer can be used, in seconds; 0 where none is paid.
+    `tokens` are the names of those that are known on the chain, by address; `sponsored_s` is for how many seconds what
+    is signed for a sponsored offer can be used, 0 where none is paid.
     """
 
     realm: str

@@ -54,11 +54,7 @@ _MOMENT: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?(Z|[
 
 @dataclass(frozen=True)
 class Challenge:
-    """One way to pay, as the seller states it.
-
-    Attributes:
-        parameters: every name, in lower case, with its value, in the seller's order.
-    """
+    """One way to pay, as the seller states it: every name, in lower case, with its value, in the seller's order."""
 
     parameters: tuple[tuple[str, str], ...]
 
@@ -86,16 +82,9 @@ class Challenge:
 class TempoCharge:
     """What a challenge of the method `tempo` and the intent `charge` asks for; None and () where it says nothing.
 
-    Attributes:
-        amount: how many units.
-        currency: of which token.
-        recipient: for whom.
-        chain_id: on which chain.
-        fee_payer: whether somebody else pays the fee and signs as well.
-        splits: other recipients of parts of the amount, as they came.
-        memo: the memo that the seller wants, as it came.
-        modes: the ways to hand the payment over: `pull`, `push`; None: any.
-        expires: from when on the challenge is void, rounded down.
+    `fee_payer` says that somebody else pays the fee and signs as well. `splits` are other recipients of parts of the
+    amount and `memo` is the memo that the seller wants, as they came; `modes` are the ways to hand the payment over,
+    `pull` and `push`, None for any. From `expires` on, rounded down, the challenge is void.
     """
 
     amount: int
@@ -181,11 +170,8 @@ def payer(chain_id: int, address: bytes) -> str:
 def credential(challenge: Challenge, payload: Mapping[str, str], source: str) -> str:
     """Return the value of the header that answers a challenge; for a signed transaction it is as good as money.
 
-    Args:
-        challenge: what is answered, echoed whole.
-        payload: what pays; in the mode `pull` the keys are `type`: `transaction`, and `signature`: the raw transaction
-            in hex.
-        source: who pays; see `payer`.
+    The challenge is echoed whole. In the mode `pull` the payload that pays has `type`: `transaction`, and `signature`:
+    the raw transaction in hex. `source` is who pays; see `payer`.
     """
     document = {"challenge": dict(challenge.parameters), "payload": dict(payload), "source": source}
     raw = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()

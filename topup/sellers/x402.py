@@ -272,21 +272,15 @@ class X402(Authorized[Ask]):
 
 
 def _nonce(request: Request) -> bytes:
-    """Return the authorization's nonce: it belongs to a purchase and to how often it was demanded and proven.
-
-    A ledger that was put back names the same purchase again, so that of both authorizations the token takes one.
-    """
+    # It belongs to a purchase and to how often it was demanded and proven. A ledger that was put back names the same
+    # purchase again, so that of both authorizations the token takes one.
     if not request.purchase:
         return secrets.token_bytes(NONCE_BYTES)
     return keccak(f"topup authorization {request.purchase}/{request.proven}".encode())
 
 
 def _kept(raw: bytes) -> _Kept:
-    """Decode what was stored.
-
-    Raises:
-        ChargeRefused: it is not what was stored, or the header that carries the offers is given twice or no base64.
-    """
+    """Decode what was stored, or refuse what is not, or a header with the offers that is given twice or no base64."""
     try:
         kept: dict[str, Any] = read(raw)
         headers, body = list(kept["headers"]), base64.b64decode(kept["body"], validate=True)

@@ -26,14 +26,8 @@ TOLD_MAX: Final = 4
 class Wanted:
     """What an offer is held against.
 
-    Attributes:
-        token: what is paid with, and on which chain.
-        request: how many dollars of credit are wanted, and who pays.
-        minimum: whether the offer's amount is the least that is taken, and the payer chooses.
-        bounds: who may be paid, how much more than the amount, and for how long an authorization has to be good.
-        least: what the seller sells at least, as far as is known.
-        most: and at most.
-        seller: the name of its record.
+    `minimum` says that the offer's amount is the least that is taken, and the payer chooses. `least` and `most` is what
+    the seller sells, as far as is known; `seller` is the name of its record.
     """
 
     token: Dollar

@@ -41,21 +41,10 @@ _CAIP2 = re.compile(r"eip155:([1-9][0-9]{0,17})")
 class Offer:
     """One way to pay, as the seller states it.
 
-    Attributes:
-        index: its place among the seller's offers, from 0.
-        version: of the protocol, 1 or 2.
-        scheme: how money is taken; `exact` moves exactly the authorized amount.
-        network: the chain as the seller writes it.
-        chain_id: the same as a number.
-        asset: the token, 20 bytes.
-        pay_to: who receives, 20 bytes.
-        amount: how many units are asked for.
-        max_timeout_s: for how long an authorization may be valid, more than 0.
-        name: what the token calls itself in signatures; None where the seller does not say.
-        token_version: the version it gives itself there; None likewise.
-        raw: the offer as it came, to be echoed.
-        resource: what is bought, echoed in version 2.
-        extensions: what else the seller speaks, echoed in version 2.
+    `index` is its place among the seller's offers, from 0; `version` is that of the protocol, 1 or 2; `network` is the
+    chain as the seller writes it. An authorization may be valid for `max_timeout_s`, more than 0. `name` and
+    `token_version` are what the token calls itself in signatures, None where the seller does not say. What is echoed
+    stands as it came: the offer in `raw`, and in version 2 what is bought and what else the seller speaks.
     """
 
     index: int
@@ -93,10 +82,7 @@ class Login(NamedTuple):
 
 @dataclass(frozen=True)
 class Settlement:
-    """What the seller says became of a payment: a hint where to look, never a proof.
-
-    `transaction` is None where none was named.
-    """
+    """What the seller says became of a payment: a hint where to look, never a proof; it may name no transaction."""
 
     success: bool
     transaction: bytes | None
@@ -142,13 +128,8 @@ def payment_header(
 ) -> tuple[str, str]:
     """Return name and value of the header that pays an offer.
 
-    Where the offer's amount is a minimum, the authorization's larger value is echoed as the accepted one.
-
-    Args:
-        offer: the offer that is accepted.
-        authorization: what was signed.
-        signature: r, s and v, 65 bytes.
-        name: of the header, when not the one that the offer's version has.
+    Where the offer's amount is a minimum, the authorization's larger value is echoed as the accepted one. The signature
+    is r, s and v, 65 bytes; `name` is that of the header, when not the one that the offer's version has.
     """
     assert authorization.recipient == offer.pay_to, "what was signed pays whom the offer names"
     payload = {
@@ -192,13 +173,9 @@ def settled(headers: Mapping[str, str]) -> Settlement | None:
 def login_message(login: Login, *, domain: str, uri: str, statement: str, nonce: str, times_ms: tuple[int, int]) -> str:
     """Return the text that a wallet signs to log in (EIP-4361).
 
-    Args:
-        login: who logs in.
-        domain: who asks for the login, a host name.
-        uri: what the login is for.
-        statement: one line that the seller wants to stand there.
-        nonce: at least eight letters and digits, never used before.
-        times_ms: from when until when it holds, in ms since the epoch.
+    `domain` is the host that asks for it, `uri` what it is for, `statement` one line that the seller wants to stand
+    there; `nonce` has at least eight letters and digits, never used before. It holds from and until `times_ms`, since
+    the epoch.
     """
     issued, expires = map(_moment, times_ms)
     return (
