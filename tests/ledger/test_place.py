@@ -305,7 +305,7 @@ def test_where_there_are_no_links_a_ledger_is_begun_all_the_same(
     theirs.write_bytes(b"theirs")
     from topup.ledger import database
 
-    database._place(new, theirs)
+    database._link(new, theirs)
     assert theirs.read_bytes() == b"theirs"
 
 

@@ -75,7 +75,6 @@ class Entry:
     lines: tuple[Line, ...]
 
     def __post_init__(self) -> None:
-        """Refuse an entry that does not balance in every commodity."""
         sums: dict[Commodity, int] = {}
         for line in self.lines:
             sums[line.commodity] = sums.get(line.commodity, 0) + line.units
@@ -271,8 +270,8 @@ def _worth(inclusion: Inclusion, price_e8: int) -> Usd | None:
 
 def network_cost(topup: TopUp) -> tuple[Wei, Wei]:
     """Return gas and L1 data fee over all attempts of a top-up, reverted ones included."""
-    places = [a.inclusion for a in topup.attempts if a.inclusion is not None]
-    return sum((p.gas for p in places), Wei(0)), sum((p.l1_fee for p in places), Wei(0))
+    inclusions = [a.inclusion for a in topup.attempts if a.inclusion is not None]
+    return sum((i.gas for i in inclusions), Wei(0)), sum((i.l1_fee for i in inclusions), Wei(0))
 
 
 def usd_per_credit(total: Usdc, amount: Usd) -> Decimal:

@@ -80,11 +80,9 @@ class Period:
         return _ms(self.last + timedelta(days=1))
 
     def __contains__(self, at_ms: int) -> bool:
-        """Tell whether a moment is within it."""
         return self.first_ms <= at_ms < self.end_ms
 
     def __str__(self) -> str:
-        """Write first and last day."""
         return f"{self.first} to {self.last} (UTC)"
 
 

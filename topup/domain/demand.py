@@ -135,7 +135,6 @@ class Verified:
     seal: InitVar[_Seal]
 
     def __post_init__(self, seal: _Seal) -> None:
-        """Refuse every other maker."""
         if seal is not _SEAL:
             raise TypeError("only topup.domain.demand.prove can build a Verified")
 

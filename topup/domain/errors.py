@@ -38,7 +38,6 @@ class TopupError(Exception):
     again: bool = False
 
     def __init_subclass__(cls, *, exit_code: Exit | None = None, again: bool | None = None) -> None:
-        """Keep what the class line says of a class."""
         super().__init_subclass__()
         if exit_code is not None:
             cls.exit_code = exit_code

@@ -44,7 +44,6 @@ class Twice(Unreadable):
     """An object names something twice, so that two readers may read it differently; `name` is what it names."""
 
     def __init__(self, name: str) -> None:
-        """Keep the name."""
         super().__init__("a name given twice")
         self.name = name
 

@@ -58,7 +58,6 @@ class Wei(_Units):
         return Wei(-(-self.units * (BPS_ONE + margin.bps) // BPS_ONE))
 
     def __str__(self) -> str:
-        """Write the amount as ETH without an exponent."""
         return f"{plain(self.eth)} ETH"
 
 
@@ -77,7 +76,6 @@ class Usdc(_Units):
         return Usd(self.usdc)
 
     def __str__(self) -> str:
-        """Write the amount as USDC without an exponent."""
         return f"{plain(self.usdc)} USDC"
 
 
@@ -108,12 +106,10 @@ class Usd:
             raise ValueError(f"{text!r} is not an amount of dollars, such as 25 or 12.50") from None
 
     def __add__(self, other: Usd) -> Usd:
-        """Add dollars to dollars, exactly."""
         _same(self, other)
         return Usd(EXACT.add(self.amount, other.amount))
 
     def __sub__(self, other: Usd) -> Usd:
-        """Take dollars from dollars, exactly."""
         _same(self, other)
         return Usd(EXACT.subtract(self.amount, other.amount))
 
@@ -148,7 +144,6 @@ class Usd:
         return EXACT.multiply(self.amount, Decimal(UNITS_PER_USDC))
 
     def __str__(self) -> str:
-        """Write the bare number without an exponent."""
         return plain(self.amount)
 
 
@@ -163,7 +158,6 @@ class Bps:
             raise TypeError(f"Bps takes an int, not {type(self.bps).__name__}")
 
     def __str__(self) -> str:
-        """Write as a percentage."""
         return f"{plain(Decimal(self.bps) / 100)} %"
 
 

@@ -84,12 +84,12 @@ def settle_file(directory: Path) -> None:
     # short by something else, and is never taken for a new ledger. A link replaces nothing, should two be here.
     with contextlib.closing(connect(new)) as connection:
         migrate(connection, directory)
-    _place(new, path)
+    _link(new, path)
     for made in (directory, directory.parent):
         sync(made)
 
 
-def _place(new: Path, path: Path) -> None:
+def _link(new: Path, path: Path) -> None:
     """Give a whole ledger its name, replacing none; where there are no links, behind a file that nobody else made."""
     try:
         path.hardlink_to(new)

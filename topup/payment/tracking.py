@@ -327,8 +327,8 @@ class Tracking(Steps):
         """Tell whether asking for proof makes sense: by a final block, all is over in one way or the other."""
         if observation.finalized is None or observation.finalized_s is None:
             return False
-        places = [a.inclusion.block_number for a in topup.out if a.inclusion is not None]
-        spent = not self._pending(topup) and all(block <= observation.finalized for block in places)
+        blocks = [a.inclusion.block_number for a in topup.out if a.inclusion is not None]
+        spent = not self._pending(topup) and all(block <= observation.finalized for block in blocks)
         return observation.finalized_s > deadline_s or spent
 
     async def _judged(

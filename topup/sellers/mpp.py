@@ -126,7 +126,6 @@ class Mpp(Authorized[Due]):
 
     @walled("the answer", unreadable)
     def _findings(self, demand: Due, request: Request) -> list[Finding]:
-        """Judge what only this rail knows."""
         body = demand.body or self._fields.request(request.amount)
         digest = base64.b64encode(hashlib.sha256(body).digest()).decode()
         return findings(demand, self._terms, f"sha-256=:{digest}:")
@@ -134,13 +133,7 @@ class Mpp(Authorized[Due]):
     async def plan(
         self, verified: Verified, preflight: Preflight, over: Sequence[Attempt] = (), *, bump: bool = False
     ) -> Plan:
-        """Plan the transaction on the survey's block, its transfer run dry; nothing is signed.
-
-        Raises:
-            ChargeRefused: what is sponsored would have too little time.
-            PaymentForbidden: it would not move exactly this, or it cannot be outbid.
-            ChainError: the chain could not be asked.
-        """
+        """Plan the transaction on the preflight's block, its transfer run dry; refuse what has too little time."""
         due = verified.demand
         assert isinstance(due, Due)
         price = Wei(preflight.base_fee.units * 3 // 2 + preflight.tip.units)

@@ -204,10 +204,12 @@ def findings(due: Due, terms: Terms, digest: str) -> list[Finding]:
     """Judge what only this rail knows; `digest` is that of the body the challenge was asked for with."""
     charge, realm, ident = due.terms, due.challenge.realm, due.challenge.id
     header, body = due.challenge.get("header"), due.challenge.get("digest")
-    modes = ascii(", ".join(charge.modes or ()))[1:-1][:80] if charge.modes is not None else "any"
+    modes = ascii(", ".join(charge.modes))[1:-1][:80] if charge.modes is not None else "any"
+    pulled = charge.modes is None or "pull" in charge.modes
     own = next((address for address, name in terms.tokens.items() if name == terms.asset), b"")
     paid_in = named(terms, own) if own else str(terms.asset)
-    sponsored = terms.sponsored_s > 0
+    payer, sponsored = str(charge.fee_payer).lower(), terms.sponsored_s > 0
+    payers = "false or true" if sponsored else "false"
 
     def line(field: str, was: str, should_be: str, *, right: bool) -> Finding:
         remedy = REMEDIES.get(field, "nothing: topup pays nothing of this kind; tell the seller")
@@ -220,20 +222,10 @@ def findings(due: Due, terms: Terms, digest: str) -> list[Finding]:
         line("digest", ascii(body)[:80], digest, right=body in ("", digest)),
         line(f"{DETAILS}.chainId", _said(charge.chain_id), "named", right=charge.chain_id is not None),
         line("token", named(terms, due.contract), paid_in, right=not own or due.contract == own),
-        line(
-            f"{DETAILS}.feePayer",
-            str(charge.fee_payer).lower(),
-            "false or true" if sponsored else "false",
-            right=sponsored or not charge.fee_payer,
-        ),
+        line(f"{DETAILS}.feePayer", payer, payers, right=sponsored or not charge.fee_payer),
         line(f"{DETAILS}.splits", f"{len(charge.splits)} of them", "none", right=not charge.splits),
         line(f"{DETAILS}.memo", "none" if charge.memo is None else "theirs", "none", right=charge.memo is None),
-        line(
-            f"{DETAILS}.supportedModes",
-            modes,
-            "pull among them",
-            right=charge.modes is None or "pull" in charge.modes,
-        ),
+        line(f"{DETAILS}.supportedModes", modes, "pull among them", right=pulled),
         line("expires", _said(charge.expires), "named", right=charge.expires is not None),
     ]
 

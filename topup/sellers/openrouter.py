@@ -48,7 +48,6 @@ class OpenRouter(Asked):
     """The API of one account."""
 
     def __init__(self, exchange: Exchange, key: str, *, now_ms: Callable[[], int]) -> None:
-        """Keep the way to the API; nothing is sent yet."""
         super().__init__(exchange)
         self._key = key
         self._bearer = {"authorization": f"Bearer {key}"}

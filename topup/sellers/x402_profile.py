@@ -177,7 +177,7 @@ class Profile(_Table):
 
     def request(self, amount: Usd, wallet: bytes) -> tuple[str, str, bytes | None]:
         """Return method, path and body of the request that buys so many dollars of credit."""
-        path = _filled(self.sell.path, amount, wallet)
+        path = str(_with(self.sell.path, amount, wallet))
         body = None if self.sell.body is None else write(_with(self.sell.body, amount, wallet)).encode()
         return self.sell.method, path, body
 
@@ -217,13 +217,8 @@ def _values(amount: Usd, wallet: bytes) -> dict[str, Any]:
     }
 
 
-def _filled(text: str, amount: Usd, wallet: bytes) -> str:
-    values = _values(amount, wallet)
-    return _PLACEHOLDER.sub(lambda name: str(values[name[1]]), text)
-
-
 def _with(part: Any, amount: Usd, wallet: bytes) -> Any:
-    """Fill the places of a body. A text that is one place alone becomes its value: {cents} is a number."""
+    """Fill the places of a path or a body. A text that is one place alone becomes its value: {cents} is a number."""
     if isinstance(part, dict):
         return {name: _with(inner, amount, wallet) for name, inner in part.items()}
     if isinstance(part, list):
@@ -232,8 +227,8 @@ def _with(part: Any, amount: Usd, wallet: bytes) -> Any:
         return Numeral(plain(part))
     if not isinstance(part, str):
         return part
-    alone = _PLACEHOLDER.fullmatch(part)
-    return _values(amount, wallet)[alone[1]] if alone else _filled(part, amount, wallet)
+    alone, values = _PLACEHOLDER.fullmatch(part), _values(amount, wallet)
+    return values[alone[1]] if alone else _PLACEHOLDER.sub(lambda name: str(values[name[1]]), part)
 
 
 _VENICE: Final[dict[str, Any]] = {

@@ -73,7 +73,6 @@ class LocalSigner:
     """A secp256k1 key in this process."""
 
     def __init__(self, key: PrivateKey, ceilings: Ceilings) -> None:
-        """Keep the key and its ceilings."""
         self._key: Callable[[], PrivateKey] = lambda: key  # not the key itself: its `repr` shows it
         self._ceilings = ceilings
         self.address = key.public_key.to_canonical_address()

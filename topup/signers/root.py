@@ -26,9 +26,8 @@ class RootKey:
     """The key of an account on one chain, whose fees are paid in one token."""
 
     def __init__(self, account: LocalAccount, chain_id: int, token: bytes) -> None:
-        """Keep the key, and where it signs."""
         self._account = account
-        self._place = chain_id, token
+        self._paying = chain_id, token
         self.address = bytes.fromhex(account.address[2:])
 
     def __repr__(self) -> str:
@@ -45,7 +44,7 @@ class RootKey:
         rules = {
             "account": self.address == grant.account,
             "access key": len(grant.key) == 20 and any(grant.key) and grant.key != grant.account,
-            "token": (call.chain_id, grant.token) == self._place and call.fee_token == grant.token,
+            "token": (call.chain_id, grant.token) == self._paying and call.fee_token == grant.token,
             "limit": 0 < grant.units < 2**128,
             "period": 0 < grant.period_s < 2**64,
             "end": 0 < grant.expires_s < 2**64,
