@@ -18,7 +18,7 @@ struct TransferIntent {
 }
 
 /// Stands in for the on-chain payment protocol: same storage slots, same checks in the same order, same errors.
-/// It has no constructor: the genesis writes its storage.
+/// It has no constructor and no owner's functions: the genesis, and whoever disturbs the world, write its storage.
 contract PaymentProtocol {
     address public owner; // slot 0, with paused
     bool public paused;
@@ -45,10 +45,6 @@ contract PaymentProtocol {
         uint256 spentAmount,
         address spentCurrency
     );
-    event OperatorRegistered(address operator, address feeDestination);
-    event OperatorUnregistered(address operator);
-    event Paused(address account);
-    event Unpaused(address account);
 
     error InvalidSignature();
     error ExpiredIntent();
@@ -69,11 +65,6 @@ contract PaymentProtocol {
         check(intent);
         _;
         entered = 1;
-    }
-
-    modifier onlyOwner() {
-        require(msg.sender == owner, "Ownable: caller is not the owner");
-        _;
     }
 
     /// Pays a token intent with ETH through one Uniswap V3 pool; what is left of the ETH goes back to the sender.
@@ -106,32 +97,6 @@ contract PaymentProtocol {
             give(token, feeDestinations[intent.operator], intent.feeAmount);
         }
         succeed(intent, needed, intent.recipientCurrency);
-    }
-
-    function registerOperatorWithFeeDestination(address feeDestination) public {
-        feeDestinations[msg.sender] = feeDestination;
-        emit OperatorRegistered(msg.sender, feeDestination);
-    }
-
-    function registerOperator() external {
-        registerOperatorWithFeeDestination(msg.sender);
-    }
-
-    function unregisterOperator() external {
-        delete feeDestinations[msg.sender];
-        emit OperatorUnregistered(msg.sender);
-    }
-
-    function pause() external onlyOwner {
-        require(!paused, "Pausable: paused");
-        paused = true;
-        emit Paused(msg.sender);
-    }
-
-    function unpause() external onlyOwner {
-        require(paused, "Pausable: not paused");
-        paused = false;
-        emit Unpaused(msg.sender);
     }
 
     receive() external payable {
