@@ -12,14 +12,12 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from topup.domain.errors import Exit
+from topup.sandbox.wire import WIRE_ANSWERS
 
 WALLET_WEI: Final = 10**18
 SETTLED: Final = "settled-"  # Before the name of an answer: it is given after settling, not instead.
 HUGE_TEXT: Final = 256 * 1024  # More than HTTP libraries read of a head.
 NOT_SERVED: Final = MappingProxyType(
-    {"not-found-404": (404, "Not Found"), "not-implemented-501": (501, "Not Implemented")}
-)
-NOT_SERVED_SAYS: Final = MappingProxyType(
     {"not-found-404": "There is no such endpoint.", "not-implemented-501": "The endpoint is not served."}
 )
 
@@ -34,28 +32,6 @@ UNKNOWN: Final[Outcome] = ("unknown", Exit.LATER, "zero")
 UNREADABLE: Final[Outcome] = ("unknown", Exit.PERSON, "zero")
 UNCREDITED: Final[Outcome] = ("uncredited", Exit.MONEY_MAY_HAVE_MOVED, "one")
 
-# What a server does, for the names of `WIRE_FAULTS`.
-WIRE_ANSWERS: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "gone-410": "says that it is gone for good",
-        "unauthorized-401": "does not know the key",
-        "forbidden-403": "wants another kind of key",
-        "rate-limited-429": "asks for patience",
-        "server-error-500": "fails",
-        "bad-gateway-502": "lets a proxy answer, in HTML",
-        "unavailable-503": "is unavailable and says when to return",
-        "time-out": "never answers",
-        "reset": "cuts the connection",
-        "trickle": "answers one byte at a time, without end",
-        "html-200": "answers 200 with a web page",
-        "truncated-json": "stops in the middle of the document",
-        "short-body": "sends less than it announced",
-        "null-body": "answers null",
-        "redirect-302": "points to another server",
-        "oversized": "answers with 64 MB",
-        "gzip-bomb": "answers with what unpacks to 64 MB",
-    }
-)
 # What comes of such an answer to a question for the price; of all others: `WAITING`.
 PRICE_OUTCOMES: Final[Mapping[str, Outcome]] = MappingProxyType(
     {"gone-410": GONE, "unauthorized-401": REFUSED, "forbidden-403": REFUSED}
@@ -123,6 +99,16 @@ def switches_of(faults: Iterable[Fault]) -> dict[str, frozenset[str]]:
     """Return what these faults switch on, by place."""
     switches = [switch for fault in faults for switch in fault.switches]
     return {place: frozenset(s.name for s in switches if s.place == place) for place in {s.place for s in switches}}
+
+
+def answered_prices(place: str, said: Mapping[str, str]) -> list[Fault]:
+    """Return what comes of each answer to a question for the price; those that ask for payment are honest there."""
+    spoilt = {name: does for name, does in said.items() if not name.endswith("-402")}
+    says = "Asked for a price, the seller {}."
+    return [
+        *rows(place, GONE, NOT_SERVED, name=place + "-{}"),
+        *rows(place, WAITING, spoilt, name=place + "-{}", says=says, but=PRICE_OUTCOMES),
+    ]
 
 
 def answered_payments(given: str, said: Mapping[str, str]) -> list[Fault]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from topup.sandbox import contracts, fault
 from topup.sandbox.fault import Fault, Switch, rows
+from topup.sandbox.wire import WIRE_ANSWERS
 
 World = Any
 X402_SELLER = "venice"  # Which of the sellers for x402 the sandbox shows.
@@ -48,7 +49,7 @@ def _chain(name: str, says: str, act: Callable[[World], list[contracts.StorageWr
 
 
 def _some(*names: str) -> dict[str, str]:
-    return {name: fault.WIRE_ANSWERS[name] for name in names}
+    return {name: WIRE_ANSWERS[name] for name in names}
 
 
 _CHARGES = {
@@ -90,7 +91,7 @@ _ALL = (
     *rows(
         "coinbase",
         fault.WAITING,
-        {**fault.WIRE_ANSWERS, **_LOST},
+        {**WIRE_ANSWERS, **_LOST},
         name="coinbase-{}",
         says="The charge endpoint {}.",
         but=fault.PRICE_OUTCOMES,

@@ -18,12 +18,11 @@ from typing import ClassVar, Final, Literal, NoReturn
 from urllib.parse import parse_qs
 
 from topup.sandbox.charges import HOSTILE, Ask, Operator, intent_of
-from topup.sandbox.fault import NOT_SERVED
 from topup.sandbox.http import Raw, Request, Response, Server, answer_of, json_text
 from topup.sandbox.postings import Issued, Json, Watch
 from topup.sandbox.rpc import Asked
 from topup.sandbox.usage import DAYS, Parts
-from topup.sandbox.wire import FORBIDDEN, WIRE_FAULTS, Wire, error, reset
+from topup.sandbox.wire import FORBIDDEN, SELLER_FAULTS, WIRE_FAULTS, Wire, error, reset
 
 PATHS: Final[dict[str, tuple[str, str]]] = {
     "/api/v1/credits": ("GET", "credits"),
@@ -244,11 +243,7 @@ class Gateway:
 
     def _instead(self, fault: str, honest: bytes = b"{}") -> Response | Raw | None:
         """Return what a fault says in place of an honest answer, or makes of its body; None for another kind."""
-        if fault in NOT_SERVED:
-            return error(*NOT_SERVED[fault])
-        if fault == "redirect-307":  # It keeps method, body and headers: a payment would follow it.
-            return Response(307, b"", {"location": f"{self.wire.elsewhere}/"})
-        return WIRE_FAULTS[fault](self.wire, lambda: honest) if fault in WIRE_FAULTS else None
+        return SELLER_FAULTS[fault](self.wire, lambda: honest) if fault in SELLER_FAULTS else None
 
     # Requests.
 

@@ -15,7 +15,7 @@ from topup.sandbox import fault
 from topup.sandbox.charges import STRANGER
 from topup.sandbox.fault import Fault, Switch, rows
 from topup.sandbox.tempo import MACH, OUSD, PATH_USD
-from topup.sandbox.wire import WIRE_FAULTS
+from topup.sandbox.wire import WIRE_ANSWERS
 
 Json = Any
 
@@ -123,7 +123,7 @@ _PAID_BESIDE: Final = {
     "joined-header": "All challenges stand in one header.",
 }
 _ANSWERS: Final = {
-    **fault.WIRE_ANSWERS,
+    **WIRE_ANSWERS,
     "payment-required-402": "asks for payment once more, with a fresh challenge",
     "redirect-307": "points to another server, and would have the credential sent there",
 }
@@ -144,7 +144,6 @@ _PURCHASES: Final = {
     "unknown-status": "The purchase has a status never heard of.",
     "says-failed": "The purchase is called failed, though credited.",
 }
-_SPOILT_PRICES: Final = {name: does for name, does in _ANSWERS.items() if name != "payment-required-402"}
 
 _ALL: Final = (
     # Challenges that are sealed rightly and are not what was asked for.
@@ -159,16 +158,7 @@ _ALL: Final = (
     *rows("challenge", fault.REFILLED, {"lying-description": "The description promises another price."}),
     *rows("challenge", fault.REFILLED, {"long-header": "The challenge is 8 KB long."}),
     *rows("challenge", fault.WAITING, {"huge-header": "The challenge is 256 KB long."}),
-    # Asked for a price.
-    *rows("challenge", fault.GONE, fault.NOT_SERVED_SAYS, name="challenge-{}"),
-    *rows(
-        "challenge",
-        fault.WAITING,
-        _SPOILT_PRICES,
-        name="challenge-{}",
-        says="Asked for a price, the seller {}.",
-        but=fault.PRICE_OUTCOMES,
-    ),
+    *fault.answered_prices("challenge", _ANSWERS),
     # Given a credential.
     *fault.answered_payments("Given a credential", _ANSWERS),
     *rows("payment", fault.REFILLED, _SETTLED),
@@ -188,7 +178,7 @@ _ALL: Final = (
 MPP_FAULTS: Final[Mapping[str, Fault]] = MappingProxyType({row.name: row for row in _ALL})
 # By place, what can be switched on; and of that what is said after settling, not instead.
 FAULTS_AT: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
-    {**fault.switches_of(_ALL), "texts": frozenset(WIRE_FAULTS)}
+    {**fault.switches_of(_ALL), "texts": frozenset(WIRE_ANSWERS)}
 )
 AFTER_SETTLING: Final = frozenset(
     {fault.SETTLED + name for name in _ANSWERS}

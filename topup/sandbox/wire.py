@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Final
 
 from topup.sandbox.http import Raw, Response, answer_of
 
@@ -141,22 +142,32 @@ def _gzip_bomb(wire: Wire, _: Honest) -> Response:
     return Response(200, _bomb(wire.oversized_bytes), headers)
 
 
-WIRE_FAULTS: Mapping[str, WireFault] = {
-    "gone-410": lambda *_: error(410, GONE),
-    "unauthorized-401": lambda *_: error(401, "Missing Authentication header"),
-    "forbidden-403": lambda *_: error(403, FORBIDDEN),
-    "rate-limited-429": _rate_limited,
-    "server-error-500": lambda *_: error(500, "Internal Server Error"),
-    "bad-gateway-502": lambda *_: page(502, "502 Bad Gateway"),
-    "unavailable-503": _unavailable,
-    "time-out": lambda *_: time_out(),
-    "reset": lambda *_: reset(),
-    "trickle": _trickle,
-    "html-200": lambda *_: page(200, "Just a moment..."),
-    "truncated-json": _truncated,
-    "short-body": _short_body,
-    "null-body": lambda *_: Response(200, b"null"),
-    "redirect-302": _redirect,
-    "oversized": _oversized,
-    "gzip-bomb": _gzip_bomb,
+# What a server does, in words, and how.
+_ANSWERS: Final[Mapping[str, tuple[str, WireFault]]] = {
+    "gone-410": ("says that it is gone for good", lambda *_: error(410, GONE)),
+    "unauthorized-401": ("does not know the key", lambda *_: error(401, "Missing Authentication header")),
+    "forbidden-403": ("wants another kind of key", lambda *_: error(403, FORBIDDEN)),
+    "rate-limited-429": ("asks for patience", _rate_limited),
+    "server-error-500": ("fails", lambda *_: error(500, "Internal Server Error")),
+    "bad-gateway-502": ("lets a proxy answer, in HTML", lambda *_: page(502, "502 Bad Gateway")),
+    "unavailable-503": ("is unavailable and says when to return", _unavailable),
+    "time-out": ("never answers", lambda *_: time_out()),
+    "reset": ("cuts the connection", lambda *_: reset()),
+    "trickle": ("answers one byte at a time, without end", _trickle),
+    "html-200": ("answers 200 with a web page", lambda *_: page(200, "Just a moment...")),
+    "truncated-json": ("stops in the middle of the document", _truncated),
+    "short-body": ("sends less than it announced", _short_body),
+    "null-body": ("answers null", lambda *_: Response(200, b"null")),
+    "redirect-302": ("points to another server", _redirect),
+    "oversized": ("answers with 64 MB", _oversized),
+    "gzip-bomb": ("answers with what unpacks to 64 MB", _gzip_bomb),
+}
+WIRE_ANSWERS: Final = {name: words for name, (words, _) in _ANSWERS.items()}
+WIRE_FAULTS: Final = {name: spoil for name, (_, spoil) in _ANSWERS.items()}
+# What a seller may do beside these that carries payments to the chain. A payment would follow the redirect.
+SELLER_FAULTS: Final[Mapping[str, WireFault]] = {
+    **WIRE_FAULTS,
+    "not-found-404": lambda *_: error(404, "Not Found"),
+    "not-implemented-501": lambda *_: error(501, "Not Implemented"),
+    "redirect-307": lambda wire, _: Response(307, b"", {"location": f"{wire.elsewhere}/"}),
 }

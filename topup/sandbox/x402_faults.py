@@ -14,6 +14,7 @@ from typing import Any, Final
 from topup.sandbox import fault
 from topup.sandbox.charges import STRANGER, named_address
 from topup.sandbox.fault import Fault, rows
+from topup.sandbox.wire import WIRE_ANSWERS
 
 OTHER_CHAIN_ID: Final = 84532  # The public test chain.
 OTHER_TOKEN: Final = named_address("topup sandbox: other dollar")
@@ -112,13 +113,10 @@ _PRICES: Final = {
     "zero-amount": "The offer asks for nothing.",
 }
 _ANSWERS: Final = {
-    **fault.WIRE_ANSWERS,
+    **WIRE_ANSWERS,
     "redirect-307": "points to another server, and would have all of it sent there",
     "payment-required-402": "asks for payment once more",
     "failed-402": "says that settling failed and nothing was moved",
-}
-_SPOILT_PRICES: Final = {
-    name: does for name, does in _ANSWERS.items() if name not in ("payment-required-402", "failed-402")
 }
 # What cannot be read or paid spoils nothing beside it, and the pins decide between recipients.
 _PAID: Final = {
@@ -145,16 +143,7 @@ _ALL: Final = (
     *rows("offer", fault.REFUSED, _PRICES, sellers=("plain",)),
     *rows("offer", fault.REFILLED, _PAID),
     *rows("offer", fault.WAITING, {"huge-header": "The offer is 256 KB long."}),
-    # Asked for a price.
-    *rows("offer", fault.GONE, fault.NOT_SERVED_SAYS, name="offer-{}"),
-    *rows(
-        "offer",
-        fault.WAITING,
-        _SPOILT_PRICES,
-        name="offer-{}",
-        says="Asked for a price, the seller {}.",
-        but=fault.PRICE_OUTCOMES,
-    ),
+    *fault.answered_prices("offer", _ANSWERS),
     # Given an authorization.
     *fault.answered_payments("Given a payment", _ANSWERS),
     *rows("payment", fault.REFILLED, _SETTLED),
