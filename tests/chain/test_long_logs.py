@@ -357,7 +357,7 @@ def test_a_ledger_keeps_a_piece_as_it_was(tmp_path: Path) -> None:
 
 def demand() -> Charge:
     operator = builders.operator()
-    return parse(builders.raw_of(operator.charge(operator.draft(builders.ask()), builders.ask())))
+    return parse(builders.raw_of(operator.charge(builders.ask())))
 
 
 class Proof:

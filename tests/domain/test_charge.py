@@ -48,7 +48,7 @@ from topup.sandbox.charges import HOSTILE, Draft, Operator, Terms, digest, inten
 Json = dict[str, Any]
 DAY_S = 24 * 3600
 OPERATOR = operator(1)
-HONEST = OPERATOR.honest(ask())
+HONEST = OPERATOR.charge(ask())
 HONEST_RAW = raw_of(HONEST)
 PINS = pins_for(OPERATOR)
 # Pins under which only the signature is left to tell a changed value from a signed one.
@@ -156,7 +156,7 @@ def test_without_its_prefix_the_real_signature_is_somebody_elses() -> None:
 
 def test_an_empty_prefix_is_believed_only_when_pinned() -> None:
     """A charge signed as a plain message is sound, and refused all the same while only K2 is pinned."""
-    demand = parse(raw_of(operator(1).hostile("no-prefix", ask())))
+    demand = parse(raw_of(operator(1).charge(ask(), "no-prefix")))
     assert refusal(demand).field == "call_data.prefix"
     pins = dataclasses.replace(PINS, prefixes=frozenset({b""}))
     assert verify(demand, request(), pins, CLOCKS, seen=unseen).demand == demand
@@ -534,7 +534,7 @@ def test_a_hostile_charge_is_refused_on_the_field_it_lies_about(name: str) -> No
     """The first charge of the operator is believed; the hostile second one is refused for the right reason."""
     one = operator(2)
     first = charge_of(verified(one)).intent
-    demand = parse(raw_of(one.hostile(name, ask())))
+    demand = parse(raw_of(one.charge(ask(), name)))
     with pytest.raises(ChargeRefused) as refused:
         verify(demand, request(), pins_for(one), CLOCKS, seen=[(first.operator, first.id)])
     assert refused.value.field == INTENDED[name]
@@ -561,7 +561,7 @@ def test_nothing_is_believed_while_no_recipient_is_pinned() -> None:
 def signed(one: Operator, **changed: Any) -> Charge:
     """A charge whose draft was changed before signing: its signature is good."""
     draft = dataclasses.replace(one.draft(ask()), **changed)
-    return parse(raw_of(one.charge(draft, ask())))
+    return parse(raw_of(one.charge(ask(), draft=draft)))
 
 
 @pytest.mark.parametrize(
@@ -675,7 +675,7 @@ def test_the_sandbox_and_the_proof_agree_on_the_hash() -> None:
     """Two independent writings of the packed hash give the same digest for every draft."""
     one = operator(5)
     draft: Draft = one.draft(ask("123.45"))
-    demand = parse(raw_of(one.charge(draft, ask("123.45"))))
+    demand = parse(raw_of(one.charge(ask("123.45"), draft=draft)))
     assert recover(demand) == address(one.address)
     assert len(digest(draft)) == 32
     assert iso(draft.deadline) == HONEST["expires_at"]
@@ -683,7 +683,7 @@ def test_the_sandbox_and_the_proof_agree_on_the_hash() -> None:
 
 def test_a_deadline_as_a_number_is_named_as_what_it_is() -> None:
     """A JSON number in place of the text: refused, saying what was found and which text is wanted."""
-    raw = raw_of(operator(1).honest(ask()))
+    raw = raw_of(operator(1).charge(ask()))
     document = json.loads(raw)
     document["data"]["web3_data"]["transfer_intent"]["call_data"]["deadline"] = 1740809999
     with pytest.raises(ChargeRefused) as refused:

@@ -165,7 +165,7 @@ def test_what_is_not_in_the_table_cannot_happen(arrow: tuple[State, Fact]) -> No
 def charge(number: int) -> tuple[bytes, Verified]:
     """The n-th honest charge and its proof; made once, for every ledger."""
     one = operator(1000 + number)
-    raw = raw_of(one.honest(ask()))
+    raw = raw_of(one.charge(ask()))
     return raw, verify(parse(raw), request(), pins_for(one), CLOCKS, seen=unseen)
 
 

@@ -206,7 +206,7 @@ def _documents() -> dict[str, Any]:
         "/key": {"data": {"label": "sk-…", "is_management_key": True, "is_provisioning_key": True, "limit": None}},
         "/activity": {"data": [used, used | {"model": "c"}]},
         "/keys": {"data": [key, key | {"hash": "cd" * 32}]},
-        "/credits/coinbase": {"data": builders.operator().honest(builders.ask())},
+        "/credits/coinbase": {"data": builders.operator().charge(builders.ask())},
     }
 
 
@@ -266,7 +266,7 @@ def seller(rounds: int, seed: int) -> int:
     before: dict[Any, Any] = {rail: rail._seller.exchange for rail in (x402, mpp)}
     honest = {rail: standing._answer for rail, standing in before.items()}
     charges = builders.operator()
-    charge, pins = charges.honest(builders.ask()), builders.pins_for(charges)
+    charge, pins = charges.charge(builders.ask()), builders.pins_for(charges)
 
     async def coinbase(luck: random.Random) -> None:
         from topup.domain.coinbase_charge import charge_of, parse, verify

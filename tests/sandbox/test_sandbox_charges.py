@@ -17,9 +17,7 @@ from topup.sandbox.charges import (
     BEFORE_SIGNING,
     HOSTILE,
     K2_PREFIX,
-    OLD_CONTRACT,
     STRANGER,
-    WETH,
     Ask,
     Charge,
     Draft,
@@ -29,6 +27,7 @@ from topup.sandbox.charges import (
     intent_of,
     packed_hash,
 )
+from topup.sandbox.contracts import OLD_PAYMENT_PROTOCOL, WETH
 
 PAYER = "0xac8CeB5131449e5850030737D10d1E25C6b8D80B"
 NOW = 1_740_637_199
@@ -83,8 +82,8 @@ def _flat(charge: Charge) -> dict[str, Any]:
 def twins(name: str) -> tuple[Operator, Charge, Charge]:
     """The hostile charge and the honest one an operator with the same key and luck would have issued."""
     one, other = (Operator(random=random.Random(7).randbytes) for _ in range(2))
-    assert one.honest(ASK) == other.honest(ASK)
-    return one, one.hostile(name, ASK), other.honest(ASK)
+    assert one.charge(ASK) == other.charge(ASK)
+    return one, one.charge(ASK, name), other.charge(ASK)
 
 
 def test_a_real_charge_hashes_to_its_known_hash() -> None:
@@ -100,7 +99,7 @@ def test_a_real_charge_recovers_its_operator() -> None:
 def test_an_empty_prefix_means_the_standard_signed_message() -> None:
     """Without a prefix the signature is what eth_account makes of a 32-byte personal message."""
     operator = Operator()
-    charge = operator.hostile("no-prefix", ASK)
+    charge = operator.charge(ASK, "no-prefix")
     draft, signature = read_back(charge)
     signer = Account.recover_message(encode_defunct(packed_hash(draft)), signature=signature)
     assert signer == operator.address
@@ -109,7 +108,7 @@ def test_an_empty_prefix_means_the_standard_signed_message() -> None:
 def test_an_honest_charge_is_signed_by_its_operator() -> None:
     """eth_account recovers the operator that the charge names, and that name is in lower case."""
     operator = Operator()
-    charge = operator.honest(ASK)
+    charge = operator.charge(ASK)
     assert recovered(charge) == operator.address.lower() == intent_of(charge)["call_data"]["operator"]
 
 
@@ -127,14 +126,14 @@ def test_an_honest_charge_costs_five_percent_more_with_one_percent_inside(
     amount: str, recipient: str, fee: str
 ) -> None:
     """One dollar of credits is 1 039 500 + 10 500 units of USDC, as in real payments."""
-    call = intent_of(Operator().honest(Ask(Decimal(amount), PAYER, 8453, NOW)))["call_data"]
+    call = intent_of(Operator().charge(Ask(Decimal(amount), PAYER, 8453, NOW)))["call_data"]
     assert (call["recipient_amount"], call["fee_amount"]) == (recipient, fee)
 
 
 def test_an_honest_charge_has_the_documented_shape() -> None:
     """Every field of the documented answer is there, text but for the chain id, and lives 48 hours."""
     operator = Operator()
-    charge = operator.honest(ASK)
+    charge = operator.charge(ASK)
     assert list(charge) == ["id", "created_at", "expires_at", "web3_data"]
     assert charge["created_at"] == "2025-02-27T06:19:59Z" and charge["expires_at"] == "2025-03-01T06:19:59Z"
     intent = intent_of(charge)
@@ -151,7 +150,7 @@ def test_an_honest_charge_has_the_documented_shape() -> None:
 def test_a_deadline_can_be_written_in_unix_digits() -> None:
     """Some gateways write the deadline as digits; the signature covers the same number."""
     operator = Operator(Terms(deadline_as="unix"))
-    charge = operator.honest(ASK)
+    charge = operator.charge(ASK)
     assert intent_of(charge)["call_data"]["deadline"] == "1740809999"
     assert recovered(charge) == operator.address.lower()
 
@@ -159,7 +158,7 @@ def test_a_deadline_can_be_written_in_unix_digits() -> None:
 def test_no_two_charges_share_an_id() -> None:
     """Ids and keys are fresh each time."""
     operator = Operator()
-    ids = {intent_of(operator.honest(ASK))["call_data"]["id"] for _ in range(50)}
+    ids = {intent_of(operator.charge(ASK))["call_data"]["id"] for _ in range(50)}
     assert len(ids) == 50 and Operator().address != operator.address
 
 
@@ -173,7 +172,7 @@ LIES: dict[str, dict[str, Any]] = {
     "fee-part-too-high": {"recipient_amount": "5250000", "fee_amount": "5250000"},
     "other-currency": {"recipient_currency": ...},
     "other-contract": {"contract_address": WETH},
-    "old-contract": {"contract_address": OLD_CONTRACT},
+    "old-contract": {"contract_address": OLD_PAYMENT_PROTOCOL},
     "contract-without-code": {"contract_address": ...},
     "other-sender": {"sender": STRANGER},
     "refund-elsewhere": {"refund_destination": STRANGER},
@@ -231,9 +230,9 @@ def test_an_unregistered_operator_is_another_key() -> None:
 def test_a_duplicate_id_is_the_id_of_the_first_charge() -> None:
     """However many charges came between."""
     operator = Operator()
-    first = intent_of(operator.honest(ASK))["call_data"]["id"]
-    operator.honest(ASK)
-    assert intent_of(operator.hostile("duplicate-id", ASK))["call_data"]["id"] == first
+    first = intent_of(operator.charge(ASK))["call_data"]["id"]
+    operator.charge(ASK)
+    assert intent_of(operator.charge(ASK, "duplicate-id"))["call_data"]["id"] == first
 
 
 def test_every_hostile_charge_is_told_of_here() -> None:
@@ -244,4 +243,4 @@ def test_every_hostile_charge_is_told_of_here() -> None:
 def test_an_unknown_trick_is_an_error() -> None:
     """A misspelt fault must never serve an honest charge."""
     with pytest.raises(KeyError, match="other-recipent"):
-        Operator().hostile("other-recipent", ASK)
+        Operator().charge(ASK, "other-recipent")

@@ -29,6 +29,7 @@ from topup.sandbox.charges import STRANGER
 from topup.sandbox.evm import Evm
 from topup.sandbox.fault import NOT_SERVED, SETTLED
 from topup.sandbox.gateway import Account
+from topup.sandbox.postings import tokens
 from topup.sandbox.wire import WIRE_FAULTS
 from topup.sandbox.world import World, embedded
 from topup.sandbox.x402 import SELLERS, Venice, selling
@@ -198,8 +199,7 @@ class Scene:
         return Decimal((await self.client.get("/credits/balance", headers=self.key())).json()["balance_usdc"])
 
     def units(self, address: str) -> int:
-        data = "0x70a08231" + address[2:].lower().rjust(64, "0")
-        return int(self.chain.rpc("eth_call", [{"to": contracts.USDC, "data": data}, "latest"]), 16)
+        return tokens(self.chain, contracts.USDC, address)
 
     def poll(self, after_ms: int = 0) -> None:
         """Let so much time pass, and let the seller look at the chain."""

@@ -258,7 +258,7 @@ def test_the_key_approves_exactly_the_total() -> None:
     contract, token = builders.address(one.terms.contract), BASE_DOLLAR.token
     ceilings = Ceilings(8453, contract, Wei(10**16), Wei(10**16), token=token, tokens=Usdc(20_000_000))
     key = from_private_key("0x" + KEY.hex(), ceilings)
-    raw = builders.raw_of(one.honest(Ask(Decimal(10), key._account.address, 8453, builders.NOW_S)))
+    raw = builders.raw_of(one.charge(Ask(Decimal(10), key._account.address, 8453, builders.NOW_S)))
     request = replace(builders.request(), sender=key.address)
     charge = verify(parsed(raw), request, builders.pins_for(one), builders.CLOCKS, seen=builders.unseen)
 

@@ -37,7 +37,7 @@ PASSWORD = "correct horse"
 
 
 def proven(one: Operator = OPERATOR, sender: str = WALLET) -> Verified:
-    demand = parse(builders.raw_of(one.honest(Ask(builders.ask().amount, sender, builders.CHAIN_ID, builders.NOW_S))))
+    demand = parse(builders.raw_of(one.charge(Ask(builders.ask().amount, sender, builders.CHAIN_ID, builders.NOW_S))))
     request = replace(builders.request(), sender=builders.address(sender))
     return verify(demand, request, builders.pins_for(one), builders.CLOCKS, seen=builders.unseen)
 

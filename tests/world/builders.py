@@ -79,7 +79,7 @@ unseen: Final = frozenset[tuple[bytes, bytes]]()
 
 def verified(one: Operator, amount: str = "10") -> Verified:
     """An honest charge, proven."""
-    demand = parse(raw_of(one.honest(ask(amount))))
+    demand = parse(raw_of(one.charge(ask(amount))))
     return verify(demand, request(amount), pins_for(one), CLOCKS, seen=unseen)
 
 

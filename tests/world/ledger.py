@@ -22,7 +22,7 @@ def charged(store: Store, one: Operator, **changes: Any) -> TopUp:
     kept = store.begin(topup(**changes))
     kept = store.ask(kept, kept.moved_ms)
     proven = verified(one)
-    kept = store.answered(kept, raw_of(one.honest(ask())), kept.moved_ms)
+    kept = store.answered(kept, raw_of(one.charge(ask())), kept.moved_ms)
     return store.proven(kept, proven)
 
 

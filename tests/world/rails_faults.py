@@ -207,9 +207,7 @@ class Play:
 
     def held(self) -> int:
         """Return the wallet's tokens on the chain."""
-        data = "0x70a08231" + self.world.wallet[2:].lower().rjust(64, "0")
-        call = {"to": self.ground.token, "data": data}
-        return int(self.world.do(lambda: self.world.chain.rpc("eth_call", [call, "latest"])), 16)
+        return self.world.do(lambda: self.world.tokens(self.ground.token, self.world.wallet))
 
     def booked(self, account: str, commodity: Commodity) -> int:
         """Return what the journal says of one account."""

@@ -867,7 +867,7 @@ class SimulatedApi:
         if self.gone:
             raise ApiGone("HTTP 410")
         asked = Ask(request.amount.amount, builders.PAYER, request.chain_id, self._clock.true_ms // 1000)
-        made = self.operator.honest(asked)
+        made = self.operator.charge(asked)
         raw = builders.raw_of(made)
         call = made["web3_data"]["transfer_intent"]["call_data"]
         key = (bytes.fromhex(call["operator"][2:]), bytes.fromhex(call["id"][2:]))

@@ -208,7 +208,7 @@ class Stand(Provided[EvmChain]):
     def demand(self, change: Callable[[Draft], Draft] = lambda draft: draft) -> Charge:
         operator = self.world.operator
         asked = Ask(Decimal(10), self.world.wallet, contracts.CHAIN_ID, self.world.clock.now_s())
-        return parse(builders.raw_of(operator.charge(change(operator.draft(asked)), asked)))
+        return parse(builders.raw_of(operator.charge(asked, draft=change(operator.draft(asked)))))
 
     def call(self, demand: Charge, value: Wei = ENOUGH, tier: int = 500) -> Call:
         """What pays this demand."""

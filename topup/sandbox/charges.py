@@ -19,9 +19,9 @@ from eth_keys.datatypes import PrivateKey
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
+from topup.sandbox import contracts
+
 USDC_UNITS = Decimal(10) ** 6
-WETH = "0x4200000000000000000000000000000000000006"
-OLD_CONTRACT = "0xeADE6bE02d043b3550bE19E960504dbA14A14971"
 K2_PREFIX = bytes.fromhex("4b3220496e666f726d6174696f6e616c204d6573736167653a20333220")
 UNKNOWN_PREFIX = b"K3 Informational Message: 32 "
 SHORT_LIFE_SECONDS = 60
@@ -53,10 +53,10 @@ class Economics:
 class Terms:
     """What every honest charge of one gateway has in common."""
 
-    contract: str = "0x03059433BCdB6144624cC2443159D9445C32b7a8"
-    currency: str = "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"
+    contract: str = contracts.PAYMENT_PROTOCOL
+    currency: str = contracts.USDC
     recipient: str = named_address("topup sandbox: recipient")
-    chain_id: int = 8453
+    chain_id: int = contracts.CHAIN_ID
     deadline_as: Literal["iso", "unix"] = "iso"
     economics: Economics = Economics()
 
@@ -156,8 +156,8 @@ BEFORE_SIGNING: Mapping[str, Before] = {
     "fee-part-too-high": _dear_fee,
     "other-currency": lambda d, _: replace(d, currency=OTHER_CURRENCY),
     # WETH has code and takes any call as a deposit: an unchecked payment there succeeds and is lost.
-    "other-contract": lambda d, _: replace(d, contract=WETH),
-    "old-contract": lambda d, _: replace(d, contract=OLD_CONTRACT),
+    "other-contract": lambda d, _: replace(d, contract=contracts.WETH),
+    "old-contract": lambda d, _: replace(d, contract=contracts.OLD_PAYMENT_PROTOCOL),
     "contract-without-code": lambda d, _: replace(d, contract=NO_CODE),
     "other-sender": lambda d, _: replace(d, sender=STRANGER),
     "refund-elsewhere": lambda d, _: replace(d, refund=STRANGER),
@@ -207,27 +207,20 @@ class Operator:
             contract=self.terms.contract,
         )
 
-    def honest(self, ask: Ask) -> Charge:
-        """A signed charge, the `data` object of the API's answer."""
-        return self.charge(self.draft(ask), ask)
+    def charge(self, ask: Ask, trick: str = "", *, draft: Draft | None = None) -> Charge:
+        """A signed charge, the `data` object of the API's answer: for these terms, else for the honest ones.
 
-    def hostile(self, name: str, ask: Ask) -> Charge:
-        """A charge with one thing wrong; `duplicate-id` needs an earlier charge of this operator to repeat.
-
-        Raises KeyError for a name that is not in `HOSTILE`.
+        `trick` names what is wrong with it; `duplicate-id` repeats the first charge of this operator. Raises KeyError
+        for a name that is not in `HOSTILE`.
         """
-        return self.charge(self.draft(ask), ask, name)
-
-    def charge(self, draft: Draft, ask: Ask, trick: str | None = None) -> Charge:
-        """Sign a draft, with one trick of `HOSTILE` played on it when one is named."""
-        if trick is not None and trick not in HOSTILE:
+        if trick and trick not in HOSTILE:
             raise KeyError(f"no hostile charge is called {trick!r}")
-        tricks = Tricks(ask.now, self.stranger_address, self._first_id or draft.id)
+        draft = draft or self.draft(ask)
         self._first_id = self._first_id or draft.id
-        if trick is not None and trick in BEFORE_SIGNING:
-            draft = BEFORE_SIGNING[trick](draft, tricks)
+        if trick in BEFORE_SIGNING:
+            draft = BEFORE_SIGNING[trick](draft, Tricks(ask.now, self.stranger_address, self._first_id))
         charge = self._document(draft, ask)
-        if trick is not None and trick in AFTER_SIGNING:
+        if trick in AFTER_SIGNING:
             AFTER_SIGNING[trick](charge)
         return charge
 

@@ -22,7 +22,7 @@ from eth_keys.exceptions import BadSignature, ValidationError
 from eth_utils.crypto import keccak
 
 from topup.sandbox import contracts
-from topup.sandbox.postings import ERC20_TRANSFER, word
+from topup.sandbox.postings import ERC20_TRANSFER, tokens, word
 from topup.sandbox.rpc import Chain, RpcError
 from topup.sandbox.seller import Refused
 
@@ -141,9 +141,10 @@ class Facilitator:
             )
         if self._signer(authorization) != holder:
             raise unverified("invalid_exact_evm_payload_signature", "The signature is not the payer's.")
-        if self._ask("authorizationState(address,bytes32)", ("address", "bytes32"), (holder, authorization.nonce)):
+        used = self._call("authorizationState(address,bytes32)", ("address", "bytes32"), (holder, authorization.nonce))
+        if any(used):
             raise unverified("invalid_exact_evm_nonce_already_used", "It was used or cancelled.")
-        held = self._ask("balanceOf(address)", ("address",), (holder,))
+        held = tokens(self.chain, self.token, holder)
         if held < authorization.value:
             raise unverified("insufficient_funds", f"The payer holds {held} units.")
 
@@ -195,9 +196,6 @@ class Facilitator:
     def _call(self, signature: str, kinds: tuple[str, ...] = (), values: tuple[Json, ...] = ()) -> bytes:
         data = bytes(keccak(text=signature)[:4]) + encode(kinds, values)
         return bytes.fromhex(self.chain.rpc("eth_call", [{"to": self.token, "data": "0x" + data.hex()}, "latest"])[2:])
-
-    def _ask(self, signature: str, kinds: tuple[str, ...], values: tuple[Json, ...]) -> int:
-        return int.from_bytes(self._call(signature, kinds, values), "big")
 
     def _name(self, signature: str) -> str:
         try:

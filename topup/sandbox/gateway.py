@@ -271,7 +271,7 @@ class Gateway:
             if place == "key":
                 return self._describe_key(seen)
             if place == "coinbase":
-                return self._coinbase(request.body, seen.fault)
+                return self._coinbase(request.body, seen.fault or "")
             return self._usage(place, request)
 
         def honest_body() -> bytes:
@@ -357,13 +357,13 @@ class Gateway:
         shown = [key for key in keys if asked.get("include_disabled") == "true" or not key["disabled"]]
         return _data(shown[int(offset) : int(offset) + KEYS_A_PAGE])
 
-    def _coinbase(self, body: bytes, fault: str | None) -> Response | Raw:
+    def _coinbase(self, body: bytes, fault: str) -> Response | Raw:
         try:
             ask = self._ask(body)
         except BadAsk as wrong:
             return error(400, f"Invalid credit amount or request body: {wrong}")
         draft = self.operator.draft(ask)
-        charge = self.operator.charge(draft, ask, fault if fault in HOSTILE else None)
+        charge = self.operator.charge(ask, fault if fault in HOSTILE else "", draft=draft)
         # What is owed is the honest amount whatever the charge says: a trick never buys cheaper credits.
         charge_id = intent_of(charge)["call_data"]["id"]
         from_block = self.watch.head if self.watch else 0

@@ -94,3 +94,9 @@ class Watch:
 def word(address: str) -> str:
     """Return an address as topics and data of a log carry it."""
     return "0x" + "0" * 24 + address.removeprefix("0x").lower()
+
+
+def tokens(chain: Asked, token: str, address: str) -> int:
+    """Return the units of a token that an address holds."""
+    data = "0x70a08231" + word(address)[2:]
+    return int(chain.rpc("eth_call", [{"to": token, "data": data}, "latest"]), 16)

@@ -14,6 +14,8 @@ from typing import Final
 from eth_utils.crypto import keccak
 
 from topup.sandbox.anvil import Anvil
+from topup.sandbox.contracts import mapping_slot
+from topup.sandbox.postings import tokens, word
 
 CHAIN_ID: Final = 4217
 BLOCK_S: Final = "0.5"
@@ -65,12 +67,11 @@ class Tempo(Anvil):
 
     def fund(self, address: str, units: int, token: str = USDC_E) -> None:
         """Let this address hold so many units of a token from now on."""
-        self.set_storage(token, _entry(_word(address), _BALANCES), units)
+        self.set_storage(token, mapping_slot(_BALANCES, address), units)
 
     def balance(self, address: str, token: str = USDC_E) -> int:
         """Return the units of a token that an address holds."""
-        data = "0x70a08231" + _word(address).hex()
-        return int(self.rpc("eth_call", [{"to": token, "data": data}, "latest"]), 16)
+        return tokens(self, token, address)
 
     def _make_usdc(self) -> None:
         self.rpc("anvil_setCode", [USDC_E, self.rpc("eth_getCode", [ALPHA_USD, "latest"])])
@@ -81,17 +82,8 @@ class Tempo(Anvil):
         self.set_storage(USDC_E, _NAME, _text("Bridged USDC (Stargate)"))
         self.set_storage(USDC_E, _SYMBOL, _text("USDC.e"))
         # A pool's slot holds the reserve of the token that fees come in, and above it of the one they leave in.
-        pool = bytes(keccak(_word(USDC_E) + _word(PATH_USD)))
-        self.set_storage(FEE_AMM, _entry(pool, _POOLS), _LIQUIDITY << 128)
-
-
-def _word(address: str) -> bytes:
-    return bytes.fromhex(address[2:]).rjust(32, b"\0")
-
-
-def _entry(key: bytes, slot: int) -> int:
-    """Return where Solidity's layout keeps a mapping's entry."""
-    return int.from_bytes(keccak(key + slot.to_bytes(32, "big")), "big")
+        pool = bytes(keccak(hexstr=word(USDC_E) + word(PATH_USD)[2:]))
+        self.set_storage(FEE_AMM, mapping_slot(_POOLS, pool), _LIQUIDITY << 128)
 
 
 def _text(text: str) -> int:

@@ -23,6 +23,7 @@ from topup.sandbox import contracts
 from topup.sandbox.charges import Operator, named_address
 from topup.sandbox.fault import WALLET_WEI
 from topup.sandbox.gateway import Account, Conduct, Gateway
+from topup.sandbox.postings import tokens
 from topup.sandbox.rpc import Chain, RpcServer
 
 T = TypeVar("T")
@@ -215,8 +216,7 @@ class World:
 
     def tokens(self, token: str, address: str) -> int:
         """Return a balance in units of any token; call it inside the world."""
-        data = "0x70a08231" + address[2:].lower().rjust(64, "0")
-        return int(self.chain.rpc("eth_call", [{"to": token, "data": data}, "latest"]), 16)
+        return tokens(self.chain, token, address)
 
     def _run(self) -> None:
         try:
