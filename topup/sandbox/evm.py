@@ -92,9 +92,7 @@ class Evm:
         self._ran: dict[tuple[bytes, bytes, int, str], Any] = {}
         self._blocks: list[Block] = []
         self._facts: dict[str, Callable[[], Json]] = {
-            "net_version": lambda: str(CHAIN_ID),
             "eth_chainId": lambda: hex(CHAIN_ID),
-            "eth_syncing": lambda: False,
             "eth_blockNumber": lambda: hex(self._blocks[-1].number),
             "eth_gasPrice": lambda: hex(self.base_fee + TIP_WEI),
             "eth_maxPriorityFeePerGas": lambda: hex(TIP_WEI),
@@ -206,19 +204,16 @@ class Evm:
     def _eth_getBlockByNumber(self, tag: str, full: bool = False) -> Json:
         return evm_json.shown_block(self._at_tag(tag), full=full)
 
-    def _eth_getBlockByHash(self, digest: str, full: bool = False) -> Json:
-        return evm_json.shown_block(self._by_hash(digest), full=full)
-
-    def _eth_getBalance(self, address: str, tag: Json = "latest") -> str:
+    def _eth_getBalance(self, address: str, tag: str = "latest") -> str:
         return hex(self._at(tag).get_balance(to_canonical_address(address)))
 
-    def _eth_getCode(self, address: str, tag: Json = "latest") -> str:
+    def _eth_getCode(self, address: str, tag: str = "latest") -> str:
         return encode_hex(self._at(tag).get_code(to_canonical_address(address)))
 
-    def _eth_getStorageAt(self, address: str, slot: str, tag: Json = "latest") -> str:
+    def _eth_getStorageAt(self, address: str, slot: str, tag: str = "latest") -> str:
         return f"0x{self._at(tag).get_storage(to_canonical_address(address), int(slot, 16)):064x}"
 
-    def _eth_getTransactionCount(self, address: str, tag: Json = "latest") -> str:
+    def _eth_getTransactionCount(self, address: str, tag: str = "latest") -> str:
         sender = to_canonical_address(address)
         nonce: int = self._at(tag).get_nonce(sender)
         if tag == "pending":
@@ -227,7 +222,7 @@ class Evm:
                 nonce += 1
         return hex(nonce)
 
-    def _eth_call(self, call: dict[str, str], tag: Json = "latest", changed: Json = None) -> str:
+    def _eth_call(self, call: dict[str, str], tag: str = "latest", changed: Json = None) -> str:
         gas = min(evm_json.quantity(call, "gas", GAS_LIMIT), GAS_LIMIT)
         computation = self._run(call, tag, gas, changed)
         if computation is None:
@@ -236,7 +231,7 @@ class Evm:
             raise evm_json.failed(computation, f"out of gas: supplied {gas}")
         return encode_hex(computation.output)
 
-    def _eth_estimateGas(self, call: dict[str, str], tag: Json = "latest") -> str:
+    def _eth_estimateGas(self, call: dict[str, str], tag: str = "latest") -> str:
         """Search like geth: run once at the ceiling, guess from what that took, then halve the interval."""
         ceiling = self._allowance(call, tag)
         first = self._run(call, tag, ceiling)
@@ -294,15 +289,9 @@ class Evm:
         return evm_json.shown_receipt(block, block.receipts[place[1]])
 
     def _eth_getLogs(self, wanted: dict[str, Json]) -> list[Json]:
-        if "blockHash" in wanted:
-            block = self._by_hash(wanted["blockHash"])
-            if block is None:
-                raise _refused("unknown block")
-            blocks = [block]
-        else:
-            start = self._at_tag(wanted.get("fromBlock") or "latest")
-            end = self._at_tag(wanted.get("toBlock") or "latest") or self._blocks[-1]
-            blocks = self._blocks[start.number : end.number + 1] if start is not None else []
+        start = self._at_tag(wanted.get("fromBlock") or "latest")
+        end = self._at_tag(wanted.get("toBlock") or "latest") or self._blocks[-1]
+        blocks = self._blocks[start.number : end.number + 1] if start is not None else []
         return [log for block in blocks for log in evm_json.shown_logs(block) if evm_json.is_wanted(log, wanted)]
 
     # -- blocks and states --------------------------------------------------------------------------------------
@@ -341,21 +330,13 @@ class Evm:
         number = int(tag, 16)
         return self._blocks[number] if 0 <= number <= head else None
 
-    def _by_hash(self, digest: str) -> Block | None:
-        wanted = evm_json.digest_of(digest)
-        return next((block for block in reversed(self._blocks) if block.hash == wanted), None)
-
-    def _known(self, tag: Json) -> Block:
-        """Return the block of a tag, a number, or an object with a hash or a number (EIP-1898)."""
-        if isinstance(tag, dict):
-            block = self._by_hash(tag["blockHash"]) if "blockHash" in tag else self._at_tag(tag["blockNumber"])
-        else:
-            block = self._at_tag(tag)
+    def _known(self, tag: str) -> Block:
+        block = self._at_tag(tag)
         if block is None:
             raise _refused("header not found")
         return block
 
-    def _at(self, tag: Json) -> Any:
+    def _at(self, tag: str) -> Any:
         return self._after(self._known(tag))
 
     # -- transactions -------------------------------------------------------------------------------------------
@@ -437,7 +418,7 @@ class Evm:
 
     # -- dry runs -----------------------------------------------------------------------------------------------
 
-    def _allowance(self, call: dict[str, str], tag: Json) -> int:
+    def _allowance(self, call: dict[str, str], tag: str) -> int:
         """Return the most gas an estimate may come to: what was asked for, and what the sender can pay."""
         most = min(evm_json.quantity(call, "gas", GAS_LIMIT), GAS_LIMIT)
         price = evm_json.price_of(call)
@@ -446,11 +427,11 @@ class Evm:
         left = self._at(tag).get_balance(evm_json.sender_of(call)) - evm_json.quantity(call, "value", 0)
         return min(most, max(0, int(left)) // price)
 
-    def _suffices(self, call: dict[str, str], tag: Json, gas: int) -> bool:
+    def _suffices(self, call: dict[str, str], tag: str, gas: int) -> bool:
         computation = self._run(call, tag, gas)
         return computation is not None and not computation.is_error
 
-    def _run(self, call: dict[str, str], tag: Json, gas: int, changed: Json = None) -> Any:
+    def _run(self, call: dict[str, str], tag: str, gas: int, changed: Json = None) -> Any:
         """Return what a call comes to on the state after a block; None when `gas` does not cover its data.
 
         `changed` holds slots that have other values for this call, by address, under `stateDiff`. The same call on the
