@@ -23,7 +23,7 @@ from tests.world import proxy
 from tests.world.served import TOPUP, Running, Served
 from tests.world.warm import Forked
 from topup.accounting.journal import Commodity
-from topup.sandbox import contracts, purchases, sponsor, x402_seller
+from topup.sandbox import contracts, purchases, tempo_transfer, x402_seller
 from topup.sandbox.anvil import Anvil
 from topup.sandbox.gateway import Account, Conduct, Gateway
 from topup.sandbox.tempo import FEE_AMM, USDC_E, Tempo
@@ -121,7 +121,7 @@ def _machine(world: World, account: Account, delay_ms: int) -> purchases.Seller:
 
 
 def _sponsored_tempo(world: World) -> Tempo:
-    rich = {world.wallet: HELD} | sponsor.funds(HELD)
+    rich = {world.wallet: HELD} | tempo_transfer.funds(HELD)
     return Tempo(_anvil(), funded=rich, block_s=None, now=world.clock.now_s)
 
 
@@ -150,7 +150,7 @@ class Forgetting(purchases.Seller):
         super().poll()
         if self._forgot and self.chain.pending() == 0:  # type: ignore[attr-defined]
             self._others += 1
-            raw = sponsor.moved(sponsor.SPONSORS[1], USDC_E, self._others, self.now_ms() // 1000 + 600)
+            raw = tempo_transfer.moved(tempo_transfer.SPONSORS[1], USDC_E, self._others, self.now_ms() // 1000 + 600)
             self.chain.rpc("eth_sendRawTransaction", ["0x" + raw.hex()])
 
 

@@ -36,7 +36,7 @@ from topup.sandbox.mpp_faults import (
     OFFER_LIVES_S,
     SEVERAL,
 )
-from topup.sandbox.purchase_wire import PURCHASES
+from topup.sandbox.mpp_wire import PURCHASES
 from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller, Style
 from topup.sandbox.tempo import CHAIN_ID, PATH_USD, USDC_E, Tempo
 from topup.sandbox.wire import WIRE_FAULTS

@@ -20,7 +20,7 @@ from topup.domain.errors import SettingsError
 from topup.domain.lifecycle import State
 from topup.domain.money import Asset
 from topup.sandbox.http import Raw, Request, Response
-from topup.sandbox.purchase_wire import PURCHASES
+from topup.sandbox.mpp_wire import PURCHASES
 from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller
 from topup.sandbox.tempo import PATH_USD, USDC_E
 from topup.sandbox.world import World

@@ -30,7 +30,7 @@ from topup.domain.errors import ChargeRefused, SettingsError, SignerError
 from topup.domain.lifecycle import Attempt, Broadcaster, Plan, State
 from topup.domain.money import Usd, Usdc, Wei
 from topup.payment.config import PurchaseOrder
-from topup.sandbox import sponsor
+from topup.sandbox import tempo_transfer
 from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller
 from topup.sandbox.rpc import Next, RpcError
 from topup.sandbox.tempo import USDC_E
@@ -74,7 +74,7 @@ def selling(**conduct: Any) -> Iterator[World]:
         own = {"posting_delay_ms": 10_000, "sponsored": True} | conduct
         return Seller(account, world.chain, conduct=MppConduct(**own))
 
-    with on_tempo(seller, scale=1, funds=sponsor.funds(FUNDS)) as world:
+    with on_tempo(seller, scale=1, funds=tempo_transfer.funds(FUNDS)) as world:
         yield world
 
 
@@ -124,7 +124,7 @@ def submitted(world: World, raw: bytes) -> None:
 def stranger_pays(world: World) -> None:
     """Let somebody else move his own dollars: what stands there is a control."""
     now_s = world.clock.now_s()
-    submitted(world, sponsor.moved(sponsor.SPONSORS[1], USDC_E, now_s, now_s + 600))
+    submitted(world, tempo_transfer.moved(tempo_transfer.SPONSORS[1], USDC_E, now_s, now_s + 600))
     mined(world)
 
 
@@ -170,7 +170,7 @@ async def test_of_one_payload_and_two_sponsors_one_is_executed(tmp_path: Path) -
         topup = await stage.until(State.PAID, State.CREDITED, State.DONE)
         (payment,) = topup.out
         payload, (own,) = payload_of(payment), seller.payments
-        other = sponsor.completed(payload, sponsor.SPONSORS[1], USDC_E, payment.plan.ends_s - WINDOW_S)
+        other = tempo_transfer.completed(payload, tempo_transfer.SPONSORS[1], USDC_E, payment.plan.ends_s - WINDOW_S)
         assert own != "0x" + keccak(other).hex()
         submitted(world, other)
         mined(world)
@@ -182,8 +182,8 @@ async def test_of_one_payload_and_two_sponsors_one_is_executed(tmp_path: Path) -
 
 def both(world: World, payload: bytes, now_s: int) -> None:
     """Hand what both sponsors make of it to the chain, and make the block; call it inside the world."""
-    for one in reversed(sponsor.SPONSORS):
-        raw = sponsor.completed(payload, one, USDC_E, now_s)
+    for one in reversed(tempo_transfer.SPONSORS):
+        raw = tempo_transfer.completed(payload, one, USDC_E, now_s)
         world.chain.rpc("eth_sendRawTransaction", ["0x" + raw.hex()])
     assert world.chain.pending() == 2
     world.chain.mine(world.clock.now_s())
@@ -277,7 +277,10 @@ async def test_what_was_never_submitted_is_replaced_once_it_is_proven_dead(tmp_p
         assert [a.charge_seq for a in topup.out] == [1, 2]
         assert topup.out[0].nonce_slot != topup.out[1].nonce_slot
         submitted(
-            world, sponsor.completed(payload_of(first), sponsor.SPONSORS[1], USDC_E, first.plan.ends_s - WINDOW_S)
+            world,
+            tempo_transfer.completed(
+                payload_of(first), tempo_transfer.SPONSORS[1], USDC_E, first.plan.ends_s - WINDOW_S
+            ),
         )
         mined(world)
         assert runs(stage, payload_of(first)) == 0
@@ -337,7 +340,9 @@ async def test_what_somebody_else_submits_is_found_as_well(tmp_path: Path) -> No
         seller_of(world).switch_on("payment", "never-settles")
         (payment,) = (await stage.until(State.SENT)).out
         payload = payload_of(payment)
-        submitted(world, sponsor.completed(payload, sponsor.SPONSORS[1], USDC_E, payment.plan.ends_s - WINDOW_S))
+        submitted(
+            world, tempo_transfer.completed(payload, tempo_transfer.SPONSORS[1], USDC_E, payment.plan.ends_s - WINDOW_S)
+        )
         mined(world)
         topup = await stage.until(State.PAID)
         assert topup.payment is not None
@@ -359,7 +364,7 @@ VERSIONS: Final = [
 @pytest.mark.parametrize(("version", "offers"), VERSIONS)
 async def test_a_seller_on_pympp_sponsors_it(tmp_path: Path, version: str, offers: int) -> None:
     """It takes the payload, adds itself, and answers 202 with a receipt; nothing of the fee is the wallet's."""
-    key, rich = sponsor.SPONSORS[0].to_hex(), sponsor.funds(FUNDS)
+    key, rich = tempo_transfer.SPONSORS[0].to_hex(), tempo_transfer.funds(FUNDS)
     with on_tempo(lambda world, account: Front(account, world.chain), scale=1, funds=rich) as world:
         front: Any = world.gateway
         with pympp_seller(front.chain.url, RECIPIENT, version=version, sponsor=key) as url:
@@ -403,7 +408,7 @@ def test_what_is_signed_for_a_sponsor_pays_what_was_proven_and_dies_soon() -> No
     payload = payload_in(raw)
     assert key == keccak(payload)
     assert (plan.sponsored, plan.token_fee, plan.ends_s) == (True, Usdc(0), builders.NOW_S + 120)
-    read = decode(sponsor.completed(payload, sponsor.SPONSORS[0], USDC_E, builders.NOW_S))
+    read = decode(tempo_transfer.completed(payload, tempo_transfer.SPONSORS[0], USDC_E, builders.NOW_S))
     assert (read.sponsored, read.sender, read.recipient) == (True, "0x" + PAYER.hex(), "0x" + SOLD_TO.hex())
     assert (read.amount, read.valid_before) == (TEN, plan.ends_s)
     due = verified.demand

@@ -14,7 +14,7 @@ from tests.tools import require
 from tests.world.stage import Stage
 from topup.sandbox.gateway import Account, Gateway, Seen
 from topup.sandbox.http import Raw, Request, Response
-from topup.sandbox.purchase_wire import PURCHASES
+from topup.sandbox.mpp_wire import PURCHASES
 from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller
 from topup.sandbox.tempo import USDC_E, Tempo
 from topup.sandbox.world import STEPPED, World

@@ -30,6 +30,7 @@ Json = Any
 NETWORKS: Final = {"base": 8453, "base-sepolia": 84532}  # What version 1 calls chains.
 FUNDED_WEI: Final = 10**18
 GAS: Final = 200_000
+UNVERIFIED: Final = "PAYMENT_VERIFICATION_FAILED"
 LEFT_S: Final = 6  # What an authorization must have left, or it may expire on the way.
 FIELDS: Final = {
     "from": "address",
@@ -129,24 +130,19 @@ class Facilitator:
     def verify(self, authorization: Authorization) -> None:
         """Make sure that the token would take it now. Raises Refused."""
         now_s, holder = self.now_s(), authorization.sender
-        if authorization.valid_after > now_s:
-            raise unverified(
-                "invalid_exact_evm_payload_authorization_valid_after",
-                f"It is valid after {authorization.valid_after}, now {now_s}.",
-            )
-        if authorization.valid_before < now_s + LEFT_S:
-            raise unverified(
-                "invalid_exact_evm_payload_authorization_valid_before",
-                f"It ended {authorization.valid_before}, now {now_s}.",
-            )
+        after, before = authorization.valid_after, authorization.valid_before
+        if after > now_s:
+            raise unverified("payload_authorization_valid_after", f"It is valid after {after}, now {now_s}.")
+        if before < now_s + LEFT_S:
+            raise unverified("payload_authorization_valid_before", f"It ended {before}, now {now_s}.")
         if self._signer(authorization) != holder:
-            raise unverified("invalid_exact_evm_payload_signature", "The signature is not the payer's.")
+            raise unverified("payload_signature", "The signature is not the payer's.")
         used = self._call("authorizationState(address,bytes32)", ("address", "bytes32"), (holder, authorization.nonce))
         if any(used):
-            raise unverified("invalid_exact_evm_nonce_already_used", "It was used or cancelled.")
+            raise unverified("nonce_already_used", "It was used or cancelled.")
         held = tokens(self.chain, self.token, holder)
         if held < authorization.value:
-            raise unverified("insufficient_funds", f"The payer holds {held} units.")
+            raise Refused(400, "insufficient_funds", f"The payer holds {held} units.", UNVERIFIED)
 
     def submit(self, authorization: Authorization) -> str:
         """Send it to the chain; return the transaction's hash. Raises RpcError."""
@@ -215,5 +211,5 @@ def recovered(signable: Any, signature: bytes) -> str:
 
 
 def unverified(reason: str, detail: str) -> Refused:
-    """Return the refusal of a payment that the token would not take."""
-    return Refused(400, reason, detail, "PAYMENT_VERIFICATION_FAILED")
+    """Return the refusal of an authorization that the token would not take."""
+    return Refused(400, f"invalid_exact_evm_{reason}", detail, UNVERIFIED)

@@ -17,18 +17,17 @@ from typing import ClassVar, Final, Literal
 
 from eth_utils.crypto import keccak
 
-from topup.sandbox import gateway, mpp_wire, purchase_wire
+from topup.sandbox import gateway, mpp_wire
 from topup.sandbox.charges import named_address
 from topup.sandbox.fault import SETTLED
 from topup.sandbox.gateway import Account, Seen
 from topup.sandbox.http import Raw, Request, Response, answer_of
 from topup.sandbox.mpp_faults import AFTER_SETTLING, FAULTS_AT, HOSTILE_OFFERS, OFFER_LIVES_S, SEVERAL, Offer
-from topup.sandbox.purchase_wire import PURCHASES, Purchase
+from topup.sandbox.mpp_wire import PURCHASES, Purchase
 from topup.sandbox.rpc import Asked, RpcError
 from topup.sandbox.seller import Carried, CarryingConduct, ChainSeller, Refused, unix_ms_of
-from topup.sandbox.sponsor import SPONSORS, completed
 from topup.sandbox.tempo import CHAIN_ID, USDC_E
-from topup.sandbox.tempo_transfer import Transfer, decode, must_match, shows
+from topup.sandbox.tempo_transfer import SPONSORS, Transfer, completed, decode, must_match, shows
 from topup.sandbox.wire import GONE, error
 
 Style = Literal["mppx", "pympp", "idempotent"]
@@ -78,7 +77,7 @@ class Payment(Carried):
 
     def accepted(self) -> Response:
         """Answer that it was taken."""
-        return purchase_wire.accepted(self.purchase, self.transfer.hash, self.settled_ms or 0)
+        return mpp_wire.accepted(self.purchase, self.transfer.hash, self.settled_ms or 0)
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ class Seller(ChainSeller):
             return error(410, GONE)
         if request.path in gateway.PATHS:
             return await super()._answer_own(request, seen)
-        text, purchase_id = purchase_wire.TEXTS.get(request.path), purchase_wire.purchase_id_of(request.path)
+        text, purchase_id = mpp_wire.TEXTS.get(request.path), mpp_wire.purchase_id_of(request.path)
         if text is None and purchase_id is None and request.path != PURCHASES:
             return error(404, "Not Found")
         if request.method != ("POST" if request.path == PURCHASES else "GET"):
@@ -162,7 +161,7 @@ class Seller(ChainSeller):
             "says-failed": "failed",
             "says-credited": "credited",
         }
-        document = purchase_wire.document_of(200, purchase, said.get(fault, purchase.status))
+        document = mpp_wire.document_of(200, purchase, said.get(fault, purchase.status))
         return self._instead(fault, document.body) or document
 
     async def _sell(self, request: Request, seen: Seen) -> Response | Raw:
@@ -171,7 +170,7 @@ class Seller(ChainSeller):
         if not key:
             return error(400, "Idempotency-Key is required")
         try:
-            amount = purchase_wire.amount_of(request.body, self.conduct)
+            amount = mpp_wire.amount_of(request.body, self.conduct)
         except ValueError as wrong:
             return error(400, f"Invalid request body: {wrong}")
         purchase = self.purchases.setdefault(key, Purchase("pi_" + secrets.token_hex(12), request.body, amount))
@@ -235,7 +234,7 @@ class Seller(ChainSeller):
                 "recipient": self.recipient(purchase),
                 "methodDetails": {"chainId": CHAIN_ID, "supportedModes": ["pull"]}
                 | ({"feePayer": True} if self.conduct.sponsored else {}),
-                "_mppx_scope": purchase_wire.SCOPE,
+                "_mppx_scope": mpp_wire.SCOPE,
             },
         )
         return HOSTILE_OFFERS[fault](offer) if fault in HOSTILE_OFFERS else offer
@@ -253,7 +252,7 @@ class Seller(ChainSeller):
                 if not again:
                     await self._settle(payment, fault)
             if payment.settled_ms is None and fault != "accepts-never-settles":
-                return purchase_wire.unconfirmed(purchase)
+                return mpp_wire.unconfirmed(purchase)
             if fault in AFTER_SETTLING:
                 return self._spoilt_answer(payment, fault)
             if again and self.conduct.style != "idempotent":
@@ -268,7 +267,7 @@ class Seller(ChainSeller):
         if refused.status == 402 or self.conduct.style == "mppx":
             return self._ask_for_money(purchase, refused=refused)
         if refused.status >= 500:
-            return purchase_wire.unconfirmed(purchase)
+            return mpp_wire.unconfirmed(purchase)
         return mpp_wire.problem(refused, [])
 
     def _take(self, purchase: Purchase, credential: str) -> tuple[Payment, bool]:
@@ -358,7 +357,7 @@ class Seller(ChainSeller):
         if fault == "settled-payment-required-402":
             return self._ask_for_money(purchase)
         if fault == "settled-unconfirmed-503":
-            return purchase_wire.unconfirmed(purchase)
+            return mpp_wire.unconfirmed(purchase)
         if fault == "no-purchase-id":
             headers = {name: text for name, text in answer.headers.items() if name != "location"}
             return answer_of(202, {"data": {}}, headers)

@@ -83,14 +83,6 @@ CROWD: Final[list[Any]] = [
     {"scheme": "upto", "network": "eip155:8453", "amount": "10000000"},
     None,
 ]
-FIRST_CROWD: Final[list[Any]] = [
-    {**_PERMIT, "network": "base", "maxAmountRequired": "10000000"},
-    {"scheme": "exact", "network": "iotex", "maxAmountRequired": 22.5, "payTo": "merchant"},
-    {**_PERMIT, "network": "base-sepolia", "maxAmountRequired": "10000000", "payTo": "facilitator"},
-    {"scheme": "upto", "network": "base", "maxAmountRequired": "10000000"},
-    None,
-]
-
 # What the payer must not take, and why.
 _OFFERS: Final = {
     "other-recipient": "The offer pays a stranger.",

@@ -29,20 +29,21 @@ from topup.sandbox.http import Raw, Request, Response, answer_of
 from topup.sandbox.rpc import Chain, RpcError
 from topup.sandbox.seller import Carried, CarryingConduct, ChainSeller, Refused
 from topup.sandbox.x402_faults import ANSWERS_INSTEAD, FAULTS_AT, HOSTILE_OFFERS, Offer
-from topup.sandbox.x402_login import logged_in, presented
 from topup.sandbox.x402_wire import (
     EXTENSIONS,
     SOLANA,
     UNITS,
+    as_first,
     crowded,
     echoes,
     garbled,
+    logged_in,
     matched,
     name_of,
     ordered_usd,
     packed,
+    presented,
     written,
-    written_first,
 )
 from topup.sellers.x402_profile import PROFILES, Profile
 
@@ -240,7 +241,8 @@ class X402Seller(ChainSeller):
 
     def _written(self, offer: Offer) -> dict[str, Json]:
         if self.version == 1:
-            return written_first(offer, f"{self.url}{self.record.sell.path}")
+            resource = {"resource": f"{self.url}{self.record.sell.path}", "mimeType": "application/json"}
+            return {**as_first(written(offer)), **resource, "description": offer.description}
         document = written(offer)
         if self.record.sell.version is None:
             return document
@@ -260,7 +262,7 @@ class X402Seller(ChainSeller):
         return Response(402, text.encode(), {"content-type": "application/json", named: header})
 
     def _asking(self, ordered: int, fault: str, error: str) -> dict[str, Json]:
-        other = SOLANA if self.version == 2 else {**SOLANA, "network": "solana", "maxAmountRequired": str(ordered)}
+        other = SOLANA if self.version == 2 else as_first({**SOLANA, "amount": str(ordered)})
         accepts = self._offers(ordered, fault) or [other]
         if self.record.sell.version is None:
             return {"x402Version": self.version, "error": error, "accepts": accepts}
@@ -286,7 +288,7 @@ class X402Seller(ChainSeller):
             raise Refused(504, "settle_timeout", "The transfer may still settle.", "SETTLEMENT_TIMEOUT")
         self._credit_due()
         if before and self.conduct.again == "refuses":
-            raise unverified("invalid_exact_evm_nonce_already_used", "It was used.")
+            raise unverified("nonce_already_used", "It was used.")
         return self._answer_after(settlement, ordered, fault)
 
     def _answer_after(self, settlement: Settlement, ordered: int, fault: str) -> Response | Raw:
@@ -306,10 +308,10 @@ class X402Seller(ChainSeller):
         return answer_of(refused.status, {"error": refused.reason})
 
     def _thanks(self, settlement: Settlement) -> Response:
-        chain_id = self.facilitator.chain_id
+        network = f"eip155:{self.facilitator.chain_id}"
         receipt = {
             "success": True,
-            "network": f"eip155:{chain_id}" if self.version == 2 else name_of(chain_id),
+            "network": network if self.version == 2 else name_of(network),
             "payer": settlement.authorization.sender,
             "transaction": settlement.tx_hash or "0x" + secrets.token_hex(32),
         }

@@ -1,4 +1,8 @@
-"""How does a seller for x402 write its offers and receipts, and read what is ordered?"""
+"""How does a seller for x402 write its offers and receipts, and read what is ordered and who asks?
+
+A login (EIP-4361) is decoded here a second time, independently of the code that signs. The sentence that a seller wants
+in it has to stand there to the letter: sellers build the text again from its parts and hold the signature against that.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,16 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
+from urllib.parse import urlsplit
+
+from eth_account.messages import encode_defunct
+from eth_utils.address import is_checksum_address
 
 from topup.sandbox.charges import STRANGER
-from topup.sandbox.facilitator import NETWORKS, chain_of
-from topup.sandbox.x402_faults import CROWD, FIRST_CROWD, Offer
+from topup.sandbox.facilitator import NETWORKS, chain_of, recovered
+from topup.sandbox.seller import unix_ms_of
+from topup.sandbox.x402_faults import CROWD, Offer
+from topup.sellers.x402_profile import LoginText
 
 Json = Any
 
@@ -30,11 +40,18 @@ SUMS: Final = {"usd": Decimal(1), "usd_number": Decimal(1), "cents": Decimal("0.
 EXTENSIONS: Final[Mapping[str, Json]] = {
     "bazaar": {"info": {"output": {"example": {"price": 22.5, "tiny": 1e-07}}}, "schema": {"maximum": 0.5}}
 }
+LIFE_MS_MAX: Final = 600_000
+SKEW_MS: Final = 60_000
+MESSAGE: Final = re.compile(
+    r"(?P<domain>\S+) wants you to sign in with your Ethereum account:\n(?P<address>0x[0-9a-fA-F]{40})\n\n"
+    r"(?P<statement>[^\n]+)\n\nURI: (?P<uri>\S+)\nVersion: 1\nChain ID: (?P<chain>\d+)\n"
+    r"Nonce: (?P<nonce>[0-9a-zA-Z]{8,})\nIssued At: (?P<issued>\S+)\nExpiration Time: (?P<expires>\S+)"
+)
 
 
 def crowded(honest: list[Json], *, first: bool) -> list[Json]:
     """Return an honest offer in the middle of five that nobody here can read or pay."""
-    others = FIRST_CROWD if first else CROWD
+    others = [offer and as_first(offer) for offer in CROWD] if first else CROWD
     return [*others[:3], *honest, *others[3:]]
 
 
@@ -74,17 +91,16 @@ def _placed(wanted: Json, given: Json) -> dict[str, Json]:
     return {place[1]: given}
 
 
-def written_first(offer: Offer, resource: str) -> dict[str, Json]:
-    """Write an offer as version 1 does."""
-    first = written(offer)
-    first["maxAmountRequired"] = first.pop("amount")
-    first["network"] = name_of(offer.chain_id)
-    return {**first, "resource": resource, "description": offer.description, "mimeType": "application/json"}
+def as_first(offer: dict[str, Json]) -> dict[str, Json]:
+    """Write what version 2 says as version 1 does."""
+    kept = {name: said for name, said in offer.items() if name != "amount"}
+    return {**kept, "network": name_of(offer["network"]), "maxAmountRequired": offer["amount"]}
 
 
-def name_of(chain_id: int) -> str:
-    """Return what version 1 calls a chain."""
-    return next(name for name, number in NETWORKS.items() if number == chain_id)
+def name_of(network: str) -> str:
+    """Return what version 1 calls a network."""
+    chain_id = chain_of(network)
+    return next((name for name, number in NETWORKS.items() if number == chain_id), network.partition(":")[0])
 
 
 def garbled(text: str, fault: str) -> str:
@@ -116,3 +132,39 @@ def echoes(accepted: Mapping[str, Json], stated: Mapping[str, Json]) -> bool:
     """Tell whether an offer is echoed as it was written, but for the amount and the network's other name."""
     network = f"eip155:{chain_of(str(accepted.get('network')))}"
     return {**accepted, "network": network, "amount": ""} == {**stated, "amount": ""}
+
+
+def presented(headers: Mapping[str, str], wanted: LoginText) -> str | None:
+    """Return what a request presents as its login, by the header's name or by its older one; None without any."""
+    name = wanted.header.lower()
+    return headers.get(name, headers.get(f"x-{name}"))
+
+
+def logged_in(proof: str, wanted: LoginText, *, url: str, chain_id: int, now_ms: int, used: set[str]) -> str:
+    """Return the wallet that signed this login for the seller at `url`, in lower case; `used` are nonces seen before.
+
+    Raises ValueError and its like for a bad one.
+    """
+    document = json.loads(base64.b64decode(proof, validate=True))
+    message = str(document["message"])
+    said = MESSAGE.fullmatch(message)
+    if said is None:
+        raise ValueError("no message of EIP-4361")
+    signature = bytes.fromhex(str(document["signature"]).removeprefix("0x"))
+    issued, expires, server = unix_ms_of(said["issued"]), unix_ms_of(said["expires"]), urlsplit(url)
+    facts = (
+        is_checksum_address(said["address"]),
+        said["address"].lower() == str(document["address"]).lower(),
+        said["statement"] == wanted.statement,
+        said["domain"] == server.netloc,
+        urlsplit(said["uri"])[:2] == server[:2],
+        int(said["chain"]) == document["chainId"] == chain_id,
+        issued <= now_ms + SKEW_MS and now_ms < expires <= issued + LIFE_MS_MAX,
+        abs(document["timestamp"] - now_ms) <= LIFE_MS_MAX,
+        said["nonce"] not in used,
+        recovered(encode_defunct(text=message), signature) == said["address"].lower(),
+    )
+    if not all(facts):
+        raise ValueError(f"a login that is not good: {facts}")
+    used.add(said["nonce"])
+    return said["address"].lower()
