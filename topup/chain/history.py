@@ -20,6 +20,7 @@ from topup.chain.blocks import CHAIN_ID, FINAL, ether_query, head, nonce_query, 
 from topup.chain.contracts import TRANSFER, arguments, transferred
 from topup.chain.fees import fallen, l1_fee_shown, l1_fee_told, paid_per_gas
 from topup.chain.profiles import Profile
+from topup.chain.providers import StateGone
 from topup.chain.rpc import Answer, Query, Rpc, RpcError, count, known, quantity, unhex, unhexed
 from topup.domain.errors import ChainUnknown
 from topup.domain.lifecycle import NO_TOKENS, Inclusion, Kind, Plan
@@ -43,10 +44,6 @@ NO_STATE: Final = (
 )
 # What the contract calls ETH where it names a currency.
 NATIVE: Final = bytes(20)
-
-
-class StateGone(ChainUnknown):
-    """The provider no longer has the state that a nonce or a balance is read from; asking it again is pointless."""
 
 
 async def standing(rpc: Rpc, chain_id: int, wallet: bytes) -> tuple[int, int]:

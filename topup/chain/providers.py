@@ -46,6 +46,10 @@ class Lagging(ChainUnknown):
     """The provider's newest block is behind what others have."""
 
 
+class StateGone(ChainUnknown):
+    """The provider no longer has the state that a nonce or a balance is read from; asking it again is pointless."""
+
+
 @dataclass(eq=False)
 class _Watched:
     """A provider with what is known of its conduct, `slow` of its last failure; times in unix seconds."""
@@ -264,6 +268,22 @@ class Providers:
         self._dissent[about] = shape
         if dissent and shape != before:
             self._say(events.ProvidersDisagree(about=about, detail=clean(dissent, SENTENCE_MAX)))
+
+
+async def first(rpcs: Sequence[Rpc], ask: Callable[[Rpc], Awaitable[T]]) -> T:
+    """Ask one provider after the other for what is confirmed elsewhere, until one answers.
+
+    Raises:
+        ChainError: why none did; that one has no such state only where nobody gave another reason.
+    """
+    failures: list[ChainError] = []
+    for rpc in rpcs:
+        try:
+            with rpc.heard():
+                return await ask(rpc)
+        except ChainError as error:
+            failures.append(error)
+    raise next((f for f in failures if not isinstance(f, StateGone)), failures[0])
 
 
 @dataclass

@@ -7,7 +7,7 @@ nothing but the transfer. Only the account's root key can say so. It signs here,
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,17 +17,19 @@ from topup.app.funding import funding, refill_total
 from topup.app.settings import Settings
 from topup.chain.blocks import head
 from topup.chain.preflight import reason
+from topup.chain.providers import first
 from topup.chain.rpc import Rpc, RpcError, quantity
 from topup.commands.answer import Answer, labelled, to_do
 from topup.commands.start import agreed, dollars_of, load, wait_for
 from topup.domain import tempo
 from topup.domain.dollars import TEMPO_TOKENS
-from topup.domain.errors import ChainError, ChainUnknown, Exit, PaymentForbidden, Reverted, SettingsError, SignerError
+from topup.domain.errors import ChainError, ChainUnknown, Exit, PaymentForbidden, SettingsError, SignerError
 from topup.domain.moments import END_OF_CALENDAR_S, moment
-from topup.domain.money import Usd, Usdc, plain
+from topup.domain.money import Usd, Usdc, Wei, gas_dollars, plain
 from topup.domain.policy import Permission, usable
 from topup.domain.reasons import Reason
 from topup.payment.config import MPP
+from topup.ports.chain import Preflight
 from topup.wire import files
 from topup.wire.clock import SystemClock
 
@@ -268,14 +270,14 @@ async def look(settings: Settings) -> State:
         ChainError: the chain could not be asked.
     """
     async with opened(settings) as connections:
-        return await _state(connections)
+        return (await _looked(connections))[0]
 
 
-async def _state(connections: Connections) -> State:
+async def _looked(connections: Connections) -> tuple[State, Preflight]:
     settings, own = connections.settings, keys_of(connections)
-    permission = (await connections.dollars(funding(settings, MPP), own.account)).permission
-    assert permission is not None
-    return State(own, permission, refill(settings))
+    preflight = await connections.dollars(funding(settings, MPP), own.account)
+    assert preflight.permission is not None
+    return State(own, preflight.permission, refill(settings)), preflight
 
 
 def refill(settings: Settings) -> Usdc:
@@ -291,25 +293,20 @@ async def propose(settings: Settings, amount: Usd, period_days: int, expires_day
         PaymentForbidden: the account cannot pay the fee, or the key was revoked or has expired.
         ChainError: the chain could not be asked, or would refuse the call.
     """
-    async with opened(settings) as connections:
-        return await _proposed(connections, amount, period_days, expires_days)
-
-
-async def _proposed(connections: Connections, amount: Usd, period_days: int, expires_days: int | None) -> Proposal:
-    settings, own = connections.settings, keys_of(connections)
     funds = funding(settings, MPP)
-    preflight = await connections.dollars(funds, own.account)
-    permission = preflight.permission
-    assert permission is not None
-    if permission.revoked or permission.expires_s:
-        usable(permission)
-        _changeable(permission, period_days, expires_days)
-    now_s = preflight.head.timestamp_s
-    expires_s = permission.expires_s or (tempo.NEVER if expires_days is None else now_s + expires_days * DAY_S)
-    units, period_s = amount.usdc_up().units, period_days * DAY_S
-    grant = tempo.Grant(own.account, own.key, own.token, units, period_s, expires_s, renews=permission.expires_s > 0)
+    async with opened(settings) as connections:
+        before, preflight = await _looked(connections)
+        own, permission, now_s = before.keys, before.permission, preflight.head.timestamp_s
+        if permission.revoked or permission.expires_s:
+            usable(permission)
+            _changeable(permission, period_days, expires_days)
+        expires_s = permission.expires_s or (tempo.NEVER if expires_days is None else now_s + expires_days * DAY_S)
+        units, period_s = amount.usdc_up().units, period_days * DAY_S
+        grant = tempo.Grant(
+            own.account, own.key, own.token, units, period_s, expires_s, renews=permission.expires_s > 0
+        )
+        gas = await first(connections.providers(funds.urls), lambda rpc: _estimate(rpc, grant))
     price = preflight.base_fee.units * 3 // 2 + preflight.tip.units
-    gas = await _asked(connections.providers(funds.urls), lambda rpc: _estimate(rpc, grant))
     call = tempo.Transaction(
         chain_id=funds.dollar.chain_id,
         gas_price=price,
@@ -321,16 +318,13 @@ async def _proposed(connections: Connections, amount: Usd, period_days: int, exp
         valid_before=now_s + LIFE_S,
         fee_token=own.token,
     )
-    fee = Usdc(-(-price * call.gas_limit // 10**12))
+    fee = gas_dollars(Wei(price), call.gas_limit)
     held = preflight.tokens or Usdc(0)
     if held < fee:
-        says = (
-            f"the account holds {_shown(held, own.token)}, the network may take {_shown(fee, own.token)} for this call"
-        )
-        raise PaymentForbidden(
-            Reason.WALLET_LOW, says, remedy=f"send {funds.dollar.asset} on Tempo to 0x{own.account.hex()}"
-        )
-    return Proposal(State(own, permission, refill(settings)), grant, call, fee)
+        says = f"the account holds {funds.amount(held)}, the network may take {funds.amount(fee)} for this call"
+        remedy = f"send {funds.dollar.asset} on Tempo to 0x{own.account.hex()}"
+        raise PaymentForbidden(Reason.WALLET_LOW, says, remedy=remedy)
+    return Proposal(before, grant, call, fee)
 
 
 def root_key(settings: Settings, keystore: Path, password_file: Path) -> RootKey:
@@ -375,7 +369,7 @@ async def send(settings: Settings, proposed: Proposal, key: RootKey) -> tuple[St
 async def _took_hold(connections: Connections, grant: tempo.Grant) -> State:
     """Read the limit again until the providers tell what was granted: one of them may be late."""
     for _ in range(LOOKS):
-        after = await _state(connections)
+        after, _ = await _looked(connections)
         may = after.permission
         if may.expires_s == grant.expires_s and may.left is not None and may.limit in (None, Usdc(grant.units)):
             return after
@@ -404,19 +398,6 @@ def _shown(units: Usdc, token: bytes) -> str:
 def _days(seconds: int) -> str:
     days, rest = divmod(seconds, DAY_S)
     return f"{seconds} s" if rest else "day" if days == 1 else f"{days} days"
-
-
-async def _asked(rpcs: list[Rpc], ask: Callable[[Rpc], Awaitable[int]]) -> int:
-    """Ask one provider after the other, until one answers."""
-    for rpc in rpcs:
-        try:
-            with rpc.heard():
-                return await ask(rpc)
-        except Reverted:
-            raise
-        except ChainError as error:
-            last = error
-    raise last
 
 
 async def _estimate(rpc: Rpc, grant: tempo.Grant) -> int:

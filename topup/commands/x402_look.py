@@ -10,7 +10,8 @@ import base64
 from collections.abc import Sequence
 from typing import Any, Final
 
-from topup.chain.rpc import Rpc, unhexed
+from topup.chain.providers import first
+from topup.chain.rpc import Rpc, unhex
 from topup.domain.demand import Finding, Request
 from topup.domain.errors import ChainError, ChargeRefused
 from topup.domain.json_document import read
@@ -78,26 +79,22 @@ def line_of(finding: Finding) -> dict[str, Any]:
 
 async def code(rpcs: Sequence[Rpc], wallet: bytes) -> str | None:
     """Return what the wallet's code means for its signatures: "" without any, None where no provider told."""
-    for rpc in rpcs:
-        try:
-            with rpc.heard():
-                held = unhexed(await rpc.read("eth_getCode", "0x" + wallet.hex(), "latest"))
-        except ChainError:
-            continue
-        if held is None:
-            continue
-        if not held:
-            return ""
-        whose = (
-            f"hands itself to 0x{held[3:23].hex()} (EIP-7702)"
-            if held.startswith(DELEGATED) and len(held) == 23
-            else "is a contract"
-        )
-        return (
-            f"the wallet {whose}: sellers and the token ask its code alone whether a signature is good (ERC-1271), and"
-            " one that the key made is refused where the code does not know it"
-        )
-    return None
+
+    async def read_code(rpc: Rpc) -> bytes:
+        return unhex(await rpc.read("eth_getCode", "0x" + wallet.hex(), "latest"), "the wallet's code")
+
+    try:
+        held = await first(rpcs, read_code)
+    except ChainError:
+        return None
+    if not held:
+        return ""
+    delegated = held.startswith(DELEGATED) and len(held) == 23
+    whose = f"hands itself to 0x{held[3:].hex()} (EIP-7702)" if delegated else "is a contract"
+    return (
+        f"the wallet {whose}: sellers and the token ask its code alone whether a signature is good (ERC-1271), and"
+        " one that the key made is refused where the code does not know it"
+    )
 
 
 CODE_REMEDY: Final = "pay from a wallet without code, or make sure that its code takes the key's signatures"

@@ -10,6 +10,7 @@ from topup.accounting import reconciliation
 from topup.accounting.reconciliation import Adopted, Known, Transfer, WalletTransaction, What
 from topup.chain import history, logs
 from topup.chain.profiles import Profile
+from topup.chain.providers import StateGone
 from topup.chain.rpc import Rpc
 from topup.commands.reconcile.comparison import Comparison, Own
 from topup.commands.reconcile.panel import SINCE, Blocks, Panel, Progress
@@ -103,7 +104,7 @@ class OwnTransactions:
             return final
         try:
             return await self.panel.first(lambda rpc: history.block_of_nonce(rpc, self.wallet, below, 0, final))
-        except history.StateGone as error:
+        except StateGone as error:
             raise SettingsError(f"the wallet's first payment cannot be dated: {error}", remedy=SINCE) from None
 
     async def _scan(self, since: int | None) -> None:
@@ -242,7 +243,7 @@ class OwnTransactions:
                     return nonce + 1
             number, tx_hash = await self.panel.first(lambda rpc: self._taken_by(rpc, nonce))
             done = await self._read(tx_hash) if tx_hash is not None else None
-        except history.StateGone as error:
+        except StateGone as error:
             self._unexplained(nonce, None, f"no provider can show what took this nonce: {error}")
             return 0
         except ChainUnknown as error:

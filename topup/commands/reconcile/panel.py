@@ -11,9 +11,9 @@ from topup.accounting.reconciliation import Transfer
 from topup.chain import history, logs
 from topup.chain.blocks import block_at
 from topup.chain.paging import Pager
-from topup.chain.providers import Providers
+from topup.chain.providers import Providers, first
 from topup.chain.rpc import Rpc
-from topup.domain.errors import ChainError, ChainUnknown, SettingsError
+from topup.domain.errors import ChainUnknown, SettingsError
 from topup.ledger.store import SqliteStore
 from topup.ports.chain import Head
 from topup.wire.clock import SystemClock
@@ -53,14 +53,7 @@ class Panel:
 
     async def first(self, ask: Callable[[Rpc], Awaitable[T]]) -> T:
         """Ask one provider after the other for what is confirmed elsewhere."""
-        failures: list[ChainError] = []
-        for rpc in self.providers.rpcs:
-            try:
-                with rpc.heard():
-                    return await ask(rpc)
-            except ChainError as error:
-                failures.append(error)
-        raise next((f for f in failures if not isinstance(f, history.StateGone)), failures[0])
+        return await first(self.providers.rpcs, ask)
 
     async def since(self, text: str, final: int) -> int:
         """Read --since: a block, or the first block of a day."""
@@ -71,7 +64,8 @@ class Panel:
         except ValueError:
             raise SettingsError(f"--since {text[:40]} is neither a block nor a day", remedy=SINCE) from None
         moment = day if day.tzinfo is not None else day.replace(tzinfo=UTC)
-        return await self.first(lambda rpc: history.first_block_at(rpc, int(moment.timestamp()), final))
+        at_s = int(moment.timestamp())
+        return await self.first(lambda rpc: history.first_block_at(rpc, at_s, final))
 
 
 def is_block(since: str) -> bool:
