@@ -28,6 +28,7 @@ from topup.app.settings import Settings
 from topup.domain.errors import Money
 from topup.domain.events import Event, LogLinesLost, Shown
 from topup.ports.account import Clock
+from topup.wire.clean import escaped
 
 Format = Literal["auto", "json", "console", "logfmt"]
 # The longest field of a line; none of ours is as long.
@@ -174,11 +175,7 @@ def _printable(value: Shown, hide: Callable[[str], str]) -> Shown:
     if not isinstance(value, str):
         return value
     value = hide(value)
-    if len(value) > FIELD_MAX:
-        value = value[: FIELD_MAX - 1] + "…"
-    if value.isprintable():
-        return value
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+    return escaped(value if len(value) <= FIELD_MAX else value[: FIELD_MAX - 1] + "…")
 
 
 def _renderer(form: Format, out: TextIO) -> Any:

@@ -13,6 +13,8 @@ import select
 import sys
 from typing import Any, TextIO
 
+from topup.wire.clean import escaped
+
 # How long a message on standard error waits for a reader that has stopped.
 STUCK_MS = 2_000
 PIPE_BUF = 4096
@@ -46,8 +48,8 @@ def write(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line of the result."""
-    write(_plain(text) + "\n")
+    """Print a line of the result; what it holds may come from a path, an argument or a variable, whoever has set it."""
+    write(escaped(text, "\n\t") + "\n")
 
 
 def document(value: dict[str, Any]) -> None:
@@ -72,7 +74,7 @@ def warn(text: str) -> None:
         return
     try:
         sys.stderr.flush()
-        line = _plain(text) + "\n"
+        line = escaped(text, "\n\t") + "\n"
         for start in range(0, len(line), PIPE_BUF // 4):  # a letter takes four bytes at most
             if not _takes(sys.stderr):
                 return
@@ -80,13 +82,6 @@ def warn(text: str) -> None:
             sys.stderr.flush()
     except (OSError, ValueError):
         _silence(2, sys.stderr)
-
-
-def _plain(text: str) -> str:
-    """Spell out what would command a terminal: a path, an argument or a variable may hold it, whoever has set that."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def leave() -> None:

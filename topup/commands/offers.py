@@ -2,28 +2,36 @@
 
 What a seller's pages do not tell is seen here by the first user: every way to pay as it came, which one would be paid,
 and every line of its proof with the setting that decides it. Asked twice under one purchase, it shows whether challenge
-and recipient stay the same. What was not seen is null, and nothing is said of it.
+and recipient stay the same; of a wallet with code, who judges its signatures. What was not seen is null, and nothing is
+said of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
+from topup.accounting.formats.text import printable
 from topup.app import assembly
 from topup.app.connections import Connections, opened
 from topup.app.settings import Settings
-from topup.commands import x402_look
+from topup.chain.providers import first
+from topup.chain.rpc import Rpc, unhex
 from topup.commands.answer import Answer, to_do
 from topup.commands.start import load, wait_for
-from topup.commands.x402_look import line_of
 from topup.domain.demand import Demand, Finding, Request
-from topup.domain.errors import ChargeRefused, Exit, PaymentForbidden, SettingsError, TopupError
+from topup.domain.errors import ChainError, ChargeRefused, Exit, PaymentForbidden, SettingsError, TopupError
 from topup.domain.json_document import read
 from topup.domain.money import Usd
 from topup.payment.config import MPP, X402
 from topup.sellers import x402
 from topup.sellers.mpp import Mpp
+
+# How the code of an account begins that has handed itself to a contract (EIP-7702); the contract's address follows.
+DELEGATED: Final = bytes.fromhex("ef0100")
+CODE_REMEDY: Final = "pay from a wallet without code, or make sure that its code takes the key's signatures"
+BODY_SHOWN_MAX: Final = 4_000
 
 
 def answer(rail: str) -> Answer:
@@ -71,7 +79,7 @@ async def look(settings: Settings, name: str, amount: Usd) -> dict[str, Any]:
 async def _about(connections: Connections, wallet: bytes) -> dict[str, Any]:
     """Return whose record the seller is asked by, and what the wallet's code means; None where nobody said."""
     rpcs = connections.providers(connections.settings.chain.rpc_urls)
-    return {"seller": assembly.seller(connections.settings).says(), "wallet": await x402_look.code(rpcs, wallet)}
+    return {"seller": assembly.seller(connections.settings).says(), "wallet": await code(rpcs, wallet)}
 
 
 def _offer(rail: Mpp | x402.X402, raw: bytes, asked: Request) -> dict[str, Any]:
@@ -79,7 +87,7 @@ def _offer(rail: Mpp | x402.X402, raw: bytes, asked: Request) -> dict[str, Any]:
     if isinstance(rail, Mpp):
         came, ways = {"challenges": read(raw)["challenges"]}, _ways(rail, raw, asked)
     else:
-        came, ways = x402_look.came(raw), {"ways": x402_look.ways(rail, raw, asked)}
+        came, ways = _came(raw), {"ways": _offers(rail, raw, asked)}
     try:
         demand = rail.read(raw)
     except ChargeRefused as error:
@@ -87,7 +95,7 @@ def _offer(rail: Mpp | x402.X402, raw: bytes, asked: Request) -> dict[str, Any]:
     return {
         "came": came,
         **_asked_for(demand),
-        "lines": [line_of(line) for line in _all(rail, raw, asked)],
+        "lines": [_line(line) for line in _all(rail, raw, asked)],
         **ways,
     }
 
@@ -118,19 +126,92 @@ def _ways(rail: Mpp, raw: bytes, asked: Request) -> dict[str, Any]:
         judged = rail.judged(raw, asked)
     except ChargeRefused:
         return {"ways": None, "left_out": kept["left_out"]}  # two readings: what it says of each is not known
-    ways: list[dict[str, Any]] = []
+    ways = []
     for offered in judged:
-        way: dict[str, Any] = {
-            "method": shown(offered.challenge.get("method")),
-            "intent": shown(offered.challenge.get("intent")),
-            "id": shown(offered.challenge.id),
-            "paid": offered.challenge.id == kept.get("chosen"),
-            "refused": None if offered.wrong is None else str(offered.wrong),
-            "remedy": "" if offered.wrong is None else offered.wrong.remedy,
-            "lines": [line_of(line) for line in offered.lines],
-        }
+        challenge = offered.challenge
+        way = _judgement(offered.lines, offered.wrong, paid=challenge.id == kept.get("chosen"))
+        way |= {name: shown(challenge.get(name)) for name in ("method", "intent")} | {"id": shown(challenge.id)}
         ways.append(way if offered.due is None else way | _asked_for(offered.due))
     return {"ways": ways, "left_out": kept["left_out"]}
+
+
+def _offers(rail: x402.X402, raw: bytes, asked: Request) -> list[dict[str, Any]] | None:
+    """Decode every offer, with every line of the judgement on it; None where the answer cannot be read as a whole."""
+    try:
+        judged, chosen = rail.offered(raw, asked)
+    except ChargeRefused:
+        return None
+    ways = []
+    for offered in judged:
+        wrong = next((line.refusal() for line in offered.lines if not line.right), None)
+        # The one that is near is chosen, too, so that the proof can say what is wrong with it: it is not paid.
+        paid = offered.payable and offered.index == chosen
+        way = _judgement(offered.lines, wrong, paid=paid) | {"place": f"accepts[{offered.index}]"}
+        if offered.payable and not paid:
+            twice = f"it means the same payment as accepts[{chosen}], which comes first"
+            other = "another offer can be paid as well, and means another payment"
+            way["refused"] = other if chosen is None else twice
+        if (offer := offered.offer) is not None:
+            way |= {
+                "method": offer.scheme[:80],
+                "intent": offer.network[:80],
+                "chain_id": offer.chain_id,
+                "token": "0x" + offer.asset.hex(),
+                "recipient": "0x" + offer.pay_to.hex(),
+                "amount": rail.would_pay(offer, raw, asked),
+            }
+        ways.append(way)
+    return ways
+
+
+def _judgement(lines: Iterable[Finding], wrong: ChargeRefused | None, *, paid: bool) -> dict[str, Any]:
+    return {
+        "method": None,
+        "intent": None,
+        "paid": paid,
+        "refused": None if wrong is None else str(wrong),
+        "remedy": "" if wrong is None else wrong.remedy,
+        "lines": [_line(line) for line in lines],
+    }
+
+
+def _line(finding: Finding) -> dict[str, Any]:
+    """Return one line of a judgement, with a remedy where it fails."""
+    return {
+        "field": finding.field,
+        "was": finding.was,
+        "should_be": finding.should_be,
+        "right": finding.right,
+        "remedy": "" if finding.right else finding.remedy,
+    }
+
+
+def _came(raw: bytes) -> dict[str, Any]:
+    """Return an answer as it came: the header that carries the offers, or else the body."""
+    kept = read(raw)
+    if kept["headers"]:
+        return {"headers": kept["headers"]}
+    return {"bodies": [base64.b64decode(kept["body"]).decode("utf-8", "replace")[:BODY_SHOWN_MAX]]}
+
+
+async def code(rpcs: Sequence[Rpc], wallet: bytes) -> str | None:
+    """Return what the wallet's code means for its signatures: "" without any, None where no provider told."""
+
+    async def read_code(rpc: Rpc) -> bytes:
+        return unhex(await rpc.read("eth_getCode", "0x" + wallet.hex(), "latest"), "the wallet's code")
+
+    try:
+        held = await first(rpcs, read_code)
+    except ChainError:
+        return None
+    if not held:
+        return ""
+    delegated = held.startswith(DELEGATED) and len(held) == 23
+    whose = f"hands itself to 0x{held[3:].hex()} (EIP-7702)" if delegated else "is a contract"
+    return (
+        f"the wallet {whose}: sellers and the token ask its code alone whether a signature is good (ERC-1271), and"
+        " one that the key made is refused where the code does not know it"
+    )
 
 
 def shown(text: str) -> str:
@@ -154,8 +235,8 @@ def lines(document: Mapping[str, Any]) -> list[str]:
     offer = document["offer"]
     apart = ("came", "lines", "ways", "remedy", "left_out")
     head = [f"{name:<10} {value}" for name, value in offer.items() if name not in apart]
-    came = [f"{name[:-1]:<10} {_printed(text)}" for name, texts in offer["came"].items() for text in texts]
-    texts = [_printed(line) for path, text in document["texts"].items() for line in (f"--- {path}", *text.splitlines())]
+    came = [f"{name[:-1]:<10} {printable(text)}" for name, texts in offer["came"].items() for text in texts]
+    said = (line for path, text in document["texts"].items() for line in (f"--- {path}", *text.splitlines()))
     ways = [line for number, way in enumerate(offer.get("ways") or (), 1) for line in _way(number, way)]
     judged = [] if ways else [_judged(line) for line in offer.get("lines", ())]
     who = [f"{name:<10} {document[name]}" for name in ("seller", "wallet") if document.get(name)]
@@ -163,7 +244,7 @@ def lines(document: Mapping[str, Any]) -> list[str]:
     again = {None: "no recipient was read", True: "the same recipient", False: "another recipient"}
     return [
         *who,
-        *texts,
+        *map(printable, said),
         *came,
         *head,
         *ways,
@@ -173,11 +254,6 @@ def lines(document: Mapping[str, Any]) -> list[str]:
         f"proof      {document['proof']}",
         *([f"to do      {document['remedy']}"] if document["remedy"] else []),
     ]
-
-
-def _printed(text: str) -> str:
-    """Return foreign text whole, without what a terminal would act on."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _way(number: int, way: Mapping[str, Any]) -> list[str]:

@@ -35,6 +35,13 @@ def clean(text: object, chars: int = CHARS_MAX, *, hide: Callable[[str], str] | 
     return said if len(said) <= chars else said[: chars - 1] + "…"
 
 
+def escaped(text: str, kept: str = "") -> str:
+    """Return a text whole, with what would command a terminal, end a line or fit no encoding spelt out, but `kept`."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
+
+
 def joined(parts: Sequence[str], chars: int = SENTENCE_MAX) -> str:
     """Return what several have said as one sentence: each keeps its beginning, where it is named."""
     if len(whole := "; ".join(parts)) <= chars:

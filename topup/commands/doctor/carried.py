@@ -17,7 +17,7 @@ from topup.commands import wallet_limit
 from topup.commands.doctor import providers
 from topup.commands.doctor.finding import Check, covering, safely, skipped
 from topup.commands.doctor.providers import Chain, longest
-from topup.commands.x402_look import CODE_REMEDY, code
+from topup.commands.offers import CODE_REMEDY, code
 from topup.domain.money import Asset, Usdc
 from topup.domain.tempo import TRANSFERRED_WITH_MEMO
 from topup.domain.typed_data import AUTHORIZATION_USED

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,6 +25,7 @@ from topup.domain.tempo import TRANSFER_WITH_MEMO
 from topup.ledger.store import Life, SqliteStore
 from topup.payment.config import COINBASE, MPP, X402
 from topup.sellers.mpp_wire import challenges
+from topup.wire.clean import escaped
 
 
 def answer(beginning: str, *, for_support: bool) -> Answer:
@@ -47,7 +47,7 @@ def find(store: SqliteStore, account: str, beginning: str) -> Life:
     """
     ids = store.named(account, beginning) if beginning else []
     if len(ids) != 1 and beginning not in ids:
-        said = text.printable(beginning)
+        said = escaped(beginning)
         raise SettingsError(
             f"several top-ups begin with {said}: {', '.join(ids)}" if ids else f"no top-up {said} in account {account}",
             remedy="`topup history` lists them; the beginning of an id is enough where it is the only one",
@@ -140,16 +140,13 @@ def _bought(t: TopUp, row: dict[str, Any]) -> dict[str, Any]:
 
 def _handed_over(rail: str, paying: Attempt, row: dict[str, Any]) -> dict[str, Any]:
     """Return what names a payment that the seller carried to the chain, as it was signed."""
-    kept, plan = _kept(rail, row["raw"]), paying.plan
-    signed = _signed(rail, paying)
+    plan, (recipient, memo) = paying.plan, _signed(rail, paying)
     return {
-        "seller": kept.seller,
+        **_kept(rail, row["raw"]),
         "reference": paying.reference or None,
-        "idempotency_key": kept.key,
-        "challenge_id": kept.challenge,
         "authorization_nonce": show(paying.hash) if rail == X402 else None,
-        "memo": show(signed.memo),
-        "recipient": show(signed.recipient),
+        "memo": show(memo),
+        "recipient": show(recipient),
         "token": show(plan.to),
         "asset": plan.asset.value,
         "paid_units": show(plan.tokens),
@@ -210,61 +207,48 @@ def _moves(life: Life, now_ms: int) -> list[dict[str, Any]]:
     return moves
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """What was kept of an answer by a seller that carries the payment; None where it cannot be read."""
-
-    seller: str | None = None
-    key: str | None = None
-    challenge: str | None = None
-
-
-def _kept(rail: str, raw: bytes | None) -> _Kept:
+def _kept(rail: str, raw: bytes | None) -> dict[str, str | None]:
+    """Return what was kept of an answer by a seller that carries the payment; None where it cannot be read."""
+    nothing: dict[str, str | None] = dict.fromkeys(("seller", "idempotency_key", "challenge_id"))
     try:
         kept = read(raw or b"")
         seller = str(kept["seller"])
         if rail != MPP:
-            return _Kept(seller)
-        found = [c for c in challenges(list(kept["challenges"])) if c.get("method") == "tempo"]
-        chosen = kept.get("chosen", found[0].get("id") if found else None)
-        return _Kept(seller, str(kept["key"]), None if chosen is None else str(chosen))
+            return nothing | {"seller": seller}
+        ours = [c for c in challenges(list(kept["challenges"])) if c.get("method") == "tempo"]
+        chosen = kept.get("chosen", ours[0].get("id") if ours else None)
+        challenge = None if chosen is None else str(chosen)
+        return {"seller": seller, "idempotency_key": str(kept["key"]), "challenge_id": challenge}
     except (ValueError, LookupError, TypeError, ChargeRefused):
-        return _Kept()
+        return nothing
 
 
-@dataclass(frozen=True)
-class _Signed:
-    """Whom an authorization pays, and under which memo, by what was signed."""
-
-    recipient: bytes | None = None
-    memo: bytes | None = None
-
-
-def _signed(rail: str, attempt: Attempt) -> _Signed:
+def _signed(rail: str, attempt: Attempt) -> tuple[bytes | None, bytes | None]:
+    """Return whom an authorization pays, and under which memo, by what was signed; None where that does not say."""
     if rail == MPP:
         data = attempt.plan.data
         # The call's three words: recipient, amount, memo.
-        return _Signed(data[16:36], data[68:100]) if data[:4] == TRANSFER_WITH_MEMO and len(data) == 100 else _Signed()
+        right = data[:4] == TRANSFER_WITH_MEMO and len(data) == 100
+        return (data[16:36], data[68:100]) if right else (None, None)
     try:
         document = read(base64.b64decode((attempt.raw or b"").partition(b": ")[2]))
-        return _Signed(bytes.fromhex(document["payload"]["authorization"]["to"].removeprefix("0x")))
+        return bytes.fromhex(document["payload"]["authorization"]["to"].removeprefix("0x")), None
     except (ValueError, LookupError, TypeError, AttributeError):
-        return _Signed()
+        return None, None
 
 
 def _demanded(topup: TopUp, row: dict[str, Any]) -> dict[str, Any]:
     """Return a demand of a seller that carries the payment, in the words of a charge, as far as it was signed."""
-    kept = _kept(topup.rail, row["raw"])
     attempt = next((a for a in topup.attempts if a.charge_seq == row["seq"] and not a.withdrawn), None)
-    plan, signed = (attempt.plan, _signed(topup.rail, attempt)) if attempt is not None else (None, _Signed())
+    plan, recipient = (attempt.plan, _signed(topup.rail, attempt)[0]) if attempt is not None else (None, None)
     nonce = attempt.hash if attempt is not None and topup.rail == X402 else None
     return {
-        "charge_id": kept.challenge or show(nonce),
+        "charge_id": _kept(topup.rail, row["raw"])["challenge_id"] or show(nonce),
         "operator": None,
         "intent_id": None,
         "chain_id": topup.chain_id,
         "contract": show(plan.to) if plan is not None else None,
-        "recipient": show(signed.recipient),
+        "recipient": show(recipient),
         **_cost(topup, plan.tokens if plan is not None else None),
         "operator_fee_usdc": None,
         **_times(deadline=(plan.ends_s * 1000 or None) if plan is not None else None),

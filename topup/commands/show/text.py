@@ -9,6 +9,7 @@ from topup.accounting.statement import amount
 from topup.domain.lifecycle import Broadcaster
 from topup.domain.money import Wei, plain
 from topup.payment.config import COINBASE
+from topup.wire.clean import escaped
 
 SECOND_MS: Final = 1_000
 MINUTE_MS: Final = 60 * SECOND_MS
@@ -50,7 +51,7 @@ def life_lines(life: dict[str, Any]) -> list[str]:
     for attempt in life["attempts"]:
         lines += _attempt_lines(attempt)
     lines += _seen_lines(life)
-    return [printable(line) for line in lines]
+    return [escaped(line) for line in lines]
 
 
 def support_lines(purchase: dict[str, Any]) -> list[str]:
@@ -78,7 +79,7 @@ def support_lines(purchase: dict[str, Any]) -> list[str]:
     lines = [f"Purchase of {purchase['credits_expected_usd']} dollars of credit: {credited}", ""]
     lines += [f"{name:<12} {_or_unknown(value)}" for name, value in rows.items()]
     lines += ["", "timeline (UTC)", *(f"  {event['at']}  {event['what']}" for event in purchase["timeline"])]
-    return [printable(line) for line in lines]
+    return [escaped(line) for line in lines]
 
 
 def _charge_lines(c: dict[str, Any]) -> list[str]:
@@ -152,11 +153,6 @@ def _seen_lines(life: dict[str, Any]) -> list[str]:
         moved = [x for x in entry["lines"] if x["account"] != CONVERSION]
         lines += [f"    {x['account']:<24} {_amount(x['commodity'], int(x['units'])):>32}" for x in moved]
     return lines
-
-
-def printable(text: str) -> str:
-    """Return text that a terminal cannot take for a command."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _clock(moment: str | None) -> str:
