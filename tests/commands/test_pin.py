@@ -46,12 +46,12 @@ def recipient(world: World) -> str:
 async def test_a_recipient_is_shown_proven_around_and_pinned(world: World, tmp_path: Path) -> None:
     """The first proposal is new; once remembered the next one is known, and the rail's pins hold it."""
     own = settings(world, tmp_path)
-    first = await propose(own)
-    assert (first.recipient, first.known) == (recipient(world), False)
-    assert first.document["total_usdc"] == "5.25"
-    assert any(line.startswith("recipient") and "NOT PROVEN" in line for line in first.lines)
-    remember(own, first)
-    assert (await propose(own)).known
+    first, lines = await propose(own)
+    assert (first["recipient"], first["known"]) == (recipient(world), False)
+    assert first["total_usdc"] == "5.25"
+    assert any(line.startswith("recipient") and "NOT PROVEN" in line for line in lines)
+    remember(own, first["recipient"])
+    assert (await propose(own))[0]["known"]
     store = SqliteStore.open_reader(tmp_path)
     pinned = assembly.pins(own, store.told(own.account, Note.PINNED)).recipients
     assert pinned == {bytes.fromhex(recipient(world)[2:])}
@@ -62,7 +62,7 @@ async def test_a_recipient_is_pinned_beside_the_daemon(world: World, tmp_path: P
     """While another process holds the ledger, pinning works and the next proof knows the recipient."""
     own = settings(world, tmp_path)
     writer = SqliteStore.open_writer(tmp_path)
-    remember(own, await propose(own))
+    remember(own, (await propose(own))[0]["recipient"])
     assert writer.told(own.account, Note.PINNED) == recipient(world)
     writer.close()
 
@@ -70,11 +70,11 @@ async def test_a_recipient_is_pinned_beside_the_daemon(world: World, tmp_path: P
 async def test_pinning_twice_keeps_one(world: World, tmp_path: Path) -> None:
     """The same recipient pinned again stands once, and another one stands beside it."""
     own = settings(world, tmp_path)
-    proposal = await propose(own)
-    remember(own, proposal)
-    remember(own, proposal)
+    proposed = (await propose(own))[0]["recipient"]
+    remember(own, proposed)
+    remember(own, proposed)
     SqliteStore.open_reader(tmp_path).say(own.account, Note.PINNED, "0x" + "11" * 20, 1, "test")
-    remember(own, proposal)
+    remember(own, proposed)
     told = SqliteStore.open_reader(tmp_path).told(own.account, Note.PINNED)
     assert told == f"0x{'11' * 20},{recipient(world)}"
 

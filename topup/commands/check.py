@@ -6,7 +6,7 @@ cycle looks and decides; only its last step, the purchase, is never taken.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from topup.app import assembly, keys
@@ -44,24 +44,9 @@ ROUGH: Final = Plan(
 )
 
 
-@dataclass(frozen=True)
-class Judged:
-    """What a fresh reading leads to, what is unfinished, and by which rail would be paid."""
-
-    snapshot: Snapshot
-    decision: Decision
-    unfinished: TopUp | None
-    rail: str
-
-
 def answer() -> Answer:
     """Read and decide; nothing is written or bought."""
-    return decided(load(), PurchaseOrder())
-
-
-def decided(settings: Settings, order: PurchaseOrder) -> Answer:
-    """Say what would be done now about an order."""
-    return wait_for(ask_and_decide(settings, order))
+    return wait_for(ask_and_decide(load(), PurchaseOrder()))
 
 
 async def ask_and_decide(settings: Settings, wish: PurchaseOrder) -> Answer:
@@ -78,28 +63,31 @@ async def ask_and_decide(settings: Settings, wish: PurchaseOrder) -> Answer:
     notes: list[str] = []
     forbidden = None
     async with opened(settings) as connections:
-        judged = await _look(connections, wish)
-        if isinstance(judged.decision, Buy) and allowed.live:
-            total = worst_spend(judged.decision.amount, allowed).usdc_up()
-            forbidden, note = await _payable(connections, judged.rail, total)
+        snapshot, decision = await _judged(connections, wish)
+        store, use = connections.store, settings.rails.use
+        gone, unfinished = store.control(settings.account).gone, store.open_topup(settings.account)
+        if isinstance(decision, Buy) and allowed.live:
+            rail = next((name for name in use if name not in gone), use[0])
+            forbidden, note = await _payable(connections, rail, worst_spend(decision.amount, allowed).usdc_up())
             notes.append(note)
-        elif isinstance(judged.decision, Buy):
+        elif isinstance(decision, Buy):
             notes.append("mode is observe, so nothing will buy it")
-    return _told(judged, allowed, notes, forbidden)
+    return _said(snapshot, decision, unfinished, allowed, notes, forbidden)
 
 
-async def _look(connections: Connections, wish: PurchaseOrder) -> Judged:
+async def _judged(connections: Connections, wish: PurchaseOrder) -> tuple[Snapshot, Decision]:
     """Read and decide on a copy of the ledger, as if live."""
-    settings, store = connections.settings, connections.store
-    cycle = connections.cycle_within(replace(assembly.limits(settings), live=True))
-    snapshot, decision = await cycle.judge(wish)
-    gone, use = store.control(settings.account).gone, settings.rails.use
-    rail = next((name for name in use if name not in gone), use[0])
-    return Judged(snapshot, decision, store.open_topup(settings.account), rail)
+    return await connections.cycle_within(replace(assembly.limits(connections.settings), live=True)).judge(wish)
 
 
-def _told(judged: Judged, allowed: Limits, notes: list[str], forbidden: PaymentForbidden | None) -> Answer:
-    snapshot, decision, unfinished = judged.snapshot, judged.decision, judged.unfinished
+def _said(
+    snapshot: Snapshot,
+    decision: Decision,
+    unfinished: TopUp | None,
+    allowed: Limits,
+    notes: list[str],
+    forbidden: PaymentForbidden | None,
+) -> Answer:
     reading = snapshot.reading if isinstance(snapshot.reading, Reading) else None
     left = runway(reading.balance, allowed.floor, snapshot.burn) if reading is not None else None
     word, sentence, code = _verdict(snapshot, decision, unfinished)
@@ -228,7 +216,7 @@ async def ask_live(settings: Settings) -> dict[str, str]:
 
 async def _live_credits(connections: Connections) -> tuple[dict[str, str], Reading | None]:
     try:
-        snapshot = (await _look(connections, PurchaseOrder())).snapshot
+        snapshot, _ = await _judged(connections, PurchaseOrder())
     except TopupError as error:
         return dict.fromkeys(("credits", "burn", "runway"), f"unknown: {error}"), None
     reading, burn = snapshot.reading, snapshot.burn

@@ -3,6 +3,9 @@
 The daemon is assembled from settings as always; only the addresses, the keys and the clock are the world's. What
 the run cost is computed from the first and the last state of the chain and of the provider, and only then held
 against the journal.
+
+With `--days` the clock leaps: consumers are busy on working days, somebody buys credits by card once, and the daemon
+refills whenever it has to. What is left is a ledger to draw statements from.
 """
 
 from __future__ import annotations
@@ -16,9 +19,11 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from topup.accounting.journal import CREDITS, FEE_OPERATOR, FEE_PROVIDER, IN_TRANSIT, WALLET, Commodity, Entry
 from topup.app.connections import opened
@@ -28,13 +33,14 @@ from topup.commands.answer import labelled
 from topup.commands.demo_ground import Ground
 from topup.commands.demo_story import Follower, fees
 from topup.domain import events
+from topup.domain.credits import DAY_MS
 from topup.domain.errors import Exit
-from topup.domain.events import show
-from topup.domain.money import UNITS_PER_USDC, Asset, Usd, Usdc, Wei, plain
+from topup.domain.events import Event, show
+from topup.domain.money import UNITS_PER_USDC, WEI_PER_ETH, Asset, Usd, Usdc, Wei, plain
 from topup.ledger.store import SqliteStore
 from topup.ports.account import Sink
 from topup.sandbox.fault import WALLET_WEI, Fault
-from topup.sandbox.world import World
+from topup.sandbox.world import STEPPED, World
 
 # A run that reaches no verdict within this many seconds of the world ends as it stands.
 WORLD_SECONDS_MAX = 1800
@@ -64,6 +70,14 @@ QUICK = {
     "TOPUP_POSTING__PAY_TIMEOUT_S": "1",
     "TOPUP_POLICY__FAILURES_MAX": "1",
 }
+
+# Time passes in sleeps alone: however slow the machine, no quote grows old while it is judged.
+DAYS_SCALE: Final = STEPPED
+WEALTH: Final = WEI_PER_ETH
+PACE: Final = {"TOPUP_WATCH__POLL_SLOWEST_S": "3600"}
+# Dollars an hour: on working days between eight and nineteen o'clock, and else.
+BUSY, CALM = Decimal("0.90"), Decimal("0.12")
+BY_CARD: Final = Decimal(25)
 
 
 @asynccontextmanager
@@ -260,3 +274,105 @@ def summary(document: dict[str, Any]) -> list[str]:
         "dip→posted": f"{document['seconds_dip_to_posted']} s of the world",
     }
     return ["", *labelled(10, rows | books)]
+
+
+# -- days -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Life:
+    """A sink that tells what is done, and lets the world go on while it listens."""
+
+    world: World
+    say: Callable[[str], None]
+    began_ms: int
+    done: int = 0
+    halted: list[str] = field(default_factory=list)
+    _carded: bool = False
+
+    def emit(self, event: Event) -> None:
+        """Take one event of the daemon."""
+        match event:
+            case events.ReadingTaken():
+                self._live()
+            case events.TopUpDone():
+                self.done += 1
+                day = (self.world.clock.now_ms() - self.began_ms) // DAY_MS + 1
+                self.say(f"day {day:>3}  {self.done} refilled: balance {event.balance_after_usd.cents_down()} dollars")
+            case events.TopUpHalted():
+                self.halted.append(event.reason)
+                self.say(f"halted: {event.reason}")
+
+    def _live(self) -> None:
+        now_ms, account = self.world.clock.now_ms(), self.world.gateway.account
+        now = datetime.fromtimestamp(now_ms // 1000, UTC)
+        busy = now.weekday() < 5 and 8 <= now.hour < 19
+        self.world.do(lambda: account.set_burn_rate(BUSY if busy else CALM))
+        if not self._carded and now_ms - self.began_ms > 3 * DAY_MS:
+            self._carded = True
+            self.world.do(lambda: account.buy_elsewhere(BY_CARD))
+            self.say(f"somebody buys {BY_CARD} dollars by card")
+
+
+def live(on: Ground, directory: Path, *, days: int, say: Callable[[str], None]) -> tuple[dict[str, Any], Exit]:
+    """Let the daemon run for so many days of a world, and hold its books against chain and provider."""
+    with on.build(DAYS_SCALE, WEALTH) as world:
+        conduct = world.gateway.conduct
+        conduct.staleness_ms, conduct.posting_delay_ms = 20_000, 10_000
+        return asyncio.run(_run_days(world, directory, days, on, say))
+
+
+async def _run_days(
+    world: World, directory: Path, days: int, on: Ground, say: Callable[[str], None]
+) -> tuple[dict[str, Any], Exit]:
+    def held() -> dict[Commodity, int]:
+        dollars = world.do(lambda: world.tokens(on.dollar, world.wallet))
+        return {Commodity.ETH: world.do(lambda: world.balance(world.wallet)), on.commodity: dollars}
+
+    began, began_ms = held(), world.clock.now_ms()
+    sink = Life(world, say, began_ms)
+
+    def over(store: SqliteStore) -> bool:
+        late = world.clock.now_ms() - began_ms >= days * DAY_MS
+        return bool(sink.halted) or (late and store.open_topup(ACCOUNT) is None)
+
+    async with ran(world, directory, sink, PACE, glance_s=3600, over=over) as store:
+        known = {at.commodity for at in store.balance_assertions(ACCOUNT)}
+        # What the wallet began with is booked at its first checkpoint, on the second day.
+        wanted = {name: units - (0 if name in known else began[name]) for name, units in held().items()}
+        sums = booked(store.entries(ACCOUNT))
+        wallet = {name: units for (place, name), units in sums.items() if place == WALLET and units}
+        chain = wallet == {name: units for name, units in wanted.items() if units}
+        provider = _closed(store)
+        document = {
+            "schema": 1,
+            "rail": next((topup.rail for topup in store.latest(ACCOUNT, 1)), None),
+            "days": days,
+            "topups": sink.done,
+            "halted": sink.halted,
+            "books_match_chain": chain,
+            "books_match_provider": provider,
+            "ledger_head": store.head(),
+        }
+        return document, Exit.OK if chain and provider and not sink.halted else Exit.INTERNAL
+
+
+def summary_of_days(document: dict[str, Any], directory: Path) -> list[str]:
+    """Return the end of a story of days."""
+    chain = "match the chain to the last unit" if document["books_match_chain"] else "DO NOT MATCH THE CHAIN"
+    provider = "and the provider to the cent" if document["books_match_provider"] else "AND NOT THE PROVIDER"
+    return [
+        "",
+        f"refills    {document['topups']} in {document['days']} days",
+        f"books      {chain}, {provider}; head {document['ledger_head']}",
+        f"look       TOPUP_STATE_DIR={directory} topup statement",
+    ]
+
+
+def _closed(store: SqliteStore) -> bool:
+    """Tell whether the books hold, at their last closing, exactly what the provider showed then."""
+    closed = store.closed(ACCOUNT)
+    if closed is None:
+        return False
+    sums = booked(entry for entry in store.entries(ACCOUNT) if entry.at_ms <= closed.at_ms)
+    return sums[CREDITS, Commodity.CREDIT] == closed.credits - closed.usage

@@ -35,7 +35,7 @@ def answer(
     wish = Wish(dollars_of(amount), force, _name(request_id), os.getuid())
     settings = load()
     if dry_run:
-        return check.decided(settings, PurchaseOrder(wish.amount, wish.forced))
+        return wait_for(check.ask_and_decide(settings, PurchaseOrder(wish.amount, wish.forced)))
     if settings.mode == "live" and sys.stdin.isatty() and not yes:
         interrupted = _asked(settings, wish)
         if interrupted is not None:

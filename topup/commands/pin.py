@@ -8,7 +8,7 @@ rails' recipients stand in the settings, see `topup.app.funding.named`.
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from topup.app.connections import Connections, opened
@@ -32,44 +32,47 @@ from topup.ports.chain import Preflight
 from topup.sellers.coinbase import Coinbase
 
 
-@dataclass(frozen=True)
-class Proposal:
-    """A recipient with all that was proven around it; `known` when it is pinned already."""
-
-    document: dict[str, Any]
-    lines: list[str]
-    recipient: str
-    known: bool
-
-
 def answer(*, yes: bool) -> Answer:
     """Show who would be paid; ask a person, unless `yes`, and pin the recipient of a Coinbase charge."""
     settings = load()
     others = named(settings)  # whose recipients stand in the settings; a charge is asked for where one is bought
     proposal = wait_for(propose(settings)) if COINBASE in settings.rails.use else None
-    document = {"schema": 1} if proposal is None else proposal.document
-    document = document | ({"settings": [rail.document() for rail in others]} if others else {})
-    lines = [*(proposal.lines if proposal is not None else ()), *(rail.line() for rail in others)]
+    charge, lines = proposal if proposal is not None else ({"schema": 1}, [])
+    document = charge | ({"settings": [rail.document() for rail in others]} if others else {})
+    lines += [rail.line() for rail in others]
     if proposal is None:
         return Answer(document, lines, Exit.OK if all(rail.recipients for rail in others) else Exit.PERSON)
-    if proposal.known:
+    if charge["known"]:
         return Answer(document, lines, Exit.OK)
-    return Answer(document, lines, Exit.OK, then=lambda: _agreed(settings, proposal, yes=yes))
+    return Answer(document, lines, Exit.OK, then=lambda: _agreed(settings, charge["recipient"], yes=yes))
 
 
-def _agreed(settings: Settings, proposal: Proposal, *, yes: bool) -> Exit:
-    """Pin a proposal that has been shown, once a person agrees."""
-    if not agreed(f"pin {proposal.recipient} as the one to be paid?", yes=yes, otherwise="not pinned"):
+def _agreed(settings: Settings, recipient: str, *, yes: bool) -> Exit:
+    """Pin a recipient that has been shown, once a person agrees."""
+    if not agreed(f"pin {recipient} as the one to be paid?", yes=yes, otherwise="not pinned"):
         return Exit.PERSON
-    remember(settings, proposal)
-    warn(f"topup: pinned {proposal.recipient}")
+    remember(settings, recipient)
+    warn(f"topup: pinned {recipient}")
     return Exit.OK
 
 
-async def propose(settings: Settings) -> Proposal:
+def remember(settings: Settings, recipient: str) -> None:
+    """Pin a recipient beside those already pinned; a running daemon proves its next charge with it.
+
+    Raises:
+        StoreError: the ledger cannot be written.
+    """
+    with closing(beside(settings)) as store:
+        pinned = (store.told(settings.account, Note.PINNED) or "").split(",")
+    wanted = [text for text in pinned if text and text != recipient] + [recipient]
+    note(settings, Note.PINNED, ",".join(wanted))
+
+
+async def propose(settings: Settings) -> tuple[dict[str, Any], list[str]]:
     """Ask for a charge over the smallest amount and prove everything about it except its recipient.
 
-    The request counts towards `policy.charges_per_hour`, so the ledger is created when there is none.
+    What was proven is returned as a document, which says whether the recipient is `known`, that is pinned already, and
+    in lines. The request counts towards `policy.charges_per_hour`, so the ledger is created when there is none.
 
     Raises:
         SettingsError, SignerError: there is no API key or no wallet address.
@@ -91,18 +94,6 @@ async def propose(settings: Settings) -> Proposal:
         trusted.add(demand.intent.recipient)
         _, preflight = await rail.prove(raw, asked, seen=connections.store.seen_intents(""))
     return _proposal(demand, asked, pins, preflight)
-
-
-def remember(settings: Settings, proposal: Proposal) -> None:
-    """Pin the proposal's recipient beside those already pinned; a running daemon proves its next charge with it.
-
-    Raises:
-        StoreError: the ledger cannot be written.
-    """
-    with closing(beside(settings)) as store:
-        pinned = (store.told(settings.account, Note.PINNED) or "").split(",")
-    wanted = [text for text in pinned if text and text != proposal.recipient] + [proposal.recipient]
-    note(settings, Note.PINNED, ",".join(wanted))
 
 
 async def _charge(connections: Connections, rail: Coinbase, asked: Request) -> bytes:
@@ -142,7 +133,7 @@ def _payable(demand: Charge) -> None:
         )
 
 
-def _proposal(demand: Charge, asked: Request, pins: Pins, preflight: Preflight) -> Proposal:
+def _proposal(demand: Charge, asked: Request, pins: Pins, preflight: Preflight) -> tuple[dict[str, Any], list[str]]:
     intent = demand.intent
     deadline = moment(intent.deadline)
     recipient, contract, operator = (f"0x{a.hex()}" for a in (intent.recipient, demand.contract, intent.operator))
@@ -179,4 +170,4 @@ def _proposal(demand: Charge, asked: Request, pins: Pins, preflight: Preflight) 
         "recipient": recipient,
         "known": known,
     }
-    return Proposal(document, labelled(10, rows), recipient, known)
+    return document, labelled(10, rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
+from urllib.parse import urlsplit
 
 from topup import __version__
 from topup.app.assembly import limits
@@ -60,4 +61,4 @@ def _started(settings: Settings, wallet: bytes | None) -> events.Started:
 
 
 def _host(url: str) -> str:
-    return url.split("://", 1)[-1].split("/", 1)[0].rpartition("@")[2]
+    return urlsplit(url).netloc.rpartition("@")[2]

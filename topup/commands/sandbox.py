@@ -29,14 +29,14 @@ def answer(
     if days is not None and keep is None:
         raise SettingsError("--days leaves a ledger, and --keep does not say where", remedy="add --keep DIRECTORY")
     try:
-        from topup.commands import demo, demo_days
+        from topup.commands import demo
         from topup.commands.demo_ground import ground
         from topup.sandbox.faults import of_rail
     except ModuleNotFoundError as error:
         raise SettingsError(f"the sandbox needs {error.name}", remedy="pip install 'topup[sandbox]'") from None
     if days is not None and keep is not None:
-        document, code = demo_days.live(ground(rail, pay_with, anvil), keep, days=days, say=tell)
-        return Answer(document, demo_days.summary(document, keep), code)
+        document, code = demo.live(ground(rail, pay_with, anvil), keep, days=days, say=tell)
+        return Answer(document, demo.summary_of_days(document, keep), code)
     faults = of_rail(rail, pay_with)
     if list_faults:
         each = [(known, f"exit {int(known.expected_exit)}") for known in faults.values()]
