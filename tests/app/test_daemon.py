@@ -183,7 +183,7 @@ def test_a_pass_that_hangs_stops_the_heart_and_one_that_asks_does_not(
                 await asyncio.sleep(0)
             await never.wait()
 
-        monkeypatch.setattr(fake.daemon._cycle, "run", hang)
+        monkeypatch.setattr(fake.daemon.cycle, "run", hang)
         running = asyncio.create_task(fake.daemon.run())
         counts = []
         for phase in (True, False):

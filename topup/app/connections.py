@@ -142,7 +142,6 @@ class Connections:
 
     @cached_property
     def _login(self) -> Login:
-        """Who logs in where a seller knows the wallet."""
         from topup.sellers.x402_wire import Login
 
         owner = self._key if self._key is not None else keys.signer(self.settings)

@@ -79,7 +79,6 @@ def _rails(s: Settings) -> Iterator[str]:
 
 
 def _seller(s: Settings) -> Iterator[str]:
-    """Tell what contradicts the record of the x402 seller, where there is one."""
     if s.rails.use != ("x402",):
         return
     # Its models cost a tenth of a second, and most settings name no seller.

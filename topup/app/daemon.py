@@ -10,7 +10,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from topup.domain import events
@@ -73,50 +73,39 @@ class Pulse:
         return now_ms - self._moved_ms < STUCK_MS and now_ms - self._begun_ms < PASS_MS_MAX
 
 
+@dataclass(eq=False)
 class Daemon:
-    """Passes over one account until somebody says stop."""
+    """Passes over one account until somebody says stop; asleep it looks for requests every `glance_s` seconds."""
 
-    def __init__(
-        self,
-        cycle: Cycle,
-        store: Wishes,
-        clock: Clock,
-        sink: Sink,
-        account: str,
-        supervisor: SdNotify,
-        *,
-        glance_s: int = GLANCE_S,
-    ) -> None:
-        """Join what runs; nothing runs yet. While it sleeps it looks for requests every `glance_s` seconds."""
-        self._cycle = cycle
-        self._store = store
-        self._clock = clock
-        self._sink = sink
-        self._account = account
-        self._supervisor = supervisor
-        self._glance_s = glance_s
-        self._stop = asyncio.Event()
-        self._defects = 0
+    cycle: Cycle
+    store: Wishes
+    clock: Clock
+    sink: Sink
+    account: str
+    supervisor: SdNotify
+    glance_s: int = field(default=GLANCE_S, kw_only=True)
+    _stop: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _defects: int = field(default=0, init=False)
 
     def stop(self, by: str) -> None:
         """Ask for a stop; the running pass is given time to park."""
         if not self._stop.is_set():
             self._stop.set()
             unfinished = self._unfinished()
-            self._sink.emit(events.Stopping(signal=by, open_topup=unfinished.id if unfinished is not None else None))
-            self._supervisor.say("STOPPING=1")
+            self.sink.emit(events.Stopping(signal=by, open_topup=unfinished.id if unfinished is not None else None))
+            self.supervisor.say("STOPPING=1")
 
     def listen(self) -> None:
         """Stop on SIGTERM and SIGINT; on SIGHUP go on, and say so."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop, number.name)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._sink.emit(events.HangUpIgnored()))
+        loop.add_signal_handler(signal.SIGHUP, lambda: self.sink.emit(events.HangUpIgnored()))
 
     async def run(self) -> Exit:
         """Make passes until stopped; return the exit code."""
-        self._supervisor.say("READY=1")
-        standing = await self._unless_stopped(self._cycle.stand(), 0)
+        self.supervisor.say("READY=1")
+        standing = await self._unless_stopped(self.cycle.stand(), 0)
         # Whatever is wrong there shows in the passes as well.
         with contextlib.suppress(TopupError, asyncio.CancelledError):
             await standing
@@ -145,12 +134,12 @@ class Daemon:
 
     async def _pass(self) -> int | None:
         """Make one pass; return how long to wait, or None when this process should end."""
-        self._supervisor.say("WATCHDOG=1")
+        self.supervisor.say("WATCHDOG=1")
         asked: Requested | None = None
         try:
             asked = self._take()
             wish = PurchaseOrder(asked.amount, asked.forced, asked.number) if asked is not None else None
-            rest = await self._cycle.run(wish)
+            rest = await self.cycle.run(wish)
             self._defects = 0
             if asked is not None:
                 code = outcome_exit(rest, wanted=asked.amount is not None)
@@ -171,14 +160,14 @@ class Daemon:
 
     async def _beat(self) -> None:
         """Tell the watchdog, in the machine's own time, that the pass gets on; and nothing once it does not."""
-        if self._supervisor.address is None:
+        if self.supervisor.address is None:
             return
         time = SystemClock()
-        pulse = Pulse(self._cycle.asked, time.monotonic_ms())
+        pulse = Pulse(self.cycle.asked, time.monotonic_ms())
         while True:
             await time.sleep(BEAT_S)
-            if pulse.beats(self._cycle.asked, time.monotonic_ms()):
-                self._supervisor.say("WATCHDOG=1")
+            if pulse.beats(self.cycle.asked, time.monotonic_ms()):
+                self.supervisor.say("WATCHDOG=1")
 
     def _take(self) -> Requested | None:
         """Take the oldest wish that may still be begun with.
@@ -187,11 +176,11 @@ class Daemon:
         where nothing was, and whoever asked may still be waiting, it is carried out now. Nobody has been told that it
         is safe to ask again: that follows only a withdrawal, and what is withdrawn is not found here.
         """
-        asked = self._store.next_request(self._account)
+        asked = self.store.next_request(self.account)
         if asked is None:
             return None
-        now = self._store.now_ms(self._clock.now_ms())
-        begun, unfinished = self._store.bought(asked.number), self._store.open_topup(self._account)
+        now = self.store.now_ms(self.clock.now_ms())
+        begun, unfinished = self.store.bought(asked.number), self.store.open_topup(self.account)
         if begun is not None:
             self._answer(asked, f"following: {begun.id} was decided for it before a restart", Reason.RESUMED, begun)
         elif now > asked.until_ms:
@@ -200,7 +189,7 @@ class Daemon:
         elif unfinished is not None and asked.amount is not None:
             held = f"held: {unfinished.id} is not finished; nothing new was bought"
             self._answer(asked, held, Why.OPEN_TOPUP.value, None)
-        elif self._store.take_request(asked.number, now):
+        elif self.store.take_request(asked.number, now):
             return asked
         return None
 
@@ -210,25 +199,25 @@ class Daemon:
         For a wish with an amount only its own counts: another's, such as one that was adopted meanwhile, would say
         "done" of what was never bought.
         """
-        now = self._store.now_ms(self._clock.now_ms())
+        now = self.store.now_ms(self.clock.now_ms())
         if topup is not None and asked.amount is not None and topup.wish != asked.number:
             topup, code = None, Exit.LATER
         told = Told(outcome, str(why), int(code)) if topup is None else Told(outcome, str(why), None, topup.id)
-        self._store.answer_request(asked.number, told, now)
+        self.store.answer_request(asked.number, told, now)
 
     def _give_up(self, asked: Requested | None) -> None:
         """Answer a wish whose pass failed; where the ledger cannot even store that, it is taken once more later."""
         if asked is not None:
             with contextlib.suppress(TopupError):
-                begun = self._store.bought(asked.number) or self._store.open_topup(self._account)
+                begun = self.store.bought(asked.number) or self.store.open_topup(self.account)
                 self._answer(asked, "unknown: the pass failed; see the daemon's log", Reason.FAILED, begun)
 
     def _failed(self, error: Exception, remedy: str) -> None:
         unfinished = self._unfinished()
         kind = type(error).__name__
-        self._sink.emit(
+        self.sink.emit(
             events.CycleFailed(
-                cycle=self._cycle.cycles,
+                cycle=self.cycle.cycles,
                 kind=kind,
                 error=str(error)[:500] if isinstance(error, TopupError) else kind,
                 remedy=remedy,
@@ -240,18 +229,18 @@ class Daemon:
     def _unfinished(self) -> TopUp | None:
         """Return the open top-up; a ledger that cannot be read must not hide the error that is being told."""
         try:
-            return self._store.open_topup(self._account)
+            return self.store.open_topup(self.account)
         except TopupError:
             return None
 
     async def _sleep(self, seconds: int) -> None:
         """Sleep in short naps, so that a stop, a request or a watchdog never waits for the next poll."""
-        until = self._clock.monotonic_ms() + seconds * 1000
-        while not self._stop.is_set() and (left := until - self._clock.monotonic_ms()) > 0:
-            await self._clock.sleep(min(self._glance_s, left / 1000))
-            self._supervisor.say("WATCHDOG=1")
+        until = self.clock.monotonic_ms() + seconds * 1000
+        while not self._stop.is_set() and (left := until - self.clock.monotonic_ms()) > 0:
+            await self.clock.sleep(min(self.glance_s, left / 1000))
+            self.supervisor.say("WATCHDOG=1")
             try:
-                if self._store.next_request(self._account) is not None:
+                if self.store.next_request(self.account) is not None:
                     return
             except StoreFenced:
                 return  # the next pass says so, and ends this process

@@ -168,11 +168,7 @@ def secrets(s: Settings) -> list[str]:
 
 
 def _must_be_of_the_wallet(s: Settings, own: bytes) -> None:
-    """See that the key is that of `wallet.address`, which with an access key is the account's that it belongs to.
-
-    Raises:
-        SettingsError: it is another's: one command would pay from one wallet, and another look at the other.
-    """
+    """Refuse another wallet's key: one command would pay from this one, and another look at that."""
     if _root(s) is not None or _configured(s) in (None, own):
         return
     raise SettingsError(

@@ -155,7 +155,6 @@ class LogSink:
             self._outlet.write(self._line(event, shown))
 
     def _gap(self, lines: int) -> str:
-        """Return the line that stands where lines were lost."""
         event = LogLinesLost(lines=lines)
         return self._line(event, event.shown())
 
@@ -168,10 +167,7 @@ class LogSink:
 
 
 def _printable(value: Shown, hide: Callable[[str], str]) -> Shown:
-    """Mask and cut a text, and spell out what would end a line, command a terminal or fit no encoding.
-
-    Others' words come through here, cleaned where they were heard; this is the second line.
-    """
+    """Others' words come through here, cleaned where they were heard; this is the second line."""
     if not isinstance(value, str):
         return value
     value = hide(value)

@@ -76,7 +76,6 @@ async def ask_and_decide(settings: Settings, wish: PurchaseOrder) -> Answer:
 
 
 async def _judged(connections: Connections, wish: PurchaseOrder) -> tuple[Snapshot, Decision]:
-    """Read and decide on a copy of the ledger, as if live."""
     return await connections.cycle_within(replace(assembly.limits(connections.settings), live=True)).judge(wish)
 
 
@@ -151,12 +150,7 @@ async def _payable(connections: Connections, rail: str, total: Usdc) -> tuple[Pa
 
 
 async def _charge_payable(connections: Connections, wallet: bytes, total: Usdc) -> str:
-    """Hold a charge over `total` against price, fees and wallet.
-
-    Raises:
-        PaymentForbidden: it could not be paid.
-        ChainError: the chain could not be asked.
-    """
+    """Hold a charge over `total` against price, fees and wallet; PaymentForbidden where it could not be paid."""
     settings = connections.settings
     contract, asset = assembly.profile(settings).contract, assembly.pay_with(settings)
     preflight = await connections.chain().preflight(wallet, total, contract, pay_with=asset)
@@ -188,12 +182,7 @@ def _rough_plan(settings: Settings, preflight: Preflight, total: Usdc) -> Plan:
 
 
 async def _offer_payable(connections: Connections, funds: Funding, wallet: bytes, total: Usdc) -> str:
-    """Hold an offer over `total` against the dollars on the rail's chain, and the network's fee.
-
-    Raises:
-        PaymentForbidden: it could not be paid.
-        ChainError: the chain could not be asked.
-    """
+    """Hold an offer over `total` against the dollars on the rail's chain and its fee, as `_charge_payable`."""
     preflight = await connections.dollars(funds, wallet)
     fee = network_fee(funds, preflight)
     plan = replace(ROUGH, asset=funds.dollar.asset, tokens=total, token_fee=fee, broadcaster=Broadcaster.SERVER)

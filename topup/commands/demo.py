@@ -194,7 +194,6 @@ def _matches(store: SqliteStore, dollar: Commodity, moved: Balances) -> bool:
 
 
 def _audit(on: Ground, follower: Follower, store: SqliteStore, moved: Balances) -> tuple[dict[str, Any], Exit]:
-    """Hold what moved in the world against the journal, and write the document."""
     matches = _matches(store, on.commodity, moved)
     attempts = [a for t in store.latest(ACCOUNT, 10) for a in t.attempts]
     paid = next((a for a in attempts if a.paid), None)

@@ -77,13 +77,11 @@ async def look(settings: Settings, name: str, amount: Usd) -> dict[str, Any]:
 
 
 async def _about(connections: Connections, wallet: bytes) -> dict[str, Any]:
-    """Return whose record the seller is asked by, and what the wallet's code means; None where nobody said."""
     rpcs = connections.providers(connections.settings.chain.rpc_urls)
     return {"seller": assembly.seller(connections.settings).says(), "wallet": await code(rpcs, wallet)}
 
 
 def _offer(rail: Mpp | x402.X402, raw: bytes, asked: Request) -> dict[str, Any]:
-    """Decode what came, as far as it can be."""
     if isinstance(rail, Mpp):
         came, ways = {"challenges": read(raw)["challenges"]}, _ways(rail, raw, asked)
     else:
@@ -176,7 +174,6 @@ def _judgement(lines: Iterable[Finding], wrong: ChargeRefused | None, *, paid: b
 
 
 def _line(finding: Finding) -> dict[str, Any]:
-    """Return one line of a judgement, with a remedy where it fails."""
     return {
         "field": finding.field,
         "was": finding.was,
@@ -257,7 +254,6 @@ def lines(document: Mapping[str, Any]) -> list[str]:
 
 
 def _way(number: int, way: Mapping[str, Any]) -> list[str]:
-    """Return one challenge or offer for a terminal."""
     what = "an offer that cannot be read" if way["method"] is None else f"{way['method']} {way['intent']}"
     payment_status = "would be paid" if way["paid"] else f"not paid: {way['refused']}" if way["refused"] else "not paid"
     asks = f", {way['amount']} of {way['token']} to {way['recipient']}" if "amount" in way else ""
@@ -266,7 +262,6 @@ def _way(number: int, way: Mapping[str, Any]) -> list[str]:
 
 
 def _judged(line: Mapping[str, Any]) -> str:
-    """Return one line of a proof for a terminal."""
     if line["right"]:
         return f"{'ok':<7} {line['field']}: {line['was']}"
     return f"{'NOT SO':<7} {line['field']}: {line['was']}, it should be {line['should_be']}{to_do(line['remedy'])}"

@@ -45,7 +45,6 @@ def answer(
 
 
 def _name(text: str | None) -> str | None:
-    """Read --request-id: short, and what can be printed."""
     if text is not None and not (text.isprintable() and 0 < len(text.strip()) == len(text) <= 200):
         remedy = "give up to 200 printable characters, such as an invoice's number"
         raise SettingsError(f"--request-id {text[:40]!a} is no name for a wish", remedy=remedy)
@@ -53,11 +52,7 @@ def _name(text: str | None) -> str | None:
 
 
 def _asked(settings: Settings, wish: Wish) -> int | None:
-    """Ask a person before buying; return the exit code where the question was interrupted.
-
-    Raises:
-        typer.Abort: the answer was no.
-    """
+    """Ask a person before buying; return the exit code where the question was interrupted. A no is an Abort."""
     what = f"buy {wish.amount} dollars of credit" if wish.amount is not None else "refill if it is due"
     try:
         with signals.Raised():

@@ -48,7 +48,6 @@ def answer(*, yes: bool) -> Answer:
 
 
 def _agreed(settings: Settings, recipient: str, *, yes: bool) -> Exit:
-    """Pin a recipient that has been shown, once a person agrees."""
     if not agreed(f"pin {recipient} as the one to be paid?", yes=yes, otherwise="not pinned"):
         return Exit.PERSON
     remember(settings, recipient)

@@ -39,7 +39,6 @@ def answer(days: tuple[str | None, str | None, str | None], form: str, page: Pat
 
 
 def _page(settings: Settings, store: SqliteStore, statement: Statement, now_ms: int) -> str:
-    """Draw a statement with its pictures; where its period is not over, with what is expected."""
     from topup.app.assembly import ceilings, limits
     from topup.commands.forecast import forecast_of
     from topup.commands.usage import spend_of
@@ -55,11 +54,6 @@ def _page(settings: Settings, store: SqliteStore, statement: Statement, now_ms: 
 
 
 def _write(path: Path, content: str) -> None:
-    """Write a file in one go.
-
-    Raises:
-        SettingsError: it cannot be written.
-    """
     try:
         path.write_text(content, encoding="utf-8")
     except OSError as error:

@@ -425,7 +425,6 @@ async def _handed(rpc: Rpc, raw: bytes) -> str:
 
 
 async def _ran(rpcs: list[Rpc], tx_hash: bytes, valid_before: int) -> None:
-    """Wait until the call has run."""
     clock, shown = SystemClock(), "0x" + tx_hash.hex()
     end_ms = clock.monotonic_ms() + 2 * LIFE_S * 1000
     while clock.monotonic_ms() < end_ms:
@@ -446,11 +445,7 @@ async def _ran(rpcs: list[Rpc], tx_hash: bytes, valid_before: int) -> None:
 
 
 async def _outcome(rpc: Rpc, tx_hash: str) -> tuple[bool | None, int]:
-    """Return whether a transaction ran and succeeded, None while it has not run, and the newest block's time.
-
-    Raises:
-        ChainError: it was not answered, or cannot be read.
-    """
+    """Return whether it ran and succeeded, None while it has not run, and the newest block's time."""
     newest = head(await rpc.read("eth_getBlockByNumber", "latest", False))
     receipt = await rpc.read("eth_getTransactionReceipt", tx_hash)
     ran = quantity(receipt.get("status"), "the receipt's status") == 1 if isinstance(receipt, dict) else None

@@ -143,11 +143,7 @@ class Once:
         return max(0.0, self._timeout_s - (self._clock.monotonic_ms() - self._began_ms) / 1000)
 
     async def _within(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for something as long as there is time and nobody says stop.
-
-        Raises:
-            Stopped: it was cancelled, which is as safe as a crash.
-        """
+        """Wait as long as there is time and nobody says stop; what is cancelled then is as safe as after a crash."""
         working = asyncio.create_task(work)
         others: set[asyncio.Task[Any]] = {
             asyncio.create_task(self._stop.wait()),
@@ -204,7 +200,6 @@ class Once:
         return self._ending(store, code, PassResult("unknown", Reason.WITHDRAWN, detail, 0))
 
     def _settled(self, store: SqliteStore, asked: Requested, code: Exit, *, repeated: bool) -> Ending:
-        """Tell what became of a wish that is over."""
         topup = self._topup(store, asked)
         word, _, detail = (asked.outcome or "").partition(": ")
         why = asked.why
@@ -313,7 +308,6 @@ class Once:
             return await self._act(cycle, store)
 
     async def _act(self, cycle: Cycle, store: SqliteStore) -> Ending:
-        """Make passes until the wish is over, time is up, or something forbids it."""
         asked, earlier = self._row(store), store.open_topup(self._account)
         other = earlier if earlier is not None and earlier.wish != asked.number else None
         try:
@@ -387,7 +381,6 @@ class Once:
     # -- the end ------------------------------------------------------------------------------------------------
 
     def _over(self, store: SqliteStore, rest: PassResult, code: Exit) -> Ending:
-        """Store what became of the wish, and say it."""
         asked = self._row(store)
         told = Told(f"{rest.outcome}: {rest.detail}", rest.why, int(code), rest.topup.id if rest.topup else None)
         if code is Exit.OK:

@@ -66,7 +66,6 @@ def _seller(settings: Settings) -> Check:
 
 
 async def _code(rpcs: Sequence[Rpc], own: bytes | None) -> list[Check]:
-    """Say what the wallet's code means to whoever verifies its signatures."""
     name = "x402 signatures"
     if own is None:
         return []
@@ -103,7 +102,6 @@ async def _dollars(settings: Settings, rpc: Rpc, paid: Funding, own: bytes | Non
 
 
 def _access_key(state: wallet_limit.State, *, live: bool) -> Check:
-    """Say what the chain lets the wallet's key spend of the account that pays."""
     name, wrong, (unwise, remedy) = "mpp access key", state.wrong, state.unwise
     if wrong is not None:
         return Check(name, ok=not live, says=("" if live else "warning: ") + str(wrong), remedy=wrong.remedy)

@@ -97,7 +97,6 @@ async def examined(
 
 
 def _agreement(chain: Chain, good: Sequence[Rpc]) -> Check:
-    """Say how many providers bear each other out, and what that is enough for."""
     name, urls = f"{chain.before}providers", chain.paid.urls
     owners = {owner(url) for url in urls}
     needed = quorum(urls, chain.paid.wanted)
@@ -255,7 +254,6 @@ def _reach(piece: Piece, most: int | None, chain: Chain, *, whole: bool) -> str:
 
 
 def _limits(provider: Provider) -> None:
-    """Say what was learnt of it while it was asked."""
     can, most = provider.rpc.can, provider.rpc.can.batch_max
     if most is None:
         provider.tell("batches", "takes in one batch what a payment asks")

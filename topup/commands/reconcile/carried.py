@@ -79,11 +79,7 @@ class CarriedPayments:
         return None
 
     async def _scan(self, rpc: Rpc, begin: int | None, final: int) -> Blocks:
-        """Look on through one provider from where it stopped, or anew where `begin` lies outside of that.
-
-        Raises:
-            ChainError: it failed; what it has shown so far is kept.
-        """
+        """Look on through one provider from where it stopped, or anew where `begin` lies outside of that."""
         wallet, token = self.comparison.wallet, self.funding.dollar.token
         progress = Progress(self.store, self.panel.chain_id, wallet, token, rpc.owner.encode())
         done = progress.blocks
@@ -118,13 +114,7 @@ class CarriedPayments:
         return transfers
 
     async def _shown_at_ms(self, transfer: Transfer) -> int:
-        """Return the time of the block in which enough providers show this payment.
-
-        One voice is enough to name it, and not to book it: a provider could invent it, or change it.
-
-        Raises:
-            ChainError: they do not.
-        """
+        """Return the time of its block. One voice is enough to name it, not to book it: it could be invented."""
         number = transfer.block_number
         block = await self.panel.block(number)
         if not await self.panel.agreed(partial(self._shows, transfer), f"a payment in block {number}"):

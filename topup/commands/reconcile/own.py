@@ -90,12 +90,7 @@ class OwnTransactions:
     # -- the scan -----------------------------------------------------------------------------------------------
 
     async def _begin(self) -> int:
-        """Return the first block worth looking at: the ledger's own first, else that of the wallet's first nonce.
-
-        Raises:
-            SettingsError: the ledger does not reach back to it, and no provider has such old state.
-            ChainUnknown: no provider said.
-        """
+        """Return the first block worth looking at: the ledger's own first, else that of the wallet's first nonce."""
         begun = reconciliation.first_known_block(self.known)
         if begun is not None:
             return begun
