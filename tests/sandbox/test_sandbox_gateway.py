@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -41,6 +41,22 @@ class Ledger:
 
     blocks: list[dict[str, dict[str, Any]]] = field(default_factory=lambda: [{}])
     heeds_filters: bool = True
+    taken: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def take_back(self) -> None:
+        """Let the last block be empty after all."""
+        self.taken, self.blocks[-1] = self.blocks[-1], {}
+
+    def mine_again(self, *, reverted: bool) -> None:
+        """Mine what was taken back, as it was or, in the place it had, with another outcome."""
+        if reverted:
+            self.blocks[-1] = {tx_hash: {"status": "0x0", "logs": []} for tx_hash in self.taken}
+        else:
+            self.blocks.append(self.taken)
+
+    def sink(self) -> None:
+        """Put the last block's payments three blocks deeper."""
+        self.blocks[-3] = self.blocks.pop()
 
     def rpc(self, method: str, params: list[Any]) -> Any:
         if method == "eth_blockNumber":
@@ -102,6 +118,7 @@ class Scene:
     client: httpx.AsyncClient
     chain: Ledger
     now: list[int]
+    asked: dict[str, Any] = field(default_factory=dict)  # the charge that was asked for last
 
     def pass_ms(self, span: int) -> None:
         self.now[0] += span
@@ -157,38 +174,32 @@ def s() -> AbstractAsyncContextManager[Scene]:
 # Keys.
 
 
-async def test_without_a_key_every_endpoint_answers_401(s: Scene) -> None:
-    """The error body is the documented one and its code is the status."""
-    for answer in [
-        await s.client.get("/credits"),
-        await s.client.get("/key"),
-        await s.client.post("/credits/coinbase", json=ASK),
-        await s.client.get("/credits", headers={"authorization": "Basic abc"}),
-    ]:
-        assert answer.status_code == 401
-        assert answer.json() == {"error": {"code": 401, "message": "Missing Authentication header"}}
-
-
-async def test_a_wrong_key_answers_401_and_creates_nothing(s: Scene) -> None:
-    """A key of the right form is still not the account's."""
+async def test_without_the_accounts_key_every_endpoint_answers_401(s: Scene) -> None:
+    """The error body is the documented one and its code is the status; a wrong key of the right form is no better."""
     wrong = s.key("sk-or-v1-" + "0" * 64)
-    assert (await s.client.get("/credits", headers=wrong)).status_code == 401
-    assert (await s.client.post("/credits/coinbase", headers=wrong, json=ASK)).status_code == 401
-    assert not s.gateway.issued and [seen.key for seen in s.gateway.requests] == ["wrong", "wrong"]
+    for headers in ({}, {"authorization": "Basic abc"}, wrong):
+        for method, path in (("GET", "/credits"), ("GET", "/key"), ("POST", "/credits/coinbase")):
+            answer = await s.client.request(method, path, headers=headers, json=ASK)
+            assert answer.status_code == 401 and answer.json()["error"]["code"] == 401
+            assert headers is wrong or answer.json()["error"]["message"] == "Missing Authentication header"
+    assert not s.gateway.issued and [seen.key for seen in s.gateway.requests][-3:] == ["wrong"] * 3
 
 
-async def test_an_ordinary_key_reads_zero_and_zero_of_a_funded_account(s: Scene) -> None:
-    """The documented trap: 200, and numbers that would make a naive buyer buy for ever."""
-    answer = await s.credits(s.gateway.ordinary_key)
-    assert answer.status_code == 200 and answer.content == b'{"data":{"total_credits":0,"total_usage":0}}'
+FORBIDDEN = b'{"error":{"code":403,"message":"Only management keys can perform this operation"}}'
 
 
-async def test_an_ordinary_key_can_be_refused_instead() -> None:
-    """As the API reference says it should be."""
-    async with scene(Conduct(ordinary_key_sees="forbidden")) as s:
+@pytest.mark.parametrize(
+    ("conduct", "status", "body"),
+    [
+        pytest.param(Conduct(), 200, b'{"data":{"total_credits":0,"total_usage":0}}', id="the documented trap"),
+        pytest.param(Conduct(ordinary_key_sees="forbidden"), 403, FORBIDDEN, id="as the API reference says"),
+    ],
+)
+async def test_an_ordinary_key_reads_nothing_of_a_funded_account(conduct: Conduct, status: int, body: bytes) -> None:
+    """Numbers that would make a naive buyer buy for ever, or a refusal."""
+    async with scene(conduct) as s:
         answer = await s.credits(s.gateway.ordinary_key)
-        message = "Only management keys can perform this operation"
-        assert answer.status_code == 403 and answer.json() == {"error": {"code": 403, "message": message}}
+        assert (answer.status_code, json.loads(answer.content)) == (status, json.loads(body))
 
 
 @pytest.mark.parametrize("path", ["/key", "/auth/key"])
@@ -212,42 +223,91 @@ async def test_what_does_not_exist_is_404_and_a_wrong_method_405(s: Scene) -> No
 # The account.
 
 
-async def test_usage_grows_with_the_clock_at_the_burn_rate() -> None:
-    """Twelve dollars an hour are twenty cents a minute, written as plain digits."""
-    async with scene(burn="12", bought="100.5", usage="25.75") as s:
+# What the account shows, by what happened: how the gateway conducts itself, and what is done in turn. "pay" asks for a
+# charge and pays it, "pay last" pays the one that was asked for last; a bare number is what is bought, and used, then.
+SHOWN: dict[str, tuple[dict[str, Any], str]] = {
+    "twelve dollars an hour are twenty cents a minute":
+        ({}, "use 25.75; burn 12; 20 25.75; pass 60000; 20 25.95"),
+    "a new burn rate leaves what was burnt: an hour at two dollars, then one at three":
+        ({}, "burn 2; pass 3600000; burn 3; pass 3600000; 20 5; use 19.99; 20 19.99"),
+    "readings are as stale as told: within the span the old state, afterwards the new one":
+        ({"staleness_ms": 60_000}, "20; buy 5; pass 59999; 20; pass 1; 25"),
+    "a purchase elsewhere raises the total and a refund lowers it, at once when nothing is stale":
+        ({}, "buy 7.25; 27.25; refund 20; 7.25"),
+    "a frozen balance shows its first reading for ever, neither usage nor purchases":
+        ({}, "burn 1; fault credits frozen; 20; pass 36000000; buy 5; 20"),
+    "a payment is posted once: ten dollars of credits for ten and a half of USDC":
+        ({}, "pay 10; poll; 30; poll; 30; poll; 30"),
+    "an unpaid charge posts nothing: asking is free and worth nothing":
+        ({}, "ask 10; poll; 20"),
+    "posting waits its delay after the payment was seen, by the injected clock, to the millisecond":
+        ({"posting_delay_ms": 3_000}, "pay 10; poll 500; poll 2999; 20; poll 1; 30"),
+    "more than five hundred dollars take a quarter of an hour; five hundred itself does not":
+        ({}, "pay 501; pay 500; poll; 520; poll 900000; 1021"),
+    "a payment that is taken back before posting and later mined anew is posted once":
+        ({"posting_delay_ms": 1_000}, "pay 10; poll; take back; poll 1000; 20; pay last; poll; poll 1000; 30"),
+    "the very same transaction in a later block is posted once":
+        ({"posting_delay_ms": 1_000}, "pay 10; poll; take back; poll 1000; mine again; poll; poll 1000; poll; 30"),
+    "a payment that reverts when mined again is not posted: the receipt is read again before posting":
+        ({"posting_delay_ms": 1_000}, "pay 10; poll; take back; mine reverted; poll 1000; poll 1000; 20"),
+    "a payment that a reorganisation puts below the head that was last looked at is found":
+        ({}, "ask 10; blocks 3; poll; pay last; sink; poll; 30"),
+    "a payment is found however many blocks came between: a charge lives for two days, so does the search":
+        ({}, "ask 10; blocks 200; poll; blocks 200; poll; blocks 200; poll; pay last; blocks 200; poll; 30"),
+    "never-posts means never, however long one waits, until the fault ends":
+        ({}, "fault posting never-posts; pay 10; poll 86400000; 20; poll 86400000; 20; heal posting; poll; 30"),
+    "posts-late adds an hour to the ordinary delay":
+        ({"posting_delay_ms": 5}, "fault posting posts-late; pay 10; poll; poll 3600004; 20; poll 1; 30"),
+    **{
+        f"whoever pays a charge with {trick} gets no credits: the owner did not get what they cost":
+            ({}, f"fault coinbase {trick}; pay 10; poll; 20")
+        for trick in ("other-recipient", "underpaid-total", "fee-part-too-high", "other-currency")
+    },
+}  # fmt: skip
+
+
+async def step(s: Scene, word: str, *given: str) -> None:
+    """Let one thing of such a story happen."""
+    if word in ("ask", "pay") and given != ("last",):
+        s.asked = await s.charge(amount=int(given[0]))
+    acts: dict[str, Callable[[], object]] = {
+        "ask": lambda: None,
+        "pay": lambda: s.chain.pay(s.asked),
+        "poll": lambda: s.poll(*map(int, given)),
+        "pass": lambda: s.pass_ms(int(given[0])),
+        "burn": lambda: s.gateway.account.set_burn_rate(Decimal(given[0])),
+        "buy": lambda: s.gateway.account.buy_elsewhere(Decimal(given[0])),
+        "refund": lambda: s.gateway.account.refund(Decimal(given[0])),
+        "use": lambda: s.gateway.account.set_usage(Decimal(given[0])),
+        "fault": lambda: s.gateway.switch_on(given[0], given[1]),
+        "heal": lambda: s.gateway.switch_off(*given),
+        "take": s.chain.take_back,
+        "mine": lambda: s.chain.mine_again(reverted=given == ("reverted",)),
+        "blocks": lambda: s.chain.blocks.extend({} for _ in range(int(given[0]))),
+        "sink": s.chain.sink,
+    }
+    if word in acts:
+        acts[word]()
+    else:
+        assert await s.totals() == (Decimal(word), Decimal(given[0]) if given else 0)
+
+
+@pytest.mark.parametrize("what", SHOWN)
+async def test_what_the_account_shows(what: str) -> None:
+    """Credits and usage after each step of a story."""
+    conduct, story = SHOWN[what]
+    async with scene(Conduct(**conduct)) as s:
+        for one in story.split("; "):
+            await step(s, *one.split())
+
+
+# What the account shows, by what happened to it. At first twenty dollars are bought, and nothing is used.
+
+
+async def test_totals_are_written_as_plain_digits() -> None:
+    """As the account has them."""
+    async with scene(bought="100.5", usage="25.75") as s:
         assert (await s.credits()).content == b'{"data":{"total_credits":100.5,"total_usage":25.75}}'
-        s.pass_ms(60_000)
-        assert (await s.credits()).content == b'{"data":{"total_credits":100.5,"total_usage":25.95}}'
-
-
-async def test_a_new_burn_rate_leaves_what_was_burnt() -> None:
-    """One hour at two dollars, then one at three."""
-    async with scene(burn="2") as s:
-        s.pass_ms(3_600_000)
-        s.gateway.account.set_burn_rate(Decimal(3))
-        s.pass_ms(3_600_000)
-        assert await s.totals() == (20, 5)
-        s.gateway.account.set_usage(Decimal("19.99"))
-        assert await s.totals() == (20, Decimal("19.99"))
-
-
-async def test_readings_are_as_stale_as_told() -> None:
-    """Within the span the old state is shown, afterwards the new one, and only then."""
-    async with scene(Conduct(staleness_ms=60_000)) as s:
-        assert await s.totals() == (20, 0)
-        s.gateway.account.buy_elsewhere(Decimal(5))
-        s.pass_ms(59_999)
-        assert await s.totals() == (20, 0)
-        s.pass_ms(1)
-        assert await s.totals() == (25, 0)
-
-
-async def test_a_purchase_elsewhere_raises_the_total_and_a_refund_lowers_it(s: Scene) -> None:
-    """What happens to the account without us is visible at once when nothing is stale."""
-    s.gateway.account.buy_elsewhere(Decimal("7.25"))
-    assert await s.totals() == (Decimal("27.25"), 0)
-    s.gateway.account.refund(Decimal(20))
-    assert await s.totals() == (Decimal("7.25"), 0)
 
 
 @pytest.mark.parametrize(
@@ -342,44 +402,6 @@ async def test_requests_are_counted_by_endpoint(s: Scene) -> None:
 # Posting.
 
 
-async def test_a_payment_on_the_chain_is_posted_once(s: Scene) -> None:
-    """Ten dollars of credits for ten and a half of USDC, and never a second time."""
-    tx_hash = s.chain.pay(charge := await s.charge())
-    for _ in range(3):
-        s.poll()
-        assert await s.totals() == (30, 0)
-    issued = s.gateway.issued[intent_of(charge)["call_data"]["id"]]
-    assert (issued.tx_hash, issued.posted_ms) == (tx_hash, START_MS)
-
-
-async def test_an_unpaid_charge_posts_nothing(s: Scene) -> None:
-    """Asking for a charge is free and worth nothing."""
-    await s.charge()
-    s.poll()
-    assert await s.totals() == (20, 0)
-
-
-async def test_posting_waits_its_delay_after_the_payment_was_seen() -> None:
-    """By the injected clock, to the millisecond."""
-    async with scene(Conduct(posting_delay_ms=3_000)) as s:
-        s.chain.pay(await s.charge())
-        s.poll(500)
-        s.poll(2_999)
-        assert await s.totals() == (20, 0)
-        s.poll(1)
-        assert await s.totals() == (30, 0)
-
-
-async def test_more_than_five_hundred_dollars_take_a_quarter_of_an_hour(s: Scene) -> None:
-    """As the documentation says; five hundred itself does not."""
-    s.chain.pay(await s.charge(amount=501))
-    s.chain.pay(await s.charge(amount=500))
-    s.poll()
-    assert await s.totals() == (520, 0)
-    s.poll(15 * 60_000)
-    assert await s.totals() == (1021, 0)
-
-
 @pytest.mark.parametrize(
     "says",
     [
@@ -411,103 +433,9 @@ async def test_an_announcement_without_money_is_not_posted(s: Scene) -> None:
     other = intent_of(second)["call_data"]["id"][2:]
     logs.append({**logs[1], "data": "0x" + other + logs[1]["data"][34:], "logIndex": "0x2"})
     s.poll()
+    issued = s.gateway.issued[intent_of(first)["call_data"]["id"]]
+    assert (issued.tx_hash, issued.posted_ms) == (tx_hash, START_MS)
     assert await s.totals() == (30, 0)
-
-
-async def test_a_payment_taken_back_before_posting_is_awaited_again() -> None:
-    """A reorganisation removes it, later it is mined anew, and it is posted once."""
-    async with scene(Conduct(posting_delay_ms=1_000)) as s:
-        charge = await s.charge()
-        s.chain.pay(charge)
-        s.poll()
-        s.chain.blocks[-1] = {}
-        s.poll(1_000)
-        assert await s.totals() == (20, 0)
-        s.chain.pay(charge)
-        s.poll()
-        s.poll(1_000)
-        assert await s.totals() == (30, 0)
-
-
-async def test_the_same_payment_mined_again_is_posted_once() -> None:
-    """A reorganisation moves the very same transaction to a later block."""
-    async with scene(Conduct(posting_delay_ms=1_000)) as s:
-        s.chain.pay(await s.charge())
-        s.poll()
-        taken, s.chain.blocks[-1] = s.chain.blocks[-1], {}
-        s.poll(1_000)
-        s.chain.blocks.append(taken)
-        s.poll()
-        s.poll(1_000)
-        s.poll()
-        assert await s.totals() == (30, 0)
-
-
-async def test_a_payment_that_reverts_when_mined_again_is_not_posted() -> None:
-    """Same hash, other outcome: the receipt is read again before posting."""
-    async with scene(Conduct(posting_delay_ms=1_000)) as s:
-        tx_hash = s.chain.pay(await s.charge())
-        s.poll()
-        s.chain.blocks[-1] = {tx_hash: {"status": "0x0", "logs": []}}
-        s.poll(1_000)
-        s.poll(1_000)
-        assert await s.totals() == (20, 0)
-
-
-async def test_a_payment_that_moves_into_a_block_already_read_is_found(s: Scene) -> None:
-    """A reorganisation can put it below the head that was last looked at."""
-    charge = await s.charge()
-    s.chain.blocks += [{}, {}, {}]
-    s.poll()
-    s.chain.pay(charge)
-    s.chain.blocks[-3] = s.chain.blocks.pop()
-    s.poll()
-    assert await s.totals() == (30, 0)
-
-
-async def test_a_payment_is_found_however_many_blocks_came_between(s: Scene) -> None:
-    """A charge lives for two days; so does the search for its payment."""
-    charge = await s.charge()
-    for _ in range(3):
-        s.chain.blocks += [{}] * 200
-        s.poll()
-    s.chain.pay(charge)
-    s.chain.blocks += [{}] * 200
-    s.poll()
-    assert await s.totals() == (30, 0)
-
-
-@pytest.mark.parametrize("trick", ["other-recipient", "underpaid-total", "fee-part-too-high", "other-currency"])
-async def test_a_hostile_charge_brings_no_credits_when_paid(s: Scene, trick: str) -> None:
-    """The account's owner did not get what the credits cost."""
-    s.gateway.switch_on("coinbase", trick)
-    s.chain.pay(await s.charge())
-    s.poll()
-    assert await s.totals() == (20, 0)
-
-
-async def test_never_posts_means_never(s: Scene) -> None:
-    """However long one waits, until the fault ends."""
-    s.gateway.switch_on("posting", "never-posts")
-    s.chain.pay(await s.charge())
-    for _ in range(3):
-        s.poll(86_400_000)
-        assert await s.totals() == (20, 0)
-    s.gateway.switch_off("posting")
-    s.poll()
-    assert await s.totals() == (30, 0)
-
-
-async def test_posts_late_adds_an_hour() -> None:
-    """On top of the ordinary delay."""
-    async with scene(Conduct(posting_delay_ms=5)) as s:
-        s.gateway.switch_on("posting", "posts-late")
-        s.chain.pay(await s.charge())
-        s.poll()
-        s.poll(3_600_004)
-        assert await s.totals() == (20, 0)
-        s.poll(1)
-        assert await s.totals() == (30, 0)
 
 
 # Faults on the wire.
@@ -584,12 +512,23 @@ async def test_gone_says_the_documented_words_whatever_the_key(s: Scene) -> None
     assert not s.gateway.issued
 
 
-@pytest.mark.parametrize("name", ["rate-limited-429", "unavailable-503"])
-async def test_an_answer_that_asks_for_patience_says_how_much(s: Scene, name: str) -> None:
-    """Retry-After in whole seconds, as set."""
-    s.gateway.wire.retry_after_seconds = 17
-    s.gateway.switch_on("credits", name)
-    assert (await s.credits()).headers["retry-after"] == "17"
+async def test_what_a_fault_of_the_wire_leaves_of_the_true_answer(s: Scene) -> None:
+    """Only a limit on size refuses one that is too long, and early: 64 MB of blanks inside a true answer."""
+    assert s.gateway.wire.oversized_bytes == 64 * 1024 * 1024
+    s.gateway.wire.oversized_bytes, s.gateway.wire.retry_after_seconds = 3 * 65536, 17
+    whole = (await s.credits()).content
+    said: dict[str, httpx.Response] = {}
+    for name in ("truncated-json", "oversized", "gzip-bomb", "rate-limited-429", "unavailable-503"):
+        s.gateway.switch_on("credits", name, times=1)
+        said[name] = await s.credits()
+    cut = said["truncated-json"].content  # The HTTP is whole, the document is not.
+    assert cut and whole.startswith(cut) and len(cut) < len(whole)
+    with pytest.raises(ValueError, match=r"."):
+        json.loads(cut)
+    assert len(said["oversized"].content) > 3 * 65536 and said["oversized"].json() == json.loads(whole)
+    # What is counted must be what comes out of the decoder.
+    assert int(said["gzip-bomb"].headers["content-length"]) < 10_000 and len(said["gzip-bomb"].content) == 3 * 65536
+    assert [said[name].headers["retry-after"] for name in ("rate-limited-429", "unavailable-503")] == ["17", "17"]
 
 
 async def test_a_trickle_beats_a_time_out_between_bytes_but_never_ends(s: Scene) -> None:
@@ -609,16 +548,6 @@ async def test_a_trickle_beats_a_time_out_between_bytes_but_never_ends(s: Scene)
             await s.credits()
 
 
-async def test_truncated_json_is_the_true_answer_cut_in_half(s: Scene) -> None:
-    """The HTTP is whole, the document is not."""
-    whole = (await s.credits()).content
-    s.gateway.switch_on("credits", "truncated-json")
-    cut = (await s.credits()).content
-    assert cut and whole.startswith(cut) and len(cut) < len(whole)
-    with pytest.raises(ValueError, match=r"."):
-        json.loads(cut)
-
-
 async def test_a_followed_redirect_would_be_noticed(s: Scene) -> None:
     """It points to another origin, which remembers who came; nobody comes unless told to follow."""
     s.gateway.switch_on("coinbase", "redirect-302")
@@ -630,59 +559,40 @@ async def test_a_followed_redirect_would_be_noticed(s: Scene) -> None:
     assert followed.json()["data"]["total_credits"] == 1_000_000 and len(s.gateway.elsewhere.requests) == 1
 
 
-async def test_an_oversized_answer_is_valid_in_the_end(s: Scene) -> None:
-    """64 MB of blanks inside a true answer: only a limit on size refuses it, and early."""
-    assert s.gateway.wire.oversized_bytes == 64 * 1024 * 1024
-    s.gateway.wire.oversized_bytes = 3 * 65536
-    s.gateway.switch_on("credits", "oversized")
-    answer = await s.credits()
-    assert len(answer.content) > 3 * 65536 and answer.json()["data"]["total_credits"] == 20
-
-
-async def test_a_bomb_is_small_on_the_wire(s: Scene) -> None:
-    """What is counted must be what comes out of the decoder."""
-    s.gateway.wire.oversized_bytes = 1 << 20
-    s.gateway.switch_on("credits", "gzip-bomb")
-    answer = await s.credits()
-    assert int(answer.headers["content-length"]) < 10_000 and len(answer.content) == 1 << 20
-
-
-async def test_a_lost_answer_has_created_its_charge(s: Scene) -> None:
-    """The client sees a reset; the charge exists and would even be posted if somebody paid it."""
-    s.gateway.switch_on("coinbase", "answer-lost")
+@pytest.mark.parametrize(("name", "created"), [("answer-lost", 1), ("reset", 0)])
+async def test_a_lost_answer_has_created_its_charge(s: Scene, name: str, created: int) -> None:
+    """The client sees a reset; the charge exists and would even be posted if paid. After a reset there is none."""
+    s.gateway.switch_on("coinbase", name)
     with pytest.raises(httpx.ReadError):
         await s.ask()
-    assert len(s.gateway.issued) == 1
+    assert len(s.gateway.issued) == created
     s.gateway.switch_off()
-    assert (await s.charge()) and len(s.gateway.issued) == 2
-
-
-async def test_a_reset_creates_no_charge(s: Scene) -> None:
-    """Unlike a lost answer."""
-    s.gateway.switch_on("coinbase", "reset")
-    with pytest.raises(httpx.ReadError):
-        await s.ask()
-    assert not s.gateway.issued
+    assert (await s.charge()) and len(s.gateway.issued) == created + 1
 
 
 # Faults of the numbers.
 
 
+ZEROS = b'{"data":{"total_credits":0,"total_usage":0}}'
+
+
 @pytest.mark.parametrize(
     ("name", "body"),
     [
-        ("zero-credits", b'{"data":{"total_credits":0,"total_usage":0}}'),
-        ("ordinary-key", b'{"data":{"total_credits":0,"total_usage":0}}'),
+        ("zero-credits", ZEROS),
+        ("ordinary-key", ZEROS),
         ("string-numbers", b'{"data":{"total_credits":"20","total_usage":"1.5"}}'),
         ("nan", b'{"data":{"total_credits":NaN,"total_usage":1.5}}'),
     ],
 )
 async def test_a_wrong_balance_is_wrong_to_the_byte(name: str, body: bytes) -> None:
-    """Each is a 200 with a body that must not be believed."""
+    """Each is a 200 with a body that must not be believed; where the key is called an ordinary one, it says so too."""
     async with scene(usage="1.5") as s:
-        s.gateway.switch_on("credits", name)
+        for place in ("credits", "key") if name == "ordinary-key" else ("credits",):
+            s.gateway.switch_on(place, name)
         answer = await s.credits()
         assert (answer.status_code, answer.content) == (200, body)
+        assert (await s.at("key")).json()["data"]["is_management_key"] is (name != "ordinary-key")
 
 
 async def test_a_falling_total_falls_from_reading_to_reading(s: Scene) -> None:
@@ -692,36 +602,14 @@ async def test_a_falling_total_falls_from_reading_to_reading(s: Scene) -> None:
     assert totals[0] == 20 and all(later < earlier for earlier, later in itertools.pairwise(totals))
 
 
-async def test_a_frozen_balance_shows_its_first_reading_for_ever() -> None:
-    """Neither usage nor purchases show."""
-    async with scene(burn="1") as s:
-        s.gateway.switch_on("credits", "frozen")
-        assert await s.totals() == (20, 0)
-        s.pass_ms(36_000_000)
-        s.gateway.account.buy_elsewhere(Decimal(5))
-        assert await s.totals() == (20, 0)
-
-
-async def test_a_management_key_can_be_shown_as_an_ordinary_one(s: Scene) -> None:
-    """The fault has two halves: the key's description and the zeros."""
-    for switch in FAULTS["ordinary-key"].switches:
-        s.gateway.switch_on(switch.place, switch.name, switch.times)
-    assert (await s.at("key")).json()["data"]["is_management_key"] is False
-    assert await s.totals() == (0, 0)
-
-
 # Switching.
 
 
-async def test_a_fault_can_be_for_the_first_requests_only(s: Scene) -> None:
-    """Two spoilt, the third honest; several faults take their turns."""
+async def test_a_fault_lasts_as_it_was_switched_on(s: Scene) -> None:
+    """For the first requests only, several in turn, or until it is switched off; and only at its own endpoint."""
     s.gateway.switch_on("credits", "server-error-500", times=2)
     s.gateway.switch_on("credits", "rate-limited-429", times=1)
     assert [(await s.credits()).status_code for _ in range(5)] == [500, 500, 429, 200, 200]
-
-
-async def test_a_permanent_fault_lasts_until_it_is_switched_off(s: Scene) -> None:
-    """And only at its own endpoint."""
     s.gateway.switch_on("credits", "server-error-500")
     assert [(await s.credits()).status_code for _ in range(3)] == [500] * 3
     assert (await s.at("key")).status_code == 200
@@ -760,13 +648,9 @@ def test_every_fault_of_the_catalogue_can_be_switched_on(name: str) -> None:
     assert fault.name == name and fault.says[0].isupper() and fault.says.endswith(".") and len(fault.says) < 100
 
 
-def test_the_catalogue_forgets_no_fault_of_the_gateway() -> None:
+def test_the_catalogue_forgets_no_fault_of_the_gateway_and_lists_each_once() -> None:
     """Every hostile charge, every own fault, and every wire fault of the balance and the charge endpoint."""
     listed = {(switch.place, switch.name) for fault in FAULTS.values() for switch in fault.switches}
     switchable = {(place, name) for place, names in FAULTS_AT.items() for name in names}
     assert {(p, name) for p, name in switchable if p in ("credits", "coinbase") or name not in WIRE_FAULTS} <= listed
-
-
-def test_the_catalogue_lists_each_fault_once() -> None:
-    """Two lines of one name would hide one of them."""
-    assert len(faults._ALL) == len(FAULTS)
+    assert len(faults._ALL) == len(FAULTS), "two lines of one name would hide one of them"
