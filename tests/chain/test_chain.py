@@ -15,13 +15,12 @@ import pytest
 from eth_utils.crypto import keccak
 
 from tests.world import builders
-from tests.world.stand import ENOUGH, HEAD_AGE_MAX_S, TOTAL, Stand, failing, stand_on
+from tests.world.stand import ENOUGH, HEAD_AGE_MAX_S, TOTAL, Stand, failing, lie, stand_on
 from topup.chain.broadcast import classify
 from topup.chain.contract_chain import EvmChain
 from topup.chain.profiles import BASE, Profile
-from topup.domain.coinbase_charge import Charge
 from topup.domain.errors import ChainUnknown, PaymentForbidden, Reverted, WrongChain
-from topup.domain.lifecycle import Attempt, Inclusion
+from topup.domain.lifecycle import Inclusion
 from topup.domain.money import Wei
 from topup.ports.chain import Delivery
 from topup.sandbox import contracts
@@ -39,8 +38,9 @@ def stand(request: pytest.FixtureRequest) -> Iterator[Stand]:
     yield from stand_on(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def anvil() -> Iterator[Stand]:
+    """One for all who only ask it."""
     yield from stand_on("anvil")
 
 
@@ -59,18 +59,19 @@ def test_a_survey_is_one_request_and_says_what_the_chain_says(stand: Stand) -> N
     assert told.base_fee == Wei(5_000_000)
     assert sorted(told.quotes) == [500, 3000]
     assert told.quotes[500] < told.quotes[3000]
-
-
-def test_a_waiting_transaction_shows_in_the_pending_nonce(stand: Stand) -> None:
-    """What waits in the pool is told apart from what is mined."""
-    stand.send(stand.attempt(stand.demand()))
+    # A chain without a feed is surveyed all the same; None is not zero.
+    assert stand.preflight(replace(BASE, price_feed=None, sequencer_feed=None)).price_e8 is None
+    # A tier without a pool is absent: the quoter really reverts there, and the other tiers still quote.
+    assert sorted(stand.preflight(replace(BASE, tiers=(100, 500, 3000))).quotes) == [500, 3000]
+    assert stand.preflight(replace(BASE, tiers=(100,))).quotes == {}
+    # What waits in the pool is told apart from what is mined, and is not seen.
+    demand = stand.demand()
+    attempt = stand.attempt(demand)
+    stand.send(attempt)
     told = stand.preflight()
     assert (told.nonce_latest, told.nonce_pending) == (0, 1)
-
-
-def test_without_a_price_feed_there_is_no_price(stand: Stand) -> None:
-    """A chain without a feed is surveyed all the same; None is not zero."""
-    assert stand.preflight(replace(BASE, price_feed=None, sequencer_feed=None)).price_e8 is None
+    observation = stand.look(demand, attempt)
+    assert (observation.seen, observation.nonce_latest) == ({}, 0)
 
 
 Prepare = Callable[[Stand], object]
@@ -148,15 +149,6 @@ def test_the_limit_itself_is_within_the_limit(prepare: Prepare, profile: Profile
     """An hour is the age that a price may have, and the grace period of a sequencer."""
     prepare(stand)
     assert (stand.preflight(profile).price_e8, stand.preflight(profile).code_hash) == (3000 * 10**8, CODE)
-
-
-def test_a_tier_without_a_pool_is_absent(stand: Stand) -> None:
-    """The quoter really reverts there; the other tiers still quote."""
-    assert sorted(stand.preflight(replace(BASE, tiers=(100, 500, 3000))).quotes) == [500, 3000]
-    assert stand.preflight(replace(BASE, tiers=(100,))).quotes == {}
-
-
-FEED = contracts.ETH_USD_FEED
 
 
 ASKED = [
@@ -254,42 +246,28 @@ def test_each_revert_is_a_sentence_with_a_remedy(cause: str, stand: Stand) -> No
     assert remedy in refused.value.remedy
 
 
-def test_an_altered_intent_has_no_valid_signature(stand: Stand) -> None:
-    """One unit more than the operator signed for, and the contract refuses."""
-    honest = stand.demand()
-    altered = replace(honest, intent=replace(honest.intent, recipient_amount=honest.intent.recipient_amount + 1))
-    with pytest.raises(Reverted, match="did not sign exactly this") as refused:
-        stand.simulate(altered)
-    assert refused.value.name == "InvalidSignature"
-
-
-def test_a_paid_charge_is_already_processed(stand: Stand) -> None:
-    """After the payment the same charge cannot be paid again, and the reason says that it was paid."""
-    demand, _ = stand.paid()
-    with pytest.raises(Reverted, match="has been paid before") as refused:
-        stand.simulate(demand)
-    assert refused.value.name == "AlreadyProcessed"
-    assert "never pay it again" in refused.value.remedy
-
-
 def test_an_honest_payment_has_a_gas_estimate_and_a_bound_on_the_l1_fee(stand: Stand) -> None:
     """The estimate suffices for the real thing, and the bound for the L1 fee; one request."""
     demand = stand.demand()
     before = stand.world.rpc.requests
     dry = stand.simulate(demand)
     assert stand.world.rpc.requests == before + 1
-    attempt = stand.attempt(demand, gas_limit=dry.gas)
-    stand.send(attempt)
-    stand.mine()
+    # Where eth_simulateV1 is unknown a call alone is tried; where it is known the effects are proven as well.
+    assert dry.proof == ("eth_simulateV1" if isinstance(stand.world.chain, Anvil) else "eth_call")
+    # One unit more than the operator signed for, and the contract refuses.
+    altered = replace(demand, intent=replace(demand.intent, recipient_amount=demand.intent.recipient_amount + 1))
+    with pytest.raises(Reverted, match="did not sign exactly this") as refused:
+        stand.simulate(altered)
+    assert refused.value.name == "InvalidSignature"
+    attempt = stand.mined(stand.attempt(demand, gas_limit=dry.gas))
     seen = stand.seen(demand, attempt)
     assert seen.inclusion.success
     assert seen.inclusion.l1_fee <= dry.l1_fee
-
-
-def test_the_proof_is_named_for_what_was_tried(stand: Stand) -> None:
-    """Where eth_simulateV1 is unknown a call alone is tried; where it is known the effects are proven as well."""
-    proof = "eth_simulateV1" if isinstance(stand.world.chain, Anvil) else "eth_call"
-    assert stand.simulate(stand.demand()).proof == proof
+    # After the payment the same charge cannot be paid again, and the reason says that it was paid.
+    with pytest.raises(Reverted, match="has been paid before") as refused:
+        stand.simulate(demand)
+    assert refused.value.name == "AlreadyProcessed"
+    assert "never pay it again" in refused.value.remedy
 
 
 def _topic(address: str | bytes) -> str:
@@ -315,80 +293,69 @@ def _ours(logs: Logs) -> dict[str, Any]:
 
 def _arrival(logs: Logs, target: str) -> dict[str, Any]:
     usdc = contracts.USDC.lower()
-    found = [log for log in logs if log["address"].lower() == usdc and log["topics"][2] == _topic(target)]
-    assert len(found) == 1
-    return found[0]
+    (found,) = [log for log in logs if log["address"].lower() == usdc and log["topics"][2] == _topic(target)]
+    return found
 
 
 def _more(log: dict[str, Any], by: int) -> None:
     log["data"] = f"0x{int(log['data'], 16) + by:064x}"
 
 
-def _word(log: dict[str, Any], place: int, value: str) -> None:
+Doctor = Callable[[Logs, Stand], None]
+
+
+def _leaves(token: str, units: int, topic: str = TRANSFER) -> Doctor:
+    """Let this go from the wallet to somebody."""
+    return lambda logs, s: logs.append(_movement(token, topic, s.wallet, ANYONE, units))
+
+
+def _collectible_leaves(logs: Logs, s: Stand) -> None:
+    topics = [TRANSFER, _topic(s.wallet), _topic(ANYONE), _topic("0x1")]
+    logs.append({"address": ANYONE, "topics": topics, "data": "0x"})
+
+
+def _word(place: int, value: str) -> Doctor:
     """Put another 32-byte word into the event's data: 0 is the id, 1 the recipient, 2 the sender."""
-    start = 2 + 64 * place
-    log["data"] = log["data"][:start] + value[2:] + log["data"][start + 64 :]
+
+    def doctored(logs: Logs, _: Stand) -> None:
+        log, start = _ours(logs), 2 + 64 * place
+        log["data"] = log["data"][:start] + value[2:] + log["data"][start + 64 :]
+
+    return doctored
+
+
+def _recipient(logs: Logs, s: Stand) -> dict[str, Any]:
+    return _arrival(logs, s.world.operator.terms.recipient)
 
 
 def _fee_to_the_recipient(logs: Logs, stand: Stand) -> None:
     """The recipient's part comes in two pieces, one as large as the fee, which nobody else receives."""
-    recipient = stand.world.operator.terms.recipient
-    fee, part = _arrival(logs, FEE_DESTINATION), _arrival(logs, recipient)
+    fee, part = _arrival(logs, FEE_DESTINATION), _recipient(logs, stand)
     _more(part, -int(fee["data"], 16))
-    fee["topics"][2] = _topic(recipient)
+    fee["topics"][2] = part["topics"][2]
 
 
-DOCTORED: dict[str, tuple[Callable[[Logs, Stand], None], str]] = {
-    "ETH leaves": (
-        lambda logs, s: logs.append(_movement(ETHER, TRANSFER, s.wallet, ANYONE, ENOUGH.units)),
-        "would leave the wallet, more than the value",
-    ),
-    "a token leaves": (
-        lambda logs, s: logs.append(_movement(contracts.USDC, TRANSFER, s.wallet, ANYONE, 1)),
-        "would move or approve a token of the wallet",
-    ),
-    "another token leaves": (
-        lambda logs, s: logs.append(_movement(ANYONE, TRANSFER, s.wallet, ANYONE, 1)),
-        "would move or approve a token of the wallet",
-    ),
-    "an approval": (
-        lambda logs, s: logs.append(_movement(contracts.USDC, APPROVAL, s.wallet, ANYONE, 2**256 - 1)),
-        "would move or approve a token of the wallet",
-    ),
-    "a collectible leaves": (
-        lambda logs, s: logs.append(
-            {"address": ANYONE, "topics": [TRANSFER, _topic(s.wallet), _topic(ANYONE), _topic("0x1")], "data": "0x"}
-        ),
-        "would move or approve a token of the wallet",
-    ),
-    "one unit too few": (
-        lambda logs, s: _more(_arrival(logs, s.world.operator.terms.recipient), -1),
-        "the recipient would receive",
-    ),
-    "one unit too many": (
-        lambda logs, s: _more(_arrival(logs, s.world.operator.terms.recipient), 1),
-        "the recipient would receive",
-    ),
-    "nothing arrives": (
-        lambda logs, s: logs.remove(_arrival(logs, s.world.operator.terms.recipient)),
-        "the recipient would receive 0 units",
-    ),
-    "no fee": (lambda logs, _: logs.remove(_arrival(logs, FEE_DESTINATION)), "nobody would receive the fee part"),
-    "wrong fee": (lambda logs, _: _more(_arrival(logs, FEE_DESTINATION), 1), "nobody would receive the fee part"),
-    "fee to the recipient": (_fee_to_the_recipient, "nobody would receive the fee part"),
-    "another sender": (lambda logs, _: _word(_ours(logs), 2, _topic(ANYONE)), "exactly one Transferred event"),
-    "another recipient": (lambda logs, _: _word(_ours(logs), 1, _topic(ANYONE)), "exactly one Transferred event"),
-    "no event": (lambda logs, _: logs.remove(_ours(logs)), "exactly one Transferred event"),
-    "two events": (lambda logs, _: logs.append(_ours(logs)), "exactly one Transferred event"),
-    "another id": (
-        lambda logs, _: _word(_ours(logs), 0, "0x" + "ab" * 16 + "00" * 16),
-        "exactly one Transferred event",
-    ),
-    "another operator": (
-        lambda logs, _: _ours(logs)["topics"].__setitem__(1, _topic(ANYONE)),
-        "exactly one Transferred event",
-    ),
-    "another contract": (lambda logs, _: _ours(logs).__setitem__("address", ANYONE), "exactly one Transferred event"),
+MOVES, RECEIVES = "would move or approve a token of the wallet", "the recipient would receive"
+FEE, EVENT = "nobody would receive the fee part", "exactly one Transferred event"
+DOCTORED: dict[str, tuple[Doctor, str]] = {
+    "ETH leaves": (_leaves(ETHER, ENOUGH.units), "would leave the wallet, more than the value"),
+    "a token leaves": (_leaves(contracts.USDC, 1), MOVES),
+    "another token leaves": (_leaves(ANYONE, 1), MOVES),
+    "an approval": (_leaves(contracts.USDC, 2**256 - 1, APPROVAL), MOVES),
+    "a collectible leaves": (_collectible_leaves, MOVES),
+    "one unit too few": (lambda logs, s: _more(_recipient(logs, s), -1), RECEIVES),
+    "one unit too many": (lambda logs, s: _more(_recipient(logs, s), 1), RECEIVES),
+    "nothing arrives": (lambda logs, s: logs.remove(_recipient(logs, s)), f"{RECEIVES} 0 units"),
+    "no fee": (lambda logs, _: logs.remove(_arrival(logs, FEE_DESTINATION)), FEE),
+    "wrong fee": (lambda logs, _: _more(_arrival(logs, FEE_DESTINATION), 1), FEE),
+    "fee to the recipient": (_fee_to_the_recipient, FEE),
+    "another sender": (_word(2, _topic(ANYONE)), EVENT),
+    "another recipient": (_word(1, _topic(ANYONE)), EVENT),
+    "another id": (_word(0, "0x" + "ab" * 16 + "00" * 16), EVENT),
+    "no event": (lambda logs, _: logs.remove(_ours(logs)), EVENT),
+    "two events": (lambda logs, _: logs.append(_ours(logs)), EVENT),
+    "another operator": (lambda logs, _: _ours(logs)["topics"].__setitem__(1, _topic(ANYONE)), EVENT),
+    "another contract": (lambda logs, _: _ours(logs).__setitem__("address", ANYONE), EVENT),
 }
 
 
@@ -586,12 +553,16 @@ def test_a_lost_answer_is_unclear_and_never_sent_again(stand: Stand, hand: str) 
     assert stand.seen(demand, attempt).inclusion.success
 
 
-@pytest.mark.parametrize("said", [None, 5, "", "0x", "0x12", "zz", {}, [], True, "0x" + "00" * 32])
-def test_an_answer_that_is_not_our_hash_is_unclear(said: Any, sole: Stand, hand: str) -> None:
+NO_HASH: list[Any] = [None, 5, "", "0x", "0x12", "zz", {}, [], True, "0x" + "00" * 32]
+
+
+def test_an_answer_that_is_not_our_hash_is_unclear(sole: Stand, hand: str) -> None:
     """Accepted is only what is answered with our own hash."""
     sole.planning = hand == "web3.py"
-    sole.bend(0, "eth_sendRawTransaction", to=lambda _: said)
-    assert sole.send(sole.attempt(sole.demand())).delivery is Delivery.UNCLEAR
+    for number, said in enumerate(NO_HASH):
+        sole.bend(0, "eth_sendRawTransaction", to=partial(_instead, said))
+        fresh = sole.attempt(sole.demand(), nonce=number)
+        assert sole.send(fresh).delivery is Delivery.UNCLEAR, said
 
 
 NOWHERE = "http://127.0.0.1:9/key"
@@ -649,16 +620,6 @@ def test_a_provider_of_another_chain_is_passed_over(two: tuple[Stand, Stand]) ->
 # What became of it
 
 
-def test_what_waits_is_not_seen(stand: Stand) -> None:
-    """Absent means "not seen", with the nonce still unused."""
-    demand = stand.demand()
-    attempt = stand.attempt(demand)
-    stand.send(attempt)
-    observation = stand.look(demand, attempt)
-    assert observation.seen == {}
-    assert observation.nonce_latest == 0
-
-
 def test_a_mined_payment_is_seen_with_its_cost(stand: Stand) -> None:
     """Block, gas and the swap's cost as the chain tells them; the wallet fell by exactly that."""
     before = int(stand.rpc("eth_getBalance", stand.world.wallet, "latest"), 16)
@@ -668,11 +629,10 @@ def test_a_mined_payment_is_seen_with_its_cost(stand: Stand) -> None:
     head = stand.head()
     found: Inclusion = seen.inclusion
     assert (found.block_number, found.block_hash, found.block_ms) == (head.number, head.hash, head.timestamp_s * 1000)
-    assert found.success
-    assert seen.trusted
-    assert seen.wallet_check == "exact"
+    assert (found.success, seen.trusted, seen.wallet_check) == (True, True, "exact")
     assert before - after == found.spent.units + found.gas.units + found.l1_fee.units
     assert stand.look(demand, attempt).nonce_latest == 1
+    assert not stand.seen(stand.demand(), attempt).trusted, "the event carries another id than that charge's"
 
 
 def test_the_safe_and_the_final_block_follow(stand: Stand) -> None:
@@ -686,19 +646,17 @@ def test_the_safe_and_the_final_block_follow(stand: Stand) -> None:
     assert observation.finalized_s == int(final["timestamp"], 16)
 
 
-@pytest.mark.parametrize("how", ["null", "error"])
-def test_a_tag_the_node_does_not_know_means_not_yet(how: str, stand: Stand) -> None:
+def test_a_tag_the_node_does_not_know_means_not_yet(stand: Stand) -> None:
     """Null or an error for "safe" and "finalized" is neither height 0 nor a failure."""
 
     def tag(params: list[Any]) -> bool:
         return params[0] in ("safe", "finalized")
 
-    if how == "null":
-        stand.bend(0, "eth_getBlockByNumber", to=lambda _: None, when=tag)
-    else:
-        stand.bend(0, failing("eth_getBlockByNumber", RpcError(-39001, "unknown block"), tag))
-    observation = stand.look()
-    assert (observation.safe, observation.finalized, observation.finalized_s) == (None, None, None)
+    error = failing("eth_getBlockByNumber", RpcError(-39001, "unknown block"), tag)
+    for bent in (lie("eth_getBlockByNumber", to=lambda _: None, when=tag), error):
+        stand.bend(0, bent)
+        observation = stand.look()
+        assert (observation.safe, observation.finalized, observation.finalized_s) == (None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -716,65 +674,64 @@ def test_a_receipt_of_no_block_is_not_counted(change: dict[str, Any], stand: Sta
     assert stand.look(demand, attempt).seen == {}
 
 
-def failed(stand: Stand, *writes: contracts.StorageWrite, **changes: Any) -> tuple[Charge, Attempt]:
-    """A payment before whose block something changes, so that it fails there."""
+async def passing(method: str, _: list[Any], honest: Next) -> Any:
+    """Let every call succeed."""
+    return "0x" if method == "eth_call" else honest()
+
+
+TOO_DEAR, PAUSED = contracts.eth_price(1000 * 10**8), contracts.payments_paused(paused=True)
+
+
+@pytest.mark.parametrize(
+    ("writes", "changes", "recovered", "reason"),
+    [
+        pytest.param(TOO_DEAR, {}, False, "the price moved above what was sent", id="the contract's own reason"),
+        pytest.param([], {"gas_limit": 60_000}, False, "out of gas", id="the limit, not the contract"),
+        pytest.param(PAUSED, {}, True, "reverted; it would succeed now", id="the replay succeeds: nothing is told"),
+    ],
+)
+def test_a_revert_is_told_with_its_reason(
+    writes: list[contracts.StorageWrite], changes: dict[str, Any], *, recovered: bool, reason: str, stand: Stand
+) -> None:
+    """Something changes before the block, so that the payment fails there: gas is gone, the swap is not."""
     demand = stand.demand()
     attempt = stand.attempt(demand, **changes)
     stand.send(attempt)
     stand.write(*writes)
     stand.mine()
-    return demand, attempt
-
-
-def test_a_revert_is_told_with_its_reason(stand: Stand) -> None:
-    """The price jumps before the block: gas is gone, the swap is not, and the reason is the contract's own."""
-    seen = stand.seen(*failed(stand, *contracts.eth_price(1000 * 10**8)))
-    assert not seen.inclusion.success
-    assert seen.inclusion.spent == Wei(0)
+    if recovered:
+        stand.bend(0, passing)
+    seen = stand.seen(demand, attempt)
+    assert (seen.inclusion.success, seen.inclusion.spent) == (False, Wei(0))
     assert seen.inclusion.gas > Wei(0)
-    assert "the price moved above what was sent" in seen.reason
     assert (seen.trusted, seen.wallet_check) == (True, "exact")
+    assert reason in seen.reason
 
 
-def test_running_out_of_gas_is_told_as_that(stand: Stand) -> None:
-    """All the gas is used up: the reason is the limit, not the contract."""
-    seen = stand.seen(*failed(stand, gas_limit=60_000))
-    assert (seen.inclusion.success, seen.reason) == (False, "out of gas")
-
-
-def test_a_revert_that_is_over_says_so(stand: Stand) -> None:
-    """When the replay succeeds, there is no reason to be had from it."""
-    payment = failed(stand, *contracts.payments_paused(paused=True))
-
-    async def recovered(method: str, _: list[Any], honest: Next) -> Any:
-        return "0x" if method == "eth_call" else honest()
-
-    stand.bend(0, recovered)
-    assert stand.seen(*payment).reason == "reverted; it would succeed now"
-
-
-@pytest.mark.parametrize("by", [1, -1])
-def test_a_movement_that_is_not_ours_is_a_named_difference(by: int, stand: Stand) -> None:
-    """A wei that came or went in the same block is told to the wei, beyond the L1 fee's bound as below zero."""
+def test_what_the_balance_says_of_a_payment(stand: Stand) -> None:
+    """Beside it the payment counts all the same."""
     demand, attempt = stand.paid()
-    foreign = by * 10**15
-    at = hex(stand.head().number)
-    stand.bend(0, "eth_getBalance", to=lambda told: hex(int(told, 16) - foreign), when=lambda p: p[1] == at)
-    seen = stand.seen(demand, attempt)
-    assert seen.wallet_check == f"differs by {foreign} wei"
-    assert seen.inclusion.success
+    newest = stand.head().number
+    # A wei that came or went in the same block is told to the wei, beyond the L1 fee's bound as below zero.
+    for foreign in (10**15, -(10**15)):
+        less = partial(_less, foreign)
+        stand.bend(0, "eth_getBalance", to=less, when=lambda p: p[1] == hex(newest))
+        seen = stand.seen(demand, attempt)
+        assert (seen.wallet_check, seen.inclusion.success) == (f"differs by {foreign} wei", True)
+    # A node that pruned either balance cannot confirm the cost.
+    for at in (newest, newest - 1):
+        stand.bend(0, failing("eth_getBalance", RpcError(-32000, "missing trie node"), partial(_reads, hex(at))))
+        seen = stand.seen(demand, attempt)
+        assert seen.wallet_check.startswith("not verified")
+        assert (seen.inclusion.success, seen.trusted) == (True, True)
 
 
-@pytest.mark.parametrize("back", [0, 1])
-def test_forgotten_state_leaves_the_balance_unverified(back: int, stand: Stand) -> None:
-    """A node that pruned either balance cannot confirm the cost; the payment counts all the same."""
-    demand, attempt = stand.paid()
-    at = hex(stand.head().number - back)
-    stand.bend(0, failing("eth_getBalance", RpcError(-32000, "missing trie node"), lambda p: p[1] == at))
-    seen = stand.seen(demand, attempt)
-    assert seen.wallet_check.startswith("not verified")
-    assert seen.inclusion.success
-    assert seen.trusted
+def _less(wei: int, told: str) -> str:
+    return hex(int(told, 16) - wei)
+
+
+def _reads(at: str, params: list[Any]) -> bool:
+    return bool(params[1] == at)
 
 
 def test_a_reorganisation_shows(stand: Stand) -> None:
@@ -804,35 +761,35 @@ def test_success_without_our_event_is_for_a_person(stand: Stand) -> None:
     assert seen.inclusion.spent == attempt.plan.value
 
 
-def test_the_payment_of_another_charge_is_not_ours(stand: Stand) -> None:
-    """The event carries another id than the charge that is looked for."""
-    _, attempt = stand.paid()
-    assert not stand.seen(stand.demand(), attempt).trusted
-
-
-@pytest.mark.parametrize("method", ["eth_getTransactionReceipt", "eth_getTransactionCount", "eth_getBlockByNumber"])
-def test_a_failing_node_is_unknown_and_not_absence(method: str, stand: Stand) -> None:
+def test_a_failing_node_is_unknown_and_not_absence(stand: Stand) -> None:
     """An error for receipt, nonce or head is never read as "not paid"."""
     demand, attempt = stand.paid()
-    stand.bend(0, failing(method, RpcError(-32603, "internal error"), lambda p: p[0] not in ("safe", "finalized")))
-    with pytest.raises(ChainUnknown, match="internal error"):
-        stand.look(demand, attempt)
+    for method in ("eth_getTransactionReceipt", "eth_getTransactionCount", "eth_getBlockByNumber"):
+        stand.bend(0, failing(method, RpcError(-32603, "internal error"), lambda p: p[0] not in ("safe", "finalized")))
+        with pytest.raises(ChainUnknown, match="internal error"):
+            stand.look(demand, attempt)
 
 
-@pytest.mark.parametrize(
-    ("field", "said"),
-    [(field, said) for field in ("status", "gasUsed", "blockNumber") for said in (None, 1, "0xzz")]
-    + [("effectiveGasPrice", said) for said in (1, "0xzz")]  # one that is missing is derived: see test_lacking.py
-    + [("logs", said) for said in (None, 5, [5], "x")]
-    + [("l1Fee", "zz")],
-    ids=str,
-)
-def test_a_receipt_that_cannot_be_read_is_unknown(field: str, said: Any, stand: Stand) -> None:
+UNREADABLE: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("status", "gasUsed", "blockNumber"), (None, 1, "0xzz")),
+    "effectiveGasPrice": (1, "0xzz"),  # one that is missing is derived: see test_lacking.py
+    "logs": (None, 5, [5], "x"),
+    "l1Fee": ("zz",),
+}
+
+
+def test_a_receipt_that_cannot_be_read_is_unknown(stand: Stand) -> None:
     """A field that is missing or nonsense is neither success nor failure."""
     demand, attempt = stand.paid()
-    stand.bend(0, "eth_getTransactionReceipt", to=lambda told: {**told, field: said})
-    with pytest.raises(ChainUnknown):
-        stand.look(demand, attempt)
+    for field, values in UNREADABLE.items():
+        for said in values:
+            stand.bend(0, "eth_getTransactionReceipt", to=partial(_changed, {field: said}))
+            with pytest.raises(ChainUnknown):
+                pytest.fail(f"{field} {said}: {stand.look(demand, attempt)}")
+
+
+def _changed(change: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
+    return {**told, **change}
 
 
 def test_an_l1_fee_no_receipt_tells_is_the_rest_of_the_balance() -> None:

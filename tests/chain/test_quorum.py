@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any, TypeVar
 
 import pytest
@@ -44,61 +44,58 @@ T = TypeVar("T")
 
 # -- whose a provider is ----------------------------------------------------------------------------------------
 
+
+# Path, port, spelling and sub-domain make no second provider: each row is of one owner.
 SAME = [
-    ("https://mainnet.base.org", "https://other.base.org"),
-    ("https://mainnet.base.org/key1", "https://mainnet.base.org/key2"),
+    (
+        "https://mainnet.base.org",
+        "https://other.base.org",
+        "https://mainnet.base.org/key1",
+        "https://mainnet.base.org/2",
+    ),
     ("https://a.quiknode.pro/x", "https://b.c.quiknode.pro/y"),
     ("https://rpc.one.co.uk", "https://two.one.co.uk"),
     ("https://Example.com.", "https://rpc.example.com:8443"),
-    ("http://localhost:8545", "http://127.0.0.1:8545"),
-    ("http://[::1]:8545", "http://127.0.0.1:8545/path"),
-    ("https://192.0.2.7:1", "https://192.0.2.7:2"),
-    ("https://one.unknown.example", "https://unknown.example"),
+    ("http://localhost:8545", "http://127.0.0.1:8545", "http://[::1]:8545", "http://127.0.0.1:8545/path"),
+    ("http://127.1:8545", "http://127.0.0.1:8545", "http://[::ffff:127.0.0.1]:8545"),
+    ("http://0.0.0.0:8545", "http://node.localhost:8545"),
+    ("http://127.0.0.1:80", "http://localhost"),
+    ("https://192.0.2.7:1", "https://192.0.2.7:2", "https://192.0.2.7/a", "https://[::ffff:192.0.2.7]/b"),
+    ("https://192.0.2.7/a", "https://[::ffff:c000:207]/b", "https://[64:ff9b::c000:207]/b"),
+    ("https://192.0.2.7", "https://3221225991", "https://0xc0.0.0x2.7"),
     ("https://[2001:db8::1]/a", "https://[2001:DB8:0:0::1]/b"),
-    ("https://192.0.2.7/a", "https://[::ffff:192.0.2.7]/b"),
-    ("https://192.0.2.7/a", "https://[::ffff:c000:207]/b"),
-    ("https://192.0.2.7/a", "https://[64:ff9b::c000:207]/b"),
-    ("https://192.0.2.7", "https://3221225991"),
-    ("https://192.0.2.7", "https://0xc0.0.0x2.7"),
     ("https://[fe80::1%25eth0]", "https://[fe80::1]"),
-    ("https://ex\u00e4mple.com", "https://xn--exmple-cua.com"),
-    ("https://ex\u00e4mple.com", "https://rpc.exa\u0308mple.com"),
+    ("https://one.unknown.example", "https://unknown.example"),
+    ("https://ex\u00e4mple.com", "https://xn--exmple-cua.com", "https://rpc.exa\u0308mple.com"),
     ("https://EX\u00c4MPLE.com", "https://ex\u00e4mple.com."),
     ("https://fa\u00df.example", "https://xn--fa-hia.example"),
     ("https://\uff45xample.com", "https://example\u3002com"),
-    ("http://127.1:8545", "http://127.0.0.1:8545"),
-    ("http://[::ffff:127.0.0.1]:8545", "http://localhost:8545"),
-    ("http://0.0.0.0:8545", "http://node.localhost:8545"),
-    ("http://127.0.0.1:80", "http://localhost"),
 ]
+# Another registrable domain, another address, or another port of this machine: each row is of as many owners.
 APART = [
     ("https://mainnet.base.org", "https://base.drpc.org"),
     ("https://one.co.uk", "https://two.co.uk"),
     ("https://base.com", "https://base.org"),
-    ("http://127.0.0.1:8545", "http://127.0.0.1:8546"),
+    ("http://127.0.0.1:8545", "http://127.0.0.1:8546", "http://127.0.0.1", "https://127.0.0.1"),
     ("http://localhost:8545", "http://[::1]:8546"),
-    ("https://192.0.2.7", "https://192.0.2.8"),
+    ("https://192.0.2.7", "https://192.0.2.8", "https://[::ffff:192.0.2.9]"),
     ("https://[2001:db8::1]", "https://[2001:db8::2]"),
     ("https://[::ffff:192.0.2.7]", "https://[::ffff:192.0.2.8]"),
     ("https://ex\u00e4mple.com", "https://xn--exmple-dua.com"),
     ("https://xn--99999999999.com", "https://xn--99999999998.com"),
-    ("https://127.0.0.1", "http://127.0.0.1"),
 ]
 
 
-@pytest.mark.parametrize(("one", "other"), SAME)
-def test_two_urls_of_one_owner_are_one_witness(one: str, other: str) -> None:
-    """Path, port, spelling and sub-domain make no second provider."""
-    assert owner(one) == owner(other)
-    assert quorum([one, other], None) == 1
-
-
-@pytest.mark.parametrize(("one", "other"), APART)
-def test_two_owners_are_two_witnesses(one: str, other: str) -> None:
-    """Another registrable domain, another address, or another port of this machine."""
-    assert owner(one) != owner(other)
-    assert quorum([one, other], None) == 2
-    assert quorum([one, other], 1) == 1
+def test_two_urls_of_one_owner_are_one_witness() -> None:
+    """And those of two owners are two, of which one may be enough where the setting says so."""
+    for urls in SAME:
+        for one, other in combinations(urls, 2):
+            assert owner(one) == owner(other), (one, other)
+            assert quorum([one, other], None) == 1
+    for urls in APART:
+        for one, other in combinations(urls, 2):
+            assert owner(one) != owner(other), (one, other)
+            assert (quorum([one, other], None), quorum([one, other], 1)) == (2, 1)
 
 
 def test_a_quorum_that_cannot_be_had_is_a_contradiction() -> None:
@@ -323,40 +320,39 @@ def test_two_providers_are_asked_at_once_and_agree(pair: Stand) -> None:
     assert [server.requests for server in pair.servers] == [1, 1]
     assert got == pair.preflight(needs=1)
     assert pair.said == []
+    # A quorum of one asks nobody beside the first, so that a liar that stands behind it is never heard.
+    assert [server.requests for server in pair.servers] == [2, 1]
+    pair.bend(1, "eth_getBalance", to=lambda _: hex(10**30))
+    assert pair.preflight(needs=1) == got
+    assert pair.servers[1].requests == 1
+    # When every provider is of another chain a person has to look: that is a setting, not the weather.
+    for number in (0, 1):
+        pair.bend(number, "eth_chainId", to=lambda _: hex(84532))
+    with pytest.raises(WrongChain):
+        pair.preflight()
 
 
 def test_one_nonce_that_lags_for_ever_is_never_signed_with(pair: Stand) -> None:
-    """The cow's story: one shows an older nonce than the other; nothing is planned, and both are named, once."""
-    pair.paid()
-    pair.bend(1, "eth_getTransactionCount", to=lambda _: "0x0")
-    with pytest.raises(ChainUnknown, match="the providers disagree") as error:
-        pair.preflight()
-    assert f"{pair.name(0)} shows nonce 1" in str(error.value)
-    assert f"{pair.name(1)} shows nonce 0" in str(error.value)
-    (event,) = pair.told(ProvidersDisagree)
-    assert event.about == "wallet or contract"
+    """The cow's story: one shows an older nonce than the other; nothing is planned, and both are named.
 
-
-def test_a_disagreement_is_said_once_for_each_change(pair: Stand) -> None:
-    """The same one twice is one event; agreement in between makes the next one new."""
+    It is said once: the same one twice is one event, and agreement in between makes the next one new.
+    """
     pair.paid()
     bent = lie("eth_getTransactionCount", to=lambda _: "0x0")
 
     async def tried(chain: EvmChain) -> None:
-        try:
-            await chain.preflight(pair.wallet, TOTAL, BASE.contract)
-        except ChainUnknown:
-            return
-
-    async def honest(_: EvmChain) -> None:
-        pair.bend(1, None)
-
-    async def again(_: EvmChain) -> None:
         pair.bend(1, bent)
+        with pytest.raises(ChainUnknown, match="the providers disagree") as error:
+            await chain.preflight(pair.wallet, TOTAL, BASE.contract)
+        assert f"{pair.name(0)} shows nonce 1" in str(error.value)
+        assert f"{pair.name(1)} shows nonce 0" in str(error.value)
 
-    pair.bend(1, bent)
-    pair.run(tried, tried, honest, tried, again, tried)
-    assert len(pair.told(ProvidersDisagree)) == 2
+    async def agreed(chain: EvmChain) -> None:
+        pair.bend(1, None)
+        await chain.preflight(pair.wallet, TOTAL, BASE.contract)
+
+    pair.run(tried, tried, agreed, tried, tried)
+    assert [event.about for event in pair.told(ProvidersDisagree)] == ["wallet or contract"] * 2
 
 
 def test_with_three_the_one_that_lies_is_outvoted(trio: Stand) -> None:
@@ -379,13 +375,6 @@ def test_a_quote_that_one_makes_dearer_buys_nothing_dearer(factor: int, pair: St
 
     pair.bend(0, "eth_call", to=dearer, when=lambda p: p[0]["to"].lower() == quoter)
     assert pair.preflight().quotes == honest
-
-
-def test_with_one_owner_the_first_that_answers_is_asked_alone(pair: Stand) -> None:
-    """A quorum of one asks nobody beside the first, so that a liar that stands behind it is never heard."""
-    pair.bend(1, "eth_getBalance", to=lambda _: hex(10**30))
-    assert pair.preflight(needs=1).balance < Wei(10**30)
-    assert pair.servers[1].requests == 0
 
 
 # story 18
@@ -425,14 +414,6 @@ def test_a_provider_that_changes_its_chain_before_the_dry_run_is_not_believed(pa
 
     with pytest.raises(ChainUnknown, match=r"2 independent providers have to agree and 1 can be believed: .*84532"):
         pair.run(preflight, simulate)
-
-
-def test_when_every_provider_is_of_another_chain_a_person_has_to_look(pair: Stand) -> None:
-    """That is a setting, not the weather."""
-    for number in (0, 1):
-        pair.bend(number, "eth_chainId", to=lambda _: hex(84532))
-    with pytest.raises(WrongChain):
-        pair.preflight()
 
 
 def test_a_dry_run_counts_on_the_block_that_was_surveyed_alone(pair: Stand) -> None:
@@ -611,18 +592,16 @@ def test_a_lone_provider_is_never_set_aside(sole: Stand) -> None:
 # evidence
 
 
-def test_a_receipt_that_one_shows_and_the_other_does_not_is_not_seen(pair: Stand) -> None:
+def test_what_one_shows_alone_of_a_receipt_is_not_seen(pair: Stand) -> None:
     """A preconfirmation, or a lie: what one shows alone has not happened yet."""
     demand, attempt = pair.paid()
     assert pair.seen(demand, attempt).inclusion.success
     pair.bend(0, "eth_getTransactionReceipt", to=lambda _: None)
     got = pair.look(demand, attempt)
     assert (got.seen, got.nonce_latest) == ({}, 1)
-
-
-def test_a_failure_that_one_invents_is_not_seen(pair: Stand) -> None:
-    """One says failed where the other says paid: neither is believed, and both are named."""
-    demand, attempt = pair.paid()
+    # One says failed where the other says paid: neither is believed, and both are named.
+    pair.said.clear()
+    pair.bend(0, None)
     pair.bend(1, "eth_getTransactionReceipt", to=lambda told: {**told, "status": "0x0"})
     assert pair.look(demand, attempt).seen == {}
     (event,) = pair.told(ProvidersDisagree)
@@ -647,14 +626,14 @@ def test_what_one_calls_replaced_is_neither_replaced_nor_settled(pair: Stand) ->
     assert pair.told(ProvidersDisagree)
 
 
-@pytest.mark.parametrize("tag", ["safe", "finalized"])
-def test_a_height_counts_when_both_have_it(tag: str, pair: Stand) -> None:
+def test_a_height_counts_when_both_have_it(pair: Stand) -> None:
     """One that calls its newest block safe or final alone makes nothing so."""
     pair.mine(40)
     honest = pair.look()
     newest = pair.rpc("eth_getBlockByNumber", "latest", False)
-    pair.bend(0, "eth_getBlockByNumber", to=lambda _: newest, when=lambda p: p[0] == tag)
-    assert getattr(pair.look(), tag) == getattr(honest, tag)
+    pair.bend(0, "eth_getBlockByNumber", to=lambda _: newest, when=lambda p: p[0] in ("safe", "finalized"))
+    got = pair.look()
+    assert (got.safe, got.finalized) == (honest.safe, honest.finalized)
 
 
 def test_a_cancel_in_a_block_is_success_that_paid_nothing(pair: Stand) -> None:
@@ -667,16 +646,21 @@ def test_a_cancel_in_a_block_is_success_that_paid_nothing(pair: Stand) -> None:
     assert seen.wallet_check == "exact"
 
 
+def fees_to(where: Callable[[Stand], str | None]) -> Callable[[Stand], None]:
+    return lambda s: s.write(*contracts.fee_destination(s.world.operator.address, where(s)))
+
+
+def recipient(stand: Stand) -> str:
+    return stand.world.operator.terms.recipient
+
+
 PASSING: dict[str, tuple[Callable[[Stand], None], bool]] = {
     "the price moved": (lambda s: s.write(*contracts.eth_price(1000 * 10**8)), True),
     "the contract is paused": (lambda s: s.write(*contracts.payments_paused(paused=True)), True),
     "USDC is paused": (lambda s: s.write(*contracts.usdc_paused(paused=True)), True),
-    "nobody registered": (lambda s: s.write(*contracts.fee_destination(s.world.operator.address, None)), True),
-    "blacklisted": (lambda s: s.write(*contracts.usdc_blacklisted(s.world.operator.terms.recipient)), False),
-    "fee and recipient are one": (
-        lambda s: s.write(*contracts.fee_destination(s.world.operator.address, s.world.operator.terms.recipient)),
-        False,
-    ),
+    "nobody registered": (fees_to(lambda _: None), True),
+    "blacklisted": (lambda s: s.write(*contracts.usdc_blacklisted(recipient(s))), False),
+    "fee and recipient are one": (fees_to(recipient), False),
     "expired": (lambda s: s.mine_at(s.head().timestamp_s + 49 * 3600), False),
 }
 
@@ -751,23 +735,22 @@ LIES: dict[str, Intercept] = {
 
 
 @pytest.mark.parametrize("number", [0, 1])
-@pytest.mark.parametrize("how", LIES)
-def test_a_fate_that_one_bends_is_undecided(how: str, number: int, pair: Stand) -> None:
+def test_a_fate_that_one_bends_is_undecided(number: int, pair: Stand) -> None:
     """Any error, null or difference among two is never a "no"."""
     demand, _ = pair.paid()
     pair.mine(40)
-    pair.bend(number, LIES[how])
-    with pytest.raises(ChainUnknown):
-        pair.ask(fate_of(demand))
-
-
-def test_a_provider_that_is_not_final_yet_holds_the_others_back(pair: Stand) -> None:
-    """The final block is the last that both have: one that runs ahead alone proves nothing."""
-    demand, _ = pair.paid()
-    pair.mine(40)
     honest = pair.ask(fate_of(demand))
+    for how, bent in LIES.items():
+        pair.bend(number, bent)
+        with pytest.raises(ChainUnknown):
+            pytest.fail(f"{how}: {pair.ask(fate_of(demand))}")
+    # The self-test on our own payment is never passed by one alone.
+    pair.bend(number, LIES["hides the mark"])
+    with pytest.raises(ChainUnknown, match="disagree"):
+        pair.ask(lambda c: c.flag(demand))
+    # The final block is the last that both have: one that runs ahead alone proves nothing.
     newest = pair.rpc("eth_getBlockByNumber", "latest", False)
-    pair.bend(0, "eth_getBlockByNumber", to=lambda _: newest, when=lambda p: p[0] == "finalized")
+    pair.bend(number, "eth_getBlockByNumber", to=lambda _: newest, when=lambda p: p[0] == "finalized")
     assert pair.ask(fate_of(demand)) == honest
 
 
@@ -775,19 +758,14 @@ def test_with_three_a_silent_one_does_not_hold_up_a_proof(trio: Stand) -> None:
     """Two witnesses agree; the third says nothing and contradicts nothing. One that contradicts does hold it up."""
     demand, _ = trio.paid()
     trio.mine(40)
+    # A quorum of one is a word about reading: all are asked, and it is told how many have said it.
+    assert trio.ask(fate_of(demand), needs=1).witnesses == 3
+    assert trio.ask(fate_of(demand), needs=1, urls=[trio.servers[0].url]).witnesses == 1
     trio.bend(1, dead)
     assert trio.ask(fate_of(demand)).witnesses == 2
     trio.bend(1, LIES["hides the event"])
     with pytest.raises(Disagreement):
         trio.ask(fate_of(demand))
-
-
-def test_a_mark_that_two_see_differently_is_unknown(pair: Stand) -> None:
-    """The self-test on our own payment is never passed by one alone."""
-    demand, _ = pair.paid()
-    pair.bend(1, LIES["hides the mark"])
-    with pytest.raises(ChainUnknown, match="disagree"):
-        pair.ask(lambda c: c.flag(demand))
 
 
 def test_a_real_node_keeps_mark_and_event_where_they_are_looked_for() -> None:
@@ -799,17 +777,6 @@ def test_a_real_node_keeps_mark_and_event_where_they_are_looked_for() -> None:
         assert (told.flag, told.payers) == (True, frozenset({attempt.hash}))
         unpaid = stand.ask(fate_of(stand.demand()))
         assert (unpaid.flag, unpaid.payers) == (False, frozenset())
-
-
-@pytest.mark.parametrize(
-    "count", [pytest.param(1, id="one provider is one witness"), pytest.param(3, id="all are asked")]
-)
-def test_proof_counts_whoever_is_there(count: int) -> None:
-    """A quorum of one is a word about reading: what one says is handed on, and how many have said it."""
-    for stand in stand_on("embedded", count):
-        demand, _ = stand.paid()
-        stand.mine(40)
-        assert stand.ask(fate_of(demand), needs=1).witnesses == count
 
 
 # -- the scan ---------------------------------------------------------------------------------------------------
@@ -828,18 +795,22 @@ def scanned(stand: Stand, first: int, last: int, into: list[Chunk] | None = None
     return stand.through(scan)
 
 
-@pytest.mark.parametrize("span", [1, 2, 3, 100])
-def test_chunks_lie_side_by_side_and_hold_every_payment_once(span: int, sole: Stand) -> None:
+def test_chunks_lie_side_by_side_and_hold_every_payment_once(sole: Stand) -> None:
     """Whatever range is granted, it is found by asking, and the chunks cover all without gap or overlap."""
     paid = [sole.paid()[1].hash for _ in range(3)]
     sole.mine(10)
     last = sole.head().number
-    sole.bend(0, limited(span))
-    chunks = scanned(sole, 0, last)
-    assert (chunks[0].first, chunks[-1].last) == (0, last)
-    assert all(one.last + 1 == other.first for one, other in pairwise(chunks))
-    assert max(c.last - c.first for c in chunks) < span
-    assert [t.tx_hash for chunk in chunks for t in chunk.transfers] == paid
+    for span in (1, 2, 3, 100):
+        sole.bend(0, limited(span))
+        chunks = scanned(sole, 0, last)
+        assert (chunks[0].first, chunks[-1].last) == (0, last)
+        assert all(one.last + 1 == other.first for one, other in pairwise(chunks))
+        assert max(c.last - c.first for c in chunks) < span
+        assert [t.tx_hash for chunk in chunks for t in chunk.transfers] == paid
+    # A node that is behind the range says nothing: it would answer with the logs it has, which looks complete.
+    sole.bend(0, None)
+    with pytest.raises(ChainUnknown, match=f"has no block {last + 1}"):
+        scanned(sole, 0, last + 1)
 
 
 def test_a_chunk_that_cannot_be_had_ends_the_scan_at_its_place(sole: Stand) -> None:
@@ -858,13 +829,6 @@ def test_a_chunk_that_cannot_be_had_ends_the_scan_at_its_place(sole: Stand) -> N
     with pytest.raises(ChainUnknown, match="the logs of blocks 6 to 7: missing"):
         scanned(sole, 0, 10, done)
     assert done[-1].last == 5
-
-
-def test_a_node_that_is_behind_the_range_says_nothing(sole: Stand) -> None:
-    """It would answer with the logs it has, which looks complete."""
-    last = sole.head().number
-    with pytest.raises(ChainUnknown, match=f"has no block {last + 1}"):
-        scanned(sole, 0, last + 1)
 
 
 # -- whole refills ----------------------------------------------------------------------------------------------
