@@ -2,8 +2,8 @@
 
 `python(name)` returns the Python of the environment that `requirements/oracles/NAME.txt` locks, `node_modules()` what
 `npm/package-lock.json` beside this file locks; both are built once for each lock, in `.oracles/` at the root of the
-checkout. Where no package index can be had the test is skipped, or fails with TOPUP_TEST_REQUIRE=all. `pympp()` and
-`mppx()` start what answers for these two packages, `pympp_seller()` and `mppx_seller()` what sells through them.
+checkout. Where no package index can be had the test is skipped, or fails with TOPUP_TEST_REQUIRE=all. `pympp()`,
+`mppx()` and `x402()` start what answers for these packages; with `_seller` behind the name, what sells through them.
 """
 
 from __future__ import annotations
@@ -101,6 +101,22 @@ def mppx_seller(
     options = json.dumps(({} if realm is None else {"realm": realm}) | ({"requiresAuth": True} if own_header else {}))
     name = f"mppx-{version}" if version else "mppx"
     with _started([*command, name, rpc_url, recipient, options, *currencies], folder) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+
+
+@contextmanager
+def x402(rpc_url: str, key: str) -> Iterator[Oracle]:
+    """Start the x402 package with a facilitator on this chain, whose gas this private key pays for."""
+    with _started([str(python("x402")), "x402_oracle.py", rpc_url, key], HERE) as process:
+        yield Oracle(process)
+
+
+@contextmanager
+def x402_seller(rpc_url: str, recipient: str, key: str, version: int) -> Iterator[str]:
+    """Start the x402 package's own seller and facilitator, for this version of the protocol; return its URL."""
+    more = ["--rpc", rpc_url, "--key", key, "--pay-to", recipient, "--version", str(version)]
+    with _started([str(python("x402")), "x402_server.py", *more], HERE) as process:
         assert process.stdout is not None
         yield process.stdout.readline().strip()
 

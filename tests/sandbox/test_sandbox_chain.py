@@ -139,30 +139,28 @@ def gas_wei(told: Any) -> int:
 # -- money --------------------------------------------------------------------------------------------------------
 
 
-def test_transfer(chain: Chain) -> None:
-    """A transfer costs its value, its gas and an L1 fee that the vault receives: to the wei, and not a wei more."""
-    told = mined(chain)
-    l1_fee = balance(chain, VAULT)
-    assert l1_fee > 0
-    assert balance(chain, FRIEND) == 10**15
-    assert balance(chain, PAYER) == ETHER - 10**15 - gas_wei(told) - l1_fee
-    assert (told["status"], told["type"], told["gasUsed"]) == ("0x1", "0x2", hex(21_000))
-    assert int(told["effectiveGasPrice"], 16) == chain.base_fee + 10**6
-
-
-def test_reverted_transaction(chain: Chain) -> None:
-    """A transaction that reverts keeps its value but pays for its gas and the L1."""
+@pytest.mark.parametrize(
+    ("more", "tells"),
+    [
+        pytest.param({}, {"status": "0x1", "type": "0x2", "gasUsed": hex(21_000)}, id="a transfer"),
+        pytest.param({"to": CONTRACT}, {"status": "0x0", "logs": []}, id="one that reverts keeps its value"),
+        pytest.param(
+            {"gasPrice": 2 * GWEI},
+            {"type": "0x0", "gasUsed": hex(21_000), "effectiveGasPrice": hex(2 * GWEI)},
+            id="one with a plain gas price pays that price, whatever the base fee",
+        ),
+    ],
+)
+def test_what_a_transaction_costs(chain: Chain, more: dict[str, Any], tells: dict[str, Any]) -> None:
+    """Its value, its gas and an L1 fee that the vault receives: to the wei, and not a wei more."""
     chain.set_code(CONTRACT, REVERT_WITH_INPUT)
-    told = mined(chain, to=CONTRACT)
-    assert (told["status"], told["logs"]) == ("0x0", [])
-    assert balance(chain, PAYER) == ETHER - gas_wei(told) - balance(chain, VAULT)
-
-
-def test_legacy_transaction(chain: Chain) -> None:
-    """A transaction with a plain gas price pays that price, whatever the base fee."""
-    told = mined(chain, gasPrice=2 * GWEI)
-    assert (told["type"], told["effectiveGasPrice"]) == ("0x0", hex(2 * GWEI))
-    assert balance(chain, PAYER) == ETHER - 10**15 - 21_000 * 2 * GWEI - balance(chain, VAULT)
+    told = mined(chain, **more)
+    assert tells.items() <= told.items()
+    value, l1_fee = 10**15 * int(told["status"], 16), balance(chain, VAULT)
+    assert l1_fee > 0
+    assert balance(chain, FRIEND) == value
+    assert balance(chain, PAYER) == ETHER - value - gas_wei(told) - l1_fee
+    assert told["type"] == "0x0" or int(told["effectiveGasPrice"], 16) == chain.base_fee + 10**6
 
 
 def test_payment(chain: Chain) -> None:
@@ -198,34 +196,22 @@ def test_revert(chain: Chain, method: str, data: bytes) -> None:
     assert data != SENTENCE or error.message == "execution reverted: paused"
 
 
-def test_call_beyond_balance(chain: Chain) -> None:
-    """A dry run with more value than the sender holds is refused, not reverted."""
+@pytest.mark.parametrize("method", ["eth_call", "eth_estimateGas"])
+def test_refused_dry_run(chain: Chain, method: str) -> None:
+    """With more value than the sender holds, or without enough gas, it is refused as an error and not as a revert."""
     chain.set_code(CONTRACT, STOP)
-    asked = {"from": FRIEND, "to": CONTRACT, "value": hex(ETHER)}
-    for method in ("eth_call", "eth_estimateGas"):
-        error = refused(chain, method, asked, "latest")
-        assert error.code != 3 and "insufficient funds" in error.message.lower()
-
-
-def test_out_of_gas(chain: Chain) -> None:
-    """Running out of gas in a dry run is an error, and not a revert."""
+    error = refused(chain, method, {"from": FRIEND, "to": CONTRACT, "value": hex(ETHER)}, "latest")
+    assert error.code != 3 and "insufficient funds" in error.message.lower()
     chain.set_code(CONTRACT, LOOP_FOR_EVER)
-    asked = {"from": PAYER, "to": CONTRACT, "gas": hex(50_000)}
-    for method in ("eth_call", "eth_estimateGas"):
-        error = refused(chain, method, asked, "latest")
-        assert (error.code, error.data) != (3, "0x")
-        assert "gas" in error.message.lower()
-
-
-def test_call_leaves_no_trace(chain: Chain) -> None:
-    """A call that writes returns what it wrote, and nobody else sees it."""
-    chain.set_code(CONTRACT, COUNT_CALLS)
-    assert [int.from_bytes(call(chain)) for _ in range(2)] == [1, 1]
+    error = refused(chain, method, {"from": PAYER, "to": CONTRACT, "gas": hex(50_000)}, "latest")
+    assert (error.code, error.data) != (3, "0x") and "gas" in error.message.lower()
 
 
 def test_history(chain: Chain) -> None:
     """A past state can be asked for by its number, long after it changed."""
     chain.set_code(CONTRACT, COUNT_CALLS)
+    # A call that writes returns what it wrote, and nobody else sees it.
+    assert [int.from_bytes(call(chain)) for _ in range(2)] == [1, 1]
     first = mined(chain, 0, to=CONTRACT, value=0)
     for nonce in (1, 2):
         mined(chain, nonce, to=CONTRACT, value=0)
@@ -235,10 +221,7 @@ def test_history(chain: Chain) -> None:
     assert number(chain, "eth_getStorageAt", CONTRACT, "0x0", then) == 1
     assert number(chain, "eth_getTransactionCount", PAYER, then) == 1
     assert balance(chain, PAYER, "earliest") == ETHER
-
-
-def test_block_of_the_future(chain: Chain) -> None:
-    """A block that is not there is null, and its state is an error rather than a guess."""
+    # A block that is not there is null, and its state is an error rather than a guess.
     assert block(chain, "0x99") is None
     assert isinstance(refused(chain, "eth_getBalance", PAYER, "0x99"), RpcError)
 
@@ -288,18 +271,18 @@ def test_refusals(chain: Chain, nonce: int, fields: dict[str, Any], verdict: Del
 
 def test_sent_twice(chain: Chain) -> None:
     """The same bytes again are known while they wait, and their nonce is used once they are mined."""
-    send(chain)
-    assert classify(refused(chain, "eth_sendRawTransaction", signed()).message) == Delivery.KNOWN
-    chain.mine()
-    again = classify(refused(chain, "eth_sendRawTransaction", signed()).message)
-    assert again in (Delivery.KNOWN, Delivery.NONCE_USED)
-
-
-def test_not_a_transaction(chain: Chain) -> None:
-    """Bytes that are no transaction are an error, and the node lives on."""
+    # Bytes that are no transaction are an error, and the node lives on.
     for text in ("0x", "0x1234", "0x02", "0x" + "c0" * 40, signed()[:-2]):
         assert isinstance(refused(chain, "eth_sendRawTransaction", text), RpcError)
-    assert mined(chain)["status"] == "0x1"
+    sent = send(chain)
+    assert classify(refused(chain, "eth_sendRawTransaction", signed()).message) == Delivery.KNOWN
+    # What was dropped is neither waiting nor mined, and can be sent again.
+    assert chain.drop_pending() == 1
+    chain.mine()
+    assert (receipt(chain, sent), chain.rpc("eth_getTransactionByHash", [sent])) == (None, None)
+    assert mined(chain)["transactionHash"] == sent
+    again = classify(refused(chain, "eth_sendRawTransaction", signed()).message)
+    assert again in (Delivery.KNOWN, Delivery.NONCE_USED)
 
 
 def test_pending_nonce(chain: Chain) -> None:
@@ -324,6 +307,9 @@ def test_pending_nonce(chain: Chain) -> None:
 def test_replacement(chain: Chain) -> None:
     """Of two transactions with one nonce the dearer one is mined, and the other is as if never sent."""
     first = send(chain, value=1)
+    # One that offers no more is underpriced.
+    message = refused(chain, "eth_sendRawTransaction", signed(value=2)).message
+    assert (classify(message), message) == (Delivery.REPLACEMENT, "replacement transaction underpriced")
     second = send(chain, value=2, maxFeePerGas=2 * GWEI, maxPriorityFeePerGas=2 * 10**6)
     assert chain.pending() == 1
     assert chain.rpc("eth_getTransactionByHash", [first]) is None
@@ -331,26 +317,6 @@ def test_replacement(chain: Chain) -> None:
     assert receipt(chain, first) is None
     assert receipt(chain, second)["status"] == "0x1"
     assert balance(chain, FRIEND) == 2
-
-
-def test_replacement_no_dearer(chain: Chain) -> None:
-    """A replacement that offers no more is underpriced."""
-    send(chain, value=1)
-    error = refused(chain, "eth_sendRawTransaction", signed(value=2))
-    assert (classify(error.message), error.message) == (
-        Delivery.REPLACEMENT,
-        "replacement transaction underpriced",
-    )
-
-
-def test_drop_pending(chain: Chain) -> None:
-    """What was dropped is neither waiting nor mined, and can be sent again."""
-    sent = send(chain)
-    assert chain.drop_pending() == 1
-    chain.mine()
-    assert receipt(chain, sent) is None
-    assert chain.rpc("eth_getTransactionByHash", [sent]) is None
-    assert mined(chain)["transactionHash"] == sent
 
 
 def test_transaction_by_hash(chain: Chain) -> None:
@@ -368,49 +334,37 @@ def test_transaction_by_hash(chain: Chain) -> None:
     assert block(chain, told["blockNumber"])["transactions"] == [sent]
 
 
-def test_unknown_hash(chain: Chain) -> None:
-    """Nothing is said of a transaction that never was."""
-    assert receipt(chain, "0x" + "11" * 32) is None
-    assert chain.rpc("eth_getTransactionByHash", ["0x" + "11" * 32]) is None
+def test_time_and_finality(chain: Chain) -> None:
+    """A block has the time it is given, and when that is not later than its parent's, the next second.
 
-
-# -- blocks -------------------------------------------------------------------------------------------------------
-
-
-def test_time(chain: Chain) -> None:
-    """A block has the time it is given, and when that is not later than its parent's, the next second."""
-    times = []
-    for given in (NOW + 60, NOW + 10, None, NOW + 62):
-        height = chain.mine(given)
-        assert number(chain, "eth_blockNumber") == height
-        times.append(int(block(chain)["timestamp"], 16) - NOW)
-    assert times == [60, 61, 62, 63]
-
-
-def test_finality(chain: Chain) -> None:
-    """Safe and finalized follow at their distance, and never ask for a block before the first."""
+    Safe and finalized follow at their distance, and never ask for a block before the first.
+    """
 
     def tags() -> list[int]:
         return [int(block(chain, tag)["number"], 16) for tag in ("latest", "safe", "finalized", "earliest")]
 
-    seen = [tags()]
-    for _ in range(3):
-        chain.mine()
+    times, seen = [], [tags()]
+    for given in (NOW + 60, NOW + 10, None, NOW + 62):
+        height = chain.mine(given)
+        assert number(chain, "eth_blockNumber") == height
+        times.append(int(block(chain)["timestamp"], 16) - NOW)
         seen.append(tags())
-    assert seen == [[0, 0, 0, 0], [1, 0, 0, 0], [2, 1, 0, 0], [3, 2, 1, 0]]
-
-
-def test_chain_of_blocks(chain: Chain) -> None:
-    """Each block names its parent."""
-    chain.mine()
-    chain.mine()
-    assert block(chain)["parentHash"] == block(chain, "0x1")["hash"]
+    assert times == [60, 61, 62, 63]
+    assert seen == [[0, 0, 0, 0], [1, 0, 0, 0], [2, 1, 0, 0], [3, 2, 1, 0], [4, 3, 2, 0]]
+    # Each block names its parent.
+    assert block(chain, "0x2")["parentHash"] == block(chain, "0x1")["hash"]
 
 
 def test_identity(chain: Chain) -> None:
     """It says it is Base, and what it does not serve."""
     assert chain.rpc("eth_chainId", []) == hex(8453)
     assert refused(chain, "eth_noSuchMethod").code == -32601
+    # Nothing is said of what never was.
+    assert receipt(chain, "0x" + "11" * 32) is None
+    assert chain.rpc("eth_getTransactionByHash", ["0x" + "11" * 32]) is None
+
+
+# -- blocks -------------------------------------------------------------------------------------------------------
 
 
 def test_fee_history(chain: Chain) -> None:
@@ -420,14 +374,11 @@ def test_fee_history(chain: Chain) -> None:
     assert [int(fee, 16) for fee in told["baseFeePerGas"][:2]] == [chain.base_fee] * 2
     assert (told["oldestBlock"], len(told["baseFeePerGas"]), len(told["gasUsedRatio"])) == ("0x0", 3, 2)
     assert told["reward"] == [["0x0"], [hex(10**6)]]
-
-
-def test_base_fee(chain: Chain) -> None:
-    """The base fee of the next block is the one that was set."""
+    # The base fee of the next block is the one that was set.
     chain.base_fee = 7 * 10**6
-    told = mined(chain)
+    receipt = mined(chain, 1)
     assert block(chain)["baseFeePerGas"] == hex(7 * 10**6)
-    assert int(told["effectiveGasPrice"], 16) == 8 * 10**6
+    assert int(receipt["effectiveGasPrice"], 16) == 8 * 10**6
 
 
 def test_reorg(chain: Chain) -> None:
@@ -442,29 +393,21 @@ def test_reorg(chain: Chain) -> None:
     assert (balance(chain, PAYER), balance(chain, FRIEND)) == (ETHER, 0)
     assert block(chain, told["blockNumber"]) is None
     assert (chain.pending(), number(chain, "eth_getTransactionCount", PAYER, "pending")) == (1, 1)
+    # The genesis cannot be taken back, nor less than a block.
+    for depth in (0, 2, -1):
+        with pytest.raises(ValueError, match="cannot take back"):
+            chain.reorg(depth)
+    assert number(chain, "eth_blockNumber") == 1
     chain.mine(NOW + 50)
     again = receipt(chain, sent)
     assert again["blockNumber"] == told["blockNumber"]
     assert again["blockHash"] != told["blockHash"]
-
-
-def test_reorg_that_drops(chain: Chain) -> None:
-    """A reorganisation may also forget a payment, and its nonce is free again."""
-    first = mined(chain)["transactionHash"]
+    # A reorganisation may also forget a payment, and its nonce is free again.
     chain.reorg(1, drop=True)
     assert chain.pending() == 0
     other = mined(chain, value=5)["transactionHash"]
-    assert receipt(chain, first) is None
+    assert receipt(chain, sent) is None
     assert receipt(chain, other)["status"] == "0x1"
-
-
-@pytest.mark.parametrize("depth", [0, 2, -1])
-def test_reorg_too_deep(chain: Chain, depth: int) -> None:
-    """The genesis cannot be taken back, nor less than a block."""
-    chain.mine()
-    with pytest.raises(ValueError, match="cannot take back"):
-        chain.reorg(depth)
-    assert number(chain, "eth_blockNumber") == 1
 
 
 # -- logs ---------------------------------------------------------------------------------------------------------
@@ -510,13 +453,7 @@ def test_changes(chain: Chain) -> None:
     assert int.from_bytes(call(chain)) == 42
     chain.mine()
     assert (balance(chain, FRIEND), int.from_bytes(call(chain))) == (7, 42)
-
-
-def test_change_before_block(chain: Chain) -> None:
-    """A world may move between a simulation and its block: what is changed there, the block is mined on."""
-    chain.set_code(CONTRACT, STOP)
-    asked = {"from": PAYER, "to": CONTRACT, "data": "0x"}
-    chain.rpc("eth_call", [asked, "latest"])
+    # A world may move between a simulation and its block: what is changed there, the block is mined on.
     chain.before_mine.append(lambda: chain.set_code(CONTRACT, REVERT_WITH_INPUT))
     assert mined(chain, to=CONTRACT, value=0)["status"] == "0x0"
 
@@ -567,37 +504,35 @@ def test_gas_of_calldata(evm: Evm) -> None:
     assert error.message == "intrinsic gas too low: gas 44999, minimum needed 45000"
 
 
+LOW_FEE = {"maxFeePerGas": 10**6, "maxPriorityFeePerGas": 1}
+TEXTS: list[tuple[str, str]] = [
+    (signed(0, value=3), "nonce too low: next nonce 1, tx nonce 0"),
+    (signed(1), "already known"),
+    (signed(2, gas=20_000), "intrinsic gas too low: gas 20000, minimum needed 21000"),
+    (signed(2, gas=60_000_001), "exceeds block gas limit"),
+    (
+        signed(2, maxFeePerGas=1),
+        "max priority fee per gas higher than max fee per gas: maxPriorityFeePerGas: 1000000, maxFeePerGas: 1",
+    ),
+    (signed(2, **LOW_FEE), "max fee per gas less than block base fee: maxFeePerGas: 1000000, baseFee: 5000000"),
+    (signed(2, chainId=5), "invalid chain id for signer: have 5 want 8453"),
+]
+
+
 def test_texts_of_geth(evm: Evm) -> None:
     """The sentences carry geth's numbers."""
     mined(evm, 0)
     send(evm, 1)
-    have = balance(evm, PAYER)
-    says = [
-        refused(evm, "eth_sendRawTransaction", text).message
-        for text in (
-            signed(0, value=3),
-            signed(1),
-            signed(2, gas=20_000),
-            signed(2, gas=60_000_001),
-            signed(2, maxFeePerGas=1),
-            signed(2, maxFeePerGas=10**6, maxPriorityFeePerGas=1),
-            signed(2, chainId=5),
-        )
-    ]
-    assert says == [
-        "nonce too low: next nonce 1, tx nonce 0",
-        "already known",
-        "intrinsic gas too low: gas 20000, minimum needed 21000",
-        "exceeds block gas limit",
-        "max priority fee per gas higher than max fee per gas: maxPriorityFeePerGas: 1000000, maxFeePerGas: 1",
-        "max fee per gas less than block base fee: maxFeePerGas: 1000000, baseFee: 5000000",
-        "invalid chain id for signer: have 5 want 8453",
-    ]
+    for raw, says in TEXTS:
+        assert refused(evm, "eth_sendRawTransaction", raw).message == says
     poor = refused(evm, "eth_sendRawTransaction", signed(2, value=ETHER)).message
-    assert poor.startswith(f"insufficient funds for gas * price + value: balance {have}, queued cost ")
+    assert poor.startswith(f"insufficient funds for gas * price + value: balance {balance(evm, PAYER)}, queued cost ")
+    # Nobody here makes a contract: a transaction without a receiver is refused as what it is.
+    error = refused(evm, "eth_sendRawTransaction", signed(to=b"", data="0x00"))
+    assert error.message == "contract creation not supported"
 
 
-def test_base_fee_rises(evm: Evm) -> None:
+def test_what_waits(evm: Evm) -> None:
     """A transaction below the base fee waits, as on geth, until the base fee falls; anvil would drop it."""
     sent = send(evm, maxFeePerGas=6 * 10**6)
     evm.base_fee = 10**8
@@ -606,24 +541,14 @@ def test_base_fee_rises(evm: Evm) -> None:
     evm.base_fee = 10**6
     evm.mine()
     assert receipt(evm, sent)["status"] == "0x1"
-
-
-def test_held(evm: Evm) -> None:
-    """A transaction that is held waits, with what follows it, while blocks go by."""
-    first, second = send(evm, 0), send(evm, 1)
+    # A transaction that is held waits, with what follows it, while blocks go by.
+    first, second = send(evm, 1), send(evm, 2)
     evm.held.add(first)
     evm.mine()
     assert (receipt(evm, first), receipt(evm, second), evm.pending()) == (None, None, 2)
     evm.held.clear()
     evm.mine()
     assert [receipt(evm, sent)["transactionIndex"] for sent in (first, second)] == ["0x0", "0x1"]
-
-
-def test_null_tags(evm: Evm) -> None:
-    """A node may know no safe block yet: null, and no state."""
-    evm.tags_known = False
-    assert [block(evm, tag) for tag in ("safe", "finalized")] == [None, None]
-    assert refused(evm, "eth_getBalance", PAYER, "safe").message == "header not found"
 
 
 def test_same_block_again(evm: Evm) -> None:
@@ -635,27 +560,22 @@ def test_same_block_again(evm: Evm) -> None:
     assert (again["blockHash"] != first["blockHash"], again["blockNumber"]) == (True, first["blockNumber"])
 
 
-def test_creation(evm: Evm) -> None:
-    """Nobody here makes a contract: a transaction without a receiver is refused as what it is."""
-    error = refused(evm, "eth_sendRawTransaction", signed(to=b"", data="0x00"))
-    assert error.message == "contract creation not supported"
+WRONG: list[tuple[str, list[Any]]] = [
+    *(("eth_getBalance", params) for params in ([], ["0x12"], [PAYER, "sometime"], [PAYER, "latest", 1])),
+    ("eth_getTransactionReceipt", ["0x1234"]),
+    ("eth_call", ["0x"]),
+    ("eth_getBlockByNumber", [None]),
+]
 
 
-@pytest.mark.parametrize(
-    ("method", "params"),
-    [
-        ("eth_getBalance", []),
-        ("eth_getBalance", ["0x12"]),
-        ("eth_getBalance", [PAYER, "sometime"]),
-        ("eth_getBalance", [PAYER, "latest", 1]),
-        ("eth_getTransactionReceipt", ["0x1234"]),
-        ("eth_call", ["0x"]),
-        ("eth_getBlockByNumber", [None]),
-    ],
-)
-def test_invalid_params(evm: Evm, method: str, params: list[Any]) -> None:
+def test_invalid_params(evm: Evm) -> None:
     """A question that makes no sense is refused as such."""
-    assert refused(evm, method, *params).code == -32602
+    for method, params in WRONG:
+        assert refused(evm, method, *params).code == -32602, (method, params)
+    # A node may know no safe block yet: null, and no state.
+    evm.tags_known = False
+    assert [block(evm, tag) for tag in ("safe", "finalized")] == [None, None]
+    assert refused(evm, "eth_getBalance", PAYER, "safe").message == "header not found"
 
 
 @pytest.mark.parametrize("code", [COUNT_CALLS, CALLER_FUNDS, OWN_FUNDS, LOG_INPUT_UNDER_TOPIC_7])
@@ -730,14 +650,24 @@ def asking(method: str, *params: Any, name: Any = 1) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": name, "method": method, "params": list(params)}
 
 
+MALFORMED = {
+    -32700: (b"{", b"", b"[" * 100_000),
+    -32600: (b"[]", b"1", b'{"id": 1}'),
+    -32602: (b'{"id": 1, "method": "eth_chainId", "params": {"a": 1}}',),
+}
+
+
 async def test_server_single(ask: Asker) -> None:
     """One question has one answer under its own id, whatever that is."""
     for name in (7, "seven", None):
-        assert await ask.post(asking("eth_chainId", name=name)) == {
-            "jsonrpc": "2.0",
-            "id": name,
-            "result": "0x2105",
-        }
+        assert await ask.post(asking("eth_chainId", name=name)) == {"jsonrpc": "2.0", "id": name, "result": "0x2105"}
+    # What is no question is answered with the error of the specification.
+    for code, bodies in MALFORMED.items():
+        for body in bodies:
+            assert (await ask.post(body))["error"]["code"] == code, body[:99]
+    # Revert data travels through the server.
+    answer = await ask.post(asking("eth_call", {"to": world.QUOTER_V2, "data": "0x12345678"}, "latest"))
+    assert answer["error"] == {"code": 3, "message": "execution reverted", "data": "0x"}
 
 
 async def test_server_batch(ask: Asker) -> None:
@@ -748,29 +678,6 @@ async def test_server_batch(ask: Asker) -> None:
     assert [answer["id"] for answer in answers] == [1, 2, None, 4]
     assert [answer.get("error", {}).get("code") for answer in answers] == [None, -32601, -32600, None]
     assert (ask.server.requests, ask.server.asked) == (1, {"eth_chainId": 2, "eth_nope": 1})
-
-
-@pytest.mark.parametrize(
-    ("body", "code"),
-    [
-        (b"{", -32700),
-        (b"", -32700),
-        (b"[" * 100_000, -32700),
-        (b"[]", -32600),
-        (b"1", -32600),
-        (b'{"id": 1}', -32600),
-        (b'{"id": 1, "method": "eth_chainId", "params": {"a": 1}}', -32602),
-    ],
-)
-async def test_server_malformed(ask: Asker, body: bytes, code: int) -> None:
-    """What is no question is answered with the error of the specification."""
-    assert (await ask.post(body))["error"]["code"] == code
-
-
-async def test_server_revert(ask: Asker) -> None:
-    """Revert data travels through the server."""
-    answer = await ask.post(asking("eth_call", {"to": world.QUOTER_V2, "data": "0x12345678"}, "latest"))
-    assert answer["error"] == {"code": 3, "message": "execution reverted", "data": "0x"}
 
 
 async def test_server_intercept(ask: Asker) -> None:
@@ -823,44 +730,28 @@ def test_anvil_that_does_not_start() -> None:
         Anvil(false, genesis(), timestamp=NOW)
 
 
-def test_anvil_stops() -> None:
-    """After `stop` nothing listens any more, and stopping twice does no harm."""
-    anvil = on_anvil()
-    anvil.stop()
-    anvil.stop()
-    with pytest.raises(OSError, match="anvil did not answer eth_chainId"):
-        anvil.rpc("eth_chainId", [])
-
-
-@pytest.fixture
-def anvil() -> Iterator[Anvil]:
-    one = on_anvil()
-    yield one
-    one.stop()
-
-
-def test_anvil_differs(anvil: Anvil) -> None:
+def test_anvil_differs() -> None:
     """Known of anvil: it takes a replacement that is dearer by a wei, and tells no L1 fee although it took one."""
+    anvil = on_anvil()
     send(anvil, value=1)
     replacement = send(anvil, value=2, maxFeePerGas=GWEI + 1)
     anvil.mine()
     assert receipt(anvil, replacement)["status"] == "0x1"
     assert balance(anvil, VAULT) > 0
     assert "l1Fee" not in receipt(anvil, replacement)
-
-
-def test_anvil_drops_when_base_fee_rises(anvil: Anvil) -> None:
-    """Known of anvil: a waiting transaction below the next block's base fee is forgotten."""
-    send(anvil, maxFeePerGas=6 * 10**6)
+    # Known of it too: a waiting transaction below the next block's base fee is forgotten.
+    send(anvil, 1, maxFeePerGas=6 * 10**6)
     anvil.base_fee = 10**8
     anvil.mine()
     assert anvil.pending() == 0
-
-
-def test_anvil_by_its_own_address(anvil: Anvil) -> None:
-    """Whoever knows its address can ask anvil itself."""
+    # Whoever knows its address can ask anvil itself.
     answer = httpx.post(anvil.url, json=asking("eth_chainId"), trust_env=False).json()
     assert answer == {"jsonrpc": "2.0", "id": 1, "result": "0x2105"}
+    # After `stop` nothing listens any more, and stopping twice does no harm.
+    anvil.stop()
+    anvil.stop()
+    with pytest.raises(OSError, match="anvil did not answer eth_chainId"):
+        anvil.rpc("eth_chainId", [])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from eth_keys.datatypes import PrivateKey
 
-from tests.oracles import python
-from tests.tools import ROOT
+from tests.oracles import x402_seller
 from tests.world.stage import Stage
 from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.domain.lifecycle import State
@@ -20,10 +17,9 @@ from topup.domain.money import Asset, Usd, Usdc
 from topup.payment.config import PurchaseOrder
 from topup.sandbox import contracts
 from topup.sandbox.world import STEPPED, World, embedded
-from topup.sandbox.x402 import selling as selling_as
+from topup.sandbox.x402 import selling
 from topup.sandbox.x402_seller import RECIPIENT as SELLS_FOR
 
-ORACLES = ROOT / "tests" / "oracles"
 HELD = 20_000_000
 SELLER = PrivateKey(b"\x07" * 32)
 RECIPIENT = "0x00000000000000000000000000000000000000AA"
@@ -36,22 +32,6 @@ def world() -> Iterator[World]:
         made.do(lambda: made.write(contracts.usdc_balance(made.wallet, HELD)))
         made.do(lambda: made.chain.set_balance(SELLER.public_key.to_checksum_address(), 10**18))
         yield made
-
-
-@contextmanager
-def selling(world: World, version: int) -> Iterator[str]:
-    """The x402 package's own seller with its own facilitator; yields its base URL."""
-    command = [str(python("x402")), "x402_server.py", "--rpc", world.rpc.url, "--key", SELLER.to_hex()]
-    command += ["--pay-to", RECIPIENT, "--version", str(version)]
-    process = subprocess.Popen(command, cwd=ORACLES, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip() + "/v1"
-    finally:
-        process.terminate()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
 
 
 def settings(url: str) -> dict[str, str]:
@@ -70,8 +50,8 @@ def settings(url: str) -> dict[str, str]:
 @pytest.mark.parametrize("version", [1, 2])
 async def test_the_packages_own_seller_is_paid(world: World, tmp_path: Path, version: int) -> None:
     """Its facilitator carries our authorization to the chain: one transfer, credits posted, books to the unit."""
-    with selling(world, version) as url:
-        stage = Stage(world, tmp_path, world.clock, settings(url))
+    with x402_seller(world.rpc.url, RECIPIENT, SELLER.to_hex(), version) as url:
+        stage = Stage(world, tmp_path, world.clock, settings(url + "/v1"))
         topup = await stage.until(State.DONE, asked=PurchaseOrder(Usd.of(10)))
         (payment,) = topup.out
         assert payment.plan.asset is Asset.USDC
@@ -90,7 +70,7 @@ async def test_the_packages_own_seller_is_paid(world: World, tmp_path: Path, ver
 @pytest.mark.parametrize("profile", ["venice", "plain"])
 async def test_each_kind_of_seller_is_paid_once(tmp_path: Path, profile: str) -> None:
     """Venice by a login and a minimum, the plain one by a key: one transfer each, credits posted, books match."""
-    with World(embedded, scale=STEPPED, make_gateway=selling_as(profile)) as world:
+    with World(embedded, scale=STEPPED, make_gateway=selling(profile)) as world:
         stage = Stage(world, tmp_path, world.clock, world.gateway.environment())  # type: ignore[attr-defined]
         before = stage.inside(lambda: world.usdc(world.wallet))
         topup = await stage.until(State.DONE)
@@ -105,7 +85,7 @@ async def test_each_kind_of_seller_is_paid_once(tmp_path: Path, profile: str) ->
 
 async def test_a_header_that_is_no_base64_is_refused_and_said(tmp_path: Path) -> None:
     """What cannot be read is stored as it came and refused by name; the next pass goes on."""
-    with World(embedded, scale=STEPPED, make_gateway=selling_as("venice")) as world:
+    with World(embedded, scale=STEPPED, make_gateway=selling("venice")) as world:
         stage = Stage(world, tmp_path, world.clock, world.gateway.environment())  # type: ignore[attr-defined]
         stage.inside(lambda: world.gateway.switch_on("offer", "garbage", 1))
         await stage.until(State.DROPPED)
@@ -116,7 +96,7 @@ async def test_a_header_that_is_no_base64_is_refused_and_said(tmp_path: Path) ->
 
 async def test_a_posting_hidden_by_usage_ends_by_a_persons_word(tmp_path: Path) -> None:
     """The credits arrive with usage of 40 % at once, and show as no posting; a person says that they are there."""
-    with World(embedded, scale=STEPPED, make_gateway=selling_as("venice")) as world:
+    with World(embedded, scale=STEPPED, make_gateway=selling("venice")) as world:
         account = world.gateway.account
         stage = Stage(world, tmp_path, world.clock, world.gateway.environment())  # type: ignore[attr-defined]
         stage.inside(lambda: world.gateway.switch_on("posting", "never-posts"))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +16,7 @@ from eth_keys.datatypes import PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.oracles import python
-from tests.tools import ROOT
+from tests.oracles import Oracle, x402, x402_seller
 from topup.domain.demand import Finding
 from topup.domain.errors import ChargeRefused
 from topup.domain.json_document import RAW_BYTES_MAX, document
@@ -42,7 +39,6 @@ from topup.sellers.x402_wire import (
 from topup.wire.verbatim import Numeral, integer, write
 
 Json = dict[str, Any]
-ORACLES = ROOT / "tests" / "oracles"
 PAYER = PrivateKey(b"\x11" * 32)
 WALLET = PAYER.public_key.to_canonical_address()
 CARRIER = PrivateKey(b"\x33" * 32)
@@ -137,46 +133,35 @@ def answer(offer: Offer, authorization: Authorization) -> tuple[str, str]:
 # What a 402 says
 
 
-def test_venice() -> None:
-    """Venice's 402 is one offer on Base, whose amount is the least it takes; Solana is passed over."""
+def test_what_two_sellers_demand() -> None:
+    """Venice's 402 is one offer on Base, whose amount is the least it takes; Solana is passed over.
+
+    Dria's is a body of version 1, with the chain's old name and the amount's old field.
+    """
     [offer] = offers(demanded(header_of(VENICE_402), b""))
     assert (offer.version, offer.scheme, offer.network, offer.chain_id) == (2, "exact", "eip155:8453", 8453)
     assert (offer.asset, offer.pay_to, offer.amount, offer.max_timeout_s) == (USDC, SELLER, 5_000_000, 300)
     assert (offer.name, offer.token_version, offer.raw) == ("USD Coin", "2", EXACT_V2)
-
-
-def test_dria() -> None:
-    """Dria's 402 is a body of version 1, with the chain's old name and the amount's old field."""
     [offer] = offers(demanded({}, raw_of(DRIA_402)))
     assert (offer.version, offer.network, offer.chain_id, offer.amount) == (1, "base", 8453, 10_000_000)
     assert (offer.asset, offer.pay_to, offer.max_timeout_s) == (USDC, SELLER, 60)
 
 
-def test_version_2_in_the_body() -> None:
-    """A document of version 2 is read from the body too, where no header carries it."""
-    assert offers(demanded({}, raw_of(RICH_402))) == offers(demanded(header_of(RICH_402), b"<html>"))
-
-
 def test_header_first() -> None:
-    """Where both carry one, the header counts, in whatever case its name is written."""
+    """Where header and body carry one, the header counts, in whatever case its name is written; else the body does."""
     name, value = next(iter(header_of(VENICE_402).items()))
     assert demanded({name.lower(): value}, raw_of(DRIA_402)) == raw_of(VENICE_402)
+    assert offers(demanded({}, raw_of(RICH_402))) == offers(demanded(header_of(RICH_402), b"<html>"))
 
 
 @pytest.mark.parametrize(
     ("version", "network", "chain_id"),
     [
         (1, "base-sepolia", 84532),
-        (1, "eip155:8453", None),
-        (1, "solana", None),
+        *((1, network, None) for network in ("eip155:8453", "solana")),
         (2, "eip155:84532", 84532),
-        (2, "base", None),
-        (2, "eip155:08453", None),
-        (2, "eip155:8453 ", None),
-        (2, "eip155:\u0668\u0664\u0665\u0663", None),
-        (2, "eip155:8\u0664\u0665\u0663", None),
-        (2, "EIP155:8453", None),
-        (2, "eip155:" + "9" * 19, None),
+        *((2, network, None) for network in ("base", "eip155:08453", "eip155:8453 ", "EIP155:8453")),
+        *((2, f"eip155:{digits}", None) for digits in ("\u0668\u0664\u0665\u0663", "8\u0664\u0665\u0663", "9" * 19)),
     ],
 )
 def test_networks(version: int, network: str, chain_id: int | None) -> None:
@@ -194,60 +179,36 @@ def test_nothing_is_judged() -> None:
     assert offers(raw_of({"x402Version": 2, "accepts": []})) == ()
 
 
+DEEP = json.loads("[" * 50 + "]" * 50)
 REFUSED: list[tuple[str, Any]] = [
-    ("x402Version", VENICE_402 | {"x402Version": 3}),
-    ("x402Version", VENICE_402 | {"x402Version": True}),
-    ("x402Version", VENICE_402 | {"x402Version": "2"}),
+    *(("x402Version", VENICE_402 | {"x402Version": version}) for version in (3, True, "2", 2.0)),
     ("x402Version", {"accepts": [EXACT_V2]}),
-    ("x402Version", VENICE_402 | {"x402Version": 2.0}),
     ("accepts", {"x402Version": 2}),
     ("accepts", {"x402Version": 2, "accepts": {"0": EXACT_V2}}),
     ("accepts", {"x402Version": 2, "accepts": [{}] * 101}),
     ("answer", [VENICE_402]),
     ("resource", VENICE_402 | {"resource": "https://seller.example"}),
-    ("extensions", VENICE_402 | {"extensions": [1]}),
-    ("extensions", VENICE_402 | {"extensions": {"x": "\ud800"}}),
-    ("extensions", VENICE_402 | {"extensions": {"deep": json.loads("[" * 50 + "]" * 50)}}),
+    *(("extensions", VENICE_402 | {"extensions": extensions}) for extensions in ([1], {"x": "\ud800"}, {"deep": DEEP})),
 ]
+# What a field of an offer cannot be; the last ones are no field of the protocol, and spoil the offer as a whole.
+FIELDS: dict[str, tuple[Any, ...]] = {
+    "network": ("solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp",),
+    "scheme": (None, "", 1.5, "x" * 201, "exact\n"),
+    "amount": (5_000_000, 5.5, "5e6", "-1", "5.0", "\u0665", "", str(2**256), "9" * 4000),
+    "maxAmountRequired": ("5000001",),
+    "asset": ("USDC", contracts.USDC[2:]),
+    "payTo": ("facilitator", VENICE + "00", VENICE[:-1], VENICE + "\n", [VENICE]),
+    "maxTimeoutSeconds": (0, "300", True, 300.0),
+    "extra": ('{"name":"USD Coin"}',),
+}
 MALFORMED: list[tuple[str, Any]] = [
     ("", [EXACT_V2]),
     (".network", {"scheme": "exact"}),
-    (".network", EXACT_V2 | {"network": "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"}),
-    (".scheme", EXACT_V2 | {"scheme": None}),
-    (".scheme", EXACT_V2 | {"scheme": ""}),
-    (".scheme", EXACT_V2 | {"scheme": 1.5}),
-    (".scheme", EXACT_V2 | {"scheme": "x" * 201}),
-    (".scheme", EXACT_V2 | {"scheme": "exact\n"}),
-    (".amount", EXACT_V2 | {"amount": 5_000_000}),
-    (".amount", EXACT_V2 | {"amount": 5.5}),
-    (".amount", EXACT_V2 | {"amount": "5e6"}),
-    (".amount", EXACT_V2 | {"amount": "-1"}),
-    (".amount", EXACT_V2 | {"amount": "5.0"}),
-    (".amount", EXACT_V2 | {"amount": "\u0665"}),
-    (".amount", EXACT_V2 | {"amount": ""}),
-    (".amount", EXACT_V2 | {"amount": str(2**256)}),
-    (".amount", EXACT_V2 | {"amount": "9" * 4000}),
-    (".amount", {name: one for name, one in EXACT_V2.items() if name != "amount"}),
-    (".maxAmountRequired", EXACT_V2 | {"maxAmountRequired": "5000001"}),
-    (".asset", EXACT_V2 | {"asset": "USDC"}),
-    (".asset", EXACT_V2 | {"asset": contracts.USDC[2:]}),
-    (".payTo", EXACT_V2 | {"payTo": "facilitator"}),
-    (".payTo", EXACT_V2 | {"payTo": VENICE + "00"}),
-    (".payTo", EXACT_V2 | {"payTo": VENICE[:-1]}),
-    (".payTo", EXACT_V2 | {"payTo": VENICE + "\n"}),
-    (".payTo", EXACT_V2 | {"payTo": [VENICE]}),
-    (".maxTimeoutSeconds", EXACT_V2 | {"maxTimeoutSeconds": 0}),
-    (".maxTimeoutSeconds", EXACT_V2 | {"maxTimeoutSeconds": "300"}),
-    (".maxTimeoutSeconds", EXACT_V2 | {"maxTimeoutSeconds": True}),
-    (".maxTimeoutSeconds", EXACT_V2 | {"maxTimeoutSeconds": 300.0}),
-    (".maxTimeoutSeconds", {name: one for name, one in EXACT_V2.items() if name != "maxTimeoutSeconds"}),
-    (".extra", EXACT_V2 | {"extra": '{"name":"USD Coin"}'}),
+    *((f".{field}", EXACT_V2 | {field: value}) for field, values in FIELDS.items() for value in values),
+    *((f".{left}", {k: v for k, v in EXACT_V2.items() if k != left}) for left in ("amount", "maxTimeoutSeconds")),
     (".extra.name", EXACT_V2 | {"extra": {"name": 1}}),
     (".extra.version", EXACT_V2 | {"extra": {"name": "USD Coin", "version": 2}}),
-    ("", EXACT_V2 | {"note": "\ud800"}),
-    ("", EXACT_V2 | {"\udfff": 1}),
-    ("", EXACT_V2 | {"deep": json.loads("[" * 50 + "]" * 50)}),
-    ("", EXACT_V2 | {"long": 10**400}),
+    *(("", EXACT_V2 | more) for more in ({"note": "\ud800"}, {"\udfff": 1}, {"deep": DEEP}, {"long": 10**400})),
 ]
 
 
@@ -332,11 +293,16 @@ def test_other_fractions() -> None:
         assert offers(told) == ()
 
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=50),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=6,
-)
+def jsons(*leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Documents of these leaves, and of those that JSON always has."""
+    return st.recursive(
+        st.one_of(st.none(), st.booleans(), st.integers(), *leaves),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+        max_leaves=6,
+    )
+
+
+json_values = jsons(st.floats(), st.text(st.characters(), max_size=50))
 
 
 @given(raw=st.binary(max_size=200) | json_values.map(raw_of))
@@ -353,13 +319,8 @@ def test_garbage(raw: bytes) -> None:
         assert len(said) < 500 and said.isascii()
 
 
-finite = st.floats(allow_nan=False, allow_infinity=False)
 # What a seller may write into a field; NaN and Infinity are no JSON, and refuse the document as a whole.
-anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | finite | st.text(max_size=50),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=6,
-)
+anything = jsons(st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=50))
 
 
 @given(field=st.sampled_from(sorted(EXACT_V2)), value=anything, first=st.booleans())
@@ -412,11 +373,7 @@ def test_never_another_recipient() -> None:
         answer(offer, paying(offer, until=NOW)._replace(recipient=b"\x77" * 20))
 
 
-echoes = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=["Cs"]), max_size=50),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=6,
-)
+echoes = jsons(st.text(st.characters(exclude_categories=["Cs"]), max_size=50))
 
 
 @given(unknown=echoes, resource=st.dictionaries(st.text(max_size=8), echoes, max_size=3))
@@ -433,27 +390,24 @@ def test_echo(unknown: Any, resource: Json) -> None:
 # What became of it
 
 
-def test_settled() -> None:
-    """The seller's receipt names the transaction; one of failure names none."""
-    told = {"success": True, "payer": "0x" + "11" * 20, "transaction": "0x" + "22" * 32, "network": "eip155:8453"}
-    value = base64.b64encode(raw_of(told)).decode()
-    receipt = Settlement(True, b"\x22" * 32)
-    assert settled({"Payment-Response": value}) == settled({"X-PAYMENT-RESPONSE": value}) == receipt
-    told = {"success": False, "errorReason": "insufficient_funds\n", "transaction": "", "network": "base"}
-    value = base64.b64encode(raw_of(told)).decode()
-    assert settled({"payment-response": value}) == Settlement(False, None)
+TOLD = {"success": True, "payer": "0x" + "11" * 20, "transaction": "0x" + "22" * 32, "network": "eip155:8453"}
+FAILED = {"success": False, "errorReason": "insufficient_funds\n", "transaction": "", "network": "base"}
 
 
-@pytest.mark.parametrize("raw", [b"[" * 60_000, b"[]", b"null", b"\xff"], ids=["deep", "list", "null", "no UTF-8"])
-def test_no_receipt(raw: bytes) -> None:
-    """What is no object is no receipt, and harms nobody."""
-    assert settled({"PAYMENT-RESPONSE": base64.b64encode(raw).decode()}) is None
-
-
-def test_success_is_a_flag() -> None:
-    """Only the flag itself says success; a word that means it does not."""
-    read = settled({"PAYMENT-RESPONSE": base64.b64encode(b'{"success": "true"}').decode()})
-    assert read == Settlement(False, None)
+@pytest.mark.parametrize(
+    ("raw", "receipt"),
+    [
+        pytest.param(raw_of(TOLD), Settlement(True, b"\x22" * 32), id="it names the transaction"),
+        pytest.param(raw_of(FAILED), Settlement(False, None), id="one of failure names none"),
+        pytest.param(b'{"success": "true"}', Settlement(False, None), id="only the flag itself says success, no word"),
+        *(pytest.param(raw, None, id=f"no object: {raw[:5]!r}") for raw in (b"[" * 60_000, b"[]", b"null", b"\xff")),
+    ],
+)
+def test_settled(raw: bytes, receipt: Settlement | None) -> None:
+    """What the seller's receipt says; what is no object is no receipt, and harms nobody."""
+    value = base64.b64encode(raw).decode()
+    for name in ("Payment-Response", "PAYMENT-RESPONSE", "X-PAYMENT-RESPONSE"):
+        assert settled({name: value}) == receipt
 
 
 @given(value=json_values.map(raw_of).map(lambda raw: base64.b64encode(raw).decode()) | st.text(max_size=50))
@@ -471,73 +425,39 @@ SIGNER: Any = SimpleNamespace(address=WALLET, sign_login=lambda text: signed(per
 LOGIN = Login(SIGNER, 8453)
 
 
-def test_login_text() -> None:
-    """The text is what the `siwe` package writes for the same login."""
+def test_login() -> None:
+    """The text is what the `siwe` package writes for the same login.
+
+    The header holds wallet, text, signature, time and chain, and the signature is the wallet's over the text.
+    """
+    address, issued_ms = "0x19E7E376E7C213B7E7e7e46cc70A5dD086DAff2A", 1_795_417_200_000
     text = login_message(
         LOGIN,
         domain="api.venice.ai",
         uri="https://api.venice.ai",
         statement="Sign in to Venice API",
         nonce="0123456789abcdef",
-        times_ms=(1_795_417_200_000, 1_795_417_800_000),
+        times_ms=(issued_ms, issued_ms + 600_000),
     )
     assert text == (
-        "api.venice.ai wants you to sign in with your Ethereum account:\n"
-        "0x19E7E376E7C213B7E7e7e46cc70A5dD086DAff2A\n\nSign in to Venice API\n\n"
+        f"api.venice.ai wants you to sign in with your Ethereum account:\n{address}\n\nSign in to Venice API\n\n"
         "URI: https://api.venice.ai\nVersion: 1\nChain ID: 8453\nNonce: 0123456789abcdef\n"
         "Issued At: 2026-11-23T07:00:00.000Z\nExpiration Time: 2026-11-23T07:10:00.000Z"
     )
-
-
-def test_login_header() -> None:
-    """The header holds wallet, text, signature, time and chain, and the signature is the wallet's over the text."""
-    signature = signed(personal_digest("hello"))
-    told = opened(login_header(LOGIN, "hello", 1_795_417_200_000))
-    assert told == {
-        "address": "0x19E7E376E7C213B7E7e7e46cc70A5dD086DAff2A",
-        "message": "hello",
-        "signature": "0x" + signature.hex(),
-        "timestamp": 1_795_417_200_000,
-        "chainId": 8453,
-    }
+    shown = {"address": address, "message": text, "signature": "0x" + signed(personal_digest(text)).hex()}
+    assert opened(login_header(LOGIN, text, issued_ms)) == shown | {"timestamp": issued_ms, "chainId": 8453}
 
 
 # The x402 package
 
 
-class Asked:
-    """The package in a process of its own, beside a chain whose every transaction is mined at once."""
-
-    def __init__(self, world: World, process: subprocess.Popen[str]) -> None:
-        self.world = world
-        self._process = process
-
-    def ask(self, what: str, **more: Any) -> Json:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"ask": what, **more}) + "\n")
-        self._process.stdin.flush()
-        told: Json = json.loads(self._process.stdout.readline())
-        return told
-
-    def dollars(self) -> int:
-        return self.world.do(lambda: self.world.usdc(VENICE))
-
-    def used(self, nonce: bytes) -> bool:
-        call = {"to": contracts.USDC, "data": "0x" + mark_call(WALLET, nonce).hex()}
-        return bool(int(self.world.do(lambda: self.world.chain.rpc("eth_call", [call, "latest"])), 16))
+def dollars(world: World) -> int:
+    return world.do(lambda: world.usdc(VENICE))
 
 
-@contextmanager
-def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [str(python("x402")), *arguments], cwd=ORACLES, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+def used(world: World, nonce: bytes) -> bool:
+    call = {"to": contracts.USDC, "data": "0x" + mark_call(WALLET, nonce).hex()}
+    return bool(int(world.do(lambda: world.chain.rpc("eth_call", [call, "latest"])), 16))
 
 
 @pytest.fixture(scope="module")
@@ -561,13 +481,14 @@ def world() -> Iterator[World]:
 
 
 @pytest.fixture(scope="module")
-def package(world: World) -> Iterator[Asked]:
-    with started("x402_oracle.py", world.rpc.url, CARRIER.to_hex()) as process:
-        yield Asked(world, process)
+def package(world: World) -> Iterator[Oracle]:
+    """The package, beside a chain whose every transaction is mined at once."""
+    with x402(world.rpc.url, CARRIER.to_hex()) as oracle:
+        yield oracle
 
 
 @pytest.mark.parametrize("document", [VENICE_402 | {"accepts": [EXACT_V2]}, RICH_402, DRIA_402])
-def test_same_bytes(package: Asked, document: Json) -> None:
+def test_same_bytes(package: Oracle, document: Json) -> None:
     """With nonce and time given, the package's client answers a 402 with the same header to the byte."""
     v1 = document["x402Version"] == 1
     headers, body = ({}, raw_of(document)) if v1 else (header_of(document), b"")
@@ -580,30 +501,30 @@ def test_same_bytes(package: Asked, document: Json) -> None:
 
 
 @pytest.mark.parametrize(("document", "value"), [(VENICE_402, 5_000_000), (VENICE_402, 7_000_000), (DRIA_402, None)])
-def test_paid_once(package: Asked, document: Json, value: int | None) -> None:
+def test_paid_once(package: Oracle, world: World, document: Json, value: int | None) -> None:
     """The package's facilitator accepts our header and moves the dollars once; then it refuses, and they stay."""
     [offer] = offers(raw_of(document))
     nonce = bytes([offer.version, (value or 0) // 10**6]) * 16
     authorization = paying(offer, value=value, until=int(time.time()) + 300, nonce=nonce)
     _, header = answer(offer, authorization)
     requirement = opened(header)["accepted"] if offer.version == 2 else EXACT_V1
-    before = package.dollars()
+    before = dollars(world)
     assert package.ask("verify", header=header, requirement=requirement)["isValid"]
-    assert not package.used(nonce)
+    assert not used(world, nonce)
     told = package.ask("settle", header=header, requirement=requirement)
     assert told["success"]
-    assert package.dollars() - before == authorization.value
-    assert package.used(nonce)
+    assert dollars(world) - before == authorization.value
+    assert used(world, nonce)
     told = package.ask("verify", header=header, requirement=requirement)
     assert not told["isValid"]
     # For version 1 it asks a contract for the reason that this chain does not have.
     reason = "nonce_already_used" if offer.version == 2 else "transaction_simulation_failed"
     assert told["invalidReason"] == f"invalid_exact_evm_{reason}"
     assert not package.ask("settle", header=header, requirement=requirement)["success"]
-    assert package.dollars() - before == authorization.value
+    assert dollars(world) - before == authorization.value
 
 
-def test_another_signer(package: Asked) -> None:
+def test_another_signer(package: Oracle) -> None:
     """The facilitator refuses the same header with one unit more: the signature holds every field."""
     [offer] = offers(raw_of(VENICE_402))
     _, header = answer(offer, paying(offer, until=int(time.time()) + 300, nonce=b"\x55" * 32))
@@ -612,24 +533,14 @@ def test_another_signer(package: Asked) -> None:
     forged = base64.b64encode(raw_of(told)).decode()
     verdict = package.ask("verify", header=forged, requirement=told["accepted"])
     assert (verdict["isValid"], verdict["invalidReason"]) == (False, "invalid_exact_evm_payload_signature")
-
-
-def test_receipt_of_the_package(package: Asked) -> None:
-    """A receipt as the package writes it is read."""
-    told = package.ask(
-        "response", success=True, transaction="0x" + "22" * 32, network="eip155:8453", payer="0x" + "11" * 20
-    )
-    read = Settlement(True, b"\x22" * 32)
-    assert settled({"PAYMENT-RESPONSE": told["header"]}) == read
+    # A receipt as the package writes it is read.
+    assert settled({"PAYMENT-RESPONSE": package.ask("response", **TOLD)["header"]}) == Settlement(True, b"\x22" * 32)
 
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_server_of_the_package(world: World, version: int) -> None:
     """A seller on the package's own server demands, takes our answer, settles on chain, and tells its transaction."""
-    more = ["--rpc", world.rpc.url, "--key", CARRIER.to_hex(), "--pay-to", VENICE, "--version", str(version)]
-    with started("x402_server.py", *more) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
+    with x402_seller(world.rpc.url, VENICE, CARRIER.to_hex(), version) as url:
 
         def buy(headers: dict[str, str]) -> httpx.Response:
             return httpx.post(f"{url}/v1/credits/topup", json={"amount": "10"}, headers=headers, timeout=30)
