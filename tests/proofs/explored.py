@@ -6,18 +6,27 @@ import gc
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 S = TypeVar("S", bound=Hashable)
 
 
-def explore(
-    start: S, steps: Callable[[S], Iterable[tuple[str, S]]], bad: Callable[[S], bool]
-) -> tuple[frozenset[S], list[tuple[S, str]] | None]:
-    """Return every state that was reached, and the shortest way to a bad one; None where there is none.
+@dataclass(frozen=True)
+class Result(Generic[S]):
+    """Every state that was reached, and the shortest way to a bad one, in words; None where there is none."""
 
-    A way is each state on it before the bad one, with the word for what happens in it.
-    """
+    reached: frozenset[S]
+    story: tuple[str, ...] | None
+
+
+def explore(
+    start: S,
+    steps: Callable[[S], Iterable[tuple[str, S]]],
+    bad: Callable[[S], bool],
+    say: Callable[[str, S], str] = lambda word, _: word,
+) -> Result[S]:
+    """Visit every state until one is bad or nothing is new; `say` words a step, given where it is taken."""
     came: dict[S, tuple[S, str] | None] = {start: None}
     queue = deque([start])
     with _uncollected():
@@ -28,9 +37,9 @@ def explore(
                     continue
                 came[after] = (state, word)
                 if bad(after):
-                    return frozenset(came), _story(came, after)
+                    return Result(frozenset(came), tuple(say(word, at) for at, word in _way(came, after)))
                 queue.append(after)
-        return frozenset(came), None
+        return Result(frozenset(came), None)
 
 
 @contextmanager
@@ -43,7 +52,7 @@ def _uncollected() -> Iterator[None]:
         gc.enable()
 
 
-def _story(came: dict[S, tuple[S, str] | None], end: S) -> list[tuple[S, str]]:
+def _way(came: dict[S, tuple[S, str] | None], end: S) -> list[tuple[S, str]]:
     way: list[tuple[S, str]] = []
     while (at := came[end]) is not None:
         way.append(at)
@@ -51,6 +60,19 @@ def _story(came: dict[S, tuple[S, str] | None], end: S) -> list[tuple[S, str]]:
     return way[::-1]
 
 
-def words(way: list[tuple[S, str]] | None) -> tuple[str, ...] | None:
-    """Return the words of a way."""
-    return None if way is None else tuple(word for _, word in way)
+def holds(name: str, result: Result[S], never: str) -> bool:
+    """Print whether a rule holds, and return that."""
+    good = result.story is None
+    print(f"\n{name}: {len(result.reached):,} states, {f'no {never}' if good else 'NOT SAFE'}")
+    return good
+
+
+def fails(name: str, result: Result[S], what: str) -> bool:
+    """Print how a rule fails, and return whether it does, as it should."""
+    if result.story is None:
+        print(f"\n{name}: not caught in {len(result.reached):,} states")
+        return False
+    print(f"\n{name}: {what} after {len(result.story)} steps ({len(result.reached):,} states)")
+    for number, sentence in enumerate(result.story, 1):
+        print(f"  {number}. {sentence}")
+    return True

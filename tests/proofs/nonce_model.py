@@ -13,6 +13,7 @@ above the ceiling or not. `python -m tests.proofs.rule_r` has the question wheth
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Final, NamedTuple
 
 from tests.proofs.explored import explore
@@ -73,7 +74,8 @@ def _signed(case: Case, state: State) -> Iterator[tuple[str, State]]:
 
 def found(case: Case, eth: int) -> tuple[bool, bool, bool]:
     """Return whether it ever pays twice, can pay once the old bytes are forgotten, and signs while paused."""
-    reached, twice = explore(State(eth), lambda state: steps(case, state), lambda state: state.paid > 1)
-    forgotten, _ = explore(State(eth, old=False), lambda state: steps(case, state), lambda state: state.paid > 1)
-    paused = any(state.signed_while_paused for state in reached)
-    return twice is not None, any(state.paid for state in forgotten), paused
+    kept, forgotten = (
+        explore(State(eth, old=old), partial(steps, case), lambda state: state.paid > 1) for old in (True, False)
+    )
+    paused = any(state.signed_while_paused for state in kept.reached)
+    return kept.story is not None, any(state.paid for state in forgotten.reached), paused

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple
 
 from tests.proofs import explored
@@ -42,7 +43,6 @@ class State(NamedTuple):
 
     @property
     def chain(self) -> str:
-        """All blocks, the oldest first."""
         return self.final + self.later
 
 
@@ -52,7 +52,6 @@ def time(blocks: str) -> int:
 
 
 def ran(blocks: str, payload: str) -> bool:
-    """Tell whether these blocks hold a payload, whoever submitted it."""
     return any(block in blocks for block in PAYLOADS[payload])
 
 
@@ -159,7 +158,6 @@ def proven(rule: Rule, state: State) -> bool:
 
 
 def steps(rule: Rule, state: State) -> Iterator[tuple[str, State]]:
-    """Yield everything that can happen next: in words, and where it leads."""
     yield from _sender(rule, state)
     yield from _world(state)
 
@@ -210,34 +208,16 @@ def _content(block: str, chain: str) -> str:
 
 
 def twice(state: State) -> bool:
-    """Tell whether what must never happen has happened."""
     return sum(ran(state.chain, payload) for payload in PAYLOADS) > 1
 
 
-@dataclass(frozen=True)
-class Result:
-    """Every state that was reached, and the shortest way to a double payment; None where there is none."""
-
-    reached: frozenset[State]
-    story: tuple[str, ...] | None
-
-
-def explore(rule: Rule) -> Result:
+def explore(rule: Rule) -> explored.Result[State]:
     """Visit every state under a rule until two are paid or nothing is new."""
-    reached, way = explored.explore(State(), lambda state: steps(rule, state), twice)
-    return Result(reached, explored.words(way))
+    return explored.explore(State(), partial(steps, rule), twice)
 
 
 def tell() -> bool:
     """Print what holds and how the rest fails; return whether that is as it should be."""
-    result = explore(RULE)
-    good = result.story is None
-    print(f"\n{RULE.name}: {len(result.reached):,} states, {'no double payment' if good else 'NOT SAFE'}")
-    for rule in WRONG:
-        told = explore(rule)
-        good = good and told.story is not None
-        said = "not caught" if told.story is None else f"two payments after {len(told.story)} steps"
-        print(f"\n{rule.name}: {said} ({len(told.reached):,} states)")
-        for number, sentence in enumerate(told.story or (), 1):
-            print(f"  {number}. {sentence}")
-    return good
+    good = [explored.holds(RULE.name, explore(RULE), "double payment")]
+    good += [explored.fails(rule.name, explore(rule), "two payments") for rule in WRONG]
+    return all(good)
