@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import secrets
 import signal
 import socket
@@ -37,14 +36,15 @@ import pytest
 from eth_keys.datatypes import PrivateKey
 
 from tests.oracles import HERE, Oracle, python
+from tests.tools import outside
 from tests.world import proxy, worlds
 from tests.world.served import HASTE, TOPUP, Running, began
+from tests.world.stage import moves
 from topup.domain.typed_data import mark_call
 from topup.sandbox import contracts
 from topup.sandbox.charges import named_address
 from topup.sandbox.world import World
 
-TRANSFER: Final = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
 PAY_TO: Final = named_address("topup tests: seller of the battery")
 # Who carries to the chain: one for the tool's own run, one for the other groups, which run beside it.
 CARRIERS: Final = tuple(PrivateKey(bytes([n]) * 32) for n in (7, 8))
@@ -95,7 +95,6 @@ class Purchase:
 
     @property
     def wallet(self) -> str:
-        """Return its address."""
         return str(self.key.public_key.to_checksum_address())
 
 
@@ -117,10 +116,7 @@ class Field:
         return made
 
     def settlements(self, wallet: str) -> int:
-        """Count the transfers of dollars from this wallet on the whole chain."""
-        topics = [TRANSFER, "0x" + wallet[2:].lower().rjust(64, "0")]
-        wanted = {"fromBlock": "0x0", "toBlock": "latest", "address": contracts.USDC, "topics": topics}
-        return len(self.world.do(lambda: self.world.chain.rpc("eth_getLogs", [wanted])))
+        return len(self.world.do(lambda: moves(self.world, contracts.USDC, wallet)))
 
     def once(self, one: Purchase, shop: str) -> Running:
         """Start the real command: ten dollars, at this seller."""
@@ -144,12 +140,11 @@ class Field:
             "TOPUP_POLICY__AMOUNT": "10",
             "TOPUP_POLICY__COOLDOWN_S": "0",
         }
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("TOPUP_")}
         stem = self.folder / f"{one.wallet}-{len(one.codes)}"
         out, err = stem.with_suffix(".out"), stem.with_suffix(".err")
         command = [*TOPUP, "once", "--amount", "10", "--yes", "--force"]
         with self._starting:
-            return Running(began(command, kept | HASTE | settings, out, err), out, err)
+            return Running(began(command, outside() | HASTE | settings, out, err), out, err)
 
     def bought(self, one: Purchase, shop: str) -> None:
         """Run the command to its end."""
@@ -200,7 +195,6 @@ class Door:
     """Where the tool's command knocks: each knock is one purchase by the real command, at the seller that is named."""
 
     def __init__(self, at: Field) -> None:
-        """Listen."""
         self._at, self.path, self.purchases = at, at.folder / "door", list[Purchase]()
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(str(self.path))
@@ -321,7 +315,6 @@ def lines(told: dict[str, Any]) -> list[str]:
 
 
 def main() -> int:
-    """Run from the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.battery", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one document")
     parser.add_argument("--timeout", type=int, default=TIMEOUT_S, help="seconds that a buyer waits for an answer")

@@ -3,7 +3,6 @@
 The command is run as a newcomer runs it. Every line that it printed stands in docs/sandbox.svg as it was printed.
 """
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Final
 from xml.sax.saxutils import escape
 
-from tests.tools import BIN, ROOT
+from tests.tools import BIN, ROOT, outside
 
 PICTURE: Final = ROOT / "docs" / "sandbox.svg"
 COMMAND: Final = ("topup", "sandbox")
@@ -23,8 +22,7 @@ INK, PALE, GREEN, AMBER, GROUND, FRAME = "#d7dde5", "#8b97a5", "#7ee0a1", "#f0c6
 
 def run() -> list[str]:
     """Run the sandbox in an environment without settings, and return the lines that it printed."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("TOPUP_")}
-    done = subprocess.run([BIN / COMMAND[0], *COMMAND[1:]], env=kept, capture_output=True, text=True, check=True)
+    done = subprocess.run([BIN / COMMAND[0], *COMMAND[1:]], env=outside(), capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 
 

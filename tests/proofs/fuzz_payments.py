@@ -38,7 +38,7 @@ from eth_keys.datatypes import PrivateKey
 
 from tests.world.bending import KEY, Bend, Broken, said
 from tests.world.near import Near, Voice, hears
-from tests.world.stage import Stage
+from tests.world.stage import Stage, moves
 from topup.app import keys
 from topup.app.log import LogSink
 from topup.app.settings import load
@@ -65,7 +65,6 @@ PASSES_BENT: Final = 150
 PASSES_HONEST: Final = 200
 # After so many of them whoever waits for a person's word, or for a day to be over, is let wait by the hour.
 PASSES_QUICK: Final = 40
-TRANSFER: Final = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
 # -- whom it befalls --------------------------------------------------------------------------------------------------
 
 
@@ -84,11 +83,8 @@ class Place:
 
     def moved(self) -> list[tuple[str, int]]:
         """Return what the wallet, or the contract that passes it on, has sent in the token on the whole chain."""
-        topics = [TRANSFER, ["0x" + one[2:].lower().rjust(64, "0") for one in self.senders]]
-        wanted = {"fromBlock": hex(self.first_block), "toBlock": "latest", "address": self.token, "topics": topics}
-        logs = self.world.do(lambda: self.world.chain.rpc("eth_getLogs", [wanted]))
-        moved = [("0x" + log["topics"][2][-40:].lower(), int(log["data"], 16)) for log in logs]
-        return [one for one in moved if one[0] != self.fees_to]
+        moved = self.world.do(lambda: moves(self.world, self.token, *self.senders, first=self.first_block))
+        return [(to, units) for _, to, units in moved if to != self.fees_to]
 
     def payments(self) -> int:
         """Count the payments, each of which is right.
@@ -155,7 +151,6 @@ class Tempos:
     ROUNDS: Final = 60
 
     def __init__(self) -> None:
-        """Start nothing yet."""
         self._chain: Any = None
         self._left = 0
         self._world: Near | None = None
@@ -165,7 +160,6 @@ class Tempos:
         return self.begins_s if self._world is None else self._world.clock.now_s()
 
     def stop(self) -> None:
-        """End it."""
         if self._chain is not None:
             self._chain.stop()
         self._chain = None
@@ -260,7 +254,6 @@ class Round:
 
     @property
     def done(self) -> bool:
-        """Tell whether the need was met."""
         known = self.stage.store.latest("default", 1)
         return bool(known) and known[0].state is State.DONE
 
@@ -484,7 +477,6 @@ class Found:
 
 
 def play(kind: str, numbers: Sequence[int], seed: int) -> Found:
-    """Play rounds of one kind."""
     tempos, found = Tempos(), Found()
     try:
         for number in numbers:

@@ -21,6 +21,7 @@ from tests import tools
 from tests.proofs.killed import ARMED, TRACE, Cell
 from tests.world import proxy
 from tests.world.served import TOPUP, Running, Served
+from tests.world.stage import moves
 from tests.world.warm import Forked
 from topup.accounting.journal import Commodity
 from topup.sandbox import contracts, purchases, tempo_transfer, x402_seller
@@ -39,8 +40,6 @@ WIRE: Final[dict[str, tuple[str, str | None]]] = {
 }
 # A life takes seconds, on a machine that is busy with other things minutes; after this it hangs.
 LIFE_S: Final = 900
-# keccak256 of Transfer(address,address,uint256).
-TRANSFER: Final = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
 HELD: Final = 45_000_000
 TEN: Final = 10_000_000
 # Longer than a sponsored payload is held for alive.
@@ -84,17 +83,12 @@ class Ground:
         return {asset: held[asset] - now for asset, now in self.held(world).items()}
 
     def held(self, world: World) -> dict[Commodity, int]:
-        """Return what the wallet holds; call it inside the world."""
         tokens = {self.commodity: world.tokens(self.token, world.wallet)}
         return tokens | ({Commodity.ETH: world.balance(world.wallet)} if self.coin else {})
 
     def moves(self, world: World) -> list[tuple[str, str, int]]:
         """Return each transfer of the dollar out of the wallet: transaction, recipient, units; fees are none."""
-        sender = "0x" + world.wallet[2:].lower().rjust(64, "0")
-        wanted = {"fromBlock": "0x0", "toBlock": "latest", "address": self.token, "topics": [TRANSFER, sender]}
-        logs = world.chain.rpc("eth_getLogs", [wanted])
-        moved = [(log["transactionHash"], "0x" + log["topics"][2][-40:], int(log["data"], 16)) for log in logs]
-        return [one for one in moved if one[1] != self.fees_to]
+        return [moved for moved in moves(world, self.token, world.wallet) if moved[1] != self.fees_to]
 
 
 def _base(world: World) -> Anvil:
@@ -307,13 +301,11 @@ class House(Served):
         return {"api__url": api, self.life.ground.rpc_setting: ",".join(rpcs)}
 
     def launch(self, command: Sequence[str], **changes: str | None) -> Running:
-        """Start any command in the background, on its way through the proxies."""
         running = super().launch(command, **self.addresses(), **changes)
         CHILDREN.append(running.process)
         return running
 
     def ordinary(self) -> Running:
-        """Start topup as anybody would."""
         return self.launch([*TOPUP, "run"])
 
     def under_test(self, cell: Cell | None, program: Sequence[str]) -> Running:
@@ -325,11 +317,9 @@ class House(Served):
         return self.launch([*program, str(self.directory), word, *self.life.role.words], **changes)
 
     def questions(self) -> int:
-        """Count what went through the proxies so far."""
         return sum(len(wire.log) for wire in self.wires.values())
 
     def use(self) -> list[dict[str, Any]]:
-        """Return the calls that were noted so far."""
         return [json.loads(line) for line in (self.directory / TRACE).read_text(encoding="utf-8").splitlines()]
 
 

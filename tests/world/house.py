@@ -7,8 +7,6 @@ script, taken one step a beat; it knows nothing of whom it befalls.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,7 +18,9 @@ from typing import Any, Final, Self
 from eth_account import Account
 from eth_utils.crypto import keccak
 
+from tests.tools import outside
 from tests.world.proxy import Proxy
+from tests.world.served import TOPUP, ran
 from tests.world.stage import Stage, payments, price, transferred
 from topup.domain.events import Event
 from topup.domain.lifecycle import State, TopUp
@@ -76,15 +76,12 @@ class Paced:
     """The world's clock for one who lives in it: while it sleeps, blocks come and the trouble goes on."""
 
     def __init__(self, house: House) -> None:
-        """Keep the house whose time it is."""
         self._house = house
 
     def now_ms(self) -> int:
-        """Return the world's time."""
         return self._house.world.clock.now_ms()
 
     def monotonic_ms(self) -> int:
-        """Return the world's time: it never runs backwards."""
         return self._house.world.clock.now_ms()
 
     async def sleep(self, seconds: float) -> None:
@@ -96,7 +93,6 @@ class House:
     """A world, the wires to it, and whoever has to pay in it: an account half a dollar below its floor."""
 
     def __init__(self, directory: Path, *, providers: int = 1, wallet_wei: int = WALLET_WEI) -> None:
-        """Keep the terms; nothing stands until the context is entered."""
         self.directory = directory
         self.l1_fee_per_byte = L1_FEE_PER_BYTE
         self.mining = True
@@ -124,7 +120,6 @@ class House:
         return Evm(world.genesis(), now=world.clock.now_s, l1_fee_per_byte=lambda: self.l1_fee_per_byte)
 
     def __enter__(self) -> Self:
-        """Let the world and its wires stand."""
         self._open.enter_context(self.world)
         self.wires = [self._open.enter_context(Proxy(self.world.rpc.url)) for _ in range(self._providers)]
         self.api = self._open.enter_context(Proxy(self.world.gateway.url))
@@ -133,7 +128,6 @@ class House:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End everything."""
         self._open.close()
 
     @property
@@ -203,11 +197,9 @@ class House:
 
     @property
     def hashes(self) -> list[str]:
-        """Return their hashes."""
         return ["0x" + keccak(hexstr=raw).hex() for raw in self.sent]
 
     def payments(self) -> int:
-        """Count the Transferred events on the whole chain."""
         return payments(self.world)
 
     def mined(self) -> dict[int, str]:
@@ -246,22 +238,18 @@ class House:
 
     @property
     def state(self) -> Path:
-        """The directory of the ledger."""
         return self.directory / "state"
 
     @property
     def stage(self) -> Stage:
-        """The running topup."""
         assert self._stage is not None, "it is down"
         return self._stage
 
     @property
     def topup(self) -> TopUp:
-        """Return the newest top-up as it is stored."""
         return self.stage.topup
 
     def start(self, **settings: str) -> None:
-        """Start topup."""
         self._stage = Stage(self.world, self.state, self.clock, self.environment(**settings), told=self.told)
 
     async def stop(self) -> None:
@@ -271,16 +259,13 @@ class House:
         self._stage = None
 
     async def restart(self, **settings: str) -> None:
-        """End topup and start it anew."""
         await self.stop()
         self.start(**settings)
 
     async def steps(self, count: int) -> None:
-        """Make so many passes."""
         await self.stage.steps(count)
 
     async def dies(self, passes: int = 60) -> None:
-        """Make passes until the process dies."""
         try:
             await self.steps(passes)
         except Killed:
@@ -289,7 +274,6 @@ class House:
         raise AssertionError("it never died")
 
     async def out(self, attempts: int, passes: int = 60) -> TopUp:
-        """Make passes until so many transactions of the top-up may be out."""
         for _ in range(passes):
             await self.stage.step()
             if self.stage.store.latest("default", 1) and len(self.topup.out) >= attempts:
@@ -307,21 +291,11 @@ class House:
 
     def command(self, *arguments: str) -> str:
         """Run a command of topup's to its end; return what it printed."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("TOPUP_")}
         own = {"TOPUP_STATE_DIR": str(self.state), "TOPUP_CONFIG": os.devnull}
-        done = subprocess.run(
-            [sys.executable, "-m", "topup", *arguments],
-            env=kept | self.environment() | own,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_S_MAX,
-            check=False,
-        )
+        done = ran([*TOPUP, *arguments], outside() | self.environment() | own, COMMAND_S_MAX)
         return done.stdout + done.stderr
 
     def named(self, name: str) -> list[Any]:
-        """Return the events of one name."""
         return [event for event in self.told if event.name() == name]
 
     def hold(self, true: bool, otherwise: str) -> None:  # noqa: FBT001 - a condition
@@ -330,7 +304,6 @@ class House:
             self.wrong.append(otherwise)
 
     def note(self, detail: str) -> None:
-        """Say what happened."""
         self.notes.append(detail)
 
     # -- the end ----------------------------------------------------------------------------------------------------

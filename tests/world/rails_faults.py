@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import pytest
 
 from tests.world.proxy import Proxy
-from tests.world.stage import Stage
+from tests.world.stage import Stage, moves
 from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.domain.lifecycle import TERMINAL, Kind, State
 from topup.payment.config import PassResult
+from topup.sandbox.fault import Fault
 from topup.sandbox.world import World
 
-# keccak256 of Transfer(address,address,uint256).
-TRANSFER: Final = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
 TEN: Final = 10_000_000
 FLOOR_USD: Final = 10
 HOUR_MS: Final = 3_600_000
@@ -41,35 +40,6 @@ PACE: Final = {
 HANGS: Final = frozenset({"time-out", "trickle"})
 SOON_S: Final = 1
 PATIENCE_S: Final = 30
-
-
-class Switch(Protocol):
-    """Where a fault is switched on, which, and for how many requests (None: all)."""
-
-    @property
-    def place(self) -> Any: ...
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def times(self) -> int | None: ...
-
-
-class Fault(Protocol):
-    """A row: what is switched on, and what must come of it."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def switches(self) -> Sequence[Any]: ...
-
-    @property
-    def expected_result(self) -> str: ...
-
-    @property
-    def expected_spent(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -118,11 +88,9 @@ class Ground:
 
         To whom in lower case, and how many units.
         """
-        senders = ["0x" + one[2:].lower().rjust(64, "0") for one in (self.world.wallet, self.through) if one]
-        wanted = {"fromBlock": "0x0", "toBlock": "latest", "address": self.token, "topics": [TRANSFER, senders]}
-        logs = self.world.do(lambda: self.world.chain.rpc("eth_getLogs", [wanted]))
-        moved = [("0x" + log["topics"][2][-40:].lower(), int(log["data"], 16)) for log in logs]
-        return [one for one in moved if one[0] != self.fees_to]
+        senders = [sender for sender in (self.world.wallet, self.through) if sender]
+        moved = self.world.do(lambda: moves(self.world, self.token, *senders))
+        return [(to, units) for _, to, units in moved if to != self.fees_to]
 
 
 @dataclass
@@ -148,7 +116,6 @@ class Play:
         self.tokens, self.wei = self.held(), self.world.do(lambda: self.world.balance(self.world.wallet))
 
     def begin(self) -> None:
-        """Start the program on this ledger."""
         self.stage = Stage(self.world, self.directory, self.world.clock, self.own)
 
     async def step(self) -> PassResult:
@@ -210,7 +177,6 @@ class Play:
         return self.world.do(lambda: self.world.tokens(self.ground.token, self.world.wallet))
 
     def booked(self, account: str, commodity: Commodity) -> int:
-        """Return what the journal says of one account."""
         return self.stage.in_books(account, commodity)
 
     def judge(self, payments: int) -> None:
@@ -229,7 +195,6 @@ class Play:
         assert self.booked(IN_TRANSIT, self.ground.commodity) == (payments - done) * self.ground.payment[0][1]
 
     async def close(self) -> None:
-        """End the program."""
         await self.stage.close()
 
 
@@ -246,7 +211,7 @@ async def playing(
             await play.close()
 
 
-def rows(faults: Iterable[Any], few: Collection[str]) -> list[Any]:
+def rows(faults: Iterable[Fault], few: Collection[str]) -> list[Any]:
     """Name each row, and leave all but a few to the long run."""
     return [pytest.param(f, id=f.name, marks=[] if f.name in few else [pytest.mark.long]) for f in faults]
 
@@ -256,7 +221,7 @@ def spoilt(play: Play, fault: Fault) -> Iterator[None]:
     """The row's switches are on, and the chain is as it says."""
     for one in fault.switches:
         play.world.do(lambda one=one: play.seller.switch_on(one.place, one.name, one.times))  # type: ignore[misc]
-    act = getattr(fault, "on_world", None)
+    act = fault.on_world
     if act is not None:
         play.world.do(lambda: act(play.world))
     yield
@@ -268,7 +233,7 @@ async def run_row(play: Play, fault: Fault) -> None:
     """Run a row to its result and judge it; then, with the fault gone, until the account is full again."""
     spent = 1 if fault.expected_spent == "one" else 0
     with spoilt(play, fault):
-        if getattr(fault, "refills", 1) > 1:
+        if fault.refills > 1:
             await play.until(State.DONE)
             play.drain()
         first = play.stage.topup.id if play.stage.store.latest("default", 1) else ""

@@ -26,6 +26,8 @@ from topup.sandbox.rpc import Chain, RpcServer
 from topup.sandbox.world import STEPPED, World, embedded
 
 TRANSFERRED = "0xb7ee4fafa10d16ee883a136a3dcc9179d8e6041ba71cc29c2b0bce4f7bdd6e86"
+# keccak256 of Transfer(address,address,uint256).
+TRANSFER = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
 
 
 def story(tell: Coroutine[Any, Any, None]) -> None:
@@ -54,8 +56,18 @@ def transferred(world: World) -> list[dict[str, Any]]:
 
 
 def payments(world: World) -> int:
-    """Count those events."""
     return len(transferred(world))
+
+
+def moves(world: World, token: str, *senders: str, first: int = 0) -> list[tuple[str, str, int]]:
+    """Return each transfer of a token by these senders since block `first`, in order; called inside the world.
+
+    Which transaction, to whom in lower case, and how many units.
+    """
+    topics = [TRANSFER, ["0x" + sender[2:].lower().rjust(64, "0") for sender in senders]]
+    wanted = {"fromBlock": hex(first), "toBlock": "latest", "address": token, "topics": topics}
+    logs = world.chain.rpc("eth_getLogs", [wanted])
+    return [(log["transactionHash"], "0x" + log["topics"][2][-40:].lower(), int(log["data"], 16)) for log in logs]
 
 
 def evm(world: World) -> Evm:
@@ -97,11 +109,9 @@ class Shifted:
     """The world's clock as a machine sees it that is `by_ms` ahead of it, or behind when negative."""
 
     def __init__(self, world: World, by_ms: int) -> None:
-        """Shift the world's clock."""
         self._world, self.by_ms = world, by_ms
 
     def now_ms(self) -> int:
-        """Return the shifted time."""
         return self._world.clock.now_ms() + self.by_ms
 
     def monotonic_ms(self) -> int:
@@ -109,7 +119,6 @@ class Shifted:
         return self._world.clock.now_ms()
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep as the world does."""
         await self._world.clock.sleep(seconds)
 
 
@@ -139,16 +148,13 @@ class Stage:
             raise
 
     def emit(self, event: Event) -> None:
-        """Keep the event."""
         self.told.append(event)
 
     def named(self, name: str) -> list[Any]:
-        """Return the events of one name."""
         return [e for e in self.told if e.name() == name]
 
     @property
     def topup(self) -> TopUp:
-        """Return the newest top-up as it is stored."""
         return self.store.latest("default", 1)[0]
 
     async def step(self, asked: PurchaseOrder | None = None) -> PassResult:
@@ -158,7 +164,6 @@ class Stage:
         return rest
 
     async def steps(self, count: int) -> None:
-        """Make so many passes."""
         for _ in range(count):
             await self.step()
 
@@ -187,7 +192,6 @@ class Stage:
             await self.works.close()
 
     def payments(self) -> int:
-        """Count the Transferred events on the whole chain."""
         return payments(self.world)
 
     def say(self, word: str, topup: TopUp | None = None) -> None:
