@@ -18,7 +18,6 @@ from tests.proofs.simulation import Broken, Simulation, run
 from tests.world.simulated import Block, Provider, SimulatedChain, SimulatedSigner
 from topup.chain.charge_status import Account
 from topup.domain import policy, tempo
-from topup.domain.coinbase_charge import Charge
 from topup.domain.credits import Reading
 from topup.domain.lifecycle import Attempt, Fact
 from topup.domain.money import Usd, Wei
@@ -219,8 +218,8 @@ class Colluding(Provider):
         lie = replace(told.inclusion, success=False, reason="made up", transient=False, spent=Wei(0))
         return replace(told, inclusion=lie, reason="made up")
 
-    def account(self, demand: Charge, final: int) -> Account:
-        return replace(super().account(demand, final), flag=False, payers=frozenset())
+    def account(self, *asked: Any) -> Account:
+        return replace(super().account(*asked), flag=False, payers=frozenset())
 
     def head(self) -> Block:
         self.requests += 1

@@ -128,7 +128,6 @@ class Clock:
     """A wall clock that may jump, and a monotonic one that may not."""
 
     def __init__(self) -> None:
-        """Start both."""
         self.true_ms = builders.NOW_MS
         self.skew_ms = 0
 
@@ -141,7 +140,6 @@ class Clock:
         return self.true_ms
 
     async def sleep(self, seconds: float) -> None:
-        """Let it pass."""
         self.true_ms += int(seconds * 1000)
 
 
@@ -152,7 +150,6 @@ class Net:
     base_fee_first, base_fee_min, base_fee_max = 5_000_000, 1_000_000, 10**9
 
     def __init__(self, rng: Random, clock: Clock, balance: int) -> None:
-        """Begin with one block."""
         self._rng, self._clock = rng, clock
         first = Head(100, b"\x01" * 32, clock.true_ms // 1000)
         self.blocks = [Block(first, [], 0, balance, balance, 0, {}, {})]
@@ -169,7 +166,6 @@ class Net:
 
     @property
     def tip(self) -> Block:
-        """Return the newest block."""
         return self.blocks[-1]
 
     def at(self, number: int) -> Block | None:
@@ -304,12 +300,10 @@ class Provider:
 
     @property
     def name(self) -> str:
-        """Return what it is called."""
         return self.owner
 
     @property
     def host(self) -> str:
-        """Return where it is."""
         return self.owner
 
     heard = Rpc.heard
@@ -319,7 +313,6 @@ class Provider:
         return str(text)[:chars]
 
     def head(self) -> Block:
-        """Return the newest block it shows."""
         self.requests += 1
         if self.down or self.rng.random() < 0.02:
             raise ChainUnknown(f"{self.owner} did not answer")
@@ -328,7 +321,6 @@ class Provider:
         return self.net.blocks[max(0, len(self.net.blocks) - 1 - self.lag)]
 
     def preflight(self, total: Usdc, pay_with: Asset) -> Preflight:
-        """Answer what a payment is planned on."""
         block = self.head()
         need, nonce, price = self.net.need(total.units), block.nonce, self.net.price_e8
         if self.lie == "dear_quote":
@@ -359,9 +351,7 @@ class Provider:
         )
 
     def simulate(self, demand: Charge, call: Call) -> Simulation:
-        """Dry-run a payment, or an approval, on what it shows."""
-        block = self.head()
-        key = (demand.intent.operator, demand.intent.id)
+        block, key = self.head(), demand.identity
         if self.lie != "simulates_all" and (call.approves is None or call.then is not None):
             if block.head.timestamp_s > demand.intent.deadline:
                 raise Reverted("ExpiredIntent", "", b"")
@@ -498,18 +488,6 @@ class Provider:
             raise Reverted("InsufficientBalance", "", b"")
         return Simulation(0, Wei(0), "eth_call")
 
-    def carriers(self, use: AuthorizationUse, final: int) -> Account:
-        """Show what became of an authorization."""
-        block, at = self.head(), self.net.at(final)
-        if at is None or block.head.number < final:
-            raise ChainUnknown(f"{self.owner} is not past {final}")
-        silent = self.lie in ("null_receipts", "unpaid")
-        payer = None if silent else block.paid.get(_id(use))
-        if self.lie == "paid":
-            payer = b"\xfa" * 32
-        flag = payer is not None or (self._marked(block, use) and not silent)
-        return Account(block.head, at.head, flag, frozenset({payer} if payer is not None else set()))
-
     def _marked(self, block: Block, use: AuthorizationUse) -> bool:
         assert use.mark is not None, "what is sponsored is not simulated"
         address, asked = use.mark
@@ -545,24 +523,20 @@ class Provider:
         return Seen(told, told.reason, "exact", trusted=True)
 
     def ends(self) -> Ends:
-        """Show the newest and the final block."""
         block = self.head()
         final = self.net.at(min(self.net.final, block.head.number))
         if final is None:
             raise ChainUnknown("pruned")
         return Ends(block.head, final.head)
 
-    def account(self, demand: Charge, final: int) -> Account:
-        """Show what became of a charge."""
+    def account(self, charge: Id, final: int, use: AuthorizationUse | None = None) -> Account:
         block, at = self.head(), self.net.at(final)
         if at is None or block.head.number < final:
             raise ChainUnknown(f"{self.owner} is not past {final}")
-        payer = block.paid.get((demand.intent.operator, demand.intent.id))
-        if self.lie in ("null_receipts", "unpaid"):
-            payer = None
-        if self.lie == "paid":
-            payer = b"\xfa" * 32
-        return Account(block.head, at.head, payer is not None, frozenset({payer} if payer is not None else set()))
+        silent = self.lie in ("null_receipts", "unpaid")
+        payer = b"\xfa" * 32 if self.lie == "paid" else None if silent else block.paid.get(charge)
+        flag = payer is not None or (use is not None and self._marked(block, use) and not silent)
+        return Account(block.head, at.head, flag, frozenset() if payer is None else frozenset({payer}))
 
 
 def _id(use: AuthorizationUse) -> Id:
@@ -577,7 +551,6 @@ class Asked:
     chain_id = builders.CHAIN_ID
 
     def __init__(self, net: Net, providers: Sequence[Provider], *, quorum: int, clock: Clock, rng: Random) -> None:
-        """Join the providers."""
         self.net, self.rng = net, rng
         self.each = list(providers)
         self._providers = Providers(
@@ -596,12 +569,10 @@ class Asked:
 
     @property
     def requests(self) -> int:
-        """Return how many questions were asked."""
         return sum(p.requests for p in self.each)
 
     @property
     def owners(self) -> int:
-        """Return how many independent providers there are."""
         return len(self.each)
 
     async def _ask(self, act: Callable[[Provider], T], head: Any = None, *, every: bool = False) -> Any:
@@ -614,6 +585,12 @@ class Asked:
     async def _sighting(self, look: Callable[[Provider], ProviderObservation], *, every: bool) -> Observation:
         answers = await self._ask(look, lambda v: v.observation.head, every=every)
         return agreement.observation(answers, self._enough(answers) if every else self.quorum).value
+
+    async def _payment_status(self, shown: Callable[[Provider, int], Account], since: int = 0) -> ChargeStatus:
+        final = agreement.final(await self._ask(lambda p: p.ends(), lambda e: e.newest, every=True), self.quorum)
+        if since > final:
+            raise ChainUnknown("it was signed beyond the final block")
+        return agreement.payment_status(await self._ask(lambda p: shown(p, final), lambda a: a.newest, every=True))
 
     def _enough(self, answers: Any) -> int:
         needed = max(self.quorum, min(2, len(self.each)))
@@ -632,47 +609,34 @@ class SimulatedTokens(Asked):
     async def preflight(
         self, wallet: bytes, token: bytes, uses: Sequence[AuthorizationUse] = (), *, key: bytes | None = None
     ) -> Preflight:
-        """Read what an authorization is planned on."""
         answers = await self._ask(lambda p: p.holdings(uses), lambda s: s.head)
         return agreement.preflight_of(answers, self.quorum).value
 
     async def rehearse(self, wallet: bytes, token: bytes, paying: tuple[bytes, Usdc], at: Head) -> None:
-        """Run it dry."""
         agreement.simulation(await self._ask(lambda p: p.rehearse(paying[1])), self.quorum)
         self.dry[paying[0], paying[1].units] = self._clock.true_ms
 
     async def look(
         self, uses: Sequence[tuple[AuthorizationUse, Inclusion | None]], *, every: bool = False
     ) -> Observation:
-        """Look for the use of authorizations."""
         return await self._sighting(lambda p: p.uses(uses), every=every)
 
     async def payment_status(self, use: AuthorizationUse) -> ChargeStatus:
-        """Ask what became of one."""
-        ends = await self._ask(lambda p: p.ends(), lambda e: e.newest, every=True)
-        final = agreement.final(ends, self.quorum)
-        if use.since > final:
-            raise ChainUnknown("it was signed beyond the final block")
-        return agreement.payment_status(
-            await self._ask(lambda p: p.carriers(use, final), lambda a: a.newest, every=True)
-        )
+        return await self._payment_status(lambda p, final: p.account(_id(use), final, use), use.since)
 
 
 class SimulatedChain(Asked):
     """The `Chain` port."""
 
     async def preflight(self, wallet: bytes, total: Usdc, contract: bytes, *, pay_with: Asset = Asset.ETH) -> Preflight:
-        """Read all a payment is planned on."""
         answers = await self._ask(lambda p: p.preflight(total, pay_with), lambda s: s.head)
         return agreement.preflight_of(answers, self.quorum).value
 
     def payment(self, verified: Verified, tier: int, value: Wei, wallet: bytes) -> Call:
-        """Encode: the id stands for the rest."""
         demand = verified.demand
         return Call(wallet, demand.contract, b"".join(demand.identity), value)
 
     def token_payment(self, verified: Verified) -> Call:
-        """Encode: the id stands for the rest."""
         demand = verified.demand
         return Call(demand.sender, demand.contract, b"".join(demand.identity), Wei(0), tokens=demand.total)
 
@@ -681,7 +645,6 @@ class SimulatedChain(Asked):
         return Call(wallet, BASE_DOLLAR.token, units.units.to_bytes(32, "big"), Wei(0), approves=units)
 
     async def simulate(self, call: Call, demand: Charge, at: Head) -> Simulation:
-        """Run it dry."""
         answers = await self._ask(lambda p: p.simulate(demand, call))
         told: Agreed[Simulation] = agreement.simulation(answers, self.quorum)
         self.dry[call.data, call.value.units] = self._clock.true_ms
@@ -710,29 +673,20 @@ class SimulatedChain(Asked):
     async def look(
         self, wallet: bytes, attempts: Sequence[tuple[Attempt, Charge]], *, every: bool = False
     ) -> Observation:
-        """Look for attempts."""
         return await self._sighting(lambda p: p.look(attempts), every=every)
 
     async def payment_status(self, demand: Charge, since: int) -> ChargeStatus:
-        """Ask what became of a charge."""
-        ends = await self._ask(lambda p: p.ends(), lambda e: e.newest, every=True)
-        final = agreement.final(ends, self.quorum)
-        return agreement.payment_status(
-            await self._ask(lambda p: p.account(demand, final), lambda a: a.newest, every=True)
-        )
+        return await self._payment_status(lambda p, final: p.account(demand.identity, final))
 
     async def spent(self, wallet: bytes, number: int) -> Spent:
-        """Read the wallet's nonce at the end of a block."""
         answers = await self._ask(lambda p: p.spent(number), every=True)
         return agreement.spent(answers, self._enough(answers))
 
     async def flag(self, demand: Charge) -> bool:
-        """Read the mark."""
-        key = (demand.intent.operator, demand.intent.id)
 
         def mark(p: Provider) -> tuple[Head, bool]:
             block = p.head()
-            return block.head, key in block.paid
+            return block.head, demand.identity in block.paid
 
         return agreement.mark(await self._ask(mark, lambda t: t[0], every=True))
 
@@ -741,12 +695,10 @@ class SimulatedSigner:
     """The `Signer` port: refuses what was not proven or not freshly simulated, as the simulation's own invariant."""
 
     def __init__(self, chain: SimulatedChain | SimulatedTokens, clock: Clock) -> None:
-        """Sign for this chain."""
         self.address = builders.WALLET
         self._chain, self._clock = chain, clock
 
     def sign_payment(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
-        """Sign a payment."""
         self._proven(verified, (plan.data, plan.value.units))
         intent = charge_of(verified).intent
         if plan.kind is Kind.APPROVE:
@@ -756,7 +708,6 @@ class SimulatedSigner:
         return self._signed(plan, (intent.operator, intent.id), intent.deadline, intent.total.units)
 
     def sign_authorization(self, plan: Plan, verified: Verified) -> bytes:
-        """Sign an authorization."""
         demand = verified.demand
         self._proven(verified, (demand.recipient, plan.tokens.units))
         nonce = demand.identity[1]
@@ -774,7 +725,6 @@ class SimulatedSigner:
         assert self._clock.true_ms - dry <= 120_000, "signed on a stale simulation"
 
     def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
-        """Sign a cancel."""
         assert plan.kind is Kind.CANCEL and plan.value == Wei(0)
         return self._signed(plan, None, 0, 0)
 
@@ -804,7 +754,6 @@ class SimulatedApi:
     """The `Api` port: an account that burns, posts what canonical blocks paid, and is cached, late, or out of order."""
 
     def __init__(self, net: Net, clock: Clock, rng: Random) -> None:
-        """Open an account."""
         self.requests = 0
         self._net, self._clock, self._rng = net, clock, rng
         self.credits_usd = Decimal(20)
@@ -857,7 +806,6 @@ class SimulatedApi:
         return replace(self._cached[1], at_ms=self._clock.now_ms())
 
     async def key(self) -> Key:
-        """Say what kind of key this is."""
         self._trouble()
         return Key(management=True)
 
@@ -883,7 +831,6 @@ class SimulatedSeller(ABC):
     base = "https://seller.example"
 
     def __init__(self, net: Net, clock: Clock, rng: Random, api: SimulatedApi) -> None:
-        """Sell credits of this account."""
         self.requests = 0
         self.before_send: Callable[[bytes], None] = lambda _: None
         self.honest = False
@@ -893,7 +840,6 @@ class SimulatedSeller(ABC):
         self._kept: list[Tx] = []
 
     def live(self) -> None:
-        """Carry what is due."""
         due = [tx for at_ms, tx in self._due if at_ms <= self._clock.true_ms]
         self._due = [one for one in self._due if one[0] > self._clock.true_ms]
         for tx in due:
@@ -913,7 +859,6 @@ class SimulatedSeller(ABC):
         body: bytes | None = None,
         timeout_s: float | None = None,
     ) -> Answered:
-        """Answer like an `Exchange`."""
         self.requests += 1
         return self._shown(path) if method == "GET" else self._asked(path, headers, body or b"")
 
@@ -1004,12 +949,10 @@ class Listener:
     """A sink that remembers the newest events, for whoever reads a failure."""
 
     def __init__(self) -> None:
-        """Hear nothing yet."""
         self.told: list[str] = []
         self.names: dict[str, int] = {}
 
     def emit(self, event: Event) -> None:
-        """Keep its name."""
         name = event.name()
         self.names[name] = self.names.get(name, 0) + 1
         self.told.append(f"{name} {event.shown()}")

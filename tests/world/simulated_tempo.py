@@ -61,8 +61,6 @@ class TempoNet(Net):
 
 
 class TempoTokens(SimulatedTokens):
-    """The `TokenChain` port on Tempo."""
-
     chain_id = TEMPO_DOLLAR.chain_id
 
 
@@ -70,7 +68,6 @@ class TempoSigner(SimulatedSigner):
     """The `Signer` port: signs Tempo transactions, as data instead of RLP."""
 
     def sign_tempo(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
-        """Sign one."""
         due = verified.demand
         assert isinstance(due, mpp_choice.Due)
         self._proven(verified, (due.recipient, plan.tokens.units))
@@ -96,7 +93,6 @@ class SimulatedPurchases(SimulatedSeller):
     """What the mpp rail asks: challenges, purchases that are forgotten, and credentials held back."""
 
     def __init__(self, net: Net, clock: Clock, rng: Random, api: SimulatedApi) -> None:
-        """Sell credits of this account."""
         super().__init__(net, clock, rng, api)
         # By the challenge's id: the challenge, and the key and the body it was asked with.
         self._issued: dict[str, tuple[dict[str, str], str, bytes]] = {}
