@@ -33,12 +33,10 @@ class House:
 
     @property
     def height(self) -> int:
-        """Return the number of floors."""
         return max(self.floors.values(), default=0)
 
     @property
     def stands(self) -> bool:
-        """Tell whether the house keeps its limits."""
         return not self.circle and len(self.arrows) <= MOST_ROOMS and self.height <= MOST_FLOORS
 
 

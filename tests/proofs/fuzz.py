@@ -53,14 +53,12 @@ class Canned:
     """A client that hears what it is given; unpacked and bounded as over a wire."""
 
     def __init__(self, answer: Callable[[str, str, bytes | None], tuple[int, dict[str, str], bytes]]) -> None:
-        """Keep who answers."""
         self._answer = answer
 
     async def close(self) -> None:
         """Close nothing."""
 
     async def ask(self, method: str, url: str, *, who: str, body: bytes | None, bytes_max: int, **_: Any) -> Answered:
-        """Answer at once."""
         from topup.wire.unpack import Packed, Unpacker
 
         status, headers, raw = self._answer(method, url, body)
@@ -81,7 +79,6 @@ class Recorded:
     answers: dict[str, Any]
 
     def __call__(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Answer one question, the same each time."""
         key = json.dumps([question["method"], question["params"]])
         if key not in self.answers:
             from topup.sandbox.rpc import RpcError
@@ -144,8 +141,6 @@ class _Town:
         return told
 
     def edge(self, luck: random.Random | None, say: Callable[[Event], None]) -> tuple[EvmChain, _Watched]:
-        """Return the chain's edge before them."""
-
         async def at_once(_: float) -> None:
             return
 

@@ -82,7 +82,6 @@ class Alone(Role):
     code = Exit.OK
 
     def over(self, house: House, watched: Running) -> bool:
-        """It has ended by itself."""
         return watched.process.poll() == self.code
 
     def end(self, house: House, watched: Running) -> None:

@@ -233,7 +233,6 @@ class Outcome:
 
     @property
     def name(self) -> str:
-        """Its name, which `--cell` takes."""
         return f"{self.life}:{self.cell}"
 
     @property

@@ -54,12 +54,10 @@ class Cell:
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """Read what `str` wrote."""
         phase, call, nth, when, answer = text.split("/")
         return cls(phase, call, int(nth), when, answer)
 
     def __str__(self) -> str:
-        """Write it as one word."""
         return f"{self.phase}/{self.call}/{self.nth}/{self.when}/{self.answer}"
 
 
@@ -73,7 +71,6 @@ class Course:
     """Where this process is in its life, and where it is to end."""
 
     def __init__(self, folder: Path, cell: Cell | None) -> None:
-        """Begin before the first step."""
         self._folder, self._cell = folder, cell
         self._use = os.open(folder / TRACE, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._phase, self._phases = "start", Counter[str]()

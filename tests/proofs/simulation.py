@@ -134,7 +134,6 @@ class Fragile:
     """A port that now and then dies just before or just after a call, and counts the calls."""
 
     def __init__(self, port: Any, world: Simulation) -> None:
-        """Stand before `port`."""
         self._port, self._world = port, world
 
     def __getattr__(self, name: str) -> Any:
@@ -166,7 +165,6 @@ class Simulation:
     """One world under one seed."""
 
     def __init__(self, seed: int, directory: Path) -> None:
-        """Draw the world; nothing has happened yet."""
         self.seed, self.rng = seed, Random(seed)
         self.directory = directory
         self.clock = Clock()
@@ -267,7 +265,6 @@ class Simulation:
             raise Crash
 
     def restart(self) -> None:
-        """Lose everything but the ledger."""
         self.crashes += 1
         self.store.close()
         self.seller.restarted()
@@ -530,8 +527,6 @@ class Simulation:
 
 @dataclass(frozen=True)
 class Soaked:
-    """What a soak showed."""
-
     seed: int
     steps: int
     topups: int
@@ -592,7 +587,6 @@ def soak(seed: int, steps: int, each: int = 4000) -> Soaked:
 
 
 def main() -> int:
-    """Run from the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.proofs.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=2000, help="of one life")

@@ -225,7 +225,6 @@ class Bend:
     told: list[Told] = field(default_factory=list)
 
     async def __call__(self, asked: Request, honest: Callable[[], Awaitable[Told]]) -> Told:
-        """Answer one question."""
         if not self.on or self.luck.randrange(100) >= self.percent:
             told = await honest()
             self.told.append(told)
@@ -301,7 +300,6 @@ class Bend:
         return Told(status, (("content-type", "text/html"),), PAGE)
 
     async def other(self, _: Request, honest: Callable[[], Awaitable[Told]]) -> Told:
-        """Other bytes."""
         told, luck = await honest(), self.luck
         raw = luck.choice((b"", b"\0" * 100, luck.randbytes(300), b"null", b"[]", b'"ok"', b"9" * 5000, b"[" * 10_000))
         return replace(told, body=raw)
@@ -315,7 +313,6 @@ class Bend:
         return earlier
 
     async def cut(self, _: Request, honest: Callable[[], Awaitable[Told]]) -> Told:
-        """The true answer to somewhere."""
         told = await honest()
         return replace(told, body=told.body[: self.luck.randrange(len(told.body) + 1)])
 
@@ -328,7 +325,6 @@ class Bend:
     # When, and how often.
 
     async def late(self, _: Request, honest: Callable[[], Awaitable[Told]]) -> Told:
-        """The truth, late."""
         await asyncio.sleep(self.luck.choice((1, 3, 5, 11, 31, 61)))
         return await honest()
 

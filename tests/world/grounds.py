@@ -148,7 +148,6 @@ class Remembering(World):
     """A world that knows what stood in its contracts before anything was written there."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        """Remember nothing yet."""
         super().__init__(*args, **options)
         self._was: list[contracts.StorageWrite] = []
 
@@ -160,7 +159,6 @@ class Remembering(World):
         super().write(writes)
 
     def undo(self) -> None:
-        """Put everything back."""
         super().write(self._was[::-1])
         self._was.clear()
 

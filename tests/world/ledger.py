@@ -46,7 +46,6 @@ def paid(store: Store, one: Operator, **planned: Any) -> TopUp:
 
 
 def reverted(store: Store, one: Operator, **planned: Any) -> TopUp:
-    """A payment that was included and failed."""
     kept = sent(store, one, **planned)
     return store.included(kept, kept.attempts[-1], FAILED, Fact.REVERTED, kept.moved_ms)
 

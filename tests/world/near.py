@@ -52,14 +52,12 @@ class Loop(asyncio.SelectorEventLoop):
     """A loop whose time goes by when nothing else is left to be done."""
 
     def __init__(self) -> None:
-        """Begin at nothing."""
         self.now_s = 0.0
         jump = _Jump()
         jump.loop = self
         super().__init__(jump)
 
     def time(self) -> float:
-        """Return the loop's time, in seconds."""
         return self.now_s
 
 
@@ -91,7 +89,6 @@ class Near(World):
     """Chain, provider, wallet and clock in the thread that uses them; nothing listens."""
 
     def __init__(self, *arguments: Any, begins_s: int = BEGINS_S, **named: Any) -> None:
-        """As a world, which begins at `begins_s`."""
         super().__init__(*arguments, **named)
         self.running = Loop()
         self.clock = _Clock(self, begins_s)
@@ -99,11 +96,9 @@ class Near(World):
         self._ran: dict[str, Any] = {}
 
     def loop(self) -> Loop:
-        """Return the loop that its time is of."""
         return self.running
 
     def __enter__(self) -> Self:
-        """Let everything stand."""
         self.chain = self._make_chain(self)
         account = gateway.Account(self.clock.now_ms, *self._account)
         make = self._make_gateway
@@ -139,7 +134,6 @@ class Near(World):
     # Asked by the world's own provider: what was answered since the chain moved last is answered again.
 
     def ask_chain(self, method: str, params: list[Any]) -> Any:
-        """Answer as the chain does."""
         if method.startswith("eth_send"):
             self._heard.clear()
             return self.chain.rpc(method, params)
@@ -169,11 +163,9 @@ class Near(World):
         return None if block is None else f"{method} {params[0]} {block.root.hex()} {block.timestamp // 600}"
 
     async def provider_says(self, request: Request) -> Response | Raw:
-        """Answer as an honest provider does."""
         return await self.rpc._answer(request)
 
     async def seller_says(self, request: Request) -> Response | Raw:
-        """Answer as an honest API does."""
         self._heard.clear()
         return await self.gateway._answer(request)
 
@@ -211,12 +203,10 @@ class Voice(httpx.AsyncBaseTransport):
     """One server as a client reaches it; `between` stands before the true one."""
 
     def __init__(self, speaks: Speaks, between: Between | None = None) -> None:
-        """Keep who answers."""
         self._speaks = speaks
         self._between = between
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer one question."""
         headers = {name.lower(): value for name, value in request.headers.items()}
         query = request.url.query.decode()
         asked = Request(request.method, request.url.path, query, headers, await request.aread())
@@ -281,7 +271,6 @@ class NearWay:
 
     @staticmethod
     def failure(error: BaseException) -> str:
-        """Say why no answer came, as over a wire."""
         return why(error)
 
 

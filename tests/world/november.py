@@ -25,7 +25,6 @@ PROGRAMS = ["bean-check", "hledger"]
 
 
 def reading(at_ms: int, bought: str, used: str) -> Reading:
-    """A believed reading."""
     return Reading(Usd.of(bought), Usd.of(used), at_ms)
 
 

@@ -315,7 +315,6 @@ class Rule:
         self.loop.call_soon_threadsafe(self.fault.gate.set)
 
     def end(self) -> None:
-        """Act no more."""
         with self.changed:
             self.left = 0
 
@@ -364,13 +363,11 @@ class Proxy:
         self.log: list[Passed] = []
 
     def __enter__(self) -> Self:
-        """Listen."""
         self._thread.start()
         self._inside(self._start())
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Cut every connection and end the thread."""
         self._inside(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(PATIENCE_S)

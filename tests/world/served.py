@@ -109,7 +109,6 @@ class Running:
     err: Path
 
     def log(self) -> str:
-        """What stands on its standard error so far."""
         return self.err.read_text(encoding="utf-8")
 
     def events(self) -> list[dict[str, Any]]:
@@ -133,7 +132,6 @@ class Running:
         raise AssertionError(f"no {name} {fields}, exit code {self.process.poll()}:\n{self.log()}")
 
     def killed(self) -> None:
-        """Let it die at once."""
         self.process.kill()
         self.process.wait()
 
@@ -155,7 +153,6 @@ class Served:
 
     @property
     def state(self) -> Path:
-        """The directory of the ledger."""
         return self.directory / "state"
 
     def environment(self, **changes: str | None) -> dict[str, str]:
@@ -170,7 +167,6 @@ class Served:
         return made
 
     def run(self, *arguments: str, **changes: str | None) -> subprocess.CompletedProcess[str]:
-        """Run one command to its end."""
         return ran([*TOPUP, *arguments], self.environment(**changes))
 
     def document(self, *arguments: str, **changes: str | None) -> Any:
@@ -180,11 +176,9 @@ class Served:
         return json.loads(done.stdout, parse_float=_no_float)
 
     def start(self, *arguments: str, **changes: str | None) -> Running:
-        """Start a command in the background."""
         return self.launch([*TOPUP, *arguments], **changes)
 
     def launch(self, command: Sequence[str], **changes: str | None) -> Running:
-        """Start any command in the background."""
         stem = self.directory / f"process-{len(self.started)}"
         out, err = stem.with_suffix(".out"), stem.with_suffix(".err")
         process = began(command, self.environment(**changes), out, err, cold=self.cold)
@@ -192,7 +186,6 @@ class Served:
         return self.started[-1]
 
     def end(self) -> None:
-        """End every process."""
         for running in self.started:
             if running.process.poll() is None:
                 running.process.kill()
@@ -204,7 +197,6 @@ class Served:
         self.world.do(lambda: account.set_usage(account.total_credits - Decimal(9)))
 
     def high(self) -> None:
-        """Let the account stand well above its floor."""
         account = self.world.gateway.account
         self.world.do(lambda: account.set_usage(account.total_credits - Decimal(15)))
 
@@ -213,7 +205,6 @@ class Served:
         self.world.do(lambda: self.world.gateway.switch_on(place, fault, times))
 
     def mend(self) -> None:
-        """Switch all of the gateway's faults off."""
         self.world.do(self.world.gateway.switch_off)
 
     def mine(self, count: int = FINAL) -> None:
@@ -227,7 +218,6 @@ class Served:
         self.mine()
 
     def payments(self) -> int:
-        """Count the payment contract's Transferred events on the whole chain."""
         return payments(self.world)
 
     def topups(self) -> list[TopUp]:

@@ -70,15 +70,12 @@ class Bench:
 
     @property
     def nonce(self) -> Query:
-        """The question for the wallet's nonce in the newest block."""
         return (NONCE, [self.world.wallet, "latest"])
 
     def ask(self, method: str, *params: Any, timeout_s: float = 10) -> Any:
-        """Ask one thing through the real client."""
         return asyncio.run(self._asked(lambda rpc: rpc.ask(method, *params), timeout_s))
 
     def batch(self, queries: list[Query], timeout_s: float = 10) -> list[Answer]:
-        """Ask a batch through the real client."""
         answers: list[Answer] = asyncio.run(self._asked(lambda rpc: rpc.batch(queries), timeout_s))
         return answers
 
@@ -90,8 +87,6 @@ class Bench:
             await rpc.close()
 
     def credits(self, timeout_s: float = 10) -> Reading:
-        """Read the account through the real client."""
-
         async def asked() -> Reading:
             exchange = Exchange(self.api.url, timeout_s=timeout_s)
             api = OpenRouter(exchange, self.world.gateway.management_key, now_ms=lambda: 1)
@@ -103,7 +98,6 @@ class Bench:
         return asyncio.run(asked())
 
     def signed(self) -> str:
-        """Return a transfer of one wei to ourselves, signed."""
         transaction = {
             "to": self.world.wallet,
             "value": 1,

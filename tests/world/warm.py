@@ -48,7 +48,6 @@ class Forked:
     """A running process; speaks as much of `subprocess.Popen` as the tests use."""
 
     def __init__(self, pid: int, ended: dict[int, int]) -> None:
-        """Follow the process `pid`, whose exit code will stand in `ended`."""
         self.pid = pid
         self._ended = ended
 
@@ -58,7 +57,6 @@ class Forked:
         return self._ended.get(self.pid)
 
     def poll(self) -> int | None:
-        """Return the exit code, None while it runs."""
         return self.returncode
 
     def send_signal(self, number: int) -> None:
@@ -68,11 +66,9 @@ class Forked:
                 os.kill(self.pid, number)
 
     def terminate(self) -> None:
-        """Ask it to end."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once."""
         self.send_signal(signal.SIGKILL)
 
     def wait(self, timeout: float = 600) -> int:
@@ -93,7 +89,6 @@ class Warm:
     """The process that has everything loaded, and its children."""
 
     def __init__(self) -> None:
-        """Start it."""
         self._lock = threading.Lock()
         self._answers: list[int] = []
         self._told = threading.Condition()

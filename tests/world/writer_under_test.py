@@ -30,7 +30,6 @@ class Point:
         self._number, self._passed = number, False
 
     def reach(self) -> None:
-        """Let it happen."""
         if self._number is None:
             raise RuntimeError(os.environ["TEST_DEFECT_SAYS"])
         if not self._passed:
