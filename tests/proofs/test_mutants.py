@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.proofs.mutants import MUTANTS, Mutant, sabotaged
+from tests.proofs.mutants import MUTANTS, SABOTAGE, SABOTAGES, Mutant, sabotaged
 from tests.tools import ROOT
 
 
 def test_there_are_enough_of_them_and_none_twice() -> None:
     """A list that shrinks unseen would prove less each year."""
     assert len({m.name for m in MUTANTS}) == len(MUTANTS) >= 40
+    assert SABOTAGE.sub("", SABOTAGES) == "\n", "a sabotage that cannot be read"
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
