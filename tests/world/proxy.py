@@ -59,7 +59,7 @@ class Fault:
 
     name: str
     wire: Callable[[Forward], Awaitable[Answer]] | None = None
-    item: Callable[[Question, Document], Document | None] | None = None
+    item: Callable[[Question, Document], Document] | None = None
     withheld: bool = False
     gate: asyncio.Event | None = None
     above: int = -1
@@ -133,9 +133,9 @@ def status(code: int, body: bytes = b"", headers: Mapping[str, str] = JSON, *, f
     return Fault(f"status_{code}", _instead(Response(code, body, headers), forwarded=forwarded))
 
 
-def body(text: bytes, *, forwarded: bool = True) -> Fault:
+def body(text: bytes) -> Fault:
     """Answer 200 with this body: empty, not JSON, or JSON of another shape."""
-    return Fault("body", _instead(Response(200, text), forwarded=forwarded))
+    return Fault("body", _instead(Response(200, text), forwarded=True))
 
 
 def crowded(most: int) -> Fault:
@@ -169,9 +169,9 @@ def hurried(every: int) -> Fault:
     return Fault("hurried", act)
 
 
-def raw(text: bytes, *, forwarded: bool = True) -> Fault:
+def raw(text: bytes) -> Fault:
     """Write these very bytes and close."""
-    return Fault("raw", _instead(_writing(lambda: [text]), forwarded=forwarded))
+    return Fault("raw", _instead(_writing(lambda: [text]), forwarded=True))
 
 
 def slow(part: Literal["head", "body"], pace_s: float) -> Fault:
@@ -189,12 +189,12 @@ def slow(part: Literal["head", "body"], pace_s: float) -> Fault:
     return Fault(f"slow_{part}", act)
 
 
-def bomb(size: int = 64 * 1024 * 1024) -> Fault:
+def bomb(size: int) -> Fault:
     """Answer with a small gzip body that unpacks to `size` bytes."""
     return _sandbox("gzip-bomb", wire.Wire(oversized_bytes=size))
 
 
-def oversized(size: int = 64 * 1024 * 1024) -> Fault:
+def oversized(size: int) -> Fault:
     """Answer with the honest document, and `size` blanks before its end."""
     return _sandbox("oversized", wire.Wire(oversized_bytes=size))
 
@@ -231,31 +231,6 @@ def wrong(change: Callable[[Any], Any]) -> Fault:
     return Fault("wrong", item=lambda _, said: {"result": change(said["result"])} if "result" in said else said)
 
 
-def stale(nth: int = 1) -> Fault:
-    """Let the first `nth` answers pass and repeat the last of them for ever, for each set of parameters."""
-    kept: dict[str, list[Document]] = {}
-
-    def item(question: Question, said: Document) -> Document:
-        seen = kept.setdefault(json.dumps([question.method, question.params]), [])
-        if len(seen) < nth:
-            seen.append(said)
-        return seen[-1]
-
-    return Fault("stale", item=item)
-
-
-def stale_body(nth: int = 1) -> Fault:
-    """Let the first `nth` answers pass and repeat the last of them for ever."""
-    seen: list[bytes] = []
-
-    def change(honest: bytes) -> bytes:
-        if len(seen) < nth:
-            seen.append(honest)
-        return seen[-1]
-
-    return Fault("stale_body", rewrite(change).wire)
-
-
 def refuse(code: int, message: str, *, forwarded: bool = False, data: object = None) -> Fault:
     """Answer with a JSON-RPC error; the upstream hears of the question only when `forwarded`."""
     error = {"code": code, "message": message} | ({} if data is None else {"data": data})
@@ -271,11 +246,6 @@ def ranged(most: int) -> Fault:
         return {"error": error} if last - first + 1 > most else said
 
     return Fault("ranged", item=item)
-
-
-def leave_out() -> Fault:
-    """Leave the item out of the batch's answer; a single question is answered with no document."""
-    return Fault("leave_out", item=lambda *_: None)
 
 
 # -- rules ------------------------------------------------------------------------------------------------------------
@@ -459,8 +429,7 @@ class Proxy:
                 return honest  # the upstream refused the batch as a whole
             said = {one.get("id"): one for one in ([told] if single else told)}
         answers = [_spoilt(item, said) for item in items]
-        shown = [one for one in answers if one is not None]
-        return Response(200, json.dumps(shown if not single else (shown[0] if shown else None)).encode())
+        return Response(200, json.dumps(answers[0] if single else answers).encode())
 
     async def _forward(self, request: Request, content: bytes) -> Answer:
         target = self._upstream + request.path + (f"?{request.query}" if request.query else "")
@@ -488,15 +457,15 @@ def _asked(request: Request) -> Any:
         return None
 
 
-def _spoilt(item: Item, said: Mapping[Any, Document]) -> Document | None:
+def _spoilt(item: Item, said: Mapping[Any, Document]) -> Document:
     assert item.document is not None
     name = item.document.get("id")
     honest = said.get(name, {"error": {"code": -32603, "message": "the upstream did not answer this item"}})
-    answer: Document | None = {key: value for key, value in honest.items() if key in ("result", "error")}
+    answer = {key: value for key, value in honest.items() if key in ("result", "error")}
     for rule in item.rules:
         assert rule.fault.item is not None
-        answer = None if answer is None else rule.fault.item(item.question, answer)
-    return None if answer is None else {"jsonrpc": "2.0", "id": name, **answer}
+        answer = rule.fault.item(item.question, answer)
+    return {"jsonrpc": "2.0", "id": name, **answer}
 
 
 def _instead(answer: Answer, *, forwarded: bool) -> Callable[[Forward], Awaitable[Answer]]:

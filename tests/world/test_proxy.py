@@ -27,7 +27,6 @@ from tests.world.proxy import (
     drop,
     duplicate,
     hold,
-    leave_out,
     lose,
     oversized,
     raw,
@@ -35,8 +34,6 @@ from tests.world.proxy import (
     rewrite,
     silent,
     slow,
-    stale,
-    stale_body,
     status,
     truncate,
     wrong,
@@ -271,34 +268,6 @@ def test_an_error_with_code_and_text(forwarded: bool, arrived: int, bench: Bench
     assert bench.sent() == arrived
     with pytest.raises(RpcError, match="AlreadyKnown"):
         bench.ask(SEND, bench.signed())
-
-
-def test_a_stale_node_repeats_itself(bench: Bench) -> None:
-    """The first answer for ever, for each set of parameters its own, while the chain goes on."""
-    bench.chain.on(NONCE, stale())
-    assert bench.batch([bench.nonce, (BLOCK, [])])[0] == "0x0"
-    bench.ask(SEND, bench.signed())
-    assert bench.sent() == 1
-    assert bench.ask(*[bench.nonce[0], *bench.nonce[1]]) == "0x0"
-    assert bench.ask(NONCE, bench.world.wallet, "pending") == "0x1"
-
-
-def test_the_second_answer_may_be_the_one_that_stays(bench: Bench) -> None:
-    """Told to keep the n-th answer, it lets those before it pass."""
-    bench.api.on("/credits", stale_body(nth=2))
-    account, told = bench.world.gateway.account, []
-    for _ in range(4):
-        told.append(bench.credits().total_credits)
-        bench.world.do(lambda: account.buy_elsewhere(Decimal(1)))
-    assert told == [told[0], told[0] + Usd.of(1), told[0] + Usd.of(1), told[0] + Usd.of(1)]
-    bench.world.do(lambda: account.refund(Decimal(4)))
-
-
-def test_an_answer_left_out_spoils_the_batch(bench: Bench) -> None:
-    """Two of three answers are not an answer: each is asked for alone, and what is left out then as well ends it."""
-    bench.chain.on(BLOCK, leave_out())
-    with pytest.raises(ChainUnknown, match=f"answered another question than {BLOCK}"):
-        bench.batch(BATCH)
 
 
 # -- the wire -------------------------------------------------------------------------------------------------------
