@@ -15,7 +15,7 @@ import os
 import secrets
 import shutil
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,8 +26,10 @@ from eth_keys.backends.native.jacobian import fast_multiply, inv
 from eth_keys.constants import SECPK1_G, SECPK1_N
 from eth_utils.crypto import keccak
 
+from tests.world.duel import STORE, Duel
 from tests.world.house import MINUTE_S, NONCE, SEND, House, Killed, Result, Script
 from tests.world.proxy import Fault, delay, lose, refuse, silent, status, wrong
+from tests.world.served import Served, served
 from tests.world.stage import Stage
 from topup.app.keys import LateSigner
 from topup.domain.errors import SignerError
@@ -153,6 +155,31 @@ def _both(name: str, directory: Path, *parts: Story) -> Result:
         detail="; ".join(one.detail for one in told if one.detail),
         wrong=tuple(f"{one.story}: {what}" for one in told for what in one.wrong),
     )
+
+
+def _whole(name: str, wrong: list[str], place: Served, detail: str, events: Sequence[str] = ()) -> Result:
+    """Say how a story of real processes ended: by the chain, and by the ledger on disk."""
+    paid, topups = place.payments(), place.topups()
+    wrong += [] if paid == 1 else [f"{paid} payments on the chain, not 1"]
+    done = [one for one in topups if one.state is State.DONE]
+    wrong += [] if len(done) == 1 else [f"top-ups: {[one.state.value for one in topups]}"]
+    wrong += [] if place.books_match() else ["the books and the wallet differ"]
+    began_ms, ended_ms = (done[0].decided_ms, done[0].moved_ms) if done else (0, 0)
+    seconds = (ended_ms - began_ms) // 1000 if done else None
+    return Result(name, not wrong, paid, paid > len(done), False, "", tuple(events), seconds, detail, tuple(wrong))
+
+
+def _once(trouble: Script, note: str) -> Story:
+    """Make a part of a story: in this trouble one charge is paid by one transaction, and our key stays fit."""
+
+    async def _told(house: House) -> None:
+        topup = await house.ends()
+        house.hold(len(topup.charges) == len(topup.out) == 1, "something else was bought or signed")
+        house.hold(not house.named("key_unfit"), "an answer was taken for a refused key")
+        house.note(note)
+
+    _told.__name__ = f"_{trouble.__name__}"
+    return story(0, trouble=trouble)(_told)
 
 
 # -- troubles that can befall any payer -------------------------------------------------------------------------------
@@ -568,41 +595,24 @@ async def chain_halts_past_the_deadline(house: House) -> None:
 @told_in(11)
 def two_live_senders(directory: Path) -> Result:
     """One process is stopped with a payment in its hands, another takes over and pays: the first is fenced off."""
-    from tests.world.duel import STORE, Duel
-    from tests.world.served import served
-
-    wrongs: list[str] = []
+    wrong: list[str] = []
     with served(directory) as place:
         place.low()
         duel = Duel(place)
         first = duel.stopped("before", f"{STORE}.signed")
         duel.break_lock()
         second = duel.second()
-        began = place.world.clock.now_s()
         second.await_event("top_up_done")
-        seconds = place.world.clock.now_s() - began
         sent = list(duel.raw)
         try:
             duel.fenced(first)
             duel.paid_once()
         except AssertionError as error:
-            wrongs.append(str(error)[:500] or "not fenced, or not paid once")
-        if duel.raw != sent:
-            wrongs.append("the first process sent something")
-        kept = {"0x" + a.raw.hex() for t in place.topups() for a in t.out if a.raw is not None}
+            wrong.append(str(error)[:500] or "not fenced, or not paid once")
+        wrong += ["the first process sent something"] if duel.raw != sent else []
         events = [e["event"] for one in (first, second) for e in one.events()]
-        return Result(
-            story="two_live_senders",
-            survived=not wrongs,
-            payments=place.payments(),
-            lost=not set(duel.raw) <= kept,
-            halted=False,
-            reason="",
-            events=tuple(events),
-            recovered_in_s=seconds,
-            detail="the first could write nothing more, so it sent nothing",
-            wrong=tuple(wrongs),
-        )
+        detail = "the first could write nothing more, so it sent nothing"
+        return _whole("two_live_senders", wrong, place, detail, events)
 
 
 async def _cancelling(house: House) -> TopUp:

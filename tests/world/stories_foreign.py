@@ -20,7 +20,7 @@ from typing import Any, Final
 from tests.world.house import COMMAND_S_MAX, MINUTE_S, NONCE, SEND, House, Result
 from tests.world.near import Near, Told, Voice, hears
 from tests.world.proxy import crowded, lose, packed, refuse, rewrite, silent, status, wrong
-from tests.world.served import Served, served
+from tests.world.served import served
 from tests.world.stage import Stage
 from tests.world.stories import (
     PAST_DEADLINE_S,
@@ -29,6 +29,8 @@ from tests.world.stories import (
     _answers,
     _both,
     _first_sent,
+    _once,
+    _whole,
     answer_lost,
     first_bytes_held,
     story,
@@ -118,29 +120,19 @@ def byte_order_mark(house: House) -> Iterator[None]:
     yield
 
 
+def packed_unasked(house: House) -> Iterator[None]:
+    """The API packs its answers with gzip, which nobody asked for."""
+    house.api.on("*", packed())
+    yield
+
+
 # -- providers --------------------------------------------------------------------------------------------------------
-
-
-@story(23, trouble=ten_in_a_batch)
-async def _ten_in_a_batch(house: House) -> None:
-    """A sole provider takes ten calls in a batch."""
-    topup = await house.ends()
-    house.hold(len(topup.charges) == len(topup.out) == 1, "something else was bought or signed")
-    house.note("ten: learnt")
-
-
-@story(23, trouble=no_batches)
-async def _no_batches(house: House) -> None:
-    """A sole provider takes no batch at all."""
-    topup = await house.ends()
-    house.hold(len(topup.charges) == len(topup.out) == 1, "something else was bought or signed")
-    house.note("none: asked one by one")
 
 
 @told_in(23, no_batches)
 def batches_refused(directory: Path) -> Result:
     """A sole provider takes ten calls in a batch, or none: what it grants is learnt, and the payment made."""
-    return _both("batches_refused", directory, _ten_in_a_batch, _no_batches)
+    return _both("batches_refused", directory, _once(ten_in_a_batch, "ten: learnt"), _once(no_batches, "none: singly"))
 
 
 def _patient(house: House) -> None:
@@ -250,36 +242,12 @@ async def gateway_sentence_around_an_error(house: House) -> None:
 # -- the API ----------------------------------------------------------------------------------------------------------
 
 
-@story(29, trouble=api_behind_an_edge)
-async def _api_page(house: House) -> None:
-    """The edge before the API answers with its own page, 403, for five minutes."""
-    topup = await house.ends()
-    house.hold(len(topup.charges) == 1, "another charge was asked for")
-    house.hold(not house.named("key_unfit"), "a page was taken for a refused key")
-    house.note("a page is no refusal")
-
-
-@story(29, trouble=byte_order_mark)
-async def _api_byte_order_mark(house: House) -> None:
-    """Each of the API's documents begins with a byte order mark."""
-    topup = await house.ends()
-    house.hold(len(topup.charges) == 1, "another charge was asked for")
-    house.note("a byte order mark is none of the document")
-
-
-@story(29)
-async def _api_gzip(house: House) -> None:
-    """The API packs its answers with gzip, which nobody asked for."""
-    house.api.on("*", packed())
-    topup = await house.ends()
-    house.hold(len(topup.charges) == 1, "another charge was asked for")
-    house.note("packed unasked: unpacked")
-
-
 @told_in(29, api_behind_an_edge)
 def api_answers_oddly(directory: Path) -> Result:
     """The API answers a page of its edge, a byte order mark, or gzip unasked: unknown or read as meant, paid once."""
-    return _both("api_answers_oddly", directory, _api_page, _api_byte_order_mark, _api_gzip)
+    page = _once(api_behind_an_edge, "a page is no refusal")
+    mark = _once(byte_order_mark, "a byte order mark is none of the document")
+    return _both("api_answers_oddly", directory, page, mark, _once(packed_unasked, "packed unasked: unpacked"))
 
 
 # -- what takes long, was made up, or is not heard --------------------------------------------------------------------
@@ -366,18 +334,6 @@ async def invented_receipt(house: House) -> None:
     house.hold(len(topup.charges) == len({a.nonce_slot for a in topup.out}) == 1, "something else was bought or signed")
     # These providers stand behind no wire of the house, so that it has not seen the payment leave.
     house.note("taken back by proof, and sent again as it was")
-
-
-def _whole(name: str, wrong: list[str], place: Served, detail: str) -> Result:
-    """Say how a story of real processes ended: by the chain, and by the ledger on disk."""
-    paid, topups = place.payments(), place.topups()
-    wrong += [] if paid == 1 else [f"{paid} payments on the chain, not 1"]
-    done = [one for one in topups if one.state is State.DONE]
-    wrong += [] if len(done) == 1 else [f"top-ups: {[one.state.value for one in topups]}"]
-    wrong += [] if place.books_match() else ["the books and the wallet differ"]
-    began_ms, ended_ms = (done[0].decided_ms, done[0].moved_ms) if done else (0, 0)
-    seconds = (ended_ms - began_ms) // 1000 if done else None
-    return Result(name, not wrong, paid, paid > len(done), False, "", (), seconds, detail, tuple(wrong))
 
 
 @told_in(32, answer_lost)
