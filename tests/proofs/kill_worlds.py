@@ -22,6 +22,7 @@ from tests.proofs.killed import ARMED, TRACE, Cell
 from tests.world import proxy
 from tests.world.served import TOPUP, Running, Served
 from tests.world.stage import moves
+from tests.world.tempo import buying
 from tests.world.warm import Forked
 from topup.accounting.journal import Commodity
 from topup.sandbox import contracts, purchases, tempo_transfer, x402_seller
@@ -95,8 +96,8 @@ def _base(world: World) -> Anvil:
     return Anvil(_anvil(), world.genesis(), timestamp=world.clock.now_s(), now=world.clock.now_s)
 
 
-def _tempo(world: World) -> Tempo:
-    return Tempo(_anvil(), funded={world.wallet: HELD}, block_s=None, now=world.clock.now_s)
+def _tempo(world: World, others: dict[str, int] | None = None) -> Tempo:
+    return Tempo(_anvil(), funded={world.wallet: HELD} | (others or {}), block_s=None, now=world.clock.now_s)
 
 
 def _anvil() -> Path:
@@ -112,11 +113,6 @@ def _plain(world: World, account: Account, delay_ms: int) -> X402Seller:
 
 def _machine(world: World, account: Account, delay_ms: int) -> purchases.Seller:
     return purchases.Seller(account, world.chain, conduct=purchases.MppConduct(posting_delay_ms=delay_ms))
-
-
-def _sponsored_tempo(world: World) -> Tempo:
-    rich = {world.wallet: HELD} | tempo_transfer.funds(HELD)
-    return Tempo(_anvil(), funded=rich, block_s=None, now=world.clock.now_s)
 
 
 def _sponsoring(world: World, account: Account, delay_ms: int) -> purchases.Seller:
@@ -153,9 +149,8 @@ def _sells_x402(world: World) -> dict[str, str]:
     return dict(seller.environment())
 
 
-def _sells_mpp(_: World) -> dict[str, str]:
-    own = {"RAILS__USE": "mpp", "RAILS__MPP__REALM": "127.0.0.1", "RAILS__MPP__RECIPIENTS": purchases.RECIPIENT}
-    return {f"TOPUP_{name}": value for name, value in own.items()}
+def _sells_mpp(world: World) -> dict[str, str]:
+    return buying(world.rpc.url) | {"TOPUP_RAILS__MPP__RECIPIENTS": purchases.RECIPIENT}
 
 
 def _sells_sponsored(world: World) -> dict[str, str]:
@@ -190,7 +185,7 @@ MPP: Final = Ground(
 )
 SPONSORED: Final = replace(
     MPP,
-    chain=_sponsored_tempo,
+    chain=lambda world: _tempo(world, sponsor.funds(HELD)),
     gateway=_sponsoring,
     settings=_sells_sponsored,
     handed=lambda seller: set(seller.handed),

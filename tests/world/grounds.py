@@ -9,7 +9,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 
-from tests.tools import require
+from tests.world import tempo
 from tests.world.house import SEND
 from tests.world.proxy import Proxy, silent
 from tests.world.rails_faults import AFTERWARDS, RESULTS, Ground, Play, run_row, spoilt
@@ -21,7 +21,7 @@ from topup.sandbox.fault import Fault
 from topup.sandbox.faults import of_rail
 from topup.sandbox.gateway import Conduct
 from topup.sandbox.purchases import Style
-from topup.sandbox.tempo import FEE_AMM, USDC_E, Tempo
+from topup.sandbox.tempo import FEE_AMM, USDC_E
 from topup.sandbox.world import FEE_DESTINATION, STEPPED, World, embedded
 from topup.sandbox.x402 import selling
 
@@ -78,32 +78,17 @@ def of_x402(profile: str, settles_late_ms: int = 10_000) -> Iterator[Ground]:
 @contextmanager
 def of_mpp(style: Style = "mppx", settles_late_ms: int = 2_000) -> Iterator[Ground]:
     """An empty account, a wallet of 45 dollars on Tempo, and a seller that posts after ten seconds."""
-    anvil = require("anvil")
-
-    def chain(world: World) -> Any:
-        return Tempo(anvil, funded={world.wallet: HELD_ON_TEMPO}, block_s=None, now=world.clock.now_s)
-
-    def seller(world: World, account: Any) -> purchases.Seller:
-        made = purchases.Seller(
-            account,
-            world.chain,
-            conduct=purchases.MppConduct(
-                posting_delay_ms=10_000, late_ms=600_000, style=style, settles_late_ms=settles_late_ms
-            ),
-        )
-        made.wire.oversized_bytes = 1024 * 1024
-        return made
-
-    with low(chain, make_gateway=seller, burn_usd_per_hour=Decimal(0)) as world:
+    conduct = purchases.MppConduct(
+        posting_delay_ms=10_000, late_ms=600_000, style=style, settles_late_ms=settles_late_ms
+    )
+    terms = {"usage_usd": Decimal("10.5"), "burn_usd_per_hour": Decimal(0)}
+    with tempo.selling(conduct, scale=STEPPED, holds=HELD_ON_TEMPO, **terms) as world:
         sold: Any = world.gateway
+        sold.wire.oversized_bytes = 1024 * 1024
 
         def settings(two: bool) -> dict[str, str]:  # noqa: FBT001
-            return {
-                "TOPUP_RAILS__USE": "mpp",
-                "TOPUP_RAILS__MPP__RPC_URLS": providers(world, world.rpc.url, two=two),
-                "TOPUP_RAILS__MPP__REALM": "127.0.0.1",
-                "TOPUP_RAILS__MPP__RECIPIENTS": purchases.RECIPIENT,
-            }
+            own = {"TOPUP_RAILS__MPP__RECIPIENTS": purchases.RECIPIENT}
+            return tempo.buying(providers(world, world.rpc.url, two=two)) | own
 
         def bury() -> None:
             world.clock.leap(FINAL_ON_TEMPO * 1000)

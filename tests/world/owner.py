@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from eth_account import Account
 from eth_keys.datatypes import PrivateKey
 
-from tests.tools import outside, require
+from tests.tools import outside
 from tests.world.served import TOPUP, ran
-from topup.sandbox.purchases import MppConduct, Seller
-from topup.sandbox.tempo import USDC_E, Tempo
+from tests.world.tempo import selling
+from topup.sandbox.tempo import USDC_E
 from topup.sandbox.world import World
 
 KEY: Final = PrivateKey(b"\x21" * 32)
@@ -25,18 +23,9 @@ TOKEN: Final = bytes.fromhex(USDC_E[2:])
 HELD: Final = 100_000_000
 
 
-@contextmanager
-def account() -> Iterator[World]:
+def account() -> World:
     """A world whose wallet is an empty key, beside an account with a hundred dollars that knows nothing of it."""
-
-    def chain(world: World) -> Any:
-        return Tempo(require("anvil"), funded={shown(ROOT): HELD}, block_s=None, now=world.clock.now_s)
-
-    def seller(world: World, account: Any) -> Seller:
-        return Seller(account, world.chain, conduct=MppConduct(posting_delay_ms=10_000))
-
-    with World(chain, scale=10, make_gateway=seller) as world:
-        yield world
+    return selling(funds={shown(ROOT): HELD}, holds=0)
 
 
 def shown(data: bytes) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,38 +27,43 @@ def on_tempo(
     scale: int = STEPPED,
     funds: Mapping[str, int] | None = None,
     token: str = USDC_E,
+    holds: int = HELD,
+    **terms: Any,
 ) -> World:
-    """Return a world whose chain is Tempo; its wallet holds 25 dollars of a token, and others what `funds` says."""
+    """Return a world whose chain is Tempo; its wallet `holds` so much of a token, and others what `funds` says."""
     anvil = require("anvil")
 
     def chain(world: World) -> Any:
         made = Tempo(anvil, funded=dict(funds or {}), block_s=None, now=world.clock.now_s)
-        made.fund(world.wallet, HELD, token)
+        if holds:
+            made.fund(world.wallet, holds, token)
         return made
 
-    return World(chain, scale=scale, make_gateway=make_gateway)
+    return World(chain, scale=scale, make_gateway=make_gateway, **terms)
 
 
-@contextmanager
-def selling(conduct: MppConduct | None = None, *, scale: int = 10) -> Iterator[World]:
-    """A world on Tempo whose provider sells for machine payments."""
+def selling(conduct: MppConduct | None = None, *, scale: int = 10, **how: Any) -> World:
+    """A world on Tempo whose provider sells for machine payments; `how` is as `on_tempo` takes it."""
 
     def seller(world: World, account: Any) -> Seller:
         return Seller(account, world.chain, conduct=conduct or MppConduct(posting_delay_ms=10_000))
 
-    with on_tempo(seller, scale=scale) as world:
-        yield world
+    return on_tempo(seller, scale=scale, **how)
+
+
+def buying(*urls: str) -> dict[str, str]:
+    """Return the settings by which such a seller is paid, through these providers."""
+    return {
+        "TOPUP_RAILS__USE": "mpp",
+        "TOPUP_RAILS__MPP__RPC_URLS": ",".join(urls),
+        "TOPUP_RAILS__MPP__REALM": "127.0.0.1",
+    }
 
 
 def stage_of(world: World, directory: Path, **more: str) -> Stage:
     """The program in this world, with one provider of Tempo."""
-    own = {
-        "TOPUP_RAILS__USE": "mpp",
-        "TOPUP_RAILS__MPP__RPC_URLS": world.rpc.url,
-        "TOPUP_POSTING__PAY_TIMEOUT_S": "30",
-        "TOPUP_RAILS__MPP__REALM": "127.0.0.1",
-    }
-    return Stage(world, directory, world.clock, own | more)
+    own = {"TOPUP_POSTING__PAY_TIMEOUT_S": "30"} | more
+    return Stage(world, directory, world.clock, buying(world.rpc.url) | own)
 
 
 def held(stage: Stage, address: str, token: str = USDC_E) -> int:

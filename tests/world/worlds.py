@@ -6,7 +6,8 @@ Each maker is what `topup.sandbox.world.World` takes: it gets the world and retu
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from tests import tools
 from tests.world import uniswap
@@ -17,22 +18,15 @@ from topup.sandbox.world import World, embedded
 Maker = Callable[[World], Chain]
 
 
-def anvil(world: World) -> Chain:
-    """Anvil as it is: no L1 fee anywhere."""
-    return Anvil(tools.require("anvil"), world.genesis(), timestamp=world.clock.now_s(), now=world.clock.now_s)
-
-
-def optimism(world: World) -> Chain:
-    """Anvil as an OP chain: a real L1 fee is charged, and no receipt tells it."""
-    genesis, now = world.genesis(), world.clock.now_s
-    return Anvil(tools.require("anvil"), genesis, timestamp=now(), now=now, optimism=True)
+def anvil(world: World, ago_s: int = 0, **how: Any) -> Anvil:
+    """Anvil as it is, with no L1 fee anywhere, begun so long ago; `how` is as `Anvil` takes it."""
+    now = world.clock.now_s
+    return Anvil(tools.require("anvil"), world.genesis(), timestamp=now() - ago_s, now=now, **how)
 
 
 def with_uniswap(world: World) -> Chain:
     """Anvil with Uniswap's own factory, pools, quoter and router at Base's addresses; the deployer's blocks are old."""
-    tools.require("uniswap")
-    now = world.clock.now_s
-    chain = Anvil(tools.require("anvil"), world.genesis(), timestamp=now() - 600, now=now)
+    chain = anvil(world, ago_s=600)
     try:
         chain.rpc("evm_setAutomine", [True])
         uniswap.deploy(chain.rpc)
@@ -43,22 +37,18 @@ def with_uniswap(world: World) -> Chain:
     return chain
 
 
-MAKERS: Final[dict[str, Maker]] = {
-    "embedded": embedded,
-    "anvil": anvil,
-    "optimism": optimism,
-    "uniswap": with_uniswap,
-}
-NEEDS: Final[dict[str, tuple[str, ...]]] = {
-    "embedded": (),
-    "anvil": ("anvil",),
-    "optimism": ("anvil",),
-    "uniswap": ("anvil", "uniswap"),
+# Each with what it needs; an OP chain charges a real L1 fee, and no receipt tells it.
+MAKERS: Final[dict[str, tuple[Maker, tuple[str, ...]]]] = {
+    "embedded": (embedded, ()),
+    "anvil": (anvil, ("anvil",)),
+    "optimism": (partial(anvil, optimism=True), ("anvil",)),
+    "uniswap": (with_uniswap, ("anvil", "uniswap")),
 }
 
 
 def maker(name: str) -> Maker:
     """Return the maker of that name; the test is skipped here, in its own thread, when something is missing."""
-    for program in NEEDS[name]:
+    made, needed = MAKERS[name]
+    for program in needed:
         tools.require(program)
-    return MAKERS[name]
+    return made
