@@ -35,6 +35,11 @@ def outside() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("TOPUP_")}
 
 
+def memory() -> str | None:
+    """Return where files cost no disk, if there is such a place: for what is not to outlive its process."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - only as a place
+
+
 def shell(
     script: str, environment: dict[str, str] | None = None, options: str = "-c"
 ) -> subprocess.CompletedProcess[str]:

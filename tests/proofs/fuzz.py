@@ -25,17 +25,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tests.tools import HANGS_S
 from tests.world import builders
 from tests.world import memory_sellers as sellers
-from tests.world.bending import KEY, Broken, bent, encoded, said
-from tests.world.stand import ENOUGH, HEAD_AGE_MAX_S, LAG_MAX_S, TOTAL, Stand, stand_on
+from tests.world.bending import KEY, Broken, bent, encoded, refusals, said
+from tests.world.stand import ENOUGH, HEAD_AGE_MAX_S, LAG_MAX_S, TOTAL, Stand, at_once, stand_on
 from topup.chain.contract_chain import EvmChain
 from topup.chain.contracts import payment_data
 from topup.chain.profiles import BASE
 from topup.chain.providers import Providers
 from topup.chain.rpc import Rpc
 from topup.domain.demand import Clocks
-from topup.domain.errors import ChainError, TopupError
+from topup.domain.errors import TopupError
 from topup.domain.events import Event, ProviderSetAside
 from topup.ports.chain import Call
 from topup.sellers.openrouter import OpenRouter
@@ -49,10 +50,14 @@ SIDES: Final = ("provider", "api", "seller")
 # -- what is asked over -------------------------------------------------------------------------------------------
 
 
+# Method, address and body of a question; status, headers and body of its answer.
+Answers = Callable[[str, str, bytes | None], tuple[int, dict[str, str], bytes]]
+
+
 class Canned:
     """A client that hears what it is given; unpacked and bounded as over a wire."""
 
-    def __init__(self, answer: Callable[[str, str, bytes | None], tuple[int, dict[str, str], bytes]]) -> None:
+    def __init__(self, answer: Answers) -> None:
         self._answer = answer
 
     async def close(self) -> None:
@@ -91,18 +96,6 @@ class Recorded:
         return {"jsonrpc": "2.0", "id": question["id"], **self.answers[key]}
 
 
-class _Watched(Providers):
-    """Providers that keep what each was refused for."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.refused: list[tuple[str, str]] = []
-
-    def _failed(self, watched: Any, error: ChainError) -> None:
-        self.refused.append((watched.rpc.name, str(error)))
-        super()._failed(watched, error)
-
-
 @dataclass
 class _Town:
     """Three providers of one recorded chain, of which the first is bent where there is luck."""
@@ -125,9 +118,7 @@ class _Town:
             lambda chain: chain.holdings(stand.wallet),
         ]
 
-    def answer(
-        self, luck: random.Random | None
-    ) -> Callable[[str, str, bytes | None], tuple[int, dict[str, str], bytes]]:
+    def answer(self, luck: random.Random | None) -> Answers:
         """Return who answers; bent where there is luck."""
 
         def told(_: str, __: str, body: bytes | None) -> tuple[int, dict[str, str], bytes]:
@@ -140,21 +131,19 @@ class _Town:
 
         return told
 
-    def edge(self, luck: random.Random | None, say: Callable[[Event], None]) -> tuple[EvmChain, _Watched]:
-        async def at_once(_: float) -> None:
-            return
-
-        rpcs = [Rpc(f"https://{name}/{KEY}", timeout_s=5, sleep=at_once) for name in (BENT, "two.example", "three.net")]
+    def edge(self, luck: random.Random | None, say: Callable[[Event], None]) -> EvmChain:
+        names = (BENT, "two.example", "three.net")
+        rpcs = [Rpc(f"https://{name}/{KEY}", timeout_s=HANGS_S, sleep=at_once) for name in names]
         for rpc in rpcs:
             rpc._client = Canned(self.answer(luck if rpc.name == BENT else None))  # type: ignore[assignment]
-        told = {"quorum": 2, "head_age_max_s": HEAD_AGE_MAX_S, "lag_max_s": LAG_MAX_S}
-        watched = _Watched(rpcs, now_s=lambda: self.now_s, say=say, **told)
-        return EvmChain(BASE, watched), watched
+        told: dict[str, Any] = {"quorum": 2, "head_age_max_s": HEAD_AGE_MAX_S, "lag_max_s": LAG_MAX_S}
+        return EvmChain(BASE, Providers(rpcs, now_s=lambda: self.now_s, say=say, **told))
 
     async def round(self, luck: random.Random, right: Sequence[Any]) -> bool:
         """Ask once; tell whether the bent one was refused."""
         heard: list[Event] = []
-        place, (chain, watched) = luck.randrange(len(self.actions)), self.edge(luck, heard.append)
+        place, chain = luck.randrange(len(self.actions)), self.edge(luck, heard.append)
+        refused = refusals(chain._providers)
         texts = list[str]()
         try:
             told = await self.actions[place](chain)
@@ -166,13 +155,13 @@ class _Town:
             if place < 3 and told != right[place]:
                 raise Broken(f"two honest say {right[place]}, what was made of it is {told}")
         texts += [text for event in heard for text in event.shown().values() if isinstance(text, str)]
-        said([*texts, *(text for _, text in watched.refused)])
-        for name, text in watched.refused:
+        said([*texts, *(text for _, text, _ in refused)])
+        for name, text, _ in refused:
             if name != BENT or BENT not in text:
                 raise Broken(f"{name} was refused: {text}")
         if any(isinstance(event, ProviderSetAside) and event.provider != BENT for event in heard):
             raise Broken(f"an honest provider was set aside: {heard}")
-        return bool(watched.refused)
+        return bool(refused)
 
 
 def providers(stand: Stand, rounds: int, seed: int) -> int:
@@ -181,7 +170,7 @@ def providers(stand: Stand, rounds: int, seed: int) -> int:
 
     async def one(luck: random.Random) -> bool:
         if not right:
-            right.extend([await action(town.edge(None, lambda _: None)[0]) for action in town.actions])
+            right.extend([await action(town.edge(None, lambda _: None)) for action in town.actions])
         return await town.round(luck, right)
 
     return _rounds("provider", rounds, seed, one)
@@ -221,7 +210,7 @@ def api(rounds: int, seed: int) -> int:
             sent.append(raw)
             return luck.choice(STATUSES), headers, raw
 
-        exchange = Exchange("https://api.example/v1", timeout_s=5)
+        exchange = Exchange("https://api.example/v1", timeout_s=HANGS_S)
         exchange._client = Canned(answer)  # type: ignore[assignment]
         client = OpenRouter(exchange, KEY, now_ms=lambda: builders.NOW_MS)
         calls: dict[str, Callable[[], Awaitable[Any]]] = {

@@ -36,16 +36,15 @@ from unittest.mock import patch
 
 from eth_keys.datatypes import PrivateKey
 
-from tests.world.bending import KEY, Bend, Broken, said
+from tests.tools import memory
+from tests.world.bending import KEY, Bend, Broken, refusals, said
 from tests.world.near import Near, Voice, hears
 from tests.world.stage import Stage, moves
 from topup.app import keys
 from topup.app.log import LogSink
 from topup.app.settings import load
-from topup.chain.providers import FAILURES_MAX, Lagging
-from topup.chain.rpc import Nonsense
 from topup.domain.credits import DAY_MS, HOUR_MS, Doubt
-from topup.domain.errors import StoreFenced, TopupError, WrongChain
+from topup.domain.errors import StoreFenced, TopupError
 from topup.domain.lifecycle import State
 from topup.domain.notes import Note
 from topup.domain.policy import Why
@@ -168,6 +167,7 @@ class Tempos:
         """A transfer on Tempo that a seller carries there."""
         from tests.tools import require
         from tests.world.near import BEGINS_S
+        from tests.world.tempo import buying
         from topup.sandbox.purchases import RECIPIENT, MppConduct, Seller
         from topup.sandbox.tempo import FEE_AMM, USDC_E, Tempo
 
@@ -188,13 +188,8 @@ class Tempos:
         with world:
             self._chain.fund(world.wallet, 45 * 10**6)
             world.beat()
-            own = {
-                "TOPUP_RAILS__USE": "mpp",
-                "TOPUP_RAILS__MPP__RPC_URLS": _urls(HONEST),
-                "TOPUP_RAILS__MPP__REALM": "127.0.0.1",
-                "TOPUP_RAILS__MPP__RECIPIENTS": RECIPIENT,
-                "TOPUP_CHAIN__RPC_URLS": _urls(HONEST),
-            }
+            own = {"TOPUP_RAILS__MPP__RECIPIENTS": RECIPIENT, "TOPUP_CHAIN__RPC_URLS": _urls(HONEST)}
+            own |= buying(_urls(HONEST))
             # Of a demand that is a little dearer the fee's ceiling is the measure.
             parts = ((RECIPIENT.lower(), TEN, TEN * 11 // 10),)
             return Place(
@@ -212,7 +207,6 @@ class Round:
     place: Place
     directory: Path
     luck: random.Random
-    refused: list[tuple[str, str, bool]] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     rests: list[PassResult] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
@@ -235,22 +229,11 @@ class Round:
         api = Voice(world.seller_says, None if kind == "provider" else self.bend)
         for exchange in (works.api._exchange, *sellers):
             hears(exchange, api)
-        self._watch(rail._chain._providers)
+        self.refused = refusals(rail._chain._providers)
         environment = world.environment() | own | {"TOPUP_CONFIG": "/dev/null", "TOPUP_STATE_DIR": str(self.directory)}
         self.log = io.StringIO()
         hide = keys.masker(load(environment))
         self.sink = LogSink(level="debug", form="json", stream=self.log, now_ms=world.clock.now_ms, hide=hide)
-
-    def _watch(self, providers: Any) -> None:
-        """Keep whom the agreement refuses, and for what."""
-        failed = providers._failed
-
-        def kept(watched: Any, error: Exception) -> None:
-            sure = isinstance(error, WrongChain | Lagging | Nonsense) or watched.failures + 1 >= FAILURES_MAX
-            self.refused.append((watched.rpc.name, str(error), sure))
-            failed(watched, error)
-
-        providers._failed = kept
 
     @property
     def done(self) -> bool:
@@ -432,7 +415,7 @@ def round_of(kind: str, seed: int, number: int, tempos: Tempos) -> int:
     makers = {"mpp": tempos.place, "x402": by_authorization}
     with (
         _repeatable(random.Random(f"{seed} {kind} {number} drawn")),
-        tempfile.TemporaryDirectory(prefix="topup-fuzz-", dir=_memory()) as folder,
+        tempfile.TemporaryDirectory(prefix="topup-fuzz-", dir=memory()) as folder,
     ):
         key = PrivateKey(luck.randbytes(32))
         place = makers.get(kind, by_charge)(kind, key)
@@ -444,11 +427,6 @@ def round_of(kind: str, seed: int, number: int, tempos: Tempos) -> int:
             what = str(error) if isinstance(error, Broken) else repr(error)
             raise Broken(f"payments {kind} --seed {seed} --first {number} --rounds 1: {what}") from error
     return one.bend.bent
-
-
-def _memory() -> str | None:
-    """Return where files cost no disk, if there is such a place: no round is to outlive this process."""
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 
 
 # More than any round takes; a process that is stopped by the system names no round.

@@ -19,11 +19,13 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn, Self
+
+from tests.world.around import around
 
 TRACE: Final = "trace"
 ARMED: Final = "armed"
@@ -99,6 +101,16 @@ class Course:
         if cell is not None and cell.when == "after":
             die()
         self._doomed = self._doomed or cell is not None
+
+    @contextmanager
+    def call(self, call: str, kind: str) -> Iterator[None]:
+        """Note a call from its beginning to its end; what is asked within it is not noted."""
+        cell, token = self.reach(call, kind), INSIDE.set(True)
+        try:
+            yield
+        finally:
+            INSIDE.reset(token)
+            self.done(cell)
 
     def changed(self, method: str) -> None:
         """Note that a change of the top-up was committed: a new phase begins."""
@@ -180,13 +192,8 @@ def watch_sellers(course: Course) -> None:
 
     @functools.wraps(honest)
     async def asked(exchange: Exchange, method: str, path: str, **options: Any) -> Any:
-        if INSIDE.get():
+        with nullcontext() if INSIDE.get() else course.call(f"seller.{method.lower()}", FOREIGN):
             return await honest(exchange, method, path, **options)
-        cell = course.reach(f"seller.{method.lower()}", FOREIGN)
-        try:
-            return await honest(exchange, method, path, **options)
-        finally:
-            course.done(cell)
 
     setattr(Exchange, "ask", asked)  # noqa: B010 - for the type checker a method is no variable
 
@@ -200,39 +207,14 @@ def _watched(make: Callable[..., Any], port: type, name: str, course: Course) ->
         if one is not None and type(one) not in seen:
             seen.add(type(one))
             for method in (m for m in vars(port) if not m.startswith("_") and callable(getattr(port, m))):
-                honest = getattr(type(one), method)
-                if inspect.iscoroutinefunction(honest):
-                    setattr(type(one), method, _awaited(honest, f"{name}.{method}", course))
-                elif name == "signer":  # another signer may ask a device; the chain's plain methods only compute
-                    setattr(type(one), method, _plain(honest, f"{name}.{method}", course))
+                honest, awaited = getattr(type(one), method), inspect.iscoroutinefunction(getattr(type(one), method))
+                # Another signer may ask a device; the chain's plain methods only compute.
+                if awaited or name == "signer":
+                    each = functools.partial(course.call, f"{name}.{method}", FOREIGN if awaited else SIGN)
+                    setattr(type(one), method, around(honest, each))
         return one
 
     return made
-
-
-def _awaited(honest: Callable[..., Any], call: str, course: Course) -> Callable[..., Any]:
-    @functools.wraps(honest)
-    async def called(*given: Any, **options: Any) -> Any:
-        cell, token = course.reach(call, FOREIGN), INSIDE.set(True)
-        try:
-            return await honest(*given, **options)
-        finally:
-            INSIDE.reset(token)
-            course.done(cell)
-
-    return called
-
-
-def _plain(honest: Callable[..., Any], call: str, course: Course) -> Callable[..., Any]:
-    @functools.wraps(honest)
-    def called(*given: Any, **options: Any) -> Any:
-        cell = course.reach(call, SIGN)
-        try:
-            return honest(*given, **options)
-        finally:
-            course.done(cell)
-
-    return called
 
 
 def main() -> None:

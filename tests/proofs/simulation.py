@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import shutil
 import sys
 import tempfile
 from collections import Counter
@@ -27,7 +26,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from tests.tools import memory
 from tests.world import builders
+from tests.world.around import around
 from tests.world.simulated import (
     BLOCK_S,
     SELLER,
@@ -141,24 +142,14 @@ class Fragile:
         real = getattr(self._port, name)
         if not callable(real):
             return real
-        world = self._world
-        if asyncio.iscoroutinefunction(real):
 
-            async def later(*given: Any, **named: Any) -> Any:
-                world.port_call(name, "before")
-                told = await real(*given, **named)
-                world.port_call(name, "after")
-                return told
+        @contextmanager
+        def each() -> Iterator[None]:
+            self._world.port_call(name, "before")
+            yield
+            self._world.port_call(name, "after")
 
-            return later
-
-        def now(*given: Any, **named: Any) -> Any:
-            world.port_call(name, "before")
-            told = real(*given, **named)
-            world.port_call(name, "after")
-            return told
-
-        return now
+        return around(real, each)
 
 
 class Simulation:
@@ -537,25 +528,15 @@ class Soaked:
     broken: int
 
 
-@contextmanager
-def _directory() -> Iterator[Path]:
-    # In memory where there is such a place: a soak commits a hundred thousand times.
-    memory = Path("/dev/shm")  # noqa: S108 - only as a place; the name is made by mkdtemp
-    made = Path(tempfile.mkdtemp(prefix="topup-simulation-", dir=memory if memory.is_dir() else None))
-    try:
-        yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-
-
 def run(seed: int, steps: int, dies: tuple[str, str] | None = None) -> Simulation:
     """Live one seed, with one more death where it `dies`; the simulation is returned for its counts.
 
     Raises:
         Broken: an invariant does not hold.
     """
-    with _directory() as directory:
-        world = Simulation(seed, directory)
+    # In memory where there is such a place: a soak commits a hundred thousand times.
+    with tempfile.TemporaryDirectory(prefix="topup-simulation-", dir=memory(), ignore_cleanup_errors=True) as directory:
+        world = Simulation(seed, Path(directory))
         world.dies = dies
         try:
             asyncio.run(world.live(steps))

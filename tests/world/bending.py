@@ -18,6 +18,9 @@ from typing import Any, Final
 import httpx
 
 from tests.world.near import Told
+from topup.chain.providers import FAILURES_MAX, Lagging
+from topup.chain.rpc import Nonsense
+from topup.domain.errors import WrongChain
 from topup.sandbox.http import Request
 from topup.wire.clean import SENTENCE_MAX
 
@@ -61,6 +64,20 @@ def said(texts: Sequence[str], *, secret: bool = True, most: int = SENTENCE_MAX)
             raise Broken(f"what cannot be printed was said: {text[:80]!r}")
         if secret and any(KEY[at : at + 20] in text for at in range(len(KEY) - 20)):
             raise Broken(f"our key was said: {text[:80]!r}")
+
+
+def refusals(providers: Any) -> list[tuple[str, str, bool]]:
+    """Return a list that fills with whom an agreement refuses, for what, and whether it surely says so."""
+    refused: list[tuple[str, str, bool]] = []
+    failed = providers._failed
+
+    def kept(watched: Any, error: Exception) -> None:
+        sure = isinstance(error, WrongChain | Lagging | Nonsense) or watched.failures + 1 >= FAILURES_MAX
+        refused.append((watched.rpc.name, str(error), sure))
+        failed(watched, error)
+
+    providers._failed = kept
+    return refused
 
 
 # -- a document ------------------------------------------------------------------------------------------------------

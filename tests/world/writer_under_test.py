@@ -11,13 +11,15 @@ TEST_DEFECT_SAYS. `none` hooks nothing. The shipped program knows nothing of thi
 from __future__ import annotations
 
 import importlib
-import inspect
 import os
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from tests.world.around import around
 
 SIGNALS = {"stop": signal.SIGSTOP, "kill": signal.SIGKILL}
 
@@ -42,25 +44,16 @@ def hook(target: str, when: str, point: Point) -> None:
     module, _, path = target.partition(":")
     owner, _, name = path.rpartition(".")
     place = getattr(importlib.import_module(module), owner)
-    honest: Callable[..., Any] = getattr(place, name)
 
-    def plain(*given: Any, **named: Any) -> Any:
+    @contextmanager
+    def each() -> Iterator[None]:
         if when == "before":
             point.reach()
-        told = honest(*given, **named)
+        yield
         if when == "after":
             point.reach()
-        return told
 
-    async def awaited(*given: Any, **named: Any) -> Any:
-        if when == "before":
-            point.reach()
-        told = await honest(*given, **named)
-        if when == "after":
-            point.reach()
-        return told
-
-    setattr(place, name, awaited if inspect.iscoroutinefunction(honest) else plain)
+    setattr(place, name, around(getattr(place, name), each))
 
 
 def hook_sql(words: str, point: Point) -> None:
