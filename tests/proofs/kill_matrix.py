@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import closing
@@ -35,8 +36,7 @@ from tests.proofs.kill_lives import LIVES
 from tests.proofs.kill_worlds import CHILDREN, TEN, WIRE, House, Life, house_of, settle, until
 from tests.proofs.killed import FOREIGN, LATER, UNSIGNED, Cell
 from tests.world import proxy
-from topup.accounting.closing import OPENING
-from topup.accounting.journal import WALLET, Commodity
+from tests.world.stage import spent_in_books
 from topup.domain.lifecycle import State, TopUp
 from topup.ledger.store import SqliteStore
 
@@ -95,23 +95,15 @@ def wrongs(house: House) -> list[str]:
     bought = house.world.do(lambda: house.world.gateway.account.total_credits) - 20
     if bought != 10 * int(house.life.pays):
         found.append(f"{bought} dollars of credit arrived")
-    booked, left = _booked(house), house.world.do(lambda: ground.left(house.world, house.held))
-    if any(booked.get(asset, 0) != left.get(asset, 0) for asset in {*booked, *left}):
-        found.append(f"the journal says that {booked} have left the wallet, the chain {left}")
+    left = Counter(house.world.do(lambda: ground.left(house.world, house.held)))
     with closing(SqliteStore.open_reader(house.state)) as store:
+        if (booked := spent_in_books(store)) != left:
+            found.append(f"the journal says that {booked} have left the wallet, the chain {left}")
         if damage := store.damage():
             found.append(f"the ledger's file is damaged: {damage}")
         if nonces := store._all("SELECT nonce FROM slot WHERE state = 'in_flight'"):
             found.append(f"{len(nonces)} nonces are still in flight")
     return found + _unknown(house, topups)
-
-
-def _booked(house: House) -> dict[Commodity, int]:
-    """Return how much of each asset has left the wallet as the journal says."""
-    with closing(SqliteStore.open_reader(house.state)) as store:
-        moved = [entry for entry in store.entries("default") if all(x.account != OPENING for x in entry.lines)]
-    lines = [line for entry in moved for line in entry.lines if line.account == WALLET]
-    return {asset: -sum(x.units for x in lines if x.commodity == asset) for asset in {x.commodity for x in lines}}
 
 
 def _unknown(house: House, topups: Sequence[TopUp]) -> list[str]:

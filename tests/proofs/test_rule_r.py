@@ -409,6 +409,9 @@ OPEN = ChargeStatus(200, DEADLINE_S, flag=False, payers=frozenset(), witnesses=2
 OVER = replace(OPEN, final_s=DEADLINE_S + 1)
 OURS = OUT.hash or b""
 THEIRS = b"\x77" * 32
+OVER_AND_PAID = replace(OVER, payers=frozenset({OURS}))
+PAID_BY_THEM = replace(OPEN, payers=frozenset({THEIRS}))
+GONE = frozenset({(0, 7)})
 
 
 def of(
@@ -423,8 +426,8 @@ def of(
     )
 
 
-def cancel(nonce: int, block: int, seq: int = 1) -> Attempt:
-    return attempt(Kind.CANCEL, seq, nonce, block, success=True)
+def cancel(nonce: int, block: int) -> Attempt:
+    return attempt(Kind.CANCEL, 1, nonce, block, success=True)
 
 
 def reverted(nonce: int, block: int) -> Attempt:
@@ -433,44 +436,24 @@ def reverted(nonce: int, block: int) -> Attempt:
 
 TABLE = [
     ("nothing was signed", of(), NonPaymentProof.NEVER_LEFT),
-    (
-        "signed and not meant to be sent",
-        of(replace(OUT, intended_ms=None)),
-        NonPaymentProof.NEVER_LEFT,
-    ),
+    ("signed and not meant to be sent", of(replace(OUT, intended_ms=None)), NonPaymentProof.NEVER_LEFT),
     ("only a cancel left", of(cancel(7, 150)), NonPaymentProof.NEVER_LEFT),
     ("another charge's payment left", of(replace(OUT, charge_seq=2)), NonPaymentProof.NEVER_LEFT),
-    (
-        "our own payment stands",
-        of(attempt(Kind.PAY, 1, 7, 150, success=True)),
-        Paid(frozenset({OURS})),
-    ),
+    ("our own payment stands", of(attempt(Kind.PAY, 1, 7, 150, success=True)), Paid(frozenset({OURS}))),
     ("our own stands, no event yet", of(attempt(Kind.PAY, 1, 7, 300, success=True)), Paid(frozenset({OURS}))),
-    (
-        "an event past the deadline",
-        of(OUT, payment_status=replace(OVER, payers=frozenset({OURS}))),
-        Paid(frozenset({OURS})),
-    ),
-    (
-        "a stranger's event",
-        of(OUT, payment_status=replace(OPEN, payers=frozenset({THEIRS}))),
-        Paid(frozenset({THEIRS})),
-    ),
+    ("an event past the deadline", of(OUT, payment_status=OVER_AND_PAID), Paid(frozenset({OURS}))),
+    ("a stranger's event", of(OUT, payment_status=PAID_BY_THEM), Paid(frozenset({THEIRS}))),
     ("the tested mark alone", of(OUT, payment_status=replace(OVER, flag=True)), Paid(frozenset())),
     ("past the deadline", of(OUT, payment_status=OVER), NonPaymentProof.DEADLINE),
     ("past it, with its nonce taken", of(OUT, cancel(7, 150), payment_status=OVER), NonPaymentProof.DEADLINE),
     ("a revert in a final block", of(reverted(7, 150)), NonPaymentProof.NONCE),
     ("a revert in the final block itself", of(reverted(7, 200)), NonPaymentProof.NONCE),
     ("cancelled", of(OUT, cancel(7, 150)), NonPaymentProof.NONCE),
-    ("a stranger took its nonce, finally", of(OUT, gone=frozenset({(0, 7)})), NonPaymentProof.FOREIGN),
-    ("the same past the deadline", of(OUT, payment_status=OVER, gone=frozenset({(0, 7)})), NonPaymentProof.DEADLINE),
+    ("a stranger took its nonce, finally", of(OUT, gone=GONE), NonPaymentProof.FOREIGN),
+    ("the same past the deadline", of(OUT, payment_status=OVER, gone=GONE), NonPaymentProof.DEADLINE),
     ("ours and a stranger's", of(OUT, OUT_TOO, cancel(7, 150), gone=frozenset({(0, 8)})), NonPaymentProof.FOREIGN),
-    ("ours, as the nonce shows as well", of(OUT, cancel(7, 150), gone=frozenset({(0, 7)})), NonPaymentProof.NONCE),
-    (
-        "a stranger took its nonce and it was paid",
-        of(OUT, payment_status=replace(OPEN, payers=frozenset({THEIRS})), gone=frozenset({(0, 7)})),
-        Paid(frozenset({THEIRS})),
-    ),
+    ("ours, as the nonce shows as well", of(OUT, cancel(7, 150), gone=GONE), NonPaymentProof.NONCE),
+    ("a stranger's event and nonce", of(OUT, payment_status=PAID_BY_THEM, gone=GONE), Paid(frozenset({THEIRS}))),
 ]
 
 
@@ -491,11 +474,7 @@ UNDECIDED = [
     ("one of two nonces taken", of(OUT, OUT_TOO, cancel(7, 150)), "may still be mined"),
     ("taken in another lane", of(OUT, gone=frozenset({(1, 7)})), "may still be mined"),
     ("a stranger took one of two nonces", of(OUT, OUT_TOO, gone=frozenset({(0, 8)})), "may still be mined"),
-    (
-        "a stranger took its nonce, as one provider shows",
-        of(OUT, payment_status=replace(OPEN, witnesses=1), gone=frozenset({(0, 7)})),
-        "one provider",
-    ),
+    ("a stranger's, by one provider", of(OUT, payment_status=replace(OPEN, witnesses=1), gone=GONE), "one provider"),
     ("a cancel that never left", of(OUT, replace(cancel(7, 150), intended_ms=None)), "may still be mined"),
     ("a cancel in no block", of(OUT, replace(cancel(7, 150), inclusion=None)), "may still be mined"),
 ]

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -21,9 +21,8 @@ from typing import Any
 from typer.testing import CliRunner, Result
 
 from tests.tools import HANGS_S, outside
-from tests.world.stage import payments
+from tests.world.stage import payments, spent_in_books
 from tests.world.warm import Forked, Warm, takes
-from topup.accounting.closing import OPENING
 from topup.commands.cli import app
 from topup.domain.lifecycle import TopUp
 from topup.ledger.store import SqliteStore
@@ -222,24 +221,14 @@ class Served:
 
     def topups(self) -> list[TopUp]:
         """Return the ledger's top-ups, newest first."""
-        store = SqliteStore.open_reader(self.state)
-        try:
+        with closing(SqliteStore.open_reader(self.state)) as store:
             return store.latest("default", 100)
-        finally:
-            store.close()
 
     def books_match(self) -> bool:
         """Tell whether the journal says of the wallet what the chain says."""
-        store = SqliteStore.open_reader(self.state)
-        try:
-            # What it held to begin with, which is booked at the end of a day, has not moved.
-            moved = [e for e in store.entries("default") if all(line.account != OPENING for line in e.lines)]
-            lines = [line for entry in moved for line in entry.lines]
-        finally:
-            store.close()
-        booked = sum(line.units for line in lines if line.account == "assets:wallet")
-        held = self.world.do(lambda: self.world.balance(self.world.wallet))
-        return held - self.world.wallet_wei == booked
+        with closing(SqliteStore.open_reader(self.state)) as store:
+            booked = sum(spent_in_books(store).values())
+        return self.world.wallet_wei - self.world.do(lambda: self.world.balance(self.world.wallet)) == booked
 
 
 def _no_float(text: str) -> Any:

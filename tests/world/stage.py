@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 
 from tests.tools import HANGS_S
 from topup.accounting.closing import OPENING
-from topup.accounting.journal import Commodity
+from topup.accounting.journal import WALLET, Commodity
 from topup.app.connections import Connections
 from topup.app.settings import load
 from topup.domain.events import Event
@@ -22,12 +23,9 @@ from topup.ports.account import Clock
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
 from topup.sandbox.gateway import Conduct
+from topup.sandbox.postings import ERC20_TRANSFER, TRANSFERRED
 from topup.sandbox.rpc import Chain, RpcServer
 from topup.sandbox.world import STEPPED, World, embedded
-
-TRANSFERRED = "0xb7ee4fafa10d16ee883a136a3dcc9179d8e6041ba71cc29c2b0bce4f7bdd6e86"
-# keccak256 of Transfer(address,address,uint256).
-TRANSFER = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
 
 
 def story(tell: Coroutine[Any, Any, None]) -> None:
@@ -59,12 +57,21 @@ def payments(world: World) -> int:
     return len(transferred(world))
 
 
+def spent_in_books(store: SqliteStore) -> Counter[Commodity]:
+    """Return how much of each asset has left the wallet as the journal says; what it held to begin with has not."""
+    spent = Counter[Commodity]()
+    moved = [entry for entry in store.entries("default") if all(line.account != OPENING for line in entry.lines)]
+    for line in (line for entry in moved for line in entry.lines if line.account == WALLET):
+        spent[line.commodity] -= line.units
+    return spent
+
+
 def moves(world: World, token: str, *senders: str, first: int = 0) -> list[tuple[str, str, int]]:
     """Return each transfer of a token by these senders since block `first`, in order; called inside the world.
 
     Which transaction, to whom in lower case, and how many units.
     """
-    topics = [TRANSFER, ["0x" + sender[2:].lower().rjust(64, "0") for sender in senders]]
+    topics = [ERC20_TRANSFER, ["0x" + sender[2:].lower().rjust(64, "0") for sender in senders]]
     wanted = {"fromBlock": hex(first), "toBlock": "latest", "address": token, "topics": topics}
     logs = world.chain.rpc("eth_getLogs", [wanted])
     return [(log["transactionHash"], "0x" + log["topics"][2][-40:].lower(), int(log["data"], 16)) for log in logs]
@@ -211,9 +218,7 @@ class Stage:
 
     def booked(self) -> int:
         """Return what the journal says has left the wallet, in wei."""
-        # What it held to begin with has left nothing.
-        moved = [e for e in self.store.entries("default") if all(x.account != OPENING for x in e.lines)]
-        return -sum(x.units for e in moved for x in e.lines if x.account == "assets:wallet")
+        return sum(spent_in_books(self.store).values())
 
     def left(self) -> int:
         """Return what has left the wallet on the chain, in wei."""
