@@ -103,7 +103,6 @@ def _busy(count: int) -> Iterator[None]:
 
 
 def _tests(arguments: list[str]) -> int:
-    """Run pytest."""
     workers = 1 + 2 * (os.cpu_count() or 1)  # most of them wait for blocks and processes most of the time
     # Whoever is done takes over from the others: the longest tests stand in rows.
     pytest = [sys.executable, "-m", "pytest", f"--numprocesses={workers}", "--dist=worksteal", *arguments]
@@ -111,7 +110,6 @@ def _tests(arguments: list[str]) -> int:
 
 
 def _matrix() -> int:
-    """Kill it at every step of every life."""
     # A cell mostly waits for blocks: more of them than there are processors.
     jobs = str(5 * (os.cpu_count() or 1))
     matrix = [sys.executable, "-m", "tests.proofs.kill_matrix", "--jobs", jobs]

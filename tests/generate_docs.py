@@ -38,7 +38,6 @@ AGAIN: Final = "run `python -m tests.generate_docs` and look at what changed"
 
 
 def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """Return a table in Markdown."""
     lines: list[tuple[str, ...]] = [head, tuple("---" for _ in head), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
@@ -76,7 +75,6 @@ SUFFIXES: Final = {
 
 
 def field_names(event: type[events.Event]) -> list[str]:
-    """Return the names of an event's fields in their order."""
     return [field.name for field in fields(event)]
 
 
@@ -95,7 +93,6 @@ def form(name: str, kind: Any) -> str:
 
 
 def event_entries() -> str:
-    """Describe every event."""
     parts = []
     for event in events.catalogue():
         head = (
@@ -152,7 +149,6 @@ def constraints_of(metadata: Any) -> list[Any]:
 
 
 def bounds(constraints: list[Any]) -> str:
-    """Return constraints in words."""
     told = []
     above_zero = any(isinstance(one, limits.Gt) for one in constraints)
     for one in constraints:
@@ -246,7 +242,6 @@ def commands(group: Any, before: str) -> Iterator[tuple[str, Any]]:
 
 
 def command_entries() -> str:
-    """Describe every command, its options and its example."""
     parts = []
     for name, command in commands(get_command(app), "topup"):
         says, _, example = command.help.partition(" Example: ")
@@ -264,7 +259,6 @@ def command_entries() -> str:
 
 
 def exit_codes() -> str:
-    """Describe every exit code by the comment behind it."""
     said = remarks(errors.Exit)
     rows = [(str(int(code)), f"`{code.name}`", said[code.name]) for code in errors.Exit]
     return "\n" + table(("code", "name", "meaning"), rows) + "\n"
@@ -425,7 +419,6 @@ def written(text: str) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Write everything anew, and say what changed."""
     targets = [(path, written) for path in sorted(DOCS.glob("*.md"))]
     for path, render in targets:
         before = path.read_text(encoding="utf-8")

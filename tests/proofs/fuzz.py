@@ -119,8 +119,6 @@ class _Town:
         ]
 
     def answer(self, luck: random.Random | None) -> Answers:
-        """Return who answers; bent where there is luck."""
-
         def told(_: str, __: str, body: bytes | None) -> tuple[int, dict[str, str], bytes]:
             asked = json.loads(body or b"")
             document = [self.honest(q) for q in asked] if isinstance(asked, list) else self.honest(asked)

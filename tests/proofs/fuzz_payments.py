@@ -39,6 +39,7 @@ from eth_keys.datatypes import PrivateKey
 from tests.tools import memory
 from tests.world.bending import KEY, Bend, Broken, refusals, said
 from tests.world.near import Near, Voice, hears
+from tests.world.rails_faults import PACE
 from tests.world.stage import Stage, moves
 from topup.app import keys
 from topup.app.log import LogSink
@@ -101,14 +102,7 @@ class Place:
         return len(moved) // size
 
 
-PACE: Final = {
-    "TOPUP_POLICY__COOLDOWN_S": "60",
-    "TOPUP_POLICY__BACKOFF_S": "60",
-    "TOPUP_POLICY__CHARGES_PER_HOUR": "1000",
-    "TOPUP_POLICY__BURN_FACTOR_MAX": "0",
-    "TOPUP_POLICY__FAILURES_MAX": "100",
-    "TOPUP_POSTING__PAY_TIMEOUT_S": "10",
-}
+PATIENT: Final = PACE | {"TOPUP_POLICY__FAILURES_MAX": "100", "TOPUP_POSTING__PAY_TIMEOUT_S": "10"}
 NEED: Final[dict[str, Any]] = {"usage_usd": Decimal("10.5"), "burn_usd_per_hour": Decimal(0)}
 TEN: Final = 10_000_000
 
@@ -215,7 +209,7 @@ class Round:
         """Start the program, and put the voices below its clients."""
         world, kind = self.place.world, self.place.kind
         world.gateway.management_key = KEY
-        own = PACE | {"TOPUP_API__KEY": KEY} | self.place.settings | {"TOPUP_API__KEY": KEY}
+        own = PATIENT | {"TOPUP_API__KEY": KEY} | self.place.settings | {"TOPUP_API__KEY": KEY}
         own.setdefault("TOPUP_API__URL", world.gateway.url)
         self.stage = Stage(world, self.directory, world.clock, own)
         always = kind == "provider" and self.luck.random() < 0.3

@@ -85,11 +85,9 @@ class Alone(Role):
         return watched.process.poll() == self.code
 
     def end(self, house: House, watched: Running) -> None:
-        """What it did not buy is bought now."""
         self.rest(house, ())
 
     def rest(self, house: House, late: Iterable[proxy.Rule]) -> None:
-        """Whoever wants the purchase follows the exit codes."""
         follow(house)
 
     def steps(self, use: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -110,7 +108,6 @@ class Handed(Alone):
     words = ("run",)
 
     def join(self, house: House, watched: Running) -> None:
-        """Ask as soon as the daemon holds the ledger."""
         until_dead_or(watched, "in possession", lambda: SqliteStore.writer(house.state) == DAEMON)
         house.launch([*TOPUP, *WISH])
 
@@ -123,12 +120,10 @@ class Handed(Alone):
         )
 
     def end(self, house: House, watched: Running) -> None:
-        """Stop the daemon, and ask again."""
         stopped(watched)
         follow(house)
 
     def rest(self, house: House, late: Iterable[proxy.Rule]) -> None:
-        """Whoever asked waits for its own end first."""
         self.answered(house)
         super().rest(house, late)
 
@@ -149,7 +144,6 @@ class Restarted(Handed):
     """A daemon is handed the wish and dies over it; it is started again while whoever asked still waits."""
 
     def rest(self, house: House, late: Iterable[proxy.Rule]) -> None:
-        """Start it again at once, and stop it in the end."""
         daemon = house.ordinary()
         super().rest(house, late)
         stopped(daemon)
@@ -159,12 +153,10 @@ class Asking(Alone):
     """`once` hands its wish to a daemon and dies over that; the daemon goes on."""
 
     def prepare(self, house: House) -> None:
-        """Let a daemon come to rest."""
         daemon = house.ordinary()
         until("at rest", lambda: held(daemon), daemon)
 
     def rest(self, house: House, late: Iterable[proxy.Rule]) -> None:
-        """Ask again beside the daemon, then stop it."""
         super().rest(house, late)
         stopped(house.started[0])
 
@@ -176,12 +168,10 @@ class Withdrawing(Asking):
     code = Exit.LATER
 
     def prepare(self, house: House) -> None:
-        """Let the daemon stand still with the ledger in its hand."""
         super().prepare(house)
         house.started[0].process.send_signal(signal.SIGSTOP)
 
     def rest(self, house: House, late: Iterable[proxy.Rule]) -> None:
-        """Let the daemon go on before it is asked again."""
         house.started[0].process.send_signal(signal.SIGCONT)
         super().rest(house, late)
 
@@ -192,12 +182,10 @@ class Abandoned(Withdrawing):
     words = WISH
 
     def join(self, house: House, watched: Running) -> None:
-        """End the daemon once the wish is stored."""
         until_dead_or(watched, "stored", lambda: wish(house) is not None)
         house.started[0].process.kill()
 
     def rest(self, house: House, late: Iterable[proxy.Rule]) -> None:
-        """Ask again; nobody else is there."""
         Alone.rest(self, house, late)
 
 

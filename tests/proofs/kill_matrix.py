@@ -229,7 +229,6 @@ class Outcome:
 
     @property
     def replay(self) -> str:
-        """The command that tries it again."""
         return f"python -m tests.proofs.kill_matrix --cell '{self.name}'"
 
 

@@ -55,7 +55,6 @@ def used(blocks: str) -> int:
 
 @cache
 def expired(blocks: str, charge: int) -> bool:
-    """Tell whether these blocks end past the deadline of this charge."""
     return blocks.count("t") > charge
 
 
@@ -109,7 +108,6 @@ def _remembered(state: State, charge: int) -> bool:
 
 
 def all_free(state: State, charge: int, blocks: str) -> bool:
-    """Tell whether none of the nonces at which this charge was signed is used."""
     return state.signed[charge] != 0 and state.signed[charge] & ((1 << used(blocks)) - 1) == 0
 
 

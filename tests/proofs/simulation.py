@@ -195,7 +195,6 @@ class Simulation:
     # -- the process ------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the process: open the ledger, and remember nothing else."""
         self.store = SqliteStore.open_writer(self.directory)
         self.store._db.execute("PRAGMA synchronous = OFF")  # power stays on here; a crash loses memory alone
         store: Any = Fragile(self.store, self)

@@ -212,7 +212,6 @@ def twice(state: State) -> bool:
 
 
 def explore(rule: Rule) -> explored.Result[State]:
-    """Visit every state under a rule until two are paid or nothing is new."""
     return explored.explore(State(), partial(steps, rule), twice)
 
 

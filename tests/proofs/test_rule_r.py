@@ -253,7 +253,6 @@ def marked(dead: tuple[bool, bool]) -> tuple[ChargeRow, ...]:
 
 
 def records(state: State, view: View) -> Records:
-    """Translate a state."""
     places: dict[tuple[int, int], tuple[int, bool]] = {}
     others: list[Attempt] = []
     nonce = 0
@@ -328,7 +327,6 @@ def reached() -> Reached:
 
 @cache
 def answers(view: str) -> list[tuple[State, int, NonPaymentProof | Paid | Undecided]]:
-    """Ask the program about both charges in every state."""
     held = ((state, records(state, VIEWS[view])) for state in reached().sights)
     return [(state, charge, judged(one, charge)) for state, one in held for charge in (0, 1)]
 

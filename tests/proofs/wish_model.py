@@ -74,7 +74,6 @@ MOST: Final = 2
 
 
 def live(state: State, row: int) -> bool:
-    """Tell whether a top-up is bound to this row; one that was dropped is gone from the state."""
     return any(bound == row for bound, _ in state.topups)
 
 
@@ -188,7 +187,6 @@ def _topup(state: State, number: int, now: tuple[int, str]) -> State:
 
 
 def explore(rule: Rule, bad: Callable[[State], bool]) -> explored.Result[State]:
-    """Visit every state under a rule until one is bad or nothing is new."""
     return explored.explore(State(), partial(steps, rule), bad)
 
 

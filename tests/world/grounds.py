@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
@@ -209,24 +208,11 @@ async def answered(play: Play, fault: Fault) -> None:
 
 async def died(play: Play, nth: int) -> None:
     """Die once the chain has the transaction after the first `nth`, and before that is heard; live on from there."""
-
-    async def lives() -> None:
-        while True:
-            await play.step()
-
     wire = play.ground.wire
     assert wire is not None
     wire.on(SEND, silent(forwarded=True), 1, skip=nth)
-    running = asyncio.create_task(lives())
-    while play.world.do(lambda: taken(play)) <= nth:
-        assert not running.done(), running
-        await asyncio.sleep(0.005)
-    running.cancel()
-    with suppress(asyncio.CancelledError):
-        await running
-    await play.close()
+    await play.dies(play.waits(1000), lambda: taken(play) > nth)
     wire.mend()
-    play.begin()
     await play.until(State.DONE)
     play.judge(1)
     assert [a.plan.kind for a in play.stage.topup.out] == [Kind.APPROVE, Kind.PAY]

@@ -21,14 +21,13 @@ from eth_utils.crypto import keccak
 from tests.tools import outside
 from tests.world.proxy import Proxy
 from tests.world.served import TOPUP, ran
-from tests.world.stage import Stage, payments, price, transferred
+from tests.world.stage import Stage, low, payments, price, transferred
 from topup.domain.events import Event
 from topup.domain.lifecycle import State, TopUp
 from topup.ledger.store import SqliteStore
 from topup.sandbox import contracts
 from topup.sandbox.evm import Evm
 from topup.sandbox.fault import WALLET_WEI
-from topup.sandbox.gateway import Conduct
 from topup.sandbox.world import BLOCK_S, L1_FEE_PER_BYTE, World
 
 SEND: Final = "eth_sendRawTransaction"
@@ -107,13 +106,7 @@ class House:
         self._providers = providers
         self._stage: Stage | None = None
         self._open = ExitStack()
-        self.world = World(
-            self._chain,
-            conduct=Conduct(posting_delay_ms=10_000),
-            wallet_wei=wallet_wei,
-            usage_usd=Decimal("10.5"),
-            burn_usd_per_hour=Decimal(0),
-        )
+        self.world = low(self._chain, scale=1, wallet_wei=wallet_wei, burn_usd_per_hour=Decimal(0))
         self.world.mining = False  # blocks come with `wait` alone
 
     def _chain(self, world: World) -> Evm:
@@ -137,7 +130,6 @@ class House:
         return self.world.chain
 
     def environment(self, **settings: str) -> dict[str, str]:
-        """Return the settings of a payer that lives here."""
         urls = ",".join(wire.url for wire in self.wires)
         own = {"TOPUP_CHAIN__RPC_URLS": urls, "TOPUP_API__URL": self.api.url}
         return self.world.environment() | own | {f"TOPUP_{name.upper()}": value for name, value in settings.items()}
@@ -164,7 +156,6 @@ class House:
         self.world.gateway.poll()
 
     def inside(self, act: Callable[[], Any]) -> Any:
-        """Interfere with the world between two of its steps."""
         return self.world.do(act)
 
     def need(self) -> None:
@@ -253,7 +244,6 @@ class House:
         self._stage = Stage(self.world, self.state, self.clock, self.environment(**settings), told=self.told)
 
     async def stop(self) -> None:
-        """End topup, if it runs: nothing is written by that."""
         if self._stage is not None:
             await self._stage.close()
         self._stage = None

@@ -115,12 +115,10 @@ class Near(World):
         """Nothing stands in a thread of its own; the chain is whose it was."""
 
     def do(self, act: Callable[[], T]) -> T:
-        """Run it: nothing else runs meanwhile."""
         self._heard.clear()
         return act()
 
     def beat(self) -> None:
-        """Mine a block and let the seller look at it."""
         self._heard.clear()
         self.chain.mine(self.clock.now_s())
         self.gateway.poll()

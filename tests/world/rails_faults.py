@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,6 +163,18 @@ class Play:
             await self.step()
         assert self.stage.topup.state not in TERMINAL, self.stage.topup
 
+    async def dies(self, doing: Coroutine[Any, Any, object], when: Callable[[], bool]) -> None:
+        """Let the process do this until the world is so, let it die there, and start another."""
+        running = asyncio.create_task(doing)
+        while not self.world.do(when):
+            assert not running.done(), running
+            await asyncio.sleep(0.005)
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        await self.close()
+        self.begin()
+
     def drain(self) -> None:
         """Let the account be used down to a dollar above nothing, and time pass until buying is allowed again."""
         account = self.seller.account
@@ -173,7 +185,6 @@ class Play:
     # -- what is judged -----------------------------------------------------------------------------------------
 
     def held(self) -> int:
-        """Return the wallet's tokens on the chain."""
         return self.world.do(lambda: self.world.tokens(self.ground.token, self.world.wallet))
 
     def booked(self, account: str, commodity: Commodity) -> int:
@@ -376,15 +387,7 @@ AFTERWARDS: Final = {
 async def crashed(play: Play, fault: Fault, *, settled: Callable[[], bool]) -> None:
     """The process dies once the seller has settled and before it hears of it; the next one pays nothing more."""
     with spoilt(play, fault):
-        running = asyncio.create_task(play.stage.works.cycle.run())
-        while not play.world.do(settled):
-            assert not running.done(), running
-            await asyncio.sleep(0.005)
-        running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
-        await play.close()
-        play.begin()
+        await play.dies(play.stage.works.cycle.run(), settled)
         await play.until(State.UNCREDITED if fault.expected_result == "uncredited" else State.DONE)
         if fault.expected_result == "uncredited":
             play.bury()

@@ -191,7 +191,6 @@ class Served:
             running.process.wait(timeout=PATIENCE_S)
 
     def low(self) -> None:
-        """Let the account have used so much that it stands below its floor, and burn nothing more."""
         account = self.world.gateway.account
         self.world.do(lambda: account.set_usage(account.total_credits - Decimal(9)))
 
@@ -200,7 +199,6 @@ class Served:
         self.world.do(lambda: account.set_usage(account.total_credits - Decimal(15)))
 
     def spoil(self, place: Any, fault: str, times: int | None = None) -> None:
-        """Switch one of the gateway's faults on."""
         self.world.do(lambda: self.world.gateway.switch_on(place, fault, times))
 
     def mend(self) -> None:
@@ -220,7 +218,6 @@ class Served:
         return payments(self.world)
 
     def topups(self) -> list[TopUp]:
-        """Return the ledger's top-ups, newest first."""
         with closing(SqliteStore.open_reader(self.state)) as store:
             return store.latest("default", 100)
 

@@ -252,7 +252,6 @@ class Net:
         return Receipt(tx, success=good, spent=tx.total if good else 0, fee=0)
 
     def finalize(self) -> None:
-        """Let finality come closer to the head."""
         self.final = max(self.final, self.tip.head.number - FINAL_DEPTH)
 
     def reorg(self, depth: int, *, forget: bool) -> None:
@@ -309,7 +308,6 @@ class Provider:
     heard = Rpc.heard
 
     def shown(self, text: object, chars: int = 500) -> str:
-        """Return what it says as it may stand in a log."""
         return str(text)[:chars]
 
     def head(self) -> Block:
@@ -379,7 +377,6 @@ class Provider:
         return self._view(block, number, shown, used, lambda key: key not in used)
 
     def spent(self, number: int) -> Spent:
-        """Show what stands at a height, and the wallet's nonce there."""
         newest, at = self.head().head.number, self.net.at(number)
         if at is None or number > newest:
             raise ChainUnknown(f"{self.owner} has no block {number}")
@@ -483,7 +480,6 @@ class Provider:
         )
 
     def rehearse(self, tokens: Usdc) -> Simulation:
-        """Dry-run a transfer on what it shows."""
         if (self.head().balance < tokens.units or self.net.frozen) and self.lie != "simulates_all":
             raise Reverted("InsufficientBalance", "", b"")
         return Simulation(0, Wei(0), "eth_call")
@@ -599,7 +595,6 @@ class Asked:
         return needed
 
     async def holdings(self, wallet: bytes) -> Holdings:
-        """Tell nothing: these worlds do not know what a wallet held."""
         raise ChainUnknown("no state of that block")
 
 
@@ -641,7 +636,6 @@ class SimulatedChain(Asked):
         return Call(demand.sender, demand.contract, b"".join(demand.identity), Wei(0), tokens=demand.total)
 
     def approval(self, wallet: bytes, contract: bytes, units: Usdc) -> Call:
-        """Encode: the units stand for the rest."""
         return Call(wallet, BASE_DOLLAR.token, units.units.to_bytes(32, "big"), Wei(0), approves=units)
 
     async def simulate(self, call: Call, demand: Charge, at: Head) -> Simulation:
@@ -771,7 +765,6 @@ class SimulatedApi:
         self.gone = False
 
     def pins(self) -> Pins:
-        """Return what an owner of this gateway has pinned."""
         return builders.pins_for(self.operator)
 
     def live(self) -> None:
@@ -798,7 +791,6 @@ class SimulatedApi:
             raise ApiLimited("HTTP 429", retry_after_s=self._rng.choice((1, 30)))
 
     async def credits(self) -> Reading:
-        """Read the totals, up to a minute old."""
         self._trouble()
         now = self._clock.true_ms
         if self._cached is None or now - self._cached[0] > STALE_MS or self._rng.random() < 0.5:

@@ -165,7 +165,6 @@ class Stage:
         return self.store.latest("default", 1)[0]
 
     async def step(self, asked: PurchaseOrder | None = None) -> PassResult:
-        """Make one pass and let the world's time pass that it asked for."""
         rest = await self.works.cycle.run(asked)
         await self.clock.sleep(rest.next_s)
         return rest
@@ -193,7 +192,6 @@ class Stage:
         raise AssertionError(f"never {why}: {rest}")
 
     async def close(self) -> None:
-        """Close what is open, as an end of the program does; once."""
         if not self._closed:
             self._closed = True
             await self.works.close()
@@ -221,9 +219,7 @@ class Stage:
         return sum(spent_in_books(self.store).values())
 
     def left(self) -> int:
-        """Return what has left the wallet on the chain, in wei."""
         return self.world.wallet_wei - self.world.do(lambda: self.world.balance(self.world.wallet))
 
     def inside(self, act: Callable[[], Any]) -> Any:
-        """Interfere with the world between two of its steps."""
         return self.world.do(act)

@@ -53,8 +53,6 @@ GROWN: Final = 3_000
 TRIES_MAX: Final = 10
 SLOW: Final = "one.example"
 LATE_S: Final = 11
-LOW: Final = Decimal("10.5")
-NOTHING: Final = Decimal(0)
 HTML: Final = {"content-type": "text/html"}
 PAGE: Final = b"<html><head><title>Attention Required!</title></head><body>error code: 1020</body></html>"
 DIGITS: Final = 4_000
@@ -391,7 +389,8 @@ def answers_nobody_waits_for(house: House) -> Iterator[None]:
 @told_in(34, answers_nobody_waits_for)
 def right_but_late(directory: Path) -> Result:
     """One of three answers rightly, and 11 s late each time: the two others are enough, and it is named as slow."""
-    world = Near(embedded, conduct=Conduct(posting_delay_ms=10_000), usage_usd=LOW, burn_usd_per_hour=NOTHING)
+    conduct, burn = Conduct(posting_delay_ms=10_000), Decimal(0)
+    world = Near(embedded, conduct=conduct, usage_usd=Decimal("10.5"), burn_usd_per_hour=burn)
 
     async def late(_: Request, answer: Callable[[], Awaitable[Told]]) -> Told:
         await asyncio.sleep(LATE_S)

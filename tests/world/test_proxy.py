@@ -21,27 +21,18 @@ from tests.world.proxy import (
     Passed,
     Proxy,
     answer_twice,
-    body,
-    bomb,
     delay,
     drop,
     duplicate,
     hold,
     lose,
-    oversized,
-    raw,
     refuse,
-    rewrite,
-    silent,
-    slow,
-    status,
-    truncate,
     wrong,
 )
 from tests.world.served import Served
 from topup.chain.rpc import Answer, Query, Rpc, RpcError
 from topup.domain.credits import Reading
-from topup.domain.errors import ApiLimited, ApiUnknown, ChainUnknown
+from topup.domain.errors import ApiUnknown, ChainUnknown
 from topup.domain.lifecycle import State
 from topup.domain.money import Usd
 from topup.sandbox import contracts
@@ -272,30 +263,6 @@ def test_an_error_with_code_and_text(forwarded: bool, arrived: int, bench: Bench
 
 # -- the wire -------------------------------------------------------------------------------------------------------
 
-WIRE: dict[str, tuple[Fault, str]] = {
-    "silent": (silent(), "did not answer within"),
-    "slow head": (slow("head", 0.1), "did not answer within"),
-    "slow body": (slow("body", 0.1), "did not answer within"),
-    "truncated": (truncate(), "ended without a whole answer"),
-    "truncated and so told": (truncate(told="short"), "without JSON"),
-    "status": (status(503, b"<html>"), "answered HTTP 503 without JSON"),
-    "empty": (body(b""), "without JSON"),
-    "not JSON": (body(b"pong"), "without JSON"),
-    "bomb": (bomb(16 * 1024 * 1024), "more than 8388608 bytes"),
-    "oversized": (oversized(16 * 1024 * 1024), "more than"),
-    "garbage": (raw(b"no HTTP at all\r\n\r\n"), "ended without a whole answer"),
-}
-
-
-@pytest.mark.parametrize(("fault", "said"), WIRE.values(), ids=WIRE)
-def test_each_fault_of_the_wire_hits_the_whole_batch(fault: Fault, said: str, bench: Bench) -> None:
-    """One item that matches is enough: no usable answer as a whole, for the reason the fault is named after."""
-    rule = bench.chain.on(BLOCK, fault, times=1)
-    with pytest.raises(ChainUnknown, match=said):
-        bench.batch(BATCH, timeout_s=1)
-    assert rule.hits == 1
-    assert bench.batch(BATCH)[0] == ID
-
 
 async def test_an_answer_written_twice_is_left_on_the_connection(bench: Bench) -> None:
     """A client that asks again on the same connection gets the old answer; its id gives it away."""
@@ -310,21 +277,6 @@ async def test_an_answer_written_twice_is_left_on_the_connection(bench: Bench) -
 
 
 # -- the account ----------------------------------------------------------------------------------------------------
-
-
-def test_a_status_with_its_headers_and_body(bench: Bench) -> None:
-    """What a proxy in front of the API would say, to the letter."""
-    text = b'{"error":{"message":"slow down"}}'
-    bench.api.on("/credits", status(429, text, {"retry-after": "7"}))
-    with pytest.raises(ApiLimited, match="429: slow down") as error:
-        bench.credits()
-    assert error.value.retry_after_s == 7
-
-
-def test_a_body_may_be_rewritten(bench: Bench) -> None:
-    """A function of the honest bytes."""
-    bench.api.on("/credits", rewrite(lambda honest: honest.replace(b'"total_credits":20', b'"total_credits":21')))
-    assert bench.credits().total_credits == Usd.of(21)
 
 
 def test_a_path_is_matched_by_its_end(bench: Bench) -> None:

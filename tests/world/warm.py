@@ -53,14 +53,12 @@ class Forked:
 
     @property
     def returncode(self) -> int | None:
-        """Return the exit code, minus the signal when one ended it, None while it runs."""
         return self._ended.get(self.pid)
 
     def poll(self) -> int | None:
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Send a signal; one that has ended gets none."""
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
@@ -99,7 +97,6 @@ class Warm:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def close(self) -> None:
-        """End it; what was forked from it goes on."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
