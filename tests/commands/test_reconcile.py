@@ -17,11 +17,12 @@ from typing import Any, Final
 
 import pytest
 from eth_account import Account
+from eth_keys.datatypes import PrivateKey
 
 from tests.world import ledger, worlds
 from tests.world.builders import NOW_MS, WALLET, operator
 from tests.world.served import FINAL, Served, served
-from tests.world.stage import Stage, story
+from tests.world.stage import Stage, sent_beside, story
 from tests.world.stand import failing, lie
 from tests.world.tempo import selling as mpp_world
 from topup.accounting.reconciliation import Adopted
@@ -101,25 +102,7 @@ def whats(told: dict[str, Any], part: str = "differences") -> list[str]:
 def elsewhere(place: Served, *, to: str, value: int, blocks: int = FINAL, data: str = "0x", gas: int = 21_000) -> str:
     """Use the wallet's key beside topup; return the transaction's hash."""
     world = place.world
-
-    def act() -> str:
-        nonce = int(world.chain.rpc("eth_getTransactionCount", [world.wallet, "latest"]), 16)
-        body = {
-            "chainId": contracts.CHAIN_ID,
-            "nonce": nonce,
-            "to": to,
-            "value": value,
-            "data": data,
-            "gas": gas,
-            "maxFeePerGas": 10**9,
-            "maxPriorityFeePerGas": 10**6,
-            "type": 2,
-        }
-        signed = Account.sign_transaction(body, world.key.to_hex())
-        sent: str = world.chain.rpc("eth_sendRawTransaction", ["0x" + signed.raw_transaction.hex().removeprefix("0x")])
-        return sent
-
-    sent = world.do(act)
+    sent = world.do(lambda: sent_beside(world, to=to, value=value, data=data, gas=gas))
     place.mine(blocks)
     return sent
 
@@ -389,19 +372,10 @@ def test_a_nonce_taken_by_an_authorization(tmp_path: Path, monkeypatch: pytest.M
     with served(tmp_path) as place:
         world, other = place.world, Account.create()
         given = {"chainId": contracts.CHAIN_ID, "address": "0x" + "77" * 20, "nonce": 0}
-        body = {
-            "chainId": contracts.CHAIN_ID,
-            "nonce": 0,
-            "to": other.address,
-            "value": 0,
-            "gas": 100_000,
-            "maxFeePerGas": 10**9,
-            "maxPriorityFeePerGas": 10**6,
-            "authorizationList": [Account.sign_authorization(given, world.key.to_hex())],
-        }
-        raw = "0x" + Account.sign_transaction(body, other.key).raw_transaction.hex().removeprefix("0x")
+        granted = [Account.sign_authorization(given, world.key.to_hex())]
         world.do(lambda: world.chain.set_balance(other.address, 10**18))
-        world.do(lambda: world.chain.rpc("eth_sendRawTransaction", [raw]))
+        key, more = PrivateKey(bytes(other.key)), {"to": other.address, "value": 0, "gas": 100_000}
+        world.do(lambda: sent_beside(world, key, type=4, authorizationList=granted, **more))
         place.mine()
         told = place.document("reconcile")
         (one,) = [d for d in told["differences"] if d["what"] == "unexplained_nonce"]

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eth_account import Account
 
-from tests.world.stage import Shifted, Stage, Start, evm, price
+from tests.world.stage import Shifted, Stage, Start, evm, price, sent_beside
 from topup.app.daemon import Daemon, SdNotify
 from topup.domain import events
 from topup.domain.errors import StoreFenced
@@ -91,21 +90,7 @@ async def test_a_revert_that_a_reorganisation_turns_into_a_payment_is_found(worl
 
 async def test_a_wallet_that_sent_more_than_the_ledger_knows_signs_nothing(world: World, stage: Stage) -> None:
     """A lost ledger or a second user of the key: refused until a person adopts the nonce."""
-    key = Account.from_key(world.key.to_hex())
-    foreign = key.sign_transaction(
-        {
-            "type": 2,
-            "chainId": 8453,
-            "nonce": 0,
-            "to": contracts.OWNER,
-            "value": 1,
-            "gas": 21_000,
-            "maxFeePerGas": 10**9,
-            "maxPriorityFeePerGas": 10**6,
-        }
-    )
-    raw = "0x" + bytes(foreign.raw_transaction).hex()
-    stage.inside(lambda: world.chain.rpc("eth_sendRawTransaction", [raw]))
+    stage.inside(lambda: sent_beside(world))
     stage.inside(lambda: world.chain.mine(world.clock.now_s()))
     await stage.works.cycle.stand()
     assert [e.why for e in stage.named("top_up_forbidden")] == ["nonce_ahead"]

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eth_account import Account
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.world.stage import Stage, Start, honest
+from tests.world.stage import Stage, Start, honest, sent_beside
 from tests.world.stories_foreign import invents
 from topup.accounting.reconciliation import Adopted
 from topup.domain.coinbase_charge import parse
@@ -209,19 +208,7 @@ def stranger(world: World) -> str:
     def act() -> str:
         chain = world.chain
         chain.drop_pending()
-        nonce = int(chain.rpc("eth_getTransactionCount", [world.wallet, "latest"]), 16)
-        body = {
-            "chainId": contracts.CHAIN_ID,
-            "nonce": nonce,
-            "to": "0x" + "11" * 20,
-            "value": 1,
-            "gas": 21_000,
-            "maxFeePerGas": 10**12,
-            "maxPriorityFeePerGas": 10**10,
-            "type": 2,
-        }
-        signed = Account.sign_transaction(body, world.key.to_hex())
-        sent: str = chain.rpc("eth_sendRawTransaction", ["0x" + signed.raw_transaction.hex().removeprefix("0x")])
+        sent = sent_beside(world, maxFeePerGas=10**12, maxPriorityFeePerGas=10**10)
         chain.mine(world.clock.now_s())
         return sent
 

@@ -15,13 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
-from eth_account import Account
 from eth_utils.crypto import keccak
 
 from tests.tools import outside
 from tests.world.proxy import Proxy
 from tests.world.served import TOPUP, ran
-from tests.world.stage import Stage, low, payments, price, transferred
+from tests.world.stage import Stage, low, payments, price, sent_beside, transferred
 from topup.domain.events import Event
 from topup.domain.lifecycle import State, TopUp
 from topup.ledger.store import SqliteStore
@@ -208,22 +207,10 @@ class House:
         """Set the pools' price, in percent of the fair one; for scripts."""
         price(self.world, percent)
 
-    def foreign(self, *, fee_wei: int = 10**10) -> str:
+    def foreign(self) -> str:
         """Use the wallet's key beside its owner, at the wallet's next nonce; return the hash. For scripts."""
-        body = {
-            "type": 2,
-            "chainId": contracts.CHAIN_ID,
-            "nonce": int(self.chain.rpc(NONCE, [self.world.wallet, "latest"]), 16),
-            "to": contracts.OWNER,
-            "value": 1,
-            "gas": 21_000,
-            "maxFeePerGas": fee_wei,
-            "maxPriorityFeePerGas": fee_wei,
-        }
-        signed = Account.sign_transaction(body, self.world.key.to_hex())
         self.strange = True
-        told: str = self.chain.rpc(SEND, ["0x" + bytes(signed.raw_transaction).hex()])
-        return told
+        return sent_beside(self.world, maxFeePerGas=10**10, maxPriorityFeePerGas=10**10)
 
     # -- topup, who lives here --------------------------------------------------------------------------------------
 

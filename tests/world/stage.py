@@ -10,6 +10,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
+from eth_account import Account
+from eth_keys.datatypes import PrivateKey
+
 from tests.tools import HANGS_S
 from topup.accounting.closing import OPENING
 from topup.accounting.journal import WALLET, Commodity
@@ -75,6 +78,30 @@ def moves(world: World, token: str, *senders: str, first: int = 0) -> list[tuple
     wanted = {"fromBlock": hex(first), "toBlock": "latest", "address": token, "topics": topics}
     logs = world.chain.rpc("eth_getLogs", [wanted])
     return [(log["transactionHash"], "0x" + log["topics"][2][-40:].lower(), int(log["data"], 16)) for log in logs]
+
+
+def signed_beside(world: World, key: PrivateKey | None = None, **fields: Any) -> str:
+    """Sign with a key, by default the wallet's, at its next nonce: by default a wei to the contract's owner.
+
+    Called inside the world.
+    """
+    own = key or world.key
+    whole = {
+        "type": 2,
+        "chainId": contracts.CHAIN_ID,
+        "nonce": int(world.chain.rpc("eth_getTransactionCount", [own.public_key.to_checksum_address(), "latest"]), 16),
+        "to": contracts.OWNER,
+        "value": 1,
+        "gas": 21_000,
+        "maxFeePerGas": 10**9,
+        "maxPriorityFeePerGas": 10**6,
+    }
+    return "0x" + bytes(Account.sign_transaction(whole | fields, own.to_hex()).raw_transaction).hex()
+
+
+def sent_beside(world: World, key: PrivateKey | None = None, **fields: Any) -> str:
+    """Hand such a transaction to the chain; return its hash."""
+    return str(world.chain.rpc("eth_sendRawTransaction", [signed_beside(world, key, **fields)]))
 
 
 def evm(world: World) -> Evm:

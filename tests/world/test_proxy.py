@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx
 import pytest
-from eth_account import Account
 
 from tests.world import worlds
 from tests.world.proxy import (
@@ -30,6 +29,7 @@ from tests.world.proxy import (
     wrong,
 )
 from tests.world.served import Served
+from tests.world.stage import signed_beside
 from topup.chain.rpc import Answer, Query, Rpc, RpcError
 from topup.domain.credits import Reading
 from topup.domain.errors import ApiUnknown, ChainUnknown
@@ -86,17 +86,7 @@ class Bench:
         return asyncio.run(asked())
 
     def signed(self) -> str:
-        transaction = {
-            "to": self.world.wallet,
-            "value": 1,
-            "nonce": 0,
-            "gas": 21_000,
-            "maxFeePerGas": 10**10,
-            "maxPriorityFeePerGas": 10**6,
-            "chainId": contracts.CHAIN_ID,
-            "type": 2,
-        }
-        return "0x" + bytes(Account.sign_transaction(transaction, self.world.key.to_hex()).raw_transaction).hex()
+        return str(self.world.do(lambda: signed_beside(self.world, nonce=0)))
 
     def sent(self) -> int:
         """Mine a block; return how many of the wallet's transactions the chain has seen, asked behind the proxy."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from eth_account import Account
@@ -19,6 +20,7 @@ from eth_utils.crypto import keccak
 from tests.world import builders
 from tests.world.builders import settled
 from tests.world.long_logs import Leaping
+from tests.world.stage import sent_beside
 from tests.world.stand import Provided
 from topup.chain.contracts import encode
 from topup.chain.paging import Pager
@@ -58,8 +60,8 @@ class Till(Provided[AuthorizedChain]):
     def __init__(self, world: World, providers: int) -> None:
         super().__init__(world, providers, self._edge)
         self.carrier = PrivateKey(secrets.token_bytes(32))
-        carrier = self.carrier.public_key.to_checksum_address()
-        world.do(lambda: world.chain.set_balance(carrier, 10**18))
+        self.carried_by = self.carrier.public_key.to_checksum_address()
+        world.do(lambda: world.chain.set_balance(self.carried_by, 10**18))
         self.write(*contracts.usdc_balance(world.wallet, HELD))
         self.mine(3)
 
@@ -99,16 +101,13 @@ class Till(Provided[AuthorizedChain]):
 
     def carry(self, *authorizations: Authorization) -> list[bytes]:
         """Let the stranger send these in one block; return the transactions' hashes."""
-        me = self.carrier.public_key.to_checksum_address()
-        first = int(self.rpc("eth_getTransactionCount", me, "latest"), 16)
-        hashes = []
-        for number, authorization in enumerate(authorizations):
-            fields = {"chainId": contracts.CHAIN_ID, "nonce": first + number, "to": contracts.USDC, "value": 0}
-            fields |= {"data": authorization.data, "gas": 200_000, "type": 2}
-            fields |= {"maxFeePerGas": 10**9, "maxPriorityFeePerGas": 10**6}
-            done = Account.from_key(self.carrier.to_hex()).sign_transaction(fields)
-            self.rpc("eth_sendRawTransaction", "0x" + bytes(done.raw_transaction).hex())
-            hashes.append(bytes(done.hash))
+
+        def send() -> list[str]:
+            first = int(self.world.chain.rpc("eth_getTransactionCount", [self.carried_by, "latest"]), 16)
+            use = partial(sent_beside, self.world, self.carrier, to=contracts.USDC, value=0, gas=200_000)
+            return [use(nonce=nonce, data=one.data) for nonce, one in enumerate(authorizations, first)]
+
+        hashes = [bytes.fromhex(tx_hash[2:]) for tx_hash in self.world.do(send)]
         self.mine()
         return hashes
 
