@@ -35,7 +35,7 @@ from typing import Any, Final
 import pytest
 from eth_keys.datatypes import PrivateKey
 
-from tests.oracles import HERE, Oracle, python
+from tests.oracles import HERE, Oracle, python, started
 from tests.tools import outside
 from tests.world import proxy, worlds
 from tests.world.served import HASTE, TOPUP, Running, began
@@ -176,19 +176,8 @@ def _oracle(world: World, carrier: PrivateKey, folder: Path, wait_s: int) -> Ite
     """Start one process of the battery, whose facilitator has ether for the fees."""
     world.do(lambda: world.chain.set_balance(carrier.public_key.to_checksum_address(), 10**18))
     command = [str(python("x402")), "x402_battery.py", world.rpc.url, carrier.to_hex(), PAY_TO]
-    process = subprocess.Popen(
-        [*command, str(wait_s), str(folder)],
-        cwd=HERE,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
+    with started([*command, str(wait_s), str(folder)], HERE, subprocess.DEVNULL) as process:
         yield Oracle(process)
-    finally:
-        process.kill()
-        process.communicate()
 
 
 class Door:

@@ -52,13 +52,13 @@ class Oracle:
 @contextmanager
 def pympp() -> Iterator[Oracle]:
     """Start the reference implementation of machine payments in Python."""
-    with _started([str(python("mpp")), "mpp_oracle.py"], HERE) as process:
+    with started([str(python("mpp")), "mpp_oracle.py"], HERE) as process:
         yield Oracle(process)
 
 
 @contextmanager
 def mppx() -> Iterator[Oracle]:
-    with _started(*_on_node("mppx_oracle.mjs")) as process:
+    with started(*_on_node("mppx_oracle.mjs")) as process:
         yield Oracle(process)
 
 
@@ -81,7 +81,7 @@ def pympp_seller(
     more += ["--own-header"] if own_header else []
     more += [] if sponsor is None else ["--sponsor", sponsor]
     name = "mpp" if version == NEWEST else f"mpp-{version}"
-    with _started([str(python(name)), "mpp_server.py", rpc_url, recipient, *more], HERE) as process:
+    with started([str(python(name)), "mpp_server.py", rpc_url, recipient, *more], HERE) as process:
         assert process.stdout is not None
         yield process.stdout.readline().strip()
 
@@ -100,7 +100,7 @@ def mppx_seller(
     command, folder = _on_node("mppx_server.mjs")
     options = json.dumps(({} if realm is None else {"realm": realm}) | ({"requiresAuth": True} if own_header else {}))
     name = f"mppx-{version}" if version else "mppx"
-    with _started([*command, name, rpc_url, recipient, options, *currencies], folder) as process:
+    with started([*command, name, rpc_url, recipient, options, *currencies], folder) as process:
         assert process.stdout is not None
         yield process.stdout.readline().strip()
 
@@ -129,8 +129,11 @@ def _on_node(script: str) -> tuple[list[str], Path]:
 
 
 @contextmanager
-def _started(command: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def started(command: list[str], folder: Path, stderr: int | None = None) -> Iterator[subprocess.Popen[str]]:
+    """Start a process that is spoken to over its standard input and output; it ends with the context."""
+    process = subprocess.Popen(
+        command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
+    )
     try:
         yield process
     finally:

@@ -257,7 +257,7 @@ class Bend:
         carried = [n for n, (name, _) in enumerate(told.headers) if name.lower() in CARRIERS]
         if carried and luck.random() < 0.7:
             headers, at = list(told.headers), luck.choice(carried)
-            headers[at] = (headers[at][0], _header(luck, headers[at][1]))
+            headers[at] = (headers[at][0], header(luck, headers[at][1]))
             told = replace(told, headers=tuple(headers))
             if luck.random() < 0.7:
                 return told
@@ -417,7 +417,7 @@ def _renumbered(asked: bytes, told: bytes) -> bytes:
     return json.dumps(document).encode()
 
 
-def _header(luck: random.Random, line: str) -> str:
+def header(luck: random.Random, line: str) -> str:
     """Bend what a header carries: a document within it, or how it is written."""
     words = [word for word in line.replace('"', " ").replace(",", " ").split() if len(word) > 30]
     if words and luck.random() < 0.7:
