@@ -108,7 +108,7 @@ def mppx_seller(
 @contextmanager
 def x402(rpc_url: str, key: str) -> Iterator[Oracle]:
     """Start the x402 package with a facilitator on this chain, whose gas this private key pays for."""
-    with _started([str(python("x402")), "x402_oracle.py", rpc_url, key], HERE) as process:
+    with started([str(python("x402")), "x402_oracle.py", rpc_url, key], HERE) as process:
         yield Oracle(process)
 
 
@@ -116,7 +116,7 @@ def x402(rpc_url: str, key: str) -> Iterator[Oracle]:
 def x402_seller(rpc_url: str, recipient: str, key: str, version: int) -> Iterator[str]:
     """Start the x402 package's own seller and facilitator, for this version of the protocol; return its URL."""
     more = ["--rpc", rpc_url, "--key", key, "--pay-to", recipient, "--version", str(version)]
-    with _started([str(python("x402")), "x402_server.py", *more], HERE) as process:
+    with started([str(python("x402")), "x402_server.py", *more], HERE) as process:
         assert process.stdout is not None
         yield process.stdout.readline().strip()
 

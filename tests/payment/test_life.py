@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.world.stage import Shifted, Stage, Start, evm, price, sent_beside
+from tests.world.stage import EXPIRY_MS, Shifted, Stage, Start, evm, price, sent_beside
 from topup.app.daemon import Daemon, SdNotify
 from topup.domain import events
+from topup.domain.credits import HOUR_MS
 from topup.domain.errors import StoreFenced
 from topup.domain.events import Event
-from topup.domain.lifecycle import Fact, State
+from topup.domain.lifecycle import State
 from topup.domain.money import Usd
 from topup.ledger.store import SqliteStore
 from topup.ports.ledger import Wish
@@ -22,29 +23,19 @@ from topup.sandbox import contracts
 from topup.sandbox.rpc import Drop, Next
 from topup.sandbox.world import World
 
-HOUR_MS = 3_600_000
-BELOW = Decimal("10.5")
-
 
 @pytest.mark.parametrize("skew_s", [-600, -120, 120, 600])
 async def test_a_machine_whose_clock_is_off_still_sees_its_credits(skew_s: int, world: World, start: Start) -> None:
     """Posting is judged by one clock alone: a skew larger than the posting delay does not hide our own credits."""
     stage = start(clock=Shifted(world, skew_s * 1000))
-    topup = await stage.until(State.DONE)
-    assert topup.state is State.DONE
-    assert stage.payments() == 1
+    await stage.paid_once()
     assert not stage.named("paid_not_credited")
-
-
-def _until_sent(world: World, stage: Stage) -> Any:
-    world.mining = False
-    return stage.until(State.SENT)
 
 
 async def test_a_payment_mined_after_its_deadline_halts_and_a_person_ends_it(world: World, stage: Stage) -> None:
     """It reverts as expired, its gas is booked, no new charge is asked for, and only an attestation leads out."""
-    await _until_sent(world, stage)
-    world.clock.leap(49 * HOUR_MS)
+    await stage.out()
+    world.clock.leap(EXPIRY_MS)
     world.mining = True
     halted = await stage.until(State.HALTED)
     assert len(halted.charges) == 1
@@ -52,16 +43,16 @@ async def test_a_payment_mined_after_its_deadline_halts_and_a_person_ends_it(wor
     await stage.steps(8)
     assert stage.topup.state is State.HALTED
     assert stage.booked() == stage.left() > 0
-    stage.store.say("default", f"resolve:{halted.id}", "attest-unpaid", world.clock.now_ms(), "a test")
+    stage.say("attest-unpaid")
     failed = await stage.until(State.FAILED)
     assert failed.id == halted.id
 
 
-async def test_an_attestation_does_not_overrule_the_chain(world: World, stage: Stage) -> None:
+async def test_an_attestation_does_not_overrule_the_chain(stage: Stage) -> None:
     """Attested unpaid, and the chain shows the payment after all: it goes on as paid."""
     await stage.until(State.PAID)
-    stage.store.move(stage.topup, Fact.HALT, world.clock.now_ms(), "for the test")
-    stage.store.say("default", f"resolve:{stage.topup.id}", "attest-unpaid", world.clock.now_ms(), "a test")
+    stage.halt()
+    stage.say("attest-unpaid")
     topup = await stage.until(State.DONE, State.FAILED)
     assert topup.state is State.DONE
     assert stage.booked() == stage.left()
@@ -69,10 +60,10 @@ async def test_an_attestation_does_not_overrule_the_chain(world: World, stage: S
 
 async def test_a_revert_that_a_reorganisation_turns_into_a_payment_is_found(world: World, stage: Stage) -> None:
     """The first attempt reverts, its retry is forbidden, the block is replaced, the attempt succeeds: paid once."""
-    await _until_sent(world, stage)
+    await stage.out()
     # The dear pool outlives the block of the revert, so that the retry is not permitted.
     stage.inside(lambda: price(world, 90))
-    stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+    stage.mine()
     await stage.until(State.REVERTED, State.CHARGED)
     await stage.rests("price_deviation")
 
@@ -81,17 +72,13 @@ async def test_a_revert_that_a_reorganisation_turns_into_a_payment_is_found(worl
         price(world, 100)
 
     stage.inside(reorganise)
-    world.mining = True
-    topup = await stage.until(State.DONE)
-    assert len(topup.attempts) == 1
-    assert stage.payments() == 1
-    assert stage.booked() == stage.left()
+    assert len((await stage.paid_once()).attempts) == 1
 
 
 async def test_a_wallet_that_sent_more_than_the_ledger_knows_signs_nothing(world: World, stage: Stage) -> None:
     """A lost ledger or a second user of the key: refused until a person adopts the nonce."""
     stage.inside(lambda: sent_beside(world))
-    stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+    stage.mine()
     await stage.works.cycle.stand()
     assert [e.why for e in stage.named("top_up_forbidden")] == ["nonce_ahead"]
     await stage.rests("nonce_ahead")
@@ -120,14 +107,13 @@ async def test_a_chain_without_a_safe_block_is_said_to_be_stuck(world: World, st
     assert len(stage.named("not_yet_safe")) == 1
     assert stage.topup.state is State.CREDITED
     evm(world).tags_known = True
-    await stage.until(State.DONE)
-    assert stage.booked() == stage.left()
+    await stage.paid_once()
 
 
 async def test_a_pause_stops_a_first_send_even_after_the_intent(world: World, start: Start) -> None:
     """Killed between intent and send, paused, restarted: nothing leaves until it is resumed, then it is paid once."""
-    world.mining = False
     stage = start()
+    world.mining = False
     real = stage.store.intend
 
     def die(*arguments: Any) -> Any:
@@ -139,13 +125,11 @@ async def test_a_pause_stops_a_first_send_even_after_the_intent(world: World, st
         await stage.until(State.SENT)
     await stage.close()
     again = start()
-    again.store.say("default", "paused", "1", world.clock.now_ms(), "a test")
+    again.pause()
     await again.steps(10)
     assert stage.inside(lambda: evm(world).pending()) == 0
-    again.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
-    world.mining = True
-    await again.until(State.DONE)
-    assert again.payments() == 1
+    again.pause("0")
+    await again.paid_once()
 
 
 async def test_a_clock_put_forward_releases_no_cap(world: World, start: Start) -> None:
@@ -168,7 +152,7 @@ async def test_a_pause_between_plan_and_signature_signs_nothing(world: World, st
     reserve = stage.store.reserve
 
     def paused_meanwhile(*given: Any) -> Any:
-        stage.store.say("default", "paused", "1", world.clock.now_ms(), "a test")
+        stage.pause()
         return reserve(*given)
 
     stage.store.reserve = paused_meanwhile  # type: ignore[method-assign, assignment]
@@ -181,7 +165,7 @@ async def test_a_pause_by_hand_is_said_once_with_who_did_it(world: World, stage:
     """Paused between two passes: one event names who, and the next pass repeats nothing."""
     world.do(lambda: world.gateway.account.set_usage(Decimal(1)))
     await stage.step()
-    stage.store.say("default", "paused", "1", world.clock.now_ms(), "uid 7")
+    stage.pause(by="uid 7")
     await stage.step()
     await stage.step()
     (said,) = stage.named("pause_changed")
@@ -190,16 +174,14 @@ async def test_a_pause_by_hand_is_said_once_with_who_did_it(world: World, stage:
 
 async def test_the_account_is_watched_while_a_payment_is_stuck(world: World, stage: Stage) -> None:
     """Nothing is mined for an hour: the balance is still read, and an unreadable one still alarms."""
-    await _until_sent(world, stage)
+    await stage.out()
     before = len(stage.named("reading_taken"))
-    for _ in range(5):
-        world.clock.leap(120_000)
-        await stage.step()
+    world.clock.leap(120_000)
+    await stage.slowly(5)
     assert len(stage.named("reading_taken")) > before
     world.do(lambda: world.gateway.switch_on("credits", "server-error-500"))
-    for _ in range(4):
-        world.clock.leap(HOUR_MS)
-        await stage.step()
+    world.clock.leap(HOUR_MS)
+    await stage.slowly(4, HOUR_MS)
     assert stage.named("unknown_too_long")
 
 
@@ -209,8 +191,7 @@ async def test_ledger_time_goes_on_when_the_clock_was_years_ahead(world: World, 
     stage = start(clock=ahead)
     await stage.step()
     ahead.by_ms = 0
-    topup = await stage.until(State.DONE)
-    assert topup.state is State.DONE
+    await stage.until(State.DONE)
     assert len(stage.named("clock_behind")) == 1
 
 
@@ -226,9 +207,8 @@ async def test_a_lost_answer_of_the_send_is_not_paid_twice(world: World, stage: 
         return told
 
     world.rpc.intercept = cut
-    await stage.until(State.DONE)
+    await stage.paid_once()
     assert not lost
-    assert stage.payments() == 1
     assert {a.charge_seq for a in stage.topup.attempts} == {1}
 
 

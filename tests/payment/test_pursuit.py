@@ -3,172 +3,112 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.world.house import Killed
-from tests.world.stage import Shifted, Stage, Start, evm, price, two
+from tests.world.stage import EXPIRY_MS, Shifted, Stage, Start, evm, price, two
+from tests.world.stand import failing, lie, limited
 from topup.domain.coinbase_charge import parse
-from topup.domain.lifecycle import Attempt, Fact, Kind, State, TopUp
+from topup.domain.credits import HOUR_MS
+from topup.domain.lifecycle import Attempt, Kind, State, TopUp
 from topup.domain.money import Bps
 from topup.ledger.location import FILE
 from topup.payment import tracking
 from topup.ports.chain import Sent
 from topup.sandbox import contracts
-from topup.sandbox.rpc import Next, RpcError
+from topup.sandbox.rpc import Intercept, Next, RpcError
 from topup.sandbox.world import World
 
-HOUR_MS = 3_600_000
-DAYS_MS = 49 * HOUR_MS
 
-
-async def expired(stage: Stage) -> TopUp:
-    """Make passes until a payment is out; no block has it, and its deadline goes by."""
-    stage.world.mining = False
-    topup = await stage.until(State.SENT)
-    stage.hold(topup)
-    stage.world.clock.leap(DAYS_MS)
-    return topup
-
-
-async def held_back(stage: Stage) -> TopUp:
-    """Make passes until a payment is out; blocks go on, and none has it."""
-    stage.world.mining = False
-    topup = await stage.until(State.SENT)
-    stage.hold(topup)
-    stage.world.mining = True
-    return topup
-
-
-async def bumped(stage: Stage, attempts: int = 2) -> TopUp:
-    """Make passes until so many attempts are out."""
-    for _ in range(60):
-        await stage.step()
-        if stage.store.latest("default", 1) and len(stage.topup.out) >= attempts:
-            return stage.topup
-    raise AssertionError([e.name() for e in stage.told][-12:])
+def underpriced(sent: list[Any]) -> bool:
+    """Tell whether a payment outbids an eighth of what it replaces, on both fees."""
+    fees = [(a.plan.max_fee_per_gas.units, a.plan.max_priority_fee_per_gas.units) for a in sent]
+    return any(8 * new < 9 * old for pair in pairwise(fees) for old, new in zip(*pair, strict=True))
 
 
 async def test_a_late_payment_is_outbid_at_its_own_nonce_and_paid_once(world: World, stage: Stage) -> None:
     """Nothing is mined for a while: a dearer payment of the same charge, at least an eighth more on both fees."""
     world.mining = False
-    topup = await bumped(stage, 3)
-    first, second, third = topup.out
-    assert {a.nonce_slot for a in topup.out} == {first.nonce_slot}
-    assert {a.charge_seq for a in topup.out} == {1}
-    for old, new in ((first, second), (second, third)):
-        assert new.plan.max_fee_per_gas.units * 8 >= old.plan.max_fee_per_gas.units * 9
-        assert new.plan.max_priority_fee_per_gas.units * 8 >= old.plan.max_priority_fee_per_gas.units * 9
-    world.mining = True
-    done = await stage.until(State.DONE)
-    assert stage.payments() == 1
+    topup = await stage.outbid(3)
+    assert {(a.nonce_slot, a.charge_seq) for a in topup.out} == {(topup.out[0].nonce_slot, 1)}
+    assert not underpriced(list(topup.out))
+    done = await stage.paid_once()
     assert done.paying is not None
-    assert done.paying.id == third.id
-    assert stage.booked() == stage.left()
+    assert done.paying.id == topup.out[2].id
 
 
-async def test_an_outbid_payment_that_is_mined_after_all_is_the_payment(world: World, stage: Stage) -> None:
-    """The dearer one is held back and the first is mined: paid once, and the other can never be."""
-    world.mining = False
-    topup = await stage.until(State.SENT)
-    first = topup.out[0]
-    raw = first.raw
-    assert raw is not None
-    topup = await bumped(stage)
-
-    def put_the_first_back() -> None:
-        world.chain.drop_pending()
-        world.chain.rpc("eth_sendRawTransaction", ["0x" + raw.hex()])
-        world.chain.mine(world.clock.now_s())
-
-    stage.inside(put_the_first_back)
-    world.mining = True
-    done = await stage.until(State.DONE)
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_what_was_outbid_and_is_mined_after_all_is_the_payment(stage: Stage, *, cancelled: bool) -> None:
+    """A dearer payment, or a cancel, is held back and the first is mined: paid once, and the other can never be."""
+    first = (await stage.out()).out[0]
+    if cancelled:
+        stage.say("cancel")
+    await stage.outbid()
+    stage.mine_only(first)
+    done = await stage.paid_once()
     assert done.paying is not None
     assert done.paying.id == first.id
-    assert stage.payments() == 1
-    assert stage.booked() == stage.left()
 
 
 async def test_a_refused_bump_leaves_what_is_out_on_its_way(world: World, stage: Stage) -> None:
     """The node calls every replacement underpriced: the first bytes are sent again and again, and are mined."""
-    world.mining = False
-    await stage.until(State.SENT)
-    first = stage.topup.out[0]
-
-    async def refuse(method: str, params: list[Any], honest: Next) -> Any:
-        if method == "eth_sendRawTransaction" and params[0] != "0x" + (first.raw or b"").hex():
-            raise RpcError(-32000, "replacement transaction underpriced")
-        return honest()
-
-    world.rpc.intercept = refuse
-    await bumped(stage)
+    first = (await stage.out()).out[0]
+    world.rpc.intercept = says("replacement transaction underpriced", but=first.raw)
+    await stage.outbid()
     stage.inside(world.chain.drop_pending)
     await stage.steps(20)
-    world.mining = True
-    done = await stage.until(State.DONE)
+    done = await stage.paid_once()
     assert done.paying is not None
     assert done.paying.id == first.id
-    assert stage.payments() == 1
 
 
-async def test_no_bump_goes_beyond_the_ceiling_on_the_gas_price(world: World, start: Start) -> None:
+async def test_no_bump_goes_beyond_the_ceiling_on_the_gas_price(start: Start) -> None:
     """A replacement is a payment: the owner's ceilings hold for it, and it is said why nothing is outbid."""
     stage = start()
-    world.mining = False
-    await stage.until(State.SENT)
-    first = stage.topup.out[0]
-    ceiling = Decimal(first.plan.max_fee_per_gas.units + 1) / 10**9
+    first = (await stage.out()).out[0]
     await stage.close()
-    stage = start({"TOPUP_FEES__GAS_PRICE_MAX_GWEI": str(ceiling)})
+    stage = start({"TOPUP_FEES__GAS_PRICE_MAX_GWEI": str(Decimal(first.plan.max_fee_per_gas.units + 1) / 10**9)})
     await stage.steps(40)
     assert [a.id for a in stage.topup.out] == [first.id]
     assert [e.why for e in stage.named("bump_held")] == ["gas_price"]
-    world.mining = True
-    await stage.until(State.DONE)
+    await stage.paid_once()
 
 
-async def test_no_bump_goes_beyond_the_multiple_of_what_is_asked_now(world: World, start: Start) -> None:
+async def test_no_bump_goes_beyond_the_multiple_of_what_is_asked_now(start: Start) -> None:
     """Fees have not risen, so outbidding costs more than once what the chain asks: what is out goes on as it is."""
     stage = start({"TOPUP_FEES__BUMP_TIMES_MAX": "1"})
-    world.mining = False
-    await stage.until(State.SENT)
+    await stage.out()
     await stage.steps(40)
     assert [e.why for e in stage.named("bump_held")] == ["bump_ceiling"]
     assert len(stage.topup.out) == 1
     assert stage.topup.out[0].sends > 1
-    world.mining = True
-    await stage.until(State.DONE)
+    await stage.paid_once()
 
 
 async def test_a_bump_sends_what_the_charge_costs_by_then(world: World, stage: Stage) -> None:
     """Ether has become cheaper: the bump is quoted anew, and each attempt keeps the value it was signed with."""
-    world.mining = False
-    before = (await stage.until(State.SENT)).out[0].plan
+    before = (await stage.out()).out[0].plan
     world.do(lambda: price(world, 99))
-    first, second = (a.plan for a in (await bumped(stage)).out)
+    first, second = (a.plan for a in (await stage.outbid()).out)
     assert first.value == before.value
     assert second.quote > first.quote
     assert second.value == second.quote.plus_bps_up(Bps(100))
-    world.mining = True
-    await stage.until(State.DONE)
-    assert stage.payments() == 1
-    assert stage.booked() == stage.left()
+    await stage.paid_once()
 
 
 async def test_a_charge_is_not_retried_for_ever(world: World, start: Start) -> None:
     """Each try meets a price that rose after it was planned: what may pass is tried again so often, and no more."""
     stage = start({"TOPUP_POSTING__RETRIES_MAX": "1"})
-    world.mining = False
-    await stage.until(State.SENT)
+    await stage.out()
     for tries in (2, 3):
         world.do(lambda: price(world, 90))
-        stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+        stage.mine()
         world.do(lambda: price(world, 100))
         await stage.steps(6)
         if tries == 2:
@@ -178,25 +118,21 @@ async def test_a_charge_is_not_retried_for_ever(world: World, start: Start) -> N
     assert len(stage.named("charge_given_up")) == 1
 
 
-async def test_bumps_end_after_so_many(world: World, start: Start) -> None:
+async def test_bumps_end_after_so_many(start: Start) -> None:
     """`fees.bump_max` bounds them; the last one is sent again as it is."""
     stage = start({"TOPUP_FEES__BUMP_MAX": "2"})
-    world.mining = False
-    await stage.until(State.SENT)
+    await stage.out()
     await stage.steps(90)
     assert len(stage.topup.out) == 3
-    world.mining = True
-    await stage.until(State.DONE)
-    assert stage.payments() == 1
+    await stage.paid_once()
 
 
 async def test_a_restart_between_a_bump_s_commit_and_its_sending_sends_it(world: World, start: Start) -> None:
     """What was stored with the intent to send is found and sent by the next start, byte for byte."""
     stage = start()
-    world.mining = False
-    await stage.until(State.SENT)
+    await stage.out()
     rail = stage.works.rail()
-
+    ordinary = rail.send
     ordinary = rail.send
 
     async def die(topup: TopUp, attempt: Attempt) -> Sent:
@@ -206,25 +142,22 @@ async def test_a_restart_between_a_bump_s_commit_and_its_sending_sends_it(world:
 
     rail.send = die  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        await bumped(stage)
+        await stage.outbid()
     stored = stage.topup
     assert len(stored.out) == 2
     assert stored.out[1].last_sent_ms is None
     await stage.close()
     stage = start()
-    world.mining = True
-    done = await stage.until(State.DONE)
+    done = await stage.paid_once()
     assert [a.hash for a in done.out] == [a.hash for a in stored.out]
-    assert stage.payments() == 1
 
 
 async def test_a_cancel_that_wins_ends_the_top_up_once_a_final_block_proves_it(world: World, start: Start) -> None:
     """The nonce is gone: two providers prove at a final block that nothing was paid; its gas is in the books."""
     stage = start(two(world))
-    world.mining = False
-    topup = await stage.until(State.SENT)
-    stage.store.say("default", f"resolve:{topup.id}", "cancel", world.clock.now_ms(), "a test")
-    topup = await bumped(stage)
+    await stage.out()
+    stage.say("cancel")
+    topup = await stage.outbid()
     assert topup.out[-1].plan.kind is Kind.CANCEL
     world.mining = True
     failed = await stage.until(State.FAILED)
@@ -234,41 +167,16 @@ async def test_a_cancel_that_wins_ends_the_top_up_once_a_final_block_proves_it(w
     assert stage.booked() == stage.left() > 0
 
 
-async def test_a_cancel_that_loses_its_race_is_a_payment(world: World, stage: Stage) -> None:
-    """The payment is mined before the cancel: paid, posted, done; never cancelled."""
-    world.mining = False
-    topup = await stage.until(State.SENT)
-    raw = topup.out[0].raw
-    assert raw is not None
-    stage.store.say("default", f"resolve:{topup.id}", "cancel", world.clock.now_ms(), "a test")
-    await bumped(stage)
-
-    def the_payment_wins() -> None:
-        world.chain.drop_pending()
-        world.chain.rpc("eth_sendRawTransaction", ["0x" + raw.hex()])
-        world.chain.mine(world.clock.now_s())
-
-    stage.inside(the_payment_wins)
-    world.mining = True
-    await stage.until(State.DONE)
-    assert stage.payments() == 1
-    assert stage.booked() == stage.left()
-
-
 async def test_an_expired_charge_proven_dead_by_two_is_replaced_by_a_new_one(world: World, start: Start) -> None:
     """Never mined, its deadline final at two providers: a second charge is bought, and outbids the stale bytes."""
     stage = start(two(world))
-    await expired(stage)
-    world.mining = True
-    done = await stage.until(State.DONE, passes=240)
+    await stage.expired()
+    done = await stage.paid_once(240)
     assert [e.proof for e in stage.named("charge_dead")] == ["deadline"]
     assert [c.dead is not None for c in done.charges] == [True, False]
     first, last = done.out[0], done.out[-1]
-    assert last.charge_seq == 2
-    assert last.nonce_slot == first.nonce_slot
-    assert last.plan.max_fee_per_gas.units * 8 >= first.plan.max_fee_per_gas.units * 9
-    assert stage.payments() == 1
-    assert stage.booked() == stage.left()
+    assert (last.charge_seq, last.nonce_slot) == (2, first.nonce_slot)
+    assert not underpriced([first, last])
 
 
 async def test_a_proof_that_takes_many_passes_goes_on_from_the_ledger_and_is_had_once(
@@ -278,17 +186,12 @@ async def test_a_proof_that_takes_many_passes_goes_on_from_the_ledger_and_is_had
 
     While it is being read nothing is signed, and each pass asks no more than it may.
     """
-
-    async def narrow(method: str, params: list[Any], honest: Next) -> Any:
-        if method == "eth_getLogs" and int(params[0]["toBlock"], 16) - int(params[0]["fromBlock"], 16) >= 3:
-            raise RpcError(-32600, "eth_getLogs is limited to a 3 range")
-        return honest()
-
     settings = two(world, other := world.provider())
     stage = start(settings)
-    await expired(stage)
-    stage.inside(lambda: [world.chain.mine(world.clock.now_s()) for _ in range(300)])
-    world.rpc.intercept = other.intercept = narrow
+    await stage.expired()
+    world.mining = False
+    stage.mine(300)
+    world.rpc.intercept = other.intercept = limited(3, "eth_getLogs is limited to a 3 range")
     read, passes = 0, 0
     for _ in range(60):
         await stage.close()
@@ -310,22 +213,18 @@ async def test_a_proof_that_takes_many_passes_goes_on_from_the_ledger_and_is_had
             break
     assert passes == 3
     world.rpc.intercept = other.intercept = None
-    world.mining = True
-    done = await stage.until(State.DONE, passes=240)
+    done = await stage.paid_once(240)
     assert [c.dead is not None for c in done.charges] == [True, False]
-    assert stage.payments() == 1
-    assert stage.booked() == stage.left()
 
 
-async def test_an_expired_charge_seen_by_one_provider_alone_needs_a_person(world: World, stage: Stage) -> None:
+async def test_an_expired_charge_seen_by_one_provider_alone_needs_a_person(stage: Stage) -> None:
     """One provider is no proof: halted once the deadline is final, and no other charge is ever asked for."""
-    topup = await expired(stage)
-    world.mining = True
+    await stage.expired()
     halted = await stage.until(State.HALTED, passes=240)
     assert "one provider" in halted.reason
     await stage.steps(5)
     assert len(stage.topup.charges) == 1
-    stage.store.say("default", f"resolve:{topup.id}", "attest-unpaid", world.clock.now_ms(), "a test")
+    stage.say("attest-unpaid")
     await stage.until(State.FAILED)
     assert stage.payments() == 0
 
@@ -333,32 +232,24 @@ async def test_an_expired_charge_seen_by_one_provider_alone_needs_a_person(world
 async def test_a_halt_for_want_of_a_second_provider_ends_when_there_is_one(world: World, start: Start) -> None:
     """`topup resolve ID` after a second provider was added: the proof is had and the top-up ends by it."""
     stage = start()
-    topup = await expired(stage)
-    world.mining = True
+    await stage.expired()
     await stage.until(State.HALTED, passes=240)
     await stage.close()
     stage = start(two(world))
-    stage.store.say("default", f"resolve:{topup.id}", "look", world.clock.now_ms(), "a test")
+    stage.say("look")
     failed = await stage.until(State.FAILED)
     assert failed.charges[0].dead is not None
 
 
 async def test_stale_bytes_of_a_failed_top_up_that_are_mined_late_are_booked(world: World, stage: Stage) -> None:
     """A payment attested unpaid is mined late, reverts as expired, and its gas is in the books of its own top-up."""
-    world.mining = False
-    topup = await stage.until(State.SENT)
-    stale = {"0x" + (a.hash or b"").hex() for a in topup.out}
-    stage.inside(lambda: evm(world).held.update(stale))
-    world.clock.leap(DAYS_MS)
-    world.mining = True
+    topup = await stage.expired()
     await stage.until(State.HALTED, passes=240)
-    stage.store.say("default", f"resolve:{topup.id}", "attest-unpaid", world.clock.now_ms(), "a test")
+    stage.say("attest-unpaid")
     await stage.until(State.FAILED)
-    stage.store.say("default", "paused", "1", world.clock.now_ms(), "a test")
+    stage.pause()
     stage.inside(evm(world).held.clear)
-    for _ in range(8):
-        await stage.step()
-        world.clock.leap(HOUR_MS)
+    await stage.slowly(8, HOUR_MS)
     old = stage.store.topup(topup.id)
     assert any(a.inclusion is not None and a.booked for a in old.attempts)
     assert old.state is State.FAILED
@@ -367,18 +258,14 @@ async def test_stale_bytes_of_a_failed_top_up_that_are_mined_late_are_booked(wor
 
 async def test_a_payment_attested_unpaid_that_is_paid_after_all_pauses_buying(world: World, stage: Stage) -> None:
     """A person was wrong: the late payment is booked, said loudly, and nothing is bought until somebody has looked."""
-    world.mining = False
-    topup = await stage.until(State.SENT)
+    topup = await stage.out()
     # The end that a person's wrong word would bring, without the proofs that stand in its way.
     stage.store._db.execute("UPDATE topup SET state = 'failed' WHERE id = ?", (topup.id,))
     world.mining = True
-    for _ in range(10):
-        await stage.step()
-        world.clock.leap(120_000)
+    await stage.slowly(10)
     assert len(stage.named("paid_after_all")) == 1
     assert stage.store.control("default").paused
-    assert stage.payments() == 1
-    assert stage.booked() == stage.left()
+    stage.sound()
 
 
 async def test_a_block_replaced_after_the_end_is_taken_back_and_pauses_buying(world: World, stage: Stage) -> None:
@@ -389,10 +276,9 @@ async def test_a_block_replaced_after_the_end_is_taken_back_and_pauses_buying(wo
     head = int(stage.inside(lambda: world.chain.rpc("eth_blockNumber", [])), 16)
     world.mining = False
     stage.inside(lambda: world.chain.reorg(head - paid.block_number + 1, drop=True))
-    for _ in range(head - paid.block_number + 3):
-        stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+    stage.mine(head - paid.block_number + 3)
     world.clock.leap(120_000)
-    stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+    stage.mine()
     await stage.step()
     assert len(stage.named("payment_undone")) == 1
     assert stage.store.control("default").paused
@@ -402,11 +288,8 @@ async def test_a_block_replaced_after_the_end_is_taken_back_and_pauses_buying(wo
 async def test_what_is_final_is_not_looked_at_any_more(world: World, stage: Stage) -> None:
     """Once the payment's block is final, an idle pass asks the chain nothing."""
     await stage.until(State.DONE)
-    for _ in range(60):
-        stage.inside(lambda: world.chain.mine(world.clock.now_s()))
-    for _ in range(4):
-        world.clock.leap(120_000)
-        await stage.step()
+    stage.mine(60)
+    await stage.slowly(4)
     wallet = bytes.fromhex(world.wallet[2:])
     assert stage.store.afterwards("default", wallet) == []
     asked = world.rpc.requests
@@ -418,26 +301,21 @@ async def test_what_is_final_is_not_looked_at_any_more(world: World, stage: Stag
 async def test_a_charge_that_reverts_for_good_is_given_up_and_replaced(world: World, start: Start) -> None:
     """Mined after its deadline: paying it again cannot help; proven dead, another is bought at the next nonce."""
     stage = start(two(world))
-    world.mining = False
-    await stage.until(State.SENT)
-    world.clock.leap(DAYS_MS)
-    world.mining = True
-    done = await stage.until(State.DONE, passes=240)
+    await stage.out()
+    world.clock.leap(EXPIRY_MS)
+    done = await stage.paid_once(240)
     first, last = done.out[0], done.out[-1]
     assert first.inclusion is not None
     assert not first.inclusion.transient
     assert len(stage.named("charge_dead")) == 1
     assert (first.charge_seq, last.charge_seq) == (1, 2)
     assert last.plan.nonce == first.plan.nonce + 1
-    assert stage.payments() == 1
-    assert stage.booked() == stage.left()
 
 
 async def test_a_mark_that_was_never_tested_ends_nothing(world: World, start: Start) -> None:
     """The contract says processed, no event is found, the mark was never tested: undecided, and no other charge."""
     stage = start(two(world))
-    world.mining = False
-    topup = await stage.until(State.SENT)
+    topup = await stage.out()
     intent = parse(topup.raw_of(topup.out[0])).intent
     marked = contracts.processed(world.operator.address, intent.id)
     stage.inside(lambda: world.write(marked))
@@ -451,13 +329,8 @@ async def test_a_mark_that_was_never_tested_ends_nothing(world: World, start: St
 
 async def test_a_nonce_used_by_nobody_we_know_halts_after_an_hour(world: World, stage: Stage) -> None:
     """Its receipt never shows up: one alarm after five minutes, a halt after an hour, and never a second charge."""
-    world.mining = False
-    await stage.until(State.SENT)
-
-    async def blind(method: str, params: list[Any], honest: Next) -> Any:
-        return None if method == "eth_getTransactionReceipt" else honest()
-
-    world.rpc.intercept = blind
+    await stage.out()
+    world.rpc.intercept = lie("eth_getTransactionReceipt", to=lambda _: None)
     world.mining = True
     await stage.rests("nonce_moved")
     await stage.steps(10)
@@ -471,9 +344,8 @@ async def test_a_nonce_used_by_nobody_we_know_halts_after_an_hour(world: World, 
     await stage.until(State.HALTED)
     assert len(stage.topup.charges) == 1
     world.rpc.intercept = None
-    stage.store.say("default", f"resolve:{stage.topup.id}", "look", world.clock.now_ms(), "a test")
-    await stage.until(State.DONE)
-    assert stage.payments() == 1
+    stage.say("look")
+    await stage.paid_once()
 
 
 async def test_the_contract_s_mark_is_tested_on_our_own_first_payment(stage: Stage) -> None:
@@ -499,17 +371,18 @@ async def test_no_bytes_leave_that_are_not_stored_with_their_intent(world: World
 
     world.rpc.intercept = look_it_up
     world.mining = False
-    topup = await bumped(stage)
-    stage.store.say("default", f"resolve:{topup.id}", "cancel", world.clock.now_ms(), "a test")
-    await bumped(stage, 3)
+    await stage.outbid()
+    stage.say("cancel")
+    await stage.outbid(3)
     assert unknown == []
 
 
 async def test_nothing_is_dead_before_a_final_block_says_so(world: World, start: Start) -> None:
     """The newest block is past the deadline and no final one is: no proof is even asked for."""
     stage = start(two(world))
-    await expired(stage)
-    stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+    await stage.expired()
+    world.mining = False
+    stage.mine()
     await stage.until(State.DEATHWATCH)
     asked = world.rpc.asked["eth_getLogs"] + world.rpc.asked["eth_getStorageAt"]
     await stage.steps(6)
@@ -520,8 +393,9 @@ async def test_nothing_is_dead_before_a_final_block_says_so(world: World, start:
 async def test_finality_that_does_not_come_is_said(world: World, start: Start) -> None:
     """An hour past the deadline no block past it is final: said once an hour, and nothing is concluded."""
     stage = start(two(world))
-    await expired(stage)
-    stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+    await stage.expired()
+    world.mining = False
+    stage.mine()
     await stage.until(State.DEATHWATCH)
     await stage.step()
     assert stage.named("death_undecided") == []
@@ -534,15 +408,9 @@ async def test_finality_that_does_not_come_is_said(world: World, start: Start) -
     assert stage.topup.state is State.DEATHWATCH
 
 
-def says(text: str, *, but: bytes | None = None) -> Callable[[str, list[Any], Next], Any]:
+def says(text: str, *, but: bytes | None = None) -> Intercept:
     """Make an interceptor: the provider answers each raw transaction with this error, and keeps none `but` one."""
-
-    async def refuse(method: str, params: list[Any], honest: Next) -> Any:
-        if method == "eth_sendRawTransaction" and (but is None or params != ["0x" + but.hex()]):
-            raise RpcError(-32000, text)
-        return honest()
-
-    return refuse
+    return failing("eth_sendRawTransaction", RpcError(-32000, text), lambda p: but is None or p != ["0x" + but.hex()])
 
 
 async def test_bytes_that_every_provider_calls_invalid_halt(world: World, start: Start) -> None:
@@ -553,15 +421,13 @@ async def test_bytes_that_every_provider_calls_invalid_halt(world: World, start:
     halted = await stage.until(State.HALTED)
     assert "invalid" in halted.reason
     assert "intrinsic gas too low" in halted.reason
-    for _ in range(6):
-        world.clock.leap(60_000)
-        await stage.step()
+    await stage.slowly(6, 60_000)
     assert len(stage.named("payment_sent")) == len(stage.named("payment_refused")) == 1
     assert len(stage.topup.charges) == 1
-    stage.store.say("default", f"resolve:{halted.id}", "look", world.clock.now_ms(), "a test")
+    stage.say("look")
     await stage.step()
     assert stage.topup.state is State.HALTED
-    world.clock.leap(DAYS_MS)
+    world.clock.leap(EXPIRY_MS)
     failed = await stage.until(State.FAILED)
     assert failed.charges[0].dead is not None
     assert stage.payments() == 0
@@ -593,7 +459,7 @@ async def test_invalid_bytes_halt_where_the_process_died_with_the_answer(
 async def test_bytes_that_were_taken_before_are_followed_on(world: World, start: Start) -> None:
     """Taken, then called invalid time and again: said, and still waited for, because it may be mined."""
     stage = start({"TOPUP_FEES__BUMP_MAX": "0"})
-    topup = await held_back(stage)
+    topup = await stage.held()
     world.rpc.intercept = says("exceeds block gas limit")
     while stage.topup.out[0].sends < 4:
         await stage.step()
@@ -601,9 +467,7 @@ async def test_bytes_that_were_taken_before_are_followed_on(world: World, start:
     assert len(stage.named("payment_refused")) == 1
     world.do(evm(world).held.clear)
     world.rpc.intercept = None
-    done = await stage.until(State.DONE)
-    assert done.id == topup.id
-    assert stage.payments() == 1
+    assert (await stage.paid_once()).id == topup.id
 
 
 async def test_one_provider_that_calls_the_bytes_invalid_stops_nothing(world: World, start: Start) -> None:
@@ -623,15 +487,14 @@ async def test_another_transaction_at_our_nonce_is_an_alarm(world: World, stage:
     await stage.steps(4)
     assert [e.nonce for e in stage.named("nonce_contested")] == [stage.topup.out[0].plan.nonce]
     world.rpc.intercept = None
-    await stage.until(State.DONE)
-    assert stage.payments() == 1
+    await stage.paid_once()
 
 
 async def test_a_bump_that_is_too_cheap_beside_our_own_is_no_alarm(world: World, stage: Stage) -> None:
     """The other transaction at this nonce is the one it outbids: nothing is wrong."""
-    sent = await held_back(stage)
+    sent = await stage.held()
     world.rpc.intercept = says("replacement transaction underpriced", but=sent.out[0].raw)
-    await bumped(stage)
+    await stage.outbid()
     # What it outbids may have gone out once more after it, where this machine was slow.
     assert "replacement_underpriced" in {e.answer for e in stage.named("payment_sent")}
     assert stage.named("nonce_contested") == []
@@ -639,13 +502,12 @@ async def test_a_bump_that_is_too_cheap_beside_our_own_is_no_alarm(world: World,
 
 async def test_the_bytes_of_an_earlier_top_up_at_our_nonce_are_no_alarm(world: World, stage: Stage) -> None:
     """The other transaction at this nonce is one of ours whose charge is dead: nothing is wrong."""
-    earlier = await expired(stage)
-    world.mining = True
+    earlier = await stage.expired()
     await stage.until(State.HALTED, passes=240)
-    stage.store.say("default", f"resolve:{earlier.id}", "attest-unpaid", world.clock.now_ms(), "a test")
+    stage.say("attest-unpaid")
     await stage.until(State.FAILED)
     world.rpc.intercept = says("replacement transaction underpriced")
-    world.clock.leap(DAYS_MS)
+    world.clock.leap(EXPIRY_MS)
     while stage.topup.id == earlier.id or not stage.topup.out:
         await stage.step()
     await stage.step()
@@ -657,15 +519,12 @@ async def test_the_bytes_of_an_earlier_top_up_at_our_nonce_are_no_alarm(world: W
 async def test_a_payment_that_is_out_is_outbid_when_its_rail_is_no_longer_used(world: World, start: Start) -> None:
     """Restarted with mpp alone: what was begun by a Coinbase charge is still outbid, and paid once."""
     stage = start()
-    topup = await held_back(stage)
+    topup = await stage.held()
     await stage.close()
-    mpp = {"TOPUP_RAILS__USE": "mpp", "TOPUP_RAILS__MPP__RPC_URLS": world.rpc.url}
-    again = start(mpp)
-    await bumped(again)
-    assert again.topup.id == topup.id
+    again = start({"TOPUP_RAILS__USE": "mpp", "TOPUP_RAILS__MPP__RPC_URLS": world.rpc.url})
+    assert (await again.outbid()).id == topup.id
     again.inside(evm(world).held.clear)
-    await again.until(State.DONE)
-    assert again.payments() == 1
+    await again.paid_once()
 
 
 async def test_this_machines_clock_ends_no_charge(world: World, start: Start) -> None:
@@ -674,7 +533,7 @@ async def test_this_machines_clock_ends_no_charge(world: World, start: Start) ->
     operator.terms = replace(operator.terms, economics=replace(operator.terms.economics, lifetime_seconds=7200))
     clock = Shifted(world, 0)
     stage = start(two(world) | {"TOPUP_FEES__BUMP_MAX": "0"}, clock=clock)
-    await held_back(stage)
+    await stage.held()
     clock.by_ms = 3 * HOUR_MS
     for _ in range(12):
         rest = await stage.step()
@@ -684,21 +543,21 @@ async def test_this_machines_clock_ends_no_charge(world: World, start: Start) ->
 
 async def test_a_word_that_nothing_was_paid_counts_only_once_nothing_can_be(world: World, stage: Stage) -> None:
     """Attested while the payment may still be mined: halted until a final block is past the charge's deadline."""
-    topup = await held_back(stage)
-    stage.store.move(topup, Fact.HALT, world.clock.now_ms(), "for the test")
-    stage.store.say("default", f"resolve:{topup.id}", "attest-unpaid", world.clock.now_ms(), "a test")
+    await stage.held()
+    stage.halt()
+    stage.say("attest-unpaid")
     for _ in range(8):
         assert (await stage.step()).why == "halted"
     assert stage.topup.state is State.HALTED
-    world.clock.leap(DAYS_MS)
+    world.clock.leap(EXPIRY_MS)
     await stage.until(State.FAILED, passes=240)
     assert stage.payments() == 0
 
 
 async def test_what_is_halted_is_looked_for_and_not_sent(world: World, stage: Stage) -> None:
     """Long after bytes would have gone out again, and been outbid, no provider has been handed any."""
-    topup = await held_back(stage)
-    stage.store.move(topup, Fact.HALT, world.clock.now_ms(), "for the test")
+    topup = await stage.held()
+    stage.halt()
     asked = world.rpc.asked
     sent, looked = asked["eth_sendRawTransaction"], asked["eth_getTransactionReceipt"]
     assert sent
@@ -710,13 +569,11 @@ async def test_what_is_halted_is_looked_for_and_not_sent(world: World, stage: St
 
 async def test_only_a_word_leads_out_of_a_halt(world: World, stage: Stage) -> None:
     """The payment turns up while it is halted: seen and booked, and still halted until a person says so."""
-    world.mining = False
-    topup = await stage.until(State.SENT)
-    stage.store.move(topup, Fact.HALT, world.clock.now_ms(), "for the test")
+    await stage.out()
+    stage.halt()
     world.mining = True
     await stage.steps(8)
     assert stage.topup.payment is not None
     assert stage.topup.state is State.HALTED
-    stage.store.say("default", f"resolve:{topup.id}", "look", world.clock.now_ms(), "a test")
-    await stage.until(State.DONE)
-    assert stage.payments() == 1
+    stage.say("look")
+    await stage.paid_once()

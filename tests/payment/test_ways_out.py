@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.world.stage import Stage, Start, honest, sent_beside
+from tests.world.stage import EXPIRY_MS, Stage, Start, honest, price, sent_beside
+from tests.world.stand import lie
 from tests.world.stories_foreign import invents
 from topup.accounting.reconciliation import Adopted
 from topup.domain.coinbase_charge import parse
-from topup.domain.lifecycle import Fact, State
+from topup.domain.credits import HOUR_MS
+from topup.domain.lifecycle import State
 from topup.domain.money import Wei
 from topup.domain.nonpayment import ChargeStatus
 from topup.ledger.store import SqliteStore
@@ -24,18 +27,11 @@ from topup.payment.reorg import confirmed
 from topup.ports.chain import Head, Observation, Spent
 from topup.ports.rail import sends
 from topup.sandbox import contracts
-from topup.sandbox.evm import Evm
-from topup.sandbox.rpc import Next
+from topup.sandbox.rpc import Intercept, Next
 from topup.sandbox.world import World
 from topup.sellers.coinbase import Coinbase
 
-HOUR_MS = 3_600_000
-
-
-def on(world: World, blocks: int) -> None:
-    """Let blocks go by."""
-    for _ in range(blocks):
-        world.do(lambda: world.chain.mine(world.clock.now_s()))
+NO_RECEIPT = lie("eth_getTransactionReceipt", to=lambda _: None)
 
 
 async def invented(world: World, directory: Path) -> Stage:
@@ -65,10 +61,7 @@ async def test_an_invented_inclusion_is_taken_back_by_two_and_the_payment_is_mad
     assert said.proof == "unspent"
     assert stage.store.entries("default")[: len(entries)] == entries  # what was written stays, and is reversed
     assert stage.booked() == 0
-    done = await stage.until(State.DONE)
-    assert done.out[0].raw == sent
-    assert stage.payments() == 1
-    assert stage.booked() == stage.left() > 0
+    assert (await stage.paid_once()).out[0].raw == sent
 
 
 async def test_one_honest_provider_says_it_and_waits_for_a_person(world: World, start: Start, tmp_path: Path) -> None:
@@ -81,56 +74,47 @@ async def test_one_honest_provider_says_it_and_waits_for_a_person(world: World, 
     stage.say("look")
     await stage.until(State.SENT, passes=3)
     assert stage.booked() == 0
-    await stage.until(State.DONE)
-    assert stage.payments() == 1
-    assert stage.booked() == stage.left()
+    await stage.paid_once()
+
+
+async def hides_it(method: str, params: list[Any], ask: Next) -> Any:
+    """Answer as one who has not seen the payment: its nonce is unused, and it has no receipt."""
+    return hex(0) if method == "eth_getTransactionCount" else await NO_RECEIPT(method, params, ask)
+
+
+async def lags_in_its_pool(method: str, params: list[Any], ask: Next) -> Any:
+    """Answer so of the newest block alone."""
+    newest = method != "eth_getTransactionCount" or params[1] == "latest"
+    return await hides_it(method, params, ask) if newest else ask()
+
+
+async def seen_by(world: World, start: Start, how: list[Intercept | None]) -> Stage:
+    """Make passes until a payment stands in a block; from then on its providers answer like this."""
+    others = [world.provider() for _ in how]
+    stage = start({"TOPUP_CHAIN__RPC_URLS": ",".join(o.url for o in others)})
+    await stage.until(State.PAID)
+    for one, bent in zip(others, how, strict=True):
+        one.intercept = bent
+    return stage
 
 
 async def test_one_liar_of_three_takes_nothing_back(world: World, start: Start) -> None:
     """The payment stands; one of three calls its nonce unused and hides its receipt: nothing is taken back for that."""
-    others = [world.provider() for _ in range(3)]
-    stage = start({"TOPUP_CHAIN__RPC_URLS": ",".join(o.url for o in others)})
-    await stage.until(State.PAID)
-
-    async def denies(method: str, _: list[Any], ask: Next) -> Any:
-        if method == "eth_getTransactionReceipt":
-            return None
-        return hex(0) if method == "eth_getTransactionCount" else ask()
-
-    others[0].intercept = denies
-    await stage.until(State.DONE)
+    stage = await seen_by(world, start, [hides_it, None, None])
+    await stage.paid_once()
     assert stage.named("payment_vanished") == []
-    assert stage.payments() == 1
 
 
 async def test_a_missing_receipt_takes_nothing_back(world: World, start: Start) -> None:
     """All receipts are gone from all providers, and the nonce is used: it stays paid, and ends by its credits."""
-    others = [world.provider() for _ in range(2)]
-    stage = start({"TOPUP_CHAIN__RPC_URLS": ",".join(o.url for o in others)})
-    await stage.until(State.PAID)
-
-    async def blind(method: str, _: list[Any], ask: Next) -> Any:
-        return None if method == "eth_getTransactionReceipt" else ask()
-
-    for one in others:
-        one.intercept = blind
-    await stage.until(State.DONE)
+    stage = await seen_by(world, start, [NO_RECEIPT, NO_RECEIPT])
+    await stage.paid_once()
     assert stage.named("payment_vanished") == []
 
 
 async def test_a_node_that_is_a_block_behind_in_its_pool_takes_nothing_back(world: World, start: Start) -> None:
     """Behind one address the newest nonce comes from a node that lags: asked of one block it is used, as it was."""
-    others = [world.provider() for _ in range(2)]
-    stage = start({"TOPUP_CHAIN__RPC_URLS": ",".join(o.url for o in others)})
-    await stage.until(State.PAID)
-
-    async def pool(method: str, params: list[Any], ask: Next) -> Any:
-        if method == "eth_getTransactionCount" and params[1] == "latest":
-            return hex(0)
-        return None if method == "eth_getTransactionReceipt" else ask()
-
-    for one in others:
-        one.intercept = pool
+    stage = await seen_by(world, start, [lags_in_its_pool, lags_in_its_pool])
     await stage.steps(6)
     assert stage.topup.payment is not None
     assert stage.named("payment_vanished") == []
@@ -144,10 +128,8 @@ async def test_what_was_final_by_a_liar_does_not_jam_the_wallet(world: World, st
     first = stage.topup.id
     stage.inside(lambda: setattr(world.gateway.account, "total_credits", world.gateway.account.total_credits + 10))
     await stage.until(State.DONE)
-    on(world, 70)
-    for _ in range(4):
-        world.clock.leap(120_000)
-        await stage.step()
+    stage.mine(70)
+    await stage.slowly(4)
     wallet = bytes.fromhex(world.wallet[2:])
     assert stage.store.afterwards("default", wallet) == []
     await stage.close()
@@ -159,10 +141,9 @@ async def test_what_was_final_by_a_liar_does_not_jam_the_wallet(world: World, st
             break
     assert stage.store.control("default").paused
     assert stage.store.topup(first).payment is None
-    stage.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
-    await stage.until(State.DONE)
+    stage.pause("0")
+    await stage.paid_once()
     assert stage.topup.id != first
-    assert stage.payments() == 1
 
 
 heights = st.none() | st.integers(0, 20)
@@ -202,28 +183,41 @@ def test_nothing_is_taken_back_or_settled_that_the_second_look_does_not_confirm(
 # -- a stranger at our nonce ------------------------------------------------------------------------------------
 
 
-def stranger(world: World) -> str:
+def stranger(world: World) -> None:
     """Use the wallet's key beside topup, at its next nonce; what topup has out there is dropped."""
 
-    def act() -> str:
-        chain = world.chain
-        chain.drop_pending()
-        sent = sent_beside(world, maxFeePerGas=10**12, maxPriorityFeePerGas=10**10)
-        chain.mine(world.clock.now_s())
-        return sent
+    def act() -> None:
+        world.chain.drop_pending()
+        sent_beside(world, maxFeePerGas=10**12, maxPriorityFeePerGas=10**10)
+        world.chain.mine(world.clock.now_s())
 
-    return world.do(act)
+    world.do(act)
 
 
-async def contested(world: World, directory: Path, settings: dict[str, str]) -> Stage:
-    """Make passes until a payment is out, and let a stranger take its nonce."""
-    stage = Stage(world, directory, world.clock, settings)
-    world.mining = False
-    await stage.until(State.SENT)
-    stranger(world)
-    world.mining = True
-    await stage.rests("nonce_moved")
-    return stage
+Contested = Callable[[int], Awaitable[Stage]]
+
+
+@pytest.fixture
+def contested(world: World, start: Start) -> Contested:
+    """Make passes until a payment is out, and let a stranger take its nonce; so many owners show it."""
+
+    async def made(owners: int) -> Stage:
+        stage = start(honest(world, owners))
+        await stage.out()
+        stranger(world)
+        world.mining = True
+        await stage.rests("nonce_moved")
+        return stage
+
+    return made
+
+
+def adopted(stage: Stage) -> tuple[int, bytes]:
+    """Take the stranger's transaction over, as `reconcile --adopt` does; return the wallet it is of."""
+    wallet = (contracts.CHAIN_ID, bytes.fromhex(stage.world.wallet[2:]))
+    taken = Adopted(0, b"\x07" * 32, 1, None, Wei(1))
+    stage.store.adopt_foreign(*wallet, taken, stage.world.clock.now_ms(), "a test")
+    return wallet
 
 
 def replaced(stage: Stage) -> None:
@@ -232,11 +226,11 @@ def replaced(stage: Stage) -> None:
     stage.inside(lambda: stage.world.chain.reorg(min(newest - 1, 40), drop=True))
 
 
-async def test_a_stranger_at_our_nonce_ends_the_top_up_and_pauses(world: World, tmp_path: Path) -> None:
+async def test_a_stranger_at_our_nonce_ends_the_top_up_and_pauses(world: World, contested: Contested) -> None:
     """Two owners show a final block by which the nonce was used, and nothing paid: failed, and paused."""
-    stage = await contested(world, tmp_path, honest(world, 2))
+    stage = await contested(2)
     assert not stage.store.control("default").paused
-    on(world, 70)
+    stage.mine(70)
     failed = await stage.until(State.FAILED, passes=20)
     assert [e.proof for e in stage.named("charge_dead")] == ["foreign"]
     assert "topup reconcile" in failed.reason
@@ -245,41 +239,35 @@ async def test_a_stranger_at_our_nonce_ends_the_top_up_and_pauses(world: World, 
     assert stage.payments() == 0
     # A resume alone signs nothing: the ledger does not know who used the nonce.
     world.clock.leap(24 * HOUR_MS)
-    stage.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
+    stage.pause("0")
     await stage.rests("nonce_ahead")
-    place = (contracts.CHAIN_ID, bytes.fromhex(world.wallet[2:]))
-    stage.store.adopt_foreign(*place, Adopted(0, b"\x07" * 32, 1, None, Wei(1)), world.clock.now_ms(), "a test")
-    stage.store.adopt_nonce(*place, 1, world.clock.now_ms(), "a test")
+    stage.store.adopt_nonce(*adopted(stage), 1, world.clock.now_ms(), "a test")
     await stage.until(State.DONE)
     assert stage.payments() == 1
-    await stage.close()
 
 
-async def test_nothing_ends_before_the_block_that_used_the_nonce_is_final(world: World, tmp_path: Path) -> None:
+async def test_nothing_ends_before_the_block_that_used_the_nonce_is_final(world: World, contested: Contested) -> None:
     """The stranger's block is replaced before it is final, and the nonce is free again: our payment pays."""
-    stage = await contested(world, tmp_path, honest(world, 2))
+    stage = await contested(2)
     assert stage.topup.state is State.SENT
     world.mining = False
     replaced(stage)
-    world.mining = True
-    done = await stage.until(State.DONE)
+    done = await stage.paid_once()
     assert len(done.charges) == 1
-    assert stage.payments() == 1
     assert stage.store.taken(done.id) == {}
-    await stage.close()
 
 
 async def test_the_hour_of_a_used_nonce_is_not_begun_anew_by_a_restart(
-    world: World, start: Start, tmp_path: Path
+    world: World, start: Start, contested: Contested
 ) -> None:
     """Restarted every half hour: halted an hour after it was noticed, and not an hour after the last start."""
-    stage = await contested(world, tmp_path, honest(world, 1))
+    stage = await contested(1)
     world.mining = False  # no block becomes final: only the hour ends it
     began = world.clock.now_ms()
     for _ in range(2):
         await stage.close()
         world.clock.leap(HOUR_MS // 2 + 60_000)
-        on(world, 1)
+        stage.mine()
         stage = start(honest(world, 1))
         await stage.step()
     assert stage.topup.state is State.HALTED
@@ -287,55 +275,53 @@ async def test_the_hour_of_a_used_nonce_is_not_begun_anew_by_a_restart(
     assert "topup reconcile" in stage.topup.reason
 
 
-async def test_the_alarm_of_a_used_nonce_is_given_once_whoever_restarts(world: World, tmp_path: Path) -> None:
+async def test_the_alarm_of_a_used_nonce_is_given_once_whoever_restarts(
+    world: World, start: Start, contested: Contested
+) -> None:
     """Restarted each two minutes: told of at first sight, an alarm after five minutes in all, and no second one."""
-    stage = await contested(world, tmp_path, honest(world, 1))
+    stage = await contested(1)
     world.mining = False  # no block becomes final
     alarms = []
     for _ in range(6):
         told = stage.told
         await stage.close()
         world.clock.leap(120_000)
-        on(world, 1)
-        stage = Stage(world, tmp_path, world.clock, honest(world, 1), told=told)
+        stage.mine()
+        stage = start(honest(world, 1))
+        stage.told = told
         await stage.step()
         alarms.append(len(stage.named("nonce_moved")))
     assert stage.topup.state is State.SENT
     assert alarms == [0, 0, 1, 1, 1, 1]
     assert len(stage.named("receipt_awaited")) == 1
-    await stage.close()
 
 
 async def test_a_nonce_that_is_used_again_after_it_was_free_gives_an_alarm_of_its_own(
-    world: World, tmp_path: Path
+    world: World, contested: Contested
 ) -> None:
     """The stranger's block is replaced after the alarm; the next stranger is told of like the first."""
-    stage = await contested(world, tmp_path, honest(world, 1))
+    stage = await contested(1)
     world.mining = False
     for wanted in (1, 2):
         world.clock.leap(301_000)
-        on(world, 1)
+        stage.mine()
         await stage.step()
         assert len(stage.named("nonce_moved")) == wanted
         if wanted == 1:
             replaced(stage)
-            on(world, 60)
+            stage.mine(60)
             await stage.rests("sent")
             stranger(world)
             await stage.rests("nonce_moved")
     assert len(stage.named("receipt_awaited")) == 2
-    await stage.close()
 
 
 @pytest.mark.parametrize("owners", [1, 2])
-async def test_a_person_who_takes_the_strangers_transaction_over_ends_it(
-    owners: int, world: World, tmp_path: Path
-) -> None:
+async def test_a_person_who_takes_the_strangers_transaction_over_ends_it(owners: int, contested: Contested) -> None:
     """`reconcile --adopt` says what used the nonce: failed by two; with one provider halted, and failed by a word."""
-    stage = await contested(world, tmp_path, honest(world, owners))
-    on(world, 70)
-    place = (contracts.CHAIN_ID, bytes.fromhex(world.wallet[2:]))
-    stage.store.adopt_foreign(*place, Adopted(0, b"\x07" * 32, 1, None, Wei(1)), world.clock.now_ms(), "a test")
+    stage = await contested(owners)
+    stage.mine(70)
+    adopted(stage)
     if owners == 1:
         halted = await stage.until(State.HALTED, passes=10)
         assert "one provider" in halted.reason
@@ -343,28 +329,26 @@ async def test_a_person_who_takes_the_strangers_transaction_over_ends_it(
     await stage.until(State.FAILED, passes=10)
     assert stage.store.control("default").paused
     assert stage.payments() == 0
-    await stage.close()
 
 
-async def test_a_mark_that_was_never_tested_is_ended_by_a_persons_word(world: World, tmp_path: Path) -> None:
+async def test_a_mark_that_was_never_tested_is_ended_by_a_persons_word(world: World, contested: Contested) -> None:
     """Undecided for ever by two providers: a person who attests it unpaid ends it at last."""
-    stage = await contested(world, tmp_path, honest(world, 2))
+    stage = await contested(2)
     intent = parse(stage.topup.raw_of(stage.topup.out[0])).intent
     stage.inside(lambda: world.write(contracts.processed(world.operator.address, intent.id)))
-    on(world, 70)
-    world.clock.leap(49 * HOUR_MS)
-    on(world, 70)
+    stage.mine(70)
+    world.clock.leap(EXPIRY_MS)
+    stage.mine(70)
     await stage.steps(4)
     assert stage.topup.state is State.DEATHWATCH
     stage.say("attest-unpaid")
     await stage.until(State.FAILED, passes=5)
     assert stage.store.control("default").paused
-    await stage.close()
 
 
-async def test_since_when_a_nonce_is_used_survives_in_the_ledger(world: World, tmp_path: Path) -> None:
+async def test_since_when_a_nonce_is_used_survives_in_the_ledger(contested: Contested, tmp_path: Path) -> None:
     """Time and block stand in the ledger, by the oldest attempt at that nonce."""
-    stage = await contested(world, tmp_path, honest(world, 2))
+    stage = await contested(2)
     await stage.step()
     (attempt,) = stage.store.taken(stage.topup.id).items()
     await stage.close()
@@ -376,11 +360,11 @@ async def test_since_when_a_nonce_is_used_survives_in_the_ledger(world: World, t
 
 @pytest.mark.parametrize("short", [0, 1])
 async def test_whoever_looked_no_further_than_before_a_nonce_was_used_proves_nothing_by_it(
-    world: World, tmp_path: Path, short: int
+    contested: Contested, short: int
 ) -> None:
     """Our own payment may be what used it, in a block that those who show no mark and no event had not seen."""
-    stage = await contested(world, tmp_path, honest(world, 2))
-    on(world, 70)
+    stage = await contested(2)
+    stage.mine(70)
     (attempt,), rail = stage.topup.out, stage.works.rail()
     by = stage.store.taken(stage.topup.id)[attempt.id].block_number
     assert by is not None
@@ -391,16 +375,15 @@ async def test_whoever_looked_no_further_than_before_a_nonce_was_used_proves_not
     rail.payment_status = payment_status  # type: ignore[method-assign, assignment]
     await stage.steps(6)
     assert (stage.topup.state is State.FAILED) == (short == 0)
-    await stage.close()
 
 
 @pytest.mark.parametrize("final", [True, False])
 @pytest.mark.parametrize("same", [True, False])
 async def test_a_block_that_was_replaced_shows_no_nonce_used_for_ever(
-    world: World, tmp_path: Path, *, final: bool, same: bool
+    world: World, contested: Contested, *, final: bool, same: bool
 ) -> None:
     """Only the very block by whose end the nonce was used counts, and only once it is final; else it is placed anew."""
-    stage = await contested(world, tmp_path, honest(world, 2))
+    stage = await contested(2)
     await stage.step()
     topup, rail = stage.topup, stage.works.rail()
     (attempt,), before = topup.out, stage.store.taken(topup.id)[topup.out[0].id]
@@ -418,7 +401,6 @@ async def test_a_block_that_was_replaced_shows_no_nonce_used_for_ever(
     after = stage.store.taken(topup.id)[attempt.id]
     assert (after.block_number == before.block_number) == same
     assert after.since_ms == before.since_ms
-    await stage.close()
 
 
 # -- each word that is taken ------------------------------------------------------------------------------------
@@ -455,11 +437,9 @@ async def test_a_cancel_ends_what_was_never_sent(
 async def test_a_cancel_after_a_revert_gives_the_charge_up(world: World, start: Start) -> None:
     """It could be tried again, and a person no longer wants it: failed once the charge is proven dead."""
     stage = start(honest(world, 2))
-    world.mining = False
-    await stage.until(State.SENT)
-    dear = world.eth_usd_e8 * 90 // 100
-    stage.inside(lambda: world.write(contracts.pool_price(500, dear) + contracts.pool_price(3000, dear)))
-    on(world, 1)
+    await stage.out()
+    world.do(lambda: price(world, 90))
+    stage.mine()
     stage.say("cancel")
     await stage.until(State.DEATHWATCH, passes=5)
     assert stage.topup.reason == "cancelled by hand"
@@ -471,13 +451,9 @@ async def test_a_cancel_after_a_revert_gives_the_charge_up(world: World, start: 
 async def test_a_cancel_after_the_deadline_buys_no_other_charge(world: World, start: Start) -> None:
     """The charge waits for its proof of death, and a person no longer wants it: failed, and nothing asked for again."""
     stage = start(honest(world, 2))
-    chain = world.chain
-    assert isinstance(chain, Evm)
+    await stage.expired()
     world.mining = False
-    topup = await stage.until(State.SENT)
-    stage.inside(lambda: chain.held.update("0x" + (a.hash or b"").hex() for a in topup.out))
-    world.clock.leap(49 * HOUR_MS)
-    on(world, 1)
+    stage.mine()
     await stage.until(State.DEATHWATCH, passes=5)
     stage.say("cancel")
     world.mining = True
@@ -500,7 +476,7 @@ async def test_a_word_takes_back_what_one_provider_denies(state: State, word: st
         await stage.until(state)
     await stage.close()
     world.mining = True
-    on(world, 1)
+    stage.mine()
     stage = start(honest(world, 1))
     await stage.step()
     assert stage.topup.state is state
@@ -523,7 +499,7 @@ async def test_a_word_takes_back_what_had_ended(end: State, word: str, world: Wo
     stage.store._db.execute("UPDATE topup SET state = ? WHERE id = ?", (end.value, done.id))
     await stage.close()
     world.clock.leap(120_000)
-    on(world, 1)
+    stage.mine()
     stage = start(honest(world, 1) | {"TOPUP_POLICY__FLOOR": "1"})
     await stage.step()
     assert stage.topup.payment is not None
@@ -538,9 +514,8 @@ async def test_a_word_takes_back_what_had_ended(end: State, word: str, world: Wo
 
 async def test_a_payment_in_a_halt_is_credited_by_a_persons_word(world: World, stage: Stage) -> None:
     """Halted while it was mined, and its credits hidden: a person who has seen them ends the wait."""
-    world.mining = False
-    topup = await stage.until(State.SENT)
-    stage.store.move(topup, Fact.HALT, world.clock.now_ms(), "for the test")
+    await stage.out()
+    stage.halt()
     world.mining = True
     await stage.steps(8)
     assert (stage.topup.state, stage.topup.payment is not None) == (State.HALTED, True)

@@ -185,7 +185,7 @@ MPP: Final = Ground(
 )
 SPONSORED: Final = replace(
     MPP,
-    chain=lambda world: _tempo(world, sponsor.funds(HELD)),
+    chain=lambda world: _tempo(world, tempo_transfer.funds(HELD)),
     gateway=_sponsoring,
     settings=_sells_sponsored,
     handed=lambda seller: set(seller.handed),

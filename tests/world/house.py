@@ -251,11 +251,8 @@ class House:
         raise AssertionError("it never died")
 
     async def out(self, attempts: int, passes: int = 60) -> TopUp:
-        for _ in range(passes):
-            await self.stage.step()
-            if self.stage.store.latest("default", 1) and len(self.topup.out) >= attempts:
-                return self.topup
-        raise AssertionError(f"never {attempts} out")
+        """Make passes until so many transactions of the top-up may be out."""
+        return await self.stage.outbid(attempts, passes)
 
     async def ends(self, *states: State, passes: int = 200) -> TopUp:
         """Make passes until the top-up is done, or in one of these states; then some more, past the cool-down."""

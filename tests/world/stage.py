@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from eth_account import Account
 from eth_keys.datatypes import PrivateKey
@@ -18,8 +18,9 @@ from topup.accounting.closing import OPENING
 from topup.accounting.journal import WALLET, Commodity
 from topup.app.connections import Connections
 from topup.app.settings import load
+from topup.domain.credits import HOUR_MS
 from topup.domain.events import Event
-from topup.domain.lifecycle import State, TopUp
+from topup.domain.lifecycle import Attempt, Fact, State, TopUp
 from topup.ledger.store import SqliteStore
 from topup.payment.config import PassResult, PurchaseOrder
 from topup.ports.account import Clock
@@ -29,6 +30,9 @@ from topup.sandbox.gateway import Conduct
 from topup.sandbox.postings import ERC20_TRANSFER, TRANSFERRED
 from topup.sandbox.rpc import Chain, RpcServer
 from topup.sandbox.world import STEPPED, World, embedded
+
+# Past the deadline of a charge, which is two days after it was made.
+EXPIRY_MS: Final = 49 * HOUR_MS
 
 
 def story(tell: Coroutine[Any, Any, None]) -> None:
@@ -210,6 +214,50 @@ class Stage:
         bad = [f"{e.name()}: {e.shown()}" for e in self.told if e.level not in ("debug", "info")][:4]
         raise AssertionError(f"never {states}: {rest}, {[e.name() for e in self.told][-12:]}, {bad}")
 
+    async def out(self) -> TopUp:
+        """Make passes until a payment is out, while no block comes."""
+        self.world.mining = False
+        return await self.until(State.SENT)
+
+    async def held(self) -> TopUp:
+        """Make passes until a payment is out; blocks go on, and none has it."""
+        topup = await self.out()
+        self.hold(topup)
+        self.world.mining = True
+        return topup
+
+    async def expired(self) -> TopUp:
+        """Make passes until a payment is out that no block has, and let its deadline go by."""
+        topup = await self.held()
+        self.world.clock.leap(EXPIRY_MS)
+        return topup
+
+    async def outbid(self, attempts: int = 2, passes: int = 60) -> TopUp:
+        """Make passes until so many transactions of the newest top-up may be out."""
+        for _ in range(passes):
+            await self.step()
+            if self.store.latest("default", 1) and len(self.topup.out) >= attempts:
+                return self.topup
+        raise AssertionError(f"never {attempts} out: {[e.name() for e in self.told][-12:]}")
+
+    async def paid_once(self, passes: int = 120) -> TopUp:
+        """Let blocks come and make passes until the top-up is done: one payment, and the books are the chain's."""
+        self.world.mining = True
+        done = await self.until(State.DONE, passes=passes)
+        self.sound()
+        return done
+
+    def sound(self) -> None:
+        """One payment stands on the chain, and the ledger is the chain to the wei."""
+        assert self.payments() == 1
+        assert self.booked() == self.left() > 0
+
+    async def slowly(self, count: int, between_ms: int = 120_000) -> None:
+        """Make so many passes, with so much time after each."""
+        for _ in range(count):
+            await self.step()
+            self.world.clock.leap(between_ms)
+
     async def rests(self, why: str, passes: int = 60) -> PassResult:
         """Make passes until one rests for this reason."""
         for _ in range(passes):
@@ -230,6 +278,29 @@ class Stage:
         """Leave a person's word about a top-up, by default the newest."""
         topup = topup or self.topup
         self.store.say("default", f"resolve:{topup.id}", word, self.world.clock.now_ms(), "a test")
+
+    def pause(self, said: str = "1", by: str = "a test") -> None:
+        """Pause buying by hand, or resume it with "0"."""
+        self.store.say("default", "paused", said, self.world.clock.now_ms(), by)
+
+    def halt(self, topup: TopUp | None = None) -> None:
+        """Halt a top-up, by default the newest, as if something had gone wrong with it."""
+        self.store.move(topup or self.topup, Fact.HALT, self.world.clock.now_ms(), "for the test")
+
+    def mine(self, blocks: int = 1) -> None:
+        """Let blocks come, also where mining is off."""
+        for _ in range(blocks):
+            self.inside(lambda: self.world.chain.mine(self.world.clock.now_s()))
+
+    def mine_only(self, attempt: Attempt) -> None:
+        """Let a block come that holds this attempt, whatever else was pending."""
+
+        def mined() -> None:
+            self.world.chain.drop_pending()
+            self.world.chain.rpc("eth_sendRawTransaction", ["0x" + (attempt.raw or b"").hex()])
+            self.world.chain.mine(self.world.clock.now_s())
+
+        self.inside(mined)
 
     def hold(self, topup: TopUp) -> None:
         """Keep what this top-up has sent out of every block."""
