@@ -85,44 +85,29 @@ def look(readings: Sequence[Reading], **changes: Any) -> Forecast:
 # -- what a day used ----------------------------------------------------------------------------------------------
 
 
+TEN_DAYS = life([24] * 10)
+
+
 def test_a_day_is_what_was_used_in_24_hours_before_the_newest_reading() -> None:
-    """Newest first, whatever the hour of the newest reading."""
+    """Newest first, whatever the hour of the newest reading; a day of which too little was read is unknown."""
     assert days_used(life([3, 0, 24])) == [24, 0, 3]
-
-
-@pytest.mark.parametrize("readings", [[], life([])], ids=["none", "one"])
-def test_without_two_readings_no_day_is_known(readings: list[Reading]) -> None:
-    """Nothing read, or once: no day, no pace, no time, and no cap that would hold."""
-    assert days_used(readings) == []
-    told = look(readings)
-    assert (told.burn, told.pace, told.day, told.refills, told.held) == (None, None, None, None, None)
-    assert {told.now, told.usual, told.busy, told.covered} == {Runway(None, None)}
-    assert told.larger == ()
-
-
-def test_a_fall_that_a_person_accepted_is_no_usage() -> None:
-    """The total falls by forty in the middle: the days before and after it keep what they used, none is negative."""
-    readings = life([24] * 10)
-    half = NOW_MS - 5 * DAY_MS
-    fell = [r if r.at_ms <= half else replace(r, total_usage=r.total_usage - Usd.of(40)) for r in readings]
-    # Between the two readings of the fall nothing is known to have been used.
+    three, half = life([24] * 3), NOW_MS - 5 * DAY_MS
+    assert days_used([*three, three[-1]]) == [24, 24, 24], "of two readings at one time the later total holds"
+    fell = [r if r.at_ms <= half else replace(r, total_usage=r.total_usage - Usd.of(40)) for r in TEN_DAYS]
+    # A fall that a person accepted is no usage, and of its two readings nothing is known to have been used.
     assert days_used(fell) == [24] * 4 + [18] + [24] * 5
+    gap = [r for r in TEN_DAYS if not half < r.at_ms < NOW_MS - 2 * DAY_MS]
+    assert days_used(gap) == [24, 24, None, None, None, 24, 24, 24, 24, 24], "what was used in a gap is of no day"
 
 
-def test_a_burn_of_a_day_whose_total_fell_is_unknown() -> None:
-    """More was taken back than used: no rate, rather than one below zero; the usual pace remains."""
-    readings = life([24] * 10)
-    fell = [*readings, Reading(Usd.of(BOUGHT), Usd.of(1), NOW_MS + HOUR_MS)]
-    told = look(fell)
-    assert (told.burn, told.now) == (None, Runway(None, None))
-    assert told.pace is not None and told.pace.low[0] >= 0
-
-
-def test_days_that_a_long_gap_touches_are_unknown() -> None:
-    """Three days nobody looked: what was used in them belongs to no day, and the others stand."""
-    readings = life([24] * 10)
-    gap = [r for r in readings if not NOW_MS - 5 * DAY_MS < r.at_ms < NOW_MS - 2 * DAY_MS]
-    assert days_used(gap) == [24, 24, None, None, None, 24, 24, 24, 24, 24]
+def test_without_two_readings_no_day_is_known() -> None:
+    """Nothing read, or once: no day, no pace, no time, and no cap that would hold."""
+    for readings in ([], life([])):
+        assert days_used(readings) == []
+        told = look(readings)
+        assert (told.burn, told.pace, told.day, told.refills, told.held) == (None, None, None, None, None)
+        assert {told.now, told.usual, told.busy, told.covered} == {Runway(None, None)}
+        assert told.larger == ()
 
 
 @pytest.mark.parametrize(("gap_ms", "known"), [(GAP_MAX_MS, True), (GAP_MAX_MS + 1, False)])
@@ -134,10 +119,11 @@ def test_an_account_that_is_read_once_a_day_has_days(gap_ms: int, known: bool) -
     assert (days_used([ends[0], middle, *ends[1:]])[0] is not None) == known
 
 
-def test_readings_of_the_same_moment_are_counted_once() -> None:
-    """Two readings at one time, the later total holds."""
-    readings = life([24] * 3)
-    assert days_used([*readings, readings[-1]]) == [24, 24, 24]
+def test_a_burn_of_a_day_whose_total_fell_is_unknown() -> None:
+    """More was taken back than used: no rate, rather than one below zero; the usual pace remains."""
+    told = look([*TEN_DAYS, Reading(Usd.of(BOUGHT), Usd.of(1), NOW_MS + HOUR_MS)])
+    assert (told.burn, told.now) == (None, Runway(None, None))
+    assert told.pace is not None and told.pace.low[0] >= 0
 
 
 steps = st.lists(st.tuples(st.integers(1, GAP_MAX_MS), st.integers(0, 10**9)), min_size=1, max_size=60)
@@ -219,28 +205,25 @@ def test_what_is_read_from_the_ledger_is_all_that_matters() -> None:
 # -- what is usual ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("days", "known"), [(6, False), (7, True)])
-def test_a_week_has_to_be_known(days: int, known: bool) -> None:  # noqa: FBT001
+def test_a_week_has_to_be_known() -> None:
     """Below seven days the spread is unknown, and so is everything that rests on it."""
-    told = look(life([24] * days))
-    assert told.days == days
-    assert [one is not None for one in (told.pace, told.usual.to_empty_h, told.floor_h)] == [known] * 3
-    assert told.now.to_empty_h == Decimal(100)
-    assert told.refills == Decimal("28.8")
+    for days, known in ((6, False), (7, True)):
+        told = look(life([24] * days))
+        assert told.days == days
+        assert [one is not None for one in (told.pace, told.usual.to_empty_h, told.floor_h)] == [known] * 3
+        assert told.now.to_empty_h == Decimal(100)
+        assert told.refills == Decimal("28.8")
 
 
 def test_the_spread_is_that_of_days_that_were() -> None:
-    """Of 21 days the two lowest and the two highest are left out; one wild day moves the mean alone."""
-    pace = usual([Fraction(n) for n in (*range(1, 21), 210)])
-    assert pace is not None
-    assert [*pace.low, *pace.likely, *pace.high] == [3, 20, 20]
+    """Of 21 days the two lowest and the two highest are left out; one wild day moves the mean alone.
 
-
-def test_likely_is_never_outside_of_the_spread() -> None:
-    """One busy day in twenty: the mean is above nine days of ten, and so is the busy pace."""
-    pace = usual([Fraction(0)] * 19 + [Fraction(100)])
-    assert pace is not None
-    assert [*pace.low, *pace.likely, *pace.high] == [0, 5, 5]
+    Likely is never outside: where the mean is above nine days of ten, so is the busy pace.
+    """
+    for days, paces in (([*range(1, 21), 210], [3, 20, 20]), ([0] * 19 + [100], [0, 5, 5])):
+        pace = usual([Fraction(n) for n in days])
+        assert pace is not None
+        assert [*pace.low, *pace.likely, *pace.high] == paces
 
 
 WORK, REST = 20, 2
@@ -353,35 +336,21 @@ def test_a_wallet_holds_what_the_newest_payment_left() -> None:
     price = Wei(8_750_000_000_000_000) + inclusion().gas + inclusion().l1_fee
     assert told == WalletForecast(Wei(10**18) - PAYMENT_WEI - Wei(10**15), price, NOW_MS)
     assert told is not None and told.refills == (10**18 - PAYMENT_WEI.units - 10**15) // price.units
-
-
-def test_a_later_look_counts_and_the_price_is_of_the_newest_payment() -> None:
-    """A top-up that looked and paid nothing: what it saw is the wallet."""
-    attempt = replace(bought().attempts[0], inclusion=None)
-    later = bought(attempts=(attempt,), wallet_before=Wei(10**17), decided_ms=NOW_MS + 5)
-    told = wallet_forecast([later, bought()], Usd.of(10), Wei(0))
-    assert told == WalletForecast(Wei(10**17), PAYMENT_WEI, NOW_MS + 5)
-
-
-def test_an_empty_wallet_covers_nothing() -> None:
-    """Below the reserve it is no refill, not fewer than none."""
     told = wallet_forecast([bought()], Usd.of(10), Wei(2 * 10**18))
-    assert told is not None and told.refills == 0
+    assert told is not None and told.refills == 0, "below the reserve it is no refill, not fewer than none"
+    looked = bought(
+        attempts=(replace(bought().attempts[0], inclusion=None),), wallet_before=Wei(10**17), decided_ms=NOW_MS + 5
+    )
+    told = wallet_forecast([looked, bought()], Usd.of(10), Wei(0))
+    assert told == WalletForecast(Wei(10**17), PAYMENT_WEI, NOW_MS + 5), "a later look counts, at the price last paid"
 
 
-@pytest.mark.parametrize("unknown", ["no top-up", "never looked", "never paid", "paid with a token"])
-def test_a_wallet_the_ledger_does_not_know_is_unknown(unknown: str) -> None:
-    """Nothing bought yet, or dollars paid, whose balance is not written down."""
-    one = bought()
-    in_dollars = replace(one.attempts[0], plan=plan(asset=Asset.USDC))
-    none_paid = replace(one.attempts[0], inclusion=None)
-    found: dict[str, list[TopUp]] = {
-        "no top-up": [],
-        "never looked": [bought(wallet_before=None)],
-        "never paid": [bought(attempts=(none_paid,))],
-        "paid with a token": [bought(attempts=(in_dollars,))],
-    }
-    assert wallet_forecast(found[unknown], Usd.of(10), Wei(0)) is None
+def test_a_wallet_the_ledger_does_not_know_is_unknown() -> None:
+    """Nothing bought yet, never looked, never paid, or dollars paid, whose balance is not written down."""
+    (one,) = bought().attempts
+    unpaid, in_dollars = replace(one, inclusion=None), replace(one, plan=plan(asset=Asset.USDC))
+    unknown = [bought(wallet_before=None), bought(attempts=(unpaid,)), bought(attempts=(in_dollars,))]
+    assert [wallet_forecast(past, Usd.of(10), Wei(0)) for past in ([], *([t] for t in unknown))] == [None] * 4
 
 
 def test_what_the_wallet_covers_is_added_to_the_balance() -> None:
@@ -406,15 +375,20 @@ def posted_entry(name: str) -> Entry:
 
 
 def test_the_network_takes_its_share_of_the_eth_at_its_price() -> None:
-    """Ten parts of a thousand of 10.51 dollars."""
-    assert network_cost([paid_entry("t1"), posted_entry("t1")]) == Network(Usd.of("0.1051"), 1)
-
-
-def test_a_payment_that_was_taken_back_cost_nothing() -> None:
-    """Its reversal takes its network fee back; the payment that stood counts once."""
+    """Ten parts of a thousand of 10.51 dollars; what has no price or no credits is not counted."""
+    share, whole = Network(Usd.of("0.1051"), 1), [paid_entry("t1"), posted_entry("t1")]
+    assert network_cost(whole) == share
     first = paid_entry("t1")
-    entries = [first, reversal(first, NOW_MS), paid_entry("t1"), posted_entry("t1")]
-    assert network_cost(entries) == Network(Usd.of("0.1051"), 1)
+    taken_back = [first, reversal(first, NOW_MS), *whole]
+    assert network_cost(taken_back) == share, "its reversal takes its network fee back; what stood counts once"
+    unpriced = [paid_entry("t1", usd=None, source="none"), posted_entry("t1")]
+    adopted = [paid_entry("t2", source="paid"), posted_entry("t2")]
+    assert network_cost([*unpriced, *adopted, paid_entry("t3")]) is None, "without a feed, adopted, not posted yet"
+    assert network_cost([*unpriced, paid_entry("t4"), posted_entry("t4")]) == share
+    entries: list[Entry] = []
+    for n in range(PAYMENTS_MAX + 5):
+        entries += [paid_entry(f"t{n}", usd="1000" if n < 5 else "10"), posted_entry(f"t{n}")]
+    assert network_cost(entries) == Network(Usd.of("0.1"), PAYMENTS_MAX), "dear ones of long ago are forgotten"
 
 
 def test_of_a_token_the_network_takes_eth_or_more_of_the_token() -> None:
@@ -425,22 +399,6 @@ def test_of_a_token_the_network_takes_eth_or_more_of_the_token() -> None:
     by_token = replace(paid_entry("t2", usd="10.52", source="par"), lines=token_lines(fee, Commodity.USDC))
     assert network_cost([by_eth, posted_entry("t1")]) == Network(Usd.of("0.01"), 1)
     assert network_cost([by_token, posted_entry("t2")]) == Network(Usd.of("0.02"), 1)
-
-
-def test_what_has_no_price_or_no_credits_is_left_out() -> None:
-    """Without a feed, adopted at what was paid, or not posted yet: not counted; with nothing else it is unknown."""
-    unpriced = [paid_entry("t1", usd=None, source="none"), posted_entry("t1")]
-    adopted = [paid_entry("t2", source="paid"), posted_entry("t2")]
-    assert network_cost([*unpriced, *adopted, paid_entry("t3")]) is None
-    assert network_cost([*unpriced, paid_entry("t4"), posted_entry("t4")]) == Network(Usd.of("0.1051"), 1)
-
-
-def test_the_mean_is_that_of_the_newest() -> None:
-    """Dear top-ups of long ago are forgotten after thirty cheap ones."""
-    entries: list[Entry] = []
-    for n in range(PAYMENTS_MAX + 5):
-        entries += [paid_entry(f"t{n}", usd="1000" if n < 5 else "10"), posted_entry(f"t{n}")]
-    assert network_cost(entries) == Network(Usd.of("0.1"), PAYMENTS_MAX)
 
 
 def test_larger_refills_save_what_the_network_takes_of_each() -> None:
@@ -467,8 +425,12 @@ def test_no_amount_beyond_what_is_allowed_is_named() -> None:
 
 
 def test_a_calm_account_is_held_by_no_cap() -> None:
-    """Half a dollar an hour is 360 dollars a month, with fees below 500."""
-    assert look(life([12] * 10)).held is None
+    """Half a dollar an hour is 360 dollars a month, with fees below 500.
+
+    When nobody has looked for a month, what was used since is not guessed, and no cap is met by it either.
+    """
+    for later_days in (0, 30):
+        assert look(life([12] * 10), now_ms=NOW_MS + later_days * DAY_MS).held is None
 
 
 # What happens, dollars a day for ten days, what is left, what was spent how many hours ago; by which cap the first
@@ -492,11 +454,6 @@ def test_the_first_refill_that_a_cap_holds_is_foreseen(
     held = look(life([daily] * 10, left=left), past=before).held
     at_ms = NOW_MS + int(Decimal(from_h) * HOUR_MS)
     assert held == Held(why, at_ms, NOW_MS + until_h * HOUR_MS, Usd.of(by_then))
-
-
-def test_an_old_reading_is_not_stretched_into_a_debt() -> None:
-    """Nobody has looked for a month: what was used since is not guessed, and no cap is met by it."""
-    assert look(life([12] * 10), now_ms=NOW_MS + 30 * DAY_MS).held is None
 
 
 def test_a_cap_below_one_refill_holds_for_good() -> None:
@@ -543,7 +500,9 @@ def told_by(place: Path, *options: str, **policy: str) -> Result:
 
 
 def test_an_empty_ledger_foresees_nothing(place: Path) -> None:
-    """Exit 0, every figure null, and each thing that is unknown said."""
+    """Exit 0, every figure null, and each thing that is unknown said; without a file it says how to get one."""
+    done = told_by(place)
+    assert (done.exit_code, done.stdout, "to do:" in done.stderr) == (3, "", True)
     fill(place, [])
     told = json.loads(told_by(place, "--json").stdout)
     known = {"schema", "account", "floor_usd", "days_known", "days_needed", "refill_usd"}
@@ -562,13 +521,6 @@ def test_one_reading_is_a_balance_and_no_pace(place: Path) -> None:
     assert told["balance_usd"] == "12.5"
     assert (told["usual"]["hours_to_empty"], told["by_weekday"], told["caps"]) == (None, None, None)
     assert "0 of the 7 days needed are known" in told_by(place).stdout
-
-
-def test_a_ledger_without_a_file_says_how_to_get_one(tmp_path: Path) -> None:
-    """As `status` does: what to do, and nothing printed."""
-    done = told_by(tmp_path / "none")
-    assert (done.exit_code, done.stdout) == (3, "")
-    assert "to do:" in done.stderr
 
 
 def test_ten_years_of_hours_are_told_apart_by_the_day_of_the_week(place: Path) -> None:

@@ -42,7 +42,7 @@ from topup.accounting.journal import (
     reversal,
 )
 from topup.accounting.statement import Period, draw
-from topup.domain.credits import DAY_MS
+from topup.domain.credits import DAY_MS, HOUR_MS
 from topup.domain.errors import SettingsError
 from topup.domain.lifecycle import State
 from topup.domain.money import Usd, Usdc, Wei, plain
@@ -86,29 +86,18 @@ def test_a_payment_that_was_taken_back_has_cost_nothing() -> None:
     assert (other.usd, other.posted_ms, other.network_wei) == (Usd.of(0), None, 0)
 
 
-def test_what_is_not_posted_is_named() -> None:
-    """A payment without its credits stands among the differences, in whole dollars."""
+def test_a_difference_is_said_in_dollars() -> None:
+    """The books hold 23, the provider shows 22.40: both figures and the time stand there.
+
+    So does a payment without its credits, that a month is not over, and that the balance was never read.
+    """
+    (said,) = month(last=reading(START_MS + 6 * DAY_MS, "42", "19.60")).differences
+    assert "23" in said and "22.4" in said and "not explained" in said
     told = month(payment(START_MS + 9 * DAY_MS, "t2"))
     assert any("10.5" in one and "not posted as credit yet" in one for one in told.differences)
-
-
-def test_a_difference_to_the_provider_is_said_in_dollars() -> None:
-    """The books hold 23, the provider shows 22.40: both figures and the time stand there."""
-    (said,) = month(last=reading(START_MS + 6 * DAY_MS, "42", "19.60")).differences
-    assert "23" in said
-    assert "22.4" in said
-    assert "not explained" in said
-
-
-def test_a_month_that_is_not_over_is_provisional() -> None:
-    """Drawn up in the middle, the first note says so."""
     assert "not over" in month(now_ms=START_MS + 6 * DAY_MS).differences[0]
-
-
-def test_an_empty_journal_makes_a_statement() -> None:
-    """Nothing happened is an answer, and so is: the balance was never read."""
     told = draw("default", NOVEMBER, [], reading=None, head=None, now_ms=NOVEMBER.end_ms)
-    assert "no top-ups" in text.lines(told)
+    assert "no top-ups" in text.lines(told), "nothing happened is an answer"
     assert "never read" in told.differences[0]
 
 
@@ -125,14 +114,10 @@ def test_an_empty_journal_makes_a_statement() -> None:
     ids=str,
 )
 def test_a_wrong_period_names_the_option(given: tuple[str, str], named: str) -> None:
-    """The sentence names what was given, the remedy how it is written."""
+    """The sentence names what was given, the remedy how it is written. A month is its days, the last one included."""
     with pytest.raises(SettingsError, match=named) as refused:
         _ = Period.month(given[1]) if given[0] == "month" else Period.days(*given)
     assert refused.value.remedy
-
-
-def test_december_ends_with_the_year() -> None:
-    """A month is its days, the last one included."""
     assert Period.month("2026-12") == Period(date(2026, 12, 1), date(2026, 12, 31))
 
 
@@ -140,22 +125,16 @@ def test_december_ends_with_the_year() -> None:
 
 
 def test_the_books_close_at_the_last_reading_of_a_day_that_is_over() -> None:
-    """What was used on a day is booked on that day."""
-    readings = [reading(START_MS + n * 3_600_000, "20", str(n)) for n in range(1, 27)]
+    """What was used on a day is booked on that day.
+
+    Beside an open top-up, whose credits may show before they are booked, an earlier, calm reading is taken.
+    """
+    readings = [reading(START_MS + n * HOUR_MS, "20", str(n)) for n in range(1, 27)]
     last = Closed(START_MS, 20_000_000, 0, 0)
-    closed = due(readings, last, [])
-    assert closed is not None
-    assert closed.at_ms == START_MS + 23 * 3_600_000
     assert due(readings[:22], last, []) is None
-
-
-def test_a_reading_beside_an_open_top_up_closes_nothing() -> None:
-    """Its credits may show before they are booked: an earlier, calm reading is taken."""
-    readings = [reading(START_MS + n * 3_600_000, "20", str(n)) for n in range(1, 27)]
-    busy = [(START_MS + 21 * 3_600_000, START_MS + 25 * 3_600_000)]
-    closed = due(readings, Closed(START_MS, 20_000_000, 0, 0), busy)
-    assert closed is not None
-    assert closed.at_ms == START_MS + 20 * 3_600_000
+    for busy, hour in (([], 23), ([(START_MS + 21 * HOUR_MS, START_MS + 25 * HOUR_MS)], 20)):
+        closed = due(readings, last, busy)
+        assert closed is not None and closed.at_ms == START_MS + hour * HOUR_MS
 
 
 totals = st.integers(0, 10**9)
@@ -207,16 +186,14 @@ def journal(draw_one: st.DrawFn) -> list[Entry]:
 
 @given(journal())
 def test_csv_comes_back_unchanged(entries: list[Entry]) -> None:
-    """Export, import, export: the same entries and the same bytes, whatever text stands in them."""
+    """Export, import, export: the same entries and the same bytes, whatever text stands in them.
+
+    A cell that begins like a formula is an amount, which is a number and nothing else.
+    """
     told = csv_journal.write(entries)
     assert csv_reader.read(told) == entries
     assert csv_journal.write(csv_reader.read(told)) == told
-
-
-@given(journal())
-def test_no_cell_is_a_formula(entries: list[Entry]) -> None:
-    """A cell that begins like a formula is an amount, which is a number and nothing else."""
-    for row in list(csv.reader(io.StringIO(csv_journal.write(entries), newline="")))[1:]:
+    for row in list(csv.reader(io.StringIO(told, newline="")))[1:]:
         for cell in row:
             if cell[:1] in csv_journal.FORMULA and cell[:1] != "'":
                 Decimal(cell)
@@ -249,24 +226,20 @@ def test_a_changed_amount_is_not_accepted(tmp_path: Path, program: str) -> None:
     assert subprocess.run(accepting(program, file), capture_output=True, check=False).returncode != 0
 
 
-def test_koinly_gets_what_left_the_wallet_with_its_fee() -> None:
-    """Two rows: the payment with gas as its fee, and the gas of the one that reverted; credits are no coin."""
+def test_tax_programs_get_what_left_the_wallet_with_its_fee() -> None:
+    """Two rows: the payment with gas as its fee, and the gas of the one that reverted; credits are no coin.
+
+    Koinly gets costs, rotki the same as spends on a chain, in milliseconds.
+    """
+    moved = [("0.0042", "ETH", "0.000002030000000001"), ("0.000001000000000005", "ETH", "")]
     rows = list(csv.DictReader(io.StringIO(tax.koinly(month()), newline="")))
-    assert [(r["Sent Amount"], r["Sent Currency"], r["Fee Amount"], r["Label"]) for r in rows] == [
-        ("0.0042", "ETH", "0.000002030000000001", "cost"),
-        ("0.000001000000000005", "ETH", "", "cost"),
-    ]
+    assert [(r["Sent Amount"], r["Sent Currency"], r["Fee Amount"]) for r in rows] == moved
+    assert [r["Label"] for r in rows] == ["cost", "cost"]
     assert rows[0]["Date"] == "2026-11-02 00:00:00 UTC"
     assert (rows[0]["Net Worth Amount"], rows[0]["Net Worth Currency"]) == ("10.51", "USD")
-
-
-def test_rotki_gets_the_same_as_events() -> None:
-    """A spend on a chain, in milliseconds, with the fee beside it."""
     rows = list(csv.DictReader(io.StringIO(tax.rotki(month()), newline="")))
-    assert [(r["Type"], r["Location"], r["Currency"], r["Amount"], r["Fee"]) for r in rows] == [
-        ("Spend", "blockchain", "ETH", "0.0042", "0.000002030000000001"),
-        ("Spend", "blockchain", "ETH", "0.000001000000000005", ""),
-    ]
+    assert [(r["Amount"], r["Currency"], r["Fee"]) for r in rows] == moved
+    assert {(r["Type"], r["Location"]) for r in rows} == {("Spend", "blockchain")}
     assert int(rows[0]["Timestamp"]) == START_MS + DAY_MS
 
 
@@ -293,16 +266,10 @@ def told_by(kept: Path, *options: str) -> Result:
 
 
 def test_the_ledger_of_a_refill_becomes_a_statement(kept: Path) -> None:
-    """Ten dollars of credit, at 1.05 dollars and the network's part; without any network."""
-    told = json.loads(told_by(kept, "--json").stdout)
-    (one,) = told["topups"]
-    assert one["credits_usd"] == "10"
-    assert one["fees"] == "0.5"
+    """Ten dollars of credit, at 1.05 dollars and the network's part, without any network; as CSV it is the journal."""
+    (one,) = json.loads(told_by(kept, "--json").stdout)["topups"]
+    assert (one["credits_usd"], one["fees"]) == ("10", "0.5")
     assert Decimal("1.05") <= Decimal(one["usd_per_credit"]) < Decimal("1.06")
-
-
-def test_csv_of_the_command_is_the_journal(kept: Path) -> None:
-    """What is printed reads back as the entries, and these balance."""
     entries = csv_reader.read(told_by(kept, "--format", "csv").stdout)
     assert {e.text for e in entries} >= {"payment", "credits posted"}
 

@@ -19,7 +19,7 @@ from tests.world.served import PATIENCE_S, TOPUP, ran, served
 from topup.app import exposure
 from topup.app.settings import load
 from topup.domain.errors import SettingsError, StoreBusy, StoreFenced
-from topup.ledger import location
+from topup.ledger import database, location
 from topup.ledger.location import FILE, INDEX, KEPT, LOG
 from topup.ledger.store import SqliteStore
 from topup.wire import files
@@ -38,30 +38,31 @@ def writing(folder: Path, count: int = 3) -> SqliteStore:
     return store
 
 
-def removed(*names: str) -> Callable[[Path], None]:
+def removed(*names: str, emptied: bool = False) -> Callable[[Path], None]:
+    """Remove these files, or put another of the same name in their place."""
+
     def act(folder: Path) -> None:
         for name in names:
             (folder / name).unlink()
+            if emptied:
+                (folder / name).write_bytes(b"")
 
     return act
 
 
-def emptied(name: str) -> Callable[[Path], None]:
-    """Another file of the same name in its place."""
-
-    def act(folder: Path) -> None:
-        (folder / name).unlink()
-        (folder / name).write_bytes(b"")
-
-    return act
+def refuses(store: SqliteStore, says: str = "") -> None:
+    """What the writer says of the next thing it is to store; then it is closed."""
+    with pytest.raises(StoreFenced, match=says):
+        store.record_reading(ACCOUNT, reading(NOW_MS + 9))
+    store.close()
 
 
 WAYS = {
     "log and index removed": removed(LOG, INDEX),
     "log removed": removed(LOG),
     "index removed": removed(INDEX),
-    "log replaced": emptied(LOG),
-    "index replaced": emptied(INDEX),
+    "log replaced": removed(LOG, emptied=True),
+    "index replaced": removed(INDEX, emptied=True),
     "ledger removed": removed(FILE),
     "all removed": removed(FILE, LOG, INDEX),
 }
@@ -87,21 +88,19 @@ def test_what_was_removed_is_noticed_before_the_next_write_and_put_back(way: str
     assert rows(tmp_path) == 4
 
 
+@pytest.mark.parametrize("stopped", [False, True])
 @pytest.mark.parametrize("way", WAYS)
-def test_a_commit_into_files_without_a_name_is_none(way: str, tmp_path: Path) -> None:
-    """Removed between a write and its commit: whoever wanted it is told no, and it is kept all the same."""
+def test_what_nobody_else_could_find_is_saved(way: str, tmp_path: Path, *, stopped: bool) -> None:
+    """Removed between a write and its commit: whoever wanted it is told no. What was known before is kept all the same.
+
+    So it is when the process ends before it writes again.
+    """
     store = writing(tmp_path)
-    with pytest.raises(StoreFenced), store._write(NOW_MS + 9):
+    if stopped:
         WAYS[way](tmp_path)
-    store.close()
-    assert rows(tmp_path) == 3
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_a_stop_saves_what_nobody_else_could_find(way: str, tmp_path: Path) -> None:
-    """Removed, and the process ends before it writes again: what it knew is there all the same."""
-    store = writing(tmp_path)
-    WAYS[way](tmp_path)
+    else:
+        with pytest.raises(StoreFenced), store._write(NOW_MS + 9):
+            WAYS[way](tmp_path)
     store.close()
     assert rows(tmp_path) == 3
 
@@ -110,12 +109,9 @@ def test_another_ledger_in_its_place_is_left_alone(tmp_path: Path) -> None:
     """Yesterday's copy has the name now: it stays, and what the writer knew is kept beside it."""
     writing(tmp_path / "yesterday", 1).close()
     store = writing(tmp_path / "state")
-    for name in (FILE, LOG, INDEX):
-        (tmp_path / "state" / name).unlink()
+    WAYS["all removed"](tmp_path / "state")
     shutil.copy(tmp_path / "yesterday" / FILE, tmp_path / "state" / FILE)
-    with pytest.raises(StoreFenced, match=f"is kept in .*{KEPT}"):
-        store.record_reading(ACCOUNT, reading(NOW_MS + 9))
-    store.close()
+    refuses(store, f"is kept in .*{KEPT}")
     assert rows(tmp_path / "state") == 1
     shutil.move(tmp_path / "state" / KEPT, tmp_path / "yesterday" / FILE)
     assert rows(tmp_path / "yesterday") == 3
@@ -126,9 +122,7 @@ def test_a_directory_that_was_moved_away_is_left_as_it_is(tmp_path: Path) -> Non
     store = writing(tmp_path / "state")
     (tmp_path / "state").rename(tmp_path / "away")
     (tmp_path / "state").mkdir()
-    with pytest.raises(StoreFenced):
-        store.record_reading(ACCOUNT, reading(NOW_MS + 9))
-    store.close()
+    refuses(store)
     assert list((tmp_path / "state").iterdir()) == []
     assert rows(tmp_path / "away") == 3
 
@@ -139,9 +133,7 @@ def test_a_copy_written_over_the_ledger_is_noticed(tmp_path: Path) -> None:
     store.record_reading(ACCOUNT, reading(NOW_MS + 5))
     copy = (tmp_path / FILE).read_bytes()
     (tmp_path / FILE).write_bytes(copy)
-    with pytest.raises(StoreFenced, match="was written to by something else"):
-        store.record_reading(ACCOUNT, reading(NOW_MS + 9))
-    store.close()
+    refuses(store, "was written to by something else")
     assert rows(tmp_path) == 4
 
 
@@ -194,9 +186,14 @@ def test_zeros_over_log_or_index_are_noticed(name: str, tmp_path: Path) -> None:
     store = writing(tmp_path)
     with (tmp_path / name).open("r+b") as file:
         file.write(bytes(128))
-    with pytest.raises(StoreFenced, match="was replaced"):
-        store.record_reading(ACCOUNT, reading(NOW_MS + 9))
-    store.close()
+    refuses(store, "was replaced")
+
+
+def test_a_log_cut_short_is_noticed(tmp_path: Path) -> None:
+    """A clean-up job empties the log where it is: nothing more is stored in what is no whole ledger."""
+    store = writing(tmp_path)
+    os.truncate(tmp_path / LOG, 0)
+    refuses(store, "was cut short")
 
 
 def test_a_log_that_begins_anew_by_anybodys_commit_is_no_change(tmp_path: Path) -> None:
@@ -216,15 +213,6 @@ def test_a_log_that_begins_anew_by_anybodys_commit_is_no_change(tmp_path: Path) 
         for n in range(600):
             store.record_reading(ACCOUNT, reading(NOW_MS + 4000 + n))
         assert len(store.readings(ACCOUNT, 0)) == 660
-
-
-def test_a_log_cut_short_is_noticed(tmp_path: Path) -> None:
-    """A clean-up job empties the log where it is: nothing more is stored in what is no whole ledger."""
-    store = writing(tmp_path)
-    os.truncate(tmp_path / LOG, 0)
-    with pytest.raises(StoreFenced, match="was cut short"):
-        store.record_reading(ACCOUNT, reading(NOW_MS + 9))
-    store.close()
 
 
 def test_readers_requests_and_the_writers_own_work_are_no_change(tmp_path: Path) -> None:
@@ -255,7 +243,7 @@ def test_nobody_begins_another_log_under_a_writer(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.machine_time
-@pytest.mark.parametrize("way", ["wal", "all", "copy", "moved"])
+@pytest.mark.parametrize("way", ["log and index removed", "all removed", "copy", "moved"])
 def test_a_daemon_asleep_notices_and_ends(way: str, tmp_path: Path) -> None:
     """It has paid, and sleeps until the next poll: it ends at once, says why, and its payment is in the books."""
     with served(tmp_path) as world:
@@ -263,16 +251,13 @@ def test_a_daemon_asleep_notices_and_ends(way: str, tmp_path: Path) -> None:
         daemon = world.start("run", watch__poll_fastest_s="600", watch__poll_slowest_s="900")
         daemon.await_event("top_up_done")
         state = world.state
-        match way:
-            case "wal":
-                removed(LOG, INDEX)(state)
-            case "all":
-                removed(FILE, LOG, INDEX)(state)
-            case "copy":
-                (state / FILE).write_bytes((state / FILE).read_bytes())
-            case _:
-                state.rename(tmp_path / "away")
-                state.mkdir()
+        if way == "copy":
+            (state / FILE).write_bytes((state / FILE).read_bytes())
+        elif way == "moved":
+            state.rename(tmp_path / "away")
+            state.mkdir()
+        else:
+            WAYS[way](state)
         assert daemon.process.wait(timeout=PATIENCE_S) == 1
         (told,) = daemon.told("cycle_failed")
         assert told["kind"] == "StoreFenced"
@@ -303,8 +288,6 @@ def test_where_there_are_no_links_a_ledger_is_begun_all_the_same(
     new, theirs = tmp_path / "new", tmp_path / "theirs"
     new.write_bytes(b"ours")
     theirs.write_bytes(b"theirs")
-    from topup.ledger import database
-
     database._link(new, theirs)
     assert theirs.read_bytes() == b"theirs"
 

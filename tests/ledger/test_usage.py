@@ -6,7 +6,7 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -77,6 +77,11 @@ class Provider:
         """A key uses a model."""
         place = day, key_hash(key), model
         self.used[place] = self.used.get(place, 0) + nano
+
+    def use_each(self, count: int, model: str = "big", *, each: Callable[[int], int] = lambda _: DOLLAR) -> None:
+        """So many keys use a model on the day before today."""
+        for n in range(count):
+            self.use(TODAY - timedelta(days=1), n, model, each(n))
 
     async def activity(self, *, key_hash: str | None = None) -> list[Activity]:
         """Tell the days that are over."""
@@ -181,7 +186,7 @@ def test_a_day_is_asked_for_once_it_has_settled_and_then_never_again(store: Sqli
 def test_an_account_seen_for_the_first_time_is_asked_an_hour_later(tmp_path: Path) -> None:
     """The first pass has other questions."""
     provider = Provider()
-    provider.use(TODAY - timedelta(days=1), 1, "big", DOLLAR)
+    provider.use_each(1)
     with closing(SqliteStore.open_writer(tmp_path)) as opened:
         opened.record_reading(ACCOUNT, Reading(Usd.of(100), Usd.of(20), NOON_MS))
         keep_up(tally(opened, provider))
@@ -194,8 +199,7 @@ def test_an_account_seen_for_the_first_time_is_asked_an_hour_later(tmp_path: Pat
 def test_many_keys_are_asked_a_few_at_a_time_and_across_starts(store: SqliteStore) -> None:
     """Each pass asks for twenty keys, each in a process of its own; the day is whole with the last of them."""
     provider, count = Provider(), 2 * KEYS_A_PASS + 5
-    for n in range(count):
-        provider.use(TODAY - timedelta(days=1), n, "big", (n + 1) * DOLLAR)
+    provider.use_each(count, each=lambda n: (n + 1) * DOLLAR)
     for _ in range(2):
         keep_up(tally(store, provider))
         assert by(store, "key") == {}, "half a day is none"
@@ -209,8 +213,7 @@ def test_many_keys_are_asked_a_few_at_a_time_and_across_starts(store: SqliteStor
 def test_the_list_of_the_keys_comes_in_pages_a_few_with_each_pass(store: SqliteStore) -> None:
     """Twelve pages are two passes, and every key on them is asked for."""
     provider = Provider(page=4)
-    for n in range(46):
-        provider.use(TODAY - timedelta(days=1), n, "big", DOLLAR)
+    provider.use_each(46)
     keeper = tally(store, provider)
     keep_up(keeper)
     assert provider.asked == ["keys"] * PAGES_A_PASS
@@ -222,8 +225,7 @@ def test_the_list_of_the_keys_comes_in_pages_a_few_with_each_pass(store: SqliteS
 def test_a_provider_that_tells_the_same_page_again_and_again_is_asked_twice(store: SqliteStore) -> None:
     """An offset that is ignored does not keep us for ever."""
     provider = Provider(page=4, deaf=True)
-    for n in range(10):
-        provider.use(TODAY - timedelta(days=1), n, "big", DOLLAR)
+    provider.use_each(10)
     keep_up(tally(store, provider))
     assert provider.asked.count("keys") == 2
 
@@ -250,8 +252,7 @@ def test_a_slow_provider_is_asked_for_fewer_keys_with_each_pass(store: SqliteSto
             return await super().activity(key_hash=key_hash)
 
     provider = Slow()
-    for n in range(5):
-        provider.use(TODAY - timedelta(days=1), n, "big", DOLLAR)
+    provider.use_each(5)
     keeper = tally(store, provider)
     keep_up(keeper)
     assert provider.asked == ["keys", key_hash(0), key_hash(1)]
@@ -263,8 +264,7 @@ def test_a_slow_provider_is_asked_for_fewer_keys_with_each_pass(store: SqliteSto
 def test_a_question_that_fails_loses_nothing(store: SqliteStore) -> None:
     """After an error in the middle the rest is asked an hour later, and what was answered stands."""
     provider, told = Provider(fails={4: ApiUnknown("no usable answer")}), Told()
-    for n in range(5):
-        provider.use(TODAY - timedelta(days=1), n, "big", DOLLAR)
+    provider.use_each(5)
     keeper = tally(store, provider, told)
     keep_up(keeper, 3)
     assert provider.asked == ["keys", *map(key_hash, range(3))]
@@ -316,12 +316,6 @@ def test_keys_that_used_more_than_the_account_are_not_stored(store: SqliteStore)
     keep_up(tally(store, healed))
     assert key_hash(1) in healed.asked
     assert by(store, "key") == {key_hash(1): DOLLAR}
-
-
-def test_negative_usage_is_refused() -> None:
-    """Nobody uses less than nothing."""
-    with pytest.raises(Contradiction, match=r"on 2099-11-23 big used -1 dollars, less than nothing"):
-        per_day([Activity(TODAY, Used("big", -DOLLAR, 1, 1, 1))], [TODAY])
 
 
 amounts = st.integers(0, 10**13)
@@ -399,20 +393,17 @@ def test_a_label_is_found_by_hash_or_by_name() -> None:
 
 
 def test_days_are_due_when_over_settled_remembered_and_unknown() -> None:
-    """The thirty before today, after six in the morning UTC, less those that are there."""
+    """The thirty before today, after six in the morning UTC, less those that are there; holes are named as spans.
+
+    Nobody uses less than nothing on any.
+    """
     assert due([], NOON_MS) == [TODAY - timedelta(days=n) for n in range(30, 0, -1)]
     assert due([], NOON_MS - 7 * HOUR_MS) == []
     assert due([TODAY - timedelta(days=1)], NOON_MS)[-1] == TODAY - timedelta(days=2)
-
-
-def test_holes_are_named_as_spans() -> None:
-    """What is missing between two days, as few spans as there are."""
-    known = [date(2099, 11, 3), date(2099, 11, 5)]
-    assert holes(date(2099, 11, 1), date(2099, 11, 6), known) == [
-        (date(2099, 11, 1), date(2099, 11, 2)),
-        (date(2099, 11, 4), date(2099, 11, 4)),
-        (date(2099, 11, 6), date(2099, 11, 6)),
-    ]
+    days = [date(2099, 11, n) for n in range(7)[1:]]
+    assert holes(days[0], days[5], [days[2], days[4]]) == [(days[0], days[1]), (days[3], days[3]), (days[5], days[5])]
+    with pytest.raises(Contradiction, match=r"on 2099-11-23 big used -1 dollars, less than nothing"):
+        per_day([Activity(TODAY, Used("big", -DOLLAR, 1, 1, 1))], [TODAY])
 
 
 # -- the command ------------------------------------------------------------------------------------------------
@@ -448,13 +439,13 @@ def kept(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def usage(place: Path, *options: str) -> tuple[int, str]:
+def billed(place: Path, *options: str) -> tuple[int, str]:
     done = asked(place, "usage", *options, TOPUP_LABELS=LABELS)
     return done.exit_code, done.output
 
 
 def document(place: Path, *options: str) -> dict[str, Any]:
-    code, told = usage(place, *options, "--from", "2099-11-17", "--to", "2099-11-23", "--json")
+    code, told = billed(place, *options, "--from", "2099-11-17", "--to", "2099-11-23", "--json")
     assert code == 0, told
     parsed = json.loads(told)
     assert isinstance(parsed, dict)
@@ -497,7 +488,7 @@ def test_labels_share_the_whole_cost_fees_included(kept: Path) -> None:
         ("team a", "2.25", "2.36475"),
         ("=team b", "0.75", "0.78825"),
     ]
-    code, text = usage(kept, "--by", "label", "--from", "2099-11-20", "--to", "2099-11-22", "--format", "csv")
+    code, text = billed(kept, "--by", "label", "--from", "2099-11-20", "--to", "2099-11-22", "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(text)))
     assert code == 0
     assert [row["name"] for row in rows] == ["team a", "'=team b"], "no cell is a formula"
@@ -505,16 +496,12 @@ def test_labels_share_the_whole_cost_fees_included(kept: Path) -> None:
 
 
 def test_the_text_names_what_is_not_told(kept: Path) -> None:
-    """For a person: the table, the total, and what to know of it."""
-    code, text = usage(kept, "--by", "key", "--from", "2099-11-17", "--to", "2099-11-23")
+    """For a person: the table, the total, and what to know of it. Days that have not begun are no hole."""
+    code, text = billed(kept, "--by", "key", "--from", "2099-11-17", "--to", "2099-11-23")
     assert code == 0
     assert "total 5 dollars of credit" in text
     assert "note: models and keys were not told of 2099-11-17 to 2099-11-19" in text
     assert "note: 2099-11-23 is not over: its models and keys are told when it is" in text
-
-
-def test_a_period_to_come_has_no_usage(kept: Path) -> None:
-    """Days that have not begun are no hole."""
-    code, text = usage(kept, "--from", "2099-12-01", "--to", "2099-12-31", "--json")
+    code, text = billed(kept, "--from", "2099-12-01", "--to", "2099-12-31", "--json")
     assert code == 0
     assert json.loads(text)["rows"] == json.loads(text)["missing"] == []
