@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from eth_utils.crypto import keccak
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +26,8 @@ from topup.sandbox.x402 import selling as selling_as
 from topup.wire import files
 
 pytestmark = pytest.mark.machine_time
+NOBODY = "http://127.0.0.1:9"
+STRANGER = "0x" + "11" * 20
 
 
 @pytest.fixture
@@ -35,11 +38,18 @@ def world() -> Iterator[World]:
 
 
 def test_nothing_fails_in_a_sound_world(world: World, tmp_path: Path) -> None:
-    """Everything is in place: no check fails, no charge is requested, nothing is sent."""
+    """Everything is in place: no check fails, no charge is requested, nothing is sent.
+
+    With one provider payments run; that it cannot prove whether an expired charge was ever paid is a warning.
+    """
     found = looked(world, tmp_path)
     assert failed(found) == set()
     assert found["wallet balance"].says.startswith("1 ETH covers 284 refills")
     assert found["operators"].says == "1 registered"
+    assert found["providers"].says == "warning: one provider: payments run, but an expired charge needs a person"
+    assert found["provider 127.0.0.1 logs"].says == "serves the contract's logs"
+    assert found["provider 127.0.0.1 finality"].says == "serves safe and finalized blocks"
+    assert found["provider 127.0.0.1 final state"].line().startswith("ok ")
     assert world.gateway.count("coinbase") == 0
     assert world.rpc.asked["eth_sendRawTransaction"] == 0
 
@@ -50,50 +60,26 @@ def test_what_is_allowed_but_unwise_is_a_warning(world: World, tmp_path: Path) -
     warned = {name for name, check in found.items() if check.line().startswith("warn")}
     assert {"raw private key", "providers", "contract"} <= warned
     code = world.do(lambda: world.chain.rpc("eth_getCode", [contracts.PAYMENT_PROTOCOL, "latest"]))
-    from eth_utils.crypto import keccak
-
     digest = "0x" + keccak(bytes.fromhex(code[2:])).hex()
     assert digest in found["contract"].says
     assert looked(world, tmp_path, chain__contract_code_hash=digest)["contract"].says == f"code as pinned, {digest}"
-    other = looked(world, tmp_path, chain__contract_code_hash="0x" + "11" * 32)
-    assert not other["contract"].ok
+    assert not looked(world, tmp_path, chain__contract_code_hash="0x" + "11" * 32)["contract"].ok
 
 
-def test_bad_settings_skip_everything_else(world: World, tmp_path: Path) -> None:
-    """Without settings nothing can be looked at: one failure, and the rest says why it was skipped."""
+def test_what_the_settings_get_wrong_is_found(world: World, tmp_path: Path) -> None:
+    """Settings that cannot be read, a key that is not the right one, an address that is not the key's."""
     found = looked(world, tmp_path, policy__floor="ten")
     assert "policy.floor" in found["settings"].says
-    assert all(check.says.startswith("skipped:") for name, check in found.items() if name != "settings")
-
-
-def test_an_ordinary_key_is_found(world: World, tmp_path: Path) -> None:
-    """An ordinary key reads zeros on a funded account; doctor says so before money depends on it."""
+    others = [check.says.startswith("skipped:") for name, check in found.items() if name != "settings"]
+    assert all(others), "without settings nothing can be looked at, and each says why it was skipped"
     found = looked(world, tmp_path, api__key=world.gateway.ordinary_key)
-    assert failed(found) == {"api key", "credits"}
-
-
-def test_a_wrong_key_skips_what_depends_on_it(world: World, tmp_path: Path) -> None:
-    """A key that is refused is one failure; the chain is looked at all the same."""
+    assert failed(found) == {"api key", "credits"}, "an ordinary key reads zeros on a funded account"
     found = looked(world, tmp_path, api__key="sk-wrong")
-    assert failed(found) == {"api", "api key", "credits", "clock and API"}
+    assert failed(found) == {"api", "api key", "credits", "clock and API"}, "a key that is refused is one failure"
     assert found["credits"].line().startswith("skip ")
-    assert found["wallet nonce"].ok
-
-
-def test_a_dead_provider_skips_the_chain(world: World, tmp_path: Path) -> None:
-    """When no provider answers, all that needs the chain is skipped and the API is looked at all the same."""
-    found = looked(world, tmp_path, chain__rpc_urls="http://127.0.0.1:9")
-    assert not found["provider 127.0.0.1"].ok
-    assert found["quotes"].says.startswith("skipped:")
-    assert found["credits"].ok
-
-
-def test_one_provider_is_said_with_what_it_is_not_enough_for(world: World, tmp_path: Path) -> None:
-    """Payments run; whether an expired charge was ever paid, one provider cannot prove."""
-    found = looked(world, tmp_path)
-    assert found["providers"].says == "warning: one provider: payments run, but an expired charge needs a person"
-    assert found["provider 127.0.0.1 logs"].says == "serves the contract's logs"
-    assert found["provider 127.0.0.1 finality"].says == "serves safe and finalized blocks"
+    assert found["wallet nonce"].ok, "the chain is looked at all the same"
+    found = looked(world, tmp_path, wallet__address=STRANGER)
+    assert "wallet" in failed(found), "found before somebody sends ETH to it"
 
 
 def test_two_urls_of_one_owner_are_said_to_count_as_one(world: World, tmp_path: Path) -> None:
@@ -119,36 +105,35 @@ def test_two_owners_have_to_agree_and_one_that_is_away_fails(world: World, tmp_p
     assert not found["providers"].ok
 
 
-def test_a_provider_that_stands_still_is_found(world: World, tmp_path: Path) -> None:
-    """A newest block older than chain.head_age_max_s is a failure; clocks are judged against it."""
-    world.do(lambda: setattr(world, "mining", False))
+def test_a_provider_that_is_of_no_use_is_found(world: World, tmp_path: Path) -> None:
+    """Dead, of another chain, standing still, forgetting early, or talking nonsense."""
+    found = looked(world, tmp_path, chain__rpc_urls=NOBODY)
+    assert not found["provider 127.0.0.1"].ok
+    assert found["quotes"].says.startswith("skipped:"), "all that needs the chain"
+    assert found["credits"].ok, "the API is looked at all the same"
+    world.rpc.intercept = lie("eth_chainId", to=lambda _: "0x1")
+    found = looked(world, tmp_path)
+    assert found["provider 127.0.0.1"].says == "speaks for chain 1, not 8453"
+    assert found["quotes"].says.startswith("skipped:"), "it is not asked anything else"
     world.rpc.intercept = lie(
         "eth_getBlockByNumber", to=lambda told: {**told, "timestamp": hex(int(told["timestamp"], 16) - 3600)}
     )
     found = looked(world, tmp_path)
-    assert "provider 127.0.0.1 clock" in failed(found)
+    assert "provider 127.0.0.1 clock" in failed(found), "older than chain.head_age_max_s"
     assert "s old" in found["provider 127.0.0.1 clock"].says
-
-
-def test_a_provider_that_forgets_early_is_a_warning(world: World, tmp_path: Path) -> None:
-    """It has no balance at the final block: only the wallet's books need it, and the line says so."""
-    sound = looked(world, tmp_path)["provider 127.0.0.1 final state"]
-    assert sound.line().startswith("ok ")
     gone = RpcError(-32000, "missing trie node 00ff")
     world.rpc.intercept = failing("eth_getBalance", gone, lambda params: params[1] != "latest")
     found = looked(world, tmp_path)
-    assert failed(found) == set()
+    assert failed(found) == set(), "only the wallet's books need the balance at the final block"
     assert found["provider 127.0.0.1 final state"].line().startswith("warn ")
     assert "books cannot be held against the chain" in found["provider 127.0.0.1 final state"].says
     assert "missing trie node" in found["provider 127.0.0.1 final state"].says
 
+    async def nonsense(_method: str, _params: list[object], _honest: object) -> object:
+        return {"x": [None]}
 
-def test_a_provider_of_another_chain_is_found(world: World, tmp_path: Path) -> None:
-    """A provider that speaks for another chain is not asked anything else."""
-    world.rpc.intercept = lie("eth_chainId", to=lambda _: "0x1")
-    found = looked(world, tmp_path)
-    assert found["provider 127.0.0.1"].says == "speaks for chain 1, not 8453"
-    assert found["quotes"].says.startswith("skipped:")
+    world.rpc.intercept = nonsense
+    assert "provider 127.0.0.1" in failed(looked(world, tmp_path)), "a failed check, not a crash"
 
 
 def test_the_contracts_troubles_are_named(world: World, tmp_path: Path) -> None:
@@ -156,8 +141,8 @@ def test_the_contracts_troubles_are_named(world: World, tmp_path: Path) -> None:
     world.do(lambda: world.write(contracts.payments_paused(paused=True)))
     assert failed(looked(world, tmp_path)) == {"contract paused"}
     world.do(lambda: world.write(contracts.payments_paused(paused=False)))
-    assert failed(looked(world, tmp_path, rails__coinbase__operators="0x" + "11" * 20)) == {"operators"}
-    absent = looked(world, tmp_path, rails__coinbase__contract="0x" + "11" * 20)
+    assert failed(looked(world, tmp_path, rails__coinbase__operators=STRANGER)) == {"operators"}
+    absent = looked(world, tmp_path, rails__coinbase__contract=STRANGER)
     assert failed(absent) == {"contract", "operators"}
 
 
@@ -261,11 +246,6 @@ def test_a_state_directory_open_to_others_fails_until_a_start_has_closed_it(
     assert looked(world, state)["state directory"].ok
 
 
-def test_the_address_must_be_the_keys(world: World, tmp_path: Path) -> None:
-    """A wallet.address that is not the key's is found before somebody sends ETH to it."""
-    assert "wallet" in failed(looked(world, tmp_path, wallet__address="0x" + "11" * 20))
-
-
 def test_the_ledger_is_examined(world: World, tmp_path: Path) -> None:
     """A tombstone, a file others may write, and damage are each found; a holder is named."""
     writer = SqliteStore.open_writer(tmp_path)
@@ -297,19 +277,8 @@ def test_any_date_of_an_api_is_a_time_or_unknown(said: str) -> None:
     assert _date_s(said) is None or type(_date_s(said)) is int
 
 
-def test_doctor_never_raises_on_nonsense(world: World, tmp_path: Path) -> None:
-    """A provider that answers every question with nonsense is a failed check, not a crash."""
-
-    async def nonsense(_method: str, _params: list[object], _honest: object) -> object:
-        return {"x": [None]}
-
-    world.rpc.intercept = nonsense
-    assert "provider 127.0.0.1" in failed(looked(world, tmp_path))
-
-
 # -- rails whose sellers carry the payment ---------------------------------------------------------------------
 
-NOBODY = "http://127.0.0.1:9"
 COINBASES_OWN = {"contract", "operators", "price feed", "gas oracle", "quotes", "wallet balance", "wallet nonce"}
 
 
@@ -347,27 +316,24 @@ def test_the_root_is_counted_where_the_key_is_only_its_access_key(tmp_path: Path
     So does a root that has authorized no such key.
     """
     with selling() as world:
-        own = {"rails__use": "mpp", "rails__mpp__rpc_urls": world.rpc.url, "rails__mpp__root": "0x" + "11" * 20}
+        own = {"rails__use": "mpp", "rails__mpp__rpc_urls": world.rpc.url, "rails__mpp__root": STRANGER}
         found = looked(world, tmp_path, **own)
     assert failed(found) == {"mpp balance", "mpp access key"}
-    assert found["mpp balance"].remedy.startswith("send USDC.e on Tempo to 0x" + "11" * 20)
-
-
-def test_a_provider_of_another_chain_is_no_provider_of_tempo(world: World, tmp_path: Path) -> None:
-    """Base's URL in rails.mpp.rpc_urls: found by its chain id, and what depends on it is skipped."""
-    found = looked(world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=world.rpc.url)
-    assert failed(found) == {"mpp provider 127.0.0.1", "mpp providers", "mpp balance"}
-    assert found["mpp provider 127.0.0.1"].says == "speaks for chain 8453, not 4217"
-    assert found["mpp provider 127.0.0.1"].remedy == "correct rails.mpp.rpc_urls"
-    assert found["mpp balance"].line().startswith("skip ")
+    assert found["mpp balance"].remedy.startswith("send USDC.e on Tempo to " + STRANGER)
 
 
 def test_each_rail_in_use_is_looked_at(world: World, tmp_path: Path) -> None:
-    """A second rail whose chain is dead fails by its own name; the first is as it was."""
+    """A second rail whose chain is dead, or is another one, fails by its own name; the first is as it was."""
     found = looked(world, tmp_path, rails__use="coinbase,mpp", rails__mpp__rpc_urls=NOBODY)
-    assert failed(found) == {"mpp provider 127.0.0.1", "mpp providers", "mpp balance"}
+    bad = {"mpp provider 127.0.0.1", "mpp providers", "mpp balance"}
+    assert failed(found) == bad
     assert found["contract"].ok and found["wallet balance"].ok
     assert found["mpp recipients"].line().startswith("warn ")
+    found = looked(world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=world.rpc.url)
+    assert failed(found) == bad, "Base's URL is found by its chain id, and what depends on it is skipped"
+    assert found["mpp provider 127.0.0.1"].says == "speaks for chain 8453, not 4217"
+    assert found["mpp provider 127.0.0.1"].remedy == "correct rails.mpp.rpc_urls"
+    assert found["mpp balance"].line().startswith("skip ")
 
 
 def test_who_pays_by_x402_needs_dollars_and_no_ether(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tests.world.tempo import selling
 from topup.app import assembly
 from topup.app.funding import named
 from topup.app.settings import Settings, load
+from topup.commands.answer import Answer
 from topup.commands.check import ask_and_decide, ask_live
 from topup.commands.pin import propose, remember
 from topup.domain.errors import ApiGone, ApiUnknown, ChargeRefused, Exit, PaymentForbidden, SettingsError
@@ -23,6 +25,9 @@ from topup.domain.notes import Note
 from topup.ledger.store import SqliteStore
 from topup.payment.config import PurchaseOrder
 from topup.sandbox.world import World, embedded
+
+NOBODY = "http://127.0.0.1:9"
+STRANGER = "0x" + "11" * 20
 
 
 @pytest.fixture
@@ -43,6 +48,11 @@ def recipient(world: World) -> str:
     return world.operator.terms.recipient.lower()
 
 
+async def checked(own: Settings, amount: int | None = None) -> Answer:
+    """What `topup check` answers."""
+    return await ask_and_decide(own, PurchaseOrder(None if amount is None else Usd.of(amount)))
+
+
 async def test_a_recipient_is_shown_proven_around_and_pinned(world: World, tmp_path: Path) -> None:
     """The first proposal is new; once remembered the next one is known, and the rail's pins hold it."""
     own = settings(world, tmp_path)
@@ -56,27 +66,13 @@ async def test_a_recipient_is_shown_proven_around_and_pinned(world: World, tmp_p
     pinned = assembly.pins(own, store.told(own.account, Note.PINNED)).recipients
     assert pinned == {bytes.fromhex(recipient(world)[2:])}
     assert world.do(lambda: world.balance(world.wallet)) == world.wallet_wei
-
-
-async def test_a_recipient_is_pinned_beside_the_daemon(world: World, tmp_path: Path) -> None:
-    """While another process holds the ledger, pinning works and the next proof knows the recipient."""
-    own = settings(world, tmp_path)
-    writer = SqliteStore.open_writer(tmp_path)
     remember(own, (await propose(own))[0]["recipient"])
-    assert writer.told(own.account, Note.PINNED) == recipient(world)
+    assert store.told(own.account, Note.PINNED) == recipient(world), "twice is once"
+    store.say(own.account, Note.PINNED, STRANGER, 1, "test")
+    writer = SqliteStore.open_writer(tmp_path)
+    remember(own, first["recipient"])  # while another process holds the ledger
+    assert writer.told(own.account, Note.PINNED) == f"{STRANGER},{recipient(world)}", "one stands beside another"
     writer.close()
-
-
-async def test_pinning_twice_keeps_one(world: World, tmp_path: Path) -> None:
-    """The same recipient pinned again stands once, and another one stands beside it."""
-    own = settings(world, tmp_path)
-    proposed = (await propose(own))[0]["recipient"]
-    remember(own, proposed)
-    remember(own, proposed)
-    SqliteStore.open_reader(tmp_path).say(own.account, Note.PINNED, "0x" + "11" * 20, 1, "test")
-    remember(own, proposed)
-    told = SqliteStore.open_reader(tmp_path).told(own.account, Note.PINNED)
-    assert told == f"0x{'11' * 20},{recipient(world)}"
 
 
 @pytest.mark.parametrize(
@@ -99,15 +95,10 @@ async def test_nothing_is_proposed_from_a_hostile_charge(world: World, tmp_path:
 
 async def test_a_recipient_nobody_could_want_is_refused(world: World, tmp_path: Path) -> None:
     """A charge that pays the payment contract itself is not shown for pinning."""
-    world.do(lambda: setattr(world.operator, "terms", _paying(world, world.operator.terms.contract)))
+    nobody = replace(world.operator.terms, recipient=world.operator.terms.contract)
+    world.do(lambda: setattr(world.operator, "terms", nobody))
     with pytest.raises(ChargeRefused, match="the payment contract"):
         await propose(settings(world, tmp_path))
-
-
-def _paying(world: World, address: str) -> object:
-    from dataclasses import replace
-
-    return replace(world.operator.terms, recipient=address)
 
 
 async def test_a_410_is_remembered_and_not_asked_again(world: World, tmp_path: Path) -> None:
@@ -119,8 +110,7 @@ async def test_a_410_is_remembered_and_not_asked_again(world: World, tmp_path: P
             await propose(own)
     assert world.gateway.count("coinbase") == 1
     assert SqliteStore.open_reader(tmp_path).control(own.account).gone
-    refused = await ask_and_decide(own, PurchaseOrder())
-    assert "it is gone (410, 404 or 501)" in refused.lines[0]
+    assert "it is gone (410, 404 or 501)" in (await checked(own)).lines[0]
 
 
 async def test_requests_by_hand_count_towards_the_hourly_bound(world: World, tmp_path: Path) -> None:
@@ -136,21 +126,26 @@ async def test_requests_by_hand_count_towards_the_hourly_bound(world: World, tmp
 
 
 async def test_pinning_needs_to_know_who_would_pay(world: World, tmp_path: Path) -> None:
-    """Without a key and without an address there is nobody to make a charge out for."""
-    environment = world.environment() | {"TOPUP_STATE_DIR": str(tmp_path), "TOPUP_MODE": "observe"}
-    del environment["TOPUP_WALLET__PRIVATE_KEY"]
-    with pytest.raises(SettingsError, match="wallet's address"):
-        await propose(load(environment | {"TOPUP_CONFIG": "/dev/null"}))
+    """Nobody could be paid for without key and address: that is said before anything is made, or asked for."""
+    own = settings(world, tmp_path / "none", mode="observe")
+    bare = own.model_copy(update={"wallet": own.wallet.model_copy(update={"private_key": None})})
+    with pytest.raises(SettingsError, match="pinning needs the wallet's address"):
+        await propose(bare)
+    assert not (tmp_path / "none").exists()
+    assert world.gateway.count("coinbase") == 0
 
 
-async def test_check_says_that_a_top_up_is_due(world: World, tmp_path: Path) -> None:
-    """Below the floor the exit code is 6, in observe mode too, and no ledger appears."""
-    due = await ask_and_decide(settings(world, tmp_path / "none"), PurchaseOrder())
+async def test_check_says_whether_a_top_up_is_due(world: World, tmp_path: Path) -> None:
+    """Below the floor the exit code is 6, in observe mode too, above it 0; no ledger appears, nothing is asked for."""
+    due = await checked(settings(world, tmp_path / "none"))
     assert (due.exit, due.document["decision"]) == (Exit.LOW, "buy")
     assert "not simulated" in due.lines[0]
-    watching = await ask_and_decide(settings(world, tmp_path / "none", mode="observe"), PurchaseOrder())
+    watching = await checked(settings(world, tmp_path / "none", mode="observe"))
     assert watching.exit == Exit.LOW
     assert "mode is observe" in watching.lines[0]
+    rich = settings(world, tmp_path / "none", policy__floor="1")
+    assert (await checked(rich)).exit == Exit.OK
+    assert (await checked(rich, 20)).exit == Exit.LOW, "an amount asked for is due all the same"
     assert not (tmp_path / "none").exists()
     assert world.gateway.count("coinbase") == 0
 
@@ -161,32 +156,22 @@ async def test_check_changes_nothing_in_the_ledger(world: World, tmp_path: Path)
     store = SqliteStore.open_reader(tmp_path)
     own = settings(world, tmp_path)
     store.say(own.account, "paused", "1", 1, "test")
-    held = await ask_and_decide(own, PurchaseOrder())
+    held = await checked(own)
     assert (held.exit, held.document["why"]) == (Exit.PERSON, "paused")
     assert store.last_reading(own.account) is None
 
 
-async def test_check_tells_unknown_from_low(world: World, tmp_path: Path) -> None:
-    """An answer that cannot be believed is exit 4, an ordinary key exit 3; neither is a top-up that is due."""
+async def test_check_tells_unknown_and_poor_from_low(world: World, tmp_path: Path) -> None:
+    """Exit 4 for what cannot be believed, 3 for an ordinary key and for a wallet that cannot pay what is due."""
     own = settings(world, tmp_path)
     world.do(lambda: world.gateway.switch_on("credits", "nan"))
-    assert (await ask_and_decide(own, PurchaseOrder())).exit == Exit.LATER
+    assert (await checked(own)).exit == Exit.LATER
     world.do(world.gateway.switch_off)
     world.do(lambda: world.gateway.switch_on("key", "ordinary-key"))
-    assert (await ask_and_decide(own, PurchaseOrder())).exit == Exit.PERSON
-
-
-async def test_check_says_nothing_to_do_above_the_floor(world: World, tmp_path: Path) -> None:
-    """Above the floor the exit code is 0; an amount asked for is due all the same."""
-    own = settings(world, tmp_path, policy__floor="1")
-    assert (await ask_and_decide(own, PurchaseOrder())).exit == Exit.OK
-    assert (await ask_and_decide(own, PurchaseOrder(Usd.of(20)))).exit == Exit.LOW
-
-
-async def test_check_sees_an_empty_wallet(tmp_path: Path) -> None:
-    """A top-up that is due and cannot be paid is for a person, and the sentence says what is missing."""
-    with World(embedded, usage_usd=Decimal(15), wallet_wei=10**15) as poor:
-        told = await ask_and_decide(settings(poor, tmp_path), PurchaseOrder())
+    assert (await checked(own)).exit == Exit.PERSON
+    world.do(world.gateway.switch_off)
+    world.do(lambda: world.chain.set_balance(world.wallet, 10**15))
+    told = await checked(own)
     assert (told.exit, told.document["why"]) == (Exit.PERSON, "wallet_low")
     assert "send at least" in told.lines[0]
 
@@ -197,27 +182,15 @@ async def test_live_status_says_unknown_part_by_part(world: World, tmp_path: Pat
     assert whole["wallet"] == "1 ETH"
     assert whole["credits"].endswith("dollars")
     assert whole["refills"].startswith("284 of at most 10.55 USDC")
-    dark = await ask_live(settings(world, tmp_path, chain__rpc_urls="http://127.0.0.1:9"))
+    dark = await ask_live(settings(world, tmp_path, chain__rpc_urls=NOBODY))
     assert dark["credits"].endswith("dollars")
     assert dark["wallet"].startswith("unknown: 127.0.0.1")
-    mute = await ask_live(settings(world, tmp_path, api__url="http://127.0.0.1:9"))
+    mute = await ask_live(settings(world, tmp_path, api__url=NOBODY))
     assert mute["credits"].startswith("unknown: no_answer")
     assert mute["wallet"] == "1 ETH"
 
 
-async def test_pin_without_a_wallet_leaves_no_ledger(world: World, tmp_path: Path) -> None:
-    """Nobody could be paid for: that is said before anything is made, or asked for."""
-    own = settings(world, tmp_path / "none", mode="observe")
-    bare = own.model_copy(update={"wallet": own.wallet.model_copy(update={"private_key": None})})
-    with pytest.raises(SettingsError, match="pinning needs the wallet's address"):
-        await propose(bare)
-    assert not (tmp_path / "none").exists()
-    assert world.gateway.count("coinbase") == 0
-
-
 # -- rails whose recipients stand in the settings --------------------------------------------------------------
-
-NOBODY = "http://127.0.0.1:9"
 
 
 def pinned(world: World, directory: Path, **changes: str) -> tuple[int, dict[str, Any]]:
@@ -258,35 +231,22 @@ def test_pin_shows_every_rail_beside_the_charge(world: World, tmp_path: Path) ->
     assert [one["rail"] for one in told["settings"]] == ["mpp"]
 
 
-async def test_check_asks_tempo_for_what_tempo_pays(tmp_path: Path) -> None:
+async def test_check_asks_tempo_for_what_tempo_pays(world: World, tmp_path: Path) -> None:
     """Base cannot be reached and is not asked: the cost, the fee and the wallet are Tempo's."""
-    with selling() as world:
-        own = settings(world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=world.rpc.url, chain__rpc_urls=NOBODY)
-        told = await ask_and_decide(own, PurchaseOrder(Usd.of(10)))
-        live = await ask_live(own)
-        dear = await ask_and_decide(own, PurchaseOrder(Usd.of(24)))
+    with selling() as tempo:
+        mpp = {"rails__use": "mpp", "rails__mpp__rpc_urls": tempo.rpc.url, "chain__rpc_urls": NOBODY}
+        own = settings(tempo, tmp_path, **mpp)
+        told, live, dear = await checked(own, 10), await ask_live(own), await checked(own, 24)
+        # With an access key the account that pays is the root, which is empty here.
+        empty = await checked(settings(tempo, tmp_path, **mpp, rails__mpp__root=STRANGER), 10)
     assert told.exit == Exit.LOW
     assert "at most 10.6 USDC.e and 0." in told.lines[0]
     assert "from a wallet of 25 USDC.e on Tempo" in told.lines[0]
     assert live["wallet"] == "25 USDC.e on Tempo"
     assert live["refills"] == "2 of at most 10.7 USDC.e each, fees included"
     assert "nonce" not in live
-    assert (dear.exit, dear.document["why"]) == (Exit.PERSON, "wallet_low")
-
-
-async def test_check_holds_the_root_against_the_payment(tmp_path: Path) -> None:
-    """With an access key the account that pays is the root: it is empty here, whatever the key itself holds."""
-    with selling() as world:
-        own = settings(
-            world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=world.rpc.url, rails__mpp__root="0x" + "11" * 20
-        )
-        told = await ask_and_decide(own, PurchaseOrder(Usd.of(10)))
-    assert (told.exit, told.document["why"]) == (Exit.PERSON, "wallet_low")
-
-
-async def test_a_chain_that_cannot_be_asked_is_unknown_and_no_refusal(tmp_path: Path, world: World) -> None:
-    """Tempo is away: a top-up is due all the same, and whether it can be paid is said to be unknown."""
-    own = settings(world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=NOBODY)
-    told = await ask_and_decide(own, PurchaseOrder())
-    assert told.exit == Exit.LOW
+    for poor in (dear, empty):
+        assert (poor.exit, poor.document["why"]) == (Exit.PERSON, "wallet_low")
+    told = await checked(settings(world, tmp_path, rails__use="mpp", rails__mpp__rpc_urls=NOBODY))
+    assert told.exit == Exit.LOW, "Tempo is away: a top-up is due all the same"
     assert "whether it can be paid is unknown" in told.lines[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pty
 import signal
@@ -22,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.world.builders import topup
 from tests.world.served import PATIENCE_S, TOPUP, Served, until
 from topup.domain.errors import Exit, SettingsError, StoreError
-from topup.domain.lifecycle import State, TopUp
+from topup.domain.lifecycle import Fact, State, TopUp
 from topup.domain.money import Usd
 from topup.ledger.store import SqliteStore
 from topup.ports.ledger import Requested, Told, Wish
@@ -33,7 +32,6 @@ from topup.sandbox.x402_seller import X402Seller
 ACCOUNT = "default"
 NOW_MS = 1_900_000_000_000
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
-TEN = Wish(Usd.of(10), forced=False, name=None, uid=1)
 WISH = ("once", "--amount", "12.5", "--yes")
 LATER = Told("unknown: gave up", "withdrawn", int(Exit.LATER))
 
@@ -44,9 +42,13 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
         yield made
 
 
-def wish(store: SqliteStore, asked: Wish = TEN, at_ms: int = NOW_MS) -> Requested:
+def wish(
+    store: SqliteStore, dollars: str | None = "10", *, at_ms: int = NOW_MS, account: str = ACCOUNT, **said: Any
+) -> Requested:
     """What a command that asks for this finds or makes."""
-    return store.wish(ACCOUNT, asked, at_ms, at_ms + 10 * MINUTE_MS)
+    terms: dict[str, Any] = {"forced": False, "name": None, "uid": 1}
+    asked = Wish(None if dollars is None else Usd.of(dollars), **(terms | said))
+    return store.wish(account, asked, at_ms, at_ms + 10 * MINUTE_MS)
 
 
 # -- which wish a command means -----------------------------------------------------------------------------------
@@ -65,60 +67,43 @@ def test_the_same_command_means_the_same_wish_until_its_asker_was_told(store: Sq
     assert wish(store).number not in (first.number, second.number)
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        Wish(Usd.of(11), forced=False, name=None, uid=1),
-        Wish(None, forced=False, name=None, uid=1),
-        Wish(Usd.of(10), forced=True, name=None, uid=1),
-        Wish(Usd.of(10), forced=False, name=None, uid=2),
-        Wish(Usd.of(10), forced=False, name="june", uid=1),
-    ],
-)
-def test_another_command_is_another_wish(other: Wish, store: SqliteStore) -> None:
-    """Another amount, flag, user or name, or another day."""
+def test_another_command_is_another_wish(store: SqliteStore) -> None:
+    """Another amount, flag, user or name, or another day; an amount is the same however it is written."""
     first = wish(store)
-    assert wish(store, other).number != first.number
+    others: list[dict[str, Any]] = [
+        *({"dollars": "11"}, {"dollars": None}, {"forced": True}, {"uid": 2}, {"name": "june"}),
+    ]
+    assert len({first.number, *(wish(store, **other).number for other in others)}) == 6
+    assert wish(store, "10.00").number == first.number
     assert wish(store, at_ms=NOW_MS + DAY_MS - 1).number == first.number
     assert wish(store, at_ms=NOW_MS + DAY_MS).number != first.number
-
-
-def test_an_amount_is_the_same_however_it_is_written(store: SqliteStore) -> None:
-    """10 and 10.00 are one wish."""
-    assert wish(store).number == wish(store, Wish(Usd.of("10.00"), forced=False, name=None, uid=1)).number
-
-
-def test_another_account_has_wishes_of_its_own_under_the_same_name(store: SqliteStore) -> None:
-    """A name counts within its account, and neither account takes what the other has asked for."""
-    named = Wish(Usd.of(10), forced=False, name="june", uid=1)
-    first = wish(store, named)
-    second = store.wish("other", named, NOW_MS, NOW_MS + 10 * MINUTE_MS)
-    assert second.number != first.number
-    assert store.withdraw_request(first.number, NOW_MS)
-    assert store.next_request(ACCOUNT) is None
-    waiting = store.next_request("other")
-    assert waiting is not None
-    assert waiting.number == second.number
 
 
 def test_a_clock_that_goes_back_makes_no_second_wish(store: SqliteStore) -> None:
     """A repetition that seems to come before the first is a repetition all the same."""
     assert wish(store, at_ms=NOW_MS - 30 * DAY_MS).number == wish(store, at_ms=NOW_MS - 30 * DAY_MS).number
-    first = wish(store, at_ms=NOW_MS)
-    assert wish(store, at_ms=NOW_MS - 2 * DAY_MS).number == first.number
+    assert wish(store).number == wish(store, at_ms=NOW_MS - 2 * DAY_MS).number
 
 
 def test_a_name_means_one_wish_for_ever(store: SqliteStore) -> None:
-    """Whoever says it, however late and however answered; with another amount it is a usage error."""
-    named = Wish(Usd.of(10), forced=False, name="june", uid=1)
-    first = wish(store, named)
+    """Whoever says it, however late and however answered; with another amount it is a usage error.
+
+    It counts within its account, and neither account takes what the other has asked for.
+    """
+    first, second = wish(store, name="june"), wish(store, name="june", account="other")
     store.tell_request(first.number, Exit.OK)
-    for again in (named, Wish(Usd.of(10), forced=True, name="june", uid=2)):
-        assert wish(store, again, NOW_MS + 400 * DAY_MS).number == first.number
+    late = NOW_MS + 400 * DAY_MS
+    assert wish(store, name="june", at_ms=late).number == first.number
+    assert wish(store, name="june", at_ms=late, forced=True, uid=2).number == first.number
     with pytest.raises(SettingsError, match="june was used for 10 dollars, this asks for 11 dollars") as refused:
-        wish(store, Wish(Usd.of(11), forced=False, name="june", uid=1))
+        wish(store, "11", name="june")
     assert refused.value.exit_code == 2
     assert refused.value.remedy
+    assert second.number != first.number
+    assert store.withdraw_request(first.number, NOW_MS)
+    assert store.next_request(ACCOUNT) is None
+    waiting = store.next_request("other")
+    assert waiting is not None and waiting.number == second.number
 
 
 def test_a_top_up_is_decided_for_a_wish_that_is_being_carried_out_and_for_no_other(store: SqliteStore) -> None:
@@ -166,6 +151,11 @@ class Handover(RuleBasedStateMachine):
     def open(self) -> TopUp | None:
         return self.asker.open_topup(ACCOUNT)
 
+    @property
+    def holds(self) -> SqliteStore:
+        assert self.writer is not None
+        return self.writer
+
     @precondition(lambda self: not self.done)
     @rule(later=st.integers(0, 20 * MINUTE_MS))
     def ask(self, later: int) -> None:
@@ -195,33 +185,30 @@ class Handover(RuleBasedStateMachine):
     @rule()
     def take(self) -> None:
         """It takes the oldest wish; what has been decided for that already is only followed."""
-        assert self.writer is not None
-        asked = self.writer.next_request(ACCOUNT)
-        if asked is None or self.writer.bought(asked.number) is not None or self.open() is not None:
+        asked = self.holds.next_request(ACCOUNT)
+        if asked is None or self.holds.bought(asked.number) is not None or self.open() is not None:
             return
         assert self.said is not Exit.LATER, "taken after a 4"
-        assert self.writer.take_request(asked.number, self.now)
+        assert self.holds.take_request(asked.number, self.now)
         self.taken = asked
 
     @precondition(lambda self: self.taken is not None and self.open() is None)
     @rule()
     def decide(self) -> None:
         """It decides a top-up for what it took."""
-        assert self.writer is not None
         assert self.taken is not None
-        count = len(self.writer.latest(ACCOUNT, 100))
+        count = len(self.holds.latest(ACCOUNT, 100))
         with contextlib.suppress(StoreError):
-            self.writer.begin(topup(id=f"t{count}", wish=self.taken.number))
+            self.holds.begin(topup(id=f"t{count}", wish=self.taken.number))
             assert self.said is not Exit.LATER, "decided after a 4"
 
     @precondition(lambda self: self.writer is not None and self.number is not None)
     @rule()
     def let_go(self) -> None:
         """The writer is the asker's own process, and leaves."""
-        assert self.writer is not None
         assert self.number is not None
         out = self.open()
-        stuck = self.writer.let_go(self.number, LATER, self.now)
+        stuck = self.holds.let_go(self.number, LATER, self.now)
         assert (stuck is not None) == (out is not None and out.state is State.HALTED)
         self.taken = None
 
@@ -229,13 +216,10 @@ class Handover(RuleBasedStateMachine):
     @rule()
     def halt(self) -> None:
         """Something of it may be out: only a person leads on."""
-        from topup.domain.lifecycle import Fact
-
-        assert self.writer is not None
         unfinished = self.open()
         assert unfinished is not None
         if unfinished.state is not State.HALTED:
-            self.writer.move(unfinished, Fact.HALT, self.now, "may be out")
+            self.holds.move(unfinished, Fact.HALT, self.now, "may be out")
 
     @invariant()
     def one_purchase(self) -> None:
@@ -271,21 +255,16 @@ def bought(place: Served) -> list[str]:
 def test_a_named_wish_is_bought_once_however_often_it_is_asked_for(place: Served) -> None:
     """Later it is told of the first, with exit 0; another amount is exit 2; a daemon beside it buys nothing."""
     command = (*WISH, "--force", "--request-id", "june")
-    first = place.document(*command)
+    first, told = place.document(*command), place.document(*command)
     assert (first["exit_code"], first["request_id"], first["repeated"]) == (0, "june", False)
-    again = place.run(*command, "--json")
-    told = json.loads(again.stdout)
-    assert again.returncode == told["exit_code"] == 0
-    assert (told["repeated"], told["wish"], told["topup"]["id"]) == (True, first["wish"], first["topup"]["id"])
-    assert "--request-id" in again.stderr
+    assert (told["exit_code"], told["repeated"], told["wish"]) == (0, True, first["wish"])
+    assert told["topup"]["id"] == first["topup"]["id"]
     other = place.run("once", "--amount", "6", "--yes", "--force", "--request-id", "june")
-    assert other.returncode == 2
-    assert "june" in other.stderr
-    assert "to do:" in other.stderr
+    assert (other.returncode, "june" in other.stderr, "to do:" in other.stderr) == (2, True, True)
+    place.start("run").await_event("cycle_done")
+    again = place.run(*command)
+    assert (again.returncode, "--request-id" in again.stderr) == (0, True)
     assert place.payments() == 1
-    daemon = place.start("run")
-    daemon.await_event("cycle_done")
-    assert place.run(*command).returncode == 0
     assert bought(place) == ["12.5"]
 
 
@@ -364,10 +343,8 @@ def test_stopped_while_the_payment_is_out_it_says_so(how: Any, place: Served) ->
 
 def test_a_dead_chain_holds_nobody_longer_than_the_timeout(place: Served) -> None:
     """Cron would pile up: it leaves with 4 when its time is over, and has left nothing behind."""
-    done = place.run(*WISH, "--timeout", "4", "--json", chain__rpc_urls="http://127.0.0.1:9")
-    assert done.returncode == 4, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["outcome"], told["why"]) == ("unknown", "withdrawn")
+    told = place.document(*WISH, "--timeout", "4", chain__rpc_urls="http://127.0.0.1:9")
+    assert (told["exit_code"], told["outcome"], told["why"]) == (4, "unknown", "withdrawn")
     assert "4 s" in told["detail"] and "--timeout" in told["detail"]
     assert [t.state for t in place.topups()] == [State.DROPPED]
 
@@ -398,14 +375,6 @@ def test_ctrl_c_at_the_question_tells_of_what_an_earlier_command_has_left(out: b
 # -- beside a daemon, beside another --------------------------------------------------------------------------------
 
 
-def repeated(place: Served, *command: str, **changes: str | None) -> list[int]:
-    """Repeat a command for as long as its exit code says that this is safe; return the codes."""
-    codes: list[int] = []
-    while not codes or (codes[-1] == 4 and len(codes) < 30):
-        codes.append(place.run(*command, **changes).returncode)
-    return codes
-
-
 def test_one_wish_is_one_purchase_though_the_daemon_hangs_dies_and_comes_back(place: Served) -> None:
     """It was never taken: 4 withdraws it. The daemon that wakes up finds nothing; the repetition is bought, once."""
     daemon = place.start("run", policy__cooldown_s="0")
@@ -418,7 +387,9 @@ def test_one_wish_is_one_purchase_though_the_daemon_hangs_dies_and_comes_back(pl
     assert place.topups() == []
     daemon.killed()
     place.start("run", policy__cooldown_s="0").await_event("cycle_done")
-    codes = repeated(place, *WISH, policy__cooldown_s="0")
+    codes = [place.run(*WISH, policy__cooldown_s="0").returncode]
+    while codes[-1] == 4 and len(codes) < 30:  # a 4 says that repeating is safe
+        codes.append(place.run(*WISH, policy__cooldown_s="0").returncode)
     assert codes[-1] == 0
     assert place.payments() == 1
 
@@ -489,10 +460,8 @@ def slow(tmp_path: Path) -> Iterator[Served]:
 
 def test_what_has_to_watch_longer_than_there_is_time_leaves_at_once(slow: Served) -> None:
     """3 within the first pass, naming what would help; nothing stays open; an amount asked for is bought at once."""
-    done = slow.run("once", "--yes", "--json")
-    assert done.returncode == 3, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["outcome"], told["why"]) == ("held", "young_ledger")
+    told = slow.document("once", "--yes")
+    assert (told["exit_code"], told["outcome"], told["why"]) == (3, "held", "young_ledger")
     for named in ("rails.young_s", "`topup run`", "--amount", "--force", "--timeout"):
         assert named in told["detail"]
     assert [t.state for t in slow.topups()] == [State.DROPPED]

@@ -169,10 +169,12 @@ class Served:
         return ran([*TOPUP, *arguments], self.environment(**changes))
 
     def document(self, *arguments: str, **changes: str | None) -> Any:
-        """Run one command with --json and return its one document, whatever its exit code."""
+        """Run one command with --json and return its one document, whatever its exit code, which it tells truly."""
         done = self.run(*arguments, "--json", **changes)
         assert done.stdout, done.stderr
-        return json.loads(done.stdout, parse_float=_no_float)
+        told = json.loads(done.stdout, parse_float=_no_float)
+        assert told.get("exit_code", done.returncode) == done.returncode, done.stderr
+        return told
 
     def start(self, *arguments: str, **changes: str | None) -> Running:
         return self.launch([*TOPUP, *arguments], **changes)
