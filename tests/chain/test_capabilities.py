@@ -142,7 +142,7 @@ def test_a_limit_on_batches_is_learnt_from_the_refusal(how: str) -> None:
 
 def test_the_pieces_of_a_batch_leave_side_by_side() -> None:
     """Four pieces take as long as one."""
-    provider = Provider(3, lambda _: error(-32600, "batch too large: at most 3 calls"), together=4)
+    provider = Provider(3, says(-32600, "batch too large: at most 3 calls"), together=4)
     provider.run(ask)
     assert provider.most == 4
 
@@ -159,9 +159,20 @@ def test_what_was_answered_is_not_asked_again() -> None:
     assert asked == [list(range(11)), [10]]
 
 
+def test_one_question_is_no_batch_and_is_asked_again_for_its_rate() -> None:
+    """A provider that takes no batches and limits the rate answers whoever reads one thing."""
+
+    def serve(items: list[Item]) -> list[Item]:
+        return [result(i) if provider.paused else error(-32016, "over rate limit", i) for i in items]
+
+    provider = Provider(0, says(-32600, "batches are not served"), serve=serve)
+    assert provider.run(lambda rpc: rpc.read("eth_call", {"n": 1}, "latest")) == ANSWERS[1]
+    assert provider.sizes == [0, 0]
+
+
 def test_a_limit_is_tried_again_after_an_hour() -> None:
     """A provider may have raised it: the whole batch is asked once more, and no sooner."""
-    provider = Provider(10, lambda _: error(-32600, "batch too large: at most 10 calls"))
+    provider = Provider(10, lambda _: error(-32600, f"batch too large: at most {provider.limit} calls"))
 
     async def hours(rpc: Rpc) -> None:
         await ask(rpc)
@@ -171,39 +182,14 @@ def test_a_limit_is_tried_again_after_an_hour() -> None:
         provider.now_s += 1
         await ask(rpc)
         await ask(rpc)
+        # What was learnt is no promise: a limit that was lowered within the hour is learnt anew.
+        for limit in (10, 4):
+            provider.limit = limit
+            assert await ask(rpc) == ANSWERS
 
     provider.run(hours)
-    assert provider.sizes == [11, 10, 1, 10, 1, 11, 11]
-
-
-def test_a_limit_that_was_lowered_within_the_hour_is_learnt_anew() -> None:
-    """What was learnt is no promise."""
-    provider = Provider(10, lambda _: error(-32600, f"batch too large: at most {provider.limit} calls"))
-
-    async def lowered(rpc: Rpc) -> list[Any]:
-        await ask(rpc)
-        provider.limit = 4
-        return await ask(rpc)
-
-    assert provider.run(lowered) == ANSWERS
-    assert provider.sizes[3:] == [10, 1, 4, 4, 2]
-
-
-def test_one_question_is_no_batch_and_is_asked_again_for_its_rate() -> None:
-    """A provider that takes no batches and limits the rate answers whoever reads one thing."""
-
-    def serve(items: list[Item]) -> list[Item]:
-        return [result(i) if provider.paused else error(-32016, "over rate limit", i) for i in items]
-
-    provider = Provider(0, lambda _: error(-32600, "batches are not served"), serve=serve)
-    assert provider.run(lambda rpc: rpc.read("eth_call", {"n": 1}, "latest")) == ANSWERS[1]
-    assert provider.sizes == [0, 0]
-
-
-def test_each_provider_is_learnt_by_itself() -> None:
-    """What one cannot do says nothing of another."""
-    small = Provider(3, lambda _: error(-32600, "batch too large: at most 3 calls"))
-    small.run(ask)
+    assert provider.sizes == [11, 10, 1, 10, 1, 11, 11, 11, 10, 1, 10, 1, 4, 4, 2]
+    # What one cannot do says nothing of another.
     large = Provider(100, lambda _: None)
     large.run(ask)
     assert large.sizes == [11]
@@ -247,13 +233,38 @@ def test_a_rate_limit_that_stays_is_told_in_its_words() -> None:
     assert [(type(one), str(one)) for one in told] == [(RpcError, "over rate limit")] * 11
 
 
+def page(status: int) -> Response:
+    return Response(status, b"<html>no</html>", {"content-type": "text/html"})
+
+
+def paged(status: int) -> Callable[[list[Item]], Any]:
+    return lambda _: page(status)
+
+
+ASKED_SINGLY: list[Callable[[list[Item]], Any]] = [
+    # A page with such a status may be about the batch as such, whatever it says.
+    *(paged(status) for status in (400, 404, 405, 413, 414, 415, 422, 501)),
+    # Some servers know no batches and answer the first question of one.
+    lambda items: [result(items[0])],
+    # What is said of the whole of it, names batches and no number, means that there are none.
+    *(says(-32000, words) for words in ("batches are not served", "we do not serve batches")),
+    *(says(-32000, words) for words in ("no batch requests please", "Batch calls: go away")),
+]
+
+
+@pytest.mark.parametrize("refuse", ASKED_SINGLY)
+def test_what_is_not_liked_as_a_batch_is_sent_in_single_questions(refuse: Callable[[list[Item]], Any]) -> None:
+    """All is answered."""
+    assert Provider(0, refuse).run(ask) == ANSWERS
+
+
 @pytest.mark.parametrize(
     ("code", "words"),
     [(-32603, "internal error"), (-32000, "something went wrong"), (-32001, "your plan has ended"), (0, "")],
 )
 def test_an_error_that_does_not_say_so_teaches_nothing(code: int, words: str) -> None:
     """Words about nothing in particular are no limit: this batch is asked singly, the next one whole again."""
-    provider = Provider(0, lambda _: error(code, words))
+    provider = Provider(0, says(code, words))
 
     async def twice(rpc: Rpc) -> None:
         assert await ask(rpc) == ANSWERS
@@ -263,26 +274,13 @@ def test_an_error_that_does_not_say_so_teaches_nothing(code: int, words: str) ->
     assert provider.sizes == [11, *[0] * 11] * 2
 
 
-@pytest.mark.parametrize("status", [400, 404, 405, 413, 414, 415, 422, 501])
-def test_a_body_that_is_not_liked_is_sent_in_single_questions(status: int) -> None:
-    """A page with such a status may be about the batch as such, whatever it says."""
-    page = Response(status, b"<html>no</html>", {"content-type": "text/html"})
-    assert Provider(0, lambda _: page).run(ask) == ANSWERS
-
-
 @pytest.mark.parametrize("status", [401, 403, 429, 500, 502, 503, 504])
 def test_a_page_that_is_not_about_the_body_ends_the_question(status: int) -> None:
     """Who is turned away, or asked to wait, does not ask eleven times instead of once."""
-    page = Response(status, b"<html>no</html>", {"content-type": "text/html"})
-    provider = Provider(0, lambda _: page)
+    provider = Provider(0, paged(status))
     with pytest.raises(ChainUnknown, match=f"HTTP {status} without JSON, with a page"):
         provider.run(ask)
     assert provider.sizes == [11]
-
-
-def test_a_batch_of_which_one_question_is_answered_is_asked_singly() -> None:
-    """Some servers know no batches and answer the first question of one."""
-    assert Provider(0, lambda items: [result(items[0])]).run(ask) == ANSWERS
 
 
 def test_what_a_contract_says_is_no_refusal_of_the_provider() -> None:
@@ -307,53 +305,41 @@ def test_whatever_is_said_the_pieces_grow_smaller_and_end(*, size: int, words: s
     assert rounds <= 40
 
 
-@pytest.mark.parametrize(
-    ("code", "words", "absent"),
-    [
-        (-32601, "the method eth_maxPriorityFeePerGas does not exist/is not available", True),
-        (-32601, "whatever", True),
-        (-32004, "Method eth_maxPriorityFeePerGas not supported", True),
-        (-32602, "pending block is not supported", True),
-        (-32000, "unknown method", True),
-        (-32603, "internal error", False),
-        (-32005, "rate limit exceeded", False),
-        (-32601, "too many requests", False),
-        (-32000, "header not found", False),
-    ],
-)
-def test_absence_is_only_what_says_so(code: int, words: str, *, absent: bool) -> None:
+ABSENT = [
+    (-32601, "the method eth_maxPriorityFeePerGas does not exist/is not available"),
+    (-32601, "whatever"),
+    (-32004, "Method eth_maxPriorityFeePerGas not supported"),
+    (-32602, "pending block is not supported"),
+    (-32000, "unknown method"),
+]
+PRESENT = [(-32603, "internal error"), (-32601, "too many requests"), (-32000, "header not found")]
+
+
+def test_absence_is_only_what_says_so() -> None:
     """A method is lacking where the error says it; an error inside, or a rate, says nothing of it."""
-    assert speaks_of_absence(code, words) is absent
-    assert not speaks_of_batches(code, words, whole=False)
-    assert speaks_of_rate(code, words) is ("rate" in words or "too many" in words)
+    for code, words in (*ABSENT, *PRESENT, (-32005, "rate limit exceeded")):
+        assert speaks_of_absence(code, words) is ((code, words) in ABSENT), words
+        assert not speaks_of_batches(code, words, whole=False), words
+        assert speaks_of_rate(code, words) is ("rate" in words or "too many" in words), words
 
 
-@pytest.mark.parametrize(
-    ("code", "words", "why"),
-    [
-        *((code, words, Refusal.RATE) for code, words in RATES),
-        (-32005, "limit exceeded", Refusal.RATE),
-        (-32016, "", Refusal.RATE),
-        (-32000, "server busy, try again later", Refusal.RATE),
-        (-32005, "the block range was too wide", Refusal.RANGE),
-        (-32000, "query timeout exceeded, try again later", Refusal.SIZE),
-        (-32005, "query returned more than 10000 results", Refusal.SIZE),
-        (-32000, "the batch was too large", Refusal.OTHER),
-        (-32000, "header not found, as this node was pruned", Refusal.OTHER),
+READ: dict[Refusal, list[tuple[int, str]]] = {
+    Refusal.RATE: [*RATES, (-32005, "limit exceeded"), (-32016, ""), (-32000, "server busy, try again later")],
+    Refusal.RANGE: [(-32005, "the block range was too wide")],
+    Refusal.SIZE: [
+        (-32000, "query timeout exceeded, try again later"),
+        (-32005, "query returned more than 10000 results"),
     ],
-)
-def test_a_batch_and_a_question_for_logs_read_the_same_words_alike(code: int, words: str, why: Refusal) -> None:
+    Refusal.OTHER: [(-32000, "the batch was too large"), (-32000, "header not found, as this node was pruned")],
+}
+
+
+def test_a_batch_and_a_question_for_logs_read_the_same_words_alike() -> None:
     """What is waited for in a batch is waited for in a page of logs, and what shortens a page is not waited for."""
-    assert refusal(words, code) is why
-    assert speaks_of_rate(code, words) is (why is Refusal.RATE)
-
-
-@pytest.mark.parametrize(
-    "words", ["batches are not served", "we do not serve batches", "no batch requests please", "Batch calls: go away"]
-)
-def test_a_batch_that_is_refused_in_any_words_is_asked_singly(words: str) -> None:
-    """What is said of the whole of it, names batches and no number, means that there are none."""
-    assert Provider(1, lambda _: error(-32000, words)).run(ask) == ANSWERS
+    for why, told in READ.items():
+        for code, words in told:
+            assert refusal(words, code) is why, words
+            assert speaks_of_rate(code, words) is (why is Refusal.RATE), words
 
 
 # -- a pool whose nodes are a block apart -------------------------------------------------------------------------
@@ -418,17 +404,14 @@ LACKS: dict[str, Callable[[Item], Item]] = {
 }
 
 
-@pytest.mark.parametrize("how", LACKS)
-def test_what_one_node_of_a_pool_lacks_is_asked_once_more(how: str) -> None:
+def test_what_one_node_of_a_pool_lacks_is_asked_once_more() -> None:
     """Another node has the block: only what was lacking goes out again, almost at once."""
-    pool = Pool(LACKS[how], behind=1)
-    assert pool.run(PINNED) == [method for method, _ in PINNED]
-    assert pool.asked[1:] == [[method for method, _ in PINNED[:3]]]
-    assert pool.paused == [BEHIND_S[0]]
-
-
-def test_a_node_that_lacks_the_newest_block_is_one_of_a_pool() -> None:
-    """It knows of a block that it does not have yet; the next one that is asked may have it."""
+    for how, lack in LACKS.items():
+        pool = Pool(lack, behind=1)
+        assert pool.run(PINNED) == [method for method, _ in PINNED], how
+        assert pool.asked[1:] == [[method for method, _ in PINNED[:3]]]
+        assert pool.paused == [BEHIND_S[0]]
+    # A node that lacks the newest block knows of one that it does not have yet; the next one may have it.
     newest: list[Query] = [("eth_getBalance", [{"n": 2}, "latest"]), ("eth_chainId", [])]
     pool = Pool(LACKS["block not found"], behind=1, block="latest")
     assert pool.run(newest) == [method for method, _ in newest]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gzip
 import json
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
@@ -77,55 +77,57 @@ def unknown(handler: Handler, act: Callable[[Rpc], Awaitable[Any]], *, timeout_s
     return str(error.value)
 
 
-def test_a_batch_may_be_answered_in_any_order() -> None:
-    """Answers belong to questions by id, never by place."""
-    assert against(answering(lambda items: items[::-1]), batch) == [method for method, _ in QUERIES]
+METHODS = [method for method, _ in QUERIES]
+FAILED = {"code": 3, "message": "execution reverted", "data": "0xabcd"}
 
 
-def test_ids_may_be_written_as_text() -> None:
-    """Some providers write each id as text; nothing can be misread in it."""
-    change = lambda items: [{**item, "id": str(item["id"])} for item in items]  # noqa: E731
-    assert against(answering(change), batch) == [method for method, _ in QUERIES]
-    assert against(saying(b'{"id":"0","result":"0x1"}'), single) == "0x1"
-    assert against(saying(b'{"id":0.0,"result":"0x1"}'), single) == "0x1"
+def test_answers_belong_to_questions_by_id() -> None:
+    """Never by place; some providers write each id as text, and nothing can be misread in it."""
+    assert against(answering(lambda items: items[::-1]), batch) == METHODS
+    assert against(answering(lambda items: [{**item, "id": str(item["id"])} for item in items]), batch) == METHODS
+    for id_ in (b'"0"', b"0.0"):
+        assert against(saying(b'{"id":%s,"result":"0x1"}' % id_), single) == "0x1"
     assert "another question" in unknown(saying(b'{"id":0.5,"result":"0x1"}'), single)
-
-
-def test_an_error_takes_its_place_in_a_batch() -> None:
-    """One question that failed leaves the answers of the others alone."""
-    failed = {"code": 3, "message": "execution reverted", "data": "0xabcd"}
-    change = lambda items: [items[0], {"id": items[1]["id"], "error": failed}, items[2]]  # noqa: E731
+    # A receipt that does not exist is null, which is not the same as no answer.
+    assert against(answering(lambda items: [{**item, "result": None} for item in items]), batch) == [None] * 3
+    # One question that failed leaves the answers of the others alone.
+    change = lambda items: [items[0], {"id": items[1]["id"], "error": FAILED}, items[2]]  # noqa: E731
     first, error, last = against(answering(change), batch)
     assert (first, last) == ("eth_chainId", "eth_getBalance")
     assert isinstance(error, RpcError)
     assert (error.code, error.message, error.data) == (3, "execution reverted", b"\xab\xcd")
 
 
-def test_an_answer_of_null_is_an_answer() -> None:
-    """A receipt that does not exist is null, which is not the same as no answer."""
-    told = against(answering(lambda items: [{**item, "result": None} for item in items]), batch)
-    assert told == [None, None, None]
+FOREIGN: tuple[Any, ...] = (999_999, True, None, [1], {})
+NO_ITEM: tuple[Any, ...] = (5, None)
+NO_LIST: tuple[Any, ...] = ([], {}, None, "text")
+
+
+def instead(last: Callable[[Items], Any]) -> Callable[[Items], Any]:
+    """Put something else in the last answer's place."""
+    return lambda items: [*items[:-1], last(items)]
+
+
+def named(id_: Any, items: Items) -> Any:
+    """Name the last answer by another id."""
+    return {**items[-1], "id": id_}
+
+
+def _instead(none: Any, _: Items) -> Any:
+    return none
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda items: [*items[:-1], items[0]],
         lambda items: [*items, items[0]],
-        lambda items: [*items[:-1], {**items[-1], "id": 999_999}],
-        lambda items: [*items[:-1], {**items[-2], "id": str(items[-2]["id"])}],
-        lambda items: [*items[:-1], {**items[-1], "id": f"0{items[-1]['id']}"}],
-        lambda items: [*items[:-1], {**items[-1], "id": True}],
-        lambda items: [*items[:-1], {**items[-1], "id": None}],
-        lambda items: [*items[:-1], {**items[-1], "id": [1]}],
-        lambda items: [*items[:-1], {**items[-1], "id": {}}],
-        lambda items: [*items[:-1], {"id": items[-1]["id"]}],
-        lambda items: [*items[:-1], 5],
-        lambda items: [*items[:-1], None],
-        lambda _: [],
-        lambda _: {},
-        lambda _: None,
-        lambda _: "text",
+        instead(lambda items: items[0]),
+        instead(lambda items: {**items[-2], "id": str(items[-2]["id"])}),
+        instead(lambda items: {**items[-1], "id": f"0{items[-1]['id']}"}),
+        *(instead(partial(named, id_)) for id_ in FOREIGN),
+        instead(lambda items: {"id": items[-1]["id"]}),
+        *(instead(partial(_instead, none)) for none in NO_ITEM),
+        *(partial(_instead, none) for none in NO_LIST),
     ],
 )
 def test_an_incomplete_batch_is_no_answer(change: Callable[[Items], Any]) -> None:
@@ -147,29 +149,27 @@ def test_a_batch_that_is_refused_without_a_reason_is_asked_singly(change: Callab
     assert all(isinstance(one, RpcError) and "your plan has ended" in one.message for one in told)
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "words"),
-    [
-        (b"", 200, "HTTP 200 without JSON"),
-        (b"<html>502 Bad Gateway</html>", 502, "HTTP 502 without JSON"),
-        (b"{", 200, "without JSON"),
-        (b"\xff\xfe", 200, "without JSON"),
-        (b"[" * 100_000, 200, "nested more than 64 deep"),
-        (b'{"id":1,"result":' + b"9" * 5000 + b"}", 200, "a number of 5000 characters"),
-        (b"5", 200, "another question"),
-        (b"null", 200, "another question"),
-        (b"[]", 200, "another question"),
-        (b'{"id":77,"result":1}', 200, "another question"),
-        (b'{"id":"77","result":1}', 200, "another question"),
-        (b'{"id":0,"result":"0x1","result":"0x2"}', 200, "a name given twice"),
-        (b'{"id":0,"result":' + b"[" * 100 + b"]" * 100 + b"}", 200, "nested more than 64 deep"),
-        (b'{"id":null}', 200, "neither result nor error"),
-        (b"", 302, "HTTP 302 without JSON"),
-    ],
-)
-def test_garbage_is_no_answer(body: bytes, status: int, words: str) -> None:
+GARBAGE: dict[str, tuple[bytes, ...]] = {
+    "HTTP 200 without JSON": (b"", b"{", b"\xff\xfe"),
+    "nested more than 64 deep": (b"[" * 100_000, b'{"id":0,"result":' + b"[" * 100 + b"]" * 100 + b"}"),
+    "a number of 5000 characters": (b'{"id":1,"result":' + b"9" * 5000 + b"}",),
+    "another question": (b"5", b"null", b"[]", b'{"id":77,"result":1}', b'{"id":"77","result":1}'),
+    "a name given twice": (b'{"id":0,"result":"0x1","result":"0x2"}',),
+    "neither result nor error": (b'{"id":null}',),
+}
+
+
+@pytest.mark.parametrize(("words", "bodies"), GARBAGE.items(), ids=GARBAGE)
+def test_garbage_is_no_answer(words: str, bodies: tuple[bytes, ...]) -> None:
     """Whatever is not an answer to the question asked is told in one sentence, without the URL."""
-    assert words in unknown(saying(body, status), single)
+    for body in bodies:
+        assert words in unknown(saying(body), single), body[:99]
+
+
+@pytest.mark.parametrize(("status", "body"), [(502, b"<html>502 Bad Gateway</html>"), (302, b"")])
+def test_another_status_without_json_is_told(status: int, body: bytes) -> None:
+    """So that somebody can tell what stands in front of the provider."""
+    assert f"HTTP {status} without JSON" in unknown(saying(body, status), single)
 
 
 def test_a_deeply_nested_answer_does_not_end_the_process() -> None:
@@ -180,11 +180,19 @@ def test_a_deeply_nested_answer_does_not_end_the_process() -> None:
     assert "RecursionError" in done.stderr
 
 
-@pytest.mark.parametrize("error", ["text", 5, [], {}, {"code": "x"}, {"message": None}, {"message": ["a"]}, True])
-def test_a_malformed_error_is_still_an_error(error: Any) -> None:
-    """Nothing that stands where errors stand is taken for a result."""
-    with pytest.raises((RpcError, ChainUnknown)):
-        against(saying(json.dumps({"id": None, "error": error}).encode()), single)
+def test_what_is_told_of_an_error() -> None:
+    """Providers send errors with any HTTP status: the object is what is read, and what it says has a bound."""
+    assert refused("rate limited", 429) == "rate limited"
+    assert len(refused("x" * 10_000)) == 300, "it goes into log and ledger"
+    # Some providers quote the address they were asked at.
+    told = refused(f"limit reached for https://127.0.0.1/v2/{KEY}?token={KEY}")
+    assert KEY not in told
+    assert "limit reached" in told
+    # Nothing that stands where errors stand is taken for a result.
+    malformed: list[Any] = ["text", 5, [], {}, {"code": "x"}, {"message": None}, {"message": ["a"]}, True]
+    for error in malformed:
+        with pytest.raises((RpcError, ChainUnknown)):
+            against(saying(json.dumps({"id": None, "error": error}).encode()), single)
 
 
 def refused(message: str, status: int = 200) -> str:
@@ -195,39 +203,10 @@ def refused(message: str, status: int = 200) -> str:
     return str(error.value)
 
 
-def test_an_error_object_counts_whatever_the_status() -> None:
-    """Providers send errors with any HTTP status; the object is what is read."""
-    assert refused("rate limited", 429) == "rate limited"
-
-
-def test_a_long_error_is_cut() -> None:
-    """A provider's text goes into log and ledger: it has a bound."""
-    assert len(refused("x" * 10_000)) == 300
-
-
-def test_an_error_that_repeats_our_url_does_not_show_its_key() -> None:
-    """Some providers quote the address they were asked at."""
-    told = refused(f"limit reached for https://127.0.0.1/v2/{KEY}?token={KEY}")
-    assert KEY not in told
-    assert "limit reached" in told
-
-
 def test_an_oversized_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """More bytes than any honest answer has are not kept."""
     monkeypatch.setattr(transport, "BODY_BYTES_MAX", 1000)
     assert "more than 1000 bytes" in unknown(saying(b" " * 1001 + b'{"id":null,"result":1}'), single)
-
-
-def test_a_packed_answer_is_unpacked() -> None:
-    """Some providers pack what nobody asked them to pack; what it holds is an answer like any other."""
-
-    async def handler(request: Request) -> Response:
-        asked = json.loads(request.body)
-        assert request.headers["accept-encoding"] == "identity"
-        packed = gzip.compress(json.dumps([{"id": q["id"], "result": q["method"]} for q in asked]).encode())
-        return Response(200, packed, {"content-encoding": "gzip"})
-
-    assert against(handler, batch) == [method for method, _ in QUERIES]
 
 
 def test_a_trickle_ends_at_the_deadline() -> None:
@@ -249,16 +228,6 @@ def test_a_trickle_ends_at_the_deadline() -> None:
     assert unknown(handler, single, timeout_s=0.2) == "127.0.0.1 did not answer within 0.2 s"
 
 
-def test_silence_ends_at_the_deadline() -> None:
-    """A provider that takes the question and says nothing."""
-
-    async def silent(_: Request) -> Response:
-        await asyncio.sleep(5)
-        return Response()
-
-    assert unknown(silent, single, timeout_s=0.2) == "127.0.0.1 did not answer within 0.2 s"
-
-
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"
 
 
@@ -277,15 +246,15 @@ def test_a_broken_connection_is_no_answer(said: bytes) -> None:
 
 
 def test_a_redirect_is_not_followed() -> None:
-    """The key would travel to wherever the provider points."""
+    """The key would travel to wherever the provider points; and nothing packed is asked for."""
     followed = []
 
     async def handler(request: Request) -> Response:
-        followed.append(request.path)
+        followed.append((request.path, request.headers["accept-encoding"]))
         return Response(302, b"", {"location": "/elsewhere"})
 
     assert "HTTP 302" in unknown(handler, single)
-    assert followed == [f"/v2/{KEY}"]
+    assert followed == [(f"/v2/{KEY}", "identity")]
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "http://127.0.0.1:99999/", "ftp://127.0.0.1/"])
@@ -312,46 +281,27 @@ def test_questions_may_overlap() -> None:
     assert against(handler, both) == ["slow", "fast", "slow"]
 
 
-def test_a_batch_counts_as_one_request() -> None:
-    """What is paid for by request is counted by request."""
+DATA: dict[bytes | None, tuple[object, ...]] = {
+    b"": ("0x",),
+    b"\xab\xcd": (
+        *("0xabcd", "Reverted 0xabcd", {"data": "0xabcd"}, {"result": "0xabcd"}),
+        *({"originalError": {"data": "0xabcd", "code": 3}}, {"data": {"originalError": {"data": "0xabcd"}}}),
+    ),
+    b"\x08\xc3\x79\xa0": ("0x" + "08c379a0" * 10_000,),
+    None: (None, "no data", "0xabc", 5, [], {}),
+}
 
-    async def counted(rpc: Rpc) -> int:
-        await rpc.batch(QUERIES)
-        return rpc.requests
 
-    assert against(answering(lambda items: items), counted) == 1
-
-
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [
-        ("0x", b""),
-        ("0xabcd", b"\xab\xcd"),
-        ("Reverted 0xabcd", b"\xab\xcd"),
-        ({"data": "0xabcd"}, b"\xab\xcd"),
-        ({"originalError": {"data": "0xabcd", "code": 3}}, b"\xab\xcd"),
-        ({"result": "0xabcd"}, b"\xab\xcd"),
-        ("0x" + "08c379a0" * 10_000, b"\x08\xc3\x79\xa0"),
-        (None, None),
-        ("no data", None),
-        ("0xabc", None),
-        (5, None),
-        ([], None),
-        ({}, None),
-    ],
-)
-def test_revert_data_is_found_where_providers_put_it(data: object, expected: bytes | None) -> None:
+def test_revert_data_is_found_where_providers_put_it() -> None:
     """Hex, words around it, and objects around that; anything else is no data."""
-    assert revert_data(data) == expected
-
-
-def test_revert_data_within_endless_objects_is_none() -> None:
-    """However deep objects are nested, looking into them ends."""
+    for expected, told in DATA.items():
+        for data in told:
+            assert revert_data(data) == expected, data
+    # However deep objects are nested, looking into them ends.
     nested: object = "0xabcd"
     for _ in range(100_000):
         nested = {"data": nested}
     assert revert_data(nested) is None
-    assert revert_data({"data": {"originalError": {"data": "0xabcd"}}}) == b"\xab\xcd"
 
 
 JSON = st.recursive(
@@ -399,17 +349,14 @@ def test_no_more_than_256_bits_and_a_million_bytes_are_read() -> None:
         assert not isinstance(missing.value, Nonsense)
 
 
-def test_a_bare_prefix_is_zero_only_where_it_is_read_so() -> None:
-    """Some nodes write zero as 0x; that is read where a balance, a nonce or a fee is due, and nowhere else."""
+def test_what_is_no_quantity() -> None:
+    """A sign, white space and underscores are no hexadecimal digits, though int() takes some of them."""
+    for text in ("0x", "0x-1", "0x 1", "0x_1", "0x1_0", "-0x1", "10", "0x1\n", "0x" + "f" * 65):
+        with pytest.raises(ChainUnknown):
+            pytest.fail(f"{text!r} is {quantity(text, 'it')}")
+    # Some nodes write zero as 0x; that is read where a balance, a nonce or a fee is due, and nowhere else.
     assert (quantity("0x", "it", bare=True), count("0x", "it", bare=True)) == (0, 0)
     for read in (quantity, count):
         with pytest.raises(ChainUnknown) as error:
             read("0x", "it")
         assert not isinstance(error.value, Nonsense), "a habit of honest nodes"
-
-
-@pytest.mark.parametrize("text", ["0x", "0x-1", "0x 1", "0x_1", "0x1_0", "-0x1", "10", "0x1\n", "0x" + "f" * 65])
-def test_what_python_would_forgive_is_no_quantity(text: str) -> None:
-    """A sign, white space and underscores are no hexadecimal digits, though int() takes some of them."""
-    with pytest.raises(ChainUnknown):
-        quantity(text, "it")

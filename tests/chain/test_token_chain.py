@@ -7,23 +7,22 @@ lie about it; at the end a whole transaction is carried on a Tempo chain.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 import pytest
-import rlp  # type: ignore[import-untyped]
-from eth_keys.datatypes import PrivateKey
 from eth_utils.crypto import keccak
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import tools
 from tests.world import builders
+from tests.world import tempo_payments as payments
 from tests.world.builders import settled
 from tests.world.stand import failing, lie, limited
+from tests.world.tempo_payments import Chain, text
 from tests.world.till import DOLLAR, HELD, SELLER, TEN, Authorization, Till, till_with
 from topup.chain import agreement
 from topup.chain.agreement import Answers, Vote
@@ -36,16 +35,18 @@ from topup.domain.events import ProvidersDisagree
 from topup.domain.lifecycle import Attempt, Broadcaster
 from topup.domain.money import Usdc, Wei
 from topup.domain.nonpayment import NonPaymentProof, Undecided, non_payment_proof
-from topup.ports.chain import UNMEASURED, AuthorizationUse, Head, Observation, Seen
+from topup.domain.tempo import transfer_with_memo
+from topup.ports.chain import UNMEASURED, AuthorizationUse, Head, Observation, Preflight, Seen
 from topup.sandbox import contracts
 from topup.sandbox.rpc import Intercept, Next, RpcError
 from topup.sandbox.tempo import CHAIN_ID as TEMPO_ID
-from topup.sandbox.tempo import USDC_E, Tempo
+from topup.sandbox.tempo import Tempo
 
 T = TypeVar("T")
 STATES = 4  # the slot of authorizationState
 
 
+RECEIPT = "eth_getTransactionReceipt"
 RATE = RpcError(-32005, "rate limit exceeded")
 
 
@@ -125,65 +126,51 @@ def test_two_payments_in_one_block_are_told_apart(till: Till) -> None:
     assert all(seen.trusted for seen in told.seen.values())
 
 
-@pytest.mark.parametrize(
-    "wanted",
-    [{"tokens": Usdc(10_000_001)}, {"recipient": b"\x0e" * 20}, {"sender": b"\x0e" * 20}, {"token": b"\x0e" * 20}],
-    ids=["amount", "recipient", "sender", "token"],
-)
-def test_a_use_without_the_transfer_we_authorized_is_for_a_person(till: Till, wanted: dict[str, Any]) -> None:
+def test_a_use_without_the_transfer_we_authorized_is_for_a_person(till: Till) -> None:
     """The log stands there, and something else moved: it is seen, and not believed."""
     use, _ = till.paid()
-    seen = till.seen(replace(use, **wanted))
-    assert (seen.trusted, seen.inclusion.success, seen.inclusion.transient) == (False, True, False)
-    assert "status 1 with 1 logs of its use and 0 transfers" in seen.reason
-
-
-def test_what_an_unbelieved_use_took_is_measured(till: Till) -> None:
-    """By the balance alone, or all that was authorized where nobody has the state."""
-    use, _ = till.paid()
+    someone = b"\x0e" * 20
+    others: list[dict[str, Any]] = [
+        {"tokens": Usdc(7)},
+        *({name: someone} for name in ("recipient", "sender", "token")),
+    ]
+    for wanted in others:
+        seen = till.seen(replace(use, **wanted))
+        assert (seen.trusted, seen.inclusion.success, seen.inclusion.transient) == (False, True, False)
+        assert "status 1 with 1 logs of its use and 0 transfers" in seen.reason
+    # What it took is measured by the balance alone, or all that was authorized where nobody has the state.
     other = replace(use, tokens=Usdc(7))
     assert till.seen(other).inclusion.tokens == TEN
     till.bend(0, "eth_call", to=only_marks)
     seen = till.seen(other)
     assert (seen.inclusion.tokens, seen.wallet_check) == (Usdc(7), UNMEASURED)
+    # Of a use that is believed the receipt alone says what was paid then, and the look says so.
+    seen = till.seen(use)
+    assert (seen.trusted, seen.wallet_check, seen.inclusion.tokens) == (True, UNMEASURED, TEN)
 
 
-TWICE: dict[str, tuple[str, Callable[[Any], Any], str]] = {
-    "a second log of its use": (
-        "eth_getTransactionReceipt",
-        lambda told: {**told, "logs": [*told["logs"], told["logs"][0]]},
-        "2 logs of its use and 1 transfers",
-    ),
-    "a second transfer": (
-        "eth_getTransactionReceipt",
-        lambda told: {**told, "logs": [*told["logs"], told["logs"][1]]},
-        "1 logs of its use and 2 transfers",
-    ),
-    "a log in two transactions": (
-        "eth_getLogs",
-        lambda told: [*told, {**told[0], "transactionHash": "0x" + "07" * 32}],
-        "2 transactions carry it",
+def again(number: int) -> Intercept:
+    """Show one of the logs of a receipt twice."""
+    return lie(RECEIPT, to=lambda told: {**told, "logs": [*told["logs"], told["logs"][number]]})
+
+
+TWICE: dict[str, Intercept] = {
+    "2 logs of its use and 1 transfers": again(0),
+    "1 logs of its use and 2 transfers": again(1),
+    "2 transactions carry it": lie(
+        "eth_getLogs", to=lambda told: [*told, {**told[0], "transactionHash": "0x" + "07" * 32}]
     ),
 }
 
 
-@pytest.mark.parametrize("how", TWICE)
-def test_what_is_said_twice_is_for_a_person(till: Till, how: str) -> None:
+def test_what_is_said_twice_is_for_a_person(till: Till) -> None:
     """An authorization works once: what was paid is not clear, and whoever shows it twice is not believed."""
-    method, to, words = TWICE[how]
     use, _ = till.paid()
-    till.bend(0, method, to=to)
-    seen = till.seen(use)
-    assert not seen.trusted
-    assert words in seen.reason
-
-
-def test_without_old_state_the_cost_is_not_verified(till: Till) -> None:
-    """The receipt alone says what was paid, and the look says so."""
-    use, _ = till.paid()
-    till.bend(0, "eth_call", to=only_marks)
-    seen = till.seen(use)
-    assert (seen.trusted, seen.wallet_check, seen.inclusion.tokens) == (True, UNMEASURED, TEN)
+    for words, bent in TWICE.items():
+        till.bend(0, bent)
+        seen = till.seen(use)
+        assert not seen.trusted
+        assert words in seen.reason
 
 
 # A transaction whose hash was known before
@@ -195,6 +182,12 @@ def test_a_known_transaction_is_found_without_logs(till: Till) -> None:
     till.bend(0, failing("eth_getLogs", RATE))
     seen = till.seen(replace(use, hash=tx_hash))
     assert (seen.trusted, seen.inclusion.tokens, seen.inclusion.tx_hash) == (True, TEN, tx_hash)
+    # No use is older than the signature: what stands in an earlier block cannot be it.
+    assert till.look(replace(use, hash=tx_hash, since=use.since + 2)).seen == {}
+    # A node that shows no receipt at all is no witness: it fails for all of them, so that another may be asked.
+    till.bend(0, failing("eth_getTransactionReceipt", RATE))
+    with pytest.raises(ChainUnknown, match="a receipt: rate limit exceeded"):
+        till.look(replace(use, hash=tx_hash))
 
 
 def test_a_known_transaction_that_failed_moved_nothing_and_is_over(till: Till) -> None:
@@ -212,19 +205,12 @@ def test_a_known_transaction_that_failed_moved_nothing_and_is_over(till: Till) -
     assert (paying.inclusion.token_fee.units - 1) * 10**12 < price <= paying.inclusion.token_fee.units * 10**12
 
 
-def test_a_node_that_shows_no_receipt_at_all_is_no_witness(till: Till) -> None:
-    """It fails for all of them, so that another may be asked."""
-    use, tx_hash = till.paid()
-    till.bend(0, failing("eth_getTransactionReceipt", RATE))
-    with pytest.raises(ChainUnknown, match="a receipt: rate limit exceeded"):
-        till.look(replace(use, hash=tx_hash))
-
-
 # What is not believed
 
 
-RECEIPT = "eth_getTransactionReceipt"
 TAGLESS = failing("eth_getBlockByNumber", RpcError(-32602, "unknown tag"), lambda p: p[0] in ("safe", "finalized"))
+# How a provider is bent, whether the payment is seen then, and whether its authorization is used.
+
 # How a provider is bent, whether the payment is seen then, and whether its authorization is used.
 SHOWN: dict[str, tuple[Intercept, bool, bool]] = {
     "a preconfirmation names a block that may never be": (
@@ -242,25 +228,18 @@ SHOWN: dict[str, tuple[Intercept, bool, bool]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("how", SHOWN)
-def test_what_is_not_shown_is_neither_believed_nor_denied(till: Till, how: str) -> None:
+def test_what_is_not_shown_is_neither_believed_nor_denied(till: Till) -> None:
     """Only a mark that is zero says that there is nothing to look for."""
-    bent, seen, used = SHOWN[how]
     use, tx_hash = till.paid()
-    till.bend(0, bent)
-    told = till.look(use)
-    assert [one.trusted for one in told.seen.values()] == [True] * seen
-    assert told.used == ({use.key} if used else frozenset())
-    if "preconfirmation" in how:
-        assert till.look(replace(use, hash=tx_hash)).seen == {}
-    if bent is TAGLESS:
-        assert (told.safe, told.finalized, told.finalized_s) == (None, None, None), "unknown, and not at once"
-
-
-def test_no_use_is_older_than_the_signature(till: Till) -> None:
-    """What stands in an earlier block cannot be it."""
-    use, tx_hash = till.paid()
-    assert till.look(replace(use, hash=tx_hash, since=use.since + 2)).seen == {}
+    for how, (bent, seen, used) in SHOWN.items():
+        till.bend(0, bent)
+        told = till.look(use)
+        assert [one.trusted for one in told.seen.values()] == [True] * seen, how
+        assert told.used == ({use.key} if used else frozenset()), how
+        if "preconfirmation" in how:
+            assert till.look(replace(use, hash=tx_hash)).seen == {}
+        if bent is TAGLESS:
+            assert (told.safe, told.finalized, told.finalized_s) == (None, None, None), "unknown, and not at once"
 
 
 def test_a_replaced_block_shows(till: Till) -> None:
@@ -282,40 +261,36 @@ def test_a_replaced_block_shows(till: Till) -> None:
     assert again.seen[use.key].inclusion.block_hash != recorded.block_hash
 
 
-def test_a_node_that_is_behind_the_logs_it_is_asked_for_says_nothing(till: Till) -> None:
-    """Its answer to a range it does not have would look complete."""
-    use, _ = till.paid()
-    till.mine(12)
-    last = till.rpc("eth_blockNumber")
-    till.bend(0, "eth_getBlockByNumber", to=lambda _: None, when=lambda p: p[0] == last)
-    assert till.look(use).seen == {}
-    with pytest.raises(ChainUnknown, match=f"has no block {int(last, 16)}"):
-        till.payment_status(use)
+FOREIGN: list[dict[str, Any]] = [
+    *({"removed": True}, {"blockNumber": "0x0"}, {"topics": ["0x" + "07" * 32] * 3}, {"address": "0x" + "07" * 20}),
+]
 
 
-def test_a_range_that_is_too_long_is_read_in_halves(till: Till) -> None:
-    """A provider that allows two blocks at once still shows it."""
+def changed(change: dict[str, Any], logs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**log, **change} for log in logs]
+
+
+def test_logs_that_a_node_does_not_have_or_that_nobody_asked_for(till: Till) -> None:
+    """A provider that allows two blocks at once still shows the payment: a range that is too long is halved."""
     one = till.authorization()
     till.mine(6)
     till.carry(one)
     till.mine(2)
     till.bend(0, limited(2, "block range too large"))
     assert till.seen(one.use).trusted
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"removed": True}, {"blockNumber": "0x0"}, {"topics": ["0x" + "07" * 32] * 3}, {"address": "0x" + "07" * 20}],
-    ids=["removed", "too old", "other topics", "other contract"],
-)
-def test_a_log_that_was_not_asked_for_is_no_sight(till: Till, change: dict[str, Any]) -> None:
-    """A node that answers with other logs is not read any further, and decides nothing."""
-    use, _ = till.paid()
+    # A node that answers with other logs is not read any further, and decides nothing.
     till.mine(12)
-    till.bend(0, "eth_getLogs", to=lambda told: [{**log, **change} for log in told])
-    assert till.look(use).seen == {}
-    with pytest.raises(ChainUnknown, match="a log was not asked for"):
-        till.payment_status(use)
+    for change in FOREIGN:
+        till.bend(0, "eth_getLogs", to=partial(changed, change))
+        assert till.look(one.use).seen == {}
+        with pytest.raises(ChainUnknown, match="a log was not asked for"):
+            till.payment_status(one.use)
+    # One that is behind the logs it is asked for says nothing: its answer would look complete.
+    last = till.rpc("eth_blockNumber")
+    till.bend(0, "eth_getBlockByNumber", to=lambda _: None, when=lambda p: p[0] == last)
+    assert till.look(one.use).seen == {}
+    with pytest.raises(ChainUnknown, match=f"has no block {int(last, 16)}"):
+        till.payment_status(one.use)
 
 
 # Several providers
@@ -327,11 +302,26 @@ def unpaid(_: Any) -> str:
 
 def test_one_of_two_that_hides_the_payment_delays_it(both: Till) -> None:
     """Neither seen nor used, until both show it."""
-    use, _ = both.paid()
+    use, tx_hash = both.paid()
     assert both.seen(use).trusted
+
+    def looked(*, every: bool) -> Observation:
+        return both.ask(lambda chain: chain.look([(use, None)], every=every), needs=1)
+
+    assert looked(every=True).used == {use.key}
     both.bend(1, "eth_call", to=unpaid)
     told = both.look(use)
     assert (told.seen, told.used) == ({}, frozenset())
+    # Where one would do, a look at every provider needs two of them: what both show counts, and one alone nothing.
+    assert (looked(every=False).used, looked(every=True).used) == (frozenset({use.key}), frozenset())
+    both.bend(1, failing("eth_getBlockByNumber", RATE))
+    with pytest.raises(ChainUnknown, match="2 independent providers are needed, 1 answered"):
+        looked(every=True)
+    # Of three the liar is outvoted: two show the payment, and it is seen with what they show.
+    both.bend(1, "eth_call", to=unpaid)
+    both.providers(3)
+    told = both.look(use)
+    assert (told.seen[use.key].inclusion.tx_hash, told.used) == (tx_hash, frozenset({use.key}))
 
 
 def test_one_of_two_cannot_invent_a_payment(both: Till) -> None:
@@ -355,27 +345,22 @@ def test_one_of_two_cannot_invent_a_payment(both: Till) -> None:
     assert (both.look(mine).seen[mine.key].trusted, both.look(mine).used) == (True, frozenset({mine.key}))
 
 
-def test_the_liar_among_three_is_outvoted(till: Till) -> None:
-    """Two show the payment, and it is seen with what they show."""
-    till.providers(3)
-    use, tx_hash = till.paid()
-    till.bend(1, "eth_call", to=unpaid)
-    told = till.look(use)
-    assert told.seen[use.key].inclusion.tx_hash == tx_hash
-    assert told.used == {use.key}
-
-
-@pytest.mark.parametrize("lie", [{"gasUsed": "0xffffff"}, {"logs": []}, {"status": "0x0"}])
-def test_two_that_differ_in_what_it_took_show_nothing(both: Till, lie: dict[str, Any]) -> None:
+def test_two_that_differ_in_what_it_took_show_nothing(both: Till) -> None:
     """Fee, amount and success are facts: both have to show the same, and they are named."""
     use, tx_hash = both.paid()
     paying = replace(use, hash=tx_hash, pays_fee=True)
     assert both.seen(paying).inclusion.token_fee > Usdc(0)
-    both.bend(1, "eth_getTransactionReceipt", to=lambda told: {**told, **lie})
-    assert both.look(paying).seen == {}
-    assert [event.about for event in both.said if isinstance(event, ProvidersDisagree)] == [
-        "the use of an authorization"
-    ]
+    others: list[dict[str, Any]] = [{"gasUsed": "0xffffff"}, {"logs": []}, {"status": "0x0"}]
+    for other in others:
+        both.said.clear()
+        both.bend(1, "eth_getTransactionReceipt", to=partial(other_receipt, other))
+        assert both.look(paying).seen == {}
+        said = [event.about for event in both.said if isinstance(event, ProvidersDisagree)]
+        assert said == ["the use of an authorization"]
+
+
+def other_receipt(change: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
+    return {**told, **change}
 
 
 @pytest.mark.parametrize("change", [{"tx_hash": b"\x02" * 32}, {"tokens": Usdc(1)}, {"token_fee": Usdc(1)}])
@@ -409,75 +394,50 @@ def joined(*told: Observation) -> Observation:
     return agreement.observation(Answers(votes), 2).value
 
 
-def test_a_look_at_every_provider_needs_two_of_them(both: Till) -> None:
-    """Where one would do and two are configured: what both show counts, and one alone concludes nothing."""
-    use, _ = both.paid()
-
-    def looked(*, every: bool) -> Observation:
-        return both.ask(lambda chain: chain.look([(use, None)], every=every), needs=1)
-
-    assert looked(every=True).used == {use.key}
-    both.bend(1, "eth_call", to=unpaid)
-    assert (looked(every=False).used, looked(every=True).used) == (frozenset({use.key}), frozenset())
-    both.bend(1, failing("eth_getBlockByNumber", RATE))
-    with pytest.raises(ChainUnknown, match="2 independent providers are needed, 1 answered"):
-        looked(every=True)
-
-
 # What a payment is planned on
 
 
-def test_a_survey_is_one_request_and_says_what_the_wallet_holds(till: Till) -> None:
+def test_a_survey_is_one_request_and_says_what_the_wallet_holds(both: Till) -> None:
     """The wallet's own coin is never asked for: a chain may have none."""
-    use = till.authorization().use
-    told = till.ask(lambda chain: chain.preflight(till.wallet, DOLLAR, [use]))
+    use = both.authorization().use
+
+    def survey(*uses: AuthorizationUse, token: bytes = DOLLAR) -> Preflight:
+        return both.ask(lambda chain: chain.preflight(both.wallet, token, uses))
+
+    told = survey(use)
     assert (told.tokens, told.balance, told.quotes, told.price_e8) == (Usdc(HELD), Wei(0), {}, None)
-    assert (told.head.number, told.nonce_latest, told.nonce_pending) == (int(till.rpc("eth_blockNumber"), 16), 0, 0)
+    assert (told.head.number, told.nonce_latest, told.nonce_pending) == (int(both.rpc("eth_blockNumber"), 16), 0, 0)
     assert told.base_fee > Wei(0)
     assert told.code_hash == keccak(contracts.runtime("Usdc"))
-    assert till.servers[0].requests == 1
-    assert till.servers[0].asked["eth_getBalance"] == 0
-
-
-def test_the_least_tokens_of_two_providers_are_planned_with(both: Till) -> None:
-    """Too many would plan what cannot be paid."""
+    assert both.servers[0].requests == 1
+    assert both.servers[0].asked["eth_getBalance"] == 0
+    # The least tokens of two providers are planned with: too many would plan what cannot be paid.
     both.bend(0, "eth_call", to=lambda told: f"0x{2 * int(told, 16):064x}")
-    assert both.ask(lambda chain: chain.preflight(both.wallet, DOLLAR)).tokens == Usdc(HELD)
-
-
-def test_a_used_authorization_is_not_planned_with(till: Till) -> None:
-    """Its mark is set: whatever it did, it will not pay again."""
-    use, _ = till.paid()
-    with pytest.raises(PaymentForbidden, match="was used already") as refusal:
-        till.ask(lambda chain: chain.preflight(till.wallet, DOLLAR, [till.authorization().use, use]))
-    assert refusal.value.reason == "authorization_used"
-
-
-def test_an_address_without_code_is_no_token(till: Till) -> None:
-    """Nothing there could ever take the authorization."""
-    with pytest.raises(PaymentForbidden, match="there is no token at 0x5e11e5") as refusal:
-        till.ask(lambda chain: chain.preflight(till.wallet, SELLER))
-    assert refusal.value.reason == "no_code"
-
-
-def test_a_mark_that_cannot_be_read_is_not_unused(till: Till) -> None:
-    """An empty answer is no zero."""
-    use = till.authorization().use
-    till.bend(0, "eth_call", to=lambda told: told if int(told, 16) else "0x")
+    assert survey().tokens == Usdc(HELD)
+    # A mark that cannot be read is not unused: an empty answer is no zero.
+    for number in (0, 1):
+        both.bend(number, "eth_call", to=lambda told: told if int(told, 16) else "0x")
     with pytest.raises(ChainUnknown, match="an authorization's mark is '0x', not a word"):
-        till.ask(lambda chain: chain.preflight(till.wallet, DOLLAR, [use]))
-
-
-def test_another_chain_is_refused_everywhere(till: Till) -> None:
-    """Preflight, look and fate each ask which chain it is."""
-    use = till.authorization().use
+        survey(use)
+    for server in both.servers:
+        server.intercept = None
+    # Nothing at an address without code could ever take the authorization.
+    with pytest.raises(PaymentForbidden, match="there is no token at 0x5e11e5") as refusal:
+        survey(token=SELLER)
+    assert refusal.value.reason == "no_code"
+    # An authorization that is used is not planned with: whatever it did, it will not pay again.
+    spent, _ = both.paid()
+    with pytest.raises(PaymentForbidden, match="was used already") as refusal:
+        survey(use, spent)
+    assert refusal.value.reason == "authorization_used"
+    # Preflight, look and fate each ask which chain it is.
     for act in (
-        lambda chain: chain.preflight(till.wallet, DOLLAR),
+        lambda chain: chain.preflight(both.wallet, DOLLAR),
         lambda chain: chain.look([(use, None)]),
         lambda chain: chain.payment_status(use),
     ):
         with pytest.raises(WrongChain, match="speaks for chain 8453, not 4217"):
-            till.ask(act, edge=partial(AuthorizedChain, TEMPO_ID))
+            both.ask(act, edge=partial(AuthorizedChain, TEMPO_ID))
 
 
 # What became of it
@@ -530,14 +490,27 @@ def test_a_known_transaction_that_failed_is_no_payer(till: Till) -> None:
     assert (payment_status.flag, payment_status.payers) == (False, frozenset())
 
 
-@pytest.mark.parametrize("method", ["eth_getLogs", "eth_call", "eth_getTransactionReceipt"])
-def test_a_fate_with_a_gap_is_undecided(till: Till, method: str) -> None:
+def test_a_fate_with_a_gap_is_undecided(till: Till) -> None:
     """A part of the logs, the mark or the receipt that cannot be had is never a "no"."""
     one = till.authorization()
+    # A block that may be replaced is no start of a search.
+    with pytest.raises(ChainUnknown, match="beyond the final block"):
+        till.payment_status(replace(one.use, since=one.use.since + 1))
     till.mine(12)
-    till.bend(0, failing(method, RpcError(-32000, "missing trie node")))
-    with pytest.raises(ChainUnknown, match="missing trie node"):
-        till.ask(lambda chain: chain.payment_status(replace(one.use, hash=b"\x07" * 32)))
+    for method in ("eth_getLogs", "eth_call", "eth_getTransactionReceipt"):
+        till.bend(0, failing(method, RpcError(-32000, "missing trie node")))
+        with pytest.raises(ChainUnknown, match="missing trie node"):
+            till.payment_status(replace(one.use, hash=b"\x07" * 32))
+    # The mark is read at the block that the fate speaks of, not at whatever is newest by then.
+    tags: list[Any] = []
+
+    async def noted(asked: str, params: list[Any], honest: Next) -> Any:
+        tags.extend(params[1:] if asked == "eth_call" else [])
+        return honest()
+
+    till.bend(0, noted)
+    till.payment_status(one.use)
+    assert tags == [till.rpc("eth_blockNumber")]
 
 
 @pytest.mark.parametrize("falls_back", ["latest", "finalized", "number"])
@@ -561,21 +534,6 @@ def test_a_node_that_falls_back_behind_the_final_block_decides_nothing(till: Til
         till.payment_status(one.use)
 
 
-def test_the_mark_of_a_fate_is_read_at_the_block_it_speaks_of(till: Till) -> None:
-    """Not at whatever is newest by then: mark and logs end at the same block."""
-    one = till.authorization()
-    till.mine(12)
-    tags: list[Any] = []
-
-    async def noted(asked: str, params: list[Any], honest: Next) -> Any:
-        tags.extend(params[1:] if asked == "eth_call" else [])
-        return honest()
-
-    till.bend(0, noted)
-    till.payment_status(one.use)
-    assert tags == [till.rpc("eth_blockNumber")]
-
-
 def test_two_that_differ_in_a_fate_decide_nothing(both: Till) -> None:
     """One hides the log, the other shows it."""
     one = both.authorization()
@@ -586,131 +544,90 @@ def test_two_that_differ_in_a_fate_decide_nothing(both: Till) -> None:
         both.payment_status(one.use)
 
 
-def test_a_fate_is_not_asked_before_the_signature_is_final(till: Till) -> None:
-    """A block that may be replaced is no start of a search."""
-    one = till.authorization()
-    with pytest.raises(ChainUnknown, match="beyond the final block"):
-        till.ask(lambda chain: chain.payment_status(replace(one.use, since=one.use.since + 1)))
-
-
 # Tempo: the whole transaction is signed, the network's fee is paid in the token
 
-MEMO = secrets.token_bytes(32)
 LANE = 77
-BRIDGED = builders.address(USDC_E)
 NONCES = bytes.fromhex("4e4f4e4345" + "00" * 15)
 WITH_MEMO = bytes(keccak(text="TransferWithMemo(address,address,uint256,bytes32)"))
-
-
-def selector(signature: str) -> bytes:
-    return bytes(keccak(text=signature)[:4])
-
-
-class TempoTill:
-    """A Tempo chain that makes blocks when told to, a wallet with dollars on it, and the edge in front."""
-
-    def __init__(self) -> None:
-        self.key = PrivateKey(secrets.token_bytes(32))
-        self.wallet = self.key.public_key.to_canonical_address()
-        self.chain = Tempo(
-            tools.require("anvil"), funded={self.key.public_key.to_checksum_address(): HELD}, block_s=None
-        )
-        self.chain.mine()
-
-    def now_s(self) -> int:
-        return int(self.chain.rpc("eth_getBlockByNumber", ["latest", False])["timestamp"], 16)
-
-    def left(self) -> int:
-        return self.chain.balance(self.key.public_key.to_checksum_address())
-
-    def ask(self, act: Callable[[AuthorizedChain], Awaitable[T]]) -> T:
-        async def asked() -> T:
-            rpc, now_s = Rpc(self.chain.url, timeout_s=20), self.now_s()
-            watched = Providers(
-                [rpc], quorum=1, now_s=lambda: now_s, head_age_max_s=60, lag_max_s=30, say=lambda _: None
-            )
-            try:
-                return await act(AuthorizedChain(TEMPO_ID, watched))
-            finally:
-                await rpc.close()
-
-        return asyncio.run(asked())
-
-    def sign(self, units: int) -> tuple[bytes, bytes]:
-        """Sign a transfer with a memo on a lane of its own (transaction type 0x76); return it and its hash."""
-        data = selector("transferWithMemo(address,uint256,bytes32)") + SELLER.rjust(32, b"\0")
-        data += units.to_bytes(32, "big") + MEMO
-        price, valid_before = 2 * self.chain.base_fee, self.now_s() + 600
-        fields: list[Any] = [TEMPO_ID, 0, price, 2_000_000, [[BRIDGED, 0, data]], [], LANE, 0, valid_before, b""]
-        fields += [BRIDGED, b"", []]
-        signature = self.key.sign_msg_hash(keccak(b"\x76" + rlp.encode(fields))).to_bytes()
-        raw = b"\x76" + rlp.encode([*fields, signature[:64] + bytes([27 + signature[64]])])
-        return raw, bytes(keccak(raw))
-
-    def carry(self, raw: bytes) -> None:
-        self.chain.rpc("eth_sendRawTransaction", ["0x" + raw.hex()])
-        self.chain.mine()
-
-    def use(self, tx_hash: bytes, units: Usdc) -> AuthorizationUse:
-        parties = (self.wallet.rjust(32, b"\0"), SELLER.rjust(32, b"\0"))
-        return AuthorizationUse(
-            key=tx_hash,
-            hash=tx_hash,
-            mark=(NONCES, selector("getNonce(address,uint256)") + parties[0] + LANE.to_bytes(32, "big")),
-            log=(BRIDGED, (WITH_MEMO, *parties, MEMO)),
-            token=BRIDGED,
-            sender=self.wallet,
-            recipient=SELLER,
-            tokens=units,
-            since=0,
-            pays_fee=True,
-        )
+GET_NONCE = bytes(keccak(text="getNonce(address,uint256)")[:4])
 
 
 @pytest.fixture
-def tempo() -> Iterator[TempoTill]:
-    till = TempoTill()
-    yield till
-    till.chain.stop()
+def tempo() -> Iterator[Chain]:
+    """A Tempo chain that makes blocks when told to, and a wallet with dollars on it."""
+    chain = Tempo(tools.require("anvil"), funded={text(payments.WALLET): HELD}, block_s=None)
+    chain.mine()
+    yield Chain(chain)
+    chain.stop()
 
 
-def test_a_payment_on_tempo_is_seen_with_its_fee_in_the_token(tempo: TempoTill) -> None:
+def ask(tempo: Chain, act: Callable[[AuthorizedChain], Awaitable[T]]) -> T:
+    """Do one thing with the edge in front of this chain."""
+
+    async def asked() -> T:
+        rpc, now_s = Rpc(tempo.tempo.url, timeout_s=20), tempo.now()
+        watched = Providers([rpc], quorum=1, now_s=lambda: now_s, head_age_max_s=60, lag_max_s=30, say=lambda _: None)
+        try:
+            return await act(AuthorizedChain(TEMPO_ID, watched))
+        finally:
+            await rpc.close()
+
+    return asyncio.run(asked())
+
+
+def sign(tempo: Chain, units: int) -> tuple[bytes, AuthorizationUse]:
+    """Sign a transfer with a memo on a lane of its own; return it with the use it would be."""
+    data = transfer_with_memo(payments.RECIPIENT, units, payments.MEMO)
+    price, ends_s = 2 * tempo.tempo.base_fee, tempo.now() + 600
+    raw = payments.raw_of(payments.paying(data=data, gas_price=price, lane=LANE, valid_before=ends_s))
+    parties = (payments.WALLET.rjust(32, b"\0"), payments.RECIPIENT.rjust(32, b"\0"))
+    return raw, AuthorizationUse(
+        key=bytes(keccak(raw)),
+        hash=bytes(keccak(raw)),
+        mark=(NONCES, GET_NONCE + parties[0] + LANE.to_bytes(32, "big")),
+        log=(payments.TOKEN, (WITH_MEMO, *parties, payments.MEMO)),
+        token=payments.TOKEN,
+        sender=payments.WALLET,
+        recipient=payments.RECIPIENT,
+        tokens=Usdc(units),
+        since=0,
+        pays_fee=True,
+    )
+
+
+def left(tempo: Chain) -> int:
+    return tempo.tempo.balance(text(payments.WALLET))
+
+
+def test_a_payment_on_tempo_is_seen_with_its_fee_in_the_token(tempo: Chain) -> None:
     """By its hash and by its memo alike: amount and fee are what the wallet's tokens fell by, to the unit."""
-    raw, tx_hash = tempo.sign(TEN.units)
-    use = tempo.use(tx_hash, TEN)
-    assert tempo.ask(lambda chain: chain.look([(use, None)])).seen == {}
-    tempo.carry(raw)
-    looked = tempo.ask(lambda chain: chain.look([(use, None)]))
-    seen = looked.seen[tx_hash]
-    assert (seen.trusted, seen.wallet_check, looked.used) == (True, "exact", frozenset({tx_hash}))
-    assert (seen.inclusion.tokens, seen.inclusion.token_fee.units) == (TEN, HELD - TEN.units - tempo.left())
-    assert seen.inclusion.token_fee > Usdc(0)
-    by_memo = tempo.ask(lambda chain: chain.look([(replace(use, hash=None), None)]))
-    assert by_memo.seen == looked.seen
-    payment_status = tempo.ask(lambda chain: settled(chain.payment_status(use)))
-    assert (payment_status.flag, payment_status.payers, payment_status.witnesses) == (True, frozenset({tx_hash}), 1)
-
-
-def test_a_survey_on_tempo_needs_no_coin(tempo: TempoTill) -> None:
-    """Tokens, base fee and the mark of a lane that was used."""
-    raw, tx_hash = tempo.sign(1)
-    use = tempo.use(tx_hash, Usdc(1))
-    told = tempo.ask(lambda chain: chain.preflight(tempo.wallet, BRIDGED, [use]))
-    assert (told.tokens, told.base_fee) == (Usdc(HELD), Wei(tempo.chain.base_fee))
-    tempo.carry(raw)
+    raw, use = sign(tempo, TEN.units)
+    assert ask(tempo, lambda chain: chain.look([(use, None)])).seen == {}
+    # A survey needs no coin: tokens, base fee, and the mark of a lane, which is refused once it was used.
+    told = ask(tempo, lambda chain: chain.preflight(payments.WALLET, payments.TOKEN, [use]))
+    assert (told.tokens, told.base_fee) == (Usdc(HELD), Wei(tempo.tempo.base_fee))
+    tempo.run(raw)
     with pytest.raises(PaymentForbidden, match="was used already"):
-        tempo.ask(lambda chain: chain.preflight(tempo.wallet, BRIDGED, [use]))
+        ask(tempo, lambda chain: chain.preflight(payments.WALLET, payments.TOKEN, [use]))
+    looked = ask(tempo, lambda chain: chain.look([(use, None)]))
+    seen = looked.seen[use.key]
+    assert (seen.trusted, seen.wallet_check, looked.used) == (True, "exact", frozenset({use.key}))
+    assert (seen.inclusion.tokens, seen.inclusion.token_fee.units) == (TEN, HELD - TEN.units - left(tempo))
+    assert seen.inclusion.token_fee > Usdc(0)
+    by_memo = ask(tempo, lambda chain: chain.look([(replace(use, hash=None), None)]))
+    assert by_memo.seen == looked.seen
+    payment_status = ask(tempo, lambda chain: settled(chain.payment_status(use)))
+    assert (payment_status.flag, payment_status.payers, payment_status.witnesses) == (True, frozenset({use.key}), 1)
 
 
-def test_a_payment_that_fails_on_tempo_costs_its_fee_and_its_lane(tempo: TempoTill) -> None:
+def test_a_payment_that_fails_on_tempo_costs_its_fee_and_its_lane(tempo: Chain) -> None:
     """More than the wallet holds: it stands in a block, moved nothing, and nothing else can run on that lane."""
-    raw, tx_hash = tempo.sign(HELD + 1)
-    tempo.carry(raw)
-    use = tempo.use(tx_hash, Usdc(HELD + 1))
-    looked = tempo.ask(lambda chain: chain.look([(use, None)]))
-    seen = looked.seen[tx_hash]
+    raw, use = sign(tempo, HELD + 1)
+    tempo.run(raw)
+    looked = ask(tempo, lambda chain: chain.look([(use, None)]))
+    seen = looked.seen[use.key]
     assert (seen.inclusion.success, seen.inclusion.transient, seen.trusted) == (False, False, True)
-    assert (seen.wallet_check, looked.used) == ("exact", frozenset({tx_hash}))
-    assert (seen.inclusion.tokens, seen.inclusion.token_fee) == (Usdc(0), Usdc(HELD - tempo.left()))
-    payment_status = tempo.ask(lambda chain: settled(chain.payment_status(use)))
+    assert (seen.wallet_check, looked.used) == ("exact", frozenset({use.key}))
+    assert (seen.inclusion.tokens, seen.inclusion.token_fee) == (Usdc(0), Usdc(HELD - left(tempo)))
+    payment_status = ask(tempo, lambda chain: settled(chain.payment_status(use)))
     assert (payment_status.flag, payment_status.payers) == (True, frozenset())
