@@ -67,67 +67,52 @@ def one_pass(one: Search, provider: Provider, since: int = 0, final: Head | None
 
 # -- what an error says ------------------------------------------------------------------------------------------
 
-RATES = [
-    ("over rate limit", -32016),
-    ("rate limit exceeded", -32005),
-    ("limit exceeded", -32005),
-    ("Too Many Requests", 429),
-    ("Your app has exceeded its compute units per second capacity", -32000),
-    ("requests limited to 15/second", -32007),
-    ("daily request count exceeded, request rate limited", -32005),
-    ("node.example answered HTTP 429 without JSON", 0),
-    ("", -32029),
-    ("", -32005),
-    ("daily limit reached", -32005),
-]
-RANGES = [
-    ("eth_getLogs is limited to a 10 range", 10),
-    ("eth_getLogs is limited to a 1,000 range", 1000),
-    (
-        (
-            "You can make eth_getLogs requests with up to a 10 block range. Based on your parameters, this block range"
-            " should work: [0x2faf07e, 0x2faf087]"
-        ),
-        10,
-    ),
-    ("exceed maximum block range: 2000", 2000),
-    ("block range limit exceeded: 500", 500),
-    ("requested too many blocks from 50000001 to 50005000, maximum is set to 2048", 2048),
-    ("block range is too wide", SPAN // 2),
-    ("query exceeds max block range 100000", SPAN // 2),
-]
-SIZES = [
-    "query returned more than 10000 results. Try with this block range [0x1, 0x2].",
-    "node.example answered with more than 8388608 bytes",
-    "Log response size exceeded",
-    "query timeout exceeded",
-]
+
+# What an error says, and with which code: words count before codes, and a code only where the words say nothing.
+SAID: dict[Refusal, list[tuple[str, int]]] = {
+    Refusal.RATE: [
+        *(("over rate limit", -32016), ("rate limit exceeded", -32005), ("limit exceeded", -32005)),
+        *(("Too Many Requests", 429), ("requests limited to 15/second", -32007), ("daily limit reached", -32005)),
+        ("Your app has exceeded its compute units per second capacity", -32000),
+        ("daily request count exceeded, request rate limited", -32005),
+        ("node.example answered HTTP 429 without JSON", 0),
+        *(("", -32029), ("", -32005)),
+    ],
+    # It shortens this reading alone: too much in an answer says nothing of other blocks.
+    Refusal.SIZE: [
+        ("query returned more than 10000 results. Try with this block range [0x1, 0x2].", 0),
+        ("node.example answered with more than 8388608 bytes", 0),
+        *(("Log response size exceeded", 0), ("query timeout exceeded", 0)),
+    ],
+    # From what does not speak of a limit none is learnt.
+    Refusal.OTHER: [
+        *(("missing trie node", -32000), ("internal error", -32000), ("unauthorized", -32000)),
+        *(("batch of 3 is too large", -32000), ("logs are for those who pay", -32005)),
+    ],
+}
+# A number of blocks that is named is used; otherwise half as many are asked for. Hex, results and what is no less than
+# was asked for are no such number.
+RANGES = {
+    "eth_getLogs is limited to a 10 range": 10,
+    "eth_getLogs is limited to a 1,000 range": 1000,
+    "You can make eth_getLogs requests with up to a 10 block range. Based on your parameters, this block range should "
+    "work: [0x2faf07e, 0x2faf087]": 10,
+    "exceed maximum block range: 2000": 2000,
+    "block range limit exceeded: 500": 500,
+    "requested too many blocks from 50000001 to 50005000, maximum is set to 2048": 2048,
+    "block range is too wide": SPAN // 2,
+    "query exceeds max block range 100000": SPAN // 2,
+}
 
 
-@pytest.mark.parametrize(("text", "code"), RATES)
-def test_what_speaks_of_a_rate_is_no_range(text: str, code: int) -> None:
-    """Words count before codes, and a code only where the words say nothing."""
-    assert refusal(text, code) is Refusal.RATE
-
-
-@pytest.mark.parametrize(("text", "blocks"), RANGES)
-def test_a_number_of_blocks_that_is_named_is_used(text: str, blocks: int) -> None:
-    """Otherwise half as many are asked for; hex, results and what is no less than was asked for are no such number."""
-    assert refusal(text, -32005) is Refusal.RANGE
-    assert granted(text, SPAN) == blocks
-
-
-@pytest.mark.parametrize("text", SIZES)
-def test_too_much_in_an_answer_says_nothing_of_other_blocks(text: str) -> None:
-    """It shortens this reading alone."""
-    assert refusal(text) is Refusal.SIZE
-
-
-@pytest.mark.parametrize("text", ["missing trie node", "internal error", "batch of 3 is too large", "unauthorized"])
-def test_any_other_error_is_no_limit(text: str) -> None:
-    """From what does not speak of a limit none is learnt."""
-    assert refusal(text, -32000) is Refusal.OTHER
-    assert refusal("logs are for those who pay", -32005) is Refusal.OTHER
+def test_what_an_error_says() -> None:
+    """Whether to wait, to ask for fewer blocks, to ask for less, or nothing at all."""
+    for why, told in SAID.items():
+        for words, code in told:
+            assert refusal(words, code) is why, words
+    for words, blocks in RANGES.items():
+        assert refusal(words, -32005) is Refusal.RANGE, words
+        assert granted(words, SPAN) == blocks, words
 
 
 # -- pages ---------------------------------------------------------------------------------------------------------
@@ -159,12 +144,8 @@ async def test_a_rate_is_waited_for_within_the_pass_alone() -> None:
     assert await read(Pager(Budget(clock)), provider, 1, 86_400) == []
     assert sum(clock.slept) <= SECONDS
     assert max(clock.slept) <= PATIENCE_MAX_S
-
-
-async def test_who_asks_for_patience_for_ever_is_not_waited_for_by_a_command() -> None:
-    """A minute without a page is an end with a sentence."""
-    clock = Leaping()
-    provider = Provider("a", Blocks(90_000, 80_000), clock, rate=0)
+    # A command waits for nobody who asks for patience for ever: a minute without a page ends it with a sentence.
+    clock.slept.clear()
     with pytest.raises(ChainUnknown, match="has asked for patience"):
         await read(unbounded(clock), provider, 1, 86_400)
     assert sum(clock.slept) <= PATIENCE_OVER_S + PATIENCE_MAX_S
@@ -644,10 +625,7 @@ def test_a_pass_that_asks_is_alive_and_one_that_asks_nothing_is_not() -> None:
     assert pulse.beats(asked, now + STUCK_MS - 1)
     assert not pulse.beats(asked, now + STUCK_MS)
     assert pulse.beats(asked + 1, now + STUCK_MS)
-
-
-def test_a_pass_that_never_ends_is_not_alive_whatever_it_asks() -> None:
-    """Each part of a pass is bounded, so one of half an hour is a defect that a restart may mend."""
+    # Each part of a pass is bounded, so one of half an hour is a defect that a restart may mend, whatever it asks.
     pulse = Pulse(0, 0)
     beats = [pulse.beats(n, n * 5000) for n in range(1, PASS_MS_MAX // 5000 + 5)]
     assert beats[: PASS_MS_MAX // 5000 - 1] == [True] * (PASS_MS_MAX // 5000 - 1)

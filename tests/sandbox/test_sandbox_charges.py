@@ -86,23 +86,10 @@ def twins(name: str) -> tuple[Operator, Charge, Charge]:
     return one, one.charge(ASK, name), other.charge(ASK)
 
 
-def test_a_real_charge_hashes_to_its_known_hash() -> None:
-    """The packed hash of the real charge of March 2025 is the published one."""
-    assert packed_hash(REAL).hex() == "06958cb53f6718ac036e53afdffae19b61c88ee8777c5982ad93d14984707725"
-
-
 def test_a_real_charge_recovers_its_operator() -> None:
-    """With the prefix honoured, the real signature is Coinbase Commerce's."""
+    """With the prefix honoured, the signature of March 2025 is Coinbase Commerce's; the hash is the published one."""
+    assert packed_hash(REAL).hex() == "06958cb53f6718ac036e53afdffae19b61c88ee8777c5982ad93d14984707725"
     assert str(Account._recover_hash(digest(REAL), signature=REAL_SIGNATURE)).lower() == REAL.operator.lower()
-
-
-def test_an_empty_prefix_means_the_standard_signed_message() -> None:
-    """Without a prefix the signature is what eth_account makes of a 32-byte personal message."""
-    operator = Operator()
-    charge = operator.charge(ASK, "no-prefix")
-    draft, signature = read_back(charge)
-    signer = Account.recover_message(encode_defunct(packed_hash(draft)), signature=signature)
-    assert signer == operator.address
 
 
 def test_an_honest_charge_is_signed_by_its_operator() -> None:
@@ -110,6 +97,17 @@ def test_an_honest_charge_is_signed_by_its_operator() -> None:
     operator = Operator()
     charge = operator.charge(ASK)
     assert recovered(charge) == operator.address.lower() == intent_of(charge)["call_data"]["operator"]
+    # Without a prefix the signature is what eth_account makes of a 32-byte personal message.
+    draft, signature = read_back(operator.charge(ASK, "no-prefix"))
+    assert Account.recover_message(encode_defunct(packed_hash(draft)), signature=signature) == operator.address
+    # Some gateways write the deadline as digits; the signature covers the same number.
+    other = Operator(Terms(deadline_as="unix"))
+    charge = other.charge(ASK)
+    assert intent_of(charge)["call_data"]["deadline"] == "1740809999"
+    assert recovered(charge) == other.address.lower()
+    # Ids and keys are fresh each time.
+    ids = {intent_of(operator.charge(ASK))["call_data"]["id"] for _ in range(50)}
+    assert len(ids) == 50 and operator.address != other.address
 
 
 @pytest.mark.parametrize(
@@ -147,21 +145,6 @@ def test_an_honest_charge_has_the_documented_shape() -> None:
     assert call["prefix"] == "0x" + K2_PREFIX.hex() and len(call["id"]) == 34 and len(call["signature"]) == 132
 
 
-def test_a_deadline_can_be_written_in_unix_digits() -> None:
-    """Some gateways write the deadline as digits; the signature covers the same number."""
-    operator = Operator(Terms(deadline_as="unix"))
-    charge = operator.charge(ASK)
-    assert intent_of(charge)["call_data"]["deadline"] == "1740809999"
-    assert recovered(charge) == operator.address.lower()
-
-
-def test_no_two_charges_share_an_id() -> None:
-    """Ids and keys are fresh each time."""
-    operator = Operator()
-    ids = {intent_of(operator.charge(ASK))["call_data"]["id"] for _ in range(50)}
-    assert len(ids) == 50 and Operator().address != operator.address
-
-
 # What each hostile charge changes besides its signature, against the honest charge of the same request: the honest ten
 # dollars cost 10 395 000 + 105 000. What is drawn anew each time, or follows from another line, is only named.
 LIES: dict[str, dict[str, Any]] = {
@@ -190,25 +173,38 @@ LIES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", sorted(HOSTILE))
 def test_a_hostile_charge_lies_about_one_thing_only(name: str) -> None:
-    """It says what its name says, and nothing else differs from the honest charge: nothing else can have refused it."""
+    """It says what its name says, and nothing else differs from the honest charge: nothing else can have refused it.
+
+    What is spoilt before it is signed is validly signed by the operator it names: a payer that only checks the
+    signature would pay it.
+    """
     _, hostile, honest = twins(name)
     assert changed(hostile, honest) - {"signature"} == set(LIES[name])
     assert all(_flat(hostile)[field] == said for field, said in LIES[name].items() if said is not ...)
+    assert name not in BEFORE_SIGNING or recovered(hostile) == intent_of(hostile)["call_data"]["operator"]
 
 
-@pytest.mark.parametrize("name", sorted(BEFORE_SIGNING))
-def test_a_hostile_charge_is_validly_signed_by_the_operator_it_names(name: str) -> None:
-    """A payer that only checks the signature would pay it."""
-    _, hostile, _ = twins(name)
-    assert recovered(hostile) == intent_of(hostile)["call_data"]["operator"]
-
-
-def test_a_claim_of_another_chain_leaves_the_charge_payable_on_ours() -> None:
-    """The signature still holds for the real chain: only reading the metadata gives the lie away."""
+def test_what_some_hostile_charges_are() -> None:
+    """The claim of another chain leaves the charge payable on ours: only reading the metadata gives the lie away."""
     operator, hostile, honest = twins("other-chain")
     assert intent_of(hostile)["metadata"]["chain_id"] == 1
     intent_of(hostile)["metadata"]["chain_id"] = 8453
     assert hostile == {**honest, "id": hostile["id"]} and recovered(hostile) == operator.address.lower()
+    # An unregistered operator is another key: the charge names the stranger, who really signed it.
+    operator, hostile, _ = twins("unregistered-operator")
+    assert recovered(hostile) == operator.stranger_address.lower() != operator.address.lower()
+    # A duplicate id is that of the first charge, however many came between.
+    operator = Operator()
+    first = intent_of(operator.charge(ASK))["call_data"]["id"]
+    operator.charge(ASK)
+    assert intent_of(operator.charge(ASK, "duplicate-id"))["call_data"]["id"] == first
+
+
+def test_every_hostile_charge_is_told_of_here() -> None:
+    """A new trick without a story in this file fails, and a misspelt fault never serves an honest charge."""
+    assert set(LIES) == HOSTILE == set(BEFORE_SIGNING) | set(AFTER_SIGNING)
+    with pytest.raises(KeyError, match="other-recipent"):
+        Operator().charge(ASK, "other-recipent")
 
 
 def test_a_bad_signature_is_well_formed_but_recovers_somebody_else() -> None:
@@ -219,28 +215,3 @@ def test_a_bad_signature_is_well_formed_but_recovers_somebody_else() -> None:
     assert len(signature) == 65 and signature[64] in (27, 28)
     assert int.from_bytes(signature[32:64], "big") <= half_order
     assert recovered(hostile) != operator.address.lower()
-
-
-def test_an_unregistered_operator_is_another_key() -> None:
-    """The charge names the stranger and the stranger really signed it."""
-    operator, hostile, _ = twins("unregistered-operator")
-    assert recovered(hostile) == operator.stranger_address.lower() != operator.address.lower()
-
-
-def test_a_duplicate_id_is_the_id_of_the_first_charge() -> None:
-    """However many charges came between."""
-    operator = Operator()
-    first = intent_of(operator.charge(ASK))["call_data"]["id"]
-    operator.charge(ASK)
-    assert intent_of(operator.charge(ASK, "duplicate-id"))["call_data"]["id"] == first
-
-
-def test_every_hostile_charge_is_told_of_here() -> None:
-    """A new trick without a story in this file fails."""
-    assert set(LIES) == HOSTILE == set(BEFORE_SIGNING) | set(AFTER_SIGNING)
-
-
-def test_an_unknown_trick_is_an_error() -> None:
-    """A misspelt fault must never serve an honest charge."""
-    with pytest.raises(KeyError, match="other-recipent"):
-        Operator().charge(ASK, "other-recipent")

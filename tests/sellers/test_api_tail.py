@@ -86,48 +86,25 @@ def _retry(code: int, after: str) -> Fault:
     return status(code, SAID, {"content-type": "application/json", "retry-after": after, "date": DATE})
 
 
+# What each status, number and form of JSON means to the client is told by test_openrouter.py; here one of each meaning
+# lives to its end, and whatever no client foresees on the wire.
 FAULTS: Final[dict[str, tuple[Fault, Meaning]]] = {
     # -- the documented statuses, and those of the proxies in front of the API
     "400 bad request": (status(400, SAID), REJECTED),
     "401 no valid key": (status(401, SAID), UNAUTHORIZED),
-    "402 payment required": (status(402, SAID), REJECTED),
-    "403 forbidden": (status(403, SAID), UNAUTHORIZED),
     "404 not found": (status(404, SAID), ABSENT),
     "408 request time-out": (status(408, SAID), UNKNOWN),
-    "409 conflict": (status(409, SAID), UNKNOWN),
     "410 gone": (status(410, SAID), GONE),
-    "422 unprocessable": (status(422, SAID), REJECTED),
-    "425 too early": (status(425, SAID), UNKNOWN),
     "429": (status(429, SAID), LIMITED),
     "429, in 7 seconds": (_retry(429, "7"), LIMITED),
-    "429, at a date": (_retry(429, formatdate(NOW_S + 90, usegmt=True)), LIMITED),
-    "429, in minus 5 seconds": (_retry(429, "-5"), LIMITED),
-    "429, after the year 99999999999": (_retry(429, "Mon, 01 Jan 99999999999 00:00:00 GMT"), LIMITED),
-    "500 with a reason": (status(500, SAID), UNKNOWN),
     "500 with a page": (status(500, HTML, PAGE), UNKNOWN),
     "501 not implemented": (status(501, SAID), ABSENT),
-    "502 with a page": (status(502, HTML, PAGE), UNKNOWN),
-    "503": (status(503, SAID), UNKNOWN),
     "503, in 7 seconds": (_retry(503, "7"), LIMITED),
-    "503, at a date": (_retry(503, formatdate(NOW_S + 90, usegmt=True)), LIMITED),
-    "503, in 10^12 seconds": (_retry(503, "1" + "0" * 12), LIMITED),
-    "504 with a page": (status(504, HTML, PAGE), UNKNOWN),
-    "520 with a page": (status(520, HTML, PAGE), UNKNOWN),
-    "522 with a page": (status(522, HTML, PAGE), UNKNOWN),
-    "524 with a page": (status(524, HTML, PAGE), UNKNOWN),
-    "529 overloaded": (status(529, SAID), UNKNOWN),
     # -- other answers that are none
-    "201 created": (status(201, b'{"data":{}}'), UNKNOWN),
     "204 no content": (status(204), UNKNOWN),
-    "301 elsewhere": (status(301, headers={"location": "http://127.0.0.1:9/"}), UNKNOWN),
     "307 elsewhere": (status(307, headers={"location": "http://127.0.0.1:9/"}), UNKNOWN),
     "200 with a page": (body(HTML), UNKNOWN),
     "200 with an error in it": (body(SAID), UNKNOWN),
-    "empty body": (body(b""), UNKNOWN),
-    "not JSON": (body(b"{'data': {}}"), UNKNOWN),
-    "null": (body(b"null"), UNKNOWN),
-    "a list": (body(b"[]"), UNKNOWN),
-    "data is a list": (body(b'{"data":[]}'), UNKNOWN),
     "two documents in one body": (rewrite(lambda honest: honest + honest), UNKNOWN),
     "the answer of another": (body(b'{"data":"pong"}'), UNKNOWN),
     "NaN": (rewrite(lambda honest: honest.replace(b'{"data":{', b'{"data":{"spent":NaN,')), UNKNOWN),
@@ -168,12 +145,6 @@ def _swap(old: bytes, new: bytes) -> Fault:
 # GET /credits: an answer of the right shape, and the doubt about it.
 TOTALS: Final[dict[str, tuple[Fault, str]]] = {
     "a total that is a text": (_total('"20"'), "no_answer"),
-    "a total that is null": (_total("null"), "no_answer"),
-    "a total that is true": (_total("true"), "no_answer"),
-    "a total that is a list": (_total("[20]"), "no_answer"),
-    "a total that is NaN": (_total("NaN"), "no_answer"),
-    "a total that is Infinity": (_total("Infinity"), "no_answer"),
-    "a total of 10^400": (_total("1e400"), "no_answer"),
     "a total that is missing": (body(b'{"data":{"total_usage":10.5}}'), "no_answer"),
     "a negative total": (_total("-20"), "malformed"),
     "a negative usage": (body(b'{"data":{"total_credits":20,"total_usage":-1}}'), "malformed"),
@@ -188,8 +159,6 @@ TOTALS: Final[dict[str, tuple[Fault, str]]] = {
 # GET /key: an answer of the right shape, and the doubt about what /credits says then.
 KINDS: Final[dict[str, tuple[Fault, str]]] = {
     "no word on the kind of key": (body(b'{"data":{"label":"x"}}'), "key_unproven"),
-    "the kind is a text": (body(b'{"data":{"is_management_key":"true"}}'), "key_unproven"),
-    "the kind is a number": (body(b'{"data":{"is_management_key":1}}'), "key_unproven"),
     "the kind given twice": (_twice(b"is_management_key", b"false"), "key_unproven"),
     "an ordinary key": (body(b'{"data":{"is_management_key":false}}'), "ordinary_key"),
 }

@@ -130,39 +130,24 @@ def test_a_header_of_two_readings_spoils_all_beside_it(broken: str) -> None:
         assert refused(*lines).field.startswith("WWW-Authenticate")
 
 
-def test_challenges_without_an_id_spoil_none_beside_them() -> None:
-    """None of them could be what is stored: two other ways to pay that name none are passed over like any other."""
+def test_ids_tell_challenges_apart() -> None:
+    """What is stored is an id: where it names two challenges, which one was judged could not be told later."""
+    assert "one id" in refused(challenge("right"), challenge("right", request={"amount": str(TEN + 1)})).was
+    assert chosen(challenge("right"), challenge("right")) == "right"
+    # Challenges without an id could not be what is stored: two other ways to pay are passed over like any other.
     others = [f'Payment method="{name}", intent="charge", realm="{REALM}", request="e30"' for name in ("card", "other")]
     assert chosen(*others, challenge("ours")) == "ours"
 
 
-def test_one_id_for_two_challenges_has_two_readings() -> None:
-    """What is stored is an id: where it names two challenges, which one was judged could not be told later."""
-    assert "one id" in refused(challenge("right"), challenge("right", request={"amount": str(TEN + 1)})).was
-    assert chosen(challenge("right"), challenge("right")) == "right"
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        challenge("other", request={"amount": str(TEN + 1)}),
-        challenge("other", request={"recipient": STRANGER}),
-    ],
-    ids=["amount", "recipient"],
-)
-def test_two_that_could_be_paid_and_differ_are_refused(other: str) -> None:
-    """Nobody who looks at one of them knows what the other one asks for: neither is paid."""
-    assert "2 that could be paid" in refused(challenge("right"), other, pinned=False).was
-
-
-def test_two_that_ask_for_the_same_are_one_offer() -> None:
-    """Ids, words, ends and places for the credential may differ: the first is paid."""
+def test_two_that_could_be_paid() -> None:
+    """Nobody who looks at one of two that differ knows what the other one asks for: neither is paid."""
+    for change in ({"amount": str(TEN + 1)}, {"recipient": STRANGER}):
+        other = challenge("other", request=change)
+        assert "2 that could be paid" in refused(challenge("right"), other, pinned=False).was
+    # Ids, words, ends and places for the credential may differ: two that ask for the same are one, the first is paid.
     second = challenge("second", description="again", expires="2026-09-21T14:18:25Z", header="Payment-Authorization")
     assert chosen(challenge("first"), second) == "first"
-
-
-def test_the_unsponsored_offer_is_taken() -> None:
-    """Where both are offered, the wallet pays the fee itself and knows the transaction's hash."""
+    # Where an offer is sponsored as well, the wallet pays the fee itself and knows the transaction's hash.
     assert chosen(OTHERS["sponsored"], challenge("right")) == "right"
     assert refused(OTHERS["sponsored"]).field == "request.methodDetails.feePayer"
 
@@ -226,10 +211,7 @@ def test_the_choice_is_stored_with_the_answer() -> None:
     assert json.loads(raw)["chosen"] == "first"
     for other in (rail_of(Shop([]), dollar=PATH_DOLLAR), rail_of(Shop([]), pinned=False)):
         assert other.read(raw).challenge.id == "first"
-
-
-def test_a_refusal_is_stored_too() -> None:
-    """What nothing could be paid of is not taken up again because the settings have changed since."""
+    # What nothing could be paid of is not taken up again because the settings have changed since.
     raw = asyncio.run((rail := rail_of(Shop([OTHERS["pathusd"]]))).ask(asked(4217)))
     for one in (rail, rail_of(Shop([]), dollar=PATH_DOLLAR)):
         with pytest.raises(ChargeRefused, match="pathUSD"):

@@ -109,42 +109,30 @@ def test_the_defaults_are_the_record_of_openrouter() -> None:
     assert MppFieldsSection().model_dump() == vars(OPENROUTER)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("REQUEST_PATH", "credits"),
-        ("REQUEST_PATH", "/a b"),
-        ("REQUEST_PATH", "https://elsewhere.example/"),
-        ("AMOUNT_FIELD", ""),
-        ("AMOUNT_AS", "float"),
-        ("PURCHASE_PATH", "/purchases"),
-        ("BALANCE_PATH", "balance"),
-        ("BALANCE_FIELD", ""),
-    ],
-)
-def test_a_record_that_cannot_be_is_refused_by_name(name: str, value: str) -> None:
-    """Each is said with the setting that holds it."""
-    with pytest.raises(SettingsError, match=re.escape(f"rails.mpp.fields.{name.lower()}")):
-        load({"TOPUP_CONFIG": "/dev/null", f"TOPUP_RAILS__MPP__FIELDS__{name}": value})
+WRONG: dict[str, tuple[str, ...]] = {
+    "FIELDS__REQUEST_PATH": ("credits", "/a b", "https://elsewhere.example/"),
+    **dict.fromkeys(("FIELDS__AMOUNT_FIELD", "FIELDS__BALANCE_FIELD"), ("",)),
+    "FIELDS__AMOUNT_AS": ("float",),
+    "FIELDS__PURCHASE_PATH": ("/purchases",),
+    "FIELDS__BALANCE_PATH": ("balance",),
+    # A realm that no header holds would never be the challenge's.
+    "REALM": ("", " MPP", "MPP ", "a\tb", "é", "A" * 254),
+}
 
 
-def test_a_balance_is_read_where_something_is_bought() -> None:
-    """`api.kind = "mpp"` watches one seller: with other rails, or without a path to its balance, it is refused."""
-    own = {"TOPUP_CONFIG": "/dev/null", "TOPUP_API__KIND": "mpp"}
-    for more in ({}, {"TOPUP_RAILS__USE": "mpp"}, {"TOPUP_RAILS__MPP__FIELDS__BALANCE_PATH": "/balance"}):
+def test_a_record_that_cannot_be_is_refused_by_name() -> None:
+    """Each is said with the setting that holds it; capitals and spaces are part of some sellers' names."""
+    own = {"TOPUP_CONFIG": "/dev/null"}
+    for name, values in WRONG.items():
+        for value in values:
+            with pytest.raises(SettingsError, match=re.escape(f"rails.mpp.{name.lower().replace('__', '.')}")):
+                load(own | {f"TOPUP_RAILS__MPP__{name}": value})
+    for realm in ("MPP Payment", "localhost", "api.example:8443", "A" * 253):
+        assert load(own | {"TOPUP_RAILS__MPP__REALM": realm}).rails.mpp.realm == realm
+    # `api.kind = "mpp"` watches one seller: with other rails, or without a path to its balance, it is refused.
+    own |= {"TOPUP_API__KIND": "mpp"}
+    rail, balance = {"TOPUP_RAILS__USE": "mpp"}, {"TOPUP_RAILS__MPP__FIELDS__BALANCE_PATH": "/balance"}
+    for more in ({}, rail, balance):
         with pytest.raises(SettingsError, match=r"api\.kind mpp"):
             load(own | more)
-    load(own | {"TOPUP_RAILS__USE": "mpp", "TOPUP_RAILS__MPP__FIELDS__BALANCE_PATH": "/balance"})
-
-
-@pytest.mark.parametrize("realm", ["MPP Payment", "localhost", "api.example:8443", "A" * 253])
-def test_a_realm_may_be_any_name(realm: str) -> None:
-    """Capitals and spaces are part of some sellers' names."""
-    assert load({"TOPUP_CONFIG": "/dev/null", "TOPUP_RAILS__MPP__REALM": realm}).rails.mpp.realm == realm
-
-
-@pytest.mark.parametrize("realm", ["", " MPP", "MPP ", "a\tb", "é", "A" * 254])
-def test_a_realm_that_no_header_holds_is_refused(realm: str) -> None:
-    """It would never be the challenge's."""
-    with pytest.raises(SettingsError, match=r"rails\.mpp\.realm"):
-        load({"TOPUP_CONFIG": "/dev/null", "TOPUP_RAILS__MPP__REALM": realm})
+    load(own | rail | balance)

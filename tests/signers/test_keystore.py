@@ -52,30 +52,26 @@ def address(paths: tuple[Path, Path]) -> str:
     return opened(paths[0], files.password(paths[1], "the password"), "wallet.keystore").address
 
 
-@pytest.mark.parametrize(
-    ("document", "password"),
-    [
-        (LIGHT, b"correct horse\n"),
-        (LIGHT, b"correct horse"),
-        (LIGHT, b"correct horse\r\n"),
-        (LIGHT, b"correct horse \n\n"),
-        (LIGHT, b"\xef\xbb\xbfcorrect horse\n"),
-        (LIGHT, PASSWORD.encode("utf-16")),
-        (b"\xef\xbb\xbf" + json.dumps(LIGHT).encode(), b"correct horse\n"),
-        (json.dumps(LIGHT).encode("utf-16"), b"correct horse\n"),
-        (LIGHT | {"address": ADDRESS}, b"correct horse\n"),
-        (LIGHT | {"address": ADDRESS[2:].upper()}, b"correct horse\n"),
-        ({k: v for k, v in LIGHT.items() if k != "address"}, b"correct horse\n"),
-        ({("Crypto" if k == "crypto" else k): v for k, v in LIGHT.items()}, b"correct horse\n"),
-        (LIGHT | {"version": "3"}, b"correct horse\n"),
-        (LIGHT | {"crypto": LIGHT["crypto"] | {"mac": "0x" + LIGHT["crypto"]["mac"]}}, b"correct horse\n"),
-        (written(password=" blanks around "), b" blanks around \n"),
-        (written(password="p\u00e4ssw\u00f6rt"), "pa\u0308sswo\u0308rt\n".encode()),
-        (written(password="pa\u0308sswo\u0308rt"), "p\u00e4ssw\u00f6rt\n".encode()),
-        (written(password=""), b"\n"),
-        (SCRYPT, b"correct horse\n"),
-    ],
-)
+LINE = b"correct horse\n"
+# What is in the file of the keystore, and in that of its password.
+OPENS: list[tuple[object, bytes]] = [
+    *((LIGHT, text) for text in (LINE, b"correct horse", b"correct horse\r\n", b"correct horse \n\n")),
+    *((LIGHT, text) for text in (b"\xef\xbb\xbfcorrect horse\n", PASSWORD.encode("utf-16"))),
+    *((raw, LINE) for raw in (b"\xef\xbb\xbf" + json.dumps(LIGHT).encode(), json.dumps(LIGHT).encode("utf-16"))),
+    *((LIGHT | {"address": address}, LINE) for address in (ADDRESS, ADDRESS[2:].upper())),
+    ({k: v for k, v in LIGHT.items() if k != "address"}, LINE),
+    ({("Crypto" if k == "crypto" else k): v for k, v in LIGHT.items()}, LINE),
+    (LIGHT | {"version": "3"}, LINE),
+    (LIGHT | {"crypto": LIGHT["crypto"] | {"mac": "0x" + LIGHT["crypto"]["mac"]}}, LINE),
+    (written(password=" blanks around "), b" blanks around \n"),
+    (written(password="p\u00e4ssw\u00f6rt"), "pa\u0308sswo\u0308rt\n".encode()),
+    (written(password="pa\u0308sswo\u0308rt"), "p\u00e4ssw\u00f6rt\n".encode()),
+    (written(password=""), b"\n"),
+    (SCRYPT, LINE),
+]
+
+
+@pytest.mark.parametrize(("document", "password"), OPENS)
 def test_it_opens_as_it_is_meant(document: object, password: bytes, tmp_path: Path) -> None:
     """Marks of an encoding, foreign ends of lines, capitals, other spellings of one letter: none is another key."""
     assert address(stored(tmp_path, document, password)) == ADDRESS
@@ -102,45 +98,38 @@ def counting(document: dict[str, Any], **other: object) -> dict[str, Any]:
 
 
 VALIDATOR = json.loads(json.dumps(create_keyfile_json(KEY, b"x" * 8, version=4, kdf="pbkdf2", iterations=262144)))
+NO_JSON, RAW_KEY = "is no keystore: it is no JSON object", "is no keystore: it looks like a raw private key"
+WRONG = "what it says of its key is wrong"
+RIGHT = PASSWORD.encode()
 SPOILT: list[tuple[str, object, bytes, str]] = [
     ("wrong password", LIGHT, b"wrong\n", "does not open: wrong password"),
     ("empty password", LIGHT, b"\n", "does not open: its password file is empty"),
-    ("a list", [], b"x", "is no keystore: it is no JSON object"),
-    ("cut off", json.dumps(LIGHT).encode()[:99], b"x", "is no keystore: it is no JSON object"),
-    ("nested", b"[" * 100_000, b"x", "is no keystore: it is no JSON object"),
+    ("a list", [], b"x", NO_JSON),
+    ("cut off", json.dumps(LIGHT).encode()[:99], b"x", NO_JSON),
+    ("nested", b"[" * 100_000, b"x", NO_JSON),
+    ("typographic quotes", json.dumps(LIGHT).replace('"', "\u201c").encode(), b"x", NO_JSON),
     ("empty", {}, b"x", "is no keystore of version 3: its version is 'None', and `crypto` is missing"),
     ("version 9", LIGHT | {"version": 9}, b"x", "is no keystore of version 3: its version is '9'"),
-    ("a raw key", KEY.hex().encode(), b"x", "is no keystore: it looks like a raw private key"),
+    ("a raw key", KEY.hex().encode(), b"x", RAW_KEY),
+    ("a raw key in capitals", b"0X" + KEY.hex().upper().encode(), b"x", RAW_KEY),
     ("a validator's", VALIDATOR, b"xxxxxxxx", "is a validator's keystore (EIP-2335)"),
-    ("another's", LIGHT | {"address": OTHER}, b"correct horse", f"says that it holds the key of {OTHER}"),
+    ("another's", LIGHT | {"address": OTHER}, RIGHT, f"says that it holds the key of {OTHER}"),
+    ("the name of a name", LIGHT | {"address": "somebody.eth"}, RIGHT, "'somebody.eth', which is no address"),
+    ("an escape", LIGHT | {"address": "\x1b[2J"}, RIGHT, "'\\x1b[2j', which is no address"),
+    ("two addresses", json.dumps(LIGHT)[:-1].encode() + b',"address":"33"}', b"x", "gives 'address' twice"),
+    ("two cryptos", json.dumps(LIGHT)[:-1].encode() + b',"Crypto":{}}', b"x", "gives 'Crypto' twice"),
     ("no kdf", LIGHT | {"crypto": {}}, b"x", "derives its key by 'None'"),
     ("another kdf", deriving(LIGHT, kdf="argon2id"), b"x", "derives its key by 'argon2id': only scrypt and pbkdf2"),
-    ("no mac", deriving(LIGHT, mac=None), b"correct horse", "what it says of its key is wrong"),
+    ("another prf", counting(LIGHT, prf="hmac-sha512"), b"x", "by pbkdf2 with 'hmac-sha512': only hmac-sha256"),
+    ("no mac", deriving(LIGHT, mac=None), RIGHT, WRONG),
+    ("no hex", deriving(LIGHT, mac="zz"), b"x", WRONG),
     ("hours of scrypt", counting(SCRYPT, n=2**20, r=8, p=32), b"x", "its n × r × p is beyond 67108864"),
     ("hours of blocks", counting(SCRYPT, p=10**6), b"x", "its r × p is beyond 4096"),
     ("all memory there is", counting(SCRYPT, n=2**30), b"x", "its n × r × p is beyond 67108864"),
     ("hours of pbkdf2", counting(LIGHT, c=2**40), b"x", "its c is beyond 33554432"),
-    ("another prf", counting(LIGHT, prf="hmac-sha512"), b"x", "by pbkdf2 with 'hmac-sha512': only hmac-sha256"),
     ("a long key", counting(SCRYPT, dklen=2**40), b"x", "its key, `dklen`, has more than 1024 bytes"),
-    ("a negative count", counting(SCRYPT, n=-4), b"correct horse", "what it says of its key is wrong (ValueError)"),
-    ("a count in words", counting(SCRYPT, n="4096"), b"correct horse", "what it says of its key is wrong"),
-    (
-        "the name of a name",
-        LIGHT | {"address": "somebody.eth"},
-        b"correct horse",
-        "'somebody.eth', which is no address",
-    ),
-    ("an escape", LIGHT | {"address": "\x1b[2J"}, b"correct horse", "'\\x1b[2j', which is no address"),
-    ("two addresses", json.dumps(LIGHT)[:-1].encode() + b',"address":"33"}', b"x", "gives 'address' twice"),
-    ("two cryptos", json.dumps(LIGHT)[:-1].encode() + b',"Crypto":{}}', b"x", "gives 'Crypto' twice"),
-    (
-        "a raw key in capitals",
-        b"0X" + KEY.hex().upper().encode(),
-        b"x",
-        "is no keystore: it looks like a raw private key",
-    ),
-    ("typographic quotes", json.dumps(LIGHT).replace('"', "\u201c").encode(), b"x", "is no keystore: it is no JSON"),
-    ("no hex", LIGHT | {"crypto": LIGHT["crypto"] | {"mac": "zz"}}, b"x", "what it says of its key is wrong"),
+    ("a negative count", counting(SCRYPT, n=-4), RIGHT, f"{WRONG} (ValueError)"),
+    ("a count in words", counting(SCRYPT, n="4096"), RIGHT, WRONG),
 ]
 
 
@@ -161,7 +150,7 @@ def test_what_does_not_open_says_why(document: object, password: bytes, says: st
 
 def test_too_little_memory_is_a_matter_of_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where scrypt cannot have its memory the sentence says how much that is, and the exit code is tried again."""
-    heavy = SCRYPT | {"crypto": SCRYPT["crypto"] | {"kdfparams": SCRYPT["crypto"]["kdfparams"] | {"n": 2**18}}}
+    heavy = counting(SCRYPT, n=2**18)
 
     def starving(failure: Exception) -> Callable[..., bytes]:
         def starved(*_: object) -> bytes:

@@ -67,19 +67,27 @@ def test_the_right_plan_is_signed_exactly() -> None:
         "type": 2,
         "chainId": RIGHT.chain_id,
         "nonce": RIGHT.nonce,
+        "accessList": (),
         "to": RIGHT.to,
         "value": RIGHT.value.units,
         "data": RIGHT.data,
         "gas": RIGHT.gas_limit,
         "maxFeePerGas": RIGHT.max_fee_per_gas.units,
         "maxPriorityFeePerGas": RIGHT.max_priority_fee_per_gas.units,
-        "accessList": (),
     }
+    # The signature is deterministic (RFC 6979): signing again after a crash cannot make a second transaction.
+    assert signer().sign_payment(RIGHT, CHARGE) == (raw, tx_hash)
+    # A key file usually ends with a newline: white space around the key is no part of it.
+    assert from_private_key(f" {KEY.hex()}\n", CEILINGS).sign_payment(RIGHT, CHARGE) == (raw, tx_hash)
 
 
-def test_signing_twice_gives_the_same_bytes() -> None:
-    """The signature is deterministic (RFC 6979): signing again after a crash cannot make a second transaction."""
-    assert signer().sign_payment(RIGHT, CHARGE) == signer().sign_payment(RIGHT, CHARGE)
+def test_a_charge_for_another_wallet_is_refused() -> None:
+    """The key does not pay what was proven for somebody else, although the call data are right."""
+    other = proven(builders.operator(2), builders.PAYER)
+    plan = replace(RIGHT, data=payment_data(charge_of(other).intent, 500))
+    assert refusal(plan, other) == "the key refuses to sign: sender"
+    # A plan pays the charge it is presented with, not one proven earlier.
+    assert refusal(RIGHT, proven(builders.operator(3))) == "the key refuses to sign: call data"
 
 
 @pytest.mark.parametrize(
@@ -120,36 +128,22 @@ def test_each_rule_alone_refuses(change: dict[str, Any], rule: str) -> None:
     assert refusal(replace(RIGHT, **change)) == f"the key refuses to sign: {rule}"
 
 
-def test_a_charge_for_another_wallet_is_refused() -> None:
-    """The key does not pay what was proven for somebody else, although the call data are right."""
-    other = proven(builders.operator(2), builders.PAYER)
-    plan = replace(RIGHT, data=payment_data(charge_of(other).intent, 500))
-    assert refusal(plan, other) == "the key refuses to sign: sender"
-
-
-def test_another_proven_charge_is_refused() -> None:
-    """A plan pays the charge it is presented with, not one proven earlier."""
-    assert refusal(RIGHT, proven(builders.operator(3))) == "the key refuses to sign: call data"
-
-
 @pytest.mark.parametrize(
     ("ceilings", "rule"),
     [
-        (replace(CEILINGS, chain_id=10), "chain"),
-        (replace(CEILINGS, contract=b"\x05" * 20), "destination"),
-        (replace(CEILINGS, value=RIGHT.value - Wei(1)), "value"),
-        (replace(CEILINGS, network_fee=Wei(1)), "network fee"),
-        (replace(CEILINGS, price_min=EthPrice(2971 * 10**8)), "price"),
+        ({"chain_id": 10}, "chain"),
+        ({"contract": b"\x05" * 20}, "destination"),
+        ({"value": RIGHT.value - Wei(1)}, "value"),
+        ({"network_fee": Wei(1)}, "network fee"),
+        ({"price_min": EthPrice(2971 * 10**8)}, "price"),
+        ({"prefixes": frozenset({b""})}, "prefix"),  # behind which an operator signed, whatever was proven before
     ],
-    ids=["chain", "contract", "value", "network fee", "price"],
+    ids=["chain", "contract", "value", "network fee", "price", "prefix"],
 )
-def test_the_ceilings_are_the_keys_own(ceilings: Ceilings, rule: str) -> None:
+def test_the_ceilings_are_the_keys_own(ceilings: dict[str, Any], rule: str) -> None:
     """The same plan and charge are refused by a key that was given other limits."""
-    assert refusal(RIGHT, CHARGE, ceilings) == f"the key refuses to sign: {rule}"
-
-
-def test_the_lowest_plausible_price_leaves_honest_payments_alone() -> None:
-    """10.5 USDC for 0.003535 ETH is 2970.3 dollars an ETH: allowed by a floor of 2970, refused by 2971 above."""
+    assert refusal(RIGHT, CHARGE, replace(CEILINGS, **ceilings)) == f"the key refuses to sign: {rule}"
+    # 10.5 USDC for 0.003535 ETH is 2970.3 dollars an ETH: the lowest plausible price leaves honest payments alone.
     floor = replace(CEILINGS, price_min=EthPrice(2970 * 10**8))
     assert signer(floor).sign_payment(RIGHT, CHARGE) == signer().sign_payment(RIGHT, CHARGE)
 
@@ -216,20 +210,13 @@ def shows_no_key(text: str) -> bool:
     return KEY.hex() not in text.lower() and str(int.from_bytes(KEY, "big")) not in text and PASSWORD not in text
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "0x",
-        KEY.hex()[:-1],
-        KEY.hex()[:-2],
-        KEY.hex() + "00",
-        "zz" + KEY.hex()[2:],
-        "0x" + "00" * 32,
-        "0x" + "ff" * 32,
-        str(int.from_bytes(KEY, "big")),
-    ],
-)
+NO_KEYS = [
+    *("", "0x", KEY.hex()[:-1], KEY.hex()[:-2], KEY.hex() + "00", "zz" + KEY.hex()[2:]),
+    *("0x" + "00" * 32, "0x" + "ff" * 32, str(int.from_bytes(KEY, "big"))),
+]
+
+
+@pytest.mark.parametrize("text", NO_KEYS)
 def test_a_malformed_key_is_never_repeated(text: str) -> None:
     """What looks almost like a key might be one: neither the message nor its cause shows any of it."""
     with pytest.raises(SettingsError) as refused:
@@ -240,21 +227,9 @@ def test_a_malformed_key_is_never_repeated(text: str) -> None:
     assert refused.value.__cause__ is refused.value.__context__ is None
 
 
-def test_surrounding_white_space_is_no_part_of_the_key() -> None:
-    """A key file usually ends with a newline."""
-    assert from_private_key(f" {KEY.hex()}\n", CEILINGS).address == builders.address(WALLET)
-
-
 def test_the_key_shows_nowhere() -> None:
     """Neither text of the signer, nor of a refusal, nor of what it holds, has the key in it."""
     one = signer()
     refused = refusal(replace(RIGHT, lane=1))
     assert shows_no_key(f"{one} {one!r} {[one]} {refused} {vars(one)}")
     assert WALLET in repr(one)
-
-
-def test_the_prefix_behind_which_an_operator_signed_is_checked_again() -> None:
-    """A key whose owner allows another prefix signs no charge behind this one, whatever was proven before."""
-    other = LocalSigner(PrivateKey(KEY), replace(CEILINGS, prefixes=frozenset({b""})))
-    with pytest.raises(SignerError, match="prefix"):
-        other.sign_payment(RIGHT, CHARGE)

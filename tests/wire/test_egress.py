@@ -37,45 +37,31 @@ def refused(environ: dict[str, str], url: str = URL) -> str:
     return str(error.value)
 
 
-BROKEN = [
-    ("NO_PROXY", "localhost,127.0.0.1,fd07:b51a:cc66:f0::/64", "ranges of IPv6"),
-    ("NO_PROXY", "localhost,[::1]", "without brackets"),
-    ("NO_PROXY", "[fe80::1]:8080", "without brackets"),
-    ("NO_PROXY", "localhost 127.0.0.1", "no host, domain or address"),
-    ("NO_PROXY", "10.0.0.0/33", "no host, domain or address"),
-    ("NO_PROXY", "a\x1b[2Jb", "no host, domain or address"),
+# What a variable cannot hold, by the words that say why.
+HOST, HOSTS = "host or port is wrong", "no host, domain or address"
+BROKEN: list[tuple[str, str, str]] = [
+    *(("NO_PROXY", text, "ranges of IPv6") for text in ("localhost,127.0.0.1,fd07:b51a:cc66:f0::/64", "::1/128")),
     ("no_proxy", "fd00::/8", "ranges of IPv6"),
-    ("ALL_PROXY", "socks://127.0.0.1:1080/", "SOCKS"),
-    ("all_proxy", "socks5h://127.0.0.1:1080/", "SOCKS"),
-    ("HTTPS_PROXY", "socks4://127.0.0.1:1080/", "SOCKS"),
-    ("HTTPS_PROXY", "http://127.0.0.1:port", "host or port is wrong"),
-    ("HTTPS_PROXY", "http://127.0.0.1:99999", "host or port is wrong"),
-    ("HTTPS_PROXY", "http://", "host or port is wrong"),
-    ("HTTPS_PROXY", "ftp://proxy.example", "host or port is wrong"),
-    ("HTTP_PROXY", "http://[::1:3128", "host or port is wrong"),
-    ("HTTPS_PROXY", "http:/proxy.example:3128", "host or port is wrong"),
-    ("HTTPS_PROXY", "//proxy.example:3128", "host or port is wrong"),
-    ("HTTPS_PROXY", "http://proxy.example:3128/path?x", "host or port is wrong"),
-    ("HTTPS_PROXY", "http://a.example:1,http://b.example:2", "host or port is wrong"),
-    ("HTTPS_PROXY", "http://300.1.1.1:3128", "host or port is wrong"),
-    ("HTTPS_PROXY", "http://${PROXY_HOST}:3128", "host or port is wrong"),
-    ("HTTPS_PROXY", '"http://proxy.example:3128"', "host or port is wrong"),
-    ("HTTPS_PROXY", "\u201chttp://proxy.example:3128\u201d", "host or port is wrong"),
-    ("https_proxy", "PROXY proxy.example:3128", "host or port is wrong"),
-    ("NO_PROXY", "::1/128", "ranges of IPv6"),
-    ("NO_PROXY", "10.", "no host, domain or address"),
-    ("NO_PROXY", "10.*", "no host, domain or address"),
-    ("NO_PROXY", "10.0.0.0-10.0.0.9", "no host, domain or address"),
-    ("NO_PROXY", "gateway.example:99999", "no host, domain or address"),
-    ("NO_PROXY", "<local>", "no host, domain or address"),
-    ("SSL_CERT_FILE", "/nonexistent/ca.pem", "does not exist"),
+    *(("NO_PROXY", text, "without brackets") for text in ("localhost,[::1]", "[fe80::1]:8080")),
+    *(("NO_PROXY", text, HOSTS) for text in ("localhost 127.0.0.1", "10.0.0.0/33", "a\x1b[2Jb", "10.", "10.*")),
+    *(("NO_PROXY", text, HOSTS) for text in ("10.0.0.0-10.0.0.9", "gateway.example:99999", "<local>")),
+    *((name, "socks://127.0.0.1:1080/", "SOCKS") for name in ("ALL_PROXY", "all_proxy")),
+    *(("HTTPS_PROXY", f"{scheme}://127.0.0.1:1080/", "SOCKS") for scheme in ("socks4", "socks5h")),
+    *(("HTTPS_PROXY", f"http://{host}", HOST) for host in ("127.0.0.1:port", "127.0.0.1:99999", "", "300.1.1.1:3128")),
+    *(("HTTPS_PROXY", f"http://{host}", HOST) for host in ("proxy.example:3128/path?x", "${PROXY_HOST}:3128")),
+    *(
+        ("HTTPS_PROXY", url, HOST)
+        for url in ("ftp://proxy.example", "http:/proxy.example:3128", "//proxy.example:3128")
+    ),
+    *(("HTTPS_PROXY", url, HOST) for url in ("http://a.example:1,http://b.example:2", f'"{PROXY}"')),
+    ("HTTPS_PROXY", f"\u201c{PROXY}\u201d", HOST),
+    ("HTTP_PROXY", "http://[::1:3128", HOST),
+    ("https_proxy", "PROXY proxy.example:3128", HOST),
+    *(("SSL_CERT_FILE", path, "does not exist") for path in ("/nonexistent/ca.pem", "/etc/hostname/ca.pem")),
     ("SSL_CERT_FILE", "/etc/hostname", "no certificates that can be read"),
     ("SSL_CERT_FILE", "/etc", "is no file"),
-    ("SSL_CERT_FILE", "x" * 5000, "cannot be looked at (ENAMETOOLONG)"),
-    ("SSL_CERT_FILE", "/etc/hostname/ca.pem", "does not exist"),
-    ("SSL_CERT_DIR", "/etc:" + "x" * 5000, "cannot be looked at (ENAMETOOLONG)"),
-    ("SSL_CERT_DIR", ":", "does not exist"),
-    ("SSL_CERT_DIR", "/nonexistent", "does not exist"),
+    *((name, "x" * 5000, "cannot be looked at (ENAMETOOLONG)") for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")),
+    *(("SSL_CERT_DIR", path, "does not exist") for path in (":", "/nonexistent")),
     ("SSL_CERT_DIR", "/etc/hostname", "is no directory"),
     ("SSL_CERT_DIR", "/proc/self/task", "holds no certificate under its hash"),
 ]
@@ -97,52 +83,57 @@ def test_no_password_of_a_proxy_is_repeated() -> None:
     assert "hunter2" not in repr(way(URL, {"HTTPS_PROXY": "http://me:hunter2@proxy.example:3128"}))
 
 
-@pytest.mark.parametrize(
-    ("environ", "url", "proxy", "variable"),
-    [
-        ({}, URL, None, ""),
-        ({"HTTPS_PROXY": PROXY}, URL, PROXY, "HTTPS_PROXY"),
-        ({"https_proxy": PROXY, "HTTPS_PROXY": "http://other.example"}, URL, PROXY, "https_proxy"),
-        ({"ALL_PROXY": PROXY}, URL, PROXY, "ALL_PROXY"),
-        ({"HTTPS_PROXY": PROXY, "ALL_PROXY": "socks://127.0.0.1:1080"}, URL, PROXY, "HTTPS_PROXY"),
-        ({"HTTPS_PROXY": "proxy.example:3128"}, URL, PROXY, "HTTPS_PROXY"),
-        ({"HTTP_PROXY": PROXY}, URL, None, ""),
-        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "*"}, URL, None, ""),
-        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "gateway.example"}, URL, None, ""),
-        ({"HTTPS_PROXY": PROXY, "NO_PROXY": ".example, other"}, URL, None, ""),
-        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "*.example"}, URL, None, ""),
-        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "EXAMPLE."}, URL, None, ""),
-        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "way.example"}, URL, PROXY, "HTTPS_PROXY"),
-        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "gateway.example:443"}, URL, None, ""),
-        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "gateway.example:8443"}, URL, PROXY, "HTTPS_PROXY"),
-        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "10.0.0.0/8"}, "https://10.1.2.3", None, ""),
-        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "10.0.0.0/8"}, "https://11.1.2.3", PROXY, "HTTPS_PROXY"),
-        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "2001:db8::1"}, "https://[2001:DB8:0::1]", None, ""),
-        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "10.1.2.3"}, "https://[::ffff:10.1.2.3]", None, ""),
-        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "::ffff:10.1.2.3"}, "https://10.1.2.3", None, ""),
-        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "b\u00fccher.example"}, "https://xn--bcher-kva.example", None, ""),
-        ({"HTTPS_PROXY": PROXY, "NO_PROXY": "xn--bcher-kva.example"}, "https://b\u00fccher.example", None, ""),
-        ({"https_proxy": " ", "HTTPS_PROXY": PROXY}, URL, PROXY, "HTTPS_PROXY"),
-        ({"HTTPS_PROXY": f" {PROXY}/\r"}, URL, PROXY, "HTTPS_PROXY"),
-        ({"HTTPS_PROXY": "[::1]:3128"}, URL, "http://[::1]:3128", "HTTPS_PROXY"),
-        *[
-            ({"HTTPS_PROXY": PROXY}, f"https://{host}:8443/x", None, "")
-            for host in ("127.0.0.1", "127.0.0.2", "localhost", "LOCALHOST.", "[::1]", "[::ffff:127.0.0.1]")
-        ],
-    ],
-)
-def test_which_proxy_a_url_is_asked_through(
-    environ: dict[str, str], url: str, proxy: str | None, variable: str
-) -> None:
-    """The strongest variable wins, what NO_PROXY names goes without, and so does what stays on this machine."""
-    found = way(url, environ)
-    assert (found.proxy, found.variable) == (proxy, variable)
+OTHER = "http://other.example"
+# The variables, and which of them is used for the gateway: "" where none is.
+USED: list[tuple[dict[str, str], str]] = [
+    ({}, ""),
+    ({"HTTPS_PROXY": PROXY}, "HTTPS_PROXY"),
+    ({"https_proxy": PROXY, "HTTPS_PROXY": OTHER}, "https_proxy"),
+    ({"ALL_PROXY": PROXY}, "ALL_PROXY"),
+    ({"HTTPS_PROXY": PROXY, "ALL_PROXY": "socks://127.0.0.1:1080"}, "HTTPS_PROXY"),
+    ({"HTTPS_PROXY": "proxy.example:3128"}, "HTTPS_PROXY"),
+    ({"https_proxy": " ", "HTTPS_PROXY": PROXY}, "HTTPS_PROXY"),
+    ({"HTTPS_PROXY": f" {PROXY}/\r"}, "HTTPS_PROXY"),
+    ({"HTTP_PROXY": PROXY}, ""),
+]
+# What NO_PROXY holds, a host, and whether that goes without a proxy.
+WITHOUT: list[tuple[str, str, bool]] = [
+    *(
+        (names, "gateway.example", True)
+        for names in ("*", "gateway.example", ".example, other", "*.example", "EXAMPLE.")
+    ),
+    *((names, "gateway.example", names.endswith(":443")) for names in ("way.example", "gateway.example:443")),
+    ("gateway.example:8443", "gateway.example", False),
+    *(("10.0.0.0/8", host, host == "10.1.2.3") for host in ("10.1.2.3", "11.1.2.3")),
+    ("2001:db8::1", "[2001:DB8:0::1]", True),
+    *(("10.1.2.3", "[::ffff:10.1.2.3]", True), ("::ffff:10.1.2.3", "10.1.2.3", True)),
+    *(("b\u00fccher.example", "xn--bcher-kva.example", True), ("xn--bcher-kva.example", "b\u00fccher.example", True)),
+]
+HERE = ("127.0.0.1", "127.0.0.2", "localhost", "LOCALHOST.", "[::1]", "[::ffff:127.0.0.1]")
 
 
-def test_what_is_spoken_in_the_clear_on_this_machine_asks_nothing_of_the_environment() -> None:
-    """Plain http stays on this machine: a proxy that is broken and an authority that is gone do not concern it."""
-    found = way("http://127.0.0.1:8080", {"ALL_PROXY": "socks://x", "SSL_CERT_FILE": "/nonexistent"})
-    assert found.proxy is None
+@pytest.mark.parametrize(("environ", "variable"), USED)
+def test_which_proxy_a_url_is_asked_through(environ: dict[str, str], variable: str) -> None:
+    """The strongest variable wins."""
+    found = way(URL, environ)
+    assert (found.proxy, found.variable) == (PROXY if variable else None, variable)
+
+
+def test_what_goes_without_a_proxy() -> None:
+    """What NO_PROXY names, and what stays on this machine: addresses and names that are its own by definition."""
+    for names, host, without in WITHOUT:
+        assert (way(f"https://{host}", {"HTTPS_PROXY": PROXY, "NO_PROXY": names}).proxy is None) == without, (
+            names,
+            host,
+        )
+    for host in HERE:
+        assert way(f"https://{host}:8443/x", {"HTTPS_PROXY": PROXY}).proxy is None, host
+    for host in ("10.0.0.1", "example.com", "localhost.example.com", "128.0.0.1", "::2", ""):
+        assert not loopback(host), host
+    assert way(URL, {"HTTPS_PROXY": "[::1]:3128"}).proxy == "http://[::1]:3128"
+    # Plain http stays on this machine: a proxy that is broken and an authority that is gone do not concern it.
+    clear = way("http://127.0.0.1:8080", {"ALL_PROXY": "socks://x", "SSL_CERT_FILE": "/nonexistent"})
+    assert clear.proxy is None
 
 
 @given(st.sampled_from([name for name, _, _ in BROKEN]), st.text(max_size=60))
@@ -159,28 +150,22 @@ def test_whatever_a_variable_holds_it_is_used_or_named(name: str, value: str) ->
         assert isinstance(found, Way)
 
 
-def test_no_key_of_a_connection_is_written_to_a_file(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python's own default would write them where SSLKEYLOGFILE says, or fail where it may not."""
+def test_every_certificate_is_judged_by_its_authority_and_its_name(
+    house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever authorities are trusted, a certificate is wanted, and one of that host's name.
+
+    No key of a connection is written to a file: Python's own default would write them where SSLKEYLOGFILE says.
+    """
     for name in ("keys", "nowhere/keys"):
         monkeypatch.setenv("SSLKEYLOGFILE", str(house / name))
         for environ in ({}, {"SSL_CERT_FILE": str(house / "ca.pem")}):
             _trust.cache_clear()
-            assert way(URL, environ).trust.keylog_filename is None
+            trust = way(URL, environ).trust
+            assert (trust.verify_mode, trust.check_hostname) == (ssl.CERT_REQUIRED, True)
+            assert trust.get_ca_certs()
+            assert trust.keylog_filename is None
         assert not (house / name).exists()
-
-
-def test_every_certificate_is_judged_by_its_authority_and_its_name(house: Path) -> None:
-    """Whichever authorities are trusted, a certificate is wanted, and one of that host's name."""
-    for environ in ({}, {"SSL_CERT_FILE": str(house / "ca.pem")}):
-        trust = way(URL, environ).trust
-        assert (trust.verify_mode, trust.check_hostname) == (ssl.CERT_REQUIRED, True)
-        assert trust.get_ca_certs()
-
-
-@pytest.mark.parametrize("host", ["10.0.0.1", "example.com", "localhost.example.com", "128.0.0.1", "::2", ""])
-def test_what_is_not_this_machine(host: str) -> None:
-    """Only addresses and names that are this machine's by definition go without a proxy."""
-    assert not loopback(host)
 
 
 @pytest.fixture(scope="module")

@@ -23,29 +23,15 @@ from topup.wire import files
 NAMED = "wallet.keystore_password_file"
 
 
-def fifo(folder: Path) -> Path:
-    """Make a pipe with a name."""
-    path = folder / "pipe"
-    os.mkfifo(path, 0o600)
-    return path
-
-
-def test_a_pipe_that_nobody_writes_into_is_not_waited_for_without_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pipe_is_not_waited_for_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sentence names the setting and the pipe, and the exit code is one that is tried again."""
     monkeypatch.setattr(files, "WRITER_S", 0)
-    with pytest.raises(FileAway, match=f"^{NAMED}: {tmp_path}/pipe is no file but a pipe") as away:
-        files.password(fifo(tmp_path), NAMED)
+    path = tmp_path / "pipe"
+    os.mkfifo(path, 0o600)
+    with pytest.raises(FileAway, match=f"^{NAMED}: {path} is no file but a pipe") as away:
+        files.password(path, NAMED)
     assert (away.value.exit_code, away.value.again) == (4, True)
-
-
-def test_a_pipe_whose_writer_does_not_come_to_an_end_is_not_waited_for_without_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Half a secret is none."""
-    monkeypatch.setattr(files, "WRITER_S", 0)
-    path = fifo(tmp_path)
+    # Nor is one whose writer does not come to an end: half a secret is none.
     with os.fdopen(os.open(path, os.O_RDWR), "wb", buffering=0) as writer:
         writer.write(b"half")
         with pytest.raises(FileAway, match="did not come to an end"):
@@ -80,26 +66,17 @@ def test_a_pipe_without_an_end_is_too_long(tmp_path: Path) -> None:
         endless.kill()
 
 
-@pytest.mark.parametrize("device", ["/dev/zero", "/dev/full", "/dev/urandom", "/dev/ptmx"])
-def test_a_device_is_refused_with_the_setting_that_names_it(device: str) -> None:
-    """Unopened, for to open some is to act; a person has to correct it."""
-    with pytest.raises(SettingsError, match=f"^{NAMED}: {device} is neither a file nor a pipe$") as refused:
-        files.text(Path(device), NAMED)
-    assert (refused.value.exit_code, refused.value.again) == (2, False)
-    assert NAMED in refused.value.remedy
-
-
-def test_a_socket_is_refused_with_the_setting_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A socket's address in the file system is no file."""
+def test_a_device_is_refused_with_the_setting_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unopened, for to open some is to act; a person has to correct it. A socket's address is no file either."""
     monkeypatch.chdir(tmp_path)
     with closing(socket.socket(socket.AF_UNIX)) as bound:
         bound.bind("socket")
-        with pytest.raises(SettingsError, match=f"^{NAMED}: socket is neither a file nor a pipe$"):
-            files.text(Path("socket"), NAMED)
-
-
-def test_the_null_device_is_an_empty_file() -> None:
-    """As everywhere: settings from there are none, a secret from there is missing."""
+        for device in ("/dev/zero", "/dev/full", "/dev/urandom", "/dev/ptmx", "socket"):
+            with pytest.raises(SettingsError, match=f"^{NAMED}: {device} is neither a file nor a pipe$") as refused:
+                files.text(Path(device), NAMED)
+            assert (refused.value.exit_code, refused.value.again) == (2, False)
+            assert NAMED in refused.value.remedy
+    # The null device is an empty file, as everywhere: settings from there are none, a secret from there is missing.
     assert files.text(Path(os.devnull), NAMED) == ""
     with pytest.raises(SettingsError, match="is empty"):
         files.secret(Path(os.devnull), NAMED)

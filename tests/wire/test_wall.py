@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -63,22 +64,57 @@ async def test_a_number_of_thousands_of_digits_stops_nothing(town: Callable[[int
     assert {event.provider for event in aside} <= {there.servers[0].url.removeprefix("http://")}
 
 
-@pytest.mark.parametrize("value", [HUGE, "0x" + "f" * 65, "text", 5, [], {"a": 1}], ids=lambda value: repr(value)[:12])
-async def test_who_says_what_no_honest_one_says_is_set_aside_at_once_and_named(value: Any) -> None:
-    """Of three, one shows as a quantity what is none: once is enough, and the sentence quotes it in short."""
+def asking(names: tuple[str, ...], said: list[Event]) -> Providers:
+    """Providers of these names, of which two have to agree; nobody is asked anything."""
+    rpcs = [Rpc(f"https://{name}.example/key", timeout_s=1) for name in names]
+    return Providers(rpcs, quorum=2, now_s=lambda: 0, head_age_max_s=60, lag_max_s=60, say=said.append)
+
+
+def undecodable() -> str:
+    return b"\xff".decode()
+
+
+NO_QUANTITY: list[Any] = [HUGE, "0x" + "f" * 65, "text", 5, [], {"a": 1}]
+
+
+@pytest.mark.parametrize(
+    ("read", "words"),
+    [
+        *((partial(quantity, value, "the balance"), "one.example: the balance is ") for value in NO_QUANTITY),
+        (undecodable, "one.example gave nonsense (UnicodeDecodeError at tests/"),
+    ],
+)
+async def test_who_says_what_no_honest_one_says_is_set_aside_at_once_and_named(
+    read: Callable[[], object], words: str
+) -> None:
+    """Of three, one shows as a quantity what is none, or what nobody foresaw: once is enough; the others are taken."""
     said: list[Event] = []
-    rpcs = [Rpc(f"https://{name}.example/key", timeout_s=1) for name in ("one", "two", "three")]
-    every = Providers(rpcs, quorum=2, now_s=lambda: 0, head_age_max_s=60, lag_max_s=60, say=said.append)
 
     async def act(rpc: Rpc) -> int:
-        return quantity(value if rpc.host == "one.example" else "0x1", "the balance")
+        if rpc.host == "one.example":
+            read()
+        return 1
 
-    assert [vote.value for vote in (await every.ask(act)).votes] == [1, 1]
+    assert [vote.name for vote in (await asking(("one", "two", "three"), said).ask(act)).votes] == [
+        "two.example",
+        "three.example",
+    ]
     (event,) = said
     assert isinstance(event, ProviderSetAside)
     assert event.provider == "one.example"
-    assert event.detail.startswith("one.example: the balance is ")
-    assert len(event.detail) < 200
+    assert event.detail.startswith(words)
+    assert len(event.detail) < 200, "the sentence quotes it in short"
+
+
+async def test_where_all_say_nonsense_nothing_is_known_and_each_is_named() -> None:
+    """A defect of ours looks the same: it ends no process, and the sentence says where it is."""
+
+    async def act(_: Rpc) -> int:
+        raise RecursionError
+
+    words = r"one.example gave nonsense \(RecursionError at .*two.example gave nonsense"
+    with pytest.raises(ChainUnknown, match=words):
+        await asking(("one", "two"), []).ask(act)
 
 
 async def test_a_number_of_thousands_of_digits_after_the_payment_has_left(town: Callable[[int], Town]) -> None:
@@ -109,38 +145,6 @@ async def test_revert_text_of_any_kind_stops_nothing(town: Callable[[int], Town]
 
     there.servers[0].intercept = bent
     await lived(there, State.DONE)
-
-
-async def test_an_error_nobody_foresaw_sets_its_provider_aside_at_once() -> None:
-    """Whatever is raised while one provider is read says so of that one; the others' answers are taken."""
-    said: list[Event] = []
-    rpcs = [Rpc(f"https://{name}.example/key", timeout_s=1) for name in ("one", "two", "three")]
-    every = Providers(rpcs, quorum=2, now_s=lambda: 0, head_age_max_s=60, lag_max_s=60, say=said.append)
-
-    async def act(rpc: Rpc) -> int:
-        if rpc.host == "one.example":
-            b"\xff".decode()
-        return 1
-
-    assert [vote.name for vote in (await every.ask(act)).votes] == ["two.example", "three.example"]
-    (event,) = said
-    assert isinstance(event, ProviderSetAside)
-    assert event.provider == "one.example"
-    assert event.detail.startswith("one.example gave nonsense (UnicodeDecodeError at topup/")
-
-
-async def test_where_all_say_nonsense_nothing_is_known_and_each_is_named() -> None:
-    """A defect of ours looks the same: it ends no process, and the sentence says where it is."""
-    rpcs = [Rpc(f"https://{name}.example/key", timeout_s=1) for name in ("one", "two")]
-    every = Providers(rpcs, quorum=2, now_s=lambda: 0, head_age_max_s=60, lag_max_s=60, say=lambda _: None)
-
-    async def act(_: Rpc) -> int:
-        raise RecursionError
-
-    with pytest.raises(
-        ChainUnknown, match=r"one.example gave nonsense \(RecursionError at .*two.example gave nonsense"
-    ):
-        await every.ask(act)
 
 
 @pytest.mark.parametrize("place", ["id", "deadline"])
