@@ -119,8 +119,8 @@ def _sought(demand: Charge, since: int) -> Sought:
     contract, operator, one = demand.contract, demand.intent.operator, demand.intent.id
 
     def carrier(log: Any, first: int, last: int) -> tuple[bytes, int] | None:
-        said = transfer(log, contract, operator, first, last)
-        return (said.tx_hash, said.block_number) if said.id == one else None
+        _, said = transfer(log, contract, operator, first, last)
+        return (said.tx_hash, said.block_number) if said.intent_id == one else None
 
     return Sought(contract + operator + one, of_operator(contract, operator), since, carrier)
 

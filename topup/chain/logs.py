@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from eth_utils.crypto import keccak
 
+from topup.accounting.reconciliation import Transfer
 from topup.chain.contracts import TRANSFER, transferred
 from topup.chain.paging import SPAN, SPAN_MAX, Page, Pager, Wanted
 from topup.chain.rpc import Rpc, count, unhex, unhexed
@@ -27,24 +28,6 @@ TRANSFERRED: Final = keccak(text="Transferred(address,bytes16,address,address,ui
 
 
 @dataclass(frozen=True)
-class Transfer:
-    """One payment where it stands; `spent` in units of the currency that was spent, wei for ETH.
-
-    `operator` and `id` tell it from any other. Where somebody else carried it to the chain they are who signed, and
-    the authorization's nonce (EIP-3009), or the transaction and the log's position in its block (Tempo).
-    """
-
-    block_number: int
-    block_hash: bytes
-    tx_hash: bytes
-    operator: bytes
-    id: bytes
-    recipient: bytes
-    sender: bytes
-    spent: int
-
-
-@dataclass(frozen=True)
 class Chunk:
     """All payments from block `first` to block `last`, both included."""
 
@@ -54,24 +37,21 @@ class Chunk:
 
 
 async def transfers(
-    rpc: Rpc, contract: bytes, operator: bytes, first: int, last: int, pager: Pager
+    rpc: Rpc, contract: bytes, operator: bytes, first: int, last: int, pager: Pager, payer: bytes | None = None
 ) -> AsyncIterator[Chunk]:
     """Read the contract's Transferred events of one operator from block `first` to block `last`, in order.
 
-    Each chunk is complete when it is handed out. What the pager's budget does not allow any more is not read.
+    Each chunk is complete when it is handed out; with `payer`, it holds what that wallet has paid. What the pager's
+    budget does not allow any more is not read.
     """
-    wanted = [of_operator(contract, operator)]
-    async for page in pager.pages(rpc, wanted, (first, last)):
-        told = tuple(transfer(log, contract, operator, page.first, page.last) for log in page.logs[0])
-        yield Chunk(page.first, page.last, told)
+    async for page in pager.pages(rpc, [of_operator(contract, operator)], (first, last)):
+        paid = [transfer(log, contract, operator, page.first, page.last) for log in page.logs[0]]
+        yield Chunk(page.first, page.last, tuple(shown for sender, shown in paid if payer in (None, sender)))
 
 
 def of_operator(contract: bytes, operator: bytes) -> Wanted:
     """Return which logs are those of the contract's payments to one operator."""
-    return {
-        "address": "0x" + contract.hex(),
-        "topics": ["0x" + TRANSFERRED.hex(), "0x" + operator.rjust(32, b"\0").hex()],
-    }
+    return of_payer(contract, TRANSFERRED, operator)
 
 
 def patient() -> Pager:
@@ -95,7 +75,7 @@ async def authorizations(
         made = [move for use, move in pairs if move is not None and move.tx_hash == use.tx_hash]
         if len({move.position for move in made}) != len(used):
             raise ChainUnknown(f"{rpc.host} shows the use of an authorization without the transfer it made")
-        transfers = (_carried(move, payer, use.topics[2]) for use, move in zip(used, made, strict=True))
+        transfers = (_carried(token, payer, move, use.topics[2]) for use, move in zip(used, made, strict=True))
         yield Chunk(page.first, page.last, tuple(transfers))
 
 
@@ -104,28 +84,21 @@ async def memos(rpc: Rpc, token: bytes, payer: bytes, first: int, last: int, pag
     wanted = of_payer(token, TRANSFERRED_WITH_MEMO, payer)
     async for page in pager.pages(rpc, [wanted], (first, last), spans=(SPAN, SPAN_MAX)):
         sent = _wanted(page.logs[0], wanted, page)
-        transfers = (_carried(at, payer, at.tx_hash + at.index.to_bytes(8, "big")) for at in sent)
+        transfers = (_carried(token, payer, at, at.tx_hash + at.index.to_bytes(8, "big")) for at in sent)
         yield Chunk(page.first, page.last, tuple(transfers))
 
 
-def transfer(log: Any, contract: bytes, operator: bytes, first: int, last: int) -> Transfer:
-    """Read a Transferred event of one operator that lies between two blocks."""
+def transfer(log: Any, contract: bytes, operator: bytes, first: int, last: int) -> tuple[bytes, Transfer]:
+    """Read a Transferred event of one operator that lies between two blocks: who has paid, and what."""
     found = transferred({"logs": [log]}, contract)
     if len(found) != 1 or log.get("removed"):
         raise ChainUnknown("a log is none of the contract's Transferred events")
     said, number = found[0], count(log.get("blockNumber"), "a log's block")
     if bytes.fromhex(said["operator"][2:]) != operator or not first <= number <= last:
         raise ChainUnknown("a log was not asked for")
-    return Transfer(
-        block_number=number,
-        block_hash=unhex(log.get("blockHash"), "a log's block hash", 32),
-        tx_hash=unhex(log.get("transactionHash"), "a log's transaction", 32),
-        operator=operator,
-        id=bytes(said["id"]),
-        recipient=bytes.fromhex(said["recipient"][2:]),
-        sender=bytes.fromhex(said["sender"][2:]),
-        spent=int(said["spentAmount"]),
-    )
+    tx_hash = unhex(log.get("transactionHash"), "a log's transaction", 32)
+    sender, recipient = (bytes.fromhex(said[name][2:]) for name in ("sender", "recipient"))
+    return sender, Transfer(contract, operator, bytes(said["id"]), recipient, int(said["spentAmount"]), tx_hash, number)
 
 
 # -- logs of a token --------------------------------------------------------------------------------------------
@@ -168,7 +141,7 @@ def read_log(log: Any) -> Log:
 
 
 def of_payer(token: bytes, event: bytes, payer: bytes) -> Wanted:
-    """Return which logs are those of one event of a token whose first indexed argument is the payer."""
+    """Return which logs are those of one event of a contract whose first indexed argument is this address."""
     return {"address": "0x" + token.hex(), "topics": ["0x" + event.hex(), "0x" + payer.rjust(32, b"\0").hex()]}
 
 
@@ -183,8 +156,7 @@ def _wanted(logs: list[Any], wanted: Wanted, page: Page) -> list[Log]:
     return sorted(read, key=lambda log: log.position)
 
 
-def _carried(at: Log, payer: bytes, key: bytes) -> Transfer:
+def _carried(token: bytes, payer: bytes, at: Log, key: bytes) -> Transfer:
     """Return what a log of a token says was sent: to its third topic, as much as its data."""
-    amount = unhex(at.data, "a log's data", 32)
-    units = int.from_bytes(amount, "big")
-    return Transfer(at.block_number, at.block_hash, at.tx_hash, payer, key, at.topics[2][12:], payer, units)
+    units = int.from_bytes(unhex(at.data, "a log's data", 32), "big")
+    return Transfer(token, payer, key, at.topics[2][12:], units, at.tx_hash, at.block_number)

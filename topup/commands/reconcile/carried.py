@@ -19,7 +19,7 @@ from topup.chain import logs
 from topup.chain.paging import Pager
 from topup.chain.rpc import Rpc
 from topup.commands.reconcile.comparison import Carried, Comparison
-from topup.commands.reconcile.panel import Blocks, Panel, Progress, kept
+from topup.commands.reconcile.panel import Blocks, Panel, Progress
 from topup.domain.errors import ChainError, ChainUnknown
 from topup.domain.money import Usdc
 from topup.ledger.store import SqliteStore
@@ -122,6 +122,6 @@ class CarriedPayments:
         return block.timestamp_s * 1000
 
     async def _shows(self, transfer: Transfer, rpc: Rpc) -> bool:
-        number, token = transfer.block_number, self.funding.dollar.token
+        number = transfer.block_number
         chunks = [chunk async for chunk in self._chunks(rpc, number, number)]
-        return transfer in (kept(token, shown) for chunk in chunks for shown in chunk.transfers)
+        return transfer in (shown for chunk in chunks for shown in chunk.transfers)

@@ -121,7 +121,8 @@ class OwnTransactions:
         """Scan on from `done` to the final block, with the next provider where one fails; return the last block."""
         operator, final, failures = progress.reader, self.own.final_block, []
         for rpc in self.panel.providers.rpcs:
-            chunks = logs.transfers(rpc, progress.contract, operator, done[1] + 1, final, self.panel.pager)
+            blocks = done[1] + 1, final
+            chunks = logs.transfers(rpc, progress.contract, operator, *blocks, self.panel.pager, progress.wallet)
             try:
                 with rpc.heard():
                     _, last = await progress.keep(done, chunks)

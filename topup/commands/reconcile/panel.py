@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
-from topup.accounting.reconciliation import Transfer
 from topup.chain import history, logs
 from topup.chain.blocks import block_at
 from topup.chain.paging import Pager
@@ -95,14 +94,6 @@ class Progress:
         """Add what is read behind the blocks `begun`, each chunk as it comes; return what was read in the end."""
         (first, last), source = begun, (self.contract, self.reader)
         async for chunk in chunks:
-            found = [kept(self.contract, t) for t in chunk.transfers if t.sender == self.wallet]
             at_ms, last = self.store.now_ms(SystemClock().now_ms()), chunk.last
-            self.store.save_scan(self.chain_id, self.wallet, source, (first, last), found, at_ms)
+            self.store.save_scan(self.chain_id, self.wallet, source, (first, last), chunk.transfers, at_ms)
         return first, last
-
-
-def kept(contract: bytes, payment: logs.Transfer) -> Transfer:
-    """Return a payment as it is kept."""
-    return Transfer(
-        contract, payment.operator, payment.id, payment.recipient, payment.spent, payment.tx_hash, payment.block_number
-    )
