@@ -25,7 +25,6 @@ from topup.sandbox.rpc import RpcError
 BASE_FEE_WEI = 5_000_000
 START_S_MAX = 20
 ANSWER_S_MAX = 60
-L1_FEE_VAULT = "0x420000000000000000000000000000000000001A"
 
 # Storage of the L1Block predeploy since Ecotone: the L1 base fee in wei, two scalars in millionths packed into one
 # slot, the L1 blob base fee in wei. With these values a payment's L1 fee is some 1e10 wei.

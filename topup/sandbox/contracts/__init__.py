@@ -31,7 +31,6 @@ PAYMENT_PROTOCOL = "0x03059433BCdB6144624cC2443159D9445C32b7a8"
 # An earlier deployment, which takes a valid intent just as well.
 OLD_PAYMENT_PROTOCOL = "0xeADE6bE02d043b3550bE19E960504dbA14A14971"
 ETH_USD_FEED = "0x71041dddad3595F9CEd3DcCFBe3D1F4b0a16Bb70"
-USDC_USD_FEED = "0x7e860098F58bBFC8648a4311b374B1D669a2bc6B"
 SEQUENCER_FEED = "0xBCF85224fc0756B9Fa45aA7892530B47e10b6433"
 GAS_PRICE_ORACLE = "0x420000000000000000000000000000000000000F"
 
@@ -39,7 +38,6 @@ GAS_PRICE_ORACLE = "0x420000000000000000000000000000000000000F"
 OWNER = str(to_checksum_address(keccak(text="topup sandbox: owner")[-20:]))
 POOL_DEPTH_WEI = 5_000 * 10**18
 ETH_USD_HEARTBEAT = 1_200
-USDC_USD_HEARTBEAT = 86_400
 # How long before the genesis the sequencer came up: far longer than any grace period.
 SEQUENCER_UP_FOR = 30 * 24 * 3600
 
@@ -100,7 +98,6 @@ def genesis(
         *_payment_protocol(OLD_PAYMENT_PROTOCOL, operator, fee_destination),
         StorageWrite(UNIVERSAL_ROUTER, 0, int(WETH, 16)),
         *_feed(ETH_USD_FEED, eth_usd, timestamp, ETH_USD_HEARTBEAT),
-        *_feed(USDC_USD_FEED, 10**8, timestamp, USDC_USD_HEARTBEAT),
         *_feed(SEQUENCER_FEED, 0, timestamp - SEQUENCER_UP_FOR, 0),
         *l1_price(l1_fee_per_byte),
         StorageWrite(USDC, 0, int(OWNER, 16)),
@@ -242,7 +239,7 @@ _CODE: Mapping[str, str] = {
     UNIVERSAL_ROUTER: "Router",
     PAYMENT_PROTOCOL: "PaymentProtocol",
     OLD_PAYMENT_PROTOCOL: "PaymentProtocol",
-    **dict.fromkeys((ETH_USD_FEED, USDC_USD_FEED, SEQUENCER_FEED), "Feed"),
+    **dict.fromkeys((ETH_USD_FEED, SEQUENCER_FEED), "Feed"),
     GAS_PRICE_ORACLE: "GasPriceOracle",
 }
 
