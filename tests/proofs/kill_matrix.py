@@ -52,7 +52,7 @@ READS: Final = frozenset(
         "chain.payment_status",
         "chain.flag",
         "tokens.preflight",
-        "tokens.rehearse",
+        "tokens.simulate",
         "tokens.look",
         "tokens.payment_status",
         "seller.get",

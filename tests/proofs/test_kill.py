@@ -89,7 +89,7 @@ def test_what_a_rail_asks_its_seller_and_its_chain_is_seen() -> None:
     """Of a payment that a seller carries, every question to seller and chain is in the trace."""
     use = [(one["phase"], one["call"]) for one in record(LIVES["x402"]) if one["kind"] == FOREIGN]
     assert use.count(("ask1", "seller.post")) == use.count(("intend1", "seller.post")) == 1
-    assert {"tokens.preflight", "tokens.rehearse", "tokens.look", "api.credits"} < {call for _, call in use}
+    assert {"tokens.preflight", "tokens.simulate", "tokens.look", "api.credits"} < {call for _, call in use}
     assert not any(
         dangerous(cell) for cell in cells([{"phase": "ask1", "call": "seller.post", "nth": 1, "kind": FOREIGN}])
     )

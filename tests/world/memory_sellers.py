@@ -58,7 +58,7 @@ class Standing:
     async def preflight(self, wallet: bytes, token: bytes, uses: Any = (), *, key: bytes | None = None) -> Preflight:
         return Preflight(HEAD, Wei(0), 0, 0, Wei(1), Wei(1), b"", {}, None, tokens=Usdc(10 * TEN))
 
-    async def rehearse(self, *_: Any) -> None:
+    async def simulate(self, *_: Any) -> None:
         return None
 
     async def payment_status(self, use: AuthorizationUse) -> ChargeStatus:

@@ -479,7 +479,8 @@ class Provider:
             tokens=Usdc(block.balance),
         )
 
-    def rehearse(self, tokens: Usdc) -> Simulation:
+    def simulate_transfer(self, tokens: Usdc) -> Simulation:
+        """Dry-run a transfer on what it shows."""
         if (self.head().balance < tokens.units or self.net.frozen) and self.lie != "simulates_all":
             raise Reverted("InsufficientBalance", "", b"")
         return Simulation(0, Wei(0), "eth_call")
@@ -607,8 +608,9 @@ class SimulatedTokens(Asked):
         answers = await self._ask(lambda p: p.holdings(uses), lambda s: s.head)
         return agreement.preflight_of(answers, self.quorum).value
 
-    async def rehearse(self, wallet: bytes, token: bytes, paying: tuple[bytes, Usdc], at: Head) -> None:
-        agreement.simulation(await self._ask(lambda p: p.rehearse(paying[1])), self.quorum)
+    async def simulate(self, wallet: bytes, token: bytes, paying: tuple[bytes, Usdc], at: Head) -> None:
+        """Run it dry."""
+        agreement.simulation(await self._ask(lambda p: p.simulate_transfer(paying[1])), self.quorum)
         self.dry[paying[0], paying[1].units] = self._clock.true_ms
 
     async def look(

@@ -21,12 +21,8 @@ if TYPE_CHECKING:  # what a command that only reads the ledger need not load
     from topup.sellers.mpp_fields import Fields
     from topup.sellers.x402_profile import Profile as Seller
 
-# A block of Base is safe within minutes; after this the provider or the chain deserves a look.
-SAFE_LATE_S = 900
 # How long the credits of a small purchase take to be posted, the staleness of the API included.
 POSTED_S = 300
-# Receipts have lagged behind the nonce for three quarters of an hour; after this a person should look.
-NONCE_LATE_S = 3600
 # An authorization with less time left than this would die on its way.
 LIFE_MIN_S = 30
 
@@ -109,18 +105,15 @@ def pace(s: Settings) -> Pace:
         staleness_s=s.watch.staleness_s,
         unknown_alert_s=s.watch.unknown_alert_s,
         key_recheck_s=s.watch.key_recheck_s,
-        block_s=2,
         resend_s=s.posting.resend_s,
         posting_poll_s=s.posting.poll_s,
         posting_late_s=s.posting.late_s,
         posting_late_large_s=s.posting.late_large_s,
-        safe_late_s=SAFE_LATE_S,
         large=Usd(s.posting.large),
         plan_fresh_s=s.posting.plan_fresh_s,
         retries_max=s.posting.retries_max,
         bump_after_s=s.fees.bump_after_s,
         bump_max=s.fees.bump_max,
-        nonce_late_s=NONCE_LATE_S,
     )
 
 

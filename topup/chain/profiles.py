@@ -40,7 +40,7 @@ class Profile:
     price_feed_age_s: int
     sequencer_feed: bytes | None
     sequencer_grace_s: int
-    gas_oracle: bytes | None
+    gas_oracle: bytes
     block_s: int
 
 

@@ -70,7 +70,7 @@ async def _simulated(rpc: Rpc, profile: Profile, payment: Call, demand: Charge, 
     for answer in answers[:2]:
         if isinstance(answer, RpcError):
             raise reason(answer)
-    l1_fee = Wei(0) if profile.gas_oracle is None else Wei(known_word(answers[5], "the L1 fee"))
+    l1_fee = Wei(known_word(answers[5], "the L1 fee"))
     tried = payment.then is None or not isinstance(answers[2], RpcError)
     if payment.then is not None and unhexed(answers[-2]) == bytes.fromhex(_word(payment.approves)):
         tried = True
@@ -89,9 +89,8 @@ def questions(profile: Profile, payment: Call, at: Head) -> list[Query]:
         ("eth_simulateV1", [{"blockStateCalls": [{"calls": bodies}], "traceTransfers": True}, hex(at.number)]),
         CHAIN_ID,
         numbered(at.number),
+        l1_fee_query(profile.gas_oracle, len(payment.data) + ENVELOPE_BYTES, at.number),
     ]
-    if profile.gas_oracle is not None:
-        queries.append(l1_fee_query(profile.gas_oracle, len(payment.data) + ENVELOPE_BYTES, at.number))
     if payment.then is not None:
         queries += _as_if(profile, payment, payment.then, at)
     return queries

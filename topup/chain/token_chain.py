@@ -48,13 +48,13 @@ class AuthorizedChain(Quorum):
             "wallet or token", lambda rpc: preflight_of(rpc, self.chain_id, wallet, token, uses, key)
         )
 
-    async def rehearse(self, wallet: bytes, token: bytes, paying: tuple[bytes, Usdc], at: Head) -> None:
+    async def simulate(self, wallet: bytes, token: bytes, paying: tuple[bytes, Usdc], at: Head) -> None:
         """Run the transfer dry on the block `at`, through enough providers.
 
         Raises:
             Reverted: it would fail, with the token's reason.
         """
-        await self._dry(lambda rpc: rehearse(rpc, self.chain_id, wallet, token, paying, at))
+        await self._dry(lambda rpc: simulate(rpc, self.chain_id, wallet, token, paying, at))
 
     async def look(self, uses: Sequence[RecordedUse], *, every: bool = False) -> Observation:
         """Look for their use in canonical blocks; with `every`, through all, and two where two are configured.
@@ -87,7 +87,7 @@ class AuthorizedChain(Quorum):
         return await self._held(wallet, {dollar.asset: dollar.token}, None)
 
 
-async def rehearse(
+async def simulate(
     rpc: Rpc, chain_id: int, wallet: bytes, token: bytes, paying: tuple[bytes, Usdc], at: Head
 ) -> Simulation:
     """Run on block `at` the transfer that an authorization makes.

@@ -68,7 +68,7 @@ WAYS: Final[Mapping[State, Way]] = {
     State.SIGNED: Way("the sending, in the same pass", {CANCEL: _PENDING}),
     State.SENT: Way(
         "a block that holds it; a revert; a final block past its deadline; a final block that shows its nonce used by"
-        " something else. Where its nonce is used and none of that comes within `nonce_late_s`, it halts",
+        " something else. Where its nonce is used and none of that comes within an hour, it halts",
         {
             CANCEL: "sends a transaction that moves nothing at the same nonce; either may win. When the cancel wins, it"
             " ends as `failed` once the charge is proven dead"

@@ -22,18 +22,15 @@ class Pace:
     staleness_s: int
     unknown_alert_s: int
     key_recheck_s: int
-    block_s: int
     resend_s: int
     posting_poll_s: int
     posting_late_s: int
     posting_late_large_s: int
-    safe_late_s: int
     large: Usd
     plan_fresh_s: int
     retries_max: int
     bump_after_s: int
     bump_max: int
-    nonce_late_s: int
 
 
 # Every rail there is, as settings and ledger call it.

@@ -14,8 +14,11 @@ from topup.domain.reasons import Reason
 from topup.domain.ways_out import CREDITED
 from topup.payment.config import PassResult
 from topup.payment.confirmation import PAYING
-from topup.payment.step import Step, Steps, flag_name
+from topup.payment.step import BLOCK_S, Step, Steps, flag_name
 from topup.ports.rail import Claim
+
+# A block of Base is safe within minutes; after this the provider or the chain deserves a look.
+SAFE_LATE_S = 900
 
 
 class CreditPosting(Steps):
@@ -41,9 +44,9 @@ class CreditPosting(Steps):
             await self._test_flag(topup)
             return self._finish(topup)
         waited_s = (self._clock.now() - (topup.credited_ms or topup.moved_ms)) // 1000
-        if waited_s >= self._pace.safe_late_s:
+        if waited_s >= SAFE_LATE_S:
             self._say(events.NotYetSafe(topup_id=topup.id, waited_s=waited_s), hourly=f"unsafe {topup.id}")
-        next_s = self._pace.block_s if waited_s < 60 else self._pace.posting_poll_s
+        next_s = BLOCK_S if waited_s < 60 else self._pace.posting_poll_s
         return self._wait(topup, Reason.UNSAFE, "credited; waiting for a safe block", next_s)
 
     async def _test_flag(self, topup: TopUp) -> None:

@@ -27,6 +27,8 @@ from topup.ports.chain import Observation, Preflight
 from topup.ports.rail import Rail, WalletRail, sends
 
 Step = TopUp | PassResult
+# A block of Base comes every two seconds, and what is waited for in one is looked at as often.
+BLOCK_S = 2
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from topup.domain.reasons import Reason
 from topup.domain.ways_out import ATTEST, CANCEL, CREDITED
 from topup.payment.config import PassResult
 from topup.payment.foreign_nonce import NONE, Contest, contest, foreign, nonces
-from topup.payment.step import Step, Steps, flag_name
+from topup.payment.step import BLOCK_S, Step, Steps, flag_name
 from topup.ports.chain import Delivery, Observation, Sent
 
 # Answers after which a node holds the bytes.
@@ -29,6 +29,8 @@ SELLER_RESEND_MS = 600_000
 FINALITY_LATE_S = 3600
 # An index of receipts lags behind its chain by seconds, rarely by minutes; only after this somebody should be woken.
 RECEIPT_LATE_S = 300
+# Receipts have lagged behind the nonce for three quarters of an hour; after this a person should look.
+NONCE_LATE_S = 3600
 # Where a pass has used its budget up, the next one goes on so soon.
 MORE_S = 1
 FOREIGN = "was used, in a final block, by a transaction that is none of ours"
@@ -136,7 +138,7 @@ class Tracking(Steps):
         topup = await self._resend(topup)
         if topup.state is State.HALTED:
             return topup
-        return self._wait(topup, Reason.SENT, "waiting for a block", self._pace.block_s)
+        return self._wait(topup, Reason.SENT, "waiting for a block", BLOCK_S)
 
     async def _contested(self, topup: TopUp, observation: Observation) -> None:
         """Find out whether something unknown has used a nonce of what is out; say so, and louder when it lasts."""
@@ -170,7 +172,7 @@ class Tracking(Steps):
 
     def _nonce_moved(self, topup: TopUp) -> Step:
         """Wait for a receipt that lags behind its nonce, or for the proof that it cannot come; an hour in all."""
-        if self._clock.now() - min(self._contest.since) > self._pace.nonce_late_s * 1000:
+        if self._clock.now() - min(self._contest.since) > NONCE_LATE_S * 1000:
             named = nonces({a.nonce_slot for a in self._contest.used})
             return self._halt(
                 topup, f"{named} was used by a transaction that is not in the ledger: see `topup reconcile`"

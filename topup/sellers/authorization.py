@@ -127,7 +127,7 @@ class Authorized(OnChain[TokenChain, O]):
             remedy = "nothing: it is sent again"
             raise PaymentForbidden(Reason.NO_BUMP, "an authorization cannot be outbid", remedy=remedy)
         try:
-            await self._chain.rehearse(demand.sender, demand.contract, (demand.recipient, demand.total), preflight.head)
+            await self._chain.simulate(demand.sender, demand.contract, (demand.recipient, demand.total), preflight.head)
         except Reverted as error:
             raise PaymentForbidden(
                 Reason.SIMULATION, f"the transfer would revert: {error}", remedy=error.remedy

@@ -168,8 +168,6 @@ def _quotes(settings: Settings, answers: Answers, price: EthPrice | None, total:
 
 async def _gas_oracle(profile: Profile, rpc: Rpc) -> list[Check]:
     name = "gas oracle"
-    if profile.gas_oracle is None:
-        return [Check(name, ok=True, says="this chain has none")]
     try:
         (answer,) = await rpc.batch([l1_fee_query(profile.gas_oracle, 800, "latest")])
         fee = Wei(known_word(answer, "the L1 fee"))
