@@ -2,30 +2,13 @@
 // What do the contracts of the embedded world ask of each other?
 pragma solidity 0.8.37;
 
+import {Pool} from "./Pool.sol";
+
 interface IERC20 {
     function balanceOf(address account) external view returns (uint256);
     function allowance(address owner, address spender) external view returns (uint256);
     function transfer(address to, uint256 amount) external returns (bool);
     function transferFrom(address from, address to, uint256 amount) external returns (bool);
-}
-
-interface IWETH is IERC20 {
-    function deposit() external payable;
-    function withdraw(uint256 amount) external;
-}
-
-interface IUniversalRouter {
-    function execute(bytes calldata commands, bytes[] calldata inputs, uint256 deadline) external payable;
-}
-
-interface IPool {
-    function swap(
-        address recipient,
-        bool zeroForOne,
-        int256 amountSpecified,
-        uint160 sqrtPriceLimitX96,
-        bytes calldata data
-    ) external returns (int256 amount0, int256 amount1);
 }
 
 interface ISwapCallback {
@@ -40,10 +23,10 @@ library Pools {
     uint160 internal constant HIGHEST = 1461446703485210103287273052203988822378723970341;
 
     /// The address at which Uniswap's factory on Base would put this pool; it may hold no code.
-    function poolOf(address a, address b, uint24 fee) internal pure returns (IPool) {
+    function poolOf(address a, address b, uint24 fee) internal pure returns (Pool) {
         (address token0, address token1) = a < b ? (a, b) : (b, a);
         bytes32 salt = keccak256(abi.encode(token0, token1, fee));
-        return IPool(address(uint160(uint256(keccak256(abi.encodePacked(hex"ff", FACTORY, salt, INIT_CODE_HASH))))));
+        return Pool(address(uint160(uint256(keccak256(abi.encodePacked(hex"ff", FACTORY, salt, INIT_CODE_HASH))))));
     }
 
     /// Asks the pool for exactly `amountOut`; it may give less, and calls the caller back for its price.

@@ -2,7 +2,8 @@
 // Is this intent the operator's, unused and alive, and did exactly what it names arrive?
 pragma solidity 0.8.37;
 
-import {IERC20, IUniversalRouter} from "./Interfaces.sol";
+import {IERC20} from "./Interfaces.sol";
+import {Router} from "./Router.sol";
 
 struct TransferIntent {
     uint256 recipientAmount;
@@ -27,7 +28,7 @@ contract PaymentProtocol {
     mapping(address operator => address) private feeDestinations; // slot 3
     mapping(address operator => mapping(bytes16 id => bool)) private processedTransferIntents; // slot 4
     // The original holds these as immutables; here they have slots, so that a genesis can write them.
-    IUniversalRouter private router; // slot 5
+    Router private router; // slot 5
     address private weth; // slot 6
     address public permit2; // slot 7
 

@@ -2,11 +2,11 @@
 // What does a dollar cost in ETH here, and what if there are not enough dollars?
 pragma solidity 0.8.37;
 
-import {IERC20, IPool, ISwapCallback, Tokens} from "./Interfaces.sol";
+import {IERC20, ISwapCallback, Tokens} from "./Interfaces.sol";
 
 /// A WETH/USDC pool: constant product with a fee on what comes in, behind the `swap` of a Uniswap V3 pool.
 /// It sells token1 for token0 by exact output only, never more than it holds. Prices are set through its storage.
-contract Pool is IPool {
+contract Pool {
     address public token0; // slot 0: WETH
     address public token1; // slot 1: USDC
     uint256 public fee; // slot 2, in millionths; a whole word, like all that a genesis writes

@@ -2,10 +2,11 @@
 // What does the router do with the six commands that the payment contract sends?
 pragma solidity 0.8.37;
 
-import {IERC20, IPool, ISwapCallback, IUniversalRouter, IWETH, Pools, Tokens} from "./Interfaces.sol";
+import {IERC20, ISwapCallback, Pools, Tokens} from "./Interfaces.sol";
+import {Weth} from "./Weth.sol";
 
 /// Stands in for Uniswap's UniversalRouter: the same inputs and errors, for these commands and one-hop paths only.
-contract Router is IUniversalRouter, ISwapCallback {
+contract Router is ISwapCallback {
     address private weth; // slot 0
 
     error TransactionDeadlinePassed();
@@ -46,12 +47,12 @@ contract Router is IUniversalRouter, ISwapCallback {
         } else if (command == 0x0b) {
             (, uint256 amount) = abi.decode(input, (address, uint256));
             if (amount > address(this).balance) revert InsufficientETH();
-            if (amount > 0) IWETH(weth).deposit{value: amount}();
+            if (amount > 0) Weth(payable(weth)).deposit{value: amount}();
         } else if (command == 0x0c) {
             (, uint256 least) = abi.decode(input, (address, uint256));
             uint256 held = IERC20(weth).balanceOf(address(this));
             if (held < least) revert InsufficientETH();
-            if (held > 0) IWETH(weth).withdraw(held);
+            if (held > 0) Weth(payable(weth)).withdraw(held);
         } else {
             revert InvalidCommandType(command);
         }
