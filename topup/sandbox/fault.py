@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from topup.domain.errors import Exit
@@ -17,9 +16,10 @@ from topup.sandbox.wire import WIRE_ANSWERS
 WALLET_WEI: Final = 10**18
 SETTLED: Final = "settled-"  # Before the name of an answer: it is given after settling, not instead.
 HUGE_TEXT: Final = 256 * 1024  # More than HTTP libraries read of a head.
-NOT_SERVED: Final = MappingProxyType(
-    {"not-found-404": "There is no such endpoint.", "not-implemented-501": "The endpoint is not served."}
-)
+NOT_SERVED: Final[Mapping[str, str]] = {
+    "not-found-404": "There is no such endpoint.",
+    "not-implemented-501": "The endpoint is not served.",
+}
 
 Spent = Literal["zero", "one"]
 Outcome = tuple[str, Exit, Spent]  # The result, the exit code, and how many payments may leave the wallet.
@@ -33,11 +33,9 @@ UNREADABLE: Final[Outcome] = ("unknown", Exit.PERSON, "zero")
 UNCREDITED: Final[Outcome] = ("uncredited", Exit.MONEY_MAY_HAVE_MOVED, "one")
 
 # What comes of such an answer to a question for the price; of all others: `WAITING`.
-PRICE_OUTCOMES: Final[Mapping[str, Outcome]] = MappingProxyType(
-    {"gone-410": GONE, "unauthorized-401": REFUSED, "forbidden-403": REFUSED}
-)
+PRICE_OUTCOMES: Final[Mapping[str, Outcome]] = {"gone-410": GONE, "unauthorized-401": REFUSED, "forbidden-403": REFUSED}
 # And to a question for the balance; of all others: `UNKNOWN`.
-BALANCE_OUTCOMES: Final[Mapping[str, Outcome]] = MappingProxyType(dict.fromkeys(PRICE_OUTCOMES, UNREADABLE))
+BALANCE_OUTCOMES: Final[Mapping[str, Outcome]] = dict.fromkeys(PRICE_OUTCOMES, UNREADABLE)
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def rows(
     says: str = "{}",
     switch: str = "{}",
     times: int | None = None,
-    but: Mapping[str, Outcome] = MappingProxyType({}),
+    but: Mapping[str, Outcome] = {},
     **more: Any,
 ) -> list[Fault]:
     """Return a fault for each switch at a place, of which `said` tells what is said of it.

@@ -6,7 +6,6 @@ The columns are those of `fault.Fault`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 from topup.sandbox import contracts, fault
@@ -147,7 +146,7 @@ _ALL = (
     *rows("posting", fault.UNCREDITED, {"never-posts": "Payments are never credited."}),
     *rows("posting", fault.REFILLED, {"posts-late": "Payments are credited an hour late."}),
 )
-FAULTS: Mapping[str, Fault] = MappingProxyType({row.name: row for row in _ALL})
+FAULTS: Mapping[str, Fault] = {row.name: row for row in _ALL}
 
 
 def of_rail(rail: str, pay_with: str = "eth") -> Mapping[str, Fault]:
@@ -157,4 +156,4 @@ def of_rail(rail: str, pay_with: str = "eth") -> Mapping[str, Fault]:
 
     faults = {"coinbase": FAULTS, "mpp": MPP_FAULTS, "x402": X402_FAULTS}[rail].values()
     possible = [f for f in faults if X402_SELLER in f.sellers and (pay_with == "eth" or not f.of_swap)]
-    return MappingProxyType({row.name: row for row in possible})
+    return {row.name: row for row in possible}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any, Final
 
 from topup.sandbox import fault
@@ -56,40 +55,36 @@ def _split(offer: Offer) -> Offer:
     return _detailed(splits=[{"recipient": STRANGER, "amount": str(int(offer.request["amount"]) // 2)}])(offer)
 
 
-HOSTILE_OFFERS: Final[Mapping[str, Callable[[Offer], Offer]]] = MappingProxyType(
-    {
-        "other-recipient": _asking(recipient=STRANGER),
-        "other-chain": _detailed(chainId=OTHER_CHAIN_ID),
-        "no-chain-id": _without_chain,
-        "other-token": _asking(currency=PATH_USD),
-        "double-amount": _times(200),
-        "dearer-amount": _times(109),
-        "smaller-amount": _times(99),
-        "zero-amount": _asking(amount="0"),
-        "splits": _split,
-        "their-memo": _detailed(memo="0x" + "ab" * 32),
-        "fee-payer": _detailed(feePayer=True),
-        "push-only": _detailed(supportedModes=["push"]),
-        "other-realm": lambda offer: replace(offer, realm="pay.example"),
-        "other-intent": lambda offer: replace(offer, intent="session"),
-        "lying-description": lambda offer: replace(offer, description="0.01 USD, paid to nobody, refundable"),
-        "long-header": lambda offer: replace(offer, description="credits, and " * (LONG_TEXT // 13)),
-        "huge-header": lambda offer: replace(offer, description="credits, and " * (fault.HUGE_TEXT // 13)),
-    }
-)
+HOSTILE_OFFERS: Final[Mapping[str, Callable[[Offer], Offer]]] = {
+    "other-recipient": _asking(recipient=STRANGER),
+    "other-chain": _detailed(chainId=OTHER_CHAIN_ID),
+    "no-chain-id": _without_chain,
+    "other-token": _asking(currency=PATH_USD),
+    "double-amount": _times(200),
+    "dearer-amount": _times(109),
+    "smaller-amount": _times(99),
+    "zero-amount": _asking(amount="0"),
+    "splits": _split,
+    "their-memo": _detailed(memo="0x" + "ab" * 32),
+    "fee-payer": _detailed(feePayer=True),
+    "push-only": _detailed(supportedModes=["push"]),
+    "other-realm": lambda offer: replace(offer, realm="pay.example"),
+    "other-intent": lambda offer: replace(offer, intent="session"),
+    "lying-description": lambda offer: replace(offer, description="0.01 USD, paid to nobody, refundable"),
+    "long-header": lambda offer: replace(offer, description="credits, and " * (LONG_TEXT // 13)),
+    "huge-header": lambda offer: replace(offer, description="credits, and " * (fault.HUGE_TEXT // 13)),
+}
 # Several ways to pay at once: each is made of the honest challenge.
-SEVERAL: Final[Mapping[str, tuple[Callable[[Offer], Offer], ...]]] = MappingProxyType(
-    {
-        "two-tempo-challenges": (_asking(), HOSTILE_OFFERS["other-recipient"]),
-        "ousd-first": (_asking(currency=OUSD), _asking(currency=MACH), HOSTILE_OFFERS["other-intent"], _asking()),
-        "ousd-only": (_asking(currency=OUSD),),
-        "unreadable-beside": (_asking(amount=1), _detailed(feePayer="no"), _asking()),
-        "the-same-twice": (_asking(), lambda offer: replace(offer, expires_ms=offer.expires_ms + 1000)),
-        "two-that-differ": (_asking(), _times(101)),
-        "sponsored-beside": (HOSTILE_OFFERS["fee-payer"], _asking()),
-    }
-)
-OFFER_LIVES_S: Final[Mapping[str, int]] = MappingProxyType({"expired": -1, "about-to-expire": 4})
+SEVERAL: Final[Mapping[str, tuple[Callable[[Offer], Offer], ...]]] = {
+    "two-tempo-challenges": (_asking(), HOSTILE_OFFERS["other-recipient"]),
+    "ousd-first": (_asking(currency=OUSD), _asking(currency=MACH), HOSTILE_OFFERS["other-intent"], _asking()),
+    "ousd-only": (_asking(currency=OUSD),),
+    "unreadable-beside": (_asking(amount=1), _detailed(feePayer="no"), _asking()),
+    "the-same-twice": (_asking(), lambda offer: replace(offer, expires_ms=offer.expires_ms + 1000)),
+    "two-that-differ": (_asking(), _times(101)),
+    "sponsored-beside": (HOSTILE_OFFERS["fee-payer"], _asking()),
+}
+OFFER_LIVES_S: Final[Mapping[str, int]] = {"expired": -1, "about-to-expire": 4}
 
 _CHALLENGES: Final = {
     "other-recipient": "The challenge pays a stranger; the recipient was pinned.",
@@ -175,11 +170,9 @@ _ALL: Final = (
     ),
     *fault.CREDITING,
 )
-MPP_FAULTS: Final[Mapping[str, Fault]] = MappingProxyType({row.name: row for row in _ALL})
+MPP_FAULTS: Final[Mapping[str, Fault]] = {row.name: row for row in _ALL}
 # By place, what can be switched on; and of that what is said after settling, not instead.
-FAULTS_AT: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
-    {**fault.switches_of(_ALL), "texts": frozenset(WIRE_ANSWERS)}
-)
+FAULTS_AT: Final[Mapping[str, frozenset[str]]] = {**fault.switches_of(_ALL), "texts": frozenset(WIRE_ANSWERS)}
 AFTER_SETTLING: Final = frozenset(
     {fault.SETTLED + name for name in _ANSWERS}
     | {"settled-unconfirmed-503", "no-purchase-id", "no-receipt", "lying-receipt", "fails-after-settling"}

@@ -16,7 +16,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from types import MappingProxyType
 from typing import Any, Final
 
 from eth_utils.crypto import keccak
@@ -49,7 +48,7 @@ description: Buy credits for this account with USDC on Tempo.
 ---
 
 {SETUP}"""
-TEXTS: Final[Mapping[str, str]] = MappingProxyType({f"{PURCHASES}/setup": SETUP, f"{PURCHASES}/SKILL.md": SKILL})
+TEXTS: Final[Mapping[str, str]] = {f"{PURCHASES}/setup": SETUP, f"{PURCHASES}/SKILL.md": SKILL}
 
 
 # What is written.

@@ -49,7 +49,7 @@ class WorldClock:
     def __init__(self, scale: int) -> None:
         """Start at the machine's time."""
         self.scale = scale
-        self._zero_ms = begins_ms() if scale > 1 else time.time_ns() // 1_000_000
+        self._zero_ms = time.time_ns() // 1_000_000 if scale == 1 else begins_ms()
         self._began_ns = time.monotonic_ns()
         self._leapt_ms = 0
 
@@ -82,13 +82,8 @@ class SteppedClock(WorldClock):
 
     def __init__(self, beat: Callable[[], Awaitable[None]]) -> None:
         """Start where a world begins; `beat` lets the world do what it does every two seconds."""
-        super().__init__(1)
-        self._zero_ms = begins_ms()
+        super().__init__(STEPPED)
         self._beat = beat
-
-    def now_ms(self) -> int:
-        """Return the world's time in milliseconds since the epoch."""
-        return self._zero_ms + self._leapt_ms
 
     async def sleep(self, seconds: float) -> None:
         """Let `seconds` of the world pass at once, with the blocks that come in them."""
@@ -171,7 +166,7 @@ class World:
             # A world begins with an empty ledger, and nothing was signed before it.
             "TOPUP_RAILS__YOUNG_S": "0",
             # The clock leaps; until the next tick of the world its newest block looks that much older.
-            **(LEAPING if self.stepped or self.clock.scale > 1 else {}),
+            **({} if self.clock.scale == 1 else LEAPING),
             **(self._settings(self) if self._settings is not None else {}),
         }
 

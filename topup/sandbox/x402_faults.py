@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any, Final
 
 from topup.sandbox import fault
@@ -46,26 +45,24 @@ def _extra(**changes: str) -> Callable[[Offer], Offer]:
     return lambda offer: replace(offer, extra={**(offer.extra or {}), **changes})
 
 
-HOSTILE_OFFERS: Final[Mapping[str, Callable[[Offer], Offer]]] = MappingProxyType(
-    {
-        "other-recipient": _with(pay_to=STRANGER),
-        "other-chain": _with(chain_id=OTHER_CHAIN_ID),
-        "other-token": _with(asset=OTHER_TOKEN),
-        "other-scheme": _with(scheme="upto"),
-        "tenfold-amount": _times(1000),
-        "double-amount": _times(200),
-        "dearer-amount": _times(109),
-        "smaller-amount": _times(50),
-        "zero-amount": _with(amount=0),
-        "no-time": _with(timeout_s=0),
-        "tiny-timeout": _with(timeout_s=1),
-        "no-extra": _with(extra=None),
-        "other-name": _extra(name="USDC"),
-        "by-permit": _extra(assetTransferMethod="permit2"),
-        "lying-description": _with(description="0.01 USD, paid to nobody, refundable"),
-        "huge-header": _with(description="credits, and " * (fault.HUGE_TEXT // 13)),
-    }
-)
+HOSTILE_OFFERS: Final[Mapping[str, Callable[[Offer], Offer]]] = {
+    "other-recipient": _with(pay_to=STRANGER),
+    "other-chain": _with(chain_id=OTHER_CHAIN_ID),
+    "other-token": _with(asset=OTHER_TOKEN),
+    "other-scheme": _with(scheme="upto"),
+    "tenfold-amount": _times(1000),
+    "double-amount": _times(200),
+    "dearer-amount": _times(109),
+    "smaller-amount": _times(50),
+    "zero-amount": _with(amount=0),
+    "no-time": _with(timeout_s=0),
+    "tiny-timeout": _with(timeout_s=1),
+    "no-extra": _with(extra=None),
+    "other-name": _extra(name="USDC"),
+    "by-permit": _extra(assetTransferMethod="permit2"),
+    "lying-description": _with(description="0.01 USD, paid to nobody, refundable"),
+    "huge-header": _with(description="credits, and " * (fault.HUGE_TEXT // 13)),
+}
 # Offers that cannot be read or paid, as they stand at real sellers: a role's name for a recipient elsewhere, an
 # allowance, another scheme, fields that are not there, and no offer at all.
 _DOLLAR: Final = "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"
@@ -151,10 +148,11 @@ _ALL: Final = (
     *rows("balance", fault.UNKNOWN, {"nan": "The balance is NaN."}, name="balance-{}"),
     *fault.CREDITING,
 )
-X402_FAULTS: Final[Mapping[str, Fault]] = MappingProxyType({row.name: row for row in _ALL})
+X402_FAULTS: Final[Mapping[str, Fault]] = {row.name: row for row in _ALL}
 ANSWERS_INSTEAD: Final = frozenset(_ANSWERS)
 # By place, what can be switched on: also a balance that is believed and wrong, which no row judges.
 _SWITCHES: Final = fault.switches_of(_ALL)
-FAULTS_AT: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
-    {**_SWITCHES, "balance": _SWITCHES["balance"] | {"zero-balance", "frozen", "not-found-404"}}
-)
+FAULTS_AT: Final[Mapping[str, frozenset[str]]] = {
+    **_SWITCHES,
+    "balance": _SWITCHES["balance"] | {"zero-balance", "frozen", "not-found-404"},
+}
