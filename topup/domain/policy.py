@@ -226,11 +226,7 @@ def _due(now: Snapshot, reading: Reading, limits: Limits) -> Buy | Hold:
 
 def _switches(now: Snapshot, limits: Limits) -> Hold | Refuse | None:
     if now.open_topup is not None:
-        return Hold(
-            Why.OPEN_TOPUP,
-            f"{now.open_topup} is not finished",
-            remedy="wait until it is; `topup status` says what it waits for",
-        )
+        return Hold(Why.OPEN_TOPUP, f"{now.open_topup} is not finished")
     if now.paused:
         return Refuse(Why.PAUSED, "buying is paused")
     if now.gone:

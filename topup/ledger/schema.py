@@ -9,6 +9,17 @@ line changed.
 
 from __future__ import annotations
 
+APPEND_ONLY = """
+CREATE TRIGGER entry_stays BEFORE DELETE ON entry BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
+-- INSERT OR REPLACE deletes without asking the triggers of DELETE.
+CREATE TRIGGER entry_once BEFORE INSERT ON entry WHEN EXISTS (SELECT 1 FROM entry WHERE id = NEW.id)
+BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER line_once BEFORE INSERT ON line WHEN EXISTS (SELECT 1 FROM line WHERE entry = NEW.entry AND n = NEW.n)
+BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER line_stands BEFORE UPDATE ON line BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER line_stays BEFORE DELETE ON line BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
+"""
+
 FIRST = """
 CREATE TABLE ledger (
   only INTEGER PRIMARY KEY CHECK (only = 1),
@@ -144,14 +155,6 @@ CREATE TABLE line (
   PRIMARY KEY (entry, n)
 ) STRICT;
 CREATE TRIGGER entry_stands BEFORE UPDATE ON entry BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
-CREATE TRIGGER entry_stays BEFORE DELETE ON entry BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
--- INSERT OR REPLACE deletes without asking the triggers of DELETE.
-CREATE TRIGGER entry_once BEFORE INSERT ON entry WHEN EXISTS (SELECT 1 FROM entry WHERE id = NEW.id)
-BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
-CREATE TRIGGER line_once BEFORE INSERT ON line WHEN EXISTS (SELECT 1 FROM line WHERE entry = NEW.entry AND n = NEW.n)
-BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
-CREATE TRIGGER line_stands BEFORE UPDATE ON line BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
-CREATE TRIGGER line_stays BEFORE DELETE ON line BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
 
 CREATE TABLE control (             -- what people have said; written by any command, obeyed by the one writer
   account TEXT NOT NULL,
@@ -172,6 +175,7 @@ CREATE TABLE request (             -- a purchase asked for beside a running daem
   outcome TEXT
 ) STRICT;
 """
+FIRST += APPEND_ONLY
 
 SECOND = """
 ALTER TABLE charge ADD COLUMN dead TEXT;      -- the proof that it can never be paid; null without one
@@ -267,14 +271,8 @@ CREATE INDEX entry_topup ON entry (topup, id);
 CREATE INDEX entry_time ON entry (account, at_ms);
 CREATE TRIGGER entry_stands BEFORE UPDATE ON entry WHEN OLD.hash IS NOT NULL
 BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
-CREATE TRIGGER entry_stays BEFORE DELETE ON entry BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
-CREATE TRIGGER entry_once BEFORE INSERT ON entry WHEN EXISTS (SELECT 1 FROM entry WHERE id = NEW.id)
-BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
-CREATE TRIGGER line_once BEFORE INSERT ON line WHEN EXISTS (SELECT 1 FROM line WHERE entry = NEW.entry AND n = NEW.n)
-BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
-CREATE TRIGGER line_stands BEFORE UPDATE ON line BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
-CREATE TRIGGER line_stays BEFORE DELETE ON line BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
 """
+FOURTH += APPEND_ONLY
 
 # What the provider says of days that are over, by model and by key; and what a wallet held at a final block.
 FIFTH = """

@@ -27,6 +27,8 @@ from topup.domain.policy import Snapshot
 from topup.payment.config import PurchaseOrder
 from topup.payment.part import Part
 
+DOUBTS = {ApiLimited: Doubt.LIMITED, ApiUnauthorized: Doubt.UNAUTHORIZED, ApiGone: Doubt.GONE}
+
 
 class Monitor(Part):
     """The readings of one account. `not_before_ms` is when the API allows the next question."""
@@ -48,7 +50,9 @@ class Monitor(Part):
         last = self._store.last_reading(account)
         reading = await self._asked_api(last, now)
         self._store.record_reading(account, reading)
-        self._thin(now)
+        # The ledger is kept bounded by an hourly step, or by one with each reading while old ones are waiting.
+        if self._thinned_ms is None or now - self._thinned_ms >= HOUR_MS:
+            self._thinned_ms = None if self._store.thin_readings(account, now) else now
         if isinstance(reading, Unknown):
             self._unknown(reading)
             return reading
@@ -66,27 +70,16 @@ class Monitor(Part):
             self._say(events.CreditsRose(by_usd=by, total_credits_usd=reading.total_credits))
         return reading
 
-    def _thin(self, now: int) -> None:
-        """Keep the ledger bounded: an hourly step, or one with each reading while old ones are waiting."""
-        if self._thinned_ms is None or now - self._thinned_ms >= HOUR_MS:
-            waiting = self._store.thin_readings(self._account.name, now)
-            self._thinned_ms = None if waiting else now
-
     async def _asked_api(self, last: Reading | None, now: int) -> Reading | Unknown:
         if now < self.not_before_ms:
             return Unknown(Doubt.LIMITED, f"the API asked to wait {(self.not_before_ms - now) // 1000} s more", now)
         try:
             await self._check_key(now)
             said = await self._api.credits()
-        except ApiLimited as error:
-            self.not_before_ms = now + error.retry_after_s * 1000
-            return Unknown(Doubt.LIMITED, str(error), now)
-        except ApiUnauthorized as error:
-            return Unknown(Doubt.UNAUTHORIZED, str(error), now)
-        except ApiGone as error:
-            return Unknown(Doubt.GONE, str(error), now)
         except ApiError as error:
-            return Unknown(Doubt.NO_ANSWER, str(error), now)
+            if isinstance(error, ApiLimited):
+                self.not_before_ms = now + error.retry_after_s * 1000
+            return Unknown(DOUBTS.get(type(error), Doubt.NO_ANSWER), str(error), now)
         # Stamped with the time of asking: what the answer shows is at least that new.
         said = replace(said, at_ms=now)
         account = self._account.name

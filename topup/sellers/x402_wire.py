@@ -236,8 +236,7 @@ def _offer(index: int, stated: Any, version: int, timeout_s: int | None, **share
         name=extra.word("name") if "name" in extra.values else None,
         token_version=extra.word("version") if "version" in extra.values else None,
         raw=_echoable(stated, where),
-        resource=shared["resource"],
-        extensions=shared["extensions"],
+        **shared,
     )
 
 
