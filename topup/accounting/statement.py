@@ -92,13 +92,11 @@ class Refill:
 
     Attributes:
         posted_ms: when its credits were booked; None while they are in transit, or when it never paid.
-        credits: credits bought.
         fees: what provider and operator kept of the dollars.
         network_wei: gas and L1 data fee, of failed attempts too.
         network_tokens: what the network took in the token that was paid with.
         swap_wei: what swaps took beyond the feed's price, negative where they gave more; 0 where it was not known.
         usd: what left the wallet, in dollars at payment time; None where a part of it was never priced.
-        tx_hashes: its transactions.
     """
 
     topup_id: str

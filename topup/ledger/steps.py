@@ -21,8 +21,6 @@ from topup.ports.chain import Seen, Sent, Taken
 class TopUpSteps(TopUps):
     """The steps of a top-up along the table."""
 
-    # -- their steps --------------------------------------------------------------------------------------------
-
     def next_id(self) -> str:
         """Return the id of the top-up that begins next: t and twelve hexadecimal digits.
 

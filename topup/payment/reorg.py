@@ -19,14 +19,10 @@ def confirmed(
 ) -> Observation:
     """Return the first look with what the second one, through every provider, confirms; the rest is held in doubt.
 
-    What is in doubt is neither taken back nor settled: safe and final end below its block.
-
-    Args:
-        observation: a look as it was agreed on.
-        second: the look through every provider, in which two independent ones had to show it; None when it failed.
-        recorded: the block number of each hash that was recorded.
-        believe_unspent: whether what the second look shows of nonces and marks counts: it does not when there is only
-            one provider and no person has said that it may.
+    What is in doubt is neither taken back nor settled: safe and final end below its block, which `recorded` holds by
+    its hash. In the second look two independent providers had to show it; it is None when that failed. What it shows of
+    nonces and marks counts only where `believe_unspent` says so: not when there is one provider alone and no person has
+    said that it may.
     """
     replaced = second.replaced & observation.replaced if second is not None else frozenset()
     unspent = second.unspent & observation.unspent if second is not None and believe_unspent else frozenset()

@@ -1,7 +1,6 @@
 """What do rails share whose sellers carry the payment to the chain? Looking for it, and all that cannot be done.
 
-We sign an authorization that moves the money once or never. It has no place among the wallet's own transactions:
-nothing can outbid or cancel it, and nothing was approved that could be taken back. It dies at its deadline.
+What is signed for them is told at `Rail.broadcaster`; nothing was approved that could be taken back.
 """
 
 from __future__ import annotations

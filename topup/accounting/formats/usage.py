@@ -69,7 +69,6 @@ class Usage:
     """What was used in a period.
 
     Attributes:
-        rows: the table.
         rate: what one dollar of credit has cost in all; None where no refill tells.
         missing: spans of days that are over and of which the provider has not told models and keys.
         notes: what a reader has to know besides.
