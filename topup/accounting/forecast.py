@@ -4,8 +4,6 @@ Pure. Days are counted back from the newest reading, 24 hours each, so that no t
 ago is the same day of the week. Fractions stay exact until a figure is given out.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ they could not follow: totals that fell, days the provider tells otherwise than 
 not add up to what the totals moved by.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date

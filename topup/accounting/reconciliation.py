@@ -4,8 +4,6 @@ Pure comparison. The ledger is the truth about intent; the chain is the truth ab
 a ledger was lost, restored from an old copy, or the key was used elsewhere, each difference gets a name and a remedy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 

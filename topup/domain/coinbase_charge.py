@@ -11,8 +11,6 @@ recipient, or over another amount, simulates just as well.
 The curve and the hash are loaded by the first proof, as in `demand`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime

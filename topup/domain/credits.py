@@ -3,8 +3,6 @@
 Pure: readings come in with their times, judgements go out. Times are milliseconds since the epoch.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

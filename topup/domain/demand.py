@@ -8,8 +8,6 @@ Hashing is loaded by the first proof: the types of this module are wanted by com
 prove anything.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import InitVar, dataclass, replace
 from itertools import chain as chained

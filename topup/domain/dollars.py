@@ -1,7 +1,5 @@
 """Which dollar is paid with on which chain, where a seller carries the payment there?"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from topup.domain.money import Asset

@@ -4,8 +4,6 @@ Each class carries `exit_code` (see `Exit`) and `again` (does trying again later
 those derived from it have as well where they name none.
 """
 
-from __future__ import annotations
-
 from enum import IntEnum, StrEnum
 
 from topup.domain.reasons import Worded

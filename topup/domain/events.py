@@ -5,8 +5,6 @@ happened, `todo` what a person does about it ("" for nothing). `docs/events.md` 
 test pins names and fields, so that an alert written today still fires next year.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, fields
 from decimal import Decimal

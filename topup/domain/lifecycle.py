@@ -26,8 +26,6 @@ send) before the first byte leaves; a bump or a cancel is stored signed and inte
 state and goes on; there is no recovery code beside it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum

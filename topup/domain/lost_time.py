@@ -7,8 +7,6 @@ process did not live through that time. A machine that slept looks the same, and
 catches up with this machine's clock has leapt over nothing.
 """
 
-from __future__ import annotations
-
 # No shorter leap counts.
 LEAST_MS = 60_000
 

@@ -1,7 +1,5 @@
 """How is a moment written for a person to read, and on which day is it? In UTC, to the second."""
 
-from __future__ import annotations
-
 from datetime import UTC, date, datetime
 from typing import Final
 

@@ -5,8 +5,6 @@ proof. Neither silence nor a clock of ours is a proof: only what the chain shows
 that do not depend on each other, is one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum

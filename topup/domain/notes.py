@@ -4,8 +4,6 @@ Each note stands in the table `control` under its account, or under no account w
 the time and who said it.
 """
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Final
 

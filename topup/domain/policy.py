@@ -4,8 +4,6 @@ Two pure rules. `decide` looks at the account, the past and the limits, and hold
 `permit` looks at one quoted payment just before it is signed. No clock, no I/O, no settings object.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal

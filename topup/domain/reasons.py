@@ -6,8 +6,6 @@ sentence is said; what stands beside a word is what is left of it where only the
 the command that asked it.
 """
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Final, Self
 

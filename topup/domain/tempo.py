@@ -7,8 +7,6 @@ Amounts are token units, gas prices 10^-18 dollars, times unix seconds, addresse
 draft `tempo-charge`; tempoxyz/tempo, TIP 1009 and the interface of its account keychain.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Final
 

@@ -6,8 +6,6 @@ Addresses and nonces are bytes (20 and 32), amounts token units, times unix seco
 not fit raises eth_abi's EncodingError.
 """
 
-from __future__ import annotations
-
 from typing import Final, NamedTuple
 
 from eth_abi.abi import encode

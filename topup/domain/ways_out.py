@@ -5,8 +5,6 @@ something, and what it will do is said before it does it. That a top-up goes on 
 names what ends its state.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final

@@ -3,8 +3,6 @@
 WAL lets readers look while the daemon writes; whatever is wrong with the file is told with what a person can do.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -1,7 +1,5 @@
 """How is the journal kept? Rows that follow one another by their hashes, so that a later change shows."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace

@@ -5,8 +5,6 @@ that epoch in its own transaction, so a process that lost the lock without notic
 (`status`, `history`) open the file without the lock.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

@@ -1,7 +1,5 @@
 """What have people told the ledger, and what does it keep in mind? Any process may say it."""
 
-from __future__ import annotations
-
 import sqlite3
 
 from topup.domain.lifecycle import TopUp

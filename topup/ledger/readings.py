@@ -1,7 +1,5 @@
 """What has the account shown? Readings of its credits, believed or not, kept sparser with age."""
 
-from __future__ import annotations
-
 from topup.domain.credits import DAY_MS, HOUR_MS, Reading, Unknown
 from topup.ledger import rows
 from topup.ledger.lock import Ledger

@@ -1,7 +1,5 @@
 """How does a row become a record, and a record a row? Money as decimal text, bytes as they are, plans as JSON."""
 
-from __future__ import annotations
-
 import functools
 import json
 import sqlite3

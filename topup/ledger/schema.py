@@ -7,8 +7,6 @@ purchase for one wish, a second nonce in flight for a wallet, a nonce used twice
 line changed.
 """
 
-from __future__ import annotations
-
 APPEND_ONLY = """
 CREATE TRIGGER entry_stays BEFORE DELETE ON entry BEGIN SELECT RAISE (ABORT, 'the journal is append-only'); END;
 -- INSERT OR REPLACE deletes without asking the triggers of DELETE.

@@ -1,7 +1,5 @@
 """What counts against the caps? Earlier top-ups as the policy sees them, from the ledger."""
 
-from __future__ import annotations
-
 from topup.domain.lifecycle import NO_TOKENS, TERMINAL, Kind, State
 from topup.domain.money import Bps, Usd, Usdc, Wei
 from topup.domain.policy import Past

@@ -1,7 +1,5 @@
 """What is stored of each step of a top-up? All that is true with it in one transaction, or none of it."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace

@@ -3,8 +3,6 @@
 What is kept has its rooms: classes over `lock.Ledger`, each built on what it needs, of which the store is made.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

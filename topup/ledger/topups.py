@@ -1,7 +1,5 @@
 """What is stored of top-ups, their charges and attempts, and of the nonces that these hold?"""
 
-from __future__ import annotations
-
 import sqlite3
 from typing import Any
 

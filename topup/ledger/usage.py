@@ -1,7 +1,5 @@
 """How is usage by model and by key kept?"""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import date, timedelta

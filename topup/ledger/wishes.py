@@ -5,8 +5,6 @@ it and withdrawing it exclude each other, by the conditions of their statements;
 carries its number, from the very transaction that decides it.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from topup.accounting.reconciliation import UNSENT

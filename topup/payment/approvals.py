@@ -5,8 +5,6 @@ stands although nothing is due; it is set to none by a transaction of its own, o
 purchase may overtake it at its nonce, and then sets the permission itself.
 """
 
-from __future__ import annotations
-
 from topup.domain import events
 from topup.domain.errors import StoreError, TopupError
 from topup.domain.lifecycle import TERMINAL, Attempt, Kind, TopUp

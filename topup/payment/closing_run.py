@@ -6,8 +6,6 @@ that is wrong with it ends a pass. What keeps it from being done for hours is sa
 forgotten the state of final blocks fails at nothing else.
 """
 
-from __future__ import annotations
-
 from topup.accounting.closing import BalanceAssertion, Closed, closing_entries, due, wallet_due, wallet_entries
 from topup.accounting.journal import Commodity
 from topup.domain import events

@@ -1,7 +1,5 @@
 """What is a pass given, and what does it give back? The terms it works on, a person's wish, and how it rests."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final

@@ -5,8 +5,6 @@ block has settled them. Inclusions are stored and told, blocks that were replace
 booked. Nothing is ever concluded from absence.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace

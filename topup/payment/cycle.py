@@ -3,8 +3,6 @@
 Nothing in the flow knows HTTP, JSON-RPC, SQLite or a key.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Final, assert_never
 

@@ -7,8 +7,6 @@ the nonce stands for ever, and what we sent there is dead; whether its charge wa
 takes the transaction over by `topup reconcile --adopt` says the same.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ with a pass in which nothing was asked. Its beginning is stored, so that a resta
 the need it was stored for: the top-up that was decided, or the wish that it was decided for.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 

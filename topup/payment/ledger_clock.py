@@ -1,7 +1,5 @@
 """What time is it for the ledger, and has this process lived through it?"""
 
-from __future__ import annotations
-
 from topup.domain import events
 from topup.domain.lost_time import Lived
 from topup.domain.notes import Note

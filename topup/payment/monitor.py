@@ -1,7 +1,5 @@
 """What does the account show, and can it be believed? Each reading, its judgement, its alarm."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from topup.domain import events

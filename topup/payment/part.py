@@ -1,7 +1,5 @@
 """What is every part of a pass built on? The terms of one account, the ports, and what was said within the hour."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Has what was paid for arrived? Credits posted, block safe, books closed."""
 
-from __future__ import annotations
-
 import contextlib
 
 from topup.accounting import journal

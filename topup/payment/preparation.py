@@ -4,8 +4,6 @@ One step a call, from what is stored. Before a side effect the row that describe
 same step runs on the same row.
 """
 
-from __future__ import annotations
-
 from typing import assert_never
 
 from topup.domain import events

@@ -6,8 +6,6 @@ would have used is still to come (of an authorization: its mark is not set). Tha
 nothing. What is taken back was sent and may still be mined: it is followed on, and nothing is signed in its place.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 

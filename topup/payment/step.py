@@ -3,8 +3,6 @@
 A step is given a top-up as it is stored and returns it as it is stored next, or what it waits for.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from topup.domain import events

@@ -1,7 +1,5 @@
 """Who takes the next step of the open top-up? Preparation, then tracking, then the posting of its credits."""
 
-from __future__ import annotations
-
 import contextlib
 from typing import assert_never
 

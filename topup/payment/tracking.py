@@ -3,8 +3,6 @@
 Nothing here ends a payment but evidence: an event in a canonical block, proof at a final block, or a person's word.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import assert_never

@@ -5,8 +5,6 @@ thousand keys are a thousand questions: they are asked a few with each pass, so 
 and each answer is stored at once. A day is whole when no key is left to be asked for.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 

@@ -3,8 +3,6 @@
 What is signed for them is told at `Rail.broadcaster`; nothing was approved that could be taken back.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace

@@ -5,8 +5,6 @@ the rest; what bounds the price is the value we send and nothing else. Or it tak
 allowed exactly the total before, by a transaction of its own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 

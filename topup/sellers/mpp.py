@@ -7,8 +7,6 @@ is no such lane: what is signed runs once, dies soon, and is found by its memo. 
 means "not paid": only the chain decides, and only the credits end it.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

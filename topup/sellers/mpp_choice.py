@@ -4,8 +4,6 @@ Every current SDK offers several ways to pay at once: other tokens, a card, a se
 out and is named; where more than one is left, and they differ in what would be paid or how, nothing is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final

@@ -4,8 +4,6 @@ One record a seller, of plain fields that the settings replace (`rails.mpp.field
 fields, words for a purchase's state, and where the balance is read. The protocol itself is the same for all of them.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field

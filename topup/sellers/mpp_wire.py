@@ -8,8 +8,6 @@ Sources: the drafts `httpauth-payment` and `tempo-charge`, RFC 9110 section 11; 
 tests hold this against.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import json

@@ -4,8 +4,6 @@ An answer that cannot be read is a refusal before anything is signed. What stand
 it came, so that it is read whole or refused whole.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from typing import Final, Generic, TypeVar

@@ -4,8 +4,6 @@ Serves OpenRouter and gateways compatible with it. Numbers are read from the raw
 from the Decimal's text, so no float ever holds money.
 """
 
-from __future__ import annotations
-
 import contextlib
 import datetime as dt
 import re

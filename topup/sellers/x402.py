@@ -5,8 +5,6 @@ one recipient, once or never, and hand it over with the same request. Whoever ca
 signature is the payment: it is stored before it leaves, and what became of it only the chain tells.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import contextlib

@@ -5,8 +5,6 @@ what the balance rose by was bought, what it fell by was used. Usage within one 
 that a posting is told by a rise that may be a little short (`Reading.exact` is False).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal

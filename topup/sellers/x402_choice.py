@@ -5,8 +5,6 @@ drops out and spoils nothing. Offers that pass and mean the same payment are one
 which was meant, and the settings have to say.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal

@@ -5,8 +5,6 @@ login. The built-in records were written from the sellers' own pages; `tried` sa
 the live seller. A file is TOML with the same names; `like` begins it from a built-in record.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 import secrets

@@ -8,8 +8,6 @@ echoed to the digit. Amounts are token units, times unix seconds unless a name s
 Sources: x402 specification, versions 1 and 2; EIP-4361 for the login.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import re

@@ -1,7 +1,5 @@
 """What does a keystore hold? Its key, or which of the ways it is that it does not open."""
 
-from __future__ import annotations
-
 import re
 import sys
 import unicodedata

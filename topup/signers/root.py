@@ -4,8 +4,6 @@ The root key can spend all that its account holds. It is opened for one command,
 stands in no settings. The door checks for itself, as that of payments does.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Final
 

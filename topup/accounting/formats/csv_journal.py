@@ -4,8 +4,6 @@ One row for each line of each entry; where several wallets were used, a wallet's
 somebody else may begin like a formula, which spreadsheets would run: it gets an apostrophe in front.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence

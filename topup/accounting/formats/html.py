@@ -3,8 +3,6 @@
 Pictures are SVG. Positions are computed in `Decimal`, like everything that comes from money.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime

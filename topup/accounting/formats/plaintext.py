@@ -3,8 +3,6 @@
 Each closing balance is asserted at the end, so that a changed line does not pass.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Final

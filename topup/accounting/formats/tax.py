@@ -4,8 +4,6 @@ Only what left or reached the wallet is told: what a top-up paid is spent, with 
 network took of a payment that failed is a cost of its own. Credits are no coin, and these tools know nothing of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final

@@ -1,7 +1,5 @@
 """How does a statement read for a person, and for a program as JSON?"""
 
-from __future__ import annotations
-
 from typing import Any
 
 from topup.accounting.journal import Entry

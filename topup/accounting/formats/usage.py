@@ -1,7 +1,5 @@
 """How does usage by day, model, key or label read, and what does each one's share cost?"""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
