@@ -156,18 +156,6 @@ def token_lines(inclusion: Inclusion, token: Commodity) -> tuple[Line, ...]:
     )
 
 
-def unpaid_lines(inclusion: Inclusion, token: Commodity) -> tuple[Line, ...]:
-    """Book what was included and paid nothing, where a token was to be paid with."""
-    return (
-        *revert_lines(inclusion.gas, inclusion.l1_fee, inclusion.spent),
-        *_kept(
-            Line(WALLET, token, -(inclusion.tokens + inclusion.token_fee).units),
-            Line(LOST, token, inclusion.tokens.units),
-            Line(GAS_REVERTED, token, inclusion.token_fee.units),
-        ),
-    )
-
-
 def revert_lines(gas: Wei, l1_fee: Wei, lost: Wei = NO_WEI) -> tuple[Line, ...]:
     """Book what was included and paid nothing: the network's part is gone, and whatever else left the wallet."""
     eth = Commodity.ETH
@@ -207,19 +195,18 @@ def attempt_entry(topup_id: str, attempt: Attempt, demand: Demand) -> Entry:
     elif attempt.paid:
         text, lines = "payment", token_lines(inclusion, Commodity(plan.asset))
     elif plan.kind is Kind.APPROVE and inclusion.success:
-        text, lines = (
-            "token approved" if plan.tokens.units else "approval revoked",
-            token_lines(inclusion, Commodity.USDC),
-        )
+        text = "token approved" if plan.tokens.units else "approval revoked"
+        lines = token_lines(inclusion, Commodity.USDC)
     elif attempt.plan.kind is Kind.CANCEL:
         text, lines = "payment cancelled", revert_lines(inclusion.gas, inclusion.l1_fee)
     else:
         lost = inclusion.spent != NO_WEI or inclusion.tokens.units
         text = "left the wallet without paying" if lost else "payment reverted"
-        if plan.asset is Asset.ETH:
-            lines = revert_lines(inclusion.gas, inclusion.l1_fee, inclusion.spent)
-        else:
-            lines = unpaid_lines(inclusion, Commodity(plan.asset))
+        lines = revert_lines(inclusion.gas, inclusion.l1_fee, inclusion.spent)
+        if plan.asset is not Asset.ETH:
+            token, tokens, fee = Commodity(plan.asset), inclusion.tokens.units, inclusion.token_fee.units
+            left = (Line(WALLET, token, -(tokens + fee)), Line(LOST, token, tokens), Line(GAS_REVERTED, token, fee))
+            lines += _kept(*left)
     return Entry(
         at_ms=inclusion.block_ms,
         topup_id=topup_id,
@@ -241,7 +228,9 @@ def reversal(entry: Entry, at_ms: int) -> Entry:
 
 
 def posting_entry(topup: TopUp, attempt: Attempt, demand: Demand, at_ms: int) -> Entry:
-    """Book the posting of a top-up that `attempt` paid."""
+    """Book the posting of a top-up that `attempt` paid, in the dollar that its payment arrives in."""
+    asset = attempt.plan.asset
+    dollar = Commodity.USDC if asset is Asset.ETH else Commodity(asset)
     return Entry(
         at_ms=at_ms,
         topup_id=topup.id,
@@ -251,13 +240,8 @@ def posting_entry(topup: TopUp, attempt: Attempt, demand: Demand, at_ms: int) ->
         block_number=attempt.inclusion.block_number if attempt.inclusion is not None else None,
         usd_value=topup.amount,
         price_source="provider",
-        lines=credit_lines(topup.amount, demand.total, demand.fee, _dollar(attempt.plan.asset)),
+        lines=credit_lines(topup.amount, demand.total, demand.fee, dollar),
     )
-
-
-def _dollar(asset: Asset) -> Commodity:
-    """Return the dollar a payment arrives in."""
-    return Commodity.USDC if asset is Asset.ETH else Commodity(asset)
 
 
 def _worth(inclusion: Inclusion, price_e8: int) -> Usd | None:

@@ -14,7 +14,7 @@ The curve and the hash are loaded by the first proof, as in `demand`.
 from collections.abc import Collection, Iterator
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from topup.domain.demand import (
     Bounds,
@@ -54,7 +54,7 @@ class Intent:
     prefix: bytes
 
     @property
-    def struct(self) -> tuple[object, ...]:
+    def struct(self) -> tuple[Any, ...]:
         """Return the fields in the order of the contract's struct TransferIntent, which is the order above."""
         return astuple(self)
 
@@ -205,23 +205,9 @@ def intent_hash(demand: Charge) -> bytes:
     """Return keccak256 of the 264 packed bytes the operator signs over, for the demand's own chain and sender."""
     from eth_utils.crypto import keccak
 
-    intent = demand.intent
-    packed = b"".join(
-        (
-            intent.recipient_amount.to_bytes(32, "big"),
-            intent.deadline.to_bytes(32, "big"),
-            intent.recipient,
-            intent.recipient_currency,
-            intent.refund_destination,
-            intent.fee_amount.to_bytes(32, "big"),
-            intent.id,
-            intent.operator,
-            demand.chain_id.to_bytes(32, "big"),
-            demand.sender,
-            demand.contract,
-        )
-    )
-    return keccak(packed)
+    *fields, _signature, _prefix = demand.intent.struct
+    signed = (*fields, demand.chain_id, demand.sender, demand.contract)
+    return keccak(b"".join(x.to_bytes(32, "big") if isinstance(x, int) else x for x in signed))
 
 
 def recover(demand: Charge) -> bytes | None:

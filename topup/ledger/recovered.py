@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from topup.accounting.journal import Entry
 from topup.accounting.reconciliation import (
@@ -22,9 +21,7 @@ from topup.domain.reasons import Reason
 from topup.ledger import database, rows
 from topup.ledger.steps import TopUpSteps
 from topup.ledger.topups import SLOT
-
-if TYPE_CHECKING:  # what only reads the ledger need not wait for it to load
-    from topup.ports.chain import Piece
+from topup.ports.chain import Piece
 
 # Nobody goes on with a piece that is older: what it is of has ended long before.
 KEPT_MS = 90 * 86_400_000
@@ -35,8 +32,6 @@ class Recovered(TopUpSteps):
 
     def piece(self, chain_id: int, subject: bytes, owner: str) -> Piece | None:
         """Return how far the logs of a payment were read through the providers of one owner."""
-        from topup.ports.chain import Piece
-
         sql = "SELECT * FROM piece WHERE chain_id = ? AND subject = ? AND owner = ?"
         stored = self._all(sql, chain_id, subject, owner)
         if not stored:

@@ -40,9 +40,6 @@ class Contest:
     gone_by: int = 0
 
 
-NONE = Contest()
-
-
 async def contest(
     rail: Rail, store: ForeignNonces, topup: TopUp, observation: Observation, pending: Sequence[Attempt], now_ms: int
 ) -> Contest:

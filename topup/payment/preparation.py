@@ -395,7 +395,7 @@ class Preparation(Steps):
         return topup if stale == RESTARTED else self._wait(topup, stale, stale, self._pace.poll_fastest_s)
 
     def _unsendable(self, topup: TopUp) -> str | None:
-        """Say why a planned payment may no longer leave: paused, or the survey it rests on is too old."""
+        """Say why a planned payment may no longer leave: paused, or the preflight it rests on is too old."""
         if self._paused():
             return Why.PAUSED.value
         if (young := self._young(topup)) is not None:

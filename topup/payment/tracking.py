@@ -15,7 +15,7 @@ from topup.domain.notes import Note
 from topup.domain.reasons import Reason
 from topup.domain.ways_out import ATTEST, CANCEL, CREDITED
 from topup.payment.config import PassResult
-from topup.payment.foreign_nonce import NONE, Contest, contest, foreign, nonces
+from topup.payment.foreign_nonce import Contest, contest, foreign, nonces
 from topup.payment.step import BLOCK_S, Step, Steps, flag_name
 from topup.ports.chain import Delivery, Observation, Sent
 
@@ -39,7 +39,7 @@ class Tracking(Steps):
     """The steps from the intent to send to the payment in a block, or to the proof that there will be none."""
 
     # Which nonces of what is followed now were used by nothing that is known.
-    _contest: Contest = NONE
+    _contest = Contest()
     # When outbidding may be tried again.
     _bump_ms = 0
     # When this process first pursued anything, in ledger time.
@@ -140,7 +140,7 @@ class Tracking(Steps):
 
     async def _contested(self, topup: TopUp, observation: Observation) -> None:
         """Find out whether something unknown has used a nonce of what is out; say so, and louder when it lasts."""
-        pending, self._contest = super()._pending(topup), NONE
+        pending, self._contest = super()._pending(topup), Contest()
         now = self._clock.now()
         self._contest = await contest(self._rail(topup), self._store, topup, observation, pending, now)
         for attempt in self._contest.new:

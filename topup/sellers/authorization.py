@@ -19,7 +19,7 @@ from topup.domain.errors import (
     Reverted,
 )
 from topup.domain.lifecycle import REPLACED_BLOCKS, Attempt, Broadcaster, Kind, Plan, TopUp
-from topup.domain.money import Asset, Wei
+from topup.domain.money import Asset
 from topup.domain.nonpayment import ChargeStatus, More
 from topup.domain.reasons import Reason
 from topup.ports.account import Clock
@@ -119,7 +119,7 @@ class Authorized(OnChain[TokenChain, O]):
     async def _planned(
         self, demand: O, preflight: Preflight, over: Sequence[Attempt], *, bump: bool, lane: int, asset: Asset
     ) -> Plan:
-        """Run the transfer dry on the survey's block, and plan the authorization of exactly that."""
+        """Run the transfer dry on the preflight's block, and plan the authorization of exactly that."""
         if over or bump:
             remedy = "nothing: it is sent again"
             raise PaymentForbidden(Reason.NO_BUMP, "an authorization cannot be outbid", remedy=remedy)
@@ -129,16 +129,10 @@ class Authorized(OnChain[TokenChain, O]):
             raise PaymentForbidden(
                 Reason.SIMULATION, f"the transfer would revert: {error}", remedy=error.remedy
             ) from error
-        none = Wei(0)
         return Plan(
             kind=Kind.PAY,
             to=demand.contract,
             data=b"",
-            value=none,
-            gas_limit=0,
-            max_fee_per_gas=none,
-            max_priority_fee_per_gas=none,
-            l1_fee=none,
             lane=lane,
             nonce=0,
             chain_id=demand.chain_id,

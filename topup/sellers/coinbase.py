@@ -89,7 +89,7 @@ class Coinbase(OnChain[Chain, Charge]):
     async def plan(
         self, verified: Verified, preflight: Preflight, over: Sequence[Attempt] = (), *, bump: bool = False
     ) -> Plan:
-        """Build the next transaction on the survey's block, simulated; nothing is signed.
+        """Build the next transaction on the preflight's block, simulated; nothing is signed.
 
         Of ETH, the cheapest tier that simulates. Of USDC, the payment where the contract may take exactly the total,
         else the approval of it: each is an attempt of its own, and the second is planned when the first is included.

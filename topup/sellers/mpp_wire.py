@@ -62,12 +62,10 @@ class Challenge:
 
     @property
     def id(self) -> str:
-        """Return the seller's name for it."""
         return self.get("id")
 
     @property
     def realm(self) -> str:
-        """Return who says to be asking."""
         return self.get("realm")
 
     @property

@@ -61,7 +61,6 @@ class OpenRouter(Asked):
             return Reading(total, used, at_ms)
 
     async def key(self) -> Key:
-        """Ask what kind of key this is."""
         with self._heard("/key"):
             data = await self._told("/key")
             management = data.get("is_management_key")
@@ -134,10 +133,16 @@ class OpenRouter(Asked):
     async def _told(self, path: str) -> dict[str, Any]:
         """Ask for an object `data`."""
         answered = await self._exchange.ask("GET", path, headers=self._bearer)
-        with self._named():
+        try:
             if answered.status != 200:
                 fail(answered, self._key)
             return _data(answered.body, path, self._key)
+        except (ApiUnknown, ApiRejected) as error:
+            # What is no answer of the API may be one of an address that has no path.
+            if urlsplit(self._exchange.base).path in ("", "/"):
+                error.args = (f"{error}; api.url names no path, and this API's ends in /api/v1",)
+                error.remedy = "add the path of the API to api.url, such as https://openrouter.ai/api/v1"
+            raise
 
     @contextlib.contextmanager
     def _heard(self, who: str) -> Iterator[None]:
@@ -147,17 +152,6 @@ class OpenRouter(Asked):
                 yield
         except ApiError as error:
             error.args = (clean(error, SENTENCE_MAX, hide=self._hide),)
-            raise
-
-    @contextlib.contextmanager
-    def _named(self) -> Iterator[None]:
-        """Say of what is no answer of the API that its address has no path, where that may be why."""
-        try:
-            yield
-        except (ApiUnknown, ApiRejected) as error:
-            if urlsplit(self._exchange.base).path in ("", "/"):
-                error.args = (f"{error}; api.url names no path, and this API's ends in /api/v1",)
-                error.remedy = "add the path of the API to api.url, such as https://openrouter.ai/api/v1"
             raise
 
 

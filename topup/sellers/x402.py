@@ -107,7 +107,6 @@ class Ask:
 
     @property
     def authorization(self) -> Authorization:
-        """Return what is signed."""
         return Authorization(self.sender, self.recipient, self.total.units, 0, self.deadline, self.nonce)
 
 

@@ -37,7 +37,6 @@ class Wanted:
     seller: str = ""
 
     def total(self, offer: Offer) -> Usdc:
-        """Return what would be paid for an offer."""
         return self.request.amount.usdc_up() if self.minimum else Usdc(offer.amount)
 
 
@@ -51,7 +50,6 @@ class Judged:
 
     @property
     def payable(self) -> bool:
-        """Tell whether it can be paid."""
         return all(line.right for line in self.lines)
 
 
@@ -114,6 +112,7 @@ def judge(offer: Offer, wanted: Wanted) -> list[Finding]:
     token, extra = wanted.token, offer.raw.get("extra") or {}
     how, flow = extra.get("assetTransferMethod", "eip3009"), extra.get("paymentFlow", "authorization")
     lasts, least_s = offer.max_timeout_s, wanted.bounds.life_min_s
+    dollar = f"{checksummed(token.token)} ({token.asset})"
 
     def line(field: str, was: str, should_be: str, *, right: bool) -> Finding:
         remedy = REMEDIES.get(field, REMEDIES["extra.name"]).format(token)
@@ -127,12 +126,7 @@ def judge(offer: Offer, wanted: Wanted) -> list[Finding]:
         *_limits(wanted),
         line("scheme", offer.scheme[:80], "exact", right=offer.scheme == "exact"),
         line("network", offer.network[:80], f"chain {token.chain_id}", right=offer.chain_id == token.chain_id),
-        line(
-            "asset",
-            checksummed(offer.asset),
-            f"{checksummed(token.token)} ({token.asset})",
-            right=offer.asset == token.token,
-        ),
+        line("asset", checksummed(offer.asset), dollar, right=offer.asset == token.token),
         _recipient(offer, wanted),
         _amount(offer, wanted),
         line("maxTimeoutSeconds", f"{lasts} s", f"at least {least_s} s", right=lasts >= least_s),

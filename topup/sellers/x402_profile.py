@@ -180,11 +180,9 @@ class Profile(_Table):
         return self.sell.method, path, body
 
     def account(self, wallet: bytes) -> str:
-        """Return the path that tells the balance."""
         return _PLACEHOLDER.sub(lambda _: "0x" + wallet.hex(), self.balance.path)
 
     def usd(self, amount: Decimal) -> Decimal:
-        """Return an amount that the balance tells, in dollars."""
         return amount * UNITS[self.balance.unit]
 
 
