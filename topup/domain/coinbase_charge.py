@@ -116,11 +116,7 @@ class Pins(Bounds):
 
 
 def charge_of(verified: Verified) -> Charge:
-    """Return the Coinbase charge that was proven.
-
-    Raises:
-        TypeError: it is a demand of another rail.
-    """
+    """Return the Coinbase charge that was proven; a demand of another rail is a TypeError."""
     if not isinstance(verified.demand, Charge):
         raise TypeError(f"{type(verified.demand).__name__} is no Coinbase charge")
     return verified.demand

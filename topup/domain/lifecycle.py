@@ -150,11 +150,7 @@ class IllegalMove(Exception):
 
 
 def advance(state: State, fact: Fact) -> State:
-    """Return where `fact` leads from `state`.
-
-    Raises:
-        IllegalMove: the table has no such arrow.
-    """
+    """Return where `fact` leads from `state`, or raise `IllegalMove` where the table has no such arrow."""
     try:
         return TABLE[state, fact]
     except KeyError:

@@ -119,10 +119,7 @@ def migrate(connection: sqlite3.Connection, directory: Path) -> None:
     """
     written = version(connection)
     if written > len(MIGRATIONS):
-        raise StoreUnusable(
-            f"the ledger in {directory} has version {written}, this program knows {len(MIGRATIONS)}",
-            remedy="use the newer topup that wrote it",
-        )
+        raise _strange(written, directory, "use the newer topup that wrote it")
     for number in range(written, len(MIGRATIONS)):
         with transaction(connection):
             for statement in _statements(MIGRATIONS[number]):
@@ -148,10 +145,12 @@ def must_be_known(connection: sqlite3.Connection, directory: Path) -> None:
     """
     written = version(connection)
     if written != len(MIGRATIONS):
-        raise StoreUnusable(
-            f"the ledger in {directory} has version {written}, this program knows {len(MIGRATIONS)}",
-            remedy="use the topup that wrote it, or let this one's daemon migrate it",
-        )
+        raise _strange(written, directory, "use the topup that wrote it, or let this one's daemon migrate it")
+
+
+def _strange(written: int, directory: Path, to_do: str) -> StoreUnusable:
+    says = f"the ledger in {directory} has version {written}, this program knows {len(MIGRATIONS)}"
+    return StoreUnusable(says, remedy=to_do)
 
 
 def examine(connection: sqlite3.Connection, directory: Path) -> None:

@@ -109,11 +109,7 @@ class Authorized(OnChain[TokenChain, O]):
         return await self._chain.preflight(request.sender, demand.contract, [use], key=self._access_key(request.sender))
 
     def findings(self, raw: bytes, request: Request) -> list[Finding]:
-        """Return the lines of the proof that only this rail knows, for a person to read.
-
-        Raises:
-            ChargeRefused: what was stored cannot be read.
-        """
+        """Return the lines of the proof that only this rail knows, or refuse what was stored and cannot be read."""
         return self._findings(self.read(raw), request)
 
     async def _planned(

@@ -207,11 +207,7 @@ class Mpp(Authorized[Due]):
 
     @walled("the seller", ApiUnknown)
     async def texts(self) -> dict[str, str]:
-        """Return what the seller has written for machines, by path; "" for one that it does not give.
-
-        Raises:
-            ApiUnknown: no usable answer.
-        """
+        """Return what the seller has written for machines, by path; "" for one that it does not give."""
         answers = [await self._seller.exchange.ask("GET", path, headers={}) for path in self._fields.texts]
         return {a.who: a.body.decode("utf-8", "replace") if a.status == 200 else "" for a in answers}
 

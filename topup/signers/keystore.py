@@ -110,11 +110,7 @@ def _too_much(crypto: dict[str, Any]) -> str:
 
 
 def _lowered(value: Any) -> Any:
-    """Return JSON with all its names in small letters: some programs write `Crypto`.
-
-    Raises:
-        Twice: a name is given in two spellings.
-    """
+    """Return JSON with all its names in small letters, as some programs write `Crypto`; none may have two spellings."""
     if not isinstance(value, dict):
         return value
     lowered: dict[str, Any] = {}

@@ -292,11 +292,7 @@ def _approval(contract: bytes, units: int) -> bytes:
 
 
 def from_keystore(path: Path, password: str, ceilings: Ceilings) -> LocalSigner:
-    """Open the wallet's keystore.
-
-    Raises:
-        SettingsError, MemoryShort: see `keystore.opened`.
-    """
+    """Open the wallet's keystore, which fails as `keystore.opened` does."""
     from topup.signers import keystore
 
     return LocalSigner(PrivateKey(bytes(keystore.opened(path, password, "wallet.keystore").key)), ceilings)

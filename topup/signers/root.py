@@ -63,9 +63,5 @@ class RootKey:
 
 
 def from_keystore(path: Path, password: str, chain_id: int, token: bytes) -> RootKey:
-    """Open a keystore v3 file.
-
-    Raises:
-        SettingsError, MemoryShort: see `keystore.opened`.
-    """
+    """Open a keystore v3 file, which fails as `keystore.opened` does."""
     return RootKey(keystore.opened(path, password, "--root-keystore"), chain_id, token)
