@@ -7,7 +7,7 @@ Two pure rules. `decide` looks at the account, the past and the limits, and hold
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Final
+from typing import Final, TypeVar
 
 from topup.domain.credits import DAY_MS, HOUR_MS, NOTHING, Doubt, Reading, Runway, Spending, Unknown, runway
 from topup.domain.errors import PaymentForbidden
@@ -16,6 +16,7 @@ from topup.domain.moments import moment
 from topup.domain.money import Asset, Bps, EthPrice, Usd, Usdc, Wei, deviation_bps_up
 from topup.domain.reasons import LOOK, Reason, Worded
 
+W = TypeVar("W", Wei, Usdc)
 NEW_KEY: Final = "make a new key, name it in wallet.keystore, and authorize it: `topup wallet limit`"
 
 
@@ -404,13 +405,7 @@ def _permit_gas(plan: Plan, held: Wei, ceilings: Ceilings) -> None:
             f"the network may take {network}, the ceiling is {ceilings.network_fee}",
             remedy="wait, or raise fees.network_fee_max_eth",
         )
-    need = plan.cost_max + ceilings.reserve
-    if held < need:
-        raise PaymentForbidden(
-            Reason.WALLET_LOW,
-            f"the wallet holds {held}, this payment and the reserve need {need}",
-            remedy=f"send at least {need - held} to the wallet",
-        )
+    must_hold(held, plan.cost_max + ceilings.reserve, "this payment and the reserve need")
 
 
 def _permit_tokens(plan: Plan, total: Usdc, held: Usdc, ceilings: Ceilings) -> None:
@@ -423,13 +418,19 @@ def _permit_tokens(plan: Plan, total: Usdc, held: Usdc, ceilings: Ceilings) -> N
             f"the network may take {plan.token_fee}, the ceiling is {ceilings.token_fee}",
             remedy="wait, or raise rails.mpp.network_fee_max_usd",
         )
-    need = plan.tokens + plan.token_fee
+    of, where = f" of {plan.asset}", f"to the wallet, on chain {plan.chain_id}"
+    must_hold(held, plan.tokens + plan.token_fee, "this payment needs", of=of, where=where)
+
+
+def must_hold(held: W, need: W, what: str, *, of: str = "", where: str = "to the wallet") -> None:
+    """Forbid a payment for which the wallet holds too little.
+
+    Raises:
+        PaymentForbidden: it does; the remedy says how much to send `where`.
+    """
     if held < need:
-        raise PaymentForbidden(
-            Reason.WALLET_LOW,
-            f"the wallet holds {held} of {plan.asset}, this payment needs {need}",
-            remedy=f"send at least {need - held} of {plan.asset} to the wallet, on chain {plan.chain_id}",
-        )
+        says = f"the wallet holds {held}{of}, {what} {need}"
+        raise PaymentForbidden(Reason.WALLET_LOW, says, remedy=f"send at least {need - held}{of} {where}")
 
 
 def _permit_key(key: Permission, need: Usdc, ends_s: int) -> None:

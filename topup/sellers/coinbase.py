@@ -14,6 +14,7 @@ from topup.domain.errors import ChainUnknown, ChargeRefused, PaymentForbidden, R
 from topup.domain.lifecycle import NO_TOKENS, REPLACED_BLOCKS, Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.domain.money import Asset, Bps, Wei
 from topup.domain.nonpayment import ChargeStatus, More
+from topup.domain.policy import must_hold
 from topup.domain.reasons import Reason
 from topup.ports.account import Api, Clock
 from topup.ports.chain import Call, Chain, Observation, Preflight, Sent, Simulation, Spent
@@ -113,13 +114,8 @@ class Coinbase(OnChain[Chain, Charge]):
         failed: Reverted | None = None
         for tier, quote in sorted(preflight.quotes.items(), key=lambda item: item[1]):
             value = quote.plus_bps_up(self._terms.slippage)
-            if preflight.balance < value:
-                # Told before the simulation, which on such a wallet fails without naming a reason.
-                raise PaymentForbidden(
-                    Reason.WALLET_LOW,
-                    f"the wallet holds {preflight.balance}, this payment alone needs {value}",
-                    remedy=f"send at least {value - preflight.balance} and some for fees to the wallet",
-                )
+            # Told before the simulation, which on such a wallet fails without naming a reason.
+            must_hold(preflight.balance, value, "this payment alone needs", where="and some for fees to the wallet")
             call = self._chain.payment(verified, tier, value, wallet)
             try:
                 dry = await self._chain.simulate(call, charge_of(verified), preflight.head)
@@ -134,12 +130,7 @@ class Coinbase(OnChain[Chain, Charge]):
     async def _plan_tokens(self, verified: Verified, preflight: Preflight, fee: Wei, tip: Wei) -> Plan:
         """Plan the payment in USDC, or what has to be allowed before it."""
         charge, held = charge_of(verified), preflight.tokens or NO_TOKENS
-        if held < charge.total:
-            raise PaymentForbidden(
-                Reason.WALLET_LOW,
-                f"the wallet holds {held} USDC, this payment needs {charge.total}",
-                remedy=f"send at least {charge.total - held} USDC to the wallet",
-            )
+        must_hold(held, charge.total, "this payment needs")
         pays = preflight.allowance == charge.total
         if pays:
             call = self._chain.token_payment(verified)
