@@ -27,10 +27,12 @@ from topup.app.setting_types import (
     Quorum,
     Realm,
     Seconds,
+    Texts,
     Tier,
     Timeout,
     Url,
     UrlPath,
+    UrlPathOrNone,
 )
 from topup.sellers.mpp_fields import OPENROUTER as SELLER
 
@@ -136,7 +138,7 @@ class MppFieldsSection(Section):
     amount_as: Literal["number", "text"] = setting(
         SELLER.amount_as, "whether the dollars stand there as a JSON number or as a text"
     )
-    body: dict[str, str] = setting({}, "other members of the request, always the same")
+    body: Texts = setting({}, "other members of the request, always the same")
     texts: Many[UrlPath] = setting(SELLER.texts, "paths of what the seller has written for machines")
     envelope: Member = setting(SELLER.envelope, "member that an answer is wrapped in; empty for none")
     purchase_path: PurchasePath = setting(
@@ -146,7 +148,7 @@ class MppFieldsSection(Section):
     status_field: Name = setting(SELLER.status_field, "member that tells a purchase's state")
     credited: Many[Name] = setting(SELLER.credited, "words for a purchase that was credited")
     failed: Many[Name] = setting(SELLER.failed, "words for a purchase that will never be")
-    balance_path: Annotated[str, Field(pattern=r"^(/[!-~]{1,255})?$")] = setting(
+    balance_path: UrlPathOrNone = setting(
         SELLER.balance_path, "where the balance is read, for api.kind mpp; empty for nowhere"
     )
     balance_field: Name = setting(SELLER.balance_field, "members that lead to the balance, joined by points")

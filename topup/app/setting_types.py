@@ -9,9 +9,9 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
-from pydantic_settings import NoDecode
 
 from topup.domain.errors import SettingsError
+from topup.domain.json_document import read
 from topup.domain.money import plain
 from topup.wire import files
 
@@ -46,10 +46,18 @@ def _exact(places: int) -> Any:
 
 
 def _listed(value: object) -> object:
-    """Environment lists are separated by commas."""
-    if isinstance(value, int):  # pydantic-settings has read the text "500" as JSON
+    """A list may stand as a text, separated by commas, as it has to in the environment; one number may stand alone."""
+    if isinstance(value, int):
         return [value]
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _table(value: object) -> object:
+    """A table stands in the environment as JSON."""
+    try:
+        return read(value.encode()) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError('expected texts by their names, as JSON: {"name": "text"}') from None
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -191,4 +199,5 @@ Member = Annotated[str, Field(pattern=r"^[!-~]{0,64}$")]
 Name = Annotated[str, Field(pattern=r"^[!-~]{1,64}$")]
 AccountName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 Tier = Annotated[int, Field(ge=1, le=999_999)]
-Many = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_distinct)]
+Texts = Annotated[dict[str, str], BeforeValidator(_table)]
+Many = Annotated[tuple[T, ...], BeforeValidator(_listed), AfterValidator(_distinct)]

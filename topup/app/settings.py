@@ -33,7 +33,7 @@ from topup.app.sections import (
     WatchSection,
     setting,
 )
-from topup.app.setting_types import AccountName, File
+from topup.app.setting_types import AccountName, File, Texts
 from topup.domain.errors import SettingsError
 from topup.wire import files
 
@@ -70,13 +70,18 @@ class Settings(BaseSettings):
     """Everything that can be set."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        enable_decoding=False,  # a list is separated by commas there, and no text is taken for JSON unasked
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
     )
 
     mode: Literal["observe", "live"] = setting("observe", "observe never signs anything; live pays")
     account: AccountName = setting("default", "name of the account in ledger and log")
     state_dir: File = Field(default_factory=default_state_dir, description="directory of the ledger")
-    labels: dict[str, str] = setting({}, "who answers for which API key, by its hash or its name: a team or a customer")
+    labels: Texts = setting({}, "who answers for which API key, by its hash or its name: a team or a customer")
     api: ApiSection = ApiSection()
     wallet: WalletSection = WalletSection()
     chain: ChainSection = ChainSection()
@@ -226,7 +231,6 @@ def _sentence(dotted: str, error: Any) -> str:
 def provenance(settings: Settings, environ: Mapping[str, str]) -> list[tuple[str, str, str]]:
     """Return (name, value, where it came from) of every setting; secrets are masked."""
     document = read_file(environ)
-    upper = {k.upper() for k in environ}
     rows = []
     for name in names():
         value: Any = settings
@@ -234,7 +238,7 @@ def provenance(settings: Settings, environ: Mapping[str, str]) -> list[tuple[str
         for part in name.split("."):
             value = getattr(value, part)
             inside = inside.get(part) if isinstance(inside, dict) else None
-        where = env_name(name) if env_name(name) in upper else "file" if inside is not None else "default"
+        where = env_name(name) if env_name(name) in environ else "file" if inside is not None else "default"
         rows.append((name, _masked(value), where))
     return rows
 
