@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import pytest
@@ -255,7 +254,7 @@ def test_the_same_request_is_sent_again_whatever_the_settings_say() -> None:
 
 def test_a_digest_is_that_of_what_was_asked() -> None:
     """A seller that binds its challenge to the body has read the body that was sent."""
-    fields = replace(OPENROUTER, amount_field="usd")
+    fields = Fields(amount_field="usd")
     right = "sha-256=:2h+5lkqJk2fz/2uYFzwF0Yq5wQeVWb4nIHjAFTuDY7I=:"
     rail = rail_of(Shop([challenge("one", digest=right)]), fields=fields)
     with pytest.raises(ChargeRefused) as said:

@@ -18,7 +18,6 @@ from topup.payment.config import COINBASE, MPP, X402, Account, Pace, Route
 if TYPE_CHECKING:  # what a command that only reads the ledger need not load
     from topup.chain.profiles import Profile
     from topup.domain.coinbase_charge import Pins
-    from topup.sellers.mpp_fields import Fields
     from topup.sellers.x402_profile import Profile as Seller
 
 # How long the credits of a small purchase take to be posted, the staleness of the API included.
@@ -200,15 +199,8 @@ def told_by(s: Settings) -> Seller:
         return seller(s)
     from topup.sellers.x402_profile import keyed
 
-    asked = fields(s)
+    asked = s.rails.mpp.fields
     return keyed(asked.balance_path, asked.balance_field)
-
-
-def fields(s: Settings) -> Fields:
-    """Return how the mpp seller is asked, in the words of its record."""
-    from topup.sellers.mpp_fields import Fields
-
-    return Fields(**s.rails.mpp.fields.model_dump())
 
 
 def address(text: str) -> bytes:

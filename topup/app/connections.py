@@ -17,7 +17,6 @@ from topup.app.assembly import (
     account,
     addresses,
     ceilings,
-    fields,
     limits,
     pace,
     pay_with,
@@ -309,7 +308,7 @@ class Connections:
             self._key,
             self.clock,
             terms=Terms(realm, d.asset, TEMPO_TOKENS, sponsored_s),
-            fields=fields(s),
+            fields=r.fields,
         )
 
     def _seller(self, bounds: Bounds, key: str) -> Seller:

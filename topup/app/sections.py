@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -19,29 +19,22 @@ from topup.app.setting_types import (
     Hours,
     Many,
     Margin,
-    Member,
-    Name,
     Prefix,
     PrivateKey,
-    PurchasePath,
     Quorum,
     Realm,
     Seconds,
-    Texts,
     Tier,
     Timeout,
     Url,
-    UrlPath,
-    UrlPathOrNone,
+    distinct,
+    listed,
+    setting,
+    table,
 )
-from topup.sellers.mpp_fields import OPENROUTER as SELLER
+from topup.sellers.mpp_fields import Fields
 
 Rail = Literal["coinbase", "mpp", "x402"]
-
-
-def setting(default: Any, meaning: str, **bounds: Any) -> Any:
-    """Declare a setting by its default, what it means, and the bounds that its type does not have."""
-    return Field(default=default, description=meaning, **bounds)
 
 
 class Section(BaseModel):
@@ -130,28 +123,12 @@ class CoinbaseSection(Section):
     life_max_s: int = setting(604_800, "longest time to a charge's deadline", le=31_536_000)
 
 
-class MppFieldsSection(Section):
+class MppFieldsSection(Section, Fields):
     """How an mpp seller is asked, and where things stand in its answers; the defaults are OpenRouter's."""
 
-    request_path: UrlPath = setting(SELLER.request_path, "where a purchase is asked for, by POST")
-    amount_field: Name = setting(SELLER.amount_field, "member of the request that holds the dollars")
-    amount_as: Literal["number", "text"] = setting(
-        SELLER.amount_as, "whether the dollars stand there as a JSON number or as a text"
-    )
-    body: Texts = setting({}, "other members of the request, always the same")
-    texts: Many[UrlPath] = setting(SELLER.texts, "paths of what the seller has written for machines")
-    envelope: Member = setting(SELLER.envelope, "member that an answer is wrapped in; empty for none")
-    purchase_path: PurchasePath = setting(
-        SELLER.purchase_path, "where a purchase is looked up, with {id} in it; empty for nowhere"
-    )
-    id_field: Name = setting(SELLER.id_field, "member that names a purchase")
-    status_field: Name = setting(SELLER.status_field, "member that tells a purchase's state")
-    credited: Many[Name] = setting(SELLER.credited, "words for a purchase that was credited")
-    failed: Many[Name] = setting(SELLER.failed, "words for a purchase that will never be")
-    balance_path: UrlPathOrNone = setting(
-        SELLER.balance_path, "where the balance is read, for api.kind mpp; empty for nowhere"
-    )
-    balance_field: Name = setting(SELLER.balance_field, "members that lead to the balance, joined by points")
+    _as_lists = field_validator("texts", "credited", "failed", mode="before")(listed)
+    _each_once = field_validator("texts", "credited", "failed")(distinct)
+    _as_table = field_validator("body", mode="before")(table)
 
 
 class MppSection(Section):

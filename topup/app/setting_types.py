@@ -21,6 +21,11 @@ DIGITS_MAX = 40
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
+def setting(default: Any, meaning: str, **bounds: Any) -> Any:
+    """Declare a setting by its default, what it means, and the bounds that its type does not have."""
+    return Field(default=default, description=meaning, **bounds)
+
+
 def _exact(places: int) -> Any:
     """Return a reader of plain decimal numbers with at most `places` digits behind the point; nothing is rounded."""
 
@@ -45,14 +50,14 @@ def _exact(places: int) -> Any:
     return read
 
 
-def _listed(value: object) -> object:
+def listed(value: object) -> object:
     """A list may stand as a text, separated by commas, as it has to in the environment; one number may stand alone."""
     if isinstance(value, int):
         return [value]
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-def _table(value: object) -> object:
+def table(value: object) -> object:
     """A table stands in the environment as JSON."""
     try:
         return read(value.encode()) if isinstance(value, str) else value
@@ -60,7 +65,8 @@ def _table(value: object) -> object:
         raise ValueError('expected texts by their names, as JSON: {"name": "text"}') from None
 
 
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Refuse what is named twice."""
     if len(set(values)) != len(values):
         raise ValueError("names the same thing twice")
     return values
@@ -192,12 +198,7 @@ File = Annotated[Path, BeforeValidator(_path)]
 PrivateKey = Annotated[SecretStr, AfterValidator(_private_key)]
 ApiKey = Annotated[SecretStr, AfterValidator(_token)]
 Realm = Annotated[str, AfterValidator(_realm)]
-UrlPath = Annotated[str, Field(pattern=r"^/[!-~]{1,255}$")]
-UrlPathOrNone = Annotated[str, Field(pattern=r"^(/[!-~]{1,255})?$")]
-PurchasePath = Annotated[str, Field(pattern=r"^(/[!-z|~]{0,200}\{id\}[!-z|~]{0,55})?$")]
-Member = Annotated[str, Field(pattern=r"^[!-~]{0,64}$")]
-Name = Annotated[str, Field(pattern=r"^[!-~]{1,64}$")]
 AccountName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 Tier = Annotated[int, Field(ge=1, le=999_999)]
-Texts = Annotated[dict[str, str], BeforeValidator(_table)]
-Many = Annotated[tuple[T, ...], BeforeValidator(_listed), AfterValidator(_distinct)]
+Texts = Annotated[dict[str, str], BeforeValidator(table)]
+Many = Annotated[tuple[T, ...], BeforeValidator(listed), AfterValidator(distinct)]

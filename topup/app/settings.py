@@ -31,9 +31,8 @@ from topup.app.sections import (
     RailsSection,
     WalletSection,
     WatchSection,
-    setting,
 )
-from topup.app.setting_types import AccountName, File, Texts
+from topup.app.setting_types import AccountName, File, Texts, setting
 from topup.domain.errors import SettingsError
 from topup.wire import files
 

@@ -5,30 +5,47 @@ fields, words for a purchase's state, and where the balance is read. The protoco
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from topup.domain.money import Usd, plain
 
+UrlPath = Annotated[str, Field(pattern=r"^/[!-~]{1,255}$")]
+UrlPathOrNone = Annotated[str, Field(pattern=r"^(/[!-~]{1,255})?$")]
+PurchasePath = Annotated[str, Field(pattern=r"^(/[!-z|~]{0,200}\{id\}[!-z|~]{0,55})?$")]
+Member = Annotated[str, Field(pattern=r"^[!-~]{0,64}$")]
+Name = Annotated[str, Field(pattern=r"^[!-~]{1,64}$")]
 
-@dataclass(frozen=True)
-class Fields:
-    """One seller, in plain fields; docs/configuration.md says what each of them holds, under `rails.mpp.fields`."""
 
-    request_path: str = "/credits/purchases"
-    amount_field: str = "amount"
-    amount_as: Literal["number", "text"] = "number"
-    body: Mapping[str, str] = field(default_factory=dict)
-    texts: tuple[str, ...] = ("/credits/purchases/setup", "/credits/purchases/SKILL.md")
-    envelope: str = "data"
-    purchase_path: str = "/credits/purchases/{id}"
-    id_field: str = "id"
-    status_field: str = "status"
-    credited: tuple[str, ...] = ("credited",)
-    failed: tuple[str, ...] = ("failed",)
-    balance_path: str = ""
-    balance_field: str = "balance"
+class Fields(BaseModel):
+    """One seller, in plain fields; the defaults are OpenRouter's."""
+
+    model_config = ConfigDict(frozen=True)
+
+    request_path: UrlPath = Field(default="/credits/purchases", description="where a purchase is asked for, by POST")
+    amount_field: Name = Field(default="amount", description="member of the request that holds the dollars")
+    amount_as: Literal["number", "text"] = Field(
+        default="number", description="whether the dollars stand there as a JSON number or as a text"
+    )
+    body: dict[str, str] = Field(default={}, description="other members of the request, always the same")
+    texts: tuple[UrlPath, ...] = Field(
+        default=("/credits/purchases/setup", "/credits/purchases/SKILL.md"),
+        description="paths of what the seller has written for machines",
+    )
+    envelope: Member = Field(default="data", description="member that an answer is wrapped in; empty for none")
+    purchase_path: PurchasePath = Field(
+        default="/credits/purchases/{id}",
+        description="where a purchase is looked up, with {id} in it; empty for nowhere",
+    )
+    id_field: Name = Field(default="id", description="member that names a purchase")
+    status_field: Name = Field(default="status", description="member that tells a purchase's state")
+    credited: tuple[Name, ...] = Field(default=("credited",), description="words for a purchase that was credited")
+    failed: tuple[Name, ...] = Field(default=("failed",), description="words for a purchase that will never be")
+    balance_path: UrlPathOrNone = Field(
+        default="", description="where the balance is read, for api.kind mpp; empty for nowhere"
+    )
+    balance_field: Name = Field(default="balance", description="members that lead to the balance, joined by points")
 
     def request(self, amount: Usd) -> bytes:
         """Write the body that asks for so many dollars: a number from the Decimal's own text, never a float."""
