@@ -50,11 +50,11 @@ HANGS = ("time-out", "trickle")
 
 @asynccontextmanager
 async def client(url: str, key: str, timeout_s: float = PATIENT_S) -> AsyncIterator[OpenRouter]:
-    one = OpenRouter(Exchange(url, timeout_s=timeout_s), key, now_ms=lambda: NOW_MS)
+    exchange = Exchange(url, timeout_s=timeout_s)
     try:
-        yield one
+        yield OpenRouter(exchange, key, now_ms=lambda: NOW_MS)
     finally:
-        await one.close()
+        await exchange.close()
 
 
 @asynccontextmanager

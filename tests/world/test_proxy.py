@@ -81,7 +81,7 @@ class Bench:
             try:
                 return await api.credits()
             finally:
-                await api.close()
+                await exchange.close()
 
         return asyncio.run(asked())
 

@@ -62,7 +62,6 @@ class Pulse:
     """Whether a pass gets on: it has asked something lately, and has not taken too long altogether."""
 
     def __init__(self, asked: int, now_ms: int) -> None:
-        """Begin with the pass."""
         self._asked = asked
         self._begun_ms = self._moved_ms = now_ms
 

@@ -219,7 +219,6 @@ class LateSigner:
     """
 
     def __init__(self, address: bytes, opening: Callable[[], Signer | None]) -> None:
-        """Keep how the key is opened."""
         self.address = address
         self._opening = opening
         self._signer: Signer | None = None

@@ -39,12 +39,10 @@ class Heard:
     """While this holds signals are noted, and a listener is called for each, also for what has come before."""
 
     def __init__(self, listener: Callable[[], None]) -> None:
-        """Take the listener."""
         self._listener = listener
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> None:
-        """Begin to listen."""
         try:  # noqa: SIM105 - contextlib takes its time to load
             self._before = {number: signal.signal(number, _note) for number in STOPPING}
         except ValueError:
@@ -72,7 +70,6 @@ class Raised:
             raise KeyboardInterrupt
 
     def __exit__(self, *_: object) -> None:
-        """Leave signals to whoever had them before."""
         for number, earlier in self._before.items():
             signal.signal(number, earlier)
 

@@ -13,23 +13,17 @@ if TYPE_CHECKING:  # what only reads the ledger need not wait for them to load
 
 
 class Clock(Protocol):
-    """Time, and waiting for it."""
+    """Time, and waiting for it; see `topup/wire/clock.py`."""
 
-    def now_ms(self) -> int:
-        """Return milliseconds since the epoch."""
-
-    def monotonic_ms(self) -> int:
-        """Return milliseconds that only ever go forward, from an unspecified start."""
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait; may return early only by cancellation."""
+    def now_ms(self) -> int: ...
+    def monotonic_ms(self) -> int: ...
+    async def sleep(self, seconds: float) -> None: ...
 
 
 class Sink(Protocol):
-    """Where events go."""
+    """Where events go; taking one never raises."""
 
-    def emit(self, event: Event) -> None:
-        """Take one event; never raises."""
+    def emit(self, event: Event) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ class Budget:
     """What is left of one pass; None is no bound, as for a command that somebody waits for."""
 
     def __init__(self, clock: Clock, *, questions: int | None = QUESTIONS, seconds: int | None = SECONDS) -> None:
-        """Take the bounds; the first pass begins now."""
         self._clock = clock
         self.questions = questions
         self._seconds = seconds

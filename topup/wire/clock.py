@@ -17,7 +17,7 @@ class SystemClock:
         return time.monotonic_ns() // 1_000_000
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait; may return early only by cancellation."""
         import asyncio  # what only tells the time, as `status` does, need not load it
 
         await asyncio.sleep(seconds)

@@ -27,7 +27,6 @@ class Exchange:
     """Questions to one base URL. `requests` counts them."""
 
     def __init__(self, base_url: str, *, timeout_s: float) -> None:
-        """Keep one client for all questions; nothing is sent yet."""
         self.base = base_url.rstrip("/")
         self._timeout_s = timeout_s
         # One question a connection: an answer written twice would wait on it and be taken for the next question's.
@@ -137,10 +136,9 @@ def _retry_after(answered: Answered) -> int:
 
 
 class Asked:
-    """Whoever is asked through an exchange: how often that was, when it answered last, and its end."""
+    """Whoever is asked through an exchange: how often that was, and when it answered last."""
 
     def __init__(self, exchange: Exchange) -> None:
-        """Keep the way to it; nothing is sent yet."""
         self._exchange = exchange
 
     @property
@@ -152,7 +150,3 @@ class Asked:
     def date(self) -> str:
         """Return the Date header of the newest answer, "" without one."""
         return self._exchange.date
-
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._exchange.close()

@@ -56,7 +56,6 @@ class Masker:
         )
 
     def __repr__(self) -> str:
-        """Show nothing."""
         return "Masker()"
 
     def __call__(self, text: str) -> str:

@@ -22,7 +22,6 @@ class Numeral:
     text: str
 
     def __repr__(self) -> str:
-        """Show it as it stood."""
         return self.text
 
 
