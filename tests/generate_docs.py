@@ -140,7 +140,7 @@ def checked(word: str, metadata: Any) -> str:
         return "URL"
     if "_exact.<locals>.read" in named:
         return "decimal"
-    return "hex digits" if any(name.startswith(("_hex.", "_address")) for name in named) else word
+    return "hex digits" if any(name.startswith(("_hex.", "written")) for name in named) else word
 
 
 def constraints_of(metadata: Any) -> list[Any]:

@@ -18,7 +18,6 @@ from eth_utils.address import to_checksum_address
 
 from tests.world import ledger
 from tests.world.builders import ACCOUNT, NOW_MS, WALLET, operator, topup
-from topup.app import setting_types
 from topup.domain.credits import (
     DAY_MS,
     HOUR_MS,
@@ -32,6 +31,7 @@ from topup.domain.credits import (
     spending,
     spending_since,
 )
+from topup.domain.demand import checksummed
 from topup.domain.lifecycle import Fact
 from topup.domain.money import Usd
 from topup.ledger import database, readings, schema
@@ -316,8 +316,8 @@ def test_an_address_is_checked_as_erc_55_says_without_what_is_slow_to_load() -> 
     """The case of each letter is that of eth_utils; a command that reads the ledger does not wait for eth_utils."""
     rng = random.Random(55)
     for _ in range(300):
-        digits = rng.randbytes(20).hex()
-        assert "0x" + setting_types._checksum(digits) == to_checksum_address("0x" + digits), "seed 55"
+        address = rng.randbytes(20)
+        assert checksummed(address) == to_checksum_address(address), "seed 55"
 
 
 @pytest.mark.parametrize("command", [["status"], ["history"]])

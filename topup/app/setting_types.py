@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from topup.domain.demand import written
 from topup.domain.errors import SettingsError
 from topup.domain.json_document import read
 from topup.domain.money import plain
@@ -82,15 +83,6 @@ def _hex(digits: int) -> Any:
     return check
 
 
-def _address(value: str) -> str:
-    lower: str = _hex(40)(value)
-    if lower == "0x" + "0" * 40:
-        raise ValueError("is the null address")
-    if value[2:] not in (value[2:].lower(), value[2:].upper()) and _checksum(lower[2:]) != value[2:]:
-        raise ValueError("has a wrong checksum: a digit or a letter's case is mistyped")
-    return lower
-
-
 def _prefix(value: str) -> str:
     """Read how an operator signs: by EIP-191, which the contract takes an empty prefix for, or behind these bytes."""
     if value.lower() == "eip191":
@@ -99,14 +91,6 @@ def _prefix(value: str) -> str:
     if value[:2] != "0x" or not 2 <= len(body) <= 128 or len(body) % 2 or set(body) - set("0123456789abcdef"):
         raise ValueError("expected eip191, or 0x and the bytes of a prefix in hex, 64 at most")
     return "0x" + body
-
-
-def _checksum(digits: str) -> str:
-    """Write the 40 lower-case digits of an address in the case that ERC-55 gives them."""
-    from eth_hash.auto import keccak  # eth_utils has this function, and every command would wait 0.2 s for the rest
-
-    marks = keccak(digits.encode()).hex()
-    return "".join(d.upper() if int(m, 16) >= 8 else d for d, m in zip(digits, marks, strict=False))
 
 
 def _url(value: str) -> str:
@@ -189,7 +173,7 @@ Seconds = Annotated[int, Field(ge=0, le=31_536_000)]
 Timeout = Annotated[int, Field(ge=1, le=300)]
 Margin = Annotated[int, Field(ge=0, le=2000)]
 Quorum = Annotated[int, Field(ge=1, le=2)]
-Address = Annotated[str, AfterValidator(_address)]
+Address = Annotated[str, AfterValidator(written)]
 Hash = Annotated[str, AfterValidator(_hex(64))]
 Prefix = Annotated[str, AfterValidator(_prefix)]
 Url = Annotated[str, AfterValidator(_url)]

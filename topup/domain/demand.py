@@ -8,6 +8,7 @@ Hashing is loaded by the first proof: the types of this module are wanted by com
 prove anything.
 """
 
+import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import InitVar, dataclass, replace
 from itertools import chain as chained
@@ -213,7 +214,25 @@ def lifetimes(field: str, deadline: int, bounds: Bounds, clocks: Clocks) -> Iter
 
 
 def checksummed(address: bytes) -> str:
-    """Write an address as people compare it (EIP-55)."""
-    from eth_utils.address import to_checksum_address
+    """Write an address as people compare it (ERC-55)."""
+    from eth_hash.auto import keccak  # eth_utils has this function, and every command would wait 0.2 s for the rest
 
-    return to_checksum_address(address)
+    digits = address.hex()
+    marks = keccak(digits.encode()).hex()
+    return "0x" + "".join(d.upper() if int(m, 16) >= 8 else d for d, m in zip(digits, marks, strict=False))
+
+
+def written(text: str) -> str:
+    """Return an address that a person wrote, in small letters.
+
+    Raises:
+        ValueError: it is none, the null address, or mistyped by its checksum (ERC-55).
+    """
+    if not re.fullmatch("0[xX][0-9a-fA-F]{40}", text):
+        raise ValueError("expected 0x and 40 hex digits")
+    raw = bytes.fromhex(text[2:])
+    if not any(raw):
+        raise ValueError("is the null address")
+    if text[2:] not in (raw.hex(), raw.hex().upper(), checksummed(raw)[2:]):
+        raise ValueError("has a wrong checksum: a digit or a letter's case is mistyped")
+    return "0x" + raw.hex()

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from topup.domain.demand import written
 from topup.domain.errors import SettingsError
 from topup.domain.money import Usd, plain
 from topup.sellers.x402_wire import Login, login_header, login_message
@@ -56,17 +57,6 @@ def _body(value: dict[str, Any] | None) -> dict[str, Any] | None:
     return value
 
 
-def _address(value: str) -> str:
-    if not re.fullmatch(r"0x[0-9a-fA-F]{40}", value) or int(value, 16) == 0:
-        raise ValueError("expected 0x and 40 hex digits, not all zero")
-    if value[2:] not in (value[2:].lower(), value[2:].upper()):
-        from eth_utils.address import is_checksum_address
-
-        if not is_checksum_address(value):
-            raise ValueError("has a wrong checksum: a digit or a letter's case is mistyped")
-    return value.lower()
-
-
 def _dollars(value: object) -> Decimal:
     text = str(value).strip() if isinstance(value, str | int | Decimal) and not isinstance(value, bool) else ""
     if not re.fullmatch(r"\d{1,9}(\.\d{1,6})?", text, re.ASCII):
@@ -81,7 +71,7 @@ def _line(value: str) -> str:
 
 
 PathText = Annotated[str, AfterValidator(_path)]
-Address = Annotated[str, AfterValidator(_address)]
+Address = Annotated[str, AfterValidator(written)]
 Dollars = Annotated[Decimal, BeforeValidator(_dollars)]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
 Line = Annotated[str, Field(max_length=300), AfterValidator(_line)]
