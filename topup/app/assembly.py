@@ -117,22 +117,14 @@ def pace(s: Settings) -> Pace:
 
 
 def seller(s: Settings) -> Seller:
-    """Return the record of the x402 rail's seller.
-
-    Raises:
-        SettingsError: there is none of that name, or its file cannot be read.
-    """
+    """Return the record of the x402 rail's seller; a SettingsError where there is none, or its file cannot be read."""
     from topup.sellers import x402_profile
 
     return x402_profile.profile(s.rails.x402.profile)
 
 
 def profile(s: Settings) -> Profile:
-    """Return the chain's profile with the settings' replacements.
-
-    Raises:
-        SettingsError: no profile of this chain.
-    """
+    """Return the chain's profile with the settings' replacements; a SettingsError where this chain has none."""
     from topup.chain.profiles import PROFILES
 
     if s.chain.id not in PROFILES:

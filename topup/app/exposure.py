@@ -88,11 +88,7 @@ def _holds_url(document: Any) -> bool:
 
 
 def close(environ: Mapping[str, str]) -> str:
-    """Close the settings' file to others where a key stands in it; return a sentence when that was needed.
-
-    Raises:
-        SettingsError: it is open, and not ours to close.
-    """
+    """Close the settings' file to others where a key stands in it, and say so; a SettingsError where it is not ours."""
     file = settings_file(environ)
     if file is None or not file.wrong or file.passable or not _holds_key(read_file(environ)):
         return ""

@@ -1,4 +1,7 @@
-"""Which keys are there: who pays, what signs for it, what opens the API, and which words must never be said?"""
+"""Which keys are there: who pays, what signs for it, what opens the API, and which words must never be said?
+
+A key that cannot be opened is a SettingsError or a SignerError, and so is one of another wallet than `wallet.address`.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +28,7 @@ if TYPE_CHECKING:  # what signs takes half a second to load
 
 
 def api_key(s: Settings) -> str:
-    """Return the key of the credits API.
-
-    Raises:
-        SettingsError: there is none.
-    """
+    """Return the key of the credits API; a SettingsError where there is none."""
     key = secret(s.api.key, s.api.key_file, "topup-api-key", "api.key_file")
     if key is None:
         raise SettingsError(
@@ -39,11 +38,7 @@ def api_key(s: Settings) -> str:
 
 
 def signer(s: Settings) -> LocalSigner | None:
-    """Open the wallet's key; None when there is none to open.
-
-    Raises:
-        SettingsError, SignerError: it cannot be opened, or is not that of `wallet.address`.
-    """
+    """Open the wallet's key; None when there is none to open."""
     from topup.domain.dollars import BASE_DOLLAR, TEMPO_DOLLARS
     from topup.domain.typed_data import Domain
     from topup.signers import local
@@ -82,11 +77,7 @@ def signer(s: Settings) -> LocalSigner | None:
 
 
 def signing(s: Settings, store: SqliteStore) -> Signer | None:
-    """Open the key, or promise to where a payment is out there and the wallet is known: it is looked for first.
-
-    Raises:
-        SettingsError, SignerError: it cannot be opened.
-    """
+    """Open the key, or promise to where a payment is out there and the wallet is known: it is looked for first."""
     unfinished, own = store.open_topup(s.account), known(s)
     if unfinished is None or unfinished.state not in MONEY_OUT or own is None:
         return signer(s)
@@ -94,11 +85,7 @@ def signing(s: Settings, store: SqliteStore) -> Signer | None:
 
 
 def known(s: Settings) -> bytes | None:
-    """Return the key's address where that takes no time: from the keystore, a raw key, or else the settings.
-
-    Raises:
-        SettingsError: `wallet.address` is another.
-    """
+    """Return the key's address where that takes no time: from the keystore, a raw key, or else the settings."""
     address = _told(s)
     if address is not None:
         _must_be_of_the_wallet(s, address)
@@ -107,11 +94,7 @@ def known(s: Settings) -> bytes | None:
 
 
 def wallet(s: Settings) -> bytes | None:
-    """Return the wallet's address, from the key and from `wallet.address`; None when neither is set.
-
-    Raises:
-        SettingsError, SignerError: the key cannot be opened, or is not that of `wallet.address`.
-    """
+    """Return the wallet's address, from the key and from `wallet.address`; None when neither is set."""
     address = _told(s) if s.wallet.address is not None else None
     if address is not None:
         _must_be_of_the_wallet(s, address)
@@ -121,11 +104,7 @@ def wallet(s: Settings) -> bytes | None:
 
 
 def payer(s: Settings) -> bytes | None:
-    """Return the account that pays: the root where the key is one of its access keys, else the wallet; None for none.
-
-    Raises:
-        SettingsError, SignerError: the key cannot be opened.
-    """
+    """Return the account that pays: the root where the key is one of its access keys, else the wallet, or None."""
     return _root(s) or wallet(s)
 
 
@@ -135,11 +114,7 @@ def paying(s: Settings, key: Signer | None) -> bytes | None:
 
 
 def access_key(s: Settings) -> bytes | None:
-    """Return the wallet's key where it is an access key of another account; None where it pays for itself.
-
-    Raises:
-        SettingsError, SignerError: the key cannot be opened.
-    """
+    """Return the wallet's key where it is an access key of another account; None where it pays for itself."""
     root = _root(s)
     if root is None:
         return None

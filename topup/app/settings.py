@@ -41,11 +41,7 @@ CONFIG = "TOPUP_CONFIG"
 
 
 def default_state_dir() -> Path:
-    """Return systemd's state directory, or the user's.
-
-    Raises:
-        SettingsError: there is neither.
-    """
+    """Return systemd's state directory, or the user's; a SettingsError where there is neither."""
     if given := os.environ.get("STATE_DIRECTORY"):
         return Path(given.split(":")[0])
     if base := os.environ.get("XDG_STATE_HOME"):
@@ -111,11 +107,7 @@ def env_name(dotted: str) -> str:
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings.
-
-    Raises:
-        SettingsError: something is unknown, malformed, out of bounds or contradictory; every finding is named.
-    """
+    """Read the settings; a SettingsError names all that is unknown, malformed, out of bounds or contradictory."""
     environment = os.environ if environ is None else environ
     document = read_file(environment)
     known = {env_name(n) for n in names()} | {CONFIG}

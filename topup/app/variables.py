@@ -25,11 +25,7 @@ AROUND: Final = "\ufeff\u200b \t\r\n\x00"
 
 
 def must_be_known(environ: Mapping[str, str], prefix: str, known: Collection[str]) -> None:
-    """See that every variable with the prefix is a setting, unless a cluster has put it there.
-
-    Raises:
-        SettingsError: some are none; the sentence says which setting each may have been meant for.
-    """
+    """Refuse, by a SettingsError, a variable with the prefix that is no setting, unless a cluster has put it there."""
     strange = sorted(
         name
         for name, value in environ.items()

@@ -109,12 +109,7 @@ async def run(
 ) -> tuple[dict[str, Any], Exit]:
     """Run the daemon in a started world until there is a verdict; return the audit and the exit code.
 
-    Args:
-        world: a world that is running.
-        directory: where the ledger goes.
-        on: the ground that the world was built on.
-        fault: what to switch on, or None.
-        say: takes the lines of the story.
+    The ledger goes into `directory`; `on` is the ground that the world was built on, `say` takes the story's lines.
     """
     before, began = world.do(lambda: _balances(world, on)), world.clock.now_s()
     pending = [fault] if fault is not None else []

@@ -47,11 +47,7 @@ class Ground:
 
 
 def ground(rail: str = "coinbase", pay_with: str = "eth", anvil: Path | None = None) -> Ground:
-    """Return the ground of a rail (`coinbase`, `mpp`, `x402`); `pay_with` (`eth`, `usdc`) is coinbase's.
-
-    Raises:
-        SettingsError: it cannot be shown with what is given.
-    """
+    """Return the ground of a rail; `pay_with` is coinbase's. A SettingsError says why it cannot be shown."""
     if pay_with == "usdc" and rail != "coinbase":
         raise SettingsError(
             f"--pay-with usdc is not for {rail}", remedy="only coinbase leaves the choice; leave it out"

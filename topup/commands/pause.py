@@ -33,11 +33,7 @@ def noted(settings: Settings, name: str, value: str, effect: str) -> Answer:
 
 
 def note(settings: Settings, name: str, value: str) -> None:
-    """Write a person's word into the ledger, which is created where there is none.
-
-    Raises:
-        StoreError: it cannot be written.
-    """
+    """Write a person's word into the ledger, which is created where there is none; a StoreError where it cannot be."""
     with closing(beside(settings)) as store:
         # Ledger time, which may be ahead of the machine's: what a person says now must not look long past.
         store.say(settings.account, name, value, store.now_ms(SystemClock().now_ms()), f"uid {os.getuid()}")

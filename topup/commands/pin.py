@@ -56,11 +56,7 @@ def _agreed(settings: Settings, recipient: str, *, yes: bool) -> Exit:
 
 
 def remember(settings: Settings, recipient: str) -> None:
-    """Pin a recipient beside those already pinned; a running daemon proves its next charge with it.
-
-    Raises:
-        StoreError: the ledger cannot be written.
-    """
+    """Pin a recipient beside those already pinned; a running daemon proves its next charge with it."""
     with closing(beside(settings)) as store:
         pinned = (store.told(settings.account, Note.PINNED) or "").split(",")
     wanted = [text for text in pinned if text and text != recipient] + [recipient]

@@ -33,9 +33,7 @@ def load() -> Settings:
 
 
 def read_ledger() -> tuple[Settings, SqliteStore, int]:
-    """Read the settings and open the ledger beside whoever writes it; return both, and the ledger's time.
-
-    The ledger's time may be ahead of the machine's.
+    """Read the settings and open the ledger beside whoever writes it; return both, and its time, which may be ahead.
 
     Raises:
         SettingsError, StoreError: the settings are wrong, or the ledger cannot be read.
@@ -58,11 +56,7 @@ def beside(found: Settings) -> SqliteStore:
 
 
 def dollars_of(text: str | None) -> Usd | None:
-    """Read --amount: whole cents, and no more of them than a treasury holds.
-
-    Raises:
-        SettingsError: it is something else.
-    """
+    """Read --amount: whole cents, and no more of them than a treasury holds; else a SettingsError."""
     if text is None:
         return None
     try:

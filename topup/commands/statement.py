@@ -61,11 +61,7 @@ def _write(path: Path, content: str) -> None:
 
 
 def period_of(month: str | None, first: str | None, last: str | None, now_ms: int) -> Period:
-    """Return the period that options name: a month, a first and a last day, or else the month of `now_ms`.
-
-    Raises:
-        SettingsError: they are no period, or two of them.
-    """
+    """Return the period that options name, or the month of `now_ms`; a SettingsError where they name none, or two."""
     if month is not None and (first or last):
         raise SettingsError("--month is given beside --from or --to", remedy="give a month, or two days")
     if first is None and last is None:

@@ -41,18 +41,10 @@ def answer(by: str, days: tuple[str | None, str | None, str | None], form: str) 
 
 
 def usage_of(store: SqliteStore, account: str, by: By, period: Period, labels: Mapping[str, str], now_ms: int) -> Usage:
-    """Tell what was used in a period.
+    """Tell what was used in a period, split by something; `labels` has that of a key by its hash or by its name.
 
     Days of which the provider has not told models and keys count with what its totals moved by, and so does the
     current day; they stand in lines of their own.
-
-    Args:
-        store: the ledger.
-        account: whose usage.
-        by: by what it is split.
-        period: which days.
-        labels: the label of each key, by its hash or by its name.
-        now_ms: ledger time.
     """
     today = utc_day(now_ms)
     last = min(period.last, today - timedelta(days=1))

@@ -243,11 +243,7 @@ def _granted(
 
 
 def keys_of(connections: Connections) -> Keys:
-    """Return the account that pays, and its access key.
-
-    Raises:
-        SettingsError, SignerError: the settings name none, or the key cannot be opened.
-    """
+    """Return the account that pays, and its access key; see `topup/app/keys.py` for what is raised."""
     settings, account, key = connections.settings, connections.payer, connections.access_key
     if settings.rails.mpp.root is None or account is None:
         raise SettingsError(
@@ -328,11 +324,7 @@ async def propose(settings: Settings, amount: Usd, period_days: int, expires_day
 
 
 def root_key(settings: Settings, keystore: Path, password_file: Path) -> RootKey:
-    """Open the root key of the account that pays.
-
-    Raises:
-        SettingsError, SignerError: it cannot be opened, or is the key of another account.
-    """
+    """Open the root key of the account that pays; a SignerError where it is the key of another."""
     from topup.signers import root
 
     own = keys_of(Connections(settings))  # of which nothing is opened that would have to be closed
@@ -347,10 +339,7 @@ def root_key(settings: Settings, keystore: Path, password_file: Path) -> RootKey
 
 
 async def send(settings: Settings, proposed: Proposal, key: RootKey) -> tuple[State, bytes]:
-    """Sign the proposed call, hand it to every provider, wait for it, and read again what the key may spend.
-
-    Returns:
-        What the chain holds now, and the call's hash.
+    """Sign the proposed call, hand it to every provider, wait for it; return what the chain holds then, and its hash.
 
     Raises:
         SignerError: the key refuses.

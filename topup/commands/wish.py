@@ -112,11 +112,7 @@ class Once:
         self._warned: set[str] = set()
 
     async def run(self) -> Ending:
-        """Have the wish fulfilled, by whoever holds the ledger.
-
-        Raises:
-            TopupError: with the exit code that says whether money may have moved.
-        """
+        """Have the wish fulfilled by whoever holds the ledger; an error's code says whether money may have moved."""
         loop = asyncio.get_running_loop()
 
         def stop() -> None:

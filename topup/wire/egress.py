@@ -70,11 +70,7 @@ class Way:
 
 
 def way(url: str, environ: Mapping[str, str]) -> Way:
-    """Return how a URL is reached in this environment.
-
-    Raises:
-        SettingsError: a variable of the environment is wrong; the sentence names it.
-    """
+    """Return how a URL is reached in this environment; a SettingsError names the variable that is wrong."""
     parts = urlsplit(url)
     if parts.scheme != "https":
         # On this machine, in the clear: there is nothing to trust, and no proxy has any business there.

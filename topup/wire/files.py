@@ -128,11 +128,7 @@ def _poured(descriptor: int, path: Path, what: str) -> bytes:
 
 
 def secret(path: Path, what: str) -> str:
-    """Return the secret that a file holds, without the white space around it.
-
-    Raises:
-        FileAway, SettingsError: see `text`; or it is empty.
-    """
+    """Return the secret that a file holds, without the white space around it; as `text`, and it may not be empty."""
     secret_text = text(path, what).strip()
     if not secret_text:
         raise SettingsError(f"{what}: {path} is empty", remedy="write the secret into it")
@@ -140,11 +136,7 @@ def secret(path: Path, what: str) -> str:
 
 
 def password(path: Path, what: str) -> str:
-    """Return a password: all of a file but the end of its line, because blanks may belong to it.
-
-    Raises:
-        FileAway, SettingsError: see `text`.
-    """
+    """Return a password: all of a file, see `text`, but the end of its line, because blanks may belong to it."""
     return text(path, what).removesuffix("\n").removesuffix("\r")
 
 

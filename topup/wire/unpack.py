@@ -43,11 +43,7 @@ class Unpacker:
         self._begun = b""
 
     def feed(self, piece: bytes) -> bytes:
-        """Return what a piece unpacks to.
-
-        Raises:
-            Packed: it is damaged, or more comes out than may.
-        """
+        """Return what a piece unpacks to; `Packed` where it is damaged, or more comes out than may."""
         self._takes -= len(piece)
         if self._takes < 0:  # packed bytes may go on for ever without unpacking to anything
             raise self._too_long
@@ -77,11 +73,7 @@ class Unpacker:
         return bytes(out)
 
     def end(self) -> None:
-        """Say that nothing more comes.
-
-        Raises:
-            Packed: the bytes end in the middle.
-        """
+        """Say that nothing more comes; `Packed` where the bytes end in the middle."""
         if self._begun and not self._stream.eof:
             raise Packed("answered with packed bytes that end too early")
 

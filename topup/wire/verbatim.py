@@ -34,11 +34,7 @@ def integer(text: str) -> int | Numeral:
 
 
 def write(value: Any) -> str:
-    """Return JSON on one line; `value` may hold numerals.
-
-    Raises:
-        UnicodeEncodeError: a text in it is none, when the result is encoded.
-    """
+    """Return JSON on one line; `value` may hold numerals. A text in it that is none fails when it is encoded."""
     if isinstance(value, Numeral):
         return value.text
     if isinstance(value, Mapping):

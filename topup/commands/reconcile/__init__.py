@@ -68,11 +68,7 @@ def ledger(settings: Settings, *, adopt: bool) -> SqliteStore:
 
 
 def adopt(comparison: Comparison, store: SqliteStore, by: str) -> None:
-    """Take over what --adopt can take over; one transaction for each payment, nothing while anything is undecided.
-
-    Raises:
-        StoreError: the ledger cannot be written.
-    """
+    """Take over what --adopt can take over; one transaction for each payment, nothing while anything is undecided."""
     if comparison.undecided:
         return
     findings, at_ms = comparison.findings, store.now_ms(SystemClock().now_ms())
@@ -120,12 +116,9 @@ def _adopt_own(
 
 
 async def examine(settings: Settings, store: SqliteStore, since: str | None) -> Comparison:
-    """Hold the wallet's whole past against the ledger.
+    """Hold the wallet's whole past against the ledger, to which the scan's progress is written.
 
-    Args:
-        settings: the owner's settings.
-        store: the open ledger; the scan's progress is written to it.
-        since: a block or a day (UTC) before the wallet's first payment; None to find it out.
+    `since` is a block or a day (UTC) before the wallet's first payment; None to find it out.
 
     Raises:
         SettingsError: there is no wallet, or `since` is neither block nor day.

@@ -40,11 +40,7 @@ def answer(beginning: str, *, for_support: bool) -> Answer:
 
 
 def find(store: SqliteStore, account: str, beginning: str) -> Life:
-    """Return the life of the top-up that has this id, or whose id alone begins so.
-
-    Raises:
-        SettingsError: there is none, or more than one.
-    """
+    """Return the life of the top-up of which this is the id, or a beginning; a SettingsError for none or several."""
     ids = store.named(account, beginning) if beginning else []
     if len(ids) != 1 and beginning not in ids:
         said = escaped(beginning)
@@ -97,11 +93,7 @@ def life_document(life: Life, now_ms: int) -> dict[str, Any]:
 
 
 def support_document(store: SqliteStore, life: Life) -> dict[str, Any]:
-    """Return what the provider's support needs to find a payment; nothing in it is secret.
-
-    Raises:
-        SettingsError: nothing has been paid.
-    """
+    """Return what the provider's support needs, of which nothing is secret; a SettingsError where nothing was paid."""
     t, paying, payment = life.topup, life.topup.paying, life.topup.payment
     if paying is None or payment is None:
         raise SettingsError(
