@@ -140,11 +140,7 @@ def _private_key(value: SecretStr) -> SecretStr:
 
 
 def token(text: str, what: str) -> str:
-    """Return `text` when it can stand in an HTTP header.
-
-    Raises:
-        SettingsError: it is empty, or holds a blank or something else than printable ASCII; `what` names the setting.
-    """
+    """Return `text` when it can stand in an HTTP header; else a SettingsError says what `what` is instead."""
     if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise SettingsError(
             f"{what} is {'empty' if not text else 'no key: it holds blanks or letters that no key has'}",

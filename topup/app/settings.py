@@ -161,11 +161,7 @@ def read_file(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def file_of(environ: Mapping[str, str]) -> Path | None:
-    """Return where the settings file is, or would be; None where nobody says and there is no home to look in.
-
-    Raises:
-        SettingsError: the variable that names it holds what no path means.
-    """
+    """Return where the settings file is, or would be, None without a home; a SettingsError where that is no path."""
     if not (named := environ.get(CONFIG)):
         return default_file()
     if wrong := files.stray(named):
@@ -182,11 +178,7 @@ def default_file() -> Path | None:
 
 
 def secret(value: SecretStr | None, file: Path | None, credential: str, what: str) -> str | None:
-    """Return a secret from its setting, its file, or systemd's credentials directory.
-
-    Raises:
-        FileAway, SettingsError: the file is not there, cannot be read, or is empty; `what` names the setting.
-    """
+    """Return a secret from its setting, its file as `files.secret` does, or systemd's; `what` names the setting."""
     if value is not None:
         return value.get_secret_value().strip()
     path = file if file is not None else files.credential(credential)

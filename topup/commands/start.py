@@ -21,11 +21,7 @@ T = TypeVar("T")
 
 
 def load() -> Settings:
-    """Read the settings, and close their file where a key in it was open to others.
-
-    Raises:
-        SettingsError: they are wrong, or their file is open to others and not ours to close.
-    """
+    """Read the settings, and close their file where a key was open to others; see `settings.load`, `exposure.close`."""
     found = settings.load()
     if mended := exposure.close(os.environ):
         warn(f"topup: {mended}")

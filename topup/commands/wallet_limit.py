@@ -259,12 +259,7 @@ def keys_of(connections: Connections) -> Keys:
 
 
 async def look(settings: Settings) -> State:
-    """Read what the access key may spend.
-
-    Raises:
-        SettingsError, SignerError: see `keys_of`.
-        ChainError: the chain could not be asked.
-    """
+    """Read what the access key may spend; see `keys_of`, and a ChainError where the chain could not be asked."""
     async with opened(settings) as connections:
         return (await _looked(connections))[0]
 

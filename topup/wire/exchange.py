@@ -54,11 +54,7 @@ class Exchange:
         timeout_s: float | None = None,
         bytes_max: int = BODY_BYTES_MAX,
     ) -> Answered:
-        """Ask once; an answer of more than `bytes_max` is none.
-
-        Raises:
-            ApiUnknown: no answer that can be used; the question may have arrived all the same.
-        """
+        """Ask once; more than `bytes_max` is no answer. `ApiUnknown`: the question may have arrived all the same."""
         self.requests += 1
         try:
             answered = await self._client.ask(

@@ -57,11 +57,7 @@ class Client:
     """Asks one server. With `lasting` a connection is kept for the next question, else each has its own."""
 
     def __init__(self, url: str, *, lasting: bool) -> None:
-        """Keep who is asked, and by which way; nothing is sent yet.
-
-        Raises:
-            SettingsError: the environment names a proxy or a certificate authority that cannot be used.
-        """
+        """Keep who is asked, and by which way, see `egress.way`; nothing is sent yet."""
         self._way = way(url, os.environ)
         self._lasting = lasting
         self._client: httpx.AsyncClient | None = None
@@ -84,11 +80,7 @@ class Client:
         timeout_s: float,
         bytes_max: int,
     ) -> Answered:
-        """Ask once; an answer of more than `bytes_max` is none, however it was packed. `who` begins the sentences.
-
-        Raises:
-            NoAnswer: no answer that can be used; the question may have arrived all the same.
-        """
+        """Ask once; more than `bytes_max` is no answer, however it was packed. `who` begins the text of `NoAnswer`."""
         # Packed answers are not asked for: they save little, and unpacking them takes time that others wait for.
         sent = {"accept": "application/json", "accept-encoding": "identity", **headers}
         if not self._lasting:

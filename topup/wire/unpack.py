@@ -25,11 +25,7 @@ class Unpacker:
     """Unpacks one answer, piece by piece; `bytes_max` is what may come out in all."""
 
     def __init__(self, encoding: str, bytes_max: int) -> None:
-        """Choose by the header `content-encoding`.
-
-        Raises:
-            Packed: it names something else than plain bytes, gzip or deflate, or more than one of them.
-        """
+        """Choose by the header `content-encoding`; `Packed` where it names several, or another than gzip or deflate."""
         named = [name for part in encoding.lower().split(",") if (name := part.strip()) not in ("", "identity")]
         if len(named) > 1 or (named and named[0] not in GZIP | {DEFLATE}):
             raise Packed("answered in an encoding nobody asked for")
