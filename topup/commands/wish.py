@@ -39,7 +39,6 @@ DAEMON_GONE_S = 3
 LOOK_S = 0.5
 # How long a pass that was cancelled may take to end.
 CANCEL_S = 5
-YOUNG = "young_ledger"
 FINAL = (Exit.OK, Exit.PERSON)
 NOTHING_OUT = "nothing of this wish is out, and nobody acts on it any more"
 # What a shell calls the end by a Ctrl-C.
@@ -278,7 +277,7 @@ class Once:
         if settled in FINAL:
             return self._settled(store, self._row(store), settled, repeated=False)
         detail = f"{words}; the daemon has taken the wish and goes on with it: see `topup status`"
-        rest = PassResult("following", "taken", detail, 0, self._topup(store, asked))
+        rest = PassResult("following", Reason.TAKEN, detail, 0, self._topup(store, asked))
         return self._ending(store, Exit.MONEY_MAY_HAVE_MOVED, rest)
 
     def _abandoned(self) -> Ending | None:
@@ -329,7 +328,7 @@ class Once:
             if topup.state in (State.HALTED, State.UNCREDITED):
                 return rest, Exit.MONEY_MAY_HAVE_MOVED
             if topup.state not in MONEY_OUT:
-                if rest.why == YOUNG and self._young_left_s() > self._left_s():
+                if rest.why == Reason.YOUNG_LEDGER and self._young_left_s() > self._left_s():
                     raise Young
                 if rest.why not in PASSING:
                     return rest, Exit.PERSON
@@ -348,7 +347,7 @@ class Once:
         """
         asked = self._row(store)
         if other is None and (asked.amount is not None or asked.forced):
-            self._let_go(store, Told("unknown: decided anew", YOUNG, int(Exit.LATER)))
+            self._let_go(store, Told("unknown: decided anew", Reason.YOUNG_LEDGER, int(Exit.LATER)))
             now = self._now(store)
             store.wish(self._account, self._named(asked), now, asked.until_ms)
             if store.take_request(asked.number, now):
@@ -361,14 +360,14 @@ class Once:
                         f" wish may have been bought in it: wait for {self._young_s} s (rails.young_s), and look at"
                         " the account's credits before you wish for it again"
                     )
-                    return PassResult("held", YOUNG, detail, 0), Exit.PERSON
+                    return PassResult("held", Reason.YOUNG_LEDGER, detail, 0), Exit.PERSON
         left = int(self._young_left_s())
         detail = (
             f"a process that buys by mpp or x402 on its own first watches for {self._young_s} s (rails.young_s), and"
             f" {left} s of that are more than --timeout leaves: let `topup run` do it, say what to buy with --amount,"
             " or use --force when you know that nothing is out"
         )
-        return PassResult("held", YOUNG, detail, 0), Exit.PERSON
+        return PassResult("held", Reason.YOUNG_LEDGER, detail, 0), Exit.PERSON
 
     def _named(self, asked: Requested) -> Wish:
         """Return what this command wishes for, such that the ledger finds this very row again."""
