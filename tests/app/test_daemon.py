@@ -201,7 +201,7 @@ def test_a_pass_that_hangs_stops_the_heart_and_one_that_asks_does_not(
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
         ear.bind("\0" + name)
         ear.setblocking(False)
-        monkeypatch.setattr(fake.daemon, "_supervisor", SdNotify("@" + name))
+        monkeypatch.setattr(fake.daemon, "supervisor", SdNotify("@" + name))
         may_still_pay, hung = asyncio.run(tell(ear))
     assert may_still_pay > 50
     assert 0 < hung <= STUCK_MS // 1000 // BEAT_S + 1
