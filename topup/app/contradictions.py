@@ -137,13 +137,8 @@ def _places(s: Settings) -> Iterator[str]:
     if s.chain.quorum is not None and s.chain.quorum > quorum(s.chain.rpc_urls, None):
         one_owner = "chain.quorum is 2 and chain.rpc_urls are all of one owner"
         yield f"{one_owner}: add a provider of another, or set chain.quorum = 1"
-    if not _has_profile(s.chain.id):
-        yield f"chain.id {s.chain.id} has no profile in this program: use 8453 (Base)"
+    if s.chain.id != ChainSection.model_fields["id"].default:  # the profiles' imports are slow
+        from topup.chain.profiles import PROFILES
 
-
-def _has_profile(chain_id: int) -> bool:
-    if chain_id == ChainSection.model_fields["id"].default:
-        return True  # without loading the profiles, whose imports are slow
-    from topup.chain.profiles import PROFILES
-
-    return chain_id in PROFILES
+        if s.chain.id not in PROFILES:
+            yield f"chain.id {s.chain.id} has no profile in this program: use 8453 (Base)"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from topup.commands.answer import Answer
 from topup.commands.start import load
 from topup.commands.status import brief, topup_document
@@ -17,9 +15,5 @@ def answer(count: int) -> Answer:
     settings = load()
     store = SqliteStore.open_reader(settings.state_dir)
     topups = [topup_document(topup) for topup in store.latest(settings.account, count)]
-    return Answer({"schema": 1, "account": settings.account, "topups": topups}, history_lines(topups), Exit.OK)
-
-
-def history_lines(told: list[dict[str, Any]]) -> list[str]:
-    """Return the history for a terminal."""
-    return [f"{moment(t['decided_ms'] // 1000)}  {brief(t)}" for t in told] or ["no top-ups yet"]
+    lines = [f"{moment(topup['decided_ms'] // 1000)}  {brief(topup)}" for topup in topups] or ["no top-ups yet"]
+    return Answer({"schema": 1, "account": settings.account, "topups": topups}, lines, Exit.OK)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from topup.accounting.formats.text import printable
 from topup.app import assembly
-from topup.app.connections import Connections, opened
+from topup.app.connections import opened
 from topup.app.settings import Settings
 from topup.chain.providers import first
 from topup.chain.rpc import Rpc, unhex
@@ -60,7 +60,10 @@ async def look(settings: Settings, name: str, amount: Usd) -> dict[str, Any]:
         asked = Request(amount, wallet, rail.chain_id, "doctor")
         offers = [_offer(rail, await rail.ask(asked), asked) for _ in range(2)]
         proof = await _proof(rail, await rail.ask(asked), asked)
-        about = await _about(connections, wallet) if isinstance(rail, x402.X402) else {}
+        about: dict[str, str | None] = {}
+        if isinstance(rail, x402.X402):
+            rpcs = connections.providers(settings.chain.rpc_urls)
+            about = {"seller": assembly.seller(settings).says(), "wallet": await code(rpcs, wallet)}
     recipients = [offer.get("recipient") for offer in offers]
     return {
         "schema": 1,
@@ -74,11 +77,6 @@ async def look(settings: Settings, name: str, amount: Usd) -> dict[str, Any]:
         "proof": "every line fits; nothing was paid" if proof is None else str(proof),
         "remedy": "" if proof is None else proof.remedy,
     }
-
-
-async def _about(connections: Connections, wallet: bytes) -> dict[str, Any]:
-    rpcs = connections.providers(connections.settings.chain.rpc_urls)
-    return {"seller": assembly.seller(connections.settings).says(), "wallet": await code(rpcs, wallet)}
 
 
 def _offer(rail: Mpp | x402.X402, raw: bytes, asked: Request) -> dict[str, Any]:

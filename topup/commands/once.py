@@ -40,7 +40,9 @@ def answer(
         interrupted = _asked(settings, wish)
         if interrupted is not None:
             return Answer({}, (), interrupted)
-    ending = _bought(settings, wish, timeout_s)
+    clock = SystemClock()
+    with closing(LogSink.of(settings, clock)) as sink:
+        ending = wait_for(Once(settings, wish, timeout_s=timeout_s, clock=clock, sink=sink, warn=warn).run())
     return Answer(ending.document(), [ending.line()], ending.code, then=lambda: _delivered(settings, ending))
 
 
@@ -62,12 +64,6 @@ def _asked(settings: Settings, wish: Wish) -> int | None:
             raise
         return unbegun(settings, wish, SystemClock())
     return None
-
-
-def _bought(settings: Settings, wish: Wish, timeout_s: int) -> Ending:
-    clock = SystemClock()
-    with closing(LogSink.of(settings, clock)) as sink:
-        return wait_for(Once(settings, wish, timeout_s=timeout_s, clock=clock, sink=sink, warn=warn).run())
 
 
 def _delivered(settings: Settings, ending: Ending) -> int:
