@@ -70,7 +70,7 @@ class Ceilings:
 
 
 class LocalSigner:
-    """A secp256k1 key in this process."""
+    """A secp256k1 key in this process; what is not exactly what a method signs, it refuses with a SignerError."""
 
     def __init__(self, key: PrivateKey, ceilings: Ceilings) -> None:
         self._key: Callable[[], PrivateKey] = lambda: key  # not the key itself: its `repr` shows it
@@ -89,11 +89,7 @@ class LocalSigner:
         return keystore.account(self._key().to_bytes())
 
     def sign_payment(self, plan: Plan, verified: Verified) -> tuple[bytes, bytes]:
-        """Sign the planned payment of a verified charge, or the approval of exactly its total.
-
-        Raises:
-            SignerError: the plan does not pay exactly this charge, or exceeds the ceilings.
-        """
+        """Sign the planned payment of a verified charge, or the approval of exactly its total, within the ceilings."""
         charge, ceilings = charge_of(verified), self._ceilings
         pays = plan.kind is Kind.PAY
         rules = {
@@ -127,19 +123,11 @@ class LocalSigner:
         return self._signed(plan)
 
     def sign_revocation(self, plan: Plan) -> tuple[bytes, bytes]:
-        """Sign that the payment contract may take none of the token any more.
-
-        Raises:
-            SignerError: it would do anything else, or exceeds the ceiling on network fees.
-        """
+        """Sign that the payment contract may take none of the token any more, within the ceiling on network fees."""
         return self._takes_back(plan, Kind.APPROVE, self._ceilings.revocable, _approval(self._ceilings.contract, 0))
 
     def sign_authorization(self, plan: Plan, verified: Verified) -> bytes:
-        """Sign (r, s and v) that exactly the total may be moved to the recipient, once.
-
-        Raises:
-            SignerError: the plan does not pay exactly this, or exceeds the ceilings.
-        """
+        """Sign (r, s and v) that exactly the total may be moved to the recipient, once, within the ceilings."""
         demand, ceilings = verified.demand, self._ceilings
         token, nonce = demand.identity
         domain = next((d for d in ceilings.domains if (d.chain_id, d.token) == (demand.chain_id, token)), None)
@@ -166,9 +154,6 @@ class LocalSigner:
 
         What is sponsored is left open for a sponsor instead, as what runs once and dies at its end: its payload is
         returned in place of the raw transaction.
-
-        Raises:
-            SignerError: the plan does not pay exactly this, or exceeds the ceilings.
         """
         demand, ceilings = verified.demand, self._ceilings
         payer = ceilings.root or self.address
@@ -209,21 +194,13 @@ class LocalSigner:
         return raw, keccak(raw)
 
     def sign_login(self, text: str) -> bytes:
-        """Sign (r, s and v) a message that proves to a seller whose wallet this is, and that no contract can spend.
-
-        Raises:
-            SignerError: it is no login of this wallet.
-        """
+        """Sign (r, s and v) a message that proves to a seller whose wallet this is, and that no contract can spend."""
         asks, who, *_ = [*text.split("\n"), "", ""]
         self._refuse({"login": LOGIN.fullmatch(asks) is not None and who == self._account.address})
         return self._signature(typed_data.personal_digest(text))
 
     def sign_cancel(self, plan: Plan) -> tuple[bytes, bytes]:
-        """Sign a transaction that takes a nonce and moves nothing.
-
-        Raises:
-            SignerError: it would do anything else, or exceeds the ceiling on network fees.
-        """
+        """Sign a transaction that takes a nonce and moves nothing, within the ceiling on network fees."""
         return self._takes_back(plan, Kind.CANCEL, self.address, b"")
 
     def _takes_back(self, plan: Plan, kind: Kind, to: bytes, data: bytes) -> tuple[bytes, bytes]:
@@ -299,11 +276,7 @@ def from_keystore(path: Path, password: str, ceilings: Ceilings) -> LocalSigner:
 
 
 def from_private_key(text: str, ceilings: Ceilings) -> LocalSigner:
-    """Use a raw private key of 32 bytes in hex.
-
-    Raises:
-        SettingsError: it is none.
-    """
+    """Use a raw private key of 32 bytes in hex; a SettingsError where it is none."""
     digits = re.fullmatch(r"(?:0x)?([0-9a-fA-F]{64})", text.strip())
     try:
         # The library would also take fewer digits, and open another wallet.
