@@ -116,7 +116,6 @@ def _all(rail: Mpp | x402.X402, raw: bytes, asked: Request) -> list[Finding]:
 
 
 def _ways(rail: Mpp, raw: bytes, asked: Request) -> dict[str, Any]:
-    """Decode every challenge: what it asks for as far as that can be read, whether it would be paid, and why not."""
     kept = read(raw)
     try:
         judged = rail.judged(raw, asked)
@@ -132,7 +131,6 @@ def _ways(rail: Mpp, raw: bytes, asked: Request) -> dict[str, Any]:
 
 
 def _offers(rail: x402.X402, raw: bytes, asked: Request) -> list[dict[str, Any]] | None:
-    """Decode every offer, with every line of the judgement on it; None where the answer cannot be read as a whole."""
     try:
         judged, chosen = rail.offered(raw, asked)
     except ChargeRefused:

@@ -99,7 +99,6 @@ def _said(environ: Mapping[str, str], name: str) -> tuple[str, str]:
 
 
 def _proxy(environ: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return which variable names a proxy, and the proxy; None without one."""
     name, said = _said(environ, UNUSED)
     if said:
         _proxy_url(name, said)
@@ -308,7 +307,6 @@ def why(error: BaseException) -> str:
 
 
 def _below(error: BaseException | None, seen: set[int]) -> Iterator[BaseException]:
-    """Yield an error and whatever it came from, each once."""
     if error is None or id(error) in seen:
         return
     seen.add(id(error))

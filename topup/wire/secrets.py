@@ -155,7 +155,6 @@ def _views(text: str) -> Iterator[_View]:
 
 
 def _undone(view: _View) -> _View | None:
-    """Undo one layer of escapes; None where there is none."""
     text, starts, ends = view
     shown, firsts, lasts, at = list[str](), list[int](), list[int](), 0
     for escape in _ESCAPED.finditer(text):
@@ -168,7 +167,6 @@ def _undone(view: _View) -> _View | None:
 
 
 def _meant(escape: re.Match[str]) -> str:
-    """Return the one character that an escape stands for."""
     for group, base in ((1, 16), (2, 16), (3, 16), (4, 10), (5, 16)):
         if escape[group]:
             number = int(escape[group], base)

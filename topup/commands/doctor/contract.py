@@ -116,7 +116,6 @@ async def _contract(profile: Profile, rpc: Rpc, answers: Answers) -> list[Check]
 
 
 def _price_feed(profile: Profile, answers: Answers, at: Head) -> tuple[Check, EthPrice | None]:
-    """Judge the price of ETH; return it as well, None where it is unknown."""
     name = "price feed"
     if "price" not in answers:
         return Check(name, ok=True, says="warning: switched off; no payment's price is judged"), None

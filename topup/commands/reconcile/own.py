@@ -103,7 +103,6 @@ class OwnTransactions:
             raise SettingsError(f"the wallet's first payment cannot be dated: {error}", remedy=SINCE) from None
 
     async def _scan(self, since: int | None) -> None:
-        """Look for payments to each operator, from where an earlier look stopped."""
         bought = {t.id for t in self.known.topups if t.rail == COINBASE}
         asked = {operator for (operator, _), (by, _) in self.known.owners.items() if by in bought}
         scanned: list[Blocks] = []

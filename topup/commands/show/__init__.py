@@ -131,7 +131,6 @@ def _bought(t: TopUp, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _handed_over(rail: str, paying: Attempt, row: dict[str, Any]) -> dict[str, Any]:
-    """Return what names a payment that the seller carried to the chain, as it was signed."""
     plan, (recipient, memo) = paying.plan, _signed(rail, paying)
     return {
         **_kept(rail, row["raw"]),
