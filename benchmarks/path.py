@@ -251,7 +251,7 @@ class Topup:
 
     async def close(self) -> None:
         """Close what is open."""
-        await self._works.close()
+        await self._works.aclose()
         self._ledger.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 
 from topup.app import assembly, keys
 from topup.app.funding import funding, named
@@ -62,11 +63,8 @@ def _recipients(settings: Settings) -> list[Check]:
 
 def _pinned(settings: Settings) -> Check:
     try:
-        store = SqliteStore.open_copy(settings.state_dir)
-        try:
+        with closing(SqliteStore.open_copy(settings.state_dir)) as store:
             learnt = store.told(settings.account, Note.PINNED)
-        finally:
-            store.close()
     except TopupError as error:
         return failed("recipients", error)
     count = len(assembly.pins(settings, learnt).recipients)
