@@ -73,15 +73,10 @@ def wallet_entries(at: BalanceAssertion, booked: int, price_e8: int | None, *, f
     if not units:
         return []
     text, other = ("opening balance of the wallet", OPENING) if first else ("wallet moved by others", PAD)
-    worth = _worth(abs(units), at.commodity, price_e8)
+    worth: tuple[Usd | None, str] = (Usdc(abs(units)).usd, "par")
+    if at.commodity is Commodity.ETH:
+        worth = (EthPrice(price_e8).usd_of_up(Wei(abs(units))), "feed") if price_e8 else (None, "none")
     return [_moved(at.at_ms, at.block, text, worth, (WALLET, other), at.commodity, units)]
-
-
-def _worth(units: int, commodity: Commodity, price_e8: int | None) -> tuple[Usd | None, str]:
-    """Return what units are worth in dollars, and by what; dollars are at par."""
-    if commodity is not Commodity.ETH:
-        return Usdc(units).usd, "par"
-    return (EthPrice(price_e8).usd_of_up(Wei(units)), "feed") if price_e8 else (None, "none")
 
 
 def due(readings: Sequence[Reading], last: Closed | None, busy: Sequence[tuple[int, int]]) -> Reading | None:

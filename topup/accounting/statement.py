@@ -27,15 +27,13 @@ from topup.accounting.journal import (
     by_topup,
     units,
 )
-from topup.domain.credits import DAY_MS, Reading
+from topup.domain.credits import DAY_MS, HALF_A_CENT, Reading
 from topup.domain.errors import SettingsError
 from topup.domain.moments import moment
 from topup.domain.money import WIDE, Usd, Usdc, plain
 
 DECIMALS: Final[Mapping[Commodity, int]] = {c: 18 if c is Commodity.ETH else 6 for c in Commodity}
 Balances = dict[tuple[str, Commodity], int]
-# A provider's numbers are JSON doubles: below half a cent two of them are the same.
-SAME = Usd(Decimal("0.005"))
 
 
 @dataclass(frozen=True)
@@ -231,7 +229,7 @@ def _differences(
     else:
         off = reading.balance - held
         when = moment(reading.at_ms // 1000)
-        if abs(off.amount) >= SAME.amount:
+        if abs(off.amount) >= HALF_A_CENT.amount:
             why = "used or bought since the books were closed last" if now_ms < period.end_ms else "not explained"
             said.append(
                 f"the books hold {held} dollars of credit, the provider showed {reading.balance} at {when}: {why}"

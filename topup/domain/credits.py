@@ -18,6 +18,7 @@ from topup.domain.reasons import KEY, LOOK, TOTALS, Worded
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 NOTHING = Usd(Decimal(0))
+# A provider's numbers are JSON doubles: below half a cent two of them are the same.
 HALF_A_CENT = Usd(Decimal("0.005"))
 # Where only a balance is told, a purchase may look smaller by what was used between two readings, and larger by what
 # small rises were left out before; see prepaid.RISE_MIN.

@@ -116,9 +116,9 @@ WAYS: Final[Mapping[State, Way]] = {
 class Answer:
     """What a word will do, or why it is not taken and what there is to do instead."""
 
-    taken: bool
     sentence: str
     remedy: str = ""
+    taken: bool = False
 
 
 def answer(topup: TopUp, word: str, *, contested: bool = False) -> Answer:
@@ -130,33 +130,29 @@ def answer(topup: TopUp, word: str, *, contested: bool = False) -> Answer:
     if word == CANCEL and state in (State.SENT, State.RESERVED, State.SIGNED):
         newest = topup.attempt
         if newest is not None and newest.plan.broadcaster is Broadcaster.SERVER:
-            return _refused(
+            return Answer(
                 "what a seller holds cannot be taken back: it is used, or ends at its deadline",
                 "`topup show ID` names the deadline; `topup pause` keeps anything more from being bought",
             )
         if contested:
-            return _refused(
+            return Answer(
                 "a cancel can do nothing: the nonce it would take was used by a transaction that the ledger does not"
                 " know",
                 "`topup reconcile` names it, and `topup reconcile --adopt` takes it over",
             )
     if word == CREDITED and state is State.HALTED and topup.payment is None:
-        return _refused("the chain shows no payment whose credits could be there", "`topup show ID`")
+        return Answer("the chain shows no payment whose credits could be there", "`topup show ID`")
     if state in TERMINAL and all(a.inclusion is None for a in topup.out):
-        return _refused("nothing of it stands in a block", "`topup show ID`")
+        return Answer("nothing of it stands in a block", "`topup show ID`")
     if word in way.words:
-        return Answer(taken=True, sentence=way.words[word])
+        return Answer(way.words[word], taken=True)
     others = ", ".join(f"`{COMMANDS[other]}`" for other in way.words)
     if contested and state is State.SENT:
-        return _refused(
+        return Answer(
             "its nonce was used by a transaction that the ledger does not know: it ends once a final block shows that,"
             " or halts an hour after it was noticed, and takes a word then",
             "`topup reconcile` names that transaction, and `topup reconcile --adopt` takes it over now",
         )
     if way.ends:
-        return _refused(f"it goes on by itself: what ends this is {way.ends}", others)
-    return _refused("this word can do nothing here", others or "`topup show ID`")
-
-
-def _refused(sentence: str, remedy: str) -> Answer:
-    return Answer(taken=False, sentence=sentence, remedy=remedy)
+        return Answer(f"it goes on by itself: what ends this is {way.ends}", others)
+    return Answer("this word can do nothing here", others or "`topup show ID`")

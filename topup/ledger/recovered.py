@@ -82,12 +82,11 @@ class Recovered(TopUpSteps):
     def known(self, chain_id: int, wallet: bytes) -> Known:
         """Return everything this ledger holds of a wallet's transactions."""
         topups = self._all("SELECT * FROM topup WHERE chain_id = ? AND wallet = ? ORDER BY rowid", chain_id, wallet)
-        owners = self._all(
+        proven = (
             "SELECT operator, intent_id, topup, seq FROM charge WHERE intent_id IS NOT NULL"
-            " AND topup IN (SELECT id FROM topup WHERE chain_id = ? AND wallet = ?)",
-            chain_id,
-            wallet,
+            " AND topup IN (SELECT id FROM topup WHERE chain_id = ? AND wallet = ?)"
         )
+        owners = self._all(proven, chain_id, wallet)
         taken_over = "SELECT nonce, tx_hash, block_number, topup, cost FROM adopted"
         adopted = self._all(f"{taken_over} WHERE chain_id = ? AND wallet = ? ORDER BY nonce", chain_id, wallet)
         return Known(
@@ -132,12 +131,11 @@ class Recovered(TopUpSteps):
         adopting, leads a halted one on.
         """
         assert done.intent is not None
-        before = self._all(
+        sql = (
             "SELECT total_credits FROM reading WHERE account = ? AND at_ms < ? AND doubt IS NULL"
-            " ORDER BY at_ms DESC, id DESC LIMIT 1",
-            topup.account,
-            done.inclusion.block_ms,
+            " ORDER BY at_ms DESC, id DESC LIMIT 1"
         )
+        before = self._all(sql, topup.account, done.inclusion.block_ms)
         with self._write(at_ms):
             topup = self._unsend(topup, at_ms)
             if topup.state in (State.DECIDED, State.ASKING):

@@ -88,14 +88,10 @@ def _wei(text: str) -> Wei:
     return Wei(int(text))
 
 
-def _usdc(text: str) -> Usdc:
-    return Usdc(int(text))
-
-
 # How the fields of records are read that neither a row nor JSON holds as they are; the rest is read as it stands.
 _READ: dict[str, Callable[[Any], object]] = {
     **dict.fromkeys(("value", "max_fee_per_gas", "max_priority_fee_per_gas", "l1_fee", "quote", "gas", "spent"), _wei),
-    **dict.fromkeys(("tokens", "token_fee"), _usdc),
+    **dict.fromkeys(("tokens", "token_fee"), lambda text: Usdc(int(text))),
     **dict.fromkeys(("to", "data", "block_hash", "tx_hash"), bytes.fromhex),
     **dict.fromkeys(("forced", "withdrawn", "booked"), bool),
     **dict.fromkeys(("baseline", "balance_before"), usd),

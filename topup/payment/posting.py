@@ -150,7 +150,6 @@ class CreditPosting(Steps):
 
 
 def _paying(topup: TopUp) -> tuple[Attempt, Inclusion]:
-    """Return the attempt that paid, with the block it stands in."""
     paid = topup.paying
     assert paid is not None
     assert paid.inclusion is not None

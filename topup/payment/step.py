@@ -89,7 +89,6 @@ class Steps(Part):
         return self._wait(topup, error.reason, str(error), self._pace.poll_fastest_s, error.remedy)
 
     async def _prove(self, topup: TopUp) -> tuple[Verified, Preflight]:
-        """Prove that the newest charge is what was asked for; return what a payment is planned on beside it."""
         request, seen = self._request(topup), self._store.seen_intents(topup.id)
         return await self._rail(topup).prove(topup.answer, request, seen=seen)
 
@@ -126,7 +125,6 @@ class Steps(Part):
         permit(plan, total=verified.total, fair=worth, wallet=wallet, ceilings=self._ceilings)
 
     def _pending(self, topup: TopUp) -> tuple[Attempt, ...]:
-        """Return the attempts of this top-up that may still be included."""
         return topup.pending(self._store.at_same_nonce(topup))
 
     def _new_word(self, topup: TopUp) -> str | None:

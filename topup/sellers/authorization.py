@@ -33,11 +33,10 @@ from topup.wire.secrets import Masker
 
 
 class Owed(Demand, Protocol):
-    """A demand that says whose it is."""
+    """A demand that says whose it is, by the base of the seller's URLs."""
 
     @property
-    def seller(self) -> str:
-        """Return the base of the seller's URLs."""
+    def seller(self) -> str: ...
 
 
 O = TypeVar("O", bound=Owed)  # noqa: E741 - it is no zero here

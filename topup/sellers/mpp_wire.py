@@ -190,7 +190,6 @@ def settled(value: str) -> bytes | None:
 
 
 def _schemes(line: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Yield each scheme of a line with its parameters."""
     if not line.isascii():
         _refuse(FIELD, ascii(line[:40]), "plain ASCII")
     scheme, parameters, may_follow = "", list[tuple[str, str]](), False
@@ -213,7 +212,6 @@ def _schemes(line: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
 
 def _unescaped(quoted: str) -> str:
-    """Return the text that a quoted string holds."""
     units = _ESCAPED.sub(lambda escape: chr(int(escape[1], 16)) if escape[1] else escape[2], quoted)
     try:
         text = units.encode("utf-16-le", "surrogatepass").decode("utf-16-le")

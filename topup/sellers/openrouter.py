@@ -131,7 +131,6 @@ class OpenRouter(Asked):
             return answered.body
 
     async def _told(self, path: str) -> dict[str, Any]:
-        """Ask for an object `data`."""
         answered = await self._exchange.ask("GET", path, headers=self._bearer)
         try:
             if answered.status != 200:

@@ -13,7 +13,7 @@ from typing import Final
 from topup.accounting.forecast import Band
 from topup.accounting.formats.text import printable
 from topup.accounting.statement import Refill, Statement, shown
-from topup.domain.credits import Reading
+from topup.domain.credits import DAY_MS, Reading
 from topup.domain.moments import moment
 from topup.domain.money import WIDE, Usd, plain
 
@@ -272,8 +272,7 @@ def _grid(at: _Scale, step: Decimal) -> Iterator[str]:
 
 
 def _days(at: _Scale) -> Iterator[str]:
-    day_ms = 86_400_000
-    every = max(1, -(-(at.end_ms - at.first_ms) // day_ms // 8)) * day_ms
+    every = max(1, -(-(at.end_ms - at.first_ms) // DAY_MS // 8)) * DAY_MS
     for at_ms in range(at.first_ms, at.end_ms, every):
         day = datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%b %d")
         yield f'<text x="{at.x(at_ms)}" y="{HEIGHT - 8}">{day}</text>'
