@@ -129,21 +129,20 @@ def whole(day: date, models: Sequence[Used], keys: Sequence[Used]) -> DayUsed:
     Raises:
         Contradiction: the keys have used more than the whole account.
     """
-    account = total(models)
-    rest = account.nano - total(keys).nano
+    account, named = total(models), total(keys)
+    rest = account.nano - named.nano
     if rest < -NOISE_NANO:
         raise Contradiction(f"on {day} the keys used {dollars(-rest)} dollars more than the whole account")
     by_key = ranked(keys)
     if rest > NOISE_NANO or (rest and not by_key):
-        by_key = ranked((*by_key, _rest(account, by_key)))
+        by_key = ranked((*by_key, _rest(account, named)))
     elif rest:
         # What rounding has left belongs to somebody: to the largest, where it is least seen.
         by_key = (by_key[0] + Used(NOBODY, rest), *by_key[1:])
     return DayUsed(day, tuple(models), by_key)
 
 
-def _rest(account: Used, keys: Sequence[Used]) -> Used:
-    named = total(keys)
+def _rest(account: Used, named: Used) -> Used:
     return Used(
         NOBODY,
         account.nano - named.nano,

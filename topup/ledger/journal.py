@@ -23,7 +23,6 @@ class Audit:
     """What reading the whole journal has shown.
 
     Attributes:
-        count: how many entries there are.
         head: the newest one's hash, b"" without any.
         wrong: the first entry that is not what its hash says, and why; None when all are.
         since: how many entries follow the one whose hash was asked for; None where no entry has it.

@@ -70,8 +70,6 @@ class Cycle(Part):
         self.cycles = 0  # how many passes were begun
         self._paused: bool | None = None
 
-    # -- one pass -----------------------------------------------------------------------------------------------
-
     async def run(self, asked: PurchaseOrder | None = None) -> PassResult:
         """Make one pass, and say in one line how it ended."""
         self.cycles += 1

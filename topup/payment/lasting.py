@@ -43,14 +43,7 @@ class Lasting:
         self._known: dict[str, _Series] = {}
 
     def failed(
-        self,
-        topup: TopUp,
-        why: str,
-        detail: str,
-        *,
-        remedy: str = ASK,
-        began_ms: int | None = None,
-        said: bool = False,
+        self, topup: TopUp, why: str, detail: str, *, remedy: str = ASK, began_ms: int | None = None, said: bool = False
     ) -> None:
         """Count a failure that was begun at `began_ms`, and say what lasts; `said` where another event warns of it."""
         now, name = self._now(), _name(topup)

@@ -121,8 +121,6 @@ class CreditPosting(Steps):
         paid, _ = _paying(topup)
         return self._rail(topup).read(topup.raw_of(paid))
 
-    # -- books --------------------------------------------------------------------------------------------------
-
     def _finish(self, topup: TopUp) -> TopUp:
         paid, inclusion = _paying(topup)
         demand, reading, now = self._paid(topup), self._last_reading(), self._clock.now()

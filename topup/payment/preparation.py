@@ -30,7 +30,6 @@ from topup.payment.part import Ports
 from topup.payment.step import Step, Steps, Watch, fair
 from topup.ports.chain import Preflight
 
-ADOPTION_MS = HOUR_MS
 # Why an attempt that was never sent is withdrawn.
 RESTARTED = "restarted before sending"
 STALE = "the plan grew stale"
@@ -259,7 +258,7 @@ class Preparation(Steps):
         if preflight.nonce_latest == expected:
             return None
         account = self._account.name
-        if not self._store.said_within(account, Note.ADOPT_NONCE, self._clock.now(), ADOPTION_MS):
+        if not self._store.said_within(account, Note.ADOPT_NONCE, self._clock.now(), HOUR_MS):
             raise nonce_ahead(preflight.nonce_latest, expected)
         self._store.adopt_nonce(topup.chain_id, topup.wallet, preflight.nonce_latest, self._clock.now())
         return None

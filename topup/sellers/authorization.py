@@ -9,15 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from topup.domain.demand import Bounds, Clocks, Demand, Finding, Request, Verified, prove
-from topup.domain.errors import (
-    ApiError,
-    ApiGone,
-    ApiRejected,
-    ApiUnknown,
-    ChainUnknown,
-    PaymentForbidden,
-    Reverted,
-)
+from topup.domain.errors import ApiError, ApiGone, ApiRejected, ApiUnknown, ChainUnknown, PaymentForbidden, Reverted
 from topup.domain.lifecycle import REPLACED_BLOCKS, Attempt, Broadcaster, Kind, Plan, TopUp
 from topup.domain.money import Asset
 from topup.domain.nonpayment import ChargeStatus, More

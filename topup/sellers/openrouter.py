@@ -81,7 +81,9 @@ class OpenRouter(Asked):
             sums: dict[tuple[dt.date, str], Used] = {}
             items = await self._list("/activity", {"api_key_hash": key_hash} if key_hash is not None else {})
             for number, item in enumerate(items):
-                on, used = _activity(item, f"/activity item {number}")
+                where = f"/activity item {number}"
+                on, model = _day(item, where), _name(item, ("model", "model_permaslug"), where)
+                used = Used(model, _nano(item, "usage", where), *(_count(item, name, where) for name in COUNTS))
                 known = sums.get((on, used.name))
                 sums[on, used.name] = known + used if known is not None else used
             for on, models in Counter(on for on, _ in sums).items():
@@ -160,11 +162,6 @@ def charge_body(request: Request) -> bytes:
     return (
         f'{{"amount": {plain(request.amount.amount)}, "sender": "{sender}", "chain_id": {request.chain_id}}}'.encode()
     )
-
-
-def _activity(item: dict[str, Any], where: str) -> tuple[dt.date, Used]:
-    day, model = _day(item, where), _name(item, ("model", "model_permaslug"), where)
-    return day, Used(model, _nano(item, "usage", where), *(_count(item, name, where) for name in COUNTS))
 
 
 def _day(item: dict[str, Any], where: str) -> dt.date:

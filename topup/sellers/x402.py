@@ -31,20 +31,10 @@ from topup.sellers.authorization import Authorized, Seller
 from topup.sellers.on_chain import unreadable
 from topup.sellers.x402_choice import Judged, Wanted, chosen, judge, judged, refusal
 from topup.sellers.x402_profile import Profile, identity
-from topup.sellers.x402_wire import (
-    TELL,
-    Assumed,
-    Login,
-    Offer,
-    demanded,
-    listed,
-    payment_header,
-    settled,
-)
+from topup.sellers.x402_wire import TELL, Assumed, Login, Offer, demanded, listed, payment_header, settled
 from topup.wire.http import Answered
 from topup.wire.reading import walled
 
-NONCE_BYTES: Final = 32
 # What we ask for ends so much before the longest life that is proven: the chain's clock may be behind ours.
 CLOCKS_APART_S: Final = 60
 # What stands for the choice in an answer that was stored before choices were: the first offer in our token.
@@ -272,7 +262,7 @@ def _nonce(request: Request) -> bytes:
     # It belongs to a purchase and to how often it was demanded and proven. A ledger that was put back names the same
     # purchase again, so that of both authorizations the token takes one.
     if not request.purchase:
-        return secrets.token_bytes(NONCE_BYTES)
+        return secrets.token_bytes(32)
     return keccak(f"topup authorization {request.purchase}/{request.proven}".encode())
 
 

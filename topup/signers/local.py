@@ -35,7 +35,6 @@ SWAP: Final = keccak(text=f"swapAndTransferUniswapV3Native({INTENT},uint24)")[:4
 TRANSFER: Final = keccak(text=f"transferTokenPreApproved({INTENT})")[:4]
 APPROVE: Final = keccak(text="approve(address,uint256)")[:4]
 
-
 # How a login begins (EIP-4361), which no other message may be taken for.
 LOGIN: Final = re.compile(r"[a-z0-9.:-]{1,255} wants you to sign in with your Ethereum account:")
 ANY_PRICE: Final = EthPrice(1)

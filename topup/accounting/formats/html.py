@@ -230,7 +230,7 @@ def _refills(refills: Sequence[Refill]) -> str:
                 _gwei(refill.swap_wei) if refill.swap_wei else "–",
             )
         )
-    return _table(("posted", "top-up", "credits", "left the wallet", "fees", "network", "swap cost"), 2, rows)
+    return _table(("posted", "top-up", "credits", "left the wallet", "fees", "network", "swap cost"), rows)
 
 
 def _balances(statement: Statement) -> str:
@@ -238,7 +238,7 @@ def _balances(statement: Statement) -> str:
     for account, commodity, first, last in statement.balances:
         amounts = (shown(units, commodity) for units in (first, last - first, last))
         rows.append(_row(escape(account), commodity.value, *amounts))
-    return _table(("account", "commodity", "opening", "moved", "closing"), 2, rows)
+    return _table(("account", "commodity", "opening", "moved", "closing"), rows)
 
 
 def _differences(said: Sequence[str]) -> str:
@@ -247,8 +247,8 @@ def _differences(said: Sequence[str]) -> str:
     return "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in said) + "</ul>"
 
 
-def _table(head: Sequence[str], numbers_from: int, rows: Sequence[str]) -> str:
-    cells = "".join(f"<th{' class=n' if n >= numbers_from else ''}>{title}</th>" for n, title in enumerate(head))
+def _table(head: Sequence[str], rows: Sequence[str]) -> str:
+    cells = "".join(f"<th{' class=n' if n >= 2 else ''}>{title}</th>" for n, title in enumerate(head))
     return f'<div class="wide"><table><tr>{cells}</tr>{"".join(rows)}</table></div>'
 
 

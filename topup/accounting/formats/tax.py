@@ -39,7 +39,6 @@ ASSETS: Final[Mapping[Commodity, str]] = {
     Commodity.PATH_USD: f"eip155:{PATH_DOLLAR.chain_id}/erc20:0x{PATH_DOLLAR.token.hex()}",
 }
 
-
 # rotki's word for what came and for what left: of a top-up, and of what somebody else moved.
 _TYPES: Final = {False: ("Income", "Spend"), True: ("Deposit", "Withdrawal")}
 
