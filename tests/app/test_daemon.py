@@ -365,41 +365,35 @@ def test_a_wish_wakes_the_daemon_from_a_long_sleep_and_is_answered(fake: Fake) -
 
 
 def test_a_wish_that_nobody_took_in_time_is_never_carried_out(fake: Fake) -> None:
-    """Whoever asked has long gone: it is answered with "later", and nothing is decided."""
+    """Whoever asked has long gone: it is answered with "later", and nothing is decided.
+
+    Nor is one that was withdrawn, whose asker was told that it is safe to ask again: the daemon does not look at it.
+    """
     number = wished(fake, 25, forced=True, ago_ms=LIFE_MS + 1).number
+    withdrawn = wished(fake, 30, forced=True).number
+    assert fake.store.withdraw_request(withdrawn, fake.clock.now_ms())
     fake.run(passes=1)
     told = fake.store.requested(number)
     assert str(told.outcome).startswith("unknown: nobody was there")
     assert (told.taken, told.code) == (False, Exit.LATER)
+    assert not fake.store.requested(withdrawn).taken
     assert fake.sink.of(events.TopUpDecided) == fake.sink.of(events.TopUpForbidden) == []
 
 
-def test_a_wish_that_was_withdrawn_is_never_carried_out(fake: Fake) -> None:
-    """Its asker was told that it is safe to ask again: the daemon does not even look at it."""
-    number = wished(fake, 25, forced=True).number
-    assert fake.store.withdraw_request(number, fake.clock.now_ms())
-    fake.run(passes=1)
-    assert not fake.store.requested(number).taken
-    assert fake.sink.of(events.TopUpForbidden) == []
+@pytest.mark.parametrize("ago_ms", [0, LIFE_MS + 1])
+def test_what_a_dead_daemon_had_taken_is_carried_out_by_the_next_in_time(fake: Fake, ago_ms: int) -> None:
+    """Nobody can have been told that it is safe to ask again; in time it is judged, here forbidden, and answered.
 
-
-def test_what_a_dead_daemon_had_taken_is_carried_out_by_the_next(fake: Fake) -> None:
-    """Nobody can have been told that it is safe to ask again; in time it is judged, here forbidden, and answered."""
-    asked = wished(fake, 25)
-    assert fake.store.take_request(asked.number, fake.clock.now_ms())
-    assert not fake.store.withdraw_request(asked.number, fake.clock.now_ms())
-    fake.run(passes=1)
-    told = fake.store.requested(asked.number)
-    assert (told.why, told.code) == ("observe_only", Exit.PERSON)
-
-
-def test_what_a_dead_daemon_had_taken_is_answered_when_its_time_is_over(fake: Fake) -> None:
-    """Taken, nothing decided, and nobody waits for it any more: it is not bought behind anybody's back."""
-    asked = wished(fake, 25, ago_ms=LIFE_MS + 1)
+    When its time is over and nobody waits for it any more, it is not bought behind anybody's back.
+    """
+    asked = wished(fake, 25, ago_ms=ago_ms)
     assert fake.store.take_request(asked.number, asked.at_ms)
+    assert not fake.store.withdraw_request(asked.number, asked.at_ms)
     fake.run(passes=1)
-    assert fake.store.requested(asked.number).code == Exit.LATER
-    assert fake.sink.of(events.TopUpForbidden) == []
+    told, late = fake.store.requested(asked.number), ago_ms > LIFE_MS
+    assert told.code == (Exit.LATER if late else Exit.PERSON)
+    assert (told.why == "observe_only") is not late
+    assert not late or fake.sink.of(events.TopUpForbidden) == []
 
 
 def test_a_wish_whose_pass_breaks_is_answered(fake: Fake) -> None:

@@ -279,26 +279,26 @@ def test_lists_are_separated_by_commas() -> None:
     assert settings.chain.tiers == (500,)
 
 
-def test_secrets_come_from_their_file(tmp_path: Path) -> None:
-    """A secret's file is read and stripped; a missing or empty one is refused by the setting's name."""
+def test_secrets_come_from_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret's file is read and stripped; a missing or empty one is refused by the setting's name.
+
+    $CREDENTIALS_DIRECTORY holds secrets by their credential's name; a file that is named goes first.
+    """
+
+    def read(file: Path | None) -> str | None:
+        return secret(None, file, "topup-api-key", "api.key_file")
+
     file = tmp_path / "key"
     with pytest.raises(SettingsError, match=r"api\.key_file names .* does not exist"):
-        secret(None, file, "topup-api-key", "api.key_file")
+        read(file)
     file.write_text("  \n", encoding="utf-8")
     with pytest.raises(SettingsError, match=r"api\.key_file: .* is empty"):
-        secret(None, file, "topup-api-key", "api.key_file")
+        read(file)
     file.write_text("sk-1\n", encoding="utf-8")
-    assert secret(None, file, "topup-api-key", "api.key_file") == "sk-1"
-
-
-def test_secrets_come_from_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """$CREDENTIALS_DIRECTORY holds secrets by their credential's name; a file that is named goes first."""
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    assert secret(None, None, "topup-api-key", "api.key_file") is None
+    assert (read(file), read(None)) == ("sk-1", None)
     (tmp_path / "topup-api-key").write_text("sk-2\n", encoding="utf-8")
-    assert secret(None, None, "topup-api-key", "api.key_file") == "sk-2"
-    (tmp_path / "own").write_text("sk-3\n", encoding="utf-8")
-    assert secret(None, tmp_path / "own", "topup-api-key", "api.key_file") == "sk-3"
+    assert (read(file), read(None)) == ("sk-1", "sk-2")
 
 
 def test_a_key_file_that_holds_no_key_is_refused(tmp_path: Path) -> None:

@@ -52,29 +52,16 @@ def test_a_run_says_what_it_measured(told: Any) -> None:
 
 @pytest.mark.slow
 def test_a_payment_takes_four_round_trips_from_decision_to_accepted(told: Any) -> None:
-    """One for the charge, one for all reads, one for the simulation, one to send; the delay changes nothing."""
+    """One for the charge, one for all reads, one for the simulation, one to send; the delay changes nothing.
+
+    Whatever code a payment runs through is loaded before the decision stands in the ledger. Request, answer, proof,
+    reserved nonce, signed bytes and the intent to send are six commits after the decision's. An idle cycle reads the
+    credits, keeps the reading, and leaves the chain alone.
+    """
     for path in told["path"]:
         assert (path["topup"]["api_requests"], path["topup"]["rpc_requests"]) == (1, 3)
         assert path["topup"]["rpc_requests"] < path["plain_web3"]["rpc_requests"]
-
-
-@pytest.mark.slow
-def test_the_first_purchase_of_a_process_loads_nothing_on_its_way(told: Any) -> None:
-    """Whatever code a payment runs through is there before the decision stands in the ledger."""
-    assert [path["topup"]["first_loads"] for path in told["path"]] == [0, 0]
-
-
-@pytest.mark.slow
-def test_each_step_to_the_sent_payment_is_committed(told: Any) -> None:
-    """Request, answer, proof, reserved nonce, signed bytes and the intent to send: six commits after the decision's."""
-    for path in told["path"]:
-        assert path["topup"]["commits"] == 6
-
-
-@pytest.mark.slow
-def test_an_idle_cycle_asks_one_question_and_writes_once(told: Any) -> None:
-    """It reads the credits, keeps the reading, and leaves the chain alone."""
-    for path in told["path"]:
+        assert (path["topup"]["first_loads"], path["topup"]["commits"]) == (0, 6)
         idle = path["idle_cycle"]
         assert (idle["api_requests"], idle["rpc_requests"], idle["commits"]) == (1, 0, 1)
 
@@ -160,10 +147,9 @@ def test_a_rail_that_cannot_run_is_skipped_by_name(monkeypatch: pytest.MonkeyPat
     """Without anvil each row of mpp is named with the reason, and nothing was survived or lost."""
     monkeypatch.setattr(tools, "find", lambda _: None)
     skipped = list(rows(["mpp"], ["splits"], lambda _: None))
-    assert [(row["rail"], row["story"], row["survived"], row["recipe"]) for row in skipped] == [
-        ("mpp", "splits", None, None)
-    ]
-    assert "anvil is missing" in skipped[0]["reason"]
+    (row,) = skipped
+    assert (row["rail"], row["story"], row["survived"], row["recipe"]) == ("mpp", "splits", None, None)
+    assert "anvil is missing" in row["reason"]
     told = {"stories": skipped, "kill_matrix": {"cells": None, "survived": None, "reason": ""}}
     soak = {"seed": 1, "steps": 0, "double_payments": 0, "lost": 0, "broken": 0}
     assert sound(told | {"soak": soak})
@@ -182,11 +168,8 @@ def test_a_second_payment_is_counted() -> None:
             play.world.do(lambda: account.set_usage(account.total_credits - 1))
             play.pass_time(HOUR_MS)
 
-    played = rails.told(
-        rails.Row(
-            "x402", "twice", "", lambda folder, seen: rails._played(of_x402("plain"), folder, seen(twice), two=False)
-        )
-    )
+    plays = lambda folder, seen: rails._played(of_x402("plain"), folder, seen(twice), two=False)  # noqa: E731
+    played = rails.told(rails.Row("x402", "twice", "", plays))
     assert (played["payments"], played["survived"]) == (2, False)
 
 

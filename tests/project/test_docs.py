@@ -46,22 +46,15 @@ def _words(title: str) -> list[str]:
 
 
 def test_the_runbook_has_an_entry_for_every_event_from_warning_up() -> None:
-    """Whoever is woken by an event finds it there; the order is the catalogue's, and nothing is invented."""
+    """Whoever is woken by an event finds it there; the order is the catalogue's, and nothing is invented.
+
+    Each speaks of money, or of what was paid or signed.
+    """
     loud = [e.name() for e in events.catalogue() if e.level in ("warning", "error", "critical")]
     assert re.findall(r"^### `(.+)`$", _section("Events"), re.MULTILINE) == loud
-
-
-def test_every_entry_of_the_runbook_says_whether_money_moved() -> None:
-    """Each speaks of money, or of what was paid or signed."""
     entries = re.split(r"^### ", _section("Events"), flags=re.MULTILINE)[1:]
     silent = [e.partition("\n")[0] for e in entries if not re.search("oney|paid|signed|network fee", e)]
     assert silent == []
-
-
-def test_the_runbook_explains_every_doubt_and_every_decision() -> None:
-    """Each word that can stand in `doubt` or `why` has its row, in the order of the code."""
-    assert _words("Doubts") == [doubt.value for doubt in Doubt]
-    assert _words("Decisions") == [why.value for why in Why]
 
 
 def _sources() -> str:
@@ -70,14 +63,16 @@ def _sources() -> str:
     return "\n".join(path.read_text(encoding="utf-8") for path in every if "sandbox" not in path.parts)
 
 
-def test_the_runbook_explains_why_a_payment_is_forbidden() -> None:
-    """Every reason word that the source gives to PaymentForbidden has its row, and no row is invented."""
+def test_the_runbook_explains_every_word_that_somebody_is_told() -> None:
+    """What can stand in `doubt` or `why` has its row, in the order of the code.
+
+    So has every reason that the source gives to PaymentForbidden, and every word that the flow waits with; after a
+    payment the state itself is the word. No row is invented.
+    """
+    assert _words("Doubts") == [doubt.value for doubt in Doubt]
+    assert _words("Decisions") == [why.value for why in Why]
     given = re.findall(r'PaymentForbidden\(\s*(?:(?:Reason|Why)\.([A-Z_]+)|"([a-z_]+)")', _sources())
     assert set(_words("Payments")) == {name.lower() or word for name, word in given}
-
-
-def test_the_runbook_explains_what_an_open_top_up_waits_for() -> None:
-    """Every word that the flow waits with has its row; after a payment the state itself is the word."""
     waits = {name.lower() for name in re.findall(r"_wait\(\s*topup, (?:Reason|Why)\.([A-Z_]+)", _sources())}
     assert set(_words("Waits")) == waits | {"paid", "uncredited"}
 
@@ -90,10 +85,7 @@ def _quoted(text: str) -> list[str]:
 
 def test_the_ledger_says_what_the_runbook_quotes() -> None:
     """A sentence that is looked up there is one that the program says, word by word."""
-    source, quoted = (
-        _sources(),
-        _quoted(_section("The ledger refuses")),
-    )
+    source, quoted = _sources(), _quoted(_section("The ledger refuses"))
     assert len(quoted) >= 10
     assert [said for said in quoted if said not in source] == []
 

@@ -11,13 +11,9 @@ ENTRY = Path(topup.__file__)
 
 
 def test_every_module_begins_with_a_question() -> None:
-    """The first line of a module's docstring asks what it answers; a package's says what is in it."""
+    """The first line of a module's docstring asks what it answers; a package's says what is in it, for the table."""
     silent = [name for name, path in modules().items() if not first_line(path).endswith("?") and name[-1] != "/"]
     assert silent == ["__main__.py"]
-
-
-def test_every_package_says_what_is_in_it() -> None:
-    """So that the table of rooms has a sentence for each."""
     assert [name for name, path in modules().items() if not first_line(path)] == []
 
 

@@ -142,12 +142,6 @@ def test_the_bill_of_a_month_follows_from_the_refill_in_the_picture() -> None:
     assert f"| ETH on Base (coinbase) | {beyond.normalize()} dollars (5 %) | {network} dollars |" in README
 
 
-def test_every_link_leads_somewhere() -> None:
-    """Relative links name files that exist."""
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (tools.ROOT / target).exists(), target
-
-
 def test_what_decides_when_to_buy_is_two_clicks_away() -> None:
     """The README links to the page on architecture, and that page begins with a link to the policy."""
     assert "](docs/architecture.md)" in README
