@@ -126,23 +126,17 @@ def unreadable(raw: bytes) -> ChargeRefused:
 # -- a real charge ----------------------------------------------------------------------------------------------
 
 
-def test_the_real_charge_hashes_to_its_published_hash() -> None:
-    """The packed hash of the real charge of March 2025 is the one the contract computed."""
-    assert intent_hash(real()).hex() == "06958cb53f6718ac036e53afdffae19b61c88ee8777c5982ad93d14984707725"
-
-
 def test_the_real_charge_is_verified_under_its_own_pins() -> None:
-    """A charge that was really signed by the operator, over a cent for our sender, is believed."""
-    proven = verify(real(), REAL_REQUEST, REAL_PINS, REAL_CLOCKS, seen=unseen)
-    assert proven.total.units == 10_000
+    """What was really signed by the operator, over a cent for our sender, is believed, its deadline in either writing.
 
-
-def test_the_deadline_may_come_as_iso_or_as_unix_digits() -> None:
-    """Both ways of writing the deadline decode equal and give an equal Verified."""
+    Its packed hash is the one that the contract computed.
+    """
+    assert intent_hash(real()).hex() == "06958cb53f6718ac036e53afdffae19b61c88ee8777c5982ad93d14984707725"
     unix = real(deadline="1740809999")
     assert unix == real()
     one, other = (verify(d, REAL_REQUEST, REAL_PINS, REAL_CLOCKS, seen=unseen) for d in (unix, real()))
     assert one == other
+    assert one.total.units == 10_000
 
 
 def test_without_its_prefix_the_real_signature_is_somebody_elses() -> None:
@@ -382,30 +376,27 @@ def with_value(name: str, value: Any) -> bytes:
     return json.dumps(document).encode()
 
 
-def bad_values() -> list[tuple[str, Any]]:
-    cases = [(name, value) for name in PLACES for value in WRONG]
-    cases += [(name, value) for name, values in MALFORMED.items() for value in values]
-    for name in HEXES:
+def bad_values(name: str) -> list[tuple[str, Any]]:
+    """The wrong values of one place."""
+    values = [*WRONG, *MALFORMED.get(name, [])]
+    if name in HEXES:
         part, field = name.split(".")
         was = intent_of(HONEST)[part][field]
-        cases += [(name, wrong) for wrong in (was[2:], "0X" + was[2:], was[:-1], was + "g", was[:-1] + "\u0660")]
-        if field != "prefix":
-            cases += [(name, was[:-2]), (name, was + "00")]
-    cases.append(("call_data.prefix", "0x" + "00" * 1025))
-    return [case for case in cases if not decodes(*case)]
+        values += [was[2:], "0X" + was[2:], was[:-1], was + "g", was[:-1] + "\u0660"]
+        values += [was[:-2], was + "00"] if field != "prefix" else ["0x" + "00" * 1025]
+    return [(name, value) for value in values if not decodes(name, value)]
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), bad_values(), ids=lambda v: ascii(v)[:40] if v is not MISSING else "missing"
-)
-def test_a_field_that_is_missing_or_malformed_is_refused_by_name(name: str, value: Any) -> None:
+@pytest.mark.parametrize("place", PLACES)
+def test_a_field_that_is_missing_or_malformed_is_refused_by_name(place: str) -> None:
     """Missing, null, of another type or misspelt: the refusal names the field, and fits on a line."""
-    refused = unreadable(with_value(name, value))
-    assert refused.field == name
-    if value is MISSING or value is None:
-        assert refused.was == ("missing" if value is MISSING else "null")
-    assert str(refused).isprintable()
-    assert len(str(refused)) < 400
+    for name, value in bad_values(place):
+        refused = unreadable(with_value(name, value))
+        assert refused.field == name, ascii(value)
+        if value is MISSING or value is None:
+            assert refused.was == ("missing" if value is MISSING else "null")
+        assert str(refused).isprintable()
+        assert len(str(refused)) < 400
 
 
 # -- answers that are no charge ---------------------------------------------------------------------------------
@@ -420,40 +411,18 @@ def inside_data(text: str) -> bytes:
     "raw",
     [
         b"",
-        b"null",
-        b"[]",
-        b"{}",
-        b'"text"',
-        b"<!DOCTYPE html><html></html>",
-        HONEST_RAW[: len(HONEST_RAW) // 2],
-        HONEST_RAW + b"}",
-        b"\xff\xfe" + HONEST_RAW,
-        HONEST_RAW.decode().encode("utf-16"),
-        HONEST_RAW.replace(b"created_at", b"\xc3\x28"),
-        b"[" * RAW_BYTES_MAX,
+        *(b"null", b"[]", b"{}", b'"text"', b"<!DOCTYPE html><html></html>"),
+        *(HONEST_RAW[: len(HONEST_RAW) // 2], HONEST_RAW + b"}", HONEST_RAW.replace(b"created_at", b"\xc3\x28")),
         b'{"data":' * 5000 + b"1" + b"}" * 5000,
         b" " * RAW_BYTES_MAX + HONEST_RAW,
         inside_data('"n": NaN'),
-        inside_data('"n": -Infinity'),
         inside_data('"n": ' + "9" * 50_000),
-        inside_data('"n": 1e999999999999999999999'),
-        inside_data('"n": 1e-999999999999999999999'),
     ],
     ids=lambda raw: ascii(raw[:24]),
 )
 def test_an_answer_that_is_no_sound_json_document_is_refused(raw: bytes) -> None:
-    """Nothing at all, HTML, half a document, other encodings, bottomless nesting and impossible numbers: refused."""
+    """Nothing at all, HTML, half a document, bottomless nesting, what is too long; test_document.py has more."""
     assert unreadable(raw).field in ("answer", "data", "data.web3_data")  # how deep Python reads is the process's own
-
-
-def test_a_byte_order_mark_changes_nothing() -> None:
-    """Some gateways begin every answer with one; the demand behind it is the same, and is proven as every other."""
-    assert parse(b"\xef\xbb\xbf" + HONEST_RAW) == parse(HONEST_RAW)
-
-
-def test_a_number_of_a_hundred_thousand_digits_is_refused() -> None:
-    """It is turned away by its length before anything tries to make an integer of it."""
-    assert unreadable(inside_data('"n": ' + "9" * 100_000)).was.endswith("bytes")
 
 
 @pytest.mark.parametrize("name", ["data.id", "metadata.chain_id", "call_data.recipient", "call_data.signature"])
@@ -464,12 +433,6 @@ def test_a_field_given_twice_is_refused(name: str) -> None:
     twice = part.replace(f'"{field}": ', f'"{field}": "0x00", "{field}": ', 1)
     refused = unreadable(HONEST_RAW.replace(part.encode(), twice.encode()))
     assert (refused.field, refused.was) == (field, "given twice")
-
-
-def test_ten_thousand_fields_are_told_apart_quickly() -> None:
-    """A duplicate at the end of a long object is found without comparing all pairs."""
-    many = ", ".join(f'"{n}": 0' for n in range(5000))
-    assert unreadable(inside_data(f'{many}, "4999": 0')).field == "4999"
 
 
 @settings(max_examples=150)
@@ -524,12 +487,7 @@ INTENDED = {
 }
 
 
-def test_every_hostile_charge_has_its_field() -> None:
-    """The table below knows every hostile charge there is."""
-    assert INTENDED.keys() == HOSTILE
-
-
-@pytest.mark.parametrize("name", sorted(HOSTILE))
+@pytest.mark.parametrize("name", sorted(HOSTILE | INTENDED.keys()))
 def test_a_hostile_charge_is_refused_on_the_field_it_lies_about(name: str) -> None:
     """The first charge of the operator is believed; the hostile second one is refused for the right reason."""
     one = operator(2)
@@ -590,15 +548,11 @@ def test_amounts_hold_to_the_unit(recipient: int, fee: int, field: str | None) -
 PINS_4 = pins_for(operator(4))
 
 
-def test_a_fee_without_a_recipients_part_is_refused() -> None:
-    """Even where the whole may be fee, a payment that gives the recipient nothing is none."""
+def test_what_is_asked_for_reaches_the_recipient_in_full() -> None:
+    """Where the whole may be fee, a payment that gives the recipient nothing is none; 10 USDC cover no 10.0000001."""
     demand = signed(operator(4), recipient_amount=0, fee_amount=10_000_000)
     pins = dataclasses.replace(PINS_4, fee_part_ceiling=Bps(10_000))
     assert refusal(demand, pins).field == "call_data.recipient_amount"
-
-
-def test_a_fraction_of_a_unit_is_asked_in_full() -> None:
-    """10.0000001 dollars are not covered by 10 USDC."""
     demand = signed(operator(4), recipient_amount=10_000_000, fee_amount=0)
     assert refusal(demand, PINS_4, asked=request("10.0000001")).field == "call_data.recipient_amount"
 
@@ -656,19 +610,13 @@ FORGE: Any = Verified  # the type checker would refuse what follows, see test_ty
         lambda v: dataclasses.replace(v, request=request("11")),
         lambda v: dataclasses.replace(v, demand=altered(recipient=b"\x66" * 20), seal=None),
         lambda v: FORGE(v.demand, v.request, v.seal),
+        lambda v: setattr(v, "request", request("11")),
     ],
 )
 def test_only_verify_can_build_a_verified(forge: Callable[[Any], Verified]) -> None:
-    """Neither the constructor nor a copy with changes makes one, and a real one gives nothing away to make another."""
+    """Neither the constructor nor a copy with changes makes one; a real one gives nothing away, and does not change."""
     with pytest.raises((TypeError, ValueError, AttributeError)):
         forge(verified(operator(1)))
-
-
-def test_a_verified_does_not_change() -> None:
-    """What was proven stays what is paid."""
-    proven: Any = verified(operator(1))
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        proven.request = request("11")
 
 
 def test_the_sandbox_and_the_proof_agree_on_the_hash() -> None:
@@ -683,12 +631,6 @@ def test_the_sandbox_and_the_proof_agree_on_the_hash() -> None:
 
 def test_a_deadline_as_a_number_is_named_as_what_it_is() -> None:
     """A JSON number in place of the text: refused, saying what was found and which text is wanted."""
-    raw = raw_of(operator(1).charge(ask()))
-    document = json.loads(raw)
-    document["data"]["web3_data"]["transfer_intent"]["call_data"]["deadline"] = 1740809999
-    with pytest.raises(ChargeRefused) as refused:
-        parse(json.dumps(document).encode())
-    assert refused.value.field == "call_data.deadline"
-    assert refused.value.was == "1740809999"
-    assert "a text" in refused.value.should_be
-    assert "ISO 8601" in refused.value.should_be
+    refused = unreadable(with_value("call_data.deadline", 1740809999))
+    assert (refused.field, refused.was) == ("call_data.deadline", "1740809999")
+    assert "a text" in refused.should_be and "ISO 8601" in refused.should_be

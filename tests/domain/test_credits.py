@@ -72,8 +72,7 @@ BELIEF: list[tuple[str, Reading, dict[str, Any], Doubt | None]] = [
 @pytest.mark.parametrize(("story", "said", "known", "doubt"), BELIEF, ids=[row[0] for row in BELIEF])
 def test_what_is_believed(story: str, said: Reading, known: dict[str, Any], doubt: Doubt | None) -> None:
     """Believed readings pass unchanged; the others are unknown, with the reason and what was said kept."""
-    terms: dict[str, Any] = {"management_key": True, "last": LAST, "ever_non_zero": True, **known}
-    judged = believe(said, **terms)
+    judged = believe(said, **(PROVEN | {"last": LAST} | known))
     if doubt is None:
         assert judged == said
     else:
@@ -163,10 +162,6 @@ def story(*told: tuple[int, str | None], bought: str = "50", last: str = "45.120
     return found
 
 
-def believed(told: list[Reading | Unknown]) -> list[bool]:
-    return [isinstance(one, Reading) for one in told]
-
-
 @pytest.mark.parametrize(
     ("told", "wanted"),
     [
@@ -189,7 +184,7 @@ def believed(told: list[Reading | Unknown]) -> list[bool]:
 )
 def test_a_refund_is_believed_after_an_hour(told: tuple[tuple[int, str | None], ...], wanted: list[bool]) -> None:
     """Usage lower by at most a dollar, shown for an hour without falling further, is the account's."""
-    assert believed(story(*told)) == wanted
+    assert [isinstance(one, Reading) for one in story(*told)] == wanted
 
 
 def test_without_an_allowance_no_refund_is_believed() -> None:
@@ -232,13 +227,12 @@ def test_whatever_is_told_credits_never_fall_and_usage_only_as_a_refund(told: li
     ],
 )
 def test_a_lower_total_may_be_accepted_after_a_day(doubts: list[tuple[Doubt, int]], acceptable: bool) -> None:  # noqa: FBT001
-    """Only a total that fell, and was first seen a day ago, is offered to a person; other doubts do not count."""
+    """Only a total that fell, and was first seen a day ago, is offered to a person; other doubts do not count.
+
+    A wrong key, a wrong kind of key and a removed endpoint do not pass by waiting; every other doubt may.
+    """
     unknowns = [Unknown(doubt, "", T - ago_ms) for doubt, ago_ms in doubts]
     assert fallen_for_a_day(unknowns, read("90")) == acceptable
-
-
-def test_only_what_time_does_not_heal_lasts() -> None:
-    """A wrong key, a wrong kind of key and a removed endpoint do not pass by waiting; every other doubt may."""
     assert {Doubt.UNAUTHORIZED, Doubt.GONE, Doubt.ORDINARY_KEY} == LASTING
 
 
@@ -268,35 +262,34 @@ def test_burn_is_dollars_used_per_hour(story: str, readings: list[Reading], burn
     assert burn_usd_per_hour(readings) == (None if burn is None else Usd.of(burn))
 
 
-@pytest.mark.parametrize(
-    ("balance", "burn", "to_floor", "to_empty"),
-    [
-        ("22", "2", "6", "11"),
-        ("10", "2", "0", "5"),
-        ("4", "2", "0", "2"),
-        ("-1", "2", "0", "0"),
-        ("11", "3", "0.33", "3.67"),
-        ("1000000", "0.000001", "999990000000", "1000000000000"),
-    ],
-)
-def test_runway_is_hours_to_the_floor_and_to_nothing(balance: str, burn: str, to_floor: str, to_empty: str) -> None:
-    """Above a floor of ten dollars, to two decimals, and never below zero."""
-    left = runway(Usd.of(balance), Usd.of(10), Usd.of(burn))
-    assert left == Runway(Decimal(to_floor), Decimal(to_empty))
+RUNWAYS = [
+    *(("22", "2", "6", "11"), ("10", "2", "0", "5"), ("4", "2", "0", "2"), ("-1", "2", "0", "0")),
+    *(("11", "3", "0.33", "3.67"), ("1000000", "0.000001", "999990000000", "1000000000000")),
+]
 
 
-@pytest.mark.parametrize("burn", [None, Usd.of(0), Usd.of(-1)])
-def test_runway_is_unknown_without_a_rate(burn: Usd | None) -> None:
-    """No rate, an idle account, or usage that was corrected downwards: no time is named."""
-    assert runway(Usd.of(50), Usd.of(10), burn) == Runway(None, None)
+def test_runway_is_hours_to_the_floor_and_to_nothing() -> None:
+    """Above a floor of ten dollars, to two decimals, and never below zero.
+
+    Without a rate, for an idle account, or with usage that was corrected downwards no time is named.
+    """
+    for balance, burn, to_floor, to_empty in RUNWAYS:
+        left = runway(Usd.of(balance), Usd.of(10), Usd.of(burn))
+        assert left == Runway(Decimal(to_floor), Decimal(to_empty))
+    for rate in (None, Usd.of(0), Usd.of(-1)):
+        assert runway(Usd.of(50), Usd.of(10), rate) == Runway(None, None)
 
 
-@pytest.mark.parametrize(
-    ("hours", "wait_s"), [("0", 60), ("0.16", 60), ("0.25", 90), ("1", 360), ("2.5", 900), ("1000", 900)]
-)
-def test_looking_again_after_a_tenth_of_the_time(hours: str, wait_s: int) -> None:
-    """Far from the floor slowly, near it fast, never beyond the bounds."""
-    assert next_poll_s(Runway(Decimal(hours), Decimal(hours)), Usd.of(1), fastest_s=60, slowest_s=900) == wait_s
+def test_looking_again_after_a_tenth_of_the_time() -> None:
+    """Far from the floor slowly, near it fast, never beyond the bounds; where nothing burns, as seldom as may be.
+
+    Not knowing the rate it looks as often as it may.
+    """
+    for hours, wait_s in (("0", 60), ("0.16", 60), ("0.25", 90), ("1", 360), ("2.5", 900), ("1000", 900)):
+        left = Runway(Decimal(hours), Decimal(hours))
+        assert next_poll_s(left, Usd.of(1), fastest_s=60, slowest_s=900) == wait_s
+    assert next_poll_s(Runway(None, None), None, fastest_s=60, slowest_s=900) == 60
+    assert next_poll_s(Runway(None, None), Usd.of(0), fastest_s=60, slowest_s=900) == 900
 
 
 @given(
@@ -309,12 +302,6 @@ def test_the_interval_keeps_its_bounds(hours: Decimal | None, burn: Usd | None, 
     """Whatever is known of the burn, the wait lies between the fastest and the slowest."""
     wait = next_poll_s(Runway(hours, hours), burn, fastest_s=fastest, slowest_s=fastest + more)
     assert fastest <= wait <= fastest + more
-
-
-def test_unknown_burn_is_learnt_soon() -> None:
-    """Not knowing the rate it looks as often as it may; knowing that nothing burns, as seldom."""
-    assert next_poll_s(Runway(None, None), None, fastest_s=60, slowest_s=900) == 60
-    assert next_poll_s(Runway(None, None), Usd.of(0), fastest_s=60, slowest_s=900) == 900
 
 
 # -- the pace ---------------------------------------------------------------------------------------------------
@@ -444,16 +431,15 @@ POSTINGS = [
 
 @pytest.mark.parametrize(("story", "total", "at_ms", "verdict", "baseline"), POSTINGS, ids=[p[0] for p in POSTINGS])
 def test_whose_rise_it_is(story: str, total: str, at_ms: int, verdict: Posting, baseline: str) -> None:
-    """Ten dollars were bought on a baseline of a hundred: what a reading says of them, and the baseline after it."""
+    """Ten dollars were bought on a baseline of a hundred: what a reading says of them, and the baseline after it.
+
+    Where ten were bought elsewhere before our block, ours are posted only with ten more.
+    """
     told = posting(Usd.of(100), Usd.of(10), read(total, at_ms=at_ms), PAID)
     assert told == Posted(verdict, Usd.of(baseline))
-
-
-def test_a_foreign_rise_before_our_block_is_not_counted_as_ours() -> None:
-    """Ten dollars bought elsewhere just before our block move the baseline; ours are posted only with ten more."""
-    before = posting(Usd.of(100), Usd.of(10), read("110", at_ms=T - 1), PAID)
-    assert posting(before.baseline, Usd.of(10), read("110", at_ms=T + 1), PAID).verdict is Posting.WAITING
-    assert posting(before.baseline, Usd.of(10), read("120", at_ms=T + 2), PAID).verdict is Posting.POSTED
+    if told.baseline == Usd.of(110):
+        later = [posting(told.baseline, Usd.of(10), read(seen, at_ms=T + 1), PAID) for seen in ("110", "120")]
+        assert [one.verdict for one in later] == [Posting.WAITING, Posting.POSTED]
 
 
 @given(dollars, dollars, dollars, st.integers(-5, 5))

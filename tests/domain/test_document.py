@@ -81,18 +81,17 @@ def test_what_is_unreadable_is_told_without_being_quoted(raw: bytes, words: str)
     assert len(str(error.value)) < 60
 
 
-def test_brackets_and_commas_in_texts_are_no_parts() -> None:
-    """What stands in a text nests nothing, escaped quotes included."""
-    text = '[{"\\",' * (PARTS_MAX // 4)
-    assert read(json.dumps([text, text]).encode()) == [text, text]
-
-
-def test_as_deep_as_it_may_be_is_read() -> None:
-    """At the limit it is read, one deeper it is not."""
+def test_as_much_as_it_may_be_is_read() -> None:
+    """At the limit of depth, ten thousand logs as a provider sends them, and texts, in which nothing nests."""
     found = read(b"[" * DEPTH_MAX + b"]" * DEPTH_MAX)
     for _ in range(DEPTH_MAX - 1):
         (found,) = found
     assert found == []
+    log = {"address": "0x" + "ab" * 20, "topics": ["0x" + "cd" * 32] * 4, "data": "0x" + "00" * 96}
+    logs = [{**log, "blockNumber": "0x1", "logIndex": hex(n), "removed": False} for n in range(10_000)]
+    assert read(json.dumps({"id": 1, "result": logs}).encode()) == {"id": 1, "result": logs}
+    text = '[{"\\",' * (PARTS_MAX // 4)
+    assert read(json.dumps([text, text]).encode()) == [text, text]
 
 
 @pytest.mark.parametrize("limit", [150, 1000, 10_240])
@@ -127,15 +126,3 @@ def test_a_name_given_twice_counts_as_the_reader_says(twice: Repeated, raw: byte
         assert error.value.name == "a"
     else:
         assert read(raw, twice=twice) == found
-
-
-def test_a_large_honest_answer_is_read() -> None:
-    """Ten thousand logs, as a provider sends them for a busy contract."""
-    log = {
-        "address": "0x" + "ab" * 20,
-        "topics": ["0x" + "cd" * 32] * 4,
-        "data": "0x" + "00" * 96,
-        "blockNumber": "0x1",
-    }
-    logs = [{**log, "logIndex": hex(n), "removed": False} for n in range(10_000)]
-    assert read(json.dumps({"id": 1, "result": logs}).encode()) == {"id": 1, "result": logs}

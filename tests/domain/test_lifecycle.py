@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -29,7 +29,7 @@ from tests.world.builders import (
     topup,
     unseen,
 )
-from tests.world.ledger import BASELINE
+from tests.world.ledger import BASELINE, MEMORY
 from topup.accounting.journal import attempt_entry, posting_entry
 from topup.commands.status import WAITS
 from topup.domain import lifecycle
@@ -117,14 +117,10 @@ def reachable(start: State) -> set[State]:
 
 @pytest.mark.parametrize("state", State)
 def test_every_state_is_reached_and_ends(state: State) -> None:
-    """A decision can come to every state, and from every state that is not an end an end can be reached."""
+    """A decision can come to every state, from which an end can be reached; DONE, DROPPED and FAILED know no arrow."""
     assert state in reachable(State.DECIDED)
     assert reachable(state) & TERMINAL
-
-
-def test_nothing_leaves_an_end() -> None:
-    """DONE, DROPPED and FAILED know no arrow."""
-    assert not {state for state, _ in TABLE} & TERMINAL
+    assert not {one for one, _ in TABLE} & TERMINAL
 
 
 def test_what_may_be_paid_is_never_dropped() -> None:
@@ -148,14 +144,12 @@ def test_money_is_out_from_the_intent_to_send() -> None:
     }
 
 
-ILLEGAL = [(state, fact) for state in State for fact in Fact if (state, fact) not in TABLE]
-
-
-@pytest.mark.parametrize("arrow", ILLEGAL, ids=lambda arrow: f"{arrow[0]}-{arrow[1]}")
-def test_what_is_not_in_the_table_cannot_happen(arrow: tuple[State, Fact]) -> None:
+def test_what_is_not_in_the_table_cannot_happen() -> None:
     """A fact that the state does not know is a defect of the caller and is said so."""
-    with pytest.raises(IllegalMove, match=f"{arrow[0]} knows no {arrow[1]}"):
-        advance(*arrow)
+    for state in State:
+        for fact in (fact for fact in Fact if (state, fact) not in TABLE):
+            with pytest.raises(IllegalMove, match=f"{state} knows no {fact}"):
+                advance(state, fact)
 
 
 # -- random lives in a real ledger ------------------------------------------------------------------------------
@@ -180,7 +174,7 @@ class Life(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(prefix="topup-life-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="topup-life-", dir=MEMORY))
         self.store = SqliteStore.open_writer(self.folder)
         self.begun: list[str] = []
         self.ended: dict[str, TopUp] = {}
@@ -372,7 +366,7 @@ class Life(RuleBasedStateMachine):
         return self.store._all(sql, *values)
 
 
-Life.TestCase.settings = settings(max_examples=50, stateful_step_count=40)
+Life.TestCase.settings = settings(max_examples=50, stateful_step_count=40, suppress_health_check=[HealthCheck.too_slow])
 test_any_life_holds_to_the_ledgers_rules = Life.TestCase
 
 

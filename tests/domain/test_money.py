@@ -42,41 +42,28 @@ def test_equal_numbers_of_different_money_are_not_equal() -> None:
     assert not any(one == other for one, other in PAIRS)
 
 
-@pytest.mark.parametrize("kind", [Wei, Usdc, Usd, Bps, EthPrice])
-@pytest.mark.parametrize("wrong", [1.0, True, "1", None])
-def test_an_amount_is_made_of_exact_numbers_only(kind: Callable[[Any], Any], wrong: Any) -> None:
-    """No float, bool or text becomes money by construction."""
-    with pytest.raises(TypeError):
-        kind(wrong)
-
-
-@pytest.mark.parametrize("kind", [Wei, Usdc, Bps, EthPrice])
-def test_a_decimal_is_no_count_of_units(kind: Callable[[Any], Any]) -> None:
-    """Units are whole: a Decimal is refused even where its value is whole."""
-    with pytest.raises(TypeError):
-        kind(Decimal(1))
-
-
-def test_no_float_enters_through_a_factor_or_a_reading() -> None:
-    """0.1 is not a tenth, so neither `times` nor `of` takes it."""
+def test_an_amount_is_made_of_exact_numbers_only() -> None:
+    """No float, bool or text becomes money, nor a factor of it: 0.1 is no tenth. Units are whole: no Decimal."""
+    kinds: tuple[Any, ...] = (Wei, Usdc, Bps, EthPrice, Usd)
     wrong: Any = 0.1
-    for act in (Usd(Decimal(1)).times, Wei(1).times, Usdc(1).times, Usd.of):
-        with pytest.raises(TypeError):
-            act(wrong)
+    for make, values in (
+        *((kind, (1.0, True, "1", None)) for kind in kinds),
+        *((kind, (Decimal(1),)) for kind in kinds[:-1]),
+        *((act, (wrong,)) for act in (Usd(Decimal(1)).times, Wei(1).times, Usdc(1).times, Usd.of)),
+    ):
+        for value in values:
+            with pytest.raises(TypeError):
+                make(value)
 
 
 @pytest.mark.parametrize("text", ["", "ten", "NaN", "sNaN", "Infinity", "-Infinity", "1,5", "0x10", "1.2.3", "$5"])
 def test_what_is_no_amount_of_dollars_is_refused(text: str) -> None:
-    """Only a finite decimal number is an amount of dollars."""
+    """Only a finite decimal number is an amount of dollars; NaN compares false with everything."""
     with pytest.raises(ValueError, match="amount"):
         Usd.of(text)
-
-
-@pytest.mark.parametrize("amount", ["NaN", "sNaN", "Infinity", "-Infinity"])
-def test_not_a_number_is_not_money(amount: str) -> None:
-    """NaN compares false with everything, so it may never become an amount."""
-    with pytest.raises(ValueError, match="not an amount of money"):
-        Usd(Decimal(amount))
+    if text.strip("-s") in ("NaN", "Infinity"):
+        with pytest.raises(ValueError, match="not an amount of money"):
+            Usd(Decimal(text))
 
 
 @given(words, words)
@@ -111,13 +98,9 @@ def test_cents_and_usdc_are_rounded_as_they_are_named(one: Usd) -> None:
         assert down <= exact < down + step
 
 
-def test_the_smallest_excess_is_still_rounded_up() -> None:
-    """A trace 30 digits behind the point of a large amount is not lost before rounding."""
+def test_rounding_loses_nothing_and_does_not_depend_on_the_surroundings() -> None:
+    """A trace 30 digits behind the point of a large amount counts; a caller's context of four digits does not."""
     assert Usd.of("100000000000000.000000000000000000000000000001").usdc_up() == Usdc(100_000_000_000_000_000_001)
-
-
-def test_rounding_does_not_depend_on_the_surroundings() -> None:
-    """A caller's decimal context of four digits changes no amount."""
     with localcontext() as context:
         context.prec = 4
         assert Usd.of("123456.789").plus_bps(Bps(500)) == Usd.of("129629.62845")
@@ -125,26 +108,16 @@ def test_rounding_does_not_depend_on_the_surroundings() -> None:
         assert Usd.of("123456.7890001").cents_up() == Usd.of("123456.79")
 
 
-@given(st.integers(0, 2**256), margins)
-def test_a_margin_on_wei_is_rounded_up(units: int, margin: Bps) -> None:
-    """`plus_bps_up` is the least whole wei that covers the margin."""
-    exact = Fraction(units * (10_000 + margin.bps), 10_000)
-    assert exact <= Wei(units).plus_bps_up(margin).units < exact + 1
-
-
-@given(st.integers(0, 10**18), st.integers(1, 10**14))
-def test_eth_for_usdc_is_rounded_up_from_the_exact_price(units: int, e8: int) -> None:
-    """`wei_for_up` is the least whole wei worth the amount at the feed's price."""
-    exact = Fraction(units, 10**6) / Fraction(e8, 10**8) * WEI_PER_ETH
-    assert exact <= EthPrice(e8).wei_for_up(Usdc(units)).units < exact + 1
-
-
-@given(st.integers(0, 10**24), st.integers(1, 10**14))
-def test_dollars_of_wei_are_rounded_up_to_a_millionth(units: int, e8: int) -> None:
-    """`usd_of_up` is the least millionth of a dollar that covers the wei at the feed's price."""
-    exact = Fraction(units, WEI_PER_ETH) * Fraction(e8, 10**8)
-    told = Fraction(EthPrice(e8).usd_of_up(Wei(units)).amount)
-    assert exact <= told < exact + Fraction(1, 10**6)
+@given(st.integers(0, 2**256), margins, st.integers(0, 10**18), st.integers(0, 10**24), st.integers(1, 10**14))
+def test_what_may_have_to_be_paid_is_rounded_up(wei: int, margin: Bps, usdc: int, gas: int, e8: int) -> None:
+    """`plus_bps_up`, `wei_for_up` and `usd_of_up` are the least wei, or millionth of a dollar, that covers it."""
+    exact = Fraction(wei * (10_000 + margin.bps), 10_000)
+    assert exact <= Wei(wei).plus_bps_up(margin).units < exact + 1
+    price = Fraction(e8, 10**8)
+    exact = Fraction(usdc, 10**6) / price * WEI_PER_ETH
+    assert exact <= EthPrice(e8).wei_for_up(Usdc(usdc)).units < exact + 1
+    exact = Fraction(gas, WEI_PER_ETH) * price
+    assert exact <= Fraction(EthPrice(e8).usd_of_up(Wei(gas)).amount) < exact + Fraction(1, 10**6)
 
 
 def test_ten_and_a_half_dollars_at_three_thousand_are_35_ten_thousandths_of_an_eth() -> None:
@@ -155,47 +128,25 @@ def test_ten_and_a_half_dollars_at_three_thousand_are_35_ten_thousandths_of_an_e
 
 @given(st.integers(0, 10**24), st.integers(1, 10**24))
 def test_deviation_is_rounded_against_us(paid: int, fair: int) -> None:
-    """`deviation_bps_up` is the least whole basis point not below what is paid too much."""
+    """`deviation_bps_up` is the least whole basis point not below what is paid too much; a wei too much is one."""
     exact = Fraction((paid - fair) * 10_000, fair)
     assert exact <= deviation_bps_up(Wei(paid), Wei(fair)).bps < exact + 1
+    examples = [(10_000, 10_000), (10_001, 10_000), (100_001, 100_000), (9_900, 10_000), (99_999, 100_000)]
+    assert [deviation_bps_up(Wei(one), Wei(other)).bps for one, other in examples] == [0, 1, 1, -100, 0]
 
 
-@pytest.mark.parametrize(
-    ("paid", "fair", "bps"),
-    [(10_000, 10_000, 0), (10_001, 10_000, 1), (100_001, 100_000, 1), (9_900, 10_000, -100), (99_999, 100_000, 0)],
-)
-def test_deviation_by_example(paid: int, fair: int, bps: int) -> None:
-    """One wei too much is already one basis point; cheaper is negative."""
-    assert deviation_bps_up(Wei(paid), Wei(fair)) == Bps(bps)
+NUMBERS = "1E+2 1.500 100 0E-9 0E+3 -0.00 -0 1E-18 -2.50"
+PRINTED = "100 1.5 100 0 0 0 0 0.000000000000000001 -2.5"
 
 
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [
-        ("1E+2", "100"),
-        ("1.500", "1.5"),
-        ("100", "100"),
-        ("0E-9", "0"),
-        ("0E+3", "0"),
-        ("-0.00", "0"),
-        ("-0", "0"),
-        ("1E-18", "0.000000000000000001"),
-        ("-2.50", "-2.5"),
-    ],
-)
-def test_numbers_are_printed_plainly(number: str, text: str) -> None:
-    """No exponent, no idle zeros, no negative zero: what is printed can be read anywhere."""
-    assert plain(Decimal(number)) == text
+def test_numbers_are_printed_plainly() -> None:
+    """No exponent, no idle zeros, no negative zero: what is printed can be read anywhere.
 
-
-def test_each_money_prints_in_its_own_unit() -> None:
-    """ETH and USDC carry their name, dollars stand bare, basis points are a percentage."""
-    assert [str(x) for x in (Wei(1), Usdc(1_050_000), Usd.of("12.50"), Bps(125))] == [
-        "0.000000000000000001 ETH",
-        "1.05 USDC",
-        "12.5",
-        "1.25 %",
-    ]
+    ETH and USDC carry their name, dollars stand bare, basis points are a percentage.
+    """
+    assert [plain(Decimal(number)) for number in NUMBERS.split()] == PRINTED.split()
+    amounts = (Wei(1), Usdc(1_050_000), Usd.of("12.50"), Bps(125))
+    assert [str(x) for x in amounts] == ["0.000000000000000001 ETH", "1.05 USDC", "12.5", "1.25 %"]
 
 
 @given(dollars)

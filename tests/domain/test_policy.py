@@ -239,22 +239,18 @@ def test_what_is_said_first() -> None:
 
 
 def test_a_refusal_says_what_to_do_and_when_it_ends() -> None:
-    """Every refusal has a remedy; a full cap also says when room returns."""
+    """Every refusal has a remedy; a full cap also says when room returns.
+
+    At the time a cool-down names, the purchase is due; a moment before it is not.
+    """
     full = decide(replace(LOW, past=[past(3 * HOUR_MS, "53"), past(HOUR_MS, "53")]), LIMITS)
-    assert isinstance(full, Refuse)
-    assert full.until_ms == NOW_MS + 21 * HOUR_MS
+    assert isinstance(full, Refuse) and full.until_ms == NOW_MS + 21 * HOUR_MS
     for row in ROWS:
         decision = decide(replace(LOW, **row[1]), replace(LIMITS, **row[2]))
         assert not isinstance(decision, Refuse) or decision.remedy
-
-
-def test_waiting_ends_when_it_says() -> None:
-    """At the time a cool-down names, the purchase is due; a moment before it is not."""
-    now = replace(LOW, past=[past(MIN_MS)])
+    now, fresh = replace(LOW, past=[past(MIN_MS)]), replace(LIMITS, fresh_ms=DAY_MS)
     held = decide(now, LIMITS)
-    assert isinstance(held, Hold)
-    assert held.until_ms is not None
-    fresh = replace(LIMITS, fresh_ms=DAY_MS)
+    assert isinstance(held, Hold) and held.until_ms is not None
     assert isinstance(decide(replace(now, now_ms=held.until_ms - 1), fresh), Hold)
     assert isinstance(decide(replace(now, now_ms=held.until_ms), fresh), Buy)
 
@@ -480,9 +476,15 @@ HIGH = {"payment": Wei(10**18), "price_min": EthPrice(1)}
 
 
 def test_a_payment_at_every_ceiling_is_permitted() -> None:
-    """Price, gas price, network fee and wallet exactly at their limits: it may be paid."""
-    permit(PLAN, total=TOTAL, fair=FAIR, wallet=Wallet(WALLET), ceilings=CEILINGS)
-    permit(PLAN, total=TOTAL, fair=None, wallet=Wallet(WALLET), ceilings=CEILINGS)
+    """Price, gas price, network fee and wallet exactly at their limits: it may be paid.
+
+    Where the wallet falls short the remedy says by how much, reserve included.
+    """
+    for fair in (FAIR, None):
+        permit(PLAN, total=TOTAL, fair=fair, wallet=Wallet(WALLET), ceilings=CEILINGS)
+    with pytest.raises(PaymentForbidden) as forbidden:
+        permit(PLAN, total=TOTAL, fair=FAIR, wallet=Wallet(WALLET - Wei(10**14)), ceilings=CEILINGS)
+    assert "0.0001 ETH" in forbidden.value.remedy
 
 
 @pytest.mark.parametrize(
@@ -502,21 +504,8 @@ def test_a_payment_one_unit_beyond_a_ceiling_is_forbidden(
     reason: str, changed: dict[str, Any], ceilings: dict[str, Any], wallet: Wei
 ) -> None:
     """One wei beyond any ceiling: forbidden with that reason and a remedy, to be tried again."""
+    plan, bounds = replace(PLAN, **changed), replace(CEILINGS, **ceilings)
     with pytest.raises(PaymentForbidden) as forbidden:
-        permit(
-            replace(PLAN, **changed),
-            total=TOTAL,
-            fair=FAIR,
-            wallet=Wallet(wallet),
-            ceilings=replace(CEILINGS, **ceilings),
-        )
-    assert forbidden.value.reason == reason
+        permit(plan, total=TOTAL, fair=FAIR, wallet=Wallet(wallet), ceilings=bounds)
+    assert (forbidden.value.reason, forbidden.value.again) == (reason, True)
     assert forbidden.value.remedy
-    assert forbidden.value.again
-
-
-def test_the_shortfall_of_the_wallet_is_named() -> None:
-    """The remedy says how much is missing, reserve included."""
-    with pytest.raises(PaymentForbidden) as forbidden:
-        permit(PLAN, total=TOTAL, fair=FAIR, wallet=Wallet(WALLET - Wei(10**14)), ceilings=CEILINGS)
-    assert "0.0001 ETH" in forbidden.value.remedy

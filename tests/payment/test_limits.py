@@ -14,11 +14,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, settings
+from hypothesis import HealthCheck, assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.world.builders import ACCOUNT, CHAIN_ID, NOW_MS, WALLET, inclusion, plan, signed_bytes, topup
+from tests.world.ledger import MEMORY
 from tests.world.stage import Silence, Stage, Start, low
 from topup.app import assembly
 from topup.app.settings import load
@@ -38,8 +39,6 @@ from topup.ports.rail import Rail
 from topup.sandbox.world import World
 
 SECOND_MS = 1000
-# Thousands of commits: what a disk does with them is tested elsewhere.
-MEMORY = next((d for d in ("/dev/shm",) if os.access(d, os.W_OK)), None)  # noqa: S108
 YEAR_MS = 365 * DAY_MS
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Pacific/Kiritimati", "Asia/Kathmandu")
 # An hour of local time that does not exist, one that exists twice, the ends of a month, a year and a February.
@@ -333,7 +332,9 @@ class Limited(RuleBasedStateMachine):
         self.newest = now
 
 
-Limited.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
+Limited.TestCase.settings = settings(
+    max_examples=40, stateful_step_count=30, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 class TestLimits(Limited.TestCase):  # type: ignore[misc, valid-type]
@@ -414,7 +415,7 @@ async def test_a_runaway_is_refused_and_said_until_a_person_resumes(world: World
     # A restart forgets nothing of it.
     stage = start()
     assert (await stage.step()).why == "runaway"
-    stage.store.say("default", "paused", "0", stage.store.now_ms(world.clock.now_ms()), "uid 7")
+    stage.pause("0")
     assert (await stage.until(State.DONE)).why == "below_floor"
 
 
@@ -442,8 +443,8 @@ async def test_a_runaway_holds_a_top_up_that_is_not_signed_yet(world: World, sta
     rest = await stage.rests("runaway", passes=5)
     assert rest.topup is not None
     assert not rest.topup.attempts
-    stage.store.say("default", "paused", "0", stage.store.now_ms(world.clock.now_ms()), "uid 7")
-    assert (await stage.until(State.DONE)).state is State.DONE
+    stage.pause("0")
+    await stage.until(State.DONE)
 
 
 # -- a story of lost answers ------------------------------------------------------------------------------------
