@@ -251,7 +251,7 @@ class Topup:
 
     async def close(self) -> None:
         """Close what is open."""
-        await self._works.aclose()
+        await self._works.close()
         self._ledger.close()
 
 

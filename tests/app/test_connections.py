@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from topup.app.connections import Connections
+from topup.app.connections import Connections, opened
 from topup.app.settings import Settings, load
 from topup.commands.check import ask_and_decide
 from topup.commands.demo_ground import ground
@@ -61,7 +61,7 @@ def test_nothing_is_opened_that_is_not_used(tmp_path: Path, closed: list[str]) -
     """No client, no ledger, no key: a command that only looks at one thing opens that alone."""
 
     async def idle() -> None:
-        async with Connections(settings(tmp_path / "none")) as connections:
+        async with opened(settings(tmp_path / "none")) as connections:
             assert connections.rpcs == []
 
     asyncio.run(idle())
@@ -74,7 +74,7 @@ def test_all_is_closed_the_last_one_first_even_where_one_fails(tmp_path: Path, c
 
     async def used() -> None:
         own = settings(tmp_path)
-        async with Connections(own, SqliteStore.open_writer(tmp_path)) as connections:
+        async with opened(own, SqliteStore.open_writer(tmp_path)) as connections:
             _ = connections.api
             assert len(connections.providers(own.chain.rpc_urls)) == 2
             assert connections.providers(own.chain.rpc_urls) == connections.rpcs, "they are opened once"
@@ -90,7 +90,7 @@ def test_the_ledger_is_closed_when_opening_fails_half_way(tmp_path: Path, closed
 
     async def begun() -> None:
         own = settings(tmp_path).model_copy(update={"api": settings(tmp_path).api.model_copy(update={"key": None})})
-        async with Connections(own, SqliteStore.open_writer(tmp_path)) as connections:
+        async with opened(own, SqliteStore.open_writer(tmp_path)) as connections:
             _ = connections.cycle
 
     with pytest.raises(SettingsError, match=r"api\.key is missing"):
@@ -107,7 +107,7 @@ async def test_a_way_out_that_is_set_wrong_ends_the_start_and_not_a_payment(
     said = {"STATE_DIR": str(tmp_path), "API__URL": "http://127.0.0.1:9", "API__KEY": "sk-1", "RAILS__USE": rail}
     said |= {"CHAIN__RPC_URLS": "https://base.example", "RAILS__MPP__RPC_URLS": "https://tempo.example"}
     own = load({"TOPUP_CONFIG": "/dev/null"} | {f"TOPUP_{name}": value for name, value in said.items()})
-    async with Connections(own, SqliteStore.open_writer(tmp_path)) as connections:
+    async with opened(own, SqliteStore.open_writer(tmp_path)) as connections:
         with pytest.raises(SettingsError, match="HTTPS_PROXY names a SOCKS proxy"):
             _ = connections.cycle
 

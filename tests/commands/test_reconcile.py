@@ -26,7 +26,7 @@ from tests.world.stage import Stage, sent_beside, story
 from tests.world.stand import failing, lie
 from tests.world.tempo import selling as mpp_world
 from topup.accounting.reconciliation import Adopted
-from topup.app.connections import Connections
+from topup.app.connections import opened
 from topup.app.settings import load
 from topup.chain import history
 from topup.domain.errors import ChainUnknown, Exit
@@ -236,7 +236,7 @@ def refilled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refilled]:
 
         async def refill() -> dict[str, Path]:
             copying = Copying(place)
-            async with Connections(settings, copying, copying) as connections:  # type: ignore[arg-type]
+            async with opened(settings, copying, copying) as connections:  # type: ignore[arg-type]
                 for _ in range(60):
                     rest = await connections.cycle.run()
                     if rest.topup is not None and rest.topup.state is State.DONE:

@@ -75,7 +75,7 @@ async def live(world: World, directory: Path, store: Any) -> TopUp:
             await world.clock.sleep(rest.next_s)
         raise AssertionError(f"no end in sight: {rest}")
     finally:
-        await connections.aclose()
+        await connections.close()
 
 
 async def test_a_run_without_a_crash_makes_this_many_writes(world: World, tmp_path: Path) -> None:

@@ -269,7 +269,7 @@ class Stage:
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
-            await self.works.aclose()
+            await self.works.close()
 
     def payments(self) -> int:
         return payments(self.world)

@@ -6,8 +6,8 @@ of the chains, the sellers and the key.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -68,10 +68,9 @@ class Quiet:
         """Take one event."""
 
 
-class Connections(AsyncExitStack):
+class Connections:
     """Everything that a command has open, by `settings`; `rpcs` are the clients of providers so far, of every chain.
 
-    When it is left, or by `aclose`, all that is open is closed, the last one first, each even where another fails.
     Whatever is asked for first may raise what opening it raises: a SettingsError, a SignerError, a StoreError.
     """
 
@@ -86,15 +85,19 @@ class Connections(AsyncExitStack):
 
         Without one, a copy of it in memory is read, and no key is at hand for a payment: whoever pays holds the ledger.
         """
-        super().__init__()
         self.settings, self.sink, self.clock = settings, sink or Quiet(), clock or SystemClock()
         self.rpcs: list[Rpc] = []
         self._ledger = ledger
+        self._closing = AsyncExitStack()
         if ledger is not None:
-            self.callback(ledger.close)
+            self._closing.callback(ledger.close)
         self._asked: dict[tuple[str, ...], list[Rpc]] = {}
         self._rails: dict[str, Rail] = {}
         self._budget = Budget(self.clock)
+
+    async def close(self) -> None:
+        """Close what is open, the last one first, each even where another fails."""
+        await self._closing.aclose()
 
     # -- ledger and keys ----------------------------------------------------------------------------------------
 
@@ -104,7 +107,7 @@ class Connections(AsyncExitStack):
         if self._ledger is not None:
             return self._ledger
         copy = SqliteStore.open_copy(self.settings.state_dir)
-        self.callback(copy.close)
+        self._closing.callback(copy.close)
         return copy
 
     @cached_property
@@ -184,7 +187,7 @@ class Connections(AsyncExitStack):
 
     def _exchange(self) -> Exchange:
         exchange = Exchange(self.settings.api.url, timeout_s=self.settings.api.timeout_s)
-        self.push_async_callback(exchange.close)
+        self._closing.push_async_callback(exchange.close)
         return exchange
 
     def providers(self, urls: Sequence[str]) -> list[Rpc]:
@@ -194,7 +197,7 @@ class Connections(AsyncExitStack):
         if tuple(urls) not in self._asked:
             clients = [Rpc(url, timeout_s=self.settings.chain.timeout_s, hide=self._masker) for url in urls]
             for rpc in clients:
-                self.push_async_callback(rpc.close)
+                self._closing.push_async_callback(rpc.close)
             self.rpcs += clients
             self._asked[tuple(urls)] = clients
         return self._asked[tuple(urls)]
@@ -339,3 +342,15 @@ class Connections(AsyncExitStack):
             rpc_requests=lambda: sum(rpc.requests for rpc in self.rpcs),
             budget=self._budget,
         )
+
+
+@asynccontextmanager
+async def opened(
+    settings: Settings, ledger: SqliteStore | None = None, sink: Sink | None = None, clock: Clock | None = None
+) -> AsyncIterator[Connections]:
+    """Hold what a command uses, and close it however the command ends; see `Connections`."""
+    connections = Connections(settings, ledger, sink, clock)
+    try:
+        yield connections
+    finally:
+        await connections.close()

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from topup.app import assembly, keys
-from topup.app.connections import Connections
+from topup.app.connections import Connections, opened
 from topup.app.funding import Funding, funding, network_fee, refill_total, refills
 from topup.app.settings import Settings
 from topup.commands.answer import Answer, shown, to_do
@@ -62,7 +62,7 @@ async def ask_and_decide(settings: Settings, wish: PurchaseOrder) -> Answer:
     keys.known(settings)  # refuses a key that is not of `wallet.address`
     notes: list[str] = []
     forbidden = None
-    async with Connections(settings) as connections:
+    async with opened(settings) as connections:
         snapshot, decision = await _judged(connections, wish)
         store, use = connections.store, settings.rails.use
         gone, unfinished = store.control(settings.account).gone, store.open_topup(settings.account)
@@ -195,7 +195,7 @@ async def _offer_payable(connections: Connections, funds: Funding, wallet: bytes
 
 async def ask_live(settings: Settings) -> dict[str, str]:
     """Ask the API and the chain how things stand; what cannot be learnt says "unknown" and why."""
-    async with Connections(settings) as connections:
+    async with opened(settings) as connections:
         lines, reading = await _live_credits(connections)
         for place, rail in enumerate(settings.rails.use):
             wallet = await _live_wallet(connections, rail, reading)

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from topup.accounting.journal import CREDITS, FEE_OPERATOR, FEE_PROVIDER, IN_TRANSIT, WALLET, Commodity, Entry
-from topup.app.connections import Connections
+from topup.app.connections import opened
 from topup.app.daemon import Daemon, SdNotify
 from topup.app.settings import load
 from topup.commands.answer import labelled
@@ -94,7 +94,7 @@ async def ran(
     own = {"TOPUP_STATE_DIR": str(directory), "TOPUP_CONFIG": os.devnull}
     loaded = load(world.environment() | QUICK | own | settings)
     store = SqliteStore.open_writer(directory)
-    async with Connections(loaded, store, sink, world.clock) as connections:
+    async with opened(loaded, store, sink, world.clock) as connections:
         daemon = Daemon(connections.cycle, store, world.clock, sink, loaded.account, SdNotify(None), glance_s=glance_s)
         running = asyncio.create_task(daemon.run())
         while not (running.done() or over(store)):  # noqa: ASYNC110 - the world's clock sets no asyncio.Event

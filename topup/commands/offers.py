@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from topup.accounting.formats.text import printable
 from topup.app import assembly
-from topup.app.connections import Connections
+from topup.app.connections import opened
 from topup.app.settings import Settings
 from topup.chain.providers import first
 from topup.chain.rpc import Rpc, unhex
@@ -50,7 +50,7 @@ async def look(settings: Settings, name: str, amount: Usd) -> dict[str, Any]:
     """
     if name not in (MPP, X402):
         raise SettingsError(f"--rail {name} has no free offer", remedy="mpp or x402; `topup pin` shows a charge")
-    async with Connections(settings) as connections:
+    async with opened(settings) as connections:
         wallet = connections.payer
         if wallet is None:
             raise SettingsError("no wallet is set", remedy="set wallet.address, or wallet.keystore")

@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from topup.app.connections import Connections
+from topup.app.connections import Connections, opened
 from topup.app.funding import named
 from topup.app.keys import payer
 from topup.app.output import warn
@@ -78,7 +78,7 @@ async def propose(settings: Settings) -> tuple[dict[str, Any], list[str]]:
     sender = payer(settings)
     if sender is None:
         raise SettingsError("pinning needs the wallet's address", remedy="set wallet.address, or wallet.keystore")
-    async with Connections(settings, beside(settings)) as connections:
+    async with opened(settings, beside(settings)) as connections:
         asked = Request(Usd(settings.policy.topup_min), sender, settings.chain.id)
         pins, trusted = connections.pins(), set[bytes]()
         rail = connections.coinbase(lambda: replace(pins, recipients=pins.recipients | trusted))

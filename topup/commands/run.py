@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from topup import __version__
 from topup.app.assembly import limits
-from topup.app.connections import Connections
+from topup.app.connections import opened
 from topup.app.daemon import DAEMON, Daemon, SdNotify
 from topup.app.log import LogSink
 from topup.app.output import warn
@@ -30,7 +30,7 @@ async def _served(settings: Settings) -> Exit:
     clock = SystemClock()
     with closing(LogSink.of(settings, clock)) as sink:
         store = SqliteStore.open_writer(settings.state_dir, DAEMON)
-        async with Connections(settings, store, sink, clock) as connections:
+        async with opened(settings, store, sink, clock) as connections:
             for mended in store.mended:
                 warn(f"topup: {mended}")
             cycle = connections.cycle

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from topup.app.connections import Connections
+from topup.app.connections import Connections, opened
 from topup.app.funding import funding, refill_total
 from topup.app.settings import Settings
 from topup.chain.blocks import head
@@ -260,7 +260,7 @@ def keys_of(connections: Connections) -> Keys:
 
 async def look(settings: Settings) -> State:
     """Read what the access key may spend; see `keys_of`, and a ChainError where the chain could not be asked."""
-    async with Connections(settings) as connections:
+    async with opened(settings) as connections:
         return (await _looked(connections))[0]
 
 
@@ -285,7 +285,7 @@ async def propose(settings: Settings, amount: Usd, period_days: int, expires_day
         ChainError: the chain could not be asked, or would refuse the call.
     """
     funds = funding(settings, MPP)
-    async with Connections(settings) as connections:
+    async with opened(settings) as connections:
         before, preflight = await _looked(connections)
         own, permission, now_s = before.keys, before.permission, preflight.head.timestamp_s
         if permission.revoked or permission.expires_s:
@@ -341,7 +341,7 @@ async def send(settings: Settings, proposed: Proposal, key: RootKey) -> tuple[St
         ChainError: it ran and failed, or never ran, or whether it did could not be learnt.
     """
     raw, tx_hash = key.sign_grant(proposed.grant, proposed.call)
-    async with Connections(settings) as connections:
+    async with opened(settings) as connections:
         rpcs = connections.providers(settings.rails.mpp.rpc_urls)
         refused = [await _handed(rpc, raw) for rpc in rpcs]
         if all(refused):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from topup.app import assembly, signals
-from topup.app.connections import Connections
+from topup.app.connections import opened
 from topup.app.daemon import DAEMON, PASSING, outcome_exit
 from topup.app.settings import Settings
 from topup.commands.status import topup_document
@@ -293,7 +293,7 @@ class Once:
 
     async def _holding(self, store: SqliteStore) -> Ending:
         """Act on the wish: nobody else can, as long as this process holds the ledger."""
-        async with Connections(self._settings, store, self._sink, self._clock) as connections:
+        async with opened(self._settings, store, self._sink, self._clock) as connections:
             cycle, asked = connections.cycle, self._row(store)
             settled = payment_status(asked, self._topup(store, asked))
             if settled in FINAL:

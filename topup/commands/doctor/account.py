@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from topup.app import assembly
-from topup.app.connections import Connections
+from topup.app.connections import Connections, opened
 from topup.app.settings import Settings
 from topup.commands.doctor.finding import Check, failed, skew, skipped
 from topup.domain.credits import LASTING, Reading, believe
@@ -17,7 +17,7 @@ from topup.domain.errors import ApiError, TopupError
 async def api(settings: Settings) -> list[Check]:
     """Look at the API that tells the credits."""
     names = ("api key", "credits", "clock and API")
-    async with Connections(settings) as connections:
+    async with opened(settings) as connections:
         try:
             client = connections.api
         except TopupError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
 from pathlib import Path
 
 from topup.app.exposure import Found, key_file, key_files
@@ -25,8 +24,11 @@ async def ledger(settings: Settings) -> list[Check]:
             Check("ledger", ok=True, says="there is none yet; the first start creates it"),
             Check("charge endpoint", ok=True, says="never asked from this ledger"),
         ]
-    with closing(SqliteStore.open_reader(directory)) as store:
+    store = SqliteStore.open_reader(directory)
+    try:
         damage, gone = store.damage(), store.control(settings.account).gone
+    finally:
+        store.close()
     pid = SqliteStore.holder(directory)
     held = f"held by process {pid}" if pid else "held by nobody that can be seen"
     return [

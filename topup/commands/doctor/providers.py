@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from topup.app.connections import Connections
+from topup.app.connections import opened
 from topup.app.funding import Funding
 from topup.app.settings import Settings
 from topup.chain.blocks import HEADS, head
@@ -85,7 +85,7 @@ async def examined(
     settings: Settings, chain: Chain, names: Sequence[str], rest: Callable[[list[Rpc]], Awaitable[list[Check]]]
 ) -> list[Check]:
     """Look at a chain's providers, and by those that may be used at the rest, whose checks have these names."""
-    async with Connections(settings) as connections:
+    async with opened(settings) as connections:
         rpcs = connections.providers(chain.paid.urls)
         hosts = [rpc.host for rpc in rpcs]
         called = [rpc.host if hosts.count(rpc.host) == 1 else rpc.name for rpc in rpcs]

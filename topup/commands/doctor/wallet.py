@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import closing
 
 from topup.app import assembly, keys
 from topup.app.funding import funding, named
@@ -63,8 +62,11 @@ def _recipients(settings: Settings) -> list[Check]:
 
 def _pinned(settings: Settings) -> Check:
     try:
-        with closing(SqliteStore.open_copy(settings.state_dir)) as store:
+        store = SqliteStore.open_copy(settings.state_dir)
+        try:
             learnt = store.told(settings.account, Note.PINNED)
+        finally:
+            store.close()
     except TopupError as error:
         return failed("recipients", error)
     count = len(assembly.pins(settings, learnt).recipients)

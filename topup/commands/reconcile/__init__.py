@@ -16,7 +16,7 @@ from topup.accounting import provider_check, reconciliation
 from topup.accounting.reconciliation import Adopted, Difference, What
 from topup.accounting.usage import Contradiction, per_day
 from topup.app import assembly
-from topup.app.connections import Connections
+from topup.app.connections import Connections, opened
 from topup.app.funding import funding
 from topup.app.settings import Settings
 from topup.commands.answer import Answer
@@ -124,7 +124,7 @@ async def examine(settings: Settings, store: SqliteStore, since: str | None) -> 
         SettingsError: there is no wallet, or `since` is neither block nor day.
         ChainError: not even the final block and the nonces could be learnt.
     """
-    async with Connections(settings) as connections:
+    async with opened(settings) as connections:
         wallet = connections.payer
         if wallet is None:
             raise SettingsError("no wallet is set", remedy="set wallet.address, or wallet.keystore")
