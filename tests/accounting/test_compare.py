@@ -38,20 +38,17 @@ def test_what_was_bought_and_used_since_is_no_difference(bought: Decimal, used: 
 
 
 def test_totals_that_fell_are_named() -> None:
-    """Neither credits nor usage can be less than what the books are closed at."""
-    assert totals(BOOKS, reading("99.99", "20")) == [
-        "total_credits is 99.99 now, and was 100 at 2026-11-05 00:00:00Z, up to which the books are closed"
-    ]
-    assert totals(BOOKS, reading("100", "19.99")) == [
-        "total_usage is 19.99 now, and was 20 at 2026-11-05 00:00:00Z, up to which the books are closed"
-    ]
+    """Neither credits nor usage is less than what the books are closed at, and a journal ends where it was closed.
 
-
-def test_a_journal_that_does_not_end_where_it_was_closed_is_named() -> None:
-    """Somebody has written into it, or a program was wrong."""
+    Books that were never closed, of a ledger on its first day, differ in nothing.
+    """
+    since = "at 2026-11-05 00:00:00Z, up to which the books are closed"
+    assert totals(BOOKS, reading("99.99", "20")) == [f"total_credits is 99.99 now, and was 100 {since}"]
+    assert totals(BOOKS, reading("100", "19.99")) == [f"total_usage is 19.99 now, and was 20 {since}"]
     assert totals(replace(BOOKS, credits=79_000_000), reading("100", "20")) == [
         "the journal holds 79 dollars of credit at 2026-11-05 00:00:00Z, where the provider showed 80"
     ]
+    assert totals(Books(None, 0, {}, {}), reading("5", "1")) == explained(Books(None, 0, {}, {})) == []
 
 
 def test_a_day_that_is_told_otherwise_now_is_named() -> None:
@@ -68,8 +65,3 @@ def test_models_that_do_not_add_up_to_the_totals_are_named() -> None:
     assert explained(replace(BOOKS, moved=dict.fromkeys(DAYS, 1_100_000))) == [
         "from 2026-11-01 to 2026-11-03 models used 3 dollars, and total_usage moved by 3.3"
     ]
-
-
-def test_books_that_were_never_closed_differ_in_nothing() -> None:
-    """A ledger on its first day."""
-    assert totals(Books(None, 0, {}, {}), reading("5", "1")) == explained(Books(None, 0, {}, {})) == []

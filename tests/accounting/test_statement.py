@@ -61,17 +61,15 @@ def test_the_closing_balance_is_what_the_provider_shows() -> None:
 
 
 def test_a_refill_costs_all_that_left_the_wallet_for_it() -> None:
-    """Failed attempts count: 10.52 dollars for ten of credit, of which half a dollar was fees."""
-    (one,) = month().refills
+    """Failed attempts count: 10.52 dollars for ten of credit, of which half a dollar was fees.
+
+    10.50 USDC were worth 10.50 / 2510 ETH; text, JSON and balances show what the swap took beyond that.
+    """
+    told, cost = month(), 4_200_000_000_000_000 - 10_500_000 * 10**12 // 2510
+    (one,) = told.refills
     assert (one.credits, one.fees, one.usd) == (Usd.of(10), Usdc(500_000), Usd.of("10.52"))
     assert one.usd_per_credit == Decimal("1.052")
     assert one.network_wei == 2_000_000_000_000 + 30_000_000_001 + 1_000_000_000_000 + 5
-
-
-def test_a_refill_tells_what_its_swap_cost() -> None:
-    """10.50 USDC were worth 10.50 / 2510 ETH; text, JSON and balances show what was paid beyond that."""
-    told, cost = month(), 4_200_000_000_000_000 - 10_500_000 * 10**12 // 2510
-    (one,) = told.refills
     assert one.swap_wei == cost == told.closing["expenses:swap-cost", Commodity.ETH]
     shown = plain(Wei(cost).eth)
     assert any(f"swap cost {shown} ETH" in line for line in text.lines(told))

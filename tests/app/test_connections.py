@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -52,49 +51,37 @@ def closed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def settings(directory: Path, **more: str) -> Settings:
     """Settings of an account at a seller that listens nowhere."""
-    said = {"STATE_DIR": str(directory), "API__URL": "http://127.0.0.1:9", "API__KEY": "sk-1", **more}
-    said |= {"CHAIN__RPC_URLS": "http://127.0.0.1:1,http://127.0.0.1:2"}
+    said = {"STATE_DIR": str(directory), "API__URL": "http://127.0.0.1:9", "API__KEY": "sk-1"}
+    said |= {"CHAIN__RPC_URLS": "http://127.0.0.1:1,http://127.0.0.1:2", **more}
     return load({"TOPUP_CONFIG": "/dev/null"} | {f"TOPUP_{name}": value for name, value in said.items()})
 
 
-def test_nothing_is_opened_that_is_not_used(tmp_path: Path, closed: list[str]) -> None:
+async def test_nothing_is_opened_that_is_not_used(tmp_path: Path, closed: list[str]) -> None:
     """No client, no ledger, no key: a command that only looks at one thing opens that alone."""
-
-    async def idle() -> None:
-        async with opened(settings(tmp_path / "none")) as connections:
-            assert connections.rpcs == []
-
-    asyncio.run(idle())
+    async with opened(settings(tmp_path / "none")) as connections:
+        assert connections.rpcs == []
     assert closed == []
     assert not (tmp_path / "none").exists()
 
 
-def test_all_is_closed_the_last_one_first_even_where_one_fails(tmp_path: Path, closed: list[str]) -> None:
+async def test_all_is_closed_the_last_one_first_even_where_one_fails(tmp_path: Path, closed: list[str]) -> None:
     """The ledger comes last, since everything else may still write to it, and is closed whatever went wrong before."""
-
-    async def used() -> None:
-        own = settings(tmp_path)
+    own = settings(tmp_path)
+    with pytest.raises(OSError):  # noqa: PT011, PT012 - of the provider that could not be closed
         async with opened(own, SqliteStore.open_writer(tmp_path)) as connections:
             _ = connections.api
             assert len(connections.providers(own.chain.rpc_urls)) == 2
             assert connections.providers(own.chain.rpc_urls) == connections.rpcs, "they are opened once"
-
-    with pytest.raises(OSError):  # noqa: PT011 - of the provider that could not be closed
-        asyncio.run(used())
     assert closed == ["http://127.0.0.1:2", "http://127.0.0.1:1", "http://127.0.0.1:9", "ledger"]
     SqliteStore.open_writer(tmp_path).close()  # it is held by nobody
 
 
-def test_the_ledger_is_closed_when_opening_fails_half_way(tmp_path: Path, closed: list[str]) -> None:
+async def test_the_ledger_is_closed_when_opening_fails_half_way(tmp_path: Path, closed: list[str]) -> None:
     """There is no API key: no cycle comes of it, and the next start is not told that another holds the ledger."""
-
-    async def begun() -> None:
-        own = settings(tmp_path).model_copy(update={"api": settings(tmp_path).api.model_copy(update={"key": None})})
+    own = settings(tmp_path).model_copy(update={"api": settings(tmp_path).api.model_copy(update={"key": None})})
+    with pytest.raises(SettingsError, match=r"api\.key is missing"):
         async with opened(own, SqliteStore.open_writer(tmp_path)) as connections:
             _ = connections.cycle
-
-    with pytest.raises(SettingsError, match=r"api\.key is missing"):
-        asyncio.run(begun())
     assert closed == ["http://127.0.0.1:9", "ledger"]
 
 
@@ -104,9 +91,8 @@ async def test_a_way_out_that_is_set_wrong_ends_the_start_and_not_a_payment(
 ) -> None:
     """It is wrong for the providers alone: no daemon starts that would only learn of it when it has to pay."""
     monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1")
-    said = {"STATE_DIR": str(tmp_path), "API__URL": "http://127.0.0.1:9", "API__KEY": "sk-1", "RAILS__USE": rail}
-    said |= {"CHAIN__RPC_URLS": "https://base.example", "RAILS__MPP__RPC_URLS": "https://tempo.example"}
-    own = load({"TOPUP_CONFIG": "/dev/null"} | {f"TOPUP_{name}": value for name, value in said.items()})
+    far = {"CHAIN__RPC_URLS": "https://base.example", "RAILS__MPP__RPC_URLS": "https://tempo.example"}
+    own = settings(tmp_path, RAILS__USE=rail, **far)
     async with opened(own, SqliteStore.open_writer(tmp_path)) as connections:
         with pytest.raises(SettingsError, match="HTTPS_PROXY names a SOCKS proxy"):
             _ = connections.cycle
@@ -119,12 +105,12 @@ def test_a_command_without_the_ledger_has_no_key_for_a_payment(tmp_path: Path) -
     assert rail._signer is None
 
 
-def test_check_reads_on_from_the_ledger_where_a_gateway_tells_a_balance_alone(tmp_path: Path) -> None:
+async def test_check_reads_on_from_the_ledger_where_a_gateway_tells_a_balance_alone(tmp_path: Path) -> None:
     """Such a gateway knows no totals: without the ledger's, they would begin anew, and a fall is not believed."""
     with ground("x402").build(1, WALLET_WEI) as world:
         own = load(world.environment() | {"TOPUP_STATE_DIR": str(tmp_path), "TOPUP_CONFIG": "/dev/null"})
         with closing(SqliteStore.open_writer(tmp_path)) as store:
             bought = Reading(Usd.of(900), Usd.of(891), world.clock.now_ms() - 60_000, exact=False)
             store.record_reading(own.account, bought)
-        answer = asyncio.run(ask_and_decide(own, PurchaseOrder()))
+        answer = await ask_and_decide(own, PurchaseOrder())
     assert answer.document["balance_usd"] is not None, answer.lines

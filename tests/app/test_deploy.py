@@ -51,19 +51,15 @@ def test_the_example_and_the_unit_name_the_same_credentials_and_state() -> None:
     assert said["TOPUP_STATE_DIR"] == "/var/lib/topup"
 
 
-def _runnable(folder: Path) -> Path:
-    """Copy the unit with a program that exists here, since nothing is installed under /opt."""
-    copy = folder / UNIT.name
+@pytest.mark.parametrize("asked", [("verify", "--man=no"), ("security", "--offline=true", "--threshold=15")])
+def test_systemd_understands_every_line_of_the_unit(tmp_path: Path, asked: tuple[str, ...]) -> None:
+    """systemd-analyze has nothing to say, and rates the exposure of the unit at no more than 1.5 of 10."""
+    copy = tmp_path / UNIT.name  # with a program that exists here, since nothing is installed under /opt
     text = UNIT.read_text(encoding="utf-8").replace("/opt/topup/.venv/bin/topup", sys.executable)
     copy.write_text(text, encoding="utf-8")
-    return copy
-
-
-def test_systemd_understands_every_line_of_the_unit(tmp_path: Path) -> None:
-    """systemd-analyze verify has nothing to say."""
-    command = [str(require("systemd-analyze")), "verify", "--man=no", str(_runnable(tmp_path))]
+    command = [str(require("systemd-analyze")), *asked, str(copy)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
 def test_a_hang_up_that_comes_before_python_has_started_is_no_clean_end() -> None:
@@ -72,19 +68,6 @@ def test_a_hang_up_that_comes_before_python_has_started_is_no_clean_end() -> Non
     assert "Restart=on-failure" in lines
     forced = [line.partition("=")[2].split() for line in lines if line.startswith("RestartForceExitStatus=")]
     assert forced == [[signal.SIGHUP.name]]
-
-
-def test_the_unit_is_closed_to_what_it_does_not_need(tmp_path: Path) -> None:
-    """systemd-analyze security rates the exposure of the unit at no more than 1.5 of 10."""
-    command = [
-        str(require("systemd-analyze")),
-        "security",
-        "--offline=true",
-        "--threshold=15",
-        str(_runnable(tmp_path)),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
 
 
 def test_the_linter_of_dockerfiles_has_nothing_to_say() -> None:

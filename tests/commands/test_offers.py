@@ -21,8 +21,10 @@ pytestmark = pytest.mark.machine_time
 
 
 async def shown(settings: Settings, rail: str) -> dict[str, Any]:
+    """The document of a look at what a seller offers; `lines` is what a terminal shows of it."""
     SqliteStore.open_writer(settings.state_dir).close()
-    return await offers.look(settings, rail, Usd.of(10))
+    told = await offers.look(settings, rail, Usd.of(10))
+    return told | {"lines": "\n".join(offers.lines(told))}
 
 
 async def challenged(tmp_path: Path, fault: str = "", **more: str) -> dict[str, Any]:
@@ -48,17 +50,29 @@ async def test_a_machine_payment_is_shown_and_not_made(tmp_path: Path) -> None:
     assert told["offer"]["chain_id"] == 4217
     assert all(line["right"] for line in told["offer"]["lines"])
     assert any(told["texts"].values())
-    text = "\n".join(offers.lines(told))
+    text = told["lines"]
     assert "realm" in text
     assert "every line fits" in text
 
 
 async def test_a_challenge_that_does_not_fit_says_where(tmp_path: Path) -> None:
-    """The seller wants to split the payment: the line that is wrong is named."""
+    """The seller wants to split the payment: the line that is wrong is named.
+
+    A seller's own name for itself is no sign of a dishonest one, nor is a fee that it pays: each names the setting with
+    which it fits.
+    """
     told = await challenged(tmp_path, "splits")
     assert not told["fits"]
     assert "splits" in told["proof"]
-    assert "NOT SO  request.methodDetails.splits" in "\n".join(offers.lines(told))
+    assert "NOT SO  request.methodDetails.splits" in told["lines"]
+    told = await challenged(tmp_path, "other-realm")
+    assert not told["fits"]
+    assert "rails.mpp.realm" in told["remedy"]
+    assert "NOT SO  realm: pay.example, it should be 127.0.0.1; to do: set rails.mpp.realm" in told["lines"]
+    assert (await challenged(tmp_path, "other-realm", TOPUP_RAILS__MPP__REALM="pay.example"))["fits"]
+    told = await challenged(tmp_path, "fee-payer")
+    assert "rails.mpp.sponsored = true pays an offer whose fee the seller pays" in told["remedy"]
+    assert (await challenged(tmp_path, "fee-payer", TOPUP_RAILS__MPP__SPONSORED="true"))["fits"]
 
 
 async def test_every_way_to_pay_is_shown(tmp_path: Path) -> None:
@@ -73,7 +87,7 @@ async def test_every_way_to_pay_is_shown(tmp_path: Path) -> None:
         ("tempo", "charge", True),
         ("stripe", "charge", False),
     ]
-    text = "\n".join(offers.lines(told))
+    text = told["lines"]
     assert "NOT SO  token: OUSD (0x20c0" in text
     assert "to do: rails.mpp.pay_with" in text
     assert "token: MACH (0x20c0" in text
@@ -87,35 +101,10 @@ async def test_what_was_not_seen_is_not_said(tmp_path: Path) -> None:
     told = await challenged(tmp_path, "duplicate-parameter")
     assert told["same_recipient"] is None
     assert told["offer"]["ways"] is None
-    text = "\n".join(offers.lines(told))
+    text = told["lines"]
     assert "no recipient was read when asked again" in text
     assert "another recipient" not in text
     assert "given twice" in text and "to do      tell the seller" in text
-
-
-async def test_a_realm_that_is_not_set_names_its_setting(tmp_path: Path) -> None:
-    """A seller's own name for itself is no sign of a dishonest one: what decides is a setting."""
-    told = await challenged(tmp_path, "other-realm")
-    assert not told["fits"]
-    assert "rails.mpp.realm" in told["remedy"]
-    assert "NOT SO  realm: pay.example, it should be 127.0.0.1; to do: set rails.mpp.realm" in "\n".join(
-        offers.lines(told)
-    )
-    assert (await challenged(tmp_path, "other-realm", TOPUP_RAILS__MPP__REALM="pay.example"))["fits"]
-
-
-async def test_a_sponsored_challenge_says_what_would_help(tmp_path: Path) -> None:
-    """It is refused with the setting that pays it, and with that setting it fits."""
-    told = await challenged(tmp_path, "fee-payer")
-    assert "rails.mpp.sponsored = true pays an offer whose fee the seller pays" in told["remedy"]
-    assert (await challenged(tmp_path, "fee-payer", TOPUP_RAILS__MPP__SPONSORED="true"))["fits"]
-
-
-async def test_an_x402_offer_is_shown_and_not_taken(tmp_path: Path) -> None:
-    """Venice's minimum, token and recipient, judged."""
-    told = await offered(tmp_path)
-    assert told["fits"], told["proof"]
-    assert told["offer"]["amount"] == "10"
 
 
 async def offered(
@@ -134,18 +123,23 @@ async def offered(
 
 
 async def test_every_x402_offer_is_shown(tmp_path: Path) -> None:
-    """Among offers that cannot be read or paid one is said to be paid; of each other what, what instead, and why."""
+    """Venice's minimum, token and recipient are judged, and nothing is taken.
+
+    Among offers that cannot be read or paid one is said to be paid; of each other what, what instead, and why.
+    """
+    told = await offered(tmp_path)
+    assert told["fits"], told["proof"]
+    assert told["offer"]["amount"] == "10"
     told = await offered(tmp_path, "crowd")
     assert told["fits"], told["proof"]
     ways = told["offer"]["ways"]
     assert [way["paid"] for way in ways] == [False, False, False, True, False, False, False]
     assert all(way["refused"] and way["remedy"] for way in ways if not way["paid"])
     assert all(line["remedy"] for way in ways for line in way["lines"] if not line["right"])
-    text = "\n".join(offers.lines(told))
+    text = told["lines"]
     assert text.count("would be paid") == 1
-    assert (
-        "NOT SO  extra.assetTransferMethod: permit2, it should be eip3009; to do: nothing decides it: Permit2" in text
-    )
+    permit2 = "extra.assetTransferMethod: permit2, it should be eip3009; to do: nothing decides it: Permit2"
+    assert f"NOT SO  {permit2}" in text
     assert "NOT SO  accepts[2].payTo: 'facilitator', it should be 0x and 40 hex digits" in text
     assert "venice, read in veniceai/api-docs" in text and "documented, not tried" in text
     assert "missing" not in "\n".join(line for line in text.splitlines() if line.startswith("ok"))
@@ -157,7 +151,7 @@ async def test_an_x402_recipient_that_is_not_pinned_names_its_setting(tmp_path: 
     assert not told["fits"]
     assert not any(way["paid"] for way in told["offer"]["ways"])
     assert "rails.x402.recipients" in told["remedy"]
-    assert "NOT SO  payTo: " in "\n".join(offers.lines(told))
+    assert "NOT SO  payTo: " in told["lines"]
 
 
 async def test_of_an_unreadable_x402_answer_nothing_is_said_but_what_came(tmp_path: Path) -> None:
@@ -165,7 +159,7 @@ async def test_of_an_unreadable_x402_answer_nothing_is_said_but_what_came(tmp_pa
     told = await offered(tmp_path, "duplicate-keys", seller="plain")
     assert told["offer"]["ways"] is None
     assert told["same_recipient"] is None
-    text = "\n".join(offers.lines(told))
+    text = told["lines"]
     assert "another recipient" not in text
     assert "given twice" in text and "to do      tell the seller" in text
     assert '"payTo":' in text, "the body is shown as it came"
@@ -174,7 +168,7 @@ async def test_of_an_unreadable_x402_answer_nothing_is_said_but_what_came(tmp_pa
 async def test_a_wallet_with_code_is_told_who_judges_its_signatures(tmp_path: Path) -> None:
     """Who asks the code of an account that handed itself to a contract may refuse its key; without code, nothing."""
     told = await offered(tmp_path, code=bytes.fromhex("ef0100" + "cd" * 20))
-    text = "\n".join(offers.lines(told))
+    text = told["lines"]
     assert "hands itself to 0x" + "cd" * 20 + " (EIP-7702)" in text
     assert "ERC-1271" in text
     assert told["fits"], "a warning: the code may well know the key"

@@ -188,13 +188,24 @@ def secret_of(raw: bytes) -> list[str]:
     return [header, payload["signature"].removeprefix("0x")]
 
 
+def dossier_of(show: Any, raw: bytes, wanted: dict[str, Any], named: str) -> dict[str, Any]:
+    """The dossier of a payment, which holds this, names these in its text, and tells what was signed in no form."""
+    told: dict[str, Any] = json.loads(show("t", "--dossier", "--json").stdout)
+    assert {name: told[name] for name in wanted} == wanted
+    text = show("t", "--dossier").stdout
+    assert [name for name in named.split() if told[name] not in text] == []
+    assert f"10 {wanted['asset']} ({wanted['paid_units']} units)" in text
+    for how in ((), ("--json",), ("--dossier",), ("--dossier", "--json")):
+        assert not [hidden for hidden in secret_of(raw) if hidden in show("t", *how).output]
+    return told
+
+
 def test_the_dossier_of_an_x402_payment(tmp_path: Path, show: Any) -> None:
     """The transaction is the chain's, not the nonce; recipient, amount and nonce stand there; the signature nowhere."""
     made = World(embedded, scale=10, make_gateway=selling("venice"))
     kept, raw, logs = bought(made, tmp_path / "state")
     (used,) = [log for log in logs if len(log["topics"]) == 3 and log["data"] == "0x"]
-    told = json.loads(show("t", "--dossier", "--json").stdout)
-    for name, value in {
+    wanted = {
         "rail": "x402",
         "credited": True,
         "authorization_nonce": used["topics"][2],
@@ -209,16 +220,12 @@ def test_the_dossier_of_an_x402_payment(tmp_path: Path, show: Any) -> None:
         "credits_expected_usd": "10",
         "idempotency_key": None,
         "memo": None,
-    }.items():
-        assert told[name] == value, name
+    }
+    named = "authorization_nonce tx_hash recipient token payer seller valid_until_at"
+    told = dossier_of(show, raw, wanted, named)
     assert told["seller"].startswith("http://127.0.0.1:")
-    text = show("t", "--dossier").stdout
-    for name in ("authorization_nonce", "tx_hash", "recipient", "token", "payer", "seller", "valid_until_at"):
-        assert told[name] in text, name
     (charge,) = json.loads(show("t", "--json").stdout)["charges"]
     assert (charge["unreadable"], charge["recipient"], charge["total_units"]) == (None, SELLS_FOR.lower(), "10000000")
-    for how in ((), ("--json",), ("--dossier",), ("--dossier", "--json")):
-        assert not [hidden for hidden in secret_of(raw) if hidden in show("t", *how).output]
 
 
 def test_the_dossier_of_a_machine_payment(tmp_path: Path, show: Any) -> None:
@@ -226,8 +233,7 @@ def test_the_dossier_of_a_machine_payment(tmp_path: Path, show: Any) -> None:
     kept, raw, logs = bought(mpp_world(), tmp_path / "state")
     (noted,) = [log for log in logs if len(log["topics"]) == 4]
     asked = json.loads(kept.raw_of(kept.attempts[0]))
-    told = json.loads(show("t", "--dossier", "--json").stdout)
-    for name, value in {
+    wanted = {
         "rail": "mpp",
         "credited": True,
         "reference": kept.attempts[0].reference,
@@ -240,16 +246,10 @@ def test_the_dossier_of_a_machine_payment(tmp_path: Path, show: Any) -> None:
         "paid_units": "10000000",
         "chain_id": 4217,
         "authorization_nonce": None,
-    }.items():
-        assert told[name] == value, name
+    }
+    told = dossier_of(show, raw, wanted, "reference idempotency_key challenge_id memo tx_hash recipient token")
     assert told["reference"].startswith("pi_")
     assert f'id="{told["challenge_id"]}"' in asked["challenges"][0]
-    text = show("t", "--dossier").stdout
-    for name in ("reference", "idempotency_key", "challenge_id", "memo", "tx_hash", "recipient", "token"):
-        assert told[name] in text, name
-    assert "10 USDC.e (10000000 units)" in text
-    for how in ((), ("--json",), ("--dossier",), ("--dossier", "--json")):
-        assert not [hidden for hidden in secret_of(raw) if hidden in show("t", *how).output]
 
 
 def test_the_beginning_of_an_id_is_enough_where_it_is_the_only_one(store: SqliteStore, show: Any) -> None:
@@ -284,8 +284,7 @@ def test_a_state_that_lasts_is_measured_until_now(store: SqliteStore) -> None:
 
 def test_what_others_wrote_cannot_command_a_terminal(store: SqliteStore, show: Any) -> None:
     """A reason with control characters is printed as text."""
-    kept = store.begin(topup())
-    store.move(kept, Fact.DROP, NOW_MS, "refused\x1b[2J\r\u202eand more")
+    store.move(store.begin(topup()), Fact.DROP, NOW_MS, "refused\x1b[2J\r\u202eand more")
     shown = show("t1").stdout
     assert "\x1b" not in shown
     assert "\\x1b[2J\\r\\u202eand more" in shown
