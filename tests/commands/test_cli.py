@@ -327,7 +327,7 @@ def test_what_a_person_says_counts_even_when_the_ledger_is_ahead_of_the_clock(pl
 
 # What a command need not load that asks no chain, and what one need not besides that reads the ledger alone.
 HEAVY = {"web3", "eth_account", "eth_abi", "eth", "httpx", "aiohttp"}
-FLOW = {"eth_utils", "structlog", "topup.domain.events", "topup.payment.cycle"}
+FLOW = {"asyncio", "eth_utils", "structlog", "topup.domain.events", "topup.payment.cycle"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["status"], ["history"], ["config", "show"], ["pause"]])

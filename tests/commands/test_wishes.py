@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.world.builders import topup
+from tests.world.ledger import MEMORY
 from tests.world.served import PATIENCE_S, TOPUP, Served, until
 from topup.domain.errors import Exit, SettingsError, StoreError
 from topup.domain.lifecycle import Fact, State, TopUp
@@ -131,7 +132,7 @@ class Handover(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder = tempfile.TemporaryDirectory(dir=MEMORY)
         self.path = Path(self.folder.name)
         SqliteStore.open_writer(self.path).close()
         self.asker = SqliteStore.open_reader(self.path)

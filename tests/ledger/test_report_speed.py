@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -318,25 +315,3 @@ def test_an_address_is_checked_as_erc_55_says_without_what_is_slow_to_load() -> 
     for _ in range(300):
         address = rng.randbytes(20)
         assert checksummed(address) == to_checksum_address(address), "seed 55"
-
-
-@pytest.mark.parametrize("command", [["status"], ["history"]])
-def test_a_command_that_reads_the_ledger_loads_nothing_of_the_network(tmp_path: Path, command: list[str]) -> None:
-    """Half of its time is loading: no event loop, no HTTP, no chain, and no event of the flow."""
-    SqliteStore.open_writer(tmp_path).close()
-    heavy = ("asyncio", "httpx", "web3", "eth_utils", "structlog", "topup.domain.events", "topup.payment.cycle")
-    code = f"""
-import atexit, sys
-from topup.commands.cli import main
-atexit.register(lambda: print([m for m in {heavy!r} if m in sys.modules]))
-sys.argv[1:] = {command!r}
-main()
-"""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("TOPUP_", "PYTHONPATH"))}
-    own = {
-        "TOPUP_STATE_DIR": str(tmp_path),
-        "TOPUP_CONFIG": os.devnull,
-        "TOPUP_WALLET__ADDRESS": "0xac8CeB5131449e5850030737D10d1E25C6b8D80B",
-    }
-    done = subprocess.run([sys.executable, "-c", code], env=kept | own, capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-1:] == ["[]"], done.stdout + done.stderr

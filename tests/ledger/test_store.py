@@ -455,7 +455,7 @@ def test_a_restart_changes_nothing(
     wallet: Wei,
 ) -> None:
     """Whatever amounts, plans and places: the record before a restart equals the one after it, field by field."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=ledger.MEMORY) as folder:
         with closing(SqliteStore.open_writer(Path(folder))) as store:
             kept = store.begin(topup(amount=amount, forced=forced, balance_before=None))
             assert (kept.amount, kept.forced) == (amount, forced)

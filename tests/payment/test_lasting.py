@@ -8,7 +8,7 @@ import io
 import json
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from tests.world.builders import topup
 from tests.world.house import NONCE, House, Paced
+from tests.world.ledger import MEMORY
 from tests.world.proxy import Fault, drop, status, wrong
 from topup.app.log import LogSink
 from topup.app.settings import load
@@ -319,7 +320,10 @@ STEP = st.tuples(st.sampled_from(["failed", "said", "ended", "restart"]), st.int
 @given(steps=st.lists(STEP, min_size=1, max_size=30), out=st.booleans())
 def test_a_series_is_said_by_its_length_and_nothing_else(steps: Sequence[tuple[str, int]], out: bool) -> None:  # noqa: FBT001 - drawn
     """Any order of failures, successes and restarts: alarms as long as it has lasted, a warning below, one end each."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.closing(SqliteStore.open_writer(Path(folder))) as store:
+    with (
+        tempfile.TemporaryDirectory(dir=MEMORY) as folder,
+        closing(SqliteStore.open_writer(Path(folder))) as store,
+    ):
         now = [1_900_000_000_000]
         one = replace(topup(), state=State.SENT if out else State.CHARGED, decided_ms=now[0])
 
@@ -354,7 +358,7 @@ def test_a_series_is_said_by_its_length_and_nothing_else(steps: Sequence[tuple[s
 
 def test_a_series_belongs_to_the_need_it_was_stored_for(tmp_path: Path) -> None:
     """A top-up that was dropped long ago leaves nothing to the next; one of the same wish goes on where it was."""
-    with contextlib.closing(SqliteStore.open_writer(tmp_path)) as store:
+    with closing(SqliteStore.open_writer(tmp_path)) as store:
         now = [1_900_000_000_000]
         sink = Kept()
         lasting = Lasting("default", alert_s=ALERT_S, now=lambda: now[0], store=store, sink=sink)

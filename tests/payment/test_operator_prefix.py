@@ -26,10 +26,7 @@ def world(world: World) -> World:
 @pytest.mark.parametrize("prefixes", ["eip191", f"{K2},eip191"])
 async def test_with_the_setting_it_is_paid_once(prefixes: str, start: Start) -> None:
     """The contract takes a plain signed message, and the account is credited."""
-    there = start({SETTING: prefixes} if prefixes else {})
-    done = await there.until(State.DONE)
-    assert done.state is State.DONE
-    assert there.payments() == 1
+    await start({SETTING: prefixes}).paid_once()
 
 
 @pytest.mark.parametrize("prefixes", ["", K2])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -14,21 +13,22 @@ from eth_account import Account
 from eth_utils.crypto import keccak
 
 from tests.world import worlds
-from tests.world.stage import Stage, Start, story
-from tests.world.stand import Stand
+from tests.world.stage import Stage, Start, two
+from tests.world.stand import Stand, lie
 from topup.accounting.journal import IN_TRANSIT, WALLET, Commodity
 from topup.chain.contract_chain import EvmChain
 from topup.chain.contracts import token_payment_data
 from topup.chain.profiles import BASE, Profile
 from topup.chain.reverts import decoded, whose_pause
 from topup.domain.coinbase_charge import Charge
+from topup.domain.credits import HOUR_MS
 from topup.domain.errors import Reverted
 from topup.domain.lifecycle import Kind, State, TopUp
 from topup.domain.money import Asset, Usdc, Wei
 from topup.ports.chain import UNTRIED, Call, Simulation
 from topup.sandbox import contracts
 from topup.sandbox.anvil import Anvil
-from topup.sandbox.rpc import Next, RpcError, RpcServer
+from topup.sandbox.rpc import Next, RpcError
 from topup.sandbox.world import STEPPED, World, embedded
 
 USDC = {"TOPUP_RAILS__COINBASE__PAY_WITH": "usdc"}
@@ -50,11 +50,16 @@ def held(stage: Stage) -> int:
     return int(stage.inside(lambda: stage.world.usdc(stage.world.wallet)))
 
 
-def allowed(stage: Stage) -> int:
+def allowance(world: World) -> int:
     """Return how much of it the payment contract may take."""
-    owner, spender = (a[2:].lower().rjust(64, "0") for a in (stage.world.wallet, contracts.PAYMENT_PROTOCOL))
+    owner, spender = (a[2:].lower().rjust(64, "0") for a in (world.wallet, contracts.PAYMENT_PROTOCOL))
     call = {"to": contracts.USDC, "data": "0xdd62ed3e" + owner + spender}
-    return int(stage.inside(lambda: stage.world.chain.rpc("eth_call", [call, "latest"])), 16)
+    return int(world.do(lambda: world.chain.rpc("eth_call", [call, "latest"])), 16)
+
+
+def gas_is_booked(stage: Stage) -> bool:
+    """Tell whether the books know the ETH that has left the wallet."""
+    return stage.left() == -stage.in_books(WALLET, Commodity.ETH)
 
 
 async def test_a_charge_is_paid_in_usdc_by_two_transactions(start: Start) -> None:
@@ -67,10 +72,10 @@ async def test_a_charge_is_paid_in_usdc_by_two_transactions(start: Start) -> Non
     assert payment.inclusion is not None
     assert payment.inclusion.tokens == Usdc(TOTAL)
     assert held(stage) == HELD - TOTAL
-    assert allowed(stage) == 0
+    assert allowance(stage.world) == 0
     assert stage.in_books(WALLET, Commodity.USDC) == -TOTAL
     assert stage.in_books(IN_TRANSIT, Commodity.USDC) == 0
-    assert stage.left() == -stage.in_books(WALLET, Commodity.ETH)
+    assert gas_is_booked(stage)
     assert stage.payments() == 1
 
 
@@ -87,86 +92,72 @@ async def test_nothing_is_approved_that_the_wallet_does_not_hold(world: World, s
 async def test_a_process_that_dies_between_the_two_pays_once(world: World, start: Start) -> None:
     """The approval stands in a block when memory is lost: the next process finds it and only pays."""
     stage = start(USDC)
-    world.mining = False
-    await stage.until(State.SENT)
+    await stage.out()
     await stage.close()
     world.mining = True
     stage = start(USDC)
     topup = await stage.until(State.DONE)
     assert [a.plan.kind for a in topup.out] == [Kind.APPROVE, Kind.PAY]
-    assert held(stage) == HELD - TOTAL
-    assert stage.payments() == 1
+    assert (held(stage), stage.payments()) == (HELD - TOTAL, 1)
 
 
-async def test_an_approval_that_is_late_is_outbid_by_itself(world: World, start: Start) -> None:
+async def test_an_approval_that_is_late_is_outbid_by_itself(start: Start) -> None:
     """No block takes the approval: the same is sent dearer at its nonce, and the payment follows once."""
     stage = start(USDC)
-    world.mining = False
-    topup = await stage.until(State.SENT)
-    stage.hold(topup)
-    world.mining = True
+    await stage.held()
     await stage.until(State.DONE)
     kinds = [(a.plan.kind, a.plan.nonce) for a in stage.topup.out]
     assert kinds == [(Kind.APPROVE, 0), (Kind.APPROVE, 0), (Kind.PAY, 1)]
     assert held(stage) == HELD - TOTAL
-    assert stage.left() == -stage.in_books(WALLET, Commodity.ETH)
+    assert gas_is_booked(stage)
 
 
 async def approved_and_paused(stage: Stage) -> TopUp:
-    """Let the approval stand in a block, and have somebody pause buying before the payment."""
-    stage.world.mining = False
-    topup = await stage.until(State.SENT)
-    stage.store.say("default", "paused", "1", stage.world.clock.now_ms(), "a test")
+    """Let the approval stand in a block, and have somebody pause buying before the payment and cancel it."""
+    topup = await stage.out()
+    stage.pause()
     stage.world.mining = True
     await stage.until(State.CHARGED)
     await stage.rests("paused")
-    return topup
-
-
-async def test_an_approval_that_outlives_its_charge_is_taken_back(world: World, start: Start) -> None:
-    """A person cancels between approval and payment: the permission is set to none, and booked as gas."""
-    stage = start(USDC | {"TOPUP_POLICY__COOLDOWN_S": "86400"})
-    topup = await approved_and_paused(stage)
-    assert allowed(stage) == TOTAL
+    assert allowance(stage.world) == TOTAL
     stage.say("cancel", topup)
     await stage.steps(2)
     assert stage.topup.state is State.DROPPED
-    stage.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
+    return topup
+
+
+async def test_an_approval_that_outlives_its_charge_is_taken_back(start: Start) -> None:
+    """A person cancels between approval and payment: the permission is set to none, and booked as gas."""
+    stage = start(USDC | {"TOPUP_POLICY__COOLDOWN_S": "86400"})
+    await approved_and_paused(stage)
+    stage.pause("0")
     for _ in range(80):
         await stage.step()
-        if stage.named("approval_revoked") and stage.left() == -stage.in_books(WALLET, Commodity.ETH):
+        if stage.named("approval_revoked") and gas_is_booked(stage):
             break
-    assert allowed(stage) == 0
+    assert allowance(stage.world) == 0
     assert len(stage.named("approval_revoked")) == 1
-    assert stage.left() == -stage.in_books(WALLET, Commodity.ETH)
+    assert gas_is_booked(stage)
     assert stage.in_books(WALLET, Commodity.USDC) == 0
 
 
-def test_a_provider_that_denies_the_approval_burns_no_gas(world: World, tmp_path: Path) -> None:
+async def test_a_provider_that_denies_the_approval_burns_no_gas(world: World, start: Start) -> None:
     """One of two says that nothing is allowed: one approval is paid for, and why it goes no further is said."""
-
-    async def tell(second: RpcServer) -> None:
-        async def denied(method: str, params: list[Any], honest: Next) -> Any:
-            told = honest()
-            asked = method == "eth_call" and str(params[0].get("data", "")).startswith("0xdd62ed3e")
-            return "0x" + "0" * 64 if asked else told
-
-        second.intercept = denied
-        stage = Stage(world, tmp_path, world.clock, USDC | {"TOPUP_CHAIN__RPC_URLS": f"{world.rpc.url},{second.url}"})
-        await stage.rests("approval_unseen")
-        await stage.steps(10)
-        assert [a.plan.kind for a in stage.topup.out] == [Kind.APPROVE]
-        (told,) = stage.store.past("default", 0, 0)
-        assert told.revert_gas.units == stage.left() > 0
-        assert [e.why for e in stage.named("payment_forbidden")] == ["approval_unseen"]
-        second.intercept = None
-        await stage.until(State.DONE)
-        assert stage.payments() == 1
-        (told,) = stage.store.past("default", 0, 0)
-        assert told.revert_gas.units == 0
-        await stage.close()
-
-    story(tell(world.provider()))
+    second = world.provider()
+    asked = "0xdd62ed3e"  # allowance(address,address)
+    second.intercept = lie("eth_call", to=lambda _: "0x" + "0" * 64, when=lambda p: p[0].get("data", "")[:10] == asked)
+    stage = start(USDC | two(world, second))
+    await stage.rests("approval_unseen")
+    await stage.steps(10)
+    assert [a.plan.kind for a in stage.topup.out] == [Kind.APPROVE]
+    (told,) = stage.store.past("default", 0, 0)
+    assert told.revert_gas.units == stage.left() > 0
+    assert [e.why for e in stage.named("payment_forbidden")] == ["approval_unseen"]
+    second.intercept = None
+    await stage.until(State.DONE)
+    assert stage.payments() == 1
+    (told,) = stage.store.past("default", 0, 0)
+    assert told.revert_gas.units == 0
 
 
 async def test_a_permission_of_another_wallet_is_not_taken_back_with_this_key(world: World, start: Start) -> None:
@@ -174,19 +165,17 @@ async def test_a_permission_of_another_wallet_is_not_taken_back_with_this_key(wo
     settings = USDC | {"TOPUP_POLICY__COOLDOWN_S": "600"}
     stage = start(settings)
     topup = await approved_and_paused(stage)
-    stage.say("cancel", topup)
-    await stage.steps(2)
     await stage.close()
     key = "0x" + "11" * 32
     stage = start(settings | {"TOPUP_WALLET__PRIVATE_KEY": key})
     stage.inside(lambda: world.chain.set_balance(Account.from_key(key).address, 10**18))
-    stage.store.say("default", "paused", "0", world.clock.now_ms(), "a test")
+    stage.pause("0")
     await stage.steps(20)
     assert len(stage.named("approval_stands")) == 1
     assert "whose key this is not" in stage.named("approval_stands")[0].detail
     kept = next(t for t in stage.store.latest("default", 9) if t.id == topup.id)
     assert [a.plan.kind for a in kept.out] == [Kind.APPROVE]
-    assert allowed(stage) == TOTAL
+    assert allowance(world) == TOTAL
 
 
 @pytest.mark.parametrize(
@@ -223,20 +212,18 @@ STOPS: Final[dict[str, tuple[Writes, str]]] = {
 async def test_nothing_is_approved_for_a_payment_that_cannot_go_through(world: World, start: Start, why: str) -> None:
     """The contract's own reason is told before anything is signed: no gas is spent, and no allowance is left behind."""
     writes, words = STOPS[why]
-
     stage = start(USDC)
     stage.inside(lambda: world.write(writes(world)))
     rest = await stage.rests("simulation")
     assert words in rest.detail
     assert stage.topup.attempts == ()
-    assert (held(stage), allowed(stage), stage.left()) == (HELD, 0, 0)
+    assert (held(stage), allowance(world), stage.left()) == (HELD, 0, 0)
 
 
 async def test_a_contract_that_is_paused_after_the_approval_is_waited_for(world: World, start: Start) -> None:
     """The payment contract stops between the two: the dry run refuses, nothing more is sent, and it goes on later."""
     stage = start(USDC)
-    world.mining = False
-    await stage.until(State.SENT)
+    await stage.out()
     world.do(lambda: world.write(contracts.payments_paused(paused=True)))
     world.mining = True
     await stage.rests("simulation")
@@ -256,15 +243,14 @@ async def test_an_approval_is_taken_back_although_the_next_charge_was_refused(
     """
     settings = {**USDC, "TOPUP_POLICY__COOLDOWN_S": "86400"}
     stage = start(settings)
-    world.mining = False
-    await stage.until(State.SENT)
+    await stage.out()
     stage.inside(lambda: world.write(contracts.payments_paused(paused=True)))
     world.mining = True
     await stage.rests("simulation")
     stage.inside(lambda: world.gateway.switch_on("coinbase", "gone-410", None))
     for _ in range(6):
-        world.clock.leap(25 * 3_600_000)
-        stage.inside(lambda: world.chain.mine(world.clock.now_s()))
+        world.clock.leap(25 * HOUR_MS)
+        stage.mine()
         await stage.step()
         if stage.topup.state is State.DROPPED:
             break
@@ -275,7 +261,7 @@ async def test_an_approval_is_taken_back_although_the_next_charge_was_refused(
         assert (await again.step()).why == "endpoint_gone"
         if again.named("approval_revoked"):
             break
-    assert allowed(again) == 0
+    assert allowance(world) == 0
     assert [a.charge_seq for a in again.topup.out] == [1, 1]
 
 
@@ -311,7 +297,7 @@ def test_both_are_run_dry_in_one_request(stand: Stand) -> None:
     assert stand.world.rpc.requests == before + 1
     assert not dry.proof.endswith(UNTRIED)
     assert dry.gas < 80_000
-    assert allowance(stand) == 0
+    assert allowance(stand.world) == 0
 
 
 def test_a_slot_that_the_token_does_not_use_proves_nothing(stand: Stand) -> None:
@@ -346,10 +332,3 @@ def test_a_revert_of_the_payment_is_told_by_its_name(stand: Stand) -> None:
     with pytest.raises(Reverted) as refused:
         dry_run(stand, altered)
     assert refused.value.name == "InvalidSignature"
-
-
-def allowance(stand: Stand) -> int:
-    """Return what the payment contract may take."""
-    owner, spender = (a[2:].lower().rjust(64, "0") for a in (stand.world.wallet, contracts.PAYMENT_PROTOCOL))
-    call = {"to": contracts.USDC, "data": "0xdd62ed3e" + owner + spender}
-    return int(stand.rpc("eth_call", call, "latest"), 16)

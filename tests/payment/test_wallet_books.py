@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,12 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests import tools
 from tests.accounting import csv_reader
+from tests.world import november
 from tests.world.builders import ACCOUNT, CHAIN_ID, NOW_MS, operator
 from tests.world.builders import WALLET as ADDRESS
 from tests.world.idle import Account20, Heard, Leap
-from tests.world.ledger import IN_BLOCK, charged, signed
+from tests.world.ledger import IN_BLOCK, MEMORY, charged, signed
 from topup.accounting.closing import OPENING, PAD, BalanceAssertion, Closed, wallet_due, wallet_entries
 from topup.accounting.formats import csv_journal, plaintext, tax, text
 from topup.accounting.journal import WALLET, Commodity, Entry, payment_lines, reversal, revert_lines
@@ -45,20 +44,11 @@ from topup.ports.rail import Rail
 ETH = Commodity.ETH
 BEGAN = 10**18
 PRICE_E8 = 3000 * 10**8
+MONTH = Period.month(datetime.fromtimestamp(NOW_MS // 1000, UTC).strftime("%Y-%m"))
 
 
 def balance_assertion(units: int, block: int = 100, commodity: Commodity = ETH) -> BalanceAssertion:
     return BalanceAssertion(CHAIN_ID, ADDRESS, commodity, block, NOW_MS + block, units)
-
-
-@contextmanager
-def ledger() -> Iterator[SqliteStore]:
-    with tempfile.TemporaryDirectory() as folder:
-        store = SqliteStore.open_writer(Path(folder))
-        try:
-            yield store
-        finally:
-            store.close()
 
 
 @dataclass
@@ -137,7 +127,7 @@ ACTS = st.sampled_from(["pay", "revert", "lost", "adopt", "undo", "deposit", "wi
 @given(st.lists(st.tuples(ACTS, st.integers(1, 10**16)), max_size=30))
 def test_the_books_follow_the_wallet_to_the_wei(acts: list[tuple[str, int]]) -> None:
     """After each checkpoint both are equal; once all is adopted, what others moved is booked once, and nothing else."""
-    with ledger() as store:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder, closing(SqliteStore.open_writer(Path(folder))) as store:
         world = World(store)
         for what, wei in acts:
             world.act(what, wei)
@@ -149,35 +139,32 @@ def test_the_books_follow_the_wallet_to_the_wei(acts: list[tuple[str, int]]) -> 
         assert store.audit().wrong is None
 
 
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    with closing(SqliteStore.open_writer(tmp_path / "ledger")) as made:
+        yield made
+
+
 def test_the_first_checkpoint_is_the_opening_balance() -> None:
     """Two ETH were there; what a payment took meanwhile was booked, and is added to what is left."""
     (entry,) = wallet_entries(balance_assertion(15 * 10**17), -5 * 10**17, PRICE_E8, first=True)
     assert (entry.text, entry.usd_value, entry.price_source) == ("opening balance of the wallet", Usd.of(6000), "feed")
     assert {(x.account, x.units) for x in entry.lines} == {(WALLET, 2 * 10**18), (OPENING, -2 * 10**18)}
     assert (entry.block_number, entry.at_ms, entry.tx_hash) == (100, NOW_MS + 100, None)
+    assert wallet_entries(balance_assertion(5), 5, PRICE_E8, first=False) == [], "where nothing moved"
 
 
 def test_what_somebody_takes_is_named() -> None:
-    """A withdrawal of half an ETH, at a price that nobody knows; a tax program is told of no cost."""
+    """A withdrawal of half an ETH, at a price that nobody knows; a tax program is told of no cost. Dollars: at par."""
     (entry,) = wallet_entries(balance_assertion(5 * 10**17), 10**18, None, first=False)
     assert (entry.text, entry.usd_value, entry.price_source) == ("wallet moved by others", None, "none")
     assert {(x.account, x.units) for x in entry.lines} == {(WALLET, -5 * 10**17), (PAD, 5 * 10**17)}
-    month = Period.month(datetime.fromtimestamp(NOW_MS // 1000, UTC).strftime("%Y-%m"))
-    told = draw(ACCOUNT, month, [entry], reading=None, head=None, now_ms=month.end_ms)
+    told = draw(ACCOUNT, MONTH, [entry], reading=None, head=None, now_ms=MONTH.end_ms)
     assert tax.rotki(told).splitlines()[1].startswith("Withdrawal,blockchain,ETH,0.5,")
     assert ",0.5,ETH,,,,,,,,wallet moved by others," in tax.koinly(told)
-
-
-@pytest.mark.parametrize("commodity", [Commodity.USDC, Commodity.USDC_E])
-def test_dollars_are_at_par(commodity: Commodity) -> None:
-    """A deposit of 12.50 needs no feed."""
-    (entry,) = wallet_entries(balance_assertion(12_500_000, commodity=commodity), 0, None, first=False)
-    assert (entry.usd_value, entry.price_source) == (Usd.of("12.5"), "par")
-
-
-def test_nothing_is_booked_where_nothing_moved() -> None:
-    """Books that agree with the chain get no entry."""
-    assert wallet_entries(balance_assertion(5), 5, PRICE_E8, first=False) == []
+    for commodity in (Commodity.USDC, Commodity.USDC_E):
+        (entry,) = wallet_entries(balance_assertion(12_500_000, commodity=commodity), 0, None, first=False)
+        assert (entry.usd_value, entry.price_source) == (Usd.of("12.5"), "par")
 
 
 def test_the_wallet_is_looked_at_once_a_day() -> None:
@@ -190,20 +177,11 @@ def test_the_wallet_is_looked_at_once_a_day() -> None:
 @pytest.mark.parametrize(("booked", "said"), [(10**18, 0), (15 * 10**17, 1)])
 def test_a_statement_names_what_the_books_do_not_know(booked: int, said: int) -> None:
     """The wallet holds one ETH, the books say one and a half: both figures and the block stand there."""
-    told = draw(
-        ACCOUNT,
-        Period.month("2026-11"),
-        [],
-        wallet=[(balance_assertion(10**18), booked)],
-        reading=None,
-        head=None,
-        now_ms=Period.month("2026-11").end_ms,
-    )
-    found = [one for one in told.differences if "the wallet holds" in one]
+    wallet = [(balance_assertion(10**18), booked)]
+    told = draw(ACCOUNT, MONTH, [], wallet=wallet, reading=None, head=None, now_ms=MONTH.end_ms)
+    found = [one.replace("1.000000000000000000", "1") for one in told.differences if "the wallet holds" in one]
     assert len(found) == said
-    assert all(
-        "1 ETH on chain at block 100, the books say 1.5" in one.replace("1.000000000000000000", "1") for one in found
-    )
+    assert all("1 ETH on chain at block 100, the books say 1.5" in one for one in found)
 
 
 class Told:
@@ -305,23 +283,18 @@ def test_a_wallet_that_is_not_looked_at_is_a_warning_once_a_day(tmp_path: Path, 
 
 
 def test_a_chain_that_falls_silent_is_news_after_hours(tmp_path: Path) -> None:
-    """Looked at within the first hour of a day, silent on the next: said after six hours of it, and a day later."""
-    heard = Heard()
-    _, _, kept = passes(tmp_path, live=True, silent=ChainUnknown("missing trie node"), silent_from=8, sink=heard)
+    """Looked at within the first hour of a day, silent on the next: said after six hours of it, and a day later.
+
+    Three days on which the chain answers are no news, and in observe mode nothing is asked of any chain.
+    """
+    heard, calm = Heard(), Heard()
+    silent = ChainUnknown("missing trie node")
+    _, _, kept = passes(tmp_path / "silent", live=True, silent=silent, silent_from=8, sink=heard)
     assert len(kept) == 2
     assert [one.last_h for one in heard.of(WalletUnchecked)] == [30, 54]
-
-
-def test_a_wallet_that_is_looked_at_is_no_news(tmp_path: Path) -> None:
-    """Three days on which the chain answers: nothing is said."""
-    heard = Heard()
-    passes(tmp_path, live=True, sink=heard)
-    assert heard.of(WalletUnchecked) == []
-
-
-def test_an_account_that_is_only_watched_books_no_wallet(tmp_path: Path) -> None:
-    """In observe mode nothing is asked of any chain."""
-    rail, _, kept = passes(tmp_path, live=False)
+    passes(tmp_path / "calm", live=True, sink=calm)
+    assert calm.of(WalletUnchecked) == []
+    rail, _, kept = passes(tmp_path / "observed", live=False)
     assert (rail.asked_ms, kept) == ([], [])
 
 
@@ -348,17 +321,14 @@ def used(store: SqliteStore, *wallets: bytes) -> Statement:
         at = replace(balance_assertion(BEGAN + n, block=100 + n), wallet=wallet)
         booked = store.wallet_booked(ACCOUNT, ETH, at.block)
         store.close_wallet(ACCOUNT, at, wallet_entries(at, booked, PRICE_E8, first=n == 0), NOW_MS)
-    month = Period.month(datetime.fromtimestamp(NOW_MS // 1000, UTC).strftime("%Y-%m"))
-    return statement_of(store, ACCOUNT, month, month.end_ms)
+    return statement_of(store, ACCOUNT, MONTH, MONTH.end_ms)
 
 
-def test_a_statement_names_the_wallet_once_there_are_two() -> None:
+def test_a_statement_names_the_wallet_once_there_are_two(store: SqliteStore) -> None:
     """The key was changed: each payment, and what each checkpoint found, names its wallet in every form but text."""
-    with ledger() as store:
-        paid_from(store, OLD, "t1", 1)
-        paid_from(store, NEW, "t2", 2)
-        told = used(store, OLD, NEW)
-        store.close_books(ACCOUNT, Closed(NOW_MS, 0, 0, 0), [], NOW_MS)
+    paid_from(store, OLD, "t1", 1)
+    paid_from(store, NEW, "t2", 2)
+    told = used(store, OLD, NEW)
     whose = {(e.text, e.topup_id, e.block_number): told.wallet(e) for e in told.entries}
     old, new = "0x" + OLD.hex(), "0x" + NEW.hex()
     assert whose == {
@@ -375,11 +345,10 @@ def test_a_statement_names_the_wallet_once_there_are_two() -> None:
     assert csv_reader.read(csv_journal.write(told.entries, told.wallets)) == list(told.entries)
 
 
-def test_a_statement_of_one_wallet_names_none() -> None:
+def test_a_statement_of_one_wallet_names_none(store: SqliteStore) -> None:
     """It goes without saying, and the files stay as they were."""
-    with ledger() as store:
-        paid_from(store, OLD, "t1", 1)
-        told = used(store, OLD)
+    paid_from(store, OLD, "t1", 1)
+    told = used(store, OLD)
     assert len(told.entries) == 2
     assert told.wallets == {}
     assert csv_journal.write(told.entries, told.wallets) == csv_journal.write(told.entries)
@@ -387,14 +356,11 @@ def test_a_statement_of_one_wallet_names_none() -> None:
     assert "wallet:" not in plaintext.beancount(told).replace("Assets:Wallet", "")
 
 
-@pytest.mark.parametrize(("form", "program"), [("beancount", "bean-check"), ("hledger", "hledger")])
-def test_bookkeeping_accepts_the_wallets_address(tmp_path: Path, form: str, program: str) -> None:
+@pytest.mark.parametrize("program", november.PROGRAMS)
+def test_bookkeeping_accepts_the_wallets_address(store: SqliteStore, tmp_path: Path, program: str) -> None:
     """The address stands where Beancount and hledger look for what belongs to a transaction."""
-    with ledger() as store:
-        paid_from(store, OLD, "t1", 1)
-        paid_from(store, NEW, "t2", 2)
-        told, file = used(store, OLD, NEW), tmp_path / form
-    file.write_text({"beancount": plaintext.beancount, "hledger": plaintext.hledger}[form](told), encoding="utf-8")
-    check = [str(file)] if program == "bean-check" else ["-f", str(file), "check", "--strict"]
-    done = subprocess.run([str(tools.require(program)), *check], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    paid_from(store, OLD, "t1", 1)
+    paid_from(store, NEW, "t2", 2)
+    file = tmp_path / "statement"
+    file.write_text(november.written(used(store, OLD, NEW), program), encoding="utf-8")
+    november.checked(november.accepting(program, file))
