@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.world.client import client_of
 from topup.chain.batches import BEHIND_S, PATIENCE_S
 from topup.chain.capabilities import LEARNT_S, Capabilities
-from topup.chain.refusals import Refusal, refusal, speaks_of_absence, speaks_of_batches, speaks_of_rate
+from topup.chain.refusals import speaks_of_absence, speaks_of_batches, speaks_of_rate
 from topup.chain.rpc import Query, Rpc, RpcError
 from topup.domain.errors import ChainUnknown
 from topup.sandbox.http import Request, Response
@@ -321,25 +321,6 @@ def test_absence_is_only_what_says_so() -> None:
         assert speaks_of_absence(code, words) is ((code, words) in ABSENT), words
         assert not speaks_of_batches(code, words, whole=False), words
         assert speaks_of_rate(code, words) is ("rate" in words or "too many" in words), words
-
-
-READ: dict[Refusal, list[tuple[int, str]]] = {
-    Refusal.RATE: [*RATES, (-32005, "limit exceeded"), (-32016, ""), (-32000, "server busy, try again later")],
-    Refusal.RANGE: [(-32005, "the block range was too wide")],
-    Refusal.SIZE: [
-        (-32000, "query timeout exceeded, try again later"),
-        (-32005, "query returned more than 10000 results"),
-    ],
-    Refusal.OTHER: [(-32000, "the batch was too large"), (-32000, "header not found, as this node was pruned")],
-}
-
-
-def test_a_batch_and_a_question_for_logs_read_the_same_words_alike() -> None:
-    """What is waited for in a batch is waited for in a page of logs, and what shortens a page is not waited for."""
-    for why, told in READ.items():
-        for code, words in told:
-            assert refusal(words, code) is why, words
-            assert speaks_of_rate(code, words) is (why is Refusal.RATE), words
 
 
 # -- a pool whose nodes are a block apart -------------------------------------------------------------------------

@@ -152,13 +152,8 @@ def test_the_limit_itself_is_within_the_limit(prepare: Prepare, profile: Profile
 
 
 ASKED = [
-    "eth_chainId",
-    "eth_getBlockByNumber",
-    "eth_getBalance",
-    "eth_getTransactionCount",
-    "eth_maxPriorityFeePerGas",
-    "eth_getCode",
-    "eth_call",
+    *("eth_chainId", "eth_getBlockByNumber", "eth_getBalance", "eth_getTransactionCount", "eth_maxPriorityFeePerGas"),
+    *("eth_getCode", "eth_call"),
 ]
 GARBAGE: list[Any] = [None, True, 5, "", "0xzz", "nonsense", [], {}, {"number": "0x1"}, [None]]
 
@@ -413,54 +408,61 @@ def hand(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-ANSWERS: list[tuple[int, str, Delivery]] = [
-    (-32000, "already known", Delivery.KNOWN),
-    (-32603, "already known", Delivery.KNOWN),
-    (-32010, "already known", Delivery.KNOWN),
-    (-32000, "AlreadyKnown", Delivery.KNOWN),
-    (-32000, "ALREADY_EXISTS: already known", Delivery.KNOWN),
-    (-32003, "transaction already imported", Delivery.KNOWN),
-    (-32000, "Known transaction", Delivery.KNOWN),
-    (-32000, "known transaction: 0xabc", Delivery.KNOWN),
-    (-32000, "Transaction already in pool", Delivery.KNOWN),
-    (-32000, "unknown transaction", Delivery.UNCLEAR),
-    (-32000, "nonce too low", Delivery.NONCE_USED),
-    (-32603, "nonce too low: next nonce 185, tx nonce 184", Delivery.NONCE_USED),
-    (-32000, "INTERNAL_ERROR: nonce too low", Delivery.NONCE_USED),
-    (-32000, "nonce is too low", Delivery.NONCE_USED),
-    (-32010, "OldNonce, Current nonce: 5, nonce of rejected tx: 4", Delivery.NONCE_USED),
-    (-32000, "nonce too high", Delivery.NONCE_HIGH),
-    (-32010, "GapNonce, Future nonce. Expected nonce: 4", Delivery.NONCE_HIGH),
-    (-32000, "replacement transaction underpriced", Delivery.REPLACEMENT),
-    (-32000, "transaction underpriced: tip needed 1, tip permitted 0", Delivery.UNDERPRICED),
-    (-32000, "max fee per gas less than block base fee: address 0x, maxFeePerGas: 1, baseFee: 2", Delivery.UNDERPRICED),
-    (-32010, "FeeTooLow, EffectivePriorityFeePerGas too low: fee too low", Delivery.UNDERPRICED),
-    (-32000, "transaction gas price below minimum: gas tip cap 0, minimum needed 1", Delivery.UNDERPRICED),
-    (-32000, "insufficient funds for gas * price + value: balance 0, tx cost 1, overshot 1", Delivery.FUNDS),
-    (-32003, "Insufficient funds for gas * price + value", Delivery.FUNDS),
-    (-32000, "tx fee (1.20 ether) exceeds the configured cap (1.00 ether)", Delivery.FEECAP),
-    (-32000, "txpool is full", Delivery.FULL),
-    (-32005, "rate limit exceeded", Delivery.FULL),
-    (429, "Too Many Requests", Delivery.FULL),
-    (-32000, "invalid sender", Delivery.REFUSED),
-    (-32000, "intrinsic gas too low: gas 1, minimum needed 21000", Delivery.REFUSED),
-    (-32000, "exceeds block gas limit", Delivery.REFUSED),
-    (-32000, "oversized data: transaction size 1, limit 0", Delivery.REFUSED),
-    (-32000, "invalid chain id for signer: have 1 want 8453", Delivery.REFUSED),
-    (-32000, "rlp: expected input list for types.LegacyTx", Delivery.REFUSED),
-    (-32000, "transaction nonce is too far in the future", Delivery.NONCE_HIGH),
-    (-32000, "nonce too high: next nonce 4, tx nonce 9", Delivery.NONCE_HIGH),
-    (-32603, "INTERNAL_ERROR: replacement transaction underpriced: new tx gas fee cap 1 <= 2", Delivery.REPLACEMENT),
-    (-32000, "in-flight transaction limit reached for delegated accounts", Delivery.FULL),
-    (-32005, "daily request limit exceeded", Delivery.FULL),
-    (-32000, "INSUFFICIENT_FUNDS: insufficient funds for transfer", Delivery.FUNDS),
-    (-32003, "max priority fee per gas higher than max fee per gas", Delivery.REFUSED),
-    (-32003, "Out of gas: required gas exceeds allowance: 21000", Delivery.REFUSED),
-    (-32003, "intrinsic gas too high -- CallerGasLimitMoreThanBlock", Delivery.REFUSED),
-    (-32000, "Failed to decode signed transaction", Delivery.REFUSED),
-    (-32601, "the method does not exist", Delivery.UNCLEAR),
-    (0, "", Delivery.UNCLEAR),
-]
+# Which code comes with it, and what a node says, by what became of the bytes.
+WORDS: dict[Delivery, list[tuple[int, str]]] = {
+    Delivery.KNOWN: [
+        *((code, "already known") for code in (-32000, -32603, -32010)),
+        *((-32000, words) for words in ("AlreadyKnown", "ALREADY_EXISTS: already known", "Known transaction")),
+        *((-32000, words) for words in ("known transaction: 0xabc", "Transaction already in pool")),
+        (-32003, "transaction already imported"),
+    ],
+    Delivery.NONCE_USED: [
+        *((-32000, words) for words in ("nonce too low", "INTERNAL_ERROR: nonce too low", "nonce is too low")),
+        (-32603, "nonce too low: next nonce 185, tx nonce 184"),
+        (-32010, "OldNonce, Current nonce: 5, nonce of rejected tx: 4"),
+    ],
+    Delivery.NONCE_HIGH: [
+        *((-32000, words) for words in ("nonce too high", "transaction nonce is too far in the future")),
+        (-32000, "nonce too high: next nonce 4, tx nonce 9"),
+        (-32010, "GapNonce, Future nonce. Expected nonce: 4"),
+    ],
+    Delivery.REPLACEMENT: [
+        (-32000, "replacement transaction underpriced"),
+        (-32603, "INTERNAL_ERROR: replacement transaction underpriced: new tx gas fee cap 1 <= 2"),
+    ],
+    Delivery.UNDERPRICED: [
+        (-32000, "transaction underpriced: tip needed 1, tip permitted 0"),
+        (-32000, "max fee per gas less than block base fee: address 0x, maxFeePerGas: 1, baseFee: 2"),
+        (-32010, "FeeTooLow, EffectivePriorityFeePerGas too low: fee too low"),
+        (-32000, "transaction gas price below minimum: gas tip cap 0, minimum needed 1"),
+    ],
+    Delivery.FUNDS: [
+        (-32000, "insufficient funds for gas * price + value: balance 0, tx cost 1, overshot 1"),
+        (-32003, "Insufficient funds for gas * price + value"),
+        (-32000, "INSUFFICIENT_FUNDS: insufficient funds for transfer"),
+    ],
+    Delivery.FEECAP: [(-32000, "tx fee (1.20 ether) exceeds the configured cap (1.00 ether)")],
+    Delivery.FULL: [
+        *((-32000, "txpool is full"), (-32005, "rate limit exceeded"), (429, "Too Many Requests")),
+        (-32000, "in-flight transaction limit reached for delegated accounts"),
+        (-32005, "daily request limit exceeded"),
+    ],
+    Delivery.REFUSED: [
+        *(
+            (-32000, words)
+            for words in ("invalid sender", "exceeds block gas limit", "Failed to decode signed transaction")
+        ),
+        (-32000, "intrinsic gas too low: gas 1, minimum needed 21000"),
+        (-32000, "oversized data: transaction size 1, limit 0"),
+        (-32000, "invalid chain id for signer: have 1 want 8453"),
+        (-32000, "rlp: expected input list for types.LegacyTx"),
+        (-32003, "max priority fee per gas higher than max fee per gas"),
+        (-32003, "Out of gas: required gas exceeds allowance: 21000"),
+        (-32003, "intrinsic gas too high -- CallerGasLimitMoreThanBlock"),
+    ],
+    Delivery.UNCLEAR: [(-32000, "unknown transaction"), (-32601, "the method does not exist"), (0, "")],
+}
+ANSWERS = [(code, text, delivery) for delivery, said in WORDS.items() for code, text in said]
 
 
 def test_every_nodes_words_are_understood(sole: Stand, hand: str) -> None:

@@ -22,7 +22,7 @@ from topup.chain.logs import TRANSFERRED
 from topup.chain.paging import AGAIN_MS, PATIENCE_MAX_S, PATIENCE_OVER_S, SPAN, Pager
 from topup.chain.profiles import BASE
 from topup.chain.providers import Providers
-from topup.chain.refusals import Refusal, granted, refusal
+from topup.chain.refusals import Refusal, granted, refusal, speaks_of_rate
 from topup.chain.rpc import Answer
 from topup.chain.search import LATE_MS, PAGES_UNKEPT, Search, Sought
 from topup.chain.token_chain import AuthorizedChain
@@ -76,18 +76,22 @@ SAID: dict[Refusal, list[tuple[str, int]]] = {
         ("Your app has exceeded its compute units per second capacity", -32000),
         ("daily request count exceeded, request rate limited", -32005),
         ("node.example answered HTTP 429 without JSON", 0),
-        *(("", -32029), ("", -32005)),
+        *(("", -32029), ("", -32005), ("", -32016), ("slow down", -32029), ("15/second request limit reached", -32007)),
+        ("batch of 11 calls is over your rate limit of 10 requests per second", -32000),
+        ("server busy, try again later", -32000),
     ],
     # It shortens this reading alone: too much in an answer says nothing of other blocks.
     Refusal.SIZE: [
         ("query returned more than 10000 results. Try with this block range [0x1, 0x2].", 0),
         ("node.example answered with more than 8388608 bytes", 0),
         *(("Log response size exceeded", 0), ("query timeout exceeded", 0)),
+        ("query timeout exceeded, try again later", -32000),
     ],
     # From what does not speak of a limit none is learnt.
     Refusal.OTHER: [
         *(("missing trie node", -32000), ("internal error", -32000), ("unauthorized", -32000)),
         *(("batch of 3 is too large", -32000), ("logs are for those who pay", -32005)),
+        *(("the batch was too large", -32000), ("header not found, as this node was pruned", -32000)),
     ],
 }
 # A number of blocks that is named is used; otherwise half as many are asked for. Hex, results and what is no less than
@@ -100,16 +104,20 @@ RANGES = {
     "exceed maximum block range: 2000": 2000,
     "block range limit exceeded: 500": 500,
     "requested too many blocks from 50000001 to 50005000, maximum is set to 2048": 2048,
-    "block range is too wide": SPAN // 2,
+    **dict.fromkeys(("block range is too wide", "the block range was too wide"), SPAN // 2),
     "query exceeds max block range 100000": SPAN // 2,
 }
 
 
 def test_what_an_error_says() -> None:
-    """Whether to wait, to ask for fewer blocks, to ask for less, or nothing at all."""
+    """Whether to wait, to ask for fewer blocks, to ask for less, or nothing at all.
+
+    What is waited for in a page of logs is waited for in a batch, and what shortens a page is not waited for.
+    """
     for why, told in SAID.items():
         for words, code in told:
             assert refusal(words, code) is why, words
+            assert speaks_of_rate(code, words) is (why is Refusal.RATE), words
     for words, blocks in RANGES.items():
         assert refusal(words, -32005) is Refusal.RANGE, words
         assert granted(words, SPAN) == blocks, words

@@ -435,17 +435,8 @@ def _instead(answer: Any, _: Any) -> Any:
 
 NONSENSE: list[Any] = [None, 5, "0x", "zz", [], [None], {"x": [None]}, "0x" + "ff" * 33]
 ASKED = [
-    "eth_chainId",
-    "eth_getBlockByNumber",
-    "eth_getBalance",
-    "eth_getTransactionCount",
-    "eth_maxPriorityFeePerGas",
-    "eth_getCode",
-    "eth_call",
-    "eth_estimateGas",
-    "eth_simulateV1",
-    "eth_getTransactionReceipt",
-    "eth_getStorageAt",
+    *("eth_chainId", "eth_getBlockByNumber", "eth_getBalance", "eth_getTransactionCount", "eth_maxPriorityFeePerGas"),
+    *("eth_getCode", "eth_call", "eth_estimateGas", "eth_simulateV1", "eth_getTransactionReceipt", "eth_getStorageAt"),
     "eth_getLogs",
 ]
 

@@ -116,10 +116,3 @@ def test_the_json_document_has_its_promised_form(tmp_path: Path) -> None:
     assert (tmp_path / "kept" / "ledger.sqlite3").exists()
     kept = command("history", "--json", env={"TOPUP_STATE_DIR": str(tmp_path / "kept")})
     assert json.loads(kept.stdout)["topups"][0]["tx_hashes"] == [told["tx_hash"]]
-
-
-def test_an_unknown_fault_is_a_usage_error() -> None:
-    """The message names the option and how to list the faults."""
-    done = command("sandbox", "--fault", "no-such")
-    assert done.returncode == 2
-    assert "--list-faults" in done.stderr

@@ -26,7 +26,7 @@ from eth_utils.crypto import keccak
 
 from tests import tools
 from tests.sandbox import paying
-from tests.sandbox.paying import ENOUGH, HONEST, NOW, TOTAL, quote_data, swap_data
+from tests.sandbox.paying import NOW
 from tests.sandbox.paying import PAYER_KEY as KEY
 from topup.chain.broadcast import classify
 from topup.ports.chain import Delivery
@@ -163,37 +163,24 @@ def test_what_a_transaction_costs(chain: Chain, more: dict[str, Any], tells: dic
     assert told["type"] == "0x0" or int(told["effectiveGasPrice"], 16) == chain.base_fee + 10**6
 
 
-def test_payment(chain: Chain) -> None:
-    """A payment of the quoted value costs exactly the quote, and the estimate is enough gas for it."""
-    quoted = chain.rpc("eth_call", [{"to": world.QUOTER_V2, "data": "0x" + quote_data(TOTAL, 500).hex()}, "latest"])
-    quote = int(quoted[2:66], 16)
-    data = "0x" + swap_data(HONEST).hex()
-    asked = {"from": PAYER, "to": world.PAYMENT_PROTOCOL, "data": data, "value": hex(ENOUGH)}
-    gas = number(chain, "eth_estimateGas", asked, "latest")
-    told = mined(chain, to=world.PAYMENT_PROTOCOL, data=data, value=ENOUGH, gas=gas)
-    assert told["status"] == "0x1"
-    assert int(told["gasUsed"], 16) <= gas < int(told["gasUsed"], 16) * 1.5
-    assert balance(chain, PAYER) == ETHER - quote - gas_wei(told) - balance(chain, VAULT)
-
-
 # -- dry runs -----------------------------------------------------------------------------------------------------
 
 
 SENTENCE = bytes.fromhex("08c379a0") + (32).to_bytes(32, "big") + (6).to_bytes(32, "big") + b"paused".ljust(32, b"\0")
 
 
-@pytest.mark.parametrize("method", ["eth_call", "eth_estimateGas"])
-@pytest.mark.parametrize("data", [INSUFFICIENT, SENTENCE, b""], ids=["custom-error", "sentence", "bare"])
-def test_revert(chain: Chain, method: str, data: bytes) -> None:
+def test_revert(chain: Chain) -> None:
     """What a contract reverts with comes back whole, as code 3 and hexadecimal data; a sentence is told as well.
 
     A bare revert has empty data, which is not the same as none.
     """
     chain.set_code(CONTRACT, REVERT_WITH_INPUT)
-    error = refused(chain, method, {"from": PAYER, "to": CONTRACT, "data": "0x" + data.hex()}, "latest")
-    assert (error.code, error.data) == (3, "0x" + data.hex())
-    assert error.message.startswith("execution reverted")
-    assert data != SENTENCE or error.message == "execution reverted: paused"
+    for method in ("eth_call", "eth_estimateGas"):
+        for data in (INSUFFICIENT, SENTENCE, b""):
+            error = refused(chain, method, {"from": PAYER, "to": CONTRACT, "data": "0x" + data.hex()}, "latest")
+            assert (error.code, error.data) == (3, "0x" + data.hex())
+            assert error.message.startswith("execution reverted")
+            assert data != SENTENCE or error.message == "execution reverted: paused"
 
 
 @pytest.mark.parametrize("method", ["eth_call", "eth_estimateGas"])
@@ -237,36 +224,35 @@ def test_call_sees_block_time(chain: Chain) -> None:
 
 
 @pytest.mark.parametrize("code", [STOP, COUNT_CALLS, CLEAR_SLOT_0], ids=["nothing", "counter", "refund"])
-@pytest.mark.parametrize("data", [b"", b"\1" * 600, b"\0" * 600], ids=["bare", "dense", "zeros"])
-def test_estimate_suffices(chain: Chain, code: bytes, data: bytes) -> None:
+def test_estimate_suffices(chain: Chain, code: bytes) -> None:
     """With the estimate as its limit a transaction succeeds, also when calldata costs more than what it runs."""
     chain.set_code(CONTRACT, code)
-    chain.set_storage(CONTRACT, 0, 1)
-    asked = {"from": PAYER, "to": CONTRACT, "data": "0x" + data.hex()}
-    gas = number(chain, "eth_estimateGas", asked, "latest")
-    assert mined(chain, to=CONTRACT, value=0, data="0x" + data.hex(), gas=gas)["status"] == "0x1"
+    for nonce, data in enumerate((b"", b"\1" * 600, b"\0" * 600)):
+        chain.set_storage(CONTRACT, 0, 1)
+        asked = {"from": PAYER, "to": CONTRACT, "data": "0x" + data.hex()}
+        gas = number(chain, "eth_estimateGas", asked, "latest")
+        assert mined(chain, nonce, to=CONTRACT, value=0, data="0x" + data.hex(), gas=gas)["status"] == "0x1"
 
 
 # -- the mempool --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("nonce", "fields", "verdict"),
-    [
-        (0, {"value": 3}, Delivery.NONCE_USED),
-        (1, {"value": 100 * ETHER}, Delivery.FUNDS),
-        (1, {"maxFeePerGas": 10, "maxPriorityFeePerGas": 1}, Delivery.UNDERPRICED),
-        (1, {"gas": 20_999}, Delivery.REFUSED),
-        (1, {"chainId": 1}, Delivery.REFUSED),
-    ],
-    ids=["nonce-used", "poor", "below-base-fee", "gas-below-intrinsic", "other-chain"],
-)
-def test_refusals(chain: Chain, nonce: int, fields: dict[str, Any], verdict: Delivery) -> None:
-    """What cannot be mined is refused in words that our own broadcast understands, and does not wait."""
+# What cannot be mined, with which nonce, and what our own broadcast makes of how it is refused.
+REFUSED: list[tuple[int, dict[str, Any], Delivery]] = [
+    (0, {"value": 3}, Delivery.NONCE_USED),
+    (1, {"value": 100 * ETHER}, Delivery.FUNDS),
+    (1, {"maxFeePerGas": 10, "maxPriorityFeePerGas": 1}, Delivery.UNDERPRICED),
+    *((1, fields, Delivery.REFUSED) for fields in ({"gas": 20_999}, {"chainId": 1})),
+]
+
+
+def test_refusals(chain: Chain) -> None:
+    """It is refused in words that our own broadcast understands, and does not wait."""
     mined(chain, 0)
-    error = refused(chain, "eth_sendRawTransaction", signed(nonce, **fields))
-    assert classify(error.message) == verdict
-    assert chain.pending() == 0
+    for nonce, fields, verdict in REFUSED:
+        error = refused(chain, "eth_sendRawTransaction", signed(nonce, **fields))
+        assert classify(error.message) == verdict, fields
+        assert chain.pending() == 0
 
 
 def test_sent_twice(chain: Chain) -> None:

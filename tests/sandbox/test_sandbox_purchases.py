@@ -44,7 +44,6 @@ from topup.sandbox.wire import WIRE_FAULTS
 TEN: Final = 10_000_000
 GAS_PRICE: Final = 30 * 10**9
 GAS: Final = 2_000_000
-FEE_MAX: Final = GAS * GAS_PRICE // 10**12
 ENDLESS: Final = {"time-out", "trickle"}
 IMPATIENCE_S: Final = 0.5
 STYLES: Final[tuple[Style, ...]] = ("mppx", "pympp", "idempotent")

@@ -137,6 +137,7 @@ def test_a_tempo_chain_is_asked_for_by_package_and_option() -> None:
         (["--rail", "x402", "--pay-with", "usdc"], "only coinbase leaves the choice"),
         (["--rail", "x402", "--fault", "other-operator"], "topup sandbox --rail x402 --list-faults"),
         (["--pay-with", "usdc", "--fault", "chain-dear-pool"], "--list-faults"),
+        (["--fault", "no-such"], "--list-faults"),
     ],
 )
 def test_what_does_not_go_together_is_a_usage_error(options: list[str], said: str) -> None:

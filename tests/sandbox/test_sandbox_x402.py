@@ -31,8 +31,7 @@ from topup.sandbox.fault import NOT_SERVED, SETTLED
 from topup.sandbox.gateway import Account
 from topup.sandbox.postings import tokens
 from topup.sandbox.wire import WIRE_FAULTS
-from topup.sandbox.world import World, embedded
-from topup.sandbox.x402 import SELLERS, Venice, selling
+from topup.sandbox.x402 import SELLERS, Venice
 from topup.sandbox.x402_faults import ANSWERS_INSTEAD, FAULTS_AT, HOSTILE_OFFERS
 from topup.sandbox.x402_seller import RECIPIENT, X402Conduct, X402Seller
 
@@ -648,21 +647,3 @@ def test_every_fault_is_in_the_table() -> None:
     wire = set(WIRE_FAULTS)
     assert {*HOSTILE_OFFERS, *NOT_SERVED, *wire} <= FAULTS_AT["offer"] and wire <= FAULTS_AT["balance"]
     assert wire | ANSWERS_INSTEAD | {SETTLED + name for name in ANSWERS_INSTEAD} <= FAULTS_AT["payment"]
-
-
-@pytest.mark.parametrize("profile", BOTH)
-def test_a_world_sells_for_x402(profile: str) -> None:
-    """In place of the gateway, on the world's chain and clock, to a wallet that holds dollars."""
-    with World(embedded, scale=10, make_gateway=selling(profile)) as world:
-        seller: Any = world.gateway
-        assert world.do(lambda: world.usdc(world.wallet)) == START
-        assert world.do(lambda: world.balance(seller.facilitator.address)) > 0
-        wallet = Wallet(Key.from_key(world.key.to_hex()))
-        path = "/x402/top-up" if profile == "venice" else "/credits/topup"
-        headers = {"authorization": f"Bearer {seller.management_key}"}
-        with httpx.Client(base_url=seller.url, headers=headers, timeout=10) as client:
-            (offer, *_) = offers(client.post(path, json={"amount": "10"}))
-            payment = wallet.pay(offer, world.clock.now_s(), value=TEN)
-            assert client.post(path, json={"amount": "10"}, headers=payment).status_code == 200
-        assert world.do(lambda: world.usdc(RECIPIENT)) == TEN
-        assert seller.environment()["TOPUP_API__URL"] == seller.url

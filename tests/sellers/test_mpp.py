@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.oracles import mppx_seller, pympp_seller
@@ -17,6 +18,7 @@ from topup.accounting.journal import CREDITS, IN_TRANSIT, WALLET, Commodity
 from topup.domain.lifecycle import State, TopUp
 from topup.domain.money import Asset, Usd, Usdc
 from topup.payment.config import PurchaseOrder
+from topup.sandbox.mpp_wire import PURCHASES
 from topup.sandbox.purchases import RECIPIENT
 from topup.sandbox.world import STEPPED
 
@@ -49,16 +51,17 @@ async def test_a_machine_payment_buys_credits(tmp_path: Path) -> None:
 
 
 OLD = [pytest.mark.long]
+MPPX = "MPP Payment"
 PACKAGES = [
     pytest.param(partial(pympp_seller, version="0.11.0"), "localhost", 1, False, id="pympp 0.11.0", marks=OLD),
     pytest.param(partial(pympp_seller, version="0.14.0"), "localhost", 2, True, id="pympp 0.14.0", marks=OLD),
     pytest.param(partial(pympp_seller, version="0.15.1"), "localhost", 2, False, id="pympp 0.15.1"),
-    pytest.param(partial(pympp_seller, version="0.16.0"), "localhost", 2, True, id="pympp 0.16.0"),
+    pytest.param(partial(pympp_seller, version="0.16.0", own_header=True), "localhost", 2, True, id="pympp 0.16.0"),
     pytest.param(partial(mppx_seller, version="0.8"), "127.0.0.1", 2, False, id="mppx 0.8", marks=OLD),
     pytest.param(partial(mppx_seller, version="0.9"), "127.0.0.1", 2, False, id="mppx 0.9", marks=OLD),
     pytest.param(partial(mppx_seller, version="0.10"), "127.0.0.1", 2, False, id="mppx 0.10"),
     # As it calls itself where the request does not say which host was asked.
-    pytest.param(partial(mppx_seller, realm="MPP Payment"), "MPP Payment", 2, False, id="mppx 0.11"),
+    pytest.param(partial(mppx_seller, realm=MPPX, own_header=True), MPPX, 2, False, id="mppx 0.11"),
 ]
 
 
@@ -79,7 +82,14 @@ async def test_sellers_with_their_own_defaults_are_paid_once(
             # Its clock is the machine's: the world's must not run away from a challenge's end.
             stage = stage_of(world, tmp_path, TOPUP_RAILS__MPP__REALM=realm, TOPUP_POSTING__PAY_TIMEOUT_S="40")
             topup = await stage.until(State.DONE, asked=PurchaseOrder(Usd.of(10)))
-            assert topup.out[0].answer.startswith("accepted: 202, receipt for 0x")
+            (payment,) = topup.out
+            assert payment.raw is not None
+            assert payment.answer.startswith("accepted: 202, receipt for 0x")
+            paid_once(stage, topup)
+            # The same credential again, after it has settled: the answer reads like one to a credential not taken.
+            again = dict.fromkeys(("authorization", "payment-authorization"), payment.raw.decode())
+            async with httpx.AsyncClient(base_url=url) as client:
+                assert (await client.post(PURCHASES, json={"amount": 10}, headers=again)).status_code in (402, 403)
             paid_once(stage, topup)
             await stage.close()
         assert sum(line.count('method="tempo"') for line in front.challenged) == offers

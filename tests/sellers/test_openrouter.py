@@ -111,31 +111,24 @@ async def failed(call: Coroutine[Any, Any, Any]) -> ApiError:
 # -- numbers ----------------------------------------------------------------------------------------------------
 
 
-async def test_totals_are_read_exactly_and_stamped_with_the_time_of_asking() -> None:
-    """What the account shows arrives digit by digit, with the moment the question was asked."""
+DIGITS = {
+    **{text: text for text in ("0.1", "100.1000000000000000055511151231", "123456789012345.123456789", "0", "-3.5")},
+    "999999999999999": "999999999999999",
+    "1E+2": "100",
+    "1e-9": "0.000000001",
+    "-0.0": "0",
+}
+
+
+async def test_a_number_means_its_digits() -> None:
+    """No float on the way: 0.1 is a tenth, and digits a double cannot hold are kept."""
+    async with says(*map(credits_of, DIGITS)) as api:
+        for exact in DIGITS.values():
+            assert (await api.credits()).total_credits == Usd.of(exact)
+    # They arrive with the moment the question was asked.
     async with scene("100.500000001", "25.75") as (_, api):
         port: Api = api
         assert await port.credits() == Reading(Usd.of("100.500000001"), Usd.of("25.75"), NOW_MS)
-
-
-@pytest.mark.parametrize(
-    ("text", "exact"),
-    [
-        ("0.1", "0.1"),
-        ("100.1000000000000000055511151231", "100.1000000000000000055511151231"),
-        ("123456789012345.123456789", "123456789012345.123456789"),
-        ("1E+2", "100"),
-        ("1e-9", "0.000000001"),
-        ("0", "0"),
-        ("-0.0", "0"),
-        ("-3.5", "-3.5"),
-        ("999999999999999", "999999999999999"),
-    ],
-)
-async def test_a_number_means_its_digits(text: str, exact: str) -> None:
-    """No float on the way: 0.1 is a tenth, and digits a double cannot hold are kept."""
-    async with says(credits_of(text)) as api:
-        assert (await api.credits()).total_credits == Usd.of(exact)
 
 
 @pytest.mark.parametrize(
@@ -177,13 +170,15 @@ LISTS = ("activity", "keys")
 async def test_each_fault_of_the_wire_has_its_meaning(name: str, place: str) -> None:
     """At each endpoint each fault becomes one class of error, without the key, and then it works again.
 
-    A redirect is not followed: the server it points at is never asked.
+    One call is one request, whatever goes wrong: when to ask again is decided above. A redirect is not followed: the
+    server it points at is never asked.
     """
     async with scene(timeout_s=SHORT_S if name in HANGS else PATIENT_S) as (gateway, api):
         gateway.wire.oversized_bytes = (20 if place in LISTS else 4) * 1024 * 1024
         gateway.switch_on(place, name, times=1)
         error = await failed(CALLS[place](api))
         assert type(error) is MEANING[name], error
+        assert (gateway.count(place), api.requests) == (1, 1)
         assert gateway.elsewhere.requests == []
         assert gateway.management_key not in "".join(traceback.format_exception(error))
         assert len(str(error)) < 500
@@ -211,9 +206,15 @@ async def test_each_status_has_its_meaning(status: int, meant: tuple[type[ApiErr
     assert (type(error), error.again) == meant
 
 
-async def test_nobody_listening_is_unknown() -> None:
-    """A refused connection says nothing about the account, and the message names no key."""
+async def test_the_kind_of_key_is_told() -> None:
+    """The management key is one, the ordinary key is none, and a wrong one is turned away."""
     async with scene() as (gateway, api):
+        assert (await api.key()).management
+        async with client(gateway.url, gateway.ordinary_key) as ordinary:
+            assert not (await ordinary.key()).management
+        async with client(gateway.url, "sk-or-v1-wrong") as wrong:
+            assert isinstance(await failed(wrong.key()), ApiUnauthorized)
+        # A refused connection says nothing about the account, and the message names no key.
         await gateway.stop()
         error = await failed(api.credits())
     assert type(error) is ApiUnknown
@@ -251,17 +252,19 @@ async def test_the_time_to_wait_is_read_in_both_forms(after: str | None, date: s
     assert getattr(unavailable, "retry_after_s", 60) == wait_s
 
 
-@pytest.mark.parametrize(
-    "message", [f"Invalid API key {KEY}", "line\nbreak \x1b[31mred", "\ud800", ["a", KEY], {"k": KEY}, None, "x" * 9000]
-)
-async def test_what_the_api_says_of_a_refusal_is_fit_for_the_log(message: Any) -> None:
+MESSAGES: list[Any] = [
+    *(f"Invalid API key {KEY}", "line\nbreak \x1b[31mred", "\ud800", ["a", KEY], {"k": KEY}, None, "x" * 9000),
+]
+
+
+async def test_what_the_api_says_of_a_refusal_is_fit_for_the_log() -> None:
     """A key it echoes is taken out, and nothing unprintable, unstorable or endless gets through."""
-    async with says(refusal(401, message)) as api:
-        error = await failed(api.credits())
-    assert KEY not in str(error)
-    assert str(error).isprintable()
-    assert str(error).encode()
-    assert len(str(error)) < 400
+    async with says(*(refusal(401, message) for message in MESSAGES)) as api:
+        for _ in MESSAGES:
+            said = str(await failed(api.credits()))
+            assert KEY not in said
+            assert said.isprintable() and said.encode()
+            assert len(said) < 400
 
 
 @pytest.mark.parametrize(
@@ -407,38 +410,26 @@ async def test_an_answer_that_is_none_is_told_in_words(
 # -- the key ----------------------------------------------------------------------------------------------------
 
 
-async def test_the_kind_of_key_is_told() -> None:
-    """The management key is one, the ordinary key is none, and a wrong one is turned away."""
-    async with scene() as (gateway, api):
-        assert (await api.key()).management
-        async with client(gateway.url, gateway.ordinary_key) as ordinary:
-            assert not (await ordinary.key()).management
-        async with client(gateway.url, "sk-or-v1-wrong") as wrong:
-            assert isinstance(await failed(wrong.key()), ApiUnauthorized)
+NO_WORD_OF_KIND: list[dict[str, Any]] = [
+    *({"is_management_key": value} for value in ("true", 1, None)),
+    *({}, {"is_provisioning_key": True, "label": "old"}, {"is_management_key": None, "is_provisioning_key": True}),
+]
 
 
-@pytest.mark.parametrize(
-    ("data", "management"),
-    [
-        ({"is_management_key": True}, True),
-        ({"is_management_key": False, "is_provisioning_key": True}, False),
-        ({"is_provisioning_key": True, "label": "old"}, None),
-        ({"is_management_key": None, "is_provisioning_key": True}, None),
-        ({"is_management_key": "true"}, None),
-        ({"is_management_key": 1}, None),
-        ({"is_management_key": None}, None),
-        ({}, None),
-    ],
-)
-async def test_a_key_is_proven_only_by_a_plain_yes_or_no(data: dict[str, Any], management: bool | None) -> None:  # noqa: FBT001
+async def test_a_key_is_proven_only_by_a_plain_yes_or_no() -> None:
     """Anything but true or false is no proof, nor is the deprecated flag alone; what is missing is named."""
-    async with says(http.Response(200, json.dumps({"data": data}).encode())) as api:
-        if management is None:
+
+    def told(data: dict[str, Any]) -> http.Response:
+        return http.Response(200, json.dumps({"data": data}).encode())
+
+    for kind in (True, False):
+        async with says(told({"is_management_key": kind, "is_provisioning_key": True})) as api:
+            assert (await api.key()).management is kind
+    for data in NO_WORD_OF_KIND:
+        async with says(told(data)) as api:
             error = await failed(api.key())
-            assert type(error) is ApiUnknown
-            assert str(error).endswith("is_management_key is missing")
-        else:
-            assert (await api.key()).management is management
+        assert type(error) is ApiUnknown
+        assert str(error).endswith("is_management_key is missing"), data
 
 
 # -- asking for a charge ----------------------------------------------------------------------------------------
@@ -467,33 +458,20 @@ def test_an_amount_too_small_to_be_sold_is_written_as_well(amount: str, text: by
     assert charge_body(Request(Usd.of(amount), WALLET, 8453)).startswith(b'{"amount": ' + text + b", ")
 
 
-@pytest.mark.parametrize("name", sorted(HOSTILE))
-async def test_a_hostile_charge_is_an_answer(name: str) -> None:
+async def test_a_hostile_charge_is_an_answer() -> None:
     """Whether a charge is honest is judged elsewhere: its bytes come back untouched."""
     async with scene() as (gateway, api):
-        gateway.switch_on("coinbase", name)
-        assert parse(await api.charge(REQUEST)).sender
+        for name in sorted(HOSTILE):
+            gateway.switch_on("coinbase", name, times=1)
+            assert parse(await api.charge(REQUEST)).sender, name
 
 
-@pytest.mark.parametrize(
-    ("place", "name"),
-    [
-        ("coinbase", "answer-lost"),
-        *(
-            (place, name)
-            for place in CALLS
-            for name in ("reset", "time-out", "server-error-500", "unavailable-503", "rate-limited-429")
-        ),
-    ],
-)
-async def test_nothing_is_asked_twice(place: str, name: str) -> None:
-    """One call is one request, whatever goes wrong, a charge whose answer was cut off too: it is asked again above."""
-    async with scene(timeout_s=SHORT_S if name in HANGS else PATIENT_S) as (gateway, api):
-        gateway.switch_on(place, name)
-        error = await failed(CALLS[place](api))
-        assert (gateway.count(place), api.requests) == (1, 1)
-        assert len(gateway.issued) == (name == "answer-lost")
-        assert name != "answer-lost" or type(error) is ApiUnknown
+async def test_a_lost_answer_is_unknown_and_not_asked_again() -> None:
+    """The gateway made a charge and the answer was cut off: one request, no second one by itself."""
+    async with scene() as (gateway, api):
+        gateway.switch_on("coinbase", "answer-lost")
+        assert type(await failed(api.charge(REQUEST))) is ApiUnknown
+        assert (len(gateway.requests), len(gateway.issued), api.requests) == (1, 1, 1)
 
 
 def test_every_fault_of_the_gateway_is_known_here() -> None:
@@ -571,6 +549,13 @@ async def test_endpoints_of_one_model_are_added_up() -> None:
         one, other = await api.activity()
     assert (one.used.name, one.used.nano, one.used.requests, one.used.prompt_tokens) == ("m", 1_750_000_000, 4, 6)
     assert (other.used.name, other.used.nano) == ("n", 1_500_000_000)
+    # What an owner calls a key is only shown: no megabyte of it is stored, and nothing that steers a terminal.
+    async with says(listed(api_key(name="web\x1b[2J" + "n" * 100_000)), refusal(404)) as api:
+        ((key,), _) = await api.keys()
+        assert key.name == "web?[2J" + "n" * 93
+        # A gateway without these endpoints is told apart: 404 is no failure of the question, there is nothing to tell.
+        for call in LISTS:
+            assert type(await failed(CALLS[call](api))) is ApiGone
 
 
 def api_key(**changes: Any) -> dict[str, Any]:
@@ -620,20 +605,6 @@ async def test_a_line_of_usage_that_cannot_be_is_unknown_and_named(place: str, l
     assert type(error) is ApiUnknown
     assert named in str(error)
     assert str(error).isascii(), "it is written into the ledger"
-
-
-async def test_what_an_owner_calls_a_key_is_cut_and_cleaned() -> None:
-    """It is only shown: no megabyte of it is stored, and nothing that steers a terminal."""
-    async with says(listed(api_key(name="web\x1b[2J" + "n" * 100_000))) as api:
-        ((key,), _) = await api.keys()
-    assert key.name == "web?[2J" + "n" * 93
-
-
-@pytest.mark.parametrize("call", LISTS)
-async def test_a_gateway_without_these_endpoints_is_told_apart(call: str) -> None:
-    """404 is no failure of the question: there is nothing to be told."""
-    async with says(refusal(404)) as api:
-        assert type(await failed(CALLS[call](api))) is ApiGone
 
 
 # -- the connection ---------------------------------------------------------------------------------------------

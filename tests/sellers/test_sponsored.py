@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -90,6 +90,19 @@ def sponsoring(world: World, directory: Path, *, two: bool = False, **more: str)
     return Stage(world, directory, Leaping(world), own | SPONSORED | more)
 
 
+@asynccontextmanager
+async def sold(
+    directory: Path, *, two: bool = False, conduct: dict[str, Any] | None = None, **settings: str
+) -> AsyncIterator[tuple[World, Stage]]:
+    """The program before such a seller, which conducts itself so."""
+    with selling(**(conduct or {})) as world:
+        stage = sponsoring(world, directory, two=two, **settings)
+        try:
+            yield world, stage
+        finally:
+            await stage.close()
+
+
 def payload_of(attempt: Attempt) -> bytes:
     """Return what was signed for an attempt."""
     assert attempt.raw is not None
@@ -147,8 +160,7 @@ def paid_once(stage: Stage) -> None:
 
 async def test_a_sponsored_payment_buys_credits(tmp_path: Path) -> None:
     """The seller completes it under a hash that nobody knew; it is found by its memo, and the fee is not ours."""
-    with selling() as world:
-        stage = sponsoring(world, tmp_path)
+    async with sold(tmp_path) as (_, stage):
         topup = await stage.until(State.DONE)
         (payment,) = topup.out
         assert payment.plan.sponsored
@@ -160,7 +172,6 @@ async def test_a_sponsored_payment_buys_credits(tmp_path: Path) -> None:
         told = stage.named("payment_included")
         assert [one.wallet_check for one in told] == ["exact"]
         paid_once(stage)
-        await stage.close()
 
 
 async def test_of_one_payload_and_two_sponsors_one_is_executed(tmp_path: Path) -> None:
@@ -189,64 +200,52 @@ def both(world: World, payload: bytes, now_s: int) -> None:
     world.chain.mine(world.clock.now_s())
 
 
+def other(world: World, payload: bytes, now_s: int) -> None:
+    """Let another holder of the payload be its sponsor, and make the block; call it inside the world."""
+    raw = tempo_transfer.completed(payload, tempo_transfer.SPONSORS[1], USDC_E, now_s)
+    world.chain.rpc("eth_sendRawTransaction", ["0x" + raw.hex()])
+    world.chain.mine(world.clock.now_s())
+
+
+@pytest.mark.parametrize(
+    "submit",
+    [
+        pytest.param(both, id="both transactions wait for the same block, and either may be the one: one transfer"),
+        pytest.param(other, id="the seller never does and denies it: paid, and booked as that"),
+    ],
+)
+async def test_what_somebody_else_submits_is_found_as_well(
+    submit: Callable[[World, bytes, int], None], tmp_path: Path
+) -> None:
+    """Another holder of the payload hands it to the chain."""
+    async with sold(tmp_path, two=submit is other) as (world, stage):
+        seller_of(world).switch_on("payment", "never-settles")
+        (payment,) = (await stage.until(State.SENT)).out
+        payload = payload_of(payment)
+        world.do(lambda: submit(world, payload, payment.plan.ends_s - WINDOW_S))
+        assert runs(stage, payload) == 1
+        topup = await stage.until(State.PAID)
+        assert topup.payment is not None
+        if submit is other:
+            assert topup.payment.tx_hash.hex() not in {one[2:] for one in seller_of(world).payments}
+        assert (topup.payment.token_fee, held(stage, RECIPIENT), len(topup.out)) == (Usdc(0), TEN, 1)
+
+
 def seller_of(world: World) -> Seller:
     """Return who sells in this world."""
     assert isinstance(world.gateway, Seller)
     return world.gateway
 
 
-async def test_in_one_block_two_sponsors_pay_once(tmp_path: Path) -> None:
-    """Both transactions wait for the same block, and either may be the one: one transfer."""
-    with selling() as world:
-        stage = sponsoring(world, tmp_path)
-        seller_of(world).switch_on("payment", "never-settles")
-        (payment,) = (await stage.until(State.SENT)).out
-        payload = payload_of(payment)
-        world.do(lambda: both(world, payload, payment.plan.ends_s - WINDOW_S))
-        assert runs(stage, payload) == 1
-        assert held(stage, RECIPIENT) == 10_000_000
-        topup = await stage.until(State.PAID)
-        assert topup.payment is not None
-        assert (topup.payment.token_fee, len(topup.out)) == (Usdc(0), 1)
-        await stage.close()
-
-
-async def test_an_offer_that_pays_its_own_fee_is_preferred(tmp_path: Path) -> None:
-    """Where the seller makes both, the one on a lane is paid, with its fee."""
-    with selling(sponsored=False) as world:
-        stage = sponsoring(world, tmp_path)
-        seller_of(world).switch_on("challenge", "sponsored-beside")
-        topup = await stage.until(State.DONE)
-        (payment,) = topup.out
-        assert not payment.plan.sponsored
-        assert payment.inclusion is not None
-        assert payment.inclusion.token_fee > Usdc(0)
-        await stage.close()
-
-
-async def test_by_default_it_is_refused_with_the_setting(tmp_path: Path) -> None:
-    """Nothing is signed, and the remedy names what would pay it."""
-    with selling() as world:
-        stage = sponsoring(world, tmp_path, TOPUP_RAILS__MPP__SPONSORED="false")
-        await stage.until(State.DROPPED)
-        (told,) = stage.named("charge_refused")
-        assert told.field == "request.methodDetails.feePayer"
-        assert "rails.mpp.sponsored = true" in told.remedy
-        assert stage.topup.out == ()
-        await stage.close()
-
-
 async def test_a_seller_that_keeps_it_to_the_last_second_is_paid_once(tmp_path: Path) -> None:
     """It says 503, and submits it four seconds before its end: nothing else was signed in the meantime."""
-    with selling(settles_late_ms=(WINDOW_S - 7) * 1000) as world:
-        stage = sponsoring(world, tmp_path, two=True)
+    async with sold(tmp_path, two=True, conduct={"settles_late_ms": (WINDOW_S - 7) * 1000}) as (world, stage):
         seller_of(world).switch_on("payment", "settles-late")
         topup = await stage.until(State.DONE)
         assert len(topup.out) == 1
         assert topup.payment is not None
         assert 0 < topup.out[0].plan.ends_s - topup.payment.block_ms // 1000 <= 10
         paid_once(stage)
-        await stage.close()
 
 
 async def given_up(stage: Stage) -> Attempt:
@@ -261,8 +260,7 @@ async def given_up(stage: Stage) -> Attempt:
 
 async def test_what_was_never_submitted_is_replaced_once_it_is_proven_dead(tmp_path: Path) -> None:
     """Not by its time alone, nor by silence: two owners, a final block past its end, and a log of that time."""
-    with selling() as world:
-        stage = sponsoring(world, tmp_path, two=True)
+    async with sold(tmp_path, two=True) as (world, stage):
         seller_of(world).switch_on("payment", "never-settles")
         first = await given_up(stage)
         bury(world)
@@ -285,7 +283,6 @@ async def test_what_was_never_submitted_is_replaced_once_it_is_proven_dead(tmp_p
         mined(world)
         assert runs(stage, payload_of(first)) == 0
         paid_once(stage)
-        await stage.close()
 
 
 async def test_while_one_of_two_hides_the_log_nothing_takes_its_place(tmp_path: Path) -> None:
@@ -331,24 +328,6 @@ async def test_after_a_restart_the_same_payload_goes_out_again(tmp_path: Path) -
         paid_once(again)
         assert runs(again, payload_of(again.topup.out[0])) == 1
         await again.close()
-
-
-async def test_what_somebody_else_submits_is_found_as_well(tmp_path: Path) -> None:
-    """The seller never does and denies it; another holder of the payload is its sponsor: paid, and booked as that."""
-    with selling() as world:
-        stage = sponsoring(world, tmp_path, two=True)
-        seller_of(world).switch_on("payment", "never-settles")
-        (payment,) = (await stage.until(State.SENT)).out
-        payload = payload_of(payment)
-        submitted(
-            world, tempo_transfer.completed(payload, tempo_transfer.SPONSORS[1], USDC_E, payment.plan.ends_s - WINDOW_S)
-        )
-        mined(world)
-        topup = await stage.until(State.PAID)
-        assert topup.payment is not None
-        assert topup.payment.tx_hash.hex() not in {one[2:] for one in seller_of(world).payments}
-        assert (held(stage, RECIPIENT), len(topup.out)) == (TEN, 1)
-        await stage.close()
 
 
 # What sponsors of each version accept: the same payload, to the byte.
@@ -414,6 +393,14 @@ def test_what_is_signed_for_a_sponsor_pays_what_was_proven_and_dies_soon() -> No
     due = verified.demand
     assert isinstance(due, mpp_choice.Due)
     assert read.memo == due.memo
+    # The one lane of expiring nonces says nothing of what ran: of two charges neither stands for the other.
+    again, _ = asyncio.run(planned(rail_of()))
+    assert plan.lane != again.lane
+    assert tempo.EXPIRING not in (plan.lane, again.lane)
+    # Sponsors want a quarter of a minute: with too little time it is dropped for another, as one that grew too old.
+    with pytest.raises(ChargeRefused) as refused:
+        asyncio.run(planned(rail_of(sponsored_s=19)))
+    assert refused.value.field in DEADLINES
 
 
 def test_the_end_of_what_is_sponsored_is_what_was_signed_and_a_minute() -> None:
@@ -423,20 +410,6 @@ def test_the_end_of_what_is_sponsored_is_what_was_signed_and_a_minute() -> None:
     plan, _ = asyncio.run(planned(rail_of(sponsored_s=28)))
     assert (plan.ends_s, plan.over_s) == (builders.NOW_S + 28, builders.NOW_S + 88)
     assert replace(plan, token_fee=Usdc(1)).over_s == plan.ends_s
-
-
-def test_two_charges_that_are_sponsored_share_no_place() -> None:
-    """The one lane of expiring nonces says nothing of what ran: neither stands for the other."""
-    first, second = (asyncio.run(planned(rail_of()))[0] for _ in range(2))
-    assert first.lane != second.lane
-    assert tempo.EXPIRING not in (first.lane, second.lane)
-
-
-def test_what_would_have_too_little_time_is_not_signed() -> None:
-    """Sponsors want a quarter of a minute; the charge is dropped for another, as one that grew too old."""
-    with pytest.raises(ChargeRefused) as refused:
-        asyncio.run(planned(rail_of(sponsored_s=19)))
-    assert refused.value.field in DEADLINES
 
 
 @pytest.mark.parametrize(

@@ -67,22 +67,6 @@ async def test_the_packages_own_seller_is_paid(world: World, tmp_path: Path, ver
         await stage.close()
 
 
-@pytest.mark.parametrize("profile", ["venice", "plain"])
-async def test_each_kind_of_seller_is_paid_once(tmp_path: Path, profile: str) -> None:
-    """Venice by a login and a minimum, the plain one by a key: one transfer each, credits posted, books match."""
-    with World(embedded, scale=STEPPED, make_gateway=selling(profile)) as world:
-        stage = Stage(world, tmp_path, world.clock, world.gateway.environment())  # type: ignore[attr-defined]
-        before = stage.inside(lambda: world.usdc(world.wallet))
-        topup = await stage.until(State.DONE)
-        assert topup.rail == "x402"
-        assert stage.inside(lambda: world.usdc(SELLS_FOR)) == 10_000_000
-        assert before - stage.inside(lambda: world.usdc(world.wallet)) == 10_000_000
-        assert stage.in_books(WALLET, Commodity.USDC) == -10_000_000
-        assert stage.in_books(CREDITS, Commodity.CREDIT) == 10_000_000
-        assert stage.left() == 0
-        await stage.close()
-
-
 async def test_a_header_that_is_no_base64_is_refused_and_said(tmp_path: Path) -> None:
     """What cannot be read is stored as it came and refused by name; the next pass goes on."""
     with World(embedded, scale=STEPPED, make_gateway=selling("venice")) as world:

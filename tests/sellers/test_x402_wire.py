@@ -16,7 +16,7 @@ from eth_keys.datatypes import PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.oracles import Oracle, x402, x402_seller
+from tests.oracles import Oracle, x402
 from topup.domain.demand import Finding
 from topup.domain.errors import ChargeRefused
 from topup.domain.json_document import RAW_BYTES_MAX, document
@@ -535,29 +535,3 @@ def test_another_signer(package: Oracle) -> None:
     assert (verdict["isValid"], verdict["invalidReason"]) == (False, "invalid_exact_evm_payload_signature")
     # A receipt as the package writes it is read.
     assert settled({"PAYMENT-RESPONSE": package.ask("response", **TOLD)["header"]}) == Settlement(True, b"\x22" * 32)
-
-
-@pytest.mark.parametrize("version", [1, 2])
-def test_server_of_the_package(world: World, version: int) -> None:
-    """A seller on the package's own server demands, takes our answer, settles on chain, and tells its transaction."""
-    with x402_seller(world.rpc.url, VENICE, CARRIER.to_hex(), version) as url:
-
-        def buy(headers: dict[str, str]) -> httpx.Response:
-            return httpx.post(f"{url}/v1/credits/topup", json={"amount": "10"}, headers=headers, timeout=30)
-
-        unpaid = buy({})
-        assert unpaid.status_code == 402
-        [offer] = offers(demanded(unpaid.headers, unpaid.content))
-        assert (offer.version, offer.amount, offer.pay_to, offer.asset) == (version, 10_000_000, SELLER, USDC)
-        authorization = paying(offer, until=int(time.time()) + offer.max_timeout_s, nonce=bytes([0xA0 + version]) * 32)
-        name, value = answer(offer, authorization)
-        paid = buy({name: value})
-        assert paid.status_code == 200
-        receipt = settled(paid.headers)
-        assert receipt is not None
-        assert receipt.success
-        assert receipt.transaction is not None
-        digest = "0x" + receipt.transaction.hex()
-        assert world.do(lambda: world.chain.rpc("eth_getTransactionReceipt", [digest]))["status"] == "0x1"
-        assert buy({name: value}).status_code == 402
-        assert httpx.get(f"{url}/v1/credits/balance").json() == {"balance": 1000, "balance_usdc": "10.00"}

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pytest
 from eth_account import Account
 from eth_keyfile.keyfile import create_keyfile_json
+from eth_keys.datatypes import PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -197,6 +198,10 @@ def test_an_address_beside_another_key_is_refused(use: Callable[[Any], object], 
         use(settings(paths, wallet__address=OTHER))
     assert refused.value.exit_code == 2
     use(settings(paths, wallet__address=ADDRESS))
+    # The key of the file signs as the raw key does.
+    signs = keys.signer(settings(paths))
+    assert signs is not None
+    assert signs._key() == PrivateKey(KEY)
 
 
 def test_with_a_root_the_address_is_the_roots(tmp_path: Path) -> None:

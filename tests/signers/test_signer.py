@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from eth_account import Account
-from eth_account.signers.local import LocalAccount
 from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from eth_keys.datatypes import PrivateKey
 from eth_utils.crypto import keccak
@@ -26,14 +23,13 @@ from topup.domain.errors import SettingsError, SignerError
 from topup.domain.lifecycle import Kind, Plan
 from topup.domain.money import EthPrice, Wei
 from topup.sandbox.charges import Ask, Operator
-from topup.signers.local import Ceilings, LocalSigner, from_keystore, from_private_key
+from topup.signers.local import Ceilings, LocalSigner, from_private_key
 
 KEY = random.Random(7).randbytes(32)
 WALLET = str(PrivateKey(KEY).public_key.to_checksum_address())
 OPERATOR = builders.operator()
 CONTRACT = builders.address(OPERATOR.terms.contract)
 CEILINGS = Ceilings(builders.CHAIN_ID, CONTRACT, Wei(4 * 10**15), Wei(4 * 10**14))
-PASSWORD = "correct horse"
 
 
 def proven(one: Operator = OPERATOR, sender: str = WALLET) -> Verified:
@@ -90,38 +86,29 @@ def test_a_charge_for_another_wallet_is_refused() -> None:
     assert refusal(RIGHT, proven(builders.operator(3))) == "the key refuses to sign: call data"
 
 
+RULES: dict[str, tuple[dict[str, Any], ...]] = {
+    "kind": ({"kind": Kind.CANCEL}, {"kind": Kind.APPROVE}),
+    "chain": ({"chain_id": 1},),
+    "destination": tuple({"to": to} for to in (CONTRACT[::-1], builders.address(OPERATOR.terms.currency), b"")),
+    "call data": (
+        *({"data": data} for data in (b"", RIGHT.data + b"\0", b"\xa9\x05\x9c\xbb" + RIGHT.data[4:])),
+        *({"tier": tier} for tier in (3000, -1, 2**24)),
+    ),
+    "value": tuple({"value": value} for value in (Wei(0), Wei(-1), CEILINGS.value + Wei(1))),
+    "network fee": ({"gas_limit": 400_000}, {"max_fee_per_gas": Wei(2 * 10**9)}, {"l1_fee": Wei(10**15)}),
+    "fees": (
+        {"l1_fee": Wei(-(10**18)), "max_fee_per_gas": Wei(10**12)},
+        *({"gas_limit": gas} for gas in (0, -1)),
+        {"max_fee_per_gas": Wei(0), "max_priority_fee_per_gas": Wei(0)},
+    ),
+    "tip": tuple({"max_priority_fee_per_gas": tip} for tip in (Wei(10**9 + 1), Wei(-1))),
+    "nonce": ({"nonce": -1}, {"nonce": 2**64 - 1}),
+    "lane": ({"lane": 1},),
+}
+
+
 @pytest.mark.parametrize(
-    ("change", "rule"),
-    [
-        ({"kind": Kind.CANCEL}, "kind"),
-        ({"kind": Kind.APPROVE}, "kind"),
-        ({"chain_id": 1}, "chain"),
-        ({"to": CONTRACT[::-1]}, "destination"),
-        ({"to": builders.address(OPERATOR.terms.currency)}, "destination"),
-        ({"to": b""}, "destination"),
-        ({"data": b""}, "call data"),
-        ({"data": RIGHT.data + b"\0"}, "call data"),
-        ({"data": b"\xa9\x05\x9c\xbb" + RIGHT.data[4:]}, "call data"),
-        ({"tier": 3000}, "call data"),
-        ({"tier": -1}, "call data"),
-        ({"tier": 2**24}, "call data"),
-        ({"value": Wei(0)}, "value"),
-        ({"value": Wei(-1)}, "value"),
-        ({"value": CEILINGS.value + Wei(1)}, "value"),
-        ({"gas_limit": 400_000}, "network fee"),
-        ({"max_fee_per_gas": Wei(2 * 10**9)}, "network fee"),
-        ({"l1_fee": Wei(10**15)}, "network fee"),
-        ({"l1_fee": Wei(-(10**18)), "max_fee_per_gas": Wei(10**12)}, "fees"),
-        ({"gas_limit": 0}, "fees"),
-        ({"gas_limit": -1}, "fees"),
-        ({"max_fee_per_gas": Wei(0), "max_priority_fee_per_gas": Wei(0)}, "fees"),
-        ({"max_priority_fee_per_gas": Wei(10**9 + 1)}, "tip"),
-        ({"max_priority_fee_per_gas": Wei(-1)}, "tip"),
-        ({"nonce": -1}, "nonce"),
-        ({"nonce": 2**64 - 1}, "nonce"),
-        ({"lane": 1}, "lane"),
-    ],
-    ids=str,
+    ("change", "rule"), [(change, rule) for rule, changes in RULES.items() for change in changes], ids=str
 )
 def test_each_rule_alone_refuses(change: dict[str, Any], rule: str) -> None:
     """One thing wrong is enough, and it is the thing that is named."""
@@ -191,23 +178,8 @@ def test_no_bit_of_the_call_data_may_differ(bit: int) -> None:
 # Where the key comes from
 
 
-def keystore(folder: Path, key: bytes = KEY) -> Path:
-    """Write a keystore v3 file as geth would, but quick to open."""
-    account: LocalAccount = Account.from_key(key)
-    path = folder / "wallet.json"
-    path.write_text(json.dumps(account.encrypt(PASSWORD, kdf="pbkdf2", iterations=2)), encoding="utf-8")
-    return path
-
-
-def test_a_keystore_opens_with_its_password(tmp_path: Path) -> None:
-    """The key of the file signs the same bytes as the raw key."""
-    opened = from_keystore(keystore(tmp_path), PASSWORD, CEILINGS)
-    assert opened.address == builders.address(WALLET)
-    assert opened.sign_payment(RIGHT, CHARGE) == signer().sign_payment(RIGHT, CHARGE)
-
-
 def shows_no_key(text: str) -> bool:
-    return KEY.hex() not in text.lower() and str(int.from_bytes(KEY, "big")) not in text and PASSWORD not in text
+    return KEY.hex() not in text.lower() and str(int.from_bytes(KEY, "big")) not in text
 
 
 NO_KEYS = [

@@ -81,7 +81,7 @@ NO_QUANTITY: list[Any] = [HUGE, "0x" + "f" * 65, "text", 5, [], {"a": 1}]
     ("read", "words"),
     [
         *((partial(quantity, value, "the balance"), "one.example: the balance is ") for value in NO_QUANTITY),
-        (undecodable, "one.example gave nonsense (UnicodeDecodeError at tests/"),
+        (undecodable, "one.example gave nonsense (UnicodeDecodeError at topup/"),
     ],
 )
 async def test_who_says_what_no_honest_one_says_is_set_aside_at_once_and_named(
